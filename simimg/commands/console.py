@@ -1,0 +1,72 @@
+"""What commands share of the terminal: the result they return, progress bars, and a quiet import of TensorFlow."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from tqdm import tqdm
+
+__all__ = ["Result", "note", "progress_bar", "quiet_tensorflow"]
+
+_LOG_FILE_INTERVAL_S = 30  # between two lines of progress where standard error is no terminal
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Result:
+    """What a command found: `values` for `--json`, `text` for people, and the exit code."""
+
+    values: dict[str, Any]
+    text: str
+    exit_code: int = 0
+
+
+def note(text: str) -> None:
+    """Writes a line about what is going on to standard error, above any progress bar."""
+    tqdm.write(text, file=sys.stderr)
+
+
+def progress_bar(total: int | None, description: str, unit: str = "img") -> tqdm[Any]:
+    """Returns a progress bar on standard error: redrawn on a terminal, now and then a line in a log file."""
+    terminal = sys.stderr.isatty()
+    return tqdm(
+        total=total,
+        desc=description,
+        unit=unit,
+        unit_scale=True,
+        dynamic_ncols=terminal,
+        mininterval=0.1 if terminal else _LOG_FILE_INTERVAL_S,
+        delay=0 if terminal else _LOG_FILE_INTERVAL_S,
+        leave=False,
+        file=sys.stderr,
+    )
+
+
+@contextmanager
+def quiet_tensorflow() -> Iterator[None]:
+    """Holds back what TensorFlow's libraries write to standard error while they are imported.
+
+    They do so before their own log level applies. What was held back is shown if the import fails.
+    """
+    try:
+        stderr = sys.stderr.fileno()
+    except (OSError, ValueError):  # standard error is no file, as under a test runner
+        yield
+        return
+    with tempfile.TemporaryFile() as held_back:
+        saved = os.dup(stderr)
+        os.dup2(held_back.fileno(), stderr)
+        try:
+            yield
+        except BaseException:
+            held_back.seek(0)
+            os.write(saved, held_back.read())
+            raise
+        finally:
+            os.dup2(saved, stderr)
+            os.close(saved)

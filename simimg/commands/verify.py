@@ -1,0 +1,37 @@
+"""Check every byte of a data set.
+
+Reads all records, checks their checksums and that counts, names, manifest and metadata agree. Exit code 3 if not.
+
+Example: simimg verify --dataset_dir=data/photos/1.0.0
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+from simimg.commands.console import Result, progress_bar
+from simimg.errors import UsageError
+from tfrecords.format import verify
+from tfrecords.options import option
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Options:
+    """What `verify` can be told."""
+
+    dataset_dir: Path = option("Data set folder, DATA_DIR/NAME/VERSION.")
+
+
+def run(options: Options) -> Result:
+    """Verifies with a progress bar."""
+    if not options.dataset_dir.is_dir():
+        raise UsageError(f"--dataset_dir={options.dataset_dir} is not a folder. Name one that `simimg convert` wrote.")
+    with progress_bar(None, "verifying") as bar:
+        found = verify(options.dataset_dir, progress=bar.update)
+    values = {"ok": found.ok, "num_examples": found.num_examples, "problems": list(found.problems)}
+    if found.ok:
+        text = f"ok: {found.num_examples:,} examples in {options.dataset_dir}"
+    else:
+        text = "\n".join((*found.problems, f"{len(found.problems):,} problems in {options.dataset_dir}"))
+    return Result(values=values, text=text, exit_code=0 if found.ok else 3)

@@ -1,0 +1,64 @@
+"""Every exception this project raises on purpose, in one tree, so that `except SimimgError` catches them all.
+
+    SimimgError                  exit code 3
+    ├── UsageError               exit code 1: an argument cannot be used; nothing was done
+    ├── ConversionError          a conversion could not go on
+    │   └── Interrupted          exit code 130: stopped on request; the same command goes on
+    ├── DataError                a data set folder is not what it says it is
+    │   └── CorruptRecordError   a record's bytes fail their checksum
+    ├── ModelError               a model, its weights or its folder cannot be used
+    │   └── CheckpointError      a checkpoint is damaged, or was written by another run
+    ├── TrainingError            training cannot go on
+    │   └── TrainingInterrupted  exit code 130: stopped on request; the same command goes on
+    └── SearchIndexError         an index folder cannot be used, or was made with another model
+
+A message says what is wrong, what was received, and what to do, and names the file where there is one.
+The first half of the tree is defined in `tfrecords.errors`, which must not import this package.
+"""
+
+from __future__ import annotations
+
+from tfrecords.errors import (
+    ConversionError,
+    CorruptRecordError,
+    DataError,
+    Interrupted,
+    SimimgError,
+    UsageError,
+)
+
+__all__ = [
+    "CheckpointError",
+    "ConversionError",
+    "CorruptRecordError",
+    "DataError",
+    "Interrupted",
+    "ModelError",
+    "SearchIndexError",
+    "SimimgError",
+    "TrainingError",
+    "TrainingInterrupted",
+    "UsageError",
+]
+
+
+class ModelError(SimimgError):
+    """A model, its weights or its folder cannot be used."""
+
+
+class CheckpointError(ModelError):
+    """A checkpoint is damaged, or was written by a run of another configuration."""
+
+
+class TrainingError(SimimgError):
+    """Training cannot go on."""
+
+
+class TrainingInterrupted(TrainingError):
+    """Training was asked to stop; the same command goes on from the last checkpoint."""
+
+    exit_code = 130
+
+
+class SearchIndexError(SimimgError):
+    """An index folder cannot be used, or was made with another model."""

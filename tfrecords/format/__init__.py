@@ -1,0 +1,33 @@
+"""What lies on disk: records, examples, shards, and the files that describe them."""
+
+from tfrecords.format.example import decode_example, encode_example
+from tfrecords.format.layout import Layout, Offsets, ShardInfo, encode_record, raw_offsets
+from tfrecords.format.manifest import ManifestRow, read_manifest, write_manifest
+from tfrecords.format.metadata import write_metadata
+from tfrecords.format.naming import dataset_dir, shard_name
+from tfrecords.format.record import frame, masked_crc32c, read_records
+from tfrecords.format.shard import ShardReader, ShardWriter
+from tfrecords.format.verify import Verification, verify
+
+__all__ = [
+    "Layout",
+    "ManifestRow",
+    "Offsets",
+    "ShardInfo",
+    "ShardReader",
+    "ShardWriter",
+    "Verification",
+    "dataset_dir",
+    "decode_example",
+    "encode_example",
+    "encode_record",
+    "frame",
+    "masked_crc32c",
+    "raw_offsets",
+    "read_manifest",
+    "read_records",
+    "shard_name",
+    "verify",
+    "write_manifest",
+    "write_metadata",
+]

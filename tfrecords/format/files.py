@@ -1,0 +1,72 @@
+"""Files that are whole or not there: a temporary name, fsync, rename."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from tfrecords.errors import DataError
+
+__all__ = ["TEMPORARY", "atomic_file", "file_sha256", "read_json", "sync_dir", "write_json"]
+
+TEMPORARY = ".tmp-"  # in every temporary name, so that what a killed process left can be recognised
+
+
+@contextmanager
+def atomic_file(path: Path) -> Iterator[BinaryIO]:
+    """Opens a file for writing that gets its name `path` when the block ends without an error, and vanishes otherwise."""
+    temporary = path.with_name(f".{path.name}{TEMPORARY}{os.getpid()}")
+    try:
+        with open(temporary, "wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    sync_dir(path.parent)
+
+
+def sync_dir(path: Path) -> None:
+    """Makes the names in a folder durable."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Writes `value` as indented JSON under the name `path`, atomically."""
+    with atomic_file(path) as file:
+        file.write((json.dumps(value, indent=1, ensure_ascii=False) + "\n").encode())
+
+
+def read_json(path: Path, what: str) -> Any:
+    """Returns the JSON value in the file `path`.
+
+    Args:
+        path: the file.
+        what: what errors call it, and what to do about it, e.g. "the layout; convert the data set again".
+
+    Raises:
+        DataError: the file is missing or not JSON.
+    """
+    try:
+        return json.loads(path.read_bytes())
+    except FileNotFoundError:
+        raise DataError(f"{path} is missing ({what}).") from None
+    except ValueError as error:
+        raise DataError(f"{path} is no valid JSON: {error} ({what}).") from None
+
+
+def file_sha256(path: Path) -> str:
+    """Returns the SHA-256 of a file's bytes, in hexadecimal."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,126 @@
+"""layout.json: where each part of a record lies, which shards there are, and how the data set was made.
+
+With raw pixels every record of a data set has the same length and the image lies at one offset, so a shard is an array
+`uint8 [num_examples, record_bytes]` on disk as well as an ordinary TFRecord file:
+
+    record_bytes                                     length of a record with its framing
+    record[id_offset    : id_offset + INT_BYTES]     id, a padded varint
+    record[image_offset : image_offset + h * w * 3]  pixels, uint8 [h, w, 3]
+    record[label_offset : label_offset + INT_BYTES]  label, a padded varint
+
+With JPEG or PNG the four numbers are 0 and each shard has a sidecar `<shard>.idx`: a line `offset length` in bytes for
+each record, framing included, which is the form NVIDIA DALI's tfrecord2idx writes.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+from tfrecords.errors import DataError
+from tfrecords.format.example import encode_example, varint
+from tfrecords.format.files import read_json, write_json
+from tfrecords.format.record import FRAMING_BYTES, HEADER_BYTES
+
+__all__ = ["ENCODINGS", "INT_BYTES", "Layout", "Offsets", "ShardInfo", "encode_record", "raw_offsets"]
+
+ENCODINGS = ("raw", "jpeg", "png")
+# Five groups of 7 bits hold 34 thousand million ids; a label is as long for the sake of one rule.
+INT_BYTES = 5
+
+_FILE = "layout.json"
+_FORMAT = "simimg-layout/1"
+_HINT = "the data set's layout, written by `simimg convert`"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Offsets:
+    """Where the parts of a raw record lie, in bytes from the record's first; all 0 where records differ in length."""
+
+    record_bytes: int = 0
+    id_offset: int = 0
+    image_offset: int = 0
+    label_offset: int = 0
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ShardInfo:
+    """One finished shard: its file name, what it holds, and the checksum of all its bytes."""
+
+    file: str
+    num_examples: int
+    num_bytes: int
+    sha256: str
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Layout:
+    """All that is needed to read a data set's shards without looking into them."""
+
+    name: str
+    encoding: str
+    image_size: int
+    class_names: tuple[str, ...]
+    offsets: Offsets
+    splits: dict[str, tuple[ShardInfo, ...]]
+    config: dict[str, Any]
+    source_sha256: str
+    versions: dict[str, str]
+
+    def num_examples(self, split: str) -> int:
+        """Returns how many examples `split` has."""
+        return sum(shard.num_examples for shard in self.splits[split])
+
+    def save(self, dataset_dir: Path) -> None:
+        """Writes layout.json into `dataset_dir`."""
+        write_json(dataset_dir / _FILE, {"format": _FORMAT, **dataclasses.asdict(self)})
+
+    @classmethod
+    def exists(cls, dataset_dir: Path) -> bool:
+        """Tells whether `dataset_dir` has a layout.json."""
+        return (dataset_dir / _FILE).is_file()
+
+    @classmethod
+    def load(cls, dataset_dir: Path) -> Layout:
+        """Reads layout.json from `dataset_dir`.
+
+        Raises:
+            DataError: it is missing, damaged, or of another format.
+        """
+        path = dataset_dir / _FILE
+        values = read_json(path, _HINT)
+        if not isinstance(values, dict) or values.pop("format", None) != _FORMAT:
+            raise DataError(f"{path} should be of the format {_FORMAT!r}. Convert the pictures again.")
+        try:
+            values["offsets"] = Offsets(**values["offsets"])
+            values["splits"] = {
+                split: tuple(ShardInfo(**shard) for shard in shards) for split, shards in values["splits"].items()
+            }
+            values["class_names"] = tuple(values["class_names"])
+            return cls(**values)
+        except (KeyError, TypeError, AttributeError) as error:
+            raise DataError(f"{path} lacks a part ({error}). Convert the pictures again.") from None
+
+
+def encode_record(image: bytes, label: int, id: int) -> bytes:
+    """Returns the payload of one record: an Example with the features `id`, `image` and `label`.
+
+    Raises:
+        ValueError: `label` or `id` is negative or does not fit into `INT_BYTES` varint bytes.
+    """
+    return encode_example({"id": id, "image": image, "label": label}, int_bytes=INT_BYTES)
+
+
+def raw_offsets(image_size: int) -> Offsets:
+    """Returns where the parts of a record with raw `uint8 [image_size, image_size, 3]` pixels lie."""
+    # Read off a record whose parts can be told apart, so that there is one description of the bytes: the encoder.
+    id_mark, label_mark = 0x155555555, 0x2AAAAAAAA
+    image = bytes(image_size * image_size * 3)
+    payload = encode_record(image, label_mark, id_mark)
+    return Offsets(
+        record_bytes=FRAMING_BYTES + len(payload),
+        id_offset=HEADER_BYTES + payload.index(varint(id_mark, INT_BYTES)),
+        image_offset=HEADER_BYTES + payload.index(image),
+        label_offset=HEADER_BYTES + payload.index(varint(label_mark, INT_BYTES)),
+    )
