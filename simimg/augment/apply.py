@@ -1,0 +1,64 @@
+"""Applies drawn parameters to a batch, purely, on whatever device the batch is: one fused transform for all of them."""
+
+from __future__ import annotations
+
+import tensorflow as tf
+
+from simimg.augment.draw import AugmentConfig, Parameters, draw
+
+__all__ = ["apply", "augment", "transforms"]
+
+
+def augment(config: AugmentConfig, seed: int, epoch: tf.Tensor, id: tf.Tensor, images: tf.Tensor) -> tf.Tensor:
+    """Returns `images` augmented by parameters drawn from (seed, epoch, id); same shape and dtype.
+
+    Args:
+        config: the augmentations.
+        seed: any int64.
+        epoch: int64 scalar.
+        id: int64 `[batch]`.
+        images: uint8 `[batch, height, width, 3]`.
+    """
+    if config.is_identity:
+        return images
+    return apply(draw(config, seed, epoch, id), images)
+
+
+def apply(parameters: Parameters, images: tf.Tensor) -> tf.Tensor:
+    """Returns `images` mirrored and turned about their middle, in one bilinear resampling.
+
+    What comes in over the border is the picture mirrored at its edge. uint8 is kept, which moves a quarter of the bytes
+    that float32 would; values are rounded down by the resampling, by at most one level.
+
+    Args:
+        parameters: one entry an image.
+        images: uint8 or float32 `[batch, height, width, channels]`.
+    """
+    height, width = images.shape[1], images.shape[2]
+    moved = tf.raw_ops.ImageProjectiveTransformV3(
+        images=images,
+        transforms=transforms(parameters, height, width),
+        output_shape=tf.constant([height, width]),
+        interpolation="BILINEAR",
+        fill_mode="REFLECT",
+        fill_value=0.0,
+    )
+    return tf.ensure_shape(moved, images.shape)
+
+
+def transforms(parameters: Parameters, height: int, width: int) -> tf.Tensor:
+    """Returns float32 `[batch, 8]`: for each image the projective transform from output to input coordinates.
+
+    With the middle c = ((width - 1) / 2, (height - 1) / 2), an output pixel p comes from c + F R (p - c), R turning by
+    the angle and F negating x where the image is flipped: the picture is mirrored first and then turned. Rows are
+    (a0, a1, a2, b0, b1, b2, 0, 0), x' = a0 x + a1 y + a2, y' = b0 x + b1 y + b2, as ImageProjectiveTransformV3 has them.
+    """
+    cos, sin = tf.cos(parameters.angle), tf.sin(parameters.angle)
+    mirror = tf.where(parameters.flip, -1.0, 1.0)
+    a0, a1 = mirror * cos, -mirror * sin
+    b0, b1 = sin, cos
+    center_x, center_y = (width - 1) / 2, (height - 1) / 2
+    a2 = center_x - a0 * center_x - a1 * center_y
+    b2 = center_y - b0 * center_x - b1 * center_y
+    zero = tf.zeros_like(a0)
+    return tf.stack([a0, a1, a2, b0, b1, b2, zero, zero], axis=1)

@@ -1,0 +1,153 @@
+"""A split of a data set folder as readers see it: its shards, their format, and what an example is.
+
+Folders that `simimg convert` wrote have a layout.json. Those that others wrote are read by their TFDS metadata, if they
+have square RGB pictures of one size in a feature `image` and a class label in `label`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import tensorflow as tf
+
+from simimg.errors import DataError, UsageError
+from tfrecords.format.files import read_json
+from tfrecords.format.layout import Layout, Offsets
+from tfrecords.format.metadata import INFO_FILE, is_tfds_folder
+from tfrecords.format.naming import shard_name
+
+__all__ = ["Batch", "Shard", "Split", "open_split"]
+
+PADDING_ID = -1
+
+
+class Batch(NamedTuple):
+    """A batch of examples; where an evaluation's last batch is short, `id` is -1 in the rows that fill it up.
+
+    image: uint8 [batch, image_size, image_size, 3]; label: int32 [batch]; id: int64 [batch].
+    """
+
+    image: tf.Tensor
+    label: tf.Tensor
+    id: tf.Tensor
+
+
+@dataclasses.dataclass(frozen=True)
+class Shard:
+    """A shard's file and the number of its examples."""
+
+    path: Path
+    num_examples: int
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Split:
+    """One split of a data set. `offsets` is None where records have no fixed length; `has_id` where `id` is stored."""
+
+    dataset_dir: Path
+    name: str
+    split: str
+    encoding: str
+    image_size: int
+    class_names: tuple[str, ...]
+    shards: tuple[Shard, ...]
+    offsets: Offsets | None
+    has_id: bool
+
+    @property
+    def num_examples(self) -> int:
+        """Examples in the split."""
+        return sum(shard.num_examples for shard in self.shards)
+
+    @property
+    def decoded_bytes(self) -> int:
+        """Bytes of all the split's pixels."""
+        return self.num_examples * self.image_size * self.image_size * 3
+
+
+def open_split(dataset_dir: Path, split: str) -> Split:
+    """Returns a split of the data set folder `dataset_dir`.
+
+    Raises:
+        UsageError: there is no such folder or split.
+        DataError: the folder is no data set, or of a form that cannot be read.
+    """
+    if not dataset_dir.is_dir():
+        raise UsageError(f"--dataset_dir={dataset_dir} is not a folder. Name one that `simimg convert` wrote.")
+    if Layout.exists(dataset_dir):
+        return _own(dataset_dir, split)
+    if is_tfds_folder(dataset_dir):
+        return _foreign(dataset_dir, split)
+    nested = sorted(path.parent for path in dataset_dir.glob(f"**/{INFO_FILE}"))
+    hint = f"Did you mean {nested[0]}?" if nested else "Name one that `simimg convert` wrote."
+    raise UsageError(f"--dataset_dir={dataset_dir} has neither layout.json nor {INFO_FILE}. {hint}")
+
+
+def _own(dataset_dir: Path, split: str) -> Split:
+    layout = Layout.load(dataset_dir)
+    _check_split(dataset_dir, split, list(layout.splits))
+    return Split(
+        dataset_dir=dataset_dir,
+        name=layout.name,
+        split=split,
+        encoding=layout.encoding,
+        image_size=layout.image_size,
+        class_names=layout.class_names,
+        shards=tuple(Shard(dataset_dir / info.file, info.num_examples) for info in layout.splits[split]),
+        offsets=layout.offsets if layout.encoding == "raw" else None,
+        has_id=True,
+    )
+
+
+def _foreign(dataset_dir: Path, split: str) -> Split:
+    info = read_json(dataset_dir / INFO_FILE, "the data set's TFDS metadata")
+    features = read_json(dataset_dir / "features.json", "the data set's TFDS metadata")
+    lengths = {entry["name"]: [int(n) for n in entry.get("shardLengths", ())] for entry in info.get("splits", ())}
+    _check_split(dataset_dir, split, list(lengths))
+    try:
+        by_name = features["featuresDict"]["features"]
+        encoding, shape = _image_feature(by_name["image"])
+        num_classes = int(by_name["label"]["classLabel"]["numClasses"])
+        if info.get("fileFormat", "tfrecord") != "tfrecord" or len(shape) != 3 or shape[0] != shape[1] or shape[2] != 3:
+            raise ValueError(f"image shape {shape}, file format {info.get('fileFormat')}")
+    except (KeyError, ValueError, TypeError) as error:
+        raise DataError(
+            f"{dataset_dir}: simimg reads TFRecords with a square RGB `image` of one size and a class `label`; "
+            f"this has another form ({error}). Export its pictures to folders and use `simimg convert`."
+        ) from None
+    labels = dataset_dir / "label.labels.txt"
+    names = labels.read_text().splitlines() if labels.is_file() else [str(label) for label in range(num_classes)]
+    count = len(lengths[split])
+    return Split(
+        dataset_dir=dataset_dir,
+        name=info["name"],
+        split=split,
+        encoding=encoding,
+        image_size=shape[0],
+        class_names=tuple(names),
+        shards=tuple(
+            Shard(dataset_dir / shard_name(info["name"], split, number, count), length)
+            for number, length in enumerate(lengths[split])
+        ),
+        offsets=None,
+        has_id="id" in by_name and by_name["id"].get("tensor", {}).get("dtype") == "int64",
+    )
+
+
+def _image_feature(feature: dict[str, Any]) -> tuple[str, list[int]]:
+    if "image" in feature:
+        content = feature["image"]
+        encoding = content.get("encodingFormat") or "png"
+    else:
+        content = feature["tensor"]
+        if content.get("encoding") != "bytes" or content.get("dtype") != "uint8":
+            raise ValueError("image is a tensor that is not stored as bytes of uint8")
+        encoding = "raw"
+    return encoding, [int(n) for n in content["shape"]["dimensions"]]
+
+
+def _check_split(dataset_dir: Path, split: str, there: list[str]) -> None:
+    if split not in there:
+        raise UsageError(f"{dataset_dir} has no split {split!r}. It has: {', '.join(there) or 'none'}.")

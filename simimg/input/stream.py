@@ -1,0 +1,135 @@
+"""The stream reader: any shards that TensorFlow can open, read from front to back.
+
+What it cannot promise: a uniform shuffle of the whole split. It reads the shards in an order that depends on
+(seed, epoch), several at a time, and shuffles within a buffer of `SHUFFLE_BUFFER` examples; the converter has mixed the
+examples before they went into shards. Its order is as reproducible as the other readers', and goes on from any position
+by skipping records unread; but it is another order than theirs. Where the split fits into the shuffle buffer its shuffle
+is uniform.
+"""
+
+from __future__ import annotations
+
+import tensorflow as tf
+
+from simimg.input.dataset import PADDING_ID, Batch, Split
+from simimg.input.position import Order
+
+__all__ = ["SHUFFLE_BUFFER", "StreamReader"]
+
+SHUFFLE_BUFFER = 8192
+# Shards read at a time, and records taken from one before the next: enough to overlap the latency of remote storage.
+_CYCLE_LENGTH = 8
+_BLOCK_LENGTH = 16
+_READ_BUFFER_BYTES = 4 * 2**20  # TensorFlow's default of 256 KB makes too many requests
+
+
+class StreamReader:
+    """Reads a split sequentially."""
+
+    kind = "stream"
+
+    def __init__(self, split: Split) -> None:
+        self.split = split
+        self._files = [str(shard.path) for shard in split.shards]
+        self._first_places = [0]
+        for shard in split.shards[:-1]:
+            self._first_places.append(self._first_places[-1] + shard.num_examples)
+
+    def train_batches(self, order: Order) -> tf.data.Dataset:
+        """Returns a data set of per-replica Batches in the order that the module's docstring describes."""
+        used = order.steps_per_epoch * order.global_batch_size
+        skipped = order.start.step * order.global_batch_size
+
+        def epoch_records(epoch: tf.Tensor) -> tf.data.Dataset:
+            seed = tf.stack([tf.constant(order.seed, tf.int64), epoch])
+            num_shards = len(self._files)
+            shards = tf.random.experimental.index_shuffle(
+                tf.range(num_shards, dtype=tf.int64), seed, tf.constant(num_shards - 1, tf.int64)
+            )
+            records = tf.data.Dataset.from_tensor_slices(shards).interleave(
+                self._shard_records,
+                cycle_length=min(_CYCLE_LENGTH, num_shards),
+                block_length=_BLOCK_LENGTH,
+                num_parallel_calls=tf.data.AUTOTUNE,
+                deterministic=True,
+            )
+            shuffle_seed = tf.random.stateless_uniform([], seed, 0, 2**62, tf.int64)
+            records = records.shuffle(SHUFFLE_BUFFER, shuffle_seed, reshuffle_each_iteration=False).take(used)
+            return records.skip(tf.where(epoch == order.start.epoch, tf.constant(skipped, tf.int64), 0))
+
+        records = tf.data.Dataset.range(order.start.epoch, order.num_epochs).flat_map(epoch_records)
+        if order.local_replicas < order.num_replicas:  # drop what other processes train on, before it is decoded
+            batch, total = order.per_replica_batch_size, order.global_batch_size
+
+            def is_ours(count: tf.Tensor, record: tuple[tf.Tensor, tf.Tensor]) -> tf.Tensor:
+                replica = count % total // batch - order.first_replica
+                return (replica >= 0) & (replica < order.local_replicas)
+
+            records = records.enumerate().filter(is_ours).map(lambda count, record: record)
+        return self._decoded(records, order.per_replica_batch_size, drop_remainder=True)
+
+    def eval_batches(self, batch_size: int) -> tf.data.Dataset:
+        """Returns a data set of Batches: every example once, in the order of the shards, the last batch filled up."""
+        shards = tf.data.Dataset.range(len(self._files))
+        records = shards.interleave(
+            self._shard_records,
+            cycle_length=1,
+            block_length=1,
+            num_parallel_calls=1,
+            deterministic=True,
+        )
+
+        def fill_up(batch: Batch) -> Batch:
+            missing = batch_size - tf.shape(batch.id)[0]
+            size = self.split.image_size
+            return Batch(
+                image=tf.ensure_shape(tf.pad(batch.image, [[0, missing], [0, 0], [0, 0], [0, 0]]), [batch_size, size, size, 3]),
+                label=tf.ensure_shape(tf.pad(batch.label, [[0, missing]]), [batch_size]),
+                id=tf.ensure_shape(tf.pad(batch.id, [[0, missing]], constant_values=PADDING_ID), [batch_size]),
+            )
+
+        return self._decoded(records, batch_size, drop_remainder=False).map(fill_up)
+
+    def _shard_records(self, shard: tf.Tensor) -> tf.data.Dataset:
+        """Returns (serialized record, place in the split) for each record of a shard."""
+        path = tf.gather(tf.constant(self._files), shard)
+        start = tf.gather(tf.constant(self._first_places, tf.int64), shard)
+        return tf.data.TFRecordDataset(path, buffer_size=_READ_BUFFER_BYTES).enumerate(start).map(lambda place, r: (r, place))
+
+    def _decoded(self, records: tf.data.Dataset, batch_size: int, drop_remainder: bool) -> tf.data.Dataset:
+        if self.split.encoding == "raw":  # one parse a batch instead of one an example
+            return records.batch(batch_size, drop_remainder=drop_remainder).map(
+                self._parse, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True
+            )
+        return records.map(self._decode_one, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True).batch(
+            batch_size, drop_remainder=drop_remainder
+        )
+
+    def _parse(self, serialized: tf.Tensor, places: tf.Tensor) -> Batch:
+        features = tf.io.parse_example(serialized, self._feature_spec())
+        size = self.split.image_size
+        pixels = tf.io.decode_raw(features["image"], tf.uint8, fixed_length=size * size * 3)
+        return Batch(
+            image=tf.reshape(pixels, [-1, size, size, 3]),
+            label=tf.cast(features["label"], tf.int32),
+            id=features.get("id", places),
+        )
+
+    def _decode_one(self, serialized: tf.Tensor, place: tf.Tensor) -> Batch:
+        features = tf.io.parse_single_example(serialized, self._feature_spec())
+        decode = tf.io.decode_jpeg if self.split.encoding == "jpeg" else tf.io.decode_png
+        size = self.split.image_size
+        return Batch(
+            image=tf.ensure_shape(decode(features["image"], channels=3), [size, size, 3]),
+            label=tf.cast(features["label"], tf.int32),
+            id=features.get("id", place),
+        )
+
+    def _feature_spec(self) -> dict[str, tf.io.FixedLenFeature]:
+        spec = {
+            "image": tf.io.FixedLenFeature([], tf.string),
+            "label": tf.io.FixedLenFeature([], tf.int64),
+        }
+        if self.split.has_id:
+            spec["id"] = tf.io.FixedLenFeature([], tf.int64)
+        return spec

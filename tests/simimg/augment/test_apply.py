@@ -1,0 +1,92 @@
+"""The fused transform against a float64 reference written out in NumPy, and against plain mirroring."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from simimg.augment import AugmentConfig, Parameters, apply, augment
+
+
+def parameters(angles: list[float], flips: list[bool]) -> Parameters:
+    return Parameters(angle=tf.constant(np.deg2rad(angles), tf.float32), flip=tf.constant(flips))
+
+
+def reference(image: np.ndarray, degrees: float, flip: bool) -> np.ndarray:
+    """Mirrors, then turns counter-clockwise about the middle; bilinear; mirrored at the border; float64."""
+    picture = image[:, ::-1].astype(np.float64) if flip else image.astype(np.float64)
+    height, width = image.shape[:2]
+    angle = np.deg2rad(degrees)
+    y, x = np.mgrid[:height, :width].astype(np.float64)
+    dx, dy = x - (width - 1) / 2, y - (height - 1) / 2
+    # Rows count downwards, so turning the picture counter-clockwise as seen looks up its source clockwise.
+    from_x = np.cos(angle) * dx - np.sin(angle) * dy + (width - 1) / 2
+    from_y = np.sin(angle) * dx + np.cos(angle) * dy + (height - 1) / 2
+    x0, y0 = np.floor(from_x).astype(int), np.floor(from_y).astype(int)
+    wx, wy = (from_x - x0)[..., None], (from_y - y0)[..., None]
+
+    def pixel(row: np.ndarray, column: np.ndarray) -> np.ndarray:
+        return picture[_reflect(row, height), _reflect(column, width)]
+
+    top = (1 - wx) * pixel(y0, x0) + wx * pixel(y0, x0 + 1)
+    bottom = (1 - wx) * pixel(y0 + 1, x0) + wx * pixel(y0 + 1, x0 + 1)
+    return (1 - wy) * top + wy * bottom
+
+
+def _reflect(index: np.ndarray, size: int) -> np.ndarray:
+    index = np.mod(index, 2 * size)
+    return np.where(index < size, index, 2 * size - 1 - index)
+
+
+def smooth_picture(size: int = 32) -> np.ndarray:
+    y, x = np.mgrid[:size, :size] / size
+    channels = [np.sin(5 * x) * 100 + 120, np.cos(4 * y) * 90 + 110, 200 * x * y + 20]
+    return np.stack(channels, axis=-1).astype(np.uint8)
+
+
+@pytest.mark.parametrize("flip", [False, True])
+@pytest.mark.parametrize("degrees", [0.0, 7.0, -20.0, 45.0, 90.0, 180.0])
+def test_equals_the_reference(degrees: float, flip: bool) -> None:
+    image = smooth_picture()
+    moved = apply(parameters([degrees], [flip]), tf.constant(image[None])).numpy()[0]
+    expected = reference(image, degrees, flip)
+    inner = slice(1, -1)  # at the very border, rounding decides whether a pixel is inside or mirrored
+    error = np.abs(moved[inner, inner].astype(np.float64) - expected[inner, inner])
+    assert error.max() <= 2.0
+    assert error.mean() < 1.0
+
+
+def test_identity_and_pure_flip_are_exact() -> None:
+    images = np.random.default_rng(0).integers(0, 256, (2, 17, 17, 3), np.uint8)
+    moved = apply(parameters([0, 0], [False, True]), tf.constant(images)).numpy()
+    np.testing.assert_array_equal(moved[0], images[0])
+    np.testing.assert_array_equal(moved[1], images[1, :, ::-1])
+
+
+def test_a_quarter_turn_goes_counter_clockwise() -> None:
+    image = np.zeros((9, 9, 3), np.uint8)
+    image[4, 8] = 255  # the middle of the right edge
+    moved = apply(parameters([90], [False]), tf.constant(image[None])).numpy()[0]
+    assert moved[0, 4, 0] > 200  # is now the middle of the top edge
+
+
+def test_each_image_has_its_own_parameters_whatever_batch_it_is_in() -> None:
+    images = tf.constant(np.random.default_rng(0).integers(0, 256, (8, 16, 16, 3), np.uint8))
+    ids, epoch = tf.range(8, dtype=tf.int64), tf.constant(2, tf.int64)
+    config = AugmentConfig()
+    whole = augment(config, 3, epoch, ids, images).numpy()
+    halves = [augment(config, 3, epoch, ids[part], images[part]).numpy() for part in (slice(0, 4), slice(4, 8))]
+    np.testing.assert_array_equal(whole, np.concatenate(halves))
+    assert len({image.tobytes() for image in whole}) == 8
+
+
+def test_compiled_into_a_graph_equals_eager() -> None:
+    images = tf.constant(np.random.default_rng(0).integers(0, 256, (4, 16, 16, 3), np.uint8))
+    ids, epoch = tf.range(4, dtype=tf.int64), tf.constant(0, tf.int64)
+    compiled = tf.function(lambda e, i, x: augment(AugmentConfig(), 1, e, i, x))
+    np.testing.assert_array_equal(compiled(epoch, ids, images), augment(AugmentConfig(), 1, epoch, ids, images))
+
+
+def test_no_augmentation_changes_nothing() -> None:
+    images = tf.zeros([1, 4, 4, 3], tf.uint8)
+    config = AugmentConfig(rotation_degrees=0, horizontal_flip=False)
+    assert augment(config, 0, tf.constant(0, tf.int64), tf.zeros([1], tf.int64), images) is images

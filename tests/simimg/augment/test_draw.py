@@ -1,0 +1,88 @@
+"""The draws are SplitMix64 of (seed, epoch, id), uniform, and never change."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from simimg.augment import AugmentConfig, draw, uniform
+from simimg.errors import UsageError
+
+GOLDEN = np.uint64(0x9E3779B97F4A7C15)
+
+
+def reference(seed: int, epoch: int, ids: np.ndarray, num_draws: int) -> np.ndarray:
+    """SplitMix64 in NumPy's unsigned arithmetic."""
+
+    def mix(x: np.ndarray) -> np.ndarray:
+        x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+        x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+        return x ^ (x >> np.uint64(31))
+
+    with np.errstate(over="ignore"):
+        run = mix(np.array([seed & (2**64 - 1)], np.uint64) + GOLDEN)
+        run = mix(run + np.uint64(epoch) * GOLDEN)
+        example = mix(run + ids.astype(np.uint64) * GOLDEN)
+        bits = mix(example[:, None] + np.arange(1, num_draws + 1, dtype=np.uint64)[None, :] * GOLDEN)
+    return ((bits >> np.uint64(40)).astype(np.float64) * 2.0**-24).astype(np.float32)
+
+
+@given(
+    seed=st.integers(-(2**63), 2**63 - 1),
+    epoch=st.integers(0, 10**6),
+    ids=st.lists(st.integers(0, 2**35), min_size=1, max_size=8),
+)
+@settings(deadline=None, max_examples=50)
+def test_equals_the_reference(seed: int, epoch: int, ids: list[int]) -> None:
+    drawn = uniform(seed, tf.constant(epoch, tf.int64), tf.constant(ids, tf.int64), 3)
+    np.testing.assert_array_equal(drawn, reference(seed, epoch, np.array(ids), 3))
+
+
+def test_golden_values() -> None:
+    """If these change, every run that is resumed with the new version sees other augmentations than it would have."""
+    drawn = uniform(7, tf.constant(3, tf.int64), tf.constant([0, 1, 2**33], tf.int64), 2).numpy()
+    assert (drawn * 2**24).astype(int).tolist() == [[14626009, 14537162], [8221757, 2067428], [16537612, 1885823]]
+
+
+def test_uniform_and_independent() -> None:
+    numbers = uniform(0, tf.constant(0, tf.int64), tf.range(20_000, dtype=tf.int64), 2).numpy()
+    counts, _ = np.histogram(numbers[:, 0], 20, (0, 1))
+    chi_square = ((counts - 1000) ** 2 / 1000).sum()
+    assert chi_square < 43.8  # 99.9 % quantile with 19 degrees of freedom
+    assert abs(np.corrcoef(numbers.T)[0, 1]) < 0.03
+    assert abs(np.corrcoef(numbers[:-1, 0], numbers[1:, 0])[0, 1]) < 0.03
+    assert numbers.min() >= 0
+    assert numbers.max() < 1
+
+
+def test_epochs_and_seeds_differ() -> None:
+    ids = tf.range(100, dtype=tf.int64)
+    draws = [
+        uniform(seed, tf.constant(epoch, tf.int64), ids, 1).numpy().tobytes() for seed in (0, 1) for epoch in (0, 1)
+    ]
+    assert len(set(draws)) == 4
+
+
+@pytest.mark.parametrize("jit_compile", [False, True])
+def test_compiled_equals_eager(jit_compile: bool) -> None:
+    ids = tf.range(33, dtype=tf.int64)
+    epoch = tf.constant(5, tf.int64)
+    compiled = tf.function(lambda e, i: uniform(11, e, i, 4), jit_compile=jit_compile)
+    np.testing.assert_array_equal(compiled(epoch, ids), uniform(11, epoch, ids, 4))
+
+
+def test_options_change_the_parameters() -> None:
+    ids, epoch = tf.range(1000, dtype=tf.int64), tf.constant(0, tf.int64)
+    wide = draw(AugmentConfig(rotation_degrees=20), 0, epoch, ids)
+    assert np.abs(wide.angle).max() <= np.deg2rad(20)
+    assert np.abs(wide.angle).max() > np.deg2rad(19.5)
+    assert 0.4 < wide.flip.numpy().mean() < 0.6
+    still = draw(AugmentConfig(rotation_degrees=0, horizontal_flip=False), 0, epoch, ids)
+    assert not still.flip.numpy().any()
+    assert not still.angle.numpy().any()
+
+
+def test_an_angle_that_makes_no_sense_is_refused() -> None:
+    with pytest.raises(UsageError, match="rotation_degrees=-5"):
+        AugmentConfig(rotation_degrees=-5)
