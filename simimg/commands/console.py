@@ -49,9 +49,10 @@ def progress_bar(total: int | None, description: str, unit: str = "img") -> tqdm
 
 @contextmanager
 def quiet_tensorflow() -> Iterator[None]:
-    """Holds back what TensorFlow's libraries write to standard error while they are imported.
+    """Holds back what TensorFlow's libraries write to standard error while they are imported and look for GPUs.
 
-    They do so before their own log level applies. What was held back is shown if the import fails.
+    They do so before their own log level applies. What was held back is shown if the import fails; `simimg doctor`
+    shows what matters of it.
     """
     try:
         stderr = sys.stderr.fileno()
@@ -63,6 +64,7 @@ def quiet_tensorflow() -> Iterator[None]:
         os.dup2(held_back.fileno(), stderr)
         try:
             yield
+            _start_tensorflow()
         except BaseException:
             held_back.seek(0)
             os.write(saved, held_back.read())
@@ -70,3 +72,10 @@ def quiet_tensorflow() -> Iterator[None]:
         finally:
             os.dup2(saved, stderr)
             os.close(saved)
+
+
+def _start_tensorflow() -> None:
+    import tensorflow as tf
+
+    tf.get_logger().setLevel("ERROR")
+    tf.config.list_physical_devices()

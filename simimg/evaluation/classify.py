@@ -1,0 +1,97 @@
+"""How well a classifier does on photos it has not seen: predictions over a split, and the figures made of them."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from simimg.input import Reader, eval_batches
+
+__all__ = ["Classification", "classify", "predict", "wilson_interval"]
+
+_BATCH_SIZE = 64
+_Z_95 = 1.959963984540054  # 97.5 % quantile of the normal distribution
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Classification:
+    """Figures of a classifier on a split.
+
+    `accuracy` is the share of photos whose most probable class is right, `accuracy_ci95` its 95 % interval,
+    `mean_per_class` the mean of the classes' own accuracies; a class without photos has None. `confusion[i][j]` counts
+    photos of class i taken for class j. `binary_accuracy` is the share of all outputs that are on the right side of
+    0.5, which Keras calls accuracy under a binary loss: with n classes, answering nothing gives 1 - 1/n.
+    """
+
+    num_examples: int
+    accuracy: float
+    accuracy_ci95: tuple[float, float]
+    mean_per_class: float
+    per_class: dict[str, float | None]
+    binary_accuracy: float
+    confusion: list[list[int]]
+
+
+def predict(
+    model: keras.Model, reader: Reader, *, progress: Callable[[int], None] = lambda num_examples: None
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Returns the model's answer to each example of a split, in the order of its shards.
+
+    Args:
+        model: pixels to probabilities.
+        reader: of the split.
+        progress: called with the number of examples since the last call.
+
+    Returns:
+        Probabilities float32 `[num_examples, num_classes]`, labels int32 and ids int64 `[num_examples]`.
+    """
+    forward = tf.function(lambda images: model(tf.cast(images, tf.float32), training=False))
+    parts = []
+    for batch in eval_batches(reader, min(_BATCH_SIZE, reader.split.num_examples)):
+        real = batch.id.numpy() >= 0
+        parts.append((forward(batch.image).numpy()[real], batch.label.numpy()[real], batch.id.numpy()[real]))
+        progress(int(real.sum()))
+    probabilities, labels, ids = (np.concatenate(column) for column in zip(*parts, strict=True))
+    return probabilities, labels, ids
+
+
+def classify(probabilities: np.ndarray, labels: np.ndarray, class_names: tuple[str, ...]) -> Classification:
+    """Returns the figures of predictions.
+
+    Args:
+        probabilities: `[num_examples, num_classes]`.
+        labels: `[num_examples]`, at least one.
+        class_names: by label.
+    """
+    num_classes = len(class_names)
+    predicted = probabilities.argmax(axis=1)
+    confusion = np.zeros((num_classes, num_classes), np.int64)
+    np.add.at(confusion, (labels, predicted), 1)
+    counts, hits = confusion.sum(axis=1), confusion.diagonal()
+    per_class = {
+        name: float(hit / count) if count else None for name, hit, count in zip(class_names, hits, counts, strict=True)
+    }
+    targets = np.eye(num_classes, dtype=bool)[labels]
+    return Classification(
+        num_examples=len(labels),
+        accuracy=float((predicted == labels).mean()),
+        accuracy_ci95=wilson_interval(int((predicted == labels).sum()), len(labels)),
+        mean_per_class=float(np.mean([value for value in per_class.values() if value is not None])),
+        per_class=per_class,
+        binary_accuracy=float(((probabilities > 0.5) == targets).mean()),
+        confusion=confusion.tolist(),
+    )
+
+
+def wilson_interval(num_successes: int, num_trials: int) -> tuple[float, float]:
+    """Returns the 95 % interval of a proportion (Wilson, JASA 22, 1927), which stays sensible near 0 and 1."""
+    share = num_successes / num_trials
+    square = _Z_95**2 / num_trials
+    middle = (share + square / 2) / (1 + square)
+    half = _Z_95 / (1 + square) * math.sqrt(share * (1 - share) / num_trials + square / (4 * num_trials))
+    return max(0.0, middle - half), min(1.0, middle + half)

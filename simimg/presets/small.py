@@ -1,0 +1,15 @@
+"""A small residual network from scratch, for pictures of about 64 px."""
+
+OPTIONS = {
+    "model": "small",
+    "epochs": 60,
+    "global_batch_size": 32,
+    "optimizer": "adamw",
+    "learning_rate": 2e-3,
+    "schedule": "cosine",
+    "weight_decay": 0.05,
+    "loss": "categorical",
+    "label_smoothing": 0.1,
+    "rotation_degrees": 20.0,
+    "horizontal_flip": True,
+}

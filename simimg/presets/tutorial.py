@@ -1,0 +1,15 @@
+"""The tutorial's CNN as it was taught: no augmentation, binary cross-entropy over softmax outputs, five epochs."""
+
+OPTIONS = {
+    "model": "tutorial",
+    "epochs": 5,
+    "global_batch_size": 32,
+    "optimizer": "rmsprop",
+    "learning_rate": 1e-3,
+    "schedule": "constant",
+    "weight_decay": 0.0,
+    "loss": "binary",
+    "label_smoothing": 0.0,
+    "rotation_degrees": 0.0,
+    "horizontal_flip": False,
+}

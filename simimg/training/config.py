@@ -1,0 +1,79 @@
+"""What a training run can be told, each option declared once."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+from simimg.errors import UsageError
+from simimg.presets import PRESETS, preset_options
+from tfrecords.options import check_choices, option
+
+__all__ = ["TrainConfig"]
+
+MODELS = ("small", "lite0", "tutorial")
+_READERS = ("auto", "resident", "mapped", "stream")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """A training run's options. The defaults of the run itself come from the preset, see `with_preset`.
+
+    Raises:
+        UsageError: an option cannot be used.
+    """
+
+    dataset_dir: Path = option("Data set folder, DATA_DIR/NAME/VERSION.")
+    model_dir: Path | None = option("Where the run goes; by default runs/<data set>-<preset>-seed<seed>.", None)
+    preset: str = option("A named set of the options below; flags override it.", "small", choices=PRESETS)
+    model: str = option("The network; see simimg.models.", "small", choices=MODELS)
+    weights: str = option("Start of lite0: ImageNet's weights, or none.", "imagenet", choices=("imagenet", "none"))
+    resolution: int = option("lite0 enlarges pictures to this side, in px; 0 leaves them.", 0)
+    epochs: int = option("Times that every training photo is seen.", 60)
+    global_batch_size: int = option("Examples a step, over all GPUs together.", 32)
+    optimizer: str = option("How weights move.", "adamw", choices=("adamw", "sgd", "rmsprop"))
+    learning_rate: float = option("Peak learning rate, for the global batch.", 2e-3)
+    schedule: str = option("Constant, or cosine to 0 after a warm-up of 5 % of the steps.", "cosine", choices=("constant", "cosine"))
+    weight_decay: float = option("Decoupled weight decay of adamw and sgd.", 0.05)
+    loss: str = option("Cross-entropy: categorical, or binary over the outputs as the tutorial has it.", "categorical", choices=("categorical", "binary"))
+    label_smoothing: float = option("Share of the target that is spread over all classes.", 0.1)
+    rotation_degrees: float = option("Photos are turned by up to this angle either way; 0 is off.", 20.0)
+    horizontal_flip: bool = option("Half of the photos are mirrored.", True)
+    seed: int = option("Start of the weights, order, augmentation and dropout.", 0)
+    reader: str = option("How shards are read; auto picks and says why.", "auto", choices=_READERS)
+    num_devices: int = option("GPUs to train on, or CPU devices where there is no GPU; 0 is every GPU, or one CPU.", 0)
+
+    def __post_init__(self) -> None:
+        """Checks what can be checked without the data."""
+        check_choices(self)
+        for name in ("epochs", "global_batch_size"):
+            if getattr(self, name) < 1:
+                raise UsageError(f"--{name}={getattr(self, name)}: should be 1 or more.")
+        for name in ("resolution", "num_devices"):
+            if getattr(self, name) < 0:
+                raise UsageError(f"--{name}={getattr(self, name)}: should be 0 or more.")
+        if not self.learning_rate > 0:
+            raise UsageError(f"--learning_rate={self.learning_rate}: should be above 0.")
+        if not 0 <= self.label_smoothing < 1:
+            raise UsageError(f"--label_smoothing={self.label_smoothing}: should be 0 or more, and below 1.")
+        if self.weight_decay < 0:
+            raise UsageError(f"--weight_decay={self.weight_decay}: should be 0 or more.")
+        if self.resolution and self.model != "lite0":
+            raise UsageError(f"--resolution={self.resolution}: only --model=lite0 enlarges pictures; this is {self.model}.")
+
+    @classmethod
+    def with_preset(cls, given: dict[str, Any]) -> TrainConfig:
+        """Returns the configuration of the preset in `given` (by default `small`), overridden by the rest of it."""
+        name = given.get("preset", "small")
+        if name not in PRESETS:
+            raise UsageError(f"--preset={name}: should be one of {', '.join(PRESETS)}.")
+        options = preset_options(name)
+        if given.get("model", options["model"]) != "lite0":
+            options.pop("resolution", None)
+        return cls(**{**options, **given})
+
+    def determining(self) -> dict[str, Any]:
+        """Returns the options that decide what is learned, for comparison with an earlier call's."""
+        aside = {"model_dir", "preset", "num_devices", "dataset_dir"}
+        return {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name not in aside}

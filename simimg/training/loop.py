@@ -1,0 +1,366 @@
+"""The training loop: one loop over `strategy.run`, for one device or many.
+
+It reads from top to bottom as a run goes: what to train on, the model, where an earlier call stopped, the steps, what is
+kept. A run is a function of its options and its data: the order of the examples, their augmentation, dropout and the
+first weights all come from the seed, on any number of replicas.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from simimg import models
+from simimg.augment import AugmentConfig, augment
+from simimg.errors import TrainingError, TrainingInterrupted, UsageError
+from simimg.evaluation.classify import classify, predict
+from simimg.input import Batch, Order, Position, Reader, open_reader, train_batches
+from simimg.training import checkpoints
+from simimg.training.checkpoints import Progress
+from simimg.training.config import TrainConfig
+from simimg.training.metrics import EpochMetrics, example_losses, num_correct
+from simimg.training.runs import MODEL_FILE, open_run
+from simimg.training.strategy import make_strategy
+from tfrecords.format.files import read_json, write_json
+
+__all__ = ["StepInfo", "TrainResult", "Watcher", "default_model_dir", "distribute", "train"]
+
+_RESULT_FILE = "result.json"
+_WARM_UP = 0.05  # of the steps, under the cosine schedule
+_SHOW_EVERY_S = 0.2  # reading a loss waits for the device, so it is not done each step
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class StepInfo:
+    """How far a run is; loss and accuracy are means over the epoch so far."""
+
+    step: int
+    num_steps: int
+    epoch: int
+    num_epochs: int
+    loss: float
+    accuracy: float
+    images_per_s: float
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Watcher:
+    """Who is told how a run goes: `note` gets sentences, `step` the progress some times a second."""
+
+    note: Callable[[str], None] = lambda text: None
+    step: Callable[[StepInfo], None] = lambda info: None
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TrainResult:
+    """A finished run. Accuracies are of the last epoch; test figures are None where there is no split `test`."""
+
+    model_dir: Path
+    steps: int
+    seconds: float
+    images_per_s: float
+    train_accuracy: float
+    test_accuracy: float | None
+    test_binary_accuracy: float | None
+    history: list[dict[str, Any]]
+
+
+def default_model_dir(config: TrainConfig, dataset_name: str) -> Path:
+    """Returns where a run goes that was not told."""
+    return Path("runs") / f"{dataset_name}-{config.preset}-seed{config.seed}"
+
+
+def train(config: TrainConfig, watcher: Watcher = Watcher()) -> TrainResult:  # noqa: B008 - it is immutable
+    """Trains a model, from the beginning or from where an earlier call with the same options stopped.
+
+    Raises:
+        UsageError: an option cannot be used, or the model folder has another run.
+        DataError: the data set is damaged.
+        CheckpointError: no checkpoint of the run is sound.
+        TrainingError: the loss is no number.
+        TrainingInterrupted: Ctrl-C or SIGTERM; a checkpoint was written.
+    """
+    # What to train on.
+    strategy = make_strategy(config.num_devices)
+    reader, choice = open_reader(config.dataset_dir, "train", config.reader)
+    split = reader.split
+    model_dir = config.model_dir or default_model_dir(config, split.name)
+    config = dataclasses.replace(config, model_dir=model_dir)
+    order = Order(
+        num_examples=split.num_examples,
+        global_batch_size=config.global_batch_size,
+        num_epochs=config.epochs,
+        seed=config.seed,
+        num_replicas=strategy.num_replicas_in_sync,
+    )
+    if len(split.class_names) < 2:
+        raise UsageError(f"{config.dataset_dir} has one class, {split.class_names[0]!r}; a classifier needs two.")
+    test_reader = _open_test(config)
+    open_run(model_dir, config, split)
+    if (model_dir / MODEL_FILE).exists() and (model_dir / _RESULT_FILE).exists():
+        watcher.note(f"{model_dir} is finished already; nothing to do")
+        values = read_json(model_dir / _RESULT_FILE, "the run's result")
+        return TrainResult(**{**values, "model_dir": model_dir})
+    watcher.note(f"reading {split.num_examples:,} examples, {choice.kind}: {choice.reason}")
+    watcher.note(
+        f"training on {strategy.num_replicas_in_sync} x {'GPU' if tf.config.list_physical_devices('GPU') else 'CPU'}, "
+        f"batch {order.global_batch_size} in all, {order.per_replica_batch_size} a replica"
+    )
+
+    # The model.
+    num_steps = order.steps_per_epoch * config.epochs
+    with strategy.scope():
+        keras.utils.set_random_seed(config.seed)
+        model = build_model(config, split.image_size, len(split.class_names))
+        optimizer = build_optimizer(config, num_steps)
+        optimizer.build(model.trainable_variables)
+
+    # Where an earlier call stopped.
+    progress = checkpoints.restore_latest(model_dir, model, optimizer, watcher.note) or Progress()
+    if progress.position > Position():
+        watcher.note(f"going on from epoch {progress.position.epoch + 1}, step {progress.position.step}")
+    order = dataclasses.replace(order, start=progress.position)
+
+    # The steps.
+    run = _Run(config, strategy, model, optimizer, order, watcher)
+    with _TensorBoard(model_dir) as board, _stop_requested() as stop:
+        batches = iter(distribute(strategy, reader, order))
+        while progress.position.epoch < config.epochs:
+            finished = run.epoch(batches, progress, stop)
+            if not finished:
+                number = progress.position.epoch * order.steps_per_epoch + progress.position.step
+                checkpoints.save(model_dir, number, model, optimizer, progress)
+                raise TrainingInterrupted(
+                    f"stopped in epoch {progress.position.epoch + 1} after step {progress.position.step}; "
+                    f"saved in {model_dir}. The same command goes on from there."
+                )
+            line = {"epoch": progress.position.epoch + 1, "loss": progress.metrics.loss, "accuracy": progress.metrics.accuracy}
+            if test_reader is not None:
+                probabilities, labels, _ = predict(model, test_reader)
+                figures = classify(probabilities, labels, split.class_names)
+                losses = example_losses(config.loss, tf.constant(labels), tf.constant(probabilities), 0.0)
+                line |= {
+                    "test_loss": float(tf.reduce_mean(losses)),
+                    "test_accuracy": figures.accuracy,
+                    "test_binary_accuracy": figures.binary_accuracy,
+                }
+            progress.history.append(line)
+            board.write(line)
+            watcher.note(_epoch_text(line, config.epochs))
+            progress.position = Position(progress.position.epoch + 1, 0)
+            progress.metrics = EpochMetrics()
+            checkpoints.save(model_dir, progress.position.epoch * order.steps_per_epoch, model, optimizer, progress)
+
+    # What is kept.
+    temporary = model_dir / f".tmp-{MODEL_FILE}"
+    model.save(temporary)
+    temporary.rename(model_dir / MODEL_FILE)
+    last = progress.history[-1]
+    result = TrainResult(
+        model_dir=model_dir,
+        steps=num_steps,
+        seconds=round(progress.seconds, 3),
+        images_per_s=round(num_steps * config.global_batch_size / progress.seconds, 1),
+        train_accuracy=last["accuracy"],
+        test_accuracy=last.get("test_accuracy"),
+        test_binary_accuracy=last.get("test_binary_accuracy"),
+        history=progress.history,
+    )
+    write_json(model_dir / _RESULT_FILE, {**dataclasses.asdict(result), "model_dir": str(model_dir)})
+    return result
+
+
+def build_model(config: TrainConfig, image_size: int, num_classes: int) -> keras.Model:
+    """Returns the untrained network that `config` names."""
+    if config.model == "tutorial":
+        return models.tutorial(image_size, num_classes)
+    if config.model == "small":
+        return models.small(image_size, num_classes)
+    weights = None if config.weights == "none" else config.weights
+    resolution = max(config.resolution, image_size) if config.resolution else None
+    return models.lite0(image_size, num_classes, weights=weights, resolution=resolution)
+
+
+def build_optimizer(config: TrainConfig, num_steps: int) -> keras.optimizers.Optimizer:
+    """Returns the optimizer that `config` names, its schedule laid over `num_steps`."""
+    rate: Any = config.learning_rate
+    if config.schedule == "cosine":
+        warm_up = min(round(_WARM_UP * num_steps), num_steps - 1)
+        if warm_up:
+            rate = keras.optimizers.schedules.CosineDecay(
+                0.0, num_steps - warm_up, warmup_target=config.learning_rate, warmup_steps=warm_up
+            )
+        else:
+            rate = keras.optimizers.schedules.CosineDecay(config.learning_rate, num_steps)
+    if config.optimizer == "rmsprop":
+        return keras.optimizers.RMSprop(rate)
+    if config.optimizer == "sgd":
+        return keras.optimizers.SGD(rate, momentum=0.9, nesterov=True, weight_decay=config.weight_decay or None)
+    optimizer = keras.optimizers.AdamW(rate, weight_decay=config.weight_decay)
+    # Biases, and the scales and offsets of normalisations, are not pulled to 0 (He et al., "Bag of Tricks", 2019).
+    optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
+    return optimizer
+
+
+def distribute(strategy: tf.distribute.Strategy, reader: Reader, order: Order) -> tf.distribute.DistributedDataset:
+    """Returns the training batches, each replica's on its device, the next ones on their way before they are needed."""
+    options = tf.distribute.InputOptions(
+        experimental_fetch_to_device=bool(tf.config.list_physical_devices("GPU")), experimental_per_replica_buffer_size=2
+    )
+    return strategy.distribute_datasets_from_function(lambda context: train_batches(reader, order), options)
+
+
+class _Run:
+    """The compiled step, and the loop over an epoch's steps."""
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        strategy: tf.distribute.Strategy,
+        model: keras.Model,
+        optimizer: keras.optimizers.Optimizer,
+        order: Order,
+        watcher: Watcher,
+    ) -> None:
+        self._config, self._order, self._watcher = config, order, watcher
+        augmentation = AugmentConfig(
+            rotation_degrees=config.rotation_degrees, horizontal_flip=config.horizontal_flip
+        )
+
+        def replica_step(batch: Batch, epoch: tf.Tensor, step: tf.Tensor) -> tf.Tensor:
+            replica = tf.distribute.get_replica_context().replica_id_in_sync_group
+            images = augment(augmentation, config.seed, epoch, batch.id, batch.image)
+            scope = models.dropout_scope(
+                seed=tf.stack([tf.constant(config.seed, tf.int64), step]),
+                first_row=replica * order.per_replica_batch_size,
+            )
+            with tf.GradientTape() as tape, scope:
+                probabilities = model(tf.cast(images, tf.float32), training=True)
+                losses = example_losses(config.loss, batch.label, probabilities, config.label_smoothing)
+                # Divided by the global batch, the replicas' gradients add up to those of the mean loss.
+                loss = tf.reduce_sum(losses) / order.global_batch_size
+            gradients = tape.gradient(loss, model.trainable_variables)
+            optimizer.apply(gradients, model.trainable_variables)
+            return tf.stack([tf.reduce_sum(losses), num_correct(batch.label, probabilities)])
+
+        @tf.function
+        def step(batch: Any, epoch: tf.Tensor, step: tf.Tensor) -> tf.Tensor:
+            sums = strategy.run(replica_step, args=(batch, epoch, step))
+            return strategy.reduce(tf.distribute.ReduceOp.SUM, sums, axis=None)
+
+        self._step = step
+
+    def epoch(self, batches: Iterator[Any], progress: Progress, stop: threading.Event) -> bool:
+        """Trains to the end of the epoch, or until `stop` is set; returns whether it is the end."""
+        order, epoch = self._order, progress.position.epoch
+        pending: list[tf.Tensor] = []
+        shown = start = time.perf_counter()
+        first = progress.position.step
+        for step in range(first, order.steps_per_epoch):
+            number = epoch * order.steps_per_epoch + step
+            sums = self._step(next(batches), tf.constant(epoch, tf.int64), tf.constant(number, tf.int64))
+            pending.append(sums)
+            progress.position = Position(epoch, step + 1)
+            now = time.perf_counter()
+            if now - shown > _SHOW_EVERY_S or stop.is_set() or step + 1 == order.steps_per_epoch:
+                self._collect(pending, progress)
+                rate = (step + 1 - first) * order.global_batch_size / (time.perf_counter() - start)
+                self._watcher.step(
+                    StepInfo(
+                        number + 1,
+                        order.steps_per_epoch * order.num_epochs,
+                        epoch + 1,
+                        order.num_epochs,
+                        progress.metrics.loss,
+                        progress.metrics.accuracy,
+                        rate,
+                    )
+                )
+                shown = now
+            if stop.is_set() and step + 1 < order.steps_per_epoch:
+                break
+        progress.seconds += time.perf_counter() - start
+        return progress.position.step == order.steps_per_epoch
+
+    def _collect(self, pending: list[tf.Tensor], progress: Progress) -> None:
+        for loss_sum, correct in (sums.numpy() for sums in pending):
+            if loss_sum != loss_sum:
+                raise TrainingError(
+                    f"the loss is no number (NaN) in epoch {progress.position.epoch + 1} near step "
+                    f"{progress.position.step}; the last checkpoint is good. Try a smaller --learning_rate."
+                )
+            progress.metrics.loss_sum += float(loss_sum)
+            progress.metrics.num_correct += float(correct)
+            progress.metrics.num_examples += self._order.global_batch_size
+        pending.clear()
+
+
+class _TensorBoard:
+    """Scalars for TensorBoard, training and test as two runs so that they share a plot."""
+
+    def __init__(self, model_dir: Path) -> None:
+        self._folder = model_dir / "tensorboard"
+        self._writers: dict[str, Any] = {}
+
+    def __enter__(self) -> _TensorBoard:
+        return self
+
+    def write(self, line: dict[str, Any]) -> None:
+        for name, value in line.items():
+            if name == "epoch":
+                continue
+            run = "test" if name.startswith("test_") else "train"
+            if run not in self._writers:
+                self._writers[run] = tf.summary.create_file_writer(str(self._folder / run))
+            with self._writers[run].as_default():
+                tf.summary.scalar(name.removeprefix("test_"), value, step=line["epoch"])
+            self._writers[run].flush()
+
+    def __exit__(self, *_: object) -> None:
+        for writer in self._writers.values():
+            writer.close()
+
+
+@contextmanager
+def _stop_requested() -> Iterator[threading.Event]:
+    """Yields an event that Ctrl-C or SIGTERM sets; a second Ctrl-C interrupts at once."""
+    stop = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield stop  # only the main thread may set signal handlers
+        return
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        if stop.is_set():
+            raise KeyboardInterrupt
+        stop.set()
+
+    previous = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield stop
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
+def _open_test(config: TrainConfig) -> Reader | None:
+    try:
+        return open_reader(config.dataset_dir, "test", config.reader)[0]
+    except UsageError:
+        return None  # a data set without a split `test` is trained on all the same
+
+
+def _epoch_text(line: dict[str, Any], num_epochs: int) -> str:
+    text = f"epoch {line['epoch']}/{num_epochs}  loss {line['loss']:.4f}  accuracy {line['accuracy']:.4f}"
+    if "test_accuracy" in line:
+        text += f"  test loss {line['test_loss']:.4f}  accuracy {line['test_accuracy']:.4f}"
+    return text

@@ -1,0 +1,103 @@
+"""A run's folder: the resolved configuration beside the model, and how both are found again.
+
+    <model_dir>/config.json     the options, and the data set they were used on
+    <model_dir>/model.keras     the trained model, once the run is done
+    <model_dir>/result.json     figures of the finished run
+    <model_dir>/checkpoints/    see `simimg.training.checkpoints`
+    <model_dir>/tensorboard/    scalars
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import keras
+
+import simimg.models  # noqa: F401 - its layers have to be registered before a model that has them is loaded
+from simimg.errors import ModelError, UsageError
+from simimg.input import Split
+from simimg.training.config import TrainConfig
+from tfrecords.format.files import read_json, write_json
+from tfrecords.format.layout import Layout
+from tfrecords.options import to_json
+
+__all__ = ["RunInfo", "load_model", "load_run", "open_run"]
+
+_CONFIG_FILE = "config.json"
+MODEL_FILE = "model.keras"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RunInfo:
+    """What a model needs to be told to be used again: how pictures are prepared, and what its outputs mean."""
+
+    image_size: int
+    resize: str
+    class_names: tuple[str, ...]
+    source_sha256: str
+    config: dict[str, Any]
+
+
+def open_run(model_dir: Path, config: TrainConfig, split: Split) -> RunInfo:
+    """Creates the run's folder, or checks that what is there is of the same run.
+
+    Raises:
+        UsageError: the folder has a run with other options, or on another data set; names the difference.
+    """
+    layout = Layout.load(split.dataset_dir) if Layout.exists(split.dataset_dir) else None
+    info = RunInfo(
+        image_size=split.image_size,
+        resize=layout.config["resize"] if layout else "stretch",
+        class_names=split.class_names,
+        source_sha256=layout.source_sha256 if layout else "",
+        config=to_json(config),
+    )
+    path = model_dir / _CONFIG_FILE
+    if not path.exists():
+        try:
+            model_dir.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UsageError(f"--model_dir={model_dir} cannot be made: {error.strerror}.") from None
+        write_json(path, dataclasses.asdict(info))
+        return info
+    there = load_run(model_dir)
+    wanted = config.determining()
+    differing = [
+        f"--{key}={there.config.get(key)} there, {value} now" for key, value in wanted.items() if there.config.get(key) != value
+    ]
+    if dataclasses.replace(there, config={}) != dataclasses.replace(info, config={}):
+        differing.append("the data set is another")
+    if differing:
+        raise UsageError(f"{model_dir} has another run: {'; '.join(differing)}. Choose another --model_dir, or remove it.")
+    return info
+
+
+def load_run(model_dir: Path) -> RunInfo:
+    """Returns what config.json of a run's folder says.
+
+    Raises:
+        ModelError: the folder is none of a run.
+    """
+    path = model_dir / _CONFIG_FILE
+    if not path.is_file():
+        raise ModelError(f"{model_dir} is no folder of a trained model: it has no {_CONFIG_FILE}. Train one with `simimg train`.")
+    values = read_json(path, "the run's configuration")
+    try:
+        return RunInfo(**{**values, "class_names": tuple(values["class_names"])})
+    except (TypeError, KeyError) as error:
+        raise ModelError(f"{path} lacks a part ({error}). Train the model again.") from None
+
+
+def load_model(model_dir: Path) -> tuple[keras.Model, RunInfo]:
+    """Returns the trained model of a run's folder, and what it needs to be told.
+
+    Raises:
+        ModelError: the folder is none of a run, or the run is not finished.
+    """
+    info = load_run(model_dir)
+    path = model_dir / MODEL_FILE
+    if not path.is_file():
+        raise ModelError(f"{model_dir} has no {MODEL_FILE}: its training is not finished. Give the same `simimg train` again.")
+    return keras.saving.load_model(path, compile=False), info
