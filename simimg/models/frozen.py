@@ -1,0 +1,84 @@
+"""A convolution and the batch normalisation behind it, with fixed statistics, computed as one convolution."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+
+@keras.saving.register_keras_serializable(package="simimg")
+class FrozenNormConv2D(keras.layers.Layer):
+    """Convolution without bias, then batch normalisation with the statistics it was given, for fine-tuning.
+
+    The statistics stay fixed, in training too: they were estimated on 1.28 million photographs, and the few
+    small batches of a fine-tuning run would only make them worse; Keras's guide "Transfer learning &
+    fine-tuning" likewise runs the layer in inference mode while its base model is trained. The kernel, gamma
+    and beta are trained: with fixed statistics they are a plain affine map, and scaling channels is a cheap
+    way to fit a new domain (Frankle et al., "Training BatchNorm and Only BatchNorm", ICLR 2021). Replicas
+    then have no statistics to exchange.
+
+    A normalisation with fixed statistics is linear, so it is folded into the kernel on the way through (Jacob
+    et al., "Quantization and Training of Neural Networks for Efficient Integer-Arithmetic-Only Inference",
+    CVPR 2018, section 3.2):
+
+        scale = gamma / sqrt(moving_variance + epsilon)
+        y = conv(x, kernel * scale) + (beta - moving_mean * scale)
+
+    The parameters and their gradients are those of the two layers, but no map is stored between them, and
+    TensorFlow fuses what is left with the activation behind it. Folding runs in float32 under mixed
+    precision.
+
+    Input [batch, h, w, channels], output [batch, ceil(h / strides), ceil(w / strides), filters], compute
+    dtype. Padding is TensorFlow's "SAME".
+
+    Args:
+        filters: output channels; None for a depthwise convolution, which keeps the input's.
+        kernel_size: width and height of the kernel.
+        strides: in both directions.
+        epsilon: added to the variance.
+        **kwargs: what every Keras layer takes.
+    """
+
+    def __init__(
+        self, filters: int | None, kernel_size: int, *, strides: int = 1, epsilon: float = 1e-3, **kwargs: Any
+    ) -> None:
+        """Keep the arguments, which the class describes."""
+        super().__init__(**kwargs)
+        self.filters = filters
+        self.kernel_size = kernel_size
+        self.strides = strides
+        self.epsilon = epsilon
+
+    def build(self, input_shape: Any) -> None:
+        """Create kernel [k, k, in, out] ([k, k, in, 1] when depthwise) and the normalisation's four [out]."""
+        channels = int(input_shape[-1])
+        num_out, width = (channels, 1) if self.filters is None else (self.filters, self.filters)
+        shape = (self.kernel_size, self.kernel_size, channels, width)
+        # autocast=False: folding in bfloat16 would round the weights before they are multiplied.
+        self.kernel = self.add_weight(name="kernel", shape=shape, initializer="he_normal", autocast=False)
+        self.gamma = self._vector("gamma", num_out, "ones")
+        self.beta = self._vector("beta", num_out, "zeros")
+        self.moving_mean = self._vector("moving_mean", num_out, "zeros", trainable=False)
+        self.moving_variance = self._vector("moving_variance", num_out, "ones", trainable=False)
+
+    def call(self, inputs: Any) -> Any:
+        """Convolve and normalise; the same in training and in inference."""
+        kernel = tf.convert_to_tensor(self.kernel)
+        scale = tf.convert_to_tensor(self.gamma) * tf.math.rsqrt(self.moving_variance + self.epsilon)
+        offset = tf.cast(self.beta - self.moving_mean * scale, self.compute_dtype)
+        if self.filters is None:
+            kernel = tf.cast(kernel * scale[:, tf.newaxis], self.compute_dtype)
+            strides = [1, self.strides, self.strides, 1]
+            return tf.nn.bias_add(tf.nn.depthwise_conv2d(inputs, kernel, strides, "SAME"), offset)
+        kernel = tf.cast(kernel * scale, self.compute_dtype)
+        return tf.nn.bias_add(tf.nn.conv2d(inputs, kernel, self.strides, "SAME"), offset)
+
+    def get_config(self) -> dict[str, Any]:
+        """The constructor's arguments, for `.keras` files."""
+        names = ("filters", "kernel_size", "strides", "epsilon")
+        return {**super().get_config(), **{name: getattr(self, name) for name in names}}
+
+    def _vector(self, name: str, size: int, initializer: str, *, trainable: bool = True) -> Any:
+        return self.add_weight(name=name, shape=(size,), initializer=initializer, trainable=trainable, autocast=False)

