@@ -25,7 +25,7 @@ def augment(config: AugmentConfig, seed: int, epoch: tf.Tensor, id: tf.Tensor, i
 
 
 def apply(parameters: Parameters, images: tf.Tensor) -> tf.Tensor:
-    """Returns `images` mirrored and turned about their middle, in one bilinear resampling.
+    """Returns `images` mirrored, cropped and turned, in one bilinear resampling.
 
     What comes in over the border is the picture mirrored at its edge. uint8 is kept, which moves a quarter of the bytes
     that float32 would; values are rounded down by the resampling, by at most one level.
@@ -49,16 +49,17 @@ def apply(parameters: Parameters, images: tf.Tensor) -> tf.Tensor:
 def transforms(parameters: Parameters, height: int, width: int) -> tf.Tensor:
     """Returns float32 `[batch, 8]`: for each image the projective transform from output to input coordinates.
 
-    With the middle c = ((width - 1) / 2, (height - 1) / 2), an output pixel p comes from c + F R (p - c), R turning by
-    the angle and F negating x where the image is flipped: the picture is mirrored first and then turned. Rows are
-    (a0, a1, a2, b0, b1, b2, 0, 0), x' = a0 x + a1 y + a2, y' = b0 x + b1 y + b2, as ImageProjectiveTransformV3 has them.
+    With the middle c = ((width - 1) / 2, (height - 1) / 2), an output pixel p comes from m + F S R (p - c): R turns by
+    the angle, S scales by the crop's size, F negates x where the image is flipped, and m is the crop's middle. Rows
+    are (a0, a1, a2, b0, b1, b2, 0, 0), x' = a0 x + a1 y + a2, y' = b0 x + b1 y + b2, as the operation has them.
     """
     cos, sin = tf.cos(parameters.angle), tf.sin(parameters.angle)
-    mirror = tf.where(parameters.flip, -1.0, 1.0)
-    a0, a1 = mirror * cos, -mirror * sin
-    b0, b1 = sin, cos
+    middle_x, middle_y, size_x, size_y = tf.unstack(parameters.crop, axis=1)
+    scale_x = tf.where(parameters.flip, -size_x, size_x)
+    a0, a1 = scale_x * cos, -scale_x * sin
+    b0, b1 = size_y * sin, size_y * cos
     center_x, center_y = (width - 1) / 2, (height - 1) / 2
-    a2 = center_x - a0 * center_x - a1 * center_y
-    b2 = center_y - b0 * center_x - b1 * center_y
+    a2 = middle_x * width - 0.5 - a0 * center_x - a1 * center_y
+    b2 = middle_y * height - 0.5 - b0 * center_x - b1 * center_y
     zero = tf.zeros_like(a0)
     return tf.stack([a0, a1, a2, b0, b1, b2, zero, zero], axis=1)

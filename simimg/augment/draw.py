@@ -1,15 +1,16 @@
-"""Stateless parameters of augmentations: what happens to an example is a function of (seed, epoch, id) and nothing else.
+"""Stateless parameters of augmentations: what happens to an example is a function of (seed, epoch, id), nothing else.
 
 So an example is augmented alike on one replica or eight, by one thread or many, in a first run or a resumed one, and no
 two replicas share an augmentation. The generator is SplitMix64: a counter goes through the finaliser of Stafford's
-"Mix13" (Steele, Lea, Flood, "Fast splittable pseudorandom number generators", OOPSLA 2014), which passes BigCrush; here
-the counter is made of seed, epoch, id and the number of the draw. It is written in int64 arithmetic, which wraps around,
-because that runs on every device and compiles under XLA.
+"Mix13" (Steele, Lea, Flood, "Fast splittable pseudorandom number generators", OOPSLA 2014), which passes BigCrush;
+here the counter is made of seed, epoch, id and the number of the draw. It is written in int64 arithmetic, which wraps
+around, because that runs on every device and compiles under XLA to the same numbers.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import math
 from typing import NamedTuple
 
 import tensorflow as tf
@@ -18,6 +19,7 @@ from simimg.errors import UsageError
 
 __all__ = ["AugmentConfig", "Parameters", "draw", "uniform"]
 
+_MAX_ASPECT = 4 / 3
 _GOLDEN = 0x9E3779B97F4A7C15  # 2**64 / golden ratio, odd: steps of SplitMix64
 _MIX_1 = 0xBF58476D1CE4E5B9
 _MIX_2 = 0x94D049BB133111EB
@@ -30,33 +32,42 @@ class AugmentConfig:
     Args:
         rotation_degrees: each example is turned by an angle drawn uniformly from -x to x degrees; 0 is none.
         horizontal_flip: each example is mirrored with probability 1/2.
+        crop_min_area: each example is cropped to a part whose share of the area is drawn uniformly from this to 1, and
+            whose aspect ratio is drawn log-uniformly from 3/4 to 4/3, and enlarged again (Szegedy et al., "Going deeper
+            with convolutions", CVPR 2015, section 6); 1 is none.
 
     Raises:
-        UsageError: the angle is not in 0..180.
+        UsageError: the angle is not in 0..180, or the area not in 0..1.
     """
 
     rotation_degrees: float = 20.0
     horizontal_flip: bool = True
+    crop_min_area: float = 1.0
 
     def __post_init__(self) -> None:
-        """Checks the angle."""
+        """Checks the angle and the area."""
         if not 0 <= self.rotation_degrees <= 180:
             raise UsageError(f"--rotation_degrees={self.rotation_degrees}: should be 0..180.")
+        if not 0 < self.crop_min_area <= 1:
+            raise UsageError(f"--crop_min_area={self.crop_min_area}: should be above 0, and 1 or less.")
 
     @property
     def is_identity(self) -> bool:
         """Whether nothing is ever changed."""
-        return self.rotation_degrees == 0 and not self.horizontal_flip
+        return self.rotation_degrees == 0 and not self.horizontal_flip and self.crop_min_area == 1
 
 
 class Parameters(NamedTuple):
     """What happens to each example of a batch.
 
-    angle: float32 [batch], radians, counter-clockwise as seen; flip: bool [batch], mirrored left to right.
+    angle: float32 [batch], radians, counter-clockwise as seen; flip: bool [batch], mirrored left to right; crop:
+    float32 [batch, 4], the part that is kept: its middle (x, y) and its size (width, height), in shares of the
+    picture's, the whole picture being (0.5, 0.5, 1, 1).
     """
 
     angle: tf.Tensor
     flip: tf.Tensor
+    crop: tf.Tensor
 
 
 def draw(config: AugmentConfig, seed: int, epoch: tf.Tensor, id: tf.Tensor) -> Parameters:
@@ -68,10 +79,10 @@ def draw(config: AugmentConfig, seed: int, epoch: tf.Tensor, id: tf.Tensor) -> P
         epoch: int64 scalar.
         id: int64 `[batch]`.
     """
-    numbers = uniform(seed, epoch, id, num_draws=2)
-    limit = config.rotation_degrees * (3.141592653589793 / 180)
+    numbers = uniform(seed, epoch, id, num_draws=6)
+    limit = config.rotation_degrees * (math.pi / 180)
     flip = numbers[:, 1] < 0.5 if config.horizontal_flip else tf.zeros_like(id, tf.bool)
-    return Parameters(angle=(2 * numbers[:, 0] - 1) * limit, flip=flip)
+    return Parameters(angle=(2 * numbers[:, 0] - 1) * limit, flip=flip, crop=_crops(config, numbers[:, 2:]))
 
 
 def uniform(seed: int, epoch: tf.Tensor, id: tf.Tensor, num_draws: int) -> tf.Tensor:
@@ -89,6 +100,15 @@ def uniform(seed: int, epoch: tf.Tensor, id: tf.Tensor, num_draws: int) -> tf.Te
     steps = tf.constant([_signed(number * _GOLDEN & _MASK) for number in range(1, num_draws + 1)], tf.int64)
     bits = _mix(example[:, None] + steps[None, :])
     return tf.cast(_shift_right(bits, 40), tf.float32) * 2.0**-24
+
+
+def _crops(config: AugmentConfig, numbers: tf.Tensor) -> tf.Tensor:
+    area = config.crop_min_area + (1 - config.crop_min_area) * numbers[:, 0]
+    stretch = tf.exp((numbers[:, 1] - 0.5) * math.log(_MAX_ASPECT)) if config.crop_min_area < 1 else tf.ones_like(area)
+    # A part that would be wider or higher than the picture is as wide or as high as it.
+    size = tf.minimum(tf.sqrt(area)[:, None] * tf.stack([stretch, 1 / stretch], axis=1), 1.0)
+    middle = size / 2 + numbers[:, 2:] * (1 - size)
+    return tf.concat([middle, size], axis=1)
 
 
 _MASK = 0xFFFFFFFFFFFFFFFF

@@ -12,5 +12,6 @@ OPTIONS = {
     "loss": "categorical",
     "label_smoothing": 0.1,
     "rotation_degrees": 20.0,
+    "crop_min_area": 0.5,
     "horizontal_flip": True,
 }

@@ -11,5 +11,6 @@ OPTIONS = {
     "loss": "binary",
     "label_smoothing": 0.0,
     "rotation_degrees": 0.0,
+    "crop_min_area": 1.0,
     "horizontal_flip": False,
 }

@@ -6,21 +6,32 @@ import tensorflow as tf
 
 from simimg.augment import AugmentConfig, Parameters, apply, augment
 
-
-def parameters(angles: list[float], flips: list[bool]) -> Parameters:
-    return Parameters(angle=tf.constant(np.deg2rad(angles), tf.float32), flip=tf.constant(flips))
+WHOLE = (0.5, 0.5, 1.0, 1.0)
 
 
-def reference(image: np.ndarray, degrees: float, flip: bool) -> np.ndarray:
-    """Mirrors, then turns counter-clockwise about the middle; bilinear; mirrored at the border; float64."""
+def parameters(
+    angles: list[float], flips: list[bool], crops: list[tuple[float, float, float, float]] | None = None
+) -> Parameters:
+    return Parameters(
+        angle=tf.constant(np.deg2rad(angles), tf.float32),
+        flip=tf.constant(flips),
+        crop=tf.constant(crops or [WHOLE] * len(angles), tf.float32),
+    )
+
+
+def reference(
+    image: np.ndarray, degrees: float, flip: bool, crop: tuple[float, float, float, float] = WHOLE
+) -> np.ndarray:
+    """Mirrors, turns the cut-out counter-clockwise about its middle; bilinear; mirrored at the border; float64."""
     picture = image[:, ::-1].astype(np.float64) if flip else image.astype(np.float64)
     height, width = image.shape[:2]
     angle = np.deg2rad(degrees)
     y, x = np.mgrid[:height, :width].astype(np.float64)
     dx, dy = x - (width - 1) / 2, y - (height - 1) / 2
     # Rows count downwards, so turning the picture counter-clockwise as seen looks up its source clockwise.
-    from_x = np.cos(angle) * dx - np.sin(angle) * dy + (width - 1) / 2
-    from_y = np.sin(angle) * dx + np.cos(angle) * dy + (height - 1) / 2
+    middle_x = 1 - crop[0] if flip else crop[0]  # the crop's place is that in the picture before it was mirrored
+    from_x = crop[2] * (np.cos(angle) * dx - np.sin(angle) * dy) + middle_x * width - 0.5
+    from_y = crop[3] * (np.sin(angle) * dx + np.cos(angle) * dy) + crop[1] * height - 0.5
     x0, y0 = np.floor(from_x).astype(int), np.floor(from_y).astype(int)
     wx, wy = (from_x - x0)[..., None], (from_y - y0)[..., None]
 
@@ -53,6 +64,16 @@ def test_equals_the_reference(degrees: float, flip: bool) -> None:
     error = np.abs(moved[inner, inner].astype(np.float64) - expected[inner, inner])
     assert error.max() <= 2.0
     assert error.mean() < 1.0
+
+
+@pytest.mark.parametrize("flip", [False, True])
+@pytest.mark.parametrize("crop", [(0.5, 0.5, 0.5, 0.5), (0.3, 0.6, 0.4, 0.7), (0.25, 0.75, 0.5, 0.5)])
+def test_a_crop_equals_the_reference(crop: tuple[float, float, float, float], flip: bool) -> None:
+    image = smooth_picture()
+    for degrees in (0.0, 15.0):
+        moved = apply(parameters([degrees], [flip], [crop]), tf.constant(image[None])).numpy()[0]
+        error = np.abs(moved[1:-1, 1:-1] - reference(image, degrees, flip, crop)[1:-1, 1:-1])
+        assert error.max() <= 2.0
 
 
 def test_identity_and_pure_flip_are_exact() -> None:

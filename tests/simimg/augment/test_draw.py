@@ -81,6 +81,18 @@ def test_options_change_the_parameters() -> None:
     still = draw(AugmentConfig(rotation_degrees=0, horizontal_flip=False), 0, epoch, ids)
     assert not still.flip.numpy().any()
     assert not still.angle.numpy().any()
+    np.testing.assert_array_equal(still.crop, np.tile([0.5, 0.5, 1, 1], (1000, 1)).astype(np.float32))
+
+
+def test_crops_lie_inside_the_picture_and_have_the_area_that_was_asked_for() -> None:
+    crop = draw(AugmentConfig(crop_min_area=0.3), 0, tf.constant(0, tf.int64), tf.range(5000, dtype=tf.int64)).crop
+    middle, size = crop[:, :2].numpy(), crop[:, 2:].numpy()
+    assert (middle - size / 2 >= -1e-6).all()
+    assert (middle + size / 2 <= 1 + 1e-6).all()
+    area = size.prod(axis=1)
+    assert 0.29 < area.min() < 0.31
+    assert 0.6 < area.mean() < 0.66  # below the 0.65 of the draw: what would stick out is cut off
+    assert size[:, 0].max() / size[:, 1].min() > 1.2
 
 
 def test_an_angle_that_makes_no_sense_is_refused() -> None:
