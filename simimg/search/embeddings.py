@@ -1,0 +1,91 @@
+"""Pixels to embeddings: unit vectors whose inner product says how similar two pictures are."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from simimg import models
+from simimg.errors import UsageError
+from simimg.training.runs import MODEL_FILE, load_model
+from tfrecords.format.files import file_sha256
+
+__all__ = ["SHIPPED_MODELS", "Embedder", "load_embedder"]
+
+SHIPPED_MODELS = ("lite0",)
+_LITE0_SIZE = 224  # px, what its weights were made for
+
+
+@dataclasses.dataclass(frozen=True)
+class Embedder:
+    """A model that embeds, and how pictures are prepared for it.
+
+    Attributes:
+        name: a shipped model's name, or the model folder.
+        fingerprint: changes with the weights, so that an index is never searched with another model.
+        image_size: side of the squares it takes, px.
+        resize: how pictures become squares, see `tfrecords.convert.images.resize`.
+        dim: length of an embedding.
+    """
+
+    name: str
+    fingerprint: str
+    image_size: int
+    resize: str
+    dim: int
+    forward: Any
+
+    def embed(self, images: np.ndarray) -> np.ndarray:
+        """Returns embeddings, float32 `[batch, dim]` of L2 norm 1.
+
+        Args:
+            images: uint8 `[batch, size, size, 3]`, of any size; another than `image_size` is resized, bilinearly and
+                without aliasing.
+        """
+        pixels = tf.cast(tf.constant(images), tf.float32)
+        if images.shape[1:3] != (self.image_size, self.image_size):
+            pixels = tf.image.resize(pixels, [self.image_size, self.image_size], antialias=True)
+        return self.forward(pixels).numpy()
+
+
+def load_embedder(model: str) -> Embedder:
+    """Returns the embedder of a shipped model or of a trained one.
+
+    Args:
+        model: a name in `SHIPPED_MODELS`, or the folder of a finished run.
+
+    Raises:
+        UsageError: neither.
+        ModelError: the folder is none of a finished run, or the shipped weights are not installed.
+    """
+    if model in SHIPPED_MODELS:
+        network = models.lite0_features(_LITE0_SIZE)
+        return _embedder(model, _weights_sha256(network), _LITE0_SIZE, "stretch", network)
+    folder = Path(model)
+    if not folder.is_dir():
+        raise UsageError(
+            f"--model={model}: neither a folder of a trained model nor one of {', '.join(SHIPPED_MODELS)}."
+        )
+    network, info = load_model(folder)
+    return _embedder(str(folder), file_sha256(folder / MODEL_FILE), info.image_size, info.resize, network)
+
+
+def _embedder(name: str, fingerprint: str, image_size: int, resize: str, network: keras.Model) -> Embedder:
+    embedding = models.embedder(network)
+    # One trace for batches of any length: the last one of a folder is nearly always short.
+    signature = [tf.TensorSpec([None, image_size, image_size, 3], tf.float32)]
+    forward = tf.function(lambda images: embedding(images, training=False), input_signature=signature)
+    return Embedder(name, fingerprint, image_size, resize, int(embedding.output_shape[-1]), forward)
+
+
+def _weights_sha256(network: keras.Model) -> str:
+    digest = hashlib.sha256()
+    for weight in network.weights:
+        digest.update(weight.numpy().tobytes())
+    return digest.hexdigest()
