@@ -14,8 +14,6 @@ from tqdm import tqdm
 
 __all__ = ["Result", "note", "progress_bar", "quiet_tensorflow"]
 
-_LOG_FILE_INTERVAL_S = 30  # between two lines of progress where standard error is no terminal
-
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Result:
@@ -32,17 +30,14 @@ def note(text: str) -> None:
 
 
 def progress_bar(total: int | None, description: str, unit: str = "img") -> tqdm[Any]:
-    """Returns a progress bar on standard error: redrawn on a terminal, now and then a line in a log file."""
-    terminal = sys.stderr.isatty()
+    """Returns a progress bar on standard error, which is shown on a terminal and not in a log file."""
     return tqdm(
         total=total,
         desc=description,
         unit=unit,
-        unit_scale=True,
-        dynamic_ncols=terminal,
-        mininterval=0.1 if terminal else _LOG_FILE_INTERVAL_S,
-        delay=0 if terminal else _LOG_FILE_INTERVAL_S,
+        dynamic_ncols=True,
         leave=False,
+        disable=not sys.stderr.isatty(),
         file=sys.stderr,
     )
 

@@ -1,8 +1,8 @@
 """Train a model on a data set, on every GPU there is.
 
 The run goes to MODEL_DIR: config.json, checkpoints, TensorBoard scalars, and model.keras at the end. If it is stopped
-(Ctrl-C, SIGTERM, a crash), the same command goes on from where it was. The split `test` is measured after each epoch and
-decides nothing.
+(Ctrl-C, SIGTERM, a crash), the same command goes on from where it was. The split `test` is measured after each epoch
+and decides nothing.
 
 Example: simimg train --dataset_dir=data/photos/1.0.0 --preset=lite0
 """

@@ -1,13 +1,13 @@
-"""How well search finds an original by its edited copy: the edits, and the share of copies that find it first."""
+"""Edited copies: what happens to photos on their way through the world; search is measured by finding the originals."""
 
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 
 from PIL import Image, ImageEnhance, ImageOps
 
-__all__ = ["EDITS", "recall_at_1"]
+__all__ = ["EDITS"]
 
 _FILL = (255, 255, 255)
 
@@ -48,18 +48,7 @@ def cropped(image: Image.Image) -> Image.Image:
     return image.crop((dx, dy, image.width - dx, image.height - dy))
 
 
-# What happens to photographs on their way through the world, from the harmless to the hard.
+# From the harmless to the hard.
 EDITS: Mapping[str, Callable[[Image.Image], Image.Image]] = {
     edit.__name__: edit for edit in (resized, recompressed, recoloured, mirrored, turned, cropped)
 }
-
-
-def recall_at_1(originals: Sequence[str], first_matches: Sequence[str]) -> float:
-    """Returns the share of queries whose first match is their original.
-
-    Args:
-        originals: for each query the path of the picture that it was made of.
-        first_matches: for each query the path that search put first.
-    """
-    hits = sum(original == match for original, match in zip(originals, first_matches, strict=True))
-    return hits / len(originals)

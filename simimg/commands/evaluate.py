@@ -1,0 +1,67 @@
+"""Measure a trained model on photos it has not seen.
+
+Prints the accuracy with its 95 % interval and each class's own, and draws the confusion matrix.
+
+Example: simimg evaluate --dataset_dir=data/photos/1.0.0 --model_dir=runs/photos-small-seed0
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+from simimg.commands.console import Result, progress_bar, quiet_tensorflow
+
+with quiet_tensorflow():
+    from simimg.errors import UsageError
+    from simimg.evaluation import Classification, classify, predict
+    from simimg.input import open_reader
+    from simimg.report import confusion_matrix
+    from simimg.training import load_model
+from tfrecords.options import option
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Options:
+    """What `evaluate` can be told."""
+
+    dataset_dir: Path = option("Data set folder, DATA_DIR/NAME/VERSION.")
+    model_dir: Path = option("Folder of a finished training run.")
+    split: str = option("The split to measure on.", "test")
+    picture: Path | None = option("Where the confusion matrix goes; by default into MODEL_DIR.", None)
+
+
+def run(options: Options) -> Result:
+    """Evaluates with a progress bar."""
+    reader, _ = open_reader(options.dataset_dir, options.split)
+    model, info = load_model(options.model_dir)
+    split = reader.split
+    if split.class_names != info.class_names or split.image_size != info.image_size:
+        raise UsageError(
+            f"{options.model_dir} was trained on {len(info.class_names)} classes at {info.image_size} px "
+            f"({', '.join(info.class_names[:5])}, …); {options.dataset_dir} has {len(split.class_names)} at "
+            f"{split.image_size} px ({', '.join(split.class_names[:5])}, …)."
+        )
+    with progress_bar(split.num_examples, "evaluating") as bar:
+        probabilities, labels, _ = predict(model, reader, progress=bar.update)
+    figures = classify(probabilities, labels, split.class_names)
+    picture = options.picture or options.model_dir / f"confusion-{options.split}.png"
+    confusion_matrix(figures, picture)
+    return Result(values=dataclasses.asdict(figures), text=_text(figures, options.split, picture))
+
+
+def _text(figures: Classification, split: str, picture: Path) -> str:
+    low, high = figures.accuracy_ci95
+    width = max(map(len, figures.per_class))
+    counts = [sum(row) for row in figures.confusion]
+    lines = [
+        f"accuracy {figures.accuracy:.4f} (95 % interval {low:.4f} to {high:.4f}) "
+        f"on {figures.num_examples:,} examples of split {split}",
+        f"mean per class {figures.mean_per_class:.4f}; binary accuracy over the outputs {figures.binary_accuracy:.4f}",
+        *(
+            f"  {name:<{width}}  {'-' if value is None else f'{value:.4f}'}  of {count:,}"
+            for (name, value), count in zip(figures.per_class.items(), counts, strict=True)
+        ),
+        f"the confusion matrix is in {picture}",
+    ]
+    return "\n".join(lines)

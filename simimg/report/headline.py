@@ -1,0 +1,105 @@
+"""The head of a report: what it is about, its figures, and the flow from a file to an answer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from simimg.report.figures import count_of, duration, percent
+from simimg.report.page import escape, path_text
+
+if TYPE_CHECKING:
+    from simimg.evaluation.classify import Classification
+    from simimg.report.report import ReportContent, Stage
+
+__all__ = ["flow", "headline", "top"]
+
+
+def top(content: ReportContent) -> str:
+    """Returns the heading, and the line of what was worked on."""
+    splits = ", ".join(f"{num:,} {name}" for name, num in content.splits.items())
+    facts = [
+        f"<b>{content.num_examples:,}</b> examples{f' ({escape(splits)})' if splits else ''}",
+        f"<b>{content.image_size} × {content.image_size}</b> px, {escape(content.encoding)}",
+        f"<b>{duration(sum(stage.seconds for stage in content.stages))}</b> in all" if content.stages else "",
+        path_text(content.dataset_dir),
+    ]
+    subtitle = f'<p class="subtitle">{escape(content.subtitle)}</p>' if content.subtitle else ""
+    about = "".join(f"<div>{fact}</div>" for fact in facts if fact)
+    return f'<header><h1>{escape(content.title)}</h1>{subtitle}<div class="about">{about}</div></header>'
+
+
+def headline(content: ReportContent) -> str:
+    """Returns what everyone asks for first: accuracy with its interval, speed, what was refused, searches."""
+    figures = content.classification
+    number, _, unit = percent(figures.accuracy, 1).partition("\u00a0")
+    low, high = figures.accuracy_ci95
+    class_name, guess = _guess(figures)
+    where = " of the test split" if content.splits.get("test") == figures.num_examples else ""
+    parts = [
+        '<div class="first">',
+        f'<p class="number">{number}<small>{unit}</small></p>',
+        f"<p>accuracy on {count_of(figures.num_examples, 'photo', 'photos')}{where}</p>",
+        '<div class="scale" aria-hidden="true">',
+        f'<i class="interval" style="left:{100 * low:.2f}%;width:{100 * (high - low):.2f}%"></i>',
+        f'<i class="guess" style="left:{100 * guess:.2f}%"></i>',
+        f'<i class="value" style="left:{100 * figures.accuracy:.2f}%"></i></div>',
+        f'<p class="caption"><b>95 % interval {percent(low, 1)} to {percent(high, 1)}.</b> The grey mark, at ',
+        f"{percent(guess)}, is what calling every photo {escape(class_name)} would score.</p></div>",
+    ]
+    rate = _rate(content.stages)
+    if rate:
+        parts.append(_figure(rate[1], f"images/s, {rate[0]}"))
+    parts.append(_figure(f"{len(content.refused):,}", "file refused" if len(content.refused) == 1 else "files refused"))
+    first, searched = _searches(content)
+    if searched:
+        parts.append(_figure(f"{first:,} of {searched:,}", "searches put the original first"))
+    return f'<div class="headline">{"".join(parts)}</div>'
+
+
+def flow(content: ReportContent) -> str:
+    """Returns the flow A-H of DESIGN.md as a strip of film."""
+    pixels = f"{content.image_size}, {content.image_size}, 3]"
+    frames = [
+        ("A", "Image file", "bytes", "on disk"),
+        ("B", "Upright RGB", "uint8", "[h, w, 3]"),
+        ("C", "Example", "image,", "label, id"),
+        ("D", "Record", content.encoding, "in a shard"),
+        ("E", "Batch", "uint8", f"[n, {pixels}"),
+        ("F", "Augmented", "float", f"[n, {pixels}"),
+        ("G", "Embedding", "float32", "[n, dim]"),
+        ("H", "Answer", "matches,", "best first"),
+    ]
+    items = "".join(
+        f"<li><b>{letter}</b>{name}<small>{escape(kind)}<br>{shape}</small></li>"
+        for letter, name, kind, shape in frames
+    )
+    return f'<ol class="flow" aria-label="From a file to an answer">{items}</ol>'
+
+
+def _figure(number: str, what: str) -> str:
+    return f'<div><p class="number">{escape(number)}</p><p>{escape(what)}</p></div>'
+
+
+def _guess(figures: Classification) -> tuple[str, float]:
+    """The largest class, and the share that is right for whoever always answers it."""
+    totals = {name: sum(row) for name, row in zip(figures.per_class, figures.confusion, strict=True)}
+    name = max(totals, key=totals.__getitem__)
+    return name, totals[name] / figures.num_examples
+
+
+def _searches(content: ReportContent) -> tuple[int, int]:
+    """How many searches put the original first, of how many: those that were counted, or else those that are shown."""
+    if content.recalls:
+        return sum(first for first, _ in content.recalls.values()), sum(of for _, of in content.recalls.values())
+    rows = [row for row in content.searches if len(row) > 1]
+    return sum(row[1].highlighted for row in rows), len(rows)
+
+
+def _rate(stages: Sequence[Stage]) -> tuple[str, str] | None:
+    """Name and rate of the first stage that was measured in images/s."""
+    for stage in stages:
+        number, unit, _ = stage.figure.partition("images/s")
+        if unit:
+            return stage.name, number.strip()
+    return None

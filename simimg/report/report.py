@@ -1,0 +1,231 @@
+"""The report of a run from picture files to answers, as one HTML file that needs nothing but a browser.
+
+It reads top to bottom as the run went: the figures first, the flow, a section a stage with the command that repeats it
+and what came out, and the machine. `simimg.report.page` says what it looks like.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from PIL import Image
+
+from simimg.report.figures import count_of, duration, mistaken, percent
+from simimg.report.headline import flow, headline, top
+from simimg.report.page import command, data_uri, escape, page, path_text, tile_figure
+from simimg.report.sheet import Tile, write_bytes
+from simimg.report.vectors import confusion_svg, curve_svgs
+
+if TYPE_CHECKING:  # its module imports TensorFlow, which no report needs
+    from simimg.evaluation.classify import Classification
+
+__all__ = ["ReportContent", "Stage", "write_report"]
+
+_SAMPLE_PX = 192  # a side of a sample picture; it is shown at half of that
+_MAX_EXACT = 64  # sample pictures that are embedded pixel by pixel; more would make the file heavy
+_MAX_REFUSED = 100  # more are not read by anyone; the quarantine has them all
+_NUM_CONFUSED = 6
+_WIDE_CLASSES = 40  # more need the whole width of the page
+_FEW_SEARCHES = 30  # fewer are examples, not a measurement
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Stage:
+    """A step of the run.
+
+    `name` says what was done, in the words of the commands ("convert", "train", "evaluate", "search"), by which
+    results also find the section of their stage. `command` is the shell command that repeats it. `figure` is what it
+    did a second or came to, e.g. "3,600 images/s"; may be empty.
+    """
+
+    name: str
+    command: str
+    seconds: float
+    figure: str = ""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ReportContent:
+    """What a report shows. Texts are plain text; whatever could be taken for HTML in them is escaped.
+
+    Attributes:
+        title: the page's heading.
+        subtitle: a line under it; may be empty.
+        dataset_dir: the data set folder.
+        num_examples: of all splits.
+        splits: split -> number of examples.
+        image_size: side of the stored pictures in px.
+        encoding: how they are stored, e.g. "raw".
+        refused: (path, reason, detail) of the files that did not become examples.
+        stages: in the order in which they ran.
+        samples: class name -> stored pictures; eight a class look best.
+        history: a dict an epoch, as `TrainResult.history`; may be empty.
+        classification: how well the model does on photos it has not seen.
+        mistakes: wrongly classified photos; a note says what was taken for what.
+        searches: a query and what was found for it each, best first, the original `highlighted`.
+        machine: what it ran on, e.g. {"CPU": "...", "GPU": "none"}, in this order.
+        recalls: kind of edit -> (copies that put their original first, copies searched for); `searches` shows some.
+    """
+
+    title: str
+    subtitle: str
+    dataset_dir: str
+    num_examples: int
+    splits: Mapping[str, int]
+    image_size: int
+    encoding: str
+    refused: Sequence[tuple[str | Path, str, str]]
+    stages: Sequence[Stage]
+    samples: Mapping[str, Sequence[Image.Image]]
+    history: Sequence[dict[str, Any]]
+    classification: Classification
+    mistakes: Sequence[Tile]
+    searches: Sequence[Sequence[Tile]]
+    machine: Mapping[str, str]
+    recalls: Mapping[str, tuple[int, int]] = dataclasses.field(default_factory=dict)
+
+
+def write_report(content: ReportContent, path: Path) -> None:
+    """Writes the report; it has its name only when it is complete.
+
+    Args:
+        content: what to show. Pictures are embedded: expect 10 kB for each that is 160 px or larger.
+        path: the HTML file; its folder is made.
+    """
+    body = f"{top(content)}{headline(content)}{flow(content)}<main>{_sections(content)}</main>"
+    # Surrogates are spelled out by `escape`, so this cannot fail.
+    write_bytes(path, page(content.title, body).encode())
+
+
+def _sections(content: ReportContent) -> str:
+    """A section a stage, each with the results that belong to it; results without a stage get sections of their own."""
+    results = {"convert": _converted(content), "train": _trained(content), "evaluate": _evaluated(content)}
+    searched = _searched(content)
+    results["search" if any("search" in stage.name.lower() for stage in content.stages) else "index"] = searched
+    sections = []
+    for stage in content.stages:
+        key = next((key for key in results if key in stage.name.lower()), "")
+        facts = "".join(f"<p>{escape(fact)}</p>" for fact in (duration(stage.seconds), stage.figure) if fact)
+        sections.append(_section(stage.name, facts, command(stage.command) + results.pop(key, "")))
+    titles = {
+        "convert": "conversion",
+        "train": "training",
+        "evaluate": "evaluation",
+        "search": "search",
+        "index": "search",
+    }
+    sections += [_section(titles[key], "", result) for key, result in results.items() if result]
+    if content.machine:
+        rows = "".join(
+            f"<tr><th>{escape(key)}</th><td>{escape(value)}</td></tr>" for key, value in content.machine.items()
+        )
+        note = '<p class="quiet">Times and rates are of one run on this machine.</p>'
+        sections.append(_section("machine", "", f'<table class="machine"><tbody>{rows}</tbody></table>{note}'))
+    return "".join(sections)
+
+
+def _section(title: str, facts: str, body: str) -> str:
+    heading = escape(title[:1].upper() + title[1:])
+    return f"<section><header><div><h2>{heading}</h2>{facts}</div></header><div>{body}</div></section>"
+
+
+def _converted(content: ReportContent) -> str:
+    parts = []
+    if content.samples:
+        exact = sum(map(len, content.samples.values())) <= _MAX_EXACT
+        size = f"{content.image_size} × {content.image_size} px"
+        parts.append(f'<h3>Stored pictures, {size}</h3><div class="classes">')
+        for name, images in content.samples.items():
+            prints = "".join(
+                f'<img src="{data_uri(image, _SAMPLE_PX, exact=exact)}" width="{image.width}" height="{image.height}" '
+                f'alt="{escape(name)}, {number} of {len(images)}">'
+                for number, image in enumerate(images, 1)
+            )
+            parts.append(f'<div><h4>{escape(name)}</h4><div class="prints">{prints}</div></div>')
+        parts.append("</div>")
+    parts.append("<h3>Refused files</h3>")
+    if not content.refused:
+        parts.append('<p class="quiet">None: every file that was found became an example.</p>')
+        return "".join(parts)
+    reasons = Counter(reason for _, reason, _ in content.refused).most_common()
+    parts.append(f'<p class="quiet">{escape(", ".join(f"{num:,} {reason}" for reason, num in reasons))}</p>')
+    rows = "".join(
+        f"<tr><td><code>{path_text(str(path))}</code></td><td>{escape(reason)}</td><td>{escape(detail)}</td></tr>"
+        for path, reason, detail in content.refused[:_MAX_REFUSED]
+    )
+    head = "<tr><th>File</th><th>Reason</th><th>Detail</th></tr>"
+    parts.append(f'<table class="refused"><thead>{head}</thead><tbody>{rows}</tbody></table>')
+    more = len(content.refused) - _MAX_REFUSED
+    if more > 0:
+        parts.append(f'<p class="quiet">And {more:,} more; quarantine.jsonl in the data set lists all.</p>')
+    return "".join(parts)
+
+
+def _trained(content: ReportContent) -> str:
+    charts = curve_svgs(content.history)
+    if not charts:
+        return ""
+    figures = "".join(f"<div><h3>{name}</h3>{svg}</div>" for name, svg in charts)
+    note = "The figures at the curves' ends are of the last epoch, not of the best one."
+    return f'<div class="curves">{figures}</div><p class="quiet">{note}</p>'
+
+
+def _evaluated(content: ReportContent) -> str:
+    figures = content.classification
+    names = list(figures.per_class)
+    facts = [
+        ("mean of the classes' own accuracies", percent(figures.mean_per_class, 1)),
+        ("binary accuracy over the outputs", percent(figures.binary_accuracy, 1)),
+    ]
+    parts = ['<dl class="facts">', *(f"<div><dt>{name}</dt><dd>{value}</dd></div>" for name, value in facts), "</dl>"]
+    parts.append(
+        '<p class="quiet">Binary accuracy is what Keras reports under a binary loss: the share of all outputs on the '
+        f"right side of 0.5. With {len(names)} classes, answering nothing gives {percent(1 - 1 / len(names))}.</p>"
+    )
+    wide = " wide" if len(names) > _WIDE_CLASSES else ""
+    matrix = (
+        f'<div class="scroll{wide}"><h3>Confusion matrix</h3><p class="quiet">Rows: what it is. Columns: what the '
+        f"model says.<br>Blue is right, orange is wrong.</p>{confusion_svg(figures)}</div>"
+    )
+    rows = "".join(
+        f'<tr><td class="num">{num:,}</td><td>{escape(name)}</td><td>{escape(other)}</td></tr>'
+        for num, name, other in mistaken(names, figures.confusion, _NUM_CONFUSED)
+    )
+    head = "<tr><th>Photos</th><th>of</th><th>taken for</th></tr>"
+    table = f"<table><thead>{head}</thead><tbody>{rows}</tbody></table>" if rows else '<p class="quiet">None.</p>'
+    parts.append(f'<div class="pair">{matrix}<div class="confused"><h3>Most frequent mistakes</h3>{table}</div></div>')
+    if content.mistakes:
+        tiles = "".join(map(tile_figure, content.mistakes))
+        parts.append(f'<h3>Photos it got wrong</h3><div class="tiles">{tiles}</div>')
+    return "".join(parts)
+
+
+def _searched(content: ReportContent) -> str:
+    rows = [row for row in content.searches if row]
+    if not rows:
+        return ""
+    note = "First the query, then what was found, closest first. Ringed: the picture that the query was made from."
+    if not content.recalls and len(rows) < _FEW_SEARCHES:
+        note += f" {count_of(len(rows), 'search is an example', 'searches are examples')}, too few to be a measurement."
+    parts = [_recalls(content.recalls), f'<h3>Searches</h3><p class="quiet">{note}</p>']
+    for query, *matches in rows:
+        found = "".join(map(tile_figure, matches)) or '<p class="quiet">Nothing was found.</p>'
+        parts.append(
+            f'<div class="search"><div class="query">{tile_figure(query)}</div><div class="tiles">{found}</div></div>'
+        )
+    return "".join(parts)
+
+
+def _recalls(recalls: Mapping[str, tuple[int, int]]) -> str:
+    if not recalls:
+        return ""
+    rows = "".join(
+        f'<tr><td>{escape(edit)}</td><td class="num">{first:,} of {searched:,}</td></tr>'
+        for edit, (first, searched) in recalls.items()
+    )
+    head = "<tr><th>Edited copy</th><th>puts its original first</th></tr>"
+    return f"<h3>Copies that found their original</h3><table><thead>{head}</thead><tbody>{rows}</tbody></table>"
