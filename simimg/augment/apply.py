@@ -1,4 +1,4 @@
-"""Applies drawn parameters to a batch, purely, on whatever device the batch is: one fused transform for all of them."""
+"""Applies drawn parameters to a batch, purely, on whatever device it is: one transform of places, one of colours."""
 
 from __future__ import annotations
 
@@ -6,11 +6,15 @@ import tensorflow as tf
 
 from simimg.augment.draw import AugmentConfig, Parameters, draw
 
-__all__ = ["apply", "augment", "transforms"]
+__all__ = ["augment", "move", "recolour", "transforms"]
+
+# The brightness of a colour, ITU-R BT.601, and the grey that contrast turns about.
+_LUMA = (0.299, 0.587, 0.114)
+_MIDDLE_GREY = 127.5
 
 
 def augment(config: AugmentConfig, seed: int, epoch: tf.Tensor, id: tf.Tensor, images: tf.Tensor) -> tf.Tensor:
-    """Returns `images` augmented by parameters drawn from (seed, epoch, id); same shape and dtype.
+    """Returns `images` augmented by parameters drawn from (seed, epoch, id), float32, 0..255, of the same shape.
 
     Args:
         config: the augmentations.
@@ -19,12 +23,14 @@ def augment(config: AugmentConfig, seed: int, epoch: tf.Tensor, id: tf.Tensor, i
         id: int64 `[batch]`.
         images: uint8 `[batch, height, width, 3]`.
     """
-    if config.is_identity:
-        return images
-    return apply(draw(config, seed, epoch, id), images)
+    parameters = draw(config, seed, epoch, id)
+    if not config.moves_nothing:
+        images = move(parameters, images)
+    pixels = tf.cast(images, tf.float32)
+    return recolour(parameters, pixels) if config.colour_jitter else pixels
 
 
-def apply(parameters: Parameters, images: tf.Tensor) -> tf.Tensor:
+def move(parameters: Parameters, images: tf.Tensor) -> tf.Tensor:
     """Returns `images` mirrored, cropped and turned, in one bilinear resampling.
 
     What comes in over the border is the picture mirrored at its edge. uint8 is kept, which moves a quarter of the bytes
@@ -44,6 +50,24 @@ def apply(parameters: Parameters, images: tf.Tensor) -> tf.Tensor:
         fill_value=0.0,
     )
     return tf.ensure_shape(moved, images.shape)
+
+
+def recolour(parameters: Parameters, pixels: tf.Tensor) -> tf.Tensor:
+    """Returns `pixels` with their saturation, contrast and brightness multiplied, clipped to 0..255.
+
+    In this order, and as one 3 x 3 matrix and one offset an image: a saturation of s moves each colour to s times its
+    distance from its own grey, a contrast of c each value to c times its distance from 127.5, a brightness of b
+    multiplies all.
+
+    Args:
+        parameters: one entry an image.
+        pixels: float32 `[batch, height, width, 3]`.
+    """
+    brightness, contrast, saturation = (parameters.colour[:, i, None, None] for i in range(3))
+    grey = tf.tile(tf.constant(_LUMA)[None, :, None], [1, 1, 3])  # [1, 3 in, 3 out]
+    matrix = brightness * contrast * (saturation * tf.eye(3)[None] + (1 - saturation) * grey)
+    offset = (brightness * (1 - contrast) * _MIDDLE_GREY)[:, :, None]
+    return tf.clip_by_value(tf.einsum("bhwi,bio->bhwo", pixels, matrix) + offset, 0.0, 255.0)
 
 
 def transforms(parameters: Parameters, height: int, width: int) -> tf.Tensor:

@@ -35,25 +35,30 @@ class AugmentConfig:
         crop_min_area: each example is cropped to a part whose share of the area is drawn uniformly from this to 1, and
             whose aspect ratio is drawn log-uniformly from 3/4 to 4/3, and enlarged again (Szegedy et al., "Going deeper
             with convolutions", CVPR 2015, section 6); 1 is none.
+        colour_jitter: brightness, contrast and saturation are each multiplied by a factor drawn uniformly from 1 - x to
+            1 + x; 0 is none.
 
     Raises:
-        UsageError: the angle is not in 0..180, or the area not in 0..1.
+        UsageError: the angle is not in 0..180, the area not in 0..1, or the jitter not in 0..1.
     """
 
     rotation_degrees: float = 20.0
     horizontal_flip: bool = True
     crop_min_area: float = 1.0
+    colour_jitter: float = 0.0
 
     def __post_init__(self) -> None:
-        """Checks the angle and the area."""
+        """Checks the ranges."""
         if not 0 <= self.rotation_degrees <= 180:
             raise UsageError(f"--rotation_degrees={self.rotation_degrees}: should be 0..180.")
         if not 0 < self.crop_min_area <= 1:
             raise UsageError(f"--crop_min_area={self.crop_min_area}: should be above 0, and 1 or less.")
+        if not 0 <= self.colour_jitter <= 1:
+            raise UsageError(f"--colour_jitter={self.colour_jitter}: should be 0..1.")
 
     @property
-    def is_identity(self) -> bool:
-        """Whether nothing is ever changed."""
+    def moves_nothing(self) -> bool:
+        """Whether every pixel stays in its place."""
         return self.rotation_degrees == 0 and not self.horizontal_flip and self.crop_min_area == 1
 
 
@@ -62,12 +67,14 @@ class Parameters(NamedTuple):
 
     angle: float32 [batch], radians, counter-clockwise as seen; flip: bool [batch], mirrored left to right; crop:
     float32 [batch, 4], the part that is kept: its middle (x, y) and its size (width, height), in shares of the
-    picture's, the whole picture being (0.5, 0.5, 1, 1).
+    picture's, the whole picture being (0.5, 0.5, 1, 1); colour: float32 [batch, 3], the factors of brightness, contrast
+    and saturation.
     """
 
     angle: tf.Tensor
     flip: tf.Tensor
     crop: tf.Tensor
+    colour: tf.Tensor
 
 
 def draw(config: AugmentConfig, seed: int, epoch: tf.Tensor, id: tf.Tensor) -> Parameters:
@@ -79,10 +86,15 @@ def draw(config: AugmentConfig, seed: int, epoch: tf.Tensor, id: tf.Tensor) -> P
         epoch: int64 scalar.
         id: int64 `[batch]`.
     """
-    numbers = uniform(seed, epoch, id, num_draws=6)
+    numbers = uniform(seed, epoch, id, num_draws=9)
     limit = config.rotation_degrees * (math.pi / 180)
     flip = numbers[:, 1] < 0.5 if config.horizontal_flip else tf.zeros_like(id, tf.bool)
-    return Parameters(angle=(2 * numbers[:, 0] - 1) * limit, flip=flip, crop=_crops(config, numbers[:, 2:]))
+    return Parameters(
+        angle=(2 * numbers[:, 0] - 1) * limit,
+        flip=flip,
+        crop=_crops(config, numbers[:, 2:6]),
+        colour=1 + (2 * numbers[:, 6:9] - 1) * config.colour_jitter,
+    )
 
 
 def uniform(seed: int, epoch: tf.Tensor, id: tf.Tensor, num_draws: int) -> tf.Tensor:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from simimg.augment import AugmentConfig, Parameters, apply, augment
+from simimg.augment import AugmentConfig, Parameters, augment, move, recolour
 
 WHOLE = (0.5, 0.5, 1.0, 1.0)
 
@@ -16,6 +16,7 @@ def parameters(
         angle=tf.constant(np.deg2rad(angles), tf.float32),
         flip=tf.constant(flips),
         crop=tf.constant(crops or [WHOLE] * len(angles), tf.float32),
+        colour=tf.ones([len(angles), 3]),
     )
 
 
@@ -58,7 +59,7 @@ def smooth_picture(size: int = 32) -> np.ndarray:
 @pytest.mark.parametrize("degrees", [0.0, 7.0, -20.0, 45.0, 90.0, 180.0])
 def test_equals_the_reference(degrees: float, flip: bool) -> None:
     image = smooth_picture()
-    moved = apply(parameters([degrees], [flip]), tf.constant(image[None])).numpy()[0]
+    moved = move(parameters([degrees], [flip]), tf.constant(image[None])).numpy()[0]
     expected = reference(image, degrees, flip)
     inner = slice(1, -1)  # at the very border, rounding decides whether a pixel is inside or mirrored
     error = np.abs(moved[inner, inner].astype(np.float64) - expected[inner, inner])
@@ -71,14 +72,14 @@ def test_equals_the_reference(degrees: float, flip: bool) -> None:
 def test_a_crop_equals_the_reference(crop: tuple[float, float, float, float], flip: bool) -> None:
     image = smooth_picture()
     for degrees in (0.0, 15.0):
-        moved = apply(parameters([degrees], [flip], [crop]), tf.constant(image[None])).numpy()[0]
+        moved = move(parameters([degrees], [flip], [crop]), tf.constant(image[None])).numpy()[0]
         error = np.abs(moved[1:-1, 1:-1] - reference(image, degrees, flip, crop)[1:-1, 1:-1])
         assert error.max() <= 2.0
 
 
 def test_identity_and_pure_flip_are_exact() -> None:
     images = np.random.default_rng(0).integers(0, 256, (2, 17, 17, 3), np.uint8)
-    moved = apply(parameters([0, 0], [False, True]), tf.constant(images)).numpy()
+    moved = move(parameters([0, 0], [False, True]), tf.constant(images)).numpy()
     np.testing.assert_array_equal(moved[0], images[0])
     np.testing.assert_array_equal(moved[1], images[1, :, ::-1])
 
@@ -86,7 +87,7 @@ def test_identity_and_pure_flip_are_exact() -> None:
 def test_a_quarter_turn_goes_counter_clockwise() -> None:
     image = np.zeros((9, 9, 3), np.uint8)
     image[4, 8] = 255  # the middle of the right edge
-    moved = apply(parameters([90], [False]), tf.constant(image[None])).numpy()[0]
+    moved = move(parameters([90], [False]), tf.constant(image[None])).numpy()[0]
     assert moved[0, 4, 0] > 200  # is now the middle of the top edge
 
 
@@ -108,6 +109,21 @@ def test_compiled_into_a_graph_equals_eager() -> None:
 
 
 def test_no_augmentation_changes_nothing() -> None:
-    images = tf.zeros([1, 4, 4, 3], tf.uint8)
+    images = np.random.default_rng(0).integers(0, 256, (2, 4, 4, 3), np.uint8)
     config = AugmentConfig(rotation_degrees=0, horizontal_flip=False)
-    assert augment(config, 0, tf.constant(0, tf.int64), tf.zeros([1], tf.int64), images) is images
+    same = augment(config, 0, tf.constant(0, tf.int64), tf.range(2, dtype=tf.int64), tf.constant(images))
+    np.testing.assert_array_equal(same, images.astype(np.float32))
+
+
+@pytest.mark.parametrize(
+    "factors", [(1.0, 1.0, 1.0), (1.3, 1.0, 1.0), (1.0, 0.6, 1.0), (1.0, 1.0, 0.0), (0.7, 1.4, 1.8)]
+)
+def test_recolouring_equals_one_step_after_the_other(factors: tuple[float, float, float]) -> None:
+    brightness, contrast, saturation = factors
+    pixels = np.random.default_rng(1).integers(0, 256, (1, 9, 7, 3)).astype(np.float64)
+    grey = (pixels @ np.array([0.299, 0.587, 0.114]))[..., None]
+    expected = grey + saturation * (pixels - grey)
+    expected = 127.5 + contrast * (expected - 127.5)
+    expected = np.clip(brightness * expected, 0, 255)
+    drawn = parameters([0.0], [False])._replace(colour=tf.constant([factors]))
+    np.testing.assert_allclose(recolour(drawn, tf.constant(pixels, tf.float32)), expected, atol=1e-3)

@@ -81,6 +81,7 @@ def test_options_change_the_parameters() -> None:
     still = draw(AugmentConfig(rotation_degrees=0, horizontal_flip=False), 0, epoch, ids)
     assert not still.flip.numpy().any()
     assert not still.angle.numpy().any()
+    np.testing.assert_array_equal(still.colour, np.ones((1000, 3), np.float32))
     np.testing.assert_array_equal(still.crop, np.tile([0.5, 0.5, 1, 1], (1000, 1)).astype(np.float32))
 
 
@@ -95,6 +96,14 @@ def test_crops_lie_inside_the_picture_and_have_the_area_that_was_asked_for() -> 
     assert size[:, 0].max() / size[:, 1].min() > 1.2
 
 
-def test_an_angle_that_makes_no_sense_is_refused() -> None:
-    with pytest.raises(UsageError, match="rotation_degrees=-5"):
-        AugmentConfig(rotation_degrees=-5)
+@pytest.mark.parametrize(("name", "value"), [("rotation_degrees", -5), ("crop_min_area", 0), ("colour_jitter", 1.5)])
+def test_what_makes_no_sense_is_refused(name: str, value: float) -> None:
+    with pytest.raises(UsageError, match=f"--{name}={value}"):
+        AugmentConfig(**{name: value})
+
+
+def test_colour_factors_fill_their_range_independently() -> None:
+    colour = draw(AugmentConfig(colour_jitter=0.4), 0, tf.constant(0, tf.int64), tf.range(5000, dtype=tf.int64)).colour
+    assert 0.6 <= colour.numpy().min() < 0.61
+    assert 1.39 < colour.numpy().max() <= 1.4
+    assert np.abs(np.corrcoef(colour.numpy().T) - np.eye(3)).max() < 0.05
