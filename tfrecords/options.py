@@ -16,9 +16,7 @@ __all__ = ["check_choices", "option", "to_json"]
 _REQUIRED: Any = object()
 
 
-def option(
-    help: str, default: Any = _REQUIRED, *, choices: tuple[str, ...] = (), positional: bool = False
-) -> Any:
+def option(help: str, default: Any = _REQUIRED, *, choices: tuple[str, ...] = (), positional: bool = False) -> Any:
     """Declares a field of a config dataclass.
 
     Args:

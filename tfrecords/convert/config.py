@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 
 from tfrecords.convert.images import RESIZES
+from tfrecords.convert.sources import printable
 from tfrecords.convert.split import parse_splits
 from tfrecords.errors import UsageError
 from tfrecords.format.layout import ENCODINGS
@@ -72,11 +73,11 @@ class ConvertConfig:
         """Returns the options that decide the bytes of the data set, for comparison with another conversion's."""
         return {
             "name": self.name,
-            "categories": list(self.categories),
+            "categories": [printable(category) for category in self.categories],
             "image_size": self.image_size,
             "resize": self.resize,
             "encoding": self.encoding,
             **({"jpeg_quality": self.jpeg_quality} if self.encoding == "jpeg" else {}),
-            "splits": self.splits,
+            "splits": ",".join(f"{name}={fraction:g}" for name, fraction in parse_splits(self.splits).items()),
             "seed": self.seed,
         }

@@ -67,7 +67,8 @@ class ConvertSummary:
 def convert(config: ConvertConfig, *, progress: Callable[[ConvertProgress], None] = lambda _: None) -> ConvertSummary:
     """Converts `config.image_dir` into the data set folder `config.dataset_dir`.
 
-    A data set that is already there and was made from the same files with the same options is left as it is.
+    A data set that is already there and was made from the same files (by name and size) with the same options is left
+    as it is. With more than one worker, a script that calls this has to do so under `if __name__ == "__main__":`.
 
     Raises:
         UsageError: the folder has no pictures, or the data set exists and differs; nothing was written.
@@ -81,34 +82,58 @@ def convert(config: ConvertConfig, *, progress: Callable[[ConvertProgress], None
     if final.exists():
         layout = Layout.load(final)
         _check_same(final, layout.config, layout.source_sha256, config, source)
+        shutil.rmtree(
+            final.with_name(f".{final.name}.work"), ignore_errors=True
+        )  # of a call that was killed at its end
         return _summary(final, layout, read_manifest(final), time.perf_counter() - start, 0)
 
     incomplete = final.with_name(f"{final.name}.incomplete")
     work = final.with_name(f".{final.name}.work")
     try:
-        for folder in (incomplete, work, work / "receipts"):
-            folder.mkdir(parents=True, exist_ok=True)
+        work.mkdir(parents=True, exist_ok=True)
+        with _locked(work / "lock", final):
+            _begin(work, incomplete, config, source)
+            plan = _plan(config, source)
+            tasks = _tasks(config, source, plan, incomplete, work / "receipts")
+            receipts, num_converted = _run(tasks, config.num_workers or num_cores(), progress)
+            if not any(receipt.info.num_examples for receipt in receipts.values()):
+                raise ConversionError(_nothing_left(source, receipts))
+            layout = _layout(config, source, plan, receipts)
+            rows = _finish(incomplete, layout, source, plan, receipts)
+            incomplete.rename(final)
+            sync_dir(final.parent)
+            shutil.rmtree(work)
+    except KeyboardInterrupt:
+        raise Interrupted("interrupted; the same command goes on where it was.") from None
     except OSError as error:
-        raise ConversionError(f"{error.filename} cannot be made: {error.strerror}. Choose another --data_dir.") from None
-    with _locked(work / "lock", final):
-        plan_file = work / "plan.json"
-        if plan_file.exists():
-            begun = read_json(plan_file, "an unfinished conversion; remove its folder and start again")
-            _check_same(incomplete, begun["config"], begun["source_sha256"], config, source)
-        else:
-            write_json(plan_file, {"config": config.determining(), "source_sha256": source.sha256()})
-        for leftover in incomplete.glob(f".*{TEMPORARY}*"):
-            leftover.unlink()
-
-        plan = _plan(config, source)
-        tasks = _tasks(config, source, plan, incomplete, work / "receipts")
-        receipts, num_converted = _run(tasks, config.num_workers or num_cores(), progress)
-        layout = _layout(config, source, plan, receipts)
-        rows = _finish(incomplete, layout, source, plan, receipts)
-        incomplete.rename(final)
-        sync_dir(final.parent)
-        shutil.rmtree(work)
+        raise ConversionError(
+            f"{error.filename or final} cannot be written: {error.strerror or error}. What is finished stays; "
+            "make room or make the folder writable, and give the same command again, or choose another --data_dir."
+        ) from None
     return _summary(final, layout, rows, time.perf_counter() - start, num_converted)
+
+
+def _begin(work: Path, incomplete: Path, config: ConvertConfig, source: Source) -> None:
+    """Takes up what an earlier call left, or notes what is begun."""
+    plan_file = work / "plan.json"
+    receipts = work / "receipts"
+    if incomplete.is_dir() and plan_file.exists():
+        begun = read_json(plan_file, "an unfinished conversion; remove its folder and start again")
+        _check_same(incomplete, begun["config"], begun["source_sha256"], config, source)
+        if begun["versions"] != _versions():  # another decoder gives other pixels
+            raise UsageError(
+                f"{incomplete} was begun with {begun['versions']}; this is {_versions()}. "
+                "Install those again, or remove that folder."
+            )
+    else:  # begun afresh, perhaps after someone removed one of the two folders: what the other has is of no use
+        for folder in (receipts, incomplete):
+            shutil.rmtree(folder, ignore_errors=True)
+        begun = {"config": config.determining(), "source_sha256": source.sha256(), "versions": _versions()}
+        write_json(plan_file, begun)
+    receipts.mkdir(exist_ok=True)
+    incomplete.mkdir(exist_ok=True)
+    for leftover in incomplete.glob(f".*{TEMPORARY}*"):
+        leftover.unlink()
 
 
 def _plan(config: ConvertConfig, source: Source) -> ShardPlan:
@@ -181,6 +206,15 @@ def _run(
     return receipts, num_converted
 
 
+def _nothing_left(source: Source, receipts: Mapping[str, Receipt]) -> str:
+    outcomes = [outcome for receipt in receipts.values() for outcome in receipt.outcomes]
+    first = min(outcomes, key=lambda outcome: outcome.id)
+    return (
+        f"{source.image_dir}: none of its {len(outcomes)} image files can be decoded; the first, "
+        f"{printable(source.files[first.id].path)}: {first.reason}, {first.detail}. Look at the files."
+    )
+
+
 def _layout(config: ConvertConfig, source: Source, plan: ShardPlan, receipts: Mapping[str, Receipt]) -> Layout:
     splits: dict[str, list[Any]] = {}
     for planned in plan.shards:
@@ -194,8 +228,12 @@ def _layout(config: ConvertConfig, source: Source, plan: ShardPlan, receipts: Ma
         splits={split: tuple(shards) for split, shards in splits.items()},
         config=config.determining(),
         source_sha256=source.sha256(),
-        versions={"pillow": PIL.__version__, "libjpeg_turbo": features.version("libjpeg_turbo") or ""},
+        versions=_versions(),
     )
+
+
+def _versions() -> dict[str, str]:
+    return {"pillow": PIL.__version__, "libjpeg_turbo": features.version("libjpeg_turbo") or ""}
 
 
 def _finish(
@@ -269,7 +307,7 @@ def _check_same(
         for key in dict.fromkeys((*config_there, *wanted))
         if config_there.get(key) != wanted.get(key)
     ]
-    if source_there != source.sha256():
+    if not differing and source_there != source.sha256():  # other categories are other files, too
         differing.append(f"the files of {source.image_dir} have changed since")
     if differing:
         raise UsageError(
@@ -284,4 +322,6 @@ def _locked(path: Path, final: Path) -> Iterator[None]:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             raise ConversionError(f"{final}: another conversion is writing it. Wait for it, or stop it.") from None
+        if final.exists():  # it finished between our look and the lock
+            raise ConversionError(f"{final}: another conversion has just written it. Give the same command again.")
         yield

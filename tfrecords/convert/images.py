@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import io
 import warnings
 
@@ -21,6 +22,10 @@ BACKGROUND = (255, 255, 255)
 # it would need more than 500 MB.
 MAX_PIXELS = 178_956_970
 
+# What the suffixes in `tfrecords.convert.sources` stand for, the frequent first. Pillow knows more, among them formats
+# that start other programs: PostScript named .jpg would run Ghostscript.
+_FORMATS = "JPEG MPO PNG WEBP GIF BMP TIFF PPM TGA JPEG2000 ICO AVIF HEIF".split()
+
 
 def decode(data: bytes) -> Image.Image:
     """Returns the picture in `data`, upright (EXIF orientation applied) and in mode RGB.
@@ -36,7 +41,7 @@ def decode(data: bytes) -> Image.Image:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            image = Image.open(io.BytesIO(data))
+            image = Image.open(io.BytesIO(data), formats=_formats())
             if image.width * image.height > MAX_PIXELS:
                 raise Refusal(Reason.TOO_LARGE, f"{image.width} x {image.height} is more than {MAX_PIXELS} pixels")
             image.load()
@@ -70,7 +75,7 @@ def resize(image: Image.Image, image_size: int, how: str) -> np.ndarray:
     elif how == "crop":
         resized = ImageOps.fit(image, size, Image.Resampling.BICUBIC)
     elif how == "pad":
-        resized = ImageOps.pad(image, size, Image.Resampling.BICUBIC, color=BACKGROUND)
+        resized = _pad(image, image_size)
     else:
         raise ValueError(f"`how` should be one of {RESIZES}. Received: how={how!r}")
     return np.asarray(resized)
@@ -96,9 +101,31 @@ def encode(pixels: np.ndarray, encoding: str, jpeg_quality: int) -> bytes:
     return buffer.getvalue()
 
 
+@functools.cache
+def _formats() -> tuple[str, ...]:
+    Image.init()
+    return tuple(name for name in _FORMATS if name in Image.OPEN)
+
+
+def _pad(image: Image.Image, image_size: int) -> Image.Image:
+    # ImageOps.pad rounds the short side of a picture of, say, 1 x 5000 to nothing: Pillow 12 raises, 13 leaves it out.
+    longest = max(image.size)
+    width, height = (max(1, round(side / longest * image_size)) for side in image.size)
+    padded = Image.new("RGB", (image_size, image_size), BACKGROUND)
+    inner = image.resize((width, height), Image.Resampling.BICUBIC)
+    padded.paste(inner, (round((image_size - width) * 0.5), round((image_size - height) * 0.5)))
+    return padded
+
+
 def _to_rgb(image: Image.Image) -> Image.Image:
     if image.mode == "RGB" and "transparency" not in image.info:
         return image
+    if image.mode.startswith("I"):
+        wide = np.asarray(image).astype(np.int64)
+        shift = 8 if image.mode.startswith("I;16") or wide.max() > 255 else 0
+        grey = np.clip(wide >> shift, 0, 255).astype(np.uint8)
+        grey[wide == image.info.get("transparency", -1)] = 255  # paper; Pillow's own conversion would clip the rest
+        return Image.fromarray(grey).convert("RGB")
     if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
         image = image.convert("RGBA")
         paper = Image.new("RGBA", image.size, (*BACKGROUND, 255))
@@ -107,8 +134,4 @@ def _to_rgb(image: Image.Image) -> Image.Image:
         values = np.nan_to_num(np.asarray(image))
         scale = 255.0 if values.min() >= 0 and values.max() <= 1 else 1.0
         return Image.fromarray(np.clip(values * scale + 0.5, 0, 255).astype(np.uint8)).convert("RGB")
-    if image.mode.startswith("I"):
-        wide = np.asarray(image).astype(np.int64)
-        shift = 8 if image.mode.startswith("I;16") or wide.max() > 255 else 0
-        return Image.fromarray(np.clip(wide >> shift, 0, 255).astype(np.uint8)).convert("RGB")
     return image.convert("RGB")

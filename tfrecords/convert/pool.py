@@ -59,24 +59,32 @@ def run_pool(
     executor = ProcessPoolExecutor(
         min(num_workers, len(tasks)), mp_context=context, initializer=_start_worker, initargs=(counters,)
     )
+    progress: Any = counters.get_obj()  # without its lock, which a worker that was killed may hold for ever
+    try:
+        running = _submit_all(executor, tasks)
+        while running:
+            done, running = wait(running, timeout=_POLL_S, return_when=FIRST_COMPLETED)
+            for future in done:
+                on_receipt(future.result())
+            on_progress(progress[0], progress[1])
+    except BrokenProcessPool:
+        raise ConversionError(
+            "a worker process died (killed, or out of memory). What is finished stays; give the same command again, "
+            "with fewer --num_workers if memory was short."
+        ) from None
+    finally:
+        progress[2] = 1
+        executor.shutdown(wait=True, cancel_futures=True)
+
+
+def _submit_all(executor: ProcessPoolExecutor, tasks: Sequence[ShardTask]) -> set[Future[Receipt]]:
     try:
         with _interrupts_ignored():  # inherited by the workers, whose first moments Ctrl-C would otherwise hit
-            running: dict[Future[Receipt], ShardTask] = {executor.submit(_run_task, task): task for task in tasks}
-        while running:
-            done, _ = wait(running, timeout=_POLL_S, return_when=FIRST_COMPLETED)
-            for future in done:
-                task = running.pop(future)
-                try:
-                    on_receipt(future.result())
-                except BrokenProcessPool:
-                    raise ConversionError(
-                        f"a worker process died (killed, or out of memory), perhaps on {task.planned.file}. "
-                        "What is finished stays; give the same command again, with fewer --num_workers if memory was short."
-                    ) from None
-            on_progress(counters[0], counters[1])
-    finally:
-        counters[2] = 1
-        executor.shutdown(wait=True, cancel_futures=True)
+            return {executor.submit(_run_task, task) for task in tasks}
+    except OSError as error:  # no process to be had, or it died at once: "handle is closed", a broken pipe
+        raise ConversionError(
+            f"worker processes cannot be started: {error}. Give the same command again with --num_workers=1."
+        ) from None
 
 
 def _run_here(

@@ -12,6 +12,7 @@ import difflib
 import hashlib
 import os
 import re
+import stat
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -28,7 +29,7 @@ _DESKTOP_FILES = frozenset({"thumbs.db", "desktop.ini"})
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class ImageFile:
-    """One file that was found. `path` is relative to the image folder; `refused` and `detail` say why it cannot be used."""
+    """One file that was found. `path` is relative to the image folder; `refused` says why it cannot be used."""
 
     id: int
     path: str
@@ -74,7 +75,7 @@ def scan_folder(image_dir: Path, categories: Sequence[str] = ()) -> Source:
         what = "is not a folder" if image_dir.exists() else "does not exist"
         raise UsageError(f"--image_dir={image_dir} {what}. Name a folder that has one folder of pictures a class.")
     entries = _listing(image_dir)
-    folders = [entry.name for entry in entries if entry.is_dir()]
+    folders = [entry.name for entry in entries if _is_folder(entry)]
     for category in categories:
         if category not in folders:
             near = difflib.get_close_matches(category, folders, n=1)
@@ -86,7 +87,7 @@ def scan_folder(image_dir: Path, categories: Sequence[str] = ()) -> Source:
     }
     if not categories:
         found = {name: paths for name, paths in found.items() if any(map(_has_image_suffix, paths))}
-    loose = [] if categories else [entry.name for entry in entries if not entry.is_dir()]
+    loose = [] if categories else [entry.name for entry in entries if not _is_folder(entry)]
     flat = not found and any(map(_has_image_suffix, loose))
     if flat:
         found, loose = {image_dir.resolve().name: loose}, []
@@ -104,23 +105,21 @@ def scan_folder(image_dir: Path, categories: Sequence[str] = ()) -> Source:
             f"--image_dir={image_dir} has no image file ({len(files)} other files). "
             "Name a folder that has one folder of pictures a class."
         )
-    return Source(image_dir=image_dir, class_names=tuple(found), files=tuple(files))
+    return Source(image_dir=image_dir, class_names=tuple(map(_class_name, found)), files=tuple(files))
 
 
 def walk(folder: Path) -> list[str]:
-    """Returns the files below `folder`, relative to it, in natural order; links to folders are followed, loops are not."""
+    """Returns the files below `folder`, relative to it, in natural order; links are followed, loops are not."""
     return sorted(_walk(folder, "", frozenset()), key=natural_key)
 
 
 def natural_key(text: str) -> list[tuple[int, int, str]]:
     """Returns a sort key that orders runs of digits by their value; equal values by their spelling."""
-    return [
-        (0, int(part), part) if part.isdecimal() else (1, 0, part) for part in re.split(r"([0-9]+)", text) if part
-    ]
+    return [(0, int(part), part) if part.isdecimal() else (1, 0, part) for part in re.split(r"([0-9]+)", text) if part]
 
 
 def printable(path: str) -> str:
-    """Returns `path` as text that any encoding of Unicode can hold: bytes that are no UTF-8 are shown as \\xNN."""
+    r"""Returns `path` as text that any encoding of Unicode can hold: bytes that are no UTF-8 are shown as \xNN."""
     return os.fsencode(path).decode(errors="backslashreplace")
 
 
@@ -130,7 +129,7 @@ def _walk(folder: Path, prefix: str, above: frozenset[tuple[int, int]]) -> Itera
     if this in above:
         return
     for entry in _listing(folder):
-        if entry.is_dir():
+        if _is_folder(entry):
             yield from _walk(folder / entry.name, f"{prefix}{entry.name}/", above | {this})
         else:
             yield prefix + entry.name
@@ -145,6 +144,13 @@ def _listing(folder: Path) -> list[os.DirEntry[str]]:
     return sorted(kept, key=lambda entry: natural_key(entry.name))
 
 
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link to itself, or to what we may not look at: refused as a file
+        return False
+
+
 def _is_ignored(name: str) -> bool:
     return name.startswith(".") or name.lower() in _DESKTOP_FILES
 
@@ -153,12 +159,24 @@ def _has_image_suffix(path: str) -> bool:
     return os.path.splitext(path)[1].lower() in SUFFIXES
 
 
+def _class_name(folder: str) -> str:
+    if not folder.strip() or "\n" in folder or "\r" in folder:
+        raise UsageError(
+            f"class folder {folder!r}: a class name should not be blank or have a line break. Rename the folder."
+        )
+    return printable(folder)
+
+
 def _image_file(image_dir: Path, path: str, *, id: int, label: int) -> ImageFile:
     try:
-        num_bytes = os.stat(image_dir / path).st_size
+        status = os.stat(image_dir / path)
     except OSError as error:
         detail = error.strerror or str(error)
         return ImageFile(id=id, path=path, label=label, num_bytes=0, refused=Reason.UNREADABLE, detail=detail)
+    if not stat.S_ISREG(status.st_mode):  # reading a named pipe would wait for ever
+        detail = "it is no regular file"
+        return ImageFile(id=id, path=path, label=label, num_bytes=0, refused=Reason.UNREADABLE, detail=detail)
+    num_bytes = status.st_size
     if not _has_image_suffix(path):
         detail = f"the name ends in none of {' '.join(sorted(SUFFIXES))}"
         return ImageFile(

@@ -98,7 +98,8 @@ def find_copies(image_dir: Path, files: Sequence[ImageFile]) -> dict[int, int]:
 def _borders(num_photos: int, fractions: Mapping[str, float]) -> list[tuple[str, int]]:
     exact = {name: num_photos * fraction for name, fraction in fractions.items()}
     counts = {name: int(value + 1e-9) for name, value in exact.items()}
-    by_remainder = sorted(exact, key=lambda name: counts[name] - exact[name])  # stable: earlier splits first
+    # Stable: of equal remainders the earlier split's comes first. Rounded, as 50 * 0.29 is 14.499999999999998.
+    by_remainder = sorted(exact, key=lambda name: round(counts[name] - exact[name], 9))
     for name in by_remainder[: num_photos - sum(counts.values())]:
         counts[name] += 1
     borders, total = [], 0

@@ -121,9 +121,7 @@ def convert_shard(task: ShardTask, advance: Callable[[bool], None], stopped: Cal
     return receipt
 
 
-def _convert_file(
-    task: ShardTask, id: int, path: str, label: int, position: int
-) -> tuple[Outcome, bytes | None]:
+def _convert_file(task: ShardTask, id: int, path: str, label: int, position: int) -> tuple[Outcome, bytes | None]:
     sha256 = ""
     try:
         try:
@@ -134,6 +132,11 @@ def _convert_file(
         image = decode(data)
         pixels = resize(image, task.image_size, task.resize)
         payload = encode_record(encode(pixels, task.encoding, task.jpeg_quality), label, id)
+    except MemoryError:  # the machine's, not the file's, fault: no refusal, or the bytes would depend on the machine
+        raise ConversionError(
+            f"{task.image_dir / path}: not enough memory to decode it. What is finished stays; "
+            "give the same command again with fewer --num_workers."
+        ) from None
     except Refusal as refusal:
         return Outcome(id=id, sha256=sha256, reason=refusal.reason.value, detail=refusal.detail), None
     return Outcome(id=id, sha256=sha256, width=image.width, height=image.height, position=position), payload

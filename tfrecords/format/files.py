@@ -12,14 +12,14 @@ from typing import Any, BinaryIO
 
 from tfrecords.errors import DataError
 
-__all__ = ["TEMPORARY", "atomic_file", "file_sha256", "read_json", "sync_dir", "write_json"]
+__all__ = ["TEMPORARY", "atomic_file", "file_sha256", "json_bytes", "read_json", "sync_dir", "write_json"]
 
 TEMPORARY = ".tmp-"  # in every temporary name, so that what a killed process left can be recognised
 
 
 @contextmanager
 def atomic_file(path: Path) -> Iterator[BinaryIO]:
-    """Opens a file for writing that gets its name `path` when the block ends without an error, and vanishes otherwise."""
+    """Opens a file for writing that gets its name when the block ends without an error, and vanishes otherwise."""
     temporary = path.with_name(f".{path.name}{TEMPORARY}{os.getpid()}")
     try:
         with open(temporary, "wb") as file:
@@ -45,7 +45,12 @@ def sync_dir(path: Path) -> None:
 def write_json(path: Path, value: Any) -> None:
     """Writes `value` as indented JSON under the name `path`, atomically."""
     with atomic_file(path) as file:
-        file.write((json.dumps(value, indent=1, ensure_ascii=False) + "\n").encode())
+        file.write(json_bytes(value))
+
+
+def json_bytes(value: Any) -> bytes:
+    """Returns `value` as indented JSON in UTF-8."""
+    return (json.dumps(value, indent=1, ensure_ascii=False) + "\n").encode()
 
 
 def read_json(path: Path, what: str) -> Any:
@@ -60,7 +65,7 @@ def read_json(path: Path, what: str) -> Any:
     """
     try:
         return json.loads(path.read_bytes())
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         raise DataError(f"{path} is missing ({what}).") from None
     except ValueError as error:
         raise DataError(f"{path} is no valid JSON: {error} ({what}).") from None

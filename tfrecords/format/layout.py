@@ -10,11 +10,15 @@ With raw pixels every record of a data set has the same length and the image lie
 
 With JPEG or PNG the four numbers are 0 and each shard has a sidecar `<shard>.idx`: a line `offset length` in bytes for
 each record, framing included, which is the form NVIDIA DALI's tfrecord2idx writes.
+
+The file ends with the SHA-256 of its other values, as compact JSON, so a changed one is noticed.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import hashlib
+import json
 from pathlib import Path
 from typing import Any
 
@@ -74,7 +78,8 @@ class Layout:
 
     def save(self, dataset_dir: Path) -> None:
         """Writes layout.json into `dataset_dir`."""
-        write_json(dataset_dir / _FILE, {"format": _FORMAT, **dataclasses.asdict(self)})
+        values = {"format": _FORMAT, **dataclasses.asdict(self)}
+        write_json(dataset_dir / _FILE, {**values, "sha256": _digest(values)})
 
     @classmethod
     def exists(cls, dataset_dir: Path) -> bool:
@@ -92,6 +97,8 @@ class Layout:
         values = read_json(path, _HINT)
         if not isinstance(values, dict) or values.pop("format", None) != _FORMAT:
             raise DataError(f"{path} should be of the format {_FORMAT!r}. Convert the pictures again.")
+        if values.pop("sha256", None) != _digest({"format": _FORMAT, **values}):
+            raise DataError(f"{path} was changed: its own checksum fails. Convert the pictures again.")
         try:
             values["offsets"] = Offsets(**values["offsets"])
             values["splits"] = {
@@ -101,6 +108,10 @@ class Layout:
             return cls(**values)
         except (KeyError, TypeError, AttributeError) as error:
             raise DataError(f"{path} lacks a part ({error}). Convert the pictures again.") from None
+
+
+def _digest(values: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(values).encode()).hexdigest()
 
 
 def encode_record(image: bytes, label: int, id: int) -> bytes:

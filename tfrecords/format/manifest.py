@@ -6,9 +6,6 @@ import dataclasses
 from collections.abc import Iterable
 from pathlib import Path
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
 from tfrecords.errors import DataError
 from tfrecords.format.files import atomic_file
 
@@ -41,29 +38,31 @@ class ManifestRow:
     reason: str
 
 
-_SCHEMA = pa.schema(
-    [
-        ("id", pa.int64()),
-        ("path", pa.string()),
-        ("sha256", pa.string()),
-        ("width", pa.int32()),
-        ("height", pa.int32()),
-        ("label", pa.int32()),
-        ("split", pa.string()),
-        ("shard", pa.int32()),
-        ("position", pa.int64()),
-        ("status", pa.string()),
-        ("reason", pa.string()),
-    ]
-)
+_COLUMNS = {
+    "id": "int64",
+    "path": "string",
+    "sha256": "string",
+    "width": "int32",
+    "height": "int32",
+    "label": "int32",
+    "split": "string",
+    "shard": "int32",
+    "position": "int64",
+    "status": "string",
+    "reason": "string",
+}
 
 
 def write_manifest(dataset_dir: Path, rows: Iterable[ManifestRow]) -> None:
     """Writes the manifest, rows in the order given."""
+    import pyarrow as pa  # here, because it takes a third of a second, which workers need not wait
+    import pyarrow.parquet as pq
+
     rows = list(rows)
-    columns = {name: [getattr(row, name) for row in rows] for name in _SCHEMA.names}
+    columns = {name: [getattr(row, name) for row in rows] for name in _COLUMNS}
+    table = pa.table(columns, schema=pa.schema(_COLUMNS.items()))
     with atomic_file(dataset_dir / MANIFEST_FILE) as file:
-        pq.write_table(pa.table(columns, schema=_SCHEMA), file, compression="zstd")
+        pq.write_table(table, file, compression="zstd", write_page_checksum=True)
 
 
 def read_manifest(dataset_dir: Path) -> list[ManifestRow]:
@@ -72,11 +71,14 @@ def read_manifest(dataset_dir: Path) -> list[ManifestRow]:
     Raises:
         DataError: the manifest is missing or damaged.
     """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
     path = dataset_dir / MANIFEST_FILE
     try:
-        table = pq.read_table(path)
-        if table.schema != _SCHEMA:
-            raise DataError(f"{path} should have the columns {', '.join(_SCHEMA.names)}. Convert the pictures again.")
+        table = pq.read_table(path, page_checksum_verification=True)
+        if table.schema != pa.schema(_COLUMNS.items()):
+            raise DataError(f"{path} should have the columns {', '.join(_COLUMNS)}. Convert the pictures again.")
         return [ManifestRow(**row) for row in table.to_pylist()]
     except FileNotFoundError:
         raise DataError(f"{path} is missing. Convert the pictures again.") from None

@@ -7,12 +7,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from tfrecords.format.files import atomic_file, read_json, write_json
+from tfrecords.errors import DataError
+from tfrecords.format.files import atomic_file, json_bytes, read_json
 from tfrecords.format.layout import Layout
 from tfrecords.format.naming import VERSION
 from tfrecords.format.record import FRAMING_BYTES
 
-__all__ = ["INFO_FILE", "is_tfds_folder", "num_examples_by_split", "write_metadata"]
+__all__ = ["INFO_FILE", "is_tfds_folder", "metadata_files", "num_examples_by_split", "write_metadata"]
 
 INFO_FILE = "dataset_info.json"
 _FEATURES_FILE = "features.json"
@@ -21,14 +22,22 @@ _FEATURES = "tensorflow_datasets.core.features"
 
 
 def write_metadata(dataset_dir: Path, layout: Layout) -> None:
-    """Writes the metadata files of the data set that `layout` describes into `dataset_dir`.
+    """Writes the metadata files of the data set that `layout` describes into `dataset_dir`."""
+    for name, content in metadata_files(layout).items():
+        with atomic_file(dataset_dir / name) as file:
+            file.write(content)
+
+
+def metadata_files(layout: Layout) -> dict[str, bytes]:
+    """Returns what each metadata file holds, by its name.
 
     dataset_info.json comes last, so a folder that has it has the others.
     """
-    write_json(dataset_dir / _FEATURES_FILE, _features(layout))
-    with atomic_file(dataset_dir / _LABELS_FILE) as file:
-        file.write("".join(f"{name}\n" for name in layout.class_names).encode())
-    write_json(dataset_dir / INFO_FILE, _info(layout))
+    return {
+        _FEATURES_FILE: json_bytes(_features(layout)),
+        _LABELS_FILE: "".join(f"{name}\n" for name in layout.class_names).encode(),
+        INFO_FILE: json_bytes(_info(layout)),
+    }
 
 
 def is_tfds_folder(dataset_dir: Path) -> bool:
@@ -40,10 +49,14 @@ def num_examples_by_split(dataset_dir: Path) -> dict[str, int]:
     """Returns how many examples dataset_info.json promises for each split.
 
     Raises:
-        DataError: the file is missing or not JSON.
+        DataError: the file is missing, not JSON, or without the lengths of the shards.
     """
-    info = read_json(dataset_dir / INFO_FILE, "the data set's TFDS metadata")
-    return {split["name"]: sum(map(int, split.get("shardLengths", ()))) for split in info.get("splits", ())}
+    path = dataset_dir / INFO_FILE
+    info = read_json(path, "the data set's TFDS metadata")
+    try:
+        return {split["name"]: sum(map(int, split.get("shardLengths", ()))) for split in info.get("splits", ())}
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise DataError(f"{path} should have each split's name and shardLengths ({error!r}).") from None
 
 
 def _info(layout: Layout) -> dict[str, Any]:

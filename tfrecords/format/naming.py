@@ -38,7 +38,7 @@ def check_split(split: str) -> str:
         UsageError: it is none.
     """
     if not re.fullmatch(r"[a-zA-Z0-9_]+", split):
-        raise UsageError(f"split {split!r}: a split's name is made of letters, digits or '_', e.g. train=0.75,test=0.25.")
+        raise UsageError(f"split {split!r}: a split's name has letters, digits or '_' only, e.g. train=0.75,test=0.25.")
     return split
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
 from types import TracebackType
@@ -15,12 +15,17 @@ from tfrecords.format.files import atomic_file
 from tfrecords.format.layout import ShardInfo
 from tfrecords.format.record import FRAMING_BYTES, frame, read_records
 
-__all__ = ["ShardReader", "ShardWriter", "index_path"]
+__all__ = ["ShardReader", "ShardWriter", "index_bytes", "index_path"]
 
 
 def index_path(shard: Path) -> Path:
     """Returns the name of a shard's offsets sidecar."""
     return shard.with_name(f"{shard.name}.idx")
+
+
+def index_bytes(offsets: Iterable[tuple[int, int]]) -> bytes:
+    """Returns what the sidecar of a shard holds whose records have these offsets and lengths, framing included."""
+    return b"".join(b"%d %d\n" % pair for pair in offsets)
 
 
 class ShardWriter(AbstractContextManager["ShardWriter"]):
@@ -56,8 +61,12 @@ class ShardWriter(AbstractContextManager["ShardWriter"]):
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         if kind is None and self._index:
-            with atomic_file(index_path(self._path)) as file:
-                file.writelines(b"%d %d\n" % pair for pair in self._offsets)
+            try:
+                with atomic_file(index_path(self._path)) as file:
+                    file.write(index_bytes(self._offsets))
+            except BaseException as failure:
+                self._atomic.__exit__(type(failure), failure, failure.__traceback__)
+                raise
         self._atomic.__exit__(kind, error, traceback)
 
     def info(self) -> ShardInfo:

@@ -12,10 +12,10 @@ from tfrecords.format.example import decode_example
 from tfrecords.format.files import file_sha256
 from tfrecords.format.layout import Layout, ShardInfo, raw_offsets
 from tfrecords.format.manifest import OK, ManifestRow, read_manifest
-from tfrecords.format.metadata import num_examples_by_split
+from tfrecords.format.metadata import metadata_files, num_examples_by_split
 from tfrecords.format.naming import shard_name
 from tfrecords.format.record import FRAMING_BYTES
-from tfrecords.format.shard import ShardReader
+from tfrecords.format.shard import ShardReader, index_bytes, index_path
 
 __all__ = ["Verification", "verify"]
 
@@ -51,6 +51,12 @@ def verify(dataset_dir: Path, *, progress: Callable[[int], None] = lambda num_ex
     found = {split: layout.num_examples(split) for split in layout.splits}
     if promised != found:
         problems.append(f"{dataset_dir}: dataset_info.json counts {promised}, layout.json {found}.")
+    for name, content in metadata_files(layout).items():
+        path = dataset_dir / name
+        if not path.is_file():
+            problems.append(f"{path} is missing.")
+        elif path.read_bytes() != content:
+            problems.append(f"{path} is not what belongs to layout.json.")
     in_manifest = Counter(row.split for row in manifest if row.status == OK)
     if dict(in_manifest) != {split: count for split, count in found.items() if count}:
         problems.append(f"{dataset_dir}: manifest.parquet counts {dict(in_manifest)}, layout.json {found}.")
@@ -99,14 +105,16 @@ def _verify_shard(
         return count, [*problems, str(error)]
     if count != info.num_examples:
         problems.append(f"{path} has {count} records, layout.json says {info.num_examples}.")
+    if at != info.num_bytes:
+        problems.append(f"{path} has {at} bytes, layout.json says {info.num_bytes}.")
     if file_sha256(path) != info.sha256:
         problems.append(f"{path}: its SHA-256 is not the one in layout.json.")
     if layout.encoding != "raw":
-        try:
-            if ShardReader(path).offsets() != offsets:
-                problems.append(f"{path}.idx does not fit the shard.")
-        except DataError as error:
-            problems.append(str(error))
+        index = index_path(path)
+        if not index.is_file():
+            problems.append(f"{index} is missing.")
+        elif index.read_bytes() != index_bytes(offsets):
+            problems.append(f"{index} does not fit the shard.")
     return count, problems
 
 

@@ -1,0 +1,118 @@
+"""Folders of generated pictures, and the data sets that are made of them."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tfrecords.convert import ConvertConfig, ConvertSummary, convert
+from tfrecords.convert import plan as plan_module
+
+MakeFolder = Callable[..., Path]
+Digests = Callable[[Path], dict[str, str]]
+
+
+def write_picture(path: Path, seed: int, *, size: tuple[int, int] = (24, 20), **save: Any) -> None:
+    """Writes a picture of smooth coloured noise, whose bytes and pixels differ from those of every other seed."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    coarse = np.random.default_rng(seed).integers(0, 256, (5, 6, 3), dtype=np.uint8)
+    Image.fromarray(coarse).resize(size, Image.Resampling.BICUBIC).save(path, **save)
+
+
+def make_folder(folder: Path, classes: Mapping[str, int], *, size: tuple[int, int] = (24, 20)) -> Path:
+    """Fills `folder` with a class folder each, of so many pictures, PNG and JPEG in turn."""
+    seed = 0
+    for name, count in classes.items():
+        for number in range(count):
+            seed += 1
+            write_picture(folder / name / f"image_{number}{'.png' if number % 2 else '.jpg'}", seed, size=size)
+    return folder
+
+
+def digests_of(folder: Path) -> dict[str, str]:
+    """Returns the SHA-256 of every file below `folder`, by its path."""
+    return {
+        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
+
+
+@pytest.fixture(name="make_folder", scope="session")
+def _make_folder() -> MakeFolder:
+    return make_folder
+
+
+@pytest.fixture(name="write_picture", scope="session")
+def _write_picture() -> Callable[..., None]:
+    return write_picture
+
+
+@pytest.fixture(name="digests_of", scope="session")
+def _digests_of() -> Digests:
+    return digests_of
+
+
+@pytest.fixture
+def small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Has a split of 8 examples or more in several shards."""
+    monkeypatch.setattr(plan_module, "MIN_EXAMPLES_A_SHARD", 4)
+
+
+@pytest.fixture(scope="session")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two classes of 22 and 18 pictures. Only to be read."""
+    return make_folder(tmp_path_factory.mktemp("photos") / "zoo", {"ant": 22, "bee": 18})
+
+
+@dataclasses.dataclass(frozen=True)
+class Converted:
+    """A data set and how it was made."""
+
+    config: ConvertConfig
+    summary: ConvertSummary
+
+    @property
+    def folder(self) -> Path:
+        """Where the data set lies."""
+        return self.summary.dataset_dir
+
+
+@pytest.fixture(scope="session", params=["raw", "png", "jpeg"])
+def converted(request: pytest.FixtureRequest, photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Converted:
+    """The photos in each encoding, 16 px, in 7 shards of train and 2 of test. Only to be read."""
+    return _converted(photos, tmp_path_factory, request.param)
+
+
+@pytest.fixture(scope="session")
+def converted_raw(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Converted:
+    """The photos as raw records. Only to be read."""
+    return _converted(photos, tmp_path_factory, "raw")
+
+
+def _converted(photos: Path, tmp_path_factory: pytest.TempPathFactory, encoding: str) -> Converted:
+    config = ConvertConfig(
+        image_dir=photos,
+        data_dir=tmp_path_factory.mktemp(encoding),
+        image_size=16,
+        encoding=encoding,
+        num_workers=1,
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(plan_module, "MIN_EXAMPLES_A_SHARD", 4)
+        return Converted(config, convert(config))
+
+
+@pytest.fixture(scope="session")
+def tf() -> Any:
+    """TensorFlow, imported only where its reading or writing is the reference."""
+    import tensorflow
+
+    return tensorflow
