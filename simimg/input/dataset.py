@@ -110,7 +110,12 @@ def _foreign(dataset_dir: Path, split: str) -> Split:
         by_name = features["featuresDict"]["features"]
         encoding, shape = _image_feature(by_name["image"])
         num_classes = int(by_name["label"]["classLabel"]["numClasses"])
-        if info.get("fileFormat", "tfrecord") != "tfrecord" or len(shape) != 3 or shape[0] != shape[1] or shape[2] != 3:
+        if (
+            info.get("fileFormat", "tfrecord") != "tfrecord"
+            or len(shape) != 3
+            or not 0 < shape[0] == shape[1]
+            or shape[2] != 3
+        ):
             raise ValueError(f"image shape {shape}, file format {info.get('fileFormat')}")
     except (KeyError, ValueError, TypeError) as error:
         raise DataError(

@@ -66,9 +66,7 @@ class MappedReader:
         wanted = tf.dynamic_partition(rows, shard, len(self._shards))
         positions = tf.dynamic_partition(tf.range(tf.size(places)), shard, len(self._shards))
         parts = [tf.gather(records, row) for records, row in zip(self._shards, wanted, strict=True)]
-        return tf.ensure_shape(
-            tf.dynamic_stitch(positions, parts), [places.shape[0], self._offsets.record_bytes]
-        )
+        return tf.ensure_shape(tf.dynamic_stitch(positions, parts), [places.shape[0], self._offsets.record_bytes])
 
 
 def _varints(records: tf.Tensor, offset: int) -> tf.Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 
@@ -55,8 +56,14 @@ def open_reader(dataset_dir: Path, split: str, kind: str = "auto") -> tuple[Read
     opened = open_split(dataset_dir, split)
     if not opened.num_examples:
         raise UsageError(f"{dataset_dir}: split {split!r} has no example.")
-    choice = choose_reader(opened, psutil.virtual_memory().available) if kind == "auto" else ReaderChoice(kind, "asked for")
-    readers = {"resident": ResidentReader, "mapped": MappedReader, "stream": StreamReader}
+    choice = (
+        choose_reader(opened, psutil.virtual_memory().available) if kind == "auto" else ReaderChoice(kind, "asked for")
+    )
+    readers: dict[str, Callable[[Split], Reader]] = {
+        "resident": ResidentReader,
+        "mapped": MappedReader,
+        "stream": StreamReader,
+    }
     return readers[choice.kind](opened), choice
 
 
@@ -66,8 +73,12 @@ def choose_reader(split: Split, free_bytes: int) -> ReaderChoice:
     if split.decoded_bytes <= free_bytes * _RESIDENT_SHARE:
         return ReaderChoice("resident", f"{size} fits into memory")
     if split.offsets is not None:
-        return ReaderChoice("mapped", f"{size} does not fit into a quarter of the free memory; raw shards can be mapped")
-    return ReaderChoice("stream", f"{size} does not fit into a quarter of the free memory; {split.encoding} shards are streamed")
+        return ReaderChoice(
+            "mapped", f"{size} does not fit into a quarter of the free memory; raw shards can be mapped"
+        )
+    return ReaderChoice(
+        "stream", f"{size} does not fit into a quarter of the free memory; {split.encoding} shards are streamed"
+    )
 
 
 def train_batches(reader: Reader, order: Order) -> tf.data.Dataset:

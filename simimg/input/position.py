@@ -14,7 +14,7 @@ import tensorflow as tf
 
 from simimg.errors import UsageError
 
-__all__ = ["Order", "Position"]
+__all__ = ["Order", "Position", "permuted"]
 
 
 @dataclasses.dataclass(frozen=True, order=True)
@@ -84,7 +84,7 @@ class Order:
         """Returns a data set of int64 `[per_replica_batch_size]`: places in the split, in the order of the contract.
 
         Element s * L + l is what this process's l-th replica of L takes at step s, counted from `start`. Nothing is
-        held in memory: tf.random.experimental.index_shuffle computes any place of a permutation by itself.
+        held in memory: each place of a permutation is computed by itself.
         """
         steps, batch = self.steps_per_epoch, self.per_replica_batch_size
         first = self.start.epoch * steps + self.start.step
@@ -93,12 +93,20 @@ class Order:
         def places(element: tf.Tensor) -> tf.Tensor:
             step, replica = element // self.local_replicas, element % self.local_replicas + self.first_replica
             start = step % steps * self.global_batch_size + replica * batch
-            return tf.random.experimental.index_shuffle(
-                start + tf.range(batch, dtype=tf.int64),
-                tf.stack([tf.constant(self.seed, tf.int64), step // steps]),
-                tf.constant(self.num_examples - 1, tf.int64),
-            )
+            return permuted(start + tf.range(batch, dtype=tf.int64), self.num_examples, self.seed, step // steps)
 
         return tf.data.Dataset.range(first * self.local_replicas, total * self.local_replicas).map(
             places, num_parallel_calls=2, deterministic=True
         )
+
+
+def permuted(places: tf.Tensor, count: int, seed: int, epoch: tf.Tensor) -> tf.Tensor:
+    """Returns which of `count` things stand at `places` in the permutation of (seed, epoch), int64 like `places`.
+
+    tf.random.experimental.index_shuffle enciphers a place with a key, so no list of all places is needed. Its cipher
+    wants keys that look random: with the bare (seed, epoch), permutations of successive epochs are so alike that an
+    example comes to the same few places again and again. Hence the key is drawn from them by Philox.
+    """
+    run = tf.stack([tf.constant(seed, tf.int64), tf.cast(epoch, tf.int64)])
+    key = tf.random.stateless_uniform([2], run, None, None, tf.int64, alg="philox")
+    return tf.random.experimental.index_shuffle(places, key, tf.constant(count - 1, tf.int64))

@@ -54,7 +54,9 @@ def _load_raw(split: Split) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
             continue
         records = np.memmap(shard.path, np.uint8, "r", shape=(shard.num_examples, at.record_bytes))
         rows = slice(first, first + shard.num_examples)
-        images[rows].reshape(shard.num_examples, -1)[:] = records[:, at.image_offset : at.image_offset + size * size * 3]
+        images[rows].reshape(shard.num_examples, -1)[:] = records[
+            :, at.image_offset : at.image_offset + size * size * 3
+        ]
         labels[rows] = _varints(records, at.label_offset)
         ids[rows] = _varints(records, at.id_offset)
         first += shard.num_examples

@@ -3,8 +3,8 @@
 What it cannot promise: a uniform shuffle of the whole split. It reads the shards in an order that depends on
 (seed, epoch), several at a time, and shuffles within a buffer of `SHUFFLE_BUFFER` examples; the converter has mixed the
 examples before they went into shards. Its order is as reproducible as the other readers', and goes on from any position
-by skipping records unread; but it is another order than theirs. Where the split fits into the shuffle buffer its shuffle
-is uniform.
+by skipping records before they are decoded; but it is another order than theirs. Where the split fits into the shuffle
+buffer its shuffle is uniform.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from __future__ import annotations
 import tensorflow as tf
 
 from simimg.input.dataset import PADDING_ID, Batch, Split
-from simimg.input.position import Order
+from simimg.input.position import Order, permuted
 
 __all__ = ["SHUFFLE_BUFFER", "StreamReader"]
 
@@ -43,9 +43,7 @@ class StreamReader:
         def epoch_records(epoch: tf.Tensor) -> tf.data.Dataset:
             seed = tf.stack([tf.constant(order.seed, tf.int64), epoch])
             num_shards = len(self._files)
-            shards = tf.random.experimental.index_shuffle(
-                tf.range(num_shards, dtype=tf.int64), seed, tf.constant(num_shards - 1, tf.int64)
-            )
+            shards = permuted(tf.range(num_shards, dtype=tf.int64), num_shards, order.seed, epoch)
             records = tf.data.Dataset.from_tensor_slices(shards).interleave(
                 self._shard_records,
                 cycle_length=min(_CYCLE_LENGTH, num_shards),
@@ -83,7 +81,9 @@ class StreamReader:
             missing = batch_size - tf.shape(batch.id)[0]
             size = self.split.image_size
             return Batch(
-                image=tf.ensure_shape(tf.pad(batch.image, [[0, missing], [0, 0], [0, 0], [0, 0]]), [batch_size, size, size, 3]),
+                image=tf.ensure_shape(
+                    tf.pad(batch.image, [[0, missing], [0, 0], [0, 0], [0, 0]]), [batch_size, size, size, 3]
+                ),
                 label=tf.ensure_shape(tf.pad(batch.label, [[0, missing]]), [batch_size]),
                 id=tf.ensure_shape(tf.pad(batch.id, [[0, missing]], constant_values=PADDING_ID), [batch_size]),
             )
@@ -94,7 +94,11 @@ class StreamReader:
         """Returns (serialized record, place in the split) for each record of a shard."""
         path = tf.gather(tf.constant(self._files), shard)
         start = tf.gather(tf.constant(self._first_places, tf.int64), shard)
-        return tf.data.TFRecordDataset(path, buffer_size=_READ_BUFFER_BYTES).enumerate(start).map(lambda place, r: (r, place))
+        return (
+            tf.data.TFRecordDataset(path, buffer_size=_READ_BUFFER_BYTES)
+            .enumerate(start)
+            .map(lambda place, r: (r, place))
+        )
 
     def _decoded(self, records: tf.data.Dataset, batch_size: int, drop_remainder: bool) -> tf.data.Dataset:
         if self.split.encoding == "raw":  # one parse a batch instead of one an example

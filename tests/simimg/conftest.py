@@ -1,0 +1,52 @@
+"""Two logical CPU devices for the whole session, and small data sets made by the converter."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from PIL import Image
+
+from tfrecords.convert import ConvertConfig, convert
+
+CLASSES = ("discs", "boxes", "stripes")
+PER_CLASS = 24
+
+tf.config.set_logical_device_configuration(
+    tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2
+)
+
+
+@pytest.fixture(scope="session")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of three classes, 24 pictures each, that a network can tell apart."""
+    folder = tmp_path_factory.mktemp("photos")
+    rng = np.random.default_rng(0)
+    y, x = np.mgrid[:40, :40]
+    for name in CLASSES:
+        (folder / name).mkdir()
+        for number in range(PER_CLASS):
+            cx, cy = rng.integers(12, 28, 2)
+            mask = {
+                "discs": (x - cx) ** 2 + (y - cy) ** 2 < 81,
+                "boxes": (abs(x - cx) < 9) & (abs(y - cy) < 9),
+                "stripes": (x + cx) % 8 < 4,
+            }[name]
+            pixels = np.where(mask[..., None], rng.integers(0, 100, 3), rng.integers(150, 256, 3))
+            pixels = np.clip(pixels + rng.integers(-12, 13, (40, 40, 3)), 0, 255).astype(np.uint8)
+            Image.fromarray(pixels).save(folder / name / f"{number}.png")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def datasets(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """The same pictures at 32 px as a data set of each encoding; 54 examples to train on, 18 to test."""
+    data_dir = tmp_path_factory.mktemp("data")
+    return {
+        encoding: convert(
+            ConvertConfig(
+                image_dir=photos, data_dir=data_dir, name=encoding, encoding=encoding, image_size=32, num_workers=1
+            )
+        ).dataset_dir
+        for encoding in ("raw", "jpeg", "png")
+    }

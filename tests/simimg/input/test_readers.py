@@ -1,0 +1,174 @@
+"""Three readers, one face: the same examples, once each, from any position, for any division among replicas."""
+
+import dataclasses
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from simimg.errors import DataError, UsageError
+from simimg.input import Order, Position, choose_reader, eval_batches, open_reader, open_split, train_batches
+from tfrecords.format import ShardReader, decode_example
+
+READERS = [
+    ("raw", "resident"),
+    ("raw", "mapped"),
+    ("raw", "stream"),
+    ("jpeg", "resident"),
+    ("jpeg", "stream"),
+    ("png", "resident"),
+    ("png", "stream"),
+]
+
+
+def collect(dataset) -> list[tuple[np.ndarray, ...]]:
+    return [tuple(part.numpy() for part in batch) for batch in dataset]
+
+
+def evaluated(dataset_dir: Path, kind: str, batch_size: int = 7) -> list[np.ndarray]:
+    reader, _ = open_reader(dataset_dir, "train", kind)
+    return [np.concatenate(column) for column in zip(*collect(eval_batches(reader, batch_size)), strict=True)]
+
+
+def order(**changes) -> Order:
+    return Order(**{"num_examples": 54, "global_batch_size": 8, "num_epochs": 3, "seed": 1, **changes})
+
+
+@pytest.mark.parametrize("kind", ["resident", "mapped", "stream"])
+def test_raw_examples_equal_the_records(datasets: dict[str, Path], kind: str) -> None:
+    images, labels, ids = evaluated(datasets["raw"], kind)
+    examples = [
+        decode_example(payload)
+        for path in sorted(datasets["raw"].glob("raw-train.tfrecord*"))
+        for payload in ShardReader(path)
+    ]
+    assert ids[: len(examples)].tolist() == [example["id"] for example in examples]
+    assert labels[: len(examples)].tolist() == [example["label"] for example in examples]
+    for image, example in zip(images, examples, strict=False):
+        assert image.tobytes() == example["image"]
+
+
+@pytest.mark.parametrize(("encoding", "kind"), READERS)
+@pytest.mark.parametrize("batch_size", [1, 9, 54, 60])
+def test_evaluation_sees_every_example_once(
+    datasets: dict[str, Path], encoding: str, kind: str, batch_size: int
+) -> None:
+    images, labels, ids = evaluated(datasets[encoding], kind, batch_size)
+    real = ids >= 0
+    assert sorted(ids[real].tolist()) == sorted(set(ids[real].tolist()))
+    assert real.sum() == 54
+    assert len(ids) == -(-54 // batch_size) * batch_size
+    assert (images.dtype, labels.dtype, ids.dtype) == (np.uint8, np.int32, np.int64)
+    resident = evaluated(datasets[encoding], "resident", batch_size)
+    for mine, theirs in zip((images, labels, ids), resident, strict=True):
+        np.testing.assert_array_equal(mine[real], theirs[real])
+
+
+def test_png_and_raw_hold_the_same_pixels(datasets: dict[str, Path]) -> None:
+    by_id = [
+        dict(zip(ids.tolist(), images, strict=True))
+        for images, _, ids in (evaluated(datasets[encoding], "stream", 54) for encoding in ("raw", "png"))
+    ]
+    assert by_id[0].keys() == by_id[1].keys()
+    for id, image in by_id[0].items():
+        np.testing.assert_array_equal(image, by_id[1][id])
+
+
+def test_resident_and_mapped_train_on_the_same_batches(datasets: dict[str, Path]) -> None:
+    resident, mapped = (
+        collect(train_batches(open_reader(datasets["raw"], "train", kind)[0], order()))
+        for kind in ("resident", "mapped")
+    )
+    assert len(resident) == 18
+    for mine, theirs in zip(resident, mapped, strict=True):
+        for a, b in zip(mine, theirs, strict=True):
+            np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize(("encoding", "kind"), READERS)
+def test_training_order(datasets: dict[str, Path], encoding: str, kind: str) -> None:
+    reader, _ = open_reader(datasets[encoding], "train", kind)
+    whole = collect(train_batches(reader, order()))
+    ids = np.array([batch[2] for batch in whole]).reshape(3, 48)
+    assert all(len(set(epoch.tolist())) == 48 for epoch in ids)
+    assert len({epoch.tobytes() for epoch in ids}) == 3
+
+    resumed = collect(train_batches(reader, order(start=Position(1, 4))))
+    assert len(resumed) == 8
+    for mine, theirs in zip(resumed, whole[10:], strict=True):
+        for a, b in zip(mine, theirs, strict=True):
+            np.testing.assert_array_equal(a, b)
+
+    for first in (0, 2):
+        local = collect(train_batches(reader, order(num_replicas=4, first_replica=first, num_local_replicas=2)))
+        mine = np.array([batch[2] for batch in local]).reshape(18, 4)
+        np.testing.assert_array_equal(mine, ids.reshape(18, 4, 2)[:, first : first + 2].reshape(18, 4))
+
+
+def test_stream_with_several_epochs_in_one_position(datasets: dict[str, Path]) -> None:
+    reader, _ = open_reader(datasets["raw"], "train", "stream")
+    assert collect(train_batches(reader, order(start=Position(3, 0)))) == []
+
+
+@pytest.mark.parametrize("with_id", [True, False])
+def test_a_folder_that_only_has_tfds_metadata(datasets: dict[str, Path], tmp_path: Path, with_id: bool) -> None:
+    foreign = tmp_path / "png" / "1.0.0"
+    shutil.copytree(datasets["png"], foreign)
+    (foreign / "layout.json").unlink()
+    if not with_id:
+        features = json.loads((foreign / "features.json").read_text())
+        del features["featuresDict"]["features"]["id"]
+        (foreign / "features.json").write_text(json.dumps(features))
+    images, labels, ids = evaluated(foreign, "stream", 54)
+    own_images, own_labels, own_ids = evaluated(datasets["png"], "stream", 54)
+    np.testing.assert_array_equal(images, own_images)
+    np.testing.assert_array_equal(labels, own_labels)
+    assert ids.tolist() == (own_ids.tolist() if with_id else list(range(54)))
+    assert open_split(foreign, "test").class_names == ("boxes", "discs", "stripes")
+
+
+def test_a_foreign_folder_of_another_form_is_refused(datasets: dict[str, Path], tmp_path: Path) -> None:
+    foreign = tmp_path / "1.0.0"
+    shutil.copytree(datasets["png"], foreign)
+    (foreign / "layout.json").unlink()
+    text = (foreign / "features.json").read_text().replace('"32"', '"-1"')
+    (foreign / "features.json").write_text(text)
+    with pytest.raises(DataError, match="square RGB"):
+        open_split(foreign, "train")
+
+
+def test_mistakes(datasets: dict[str, Path], tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="no split 'validation'. It has: train, test"):
+        open_reader(datasets["raw"], "validation")
+    with pytest.raises(UsageError, match="needs raw shards"):
+        open_reader(datasets["jpeg"], "train", "mapped")
+    with pytest.raises(UsageError, match=r"Did you mean .*raw/1\.0\.0"):
+        open_reader(datasets["raw"].parent, "train")
+    with pytest.raises(UsageError, match="is not a folder"):
+        open_reader(tmp_path / "nowhere", "train")
+    with pytest.raises(UsageError, match="has neither"):
+        open_reader(tmp_path, "train")
+
+
+@pytest.mark.parametrize("kind", ["resident", "mapped"])
+def test_a_damaged_shard_is_named(datasets: dict[str, Path], tmp_path: Path, kind: str) -> None:
+    copy = tmp_path / "1.0.0"
+    shutil.copytree(datasets["raw"], copy)
+    (shard,) = copy.glob("raw-train*")
+    shard.write_bytes(shard.read_bytes()[:-1])
+    with pytest.raises(DataError, match=shard.name):
+        open_reader(copy, "train", kind)
+    shard.unlink()
+    with pytest.raises(DataError, match=f"{shard.name} is missing"):
+        open_reader(copy, "train", kind)
+
+
+def test_the_choice_of_a_reader(datasets: dict[str, Path]) -> None:
+    raw, jpeg = open_split(datasets["raw"], "train"), open_split(datasets["jpeg"], "train")
+    assert raw.decoded_bytes == 54 * 32 * 32 * 3
+    assert choose_reader(raw, 4 * raw.decoded_bytes).kind == "resident"
+    assert choose_reader(raw, 4 * raw.decoded_bytes - 1).kind == "mapped"
+    assert choose_reader(jpeg, 4 * jpeg.decoded_bytes - 1).kind == "stream"
+    assert "does not fit" in choose_reader(dataclasses.replace(jpeg), 0).reason
