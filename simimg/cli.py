@@ -1,6 +1,7 @@
 """The edge: `simimg COMMAND --flags`. Turns a command's options into absl flags and back, and runs it.
 
-Only the module of the command that is run is imported, so help and mistakes are answered at once. A command's module has
+Only the module of the command that is run is imported, so help and mistakes are answered at once. A command's module
+has
 
     __doc__                 its help: a line, then how it is used
     Options                 a frozen dataclass; each field is a flag (see `tfrecords.options.option`)
@@ -90,7 +91,7 @@ def _main(arguments: list[str]) -> int:
         near = difflib.get_close_matches(name, COMMANDS, n=1)
         raise UsageError(f"there is no command {name!r}." + (f" Did you mean {near[0]!r}?" if near else ""))
 
-    # TensorFlow reports its build and every missing GPU library while it is imported; `simimg doctor` tells what matters.
+    # TensorFlow reports its build and every missing GPU library; `simimg doctor` tells what matters of it.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     os.environ.setdefault("KERAS_BACKEND", "tensorflow")
     module = importlib.import_module(f"simimg.commands.{name}")
@@ -124,7 +125,9 @@ def _parse(name: str, options: type, arguments: list[str]) -> tuple[dict[str, An
         given[taker.name] = tuple(positional)
     for field, _ in fields:
         if field.name not in given and field.default is dataclasses.MISSING:
-            raise UsageError(f"{_usage(field)} is required: {field.metadata['help'][:1].lower()}{field.metadata['help'][1:]}")
+            raise UsageError(
+                f"{_usage(field)} is required: {field.metadata['help'][:1].lower()}{field.metadata['help'][1:]}"
+            )
     return given, bool(values["json"].value)
 
 

@@ -2,7 +2,7 @@
 
 OPTIONS = {
     "model": "small",
-    "epochs": 60,
+    "epochs": 100,
     "global_batch_size": 32,
     "optimizer": "adamw",
     "learning_rate": 2e-3,
@@ -12,5 +12,6 @@ OPTIONS = {
     "label_smoothing": 0.1,
     "rotation_degrees": 20.0,
     "crop_min_area": 0.35,
+    "colour_jitter": 0.4,
     "horizontal_flip": True,
 }

@@ -39,7 +39,9 @@ class Progress:
     seconds: float = 0.0
 
 
-def save(model_dir: Path, number: int, model: keras.Model, optimizer: keras.optimizers.Optimizer, progress: Progress) -> None:
+def save(
+    model_dir: Path, number: int, model: keras.Model, optimizer: keras.optimizers.Optimizer, progress: Progress
+) -> None:
     """Writes a checkpoint and removes all but the newest `NUM_KEPT`.
 
     Args:
@@ -59,12 +61,11 @@ def save(model_dir: Path, number: int, model: keras.Model, optimizer: keras.opti
     try:
         state = temporary / "state.npz"
         with open(state, "wb") as file:
-            np.savez(file, **{name: np.asarray(value.numpy()) for name, value in _variables(model, optimizer)})
+            arrays: Any = {name: np.asarray(value.numpy()) for name, value in _variables(model, optimizer)}
+            np.savez(file, **arrays)
             file.flush()
             os.fsync(file.fileno())
-        write_json(
-            temporary / "checkpoint.json", {"state_sha256": file_sha256(state), **dataclasses.asdict(progress)}
-        )
+        write_json(temporary / "checkpoint.json", {"state_sha256": file_sha256(state), **dataclasses.asdict(progress)})
         if final.exists():
             shutil.rmtree(final)
         temporary.rename(final)
@@ -111,7 +112,9 @@ def restore_latest(
             seconds=values["seconds"],
         )
     if folders:
-        raise CheckpointError(f"{model_dir}: none of its {len(folders)} checkpoints is sound. Remove the folder to start again.")
+        raise CheckpointError(
+            f"{model_dir}: none of its {len(folders)} checkpoints is sound. Remove the folder to start again."
+        )
     return None
 
 

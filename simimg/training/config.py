@@ -34,12 +34,20 @@ class TrainConfig:
     global_batch_size: int = option("Examples a step, over all GPUs together.", 32)
     optimizer: str = option("How weights move.", "adamw", choices=("adamw", "sgd", "rmsprop"))
     learning_rate: float = option("Peak learning rate, for the global batch.", 2e-3)
-    schedule: str = option("Constant, or cosine to 0 after a warm-up of 5 % of the steps.", "cosine", choices=("constant", "cosine"))
+    schedule: str = option(
+        "Constant, or cosine to 0 after a warm-up of 5 % of the steps.", "cosine", choices=("constant", "cosine")
+    )
     weight_decay: float = option("Decoupled weight decay of adamw and sgd.", 0.05)
-    loss: str = option("Cross-entropy: categorical, or binary over the outputs as the tutorial has it.", "categorical", choices=("categorical", "binary"))
+    loss: str = option(
+        "Cross-entropy: categorical, or binary over the outputs as the tutorial has it.",
+        "categorical",
+        choices=("categorical", "binary"),
+    )
     label_smoothing: float = option("Share of the target that is spread over all classes.", 0.1)
     rotation_degrees: float = option("Photos are turned by up to this angle either way; 0 is off.", 20.0)
     horizontal_flip: bool = option("Half of the photos are mirrored.", True)
+    crop_min_area: float = option("Photos are cropped to a share of their area drawn from this to 1; 1 is off.", 1.0)
+    colour_jitter: float = option("Brightness, contrast and saturation vary by up to this share; 0 is off.", 0.0)
     seed: int = option("Start of the weights, order, augmentation and dropout.", 0)
     reader: str = option("How shards are read; auto picks and says why.", "auto", choices=_READERS)
     num_devices: int = option("GPUs to train on, or CPU devices where there is no GPU; 0 is every GPU, or one CPU.", 0)
@@ -60,7 +68,9 @@ class TrainConfig:
         if self.weight_decay < 0:
             raise UsageError(f"--weight_decay={self.weight_decay}: should be 0 or more.")
         if self.resolution and self.model != "lite0":
-            raise UsageError(f"--resolution={self.resolution}: only --model=lite0 enlarges pictures; this is {self.model}.")
+            raise UsageError(
+                f"--resolution={self.resolution}: only --model=lite0 enlarges pictures; this is {self.model}."
+            )
 
     @classmethod
     def with_preset(cls, given: dict[str, Any]) -> TrainConfig:

@@ -1,7 +1,7 @@
 """The training loop: one loop over `strategy.run`, for one device or many.
 
-It reads from top to bottom as a run goes: what to train on, the model, where an earlier call stopped, the steps, what is
-kept. A run is a function of its options and its data: the order of the examples, their augmentation, dropout and the
+It reads from top to bottom as a run goes: what to train on, the model, where an earlier call stopped, the steps, what
+is kept. A run is a function of its options and its data: the order of the examples, their augmentation, dropout and the
 first weights all come from the seed, on any number of replicas.
 """
 
@@ -80,7 +80,7 @@ def default_model_dir(config: TrainConfig, dataset_name: str) -> Path:
     return Path("runs") / f"{dataset_name}-{config.preset}-seed{config.seed}"
 
 
-def train(config: TrainConfig, watcher: Watcher = Watcher()) -> TrainResult:  # noqa: B008 - it is immutable
+def train(config: TrainConfig, watcher: Watcher = Watcher()) -> TrainResult:
     """Trains a model, from the beginning or from where an earlier call with the same options stopped.
 
     Raises:
@@ -144,7 +144,11 @@ def train(config: TrainConfig, watcher: Watcher = Watcher()) -> TrainResult:  # 
                     f"stopped in epoch {progress.position.epoch + 1} after step {progress.position.step}; "
                     f"saved in {model_dir}. The same command goes on from there."
                 )
-            line = {"epoch": progress.position.epoch + 1, "loss": progress.metrics.loss, "accuracy": progress.metrics.accuracy}
+            line = {
+                "epoch": progress.position.epoch + 1,
+                "loss": progress.metrics.loss,
+                "accuracy": progress.metrics.accuracy,
+            }
             if test_reader is not None:
                 probabilities, labels, _ = predict(model, test_reader)
                 figures = classify(probabilities, labels, split.class_names)
@@ -215,7 +219,8 @@ def build_optimizer(config: TrainConfig, num_steps: int) -> keras.optimizers.Opt
 def distribute(strategy: tf.distribute.Strategy, reader: Reader, order: Order) -> tf.distribute.DistributedDataset:
     """Returns the training batches, each replica's on its device, the next ones on their way before they are needed."""
     options = tf.distribute.InputOptions(
-        experimental_fetch_to_device=bool(tf.config.list_physical_devices("GPU")), experimental_per_replica_buffer_size=2
+        experimental_fetch_to_device=bool(tf.config.list_physical_devices("GPU")),
+        experimental_per_replica_buffer_size=2,
     )
     return strategy.distribute_datasets_from_function(lambda context: train_batches(reader, order), options)
 
@@ -234,7 +239,10 @@ class _Run:
     ) -> None:
         self._config, self._order, self._watcher = config, order, watcher
         augmentation = AugmentConfig(
-            rotation_degrees=config.rotation_degrees, horizontal_flip=config.horizontal_flip
+            rotation_degrees=config.rotation_degrees,
+            horizontal_flip=config.horizontal_flip,
+            crop_min_area=config.crop_min_area,
+            colour_jitter=config.colour_jitter,
         )
 
         def replica_step(batch: Batch, epoch: tf.Tensor, step: tf.Tensor) -> tf.Tensor:
@@ -245,7 +253,7 @@ class _Run:
                 first_row=replica * order.per_replica_batch_size,
             )
             with tf.GradientTape() as tape, scope:
-                probabilities = model(tf.cast(images, tf.float32), training=True)
+                probabilities = model(images, training=True)
                 losses = example_losses(config.loss, batch.label, probabilities, config.label_smoothing)
                 # Divided by the global batch, the replicas' gradients add up to those of the mean loss.
                 loss = tf.reduce_sum(losses) / order.global_batch_size

@@ -1,10 +1,10 @@
 """A run's folder: the resolved configuration beside the model, and how both are found again.
 
-    <model_dir>/config.json     the options, and the data set they were used on
-    <model_dir>/model.keras     the trained model, once the run is done
-    <model_dir>/result.json     figures of the finished run
-    <model_dir>/checkpoints/    see `simimg.training.checkpoints`
-    <model_dir>/tensorboard/    scalars
+<model_dir>/config.json     the options, and the data set they were used on
+<model_dir>/model.keras     the trained model, once the run is done
+<model_dir>/result.json     figures of the finished run
+<model_dir>/checkpoints/    see `simimg.training.checkpoints`
+<model_dir>/tensorboard/    scalars
 """
 
 from __future__ import annotations
@@ -65,12 +65,16 @@ def open_run(model_dir: Path, config: TrainConfig, split: Split) -> RunInfo:
     there = load_run(model_dir)
     wanted = config.determining()
     differing = [
-        f"--{key}={there.config.get(key)} there, {value} now" for key, value in wanted.items() if there.config.get(key) != value
+        f"--{key}={there.config.get(key)} there, {value} now"
+        for key, value in wanted.items()
+        if there.config.get(key) != value
     ]
     if dataclasses.replace(there, config={}) != dataclasses.replace(info, config={}):
         differing.append("the data set is another")
     if differing:
-        raise UsageError(f"{model_dir} has another run: {'; '.join(differing)}. Choose another --model_dir, or remove it.")
+        raise UsageError(
+            f"{model_dir} has another run: {'; '.join(differing)}. Choose another --model_dir, or remove it."
+        )
     return info
 
 
@@ -82,7 +86,9 @@ def load_run(model_dir: Path) -> RunInfo:
     """
     path = model_dir / _CONFIG_FILE
     if not path.is_file():
-        raise ModelError(f"{model_dir} is no folder of a trained model: it has no {_CONFIG_FILE}. Train one with `simimg train`.")
+        raise ModelError(
+            f"{model_dir} is no folder of a trained model: it has no {_CONFIG_FILE}. Train one with `simimg train`."
+        )
     values = read_json(path, "the run's configuration")
     try:
         return RunInfo(**{**values, "class_names": tuple(values["class_names"])})
@@ -99,5 +105,7 @@ def load_model(model_dir: Path) -> tuple[keras.Model, RunInfo]:
     info = load_run(model_dir)
     path = model_dir / MODEL_FILE
     if not path.is_file():
-        raise ModelError(f"{model_dir} has no {MODEL_FILE}: its training is not finished. Give the same `simimg train` again.")
+        raise ModelError(
+            f"{model_dir} has no {MODEL_FILE}: its training is not finished. Give the same `simimg train` again."
+        )
     return keras.saving.load_model(path, compile=False), info
