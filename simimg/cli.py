@@ -111,7 +111,7 @@ def _parse(name: str, options: type, arguments: list[str]) -> tuple[dict[str, An
     values, fields = _flags_of(options)
     try:
         _, *positional = values([f"simimg {name}", *arguments])
-    except flags.Error as error:
+    except (flags.Error, ValueError) as error:  # ValueError: `--nojson=3`
         raise UsageError(str(error).rstrip(".") + ".") from None
     given = {
         field.name: _from_flag(values[field.name].value, kind)

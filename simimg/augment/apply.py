@@ -63,11 +63,13 @@ def recolour(parameters: Parameters, pixels: tf.Tensor) -> tf.Tensor:
         parameters: one entry an image.
         pixels: float32 `[batch, height, width, 3]`.
     """
-    brightness, contrast, saturation = (parameters.colour[:, i, None, None] for i in range(3))
-    grey = tf.tile(tf.constant(_LUMA)[None, :, None], [1, 1, 3])  # [1, 3 in, 3 out]
-    matrix = brightness * contrast * (saturation * tf.eye(3)[None] + (1 - saturation) * grey)
+    colour = tf.cast(parameters.colour, tf.float64)
+    brightness, contrast, saturation = (colour[:, i, None, None] for i in range(3))
+    grey = tf.tile(tf.constant(_LUMA, tf.float64)[None, :, None], [1, 1, 3])  # [1, 3 in, 3 out]
+    matrix = brightness * contrast * (saturation * tf.eye(3, dtype=tf.float64)[None] + (1 - saturation) * grey)
     offset = (brightness * (1 - contrast) * _MIDDLE_GREY)[:, :, None]
-    return tf.clip_by_value(tf.einsum("bhwi,bio->bhwo", pixels, matrix) + offset, 0.0, 255.0)
+    recoloured = tf.einsum("bhwi,bio->bhwo", pixels, tf.cast(matrix, tf.float32)) + tf.cast(offset, tf.float32)
+    return tf.clip_by_value(recoloured, 0.0, 255.0)
 
 
 def transforms(parameters: Parameters, height: int, width: int) -> tf.Tensor:
@@ -77,8 +79,10 @@ def transforms(parameters: Parameters, height: int, width: int) -> tf.Tensor:
     the angle, S scales by the crop's size, F negates x where the image is flipped, and m is the crop's middle. Rows
     are (a0, a1, a2, b0, b1, b2, 0, 0), x' = a0 x + a1 y + a2, y' = b0 x + b1 y + b2, as the operation has them.
     """
-    cos, sin = tf.cos(parameters.angle), tf.sin(parameters.angle)
-    middle_x, middle_y, size_x, size_y = tf.unstack(parameters.crop, axis=1)
+    # float64 for the same reason as in `draw`: a bit more or less moves a sample over the edge of a pixel.
+    angle = tf.cast(parameters.angle, tf.float64)
+    cos, sin = tf.cos(angle), tf.sin(angle)
+    middle_x, middle_y, size_x, size_y = tf.unstack(tf.cast(parameters.crop, tf.float64), axis=1)
     scale_x = tf.where(parameters.flip, -size_x, size_x)
     a0, a1 = scale_x * cos, -scale_x * sin
     b0, b1 = size_y * sin, size_y * cos
@@ -86,4 +90,4 @@ def transforms(parameters: Parameters, height: int, width: int) -> tf.Tensor:
     a2 = middle_x * width - 0.5 - a0 * center_x - a1 * center_y
     b2 = middle_y * height - 0.5 - b0 * center_x - b1 * center_y
     zero = tf.zeros_like(a0)
-    return tf.stack([a0, a1, a2, b0, b1, b2, zero, zero], axis=1)
+    return tf.cast(tf.stack([a0, a1, a2, b0, b1, b2, zero, zero], axis=1), tf.float32)

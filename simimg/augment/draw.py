@@ -86,14 +86,16 @@ def draw(config: AugmentConfig, seed: int, epoch: tf.Tensor, id: tf.Tensor) -> P
         epoch: int64 scalar.
         id: int64 `[batch]`.
     """
-    numbers = uniform(seed, epoch, id, num_draws=9)
+    # In float64 and then rounded: a device computes exp or cos of eight numbers at a time otherwise than of the few that
+    # are left over, so in float32 an example's parameters would depend on its place in the batch.
+    numbers = tf.cast(uniform(seed, epoch, id, num_draws=9), tf.float64)
     limit = config.rotation_degrees * (math.pi / 180)
     flip = numbers[:, 1] < 0.5 if config.horizontal_flip else tf.zeros_like(id, tf.bool)
     return Parameters(
-        angle=(2 * numbers[:, 0] - 1) * limit,
+        angle=tf.cast((2 * numbers[:, 0] - 1) * limit, tf.float32),
         flip=flip,
-        crop=_crops(config, numbers[:, 2:6]),
-        colour=1 + (2 * numbers[:, 6:9] - 1) * config.colour_jitter,
+        crop=tf.cast(_crops(config, numbers[:, 2:6]), tf.float32),
+        colour=tf.cast(1 + (2 * numbers[:, 6:9] - 1) * config.colour_jitter, tf.float32),
     )
 
 

@@ -7,6 +7,8 @@ have square RGB pictures of one size in a feature `image` and a class label in `
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,7 +20,7 @@ from tfrecords.format.layout import Layout, Offsets
 from tfrecords.format.metadata import INFO_FILE, is_tfds_folder
 from tfrecords.format.naming import shard_name
 
-__all__ = ["Batch", "Shard", "Split", "open_split"]
+__all__ = ["Batch", "Shard", "Split", "open_split", "reading"]
 
 PADDING_ID = -1
 
@@ -36,10 +38,11 @@ class Batch(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Shard:
-    """A shard's file and the number of its examples."""
+    """A shard's file and what it holds; `num_bytes` is None where the metadata does not tell."""
 
     path: Path
     num_examples: int
+    num_bytes: int | None = None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -72,17 +75,35 @@ def open_split(dataset_dir: Path, split: str) -> Split:
 
     Raises:
         UsageError: there is no such folder or split.
-        DataError: the folder is no data set, or of a form that cannot be read.
+        DataError: the folder is no data set, or of a form that cannot be read; a shard is missing or cut off.
     """
     if not dataset_dir.is_dir():
         raise UsageError(f"--dataset_dir={dataset_dir} is not a folder. Name one that `simimg convert` wrote.")
     if Layout.exists(dataset_dir):
-        return _own(dataset_dir, split)
+        return _checked(_own(dataset_dir, split))
     if is_tfds_folder(dataset_dir):
-        return _foreign(dataset_dir, split)
+        return _checked(_foreign(dataset_dir, split))
     nested = sorted(path.parent for path in dataset_dir.glob(f"**/{INFO_FILE}"))
     hint = f"Did you mean {nested[0]}?" if nested else "Name one that `simimg convert` wrote."
     raise UsageError(f"--dataset_dir={dataset_dir} has neither layout.json nor {INFO_FILE}. {hint}")
+
+
+@contextmanager
+def reading(split: Split) -> Iterator[None]:
+    """Has what TensorFlow raises in the block, where records of `split` are read, come out as a DataError."""
+    try:
+        yield
+    except (
+        tf.errors.DataLossError,
+        tf.errors.FailedPreconditionError,
+        tf.errors.InvalidArgumentError,
+        tf.errors.NotFoundError,
+    ) as error:
+        reason = error.message.splitlines()[0].rpartition("}} ")[2].partition(" [Op:")[0]
+        raise DataError(
+            f"{split.dataset_dir}: a record of split {split.split!r} cannot be read: {reason}. "
+            "Run `simimg verify`, and convert the pictures again."
+        ) from None
 
 
 def _own(dataset_dir: Path, split: str) -> Split:
@@ -95,7 +116,7 @@ def _own(dataset_dir: Path, split: str) -> Split:
         encoding=layout.encoding,
         image_size=layout.image_size,
         class_names=layout.class_names,
-        shards=tuple(Shard(dataset_dir / info.file, info.num_examples) for info in layout.splits[split]),
+        shards=tuple(Shard(dataset_dir / info.file, info.num_examples, info.num_bytes) for info in layout.splits[split]),
         offsets=layout.offsets if layout.encoding == "raw" else None,
         has_id=True,
     )
@@ -151,6 +172,20 @@ def _image_feature(feature: dict[str, Any]) -> tuple[str, list[int]]:
             raise ValueError("image is a tensor that is not stored as bytes of uint8")
         encoding = "raw"
     return encoding, [int(n) for n in content["shape"]["dimensions"]]
+
+
+def _checked(split: Split) -> Split:
+    for shard in split.shards:
+        try:
+            num_bytes = shard.path.stat().st_size
+        except FileNotFoundError:
+            raise DataError(f"{shard.path} is missing. Convert the pictures again.") from None
+        if shard.num_bytes not in (None, num_bytes):
+            raise DataError(
+                f"{shard.path} is {num_bytes} bytes long instead of {shard.num_bytes}. "
+                "Run `simimg verify`, and convert the pictures again."
+            )
+    return split
 
 
 def _check_split(dataset_dir: Path, split: str, there: list[str]) -> None:

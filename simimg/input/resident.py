@@ -5,12 +5,11 @@ from __future__ import annotations
 import numpy as np
 import tensorflow as tf
 
-from simimg.errors import DataError
-from simimg.input.dataset import Batch, Shard, Split
+from simimg.input.dataset import Batch, Split, reading
 from simimg.input.stream import StreamReader
 from tfrecords.format.layout import INT_BYTES
 
-__all__ = ["ResidentReader", "check_length"]
+__all__ = ["ResidentReader"]
 
 _LOAD_BATCH = 256
 
@@ -19,7 +18,7 @@ class ResidentReader:
     """Reads a split that fits into memory.
 
     Raises:
-        DataError: a shard is missing or is not as long as the layout says.
+        DataError: a record cannot be read, or there are fewer or more than the metadata says.
     """
 
     kind = "resident"
@@ -49,7 +48,6 @@ def _load_raw(split: Split) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     ids = np.empty(split.num_examples, np.int64)
     first = 0
     for shard in split.shards:
-        check_length(shard, at.record_bytes)
         if not shard.num_examples:
             continue
         records = np.memmap(shard.path, np.uint8, "r", shape=(shard.num_examples, at.record_bytes))
@@ -68,29 +66,13 @@ def _load_decoded(split: Split) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     labels = np.empty(split.num_examples, np.int32)
     ids = np.empty(split.num_examples, np.int64)
     first = 0
-    for batch in StreamReader(split).eval_batches(_LOAD_BATCH):
-        count = min(_LOAD_BATCH, split.num_examples - first)
-        rows = slice(first, first + count)
-        images[rows], labels[rows], ids[rows] = (part.numpy()[:count] for part in batch)
-        first += count
+    with reading(split):
+        for batch in StreamReader(split).eval_batches(_LOAD_BATCH):
+            count = min(_LOAD_BATCH, split.num_examples - first)
+            rows = slice(first, first + count)
+            images[rows], labels[rows], ids[rows] = (part.numpy()[:count] for part in batch)
+            first += count
     return images, labels, ids
-
-
-def check_length(shard: Shard, record_bytes: int) -> None:
-    """Checks that a raw shard is as long as it should be.
-
-    Raises:
-        DataError: it is not, or is missing.
-    """
-    try:
-        num_bytes = shard.path.stat().st_size
-    except FileNotFoundError:
-        raise DataError(f"{shard.path} is missing. Convert the pictures again.") from None
-    if num_bytes != shard.num_examples * record_bytes:
-        raise DataError(
-            f"{shard.path} is {num_bytes} bytes long instead of {shard.num_examples} records of {record_bytes}. "
-            "Run `simimg verify`, and convert the pictures again."
-        )
 
 
 def _varints(records: np.ndarray, offset: int) -> np.ndarray:

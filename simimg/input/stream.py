@@ -9,6 +9,8 @@ buffer its shuffle is uniform.
 
 from __future__ import annotations
 
+import itertools
+
 import tensorflow as tf
 
 from simimg.input.dataset import PADDING_ID, Batch, Split
@@ -31,9 +33,8 @@ class StreamReader:
     def __init__(self, split: Split) -> None:
         self.split = split
         self._files = [str(shard.path) for shard in split.shards]
-        self._first_places = [0]
-        for shard in split.shards[:-1]:
-            self._first_places.append(self._first_places[-1] + shard.num_examples)
+        self._lengths = [shard.num_examples for shard in split.shards]
+        self._first_places = [0, *itertools.accumulate(self._lengths[:-1])]
 
     def train_batches(self, order: Order) -> tf.data.Dataset:
         """Returns a data set of per-replica Batches in the order that the module's docstring describes."""
@@ -41,6 +42,8 @@ class StreamReader:
         skipped = order.start.step * order.global_batch_size
 
         def epoch_records(epoch: tf.Tensor) -> tf.data.Dataset:
+            # Of this function's graph only. Else the program's seed has a say in the shuffle, and 0 makes it raise.
+            tf.random.set_seed(1)
             seed = tf.stack([tf.constant(order.seed, tf.int64), epoch])
             num_shards = len(self._files)
             shards = permuted(tf.range(num_shards, dtype=tf.int64), num_shards, order.seed, epoch)
@@ -78,15 +81,9 @@ class StreamReader:
         )
 
         def fill_up(batch: Batch) -> Batch:
-            missing = batch_size - tf.shape(batch.id)[0]
-            size = self.split.image_size
-            return Batch(
-                image=tf.ensure_shape(
-                    tf.pad(batch.image, [[0, missing], [0, 0], [0, 0], [0, 0]]), [batch_size, size, size, 3]
-                ),
-                label=tf.ensure_shape(tf.pad(batch.label, [[0, missing]]), [batch_size]),
-                id=tf.ensure_shape(tf.pad(batch.id, [[0, missing]], constant_values=PADDING_ID), [batch_size]),
-            )
+            rows, last = tf.range(batch_size), tf.shape(batch.id)[0] - 1
+            filled = Batch(*(tf.gather(part, tf.minimum(rows, last)) for part in batch))
+            return filled._replace(id=tf.where(rows <= last, filled.id, PADDING_ID))
 
         return self._decoded(records, batch_size, drop_remainder=False).map(fill_up)
 
@@ -94,8 +91,10 @@ class StreamReader:
         """Returns (serialized record, place in the split) for each record of a shard."""
         path = tf.gather(tf.constant(self._files), shard)
         start = tf.gather(tf.constant(self._first_places, tf.int64), shard)
+        length = tf.gather(tf.constant(self._lengths, tf.int64), shard)
         return (
             tf.data.TFRecordDataset(path, buffer_size=_READ_BUFFER_BYTES)
+            .apply(tf.data.experimental.assert_cardinality(length))
             .enumerate(start)
             .map(lambda place, r: (r, place))
         )

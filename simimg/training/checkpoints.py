@@ -119,9 +119,10 @@ def restore_latest(
 
 
 def _variables(model: keras.Model, optimizer: keras.optimizers.Optimizer) -> list[tuple[str, Any]]:
+    # By number: Keras counts up the names of a second model or optimizer of one process.
     owners = (("model", model), ("optimizer", optimizer))
     return [
-        (f"{owner}/{number:04d}/{variable.path}", variable)
+        (f"{owner}/{number:04d}", variable)
         for owner, holder in owners
         for number, variable in enumerate(holder.variables)
     ]
