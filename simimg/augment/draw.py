@@ -86,8 +86,8 @@ def draw(config: AugmentConfig, seed: int, epoch: tf.Tensor, id: tf.Tensor) -> P
         epoch: int64 scalar.
         id: int64 `[batch]`.
     """
-    # In float64 and then rounded: a device computes exp or cos of eight numbers at a time otherwise than of the few that
-    # are left over, so in float32 an example's parameters would depend on its place in the batch.
+    # In float64 and then rounded: a device computes exp or cos of eight numbers at a time otherwise than of the few
+    # that are left over, so in float32 an example's parameters would depend on its place in the batch.
     numbers = tf.cast(uniform(seed, epoch, id, num_draws=9), tf.float64)
     limit = config.rotation_degrees * (math.pi / 180)
     flip = numbers[:, 1] < 0.5 if config.horizontal_flip else tf.zeros_like(id, tf.bool)

@@ -14,7 +14,7 @@ from simimg.bench import machine_facts
 from simimg.commands.console import quiet_tensorflow
 
 with quiet_tensorflow():
-    from simimg.evaluation import classify, predict
+    from simimg.evaluation import classify, compiled, predict
     from simimg.evaluation.edits import EDITS
     from simimg.input import eval_batches, open_reader
     from simimg.report import ReportContent, Stage, Tile, write_report
@@ -83,7 +83,7 @@ def write_demo_report(
     layout = Layout.load(dataset_dir)
     reader, _ = open_reader(dataset_dir, split)
     model, _ = load_model(model_dir)
-    probabilities, labels, ids = predict(model, reader)
+    probabilities, labels, ids = predict(compiled(model), reader)
     images = np.concatenate([batch.image.numpy() for batch in eval_batches(reader, _EVAL_BATCH)])[: len(labels)]
     paths = {row.id: row.path for row in read_manifest(dataset_dir)}
     names = layout.class_names

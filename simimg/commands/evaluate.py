@@ -14,7 +14,7 @@ from simimg.commands.console import Result, progress_bar, quiet_tensorflow
 
 with quiet_tensorflow():
     from simimg.errors import UsageError
-    from simimg.evaluation import Classification, classify, predict
+    from simimg.evaluation import Classification, classify, compiled, predict
     from simimg.input import open_reader
     from simimg.report import confusion_matrix
     from simimg.training import load_model
@@ -43,7 +43,7 @@ def run(options: Options) -> Result:
             f"{split.image_size} px ({', '.join(split.class_names[:5])}, …)."
         )
     with progress_bar(split.num_examples, "evaluating") as bar:
-        probabilities, labels, _ = predict(model, reader, progress=bar.update)
+        probabilities, labels, _ = predict(compiled(model), reader, progress=bar.update)
     figures = classify(probabilities, labels, split.class_names)
     picture = options.picture or options.model_dir / f"confusion-{options.split}.png"
     confusion_matrix(figures, picture)

@@ -10,9 +10,9 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from simimg.input import Reader, eval_batches
+from simimg.input import Reader, eval_batches, reading
 
-__all__ = ["Classification", "classify", "predict", "wilson_interval"]
+__all__ = ["Classification", "classify", "compiled", "predict", "wilson_interval"]
 
 _BATCH_SIZE = 64
 _Z_95 = 1.959963984540054  # 97.5 % quantile of the normal distribution
@@ -37,22 +37,32 @@ class Classification:
     confusion: list[list[int]]
 
 
+def compiled(model: keras.Model) -> Callable[[tf.Tensor], tf.Tensor]:
+    """Returns `model` as a compiled function from uint8 pixels to its answers, in inference mode.
+
+    Compiling takes a second or more, so whoever predicts more than once keeps the function.
+    """
+    return tf.function(lambda images: model(tf.cast(images, tf.float32), training=False))
+
+
 def predict(
-    model: keras.Model, reader: Reader, *, progress: Callable[[int], None] = lambda num_examples: None
+    forward: Callable[[tf.Tensor], tf.Tensor],
+    reader: Reader,
+    *,
+    progress: Callable[[int], None] = lambda num_examples: None,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Returns the model's answer to each example of a split, in the order of its shards.
+    """Returns a model's answer to each example of a split, in the order of its shards.
 
     Args:
-        model: pixels to probabilities.
+        forward: pixels to probabilities, see `compiled`.
         reader: of the split.
         progress: called with the number of examples since the last call.
 
     Returns:
         Probabilities float32 `[num_examples, num_classes]`, labels int32 and ids int64 `[num_examples]`.
     """
-    forward = tf.function(lambda images: model(tf.cast(images, tf.float32), training=False))
     parts = []
-    for batch in eval_batches(reader, min(_BATCH_SIZE, reader.split.num_examples)):
+    for batch in reading(reader.split, eval_batches(reader, min(_BATCH_SIZE, reader.split.num_examples))):
         real = batch.id.numpy() >= 0
         parts.append((forward(batch.image).numpy()[real], batch.label.numpy()[real], batch.id.numpy()[real]))
         progress(int(real.sum()))

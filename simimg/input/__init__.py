@@ -1,6 +1,6 @@
 """Shards to batches: three readers, one face."""
 
-from simimg.input.dataset import Batch, Split, open_split
+from simimg.input.dataset import Batch, Split, open_split, reading
 from simimg.input.pipeline import READERS, Reader, ReaderChoice, choose_reader, eval_batches, open_reader, train_batches
 from simimg.input.position import Order, Position
 
@@ -16,5 +16,6 @@ __all__ = [
     "eval_batches",
     "open_reader",
     "open_split",
+    "reading",
     "train_batches",
 ]

@@ -7,8 +7,7 @@ have square RGB pictures of one size in a feature `image` and a class label in `
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -88,11 +87,10 @@ def open_split(dataset_dir: Path, split: str) -> Split:
     raise UsageError(f"--dataset_dir={dataset_dir} has neither layout.json nor {INFO_FILE}. {hint}")
 
 
-@contextmanager
-def reading(split: Split) -> Iterator[None]:
-    """Has what TensorFlow raises in the block, where records of `split` are read, come out as a DataError."""
+def reading(split: Split, batches: Iterable[Any]) -> Iterator[Any]:
+    """Yields `batches`, which are read from `split`; what TensorFlow raises meanwhile comes out as a DataError."""
     try:
-        yield
+        yield from batches
     except (
         tf.errors.DataLossError,
         tf.errors.FailedPreconditionError,
@@ -116,7 +114,9 @@ def _own(dataset_dir: Path, split: str) -> Split:
         encoding=layout.encoding,
         image_size=layout.image_size,
         class_names=layout.class_names,
-        shards=tuple(Shard(dataset_dir / info.file, info.num_examples, info.num_bytes) for info in layout.splits[split]),
+        shards=tuple(
+            Shard(dataset_dir / info.file, info.num_examples, info.num_bytes) for info in layout.splits[split]
+        ),
         offsets=layout.offsets if layout.encoding == "raw" else None,
         has_id=True,
     )

@@ -66,12 +66,11 @@ def _load_decoded(split: Split) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     labels = np.empty(split.num_examples, np.int32)
     ids = np.empty(split.num_examples, np.int64)
     first = 0
-    with reading(split):
-        for batch in StreamReader(split).eval_batches(_LOAD_BATCH):
-            count = min(_LOAD_BATCH, split.num_examples - first)
-            rows = slice(first, first + count)
-            images[rows], labels[rows], ids[rows] = (part.numpy()[:count] for part in batch)
-            first += count
+    for batch in reading(split, StreamReader(split).eval_batches(_LOAD_BATCH)):
+        count = min(_LOAD_BATCH, split.num_examples - first)
+        rows = slice(first, first + count)
+        images[rows], labels[rows], ids[rows] = (part.numpy()[:count] for part in batch)
+        first += count
     return images, labels, ids
 
 

@@ -13,5 +13,6 @@ OPTIONS = {
     "label_smoothing": 0.1,
     "rotation_degrees": 20.0,
     "crop_min_area": 0.5,
+    "colour_jitter": 0.0,
     "horizontal_flip": True,
 }

@@ -12,5 +12,6 @@ OPTIONS = {
     "label_smoothing": 0.0,
     "rotation_degrees": 0.0,
     "crop_min_area": 1.0,
+    "colour_jitter": 0.0,
     "horizontal_flip": False,
 }

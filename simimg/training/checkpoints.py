@@ -97,25 +97,33 @@ def restore_latest(
     folders = sorted((model_dir / "checkpoints").glob("[0-9]*"), reverse=True)
     for folder in folders:
         try:
-            values = read_json(folder / "checkpoint.json", "a checkpoint")
-            if file_sha256(folder / "state.npz") != values.pop("state_sha256"):
-                raise DataError(f"{folder / 'state.npz'} has changed since it was written")
+            progress = _read(folder)
         except (DataError, OSError) as error:
             warn(f"{folder} is damaged and passed over: {error}")
             continue
         with np.load(folder / "state.npz") as state:
             _assign(folder, state, model, optimizer)
+        return progress
+    if folders:
+        raise CheckpointError(
+            f"{model_dir}: none of its {len(folders)} checkpoints is sound. Remove the folder to start again."
+        )
+    return None
+
+
+def _read(folder: Path) -> Progress:
+    values = read_json(folder / "checkpoint.json", "a checkpoint")
+    try:
+        if file_sha256(folder / "state.npz") != values["state_sha256"]:
+            raise DataError(f"{folder / 'state.npz'} has changed since it was written")
         return Progress(
             position=Position(**values["position"]),
             metrics=EpochMetrics(**values["metrics"]),
             history=values["history"],
             seconds=values["seconds"],
         )
-    if folders:
-        raise CheckpointError(
-            f"{model_dir}: none of its {len(folders)} checkpoints is sound. Remove the folder to start again."
-        )
-    return None
+    except (KeyError, TypeError) as error:
+        raise DataError(f"checkpoint.json lacks a part ({error!r})") from None
 
 
 def _variables(model: keras.Model, optimizer: keras.optimizers.Optimizer) -> list[tuple[str, Any]]:

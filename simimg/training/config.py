@@ -6,6 +6,7 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
+from simimg.augment import AugmentConfig
 from simimg.errors import UsageError
 from simimg.presets import PRESETS, preset_options
 from tfrecords.options import check_choices, option
@@ -37,7 +38,7 @@ class TrainConfig:
     schedule: str = option(
         "Constant, or cosine to 0 after a warm-up of 5 % of the steps.", "cosine", choices=("constant", "cosine")
     )
-    weight_decay: float = option("Decoupled weight decay of adamw and sgd.", 0.05)
+    weight_decay: float = option("Decoupled weight decay; biases and normalisations have none.", 0.05)
     loss: str = option(
         "Cross-entropy: categorical, or binary over the outputs as the tutorial has it.",
         "categorical",
@@ -67,6 +68,11 @@ class TrainConfig:
             raise UsageError(f"--label_smoothing={self.label_smoothing}: should be 0 or more, and below 1.")
         if self.weight_decay < 0:
             raise UsageError(f"--weight_decay={self.weight_decay}: should be 0 or more.")
+        if not 0 <= self.seed < 2**32:  # what NumPy takes
+            raise UsageError(f"--seed={self.seed}: should be 0..{2**32 - 1}.")
+        self.augment_config()
+        if self.weights != "imagenet" and self.model != "lite0":
+            raise UsageError(f"--weights={self.weights}: only --model=lite0 has other weights; this is {self.model}.")
         if self.resolution and self.model != "lite0":
             raise UsageError(
                 f"--resolution={self.resolution}: only --model=lite0 enlarges pictures; this is {self.model}."
@@ -83,7 +89,19 @@ class TrainConfig:
             options.pop("resolution", None)
         return cls(**{**options, **given})
 
+    def augment_config(self) -> AugmentConfig:
+        """Returns the part that says how pictures are augmented."""
+        return AugmentConfig(
+            rotation_degrees=self.rotation_degrees,
+            horizontal_flip=self.horizontal_flip,
+            crop_min_area=self.crop_min_area,
+            colour_jitter=self.colour_jitter,
+        )
+
     def determining(self) -> dict[str, Any]:
-        """Returns the options that decide what is learned, for comparison with an earlier call's."""
-        aside = {"model_dir", "preset", "num_devices", "dataset_dir"}
+        """Returns the options that decide what is learned, for comparison with an earlier call's.
+
+        The reader does so as well, but what counts is what was picked; see `simimg.training.runs`.
+        """
+        aside = {"model_dir", "preset", "num_devices", "dataset_dir", "reader"}
         return {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name not in aside}

@@ -21,15 +21,15 @@ import keras
 import tensorflow as tf
 
 from simimg import models
-from simimg.augment import AugmentConfig, augment
+from simimg.augment import augment
 from simimg.errors import TrainingError, TrainingInterrupted, UsageError
-from simimg.evaluation.classify import classify, predict
-from simimg.input import Batch, Order, Position, Reader, open_reader, train_batches
+from simimg.evaluation.classify import classify, compiled, predict
+from simimg.input import Batch, Order, Position, Reader, open_reader, reading, train_batches
 from simimg.training import checkpoints
 from simimg.training.checkpoints import Progress
 from simimg.training.config import TrainConfig
 from simimg.training.metrics import EpochMetrics, example_losses, num_correct
-from simimg.training.runs import MODEL_FILE, open_run
+from simimg.training.runs import MODEL_FILE, begin_run, check_run
 from simimg.training.strategy import make_strategy
 from tfrecords.format.files import read_json, write_json
 
@@ -106,7 +106,7 @@ def train(config: TrainConfig, watcher: Watcher = Watcher()) -> TrainResult:
     if len(split.class_names) < 2:
         raise UsageError(f"{config.dataset_dir} has one class, {split.class_names[0]!r}; a classifier needs two.")
     test_reader = _open_test(config)
-    open_run(model_dir, config, split)
+    info = check_run(model_dir, config, reader)
     if (model_dir / MODEL_FILE).exists() and (model_dir / _RESULT_FILE).exists():
         watcher.note(f"{model_dir} is finished already; nothing to do")
         values = read_json(model_dir / _RESULT_FILE, "the run's result")
@@ -124,6 +124,7 @@ def train(config: TrainConfig, watcher: Watcher = Watcher()) -> TrainResult:
         model = build_model(config, split.image_size, len(split.class_names))
         optimizer = build_optimizer(config, num_steps)
         optimizer.build(model.trainable_variables)
+    begin_run(model_dir, info)
 
     # Where an earlier call stopped.
     progress = checkpoints.restore_latest(model_dir, model, optimizer, watcher.note) or Progress()
@@ -133,37 +134,30 @@ def train(config: TrainConfig, watcher: Watcher = Watcher()) -> TrainResult:
 
     # The steps.
     run = _Run(config, strategy, model, optimizer, order, watcher)
+    forward = compiled(model)
     with _TensorBoard(model_dir) as board, _stop_requested() as stop:
-        batches = iter(distribute(strategy, reader, order))
+        batches = reading(split, distribute(strategy, reader, order))
         while progress.position.epoch < config.epochs:
-            finished = run.epoch(batches, progress, stop)
-            if not finished:
-                number = progress.position.epoch * order.steps_per_epoch + progress.position.step
-                checkpoints.save(model_dir, number, model, optimizer, progress)
-                raise TrainingInterrupted(
-                    f"stopped in epoch {progress.position.epoch + 1} after step {progress.position.step}; "
-                    f"saved in {model_dir}. The same command goes on from there."
-                )
-            line = {
-                "epoch": progress.position.epoch + 1,
-                "loss": progress.metrics.loss,
-                "accuracy": progress.metrics.accuracy,
-            }
-            if test_reader is not None:
-                probabilities, labels, _ = predict(model, test_reader)
-                figures = classify(probabilities, labels, split.class_names)
-                losses = example_losses(config.loss, tf.constant(labels), tf.constant(probabilities), 0.0)
-                line |= {
-                    "test_loss": float(tf.reduce_mean(losses)),
-                    "test_accuracy": figures.accuracy,
-                    "test_binary_accuracy": figures.binary_accuracy,
+            if run.epoch(batches, progress, stop):
+                line = {
+                    "epoch": progress.position.epoch + 1,
+                    "loss": progress.metrics.loss,
+                    "accuracy": progress.metrics.accuracy,
                 }
-            progress.history.append(line)
-            board.write(line)
-            watcher.note(_epoch_text(line, config.epochs))
-            progress.position = Position(progress.position.epoch + 1, 0)
-            progress.metrics = EpochMetrics()
-            checkpoints.save(model_dir, progress.position.epoch * order.steps_per_epoch, model, optimizer, progress)
+                if test_reader is not None:
+                    line |= _test_figures(config, forward, test_reader)
+                progress.history.append(line)
+                board.write(line)
+                watcher.note(_epoch_text(line, config.epochs))
+                progress.position = Position(progress.position.epoch + 1, 0)
+                progress.metrics = EpochMetrics()
+            number = progress.position.epoch * order.steps_per_epoch + progress.position.step
+            checkpoints.save(model_dir, number, model, optimizer, progress)
+            if stop.is_set() and number < num_steps:
+                raise TrainingInterrupted(
+                    f"stopped after step {number} of {num_steps}; saved in {model_dir}. "
+                    "The same command goes on from there."
+                )
 
     # What is kept.
     temporary = model_dir / f".tmp-{MODEL_FILE}"
@@ -207,10 +201,11 @@ def build_optimizer(config: TrainConfig, num_steps: int) -> keras.optimizers.Opt
         else:
             rate = keras.optimizers.schedules.CosineDecay(config.learning_rate, num_steps)
     if config.optimizer == "rmsprop":
-        return keras.optimizers.RMSprop(rate)
-    if config.optimizer == "sgd":
-        return keras.optimizers.SGD(rate, momentum=0.9, nesterov=True, weight_decay=config.weight_decay or None)
-    optimizer = keras.optimizers.AdamW(rate, weight_decay=config.weight_decay)
+        optimizer = keras.optimizers.RMSprop(rate, weight_decay=config.weight_decay)
+    elif config.optimizer == "sgd":
+        optimizer = keras.optimizers.SGD(rate, momentum=0.9, nesterov=True, weight_decay=config.weight_decay)
+    else:
+        optimizer = keras.optimizers.AdamW(rate, weight_decay=config.weight_decay)
     # Biases, and the scales and offsets of normalisations, are not pulled to 0 (He et al., "Bag of Tricks", 2019).
     optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
     return optimizer
@@ -237,13 +232,8 @@ class _Run:
         order: Order,
         watcher: Watcher,
     ) -> None:
-        self._config, self._order, self._watcher = config, order, watcher
-        augmentation = AugmentConfig(
-            rotation_degrees=config.rotation_degrees,
-            horizontal_flip=config.horizontal_flip,
-            crop_min_area=config.crop_min_area,
-            colour_jitter=config.colour_jitter,
-        )
+        self._order, self._watcher = order, watcher
+        augmentation = config.augment_config()
 
         def replica_step(batch: Batch, epoch: tf.Tensor, step: tf.Tensor) -> tf.Tensor:
             replica = tf.distribute.get_replica_context().replica_id_in_sync_group
@@ -303,9 +293,9 @@ class _Run:
     def _collect(self, pending: list[tf.Tensor], progress: Progress) -> None:
         for loss_sum, correct in (sums.numpy() for sums in pending):
             if loss_sum != loss_sum:
-                raise TrainingError(
-                    f"the loss is no number (NaN) in epoch {progress.position.epoch + 1} near step "
-                    f"{progress.position.step}; the last checkpoint is good. Try a smaller --learning_rate."
+                raise TrainingError(  # a run is a function of its options, so going on would end here again
+                    f"the loss is no number (NaN) in epoch {progress.position.epoch + 1}, by step "
+                    f"{progress.position.step}. Try a smaller --learning_rate, in another --model_dir."
                 )
             progress.metrics.loss_sum += float(loss_sum)
             progress.metrics.num_correct += float(correct)
@@ -365,6 +355,17 @@ def _open_test(config: TrainConfig) -> Reader | None:
         return open_reader(config.dataset_dir, "test", config.reader)[0]
     except UsageError:
         return None  # a data set without a split `test` is trained on all the same
+
+
+def _test_figures(config: TrainConfig, forward: Callable[[tf.Tensor], tf.Tensor], reader: Reader) -> dict[str, float]:
+    probabilities, labels, _ = predict(forward, reader)
+    figures = classify(probabilities, labels, reader.split.class_names)
+    losses = example_losses(config.loss, tf.constant(labels), tf.constant(probabilities), 0.0)
+    return {
+        "test_loss": float(tf.reduce_mean(losses)),
+        "test_accuracy": figures.accuracy,
+        "test_binary_accuracy": figures.binary_accuracy,
+    }
 
 
 def _epoch_text(line: dict[str, Any], num_epochs: int) -> str:

@@ -10,6 +10,8 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
+import json
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +19,14 @@ import keras
 
 import simimg.models  # noqa: F401 - its layers have to be registered before a model that has them is loaded
 from simimg.errors import ModelError, UsageError
-from simimg.input import Split
+from simimg.input import Reader, Split
 from simimg.training.config import TrainConfig
-from tfrecords.format.files import read_json, write_json
+from tfrecords.format.files import file_sha256, read_json, write_json
 from tfrecords.format.layout import Layout
+from tfrecords.format.metadata import INFO_FILE
 from tfrecords.options import to_json
 
-__all__ = ["RunInfo", "load_model", "load_run", "open_run"]
+__all__ = ["RunInfo", "begin_run", "check_run", "load_model", "load_run"]
 
 _CONFIG_FILE = "config.json"
 MODEL_FILE = "model.keras"
@@ -31,51 +34,67 @@ MODEL_FILE = "model.keras"
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class RunInfo:
-    """What a model needs to be told to be used again: how pictures are prepared, and what its outputs mean."""
+    """What a model needs to be told to be used again: how pictures are prepared, and what its outputs mean.
+
+    `dataset_sha256` is of all the shards' checksums; `shuffle` is uniform, or buffered where the shards were streamed.
+    """
 
     image_size: int
     resize: str
     class_names: tuple[str, ...]
-    source_sha256: str
+    dataset_sha256: str
+    shuffle: str
     config: dict[str, Any]
 
 
-def open_run(model_dir: Path, config: TrainConfig, split: Split) -> RunInfo:
-    """Creates the run's folder, or checks that what is there is of the same run.
+def check_run(model_dir: Path, config: TrainConfig, reader: Reader) -> RunInfo:
+    """Returns what describes the run, after checking that the folder has no other one.
 
     Raises:
         UsageError: the folder has a run with other options, or on another data set; names the difference.
     """
+    split = reader.split
     layout = Layout.load(split.dataset_dir) if Layout.exists(split.dataset_dir) else None
     info = RunInfo(
         image_size=split.image_size,
         resize=layout.config["resize"] if layout else "stretch",
         class_names=split.class_names,
-        source_sha256=layout.source_sha256 if layout else "",
+        dataset_sha256=_dataset_sha256(split, layout),
+        shuffle="buffered" if reader.kind == "stream" else "uniform",
         config=to_json(config),
     )
-    path = model_dir / _CONFIG_FILE
-    if not path.exists():
-        try:
-            model_dir.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise UsageError(f"--model_dir={model_dir} cannot be made: {error.strerror}.") from None
-        write_json(path, dataclasses.asdict(info))
+    if not (model_dir / _CONFIG_FILE).exists():
         return info
     there = load_run(model_dir)
-    wanted = config.determining()
     differing = [
         f"--{key}={there.config.get(key)} there, {value} now"
-        for key, value in wanted.items()
+        for key, value in config.determining().items()
         if there.config.get(key) != value
     ]
-    if dataclasses.replace(there, config={}) != dataclasses.replace(info, config={}):
+    if there.shuffle != info.shuffle:
+        differing.append(f"a {there.shuffle} shuffle there, a {info.shuffle} one now (see --reader)")
+    if dataclasses.replace(there, config={}, shuffle="") != dataclasses.replace(info, config={}, shuffle=""):
         differing.append("the data set is another")
     if differing:
         raise UsageError(
             f"{model_dir} has another run: {'; '.join(differing)}. Choose another --model_dir, or remove it."
         )
     return info
+
+
+def begin_run(model_dir: Path, info: RunInfo) -> None:
+    """Creates the run's folder, unless it is there.
+
+    Raises:
+        UsageError: it cannot be made.
+    """
+    if (model_dir / _CONFIG_FILE).exists():
+        return
+    try:
+        model_dir.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"--model_dir={model_dir} cannot be made: {error.strerror}.") from None
+    write_json(model_dir / _CONFIG_FILE, dataclasses.asdict(info))
 
 
 def load_run(model_dir: Path) -> RunInfo:
@@ -109,3 +128,10 @@ def load_model(model_dir: Path) -> tuple[keras.Model, RunInfo]:
             f"{model_dir} has no {MODEL_FILE}: its training is not finished. Give the same `simimg train` again."
         )
     return keras.saving.load_model(path, compile=False), info
+
+
+def _dataset_sha256(split: Split, layout: Layout | None) -> str:
+    if layout is None:
+        return file_sha256(split.dataset_dir / INFO_FILE)
+    shards = {name: [shard.sha256 for shard in shards] for name, shards in layout.splits.items()}
+    return hashlib.sha256(json.dumps(shards, sort_keys=True).encode()).hexdigest()

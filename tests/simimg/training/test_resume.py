@@ -148,9 +148,7 @@ def test_scalars_for_tensorboard(undisturbed: loop.TrainResult) -> None:
         assert scalars[run, tag] == pytest.approx([line[name] for line in undisturbed.history], abs=1e-6)
 
 
-def test_the_network_learns(datasets: dict[str, Path], tmp_path: Path) -> None:
-    options = {"optimizer": "adamw", "learning_rate": 1e-3, "loss": "categorical"}
-    result = train(config(datasets["raw"], tmp_path / "run", preset="tutorial", epochs=30, **options))
+def test_a_network_learns(datasets: dict[str, Path], tmp_path: Path) -> None:
+    result = train(config(datasets["raw"], tmp_path / "run", preset="lite0", resolution=32, epochs=2))
     assert result.test_accuracy is not None
-    assert result.test_accuracy > 0.75  # one in three is right by chance
-    assert result.train_accuracy > 0.9
+    assert result.test_accuracy > 0.9  # one in three is right by chance
