@@ -1,0 +1,383 @@
+"""The edge: flags to options and back, help, mistakes, exit codes, and what goes to which stream."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import json
+import math
+import os
+import subprocess
+import sys
+import types
+import typing
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from simimg import __version__, cli
+from simimg.commands.console import Result
+from simimg.errors import CheckpointError, DataError, Interrupted, TrainingInterrupted, UsageError
+from tfrecords.options import option
+
+ROOT = Path(__file__).parents[2]
+Run = Callable[..., tuple[int, str, str]]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ToyOptions:
+    """Every kind of option there is."""
+
+    source: Path = option("Where it comes from.")
+    items: tuple[str, ...] = option("What is taken.", (), positional=True)
+    count: int = option("How often.", 3)
+    share: float = option("How much.", 0.5)
+    title: str = option("What it is called.", "plain")
+    names: tuple[str, ...] = option("Who is there.", ())
+    colour: str = option("How it looks.", "red", choices=("red", "green"))
+    shiny: bool = option("Whether it shines.", True)
+    target: Path | None = option("Where it goes.", None)
+
+
+@pytest.fixture
+def toy(monkeypatch: pytest.MonkeyPatch) -> types.ModuleType:
+    """A command `toy` whose result is its options."""
+    module = types.ModuleType("simimg.commands.toy", "Do nothing.\n\nExample: simimg toy --source=here\n")
+    module.__dict__["Options"] = ToyOptions
+    module.__dict__["run"] = lambda options: Result(values={"options": repr(options)}, text=f"{options}\n\n")
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    monkeypatch.setitem(cli.COMMANDS, "toy", "Do nothing.")
+    return module
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str]) -> Run:
+    """Runs a command line in this process; returns its exit code, standard output and standard error."""
+
+    def call(*arguments: str) -> tuple[int, str, str]:
+        capsys.readouterr()
+        code = cli.main(arguments)
+        return code, *capsys.readouterr()
+
+    return call
+
+
+def check_mistake(answer: tuple[int, str, str], *words: str) -> None:
+    """Checks that an answer is what a usage error should be."""
+    code, out, err = answer
+    assert code == 1
+    assert out == ""
+    assert err.startswith("simimg: ")
+    assert "Traceback" not in err
+    assert "--help" in err.splitlines()[-1]  # what to do
+    for word in words:
+        assert word in err
+
+
+# Help
+
+
+def test_overview(run: Run) -> None:
+    for arguments in (["--help"], ["-h"], ["help"], []):
+        code, out, err = run(*arguments)
+        assert code == (0 if arguments else 1)
+        assert err == ""
+        for name, summary in cli.COMMANDS.items():
+            assert f"  {name} " in out
+            assert summary in out
+
+
+@pytest.mark.parametrize("name", cli.COMMANDS)
+def test_help_of_a_command(run: Run, name: str) -> None:
+    module = importlib.import_module(f"simimg.commands.{name}")
+    assert (module.__doc__ or "").splitlines()[0] == cli.COMMANDS[name]
+    answers = {run(*arguments) for arguments in ([name, "--help"], [name, "-h"], ["help", name])}
+    ((code, out, err),) = answers
+    assert (code, err) == (0, "")
+    assert out.startswith(f"simimg {name}: {cli.COMMANDS[name]}\n")
+    assert "--json" in out
+    squeezed = " ".join(out.split())
+    for field in dataclasses.fields(module.Options):
+        assert " ".join(field.metadata["help"].split()) in squeezed
+        assert field.metadata["help"].endswith(".")
+        if not field.metadata["positional"]:
+            assert f"--{field.name}" in out or f"--[no]{field.name}" in out
+    assert max(map(len, out.splitlines())) <= 120
+
+
+def test_help_says_what_a_flag_takes_and_what_it_is_without(toy: types.ModuleType, run: Run) -> None:
+    _, out, _ = run("toy", "--help")
+    lines = {line.split()[0]: " ".join(line.split()) for line in out.splitlines() if line.startswith("  ")}
+    assert "Usage: simimg toy --source=PATH [--flags]" in out
+    assert lines["--source=PATH"] == "--source=PATH Where it comes from. Required."
+    assert lines["ITEM..."] == "ITEM... What is taken."
+    assert lines["--count=N"] == "--count=N How often. [3]"
+    assert lines["--share=X"] == "--share=X How much. [0.5]"
+    assert lines["--colour=red|green"] == "--colour=red|green How it looks. [red]"
+    assert lines["--[no]shiny"] == "--[no]shiny Whether it shines. [true]"
+    assert lines["--target=PATH"] == "--target=PATH Where it goes."
+
+
+def test_help_imports_nothing_that_is_slow() -> None:
+    """In a clean process: `simimg --help`, `--version` and a misspelt command are answered at once."""
+    code = (
+        "import sys\nfrom simimg.cli import main\n"
+        "codes = [main(['--help']), main(['--version']), main(['trian'])]\n"
+        "print(codes, sorted({'tensorflow', 'keras', 'numpy', 'PIL', 'pyarrow'} & set(sys.modules)))"
+    )
+    done = python("-c", code)
+    assert done.stdout.splitlines()[-1] == "[0, 0, 1] []"
+    assert f"simimg {__version__}" in done.stdout
+
+
+def test_module_is_the_command() -> None:
+    done = python("-m", "simimg", "convert", "--image_dir=/nowhere", "--json")
+    assert done.returncode == 1
+    assert done.stdout == ""
+    assert done.stderr.startswith("simimg: --image_dir=/nowhere does not exist.")
+
+
+def python(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )
+
+
+# Mistakes
+
+
+def test_mistakes(toy: types.ModuleType, run: Run) -> None:
+    check_mistake(run("trian"), "there is no command 'trian'", "Did you mean 'train'?", "simimg --help")
+    check_mistake(run("frobnicate"), "there is no command 'frobnicate'")
+    check_mistake(run("toy", "--source=a", "--cuont=3"), "'cuont'", "count", "simimg toy --help")
+    check_mistake(run("toy", "--source=a", "--count=many"), "--count=many")
+    check_mistake(run("toy", "--source=a", "--colour=blue"), "--colour=blue", "red", "green")
+    check_mistake(run("toy", "--source=a", "--share=1,5"), "--share=1,5")
+    check_mistake(run("toy", "--source=a", "--noshiny=3"), "noshiny")
+    check_mistake(run("toy", "--count=3"), "--source=PATH is required: where it comes from.")
+    check_mistake(run("toy", "--source"), "source")
+
+
+@pytest.mark.parametrize("name", [name for name in cli.COMMANDS if name != "search"])
+def test_an_argument_that_nobody_takes(run: Run, name: str) -> None:
+    check_mistake(run(name, "stray"), "unexpected argument 'stray'", "--NAME=VALUE")
+
+
+@pytest.mark.parametrize("name", cli.COMMANDS)
+def test_an_unknown_flag(run: Run, name: str) -> None:
+    check_mistake(run(name, "--frobnicate=3"), "frobnicate", f"simimg {name} --help")
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["convert", "verify", "train", "evaluate", "index", "search"],
+)
+def test_what_is_required(run: Run, name: str) -> None:
+    check_mistake(run(name), "is required: ")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["train", "--dataset_dir=/nowhere"], "--dataset_dir=/nowhere is not a folder"),
+        (["train", "--dataset_dir=/nowhere", "--epochs=0"], "--epochs=0: should be 1 or more"),
+        (["train", "--dataset_dir=/nowhere", "--preset=huge"], "--preset=huge"),
+        (["evaluate", "--dataset_dir=/nowhere", "--model_dir=/nowhere"], "--dataset_dir=/nowhere is not a folder"),
+        (["verify", "--dataset_dir=/nowhere"], "--dataset_dir=/nowhere is not a folder"),
+        (["convert", "--image_dir=/nowhere"], "--image_dir=/nowhere does not exist"),
+        (["convert", "--image_dir=/", "--image_size=0"], "--image_size=0: should be 1..4096 px"),
+        (["index", "--index_dir=/nowhere"], "name one source"),
+        (["search", "--index_dir=/nowhere", "--k=0", "a.jpg"], "--k=0: should be 1 or more"),
+    ],
+)
+def test_values_that_cannot_be_used(run: Run, arguments: list[str], words: str) -> None:
+    check_mistake(run(*arguments), words)
+
+
+# Exit codes and streams
+
+
+@pytest.mark.parametrize(
+    ("raised", "code", "words"),
+    [
+        (UsageError("--k=0: should be 1."), 1, "simimg: --k=0: should be 1.\nSee: simimg toy --help\n"),
+        (DataError("a.tfrecord is missing."), 3, "simimg: a.tfrecord is missing.\n"),
+        (CheckpointError("none is sound."), 3, "simimg: none is sound.\n"),
+        (TrainingInterrupted("stopped."), 130, "simimg: stopped.\n"),
+        (Interrupted("stopped."), 130, "simimg: stopped.\n"),
+        (KeyboardInterrupt(), 130, "simimg: interrupted.\n"),
+    ],
+)
+def test_errors_become_exit_codes(
+    toy: types.ModuleType, run: Run, raised: BaseException, code: int, words: str
+) -> None:
+    def fail(options: ToyOptions) -> Result:
+        raise raised
+
+    toy.__dict__["run"] = fail
+    assert run("toy", "--source=a", "--json") == (code, "", words)
+
+
+def test_a_bug_is_shown_with_its_traceback(toy: types.ModuleType, run: Run) -> None:
+    def fail(options: ToyOptions) -> Result:
+        raise ZeroDivisionError("nothing to divide by")
+
+    toy.__dict__["run"] = fail
+    code, out, err = run("toy", "--source=a")
+    assert (code, out) == (3, "")
+    assert "ZeroDivisionError: nothing to divide by" in err
+    assert f"a bug in simimg {__version__}" in err.splitlines()[-1]
+
+
+def test_streams(toy: types.ModuleType, run: Run) -> None:
+    """Standard output has one JSON object, or the text with one newline at its end, whatever goes on besides."""
+
+    def work(options: ToyOptions) -> Result:
+        sys.stderr.write("halfway\n")
+        return Result(values={"name": "Köln", "share": 0.5}, text="done\n\n", exit_code=2)
+
+    toy.__dict__["run"] = work
+    assert run("toy", "--source=a") == (2, "done\n", "halfway\n")
+    assert run("toy", "--source=a", "--json") == (2, '{"name": "Köln", "share": 0.5}\n', "halfway\n")
+
+
+def test_refused_files_make_exit_code_2(run: Run, tmp_path: Path) -> None:
+    """A real command, from flags to JSON: one of its files is no picture."""
+    for number in range(4):
+        (tmp_path / "photos" / "a").mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (20, 20), (number, 0, 0)).save(tmp_path / "photos" / "a" / f"{number}.png")
+    command = ["convert", f"--image_dir={tmp_path / 'photos'}", f"--data_dir={tmp_path / 'data'}", "--num_workers=1"]
+    assert run(*command, "--name=good")[0] == 0
+    (tmp_path / "photos" / "a" / "broken.png").write_bytes(b"no picture")
+    code, out, err = run(*command, "--name=bad", "--json")
+    values = json.loads(out)
+    assert out.count("\n") == 1
+    assert (code, values["num_refused"], values["num_examples"]) == (2, 1, 4)
+    assert "Traceback" not in err
+    dataset_dir = values["dataset_dir"]
+    code, out, _ = run("verify", f"--dataset_dir={dataset_dir}", "--json")
+    assert (code, json.loads(out)) == (0, {"ok": True, "num_examples": 4, "problems": []})
+    shard = next(Path(dataset_dir).glob("*train.tfrecord-00000*"))
+    shard.write_bytes(shard.read_bytes()[:-1])
+    code, out, _ = run("verify", f"--dataset_dir={dataset_dir}", "--json")
+    assert (code, json.loads(out)["ok"]) == (3, False)
+
+
+# Flags to options and back
+
+
+def given_to(module: types.ModuleType, arguments: list[str]) -> Any:
+    """Returns the options that `run` of a command gets; fails where it gets none."""
+    received: list[Any] = []
+
+    def receive(options: Any) -> Result:
+        received.append(options)
+        return Result(values={}, text="")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "run", receive)
+        assert cli.main([module.__name__.rpartition(".")[2], *arguments]) == 0
+    return received[0]
+
+
+def as_flag(name: str, value: Any) -> str:
+    """Writes a value as a person would type it."""
+    if isinstance(value, bool):
+        return f"--{name}" if value else f"--no{name}"
+    if isinstance(value, tuple):
+        return f"--{name}={','.join(value)}"
+    return f"--{name}={value}"
+
+
+WORDS = st.text(st.characters(codec="utf-8", exclude_characters=',"', exclude_categories=("Z", "C")), min_size=1)
+
+
+@given(
+    source=WORDS,
+    count=st.integers(-(2**62), 2**62),
+    share=st.floats(allow_nan=False),
+    title=st.text(st.characters(codec="utf-8")),
+    names=st.lists(WORDS, max_size=3).map(tuple),
+    items=st.lists(st.text(st.characters(codec="utf-8"), min_size=1), max_size=3).map(tuple),
+    colour=st.sampled_from(["red", "green"]),
+    shiny=st.booleans(),
+    target=st.none() | WORDS,
+)
+@example(
+    source="--x", count=-1, share=math.inf, title="=", names=("a=b",), items=("--count",), colour="red", shiny=True,
+    target=".",
+)  # fmt: skip
+@settings(deadline=None, max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_any_value_arrives_as_it_was_given(toy: types.ModuleType, **values: Any) -> None:
+    paths = {name: Path(values[name]) for name in ("source", "target") if values[name] is not None}
+    if any(str(path).startswith("~") for path in paths.values()):
+        return
+    expected = ToyOptions(**{**values, **paths})
+    arguments = [as_flag(name, value) for name, value in values.items() if name != "items" and value is not None]
+    assert given_to(toy, [*arguments, "--", *values["items"]]) == expected
+
+
+def test_home_is_expanded(toy: types.ModuleType) -> None:
+    options = given_to(toy, ["--source=~/photos", "--target=~/index", "a", "b"])
+    assert (options.source, options.target) == (Path.home() / "photos", Path.home() / "index")
+    assert options.items == ("a", "b")
+    assert given_to(toy, ["--source", "here"]) == ToyOptions(source=Path("here"))
+
+
+# What a command needs to be given, and what a flag needs beside it to be of use.
+BASE = {
+    "convert": {"image_dir": Path("photos")},
+    "verify": {"dataset_dir": Path("data")},
+    "train": {"dataset_dir": Path("data")},
+    "evaluate": {"dataset_dir": Path("data"), "model_dir": Path("model")},
+    "index": {"image_dir": Path("photos"), "index_dir": Path("index")},
+    "search": {"index_dir": Path("index")},
+}
+BESIDE = {
+    ("train", "resolution"): {"model": "lite0"},
+    ("train", "weights"): {"model": "lite0"},
+    ("index", "dataset_dir"): {"image_dir": None},
+}
+TEXTS = {("convert", "splits"): "train=0.5,test=0.5"}
+
+
+def flags_of_all_commands() -> Iterator[tuple[str, str]]:
+    for name in cli.COMMANDS:
+        for field in dataclasses.fields(importlib.import_module(f"simimg.commands.{name}").Options):
+            if not field.metadata["positional"]:
+                yield name, field.name
+
+
+def other_value(name: str, field: dataclasses.Field[Any], kind: Any) -> Any:
+    """Returns a value of the field's kind that is not its default."""
+    if field.metadata["choices"]:
+        return next(choice for choice in field.metadata["choices"] if choice != field.default)
+    if kind is bool:
+        return not field.default
+    if kind is Path or Path in typing.get_args(kind):
+        return Path("some where/else")
+    values = {int: 7, float: 0.25, str: TEXTS.get((name, field.name), "other"), tuple[str, ...]: ("one", "two")}
+    return values[kind]
+
+
+@pytest.mark.parametrize(("name", "flag"), list(flags_of_all_commands()))
+def test_every_flag_of_every_command(name: str, flag: str) -> None:
+    module = importlib.import_module(f"simimg.commands.{name}")
+    field = next(field for field in dataclasses.fields(module.Options) if field.name == flag)
+    value = other_value(name, field, typing.get_type_hints(module.Options)[flag])
+    assert value != field.default
+    wanted = {**BASE.get(name, {}), **BESIDE.get((name, flag), {}), flag: value}
+    arguments = [as_flag(key, part) for key, part in wanted.items() if part is not None]
+    if name == "search":
+        arguments.append("query.jpg")
+    assert getattr(given_to(module, arguments), flag) == value
