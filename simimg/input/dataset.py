@@ -17,7 +17,6 @@ from simimg.errors import DataError, UsageError
 from tfrecords.format.files import read_json
 from tfrecords.format.layout import Layout, Offsets
 from tfrecords.format.metadata import INFO_FILE, is_tfds_folder
-from tfrecords.format.naming import shard_name
 
 __all__ = ["Batch", "Shard", "Split", "open_split", "reading"]
 
@@ -125,9 +124,10 @@ def _own(dataset_dir: Path, split: str) -> Split:
 def _foreign(dataset_dir: Path, split: str) -> Split:
     info = read_json(dataset_dir / INFO_FILE, "the data set's TFDS metadata")
     features = read_json(dataset_dir / "features.json", "the data set's TFDS metadata")
-    lengths = {entry["name"]: [int(n) for n in entry.get("shardLengths", ())] for entry in info.get("splits", ())}
-    _check_split(dataset_dir, split, list(lengths))
     try:
+        entries = {entry["name"]: entry for entry in info.get("splits", ())}
+        _check_split(dataset_dir, split, list(entries))
+        shards = _foreign_shards(dataset_dir, info["name"], entries[split])
         by_name = features["featuresDict"]["features"]
         encoding, shape = _image_feature(by_name["image"])
         num_classes = int(by_name["label"]["classLabel"]["numClasses"])
@@ -138,14 +138,13 @@ def _foreign(dataset_dir: Path, split: str) -> Split:
             or shape[2] != 3
         ):
             raise ValueError(f"image shape {shape}, file format {info.get('fileFormat')}")
-    except (KeyError, ValueError, TypeError) as error:
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise DataError(
             f"{dataset_dir}: simimg reads TFRecords with a square RGB `image` of one size and a class `label`; "
-            f"this has another form ({error}). Export its pictures to folders and use `simimg convert`."
+            f"this has another form ({error!r}). Export its pictures to folders and use `simimg convert`."
         ) from None
     labels = dataset_dir / "label.labels.txt"
     names = labels.read_text().splitlines() if labels.is_file() else [str(label) for label in range(num_classes)]
-    count = len(lengths[split])
     return Split(
         dataset_dir=dataset_dir,
         name=info["name"],
@@ -153,13 +152,30 @@ def _foreign(dataset_dir: Path, split: str) -> Split:
         encoding=encoding,
         image_size=shape[0],
         class_names=tuple(names),
-        shards=tuple(
-            Shard(dataset_dir / shard_name(info["name"], split, number, count), length)
-            for number, length in enumerate(lengths[split])
-        ),
+        shards=shards,
         offsets=None,
         has_id="id" in by_name and by_name["id"].get("tensor", {}).get("dtype") == "int64",
     )
+
+
+def _foreign_shards(dataset_dir: Path, name: str, entry: dict[str, Any]) -> tuple[Shard, ...]:
+    # The template's variables are those of tensorflow_datasets/core/naming.py.
+    template = entry.get("filepathTemplate") or "{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}"
+    lengths = [int(length) for length in entry.get("shardLengths", ())]
+    count = f"{len(lengths):05d}"
+    shards = []
+    for index, length in enumerate(lengths):
+        number = f"{index:05d}"
+        file = template.format(
+            DATASET=name,
+            SPLIT=entry["name"],
+            FILEFORMAT="tfrecord",
+            SHARD_INDEX=number,
+            NUM_SHARDS=count,
+            SHARD_X_OF_Y=f"{number}-of-{count}",
+        )
+        shards.append(Shard(dataset_dir / file, length))
+    return tuple(shards)
 
 
 def _image_feature(feature: dict[str, Any]) -> tuple[str, list[int]]:

@@ -1,0 +1,228 @@
+"""Every option of a run changes the run, and what cannot be used is refused before a folder is made."""
+
+import dataclasses
+import itertools
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+from PIL import Image
+
+from simimg import models
+from simimg.errors import UsageError
+from simimg.training import TrainConfig, load_model, loop, train
+from simimg.training.loop import build_model, build_optimizer
+from tfrecords.convert import ConvertConfig, convert
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Data sets of 8 px: `two` classes of 8 pictures without a split test, the same dealt anew, `one` class."""
+    folder = tmp_path_factory.mktemp("tiny")
+    rng = np.random.default_rng(0)
+    for name in ("a", "b"):
+        for number in range(8):
+            path = folder / "photos" / name / f"{number}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(rng.integers(0, 256, (8, 8, 3), np.uint8)).save(path)
+
+    def converted(name: str, **changes: Any) -> Path:
+        options = {"image_dir": folder / "photos", "data_dir": folder, "image_size": 8, "num_workers": 1, **changes}
+        return convert(ConvertConfig(name=name, **options)).dataset_dir
+
+    return {
+        "two": converted("two", splits="train=1"),
+        "dealt_anew": converted("dealt_anew", splits="train=1", seed=1),
+        "one": converted("one", splits="train=1", categories=("a",)),
+    }
+
+
+@pytest.fixture
+def tiny_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Has any model be a convolution and a softmax, which are compiled in no time."""
+
+    def build(config: TrainConfig, image_size: int, num_classes: int) -> keras.Model:
+        pixels = keras.Input((image_size, image_size, 3))
+        x = keras.layers.Rescaling(1 / 255)(pixels)
+        x = keras.layers.Flatten()(keras.layers.Conv2D(4, 3, activation="relu")(x))
+        return keras.Model(pixels, keras.layers.Dense(num_classes, activation="softmax")(x))
+
+    monkeypatch.setattr(loop, "build_model", build)
+
+
+BASE: dict[str, Any] = {
+    "preset": "tutorial",
+    "epochs": 1,
+    "global_batch_size": 8,
+    "optimizer": "adamw",
+    "learning_rate": 0.01,
+    "label_smoothing": 0.0,
+    "rotation_degrees": 10.0,
+    "num_devices": 1,
+}
+CHANGES: dict[str, Any] = {
+    "epochs": 2,
+    "global_batch_size": 4,
+    "optimizer": "sgd",
+    "learning_rate": 0.02,
+    "schedule": "cosine",
+    "weight_decay": 0.1,
+    "loss": "categorical",
+    "label_smoothing": 0.2,
+    "rotation_degrees": 20.0,
+    "horizontal_flip": True,
+    "crop_min_area": 0.5,
+    "colour_jitter": 0.3,
+    "seed": 1,
+    "reader": "stream",
+}
+
+
+def run(dataset_dir: Path, model_dir: Path, **changes: Any) -> list[np.ndarray]:
+    """Returns the weights that a run ends with."""
+    given = {**BASE, "dataset_dir": dataset_dir, "model_dir": model_dir, **changes}
+    train(TrainConfig.with_preset(given))
+    weights: list[np.ndarray] = load_model(model_dir)[0].get_weights()
+    return weights
+
+
+def equal(mine: list[np.ndarray], theirs: list[np.ndarray]) -> bool:
+    return all(np.allclose(a, b, rtol=0, atol=1e-7) for a, b in zip(mine, theirs, strict=True))
+
+
+def test_every_option_changes_what_is_learned(tiny: dict[str, Path], tiny_model: None, tmp_path: Path) -> None:
+    numbers = itertools.count()
+
+    def weights(**changes: Any) -> list[np.ndarray]:
+        return run(tiny["two"], tmp_path / str(next(numbers)), **changes)
+
+    base = weights()
+    assert equal(base, weights())  # the same options, the same run
+    without_effect = [name for name, value in CHANGES.items() if equal(base, weights(**{name: value}))]
+    assert not without_effect
+    for optimizer in ("sgd", "rmsprop"):
+        decayed, plain = (weights(optimizer=optimizer, weight_decay=decay) for decay in (0.1, 0.0))
+        assert not equal(decayed, plain), f"{optimizer} has no weight decay"
+
+
+def test_no_option_is_left_out() -> None:
+    decided_elsewhere = {"model", "weights", "resolution"}  # the next test
+    determining = TrainConfig(dataset_dir=Path()).determining()
+    assert set(determining) == set(CHANGES) - {"reader"} | decided_elsewhere
+
+
+def test_options_of_the_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    def built(**changes: Any) -> Any:
+        return build_model(TrainConfig(dataset_dir=Path(), **changes), 64, 3)
+
+    assert [built(model=name).name for name in ("tutorial", "small")] == ["tutorial", "small"]
+    monkeypatch.setattr(models, "lite0", lambda *arguments, **options: (arguments, options))
+    assert built(model="lite0") == ((64, 3), {"weights": "imagenet", "resolution": None})
+    assert built(model="lite0", weights="none") == ((64, 3), {"weights": None, "resolution": None})
+    assert built(model="lite0", resolution=128) == ((64, 3), {"weights": "imagenet", "resolution": 128})
+    assert built(model="lite0", resolution=32) == ((64, 3), {"weights": "imagenet", "resolution": 64})
+
+
+@pytest.mark.parametrize("num_steps", [1, 2, 20, 1000])
+def test_the_cosine_schedule(num_steps: int) -> None:
+    """It warms up for 5 % of the steps, reaches the peak, and ends near 0; a run of one step is not lost."""
+    optimizer = build_optimizer(TrainConfig(dataset_dir=Path(), learning_rate=0.5), num_steps)
+    rates = []
+    for step in range(num_steps):
+        optimizer.iterations.assign(step)
+        rates.append(float(optimizer.learning_rate))
+    warm_up = round(0.05 * num_steps)
+    assert max(rates) == rates[warm_up] == pytest.approx(0.5)
+    assert rates[:warm_up] == pytest.approx([0.5 * step / warm_up for step in range(warm_up)])
+    rest = num_steps - warm_up
+    expected = [0.25 * (1 + np.cos(np.pi * step / rest)) for step in range(rest)]
+    assert rates[warm_up:] == pytest.approx(expected, abs=1e-6)
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "sgd", "rmsprop"])
+def test_weight_decay_spares_biases_and_normalisations(optimizer: str) -> None:
+    pixels = keras.Input((4,))
+    model = keras.Model(pixels, keras.layers.BatchNormalization()(keras.layers.Dense(3)(pixels)))
+    config = TrainConfig(
+        dataset_dir=Path(), optimizer=optimizer, weight_decay=0.5, learning_rate=0.1, schedule="constant"
+    )
+    built = build_optimizer(config, 10)
+    built.build(model.trainable_variables)
+    for variable in model.trainable_variables:
+        variable.assign(np.ones(variable.shape))
+    built.apply([np.zeros(variable.shape, np.float32) for variable in model.trainable_variables])
+    after = {variable.name: float(variable.numpy().max()) for variable in model.trainable_variables}
+    assert after == pytest.approx({"kernel": 0.95, "bias": 1.0, "gamma": 1.0, "beta": 1.0})
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"epochs": 0}, "--epochs=0: should be 1 or more"),
+        ({"global_batch_size": 0}, "--global_batch_size=0: should be 1 or more"),
+        ({"learning_rate": 0.0}, "--learning_rate=0.0: should be above 0"),
+        ({"learning_rate": float("nan")}, "--learning_rate=nan: should be above 0"),
+        ({"label_smoothing": 1.0}, "--label_smoothing=1.0"),
+        ({"weight_decay": -1.0}, "--weight_decay=-1.0"),
+        ({"num_devices": -1}, "--num_devices=-1"),
+        ({"seed": -1}, "--seed=-1: should be 0..4294967295"),
+        ({"seed": 2**32}, "--seed=4294967296: should be 0..4294967295"),
+        ({"optimizer": "adam"}, "--optimizer=adam: should be one of adamw, sgd, rmsprop"),
+        ({"rotation_degrees": 200.0}, "--rotation_degrees=200.0: should be 0..180"),
+        ({"crop_min_area": 0.0}, "--crop_min_area=0.0"),
+        ({"colour_jitter": 2.0}, "--colour_jitter=2.0"),
+        ({"resolution": 128}, "--resolution=128: only --model=lite0"),
+        ({"weights": "none"}, "--weights=none: only --model=lite0"),
+    ],
+)
+def test_values_that_cannot_be_used(changes: dict[str, Any], words: str) -> None:
+    with pytest.raises(UsageError, match=words):
+        TrainConfig(dataset_dir=Path(), **changes)
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "words"),
+    [
+        ("one", {}, "has one class, 'a'; a classifier needs two"),
+        ("two", {"global_batch_size": 17}, "--global_batch_size=17 is more than the 16 training examples"),
+        ("two", {"global_batch_size": 5, "num_devices": 2}, "cannot be divided among 2 replicas"),
+        ("two", {"preset": "small"}, "image_size should be at least 32"),
+    ],
+)
+def test_a_run_that_cannot_start_leaves_no_folder(
+    tiny: dict[str, Path], tmp_path: Path, name: str, changes: dict[str, Any], words: str
+) -> None:
+    with pytest.raises(UsageError, match=words):
+        run(tiny[name], tmp_path / "run", **changes)
+    assert not (tmp_path / "run").exists()
+
+
+def test_without_a_split_test(tiny: dict[str, Path], tiny_model: None, tmp_path: Path) -> None:
+    config = TrainConfig.with_preset({**BASE, "dataset_dir": tiny["two"], "model_dir": tmp_path / "run"})
+    result = train(config)
+    assert (result.test_accuracy, result.test_binary_accuracy) == (None, None)
+    assert set(result.history[0]) == {"epoch", "loss", "accuracy"}
+    assert result == train(config)  # from its folder
+
+
+def test_a_folder_keeps_to_its_examples(tiny: dict[str, Path], tiny_model: None, tmp_path: Path) -> None:
+    """The same photos dealt anew would be trained on that were tested on; a stream has another order."""
+    model_dir = tmp_path / "run"
+    run(tiny["two"], model_dir)
+    with pytest.raises(UsageError, match="has another run: the data set is another"):
+        run(tiny["dealt_anew"], model_dir)
+    with pytest.raises(UsageError, match="a uniform shuffle there, a buffered one now"):
+        run(tiny["two"], model_dir, reader="stream")
+    run(tiny["two"], model_dir, reader="mapped")  # the same order, read in another way
+    run(tiny["two"], model_dir, num_devices=2)
+
+
+def test_all_options_are_kept_beside_the_model(tiny: dict[str, Path], tiny_model: None, tmp_path: Path) -> None:
+    run(tiny["two"], tmp_path / "run")
+    info = load_model(tmp_path / "run")[1]
+    assert (info.image_size, info.resize, info.class_names) == (8, "stretch", ("a", "b"))
+    assert set(info.config) == {field.name for field in dataclasses.fields(TrainConfig)}
+    assert info.config["rotation_degrees"] == 10.0
+    assert info.config["model_dir"] == str(tmp_path / "run")
