@@ -112,7 +112,7 @@ def _parse(name: str, options: type, arguments: list[str]) -> tuple[dict[str, An
     try:
         _, *positional = values([f"simimg {name}", *arguments])
     except (flags.Error, ValueError) as error:  # ValueError: `--nojson=3`
-        raise UsageError(str(error).rstrip(".") + ".") from None
+        raise UsageError(str(error).removesuffix(" ?").rstrip(".") + ".") from None
     given = {
         field.name: _from_flag(values[field.name].value, kind)
         for field, kind in fields

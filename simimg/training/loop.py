@@ -214,7 +214,7 @@ def build_optimizer(config: TrainConfig, num_steps: int) -> keras.optimizers.Opt
 def distribute(strategy: tf.distribute.Strategy, reader: Reader, order: Order) -> tf.distribute.DistributedDataset:
     """Returns the training batches, each replica's on its device, the next ones on their way before they are needed."""
     options = tf.distribute.InputOptions(
-        experimental_fetch_to_device=bool(tf.config.list_physical_devices("GPU")),
+        experimental_fetch_to_device=bool(tf.config.get_visible_devices("GPU")),
         experimental_per_replica_buffer_size=2,
     )
     return strategy.distribute_datasets_from_function(lambda context: train_batches(reader, order), options)

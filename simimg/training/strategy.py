@@ -21,7 +21,7 @@ def make_strategy(num_devices: int = 0) -> tf.distribute.MirroredStrategy:
     Raises:
         UsageError: there are fewer GPUs, or TensorFlow has started with fewer CPU devices in this process.
     """
-    gpus = tf.config.list_physical_devices("GPU")
+    gpus = tf.config.get_visible_devices("GPU")
     if num_devices > len(gpus) > 0:
         raise UsageError(f"--num_devices={num_devices}: this machine has {len(gpus)} GPUs. Ask for at most so many.")
     if gpus:
