@@ -113,7 +113,7 @@ def train(config: TrainConfig, watcher: Watcher = Watcher()) -> TrainResult:
         return TrainResult(**{**values, "model_dir": model_dir})
     watcher.note(f"reading {split.num_examples:,} examples, {choice.kind}: {choice.reason}")
     watcher.note(
-        f"training on {strategy.num_replicas_in_sync} x {'GPU' if tf.config.list_physical_devices('GPU') else 'CPU'}, "
+        f"training on {strategy.num_replicas_in_sync} x {'GPU' if tf.config.get_visible_devices('GPU') else 'CPU'}, "
         f"batch {order.global_batch_size} in all, {order.per_replica_batch_size} a replica"
     )
 
