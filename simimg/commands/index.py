@@ -84,8 +84,9 @@ def _embed_folder(
         raise UsageError(f"--image_dir={image_dir} is not a folder. Name a folder of pictures.")
     found = walk(image_dir)
     paths = [path for path in found if Path(path).suffix.lower() in SUFFIXES]
+    pictured = set(paths)
     strays = [
-        (path, Refusal(Reason.UNKNOWN_SUFFIX, "not the name of a picture")) for path in found if path not in set(paths)
+        (path, Refusal(Reason.UNKNOWN_SUFFIX, "not the name of a picture")) for path in found if path not in pictured
     ]
     if not paths:
         raise UsageError(

@@ -8,13 +8,13 @@ from typing import Any
 
 from simimg.augment import AugmentConfig
 from simimg.errors import UsageError
+from simimg.input import READERS
 from simimg.presets import PRESETS, preset_options
 from tfrecords.options import check_choices, option
 
 __all__ = ["TrainConfig"]
 
 MODELS = ("small", "lite0", "tutorial")
-_READERS = ("auto", "resident", "mapped", "stream")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -50,7 +50,7 @@ class TrainConfig:
     crop_min_area: float = option("Photos are cropped to a share of their area drawn from this to 1; 1 is off.", 0.35)
     colour_jitter: float = option("Brightness, contrast and saturation vary by up to this share; 0 is off.", 0.4)
     seed: int = option("Start of the weights, order, augmentation and dropout.", 0)
-    reader: str = option("How shards are read; auto picks and says why.", "auto", choices=_READERS)
+    reader: str = option("How shards are read; auto picks and says why.", "auto", choices=READERS)
     num_devices: int = option("GPUs to train on, or CPU devices where there is no GPU; 0 is every GPU, or one CPU.", 0)
 
     def __post_init__(self) -> None:
