@@ -16,6 +16,7 @@ __all__ = [
     "printable",
     "shortened",
     "spread",
+    "storage",
     "ticks",
     "value_range",
 ]
@@ -52,6 +53,18 @@ def duration(seconds: float) -> str:
     if whole < 7200:
         return f"{whole // 60} min {whole % 60} s"
     return f"{whole // 3600} h {whole % 3600 // 60} min"
+
+
+def storage(num_bytes: int) -> str:
+    """Returns a number of bytes in the unit that suits it, of a thousand each: "812 B", "29.4 MB", "1.3 GB"."""
+    if num_bytes < 1000:
+        return f"{num_bytes} B"
+    value, unit = num_bytes / 1000, "kB"
+    for larger in ("MB", "GB", "TB"):
+        if value < 999.5:
+            break
+        value, unit = value / 1000, larger
+    return f"{value:.1f} {unit}" if value < 99.95 else f"{value:,.0f} {unit}"
 
 
 def printable(text: str) -> str:

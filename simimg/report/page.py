@@ -18,7 +18,7 @@ from simimg.report.figures import printable
 from simimg.report.sheet import Tile, png_bytes
 from simimg.report.style import STYLE
 
-__all__ = ["command", "data_uri", "escape", "page", "path_text", "tile_figure"]
+__all__ = ["command", "data_uri", "escape", "page", "path_text", "section", "tile_figure"]
 
 _JPEG_QUALITY = 82  # libjpeg's scale of 1..100
 _TILE_PX = 320  # twice the size at which a tile is shown
@@ -57,14 +57,14 @@ def data_uri(image: Image.Image, max_px: int, *, exact: bool = False) -> str:
     return f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}"
 
 
-def tile_figure(tile: Tile) -> str:
-    """Returns a picture with its caption."""
+def tile_figure(tile: Tile, max_px: int = _TILE_PX) -> str:
+    """Returns a picture, shrunk to at most `max_px` a side, with its caption."""
     if tile.image is None:
         shown = '<div class="mount empty"><span>no picture</span></div>'
     else:
         alt = ", ".join(filter(None, (tile.caption, tile.note, "the original" if tile.highlighted else "")))
         size = f'width="{tile.image.width}" height="{tile.image.height}"'
-        shown = f'<div class="mount"><img src="{data_uri(tile.image, _TILE_PX)}" alt="{escape(alt)}" {size}></div>'
+        shown = f'<div class="mount"><img src="{data_uri(tile.image, max_px)}" alt="{escape(alt)}" {size}></div>'
     found = '<span class="found">original</span>' if tile.highlighted else ""
     note = f'<span class="note">{escape(tile.note)} {found}</span>' if tile.note or found else ""
     marked = ' class="marked"' if tile.highlighted else ""
@@ -78,8 +78,14 @@ def command(text: str) -> str:
     return f'<div class="command"><pre><code>{words}</code></pre></div>'
 
 
-def page(title: str, body: str) -> str:
-    """Returns the whole HTML file around `body`, which is HTML already."""
+def section(title: str, facts: str, body: str) -> str:
+    """Returns a part of the page: its heading with facts beside it, which are HTML already, as `body` is."""
+    heading = escape(title[:1].upper() + title[1:])
+    return f"<section><header><div><h2>{heading}</h2>{facts}</div></header><div>{body}</div></section>"
+
+
+def page(title: str, body: str, style: str = "") -> str:
+    """Returns the whole HTML file around `body`, which is HTML already; `style` is CSS of this page alone."""
     digest = base64.b64encode(hashlib.sha256(_SCRIPT.encode()).digest()).decode()
     policy = f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{digest}'"
     return f"""<!DOCTYPE html>
@@ -90,7 +96,7 @@ def page(title: str, body: str) -> str:
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <meta name="color-scheme" content="light dark">
 <title>{escape(title)}</title>
-<style>{STYLE}</style>
+<style>{STYLE}{style}</style>
 </head>
 <body>
 {body}

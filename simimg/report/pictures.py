@@ -14,15 +14,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
-from matplotlib.ticker import PercentFormatter
 
 from simimg.report.figures import epoch_ticks, percent, points, shortened, spread, value_range
 from simimg.report.sheet import Tile, png_bytes, tile_sheet, write_bytes
 
-if TYPE_CHECKING:  # its module imports TensorFlow, which no picture needs
+if TYPE_CHECKING:  # matplotlib takes half a second; the classification's module imports TensorFlow
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
     from simimg.evaluation.classify import Classification
 
 __all__ = ["Tile", "confusion_matrix", "png_bytes", "tile_sheet", "training_curves"]
@@ -49,8 +48,7 @@ def confusion_matrix(classification: Classification, path: Path) -> None:
     size, totals = len(names), counts.sum(axis=1)
     cell = min(1.15, max(0.165, 8.0 / size))  # inches
     label_pt = min(12.0, max(6.5, cell * 30))
-    figure = Figure(figsize=(cell * size, cell * size), dpi=_DPI, facecolor=_PAPER)
-    FigureCanvasAgg(figure)
+    figure = _figure(cell * size, cell * size)
     axes = figure.add_axes((0.0, 0.0, 1.0, 1.0))
     shares = np.divide(counts, totals[:, None], out=np.zeros_like(counts), where=totals[:, None] > 0)
     edges = np.arange(size + 1) - 0.5
@@ -94,8 +92,7 @@ def training_curves(history: Sequence[dict[str, Any]], path: Path) -> None:
             missing or not finite are left out.
         path: the PNG file; its folder is made.
     """
-    figure = Figure(figsize=(11, 4.2), dpi=_DPI, facecolor=_PAPER)
-    FigureCanvasAgg(figure)
+    figure = _figure(11, 4.2)
     for axes, key, name in zip(figure.subplots(1, 2), ("loss", "accuracy"), ("Loss", "Accuracy"), strict=True):
         series = [
             (label, colour, points(history, prefix + key))
@@ -104,6 +101,16 @@ def training_curves(history: Sequence[dict[str, Any]], path: Path) -> None:
         _curve_panel(axes, name, [line for line in series if line[2]], share=key == "accuracy")
     figure.subplots_adjust(left=0.05, right=0.9, top=0.86, bottom=0.14, wspace=0.52)
     _save(figure, path)
+
+
+def _figure(width: float, height: float) -> Figure:
+    """An empty figure, in inches."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), dpi=_DPI, facecolor=_PAPER)
+    FigureCanvasAgg(figure)
+    return figure
 
 
 def _cell_colours(counts: np.ndarray, shares: np.ndarray) -> np.ndarray:
@@ -144,6 +151,8 @@ def _curve_panel(axes: Axes, name: str, series: list[tuple[str, str, list[tuple[
         ylim=(low, high), xlim=(epochs[0] - lonely, epochs[-1] + lonely), xticks=epoch_ticks(epochs[0], epochs[-1])
     )
     if share:
+        from matplotlib.ticker import PercentFormatter
+
         axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0, symbol=" %"))
     ends = spread([line[-1][1] for _, _, line in series], 0.075 * (high - low))
     for (label, colour, line), end in zip(series, ends, strict=True):

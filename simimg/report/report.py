@@ -16,7 +16,7 @@ from PIL import Image
 
 from simimg.report.figures import count_of, duration, mistaken, percent
 from simimg.report.headline import flow, headline, top
-from simimg.report.page import command, data_uri, escape, page, path_text, tile_figure
+from simimg.report.page import command, data_uri, escape, page, path_text, section, tile_figure
 from simimg.report.sheet import Tile, write_bytes
 from simimg.report.vectors import confusion_svg, curve_svgs
 
@@ -110,7 +110,7 @@ def _sections(content: ReportContent) -> str:
     for stage in content.stages:
         key = next((key for key in results if key in stage.name.lower()), "")
         facts = "".join(f"<p>{escape(fact)}</p>" for fact in (duration(stage.seconds), stage.figure) if fact)
-        sections.append(_section(stage.name, facts, command(stage.command) + results.pop(key, "")))
+        sections.append(section(stage.name, facts, command(stage.command) + results.pop(key, "")))
     titles = {
         "convert": "conversion",
         "train": "training",
@@ -118,19 +118,14 @@ def _sections(content: ReportContent) -> str:
         "search": "search",
         "index": "search",
     }
-    sections += [_section(titles[key], "", result) for key, result in results.items() if result]
+    sections += [section(titles[key], "", result) for key, result in results.items() if result]
     if content.machine:
         rows = "".join(
             f"<tr><th>{escape(key)}</th><td>{escape(value)}</td></tr>" for key, value in content.machine.items()
         )
         note = '<p class="quiet">Times and rates are of one run on this machine.</p>'
-        sections.append(_section("machine", "", f'<table class="machine"><tbody>{rows}</tbody></table>{note}'))
+        sections.append(section("machine", "", f'<table class="machine"><tbody>{rows}</tbody></table>{note}'))
     return "".join(sections)
-
-
-def _section(title: str, facts: str, body: str) -> str:
-    heading = escape(title[:1].upper() + title[1:])
-    return f"<section><header><div><h2>{heading}</h2>{facts}</div></header><div>{body}</div></section>"
 
 
 def _converted(content: ReportContent) -> str:

@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import matplotlib
 from PIL import Image, ImageDraw, ImageFont
 
 from simimg.report.figures import printable, shortened
@@ -113,6 +112,8 @@ def _text(
     text = printable(text)
     font: Any = ImageFont.load_default(size)
     if not all(character.isascii() or character in _ASCII_ONLY for character in text):
+        import matplotlib  # here, because it takes a quarter of a second, which most sheets need not wait
+
         font = ImageFont.truetype(Path(matplotlib.get_data_path(), "fonts/ttf/DejaVuSans.ttf"), round(size * 0.92))
     line, length = text, len(text)
     while draw.textlength(line, font) > width and length > 1:

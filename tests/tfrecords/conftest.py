@@ -99,7 +99,7 @@ def converted_raw(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Con
 
 def _converted(photos: Path, tmp_path_factory: pytest.TempPathFactory, encoding: str) -> Converted:
     config = ConvertConfig(
-        image_dir=photos,
+        image_dir=str(photos),
         data_dir=tmp_path_factory.mktemp(encoding),
         image_size=16,
         encoding=encoding,

@@ -1,43 +1,50 @@
-"""Converts a folder of pictures into a data set folder, with all cores, and goes on where an earlier call stopped.
+"""Converts a source of pictures into a data set folder, with all cores, and goes on where an earlier call stopped.
 
-On disk, for a data set `<data_dir>/<name>/1.0.0`:
+1. The source is listed, and a plan made from names and seed alone.
+2. Workers write the plan's shards, each with a receipt of what became of its files.
+3. Photos that are copies of each other are brought into one split: shards that gain or lose a record by that are put
+   together anew from the records that are there.
+4. Manifest, quarantine list and metadata are written, and the folder gets its name.
 
-    1.0.0.incomplete/      finished shards; renamed to 1.0.0 when everything is in it
-    .1.0.0.work/           lock, plan.json (what is being converted, and how), receipts of the finished shards
-
-So `1.0.0` is either complete or not there. A conversion is a pure function of its source and configuration: one worker
-or sixty-four, interrupted or not, the same bytes.
+A conversion is a pure function of its source and configuration: one worker or sixty-four, interrupted or not, here or
+on Apache Beam, the same bytes. `tfrecords.convert.target` says what is on disk meanwhile.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import fcntl
-import shutil
+import os
 import time
-from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
-import PIL
-from PIL import features
+import numpy as np
 
+from tfrecords.convert import pool
+from tfrecords.convert.assemble import AssembleTask, link_or_copy
 from tfrecords.convert.config import ConvertConfig
-from tfrecords.convert.plan import ShardPlan, make_plan
-from tfrecords.convert.pool import num_cores, run_pool
-from tfrecords.convert.quarantine import RefusedFile, write_quarantine
-from tfrecords.convert.sources import Source, printable, scan_folder
-from tfrecords.convert.split import assign_splits, find_copies, parse_splits
-from tfrecords.convert.worker import Outcome, Receipt, ShardTask, read_receipt
-from tfrecords.errors import ConversionError, Interrupted, UsageError
-from tfrecords.format.files import TEMPORARY, read_json, sync_dir, write_json
-from tfrecords.format.layout import Layout, Offsets, raw_offsets
-from tfrecords.format.manifest import OK, REFUSED, ManifestRow, read_manifest, write_manifest
+from tfrecords.convert.existing import LAYOUT_FILE, Existing, find_existing, listed_paths
+from tfrecords.convert.images import decoder_versions
+from tfrecords.convert.job import Job, Settled, make_job, select
+from tfrecords.convert.plan import PlannedShard, ShardPlan
+from tfrecords.convert.quarantine import write_quarantine
+from tfrecords.convert.receipts import Receipt, read_info, read_receipt
+from tfrecords.convert.result import ConvertSummary, check_refusals, make_manifest, refused_files, summarise
+from tfrecords.convert.sources import Source, open_source, printable
+from tfrecords.convert.target import Target
+from tfrecords.convert.worker import ShardTask
+from tfrecords.errors import ConversionError, DataError, Interrupted, UsageError
+from tfrecords.format.files import file_sha256
+from tfrecords.format.layout import Layout, Offsets, ShardInfo, raw_offsets
+from tfrecords.format.manifest import Manifest, write_manifest
 from tfrecords.format.metadata import write_metadata
+from tfrecords.format.naming import VERSION, dataset_dir, next_version, shard_name
 
-__all__ = ["ConvertProgress", "ConvertSummary", "convert"]
+__all__ = ["ConvertProgress", "convert"]
+
+_NOT_THERE = (
+    "{} is not there though its worker finished. Workers on other machines have to see --data_dir under the same path."
+)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -49,279 +56,286 @@ class ConvertProgress:
     num_refused: int
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class ConvertSummary:
-    """What a conversion did; `seconds` and `images_per_s` are of this call, `num_converted` the images it wrote."""
-
-    dataset_dir: Path
-    num_examples: int
-    splits: dict[str, int]
-    num_refused: int
-    reasons: dict[str, int]
-    seconds: float
-    images_per_s: float
-    num_converted: int
-    warnings: tuple[str, ...]
-
-
 def convert(config: ConvertConfig, *, progress: Callable[[ConvertProgress], None] = lambda _: None) -> ConvertSummary:
-    """Converts `config.image_dir` into the data set folder `config.dataset_dir`.
+    """Converts what `config` names into the data set folder `<data_dir>/<name>/1.0.0`.
 
-    A data set that is already there and was made from the same files (by name and size) with the same options is left
-    as it is. With more than one worker, a script that calls this has to do so under `if __name__ == "__main__":`.
+    A data set that is already there and was made from the same files with the same options is left as it is. With
+    `append`, files that it does not have are added in a new version (1.1.0), which shares the old shards. With more
+    than one worker, a script that calls this has to do so under `if __name__ == "__main__":`.
 
     Raises:
-        UsageError: the folder has no pictures, or the data set exists and differs; nothing was written.
-        ConversionError: the shards cannot be written, a worker died, or another conversion is at it.
+        UsageError: there are no pictures, or the data set exists and differs; nothing was written.
+        ConversionError: the shards cannot be written, a worker died, too many files were refused, or another
+            conversion is at it.
+        DataError: the data set that is there is damaged.
         Interrupted: Ctrl-C. What is finished stays, and the same call goes on.
     """
     start = time.perf_counter()
     config = config.resolved()
-    source = scan_folder(config.image_dir, config.categories)
-    final = config.dataset_dir
-    if final.exists():
-        layout = Layout.load(final)
-        _check_same(final, layout.config, layout.source_sha256, config, source)
-        shutil.rmtree(
-            final.with_name(f".{final.name}.work"), ignore_errors=True
-        )  # of a call that was killed at its end
-        return _summary(final, layout, read_manifest(final), time.perf_counter() - start, 0)
-
-    incomplete = final.with_name(f"{final.name}.incomplete")
-    work = final.with_name(f".{final.name}.work")
     try:
-        work.mkdir(parents=True, exist_ok=True)
-        with _locked(work / "lock", final):
-            _begin(work, incomplete, config, source)
-            plan = _plan(config, source)
-            tasks = _tasks(config, source, plan, incomplete, work / "receipts")
-            receipts, num_converted = _run(tasks, config.num_workers or num_cores(), progress)
-            if not any(receipt.info.num_examples for receipt in receipts.values()):
-                raise ConversionError(_nothing_left(source, receipts))
-            layout = _layout(config, source, plan, receipts)
-            rows = _finish(incomplete, layout, source, plan, receipts)
-            incomplete.rename(final)
-            sync_dir(final.parent)
-            shutil.rmtree(work)
+        if config.engine == "local" and config.num_workers != 1:
+            pool.start_server()  # gets ready while the files are listed
+        listed = source = open_source(config.image_dir, table=config.table, categories=config.categories)
+        existing = find_existing(config.data_dir, config.name)
+        if existing is not None:
+            existing.check_options(config)
+        if config.only:
+            source = _only(source, config.only)
+        if config.append:
+            source = _pending(source, existing, config)
+        elif existing is not None:
+            if config.only and len(source.paths) < len(existing.manifest):
+                raise UsageError(f"{existing.folder} is there already: give --append, too, to add what --only names.")
+            existing.check_source(source)
+        if existing is not None and not len(source.usable() if config.append else ()):
+            Target(existing.folder).remove_work()  # of a call that was killed at its end
+            return summarise(existing.folder, existing.layout, existing.manifest, start, 0, source.notes)
+        version = next_version(existing.layout.version) if existing is not None else VERSION
+        target = Target(dataset_dir(config.data_dir, config.name, version))
+        job = make_job(config, source, existing, listed)
+        with target.locked():
+            target.begin(config.determining(), decoder_versions())
+            return _convert(job, target, version, progress, start)
     except KeyboardInterrupt:
         raise Interrupted("interrupted; the same command goes on where it was.") from None
     except OSError as error:
         raise ConversionError(
-            f"{error.filename or final} cannot be written: {error.strerror or error}. What is finished stays; "
-            "make room or make the folder writable, and give the same command again, or choose another --data_dir."
+            f"{error.filename or config.data_dir} cannot be written: {error.strerror or error}. What is finished "
+            "stays; make room or make the folder writable, and give the same command again, or choose another "
+            "--data_dir."
         ) from None
-    return _summary(final, layout, rows, time.perf_counter() - start, num_converted)
 
 
-def _begin(work: Path, incomplete: Path, config: ConvertConfig, source: Source) -> None:
-    """Takes up what an earlier call left, or notes what is begun."""
-    plan_file = work / "plan.json"
-    receipts = work / "receipts"
-    if incomplete.is_dir() and plan_file.exists():
-        begun = read_json(plan_file, "an unfinished conversion; remove its folder and start again")
-        _check_same(incomplete, begun["config"], begun["source_sha256"], config, source)
-        if begun["versions"] != _versions():  # another decoder gives other pixels
-            raise UsageError(
-                f"{incomplete} was begun with {begun['versions']}; this is {_versions()}. "
-                "Install those again, or remove that folder."
-            )
-    else:  # begun afresh, perhaps after someone removed one of the two folders: what the other has is of no use
-        for folder in (receipts, incomplete):
-            shutil.rmtree(folder, ignore_errors=True)
-        begun = {"config": config.determining(), "source_sha256": source.sha256(), "versions": _versions()}
-        write_json(plan_file, begun)
-    receipts.mkdir(exist_ok=True)
-    incomplete.mkdir(exist_ok=True)
-    for leftover in incomplete.glob(f".*{TEMPORARY}*"):
-        leftover.unlink()
+def _only(source: Source, path: str) -> Source:
+    listed = listed_paths(path)
+    rows = [row for row, name in enumerate(source.paths) if printable(name) in listed]
+    if not rows:
+        raise UsageError(f"--only={path}: none of the {len(listed)} files that it lists is in {source.location}.")
+    return select(source, np.array(rows, np.int64))
 
 
-def _plan(config: ConvertConfig, source: Source) -> ShardPlan:
-    files = source.usable()
-    fractions = parse_splits(config.splits)
-    split_of = assign_splits(files, fractions, config.seed, find_copies(config.image_dir, files))
-    return make_plan(
-        config.name,
-        files,
-        split_of,
-        splits=tuple(fractions),
-        image_size=config.image_size,
-        encoding=config.encoding,
-        seed=config.seed,
-    )
-
-
-def _tasks(
-    config: ConvertConfig, source: Source, plan: ShardPlan, shard_dir: Path, receipt_dir: Path
-) -> list[ShardTask]:
-    return [
-        ShardTask(
-            planned=planned,
-            image_dir=config.image_dir,
-            paths=tuple(source.files[id].path for id in planned.ids),
-            labels=tuple(source.files[id].label for id in planned.ids),
-            shard_dir=shard_dir,
-            receipt_dir=receipt_dir,
-            image_size=config.image_size,
-            resize=config.resize,
-            encoding=config.encoding,
-            jpeg_quality=config.jpeg_quality,
+def _pending(source: Source, existing: Existing | None, config: ConvertConfig) -> Source:
+    if existing is None:
+        raise UsageError(
+            f"--append: there is no data set {config.name!r} in {config.data_dir} yet. Leave --append out to make it."
         )
-        for planned in plan.shards
-    ]
+    changed = existing.changed_paths(source)
+    if changed:
+        raise UsageError(
+            f"{existing.folder}: {len(changed):,} of its files have changed since, e.g. {changed[0]}. --append adds "
+            "files and changes none; put the old ones back, or convert all under another --name."
+        )
+    return select(source, existing.pending_rows(source))
 
 
-def _run(
-    tasks: list[ShardTask], num_workers: int, progress: Callable[[ConvertProgress], None]
-) -> tuple[dict[str, Receipt], int]:
-    """Returns the receipt of each shard by its file name, and how many images this call converted."""
-    receipts: dict[str, Receipt] = {}
-    todo: list[ShardTask] = []
-    for task in tasks:
-        receipt = read_receipt(task)
-        if receipt is None:
-            todo.append(task)
-        else:
-            receipts[receipt.info.file] = receipt
-    earlier = [outcome for receipt in receipts.values() for outcome in receipt.outcomes]
-    num_earlier = len(earlier)
-    refused_earlier = sum(outcome.position < 0 for outcome in earlier)
-    num_total = sum(len(task.paths) for task in tasks)
+def _convert(
+    job: Job, target: Target, version: str, progress: Callable[[ConvertProgress], None], start: float
+) -> ConvertSummary:
+    plan = job.plan()
+    infos, num_converted = _write_shards(job, plan, target, progress)
+    receipt = Receipt(len(job.source.paths))
+    for planned in plan.shards:
+        receipt.put(planned.rows, read_receipt(_receipt(target, planned)))
+    receipt.refused.update(job.source.refused)
+    check_refusals(job, receipt, target.work)
+    if not (receipt.positions >= 0).any() and job.existing is not None:  # nothing came of it: no new version
+        target.remove_work()
+        existing = job.existing
+        return summarise(existing.folder, existing.layout, existing.manifest, start, 0, job.source.notes)
 
-    def on_receipt(receipt: Receipt) -> None:
-        receipts[receipt.info.file] = receipt
+    settled = job.settled(plan, receipt)
+    sources = _assemble(job, plan, settled, receipt, infos, target)
+    manifest = make_manifest(job, settled, receipt)
+    layout = _publish(job, settled, version, sources, manifest, receipt, target)
+    notes = job.source.notes
+    if settled.leaks:
+        notes = (
+            *notes,
+            f"{len(settled.leaks):,} photos have copies in another split, e.g. {settled.leaks[0]}; "
+            "the splits are those that were there",
+        )
+    return summarise(target.final, layout, manifest, start, num_converted, notes)
+
+
+def _write_shards(
+    job: Job, plan: ShardPlan, target: Target, progress: Callable[[ConvertProgress], None]
+) -> tuple[dict[str, ShardInfo], int]:
+    """Returns what the first plan's shards are, by file name, and how many images this call converted."""
+    infos: dict[str, ShardInfo] = {}
+    todo: list[tuple[PlannedShard, str]] = []
+    num_earlier = refused_earlier = 0
+    for planned in plan.shards:
+        inputs = job.inputs(planned)
+        info = read_info(_receipt(target, planned), inputs, target.shards / planned.file)
+        if info is None:
+            todo.append((planned, inputs))
+            continue
+        infos[planned.file] = info
+        num_earlier += len(planned.rows)
+        refused_earlier += len(planned.rows) - info.num_examples
+    num_total = num_earlier + sum(len(planned.rows) for planned, _ in todo)
 
     def on_progress(num_done: int, num_refused: int) -> None:
         progress(ConvertProgress(num_earlier + num_done, num_total, refused_earlier + num_refused))
 
     on_progress(0, 0)
+    tasks = (_shard_task(job, planned, inputs, target) for planned, inputs in todo)
+    num_finished = len(infos)
+
+    def on_done(_: pool.Task) -> None:
+        nonlocal num_finished
+        num_finished += 1
+
     try:
-        run_pool(todo, num_workers, on_receipt, on_progress)
+        _run(job, tasks, len(todo), on_done, on_progress)
     except KeyboardInterrupt:
         raise Interrupted(
-            f"interrupted with {len(receipts)} of {len(tasks)} shards finished; the same command goes on from there."
+            f"interrupted with {num_finished} of {len(plan.shards)} shards finished; the same command goes on there."
         ) from None
-    num_converted = sum(receipts[task.planned.file].info.num_examples for task in todo)
-    on_progress(num_total - num_earlier, sum(o.position < 0 for r in receipts.values() for o in r.outcomes))
-    return receipts, num_converted
+    num_converted = 0
+    for planned, inputs in todo:
+        info = read_info(_receipt(target, planned), inputs, target.shards / planned.file)
+        if info is None:
+            raise ConversionError(_NOT_THERE.format(target.shards / planned.file))
+        infos[planned.file] = info
+        num_converted += info.num_examples
+    return infos, num_converted
 
 
-def _nothing_left(source: Source, receipts: Mapping[str, Receipt]) -> str:
-    outcomes = [outcome for receipt in receipts.values() for outcome in receipt.outcomes]
-    first = min(outcomes, key=lambda outcome: outcome.id)
-    return (
-        f"{source.image_dir}: none of its {len(outcomes)} image files can be decoded; the first, "
-        f"{printable(source.files[first.id].path)}: {first.reason}, {first.detail}. Look at the files."
-    )
-
-
-def _layout(config: ConvertConfig, source: Source, plan: ShardPlan, receipts: Mapping[str, Receipt]) -> Layout:
-    splits: dict[str, list[Any]] = {}
-    for planned in plan.shards:
-        splits.setdefault(planned.split, []).append(receipts[planned.file].info)
-    return Layout(
-        name=config.name,
-        encoding=config.encoding,
-        image_size=config.image_size,
-        class_names=source.class_names,
-        offsets=raw_offsets(config.image_size) if config.encoding == "raw" else Offsets(),
-        splits={split: tuple(shards) for split, shards in splits.items()},
-        config=config.determining(),
-        source_sha256=source.sha256(),
-        versions=_versions(),
-    )
-
-
-def _versions() -> dict[str, str]:
-    return {"pillow": PIL.__version__, "libjpeg_turbo": features.version("libjpeg_turbo") or ""}
-
-
-def _finish(
-    folder: Path, layout: Layout, source: Source, plan: ShardPlan, receipts: Mapping[str, Receipt]
-) -> list[ManifestRow]:
-    places: dict[int, tuple[str, int, Outcome]] = {}
-    for planned in plan.shards:
-        for outcome in receipts[planned.file].outcomes:
-            places[outcome.id] = (planned.split, planned.shard, outcome)
-    rows, refused = [], []
-    for file in source.files:
-        split, shard, outcome = places.get(
-            file.id, ("", -1, Outcome(id=file.id, reason=str(file.refused), detail=file.detail))
-        )
-        ok = outcome.position >= 0
-        path = printable(file.path)
-        if not ok:
-            refused.append(RefusedFile(path=path, reason=outcome.reason, detail=outcome.detail))
-        rows.append(
-            ManifestRow(
-                id=file.id,
-                path=path,
-                sha256=outcome.sha256,
-                width=outcome.width,
-                height=outcome.height,
-                label=file.label,
-                split=split if ok else "",
-                shard=shard if ok else -1,
-                position=outcome.position,
-                status=OK if ok else REFUSED,
-                reason=outcome.reason,
-            )
-        )
-    write_manifest(folder, rows)
-    write_quarantine(folder, refused)
-    layout.save(folder)
-    write_metadata(folder, layout)
-    return rows
-
-
-def _summary(
-    dataset_dir: Path, layout: Layout, rows: list[ManifestRow], seconds: float, num_converted: int
-) -> ConvertSummary:
-    by_class = Counter((row.label, row.split) for row in rows if row.status == OK)
-    splits = parse_splits(layout.config["splits"])
-    warnings = [
-        f"class {name!r} has no photo in split {split!r} ({sum(by_class[label, s] for s in splits)} in all)"
-        for label, name in enumerate(layout.class_names)
-        for split in splits
-        if not by_class[label, split]
-    ]
-    return ConvertSummary(
-        dataset_dir=dataset_dir,
-        num_examples=sum(map(layout.num_examples, layout.splits)),
-        splits={split: layout.num_examples(split) for split in layout.splits},
-        num_refused=sum(row.status == REFUSED for row in rows),
-        reasons=dict(sorted(Counter(row.reason for row in rows if row.status == REFUSED).items())),
-        seconds=round(seconds, 3),
-        images_per_s=round(num_converted / seconds, 1),
-        num_converted=num_converted,
-        warnings=tuple(warnings),
-    )
-
-
-def _check_same(
-    folder: Path, config_there: Mapping[str, Any], source_there: str, config: ConvertConfig, source: Source
+def _run(
+    job: Job,
+    tasks: Iterator[pool.Task],
+    num_tasks: int,
+    on_done: Callable[[pool.Task], None],
+    on_progress: Callable[[int, int], None],
 ) -> None:
-    wanted = config.determining()
-    differing = [
-        f"--{key}={config_there.get(key)} there, {wanted.get(key)} now"
-        for key in dict.fromkeys((*config_there, *wanted))
-        if config_there.get(key) != wanted.get(key)
-    ]
-    if not differing and source_there != source.sha256():  # other categories are other files, too
-        differing.append(f"the files of {source.image_dir} have changed since")
-    if differing:
-        raise UsageError(
-            f"{folder} was made otherwise: {'; '.join(differing)}. Choose another --name, or remove that folder."
-        )
+    if job.config.engine == "beam":
+        from tfrecords.convert.beam import run_beam
+
+        run_beam(tasks, job.config.beam_options, on_done, on_progress)
+        return
+    num_workers = min(job.config.num_workers or pool.num_cores(), num_tasks)
+    names = job.source.paths
+    pool.run_pool(tasks, max(1, num_workers), on_done, on_progress, lambda row: printable(names[row]))
 
 
-@contextmanager
-def _locked(path: Path, final: Path) -> Iterator[None]:
-    with open(path, "w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise ConversionError(f"{final}: another conversion is writing it. Wait for it, or stop it.") from None
-        if final.exists():  # it finished between our look and the lock
-            raise ConversionError(f"{final}: another conversion has just written it. Give the same command again.")
-        yield
+def _shard_task(job: Job, planned: PlannedShard, inputs: str, target: Target) -> ShardTask:
+    source = job.source
+    return ShardTask(
+        shard=target.shards / planned.file,
+        receipt=_receipt(target, planned),
+        inputs=inputs,
+        files=source.files,
+        rows=planned.rows,
+        paths=tuple(source.paths[row] for row in planned.rows.tolist()),
+        ids=job.ids[planned.rows],
+        labels=job.labels[planned.rows],
+        places=None if source.places is None else source.places[planned.rows],
+        picture=job.config.picture_options(),
+        encoding=job.config.encoding,
+        jpeg_quality=job.config.jpeg_quality,
+        hashed=job.config.copies == "near",
+    )
+
+
+def _receipt(target: Target, planned: PlannedShard) -> Path:
+    return target.receipts / f"{planned.file}.json"
+
+
+def _assemble(
+    job: Job, plan: ShardPlan, settled: Settled, receipt: Receipt, infos: dict[str, ShardInfo], target: Target
+) -> dict[str, tuple[Path, ShardInfo]]:
+    """Returns where each shard of the settled plan lies, and what it is; writes those that the first plan has not."""
+    shard_of = np.full(len(job.source.paths), -1, np.int32)
+    for number, planned in enumerate(plan.shards):
+        shard_of[planned.rows] = number
+    untouched = {id(planned) for planned in plan.shards}
+    found = {
+        planned.file: (target.shards / planned.file, infos[planned.file])
+        for planned in settled.plan.shards
+        if id(planned) in untouched
+    }
+    changed = [planned for planned in settled.plan.shards if id(planned) not in untouched]
+    tasks = [_assemble_task(job, plan, planned, shard_of, receipt, target) for planned in changed]
+    todo = [task for task in tasks if read_info(task.receipt, task.inputs, task.shard) is None]
+    _run(job, iter(todo), len(todo), lambda _: None, lambda *_: None)
+    for planned, task in zip(changed, tasks, strict=True):
+        info = read_info(task.receipt, task.inputs, task.shard)
+        if info is None:
+            raise ConversionError(_NOT_THERE.format(task.shard))
+        found[planned.file] = (task.shard, info)
+    return found
+
+
+def _link_existing(existing: Existing, plan: ShardPlan, splits: dict[str, list[ShardInfo]], folder: Path) -> None:
+    """Gives the shards of the data set that is added to the names that they have among the new ones."""
+    for split, infos in existing.layout.splits.items():
+        num_shards = len(infos) + sum(planned.split == split for planned in plan.shards)
+        for number, info in enumerate(infos):
+            file = shard_name(existing.layout.name, split, number, num_shards)
+            shard = existing.folder / info.file
+            if not shard.is_file() or shard.stat().st_size != info.num_bytes:
+                raise DataError(f"{shard} is missing or damaged; nothing was added. Convert the pictures again.")
+            link_or_copy(shard, folder / file)
+            splits[split].append(dataclasses.replace(info, file=file))
+
+
+def _assemble_task(
+    job: Job, plan: ShardPlan, planned: PlannedShard, shard_of: np.ndarray, receipt: Receipt, target: Target
+) -> AssembleTask:
+    rows = planned.rows[receipt.positions[planned.rows] >= 0]
+    numbers, source_of = np.unique(shard_of[rows], return_inverse=True)
+    return AssembleTask(
+        shard=target.assembled / planned.file,
+        receipt=target.receipts / f"{planned.file}.assembled.json",
+        inputs=job.inputs(dataclasses.replace(planned, rows=rows)),
+        sources=tuple(target.shards / plan.shards[number].file for number in numbers),
+        rows=rows,
+        source_of=source_of.astype(np.int32),
+        positions=receipt.positions[rows],
+        offsets=raw_offsets(job.config.image_size) if job.config.encoding == "raw" else Offsets(),
+    )
+
+
+def _publish(
+    job: Job,
+    settled: Settled,
+    version: str,
+    sources: dict[str, tuple[Path, ShardInfo]],
+    manifest: Manifest,
+    receipt: Receipt,
+    target: Target,
+) -> Layout:
+    """Puts the data set together in its working folder, and gives it its name."""
+    splits: dict[str, list[ShardInfo]] = {split: [] for split in job.splits}
+    if job.existing is not None:
+        _link_existing(job.existing, settled.plan, splits, target.dataset)
+    for planned in settled.plan.shards:
+        shard, info = sources[planned.file]
+        link_or_copy(shard, target.dataset / planned.file)
+        splits[planned.split].append(info)
+
+    write_manifest(target.dataset, manifest)
+    write_quarantine(target.dataset, refused_files(job, manifest, receipt))
+    layout = Layout(
+        name=job.config.name,
+        version=version,
+        encoding=job.config.encoding,
+        image_size=job.config.image_size,
+        class_names=job.class_names,
+        offsets=raw_offsets(job.config.image_size) if job.config.encoding == "raw" else Offsets(),
+        splits={split: tuple(shards) for split, shards in splits.items() if shards},
+        config=job.config.determining(),
+        source_sha256=job.made_from(manifest).sha256(),
+        versions=decoder_versions(),
+        files={},
+    )
+    write_metadata(target.dataset, layout)
+    names = {info.file for shards in splits.values() for info in shards}
+    files = {p.name: file_sha256(p) for p in sorted(target.dataset.iterdir()) if p.name not in names}
+    layout = dataclasses.replace(layout, files=files)
+    layout.save(target.dataset)
+    began_ns = target.began_ns()
+    os.utime(target.dataset / LAYOUT_FILE, ns=(began_ns, began_ns))
+    target.publish()
+    return layout

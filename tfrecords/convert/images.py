@@ -1,65 +1,139 @@
-"""From the bytes of an image file to resized pixels: upright, RGB, uint8. One reason code a refusal."""
+"""From the bytes of an image file to resized pixels: upright, sRGB, uint8. One reason code a refusal.
+
+The same bytes give the same pixels in any process, for the same `PictureOptions` and `decoder_versions()`.
+"""
 
 from __future__ import annotations
 
-import functools
+import dataclasses
+import importlib.metadata
 import io
-import warnings
+import math
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageColor, ImageFile, features
 
-from tfrecords.convert.quarantine import Reason, Refusal
+from tfrecords.convert.color import WHITE, to_rgb
+from tfrecords.convert.jpeg import MARGIN, decode_reduced, eighths, plain_jpeg
+from tfrecords.convert.opening import MAX_PIXELS, open_picture, reading
+from tfrecords.errors import UsageError
 
-__all__ = ["BACKGROUND", "MAX_PIXELS", "RESIZES", "decode", "encode", "resize"]
+__all__ = [
+    "DECODES",
+    "MAX_PIXELS",
+    "RESIZES",
+    "TRUNCATED",
+    "WHITE",
+    "Picture",
+    "PictureOptions",
+    "decode",
+    "decoder_versions",
+    "encode",
+    "load_picture",
+    "parse_background",
+    "resize",
+]
 
+DECODES = ("fast", "exact")
+TRUNCATED = ("refuse", "keep")
 RESIZES = ("stretch", "crop", "pad")
 
-# What shows through transparent pixels, and beside a padded picture: white paper.
-BACKGROUND = (255, 255, 255)
+_ORIENTATION = 0x0112
+_TRANSPOSE = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 
-# The largest cameras take 150 megapixels; a header that promises more is taken for a decompression bomb, and decoding
-# it would need more than 500 MB.
-MAX_PIXELS = 178_956_970
-
-# What the suffixes in `tfrecords.convert.sources` stand for, the frequent first. Pillow knows more, among them formats
-# that start other programs: PostScript named .jpg would run Ghostscript.
-_FORMATS = "JPEG MPO PNG WEBP GIF BMP TIFF PPM TGA JPEG2000 ICO AVIF HEIF".split()
+Box = tuple[float, float, float, float]
 
 
-def decode(data: bytes) -> Image.Image:
-    """Returns the picture in `data`, upright (EXIF orientation applied) and in mode RGB.
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class PictureOptions:
+    """How pictures are loaded.
 
-    Sixteen-bit grey keeps its upper eight bits, floating point in 0..1 is scaled to 0..255, transparency is laid on
-    `BACKGROUND`, CMYK is converted by Pillow, an animation gives its first frame.
+    Attributes:
+        image_size: px, the side of the square that comes out.
+        resize: `stretch` changes the aspect ratio, `crop` keeps the middle, `pad` adds background.
+        decode: `fast` has the decoder of JPEG reduce the picture, `exact` resizes all of its pixels.
+        truncated: `refuse` a file that ends early, or `keep` the part that is there, the rest grey or black.
+        background: RGB, what shows through transparent pixels, and beside a padded picture.
+    """
+
+    image_size: int
+    resize: str = "stretch"
+    decode: str = "fast"
+    truncated: str = "refuse"
+    background: tuple[int, int, int] = WHITE
+
+    def __post_init__(self) -> None:
+        if self.image_size < 1:
+            raise ValueError(f"`image_size` should be at least 1 px. Received: image_size={self.image_size}")
+        for name, values in (("resize", RESIZES), ("decode", DECODES), ("truncated", TRUNCATED)):
+            if getattr(self, name) not in values:
+                raise ValueError(f"`{name}` should be one of {values}. Received: {name}={getattr(self, name)!r}")
+        if len(self.background) != 3 or not all(0 <= level <= 255 for level in self.background):
+            raise ValueError(f"`background` should be three of 0..255. Received: background={self.background}")
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Picture:
+    """A picture as it is stored, and the size that it had before, upright.
+
+    Attributes:
+        pixels: uint8 `[image_size, image_size, 3]`, C-contiguous.
+        width: px.
+        height: px.
+    """
+
+    pixels: np.ndarray
+    width: int
+    height: int
+
+
+def load_picture(data: bytes, options: PictureOptions) -> Picture:
+    """Returns the picture in the bytes of a file, upright, in sRGB, as a square.
+
+    Raises:
+        Refusal: the bytes are no picture, or not all of one.
+        MemoryError: decoding it needs more memory than there is.
+    """
+    if options.decode == "fast" and (header := plain_jpeg(data)) and header.width * header.height <= MAX_PIXELS:
+        reduced = decode_reduced(data, header, _needed(options), by_longer_side=options.resize == "pad")
+        if reduced:
+            return _finished(*reduced, (header.width, header.height), header.orientation, options)
+    with reading(data, keep_truncated=options.truncated == "keep"):
+        image = open_picture(data)
+        size, box = None, None
+        if options.decode == "fast" and image.format in ("JPEG", "MPO"):
+            size, box = image.size, _draft(image, options)
+        image.load()
+        orientation = _orientation(image)
+        rgb = to_rgb(image, options.background)
+        return _finished(rgb, box or (0, 0, *rgb.size), size or rgb.size, orientation, options)
+
+
+def decode(data: bytes, *, background: tuple[int, int, int] = WHITE) -> Image.Image:
+    """Returns the whole picture in `data`, upright (EXIF orientation applied), in sRGB, mode RGB.
+
+    See `to_rgb` for what becomes of other modes. An animation gives its first frame.
 
     Raises:
         Refusal: the bytes are no picture, or not all of one.
     """
-    if not data:
-        raise Refusal(Reason.EMPTY, "the file has no bytes")
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            image = Image.open(io.BytesIO(data), formats=_formats())
-            if image.width * image.height > MAX_PIXELS:
-                raise Refusal(Reason.TOO_LARGE, f"{image.width} x {image.height} is more than {MAX_PIXELS} pixels")
-            image.load()
-            ImageOps.exif_transpose(image, in_place=True)
-            return _to_rgb(image)
-    except (Refusal, MemoryError):
-        raise
-    except UnidentifiedImageError:
-        raise Refusal(Reason.NOT_AN_IMAGE, f"no picture format; it begins with {data[:12]!r}") from None
-    except Image.DecompressionBombError as error:
-        raise Refusal(Reason.TOO_LARGE, str(error)) from None
-    except Exception as error:  # Pillow's decoders raise OSError, SyntaxError, ValueError, struct.error and more
-        truncated = isinstance(error, EOFError) or "truncated" in str(error).lower()
-        reason = Reason.TRUNCATED if truncated else Reason.CORRUPT
-        raise Refusal(reason, f"{type(error).__name__}: {error}") from None
+    with reading(data):
+        image = open_picture(data)
+        image.load()
+        method = _TRANSPOSE.get(_orientation(image))
+        rgb = to_rgb(image, background)
+        return rgb if method is None else rgb.transpose(method)
 
 
-def resize(image: Image.Image, image_size: int, how: str) -> np.ndarray:
+def resize(image: Image.Image, image_size: int, how: str, *, background: tuple[int, int, int] = WHITE) -> np.ndarray:
     """Returns `image` resized to a square, uint8 `[image_size, image_size, 3]`.
 
     The filter is Pillow's bicubic, which widens with the reduction and so does not alias.
@@ -67,18 +141,13 @@ def resize(image: Image.Image, image_size: int, how: str) -> np.ndarray:
     Args:
         image: mode RGB.
         image_size: px.
-        how: `stretch` changes the aspect ratio, `crop` keeps the middle, `pad` adds `BACKGROUND`.
+        how: `stretch` changes the aspect ratio, `crop` keeps the middle, `pad` adds `background`.
+        background: RGB.
     """
-    size = (image_size, image_size)
-    if how == "stretch":
-        resized = image.resize(size, Image.Resampling.BICUBIC)
-    elif how == "crop":
-        resized = ImageOps.fit(image, size, Image.Resampling.BICUBIC)
-    elif how == "pad":
-        resized = _pad(image, image_size)
-    else:
+    if how not in RESIZES:
         raise ValueError(f"`how` should be one of {RESIZES}. Received: how={how!r}")
-    return np.asarray(resized)
+    options = PictureOptions(image_size=image_size, resize=how, background=background)
+    return _finished(image, (0, 0, *image.size), image.size, 1, options).pixels
 
 
 def encode(pixels: np.ndarray, encoding: str, jpeg_quality: int) -> bytes:
@@ -101,37 +170,95 @@ def encode(pixels: np.ndarray, encoding: str, jpeg_quality: int) -> bytes:
     return buffer.getvalue()
 
 
-@functools.cache
-def _formats() -> tuple[str, ...]:
-    Image.init()
-    return tuple(name for name in _FORMATS if name in Image.OPEN)
+def parse_background(text: str) -> tuple[int, int, int]:
+    """Returns the RGB of `white`, `#RRGGBB` or any other colour that Pillow has a name or a notation for.
+
+    Raises:
+        UsageError: it has none.
+    """
+    try:
+        colour = ImageColor.getrgb(text.strip())
+    except (ValueError, AttributeError):
+        raise UsageError(f"a background should be a colour such as white or #RRGGBB. Received: {text!r}") from None
+    if len(colour) != 3:
+        raise UsageError(f"a background should be a colour without transparency. Received: {text!r}")
+    return colour
 
 
-def _pad(image: Image.Image, image_size: int) -> Image.Image:
-    # ImageOps.pad rounds the short side of a picture of, say, 1 x 5000 to nothing: Pillow 12 raises, 13 leaves it out.
-    longest = max(image.size)
-    width, height = (max(1, round(side / longest * image_size)) for side in image.size)
-    padded = Image.new("RGB", (image_size, image_size), BACKGROUND)
-    inner = image.resize((width, height), Image.Resampling.BICUBIC)
-    padded.paste(inner, (round((image_size - width) * 0.5), round((image_size - height) * 0.5)))
-    return padded
+def decoder_versions() -> dict[str, str]:
+    """Returns the versions, by name, of everything that can change a pixel; `none` for what is not installed."""
+    versions = {name: importlib.metadata.version(name) for name in ("pillow", "simplejpeg")}
+    for name in ("libjpeg_turbo", "libtiff", "jpg_2000", "webp", "avif", "littlecms2"):
+        versions[name] = (features.version(name) if name in features.get_supported() else None) or "none"
+    try:
+        versions["pillow_heif"] = importlib.metadata.version("pillow-heif")
+    except importlib.metadata.PackageNotFoundError:
+        versions["pillow_heif"] = "none"
+    return versions
 
 
-def _to_rgb(image: Image.Image) -> Image.Image:
-    if image.mode == "RGB" and "transparency" not in image.info:
-        return image
-    if image.mode.startswith("I"):
-        wide = np.asarray(image).astype(np.int64)
-        shift = 8 if image.mode.startswith("I;16") or wide.max() > 255 else 0
-        grey = np.clip(wide >> shift, 0, 255).astype(np.uint8)
-        grey[wide == image.info.get("transparency", -1)] = 255  # paper; Pillow's own conversion would clip the rest
-        return Image.fromarray(grey).convert("RGB")
-    if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
-        image = image.convert("RGBA")
-        paper = Image.new("RGBA", image.size, (*BACKGROUND, 255))
-        return Image.alpha_composite(paper, image).convert("RGB")
-    if image.mode == "F":
-        values = np.nan_to_num(np.asarray(image))
-        scale = 255.0 if values.min() >= 0 and values.max() <= 1 else 1.0
-        return Image.fromarray(np.clip(values * scale + 0.5, 0, 255).astype(np.uint8)).convert("RGB")
-    return image.convert("RGB")
+def _needed(options: PictureOptions) -> int:
+    return math.ceil(options.image_size * MARGIN)
+
+
+def _draft(image: ImageFile.ImageFile, options: PictureOptions) -> Box | None:
+    """Has Pillow's decoder of JPEG reduce the picture, by 2, 4 or 8; returns the part of the result that is picture."""
+    width, height = image.size
+    side = max(width, height) if options.resize == "pad" else min(width, height)
+    scale = {1: 8, 2: 4, 3: 2, 4: 2, 8: 1}[eighths(side, _needed(options))]
+    drafted = image.draft(None, (max(1, width // scale), max(1, height // scale)))
+    return drafted[1] if drafted else None
+
+
+def _orientation(image: Image.Image) -> int:
+    """Returns the EXIF orientation of a loaded picture (a PNG may have its EXIF behind the pixels); 1 if damaged."""
+    try:
+        return int(image.getexif().get(_ORIENTATION, 1))
+    except MemoryError:
+        raise
+    except Exception:  # whatever is wrong with the EXIF, the picture is there
+        return 1
+
+
+def _finished(
+    image: Image.Image, box: Box, size: tuple[int, int], orientation: int, options: PictureOptions
+) -> Picture:
+    """Returns the part `box` of `image` as an upright square.
+
+    It is turned after it was resized: a turned copy of a 24-megapixel picture would take 96 MB.
+
+    Args:
+        image: as stored, mode RGB or L, perhaps reduced.
+        box: the part that is picture, `(left, top, right, bottom)`.
+        size: width and height of the full picture, as stored.
+        orientation: EXIF.
+        options: of the caller.
+    """
+    image_size = options.image_size
+    width, height = size
+    inner = (image_size, image_size)
+    if options.resize == "crop":
+        # The middle square of the full picture, in the coordinates of the reduced one.
+        side = min(width, height)
+        scale_x, scale_y = (box[2] - box[0]) / width, (box[3] - box[1]) / height
+        left, top = (width - side) * 0.5 * scale_x, (height - side) * 0.5 * scale_y
+        box = (left, top, left + side * scale_x, top + side * scale_y)
+    elif options.resize == "pad":
+        # Not ImageOps.pad, which has the short side of 1 x 5000 come out as nothing: Pillow 12 raises on it.
+        longest = max(size)
+        inner = (max(1, round(width / longest * image_size)), max(1, round(height / longest * image_size)))
+    # What the decoder reduced by blocks is finished by a filter that is near a block itself: closer to the area average
+    # than bicubic is, and a fifth faster (docs/decoding.md).
+    kernel = Image.Resampling.BICUBIC if image.size == size else Image.Resampling.HAMMING
+    resized = image.resize(inner, kernel, box)
+    if resized.mode != "RGB":
+        resized = resized.convert("RGB")
+    if (method := _TRANSPOSE.get(orientation)) is not None:
+        resized = resized.transpose(method)
+    if orientation >= 5:
+        width, height = height, width
+    if resized.size != (image_size, image_size):
+        paper = Image.new("RGB", (image_size, image_size), options.background)
+        paper.paste(resized, tuple(round((image_size - side) * 0.5) for side in resized.size))  # type: ignore[arg-type]
+        resized = paper
+    return Picture(np.asarray(resized), width, height)

@@ -1,31 +1,47 @@
 """A pool of worker processes that write shards: progress as they go, a clean stop, no orphans.
 
-Workers are spawned, not forked, so they hold nothing of the parent and start in a fraction of a second; they ignore
-Ctrl-C, which is the parent's to handle, and exit by themselves when the parent dies.
+Workers hold nothing of the parent: they are forked from a small server that has imported what they need, or spawned
+where there is no such server. Ctrl-C is the parent's to handle: it is blocked in the workers from their first
+instruction on, and delayed in the parent while it starts them. A worker that dies is noticed at once, with the file
+that it was on; workers exit by themselves when the parent dies.
 """
 
 from __future__ import annotations
 
+import itertools
 import multiprocessing
 import os
+import pickle
 import signal
 import threading
+import traceback
 import warnings
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
-from typing import Any
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from multiprocessing import resource_tracker
+from multiprocessing.connection import Connection, wait
+from multiprocessing.context import BaseContext
+from typing import Any, Protocol
 
-from tfrecords.convert.worker import Receipt, ShardTask, Stopped, convert_shard
-from tfrecords.errors import ConversionError
+from tfrecords.convert.worker import Monitor, Stopped
+from tfrecords.errors import ConversionError, SimimgError
 
-__all__ = ["num_cores", "run_pool"]
+__all__ = ["Task", "num_cores", "run_pool", "start_server"]
 
 _POLL_S = 0.1
+# How long a worker may take to notice that it should stop: it asks before each picture.
+_STOP_S = 60.0
+_MAIN_MODULE = "tfrecords.convert.worker"
 
-# Set in a worker by `_start_worker`: files done, files refused, stop (0 or 1).
-_counters: Any = None
+# A row of numbers that each worker has to itself in shared memory, so that none waits for another.
+_DONE, _REFUSED, _ROW, _STOP = range(4)
+
+
+class Task(Protocol):
+    """A piece of work, cheap to pickle."""
+
+    def run(self, monitor: Monitor) -> None:
+        """Does it; raises Stopped when the monitor says so."""
 
 
 def num_cores() -> int:
@@ -33,92 +49,241 @@ def num_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def start_server() -> None:
+    """Starts the server that workers are forked from, so that it is ready when they are needed."""
+    context = _context()
+    if context.get_start_method() == "forkserver":
+        from multiprocessing import forkserver
+
+        context.set_forkserver_preload([_MAIN_MODULE])
+        resource_tracker.ensure_running()  # first: it unblocks Ctrl-C when it has started
+        with _interrupts_delayed():
+            forkserver.ensure_running()
+
+
 def run_pool(
-    tasks: Sequence[ShardTask],
+    tasks: Iterator[Task],
     num_workers: int,
-    on_receipt: Callable[[Receipt], None],
+    on_done: Callable[[Task], None],
     on_progress: Callable[[int, int], None],
+    name_of: Callable[[int], str],
 ) -> None:
     """Runs `tasks` in `num_workers` processes, or in this one if that is 1.
 
     Args:
-        tasks: the shards to write.
+        tasks: the pieces of work; the next is taken when a worker is free.
         num_workers: at least 1.
-        on_receipt: called in this process with each finished shard.
+        on_done: called in this process with each finished task.
         on_progress: called some ten times a second with the files done and refused so far.
+        name_of: tells the path of a row of the source, for the message about a worker that died.
 
     Raises:
         KeyboardInterrupt: Ctrl-C; the workers have ended and left no unfinished shard.
         ConversionError: a shard cannot be written, or a worker died.
     """
-    if num_workers == 1 or len(tasks) <= 1:
-        _run_here(tasks, on_receipt, on_progress)
+    if num_workers == 1:
+        _run_here(tasks, on_done, on_progress)
         return
-    context = multiprocessing.get_context("spawn")
-    counters = context.Array("q", 3)
-    executor = ProcessPoolExecutor(
-        min(num_workers, len(tasks)), mp_context=context, initializer=_start_worker, initargs=(counters,)
-    )
-    progress: Any = counters.get_obj()  # without its lock, which a worker that was killed may hold for ever
+    start_server()
+    workers: list[_Worker] = []
+    busy: dict[Connection, _Worker] = {}
     try:
-        running = _submit_all(executor, tasks)
-        while running:
-            done, running = wait(running, timeout=_POLL_S, return_when=FIRST_COMPLETED)
-            for future in done:
-                on_receipt(future.result())
-            on_progress(progress[0], progress[1])
-    except BrokenProcessPool:
-        raise ConversionError(
-            "a worker process died (killed, or out of memory). What is finished stays; give the same command again, "
-            "with fewer --num_workers if memory was short."
-        ) from None
+        for task in itertools.islice(tasks, num_workers):
+            worker = _Worker()
+            workers.append(worker)  # before it starts, so that Ctrl-C in that moment leaves none behind
+            worker.start()
+            worker.give(task)
+            busy[worker.connection] = worker
+        while busy:
+            ready = wait([*busy, *(worker.sentinel for worker in busy.values())], timeout=_POLL_S)
+            for worker in [busy[item] for item in ready if item in busy]:
+                on_done(worker.take(name_of))
+                following = next(tasks, None)
+                if following is None:
+                    del busy[worker.connection]
+                else:
+                    worker.give(following)
+            on_progress(sum(w.slots[_DONE] for w in workers), sum(w.slots[_REFUSED] for w in workers))
     finally:
-        progress[2] = 1
-        executor.shutdown(wait=True, cancel_futures=True)
+        for worker in workers:
+            worker.slots[_STOP] = 1
+        for worker in workers:
+            worker.end()
 
 
-def _submit_all(executor: ProcessPoolExecutor, tasks: Sequence[ShardTask]) -> set[Future[Receipt]]:
-    try:
-        with _interrupts_ignored():  # inherited by the workers, whose first moments Ctrl-C would otherwise hit
-            return {executor.submit(_run_task, task) for task in tasks}
-    except OSError as error:  # no process to be had, or it died at once: "handle is closed", a broken pipe
-        raise ConversionError(
-            f"worker processes cannot be started: {error}. Give the same command again with --num_workers=1."
-        ) from None
+class _Worker:
+    """A worker process as its parent sees it."""
+
+    def __init__(self) -> None:
+        context = _context()
+        self.slots: Any = context.RawArray("q", 4)
+        self.slots[_ROW] = -1
+        self.connection, self._theirs = context.Pipe()
+        self._process = context.Process(target=_work, args=(self._theirs, self.slots), daemon=True)  # type: ignore[attr-defined]
+        self._task: Task
+
+    @property
+    def sentinel(self) -> int:
+        """Ready when the process has ended."""
+        sentinel: int = self._process.sentinel
+        return sentinel
+
+    def start(self) -> None:
+        """Starts the process; raises ConversionError where there is none to be had."""
+        try:
+            with _interrupts_delayed():
+                self._process.start()
+        except (OSError, EOFError) as error:  # no process to be had, or the server died
+            raise ConversionError(
+                f"worker processes cannot be started: {error}. Give the same command again with --num_workers=1."
+            ) from None
+        self._theirs.close()
+
+    def give(self, task: Task) -> None:
+        """Sends the next task."""
+        self._task = task
+        with suppress(OSError):  # it died, and the next look at its connection says so
+            self.connection.send(task)
+
+    def take(self, name_of: Callable[[int], str]) -> Task:
+        """Returns the task that was finished; raises what the worker raised, or that it died."""
+        try:
+            error: BaseException | None = self.connection.recv()
+        except (EOFError, OSError):
+            raise self.death(name_of) from None
+        if error is not None:
+            if not isinstance(error, SimimgError):
+                error.add_note(f"in a worker process {self._where(name_of)}")
+            raise error
+        return self._task
+
+    def death(self, name_of: Callable[[int], str]) -> ConversionError:
+        """Returns the error that says how the worker died, and on which file."""
+        self._process.join(timeout=5)
+        code = self._process.exitcode
+        how = f"exit code {code}"
+        if code is not None and code < 0:
+            how = f"{signal.Signals(-code).name}"
+            if -code == signal.SIGKILL:
+                how += ", which is also what the system sends when memory runs out"
+        return ConversionError(
+            f"worker process {self._process.pid} died ({how}) {self._where(name_of)}. What is finished stays; give the "
+            "same command again, with fewer --num_workers if memory was short. If it dies on the same file, move that "
+            "file away."
+        )
+
+    def _where(self, name_of: Callable[[int], str]) -> str:
+        row = self.slots[_ROW]
+        return f"while it converted {name_of(row)}" if row >= 0 else "between two shards"
+
+    def end(self) -> None:
+        """Waits until the process has ended, if it was started; it was told to stop."""
+        if self._process.pid is not None:
+            with suppress(OSError):
+                self.connection.send(None)
+            self._process.join(timeout=_STOP_S)
+            if self._process.exitcode is None:
+                self._process.kill()
+                self._process.join()
+        self.connection.close()
 
 
-def _run_here(
-    tasks: Sequence[ShardTask], on_receipt: Callable[[Receipt], None], on_progress: Callable[[int, int], None]
-) -> None:
-    counts = [0, 0]
+class _Slots(Monitor):
+    """Writes progress into shared memory, and reads there whether to stop."""
 
-    def advance(refused: bool) -> None:
-        counts[0] += 1
-        counts[1] += refused
-        on_progress(counts[0], counts[1])
+    def __init__(self, slots: Any) -> None:
+        self._slots = slots
 
+    def begin(self, row: int) -> None:
+        if self._slots[_STOP]:
+            raise Stopped
+        self._slots[_ROW] = row
+
+    def end(self, *, refused: bool) -> None:
+        self._slots[_DONE] += 1
+        self._slots[_REFUSED] += refused
+
+
+class _Here(Monitor):
+    """Reports progress after each file; Ctrl-C arrives by itself."""
+
+    def __init__(self, on_progress: Callable[[int, int], None]) -> None:
+        self._on_progress = on_progress
+        self._done = self._refused = 0
+
+    def end(self, *, refused: bool) -> None:
+        self._done += 1
+        self._refused += refused
+        self._on_progress(self._done, self._refused)
+
+
+def _run_here(tasks: Iterator[Task], on_done: Callable[[Task], None], on_progress: Callable[[int, int], None]) -> None:
+    monitor = _Here(on_progress)
     for task in tasks:
-        on_receipt(convert_shard(task, advance, lambda: False))
+        task.run(monitor)
+        on_done(task)
+
+
+def _context() -> BaseContext:
+    methods = multiprocessing.get_all_start_methods()
+    return multiprocessing.get_context("forkserver" if "forkserver" in methods else "spawn")
 
 
 @contextmanager
-def _interrupts_ignored() -> Iterator[None]:
-    if threading.current_thread() is not threading.main_thread():
-        yield  # only the main thread may set signal handlers, and only it gets Ctrl-C
-        return
-    previous = signal.signal(signal.SIGINT, signal.SIG_IGN)
+def _interrupts_delayed() -> Iterator[None]:
+    """Keeps Ctrl-C for the end of the block; processes that are started in it never get it.
+
+    They inherit that this thread blocks it. But it comes to any thread that does not, and what the main thread does
+    then is its handler's to say, which only the main thread may change.
+    """
+    came: list[int] = []
+    in_main = threading.current_thread() is threading.main_thread()
+    masks = hasattr(signal, "pthread_sigmask")
+    handler = signal.signal(signal.SIGINT, lambda number, _: came.append(number)) if in_main else None
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT}) if masks else set()
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, previous)
+        if masks:
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        if handler is not None:
+            signal.signal(signal.SIGINT, handler)
+            if came:
+                signal.raise_signal(signal.SIGINT)
 
 
-def _start_worker(counters: Any) -> None:
-    global _counters
-    _counters = counters
+def _work(connection: Connection, slots: Any) -> None:
+    """Runs tasks until there is none; the main function of a worker process."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     warnings.simplefilter("ignore")
     threading.Thread(target=_end_with_parent, daemon=True).start()
+    monitor = _Slots(slots)
+    try:
+        while (task := connection.recv()) is not None:
+            error: BaseException | None = None
+            try:
+                task.run(monitor)
+                slots[_ROW] = -1
+            except SimimgError as failure:
+                error = failure
+            except Stopped:
+                error = ConversionError("stopped")
+            except Exception as failure:
+                error = _portable(failure)
+            connection.send(error)
+    except (EOFError, OSError):
+        pass  # the parent has gone, and this process ends, too
+
+
+def _portable(error: Exception) -> Exception:
+    """Returns an error that no task should raise, with its traceback, in a form that reaches the parent."""
+    text = traceback.format_exc()
+    try:
+        pickle.loads(pickle.dumps(error))
+    except Exception:  # whatever its class does when it is pickled, or made again
+        error = RuntimeError(text.strip().rpartition("\n")[2])
+    error.add_note(text)
+    return error
 
 
 def _end_with_parent() -> None:
@@ -126,15 +291,3 @@ def _end_with_parent() -> None:
     if parent is not None:
         parent.join()
         os._exit(1)
-
-
-def _run_task(task: ShardTask) -> Receipt:
-    def advance(refused: bool) -> None:
-        with _counters.get_lock():
-            _counters[0] += 1
-            _counters[1] += refused
-
-    try:
-        return convert_shard(task, advance, lambda: bool(_counters[2]))
-    except Stopped:
-        raise ConversionError("stopped") from None

@@ -11,9 +11,10 @@ from collections.abc import Iterable
 from enum import StrEnum
 from pathlib import Path
 
+from tfrecords.errors import DataError
 from tfrecords.format.files import atomic_file
 
-__all__ = ["QUARANTINE_FILE", "Reason", "Refusal", "RefusedFile", "write_quarantine"]
+__all__ = ["QUARANTINE_FILE", "Reason", "Refusal", "RefusedFile", "read_quarantine", "write_quarantine"]
 
 QUARANTINE_FILE = "quarantine.jsonl"
 
@@ -23,9 +24,15 @@ class Reason(StrEnum):
 
     UNKNOWN_SUFFIX = "unknown_suffix"  # its name does not end like that of a picture
     NO_CLASS_FOLDER = "no_class_folder"  # it lies beside the class folders instead of in one
-    UNREADABLE = "unreadable"  # the operating system does not let us read it: permission, broken link, vanished
+    UNREADABLE = "unreadable"  # the operating system does not let us read it: permission, a failing disk, vanished
+    BROKEN_LINK = "broken_link"  # a symbolic link to what is not there
+    LINK_LOOP = "link_loop"  # a symbolic link that leads back to where it came from
+    NOT_A_FILE = "not_a_file"  # a pipe, a socket or a device
+    CHANGED = "changed"  # it was written to while it was read
     EMPTY = "empty"  # zero bytes
-    NOT_AN_IMAGE = "not_an_image"  # its bytes are of no picture format that Pillow knows
+    NOT_AN_IMAGE = "not_an_image"  # its bytes are of no picture format that we know
+    TEXT = "text"  # text or HTML, as of a web server that answered with an error page
+    UNSUPPORTED = "unsupported"  # a picture format that this installation cannot decode
     TRUNCATED = "truncated"  # it ends before its last pixel
     CORRUPT = "corrupt"  # it cannot be decoded for another cause
     TOO_LARGE = "too_large"  # its header promises more pixels than MAX_PIXELS
@@ -47,6 +54,22 @@ class RefusedFile:
     path: str
     reason: str
     detail: str
+
+
+def read_quarantine(dataset_dir: Path) -> list[RefusedFile]:
+    """Returns what quarantine.jsonl lists; nothing where there is none.
+
+    Raises:
+        DataError: it is damaged.
+    """
+    path = dataset_dir / QUARANTINE_FILE
+    try:
+        with open(path, encoding="utf-8", newline="\n") as file:
+            return [RefusedFile(**json.loads(line)) for line in file]
+    except FileNotFoundError:
+        return []
+    except (ValueError, TypeError):
+        raise DataError(f"{path} is damaged. Convert the pictures again.") from None
 
 
 def write_quarantine(dataset_dir: Path, refused: Iterable[RefusedFile]) -> None:

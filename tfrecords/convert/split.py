@@ -1,33 +1,36 @@
-"""Which photo belongs to which split: decided by the photo's name and the seed, before anything else happens.
+"""Which photo belongs to which split: decided by the photo's name and the seed, and by what it is a copy of.
 
 Stratified: every class is divided in the same proportions. Stable: the order in which a class's photos are dealt out
-comes from a hash of (seed, path), not from a random generator whose stream a library could change. Copies of one file
-(equal bytes) go to one split, so that no test photo was trained on under another name.
+comes from a hash of (seed, path), not from a random generator whose stream a library could change. Copies of one photo
+go to one split, so that no test photo was trained on under another name.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections import defaultdict
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+import os
+from collections.abc import Iterable, Mapping
 
-from tfrecords.convert.sources import ImageFile
+import numpy as np
+
 from tfrecords.errors import UsageError
 from tfrecords.format.naming import check_split
 
-__all__ = ["assign_splits", "find_copies", "parse_splits", "rank"]
+__all__ = ["SOURCE_SPLITS", "assign_splits", "draw_ranks", "parse_splits"]
 
-_HEAD_BYTES = 4096
+# The value of --splits that keeps the splits which the source has.
+SOURCE_SPLITS = "source"
 
 
 def parse_splits(text: str) -> dict[str, float]:
-    """Returns the fractions in e.g. `train=0.75,test=0.25`, by split, in the order given.
+    """Returns the fractions in e.g. `train=0.75,test=0.25`, by split, in the order given; none for `source`.
 
     Raises:
         UsageError: it is not of this form, a fraction is not in 0..1, or they do not add up to 1.
     """
     fractions: dict[str, float] = {}
+    if text == SOURCE_SPLITS:
+        return fractions
     for part in text.split(","):
         name, _, value = part.partition("=")
         try:
@@ -40,83 +43,60 @@ def parse_splits(text: str) -> dict[str, float]:
     return fractions
 
 
-def rank(seed: int, *words: str) -> bytes:
-    """Returns a key that orders things at random, the same way on every machine."""
-    data = "\0".join((str(seed), *words)).encode(errors="surrogateescape")
-    return hashlib.blake2b(data, digest_size=16).digest()
+def draw_ranks(seed: int, paths: Iterable[str]) -> np.ndarray:
+    """Returns two random numbers a path, the same ones on every machine: uint64 `[n, 2]`.
+
+    The first decides in which order photos are dealt to the splits, the second the order within a split. They are the
+    first eight bytes of BLAKE2b-128 of seed, purpose and path.
+    """
+    heads = (f"{seed}\0split\0".encode(), f"{seed}\0order\0".encode())
+    digests = bytearray()
+    for path in paths:
+        name = os.fsencode(path)
+        for head in heads:
+            digests += hashlib.blake2b(head + name, digest_size=16).digest()[:8]
+    return np.frombuffer(digests, dtype=">u8").reshape(-1, 2).astype(np.uint64)
 
 
 def assign_splits(
-    files: Sequence[ImageFile], fractions: Mapping[str, float], seed: int, copies: Mapping[int, int]
-) -> dict[int, str]:
-    """Returns the split of each file, by id.
+    labels: np.ndarray, ranks: np.ndarray, fractions: Mapping[str, float], groups: np.ndarray | None = None
+) -> np.ndarray:
+    """Returns the split of each photo, as its place in `fractions`: int8 `[n]`.
 
     A class of n photos gives each split floor(n * fraction) of them, and the rest to the splits with the largest
-    remainders, earlier splits first. A group of copies that straddles a border goes to the earlier split whole.
+    remainders, earlier splits first. A group of copies counts for the class of its first photo, and one that straddles
+    a border goes to the earlier split whole.
 
     Args:
-        files: the image files.
-        fractions: adds up to 1.
-        seed: another seed deals otherwise.
-        copies: for a file that has copies, its id and the id of the first of them.
+        labels: int `[n]`.
+        ranks: uint64 `[n]`, the order in which a class's photos are dealt.
+        fractions: by split, adds up to 1.
+        groups: int `[n]`, the index of one photo of the group of copies that each belongs to; by default all are alone.
     """
-    groups: dict[int, list[ImageFile]] = defaultdict(list)
-    for file in files:
-        groups[copies.get(file.id, file.id)].append(file)
-    classes: dict[int, list[list[ImageFile]]] = defaultdict(list)
-    for group in groups.values():
-        classes[group[0].label].append(group)
+    if groups is None:
+        groups = np.arange(len(labels))
+    by_rank = np.lexsort((np.arange(len(labels)), ranks))
+    _, first, group_of, sizes = np.unique(groups[by_rank], return_index=True, return_inverse=True, return_counts=True)
+    leaders = by_rank[first]  # of each group, the photo that is dealt first
 
-    split_of: dict[int, str] = {}
-    for label_groups in classes.values():
-        label_groups.sort(key=lambda group: rank(seed, "split", group[0].path))
-        borders = _borders(sum(map(len, label_groups)), fractions)
-        dealt = 0
-        for group in label_groups:
-            split = next(name for name, border in borders if dealt < border)
-            split_of.update((file.id, split) for file in group)
-            dealt += len(group)
-    return split_of
-
-
-def find_copies(image_dir: Path, files: Sequence[ImageFile]) -> dict[int, int]:
-    """Returns, for each file whose bytes another file has as well, the id of the first file that has them.
-
-    Only files of equal size are read, and only those whose first 4 KiB are equal are read whole.
-    """
-    sizes: dict[int, list[ImageFile]] = defaultdict(list)
-    for file in files:
-        sizes[file.num_bytes].append(file)
-    copies: dict[int, int] = {}
-    for same_size in sizes.values():
-        for same_head in _alike(image_dir, same_size, _HEAD_BYTES):
-            for same in _alike(image_dir, same_head, -1):
-                copies.update((file.id, same[0].id) for file in same)
-    return copies
+    split_of_group = np.zeros(len(leaders), np.int8)
+    order = np.lexsort((first, labels[leaders]))
+    _, starts = np.unique(labels[leaders[order]], return_index=True)
+    for start, stop in zip(starts, [*starts[1:], len(order)], strict=True):
+        members = order[start:stop]
+        dealt = np.cumsum(sizes[members]) - sizes[members]
+        borders = _borders(int(sizes[members].sum()), fractions)
+        split_of_group[members] = np.searchsorted(borders, dealt, side="right")
+    splits = np.empty(len(labels), np.int8)
+    splits[by_rank] = split_of_group[group_of]
+    return splits
 
 
-def _borders(num_photos: int, fractions: Mapping[str, float]) -> list[tuple[str, int]]:
-    exact = {name: num_photos * fraction for name, fraction in fractions.items()}
-    counts = {name: int(value + 1e-9) for name, value in exact.items()}
+def _borders(num_photos: int, fractions: Mapping[str, float]) -> np.ndarray:
+    exact = [num_photos * fraction for fraction in fractions.values()]
+    counts = [int(value + 1e-9) for value in exact]
     # Stable: of equal remainders the earlier split's comes first. Rounded, as 50 * 0.29 is 14.499999999999998.
-    by_remainder = sorted(exact, key=lambda name: round(counts[name] - exact[name], 9))
-    for name in by_remainder[: num_photos - sum(counts.values())]:
-        counts[name] += 1
-    borders, total = [], 0
-    for name, count in counts.items():
-        total += count
-        borders.append((name, total))
-    return borders
-
-
-def _alike(image_dir: Path, files: list[ImageFile], num_bytes: int) -> list[list[ImageFile]]:
-    if len(files) < 2:
-        return []
-    groups: dict[bytes, list[ImageFile]] = defaultdict(list)
-    for file in files:
-        try:
-            with open(image_dir / file.path, "rb") as stream:
-                groups[hashlib.sha256(stream.read(num_bytes)).digest()].append(file)
-        except OSError:
-            continue  # a worker will refuse it with its reason
-    return [group for group in groups.values() if len(group) > 1]
+    by_remainder = sorted(range(len(exact)), key=lambda split: round(counts[split] - exact[split], 9))
+    for split in by_remainder[: num_photos - sum(counts)]:
+        counts[split] += 1
+    return np.cumsum(counts)

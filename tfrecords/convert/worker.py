@@ -1,142 +1,138 @@
 """What one worker does: a planned shard, from image files to a finished shard and the receipt that says so.
 
 A shard is done when its receipt exists. The receipt is written after the shard has its final name, so a receipt always
-speaks of a whole shard; a shard without one is written again. No pixel crosses a process boundary.
+speaks of a whole shard; a shard without one, or whose files have changed since, is written again. No pixel crosses a
+process boundary.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import hashlib
-from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-from tfrecords.convert.images import decode, encode, resize
-from tfrecords.convert.plan import PlannedShard
-from tfrecords.convert.quarantine import Reason, Refusal
+import numpy as np
+
+from tfrecords.convert.copies import perceptual_hash
+from tfrecords.convert.images import PictureOptions, encode, load_picture
+from tfrecords.convert.quarantine import Refusal
+from tfrecords.convert.receipts import Receipt, write_receipt
+from tfrecords.convert.sources import Files, printable
 from tfrecords.errors import ConversionError
-from tfrecords.format.files import read_json, write_json
-from tfrecords.format.layout import ShardInfo, encode_record
+from tfrecords.format.layout import encode_record
 from tfrecords.format.shard import ShardWriter
 
-__all__ = ["Outcome", "Receipt", "ShardTask", "Stopped", "convert_shard", "read_receipt", "receipt_path"]
+__all__ = ["Monitor", "ShardTask", "Stopped", "convert_shard", "place_of", "writing"]
 
 
 class Stopped(Exception):
     """The worker was asked to stop; its unfinished shard is gone."""
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Outcome:
-    """What became of one file of a shard. `position` is -1, and `reason` says why, where it was refused."""
+class Monitor:
+    """How a task tells what it is at, and learns that it should stop. This one keeps to itself."""
 
-    id: int
-    sha256: str = ""
-    width: int = 0
-    height: int = 0
-    position: int = -1
-    reason: str = ""
-    detail: str = ""
+    def begin(self, row: int) -> None:
+        """Called before each file, with its row in the source; raises Stopped if the task should end."""
+
+    def end(self, *, refused: bool) -> None:
+        """Called after each file."""
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Receipt:
-    """A finished shard and what became of each file that was planned for it."""
-
-    info: ShardInfo
-    outcomes: tuple[Outcome, ...]
-
-
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class ShardTask:
-    """All that a worker needs for one shard. `paths` and `labels` go with `planned.ids`."""
+    """All that a worker needs for one shard: its files, in the order of its records, and how they are converted.
 
-    planned: PlannedShard
-    image_dir: Path
+    `rows`, `ids`, `labels` are int64 `[num_files]`; `places` is int64 `[num_files, 3]` where `files` reads by place.
+    `inputs` is a digest of what the shard is made of, so that a receipt can be told from that of other files.
+    """
+
+    shard: Path
+    receipt: Path
+    inputs: str
+    files: Files
+    rows: np.ndarray
     paths: tuple[str, ...]
-    labels: tuple[int, ...]
-    shard_dir: Path
-    receipt_dir: Path
-    image_size: int
-    resize: str
+    ids: np.ndarray
+    labels: np.ndarray
+    places: np.ndarray | None
+    picture: PictureOptions
     encoding: str
     jpeg_quality: int
+    hashed: bool
+
+    def run(self, monitor: Monitor) -> None:
+        """Writes the shard and its receipt; see `convert_shard`."""
+        convert_shard(self, monitor)
 
 
-def receipt_path(receipt_dir: Path, planned: PlannedShard) -> Path:
-    """Returns where the receipt of a shard lies."""
-    return receipt_dir / f"{planned.file}.json"
-
-
-def read_receipt(task: ShardTask) -> Receipt | None:
-    """Returns the receipt of a shard that an earlier call finished, or None where the shard is to be written."""
-    path = receipt_path(task.receipt_dir, task.planned)
-    if not path.exists():
-        return None
-    values = read_json(path, "a receipt of the unfinished conversion; remove the folder and start again")
-    receipt = Receipt(ShardInfo(**values["info"]), tuple(Outcome(*row) for row in values["outcomes"]))
-    shard = task.shard_dir / receipt.info.file
-    if not shard.is_file() or shard.stat().st_size != receipt.info.num_bytes:
-        return None
-    return receipt
-
-
-def convert_shard(task: ShardTask, advance: Callable[[bool], None], stopped: Callable[[], bool]) -> Receipt:
+def convert_shard(task: ShardTask, monitor: Monitor) -> None:
     """Writes one shard and its receipt.
 
-    Args:
-        task: the shard.
-        advance: called after each file with whether it was refused.
-        stopped: asked before each file.
-
     Raises:
-        Stopped: `stopped()` became true; nothing of the shard is left.
-        ConversionError: the shard cannot be written.
+        Stopped: the monitor said so; nothing of the shard is left.
+        ConversionError: the shard cannot be written, or there is not enough memory.
     """
-    outcomes: list[Outcome] = []
-    shard = task.shard_dir / task.planned.file
+    receipt = Receipt(len(task.rows))
+    position = 0
+    with writing(task.shard), ShardWriter(task.shard, index=task.encoding != "raw") as writer:
+        for number in range(len(task.rows)):
+            monitor.begin(int(task.rows[number]))
+            try:
+                payload = _convert_file(task, number, receipt)
+            except Refusal as refusal:
+                receipt.refused[number] = refusal
+                monitor.end(refused=True)
+                continue
+            except MemoryError:  # the machine's, not the file's, fault: a refusal would make the bytes depend on it
+                raise ConversionError(
+                    f"{printable(task.paths[number])}: not enough memory to decode it. What is finished stays; "
+                    "give the same command again with fewer --num_workers."
+                ) from None
+            writer.write(payload)
+            receipt.positions[number] = position
+            position += 1
+            monitor.end(refused=False)
+    with writing(task.receipt):
+        write_receipt(task.receipt, task.inputs, writer.info(), receipt)
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Turns what the operating system denies while `path` is written into an error that says what to do."""
     try:
-        with ShardWriter(shard, index=task.encoding != "raw") as writer:
-            position = 0
-            for id, path, label in zip(task.planned.ids, task.paths, task.labels, strict=True):
-                if stopped():
-                    raise Stopped
-                outcome, payload = _convert_file(task, id, path, label, position)
-                outcomes.append(outcome)
-                if payload is not None:
-                    writer.write(payload)
-                    position += 1
-                advance(payload is None)
-        receipt = Receipt(writer.info(), tuple(outcomes))
-        rows = [list(dataclasses.astuple(outcome)) for outcome in receipt.outcomes]
-        write_json(
-            receipt_path(task.receipt_dir, task.planned), {"info": dataclasses.asdict(receipt.info), "outcomes": rows}
-        )
+        yield
+    except MemoryError:
+        raise ConversionError(
+            f"{path}: not enough memory to write it. What is finished stays; give the same command again with fewer "
+            "--num_workers."
+        ) from None
     except OSError as error:
-        what = error.strerror or str(error)
         raise ConversionError(
-            f"{shard} cannot be written: {what}. What is finished stays; "
-            "make room or make the folder writable, and give the same command again."
+            f"{path} cannot be written: {error.strerror or error}. What is finished stays; make room or make the "
+            "folder writable, and give the same command again."
         ) from None
-    return receipt
 
 
-def _convert_file(task: ShardTask, id: int, path: str, label: int, position: int) -> tuple[Outcome, bytes | None]:
-    sha256 = ""
-    try:
-        try:
-            data = (task.image_dir / path).read_bytes()
-        except OSError as error:
-            raise Refusal(Reason.UNREADABLE, error.strerror or str(error)) from None
-        sha256 = hashlib.sha256(data).hexdigest()
-        image = decode(data)
-        pixels = resize(image, task.image_size, task.resize)
-        payload = encode_record(encode(pixels, task.encoding, task.jpeg_quality), label, id)
-    except MemoryError:  # the machine's, not the file's, fault: no refusal, or the bytes would depend on the machine
-        raise ConversionError(
-            f"{task.image_dir / path}: not enough memory to decode it. What is finished stays; "
-            "give the same command again with fewer --num_workers."
-        ) from None
-    except Refusal as refusal:
-        return Outcome(id=id, sha256=sha256, reason=refusal.reason.value, detail=refusal.detail), None
-    return Outcome(id=id, sha256=sha256, width=image.width, height=image.height, position=position), payload
+def place_of(places: np.ndarray | None, row: int) -> tuple[int, int, int] | None:
+    """Returns where a file lies in its container, as `Files.read` takes it, or None where files are read by name."""
+    if places is None:
+        return None
+    container, offset, length = places[row].tolist()
+    return container, offset, length
+
+
+def _convert_file(task: ShardTask, number: int, receipt: Receipt) -> bytes:
+    data = task.files.read(task.paths[number], place_of(task.places, number))
+    receipt.sha256[number] = np.frombuffer(hashlib.sha256(data).digest(), np.uint8)
+    picture = load_picture(data, task.picture)
+    receipt.widths[number] = picture.width
+    receipt.heights[number] = picture.height
+    pixels = picture.pixels.tobytes()
+    receipt.pixels_sha256[number] = np.frombuffer(hashlib.sha256(pixels).digest(), np.uint8)
+    if task.hashed:
+        receipt.phash[number] = perceptual_hash(picture.pixels)
+    image = pixels if task.encoding == "raw" else encode(picture.pixels, task.encoding, task.jpeg_quality)
+    return encode_record(image, int(task.labels[number]), int(task.ids[number]))

@@ -2,15 +2,16 @@
 
 from tfrecords.format.example import decode_example, encode_example
 from tfrecords.format.layout import Layout, Offsets, ShardInfo, encode_record, raw_offsets
-from tfrecords.format.manifest import ManifestRow, read_manifest, write_manifest
+from tfrecords.format.manifest import Manifest, ManifestRow, read_manifest, write_manifest
 from tfrecords.format.metadata import write_metadata
-from tfrecords.format.naming import dataset_dir, shard_name
+from tfrecords.format.naming import dataset_dir, next_version, shard_name, versions
 from tfrecords.format.record import frame, masked_crc32c, read_records
 from tfrecords.format.shard import ShardReader, ShardWriter
 from tfrecords.format.verify import Verification, verify
 
 __all__ = [
     "Layout",
+    "Manifest",
     "ManifestRow",
     "Offsets",
     "ShardInfo",
@@ -23,11 +24,13 @@ __all__ = [
     "encode_record",
     "frame",
     "masked_crc32c",
+    "next_version",
     "raw_offsets",
     "read_manifest",
     "read_records",
     "shard_name",
     "verify",
+    "versions",
     "write_manifest",
     "write_metadata",
 ]

@@ -34,7 +34,7 @@ ENCODINGS = ("raw", "jpeg", "png")
 INT_BYTES = 5
 
 _FILE = "layout.json"
-_FORMAT = "simimg-layout/1"
+_FORMAT = "simimg-layout/2"
 _HINT = "the data set's layout, written by `simimg convert`"
 
 
@@ -63,11 +63,13 @@ class Layout:
     """All that is needed to read a data set's shards without looking into them."""
 
     name: str
+    version: str
     encoding: str
     image_size: int
     class_names: tuple[str, ...]
     offsets: Offsets
     splits: dict[str, tuple[ShardInfo, ...]]
+    files: dict[str, str]
     config: dict[str, Any]
     source_sha256: str
     versions: dict[str, str]

@@ -10,7 +10,6 @@ from typing import Any
 from tfrecords.errors import DataError
 from tfrecords.format.files import atomic_file, json_bytes, read_json
 from tfrecords.format.layout import Layout
-from tfrecords.format.naming import VERSION
 from tfrecords.format.record import FRAMING_BYTES
 
 __all__ = ["INFO_FILE", "is_tfds_folder", "metadata_files", "num_examples_by_split", "write_metadata"]
@@ -63,7 +62,7 @@ def _info(layout: Layout) -> dict[str, Any]:
     # Protobuf's JSON has 64-bit integers as strings.
     return {
         "name": layout.name,
-        "version": VERSION,
+        "version": layout.version,
         "fileFormat": "tfrecord",
         "supervisedKeys": {"tuple": {"items": [{"featureKey": "image"}, {"featureKey": "label"}]}},
         "splits": [

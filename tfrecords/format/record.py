@@ -14,13 +14,14 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator
+from functools import lru_cache
 from typing import BinaryIO
 
 import google_crc32c
 
 from tfrecords.errors import CorruptRecordError
 
-__all__ = ["FOOTER_BYTES", "FRAMING_BYTES", "HEADER_BYTES", "frame", "masked_crc32c", "read_records"]
+__all__ = ["FOOTER_BYTES", "FRAMING_BYTES", "HEADER_BYTES", "footer", "frame", "header", "masked_crc32c", "read_records"]
 
 HEADER_BYTES = 12
 FOOTER_BYTES = 4
@@ -32,16 +33,25 @@ _MASK_DELTA = 0xA282EAD8
 
 def masked_crc32c(data: bytes) -> int:
     """Returns the CRC-32C of `data`, masked as TFRecord files store it, in 0..2**32-1."""
-    crc = google_crc32c.value(data)
+    crc: int = google_crc32c.value(data)
     return ((crc >> 15 | crc << 17) + _MASK_DELTA) & 0xFFFFFFFF
+
+
+@lru_cache(maxsize=1 << 14)  # pictures of one size have few lengths
+def header(length: int) -> bytes:
+    """Returns what stands before a payload of `length` bytes."""
+    packed = length.to_bytes(8, "little")
+    return packed + masked_crc32c(packed).to_bytes(4, "little")
+
+
+def footer(payload: bytes) -> bytes:
+    """Returns what stands after a payload."""
+    return masked_crc32c(payload).to_bytes(4, "little")
 
 
 def frame(payload: bytes) -> bytes:
     """Returns the bytes of one record: `payload` with its length and checksums, `FRAMING_BYTES` longer."""
-    length = struct.pack("<Q", len(payload))
-    return b"".join(
-        (length, struct.pack("<I", masked_crc32c(length)), payload, struct.pack("<I", masked_crc32c(payload)))
-    )
+    return b"".join((header(len(payload)), payload, footer(payload)))
 
 
 def read_records(file: BinaryIO, name: str) -> Iterator[tuple[int, bytes]]:
@@ -57,12 +67,12 @@ def read_records(file: BinaryIO, name: str) -> Iterator[tuple[int, bytes]]:
     """
     offset = file.tell()
     position = 0
-    while header := file.read(HEADER_BYTES):
+    while start := file.read(HEADER_BYTES):
         where = f"{name}: record {position} at byte {offset}"
-        if len(header) < HEADER_BYTES:
+        if len(start) < HEADER_BYTES:
             raise CorruptRecordError(f"{where}: the file ends inside the record's header. Convert it again.")
-        length, length_crc = struct.unpack("<QI", header)
-        if masked_crc32c(header[:8]) != length_crc:
+        length, length_crc = struct.unpack("<QI", start)
+        if masked_crc32c(start[:8]) != length_crc:
             raise CorruptRecordError(f"{where}: the checksum of the length fails. Convert it again.")
         body = file.read(length + FOOTER_BYTES)
         if len(body) < length + FOOTER_BYTES:

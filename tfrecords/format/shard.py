@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
-from collections.abc import Iterable, Iterator
+import os
+import weakref
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
+from itertools import accumulate
 from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO
@@ -13,9 +15,11 @@ from typing import BinaryIO
 from tfrecords.errors import CorruptRecordError, DataError
 from tfrecords.format.files import atomic_file
 from tfrecords.format.layout import ShardInfo
-from tfrecords.format.record import FRAMING_BYTES, frame, read_records
+from tfrecords.format.record import FOOTER_BYTES, FRAMING_BYTES, HEADER_BYTES, footer, frame, header, read_records
 
 __all__ = ["ShardReader", "ShardWriter", "index_bytes", "index_path"]
+
+_WRITE_BYTES = 1 << 17  # at a time: few calls, and the processor's cache still holds it for the checksum
 
 
 def index_path(shard: Path) -> Path:
@@ -40,8 +44,10 @@ class ShardWriter(AbstractContextManager["ShardWriter"]):
         self._path = path
         self._index = index
         self._sha256 = hashlib.sha256()
-        self._offsets: list[tuple[int, int]] = []
+        self._lengths: list[int] = []
         self._num_bytes = 0
+        self._parts: list[bytes] = []  # not yet in the file
+        self._part_bytes = 0
         self._atomic: AbstractContextManager[BinaryIO] = atomic_file(path)
         self._file: BinaryIO
 
@@ -51,39 +57,68 @@ class ShardWriter(AbstractContextManager["ShardWriter"]):
 
     def write(self, payload: bytes) -> None:
         """Appends one record."""
-        record = frame(payload)
-        self._file.write(record)
-        self._sha256.update(record)
-        self._offsets.append((self._num_bytes, len(record)))
-        self._num_bytes += len(record)
+        self._append(FRAMING_BYTES + len(payload), header(len(payload)), payload, footer(payload))
+
+    def write_framed(self, record: bytes) -> None:
+        """Appends one record that has its framing already, as `ShardReader.read_framed` gives it; checks nothing."""
+        self._append(len(record), record)
+
+    def _append(self, length: int, *parts: bytes) -> None:
+        self._parts += parts
+        self._lengths.append(length)
+        self._num_bytes += length
+        self._part_bytes += length
+        if self._part_bytes >= _WRITE_BYTES:
+            self._flush()
+
+    def _flush(self) -> None:
+        data = b"".join(self._parts)
+        self._sha256.update(data)
+        self._file.write(data)
+        self._parts.clear()
+        self._part_bytes = 0
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        if kind is None and self._index:
+        if kind is None:
             try:
-                with atomic_file(index_path(self._path)) as file:
-                    file.write(index_bytes(self._offsets))
+                self._flush()
+                if self._index:
+                    with atomic_file(index_path(self._path)) as file:
+                        file.write(index_bytes(self._places()))
             except BaseException as failure:
                 self._atomic.__exit__(type(failure), failure, failure.__traceback__)
                 raise
         self._atomic.__exit__(kind, error, traceback)
 
+    def _places(self) -> Iterator[tuple[int, int]]:
+        return zip(accumulate(self._lengths, initial=0), self._lengths, strict=False)
+
     def info(self) -> ShardInfo:
-        """Returns what was written."""
+        """Returns what was written, once the block has ended."""
         return ShardInfo(
             file=self._path.name,
-            num_examples=len(self._offsets),
+            num_examples=len(self._lengths),
             num_bytes=self._num_bytes,
             sha256=self._sha256.hexdigest(),
         )
 
 
-@dataclasses.dataclass(frozen=True)
-class ShardReader:
-    """Reads a shard's records in order, or one by its position where the shard has an offsets sidecar."""
+class ShardReader(AbstractContextManager["ShardReader"]):
+    """Reads a shard's records in order, or any of them by its place.
 
-    path: Path
+    Reading by place keeps the file open, from the first such call until `close`, the end of the reader's `with` block,
+    or of the reader.
+
+    Args:
+        path: the shard.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._close: Callable[[], object] = lambda: None
+        self._descriptor = -1
 
     def __iter__(self) -> Iterator[bytes]:
         """Yields each payload, its checksums checked; raises CorruptRecordError with the record's place."""
@@ -97,6 +132,8 @@ class ShardReader:
     def offsets(self) -> list[tuple[int, int]]:
         """Returns `(offset, length)` in bytes of each record, framing included, from the sidecar.
 
+        Shards of raw pixels have none: there, record i begins at byte i * `layout.offsets.record_bytes`.
+
         Raises:
             DataError: the sidecar is missing or damaged.
         """
@@ -109,12 +146,41 @@ class ShardReader:
         except ValueError:
             raise DataError(f"{path} should hold a line `offset length` for each record.") from None
 
+    def read_framed(self, offset: int, length: int) -> bytes:
+        """Returns the record that lies at `offset` and is `length` bytes long, with its framing, which is not checked.
+
+        Raises:
+            DataError: the shard is missing.
+            CorruptRecordError: it ends before.
+        """
+        if self._descriptor < 0:
+            try:
+                self._descriptor = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
+            except FileNotFoundError:
+                raise DataError(f"{self.path} is missing. Convert the pictures again.") from None
+            self._close = weakref.finalize(self, os.close, self._descriptor)
+        record = os.pread(self._descriptor, length, offset)
+        if len(record) < length:
+            raise CorruptRecordError(f"{self.path}: no record of {length} bytes at byte {offset}. Convert it again.")
+        return record
+
     def read(self, offset: int, length: int) -> bytes:
-        """Returns the payload of the record that lies at `offset` and is `length` bytes long with its framing."""
-        with open(self.path, "rb") as file:
-            file.seek(offset)
-            for _, payload in read_records(file, str(self.path)):
-                if len(payload) + FRAMING_BYTES == length:
-                    return payload
-                break
-        raise CorruptRecordError(f"{self.path}: no record of {length} bytes at byte {offset}. Convert it again.")
+        """Returns the payload of the record that lies at `offset` and is `length` bytes long with its framing.
+
+        Raises:
+            DataError: the shard is missing.
+            CorruptRecordError: it has no such record there, or a checksum fails.
+        """
+        record = self.read_framed(offset, length)
+        payload = record[HEADER_BYTES:-FOOTER_BYTES]
+        if frame(payload) != record:
+            raise CorruptRecordError(f"{self.path}: no record of {length} bytes at byte {offset}. Convert it again.")
+        return payload
+
+    def close(self) -> None:
+        """Closes the file; the next record that is read by place opens it again."""
+        self._close()
+        self._descriptor = -1
+
+    def __exit__(self, *_: object) -> None:
+        self.close()

@@ -5,14 +5,14 @@ from __future__ import annotations
 import itertools
 from collections import Counter
 from fractions import Fraction
-from pathlib import Path
+from random import Random
 
+import numpy as np
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from tfrecords.convert.sources import ImageFile, scan_folder
-from tfrecords.convert.split import assign_splits, find_copies, parse_splits, rank
+from tfrecords.convert.split import assign_splits, draw_ranks, parse_splits
 from tfrecords.errors import UsageError
 
 HUNDREDTHS = st.lists(st.integers(1, 100), min_size=1, max_size=4).map(
@@ -21,9 +21,20 @@ HUNDREDTHS = st.lists(st.integers(1, 100), min_size=1, max_size=4).map(
 SIZES = st.lists(st.integers(1, 120), min_size=1, max_size=4)
 
 
-def image_files(sizes: list[int]) -> list[ImageFile]:
-    names = [(label, f"class_{label}/{number}.jpg") for label, size in enumerate(sizes) for number in range(size)]
-    return [ImageFile(id=id, path=path, label=label, num_bytes=1) for id, (label, path) in enumerate(names)]
+def photos_of(sizes: list[int]) -> tuple[list[str], np.ndarray]:
+    """Returns the paths and labels of classes of these sizes."""
+    names = [(f"class_{label}/{number}.jpg", label) for label, size in enumerate(sizes) for number in range(size)]
+    return [path for path, _ in names], np.array([label for _, label in names], np.int32)
+
+
+def deal(
+    sizes: list[int], fractions: dict[str, float], seed: int, groups: np.ndarray | None = None
+) -> tuple[np.ndarray, list[str]]:
+    """Returns the labels of the photos, and the split of each."""
+    paths, labels = photos_of(sizes)
+    names = list(fractions)
+    dealt = assign_splits(labels, draw_ranks(seed, paths)[:, 0], fractions, groups)
+    return labels, [names[split] for split in dealt]
 
 
 def fractions_of(hundredths: list[int]) -> dict[str, float]:
@@ -48,19 +59,16 @@ def promised(num_photos: int, fractions: dict[str, float]) -> dict[str, int]:
 @example([50], [29, 71], 0)
 @example([1, 2, 3], [75, 25], 0)
 def test_each_class_is_dealt_in_the_promised_numbers(sizes: list[int], hundredths: list[int], seed: int) -> None:
-    files = image_files(sizes)
     fractions = fractions_of(hundredths)
-    split_of = assign_splits(files, fractions, seed, {})
-    assert list(split_of.keys() - {file.id for file in files}) == []
+    labels, splits = deal(sizes, fractions, seed)
     for label, size in enumerate(sizes):
-        found = Counter(split_of[file.id] for file in files if file.label == label)
+        found = Counter(split for split, own in zip(splits, labels, strict=True) if own == label)
         assert found == Counter({name: count for name, count in promised(size, fractions).items() if count})
 
 
 def test_numbers_of_the_defaults() -> None:
-    files = image_files([4, 5, 6, 7, 1, 2])
-    split_of = assign_splits(files, parse_splits("train=0.75,test=0.25"), 0, {})
-    found = Counter((file.label, split_of[file.id]) for file in files)
+    labels, splits = deal([4, 5, 6, 7, 1, 2], parse_splits("train=0.75,test=0.25"), 0)
+    found = Counter(zip(labels.tolist(), splits, strict=True))
     assert [(found[label, "train"], found[label, "test"]) for label in range(6)] == [
         (3, 1),
         (4, 1),
@@ -75,57 +83,61 @@ def test_numbers_of_the_defaults() -> None:
 @settings(deadline=None, max_examples=40)
 def test_photos_of_other_classes_change_nothing(sizes: list[int], seed: int, extra: int) -> None:
     fractions = parse_splits("train=0.6,val=0.2,test=0.2")
-    before = assign_splits(image_files(sizes), fractions, seed, {})
-    after = assign_splits(image_files([*sizes, extra]), fractions, seed, {})
-    assert {id: after[id] for id in before} == before
+    _, before = deal(sizes, fractions, seed)
+    _, after = deal([*sizes, extra], fractions, seed)
+    assert after[: len(before)] == before
 
 
 @given(SIZES, st.integers(0, 100), st.randoms())
 @settings(deadline=None, max_examples=40)
-def test_neither_ids_nor_the_order_of_the_files_matter(sizes: list[int], seed: int, random: object) -> None:
+def test_the_order_of_the_files_does_not_matter(sizes: list[int], seed: int, random: Random) -> None:
     fractions = parse_splits("train=0.5,test=0.5")
-    files = image_files(sizes)
-    split_of = assign_splits(files, fractions, seed, {})
-    before = {file.path: split_of[file.id] for file in files}
-    random.shuffle(files)  # type: ignore[attr-defined]
-    renumbered = [ImageFile(id=id, path=file.path, label=file.label, num_bytes=1) for id, file in enumerate(files)]
-    after = assign_splits(renumbered, fractions, seed, {})
-    assert {file.path: after[file.id] for file in renumbered} == before
+    paths, labels = photos_of(sizes)
+    before = dict(zip(paths, assign_splits(labels, draw_ranks(seed, paths)[:, 0], fractions), strict=True))
+    order = list(range(len(paths)))
+    random.shuffle(order)
+    shuffled = [paths[index] for index in order]
+    after = assign_splits(labels[order], draw_ranks(seed, shuffled)[:, 0], fractions)
+    assert dict(zip(shuffled, after, strict=True)) == before
 
 
 @given(st.lists(st.integers(1, 5), min_size=1, max_size=25), st.integers(0, 50))
 @settings(deadline=None, max_examples=60)
 def test_copies_stay_together(group_sizes: list[int], seed: int) -> None:
     """And a group moves a border by less than its own size."""
-    files = image_files([sum(group_sizes)])
-    first = list(itertools.accumulate(group_sizes, initial=0))
-    copies = {
-        id: start
-        for start, size in zip(first, group_sizes, strict=False)
-        if size > 1
-        for id in range(start, start + size)
-    }
-    split_of = assign_splits(files, parse_splits("train=0.7,test=0.3"), seed, copies)
-    for start, size in zip(first, group_sizes, strict=False):
-        assert len({split_of[id] for id in range(start, start + size)}) == 1
-    num_train = sum(split == "train" for split in split_of.values())
-    wanted = promised(len(files), {"train": 0.7, "test": 0.3})["train"]
-    assert wanted <= num_train < wanted + max(group_sizes)
+    starts = list(itertools.accumulate(group_sizes, initial=0))[:-1]
+    groups = np.repeat(starts, group_sizes)
+    _, splits = deal([sum(group_sizes)], parse_splits("train=0.7,test=0.3"), seed, groups)
+    for start, size in zip(starts, group_sizes, strict=True):
+        assert len(set(splits[start : start + size])) == 1
+    wanted = promised(len(splits), {"train": 0.7, "test": 0.3})["train"]
+    assert wanted <= splits.count("train") < wanted + max(group_sizes)
+
+
+def test_a_group_may_be_named_after_any_of_its_photos() -> None:
+    first = np.array([0, 0, 0, 3, 3, 5])
+    last = np.array([2, 2, 2, 4, 4, 5])
+    fractions = parse_splits("train=0.5,test=0.5")
+    for seed in range(9):
+        assert deal([6], fractions, seed, first)[1] == deal([6], fractions, seed, last)[1]
 
 
 def test_copies_of_two_classes_stay_together() -> None:
-    files = image_files([20, 20])
-    copies = {id: id % 20 for id in range(40)}
+    groups = np.arange(40) % 20
     for seed in range(5):
-        split_of = assign_splits(files, parse_splits("train=0.5,test=0.5"), seed, copies)
-        assert all(split_of[id] == split_of[id + 20] for id in range(20))
-        assert set(split_of.values()) == {"train", "test"}
+        _, splits = deal([20, 20], parse_splits("train=0.5,test=0.5"), seed, groups)
+        assert splits[:20] == splits[20:]
+        assert set(splits) == {"train", "test"}
+
+
+def test_without_copies_groups_change_nothing() -> None:
+    fractions = parse_splits("train=0.6,val=0.2,test=0.2")
+    assert deal([30, 7], fractions, 3)[1] == deal([30, 7], fractions, 3, np.arange(37))[1]
 
 
 def test_another_seed_deals_otherwise() -> None:
-    files = image_files([30, 30])
-    dealt = [assign_splits(files, parse_splits("train=0.5,test=0.5"), seed, {}) for seed in (0, 1, 2, -1)]
-    assert len({tuple(sorted(split_of.items())) for split_of in dealt}) == 4
+    dealt = [deal([30, 30], parse_splits("train=0.5,test=0.5"), seed)[1] for seed in (0, 1, 2, -1)]
+    assert len({tuple(splits) for splits in dealt}) == 4
 
 
 def test_golden_assignment() -> None:
@@ -133,11 +145,10 @@ def test_golden_assignment() -> None:
 
     Who is hurt: everyone who compares an accuracy with one of before.
     """
-    files = image_files([8, 5])
-    split_of = assign_splits(files, parse_splits("a=0.5,b=0.25,c=0.25"), 7, {})
-    assert "".join(split_of[id] for id in range(13)) == "aabcbaacabaac"
-    assert rank(7, "split", "a/1.jpg").hex() == "22659940b86f31f434b603849c5b64dd"
-    assert rank(7, "order", "벌/\udcff.jpg").hex() == "5797417ab11b7ccb7c503c04006c6734"
+    _, splits = deal([8, 5], parse_splits("a=0.5,b=0.25,c=0.25"), 7)
+    assert "".join(splits) == "aabcbaacabaac"
+    ranks = draw_ranks(7, ["a/1.jpg", "벌/\udcff.jpg"])
+    assert (hex(ranks[0, 0]), hex(ranks[1, 1])) == ("0x22659940b86f31f4", "0x5797417ab11b7ccb")
 
 
 @pytest.mark.parametrize(
@@ -146,6 +157,7 @@ def test_golden_assignment() -> None:
         ("train=0.75,test=0.25", {"train": 0.75, "test": 0.25}),
         ("all_of_it=1", {"all_of_it": 1.0}),
         ("a=0.7, b=0.2 ,c=0.1", {"a": 0.7, "b": 0.2, "c": 0.1}),
+        ("source", {}),
         ("a=0.333333,b=0.333333,c=0.333334", {"a": 0.333333, "b": 0.333333, "c": 0.333334}),
     ],
 )
@@ -180,37 +192,3 @@ def test_bad_splits_are_usage_errors_with_the_form(text: str) -> None:
         parse_splits(text)
     message = str(caught.value)
     assert "train=0.75,test=0.25" in message or "add up to 1" in message
-
-
-def test_find_copies(tmp_path: Path) -> None:
-    head = b"h" * 5000
-    contents = {
-        "a/1.jpg": b"one",
-        "a/2.jpg": b"two",
-        "a/3.jpg": b"one",
-        "b/1.jpg": b"one",
-        "b/2.jpg": head + b"x",
-        "b/3.jpg": head + b"y",  # the same size and the same first 4 KiB, but no copy
-        "b/4.jpg": head + b"x",
-        "b/5.jpg": b"longer",
-    }
-    for path, content in contents.items():
-        (tmp_path / path).parent.mkdir(exist_ok=True)
-        (tmp_path / path).write_bytes(content)
-    files = scan_folder(tmp_path).usable()
-    ids = {file.path: file.id for file in files}
-    assert find_copies(tmp_path, files) == {
-        ids["a/1.jpg"]: ids["a/1.jpg"],
-        ids["a/3.jpg"]: ids["a/1.jpg"],
-        ids["b/1.jpg"]: ids["a/1.jpg"],
-        ids["b/2.jpg"]: ids["b/2.jpg"],
-        ids["b/4.jpg"]: ids["b/2.jpg"],
-    }
-
-
-def test_find_copies_goes_on_past_a_file_that_vanished(tmp_path: Path) -> None:
-    for name in ("1.jpg", "2.jpg", "3.jpg"):
-        (tmp_path / name).write_bytes(b"same")
-    files = scan_folder(tmp_path).usable()
-    (tmp_path / "1.jpg").unlink()
-    assert find_copies(tmp_path, files) == {1: 1, 2: 1}

@@ -1,0 +1,51 @@
+"""The tools that `simimg bench --stage=convert` compares, one script a tool, and where each of them runs."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+__all__ = ["LIMIT_READ", "LIMIT_WRITE", "OURS", "RIVALS", "Tool"]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Tool:
+    """A script beside this file that `serve.py` can run.
+
+    Attributes:
+        name: what it is called on the command line and in results.
+        script: the file.
+        requirements: what its own environment holds; None if it runs in ours.
+        packages: programs and pkg-config modules that have to be on the machine to install it.
+        debian: the Debian packages that bring them.
+    """
+
+    name: str
+    script: Path
+    requirements: Path | None = None
+    packages: tuple[str, ...] = ()
+    debian: str = ""
+
+
+_HERE = Path(__file__).parent
+
+OURS = Tool(name="simimg", script=_HERE / "ours.py")
+LIMIT_READ = Tool(name="read and hash", script=_HERE / "limit_read.py")
+LIMIT_WRITE = Tool(name="write", script=_HERE / "limit_write.py")
+
+RIVALS = {
+    tool.name: tool
+    for tool in (
+        Tool(name="tutorial", script=_HERE / "tutorial.py"),
+        Tool(name="tutorial_plain", script=_HERE / "tutorial_plain.py"),
+        Tool(name="tfdata", script=_HERE / "tfdata.py"),
+        Tool(name="dali", script=_HERE / "dali.py", requirements=_HERE / "requirements-dali.txt"),
+        Tool(
+            name="ffcv",
+            script=_HERE / "ffcv.py",
+            requirements=_HERE / "requirements-ffcv.txt",
+            packages=("g++", "pkg-config", "opencv4", "libturbojpeg"),
+            debian="g++ pkg-config libopencv-dev libturbojpeg0-dev",
+        ),
+    )
+}

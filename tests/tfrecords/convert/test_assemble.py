@@ -1,0 +1,127 @@
+"""Shards that are put together from the records of others: the same bytes, and no picture decoded a second time."""
+
+from __future__ import annotations
+
+import errno
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tfrecords.convert.assemble import AssembleTask, link_or_copy
+from tfrecords.convert.receipts import read_info
+from tfrecords.convert.worker import Monitor, Stopped
+from tfrecords.errors import ConversionError
+from tfrecords.format.layout import Offsets, encode_record, raw_offsets
+from tfrecords.format.shard import ShardReader, ShardWriter, index_path
+
+
+def payload(number: int, encoding: str) -> bytes:
+    """A record whose length depends on its number, except with raw pixels."""
+    return encode_record(bytes([number]) * (12 if encoding == "raw" else 5 + number), number, number)
+
+
+@pytest.fixture(params=["raw", "png"])
+def encoding(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture
+def task(tmp_path: Path, encoding: str) -> AssembleTask:
+    """Records 1, 4, 0, 4 of two shards that have 0 to 2 and 3 to 5."""
+    sources = []
+    for start in (0, 3):
+        sources.append(tmp_path / f"from_{start}")
+        with ShardWriter(sources[-1], index=encoding != "raw") as writer:
+            for number in range(start, start + 3):
+                writer.write(payload(number, encoding))
+    (tmp_path / "out").mkdir()
+    return AssembleTask(
+        shard=tmp_path / "out" / "shard",
+        receipt=tmp_path / "out" / "shard.assembled.json",
+        inputs="these",
+        sources=tuple(sources),
+        rows=np.array([7, 8, 9, 6]),
+        source_of=np.array([0, 1, 0, 1], np.int32),
+        positions=np.array([1, 1, 0, 1]),
+        offsets=raw_offsets(2) if encoding == "raw" else Offsets(),
+    )
+
+
+def test_the_bytes_are_those_of_a_shard_that_was_written_so(task: AssembleTask, tmp_path: Path, encoding: str) -> None:
+    task.run(Monitor())
+    with ShardWriter(tmp_path / "straight", index=encoding != "raw") as writer:
+        for number in (1, 4, 0, 4):
+            writer.write(payload(number, encoding))
+    assert task.shard.read_bytes() == (tmp_path / "straight").read_bytes()
+    assert index_path(task.shard).exists() == (encoding != "raw")
+    if encoding != "raw":
+        assert index_path(task.shard).read_bytes() == index_path(tmp_path / "straight").read_bytes()
+    info = read_info(task.receipt, "these", task.shard)
+    assert info is not None
+    assert (info.file, info.num_examples, info.sha256) == ("shard", 4, writer.info().sha256)
+    assert [number for number in map(len, ShardReader(task.shard))] == [len(payload(n, encoding)) for n in (1, 4, 0, 4)]
+
+
+def test_a_stopped_one_leaves_nothing(task: AssembleTask) -> None:
+    class StopsAt(Monitor):
+        def begin(self, row: int) -> None:
+            begun.append(row)
+            if row == 9:
+                raise Stopped
+
+    begun: list[int] = []
+    with pytest.raises(Stopped):
+        task.run(StopsAt())
+    assert begun == [7, 8, 9]
+    assert list(task.shard.parent.iterdir()) == []
+
+
+def test_a_shard_that_cannot_be_read_in_full_is_named(task: AssembleTask) -> None:
+    """Rather than that a half record becomes part of another shard."""
+    data = task.sources[1].read_bytes()
+    task.sources[1].write_bytes(data[: len(data) // 2])
+    with pytest.raises(ConversionError, match="from_3.*remove the folder"):
+        task.run(Monitor())
+    assert list(task.shard.parent.iterdir()) == []
+
+
+def test_a_spoiled_record_is_not_handed_on(task: AssembleTask) -> None:
+    data = bytearray(task.sources[0].read_bytes())
+    data[len(data) // 2] ^= 1
+    task.sources[0].write_bytes(bytes(data))
+    with pytest.raises(ConversionError, match="from_0"):
+        task.run(Monitor())
+    assert list(task.shard.parent.iterdir()) == []
+
+
+# Second names
+
+
+def test_a_link_is_the_same_file_with_its_sidecar(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(b"shard")
+    link_or_copy(tmp_path / "a", tmp_path / "b")
+    assert os.path.samefile(tmp_path / "a", tmp_path / "b")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "b"]
+    index_path(tmp_path / "a").write_bytes(b"0 5\n")
+    link_or_copy(tmp_path / "a", tmp_path / "c")
+    assert os.path.samefile(index_path(tmp_path / "a"), index_path(tmp_path / "c"))
+
+
+def test_a_copy_where_links_are_not_to_be_had(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_links(*_: object) -> None:
+        raise OSError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(os, "link", no_links)
+    (tmp_path / "a").write_bytes(b"shard")
+    index_path(tmp_path / "a").write_bytes(b"0 5\n")
+    link_or_copy(tmp_path / "a", tmp_path / "b")
+    assert (tmp_path / "b").read_bytes() == b"shard"
+    assert index_path(tmp_path / "b").read_bytes() == b"0 5\n"
+    assert not os.path.samefile(tmp_path / "a", tmp_path / "b")
+
+
+def test_a_shard_that_is_not_there_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError):
+        link_or_copy(tmp_path / "a", tmp_path / "b")

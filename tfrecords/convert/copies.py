@@ -1,0 +1,204 @@
+"""Which pictures are copies of one photo: the same bytes, the same pixels, or nearly the same by a perceptual hash.
+
+The hash is pHash (Zauner 2010, "Implementation and benchmarking of perceptual image hash functions"; the bits and their
+order are those of imagehash.phash): of the 8 x 8 lowest frequencies of the grey picture's DCT-II, which are above their
+median. imagehash shrinks the picture to 32 x 32 first and needs 200 us and SciPy for it; here the DCT is two small
+matrix products over the stored picture itself, 14 us at 64 px, and the sums are whole numbers.
+
+`MAX_DISTANCE` was chosen on 2,387 photos of Caltech 101, stored at 64 x 64. How many of their edits are found again, in
+per cent, and what else is taken for a copy (of 2.8 million pairs; looked at one by one):
+
+    bits that may differ          0     2     4     6     8
+    half the size                96   100   100   100   100
+    JPEG quality 30              81    99   100   100   100
+    grey                         96   100   100   100   100
+    contrast x 1.3               44    88    99   100   100
+    brightness x 1.3, clipped    21    58    80    93    97
+    cropped by 5 %                2    16    45    75    90
+    pairs of photos in the set   10    25    33    45    67
+    of which unrelated            0     0     0     3     5
+
+A wrong pair costs little, as both photos merely go to one split, but wrong pairs grow with the square of the number of
+photos and join groups that have nothing to do with each other. So 4.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from functools import lru_cache
+from itertools import combinations
+
+import numpy as np
+
+__all__ = ["COPIES", "MAX_DISTANCE", "NO_HASH", "group_copies", "near_pairs", "perceptual_hash"]
+
+COPIES = ("near", "exact", "ignore")
+MAX_DISTANCE = 4
+# No picture that has a hash has this one: 32 of the 64 frequencies are above their median.
+NO_HASH = 0
+
+# In grey levels. The frequencies of a plain picture, of a gradient, or of either with noise are below 0.1, and their
+# bits are chance; the faintest of the 2,387 photos, a watermark on white, has 0.26.
+_MIN_CONTRAST = 0.25
+_LOW = 8  # frequencies in each direction
+_GREY = np.array([77.0, 150.0, 29.0])  # of red, green and blue in grey, ITU-R 601, in 256ths
+_NUM_BANDS = 3
+_MAX_PAIRS = 1 << 21  # looked at at once: 60 MB
+
+
+def perceptual_hash(pixels: np.ndarray) -> int:
+    """Returns the 64-bit perceptual hash of a picture as it is stored.
+
+    Args:
+        pixels: uint8 [h, w, 3], C-contiguous, at most 2**17 px in each direction.
+
+    Returns:
+        The hash, or `NO_HASH` for a picture smaller than 8 px or with so little contrast that its hash would be chance.
+    """
+    height, width, _ = pixels.shape
+    if min(height, width) < _LOW:
+        return NO_HASH
+    left, right, grey_level = _transform(height, width)
+    low = (left @ pixels.reshape(height, -1).astype(np.float64) @ right).ravel()
+    if np.partition(np.abs(low[1:]), 31)[31] < _MIN_CONTRAST * grey_level:
+        return NO_HASH
+    ordered = np.sort(low)
+    return int.from_bytes(np.packbits(low > (ordered[31] + ordered[32]) / 2).tobytes(), "big")
+
+
+@lru_cache(maxsize=8)
+def _transform(height: int, width: int) -> tuple[np.ndarray, np.ndarray, float]:
+    """Returns float64 [8, h] and [w * 3, 8], which turn pixels into low frequencies, and what one grey level is there.
+
+    The cosines are rounded to whole numbers, so small that no sum reaches 2**53: all sums are exact, and a hash does
+    not depend on the order in which a machine adds.
+    """
+
+    def cosines(size: int) -> tuple[np.ndarray, float]:
+        scale = 2.0 ** (18 - math.ceil(math.log2(size)))
+        angles = np.outer(np.arange(_LOW), 2 * np.arange(size) + 1) * (np.pi / (2 * size))
+        return np.round(scale * np.cos(angles)), scale * size / 2
+
+    left, rows = cosines(height)
+    right, columns = cosines(width)
+    coloured = np.ascontiguousarray((right[:, :, None] * _GREY).reshape(_LOW, -1).T)
+    return left, coloured, rows * columns * float(_GREY.sum())
+
+
+def group_copies(sha256: np.ndarray, pixels_sha256: np.ndarray, phash: np.ndarray, copies: str) -> np.ndarray:
+    """Returns the group of copies that each file belongs to, as the index of the group's first file: int64 [n].
+
+    A file that is a copy of none has its own index. Copies of copies are in one group.
+
+    Args:
+        sha256: uint8 [n, 32] of the files' bytes; zeros where they were not read.
+        pixels_sha256: uint8 [n, 32] of the stored pixels; zeros where there are none.
+        phash: uint64 [n], `NO_HASH` where there is none.
+        copies: one of `COPIES`: "exact" takes equal bytes or pixels; "near" also hashes that differ in `MAX_DISTANCE`
+            bits or fewer; "ignore" leaves every file alone.
+
+    Raises:
+        ValueError: `copies` is none of these.
+    """
+    if copies not in COPIES:
+        raise ValueError(f"`copies` should be one of {', '.join(COPIES)}. Received: copies={copies!r}")
+    groups = np.arange(len(phash), dtype=np.int64)
+    if copies == "ignore":
+        return groups
+    for digests in (sha256, pixels_sha256):
+        _unite(groups, *_equal_digests(digests))
+    if copies == "near":
+        rows = np.flatnonzero(phash != NO_HASH)
+        hashes, first, number = np.unique(phash[rows], return_index=True, return_inverse=True)
+        first = rows[first]  # one row stands for all that share its hash
+        _unite(groups, first[number], rows)
+        for a, b in near_pairs(hashes, MAX_DISTANCE):
+            _unite(groups, first[a], first[b])
+    return _roots(groups, groups)
+
+
+def near_pairs(hashes: np.ndarray, max_distance: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Yields all pairs of hashes that differ in `max_distance` bits or fewer, as blocks of index pairs.
+
+    The 64 bits are dealt to three bands. Two hashes that differ in d bits differ in d // 3 or fewer bits of some band,
+    so only those are compared that lie so close in a band; a pair that does so in several is yielded several times.
+    For a million random hashes and d = 4 that is 17 million comparisons instead of 500 thousand million.
+
+    Args:
+        hashes: uint64 [n], no two the same.
+        max_distance: in bits, 0..64.
+    """
+    for band in range(_NUM_BANDS):
+        keys, num_bits = _band(hashes, band)
+        order = np.argsort(keys, kind="stable")
+        keys, ordered = keys[order], hashes[order]
+        # Those with key k lie in ordered[starts[k] : starts[k + 1]].
+        starts = np.concatenate(([0], np.cumsum(np.bincount(keys, minlength=1 << num_bits))))
+        for radius in range(max_distance // _NUM_BANDS + 1):
+            for flipped in combinations(range(num_bits), radius):
+                mask = sum(1 << bit for bit in flipped)
+                # Each pair once: from the one that lacks the highest flipped bit, or comes first.
+                rows = np.flatnonzero(keys & (1 << flipped[-1]) == 0) if flipped else np.arange(len(keys))
+                others = keys[rows] ^ mask
+                begins = starts[others] if flipped else rows + 1
+                counts = starts[others + 1] - begins
+                some = counts > 0
+                for a, b in _expanded(rows[some], begins[some], counts[some]):
+                    near = np.bitwise_count(ordered[a] ^ ordered[b]) <= max_distance
+                    yield order[a[near]], order[b[near]]
+
+
+def _band(hashes: np.ndarray, band: int) -> tuple[np.ndarray, int]:
+    """Returns bits band, band + 3, ... of each hash as one number, and how many they are.
+
+    Neighbouring bits are neighbouring frequencies, which are alike in many photos; every third is not.
+    """
+    bits = range(band, 64, _NUM_BANDS)
+    keys = np.zeros(len(hashes), np.int64)
+    for place, bit in enumerate(bits):
+        keys |= ((hashes >> np.uint64(bit)) & np.uint64(1)).astype(np.int64) << place
+    return keys, len(bits)
+
+
+def _expanded(rows: np.ndarray, begins: np.ndarray, counts: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Yields each row with each of begins..begins + counts - 1, in blocks of about `_MAX_PAIRS` pairs."""
+    ends = np.cumsum(counts)
+    at = 0
+    while at < len(rows):
+        before = ends[at] - counts[at]
+        stop = max(at + 1, int(np.searchsorted(ends, before + _MAX_PAIRS, side="right")))
+        part = slice(at, stop)
+        offsets = begins[part] - (ends[part] - counts[part] - before)
+        total = int(ends[stop - 1] - before)
+        yield np.repeat(rows[part], counts[part]), np.arange(total) + np.repeat(offsets, counts[part])
+        at = stop
+
+
+def _equal_digests(digests: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Returns pairs of rows with equal digests, enough to link all of them; rows of zeros are in none."""
+    words = np.ascontiguousarray(digests).view(np.uint64)
+    order = np.lexsort(words.T)
+    same = words.any(axis=1)[order[1:]]
+    for word in words.T:
+        same &= word[order[1:]] == word[order[:-1]]
+    return order[:-1][same], order[1:][same]
+
+
+def _unite(groups: np.ndarray, a: np.ndarray, b: np.ndarray) -> None:
+    """Brings rows `a[i]` and `b[i]` into one group; `groups` is a forest in which each row points at an earlier or itself."""
+    while len(a):
+        a, b = _roots(groups, a), _roots(groups, b)
+        apart = a != b
+        a, b = a[apart], b[apart]
+        np.minimum.at(groups, np.maximum(a, b), np.minimum(a, b))
+
+
+def _roots(groups: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """Returns the first row of the group of each of `rows`, and shortens the way there."""
+    while True:
+        above = groups[rows]
+        if np.array_equal(above, rows):
+            return above
+        groups[rows] = groups[above]
+        rows = above

@@ -1,0 +1,219 @@
+"""Tars and zips, one or many: class folders inside, or samples as WebDataset has them.
+
+A tar is in WebDataset form if one of its pictures has a file of the same name beside it that ends in .cls, .json or
+.txt; see `tfrecords.convert.sources.samples`. Otherwise the folders inside are the classes.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import glob
+import os
+import re
+from collections.abc import Sequence
+
+from tfrecords.convert.sources.classes import Found, source_of_folders
+from tfrecords.convert.sources.containers import Containers, Member
+from tfrecords.convert.sources.order import natural_order
+from tfrecords.convert.sources.remote import check_url, glob_urls, is_url
+from tfrecords.convert.sources.samples import Samples
+from tfrecords.convert.sources.source import Source, is_ignored, is_picture
+from tfrecords.convert.sources.tar import tar_members
+from tfrecords.convert.sources.zip import ZipFiles, find_directory, zip_members
+from tfrecords.errors import UsageError
+
+__all__ = ["TarFiles", "expand_braces", "find_archives", "is_archive", "open_archives"]
+
+_COMPRESSED = (".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.zst", ".tzst")
+_MAX_ARCHIVES = 100_000
+_BRACES = re.compile(r"\{([^{}]*)\}")
+
+
+@dataclasses.dataclass(frozen=True)
+class TarFiles:
+    """Reads members of tars by place."""
+
+    containers: Containers
+
+    def read(self, path: str, place: tuple[int, int, int] | None) -> bytes:
+        """Returns the bytes at `place`.
+
+        Raises:
+            Refusal: they cannot be read, or the tar has changed.
+        """
+        assert place is not None
+        return self.containers.read(*place)
+
+
+def is_archive(path: str) -> bool:
+    """Tells whether a path, a pattern or a URL ends like a tar or a zip."""
+    return path.lower().endswith((".tar", ".zip", *_COMPRESSED))
+
+
+def find_archives(image_dir: str) -> list[str]:
+    """Returns the archives that a path, a URL, a pattern (`*.tar`) or braces (`{000..003}.tar`) stand for.
+
+    Raises:
+        UsageError: there are none, or too many.
+    """
+    if is_url(image_dir):
+        check_url(image_dir)
+    elif os.path.exists(image_dir):
+        return [image_dir]
+    found = []
+    for name in expand_braces(image_dir):
+        if not re.search(r"[*?\[]", name):
+            found.append(name)
+        else:
+            names = glob_urls(name) if is_url(name) else glob.glob(name)
+            found += [names[at] for at in natural_order(names)]
+    if not found:
+        raise UsageError(f"--image_dir={image_dir}: no file has such a name. Check it, and quote it for the shell.")
+    return found
+
+
+def expand_braces(text: str) -> list[str]:
+    """Returns what `text` stands for with each `{a,b}` and `{000..003}` in it replaced, as a shell does it.
+
+    Raises:
+        UsageError: it stands for more than a hundred thousand.
+    """
+    results = [""]
+    rest = 0
+    for match in _BRACES.finditer(text):
+        before, rest = text[rest : match.start()], match.end()
+        choices = _choices(match[1]) or [match[0]]
+        if len(results) * len(choices) > _MAX_ARCHIVES:
+            raise UsageError(f"--image_dir={text} stands for more than {_MAX_ARCHIVES} files. Name fewer.")
+        results = [result + before + choice for result in results for choice in choices]
+    return [result + text[rest:] for result in results]
+
+
+def open_archives(image_dir: str, categories: Sequence[str] = ()) -> Source:
+    """Finds the image files in tars or zips.
+
+    Args:
+        image_dir: what `find_archives` takes.
+        categories: the classes to take, labels counting them in this order.
+
+    Raises:
+        UsageError: there is no such archive, one is damaged or of another kind, or there is no image file.
+    """
+    archives = find_archives(image_dir)
+    kinds = {os.path.splitext(path)[1].lower() for path in archives}
+    packed = [path for path in archives if path.lower().endswith(_COMPRESSED)]
+    if packed:
+        raise UsageError(
+            f"{packed[0]} is compressed as a whole, so members cannot be read on their own. Uncompress it first."
+        )
+    if len(kinds) > 1 or not kinds <= {".tar", ".zip"}:
+        raise UsageError(f"--image_dir={image_dir} should name tars or zips. Received: {' '.join(sorted(kinds))}")
+    containers = Containers.of(archives)
+    names = _short_names(archives)
+    return (_open_tars if kinds == {".tar"} else _open_zips)(image_dir, containers, names, categories)
+
+
+def _open_tars(image_dir: str, containers: Containers, names: Sequence[str], categories: Sequence[str]) -> Source:
+    members = Found()
+    samples = Samples(names if len(names) > 1 else [""])
+    for number, archive in enumerate(containers.paths):
+        with containers.scanned(number) as read_at:
+            for member in tar_members(read_at, containers.sizes[number], archive):
+                path = _clean(member.name)
+                if path:
+                    _add(members, path, member, number, containers)
+                    samples.see(path, member, read_at)
+        samples.end_of_tar(number, containers.stamps[number])
+    files = TarFiles(containers)
+    if samples.any_label:
+        return samples.source(image_dir, files, categories, containers.paths)
+    del samples
+    return _class_folders(image_dir, members, files, containers, categories)
+
+
+def _open_zips(image_dir: str, containers: Containers, names: Sequence[str], categories: Sequence[str]) -> Source:
+    members = Found()
+    shifts = []
+    for number, archive in enumerate(containers.paths):
+        with containers.scanned(number) as read_at:
+            directory = find_directory(read_at, containers.sizes[number], archive)
+            shifts.append(directory.shift)
+            for member in zip_members(read_at, directory, archive):
+                path = _clean(member.name)
+                if path:
+                    _add(members, path, member, number, containers)
+    return _class_folders(image_dir, members, ZipFiles(containers, tuple(shifts)), containers, categories)
+
+
+def _add(found: Found, path: str, member: Member, number: int, containers: Containers) -> None:
+    place = (number, member.offset, member.length)
+    found.add(path, member.size, containers.stamps[number], place, refused=member.refused)
+
+
+def _class_folders(
+    image_dir: str, members: Found, files: TarFiles | ZipFiles, containers: Containers, categories: Sequence[str]
+) -> Source:
+    notes = _drop_earlier_ones(members, containers.paths)
+    top = _single_top(members.paths, categories)
+    if top:
+        members.paths = [path[len(top) :] if path.startswith(top) else f"../{path}" for path in members.paths]
+    stem = os.path.splitext(os.path.basename(containers.paths[0]))[0]
+    return source_of_folders(members, location=image_dir, files=files, name=stem, categories=categories, notes=notes)
+
+
+def _drop_earlier_ones(members: Found, archives: Sequence[str]) -> list[str]:
+    """Keeps the last of the members that have one name in one archive, as unpacking would."""
+    if len(set(members.paths)) == len(members.paths):
+        return []
+    last: dict[str, int] = {}
+    dropped = []
+    for row, path in enumerate(members.paths):
+        if path in last:
+            a, b = members.places[3 * last[path]], members.places[3 * row]
+            if a != b:
+                raise UsageError(f"{archives[a]} and {archives[b]} both have a file {path!r}. Rename one.")
+            dropped.append(last[path])
+        last[path] = row
+    members.drop(dropped)
+    return [f"{len(dropped)} files are in an archive twice under one name; the later one was taken"]
+
+
+def _single_top(paths: Sequence[str], categories: Sequence[str]) -> str:
+    """Returns the folders, with their slashes, that all pictures lie in and below which there are still folders."""
+    pictures = [path for path in paths if is_picture(path)]
+    top = ""
+    while True:
+        rests = [path[len(top) :].partition("/") for path in pictures]
+        names = {name if slash else "" for name, slash, _ in rests}
+        if len(names) != 1 or "" in names or names & set(categories) or not any("/" in rest for *_, rest in rests):
+            return top
+        top += f"{names.pop()}/"
+
+
+def _clean(name: str) -> str:
+    """Returns a member's name as a path, "" if it is hidden."""
+    parts = [part for part in name.split("/") if part not in ("", ".")]
+    return "" if any(part != ".." and is_ignored(part) for part in parts) else "/".join(parts)
+
+
+def _choices(inner: str) -> list[str]:
+    numbers = re.fullmatch(r"(\d+)\.\.(\d+)", inner)
+    if numbers:
+        first, last = int(numbers[1]), int(numbers[2])
+        width = max(map(len, numbers.groups())) if "0" in (numbers[1][0], numbers[2][0]) else 0
+        step = 1 if first <= last else -1
+        if abs(last - first) >= _MAX_ARCHIVES:
+            raise UsageError(f"--image_dir: {{{inner}}} stands for more than {_MAX_ARCHIVES} files. Name fewer.")
+        return [f"{number:0{width}d}" for number in range(first, last + step, step)]
+    return inner.split(",") if "," in inner else []
+
+
+def _short_names(archives: Sequence[str]) -> list[str]:
+    """Returns the part of each archive's path in which they differ, with "/" between its parts."""
+    if len(archives) == 1:
+        return [os.path.basename(archives[0])]
+    folders = {path.rpartition("/")[0] for path in archives}
+    if len(folders) == 1:
+        return [path.rpartition("/")[2] for path in archives]
+    common = os.path.commonpath(sorted(folders)).rstrip("/")
+    return [path[len(common) :].lstrip("/") for path in archives]

@@ -1,0 +1,283 @@
+"""A table of paths and labels: CSV or parquet, a row a file, perhaps with the file's split.
+
+The columns are found by their names, in any case and order: path, file, filename or image; label, class or category;
+split.
+"""
+
+from __future__ import annotations
+
+import array
+import csv
+import dataclasses
+import io
+import os
+import re
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager
+from typing import Any, BinaryIO, NamedTuple
+
+from tfrecords.convert.quarantine import Reason, Refusal
+from tfrecords.convert.sources.classes import Found, some_of, source_of_labels
+from tfrecords.convert.sources.folder import FolderFiles, add_file
+from tfrecords.convert.sources.remote import RemoteFiles, check_driver, check_url, is_url, local_path, opened, read_url
+from tfrecords.convert.sources.samples import MULTI_LABEL
+from tfrecords.convert.sources.source import Files, Source
+from tfrecords.errors import UsageError
+
+__all__ = ["TableFiles", "is_table", "open_table"]
+
+_PATH = ("path", "file", "filename", "image")
+_LABEL = ("label", "class", "category")
+_SPLIT = ("split",)
+_SEVERAL = re.compile(r"(labels|classes|categories|tags|(label|class|category)[ _-]?\d+)", re.IGNORECASE)
+_DELIMITERS = ",;\t|"
+_BATCH = 65_536  # rows of a parquet file at once
+
+
+class _Columns(NamedTuple):
+    path: int
+    label: int
+    split: int | None
+
+
+class _Row(NamedTuple):
+    number: int  # the line in a CSV file; in a parquet file the row, counted from 1
+    path: str
+    label: str
+    split: str | None
+
+
+@dataclasses.dataclass(frozen=True)
+class TableFiles:
+    """Reads the files of this machine that a table names, and those that it names by a URL."""
+
+    folder: FolderFiles
+
+    def read(self, path: str, place: tuple[int, int, int] | None = None) -> bytes:
+        """Returns the bytes of the file; raises Refusal as `FolderFiles` and `RemoteFiles` do."""
+        return read_url(path) if is_url(path) else self.folder.read(path)
+
+
+def is_table(path: str) -> bool:
+    """Tells whether a path ends like that of a table."""
+    return path.lower().endswith((".csv", ".tsv", ".parquet", ".pq"))
+
+
+def open_table(table: str, image_dir: str = "", categories: Sequence[str] = ()) -> Source:
+    """Finds the files that a table names; ids count its rows.
+
+    A file that is not there is refused. One that several rows name with the same label is taken once.
+
+    Args:
+        table: a CSV or parquet file, or its URL.
+        image_dir: what the table's paths are relative to, a folder or its URL; by default the table's folder.
+        categories: the classes to take, labels counting them in this order.
+
+    Raises:
+        UsageError: the table cannot be read, has not the columns, or has several labels for a file.
+    """
+    if image_dir and not is_url(image_dir) and not os.path.isdir(image_dir):
+        what = "is not a folder" if os.path.exists(image_dir) else "does not exist"
+        raise UsageError(f"--image_dir={image_dir} {what}. Name the folder that the paths in --table are relative to.")
+    base = image_dir or (table.rpartition("/")[0] if is_url(table) else os.path.dirname(table))
+    if is_url(base):
+        check_url(base)
+        check_driver(base)
+    else:
+        base = os.path.abspath(base)
+    found = Found()
+    ids: dict[str, int] = {}
+    numbers = array.array("q")
+    repeated: list[str] = []
+    protocols: set[str] = set()
+    with _open(table) as file:
+        is_parquet = file.read(4) == b"PAR1"
+        file.seek(0)
+        for row in _parquet_rows(file, table) if is_parquet else _csv_rows(file, table):
+            path = _short(local_path(row.path), base)
+            id = ids.setdefault(path, len(numbers))
+            if id < len(numbers):
+                split = found.splits[id] if found.splits else None
+                _check_same(_Row(numbers[id], path, found.labels[id], split), row, table)
+                repeated.append(path)
+                continue
+            numbers.append(row.number)
+            _add(found, path, base, row, protocols, table)
+    notes = []
+    if repeated:
+        notes.append(f"{len(repeated)} rows repeat a file and its label; each is taken once: {some_of(repeated)}")
+    folder: Files = RemoteFiles(base) if is_url(base) else FolderFiles(base)
+    return source_of_labels(
+        found,
+        location=table,
+        files=TableFiles(folder) if protocols and isinstance(folder, FolderFiles) else folder,
+        categories=categories,
+        flag="--table",
+        notes=notes,
+    )
+
+
+def _add(found: Found, path: str, base: str, row: _Row, protocols: set[str], table: str) -> None:
+    if is_url(path):
+        check_url(path, f"--table={table}: row {row.number}:")
+        protocol = path.partition("://")[0]
+        if protocol not in protocols:
+            check_driver(path, f"--table={table}: row {row.number}:")
+            protocols.add(protocol)
+        found.add(path, label=row.label, split=row.split)
+    elif not is_url(base):
+        add_file(found, path, os.path.join(base, path), label=row.label, split=row.split)
+    elif path.startswith("/"):
+        refused = Refusal(Reason.UNREADABLE, f"a path from the root means nothing below {base}")
+        found.add(path, label=row.label, split=row.split, refused=refused)
+    else:
+        found.add(path, label=row.label, split=row.split)
+
+
+def _check_same(earlier: _Row, row: _Row, table: str) -> None:
+    if earlier.label != row.label:
+        raise UsageError(
+            f"--table={table}: row {row.number} has {row.path!r} as {row.label!r}, and row {earlier.number} as "
+            f"{earlier.label!r}. {MULTI_LABEL}."
+        )
+    if earlier.split != row.split:
+        raise UsageError(
+            f"--table={table}: {row.path!r} is in split {earlier.split!r} (row {earlier.number}) and in split "
+            f"{row.split!r} (row {row.number}). Keep one."
+        )
+
+
+def _short(path: str, base: str) -> str:
+    """Returns one spelling of a path: relative to `base` where it lies below, without empty parts and dots."""
+    if is_url(path):
+        return path
+    plain = "/".join(part for part in path.split("/") if part not in ("", "."))
+    if not path.startswith("/"):
+        return plain
+    return f"/{plain}".removeprefix(f"{base.rstrip('/')}/")
+
+
+def _open(table: str) -> AbstractContextManager[Any]:
+    if is_url(table):
+        return opened(table, "--table")
+    try:
+        return open(table, "rb")
+    except OSError as error:
+        raise UsageError(f"--table={table} cannot be opened: {error.strerror}. Name a CSV or parquet file.") from None
+
+
+def _csv_rows(file: BinaryIO, table: str) -> Iterator[_Row]:
+    encoding = "utf-16" if file.read(2) in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
+    file.seek(0)
+    text = io.TextIOWrapper(file, encoding=encoding, errors="surrogateescape", newline="")
+    try:
+        delimiter, header, columns = _header(text, table)
+        reader = csv.reader(text, delimiter=delimiter, strict=True)
+        next(reader)
+        for cells in reader:
+            if not any(map(str.strip, cells)):
+                continue
+            if len(cells) != len(header):
+                raise UsageError(
+                    f"--table={table}: line {reader.line_num} has {len(cells)} cells, and the header {len(header)}. "
+                    'Quote a cell that has the separator in it: "a, b".'
+                )
+            yield _row(reader.line_num, cells, columns, table)
+    except (csv.Error, UnicodeError) as error:
+        raise UsageError(f"--table={table} is no valid CSV: {error}. Write it again.") from None
+    finally:
+        text.detach()
+
+
+def _header(text: io.TextIOWrapper, table: str) -> tuple[str, list[str], _Columns]:
+    """Returns the separator, the names of the columns and where those are that matter; `text` is then at its start."""
+    headers = {}
+    for delimiter in _DELIMITERS:
+        text.seek(0)
+        headers[delimiter] = next(csv.reader(text, delimiter=delimiter), [])
+    text.seek(0)
+    # The separator is the one with which the columns have names that we know.
+    delimiter = max(_DELIMITERS, key=lambda each: (_matches(headers[each]), len(headers[each])))
+    return delimiter, headers[delimiter], _columns(headers[delimiter], table)
+
+
+def _matches(header: Iterable[str]) -> int:
+    return sum(name.strip().lower() in (*_PATH, *_LABEL, *_SPLIT) for name in header)
+
+
+def _columns(header: Sequence[str], table: str) -> _Columns:
+    labels, paths, splits = (_numbers(header, names) for names in (_LABEL, _PATH, _SPLIT))
+    has = f"It has: {some_of([name.strip() for name in header])}." if header else "It is empty."
+    several = [name for name in header if _SEVERAL.fullmatch(name.strip())]
+    if len(labels) > 1 or (not labels and several):
+        columns = [header[at] for at in labels] or several
+        raise UsageError(f"--table={table} has labels in {some_of(columns)}. {MULTI_LABEL}, in a column named label.")
+    for numbers, names, what in ((paths, _PATH, "paths"), (labels, _LABEL, "labels")):
+        if len(numbers) != 1:
+            count = "several columns" if numbers else "no column"
+            raise UsageError(f"--table={table} has {count} of {what} ({', '.join(names)}). {has} Name one {names[0]}.")
+    return _Columns(paths[0], labels[0], splits[0] if splits else None)
+
+
+def _numbers(header: Sequence[str], names: Sequence[str]) -> list[int]:
+    return [at for at, name in enumerate(header) if name.strip().lower() in names]
+
+
+def _row(number: int, cells: Sequence[Any], columns: _Columns, table: str) -> _Row:
+    path, label = _text(cells[columns.path]), _text(cells[columns.label]).strip()
+    split = None if columns.split is None else sys.intern(_text(cells[columns.split]).strip())
+    if not path.strip():
+        raise UsageError(f"--table={table}: row {number} has no path. Write one, or take the row out.")
+    if split == "":
+        raise UsageError(f"--table={table}: row {number} has no split. Write one, or take the column out.")
+    if label.startswith("[") and label.endswith("]") and "," in label:
+        raise UsageError(f"--table={table}: row {number} has the labels {label[:80]}. {MULTI_LABEL}.")
+    if not label.isascii() and re.search("[\ud800-\udfff]", label):
+        raise UsageError(f"--table={table}: the label in row {number} is not UTF-8. Save the table as UTF-8.")
+    return _Row(number, path, sys.intern(label), split)
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, bytes):
+        return os.fsdecode(value)
+    if value is None or value != value:  # NaN, as pandas has what is missing
+        return ""
+    # A column of integers in which one is missing is one of floats in pandas.
+    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
+
+
+def _parquet_rows(file: BinaryIO, table: str) -> Iterator[_Row]:
+    import pyarrow as pa  # not at the top: it takes a third of a second
+    import pyarrow.parquet as pq
+
+    try:
+        parquet = pq.ParquetFile(file)
+        columns = _columns(parquet.schema_arrow.names, table)
+        names = [parquet.schema_arrow.names[at] for at in columns if at is not None]
+        for at in columns:
+            _check_type(parquet.schema_arrow, at, columns, table)
+        number = 0
+        for batch in parquet.iter_batches(_BATCH, columns=names):
+            for cells in zip(*(batch.column(name).to_pylist() for name in names), strict=True):
+                number += 1
+                yield _row(number, cells, _Columns(0, 1, 2 if columns.split is not None else None), table)
+    except (pa.ArrowException, OSError) as error:
+        raise UsageError(f"--table={table} is no valid parquet file: {error}. Write it again.") from None
+
+
+def _check_type(schema: Any, at: int | None, columns: _Columns, table: str) -> None:
+    import pyarrow as pa
+
+    if at is None:
+        return
+    field = schema.field(at)
+    kind = field.type.value_type if pa.types.is_dictionary(field.type) else field.type
+    if pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind):
+        raise UsageError(f"--table={table}: column {field.name!r} has lists ({field.type}). {MULTI_LABEL}.")
+    texts = (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view)
+    texts += (pa.types.is_binary, pa.types.is_large_binary) if at == columns.path else ()
+    if pa.types.is_nested(kind) or (at == columns.path and not any(is_kind(kind) for is_kind in texts)):
+        raise UsageError(
+            f"--table={table}: column {field.name!r} should have plain values, a path as text. Received: {field.type}"
+        )

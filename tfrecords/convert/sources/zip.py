@@ -1,0 +1,192 @@
+"""The members of a zip file, and reading one.
+
+A member's place is that of its entry in the directory at the end of the file, which says all that reading it takes. The
+layout is that of PKWARE's APPNOTE 6.3.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import stat
+import struct
+import zlib
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from tfrecords.convert.quarantine import Reason, Refusal
+from tfrecords.convert.sources.containers import Containers, Member, ReadAt
+from tfrecords.convert.sources.source import MAX_FILE_BYTES, too_large
+from tfrecords.errors import UsageError
+
+__all__ = ["ZipDirectory", "ZipFiles", "find_directory", "zip_members"]
+
+_ENTRY = struct.Struct("<4s4B4H3L5H2L")  # in the directory, before a name, extra fields and a comment
+_LOCAL = struct.Struct("<4s5H3L2H")  # before a member's bytes, again with a name and extra fields
+_END = struct.Struct("<4s4H2LH")
+_END64 = struct.Struct("<4sQ2H2L4Q")
+_LOCATOR64 = struct.Struct("<4sLQL")
+_MAX_COMMENT_BYTES = 65_535
+_STORED, _DEFLATED = 0, 8
+_ENCRYPTED, _UTF8 = 0x1, 0x800
+_FAT, _UNIX = 0, 3
+_IN_EXTRA = 0xFFFFFFFF  # the value stands in the zip64 extra field
+_ZIP64 = 1
+
+
+class ZipDirectory(NamedTuple):
+    """Where an archive's directory lies in its file, and how many bytes precede the archive; all in bytes."""
+
+    offset: int
+    size: int
+    shift: int
+
+
+class _Entry(NamedTuple):
+    flags: int
+    method: int
+    crc: int
+    packed: int
+    size: int
+    offset: int
+
+
+@dataclasses.dataclass(frozen=True)
+class ZipFiles:
+    """Reads members of zips by place. `shifts` are the bytes that precede each archive in its file."""
+
+    containers: Containers
+    shifts: tuple[int, ...]
+
+    def read(self, path: str, place: tuple[int, int, int] | None) -> bytes:
+        """Returns the bytes of the member whose directory entry lies at `place`.
+
+        Raises:
+            Refusal: it cannot be read or unpacked, or is not what its entry promises.
+        """
+        assert place is not None
+        number, offset, length = place
+        entry = _entry(self.containers.read(number, offset, length))
+        if max(entry.packed, entry.size) > MAX_FILE_BYTES:
+            raise too_large(max(entry.packed, entry.size))
+        start = self.shifts[number] + entry.offset
+        signature, *_, name_bytes, extra_bytes = _LOCAL.unpack(self.containers.read(number, start, _LOCAL.size))
+        if signature != b"PK\3\4":
+            raise Refusal(Reason.CORRUPT, f"there is no member at byte {start} of the archive")
+        packed = self.containers.read(number, start + _LOCAL.size + name_bytes + extra_bytes, entry.packed)
+        data = _inflate(packed, entry.size) if entry.method == _DEFLATED else packed
+        if len(data) != entry.size:
+            raise Refusal(Reason.CORRUPT, f"{len(data)} bytes came out of the archive, which promises {entry.size}")
+        if zlib.crc32(data) != entry.crc:
+            raise Refusal(Reason.CORRUPT, "its checksum in the archive fails")
+        return data
+
+
+def find_directory(read_at: ReadAt, num_bytes: int, archive: str) -> ZipDirectory:
+    """Returns where the directory of a zip file of `num_bytes` lies; `archive` is what errors call it.
+
+    Raises:
+        UsageError: it is no zip file, was cut off, or is one part of several.
+    """
+    tail_at = max(0, num_bytes - _END.size - _MAX_COMMENT_BYTES)
+    tail = read_at(tail_at, num_bytes - tail_at)
+    at = tail.rfind(b"PK\5\6")
+    while at > 0 and int.from_bytes(tail[at + _END.size - 2 : at + _END.size], "little") != len(tail) - at - _END.size:
+        at = tail.rfind(b"PK\5\6", 0, at)  # it was part of the comment
+    if at < 0 or len(tail) - at < _END.size:
+        raise UsageError(f"{archive} is no zip file, or was cut off: it has no directory. Fetch or pack it again.")
+    _, disk, _, _, _, size, offset, _ = _END.unpack_from(tail, at)
+    end = tail_at + at
+    locator = read_at(max(0, end - _LOCATOR64.size), _LOCATOR64.size)
+    if locator.startswith(b"PK\6\7") and len(locator) == _LOCATOR64.size:
+        end -= _LOCATOR64.size + _END64.size
+        record = read_at(max(0, end), _END64.size)
+        if not record.startswith(b"PK\6\6") or len(record) < _END64.size:
+            raise UsageError(f"{archive} is damaged: its zip64 directory is not where it should be. Pack it again.")
+        size, offset = _END64.unpack(record)[-2:]
+        disk = 0
+    shift = end - size - offset
+    if disk not in (0, 0xFFFF) or shift < 0:
+        raise UsageError(f"{archive} is one part of several, or damaged. Pack it again as one file.")
+    return ZipDirectory(offset + shift, size, shift)
+
+
+def zip_members(read_at: ReadAt, directory: ZipDirectory, archive: str) -> Iterator[Member]:
+    """Yields the members of a zip file, folders left out; `archive` is what errors call it.
+
+    Raises:
+        UsageError: the directory is damaged.
+    """
+    data = read_at(directory.offset, directory.size)
+    at = 0
+    while at + _ENTRY.size <= len(data) and data[at : at + 4] == b"PK\1\2":
+        fields = _ENTRY.unpack_from(data, at)
+        name_bytes, extra_bytes, comment_bytes = fields[12:15]
+        system, attributes = fields[2], fields[17]
+        length = _ENTRY.size + name_bytes + extra_bytes + comment_bytes
+        entry = _entry(data[at : at + length])
+        raw = data[at + _ENTRY.size : at + _ENTRY.size + name_bytes]
+        name = _name(raw, entry.flags, system)
+        if not name.endswith("/"):
+            yield Member(name, entry.size, directory.offset + at, length, _refusal(entry, system, attributes >> 16))
+        at += length
+    if at != directory.size:
+        raise UsageError(
+            f"{archive} is damaged: its directory breaks off at byte {directory.offset + at}. Pack it again."
+        )
+
+
+def _entry(data: bytes) -> _Entry:
+    if len(data) < _ENTRY.size:
+        raise Refusal(Reason.CORRUPT, "the directory of the archive is damaged")
+    fields = _ENTRY.unpack_from(data)
+    flags, method, crc = fields[5], fields[6], fields[9]
+    packed, size, offset = fields[10], fields[11], fields[18]
+    name_bytes, extra_bytes = fields[12:14]
+    if _IN_EXTRA in (packed, size, offset):
+        # The field has those of the three that do not fit, in this order.
+        wide = _zip64(data[_ENTRY.size + name_bytes : _ENTRY.size + name_bytes + extra_bytes])
+        size = next(wide, size) if size == _IN_EXTRA else size
+        packed = next(wide, packed) if packed == _IN_EXTRA else packed
+        offset = next(wide, offset) if offset == _IN_EXTRA else offset
+    return _Entry(flags, method, crc, packed, size, offset)
+
+
+def _zip64(extra: bytes) -> Iterator[int]:
+    while len(extra) >= 4:
+        kind, length = struct.unpack_from("<2H", extra)
+        if kind == _ZIP64:
+            for at in range(4, min(4 + length, len(extra)) - 7, 8):
+                yield struct.unpack_from("<Q", extra, at)[0]
+        extra = extra[4 + length :]
+
+
+def _name(raw: bytes, flags: int, system: int) -> str:
+    if flags & _UTF8:
+        name = raw.decode("utf-8", "surrogateescape")
+    else:
+        try:
+            name = raw.decode()  # macOS writes UTF-8 and does not say so
+        except UnicodeDecodeError:
+            name = raw.decode("cp437")
+    return name.replace("\\", "/") if system == _FAT and "/" not in name else name
+
+
+def _refusal(entry: _Entry, system: int, mode: int) -> Refusal | None:
+    if entry.flags & _ENCRYPTED:
+        return Refusal(Reason.UNREADABLE, "it is encrypted; pack it without a password")
+    if entry.method not in (_STORED, _DEFLATED):
+        return Refusal(Reason.UNREADABLE, f"it is packed by method {entry.method}; pack it with deflate, or not at all")
+    if system == _UNIX and stat.S_ISLNK(mode):
+        return Refusal(Reason.NOT_A_FILE, "it is a link inside the archive; pack what it leads to")
+    return None
+
+
+def _inflate(packed: bytes, size: int) -> bytes:
+    inflater = zlib.decompressobj(-zlib.MAX_WBITS)
+    try:
+        data = inflater.decompress(packed, size + 1)  # one more than promised is enough to know a bomb
+    except zlib.error as error:
+        raise Refusal(Reason.CORRUPT, f"it cannot be unpacked: {error}") from None
+    if len(data) > size:
+        raise Refusal(Reason.TOO_LARGE, f"more comes out of the archive than the {size} bytes that it promises")
+    return data
