@@ -40,12 +40,13 @@ __all__ = ["COMMANDS", "main"]
 # Kept here so that `simimg --help` imports nothing; a test compares them with the modules' first lines.
 COMMANDS = {
     "demo": "See it all: draw pictures, convert, train, evaluate, index, search, and write a report.",
-    "convert": "Turn a folder of pictures into TFRecord shards.",
+    "convert": "Turn pictures into TFRecord shards.",
     "verify": "Check every byte of a data set.",
     "train": "Train a model on a data set, on every GPU there is.",
     "evaluate": "Measure a trained model on photos it has not seen.",
     "index": "Make a search index of a folder of pictures, or of a data set.",
     "search": "Find the pictures of an index that are similar to the given ones.",
+    "bench": "Measure how fast a stage runs here, beside other tools and beside what the machine allows.",
     "doctor": "Tell what simimg finds on this machine, and what is wrong with it.",
 }
 

@@ -16,6 +16,7 @@ from PIL import Image, ImageColor, ImageFile, features
 from tfrecords.convert.color import WHITE, to_rgb
 from tfrecords.convert.jpeg import MARGIN, decode_reduced, eighths, plain_jpeg
 from tfrecords.convert.opening import MAX_PIXELS, open_picture, reading
+from tfrecords.convert.resampling import resize_pixels
 from tfrecords.errors import UsageError
 
 __all__ = [
@@ -187,7 +188,7 @@ def parse_background(text: str) -> tuple[int, int, int]:
 
 def decoder_versions() -> dict[str, str]:
     """Returns the versions, by name, of everything that can change a pixel; `none` for what is not installed."""
-    versions = {name: importlib.metadata.version(name) for name in ("pillow", "simplejpeg")}
+    versions = {name: importlib.metadata.version(name) for name in ("pillow", "simplejpeg", "cykooz-resizer")}
     for name in ("libjpeg_turbo", "libtiff", "jpg_2000", "webp", "avif", "littlecms2"):
         versions[name] = (features.version(name) if name in features.get_supported() else None) or "none"
     try:
@@ -221,14 +222,14 @@ def _orientation(image: Image.Image) -> int:
 
 
 def _finished(
-    image: Image.Image, box: Box, size: tuple[int, int], orientation: int, options: PictureOptions
+    image: Image.Image | np.ndarray, box: Box, size: tuple[int, int], orientation: int, options: PictureOptions
 ) -> Picture:
     """Returns the part `box` of `image` as an upright square.
 
     It is turned after it was resized: a turned copy of a 24-megapixel picture would take 96 MB.
 
     Args:
-        image: as stored, mode RGB or L, perhaps reduced.
+        image: as stored, mode RGB, perhaps reduced; or uint8 `[h, w, 1 or 3]`, as the fast decoder left it.
         box: the part that is picture, `(left, top, right, bottom)`.
         size: width and height of the full picture, as stored.
         orientation: EXIF.
@@ -247,10 +248,13 @@ def _finished(
         # Not ImageOps.pad, which has the short side of 1 x 5000 come out as nothing: Pillow 12 raises on it.
         longest = max(size)
         inner = (max(1, round(width / longest * image_size)), max(1, round(height / longest * image_size)))
-    # What the decoder reduced by blocks is finished by a filter that is near a block itself: closer to the area average
-    # than bicubic is, and a fifth faster (docs/decoding.md).
-    kernel = Image.Resampling.BICUBIC if image.size == size else Image.Resampling.HAMMING
-    resized = image.resize(inner, kernel, box)
+    if isinstance(image, np.ndarray):
+        pixels = resize_pixels(image, inner, box)
+        if orientation == 1 and pixels.shape == (image_size, image_size, 3):  # nearly all: no way through Pillow
+            return Picture(pixels, width, height)
+        resized = Image.fromarray(pixels if pixels.shape[2] == 3 else pixels[:, :, 0])
+    else:
+        resized = image.resize(inner, Image.Resampling.BICUBIC, box)
     if resized.mode != "RGB":
         resized = resized.convert("RGB")
     if (method := _TRANSPOSE.get(orientation)) is not None:

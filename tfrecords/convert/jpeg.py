@@ -10,8 +10,8 @@ import dataclasses
 import re
 import struct
 
+import numpy as np
 import simplejpeg
-from PIL import Image
 
 from tfrecords.convert.color import is_srgb
 
@@ -64,8 +64,8 @@ def plain_jpeg(data: bytes) -> PlainJpeg | None:
 
 def decode_reduced(
     data: bytes, header: PlainJpeg, needed: int, *, by_longer_side: bool = False
-) -> tuple[Image.Image, tuple[float, float, float, float]] | None:
-    """Returns the picture reduced by some eighths, as stored, mode RGB or L, and the part of it that is picture.
+) -> tuple[np.ndarray, tuple[float, float, float, float]] | None:
+    """Returns the picture reduced by some eighths, as stored, and the part of it that is picture.
 
     A width of 301 px at 3/8 is 112.875 px: the last of the 113 columns is picture for seven eighths. Whoever resizes
     the part, `(left, top, right, bottom)`, keeps the geometry of the full picture.
@@ -77,7 +77,8 @@ def decode_reduced(
         by_longer_side: the longer side instead.
 
     Returns:
-        None if the decoder has anything to remark, such as that bytes are missing.
+        The pixels, uint8 `[h, w, components]`, and the part; None if the decoder has anything to remark, such as that
+        bytes are missing.
     """
     width, height = header.width, header.height
     num = eighths(max(width, height) if by_longer_side else min(width, height), needed)
@@ -89,11 +90,9 @@ def decode_reduced(
         raise
     except Exception:  # ValueError for what is wrong with the data; whatever it is, Pillow will find the reason
         return None
-    if pixels.shape[:2] != (rows, columns):
+    if pixels.shape != (rows, columns, header.components):
         return None
-    mode = "L" if header.components == 1 else "RGB"
-    image = Image.frombuffer(mode, (columns, rows), pixels, "raw", mode, 0, 1)
-    return image, (0, 0, width * num / 8, height * num / 8)
+    return pixels, (0, 0, width * num / 8, height * num / 8)
 
 
 def eighths(side: int, needed: int) -> int:

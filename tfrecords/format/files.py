@@ -67,7 +67,7 @@ def read_json(path: Path, what: str) -> Any:
         return json.loads(path.read_bytes())
     except (FileNotFoundError, NotADirectoryError):
         raise DataError(f"{path} is missing ({what}).") from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise DataError(f"{path} is no valid JSON: {error} ({what}).") from None
 
 

@@ -11,7 +11,9 @@ With raw pixels every record of a data set has the same length and the image lie
 With JPEG or PNG the four numbers are 0 and each shard has a sidecar `<shard>.idx`: a line `offset length` in bytes for
 each record, framing included, which is the form NVIDIA DALI's tfrecord2idx writes.
 
-The file ends with the SHA-256 of its other values, as compact JSON, so a changed one is noticed.
+`files` has the SHA-256 of every other file of the folder: sidecars, manifest, quarantine list and metadata. The layout
+ends with the SHA-256 of its own other values, as JSON, so a changed one is noticed. One file is in neither: report.html,
+which may be written at any time and ends with its own.
 """
 
 from __future__ import annotations
@@ -19,21 +21,26 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from tfrecords.errors import DataError
 from tfrecords.format.example import encode_example, varint
-from tfrecords.format.files import read_json, write_json
+from tfrecords.format.files import atomic_file, json_bytes, read_json
 from tfrecords.format.record import FRAMING_BYTES, HEADER_BYTES
 
-__all__ = ["ENCODINGS", "INT_BYTES", "Layout", "Offsets", "ShardInfo", "encode_record", "raw_offsets"]
+__all__ = ["ENCODINGS", "INT_BYTES", "LAYOUT_FILE", "Layout", "Offsets", "ShardInfo", "encode_record", "raw_offsets", "record_offsets"]
 
 ENCODINGS = ("raw", "jpeg", "png")
 # Five groups of 7 bits hold 34 thousand million ids; a label is as long for the sake of one rule.
 INT_BYTES = 5
 
-_FILE = "layout.json"
+# Numbers that can be found again in a record's bytes.
+_ID_MARK, _LABEL_MARK = 0x155555555, 0x2AAAAAAAA
+
+LAYOUT_FILE = "layout.json"
+
 _FORMAT = "simimg-layout/2"
 _HINT = "the data set's layout, written by `simimg convert`"
 
@@ -60,7 +67,10 @@ class ShardInfo:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Layout:
-    """All that is needed to read a data set's shards without looking into them."""
+    """All that is needed to read a data set's shards without looking into them.
+
+    `files` is the SHA-256 of each file of the folder that is no shard, by its name, in hexadecimal.
+    """
 
     name: str
     version: str
@@ -78,15 +88,20 @@ class Layout:
         """Returns how many examples `split` has."""
         return sum(shard.num_examples for shard in self.splits[split])
 
+    def to_bytes(self) -> bytes:
+        """Returns what layout.json holds: the same layout, the same bytes."""
+        values = {"format": _FORMAT, **dataclasses.asdict(self)}
+        return json_bytes({**values, "sha256": _digest(values)})
+
     def save(self, dataset_dir: Path) -> None:
         """Writes layout.json into `dataset_dir`."""
-        values = {"format": _FORMAT, **dataclasses.asdict(self)}
-        write_json(dataset_dir / _FILE, {**values, "sha256": _digest(values)})
+        with atomic_file(dataset_dir / LAYOUT_FILE) as file:
+            file.write(self.to_bytes())
 
     @classmethod
     def exists(cls, dataset_dir: Path) -> bool:
         """Tells whether `dataset_dir` has a layout.json."""
-        return (dataset_dir / _FILE).is_file()
+        return (dataset_dir / LAYOUT_FILE).is_file()
 
     @classmethod
     def load(cls, dataset_dir: Path) -> Layout:
@@ -95,10 +110,13 @@ class Layout:
         Raises:
             DataError: it is missing, damaged, or of another format.
         """
-        path = dataset_dir / _FILE
+        path = dataset_dir / LAYOUT_FILE
         values = read_json(path, _HINT)
-        if not isinstance(values, dict) or values.pop("format", None) != _FORMAT:
-            raise DataError(f"{path} should be of the format {_FORMAT!r}. Convert the pictures again.")
+        form = values.pop("format", None) if isinstance(values, dict) else None
+        if form != _FORMAT:
+            known = isinstance(form, str) and form.startswith(_FORMAT.partition("/")[0])
+            of = f"is of the format {form!r}, this is for {_FORMAT!r}" if known else f"should be of the format {_FORMAT!r}"
+            raise DataError(f"{path} {of}. Convert the pictures again.")
         if values.pop("sha256", None) != _digest({"format": _FORMAT, **values}):
             raise DataError(f"{path} was changed: its own checksum fails. Convert the pictures again.")
         try:
@@ -122,14 +140,33 @@ def encode_record(image: bytes, label: int, id: int) -> bytes:
     Raises:
         ValueError: `label` or `id` is negative or does not fit into `INT_BYTES` varint bytes.
     """
-    return encode_example({"id": id, "image": image, "label": label}, int_bytes=INT_BYTES)
+    before_id, before_image, before_label = _parts(len(image))
+    return b"".join((before_id, varint(id, INT_BYTES), before_image, image, before_label, varint(label, INT_BYTES)))
+
+
+@lru_cache(maxsize=1 << 14)  # a data set has one length, or some thousands
+def _parts(num_bytes: int) -> tuple[bytes, bytes, bytes]:
+    """Returns what stands before the id, the image and the label of a record whose image has so many bytes."""
+    # Read off a record whose parts can be told apart, so that there is one description of the bytes: the encoder.
+    image = bytes(num_bytes)
+    payload = encode_example({"id": _ID_MARK, "image": image, "label": _LABEL_MARK}, int_bytes=INT_BYTES)
+    before_id, _, rest = payload.partition(varint(_ID_MARK, INT_BYTES))
+    rest, _, after = rest.partition(varint(_LABEL_MARK, INT_BYTES))
+    assert not after
+    at = rest.index(image) if image else len(rest)
+    return before_id, rest[:at], rest[at + num_bytes :]
 
 
 def raw_offsets(image_size: int) -> Offsets:
     """Returns where the parts of a record with raw `uint8 [image_size, image_size, 3]` pixels lie."""
+    return record_offsets(image_size * image_size * 3)
+
+
+def record_offsets(image_bytes: int) -> Offsets:
+    """Returns where the parts of a record whose image has `image_bytes` bytes, at least 3, lie."""
     # Read off a record whose parts can be told apart, so that there is one description of the bytes: the encoder.
     id_mark, label_mark = 0x155555555, 0x2AAAAAAAA
-    image = bytes(image_size * image_size * 3)
+    image = bytes(image_bytes)
     payload = encode_record(image, label_mark, id_mark)
     return Offsets(
         record_bytes=FRAMING_BYTES + len(payload),

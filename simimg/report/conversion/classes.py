@@ -14,7 +14,7 @@ __all__ = ["bar", "class_table", "class_text", "size_curve", "split_colour", "un
 
 _MAX_ROWS = 60  # more are no table to read but one to search
 _NUM_LARGEST, _NUM_SMALLEST = 24, 12  # of more classes
-_MAX_UNSPLIT = 50
+_MAX_UNSPLIT = 200
 _MAX_NAME = 48  # characters
 _NUM_COLOURS = 4  # of splits; any more share the last
 _WIDTH, _HEIGHT = 900, 170

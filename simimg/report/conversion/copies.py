@@ -18,7 +18,8 @@ __all__ = ["CopyGroups", "copy_groups", "find_groups"]
 
 _MAX_MEMBERS = 6  # pictures of a group, one row
 _TILE_PX = 160
-_MAX_NAME = 32  # characters
+_MAX_NAME, _MAX_PATH = 32, 60  # characters
+_MAX_NAMED = 100  # groups without pictures
 _MAX_APART, _MAX_MIXED, _MAX_RESIZED, _MAX_LARGEST = 4, 4, 3, 6
 
 
@@ -124,6 +125,18 @@ def copy_groups(groups: CopyGroups, layout: Layout, manifest: Manifest, pictures
         rows = "".join(_group(groups, group, layout, manifest, pictures) for group in candidates[:most])
         about = f'<p class="quiet">{_shown(len(candidates), most)}{sentence}</p>'
         parts.append(f'<h3>{title}</h3>{about}<div class="groups">{rows}</div>')
+    rest = [group for group in by_size.tolist() if group not in taken]
+    if rest:
+        names = "".join(f"<li>{_named(groups, group, manifest)}</li>" for group in rest[:_MAX_NAMED])
+        note = (
+            ""
+            if len(rest) <= _MAX_NAMED
+            else f"<li>and {count_of(len(rest) - _MAX_NAMED, 'group', 'groups')} more</li>"
+        )
+        parts.append(f'<h3>By name only</h3><ul class="named">{names}{note}</ul>')
+    parts.append(
+        '<p class="quiet all-groups">manifest.parquet has all of them: copies have the same <code>group</code>.</p>'
+    )
     return "".join(parts)
 
 
@@ -163,6 +176,13 @@ def _group(groups: CopyGroups, group: int, layout: Layout, manifest: Manifest, p
         tiles.append(f'<div class="further">and {len(rows) - len(shown):,} more</div>')
     head = "".join(f"<p>{fact}</p>" for fact in facts if fact)
     return f'<div class="group of{len(tiles)}"><div class="tiles">{"".join(tiles)}</div>{head}</div>'
+
+
+def _named(groups: CopyGroups, group: int, manifest: Manifest) -> str:
+    rows = groups.rows(group)
+    paths = ", ".join(shortened(manifest.paths[row], _MAX_PATH) for row in rows[:_MAX_MEMBERS])
+    more = f" and {len(rows) - _MAX_MEMBERS:,} more" if len(rows) > _MAX_MEMBERS else ""
+    return escape(f"{paths}{more} in {' and '.join(_names(manifest.split_names, manifest.splits[rows]))}")
 
 
 def _names(names: Sequence[str], codes: np.ndarray) -> list[str]:

@@ -10,6 +10,7 @@ from simimg.report.figures import count_of, storage
 from simimg.report.page import command, escape
 from tfrecords.convert.config import ConvertConfig
 from tfrecords.format.layout import Layout
+from tfrecords.format.naming import VERSION
 
 __all__ = ["command_line", "making"]
 
@@ -24,7 +25,8 @@ def making(layout: Layout) -> str:
         split: f"{count_of(len(infos), 'shard', 'shards')}, {storage(sum(info.num_bytes for info in infos))}"
         for split, infos in layout.splits.items()
     }
-    where = f'<p class="quiet"><code>{_PHOTOS}</code> stands for the originals.</p>'
+    later = "" if layout.version == VERSION else " Some of them were added later, with <code>--append</code>."
+    where = f'<p class="quiet"><code>{_PHOTOS}</code> stands for the originals.{later}</p>'
     digest = {"names, classes and sizes of the files, SHA-256": layout.source_sha256}
     return (
         f"{command(command_line(layout))}{where}<h3>Options</h3>{_values(options)}<h3>Shards</h3>{_values(shards)}"
@@ -35,7 +37,7 @@ def making(layout: Layout) -> str:
 def command_line(layout: Layout) -> str:
     """Returns the shell command that makes the data set again, with the options that are not the defaults."""
     config = layout.config
-    known = {
+    known: dict[str, Any] = {
         "image_dir": _PHOTOS,
         **{key: config[key] for key in ("name", "image_size") if key in config},
     }

@@ -18,14 +18,18 @@ _FRAMES = 8  # a strip has at most
 _MAX_ROLL = 96  # classes that a sheet of one frame each shows
 _MAX_READ = 256 << 20  # bytes; pictures of 4,096 px are 50 MB each when they are decoded
 _MAX_EXACT_PX = 192
-_MAX_EXACT = 1_600_000  # bytes of the page
-_SAMPLE_PX = 192  # a side where they are not embedded as they are; they are shown at about half of that
+_MAX_EMBEDDED = 1_600_000  # bytes of the page
+_SAMPLE_PX = (
+    192,
+    128,
+    96,
+)  # a side where they are not embedded as they are: the largest that fits; about 100 are shown
 
 
 def contact_sheet(layout: Layout, manifest: Manifest, pictures: StoredPictures) -> tuple[str, str]:
     """Returns the contact sheet as HTML, and a sentence on how its pictures are shown; raises DataError."""
     most = max(_FRAMES, min(_MAX_SAMPLES, _MAX_READ // (3 * layout.image_size**2)))
-    chosen = choose_samples(manifest, len(layout.class_names), most)
+    chosen = choose_samples(manifest, most)
     uris, exact = _uris([row for rows in chosen.values() for row in rows], layout.image_size, pictures)
     how = "Pixel by pixel as they are stored" if exact else "As they are stored, compressed for this page"
     if max(map(len, chosen.values())) == 1 and len(chosen) > _FRAMES:
@@ -51,7 +55,7 @@ def contact_sheet(layout: Layout, manifest: Manifest, pictures: StoredPictures) 
     return f'<div class="strips{wide}">{"".join(strips)}</div>', how
 
 
-def choose_samples(manifest: Manifest, num_classes: int, most: int) -> dict[int, list[int]]:
+def choose_samples(manifest: Manifest, most: int) -> dict[int, list[int]]:
     """Returns rows of the manifest by label, equally many a class, at most `most` in all.
 
     Which ones their bytes decide, as a hash does: mixed, and the same ones every time. Of copies there is one. Of more
@@ -84,11 +88,15 @@ def _uris(rows: Sequence[int], image_size: int, pictures: StoredPictures) -> tup
         for row in rows:
             uris[row] = pictures.exact_uri(row)
             total += len(uris[row])
-            if total > _MAX_EXACT:
+            if total > _MAX_EMBEDDED:
                 break
         else:
             return uris, True
-    return {row: data_uri(pictures.image(row), _SAMPLE_PX) for row in rows}, False
+    for side in _SAMPLE_PX:
+        uris = {row: data_uri(pictures.image(row), side) for row in rows}
+        if sum(map(len, uris.values())) <= _MAX_EMBEDDED:
+            break
+    return uris, False
 
 
 def _img(uri: str, alt: str) -> str:

@@ -92,7 +92,8 @@ STYLE = """
 .files td:last-child { color: var(--grey); }
 .begins { position: relative; }
 .begins pre {
-  position: absolute; inset: 9px 4px 9px 9px; overflow: hidden; font: 0.66rem/1.45 var(--mono); color: var(--grey);
+  position: absolute; inset: 10px 4px auto 9px; max-height: 5.74rem; overflow: hidden;
+  font: 0.66rem/1.45 var(--mono); color: var(--grey);
   white-space: pre-wrap; overflow-wrap: anywhere;
 }
 .note { overflow-wrap: anywhere; }
@@ -108,6 +109,7 @@ STYLE = """
 .group .tiles { grid-template-columns: repeat(6, minmax(0, 1fr)); gap: 12px; }
 .group.of2 .tiles { grid-template-columns: repeat(2, minmax(0, 1fr)); }
 .group.of3 .tiles { grid-template-columns: repeat(3, minmax(0, 1fr)); }
+.all-groups { margin-top: 26px; }
 .further { display: grid; place-items: center; aspect-ratio: 1; color: var(--grey); font-size: 0.88rem; }
 .command + .quiet { margin-top: 10px; }
 .values { display: grid; grid-template-columns: repeat(auto-fill, minmax(190px, 1fr)); gap: 14px 28px; }

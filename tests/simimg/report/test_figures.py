@@ -9,6 +9,7 @@ from simimg.report.figures import (
     printable,
     shortened,
     spread,
+    storage,
     ticks,
     value_range,
 )
@@ -38,6 +39,22 @@ def test_percentages_never_round_up_to_all_or_down_to_nothing(share, decimals, t
 )
 def test_durations_have_the_unit_that_suits_them(seconds, text):
     assert duration(seconds) == text
+
+
+@pytest.mark.parametrize(
+    ("num_bytes", "text"),
+    [
+        (0, "0 B"),
+        (999, "999 B"),
+        (1000, "1.0 kB"),
+        (29_356_251, "29.4 MB"),
+        (99_960, "100 kB"),
+        (999_600, "1.0 MB"),
+        (2_500_000_000_000_000, "2,500 TB"),
+    ],
+)
+def test_storage_has_the_unit_that_suits_it(num_bytes, text):
+    assert storage(num_bytes) == text
 
 
 def test_hostile_names_become_printable():

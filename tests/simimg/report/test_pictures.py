@@ -157,14 +157,17 @@ def test_what_fails_leaves_the_earlier_picture_and_nothing_else(tmp_path, monkey
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_pictures_need_neither_tensorflow_nor_pyplot():
+def test_pictures_need_neither_tensorflow_nor_pyplot(tmp_path):
     # The package imports TensorFlow for its figures, so a bare package stands in for it here.
     program = (
         "import sys, types, simimg; package = types.ModuleType('simimg.evaluation');"
         "package.__path__ = [simimg.__path__[0] + '/evaluation']; sys.modules['simimg.evaluation'] = package;"
-        "import simimg.report.pictures, simimg.report.report;"
-        "print({'matplotlib', 'tensorflow', 'keras', 'matplotlib.pyplot'} & set(sys.modules))"
+        "import simimg.report.pictures, simimg.report.report, simimg.report.conversion;"
+        "there = lambda: sorted({'matplotlib', 'tensorflow', 'keras', 'matplotlib.pyplot'} & set(sys.modules));"
+        "print(there()); import pathlib; simimg.report.training_curves([], pathlib.Path('curves.png')); print(there())"
     )
     environment = {**os.environ, "PYTHONPATH": str(Path(simimg.__file__).parents[1])}
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, env=environment)
-    assert done.stdout == "{'matplotlib'}\n"
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True, env=environment, cwd=tmp_path
+    )
+    assert done.stdout == "[]\n['matplotlib']\n"

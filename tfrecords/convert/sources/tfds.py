@@ -14,7 +14,7 @@ from tfrecords.convert.quarantine import Reason, Refusal
 from tfrecords.convert.sources.classes import Found, some_of, source_of_labels
 from tfrecords.convert.sources.containers import Containers
 from tfrecords.convert.sources.examples import bytes_feature, walk_examples
-from tfrecords.convert.sources.remote import exists_url, is_url, read_url
+from tfrecords.convert.sources.remote import check_driver, check_url, exists_url, is_url, read_url
 from tfrecords.convert.sources.samples import MULTI_LABEL
 from tfrecords.convert.sources.source import Source
 from tfrecords.errors import UsageError
@@ -59,6 +59,8 @@ def is_tfds(image_dir: str) -> bool:
     """
     names = (INFO_FILE, _FEATURES_FILE)
     if is_url(image_dir):
+        check_url(image_dir)
+        check_driver(image_dir)
         return all(exists_url(_join(image_dir, name)) for name in names)
     return all(os.path.isfile(_join(image_dir, name)) for name in names)
 
@@ -84,16 +86,16 @@ def open_tfds(dataset_dir: str, categories: Sequence[str] = ()) -> Source:
         path, num_bytes, stamp = containers.paths[number], containers.sizes[number], containers.stamps[number]
         with containers.scanned(number) as read_at:
             for (offset, length), values in walk_examples(read_at, num_bytes, path, image, label):
-                known = values.label is not None and 0 <= values.label < len(class_names)
-                detail = f"its label is {values.label}, and the data set has {len(class_names)} classes"
+                number_of_class = -1 if values.label is None else values.label
+                known = 0 <= number_of_class < len(class_names)
                 found.add(
                     f"{shard.prefix}/{count}",
                     values.num_bytes,
                     stamp,
                     (number, offset, length),
-                    label=class_names[values.label] if known and values.label is not None else "",
+                    label=class_names[number_of_class] if known else "",
                     split=shard.split,
-                    refused=None if known else Refusal(Reason.NO_CLASS_FOLDER, detail),
+                    refused=None if known else _no_class(values.label, len(class_names)),
                 )
                 count += 1
         if count != shard.num_examples:
@@ -118,6 +120,10 @@ class _Shard(NamedTuple):
     num_examples: int
 
 
+def _no_class(label: int | None, num_classes: int) -> Refusal:
+    return Refusal(Reason.NO_CLASS_FOLDER, f"its label is {label}, and the data set has {num_classes} classes")
+
+
 def _features(dataset_dir: str, info: Mapping[str, Any]) -> tuple[str, str, int, list[str]]:
     """Returns the names of the picture's and the label's feature, how many classes there are, and notes."""
     features = dict(_flat(_json(dataset_dir, _FEATURES_FILE), "", False))
@@ -129,9 +135,7 @@ def _features(dataset_dir: str, info: Mapping[str, Any]) -> tuple[str, str, int,
         inside = [name for name, (each, listed, _) in features.items() if each == kind and listed]
         of_pair = [name for name in names if name in supervised]
         if len(names) > 1 and len(of_pair) == 1:
-            notes.append(
-                f"of the features {some_of(names)}, {of_pair[0]} is taken, as the data set's supervised keys say"
-            )
+            notes.append(f"{of_pair[0]} was taken of {some_of(names)}, as the data set's supervised keys say")
             names = of_pair
         if kind == "ClassLabel" and len(names) != 1 and (names or inside):
             which = f"several labels ({some_of(names)})" if names else f"lists of labels ({some_of(inside)})"

@@ -286,7 +286,9 @@ def test_no_pictures(tmp_path: Path) -> None:
     touch(tmp_path / "file", tmp_path / "list.csv")
     with pytest.raises(UsageError, match=r"is not a folder\. Name a folder that has .* a \.tar or a \.zip"):
         open_source(str(tmp_path / "file"))
-    with pytest.raises(UsageError, match=r"is not a folder\. To convert what a table names, give it as --table=\S*list"):
+    with pytest.raises(
+        UsageError, match=r"is not a folder\. To convert what a table names, give it as --table=\S*list"
+    ):
         open_source(str(tmp_path / "list.csv"))
     empty = tmp_path / "empty"
     empty.mkdir()

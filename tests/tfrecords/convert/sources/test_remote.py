@@ -6,10 +6,10 @@ import functools
 import http.server
 import importlib.util
 import io
-import multiprocessing
 import os
 import pickle
 import re
+import subprocess
 import sys
 import tarfile
 import threading
@@ -172,11 +172,8 @@ def test_a_protocol_that_nobody_knows() -> None:
 
 
 @pytest.mark.parametrize(("protocol", "package"), [("s3", "s3fs"), ("gs", "gcsfs"), ("az", "adlfs")])
-def test_a_driver_that_is_missing(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, protocol: str, package: str
-) -> None:
+def test_a_driver_that_is_missing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, protocol: str, package: str) -> None:
     monkeypatch.setitem(sys.modules, package, None)
-    monkeypatch.setattr("fsspec.registry._registry", {})
     url = f"{protocol}://bucket/photos"
     message = rf"{protocol}:// cannot be read here\. Install its driver: pip install {package}$"
     with pytest.raises(UsageError, match=rf"--image_dir={url}: {message}"):
@@ -232,28 +229,42 @@ SECRETS = [
 @pytest.mark.parametrize("url", SECRETS)
 def test_secrets_in_addresses_are_refused_and_not_shown(tmp_path: Path, url: str) -> None:
     (tmp_path / "t.csv").write_text(f'path,label\n"{url}",a\n')
-    for image_dir, table in ((url, ""), (f"{url}.tar", ""), ("", url), (url, f"{tmp_path}/t.csv"), ("", f"{tmp_path}/t.csv")):
+    for image_dir, table in (
+        (url, ""),
+        (f"{url}.tar", ""),
+        ("", url),
+        (url, f"{tmp_path}/t.csv"),
+        ("", f"{tmp_path}/t.csv"),
+    ):
         with pytest.raises(UsageError, match="has a password, a key or a signature in it") as caught:
             open_source(image_dir, table=table)
         assert "hunter2" not in str(caught.value)
         assert "AKIA" not in str(caught.value)
 
 
-@pytest.mark.parametrize("url", ["abfs://container@account.dfs.core.windows.net/x", "sftp://me@host:22/x", "http://h/x?w=9"])
+@pytest.mark.parametrize(
+    "url", ["abfs://container@account.dfs.core.windows.net/x", "sftp://me@host:22/x", "http://h/x?w=9"]
+)
 def test_addresses_without_secrets_are_taken(url: str) -> None:
     check_url(url)
 
 
-@given(st.text(max_size=20), st.text(st.characters(exclude_characters="/@: \n\t", exclude_categories=["Z", "C"]), min_size=4))
+@given(
+    st.text(max_size=20),
+    st.text(st.characters(exclude_characters="/@: \n\t", exclude_categories=["Z", "C"]), min_size=4),
+)
 def test_redaction(before: str, secret: str) -> None:
-    assert secret not in redacted(f"{before} https://me:{secret}@***").replace("https://***", "", 1).replace(before, "", 1)
+    assert secret not in redacted(f"{before} https://me:{secret}@***").replace("https://***", "", 1).replace(
+        before, "", 1
+    )
 
 
 # Over HTTP
 
 
 needs_http = pytest.mark.skipif(
-    not (importlib.util.find_spec("aiohttp") and importlib.util.find_spec("requests")), reason="needs aiohttp and requests"
+    not (importlib.util.find_spec("aiohttp") and importlib.util.find_spec("requests")),
+    reason="needs aiohttp and requests",
 )
 
 
@@ -283,14 +294,39 @@ def server(tmp_path: Path) -> Iterator[tuple[str, Path]]:
     """The address and the folder of a web server on this machine."""
     handler = functools.partial(Ranges, directory=str(tmp_path))
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as listening:
-        thread = threading.Thread(target=listening.serve_forever, daemon=True)
+        thread = threading.Thread(target=listening.serve_forever, args=(0.01,), daemon=True)
         thread.start()
         yield f"http://127.0.0.1:{listening.server_port}", tmp_path
         listening.shutdown()
         thread.join()
 
 
-def read_some(files: Files, members: list[tuple[str, tuple[int, int, int] | None]]) -> list[bytes | str]:
+Members = list[tuple[str, tuple[int, int, int] | None]]
+
+
+def read_in_two_processes(work: list[tuple[Files, Members]]) -> list[Any]:
+    """Returns what each of two fresh processes reads, started at the same time, or the refusal's text."""
+    code = """
+import pickle, sys
+from tfrecords.convert.quarantine import Refusal
+def read(files, path, place):
+    try: return files.read(path, place)
+    except Refusal as refusal: return str(refusal)
+work = pickle.load(sys.stdin.buffer)
+sys.stdout.buffer.write(pickle.dumps([[read(files, *member) for member in members] for files, members in work]))
+"""
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    command = [sys.executable, "-P", "-c", code]
+    workers = [subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=env) for _ in range(2)]
+    for worker in workers:
+        assert worker.stdin is not None
+        worker.stdin.write(pickle.dumps(work))
+        worker.stdin.close()
+        worker.stdin = None  # communicate() would flush it
+    return [pickle.loads(worker.communicate(timeout=60)[0]) for worker in workers]
+
+
+def read_some(files: Files, members: Members) -> list[bytes | str]:
     """Returns what a worker reads, or why not."""
     read: list[bytes | str] = []
     for path, place in members:
@@ -317,17 +353,13 @@ def test_two_processes_read_from_a_web_server(server: tuple[str, Path]) -> None:
     archive = open_source(f"{url}/zoo.tar")
     assert archive.places is not None
     place = tuple(archive.places[archive.paths.index("cat/10.jpg")].tolist())
-    with multiprocessing.get_context("spawn").Pool(2) as pool:
-        work = [
-            (listed.files, [("cat/9.jpg", None), ("cat/a#b%20&?c.jpg", None), ("dog/deep/벌 나비.png", None)]),
-            (table.files, [("dog/deep/벌 나비.png", None), ("nowhere.jpg", None)]),
-            (archive.files, [("cat/10.jpg", place)]),
-        ]
-        assert pool.starmap(read_some, work, chunksize=1) == [
-            [b"c9", b"odd", b"d"],
-            [b"d", "unreadable: it is not there"],
-            [b"c10"],
-        ]
+    work: list[tuple[Files, Members]] = [
+        (listed.files, [("cat/9.jpg", None), ("cat/a#b%20&?c.jpg", None), ("dog/deep/벌 나비.png", None)]),
+        (table.files, [("dog/deep/벌 나비.png", None), ("nowhere.jpg", None)]),
+        (archive.files, [("cat/10.jpg", place)]),
+    ]
+    expected = [[b"c9", b"odd", b"d"], [b"d", "unreadable: it is not there"], [b"c10"]]
+    assert read_in_two_processes(work) == [expected, expected]
 
 
 @needs_http

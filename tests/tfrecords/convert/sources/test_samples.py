@@ -111,7 +111,14 @@ def test_members_need_not_lie_side_by_side(tmp_path: Path) -> None:
 
 
 def test_masks_and_other_parts_are_left_out(tmp_path: Path) -> None:
-    files = {"1.seg.png": b"mask", "1.jpg": b"picture", "1.cls": b"0", "1.npy": b"", "__key__": b"", "README.txt": b"read"}
+    files = {
+        "1.seg.png": b"mask",
+        "1.jpg": b"picture",
+        "1.cls": b"0",
+        "1.npy": b"",
+        "__key__": b"",
+        "README.txt": b"read",
+    }
     source = open_source(pack(tmp_path / "a.tar", files))
     assert source.paths == ["1.jpg"]
     assert source.notes == ("1 labels have no picture: README.txt",)
@@ -123,7 +130,9 @@ def test_a_picture_with_more_than_one_suffix(tmp_path: Path) -> None:
 
 def test_two_pictures_in_a_sample(tmp_path: Path) -> None:
     files = {"1.jpg": b"", "1.png": b"", "1.cls": b"0"}
-    with pytest.raises(UsageError, match=r"1\.png is not the only picture of its sample\. Keep one, or tell them apart"):
+    with pytest.raises(
+        UsageError, match=r"1\.png is not the only picture of its sample\. Keep one, or tell them apart"
+    ):
         open_source(pack(tmp_path / "a.tar", files))
     folders = {"cat/1.jpg": b"", "cat/1.png": b"", "dog/1.jpg": b""}
     assert len(open_source(pack(tmp_path / "a.tar", folders)).paths) == 3
@@ -135,7 +144,9 @@ def test_two_pictures_in_a_sample(tmp_path: Path) -> None:
 )
 def test_several_labels_are_refused(tmp_path: Path, name: str, content: bytes) -> None:
     files = {"1.jpg": b"", "1.cls": b"0", "2.jpg": b"", name: content}
-    with pytest.raises(UsageError, match=rf"{name} has several labels\. .*multi-label is not supported\. Keep one label"):
+    with pytest.raises(
+        UsageError, match=rf"{name} has several labels\. .*multi-label is not supported\. Keep one label"
+    ):
         open_source(pack(tmp_path / "a.tar", files))
 
 

@@ -59,7 +59,9 @@ def test_paths_and_labels(photos: Path) -> None:
     assert (source.places, source.splits, source.refused, source.notes) == (None, None, {}, ())
 
 
-def test_paths_are_relative_to_the_image_dir_if_there_is_one(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_paths_are_relative_to_the_image_dir_if_there_is_one(
+    photos: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
     table = write(tmp_path_factory.mktemp("tables") / "t.csv", f"path,label\n1.jpg,a\n{photos}/2.jpg,a\n")
     source = open_table(table, str(photos))
     assert source.paths == ["1.jpg", "2.jpg"]  # one spelling, wherever the pictures lie
@@ -80,7 +82,10 @@ def test_names_of_the_columns(photos: Path, name: str, label: str) -> None:
 @pytest.mark.parametrize("suffix", ["csv", "tsv", "txt"])
 def test_separators(photos: Path, separator: str, suffix: str) -> None:
     text = f'path{separator}label\r\n1.jpg{separator}"a{separator} b"\r\n"a, b.jpg"{separator}c\r\n'
-    assert names(open_table(write(photos / f"t.{suffix}", text))) == {"1.jpg": f"a{separator} b".strip(), "a, b.jpg": "c"}
+    assert names(open_table(write(photos / f"t.{suffix}", text))) == {
+        "1.jpg": f"a{separator} b".strip(),
+        "a, b.jpg": "c",
+    }
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
@@ -135,14 +140,18 @@ def test_the_same_path_twice(photos: Path) -> None:
     source = open_table(write(photos / "t.csv", rows))
     assert source.paths == ["1.jpg", "2.jpg"]
     assert source.notes == ("2 rows repeat a file and its label; each is taken once: 1.jpg, 1.jpg",)
-    with pytest.raises(UsageError, match=r"row 4 has '1\.jpg' as 'b', and row 2 as 'a'\. .*multi-label is not supported"):
+    with pytest.raises(
+        UsageError, match=r"row 4 has '1\.jpg' as 'b', and row 2 as 'a'\. .*multi-label is not supported"
+    ):
         open_table(write(photos / "t.csv", "path,label\n1.jpg,a\n2.jpg,b\n1.jpg,b\n"))
 
 
 def test_splits(photos: Path) -> None:
     source = open_table(write(photos / "t.csv", "path,label,split\n1.jpg,a,train\n2.jpg,a, test\n"))
     assert source.splits == ["train", "test"]
-    with pytest.raises(UsageError, match=r"'1\.jpg' is in split 'train' \(row 2\) and in split 'test' \(row 3\)\. Keep one"):
+    with pytest.raises(
+        UsageError, match=r"'1\.jpg' is in split 'train' \(row 2\) and in split 'test' \(row 3\)\. Keep one"
+    ):
         open_table(write(photos / "t.csv", "path,label,split\n1.jpg,a,train\n1.jpg,a,test\n"))
     with pytest.raises(UsageError, match=r"row 3 has no split"):
         open_table(write(photos / "t.csv", "path,label,split\n1.jpg,a,train\n2.jpg,a,\n"))
@@ -161,7 +170,11 @@ MULTI = r"multi-label is not supported\. Keep one label a picture"
 
 @pytest.mark.parametrize(
     ("header", "columns"),
-    [("path,label,category", "label, category"), ("path,labels", "labels"), ("path,label_1,label_2", "label_1, label_2")],
+    [
+        ("path,label,category", "label, category"),
+        ("path,labels", "labels"),
+        ("path,label_1,label_2", "label_1, label_2"),
+    ],
 )
 def test_several_label_columns_are_refused(photos: Path, header: str, columns: str) -> None:
     with pytest.raises(UsageError, match=rf"has labels in {columns}\. .*{MULTI}, in a column named label"):
@@ -171,7 +184,11 @@ def test_several_label_columns_are_refused(photos: Path, header: str, columns: s
 def test_lists_of_labels_are_refused(photos: Path) -> None:
     with pytest.raises(UsageError, match=rf"row 2 has the labels \['a', 'b'\]\. .*{MULTI}"):
         open_table(write(photos / "t.csv", "path,label\n1.jpg,\"['a', 'b']\"\n"))
-    for labels in (pa.array([["a", "b"]]), pa.array([["a"]], pa.large_list(pa.string())), pa.array([[1]], pa.list_(pa.int8(), 1))):
+    for labels in (
+        pa.array([["a", "b"]]),
+        pa.array([["a"]], pa.large_list(pa.string())),
+        pa.array([[1]], pa.list_(pa.int8(), 1)),
+    ):
         with pytest.raises(UsageError, match=rf"column 'label' has lists \(.*list.*\)\. .*{MULTI}"):
             open_table(write_parquet(photos / "t.parquet", path=["1.jpg"], label=labels))
 
@@ -189,7 +206,10 @@ def test_lists_of_labels_are_refused(photos: Path) -> None:
         ("path,label\n,a\n", r"row 2 has no path"),
         ("path,label\n", r"has no image file that can be used \(0 files\)"),
         ("path,label\nno.jpg,a\n", r"\(1 files; the first is refused: No such file or directory\)"),
-        ('path,label\n1.jpg,"a\nb"\n', r"label 'a\\nb': a class name should not be blank or have a line break\. Rename the c"),
+        (
+            'path,label\n1.jpg,"a\nb"\n',
+            r"label 'a\\nb': a class name should not be blank or have a line break\. Rename the c",
+        ),
     ],
 )
 def test_tables_that_are_none(photos: Path, text: str, message: str) -> None:
@@ -254,7 +274,9 @@ def test_parquet_that_is_none(photos: Path) -> None:
 CELLS = st.text(st.characters(codec="utf-8", exclude_characters="\0"), min_size=1, max_size=8)
 
 
-@given(st.dictionaries(CELLS.map(lambda name: f"x{name}".replace("/", "_")), CELLS, max_size=5), st.sampled_from(",;\t"))
+@given(
+    st.dictionaries(CELLS.map(lambda name: f"x{name}".replace("/", "_")), CELLS, max_size=5), st.sampled_from(",;\t")
+)
 @settings(deadline=None, max_examples=100)
 def test_what_the_csv_module_writes_is_read(rows: dict[str, str], separator: str) -> None:
     import csv
