@@ -180,7 +180,7 @@ def test_an_unknown_flag(run: Run, name: str) -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["convert", "verify", "train", "evaluate", "index", "search"],
+    ["verify", "train", "evaluate", "index", "search", "bench"],
 )
 def test_what_is_required(run: Run, name: str) -> None:
     check_mistake(run(name), "is required: ")
@@ -194,6 +194,7 @@ def test_what_is_required(run: Run, name: str) -> None:
         (["train", "--dataset_dir=/nowhere", "--preset=huge"], "--preset=huge"),
         (["evaluate", "--dataset_dir=/nowhere", "--model_dir=/nowhere"], "--dataset_dir=/nowhere is not a folder"),
         (["verify", "--dataset_dir=/nowhere"], "--dataset_dir=/nowhere is not a folder"),
+        (["convert"], "--image_dir is missing. Name a folder"),
         (["convert", "--image_dir=/nowhere"], "--image_dir=/nowhere does not exist"),
         (["convert", "--image_dir=/", "--image_size=0"], "--image_size=0: should be 1..4096 px"),
         (["index", "--index_dir=/nowhere"], "name one source"),
@@ -342,13 +343,19 @@ BASE = {
     "evaluate": {"dataset_dir": Path("data"), "model_dir": Path("model")},
     "index": {"image_dir": Path("photos"), "index_dir": Path("index")},
     "search": {"index_dir": Path("index")},
+    "bench": {"stage": "convert"},
 }
 BESIDE = {
     ("train", "resolution"): {"model": "lite0"},
     ("train", "weights"): {"model": "lite0"},
     ("index", "dataset_dir"): {"image_dir": None},
+    ("convert", "beam_options"): {"engine": "beam"},
 }
-TEXTS = {("convert", "splits"): "train=0.5,test=0.5"}
+TEXTS = {
+    ("convert", "splits"): "train=0.5,test=0.5",
+    ("convert", "background"): "black",
+    ("convert", "max_refused"): "2.5%",
+}
 
 
 def flags_of_all_commands() -> Iterator[tuple[str, str]]:

@@ -9,9 +9,7 @@ Beam runs here, with a worker process a core. Beam is the extra `beam`.
 from __future__ import annotations
 
 import logging
-import mmap
 import os
-import pickle
 import re
 import shlex
 import signal
@@ -19,31 +17,25 @@ import sys
 import tempfile
 import threading
 import time
-import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NoReturn
 
 from tfrecords.convert.assemble import AssembleTask
+from tfrecords.convert.beam_worker import END_S, GO, ROW, STOP_S, pack, run_task
 from tfrecords.convert.pool import Task, num_cores
 from tfrecords.convert.receipts import read_info
 from tfrecords.convert.sources import printable
-from tfrecords.convert.worker import Monitor, ShardTask, Stopped
+from tfrecords.convert.worker import ShardTask
 from tfrecords.errors import ConversionError, UsageError
 
-__all__ = ["check_beam", "run_beam", "work_here"]
+__all__ = ["check_beam", "run_beam"]
 
 _POLL_S = 0.5
-# How long local workers may take to notice that they should stop: they ask before each picture.
-_STOP_S = 60.0
-# How long they may take to end in order after that.
-_END_S = 5.0
 # How long a file that another machine wrote may stay unseen here; network file systems remember what is not there.
 _SETTLE_S = 15.0
-_GO = "go"  # in the folder of a local run: workers stop when it is gone
-_LOG = "log.txt"
-_ROW = ".row"  # after a worker's process id: the file that it is on
+_LOG = "log.txt"  # what local workers print
 
 
 def check_beam(beam_options: str) -> None:
@@ -75,14 +67,13 @@ def run_beam(
     todo = list(tasks)
     if not todo:
         return
-    # Bytes, because Beam has its own ideas of how a dataclass travels.
-    elements = [zlib.compress(pickle.dumps(task)) for task in todo]
+    elements = [pack(task) for task in todo]
     watch = _Watch(todo, on_done, on_progress)
     with _quiet(), tempfile.TemporaryDirectory(prefix="simimg_beam_", ignore_cleanup_errors=True) as folder:
         pipeline, is_local = _begin(beam_options, folder)
         import apache_beam as beam
 
-        _ = pipeline | "plan" >> beam.Create(elements) | beam.Reshuffle() | "write shards" >> beam.Map(_run_task)
+        _ = pipeline | "plan" >> beam.Create(elements) | beam.Reshuffle() | "write shards" >> beam.Map(run_task)
         if is_local:
             _run_here(pipeline, Path(folder), todo, watch)
         else:
@@ -127,7 +118,7 @@ def _local_runner(folder: str) -> Any:
 
     code = (
         f"import sys; sys.path[:] = {sys.path}; "
-        f"from tfrecords.convert.beam import work_here; work_here({folder!r}, {os.getpid()})"
+        f"from tfrecords.convert.beam_worker import work_here; work_here({folder!r}, {os.getpid()})"
     )
     words = (sys.executable, "-c", code)
     command = f"exec {shlex.join(words)} >>{shlex.quote(f'{folder}/{_LOG}')} 2>&1"  # no shell between it and us
@@ -136,7 +127,7 @@ def _local_runner(folder: str) -> Any:
 
 def _run_here(pipeline: Any, folder: Path, todo: list[Task], watch: _Watch) -> None:
     """Runs the pipeline in worker processes of this machine."""
-    go = folder / _GO
+    go = folder / GO
     go.touch()
     with _deaths() as deaths:
         job = _Job(lambda: pipeline.run().wait_until_finish())
@@ -146,7 +137,7 @@ def _run_here(pipeline: Any, folder: Path, todo: list[Task], watch: _Watch) -> N
                 watch.look()
         finally:
             go.unlink(missing_ok=True)
-            job.join(_END_S if deaths else _STOP_S)
+            job.join(END_S if deaths else STOP_S)
     if deaths and (job.is_alive() or job.error is not None):  # Beam itself would wait for that worker for ever
         raise _death(deaths[0], folder, todo)
     if job.error is not None:
@@ -229,81 +220,6 @@ class _Watch:
             self.look()
 
 
-# What follows is done by the workers.
-
-_IDLE = (-1).to_bytes(8, "little", signed=True)
-_stopping = threading.Event()  # set in a local worker that should stop
-_go: Path | None = None  # a local worker removes it when it fails, which stops the others
-_row: Any = bytearray(_IDLE)  # the file that this process is on; a local worker shares it with its parent
-
-
-def work_here(folder: str, parent: int) -> None:
-    """Runs a Beam worker that stops when its parent says so, or ends; the main function of a local worker process."""
-    global _go, _row
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    _go = Path(folder, _GO)
-    with open(Path(folder, f"{os.getpid()}{_ROW}"), "w+b") as file:
-        file.write(_IDLE)
-        file.flush()
-        _row = mmap.mmap(file.fileno(), len(_IDLE))
-    threading.Thread(target=_watch_parent, args=(_go, parent), daemon=True).start()
-    from apache_beam.runners.worker import sdk_worker_main
-
-    sdk_worker_main.main([])
-
-
-def _watch_parent(go: Path, parent: int) -> None:
-    while go.exists() and os.getppid() == parent:
-        time.sleep(0.1)
-    _stopping.set()
-    deadline = time.monotonic() + _STOP_S
-    while _row[:] != _IDLE and time.monotonic() < deadline:
-        time.sleep(0.1)
-    time.sleep(_END_S)  # if Beam is still there, it ends the worker in order
-    os._exit(1)
-
-
-class _Noting(Monitor):
-    """Counts for Beam's own displays, and stops where a local run should."""
-
-    def __init__(self) -> None:
-        from apache_beam.metrics import Metrics
-
-        self._done = Metrics.counter("simimg", "num_done")
-        self._refused = Metrics.counter("simimg", "num_refused")
-
-    def begin(self, row: int) -> None:
-        if _stopping.is_set():
-            raise Stopped
-        _note(row)
-
-    def end(self, *, refused: bool) -> None:
-        self._done.inc()
-        self._refused.inc(int(refused))
-
-
-def _run_task(element: bytes) -> None:
-    if _stopping.is_set():
-        return
-    task: Task = pickle.loads(zlib.decompress(element))
-    try:
-        task.run(_Noting())
-    except Stopped:  # no error, or it might be taken for the one that stopped all
-        return
-    except BaseException:
-        if _go is not None:
-            _go.unlink(missing_ok=True)
-        raise
-    finally:
-        _note(-1)
-
-
-def _note(row: int) -> None:
-    _row[:] = row.to_bytes(len(_IDLE), "little", signed=True)
-
-
-# How failures are told.
-
 _ADVICE = "What is finished stays; give the same command again."
 
 
@@ -324,12 +240,12 @@ def _death(error: BaseException, folder: Path, todo: list[Task]) -> ConversionEr
     how = f"{signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
     if code == -signal.SIGKILL:
         how += ", which is also what the system sends when memory runs out"
-    for path in folder.glob(f"*{_ROW}"):
+    for path in folder.glob(f"*{ROW}"):
         row = int.from_bytes(path.read_bytes(), "little", signed=True)
         if row >= 0 and not _lives(int(path.stem)):
             return ConversionError(
-                f"a Beam worker process died ({how}) while it converted {_name(row, todo)}. {_ADVICE} If it dies on the "
-                "same file, move that file away."
+                f"a Beam worker process died ({how}) while it converted {_name(row, todo)}. {_ADVICE} If it dies on "
+                "the same file, move that file away."
             )
     lines = (folder / _LOG).read_text(errors="replace").strip().splitlines() if (folder / _LOG).exists() else []
     return ConversionError(f"a Beam worker process died ({how}){': ' + lines[-1] if lines else ''}. {_ADVICE}")

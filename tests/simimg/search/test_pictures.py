@@ -33,7 +33,7 @@ def test_embeddings_are_unit_vectors_in_the_order_of_the_files(folder: Path, lit
     embedded = embed_files(lite0, paths, folder, progress=done.append)
     assert [file.path for file in embedded.files] == ["0.png", "1.png", "2.png", "3.png", "4.png"]
     assert [(path, refusal.reason) for path, refusal in embedded.refused] == [
-        ("broken.jpg", "not_an_image"),
+        ("broken.jpg", "text"),
         ("missing.png", "unreadable"),
     ]
     assert (embedded.files[3].width, embedded.files[3].height) == (203, 240)

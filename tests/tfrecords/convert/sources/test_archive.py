@@ -586,3 +586,14 @@ def test_any_damage_to_a_zip_is_found(at: int, value: int) -> None:
         pass
     finally:
         path.unlink()
+
+
+def test_what_is_open_stays_in_its_process(pack: Callable[..., Path]) -> None:
+    """A descriptor's number means another file elsewhere."""
+    source = open_source(str(pack(FILES)))
+    assert read_all(source)
+    assert source.places is not None
+    source.files.read(source.paths[1], tuple(source.places[1].tolist()))
+    containers = source.files.containers  # type: ignore[attr-defined]
+    assert containers._open
+    assert not pickle.loads(pickle.dumps(containers))._open
