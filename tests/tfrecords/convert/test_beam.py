@@ -4,27 +4,26 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.util
-import os
-import pickle
 import signal
-import subprocess
 import sys
 import textwrap
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from tfrecords.convert import ConvertConfig, ConvertProgress, convert, engine
+from tfrecords.convert import ConvertConfig, ConvertProgress, convert
 from tfrecords.convert import beam as beam_module
 from tfrecords.convert.beam import check_beam, run_beam
 from tfrecords.convert.beam_worker import pack
 from tfrecords.convert.images import PictureOptions
+from tfrecords.convert.receipts import write_receipt
 from tfrecords.convert.worker import ShardTask
 from tfrecords.errors import ConversionError, UsageError
+from tfrecords.format.layout import ShardInfo
 
 Digests = Callable[[Path], dict[str, str]]
 AConfig = Callable[..., ConvertConfig]
@@ -91,7 +90,6 @@ def test_a_workers_error_is_found_in_the_traceback_that_a_runner_gives() -> None
 def test_same_bytes_as_local_workers(
     photos: Path, tmp_path: Path, a_config: AConfig, digests_of: Digests, encoding: str
 ) -> None:
-    (tmp_path / "zoo").symlink_to(photos)
     seen: list[ConvertProgress] = []
     config = a_config(photos, tmp_path / "beam", engine="beam", beam_options=TWO, encoding=encoding)
     summary = convert(config, progress=seen.append)
@@ -204,95 +202,105 @@ def test_a_task_that_fails_says_so_in_the_workers_sentence(
     assert digests_of(convert(config).dataset_dir) == expected
 
 
-@needs_beam
-def test_workers_that_see_another_file_system(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stand_in: Callable[..., list[ShardTask]]
-) -> None:
-    """What they write does not arrive here: the wait for it ends, and the engine says what is the matter."""
-    monkeypatch.setattr(beam_module, "_SETTLE_S", 1.0)
-    tasks = [dataclasses.replace(task, receipt=tmp_path / "here" / task.receipt.name) for task in stand_in("")]
-    (tmp_path / "here").mkdir()
-    elsewhere = [Elsewhere(task, tmp_path) for task in tasks]
-    watch = beam_module._Watch(list(tasks), pytest.fail, lambda *_: None)
-    start = time.monotonic()
-    watch.settle()
-    assert 1.0 <= time.monotonic() - start < WAIT_S
-    assert len(elsewhere) == len(tasks)
-    assert "under the same path" in engine._NOT_THERE
-
-
 # Stops
 
 
 @needs_beam
 def test_a_worker_that_dies_is_reported_with_its_file(
-    tmp_path: Path, stand_in: Callable[..., list[ShardTask]], capfd: pytest.CaptureFixture[str]
+    stand_in: Callable[[str], list[ShardTask]], capfd: pytest.CaptureFixture[str]
 ) -> None:
     tasks = stand_in("os.kill(os.getpid(), signal.SIGKILL) if path.endswith('image_7.png') else None")
     with pytest.raises(ConversionError, match=r"died \(SIGKILL, .* memory runs out\) while it converted a/image_7.png"):
         run_beam(iter(tasks), TWO, lambda _: None, lambda *_: None)
-    assert not list((tmp_path / "shards").glob(f".*{os.getpid()}*"))
     assert capfd.readouterr() == ("", "")
 
 
 @needs_beam
 def test_a_worker_that_cannot_start_is_reported_with_its_last_words(
-    monkeypatch: pytest.MonkeyPatch, stand_in: Callable[..., list[ShardTask]], tmp_path: Path
+    stand_in: Callable[[str], list[ShardTask]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tasks = stand_in("")
-    (tmp_path / "numpy.py").write_text("raise ImportError('a broken installation')")
-    monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken" / "numpy.py").write_text("raise ImportError('a broken installation')")
+    monkeypatch.setattr(sys, "path", [str(tmp_path / "broken"), *sys.path])
     with pytest.raises(ConversionError, match=r"died \(exit code 1\): ImportError: a broken installation"):
         run_beam(iter(tasks), TWO, lambda _: None, lambda *_: None)
 
 
 @needs_beam
-def test_ctrl_c_ends_all_and_the_same_command_goes_on(slow: Slow, expected: dict[str, str]) -> None:
-    slow.start()
-    slow.waits_in_a_worker()
-    os.killpg(slow.process.pid, signal.SIGINT)  # to the workers, too, as from a terminal
-    out, err = slow.ends()
-    assert out.startswith("Interrupted 130 interrupted with ")
-    assert "of 9 shards finished; the same command goes on there." in out
-    assert err == ""
+def test_one_tasks_error_stops_the_other_workers(stand_in: Callable[[str], list[ShardTask]], tmp_path: Path) -> None:
+    """The first picture of all is no error of a picture's; the other worker would take a minute for its own."""
+    tasks = stand_in("1 / 0 if path.endswith('image_0.jpg') else time.sleep(4)")
+    start = time.monotonic()
+    with pytest.raises(ConversionError, match="Apache Beam could not finish: ZeroDivisionError: division by zero"):
+        run_beam(iter(tasks), TWO, lambda _: None, lambda *_: None)
+    assert time.monotonic() - start < 30
+    assert not list(tmp_path.rglob("*.tmp-*"))
+
+
+def test_what_other_machines_wrote_is_waited_for_but_not_for_ever(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(beam_module, "_SETTLE_S", 1.0)
+    rows = np.arange(3)
+    task = a_task(tmp_path, None, paths=("a", "b", "c"), rows=rows, ids=rows, labels=rows)
+    task.receipt.parent.mkdir()
+    task.shard.parent.mkdir()
+    done: list[Any] = []
+    counts: list[tuple[int, int]] = []
+    watch = beam_module._Watch([task], done.append, lambda *count: counts.append(count))
+    start = time.monotonic()
+    watch.settle()
+    assert 1.0 <= time.monotonic() - start < WAIT_S
+    assert (done, counts[-1]) == ([], (0, 0))
+
+    task.shard.write_bytes(b"12345")
+    info = ShardInfo(file=task.shard.name, num_examples=2, num_bytes=5, sha256="")
+    write_receipt(task.receipt, "of other files", info)
+    watch.look()
+    assert done == []
+    write_receipt(task.receipt, task.inputs, info)
+    start = time.monotonic()
+    watch.settle()
+    assert time.monotonic() - start < 1.0
+    assert (done, counts[-1]) == ([task], (3, 1))
+
+
+@needs_beam
+@pytest.mark.parametrize("to_all", [True, False])
+def test_ctrl_c_ends_all_and_the_same_command_goes_on(slow: Slow, to_all: bool) -> None:
+    child = slow.child()
+    if to_all:  # as from a terminal
+        child.signal(signal.SIGINT)
+    else:
+        child.process.send_signal(signal.SIGINT)
+    line = child.line()
+    assert line.startswith("Interrupted 130 interrupted with ")
+    assert line.endswith(" of 9 shards finished; the same command goes on there.")
+    assert child.ends()
+    assert child.errors.read_text() == ""
     assert not list(slow.work.rglob("*.tmp-*"))
-    slow.goes_on(expected)
+    slow.goes_on()
 
 
 @needs_beam
-def test_ctrl_c_to_the_parent_alone(slow: Slow) -> None:
-    slow.start()
-    slow.waits_in_a_worker()
-    slow.process.send_signal(signal.SIGINT)
-    assert slow.ends()[0].startswith("Interrupted 130 ")
-
-
-@needs_beam
-def test_workers_of_a_parent_that_was_killed_end_and_the_same_command_goes_on(
-    slow: Slow, expected: dict[str, str]
+@pytest.mark.parametrize("all_of_them", [True, False])
+def test_kill_leaves_no_process_and_the_same_command_goes_on(
+    slow: Slow, all_of_them: bool, identities: Callable[[Path], dict[str, tuple[int, int]]]
 ) -> None:
-    slow.start()
-    slow.waits_in_a_worker()
-    slow.process.kill()
-    slow.ends()
-    slow.goes_on(expected)
-
-
-@needs_beam
-def test_all_processes_killed_and_what_is_finished_is_not_done_again(
-    slow: Slow, expected: dict[str, str], identities: Callable[[Path], dict[str, tuple[int, int]]]
-) -> None:
-    slow.start()
-    slow.waits_in_a_worker()
+    child = slow.child()
     deadline = time.monotonic() + WAIT_S
     while not list((slow.work / "receipts").glob("zoo*")) and time.monotonic() < deadline:
         time.sleep(0.02)
-    os.killpg(slow.process.pid, signal.SIGKILL)
-    slow.ends()
+    if all_of_them:
+        child.signal(signal.SIGKILL)
+    else:
+        child.process.kill()
+    assert child.ends()
     finished = {path.name.removesuffix(".json") for path in (slow.work / "receipts").glob("zoo*")}
-    assert finished
+    assert 0 < len(finished) < 9
     before = identities(slow.work / "shards")
-    slow.goes_on(expected)
+    slow.goes_on()
     after = identities(slow.data_dir / "zoo" / "1.0.0")
     assert {name: after[name] for name in finished} == {name: before[name] for name in finished}
 
@@ -301,7 +309,7 @@ def a_task(folder: Path, files: Any, **values: Any) -> ShardTask:
     given = {
         "shard": folder / "shards" / "shard-0",
         "receipt": folder / "receipts" / "shard-0.json",
-        "inputs": "",
+        "inputs": "these files",
         "files": files,
         "places": None,
         "picture": PictureOptions(image_size=8),
@@ -310,3 +318,115 @@ def a_task(folder: Path, files: Any, **values: Any) -> ShardTask:
         "hashed": False,
     }
     return ShardTask(**{**given, **values})
+
+
+READS = """
+import os, signal, time
+from pathlib import Path
+
+class Reads:
+    def __init__(self, folder):
+        self.folder = Path(folder)
+
+    def read(self, path, place):
+        {first}
+        return (self.folder / path).read_bytes()
+"""
+
+
+@pytest.fixture
+def stand_in(
+    tmp_path: Path, make_folder: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> Callable[[str], list[ShardTask]]:
+    """Makes six shards of five pictures each, whose files do something first when they are read."""
+
+    def make(first: str) -> list[ShardTask]:
+        photos = make_folder(tmp_path / "photos", {"a": 30})
+        for folder in ("modules", "shards", "receipts"):
+            (tmp_path / folder).mkdir()
+        (tmp_path / "modules" / "stand_in_reads.py").write_text(READS.format(first=first or "pass"))
+        monkeypatch.syspath_prepend(tmp_path / "modules")
+        monkeypatch.delitem(sys.modules, "stand_in_reads", raising=False)
+        files = importlib.import_module("stand_in_reads").Reads(photos)
+        tasks = []
+        for number in range(6):
+            rows = np.arange(5 * number, 5 * number + 5)
+            paths = tuple(f"a/image_{row}{'.png' if row % 2 else '.jpg'}" for row in rows.tolist())
+            task = a_task(tmp_path, files, paths=paths, rows=rows, ids=rows, labels=rows)
+            shard, receipt = task.shard.with_name(f"shard-{number}"), task.receipt.with_name(f"shard-{number}.json")
+            tasks.append(dataclasses.replace(task, shard=shard, receipt=receipt))
+        return tasks
+
+    return make
+
+
+@dataclasses.dataclass(frozen=True)
+class Slow:
+    """A conversion in processes of its own, whose workers take their time over each picture."""
+
+    start: Callable[[], Any]
+    data_dir: Path
+    reading: Path
+    goes_on: Callable[[], None]
+
+    @property
+    def work(self) -> Path:
+        """Where everything unfinished lies."""
+        return self.data_dir / "zoo" / ".1.0.0.work"
+
+    def child(self) -> Any:
+        """Returns its parent process when a worker is at its first picture."""
+        child = self.start()
+        deadline = time.monotonic() + WAIT_S
+        while not self.reading.exists() and time.monotonic() < deadline:
+            time.sleep(0.02)
+        assert self.reading.exists()
+        assert len(child.living()) >= 2
+        return child
+
+
+SLOWLY = """
+import dataclasses, sys, time
+from pathlib import Path
+from tfrecords.convert import engine
+
+class Slowly:
+    def __init__(self, files):
+        self.files = files
+
+    def read(self, path, place):
+        Path({reading!r}).touch()
+        time.sleep(0.2)
+        return self.files.read(path, place)
+
+def opened(*arguments, open_source=engine.open_source, **options):
+    source = open_source(*arguments, **options)
+    return dataclasses.replace(source, files=sys.modules["sitecustomize"].Slowly(source.files))
+
+engine.open_source = opened
+"""
+
+
+@pytest.fixture
+def slow(
+    photos: Path,
+    tmp_path: Path,
+    a_config: AConfig,
+    start_child: Callable[..., Any],
+    expected: dict[str, str],
+    digests_of: Digests,
+    monkeypatch: pytest.MonkeyPatch,
+) -> Slow:
+    """A slow conversion of the photos; each of its processes imports what makes it slow when it starts."""
+    reading = tmp_path / "reading"
+    (tmp_path / "modules").mkdir()
+    (tmp_path / "modules" / "sitecustomize.py").write_text(SLOWLY.format(reading=str(reading)))
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "modules"))
+    options = {"engine": "beam", "beam_options": TWO}
+
+    def goes_on() -> None:
+        assert digests_of(convert(a_config(photos, tmp_path / "data", **options)).dataset_dir) == expected
+
+    return Slow(
+        lambda: start_child(photos, tmp_path / "data", num_workers=1, **options), tmp_path / "data", reading, goes_on
+    )
