@@ -46,7 +46,7 @@ def run(options: Options) -> Result:
         1,
         "convert",
         convert.run,
-        convert.Options(image_dir=image_dir, data_dir=options.out_dir / "data", seed=options.seed),
+        convert.Options(image_dir=str(image_dir), data_dir=options.out_dir / "data", seed=options.seed),
         {"image_dir": image_dir, "data_dir": options.out_dir / "data"},
     )
     from simimg.commands import evaluate, index, search, train, verify

@@ -29,10 +29,12 @@ class ConvertConfig:
     """A conversion's options. Raises UsageError when one cannot be used."""
 
     image_dir: str = option(
-        "Folder with one folder of pictures a class; or a .zip, tar shards (photos-{000..009}.tar), a TFDS folder, a URL.",
+        "Folder with one folder of pictures a class; or a .zip, tar shards (p-{000..009}.tar), a TFDS folder, a URL.",
         "",
     )
-    table: str = option("CSV or parquet file with the columns path and label (and split); paths are below IMAGE_DIR.", "")
+    table: str = option(
+        "CSV or parquet file with the columns path and label (and split); paths are below IMAGE_DIR.", ""
+    )
     data_dir: Path = option("Where data sets live; this one goes to DATA_DIR/NAME/1.0.0.", Path("data"))
     name: str = option("Name of the data set; by default that of the image folder.", "")
     categories: tuple[str, ...] = option("Class folders to take, in the order of their labels; by default all.", ())
@@ -120,7 +122,7 @@ class ConvertConfig:
         if not self.max_refused:
             return None
         match = re.fullmatch(r"(\d+)|(\d+(?:\.\d+)?)%", self.max_refused)
-        if not match or match[2] and float(match[2]) > 100:
+        if not match or (match[2] and float(match[2]) > 100):
             raise UsageError(f"--max_refused={self.max_refused}: should be a number of files, or a share such as 1%.")
         return int(match[1]) if match[1] else int(num_files * float(match[2]) / 100)
 

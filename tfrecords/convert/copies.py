@@ -179,14 +179,14 @@ def _equal_digests(digests: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Returns pairs of rows with equal digests, enough to link all of them; rows of zeros are in none."""
     words = np.ascontiguousarray(digests).view(np.uint64)
     order = np.lexsort(words.T)
-    same = words.any(axis=1)[order[1:]]
+    same: np.ndarray = words.any(axis=1)[order[1:]]
     for word in words.T:
-        same &= word[order[1:]] == word[order[:-1]]
+        same = same & (word[order[1:]] == word[order[:-1]])
     return order[:-1][same], order[1:][same]
 
 
 def _unite(groups: np.ndarray, a: np.ndarray, b: np.ndarray) -> None:
-    """Brings rows `a[i]` and `b[i]` into one group; `groups` is a forest in which each row points at an earlier or itself."""
+    """Brings rows `a[i]` and `b[i]` into one group; `groups` is a forest, each row points at itself or before."""
     while len(a):
         a, b = _roots(groups, a), _roots(groups, b)
         apart = a != b

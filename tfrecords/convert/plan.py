@@ -103,7 +103,7 @@ def settle(
     splits: Sequence[str],
     num_before: Mapping[str, int] | None = None,
 ) -> ShardPlan:
-    """Returns `plan` with each photo in the split that `split_of` now says; shards without a change are kept as they are.
+    """Returns `plan` with each photo in the split that `split_of` now says; shards without a change stay as they are.
 
     A shard holds a range of ranks, so a photo that changes its split goes to the shard whose range its rank is in. A
     photo of a split that had no shard gets one.

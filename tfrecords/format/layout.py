@@ -12,8 +12,8 @@ With JPEG or PNG the four numbers are 0 and each shard has a sidecar `<shard>.id
 each record, framing included, which is the form NVIDIA DALI's tfrecord2idx writes.
 
 `files` has the SHA-256 of every other file of the folder: sidecars, manifest, quarantine list and metadata. The layout
-ends with the SHA-256 of its own other values, as JSON, so a changed one is noticed. One file is in neither: report.html,
-which may be written at any time and ends with its own.
+ends with the SHA-256 of its own other values, as JSON, so a changed one is noticed. One file is in neither:
+report.html, which may be written at any time and ends with its own.
 """
 
 from __future__ import annotations
@@ -30,7 +30,17 @@ from tfrecords.format.example import encode_example, varint
 from tfrecords.format.files import atomic_file, json_bytes, read_json
 from tfrecords.format.record import FRAMING_BYTES, HEADER_BYTES
 
-__all__ = ["ENCODINGS", "INT_BYTES", "LAYOUT_FILE", "Layout", "Offsets", "ShardInfo", "encode_record", "raw_offsets", "record_offsets"]
+__all__ = [
+    "ENCODINGS",
+    "INT_BYTES",
+    "LAYOUT_FILE",
+    "Layout",
+    "Offsets",
+    "ShardInfo",
+    "encode_record",
+    "raw_offsets",
+    "record_offsets",
+]
 
 ENCODINGS = ("raw", "jpeg", "png")
 # Five groups of 7 bits hold 34 thousand million ids; a label is as long for the sake of one rule.
@@ -115,7 +125,11 @@ class Layout:
         form = values.pop("format", None) if isinstance(values, dict) else None
         if form != _FORMAT:
             known = isinstance(form, str) and form.startswith(_FORMAT.partition("/")[0])
-            of = f"is of the format {form!r}, this is for {_FORMAT!r}" if known else f"should be of the format {_FORMAT!r}"
+            of = (
+                f"is of the format {form!r}, this is for {_FORMAT!r}"
+                if known
+                else f"should be of the format {_FORMAT!r}"
+            )
             raise DataError(f"{path} {of}. Convert the pictures again.")
         if values.pop("sha256", None) != _digest({"format": _FORMAT, **values}):
             raise DataError(f"{path} was changed: its own checksum fails. Convert the pictures again.")

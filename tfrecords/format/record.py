@@ -21,7 +21,16 @@ import google_crc32c
 
 from tfrecords.errors import CorruptRecordError
 
-__all__ = ["FOOTER_BYTES", "FRAMING_BYTES", "HEADER_BYTES", "footer", "frame", "header", "masked_crc32c", "read_records"]
+__all__ = [
+    "FOOTER_BYTES",
+    "FRAMING_BYTES",
+    "HEADER_BYTES",
+    "footer",
+    "frame",
+    "header",
+    "masked_crc32c",
+    "read_records",
+]
 
 HEADER_BYTES = 12
 FOOTER_BYTES = 4

@@ -61,7 +61,7 @@ def test_the_bytes_are_those_of_a_shard_that_was_written_so(task: AssembleTask, 
     info = read_info(task.receipt, "these", task.shard)
     assert info is not None
     assert (info.file, info.num_examples, info.sha256) == ("shard", 4, writer.info().sha256)
-    assert [number for number in map(len, ShardReader(task.shard))] == [len(payload(n, encoding)) for n in (1, 4, 0, 4)]
+    assert list(map(len, ShardReader(task.shard))) == [len(payload(n, encoding)) for n in (1, 4, 0, 4)]
 
 
 def test_a_stopped_one_leaves_nothing(task: AssembleTask) -> None:

@@ -1,4 +1,4 @@
-"""A conversion is a pure function of source and options: any workers, the same bytes; every option does what it says."""
+"""A conversion is a pure function of source and options: any workers, the same bytes; each option does what it says."""
 
 from __future__ import annotations
 
@@ -110,9 +110,7 @@ def test_a_folder_without_one(tmp_path: Path, a_config: AConfig) -> None:
 
 
 @pytest.mark.parametrize("num_workers", [1, 3])
-def test_names_that_are_no_utf8(
-    tmp_path: Path, make_folder: MakeFolder, num_workers: int, a_config: AConfig
-) -> None:
+def test_names_that_are_no_utf8(tmp_path: Path, make_folder: MakeFolder, num_workers: int, a_config: AConfig) -> None:
     photos = os.fsencode(make_folder(tmp_path / "zoo", {"ant": 8, "bee": 1}))
     os.rename(photos + b"/bee", photos + b"/b\xe9\xff")
     os.rename(photos + b"/ant/image_0.jpg", photos + b"/ant/\xff.jpg")
@@ -293,7 +291,8 @@ def test_a_full_disk_at_the_end_is_an_error_and_the_next_call_goes_on(
 
 
 @pytest.mark.parametrize(
-    "name", ["job.group_copies", "engine.open_source", "engine.write_manifest", "engine.read_receipt", "target.sync_dir"]
+    "name",
+    ["job.group_copies", "engine.open_source", "engine.write_manifest", "engine.read_receipt", "target.sync_dir"],
 )
 def test_ctrl_c_is_interrupted_wherever_it_comes(
     photos: Path,

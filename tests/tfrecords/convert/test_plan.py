@@ -161,7 +161,10 @@ def test_a_split_that_had_no_shard_gets_one() -> None:
     plan = plan_of(3)
     assert [shard.split for shard in plan.shards] == ["train"]
     settled = settled_of(plan, np.array([0, 1, 0], np.int8))
-    assert [(shard.file, shard.rows.tolist()) for shard in settled.shards][1] == ("zoo-test.tfrecord-00000-of-00001", [1])
+    assert [(shard.file, shard.rows.tolist()) for shard in settled.shards][1] == (
+        "zoo-test.tfrecord-00000-of-00001",
+        [1],
+    )
     assert sorted(settled.shards[0].rows.tolist()) == [0, 2]
     appended = settle(
         plan, "zoo", np.array([0, 1, 0], np.int8), ranks_of(3), splits=SPLITS, num_before={"test": 4, "train": 2}

@@ -1,4 +1,4 @@
-"""Receipts are read back as they were written, and one that does not speak of the shard that is there does not count."""
+"""Receipts are read back as they were written; one that does not speak of the shard that is there does not count."""
 
 from __future__ import annotations
 

@@ -144,7 +144,9 @@ def test_stopped_leaves_nothing(task: ShardTask, num_files: int) -> None:
 @pytest.mark.parametrize("part", ["shard", "receipt"])
 def test_a_folder_that_cannot_be_written_is_named(task: ShardTask, tmp_path: Path, part: str) -> None:
     (tmp_path / "file").write_bytes(b"")
-    with pytest.raises(ConversionError, match=r"file/x cannot be written: Not a directory\..*give the same command again"):
+    with pytest.raises(
+        ConversionError, match=r"file/x cannot be written: Not a directory\..*give the same command again"
+    ):
         run(dataclasses.replace(task, **{part: tmp_path / "file" / "x"}))
 
 
@@ -161,8 +163,9 @@ def test_too_little_memory_is_the_machines_fault_and_not_the_files(
 
 
 def test_too_little_memory_to_write_is_told_likewise(tmp_path: Path) -> None:
-    with pytest.raises(ConversionError, match=r"some_shard: not enough memory .* fewer --num_workers"), writing(
-        tmp_path / "some_shard"
+    with (
+        pytest.raises(ConversionError, match=r"some_shard: not enough memory .* fewer --num_workers"),
+        writing(tmp_path / "some_shard"),
     ):
         raise MemoryError
 
