@@ -179,7 +179,7 @@ def _equal_digests(digests: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Returns pairs of rows with equal digests, enough to link all of them; rows of zeros are in none."""
     words = np.ascontiguousarray(digests).view(np.uint64)
     order = np.lexsort(words.T)
-    same: np.ndarray = words.any(axis=1)[order[1:]]
+    same = np.asarray(words.any(axis=1))[order[1:]]
     for word in words.T:
         same = same & (word[order[1:]] == word[order[:-1]])
     return order[:-1][same], order[1:][same]

@@ -339,7 +339,7 @@ def _named(codes: np.ndarray, names: tuple[str, ...]) -> list[str]:
 def _hexadecimal(digests: np.ndarray) -> list[str]:
     text = digests.tobytes().hex()
     digits = 2 * _DIGEST_BYTES
-    present: np.ndarray = digests.any(axis=1)
+    present = np.asarray(digests.any(axis=1))
     return [text[row * digits : (row + 1) * digits] if read else "" for row, read in enumerate(present.tolist())]
 
 
