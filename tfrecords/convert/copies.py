@@ -25,7 +25,7 @@ photos and join groups that have nothing to do with each other. So 4.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import lru_cache
 from itertools import combinations
 
@@ -44,6 +44,7 @@ _MIN_CONTRAST = 0.25
 _LOW = 8  # frequencies in each direction
 _GREY = np.array([77.0, 150.0, 29.0])  # of red, green and blue in grey, ITU-R 601, in 256ths
 _NUM_BANDS = 3
+_TABLE_BITS = 7  # a table of all keys is made where it has at most 2 ** 7 keys for each hash
 _MAX_PAIRS = 1 << 21  # looked at at once: 60 MB
 
 
@@ -133,16 +134,15 @@ def near_pairs(hashes: np.ndarray, max_distance: int) -> Iterator[tuple[np.ndarr
         keys, num_bits = _band(hashes, band)
         order = np.argsort(keys, kind="stable")
         keys, ordered = keys[order], hashes[order]
-        # Those with key k lie in ordered[starts[k] : starts[k + 1]].
-        starts = np.concatenate(([0], np.cumsum(np.bincount(keys, minlength=1 << num_bits))))
+        starts = _starts(keys, num_bits)
         for radius in range(max_distance // _NUM_BANDS + 1):
             for flipped in combinations(range(num_bits), radius):
                 mask = sum(1 << bit for bit in flipped)
                 # Each pair once: from the one that lacks the highest flipped bit, or comes first.
                 rows = np.flatnonzero(keys & (1 << flipped[-1]) == 0) if flipped else np.arange(len(keys))
                 others = keys[rows] ^ mask
-                begins = starts[others] if flipped else rows + 1
-                counts = starts[others + 1] - begins
+                begins = starts(others) if flipped else rows + 1
+                counts = starts(others + 1) - begins
                 some = counts > 0
                 for a, b in _expanded(rows[some], begins[some], counts[some]):
                     near = np.bitwise_count(ordered[a] ^ ordered[b]) <= max_distance
@@ -159,6 +159,14 @@ def _band(hashes: np.ndarray, band: int) -> tuple[np.ndarray, int]:
     for place, bit in enumerate(bits):
         keys |= ((hashes >> np.uint64(bit)) & np.uint64(1)).astype(np.int64) << place
     return keys, len(bits)
+
+
+def _starts(keys: np.ndarray, num_bits: int) -> Callable[[np.ndarray], np.ndarray]:
+    """Returns what finds the first place in the sorted `keys` that has a given key or a higher one."""
+    if len(keys) << _TABLE_BITS < 1 << num_bits:  # too few for the 60 ms that a table of all keys takes
+        return lambda wanted: np.searchsorted(keys, wanted)
+    table = np.concatenate(([0], np.cumsum(np.bincount(keys, minlength=1 << num_bits))))
+    return lambda wanted: table[wanted]
 
 
 def _expanded(rows: np.ndarray, begins: np.ndarray, counts: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
