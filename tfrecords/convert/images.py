@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image, ImageColor, ImageFile, features
 
 from tfrecords.convert.color import WHITE, to_rgb
-from tfrecords.convert.jpeg import MARGIN, decode_reduced, eighths, plain_jpeg
+from tfrecords.convert.jpeg import MARGIN, decode_reduced, plain_jpeg, reduction
 from tfrecords.convert.opening import MAX_PIXELS, open_picture, reading
 from tfrecords.convert.resampling import resize_pixels
 from tfrecords.errors import UsageError
@@ -206,8 +206,8 @@ def _draft(image: ImageFile.ImageFile, options: PictureOptions) -> Box | None:
     """Has Pillow's decoder of JPEG reduce the picture, by 2, 4 or 8; returns the part of the result that is picture."""
     width, height = image.size
     side = max(width, height) if options.resize == "pad" else min(width, height)
-    scale = {1: 8, 2: 4, 3: 2, 4: 2, 8: 1}[eighths(side, _needed(options))]
-    drafted = image.draft(None, (max(1, width // scale), max(1, height // scale)))
+    by = reduction(side, _needed(options))
+    drafted = image.draft(None, (max(1, width // by), max(1, height // by)))
     return drafted[1] if drafted else None
 
 

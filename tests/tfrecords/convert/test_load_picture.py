@@ -33,7 +33,7 @@ from tfrecords.convert.images import (
     parse_background,
     resize,
 )
-from tfrecords.convert.jpeg import decode_reduced, eighths, num_scans, plain_jpeg
+from tfrecords.convert.jpeg import decode_reduced, num_scans, plain_jpeg, reduction
 from tfrecords.convert.quarantine import Refusal
 from tfrecords.errors import UsageError
 
@@ -123,7 +123,7 @@ def test_fast_is_as_good_as_documented(
 @pytest.mark.parametrize("how", RESIZES)
 @pytest.mark.usefixtures("no_pillow")
 def test_reducing_does_not_move_the_picture(photo: Image.Image, size: tuple[int, int], how: str) -> None:
-    """A width of 301 px at 3/8 is 112.875 px; taking it for 113 moves the right edge by a third of an output pixel."""
+    """A width of 301 px reduced by 4 is 75.25 px; taking it for 76 moves the right edge by a third of an output pixel."""
     if how == "pad" and min(size) / max(size) < 0.1:
         pytest.skip("it comes out three pixels wide, and half a pixel of the full picture is nothing")
     data = saved(photo.resize(size), quality=95)
@@ -260,12 +260,11 @@ def test_exact_is_the_full_decode_and_bicubic(photo: Image.Image, how: str) -> N
     np.testing.assert_array_equal(found, np.asarray(expected))
 
 
-@pytest.mark.parametrize(("side", "needed", "expected"), [(640, 80, 1), (639, 80, 2), (320, 80, 2), (214, 80, 3)])
-def test_eighths(side: int, needed: int, expected: int) -> None:
-    assert eighths(side, needed) == expected
-    assert eighths(needed * 8 // 4, needed) == 4
-    assert eighths(needed * 8 // 5, needed) == 8  # 5, 6 and 7 eighths are slower than 8
-    assert eighths(needed - 1, needed) == 8
+@pytest.mark.parametrize(
+    ("side", "expected"), [(9999, 8), (640, 8), (639, 4), (320, 4), (319, 2), (214, 2), (160, 2), (159, 1), (1, 1)]
+)
+def test_reduction(side: int, expected: int) -> None:
+    assert reduction(side, 80) == expected
 
 
 def test_the_margin_counts(photo: Image.Image, monkeypatch: pytest.MonkeyPatch) -> None:
