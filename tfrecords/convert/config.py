@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import re
+from fractions import Fraction
 from pathlib import Path
 
 from tfrecords.convert.copies import COPIES
@@ -124,12 +125,12 @@ class ConvertConfig:
         match = re.fullmatch(r"(\d+)|(\d+(?:\.\d+)?)%", self.max_refused)
         if not match or (match[2] and float(match[2]) > 100):
             raise UsageError(f"--max_refused={self.max_refused}: should be a number of files, or a share such as 1%.")
-        return int(match[1]) if match[1] else int(num_files * float(match[2]) / 100)
+        return int(match[1]) if match[1] else int(num_files * Fraction(match[2]) / 100)
 
     def determining(self) -> dict[str, object]:
         """Returns the options that decide the bytes of the data set, for comparison with another conversion's."""
         fractions = parse_splits(self.splits)
-        dealt = ",".join(f"{name}={fraction:g}" for name, fraction in fractions.items())
+        dealt = ",".join(f"{name}={fraction:.15g}" for name, fraction in fractions.items())
         return {
             "name": self.name,
             "categories": [printable(category) for category in self.categories],

@@ -180,9 +180,9 @@ def parse_background(text: str) -> tuple[int, int, int]:
     try:
         colour = ImageColor.getrgb(text.strip())
     except (ValueError, AttributeError):
-        raise UsageError(f"a background should be a colour such as white or #RRGGBB. Received: {text!r}") from None
+        raise UsageError(f"--background={text}: should be a colour such as white or #RRGGBB.") from None
     if len(colour) != 3:
-        raise UsageError(f"a background should be a colour without transparency. Received: {text!r}")
+        raise UsageError(f"--background={text}: should be a colour without transparency, e.g. #RRGGBB.")
     return colour
 
 

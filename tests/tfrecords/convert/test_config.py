@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from tfrecords.convert.config import ConvertConfig
+from tfrecords.convert.images import PictureOptions
 from tfrecords.errors import UsageError
 
 
@@ -30,6 +31,22 @@ def config(**values: Any) -> ConvertConfig:
         ("splits", "train=0.5", "--splits=train=0.5: fractions should"),
         ("num_workers", -1, "--num_workers=-1: should be 1 or more"),
         ("categories", ("a", "b", "a"), "--categories=a,b,a: names a category twice."),
+        ("decode", "slow", "--decode=slow: should be one of fast, exact."),
+        ("truncated", "mend", "--truncated=mend: should be one of refuse, keep."),
+        ("background", "pinkish", "--background=pinkish: should be a colour such as white or #RRGGBB."),
+        ("background", "#12345", "--background=#12345: should be a colour such as white or #RRGGBB."),
+        ("background", "#12345678", "--background=#12345678: should be a colour without transparency"),
+        ("copies", "all", "--copies=all: should be one of near, exact, ignore."),
+        ("engine", "spark", "--engine=spark: should be one of local, beam."),
+        ("beam_options", "--a=b", "--beam_options='--a=b' needs --engine=beam."),
+        ("max_refused", "few", "--max_refused=few: should be a number of files, or a share such as 1%."),
+        ("max_refused", "-1", "--max_refused=-1: "),
+        ("max_refused", "1.5", "--max_refused=1.5: "),
+        ("max_refused", "100.5%", "--max_refused=100.5%: "),
+        ("max_refused", "1 %", "--max_refused=1 %: "),
+        ("max_refused", "%", "--max_refused=%: "),
+        ("data_dir", Path("gs://bucket/data"), "--data_dir=gs:/bucket/data: data sets are written to a file system"),
+        ("data_dir", "s3://bucket", "--data_dir=s3://bucket: data sets are written to a file system"),
     ],
 )
 def test_bad_values_are_usage_errors(option: str, value: Any, message: str) -> None:
@@ -54,21 +71,51 @@ def test_auto_encoding(image_size: int, expected: str) -> None:
     ("folder", "expected"),
     [
         ("zoo", "zoo"),
+        ("zoo/", "zoo"),
         ("my photos", "my_photos"),
         ("101_ObjectCategories", "images_101_ObjectCategories"),
         ("caltech-5 (new)", "caltech_5_new"),
         ("사진", "images"),
         ("_x_", "x"),
-        (".", None),
+        (".", "here"),
+        ("parts/zoo.zip", "zoo"),
+        ("ZOO.ZIP", "ZOO"),
+        ("zoo-{000..009}.tar", "zoo"),
+        ("zoo_*.tar", "zoo"),
+        ("https://host/sets/zoo.zip", "zoo"),
+        ("s3://bucket/zoo/", "zoo"),
+        ("s3://bucket/zoo/part-{0..9}.tar", "part"),
     ],
 )
-def test_name_from_the_folder(folder: str, expected: str | None, tmp_path: Path, monkeypatch: Any) -> None:
+def test_name_from_what_is_converted(
+    folder: str, expected: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
-    resolved = config(image_dir=Path(folder)).resolved()
-    assert resolved.name == (expected or "here")
-    assert resolved.dataset_dir == Path("data") / resolved.name / "1.0.0"
+    resolved = config(image_dir=folder).resolved()
+    assert resolved.name == expected
     assert resolved.resolved() == resolved
+
+
+def test_name_from_a_table_where_nothing_else_is_named() -> None:
+    assert config(image_dir="", table="lists/birds.parquet").resolved().name == "birds"
+    assert config(image_dir="zoo", table="lists/birds.csv").resolved().name == "zoo"
+
+
+def test_nothing_to_convert_is_a_usage_error() -> None:
+    with pytest.raises(UsageError, match=r"--image_dir is missing\. Name a folder"):
+        config(image_dir="").resolved()
+
+
+@pytest.mark.parametrize("option", ["image_dir", "table", "only"])
+def test_places_stay_urls_and_paths_become_text(option: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/somebody")
+    for given, expected in (
+        ("https://host/a.zip", "https://host/a.zip"),
+        (Path("some/where"), "some/where"),
+        ("~/photos", "/home/somebody/photos"),
+    ):
+        assert getattr(config(**{option: given}), option) == expected
 
 
 def test_a_given_name_stays() -> None:
@@ -76,12 +123,73 @@ def test_a_given_name_stays() -> None:
 
 
 def test_determining_options_leave_out_what_does_not_change_the_bytes() -> None:
-    resolved = config(data_dir=Path("x"), num_workers=3).resolved()
-    assert resolved.determining() == config().resolved().determining()
-    assert "jpeg_quality" not in resolved.determining()
-    assert config(encoding="jpeg").resolved().determining()["jpeg_quality"] == 95
+    elsewhere = {
+        "image_dir": "other",
+        "table": "some.csv",
+        "data_dir": Path("x"),
+        "num_workers": 3,
+        "append": True,
+        "only": "quarantine.jsonl",
+        "max_refused": "1%",
+        "engine": "beam",
+        "beam_options": "--a=b",
+    }
+    determining = config(name="zoo").resolved().determining()
+    assert config(name="zoo", **elsewhere).resolved().determining() == determining
     names = {field.name for field in dataclasses.fields(ConvertConfig)}
-    assert names - set(resolved.determining()) == {"image_dir", "data_dir", "num_workers", "jpeg_quality"}
+    assert names - set(determining) == {*elsewhere, "jpeg_quality"}
+    assert config(encoding="jpeg").resolved().determining()["jpeg_quality"] == 95
+    assert config(splits="source").resolved().determining()["splits"] == "source"
+
+
+@pytest.mark.parametrize(
+    ("option", "spellings"),
+    [
+        ("background", ("white", "#ffffff", "#FFFFFF")),
+        ("splits", ("train=0.5,test=0.5", "train=.50, test=5e-1")),
+        ("encoding", ("auto", "raw")),
+    ],
+)
+def test_another_spelling_is_no_other_option(option: str, spellings: tuple[str, ...]) -> None:
+    found = [config(**{option: spelling}).resolved().determining() for spelling in spellings]
+    assert all(each == found[0] for each in found)
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        ("splits", "train=0.7500001,test=0.2499999"),
+        ("splits", "test=0.25,train=0.75"),
+        ("splits", "source"),
+        ("background", "#fffffe"),
+        ("categories", ("a",)),
+        ("image_size", 65),
+    ],
+)
+def test_another_value_is_another_option(option: str, value: Any) -> None:
+    assert config(**{option: value}).resolved().determining() != config().resolved().determining()
+
+
+@pytest.mark.parametrize(
+    ("max_refused", "num_files", "expected"),
+    [
+        ("", 100, None),
+        ("0", 100, 0),
+        ("7", 3, 7),
+        ("0%", 100, 0),
+        ("1%", 250, 2),
+        ("100%", 250, 250),
+        ("9.2%", 750, 69),  # and not 68, as 750 * 9.2 is 6899.999999999999
+        ("0.5%", 1_000_000, 5000),
+    ],
+)
+def test_refusal_limit(max_refused: str, num_files: int, expected: int | None) -> None:
+    assert config(max_refused=max_refused).refusal_limit(num_files) == expected
+
+
+def test_picture_options() -> None:
+    found = config(image_size=9, resize="pad", decode="exact", truncated="keep", background="#010203").picture_options()
+    assert found == PictureOptions(image_size=9, resize="pad", decode="exact", truncated="keep", background=(1, 2, 3))
 
 
 def test_every_option_has_a_help_sentence() -> None:

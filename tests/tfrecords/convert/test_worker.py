@@ -61,7 +61,7 @@ def task(tmp_path: Path, write_picture: Callable[..., None]) -> ShardTask:
         ids=np.array([7, 5, 6, 2]),
         labels=np.array([1, 0, 0, 3]),
         places=None,
-        picture=PictureOptions(image_size=4),
+        picture=PictureOptions(image_size=8),
         encoding="raw",
         jpeg_quality=95,
         hashed=True,
@@ -97,7 +97,7 @@ def test_records_and_receipt(task: ShardTask, tmp_path: Path) -> None:
     for number, example in zip((0, 3), examples, strict=True):
         assert isinstance(example["image"], bytes)
         assert receipt.pixels_sha256[number].tobytes() == hashlib.sha256(example["image"]).digest()
-        pixels = np.frombuffer(example["image"], np.uint8).reshape(4, 4, 3)
+        pixels = np.frombuffer(example["image"], np.uint8).reshape(8, 8, 3)
         assert receipt.phash[number] == perceptual_hash(pixels)
     info = read_info(task.receipt, task.inputs, task.shard)
     assert info is not None
@@ -144,10 +144,11 @@ def test_stopped_leaves_nothing(task: ShardTask, num_files: int) -> None:
 @pytest.mark.parametrize("part", ["shard", "receipt"])
 def test_a_folder_that_cannot_be_written_is_named(task: ShardTask, tmp_path: Path, part: str) -> None:
     (tmp_path / "file").write_bytes(b"")
+    elsewhere: dict[str, Any] = {part: tmp_path / "file" / "x"}
     with pytest.raises(
         ConversionError, match=r"file/x cannot be written: Not a directory\..*give the same command again"
     ):
-        run(dataclasses.replace(task, **{part: tmp_path / "file" / "x"}))
+        run(dataclasses.replace(task, **elsewhere))
 
 
 def test_too_little_memory_is_the_machines_fault_and_not_the_files(
