@@ -16,6 +16,7 @@ import dataclasses
 import os
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -41,6 +42,9 @@ from tfrecords.format.metadata import write_metadata
 from tfrecords.format.naming import VERSION, dataset_dir, next_version, shard_name
 
 __all__ = ["ConvertProgress", "convert"]
+
+# Runs tasks; calls back with each finished one, and with the numbers of files done and refused.
+Run = Callable[[Iterator[pool.Task], Callable[[pool.Task], None], Callable[[int, int], None]], None]
 
 _NOT_THERE = (
     "{} is not there though its worker finished. Workers on other machines have to see --data_dir under the same path."
@@ -93,9 +97,9 @@ def convert(config: ConvertConfig, *, progress: Callable[[ConvertProgress], None
         version = next_version(existing.layout.version) if existing is not None else VERSION
         target = Target(dataset_dir(config.data_dir, config.name, version))
         job = make_job(config, source, existing, listed)
-        with target.locked():
+        with target.locked(), _runner(job) as run:
             target.begin(config.determining(), decoder_versions())
-            return _convert(job, target, version, progress, start)
+            return _convert(job, target, version, run, progress, start)
     except KeyboardInterrupt:
         raise Interrupted("interrupted; the same command goes on where it was.") from None
     except OSError as error:
@@ -129,10 +133,10 @@ def _pending(source: Source, existing: Existing | None, config: ConvertConfig) -
 
 
 def _convert(
-    job: Job, target: Target, version: str, progress: Callable[[ConvertProgress], None], start: float
+    job: Job, target: Target, version: str, run: Run, progress: Callable[[ConvertProgress], None], start: float
 ) -> ConvertSummary:
     plan = job.plan()
-    infos, num_converted = _write_shards(job, plan, target, progress)
+    infos, num_converted = _write_shards(job, plan, target, run, progress)
     receipt = Receipt(len(job.source.paths))
     for planned in plan.shards:
         receipt.put(planned.rows, read_receipt(_receipt(target, planned)))
@@ -144,7 +148,7 @@ def _convert(
         return summarise(existing.folder, existing.layout, existing.manifest, start, 0, job.source.notes)
 
     settled = job.settled(plan, receipt)
-    sources = _assemble(job, plan, settled, receipt, infos, target)
+    sources = _assemble(job, plan, settled, receipt, infos, target, run)
     manifest = make_manifest(job, settled, receipt)
     layout = _publish(job, settled, version, sources, manifest, receipt, target)
     notes = job.source.notes
@@ -158,7 +162,7 @@ def _convert(
 
 
 def _write_shards(
-    job: Job, plan: ShardPlan, target: Target, progress: Callable[[ConvertProgress], None]
+    job: Job, plan: ShardPlan, target: Target, run: Run, progress: Callable[[ConvertProgress], None]
 ) -> tuple[dict[str, ShardInfo], int]:
     """Returns what the first plan's shards are, by file name, and how many images this call converted."""
     infos: dict[str, ShardInfo] = {}
@@ -187,7 +191,7 @@ def _write_shards(
         num_finished += 1
 
     try:
-        _run(job, tasks, len(todo), on_done, on_progress)
+        run(tasks, on_done, on_progress)
     except KeyboardInterrupt:
         raise Interrupted(
             f"interrupted with {num_finished} of {len(plan.shards)} shards finished; the same command goes on there."
@@ -202,21 +206,17 @@ def _write_shards(
     return infos, num_converted
 
 
-def _run(
-    job: Job,
-    tasks: Iterator[pool.Task],
-    num_tasks: int,
-    on_done: Callable[[pool.Task], None],
-    on_progress: Callable[[int, int], None],
-) -> None:
+@contextmanager
+def _runner(job: Job) -> Iterator[Run]:
+    """Gives what runs tasks: a pool of this machine's processes, or Apache Beam."""
     if job.config.engine == "beam":
         from tfrecords.convert.beam import run_beam
 
-        run_beam(tasks, job.config.beam_options, on_done, on_progress)
+        yield lambda tasks, on_done, on_progress: run_beam(tasks, job.config.beam_options, on_done, on_progress)
         return
-    num_workers = min(job.config.num_workers or pool.num_cores(), num_tasks)
     names = job.source.paths
-    pool.run_pool(tasks, max(1, num_workers), on_done, on_progress, lambda row: printable(names[row]))
+    with pool.Pool(job.config.num_workers or pool.num_cores(), lambda row: printable(names[row])) as workers:
+        yield workers.run
 
 
 def _shard_task(job: Job, planned: PlannedShard, inputs: str, target: Target) -> ShardTask:
@@ -243,7 +243,13 @@ def _receipt(target: Target, planned: PlannedShard) -> Path:
 
 
 def _assemble(
-    job: Job, plan: ShardPlan, settled: Settled, receipt: Receipt, infos: dict[str, ShardInfo], target: Target
+    job: Job,
+    plan: ShardPlan,
+    settled: Settled,
+    receipt: Receipt,
+    infos: dict[str, ShardInfo],
+    target: Target,
+    run: Run,
 ) -> dict[str, tuple[Path, ShardInfo]]:
     """Returns where each shard of the settled plan lies, and what it is; writes those that the first plan has not."""
     shard_of = np.full(len(job.source.paths), -1, np.int32)
@@ -258,7 +264,7 @@ def _assemble(
     changed = [planned for planned in settled.plan.shards if id(planned) not in untouched]
     tasks = [_assemble_task(job, plan, planned, shard_of, receipt, target) for planned in changed]
     todo = [task for task in tasks if read_info(task.receipt, task.inputs, task.shard) is None]
-    _run(job, iter(todo), len(todo), lambda _: None, lambda *_: None)
+    run(iter(todo), lambda _: None, lambda *_: None)
     for planned, task in zip(changed, tasks, strict=True):
         info = read_info(task.receipt, task.inputs, task.shard)
         if info is None:

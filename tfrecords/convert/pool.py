@@ -17,7 +17,7 @@ import threading
 import traceback
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import BaseContext
@@ -26,7 +26,7 @@ from typing import Any, Protocol
 from tfrecords.convert.worker import Monitor, Stopped
 from tfrecords.errors import ConversionError, SimimgError
 
-__all__ = ["Task", "num_cores", "run_pool", "start_server"]
+__all__ = ["Pool", "Task", "num_cores", "start_server"]
 
 _POLL_S = 0.1
 # How long a worker may take to notice that it should stop: it asks before each picture.
@@ -61,54 +61,69 @@ def start_server() -> None:
             forkserver.ensure_running()
 
 
-def run_pool(
-    tasks: Iterator[Task],
-    num_workers: int,
-    on_done: Callable[[Task], None],
-    on_progress: Callable[[int, int], None],
-    name_of: Callable[[int], str],
-) -> None:
-    """Runs `tasks` in `num_workers` processes, or in this one if that is 1.
+class Pool(AbstractContextManager["Pool"]):
+    """Processes that run tasks; they start with the first task, and end with the block.
 
     Args:
-        tasks: the pieces of work; the next is taken when a worker is free.
-        num_workers: at least 1.
-        on_done: called in this process with each finished task.
-        on_progress: called some ten times a second with the files done and refused so far.
+        num_workers: at most; with 1, tasks run in this process.
         name_of: tells the path of a row of the source, for the message about a worker that died.
-
-    Raises:
-        KeyboardInterrupt: Ctrl-C; the workers have ended and left no unfinished shard.
-        ConversionError: a shard cannot be written, or a worker died.
     """
-    if num_workers == 1:
-        _run_here(tasks, on_done, on_progress)
-        return
-    start_server()
-    workers: list[_Worker] = []
-    busy: dict[Connection, _Worker] = {}
-    try:
-        for task in itertools.islice(tasks, num_workers):
-            worker = _Worker()
-            workers.append(worker)  # before it starts, so that Ctrl-C in that moment leaves none behind
-            worker.start()
+
+    def __init__(self, num_workers: int, name_of: Callable[[int], str]) -> None:
+        self._num_workers = num_workers
+        self._name_of = name_of
+        self._workers: list[_Worker] = []
+
+    def run(
+        self, tasks: Iterator[Task], on_done: Callable[[Task], None], on_progress: Callable[[int, int], None]
+    ) -> None:
+        """Runs `tasks` and returns when all are done.
+
+        After an error the pool is of no further use: the workers are told to stop.
+
+        Args:
+            tasks: the pieces of work; the next is taken when a worker is free.
+            on_done: called in this process with each finished task.
+            on_progress: called some ten times a second with the files of these tasks done and refused so far.
+
+        Raises:
+            KeyboardInterrupt: Ctrl-C.
+            ConversionError: a shard cannot be written, or a worker died.
+        """
+        if self._num_workers == 1:
+            _run_here(tasks, on_done, on_progress)
+            return
+        done_before, refused_before = self._counts()
+        busy: dict[Connection, _Worker] = {}
+        for number, task in enumerate(itertools.islice(tasks, self._num_workers)):
+            if number == len(self._workers):
+                self._workers.append(_Worker())  # before it starts, so that Ctrl-C in that moment leaves none behind
+                self._workers[-1].start()
+            worker = self._workers[number]
             worker.give(task)
             busy[worker.connection] = worker
         while busy:
             ready = wait([*busy, *(worker.sentinel for worker in busy.values())], timeout=_POLL_S)
             for worker in [busy[item] for item in ready if item in busy]:
-                on_done(worker.take(name_of))
+                on_done(worker.take(self._name_of))
                 following = next(tasks, None)
                 if following is None:
                     del busy[worker.connection]
                 else:
                     worker.give(following)
-            on_progress(sum(w.slots[_DONE] for w in workers), sum(w.slots[_REFUSED] for w in workers))
-    finally:
-        for worker in workers:
+            done, refused = self._counts()
+            on_progress(done - done_before, refused - refused_before)
+
+    def _counts(self) -> tuple[int, int]:
+        return sum(w.slots[_DONE] for w in self._workers), sum(w.slots[_REFUSED] for w in self._workers)
+
+    def __exit__(self, *_: object) -> None:
+        """Ends the workers; one in the middle of a shard leaves nothing of it."""
+        for worker in self._workers:
             worker.slots[_STOP] = 1
-        for worker in workers:
+        for worker in self._workers:
             worker.end()
+        self._workers.clear()
 
 
 class _Worker:
@@ -131,6 +146,7 @@ class _Worker:
     def start(self) -> None:
         """Starts the process; raises ConversionError where there is none to be had."""
         try:
+            start_server()
             with _interrupts_delayed():
                 self._process.start()
         except (OSError, EOFError) as error:  # no process to be had, or the server died

@@ -60,7 +60,7 @@ def write_receipt(path: Path, inputs: str, info: ShardInfo, receipt: Receipt | N
             column: np.ndarray = getattr(receipt, name)
             values[name] = column.tobytes().hex() if column.dtype == np.uint8 else column.tolist()
         values["refused"] = {number: [r.reason.value, r.detail] for number, r in receipt.refused.items()}
-    with atomic_file(path) as file:  # in one piece, and not by the record: C does it
+    with atomic_file(path, sync_name=False) as file:  # in one piece, and not by the record: C does it
         file.write(json.dumps(values).encode())
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tfrecords.convert.copies import perceptual_hash
+from tfrecords.convert.copies import hash_frequencies, low_frequencies
 from tfrecords.convert.images import PictureOptions, encode, load_picture
 from tfrecords.convert.quarantine import Refusal
 from tfrecords.convert.receipts import Receipt, write_receipt
@@ -76,12 +76,13 @@ def convert_shard(task: ShardTask, monitor: Monitor) -> None:
         ConversionError: the shard cannot be written, or there is not enough memory.
     """
     receipt = Receipt(len(task.rows))
+    frequencies = np.zeros((len(task.rows), 64))
     position = 0
     with writing(task.shard), ShardWriter(task.shard, index=task.encoding != "raw") as writer:
         for number in range(len(task.rows)):
             monitor.begin(int(task.rows[number]))
             try:
-                payload = _convert_file(task, number, receipt)
+                payload = _convert_file(task, number, receipt, frequencies)
             except Refusal as refusal:
                 receipt.refused[number] = refusal
                 monitor.end(refused=True)
@@ -95,6 +96,7 @@ def convert_shard(task: ShardTask, monitor: Monitor) -> None:
             receipt.positions[number] = position
             position += 1
             monitor.end(refused=False)
+    receipt.phash[:] = hash_frequencies(frequencies, task.picture.image_size**2)  # all at once, in half the time
     with writing(task.receipt):
         write_receipt(task.receipt, task.inputs, writer.info(), receipt)
 
@@ -124,7 +126,7 @@ def place_of(places: np.ndarray | None, row: int) -> tuple[int, int, int] | None
     return container, offset, length
 
 
-def _convert_file(task: ShardTask, number: int, receipt: Receipt) -> bytes:
+def _convert_file(task: ShardTask, number: int, receipt: Receipt, frequencies: np.ndarray) -> bytes:
     data = task.files.read(task.paths[number], place_of(task.places, number))
     receipt.sha256[number] = np.frombuffer(hashlib.sha256(data).digest(), np.uint8)
     picture = load_picture(data, task.picture)
@@ -133,6 +135,6 @@ def _convert_file(task: ShardTask, number: int, receipt: Receipt) -> bytes:
     pixels = picture.pixels.tobytes()
     receipt.pixels_sha256[number] = np.frombuffer(hashlib.sha256(pixels).digest(), np.uint8)
     if task.hashed:
-        receipt.phash[number] = perceptual_hash(picture.pixels)
+        frequencies[number] = low_frequencies(picture.pixels)
     image = pixels if task.encoding == "raw" else encode(picture.pixels, task.encoding, task.jpeg_quality)
     return encode_record(image, int(task.labels[number]), int(task.ids[number]))

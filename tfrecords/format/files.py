@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,9 +19,16 @@ TEMPORARY = ".tmp-"  # in every temporary name, so that what a killed process le
 
 
 @contextmanager
-def atomic_file(path: Path) -> Iterator[BinaryIO]:
-    """Opens a file for writing that gets its name when the block ends without an error, and vanishes otherwise."""
-    temporary = path.with_name(f".{path.name}{TEMPORARY}{os.getpid()}")
+def atomic_file(path: Path, *, sync_name: bool = True) -> Iterator[BinaryIO]:
+    """Opens a file for writing that gets its name when the block ends without an error, and vanishes otherwise.
+
+    Args:
+        path: the name.
+        sync_name: return when the name is durable, too, and not just what the file holds. Not needed where its loss
+            with the power would only have the file be written again.
+    """
+    # Unlike any other process's, also of another machine that writes to the same folder.
+    temporary = path.with_name(f".{path.name}{TEMPORARY}{os.getpid()}-{secrets.token_hex(4)}")
     try:
         with open(temporary, "wb") as file:
             yield file
@@ -30,7 +38,8 @@ def atomic_file(path: Path) -> Iterator[BinaryIO]:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
-    sync_dir(path.parent)
+    if sync_name:
+        sync_dir(path.parent)
 
 
 def sync_dir(path: Path) -> None:

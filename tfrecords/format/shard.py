@@ -35,6 +35,8 @@ def index_bytes(offsets: Iterable[tuple[int, int]]) -> bytes:
 class ShardWriter(AbstractContextManager["ShardWriter"]):
     """Writes records to `path`, which appears when the block ends without an error and not at all otherwise.
 
+    What it holds is durable then; the name is when the caller has synchronised the folder.
+
     Args:
         path: the shard's final name.
         index: also write the offsets sidecar (before the shard appears, so a shard is never without it).
@@ -48,7 +50,7 @@ class ShardWriter(AbstractContextManager["ShardWriter"]):
         self._num_bytes = 0
         self._parts: list[bytes] = []  # not yet in the file
         self._part_bytes = 0
-        self._atomic: AbstractContextManager[BinaryIO] = atomic_file(path)
+        self._atomic: AbstractContextManager[BinaryIO] = atomic_file(path, sync_name=False)
         self._file: BinaryIO
 
     def __enter__(self) -> ShardWriter:
@@ -85,7 +87,7 @@ class ShardWriter(AbstractContextManager["ShardWriter"]):
             try:
                 self._flush()
                 if self._index:
-                    with atomic_file(index_path(self._path)) as file:
+                    with atomic_file(index_path(self._path), sync_name=False) as file:
                         file.write(index_bytes(self._places()))
             except BaseException as failure:
                 self._atomic.__exit__(type(failure), failure, failure.__traceback__)
