@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 import os
 import shutil
+from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
@@ -35,8 +37,8 @@ class AssembleTask:
     positions: np.ndarray
     offsets: Offsets
 
-    def run(self, monitor: Monitor) -> None:
-        """Writes the shard and its receipt.
+    def begin(self, monitor: Monitor) -> Callable[[], None]:
+        """Puts the shard together; returns what makes it and its receipt durable and names them.
 
         Raises:
             Stopped: the monitor said so; nothing of the shard is left.
@@ -45,7 +47,9 @@ class AssembleTask:
         stride = self.offsets.record_bytes
         readers = [ShardReader(path) for path in self.sources]
         places = [] if stride else [reader.offsets() for reader in readers]
-        with writing(self.shard), ShardWriter(self.shard, index=not stride) as writer:
+        with ExitStack() as stack:
+            stack.enter_context(writing(self.shard))
+            writer = stack.enter_context(ShardWriter(self.shard, index=not stride))
             for row, source, position in zip(self.rows, self.source_of, self.positions, strict=True):
                 monitor.begin(int(row))
                 offset, length = (int(position) * stride, stride) if stride else places[source][position]
@@ -55,8 +59,14 @@ class AssembleTask:
                     raise ConversionError(
                         f"{error} Or remove the folder of the unfinished conversion, and give the same command again."
                     ) from None
-        with writing(self.receipt):
-            write_receipt(self.receipt, self.inputs, writer.info())
+            shard = stack.pop_all()
+
+        def finish() -> None:
+            shard.close()
+            with writing(self.receipt):
+                write_receipt(self.receipt, self.inputs, writer.info())
+
+        return finish
 
 
 def link_or_copy(shard: Path, target: Path) -> None:

@@ -51,7 +51,7 @@ def run_task(element: bytes) -> None:
         return
     task: Task = pickle.loads(zlib.decompress(element))
     try:
-        task.run(_Noting())
+        task.begin(_Noting())()
     except Stopped:  # no error, or it might be taken for the one that stopped all
         return
     except BaseException:

@@ -16,8 +16,11 @@ import signal
 import threading
 import traceback
 import warnings
+from collections import deque
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager, suppress
+from functools import partial
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import BaseContext
@@ -36,12 +39,19 @@ _MAIN_MODULE = "tfrecords.convert.worker"
 # A row of numbers that each worker has to itself in shared memory, so that none waits for another.
 _DONE, _REFUSED, _ROW, _STOP = range(4)
 
+# What a worker says: that it has done what the processor had to do, and that all is on the disk.
+_READY, _FINISHED = "ready", "finished"
+
 
 class Task(Protocol):
     """A piece of work, cheap to pickle."""
 
-    def run(self, monitor: Monitor) -> None:
-        """Does it; raises Stopped when the monitor says so."""
+    def begin(self, monitor: Monitor) -> Callable[[], None]:
+        """Does what the processor has to do, and returns the rest, which waits for the disk.
+
+        Raises:
+            Stopped: the monitor said so.
+        """
 
 
 def num_cores() -> int:
@@ -105,12 +115,13 @@ class Pool(AbstractContextManager["Pool"]):
         while busy:
             ready = wait([*busy, *(worker.sentinel for worker in busy.values())], timeout=_POLL_S)
             for worker in [busy[item] for item in ready if item in busy]:
-                on_done(worker.take(self._name_of))
-                following = next(tasks, None)
-                if following is None:
-                    del busy[worker.connection]
-                else:
+                finished = worker.take(self._name_of)
+                if finished is not None:
+                    on_done(finished)
+                elif (following := next(tasks, None)) is not None:
                     worker.give(following)
+                if not worker.tasks:
+                    del busy[worker.connection]
             done, refused = self._counts()
             on_progress(done - done_before, refused - refused_before)
 
@@ -135,7 +146,7 @@ class _Worker:
         self.slots[_ROW] = -1
         self.connection, self._theirs = context.Pipe()
         self._process = context.Process(target=_work, args=(self._theirs, self.slots), daemon=True)  # type: ignore[attr-defined]
-        self._task: Task
+        self.tasks: deque[Task] = deque()  # begun; all but the last wait for the disk
 
     @property
     def sentinel(self) -> int:
@@ -157,21 +168,24 @@ class _Worker:
 
     def give(self, task: Task) -> None:
         """Sends the next task."""
-        self._task = task
+        self.tasks.append(task)
         with suppress(OSError):  # it died, and the next look at its connection says so
             self.connection.send(task)
 
-    def take(self, name_of: Callable[[int], str]) -> Task:
-        """Returns the task that was finished; raises what the worker raised, or that it died."""
+    def take(self, name_of: Callable[[int], str]) -> Task | None:
+        """Returns the task that was finished, or None where the worker is ready for another.
+
+        Raises what the worker raised, or that it died.
+        """
         try:
-            error: BaseException | None = self.connection.recv()
+            message: str | BaseException = self.connection.recv()
         except (EOFError, OSError):
             raise self.death(name_of) from None
-        if error is not None:
-            if not isinstance(error, SimimgError):
-                error.add_note(f"in a worker process {self._where(name_of)}")
-            raise error
-        return self._task
+        if isinstance(message, BaseException):
+            if not isinstance(message, SimimgError):
+                message.add_note(f"in a worker process {self._where(name_of)}")
+            raise message
+        return self.tasks.popleft() if message == _FINISHED else None
 
     def death(self, name_of: Callable[[int], str]) -> ConversionError:
         """Returns the error that says how the worker died, and on which file."""
@@ -236,7 +250,7 @@ class _Here(Monitor):
 def _run_here(tasks: Iterator[Task], on_done: Callable[[Task], None], on_progress: Callable[[int, int], None]) -> None:
     monitor = _Here(on_progress)
     for task in tasks:
-        task.run(monitor)
+        task.begin(monitor)()
         on_done(task)
 
 
@@ -269,26 +283,47 @@ def _interrupts_delayed() -> Iterator[None]:
 
 
 def _work(connection: Connection, slots: Any) -> None:
-    """Runs tasks until there is none; the main function of a worker process."""
+    """Runs tasks until there is none; the main function of a worker process.
+
+    A thread waits for the disk while this one converts the next shard's pictures, but only with one shard at a time.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     warnings.simplefilter("ignore")
     threading.Thread(target=_end_with_parent, daemon=True).start()
     monitor = _Slots(slots)
-    try:
+    lock = threading.Lock()
+
+    def tell(message: str | BaseException) -> None:
+        with lock:
+            connection.send(message)
+
+    def attempt(what: Callable[[], Any]) -> Any:
+        try:
+            return what()
+        except SimimgError as failure:
+            tell(failure)
+        except Stopped:
+            tell(ConversionError("stopped"))
+        except Exception as failure:
+            tell(_portable(failure))
+
+    def run(task: Task, before: Future[None] | None) -> Future[None]:
+        finish = task.begin(monitor)
+        slots[_ROW] = -1
+        if before is not None:
+            before.result()
+        tell(_READY)
+
+        def end() -> None:
+            finish()
+            tell(_FINISHED)
+
+        return disk.submit(attempt, end)
+
+    with suppress(EOFError, OSError), ThreadPoolExecutor(1) as disk:  # if the parent has gone, this process ends, too
+        finishing: Future[None] | None = None
         while (task := connection.recv()) is not None:
-            error: BaseException | None = None
-            try:
-                task.run(monitor)
-                slots[_ROW] = -1
-            except SimimgError as failure:
-                error = failure
-            except Stopped:
-                error = ConversionError("stopped")
-            except Exception as failure:
-                error = _portable(failure)
-            connection.send(error)
-    except (EOFError, OSError):
-        pass  # the parent has gone, and this process ends, too
+            finishing = attempt(partial(run, task, finishing)) or finishing
 
 
 def _portable(error: Exception) -> Exception:

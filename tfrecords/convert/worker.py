@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -63,13 +63,17 @@ class ShardTask:
     jpeg_quality: int
     hashed: bool
 
-    def run(self, monitor: Monitor) -> None:
-        """Writes the shard and its receipt; see `convert_shard`."""
-        convert_shard(self, monitor)
+    def begin(self, monitor: Monitor) -> Callable[[], None]:
+        """Converts the files; returns what makes shard and receipt durable and names them. See `convert_shard`."""
+        return convert_shard(self, monitor)
 
 
-def convert_shard(task: ShardTask, monitor: Monitor) -> None:
-    """Writes one shard and its receipt.
+def convert_shard(task: ShardTask, monitor: Monitor) -> Callable[[], None]:
+    """Converts the files of one shard.
+
+    Returns:
+        What has to be called to make the shard and its receipt durable and give them their names; from any thread, as
+        it mostly waits for the disk.
 
     Raises:
         Stopped: the monitor said so; nothing of the shard is left.
@@ -78,7 +82,9 @@ def convert_shard(task: ShardTask, monitor: Monitor) -> None:
     receipt = Receipt(len(task.rows))
     frequencies = np.zeros((len(task.rows), 64))
     position = 0
-    with writing(task.shard), ShardWriter(task.shard, index=task.encoding != "raw") as writer:
+    with ExitStack() as stack:
+        stack.enter_context(writing(task.shard))
+        writer = stack.enter_context(ShardWriter(task.shard, index=task.encoding != "raw"))
         for number in range(len(task.rows)):
             monitor.begin(int(task.rows[number]))
             try:
@@ -96,9 +102,15 @@ def convert_shard(task: ShardTask, monitor: Monitor) -> None:
             receipt.positions[number] = position
             position += 1
             monitor.end(refused=False)
+        shard = stack.pop_all()
     receipt.phash[:] = hash_frequencies(frequencies, task.picture.image_size**2)  # all at once, in half the time
-    with writing(task.receipt):
-        write_receipt(task.receipt, task.inputs, writer.info(), receipt)
+
+    def finish() -> None:
+        shard.close()
+        with writing(task.receipt):
+            write_receipt(task.receipt, task.inputs, writer.info(), receipt)
+
+    return finish
 
 
 @contextmanager

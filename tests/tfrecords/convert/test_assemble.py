@@ -50,7 +50,7 @@ def task(tmp_path: Path, encoding: str) -> AssembleTask:
 
 
 def test_the_bytes_are_those_of_a_shard_that_was_written_so(task: AssembleTask, tmp_path: Path, encoding: str) -> None:
-    task.run(Monitor())
+    task.begin(Monitor())()
     with ShardWriter(tmp_path / "straight", index=encoding != "raw") as writer:
         for number in (1, 4, 0, 4):
             writer.write(payload(number, encoding))
@@ -73,7 +73,7 @@ def test_a_stopped_one_leaves_nothing(task: AssembleTask) -> None:
 
     begun: list[int] = []
     with pytest.raises(Stopped):
-        task.run(StopsAt())
+        task.begin(StopsAt())()
     assert begun == [7, 8, 9]
     assert list(task.shard.parent.iterdir()) == []
 
@@ -83,7 +83,7 @@ def test_a_shard_that_cannot_be_read_in_full_is_named(task: AssembleTask) -> Non
     data = task.sources[1].read_bytes()
     task.sources[1].write_bytes(data[: len(data) // 2])
     with pytest.raises(ConversionError, match="from_3.*remove the folder"):
-        task.run(Monitor())
+        task.begin(Monitor())()
     assert list(task.shard.parent.iterdir()) == []
 
 
@@ -92,7 +92,7 @@ def test_a_spoiled_record_is_not_handed_on(task: AssembleTask) -> None:
     data[len(data) // 2] ^= 1
     task.sources[0].write_bytes(bytes(data))
     with pytest.raises(ConversionError, match="from_0"):
-        task.run(Monitor())
+        task.begin(Monitor())()
     assert list(task.shard.parent.iterdir()) == []
 
 

@@ -70,7 +70,7 @@ def task(tmp_path: Path, write_picture: Callable[..., None]) -> ShardTask:
 
 def run(task: ShardTask) -> tuple[Receipt, Noting]:
     monitor = Noting()
-    convert_shard(task, monitor)
+    convert_shard(task, monitor)()
     return read_receipt(task.receipt), monitor
 
 
@@ -136,7 +136,7 @@ def test_receipt_comes_after_the_shard(task: ShardTask, monkeypatch: pytest.Monk
 def test_stopped_leaves_nothing(task: ShardTask, num_files: int) -> None:
     monitor = Noting(stop_at=num_files)
     with pytest.raises(Stopped):
-        convert_shard(task, monitor)
+        convert_shard(task, monitor)()
     assert len(monitor.refused) == num_files
     assert nothing_of(task)
 
