@@ -149,8 +149,8 @@ ELSEWHERE = {
     "num_workers": "test_num_workers_is_how_many_there_are",
     "engine": "test_the_engine_is_what_runs_the_tasks",
     "beam_options": "test_the_engine_is_what_runs_the_tasks",
-    "append": "test_append.py",
-    "only": "test_append.py",
+    "append": "test_existing.py",
+    "only": "test_existing.py",
     "max_refused": "test_result.py",
 }
 
@@ -207,7 +207,19 @@ def test_data_dir_is_where_it_goes(photos: Path, tmp_path: Path, a_config: AConf
         assert convert(a_config(photos, tmp_path / place)).dataset_dir == tmp_path / place / "zoo" / "1.0.0"
 
 
-@pytest.mark.parametrize(("num_workers", "expected_workers"), [(0, 5), (1, 1), (3, 3), (99, 9)])
+def test_the_splits_of_a_table_are_kept(photos: Path, tmp_path: Path, a_config: AConfig) -> None:
+    split_of = {f"ant/image_{number}{'.png' if number % 2 else '.jpg'}": "abc"[number % 3] for number in range(22)}
+    rows = "".join(f"{path},ant,{split}\n" for path, split in split_of.items())
+    (tmp_path / "some.csv").write_text("path,label,split\n" + rows)
+    summary = convert(a_config(photos, tmp_path, table=tmp_path / "some.csv", splits="source"))
+    assert {row.path: row.split for row in read_manifest(summary.dataset_dir)} == split_of
+    assert summary.splits == {"a": 8, "b": 7, "c": 7}
+    assert verify(summary.dataset_dir).ok
+    dealt = convert(a_config(photos, tmp_path, table=tmp_path / "some.csv", name="dealt"))
+    assert dealt.splits == {"train": 17, "test": 5}
+
+
+@pytest.mark.parametrize(("num_workers", "expected_workers"), [(0, 5), (1, 1), (3, 3)])
 def test_num_workers_is_how_many_there_are(
     photos: Path,
     tmp_path: Path,
@@ -216,18 +228,17 @@ def test_num_workers_is_how_many_there_are(
     expected_workers: int,
     a_config: AConfig,
 ) -> None:
-    """But no more than there are shards."""
     seen: list[int] = []
-    run_pool = pool.run_pool
 
-    def spy(tasks: Any, num_workers: int, *callbacks: Any) -> None:
-        seen.append(num_workers)
-        run_pool(tasks, 1, *callbacks)
+    class Spy(pool.Pool):
+        def __init__(self, num_workers: int, name_of: Callable[[int], str]) -> None:
+            seen.append(num_workers)
+            super().__init__(1, name_of)
 
-    monkeypatch.setattr(pool, "run_pool", spy)
+    monkeypatch.setattr(pool, "Pool", Spy)
     monkeypatch.setattr(pool, "num_cores", lambda: 5)
     convert(a_config(photos, tmp_path, num_workers=num_workers))
-    assert seen[0] == expected_workers
+    assert seen == [expected_workers]
 
 
 def test_the_engine_is_what_runs_the_tasks(
@@ -239,14 +250,14 @@ def test_the_engine_is_what_runs_the_tasks(
     expected: dict[str, str],
 ) -> None:
     seen: list[str] = []
-    run_pool = pool.run_pool
+    here = pool.Pool(1, str)
 
     def stand_in(tasks: Any, beam_options: str, on_done: Any, on_progress: Any) -> None:
         seen.append(beam_options)
-        run_pool(tasks, 1, on_done, on_progress, str)
+        here.run(tasks, on_done, on_progress)
 
     monkeypatch.setattr("tfrecords.convert.beam.run_beam", stand_in)
-    monkeypatch.setattr(pool, "run_pool", lambda *_: pytest.fail("ran here"))
+    monkeypatch.setattr(pool, "Pool", lambda *_: pytest.fail("ran here"))
     summary = convert(a_config(photos, tmp_path, engine="beam", beam_options="--a=b"))
     assert set(seen) == {"--a=b"}
     assert digests_of(summary.dataset_dir) == expected
