@@ -78,5 +78,5 @@ def write_quarantine(dataset_dir: Path, refused: Iterable[RefusedFile]) -> None:
     if not lines:
         (dataset_dir / QUARANTINE_FILE).unlink(missing_ok=True)
         return
-    with atomic_file(dataset_dir / QUARANTINE_FILE) as file:
+    with atomic_file(dataset_dir / QUARANTINE_FILE, sync_name=False) as file:
         file.write("".join(lines).encode())

@@ -116,7 +116,7 @@ class Target:
         return (self.work / _PLAN).stat().st_mtime_ns
 
     def publish(self) -> None:
-        """Gives the data set its final name and removes the rest."""
+        """Gives the data set its final name, when all names in it are durable, and removes the rest."""
         sync_dir(self.dataset)
         os.rename(self.dataset, self.final)
         sync_dir(self.final.parent)

@@ -24,8 +24,8 @@ def atomic_file(path: Path, *, sync_name: bool = True) -> Iterator[BinaryIO]:
 
     Args:
         path: the name.
-        sync_name: return when the name is durable, too, and not just what the file holds. Not needed where its loss
-            with the power would only have the file be written again.
+        sync_name: return when the name is durable, too, and not just what the file holds. Not needed where the caller
+            does so for a whole folder, or where the loss of the name would only have the file be written again.
     """
     # Unlike any other process's, also of another machine that writes to the same folder.
     temporary = path.with_name(f".{path.name}{TEMPORARY}{os.getpid()}-{secrets.token_hex(4)}")

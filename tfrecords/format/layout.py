@@ -105,7 +105,7 @@ class Layout:
 
     def save(self, dataset_dir: Path) -> None:
         """Writes layout.json into `dataset_dir`."""
-        with atomic_file(dataset_dir / LAYOUT_FILE) as file:
+        with atomic_file(dataset_dir / LAYOUT_FILE, sync_name=False) as file:
             file.write(self.to_bytes())
 
     @classmethod

@@ -190,7 +190,7 @@ def write_manifest(dataset_dir: Path, manifest: Manifest) -> None:
 
     schema = _schema(manifest.split_names, manifest.reason_names)
     with (
-        atomic_file(dataset_dir / MANIFEST_FILE) as file,
+        atomic_file(dataset_dir / MANIFEST_FILE, sync_name=False) as file,
         pq.ParquetWriter(
             file,
             schema,

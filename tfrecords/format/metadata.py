@@ -23,7 +23,7 @@ _FEATURES = "tensorflow_datasets.core.features"
 def write_metadata(dataset_dir: Path, layout: Layout) -> None:
     """Writes the metadata files of the data set that `layout` describes into `dataset_dir`."""
     for name, content in metadata_files(layout).items():
-        with atomic_file(dataset_dir / name) as file:
+        with atomic_file(dataset_dir / name, sync_name=False) as file:
             file.write(content)
 
 
