@@ -92,7 +92,9 @@ class Existing:
     def changed_paths(self, source: Source, *, refused: bool = False) -> list[str]:
         """Returns the examples' files whose bytes are not those that were converted; or the refused ones' likewise."""
         began_ns = (self.folder / LAYOUT_FILE).stat().st_mtime_ns
-        touched = np.flatnonzero(source.stamps >= began_ns)
+        suspects = source.stamps >= began_ns
+        suspects[list(source.refused)] = True  # such as a link that leads nowhere now, which has no stamp
+        touched = np.flatnonzero(suspects)
         if not len(touched):
             return []
         index_of = {path: index for index, path in enumerate(self.manifest.paths)}
