@@ -13,7 +13,6 @@ on Apache Beam, the same bytes. `tfrecords.convert.target` says what is on disk 
 from __future__ import annotations
 
 import dataclasses
-import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -22,24 +21,21 @@ from pathlib import Path
 import numpy as np
 
 from tfrecords.convert import pool
-from tfrecords.convert.assemble import AssembleTask, link_or_copy
+from tfrecords.convert.assemble import AssembleTask
 from tfrecords.convert.config import ConvertConfig
-from tfrecords.convert.existing import LAYOUT_FILE, Existing, find_existing, listed_paths
+from tfrecords.convert.existing import Existing, find_existing, listed_paths
 from tfrecords.convert.images import decoder_versions
 from tfrecords.convert.job import Job, Settled, make_job, select
 from tfrecords.convert.plan import PlannedShard, ShardPlan
-from tfrecords.convert.quarantine import write_quarantine
+from tfrecords.convert.publish import publish
 from tfrecords.convert.receipts import Receipt, read_info, read_receipt
-from tfrecords.convert.result import ConvertSummary, check_refusals, make_manifest, refused_files, summarise
+from tfrecords.convert.result import ConvertSummary, check_refusals, make_manifest, summarise
 from tfrecords.convert.sources import Source, open_source, printable
 from tfrecords.convert.target import Target
 from tfrecords.convert.worker import ShardTask
-from tfrecords.errors import ConversionError, DataError, Interrupted, UsageError
-from tfrecords.format.files import file_sha256
-from tfrecords.format.layout import Layout, Offsets, ShardInfo, raw_offsets
-from tfrecords.format.manifest import Manifest, write_manifest
-from tfrecords.format.metadata import write_metadata
-from tfrecords.format.naming import VERSION, dataset_dir, next_version, shard_name
+from tfrecords.errors import ConversionError, Interrupted, UsageError
+from tfrecords.format.layout import Offsets, ShardInfo, raw_offsets
+from tfrecords.format.naming import VERSION, dataset_dir, next_version
 
 __all__ = ["ConvertProgress", "convert"]
 
@@ -150,7 +146,7 @@ def _convert(
     settled = job.settled(plan, receipt)
     sources = _assemble(job, plan, settled, receipt, infos, target, run)
     manifest = make_manifest(job, settled, receipt)
-    layout = _publish(job, settled, version, sources, manifest, receipt, target)
+    layout = publish(job, settled, version, sources, manifest, receipt, target)
     notes = job.source.notes
     if settled.leaks:
         notes = (
@@ -273,19 +269,6 @@ def _assemble(
     return found
 
 
-def _link_existing(existing: Existing, plan: ShardPlan, splits: dict[str, list[ShardInfo]], folder: Path) -> None:
-    """Gives the shards of the data set that is added to the names that they have among the new ones."""
-    for split, infos in existing.layout.splits.items():
-        num_shards = len(infos) + sum(planned.split == split for planned in plan.shards)
-        for number, info in enumerate(infos):
-            file = shard_name(existing.layout.name, split, number, num_shards)
-            shard = existing.folder / info.file
-            if not shard.is_file() or shard.stat().st_size != info.num_bytes:
-                raise DataError(f"{shard} is missing or damaged; nothing was added. Convert the pictures again.")
-            link_or_copy(shard, folder / file)
-            splits[split].append(dataclasses.replace(info, file=file))
-
-
 def _assemble_task(
     job: Job, plan: ShardPlan, planned: PlannedShard, shard_of: np.ndarray, receipt: Receipt, target: Target
 ) -> AssembleTask:
@@ -301,47 +284,3 @@ def _assemble_task(
         positions=receipt.positions[rows],
         offsets=raw_offsets(job.config.image_size) if job.config.encoding == "raw" else Offsets(),
     )
-
-
-def _publish(
-    job: Job,
-    settled: Settled,
-    version: str,
-    sources: dict[str, tuple[Path, ShardInfo]],
-    manifest: Manifest,
-    receipt: Receipt,
-    target: Target,
-) -> Layout:
-    """Puts the data set together in its working folder, and gives it its name."""
-    splits: dict[str, list[ShardInfo]] = {split: [] for split in job.splits}
-    if job.existing is not None:
-        _link_existing(job.existing, settled.plan, splits, target.dataset)
-    for planned in settled.plan.shards:
-        shard, info = sources[planned.file]
-        link_or_copy(shard, target.dataset / planned.file)
-        splits[planned.split].append(info)
-
-    write_manifest(target.dataset, manifest)
-    write_quarantine(target.dataset, refused_files(job, manifest, receipt))
-    layout = Layout(
-        name=job.config.name,
-        version=version,
-        encoding=job.config.encoding,
-        image_size=job.config.image_size,
-        class_names=job.class_names,
-        offsets=raw_offsets(job.config.image_size) if job.config.encoding == "raw" else Offsets(),
-        splits={split: tuple(shards) for split, shards in splits.items() if shards},
-        config=job.config.determining(),
-        source_sha256=job.made_from(manifest).sha256(),
-        versions=decoder_versions(),
-        files={},
-    )
-    write_metadata(target.dataset, layout)
-    names = {info.file for shards in splits.values() for info in shards}
-    files = {p.name: file_sha256(p) for p in sorted(target.dataset.iterdir()) if p.name not in names}
-    layout = dataclasses.replace(layout, files=files)
-    layout.save(target.dataset)
-    began_ns = target.began_ns()
-    os.utime(target.dataset / LAYOUT_FILE, ns=(began_ns, began_ns))
-    target.publish()
-    return layout

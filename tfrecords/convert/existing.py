@@ -21,13 +21,11 @@ from tfrecords.convert.sources import Source, printable
 from tfrecords.convert.target import differing_options
 from tfrecords.convert.worker import place_of
 from tfrecords.errors import UsageError
-from tfrecords.format.layout import Layout
+from tfrecords.format.layout import LAYOUT_FILE, Layout
 from tfrecords.format.manifest import Manifest, read_manifest
 from tfrecords.format.naming import versions
 
-__all__ = ["LAYOUT_FILE", "Existing", "find_existing", "listed_paths"]
-
-LAYOUT_FILE = "layout.json"
+__all__ = ["Existing", "find_existing", "listed_paths"]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -292,7 +292,7 @@ def test_a_full_disk_at_the_end_is_an_error_and_the_next_call_goes_on(
         raise OSError(28, "No space left on device", str(tmp_path / "zoo" / "some_file"))
 
     with monkeypatch.context() as patch:
-        patch.setattr(f"tfrecords.convert.engine.{name}", fail)
+        patch.setattr(f"tfrecords.convert.publish.{name}", fail)
         with pytest.raises(ConversionError, match="some_file cannot be written: No space left on device.*make room"):
             convert(a_config(photos, tmp_path))
     assert [path.name for path in (tmp_path / "zoo").iterdir()] == [".1.0.0.work"]
@@ -303,7 +303,7 @@ def test_a_full_disk_at_the_end_is_an_error_and_the_next_call_goes_on(
 
 @pytest.mark.parametrize(
     "name",
-    ["job.group_copies", "engine.open_source", "engine.write_manifest", "engine.read_receipt", "target.sync_dir"],
+    ["job.group_copies", "engine.open_source", "publish.write_manifest", "engine.read_receipt", "target.sync_dir"],
 )
 def test_ctrl_c_is_interrupted_wherever_it_comes(
     photos: Path,
@@ -340,7 +340,7 @@ def test_a_conversion_begun_with_another_decoder_is_not_gone_on_with(
         raise ConversionError("stopped for the test")
 
     with monkeypatch.context() as patch:
-        patch.setattr(engine, "_publish", stop)
+        patch.setattr(engine, "publish", stop)
         with pytest.raises(ConversionError, match="stopped for the test"):
             convert(a_config(photos, tmp_path))
     with monkeypatch.context() as patch:
