@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tfrecords.format.example import decode_example
+from tfrecords.format.example import decode_example, varint
 from tfrecords.format.layout import INT_BYTES, encode_record, record_offsets
 from tfrecords.format.record import FOOTER_BYTES, FRAMING_BYTES, HEADER_BYTES, footer, header
 
@@ -176,8 +176,9 @@ class _Records:
                 return "its parts are not where this version writes them"
         except ValueError as error:
             return f"its id or label cannot be: {error}"
-        self.ids += id.to_bytes(INT_BYTES, "little")  # an image so small that `_form` leaves it out
-        return "its image is too small to be one"
+        self.ids += varint(id, INT_BYTES)  # an image so small that `_form` leaves it out
+        self.labels += varint(label, INT_BYTES)
+        return ""
 
 
 @lru_cache(maxsize=1 << 14)
