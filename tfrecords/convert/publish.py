@@ -1,4 +1,4 @@
-"""Puts a finished data set together: links to its shards, manifest, quarantine list, layout and so on; then its name."""
+"""Puts a finished data set together: links to its shards, manifest, layout and the other files; then its name."""
 
 from __future__ import annotations
 

@@ -188,6 +188,14 @@ def test_every_option_changes_the_bytes(
     assert (before.keys() != after.keys()) == (option in ("name", "splits", "encoding"))
 
 
+@pytest.mark.parametrize(("copies", "num_hashes"), [("near", 40), ("exact", 0), ("ignore", 0)])
+def test_hashes_are_made_where_they_are_asked_for(
+    photos: Path, tmp_path: Path, a_config: AConfig, copies: str, num_hashes: int
+) -> None:
+    manifest = read_manifest(convert(a_config(photos, tmp_path, copies=copies)).dataset_dir)
+    assert np.count_nonzero(manifest.phash) == num_hashes
+
+
 def test_image_dir_is_what_is_read(photos: Path, tmp_path: Path, make_folder: MakeFolder, a_config: AConfig) -> None:
     fewer = make_folder(tmp_path / "zoo", {"ant": 3})
     assert convert(a_config(photos, tmp_path / "a")).num_examples == 40
@@ -200,6 +208,21 @@ def test_a_table_is_what_is_read(photos: Path, tmp_path: Path, a_config: AConfig
     summary = convert(a_config(photos, tmp_path, table=str(table), name="some"))
     assert summary.num_examples == 3
     assert set(Layout.load(summary.dataset_dir).class_names) == {"small", "large"}
+
+
+@pytest.mark.parametrize("kind", ["zip", "tar"])
+def test_an_archive_of_the_folder_gives_the_same_shards(
+    photos: Path, tmp_path: Path, a_config: AConfig, digests_of: Digests, expected: dict[str, str], kind: str
+) -> None:
+    archive = shutil.make_archive(str(tmp_path / "zoo"), kind, photos)
+    for num_workers in (1, 2):
+        config = a_config(Path(archive), tmp_path / str(num_workers), num_workers=num_workers)
+        summary = convert(config)
+        assert summary.dataset_dir.parent.name == "zoo"
+        found = digests_of(summary.dataset_dir)
+        assert {name for name in found if found[name] != expected[name]} <= {"layout.json"}  # has the source's digest
+        assert verify(summary.dataset_dir).ok
+        assert convert(config).num_converted == 0
 
 
 def test_data_dir_is_where_it_goes(photos: Path, tmp_path: Path, a_config: AConfig) -> None:
