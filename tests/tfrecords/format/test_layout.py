@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tfrecords.errors import DataError
-from tfrecords.format.example import decode_example
+from tfrecords.format.example import decode_example, encode_example
 from tfrecords.format.layout import INT_BYTES, Layout, Offsets, ShardInfo, encode_record, raw_offsets
 from tfrecords.format.record import frame
 from tfrecords.format.shard import ShardWriter
@@ -59,6 +59,19 @@ def test_a_shard_is_an_array(examples: list[tuple[int, int, bytes]]) -> None:
     assert [row.tobytes() for row in images] == [pixels for _, _, pixels in examples]
 
 
+@given(
+    st.one_of(st.integers(0, 300), st.integers(2**14 - 40, 2**14 + 40), st.integers(2**21 - 40, 2**21 + 40)),
+    NUMBERS,
+    NUMBERS,
+)
+@settings(deadline=None, max_examples=200)
+def test_a_record_is_an_example(length: int, label: int, id: int) -> None:
+    """`encode_record` fills a template; `encode_example` builds the message part by part."""
+    image = bytes(length)
+    expected = encode_example({"id": id, "image": image, "label": label}, int_bytes=INT_BYTES)
+    assert encode_record(image, label, id) == expected
+
+
 @pytest.mark.parametrize(("label", "id"), [(0, LARGEST + 1), (LARGEST + 1, 0), (-1, 0), (0, -1)])
 def test_numbers_that_do_not_fit_are_errors(label: int, id: int) -> None:
     with pytest.raises(ValueError, match="should fit into 5 varint bytes"):
@@ -68,6 +81,7 @@ def test_numbers_that_do_not_fit_are_errors(label: int, id: int) -> None:
 def a_layout() -> Layout:
     return Layout(
         name="zoo",
+        version="1.2.0",
         encoding="raw",
         image_size=2,
         class_names=("ant", "벌"),
@@ -81,6 +95,7 @@ def a_layout() -> Layout:
                 ShardInfo(file="zoo-test.tfrecord-00000-of-00001", num_examples=0, num_bytes=0, sha256="ef" * 32),
             ),
         },
+        files={"manifest.parquet": "23" * 32},
         config={"name": "zoo", "categories": ["ant", "벌"], "splits": "train=0.8,test=0.2", "seed": -7},
         source_sha256="01" * 32,
         versions={"pillow": "1.2.3", "libjpeg_turbo": "4.5.6"},
@@ -114,10 +129,11 @@ def test_missing_and_damaged_files_are_named(tmp_path: Path) -> None:
         ("", "no valid JSON"),
         ("{", "no valid JSON"),
         ("\xff", "no valid JSON"),
-        ("[]", "should be of the format 'simimg-layout/1'"),
-        ("{}", "should be of the format 'simimg-layout/1'"),
-        ('{"format": "simimg-layout/2"}', "should be of the format 'simimg-layout/1'"),
-        ('{"format": "simimg-layout/1"}', "its own checksum fails"),
+        ("[]", "should be of the format 'simimg-layout/2'"),
+        ("{}", "should be of the format 'simimg-layout/2'"),
+        ('{"format": "other/2"}', "should be of the format 'simimg-layout/2'"),
+        ('{"format": "simimg-layout/1"}', "is of the format 'simimg-layout/1', this is for 'simimg-layout/2'"),
+        ('{"format": "simimg-layout/2"}', "its own checksum fails"),
     ]:
         path.write_bytes(text.encode("latin-1"))
         with pytest.raises(DataError, match=message) as caught:
@@ -173,17 +189,19 @@ def test_golden_shard(tmp_path: Path) -> None:
 def test_golden_layout(tmp_path: Path) -> None:
     """If these bytes change, data sets that were converted before cannot be opened, or are taken for changed ones.
 
-    A change of the format needs another name than simimg-layout/1, and `Layout.load` should go on reading this one.
+    A change of the format needs another name than simimg-layout/2, and `Layout.load` should go on reading this one.
     """
     info = _golden_shard(tmp_path / "golden-train.tfrecord-00000-of-00001")
     config: dict[str, Any] = {"name": "golden", "categories": [], "image_size": 4, "resize": "stretch"}
     layout = Layout(
         name="golden",
+        version="1.0.0",
         encoding="raw",
         image_size=4,
         class_names=("ant", "bee"),
         offsets=raw_offsets(4),
         splits={"train": (info,)},
+        files={"manifest.parquet": "11" * 32, "features.json": "22" * 32},
         config={**config, "encoding": "raw", "splits": "train=1", "seed": 0},
         source_sha256="00" * 32,
         versions={"pillow": "13.0.0", "libjpeg_turbo": "3.1.0"},

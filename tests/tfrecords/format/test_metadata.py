@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 
 from tfrecords.convert import ConvertConfig, convert
+from tfrecords.convert.images import load_picture
 from tfrecords.errors import DataError
 from tfrecords.format.example import decode_example
 from tfrecords.format.files import read_json, write_json
@@ -75,8 +76,8 @@ def test_stored_pixels_are_the_resized_pictures(converted: Any, photos: Path) ->
     for split in ("train", "test"):
         for id, (label, image) in our_examples(converted.folder, split).items():
             assert label == ("ant", "bee").index(paths[id].split("/")[0])
-            with Image.open(photos / paths[id]) as picture:
-                expected = picture.convert("RGB").resize((16, 16), Image.Resampling.BICUBIC)
+            data = (photos / paths[id]).read_bytes()
+            expected = Image.fromarray(load_picture(data, converted.config.picture_options()).pixels)
             if encoding == "jpeg":
                 buffer = io.BytesIO()
                 expected.save(buffer, "JPEG", quality=95)
@@ -97,11 +98,11 @@ def test_supervised_and_sliced_reading(tfds: Any, converted_raw: Any) -> None:
 def test_tfds_opens_a_data_set_with_an_empty_shard(tfds: Any, tmp_path: Path, make_folder: Any) -> None:
     """Shards are planned before pictures are decoded, so a shard all of whose pictures were refused is empty."""
     photos = make_folder(tmp_path / "photos", {"a": 16})
-    config = ConvertConfig(image_dir=photos, data_dir=tmp_path, splits="train=1", image_size=4, num_workers=1)
+    config = ConvertConfig(image_dir=photos, data_dir=tmp_path / "data", splits="train=1", image_size=4, num_workers=1)
     for row in read_manifest(convert(config).dataset_dir):
         if row.shard == 1:
             (photos / row.path).write_bytes(b"no picture")
-    shutil.rmtree(config.resolved().dataset_dir)
+    shutil.rmtree(tmp_path / "data")
     summary = convert(config)
     lengths = [shard.num_examples for shard in Layout.load(summary.dataset_dir).splits["train"]]
     assert lengths == [4, 0, 4, 4]
