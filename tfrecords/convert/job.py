@@ -71,6 +71,7 @@ class Job:
             splits=self.splits,
             image_size=self.config.image_size,
             encoding=self.config.encoding,
+            sizes=self.source.sizes,
             num_before=self.num_before,
         )
 

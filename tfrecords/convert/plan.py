@@ -22,6 +22,8 @@ SHARD_BYTES = 64 * 2**20
 # Work for eight processes even in a small set, unless a shard would then hold less than a batch or two.
 MIN_SHARDS = 8
 MIN_EXAMPLES_A_SHARD = 64
+# Few photos of a large camera are work for eight processes, too: a fifth of a second to decode.
+MIN_SOURCE_BYTES_A_SHARD = 16 * 2**20
 # A JPEG at quality 95 takes about an eighth of its pixels' bytes.
 COMPRESSION = {"raw": 1, "jpeg": 8, "png": 2}
 
@@ -47,10 +49,18 @@ class ShardPlan:
         return "\n".join(f"{shard.file}  {len(shard.rows)} files" for shard in self.shards)
 
 
-def num_shards(num_examples: int, image_size: int, encoding: str) -> int:
-    """Returns how many shards a split of `num_examples` has; at least 1."""
+def num_shards(num_examples: int, image_size: int, encoding: str, source_bytes: int = 0) -> int:
+    """Returns how many shards a split of `num_examples` has; at least 1.
+
+    Args:
+        num_examples: of the split.
+        image_size: px.
+        encoding: of the shards.
+        source_bytes: what the files hold that the examples are made of, as far as it is known.
+    """
     by_size = -(-num_examples * image_size * image_size * 3 // COMPRESSION[encoding] // SHARD_BYTES)
-    return max(1, by_size, min(MIN_SHARDS, num_examples // MIN_EXAMPLES_A_SHARD))
+    by_work = max(num_examples // MIN_EXAMPLES_A_SHARD, min(source_bytes // MIN_SOURCE_BYTES_A_SHARD, num_examples))
+    return max(1, by_size, min(MIN_SHARDS, by_work))
 
 
 def make_plan(
@@ -62,6 +72,7 @@ def make_plan(
     splits: Sequence[str],
     image_size: int,
     encoding: str,
+    sizes: np.ndarray | None = None,
     num_before: Mapping[str, int] | None = None,
 ) -> ShardPlan:
     """Returns the plan: each split's photos in a seeded random order, cut into shards of nearly equal length.
@@ -77,6 +88,7 @@ def make_plan(
         splits: the names of the splits.
         image_size: px.
         encoding: of the shards.
+        sizes: int64 `[num_rows]`, bytes, by row of the source; negative where unknown.
         num_before: by split, the shards that are there already, after which these are counted.
     """
     shards = []
@@ -86,7 +98,8 @@ def make_plan(
             continue
         members = members[np.lexsort((members, ranks[members]))]
         before = (num_before or {}).get(split, 0)
-        count = num_shards(len(members), image_size, encoding)
+        source_bytes = 0 if sizes is None else int(np.maximum(sizes[members], 0).sum())
+        count = num_shards(len(members), image_size, encoding, source_bytes)
         for shard in range(count):
             part = members[len(members) * shard // count : len(members) * (shard + 1) // count]
             file = shard_name(name, split, before + shard, before + count)

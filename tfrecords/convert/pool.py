@@ -122,6 +122,9 @@ class Pool(AbstractContextManager["Pool"]):
                     worker.give(following)
                 if not worker.tasks:
                     del busy[worker.connection]
+            for worker in busy.values():
+                if worker.sentinel in ready and not worker.connection.poll():  # dead, though something holds its pipe
+                    raise worker.death(self._name_of)
             done, refused = self._counts()
             on_progress(done - done_before, refused - refused_before)
 

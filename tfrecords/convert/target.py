@@ -68,13 +68,18 @@ class Target:
             ConversionError: another conversion has it.
         """
         self.work.mkdir(parents=True, exist_ok=True)
-        with open(self.work / "lock", "w") as file:
+        lock = self.work / "lock"
+        with open(lock, "w") as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError:
                 raise ConversionError(
                     f"{self.final}: another conversion is writing it. Wait for it, or stop it."
                 ) from None
+            if not lock.exists() or not os.path.samestat(os.fstat(file.fileno()), lock.stat()):
+                raise ConversionError(  # it removed its folder, and our lock is that of a file without a name
+                    f"{self.final}: another conversion has just ended. Give the same command again."
+                )
             if self.final.exists():  # it finished between our look and the lock
                 self.remove_work()
                 raise ConversionError(

@@ -185,3 +185,25 @@ def test_is_printable(monkeypatch: pytest.MonkeyPatch) -> None:
         "zoo-train.tfrecord-00001-of-00002  3 files\n"
         "zoo-test.tfrecord-00000-of-00001  2 files"
     )
+
+
+def test_few_large_files_are_work_for_all_processes() -> None:
+    megabyte = 2**20
+    assert num_shards(45, 64, "raw") == 1
+    assert num_shards(45, 64, "raw", 15 * megabyte) == 1
+    assert num_shards(45, 64, "raw", 45 * 3 * megabyte) == 8
+    assert num_shards(45, 64, "raw", 40 * megabyte) == 2
+    assert num_shards(2, 64, "raw", 500 * megabyte) == 2
+    assert num_shards(100_000, 64, "raw", 10**12) == num_shards(100_000, 64, "raw")
+    rows = np.arange(6)
+    plan = make_plan(
+        "zoo",
+        rows,
+        np.zeros(6, np.int8),
+        rows.astype(np.uint64),
+        splits=("train",),
+        image_size=64,
+        encoding="raw",
+        sizes=np.array([30, 30, -1, 30, -1, 30]) * megabyte,
+    )
+    assert [len(shard.rows) for shard in plan.shards] == [1, 1, 1, 1, 1, 1]

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import subprocess
 import sys
 import textwrap
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import pytest
 
@@ -46,6 +47,27 @@ def test_another_converter_waits_outside(target: Target) -> None:
                 pytest.fail("two at a time")
     with target.locked():
         pass
+
+
+def test_the_lock_of_a_folder_that_was_removed_meanwhile_is_none(
+    target: Target, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another converter held it until a moment ago, and a third has made the folder anew."""
+
+    flock = fcntl.flock
+    made_anew = iter((False, True))
+
+    def flock_too_late(file: IO[str], how: int) -> None:
+        target.remove_work()
+        if next(made_anew):
+            target.work.mkdir()
+            (target.work / "lock").touch()
+        flock(file, how)
+
+    monkeypatch.setattr(fcntl, "flock", flock_too_late)
+    for _ in range(2):
+        with pytest.raises(ConversionError, match="another conversion has just ended"), target.locked():
+            pytest.fail("a lock that nobody sees")
 
 
 def test_another_version_has_another_lock(target: Target) -> None:
