@@ -11,7 +11,9 @@ Example: simimg convert --image_dir=photos --name=photos --image_size=64
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import sys
 
 from simimg.commands.console import Result, note, progress_bar, quiet_tensorflow
 from simimg.errors import ConversionError, UsageError
@@ -84,7 +86,8 @@ def _with_tfds(config: ConvertConfig, name: str) -> ConvertConfig:
         ) from None
     note(f"preparing {builder.info.full_name} in {builder.data_dir}")
     try:
-        builder.download_and_prepare()
+        with contextlib.redirect_stdout(sys.stderr):  # it prints what it does; stdout is for the result
+            builder.download_and_prepare()
     except Exception as error:  # whatever its downloads, checksums and extractors raise
         raise ConversionError(
             f"--tfds_name={name} could not be prepared: {error}. Give the same command again when the network is there."
