@@ -19,7 +19,7 @@ from typing import Any
 
 from simimg.bench.environments import environment_variables, python_of
 from simimg.bench.measure import Run, RunFailed, estimate, limit_of_both, ratios, take_turns
-from simimg.bench.pictures import Pictures, good_jpegs, large_jpegs, turned_jpegs
+from simimg.bench.pictures import DAYLIGHT, HIGH_SENSITIVITY, Pictures, good_jpegs, large_jpegs, turned_jpegs
 from simimg.bench.process import ToolProcess
 from simimg.bench.rivals import LIMIT_READ, LIMIT_WRITE, OURS, Tool
 from simimg.bench.rivals.serve import Job
@@ -58,7 +58,7 @@ class Stage:
     """One set of pictures, converted by all.
 
     Attributes:
-        name: `convert`, `convert-x4`, `convert-12mp`.
+        name: `convert`, `convert-x4`, `convert-12mp`, `convert-12mp-noisy`.
         what: the pictures, in words.
         num_images: how many.
         num_bytes: of their files.
@@ -134,7 +134,10 @@ def compare_converters(
     note("preparing the pictures")
     photos = good_jpegs(image_dir, cache_dir)
     if megapixels:
-        jobs = {f"convert-{megapixels}mp": large_jpegs(photos, megapixels, num_large, cache_dir)}
+        jobs = {
+            f"convert-{megapixels}mp{name}": large_jpegs(photos, megapixels, num_large, cache_dir, noise=noise)
+            for name, noise in (("", DAYLIGHT), ("-noisy", HIGH_SENSITIVITY))
+        }
         bars = _LARGE_BARS
     else:
         jobs, bars = {"convert": photos}, _BARS

@@ -29,7 +29,9 @@ from tfrecords.convert.pool import num_cores
 __all__ = ["TURNS", "Pictures", "good_jpegs", "large_jpegs", "turned_jpegs"]
 
 _LARGE_QUALITY = 90
-_LARGE_NOISE = 7.0  # standard deviation of a pixel's brightness, in 0..255; gives files of 3 to 4 MB at 12 megapixels
+# Standard deviation of a pixel's brightness, in 0..255: a camera's in daylight and at a high sensitivity. Noise cannot
+# be compressed, and the more bytes, the longer a picture takes to decode.
+DAYLIGHT, HIGH_SENSITIVITY = 3.0, 7.0
 _SUFFIXES = (".jpg", ".jpeg")
 _RECIPE = 1  # counts up when the same source would give other pictures
 
@@ -126,15 +128,16 @@ def turned_jpegs(pictures: Pictures, times: int, cache_dir: Path) -> Pictures:
     return _listed(folder, f"{pictures.what}, each in {times} positions (mirrored, turned)")
 
 
-def large_jpegs(pictures: Pictures, megapixels: int, count: int, cache_dir: Path) -> Pictures:
+def large_jpegs(pictures: Pictures, megapixels: int, count: int, cache_dir: Path, *, noise: float) -> Pictures:
     """Returns JPEG files such as a camera makes: 4:3, quality 90, with noise that keeps them from being smooth.
 
     Args:
         pictures: `count` of them, evenly drawn, are enlarged by a bicubic filter; then each pixel's brightness gets
-            Gaussian noise of standard deviation 7, as a sensor at a higher sensitivity has.
+            Gaussian noise, as a sensor has.
         megapixels: pixels of each, in millions, 1 to 100; 12 is 4000 x 3000.
         count: how many to make, at least 1.
         cache_dir: see above.
+        noise: its standard deviation, e.g. `DAYLIGHT`.
     """
     if count < 1:
         raise UsageError(f"--num_large={count}: should be 1 or more.")
@@ -143,13 +146,14 @@ def large_jpegs(pictures: Pictures, megapixels: int, count: int, cache_dir: Path
     height = round(math.sqrt(megapixels * 1e6 * 3 / 4))
     width = round(height * 4 / 3)
     chosen = [pictures.files[number * len(pictures.files) // count] for number in range(count)]
-    job = partial(_enlarge, str(pictures.folder), width, height)
+    job = partial(_enlarge, str(pictures.folder), width, height, noise)
 
     def fill(folder: Path) -> None:
         _each_in(folder, job, list(enumerate(chosen)))
 
-    folder = _made(cache_dir, f"photos-{megapixels}mp", [pictures.folder.name, count], fill)
-    return _listed(folder, f"{count} photos enlarged to {width} x {height}, with noise, JPEG quality {_LARGE_QUALITY}")
+    folder = _made(cache_dir, f"photos-{megapixels}mp", [pictures.folder.name, count, noise], fill)
+    what = f"{count} photos enlarged to {width} x {height}, noise of {noise:g} in 255, JPEG quality {_LARGE_QUALITY}"
+    return _listed(folder, what)
 
 
 def _is_hidden(path: Path) -> bool:
@@ -218,12 +222,12 @@ def _turn(source: str, times: int, target: str, file: str) -> None:
             turned.save(path, "JPEG", qtables=tables, progressive=progressive, **sampling)
 
 
-def _enlarge(source: str, width: int, height: int, target: str, item: tuple[int, str]) -> None:
+def _enlarge(source: str, width: int, height: int, noise: float, target: str, item: tuple[int, str]) -> None:
     number, file = item
     name = file.split("/")[0]
     os.makedirs(os.path.join(target, name), exist_ok=True)
     with Image.open(os.path.join(source, file)) as image:
         large = ImageOps.exif_transpose(image).convert("RGB").resize((width, height), Image.Resampling.BICUBIC)
-    noise = np.random.default_rng(number).standard_normal((height, width, 1), np.float32) * _LARGE_NOISE
-    pixels = np.clip(np.asarray(large) + noise + 0.5, 0, 255).astype(np.uint8)
+    grain = np.random.default_rng(number).standard_normal((height, width, 1), np.float32) * np.float32(noise)
+    pixels = np.clip(np.asarray(large) + grain + 0.5, 0, 255).astype(np.uint8)
     Image.fromarray(pixels).save(os.path.join(target, name, f"{number:06}.jpg"), "JPEG", quality=_LARGE_QUALITY)

@@ -45,7 +45,7 @@ class Options:
     repeats: int = option("Rounds that count; the intervals need 5 or more.", 9)
     replicate: int = option("Converts so many times as many pictures, too; 1 to 8, 1 to leave that out.", 4)
     megapixels: int = option("Converts pictures of this size instead, against the tutorial; 12 is a camera's.", 0)
-    num_large: int = option("How many pictures of --megapixels; 12 megapixels take 3.4 MB each in --cache_dir.", 200)
+    num_large: int = option("How many pictures of --megapixels; 12 megapixels take 5 MB each in --cache_dir.", 200)
     cache_dir: Path = option("Environments of rivals, and the pictures, are kept here.", Path("~/.cache/simimg"))
 
 

@@ -114,9 +114,12 @@ def test_large_pictures_against_a_rival_that_fails(folder: Path, tmp_path: Path)
         num_large=2,
         watch=lambda num_runs: lambda: counts.append(num_runs),
     )
-    assert [(part.name, part.num_images, part.rivals) for part in found.stages] == [("convert-1mp", 2, ())]
+    assert [(part.name, part.num_images, part.rivals) for part in found.stages] == [
+        ("convert-1mp", 2, ()),
+        ("convert-1mp-noisy", 2, ()),
+    ]
     assert found.left_out == {"broken": "broken failed: OSError: no paper left"}
-    assert len(counts) == 6  # three tools twice
+    assert len(counts) == 12  # three tools twice, in daylight and at night
 
 
 def test_nothing_without_the_converter_itself(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

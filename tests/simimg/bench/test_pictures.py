@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps, JpegImagePlugin
 
-from simimg.bench.pictures import TURNS, good_jpegs, large_jpegs, turned_jpegs
+from simimg.bench.pictures import DAYLIGHT, HIGH_SENSITIVITY, TURNS, good_jpegs, large_jpegs, turned_jpegs
 from simimg.errors import UsageError
 
 NUM_GOOD = 11
@@ -107,7 +107,7 @@ def test_once_is_the_pictures_themselves(folder: Path, tmp_path: Path) -> None:
 
 def test_large(folder: Path, tmp_path: Path) -> None:
     pictures = good_jpegs(folder, tmp_path)
-    large = large_jpegs(pictures, 1, 3, tmp_path)
+    large = large_jpegs(pictures, 1, 3, tmp_path, noise=HIGH_SENSITIVITY)
     assert len(large.files) == 3
     for file in large.files:
         with Image.open(large.folder / file) as image:
@@ -117,6 +117,7 @@ def test_large(folder: Path, tmp_path: Path) -> None:
         assert 3 < np.diff(grey, axis=1).std() / 2**0.5 < 9
     # A camera's 12 megapixels are 3 to 5 MB.
     assert 3e6 < large.num_bytes / 3 * 12 < 5e6
+    assert 1e6 < large_jpegs(pictures, 1, 3, tmp_path, noise=DAYLIGHT).num_bytes / 3 * 12 < 3e6
 
 
 def test_what_cannot_be_used(folder: Path, tmp_path: Path) -> None:
@@ -131,6 +132,6 @@ def test_what_cannot_be_used(folder: Path, tmp_path: Path) -> None:
             turned_jpegs(pictures, times, tmp_path)
     for megapixels in (-1, 101):
         with pytest.raises(UsageError, match=f"--megapixels={megapixels}: should be 1..100"):
-            large_jpegs(pictures, megapixels, 1, tmp_path)
+            large_jpegs(pictures, megapixels, 1, tmp_path, noise=1.0)
     with pytest.raises(UsageError, match="--num_large=0: should be 1 or more"):
-        large_jpegs(pictures, 12, 0, tmp_path)
+        large_jpegs(pictures, 12, 0, tmp_path, noise=1.0)
