@@ -10,23 +10,26 @@ import dataclasses
 import hashlib
 import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
 
 from tfrecords.errors import DataError
 from tfrecords.format.files import file_sha256
-from tfrecords.format.layout import LAYOUT_FILE, Layout, ShardInfo, raw_offsets
-from tfrecords.format.manifest import MANIFEST_FILE, Manifest, read_manifest
+from tfrecords.format.layout import LAYOUT_FILE, Layout, Offsets, ShardInfo, raw_offsets
+from tfrecords.format.manifest import MANIFEST_FILE, read_manifest
 from tfrecords.format.metadata import INFO_FILE, metadata_files, num_examples_by_split
 from tfrecords.format.naming import shard_name
+from tfrecords.format.rows import ExampleRows
 from tfrecords.format.scan import ShardScan, scan_shard
 from tfrecords.format.shard import index_bytes, index_path
 
 __all__ = ["REPORT_FILE", "Verification", "verify"]
 
 REPORT_FILE = "report.html"  # may be written at any time, and ends with its own checksum
+_QUARANTINE_FILE = "quarantine.jsonl"  # a line for each file that was refused; not there where none was
+_MAX_NAMED = 3  # files that are missing, or too many, before they share a sentence: a half copied folder is one cause
 _REPORT_END = re.compile(rb"<!-- sha256 ([0-9a-f]{64}) -->\n\Z")
 
 
@@ -54,85 +57,125 @@ def verify(dataset_dir: Path, *, progress: Callable[[int], None] = lambda num_ex
         layout = Layout.load(dataset_dir)
     except DataError as error:
         return Verification(num_examples=0, problems=(str(error),))
-    changed = dict(_changed_files(dataset_dir, layout))
-    problems = [*changed.values(), *_layout_problems(dataset_dir, layout)]
-    if not changed.keys() & metadata_files(layout).keys():
+    there = {entry.name for entry in os.scandir(dataset_dir)}
+    shards = {info.file for infos in layout.splits.values() for info in infos}
+    others = _needed(layout) | layout.files.keys()
+    missing = (shards | others) - there
+    extra = {name for name in there - shards - others - {LAYOUT_FILE} if not name.startswith(".")}  # .DS_Store
+    changed = dict(_changed_files(dataset_dir, layout, others - missing))
+    if REPORT_FILE in extra:
+        extra.remove(REPORT_FILE)
+        changed |= _report_changed(dataset_dir / REPORT_FILE)
+    problems = [
+        *_together(dataset_dir, missing, "is missing", "lacks {} files"),
+        *_together(dataset_dir, extra, f"is not in {LAYOUT_FILE}", f"has {{}} files that are not in {LAYOUT_FILE}"),
+        *changed.values(),
+        *_layout_problems(dataset_dir, layout),
+    ]
+    unsound = changed.keys() | missing | extra
+    if not unsound & metadata_files(layout).keys():
         problems += _metadata_problems(dataset_dir, layout)
     rows = None
-    if MANIFEST_FILE not in changed:
+    if MANIFEST_FILE not in unsound:
         try:
-            rows = _Rows(read_manifest(dataset_dir))
+            rows = ExampleRows(read_manifest(dataset_dir))
         except DataError as error:
             problems.append(str(error))
-    promised = {split: layout.num_examples(split) for split in layout.splits}
-    if rows is not None and rows.counts() != {split: count for split, count in promised.items() if count}:
-        problems.append(f"{dataset_dir / MANIFEST_FILE} counts {rows.counts()} examples, layout.json {promised}.")
+    if rows is not None:
+        problems += (f"{dataset_dir / MANIFEST_FILE} {problem}." for problem in rows.problems(layout))
+        if _QUARANTINE_FILE not in unsound:
+            problems += _quarantine_problems(dataset_dir, layout, rows.num_refused)
 
     num_examples = 0
-    for split, shards in layout.splits.items():
-        for number, info in enumerate(shards):
+    for split, infos in layout.splits.items():
+        for number, info in enumerate(infos):
             path = dataset_dir / info.file
+            if info.file in missing:
+                continue
             try:
                 scan = scan_shard(path, progress=progress)
-            except FileNotFoundError:
-                problems.append(f"{path} is missing.")
-                continue
             except OSError as error:
-                problems.append(f"{path} cannot be read: {error.strerror or error}.")
+                problems.append(_unreadable(path, error))
                 continue
             num_examples += len(scan.ids)
             found = _shard_problems(path, info, scan, layout)
             if not found:
                 if rows is not None:
-                    found += rows.problems(path, split, number, scan)
-                if layout.encoding != "raw" and index_path(path).name not in changed:
+                    found += (f"{path}{problem}." for problem in rows.shard_problems(split, number, scan))
+                if layout.encoding != "raw" and index_path(path).name not in unsound:
                     found += _index_problems(path, scan)
             problems += found
     return Verification(num_examples=num_examples, problems=tuple(problems))
 
 
-def _changed_files(dataset_dir: Path, layout: Layout) -> Iterator[tuple[str, str]]:
-    """Yields the name of each file besides the shards that is not what it was, and a sentence about it."""
+def _together(dataset_dir: Path, names: Iterable[str], one: str, many: str) -> Iterator[str]:
+    """Yields a sentence a file, or one about all of them where they are many."""
+    names = sorted(names)
+    if len(names) <= _MAX_NAMED:
+        yield from (f"{dataset_dir / name} {one}." for name in names)
+    else:
+        what = many.format(f"{len(names):,}")
+        yield f"{dataset_dir} {what}: {', '.join(names[:_MAX_NAMED])} and {len(names) - _MAX_NAMED:,} more."
+
+
+def _changed_files(dataset_dir: Path, layout: Layout, names: Iterable[str]) -> Iterator[tuple[str, str]]:
+    """Yields the name of each file that is not what it was, and a sentence about it."""
     if (dataset_dir / LAYOUT_FILE).read_bytes() != layout.to_bytes():
         yield LAYOUT_FILE, f"{dataset_dir / LAYOUT_FILE} says what it said, but its bytes were changed."
-    for name, sha256 in layout.files.items():
+    for name in sorted(names):
         path = dataset_dir / name
         try:
-            if file_sha256(path) != sha256:
-                yield name, f"{path}: its SHA-256 is not the one in layout.json."
-        except FileNotFoundError:
-            yield name, f"{path} is missing."
+            sha256 = file_sha256(path)
         except OSError as error:
-            yield name, f"{path} cannot be read: {error.strerror or error}."
-    known = {LAYOUT_FILE, *layout.files, *(info.file for infos in layout.splits.values() for info in infos)}
-    for entry in sorted(os.scandir(dataset_dir), key=lambda entry: entry.name):
-        if entry.name == REPORT_FILE:
-            if not _report_is_whole(Path(entry.path)):
-                yield REPORT_FILE, f"{entry.path}: its checksum, in its last line, fails. Delete it; convert writes it."
-        elif entry.name not in known and not entry.name.startswith("."):  # .DS_Store, .nfs0001
-            yield entry.name, f"{entry.path} is not in layout.json."
+            yield name, _unreadable(path, error)
+            continue
+        if name not in layout.files:
+            yield name, f"{dataset_dir / LAYOUT_FILE} has no checksum of {name}."
+        elif sha256 != layout.files[name]:
+            yield name, f"{path}: its SHA-256 is not the one in {LAYOUT_FILE}."
 
 
-def _report_is_whole(path: Path) -> bool:
-    html = path.read_bytes()
+def _report_changed(path: Path) -> dict[str, str]:
+    """Returns the report's name and a sentence about it, or nothing where it is as it was written."""
+    try:
+        html = path.read_bytes()
+    except OSError as error:
+        return {path.name: _unreadable(path, error)}
     end = _REPORT_END.search(html)
-    return bool(end and hashlib.sha256(html[: end.start()]).hexdigest().encode() == end[1])
+    if end and hashlib.sha256(html[: end.start()]).hexdigest().encode() == end[1]:
+        return {}
+    return {path.name: f"{path}: its checksum, in its last line, fails. Delete it; `simimg convert` writes it again."}
+
+
+def _unreadable(path: Path, error: OSError) -> str:
+    return f"{path} cannot be read: {error.strerror or error}."
+
+
+def _needed(layout: Layout) -> set[str]:
+    """Returns the names of the files, besides layout.json and the shards, that no data set is without."""
+    shards = (info for infos in layout.splits.values() for info in infos)
+    indices = () if layout.encoding == "raw" else (index_path(Path(info.file)).name for info in shards)
+    return {MANIFEST_FILE, *metadata_files(layout), *indices}
 
 
 def _layout_problems(dataset_dir: Path, layout: Layout) -> Iterator[str]:
-    path = dataset_dir / LAYOUT_FILE
-    if layout.encoding == "raw" and layout.offsets != raw_offsets(layout.image_size):
-        yield f"{path}: its offsets do not fit {layout.image_size} px raw records."
-    needed = {MANIFEST_FILE, *metadata_files(layout)}
+    if layout.offsets != (raw_offsets(layout.image_size) if layout.encoding == "raw" else Offsets()):
+        yield f"{dataset_dir / LAYOUT_FILE}: its offsets do not fit {layout.image_size} px {layout.encoding} records."
     for split, shards in layout.splits.items():
         for number, info in enumerate(shards):
             expected = shard_name(layout.name, split, number, len(shards))
             if info.file != expected:
                 yield f"{dataset_dir / info.file} should be named {expected}."
-            if layout.encoding != "raw":
-                needed.add(index_path(Path(info.file)).name)
-    for name in sorted(needed - layout.files.keys()):
-        yield f"{path} has no checksum of {name}."
+
+
+def _quarantine_problems(dataset_dir: Path, layout: Layout, num_refused: int) -> Iterator[str]:
+    path = dataset_dir / _QUARANTINE_FILE
+    num_lines = 0
+    if _QUARANTINE_FILE in layout.files:
+        with open(path, "rb") as file:
+            num_lines = sum(1 for _ in file)
+    if num_lines != num_refused:
+        yield f"{path} lists {num_lines:,} refused files, manifest.parquet {num_refused:,}."
 
 
 def _metadata_problems(dataset_dir: Path, layout: Layout) -> Iterator[str]:
@@ -179,45 +222,3 @@ def _index_problems(path: Path, scan: ShardScan) -> Iterator[str]:
     pairs = ((end - length, length) for end, length in zip(ends, scan.lengths, strict=True))
     if index_path(path).read_bytes() != index_bytes(pairs):
         yield f"{index_path(path)} does not fit the shard."
-
-
-class _Rows:
-    """The manifest's examples, in the order of their records."""
-
-    def __init__(self, manifest: Manifest) -> None:
-        ok = np.flatnonzero(manifest.ok)
-        self._order = ok[np.lexsort((manifest.positions[ok], manifest.shards[ok], manifest.splits[ok]))]
-        self._keys = _key(manifest.splits[self._order], manifest.shards[self._order])
-        self._manifest = manifest
-
-    def counts(self) -> dict[str, int]:
-        """Returns the number of examples of each split that has any."""
-        manifest = self._manifest
-        counts = np.bincount(manifest.splits[self._order], minlength=len(manifest.split_names)).tolist()
-        return {name: count for name, count in zip(manifest.split_names, counts, strict=True) if count}
-
-    def problems(self, path: Path, split: str, shard: int, scan: ShardScan) -> Iterator[str]:
-        """Yields where a shard's records are not the manifest's."""
-        manifest = self._manifest
-        if split not in manifest.split_names:
-            return  # the counts say so
-        key = _key(np.array(manifest.split_names.index(split)), np.array(shard))
-        start, stop = np.searchsorted(self._keys, [key, key + 1])
-        rows = self._order[start:stop]
-        if len(rows) != len(scan.ids):
-            yield f"{path} has {len(scan.ids)} records, manifest.parquet {len(rows)} rows for them."
-            return
-        wrong = manifest.positions[rows] != np.arange(len(rows))
-        wrong |= (manifest.ids[rows] != scan.ids) | (manifest.labels[rows] != scan.labels)
-        places = np.flatnonzero(wrong)
-        if len(places):
-            at = places[0]
-            more = f", nor are those of {len(places) - 1:,} more of its records" if len(places) > 1 else ""
-            yield (
-                f"{path}: record {at}: id {scan.ids[at]}, label {scan.labels[at]} are not what manifest.parquet has in "
-                f"this place (id {manifest.ids[rows[at]]}, label {manifest.labels[rows[at]]}){more}."
-            )
-
-
-def _key(splits: np.ndarray, shards: np.ndarray) -> np.ndarray:
-    return splits.astype(np.int64) << 32 | shards.astype(np.int64)

@@ -163,7 +163,10 @@ class Child:
         deadline = time.monotonic() + WAIT_S
         while self.living() and time.monotonic() < deadline:
             time.sleep(0.02)
-        return not self.living()
+        if self.living():
+            return False
+        self.process.wait(WAIT_S)  # with all of its threads, the last of which lets go of the lock
+        return True
 
     def __enter__(self) -> Child:
         return self

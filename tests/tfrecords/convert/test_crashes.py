@@ -138,7 +138,6 @@ def test_killed_at_random_moments(
         child = start_child(scenario.image_dir, data_dir, **scenario.options)
         time.sleep(random_of.uniform(0, duration))
         child.signal(signal.SIGKILL)
-        child.process.wait(WAIT_S)  # with all of its threads, the last of which lets go of the lock
         assert child.ends()
         scenario.goes_on(data_dir, digests_of)
 
@@ -189,7 +188,6 @@ def test_what_is_left_of_a_killed_worker_is_removed(
     child = start_child(scenario.image_dir, data_dir, stop_at=5, **scenario.options)
     assert child.line() == "here"
     child.signal(signal.SIGKILL)
-    child.process.wait(WAIT_S)
     assert child.ends()
     work = data_dir / "photos" / f".{scenario.version}.work"
     (work / "shards" / f".photos-train.tfrecord-00000-of-00001{TEMPORARY}1-2").write_bytes(b"half a shard")

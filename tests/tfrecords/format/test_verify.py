@@ -13,10 +13,12 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tfrecords.convert import ConvertConfig, convert
 from tfrecords.format.files import file_sha256, read_json, write_json
 from tfrecords.format.layout import Layout, encode_record
 from tfrecords.format.manifest import MANIFEST_FILE, read_manifest, write_manifest
 from tfrecords.format.metadata import write_metadata
+from tfrecords.format.record import FRAMING_BYTES
 from tfrecords.format.shard import ShardReader, ShardWriter
 from tfrecords.format.verify import verify
 
@@ -76,15 +78,25 @@ def test_ok(folder: Path, converted: Any) -> None:
     assert found.num_examples == converted.summary.num_examples == sum(seen) == 40
 
 
-@pytest.mark.parametrize("converted", ["raw", "jpeg"], indirect=True)
-def test_finds_any_flipped_byte(folder: Path, html: bytes) -> None:
+@pytest.mark.usefixtures("small_shards")
+@pytest.mark.parametrize("encoding", ["raw", "jpeg"])
+def test_finds_any_flipped_byte(make_folder: Any, tmp_path: Path, html: bytes, encoding: str) -> None:
     """300 flips over all files together, weighted by their sizes, and 20 more and both ends of each."""
+    photos = make_folder(tmp_path / "zoo", {"ant": 12, "bee": 12})
+    (photos / "bee" / "broken.png").write_bytes(b"no picture")
+    config = ConvertConfig(
+        image_dir=str(photos), data_dir=tmp_path / "data", image_size=16, encoding=encoding, num_workers=1
+    )
+    folder = convert(config).dataset_dir
     (folder / "report.html").write_bytes(html)
     assert verify(folder).ok
     pick = random.Random(5)
     files = sorted(folder.iterdir())
     sizes = {path: path.stat().st_size for path in files if path.stat().st_size}
-    assert len(sizes) > 12
+    names = {path.name for path in files}
+    assert {"layout.json", MANIFEST_FILE, "quarantine.jsonl", "report.html", "features.json"} < names
+    assert len(shards(folder)) > 3
+    assert (f"{shards(folder)[0].name}.idx" in names) == (encoding == "jpeg")
     flips = [(path, pick.randrange(sizes[path])) for path in pick.choices(list(sizes), list(sizes.values()), k=300)]
     for path, size in sizes.items():
         flips += [(path, at) for at in {0, size - 1, *(pick.randrange(size) for _ in range(20))}]
@@ -123,6 +135,48 @@ def test_finds_a_missing_shard(folder: Path) -> None:
     assert problems(folder) == f"{path} is missing."
 
 
+def test_many_missing_files_are_one_problem(folder: Path) -> None:
+    gone = shards(folder)[:5]
+    for path in gone:
+        path.unlink()
+    names = ", ".join(path.name for path in gone[:3])
+    found = verify(folder)
+    assert found.problems == (f"{folder} lacks 5 files: {names} and 2 more.",)
+    assert 0 < found.num_examples < 40
+
+
+def test_finds_a_truncated_shard(folder: Path) -> None:
+    path = shards(folder)[1]
+    data = path.read_bytes()
+    num_records = len(list(ShardReader(path)))
+    second = FRAMING_BYTES + len(next(iter(ShardReader(path))))
+    for length, message in [
+        (0, f"{path} has 0 records, layout.json says {num_records}."),
+        (second, f"{path} has 1 records, layout.json says {num_records}."),
+        (7, f"{path}: record 0 at byte 0: the file ends inside the record."),
+        (second + 100, f"{path}: record 1 at byte {second}: the file ends inside the record."),
+    ]:
+        path.write_bytes(data[:length])
+        assert problems(folder) == message
+
+
+def test_finds_bytes_after_the_last_record(folder: Path) -> None:
+    path = shards(folder)[1]
+    end = path.stat().st_size
+    num_records = len(list(ShardReader(path)))
+    with open(path, "ab") as file:
+        file.write(bytes(20))
+    assert problems(folder) == f"{path}: record {num_records} at byte {end}: the checksum of the length fails."
+
+
+def test_finds_a_folder_where_a_file_should_be(folder: Path) -> None:
+    """Nothing of it is an error of the program."""
+    for name in (shards(folder)[0].name, MANIFEST_FILE, "features.json", "report.html"):
+        (folder / name).unlink(missing_ok=True)
+        (folder / name).mkdir()
+    assert problems(folder).count(" cannot be read: Is a directory.") == 4
+
+
 def test_finds_two_swapped_shards(folder: Path) -> None:
     first, second = shards(folder)[-2:]
     for a, b in [(first, second), (Path(f"{first}.idx"), Path(f"{second}.idx"))]:
@@ -144,6 +198,12 @@ def test_finds_an_extra_shard(folder: Path) -> None:
     shutil.copy(shards(folder)[0], extra)
     (folder / ".DS_Store").touch()
     assert problems(folder) == f"{extra} is not in layout.json."
+    (folder / "notes.txt").touch()
+    for name in ("copy of layout.json", "features.json~", "more"):
+        (folder / name).mkdir()
+    assert problems(folder) == (
+        f"{folder} has 5 files that are not in layout.json: copy of layout.json, features.json~, more and 2 more."
+    )
 
 
 @pytest.mark.parametrize("end", [b"", b"more", b"<!-- sha256 00 -->\n"])
@@ -252,6 +312,34 @@ def _move_a_row(folder: Path) -> None:
     seal(folder)
 
 
+def _refuse_one_more(folder: Path) -> None:
+    rows = read_manifest(folder)
+    first = rows[:1]
+    refused = dataclasses.replace(
+        first,
+        ids=np.array([40]),
+        reason_names=("empty",),
+        reasons=np.array([0], np.int8),
+        splits=np.array([-1], np.int8),
+        labels=np.array([-1], np.int32),
+    )
+    columns = {
+        field.name: np.concatenate([getattr(rows, field.name), getattr(refused, field.name)])
+        for field in dataclasses.fields(rows)
+        if isinstance(getattr(rows, field.name), np.ndarray)
+    }
+    more = dataclasses.replace(rows, paths=[*rows.paths, "x"], reason_names=("empty",), **columns)
+    write_manifest(folder, more)
+    seal(folder)
+
+
+def _list_one_more(folder: Path) -> None:
+    (folder / "quarantine.jsonl").write_text('{"path": "x", "reason": "empty", "detail": ""}\n')
+    layout = Layout.load(folder)
+    dataclasses.replace(layout, files={**layout.files, "quarantine.jsonl": ""}).save(folder)
+    seal(folder)
+
+
 def _forget_a_file(folder: Path) -> None:
     layout = Layout.load(folder)
     files = {name: sha256 for name, sha256 in layout.files.items() if name != MANIFEST_FILE}
@@ -289,9 +377,11 @@ def _misnamed_shard(folder: Path) -> None:
     ("spoil", "message"),
     [
         (_relabel, "are not what manifest.parquet has in this place"),
-        (_renumber, "more of its records"),
+        (_renumber, "more such records"),
         (_move_a_row, "records, manifest.parquet"),
         (_forget_a_file, "layout.json has no checksum of manifest.parquet"),
+        (_refuse_one_more, "quarantine.jsonl lists 0 refused files, manifest.parquet 1."),
+        (_list_one_more, "quarantine.jsonl lists 1 refused files, manifest.parquet 0."),
         (_forget_a_row, "manifest.parquet counts"),
         (_rename_a_class, "label.labels.txt is not what belongs to layout.json"),
         (_move_the_offsets, "layout.json: its offsets do not fit 16 px raw records"),
