@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import os
+import re
 from array import array
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -26,6 +27,7 @@ __all__ = ["ShardScan", "scan_shard"]
 _CHUNK_BYTES = 1 << 22
 _MAX_FAULTS = 3  # that are told of one shard
 _NO_NUMBER = b"\xff" * INT_BYTES
+_PADDED = re.compile(rb"[\x80-\xff]{%d}[\x00-\x7f]" % (INT_BYTES - 1))  # a varint of this length
 _MIN_IMAGE_BYTES = 16
 
 
@@ -154,13 +156,16 @@ class _Records:
         form = _form(len(payload))
         if form is not None:
             start, middle, middle_at, end, end_at = form
+            id_bytes, label_bytes = payload[len(start) : middle_at], payload[end_at + len(end) :]
             if (
                 payload.startswith(start)
                 and payload[middle_at : middle_at + len(middle)] == middle
                 and payload[end_at : end_at + len(end)] == end
+                and _PADDED.fullmatch(id_bytes)
+                and _PADDED.fullmatch(label_bytes)
             ):
-                self.ids += payload[len(start) : middle_at]
-                self.labels += payload[end_at + len(end) :]
+                self.ids += id_bytes
+                self.labels += label_bytes
                 return ""
         try:
             example = decode_example(payload)
@@ -202,10 +207,9 @@ def _form(length: int) -> tuple[bytes, bytes, int, bytes, int] | None:
 
 
 def _numbers(padded: bytearray) -> np.ndarray:
-    """Returns the numbers of padded varints, int64, -1 for one that is none."""
+    """Returns the numbers of padded varints, int64, -1 for `_NO_NUMBER`."""
     groups = np.frombuffer(padded, np.uint8).reshape(-1, INT_BYTES)
     numbers = np.zeros(len(groups), np.int64)
     for place in range(INT_BYTES):
         numbers |= (groups[:, place] & np.uint8(0x7F)).astype(np.int64) << 7 * place
-    is_varint = (groups[:, :-1] >= 0x80).all(axis=1) & (groups[:, -1] < 0x80)
-    return np.where(is_varint, numbers, -1)
+    return np.where(groups[:, -1] < 0x80, numbers, -1)
