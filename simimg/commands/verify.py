@@ -33,5 +33,6 @@ def run(options: Options) -> Result:
     if found.ok:
         text = f"ok: {found.num_examples:,} examples in {options.dataset_dir}"
     else:
-        text = "\n".join((*found.problems, f"{len(found.problems):,} problems in {options.dataset_dir}"))
+        count = "1 problem" if len(found.problems) == 1 else f"{len(found.problems):,} problems"
+        text = "\n".join((*found.problems, f"{count} in {options.dataset_dir}"))
     return Result(values=values, text=text, exit_code=0 if found.ok else 3)

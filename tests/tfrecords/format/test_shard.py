@@ -137,6 +137,70 @@ def test_reading_inside_a_record_is_an_error(tmp_path: Path) -> None:
         ShardReader(tmp_path / "shard").read(1, 19)
 
 
+def test_framed_records_are_copied_as_they_are(tmp_path: Path) -> None:
+    """Read and written with their framing, also what is damaged: who copies does not check."""
+    old, new = tmp_path / "old", tmp_path / "new"
+    write(old, PAYLOADS, index=True)
+    reader = ShardReader(old)
+    places = reader.offsets()
+    framed = [reader.read_framed(*place) for place in places]
+    assert framed == list(map(frame, PAYLOADS))
+    with ShardWriter(new, index=True) as writer:
+        writer.write_framed(framed[2])
+        writer.write(b"between")
+        writer.write_framed(framed[0])
+    data = framed[2] + frame(b"between") + framed[0]
+    assert new.read_bytes() == data
+    assert writer.info() == ShardInfo(
+        file="new", num_examples=3, num_bytes=len(data), sha256=hashlib.sha256(data).hexdigest()
+    )
+    assert list(ShardReader(new)) == [PAYLOADS[2], b"between", PAYLOADS[0]]
+    assert [length for _, length in ShardReader(new).offsets()] == [len(framed[2]), 23, len(framed[0])]
+    old.write_bytes(b"x" + old.read_bytes()[1:])
+    assert ShardReader(old).read_framed(*places[0]) == b"x" + framed[0][1:]
+
+
+def test_a_framed_record_that_is_not_there_is_an_error(tmp_path: Path) -> None:
+    path = tmp_path / "shard"
+    with pytest.raises(DataError, match="shard is missing"):
+        ShardReader(path).read_framed(0, 19)
+    write(path, PAYLOADS)
+    size = path.stat().st_size
+    assert len(ShardReader(path).read_framed(size - 266, 266)) == 266
+    with pytest.raises(CorruptRecordError, match=f"no record of 266 bytes at byte {size - 265}"):
+        ShardReader(path).read_framed(size - 265, 266)
+
+
+def test_a_shard_of_many_pieces(tmp_path: Path) -> None:
+    """What is written is gathered first; its order and checksum are those of the records."""
+    payloads = [bytes([number]) * (number * 1000) for number in range(60)]
+    info = write(tmp_path / "shard", payloads, index=True)
+    data = b"".join(map(frame, payloads))
+    assert (tmp_path / "shard").read_bytes() == data
+    assert (info.num_bytes, info.sha256) == (len(data), hashlib.sha256(data).hexdigest())
+    assert list(ShardReader(tmp_path / "shard")) == payloads
+
+
+def test_reading_by_place_keeps_one_file_open_until_it_is_closed(tmp_path: Path) -> None:
+    path = tmp_path / "shard"
+    write(path, PAYLOADS)
+
+    def num_open() -> int:
+        links = (Path("/proc/self/fd") / name for name in os.listdir("/proc/self/fd"))
+        return sum(os.path.realpath(link) == str(path.resolve()) for link in links)
+
+    with ShardReader(path) as reader:
+        assert num_open() == 0
+        for _ in range(3):
+            assert reader.read(0, 19) == b"one"
+        assert num_open() == 1
+    assert num_open() == 0
+    assert reader.read(19, 16) == b""  # opens it again
+    assert num_open() == 1
+    del reader
+    assert num_open() == 0
+
+
 def test_missing_and_damaged_files_are_named(tmp_path: Path) -> None:
     reader = ShardReader(tmp_path / "shard")
     with pytest.raises(DataError, match="shard is missing"):
