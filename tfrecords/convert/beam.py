@@ -22,7 +22,6 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NoReturn
 
-from tfrecords.convert.assemble import AssembleTask
 from tfrecords.convert.beam_worker import END_S, GO, ROW, STOP_S, pack, run_task
 from tfrecords.convert.pool import Task, num_cores
 from tfrecords.convert.receipts import read_info
@@ -190,7 +189,7 @@ class _Watch:
     def __init__(
         self, todo: list[Task], on_done: Callable[[Task], None], on_progress: Callable[[int, int], None]
     ) -> None:
-        self._waiting = [task for task in todo if isinstance(task, ShardTask | AssembleTask)]
+        self._waiting = list(todo)
         self._on_done = on_done
         self._on_progress = on_progress
         self._done = self._refused = 0

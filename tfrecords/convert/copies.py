@@ -25,7 +25,7 @@ photos and join groups that have nothing to do with each other. So 4.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import lru_cache
 from itertools import combinations
 
@@ -52,8 +52,7 @@ NO_HASH = 0
 _MIN_CONTRAST = 0.25
 _LOW = 8  # frequencies in each direction
 _GREY = np.array([77.0, 150.0, 29.0]) / 256  # of red, green and blue in grey, ITU-R 601
-_NUM_BANDS = 3
-_TABLE_BITS = 7  # a table of all keys is made where it has at most 2 ** 7 keys for each hash
+_FEW = 100_000  # hashes, for which looking up more and shorter bands is faster
 _MAX_PAIRS = 1 << 21  # looked at at once: 60 MB
 
 
@@ -144,51 +143,46 @@ def group_copies(sha256: np.ndarray, pixels_sha256: np.ndarray, phash: np.ndarra
 def near_pairs(hashes: np.ndarray, max_distance: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Yields all pairs of hashes that differ in `max_distance` bits or fewer, as blocks of index pairs.
 
-    The 64 bits are dealt to three bands. Two hashes that differ in d bits differ in d // 3 or fewer bits of some band,
-    so only those are compared that lie so close in a band; a pair that does so in several is yielded several times.
-    For a million random hashes and d = 4 that is 17 million comparisons instead of 500 thousand million.
+    The 64 bits are dealt to n bands. Two hashes that differ in d bits differ in d // n or fewer bits of some band, so
+    only those are compared that lie so close in a band; a pair that does so in several is yielded several times. Few
+    hashes are dealt to d + 1 bands, of which one has to be equal; many to three, whose keys few hashes share: for a
+    million random hashes and d = 4 that is 17 million comparisons instead of 500 thousand million.
 
     Args:
         hashes: uint64 [n], no two the same.
         max_distance: in bits, 0..64.
     """
-    for band in range(_NUM_BANDS):
-        keys, num_bits = _band(hashes, band)
+    num_bands = min(max(max_distance + 1, 5), 8) if len(hashes) <= _FEW else 3
+    for band in range(num_bands):
+        keys, num_bits = _band(hashes, band, num_bands)
         order = np.argsort(keys, kind="stable")
         keys, ordered = keys[order], hashes[order]
-        starts = _starts(keys, num_bits)
-        for radius in range(max_distance // _NUM_BANDS + 1):
+        # The first place in `keys` that has a given key or a higher one.
+        starts = np.concatenate(([0], np.cumsum(np.bincount(keys, minlength=1 << num_bits))))
+        for radius in range(max_distance // num_bands + 1):
             for flipped in combinations(range(num_bits), radius):
                 mask = sum(1 << bit for bit in flipped)
                 # Each pair once: from the one that lacks the highest flipped bit, or comes first.
                 rows = np.flatnonzero(keys & (1 << flipped[-1]) == 0) if flipped else np.arange(len(keys))
                 others = keys[rows] ^ mask
-                begins = starts(others) if flipped else rows + 1
-                counts = starts(others + 1) - begins
+                begins = starts[others] if flipped else rows + 1
+                counts = starts[others + 1] - begins
                 some = counts > 0
                 for a, b in _expanded(rows[some], begins[some], counts[some]):
                     near = np.bitwise_count(ordered[a] ^ ordered[b]) <= max_distance
                     yield order[a[near]], order[b[near]]
 
 
-def _band(hashes: np.ndarray, band: int) -> tuple[np.ndarray, int]:
-    """Returns bits band, band + 3, ... of each hash as one number, and how many they are.
+def _band(hashes: np.ndarray, band: int, num_bands: int) -> tuple[np.ndarray, int]:
+    """Returns bits band, band + num_bands, ... of each hash as one number, and how many they are.
 
-    Neighbouring bits are neighbouring frequencies, which are alike in many photos; every third is not.
+    Neighbouring bits are neighbouring frequencies, which are alike in many photos; those far apart are not.
     """
-    bits = range(band, 64, _NUM_BANDS)
+    bits = range(band, 64, num_bands)
     keys = np.zeros(len(hashes), np.int64)
     for place, bit in enumerate(bits):
         keys |= ((hashes >> np.uint64(bit)) & np.uint64(1)).astype(np.int64) << place
     return keys, len(bits)
-
-
-def _starts(keys: np.ndarray, num_bits: int) -> Callable[[np.ndarray], np.ndarray]:
-    """Returns what finds the first place in the sorted `keys` that has a given key or a higher one."""
-    if len(keys) << _TABLE_BITS < 1 << num_bits:  # too few for the 60 ms that a table of all keys takes
-        return lambda wanted: np.searchsorted(keys, wanted)
-    table = np.concatenate(([0], np.cumsum(np.bincount(keys, minlength=1 << num_bits))))
-    return lambda wanted: table[wanted]
 
 
 def _expanded(rows: np.ndarray, begins: np.ndarray, counts: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:

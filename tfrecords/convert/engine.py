@@ -14,9 +14,10 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 
@@ -26,7 +27,7 @@ from tfrecords.convert.config import ConvertConfig
 from tfrecords.convert.existing import Existing, find_existing, listed_paths
 from tfrecords.convert.images import decoder_versions
 from tfrecords.convert.job import Job, Settled, make_job, select
-from tfrecords.convert.plan import PlannedShard, ShardPlan
+from tfrecords.convert.plan import MIN_SHARDS, PlannedShard, ShardPlan
 from tfrecords.convert.publish import publish
 from tfrecords.convert.receipts import Receipt, read_info, read_receipt
 from tfrecords.convert.result import ConvertSummary, check_refusals, make_manifest, summarise
@@ -39,12 +40,21 @@ from tfrecords.format.naming import VERSION, dataset_dir, next_version
 
 __all__ = ["ConvertProgress", "convert"]
 
-# Runs tasks; calls back with each finished one, and with the numbers of files done and refused.
-Run = Callable[[Iterator[pool.Task], Callable[[pool.Task], None], Callable[[int, int], None]], None]
-
 _NOT_THERE = (
     "{} is not there though its worker finished. Workers on other machines have to see --data_dir under the same path."
 )
+
+
+class Runner(Protocol):
+    """What runs tasks: a pool of this machine's processes, or Apache Beam. See `tfrecords.convert.pool.Pool`."""
+
+    def start(self, num_workers: int) -> None: ...
+
+    def run(
+        self, tasks: Iterator[pool.Task], on_done: Callable[[pool.Task], None], on_progress: Callable[[int, int], None]
+    ) -> None: ...
+
+    def dismiss(self) -> None: ...
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -73,29 +83,32 @@ def convert(config: ConvertConfig, *, progress: Callable[[ConvertProgress], None
     start = time.perf_counter()
     config = config.resolved()
     try:
-        if config.engine == "local" and config.num_workers != 1:
-            pool.start_server()  # gets ready while the files are listed
-        listed = source = open_source(config.image_dir, table=config.table, categories=config.categories)
         existing = find_existing(config.data_dir, config.name)
         if existing is not None:
             existing.check_options(config)
-        if config.only:
-            source = _only(source, config.only)
-        if config.append:
-            source = _pending(source, existing, config)
-        elif existing is not None:
-            if config.only and len(source.paths) < len(existing.manifest):
-                raise UsageError(f"{existing.folder} is there already: give --append, too, to add what --only names.")
-            existing.check_source(source)
-        if existing is not None and not len(source.usable() if config.append else ()):
-            Target(existing.folder).remove_work()  # of a call that was killed at its end
-            return summarise(existing.folder, existing.layout, existing.manifest, start, 0, source.notes)
-        version = next_version(existing.layout.version) if existing is not None else VERSION
-        target = Target(dataset_dir(config.data_dir, config.name, version))
-        job = make_job(config, source, existing, listed)
-        with target.locked(), _runner(job) as run:
-            target.begin(config.determining(), decoder_versions())
-            return _convert(job, target, version, run, progress, start)
+        with _runner(config, lambda row: printable(source.paths[row])) as runner:
+            if existing is None or config.append:
+                runner.start(MIN_SHARDS)  # so that they are ready when the files are listed
+            listed = source = open_source(config.image_dir, table=config.table, categories=config.categories)
+            if config.only:
+                source = _only(source, config.only)
+            if config.append:
+                source = _pending(source, existing, config)
+            elif existing is not None:
+                if config.only and len(source.paths) < len(existing.manifest):
+                    raise UsageError(
+                        f"{existing.folder} is there already: give --append, too, to add what --only names."
+                    )
+                existing.check_source(source)
+            if existing is not None and not len(source.usable() if config.append else ()):
+                Target(existing.folder).remove_work()  # of a call that was killed at its end
+                return summarise(existing.folder, existing.layout, existing.manifest, start, 0, source.notes)
+            version = next_version(existing.layout.version) if existing is not None else VERSION
+            target = Target(dataset_dir(config.data_dir, config.name, version))
+            job = make_job(config, source, existing, listed)
+            with target.locked():
+                target.begin(config.determining(), decoder_versions())
+                return _convert(job, target, version, runner, progress, start)
     except KeyboardInterrupt:
         raise Interrupted("interrupted; the same command goes on where it was.") from None
     except OSError as error:
@@ -129,14 +142,10 @@ def _pending(source: Source, existing: Existing | None, config: ConvertConfig) -
 
 
 def _convert(
-    job: Job, target: Target, version: str, run: Run, progress: Callable[[ConvertProgress], None], start: float
+    job: Job, target: Target, version: str, runner: Runner, progress: Callable[[ConvertProgress], None], start: float
 ) -> ConvertSummary:
     plan = job.plan()
-    infos, num_converted = _write_shards(job, plan, target, run, progress)
-    receipt = Receipt(len(job.source.paths))
-    for planned in plan.shards:
-        receipt.put(planned.rows, read_receipt(_receipt(target, planned)))
-    receipt.refused.update(job.source.refused)
+    infos, receipt, num_converted = _write_shards(job, plan, target, runner, progress)
     check_refusals(job, receipt, target.work)
     if not (receipt.positions >= 0).any() and job.existing is not None:  # nothing came of it: no new version
         target.remove_work()
@@ -144,7 +153,8 @@ def _convert(
         return summarise(existing.folder, existing.layout, existing.manifest, start, 0, job.source.notes)
 
     settled = job.settled(plan, receipt)
-    sources = _assemble(job, plan, settled, receipt, infos, target, run)
+    sources = _assemble(job, plan, settled, receipt, infos, target, runner)
+    runner.dismiss()
     manifest = make_manifest(job, settled, receipt)
     layout = publish(job, settled, version, sources, manifest, receipt, target)
     notes = job.source.notes
@@ -158,69 +168,84 @@ def _convert(
 
 
 def _write_shards(
-    job: Job, plan: ShardPlan, target: Target, run: Run, progress: Callable[[ConvertProgress], None]
-) -> tuple[dict[str, ShardInfo], int]:
-    """Returns what the first plan's shards are, by file name, and how many images this call converted."""
+    job: Job, plan: ShardPlan, target: Target, runner: Runner, progress: Callable[[ConvertProgress], None]
+) -> tuple[dict[str, ShardInfo], Receipt, int]:
+    """Returns what the first plan's shards are, by name, what became of each file, and how many this call converted."""
     infos: dict[str, ShardInfo] = {}
-    todo: list[tuple[PlannedShard, str]] = []
-    num_earlier = refused_earlier = 0
+    receipt = Receipt(len(job.source.paths))
+    receipt.refused.update(job.source.refused)
+
+    def take(task: pool.Task) -> None:
+        """Keeps what the receipt of a task says, if it is done."""
+        info = read_info(task.receipt, task.inputs, task.shard)
+        if info is not None:
+            infos[task.shard.name] = info
+            receipt.put(task.rows, read_receipt(task.receipt))
+
     for planned in plan.shards:
-        inputs = job.inputs(planned)
-        info = read_info(_receipt(target, planned), inputs, target.shards / planned.file)
-        if info is None:
-            todo.append((planned, inputs))
-            continue
-        infos[planned.file] = info
-        num_earlier += len(planned.rows)
-        refused_earlier += len(planned.rows) - info.num_examples
-    num_total = num_earlier + sum(len(planned.rows) for planned, _ in todo)
+        if _receipt(target, planned).exists():
+            take(_shard_task(job, planned, target))
+    todo = [planned for planned in plan.shards if planned.file not in infos]
+    num_total = sum(len(planned.rows) for planned in plan.shards)
+    num_earlier = num_total - sum(len(planned.rows) for planned in todo)
+    examples_earlier = _num_examples(infos)
 
     def on_progress(num_done: int, num_refused: int) -> None:
+        refused_earlier = num_earlier - examples_earlier
         progress(ConvertProgress(num_earlier + num_done, num_total, refused_earlier + num_refused))
 
     on_progress(0, 0)
-    tasks = (_shard_task(job, planned, inputs, target) for planned, inputs in todo)
-    num_finished = len(infos)
-
-    def on_done(_: pool.Task) -> None:
-        nonlocal num_finished
-        num_finished += 1
-
     try:
-        run(tasks, on_done, on_progress)
+        runner.run((_shard_task(job, planned, target) for planned in todo), take, on_progress)
     except KeyboardInterrupt:
         raise Interrupted(
-            f"interrupted with {num_finished} of {len(plan.shards)} shards finished; the same command goes on there."
+            f"interrupted with {len(infos)} of {len(plan.shards)} shards finished; the same command goes on there."
         ) from None
-    num_converted = 0
-    for planned, inputs in todo:
-        info = read_info(_receipt(target, planned), inputs, target.shards / planned.file)
-        if info is None:
+    for planned in todo:
+        if planned.file not in infos:
             raise ConversionError(_NOT_THERE.format(target.shards / planned.file))
-        infos[planned.file] = info
-        num_converted += info.num_examples
-    return infos, num_converted
+    return infos, receipt, _num_examples(infos) - examples_earlier
+
+
+def _num_examples(infos: Mapping[str, ShardInfo]) -> int:
+    return sum(info.num_examples for info in infos.values())
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Beam:
+    """Apache Beam, which has workers of its own while it runs something."""
+
+    options: str
+
+    def start(self, num_workers: int) -> None:
+        pass
+
+    def run(
+        self, tasks: Iterator[pool.Task], on_done: Callable[[pool.Task], None], on_progress: Callable[[int, int], None]
+    ) -> None:
+        from tfrecords.convert.beam import run_beam
+
+        run_beam(tasks, self.options, on_done, on_progress)
+
+    def dismiss(self) -> None:
+        pass
 
 
 @contextmanager
-def _runner(job: Job) -> Iterator[Run]:
-    """Gives what runs tasks: a pool of this machine's processes, or Apache Beam."""
-    if job.config.engine == "beam":
-        from tfrecords.convert.beam import run_beam
-
-        yield lambda tasks, on_done, on_progress: run_beam(tasks, job.config.beam_options, on_done, on_progress)
+def _runner(config: ConvertConfig, name_of: Callable[[int], str]) -> Iterator[Runner]:
+    if config.engine == "beam":
+        yield _Beam(config.beam_options)
         return
-    names = job.source.paths
-    with pool.Pool(job.config.num_workers or pool.num_cores(), lambda row: printable(names[row])) as workers:
-        yield workers.run
+    with pool.Pool(config.num_workers or pool.num_cores(), name_of) as workers:
+        yield workers
 
 
-def _shard_task(job: Job, planned: PlannedShard, inputs: str, target: Target) -> ShardTask:
+def _shard_task(job: Job, planned: PlannedShard, target: Target) -> ShardTask:
     source = job.source
     return ShardTask(
         shard=target.shards / planned.file,
         receipt=_receipt(target, planned),
-        inputs=inputs,
+        inputs=job.inputs(planned),
         files=source.files,
         rows=planned.rows,
         paths=tuple(source.paths[row] for row in planned.rows.tolist()),
@@ -245,7 +270,7 @@ def _assemble(
     receipt: Receipt,
     infos: dict[str, ShardInfo],
     target: Target,
-    run: Run,
+    runner: Runner,
 ) -> dict[str, tuple[Path, ShardInfo]]:
     """Returns where each shard of the settled plan lies, and what it is; writes those that the first plan has not."""
     shard_of = np.full(len(job.source.paths), -1, np.int32)
@@ -257,15 +282,24 @@ def _assemble(
         for planned in settled.plan.shards
         if id(planned) in untouched
     }
-    changed = [planned for planned in settled.plan.shards if id(planned) not in untouched]
-    tasks = [_assemble_task(job, plan, planned, shard_of, receipt, target) for planned in changed]
-    todo = [task for task in tasks if read_info(task.receipt, task.inputs, task.shard) is None]
-    run(iter(todo), lambda _: None, lambda *_: None)
-    for planned, task in zip(changed, tasks, strict=True):
+    todo = [planned for planned in settled.plan.shards if id(planned) not in untouched]
+
+    def take(task: pool.Task) -> None:
         info = read_info(task.receipt, task.inputs, task.shard)
-        if info is None:
-            raise ConversionError(_NOT_THERE.format(task.shard))
-        found[planned.file] = (task.shard, info)
+        if info is not None:
+            found[task.shard.name] = (task.shard, info)
+
+    def tasks() -> Iterator[AssembleTask]:
+        for planned in todo:
+            task = _assemble_task(job, plan, planned, shard_of, receipt, target)
+            take(task)  # of an earlier call
+            if planned.file not in found:
+                yield task
+
+    runner.run(tasks(), take, lambda *_: None)
+    for planned in todo:
+        if planned.file not in found:
+            raise ConversionError(_NOT_THERE.format(target.assembled / planned.file))
     return found
 
 

@@ -2,8 +2,8 @@
 
 Workers hold nothing of the parent: they are forked from a small server that has imported what they need, or spawned
 where there is no such server. Ctrl-C is the parent's to handle: it is blocked in the workers from their first
-instruction on, and delayed in the parent while it starts them. A worker that dies is noticed at once, with the file
-that it was on; workers exit by themselves when the parent dies.
+instruction on. A worker that dies is noticed at once, with the file that it was on; workers exit by themselves when the
+parent dies.
 """
 
 from __future__ import annotations
@@ -24,12 +24,15 @@ from functools import partial
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import BaseContext
+from pathlib import Path
 from typing import Any, Protocol
+
+import numpy as np
 
 from tfrecords.convert.worker import Monitor, Stopped
 from tfrecords.errors import ConversionError, SimimgError
 
-__all__ = ["Pool", "Task", "num_cores", "start_server"]
+__all__ = ["Pool", "Task", "num_cores"]
 
 _POLL_S = 0.1
 # How long a worker may take to notice that it should stop: it asks before each picture.
@@ -44,7 +47,23 @@ _READY, _FINISHED = "ready", "finished"
 
 
 class Task(Protocol):
-    """A piece of work, cheap to pickle."""
+    """A piece of work, cheap to pickle: a shard that is to be made of some rows of the source."""
+
+    @property
+    def shard(self) -> Path:
+        """The shard's name."""
+
+    @property
+    def receipt(self) -> Path:
+        """Its receipt's name."""
+
+    @property
+    def inputs(self) -> str:
+        """A digest of what it is made of."""
+
+    @property
+    def rows(self) -> np.ndarray:
+        """Its rows, int64 `[num_files]`."""
 
     def begin(self, monitor: Monitor) -> Callable[[], None]:
         """Does what the processor has to do, and returns the rest, which waits for the disk.
@@ -59,20 +78,8 @@ def num_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def start_server() -> None:
-    """Starts the server that workers are forked from, so that it is ready when they are needed."""
-    context = _context()
-    if context.get_start_method() == "forkserver":
-        from multiprocessing import forkserver
-
-        context.set_forkserver_preload([_MAIN_MODULE])
-        resource_tracker.ensure_running()  # first: it unblocks Ctrl-C when it has started
-        with _interrupts_delayed():
-            forkserver.ensure_running()
-
-
 class Pool(AbstractContextManager["Pool"]):
-    """Processes that run tasks; they start with the first task, and end with the block.
+    """Processes that run tasks; they end with the block.
 
     Args:
         num_workers: at most; with 1, tasks run in this process.
@@ -82,7 +89,14 @@ class Pool(AbstractContextManager["Pool"]):
     def __init__(self, num_workers: int, name_of: Callable[[int], str]) -> None:
         self._num_workers = num_workers
         self._name_of = name_of
+        self._starter = ThreadPoolExecutor(1)
+        self._starting: list[Future[_Worker]] = []
         self._workers: list[_Worker] = []
+
+    def start(self, num_workers: int) -> None:
+        """Starts so many workers, or as many as there may be, while the caller does something else."""
+        while 1 < self._num_workers > len(self._starting) < num_workers:
+            self._starting.append(self._starter.submit(_Worker))
 
     def run(
         self, tasks: Iterator[Task], on_done: Callable[[Task], None], on_progress: Callable[[int, int], None]
@@ -106,9 +120,9 @@ class Pool(AbstractContextManager["Pool"]):
         done_before, refused_before = self._counts()
         busy: dict[Connection, _Worker] = {}
         for number, task in enumerate(itertools.islice(tasks, self._num_workers)):
+            self.start(number + 1)
             if number == len(self._workers):
-                self._workers.append(_Worker())  # before it starts, so that Ctrl-C in that moment leaves none behind
-                self._workers[-1].start()
+                self._workers.append(self._starting[number].result())
             worker = self._workers[number]
             worker.give(task)
             busy[worker.connection] = worker
@@ -131,43 +145,48 @@ class Pool(AbstractContextManager["Pool"]):
     def _counts(self) -> tuple[int, int]:
         return sum(w.slots[_DONE] for w in self._workers), sum(w.slots[_REFUSED] for w in self._workers)
 
+    def dismiss(self) -> None:
+        """Has the workers end, now that all tasks are done, while the caller does something else."""
+        for worker in self._workers:
+            worker.dismiss()
+
     def __exit__(self, *_: object) -> None:
         """Ends the workers; one in the middle of a shard leaves nothing of it."""
-        for worker in self._workers:
+        self._starter.shutdown(cancel_futures=True)
+        started = [future.result() for future in self._starting if not future.cancelled() and not future.exception()]
+        for worker in started:
             worker.slots[_STOP] = 1
-        for worker in self._workers:
+        for worker in started:
             worker.end()
+        self._starting.clear()
         self._workers.clear()
 
 
 class _Worker:
-    """A worker process as its parent sees it."""
+    """A worker process as its parent sees it; raises ConversionError where there is none to be had."""
 
     def __init__(self) -> None:
         context = _context()
         self.slots: Any = context.RawArray("q", 4)
         self.slots[_ROW] = -1
-        self.connection, self._theirs = context.Pipe()
-        self._process = context.Process(target=_work, args=(self._theirs, self.slots), daemon=True)  # type: ignore[attr-defined]
+        self.connection, theirs = context.Pipe()
+        self._process = context.Process(target=_work, args=(theirs, self.slots), daemon=True)  # type: ignore[attr-defined]
         self.tasks: deque[Task] = deque()  # begun; all but the last wait for the disk
+        try:
+            with _interrupts_blocked():
+                _start_server()
+                self._process.start()
+        except (OSError, EOFError) as error:  # no process to be had, or the server died
+            raise ConversionError(
+                f"worker processes cannot be started: {error}. Give the same command again with --num_workers=1."
+            ) from None
+        theirs.close()
 
     @property
     def sentinel(self) -> int:
         """Ready when the process has ended."""
         sentinel: int = self._process.sentinel
         return sentinel
-
-    def start(self) -> None:
-        """Starts the process; raises ConversionError where there is none to be had."""
-        try:
-            start_server()
-            with _interrupts_delayed():
-                self._process.start()
-        except (OSError, EOFError) as error:  # no process to be had, or the server died
-            raise ConversionError(
-                f"worker processes cannot be started: {error}. Give the same command again with --num_workers=1."
-            ) from None
-        self._theirs.close()
 
     def give(self, task: Task) -> None:
         """Sends the next task."""
@@ -209,15 +228,18 @@ class _Worker:
         row = self.slots[_ROW]
         return f"while it converted {name_of(row)}" if row >= 0 else "between two shards"
 
+    def dismiss(self) -> None:
+        """Tells the process to end when it has done its tasks."""
+        with suppress(OSError):
+            self.connection.send(None)
+
     def end(self) -> None:
-        """Waits until the process has ended, if it was started; it was told to stop."""
-        if self._process.pid is not None:
-            with suppress(OSError):
-                self.connection.send(None)
-            self._process.join(timeout=_STOP_S)
-            if self._process.exitcode is None:
-                self._process.kill()
-                self._process.join()
+        """Waits until the process has ended; it was told to stop."""
+        self.dismiss()
+        self._process.join(timeout=_STOP_S)
+        if self._process.exitcode is None:
+            self._process.kill()
+            self._process.join()
         self.connection.close()
 
 
@@ -262,27 +284,28 @@ def _context() -> BaseContext:
     return multiprocessing.get_context("forkserver" if "forkserver" in methods else "spawn")
 
 
-@contextmanager
-def _interrupts_delayed() -> Iterator[None]:
-    """Keeps Ctrl-C for the end of the block; processes that are started in it never get it.
+def _start_server() -> None:
+    """Starts the server that workers are forked from, if this machine has such and it does not run yet."""
+    context = _context()
+    if context.get_start_method() == "forkserver":
+        from multiprocessing import forkserver
 
-    They inherit that this thread blocks it. But it comes to any thread that does not, and what the main thread does
-    then is its handler's to say, which only the main thread may change.
-    """
-    came: list[int] = []
-    in_main = threading.current_thread() is threading.main_thread()
-    masks = hasattr(signal, "pthread_sigmask")
-    handler = signal.signal(signal.SIGINT, lambda number, _: came.append(number)) if in_main else None
-    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT}) if masks else set()
+        context.set_forkserver_preload([_MAIN_MODULE])
+        forkserver.ensure_running()
+
+
+@contextmanager
+def _interrupts_blocked() -> Iterator[None]:
+    """Blocks Ctrl-C in this thread, which processes that are started inherit; others, as the main one, still get it."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    resource_tracker.ensure_running()  # first: it unblocks Ctrl-C when it has started
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
     finally:
-        if masks:
-            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-        if handler is not None:
-            signal.signal(signal.SIGINT, handler)
-            if came:
-                signal.raise_signal(signal.SIGINT)
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
 
 def _work(connection: Connection, slots: Any) -> None:
