@@ -22,7 +22,7 @@ from typing import Protocol
 import numpy as np
 
 from tfrecords.convert import pool
-from tfrecords.convert.assemble import AssembleTask
+from tfrecords.convert.assemble import AssembleTask, SealTask, is_whole
 from tfrecords.convert.config import ConvertConfig
 from tfrecords.convert.existing import Existing, find_existing, listed_paths
 from tfrecords.convert.images import decoder_versions
@@ -175,16 +175,16 @@ def _write_shards(
     receipt = Receipt(len(job.source.paths))
     receipt.refused.update(job.source.refused)
 
-    def take(task: pool.Task) -> None:
+    def take(task: pool.Task, was_there: bool = False) -> None:
         """Keeps what the receipt of a task says, if it is done."""
         info = read_info(task.receipt, task.inputs, task.shard)
-        if info is not None:
+        if info is not None and (not was_there or info.sha256 or is_whole(task.shard, info)):
             infos[task.shard.name] = info
             receipt.put(task.rows, read_receipt(task.receipt))
 
     for planned in plan.shards:
         if _receipt(target, planned).exists():
-            take(_shard_task(job, planned, target))
+            take(_shard_task(job, planned, target), was_there=True)
     todo = [planned for planned in plan.shards if planned.file not in infos]
     num_total = sum(len(planned.rows) for planned in plan.shards)
     num_earlier = num_total - sum(len(planned.rows) for planned in todo)
@@ -256,6 +256,7 @@ def _shard_task(job: Job, planned: PlannedShard, target: Target) -> ShardTask:
         encoding=job.config.encoding,
         jpeg_quality=job.config.jpeg_quality,
         hashed=job.config.copies == "near",
+        sealed=not job.may_move,
     )
 
 
@@ -272,26 +273,30 @@ def _assemble(
     target: Target,
     runner: Runner,
 ) -> dict[str, tuple[Path, ShardInfo]]:
-    """Returns where each shard of the settled plan lies, and what it is; writes those that the first plan has not."""
+    """Returns where each shard of the settled plan lies, and what it is; makes those that the first plan has not."""
     shard_of = np.full(len(job.source.paths), -1, np.int32)
     for number, planned in enumerate(plan.shards):
         shard_of[planned.rows] = number
-    untouched = {id(planned) for planned in plan.shards}
+    kept = {id(planned) for planned in plan.shards}
     found = {
         planned.file: (target.shards / planned.file, infos[planned.file])
         for planned in settled.plan.shards
-        if id(planned) in untouched
+        if id(planned) in kept and infos[planned.file].sha256
     }
-    todo = [planned for planned in settled.plan.shards if id(planned) not in untouched]
+    todo = [planned for planned in settled.plan.shards if planned.file not in found]
 
     def take(task: pool.Task) -> None:
         info = read_info(task.receipt, task.inputs, task.shard)
         if info is not None:
             found[task.shard.name] = (task.shard, info)
 
-    def tasks() -> Iterator[AssembleTask]:
+    def tasks() -> Iterator[pool.Task]:
         for planned in todo:
-            task = _assemble_task(job, plan, planned, shard_of, receipt, target)
+            task: AssembleTask | SealTask
+            if id(planned) in kept:
+                task = _seal_task(job, planned, infos[planned.file], target)
+            else:
+                task = _assemble_task(job, plan, planned, shard_of, receipt, target)
             take(task)  # of an earlier call
             if planned.file not in found:
                 yield task
@@ -299,8 +304,18 @@ def _assemble(
     runner.run(tasks(), take, lambda *_: None)
     for planned in todo:
         if planned.file not in found:
-            raise ConversionError(_NOT_THERE.format(target.assembled / planned.file))
+            raise ConversionError(_NOT_THERE.format(planned.file))
     return found
+
+
+def _seal_task(job: Job, planned: PlannedShard, info: ShardInfo, target: Target) -> SealTask:
+    return SealTask(
+        shard=target.shards / planned.file,
+        receipt=target.receipts / f"{planned.file}.sealed.json",
+        inputs=job.inputs(planned),
+        rows=planned.rows,
+        info=info,
+    )
 
 
 def _assemble_task(

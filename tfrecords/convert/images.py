@@ -6,6 +6,7 @@ The same bytes give the same pixels in any process, for the same `PictureOptions
 from __future__ import annotations
 
 import dataclasses
+import functools
 import importlib.metadata
 import io
 import math
@@ -188,6 +189,11 @@ def parse_background(text: str) -> tuple[int, int, int]:
 
 def decoder_versions() -> dict[str, str]:
     """Returns the versions, by name, of everything that can change a pixel; `none` for what is not installed."""
+    return dict(_decoder_versions())
+
+
+@functools.cache  # 2 ms
+def _decoder_versions() -> dict[str, str]:
     versions = {name: importlib.metadata.version(name) for name in ("pillow", "simplejpeg", "cykooz-resizer")}
     for name in ("libjpeg_turbo", "libtiff", "jpg_2000", "webp", "avif", "littlecms2"):
         versions[name] = (features.version(name) if name in features.get_supported() else None) or "none"

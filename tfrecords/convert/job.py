@@ -61,6 +61,11 @@ class Job:
         """By split, how many shards are there already."""
         return {} if self.existing is None else {s: len(i) for s, i in self.existing.layout.splits.items()}
 
+    @property
+    def may_move(self) -> bool:
+        """Whether photos can go to another split when it is known what they are copies of."""
+        return self.config.copies != "ignore" and len(parse_splits(self.config.splits)) > 1
+
     def plan(self) -> ShardPlan:
         """Returns the first plan, made from names alone."""
         return make_plan(

@@ -106,7 +106,7 @@ class Pool(AbstractContextManager["Pool"]):
         After an error the pool is of no further use: the workers are told to stop.
 
         Args:
-            tasks: the pieces of work; the next is taken when a worker is free.
+            tasks: the pieces of work; one is taken when the one before was given to a worker that was free.
             on_done: called in this process with each finished task.
             on_progress: called some ten times a second with the files of these tasks done and refused so far.
 
@@ -126,16 +126,21 @@ class Pool(AbstractContextManager["Pool"]):
             worker = self._workers[number]
             worker.give(task)
             busy[worker.connection] = worker
+        following = next(tasks, None) if busy else None  # made while the workers are busy
         while busy:
             ready = wait([*busy, *(worker.sentinel for worker in busy.values())], timeout=_POLL_S)
+            finished = []
             for worker in [busy[item] for item in ready if item in busy]:
-                finished = worker.take(self._name_of)
-                if finished is not None:
-                    on_done(finished)
-                elif (following := next(tasks, None)) is not None:
+                done_task = worker.take(self._name_of)
+                if done_task is not None:
+                    finished.append(done_task)
+                elif following is not None:
                     worker.give(following)
+                    following = next(tasks, None)
                 if not worker.tasks:
                     del busy[worker.connection]
+            for task in finished:
+                on_done(task)
             for worker in busy.values():
                 if worker.sentinel in ready and not worker.connection.poll():  # dead, though something holds its pipe
                     raise worker.death(self._name_of)

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from tfrecords.convert.quarantine import Reason, Refusal
+from tfrecords.errors import DataError
 from tfrecords.format.files import atomic_file, read_json
 from tfrecords.format.layout import ShardInfo
 
@@ -53,22 +54,24 @@ _COLUMNS = ("positions", "sha256", "pixels_sha256", "phash", "widths", "heights"
 
 
 def write_receipt(path: Path, inputs: str, info: ShardInfo, receipt: Receipt | None = None) -> None:
-    """Writes a receipt atomically; one of an assembled shard has no columns."""
+    """Writes a receipt atomically, and durably if the shard is sealed; that of an assembled shard has no columns."""
     values: dict[str, object] = {"inputs": inputs, "info": dataclasses.asdict(info)}
     if receipt is not None:
         for name in _COLUMNS:
             column: np.ndarray = getattr(receipt, name)
             values[name] = column.tobytes().hex() if column.dtype == np.uint8 else column.tolist()
         values["refused"] = {number: [r.reason.value, r.detail] for number, r in receipt.refused.items()}
-    with atomic_file(path, sync_name=False) as file:  # in one piece, and not by the record: C does it
-        file.write(json.dumps(values).encode())
+    data = json.dumps(values).encode()  # in one piece, and not by the record: C does it
+    with atomic_file(path, sync=bool(info.sha256), sync_name=False) as file:
+        file.write(data)
 
 
 def read_info(path: Path, inputs: str, shard: Path) -> ShardInfo | None:
     """Returns what a receipt says of its shard, or None where the shard is to be written (again)."""
-    if not path.exists():
+    try:
+        values = read_json(path, _HINT)
+    except DataError:  # not there, or lost in a power failure
         return None
-    values = read_json(path, _HINT)
     info = ShardInfo(**values["info"])
     if values["inputs"] != inputs or not shard.is_file() or shard.stat().st_size != info.num_bytes:
         return None

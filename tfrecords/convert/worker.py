@@ -48,7 +48,8 @@ class ShardTask:
     """All that a worker needs for one shard: its files, in the order of its records, and how they are converted.
 
     `rows`, `ids`, `labels` are int64 `[num_files]`; `places` is int64 `[num_files, 3]` where `files` reads by place.
-    `inputs` is a digest of what the shard is made of, so that a receipt can be told from that of other files.
+    `inputs` is a digest of what the shard is made of, so that a receipt can be told from that of other files. A shard
+    that others may be made of need not be `sealed`: made durable, with its SHA-256.
     """
 
     shard: Path
@@ -64,6 +65,7 @@ class ShardTask:
     encoding: str
     jpeg_quality: int
     hashed: bool
+    sealed: bool
 
     def begin(self, monitor: Monitor) -> Callable[[], None]:
         """Converts the files; returns what makes shard and receipt durable and names them. See `convert_shard`."""
@@ -86,7 +88,7 @@ def convert_shard(task: ShardTask, monitor: Monitor) -> Callable[[], None]:
     position = 0
     with ExitStack() as stack:
         stack.enter_context(writing(task.shard))
-        writer = stack.enter_context(ShardWriter(task.shard, index=task.encoding != "raw"))
+        writer = stack.enter_context(ShardWriter(task.shard, index=task.encoding != "raw", sealed=task.sealed))
         for number in range(len(task.rows)):
             monitor.begin(int(task.rows[number]))
             try:

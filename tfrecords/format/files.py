@@ -13,17 +13,19 @@ from typing import Any, BinaryIO
 
 from tfrecords.errors import DataError
 
-__all__ = ["TEMPORARY", "atomic_file", "file_sha256", "json_bytes", "read_json", "sync_dir", "write_json"]
+__all__ = ["TEMPORARY", "atomic_file", "file_sha256", "json_bytes", "read_json", "sync_dir", "sync_file", "write_json"]
 
 TEMPORARY = ".tmp-"  # in every temporary name, so that what a killed process left can be recognised
 
 
 @contextmanager
-def atomic_file(path: Path, *, sync_name: bool = True) -> Iterator[BinaryIO]:
+def atomic_file(path: Path, *, sync: bool = True, sync_name: bool = True) -> Iterator[BinaryIO]:
     """Opens a file for writing that gets its name when the block ends without an error, and vanishes otherwise.
 
     Args:
         path: the name.
+        sync: have what the file holds on the disk before it gets its name. Without, a killed process leaves it whole
+            all the same, but a power failure may not: then whoever finds it has to check it.
         sync_name: return when the name is durable, too, and not just what the file holds. Not needed where the caller
             does so for a whole folder, or where the loss of the name would only have the file be written again.
     """
@@ -32,18 +34,24 @@ def atomic_file(path: Path, *, sync_name: bool = True) -> Iterator[BinaryIO]:
     try:
         with open(temporary, "wb") as file:
             yield file
-            file.flush()
-            os.fsync(file.fileno())
+            if sync:
+                file.flush()
+                os.fsync(file.fileno())
         os.replace(temporary, path)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
-    if sync_name:
+    if sync and sync_name:
         sync_dir(path.parent)
 
 
 def sync_dir(path: Path) -> None:
     """Makes the names in a folder durable."""
+    sync_file(path)
+
+
+def sync_file(path: Path) -> None:
+    """Makes what a file holds durable."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -67,7 +67,7 @@ class Offsets:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ShardInfo:
-    """One finished shard: its file name, what it holds, and the checksum of all its bytes."""
+    """One finished shard: its file name, what it holds, and the checksum of all its bytes, "" while it has none."""
 
     file: str
     num_examples: int

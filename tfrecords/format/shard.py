@@ -15,7 +15,7 @@ from typing import BinaryIO
 from tfrecords.errors import CorruptRecordError, DataError
 from tfrecords.format.files import atomic_file
 from tfrecords.format.layout import ShardInfo
-from tfrecords.format.record import FOOTER_BYTES, FRAMING_BYTES, HEADER_BYTES, footer, frame, header, read_records
+from tfrecords.format.record import FOOTER_BYTES, FRAMING_BYTES, HEADER_BYTES, footer, header, read_records
 
 __all__ = ["ShardReader", "ShardWriter", "index_bytes", "index_path"]
 
@@ -35,22 +35,24 @@ def index_bytes(offsets: Iterable[tuple[int, int]]) -> bytes:
 class ShardWriter(AbstractContextManager["ShardWriter"]):
     """Writes records to `path`, which appears when the block ends without an error and not at all otherwise.
 
-    What it holds is durable then; the name is when the caller has synchronised the folder.
+    What it holds is durable then, if it is sealed; the name is when the caller has synchronised the folder.
 
     Args:
         path: the shard's final name.
+        sealed: durable, and with its SHA-256; neither is needed of a shard that others will be made of.
         index: also write the offsets sidecar (before the shard appears, so a shard is never without it).
     """
 
-    def __init__(self, path: Path, *, index: bool = False) -> None:
+    def __init__(self, path: Path, *, index: bool = False, sealed: bool = True) -> None:
         self._path = path
         self._index = index
+        self._sealed = sealed
         self._sha256 = hashlib.sha256()
         self._lengths: list[int] = []
         self._num_bytes = 0
         self._parts: list[bytes] = []  # not yet in the file
         self._part_bytes = 0
-        self._atomic: AbstractContextManager[BinaryIO] = atomic_file(path, sync_name=False)
+        self._atomic: AbstractContextManager[BinaryIO] = atomic_file(path, sync=sealed, sync_name=False)
         self._file: BinaryIO
 
     def __enter__(self) -> ShardWriter:
@@ -75,7 +77,8 @@ class ShardWriter(AbstractContextManager["ShardWriter"]):
 
     def _flush(self) -> None:
         data = b"".join(self._parts)
-        self._sha256.update(data)
+        if self._sealed:
+            self._sha256.update(data)
         self._file.write(data)
         self._parts.clear()
         self._part_bytes = 0
@@ -87,7 +90,7 @@ class ShardWriter(AbstractContextManager["ShardWriter"]):
             try:
                 self._flush()
                 if self._index:
-                    with atomic_file(index_path(self._path), sync_name=False) as file:
+                    with atomic_file(index_path(self._path), sync=self._sealed, sync_name=False) as file:
                         file.write(index_bytes(self._places()))
             except BaseException as failure:
                 self._atomic.__exit__(type(failure), failure, failure.__traceback__)
@@ -103,7 +106,7 @@ class ShardWriter(AbstractContextManager["ShardWriter"]):
             file=self._path.name,
             num_examples=len(self._lengths),
             num_bytes=self._num_bytes,
-            sha256=self._sha256.hexdigest(),
+            sha256=self._sha256.hexdigest() if self._sealed else "",
         )
 
 
@@ -149,11 +152,11 @@ class ShardReader(AbstractContextManager["ShardReader"]):
             raise DataError(f"{path} should hold a line `offset length` for each record.") from None
 
     def read_framed(self, offset: int, length: int) -> bytes:
-        """Returns the record that lies at `offset` and is `length` bytes long, with its framing, which is not checked.
+        """Returns the record that lies at `offset` and is `length` bytes long, with its framing.
 
         Raises:
             DataError: the shard is missing.
-            CorruptRecordError: it ends before.
+            CorruptRecordError: it has no such record there, or a checksum fails.
         """
         if self._descriptor < 0:
             try:
@@ -162,22 +165,19 @@ class ShardReader(AbstractContextManager["ShardReader"]):
                 raise DataError(f"{self.path} is missing. Convert the pictures again.") from None
             self._close = weakref.finalize(self, os.close, self._descriptor)
         record = os.pread(self._descriptor, length, offset)
-        if len(record) < length:
+        payload_bytes = length - FRAMING_BYTES
+        if (
+            payload_bytes < 0
+            or len(record) < length
+            or not record.startswith(header(payload_bytes))
+            or not record.endswith(footer(record[HEADER_BYTES:-FOOTER_BYTES]))
+        ):
             raise CorruptRecordError(f"{self.path}: no record of {length} bytes at byte {offset}. Convert it again.")
         return record
 
     def read(self, offset: int, length: int) -> bytes:
-        """Returns the payload of the record that lies at `offset` and is `length` bytes long with its framing.
-
-        Raises:
-            DataError: the shard is missing.
-            CorruptRecordError: it has no such record there, or a checksum fails.
-        """
-        record = self.read_framed(offset, length)
-        payload = record[HEADER_BYTES:-FOOTER_BYTES]
-        if frame(payload) != record:
-            raise CorruptRecordError(f"{self.path}: no record of {length} bytes at byte {offset}. Convert it again.")
-        return payload
+        """Returns the payload of that record; raises what `read_framed` does."""
+        return self.read_framed(offset, length)[HEADER_BYTES:-FOOTER_BYTES]
 
     def close(self) -> None:
         """Closes the file; the next record that is read by place opens it again."""

@@ -12,6 +12,8 @@ _DIGITS = re.compile(r"[0-9]+")
 # scripts, which count as numbers where they make up a whole part.
 _ODD = re.compile(r"\0|[0-9]{128}|(?![0-9])\d")
 
+_ALIKE = str.maketrans("0123456789", "0" * 10)
+
 
 def natural_key(text: str) -> list[tuple[int, int, str]]:
     """Returns a sort key that orders runs of digits by their value; equal values by their spelling."""
@@ -24,8 +26,12 @@ def natural_order(texts: Sequence[str]) -> list[int]:
     A million keys of tuples take a gigabyte and ten seconds. The same order is that of plain strings in which each run
     of digits is preceded by how many there are; only texts that such a string cannot tell apart get the tuples.
     """
-    if any(map(_ODD.search, texts)):
-        keys: Sequence[object] = [natural_key(text) for text in texts]
+    shape = texts[0].translate(_ALIKE) if texts else ""
+    keys: Sequence[object]
+    if all(text.translate(_ALIKE) == shape for text in texts):  # image_0001.jpg, image_0002.jpg, ...
+        keys = texts
+    elif any(map(_ODD.search, texts)):
+        keys = [natural_key(text) for text in texts]
     else:
         keys = [_DIGITS.sub(_with_length, text) for text in texts]
     return sorted(range(len(texts)), key=keys.__getitem__)  # type: ignore[arg-type]

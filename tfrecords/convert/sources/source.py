@@ -123,7 +123,8 @@ def is_ignored(name: str) -> bool:
 
 def is_picture(path: str) -> bool:
     """Tells whether `path` ends like the name of a picture."""
-    return os.path.splitext(path)[1].lower() in SUFFIXES
+    dot = path.rfind(".")
+    return dot > path.rfind("/") + 1 and path[dot:].lower() in SUFFIXES
 
 
 def class_name(name: str, what: str = "class folder", fix: str = "Rename the folder.") -> str:
