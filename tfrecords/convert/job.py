@@ -132,13 +132,12 @@ class Job:
 
     def inputs(self, planned: PlannedShard) -> str:
         """Returns a digest of the files that a shard is made of, in hexadecimal."""
-        digest = hashlib.sha256()
-        for row in planned.rows.tolist():
-            source = self.source
-            digest.update(
-                f"{self.ids[row]}\0{self.labels[row]}\0{source.sizes[row]}\0{source.stamps[row]}\0"
-                f"{printable(source.paths[row])}\n".encode()
-            )
+        source, rows = self.source, planned.rows
+        digest = hashlib.sha256(
+            "\0".join([source.paths[row] for row in rows.tolist()]).encode(errors="surrogateescape")
+        )
+        for column in (self.ids, self.labels, source.sizes, source.stamps):
+            digest.update(column[rows].astype("<i8").tobytes())
         return digest.hexdigest()
 
     def _leaks(self, groups: np.ndarray, splits: np.ndarray, rows: np.ndarray) -> tuple[str, ...]:

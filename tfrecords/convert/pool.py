@@ -37,6 +37,7 @@ __all__ = ["Pool", "Task", "num_cores"]
 _POLL_S = 0.1
 # How long a worker may take to notice that it should stop: it asks before each picture.
 _STOP_S = 60.0
+_BEHIND = 4  # tasks of a worker that wait for the disk
 _MAIN_MODULE = "tfrecords.convert.worker"
 
 # A row of numbers that each worker has to itself in shared memory, so that none waits for another.
@@ -316,7 +317,7 @@ def _interrupts_blocked() -> Iterator[None]:
 def _work(connection: Connection, slots: Any) -> None:
     """Runs tasks until there is none; the main function of a worker process.
 
-    A thread waits for the disk while this one converts the next shard's pictures, but only with one shard at a time.
+    A thread waits for the disk while this one does the next tasks, but not with more than `_BEHIND` of them.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     warnings.simplefilter("ignore")
@@ -338,23 +339,23 @@ def _work(connection: Connection, slots: Any) -> None:
         except Exception as failure:
             tell(_portable(failure))
 
-    def run(task: Task, before: Future[None] | None) -> Future[None]:
+    def run(task: Task) -> None:
         finish = task.begin(monitor)
         slots[_ROW] = -1
-        if before is not None:
-            before.result()
+        if len(finishing) == _BEHIND:
+            finishing.popleft().result()
         tell(_READY)
 
         def end() -> None:
             finish()
             tell(_FINISHED)
 
-        return disk.submit(attempt, end)
+        finishing.append(disk.submit(attempt, end))
 
     with suppress(EOFError, OSError), ThreadPoolExecutor(1) as disk:  # if the parent has gone, this process ends, too
-        finishing: Future[None] | None = None
+        finishing: deque[Future[None]] = deque()
         while (task := connection.recv()) is not None:
-            finishing = attempt(partial(run, task, finishing)) or finishing
+            attempt(partial(run, task))
 
 
 def _portable(error: Exception) -> Exception:
