@@ -15,6 +15,7 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Protocol
@@ -28,7 +29,7 @@ from tfrecords.convert.existing import Existing, find_existing, listed_paths
 from tfrecords.convert.images import decoder_versions
 from tfrecords.convert.job import Job, Settled, make_job, select
 from tfrecords.convert.plan import MIN_SHARDS, PlannedShard, ShardPlan
-from tfrecords.convert.publish import publish
+from tfrecords.convert.publish import publish, write_tables
 from tfrecords.convert.receipts import Receipt, read_info, read_receipt
 from tfrecords.convert.result import ConvertSummary, check_refusals, make_manifest, summarise
 from tfrecords.convert.sources import Source, open_source, printable
@@ -153,10 +154,13 @@ def _convert(
         return summarise(existing.folder, existing.layout, existing.manifest, start, 0, job.source.notes)
 
     settled = job.settled(plan, receipt)
-    sources = _assemble(job, plan, settled, receipt, infos, target, runner)
-    runner.dismiss()
     manifest = make_manifest(job, settled, receipt)
-    layout = publish(job, settled, version, sources, manifest, receipt, target)
+    with ThreadPoolExecutor(1) as background:
+        tables = background.submit(write_tables, job, manifest, receipt, target)
+        sources = _assemble(job, plan, settled, receipt, infos, target, runner)
+        tables.result()
+    runner.dismiss()
+    layout = publish(job, settled, version, sources, manifest, target)
     notes = job.source.notes
     if settled.leaks:
         notes = (
@@ -177,10 +181,11 @@ def _write_shards(
 
     def take(task: pool.Task, was_there: bool = False) -> None:
         """Keeps what the receipt of a task says, if it is done."""
-        info = read_info(task.receipt, task.inputs, task.shard)
-        if info is not None and (not was_there or info.sha256 or is_whole(task.shard, info)):
-            infos[task.shard.name] = info
-            receipt.put(task.rows, read_receipt(task.receipt))
+        found = read_receipt(task.receipt, task.inputs, task.shard)
+        if found is None or (was_there and not found[0].sha256 and not is_whole(task.shard, found[0])):
+            return
+        infos[task.shard.name], part = found
+        receipt.put(task.rows, part)
 
     for planned in plan.shards:
         if _receipt(target, planned).exists():

@@ -23,7 +23,13 @@ from tfrecords.format.manifest import Manifest, write_manifest
 from tfrecords.format.metadata import write_metadata
 from tfrecords.format.naming import shard_name
 
-__all__ = ["publish"]
+__all__ = ["publish", "write_tables"]
+
+
+def write_tables(job: Job, manifest: Manifest, receipt: Receipt, target: Target) -> None:
+    """Writes the manifest and the quarantine list, for which no shard needs to be there."""
+    write_manifest(target.dataset, manifest)
+    write_quarantine(target.dataset, refused_files(job, manifest, receipt))
 
 
 def publish(
@@ -32,10 +38,9 @@ def publish(
     version: str,
     shards: Mapping[str, tuple[Path, ShardInfo]],
     manifest: Manifest,
-    receipt: Receipt,
     target: Target,
 ) -> Layout:
-    """Puts the data set together in its working folder, and gives it its name.
+    """Puts the data set together in its working folder, where `write_tables` was before, and gives it its name.
 
     Args:
         job: what was converted.
@@ -43,7 +48,6 @@ def publish(
         version: of the data set, e.g. "1.1.0".
         shards: by file name, where each of the settled plan's shards lies, and what it is.
         manifest: what became of each file.
-        receipt: the same of the files of this job, with the details of refusals.
         target: where.
 
     Raises:
@@ -58,8 +62,6 @@ def publish(
         link_or_copy(shard, target.dataset / planned.file)
         splits[planned.split].append(info)
 
-    write_manifest(target.dataset, manifest)
-    write_quarantine(target.dataset, refused_files(job, manifest, receipt))
     layout = Layout(
         name=job.config.name,
         version=version,

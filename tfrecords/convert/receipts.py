@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -18,8 +19,6 @@ from tfrecords.format.files import atomic_file, read_json
 from tfrecords.format.layout import ShardInfo
 
 __all__ = ["Receipt", "read_info", "read_receipt", "write_receipt"]
-
-_HINT = "a receipt of the unfinished conversion; remove the folder and start again"
 
 
 class Receipt:
@@ -68,19 +67,16 @@ def write_receipt(path: Path, inputs: str, info: ShardInfo, receipt: Receipt | N
 
 def read_info(path: Path, inputs: str, shard: Path) -> ShardInfo | None:
     """Returns what a receipt says of its shard, or None where the shard is to be written (again)."""
-    try:
-        values = read_json(path, _HINT)
-    except DataError:  # not there, or lost in a power failure
-        return None
-    info = ShardInfo(**values["info"])
-    if values["inputs"] != inputs or not shard.is_file() or shard.stat().st_size != info.num_bytes:
-        return None
-    return info
+    found = _read(path, inputs, shard)
+    return found and found[0]
 
 
-def read_receipt(path: Path) -> Receipt:
-    """Returns what a receipt says of its files."""
-    values = read_json(path, _HINT)
+def read_receipt(path: Path, inputs: str, shard: Path) -> tuple[ShardInfo, Receipt] | None:
+    """Returns what a receipt says of its shard and of the files that it was made of, or None as `read_info` does."""
+    found = _read(path, inputs, shard)
+    if found is None:
+        return None
+    info, values = found
     receipt = Receipt(len(values["positions"]))
     for name in _COLUMNS:
         column: np.ndarray = getattr(receipt, name)
@@ -89,4 +85,15 @@ def read_receipt(path: Path) -> Receipt:
         else:
             column[:] = np.array(values[name], column.dtype)
     receipt.refused = {int(n): Refusal(Reason(reason), detail) for n, (reason, detail) in values["refused"].items()}
-    return receipt
+    return info, receipt
+
+
+def _read(path: Path, inputs: str, shard: Path) -> tuple[ShardInfo, dict[str, Any]] | None:
+    try:
+        values = read_json(path, "a receipt")
+    except DataError:  # not there, or lost in a power failure
+        return None
+    info = ShardInfo(**values["info"])
+    if values["inputs"] != inputs or not shard.is_file() or shard.stat().st_size != info.num_bytes:
+        return None
+    return info, values
