@@ -36,10 +36,9 @@ __all__ = [
     "MAX_DISTANCE",
     "NO_HASH",
     "group_copies",
-    "hash_frequencies",
-    "low_frequencies",
     "near_pairs",
     "perceptual_hash",
+    "perceptual_hashes",
 ]
 
 COPIES = ("near", "exact", "ignore")
@@ -57,39 +56,30 @@ _MAX_PAIRS = 1 << 21  # looked at at once: 60 MB
 
 
 def perceptual_hash(pixels: np.ndarray) -> int:
-    """Returns the 64-bit perceptual hash of a picture as it is stored.
+    """Returns the 64-bit perceptual hash of one picture, uint8 [h, w, 3]; see `perceptual_hashes`."""
+    return int(perceptual_hashes(pixels[None])[0])
+
+
+def perceptual_hashes(pixels: np.ndarray) -> np.ndarray:
+    """Returns the 64-bit perceptual hashes of pictures as they are stored.
 
     Args:
-        pixels: uint8 [h, w, 3], C-contiguous, at most 2**17 px in each direction.
+        pixels: uint8 [n, h, w, 3], at most 2**17 px in each direction.
 
     Returns:
-        The hash, or `NO_HASH` for a picture smaller than 8 px or with so little contrast that its hash would be chance.
+        uint64 [n]; `NO_HASH` for a picture smaller than 8 px or with so little contrast that its hash would be chance.
     """
-    height, width, _ = pixels.shape
-    return int(hash_frequencies(low_frequencies(pixels)[None], height * width)[0])
-
-
-def low_frequencies(pixels: np.ndarray) -> np.ndarray:
-    """Returns what a picture's hash is made of: float64 [64], by rows; zeros for a picture smaller than 8 px.
-
-    Args:
-        pixels: uint8 [h, w, 3], C-contiguous, at most 2**17 px in each direction.
-    """
-    height, width, _ = pixels.shape
+    number, height, width, _ = pixels.shape
     if min(height, width) < _LOW:
-        return np.zeros(_LOW * _LOW)
+        return np.full(number, NO_HASH, np.uint64)
     left, right = _transform(height, width)
-    return (left @ pixels.reshape(height, -1).astype(np.float64) @ right).ravel()
-
-
-def hash_frequencies(low: np.ndarray, num_pixels: int) -> np.ndarray:
-    """Returns the hashes of pictures of `num_pixels` pixels by their low frequencies: float64 [n, 64] to uint64 [n]."""
+    low = (left @ pixels.reshape(number, height, -1).astype(np.float64) @ right).reshape(number, -1)
     ordered = np.sort(low, axis=1)
     above = low > (ordered[:, 31:32] + ordered[:, 32:33]) / 2
     hashes = np.packbits(above, axis=1).view(">u8").ravel().astype(np.uint64)
     contrast = np.partition(np.abs(low[:, 1:]), 31, axis=1)[:, 31]
     # A cosine's square is a half on average: a wave of one grey level gives a quarter of the pixels.
-    return np.where(contrast < _MIN_CONTRAST * num_pixels / 4, np.uint64(NO_HASH), hashes)
+    return np.where(contrast < _MIN_CONTRAST * height * width / 4, np.uint64(NO_HASH), hashes)
 
 
 @lru_cache(maxsize=8)

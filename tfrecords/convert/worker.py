@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tfrecords.convert.copies import hash_frequencies, low_frequencies
+from tfrecords.convert.copies import perceptual_hashes
 from tfrecords.convert.images import PictureOptions, encode, load_picture
 from tfrecords.convert.quarantine import Refusal
 from tfrecords.convert.receipts import Receipt, write_receipt
@@ -26,7 +26,7 @@ from tfrecords.format.shard import ShardWriter
 
 __all__ = ["Monitor", "ShardTask", "Stopped", "convert_shard", "place_of", "writing"]
 
-_HASHES_AT_ONCE = 256
+_BATCH_BYTES = 1 << 18
 
 
 class Stopped(Exception):
@@ -84,15 +84,15 @@ def convert_shard(task: ShardTask, monitor: Monitor) -> Callable[[], None]:
         ConversionError: the shard cannot be written, or there is not enough memory.
     """
     receipt = Receipt(len(task.rows))
-    hashes = _Hashes(receipt.phash, task.picture.image_size**2)
     position = 0
     with ExitStack() as stack:
         stack.enter_context(writing(task.shard))
         writer = stack.enter_context(ShardWriter(task.shard, index=task.encoding != "raw", sealed=task.sealed))
+        batch = _Batch(task, receipt, writer)
         for number in range(len(task.rows)):
             monitor.begin(int(task.rows[number]))
             try:
-                payload = _convert_file(task, number, receipt, hashes)
+                batch.add(number, _load_file(task, number, receipt))
             except Refusal as refusal:
                 receipt.refused[number] = refusal
                 monitor.end(refused=True)
@@ -102,12 +102,11 @@ def convert_shard(task: ShardTask, monitor: Monitor) -> Callable[[], None]:
                     f"{printable(task.paths[number])}: not enough memory to decode it. What is finished stays; "
                     "give the same command again with fewer --num_workers."
                 ) from None
-            writer.write(payload)
             receipt.positions[number] = position
             position += 1
             monitor.end(refused=False)
+        batch.flush()
         shard = stack.pop_all()
-    hashes.flush()
 
     def finish() -> None:
         shard.close()
@@ -142,39 +141,48 @@ def place_of(places: np.ndarray | None, row: int) -> tuple[int, int, int] | None
     return container, offset, length
 
 
-class _Hashes:
-    """Puts the hashes of pictures into `phash`, uint64 `[num_files]`: many at once, which takes half the time."""
+class _Batch:
+    """Writes pictures some at a time, each step for all of them: the processor's caches then hold what it needs."""
 
-    def __init__(self, phash: np.ndarray, num_pixels: int) -> None:
-        self._phash = phash
-        self._num_pixels = num_pixels
-        self._frequencies: list[np.ndarray] = []
+    def __init__(self, task: ShardTask, receipt: Receipt, writer: ShardWriter) -> None:
+        self._task = task
+        self._receipt = receipt
+        self._writer = writer
+        self._size = max(1, _BATCH_BYTES // (task.picture.image_size**2 * 3))
         self._numbers: list[int] = []
+        self._pixels: list[np.ndarray] = []
 
     def add(self, number: int, pixels: np.ndarray) -> None:
-        """Hashes the picture of file `number`, now or later."""
+        """Writes the picture of file `number`, now or later, as the next record."""
         self._numbers.append(number)
-        self._frequencies.append(low_frequencies(pixels))
-        if len(self._numbers) == _HASHES_AT_ONCE:
+        self._pixels.append(pixels)
+        if len(self._numbers) == self._size:
             self.flush()
 
     def flush(self) -> None:
-        """Hashes those that were put off."""
-        if self._numbers:
-            self._phash[self._numbers] = hash_frequencies(np.array(self._frequencies), self._num_pixels)
-        self._frequencies.clear()
+        """Writes those that were put off."""
+        if not self._numbers:
+            return
+        task, numbers, pixels = self._task, self._numbers, np.array(self._pixels)
+        images = [picture.tobytes() for picture in pixels]
+        digests = b"".join([hashlib.sha256(image).digest() for image in images])
+        self._receipt.pixels_sha256[numbers] = np.frombuffer(digests, np.uint8).reshape(-1, 32)
+        if task.hashed:
+            self._receipt.phash[numbers] = perceptual_hashes(pixels)
+        if task.encoding != "raw":
+            images = [encode(picture, task.encoding, task.jpeg_quality) for picture in pixels]
+        labels, ids = task.labels[numbers].tolist(), task.ids[numbers].tolist()
+        for image, label, id in zip(images, labels, ids, strict=True):
+            self._writer.write(encode_record(image, label, id))
         self._numbers.clear()
+        self._pixels.clear()
 
 
-def _convert_file(task: ShardTask, number: int, receipt: Receipt, hashes: _Hashes) -> bytes:
+def _load_file(task: ShardTask, number: int, receipt: Receipt) -> np.ndarray:
+    """Returns the pixels of a file, and puts what else is known of it into the receipt."""
     data = task.files.read(task.paths[number], place_of(task.places, number))
     receipt.sha256[number] = np.frombuffer(hashlib.sha256(data).digest(), np.uint8)
     picture = load_picture(data, task.picture)
     receipt.widths[number] = picture.width
     receipt.heights[number] = picture.height
-    pixels = picture.pixels.tobytes()
-    receipt.pixels_sha256[number] = np.frombuffer(hashlib.sha256(pixels).digest(), np.uint8)
-    if task.hashed:
-        hashes.add(number, picture.pixels)
-    image = pixels if task.encoding == "raw" else encode(picture.pixels, task.encoding, task.jpeg_quality)
-    return encode_record(image, int(task.labels[number]), int(task.ids[number]))
+    return picture.pixels
