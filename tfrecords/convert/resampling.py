@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from functools import lru_cache
 
 import cykooz_resizer as cr
 import numpy as np
@@ -29,14 +28,8 @@ def resize_pixels(pixels: np.ndarray, size: tuple[int, int], box: tuple[float, f
     source = cr.ImageData(width, height, _TYPES[channels], pixels.tobytes())
     target = cr.ImageData(size[0], size[1], _TYPES[channels])
     if not hasattr(_own, "resizer"):
-        _own.resizer = cr.Resizer()
-    _own.resizer.resize(source, target, _options(box))
-    return np.frombuffer(target.get_buffer(), np.uint8).reshape(size[1], size[0], channels)
-
-
-@lru_cache(maxsize=1024)  # pictures of a few sizes are many
-def _options(box: tuple[float, float, float, float]) -> cr.ResizeOptions:
+        _own.resizer, _own.options = cr.Resizer(), cr.ResizeOptions(_BICUBIC, use_alpha=False)
     left, top, right, bottom = box
-    options = cr.ResizeOptions(_BICUBIC, use_alpha=False)
-    options.crop_box = cr.CropBox(left, top, right - left, bottom - top)
-    return options
+    _own.options.crop_box = cr.CropBox(left, top, right - left, bottom - top)
+    _own.resizer.resize(source, target, _own.options)
+    return np.frombuffer(target.get_buffer(), np.uint8).reshape(size[1], size[0], channels)
