@@ -36,6 +36,7 @@ __all__ = [
     "MAX_DISTANCE",
     "NO_HASH",
     "group_copies",
+    "low_frequencies",
     "near_pairs",
     "perceptual_hash",
     "perceptual_hashes",
@@ -72,14 +73,20 @@ def perceptual_hashes(pixels: np.ndarray) -> np.ndarray:
     number, height, width, _ = pixels.shape
     if min(height, width) < _LOW:
         return np.full(number, NO_HASH, np.uint64)
-    left, right = _transform(height, width)
-    low = (left @ pixels.reshape(number, height, -1).astype(np.float64) @ right).reshape(number, -1)
+    low = low_frequencies(pixels)
     ordered = np.sort(low, axis=1)
     above = low > (ordered[:, 31:32] + ordered[:, 32:33]) / 2
     hashes = np.packbits(above, axis=1).view(">u8").ravel().astype(np.uint64)
     contrast = np.partition(np.abs(low[:, 1:]), 31, axis=1)[:, 31]
     # A cosine's square is a half on average: a wave of one grey level gives a quarter of the pixels.
     return np.where(contrast < _MIN_CONTRAST * height * width / 4, np.uint64(NO_HASH), hashes)
+
+
+def low_frequencies(pixels: np.ndarray) -> np.ndarray:
+    """Returns what hashes are made of: uint8 [n, h, w, 3] to float64 [n, 64], by rows."""
+    number, height, width, _ = pixels.shape
+    left, right = _transform(height, width)
+    return (left @ pixels.reshape(number, height, -1).astype(np.float64) @ right).reshape(number, -1)
 
 
 @lru_cache(maxsize=8)

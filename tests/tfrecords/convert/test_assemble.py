@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import dataclasses
 import errno
+import hashlib
 import os
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from tfrecords.convert.assemble import AssembleTask, link_or_copy
+from tfrecords.convert.assemble import AssembleTask, SealTask, is_whole, link_or_copy
 from tfrecords.convert.receipts import read_info
 from tfrecords.convert.worker import Monitor, Stopped
 from tfrecords.errors import ConversionError
 from tfrecords.format.layout import Offsets, encode_record, raw_offsets
+from tfrecords.format.record import FRAMING_BYTES
 from tfrecords.format.shard import ShardReader, ShardWriter, index_path
 
 
@@ -82,7 +85,7 @@ def test_a_shard_that_cannot_be_read_in_full_is_named(task: AssembleTask) -> Non
     """Rather than that a half record becomes part of another shard."""
     data = task.sources[1].read_bytes()
     task.sources[1].write_bytes(data[: len(data) // 2])
-    with pytest.raises(ConversionError, match="from_3.*remove the folder"):
+    with pytest.raises(ConversionError, match="from_3: no record .* the same command again"):
         task.begin(Monitor())()
     assert list(task.shard.parent.iterdir()) == []
 
@@ -94,6 +97,73 @@ def test_a_spoiled_record_is_not_handed_on(task: AssembleTask) -> None:
     with pytest.raises(ConversionError, match="from_0"):
         task.begin(Monitor())()
     assert list(task.shard.parent.iterdir()) == []
+
+
+# Seals
+
+
+@pytest.fixture
+def seal(tmp_path: Path, encoding: str) -> SealTask:
+    """A shard of three records that is not sealed."""
+    with ShardWriter(tmp_path / "shard", index=encoding != "raw", sealed=False) as writer:
+        for number in range(3):
+            writer.write(payload(number, encoding))
+    return SealTask(
+        shard=tmp_path / "shard",
+        receipt=tmp_path / "shard.sealed.json",
+        inputs="these",
+        rows=np.array([5, 6, 7, 8]),
+        info=writer.info(),
+    )
+
+
+def test_a_sealed_shard_is_durable_and_has_its_checksum(seal: SealTask, monkeypatch: pytest.MonkeyPatch) -> None:
+    synced: list[str] = []
+    fsync = os.fsync
+    monkeypatch.setattr(
+        os, "fsync", lambda file: (synced.append(os.path.basename(os.readlink(f"/proc/self/fd/{file}"))), fsync(file))
+    )
+    before = seal.shard.read_bytes()
+    seal.begin(Monitor())()
+    assert seal.shard.read_bytes() == before
+    info = read_info(seal.receipt, "these", seal.shard)
+    assert info == dataclasses.replace(seal.info, sha256=hashlib.sha256(before).hexdigest())
+    names = ["shard", "shard.idx"] if index_path(seal.shard).exists() else ["shard"]
+    assert synced[: len(names)] == names
+    assert len(synced) == len(names) + 1  # the receipt
+
+
+@pytest.mark.parametrize("damage", ["a bit", "the end", "a record", "more", "the sidecar"])
+def test_a_shard_that_was_damaged_is_not_sealed(seal: SealTask, damage: str) -> None:
+    assert is_whole(seal.shard, seal.info)
+    path = index_path(seal.shard) if damage == "the sidecar" else seal.shard
+    if not path.exists():
+        pytest.skip("raw shards have none")
+    data = bytearray(path.read_bytes())
+    if damage == "a bit":
+        data[len(data) // 2] ^= 4
+    elif damage == "the end":
+        del data[-1]
+    elif damage == "a record":
+        del data[-(len(payload(2, "raw" if not index_path(path).exists() else "png")) + FRAMING_BYTES) :]
+    else:
+        data += b"0 1\n"
+    path.write_bytes(data)
+    assert not is_whole(seal.shard, seal.info)
+    with pytest.raises(ConversionError, match="shard was damaged since it was written.*the same command again"):
+        seal.begin(Monitor())
+    assert not seal.receipt.exists()
+
+
+def test_a_stopped_seal_leaves_no_receipt(seal: SealTask) -> None:
+    class Stops(Monitor):
+        def begin(self, row: int) -> None:
+            raise Stopped
+
+    with pytest.raises(Stopped):
+        seal.begin(Stops())
+    assert not seal.receipt.exists()
+    assert dataclasses.replace(seal, rows=np.empty(0, np.int64)).begin(Stops())
 
 
 # Second names

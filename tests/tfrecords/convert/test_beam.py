@@ -316,6 +316,7 @@ def a_task(folder: Path, files: Any, **values: Any) -> ShardTask:
         "encoding": "raw",
         "jpeg_quality": 95,
         "hashed": False,
+        "sealed": True,
     }
     return ShardTask(**{**given, **values})
 

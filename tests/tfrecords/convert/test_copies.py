@@ -25,10 +25,10 @@ from tfrecords.convert.copies import (
     MAX_DISTANCE,
     NO_HASH,
     group_copies,
-    hash_frequencies,
     low_frequencies,
     near_pairs,
     perceptual_hash,
+    perceptual_hashes,
 )
 from tfrecords.format.layout import Layout
 from tfrecords.format.manifest import read_manifest
@@ -91,8 +91,9 @@ def test_the_sums_are_exact() -> None:
         pixels = np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8)
         left, right = copies_module._transform(height, width)
         wide = left.astype(np.longdouble) @ pixels.reshape(height, -1).astype(np.longdouble) @ right
-        assert (low_frequencies(pixels) == wide.ravel()).all()
-        assert (low_frequencies(pixels) == (left[:, ::-1] @ pixels[::-1].reshape(height, -1) @ right).ravel()).all()
+        low = low_frequencies(pixels[None])[0]
+        assert (low == wide.ravel()).all()
+        assert (low == (left[:, ::-1] @ pixels[::-1].reshape(height, -1) @ right).ravel()).all()
 
 
 @pytest.mark.parametrize("shape", [(7, 64), (64, 7), (1, 1)])
@@ -112,10 +113,11 @@ def test_a_picture_without_content_has_no_hash() -> None:
 
 def test_hashes_are_made_by_the_block_as_alone() -> None:
     pictures = [stored(photo(seed), 16) for seed in range(5)]
-    rows = np.array([*(low_frequencies(pixels) for pixels in pictures), np.zeros(64)])
-    hashes = hash_frequencies(rows, 256)
+    pictures.append(np.full_like(pictures[0], 200))
+    hashes = perceptual_hashes(np.array(pictures))
     assert hashes.dtype == np.uint64
-    assert hashes.tolist() == [*(perceptual_hash(pixels) for pixels in pictures), NO_HASH]
+    assert hashes.tolist() == [perceptual_hash(pixels) for pixels in pictures]
+    assert (hashes != NO_HASH).tolist() == [True] * 5 + [False]
 
 
 # Groups

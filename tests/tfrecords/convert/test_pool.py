@@ -107,6 +107,7 @@ class Shards:
                 encoding="raw",
                 jpeg_quality=95,
                 hashed=False,
+                sealed=True,
             )
             for number in range(NUM_SHARDS)
         ]
@@ -226,6 +227,26 @@ def test_no_task_needs_no_worker() -> None:
         assert multiprocessing.active_children() == []
 
 
+@pytest.mark.parametrize(("num_workers", "asked", "expected"), [(1, 8, 0), (3, 8, 3), (3, 2, 2)])
+def test_workers_start_before_there_are_tasks(some: Shards, num_workers: int, asked: int, expected: int) -> None:
+    with Pool(num_workers, path_of) as pool:
+        pool.start(asked)
+        until(lambda: len(multiprocessing.active_children()) == expected)
+        before = {child.pid for child in multiprocessing.active_children()}
+        pool.run(iter(some.tasks()[:2]), lambda _: None, lambda *_: None)
+        assert {child.pid for child in multiprocessing.active_children()} == before
+    assert multiprocessing.active_children() == []
+
+
+def test_workers_that_are_dismissed_end_by_themselves(some: Shards) -> None:
+    with Pool(2, path_of) as pool:
+        pool.run(iter(some.tasks()), lambda _: None, lambda *_: None)
+        assert len(multiprocessing.active_children()) == 2
+        pool.dismiss()
+        until(lambda: multiprocessing.active_children() == [])
+    assert len(some.finished()) == NUM_SHARDS
+
+
 def test_no_more_workers_than_tasks(some: Shards) -> None:
     with Pool(9, path_of) as pool:
         pool.run(iter(some.tasks()[:2]), lambda _: None, lambda *_: None)
@@ -251,11 +272,14 @@ def test_a_task_is_taken_when_a_worker_is_free(some: Shards) -> None:
 
     def taking() -> Iterator[ShardTask]:
         nonlocal num_taken
-        for task in some.tasks():
+        for number in range(30):
+            task = some.tasks()[number % NUM_SHARDS]
             num_taken += 1
-            # Two of each worker, the first of which waits for the disk, and the one that is next.
-            assert num_taken <= num_done + 5
-            yield task
+            # Each worker has one under way and some that wait for the disk; one is next.
+            assert num_taken <= num_done + 2 * (1 + pool_module._BEHIND) + 1
+            yield dataclasses.replace(
+                task, shard=some.shards / f"{number}", receipt=some.receipts / f"{number}.json", sealed=number % 2 == 0
+            )
 
     def on_done(_: Task) -> None:
         nonlocal num_done
@@ -263,7 +287,7 @@ def test_a_task_is_taken_when_a_worker_is_free(some: Shards) -> None:
 
     with Pool(2, path_of) as pool:
         pool.run(taking(), on_done, lambda *_: None)
-    assert (num_taken, num_done) == (NUM_SHARDS, NUM_SHARDS)
+    assert (num_taken, num_done) == (30, 30)
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads /proc")
@@ -319,7 +343,6 @@ def test_an_interrupt_while_a_worker_starts_leaves_none(some: Shards, monkeypatc
         start(process)
         started.append(process)
 
-    pool_module.start_server()
     monkeypatch.setattr(BaseProcess, "start", interrupted)
     with pytest.raises(KeyboardInterrupt):
         run(some.tasks())

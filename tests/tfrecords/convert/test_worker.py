@@ -65,13 +65,16 @@ def task(tmp_path: Path, write_picture: Callable[..., None]) -> ShardTask:
         encoding="raw",
         jpeg_quality=95,
         hashed=True,
+        sealed=True,
     )
 
 
 def run(task: ShardTask) -> tuple[Receipt, Noting]:
     monitor = Noting()
     convert_shard(task, monitor)()
-    return read_receipt(task.receipt), monitor
+    found = read_receipt(task.receipt, task.inputs, task.shard)
+    assert found is not None
+    return found[1], monitor
 
 
 def nothing_of(task: ShardTask) -> bool:
@@ -130,6 +133,34 @@ def test_receipt_comes_after_the_shard(task: ShardTask, monkeypatch: pytest.Monk
     monkeypatch.setattr(os, "replace", lambda a, b: (order.append(Path(b).name), replace(a, b))[1])
     run(dataclasses.replace(task, encoding="png"))
     assert order == [f"{NAME}.idx", NAME, f"{NAME}.json"]
+
+
+@pytest.mark.parametrize("encoding", ["raw", "png"])
+def test_a_shard_that_others_may_be_made_of_does_not_wait_for_the_disk(
+    task: ShardTask, encoding: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    task = dataclasses.replace(task, encoding=encoding)
+    run(task)
+    data, sealed = task.shard.read_bytes(), read_info(task.receipt, task.inputs, task.shard)
+    monkeypatch.setattr(os, "fsync", lambda _: pytest.fail("waits for the disk"))
+    run(dataclasses.replace(task, sealed=False))
+    assert sealed is not None
+    assert sealed.sha256
+    assert read_info(task.receipt, task.inputs, task.shard) == dataclasses.replace(sealed, sha256="")
+    assert task.shard.read_bytes() == data
+
+
+@pytest.mark.parametrize("batch_bytes", [1, 2 * 8 * 8 * 3, 1 << 20])
+def test_pictures_are_written_in_batches_as_one_by_one(
+    task: ShardTask, batch_bytes: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    receipt, _ = run(task)
+    data = task.shard.read_bytes()
+    monkeypatch.setattr(worker_module, "_BATCH_BYTES", batch_bytes)
+    again, _ = run(task)
+    assert task.shard.read_bytes() == data
+    for name in ("sha256", "pixels_sha256", "phash", "positions"):
+        assert (getattr(again, name) == getattr(receipt, name)).all()
 
 
 @pytest.mark.parametrize("num_files", range(4))

@@ -55,6 +55,11 @@ def test_bytes_are_durable_before_the_name_is(tmp_path: Path, monkeypatch: pytes
         file.write(b"all")
     assert calls == ["fsync", "replace", "fsync"]  # the file, its name, the folder
     calls.clear()
+    with atomic_file(tmp_path / "file", sync=False) as file:
+        file.write(b"third")
+    assert calls == ["replace"]
+    assert (tmp_path / "file").read_bytes() == b"third"
+    calls.clear()
     with atomic_file(tmp_path / "file", sync_name=False) as file:
         file.write(b"all")
     assert calls == ["fsync", "replace"]

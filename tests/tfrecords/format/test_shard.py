@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import os
 import re
@@ -137,8 +138,23 @@ def test_reading_inside_a_record_is_an_error(tmp_path: Path) -> None:
         ShardReader(tmp_path / "shard").read(1, 19)
 
 
+@pytest.mark.parametrize("index", [False, True])
+def test_one_that_is_not_sealed_has_the_same_bytes(
+    tmp_path: Path, index: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sealed = write(tmp_path / "sealed", PAYLOADS, index=index)
+    monkeypatch.setattr(os, "fsync", lambda _: pytest.fail("waits for the disk"))
+    with ShardWriter(tmp_path / "other", index=index, sealed=False) as writer:
+        for payload in PAYLOADS:
+            writer.write(payload)
+        assert not (tmp_path / "other").exists()
+    assert writer.info() == dataclasses.replace(sealed, file="other", sha256="")
+    assert (tmp_path / "other").read_bytes() == (tmp_path / "sealed").read_bytes()
+    if index:
+        assert index_path(tmp_path / "other").read_bytes() == index_path(tmp_path / "sealed").read_bytes()
+
+
 def test_framed_records_are_copied_as_they_are(tmp_path: Path) -> None:
-    """Read and written with their framing, also what is damaged: who copies does not check."""
     old, new = tmp_path / "old", tmp_path / "new"
     write(old, PAYLOADS, index=True)
     reader = ShardReader(old)
@@ -156,8 +172,14 @@ def test_framed_records_are_copied_as_they_are(tmp_path: Path) -> None:
     )
     assert list(ShardReader(new)) == [PAYLOADS[2], b"between", PAYLOADS[0]]
     assert [length for _, length in ShardReader(new).offsets()] == [len(framed[2]), 23, len(framed[0])]
-    old.write_bytes(b"x" + old.read_bytes()[1:])
-    assert ShardReader(old).read_framed(*places[0]) == b"x" + framed[0][1:]
+    for at in (0, 9, 13, places[0][1] - 1):  # length, its checksum, payload, its checksum
+        data = bytearray(old.read_bytes())
+        data[at] ^= 1
+        old.write_bytes(data)
+        with pytest.raises(CorruptRecordError, match=f"old: no record of {places[0][1]} bytes at byte 0"):
+            ShardReader(old).read_framed(*places[0])
+        data[at] ^= 1
+        old.write_bytes(data)
 
 
 def test_a_framed_record_that_is_not_there_is_an_error(tmp_path: Path) -> None:
@@ -167,6 +189,9 @@ def test_a_framed_record_that_is_not_there_is_an_error(tmp_path: Path) -> None:
     write(path, PAYLOADS)
     size = path.stat().st_size
     assert len(ShardReader(path).read_framed(size - 266, 266)) == 266
+    for length in (0, 15, 265):
+        with pytest.raises(CorruptRecordError, match=f"no record of {length} bytes at byte {size - 266}"):
+            ShardReader(path).read_framed(size - 266, length)
     with pytest.raises(CorruptRecordError, match=f"no record of 266 bytes at byte {size - 265}"):
         ShardReader(path).read_framed(size - 265, 266)
 
