@@ -4,7 +4,8 @@ For a data set `<data_dir>/<name>/1.0.0`, in `<data_dir>/<name>/.1.0.0.work/`:
 
     lock          held while a converter is at work
     plan.json     how it converts; another call with other options is told so
-    shards/       finished shards of the first plan       receipts/   what became of each file of them
+    shards/       finished shards of the first plan       receipts/   what became of each file of them,
+                  not synced if copies can move them                  and which shards are sealed
     assembled/    shards that were put together anew      dataset/    the whole data set; renamed to 1.0.0
 
 So `1.0.0` is either complete or not there, and what is finished is never done twice.
