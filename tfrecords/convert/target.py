@@ -22,8 +22,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from tfrecords.errors import ConversionError, UsageError
-from tfrecords.format.files import TEMPORARY, read_json, sync_dir, write_json
+from tfrecords.errors import ConversionError, DataError, UsageError
+from tfrecords.format.files import TEMPORARY, atomic_file, json_bytes, read_json, sync_dir
 
 __all__ = ["Target", "differing_options"]
 
@@ -89,14 +89,20 @@ class Target:
             yield
 
     def begin(self, config: Mapping[str, Any], versions: Mapping[str, str]) -> None:
-        """Takes up what an earlier call left, or notes what is begun.
+        """Takes up what an earlier call left, or notes what is begun; what is left without such a note is removed.
 
         Raises:
             UsageError: what is there was begun with other options, or with another decoder.
         """
         plan = self.work / _PLAN
-        if plan.exists():
-            begun = read_json(plan, "an unfinished conversion; remove its folder and start again")
+        try:
+            begun = read_json(plan, "an unfinished conversion")
+        except DataError:  # a new one, or a power failure right after its beginning
+            begun = None
+        if begun is None:
+            for folder in (self.shards, self.receipts, self.assembled):
+                shutil.rmtree(folder, ignore_errors=True)
+        else:
             differing = differing_options(begun["config"], config)
             if differing:
                 raise UsageError(
@@ -114,8 +120,9 @@ class Target:
                 leftover.unlink()
         shutil.rmtree(self.dataset, ignore_errors=True)
         self.dataset.mkdir()
-        if not plan.exists():
-            write_json(plan, {"config": dict(config), "versions": dict(versions)})
+        if begun is None:
+            with atomic_file(plan, sync=False) as file:
+                file.write(json_bytes({"config": dict(config), "versions": dict(versions)}))
 
     def began_ns(self) -> int:
         """Returns when the conversion began, in ns since 1970 by the clock of the file system."""

@@ -14,7 +14,7 @@ import pytest
 
 from tfrecords.convert.config import ConvertConfig
 from tfrecords.convert.target import Target, differing_options
-from tfrecords.errors import ConversionError, DataError, UsageError
+from tfrecords.errors import ConversionError, UsageError
 
 CONFIG: dict[str, Any] = {"seed": 0, "image_size": 8, "categories": ["a"]}
 VERSIONS = {"pillow": "12.0"}
@@ -168,11 +168,22 @@ def test_options_are_the_same_when_they_were_read_back(target: Target) -> None:
         begin(target, config.determining())
 
 
-def test_a_damaged_plan_is_named(target: Target) -> None:
+@pytest.mark.parametrize("damage", [b"", b"{", bytes(50), None])
+def test_what_is_left_without_a_plan_is_removed(target: Target, damage: bytes | None) -> None:
+    """After a power failure: nobody knows with which options it was made."""
     begin(target)
-    (target.work / "plan.json").write_bytes(b"{")
-    with pytest.raises(DataError, match=r"plan\.json is no valid JSON: .*unfinished conversion; remove its folder"):
-        begin(target)
+    for folder in (target.shards, target.receipts, target.assembled):
+        (folder / "left").write_bytes(b"by whom?")
+    if damage is None:
+        (target.work / "plan.json").unlink()
+    else:
+        (target.work / "plan.json").write_bytes(damage)
+    begin(target)
+    for folder in (target.shards, target.receipts, target.assembled):
+        assert list(folder.iterdir()) == []
+    begin(target)  # it is whole again
+    with pytest.raises(UsageError, match="was begun otherwise"):
+        target.begin({"image_size": 999}, {})
 
 
 # The end
