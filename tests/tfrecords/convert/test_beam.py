@@ -8,7 +8,7 @@ import signal
 import sys
 import textwrap
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from tfrecords.convert.beam import check_beam, run_beam
 from tfrecords.convert.beam_worker import pack
 from tfrecords.convert.images import PictureOptions
 from tfrecords.convert.receipts import write_receipt
+from tfrecords.convert.target import Target
 from tfrecords.convert.worker import ShardTask
 from tfrecords.errors import ConversionError, UsageError
 from tfrecords.format.layout import ShardInfo
@@ -184,14 +185,22 @@ def test_a_task_that_fails_says_so_in_the_workers_sentence(
     expected: dict[str, str],
     digests_of: Digests,
     capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
     options: str,
 ) -> None:
-    """A folder stands where a shard should; when it is gone, the same command goes on."""
+    """A folder comes to stand where a shard should; when it is gone, the same command goes on."""
     config = a_config(photos, tmp_path, engine="beam", beam_options=options)
     shard = tmp_path / "zoo" / ".1.0.0.work" / "shards" / "zoo-train.tfrecord-00003-of-00007"
-    shard.mkdir(parents=True)
-    with pytest.raises(ConversionError) as caught:
-        convert(config)
+    begin = Target.begin
+
+    def begin_and_stand_in_the_way(target: Target, config: Mapping[str, Any], versions: Mapping[str, str]) -> None:
+        begin(target, config, versions)
+        shard.mkdir()
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Target, "begin", begin_and_stand_in_the_way)
+        with pytest.raises(ConversionError) as caught:
+            convert(config)
     assert str(caught.value) == (
         f"{shard} cannot be written: Is a directory. What is finished stays; make room or make the folder writable, "
         "and give the same command again."
