@@ -90,7 +90,7 @@ class Comparison:
 
     Attributes:
         stages: one for each set of pictures.
-        tools: by name, how its process was started, its versions and its settings.
+        tools: by name, its script in `simimg/bench/rivals`, its versions and its settings.
         left_out: by name, why it is not compared.
     """
 
@@ -173,7 +173,7 @@ def compare_converters(
                     continue
                 stack.enter_context(process)
                 started[tool.name] = partial(_run_needed, tool, process) if tool in _NEEDED else process.run
-                about[tool.name] = {"command": process.command, **process.about}
+                about[tool.name] = {"script": tool.script.name, **process.about}
             runs, failures = take_turns(started, repeats=repeats, progress=advance)
             left_out.update(failures)
         stages.append(stage(name, pictures, runs, bars))

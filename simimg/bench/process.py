@@ -32,7 +32,6 @@ class ToolProcess:
     """Starts a tool's process; as a context manager, ends it and everything it started.
 
     Attributes:
-        command: how it was started.
         about: what its script says of itself: versions and settings.
     """
 
@@ -41,11 +40,11 @@ class ToolProcess:
     ) -> None:
         """Starts it and waits until it is ready. Raises RunFailed, with the reason, if it cannot get ready."""
         # -P: the scripts are named after what they import, which they would otherwise find in their own folder.
-        self.command = [str(python), "-P", serve.__file__, str(tool.script)]
+        command = [str(python), "-P", serve.__file__, str(tool.script)]
         self._name, self._num_files, self._timeout_s = tool.name, len(job.files), timeout_s
         self._messages = tempfile.TemporaryFile()  # noqa: SIM115
         self._process = subprocess.Popen(
-            self.command,
+            command,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._messages,
