@@ -1,19 +1,36 @@
 """Shards to batches: three readers, one face."""
 
 from simimg.input.dataset import Batch, Split, open_split, reading
-from simimg.input.pipeline import READERS, Reader, ReaderChoice, choose_reader, eval_batches, open_reader, train_batches
-from simimg.input.position import Order, Position
+from simimg.input.pipeline import (
+    ON_CORRUPT,
+    READERS,
+    SHUFFLES,
+    Reader,
+    ReaderChoice,
+    choose_reader,
+    choose_shuffle,
+    eval_batches,
+    mixing_of,
+    open_reader,
+    train_batches,
+)
+from simimg.input.position import Mixing, Order, Position
 
 __all__ = [
+    "ON_CORRUPT",
     "READERS",
+    "SHUFFLES",
     "Batch",
+    "Mixing",
     "Order",
     "Position",
     "Reader",
     "ReaderChoice",
     "Split",
     "choose_reader",
+    "choose_shuffle",
     "eval_batches",
+    "mixing_of",
     "open_reader",
     "open_split",
     "reading",

@@ -13,10 +13,11 @@ from typing import Any, NamedTuple
 
 import tensorflow as tf
 
-from simimg.errors import DataError, UsageError
+from simimg.errors import CorruptRecordError, DataError, UsageError
 from tfrecords.format.files import read_json
 from tfrecords.format.layout import Layout, Offsets
 from tfrecords.format.metadata import INFO_FILE, is_tfds_folder
+from tfrecords.format.scan import scan_shard
 
 __all__ = ["Batch", "Shard", "Split", "open_split", "reading"]
 
@@ -45,7 +46,11 @@ class Shard:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Split:
-    """One split of a data set. `offsets` is None where records have no fixed length; `has_id` where `id` is stored."""
+    """One split of a data set.
+
+    `offsets` is None where records have no fixed length; `has_id` tells whether `id` is stored, `indexed` whether
+    records can be found by their place, which is so where `simimg convert` wrote them.
+    """
 
     dataset_dir: Path
     name: str
@@ -56,11 +61,18 @@ class Split:
     shards: tuple[Shard, ...]
     offsets: Offsets | None
     has_id: bool
+    indexed: bool
 
     @property
     def num_examples(self) -> int:
         """Examples in the split."""
         return sum(shard.num_examples for shard in self.shards)
+
+    @property
+    def stored_bytes(self) -> int | None:
+        """Bytes of the split's shards, None where the metadata does not tell."""
+        lengths = [shard.num_bytes for shard in self.shards]
+        return None if None in lengths else sum(filter(None, lengths))
 
     @property
     def decoded_bytes(self) -> int:
@@ -87,7 +99,12 @@ def open_split(dataset_dir: Path, split: str) -> Split:
 
 
 def reading(split: Split, batches: Iterable[Any]) -> Iterator[Any]:
-    """Yields `batches`, which are read from `split`; what TensorFlow raises meanwhile comes out as a DataError."""
+    """Yields `batches`, which are read from `split`; what TensorFlow raises meanwhile comes out as a DataError.
+
+    Raises:
+        CorruptRecordError: names the shard, the record's number there, and its offset.
+        DataError: the split cannot be read otherwise.
+    """
     try:
         yield from batches
     except (
@@ -95,12 +112,29 @@ def reading(split: Split, batches: Iterable[Any]) -> Iterator[Any]:
         tf.errors.FailedPreconditionError,
         tf.errors.InvalidArgumentError,
         tf.errors.NotFoundError,
+        tf.errors.UnknownError,
     ) as error:
-        reason = error.message.splitlines()[0].rpartition("}} ")[2].partition(" [Op:")[0]
+        line = error.message.splitlines()[0]
+        _, ours, text = line.partition(f"{CorruptRecordError.__name__}: ")
+        if ours:  # raised by Python code inside TensorFlow
+            raise CorruptRecordError(text) from None
+        if isinstance(error, tf.errors.UnknownError):
+            raise
+        if isinstance(error, tf.errors.DataLossError) and (fault := _first_fault(split)):
+            raise CorruptRecordError(f"{fault}. Convert the pictures again.") from None
+        reason = line.rpartition("}} ")[2].partition(" [Op:")[0]
         raise DataError(
             f"{split.dataset_dir}: a record of split {split.split!r} cannot be read: {reason}. "
             "Run `simimg verify`, and convert the pictures again."
         ) from None
+
+
+def _first_fault(split: Split) -> str:
+    """Returns where the split is damaged, and how: TensorFlow does not name the shard. "" if nowhere."""
+    for shard in split.shards:
+        if faults := scan_shard(shard.path).faults:
+            return f"{shard.path}: {faults[0]}"
+    return ""
 
 
 def _own(dataset_dir: Path, split: str) -> Split:
@@ -118,6 +152,7 @@ def _own(dataset_dir: Path, split: str) -> Split:
         ),
         offsets=layout.offsets if layout.encoding == "raw" else None,
         has_id=True,
+        indexed=True,
     )
 
 
@@ -155,6 +190,7 @@ def _foreign(dataset_dir: Path, split: str) -> Split:
         shards=shards,
         offsets=None,
         has_id="id" in by_name and by_name["id"].get("tensor", {}).get("dtype") == "int64",
+        indexed=False,
     )
 
 

@@ -1,71 +1,98 @@
-"""The mapped reader: raw shards of any size, mapped into memory, a batch gathered from anywhere in them.
+"""The mapped reader: shards of any size on a local disk, mapped into memory, a batch gathered from anywhere in them.
 
-A raw shard is an array uint8 [num_examples, record_bytes] on disk. tf.raw_ops.ImmutableConst maps the file without
-reading or copying it; only the records of a batch are touched.
+A raw shard is an array uint8 [num_examples, record_bytes] on disk, and a split of raw shards is mapped as one such
+array; TensorFlow gathers from it. JPEG and PNG records are found through their sidecars and decoded by threads. Only
+the records of a batch are touched, and the operating system keeps of the files what memory has room for.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
+import numpy as np
 import tensorflow as tf
 
 from simimg.errors import UsageError
+from simimg.input.arrays import shared_tensor, tf_varints
 from simimg.input.dataset import Batch, Split
-from tfrecords.format.layout import INT_BYTES
+from simimg.input.encoded import EncodedRecords
+from simimg.input.gathered import GatherReader
+from simimg.input.mapping import map_records
+from tfrecords.format.layout import INT_BYTES, Offsets
 
 __all__ = ["MappedReader"]
 
+_PICTURES_A_CALL = 256  # decoded by one thread one after the other
 
-class MappedReader:
-    """Reads a split with raw shards on a local disk.
+
+class MappedReader(GatherReader):
+    """Reads a split that `simimg convert` wrote.
+
+    Args:
+        split: which.
+        num_threads: that decode.
+        on_corrupt: what becomes of a JPEG or PNG record that cannot be read, see `EncodedRecords`. The checksums of raw
+            records are not tested here, because that would cost more than the reading; `simimg verify` does.
 
     Raises:
-        UsageError: the split is not raw.
+        UsageError: the split has no layout.json.
+        DataError: a shard is missing or damaged.
     """
 
     kind = "mapped"
 
-    def __init__(self, split: Split) -> None:
-        if split.offsets is None:
+    def __init__(self, split: Split, *, num_threads: int, on_corrupt: str = "fail") -> None:
+        if not split.indexed:
             raise UsageError(
-                f"--reader=mapped needs raw shards; {split.dataset_dir} has {split.encoding}. "
+                f"--reader=mapped needs shards that `simimg convert` wrote; {split.dataset_dir} has no layout.json. "
                 "Use --reader=resident or --reader=stream."
             )
-        self.split = split
-        self._offsets = split.offsets
-        self._shards = []
-        first_places = [0]
-        with tf.device("CPU:0"):
-            for shard in split.shards:
-                if shard.num_examples:
-                    shape = [shard.num_examples, split.offsets.record_bytes]
-                    self._shards.append(
-                        tf.raw_ops.ImmutableConst(dtype=tf.uint8, shape=shape, memory_region_name=str(shard.path))
-                    )
-                    first_places.append(first_places[-1] + shard.num_examples)
-            self._first_places = tf.constant(first_places[:-1], tf.int64)
+        super().__init__(split, num_threads)
+        if split.offsets is not None:
+            self._gather = _raw(split, split.offsets)
+        else:
+            records = EncodedRecords(split, on_corrupt=on_corrupt)
+            self.places_a_call = _PICTURES_A_CALL
+            self.corrupt = records.corrupt
+            self._gather = _encoded(split, records)
 
     def gather(self, places: tf.Tensor) -> Batch:
         """Returns the examples at `places`, int64 `[batch]` in 0..num_examples-1."""
-        at, size = self._offsets, self.split.image_size
-        records = self._records(places)
-        pixels = records[:, at.image_offset : at.image_offset + size * size * 3]
+        return self._gather(places)
+
+
+def _raw(split: Split, at: Offsets) -> Callable[[tf.Tensor], Batch]:
+    records = map_records([(shard.path, shard.num_examples) for shard in split.shards], at.record_bytes)
+    size = split.image_size
+    with tf.device("CPU:0"):
+        rows = shared_tensor(records.rows)
+        ends = tf.constant(records.first_places[1:], tf.int64)
+        skipped = tf.constant(np.subtract(records.first_rows, records.first_places[:-1]), tf.int64)
+
+    def gather(places: tf.Tensor) -> Batch:
+        # A place outside would be a row that does not exist, and the end of the process.
+        places = tf.clip_by_value(places, 0, split.num_examples - 1)
+        shard = tf.searchsorted(ends, places, side="right")
+        batch = tf.gather(rows, places + tf.gather(skipped, shard))
+        pixels = batch[:, at.image_offset : at.image_offset + size * size * 3]
         return Batch(
             image=tf.reshape(pixels, [-1, size, size, 3]),
-            label=tf.cast(_varints(records, at.label_offset), tf.int32),
-            id=_varints(records, at.id_offset),
+            label=tf.cast(tf_varints(batch[:, at.label_offset : at.label_offset + INT_BYTES]), tf.int32),
+            id=tf_varints(batch[:, at.id_offset : at.id_offset + INT_BYTES]),
         )
 
-    def _records(self, places: tf.Tensor) -> tf.Tensor:
-        if len(self._shards) == 1:
-            return tf.gather(self._shards[0], places)
-        shard = tf.cast(tf.searchsorted(self._first_places, places, side="right") - 1, tf.int32)
-        rows = places - tf.gather(self._first_places, shard)
-        wanted = tf.dynamic_partition(rows, shard, len(self._shards))
-        positions = tf.dynamic_partition(tf.range(tf.size(places)), shard, len(self._shards))
-        parts = [tf.gather(records, row) for records, row in zip(self._shards, wanted, strict=True)]
-        return tf.ensure_shape(tf.dynamic_stitch(positions, parts), [places.shape[0], self._offsets.record_bytes])
+    return gather
 
 
-def _varints(records: tf.Tensor, offset: int) -> tf.Tensor:
-    groups = tf.cast(records[:, offset : offset + INT_BYTES], tf.int64) & 0x7F
-    return tf.reduce_sum(tf.bitwise.left_shift(groups, 7 * tf.range(INT_BYTES, dtype=tf.int64)), axis=1)
+def _encoded(split: Split, records: EncodedRecords) -> Callable[[tf.Tensor], Batch]:
+    size = split.image_size
+
+    def gather(places: tf.Tensor) -> Batch:
+        image, label, id = tf.numpy_function(records.gather, [places], [tf.uint8, tf.int32, tf.int64], stateful=False)
+        return Batch(
+            image=tf.ensure_shape(image, [places.shape[0], size, size, 3]),
+            label=tf.ensure_shape(label, places.shape),
+            id=tf.ensure_shape(id, places.shape),
+        )
+
+    return gather

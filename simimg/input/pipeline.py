@@ -1,9 +1,9 @@
-"""From a data set folder to batches: which reader, and the training and the evaluation side by side."""
+"""From a data set folder to batches: which reader, which order, and the training and the evaluation side by side."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+import os
 from pathlib import Path
 from typing import Protocol
 
@@ -11,26 +11,55 @@ import psutil
 import tensorflow as tf
 
 from simimg.errors import UsageError
-from simimg.input.dataset import PADDING_ID, Batch, Split, open_split
+from simimg.input.dataset import Split, open_split
+from simimg.input.encoded import ON_CORRUPT
 from simimg.input.mapped import MappedReader
-from simimg.input.position import Order
+from simimg.input.position import Mixing, Order
 from simimg.input.resident import ResidentReader
 from simimg.input.stream import StreamReader
 
-__all__ = ["READERS", "Reader", "ReaderChoice", "choose_reader", "eval_batches", "open_reader", "train_batches"]
+__all__ = [
+    "ON_CORRUPT",
+    "READERS",
+    "SHUFFLES",
+    "Reader",
+    "ReaderChoice",
+    "choose_reader",
+    "choose_shuffle",
+    "eval_batches",
+    "mixing_of",
+    "open_reader",
+    "train_batches",
+]
 
 READERS = ("auto", "resident", "mapped", "stream")
+SHUFFLES = ("auto", "uniform", "windowed")
 
 # The share of the memory that is free now which a resident split may take: the model, its activations and a second
 # split have to live there as well.
 _RESIDENT_SHARE = 0.25
+# The share of the memory that is free now up to which the system is trusted to keep a mapped split's files.
+_CACHED_SHARE = 0.75
 
 
 class Reader(Protocol):
-    """What a reader has besides its way to deliver examples."""
+    """What delivers the examples of a split.
+
+    Attributes:
+        kind: which of `READERS` it is.
+        split: what it reads.
+        corrupt: of each record that was skipped so far, by its place, what is wrong with it.
+    """
 
     kind: str
     split: Split
+    corrupt: dict[int, str]
+
+    def train_batches(self, order: Order) -> tf.data.Dataset:
+        """Returns a data set of Batches of `order.per_replica_batch_size`, replica after replica, step after step."""
+
+    def eval_batches(self, batch_size: int) -> tf.data.Dataset:
+        """Returns a data set of Batches of `batch_size`: every example once, the last one filled up with id -1."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,16 +70,20 @@ class ReaderChoice:
     reason: str
 
 
-def open_reader(dataset_dir: Path, split: str, kind: str = "auto") -> tuple[Reader, ReaderChoice]:
+def open_reader(
+    dataset_dir: Path, split: str, kind: str = "auto", *, on_corrupt: str = "fail", num_threads: int = 0
+) -> tuple[Reader, ReaderChoice]:
     """Returns a reader of one split of a data set folder, and why it is of this kind.
 
     Args:
         dataset_dir: the data set's folder.
         split: `train`, `test`, ….
         kind: one of `READERS`.
+        on_corrupt: `fail`, or `skip`: a record that cannot be read becomes padding, which nobody trains on.
+        num_threads: that decode; 0 is one a core.
 
     Raises:
-        UsageError: no such folder or split; the split has no example; the kind cannot read it.
+        UsageError: no such folder or split; the split has no example; the kind cannot read it, or cannot skip.
         DataError: the folder is damaged or of a form that cannot be read.
     """
     opened = open_split(dataset_dir, split)
@@ -59,12 +92,16 @@ def open_reader(dataset_dir: Path, split: str, kind: str = "auto") -> tuple[Read
     choice = (
         choose_reader(opened, psutil.virtual_memory().available) if kind == "auto" else ReaderChoice(kind, "asked for")
     )
-    readers: dict[str, Callable[[Split], Reader]] = {
-        "resident": ResidentReader,
-        "mapped": MappedReader,
-        "stream": StreamReader,
-    }
-    return readers[choice.kind](opened), choice
+    if choice.kind == "stream":
+        if on_corrupt == "skip":
+            raise UsageError(
+                "--on_corrupt=skip: a streamed shard cannot be read on after a corrupt record. "
+                "Use --reader=mapped, for which `simimg convert` has to have written the shards."
+            )
+        return StreamReader(opened), choice
+    reader = ResidentReader if choice.kind == "resident" else MappedReader
+    num_threads = num_threads or len(os.sched_getaffinity(0))
+    return reader(opened, num_threads=num_threads, on_corrupt=on_corrupt), choice
 
 
 def choose_reader(split: Split, free_bytes: int) -> ReaderChoice:
@@ -72,42 +109,33 @@ def choose_reader(split: Split, free_bytes: int) -> ReaderChoice:
     size = f"{split.decoded_bytes / 2**20:,.0f} MB decoded"
     if split.decoded_bytes <= free_bytes * _RESIDENT_SHARE:
         return ReaderChoice("resident", f"{size} fits into memory")
-    if split.offsets is not None:
-        return ReaderChoice(
-            "mapped", f"{size} does not fit into a quarter of the free memory; raw shards can be mapped"
-        )
+    if split.indexed:
+        return ReaderChoice("mapped", f"{size} does not fit into a quarter of the free memory; its shards are mapped")
     return ReaderChoice(
-        "stream", f"{size} does not fit into a quarter of the free memory; {split.encoding} shards are streamed"
+        "stream", f"{size} does not fit into a quarter of the free memory; shards without layout.json are streamed"
     )
+
+
+def choose_shuffle(split: Split, free_bytes: int) -> str:
+    """Returns which of `SHUFFLES` to use: `windowed` for shards that are larger than the memory that is free."""
+    return "windowed" if (split.stored_bytes or 0) > free_bytes * _CACHED_SHARE else "uniform"
+
+
+def mixing_of(split: Split, shuffle: str) -> Mixing | None:
+    """Returns how far the examples of `split` are mixed under a shuffle, `uniform` or `windowed`."""
+    if shuffle == "uniform" or split.stored_bytes is None:
+        return None
+    return Mixing.of_bytes(split.stored_bytes / split.num_examples)
 
 
 def train_batches(reader: Reader, order: Order) -> tf.data.Dataset:
     """Returns a data set of Batches of `order.per_replica_batch_size`, replica after replica, step after step."""
-    if isinstance(reader, StreamReader):
-        batches = reader.train_batches(order)
-    else:
-        assert isinstance(reader, ResidentReader | MappedReader)
-        batches = order.indices().map(reader.gather, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
-    return batches.with_options(_options()).prefetch(tf.data.AUTOTUNE)
+    return reader.train_batches(order).with_options(_options()).prefetch(2)
 
 
 def eval_batches(reader: Reader, batch_size: int) -> tf.data.Dataset:
     """Returns a data set of Batches of `batch_size`: every example once, the last batch filled up with id -1."""
-    if isinstance(reader, StreamReader):
-        batches = reader.eval_batches(batch_size)
-    else:
-        assert isinstance(reader, ResidentReader | MappedReader)
-        last = reader.split.num_examples - 1
-
-        def gather(step: tf.Tensor) -> Batch:
-            places = step * batch_size + tf.range(batch_size, dtype=tf.int64)
-            batch = reader.gather(tf.minimum(places, last))
-            return batch._replace(id=tf.where(places <= last, batch.id, PADDING_ID))
-
-        batches = tf.data.Dataset.range(-(-reader.split.num_examples // batch_size)).map(
-            gather, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True
-        )
-    return batches.with_options(_options()).prefetch(2)
+    return reader.eval_batches(batch_size).with_options(_options()).prefetch(2)
 
 
 def _options() -> tf.data.Options:

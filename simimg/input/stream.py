@@ -9,6 +9,7 @@ buffer its shuffle is uniform.
 
 from __future__ import annotations
 
+import functools
 import itertools
 
 import tensorflow as tf
@@ -32,6 +33,7 @@ class StreamReader:
 
     def __init__(self, split: Split) -> None:
         self.split = split
+        self.corrupt: dict[int, str] = {}
         self._files = [str(shard.path) for shard in split.shards]
         self._lengths = [shard.num_examples for shard in split.shards]
         self._first_places = [0, *itertools.accumulate(self._lengths[:-1])]
@@ -120,7 +122,9 @@ class StreamReader:
 
     def _decode_one(self, serialized: tf.Tensor, place: tf.Tensor) -> Batch:
         features = tf.io.parse_single_example(serialized, self._feature_spec())
-        decode = tf.io.decode_jpeg if self.split.encoding == "jpeg" else tf.io.decode_png
+        # TensorFlow's own choice of a transform is up to 22 levels off, and no faster.
+        accurate = functools.partial(tf.io.decode_jpeg, dct_method="INTEGER_ACCURATE")
+        decode = accurate if self.split.encoding == "jpeg" else tf.io.decode_png
         size = self.split.image_size
         return Batch(
             image=tf.ensure_shape(decode(features["image"], channels=3), [size, size, 3]),

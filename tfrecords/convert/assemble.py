@@ -56,7 +56,7 @@ class AssembleTask:
         """
         stride = self.offsets.record_bytes
         readers = [ShardReader(path) for path in self.sources]
-        places = [] if stride else [reader.offsets() for reader in readers]
+        places = [] if stride else [reader.offsets().tolist() for reader in readers]
         with ExitStack() as stack:
             stack.enter_context(writing(self.shard))
             writer = stack.enter_context(ShardWriter(self.shard, index=not stride))

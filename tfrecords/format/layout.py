@@ -25,10 +25,12 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from tfrecords.errors import DataError
 from tfrecords.format.example import encode_example, varint
 from tfrecords.format.files import atomic_file, json_bytes, read_json
-from tfrecords.format.record import FRAMING_BYTES, HEADER_BYTES
+from tfrecords.format.record import FOOTER_BYTES, FRAMING_BYTES, HEADER_BYTES
 
 __all__ = [
     "ENCODINGS",
@@ -40,6 +42,7 @@ __all__ = [
     "encode_record",
     "raw_offsets",
     "record_offsets",
+    "record_spans",
 ]
 
 ENCODINGS = ("raw", "jpeg", "png")
@@ -50,6 +53,11 @@ INT_BYTES = 5
 _ID_MARK, _LABEL_MARK = 0x155555555, 0x2AAAAAAAA
 
 LAYOUT_FILE = "layout.json"
+
+# What is as long in every record: the key of the image, and the map's entries of id and label.
+_IMAGE_KEY = b"\x0a\x05image"
+_ENTRY_OF_ID = b"\x0a\x0f\x0a\x02id\x12\x09\x1a\x07\x0a\x05" + bytes(INT_BYTES)
+_ENTRY_OF_LABEL = b"\x0a\x12\x0a\x05label\x12\x09\x1a\x07\x0a\x05" + bytes(INT_BYTES)
 
 _FORMAT = "simimg-layout/2"
 _HINT = "the data set's layout, written by `simimg convert`"
@@ -188,3 +196,42 @@ def record_offsets(image_bytes: int) -> Offsets:
         image_offset=HEADER_BYTES + payload.index(image),
         label_offset=HEADER_BYTES + payload.index(varint(label_mark, INT_BYTES)),
     )
+
+
+def record_spans(record_bytes: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Returns where the parts of records of these lengths lie: a record's length tells that, for JPEG and PNG as well.
+
+    Args:
+        record_bytes: int64 `[n]`, with the framing.
+
+    Returns:
+        int64 `[n]` each: the offset of the id, the offset of the image, and the image's length in bytes, which is -1
+        where `encode_record` writes no record of this length. The label are the last bytes before the footer.
+    """
+    lengths, which = np.unique(record_bytes, return_inverse=True)
+    images, ids, offsets = np.full_like(lengths, -1), np.zeros_like(lengths), np.zeros_like(lengths)
+    # Around an image stand the varints of five lengths: its own and those of the four messages that it is in.
+    shortest = len(encode_record(b"", 0, 0)) + FRAMING_BYTES
+    for longer in range(5 * (INT_BYTES - 1) + 1):
+        candidates = np.maximum(lengths - shortest - longer, 0)
+        record, id_offset, image_offset = _record_of(candidates)
+        found = record == lengths
+        ids[found], offsets[found], images[found] = id_offset[found], image_offset[found], candidates[found]
+    return ids[which], offsets[which], images[which]
+
+
+def _record_of(image_bytes: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Returns the length of a record and the offsets of its id and its image, for images of these lengths."""
+    inside = image_bytes
+    before = np.zeros_like(image_bytes)
+    for key_bytes in (0, 0, len(_IMAGE_KEY), 0):  # bytes value, BytesList, Feature beside its key, entry of the map
+        field = 1 + _varint_bytes(inside)
+        before += field + key_bytes
+        inside = inside + field + key_bytes
+    features = len(_ENTRY_OF_ID) + inside + len(_ENTRY_OF_LABEL)
+    after_id = HEADER_BYTES + 1 + _varint_bytes(features) + len(_ENTRY_OF_ID)
+    return after_id + inside + len(_ENTRY_OF_LABEL) + FOOTER_BYTES, after_id - INT_BYTES, after_id + before
+
+
+def _varint_bytes(values: np.ndarray) -> np.ndarray:
+    return 1 + np.sum([values >= 1 << 7 * groups for groups in range(1, INT_BYTES)], axis=0)

@@ -18,6 +18,7 @@ from functools import lru_cache
 from typing import BinaryIO
 
 import google_crc32c
+import numpy as np
 
 from tfrecords.errors import CorruptRecordError
 
@@ -30,6 +31,7 @@ __all__ = [
     "header",
     "masked_crc32c",
     "read_records",
+    "unmasked",
 ]
 
 HEADER_BYTES = 12
@@ -44,6 +46,12 @@ def masked_crc32c(data: bytes) -> int:
     """Returns the CRC-32C of `data`, masked as TFRecord files store it, in 0..2**32-1."""
     crc: int = google_crc32c.value(data)
     return ((crc >> 15 | crc << 17) + _MASK_DELTA) & 0xFFFFFFFF
+
+
+def unmasked(stored: np.ndarray) -> np.ndarray:
+    """Returns the CRC-32C of data, int64, whose masked ones are `stored`, int64 in 0..2**32-1."""
+    rotated = (stored - _MASK_DELTA) & 0xFFFFFFFF
+    return (rotated >> 17 | rotated << 15) & 0xFFFFFFFF
 
 
 @lru_cache(maxsize=1 << 14)  # pictures of one size have few lengths

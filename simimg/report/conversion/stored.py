@@ -6,6 +6,7 @@ import base64
 import io
 from pathlib import Path
 
+import numpy as np
 from PIL import Image
 
 from simimg.report.sheet import png_bytes
@@ -25,7 +26,7 @@ class StoredPictures:
         self._dataset_dir = dataset_dir
         self._layout = layout
         self._manifest = manifest
-        self._offsets: dict[str, list[tuple[int, int]]] = {}
+        self._offsets: dict[str, np.ndarray] = {}
 
     def stored_bytes(self, row: int) -> bytes:
         """Returns what the example of row `row` has as its image: pixels, or a JPEG or PNG file.
@@ -43,7 +44,7 @@ class StoredPictures:
         else:
             if file not in self._offsets:
                 self._offsets[file] = reader.offsets()
-            place = self._offsets[file][position]
+            place = tuple(self._offsets[file][position].tolist())
         features = decode_example(reader.read(*place))
         image, id = features["image"], int(manifest.ids[row])
         if features["id"] != id or not isinstance(image, bytes):

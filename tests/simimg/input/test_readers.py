@@ -1,15 +1,28 @@
 """Three readers, one face: the same examples, once each, from any position, for any division among replicas."""
 
 import dataclasses
+import io
 import json
 import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from simimg.errors import DataError, UsageError
-from simimg.input import Order, Position, choose_reader, eval_batches, open_reader, open_split, train_batches
+from simimg.input import (
+    Mixing,
+    Order,
+    Position,
+    choose_reader,
+    choose_shuffle,
+    eval_batches,
+    mixing_of,
+    open_reader,
+    open_split,
+    train_batches,
+)
 from tfrecords.format import ShardReader, decode_example
 
 READERS = [
@@ -17,8 +30,10 @@ READERS = [
     ("raw", "mapped"),
     ("raw", "stream"),
     ("jpeg", "resident"),
+    ("jpeg", "mapped"),
     ("jpeg", "stream"),
     ("png", "resident"),
+    ("png", "mapped"),
     ("png", "stream"),
 ]
 
@@ -76,9 +91,26 @@ def test_png_and_raw_hold_the_same_pixels(datasets: dict[str, Path]) -> None:
         np.testing.assert_array_equal(image, by_id[1][id])
 
 
-def test_resident_and_mapped_train_on_the_same_batches(datasets: dict[str, Path]) -> None:
+def test_jpeg_is_decoded_as_accurately_as_pillow_does(datasets: dict[str, Path]) -> None:
+    examples = [
+        decode_example(payload)
+        for path in sorted(datasets["jpeg"].glob("jpeg-train.tfrecord*-of-*1"))
+        for payload in ShardReader(path)
+    ]
+    expected = np.array([np.asarray(Image.open(io.BytesIO(example["image"]))) for example in examples])
+    for kind in ("resident", "mapped", "stream"):
+        images, _, ids = evaluated(datasets["jpeg"], kind, 54)
+        assert ids.tolist() == [example["id"] for example in examples]
+        np.testing.assert_array_equal(images, expected)
+
+
+@pytest.mark.parametrize("encoding", ["raw", "jpeg"])
+@pytest.mark.parametrize("mixing", [None, Mixing(block=4, blocks_per_window=3)])
+def test_resident_and_mapped_train_on_the_same_batches(
+    datasets: dict[str, Path], encoding: str, mixing: Mixing | None
+) -> None:
     resident, mapped = (
-        collect(train_batches(open_reader(datasets["raw"], "train", kind)[0], order()))
+        collect(train_batches(open_reader(datasets[encoding], "train", kind)[0], order(mixing=mixing)))
         for kind in ("resident", "mapped")
     )
     assert len(resident) == 18
@@ -142,14 +174,20 @@ def test_a_foreign_folder_of_another_form_is_refused(datasets: dict[str, Path], 
 def test_mistakes(datasets: dict[str, Path], tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="no split 'validation'. It has: train, test"):
         open_reader(datasets["raw"], "validation")
-    with pytest.raises(UsageError, match="needs raw shards"):
-        open_reader(datasets["jpeg"], "train", "mapped")
+    foreign = tmp_path / "foreign"
+    shutil.copytree(datasets["jpeg"], foreign)
+    (foreign / "layout.json").unlink()
+    with pytest.raises(UsageError, match=r"needs shards that `simimg convert` wrote.*has no layout\.json"):
+        open_reader(foreign, "train", "mapped")
+    with pytest.raises(UsageError, match=r"--on_corrupt=skip: a streamed shard.*--reader=mapped"):
+        open_reader(datasets["raw"], "train", "stream", on_corrupt="skip")
     with pytest.raises(UsageError, match=r"Did you mean .*raw/1\.0\.0"):
         open_reader(datasets["raw"].parent, "train")
     with pytest.raises(UsageError, match="is not a folder"):
         open_reader(tmp_path / "nowhere", "train")
+    (tmp_path / "empty").mkdir()
     with pytest.raises(UsageError, match="has neither"):
-        open_reader(tmp_path, "train")
+        open_reader(tmp_path / "empty", "train")
 
 
 @pytest.mark.parametrize("kind", ["resident", "mapped"])
@@ -170,5 +208,16 @@ def test_the_choice_of_a_reader(datasets: dict[str, Path]) -> None:
     assert raw.decoded_bytes == 54 * 32 * 32 * 3
     assert choose_reader(raw, 4 * raw.decoded_bytes).kind == "resident"
     assert choose_reader(raw, 4 * raw.decoded_bytes - 1).kind == "mapped"
-    assert choose_reader(jpeg, 4 * jpeg.decoded_bytes - 1).kind == "stream"
-    assert "does not fit" in choose_reader(dataclasses.replace(jpeg), 0).reason
+    assert choose_reader(jpeg, 4 * jpeg.decoded_bytes - 1).kind == "mapped"
+    foreign = dataclasses.replace(jpeg, indexed=False)
+    assert choose_reader(foreign, 4 * jpeg.decoded_bytes - 1).kind == "stream"
+    assert "does not fit" in choose_reader(foreign, 0).reason
+
+
+def test_the_choice_of_a_shuffle(datasets: dict[str, Path]) -> None:
+    raw = open_split(datasets["raw"], "train")
+    assert raw.stored_bytes == sum(path.stat().st_size for path in datasets["raw"].glob("raw-train.tfrecord*"))
+    assert choose_shuffle(raw, raw.stored_bytes * 4 // 3 + 1) == "uniform"
+    assert choose_shuffle(raw, raw.stored_bytes) == "windowed"
+    assert mixing_of(raw, "uniform") is None
+    assert mixing_of(raw, "windowed") == Mixing.of_bytes(raw.stored_bytes / 54)

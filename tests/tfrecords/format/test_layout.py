@@ -14,7 +14,15 @@ from hypothesis import strategies as st
 
 from tfrecords.errors import DataError
 from tfrecords.format.example import decode_example, encode_example
-from tfrecords.format.layout import INT_BYTES, Layout, Offsets, ShardInfo, encode_record, raw_offsets
+from tfrecords.format.layout import (
+    INT_BYTES,
+    Layout,
+    Offsets,
+    ShardInfo,
+    encode_record,
+    raw_offsets,
+    record_spans,
+)
 from tfrecords.format.record import frame
 from tfrecords.format.shard import ShardWriter
 
@@ -100,6 +108,33 @@ def a_layout() -> Layout:
         source_sha256="01" * 32,
         versions={"pillow": "1.2.3", "libjpeg_turbo": "4.5.6"},
     )
+
+
+@given(
+    lengths=st.lists(
+        st.integers(0, 600) | st.integers(16_200, 16_500) | st.integers(2_097_000, 2_097_200), min_size=1, max_size=6
+    ),
+    id=st.integers(0, 2**35 - 1),
+)
+@settings(deadline=None)
+def test_a_records_length_tells_where_its_parts_lie(lengths: list[int], id: int) -> None:
+    images = [
+        bytes([7, number % 251]) * (length // 2) + b"\x09" * (length % 2) for number, length in enumerate(lengths)
+    ]
+    records = [frame(encode_record(image, 3, id)) for image in images]
+    spans = record_spans(np.array([len(record) for record in records]))
+    for record, image, id_at, image_at, num_bytes in zip(records, images, *(s.tolist() for s in spans), strict=True):
+        assert num_bytes == len(image)
+        assert record[image_at : image_at + num_bytes] == image
+        assert record[id_at : id_at + INT_BYTES] == record[record.index(b"id") + 8 :][:INT_BYTES]
+        assert decode_example(record[12:-4])["id"] == id
+
+
+def test_lengths_that_no_record_has() -> None:
+    there = {len(encode_record(bytes(length), 0, 0)) + 16 for length in range(300)}
+    for length in range(300):
+        (num_bytes,) = record_spans(np.array([length]))[2]
+        assert (num_bytes >= 0) == (length in there)
 
 
 def test_save_and_load(tmp_path: Path) -> None:

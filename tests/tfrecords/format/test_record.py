@@ -7,12 +7,13 @@ import struct
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tfrecords.errors import CorruptRecordError
-from tfrecords.format.record import FRAMING_BYTES, HEADER_BYTES, frame, masked_crc32c, read_records
+from tfrecords.format.record import FRAMING_BYTES, HEADER_BYTES, frame, masked_crc32c, read_records, unmasked
 
 PAYLOADS = [b"", b"\0", b"hello", bytes(range(256)) * 5, b"\xff" * 100]
 MANY = settings(deadline=None, max_examples=60)
@@ -27,6 +28,12 @@ def test_masked_crc_of_known_strings() -> None:
     rotated = (0xE3069283 >> 15 | 0xE3069283 << 17) & 0xFFFFFFFF
     assert masked_crc32c(b"123456789") == (rotated + 0xA282EAD8) % 2**32
     assert masked_crc32c(b"") == 0xA282EAD8
+
+
+def test_unmasking_undoes_the_mask() -> None:
+    checksums = np.array([0, 1, 0xE3069283, 0x80000000, 0xFFFFFFFF, 0xFFFF8000])
+    stored = ((checksums >> 15 | checksums << 17) + 0xA282EAD8) & 0xFFFFFFFF
+    np.testing.assert_array_equal(unmasked(stored), checksums)
 
 
 def test_writes_what_tensorflow_writes(tf: Any, tmp_path: Path) -> None:

@@ -1,0 +1,68 @@
+"""Readers that find any example by its place: what they have in common."""
+
+from __future__ import annotations
+
+import tensorflow as tf
+
+from simimg.input.dataset import PADDING_ID, Batch, Split
+from simimg.input.position import Order
+
+__all__ = ["GatherReader"]
+
+_MIN_PLACES_A_CALL = 16  # below that, a call costs more than its pictures
+
+
+class GatherReader:
+    """A reader whose batches are gathered from anywhere in its split.
+
+    A subclass has `kind` and `gather`. Where the threads are as many calls at a time, and not inside a call, it has
+    `places_a_call`: a larger batch is put together of calls of at most so many places.
+    """
+
+    kind: str
+    places_a_call: int | None = None
+
+    def __init__(self, split: Split, num_threads: int) -> None:
+        self.split = split
+        self.corrupt: dict[int, str] = {}
+        self._num_threads = num_threads
+
+    def gather(self, places: tf.Tensor) -> Batch:
+        """Returns the examples at `places`, int64 `[batch]` in 0..num_examples-1."""
+        raise NotImplementedError
+
+    def train_batches(self, order: Order) -> tf.data.Dataset:
+        """Returns a data set of Batches of `order.per_replica_batch_size`, replica after replica, step after step."""
+        return self._gathered(order.indices(), order.per_replica_batch_size)
+
+    def eval_batches(self, batch_size: int) -> tf.data.Dataset:
+        """Returns a data set of Batches of `batch_size`: every example once, the last one filled up with id -1."""
+        last = self.split.num_examples - 1
+        steps = tf.data.Dataset.range(-(-self.split.num_examples // batch_size))
+        places = steps.map(lambda step: step * batch_size + tf.range(batch_size, dtype=tf.int64))
+
+        def clipped(batch: Batch, places: tf.Tensor) -> Batch:
+            return batch._replace(id=tf.where(places <= last, batch.id, PADDING_ID))
+
+        gathered = self._gathered(places.map(lambda places: tf.minimum(places, last)), batch_size)
+        return tf.data.Dataset.zip(gathered, places).map(clipped)
+
+    def _gathered(self, places: tf.data.Dataset, batch_size: int) -> tf.data.Dataset:
+        if self.places_a_call is None:
+            return places.map(self.gather, num_parallel_calls=2, deterministic=True)
+        part = _part(batch_size, self.places_a_call)
+        if part == batch_size:
+            return places.map(self.gather, num_parallel_calls=self._num_threads, deterministic=True)
+        parts = places.map(lambda places: tf.reshape(places, [-1, part])).unbatch()
+        gathered = parts.map(self.gather, num_parallel_calls=self._num_threads, deterministic=True)
+        return gathered.batch(batch_size // part, drop_remainder=True).map(_joined)
+
+
+def _part(batch_size: int, most: int) -> int:
+    """Returns the largest divisor of `batch_size` up to `most`, or all of it if that divisor is very small."""
+    largest = next(part for part in range(min(batch_size, most), 0, -1) if batch_size % part == 0)
+    return largest if largest >= _MIN_PLACES_A_CALL else batch_size
+
+
+def _joined(batch: Batch) -> Batch:
+    return Batch(*(tf.reshape(part, [-1, *part.shape[2:]]) for part in batch))

@@ -1,0 +1,84 @@
+"""Files mapped as one array: every record where it belongs, whatever the lengths; nothing kept open or mapped."""
+
+import gc
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from simimg.errors import DataError
+from simimg.input.arrays import aligned, shared_tensor
+from simimg.input.mapping import map_records
+
+
+@given(counts=st.lists(st.integers(0, 40), min_size=1, max_size=6), record_bytes=st.integers(1, 9000))
+@settings(deadline=None, max_examples=40)
+def test_every_record_is_where_it_belongs(
+    tmp_path_factory: pytest.TempPathFactory, counts: list[int], record_bytes: int
+) -> None:
+    folder = tmp_path_factory.mktemp("shards")
+    counts[0] += 1  # no split is empty
+    whole = np.random.default_rng(0).integers(0, 256, (sum(counts), record_bytes), np.uint8)
+    shards = []
+    for number, part in enumerate(np.split(whole, np.cumsum(counts)[:-1])):
+        shards.append((folder / str(number), len(part)))
+        shards[-1][0].write_bytes(part.tobytes())
+    mapped = map_records(shards, record_bytes)
+    assert mapped.first_places[-1] == len(whole)
+    assert mapped.rows.ctypes.data % 4096 == 0
+    for places, rows in mapped.spans():
+        np.testing.assert_array_equal(mapped.rows[rows], whole[places])
+    spans = [places for places, _ in mapped.spans()]
+    assert [place for span in spans for place in range(span.start, span.stop)] == list(range(len(whole)))
+
+
+def test_more_than_there_is_memory(tmp_path: Path) -> None:
+    """A hundred thousand million bytes of nothing, and a record at their end."""
+    path, count, record_bytes = tmp_path / "sparse", 10**7, 10**4
+    with open(path, "wb") as file:
+        file.truncate(count * record_bytes)
+        file.seek(-record_bytes, os.SEEK_END)
+        file.write(b"\x07" * record_bytes)
+    mapped = map_records([(path, count)], record_bytes)
+    assert not mapped.rows[count // 2].any()
+    assert (mapped.rows[-1] == 7).all()
+
+
+def test_a_tensor_keeps_the_mapping_alive_and_nothing_else_does(tmp_path: Path) -> None:
+    path = tmp_path / "shard"
+    path.write_bytes(bytes(range(100)) * 3)
+    num_open = len(os.listdir("/proc/self/fd"))
+
+    def is_mapped() -> bool:
+        return str(path) in Path("/proc/self/maps").read_text()
+
+    tensor = shared_tensor(map_records([(path, 3)], 100).rows)
+    gc.collect()
+    assert is_mapped()
+    assert tensor.numpy()[2].tolist() == list(range(100))
+    assert len(os.listdir("/proc/self/fd")) == num_open
+    del tensor
+    gc.collect()
+    assert not is_mapped()
+
+
+def test_a_file_of_another_length_or_none(tmp_path: Path) -> None:
+    path = tmp_path / "shard"
+    path.write_bytes(bytes(99))
+    with pytest.raises(DataError, match=r"shard is 99 bytes long instead of 100.*simimg verify"):
+        map_records([(path, 10)], 10)
+    with pytest.raises(DataError, match="nowhere cannot be read: No such file"):
+        map_records([(tmp_path / "nowhere", 10)], 10)
+
+
+def test_arrays_that_tensorflow_takes_over() -> None:
+    for shape in [(3, 5), (1,), (7, 64, 64, 3)]:
+        array = aligned(shape)
+        array[:] = 9
+        tensor = shared_tensor(array)
+        array[0] = 5  # the same memory
+        assert tensor.shape == shape
+        assert (tensor.numpy()[0] == 5).all()
