@@ -1,7 +1,8 @@
 """Shards to batches: three readers, one face."""
 
-from simimg.input.dataset import Batch, Split, open_split, reading
+from simimg.input.dataset import PADDING_ID, Batch, Split, open_split, reading
 from simimg.input.pipeline import (
+    CACHES,
     ON_CORRUPT,
     READERS,
     SHUFFLES,
@@ -17,7 +18,9 @@ from simimg.input.pipeline import (
 from simimg.input.position import Mixing, Order, Position
 
 __all__ = [
+    "CACHES",
     "ON_CORRUPT",
+    "PADDING_ID",
     "READERS",
     "SHUFFLES",
     "Batch",

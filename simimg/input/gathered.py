@@ -35,6 +35,10 @@ class GatherReader:
         """Returns a data set of Batches of `order.per_replica_batch_size`, replica after replica, step after step."""
         return self._gathered(order.indices(), order.per_replica_batch_size)
 
+    def batch(self, element: Batch) -> Batch:
+        """Returns an element of `train_batches` as a Batch, on the device that trains."""
+        return element
+
     def eval_batches(self, batch_size: int) -> tf.data.Dataset:
         """Returns a data set of Batches of `batch_size`: every example once, the last one filled up with id -1."""
         last = self.split.num_examples - 1

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 import os
+from collections.abc import Callable
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import psutil
 import tensorflow as tf
 
 from simimg.errors import UsageError
-from simimg.input.dataset import Split, open_split
+from simimg.input.dataset import Batch, Split, open_split
+from simimg.input.device import DeviceReader
 from simimg.input.encoded import ON_CORRUPT
 from simimg.input.mapped import MappedReader
 from simimg.input.position import Mixing, Order
@@ -19,6 +21,7 @@ from simimg.input.resident import ResidentReader
 from simimg.input.stream import StreamReader
 
 __all__ = [
+    "CACHES",
     "ON_CORRUPT",
     "READERS",
     "SHUFFLES",
@@ -33,6 +36,7 @@ __all__ = [
 ]
 
 READERS = ("auto", "resident", "mapped", "stream")
+CACHES = ("host", "device")
 SHUFFLES = ("auto", "uniform", "windowed")
 
 # The share of the memory that is free now which a resident split may take: the model, its activations and a second
@@ -56,7 +60,10 @@ class Reader(Protocol):
     corrupt: dict[int, str]
 
     def train_batches(self, order: Order) -> tf.data.Dataset:
-        """Returns a data set of Batches of `order.per_replica_batch_size`, replica after replica, step after step."""
+        """Returns a data set of what `batch` makes Batches of: replica after replica, step after step."""
+
+    def batch(self, element: Any) -> Batch:
+        """Returns an element of `train_batches` as a Batch of `order.per_replica_batch_size`, in a replica's step."""
 
     def eval_batches(self, batch_size: int) -> tf.data.Dataset:
         """Returns a data set of Batches of `batch_size`: every example once, the last one filled up with id -1."""
@@ -71,7 +78,13 @@ class ReaderChoice:
 
 
 def open_reader(
-    dataset_dir: Path, split: str, kind: str = "auto", *, on_corrupt: str = "fail", num_threads: int = 0
+    dataset_dir: Path,
+    split: str,
+    kind: str = "auto",
+    *,
+    on_corrupt: str = "fail",
+    cache: str = "host",
+    num_threads: int = 0,
 ) -> tuple[Reader, ReaderChoice]:
     """Returns a reader of one split of a data set folder, and why it is of this kind.
 
@@ -80,6 +93,7 @@ def open_reader(
         split: `train`, `test`, ….
         kind: one of `READERS`.
         on_corrupt: `fail`, or `skip`: a record that cannot be read becomes padding, which nobody trains on.
+        cache: one of `CACHES`; `device` keeps the split on every device of the strategy in whose scope this is called.
         num_threads: that decode; 0 is one a core.
 
     Raises:
@@ -92,6 +106,10 @@ def open_reader(
     choice = (
         choose_reader(opened, psutil.virtual_memory().available) if kind == "auto" else ReaderChoice(kind, "asked for")
     )
+    if cache == "device":
+        if kind not in ("auto", "resident"):
+            raise UsageError(f"--cache=device: --reader={kind} keeps nothing. Leave one of the two out.")
+        choice = ReaderChoice("resident", "--cache=device keeps it where it is trained on")
     if choice.kind == "stream":
         if on_corrupt == "skip":
             raise UsageError(
@@ -99,9 +117,10 @@ def open_reader(
                 "Use --reader=mapped, for which `simimg convert` has to have written the shards."
             )
         return StreamReader(opened), choice
-    reader = ResidentReader if choice.kind == "resident" else MappedReader
-    num_threads = num_threads or len(os.sched_getaffinity(0))
-    return reader(opened, num_threads=num_threads, on_corrupt=on_corrupt), choice
+    reader: Callable[..., Reader] = MappedReader
+    if choice.kind == "resident":
+        reader = DeviceReader if cache == "device" else ResidentReader
+    return reader(opened, num_threads=num_threads or len(os.sched_getaffinity(0)), on_corrupt=on_corrupt), choice
 
 
 def choose_reader(split: Split, free_bytes: int) -> ReaderChoice:
@@ -129,7 +148,7 @@ def mixing_of(split: Split, shuffle: str) -> Mixing | None:
 
 
 def train_batches(reader: Reader, order: Order) -> tf.data.Dataset:
-    """Returns a data set of Batches of `order.per_replica_batch_size`, replica after replica, step after step."""
+    """Returns a data set of what `reader.batch` makes Batches of: replica after replica, step after step."""
     return reader.train_batches(order).with_options(_options()).prefetch(2)
 
 

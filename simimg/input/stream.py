@@ -71,6 +71,10 @@ class StreamReader:
             records = records.enumerate().filter(is_ours).map(lambda count, record: record)
         return self._decoded(records, order.per_replica_batch_size, drop_remainder=True)
 
+    def batch(self, element: Batch) -> Batch:
+        """Returns an element of `train_batches` as it is."""
+        return element
+
     def eval_batches(self, batch_size: int) -> tf.data.Dataset:
         """Returns a data set of Batches: every example once, in the order of the shards, the last batch filled up."""
         shards = tf.data.Dataset.range(len(self._files))

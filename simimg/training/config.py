@@ -8,7 +8,7 @@ from typing import Any
 
 from simimg.augment import AugmentConfig
 from simimg.errors import UsageError
-from simimg.input import READERS
+from simimg.input import CACHES, ON_CORRUPT, READERS, SHUFFLES
 from simimg.presets import PRESETS, preset_options
 from tfrecords.options import check_choices, option
 
@@ -51,6 +51,19 @@ class TrainConfig:
     colour_jitter: float = option("Brightness, contrast and saturation vary by up to this share; 0 is off.", 0.4)
     seed: int = option("Start of the weights, order, augmentation and dropout.", 0)
     reader: str = option("How shards are read; auto picks and says why.", "auto", choices=READERS)
+    shuffle: str = option(
+        "How far examples are mixed: uniform, all with all; windowed, for sets larger than memory, within 1 GB.",
+        "auto",
+        choices=SHUFFLES,
+    )
+    cache: str = option(
+        "Where --reader=resident keeps the examples: host, or device, which leaves the CPU nothing to do.",
+        "host",
+        choices=CACHES,
+    )
+    on_corrupt: str = option(
+        "A record that cannot be read: fail, or skip it, which is counted.", "fail", choices=ON_CORRUPT
+    )
     num_devices: int = option("GPUs to train on, or CPU devices where there is no GPU; 0 is every GPU, or one CPU.", 0)
 
     def __post_init__(self) -> None:
@@ -101,7 +114,7 @@ class TrainConfig:
     def determining(self) -> dict[str, Any]:
         """Returns the options that decide what is learned, for comparison with an earlier call's.
 
-        The reader does so as well, but what counts is what was picked; see `simimg.training.runs`.
+        The reader and the shuffle do so as well, but what counts is what was picked; see `simimg.training.runs`.
         """
-        aside = {"model_dir", "preset", "num_devices", "dataset_dir", "reader"}
+        aside = {"model_dir", "preset", "num_devices", "dataset_dir", "reader", "shuffle", "cache", "on_corrupt"}
         return {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name not in aside}

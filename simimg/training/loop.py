@@ -8,35 +8,46 @@ first weights all come from the seed, on any number of replicas.
 from __future__ import annotations
 
 import dataclasses
-import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import keras
+import psutil
 import tensorflow as tf
 
 from simimg import models
 from simimg.augment import augment
 from simimg.errors import TrainingError, TrainingInterrupted, UsageError
 from simimg.evaluation.classify import classify, compiled, predict
-from simimg.input import Batch, Order, Position, Reader, open_reader, reading, train_batches
+from simimg.input import (
+    PADDING_ID,
+    SHUFFLES,
+    Order,
+    Position,
+    Reader,
+    choose_shuffle,
+    mixing_of,
+    open_reader,
+    reading,
+    train_batches,
+)
 from simimg.training import checkpoints
+from simimg.training.board import TensorBoard
+from simimg.training.build import build_model, build_optimizer
 from simimg.training.checkpoints import Progress
 from simimg.training.config import TrainConfig
 from simimg.training.metrics import EpochMetrics, example_losses, num_correct
-from simimg.training.runs import MODEL_FILE, begin_run, check_run
+from simimg.training.runs import MODEL_FILE, begin_run, check_run, recorded_shuffle
+from simimg.training.stopping import stop_requested
 from simimg.training.strategy import make_strategy
 from tfrecords.format.files import read_json, write_json
 
 __all__ = ["StepInfo", "TrainResult", "Watcher", "default_model_dir", "distribute", "train"]
 
 _RESULT_FILE = "result.json"
-_WARM_UP = 0.05  # of the steps, under the cosine schedule
 _SHOW_EVERY_S = 0.2  # reading a loss waits for the device, so it is not done each step
 
 
@@ -92,26 +103,33 @@ def train(config: TrainConfig, watcher: Watcher = Watcher()) -> TrainResult:
     """
     # What to train on.
     strategy = make_strategy(config.num_devices)
-    reader, choice = open_reader(config.dataset_dir, "train", config.reader)
+    with strategy.scope():  # a set that is cached on the devices is there once a replica
+        reader, choice = open_reader(
+            config.dataset_dir, "train", config.reader, on_corrupt=config.on_corrupt, cache=config.cache
+        )
     split = reader.split
     model_dir = config.model_dir or default_model_dir(config, split.name)
     config = dataclasses.replace(config, model_dir=model_dir)
+    shuffle = _shuffle(config, reader, recorded_shuffle(model_dir))
     order = Order(
         num_examples=split.num_examples,
         global_batch_size=config.global_batch_size,
         num_epochs=config.epochs,
         seed=config.seed,
         num_replicas=strategy.num_replicas_in_sync,
+        mixing=mixing_of(split, shuffle),
     )
     if len(split.class_names) < 2:
         raise UsageError(f"{config.dataset_dir} has one class, {split.class_names[0]!r}; a classifier needs two.")
     test_reader = _open_test(config)
-    info = check_run(model_dir, config, reader)
+    info = check_run(model_dir, config, split, shuffle)
     if (model_dir / MODEL_FILE).exists() and (model_dir / _RESULT_FILE).exists():
         watcher.note(f"{model_dir} is finished already; nothing to do")
         values = read_json(model_dir / _RESULT_FILE, "the run's result")
         return TrainResult(**{**values, "model_dir": model_dir})
     watcher.note(f"reading {split.num_examples:,} examples, {choice.kind}: {choice.reason}")
+    if shuffle == "windowed":
+        watcher.note("the examples are mixed within windows of 1 GB, because all of them do not fit into memory")
     watcher.note(
         f"training on {strategy.num_replicas_in_sync} x {'GPU' if tf.config.get_visible_devices('GPU') else 'CPU'}, "
         f"batch {order.global_batch_size} in all, {order.per_replica_batch_size} a replica"
@@ -133,9 +151,9 @@ def train(config: TrainConfig, watcher: Watcher = Watcher()) -> TrainResult:
     order = dataclasses.replace(order, start=progress.position)
 
     # The steps.
-    run = _Run(config, strategy, model, optimizer, order, watcher)
+    run = _Run(config, strategy, model, optimizer, order, reader, watcher)
     forward = compiled(model)
-    with _TensorBoard(model_dir) as board, _stop_requested() as stop:
+    with TensorBoard(model_dir) as board, stop_requested() as stop:
         batches = reading(split, distribute(strategy, reader, order))
         while progress.position.epoch < config.epochs:
             if run.epoch(batches, progress, stop):
@@ -178,39 +196,6 @@ def train(config: TrainConfig, watcher: Watcher = Watcher()) -> TrainResult:
     return result
 
 
-def build_model(config: TrainConfig, image_size: int, num_classes: int) -> keras.Model:
-    """Returns the untrained network that `config` names."""
-    if config.model == "tutorial":
-        return models.tutorial(image_size, num_classes)
-    if config.model == "small":
-        return models.small(image_size, num_classes)
-    weights = None if config.weights == "none" else config.weights
-    resolution = max(config.resolution, image_size) if config.resolution else None
-    return models.lite0(image_size, num_classes, weights=weights, resolution=resolution)
-
-
-def build_optimizer(config: TrainConfig, num_steps: int) -> keras.optimizers.Optimizer:
-    """Returns the optimizer that `config` names, its schedule laid over `num_steps`."""
-    rate: Any = config.learning_rate
-    if config.schedule == "cosine":
-        warm_up = min(round(_WARM_UP * num_steps), num_steps - 1)
-        if warm_up:
-            rate = keras.optimizers.schedules.CosineDecay(
-                0.0, num_steps - warm_up, warmup_target=config.learning_rate, warmup_steps=warm_up
-            )
-        else:
-            rate = keras.optimizers.schedules.CosineDecay(config.learning_rate, num_steps)
-    if config.optimizer == "rmsprop":
-        optimizer = keras.optimizers.RMSprop(rate, weight_decay=config.weight_decay)
-    elif config.optimizer == "sgd":
-        optimizer = keras.optimizers.SGD(rate, momentum=0.9, nesterov=True, weight_decay=config.weight_decay)
-    else:
-        optimizer = keras.optimizers.AdamW(rate, weight_decay=config.weight_decay)
-    # Biases, and the scales and offsets of normalisations, are not pulled to 0 (He et al., "Bag of Tricks", 2019).
-    optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
-    return optimizer
-
-
 def distribute(strategy: tf.distribute.Strategy, reader: Reader, order: Order) -> tf.distribute.DistributedDataset:
     """Returns the training batches, each replica's on its device, the next ones on their way before they are needed."""
     options = tf.distribute.InputOptions(
@@ -230,12 +215,16 @@ class _Run:
         model: keras.Model,
         optimizer: keras.optimizers.Optimizer,
         order: Order,
+        reader: Reader,
         watcher: Watcher,
     ) -> None:
-        self._order, self._watcher = order, watcher
+        self._order, self._reader, self._watcher = order, reader, watcher
+        self._num_told = 0
         augmentation = config.augment_config()
 
-        def replica_step(batch: Batch, epoch: tf.Tensor, step: tf.Tensor) -> tf.Tensor:
+        def replica_step(element: Any, epoch: tf.Tensor, step: tf.Tensor) -> tf.Tensor:
+            batch = reader.batch(element)
+            there = tf.cast(batch.id != PADDING_ID, tf.float32)  # not a record that was skipped
             replica = tf.distribute.get_replica_context().replica_id_in_sync_group
             images = augment(augmentation, config.seed, epoch, batch.id, batch.image)
             scope = models.dropout_scope(
@@ -244,12 +233,13 @@ class _Run:
             )
             with tf.GradientTape() as tape, scope:
                 probabilities = model(images, training=True)
-                losses = example_losses(config.loss, batch.label, probabilities, config.label_smoothing)
+                losses = there * example_losses(config.loss, batch.label, probabilities, config.label_smoothing)
                 # Divided by the global batch, the replicas' gradients add up to those of the mean loss.
                 loss = tf.reduce_sum(losses) / order.global_batch_size
             gradients = tape.gradient(loss, model.trainable_variables)
             optimizer.apply(gradients, model.trainable_variables)
-            return tf.stack([tf.reduce_sum(losses), num_correct(batch.label, probabilities)])
+            correct = tf.where(batch.id != PADDING_ID, batch.label, -1)
+            return tf.stack([tf.reduce_sum(losses), num_correct(correct, probabilities), tf.reduce_sum(there)])
 
         @tf.function
         def step(batch: Any, epoch: tf.Tensor, step: tf.Tensor) -> tf.Tensor:
@@ -288,10 +278,19 @@ class _Run:
             if stop.is_set() and step + 1 < order.steps_per_epoch:
                 break
         progress.seconds += time.perf_counter() - start
+        self._tell_skipped()
         return progress.position.step == order.steps_per_epoch
 
+    def _tell_skipped(self) -> None:
+        corrupt = self._reader.corrupt
+        if len(corrupt) > self._num_told:
+            example = next(reversed(corrupt.values()))
+            records = "record was" if len(corrupt) == 1 else "records were"
+            self._watcher.note(f"{len(corrupt):,} corrupt {records} skipped so far, e.g. {example}")
+            self._num_told = len(corrupt)
+
     def _collect(self, pending: list[tf.Tensor], progress: Progress) -> None:
-        for loss_sum, correct in (sums.numpy() for sums in pending):
+        for loss_sum, correct, count in (sums.numpy() for sums in pending):
             if loss_sum != loss_sum:
                 raise TrainingError(  # a run is a function of its options, so going on would end here again
                     f"the loss is no number (NaN) in epoch {progress.position.epoch + 1}, by step "
@@ -299,60 +298,26 @@ class _Run:
                 )
             progress.metrics.loss_sum += float(loss_sum)
             progress.metrics.num_correct += float(correct)
-            progress.metrics.num_examples += self._order.global_batch_size
+            progress.metrics.num_examples += int(count)
         pending.clear()
 
 
-class _TensorBoard:
-    """Scalars for TensorBoard, training and test as two runs so that they share a plot."""
-
-    def __init__(self, model_dir: Path) -> None:
-        self._folder = model_dir / "tensorboard"
-        self._writers: dict[str, Any] = {}
-
-    def __enter__(self) -> _TensorBoard:
-        return self
-
-    def write(self, line: dict[str, Any]) -> None:
-        for name, value in line.items():
-            if name == "epoch":
-                continue
-            run = "test" if name.startswith("test_") else "train"
-            if run not in self._writers:
-                self._writers[run] = tf.summary.create_file_writer(str(self._folder / run))
-            with self._writers[run].as_default():
-                tf.summary.scalar(name.removeprefix("test_"), value, step=line["epoch"])
-            self._writers[run].flush()
-
-    def __exit__(self, *_: object) -> None:
-        for writer in self._writers.values():
-            writer.close()
-
-
-@contextmanager
-def _stop_requested() -> Iterator[threading.Event]:
-    """Yields an event that Ctrl-C or SIGTERM sets; a second Ctrl-C interrupts at once."""
-    stop = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield stop  # only the main thread may set signal handlers
-        return
-
-    def handle(number: int, frame: FrameType | None) -> None:
-        if stop.is_set():
-            raise KeyboardInterrupt
-        stop.set()
-
-    previous = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield stop
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
+def _shuffle(config: TrainConfig, reader: Reader, recorded: str | None) -> str:
+    """Returns how the examples are shuffled: as was asked for, as the run began, or as fits into memory."""
+    if reader.kind == "stream":
+        if config.shuffle != "auto":
+            raise UsageError(f"--shuffle={config.shuffle}: what is streamed is shuffled in a buffer. Leave it out.")
+        return "buffered"
+    if config.shuffle != "auto":
+        return config.shuffle
+    if recorded in SHUFFLES or reader.kind == "resident":
+        return recorded if recorded in SHUFFLES else "uniform"
+    return choose_shuffle(reader.split, psutil.virtual_memory().available)
 
 
 def _open_test(config: TrainConfig) -> Reader | None:
     try:
-        return open_reader(config.dataset_dir, "test", config.reader)[0]
+        return open_reader(config.dataset_dir, "test", config.reader, on_corrupt=config.on_corrupt)[0]
     except UsageError:
         return None  # a data set without a split `test` is trained on all the same
 

@@ -19,14 +19,14 @@ import keras
 
 import simimg.models  # noqa: F401 - its layers have to be registered before a model that has them is loaded
 from simimg.errors import ModelError, UsageError
-from simimg.input import Reader, Split
+from simimg.input import Split
 from simimg.training.config import TrainConfig
 from tfrecords.format.files import file_sha256, read_json, write_json
 from tfrecords.format.layout import Layout
 from tfrecords.format.metadata import INFO_FILE
 from tfrecords.options import to_json
 
-__all__ = ["RunInfo", "begin_run", "check_run", "load_model", "load_run"]
+__all__ = ["RunInfo", "begin_run", "check_run", "load_model", "load_run", "recorded_shuffle"]
 
 _CONFIG_FILE = "config.json"
 MODEL_FILE = "model.keras"
@@ -36,7 +36,8 @@ MODEL_FILE = "model.keras"
 class RunInfo:
     """What a model needs to be told to be used again: how pictures are prepared, and what its outputs mean.
 
-    `dataset_sha256` is of all the shards' checksums; `shuffle` is uniform, or buffered where the shards were streamed.
+    `dataset_sha256` is of all the shards' checksums; `shuffle` is uniform, windowed, or buffered where the shards were
+    streamed.
     """
 
     image_size: int
@@ -47,20 +48,24 @@ class RunInfo:
     config: dict[str, Any]
 
 
-def check_run(model_dir: Path, config: TrainConfig, reader: Reader) -> RunInfo:
+def recorded_shuffle(model_dir: Path) -> str | None:
+    """Returns how the examples of the run in `model_dir` are shuffled, None if there is no run."""
+    return load_run(model_dir).shuffle if (model_dir / _CONFIG_FILE).exists() else None
+
+
+def check_run(model_dir: Path, config: TrainConfig, split: Split, shuffle: str) -> RunInfo:
     """Returns what describes the run, after checking that the folder has no other one.
 
     Raises:
         UsageError: the folder has a run with other options, or on another data set; names the difference.
     """
-    split = reader.split
     layout = Layout.load(split.dataset_dir) if Layout.exists(split.dataset_dir) else None
     info = RunInfo(
         image_size=split.image_size,
         resize=layout.config["resize"] if layout else "stretch",
         class_names=split.class_names,
         dataset_sha256=_dataset_sha256(split, layout),
-        shuffle="buffered" if reader.kind == "stream" else "uniform",
+        shuffle=shuffle,
         config=to_json(config),
     )
     if not (model_dir / _CONFIG_FILE).exists():
@@ -72,7 +77,7 @@ def check_run(model_dir: Path, config: TrainConfig, reader: Reader) -> RunInfo:
         if there.config.get(key) != value
     ]
     if there.shuffle != info.shuffle:
-        differing.append(f"a {there.shuffle} shuffle there, a {info.shuffle} one now (see --reader)")
+        differing.append(f"a {there.shuffle} shuffle there, a {info.shuffle} one now (see --reader and --shuffle)")
     if dataclasses.replace(there, config={}, shuffle="") != dataclasses.replace(info, config={}, shuffle=""):
         differing.append("the data set is another")
     if differing:

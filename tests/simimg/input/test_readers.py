@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tensorflow as tf
 from PIL import Image
 
 from simimg.errors import DataError, UsageError
@@ -212,6 +213,24 @@ def test_the_choice_of_a_reader(datasets: dict[str, Path]) -> None:
     foreign = dataclasses.replace(jpeg, indexed=False)
     assert choose_reader(foreign, 4 * jpeg.decoded_bytes - 1).kind == "stream"
     assert "does not fit" in choose_reader(foreign, 0).reason
+
+
+def test_a_split_on_the_device(datasets: dict[str, Path]) -> None:
+    """Only places come from the host, and what is gathered there is what the host would have sent."""
+    device, choice = open_reader(datasets["raw"], "train", cache="device")
+    assert "--cache=device" in choice.reason
+    host, _ = open_reader(datasets["raw"], "train", "resident")
+    places = list(train_batches(device, order()))
+    assert places[0].dtype == tf.int64
+    fetch = tf.function(device.batch, jit_compile=True)
+    for mine, theirs in zip(map(fetch, places), train_batches(host, order()), strict=True):
+        for a, b in zip(mine, theirs, strict=True):
+            np.testing.assert_array_equal(a, b)
+    for mine, theirs in zip(collect(eval_batches(device, 10)), collect(eval_batches(host, 10)), strict=True):
+        for a, b in zip(mine, theirs, strict=True):
+            np.testing.assert_array_equal(a, b)
+    with pytest.raises(UsageError, match="--cache=device: --reader=mapped keeps nothing"):
+        open_reader(datasets["raw"], "train", "mapped", cache="device")
 
 
 def test_the_choice_of_a_shuffle(datasets: dict[str, Path]) -> None:

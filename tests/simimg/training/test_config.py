@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,9 @@ import pytest
 from PIL import Image
 
 from simimg import models
-from simimg.errors import UsageError
-from simimg.training import TrainConfig, load_model, loop, train
-from simimg.training.loop import build_model, build_optimizer
+from simimg.errors import CorruptRecordError, UsageError
+from simimg.training import TrainConfig, Watcher, load_model, load_run, loop, train
+from simimg.training.build import build_model, build_optimizer
 from tfrecords.convert import ConvertConfig, convert
 
 
@@ -35,6 +36,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return {
         "two": converted("two", splits="train=1"),
         "dealt_anew": converted("dealt_anew", splits="train=1", seed=1),
+        "jpeg": converted("jpeg", splits="train=1", encoding="jpeg"),
         "one": converted("one", splits="train=1", categories=("a",)),
     }
 
@@ -77,6 +79,7 @@ CHANGES: dict[str, Any] = {
     "colour_jitter": 0.3,
     "seed": 1,
     "reader": "stream",
+    "shuffle": "windowed",
 }
 
 
@@ -110,7 +113,7 @@ def test_every_option_changes_what_is_learned(tiny: dict[str, Path], tiny_model:
 def test_no_option_is_left_out() -> None:
     decided_elsewhere = {"model", "weights", "resolution"}  # the next test
     determining = TrainConfig(dataset_dir=Path()).determining()
-    assert set(determining) == set(CHANGES) - {"reader"} | decided_elsewhere
+    assert set(determining) == set(CHANGES) - {"reader", "shuffle"} | decided_elsewhere
 
 
 def test_options_of_the_model(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -215,8 +218,49 @@ def test_a_folder_keeps_to_its_examples(tiny: dict[str, Path], tiny_model: None,
         run(tiny["dealt_anew"], model_dir)
     with pytest.raises(UsageError, match="a uniform shuffle there, a buffered one now"):
         run(tiny["two"], model_dir, reader="stream")
+    with pytest.raises(UsageError, match="a uniform shuffle there, a windowed one now"):
+        run(tiny["two"], model_dir, shuffle="windowed")
+    with pytest.raises(UsageError, match="--shuffle=uniform: what is streamed is shuffled in a buffer"):
+        run(tiny["two"], model_dir, reader="stream", shuffle="uniform")
     run(tiny["two"], model_dir, reader="mapped")  # the same order, read in another way
+    run(tiny["two"], model_dir, cache="device")
     run(tiny["two"], model_dir, num_devices=2)
+
+
+def test_a_windowed_run_goes_on_windowed(
+    tiny: dict[str, Path], tiny_model: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a machine with more memory, too: what is picked by itself is what the run began with."""
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "choose_shuffle", lambda split, free_bytes: "windowed")
+        began = run(tiny["two"], tmp_path / "run", reader="mapped")
+    assert load_run(tmp_path / "run").shuffle == "windowed"
+    (tmp_path / "run" / "model.keras").unlink()
+    assert equal(run(tiny["two"], tmp_path / "run", reader="resident"), began)
+    assert equal(run(tiny["two"], tmp_path / "other", shuffle="windowed"), began)
+    assert not equal(run(tiny["two"], tmp_path / "uniform"), began)
+
+
+@pytest.mark.parametrize("reader", ["mapped", "resident"])
+def test_a_corrupt_record_is_not_trained_on(
+    tiny: dict[str, Path], tiny_model: None, tmp_path: Path, reader: str
+) -> None:
+    folder = Path(shutil.copytree(tiny["jpeg"], tmp_path / "jpeg"))
+    (shard,) = folder.glob("jpeg-train.tfrecord-*-of-00001")
+    data = bytearray(shard.read_bytes())
+    data[200] ^= 1
+    shard.write_bytes(data)
+
+    def config(name: str, **changes: Any) -> TrainConfig:
+        given = {**BASE, "dataset_dir": folder, "model_dir": tmp_path / name, "reader": reader, **changes}
+        return TrainConfig.with_preset({**given, "global_batch_size": 16})
+
+    with pytest.raises(CorruptRecordError, match=rf"{shard.name}: record 0 at byte 0: the checksum of the payload"):
+        train(config("failed"))
+    notes: list[str] = []
+    result = train(config("skipped", on_corrupt="skip"), Watcher(note=notes.append))
+    assert [note for note in notes if "1 corrupt record was skipped so far" in note and shard.name in note]
+    assert round(result.train_accuracy * 15, 6) % 1 == 0  # a share of the fifteen that are left
 
 
 def test_all_options_are_kept_beside_the_model(tiny: dict[str, Path], tiny_model: None, tmp_path: Path) -> None:

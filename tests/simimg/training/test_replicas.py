@@ -14,17 +14,22 @@ from simimg.training import StepInfo, TrainConfig, Watcher, distribute, make_str
 AUGMENTATION = AugmentConfig(rotation_degrees=20, horizontal_flip=True, crop_min_area=0.5, colour_jitter=0.3)
 
 
-def batches(dataset_dir: Path, num_devices: int) -> tuple[np.ndarray, np.ndarray]:
+def batches(dataset_dir: Path, num_devices: int, **options: str) -> tuple[np.ndarray, np.ndarray]:
     """Ids `[steps, 12]` and augmented pixels `[steps, 12, 32, 32, 3]` of two epochs, replica after replica."""
     strategy = make_strategy(num_devices)
-    reader, _ = open_reader(dataset_dir, "train")
+    with strategy.scope():
+        reader, _ = open_reader(dataset_dir, "train", **options)
     order = Order(
         num_examples=54, global_batch_size=12, num_epochs=2, seed=3, num_replicas=strategy.num_replicas_in_sync
     )
 
+    def replica(element, epoch):
+        batch = reader.batch(element)
+        return batch.id, augment(AUGMENTATION, 3, epoch, batch.id, batch.image)
+
     @tf.function
-    def augmented(batch, epoch):
-        return strategy.run(lambda b, e: (b.id, augment(AUGMENTATION, 3, e, b.id, b.image)), args=(batch, epoch))
+    def augmented(element, epoch):
+        return strategy.run(replica, args=(element, epoch))
 
     ids, pixels = [], []
     for step, batch in enumerate(distribute(strategy, reader, order)):
@@ -34,9 +39,10 @@ def batches(dataset_dir: Path, num_devices: int) -> tuple[np.ndarray, np.ndarray
     return np.stack(ids), np.stack(pixels)
 
 
-def test_the_same_batches(datasets: dict[str, Path]) -> None:
+@pytest.mark.parametrize("options", [{}, {"kind": "mapped"}, {"cache": "device"}], ids=str)
+def test_the_same_batches(datasets: dict[str, Path], options: dict[str, str]) -> None:
     one_ids, one_pixels = batches(datasets["raw"], 1)
-    two_ids, two_pixels = batches(datasets["raw"], 2)
+    two_ids, two_pixels = batches(datasets["raw"], 2, **options)
     assert one_ids.shape == (8, 12)
     np.testing.assert_array_equal(one_ids, two_ids)
     np.testing.assert_array_equal(one_pixels, two_pixels)
