@@ -23,11 +23,13 @@ class RunFailed(Exception):
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Run:
-    """One timed run of one tool: seconds, pictures converted, bytes left on disk."""
+    """One timed run of one tool: seconds, pictures, bytes left on disk, seconds of all cores together, most memory."""
 
     seconds: float
     num_images: int
     num_bytes: int
+    cpu_seconds: float = 0.0
+    peak_bytes: int = 0
 
     @property
     def images_per_s(self) -> float:

@@ -26,7 +26,7 @@ from PIL import Image, ImageOps, JpegImagePlugin
 from simimg.errors import UsageError
 from tfrecords.convert.pool import num_cores
 
-__all__ = ["TURNS", "Pictures", "good_jpegs", "large_jpegs", "turned_jpegs"]
+__all__ = ["TURNS", "Pictures", "good_jpegs", "large_jpegs", "made", "turned_jpegs"]
 
 _LARGE_QUALITY = 90
 # Standard deviation of a pixel's brightness, in 0..255: a camera's in daylight and at a high sensitivity. Noise cannot
@@ -97,7 +97,7 @@ def good_jpegs(image_dir: Path, cache_dir: Path) -> Pictures:
                 (folder / name).mkdir(exist_ok=True)
                 (folder / name / f"{number:06}.jpg").write_bytes(data)
 
-    folder = _made(cache_dir, "photos", [str(image_dir.resolve()), stamps], fill)
+    folder = made(cache_dir, "photos", [str(image_dir.resolve()), stamps], fill)
     pictures = _listed(folder, f"the whole JPEG files of {image_dir}")
     if not pictures.files:
         raise UsageError(f"--image_dir={image_dir} has no JPEG files that can be decoded.")
@@ -124,7 +124,7 @@ def turned_jpegs(pictures: Pictures, times: int, cache_dir: Path) -> Pictures:
     def fill(folder: Path) -> None:
         _each_in(folder, job, pictures.files)
 
-    folder = _made(cache_dir, f"photos-x{times}", [pictures.folder.name], fill)
+    folder = made(cache_dir, f"photos-x{times}", [pictures.folder.name], fill)
     return _listed(folder, f"{pictures.what}, each in {times} positions (mirrored, turned)")
 
 
@@ -151,7 +151,7 @@ def large_jpegs(pictures: Pictures, megapixels: int, count: int, cache_dir: Path
     def fill(folder: Path) -> None:
         _each_in(folder, job, list(enumerate(chosen)))
 
-    folder = _made(cache_dir, f"photos-{megapixels}mp", [pictures.folder.name, count, noise], fill)
+    folder = made(cache_dir, f"photos-{megapixels}mp", [pictures.folder.name, count, noise], fill)
     what = f"{count} photos enlarged to {width} x {height}, noise of {noise:g} in 255, JPEG quality {_LARGE_QUALITY}"
     return _listed(folder, what)
 
@@ -174,7 +174,8 @@ def _is_good(data: bytes) -> bool:
         return False
 
 
-def _made(cache_dir: Path, name: str, made_from: object, fill: Callable[[Path], None]) -> Path:
+def made(cache_dir: Path, name: str, made_from: object, fill: Callable[[Path], None]) -> Path:
+    """Returns the kept folder `name` that was made from `made_from`, after filling it if it is not there."""
     key = hashlib.sha256(repr((_RECIPE, made_from)).encode("utf-8", "surrogateescape")).hexdigest()[:12]
     folder = cache_dir / "bench" / f"{name}-{key}"
     if not folder.exists():

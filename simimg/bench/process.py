@@ -36,12 +36,18 @@ class ToolProcess:
     """
 
     def __init__(
-        self, tool: Tool, python: Path, job: serve.Job, variables: dict[str, str], *, timeout_s: float = _RUN_TIMEOUT_S
+        self,
+        tool: Tool,
+        python: Path,
+        job: serve.Job | serve.ReadJob,
+        variables: dict[str, str],
+        *,
+        timeout_s: float = _RUN_TIMEOUT_S,
     ) -> None:
         """Starts it and waits until it is ready. Raises RunFailed, with the reason, if it cannot get ready."""
         # -P: the scripts are named after what they import, which they would otherwise find in their own folder.
         command = [str(python), "-P", serve.__file__, str(tool.script)]
-        self._name, self._num_files, self._timeout_s = tool.name, len(job.files), timeout_s
+        self._name, self._num_images, self._timeout_s = tool.name, job.num_images, timeout_s
         self._messages = tempfile.TemporaryFile()  # noqa: SIM115
         self._process = subprocess.Popen(
             command,
@@ -69,8 +75,8 @@ class ToolProcess:
         """Has the tool do the job once. Raises RunFailed if it does not, or leaves out pictures; it is ended then."""
         try:
             run = Run(**self._ask({}, self._timeout_s))
-            if run.num_images != self._num_files:
-                raise RunFailed(f"{self._name} converted {run.num_images:,} of {self._num_files:,} pictures")
+            if run.num_images != self._num_images:
+                raise RunFailed(f"{self._name} did {run.num_images:,} of {self._num_images:,} pictures")
         except BaseException:
             self.close(patience_s=0)
             raise

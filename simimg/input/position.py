@@ -141,7 +141,7 @@ class Order:
         return _mixed(positions, self.num_examples, self.mixing, _run(self.seed, epoch))
 
 
-def permuted(places: tf.Tensor, count: int, seed: int, epoch: tf.Tensor) -> tf.Tensor:
+def permuted(places: tf.Tensor, count: tf.Tensor | int, seed: tf.Tensor | int, epoch: tf.Tensor) -> tf.Tensor:
     """Returns which of `count` things stand at `places` in the permutation of (seed, epoch), int64 like `places`.
 
     tf.random.experimental.index_shuffle enciphers a place with a key, so no list of all places is needed. Its cipher
@@ -149,7 +149,7 @@ def permuted(places: tf.Tensor, count: int, seed: int, epoch: tf.Tensor) -> tf.T
     example comes to the same few places again and again. Hence the key is drawn from them by Philox.
     """
     (key,) = tf.unstack(_keys(_run(seed, epoch), 1))
-    return tf.random.experimental.index_shuffle(places, key, tf.constant(count - 1, tf.int64))
+    return tf.random.experimental.index_shuffle(places, key, tf.cast(count - 1, tf.int64))
 
 
 def _mixed(positions: tf.Tensor, count: int, mixing: Mixing, run: tf.Tensor) -> tf.Tensor:
@@ -177,8 +177,8 @@ def _shuffled(places: tf.Tensor, keys: tf.Tensor, last: tf.Tensor) -> tf.Tensor:
     return tf.raw_ops.RandomIndexShuffle(index=places, seed=keys, max_index=last, rounds=4)
 
 
-def _run(seed: int, epoch: tf.Tensor) -> tf.Tensor:
-    return tf.stack([tf.constant(seed, tf.int64), tf.cast(epoch, tf.int64)])
+def _run(seed: tf.Tensor | int, epoch: tf.Tensor) -> tf.Tensor:
+    return tf.stack([tf.cast(seed, tf.int64), tf.cast(epoch, tf.int64)])
 
 
 def _keys(run: tf.Tensor, count: int) -> tf.Tensor:

@@ -20,7 +20,7 @@ from simimg.input.position import Order, permuted
 __all__ = ["SHUFFLE_BUFFER", "StreamReader"]
 
 SHUFFLE_BUFFER = 8192
-# Shards read at a time, and records taken from one before the next: enough to overlap the latency of remote storage.
+# Shards that are open at a time, and records taken from one before the next.
 _CYCLE_LENGTH = 8
 _BLOCK_LENGTH = 16
 _READ_BUFFER_BYTES = 4 * 2**20  # TensorFlow's default of 256 KB makes too many requests
@@ -52,9 +52,7 @@ class StreamReader:
             records = tf.data.Dataset.from_tensor_slices(shards).interleave(
                 self._shard_records,
                 cycle_length=min(_CYCLE_LENGTH, num_shards),
-                block_length=_BLOCK_LENGTH,
-                num_parallel_calls=tf.data.AUTOTUNE,
-                deterministic=True,
+                block_length=_BLOCK_LENGTH,  # one after the other: threads cost more than they read
             )
             shuffle_seed = tf.random.stateless_uniform([], seed, 0, 2**62, tf.int64)
             records = records.shuffle(SHUFFLE_BUFFER, shuffle_seed, reshuffle_each_iteration=False).take(used)
@@ -64,7 +62,7 @@ class StreamReader:
         if order.local_replicas < order.num_replicas:  # drop what other processes train on, before it is decoded
             batch, total = order.per_replica_batch_size, order.global_batch_size
 
-            def is_ours(count: tf.Tensor, record: tuple[tf.Tensor, tf.Tensor]) -> tf.Tensor:
+            def is_ours(count: tf.Tensor, record: tuple[tf.Tensor, ...]) -> tf.Tensor:
                 replica = count % total // batch - order.first_replica
                 return (replica >= 0) & (replica < order.local_replicas)
 
@@ -82,8 +80,6 @@ class StreamReader:
             self._shard_records,
             cycle_length=1,
             block_length=1,
-            num_parallel_calls=1,
-            deterministic=True,
         )
 
         def fill_up(batch: Batch) -> Batch:
@@ -94,16 +90,16 @@ class StreamReader:
         return self._decoded(records, batch_size, drop_remainder=False).map(fill_up)
 
     def _shard_records(self, shard: tf.Tensor) -> tf.data.Dataset:
-        """Returns (serialized record, place in the split) for each record of a shard."""
+        """Returns `(serialized record, )` for each record of a shard, and its place in the split if it has no id."""
         path = tf.gather(tf.constant(self._files), shard)
-        start = tf.gather(tf.constant(self._first_places, tf.int64), shard)
         length = tf.gather(tf.constant(self._lengths, tf.int64), shard)
-        return (
-            tf.data.TFRecordDataset(path, buffer_size=_READ_BUFFER_BYTES)
-            .apply(tf.data.experimental.assert_cardinality(length))
-            .enumerate(start)
-            .map(lambda place, r: (r, place))
+        records = tf.data.TFRecordDataset(path, buffer_size=_READ_BUFFER_BYTES).apply(
+            tf.data.experimental.assert_cardinality(length)
         )
+        if self.split.has_id:  # numbering each record costs as much as reading it
+            return tf.data.Dataset.zip((records,))
+        start = tf.gather(tf.constant(self._first_places, tf.int64), shard)
+        return records.enumerate(start).map(lambda place, record: (record, place))
 
     def _decoded(self, records: tf.data.Dataset, batch_size: int, drop_remainder: bool) -> tf.data.Dataset:
         if self.split.encoding == "raw":  # one parse a batch instead of one an example
@@ -114,7 +110,7 @@ class StreamReader:
             batch_size, drop_remainder=drop_remainder
         )
 
-    def _parse(self, serialized: tf.Tensor, places: tf.Tensor) -> Batch:
+    def _parse(self, serialized: tf.Tensor, places: tf.Tensor | None = None) -> Batch:
         features = tf.io.parse_example(serialized, self._feature_spec())
         size = self.split.image_size
         pixels = tf.io.decode_raw(features["image"], tf.uint8, fixed_length=size * size * 3)
@@ -124,7 +120,7 @@ class StreamReader:
             id=features.get("id", places),
         )
 
-    def _decode_one(self, serialized: tf.Tensor, place: tf.Tensor) -> Batch:
+    def _decode_one(self, serialized: tf.Tensor, place: tf.Tensor | None = None) -> Batch:
         features = tf.io.parse_single_example(serialized, self._feature_spec())
         # TensorFlow's own choice of a transform is up to 22 levels off, and no faster.
         accurate = functools.partial(tf.io.decode_jpeg, dct_method="INTEGER_ACCURATE")

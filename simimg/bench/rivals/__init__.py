@@ -18,6 +18,7 @@ class Tool:
         requirements: what its own environment holds; None if it runs in ours.
         packages: programs and pkg-config modules that have to be on the machine to install it.
         debian: the Debian packages that bring them.
+        variant: which of the ways that the script has.
     """
 
     name: str
@@ -25,6 +26,7 @@ class Tool:
     requirements: Path | None = None
     packages: tuple[str, ...] = ()
     debian: str = ""
+    variant: str = ""
 
 
 _HERE = Path(__file__).parent

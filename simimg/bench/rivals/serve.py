@@ -2,17 +2,19 @@
 
     python -P serve.py TOOL.py
 
-`TOOL.py` lies beside this file and has
+`TOOL.py` lies beside this file, or in `simimg/bench/readers`, and has
 
     load(job) -> dict        imports what it needs; returns {"versions": {name: version}, "settings": text}
     prepare(job, out_dir) -> run
-                             makes ready for one run that writes into the empty folder `out_dir`; not timed
-    run() -> int             does the job and returns the number of pictures converted; timed
+                             makes ready for one run that may write into the empty folder `out_dir`; not timed
+    run() -> int             does the job and returns the number of pictures converted or delivered; timed
 
 A line of JSON comes in, a line of JSON goes out:
 
-    in  {"image_dir": …, …}  the job             out  what `load` returned
-    in  {}                   run once            out  {"seconds": s, "num_images": n, "num_bytes": what is in out_dir}
+    in  {"files": …, …}      the job             out  what `load` returned
+    in  {}                   run once            out  {"seconds": s, "num_images": n, "num_bytes": what is in out_dir,
+                                                       "cpu_seconds": of all threads and ended children,
+                                                       "peak_bytes": most memory of the process so far}
     in  end of file          exit
     out {"error": text}      instead of an answer; the traceback is on standard error
 
@@ -35,7 +37,7 @@ import traceback
 from pathlib import Path
 from typing import Any
 
-__all__ = ["Job", "main"]
+__all__ = ["Job", "ReadJob", "main"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -58,9 +60,50 @@ class Job:
     num_workers: int
     work_dir: str
 
+    @property
+    def num_images(self) -> int:
+        """Pictures that a run converts."""
+        return len(self.files)
+
     def paths(self) -> list[str]:
         """Returns the whole path of every file."""
         return [os.path.join(self.image_dir, file) for file in self.files]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ReadJob:
+    """Records that are to become batches of pixels, every one once.
+
+    Attributes:
+        dataset_dir: the data set folder, as `simimg convert` wrote it, with one split `train`.
+        shards: its TFRecord files.
+        records: the number of records of each.
+        image_dir: the pictures that it was made of, as JPEG files in one folder a class.
+        encoding: of its records, `raw` or `jpeg`.
+        image_size: side of its pictures, in px.
+        batch_size: pictures a batch; what is left over at the end is not delivered.
+        num_workers: cores there are.
+        variant: which of the ways that a tool has, where it has several.
+        forms_dir: a tool that reads a form of its own keeps that here.
+        work_dir: where folders for the tool's output are made, and removed.
+    """
+
+    dataset_dir: str
+    shards: list[str]
+    records: list[int]
+    image_dir: str
+    encoding: str
+    image_size: int
+    batch_size: int
+    num_workers: int
+    variant: str
+    forms_dir: str
+    work_dir: str
+
+    @property
+    def num_images(self) -> int:
+        """Pictures that a run delivers."""
+        return sum(self.records) // self.batch_size * self.batch_size
 
 
 def main(tool: Path) -> int:
@@ -68,7 +111,8 @@ def main(tool: Path) -> int:
     with os.fdopen(os.dup(1), "w") as channel:
         os.dup2(2, 1)
         try:
-            job = Job(**json.loads(sys.stdin.readline()))
+            values = json.loads(sys.stdin.readline())
+            job = (Job if "files" in values else ReadJob)(**values)
             spec = importlib.util.spec_from_file_location(f"tool_{tool.stem}", tool)
             assert spec is not None
             assert spec.loader is not None
@@ -85,20 +129,37 @@ def main(tool: Path) -> int:
     return 0
 
 
-def _run(module: Any, job: Job) -> dict[str, float]:
+def _run(module: Any, job: Job | ReadJob) -> dict[str, float]:
     out_dir = Path(tempfile.mkdtemp(dir=job.work_dir))
     try:
         run = module.prepare(job, out_dir)
         gc.collect()
         os.sync()  # so that nobody waits for the disk on behalf of the tool before
-        start = time.perf_counter()
+        cpu_start, start = _cpu_seconds(), time.perf_counter()
         num_images = run()
-        seconds = time.perf_counter() - start
+        seconds, cpu_seconds = time.perf_counter() - start, _cpu_seconds() - cpu_start
         del run  # a tool may still hold threads, which should not work on while another tool is timed
         num_bytes = sum(path.stat().st_size for path in out_dir.rglob("*") if path.is_file())
-        return {"seconds": seconds, "num_images": num_images, "num_bytes": num_bytes}
+        return {
+            "seconds": seconds,
+            "num_images": num_images,
+            "num_bytes": num_bytes,
+            "cpu_seconds": cpu_seconds,
+            "peak_bytes": _peak_bytes(),
+        }
     finally:
         shutil.rmtree(out_dir, ignore_errors=True)
+
+
+def _cpu_seconds() -> float:
+    times = os.times()
+    return times.user + times.system + times.children_user + times.children_system
+
+
+def _peak_bytes() -> int:
+    # Not getrusage, whose maximum begins with that of the process that started this one.
+    with open("/proc/self/status") as file:
+        return next(int(line.split()[1]) * 1024 for line in file if line.startswith("VmHWM:"))
 
 
 def _answer(channel: Any, values: dict[str, Any]) -> None:

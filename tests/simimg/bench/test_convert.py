@@ -128,7 +128,7 @@ def test_nothing_without_the_converter_itself(folder: Path, tmp_path: Path, monk
     broken = dataclasses.replace(OURS, script=script)
     monkeypatch.setattr("simimg.bench.convert.OURS", broken)
     monkeypatch.setattr("simimg.bench.convert._NEEDED", (broken,))
-    with pytest.raises(SimimgError, match="simimg cannot be measured.*simimg converted 3 of 11 pictures"):
+    with pytest.raises(SimimgError, match="simimg cannot be measured.*simimg did 3 of 11 pictures"):
         compare_converters(folder, [], cache_dir=tmp_path / "cache", repeats=1)
 
 

@@ -104,7 +104,7 @@ def test_cannot_start(start: Start, broken: str, reason: str) -> None:
         ("raise OSError(28, 'No space left on device')", "fake failed: OSError: .*No space left"),
         ("os.kill(os.getpid(), 9)", "fake ended with code -9"),
         ("import time; time.sleep(60)", "fake gave no answer for 1 s"),
-        ("return 2", "fake converted 2 of 3 pictures"),
+        ("return 2", "fake did 2 of 3 pictures"),
     ],
 )
 def test_fails_while_it_runs(start: Start, broken: str, reason: str) -> None:
