@@ -62,5 +62,7 @@ def test_what_a_package_offers_is_offered_by_its_modules(name: str) -> None:
     """A name that a package re-exports is public where it is defined, too."""
     package = load(name)
     for export in getattr(package, "__all__", ()) if hasattr(package, "__path__") else ():
-        home = load(getattr(getattr(package, export), "__module__", name))
+        value = getattr(package, export)
+        # An instance says where its class was defined.
+        home = load(value.__module__ if inspect.isclass(value) or inspect.isfunction(value) else name)
         assert export in getattr(home, "__all__", [export]), f"{name} re-exports {export}; {home.__name__} hides it"

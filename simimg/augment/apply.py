@@ -1,12 +1,14 @@
-"""Applies drawn parameters to a batch, purely, on whatever device it is: one transform of places, one of colours."""
+"""Applies drawn parameters to a batch, purely, on whatever device it is."""
 
 from __future__ import annotations
 
 import tensorflow as tf
 
+from simimg.augment.degrade import blur, cut_out, quantize
 from simimg.augment.draw import AugmentConfig, Parameters, draw
+from simimg.augment.move import move
 
-__all__ = ["augment", "move", "recolour", "transforms"]
+__all__ = ["augment", "recolour"]
 
 # The brightness of a colour, ITU-R BT.601, and the grey that contrast turns about.
 _LUMA = (0.299, 0.587, 0.114)
@@ -17,7 +19,7 @@ def augment(config: AugmentConfig, seed: int, epoch: tf.Tensor, id: tf.Tensor, i
     """Returns `images` augmented by parameters drawn from (seed, epoch, id), float32, 0..255, of the same shape.
 
     Args:
-        config: the augmentations.
+        config: the augmentations; those that it leaves out cost nothing.
         seed: any int64.
         epoch: int64 scalar.
         id: int64 `[batch]`.
@@ -25,31 +27,15 @@ def augment(config: AugmentConfig, seed: int, epoch: tf.Tensor, id: tf.Tensor, i
     """
     parameters = draw(config, seed, epoch, id)
     if not config.moves_nothing:
-        images = move(parameters, images)
+        images = move(parameters, images, config.border)
     pixels = tf.cast(images, tf.float32)
-    return recolour(parameters, pixels) if config.colour_jitter else pixels
-
-
-def move(parameters: Parameters, images: tf.Tensor) -> tf.Tensor:
-    """Returns `images` mirrored, cropped and turned, in one bilinear resampling.
-
-    What comes in over the border is the picture mirrored at its edge. uint8 is kept, which moves a quarter of the bytes
-    that float32 would; values are rounded down by the resampling, by at most one level.
-
-    Args:
-        parameters: one entry an image.
-        images: uint8 or float32 `[batch, height, width, channels]`.
-    """
-    height, width = images.shape[1], images.shape[2]
-    moved = tf.raw_ops.ImageProjectiveTransformV3(
-        images=images,
-        transforms=transforms(parameters, height, width),
-        output_shape=tf.constant([height, width]),
-        interpolation="BILINEAR",
-        fill_mode="REFLECT",
-        fill_value=0.0,
-    )
-    return tf.ensure_shape(moved, images.shape)
+    if not config.recolours_nothing:
+        pixels = recolour(parameters, pixels)
+    if config.blur:
+        pixels = blur(parameters, pixels)
+    if config.min_jpeg_quality < 100:
+        pixels = quantize(parameters, pixels)
+    return cut_out(parameters, pixels) if config.cutout else pixels
 
 
 def recolour(parameters: Parameters, pixels: tf.Tensor) -> tf.Tensor:
@@ -70,24 +56,3 @@ def recolour(parameters: Parameters, pixels: tf.Tensor) -> tf.Tensor:
     offset = (brightness * (1 - contrast) * _MIDDLE_GREY)[:, :, None]
     recoloured = tf.einsum("bhwi,bio->bhwo", pixels, tf.cast(matrix, tf.float32)) + tf.cast(offset, tf.float32)
     return tf.clip_by_value(recoloured, 0.0, 255.0)
-
-
-def transforms(parameters: Parameters, height: int, width: int) -> tf.Tensor:
-    """Returns float32 `[batch, 8]`: for each image the projective transform from output to input coordinates.
-
-    With the middle c = ((width - 1) / 2, (height - 1) / 2), an output pixel p comes from m + F S R (p - c): R turns by
-    the angle, S scales by the crop's size, F negates x where the image is flipped, and m is the crop's middle. Rows
-    are (a0, a1, a2, b0, b1, b2, 0, 0), x' = a0 x + a1 y + a2, y' = b0 x + b1 y + b2, as the operation has them.
-    """
-    # float64 for the same reason as in `draw`: a bit more or less moves a sample over the edge of a pixel.
-    angle = tf.cast(parameters.angle, tf.float64)
-    cos, sin = tf.cos(angle), tf.sin(angle)
-    middle_x, middle_y, size_x, size_y = tf.unstack(tf.cast(parameters.crop, tf.float64), axis=1)
-    scale_x = tf.where(parameters.flip, -size_x, size_x)
-    a0, a1 = scale_x * cos, -scale_x * sin
-    b0, b1 = size_y * sin, size_y * cos
-    center_x, center_y = (width - 1) / 2, (height - 1) / 2
-    a2 = middle_x * width - 0.5 - a0 * center_x - a1 * center_y
-    b2 = middle_y * height - 0.5 - b0 * center_x - b1 * center_y
-    zero = tf.zeros_like(a0)
-    return tf.cast(tf.stack([a0, a1, a2, b0, b1, b2, zero, zero], axis=1), tf.float32)

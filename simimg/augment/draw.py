@@ -17,8 +17,13 @@ import tensorflow as tf
 
 from simimg.errors import UsageError
 
-__all__ = ["AugmentConfig", "Parameters", "draw", "uniform"]
+__all__ = ["BORDERS", "AugmentConfig", "Parameters", "draw", "uniform"]
 
+# What lies beyond a picture a b c d: its mirror image (c b a | a b c d | d c b), its edge (a a a | a b c d | d d d), or
+# black.
+BORDERS = ("reflect", "nearest", "constant")
+
+_MAX_BLUR = 16
 _MAX_ASPECT = 4 / 3
 _GOLDEN = 0x9E3779B97F4A7C15  # 2**64 / golden ratio, odd: steps of SplitMix64
 _MIX_1 = 0xBF58476D1CE4E5B9
@@ -37,15 +42,30 @@ class AugmentConfig:
             with convolutions", CVPR 2015, section 6); 1 is none.
         colour_jitter: brightness, contrast and saturation are each multiplied by a factor drawn uniformly from 1 - x to
             1 + x; 0 is none.
+        vertical_flip: each example is turned upside down, as by a mirror, with probability 1/2.
+        grayscale: the probability that an example loses its colours.
+        blur: each example is blurred by a Gaussian whose standard deviation is drawn uniformly from 0 to x px; 0 is
+            none.
+        min_jpeg_quality: each example is quantized as JPEG does it, at a quality drawn uniformly from x to 100; 100 is
+            none.
+        cutout: in each example a rectangle becomes grey whose sides are drawn uniformly from 0 to x of the picture's,
+            anywhere (DeVries, Taylor, "Improved regularization of CNNs with cutout", 2017); 0 is none.
+        border: what comes in over the border where a picture is moved; see `BORDERS`.
 
     Raises:
-        UsageError: the angle is not in 0..180, the area not in 0..1, or the jitter not in 0..1.
+        UsageError: a number is out of its range.
     """
 
     rotation_degrees: float = 20.0
     horizontal_flip: bool = True
     crop_min_area: float = 1.0
     colour_jitter: float = 0.0
+    vertical_flip: bool = False
+    grayscale: float = 0.0
+    blur: float = 0.0
+    min_jpeg_quality: float = 100.0
+    cutout: float = 0.0
+    border: str = "reflect"
 
     def __post_init__(self) -> None:
         """Checks the ranges."""
@@ -53,28 +73,49 @@ class AugmentConfig:
             raise UsageError(f"--rotation_degrees={self.rotation_degrees}: should be 0..180.")
         if not 0 < self.crop_min_area <= 1:
             raise UsageError(f"--crop_min_area={self.crop_min_area}: should be above 0, and 1 or less.")
-        if not 0 <= self.colour_jitter <= 1:
-            raise UsageError(f"--colour_jitter={self.colour_jitter}: should be 0..1.")
+        for name in ("colour_jitter", "grayscale", "cutout"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise UsageError(f"--{name}={getattr(self, name)}: should be 0..1.")
+        if not 0 <= self.blur <= _MAX_BLUR:
+            raise UsageError(f"--blur={self.blur}: should be 0..{_MAX_BLUR}.")
+        if not 1 <= self.min_jpeg_quality <= 100:
+            raise UsageError(f"--min_jpeg_quality={self.min_jpeg_quality}: should be 1..100.")
+        if self.border not in BORDERS:
+            raise UsageError(f"--border={self.border}: should be one of {', '.join(BORDERS)}.")
 
     @property
     def moves_nothing(self) -> bool:
         """Whether every pixel stays in its place."""
-        return self.rotation_degrees == 0 and not self.horizontal_flip and self.crop_min_area == 1
+        flips = self.horizontal_flip or self.vertical_flip
+        return self.rotation_degrees == 0 and not flips and self.crop_min_area == 1
+
+    @property
+    def recolours_nothing(self) -> bool:
+        """Whether every pixel keeps its colour."""
+        return self.colour_jitter == 0 and self.grayscale == 0
 
 
 class Parameters(NamedTuple):
     """What happens to each example of a batch.
 
-    angle: float32 [batch], radians, counter-clockwise as seen; flip: bool [batch], mirrored left to right; crop:
-    float32 [batch, 4], the part that is kept: its middle (x, y) and its size (width, height), in shares of the
-    picture's, the whole picture being (0.5, 0.5, 1, 1); colour: float32 [batch, 3], the factors of brightness, contrast
-    and saturation.
+    Attributes:
+        angle: float32 `[batch]`, radians, counter-clockwise as seen.
+        flip: bool `[batch, 2]`, mirrored left to right, and top to bottom.
+        crop: float32 `[batch, 4]`, the part that is kept: its middle (x, y) and its size (width, height), in shares of
+            the picture's, the whole picture being (0.5, 0.5, 1, 1).
+        colour: float32 `[batch, 3]`, the factors of brightness, contrast and saturation.
+        sigma: float32 `[batch]`, of the blur, in px.
+        quality: float32 `[batch]`, of JPEG, 1..100.
+        cutout: float32 `[batch, 4]`, the rectangle that becomes grey, like `crop`.
     """
 
     angle: tf.Tensor
     flip: tf.Tensor
     crop: tf.Tensor
     colour: tf.Tensor
+    sigma: tf.Tensor
+    quality: tf.Tensor
+    cutout: tf.Tensor
 
 
 def draw(config: AugmentConfig, seed: int, epoch: tf.Tensor, id: tf.Tensor) -> Parameters:
@@ -88,15 +129,22 @@ def draw(config: AugmentConfig, seed: int, epoch: tf.Tensor, id: tf.Tensor) -> P
     """
     # In float64 and then rounded: a device computes exp or cos of eight numbers at a time otherwise than of the few
     # that are left over, so in float32 an example's parameters would depend on its place in the batch.
-    numbers = tf.cast(uniform(seed, epoch, id, num_draws=9), tf.float64)
+    numbers = tf.cast(uniform(seed, epoch, id, num_draws=16), tf.float64)
     limit = config.rotation_degrees * (math.pi / 180)
-    flip = numbers[:, 1] < 0.5 if config.horizontal_flip else tf.zeros_like(id, tf.bool)
-    return Parameters(
-        angle=tf.cast((2 * numbers[:, 0] - 1) * limit, tf.float32),
-        flip=flip,
-        crop=tf.cast(_crops(config, numbers[:, 2:6]), tf.float32),
-        colour=tf.cast(1 + (2 * numbers[:, 6:9] - 1) * config.colour_jitter, tf.float32),
+    flips = tf.constant([config.horizontal_flip, config.vertical_flip])
+    colour = 1 + (2 * numbers[:, 6:9] - 1) * config.colour_jitter
+    saturation = tf.where(numbers[:, 10:11] < config.grayscale, tf.zeros([], tf.float64), colour[:, 2:])
+    side = tf.tile(numbers[:, 12:13] * config.cutout, [1, 2])
+    parameters = Parameters(
+        angle=(2 * numbers[:, 0] - 1) * limit,
+        flip=(tf.gather(numbers, [1, 9], axis=1) < 0.5) & flips,
+        crop=_crops(config, numbers[:, 2:6]),
+        colour=tf.concat([colour[:, :2], saturation], axis=1),
+        sigma=numbers[:, 11] * config.blur,
+        quality=config.min_jpeg_quality + numbers[:, 15] * (100 - config.min_jpeg_quality),
+        cutout=tf.concat([numbers[:, 13:15], side], axis=1),
     )
+    return Parameters(*(part if part.dtype == tf.bool else tf.cast(part, tf.float32) for part in parameters))
 
 
 def uniform(seed: int, epoch: tf.Tensor, id: tf.Tensor, num_draws: int) -> tf.Tensor:

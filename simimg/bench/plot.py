@@ -45,6 +45,7 @@ def plot_readers(comparison: InputComparison, machine: dict[str, str], path: Pat
     names = [f"simimg {loader.name}" if loader.is_ours else loader.name for loader in loaders]
     axes.set_yticks(range(len(loaders)), names, fontsize=11, color=_INK)
     axes.set_xscale("log")
+    axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
     axes.set_xlim(lowest, max([limit, *(loader.images_per_s for loader in loaders)]) * 1.6)
     axes.set_ylim(-0.6, len(loaders) - 0.4)
     axes.tick_params(axis="x", colors=_GREY, labelsize=9)

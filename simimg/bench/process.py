@@ -72,10 +72,10 @@ class ToolProcess:
         self.close()
 
     def run(self) -> Run:
-        """Has the tool do the job once. Raises RunFailed if it does not, or leaves out pictures; it is ended then."""
+        """Has the tool do the job. Raises RunFailed if it does not, or leaves out pictures; it is ended then."""
         try:
             run = Run(**self._ask({}, self._timeout_s))
-            if run.num_images != self._num_images:
+            if not run.num_images or run.num_images % self._num_images:
                 raise RunFailed(f"{self._name} did {run.num_images:,} of {self._num_images:,} pictures")
         except BaseException:
             self.close(patience_s=0)

@@ -1,4 +1,4 @@
-"""Measure how fast this machine converts and reads pictures, beside other tools and beside what the machine allows.
+"""Measure how fast pictures are converted and read here, beside other tools and the machine's limit.
 
 `--stage=convert` converts the JPEG files of a folder to 64 x 64 px with simimg and with each rival in turn, and once
 more with four times as many pictures. `--stage=input` reads records in shuffled batches, with simimg's readers and

@@ -6,7 +6,7 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
-from simimg.augment import AugmentConfig
+from simimg.augment import BORDERS, AugmentConfig
 from simimg.errors import UsageError
 from simimg.input import CACHES, ON_CORRUPT, READERS, SHUFFLES
 from simimg.presets import PRESETS, preset_options
@@ -49,6 +49,12 @@ class TrainConfig:
     horizontal_flip: bool = option("Half of the photos are mirrored.", True)
     crop_min_area: float = option("Photos are cropped to a share of their area drawn from this to 1; 1 is off.", 0.35)
     colour_jitter: float = option("Brightness, contrast and saturation vary by up to this share; 0 is off.", 0.4)
+    vertical_flip: bool = option("Half of the photos are mirrored top to bottom.", False)
+    grayscale: float = option("Share of the photos that lose their colours.", 0.0)
+    blur: float = option("Photos are blurred by a Gaussian of up to this standard deviation, in px; 0 is off.", 0.0)
+    min_jpeg_quality: float = option("Photos are spoilt as by JPEG of this quality to 100; 100 is off.", 100.0)
+    cutout: float = option("A part of up to this share of the sides is covered; 0 is off.", 0.0)
+    border: str = option("What comes in over the border of a photo that is turned.", "reflect", choices=BORDERS)
     seed: int = option("Start of the weights, order, augmentation and dropout.", 0)
     reader: str = option("How shards are read; auto picks and says why.", "auto", choices=READERS)
     shuffle: str = option(
@@ -109,6 +115,12 @@ class TrainConfig:
             horizontal_flip=self.horizontal_flip,
             crop_min_area=self.crop_min_area,
             colour_jitter=self.colour_jitter,
+            vertical_flip=self.vertical_flip,
+            grayscale=self.grayscale,
+            blur=self.blur,
+            min_jpeg_quality=self.min_jpeg_quality,
+            cutout=self.cutout,
+            border=self.border,
         )
 
     def determining(self) -> dict[str, Any]:

@@ -373,7 +373,12 @@ def other_value(name: str, field: dataclasses.Field[Any], kind: Any) -> Any:
         return not field.default
     if kind is Path or Path in typing.get_args(kind):
         return Path("some where/else")
-    values = {int: 7, float: 0.25, str: TEXTS.get((name, field.name), "other"), tuple[str, ...]: ("one", "two")}
+    values = {
+        int: 7,
+        float: 25.0 if field.name == "min_jpeg_quality" else 0.25,
+        str: TEXTS.get((name, field.name), "other"),
+        tuple[str, ...]: ("one", "two"),
+    }
     return values[kind]
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from simimg.augment import AugmentConfig, Parameters, augment, move, recolour
+from simimg.augment import BORDERS, AugmentConfig, Parameters, augment, move, move_by_gather, recolour, transforms
 
 WHOLE = (0.5, 0.5, 1.0, 1.0)
 
@@ -14,9 +14,12 @@ def parameters(
 ) -> Parameters:
     return Parameters(
         angle=tf.constant(np.deg2rad(angles), tf.float32),
-        flip=tf.constant(flips),
+        flip=tf.constant([(flip, False) for flip in flips]),
         crop=tf.constant(crops or [WHOLE] * len(angles), tf.float32),
         colour=tf.ones([len(angles), 3]),
+        sigma=tf.zeros([len(angles)]),
+        quality=tf.fill([len(angles)], 100.0),
+        cutout=tf.zeros([len(angles), 4]),
     )
 
 
@@ -89,6 +92,82 @@ def test_a_quarter_turn_goes_counter_clockwise() -> None:
     image[4, 8] = 255  # the middle of the right edge
     moved = move(parameters([90], [False]), tf.constant(image[None])).numpy()[0]
     assert moved[0, 4, 0] > 200  # is now the middle of the top edge
+
+
+EVERYTHING = AugmentConfig(
+    rotation_degrees=30,
+    vertical_flip=True,
+    crop_min_area=0.4,
+    colour_jitter=0.3,
+    grayscale=0.3,
+    blur=2.0,
+    min_jpeg_quality=20,
+    cutout=0.5,
+)
+
+
+def by_border(image: np.ndarray, matrix: np.ndarray, border: str) -> np.ndarray:
+    """Samples float64 pixels where a transform says, as the definition of each border has it."""
+    height, width = image.shape[:2]
+    a0, a1, a2, b0, b1, b2 = matrix[:6].astype(np.float64)
+    y, x = np.mgrid[:height, :width].astype(np.float64)
+    from_x, from_y = a0 * x + a1 * y + a2, b0 * x + b1 * y + b2
+    x0, y0 = np.floor(from_x).astype(int), np.floor(from_y).astype(int)
+    wx, wy = (from_x - x0)[..., None], (from_y - y0)[..., None]
+
+    def pixel(row: np.ndarray, column: np.ndarray) -> np.ndarray:
+        if border == "reflect":
+            return image[_reflect(row, height), _reflect(column, width)].astype(np.float64)
+        found = image[np.clip(row, 0, height - 1), np.clip(column, 0, width - 1)].astype(np.float64)
+        inside = (row >= 0) & (row < height) & (column >= 0) & (column < width)
+        return found if border == "nearest" else found * inside[..., None]
+
+    top = (1 - wx) * pixel(y0, x0) + wx * pixel(y0, x0 + 1)
+    bottom = (1 - wx) * pixel(y0 + 1, x0) + wx * pixel(y0 + 1, x0 + 1)
+    return (1 - wy) * top + wy * bottom
+
+
+@pytest.mark.parametrize("border", BORDERS)
+def test_borders_in_both_formulations(border: str) -> None:
+    images = np.random.default_rng(0).integers(0, 256, (5, 21, 26, 3), np.uint8)
+    crops = [WHOLE, (0.3, 0.6, 0.9, 1.0), WHOLE, (0.5, 0.5, 0.5, 0.5), WHOLE]
+    drawn = parameters([0.0, 17.0, -100.0, 45.0, 179.0], [False, True, False, True, False], crops)
+    drawn = drawn._replace(flip=tf.constant([[0, 0], [1, 0], [0, 1], [1, 1], [0, 0]]) == 1)
+    matrices = transforms(drawn, 21, 26).numpy()
+    expected = np.stack([by_border(*pair, border) for pair in zip(images, matrices, strict=True)])
+    gathered = move_by_gather(drawn, tf.constant(images), border).numpy()
+    np.testing.assert_allclose(gathered, expected, atol=0.02)
+    compiled = tf.function(lambda x: move_by_gather(drawn, x, border), jit_compile=True)(tf.constant(images)).numpy()
+    # The compiler may contract a product and a sum, so that a sample is taken a millionth of a pixel elsewhere.
+    np.testing.assert_allclose(compiled, expected, atol=0.02)
+    moved = move(drawn, tf.constant(images), border).numpy().astype(np.float64)
+    # It rounds down, and for a sample right on the border it may take the other side of it.
+    assert np.mean((moved <= expected + 0.02) & (moved > expected - 1.02)) > 0.995
+
+
+def test_upside_down_is_exact() -> None:
+    images = np.random.default_rng(0).integers(0, 256, (3, 16, 16, 3), np.uint8)
+    drawn = parameters([0.0] * 3, [False] * 3)._replace(flip=tf.constant([[0, 0], [0, 1], [1, 1]]) == 1)
+    for moved in (move(drawn, tf.constant(images)), move_by_gather(drawn, tf.constant(images))):
+        np.testing.assert_array_equal(moved[0], images[0])
+        np.testing.assert_array_equal(moved[1], images[1, ::-1])
+        np.testing.assert_array_equal(moved[2], images[2, ::-1, ::-1])
+
+
+def test_everything_at_once_is_a_function_of_seed_epoch_and_id() -> None:
+    images = tf.constant(np.random.default_rng(0).integers(0, 256, (8, 24, 24, 3), np.uint8))
+    ids, epoch = tf.range(8, dtype=tf.int64), tf.constant(2, tf.int64)
+    whole = augment(EVERYTHING, 3, epoch, ids, images).numpy()
+    assert whole.min() >= 0
+    assert whole.max() <= 255
+    assert len({image.tobytes() for image in whole}) == 8
+    order = np.array([5, 2, 7, 0])
+    some = augment(EVERYTHING, 3, epoch, tf.gather(ids, order), tf.gather(images, order)).numpy()
+    np.testing.assert_allclose(some, whole[order], atol=1e-3)
+    compiled = tf.function(lambda e, i, x: augment(EVERYTHING, 3, e, i, x))
+    different = np.abs(compiled(epoch, ids, images).numpy() - whole) > 1e-2
+    assert different.mean() < 1e-3  # where rounding a coefficient of JPEG goes the other way
+    assert not np.array_equal(augment(EVERYTHING, 3, epoch + 1, ids, images), whole)
 
 
 def test_each_image_has_its_own_parameters_whatever_batch_it_is_in() -> None:

@@ -77,7 +77,8 @@ def test_options_change_the_parameters() -> None:
     wide = draw(AugmentConfig(rotation_degrees=20), 0, epoch, ids)
     assert np.abs(wide.angle).max() <= np.deg2rad(20)
     assert np.abs(wide.angle).max() > np.deg2rad(19.5)
-    assert 0.4 < wide.flip.numpy().mean() < 0.6
+    assert 0.4 < wide.flip.numpy()[:, 0].mean() < 0.6
+    assert not wide.flip.numpy()[:, 1].any()
     still = draw(AugmentConfig(rotation_degrees=0, horizontal_flip=False), 0, epoch, ids)
     assert not still.flip.numpy().any()
     assert not still.angle.numpy().any()
@@ -96,8 +97,46 @@ def test_crops_lie_inside_the_picture_and_have_the_area_that_was_asked_for() -> 
     assert size[:, 0].max() / size[:, 1].min() > 1.2
 
 
-@pytest.mark.parametrize(("name", "value"), [("rotation_degrees", -5), ("crop_min_area", 0), ("colour_jitter", 1.5)])
-def test_what_makes_no_sense_is_refused(name: str, value: float) -> None:
+def test_parameters_of_degradation_fill_their_ranges() -> None:
+    ids, epoch = tf.range(4000, dtype=tf.int64), tf.constant(0, tf.int64)
+    config = AugmentConfig(vertical_flip=True, grayscale=0.25, blur=3.0, min_jpeg_quality=40, cutout=0.5)
+    drawn = draw(config, 0, epoch, ids)
+    flips = drawn.flip.numpy()
+    assert [0.45 < share < 0.55 for share in (*flips.mean(axis=0), (flips[:, 0] == flips[:, 1]).mean())] == [True] * 3
+    assert 0.22 < (drawn.colour.numpy()[:, 2] == 0).mean() < 0.28
+    sides = drawn.cutout.numpy()[:, 2]
+    np.testing.assert_array_equal(sides, drawn.cutout[:, 3])
+    for values, low, high in (
+        (drawn.sigma, 0, 3),
+        (drawn.quality, 40, 100),
+        (sides, 0, 0.5),
+        (drawn.cutout[:, 0], 0, 1),
+        (drawn.cutout[:, 1], 0, 1),
+    ):
+        counts, _ = np.histogram(values, 10, (low, high))
+        assert counts.sum() == 4000
+        assert ((counts - 400) ** 2 / 400).sum() < 27.9  # 99.9 % quantile with 9 degrees of freedom
+    still = draw(AugmentConfig(), 0, epoch, ids)
+    assert not still.sigma.numpy().any()
+    assert not still.cutout.numpy()[:, 2:].any()
+    assert (still.quality.numpy() == 100).all()
+    np.testing.assert_array_equal(still.angle, drawn.angle)  # what is added moves no other draw
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("rotation_degrees", -5),
+        ("crop_min_area", 0),
+        ("colour_jitter", 1.5),
+        ("grayscale", -0.1),
+        ("blur", 17),
+        ("min_jpeg_quality", 0),
+        ("cutout", 1.1),
+        ("border", "wrap"),
+    ],
+)
+def test_what_makes_no_sense_is_refused(name: str, value: float | str) -> None:
     with pytest.raises(UsageError, match=f"--{name}={value}"):
         AugmentConfig(**{name: value})
 

@@ -67,7 +67,7 @@ def test_text_and_json_of_the_command(tmp_path: Path, monkeypatch: pytest.Monkey
     (file,) = (tmp_path / "out").iterdir()
     assert file.name.startswith("bench-convert-20")
     assert {**json.loads(file.read_text()), "file": str(file)} == json.loads(json.dumps(result.values))
-    assert result.values["stages"][0]["rounds"]["dali"][1] == {"seconds": 3.58, "num_images": 100, "num_bytes": 0}
+    assert result.values["stages"][0]["rounds"]["dali"][1] == dataclasses.asdict(Run(3.58, 100, 0))
     assert set(result.values["machine"]) >= {"processor", "cores", "memory", "versions"}
 
 
