@@ -20,33 +20,32 @@ def plot_readers(comparison: InputComparison, machine: dict[str, str], path: Pat
     loaders = sorted(comparison.loaders, key=lambda loader: loader.images_per_s)
     limit = comparison.limit_images_per_s
     figure = Figure(figsize=(10, 2.1 + _BAR_INCHES * len(loaders)), dpi=160, facecolor=_PAPER)
-    axes: Any = figure.add_axes((0.17, 0.24 if len(loaders) < 7 else 0.17, 0.77, 0.56 if len(loaders) < 7 else 0.66))
+    above, below = 1.35 / figure.get_figheight(), 0.75 / figure.get_figheight()
+    axes: Any = figure.add_axes((0.17, below, 0.79, 1 - above - below))
     lowest = min([limit, *(loader.images_per_s for loader in loaders)]) / 2
     for place, loader in enumerate(loaders):
         value = loader.images_per_s
         axes.barh(place, value, height=0.64, color=_OURS if loader.is_ours else _THEIRS, zorder=2)
         if loader.ci95:
             axes.plot(loader.ci95, (place, place), color=_INK, linewidth=1.2, zorder=3)
-        text = f"{value:,.0f}"
-        inside = value > limit / 3
         axes.text(
-            value / 1.06 if inside else value * 1.06,
+            max(value, *(loader.ci95 or (0, 0))) * 1.07,
             place,
-            text,
+            f"{value:,.0f}",
             va="center",
-            ha="right" if inside else "left",
-            color=_PAPER if inside and loader.is_ours else _INK,
+            color=_INK,
             fontsize=11,
             fontweight="bold" if loader.is_ours else "normal",
+            bbox={"facecolor": _PAPER, "edgecolor": "none", "pad": 1.5},  # over the limit's line
             zorder=4,
         )
     axes.axvline(limit, color=_INK, linewidth=1, linestyle=(0, (4, 3)), zorder=1)
-    axes.text(limit, len(loaders) - 0.35, f"page cache {limit:,.0f}", ha="center", va="bottom", color=_INK, fontsize=10)
+    axes.text(limit, len(loaders) - 0.4, f"page cache {limit:,.0f}", ha="center", va="bottom", color=_INK, fontsize=10)
     names = [f"simimg {loader.name}" if loader.is_ours else loader.name for loader in loaders]
     axes.set_yticks(range(len(loaders)), names, fontsize=11, color=_INK)
     axes.set_xscale("log")
     axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
-    axes.set_xlim(lowest, max([limit, *(loader.images_per_s for loader in loaders)]) * 1.6)
+    axes.set_xlim(lowest, max([limit, *(loader.images_per_s for loader in loaders)]) * 2.6)
     axes.set_ylim(-0.6, len(loaders) - 0.4)
     axes.tick_params(axis="x", colors=_GREY, labelsize=9)
     axes.tick_params(axis="y", length=0)
