@@ -20,7 +20,7 @@ def plot_readers(comparison: InputComparison, machine: dict[str, str], path: Pat
     loaders = sorted(comparison.loaders, key=lambda loader: loader.images_per_s)
     limit = comparison.limit_images_per_s
     figure = Figure(figsize=(10, 2.1 + _BAR_INCHES * len(loaders)), dpi=160, facecolor=_PAPER)
-    above, below = 1.35 / figure.get_figheight(), 0.75 / figure.get_figheight()
+    above, below = 1.1 / figure.get_figheight(), 0.75 / figure.get_figheight()
     axes: Any = figure.add_axes((0.17, below, 0.79, 1 - above - below))
     lowest = min([limit, *(loader.images_per_s for loader in loaders)]) / 2
     for place, loader in enumerate(loaders):
