@@ -71,15 +71,14 @@ def quantize(parameters: Parameters, pixels: tf.Tensor) -> tf.Tensor:
     rows, columns = -(-height // _BLOCK), -(-width // _BLOCK)
     padded = tf.gather(pixels, tf.minimum(tf.range(rows * _BLOCK), height - 1), axis=1)
     padded = tf.gather(padded, tf.minimum(tf.range(columns * _BLOCK), width - 1), axis=2)
-    colours = tf.einsum("bhwi,io->bhwo", padded, tf.constant(_TO_YCC)) - tf.constant([128.0, 0.0, 0.0])
+    colours = _mapped(padded, _TO_YCC) - tf.constant([128.0, 0.0, 0.0])
     blocks = tf.reshape(colours, [-1, rows, _BLOCK, columns, _BLOCK, 3])
     cosines = tf.constant(_cosines())
     waves = tf.einsum("ui,vj,bricjk->brucvk", cosines, cosines, blocks)
     steps = _tables(parameters.quality)[:, None, :, None, :, :]
     blocks = tf.einsum("ui,vj,brucvk->bricjk", cosines, cosines, tf.round(waves / steps) * steps)
     colours = tf.reshape(blocks, [-1, rows * _BLOCK, columns * _BLOCK, 3]) + tf.constant([128.0, 0.0, 0.0])
-    back = tf.einsum("bhwi,io->bhwo", colours[:, :height, :width], tf.constant(_FROM_YCC))
-    return tf.clip_by_value(back, 0.0, 255.0)
+    return tf.clip_by_value(_mapped(colours[:, :height, :width], _FROM_YCC), 0.0, 255.0)
 
 
 def cut_out(parameters: Parameters, pixels: tf.Tensor) -> tf.Tensor:
@@ -100,13 +99,20 @@ def cut_out(parameters: Parameters, pixels: tf.Tensor) -> tf.Tensor:
 
 def _gaussian(sigma: tf.Tensor, size: int) -> tf.Tensor:
     """Returns float32 `[batch, size, size]`: what each place takes from each, mirrored at both ends."""
-    to = tf.range(size, dtype=tf.float32)[:, None]
-    at = tf.range(size, dtype=tf.float32)[None, :]
-    # Of a sigma this small, the nearest neighbour's weight is 0 in float32.
-    twice_variance = 2 * tf.maximum(sigma, 1e-3)[:, None, None] ** 2
+    # In float64 and then rounded, because the order in which a device adds up depends on the size of the batch.
+    to = tf.range(size, dtype=tf.float64)[:, None]
+    at = tf.range(size, dtype=tf.float64)[None, :]
+    # Of a sigma this small, the nearest neighbour's weight is 0.
+    twice_variance = 2 * tf.maximum(tf.cast(sigma, tf.float64), 1e-3)[:, None, None] ** 2
     distances = (to - at, to + at + 1, 2 * size - 1 - to - at)
     weights = tf.add_n([tf.exp(-tf.square(distance)[None] / twice_variance) for distance in distances])
-    return weights / tf.reduce_sum(weights, axis=2, keepdims=True)
+    return tf.cast(weights / tf.reduce_sum(weights, axis=2, keepdims=True), tf.float32)
+
+
+def _mapped(colours: tf.Tensor, matrix: tuple[tuple[float, float, float], ...]) -> tf.Tensor:
+    """Returns each colour, a row, times `matrix`; not as a product of matrices, whose rounding depends on the batch."""
+    first, second, third = (colours[..., i, None] * tf.constant(matrix[i]) for i in range(3))
+    return first + second + third
 
 
 def _tables(quality: tf.Tensor) -> tf.Tensor:
