@@ -43,6 +43,7 @@ COMMANDS = {
     "convert": "Turn pictures into TFRecord shards.",
     "verify": "Check every byte of a data set.",
     "train": "Train a model on a data set, on every GPU there is.",
+    "data_service": "Let other processes and machines read and decode for a training.",
     "evaluate": "Measure a trained model on photos it has not seen.",
     "index": "Make a search index of a folder of pictures, or of a data set.",
     "search": "Find the pictures of an index that are similar to the given ones.",

@@ -14,6 +14,7 @@ from simimg.input.pipeline import (
     mixing_of,
     open_reader,
     train_batches,
+    troubles,
 )
 from simimg.input.position import Mixing, Order, Position
 
@@ -38,4 +39,5 @@ __all__ = [
     "open_split",
     "reading",
     "train_batches",
+    "troubles",
 ]

@@ -115,9 +115,10 @@ def reading(split: Split, batches: Iterable[Any]) -> Iterator[Any]:
         tf.errors.UnknownError,
     ) as error:
         line = error.message.splitlines()[0]
-        _, ours, text = line.partition(f"{CorruptRecordError.__name__}: ")
-        if ours:  # raised by Python code inside TensorFlow
-            raise CorruptRecordError(text) from None
+        for kind in (CorruptRecordError, DataError):
+            _, ours, text = line.partition(f"{kind.__name__}: ")
+            if ours:  # raised by Python code inside TensorFlow
+                raise kind(text) from None
         if isinstance(error, tf.errors.UnknownError):
             raise
         if isinstance(error, tf.errors.DataLossError) and (fault := _first_fault(split)):

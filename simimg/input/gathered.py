@@ -9,6 +9,11 @@ from simimg.input.position import Order
 
 __all__ = ["GatherReader"]
 
+# A gather is divided among the cores by itself. More of them at a time hide what lies between one and the next, for
+# which only large batches are long enough, and whose memory counts.
+_CALLS = 4
+_CALLS_OF_LARGE_BATCHES = 2
+_SMALL_BATCH_BYTES = 1 << 26
 _MIN_PLACES_A_CALL = 16  # below that, a call costs more than its pictures
 
 
@@ -53,7 +58,9 @@ class GatherReader:
 
     def _gathered(self, places: tf.data.Dataset, batch_size: int) -> tf.data.Dataset:
         if self.places_a_call is None:
-            return places.map(self.gather, num_parallel_calls=2, deterministic=True)
+            size = self.split.image_size
+            calls = _CALLS if batch_size * size * size * 3 <= _SMALL_BATCH_BYTES else _CALLS_OF_LARGE_BATCHES
+            return places.map(self.gather, num_parallel_calls=calls, deterministic=True)
         part = _part(batch_size, self.places_a_call)
         if part == batch_size:
             return places.map(self.gather, num_parallel_calls=self._num_threads, deterministic=True)

@@ -18,6 +18,7 @@ from simimg.input.encoded import ON_CORRUPT
 from simimg.input.mapped import MappedReader
 from simimg.input.position import Mixing, Order
 from simimg.input.resident import ResidentReader
+from simimg.input.service import ServiceReader
 from simimg.input.stream import StreamReader
 
 __all__ = [
@@ -33,6 +34,7 @@ __all__ = [
     "mixing_of",
     "open_reader",
     "train_batches",
+    "troubles",
 ]
 
 READERS = ("auto", "resident", "mapped", "stream")
@@ -84,6 +86,7 @@ def open_reader(
     *,
     on_corrupt: str = "fail",
     cache: str = "host",
+    data_service: str = "",
     num_threads: int = 0,
 ) -> tuple[Reader, ReaderChoice]:
     """Returns a reader of one split of a data set folder, and why it is of this kind.
@@ -94,15 +97,23 @@ def open_reader(
         kind: one of `READERS`.
         on_corrupt: `fail`, or `skip`: a record that cannot be read becomes padding, which nobody trains on.
         cache: one of `CACHES`; `device` keeps the split on every device of the strategy in whose scope this is called.
+        data_service: grpc://HOST:PORT of a tf.data service that is to read and decode the split; see `ServiceReader`.
         num_threads: that decode; 0 is one a core.
 
     Raises:
-        UsageError: no such folder or split; the split has no example; the kind cannot read it, or cannot skip.
+        UsageError: no such folder or split; the split has no example; the kind cannot read it, or cannot skip; options
+            that exclude each other.
         DataError: the folder is damaged or of a form that cannot be read.
     """
     opened = open_split(dataset_dir, split)
     if not opened.num_examples:
         raise UsageError(f"{dataset_dir}: split {split!r} has no example.")
+    num_threads = num_threads or len(os.sched_getaffinity(0))
+    if data_service:
+        if kind != "auto" or cache != "host":
+            raise UsageError(f"--data_service={data_service} is a reader of its own. Leave out --reader and --cache.")
+        service = ServiceReader(opened, data_service, num_threads=num_threads, on_corrupt=on_corrupt)
+        return service, ReaderChoice(service.kind, f"{data_service} reads and decodes")
     choice = (
         choose_reader(opened, psutil.virtual_memory().available) if kind == "auto" else ReaderChoice(kind, "asked for")
     )
@@ -120,7 +131,7 @@ def open_reader(
     reader: Callable[..., Reader] = MappedReader
     if choice.kind == "resident":
         reader = DeviceReader if cache == "device" else ResidentReader
-    return reader(opened, num_threads=num_threads or len(os.sched_getaffinity(0)), on_corrupt=on_corrupt), choice
+    return reader(opened, num_threads=num_threads, on_corrupt=on_corrupt), choice
 
 
 def choose_reader(split: Split, free_bytes: int) -> ReaderChoice:
@@ -155,6 +166,19 @@ def train_batches(reader: Reader, order: Order) -> tf.data.Dataset:
 def eval_batches(reader: Reader, batch_size: int) -> tf.data.Dataset:
     """Returns a data set of Batches of `batch_size`: every example once, the last batch filled up with id -1."""
     return reader.eval_batches(batch_size).with_options(_options()).prefetch(2)
+
+
+def troubles(reader: Reader) -> list[str]:
+    """Returns what went wrong so far without being a reason to stop, a sentence each."""
+    sentences = []
+    if reader.corrupt:
+        example = next(reversed(reader.corrupt.values()))
+        records = "record was" if len(reader.corrupt) == 1 else "records were"
+        sentences.append(f"{len(reader.corrupt):,} corrupt {records} skipped so far, e.g. {example}")
+    if isinstance(reader, ServiceReader) and reader.num_owed:
+        batches = "batch was" if reader.num_owed == 1 else "batches were"
+        sentences.append(f"{reader.num_owed:,} {batches} read here so far, which the data service did not deliver")
+    return sentences
 
 
 def _options() -> tf.data.Options:

@@ -117,22 +117,39 @@ class Order:
 
         Element s * L + l is what this process's l-th replica of L takes at step s, counted from `start`.
         """
-        steps, batch, local = self.steps_per_epoch, self.per_replica_batch_size, self.local_replicas
+        steps, local = self.steps_per_epoch, self.local_replicas
 
         def of_epoch(epoch: tf.Tensor) -> tf.data.Dataset:
-            def places(elements: tf.Tensor) -> tf.Tensor:
-                step, replica = elements // local, elements % local + self.first_replica
-                starts = step * self.global_batch_size + replica * batch
-                positions = starts[:, None] + tf.range(batch, dtype=tf.int64)
-                return tf.reshape(self.at(tf.reshape(positions, [-1]), epoch), [-1, batch])
-
             first = tf.where(epoch == self.start.epoch, tf.constant(self.start.step, tf.int64), 0)
             # Many batches at once: the cost of a call is that of a thousand places.
+            batches_a_call = max(1, _PLACES_A_CALL // self.per_replica_batch_size)
             return (
-                tf.data.Dataset.range(first * local, steps * local).batch(max(1, _PLACES_A_CALL // batch)).map(places)
+                tf.data.Dataset.range(first * local, steps * local)
+                .batch(batches_a_call)
+                .map(lambda elements: self._places(elements, epoch))
             )
 
         return tf.data.Dataset.range(self.start.epoch, self.num_epochs).flat_map(of_epoch).prefetch(1).unbatch()
+
+    @property
+    def elements(self) -> range:
+        """The numbers of the elements of `indices`, counted over all epochs, from `start` to the end."""
+        first = (self.start.epoch * self.steps_per_epoch + self.start.step) * self.local_replicas
+        return range(first, self.num_epochs * self.steps_per_epoch * self.local_replicas)
+
+    def places(self, element: tf.Tensor) -> tf.Tensor:
+        """Returns the element of `indices` with this number, an int64 scalar, see `elements`."""
+        elements_an_epoch = self.steps_per_epoch * self.local_replicas
+        (places,) = tf.unstack(self._places(element[None] % elements_an_epoch, element // elements_an_epoch), 1)
+        return places
+
+    def _places(self, elements: tf.Tensor, epoch: tf.Tensor) -> tf.Tensor:
+        """Returns int64 `[n, per_replica_batch_size]`, given the numbers within their epoch, int64 `[n]`."""
+        batch, local = self.per_replica_batch_size, self.local_replicas
+        step, replica = elements // local, elements % local + self.first_replica
+        starts = step * self.global_batch_size + replica * batch
+        positions = starts[:, None] + tf.range(batch, dtype=tf.int64)
+        return tf.reshape(self.at(tf.reshape(positions, [-1]), epoch), [-1, batch])
 
     def at(self, positions: tf.Tensor, epoch: tf.Tensor) -> tf.Tensor:
         """Returns the places in the split that stand at `positions` of an epoch's permutation, both int64 `[n]`."""

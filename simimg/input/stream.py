@@ -15,6 +15,7 @@ import itertools
 import tensorflow as tf
 
 from simimg.input.dataset import PADDING_ID, Batch, Split
+from simimg.input.decoding import decode_record, decode_records
 from simimg.input.position import Order, permuted
 
 __all__ = ["SHUFFLE_BUFFER", "StreamReader"]
@@ -102,41 +103,9 @@ class StreamReader:
         return records.enumerate(start).map(lambda place, record: (record, place))
 
     def _decoded(self, records: tf.data.Dataset, batch_size: int, drop_remainder: bool) -> tf.data.Dataset:
+        decode = functools.partial(decode_records if self.split.encoding == "raw" else decode_record, self.split)
         if self.split.encoding == "raw":  # one parse a batch instead of one an example
-            return records.batch(batch_size, drop_remainder=drop_remainder).map(
-                self._parse, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True
-            )
-        return records.map(self._decode_one, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True).batch(
-            batch_size, drop_remainder=drop_remainder
-        )
-
-    def _parse(self, serialized: tf.Tensor, places: tf.Tensor | None = None) -> Batch:
-        features = tf.io.parse_example(serialized, self._feature_spec())
-        size = self.split.image_size
-        pixels = tf.io.decode_raw(features["image"], tf.uint8, fixed_length=size * size * 3)
-        return Batch(
-            image=tf.reshape(pixels, [-1, size, size, 3]),
-            label=tf.cast(features["label"], tf.int32),
-            id=features.get("id", places),
-        )
-
-    def _decode_one(self, serialized: tf.Tensor, place: tf.Tensor | None = None) -> Batch:
-        features = tf.io.parse_single_example(serialized, self._feature_spec())
-        # TensorFlow's own choice of a transform is up to 22 levels off, and no faster.
-        accurate = functools.partial(tf.io.decode_jpeg, dct_method="INTEGER_ACCURATE")
-        decode = accurate if self.split.encoding == "jpeg" else tf.io.decode_png
-        size = self.split.image_size
-        return Batch(
-            image=tf.ensure_shape(decode(features["image"], channels=3), [size, size, 3]),
-            label=tf.cast(features["label"], tf.int32),
-            id=features.get("id", place),
-        )
-
-    def _feature_spec(self) -> dict[str, tf.io.FixedLenFeature]:
-        spec = {
-            "image": tf.io.FixedLenFeature([], tf.string),
-            "label": tf.io.FixedLenFeature([], tf.int64),
-        }
-        if self.split.has_id:
-            spec["id"] = tf.io.FixedLenFeature([], tf.int64)
-        return spec
+            records = records.batch(batch_size, drop_remainder=drop_remainder)
+            return records.map(decode, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+        decoded = records.map(decode, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+        return decoded.batch(batch_size, drop_remainder=drop_remainder)

@@ -67,6 +67,7 @@ class TrainConfig:
         "host",
         choices=CACHES,
     )
+    data_service: str = option("grpc://HOST:PORT that reads and decodes instead; see `simimg data_service`.", "")
     on_corrupt: str = option(
         "A record that cannot be read: fail, or skip it, which is counted.", "fail", choices=ON_CORRUPT
     )
@@ -128,5 +129,6 @@ class TrainConfig:
 
         The reader and the shuffle do so as well, but what counts is what was picked; see `simimg.training.runs`.
         """
-        aside = {"model_dir", "preset", "num_devices", "dataset_dir", "reader", "shuffle", "cache", "on_corrupt"}
+        aside = {"model_dir", "preset", "num_devices", "dataset_dir"}
+        aside |= {"reader", "shuffle", "cache", "data_service", "on_corrupt"}
         return {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name not in aside}

@@ -33,7 +33,9 @@ from simimg.input import (
     open_reader,
     reading,
     train_batches,
+    troubles,
 )
+from simimg.stopping import stop_requested
 from simimg.training import checkpoints
 from simimg.training.board import TensorBoard
 from simimg.training.build import build_model, build_optimizer
@@ -41,7 +43,6 @@ from simimg.training.checkpoints import Progress
 from simimg.training.config import TrainConfig
 from simimg.training.metrics import EpochMetrics, example_losses, num_correct
 from simimg.training.runs import MODEL_FILE, begin_run, check_run, recorded_shuffle
-from simimg.training.stopping import stop_requested
 from simimg.training.strategy import make_strategy
 from tfrecords.format.files import read_json, write_json
 
@@ -105,7 +106,12 @@ def train(config: TrainConfig, watcher: Watcher = Watcher()) -> TrainResult:
     strategy = make_strategy(config.num_devices)
     with strategy.scope():  # a set that is cached on the devices is there once a replica
         reader, choice = open_reader(
-            config.dataset_dir, "train", config.reader, on_corrupt=config.on_corrupt, cache=config.cache
+            config.dataset_dir,
+            "train",
+            config.reader,
+            on_corrupt=config.on_corrupt,
+            cache=config.cache,
+            data_service=config.data_service,
         )
     split = reader.split
     model_dir = config.model_dir or default_model_dir(config, split.name)
@@ -219,7 +225,7 @@ class _Run:
         watcher: Watcher,
     ) -> None:
         self._order, self._reader, self._watcher = order, reader, watcher
-        self._num_told = 0
+        self._told: set[str] = set()
         augmentation = config.augment_config()
 
         def replica_step(element: Any, epoch: tf.Tensor, step: tf.Tensor) -> tf.Tensor:
@@ -278,16 +284,14 @@ class _Run:
             if stop.is_set() and step + 1 < order.steps_per_epoch:
                 break
         progress.seconds += time.perf_counter() - start
-        self._tell_skipped()
+        self._tell_troubles()
         return progress.position.step == order.steps_per_epoch
 
-    def _tell_skipped(self) -> None:
-        corrupt = self._reader.corrupt
-        if len(corrupt) > self._num_told:
-            example = next(reversed(corrupt.values()))
-            records = "record was" if len(corrupt) == 1 else "records were"
-            self._watcher.note(f"{len(corrupt):,} corrupt {records} skipped so far, e.g. {example}")
-            self._num_told = len(corrupt)
+    def _tell_troubles(self) -> None:
+        for sentence in troubles(self._reader):
+            if sentence not in self._told:
+                self._watcher.note(sentence)
+                self._told.add(sentence)
 
     def _collect(self, pending: list[tf.Tensor], progress: Progress) -> None:
         for loss_sum, correct, count in (sums.numpy() for sums in pending):
