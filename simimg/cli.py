@@ -47,7 +47,7 @@ COMMANDS = {
     "evaluate": "Measure a trained model on photos it has not seen.",
     "index": "Make a search index of a folder of pictures, or of a data set.",
     "search": "Find the pictures of an index that are similar to the given ones.",
-    "bench": "Measure how fast pictures are converted and read here, beside other tools and the machine's limit.",
+    "bench": "Measure how fast pictures are converted, read and trained on here, beside other tools and the limit.",
     "doctor": "Tell what simimg finds on this machine, and what is wrong with it.",
 }
 

@@ -1,16 +1,19 @@
-"""Measure how fast pictures are converted and read here, beside other tools and the machine's limit.
+"""Measure how fast pictures are converted, read and trained on here, beside other tools and the limit.
 
 `--stage=convert` converts the JPEG files of a folder to 64 x 64 px with simimg and with each rival in turn, and once
 more with four times as many pictures. `--stage=input` reads records in shuffled batches, with simimg's readers and
-with other loaders, and draws a plot.
+with other loaders; `--stage=growth` reads sets of a thousand to two million records. `--stage=augment` augments
+batches that are on the device already. `--stage=train` takes a training apart, from the bytes to the step, and says
+what holds it up.
 
 Rivals that are not part of simimg's own installation get virtual environments of their own under --cache_dir, which
 takes some minutes and 3 GB once. A rival that cannot be installed is named with the reason; the exit code is then 2.
-Every run's time goes into a dated JSON file in --out_dir.
+Every run's time goes into a dated JSON file in --out_dir, and a plot beside it.
 
 Examples:
     simimg bench --stage=convert --image_dir=photos
     simimg bench --stage=input --image_dir=photos --encoding=jpeg --image_size=224 --num_images=6000
+    simimg bench --stage=train --dataset_dir=data/photos/1.0.0 --preset=small --profile
 """
 
 from __future__ import annotations
@@ -19,15 +22,23 @@ import dataclasses
 import datetime
 import os
 import shlex
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from simimg.bench import machine_facts
-from simimg.bench.convert import IMAGE_SIZE, Comparison, Stage, compare_converters
+from simimg.bench.convert import compare_converters
 from simimg.bench.pictures import good_jpegs
+from simimg.bench.plot import Bar, plot_bars
 from simimg.bench.readers import RIVALS as LOADERS
 from simimg.bench.rivals import RIVALS, Tool
+from simimg.commands.bench_tables import (
+    augmentations_table,
+    converters_table,
+    growth_table,
+    loaders_table,
+    stages_table,
+)
 from simimg.commands.console import Result, note, progress_bar, quiet_tensorflow
 from simimg.errors import UsageError
 from simimg.sample import draw_sample
@@ -35,9 +46,16 @@ from tfrecords.format.files import write_json
 from tfrecords.options import check_choices, option, to_json
 
 with quiet_tensorflow():
-    from simimg.bench.input import InputComparison, compare_readers
-    from simimg.bench.plot import plot_readers
-    from simimg.bench.shards import records_of
+    from simimg.bench.augmentation import measure_augmentations
+    from simimg.bench.growth import measure_growth
+    from simimg.bench.input import compare_readers
+    from simimg.bench.shards import Records, records_of
+    from simimg.bench.stages import measure_training
+    from simimg.input import READERS
+    from simimg.presets import PRESETS
+    from simimg.training import TrainConfig
+
+_Watch = Callable[[int], Callable[[], object]]
 
 _CONVERTERS = ("tutorial", "tfdata", "dali", "ffcv")
 _LARGE_CONVERTERS = ("tutorial",)
@@ -48,7 +66,7 @@ _BUSY = 0.3  # processes a core that run or wait, from which on a machine is not
 class Options:
     """What `bench` can be told."""
 
-    stage: str = option("What to measure.", choices=("convert", "input"))
+    stage: str = option("What to measure.", choices=("convert", "input", "growth", "augment", "train"))
     image_dir: Path | None = option("Pictures to use, one folder a class; by default they are drawn.", None)
     out_dir: Path = option("The dated results go here.", Path("bench_results"))
     rivals: tuple[str, ...] = option("Whom to compare with, or none; by default all; --stage decides who there is.", ())
@@ -56,11 +74,28 @@ class Options:
     replicate: int = option("convert: so many times as many pictures, too; 1 to 8, 1 to leave that out.", 4)
     megapixels: int = option("convert: pictures of this size instead, against the tutorial; 12 is a camera's.", 0)
     num_large: int = option("convert: how many of --megapixels; of 12 they take 5 MB each in --cache_dir.", 200)
-    encoding: str = option("input: what the records hold.", "raw", choices=tuple(LOADERS))
-    image_size: int = option("input: side of the pictures, in px.", 64)
-    batch_size: int = option("input: pictures a batch.", 256)
-    num_images: int = option("input: pictures an epoch.", 60_000)
+    encoding: str = option("input, growth, train: what the records hold.", "raw", choices=tuple(LOADERS))
+    image_size: int = option("All but convert: side of the pictures, in px.", 64)
+    batch_size: int = option("All but convert: pictures a batch.", 256)
+    num_images: int = option("input, growth, train: pictures that are made records.", 60_000)
+    dataset_dir: Path | None = option("train: a data set, instead of one made of --image_dir.", None)
+    preset: str = option("train: the network, its augmentation and its optimizer.", "small", choices=PRESETS)
+    reader: str = option("train: how shards are read.", "auto", choices=READERS)
+    profile: bool = option("train: writes a trace of 20 steps for TensorBoard, too.", False)
     cache_dir: Path = option("Environments of rivals, and the pictures, are kept here.", Path("~/.cache/simimg"))
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Measured:
+    """What a stage gives: values for the file, lines of a table, and what to plot."""
+
+    values: dict[str, Any]
+    lines: list[str]
+    left_out: dict[str, str] = dataclasses.field(default_factory=dict)
+    title: str = ""
+    what: str = ""
+    bars: tuple[Bar, ...] = ()
+    limit: tuple[str, float] = ("", 0.0)
 
 
 def run(options: Options) -> Result:
@@ -68,24 +103,19 @@ def run(options: Options) -> Result:
     check_choices(options)
     if options.repeats < 1:
         raise UsageError(f"--repeats={options.repeats}: should be 1 or more.")
-    rivals = _rivals(options)
     cache_dir = options.cache_dir.expanduser().absolute()
     start = datetime.datetime.now(datetime.UTC)
+    file = options.out_dir / f"bench-{options.stage}-{start:%Y-%m-%dT%H-%M-%SZ}.json"
     load = _load_per_core()
     if load > _BUSY:
         note(f"the machine is busy ({load:.1f} processes a core); figures of a quiet one are better")
-    image_dir = options.image_dir or _drawn(cache_dir)
-    comparison: Comparison | InputComparison
     with progress_bar(None, "measuring", "run") as bar:
 
         def watch(num_runs: int) -> Callable[[], object]:
             bar.total = num_runs
             return bar.update
 
-        if options.stage == "convert":
-            comparison = _compare_converters(options, image_dir, rivals, cache_dir, watch)
-        else:
-            comparison = _compare_readers(options, image_dir, rivals, cache_dir, watch)
+        measured = _STAGES[options.stage](options, cache_dir, file, watch)
     machine = machine_facts()
     command = [f"--{name}={_flag(value)}" for name, value in to_json(options).items() if value not in (None, [])]
     values = {
@@ -95,34 +125,31 @@ def run(options: Options) -> Result:
         "machine": machine,
         "load_per_core": {"before": load, "after": _load_per_core()},
         "repeats": options.repeats,
-        **dataclasses.asdict(comparison),
+        **measured.values,
     }
-    file = options.out_dir / f"bench-{options.stage}-{start:%Y-%m-%dT%H-%M-%SZ}.json"
     options.out_dir.mkdir(parents=True, exist_ok=True)
     write_json(file, values)
-    lines = [f"{machine['processor']}, {machine['cores']} cores; {machine['versions']}"]
     ending = f"every run is in {file}"
-    if isinstance(comparison, InputComparison):
-        plot_readers(comparison, machine, file.with_suffix(".png"))
-        ending += f", the plot in {file.with_suffix('.png')}"
-        lines += ["", *_loaders_table(comparison)]
-    else:
-        for stage in comparison.stages:
-            lines += ["", *_converters_table(stage)]
-    lines += [f"left out: {name}: {reason}" for name, reason in comparison.left_out.items()]
-    text = "\n".join([*lines, "", ending])
-    return Result(values={**values, "file": str(file)}, text=text, exit_code=2 if comparison.left_out else 0)
+    if measured.bars:
+        plot = file.with_suffix(".png")
+        plot_bars(plot, measured.title, measured.what, measured.bars, measured.limit, machine)
+        ending += f", the plot in {plot}"
+    text = "\n".join(
+        [
+            f"{machine['processor']}, {machine['cores']} cores; {machine['versions']}",
+            *measured.lines,
+            *(f"left out: {name}: {reason}" for name, reason in measured.left_out.items()),
+            "",
+            ending,
+        ]
+    )
+    return Result(values={**values, "file": str(file)}, text=text, exit_code=2 if measured.left_out else 0)
 
 
-def _compare_converters(
-    options: Options,
-    image_dir: Path,
-    rivals: Sequence[Tool],
-    cache_dir: Path,
-    watch: Callable[[int], Callable[[], object]],
-) -> Comparison:
-    return compare_converters(
-        image_dir,
+def _convert(options: Options, cache_dir: Path, file: Path, watch: _Watch) -> _Measured:
+    rivals = _rivals(options)
+    comparison = compare_converters(
+        options.image_dir or _drawn(cache_dir),
         rivals,
         cache_dir=cache_dir,
         repeats=options.repeats,
@@ -132,21 +159,14 @@ def _compare_converters(
         note=note,
         watch=watch,
     )
+    lines = [line for stage in comparison.stages for line in ("", *converters_table(stage))]
+    return _Measured(values=dataclasses.asdict(comparison), lines=lines, left_out=comparison.left_out)
 
 
-def _compare_readers(
-    options: Options,
-    image_dir: Path,
-    rivals: Sequence[Tool],
-    cache_dir: Path,
-    watch: Callable[[int], Callable[[], object]],
-) -> InputComparison:
-    note("preparing the records")
-    records = records_of(
-        good_jpegs(image_dir, cache_dir), options.num_images, options.image_size, options.encoding, cache_dir
-    )
-    return compare_readers(
-        records,
+def _input(options: Options, cache_dir: Path, file: Path, watch: _Watch) -> _Measured:
+    rivals = _rivals(options)
+    comparison = compare_readers(
+        _records(options, cache_dir),
         rivals,
         batch_size=options.batch_size,
         repeats=options.repeats,
@@ -154,6 +174,72 @@ def _compare_readers(
         note=note,
         watch=watch,
     )
+    bars = [
+        Bar(f"simimg {found.name}" if found.is_ours else found.name, found.images_per_s, found.ci95, found.is_ours)
+        for found in comparison.loaders
+    ]
+    return _Measured(
+        values=dataclasses.asdict(comparison),
+        lines=["", *loaders_table(comparison)],
+        left_out=comparison.left_out,
+        title="Images a second, shuffled",
+        what=f"{comparison.what}, batches of {comparison.batch_size}",
+        bars=tuple(sorted(bars, key=lambda bar: -bar.images_per_s)),
+        limit=("page cache", comparison.limit_images_per_s),
+    )
+
+
+def _growth(options: Options, cache_dir: Path, file: Path, watch: _Watch) -> _Measured:
+    records = _records(options, cache_dir)
+    what = f"{options.image_size} x {options.image_size}, {options.encoding}"
+    growth = measure_growth(records.split, what, batch_size=options.batch_size, repeats=options.repeats, watch=watch)
+    return _Measured(values=dataclasses.asdict(growth), lines=["", *growth_table(growth)])
+
+
+def _augment(options: Options, cache_dir: Path, file: Path, watch: _Watch) -> _Measured:
+    costs = measure_augmentations(options.image_size, options.batch_size, repeats=options.repeats, watch=watch)
+    *found, limit = costs.augmentations
+    return _Measured(
+        values=dataclasses.asdict(costs),
+        lines=["", *augmentations_table(costs)],
+        title="Images a second, augmented",
+        what=costs.what,
+        bars=tuple(Bar(cost.name, cost.images_per_s, cost.ci95, cost.is_ours) for cost in found),
+        limit=(limit.name, limit.images_per_s),
+    )
+
+
+def _train(options: Options, cache_dir: Path, file: Path, watch: _Watch) -> _Measured:
+    given = {"preset": options.preset, "reader": options.reader, "global_batch_size": options.batch_size}
+    dataset_dir = options.dataset_dir or _records(options, cache_dir).split.dataset_dir
+    costs = measure_training(
+        TrainConfig.with_preset({**given, "dataset_dir": dataset_dir}),
+        repeats=options.repeats,
+        profile_dir=file.with_suffix("") if options.profile else None,
+        note=note,
+        watch=watch,
+    )
+    limit, *found = costs.stages
+    lines = ["", *stages_table(costs)]
+    if costs.profile_dir:
+        lines.append(f"the trace: pip install tensorboard-plugin-profile; tensorboard --logdir={costs.profile_dir}")
+    return _Measured(
+        values={**dataclasses.asdict(costs), "profile_dir": costs.profile_dir and str(costs.profile_dir)},
+        lines=lines,
+        title="Images a second, stage by stage",
+        what=costs.what,
+        bars=tuple(Bar(stage.name, stage.images_per_s, stage.ci95, stage.own_us is not None) for stage in found),
+        limit=("page cache", limit.images_per_s),
+    )
+
+
+_STAGES = {"convert": _convert, "input": _input, "growth": _growth, "augment": _augment, "train": _train}
+
+
+def _records(options: Options, cache_dir: Path) -> Records:
+    note("preparing the records")
+    pictures = good_jpegs(options.image_dir or _drawn(cache_dir), cache_dir)
+    return records_of(pictures, options.num_images, options.image_size, options.encoding, cache_dir)
 
 
 def _rivals(options: Options) -> list[Tool]:
@@ -181,67 +267,3 @@ def _load_per_core() -> float:
 
 def _flag(value: Any) -> str:
     return ",".join(value) if isinstance(value, list) else str(value)
-
-
-def _converters_table(stage: Stage) -> list[str]:
-    rounds = len(next(iter(stage.rounds.values())))
-    plural = "" if rounds == 1 else "s"
-    title = (
-        f"{stage.name}: {stage.num_images:,} pictures ({stage.num_bytes / 2**20:,.0f} MB) to {IMAGE_SIZE} x "
-        f"{IMAGE_SIZE}, {rounds} round{plural}: {stage.what}"
-    )
-    rows = [("", "images/s", "95 % interval", "simimg is", "95 % interval", "aim")]
-    rows.append(("simimg", f"{stage.images_per_s:,.0f}", _interval(stage.ci95, ",.0f"), "", "", ""))
-    for rival in stage.rivals:
-        aim = "" if rival.bar is None else f"{rival.bar:g}x: {_met(bool(rival.met))}"
-        rows.append(
-            (
-                rival.name,
-                f"{rival.images_per_s:,.0f}",
-                _interval(rival.ci95, ",.0f"),
-                f"{rival.ratio:.2f}x",
-                _interval(rival.ratio_ci95, ".2f"),
-                aim,
-            )
-        )
-    parts = " and ".join(f"{name} {value:,.0f} images/s" for name, value in stage.limits.items())
-    return [title, *_aligned(rows), f"{100 * stage.ratio_to_limit:.1f} % of the limit ({parts})"]
-
-
-def _loaders_table(comparison: InputComparison) -> list[str]:
-    title = f"input: {comparison.what}, shuffled batches of {comparison.batch_size}"
-    rows = [("", "images/s", "95 % interval", "of the limit", "cores", "memory")]
-    for loader in comparison.loaders:
-        rows.append(
-            (
-                f"simimg {loader.name}" if loader.is_ours else loader.name,
-                f"{loader.images_per_s:,.0f}",
-                _interval(loader.ci95, ",.0f"),
-                f"{100 * loader.ratio_to_limit:.1f} %",
-                f"{loader.cores:.1f}",
-                f"{loader.peak_bytes / 1e9:.1f} GB",
-            )
-        )
-    rows.append(("page cache, one thread", f"{comparison.limit_images_per_s:,.0f}", "", "100.0 %", "", ""))
-    lines = [title, *_aligned(rows)]
-    for aim in comparison.aims:
-        ratio = f"{aim.ratio:.2f}x ({_interval(aim.ratio_ci95, '.2f')})"
-        lines.append(f"simimg {aim.reader} is {ratio} {aim.rival}; aim {aim.aim:g}x: {_met(aim.met)}")
-    return lines
-
-
-def _aligned(rows: Sequence[tuple[str, ...]]) -> list[str]:
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = (
-        "  ".join(f"{cell:<{width}}" if not at else f"{cell:>{width}}" for at, (cell, width) in enumerate(pairs))
-        for pairs in (zip(row, widths, strict=True) for row in rows)
-    )
-    return [line.rstrip() for line in lines]
-
-
-def _met(is_met: bool) -> str:
-    return "met" if is_met else "NOT MET"
-
-
-def _interval(ends: tuple[float, float] | None, form: str) -> str:
-    return "-" if ends is None else f"{ends[0]:{form}} to {ends[1]:{form}}"

@@ -1,6 +1,7 @@
 """Shards to batches: three readers, one face."""
 
 from simimg.input.dataset import PADDING_ID, Batch, Split, open_split, reading
+from simimg.input.iteration import batches_of
 from simimg.input.pipeline import (
     CACHES,
     ON_CORRUPT,
@@ -31,6 +32,7 @@ __all__ = [
     "Reader",
     "ReaderChoice",
     "Split",
+    "batches_of",
     "choose_reader",
     "choose_shuffle",
     "eval_batches",

@@ -8,7 +8,7 @@ import tensorflow as tf
 
 from simimg.input.dataset import Batch, Split
 
-__all__ = ["decode_record", "decode_records"]
+__all__ = ["decode_record", "decode_records", "parse_records"]
 
 
 def decode_records(split: Split, serialized: tf.Tensor, places: tf.Tensor | None = None) -> Batch:
@@ -19,7 +19,7 @@ def decode_records(split: Split, serialized: tf.Tensor, places: tf.Tensor | None
         serialized: string `[batch]`.
         places: int64 `[batch]`, to be the ids of records that have none.
     """
-    features = tf.io.parse_example(serialized, _feature_spec(split))
+    features = parse_records(split, serialized)
     pixels = tf.io.decode_raw(features["image"], tf.uint8, fixed_length=split.image_size**2 * 3)
     return Batch(
         image=tf.reshape(pixels, [-1, split.image_size, split.image_size, 3]),
@@ -39,6 +39,12 @@ def decode_record(split: Split, serialized: tf.Tensor, place: tf.Tensor | None =
         label=tf.cast(features["label"], tf.int32),
         id=features.get("id", place),
     )
+
+
+def parse_records(split: Split, serialized: tf.Tensor) -> dict[str, tf.Tensor]:
+    """Returns what is in records, string `[batch]`: `image`, string `[batch]`; `label` and `id`, int64 `[batch]`."""
+    features: dict[str, tf.Tensor] = tf.io.parse_example(serialized, _feature_spec(split))
+    return features
 
 
 def _feature_spec(split: Split) -> dict[str, tf.io.FixedLenFeature]:

@@ -38,15 +38,16 @@ class EncodedRecords:
     Args:
         split: which.
         on_corrupt: `fail`, or `skip`, which makes padding of a record that cannot be read: pixels and label 0, id -1.
+        decode: False leaves the pixels undefined, to measure what the rest takes.
 
     Raises:
         DataError: a shard or its sidecar is missing or damaged.
     """
 
-    def __init__(self, split: Split, *, on_corrupt: str = "fail") -> None:
+    def __init__(self, split: Split, *, on_corrupt: str = "fail", decode: bool = True) -> None:
         self.corrupt: dict[int, str] = {}
         self._size = split.image_size
-        self._decode = {"jpeg": _decode_jpeg, "png": _decode_png}[split.encoding]
+        self._decode = {"jpeg": _decode_jpeg, "png": _decode_png}[split.encoding] if decode else _decode_nothing
         self._skip = on_corrupt == "skip"
         self._shards = [shard for shard in split.shards if shard.num_examples]
         files = map_records([(shard.path, shard.path.stat().st_size) for shard in self._shards], 1)
@@ -101,6 +102,12 @@ class EncodedRecords:
             images[row], labels[row], ids[row] = 0, 0, PADDING_ID
         return images, labels, ids
 
+    def stored(self, places: np.ndarray) -> np.ndarray:
+        """Returns the bytes of the records at `places`, bytes `[n]`."""
+        starts, lengths = self._starts[places].tolist(), self._lengths[places].tolist()
+        view = self._view
+        return np.array([bytes(view[at : at + length]) for at, length in zip(starts, lengths, strict=True)], object)
+
     def _numbers(self, at: np.ndarray, num_bytes: int) -> np.ndarray:
         """Returns the little-endian numbers of `num_bytes` bytes that lie at `at`, int64 like it."""
         parts = self._bytes[at[:, None] + np.arange(num_bytes)].astype(np.int64)
@@ -117,6 +124,10 @@ class EncodedRecords:
         if not self._skip:
             raise CorruptRecordError(f"{text}. Convert the pictures again, or pass over it with --on_corrupt=skip.")
         self.corrupt[place] = text
+
+
+def _decode_nothing(data: memoryview, pixels: np.ndarray) -> None:
+    pass
 
 
 def _decode_jpeg(data: memoryview, pixels: np.ndarray) -> None:

@@ -38,7 +38,7 @@ class GatherReader:
 
     def train_batches(self, order: Order) -> tf.data.Dataset:
         """Returns a data set of Batches of `order.per_replica_batch_size`, replica after replica, step after step."""
-        return self._gathered(order.indices(), order.per_replica_batch_size)
+        return self._gathered(order.indices(), order.per_replica_batch_size).with_options(_as_written())
 
     def batch(self, element: Batch) -> Batch:
         """Returns an element of `train_batches` as a Batch, on the device that trains."""
@@ -54,7 +54,7 @@ class GatherReader:
             return batch._replace(id=tf.where(places <= last, batch.id, PADDING_ID))
 
         gathered = self._gathered(places.map(lambda places: tf.minimum(places, last)), batch_size)
-        return tf.data.Dataset.zip(gathered, places).map(clipped)
+        return tf.data.Dataset.zip(gathered, places).map(clipped).with_options(_as_written())
 
     def _gathered(self, places: tf.data.Dataset, batch_size: int) -> tf.data.Dataset:
         if self.places_a_call is None:
@@ -67,6 +67,13 @@ class GatherReader:
         parts = places.map(lambda places: tf.reshape(places, [-1, part])).unbatch()
         gathered = parts.map(self.gather, num_parallel_calls=self._num_threads, deterministic=True)
         return gathered.batch(batch_size // part, drop_remainder=True).map(_joined)
+
+
+def _as_written() -> tf.data.Options:
+    """Returns the options of a data set that is not to be rewritten: for that, TensorFlow would copy all pixels."""
+    options = tf.data.Options()
+    options.experimental_optimization.apply_default_optimizations = False
+    return options
 
 
 def _part(batch_size: int, most: int) -> int:

@@ -25,6 +25,9 @@ __all__ = ["MappedReader"]
 _PICTURES_A_CALL = 256  # decoded by one thread one after the other
 
 
+_Gather = Callable[[tf.Tensor], tf.Tensor]
+
+
 class MappedReader(GatherReader):
     """Reads a split that `simimg convert` wrote.
 
@@ -40,6 +43,8 @@ class MappedReader(GatherReader):
     """
 
     kind = "mapped"
+    stored: _Gather
+    """Given places, as `gather` is: the bytes of the records, uint8 `[batch, record_bytes]`, or string `[batch]`."""
 
     def __init__(self, split: Split, *, num_threads: int, on_corrupt: str = "fail") -> None:
         if not split.indexed:
@@ -49,19 +54,19 @@ class MappedReader(GatherReader):
             )
         super().__init__(split, num_threads)
         if split.offsets is not None:
-            self._gather = _raw(split, split.offsets)
+            self.stored, self._gather = _raw(split, split.offsets)
         else:
             records = EncodedRecords(split, on_corrupt=on_corrupt)
             self.places_a_call = _PICTURES_A_CALL
             self.corrupt = records.corrupt
-            self._gather = _encoded(split, records)
+            self.stored, self._gather = _encoded(split, records)
 
     def gather(self, places: tf.Tensor) -> Batch:
         """Returns the examples at `places`, int64 `[batch]` in 0..num_examples-1."""
         return self._gather(places)
 
 
-def _raw(split: Split, at: Offsets) -> Callable[[tf.Tensor], Batch]:
+def _raw(split: Split, at: Offsets) -> tuple[_Gather, Callable[[tf.Tensor], Batch]]:
     records = map_records([(shard.path, shard.num_examples) for shard in split.shards], at.record_bytes)
     size = split.image_size
     with tf.device("CPU:0"):
@@ -69,11 +74,14 @@ def _raw(split: Split, at: Offsets) -> Callable[[tf.Tensor], Batch]:
         ends = tf.constant(records.first_places[1:], tf.int64)
         skipped = tf.constant(np.subtract(records.first_rows, records.first_places[:-1]), tf.int64)
 
-    def gather(places: tf.Tensor) -> Batch:
+    def stored(places: tf.Tensor) -> tf.Tensor:
         # A place outside would be a row that does not exist, and the end of the process.
         places = tf.clip_by_value(places, 0, split.num_examples - 1)
         shard = tf.searchsorted(ends, places, side="right")
-        batch = tf.gather(rows, places + tf.gather(skipped, shard))
+        return tf.gather(rows, places + tf.gather(skipped, shard))
+
+    def gather(places: tf.Tensor) -> Batch:
+        batch = stored(places)
         pixels = batch[:, at.image_offset : at.image_offset + size * size * 3]
         return Batch(
             image=tf.reshape(pixels, [-1, size, size, 3]),
@@ -81,11 +89,14 @@ def _raw(split: Split, at: Offsets) -> Callable[[tf.Tensor], Batch]:
             id=tf_varints(batch[:, at.id_offset : at.id_offset + INT_BYTES]),
         )
 
-    return gather
+    return stored, gather
 
 
-def _encoded(split: Split, records: EncodedRecords) -> Callable[[tf.Tensor], Batch]:
+def _encoded(split: Split, records: EncodedRecords) -> tuple[_Gather, Callable[[tf.Tensor], Batch]]:
     size = split.image_size
+
+    def stored(places: tf.Tensor) -> tf.Tensor:
+        return tf.ensure_shape(tf.numpy_function(records.stored, [places], tf.string, stateful=False), places.shape)
 
     def gather(places: tf.Tensor) -> Batch:
         image, label, id = tf.numpy_function(records.gather, [places], [tf.uint8, tf.int32, tf.int64], stateful=False)
@@ -95,4 +106,4 @@ def _encoded(split: Split, records: EncodedRecords) -> Callable[[tf.Tensor], Bat
             id=tf.ensure_shape(id, places.shape),
         )
 
-    return gather
+    return stored, gather

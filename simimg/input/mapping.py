@@ -65,7 +65,8 @@ def map_records(shards: Sequence[tuple[Path, int]], record_bytes: int) -> Mapped
     num_bytes = end * record_bytes
     address = _map(None, num_bytes, _PROT_NONE, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | _MAP_NORESERVE, -1)
     memory = (ctypes.c_ubyte * num_bytes).from_address(address)
-    weakref.finalize(memory, _C.munmap, address, num_bytes)
+    # Not at the end of the process, when threads of TensorFlow may still be reading.
+    weakref.finalize(memory, _C.munmap, address, num_bytes).atexit = False
     for row, (path, count) in zip(first_rows, shards, strict=True):
         try:
             file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)

@@ -41,6 +41,10 @@ class StreamReader:
 
     def train_batches(self, order: Order) -> tf.data.Dataset:
         """Returns a data set of per-replica Batches in the order that the module's docstring describes."""
+        return self._decoded(self.train_records(order), order.per_replica_batch_size, drop_remainder=True)
+
+    def train_records(self, order: Order) -> tf.data.Dataset:
+        """Returns the records of `train_batches`, one by one: string scalars, each with its place if it has no id."""
         used = order.steps_per_epoch * order.global_batch_size
         skipped = order.start.step * order.global_batch_size
 
@@ -68,7 +72,7 @@ class StreamReader:
                 return (replica >= 0) & (replica < order.local_replicas)
 
             records = records.enumerate().filter(is_ours).map(lambda count, record: record)
-        return self._decoded(records, order.per_replica_batch_size, drop_remainder=True)
+        return records
 
     def batch(self, element: Batch) -> Batch:
         """Returns an element of `train_batches` as it is."""

@@ -18,12 +18,9 @@ import keras
 import psutil
 import tensorflow as tf
 
-from simimg import models
-from simimg.augment import augment
 from simimg.errors import TrainingError, TrainingInterrupted, UsageError
 from simimg.evaluation.classify import classify, compiled, predict
 from simimg.input import (
-    PADDING_ID,
     SHUFFLES,
     Order,
     Position,
@@ -41,8 +38,9 @@ from simimg.training.board import TensorBoard
 from simimg.training.build import build_model, build_optimizer
 from simimg.training.checkpoints import Progress
 from simimg.training.config import TrainConfig
-from simimg.training.metrics import EpochMetrics, example_losses, num_correct
+from simimg.training.metrics import EpochMetrics, example_losses
 from simimg.training.runs import MODEL_FILE, begin_run, check_run, recorded_shuffle
+from simimg.training.step import training_step
 from simimg.training.strategy import make_strategy
 from tfrecords.format.files import read_json, write_json
 
@@ -157,7 +155,8 @@ def train(config: TrainConfig, watcher: Watcher = Watcher()) -> TrainResult:
     order = dataclasses.replace(order, start=progress.position)
 
     # The steps.
-    run = _Run(config, strategy, model, optimizer, order, reader, watcher)
+    step = training_step(config, strategy, model, optimizer, order, reader)
+    run = _Run(step, order, reader, watcher)
     forward = compiled(model)
     with TensorBoard(model_dir) as board, stop_requested() as stop:
         batches = reading(split, distribute(strategy, reader, order))
@@ -212,47 +211,17 @@ def distribute(strategy: tf.distribute.Strategy, reader: Reader, order: Order) -
 
 
 class _Run:
-    """The compiled step, and the loop over an epoch's steps."""
+    """The loop over an epoch's steps."""
 
     def __init__(
         self,
-        config: TrainConfig,
-        strategy: tf.distribute.Strategy,
-        model: keras.Model,
-        optimizer: keras.optimizers.Optimizer,
+        step: Callable[[Any, tf.Tensor, tf.Tensor], tf.Tensor],
         order: Order,
         reader: Reader,
         watcher: Watcher,
     ) -> None:
-        self._order, self._reader, self._watcher = order, reader, watcher
+        self._step, self._order, self._reader, self._watcher = step, order, reader, watcher
         self._told: set[str] = set()
-        augmentation = config.augment_config()
-
-        def replica_step(element: Any, epoch: tf.Tensor, step: tf.Tensor) -> tf.Tensor:
-            batch = reader.batch(element)
-            there = tf.cast(batch.id != PADDING_ID, tf.float32)  # not a record that was skipped
-            replica = tf.distribute.get_replica_context().replica_id_in_sync_group
-            images = augment(augmentation, config.seed, epoch, batch.id, batch.image)
-            scope = models.dropout_scope(
-                seed=tf.stack([tf.constant(config.seed, tf.int64), step]),
-                first_row=replica * order.per_replica_batch_size,
-            )
-            with tf.GradientTape() as tape, scope:
-                probabilities = model(images, training=True)
-                losses = there * example_losses(config.loss, batch.label, probabilities, config.label_smoothing)
-                # Divided by the global batch, the replicas' gradients add up to those of the mean loss.
-                loss = tf.reduce_sum(losses) / order.global_batch_size
-            gradients = tape.gradient(loss, model.trainable_variables)
-            optimizer.apply(gradients, model.trainable_variables)
-            correct = tf.where(batch.id != PADDING_ID, batch.label, -1)
-            return tf.stack([tf.reduce_sum(losses), num_correct(correct, probabilities), tf.reduce_sum(there)])
-
-        @tf.function
-        def step(batch: Any, epoch: tf.Tensor, step: tf.Tensor) -> tf.Tensor:
-            sums = strategy.run(replica_step, args=(batch, epoch, step))
-            return strategy.reduce(tf.distribute.ReduceOp.SUM, sums, axis=None)
-
-        self._step = step
 
     def epoch(self, batches: Iterator[Any], progress: Progress, stop: threading.Event) -> bool:
         """Trains to the end of the epoch, or until `stop` is set; returns whether it is the end."""

@@ -1,4 +1,4 @@
-"""The readers of this project, as `simimg train` uses them: shuffled, endless; a run has the steps of an epoch."""
+"""The readers of this project, shuffled and endless, read from Python; a run has the steps of an epoch."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ def load(job: ReadJob) -> dict[str, Any]:
     """Opens the reader."""
     import tensorflow as tf
 
-    from simimg.input import Order, open_reader, train_batches
+    from simimg.input import Order, batches_of, open_reader, train_batches
 
     reader, _ = open_reader(Path(job.dataset_dir), "train", job.variant, num_threads=job.num_workers)
     order = Order(num_examples=reader.split.num_examples, global_batch_size=job.batch_size, num_epochs=_EPOCHS, seed=0)
-    _BATCHES.append(iter(train_batches(reader, order)))
+    _BATCHES.append(batches_of(train_batches(reader, order)))
     return {"versions": {"tensorflow": tf.__version__}, "settings": f"--reader={job.variant}, uniform shuffle"}
 
 

@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from simimg.bench.input import InputComparison, aims, loader
+from simimg.bench.input import aims, loader
 from simimg.bench.measure import Run
 from simimg.bench.pictures import good_jpegs
-from simimg.bench.plot import plot_readers
+from simimg.bench.plot import Bar, plot_bars
 from simimg.bench.readers import LIMIT, OURS, RIVALS
 from simimg.bench.rivals import Tool
 from simimg.bench.rivals.serve import ReadJob
@@ -197,17 +197,9 @@ def test_a_reader_of_ours_that_fails_ends_the_comparison(folder: Path, tmp_path:
 
 def test_the_plot_takes_few_and_many(tmp_path: Path) -> None:
     for count in (3, 12):
-        loaders = tuple(loader(f"tool {n}", n < 3, runs(*[1.0 + n] * 5), runs(*[0.5] * 5)) for n in range(count))
-        comparison = InputComparison(
-            what="pictures",
-            num_images=100,
-            batch_size=4,
-            limit_images_per_s=200.0,
-            loaders=loaders,
-            aims=(),
-            rounds={},
-            tools={},
-            left_out={},
-        )
-        plot_readers(comparison, {"processor": "a processor", "cores": "2"}, tmp_path / f"{count}.png")
+        bars = [
+            Bar(f"tool {n}", 100 / (1 + n), (90 / (1 + n), 110 / (1 + n)) if n else None, n < 3) for n in range(count)
+        ]
+        machine = {"processor": "a processor", "cores": "2"}
+        plot_bars(tmp_path / f"{count}.png", "Images a second", "pictures", bars, ("page cache", 200.0), machine)
         assert (tmp_path / f"{count}.png").stat().st_size > 10_000

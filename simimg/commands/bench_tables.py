@@ -1,0 +1,135 @@
+"""What `simimg bench` prints: a table a stage, as lines."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from simimg.bench.convert import IMAGE_SIZE, Stage
+
+if TYPE_CHECKING:
+    from simimg.bench.augmentation import AugmentationCosts
+    from simimg.bench.growth import Growth
+    from simimg.bench.input import InputComparison
+    from simimg.bench.stages import TrainingCosts
+
+__all__ = ["augmentations_table", "converters_table", "growth_table", "loaders_table", "stages_table"]
+
+
+def converters_table(stage: Stage) -> list[str]:
+    """Returns the converters, and what was aimed at."""
+    rounds = len(next(iter(stage.rounds.values())))
+    plural = "" if rounds == 1 else "s"
+    title = (
+        f"{stage.name}: {stage.num_images:,} pictures ({stage.num_bytes / 2**20:,.0f} MB) to {IMAGE_SIZE} x "
+        f"{IMAGE_SIZE}, {rounds} round{plural}: {stage.what}"
+    )
+    rows = [("", "images/s", "95 % interval", "simimg is", "95 % interval", "aim")]
+    rows.append(("simimg", f"{stage.images_per_s:,.0f}", _interval(stage.ci95, ",.0f"), "", "", ""))
+    for rival in stage.rivals:
+        aim = "" if rival.bar is None else f"{rival.bar:g}x: {_met(bool(rival.met))}"
+        rows.append(
+            (
+                rival.name,
+                f"{rival.images_per_s:,.0f}",
+                _interval(rival.ci95, ",.0f"),
+                f"{rival.ratio:.2f}x",
+                _interval(rival.ratio_ci95, ".2f"),
+                aim,
+            )
+        )
+    parts = " and ".join(f"{name} {value:,.0f} images/s" for name, value in stage.limits.items())
+    return [title, *_aligned(rows), f"{100 * stage.ratio_to_limit:.1f} % of the limit ({parts})"]
+
+
+def loaders_table(comparison: InputComparison) -> list[str]:
+    """Returns the readers and the rivals, and what was aimed at."""
+    title = f"input: {comparison.what}, shuffled batches of {comparison.batch_size}"
+    rows = [("", "images/s", "95 % interval", "of the limit", "cores", "memory")]
+    for loader in comparison.loaders:
+        rows.append(
+            (
+                f"simimg {loader.name}" if loader.is_ours else loader.name,
+                f"{loader.images_per_s:,.0f}",
+                _interval(loader.ci95, ",.0f"),
+                f"{100 * loader.ratio_to_limit:.1f} %",
+                f"{loader.cores:.1f}",
+                f"{loader.peak_bytes / 1e9:.1f} GB",
+            )
+        )
+    rows.append(("page cache, one thread", f"{comparison.limit_images_per_s:,.0f}", "", "100.0 %", "", ""))
+    lines = [title, *_aligned(rows)]
+    for aim in comparison.aims:
+        ratio = f"{aim.ratio:.2f}x ({_interval(aim.ratio_ci95, '.2f')})"
+        lines.append(f"simimg {aim.reader} is {ratio} {aim.rival}; aim {aim.aim:g}x: {_met(aim.met)}")
+    return lines
+
+
+def growth_table(growth: Growth) -> list[str]:
+    """Returns what sets of each size cost."""
+    rows = [("records", "shards", "first batch", "images/s", "95 % interval")]
+    rows += [
+        (
+            f"{grown.num_examples:,}",
+            f"{grown.num_shards:,}",
+            f"{1000 * grown.first_batch_s:,.0f} ms",
+            f"{grown.images_per_s:,.0f}",
+            _interval(grown.ci95, ",.0f"),
+        )
+        for grown in growth.sets
+    ]
+    return [f"growth: {growth.what}", *_aligned(rows)]
+
+
+def stages_table(costs: TrainingCosts) -> list[str]:
+    """Returns the stages of a training, and what holds it up."""
+    rows = [("", "images/s", "95 % interval", "of the limit", "adds a picture", "cores")]
+    for stage in costs.stages:
+        rows.append(
+            (
+                stage.name,
+                f"{stage.images_per_s:,.0f}",
+                _interval(stage.ci95, ",.0f"),
+                f"{100 * stage.ratio_to_limit:.1f} %",
+                "" if stage.own_us is None else f"{stage.own_us:,.1f} us",
+                f"{stage.cores:.1f}",
+            )
+        )
+    memory = f"{costs.peak_bytes / 1e9:.1f} GB of memory at most"
+    return [f"train: {costs.what}", *_aligned(rows), memory, costs.bottleneck]
+
+
+def augmentations_table(costs: AugmentationCosts) -> list[str]:
+    """Returns each augmentation, and the comparison with Keras."""
+    rows = [("", "images/s", "95 % interval", "of the limit", "pixels", "cores")]
+    for cost in costs.augmentations:
+        rows.append(
+            (
+                cost.name,
+                f"{cost.images_per_s:,.0f}",
+                _interval(cost.ci95, ",.0f"),
+                f"{100 * cost.ratio_to_limit:.1f} %",
+                f"{cost.gb_per_s:.2f} GB/s",
+                f"{cost.cores:.1f}",
+            )
+        )
+    ratio = f"{costs.ratio_to_keras:.2f}x ({_interval(costs.ratio_to_keras_ci95, '.2f')})"
+    aim = f"rotation and flip are {ratio} the layers of Keras; aim {costs.aim:g}x: {_met(costs.met)}"
+    return [f"augment: {costs.what}", *_aligned(rows), aim]
+
+
+def _aligned(rows: Sequence[tuple[str, ...]]) -> list[str]:
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = (
+        "  ".join(f"{cell:<{width}}" if not at else f"{cell:>{width}}" for at, (cell, width) in enumerate(pairs))
+        for pairs in (zip(row, widths, strict=True) for row in rows)
+    )
+    return [line.rstrip() for line in lines]
+
+
+def _met(is_met: bool) -> str:
+    return "met" if is_met else "NOT MET"
+
+
+def _interval(ends: tuple[float, float] | None, form: str) -> str:
+    return "-" if ends is None else f"{ends[0]:{form}} to {ends[1]:{form}}"
