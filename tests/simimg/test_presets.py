@@ -10,7 +10,7 @@ from simimg.training import TrainConfig
 
 # What a run is told each time, or by few: not the preset's business.
 ELSEWHERE = {"dataset_dir", "model_dir", "preset", "weights", "resolution", "seed", "num_devices"} | {
-    *("reader", "shuffle", "cache", "on_corrupt"),
+    *("reader", "shuffle", "cache", "data_service", "on_corrupt"),
     *("vertical_flip", "grayscale", "blur", "min_jpeg_quality", "cutout", "border"),  # all off, in any preset
 }
 
