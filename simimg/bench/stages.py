@@ -16,7 +16,6 @@ and take turns; a device is waited for at the end of each turn.
 from __future__ import annotations
 
 import dataclasses
-import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -26,7 +25,9 @@ import tensorflow as tf
 
 from simimg.augment import augment
 from simimg.bench.measure import Run, estimate, ratios, take_turns
-from simimg.bench.turns import peak_bytes, repeating, timed, wait_for
+from simimg.bench.page_cache import BUFFER_BYTES, read_all
+from simimg.bench.rivals.serve import peak_bytes
+from simimg.bench.turns import repeating, timed, wait_for
 from simimg.errors import UsageError
 from simimg.input import Batch, Order, Reader, batches_of, open_reader, reading, train_batches
 from simimg.input.arrays import tf_varints
@@ -40,11 +41,11 @@ from simimg.training.config import TrainConfig
 from simimg.training.loop import distribute
 from simimg.training.step import training_step
 from simimg.training.strategy import make_strategy
+from tfrecords.convert.pool import num_cores
 from tfrecords.format.layout import INT_BYTES
 
 __all__ = ["StageCost", "TrainingCosts", "measure_training"]
 
-_READ_BYTES = 1 << 20
 _PROFILED_STEPS = 20
 _EPOCHS = 1_000_000  # more than any measurement needs
 ALONE, TRAINING, READ = "train step alone", "+ train step", "read"
@@ -252,7 +253,7 @@ class _Part(GatherReader):
     kind = "part"
 
     def __init__(self, reader: MappedReader, part: Callable[[tf.Tensor], tf.Tensor]) -> None:
-        super().__init__(reader.split, len(os.sched_getaffinity(0)))
+        super().__init__(reader.split, num_cores())
         self.places_a_call = reader.places_a_call
         self._part = part
 
@@ -283,13 +284,10 @@ def _parsed(reader: MappedReader) -> Callable[[tf.Tensor], tf.Tensor]:
 
 
 def _reading(reader: Reader) -> Callable[[], Run]:
-    buffer = bytearray(_READ_BYTES)
+    buffer = bytearray(BUFFER_BYTES)
 
     def read() -> int:
-        for shard in reader.split.shards:
-            with open(shard.path, "rb", buffering=0) as file:
-                while file.readinto(buffer):
-                    pass
+        read_all((shard.path for shard in reader.split.shards), buffer)
         return reader.split.num_examples
 
     return lambda: timed(read)

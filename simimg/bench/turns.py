@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable
 from typing import Any
@@ -10,8 +9,9 @@ from typing import Any
 import tensorflow as tf
 
 from simimg.bench.measure import Run
+from simimg.bench.rivals.serve import cpu_seconds
 
-__all__ = ["peak_bytes", "repeating", "timed", "wait_for"]
+__all__ = ["repeating", "timed", "wait_for"]
 
 _MIN_TURN_S = 1.0
 _MIN_CALLS = 3
@@ -30,13 +30,13 @@ def repeating(call: Callable[[], Any], num_images: int) -> Callable[[], Run]:
 
 def timed(once: Callable[[], int], wait: Callable[[], None] = lambda: None) -> Run:
     """Calls `once`, which returns its number of pictures, for a second at least; `wait` is for what is under way."""
-    cpu_start, start = _cpu_seconds(), time.perf_counter()
+    cpu_start, start = cpu_seconds(), time.perf_counter()
     num_images = num_calls = 0
     while num_calls < _MIN_CALLS or time.perf_counter() - start < _MIN_TURN_S:
         num_images += once()
         num_calls += 1
     wait()
-    return Run(time.perf_counter() - start, num_images, 0, _cpu_seconds() - cpu_start)
+    return Run(time.perf_counter() - start, num_images, 0, cpu_seconds() - cpu_start)
 
 
 def wait_for(result: Any) -> None:
@@ -44,14 +44,3 @@ def wait_for(result: Any) -> None:
     for part in tf.nest.flatten(result):
         for tensor in getattr(part, "values", (part,)):
             tensor.numpy()
-
-
-def peak_bytes() -> int:
-    """Returns the most memory that this process has had."""
-    with open("/proc/self/status") as file:
-        return next(int(line.split()[1]) * 1024 for line in file if line.startswith("VmHWM:"))
-
-
-def _cpu_seconds() -> float:
-    times = os.times()
-    return times.user + times.system

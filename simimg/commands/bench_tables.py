@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 from simimg.bench.convert import IMAGE_SIZE, Stage
 
 if TYPE_CHECKING:
-    from simimg.bench.augmentation import AugmentationCosts
+    from simimg.bench.augmentation import AugmentationCost, AugmentationCosts
     from simimg.bench.growth import Growth
-    from simimg.bench.input import InputComparison
-    from simimg.bench.stages import TrainingCosts
+    from simimg.bench.input import InputComparison, Loader
+    from simimg.bench.stages import StageCost, TrainingCosts
 
 __all__ = ["augmentations_table", "converters_table", "growth_table", "loaders_table", "stages_table"]
 
@@ -50,9 +50,7 @@ def loaders_table(comparison: InputComparison) -> list[str]:
         rows.append(
             (
                 f"simimg {loader.name}" if loader.is_ours else loader.name,
-                f"{loader.images_per_s:,.0f}",
-                _interval(loader.ci95, ",.0f"),
-                f"{100 * loader.ratio_to_limit:.1f} %",
+                *_throughput(loader),
                 f"{loader.cores:.1f}",
                 f"{loader.peak_bytes / 1e9:.1f} GB",
             )
@@ -88,9 +86,7 @@ def stages_table(costs: TrainingCosts) -> list[str]:
         rows.append(
             (
                 stage.name,
-                f"{stage.images_per_s:,.0f}",
-                _interval(stage.ci95, ",.0f"),
-                f"{100 * stage.ratio_to_limit:.1f} %",
+                *_throughput(stage),
                 "" if stage.own_us is None else f"{stage.own_us:,.1f} us",
                 f"{stage.cores:.1f}",
             )
@@ -106,9 +102,7 @@ def augmentations_table(costs: AugmentationCosts) -> list[str]:
         rows.append(
             (
                 cost.name,
-                f"{cost.images_per_s:,.0f}",
-                _interval(cost.ci95, ",.0f"),
-                f"{100 * cost.ratio_to_limit:.1f} %",
+                *_throughput(cost),
                 f"{cost.gb_per_s:.2f} GB/s",
                 f"{cost.cores:.1f}",
             )
@@ -116,6 +110,11 @@ def augmentations_table(costs: AugmentationCosts) -> list[str]:
     ratio = f"{costs.ratio_to_keras:.2f}x ({_interval(costs.ratio_to_keras_ci95, '.2f')})"
     aim = f"rotation and flip are {ratio} the layers of Keras; aim {costs.aim:g}x: {_met(costs.met)}"
     return [f"augment: {costs.what}", *_aligned(rows), aim]
+
+
+def _throughput(found: Loader | StageCost | AugmentationCost) -> tuple[str, str, str]:
+    """Returns images a second, their interval, and the share of the limit."""
+    return f"{found.images_per_s:,.0f}", _interval(found.ci95, ",.0f"), f"{100 * found.ratio_to_limit:.1f} %"
 
 
 def _aligned(rows: Sequence[tuple[str, ...]]) -> list[str]:

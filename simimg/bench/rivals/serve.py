@@ -37,7 +37,7 @@ import traceback
 from pathlib import Path
 from typing import Any
 
-__all__ = ["Job", "ReadJob", "main"]
+__all__ = ["Job", "ReadJob", "cpu_seconds", "main", "peak_bytes"]
 
 
 _MIN_READING_S = 1.0  # an epoch may take a tenth of that, which a shared machine's moods would drown
@@ -138,30 +138,32 @@ def _run(module: Any, job: Job | ReadJob) -> dict[str, float]:
         run = module.prepare(job, out_dir)
         gc.collect()
         os.sync()  # so that nobody waits for the disk on behalf of the tool before
-        cpu_start, start = _cpu_seconds(), time.perf_counter()
+        cpu_start, start = cpu_seconds(), time.perf_counter()
         num_images, seconds = run(), time.perf_counter() - start
         while isinstance(job, ReadJob) and seconds < _MIN_READING_S:
             num_images, seconds = num_images + run(), time.perf_counter() - start
-        cpu_seconds = _cpu_seconds() - cpu_start
+        cpu_used = cpu_seconds() - cpu_start
         del run  # a tool may still hold threads, which should not work on while another tool is timed
         num_bytes = sum(path.stat().st_size for path in out_dir.rglob("*") if path.is_file())
         return {
             "seconds": seconds,
             "num_images": num_images,
             "num_bytes": num_bytes,
-            "cpu_seconds": cpu_seconds,
-            "peak_bytes": _peak_bytes(),
+            "cpu_seconds": cpu_used,
+            "peak_bytes": peak_bytes(),
         }
     finally:
         shutil.rmtree(out_dir, ignore_errors=True)
 
 
-def _cpu_seconds() -> float:
+def cpu_seconds() -> float:
+    """Returns the processor time of this process so far, of all threads and ended children."""
     times = os.times()
     return times.user + times.system + times.children_user + times.children_system
 
 
-def _peak_bytes() -> int:
+def peak_bytes() -> int:
+    """Returns the most memory that this process has had."""
     # Not getrusage, whose maximum begins with that of the process that started this one.
     with open("/proc/self/status") as file:
         return next(int(line.split()[1]) * 1024 for line in file if line.startswith("VmHWM:"))

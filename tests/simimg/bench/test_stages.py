@@ -13,6 +13,7 @@ import tensorflow as tf
 from simimg.augment import draw
 from simimg.bench import augmentation, growth, stages, turns
 from simimg.bench.measure import Run
+from simimg.bench.rivals import serve
 from simimg.bench.stages import StageCost, bottleneck
 from simimg.commands import bench
 from simimg.errors import UsageError
@@ -153,7 +154,7 @@ def test_a_turn_lasts_and_counts(monkeypatch: pytest.MonkeyPatch) -> None:
     assert run.seconds >= 0.05
     assert run.num_images % 7 == 0
     assert run.num_images >= 21
-    assert turns.peak_bytes() > 10**7
+    assert serve.peak_bytes() > 10**7
 
 
 @pytest.mark.usefixtures("short_turns")

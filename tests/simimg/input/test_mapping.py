@@ -93,7 +93,7 @@ def test_a_large_set_is_neither_copied_nor_touched_after_the_end(tmp_path: Path)
     """A million records of 4 KB in a process that ends while TensorFlow reads: 4 GB are mapped, little is used."""
     script = f"""
         import dataclasses, pathlib
-        from simimg.bench.turns import peak_bytes
+        from simimg.bench.rivals.serve import peak_bytes
         from simimg.input import Order, batches_of, open_split, train_batches
         from simimg.input.mapped import MappedReader
 
