@@ -9,6 +9,7 @@
     ├── ModelError               a model, its weights or its folder cannot be used
     │   └── CheckpointError      a checkpoint is damaged, or was written by another run
     ├── TrainingError            training cannot go on
+    │   ├── WorkerLost           another worker is gone; the same command on all of them goes on
     │   └── TrainingInterrupted  exit code 130: stopped on request; the same command goes on
     └── SearchIndexError         an index folder cannot be used, or was made with another model
 
@@ -39,6 +40,7 @@ __all__ = [
     "TrainingError",
     "TrainingInterrupted",
     "UsageError",
+    "WorkerLost",
 ]
 
 
@@ -52,6 +54,10 @@ class CheckpointError(ModelError):
 
 class TrainingError(SimimgError):
     """Training cannot go on."""
+
+
+class WorkerLost(TrainingError):
+    """A process that trained with this one is gone; the same command on all of them goes on."""
 
 
 class TrainingInterrupted(TrainingError):

@@ -37,6 +37,7 @@ from simimg.input.gathered import GatherReader
 from simimg.input.mapped import MappedReader
 from simimg.input.stream import StreamReader
 from simimg.training.build import build_model, build_optimizer
+from simimg.training.checkpoints import State
 from simimg.training.config import TrainConfig
 from simimg.training.loop import distribute
 from simimg.training.step import training_step
@@ -124,6 +125,7 @@ def measure_training(
         DataError: the data set is damaged.
     """
     strategy = make_strategy(config.num_devices)
+    config = config.resolved(strategy.num_replicas_in_sync)
     with strategy.scope():
         reader, choice = open_reader(
             config.dataset_dir, "train", config.reader, cache=config.cache, data_service=config.data_service
@@ -148,7 +150,7 @@ def measure_training(
         model = build_model(config, split.image_size, len(split.class_names))
         optimizer = build_optimizer(config, order.steps_per_epoch * config.epochs)
         optimizer.build(model.trainable_variables)
-    step = training_step(config, strategy, model, optimizer, order, reader)
+    step = tf.function(training_step(config, strategy, State(model, optimizer), order, reader))
     zero = tf.constant(0, tf.int64)
 
     @tf.function

@@ -37,12 +37,22 @@ class Classification:
     confusion: list[list[int]]
 
 
-def compiled(model: keras.Model) -> Callable[[tf.Tensor], tf.Tensor]:
-    """Returns `model` as a compiled function from uint8 pixels to its answers, in inference mode.
+def compiled(model: keras.Model, *, flip: bool = False) -> Callable[[tf.Tensor], tf.Tensor]:
+    """Returns `model` as a compiled function from uint8 pixels to its answers, float32, in inference mode.
 
     Compiling takes a second or more, so whoever predicts more than once keeps the function.
+
+    Args:
+        model: pixels 0..255 to probabilities.
+        flip: answer with the mean of the answers to a picture and to its mirror image.
     """
-    return tf.function(lambda images: model(tf.cast(images, tf.float32), training=False))
+
+    def forward(images: tf.Tensor) -> tf.Tensor:
+        pixels = tf.cast(images, tf.float32)
+        answers = model(pixels, training=False)
+        return (answers + model(tf.reverse(pixels, [2]), training=False)) / 2 if flip else answers
+
+    return tf.function(forward)
 
 
 def predict(

@@ -1,6 +1,7 @@
 """Shards to batches: three readers, one face."""
 
-from simimg.input.dataset import PADDING_ID, Batch, Split, open_split, reading
+from simimg.input.counts import label_counts
+from simimg.input.dataset import PADDING_ID, Batch, Split, input_errors, open_split, reading
 from simimg.input.iteration import batches_of
 from simimg.input.pipeline import (
     CACHES,
@@ -36,6 +37,8 @@ __all__ = [
     "choose_reader",
     "choose_shuffle",
     "eval_batches",
+    "input_errors",
+    "label_counts",
     "mixing_of",
     "open_reader",
     "open_split",

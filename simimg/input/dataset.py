@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,7 +20,7 @@ from tfrecords.format.layout import Layout, Offsets
 from tfrecords.format.metadata import INFO_FILE, is_tfds_folder
 from tfrecords.format.scan import scan_shard
 
-__all__ = ["Batch", "Shard", "Split", "open_split", "reading"]
+__all__ = ["Batch", "Shard", "Split", "input_errors", "open_split", "reading"]
 
 PADDING_ID = -1
 
@@ -105,8 +106,18 @@ def reading(split: Split, batches: Iterable[Any]) -> Iterator[Any]:
         CorruptRecordError: names the shard, the record's number there, and its offset.
         DataError: the split cannot be read otherwise.
     """
-    try:
+    with input_errors(split):
         yield from batches
+
+
+@contextmanager
+def input_errors(split: Split) -> Iterator[None]:
+    """Makes a DataError of what TensorFlow raises about records of `split`; see `reading`.
+
+    What it raises about anything else that goes on in the block, such as a training step, stays as it is.
+    """
+    try:
+        yield
     except (
         tf.errors.DataLossError,
         tf.errors.FailedPreconditionError,
@@ -114,15 +125,17 @@ def reading(split: Split, batches: Iterable[Any]) -> Iterator[Any]:
         tf.errors.NotFoundError,
         tf.errors.UnknownError,
     ) as error:
-        line = error.message.splitlines()[0]
+        # The text of the fault is on a line of its own where the error comes out of a compiled function.
         for kind in (CorruptRecordError, DataError):
-            _, ours, text = line.partition(f"{kind.__name__}: ")
-            if ours:  # raised by Python code inside TensorFlow
-                raise kind(text) from None
-        if isinstance(error, tf.errors.UnknownError):
+            for line in error.message.splitlines():
+                _, ours, text = line.partition(f"{kind.__name__}: ")
+                if ours:  # raised by Python code inside TensorFlow
+                    raise kind(text) from None
+        if isinstance(error, tf.errors.UnknownError) or "GetNext" not in error.message + str(error.op):
             raise
         if isinstance(error, tf.errors.DataLossError) and (fault := _first_fault(split)):
             raise CorruptRecordError(f"{fault}. Convert the pictures again.") from None
+        line = next(line for line in error.message.splitlines() if "}} " in line or "GetNext" in line)
         reason = line.rpartition("}} ")[2].partition(" [Op:")[0]
         raise DataError(
             f"{split.dataset_dir}: a record of split {split.split!r} cannot be read: {reason}. "

@@ -10,8 +10,6 @@ The folder is written under a temporary name and renamed. Search is exact: every
 from __future__ import annotations
 
 import dataclasses
-import os
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -22,7 +20,7 @@ import pyarrow.parquet as pq
 
 from simimg.errors import DataError, SearchIndexError, UsageError
 from simimg.search.embeddings import Embedder
-from tfrecords.format.files import TEMPORARY, read_json, sync_dir, write_json
+from tfrecords.format.files import atomic_folder, read_json, write_json
 
 __all__ = ["Match", "Picture", "SearchIndex", "write_index"]
 
@@ -81,16 +79,10 @@ def write_index(
     """
     if index_dir.exists() and not (index_dir / _INFO_FILE).is_file() and any(index_dir.iterdir()):
         raise UsageError(f"--index_dir={index_dir} is no index and not empty. Name a new folder.")
-    index_dir.parent.mkdir(parents=True, exist_ok=True)
-    temporary = index_dir.with_name(f".{index_dir.name}{TEMPORARY}{os.getpid()}")
-    temporary.mkdir()
-    try:
-        np.save(temporary / _EMBEDDINGS_FILE, np.ascontiguousarray(embeddings, np.float32))
+    with atomic_folder(index_dir) as folder:
+        np.save(folder / _EMBEDDINGS_FILE, np.ascontiguousarray(embeddings, np.float32))
         columns = {name: [getattr(picture, name) for picture in pictures] for name in _SCHEMA.names}
-        pq.write_table(pa.table(columns, schema=_SCHEMA), temporary / _PICTURES_FILE, compression="zstd")
-        for name in (_EMBEDDINGS_FILE, _PICTURES_FILE):
-            with open(temporary / name, "rb") as file:
-                os.fsync(file.fileno())
+        pq.write_table(pa.table(columns, schema=_SCHEMA), folder / _PICTURES_FILE, compression="zstd")
         info = {
             "format": _FORMAT,
             "model": embedder.name,
@@ -101,16 +93,7 @@ def write_index(
             "num_images": len(pictures),
             "image_dir": None if image_dir is None else str(image_dir.resolve()),
         }
-        write_json(temporary / _INFO_FILE, info)
-        replaced = index_dir.with_name(f"{temporary.name}-replaced")
-        if index_dir.exists():
-            index_dir.rename(replaced)
-        temporary.rename(index_dir)
-    except BaseException:
-        shutil.rmtree(temporary, ignore_errors=True)
-        raise
-    sync_dir(index_dir.parent)
-    shutil.rmtree(replaced, ignore_errors=True)
+        write_json(folder / _INFO_FILE, info)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -2,40 +2,43 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import keras
+import tensorflow as tf
 
 from simimg import models
 from simimg.training.config import TrainConfig
 
-__all__ = ["build_model", "build_optimizer"]
+__all__ = ["WarmUpCosine", "build_model", "build_optimizer"]
 
 _WARM_UP = 0.05  # of the steps, under the cosine schedule
 
 
 def build_model(config: TrainConfig, image_size: int, num_classes: int) -> keras.Model:
     """Returns the untrained network that `config` names."""
-    if config.model == "tutorial":
-        return models.tutorial(image_size, num_classes)
-    if config.model == "small":
-        return models.small(image_size, num_classes)
-    weights = None if config.weights == "none" else config.weights
-    resolution = max(config.resolution, image_size) if config.resolution else None
-    return models.lite0(image_size, num_classes, weights=weights, resolution=resolution)
+    with _precision(config.precision):
+        if config.model == "tutorial":
+            return models.tutorial(image_size, num_classes)
+        if config.model == "small":
+            return models.small(image_size, num_classes)
+        weights = None if config.weights == "none" else config.weights
+        resolution = max(config.resolution, image_size) if config.resolution else None
+        return models.lite0(image_size, num_classes, weights=weights, resolution=resolution)
 
 
 def build_optimizer(config: TrainConfig, num_steps: int) -> keras.optimizers.Optimizer:
-    """Returns the optimizer that `config` names, its schedule laid over `num_steps`."""
+    """Returns the optimizer that `config` names, its schedule laid over `num_steps`.
+
+    Under float16 it scales the loss, so that small gradients are not rounded to 0 (Micikevicius et al., "Mixed
+    Precision Training", ICLR 2018, section 3.2).
+    """
     rate: Any = config.learning_rate
     if config.schedule == "cosine":
-        warm_up = min(round(_WARM_UP * num_steps), num_steps - 1)
-        if warm_up:
-            rate = keras.optimizers.schedules.CosineDecay(
-                0.0, num_steps - warm_up, warmup_target=config.learning_rate, warmup_steps=warm_up
-            )
-        else:
-            rate = keras.optimizers.schedules.CosineDecay(config.learning_rate, num_steps)
+        rate = WarmUpCosine(config.learning_rate, num_steps)
     if config.optimizer == "rmsprop":
         optimizer = keras.optimizers.RMSprop(rate, weight_decay=config.weight_decay)
     elif config.optimizer == "sgd":
@@ -44,4 +47,43 @@ def build_optimizer(config: TrainConfig, num_steps: int) -> keras.optimizers.Opt
         optimizer = keras.optimizers.AdamW(rate, weight_decay=config.weight_decay)
     # Biases, and the scales and offsets of normalisations, are not pulled to 0 (He et al., "Bag of Tricks", 2019).
     optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
-    return optimizer
+    return keras.optimizers.LossScaleOptimizer(optimizer) if config.precision == "float16" else optimizer
+
+
+class WarmUpCosine(keras.optimizers.schedules.LearningRateSchedule):
+    """A straight rise to the peak over 5 % of the steps, then half a cosine down to nearly 0 at the last one.
+
+    The first step has a rate above 0: keras.optimizers.schedules.CosineDecay wastes it.
+
+    Args:
+        peak: the highest rate, at the step after the rise.
+        num_steps: of the whole training.
+    """
+
+    def __init__(self, peak: float, num_steps: int) -> None:
+        """Lays the schedule over the steps."""
+        self.peak = peak
+        self.num_steps = num_steps
+
+    def __call__(self, step: Any) -> tf.Tensor:
+        """Returns the rate of a step from 0, a float32 scalar."""
+        warm_up = min(round(_WARM_UP * self.num_steps), self.num_steps - 1)
+        step = tf.cast(step, tf.float32)
+        rise = (step + 1) / (warm_up + 1)
+        fall = 0.5 * (1 + tf.cos(math.pi * (step - warm_up) / (self.num_steps - warm_up)))
+        return self.peak * tf.where(step < warm_up, rise, fall)
+
+    def get_config(self) -> dict[str, Any]:
+        """The constructor's arguments."""
+        return {"peak": self.peak, "num_steps": self.num_steps}
+
+
+@contextmanager
+def _precision(name: str) -> Iterator[None]:
+    """Has the layers that are made meanwhile compute in `name`."""
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(name if name == "float32" else f"mixed_{name}")
+    try:
+        yield
+    finally:
+        keras.config.set_dtype_policy(before)

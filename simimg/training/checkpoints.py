@@ -1,15 +1,18 @@
 """Checkpoints: all that a run needs to go on as if it had not stopped, whole or not there.
 
-    <model_dir>/checkpoints/<number>/state.npz         every variable of the model and of the optimizer
-    <model_dir>/checkpoints/<number>/checkpoint.json   position, metrics, history, and the SHA-256 of state.npz
+    <model_dir>/checkpoints/<number>/state.npz         every variable of the model, the optimizer and the average
+    <model_dir>/checkpoints/<number>/checkpoint.json   position, metrics, history, configuration, and checksums
 
-A folder is written under a temporary name, synced and renamed, so one that has its name is complete; if its bytes have
-changed since, the one before is used.
+The number is that of the steps trained. A folder is written under a temporary name, synced and renamed, so one that has
+its name is complete; if its bytes have changed since, the one before is used. The newest are kept, and the best one
+where there is a validation.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import hashlib
+import json
 import os
 import shutil
 from collections.abc import Callable
@@ -19,73 +22,114 @@ from typing import Any
 import keras
 import numpy as np
 
-from simimg.errors import CheckpointError, DataError
+from simimg.errors import CheckpointError, DataError, TrainingError
 from simimg.input import Position
 from simimg.training.metrics import EpochMetrics
-from tfrecords.format.files import TEMPORARY, file_sha256, read_json, sync_dir, write_json
+from tfrecords.format.files import TEMPORARY, atomic_folder, file_sha256, read_json, write_json
 
-__all__ = ["NUM_KEPT", "Progress", "restore_latest", "save"]
+__all__ = ["Best", "Progress", "State", "restore", "restore_latest", "save"]
 
-NUM_KEPT = 2
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Best:
+    """The epoch whose weights do best on the split `validation`, from 1, and its checkpoint's number."""
+
+    epoch: int
+    number: int
+    accuracy: float
+    loss: float
 
 
 @dataclasses.dataclass(kw_only=True)
 class Progress:
-    """How far a run is: the next step, the sums of the epoch so far, a line an epoch, and the seconds it took."""
+    """How far a run is.
+
+    Attributes:
+        position: the next step.
+        metrics: the sums of the epoch so far.
+        history: a line of figures an epoch.
+        best: where there is a validation, the best epoch so far.
+        seconds: that were spent on training steps.
+        input_seconds: of these, how many were spent waiting for a batch.
+    """
 
     position: Position = Position()
     metrics: EpochMetrics = dataclasses.field(default_factory=EpochMetrics)
     history: list[dict[str, Any]] = dataclasses.field(default_factory=list)
+    best: Best | None = None
     seconds: float = 0.0
+    input_seconds: float = 0.0
+
+
+@dataclasses.dataclass(frozen=True)
+class State:
+    """A run's variables: the model, its optimizer, and a second model whose weights are the average of the first's."""
+
+    model: keras.Model
+    optimizer: keras.optimizers.Optimizer
+    average: keras.Model | None = None
+
+    @property
+    def kept(self) -> keras.Model:
+        """The model that is measured, and kept at the end."""
+        return self.average or self.model
+
+    def variables(self) -> dict[str, Any]:
+        """Returns the variables by name: by number, since Keras counts up the names of a second model of a process."""
+        owners = {"model": self.model, "optimizer": self.optimizer, "average": self.average}
+        return {
+            f"{owner}/{number:04d}": variable
+            for owner, holder in owners.items()
+            if holder is not None
+            for number, variable in enumerate(holder.variables)
+        }
 
 
 def save(
-    model_dir: Path, number: int, model: keras.Model, optimizer: keras.optimizers.Optimizer, progress: Progress
+    model_dir: Path, number: int, state: State, progress: Progress, *, config: dict[str, Any], num_kept: int
 ) -> None:
-    """Writes a checkpoint and removes all but the newest `NUM_KEPT`.
+    """Writes a checkpoint, and removes all but the newest `num_kept` and the best.
 
     Args:
         model_dir: the run's folder.
         number: steps trained so far, which orders checkpoints.
-        model: the model.
-        optimizer: built for the model.
+        state: the variables.
         progress: where the run is.
+        config: the run's options.
+        num_kept: at least 1.
+
+    Raises:
+        TrainingError: a variable is no number, as after a step that went wrong; nothing is written.
     """
+    arrays: Any = {name: np.asarray(variable.numpy()) for name, variable in state.variables().items()}
+    if any(array.dtype.kind == "f" and not np.isfinite(array).all() for array in arrays.values()):
+        raise TrainingError(
+            f"after step {number} there are weights that are no numbers, so they were not saved. "
+            "Try a smaller --learning_rate, or --clip_norm=1, in another --model_dir."
+        )
     folder = model_dir / "checkpoints"
-    folder.mkdir(parents=True, exist_ok=True)
-    for leftover in folder.glob(f"*{TEMPORARY}*"):
+    with atomic_folder(folder / f"{number:08d}") as temporary:
+        np.savez(temporary / "state.npz", **arrays)
+        values = {
+            "state_sha256": file_sha256(temporary / "state.npz"),
+            **dataclasses.asdict(progress),
+            "config": config,
+        }
+        write_json(temporary / "checkpoint.json", {"sha256": _sha256(values), **values})
+    for leftover in folder.glob(f".*{TEMPORARY}*"):
         shutil.rmtree(leftover)
-    final = folder / f"{number:08d}"
-    temporary = folder / f".{final.name}{TEMPORARY}{os.getpid()}"
-    temporary.mkdir()
-    try:
-        state = temporary / "state.npz"
-        with open(state, "wb") as file:
-            arrays: Any = {name: np.asarray(value.numpy()) for name, value in _variables(model, optimizer)}
-            np.savez(file, **arrays)
-            file.flush()
-            os.fsync(file.fileno())
-        write_json(temporary / "checkpoint.json", {"state_sha256": file_sha256(state), **dataclasses.asdict(progress)})
-        if final.exists():
-            shutil.rmtree(final)
-        temporary.rename(final)
-    except BaseException:
-        shutil.rmtree(temporary, ignore_errors=True)
-        raise
-    sync_dir(folder)
-    for old in sorted(folder.glob("[0-9]*"))[:-NUM_KEPT]:
-        shutil.rmtree(old)
+    best = progress.best.number if progress.best else None
+    for old in sorted(folder.glob("[0-9]*"))[:-num_kept]:
+        if int(old.name) != best:
+            _remove(old)
 
 
-def restore_latest(
-    model_dir: Path, model: keras.Model, optimizer: keras.optimizers.Optimizer, warn: Callable[[str], None]
-) -> Progress | None:
-    """Restores the newest checkpoint that is sound into `model` and `optimizer`.
+def restore_latest(model_dir: Path, state: State, warn: Callable[[str], None]) -> Progress | None:
+    """Restores the newest checkpoint that is sound.
 
     Args:
         model_dir: the run's folder.
-        model: of the same architecture as the one saved.
-        optimizer: built for the model.
+        state: variables of the same kind as those that were saved.
         warn: told of each damaged checkpoint that was passed over.
 
     Returns:
@@ -97,13 +141,9 @@ def restore_latest(
     folders = sorted((model_dir / "checkpoints").glob("[0-9]*"), reverse=True)
     for folder in folders:
         try:
-            progress = _read(folder)
+            return restore(folder, state)
         except (DataError, OSError) as error:
             warn(f"{folder} is damaged and passed over: {error}")
-            continue
-        with np.load(folder / "state.npz") as state:
-            _assign(folder, state, model, optimizer)
-        return progress
     if folders:
         raise CheckpointError(
             f"{model_dir}: none of its {len(folders)} checkpoints is sound. Remove the folder to start again."
@@ -111,39 +151,53 @@ def restore_latest(
     return None
 
 
+def restore(folder: Path, state: State) -> Progress:
+    """Restores the checkpoint in `folder`, and returns where the run was.
+
+    Raises:
+        CheckpointError: it is of another model.
+        DataError: it is damaged.
+    """
+    progress = _read(folder)
+    variables = state.variables()
+    with np.load(folder / "state.npz") as arrays:
+        if set(arrays.files) != set(variables):
+            raise CheckpointError(f"{folder} is of another model or optimizer. Choose another --model_dir.")
+        for name, variable in variables.items():
+            if arrays[name].shape != tuple(variable.shape):
+                raise CheckpointError(
+                    f"{folder}: {name} has the shape {arrays[name].shape}, the model {tuple(variable.shape)}. "
+                    "Choose another --model_dir."
+                )
+            variable.assign(arrays[name])
+    return progress
+
+
 def _read(folder: Path) -> Progress:
     values = read_json(folder / "checkpoint.json", "a checkpoint")
     try:
+        if values.pop("sha256") != _sha256(values):
+            raise DataError(f"{folder / 'checkpoint.json'} has changed since it was written")
         if file_sha256(folder / "state.npz") != values["state_sha256"]:
             raise DataError(f"{folder / 'state.npz'} has changed since it was written")
         return Progress(
             position=Position(**values["position"]),
             metrics=EpochMetrics(**values["metrics"]),
             history=values["history"],
+            best=Best(**values["best"]) if values["best"] else None,
             seconds=values["seconds"],
+            input_seconds=values["input_seconds"],
         )
-    except (KeyError, TypeError) as error:
+    except (AttributeError, KeyError, TypeError) as error:
         raise DataError(f"checkpoint.json lacks a part ({error!r})") from None
 
 
-def _variables(model: keras.Model, optimizer: keras.optimizers.Optimizer) -> list[tuple[str, Any]]:
-    # By number: Keras counts up the names of a second model or optimizer of one process.
-    owners = (("model", model), ("optimizer", optimizer))
-    return [
-        (f"{owner}/{number:04d}", variable)
-        for owner, holder in owners
-        for number, variable in enumerate(holder.variables)
-    ]
+def _sha256(values: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
 
-def _assign(folder: Path, state: Any, model: keras.Model, optimizer: keras.optimizers.Optimizer) -> None:
-    variables = dict(_variables(model, optimizer))
-    if set(state.files) != set(variables):
-        raise CheckpointError(f"{folder} is of another model or optimizer. Choose another --model_dir.")
-    for name, variable in variables.items():
-        if state[name].shape != tuple(variable.shape):
-            raise CheckpointError(
-                f"{folder}: {name} has the shape {state[name].shape}, the model {tuple(variable.shape)}. "
-                "Choose another --model_dir."
-            )
-        variable.assign(state[name])
+def _remove(folder: Path) -> None:
+    # Under a name that is no checkpoint's: half of one is not to be found, should the process be killed meanwhile.
+    leaving = folder.with_name(f".{folder.name}{TEMPORARY}{os.getpid()}-old")
+    folder.rename(leaving)
+    shutil.rmtree(leaving)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +11,22 @@ from simimg.augment import BORDERS, AugmentConfig
 from simimg.errors import UsageError
 from simimg.input import CACHES, ON_CORRUPT, READERS, SHUFFLES
 from simimg.presets import PRESETS, preset_options
+from simimg.training.strategy import CROSS_DEVICE_OPS
 from tfrecords.options import check_choices, option
 
 __all__ = ["TrainConfig"]
 
 MODELS = ("small", "lite0", "tutorial")
+PRECISIONS = ("float32", "bfloat16", "float16")
+
+
+_RANGES = (
+    (("epochs", "global_batch_size", "accumulate", "keep_checkpoints"), lambda x: x >= 1, "1 or more"),
+    (("resolution", "num_devices", "per_replica_batch_size", "patience"), lambda x: x >= 0, "0 or more"),
+    (("learning_rate", "weight_decay", "clip_norm", "checkpoint_every_s"), lambda x: x >= 0, "0 or more"),
+    (("label_smoothing", "ema"), lambda x: 0 <= x < 1, "0 or more, and below 1"),
+    (("seed",), lambda x: 0 <= x < 2**32, f"0..{2**32 - 1}"),  # what NumPy takes
+)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -33,18 +45,23 @@ class TrainConfig:
     resolution: int = option("lite0 enlarges pictures to this side, in px; 0 leaves them.", 0)
     epochs: int = option("Times that every training photo is seen.", 100)
     global_batch_size: int = option("Examples a step, over all GPUs together.", 32)
+    per_replica_batch_size: int = option("Examples a step and GPU, instead; 0 is off.", 0)
+    accumulate: int = option("Parts in which a GPU works through its examples of a step, to need less memory.", 1)
     optimizer: str = option("How weights move.", "adamw", choices=("adamw", "sgd", "rmsprop"))
-    learning_rate: float = option("Peak learning rate, for the global batch.", 2e-3)
+    learning_rate: float = option("Peak learning rate; 0 is the preset's, scaled to the global batch.", 0.0)
     schedule: str = option(
         "Constant, or cosine to 0 after a warm-up of 5 % of the steps.", "cosine", choices=("constant", "cosine")
     )
     weight_decay: float = option("Decoupled weight decay; biases and normalisations have none.", 0.05)
+    clip_norm: float = option("Gradients longer than this, all weights together, are shortened to it; 0 is off.", 0.0)
+    ema: float = option("Decay a step of the average of the weights that is measured and kept; 0 is no average.", 0.0)
     loss: str = option(
         "Cross-entropy: categorical, or binary over the outputs as the tutorial has it.",
         "categorical",
         choices=("categorical", "binary"),
     )
     label_smoothing: float = option("Share of the target that is spread over all classes.", 0.1)
+    class_weights: str = option("Whether all photos count alike, or all classes.", "none", choices=("none", "balanced"))
     rotation_degrees: float = option("Photos are turned by up to this angle either way; 0 is off.", 20.0)
     horizontal_flip: bool = option("Half of the photos are mirrored.", True)
     crop_min_area: float = option("Photos are cropped to a share of their area drawn from this to 1; 1 is off.", 0.35)
@@ -55,6 +72,17 @@ class TrainConfig:
     min_jpeg_quality: float = option("Photos are spoilt as by JPEG of this quality to 100; 100 is off.", 100.0)
     cutout: float = option("A part of up to this share of the sides is covered; 0 is off.", 0.0)
     border: str = option("What comes in over the border of a photo that is turned.", "reflect", choices=BORDERS)
+    test_flip: bool = option("Answers are the mean of those to a photo and to its mirror image.", False)
+    patience: int = option(
+        "Stop after so many epochs in which the split `validation` did not get better, and keep the best; 0 is off.", 0
+    )
+    precision: str = option(
+        "What the network computes in; its weights are float32 always.", "float32", choices=PRECISIONS
+    )
+    xla: bool = option(
+        "Compile forwards and backwards with XLA: for one GPU; on a CPU it is several times slower.", False
+    )
+    deterministic: bool = option("The same run gives the same bits; slower on GPUs.", False)
     seed: int = option("Start of the weights, order, augmentation and dropout.", 0)
     reader: str = option("How shards are read; auto picks and says why.", "auto", choices=READERS)
     shuffle: str = option(
@@ -71,25 +99,23 @@ class TrainConfig:
     on_corrupt: str = option(
         "A record that cannot be read: fail, or skip it, which is counted.", "fail", choices=ON_CORRUPT
     )
+    checkpoint_every_s: float = option("Seconds between checkpoints, beside those at the end and at a stop.", 60.0)
+    keep_checkpoints: int = option("Checkpoints that are kept, beside the best one.", 2)
+    cross_device_ops: str = option(
+        "How gradients are added up between GPUs; try hierarchical or cpu where NCCL hangs or gives NaN.",
+        "auto",
+        choices=CROSS_DEVICE_OPS,
+    )
     num_devices: int = option("GPUs to train on, or CPU devices where there is no GPU; 0 is every GPU, or one CPU.", 0)
 
     def __post_init__(self) -> None:
         """Checks what can be checked without the data."""
         check_choices(self)
-        for name in ("epochs", "global_batch_size"):
-            if getattr(self, name) < 1:
-                raise UsageError(f"--{name}={getattr(self, name)}: should be 1 or more.")
-        for name in ("resolution", "num_devices"):
-            if getattr(self, name) < 0:
-                raise UsageError(f"--{name}={getattr(self, name)}: should be 0 or more.")
-        if not self.learning_rate > 0:
-            raise UsageError(f"--learning_rate={self.learning_rate}: should be above 0.")
-        if not 0 <= self.label_smoothing < 1:
-            raise UsageError(f"--label_smoothing={self.label_smoothing}: should be 0 or more, and below 1.")
-        if self.weight_decay < 0:
-            raise UsageError(f"--weight_decay={self.weight_decay}: should be 0 or more.")
-        if not 0 <= self.seed < 2**32:  # what NumPy takes
-            raise UsageError(f"--seed={self.seed}: should be 0..{2**32 - 1}.")
+        for names, fits, words in _RANGES:
+            for name in names:
+                value = getattr(self, name)
+                if not fits(value):
+                    raise UsageError(f"--{name}={value}: should be {words}.")
         self.augment_config()
         if self.weights != "imagenet" and self.model != "lite0":
             raise UsageError(f"--weights={self.weights}: only --model=lite0 has other weights; this is {self.model}.")
@@ -105,9 +131,26 @@ class TrainConfig:
         if name not in PRESETS:
             raise UsageError(f"--preset={name}: should be one of {', '.join(PRESETS)}.")
         options = preset_options(name)
+        del options["learning_rate"]  # see `resolved`
         if given.get("model", options["model"]) != "lite0":
             options.pop("resolution", None)
         return cls(**{**options, **given})
+
+    def resolved(self, num_replicas: int) -> TrainConfig:
+        """Returns the configuration with its global batch and learning rate as numbers.
+
+        A rate that was not given is the preset's for the preset's batch, times the ratio of the batches under SGD
+        (Goyal et al., "Accurate, Large Minibatch SGD", 2017, section 2.1) and times its square root under the others,
+        which divide by the gradient's own size (Malladi et al., "On the SDEs and Scaling Rules for Adaptive Gradient
+        Algorithms", NeurIPS 2022).
+        """
+        batch = self.per_replica_batch_size * num_replicas or self.global_batch_size
+        rate = self.learning_rate
+        if not rate:
+            preset = preset_options(self.preset)
+            ratio = batch / preset["global_batch_size"]
+            rate = preset["learning_rate"] * (ratio if self.optimizer == "sgd" else math.sqrt(ratio))
+        return dataclasses.replace(self, global_batch_size=batch, per_replica_batch_size=0, learning_rate=rate)
 
     def augment_config(self) -> AugmentConfig:
         """Returns the part that says how pictures are augmented."""
@@ -129,6 +172,7 @@ class TrainConfig:
 
         The reader and the shuffle do so as well, but what counts is what was picked; see `simimg.training.runs`.
         """
-        aside = {"model_dir", "preset", "num_devices", "dataset_dir"}
-        aside |= {"reader", "shuffle", "cache", "data_service", "on_corrupt"}
+        aside = {"model_dir", "preset", "num_devices", "dataset_dir", "per_replica_batch_size", "cross_device_ops"}
+        aside |= {"reader", "shuffle", "cache", "data_service", "on_corrupt", "checkpoint_every_s", "keep_checkpoints"}
+        aside |= {"deterministic"}
         return {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name not in aside}

@@ -1,4 +1,4 @@
-"""The training loop: one loop over `strategy.run`, for one device or many.
+"""The training loop: one loop over `strategy.run`, for one device, many, or several machines.
 
 It reads from top to bottom as a run goes: what to train on, the model, where an earlier call stopped, the steps, what
 is kept. A run is a function of its options and its data: the order of the examples, their augmentation, dropout and the
@@ -8,51 +8,40 @@ first weights all come from the seed, on any number of replicas.
 from __future__ import annotations
 
 import dataclasses
-import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import keras
-import psutil
 import tensorflow as tf
 
-from simimg.errors import TrainingError, TrainingInterrupted, UsageError
-from simimg.evaluation.classify import classify, compiled, predict
-from simimg.input import (
-    SHUFFLES,
-    Order,
-    Position,
-    Reader,
-    choose_shuffle,
-    mixing_of,
-    open_reader,
-    reading,
-    train_batches,
-    troubles,
-)
+from simimg.errors import DataError, TrainingInterrupted, UsageError
+from simimg.evaluation.classify import compiled
+from simimg.input import Order, Position, Reader, label_counts, train_batches, troubles
 from simimg.stopping import stop_requested
 from simimg.training import checkpoints
 from simimg.training.board import TensorBoard
 from simimg.training.build import build_model, build_optimizer
-from simimg.training.checkpoints import Progress
+from simimg.training.calls import Caller
+from simimg.training.checkpoints import Best, Progress, State
 from simimg.training.config import TrainConfig
-from simimg.training.metrics import EpochMetrics, example_losses
-from simimg.training.runs import MODEL_FILE, begin_run, check_run, recorded_shuffle
-from simimg.training.step import training_step
-from simimg.training.strategy import make_strategy
+from simimg.training.measuring import balanced, figures_of
+from simimg.training.metrics import EpochMetrics
+from simimg.training.runs import MODEL_FILE, RESULT_FILE, begin_run, locked, save_model, writing
+from simimg.training.setting import Setting, open_setting
+from simimg.training.step import several_steps, training_step
+from simimg.training.strategy import agreed
 from tfrecords.format.files import read_json, write_json
+from tfrecords.options import to_json
 
-__all__ = ["StepInfo", "TrainResult", "Watcher", "default_model_dir", "distribute", "train"]
-
-_RESULT_FILE = "result.json"
-_SHOW_EVERY_S = 0.2  # reading a loss waits for the device, so it is not done each step
+__all__ = ["StepInfo", "TrainResult", "Watcher", "distribute", "train"]
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class StepInfo:
-    """How far a run is; loss and accuracy are means over the epoch so far."""
+    """How far a run is; loss and accuracy are means over the epoch so far, `input_share` the time spent waiting."""
 
     step: int
     num_steps: int
@@ -61,6 +50,7 @@ class StepInfo:
     loss: float
     accuracy: float
     images_per_s: float
+    input_share: float
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -73,21 +63,23 @@ class Watcher:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TrainResult:
-    """A finished run. Accuracies are of the last epoch; test figures are None where there is no split `test`."""
+    """A finished run.
+
+    The figures are those of the model that is kept: of the last epoch, or of the best one under `--patience`. Those of
+    a split that is not there are None. `input_share` is the share of the time that was spent waiting for a batch.
+    """
 
     model_dir: Path
     steps: int
+    epoch: int
     seconds: float
     images_per_s: float
+    input_share: float
     train_accuracy: float
+    validation_accuracy: float | None
     test_accuracy: float | None
     test_binary_accuracy: float | None
     history: list[dict[str, Any]]
-
-
-def default_model_dir(config: TrainConfig, dataset_name: str) -> Path:
-    """Returns where a run goes that was not told."""
-    return Path("runs") / f"{dataset_name}-{config.preset}-seed{config.seed}"
 
 
 def train(config: TrainConfig, watcher: Watcher = Watcher()) -> TrainResult:
@@ -97,108 +89,134 @@ def train(config: TrainConfig, watcher: Watcher = Watcher()) -> TrainResult:
         UsageError: an option cannot be used, or the model folder has another run.
         DataError: the data set is damaged.
         CheckpointError: no checkpoint of the run is sound.
-        TrainingError: the loss is no number.
+        TrainingError: the loss is no number, or the disk is full.
+        WorkerLost: another process that trains with this one is gone.
         TrainingInterrupted: Ctrl-C or SIGTERM; a checkpoint was written.
     """
     # What to train on.
-    strategy = make_strategy(config.num_devices)
-    with strategy.scope():  # a set that is cached on the devices is there once a replica
-        reader, choice = open_reader(
-            config.dataset_dir,
-            "train",
-            config.reader,
-            on_corrupt=config.on_corrupt,
-            cache=config.cache,
-            data_service=config.data_service,
-        )
-    split = reader.split
-    model_dir = config.model_dir or default_model_dir(config, split.name)
-    config = dataclasses.replace(config, model_dir=model_dir)
-    shuffle = _shuffle(config, reader, recorded_shuffle(model_dir))
-    order = Order(
-        num_examples=split.num_examples,
-        global_batch_size=config.global_batch_size,
-        num_epochs=config.epochs,
-        seed=config.seed,
-        num_replicas=strategy.num_replicas_in_sync,
-        mixing=mixing_of(split, shuffle),
-    )
-    if len(split.class_names) < 2:
-        raise UsageError(f"{config.dataset_dir} has one class, {split.class_names[0]!r}; a classifier needs two.")
-    test_reader = _open_test(config)
-    info = check_run(model_dir, config, split, shuffle)
-    if (model_dir / MODEL_FILE).exists() and (model_dir / _RESULT_FILE).exists():
+    if config.deterministic:
+        tf.config.experimental.enable_op_determinism()
+    setting = open_setting(config)
+    config, model_dir, place = setting.config, setting.model_dir, setting.place
+    strategy, reader, order = setting.strategy, setting.reader, setting.order
+    if (model_dir / MODEL_FILE).exists() and (model_dir / RESULT_FILE).exists():
         watcher.note(f"{model_dir} is finished already; nothing to do")
-        values = read_json(model_dir / _RESULT_FILE, "the run's result")
+        values = read_json(model_dir / RESULT_FILE, "the run's result")
         return TrainResult(**{**values, "model_dir": model_dir})
-    watcher.note(f"reading {split.num_examples:,} examples, {choice.kind}: {choice.reason}")
-    if shuffle == "windowed":
-        watcher.note("the examples are mixed within windows of 1 GB, because all of them do not fit into memory")
-    watcher.note(
-        f"training on {strategy.num_replicas_in_sync} x {'GPU' if tf.config.get_visible_devices('GPU') else 'CPU'}, "
-        f"batch {order.global_batch_size} in all, {order.per_replica_batch_size} a replica"
-    )
+    for sentence in setting.sentences():
+        watcher.note(sentence)
 
     # The model.
-    num_steps = order.steps_per_epoch * config.epochs
-    with strategy.scope():
-        keras.utils.set_random_seed(config.seed)
-        model = build_model(config, split.image_size, len(split.class_names))
-        optimizer = build_optimizer(config, num_steps)
-        optimizer.build(model.trainable_variables)
-    begin_run(model_dir, info)
+    state = _build(setting)
 
-    # Where an earlier call stopped.
-    progress = checkpoints.restore_latest(model_dir, model, optimizer, watcher.note) or Progress()
-    if progress.position > Position():
-        watcher.note(f"going on from epoch {progress.position.epoch + 1}, step {progress.position.step}")
-    order = dataclasses.replace(order, start=progress.position)
+    with ExitStack() as stack:
+        if place.is_chief:
+            with writing(model_dir):
+                begin_run(model_dir, setting.info)
+                stack.enter_context(locked(model_dir))
 
-    # The steps.
-    step = training_step(config, strategy, model, optimizer, order, reader)
-    run = _Run(step, order, reader, watcher)
-    forward = compiled(model)
-    with TensorBoard(model_dir) as board, stop_requested() as stop:
-        batches = reading(split, distribute(strategy, reader, order))
-        while progress.position.epoch < config.epochs:
-            if run.epoch(batches, progress, stop):
+        # Where an earlier call stopped.
+        progress = checkpoints.restore_latest(model_dir, state, watcher.note) or Progress()
+        if progress.position > Position():
+            watcher.note(f"going on from epoch {progress.position.epoch + 1}, step {progress.position.step}")
+        order = dataclasses.replace(order, start=progress.position)
+        _check_agreement(strategy, order, model_dir)
+
+        # The steps.
+        class_weights = None
+        if config.class_weights == "balanced":
+            class_weights = balanced(label_counts(reader))
+        step = training_step(config, strategy, state, order, reader, class_weights=class_weights)
+        caller = Caller(strategy, several_steps(step), iter(distribute(strategy, reader, order)), order, reader)
+        forward = compiled(state.kept, flip=config.test_flip)
+        board = stack.enter_context(TensorBoard(model_dir, watcher.note)) if place.is_chief else None
+        stop = stack.enter_context(stop_requested())
+        if board and progress.position == Position():
+            board.augmented(config, reader)
+        saved, told = time.perf_counter(), set[str]()
+
+        while not _is_over(config, progress):
+            caller.call(progress)
+            watcher.step(_info(order, progress, caller))
+            stopping = caller.agree_to_stop(stop)
+            at_end = progress.position.step == order.steps_per_epoch
+            is_best = False
+            if at_end:
                 line = {
                     "epoch": progress.position.epoch + 1,
                     "loss": progress.metrics.loss,
                     "accuracy": progress.metrics.accuracy,
                 }
-                if test_reader is not None:
-                    line |= _test_figures(config, forward, test_reader)
+                for name, other in setting.measured.items():
+                    figures = figures_of(config.loss, forward, other)
+                    line |= {f"{name}_{key}": value for key, value in agreed(strategy, figures).items()}
                 progress.history.append(line)
-                board.write(line)
-                watcher.note(_epoch_text(line, config.epochs))
                 progress.position = Position(progress.position.epoch + 1, 0)
                 progress.metrics = EpochMetrics()
-            number = progress.position.epoch * order.steps_per_epoch + progress.position.step
-            checkpoints.save(model_dir, number, model, optimizer, progress)
-            if stop.is_set() and number < num_steps:
+                is_best = _note_best(order, progress)
+                if board:
+                    board.write(line)
+                watcher.note(_epoch_text(line, config.epochs))
+            over = _is_over(config, progress)
+            due = time.perf_counter() - saved > config.checkpoint_every_s
+            if place.is_chief and (due or is_best or over or stopping):
+                with writing(model_dir):
+                    checkpoints.save(
+                        model_dir,
+                        _number(order, progress),
+                        state,
+                        progress,
+                        config=to_json(config),
+                        num_kept=config.keep_checkpoints,
+                    )
+                saved = time.perf_counter()
+            for sentence in troubles(reader):
+                if sentence not in told:
+                    watcher.note(sentence)
+                    told.add(sentence)
+            if stopping and not over:
                 raise TrainingInterrupted(
-                    f"stopped after step {number} of {num_steps}; saved in {model_dir}. "
+                    f"stopped after step {_number(order, progress)} of {setting.num_steps}; saved in {model_dir}. "
                     "The same command goes on from there."
                 )
 
-    # What is kept.
-    temporary = model_dir / f".tmp-{MODEL_FILE}"
-    model.save(temporary)
-    temporary.rename(model_dir / MODEL_FILE)
-    last = progress.history[-1]
-    result = TrainResult(
-        model_dir=model_dir,
-        steps=num_steps,
-        seconds=round(progress.seconds, 3),
-        images_per_s=round(num_steps * config.global_batch_size / progress.seconds, 1),
-        train_accuracy=last["accuracy"],
-        test_accuracy=last.get("test_accuracy"),
-        test_binary_accuracy=last.get("test_binary_accuracy"),
-        history=progress.history,
-    )
-    write_json(model_dir / _RESULT_FILE, {**dataclasses.asdict(result), "model_dir": str(model_dir)})
-    return result
+        # What is kept.
+        steps, epoch = _number(order, progress), progress.position.epoch
+        if config.patience and progress.best and progress.best.number != steps:
+            epoch = _return_to_best(model_dir, state, progress.best, epoch, watcher)
+        line = progress.history[epoch - 1]
+        result = TrainResult(
+            model_dir=model_dir,
+            steps=steps,
+            epoch=epoch,
+            seconds=round(progress.seconds, 3),
+            images_per_s=round(steps * config.global_batch_size / progress.seconds, 1),
+            input_share=round(progress.input_seconds / progress.seconds, 5),
+            train_accuracy=line["accuracy"],
+            validation_accuracy=line.get("validation_accuracy"),
+            test_accuracy=line.get("test_accuracy"),
+            test_binary_accuracy=line.get("test_binary_accuracy"),
+            history=progress.history,
+        )
+        if place.is_chief:
+            with writing(model_dir):
+                save_model(model_dir, state.kept)
+                write_json(model_dir / RESULT_FILE, {**dataclasses.asdict(result), "model_dir": str(model_dir)})
+        return result
+
+
+def _build(setting: Setting) -> State:
+    config, split = setting.config, setting.reader.split
+    with setting.strategy.scope():
+        keras.utils.set_random_seed(config.seed)
+        model = build_model(config, split.image_size, len(split.class_names))
+        average = None
+        if config.ema:
+            average = build_model(config, split.image_size, len(split.class_names))
+            average.set_weights(model.get_weights())
+        optimizer = build_optimizer(config, setting.num_steps)
+        optimizer.build(model.trainable_variables)
+    return State(model, optimizer, average)
 
 
 def distribute(strategy: tf.distribute.Strategy, reader: Reader, order: Order) -> tf.distribute.DistributedDataset:
@@ -210,104 +228,64 @@ def distribute(strategy: tf.distribute.Strategy, reader: Reader, order: Order) -
     return strategy.distribute_datasets_from_function(lambda context: train_batches(reader, order), options)
 
 
-class _Run:
-    """The loop over an epoch's steps."""
-
-    def __init__(
-        self,
-        step: Callable[[Any, tf.Tensor, tf.Tensor], tf.Tensor],
-        order: Order,
-        reader: Reader,
-        watcher: Watcher,
-    ) -> None:
-        self._step, self._order, self._reader, self._watcher = step, order, reader, watcher
-        self._told: set[str] = set()
-
-    def epoch(self, batches: Iterator[Any], progress: Progress, stop: threading.Event) -> bool:
-        """Trains to the end of the epoch, or until `stop` is set; returns whether it is the end."""
-        order, epoch = self._order, progress.position.epoch
-        pending: list[tf.Tensor] = []
-        shown = start = time.perf_counter()
-        first = progress.position.step
-        for step in range(first, order.steps_per_epoch):
-            number = epoch * order.steps_per_epoch + step
-            sums = self._step(next(batches), tf.constant(epoch, tf.int64), tf.constant(number, tf.int64))
-            pending.append(sums)
-            progress.position = Position(epoch, step + 1)
-            now = time.perf_counter()
-            if now - shown > _SHOW_EVERY_S or stop.is_set() or step + 1 == order.steps_per_epoch:
-                self._collect(pending, progress)
-                rate = (step + 1 - first) * order.global_batch_size / (time.perf_counter() - start)
-                self._watcher.step(
-                    StepInfo(
-                        number + 1,
-                        order.steps_per_epoch * order.num_epochs,
-                        epoch + 1,
-                        order.num_epochs,
-                        progress.metrics.loss,
-                        progress.metrics.accuracy,
-                        rate,
-                    )
-                )
-                shown = now
-            if stop.is_set() and step + 1 < order.steps_per_epoch:
-                break
-        progress.seconds += time.perf_counter() - start
-        self._tell_troubles()
-        return progress.position.step == order.steps_per_epoch
-
-    def _tell_troubles(self) -> None:
-        for sentence in troubles(self._reader):
-            if sentence not in self._told:
-                self._watcher.note(sentence)
-                self._told.add(sentence)
-
-    def _collect(self, pending: list[tf.Tensor], progress: Progress) -> None:
-        for loss_sum, correct, count in (sums.numpy() for sums in pending):
-            if loss_sum != loss_sum:
-                raise TrainingError(  # a run is a function of its options, so going on would end here again
-                    f"the loss is no number (NaN) in epoch {progress.position.epoch + 1}, by step "
-                    f"{progress.position.step}. Try a smaller --learning_rate, in another --model_dir."
-                )
-            progress.metrics.loss_sum += float(loss_sum)
-            progress.metrics.num_correct += float(correct)
-            progress.metrics.num_examples += int(count)
-        pending.clear()
+def _check_agreement(strategy: tf.distribute.Strategy, order: Order, model_dir: Path) -> None:
+    mine = {"epoch": float(order.start.epoch), "step": float(order.start.step)}
+    if agreed(strategy, mine) != mine:
+        raise UsageError(
+            f"the workers do not agree where the run stands; here it is {order.start}. {model_dir} has to be one "
+            "folder that all of them see."
+        )
 
 
-def _shuffle(config: TrainConfig, reader: Reader, recorded: str | None) -> str:
-    """Returns how the examples are shuffled: as was asked for, as the run began, or as fits into memory."""
-    if reader.kind == "stream":
-        if config.shuffle != "auto":
-            raise UsageError(f"--shuffle={config.shuffle}: what is streamed is shuffled in a buffer. Leave it out.")
-        return "buffered"
-    if config.shuffle != "auto":
-        return config.shuffle
-    if recorded in SHUFFLES or reader.kind == "resident":
-        return recorded if recorded in SHUFFLES else "uniform"
-    return choose_shuffle(reader.split, psutil.virtual_memory().available)
+def _number(order: Order, progress: Progress) -> int:
+    return progress.position.epoch * order.steps_per_epoch + progress.position.step
 
 
-def _open_test(config: TrainConfig) -> Reader | None:
+def _is_over(config: TrainConfig, progress: Progress) -> bool:
+    epoch, best = progress.position.epoch, progress.best
+    return epoch == config.epochs or bool(config.patience and best and epoch - best.epoch >= config.patience)
+
+
+def _note_best(order: Order, progress: Progress) -> bool:
+    """Takes a note of it if the epoch that has just ended is the best so far; returns whether it is."""
+    line, best = progress.history[-1], progress.best
+    if "validation_accuracy" not in line:
+        return False
+    accuracy, loss = line["validation_accuracy"], line["validation_loss"]
+    if best and (accuracy, -loss) <= (best.accuracy, -best.loss):
+        return False
+    progress.best = Best(epoch=line["epoch"], number=_number(order, progress), accuracy=accuracy, loss=loss)
+    return True
+
+
+def _return_to_best(model_dir: Path, state: State, best: Best, last_epoch: int, watcher: Watcher) -> int:
+    """Returns the epoch whose weights are kept, after restoring them: the best one's, if its checkpoint is sound."""
     try:
-        return open_reader(config.dataset_dir, "test", config.reader, on_corrupt=config.on_corrupt)[0]
-    except UsageError:
-        return None  # a data set without a split `test` is trained on all the same
+        checkpoints.restore(model_dir / "checkpoints" / f"{best.number:08d}", state)
+    except (DataError, OSError) as error:
+        watcher.note(f"the best epoch's checkpoint is damaged ({error}); the last epoch's weights are kept instead")
+        return last_epoch
+    watcher.note(f"kept: epoch {best.epoch}, whose validation accuracy of {best.accuracy:.4f} is the best")
+    return best.epoch
 
 
-def _test_figures(config: TrainConfig, forward: Callable[[tf.Tensor], tf.Tensor], reader: Reader) -> dict[str, float]:
-    probabilities, labels, _ = predict(forward, reader)
-    figures = classify(probabilities, labels, reader.split.class_names)
-    losses = example_losses(config.loss, tf.constant(labels), tf.constant(probabilities), 0.0)
-    return {
-        "test_loss": float(tf.reduce_mean(losses)),
-        "test_accuracy": figures.accuracy,
-        "test_binary_accuracy": figures.binary_accuracy,
-    }
+def _info(order: Order, progress: Progress, caller: Caller) -> StepInfo:
+    # An epoch's end is reported with the epoch, and not with the next one that it makes way for.
+    return StepInfo(
+        step=_number(order, progress),
+        num_steps=order.steps_per_epoch * order.num_epochs,
+        epoch=progress.position.epoch + 1,
+        num_epochs=order.num_epochs,
+        loss=progress.metrics.loss,
+        accuracy=progress.metrics.accuracy,
+        images_per_s=caller.images_per_s,
+        input_share=caller.input_share,
+    )
 
 
 def _epoch_text(line: dict[str, Any], num_epochs: int) -> str:
     text = f"epoch {line['epoch']}/{num_epochs}  loss {line['loss']:.4f}  accuracy {line['accuracy']:.4f}"
-    if "test_accuracy" in line:
-        text += f"  test loss {line['test_loss']:.4f}  accuracy {line['test_accuracy']:.4f}"
+    for name in ("validation", "test"):
+        if f"{name}_accuracy" in line:
+            text += f"  {name} loss {line[f'{name}_loss']:.4f}  accuracy {line[f'{name}_accuracy']:.4f}"
     return text

@@ -1,35 +1,54 @@
 """A run's folder: the resolved configuration beside the model, and how both are found again.
 
-<model_dir>/config.json     the options, and the data set they were used on
+<model_dir>/config.json     the options, and the data set they were used on; `simimg train --config` repeats the run
 <model_dir>/model.keras     the trained model, once the run is done
 <model_dir>/result.json     figures of the finished run
 <model_dir>/checkpoints/    see `simimg.training.checkpoints`
-<model_dir>/tensorboard/    scalars
+<model_dir>/tensorboard/    scalars, pictures of an augmented batch, the confusion matrix
+<model_dir>/.lock           held by the process that trains
 """
 
 from __future__ import annotations
 
 import dataclasses
+import errno
+import fcntl
 import hashlib
 import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import keras
 
 import simimg.models  # noqa: F401 - its layers have to be registered before a model that has them is loaded
-from simimg.errors import ModelError, UsageError
+from simimg.errors import ModelError, TrainingError, UsageError
 from simimg.input import Split
 from simimg.training.config import TrainConfig
-from tfrecords.format.files import file_sha256, read_json, write_json
+from tfrecords.format.files import TEMPORARY, file_sha256, read_json, sync_dir, sync_file, write_json
 from tfrecords.format.layout import Layout
 from tfrecords.format.metadata import INFO_FILE
 from tfrecords.options import to_json
 
-__all__ = ["RunInfo", "begin_run", "check_run", "load_model", "load_run", "recorded_shuffle"]
+__all__ = [
+    "RunInfo",
+    "begin_run",
+    "check_run",
+    "load_model",
+    "load_run",
+    "locked",
+    "recorded_shuffle",
+    "save_model",
+    "writing",
+]
 
 _CONFIG_FILE = "config.json"
 MODEL_FILE = "model.keras"
+RESULT_FILE = "result.json"
+_LOCK_FILE = ".lock"
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -100,6 +119,60 @@ def begin_run(model_dir: Path, info: RunInfo) -> None:
     except OSError as error:
         raise UsageError(f"--model_dir={model_dir} cannot be made: {error.strerror}.") from None
     write_json(model_dir / _CONFIG_FILE, dataclasses.asdict(info))
+
+
+@contextmanager
+def locked(model_dir: Path) -> Iterator[None]:
+    """Holds the run's folder, so that no second process writes into it; a killed process lets go of it by itself.
+
+    Raises:
+        UsageError: another process holds it.
+    """
+    with open(model_dir / _LOCK_FILE, "a+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.seek(0)
+            raise UsageError(
+                f"another process ({file.read().strip() or 'unknown'}) trains into {model_dir} just now. "
+                "Wait for it, stop it, or choose another --model_dir."
+            ) from None
+        except OSError:
+            pass  # a file system without locks
+        file.truncate(0)
+        file.write(f"{os.uname().nodename}, pid {os.getpid()}\n")
+        file.flush()
+        yield
+
+
+@contextmanager
+def writing(model_dir: Path) -> Iterator[None]:
+    """Makes of a full disk an error that says what to do; what was there before is still there.
+
+    Raises:
+        TrainingError: the disk is full.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _FULL:
+            raise
+        raise TrainingError(
+            f"{model_dir} cannot be written to: {error.strerror}. What was saved before is whole. "
+            "Make room, and give the same command again: it goes on from there."
+        ) from None
+
+
+def save_model(model_dir: Path, model: keras.Model) -> None:
+    """Writes model.keras, whole or not at all."""
+    temporary = model_dir / f"{TEMPORARY}{MODEL_FILE}"
+    try:
+        model.save(temporary)
+        sync_file(temporary)
+        temporary.rename(model_dir / MODEL_FILE)
+    finally:
+        temporary.unlink(missing_ok=True)
+    sync_dir(model_dir)
 
 
 def load_run(model_dir: Path) -> RunInfo:

@@ -1,41 +1,143 @@
-"""On which devices a run trains: MirroredStrategy over every GPU, or over the processor where there is none."""
+"""On which devices a run trains: one device; every GPU of a machine; those of several machines.
+
+    one device                   OneDeviceStrategy, which adds nothing to a step
+    several GPUs                 MirroredStrategy: each has a copy of the weights and an equal part of every batch
+    TF_CONFIG of several workers MultiWorkerMirroredStrategy: the same, over machines
+
+TF_CONFIG is JSON that each worker's environment has, the same but for the index: {"cluster": {"worker": ["host1:2222",
+"host2:2222"]}, "task": {"type": "worker", "index": 0}}. The first worker is the chief: it alone writes into the run's
+folder, which all of them must be able to read.
+"""
 
 from __future__ import annotations
+
+import dataclasses
+import json
+import os
+from typing import Any
 
 import tensorflow as tf
 
 from simimg.errors import UsageError
 
-__all__ = ["make_strategy"]
+__all__ = ["CROSS_DEVICE_OPS", "Workers", "agreed", "local_replicas", "make_strategy", "workers"]
+
+CROSS_DEVICE_OPS = ("auto", "nccl", "hierarchical", "cpu")
 
 
-def make_strategy(num_devices: int = 0) -> tf.distribute.MirroredStrategy:
-    """Returns a strategy with one replica a device.
+@dataclasses.dataclass(frozen=True)
+class Workers:
+    """The processes that train together: how many there are, and which one this is."""
+
+    count: int = 1
+    index: int = 0
+
+    @property
+    def is_chief(self) -> bool:
+        """Whether this is the one that writes."""
+        return self.index == 0
+
+
+def workers() -> Workers:
+    """Returns what TF_CONFIG says; one worker without it.
+
+    Raises:
+        UsageError: it cannot be understood, or names other roles than workers.
+    """
+    text = os.environ.get("TF_CONFIG", "")
+    if not text:
+        return Workers()
+    try:
+        values = json.loads(text)
+        addresses, task = values["cluster"]["worker"], values["task"]
+        found = Workers(len(addresses), int(task["index"]))
+        if set(values["cluster"]) != {"worker"} or task["type"] != "worker" or not 0 <= found.index < found.count:
+            raise ValueError("other roles than workers, or an index that no worker has")
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise UsageError(
+            f"TF_CONFIG={text} cannot be used ({error!r}). It should be like "
+            '{"cluster": {"worker": ["host1:2222", "host2:2222"]}, "task": {"type": "worker", "index": 0}}.'
+        ) from None
+    return found
+
+
+def make_strategy(num_devices: int = 0, cross_device_ops: str = "auto") -> tf.distribute.Strategy:
+    """Returns the strategy for the devices there are, with one replica a device.
 
     Without a GPU, `num_devices` logical devices are made of the processor, which is no faster than one but behaves like
     as many GPUs.
 
     Args:
         num_devices: 0 for every GPU, or one CPU device where there is no GPU.
+        cross_device_ops: how gradients are added up between devices: nccl, GPU to GPU; hierarchical, in groups of GPUs,
+            for machines where NCCL hangs or gives NaN; cpu, through the processor's memory; auto, as fits.
 
     Raises:
-        UsageError: there are fewer GPUs, or TensorFlow has started with fewer CPU devices in this process.
+        UsageError: there are fewer GPUs, or TensorFlow has started with fewer CPU devices in this process; NCCL without
+            GPUs; `num_devices` with several workers.
     """
     gpus = tf.config.get_visible_devices("GPU")
     if num_devices > len(gpus) > 0:
         raise UsageError(f"--num_devices={num_devices}: this machine has {len(gpus)} GPUs. Ask for at most so many.")
-    if gpus:
-        for gpu in gpus:
-            _grow_memory(gpu)
-        return tf.distribute.MirroredStrategy([f"GPU:{index}" for index in range(num_devices or len(gpus))])
-    count = num_devices or 1
-    if count > 1:
+    if not gpus and cross_device_ops not in ("auto", "cpu"):
+        raise UsageError(f"--cross_device_ops={cross_device_ops} is for GPUs, and there is none. Leave it out.")
+    for gpu in gpus:
+        _grow_memory(gpu)
+    if workers().count > 1:
+        return _multi_worker(num_devices, cross_device_ops)
+    count = num_devices or len(gpus) or 1
+    if not gpus and count > 1:
         _split_processor(count)
+    kind = "GPU" if gpus else "CPU"
+    if count == 1:
+        return tf.distribute.OneDeviceStrategy(f"{kind}:0")
     return tf.distribute.MirroredStrategy(
-        [f"CPU:{index}" for index in range(count)],
-        # There is no NCCL between CPU devices; asking for it only gives a warning and then this.
-        cross_device_ops=tf.distribute.ReductionToOneDevice(),
+        [f"{kind}:{index}" for index in range(count)], cross_device_ops=_between_devices(cross_device_ops, bool(gpus))
     )
+
+
+def local_replicas(strategy: tf.distribute.Strategy) -> int:
+    """Returns how many replicas this process has; every worker has as many."""
+    return int(strategy.num_replicas_in_sync) // workers().count
+
+
+def agreed(strategy: tf.distribute.Strategy, values: dict[str, float]) -> dict[str, float]:
+    """Returns the mean of each value over the workers, the same on all of them, so that all decide alike.
+
+    Every worker has to call it at the same point of the program.
+    """
+    if workers().count == 1:
+        return values
+    mine = tf.constant(list(values.values()), tf.float64)
+
+    @tf.function
+    def mean() -> tf.Tensor:
+        return strategy.reduce(tf.distribute.ReduceOp.MEAN, strategy.run(lambda: tf.identity(mine)), axis=None)
+
+    return dict(zip(values, map(float, mean().numpy()), strict=True))
+
+
+def _between_devices(name: str, on_gpus: bool) -> Any:
+    if name == "cpu" or not on_gpus:
+        # There is no NCCL between CPU devices; asking for it only gives a warning and then this.
+        return tf.distribute.ReductionToOneDevice("CPU:0")
+    if name == "nccl":
+        return tf.distribute.NcclAllReduce()
+    return tf.distribute.HierarchicalCopyAllReduce() if name == "hierarchical" else None
+
+
+def _multi_worker(num_devices: int, cross_device_ops: str) -> tf.distribute.Strategy:
+    if num_devices:
+        raise UsageError(
+            f"--num_devices={num_devices}: with several workers each one trains on all of its GPUs. "
+            "Hide GPUs with CUDA_VISIBLE_DEVICES instead."
+        )
+    if cross_device_ops == "hierarchical":
+        raise UsageError("--cross_device_ops=hierarchical is for one machine. Choose nccl, cpu or auto.")
+    implementations = tf.distribute.experimental.CommunicationImplementation
+    chosen = {"auto": implementations.AUTO, "nccl": implementations.NCCL, "cpu": implementations.RING}
+    options = tf.distribute.experimental.CommunicationOptions(implementation=chosen[cross_device_ops])
+    return tf.distribute.MultiWorkerMirroredStrategy(communication_options=options)
 
 
 def _grow_memory(gpu: tf.config.PhysicalDevice) -> None:

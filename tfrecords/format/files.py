@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import secrets
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,7 +14,17 @@ from typing import Any, BinaryIO
 
 from tfrecords.errors import DataError
 
-__all__ = ["TEMPORARY", "atomic_file", "file_sha256", "json_bytes", "read_json", "sync_dir", "sync_file", "write_json"]
+__all__ = [
+    "TEMPORARY",
+    "atomic_file",
+    "atomic_folder",
+    "file_sha256",
+    "json_bytes",
+    "read_json",
+    "sync_dir",
+    "sync_file",
+    "write_json",
+]
 
 TEMPORARY = ".tmp-"  # in every temporary name, so that what a killed process left can be recognised
 
@@ -43,6 +54,33 @@ def atomic_file(path: Path, *, sync: bool = True, sync_name: bool = True) -> Ite
         raise
     if sync and sync_name:
         sync_dir(path.parent)
+
+
+@contextmanager
+def atomic_folder(path: Path) -> Iterator[Path]:
+    """Yields a new folder to fill, which gets its name when the block ends without an error, and vanishes otherwise.
+
+    A folder that has the name already is replaced.
+    """
+    temporary = path.with_name(f".{path.name}{TEMPORARY}{os.getpid()}-{secrets.token_hex(4)}")
+    replaced = temporary.with_name(f"{temporary.name}-replaced")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary.mkdir()
+    try:
+        yield temporary
+        for file in temporary.iterdir():
+            sync_file(file)
+        sync_dir(temporary)
+        if path.exists():
+            path.rename(replaced)
+        temporary.rename(path)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        if replaced.exists() and not path.exists():
+            replaced.rename(path)
+        raise
+    sync_dir(path.parent)
+    shutil.rmtree(replaced, ignore_errors=True)
 
 
 def sync_dir(path: Path) -> None:

@@ -7,18 +7,27 @@ import keras
 import numpy as np
 import pytest
 
-from simimg.errors import CheckpointError
+from simimg.errors import CheckpointError, TrainingError
 from simimg.input import Position
-from simimg.training.checkpoints import NUM_KEPT, Progress, restore_latest, save
+from simimg.training.checkpoints import Best, Progress, State, restore_latest, save
 from simimg.training.metrics import EpochMetrics
 
 
-def small_model(units: int = 3) -> tuple[keras.Model, keras.optimizers.Optimizer]:
+def dense(units: int = 3) -> keras.Model:
     pixels = keras.Input((4,))
-    model = keras.Model(pixels, keras.layers.Dense(units)(pixels))
+    return keras.Model(pixels, keras.layers.Dense(units)(pixels))
+
+
+def small_state(units: int = 3) -> State:
+    """A model with its optimizer and its average, without the numbers of any checkpoint."""
+    model = dense(units)
     optimizer = keras.optimizers.AdamW(1e-3)
     optimizer.build(model.trainable_variables)
-    return model, optimizer
+    return State(model, optimizer, dense(units))
+
+
+def keep(folder: Path, step: int, state: State, progress: Progress) -> None:
+    save(folder, step, state, progress, config={"seed": 3}, num_kept=2)
 
 
 def progress_at(step: int) -> Progress:
@@ -30,8 +39,8 @@ def progress_at(step: int) -> Progress:
     )
 
 
-def state_of(model: keras.Model, optimizer: keras.optimizers.Optimizer) -> list[np.ndarray]:
-    return [np.array(variable.numpy()) for variable in (*model.variables, *optimizer.variables)]
+def values_of(state: State) -> dict[str, np.ndarray]:
+    return {name: np.array(variable.numpy()) for name, variable in state.variables().items()}
 
 
 def names(folder: Path) -> list[str]:
@@ -41,47 +50,75 @@ def names(folder: Path) -> list[str]:
 @pytest.fixture
 def saved(tmp_path: Path) -> Path:
     """A run's folder with the checkpoints of steps 8 and 16."""
-    model, optimizer = small_model()
+    state = small_state()
     for step in (4, 8, 16):
-        for variable in (*model.variables, *optimizer.variables[1:]):
-            variable.assign(np.full(variable.shape, step, np.float32))
-        save(tmp_path, step, model, optimizer, progress_at(step))
+        for variable in state.variables().values():
+            if variable.dtype == "float32":
+                variable.assign(np.full(variable.shape, step, np.float32))
+        keep(tmp_path, step, state, progress_at(step))
     assert names(tmp_path) == ["00000008", "00000016"]
     return tmp_path
 
 
 def test_all_comes_back(tmp_path: Path) -> None:
-    model, optimizer = small_model()
+    state = small_state()
     rng = np.random.default_rng(0)
-    optimizer.apply([rng.normal(size=variable.shape) for variable in model.trainable_variables])
-    save(tmp_path, 7, model, optimizer, progress_at(7))
-    other, other_optimizer = small_model()
+    state.optimizer.apply([rng.normal(size=variable.shape) for variable in state.model.trainable_variables])
+    keep(tmp_path, 7, state, progress_at(7))
+    other = small_state()
     warnings: list[str] = []
-    restored = restore_latest(tmp_path, other, other_optimizer, warnings.append)
+    restored = restore_latest(tmp_path, other, warnings.append)
     assert restored == progress_at(7)
     assert not warnings
-    for mine, theirs in zip(state_of(other, other_optimizer), state_of(model, optimizer), strict=True):
-        np.testing.assert_array_equal(mine, theirs)
-    assert int(other_optimizer.iterations.numpy()) == 1
+    theirs = values_of(state)
+    assert {name.partition("/")[0] for name in theirs} == {"model", "optimizer", "average"}
+    for name, mine in values_of(other).items():
+        np.testing.assert_array_equal(mine, theirs[name])
+    assert int(other.optimizer.iterations.numpy()) == 1
+
+
+def test_a_checkpoint_has_all_that_a_run_is_told(saved: Path) -> None:
+    values = json.loads((saved / "checkpoints" / "00000016" / "checkpoint.json").read_text())
+    assert values["config"] == {"seed": 3}
 
 
 def test_nothing_there(tmp_path: Path) -> None:
-    assert restore_latest(tmp_path, *small_model(), warn=pytest.fail) is None
+    assert restore_latest(tmp_path, small_state(), warn=pytest.fail) is None
 
 
-def test_only_the_newest_are_kept(saved: Path) -> None:
-    assert NUM_KEPT == len(names(saved)) == 2
+def test_the_best_is_kept_beside_the_newest(tmp_path: Path) -> None:
+    state = small_state()
+    for step in (1, 2, 3, 4, 5):
+        progress = progress_at(step)
+        progress.best = Best(epoch=1, number=2, accuracy=0.5, loss=1.0) if step >= 2 else None
+        keep(tmp_path, step, state, progress)
+    assert names(tmp_path) == ["00000002", "00000004", "00000005"]
+    restored = restore_latest(tmp_path, state, pytest.fail)
+    assert restored is not None
+    assert restored.best == Best(epoch=1, number=2, accuracy=0.5, loss=1.0)
+
+
+@pytest.mark.parametrize("owner", ["model", "optimizer", "average"])
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_weights_that_are_no_numbers_are_not_saved(saved: Path, owner: str, value: float) -> None:
+    """As a run's last step may leave them, whose loss was still a number."""
+    state = small_state()
+    variables = [v for name, v in state.variables().items() if name.startswith(owner) and v.dtype == "float32"]
+    variables[-1].assign(np.full(variables[-1].shape, value, np.float32))
+    with pytest.raises(TrainingError, match="after step 24 there are weights that are no numbers"):
+        keep(saved, 24, state, progress_at(24))
+    assert names(saved) == ["00000008", "00000016"]
 
 
 def test_what_a_killed_process_left_is_ignored_and_cleared_away(saved: Path) -> None:
     leftover = saved / "checkpoints" / ".00000024.tmp-123"
     leftover.mkdir()
     (leftover / "state.npz").write_bytes(b"half")
-    model, optimizer = small_model()
-    restored = restore_latest(saved, model, optimizer, pytest.fail)
+    state = small_state()
+    restored = restore_latest(saved, state, pytest.fail)
     assert restored is not None
     assert restored.position == Position(2, 16)
-    save(saved, 24, model, optimizer, progress_at(24))
+    keep(saved, 24, state, progress_at(24))
     assert names(saved) == ["00000016", "00000024"]
 
 
@@ -91,7 +128,7 @@ def test_a_failed_save_leaves_nothing(saved: Path, monkeypatch: pytest.MonkeyPat
 
     monkeypatch.setattr("simimg.training.checkpoints.write_json", fail)
     with pytest.raises(OSError, match="no space left"):
-        save(saved, 24, *small_model(), progress_at(24))
+        keep(saved, 24, small_state(), progress_at(24))
     assert names(saved) == ["00000008", "00000016"]
 
 
@@ -114,21 +151,21 @@ def test_whatever_has_happened_to_checkpoint_json(saved: Path, content: bytes | 
     else:
         path.write_bytes(content)
     warnings: list[str] = []
-    model, optimizer = small_model()
-    restored = restore_latest(saved, model, optimizer, warnings.append)
+    state = small_state()
+    restored = restore_latest(saved, state, warnings.append)
     assert restored is not None
     assert restored.position == Position(2, 8)
-    assert np.all(model.get_weights()[0] == 8)
+    assert np.all(state.model.get_weights()[0] == 8)
     assert len(warnings) == 1
     assert "00000016 is damaged and passed over" in warnings[0]
 
 
-def test_a_part_that_is_missing_is_noticed_though_the_state_is_whole(saved: Path) -> None:
+def test_a_changed_figure_is_noticed_though_the_state_is_whole(saved: Path) -> None:
     path = saved / "checkpoints" / "00000016" / "checkpoint.json"
     values = json.loads(path.read_text())
-    del values["seconds"]
+    values["history"][0]["loss"] = 0.2
     path.write_text(json.dumps(values))
-    restored = restore_latest(saved, *small_model(), warn=lambda text: None)
+    restored = restore_latest(saved, small_state(), warn=lambda text: None)
     assert restored is not None
     assert restored.position == Position(2, 8)
 
@@ -141,15 +178,17 @@ def test_a_changed_bit_of_the_weights(saved: Path) -> None:
         state.write_bytes(damaged)
     warnings: list[str] = []
     with pytest.raises(CheckpointError, match="none of its 2 checkpoints is sound. Remove the folder"):
-        restore_latest(saved, *small_model(), warn=warnings.append)
+        restore_latest(saved, small_state(), warn=warnings.append)
     assert len(warnings) == 2
 
 
 def test_another_model_or_optimizer_is_refused(saved: Path) -> None:
     with pytest.raises(CheckpointError, match="has the shape"):
-        restore_latest(saved, *small_model(units=5), warn=pytest.fail)
-    model, _ = small_model()
+        restore_latest(saved, small_state(units=5), warn=pytest.fail)
+    model = dense()
     other = keras.optimizers.SGD(1e-3)
     other.build(model.trainable_variables)
     with pytest.raises(CheckpointError, match="another model or optimizer"):
-        restore_latest(saved, model, other, pytest.fail)
+        restore_latest(saved, State(model, other, dense()), pytest.fail)
+    with pytest.raises(CheckpointError, match="another model or optimizer"):
+        restore_latest(saved, State(small_state().model, small_state().optimizer), pytest.fail)

@@ -13,57 +13,15 @@ from PIL import Image
 
 from simimg import models
 from simimg.errors import CorruptRecordError, UsageError
-from simimg.training import TrainConfig, Watcher, load_model, load_run, loop, train
+from simimg.training import TrainConfig, Watcher, load_model, load_run, setting, train
 from simimg.training.build import build_model, build_optimizer
 from tfrecords.convert import ConvertConfig, convert
 
 
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Data sets of 8 px: `two` classes of 8 pictures without a split test, the same dealt anew, `one` class."""
-    folder = tmp_path_factory.mktemp("tiny")
-    rng = np.random.default_rng(0)
-    for name in ("a", "b"):
-        for number in range(8):
-            path = folder / "photos" / name / f"{number}.png"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            Image.fromarray(rng.integers(0, 256, (8, 8, 3), np.uint8)).save(path)
-
-    def converted(name: str, **changes: Any) -> Path:
-        options = {"image_dir": folder / "photos", "data_dir": folder, "image_size": 8, "num_workers": 1, **changes}
-        return convert(ConvertConfig(name=name, **options)).dataset_dir
-
-    return {
-        "two": converted("two", splits="train=1"),
-        "dealt_anew": converted("dealt_anew", splits="train=1", seed=1),
-        "jpeg": converted("jpeg", splits="train=1", encoding="jpeg"),
-        "one": converted("one", splits="train=1", categories=("a",)),
-    }
+def equal(mine: list[np.ndarray], theirs: list[np.ndarray]) -> bool:
+    return all(np.allclose(a, b, rtol=0, atol=1e-7) for a, b in zip(mine, theirs, strict=True))
 
 
-@pytest.fixture
-def tiny_model(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Has any model be a convolution and a softmax, which are compiled in no time."""
-
-    def build(config: TrainConfig, image_size: int, num_classes: int) -> keras.Model:
-        pixels = keras.Input((image_size, image_size, 3))
-        x = keras.layers.Rescaling(1 / 255)(pixels)
-        x = keras.layers.Flatten()(keras.layers.Conv2D(4, 3, activation="relu")(x))
-        return keras.Model(pixels, keras.layers.Dense(num_classes, activation="softmax")(x))
-
-    monkeypatch.setattr(loop, "build_model", build)
-
-
-BASE: dict[str, Any] = {
-    "preset": "tutorial",
-    "epochs": 1,
-    "global_batch_size": 8,
-    "optimizer": "adamw",
-    "learning_rate": 0.01,
-    "label_smoothing": 0.0,
-    "rotation_degrees": 10.0,
-    "num_devices": 1,
-}
 CHANGES: dict[str, Any] = {
     "epochs": 2,
     "global_batch_size": 4,
@@ -73,6 +31,9 @@ CHANGES: dict[str, Any] = {
     "weight_decay": 0.1,
     "loss": "categorical",
     "label_smoothing": 0.2,
+    "clip_norm": 0.1,
+    "ema": 0.9,
+    "precision": "bfloat16",
     "rotation_degrees": 20.0,
     "horizontal_flip": True,
     "crop_min_area": 0.5,
@@ -89,27 +50,15 @@ CHANGES: dict[str, Any] = {
 }
 
 
-def run(dataset_dir: Path, model_dir: Path, **changes: Any) -> list[np.ndarray]:
-    """Returns the weights that a run ends with."""
-    given = {**BASE, "dataset_dir": dataset_dir, "model_dir": model_dir, **changes}
-    train(TrainConfig.with_preset(given))
-    weights: list[np.ndarray] = load_model(model_dir)[0].get_weights()
-    return weights
-
-
-def equal(mine: list[np.ndarray], theirs: list[np.ndarray]) -> bool:
-    return all(np.allclose(a, b, rtol=0, atol=1e-7) for a, b in zip(mine, theirs, strict=True))
-
-
-def test_every_option_changes_what_is_learned(tiny: dict[str, Path], tiny_model: None, tmp_path: Path) -> None:
+def test_every_option_changes_what_is_learned(tiny: dict[str, Path], run: Any, tmp_path: Path) -> None:
     numbers = itertools.count()
 
     def weights(**changes: Any) -> list[np.ndarray]:
         return run(tiny["two"], tmp_path / str(next(numbers)), **changes)
 
-    base = weights()
-    assert equal(base, weights())  # the same options, the same run
-    without_effect = [name for name, value in CHANGES.items() if equal(base, weights(**{name: value}))]
+    unchanged = weights()
+    assert equal(unchanged, weights())  # the same options, the same run
+    without_effect = [name for name, value in CHANGES.items() if equal(unchanged, weights(**{name: value}))]
     assert not without_effect
     for optimizer in ("sgd", "rmsprop"):
         decayed, plain = (weights(optimizer=optimizer, weight_decay=decay) for decay in (0.1, 0.0))
@@ -119,7 +68,14 @@ def test_every_option_changes_what_is_learned(tiny: dict[str, Path], tiny_model:
 def test_no_option_is_left_out() -> None:
     decided_elsewhere = {"model", "weights", "resolution"}  # the next test
     determining = TrainConfig(dataset_dir=Path()).determining()
-    assert set(determining) == set(CHANGES) - {"reader", "shuffle"} | decided_elsewhere
+    measured_otherwise = {
+        "accumulate",
+        "class_weights",
+        "test_flip",
+        "patience",
+        "xla",
+    }  # test_steps.py and test_validation.py
+    assert set(determining) == set(CHANGES) - {"reader", "shuffle"} | decided_elsewhere | measured_otherwise
 
 
 def test_options_of_the_model(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -136,7 +92,7 @@ def test_options_of_the_model(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("num_steps", [1, 2, 20, 1000])
 def test_the_cosine_schedule(num_steps: int) -> None:
-    """It warms up for 5 % of the steps, reaches the peak, and ends near 0; a run of one step is not lost."""
+    """It rises for 5 % of the steps from above 0, reaches the peak, and ends near 0; a run of one step is not lost."""
     optimizer = build_optimizer(TrainConfig(dataset_dir=Path(), learning_rate=0.5), num_steps)
     rates = []
     for step in range(num_steps):
@@ -144,7 +100,7 @@ def test_the_cosine_schedule(num_steps: int) -> None:
         rates.append(float(optimizer.learning_rate))
     warm_up = round(0.05 * num_steps)
     assert max(rates) == rates[warm_up] == pytest.approx(0.5)
-    assert rates[:warm_up] == pytest.approx([0.5 * step / warm_up for step in range(warm_up)])
+    assert rates[:warm_up] == pytest.approx([0.5 * (step + 1) / (warm_up + 1) for step in range(warm_up)])
     rest = num_steps - warm_up
     expected = [0.25 * (1 + np.cos(np.pi * step / rest)) for step in range(rest)]
     assert rates[warm_up:] == pytest.approx(expected, abs=1e-6)
@@ -171,8 +127,13 @@ def test_weight_decay_spares_biases_and_normalisations(optimizer: str) -> None:
     [
         ({"epochs": 0}, "--epochs=0: should be 1 or more"),
         ({"global_batch_size": 0}, "--global_batch_size=0: should be 1 or more"),
-        ({"learning_rate": 0.0}, "--learning_rate=0.0: should be above 0"),
-        ({"learning_rate": float("nan")}, "--learning_rate=nan: should be above 0"),
+        ({"accumulate": 0}, "--accumulate=0: should be 1 or more"),
+        ({"learning_rate": -0.1}, "--learning_rate=-0.1: should be 0 or more"),
+        ({"learning_rate": float("nan")}, "--learning_rate=nan: should be 0 or more"),
+        ({"clip_norm": -1.0}, "--clip_norm=-1.0: should be 0 or more"),
+        ({"ema": 1.0}, "--ema=1.0: should be 0 or more, and below 1"),
+        ({"patience": -1}, "--patience=-1: should be 0 or more"),
+        ({"precision": "float8"}, "--precision=float8: should be one of float32, bfloat16, float16"),
         ({"label_smoothing": 1.0}, "--label_smoothing=1.0"),
         ({"weight_decay": -1.0}, "--weight_decay=-1.0"),
         ({"num_devices": -1}, "--num_devices=-1"),
@@ -201,22 +162,22 @@ def test_values_that_cannot_be_used(changes: dict[str, Any], words: str) -> None
     ],
 )
 def test_a_run_that_cannot_start_leaves_no_folder(
-    tiny: dict[str, Path], tmp_path: Path, name: str, changes: dict[str, Any], words: str
+    tiny: dict[str, Path], run: Any, tmp_path: Path, name: str, changes: dict[str, Any], words: str
 ) -> None:
     with pytest.raises(UsageError, match=words):
         run(tiny[name], tmp_path / "run", **changes)
     assert not (tmp_path / "run").exists()
 
 
-def test_without_a_split_test(tiny: dict[str, Path], tiny_model: None, tmp_path: Path) -> None:
-    config = TrainConfig.with_preset({**BASE, "dataset_dir": tiny["two"], "model_dir": tmp_path / "run"})
+def test_without_a_split_test(tiny: dict[str, Path], run: Any, base: dict[str, Any], tmp_path: Path) -> None:
+    config = TrainConfig.with_preset({**base, "dataset_dir": tiny["two"], "model_dir": tmp_path / "run"})
     result = train(config)
     assert (result.test_accuracy, result.test_binary_accuracy) == (None, None)
     assert set(result.history[0]) == {"epoch", "loss", "accuracy"}
     assert result == train(config)  # from its folder
 
 
-def test_a_folder_keeps_to_its_examples(tiny: dict[str, Path], tiny_model: None, tmp_path: Path) -> None:
+def test_a_folder_keeps_to_its_examples(tiny: dict[str, Path], run: Any, tmp_path: Path) -> None:
     """The same photos dealt anew would be trained on that were tested on; a stream has another order."""
     model_dir = tmp_path / "run"
     run(tiny["two"], model_dir)
@@ -234,11 +195,11 @@ def test_a_folder_keeps_to_its_examples(tiny: dict[str, Path], tiny_model: None,
 
 
 def test_a_windowed_run_goes_on_windowed(
-    tiny: dict[str, Path], tiny_model: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tiny: dict[str, Path], run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """On a machine with more memory, too: what is picked by itself is what the run began with."""
     with monkeypatch.context() as patch:
-        patch.setattr(loop, "choose_shuffle", lambda split, free_bytes: "windowed")
+        patch.setattr(setting, "choose_shuffle", lambda split, free_bytes: "windowed")
         began = run(tiny["two"], tmp_path / "run", reader="mapped")
     assert load_run(tmp_path / "run").shuffle == "windowed"
     (tmp_path / "run" / "model.keras").unlink()
@@ -249,7 +210,7 @@ def test_a_windowed_run_goes_on_windowed(
 
 @pytest.mark.parametrize("reader", ["mapped", "resident"])
 def test_a_corrupt_record_is_not_trained_on(
-    tiny: dict[str, Path], tiny_model: None, tmp_path: Path, reader: str
+    tiny: dict[str, Path], run: Any, base: dict[str, Any], tmp_path: Path, reader: str
 ) -> None:
     folder = Path(shutil.copytree(tiny["jpeg"], tmp_path / "jpeg"))
     (shard,) = folder.glob("jpeg-train.tfrecord-*-of-00001")
@@ -258,7 +219,7 @@ def test_a_corrupt_record_is_not_trained_on(
     shard.write_bytes(data)
 
     def config(name: str, **changes: Any) -> TrainConfig:
-        given = {**BASE, "dataset_dir": folder, "model_dir": tmp_path / name, "reader": reader, **changes}
+        given = {**base, "dataset_dir": folder, "model_dir": tmp_path / name, "reader": reader, **changes}
         return TrainConfig.with_preset({**given, "global_batch_size": 16})
 
     with pytest.raises(CorruptRecordError, match=rf"{shard.name}: record 0 at byte 0: the checksum of the payload"):
@@ -269,7 +230,7 @@ def test_a_corrupt_record_is_not_trained_on(
     assert round(result.train_accuracy * 15, 6) % 1 == 0  # a share of the fifteen that are left
 
 
-def test_all_options_are_kept_beside_the_model(tiny: dict[str, Path], tiny_model: None, tmp_path: Path) -> None:
+def test_all_options_are_kept_beside_the_model(tiny: dict[str, Path], run: Any, tmp_path: Path) -> None:
     run(tiny["two"], tmp_path / "run")
     info = load_model(tmp_path / "run")[1]
     assert (info.image_size, info.resize, info.class_names) == (8, "stretch", ("a", "b"))

@@ -11,7 +11,7 @@ import pytest
 import tensorflow as tf
 
 from simimg.errors import CheckpointError, ModelError, TrainingError, TrainingInterrupted, UsageError
-from simimg.training import StepInfo, TrainConfig, Watcher, load_model, loop, train
+from simimg.training import StepInfo, TrainConfig, Watcher, calls, load_model, loop, train
 
 
 def config(dataset_dir: Path, model_dir: Path, **changes: Any) -> TrainConfig:
@@ -22,6 +22,8 @@ def config(dataset_dir: Path, model_dir: Path, **changes: Any) -> TrainConfig:
         "epochs": 3,
         "global_batch_size": 9,
         "seed": 4,
+        "learning_rate": 0.002,
+        "checkpoint_every_s": 0.0,
         **changes,
     }
     return TrainConfig.with_preset(given)
@@ -39,7 +41,7 @@ def undisturbed(datasets: dict[str, Path], tmp_path_factory: pytest.TempPathFact
 @pytest.fixture
 def stop_at(monkeypatch: pytest.MonkeyPatch):
     """Returns a watcher that sends this process a signal once a step has been trained; every step is reported."""
-    monkeypatch.setattr(loop, "_SHOW_EVERY_S", -1.0)
+    monkeypatch.setattr(calls, "_MOST_STEPS", 1)
 
     def make(step: int, number: int = signal.SIGINT, notes: list[str] | None = None) -> Watcher:
         def watch(info: StepInfo) -> None:
@@ -140,12 +142,17 @@ def test_a_loss_that_is_no_number_stops_the_run(datasets: dict[str, Path], tmp_p
 
 def test_scalars_for_tensorboard(undisturbed: loop.TrainResult) -> None:
     scalars: dict[tuple[str, str], list[float]] = {}
+    pictures: dict[str, int] = {}  # after their width and height
     for file in sorted((undisturbed.model_dir / "tensorboard").rglob("events*")):
         for record in tf.data.TFRecordDataset(str(file)):
             for value in tf.compat.v1.Event.FromString(record.numpy()).summary.value:
-                scalars.setdefault((file.parent.name, value.tag), []).append(float(tf.make_ndarray(value.tensor)))
+                if value.metadata.plugin_data.plugin_name == "scalars":
+                    scalars.setdefault((file.parent.name, value.tag), []).append(float(tf.make_ndarray(value.tensor)))
+                else:
+                    pictures[value.tag] = pictures.get(value.tag, 0) + len(value.tensor.string_val) - 2
     for run, tag, name in (("train", "loss", "loss"), ("test", "accuracy", "test_accuracy")):
         assert scalars[run, tag] == pytest.approx([line[name] for line in undisturbed.history], abs=1e-6)
+    assert pictures == {"augmented": 3 * 24}
 
 
 def test_a_network_learns(datasets: dict[str, Path], tmp_path: Path) -> None:
