@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from simimg.errors import TrainingError, WorkerLost
+from simimg.errors import TrainingError
 from simimg.input import Order, Position, Reader, input_errors, train_batches
 from simimg.training.checkpoints import Progress
-from simimg.training.strategy import agreed, workers
+from simimg.training.strategy import agreed
 
 __all__ = ["Caller"]
 
@@ -52,24 +52,15 @@ class Caller:
         Raises:
             TrainingError: a loss is no number.
             DataError: a record cannot be read.
-            WorkerLost: another worker is gone.
         """
         order, position = self._order, progress.position
         count = min(self._count, order.steps_per_epoch - position.step)
         first = position.epoch * order.steps_per_epoch + position.step
         start = time.perf_counter()
-        try:
-            with input_errors(self._reader.split):
-                numbers = (tf.constant(number, tf.int64) for number in (position.epoch, first, count))
-                results, waited = self._run(self._batches, *numbers)
-                sums, input_seconds = results.numpy(), float(waited)
-        except tf.errors.OpError as error:
-            if workers().count > 1:
-                raise WorkerLost(
-                    f"another worker is gone, in or after step {first} ({error.message.splitlines()[0][:120]}). "
-                    "Give the same command again on all workers: the run goes on from its last checkpoint."
-                ) from None
-            raise
+        with input_errors(self._reader.split):
+            numbers = (tf.constant(number, tf.int64) for number in (position.epoch, first, count))
+            results, waited = self._run(self._batches, *numbers)
+            sums, input_seconds = results.numpy(), float(waited)
         seconds = time.perf_counter() - start
         self._check(sums[:, 0], position)
         progress.metrics.loss_sum += sum(map(float, sums[:, 0]))

@@ -32,7 +32,7 @@ from simimg.training.metrics import EpochMetrics
 from simimg.training.runs import MODEL_FILE, RESULT_FILE, begin_run, locked, save_model, writing
 from simimg.training.setting import Setting, open_setting
 from simimg.training.step import several_steps, training_step
-from simimg.training.strategy import agreed
+from simimg.training.strategy import agreed, worker_errors
 from tfrecords.format.files import read_json, write_json
 from tfrecords.options import to_json
 
@@ -110,6 +110,7 @@ def train(config: TrainConfig, watcher: Watcher = Watcher()) -> TrainResult:
     state = _build(setting)
 
     with ExitStack() as stack:
+        stack.enter_context(worker_errors())
         if place.is_chief:
             with writing(model_dir):
                 begin_run(model_dir, setting.info)

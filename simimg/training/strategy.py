@@ -14,13 +14,15 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import tensorflow as tf
 
-from simimg.errors import UsageError
+from simimg.errors import UsageError, WorkerLost
 
-__all__ = ["CROSS_DEVICE_OPS", "Workers", "agreed", "local_replicas", "make_strategy", "workers"]
+__all__ = ["CROSS_DEVICE_OPS", "Workers", "agreed", "local_replicas", "make_strategy", "worker_errors", "workers"]
 
 CROSS_DEVICE_OPS = ("auto", "nccl", "hierarchical", "cpu")
 
@@ -115,6 +117,26 @@ def agreed(strategy: tf.distribute.Strategy, values: dict[str, float]) -> dict[s
         return strategy.reduce(tf.distribute.ReduceOp.MEAN, strategy.run(lambda: tf.identity(mine)), axis=None)
 
     return dict(zip(values, map(float, mean().numpy()), strict=True))
+
+
+@contextmanager
+def worker_errors() -> Iterator[None]:
+    """Makes a WorkerLost of what TensorFlow raises in the block once another worker is gone.
+
+    It tells of that in many ways, and of nothing else that the block would raise: what concerns the data has become a
+    DataError already.
+    """
+    try:
+        yield
+    except tf.errors.OpError as error:
+        if workers().count == 1:
+            raise
+        lines = [line for line in error.message.splitlines() if line.strip()]
+        reason = next((line for line in lines if "abort" in line or "task" in line), lines[0] if lines else "")
+        raise WorkerLost(
+            f"another worker is gone ({reason.strip()[:200]}). Give the same command again on all workers: the run "
+            "goes on from its last checkpoint."
+        ) from None
 
 
 def _between_devices(name: str, on_gpus: bool) -> Any:

@@ -9,13 +9,11 @@ from typing import Any
 import keras
 import numpy as np
 import pytest
-from PIL import Image
 
 from simimg import models
 from simimg.errors import CorruptRecordError, UsageError
 from simimg.training import TrainConfig, Watcher, load_model, load_run, setting, train
 from simimg.training.build import build_model, build_optimizer
-from tfrecords.convert import ConvertConfig, convert
 
 
 def equal(mine: list[np.ndarray], theirs: list[np.ndarray]) -> bool:
