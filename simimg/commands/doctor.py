@@ -84,7 +84,7 @@ def _problems(gpus: list[dict[str, Any]]) -> list[str]:
     if not os.access(Path.cwd(), os.W_OK):
         problems.append(f"{Path.cwd()} cannot be written to; name --data_dir and --model_dir elsewhere.")
     try:
-        models.read_lite0()
+        models.read_lite("lite0")
     except ModelError as error:
         problems.append(str(error))
     return problems

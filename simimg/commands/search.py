@@ -15,13 +15,13 @@ from simimg.commands.console import Result, note, progress_bar, quiet_tensorflow
 
 with quiet_tensorflow():
     from simimg.errors import UsageError
+    from simimg.pictures import named_files
     from simimg.report import Tile, tile_sheet
     from simimg.search import Match, SearchIndex, embed_files, load_embedder
 from PIL import Image
 
 from tfrecords.convert.images import decode
 from tfrecords.convert.quarantine import Refusal
-from tfrecords.convert.sources import walk
 from tfrecords.options import option
 
 _TILE_PX = 320
@@ -45,7 +45,7 @@ class Options:
 def run(options: Options) -> Result:
     """Searches for all given pictures."""
     index = SearchIndex.open(options.index_dir)
-    paths = _expanded(options.images)
+    paths = named_files(options.images)
     embedder = load_embedder(index.model)
     index.check_model(embedder)
     with progress_bar(len(paths), "searching") as bar:
@@ -78,20 +78,6 @@ def run(options: Options) -> Result:
     if options.picture is not None:
         text += f"\nthe matches are drawn in {options.picture}"
     return Result(values={"results": results}, text=text, exit_code=2 if embedded.refused else 0)
-
-
-def _expanded(images: tuple[str, ...]) -> list[str]:
-    paths: list[str] = []
-    for image in images:
-        if Path(image).is_dir():
-            paths.extend(str(Path(image) / path) for path in walk(Path(image)))
-        elif Path(image).exists():
-            paths.append(image)
-        else:
-            raise UsageError(f"{image} does not exist. Name a picture, or a folder of pictures.")
-    if not paths:
-        raise UsageError(f"{', '.join(images)}: no files. Name a picture, or a folder of pictures.")
-    return paths
 
 
 def _text(index: SearchIndex, query: str, matches: list[Match]) -> str:

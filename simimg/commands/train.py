@@ -7,23 +7,53 @@ is measured after each epoch and decides nothing.
 Several machines train together if each is given the same command and a TF_CONFIG of its own, see
 simimg/training/strategy.py. If one of them is lost, start its command again: the others come back by themselves.
 
+A run is repeated by the config.json in its folder: give --config, and a --model_dir of your own.
+
 Example: simimg train --dataset_dir=data/photos/1.0.0 --preset=lite0
 """
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import sys
+from pathlib import Path
 from typing import Any
 
 from simimg.commands.console import Result, note, progress_bar, quiet_tensorflow
+from simimg.commands.train_report import write_run_report
 
 with quiet_tensorflow():
-    from simimg.errors import WorkerLost
-    from simimg.training import StepInfo, TrainConfig, TrainResult, Watcher, train
+    from simimg.errors import UsageError, WorkerLost
+    from simimg.training import StepInfo, TrainConfig, TrainResult, Watcher, train, workers
 
-Options = TrainConfig
-resolve = TrainConfig.with_preset
+from tfrecords.format.files import read_json
+from tfrecords.options import from_json, option
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Options(TrainConfig):
+    """What `train` can be told: all that a training run can, or the file that has it."""
+
+    dataset_dir: Path = option("Data set folder, DATA_DIR/NAME/VERSION. Required without --config.", Path())
+    config: Path | None = option("The config.json of a run to repeat; flags override what is in it.", None)
+
+
+def resolve(given: dict[str, Any]) -> TrainConfig:
+    """Returns the configuration of the file, if one is given, else of the preset; overridden by the flags."""
+    file = given.pop("config", None)
+    if file is None:
+        if "dataset_dir" not in given:
+            raise UsageError("--dataset_dir=PATH is required: data set folder, DATA_DIR/NAME/VERSION.")
+        return TrainConfig.with_preset(given)
+    if not file.is_file():
+        raise UsageError(f"--config={file} does not exist. Name the config.json of a run.")
+    values = read_json(file, "the configuration of a run")
+    values = values.get("config", values) if isinstance(values, dict) else values
+    told = from_json(TrainConfig, values, f"--config={file}")
+    if "model_dir" not in given and told.model_dir:
+        given["model_dir"] = told.model_dir.with_name(f"{told.model_dir.name}-again")
+    return dataclasses.replace(told, **given)
 
 
 def run(options: TrainConfig) -> Result:
@@ -48,12 +78,16 @@ def run(options: TrainConfig) -> Result:
         "test_binary_accuracy": result.test_binary_accuracy,
     }
     lines = [
-        f"{result.steps:,} steps in {result.seconds:.1f} s, {result.images_per_s:,.0f} images/s, "
-        f"{result.input_share:.1%} of the time spent waiting for input",
+        f"{result.steps:,} steps in {result.seconds:.1f} s, {result.images_per_s:,.0f} images/s"
+        + ("" if result.input_share is None else f", {result.input_share:.1%} of the time spent waiting for input"),
         f"training accuracy {result.train_accuracy:.4f}"
         + ("" if result.test_accuracy is None else f", test accuracy {result.test_accuracy:.4f}"),
         f"the model is in {result.model_dir}",
     ]
+    if workers().is_chief:
+        report = write_run_report(result, options)
+        values["report"] = str(report)
+        lines.append(f"report: {report}")
     return Result(values=values, text="\n".join(lines))
 
 

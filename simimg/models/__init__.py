@@ -12,24 +12,31 @@ weights come from Keras's global generator: call `keras.utils.set_random_seed` f
 
 from __future__ import annotations
 
-from simimg.models.backbones import lite0, lite0_features, lite0_imagenet, small
+from simimg.models.applications import APPLICATIONS, application
+from simimg.models.backbones import LITES, lite, lite_features, lite_imagenet, small
 from simimg.models.dropout import ExampleDropout, dropout_scope
 from simimg.models.frozen import FrozenNormConv2D
-from simimg.models.heads import embedder
-from simimg.models.pretrained import load_lite0, read_lite0, read_torch_pickle
+from simimg.models.heads import PROBABILITIES, embedder
+from simimg.models.pretrained import load_lite, read_lite, read_torch_pickle
+from simimg.models.start import start_from
 from simimg.models.tutorial import tutorial
 
 __all__ = [
+    "APPLICATIONS",
+    "LITES",
+    "PROBABILITIES",
     "ExampleDropout",
     "FrozenNormConv2D",
+    "application",
     "dropout_scope",
     "embedder",
-    "lite0",
-    "lite0_features",
-    "lite0_imagenet",
-    "load_lite0",
-    "read_lite0",
+    "lite",
+    "lite_features",
+    "lite_imagenet",
+    "load_lite",
+    "read_lite",
     "read_torch_pickle",
     "small",
+    "start_from",
     "tutorial",
 ]

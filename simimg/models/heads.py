@@ -15,6 +15,10 @@ PROBABILITIES = "probabilities"
 """Name of a classifier's output layer."""
 
 
+_LENGTH = 16.0
+"""About that of EfficientNet-Lite's features as they are, so that learning rates mean what they did."""
+
+
 def embedder(model: keras.Model) -> keras.Model:
     """The part of a model that similarity search runs: pixels to unit vectors. It shares the model's weights.
 
@@ -57,6 +61,16 @@ def image_input(image_size: int, *, smallest: int) -> Any:
 def scaled(pixels: Any, *, middle: float, reach: float) -> Any:
     """(pixels - middle) / reach, in float32 under mixed precision too: augmented pixels are fractions."""
     return keras.layers.Rescaling(1 / reach, -middle / reach, dtype="float32", name="scaled_pixels")(pixels)
+
+
+def unit(features: Any) -> Any:
+    """[batch, dim] features brought to one length, float32: what is then learned of them is a matter of direction only.
+
+    Logistic regression on features of EfficientNet-Lite is right more often so: photos differ in contrast and in how
+    much of them is the thing, which changes the length and not the class.
+    """
+    x = keras.layers.UnitNormalization(dtype="float32", name="unit")(features)
+    return keras.layers.Rescaling(_LENGTH, dtype="float32", name="unit_scaled")(x)
 
 
 def probabilities(features: Any, num_classes: int) -> Any:

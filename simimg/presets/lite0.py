@@ -1,21 +1,25 @@
-"""EfficientNet-Lite0 with ImageNet's weights, fine-tuned; pictures are enlarged to 128 px if they are smaller.
+"""EfficientNet-Lite0 with ImageNet's weights: its softmax is fitted first, then all of it is tuned for five epochs.
 
-On the five Caltech categories of docs/evaluation.md, three seeds: accuracy 0.940 (sd 0.008), 1 minute on two cores.
+Pictures are enlarged to the 224 px that the weights were made for. On the five Caltech categories of docs/evaluation.md
+at 64 px, five seeds: accuracy 0.97, 1.5 minutes on two cores.
 """
 
 OPTIONS = {
     "model": "lite0",
-    "resolution": 128,
-    "epochs": 8,
+    "resolution": 224,
+    "probe": True,
+    "epochs": 5,
     "global_batch_size": 32,
     "optimizer": "adamw",
-    "learning_rate": 5e-4,
+    "learning_rate": 1e-4,
     "schedule": "cosine",
     "weight_decay": 0.01,
+    "ema": 0.9,
     "loss": "categorical",
     "label_smoothing": 0.1,
     "rotation_degrees": 20.0,
     "crop_min_area": 0.5,
     "colour_jitter": 0.0,
     "horizontal_flip": True,
+    "test_flip": True,
 }

@@ -5,5 +5,18 @@ Nothing here imports TensorFlow.
 
 from simimg.report.pictures import Tile, confusion_matrix, tile_sheet, training_curves
 from simimg.report.report import ReportContent, Stage, write_report
+from simimg.report.training import RunGroup, TrainingContent, write_comparison, write_training_report
 
-__all__ = ["ReportContent", "Stage", "Tile", "confusion_matrix", "tile_sheet", "training_curves", "write_report"]
+__all__ = [
+    "ReportContent",
+    "RunGroup",
+    "Stage",
+    "Tile",
+    "TrainingContent",
+    "confusion_matrix",
+    "tile_sheet",
+    "training_curves",
+    "write_comparison",
+    "write_report",
+    "write_training_report",
+]

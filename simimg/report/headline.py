@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from simimg.evaluation.classify import Classification
     from simimg.report.report import ReportContent, Stage
 
-__all__ = ["flow", "headline", "top"]
+__all__ = ["accuracy", "figure", "flow", "headline", "top"]
 
 
 def top(content: ReportContent) -> str:
@@ -32,29 +32,41 @@ def top(content: ReportContent) -> str:
 def headline(content: ReportContent) -> str:
     """Returns what everyone asks for first: accuracy with its interval, speed, what was refused, searches."""
     figures = content.classification
+    where = " of the test split" if content.splits.get("test") == figures.num_examples else ""
+    parts = [accuracy(figures, where)]
+    rate = _rate(content.stages)
+    if rate:
+        parts.append(figure(rate[1], f"images/s, {rate[0]}"))
+    parts.append(figure(f"{len(content.refused):,}", "file refused" if len(content.refused) == 1 else "files refused"))
+    first, searched = _searches(content)
+    if searched:
+        parts.append(figure(f"{first:,} of {searched:,}", "searches put the original first"))
+    return f'<div class="headline">{"".join(parts)}</div>'
+
+
+def accuracy(figures: Classification, where: str) -> str:
+    """Returns the accuracy, large, with its interval and what a guess would score; `where` follows "photos"."""
     number, _, unit = percent(figures.accuracy, 1).partition("\u00a0")
     low, high = figures.accuracy_ci95
     class_name, guess = _guess(figures)
-    where = " of the test split" if content.splits.get("test") == figures.num_examples else ""
-    parts = [
-        '<div class="first">',
-        f'<p class="number">{number}<small>{unit}</small></p>',
-        f"<p>accuracy on {count_of(figures.num_examples, 'photo', 'photos')}{where}</p>",
-        '<div class="scale" aria-hidden="true">',
-        f'<i class="interval" style="left:{100 * low:.2f}%;width:{100 * (high - low):.2f}%"></i>',
-        f'<i class="guess" style="left:{100 * guess:.2f}%"></i>',
-        f'<i class="value" style="left:{100 * figures.accuracy:.2f}%"></i></div>',
-        f'<p class="caption"><b>95 % interval {percent(low, 1)} to {percent(high, 1)}.</b> The grey mark, at ',
-        f"{percent(guess)}, is what calling every photo {escape(class_name)} would score.</p></div>",
-    ]
-    rate = _rate(content.stages)
-    if rate:
-        parts.append(_figure(rate[1], f"images/s, {rate[0]}"))
-    parts.append(_figure(f"{len(content.refused):,}", "file refused" if len(content.refused) == 1 else "files refused"))
-    first, searched = _searches(content)
-    if searched:
-        parts.append(_figure(f"{first:,} of {searched:,}", "searches put the original first"))
-    return f'<div class="headline">{"".join(parts)}</div>'
+    return "".join(
+        [
+            '<div class="first">',
+            f'<p class="number">{number}<small>{unit}</small></p>',
+            f"<p>accuracy on {count_of(figures.num_examples, 'photo', 'photos')}{escape(where)}</p>",
+            '<div class="scale" aria-hidden="true">',
+            f'<i class="interval" style="left:{100 * low:.2f}%;width:{100 * (high - low):.2f}%"></i>',
+            f'<i class="guess" style="left:{100 * guess:.2f}%"></i>',
+            f'<i class="value" style="left:{100 * figures.accuracy:.2f}%"></i></div>',
+            f'<p class="caption"><b>95 % interval {percent(low, 1)} to {percent(high, 1)}.</b> The grey mark, at ',
+            f"{percent(guess)}, is what calling every photo {escape(class_name)} would score.</p></div>",
+        ]
+    )
+
+
+def figure(number: str, what: str) -> str:
+    """Returns a figure of the headline and what it is."""
+    return f'<div><p class="number">{escape(number)}</p><p>{escape(what)}</p></div>'
 
 
 def flow(content: ReportContent) -> str:
@@ -75,10 +87,6 @@ def flow(content: ReportContent) -> str:
         for letter, name, kind, shape in frames
     )
     return f'<ol class="flow" aria-label="From a file to an answer">{items}</ol>'
-
-
-def _figure(number: str, what: str) -> str:
-    return f'<div><p class="number">{escape(number)}</p><p>{escape(what)}</p></div>'
 
 
 def _guess(figures: Classification) -> tuple[str, float]:

@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
-from simimg.report.figures import count_of, duration, mistaken, percent
+from simimg.report.figures import count_of, duration
 from simimg.report.headline import flow, headline, top
 from simimg.report.page import command, data_uri, escape, page, path_text, section, tile_figure
+from simimg.report.results import curves, evaluated, machine_section
 from simimg.report.sheet import Tile, write_bytes
-from simimg.report.vectors import confusion_svg, curve_svgs
 
 if TYPE_CHECKING:  # its module imports TensorFlow, which no report needs
     from simimg.evaluation.classify import Classification
@@ -28,8 +28,6 @@ __all__ = ["ReportContent", "Stage", "write_report"]
 _SAMPLE_PX = 192  # a side of a sample picture; it is shown at half of that
 _MAX_EXACT = 64  # sample pictures that are embedded pixel by pixel; more would make the file heavy
 _MAX_REFUSED = 100  # more are not read by anyone; the quarantine has them all
-_NUM_CONFUSED = 6
-_WIDE_CLASSES = 40  # more need the whole width of the page
 _FEW_SEARCHES = 30  # fewer are examples, not a measurement
 
 
@@ -103,7 +101,8 @@ def write_report(content: ReportContent, path: Path) -> None:
 
 def _sections(content: ReportContent) -> str:
     """A section a stage, each with the results that belong to it; results without a stage get sections of their own."""
-    results = {"convert": _converted(content), "train": _trained(content), "evaluate": _evaluated(content)}
+    results = {"convert": _converted(content), "train": curves(content.history)}
+    results["evaluate"] = evaluated(content.classification, content.mistakes)
     searched = _searched(content)
     results["search" if any("search" in stage.name.lower() for stage in content.stages) else "index"] = searched
     sections = []
@@ -119,12 +118,7 @@ def _sections(content: ReportContent) -> str:
         "index": "search",
     }
     sections += [section(titles[key], "", result) for key, result in results.items() if result]
-    if content.machine:
-        rows = "".join(
-            f"<tr><th>{escape(key)}</th><td>{escape(value)}</td></tr>" for key, value in content.machine.items()
-        )
-        note = '<p class="quiet">Times and rates are of one run on this machine.</p>'
-        sections.append(section("machine", "", f'<table class="machine"><tbody>{rows}</tbody></table>{note}'))
+    sections.append(machine_section(content.machine))
     return "".join(sections)
 
 
@@ -157,45 +151,6 @@ def _converted(content: ReportContent) -> str:
     more = len(content.refused) - _MAX_REFUSED
     if more > 0:
         parts.append(f'<p class="quiet">And {more:,} more; quarantine.jsonl in the data set lists all.</p>')
-    return "".join(parts)
-
-
-def _trained(content: ReportContent) -> str:
-    charts = curve_svgs(content.history)
-    if not charts:
-        return ""
-    figures = "".join(f"<div><h3>{name}</h3>{svg}</div>" for name, svg in charts)
-    note = "The figures at the curves' ends are of the last epoch, not of the best one."
-    return f'<div class="curves">{figures}</div><p class="quiet">{note}</p>'
-
-
-def _evaluated(content: ReportContent) -> str:
-    figures = content.classification
-    names = list(figures.per_class)
-    facts = [
-        ("mean of the classes' own accuracies", percent(figures.mean_per_class, 1)),
-        ("binary accuracy over the outputs", percent(figures.binary_accuracy, 1)),
-    ]
-    parts = ['<dl class="facts">', *(f"<div><dt>{name}</dt><dd>{value}</dd></div>" for name, value in facts), "</dl>"]
-    parts.append(
-        '<p class="quiet">Binary accuracy is what Keras reports under a binary loss: the share of all outputs on the '
-        f"right side of 0.5. With {len(names)} classes, answering nothing gives {percent(1 - 1 / len(names))}.</p>"
-    )
-    wide = " wide" if len(names) > _WIDE_CLASSES else ""
-    matrix = (
-        f'<div class="scroll{wide}"><h3>Confusion matrix</h3><p class="quiet">Rows: what it is. Columns: what the '
-        f"model says.<br>Blue is right, orange is wrong.</p>{confusion_svg(figures)}</div>"
-    )
-    rows = "".join(
-        f'<tr><td class="num">{num:,}</td><td>{escape(name)}</td><td>{escape(other)}</td></tr>'
-        for num, name, other in mistaken(names, figures.confusion, _NUM_CONFUSED)
-    )
-    head = "<tr><th>Photos</th><th>of</th><th>taken for</th></tr>"
-    table = f"<table><thead>{head}</thead><tbody>{rows}</tbody></table>" if rows else '<p class="quiet">None.</p>'
-    parts.append(f'<div class="pair">{matrix}<div class="confused"><h3>Most frequent mistakes</h3>{table}</div></div>')
-    if content.mistakes:
-        tiles = "".join(map(tile_figure, content.mistakes))
-        parts.append(f'<h3>Photos it got wrong</h3><div class="tiles">{tiles}</div>')
     return "".join(parts)
 
 

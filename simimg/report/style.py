@@ -140,10 +140,22 @@ svg text { fill: var(--ink); font-variant-numeric: tabular-nums; }
 .curve .tick { fill: var(--grey); font-size: 12px; }
 .curve polyline { fill: none; stroke-width: 2.5; stroke-linejoin: round; stroke-linecap: round; }
 .curve polyline.train { stroke: var(--grey); stroke-width: 2; }
+.curve polyline.validation { stroke: var(--wrong); }
+.curve circle.validation, .curve text.validation { fill: var(--wrong); }
 .curve polyline.test { stroke: var(--right); }
 .curve circle.train, .curve text.train { fill: var(--grey); }
 .curve circle.test, .curve text.test { fill: var(--right); }
 .curve .label { font-weight: 600; }
+.of0 { --hue: #1d5fc4; }
+.of1 { --hue: #c94a0a; }
+.of2 { --hue: #2e8b57; }
+.of3 { --hue: #8a4fbf; }
+.of4 { --hue: #b8860b; }
+.of5 { --hue: #c2407a; }
+.curve polyline.run { stroke: var(--hue); stroke-width: 1.6; stroke-opacity: 0.75; }
+.curve circle.run, .curve text.run { fill: var(--hue); }
+.runs td, .runs th { text-align: left; vertical-align: top; }
+.runs .num { text-align: right; white-space: nowrap; font-variant-numeric: tabular-nums; }
 .matrix .cells { fill: var(--mount); }
 .matrix .base { fill: var(--paper); }
 .matrix .gaps { stroke: var(--paper); fill: none; }

@@ -1,7 +1,7 @@
 """The charts of a report as inline SVG: they take their colours from the page, so that they follow light and dark.
 
 Lengths are user units, which are CSS px where the page gives the chart its natural size. The classes `right`, `wrong`,
-`train` and `test` are styled by `simimg.report.page`.
+`train`, `validation` and `test` are styled by `simimg.report.page`.
 """
 
 from __future__ import annotations
@@ -15,11 +15,14 @@ from simimg.report.page import escape
 if TYPE_CHECKING:  # its module imports TensorFlow, which no chart needs
     from simimg.evaluation.classify import Classification
 
-__all__ = ["confusion_svg", "curve_svgs"]
+__all__ = ["NUM_COLOURS", "confusion_svg", "curve_svgs", "runs_svg"]
+
+NUM_COLOURS = 6  # that groups of runs have; see `simimg.report.style`
 
 _WIDTH, _HEIGHT = 460, 260
 _LEFT, _RIGHT, _TOP, _BOTTOM = 46, 122, 14, 34  # around the plot
 _MAX_NAME = 28
+_MAX_LABEL = 11  # what stands beside the end of a curve
 _CHARACTER = 0.66  # a character's width over the font's size, in the widest of the fonts that the page may get
 
 
@@ -29,12 +32,33 @@ def curve_svgs(history: Sequence[dict[str, Any]]) -> list[tuple[str, str]]:
     for name, key in (("Loss", "loss"), ("Accuracy", "accuracy")):
         lines = [
             (who, points(history, prefix + key), label)
-            for who, prefix, label in (("train", "", "training"), ("test", "test_", "test"))
+            for who, prefix, label in (
+                ("train", "", "training"),
+                ("validation", "validation_", "validation"),
+                ("test", "test_", "test"),
+            )
         ]
         lines = [line for line in lines if line[1]]
         if lines:
             charts.append((name, _curve(name, lines, share=key == "accuracy")))
     return charts
+
+
+def runs_svg(name: str, groups: Sequence[tuple[str, Sequence[list[tuple[int, float]]]]], *, share: bool) -> str:
+    """Returns the curves of runs, those of a group in one colour; nothing where no epoch has a figure.
+
+    Args:
+        name: of the figure.
+        groups: (label, (epoch, value) of each epoch of each run).
+        share: whether the values are shares of 1.
+    """
+    lines = [
+        (f"run of{number % NUM_COLOURS}", line, label if index == 0 else "")
+        for number, (label, runs) in enumerate(groups)
+        for index, line in enumerate(runs)
+        if line
+    ]
+    return _curve(name, lines, share=share, figures=False) if lines else ""
 
 
 def confusion_svg(classification: Classification) -> str:
@@ -78,7 +102,10 @@ def confusion_svg(classification: Classification) -> str:
     return f'<svg class="{kind}" {box} {style}>{"".join(parts)}</svg>'
 
 
-def _curve(name: str, lines: list[tuple[str, list[tuple[int, float]], str]], *, share: bool) -> str:
+def _curve(
+    name: str, lines: list[tuple[str, list[tuple[int, float]], str]], *, share: bool, figures: bool = True
+) -> str:
+    """Returns a chart of (class, points, label) lines; `figures` stand with the labels at the curves' ends."""
     low, high = value_range([value for _, line, _ in lines for _, value in line], share=share)
     first, last = (pick(epoch for _, line, _ in lines for epoch, _ in line) for pick in (min, max))
     right, bottom = _WIDTH - _RIGHT, _HEIGHT - _BOTTOM
@@ -100,19 +127,25 @@ def _curve(name: str, lines: list[tuple[str, list[tuple[int, float]], str]], *, 
     for epoch in epoch_ticks(first, last):
         parts.append(f'<text class="tick" x="{x(epoch):.1f}" y="{bottom + 20}" text-anchor="middle">{epoch}</text>')
     parts.append(f'<text class="tick" x="{right + 18}" y="{bottom + 20}">epoch</text>')
-    ends = spread([y(line[-1][1]) for _, line, _ in lines], 18)
-    for (who, line, label), end in zip(lines, ends, strict=True):
+    named = [line for line in lines if line[2]]
+    ends = dict(zip(map(id, named), spread([y(line[-1][1]) for _, line, _ in named], 18), strict=True))
+    for drawn in lines:
+        who, line, label = drawn
         corners = " ".join(f"{x(epoch):.1f},{y(value):.1f}" for epoch, value in line)
         parts.append(f'<polyline class="{who}" points="{corners}"/>')
         for epoch, value in line:
-            title = f"{label}, epoch {epoch}: {figure(value)}"
+            title = escape(f"{label}, epoch {epoch}: {figure(value)}")
             radius = 3.5 if epoch == line[-1][0] else 2.5 if len(line) <= 20 else 0
             if radius:
                 place = f'cx="{x(epoch):.1f}" cy="{y(value):.1f}" r="{radius}"'
                 parts.append(f'<circle class="{who}" {place}><title>{title}</title></circle>')
-        at = f'x="{x(line[-1][0]) + 10:.1f}" y="{end + 4.5:.1f}"'
-        parts.append(f'<text class="label {who}" {at}>{label} {figure(line[-1][1])}</text>')
-    summary = "; ".join(f"{label} from {figure(line[0][1])} to {figure(line[-1][1])}" for _, line, label in lines)
+        if label:
+            text = escape(shortened(label, _MAX_LABEL)) + (f" {figure(line[-1][1])}" if figures else "")
+            at = f'x="{x(line[-1][0]) + 10:.1f}" y="{ends[id(drawn)] + 4.5:.1f}"'
+            parts.append(f'<text class="label {who}" {at}>{text}</text>')
+    summary = escape(
+        "; ".join(f"{label} from {figure(line[0][1])} to {figure(line[-1][1])}" for _, line, label in named)
+    )
     label = f"{name}, epochs {first} to {last}: {summary}"
     return f'<svg class="curve" viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" aria-label="{label}">{"".join(parts)}</svg>'
 

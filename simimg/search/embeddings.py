@@ -18,8 +18,7 @@ from tfrecords.format.files import file_sha256
 
 __all__ = ["SHIPPED_MODELS", "Embedder", "load_embedder"]
 
-SHIPPED_MODELS = ("lite0",)
-_LITE0_SIZE = 224  # px, what its weights were made for
+SHIPPED_MODELS = ("lite0",)  # at the resolution that its weights were made for
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,8 +64,8 @@ def load_embedder(model: str) -> Embedder:
         ModelError: the folder is none of a finished run, or the shipped weights are not installed.
     """
     if model in SHIPPED_MODELS:
-        network = models.lite0_features(_LITE0_SIZE)
-        return _embedder(model, _weights_sha256(network), _LITE0_SIZE, "stretch", network)
+        network = models.lite_features(model)
+        return _embedder(model, _weights_sha256(network), network.input_shape[1], "stretch", network)
     folder = Path(model)
     if not folder.is_dir():
         raise UsageError(

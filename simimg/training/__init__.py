@@ -1,19 +1,25 @@
 """Batches to a trained model."""
 
+from simimg.training.board import TensorBoard
 from simimg.training.config import TrainConfig
-from simimg.training.loop import StepInfo, TrainResult, Watcher, distribute, train
-from simimg.training.runs import RunInfo, load_model, load_run
-from simimg.training.strategy import make_strategy
+from simimg.training.export import export_saved_model
+from simimg.training.loop import StepInfo, Watcher, distribute, train
+from simimg.training.runs import RunInfo, TrainResult, load_model, load_result, load_run
+from simimg.training.strategy import make_strategy, workers
 
 __all__ = [
     "RunInfo",
     "StepInfo",
+    "TensorBoard",
     "TrainConfig",
     "TrainResult",
     "Watcher",
     "distribute",
+    "export_saved_model",
     "load_model",
+    "load_result",
     "load_run",
     "make_strategy",
     "train",
+    "workers",
 ]

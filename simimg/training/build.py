@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import keras
@@ -19,15 +20,36 @@ _WARM_UP = 0.05  # of the steps, under the cosine schedule
 
 
 def build_model(config: TrainConfig, image_size: int, num_classes: int) -> keras.Model:
-    """Returns the untrained network that `config` names."""
+    """Returns the network that `config` names, with the weights it starts from.
+
+    Raises:
+        UsageError: the network cannot take pictures of this size, or the weights are not there.
+        ModelError: the weights cannot be had, or are of another network.
+    """
+    resolution = max(config.resolution, image_size) if config.resolution else None
+    start: str | None = None if config.start == "none" else config.start
+    path = Path(start) if start not in (None, "imagenet") else None
     with _precision(config.precision):
-        if config.model == "tutorial":
-            return models.tutorial(image_size, num_classes)
-        if config.model == "small":
-            return models.small(image_size, num_classes)
-        weights = None if config.weights == "none" else config.weights
-        resolution = max(config.resolution, image_size) if config.resolution else None
-        return models.lite0(image_size, num_classes, weights=weights, resolution=resolution)
+        if config.model in models.APPLICATIONS:
+            from_file = path is not None and path.suffix == ".h5"
+            model = models.application(
+                config.model,
+                image_size,
+                num_classes,
+                weights=start if from_file or start == "imagenet" else None,
+                resolution=resolution,
+                fixed=start is not None,
+            )
+            path = None if from_file else path
+        elif config.model in models.LITES:
+            # A run that was fine-tuned has fixed statistics, as ImageNet's weights have.
+            weights = None if start is None else "imagenet"
+            model = models.lite(config.model, image_size, num_classes, weights=weights, resolution=resolution)
+        else:
+            model = (models.tutorial if config.model == "tutorial" else models.small)(image_size, num_classes)
+        if path is not None:
+            models.start_from(model, path)
+    return model
 
 
 def build_optimizer(config: TrainConfig, num_steps: int) -> keras.optimizers.Optimizer:

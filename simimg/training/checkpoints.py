@@ -74,6 +74,11 @@ class State:
         """The model that is measured, and kept at the end."""
         return self.average or self.model
 
+    def copy_to_average(self) -> None:
+        """Lets the average start at the model's weights."""
+        if self.average:
+            self.average.set_weights(self.model.get_weights())
+
     def variables(self) -> dict[str, Any]:
         """Returns the variables by name: by number, since Keras counts up the names of a second model of a process."""
         owners = {"model": self.model, "optimizer": self.optimizer, "average": self.average}

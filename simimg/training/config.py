@@ -10,13 +10,15 @@ from typing import Any
 from simimg.augment import BORDERS, AugmentConfig
 from simimg.errors import UsageError
 from simimg.input import CACHES, ON_CORRUPT, READERS, SHUFFLES
+from simimg.models import APPLICATIONS, LITES
 from simimg.presets import PRESETS, preset_options
 from simimg.training.strategy import CROSS_DEVICE_OPS
 from tfrecords.options import check_choices, option
 
 __all__ = ["TrainConfig"]
 
-MODELS = ("small", "lite0", "tutorial")
+_PRETRAINED = (*LITES, *APPLICATIONS)
+MODELS = ("small", *LITES, "tutorial", *APPLICATIONS)
 PRECISIONS = ("float32", "bfloat16", "float16")
 
 
@@ -40,9 +42,19 @@ class TrainConfig:
     dataset_dir: Path = option("Data set folder, DATA_DIR/NAME/VERSION.")
     model_dir: Path | None = option("Where the run goes; by default runs/<data set>-<preset>-seed<seed>.", None)
     preset: str = option("A named set of the options below; flags override it.", "small", choices=PRESETS)
-    model: str = option("The network; see simimg.models.", "small", choices=MODELS)
-    weights: str = option("Start of lite0: ImageNet's weights, or none.", "imagenet", choices=("imagenet", "none"))
-    resolution: int = option("lite0 enlarges pictures to this side, in px; 0 leaves them.", 0)
+    model: str = option(
+        "The network: small, tutorial, lite0, lite1, lite2, or one of keras.applications, such as EfficientNetV2B0.",
+        "small",
+        choices=MODELS,
+    )
+    weights: str = option(
+        "Start: imagenet, none, or PATH of a finished run or a weights file; auto is imagenet where there are any.",
+        "auto",
+    )
+    resolution: int = option("A pretrained network enlarges pictures to this side, in px; 0 leaves them.", 0)
+    probe: bool = option(
+        "First fit the softmax of a pretrained network as a logistic regression on its features, in seconds.", False
+    )
     epochs: int = option("Times that every training photo is seen.", 100)
     global_batch_size: int = option("Examples a step, over all GPUs together.", 32)
     per_replica_batch_size: int = option("Examples a step and GPU, instead; 0 is off.", 0)
@@ -117,12 +129,20 @@ class TrainConfig:
                 if not fits(value):
                     raise UsageError(f"--{name}={value}: should be {words}.")
         self.augment_config()
-        if self.weights != "imagenet" and self.model != "lite0":
-            raise UsageError(f"--weights={self.weights}: only --model=lite0 has other weights; this is {self.model}.")
-        if self.resolution and self.model != "lite0":
-            raise UsageError(
-                f"--resolution={self.resolution}: only --model=lite0 enlarges pictures; this is {self.model}."
-            )
+        if self.model not in _PRETRAINED:
+            if self.weights == "imagenet":
+                raise UsageError(f"--weights=imagenet: there are none of --model={self.model}.")
+            if self.resolution:
+                raise UsageError(f"--resolution={self.resolution}: --model={self.model} takes pictures as they are.")
+        if self.probe and self.start == "none":
+            raise UsageError(f"--probe: --model={self.model} starts without weights, so it has no features to fit to.")
+
+    @property
+    def start(self) -> str:
+        """What the weights start from, `auto` being resolved."""
+        if self.weights == "auto":
+            return "imagenet" if self.model in _PRETRAINED else "none"
+        return self.weights
 
     @classmethod
     def with_preset(cls, given: dict[str, Any]) -> TrainConfig:
@@ -132,8 +152,8 @@ class TrainConfig:
             raise UsageError(f"--preset={name}: should be one of {', '.join(PRESETS)}.")
         options = preset_options(name)
         del options["learning_rate"]  # see `resolved`
-        if given.get("model", options["model"]) != "lite0":
-            options.pop("resolution", None)
+        if given.get("model", options["model"]) not in _PRETRAINED:
+            options = {key: value for key, value in options.items() if key not in ("resolution", "probe")}
         return cls(**{**options, **given})
 
     def resolved(self, num_replicas: int) -> TrainConfig:

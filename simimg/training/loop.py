@@ -29,14 +29,24 @@ from simimg.training.checkpoints import Best, Progress, State
 from simimg.training.config import TrainConfig
 from simimg.training.measuring import balanced, figures_of
 from simimg.training.metrics import EpochMetrics
-from simimg.training.runs import MODEL_FILE, RESULT_FILE, begin_run, locked, save_model, writing
+from simimg.training.probe import probe
+from simimg.training.runs import (
+    MODEL_FILE,
+    RESULT_FILE,
+    TrainResult,
+    begin_run,
+    load_result,
+    locked,
+    save_model,
+    save_result,
+    writing,
+)
 from simimg.training.setting import Setting, open_setting
 from simimg.training.step import several_steps, training_step
 from simimg.training.strategy import agreed, worker_errors
-from tfrecords.format.files import read_json, write_json
 from tfrecords.options import to_json
 
-__all__ = ["StepInfo", "TrainResult", "Watcher", "distribute", "train"]
+__all__ = ["StepInfo", "Watcher", "distribute", "train"]
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -61,27 +71,6 @@ class Watcher:
     step: Callable[[StepInfo], None] = lambda info: None
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class TrainResult:
-    """A finished run.
-
-    The figures are those of the model that is kept: of the last epoch, or of the best one under `--patience`. Those of
-    a split that is not there are None. `input_share` is the share of the time that was spent waiting for a batch.
-    """
-
-    model_dir: Path
-    steps: int
-    epoch: int
-    seconds: float
-    images_per_s: float
-    input_share: float
-    train_accuracy: float
-    validation_accuracy: float | None
-    test_accuracy: float | None
-    test_binary_accuracy: float | None
-    history: list[dict[str, Any]]
-
-
 def train(config: TrainConfig, watcher: Watcher = Watcher()) -> TrainResult:
     """Trains a model, from the beginning or from where an earlier call with the same options stopped.
 
@@ -101,8 +90,7 @@ def train(config: TrainConfig, watcher: Watcher = Watcher()) -> TrainResult:
     strategy, reader, order = setting.strategy, setting.reader, setting.order
     if (model_dir / MODEL_FILE).exists() and (model_dir / RESULT_FILE).exists():
         watcher.note(f"{model_dir} is finished already; nothing to do")
-        values = read_json(model_dir / RESULT_FILE, "the run's result")
-        return TrainResult(**{**values, "model_dir": model_dir})
+        return load_result(model_dir)
     for sentence in setting.sentences():
         watcher.note(sentence)
 
@@ -120,6 +108,10 @@ def train(config: TrainConfig, watcher: Watcher = Watcher()) -> TrainResult:
         progress = checkpoints.restore_latest(model_dir, state, watcher.note) or Progress()
         if progress.position > Position():
             watcher.note(f"going on from epoch {progress.position.epoch + 1}, step {progress.position.step}")
+        elif config.probe:
+            share = probe(state.model, reader)
+            state.copy_to_average()
+            watcher.note(f"the softmax alone, fitted to the network's features: training accuracy {share:.4f}")
         order = dataclasses.replace(order, start=progress.position)
         _check_agreement(strategy, order, model_dir)
 
@@ -128,7 +120,13 @@ def train(config: TrainConfig, watcher: Watcher = Watcher()) -> TrainResult:
         if config.class_weights == "balanced":
             class_weights = balanced(label_counts(reader))
         step = training_step(config, strategy, state, order, reader, class_weights=class_weights)
-        caller = Caller(strategy, several_steps(step), iter(distribute(strategy, reader, order)), order, reader)
+        caller = Caller(
+            strategy,
+            several_steps(step, timed=not config.deterministic),
+            iter(distribute(strategy, reader, order)),
+            order,
+            reader,
+        )
         forward = compiled(state.kept, flip=config.test_flip)
         board = stack.enter_context(TensorBoard(model_dir, watcher.note)) if place.is_chief else None
         stop = stack.enter_context(stop_requested())
@@ -192,7 +190,7 @@ def train(config: TrainConfig, watcher: Watcher = Watcher()) -> TrainResult:
             epoch=epoch,
             seconds=round(progress.seconds, 3),
             images_per_s=round(steps * config.global_batch_size / progress.seconds, 1),
-            input_share=round(progress.input_seconds / progress.seconds, 5),
+            input_share=None if config.deterministic else round(progress.input_seconds / progress.seconds, 5),
             train_accuracy=line["accuracy"],
             validation_accuracy=line.get("validation_accuracy"),
             test_accuracy=line.get("test_accuracy"),
@@ -202,7 +200,7 @@ def train(config: TrainConfig, watcher: Watcher = Watcher()) -> TrainResult:
         if place.is_chief:
             with writing(model_dir):
                 save_model(model_dir, state.kept)
-                write_json(model_dir / RESULT_FILE, {**dataclasses.asdict(result), "model_dir": str(model_dir)})
+                save_result(result)
         return result
 
 
@@ -214,10 +212,11 @@ def _build(setting: Setting) -> State:
         average = None
         if config.ema:
             average = build_model(config, split.image_size, len(split.class_names))
-            average.set_weights(model.get_weights())
         optimizer = build_optimizer(config, setting.num_steps)
         optimizer.build(model.trainable_variables)
-    return State(model, optimizer, average)
+    state = State(model, optimizer, average)
+    state.copy_to_average()
+    return state
 
 
 def distribute(strategy: tf.distribute.Strategy, reader: Reader, order: Order) -> tf.distribute.DistributedDataset:

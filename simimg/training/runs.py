@@ -34,13 +34,16 @@ from tfrecords.options import to_json
 
 __all__ = [
     "RunInfo",
+    "TrainResult",
     "begin_run",
     "check_run",
     "load_model",
+    "load_result",
     "load_run",
     "locked",
     "recorded_shuffle",
     "save_model",
+    "save_result",
     "writing",
 ]
 
@@ -65,6 +68,28 @@ class RunInfo:
     dataset_sha256: str
     shuffle: str
     config: dict[str, Any]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TrainResult:
+    """A finished run.
+
+    The figures are those of the model that is kept: of the last epoch, or of the best one under `--patience`. Those of
+    a split that is not there are None. `input_share` is the share of the time that was spent waiting for a batch, None
+    where that is not known, under `--deterministic`.
+    """
+
+    model_dir: Path
+    steps: int
+    epoch: int
+    seconds: float
+    images_per_s: float
+    input_share: float | None
+    train_accuracy: float
+    validation_accuracy: float | None
+    test_accuracy: float | None
+    test_binary_accuracy: float | None
+    history: list[dict[str, Any]]
 
 
 def recorded_shuffle(model_dir: Path) -> str | None:
@@ -191,6 +216,30 @@ def load_run(model_dir: Path) -> RunInfo:
         return RunInfo(**{**values, "class_names": tuple(values["class_names"])})
     except (TypeError, KeyError) as error:
         raise ModelError(f"{path} lacks a part ({error}). Train the model again.") from None
+
+
+def save_result(result: TrainResult) -> None:
+    """Writes result.json, which says that the run is finished."""
+    write_json(result.model_dir / RESULT_FILE, {**dataclasses.asdict(result), "model_dir": str(result.model_dir)})
+
+
+def load_result(model_dir: Path) -> TrainResult:
+    """Returns the figures of a finished run.
+
+    Raises:
+        ModelError: the folder is none of a run, or the run is not finished.
+    """
+    load_run(model_dir)
+    path = model_dir / RESULT_FILE
+    if not path.is_file():
+        raise ModelError(
+            f"{model_dir} has no {RESULT_FILE}: its training is not finished. Give the same `simimg train` again."
+        )
+    values = read_json(path, "the run's result")
+    try:
+        return TrainResult(**{**values, "model_dir": model_dir})
+    except TypeError as error:
+        raise ModelError(f"{path} is of another version of simimg ({error}). Train the model again.") from None
 
 
 def load_model(model_dir: Path) -> tuple[keras.Model, RunInfo]:

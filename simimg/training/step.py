@@ -115,14 +115,18 @@ def training_step(
 
 
 def several_steps(
-    step: Callable[[Any, tf.Tensor, tf.Tensor], tf.Tensor],
+    step: Callable[[Any, tf.Tensor, tf.Tensor], tf.Tensor], *, timed: bool = True
 ) -> Callable[[Any, tf.Tensor, tf.Tensor, tf.Tensor], tuple[tf.Tensor, tf.Tensor]]:
     """Returns the function of (iterator, epoch, first step, number of steps), int64 scalars, that trains so many steps.
 
     It returns what `step` does of each, float32 `[steps, 3]`, and the seconds it waited for the iterator, a float64
     scalar. The wait is from the end of a step to the arrival of the next batch; where a device works on after its host
-    has gone on, that is more than the device itself was idle.
+    has gone on, that is more than the device itself was idle. Without `timed` it is 0: TensorFlow's clock may not be
+    asked where operations are to be deterministic.
     """
+
+    def now() -> tf.Tensor:
+        return tf.timestamp() if timed else tf.zeros([], tf.float64)
 
     @tf.function(reduce_retracing=True)
     def run(iterator: Any, epoch: tf.Tensor, first: tf.Tensor, count: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
@@ -130,11 +134,11 @@ def several_steps(
         last, waited = tf.zeros([3]), tf.zeros([], tf.float64)
         for number in tf.range(count):
             with tf.control_dependencies([last]):
-                start = tf.timestamp()
+                start = now()
             with tf.control_dependencies([start]):
                 element = next(iterator)
             with tf.control_dependencies(tf.nest.flatten(element, expand_composites=True)):
-                waited += tf.timestamp() - start
+                waited += now() - start
             last = step(element, epoch, first + number)
             sums = sums.write(tf.cast(number, tf.int32), last)
         return sums.stack(), waited

@@ -347,7 +347,7 @@ BASE = {
 }
 BESIDE = {
     ("train", "resolution"): {"model": "lite0"},
-    ("train", "weights"): {"model": "lite0"},
+    ("train", "probe"): {"model": "lite0"},
     ("index", "dataset_dir"): {"image_dir": None},
     ("convert", "beam_options"): {"engine": "beam"},
 }

@@ -9,7 +9,7 @@ from simimg.presets import PRESETS, preset_options
 from simimg.training import TrainConfig
 
 # What a run is told each time, or by few: not the preset's business.
-ELSEWHERE = {"dataset_dir", "model_dir", "preset", "weights", "resolution", "seed"} | {
+ELSEWHERE = {"dataset_dir", "model_dir", "preset", "weights", "resolution", "probe", "seed"} | {
     *("reader", "shuffle", "cache", "data_service", "on_corrupt"),
     *("num_devices", "per_replica_batch_size", "accumulate", "cross_device_ops", "xla", "deterministic"),
     *("checkpoint_every_s", "keep_checkpoints", "patience", "precision"),
@@ -33,11 +33,11 @@ def test_the_defaults_are_those_of_the_default_preset() -> None:
 @pytest.mark.parametrize(
     ("given", "num_replicas", "batch", "rate"),
     [
-        ({}, 1, 32, 5e-4),
-        ({"global_batch_size": 128}, 4, 128, 1e-3),  # adaptive: times the square root of 4
-        ({"global_batch_size": 128, "optimizer": "sgd"}, 4, 128, 2e-3),
+        ({}, 1, 32, 1e-4),
+        ({"global_batch_size": 128}, 4, 128, 2e-4),  # adaptive: times the square root of 4
+        ({"global_batch_size": 128, "optimizer": "sgd"}, 4, 128, 4e-4),
         ({"global_batch_size": 128, "learning_rate": 0.1}, 4, 128, 0.1),
-        ({"per_replica_batch_size": 16}, 8, 128, 1e-3),
+        ({"per_replica_batch_size": 16}, 8, 128, 2e-4),
     ],
 )
 def test_the_learning_rate_follows_the_batch(tmp_path, given, num_replicas: int, batch: int, rate: float) -> None:
@@ -51,5 +51,5 @@ def test_flags_override_a_preset(tmp_path) -> None:
     assert (config.model, config.epochs, config.optimizer) == ("tutorial", 7, "rmsprop")
     small = TrainConfig.with_preset({"dataset_dir": tmp_path, "preset": "lite0", "model": "small"})
     assert small.resolution == 0
-    with pytest.raises(UsageError, match="--preset=big: should be one of small, lite0, tutorial"):
+    with pytest.raises(UsageError, match="--preset=big: should be one of small, lite0, lite1, tutorial"):
         TrainConfig.with_preset({"dataset_dir": tmp_path, "preset": "big"})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,10 +17,10 @@ from simimg.models import (
     ExampleDropout,
     dropout_scope,
     embedder,
-    lite0,
-    lite0_features,
-    lite0_imagenet,
-    read_lite0,
+    lite,
+    lite_features,
+    lite_imagenet,
+    read_lite,
     small,
     tutorial,
 )
@@ -29,9 +30,9 @@ PHOTOS = Path(__file__).resolve().parents[3] / "../shared/caltech101"
 BUILDERS: dict[str, tuple[Callable[[int, int], keras.Model], int]] = {
     "tutorial": (tutorial, 512),
     "small": (small, 192),
-    "lite0": (lite0, 1280),
-    "lite0 enlarged": (lambda image_size, num_classes: lite0(image_size, num_classes, resolution=48), 1280),
-    "lite0 random": (lambda image_size, num_classes: lite0(image_size, num_classes, weights=None), 1280),
+    "lite0": (functools.partial(lite, "lite0"), 1280),
+    "lite0 enlarged": (lambda image_size, num_classes: lite("lite0", image_size, num_classes, resolution=48), 1280),
+    "lite0 random": (lambda image_size, num_classes: lite("lite0", image_size, num_classes, weights=None), 1280),
 }
 
 
@@ -114,16 +115,22 @@ def test_blocks_of_small_start_as_the_identity(pixels: np.ndarray[Any, Any]) -> 
     np.testing.assert_array_equal(maps[2], maps[0])
 
 
-def test_lite0_equals_an_independent_forward_pass_in_float64() -> None:
+@pytest.mark.parametrize(
+    ("name", "num_blocks", "halving"),
+    [("lite0", 16, (1, 3, 5, 11)), ("lite1", 21, (1, 4, 7, 15)), ("lite2", 21, (1, 4, 7, 15))],
+)
+def test_lite_equals_an_independent_forward_pass_in_float64(
+    name: str, num_blocks: int, halving: tuple[int, ...]
+) -> None:
     """Resolution 40 leaves maps of 20, 10, 5, 3 and 2: even and odd sizes under stride 2, as "SAME" pads them."""
     pixels = np.random.default_rng(8).uniform(0, 255, (2, 40, 40, 3))
-    features, logits = _forward(read_lite0(), pixels)
-    np.testing.assert_allclose(lite0_features(40)(pixels), features, rtol=1e-3, atol=1e-3)
+    features, logits = _forward(read_lite(name), pixels, num_blocks, halving)
+    np.testing.assert_allclose(lite_features(name, 40)(pixels), features, rtol=1e-3, atol=1e-3)
     expected = np.exp(logits - logits.max(axis=1, keepdims=True))
     expected /= expected.sum(axis=1, keepdims=True)
-    np.testing.assert_allclose(lite0_imagenet(40)(pixels), expected, rtol=1e-2, atol=1e-5)
+    np.testing.assert_allclose(lite_imagenet(name, 40)(pixels), expected, rtol=1e-2, atol=1e-5)
     np.testing.assert_allclose(
-        embedder(lite0(40, 5))(pixels), features / np.linalg.norm(features, axis=1, keepdims=True), atol=1e-4
+        embedder(lite(name, 40, 5))(pixels), features / np.linalg.norm(features, axis=1, keepdims=True), atol=1e-4
     )
 
 
@@ -131,7 +138,7 @@ def test_lite0_gives_the_features_it_always_gave() -> None:
     """Indexes on disk were made with these numbers: when this fails, old indexes and new queries do not match."""
     ramp = np.linspace(0, 255, 64)
     pixels = np.stack(np.broadcast_arrays(ramp[:, None], ramp[None, :], 255 - ramp[:, None]), axis=-1)[None]
-    features = lite0_features(64)(pixels).numpy()[0]
+    features = lite_features("lite0", 64)(pixels).numpy()[0]
     golden = {200: 0.13901, 360: 0.16163, 400: 0.35452, 920: 0.47051, 1040: 2.92787, 1240: 0.08355}
     np.testing.assert_allclose(features[list(golden)], list(golden.values()), rtol=1e-3)
     assert features.mean() == pytest.approx(0.3728613, rel=1e-3)
@@ -152,7 +159,7 @@ def test_lite0_recognises_photographs() -> None:
         "panda": {388},
         "pizza": {963},
     }
-    model = lite0_imagenet()
+    model = lite_imagenet("lite0")
     truth = [labels for labels in classes.values() for _ in range(3)]
     paths = [path for name in classes for path in sorted((PHOTOS / name).glob("*.jpg"))[:3]]
     batch = np.stack([_centre(path, 224) for path in paths])
@@ -164,15 +171,15 @@ def test_lite0_recognises_photographs() -> None:
 
 def test_lite0_enlarges_its_input_bilinearly(pixels: np.ndarray[Any, Any]) -> None:
     enlarged = tf.image.resize(tf.cast(pixels, tf.float32), (48, 48), "bilinear")
-    expected = embedder(lite0_features(48))(enlarged)
-    np.testing.assert_allclose(embedder(lite0(32, 5, resolution=48))(pixels), expected, atol=1e-4)
-    assert not np.allclose(embedder(lite0(32, 5))(pixels), expected, atol=1e-2)
+    expected = embedder(lite_features("lite0", 48))(enlarged)
+    np.testing.assert_allclose(embedder(lite("lite0", 32, 5, resolution=48))(pixels), expected, atol=1e-4)
+    assert not np.allclose(embedder(lite("lite0", 32, 5))(pixels), expected, atol=1e-2)
 
 
 def test_lite0_keeps_imagenet_s_statistics_in_training_and_estimates_them_without(
     pixels: np.ndarray[Any, Any],
 ) -> None:
-    pretrained, random = lite0(32, 5), lite0(32, 5, weights=None)
+    pretrained, random = lite("lite0", 32, 5), lite("lite0", 32, 5, weights=None)
     for model, changes in ((pretrained, False), (random, True)):
         statistics = [v for v in model.variables if "moving_" in v.path]
         before = [v.numpy().copy() for v in statistics]
@@ -182,7 +189,7 @@ def test_lite0_keeps_imagenet_s_statistics_in_training_and_estimates_them_withou
 
 
 def test_random_weights_differ_from_imagenet_s(pixels: np.ndarray[Any, Any]) -> None:
-    assert not np.allclose(embedder(lite0(32, 5))(pixels), embedder(lite0(32, 5, weights=None))(pixels))
+    assert not np.allclose(embedder(lite("lite0", 32, 5))(pixels), embedder(lite("lite0", 32, 5, weights=None))(pixels))
 
 
 @pytest.mark.parametrize(
@@ -190,10 +197,10 @@ def test_random_weights_differ_from_imagenet_s(pixels: np.ndarray[Any, Any]) -> 
     [
         (lambda: small(31, 5), "at least 32 .*image_size=31"),
         (lambda: small(32, 1), "num_classes=1"),
-        (lambda: lite0(31, 5), "at least 32 .*image_size=31"),
-        (lambda: lite0(64, 5, resolution=63), "resolution=63, image_size=64"),
-        (lambda: lite0(64, 5, weights="noisy"), "weights='noisy'"),
-        (lambda: lite0_features(0), "at least 32"),
+        (lambda: lite("lite0", 31, 5), "at least 32 .*image_size=31"),
+        (lambda: lite("lite0", 64, 5, resolution=63), "resolution=63, image_size=64"),
+        (lambda: lite("lite0", 64, 5, weights="noisy"), "weights='noisy'"),
+        (lambda: lite_features("lite0", 0), "at least 32"),
     ],
 )
 def test_bad_arguments_are_refused(build: Callable[[], Any], message: str) -> None:
@@ -215,7 +222,9 @@ def _centre(path: Path, size: int) -> Any:
     return tf.clip_by_value(tf.image.resize(image, (size, size), "bicubic", antialias=True), 0, 255)
 
 
-def _forward(tensors: dict[str, np.ndarray[Any, Any]], pixels: np.ndarray[Any, Any]) -> tuple[Any, Any]:
+def _forward(
+    tensors: dict[str, np.ndarray[Any, Any]], pixels: np.ndarray[Any, Any], num_blocks: int, halving: tuple[int, ...]
+) -> tuple[Any, Any]:
     """Features and logits, from PyTorch's tensors as they are, in NumPy, without a word of the code under test."""
     t = {name: value.astype(np.float64) for name, value in tensors.items()}
 
@@ -241,11 +250,11 @@ def _forward(tensors: dict[str, np.ndarray[Any, Any]], pixels: np.ndarray[Any, A
         return np.clip(x, 0, 6)
 
     x = relu6(norm(conv((pixels - 127) / 128, "_conv_stem", 2), "_bn0"))
-    for index in range(16):
+    for index in range(num_blocks):
         name, y = f"_blocks.{index}", x
         if index > 0:
             y = relu6(norm(conv(y, f"{name}._expand_conv"), f"{name}._bn0"))
-        stride = 2 if index in (1, 3, 5, 11) else 1
+        stride = 2 if index in halving else 1
         y = relu6(norm(conv(y, f"{name}._depthwise_conv", stride), f"{name}._bn1"))
         y = norm(conv(y, f"{name}._project_conv"), f"{name}._bn2")
         x = x + y if x.shape == y.shape else y

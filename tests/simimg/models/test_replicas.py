@@ -14,7 +14,7 @@ import numpy as np
 import keras
 import tensorflow as tf
 
-from simimg.models import dropout_scope, lite0, small, tutorial
+from simimg.models import dropout_scope, lite, small, tutorial
 
 cpu = tf.config.list_physical_devices("CPU")[0]
 tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
@@ -53,8 +53,8 @@ for build in (tutorial, small):
     assert not np.allclose(swapped[4:], one[:4], atol=1e-3), build.__name__
 
 with strategy.scope():
-    mirrored = lite0(32, 5)
-for a, b in zip(mirrored.variables[:-2], lite0(32, 5).variables[:-2], strict=True):
+    mirrored = lite("lite0", 32, 5)
+for a, b in zip(mirrored.variables[:-2], lite("lite0", 32, 5).variables[:-2], strict=True):
     copies = strategy.experimental_local_results(a.value)
     assert len(copies) == 2 and all(np.array_equal(copy.numpy(), b.numpy()) for copy in copies), a.path
 print("done")

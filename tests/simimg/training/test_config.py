@@ -81,11 +81,11 @@ def test_options_of_the_model(monkeypatch: pytest.MonkeyPatch) -> None:
         return build_model(TrainConfig(dataset_dir=Path(), **changes), 64, 3)
 
     assert [built(model=name).name for name in ("tutorial", "small")] == ["tutorial", "small"]
-    monkeypatch.setattr(models, "lite0", lambda *arguments, **options: (arguments, options))
-    assert built(model="lite0") == ((64, 3), {"weights": "imagenet", "resolution": None})
-    assert built(model="lite0", weights="none") == ((64, 3), {"weights": None, "resolution": None})
-    assert built(model="lite0", resolution=128) == ((64, 3), {"weights": "imagenet", "resolution": 128})
-    assert built(model="lite0", resolution=32) == ((64, 3), {"weights": "imagenet", "resolution": 64})
+    monkeypatch.setattr(models, "lite", lambda *arguments, **options: (arguments, options))
+    assert built(model="lite0") == (("lite0", 64, 3), {"weights": "imagenet", "resolution": None})
+    assert built(model="lite0", weights="none") == (("lite0", 64, 3), {"weights": None, "resolution": None})
+    assert built(model="lite0", resolution=128) == (("lite0", 64, 3), {"weights": "imagenet", "resolution": 128})
+    assert built(model="lite0", resolution=32) == (("lite0", 64, 3), {"weights": "imagenet", "resolution": 64})
 
 
 @pytest.mark.parametrize("num_steps", [1, 2, 20, 1000])
@@ -141,8 +141,8 @@ def test_weight_decay_spares_biases_and_normalisations(optimizer: str) -> None:
         ({"rotation_degrees": 200.0}, "--rotation_degrees=200.0: should be 0..180"),
         ({"crop_min_area": 0.0}, "--crop_min_area=0.0"),
         ({"colour_jitter": 2.0}, "--colour_jitter=2.0"),
-        ({"resolution": 128}, "--resolution=128: only --model=lite0"),
-        ({"weights": "none"}, "--weights=none: only --model=lite0"),
+        ({"resolution": 128}, "--resolution=128: --model=small takes pictures as they are"),
+        ({"weights": "imagenet"}, "--weights=imagenet: there are none of --model=small"),
     ],
 )
 def test_values_that_cannot_be_used(changes: dict[str, Any], words: str) -> None:

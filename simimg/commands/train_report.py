@@ -1,0 +1,128 @@
+"""What is made of a finished run for people: its report, and the confusion matrix beside it and in TensorBoard."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from simimg.bench import machine_facts
+from simimg.commands.console import note, quiet_tensorflow
+
+with quiet_tensorflow():
+    import tensorflow as tf
+
+    from simimg.augment import augment
+    from simimg.evaluation import Classification, classify, compiled, predict
+    from simimg.input import Reader, eval_batches, open_reader
+    from simimg.report import Tile, TrainingContent, confusion_matrix, write_training_report
+    from simimg.report.figures import duration, percent
+    from simimg.training import TensorBoard, TrainConfig, TrainResult, load_model
+from tfrecords.format.layout import Layout
+from tfrecords.format.manifest import read_manifest
+from tfrecords.options import to_json
+
+__all__ = ["surest_mistakes", "write_run_report"]
+
+_NUM_MISTAKES = 12
+_NUM_AUGMENTED, _EPOCHS_SHOWN = 3, 5
+_BATCH_SIZE = 64
+
+
+def write_run_report(result: TrainResult, options: TrainConfig) -> Path:
+    """Writes report.html and the confusion matrix into the folder of a finished run, and returns the report's path.
+
+    Args:
+        result: of the run.
+        options: that it was told.
+    """
+    model_dir = result.model_dir
+    model, info = load_model(model_dir)
+    train, _ = open_reader(options.dataset_dir, "train", options.reader)
+    split = "test" if result.test_accuracy is not None else "validation"
+    figures: Classification | None = None
+    mistakes: list[Tile] = []
+    if result.test_accuracy is not None or result.validation_accuracy is not None:
+        reader, _ = open_reader(options.dataset_dir, split, options.reader)
+        figures, mistakes = _measured(reader, compiled(model, flip=options.test_flip))
+        picture = model_dir / f"confusion-{split}.png"
+        confusion_matrix(figures, picture)
+        with TensorBoard(model_dir, note) as board, Image.open(picture) as image:
+            board.picture("confusion", np.asarray(image.convert("RGB")), result.epoch)
+    told = {
+        name: str(value) for name, value in {**to_json(options), **info.config}.items() if value not in (None, "", 0)
+    }
+    content = TrainingContent(
+        name=model_dir.name,
+        dataset=(
+            f"{train.split.num_examples:,} photos of {len(info.class_names)} classes, "
+            f"{info.image_size} × {info.image_size} px, from {options.dataset_dir}"
+        ),
+        model_dir=str(model_dir),
+        command=shlex.join(["simimg", "train", f"--config={model_dir / 'config.json'}"]),
+        split=split,
+        classification=figures,
+        mistakes=mistakes,
+        history=result.history,
+        epoch=result.epoch,
+        facts={
+            "images/s": f"{result.images_per_s:,.0f}",
+            "of training": duration(result.seconds),
+            "of it waiting for input": percent(result.input_share, 1),
+        },
+        augmented=_augmented(train, options),
+        options=told,
+        machine=machine_facts(),
+    )
+    path = model_dir / "report.html"
+    write_training_report(content, path)
+    return path
+
+
+def surest_mistakes(
+    probabilities: np.ndarray, labels: np.ndarray, images: np.ndarray, names: tuple[str, ...], paths: list[str]
+) -> list[Tile]:
+    """Returns tiles of the photos that a classifier is wrong about, the surest first, with what it took them for."""
+    predicted = probabilities.argmax(axis=1)
+    wrong = np.flatnonzero(predicted != labels)
+    surest = wrong[np.argsort(-probabilities[wrong, predicted[wrong]], kind="stable")][:_NUM_MISTAKES]
+    return [
+        Tile(
+            Image.fromarray(images[row]),
+            paths[row],
+            f"{names[labels[row]]}, taken for {names[predicted[row]]} ({probabilities[row, predicted[row]]:.0%})",
+        )
+        for row in surest
+    ]
+
+
+def _measured(reader: Reader, forward: Callable[[tf.Tensor], tf.Tensor]) -> tuple[Classification, list[Tile]]:
+    split = reader.split
+    probabilities, labels, ids = predict(forward, reader)
+    figures = classify(probabilities, labels, split.class_names)
+    paths = {}
+    if Layout.exists(split.dataset_dir):
+        paths = {row.id: row.path for row in read_manifest(split.dataset_dir)}
+    named = [paths.get(id, f"example {id}") for id in ids.tolist()]
+    batches = eval_batches(reader, min(_BATCH_SIZE, split.num_examples))
+    images = np.concatenate([batch.image.numpy() for batch in batches])[: len(labels)]
+    return figures, surest_mistakes(probabilities, labels, images, split.class_names, named)
+
+
+def _augmented(reader: Reader, options: TrainConfig) -> list[list[Tile]]:
+    batch = next(iter(eval_batches(reader, min(_NUM_AUGMENTED, reader.split.num_examples))))
+    seen = []
+    for epoch in range(_EPOCHS_SHOWN):
+        number = tf.constant(epoch, tf.int64)
+        images = augment(options.augment_config(), options.seed, number, batch.id, batch.image)
+        seen.append(np.rint(images.numpy()).astype(np.uint8))
+    if all(np.array_equal(images, batch.image) for images in seen):
+        return []  # nothing is augmented
+    return [
+        [Tile(Image.fromarray(image.numpy()), "as stored")]
+        + [Tile(Image.fromarray(images[row]), f"epoch {epoch}") for epoch, images in enumerate(seen, 1)]
+        for row, image in enumerate(batch.image)
+    ]

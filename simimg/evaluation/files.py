@@ -1,0 +1,72 @@
+"""What a classifier says of image files."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import tensorflow as tf
+
+from simimg.pictures import load_files
+from tfrecords.convert.quarantine import Refusal
+
+__all__ = ["PredictedFiles", "predict_files"]
+
+_BATCH_SIZE = 32
+
+
+@dataclasses.dataclass(frozen=True)
+class PredictedFiles:
+    """Probabilities, float32 `[num_files, num_classes]`, the files in the same order, and what was refused."""
+
+    probabilities: np.ndarray
+    paths: tuple[str, ...]
+    refused: tuple[tuple[str, Refusal], ...]
+
+
+def predict_files(
+    forward: Callable[[tf.Tensor], tf.Tensor],
+    paths: Sequence[str],
+    *,
+    image_size: int,
+    resize: str,
+    num_classes: int,
+    progress: Callable[[int], None] = lambda num_files: None,
+) -> PredictedFiles:
+    """Returns a model's answers to image files.
+
+    Args:
+        forward: uint8 pixels to probabilities, see `simimg.evaluation.compiled`.
+        paths: the files.
+        image_size: what the model wants, px.
+        resize: how pictures were brought to this size in the training.
+        num_classes: of the answers.
+        progress: called with the number of files since the last call.
+    """
+    done: list[str] = []
+    refused: list[tuple[str, Refusal]] = []
+    parts: list[np.ndarray] = []
+    pending: list[np.ndarray] = []
+
+    def flush() -> None:
+        if pending:
+            # Batches of one size, so that the model is compiled once.
+            filled = np.zeros((_BATCH_SIZE, image_size, image_size, 3), np.uint8)
+            filled[: len(pending)] = pending
+            parts.append(forward(tf.constant(filled)).numpy()[: len(pending)])
+            progress(len(pending))
+            pending.clear()
+
+    for path, loaded in load_files(paths, image_size=image_size, how=resize):
+        if isinstance(loaded, Refusal):
+            refused.append((path, loaded))
+            progress(1)
+            continue
+        done.append(path)
+        pending.append(loaded[1])
+        if len(pending) == _BATCH_SIZE:
+            flush()
+    flush()
+    probabilities = np.concatenate(parts) if parts else np.zeros((0, num_classes), np.float32)
+    return PredictedFiles(probabilities, tuple(done), tuple(refused))

@@ -1,0 +1,85 @@
+"""Image files to pixels, as a model wants them: decoded by threads while the model works; the rest is refused."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+
+from simimg.errors import UsageError
+from tfrecords.convert.images import decode, resize
+from tfrecords.convert.quarantine import Reason, Refusal
+from tfrecords.convert.sources import walk
+
+__all__ = ["FileFacts", "load_files", "named_files"]
+
+_FILES_AHEAD = 96
+_NUM_THREADS = 4  # Pillow decodes without the interpreter's lock
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class FileFacts:
+    """A file that was embedded: `path` as given, size in px of the upright picture."""
+
+    path: str
+    sha256: str
+    width: int
+    height: int
+
+
+def named_files(names: Sequence[str]) -> list[str]:
+    """Returns the files that are named; a folder stands for all in it.
+
+    Raises:
+        UsageError: a name is of nothing, or there are no files.
+    """
+    paths: list[str] = []
+    for name in names:
+        if Path(name).is_dir():
+            paths.extend(str(Path(name) / path) for path in walk(Path(name)))
+        elif Path(name).exists():
+            paths.append(name)
+        else:
+            raise UsageError(f"{name} does not exist. Name a picture, or a folder of pictures.")
+    if not paths:
+        raise UsageError(f"{', '.join(names)}: no files. Name a picture, or a folder of pictures.")
+    return paths
+
+
+def load_files(
+    paths: Sequence[str], base: Path = Path(), *, image_size: int, how: str
+) -> Iterator[tuple[str, tuple[FileFacts, np.ndarray] | Refusal]]:
+    """Yields each path with its facts and pixels, or its refusal, in order, some being decoded ahead.
+
+    Args:
+        paths: the files, relative to `base`.
+        base: a folder.
+        image_size: width and height in px of the pixels, uint8 `[image_size, image_size, 3]`.
+        how: `stretch` and so on, as `simimg convert --resize`.
+    """
+    with ThreadPoolExecutor(_NUM_THREADS) as executor:
+        ahead: deque[tuple[str, Future[tuple[FileFacts, np.ndarray] | Refusal]]] = deque()
+        for path in paths:
+            ahead.append((path, executor.submit(_load, path, base, image_size, how)))
+            if len(ahead) >= _FILES_AHEAD:
+                first, future = ahead.popleft()
+                yield first, future.result()
+        for first, future in ahead:
+            yield first, future.result()
+
+
+def _load(path: str, base: Path, image_size: int, how: str) -> tuple[FileFacts, np.ndarray] | Refusal:
+    try:
+        data = (base / path).read_bytes()
+        image = decode(data)
+    except OSError as error:
+        return Refusal(Reason.UNREADABLE, error.strerror or str(error))
+    except Refusal as refusal:
+        return refusal
+    facts = FileFacts(path, hashlib.sha256(data).hexdigest(), image.width, image.height)
+    return facts, resize(image, image_size, how)

@@ -1,0 +1,134 @@
+"""What is done with a trained model from the command line: report, compare, predict, export."""
+
+import json
+import re
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from PIL import Image
+
+from simimg import cli
+from simimg.training import load_model
+from tfrecords.convert import ConvertConfig, convert
+
+
+@pytest.fixture(scope="module")
+def dataset_dir(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """54 pictures to train on and 18 to test, at 16 px."""
+    data_dir = tmp_path_factory.mktemp("data")
+    return convert(ConvertConfig(image_dir=photos, data_dir=data_dir, image_size=16, num_workers=1)).dataset_dir
+
+
+@pytest.fixture(scope="module")
+def runs(dataset_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three finished runs of the tutorial's network: two seeds, and one with the answers to mirror images."""
+    folder = tmp_path_factory.mktemp("runs")
+    for name, seed, more in (("plain-s0", 0, []), ("plain-s1", 1, []), ("flipped-s0", 0, ["--test_flip"])):
+        command = ["train", f"--dataset_dir={dataset_dir}", f"--model_dir={folder / name}", f"--seed={seed}"]
+        assert cli.main([*command, "--preset=tutorial", "--epochs=12", "--horizontal_flip", *more]) == 0
+    return folder
+
+
+def values(capsys: pytest.CaptureFixture[str], *arguments: str, code: int = 0) -> dict:
+    capsys.readouterr()
+    assert cli.main([*arguments, "--json"]) == code
+    out = capsys.readouterr().out
+    assert out.count("\n") == 1
+    found: dict = json.loads(out)
+    return found
+
+
+def test_the_report_of_a_run(runs: Path, dataset_dir: Path) -> None:
+    page = (runs / "plain-s0" / "report.html").read_text()
+    result = json.loads((runs / "plain-s0" / "result.json").read_text())
+    for text in ("plain-s0", "accuracy on 18 photos of the test split", "54 photos of 3 classes", "config.json"):
+        assert text in page
+    assert f"{100 * result['test_accuracy']:.1f}<small>" in page
+    assert len(re.findall("as stored", page)) >= 3  # rows of augmented pictures
+    assert "<td>rmsprop</td>" in page
+    assert "http" not in page.replace("http-equiv", "")
+    with Image.open(runs / "plain-s0" / "confusion-test.png") as picture:
+        assert picture.width > 200
+    events = list((runs / "plain-s0" / "tensorboard" / "test").iterdir())
+    tags = {
+        value.tag
+        for file in events
+        for record in tf.data.TFRecordDataset(str(file))
+        for value in tf.compat.v1.Event.FromString(record.numpy()).summary.value
+    }
+    assert tags == {"loss", "accuracy", "binary_accuracy", "confusion"}
+
+
+def test_runs_side_by_side(runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folders = [str(runs / name) for name in ("plain-s1", "plain-s0", "flipped-s0")]
+    report = tmp_path / "compared.html"
+    found = values(capsys, "compare", *folders, f"--report={report}")
+    accuracies = {
+        name: json.loads((runs / name / "result.json").read_text())["test_accuracy"]
+        for name in ("plain-s0", "plain-s1", "flipped-s0")
+    }
+    groups = {group["name"]: group for group in found["groups"]}
+    assert set(groups) == {"plain", "flipped"}
+    assert groups["plain"]["seeds"] == [0, 1]
+    pair = [accuracies["plain-s0"], accuracies["plain-s1"]]
+    assert groups["plain"]["accuracies"] == pair
+    assert groups["plain"]["mean"] == pytest.approx(np.mean(pair))
+    assert groups["plain"]["deviation"] == pytest.approx(np.std(pair, ddof=1))
+    assert groups["flipped"]["deviation"] is None
+    assert groups["flipped"]["differs"]["test_flip"] == "True"
+    assert "test_flip" not in groups["plain"]["differs"]
+    assert [group["mean"] for group in found["groups"]] == sorted((g["mean"] for g in found["groups"]), reverse=True)
+    page = report.read_text()
+    assert "3 runs of 2 kinds" in page
+    assert page.count("<polyline") == 6
+
+    unfinished = tmp_path / "unfinished"
+    unfinished.mkdir()
+    assert len(values(capsys, "compare", folders[0], str(unfinished), code=2)["groups"]) == 1
+    assert cli.main(["compare", str(unfinished)]) == 1
+    assert "none of these folders has a finished run" in capsys.readouterr().err
+
+
+def test_files_are_predicted(runs: Path, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "notes.txt").write_text("no picture")
+    (tmp_path / "more").mkdir()
+    shutil.copy(photos / "boxes" / "1.png", tmp_path / "more")
+    named = [str(photos / "discs" / "0.png"), str(tmp_path / "notes.txt"), str(tmp_path / "more")]
+    model_dir = runs / "flipped-s0"
+    results = values(capsys, "predict", f"--model_dir={model_dir}", "--top=2", *named, code=2)["results"]
+    assert [result["path"] for result in results] == [named[0], str(tmp_path / "more" / "1.png")]
+    model, info = load_model(model_dir)
+    with Image.open(named[0]) as image:
+        pixels = np.asarray(image.resize((16, 16), Image.Resampling.BICUBIC))[None]
+    expected = (model(pixels) + model(pixels[:, :, ::-1])).numpy()[0] / 2
+    first = results[0]
+    assert len(first["classes"]) == 2
+    assert first["label"] == first["classes"][0]["label"] == info.class_names[expected.argmax()]
+    assert first["probability"] == pytest.approx(expected.max(), abs=0.02)  # the converter's resizing is another
+    capsys.readouterr()
+    assert cli.main(["predict", f"--model_dir={model_dir}", str(tmp_path / "notes.txt")]) == 1
+    assert "none of the given pictures can be decoded" in capsys.readouterr().err
+
+
+def test_a_saved_model_stands_alone(runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    model_dir = runs / "flipped-s0"
+    found = values(capsys, "export", f"--model_dir={model_dir}", f"--out_dir={tmp_path / 'saved'}")
+    assert found["image_size"] == 16
+    serve = tf.saved_model.load(str(tmp_path / "saved")).signatures["serving_default"]
+    pixels = np.random.default_rng(0).integers(0, 256, (3, 16, 16, 3), np.uint8)
+    answers = serve(image=tf.constant(pixels))
+    model, info = load_model(model_dir)
+    expected = (model(pixels) + model(pixels[:, :, ::-1])).numpy() / 2
+    np.testing.assert_allclose(answers["probabilities"], expected, atol=1e-6)
+    names = [name.decode() for name in answers["class_names"].numpy()]
+    assert tuple(names) == info.class_names
+    assert [name.decode() for name in answers["label"].numpy()] == [names[label] for label in expected.argmax(axis=1)]
+
+    values(capsys, "export", f"--model_dir={model_dir}", f"--out_dir={tmp_path / 'saved'}")  # one that is there goes
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "file").touch()
+    assert cli.main(["export", f"--model_dir={model_dir}", f"--out_dir={tmp_path / 'other'}"]) == 1
+    assert "is no SavedModel and not empty" in capsys.readouterr().err

@@ -1,0 +1,124 @@
+"""Two processes on 127.0.0.1 that train together: the same run as one, and what happens if one of them is lost."""
+
+import json
+import os
+import re
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from simimg.errors import UsageError
+from simimg.training import TrainConfig, train
+from simimg.training.strategy import Workers, make_strategy, workers
+from tfrecords.convert import ConvertConfig, convert
+
+ROOT = Path(__file__).parents[3]
+OPTIONS = {"preset": "tutorial", "epochs": 40, "global_batch_size": 18, "rotation_degrees": 20.0, "ema": 0.9}
+
+
+def free_ports() -> list[int]:
+    sockets = [socket.socket() for _ in range(2)]
+    for opened in sockets:
+        opened.bind(("127.0.0.1", 0))
+    ports = [opened.getsockname()[1] for opened in sockets]
+    for opened in sockets:
+        opened.close()
+    return ports
+
+
+def start(index: int, ports: list[int], dataset_dir: Path, model_dir: Path, log: Path) -> subprocess.Popen[str]:
+    config = {
+        "cluster": {"worker": [f"127.0.0.1:{port}" for port in ports]},
+        "task": {"type": "worker", "index": index},
+    }
+    told = [f"--{name}={value}" for name, value in {**OPTIONS, "checkpoint_every_s": 0.0}.items()]
+    command = [
+        sys.executable,
+        "-u",
+        "-m",
+        "simimg",
+        "train",
+        f"--dataset_dir={dataset_dir}",
+        f"--model_dir={model_dir}",
+    ]
+    with open(log, "a") as file:
+        return subprocess.Popen(
+            [*command, *told],
+            stdout=file,
+            stderr=file,
+            text=True,
+            env={**os.environ, "PYTHONPATH": str(ROOT), "TF_CONFIG": json.dumps(config)},
+        )
+
+
+def test_one_worker_is_killed_and_started_again(photos: Path, tmp_path: Path) -> None:
+    """The chief, which writes: the other one notices, starts itself again, and waits for it to come back."""
+    data = ConvertConfig(image_dir=photos, data_dir=tmp_path, image_size=16, num_workers=1)
+    dataset_dir = convert(data).dataset_dir
+    alone = train(
+        TrainConfig.with_preset(
+            {**OPTIONS, "dataset_dir": dataset_dir, "model_dir": tmp_path / "alone", "num_devices": 2}
+        )
+    )
+    logs = [tmp_path / "0.txt", tmp_path / "1.txt"]
+    ports = free_ports()
+    processes = [start(index, ports, dataset_dir, tmp_path / "run", logs[index]) for index in range(2)]
+    try:
+        while not re.search(r"^epoch 3/", logs[0].read_text(), re.MULTILINE):
+            assert processes[0].poll() is None, logs[0].read_text()
+        processes[0].kill()
+        processes[0].wait()
+        processes[0] = start(0, ports, dataset_dir, tmp_path / "run", logs[0])
+        codes = [process.wait(timeout=180) for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+    assert codes == [0, 0], logs[0].read_text() + logs[1].read_text()
+    assert "training on 2 x CPU in 2 processes: batch 18 in all, 9 a replica" in logs[0].read_text()
+    assert "going on from epoch" in logs[0].read_text()
+    other = logs[1].read_text()
+    assert "another worker is gone" in other
+    assert "starting again, to wait for the other workers" in other
+    assert "Traceback" not in other
+    history = json.loads((tmp_path / "run" / "result.json").read_text())["history"]
+    for mine, theirs in zip(history, alone.history, strict=True):
+        assert mine == pytest.approx(theirs, abs=1e-4)
+    ends = [sorted((tmp_path / name / "checkpoints").iterdir())[-1] for name in ("alone", "run")]
+    mine, theirs = (np.load(end / "state.npz") for end in ends)
+    for name in mine.files:
+        np.testing.assert_allclose(mine[name], theirs[name], atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "{",
+        "[]",
+        '{"cluster": {"worker": ["a:1", "b:1"]}, "task": {"type": "worker", "index": 2}}',
+        '{"cluster": {"worker": ["a:1"], "ps": ["b:1"]}, "task": {"type": "worker", "index": 0}}',
+        '{"cluster": {"worker": ["a:1"]}, "task": {"type": "evaluator", "index": 0}}',
+    ],
+)
+def test_a_tf_config_that_cannot_be_used(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+    monkeypatch.setenv("TF_CONFIG", text)
+    with pytest.raises(UsageError, match=r"^TF_CONFIG=.* cannot be used .* It should be like"):
+        workers()
+
+
+def test_a_tf_config_that_can(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert workers() == Workers(1, 0)
+    config = {"cluster": {"worker": ["a:1", "b:1"]}, "task": {"type": "worker", "index": 1}}
+    monkeypatch.setenv("TF_CONFIG", json.dumps(config))
+    assert workers() == Workers(2, 1)
+    assert not workers().is_chief
+    with pytest.raises(UsageError, match="--num_devices=2: with several workers each one trains on all of its GPUs"):
+        make_strategy(2)
+
+
+def test_ways_between_devices_that_are_not_there() -> None:
+    with pytest.raises(UsageError, match="--cross_device_ops=nccl is for GPUs, and there is none"):
+        make_strategy(2, "nccl")
