@@ -4,7 +4,8 @@
 more with four times as many pictures. `--stage=input` reads records in shuffled batches, with simimg's readers and
 with other loaders; `--stage=growth` reads sets of a thousand to two million records. `--stage=augment` augments
 batches that are on the device already. `--stage=train` takes a training apart, from the bytes to the step, and says
-what holds it up.
+what holds it up. `--stage=loop` runs the training loop beside a bare compiled step and beside Keras's `fit`, and on 1,
+2 and 4 devices.
 
 Rivals that are not part of simimg's own installation get virtual environments of their own under --cache_dir, which
 takes some minutes and 3 GB once. A rival that cannot be installed is named with the reason; the exit code is then 2.
@@ -37,6 +38,7 @@ from simimg.commands.bench_tables import (
     converters_table,
     growth_table,
     loaders_table,
+    loop_table,
     stages_table,
 )
 from simimg.commands.console import Result, note, progress_bar, quiet_tensorflow
@@ -49,6 +51,7 @@ with quiet_tensorflow():
     from simimg.bench.augmentation import measure_augmentations
     from simimg.bench.growth import measure_growth
     from simimg.bench.input import compare_readers
+    from simimg.bench.overhead import measure_loop
     from simimg.bench.shards import Records, records_of
     from simimg.bench.stages import measure_training
     from simimg.input import READERS
@@ -66,7 +69,7 @@ _BUSY = 0.3  # processes a core that run or wait, from which on a machine is not
 class Options:
     """What `bench` can be told."""
 
-    stage: str = option("What to measure.", choices=("convert", "input", "growth", "augment", "train"))
+    stage: str = option("What to measure.", choices=("convert", "input", "growth", "augment", "train", "loop"))
     image_dir: Path | None = option("Pictures to use, one folder a class; by default they are drawn.", None)
     out_dir: Path = option("The dated results go here.", Path("bench_results"))
     rivals: tuple[str, ...] = option("Whom to compare with, or none; by default all; --stage decides who there is.", ())
@@ -74,13 +77,13 @@ class Options:
     replicate: int = option("convert: so many times as many pictures, too; 1 to 8, 1 to leave that out.", 4)
     megapixels: int = option("convert: pictures of this size instead, against the tutorial; 12 is a camera's.", 0)
     num_large: int = option("convert: how many of --megapixels; of 12 they take 5 MB each in --cache_dir.", 200)
-    encoding: str = option("input, growth, train: what the records hold.", "raw", choices=tuple(LOADERS))
+    encoding: str = option("input, growth, train, loop: what the records hold.", "raw", choices=tuple(LOADERS))
     image_size: int = option("All but convert: side of the pictures, in px.", 64)
     batch_size: int = option("All but convert: pictures a batch.", 256)
-    num_images: int = option("input, growth, train: pictures that are made records.", 60_000)
-    dataset_dir: Path | None = option("train: a data set, instead of one made of --image_dir.", None)
-    preset: str = option("train: the network, its augmentation and its optimizer.", "small", choices=PRESETS)
-    reader: str = option("train: how shards are read.", "auto", choices=READERS)
+    num_images: int = option("input, growth, train, loop: pictures that are made records.", 60_000)
+    dataset_dir: Path | None = option("train, loop: a data set, instead of one made of --image_dir.", None)
+    preset: str = option("train, loop: the network, its augmentation and its optimizer.", "small", choices=PRESETS)
+    reader: str = option("train, loop: how shards are read.", "auto", choices=READERS)
     profile: bool = option("train: writes a trace of 20 steps for TensorBoard, too.", False)
     cache_dir: Path = option("Environments of rivals, and the pictures, are kept here.", Path("~/.cache/simimg"))
 
@@ -233,7 +236,22 @@ def _train(options: Options, cache_dir: Path, file: Path, watch: _Watch) -> _Mea
     )
 
 
-_STAGES = {"convert": _convert, "input": _input, "growth": _growth, "augment": _augment, "train": _train}
+def _loop(options: Options, cache_dir: Path, file: Path, watch: _Watch) -> _Measured:
+    given = {"preset": options.preset, "reader": options.reader, "global_batch_size": options.batch_size}
+    dataset_dir = options.dataset_dir or _records(options, cache_dir).split.dataset_dir
+    config = TrainConfig.with_preset({**given, "dataset_dir": dataset_dir})
+    costs = measure_loop(config, repeats=options.repeats, note=note, watch=watch)
+    return _Measured(values=dataclasses.asdict(costs), lines=["", *loop_table(costs)])
+
+
+_STAGES = {
+    "convert": _convert,
+    "input": _input,
+    "growth": _growth,
+    "augment": _augment,
+    "train": _train,
+    "loop": _loop,
+}
 
 
 def _records(options: Options, cache_dir: Path) -> Records:

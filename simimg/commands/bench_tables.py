@@ -11,9 +11,10 @@ if TYPE_CHECKING:
     from simimg.bench.augmentation import AugmentationCost, AugmentationCosts
     from simimg.bench.growth import Growth
     from simimg.bench.input import InputComparison, Loader
+    from simimg.bench.overhead import LoopCosts
     from simimg.bench.stages import StageCost, TrainingCosts
 
-__all__ = ["augmentations_table", "converters_table", "growth_table", "loaders_table", "stages_table"]
+__all__ = ["augmentations_table", "converters_table", "growth_table", "loaders_table", "loop_table", "stages_table"]
 
 
 def converters_table(stage: Stage) -> list[str]:
@@ -93,6 +94,23 @@ def stages_table(costs: TrainingCosts) -> list[str]:
         )
     memory = f"{costs.peak_bytes / 1e9:.1f} GB of memory at most"
     return [f"train: {costs.what}", *_aligned(rows), memory, costs.bottleneck]
+
+
+def loop_table(costs: LoopCosts) -> list[str]:
+    """Returns the ways of training beside the bare step."""
+    rows = [("", "steps/s", "of the bare step", "95 % interval", "adds a step")]
+    rows += [
+        (
+            way.name,
+            f"{way.steps_per_s:,.2f}",
+            f"{100 * way.ratio_to_bare:.1f} %",
+            "-" if way.ci95 is None else f"{100 * way.ci95[0]:.1f} to {100 * way.ci95[1]:.1f} %",
+            f"{way.overhead_us:,.0f} us",
+        )
+        for way in costs.ways
+    ]
+    to_fit = f"the loop is {costs.to_fit:.2f}x ({_interval(costs.to_fit_ci95, '.2f')}) Keras's fit"
+    return [f"loop: {costs.what}", *_aligned(rows), to_fit]
 
 
 def augmentations_table(costs: AugmentationCosts) -> list[str]:

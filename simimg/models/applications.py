@@ -65,7 +65,8 @@ def application(
 @keras.saving.register_keras_serializable(package="simimg")
 class _Fixed(keras.layers.Wrapper):
     """Runs a network in inference mode, in training too. `base(x, training=False)` is not enough: Keras 3.15 gives the
-    mode of the model around it to every layer inside."""
+    mode of the model around it to every layer inside.
+    """
 
     def call(self, inputs: Any) -> Any:
         return self.layer(inputs, training=False)

@@ -64,7 +64,7 @@ def test_every_option_changes_what_is_learned(tiny: dict[str, Path], run: Any, t
 
 
 def test_no_option_is_left_out() -> None:
-    decided_elsewhere = {"model", "weights", "resolution"}  # the next test
+    decided_elsewhere = {"model", "weights", "resolution", "probe"}  # the next test
     determining = TrainConfig(dataset_dir=Path()).determining()
     measured_otherwise = {
         "accumulate",
