@@ -138,20 +138,9 @@ def train(config: TrainConfig, watcher: Watcher = Watcher()) -> TrainResult:
             caller.call(progress)
             watcher.step(_info(order, progress, caller))
             stopping = caller.agree_to_stop(stop)
-            at_end = progress.position.step == order.steps_per_epoch
             is_best = False
-            if at_end:
-                line = {
-                    "epoch": progress.position.epoch + 1,
-                    "loss": progress.metrics.loss,
-                    "accuracy": progress.metrics.accuracy,
-                }
-                for name, other in setting.measured.items():
-                    figures = figures_of(config.loss, forward, other)
-                    line |= {f"{name}_{key}": value for key, value in agreed(strategy, figures).items()}
-                progress.history.append(line)
-                progress.position = Position(progress.position.epoch + 1, 0)
-                progress.metrics = EpochMetrics()
+            if progress.position.step == order.steps_per_epoch:
+                line = _end_epoch(setting, forward, progress)
                 is_best = _note_best(order, progress)
                 if board:
                     board.write(line)
@@ -217,6 +206,19 @@ def _build(setting: Setting) -> State:
     state = State(model, optimizer, average)
     state.copy_to_average()
     return state
+
+
+def _end_epoch(setting: Setting, forward: Callable[[tf.Tensor], tf.Tensor], progress: Progress) -> dict[str, Any]:
+    """Measures the other splits, moves `progress` to the next epoch, and returns the line of this one."""
+    metrics = progress.metrics
+    line = {"epoch": progress.position.epoch + 1, "loss": metrics.loss, "accuracy": metrics.accuracy}
+    for name, reader in setting.measured.items():
+        figures = agreed(setting.strategy, figures_of(setting.config.loss, forward, reader))
+        line |= {f"{name}_{key}": value for key, value in figures.items()}
+    progress.history.append(line)
+    progress.position = Position(progress.position.epoch + 1, 0)
+    progress.metrics = EpochMetrics()
+    return line
 
 
 def distribute(strategy: tf.distribute.Strategy, reader: Reader, order: Order) -> tf.distribute.DistributedDataset:
