@@ -194,7 +194,7 @@ def _help(name: str, module: types.ModuleType) -> str:
     rows.append(("--json", _JSON_HELP))
     indent = min(max(len(left) for left, _ in rows) + 4, 34)
     for left, right in rows:
-        wrapped = textwrap.wrap(right, columns - indent)
+        wrapped = textwrap.wrap(right, columns - indent, break_on_hyphens=False)
         if len(left) + 4 > indent:
             lines.append(f"  {left}")
             left = ""
