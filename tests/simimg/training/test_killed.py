@@ -18,10 +18,12 @@ from tfrecords.convert import ConvertConfig, convert
 ROOT = Path(__file__).parents[3]
 
 
-def train(dataset_dir: Path, model_dir: Path, *, kill_after_s: float | None = None) -> bool:
-    """Trains in a process of its own, which is killed so long after its first epoch; returns whether it has ended."""
+def train(
+    dataset_dir: Path, model_dir: Path, *, num_epochs: int, kill_after_epochs: int = 0, delay_s: float = 0.0
+) -> bool:
+    """Trains in a process of its own, killed so long after so many more epochs; returns whether it came to its end."""
     command = [sys.executable, "-m", "simimg", "train", f"--dataset_dir={dataset_dir}", f"--model_dir={model_dir}"]
-    command += ["--preset=tutorial", "--epochs=30", "--global_batch_size=9", "--ema=0.9", "--deterministic"]
+    command += ["--preset=tutorial", f"--epochs={num_epochs}", "--global_batch_size=9", "--ema=0.9", "--deterministic"]
     command += ["--rotation_degrees=20", "--checkpoint_every_s=0.2"]
     with subprocess.Popen(
         command,
@@ -34,8 +36,8 @@ def train(dataset_dir: Path, model_dir: Path, *, kill_after_s: float | None = No
         told = []
         for line in process.stderr:
             told.append(line)
-            if kill_after_s is not None and line.startswith("epoch "):
-                time.sleep(kill_after_s)
+            if kill_after_epochs and sum(line.startswith("epoch ") for line in told) == kill_after_epochs:
+                time.sleep(delay_s)
                 process.kill()
                 break
         process.stderr.read()
@@ -46,11 +48,13 @@ def train(dataset_dir: Path, model_dir: Path, *, kill_after_s: float | None = No
 
 def kill_and_compare(photos: Path, folder: Path, num_kills: int) -> None:
     dataset_dir = convert(ConvertConfig(image_dir=photos, data_dir=folder, image_size=16, num_workers=1)).dataset_dir
-    assert train(dataset_dir, folder / "undisturbed")
+    num_epochs = 12 * num_kills + 12
+    assert train(dataset_dir, folder / "undisturbed", num_epochs=num_epochs)
     chance = random.Random(5)
-    kills = sum(not train(dataset_dir, folder / "killed", kill_after_s=chance.random()) for _ in range(num_kills))
-    assert kills > 0
-    assert train(dataset_dir, folder / "killed")
+    for _ in range(num_kills):
+        moment = {"kill_after_epochs": chance.randint(1, 10), "delay_s": chance.random() / 10}
+        assert not train(dataset_dir, folder / "killed", num_epochs=num_epochs, **moment)
+    assert train(dataset_dir, folder / "killed", num_epochs=num_epochs)
     ends = [sorted((folder / name / "checkpoints").iterdir())[-1] for name in ("undisturbed", "killed")]
     mine, theirs = (np.load(end / "state.npz") for end in ends)
     assert mine.files == theirs.files
