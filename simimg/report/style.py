@@ -129,7 +129,8 @@ td code { overflow-wrap: anywhere; }
 /* A hundred classes need the whole page, so the stage's name must not stay beside them. */
 .pair > .wide { max-width: none; width: calc(100% + 194px); margin-left: -194px; }
 section:has(.wide) > header > div { position: static; }
-.confused { flex: 1 1 240px; }
+.confused { flex: 1 1 240px; min-width: min-content; max-width: 100%; }
+.confused td { overflow-wrap: break-word; padding-right: 14px; }
 
 .curves { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 340px), 1fr)); gap: 24px 36px; }
 .curves h3 { margin-bottom: 4px; }
