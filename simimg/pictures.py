@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
@@ -16,8 +16,9 @@ from tfrecords.convert.images import decode, resize
 from tfrecords.convert.quarantine import Reason, Refusal
 from tfrecords.convert.sources import walk
 
-__all__ = ["FileFacts", "load_files", "named_files"]
+__all__ = ["BATCH_SIZE", "FileFacts", "load_batches", "load_files", "named_files"]
 
+BATCH_SIZE = 32
 _FILES_AHEAD = 96
 _NUM_THREADS = 4  # Pillow decodes without the interpreter's lock
 
@@ -71,6 +72,43 @@ def load_files(
                 yield first, future.result()
         for first, future in ahead:
             yield first, future.result()
+
+
+def load_batches(
+    paths: Sequence[str],
+    base: Path = Path(),
+    *,
+    image_size: int,
+    how: str,
+    refused: list[tuple[str, Refusal]],
+    progress: Callable[[int], None],
+) -> Iterator[tuple[list[FileFacts], np.ndarray]]:
+    """Yields the facts of up to `BATCH_SIZE` files and their pixels, uint8 `[n, image_size, image_size, 3]`, in order.
+
+    Args:
+        paths: see `load_files`, as for `base`, `image_size` and `how`.
+        base: a folder.
+        image_size: px.
+        how: the way of resizing.
+        refused: gets the path and the refusal of each file that cannot be decoded.
+        progress: called with a number of files: those of a batch, once the next one is asked for, and the refused.
+    """
+    facts: list[FileFacts] = []
+    pending: list[np.ndarray] = []
+    for path, loaded in load_files(paths, base, image_size=image_size, how=how):
+        if isinstance(loaded, Refusal):
+            refused.append((path, loaded))
+            progress(1)
+            continue
+        facts.append(loaded[0])
+        pending.append(loaded[1])
+        if len(pending) == BATCH_SIZE:
+            yield facts, np.stack(pending)
+            progress(len(pending))
+            facts, pending = [], []
+    if pending:
+        yield facts, np.stack(pending)
+        progress(len(pending))
 
 
 def _load(path: str, base: Path, image_size: int, how: str) -> tuple[FileFacts, np.ndarray] | Refusal:

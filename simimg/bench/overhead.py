@@ -5,14 +5,16 @@
     loop, x 1 2 4    the same under MirroredStrategy with so many devices, the same global batch divided among them
     fit              `keras.Model.fit` on the same batches; `fit, 10 steps a call` with steps_per_execution=10
 
-Nothing is augmented, because `fit` knows nothing of it. All run in this process and take turns. Where there is no GPU
-the devices are parts of the processor: what they cost beyond one of them is the strategy's, and nothing is gained.
+Nothing is augmented, and no average of the weights kept, because `fit` knows nothing of it. All run in this process and
+take turns. Where there is no GPU the devices are parts of the processor: what they cost beyond one of them is the
+strategy's, and nothing is gained.
 """
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
+import threading
 import time
 from collections.abc import Callable
 from typing import Any
@@ -24,7 +26,7 @@ from simimg.bench.measure import Run, estimate, ratios, take_turns
 from simimg.bench.rivals.serve import cpu_seconds
 from simimg.bench.turns import repeating, timed
 from simimg.input import Batch, Order, Reader, open_reader, train_batches
-from simimg.training.build import build_model, build_optimizer
+from simimg.training.build import build_state
 from simimg.training.calls import Caller
 from simimg.training.checkpoints import Progress, State
 from simimg.training.config import TrainConfig
@@ -38,6 +40,7 @@ BARE, LOOP = "bare step", "loop"
 _DEVICES = (1, 2, 4)
 _EPOCHS = 1_000_000  # more than any measurement needs
 _FIT_S = 2.0
+_SCHEDULE_STEPS = 1000
 _FIT_STEPS_A_CALL = 10
 
 
@@ -104,6 +107,7 @@ def measure_loop(
         horizontal_flip=False,
         crop_min_area=1.0,
         colour_jitter=0.0,
+        ema=0.0,
     ).resolved(1)
     reader, choice = open_reader(config.dataset_dir, "train", config.reader)
     batch_size = config.global_batch_size
@@ -159,17 +163,13 @@ def _order(config: TrainConfig, reader: Reader, num_replicas: int = 1) -> Order:
     )
 
 
-def _state(config: TrainConfig, reader: Reader, num_steps: int) -> State:
-    keras.utils.set_random_seed(config.seed)
-    model = build_model(config, reader.split.image_size, len(reader.split.class_names))
-    optimizer = build_optimizer(config, num_steps)
-    optimizer.build(model.trainable_variables)
-    return State(model, optimizer)
+def _state(config: TrainConfig, reader: Reader) -> State:
+    return build_state(config, reader.split.image_size, len(reader.split.class_names), _SCHEDULE_STEPS)
 
 
 def _bare(config: TrainConfig, reader: Reader) -> Callable[[], Run]:
     order = _order(config, reader)
-    state = _state(config, reader, 1000)
+    state = _state(config, reader)
     batch = reader.batch(next(iter(train_batches(reader, order))))
     images, labels = tf.cast(batch.image, tf.float32), batch.label
     variables = state.model.trainable_variables
@@ -189,29 +189,21 @@ def _bare(config: TrainConfig, reader: Reader) -> Callable[[], Run]:
 def _loop(config: TrainConfig, reader: Reader, strategy: tf.distribute.Strategy) -> Callable[[], Run]:
     order = _order(config, reader, strategy.num_replicas_in_sync)
     with strategy.scope():
-        state = _state(config, reader, 1000)
+        state = _state(config, reader)
     run = several_steps(training_step(config, strategy, state, order, reader))
     caller = Caller(strategy, run, iter(distribute(strategy, reader, order)), order, reader)
-    progress = Progress()
+    progress, never = Progress(), threading.Event()
 
     def once() -> int:
         before = progress.metrics.num_examples
         caller.call(progress)
-        caller.agree_to_stop(_NEVER)
+        caller.agree_to_stop(never)
         done = progress.metrics.num_examples - before
         if progress.position.step == order.steps_per_epoch:
             progress.position = dataclasses.replace(progress.position, epoch=progress.position.epoch + 1, step=0)
         return done
 
     return lambda: timed(once)
-
-
-class _Never:
-    def is_set(self) -> bool:
-        return False
-
-
-_NEVER: Any = _Never()
 
 
 class _Clock(keras.callbacks.Callback):
@@ -229,7 +221,7 @@ class _Clock(keras.callbacks.Callback):
 
 
 def _fit(config: TrainConfig, reader: Reader, steps_a_call: int) -> Callable[[], Run]:
-    state = _state(config, reader, 1000)
+    state = _state(config, reader)
     num_classes = len(reader.split.class_names)
     loss = keras.losses.BinaryCrossentropy if config.loss == "binary" else keras.losses.CategoricalCrossentropy
     state.model.compile(

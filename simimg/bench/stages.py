@@ -20,7 +20,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import keras
 import tensorflow as tf
 
 from simimg.augment import augment
@@ -36,8 +35,7 @@ from simimg.input.encoded import EncodedRecords
 from simimg.input.gathered import GatherReader
 from simimg.input.mapped import MappedReader
 from simimg.input.stream import StreamReader
-from simimg.training.build import build_model, build_optimizer
-from simimg.training.checkpoints import State
+from simimg.training.build import build_state
 from simimg.training.config import TrainConfig
 from simimg.training.loop import distribute
 from simimg.training.step import training_step
@@ -146,11 +144,9 @@ def measure_training(
     )
     note(f"{what}: rounds: {repeats}, and one to warm up")
     with strategy.scope():
-        keras.utils.set_random_seed(config.seed)
-        model = build_model(config, split.image_size, len(split.class_names))
-        optimizer = build_optimizer(config, order.steps_per_epoch * config.epochs)
-        optimizer.build(model.trainable_variables)
-    step = tf.function(training_step(config, strategy, State(model, optimizer), order, reader))
+        num_steps = order.steps_per_epoch * config.epochs
+        state = build_state(config, split.image_size, len(split.class_names), num_steps)
+    step = tf.function(training_step(config, strategy, state, order, reader))
     zero = tf.constant(0, tf.int64)
 
     @tf.function

@@ -8,12 +8,10 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import tensorflow as tf
 
-from simimg.pictures import load_files
+from simimg.pictures import BATCH_SIZE, load_batches
 from tfrecords.convert.quarantine import Refusal
 
 __all__ = ["PredictedFiles", "predict_files"]
-
-_BATCH_SIZE = 32
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,26 +45,11 @@ def predict_files(
     done: list[str] = []
     refused: list[tuple[str, Refusal]] = []
     parts: list[np.ndarray] = []
-    pending: list[np.ndarray] = []
-
-    def flush() -> None:
-        if pending:
-            # Batches of one size, so that the model is compiled once.
-            filled = np.zeros((_BATCH_SIZE, image_size, image_size, 3), np.uint8)
-            filled[: len(pending)] = pending
-            parts.append(forward(tf.constant(filled)).numpy()[: len(pending)])
-            progress(len(pending))
-            pending.clear()
-
-    for path, loaded in load_files(paths, image_size=image_size, how=resize):
-        if isinstance(loaded, Refusal):
-            refused.append((path, loaded))
-            progress(1)
-            continue
-        done.append(path)
-        pending.append(loaded[1])
-        if len(pending) == _BATCH_SIZE:
-            flush()
-    flush()
+    for facts, pixels in load_batches(paths, image_size=image_size, how=resize, refused=refused, progress=progress):
+        # Batches of one size, so that the model is compiled once.
+        filled = np.zeros((BATCH_SIZE, *pixels.shape[1:]), np.uint8)
+        filled[: len(pixels)] = pixels
+        parts.append(forward(tf.constant(filled)).numpy()[: len(pixels)])
+        done += [file.path for file in facts]
     probabilities = np.concatenate(parts) if parts else np.zeros((0, num_classes), np.float32)
     return PredictedFiles(probabilities, tuple(done), tuple(refused))

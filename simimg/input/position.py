@@ -131,10 +131,14 @@ class Order:
 
         return tf.data.Dataset.range(self.start.epoch, self.num_epochs).flat_map(of_epoch).prefetch(1).unbatch()
 
+    def step_number(self, position: Position) -> int:
+        """Returns how many steps of the whole training come before `position`."""
+        return position.epoch * self.steps_per_epoch + position.step
+
     @property
     def elements(self) -> range:
         """The numbers of the elements of `indices`, counted over all epochs, from `start` to the end."""
-        first = (self.start.epoch * self.steps_per_epoch + self.start.step) * self.local_replicas
+        first = self.step_number(self.start) * self.local_replicas
         return range(first, self.num_epochs * self.steps_per_epoch * self.local_replicas)
 
     def places(self, element: tf.Tensor) -> tf.Tensor:

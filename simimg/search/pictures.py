@@ -8,13 +8,11 @@ from pathlib import Path
 
 import numpy as np
 
-from simimg.pictures import FileFacts, load_files
+from simimg.pictures import FileFacts, load_batches
 from simimg.search.embeddings import Embedder
 from tfrecords.convert.quarantine import Refusal
 
 __all__ = ["EmbeddedFiles", "FileFacts", "embed_files"]
-
-_BATCH_SIZE = 32
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,26 +47,12 @@ def embed_files(
     files: list[FileFacts] = []
     refused: list[tuple[str, Refusal]] = []
     parts: list[np.ndarray] = []
-    pending: list[np.ndarray] = []
-
-    def flush() -> None:
-        if pending:
-            pixels = np.stack(pending)
-            views = [pixels, pixels[:, :, ::-1]] if mirrored else [pixels]
-            parts.append(np.stack([embedder.embed(view) for view in views], axis=1))
-            progress(len(pending))
-            pending.clear()
-
-    for path, loaded in load_files(paths, base, image_size=embedder.image_size, how=embedder.resize):
-        if isinstance(loaded, Refusal):
-            refused.append((path, loaded))
-            progress(1)
-            continue
-        facts, pixels = loaded
-        files.append(facts)
-        pending.append(pixels)
-        if len(pending) == _BATCH_SIZE:
-            flush()
-    flush()
+    batches = load_batches(
+        paths, base, image_size=embedder.image_size, how=embedder.resize, refused=refused, progress=progress
+    )
+    for facts, pixels in batches:
+        views = [pixels, pixels[:, :, ::-1]] if mirrored else [pixels]
+        parts.append(np.stack([embedder.embed(view) for view in views], axis=1))
+        files += facts
     embeddings = np.concatenate(parts) if parts else np.zeros((0, 1 + mirrored, embedder.dim), np.float32)
     return EmbeddedFiles(embeddings if mirrored else embeddings[:, 0], tuple(files), tuple(refused))

@@ -13,6 +13,7 @@ import tensorflow as tf
 from simimg.augment import augment
 from simimg.input import Reader, eval_batches, reading
 from simimg.training.config import TrainConfig
+from simimg.training.setting import MEASURED
 
 __all__ = ["TensorBoard"]
 
@@ -39,7 +40,7 @@ class TensorBoard:
         for name, value in line.items():
             if name == "epoch":
                 continue
-            run = next((split for split in ("validation", "test") if name.startswith(f"{split}_")), "train")
+            run = next((split for split in MEASURED if name.startswith(f"{split}_")), "train")
             with self._writing(run):
                 tf.summary.scalar(name.removeprefix(f"{run}_"), value, step=line["epoch"])
 

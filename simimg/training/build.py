@@ -12,9 +12,10 @@ import keras
 import tensorflow as tf
 
 from simimg import models
+from simimg.training.checkpoints import State
 from simimg.training.config import TrainConfig
 
-__all__ = ["WarmUpCosine", "build_model", "build_optimizer"]
+__all__ = ["WarmUpCosine", "build_model", "build_optimizer", "build_state"]
 
 _WARM_UP = 0.05  # of the steps, under the cosine schedule
 
@@ -50,6 +51,21 @@ def build_model(config: TrainConfig, image_size: int, num_classes: int) -> keras
         if path is not None:
             models.start_from(model, path)
     return model
+
+
+def build_state(config: TrainConfig, image_size: int, num_classes: int, num_steps: int) -> State:
+    """Returns the variables that a run starts with, in the scope of the strategy that trains; raises as `build_model`.
+
+    They are a function of the seed.
+    """
+    keras.utils.set_random_seed(config.seed)
+    model = build_model(config, image_size, num_classes)
+    average = build_model(config, image_size, num_classes) if config.ema else None
+    optimizer = build_optimizer(config, num_steps)
+    optimizer.build(model.trainable_variables)
+    state = State(model, optimizer, average)
+    state.copy_to_average()
+    return state
 
 
 def build_optimizer(config: TrainConfig, num_steps: int) -> keras.optimizers.Optimizer:

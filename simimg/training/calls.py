@@ -55,7 +55,7 @@ class Caller:
         """
         order, position = self._order, progress.position
         count = min(self._count, order.steps_per_epoch - position.step)
-        first = position.epoch * order.steps_per_epoch + position.step
+        first = order.step_number(position)
         start = time.perf_counter()
         with input_errors(self._reader.split):
             numbers = (tf.constant(number, tf.int64) for number in (position.epoch, first, count))

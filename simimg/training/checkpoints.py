@@ -27,7 +27,7 @@ from simimg.input import Position
 from simimg.training.metrics import EpochMetrics
 from tfrecords.format.files import TEMPORARY, atomic_folder, file_sha256, read_json, write_json
 
-__all__ = ["Best", "Progress", "State", "restore", "restore_latest", "save"]
+__all__ = ["Best", "Progress", "State", "folder_of", "restore", "restore_latest", "save"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -112,8 +112,9 @@ def save(
             f"after step {number} there are weights that are no numbers, so they were not saved. "
             "Try a smaller --learning_rate, or --clip_norm=1, in another --model_dir."
         )
-    folder = model_dir / "checkpoints"
-    with atomic_folder(folder / f"{number:08d}") as temporary:
+    final = folder_of(model_dir, number)
+    folder = final.parent
+    with atomic_folder(final) as temporary:
         np.savez(temporary / "state.npz", **arrays)
         values = {
             "state_sha256": file_sha256(temporary / "state.npz"),
@@ -127,6 +128,11 @@ def save(
     for old in sorted(folder.glob("[0-9]*"))[:-num_kept]:
         if int(old.name) != best:
             _remove(old)
+
+
+def folder_of(model_dir: Path, number: int) -> Path:
+    """Returns the folder of the checkpoint with this number."""
+    return model_dir / "checkpoints" / f"{number:08d}"
 
 
 def restore_latest(model_dir: Path, state: State, warn: Callable[[str], None]) -> Progress | None:

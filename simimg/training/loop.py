@@ -14,7 +14,6 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-import keras
 import tensorflow as tf
 
 from simimg.errors import DataError, TrainingInterrupted, UsageError
@@ -23,7 +22,7 @@ from simimg.input import Order, Position, Reader, label_counts, train_batches, t
 from simimg.stopping import stop_requested
 from simimg.training import checkpoints
 from simimg.training.board import TensorBoard
-from simimg.training.build import build_model, build_optimizer
+from simimg.training.build import build_state
 from simimg.training.calls import Caller
 from simimg.training.checkpoints import Best, Progress, State
 from simimg.training.config import TrainConfig
@@ -41,7 +40,7 @@ from simimg.training.runs import (
     save_result,
     writing,
 )
-from simimg.training.setting import Setting, open_setting
+from simimg.training.setting import MEASURED, Setting, open_setting
 from simimg.training.step import several_steps, training_step
 from simimg.training.strategy import agreed, worker_errors
 from tfrecords.options import to_json
@@ -95,7 +94,9 @@ def train(config: TrainConfig, watcher: Watcher = Watcher()) -> TrainResult:
         watcher.note(sentence)
 
     # The model.
-    state = _build(setting)
+    with strategy.scope():
+        split = reader.split
+        state = build_state(config, split.image_size, len(split.class_names), setting.num_steps)
 
     with ExitStack() as stack:
         stack.enter_context(worker_errors())
@@ -151,7 +152,7 @@ def train(config: TrainConfig, watcher: Watcher = Watcher()) -> TrainResult:
                 with writing(model_dir):
                     checkpoints.save(
                         model_dir,
-                        _number(order, progress),
+                        order.step_number(progress.position),
                         state,
                         progress,
                         config=to_json(config),
@@ -164,12 +165,12 @@ def train(config: TrainConfig, watcher: Watcher = Watcher()) -> TrainResult:
                     told.add(sentence)
             if stopping and not over:
                 raise TrainingInterrupted(
-                    f"stopped after step {_number(order, progress)} of {setting.num_steps}; saved in {model_dir}. "
-                    "The same command goes on from there."
+                    f"stopped after step {order.step_number(progress.position)} of {setting.num_steps}; saved in "
+                    f"{model_dir}. The same command goes on from there."
                 )
 
         # What is kept.
-        steps, epoch = _number(order, progress), progress.position.epoch
+        steps, epoch = order.step_number(progress.position), progress.position.epoch
         if config.patience and progress.best and progress.best.number != steps:
             epoch = _return_to_best(model_dir, state, progress.best, epoch, watcher)
         line = progress.history[epoch - 1]
@@ -191,21 +192,6 @@ def train(config: TrainConfig, watcher: Watcher = Watcher()) -> TrainResult:
                 save_model(model_dir, state.kept)
                 save_result(result)
         return result
-
-
-def _build(setting: Setting) -> State:
-    config, split = setting.config, setting.reader.split
-    with setting.strategy.scope():
-        keras.utils.set_random_seed(config.seed)
-        model = build_model(config, split.image_size, len(split.class_names))
-        average = None
-        if config.ema:
-            average = build_model(config, split.image_size, len(split.class_names))
-        optimizer = build_optimizer(config, setting.num_steps)
-        optimizer.build(model.trainable_variables)
-    state = State(model, optimizer, average)
-    state.copy_to_average()
-    return state
 
 
 def _end_epoch(setting: Setting, forward: Callable[[tf.Tensor], tf.Tensor], progress: Progress) -> dict[str, Any]:
@@ -239,10 +225,6 @@ def _check_agreement(strategy: tf.distribute.Strategy, order: Order, model_dir: 
         )
 
 
-def _number(order: Order, progress: Progress) -> int:
-    return progress.position.epoch * order.steps_per_epoch + progress.position.step
-
-
 def _is_over(config: TrainConfig, progress: Progress) -> bool:
     epoch, best = progress.position.epoch, progress.best
     return epoch == config.epochs or bool(config.patience and best and epoch - best.epoch >= config.patience)
@@ -256,14 +238,14 @@ def _note_best(order: Order, progress: Progress) -> bool:
     accuracy, loss = line["validation_accuracy"], line["validation_loss"]
     if best and (accuracy, -loss) <= (best.accuracy, -best.loss):
         return False
-    progress.best = Best(epoch=line["epoch"], number=_number(order, progress), accuracy=accuracy, loss=loss)
+    progress.best = Best(epoch=line["epoch"], number=order.step_number(progress.position), accuracy=accuracy, loss=loss)
     return True
 
 
 def _return_to_best(model_dir: Path, state: State, best: Best, last_epoch: int, watcher: Watcher) -> int:
     """Returns the epoch whose weights are kept, after restoring them: the best one's, if its checkpoint is sound."""
     try:
-        checkpoints.restore(model_dir / "checkpoints" / f"{best.number:08d}", state)
+        checkpoints.restore(checkpoints.folder_of(model_dir, best.number), state)
     except (DataError, OSError) as error:
         watcher.note(f"the best epoch's checkpoint is damaged ({error}); the last epoch's weights are kept instead")
         return last_epoch
@@ -274,7 +256,7 @@ def _return_to_best(model_dir: Path, state: State, best: Best, last_epoch: int, 
 def _info(order: Order, progress: Progress, caller: Caller) -> StepInfo:
     # An epoch's end is reported with the epoch, and not with the next one that it makes way for.
     return StepInfo(
-        step=_number(order, progress),
+        step=order.step_number(progress.position),
         num_steps=order.steps_per_epoch * order.num_epochs,
         epoch=progress.position.epoch + 1,
         num_epochs=order.num_epochs,
@@ -287,7 +269,7 @@ def _info(order: Order, progress: Progress, caller: Caller) -> StepInfo:
 
 def _epoch_text(line: dict[str, Any], num_epochs: int) -> str:
     text = f"epoch {line['epoch']}/{num_epochs}  loss {line['loss']:.4f}  accuracy {line['accuracy']:.4f}"
-    for name in ("validation", "test"):
+    for name in MEASURED:
         if f"{name}_accuracy" in line:
             text += f"  {name} loss {line[f'{name}_loss']:.4f}  accuracy {line[f'{name}_accuracy']:.4f}"
     return text

@@ -230,11 +230,7 @@ def load_result(model_dir: Path) -> TrainResult:
         ModelError: the folder is none of a run, or the run is not finished.
     """
     load_run(model_dir)
-    path = model_dir / RESULT_FILE
-    if not path.is_file():
-        raise ModelError(
-            f"{model_dir} has no {RESULT_FILE}: its training is not finished. Give the same `simimg train` again."
-        )
+    path = _finished(model_dir, RESULT_FILE)
     values = read_json(path, "the run's result")
     try:
         return TrainResult(**{**values, "model_dir": model_dir})
@@ -249,12 +245,18 @@ def load_model(model_dir: Path) -> tuple[keras.Model, RunInfo]:
         ModelError: the folder is none of a run, or the run is not finished.
     """
     info = load_run(model_dir)
-    path = model_dir / MODEL_FILE
+    path = _finished(model_dir, MODEL_FILE)
+    return keras.saving.load_model(path, compile=False), info
+
+
+def _finished(model_dir: Path, name: str) -> Path:
+    """Returns the path of a file that a run has at its end; raises ModelError where it is not there."""
+    path = model_dir / name
     if not path.is_file():
         raise ModelError(
-            f"{model_dir} has no {MODEL_FILE}: its training is not finished. Give the same `simimg train` again."
+            f"{model_dir} has no {name}: its training is not finished. Give the same `simimg train` again."
         )
-    return keras.saving.load_model(path, compile=False), info
+    return path
 
 
 def _dataset_sha256(split: Split, layout: Layout | None) -> str:

@@ -12,9 +12,10 @@ folder, which all of them must be able to read.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -110,13 +111,19 @@ def agreed(strategy: tf.distribute.Strategy, values: dict[str, float]) -> dict[s
     """
     if workers().count == 1:
         return values
-    mine = tf.constant(list(values.values()), tf.float64)
+    mean = _mean_over_replicas(strategy)(tf.constant(list(values.values()), tf.float64))
+    return dict(zip(values, map(float, mean.numpy()), strict=True))
+
+
+@functools.cache
+def _mean_over_replicas(strategy: tf.distribute.Strategy) -> Callable[[tf.Tensor], tf.Tensor]:
+    """Returns a compiled function, made once: it is called after each call of the steps."""
 
     @tf.function
-    def mean() -> tf.Tensor:
-        return strategy.reduce(tf.distribute.ReduceOp.MEAN, strategy.run(lambda: tf.identity(mine)), axis=None)
+    def mean(mine: tf.Tensor) -> tf.Tensor:
+        return strategy.reduce(tf.distribute.ReduceOp.MEAN, strategy.run(tf.identity, args=(mine,)), axis=None)
 
-    return dict(zip(values, map(float, mean().numpy()), strict=True))
+    return mean
 
 
 @contextmanager
