@@ -16,6 +16,7 @@ from simimg.models.applications import APPLICATIONS, application
 from simimg.models.backbones import LITES, lite, lite_features, lite_imagenet, small
 from simimg.models.dropout import ExampleDropout, dropout_scope
 from simimg.models.frozen import FrozenNormConv2D
+from simimg.models.gradients import OrientedGradients
 from simimg.models.heads import PROBABILITIES, embedder
 from simimg.models.pretrained import load_lite, read_lite, read_torch_pickle
 from simimg.models.start import start_from
@@ -27,6 +28,7 @@ __all__ = [
     "PROBABILITIES",
     "ExampleDropout",
     "FrozenNormConv2D",
+    "OrientedGradients",
     "application",
     "dropout_scope",
     "embedder",

@@ -55,7 +55,7 @@ class TrainConfig:
     probe: bool = option(
         "First fit the softmax of a pretrained network as a logistic regression on its features, in seconds.", False
     )
-    epochs: int = option("Times that every training photo is seen.", 100)
+    epochs: int = option("Times that every training photo is seen.", 60)
     global_batch_size: int = option("Examples a step, over all GPUs together.", 32)
     per_replica_batch_size: int = option("Examples a step and GPU, instead; 0 is off.", 0)
     accumulate: int = option("Parts in which a GPU works through its examples of a step, to need less memory.", 1)

@@ -104,7 +104,7 @@ def test_mixed_precision_changes_little_and_the_softmax_stays_float32(name: str,
 def test_small_is_small() -> None:
     model = small(64, 101)
     assert model.count_params() < 3_000_000
-    assert 100e6 < _multiply_adds(model) < 130e6
+    assert 130e6 < _multiply_adds(model) < 190e6
 
 
 def test_blocks_of_small_start_as_the_identity(pixels: np.ndarray[Any, Any]) -> None:

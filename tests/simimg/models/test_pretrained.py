@@ -163,7 +163,7 @@ def test_every_variable_and_every_tensor_is_accounted_for(monkeypatch: pytest.Mo
 
 
 def test_models_that_are_not_lite0_are_refused() -> None:
-    with pytest.raises(ModelError, match="nothing for the layer 'stem'"):
+    with pytest.raises(ModelError, match="nothing for the layer 'gradients_norm'"):
         load_lite(small(32, 5), "lite0")
     with pytest.raises(ModelError, match=r"_fc\.weight does not fit the layer 'probabilities'"):
         load_lite(lite("lite0", 32, 5), "lite0", head=True)
