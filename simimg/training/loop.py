@@ -110,7 +110,7 @@ def train(config: TrainConfig, watcher: Watcher = Watcher()) -> TrainResult:
         if progress.position > Position():
             watcher.note(f"going on from epoch {progress.position.epoch + 1}, step {progress.position.step}")
         elif config.probe:
-            share = probe(state.model, reader)
+            share = probe(state.model, reader, config.label_smoothing)
             state.copy_to_average()
             watcher.note(f"the softmax alone, fitted to the network's features: training accuracy {share:.4f}")
         order = dataclasses.replace(order, start=progress.position)

@@ -28,12 +28,13 @@ loss of 0.208, 0.086, 0.057, 0.057 and 0.077."""
 _MOST_STEPS = 300
 
 
-def probe(model: keras.Model, reader: Reader) -> float:
+def probe(model: keras.Model, reader: Reader, label_smoothing: float = 0.0) -> float:
     """Fits the softmax of `model` to the examples of `reader`, and returns the share of them that it gets right.
 
     Args:
         model: with a layer "probabilities", a Dense on features; its other layers stay as they are.
         reader: of the training split.
+        label_smoothing: see `fit_softmax`.
     """
     softmax = model.get_layer(PROBABILITIES)
     features_of = keras.Model(model.input, softmax.input)
@@ -51,25 +52,31 @@ def probe(model: keras.Model, reader: Reader) -> float:
         if num_examples >= _MOST_EXAMPLES:
             break
     x, y = np.concatenate(features), np.concatenate(labels)
-    kernel, bias = fit_softmax(x, y, len(reader.split.class_names))
+    kernel, bias = fit_softmax(x, y, len(reader.split.class_names), label_smoothing)
     softmax.kernel.assign(kernel)
     softmax.bias.assign(bias)
     return float(((x @ kernel + bias).argmax(axis=1) == y).mean())
 
 
-def fit_softmax(features: np.ndarray, labels: np.ndarray, num_classes: int) -> tuple[np.ndarray, np.ndarray]:
+def fit_softmax(
+    features: np.ndarray, labels: np.ndarray, num_classes: int, label_smoothing: float = 0.0
+) -> tuple[np.ndarray, np.ndarray]:
     """Returns kernel `[dim, num_classes]` and bias `[num_classes]` of a logistic regression with a little decay.
 
-    The loss is convex; L-BFGS goes down it with all examples at once.
+    The loss is convex; L-BFGS goes down it with all examples at once. It is smoothed as the training's that follows:
+    a softmax that is surer than that wants would first of all have the network blur its features.
 
     Args:
         features: float32 `[num_examples, dim]`, of any length.
         labels: int32 `[num_examples]`.
         num_classes: more than any label.
+        label_smoothing: the share of each label that is dealt out evenly among all classes.
     """
     num_examples, dim = features.shape
     length = float(np.sqrt(np.square(features).sum(axis=1).mean())) or 1.0
-    x, y = features / length, np.eye(num_classes, dtype=np.float32)[labels]
+    x = features / length
+    y = (1 - label_smoothing) * np.eye(num_classes, dtype=np.float32)[labels] + label_smoothing / num_classes
+    y = y.astype(np.float32)
 
     def loss_and_gradient(weights: np.ndarray) -> tuple[float, np.ndarray]:
         kernel, bias = _split(weights.astype(np.float32), num_classes)

@@ -14,19 +14,21 @@ from simimg.training import TrainConfig, Watcher, train
 from simimg.training.probe import _L2, fit_softmax, probe
 
 
-def test_the_softmax_is_at_the_minimum_of_its_loss() -> None:
+@pytest.mark.parametrize("smoothing", [0.0, 0.2])
+def test_the_softmax_is_at_the_minimum_of_its_loss(smoothing: float) -> None:
     """There its gradient is 0, which is computed here once more, in float64."""
     rng = np.random.default_rng(0)
     labels = rng.integers(0, 3, 200).astype(np.int32)
     features = (rng.normal(size=(200, 12)) + 0.8 * np.eye(12)[labels]).astype(np.float32) * 7
-    kernel, bias = fit_softmax(features, labels, 3)
+    kernel, bias = fit_softmax(features, labels, 3, smoothing)
     length = np.sqrt(np.square(features).sum(axis=1).mean())
     x, w = features.astype(np.float64) / length, kernel.astype(np.float64) * length
     logits = x @ w + bias
     p = np.exp(logits - logits.max(axis=1, keepdims=True))
     p /= p.sum(axis=1, keepdims=True)
-    error = (p - np.eye(3)[labels]) / len(x)
-    at_zero = (1 / 3 - np.eye(3)[labels]) / len(x)
+    wanted = (1 - smoothing) * np.eye(3)[labels] + smoothing / 3
+    error = (p - wanted) / len(x)
+    at_zero = (1 / 3 - wanted) / len(x)
     assert np.linalg.norm(x.T @ error + _L2 * w) < 0.01 * np.linalg.norm(x.T @ at_zero)
     assert np.linalg.norm(error.sum(axis=0)) < 0.01 * np.linalg.norm(at_zero.sum(axis=0))
     assert (logits.argmax(axis=1) == labels).mean() > 0.6
