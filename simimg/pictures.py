@@ -5,14 +5,14 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 
 from simimg.errors import UsageError
-from tfrecords.convert.images import decode, resize
+from tfrecords.convert.images import PictureOptions, load_picture
 from tfrecords.convert.quarantine import Reason, Refusal
 from tfrecords.convert.sources import walk
 
@@ -25,7 +25,7 @@ _NUM_THREADS = 4  # Pillow decodes without the interpreter's lock
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class FileFacts:
-    """A file that was embedded: `path` as given, size in px of the upright picture."""
+    """A file: `path` as given, its bytes' checksum, and the size in px of the upright picture, 0 if not decoded."""
 
     path: str
     sha256: str
@@ -53,8 +53,8 @@ def named_files(names: Sequence[str]) -> list[str]:
 
 
 def load_files(
-    paths: Sequence[str], base: Path = Path(), *, image_size: int, how: str
-) -> Iterator[tuple[str, tuple[FileFacts, np.ndarray] | Refusal]]:
+    paths: Sequence[str], base: Path = Path(), *, image_size: int, how: str, known: Container[str] = ()
+) -> Iterator[tuple[str, tuple[FileFacts, np.ndarray | None] | Refusal]]:
     """Yields each path with its facts and pixels, or its refusal, in order, some being decoded ahead.
 
     Args:
@@ -62,16 +62,21 @@ def load_files(
         base: a folder.
         image_size: width and height in px of the pixels, uint8 `[image_size, image_size, 3]`.
         how: `stretch` and so on, as `simimg convert --resize`.
+        known: files of these SHA-256 are not decoded: no pixels, no size.
     """
+    options = PictureOptions(image_size=image_size, resize=how)
     with ThreadPoolExecutor(_NUM_THREADS) as executor:
-        ahead: deque[tuple[str, Future[tuple[FileFacts, np.ndarray] | Refusal]]] = deque()
-        for path in paths:
-            ahead.append((path, executor.submit(_load, path, base, image_size, how)))
-            if len(ahead) >= _FILES_AHEAD:
-                first, future = ahead.popleft()
+        ahead: deque[tuple[str, Future[tuple[FileFacts, np.ndarray | None] | Refusal]]] = deque()
+        try:
+            for path in paths:
+                ahead.append((path, executor.submit(_load, path, base, options, known)))
+                if len(ahead) >= _FILES_AHEAD:
+                    first, future = ahead.popleft()
+                    yield first, future.result()
+            for first, future in ahead:
                 yield first, future.result()
-        for first, future in ahead:
-            yield first, future.result()
+        finally:
+            executor.shutdown(wait=False, cancel_futures=True)  # whoever stops early does not wait for the rest
 
 
 def load_batches(
@@ -100,8 +105,10 @@ def load_batches(
             refused.append((path, loaded))
             progress(1)
             continue
-        facts.append(loaded[0])
-        pending.append(loaded[1])
+        found, pixels = loaded
+        assert pixels is not None  # only known files have none
+        facts.append(found)
+        pending.append(pixels)
         if len(pending) == BATCH_SIZE:
             yield facts, np.stack(pending)
             progress(len(pending))
@@ -111,13 +118,17 @@ def load_batches(
         progress(len(pending))
 
 
-def _load(path: str, base: Path, image_size: int, how: str) -> tuple[FileFacts, np.ndarray] | Refusal:
+def _load(
+    path: str, base: Path, options: PictureOptions, known: Container[str]
+) -> tuple[FileFacts, np.ndarray | None] | Refusal:
     try:
         data = (base / path).read_bytes()
-        image = decode(data)
+        sha256 = hashlib.sha256(data).hexdigest()
+        if sha256 in known:
+            return FileFacts(path, sha256, 0, 0), None
+        picture = load_picture(data, options)
     except OSError as error:
         return Refusal(Reason.UNREADABLE, error.strerror or str(error))
     except Refusal as refusal:
         return refusal
-    facts = FileFacts(path, hashlib.sha256(data).hexdigest(), image.width, image.height)
-    return facts, resize(image, image_size, how)
+    return FileFacts(path, sha256, picture.width, picture.height), picture.pixels

@@ -1,7 +1,9 @@
 """Find the pictures of an index that are similar to the given ones.
 
-A picture and its mirror image are both looked for, so a mirrored copy finds its original. Similarity is the cosine of
-the embeddings: 1 is the same, higher is closer.
+The pictures that look most alike are examined one by one: a copy that was mirrored, turned, cropped, recoloured,
+recompressed or pasted into something else is told from a picture that is only similar, with what was done to it. A
+similarity of 0.5 and more is a copy; below are pictures that look alike. With --by=kind, pictures of the same kind
+are found, and similarity is the cosine of their embeddings.
 
 Example: simimg search --index_dir=indexes/photos --k=5 --picture=matches.png holiday.jpg
 """
@@ -17,12 +19,13 @@ with quiet_tensorflow():
     from simimg.errors import UsageError
     from simimg.pictures import named_files
     from simimg.report import Tile, tile_sheet
-    from simimg.search import Match, SearchIndex, embed_files, load_embedder
+    from simimg.search import BY, Finder, Found, SearchIndex, load_embedder
+    from simimg.search.find import load_queries
 from PIL import Image
 
 from tfrecords.convert.images import decode
 from tfrecords.convert.quarantine import Refusal
-from tfrecords.options import option
+from tfrecords.options import check_choices, option
 
 _TILE_PX = 320
 
@@ -34,10 +37,12 @@ class Options:
     index_dir: Path = option("Folder that `simimg index` made.")
     images: tuple[str, ...] = option("The pictures to look for; a folder stands for all in it.", positional=True)
     k: int = option("Matches a picture.", 5)
+    by: str = option("Whether to look for copies of the picture, or for pictures of its kind.", "copy", choices=BY)
     picture: Path | None = option("Also draw the matches into this PNG.", None)
 
     def __post_init__(self) -> None:
-        """Checks `k`."""
+        """Checks `k` and the choices."""
+        check_choices(self)
         if self.k < 1:
             raise UsageError(f"--k={self.k}: should be 1 or more.")
 
@@ -46,47 +51,58 @@ def run(options: Options) -> Result:
     """Searches for all given pictures."""
     index = SearchIndex.open(options.index_dir)
     paths = named_files(options.images)
-    embedder = load_embedder(index.model)
-    index.check_model(embedder)
+    finder = Finder(index, load_embedder(index.info.model))
+    found: dict[str, list[Found]] = {}
+    num_refused = 0
     with progress_bar(len(paths), "searching") as bar:
-        embedded = embed_files(embedder, paths, mirrored=True, progress=bar.update)
-    for path, refusal in embedded.refused:
-        note(f"refused {path}: {refusal}")
-    if not embedded.files:
+        for path, query in load_queries(paths, finder.embedder):
+            if isinstance(query, Refusal):
+                note(f"refused {path}: {query}")
+                num_refused += 1
+            else:
+                found[path] = finder.find(query, options.k, options.by)
+            bar.update()
+    finder.close()
+    if not found:
         raise UsageError("none of the given pictures can be decoded.")
-    found = index.search(embedded.embeddings, options.k)
-    queries = [file.path for file in embedded.files]
     if options.picture is not None:
-        tile_sheet(
-            [_tiles(index, query, matches) for query, matches in zip(queries, found, strict=True)], options.picture
-        )
+        tile_sheet([_tiles(index, query, matches) for query, matches in found.items()], options.picture)
     results = [
-        {
-            "query": query,
-            "matches": [
-                {
-                    "path": str(index.path_of(match.picture)),
-                    "similarity": round(match.similarity, 6),
-                    "label": match.picture.label,
-                }
-                for match in matches
-            ],
-        }
-        for query, matches in zip(queries, found, strict=True)
+        {"query": query, "matches": [_values(index, match) for match in matches]} for query, matches in found.items()
     ]
-    text = "\n".join(_text(index, query, matches) for query, matches in zip(queries, found, strict=True))
+    text = "\n".join(_text(index, query, matches) for query, matches in found.items())
     if options.picture is not None:
         text += f"\nthe matches are drawn in {options.picture}"
-    return Result(values={"results": results}, text=text, exit_code=2 if embedded.refused else 0)
+    return Result(values={"results": results}, text=text, exit_code=2 if num_refused else 0)
 
 
-def _text(index: SearchIndex, query: str, matches: list[Match]) -> str:
+def _values(index: SearchIndex, match: Found) -> dict[str, object]:
+    return {
+        "path": str(index.path_of(match.picture)),
+        "similarity": round(match.similarity, 6),
+        "label": match.picture.label,
+        "verified": match.verification is not None,
+        "reasons": list(match.verification.reasons) if match.verification else [],
+        "cosine": round(match.cosine, 6),
+    }
+
+
+def why(match: Found) -> str:
+    """Returns what was done to the query, for people: empty for what is only similar."""
+    if match.verification is None:
+        return ""
+    return ", ".join(match.verification.reasons) or "the same picture"
+
+
+def _text(index: SearchIndex, query: str, matches: list[Found]) -> str:
     lines = [query]
-    lines.extend(f"  {match.similarity:.4f}  {index.path_of(match.picture)}" for match in matches)
+    for match in matches:
+        reason = why(match)
+        lines.append(f"  {match.similarity:.3f}  {index.path_of(match.picture)}" + (f"  ({reason})" if reason else ""))
     return "\n".join(lines)
 
 
-def _tiles(index: SearchIndex, query: str, matches: list[Match]) -> list[Tile]:
+def _tiles(index: SearchIndex, query: str, matches: list[Found]) -> list[Tile]:
     tiles = [Tile(_thumbnail(Path(query)), Path(query).name, "query")]
     for match in matches:
         image = _thumbnail(index.path_of(match.picture))

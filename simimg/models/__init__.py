@@ -17,7 +17,8 @@ from simimg.models.backbones import LITES, lite, lite_features, lite_imagenet, s
 from simimg.models.dropout import ExampleDropout, dropout_scope
 from simimg.models.frozen import FrozenNormConv2D
 from simimg.models.gradients import OrientedGradients
-from simimg.models.heads import PROBABILITIES, embedder
+from simimg.models.heads import PROBABILITIES, embedder, search_embedder
+from simimg.models.pooling import GeneralizedMeanPooling2D
 from simimg.models.pretrained import load_lite, read_lite, read_torch_pickle
 from simimg.models.start import start_from
 from simimg.models.tutorial import tutorial
@@ -28,6 +29,7 @@ __all__ = [
     "PROBABILITIES",
     "ExampleDropout",
     "FrozenNormConv2D",
+    "GeneralizedMeanPooling2D",
     "OrientedGradients",
     "application",
     "dropout_scope",
@@ -38,6 +40,7 @@ __all__ = [
     "load_lite",
     "read_lite",
     "read_torch_pickle",
+    "search_embedder",
     "small",
     "start_from",
     "tutorial",

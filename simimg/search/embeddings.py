@@ -30,7 +30,7 @@ class Embedder:
         fingerprint: changes with the weights, so that an index is never searched with another model.
         image_size: side of the squares it takes, px.
         resize: how pictures become squares, see `tfrecords.convert.images.resize`.
-        dim: length of an embedding.
+        dim: length of an embedding, before a projection (`simimg.search.projection`) makes it shorter.
     """
 
     name: str
@@ -76,7 +76,7 @@ def load_embedder(model: str) -> Embedder:
 
 
 def _embedder(name: str, fingerprint: str, image_size: int, resize: str, network: keras.Model) -> Embedder:
-    embedding = models.embedder(network)
+    embedding = models.search_embedder(network)
     # One trace for batches of any length: the last one of a folder is nearly always short.
     signature = [tf.TensorSpec([None, image_size, image_size, 3], tf.float32)]
     forward = tf.function(lambda images: embedding(images, training=False), input_signature=signature)

@@ -1,0 +1,169 @@
+"""One query after another: embedded in several views, looked for in the index, and the nearest looked at closely.
+
+The index says which pictures look alike; it is wrong once in ten about which of them is the original, and right within
+its first fifty. So those are examined, eight at a time, best first, until nothing more comes of it: each is verified or
+not, and verified ones come first. Similarity is 0.5..1 of a verified copy, and less of anything else:
+
+    verified        0.5 + 0.5 x how well the common part agrees, less where it is a small part of either picture
+    by its looks    0.5 x the cosine of the embeddings
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from simimg.search.embeddings import Embedder
+from simimg.search.examine import Examined, examine, examine_file, jpeg_quality
+from simimg.search.index import Picture, SearchIndex
+from simimg.search.verify import Verification, verify
+from simimg.search.views import query_views
+from tfrecords.convert.images import decode
+from tfrecords.convert.pool import num_cores
+from tfrecords.convert.quarantine import Reason, Refusal
+
+__all__ = ["CANDIDATES", "Finder", "Found", "Query", "load_queries", "load_query"]
+
+CANDIDATES = 48
+"""Pictures that are examined for a query at most: the original is among the first fifty 99.6 times of 100."""
+
+_AT_A_TIME = 8
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Query:
+    """A picture to look for: its views, uint8 `[num_views, image_size, image_size, 3]`, and what a closer look found."""
+
+    path: str
+    views: np.ndarray
+    examined: Examined
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Found:
+    """A picture of the index that a query found.
+
+    Attributes:
+        row: its row in the index.
+        picture: itself.
+        similarity: 0..1, higher is closer: 0.5 and more are verified copies. By kind: the cosine.
+        cosine: of the embeddings, of the closest view.
+        verification: why it is a copy; None where it was not shown to be one.
+    """
+
+    row: int
+    picture: Picture
+    similarity: float
+    cosine: float
+    verification: Verification | None
+
+
+def load_query(path: str, embedder: Embedder) -> Query | Refusal:
+    """Returns a file as a query, or why it is none."""
+    try:
+        data = Path(path).read_bytes()
+        image = decode(data)
+    except OSError as error:
+        return Refusal(Reason.UNREADABLE, error.strerror or str(error))
+    except Refusal as refusal:
+        return refusal
+    return make_query(path, image, embedder, quality=jpeg_quality(data))
+
+
+def make_query(path: str, image: Image.Image, embedder: Embedder, *, quality: int | None = None) -> Query:
+    """Returns a picture, mode RGB, as a query."""
+    views = query_views(image, embedder.image_size, embedder.resize)
+    return Query(path, views, examine(image, quality=quality, as_query=True))
+
+
+def load_queries(paths: Sequence[str], embedder: Embedder) -> Iterator[tuple[str, Query | Refusal]]:
+    """Yields each path with its query, or its refusal, in order, some being decoded ahead."""
+    with ThreadPoolExecutor(num_cores()) as executor:
+        ahead = 4 * num_cores()
+        waiting = [executor.submit(load_query, path, embedder) for path in paths[:ahead]]
+        for number, path in enumerate(paths):
+            yield path, waiting[number].result()
+            waiting[number] = None  # type: ignore[call-overload]  # its pixels, 2 MB
+            if number + ahead < len(paths):
+                waiting.append(executor.submit(load_query, paths[number + ahead], embedder))
+
+
+class Finder:
+    """Finds queries in an index. Safe to use from one thread; it examines candidates with all cores."""
+
+    def __init__(self, index: SearchIndex, embedder: Embedder, *, candidates: int = CANDIDATES) -> None:
+        """Take an index and the model that made it.
+
+        Args:
+            index: opened.
+            embedder: its model.
+            candidates: pictures that are examined for a query at most; 0: similarity is by looks alone.
+
+        Raises:
+            SearchIndexError: `embedder` did not make the index.
+        """
+        index.check_model(embedder)
+        self.index = index
+        self.embedder = embedder
+        self._candidates = candidates
+        self._executor = ThreadPoolExecutor(num_cores())
+        self._read: Callable[[Picture], Examined | None] = self._examine
+
+    def find(self, query: Query, k: int, by: str = "copy") -> list[Found]:
+        """Returns the `k` most similar pictures of the index, best first.
+
+        Args:
+            query: see `load_query`.
+            k: at least 1.
+            by: `copy`: verified copies first; `kind`: pictures of the same kind, by their looks.
+        """
+        if by == "kind":  # the picture and its mirror image: what is a kind is not turned by quarters
+            embeddings = self.embedder.embed(query.views[[0, 4]])[None]
+            return [
+                Found(match.row, match.picture, match.similarity, match.similarity, None)
+                for match in self.index.search(embeddings, k, by)[0]
+            ]
+        embeddings = self.embedder.embed(query.views)[None]
+        matches = self.index.search(embeddings, max(k, self._candidates), by)[0]
+        verified = self._verified(query.examined, [match.picture for match in matches[: self._candidates]])
+        found = [
+            Found(
+                match.row,
+                match.picture,
+                seen.similarity if seen else 0.5 * max(0.0, match.similarity),
+                match.similarity,
+                seen,
+            )
+            for match, seen in zip(matches, [*verified, *[None] * (len(matches) - len(verified))], strict=True)
+        ]
+        return sorted(found, key=lambda one: -one.similarity)[:k]
+
+    def close(self) -> None:
+        """Ends the threads."""
+        self._executor.shutdown(cancel_futures=True)
+
+    def _verified(self, query: Examined, pictures: Sequence[Picture]) -> list[Verification | None]:
+        """Each picture's verification; ends early once copies were found and the next eight are none."""
+        verified: list[Verification | None] = []
+        for start in range(0, len(pictures), _AT_A_TIME):
+            some = list(self._executor.map(lambda picture: self._verify(query, picture), pictures[start : start + _AT_A_TIME]))
+            had = any(verified)
+            verified += some
+            if had and not any(some):
+                break
+        return verified
+
+    def _verify(self, query: Examined, picture: Picture) -> Verification | None:
+        candidate = self._read(picture)
+        return None if candidate is None else verify(query, candidate)
+
+    def _examine(self, picture: Picture) -> Examined | None:
+        try:
+            return examine_file(self.index.path_of(picture))
+        except (OSError, Refusal):  # moved or removed since, or a data set's whose files are elsewhere
+            return None

@@ -1,0 +1,291 @@
+"""Whether two pictures are copies of one photo, why, and how much of them agrees.
+
+1. Keypoints say how the query lies in the candidate, if it does (`simimg.search.keypoints`). Pictures with too few of
+   them, blurred or plain, are laid over each other whole, in the eight positions a picture can have, and the best
+   position is refined until the pictures' correlation grows no more (Evangelidis and Psarakis, "Parametric Image
+   Alignment Using Enhanced Correlation Coefficient Maximization", PAMI 2008).
+2. Both are brought into one frame and compared block by block. A logo that two photos share aligns them and disagrees
+   everywhere else, so it verifies nothing.
+3. The map says what was done to the query, the frame what became of its colours and its detail.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+
+import cv2
+import numpy as np
+
+from simimg.search.examine import LUMA, PLAIN, WHOLE_PX, Examined
+from simimg.search.keypoints import align
+
+__all__ = ["DAMAGE", "MIN_AGREEMENT", "Verification", "verify"]
+
+MIN_AGREEMENT = 0.45
+"""Of the frame, see `_agreement`."""
+
+DAMAGE = ("mirrored", "turned by", "upside down", "cropped", "pasted", "stretched", "grey", "recoloured", "blurred", "covered")
+"""Words of reasons that speak of the picture, not of its file: what shows that it is no original."""
+
+_FRAME_PX = 128  # longer side of the part that both pictures have, at most
+_BLOCKS = 8  # a side of the frame
+_POSE_CORRELATION = 0.8  # below it, a position is not worth refining
+_WHOLE_CORRELATION = 0.93  # without keypoints, the whole pictures have to agree this well
+_WHOLE_AGREEMENT = 0.8
+_COVERED = 0.35  # correlation: blocks below it show something else
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Verification:
+    """A query that is a copy of a candidate.
+
+    Attributes:
+        similarity: 0.5..1, higher is closer: half, and the other half by how well the common part agrees and how much
+            of both pictures it is.
+        reasons: what was done to the query, taking the candidate for the original; empty where nothing is seen.
+        num_inliers: keypoints that agree on how the query lies in the candidate; 0 where it was laid over it whole.
+    """
+
+    similarity: float
+    reasons: tuple[str, ...]
+    num_inliers: int
+
+
+def verify(query: Examined, candidate: Examined) -> Verification | None:
+    """Returns how the query is a copy of the candidate, or None where nothing shows that it is one."""
+    found = align(query.keypoints, candidate.keypoints)
+    if found is not None:
+        matrix = _between_sizes(found.matrix, query.keypoints.size, candidate.keypoints.size)
+        verified = _compared(query, candidate, matrix, found.mirrored, found.num_inliers, MIN_AGREEMENT)
+        if verified is not None:
+            return verified
+    whole = _laid_over(query, candidate)
+    return None if whole is None else _compared(query, candidate, *whole, 0, _WHOLE_AGREEMENT)
+
+
+def _compared(
+    query: Examined, candidate: Examined, matrix: np.ndarray, mirrored: bool, num_inliers: int, least: float
+) -> Verification | None:
+    """The verification under a map from the unit square of the (mirrored) query to that of the candidate."""
+    common = _common_part(matrix)
+    if common is None:
+        return None
+    polygon, candidate_share, query_share = common
+    ours, theirs, inside = _frame(
+        query.thumbnail[:, ::-1] if mirrored else query.thumbnail, candidate.thumbnail, matrix, polygon
+    )
+    agreement, disagreeing, agreeing = _agreement(ours, theirs, inside)
+    if agreement < least:
+        return None
+    overlap = candidate_share * query_share
+    similarity = 0.5 + 0.5 * agreement * (0.8 + 0.2 * overlap)
+    reasons = [
+        *_geometry(query, candidate, matrix, mirrored, candidate_share, query_share),
+        *_looks(ours, theirs, agreeing, disagreeing),
+        *_compression(query, candidate),
+    ]
+    return Verification(min(1.0, similarity), tuple(reasons), num_inliers)
+
+
+def _between_sizes(matrix: np.ndarray, query: tuple[int, int], candidate: tuple[int, int]) -> np.ndarray:
+    """A map between px of two pictures as one between their unit squares: float64 `[3, 3]`."""
+    full = np.vstack([matrix, [0, 0, 1]])
+    return np.diag([1 / candidate[0], 1 / candidate[1], 1]) @ full @ np.diag([query[0], query[1], 1])
+
+
+def _laid_over(query: Examined, candidate: Examined) -> tuple[np.ndarray, bool] | None:
+    """The map of the whole query onto the whole candidate, in the position and at the place where they agree best."""
+    ours, theirs = query.whole, candidate.whole
+    if ours is None or theirs is None:
+        return None
+    poses = [(np.rot90(side, turns), turns, mirrored) for side, mirrored in ((ours, False), (ours[:, ::-1], True)) for turns in range(4)]
+    values = [float((pose * theirs).mean()) for pose, _, _ in poses]
+    best = int(np.argmax(values))
+    if values[best] < _POSE_CORRELATION:
+        return None
+    pose, turns, mirrored = poses[best]
+    criteria = (cv2.TERM_CRITERIA_EPS | cv2.TERM_CRITERIA_COUNT, 30, 1e-4)
+    try:
+        value, refined = cv2.findTransformECC(
+            np.ascontiguousarray(pose), np.ascontiguousarray(theirs), np.eye(2, 3, dtype=np.float32),
+            cv2.MOTION_AFFINE, criteria, None, 1,
+        )  # fmt: skip
+    except cv2.error:  # it moved out of the picture
+        return None
+    if value < _WHOLE_CORRELATION:
+        return None
+    return _between_sizes(refined.astype(np.float64), (WHOLE_PX,) * 2, (WHOLE_PX,) * 2) @ _TURNS[turns], mirrored
+
+
+# np.rot90 by quarters, as maps of the unit square.
+_TURNS = [
+    np.linalg.matrix_power(np.array([[0.0, 1.0, 0.0], [-1.0, 0.0, 1.0], [0.0, 0.0, 1.0]]), turns) for turns in range(4)
+]
+
+
+def _common_part(matrix: np.ndarray) -> tuple[np.ndarray, float, float] | None:
+    """The part of the candidate that the query shows: its polygon in the unit square, and its share of either area."""
+    square = np.float32([[0, 0], [1, 0], [1, 1], [0, 1]])
+    ours = (square @ matrix[:2, :2].T + matrix[:2, 2]).astype(np.float32)
+    area, polygon = cv2.intersectConvexConvex(square, ours)
+    own = abs(float(np.linalg.det(matrix[:2, :2])))
+    if polygon is None or area < 1e-3 or own < 1e-6:
+        return None
+    return polygon.reshape(-1, 2), min(1.0, float(area)), min(1.0, float(area) / own)
+
+
+def _frame(
+    query: np.ndarray, candidate: np.ndarray, matrix: np.ndarray, polygon: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Both pictures' common part in one frame: float32 `[h, w, 3]` twice, and bool `[h, w]` where both are."""
+    query, candidate = query.astype(np.float32), candidate.astype(np.float32)
+    size = np.array([candidate.shape[1], candidate.shape[0]], np.float64)
+    low, high = polygon.min(axis=0) * size, polygon.max(axis=0) * size
+    extent = np.maximum(high - low, 1e-3)
+    factor = _FRAME_PX / extent.max()
+    width, height = (max(_BLOCKS, round(side)) for side in extent * factor)
+    # From the frame's pixels to the candidate's unit square.
+    place = np.diag([1 / size[0], 1 / size[1], 1]) @ np.array(
+        [[extent[0] / width, 0, low[0]], [0, extent[1] / height, low[1]], [0, 0, 1]]
+    )
+    theirs = _taken(candidate, place, (width, height))
+    ours = _taken(query, np.linalg.inv(matrix) @ place, (width, height))
+    inside = _taken(np.ones((*query.shape[:2], 1), np.float32), np.linalg.inv(matrix) @ place, (width, height)) > 0.99
+    inside &= _taken(np.ones((*candidate.shape[:2], 1), np.float32), place, (width, height)) > 0.99
+    return ours, theirs, inside
+
+
+def _taken(image: np.ndarray, unit: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """A picture under a map from a frame's pixels to its unit square, smoothed to what the frame can show."""
+    height, width = image.shape[:2]
+    full = np.diag([width, height, 1]) @ unit
+    reduction = math.sqrt(abs(np.linalg.det(full[:2, :2])))  # its pixels to one of the frame
+    if reduction > 1.2:
+        image = cv2.GaussianBlur(image, (0, 0), 0.5 * math.sqrt(reduction**2 - 1))
+    # OpenCV counts from pixel centres, the unit square from the corner.
+    shift = np.array([[1, 0, 0.5], [0, 1, 0.5], [0, 0, 1]])
+    full = np.linalg.inv(shift) @ full @ shift
+    flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+    return cv2.warpAffine(image, full[:2], size, flags=flags, borderMode=cv2.BORDER_CONSTANT, borderValue=0)
+
+
+def _grey(image: np.ndarray) -> np.ndarray:
+    return image @ LUMA
+
+
+def _agreement(ours: np.ndarray, theirs: np.ndarray, inside: np.ndarray) -> tuple[float, float, np.ndarray]:
+    """How well the common part agrees, the share of it that disagrees altogether, both 0..1, and where it agrees.
+
+    The correlation of each block of the frame, weighted by how much there is to see in it. Blocks with something laid
+    over them count as disagreeing, and do not drown in the rest.
+    """
+    height, width = inside.shape
+    a, b = (cv2.GaussianBlur(_grey(image), (0, 0), 1.0) for image in (ours, theirs))
+    values, weights = [], []
+    agreeing = inside.copy()
+    for rows in np.array_split(np.arange(height), _BLOCKS):
+        for columns in np.array_split(np.arange(width), _BLOCKS):
+            block = np.ix_(rows, columns)
+            there = inside[block]
+            if there.mean() < 0.5:
+                continue
+            x, y = a[block][there], b[block][there]
+            spread_x, spread_y = float(x.std()), float(y.std())
+            if max(spread_x, spread_y) < PLAIN:
+                continue
+            covariance = float(((x - x.mean()) * (y - y.mean())).mean())
+            values.append(covariance / max(spread_x * spread_y, PLAIN))
+            weights.append(spread_y + PLAIN)
+            if values[-1] < _COVERED:
+                agreeing[block] = False
+    if not values:
+        # Nothing to see in any block: plain pictures agree as far as the whole does.
+        x, y = a[inside], b[inside]
+        if len(x) < 2 or min(float(x.std()), float(y.std())) < 0.5:
+            return 0.0, 0.0, inside
+        return max(0.0, float(np.corrcoef(x, y)[0, 1])), 0.0, inside
+    clipped = np.clip(values, 0, 1)
+    return float(np.average(clipped, weights=weights)), float(np.mean(clipped < _COVERED)), agreeing
+
+
+def _geometry(
+    query: Examined,
+    candidate: Examined,
+    matrix: np.ndarray,
+    mirrored: bool,
+    candidate_share: float,
+    query_share: float,
+) -> list[str]:
+    """What the map says: in px of both pictures, as rotation times scales (a QR decomposition)."""
+    real = np.diag(np.float64(candidate.size)) @ matrix[:2, :2] @ np.diag(1 / np.float64(query.size))
+    turn = math.degrees(math.atan2(real[1, 0], real[0, 0]))  # of the query's horizontal, clockwise, to the candidate's
+    across = math.hypot(real[0, 0], real[1, 0])  # the candidate's px to one of the query's
+    down = abs(float(np.linalg.det(real))) / across
+    # Undoing the query's turn brings it onto the candidate, so the query was turned the other way. As the mirror is
+    # undone first, a mirrored query was turned and then mirrored, which turns the turn around.
+    turned = turn if mirrored else -turn
+    reasons = []
+    half_turned = abs(abs(turned) - 180) < 2
+    if mirrored:
+        reasons.append("flipped upside down" if half_turned else "mirrored")
+    if half_turned and not mirrored:
+        reasons.append("turned upside down")
+    elif abs(turned) >= 1.5 and not half_turned:
+        nearest = round(turned / 90) * 90
+        angle = nearest if abs(turned - nearest) < 1 else round(turned)
+        reasons.append(f"turned by {abs(angle)}° {'clockwise' if angle > 0 else 'counter-clockwise'}")
+    if candidate_share < 0.97:
+        reasons.append(f"cropped to {candidate_share:.0%} of its area")
+    crooked = abs(turned - round(turned / 90) * 90) >= 1.5
+    if query_share < (0.75 if crooked else 0.93):
+        reasons.append(f"pasted into a larger picture, of which it is {query_share:.0%}")
+    stretch = down / across  # how much wider the query is than the candidate would be
+    if not 0.95 < stretch < 1.05:
+        reasons.append(f"stretched to {stretch:.2f} times its width" if stretch > 1 else f"stretched to {1 / stretch:.2f} times its height")
+    size = 1 / (down if stretch > 1.05 else across if stretch < 0.95 else math.sqrt(across * down))
+    if not 0.95 < size < 1.05:
+        reasons.append(f"resized to {size:.0%}")
+    return reasons
+
+
+def _looks(ours: np.ndarray, theirs: np.ndarray, inside: np.ndarray, disagreeing: float) -> list[str]:
+    """What the frame says of colours and detail."""
+    if inside.sum() < 64:
+        return []
+    reasons = []
+    a, b = ours[inside], theirs[inside]
+    colourful_a, colourful_b = (float((one.max(axis=1) - one.min(axis=1)).mean()) for one in (a, b))
+    if colourful_a < 3 and colourful_b > 9:
+        reasons.append("grey")
+    else:
+        bright_a, bright_b = float((a @ LUMA).mean()), float((b @ LUMA).mean())
+        tint = (a.mean(axis=0) - bright_a) - (b.mean(axis=0) - bright_b)
+        if float(np.abs(tint).max()) > 10 or not 0.7 < (colourful_a + 3) / (colourful_b + 3) < 1.4:
+            reasons.append("recoloured")
+        elif abs(bright_a - bright_b) > 12:
+            reasons.append("brighter" if bright_a > bright_b else "darker")
+    sharp_a, sharp_b = (_sharpness(image, inside) for image in (ours, theirs))
+    if sharp_b > 1 and sharp_a < 0.45 * sharp_b:
+        reasons.append("blurred")
+    if disagreeing > 0.04:
+        reasons.append(f"{disagreeing:.0%} covered or changed")
+    return reasons
+
+
+def _sharpness(image: np.ndarray, inside: np.ndarray) -> float:
+    """The deviation of what a small blur takes away, in parts of the picture's own contrast, per cent."""
+    grey = _grey(image)
+    detail = grey - cv2.GaussianBlur(grey, (0, 0), 1.5)
+    core = cv2.erode(inside.astype(np.uint8), np.ones((5, 5), np.uint8)).astype(bool)
+    if core.sum() < 64:
+        return 0.0
+    return 100 * float(detail[core].std()) / max(float(grey[core].std()), PLAIN)
+
+
+def _compression(query: Examined, candidate: Examined) -> list[str]:
+    if query.jpeg_quality is None or query.jpeg_quality > 85:
+        return []
+    if candidate.jpeg_quality is not None and query.jpeg_quality > candidate.jpeg_quality - 5:
+        return []
+    return [f"JPEG about quality {query.jpeg_quality}"]
