@@ -50,6 +50,9 @@ COMMANDS = {
     "export": "Write a trained model as a SavedModel, for others to run.",
     "index": "Make a search index of a folder of pictures, or of a data set.",
     "search": "Find the pictures of an index that are similar to the given ones.",
+    "duplicates": "Find the copies in a folder of pictures, and plan which of them to keep.",
+    "apply": "Move the copies that a plan of `simimg duplicates` names into a quarantine folder beside it.",
+    "undo": "Bring back all files that `simimg apply` moved.",
     "bench": "Measure how fast pictures are converted, read and trained on here, beside other tools and the limit.",
     "doctor": "Tell what simimg finds on this machine, and what is wrong with it.",
 }

@@ -26,7 +26,7 @@ from tfrecords.format.files import atomic_file, read_json
 from tfrecords.format.layout import Layout
 from tfrecords.format.manifest import read_manifest
 
-_NUM_EDITED = 20
+_NUM_EDITED = 6  # each in fourteen ways
 _SAMPLES_PER_CLASS = 8
 _TILE_PX = 240
 _EVAL_BATCH = 64
@@ -51,7 +51,7 @@ def edited_copies(image_dir: Path, index_dir: Path, out_dir: Path, seed: int) ->
         for name, edit in EDITS.items():
             copy = out_dir / f"{number:02d}-{name}.jpg"
             with atomic_file(copy) as file:
-                edit(image).save(file, "JPEG", quality=_JPEG_QUALITY)
+                edit(image, np.random.default_rng([seed, number])).save(file, "JPEG", quality=_JPEG_QUALITY)
             originals[str(copy)] = str(original)
     return originals
 

@@ -91,7 +91,7 @@ def why(match: Found) -> str:
     """Returns what was done to the query, for people: empty for what is only similar."""
     if match.verification is None:
         return ""
-    return ", ".join(match.verification.reasons) or "the same picture"
+    return ", ".join(match.verification.reasons) or "looks the same"
 
 
 def _text(index: SearchIndex, query: str, matches: list[Found]) -> str:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import dataclasses
 import fcntl
-import hashlib
 import os
 import shutil
 import zipfile
@@ -39,7 +38,7 @@ _LOCK_FILE = ".lock"
 _PICTURES_A_PART = 512  # some seconds of work: what a killed run loses at most
 _REFIT_GROWTH = 1.5  # projections are fitted anew when the collection has grown or shrunk by this factor
 
-_FACTS = ("width", "height", "pixels_sha256", "phash")  # what is known of a picture by its bytes, besides its embedding
+_FACTS = ("width", "height", "phash")  # what is known of a picture by its bytes, besides its embedding
 
 _Progress = Callable[[int], object]
 
@@ -61,7 +60,6 @@ class _Known:
 
     width: int
     height: int
-    pixels_sha256: str
     phash: int
     embedding: np.ndarray
 
@@ -257,11 +255,10 @@ class _Memory:
         pixels = np.stack([pixels for _, pixels in self._waiting])
         embeddings = self._embedder.embed(pixels).astype(np.float16)
         hashes = perceptual_hashes(pixels).tolist()
-        for number, (picture, own) in enumerate(self._waiting):
+        for number, (picture, _) in enumerate(self._waiting):
             self._known[picture.sha256] = _Known(
                 picture.width,
                 picture.height,
-                hashlib.sha256(np.ascontiguousarray(own)).hexdigest(),
                 hashes[number],
                 embeddings[number],
             )

@@ -1,6 +1,6 @@
 """Groups of copies in a collection, cheap stages first, each member held against the group's middle.
 
-1. Files of the same bytes, then of the same pixels: one of them stands for all in what follows.
+1. Files of the same bytes: one of them stands for all in what follows.
 2. Pairs that may be copies: near perceptual hashes, and for each picture those with the nearest embeddings, eight at a
    time until eight in a row are none.
 3. Each pair is examined (`simimg.search.verify`); similarity is that of the verification.
@@ -21,7 +21,7 @@ from pathlib import PurePosixPath
 
 import numpy as np
 
-from simimg.search.examine import Examined, examine_file
+from simimg.search.examine import Examined, examine_file, threads_of_one
 from simimg.search.index import Picture, SearchIndex
 from simimg.search.verify import DAMAGE, Verification, verify
 from tfrecords.convert.copies import MAX_DISTANCE, NO_HASH, near_pairs
@@ -33,9 +33,9 @@ __all__ = ["Duplicates", "Group", "Member", "find_duplicates"]
 _NEIGHBOURS = 24  # the nearest by their embeddings that are examined at most
 _AT_A_TIME = 8
 _QUERIES_A_BLOCK = 256
-_WITNESSES = 8  # members that say what was done to another
+_WITNESSES = 4  # members that say what was done to another
 _LOSSLESS = frozenset((".png", ".tif", ".tiff", ".bmp", ".webp", ".jp2", ".heic", ".dng"))
-_SAME_BYTES, _SAME_PIXELS = "the same bytes", "the same pixels"
+_SAME_BYTES = "the same bytes"
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -93,8 +93,7 @@ def find_duplicates(
         progress: called with the number of pictures since the last call.
     """
     rows = np.arange(len(index.pictures))
-    pixels = index.pictures.column("pixels_sha256")
-    same = _representatives(index.pictures.column("sha256"), pixels)
+    same = _representatives(index.pictures.column("sha256"))
     singles = rows[same == rows]
     progress(len(rows) - len(singles))
     examiner = _Examiner(index, threshold)
@@ -107,7 +106,10 @@ def find_duplicates(
             alike[int(same[row])].append(int(row))
         grouped = {row for cluster in clusters for row in cluster}
         clusters += [[row] for row in alike if row not in grouped]
-        groups = [_group(index, examiner, sorted(cluster), alike, reference) for cluster in clusters]
+        with threads_of_one():
+            groups = list(
+                examiner.executor.map(lambda cluster: _group(index, examiner, cluster, alike, reference), clusters)
+            )
     finally:
         examiner.close()
     groups.sort(key=lambda group: min(member.row for member in group.members))
@@ -124,13 +126,17 @@ class _Examiner:
         self.copies: dict[tuple[int, int], Verification] = {}
         self.neighbours: dict[int, set[int]] = defaultdict(set)
         self._threshold = threshold
+        self._paths = [index.path_of(picture) for picture in index.pictures]
         self._done: set[tuple[int, int]] = set()
-        self._executor = ThreadPoolExecutor(num_cores())
+        self._explained: dict[tuple[int, int], Verification | None] = {}
+        self.executor = ThreadPoolExecutor(num_cores())
 
     def examine_pairs(self, pairs: Iterable[tuple[int, int]]) -> None:
         """Examines pairs that were not."""
         todo = sorted({(min(pair), max(pair)) for pair in pairs} - self._done)
-        for pair, seen in zip(todo, self._executor.map(self._verify, todo), strict=True):
+        with threads_of_one():
+            verified = list(self.executor.map(self._verify, todo))
+        for pair, seen in zip(todo, verified, strict=True):
             self._done.add(pair)
             self.num_examined += 1
             if seen is not None and seen.similarity >= self._threshold:
@@ -161,13 +167,17 @@ class _Examiner:
         """Returns the verification of a pair that was examined."""
         return self.copies.get((min(one, other), max(one, other)))
 
-    def explain(self, row: int, keeper: int) -> Verification | None:
+    def explain(self, row: int, other: int) -> Verification | None:
         """Returns the verification with `row` as the query, whichever came first."""
-        return self._verify((row, keeper))
+        if (row, other) in self.copies:
+            return self.copies[row, other]
+        if (row, other) not in self._explained:
+            self._explained[row, other] = self._verify((row, other))
+        return self._explained[row, other]
 
     def close(self) -> None:
         """Ends the threads."""
-        self._executor.shutdown(cancel_futures=True)
+        self.executor.shutdown(cancel_futures=True)
 
     def _verify(self, pair: tuple[int, int]) -> Verification | None:
         query, candidate = (self._examined(row) for row in pair)
@@ -175,21 +185,16 @@ class _Examiner:
 
     def _examined(self, row: int) -> Examined | None:
         try:
-            return examine_file(self.index.path_of(self.index.pictures[row]))
+            return examine_file(self._paths[row])
         except (OSError, Refusal):
             self.missing.add(row)
             return None
 
 
-def _representatives(sha256: np.ndarray, pixels_sha256: np.ndarray) -> np.ndarray:
-    """The first row of the same bytes or pixels, for each row: int64 `[num_images]`."""
+def _representatives(sha256: np.ndarray) -> np.ndarray:
+    """The first row of the same bytes, for each row: int64 `[num_images]`."""
     first: dict[str, int] = {}
-    found = np.arange(len(sha256))
-    for row, (file, pixels) in enumerate(zip(sha256.tolist(), pixels_sha256.tolist(), strict=True)):
-        found[row] = first.get(file, first.get(f"pixels {pixels}", row))
-        first.setdefault(file, int(found[row]))
-        first.setdefault(f"pixels {pixels}", int(found[row]))
-    return found
+    return np.array([first.setdefault(digest, row) for row, digest in enumerate(sha256.tolist())])
 
 
 def _hash_pairs(index: SearchIndex, rows: np.ndarray) -> Iterator[tuple[int, int]]:
@@ -204,7 +209,7 @@ def _hash_pairs(index: SearchIndex, rows: np.ndarray) -> Iterator[tuple[int, int
 
 
 def _clusters(examiner: _Examiner, rows: np.ndarray) -> Iterator[list[int]]:
-    """Yields groups of two and more rows, each of copies of its first."""
+    """Yields groups of two and more rows, each of copies of its first, the middle."""
     left = {int(row) for row in rows if examiner.neighbours[int(row)]}
     while left:
         component = _connected(min(left), left, examiner)
@@ -266,8 +271,7 @@ def _group(
     others = []
     for row in ranked[1:]:
         if single_of[row] == single_of[keeper]:
-            same_bytes = pictures[row].sha256 == pictures[keeper].sha256
-            others.append(Member(row, pictures[row], 1.0, _SAME_BYTES if same_bytes else _SAME_PIXELS))
+            others.append(Member(row, pictures[row], 1.0, _SAME_BYTES))
             continue
         seen = examiner.explain(single_of[row], single_of[keeper])
         reason = "another copy of the same photo"  # of the middle of the group, if not of the keeper
@@ -281,13 +285,15 @@ def _group(
 def _damage(examiner: _Examiner, row: int, cluster: Sequence[int]) -> int:
     """How many things were visibly done to it, as most of its group see it: crops, text, blur; not its size."""
     counts = []
-    for other in cluster[:_WITNESSES]:
+    for other in cluster[: _WITNESSES + 1]:
         if other != row and examiner.copy(row, other) and (seen := examiner.explain(row, other)) is not None:
             counts.append(sum(any(word in reason for word in DAMAGE) for reason in seen.reasons))
     return int(np.median(counts)) if counts else 0
 
 
-def _why(best: tuple[bool, int, int, bool, int, int], next_best: tuple[bool, int, int, bool, int, int], kept: Picture) -> str:
+def _why(
+    best: tuple[bool, int, int, bool, int, int], next_best: tuple[bool, int, int, bool, int, int], kept: Picture
+) -> str:
     reasons = (
         "in a reference folder",
         "nothing was done to it",

@@ -19,7 +19,7 @@ import numpy as np
 from PIL import Image
 
 from simimg.search.embeddings import Embedder
-from simimg.search.examine import Examined, examine, examine_file, jpeg_quality
+from simimg.search.examine import Examined, examine, examine_file, jpeg_quality, threads_of_one
 from simimg.search.index import Picture, SearchIndex
 from simimg.search.verify import Verification, verify
 from simimg.search.views import query_views
@@ -130,7 +130,8 @@ class Finder:
             ]
         embeddings = self.embedder.embed(query.views)[None]
         matches = self.index.search(embeddings, max(k, self._candidates), by)[0]
-        verified = self._verified(query.examined, [match.picture for match in matches[: self._candidates]])
+        with threads_of_one():
+            verified = self._verified(query.examined, [match.picture for match in matches[: self._candidates]])
         found = [
             Found(
                 match.row,
@@ -151,7 +152,9 @@ class Finder:
         """Each picture's verification; ends early once copies were found and the next eight are none."""
         verified: list[Verification | None] = []
         for start in range(0, len(pictures), _AT_A_TIME):
-            some = list(self._executor.map(lambda picture: self._verify(query, picture), pictures[start : start + _AT_A_TIME]))
+            some = list(
+                self._executor.map(lambda picture: self._verify(query, picture), pictures[start : start + _AT_A_TIME])
+            )
             had = any(verified)
             verified += some
             if had and not any(some):

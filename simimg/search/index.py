@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import dataclasses
 import shutil
+import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,8 @@ _FORMAT = "simimg-index/2"
 _EMBEDDINGS_FILE = "embeddings.npy"
 _PICTURES_FILE = "pictures.parquet"
 _PROJECTED_ROWS = 8192
+# What reading a damaged file raises: NumPy's, zip's, faiss's and Arrow's.
+_DAMAGE = (ValueError, TypeError, KeyError, OSError, EOFError, RuntimeError, zipfile.BadZipFile, pa.ArrowException)
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,8 +53,7 @@ class Picture:
         modified_ns: when the file was changed, in ns since 1970; 0 where it is not known.
         width: px, upright.
         height: px, upright.
-        pixels_sha256: of the pixels that were embedded, in hexadecimal.
-        phash: their perceptual hash, see `tfrecords.convert.copies`; 0 of a plain picture.
+        phash: the perceptual hash of the pixels that were embedded, see `tfrecords.convert.copies`; 0 of a plain picture.
         label: its class's name, or empty.
         split: of its data set, or empty.
     """
@@ -62,7 +64,6 @@ class Picture:
     modified_ns: int = 0
     width: int
     height: int
-    pixels_sha256: str = ""
     phash: int = 0
     label: str = ""
     split: str = ""
@@ -76,7 +77,6 @@ _SCHEMA = pa.schema(
         ("modified_ns", pa.int64()),
         ("width", pa.int32()),
         ("height", pa.int32()),
-        ("pixels_sha256", pa.string()),
         ("phash", pa.uint64()),
         ("label", pa.string()),
         ("split", pa.string()),
@@ -269,7 +269,7 @@ class SearchIndex:
             if len(counts) != 1:
                 raise ValueError(f"its parts are not of one number of pictures: {sorted(counts)}")
             return cls(index_dir, info, pictures, embeddings, projections, vectors, cells)
-        except (DataError, ValueError, TypeError, KeyError, OSError, EOFError, RuntimeError, pa.ArrowException) as error:
+        except (*_DAMAGE, DataError) as error:
             raise SearchIndexError(
                 f"{index_dir} is damaged: {error}. Remove that folder, and make it again with `simimg index`."
             ) from None

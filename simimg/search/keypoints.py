@@ -169,7 +169,9 @@ def _largest_agreement(
     scale = (candidate.scales[theirs] / query.scales[ours]).astype(np.float64)
     turn = (candidate.angles[theirs] - query.angles[ours]).astype(np.float64)
     linear = (scale * np.exp(1j * turn))[:, None]
-    start, goal = (side.astype(np.float64) @ np.array([1, 1j]) for side in (query.points[ours], candidate.points[theirs]))
+    start, goal = (
+        side.astype(np.float64) @ np.array([1, 1j]) for side in (query.points[ours], candidate.points[theirs])
+    )
     # Hypothesis h maps z to goal_h + linear_h * (z - start_h).
     offsets = np.abs(goal[:, None] + linear * (start[None, :] - start[:, None]) - goal[None, :])
     similar = np.abs(np.log(np.abs(linear / linear.T))) < np.log(2)

@@ -1,11 +1,12 @@
 """Two logical CPU devices for the whole session, and small data sets made by the converter."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import tensorflow as tf
-from PIL import Image
+from PIL import Image, ImageDraw
 
 from tfrecords.convert import ConvertConfig, convert
 
@@ -50,3 +51,29 @@ def datasets(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str
         ).dataset_dir
         for encoding in ("raw", "jpeg", "png")
     }
+
+
+@pytest.fixture(scope="session")
+def scene() -> Callable[..., Image.Image]:
+    """What draws a picture with much to see in it, from a seed."""
+    return draw_scene
+
+
+def draw_scene(seed: int, size: tuple[int, int] = (320, 240)) -> Image.Image:
+    """A picture with much to see in it: soft colours, and a hundred shapes anywhere."""
+    rng = np.random.default_rng(seed)
+    coarse = Image.fromarray(rng.integers(60, 200, (4, 5, 3), np.uint8))
+    image = coarse.resize(size, Image.Resampling.BICUBIC)
+    draw = ImageDraw.Draw(image)
+    for _ in range(100):
+        x, y, w, h = rng.integers(0, size[0]), rng.integers(0, size[1]), rng.integers(4, 50), rng.integers(4, 50)
+        colour = tuple(int(level) for level in rng.integers(0, 256, 3))
+        kind = rng.integers(3)
+        if kind == 0:
+            draw.ellipse((x, y, x + w, y + h), fill=colour)
+        elif kind == 1:
+            draw.rectangle((x, y, x + w, y + h), fill=colour)
+        else:
+            corners = [(int(x + rng.integers(w)), int(y + rng.integers(h))) for _ in range(4)]
+            draw.polygon(corners, fill=colour)
+    return image

@@ -40,7 +40,15 @@ def result_of(capsys: pytest.CaptureFixture[str], arguments: list[str], exit_cod
 def test_index_refuses_strays_and_counts(photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     result = result_of(capsys, ["index", f"--image_dir={photos}", f"--index_dir={tmp_path / 'i'}"], exit_code=2)
     assert (result["num_images"], result["num_refused"], result["dim"]) == (8, 2, 1280)
-    assert sorted(result) == ["dim", "index_dir", "num_images", "num_refused", "seconds"]
+    assert sorted(result) == [
+        "dim",
+        "index_dir",
+        "num_embedded",
+        "num_images",
+        "num_refused",
+        "num_removed",
+        "seconds",
+    ]
 
 
 def test_search_finds_the_mirrored_original(
@@ -54,9 +62,13 @@ def test_search_finds_the_mirrored_original(
     assert len(result["matches"]) == 3
     assert result["matches"][0] == {
         "path": str(photos / "stones" / "2.png"),
-        "similarity": pytest.approx(1, abs=1e-4),
+        "similarity": pytest.approx(1, abs=1e-2),
         "label": "stones",
+        "verified": True,
+        "reasons": ["mirrored"],
+        "cosine": pytest.approx(1, abs=1e-2),
     }
+    assert all(match["similarity"] < 0.5 and not match["reasons"] for match in result["matches"][1:])
     assert Image.open(picture).width > 300
 
 

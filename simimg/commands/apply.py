@@ -1,0 +1,48 @@
+"""Move the copies that a plan of `simimg duplicates` names into a quarantine folder beside it.
+
+A file is moved only if it, and the file that is kept in its place, are still what they were when the plan was made.
+Stopped at any moment, the same command goes on. When you are sure, delete the quarantine folder.
+
+Example: simimg apply --plan=plan.json --dry_run
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+from simimg.commands.console import Result, note, progress_bar, quiet_tensorflow
+
+with quiet_tensorflow():
+    from simimg.search import apply_plan, load_plan
+from tfrecords.options import option
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Options:
+    """What `apply` can be told."""
+
+    plan: Path = option("The file that `simimg duplicates --plan` wrote.")
+    dry_run: bool = option("Only tell what would be moved.", False)
+
+
+def run(options: Options) -> Result:
+    """Applies a plan with a progress bar."""
+    plan = load_plan(options.plan)
+    with progress_bar(len(plan.removals), "moving", unit="file") as bar:
+        applied = apply_plan(plan, dry_run=options.dry_run, progress=bar.update)
+    for path, reason in applied.skipped:
+        note(f"left {path}: {reason}")
+    values = {
+        "moved": list(applied.moved),
+        "num_bytes": applied.num_bytes,
+        "skipped": [{"path": path, "reason": reason} for path, reason in applied.skipped],
+        "quarantine_dir": str(plan.quarantine_dir),
+        "dry_run": options.dry_run,
+    }
+    lines = [f"  {path}" for path in applied.moved] if options.dry_run else []
+    done = "would be moved" if options.dry_run else "moved"
+    lines.append(f"{len(applied.moved):,} files, {applied.num_bytes / 1e6:,.1f} MB, {done} to {plan.quarantine_dir}")
+    if applied.moved and not options.dry_run:
+        lines.append(f"`simimg undo --plan={options.plan}` brings them back")
+    return Result(values=values, text="\n".join(lines), exit_code=2 if applied.skipped else 0)

@@ -1,0 +1,38 @@
+"""Bring back all files that `simimg apply` moved.
+
+Example: simimg undo --plan=plan.json
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+from simimg.commands.console import Result, note, progress_bar, quiet_tensorflow
+
+with quiet_tensorflow():
+    from simimg.search import load_plan, undo_plan
+from tfrecords.options import option
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Options:
+    """What `undo` can be told."""
+
+    plan: Path = option("The file that `simimg apply` was given.")
+
+
+def run(options: Options) -> Result:
+    """Undoes a plan with a progress bar."""
+    plan = load_plan(options.plan)
+    with progress_bar(None, "moving", unit="file") as bar:
+        undone = undo_plan(plan, progress=bar.update)
+    for path, reason in undone.skipped:
+        note(f"left {path}: {reason}")
+    values = {
+        "moved": list(undone.moved),
+        "num_bytes": undone.num_bytes,
+        "skipped": [{"path": path, "reason": reason} for path, reason in undone.skipped],
+    }
+    text = f"{len(undone.moved):,} files are back in {plan.image_dir}"
+    return Result(values=values, text=text, exit_code=2 if undone.skipped else 0)
