@@ -48,7 +48,7 @@ COMMANDS = {
     "predict": "Tell what is on pictures, by a model that you trained.",
     "compare": "Put training runs side by side.",
     "export": "Write a trained model as a SavedModel, for others to run.",
-    "index": "Make a search index of a folder of pictures, or of a data set.",
+    "index": "Make a search index of a folder of pictures, or of a data set, or bring one up to date.",
     "search": "Find the pictures of an index that are similar to the given ones.",
     "duplicates": "Find the copies in a folder of pictures, and plan which of them to keep.",
     "apply": "Move the copies that a plan of `simimg duplicates` names into a quarantine folder beside it.",

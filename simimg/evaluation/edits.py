@@ -160,4 +160,4 @@ PROTOCOL: Mapping[str, Edit] = {
     "25 degrees": lambda image, rng: image.rotate(25, Image.Resampling.BICUBIC),
     "squash": lambda image, rng: image.resize((min(image.size),) * 2, Image.Resampling.BICUBIC),
 }
-"""imagededup's "transformed" set (its docs/user_guide/benchmarks.md): 560 x 420 of 640 x 480, flips, 25 degrees, 1:1."""
+"""imagededup's "transformed" set (docs/user_guide/benchmarks.md): 560 x 420 of 640 x 480, flips, 25 degrees, 1:1."""

@@ -5,8 +5,8 @@ are left out of the index and edited too, the distractors, which should find not
 is searched.
 
 recall@k        the share of copies that have their original among the first k
-uAP             micro average precision (Law-To et al. 2007; that of the Image Similarity Challenge 2021): all matches of
-                all queries, distractors' too, in one list by their score; the area under its precision and recall
+uAP             micro average precision (that of the Image Similarity Challenge 2021): all matches of all queries,
+                distractors' too, in one list by their score; the area under its precision and recall
 R@P90           the recall at the largest score from which on nine of ten matches are right
 
 Scores: `cosine` of the embeddings; `normalised`, the cosine less the mean of the query's second to fourth best, which
@@ -25,13 +25,20 @@ from PIL import Image
 
 from simimg.errors import UsageError
 from simimg.evaluation.edits import EDITS
-from simimg.search import BY, Embedder, Finder, SearchIndex, index_folder
+from simimg.search import BY, Embedder, Finder, Found, SearchIndex, index_folder
 from simimg.search.find import CANDIDATES, make_query
 from tfrecords.convert.images import decode
 from tfrecords.convert.quarantine import Refusal
 from tfrecords.convert.sources import SUFFIXES, walk
 
-__all__ = ["Retrieval", "average_precision", "mean_kind_precision", "measure_retrieval", "recall_at_precision"]
+__all__ = [
+    "Failure",
+    "Retrieval",
+    "average_precision",
+    "mean_kind_precision",
+    "measure_retrieval",
+    "recall_at_precision",
+]
 
 Hash = Callable[[Image.Image], np.ndarray]
 """A rival: a picture to bits, bool `[n]`."""
@@ -196,7 +203,7 @@ def mean_kind_precision(vectors: np.ndarray, labels: np.ndarray, *, without: str
     return float(np.mean(values)) if values else 0.0
 
 
-def _score(scored: dict[str, list[tuple[float, bool]]], found: Sequence, original: int) -> None:  # type: ignore[type-arg]
+def _score(scored: dict[str, list[tuple[float, bool]]], found: Sequence[Found], original: int) -> None:
     """Enters the best match by looks, plain and normalised, and the best after verification, of one query."""
     by_looks = sorted(found, key=lambda one: -one.cosine)
     crowd = float(np.mean([one.cosine for one in by_looks[_NEIGHBOURS]]))

@@ -12,7 +12,6 @@ import dataclasses
 import fcntl
 import os
 import shutil
-import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,21 +23,17 @@ from simimg.input import eval_batches, open_reader
 from simimg.pictures import BATCH_SIZE, load_files
 from simimg.search.embeddings import Embedder
 from simimg.search.index import INFO_FILE, Picture, SearchIndex, write_generation
-from tfrecords.convert.copies import perceptual_hashes
+from simimg.search.memory import UNFINISHED, Memory
 from tfrecords.convert.quarantine import Reason, Refusal
 from tfrecords.convert.sources import SUFFIXES, printable, walk
-from tfrecords.format.files import atomic_file
 from tfrecords.format.layout import Layout
 from tfrecords.format.manifest import OK, read_manifest
 
 __all__ = ["IndexUpdate", "index_dataset", "index_folder"]
 
-_UNFINISHED = "unfinished"
 _LOCK_FILE = ".lock"
-_PICTURES_A_PART = 512  # some seconds of work: what a killed run loses at most
 _REFIT_GROWTH = 1.5  # projections are fitted anew when the collection has grown or shrunk by this factor
 
-_FACTS = ("width", "height", "phash")  # what is known of a picture by its bytes, besides its embedding
 
 _Progress = Callable[[int], object]
 
@@ -52,16 +47,6 @@ class IndexUpdate:
     num_kept: int
     num_removed: int
     refused: tuple[tuple[str, Refusal], ...]
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class _Known:
-    """A picture whose embedding is known: from the index before, or from an unfinished run."""
-
-    width: int
-    height: int
-    phash: int
-    embedding: np.ndarray
 
 
 def index_folder(
@@ -103,7 +88,7 @@ def index_folder(
     begin(len(paths))
     with _locked(index_dir):
         before = _open_before(index_dir, embedder, dataset_dir=None)
-        memory = _Memory(index_dir, embedder, before)
+        memory = Memory(index_dir, embedder, before)
         same_place = before is not None and before.info.image_dir == str(image_dir.resolve())
         unchanged = {picture.path: picture for picture in before.pictures} if before and same_place else {}
         rows: dict[str, Picture] = {}
@@ -118,8 +103,9 @@ def index_folder(
                 to_read.append(path)
         progress(len(rows))
         refused: list[tuple[str, Refusal]] = []
-        options = {"image_size": embedder.image_size, "how": embedder.resize}
-        for path, loaded in load_files(to_read, image_dir, known=memory, **options):
+        for path, loaded in load_files(
+            to_read, image_dir, image_size=embedder.image_size, how=embedder.resize, known=memory
+        ):
             if isinstance(loaded, Refusal):
                 refused.append((path, loaded))
                 progress(1)
@@ -177,7 +163,7 @@ def index_dataset(
     image_dir = Path(source) if source and Path(source).is_dir() else None
     with _locked(index_dir):
         before = _open_before(index_dir, embedder, dataset_dir=dataset_dir)
-        memory = _Memory(index_dir, embedder, before)
+        memory = Memory(index_dir, embedder, before)
         pictures: list[Picture] = []
         for split in layout.splits:
             reader, _ = open_reader(dataset_dir, split)
@@ -204,102 +190,10 @@ def index_dataset(
     return _update(index, memory, before, [])
 
 
-class _Memory:
-    """The embeddings that are known, by the SHA-256 of a file, and those that are being made."""
-
-    def __init__(self, index_dir: Path, embedder: Embedder, before: SearchIndex | None) -> None:
-        self.num_embedded = 0
-        self._folder = index_dir / _UNFINISHED / embedder.fingerprint[:16]
-        self._embedder = embedder
-        self._known: dict[str, _Known] = {}
-        self._waiting: list[tuple[Picture, np.ndarray]] = []
-        self._asked: set[str] = set()
-        self._part: list[str] = []
-        if before is not None:
-            columns = [before.pictures.column(name).tolist() for name in ("sha256", *_FACTS)]
-            for row, (sha256, *facts) in enumerate(zip(*columns, strict=True)):
-                self._known[sha256] = _Known(*facts, before.embeddings[row])
-        self._num_parts = self._load_parts()
-
-    def __contains__(self, sha256: object) -> bool:
-        return sha256 in self._known
-
-    def add(self, picture: Picture, pixels: np.ndarray) -> None:
-        """Has a picture embedded, with the next batch."""
-        if picture.sha256 in self._known or picture.sha256 in self._asked:
-            return
-        self._asked.add(picture.sha256)
-        self._waiting.append((picture, pixels))
-        if len(self._waiting) == BATCH_SIZE:
-            self._embed()
-
-    def finish(self) -> None:
-        """Embeds what waits."""
-        if self._waiting:
-            self._embed()
-
-    def embedding(self, picture: Picture) -> np.ndarray:
-        """Returns float16 `[network_dim]`."""
-        return self._known[picture.sha256].embedding
-
-    def with_facts(self, picture: Picture) -> Picture:
-        """Returns the picture with what its pixels say, which a file that was not decoded lacks."""
-        known = self._known[picture.sha256]
-        return dataclasses.replace(picture, **{name: getattr(known, name) for name in _FACTS})
-
-    def forget_parts(self) -> None:
-        """Removes what the index has now."""
-        shutil.rmtree(self._folder.parent, ignore_errors=True)
-
-    def _embed(self) -> None:
-        pixels = np.stack([pixels for _, pixels in self._waiting])
-        embeddings = self._embedder.embed(pixels).astype(np.float16)
-        hashes = perceptual_hashes(pixels).tolist()
-        for number, (picture, _) in enumerate(self._waiting):
-            self._known[picture.sha256] = _Known(
-                picture.width,
-                picture.height,
-                hashes[number],
-                embeddings[number],
-            )
-            self._part.append(picture.sha256)
-        self.num_embedded += len(self._waiting)
-        self._waiting.clear()
-        self._asked.clear()
-        if len(self._part) >= _PICTURES_A_PART:
-            self._write_part()
-
-    def _write_part(self) -> None:
-        self._folder.mkdir(parents=True, exist_ok=True)
-        known = [self._known[sha256] for sha256 in self._part]
-        with atomic_file(self._folder / f"part-{self._num_parts:06d}.npz", sync=False) as file:
-            np.savez(
-                file,
-                sha256=np.array(self._part),
-                **{name: np.array([getattr(one, name) for one in known]) for name in _FACTS},
-                embeddings=np.stack([one.embedding for one in known]),
-            )
-        self._num_parts += 1
-        self._part.clear()
-
-    def _load_parts(self) -> int:
-        """Takes in what an unfinished run with the same weights has left; returns the number of the next part."""
-        parts = sorted(self._folder.glob("part-*.npz"))
-        for path in parts:
-            try:
-                with np.load(path) as part:
-                    columns = [part[name].tolist() for name in ("sha256", *_FACTS)]
-                    for sha256, *facts, embedding in zip(*columns, part["embeddings"], strict=True):
-                        self._known[sha256] = _Known(*facts, embedding)
-            except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):  # a power failure: its work is redone
-                path.unlink()
-        return int(parts[-1].stem.rpartition("-")[2]) + 1 if parts else 0
-
-
 def _write(
     index_dir: Path,
     embedder: Embedder,
-    memory: _Memory,
+    memory: Memory,
     pictures: Sequence[Picture],
     before: SearchIndex | None,
     *,
@@ -335,7 +229,7 @@ def _write(
 
 
 def _update(
-    index: SearchIndex, memory: _Memory, before: SearchIndex | None, refused: list[tuple[str, Refusal]]
+    index: SearchIndex, memory: Memory, before: SearchIndex | None, refused: list[tuple[str, Refusal]]
 ) -> IndexUpdate:
     there = set(index.pictures.column("path"))
     removed = sum(path not in there for path in before.pictures.column("path")) if before else 0
@@ -344,7 +238,7 @@ def _update(
 
 def _open_before(index_dir: Path, embedder: Embedder, *, dataset_dir: Path | None) -> SearchIndex | None:
     if not (index_dir / INFO_FILE).is_file():
-        strange = [path.name for path in index_dir.iterdir() if path.name not in (_LOCK_FILE, _UNFINISHED)]
+        strange = [path.name for path in index_dir.iterdir() if path.name not in (_LOCK_FILE, UNFINISHED)]
         strange = [name for name in strange if "generation-" not in name]
         if strange:
             raise UsageError(f"--index_dir={index_dir} is no index and not empty ({strange[0]}). Name a new folder.")

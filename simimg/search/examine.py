@@ -24,7 +24,7 @@ WHOLE_PX = 48
 PLAIN = 3.0
 """Deviation in grey levels: what varies less agrees with anything."""
 
-LUMA = np.float32([0.299, 0.587, 0.114])
+LUMA = np.array([0.299, 0.587, 0.114], np.float32)
 """ITU-R BT.601, that of JPEG."""
 
 _CANDIDATE = (320, 400)  # px of the longer side, and keypoints: 60 KB, 15 ms a picture
@@ -105,7 +105,7 @@ def examine_file(path: Path) -> Examined:
 
 @contextmanager
 def threads_of_one() -> Iterator[None]:
-    """While it is open, NumPy's products take one thread each: pairs of pictures are examined by as many threads as cores.
+    """While it is open, NumPy's products take one thread each: pairs are examined by as many threads as cores.
 
     A product of a pair's descriptors is small. Shared among two threads that wait for each other on a busy machine it
     took 15 ms instead of 0.4.

@@ -37,7 +37,7 @@ _AT_A_TIME = 8
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Query:
-    """A picture to look for: its views, uint8 `[num_views, image_size, image_size, 3]`, and what a closer look found."""
+    """A picture to look for: its views, uint8 `[num_views, image_size, image_size, 3]`, and what a look at it found."""
 
     path: str
     views: np.ndarray

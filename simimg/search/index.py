@@ -1,6 +1,6 @@
 """The index: embeddings of many pictures on disk.
 
-    <index_dir>/index.json              the model, its fingerprint, how pictures are prepared, counts, and the generation
+    <index_dir>/index.json              the model, its fingerprint, how pictures are prepared, and the generation
     <index_dir>/generation-000001/      all that belongs together
         pictures.parquet                a row for each picture: path, sha256, bytes, time, width, height, label
         embeddings.npy                  float16 [num_images, network_dim], as the network gives them, of L2 norm 1
@@ -53,7 +53,7 @@ class Picture:
         modified_ns: when the file was changed, in ns since 1970; 0 where it is not known.
         width: px, upright.
         height: px, upright.
-        phash: the perceptual hash of the pixels that were embedded, see `tfrecords.convert.copies`; 0 of a plain picture.
+        phash: perceptual hash of what was embedded, see `tfrecords.convert.copies`; 0 of a plain picture.
         label: its class's name, or empty.
         split: of its data set, or empty.
     """
@@ -85,7 +85,7 @@ _SCHEMA = pa.schema(
 
 
 class Pictures(Sequence[Picture]):
-    """The pictures of an index by row: a table of columns, 200 bytes a picture, and a `Picture` where one is asked for."""
+    """The pictures of an index by row: columns, 200 bytes a picture, and a `Picture` where one is asked for."""
 
     def __init__(self, table: pa.Table) -> None:
         """Take a table of the columns of `Picture`."""
@@ -193,8 +193,10 @@ def write_generation(
         np.save(folder / _EMBEDDINGS_FILE, np.asarray(embeddings, np.float16))
         pq.write_table(table.table, folder / _PICTURES_FILE, compression="zstd")
         for by, projection in projections.items():
-            matrix = {} if projection.matrix is None else {"matrix": projection.matrix}
-            np.savez(folder / f"{by}.npz", mean=projection.mean, **matrix)
+            arrays: dict[str, Any] = {"mean": projection.mean}
+            if projection.matrix is not None:
+                arrays["matrix"] = projection.matrix
+            np.savez(folder / f"{by}.npz", **arrays)
             vectors = _write_vectors(folder / f"{by}.npy", projection, embeddings)
             if len(vectors) > EXACT_UP_TO:
                 built = build_cells(vectors, folder / f"{by}.faiss")

@@ -54,7 +54,7 @@ class Keypoints:
     def mirrored(self) -> Keypoints:
         """Returns the keypoints of the picture's mirror image, as near as makes no difference to finding them anew."""
         flipped = self.descriptors.reshape(-1, 4, 4, 8)[:, ::-1, :, (-np.arange(8)) % 8].reshape(-1, 128)
-        points = self.points * np.float32([-1, 1]) + np.float32([self.size[0] - 1, 0])
+        points = self.points * np.array([-1, 1], np.float32) + np.array([self.size[0] - 1, 0], np.float32)
         return Keypoints(self.size, points, self.scales, np.float32(np.pi) - self.angles, flipped)
 
 
@@ -119,8 +119,8 @@ def _root(descriptors: np.ndarray) -> np.ndarray:
 
 
 def _spread(points: np.ndarray, responses: np.ndarray, size: tuple[int, int], most: int) -> np.ndarray:
-    """Indices of the strongest keypoints of each cell in turn: first of each, second of each, until there are `most`."""
-    cells = np.minimum((points / np.float32(size) * _GRID).astype(int), _GRID - 1) @ np.array([1, _GRID])
+    """Indices of the strongest keypoints of each cell in turn: the first of each, the second, until enough."""
+    cells = np.minimum((points / np.array(size, np.float32) * _GRID).astype(int), _GRID - 1) @ np.array([1, _GRID])
     order = np.lexsort((-responses, cells))
     starts = np.searchsorted(cells[order], np.arange(_GRID * _GRID))
     rank = np.arange(len(order)) - starts[cells[order]]

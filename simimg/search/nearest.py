@@ -67,7 +67,7 @@ class Cells:
 
     def nearest(self, queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
         """As `nearest` above, among the vectors of the probed cells."""
-        num_queries, num_views, dim = queries.shape
+        num_queries, _, dim = queries.shape
         self.faiss_index.nprobe = self.num_probed
         values, rows = self.faiss_index.search(np.ascontiguousarray(queries.reshape(-1, dim), np.float32), k)
         values, rows = values.reshape(num_queries, -1), rows.reshape(num_queries, -1)

@@ -1,6 +1,6 @@
 """A plan of what to do with duplicates, and doing it: files are moved into a quarantine folder, and can be moved back.
 
-    plan.json                         for people to read and change: groups, each with a file to keep and files to remove
+    plan.json                         to read and to change: groups, each with a file to keep and files to remove
     <quarantine_dir>/moves.jsonl      a line a file, written before the file is moved: undoing needs nothing else
     <quarantine_dir>/files/...        the files, under the paths that they had in their folder
 

@@ -87,7 +87,7 @@ def _principal_axes(centred: np.ndarray, dim: int, *, whiten: bool) -> np.ndarra
 
 
 def _within_classes(centred: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """The map under which pictures of one label differ about as much in all directions; one that does nothing without labels."""
+    """The map under which pictures of one label differ about as much in all directions; without labels, no change."""
     dim = centred.shape[1]
     covariance, num_images, num_classes = np.zeros((dim, dim)), 0, 0
     for label in np.unique(labels):

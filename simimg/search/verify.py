@@ -149,7 +149,7 @@ _TURNS = [
 
 def _common_part(matrix: np.ndarray) -> tuple[np.ndarray, float, float] | None:
     """The part of the candidate that the query shows: its polygon in the unit square, and its share of either area."""
-    square = np.float32([[0, 0], [1, 0], [1, 1], [0, 1]])
+    square = np.array([[0, 0], [1, 0], [1, 1], [0, 1]], np.float32)
     ours = (square @ matrix[:2, :2].T + matrix[:2, 2]).astype(np.float32)
     area, polygon = cv2.intersectConvexConvex(square, ours)
     own = abs(float(np.linalg.det(matrix[:2, :2])))
@@ -241,7 +241,9 @@ def _geometry(
     query_share: float,
 ) -> list[str]:
     """What the map says: in px of both pictures, as rotation times scales (a QR decomposition)."""
-    real = np.diag(np.float64(candidate.size)) @ matrix[:2, :2] @ np.diag(1 / np.float64(query.size))
+    real = (
+        np.diag(np.array(candidate.size, np.float64)) @ matrix[:2, :2] @ np.diag(1 / np.array(query.size, np.float64))
+    )
     turn = math.degrees(math.atan2(real[1, 0], real[0, 0]))  # of the query's horizontal, clockwise, to the candidate's
     across = math.hypot(real[0, 0], real[1, 0])  # the candidate's px to one of the query's
     down = abs(float(np.linalg.det(real))) / across

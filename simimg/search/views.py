@@ -1,8 +1,9 @@
 """Views of a query: what it may have been before somebody edited it.
 
-The pictures of an index are embedded once, as they are. A query is embedded several times: turned by quarters, mirrored,
-and in parts, since a network takes a photo for another when it is turned, or fills only a corner of the query. The view
-that is closest to a picture of the index counts. So an index costs one embedding a picture, and a query `NUM_VIEWS`.
+The pictures of an index are embedded once, as they are. A query is embedded several times: turned by quarters,
+mirrored, and in parts, since a network takes a photo for another when it is turned, or fills only a corner of the
+query. The view that is closest to a picture of the index counts. So an index costs one embedding a picture, and a
+query `NUM_VIEWS`.
 """
 
 from __future__ import annotations

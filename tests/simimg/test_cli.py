@@ -348,6 +348,9 @@ BASE = {
     "search": {"index_dir": Path("index")},
     "predict": {"model_dir": Path("model")},
     "export": {"model_dir": Path("model")},
+    "duplicates": {"image_dir": Path("photos")},
+    "apply": {"plan": Path("plan")},
+    "undo": {"plan": Path("plan")},
     "bench": {"stage": "convert"},
 }
 BESIDE = {
@@ -381,7 +384,7 @@ def other_value(name: str, field: dataclasses.Field[Any], kind: Any) -> Any:
         return Path("some where/else")
     values = {
         int: 7,
-        float: 25.0 if field.name == "min_jpeg_quality" else 0.25,
+        float: {"min_jpeg_quality": 25.0, "threshold": 0.75}.get(field.name, 0.25),
         str: TEXTS.get((name, field.name), "other"),
         tuple[str, ...]: ("one", "two"),
     }

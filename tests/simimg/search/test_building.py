@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from simimg.errors import ModelError, SearchIndexError, UsageError
-from simimg.search import Embedder, SearchIndex, building, embeddings, index_folder, load_embedder
+from simimg.search import Embedder, SearchIndex, building, embeddings, index_folder, load_embedder, memory
 from tfrecords.convert.images import decode, resize
 
 
@@ -102,8 +102,8 @@ def test_an_index_inside_its_folder_is_no_stray(folder: Path) -> None:
 
 
 def test_what_was_embedded_is_not_lost(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(building, "BATCH_SIZE", 2)
-    monkeypatch.setattr(building, "_PICTURES_A_PART", 2)
+    monkeypatch.setattr(memory, "BATCH_SIZE", 2)
+    monkeypatch.setattr(memory, "_PICTURES_A_PART", 2)
     embedder = stand_in()
     calls = []
 
@@ -129,7 +129,7 @@ sys.path.insert(0, {str(Path(__file__).parent)!r})
 from pathlib import Path
 import importlib
 module = importlib.import_module("test_building")
-module.building.BATCH_SIZE, module.building._PICTURES_A_PART = 4, 4
+module.memory.BATCH_SIZE, module.memory._PICTURES_A_PART = 4, 4
 print("ready", flush=True)
 module.index_folder(Path({str(tmp_path / "i")!r}), Path({str(folder)!r}), module.stand_in())
 """
