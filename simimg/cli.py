@@ -50,6 +50,7 @@ COMMANDS = {
     "export": "Write a trained model as a SavedModel, for others to run.",
     "index": "Make a search index of a folder of pictures, or of a data set, or bring one up to date.",
     "search": "Find the pictures of an index that are similar to the given ones.",
+    "calibrate": "Find out how well copies are found among your pictures, and from which similarity on a match is one.",
     "duplicates": "Find the copies in a folder of pictures, and plan which of them to keep.",
     "apply": "Move the copies that a plan of `simimg duplicates` names into a quarantine folder beside it.",
     "undo": "Bring back all files that `simimg apply` moved.",

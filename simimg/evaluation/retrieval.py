@@ -1,10 +1,9 @@
-"""How well edited copies find their originals, and how sure one can be of what is found: measured, beside others.
+"""How well edited copies find their originals, and how sure one can be of what is found: measured on an index.
 
-Photos are drawn from a folder: some to be looked for, each in every edit of `simimg.evaluation.edits`, and as many that
-are left out of the index and edited too, the distractors, which should find nothing. All the rest of the folder is what
-is searched.
+Photos of the index are drawn: some to be looked for, each in every edit of `simimg.evaluation.edits`, and as many
+distractors, which are edited too and looked for as if they were not in the index, so that whatever they find is wrong.
 
-recall@k        the share of copies that have their original among the first k
+recall          the share of copies that have their original as the first match
 uAP             micro average precision (that of the Image Similarity Challenge 2021): all matches of all queries,
                 distractors' too, in one list by their score; the area under its precision and recall
 R@P90           the recall at the largest score from which on nine of ten matches are right
@@ -18,42 +17,45 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
 from simimg.errors import UsageError
 from simimg.evaluation.edits import EDITS
-from simimg.search import BY, Embedder, Finder, Found, SearchIndex, index_folder
+from simimg.search import Embedder, Finder, Found, SearchIndex
 from simimg.search.find import CANDIDATES, make_query
+from simimg.search.projection import fit_projection
 from tfrecords.convert.images import decode
 from tfrecords.convert.quarantine import Refusal
-from tfrecords.convert.sources import SUFFIXES, walk
 
 __all__ = [
+    "SCORES",
     "Failure",
     "Retrieval",
     "average_precision",
+    "kind_precision",
     "mean_kind_precision",
     "measure_retrieval",
-    "recall_at_precision",
+    "precision_and_recall",
 ]
 
 Hash = Callable[[Image.Image], np.ndarray]
 """A rival: a picture to bits, bool `[n]`."""
 
-_SCORES = ("cosine", "normalised", "similarity")
+SCORES = ("cosine", "normalised", "similarity")
 _NEIGHBOURS = slice(1, 4)
+_MATCHES = 10  # of each query that are entered into the list
+_HELD_OUT = 4  # one picture of so many has its label hidden from the fit of its kind
 
 
 @dataclasses.dataclass(frozen=True)
 class Failure:
-    """A copy whose original was not found first: the edit, the original, and what came first instead."""
+    """A copy whose original was not found first: the edit, the rows of both, and where the original came, if it did."""
 
     edit: str
-    original: str
-    first: str
+    original: int
+    first: int
     place: int | None
 
 
@@ -63,154 +65,183 @@ class Retrieval:
 
     Attributes:
         num_images: pictures of the index.
-        num_queries: copies of each edit; as many distractors of each.
-        recall: by method, by edit: the share whose original came first.
-        recall_at_10: of simimg by edit, before verification.
-        micro: by score, uAP and R@P90.
-        kind: by method, the mean average precision of pictures of the same class.
-        failures: of simimg.
+        num_queries: photos that were looked for in each edit; as many distractors.
+        recall: by method, by edit. `similarity` and `cosine` are simimg, with verification and without.
+        scored: by score, each match of each query: score float64 and whether it is right bool, best first.
+        num_copies: copies that had an original to find.
+        failures: of `similarity`.
     """
 
     num_images: int
     num_queries: int
     recall: Mapping[str, Mapping[str, float]]
-    recall_at_10: Mapping[str, float]
-    micro: Mapping[str, tuple[float, float]]
-    kind: Mapping[str, float]
+    scored: Mapping[str, tuple[np.ndarray, np.ndarray]]
+    num_copies: int
     failures: tuple[Failure, ...]
+
+    def micro(self, score: str) -> tuple[float, float]:
+        """Returns uAP and R@P90 of a score."""
+        _, right = self.scored[score]
+        precision, recall = precision_and_recall(right, self.num_copies)
+        good = recall[precision >= 0.9]
+        return average_precision(right, self.num_copies), float(good.max()) if len(good) else 0.0
+
+    def threshold(self, precision: float) -> float:
+        """Returns the least similarity, 0.5 or more, from which on this share of matches is right; 1 if none is."""
+        similarity, right = self.scored["similarity"]
+        reached, _ = precision_and_recall(right, self.num_copies)
+        # The last of equal scores speaks for all of them.
+        last = np.append(similarity[1:] != similarity[:-1], True)
+        good = (reached >= precision) & (similarity >= 0.5) & last
+        return float(similarity[good].min()) if good.any() else 1.0
 
 
 def measure_retrieval(
-    image_dir: Path,
-    work_dir: Path,
+    index: SearchIndex,
     embedder: Embedder,
     *,
     num_queries: int,
     seed: int,
     hashes: Mapping[str, Hash] | None = None,
-    progress: Callable[[int], object] = lambda num_pictures: None,
+    progress: Callable[[int], object] = lambda num_queries: None,
 ) -> Retrieval:
-    """Returns how well edited copies of photos of `image_dir` are found among the rest of it.
+    """Returns how well edited copies of an index's pictures are found in it.
 
     Args:
-        image_dir: photos; their first folders are the classes.
-        work_dir: an empty folder, for links to the photos and for the index.
-        embedder: the model.
+        index: of files that are still there.
+        embedder: its model.
         num_queries: photos that are looked for in each edit, and as many distractors.
         seed: which photos, and what is drawn in their edits.
         hashes: rivals, by name: the nearest by Hamming distance comes first.
         progress: called with the number of queries since the last call.
 
     Raises:
-        UsageError: the folder has too few photos.
+        UsageError: the index has too few pictures, or they are not there.
     """
-    paths = [path for path in walk(image_dir) if Path(path).suffix.lower() in SUFFIXES]
-    if len(paths) < 4 * num_queries:
-        raise UsageError(f"{image_dir} has {len(paths)} pictures; {num_queries} queries need {4 * num_queries}.")
-    order = np.random.default_rng(seed).permutation(len(paths)).tolist()
-    asked, left_out = order[:num_queries], order[num_queries : 2 * num_queries]
-    photos = work_dir / "photos"
-    for number in sorted(set(order) - set(left_out)):
-        link = photos / paths[number]
-        link.parent.mkdir(parents=True, exist_ok=True)
-        link.symlink_to((image_dir / paths[number]).resolve())
-    index = index_folder(work_dir / "index", photos, embedder).index
-    rows = {path: row for row, path in enumerate(index.pictures.column("path").tolist())}
-    bits = {
-        name: np.stack([hash(_picture(index, row)) for row in rows.values()]) for name, hash in (hashes or {}).items()
+    if len(index.pictures) < 2 * num_queries:
+        raise UsageError(
+            f"{index.index_dir} has {len(index.pictures)} pictures; {num_queries} to look for and as many distractors "
+            f"need {2 * num_queries}. Ask for fewer with --num_queries."
+        )
+    hashes = hashes or {}
+    images = (_picture(index, row) for row in range(len(index.pictures) if hashes else 0))
+    bits = [{name: hash(image) for name, hash in hashes.items()} for image in images]
+    finder = Finder(index, embedder, threshold=0.5)
+    hits: dict[str, dict[str, list[bool]]] = {
+        name: {edit: [] for edit in EDITS} for name in ("similarity", "cosine", *hashes)
     }
-
-    finder = Finder(index, embedder)
-    first: dict[str, dict[str, list[bool]]] = {
-        name: {edit: [] for edit in EDITS} for name in ("simimg", "embeddings", *bits)
-    }
-    within_10: dict[str, list[bool]] = {edit: [] for edit in EDITS}
-    scored: dict[str, list[tuple[float, bool]]] = {score: [] for score in _SCORES}
-    num_positive, failures = 0, []
-    for number in (*asked, *left_out):
-        original = rows.get(paths[number], -1)  # not there: a distractor
-        try:
-            image = decode((image_dir / paths[number]).read_bytes())
-        except Refusal:
-            continue
+    scored: dict[str, list[tuple[float, bool]]] = {score: [] for score in SCORES}
+    failures = []
+    drawn = np.random.default_rng(seed).permutation(len(index.pictures))[: 2 * num_queries].tolist()
+    for number, row in enumerate(drawn):
+        image, is_distractor = _picture(index, row), number >= num_queries
         for place, (name, edit) in enumerate(EDITS.items()):
-            copy = edit(image, np.random.default_rng([seed, number, place]))
-            query = make_query(paths[number], copy, embedder)
-            found = finder.find(query, CANDIDATES)
-            _score(scored, found, original)
-            if original >= 0:
-                num_positive += 1
-                by_looks = sorted(found, key=lambda one: -one.cosine)
-                first["simimg"][name].append(found[0].row == original)
-                first["embeddings"][name].append(by_looks[0].row == original)
-                within_10[name].append(original in [one.row for one in by_looks[:10]])
-                for rival, hash in (hashes or {}).items():
-                    distances = (bits[rival] != hash(copy)).sum(axis=1)
-                    first[rival][name].append(int(distances.argmin()) == original)
-                if found[0].row != original:
-                    at = next((at for at, one in enumerate(found) if one.row == original), None)
-                    failures.append(Failure(name, paths[number], found[0].picture.path, at))
+            copy = edit(image, np.random.default_rng([seed, row, place]))
+            query = make_query(index.pictures[row].path, copy, embedder)
+            found = finder.find(query, CANDIDATES, without=row if is_distractor else -1)
+            by_looks = sorted(found, key=lambda one: -one.cosine)
+            _enter(scored, found, by_looks, row)
             progress(1)
+            if is_distractor:
+                continue
+            hits["similarity"][name].append(found[0].row == row)
+            hits["cosine"][name].append(by_looks[0].row == row)
+            for rival, hash in hashes.items():
+                wanted = hash(copy)
+                distances = [int((one[rival] != wanted).sum()) for one in bits]
+                hits[rival][name].append(int(np.argmin(distances)) == row)
+            if found[0].row != row:
+                at = next((at for at, one in enumerate(found) if one.row == row), None)
+                failures.append(Failure(name, row, found[0].row, at))
     finder.close()
     return Retrieval(
         num_images=len(index.pictures),
         num_queries=num_queries,
-        recall={
-            method: {name: float(np.mean(hits)) for name, hits in edits.items()} for method, edits in first.items()
-        },
-        recall_at_10={name: float(np.mean(hits)) for name, hits in within_10.items()},
-        micro={
-            score: (average_precision(pairs, num_positive), recall_at_precision(pairs, num_positive, 0.9))
-            for score, pairs in scored.items()
-        },
-        kind={by: mean_kind_precision(index.vectors[by], index.pictures.column("label")) for by in BY}
-        | {"embeddings as they are": mean_kind_precision(index.embeddings, index.pictures.column("label"))},
+        recall={name: {edit: float(np.mean(found)) for edit, found in edits.items()} for name, edits in hits.items()},
+        scored={score: _sorted(pairs) for score, pairs in scored.items()},
+        num_copies=num_queries * len(EDITS),
         failures=tuple(failures),
     )
 
 
-def average_precision(pairs: Sequence[tuple[float, bool]], num_positive: int) -> float:
-    """Returns the micro average precision of (score, whether it is right), with `num_positive` right ones to find."""
-    ordered = np.array([right for _, right in sorted(pairs, key=lambda pair: -pair[0])], bool)
-    precision = np.cumsum(ordered) / np.arange(1, len(ordered) + 1)
-    return float(precision[ordered].sum() / num_positive)
+def precision_and_recall(right: np.ndarray, num_positive: int) -> tuple[np.ndarray, np.ndarray]:
+    """Returns precision and recall of the first one, two, ... matches: float64 `[n]` twice.
+
+    Args:
+        right: bool `[n]`, the best match first.
+        num_positive: how many there are to find.
+    """
+    hits = np.cumsum(right)
+    return hits / np.arange(1, len(right) + 1), hits / num_positive
 
 
-def recall_at_precision(pairs: Sequence[tuple[float, bool]], num_positive: int, least: float) -> float:
-    """Returns the largest recall at which the precision is `least` or more; 0 where it never is."""
-    ordered = np.array([right for _, right in sorted(pairs, key=lambda pair: -pair[0])], bool)
-    hits = np.cumsum(ordered)
-    good = hits / np.arange(1, len(ordered) + 1) >= least
-    return float(hits[good].max() / num_positive) if good.any() else 0.0
+def average_precision(right: np.ndarray, num_positive: int) -> float:
+    """Returns the micro average precision; see `precision_and_recall`."""
+    precision, _ = precision_and_recall(right, num_positive)
+    return float(precision[right].sum() / num_positive)
 
 
-def mean_kind_precision(vectors: np.ndarray, labels: np.ndarray, *, without: str = "BACKGROUND_Google") -> float:
-    """Returns the mean average precision with which each picture finds those of its label among all others.
+def kind_precision(index: SearchIndex) -> dict[str, float]:
+    """Returns the mean average precision of "same kind", where a class's pictures are the right ones, by method.
+
+    Every fourth picture is a query, and its label is hidden when the projection is fitted; all others are searched.
+    """
+    labels = index.pictures.column("label")
+    queries = np.arange(len(labels)) % _HELD_OUT == 0
+    hidden = np.where(queries, "", labels)
+    embeddings = np.asarray(index.embeddings, np.float32)
+    without = fit_projection(embeddings, np.full(len(labels), ""), "kind")
+    with_labels = fit_projection(embeddings, hidden, "kind")
+    return {
+        "as the network gives them": mean_kind_precision(embeddings, labels, queries),
+        "kind, without labels": mean_kind_precision(without(embeddings), labels, queries),
+        "kind, with the others' labels": mean_kind_precision(with_labels(embeddings), labels, queries),
+    }
+
+
+def mean_kind_precision(
+    vectors: np.ndarray, labels: np.ndarray, queries: np.ndarray, *, clutter: str = "BACKGROUND_Google"
+) -> float:
+    """Returns the mean average precision with which pictures find those of their label among all others.
 
     Args:
         vectors: `[num_images, dim]`, compared by cosine.
         labels: str `[num_images]`.
-        without: a label that is no kind: its pictures are no queries, but are in the way.
+        queries: bool `[num_images]`, which pictures are looked for.
+        clutter: a label that is no kind: its pictures are no queries, but are in the way.
     """
     unit = np.asarray(vectors, np.float32)
     unit = unit / np.maximum(np.linalg.norm(unit, axis=1, keepdims=True), 1e-12)
     values = []
-    for row in np.flatnonzero(labels != without):
+    for row in np.flatnonzero(queries & (labels != clutter) & (labels != "")):
         others = np.arange(len(unit)) != row
         same = (labels[others] == labels[row])[np.argsort(-(unit[others] @ unit[row]), kind="stable")]
         if same.any():
-            values.append(float((np.cumsum(same) / np.arange(1, len(same) + 1))[same].mean()))
+            values.append(average_precision(same, int(same.sum())))
     return float(np.mean(values)) if values else 0.0
 
 
-def _score(scored: dict[str, list[tuple[float, bool]]], found: Sequence[Found], original: int) -> None:
-    """Enters the best match by looks, plain and normalised, and the best after verification, of one query."""
-    by_looks = sorted(found, key=lambda one: -one.cosine)
+def _enter(
+    scored: dict[str, list[tuple[float, bool]]], found: Sequence[Found], by_looks: Sequence[Found], original: int
+) -> None:
+    """Enters a query's best matches by each score; a distractor's original is not among them."""
     crowd = float(np.mean([one.cosine for one in by_looks[_NEIGHBOURS]]))
-    scored["cosine"] += [(one.cosine, one.row == original) for one in by_looks[:10]]
-    scored["normalised"] += [(one.cosine - crowd, one.row == original) for one in by_looks[:10]]
-    scored["similarity"] += [(one.similarity, one.row == original) for one in found[:10]]
+    scored["cosine"] += [(one.cosine, one.row == original) for one in by_looks[:_MATCHES]]
+    scored["normalised"] += [(one.cosine - crowd, one.row == original) for one in by_looks[:_MATCHES]]
+    scored["similarity"] += [(one.similarity, one.row == original) for one in found[:_MATCHES]]
+
+
+def _sorted(pairs: Sequence[tuple[float, bool]]) -> tuple[np.ndarray, np.ndarray]:
+    scores, right = np.array([score for score, _ in pairs]), np.array([one for _, one in pairs], bool)
+    order = np.lexsort((right, -scores))  # of equal scores the wrong ones first
+    return scores[order], right[order]
 
 
 def _picture(index: SearchIndex, row: int) -> Image.Image:
-    return decode(index.path_of(index.pictures[row]).read_bytes())
+    path = index.path_of(index.pictures[row])
+    try:
+        return decode(path.read_bytes())
+    except (OSError, Refusal) as error:
+        raise UsageError(
+            f"{path} of {index.index_dir} cannot be read: {error}. Bring the index up to date first."
+        ) from None

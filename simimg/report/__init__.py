@@ -3,7 +3,7 @@
 Nothing here imports TensorFlow.
 """
 
-from simimg.report.pictures import Tile, confusion_matrix, tile_sheet, training_curves
+from simimg.report.pictures import Tile, calibration_curves, confusion_matrix, tile_sheet, training_curves
 from simimg.report.report import ReportContent, Stage, write_report
 from simimg.report.training import RunGroup, TrainingContent, write_comparison, write_training_report
 
@@ -13,6 +13,7 @@ __all__ = [
     "Stage",
     "Tile",
     "TrainingContent",
+    "calibration_curves",
     "confusion_matrix",
     "tile_sheet",
     "training_curves",

@@ -24,7 +24,7 @@ if TYPE_CHECKING:  # matplotlib takes half a second; the classification's module
 
     from simimg.evaluation.classify import Classification
 
-__all__ = ["Tile", "confusion_matrix", "png_bytes", "tile_sheet", "training_curves"]
+__all__ = ["Tile", "calibration_curves", "confusion_matrix", "png_bytes", "tile_sheet", "training_curves"]
 
 _PAPER, _INK, _GREY, _LINE = "#ffffff", "#1c1c1e", "#6d6d72", "#e2e2e4"
 _RIGHT, _WRONG, _EMPTY = "#1d5fc4", "#d4500f", "#f4f4f5"
@@ -100,6 +100,47 @@ def training_curves(history: Sequence[dict[str, Any]], path: Path) -> None:
         ]
         _curve_panel(axes, name, [line for line in series if line[2]], share=key == "accuracy")
     figure.subplots_adjust(left=0.05, right=0.9, top=0.86, bottom=0.14, wspace=0.52)
+    _save(figure, path)
+
+
+def calibration_curves(
+    similarity: np.ndarray, right: np.ndarray, num_copies: int, threshold: float, path: Path
+) -> None:
+    """Draws precision and recall of matches against the least similarity that counts, in collections of three sizes.
+
+    Wrong matches grow with a collection and right ones do not; that they do so in proportion is assumed, not measured.
+
+    Args:
+        similarity: float `[n]`, the best first.
+        right: bool `[n]`.
+        num_copies: how many copies there were to find.
+        threshold: what is chosen.
+        path: the PNG file; its folder is made.
+    """
+    figure = _figure(8, 4.4)
+    axes = figure.add_axes((0.08, 0.13, 0.74, 0.7))
+    copies = similarity >= 0.5
+    values, hits = similarity[copies], np.cumsum(right[copies])
+    wrong = np.arange(1, len(values) + 1) - hits
+    lines = [("recall", _GREY, hits / num_copies)]
+    for factor, colour in ((100, "#a9c4ee"), (10, "#6493dd"), (1, _RIGHT)):
+        name = "precision" if factor == 1 else f"in {factor} times as many"
+        lines.append((name, colour, hits / np.maximum(hits + factor * wrong, 1)))
+    for _, colour, line in lines:
+        axes.plot(values, line, color=colour, linewidth=2.2, drawstyle="steps-post", clip_on=False)
+    ends = [float(line[-1]) if len(line) else 0.0 for _, _, line in lines]
+    for (name, colour, _), y in zip(lines, spread(ends, 0.055), strict=True):
+        axes.text(1.0, y, f"  {name}", color=colour, fontsize=9.5, va="center", transform=axes.get_yaxis_transform())
+    axes.axvline(threshold, color=_WRONG, linewidth=1.2)
+    axes.text(threshold, 0.03, f" {threshold:.3f}", color=_WRONG, fontsize=9.5)
+    axes.set(xlim=(1.0, 0.5), ylim=(0, 1.02))
+    axes.set_xlabel("least similarity that counts as a copy", fontsize=9, color=_GREY, loc="left")
+    axes.spines[["top", "right", "left"]].set_visible(False)
+    axes.spines["bottom"].set_color(_LINE)
+    axes.tick_params(length=0, labelsize=9, labelcolor=_GREY, pad=6)
+    axes.grid(axis="y", color=_LINE, linewidth=0.8)
+    axes.set_axisbelow(True)
+    _heading(axes, "How sure is a match?", 16, 14, _INK)
     _save(figure, path)
 
 

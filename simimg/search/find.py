@@ -96,13 +96,16 @@ def load_queries(paths: Sequence[str], embedder: Embedder) -> Iterator[tuple[str
 class Finder:
     """Finds queries in an index. Safe to use from one thread; it examines candidates with all cores."""
 
-    def __init__(self, index: SearchIndex, embedder: Embedder, *, candidates: int = CANDIDATES) -> None:
+    def __init__(
+        self, index: SearchIndex, embedder: Embedder, *, candidates: int = CANDIDATES, threshold: float | None = None
+    ) -> None:
         """Take an index and the model that made it.
 
         Args:
             index: opened.
             embedder: its model.
             candidates: pictures that are examined for a query at most; 0: similarity is by looks alone.
+            threshold: the least similarity of a copy; None: what `simimg calibrate` has found, if it was run.
 
         Raises:
             SearchIndexError: `embedder` did not make the index.
@@ -111,25 +114,29 @@ class Finder:
         self.index = index
         self.embedder = embedder
         self._candidates = candidates
+        self._threshold = index.info.thresholds.get("copy", 0.0) if threshold is None else threshold
         self._executor = ThreadPoolExecutor(num_cores())
         self._read: Callable[[Picture], Examined | None] = self._examine
 
-    def find(self, query: Query, k: int, by: str = "copy") -> list[Found]:
+    def find(self, query: Query, k: int, by: str = "copy", *, without: int = -1) -> list[Found]:
         """Returns the `k` most similar pictures of the index, best first.
 
         Args:
             query: see `load_query`.
             k: at least 1.
             by: `copy`: verified copies first; `kind`: pictures of the same kind, by their looks.
+            without: a row that is not looked at, as if it were not there.
         """
         if by == "kind":  # the picture and its mirror image: what is a kind is not turned by quarters
             embeddings = self.embedder.embed(query.views[[0, 4]])[None]
             return [
                 Found(match.row, match.picture, match.similarity, match.similarity, None)
-                for match in self.index.search(embeddings, k, by)[0]
-            ]
+                for match in self.index.search(embeddings, k + 1, by)[0]
+                if match.row != without
+            ][:k]
         embeddings = self.embedder.embed(query.views)[None]
-        matches = self.index.search(embeddings, max(k, self._candidates), by)[0]
+        most = max(k, self._candidates)
+        matches = [match for match in self.index.search(embeddings, most + 1, by)[0] if match.row != without][:most]
         with threads_of_one():
             verified = self._verified(query.examined, [match.picture for match in matches[: self._candidates]])
         found = [
@@ -163,7 +170,8 @@ class Finder:
 
     def _verify(self, query: Examined, picture: Picture) -> Verification | None:
         candidate = self._read(picture)
-        return None if candidate is None else verify(query, candidate)
+        seen = None if candidate is None else verify(query, candidate)
+        return seen if seen is not None and seen.similarity >= self._threshold else None
 
     def _examine(self, picture: Picture) -> Examined | None:
         try:

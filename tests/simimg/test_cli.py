@@ -349,6 +349,7 @@ BASE = {
     "predict": {"model_dir": Path("model")},
     "export": {"model_dir": Path("model")},
     "duplicates": {"image_dir": Path("photos")},
+    "calibrate": {"index_dir": Path("index")},
     "apply": {"plan": Path("plan")},
     "undo": {"plan": Path("plan")},
     "bench": {"stage": "convert"},
