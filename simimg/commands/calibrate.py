@@ -2,8 +2,7 @@
 
 Pictures of the index are drawn, edited in fourteen ways and looked for; as many are looked for as if they were not
 there, and should find nothing. The similarity from which on 99 of 100 matches were right is stored in the index;
-`simimg search` and `simimg duplicates` use it. Copies that the collection has already count as wrong, so remove them
-first.
+`simimg search` and `simimg duplicates` use it. Photos that the collection has twice count neither way.
 
 Example: simimg calibrate --index_dir=indexes/photos --picture=calibration.png
 """

@@ -58,6 +58,7 @@ def test_calibrate(tmp_path: Path, scene: Callable[..., Image.Image], capsys: py
     for seed in range(12):
         (tmp_path / "photos" / "ab"[seed % 2]).mkdir(parents=True, exist_ok=True)
         scene(seed).save(tmp_path / "photos" / "ab"[seed % 2] / f"{seed}.jpg", quality=95)
+    scene(3).resize((300, 225), Image.Resampling.BICUBIC).save(tmp_path / "photos" / "b" / "3-again.jpg")
     index_dir, picture = tmp_path / "i", tmp_path / "curves.png"
     assert main(["index", f"--image_dir={tmp_path / 'photos'}", f"--index_dir={index_dir}"]) == 0
     capsys.readouterr()
@@ -65,8 +66,10 @@ def test_calibrate(tmp_path: Path, scene: Callable[..., Image.Image], capsys: py
     assert main(["calibrate", *arguments]) == 0
     found = json.loads(capsys.readouterr().out)
     assert set(found["recall"]) == {"similarity", "cosine", "pHash", "dHash"}
-    assert found["recall"]["similarity"] == dict.fromkeys(EDITS, 1.0)
+    assert np.mean(list(found["recall"]["similarity"].values())) > 0.9
+    assert set(found["recall"]["similarity"]) == set(EDITS)
     assert found["recall"]["pHash"]["mirrored"] < 0.5  # it can fail
+    assert found["micro"]["similarity"]["recall_at_precision_90"] == 1.0  # though one is there twice
     assert found["micro"]["similarity"]["uap"] > found["micro"]["cosine"]["uap"] - 0.05
     assert 0.5 <= found["threshold"] < 0.99
     assert SearchIndex.open(index_dir).info.thresholds == {"copy": found["threshold"]}
