@@ -19,14 +19,25 @@ from simimg.commands.console import Result, note, progress_bar, quiet_tensorflow
 with quiet_tensorflow():
     from simimg.errors import UsageError
     from simimg.evaluation.edits import EDITS
-    from simimg.evaluation.retrieval import SCORES, Hash, Retrieval, kind_precision, measure_retrieval
-    from simimg.report import calibration_curves
+    from simimg.evaluation.retrieval import (
+        SCORES,
+        Failure,
+        Hash,
+        Retrieval,
+        edited_copy,
+        kind_precision,
+        measure_retrieval,
+    )
+    from simimg.report import Tile, calibration_curves, tile_sheet
     from simimg.search import SearchIndex, load_embedder
+from tfrecords.convert.images import decode
 from tfrecords.options import option
 
 _PRECISION = 0.99
 _NAMES = {"similarity": "simimg", "cosine": "embeddings alone", "normalised": "embeddings, normalised"}
 _FAILURES_SHOWN = 10
+_FAILURES_DRAWN = 40
+_TILE_PX = 320
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -38,6 +49,7 @@ class Options:
     seed: int = option("Decides which pictures, and what is drawn in the edits.", 0)
     rivals: bool = option("Also look with pHash and dHash, if the package imagehash is installed.", False)
     picture: Path | None = option("Also draw precision and recall by similarity into this PNG.", None)
+    failures: Path | None = option("Also draw the copies that did not find their original first into this PNG.", None)
 
     def __post_init__(self) -> None:
         """Checks the number of queries."""
@@ -64,6 +76,9 @@ def run(options: Options) -> Result:
     kinds = kind_precision(index) if len(set(index.pictures.column("label"))) > 1 else {}
     if options.picture is not None:
         calibration_curves(*measured.scored["similarity"], measured.num_copies, threshold, options.picture)
+    if options.failures is not None and measured.failures:
+        rows = [_tiles(index, failure, options.seed) for failure in measured.failures[:_FAILURES_DRAWN]]
+        tile_sheet(rows, options.failures)
     micro = {score: measured.micro(score) for score in SCORES}
     failures = [
         {
@@ -99,7 +114,26 @@ def run(options: Options) -> Result:
     ]
     if options.picture is not None:
         lines.append(f"the curves are drawn in {options.picture}")
+    if options.failures is not None:
+        lines.append(f"the failures are drawn in {options.failures}" if failures else "there are no failures to draw")
     return Result(values=values, text="\n".join(lines))
+
+
+def _tiles(index: SearchIndex, failure: Failure, seed: int) -> list[Tile]:
+    original, first = (
+        decode(index.path_of(index.pictures[row]).read_bytes()) for row in (failure.original, failure.first)
+    )
+    copy = edited_copy(original, failure.original, failure.edit, seed)
+    place = "not among those examined" if failure.place is None else f"found at place {failure.place + 1}"
+    tiles = []
+    for image, title, text in (
+        (copy, failure.edit, "query"),
+        (original, index.pictures[failure.original].path, place),
+        (first, index.pictures[failure.first].path, "found first"),
+    ):
+        image.thumbnail((_TILE_PX, _TILE_PX))
+        tiles.append(Tile(image, title, text))
+    return tiles
 
 
 def _recall_table(measured: Retrieval) -> list[str]:

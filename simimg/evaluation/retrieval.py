@@ -35,6 +35,7 @@ __all__ = [
     "Failure",
     "Retrieval",
     "average_precision",
+    "edited_copy",
     "kind_precision",
     "mean_kind_precision",
     "measure_retrieval",
@@ -139,8 +140,8 @@ def measure_retrieval(
         image, is_distractor = _picture(index, row), number >= num_queries
         as_it_is = finder.find(make_query(index.pictures[row].path, image, embedder), CANDIDATES, without=row)
         twice = {one.row for one in as_it_is if one.similarity >= _TWICE}
-        for place, (name, edit) in enumerate(EDITS.items()):
-            copy = edit(image, np.random.default_rng([seed, row, place]))
+        for name in EDITS:
+            copy = edited_copy(image, row, name, seed)
             query = make_query(index.pictures[row].path, copy, embedder)
             found = finder.find(query, CANDIDATES, without=row if is_distractor else -1)
             by_looks = sorted(found, key=lambda one: -one.cosine)
@@ -166,6 +167,11 @@ def measure_retrieval(
         num_copies=num_queries * len(EDITS),
         failures=tuple(failures),
     )
+
+
+def edited_copy(image: Image.Image, row: int, edit: str, seed: int) -> Image.Image:
+    """Returns the copy of a row's picture that a measurement with this seed makes."""
+    return EDITS[edit](image, np.random.default_rng([seed, row, list(EDITS).index(edit)]))
 
 
 def precision_and_recall(right: np.ndarray, num_positive: int) -> tuple[np.ndarray, np.ndarray]:

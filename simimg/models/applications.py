@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -89,7 +90,9 @@ def _base(name: str, size: int, weights: str | Path | None) -> keras.Model:
         ) from None
     if weights is not None and not downloaded:
         try:
-            base.load_weights(weights)
+            with warnings.catch_warnings():  # Keras 3.15 warns of its own lists of layers, which have no weights
+                warnings.filterwarnings("ignore", "Skipping nested container at '_operations_by_depth/", UserWarning)
+                base.load_weights(weights)
         except (OSError, ValueError, KeyError) as error:
             raise ModelError(f"{weights} does not have the weights of {name} without its top: {error}") from None
     return base

@@ -274,10 +274,11 @@ def _group(
             others.append(Member(row, pictures[row], 1.0, _SAME_BYTES))
             continue
         seen = examiner.explain(single_of[row], single_of[keeper])
-        reason = "another copy of the same photo"  # of the middle of the group, if not of the keeper
-        if seen is not None:
-            reason = ", ".join(seen.reasons) or "looks the same"
-        others.append(Member(row, pictures[row], 0.5 if seen is None else seen.similarity, reason))
+        of_middle = ""
+        if seen is None and (seen := examiner.explain(single_of[row], cluster[0])) is not None:
+            of_middle = f"of {index.pictures[cluster[0]].path}: "  # of the middle, if not of the keeper
+        reasons = ", ".join(seen.reasons) if seen and seen.reasons else "looks the same"
+        others.append(Member(row, pictures[row], seen.similarity if seen else 0.5, of_middle + reasons))
     others.sort(key=lambda member: (-member.similarity, member.row))
     return Group(Member(keeper, pictures[keeper], 1.0, why), tuple(others))
 

@@ -47,6 +47,7 @@ DAMAGE = (
 _FRAME_PX = 128  # longer side of the part that both pictures have, at most
 _BLOCKS = 8  # a side of the frame
 _POSE_CORRELATION = 0.8  # below it, a position is not worth refining
+_FEW_KEYPOINTS = 150  # of the poorer picture: two that have more, and do not align, are not laid over each other
 _WHOLE_CORRELATION = 0.93  # without keypoints, the whole pictures have to agree this well
 _WHOLE_AGREEMENT = 0.8
 _COVERED = 0.35  # correlation: blocks below it show something else
@@ -116,7 +117,8 @@ def _between_sizes(matrix: np.ndarray, query: tuple[int, int], candidate: tuple[
 def _laid_over(query: Examined, candidate: Examined) -> tuple[np.ndarray, bool] | None:
     """The map of the whole query onto the whole candidate, in the position and at the place where they agree best."""
     ours, theirs = query.whole, candidate.whole
-    if ours is None or theirs is None:
+    num_keypoints = min(len(query.keypoints.points), len(candidate.keypoints.points))
+    if ours is None or theirs is None or num_keypoints > _FEW_KEYPOINTS:
         return None
     poses = [
         (np.rot90(side, turns), turns, mirrored)

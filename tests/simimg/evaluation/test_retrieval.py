@@ -63,6 +63,7 @@ def test_calibrate(tmp_path: Path, scene: Callable[..., Image.Image], capsys: py
     assert main(["index", f"--image_dir={tmp_path / 'photos'}", f"--index_dir={index_dir}"]) == 0
     capsys.readouterr()
     arguments = [f"--index_dir={index_dir}", f"--picture={picture}", "--num_queries=5", "--rivals", "--json"]
+    arguments.append(f"--failures={tmp_path / 'failures.png'}")
     assert main(["calibrate", *arguments]) == 0
     found = json.loads(capsys.readouterr().out)
     assert set(found["recall"]) == {"similarity", "cosine", "pHash", "dHash"}
@@ -74,5 +75,6 @@ def test_calibrate(tmp_path: Path, scene: Callable[..., Image.Image], capsys: py
     assert 0.5 <= found["threshold"] < 0.99
     assert SearchIndex.open(index_dir).info.thresholds == {"copy": found["threshold"]}
     assert Image.open(picture).width > 500
+    assert (tmp_path / "failures.png").exists() == bool(found["failures"])
     assert main(["calibrate", f"--index_dir={index_dir}", "--num_queries=7"]) == 1
     assert "need 14" in capsys.readouterr().err

@@ -6,6 +6,7 @@ import dataclasses
 import hashlib
 import os
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -206,24 +207,22 @@ def test_a_shard_of_many_pieces(tmp_path: Path) -> None:
     assert list(ShardReader(tmp_path / "shard")) == payloads
 
 
-def test_reading_by_place_keeps_one_file_open_until_it_is_closed(tmp_path: Path) -> None:
+def test_reading_by_place_keeps_one_file_open_until_it_is_closed(
+    tmp_path: Path, num_open: Callable[[Path], int]
+) -> None:
     path = tmp_path / "shard"
     write(path, PAYLOADS)
 
-    def num_open() -> int:
-        links = (Path("/proc/self/fd") / name for name in os.listdir("/proc/self/fd"))
-        return sum(os.path.realpath(link) == str(path.resolve()) for link in links)
-
     with ShardReader(path) as reader:
-        assert num_open() == 0
+        assert num_open(path) == 0
         for _ in range(3):
             assert reader.read(0, 19) == b"one"
-        assert num_open() == 1
-    assert num_open() == 0
+        assert num_open(path) == 1
+    assert num_open(path) == 0
     assert reader.read(19, 16) == b""  # opens it again
-    assert num_open() == 1
+    assert num_open(path) == 1
     del reader
-    assert num_open() == 0
+    assert num_open(path) == 0
 
 
 def test_missing_and_damaged_files_are_named(tmp_path: Path) -> None:
