@@ -5,7 +5,8 @@ more with four times as many pictures. `--stage=input` reads records in shuffled
 with other loaders; `--stage=growth` reads sets of a thousand to two million records. `--stage=augment` augments
 batches that are on the device already. `--stage=train` takes a training apart, from the bytes to the step, and says
 what holds it up. `--stage=loop` runs the training loop beside a bare compiled step and beside Keras's `fit`, and on 1,
-2 and 4 devices.
+2 and 4 devices. `--stage=protocols` measures no speed: it trains the tutorial's network and tests it as the tutorial
+did, with copies of the training photos in the test, and honestly; a round is a seed.
 
 Rivals that are not part of simimg's own installation get virtual environments of their own under --cache_dir, which
 takes some minutes and 3 GB once. A rival that cannot be installed is named with the reason; the exit code is then 2.
@@ -30,7 +31,7 @@ from typing import Any
 from simimg.bench import machine_facts
 from simimg.bench.convert import compare_converters
 from simimg.bench.pictures import good_jpegs
-from simimg.bench.plot import Bar, plot_bars
+from simimg.bench.plot import Bar, plot_bars, plot_protocols
 from simimg.bench.readers import RIVALS as LOADERS
 from simimg.bench.rivals import RIVALS, Tool
 from simimg.commands.bench_tables import (
@@ -39,6 +40,7 @@ from simimg.commands.bench_tables import (
     growth_table,
     loaders_table,
     loop_table,
+    protocols_table,
     stages_table,
 )
 from simimg.commands.console import Result, note, progress_bar, quiet_tensorflow
@@ -52,6 +54,7 @@ with quiet_tensorflow():
     from simimg.bench.growth import measure_growth
     from simimg.bench.input import compare_readers
     from simimg.bench.overhead import measure_loop
+    from simimg.bench.protocols import compare_protocols
     from simimg.bench.shards import Records, records_of
     from simimg.bench.stages import measure_training
     from simimg.input import READERS
@@ -69,7 +72,9 @@ _BUSY = 0.3  # processes a core that run or wait, from which on a machine is not
 class Options:
     """What `bench` can be told."""
 
-    stage: str = option("What to measure.", choices=("convert", "input", "growth", "augment", "train", "loop"))
+    stage: str = option(
+        "What to measure.", choices=("convert", "input", "growth", "augment", "train", "loop", "protocols")
+    )
     image_dir: Path | None = option("Pictures to use, one folder a class; by default they are drawn.", None)
     out_dir: Path = option("The dated results go here.", Path("bench_results"))
     rivals: tuple[str, ...] = option("Whom to compare with, or none; by default all; --stage decides who there is.", ())
@@ -99,6 +104,7 @@ class _Measured:
     what: str = ""
     bars: tuple[Bar, ...] = ()
     limit: tuple[str, float] = ("", 0.0)
+    draw: Callable[[Path, dict[str, str]], None] | None = None
 
 
 def run(options: Options) -> Result:
@@ -133,9 +139,12 @@ def run(options: Options) -> Result:
     options.out_dir.mkdir(parents=True, exist_ok=True)
     write_json(file, values)
     ending = f"every run is in {file}"
+    plot = file.with_suffix(".png")
     if measured.bars:
-        plot = file.with_suffix(".png")
         plot_bars(plot, measured.title, measured.what, measured.bars, measured.limit, machine)
+    elif measured.draw:
+        measured.draw(plot, machine)
+    if plot.exists():
         ending += f", the plot in {plot}"
     text = "\n".join(
         [
@@ -244,6 +253,15 @@ def _loop(options: Options, cache_dir: Path, file: Path, watch: _Watch) -> _Meas
     return _Measured(values=dataclasses.asdict(costs), lines=["", *loop_table(costs)])
 
 
+def _protocols(options: Options, cache_dir: Path, file: Path, watch: _Watch) -> _Measured:
+    found = compare_protocols(options.image_dir or _drawn(cache_dir), num_seeds=options.repeats, watch=watch)
+    return _Measured(
+        values={"protocols": [dataclasses.asdict(protocol) for protocol in found]},
+        lines=["", *protocols_table(found)],
+        draw=lambda path, machine: plot_protocols(path, found, machine),
+    )
+
+
 _STAGES = {
     "convert": _convert,
     "input": _input,
@@ -251,6 +269,7 @@ _STAGES = {
     "augment": _augment,
     "train": _train,
     "loop": _loop,
+    "protocols": _protocols,
 }
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from simimg.bench.convert import IMAGE_SIZE, Stage
 
 if TYPE_CHECKING:
@@ -12,9 +14,18 @@ if TYPE_CHECKING:
     from simimg.bench.growth import Growth
     from simimg.bench.input import InputComparison, Loader
     from simimg.bench.overhead import LoopCosts
+    from simimg.bench.protocols import Protocol
     from simimg.bench.stages import StageCost, TrainingCosts
 
-__all__ = ["augmentations_table", "converters_table", "growth_table", "loaders_table", "loop_table", "stages_table"]
+__all__ = [
+    "augmentations_table",
+    "converters_table",
+    "growth_table",
+    "loaders_table",
+    "loop_table",
+    "protocols_table",
+    "stages_table",
+]
 
 
 def converters_table(stage: Stage) -> list[str]:
@@ -128,6 +139,28 @@ def augmentations_table(costs: AugmentationCosts) -> list[str]:
     ratio = f"{costs.ratio_to_keras:.2f}x ({_interval(costs.ratio_to_keras_ci95, '.2f')})"
     aim = f"rotation and flip are {ratio} the layers of Keras; aim {costs.aim:g}x: {_met(costs.met)}"
     return [f"augment: {costs.what}", *_aligned(rows), aim]
+
+
+def protocols_table(protocols: Sequence[Protocol]) -> list[str]:
+    """Returns what each way of measuring says, mean and standard deviation over the seeds."""
+    rows = [("", "train", "test", "binary", "categorical", "a seed each", "training")]
+    rows += [
+        (
+            found.name,
+            f"{found.num_train:,}",
+            f"{found.num_test:,}",
+            _mean(found.binary),
+            _mean(found.categorical),
+            " ".join(f"{value:.3f}" for value in found.categorical),
+            f"{np.mean(found.seconds):,.0f} s",
+        )
+        for found in protocols
+    ]
+    return ["protocols: the preset `tutorial`, mean (deviation) over the seeds", *_aligned(rows)]
+
+
+def _mean(values: Sequence[float]) -> str:
+    return f"{np.mean(values):.3f}" + (f" ({np.std(values, ddof=1):.3f})" if len(values) > 1 else "")
 
 
 def _throughput(found: Loader | StageCost | AugmentationCost) -> tuple[str, str, str]:
