@@ -20,6 +20,9 @@ def parameters(
         sigma=tf.zeros([len(angles)]),
         quality=tf.fill([len(angles)], 100.0),
         cutout=tf.zeros([len(angles), 4]),
+        pasted=tf.zeros([len(angles)], tf.bool),
+        ground=tf.zeros([len(angles), 2, 2, 3]),
+        bars=tf.zeros([len(angles), 2]),
     )
 
 
