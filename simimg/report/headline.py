@@ -56,8 +56,8 @@ def accuracy(figures: Classification, where: str) -> str:
 def copy_recall(figures: CopyFigures, where: str) -> str:
     """Returns the share of copies that found their original, large, with its interval; `where` follows "photos"."""
     what = f"copy recall on {count_of(figures.num_examples, 'photo', 'photos')}{where}"
-    guess = 1 / figures.num_examples
-    note = "So many copies have their original as the nearest photo. The grey mark is chance."
+    guess = 1 / figures.num_examples  # chance
+    note = "So many copies have their original as the nearest photo."
     return _first(figures.recall, figures.recall_ci95, guess, what, note)
 
 
@@ -99,7 +99,8 @@ def _first(value: float, interval: tuple[float, float], guess: float, what: str,
             f'<i class="interval" style="left:{100 * low:.2f}%;width:{100 * (high - low):.2f}%"></i>',
             f'<i class="guess" style="left:{100 * guess:.2f}%"></i>',
             f'<i class="value" style="left:{100 * value:.2f}%"></i></div>',
-            f'<p class="caption"><b>95 % interval {percent(low, 1)} to {percent(high, 1)}.</b> {escape(note)}</p></div>',
+            f'<p class="caption"><b>95 % interval {percent(low, 1)} to {percent(high, 1)}.</b> ',
+            f"{escape(note)}</p></div>",
         ]
     )
 

@@ -17,8 +17,16 @@ from simimg.training.measuring import collapse
 
 AUGMENTATION = {"blur": 0.0, "min_jpeg_quality": 100.0, "rotation_degrees": 10.0}
 BASE: dict[str, Any] = {
-    **{"objective": "similarity", "model": "tutorial", "epochs": 3, "global_batch_size": 8, "embedding_dim": 6},
-    **{"queue_size": 20, "optimizer": "sgd", "learning_rate": 0.05, "num_devices": 1, "temperature": 0.2},
+    "objective": "similarity",
+    "model": "tutorial",
+    "epochs": 3,
+    "global_batch_size": 8,
+    "embedding_dim": 6,
+    "queue_size": 20,
+    "optimizer": "sgd",
+    "learning_rate": 0.05,
+    "num_devices": 1,
+    "temperature": 0.2,
     **AUGMENTATION,
 }
 
@@ -97,9 +105,19 @@ def test_one_class_and_its_figures(tiny: dict[str, Path], tmp_path: Path) -> Non
 def test_the_figures_of_a_step(tiny: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of a network that does not move, and pictures that nothing is done to, both views are the same."""
     still = {
-        **{"crop_min_area": 1.0, "rotation_degrees": 0.0, "horizontal_flip": False, "colour_jitter": 0.0},
-        **{"grayscale": 0.0, "cutout": 0.0, "quarter_turns": 0.0, "paste": 0.0, "bars": 0.0},
-        **{"learning_rate": 1e-30, "weight_decay": 0.0, "queue_size": 0, "global_batch_size": 16},
+        "crop_min_area": 1.0,
+        "rotation_degrees": 0.0,
+        "horizontal_flip": False,
+        "colour_jitter": 0.0,
+        "grayscale": 0.0,
+        "cutout": 0.0,
+        "quarter_turns": 0.0,
+        "paste": 0.0,
+        "bars": 0.0,
+        "learning_rate": 1e-30,
+        "weight_decay": 0.0,
+        "queue_size": 0,
+        "global_batch_size": 16,
     }
 
     monkeypatch.setattr(models, "tutorial", _flattened)  # nothing is dropped, or views would differ
