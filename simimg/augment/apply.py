@@ -7,9 +7,9 @@ from collections.abc import Callable
 
 import tensorflow as tf
 
-from simimg.augment.degrade import blur, cut_out, quantize
+from simimg.augment.degrade import blur, cover, cut_out, quantize
 from simimg.augment.draw import AugmentConfig, Parameters, draw
-from simimg.augment.move import move, move_by_gather
+from simimg.augment.move import move, move_by_gather, paste
 
 __all__ = ["augment", "recolour"]
 
@@ -18,8 +18,15 @@ _LUMA = (0.299, 0.587, 0.114)
 _MIDDLE_GREY = 127.5
 
 
-def augment(config: AugmentConfig, seed: int, epoch: tf.Tensor, id: tf.Tensor, images: tf.Tensor) -> tf.Tensor:
-    """Returns `images` augmented by parameters drawn from (seed, epoch, id), float32, 0..255, of the same shape.
+def augment(
+    config: AugmentConfig,
+    seed: int,
+    epoch: tf.Tensor,
+    id: tf.Tensor,
+    images: tf.Tensor,
+    view: tf.Tensor | int = 0,
+) -> tf.Tensor:
+    """Returns `images` augmented by parameters drawn from (seed, epoch, id, view), float32, 0..255, of the same shape.
 
     On a CPU, XLA compiles it, once a shape and in about a second, to loops that run several times as fast as
     TensorFlow's own operations. On a GPU those operations have kernels, among them one that moves uint8.
@@ -30,24 +37,29 @@ def augment(config: AugmentConfig, seed: int, epoch: tf.Tensor, id: tf.Tensor, i
         epoch: int64 scalar.
         id: int64 `[batch]`.
         images: uint8 `[batch, height, width, 3]`.
+        view: int64 `[batch]` or scalar, from 0: which of several looks at an example.
     """
     on_gpu = bool(tf.config.list_logical_devices("GPU"))
-    return _augmented(config, seed, on_gpu)(epoch, id, images)
+    return _augmented(config, seed, on_gpu)(epoch, id, tf.cast(view, tf.int64), images)
 
 
 @functools.cache
 def _augmented(
     config: AugmentConfig, seed: int, on_gpu: bool
-) -> Callable[[tf.Tensor, tf.Tensor, tf.Tensor], tf.Tensor]:
-    """Returns the function of (epoch, id, images) that `augment` is, for a kind of device."""
+) -> Callable[[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor], tf.Tensor]:
+    """Returns the function of (epoch, id, view, images) that `augment` is, for a kind of device."""
 
-    def change(epoch: tf.Tensor, id: tf.Tensor, images: tf.Tensor) -> tf.Tensor:
-        parameters = draw(config, seed, epoch, id)
+    def change(epoch: tf.Tensor, id: tf.Tensor, view: tf.Tensor, images: tf.Tensor) -> tf.Tensor:
+        parameters = draw(config, seed, epoch, id, view)
         if not config.moves_nothing:
             images = (move if on_gpu else move_by_gather)(parameters, images, config.border)
+        if config.paste:
+            images = paste(parameters, images)
         pixels = tf.cast(images, tf.float32)
         if not config.recolours_nothing:
             pixels = recolour(parameters, pixels)
+        if config.bars:
+            pixels = cover(parameters, pixels)
         if config.blur:
             pixels = blur(parameters, pixels)
         if config.min_jpeg_quality < 100:

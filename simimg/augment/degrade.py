@@ -8,7 +8,7 @@ import tensorflow as tf
 
 from simimg.augment.draw import Parameters
 
-__all__ = ["blur", "cut_out", "quantize"]
+__all__ = ["blur", "cover", "cut_out", "quantize"]
 
 _MIDDLE_GREY = 127.5
 _BLOCK = 8  # of JPEG, in px
@@ -95,6 +95,20 @@ def cut_out(parameters: Parameters, pixels: tf.Tensor) -> tf.Tensor:
     in_x = tf.abs(x - middle_x) < size_x / 2
     in_y = tf.abs(y - middle_y) < size_y / 2
     return tf.where((in_y[:, :, None] & in_x[:, None, :])[..., None], _MIDDLE_GREY, pixels)
+
+
+def cover(parameters: Parameters, pixels: tf.Tensor) -> tf.Tensor:
+    """Returns `pixels` with each image's own bars above and below, as captions have them: rows whose middle is in one.
+
+    Args:
+        parameters: one entry an image.
+        pixels: float32 `[batch, height, width, channels]`.
+    """
+    height = pixels.shape[1]
+    y = (tf.range(height, dtype=tf.float32)[None] + 0.5) / height
+    thickness, grey = (part[:, None] for part in tf.unstack(parameters.bars, axis=1))
+    covered = (y < thickness) | (y > 1 - thickness)
+    return tf.where(covered[:, :, None, None], grey[:, :, None, None], pixels)
 
 
 def _gaussian(sigma: tf.Tensor, size: int) -> tf.Tensor:

@@ -1,4 +1,4 @@
-"""Moves pixels: flips, rotation and crop of a whole batch as one bilinear resampling, in two formulations.
+"""Moves pixels: flips, rotation, crop and pasting of a whole batch as one bilinear resampling, in two formulations.
 
 `move` is TensorFlow's ImageProjectiveTransformV3, which has kernels for CPUs and GPUs and takes uint8, but which XLA
 cannot compile (TensorFlow 2.21). `move_by_gather` is made of arithmetic and gathers, which XLA fuses.
@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from simimg.augment.draw import Parameters
 
-__all__ = ["move", "move_by_gather", "transforms"]
+__all__ = ["move", "move_by_gather", "paste", "transforms"]
 
 
 def move(parameters: Parameters, images: tf.Tensor, border: str = "reflect") -> tf.Tensor:
@@ -48,8 +48,7 @@ def move_by_gather(parameters: Parameters, images: tf.Tensor, border: str = "ref
     a0, a1, a2, b0, b1, b2 = (
         part[:, None, None] for part in tf.unstack(transforms(parameters, height, width)[:, :6], axis=1)
     )
-    x = tf.range(width, dtype=tf.float32)[None, None, :]
-    y = tf.range(height, dtype=tf.float32)[None, :, None]
+    x, y = _grid(height, width)
     from_x, from_y = a0 * x + a1 * y + a2, b0 * x + b1 * y + b2
     left, top = tf.floor(from_x), tf.floor(from_y)
     right_share, bottom_share = (from_x - left)[..., None], (from_y - top)[..., None]
@@ -66,6 +65,36 @@ def move_by_gather(parameters: Parameters, images: tf.Tensor, border: str = "ref
     upper = (1 - right_share) * pixels(left, top) + right_share * pixels(left + 1, top)
     lower = (1 - right_share) * pixels(left, top + 1) + right_share * pixels(left + 1, top + 1)
     return (1 - bottom_share) * upper + bottom_share * lower
+
+
+def paste(parameters: Parameters, images: tf.Tensor) -> tf.Tensor:
+    """Returns moved `images` with the ground around those that are pasted, float32.
+
+    The ground's colours run from corner to corner, bilinearly; it shows where a pixel's middle is outside the example.
+
+    Args:
+        parameters: one entry an image.
+        images: uint8 or float32 `[batch, height, width, 3]`, that `move` or `move_by_gather` returned.
+    """
+    height, width = images.shape[1], images.shape[2]
+    a0, a1, a2, b0, b1, b2 = (
+        part[:, None, None] for part in tf.unstack(transforms(parameters, height, width)[:, :6], axis=1)
+    )
+    x, y = _grid(height, width)
+    from_x, from_y = a0 * x + a1 * y + a2, b0 * x + b1 * y + b2
+    outside = (from_x < -0.5) | (from_x > width - 0.5) | (from_y < -0.5) | (from_y > height - 0.5)
+    corners = tf.cast(parameters.ground, tf.float64)[:, :, :, None, None]  # [batch, top and bottom, left and right, …]
+    right = tf.cast(x / max(width - 1, 1), tf.float64)[..., None]
+    down = tf.cast(y / max(height - 1, 1), tf.float64)[..., None]
+    upper, lower = ((1 - right) * corners[:, row, 0] + right * corners[:, row, 1] for row in (0, 1))
+    ground = tf.cast((1 - down) * upper + down * lower, tf.float32)
+    there = (outside & parameters.pasted[:, None, None])[..., None]
+    return tf.where(there, ground, tf.cast(images, tf.float32))
+
+
+def _grid(height: int, width: int) -> tuple[tf.Tensor, tf.Tensor]:
+    """Returns x, float32 `[1, 1, width]`, and y, `[1, height, 1]`, of a picture's pixels."""
+    return tf.range(width, dtype=tf.float32)[None, None, :], tf.range(height, dtype=tf.float32)[None, :, None]
 
 
 def _inside(at: tf.Tensor, size: int, border: str) -> tuple[tf.Tensor, tf.Tensor]:

@@ -1,7 +1,8 @@
 """Put training runs side by side.
 
 Runs that were told the same but for their seed (and their data, dealt by it) are one kind: what is shown of it is the
-mean accuracy and the standard deviation of its runs. Also draws their curves into a report.
+mean accuracy (copy recall, of runs with --objective=similarity) and the standard deviation of its runs. Also draws
+their curves into a report.
 
 Example: simimg compare runs/photos-small-seed* runs/photos-lite0-seed*
 """
@@ -46,24 +47,33 @@ def run(options: Options) -> Result:
             note(f"left out: {error}")
     if not found:
         raise UsageError("none of these folders has a finished run.")
+    objective = found[0][0].objective
+    for info, result in found:
+        if info.objective != objective:
+            raise UsageError(
+                f"{result.model_dir} learned something else than {found[0][1].model_dir}: its figure is a "
+                f"{info.objective.words}. Compare runs of one --objective."
+            )
     split = next(
         (
             name
             for name in ("test", "validation")
-            if all(getattr(result, f"{name}_accuracy") is not None for _, result in found)
+            if all(result.score(objective, name) is not None for _, result in found)
         ),
         "train",
     )
     groups = _groups(found, split)
     if options.report:
-        write_comparison(groups, split, options.report)
+        write_comparison(groups, split, options.report, score=objective.score, words=objective.words)
     values: dict[str, Any] = {
         "split": split,
+        "score": objective.score,
         "groups": [{**dataclasses.asdict(group), "mean": group.mean, "deviation": group.deviation} for group in groups],
     }
     for group in values["groups"]:
         del group["histories"]
-    lines = [_text(group, max(len(other.name) for other in groups), split) for group in groups]
+    width = max(len(group.name) for group in groups)
+    lines = [_text(group, width, f"{split} {objective.words}") for group in groups]
     if options.report:
         lines.append(f"report: {options.report}")
     return Result(values=values, text="\n".join(lines), exit_code=0 if len(found) == len(options.runs) else 2)
@@ -83,7 +93,7 @@ def _groups(found: list[tuple[RunInfo, TrainResult]], split: str) -> list[RunGro
                 differs=_differing(members[0][0]),
                 seeds=[info.config["seed"] for info, _ in members],
                 histories=[result.history for _, result in members],
-                accuracies=[getattr(result, f"{split}_accuracy") for _, result in members],
+                scores=[result.score(info.objective, split) or 0.0 for info, result in members],
                 seconds=[result.seconds for _, result in members],
             )
         )
@@ -103,12 +113,11 @@ def _told(info: RunInfo) -> dict[str, Any]:
     return {"image_size": info.image_size, "num_classes": len(info.class_names), **options}
 
 
-def _text(group: RunGroup, width: int, split: str) -> str:
-    each = " ".join(f"{value:.4f}" for value in group.accuracies)
+def _text(group: RunGroup, width: int, what: str) -> str:
+    each = " ".join(f"{value:.4f}" for value in group.scores)
     spread = "" if group.deviation is None else f" (deviation {group.deviation:.4f})"
     told = ", ".join(f"{key} {value}" for key, value in group.differs.items())
     seconds = sum(group.seconds) / len(group.seconds)
-    return (
-        f"{group.name:<{width}}  {split} accuracy {group.mean:.4f}{spread} of {len(group.seeds)}: {each}; "
-        f"{seconds:,.0f} s" + (f"; {told}" if told else "")
+    return f"{group.name:<{width}}  {what} {group.mean:.4f}{spread} of {len(group.seeds)}: {each}; {seconds:,.0f} s" + (
+        f"; {told}" if told else ""
     )

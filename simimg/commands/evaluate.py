@@ -1,6 +1,7 @@
 """Measure a trained model on photos it has not seen.
 
-Prints the accuracy with its 95 % interval and each class's own, and draws the confusion matrix.
+Prints the accuracy with its 95 % interval and each class's own, and draws the confusion matrix. Of a model that was
+trained for copies (--objective=similarity): how often an augmented copy of a photo finds it among all of the split.
 
 Example: simimg evaluate --dataset_dir=data/photos/1.0.0 --model_dir=runs/photos-small-seed0
 """
@@ -14,7 +15,7 @@ from simimg.commands.console import Result, progress_bar, quiet_tensorflow
 
 with quiet_tensorflow():
     from simimg.errors import UsageError
-    from simimg.evaluation import Classification, classify, compiled, predict
+    from simimg.evaluation import Classification, CopyFigures, classify, compiled, predict, search_copies
     from simimg.input import open_reader
     from simimg.report import confusion_matrix
     from simimg.training import load_model
@@ -36,6 +37,25 @@ def run(options: Options) -> Result:
     reader, _ = open_reader(options.dataset_dir, options.split)
     model, info = load_model(options.model_dir)
     split = reader.split
+    for_copies = info.objective.score == "recall"
+    if for_copies and split.image_size != info.image_size:
+        raise UsageError(
+            f"{options.model_dir} was trained on pictures of {info.image_size} px; those of {options.dataset_dir} have "
+            f"{split.image_size} px."
+        )
+    if for_copies and options.picture:
+        raise UsageError(f"--picture={options.picture}: {options.model_dir} was trained for copies and has no classes.")
+    if for_copies:
+        with progress_bar(split.num_examples, "evaluating") as bar:
+            search = search_copies(
+                compiled(model),
+                reader,
+                info.augment_config,
+                seed=info.config["seed"],
+                temperature=info.config["temperature"],
+                progress=bar.update,
+            )
+        return Result(values=dataclasses.asdict(search.figures), text=_copy_text(search.figures, options.split))
     if split.class_names != info.class_names or split.image_size != info.image_size:
         raise UsageError(
             f"{options.model_dir} was trained on {len(info.class_names)} classes at {info.image_size} px "
@@ -48,6 +68,16 @@ def run(options: Options) -> Result:
     picture = options.picture or options.model_dir / f"confusion-{options.split}.png"
     confusion_matrix(figures, picture)
     return Result(values=dataclasses.asdict(figures), text=_text(figures, options.split, picture))
+
+
+def _copy_text(figures: CopyFigures, split: str) -> str:
+    low, high = figures.recall_ci95
+    return (
+        f"copy recall {figures.recall:.4f} (95 % interval {low:.4f} to {high:.4f}): so many augmented copies of "
+        f"{figures.num_examples:,} photos of split {split} are nearest to their original\n"
+        f"similarity to it {figures.copy_similarity:.3f}, to the nearest other photo {figures.nearest_similarity:.3f}; "
+        f"length of the mean embedding {figures.mean_norm:.3f}"
+    )
 
 
 def _text(figures: Classification, split: str, picture: Path) -> str:

@@ -41,6 +41,11 @@ def run(options: Options) -> Result:
     """Predicts with a progress bar."""
     paths = named_files(options.images)
     model, info = load_model(options.model_dir)
+    if info.objective.score == "recall":
+        raise UsageError(
+            f"{options.model_dir} was trained to find copies and knows no classes. Make an index with it: "
+            f"simimg index --model={options.model_dir} --image_dir=PATH --index_dir=PATH; then: simimg search."
+        )
     with progress_bar(len(paths), "predicting") as bar:
         found = predict_files(
             compiled(model, flip=info.config["test_flip"]),

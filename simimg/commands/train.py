@@ -1,8 +1,9 @@
 """Train a model on a data set, on every GPU there is.
 
 The run goes to MODEL_DIR: config.json, checkpoints, figures for TensorBoard, and at the end model.keras and
-report.html. If it is stopped (Ctrl-C, SIGTERM, a crash), the same command goes on from where it was. The split `test`
-is measured after each epoch and decides nothing.
+report.html. With --objective=similarity it learns from the photos alone, without labels, to find copies of them;
+`simimg index --model=MODEL_DIR` then uses it. If it is stopped (Ctrl-C, SIGTERM, a crash), the same command goes on
+from where it was. The split `test` is measured after each epoch and decides nothing.
 
 Several machines train together if each is given the same command and a TF_CONFIG of its own, see
 simimg/training/strategy.py. If one of them is lost, start its command again: the others come back by themselves.
@@ -77,11 +78,19 @@ def run(options: TrainConfig) -> Result:
         "test_accuracy": result.test_accuracy,
         "test_binary_accuracy": result.test_binary_accuracy,
     }
+    words = options.what.words
+    train_score, test_score = (result.score(options.what, split) for split in ("train", "test"))
+    if options.objective == "similarity":
+        values = {key: value for key, value in values.items() if "accuracy" not in key}
+        values |= {key: getattr(result, key) for key in ("train_recall", "validation_recall", "test_recall")}
     lines = [
         f"{result.steps:,} steps in {result.seconds:.1f} s, {result.images_per_s:,.0f} images/s"
         + ("" if result.input_share is None else f", {result.input_share:.1%} of the time spent waiting for input"),
-        f"training accuracy {result.train_accuracy:.4f}"
-        + ("" if result.test_accuracy is None else f", test accuracy {result.test_accuracy:.4f}"),
+        ", ".join(
+            f"{split} {words} {score:.4f}"
+            for split, score in (("training", train_score), ("test", test_score))
+            if score is not None
+        ),
         f"the model is in {result.model_dir}",
     ]
     if workers().is_chief:
@@ -98,7 +107,7 @@ def train_with_progress(config: TrainConfig) -> TrainResult:
         def show(info: StepInfo) -> None:
             bar.total = info.num_steps
             bar.set_postfix_str(
-                f"loss {info.loss:.3f}, accuracy {info.accuracy:.3f}, {info.images_per_s:,.0f} img/s, "
+                f"loss {info.loss:.3f}, {config.what.words} {info.score:.3f}, {info.images_per_s:,.0f} img/s, "
                 f"waiting for input {info.input_share:.0%}",
                 refresh=False,
             )

@@ -16,10 +16,18 @@ with quiet_tensorflow():
     import tensorflow as tf
 
     from simimg.augment import augment
-    from simimg.evaluation import Classification, classify, compiled, predict
-    from simimg.input import Reader, eval_batches, open_reader
+    from simimg.evaluation import (
+        Classification,
+        CopyFigures,
+        classify,
+        compiled,
+        copy_of,
+        predict,
+        search_copies,
+    )
+    from simimg.input import Reader, Split, eval_batches, open_reader
     from simimg.report import Tile, TrainingContent, confusion_matrix, write_training_report
-    from simimg.report.figures import duration, percent
+    from simimg.report.figures import count_of, duration, percent
     from simimg.training import TensorBoard, TrainConfig, TrainResult, load_model
 from tfrecords.format.layout import Layout
 from tfrecords.format.manifest import read_manifest
@@ -42,10 +50,14 @@ def write_run_report(result: TrainResult, options: TrainConfig) -> Path:
     model_dir = result.model_dir
     model, info = load_model(model_dir)
     train, _ = open_reader(options.dataset_dir, "train", options.reader)
-    split = "test" if result.test_accuracy is not None else "validation"
+    split = next((name for name in ("test", "validation") if result.score(info.objective, name) is not None), "")
     figures: Classification | None = None
+    copies: CopyFigures | None = None
     mistakes: list[Tile] = []
-    if result.test_accuracy is not None or result.validation_accuracy is not None:
+    if split and options.objective == "similarity":
+        reader, _ = open_reader(options.dataset_dir, split, options.reader)
+        copies, mistakes = _copies(reader, compiled(model), options)
+    elif split:
         reader, _ = open_reader(options.dataset_dir, split, options.reader)
         figures, mistakes = _measured(reader, compiled(model, flip=options.test_flip))
         picture = model_dir / f"confusion-{split}.png"
@@ -58,7 +70,7 @@ def write_run_report(result: TrainResult, options: TrainConfig) -> Path:
     content = TrainingContent(
         name=model_dir.name,
         dataset=(
-            f"{train.split.num_examples:,} photos of {len(info.class_names)} classes, "
+            f"{train.split.num_examples:,} photos of {count_of(len(info.class_names), 'class', 'classes')}, "
             f"{info.image_size} × {info.image_size} px, from {options.dataset_dir}"
         ),
         model_dir=str(model_dir),
@@ -76,6 +88,7 @@ def write_run_report(result: TrainResult, options: TrainConfig) -> Path:
         augmented=_augmented(train, options),
         options=told,
         machine=machine_facts(),
+        copies=copies,
     )
     path = model_dir / "report.html"
     write_training_report(content, path)
@@ -103,13 +116,38 @@ def _measured(reader: Reader, forward: Callable[[tf.Tensor], tf.Tensor]) -> tupl
     split = reader.split
     probabilities, labels, ids = predict(forward, reader)
     figures = classify(probabilities, labels, split.class_names)
+    batches = eval_batches(reader, min(_BATCH_SIZE, split.num_examples))
+    images = np.concatenate([batch.image.numpy() for batch in batches])[: len(labels)]
+    return figures, surest_mistakes(probabilities, labels, images, split.class_names, _names(split, ids))
+
+
+def _copies(
+    reader: Reader, forward: Callable[[tf.Tensor], tf.Tensor], options: TrainConfig
+) -> tuple[CopyFigures, list[Tile]]:
+    """Returns the figures, and some of the copies that found another photo, each with that."""
+    config = options.augment_config()
+    search = search_copies(forward, reader, config, seed=options.seed, temperature=options.temperature)
+    wrong = np.flatnonzero(search.found != np.arange(len(search.found)))[: _NUM_MISTAKES // 2].tolist()
+    wanted = {int(search.ids[row]) for place in wrong for row in (place, search.found[place])}
+    images: dict[int, tf.Tensor] = {}
+    for batch in eval_batches(reader, min(_BATCH_SIZE, reader.split.num_examples)) if wanted else ():
+        there = [row for row, id in enumerate(batch.id.numpy().tolist()) if id in wanted]
+        images |= {int(batch.id[row]): batch.image[row] for row in there}
+    names = _names(reader.split, search.ids)
+    tiles = []
+    for place in wrong:
+        id, other = int(search.ids[place]), int(search.found[place])
+        copy = copy_of(config, options.seed, tf.constant([id], tf.int64), images[id][None]).numpy()[0]
+        tiles.append(Tile(Image.fromarray(np.rint(copy).astype(np.uint8)), names[place], "the copy"))
+        tiles.append(Tile(Image.fromarray(images[int(search.ids[other])].numpy()), names[other], "what it found"))
+    return search.figures, tiles
+
+
+def _names(split: Split, ids: np.ndarray) -> list[str]:
     paths = {}
     if Layout.exists(split.dataset_dir):
         paths = {row.id: row.path for row in read_manifest(split.dataset_dir)}
-    named = [paths.get(id, f"example {id}") for id in ids.tolist()]
-    batches = eval_batches(reader, min(_BATCH_SIZE, split.num_examples))
-    images = np.concatenate([batch.image.numpy() for batch in batches])[: len(labels)]
-    return figures, surest_mistakes(probabilities, labels, images, split.class_names, named)
+    return [paths.get(id, f"example {id}") for id in ids.tolist()]
 
 
 def _augmented(reader: Reader, options: TrainConfig) -> list[list[Tile]]:

@@ -1,10 +1,12 @@
-"""The models: builders of classifiers, their pretrained weights, and the embedder for similarity search.
+"""The models: builders of classifiers, their pretrained weights, and the embedders for similarity search.
 
 Every classifier is a functional `keras.Model` with one face:
 
     input   [batch, image_size, image_size, 3], pixels 0..255 (uint8 or float; the model scales them itself)
     output  float32 [batch, num_classes], softmax probabilities, layer "probabilities"
     inside  the layer "embedding", [batch, dim]: what `embedder` reads and normalises
+
+`copy_model` makes of one a network that is trained for copies: its output is the embedding, normalised.
 
 Dropout draws its masks from (seed, step, place in the global batch) while a `dropout_scope` is open. Initial
 weights come from Keras's global generator: call `keras.utils.set_random_seed` first, or two builds differ.
@@ -14,6 +16,7 @@ from __future__ import annotations
 
 from simimg.models.applications import APPLICATIONS, application
 from simimg.models.backbones import LITES, lite, lite_features, lite_imagenet, small
+from simimg.models.copies import copy_model, fix_backbone
 from simimg.models.dropout import ExampleDropout, dropout_scope
 from simimg.models.frozen import FrozenNormConv2D
 from simimg.models.gradients import OrientedGradients
@@ -32,8 +35,10 @@ __all__ = [
     "GeneralizedMeanPooling2D",
     "OrientedGradients",
     "application",
+    "copy_model",
     "dropout_scope",
     "embedder",
+    "fix_backbone",
     "lite",
     "lite_features",
     "lite_imagenet",

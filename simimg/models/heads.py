@@ -35,7 +35,7 @@ def embedder(model: keras.Model) -> keras.Model:
     Raises:
         ModelError: the model has no such layer.
     """
-    embedding = _embedding_layer(model).output
+    embedding = embedding_layer(model).output
     if len(embedding.shape) != 2:
         raise ModelError(f"the layer {EMBEDDING!r} should give [batch, dim]. Received: {tuple(embedding.shape)}")
     return _normalised(model, embedding)
@@ -50,13 +50,18 @@ def search_embedder(model: keras.Model) -> keras.Model:
     Raises:
         ModelError: the model has no layer named "embedding".
     """
-    layer = _embedding_layer(model)
+    layer = embedding_layer(model)
     if isinstance(layer, keras.layers.GlobalAveragePooling2D):
         return _normalised(model, GeneralizedMeanPooling2D(name="generalized_mean")(layer.input))
     return embedder(model)
 
 
-def _embedding_layer(model: keras.Model) -> Any:
+def embedding_layer(model: keras.Model) -> Any:
+    """The layer "embedding" of a model.
+
+    Raises:
+        ModelError: it has none.
+    """
     names = [layer.name for layer in model.layers]
     if EMBEDDING not in names:
         raise ModelError(

@@ -1,4 +1,4 @@
-"""The weights of another run as the start of a model."""
+"""The weights of another run as the start of a model, whatever either of them was trained for."""
 
 from __future__ import annotations
 
@@ -7,11 +7,13 @@ from pathlib import Path
 import keras
 
 from simimg.errors import ModelError, UsageError
-from simimg.models.heads import PROBABILITIES
+from simimg.models.heads import EMBEDDING, PROBABILITIES
 
 
 def start_from(model: keras.Model, path: Path) -> None:
     """Give a model the weights of one that was trained before, all but those of the softmax.
+
+    Between a classifier and a network for copies the weights of the embedding stay as well, if only one has any.
 
     Args:
         model: whose weights are set.
@@ -26,6 +28,9 @@ def start_from(model: keras.Model, path: Path) -> None:
         raise UsageError(f"--weights={path}: neither imagenet, none, the folder of a finished run, nor a .keras file.")
     other = keras.saving.load_model(file, compile=False)
     mine, theirs = (_layers(found) for found in (model, other))
+    for some, others in ((mine, theirs), (theirs, mine)):
+        if EMBEDDING not in others:
+            some.pop(EMBEDDING, None)
     if list(mine) != list(theirs):
         odd = sorted(set(mine) ^ set(theirs))
         raise ModelError(f"{file} is of another kind of model ({other.name}): {', '.join(odd[:3]) or 'other layers'}.")

@@ -10,9 +10,10 @@ from simimg.report.page import escape, path_text
 
 if TYPE_CHECKING:
     from simimg.evaluation.classify import Classification
+    from simimg.evaluation.copies import CopyFigures
     from simimg.report.report import ReportContent, Stage
 
-__all__ = ["accuracy", "figure", "flow", "headline", "top"]
+__all__ = ["accuracy", "copy_recall", "figure", "flow", "headline", "top"]
 
 
 def top(content: ReportContent) -> str:
@@ -46,22 +47,18 @@ def headline(content: ReportContent) -> str:
 
 def accuracy(figures: Classification, where: str) -> str:
     """Returns the accuracy, large, with its interval and what a guess would score; `where` follows "photos"."""
-    number, _, unit = percent(figures.accuracy, 1).partition("\u00a0")
-    low, high = figures.accuracy_ci95
     class_name, guess = _guess(figures)
-    return "".join(
-        [
-            '<div class="first">',
-            f'<p class="number">{number}<small>{unit}</small></p>',
-            f"<p>accuracy on {count_of(figures.num_examples, 'photo', 'photos')}{escape(where)}</p>",
-            '<div class="scale" aria-hidden="true">',
-            f'<i class="interval" style="left:{100 * low:.2f}%;width:{100 * (high - low):.2f}%"></i>',
-            f'<i class="guess" style="left:{100 * guess:.2f}%"></i>',
-            f'<i class="value" style="left:{100 * figures.accuracy:.2f}%"></i></div>',
-            f'<p class="caption"><b>95 % interval {percent(low, 1)} to {percent(high, 1)}.</b> The grey mark, at ',
-            f"{percent(guess)}, is what calling every photo {escape(class_name)} would score.</p></div>",
-        ]
-    )
+    what = f"accuracy on {count_of(figures.num_examples, 'photo', 'photos')}{where}"
+    note = f"The grey mark, at {percent(guess)}, is what calling every photo {class_name} would score."
+    return _first(figures.accuracy, figures.accuracy_ci95, guess, what, note)
+
+
+def copy_recall(figures: CopyFigures, where: str) -> str:
+    """Returns the share of copies that found their original, large, with its interval; `where` follows "photos"."""
+    what = f"copy recall on {count_of(figures.num_examples, 'photo', 'photos')}{where}"
+    guess = 1 / figures.num_examples  # chance
+    note = "So many copies have their original as the nearest photo."
+    return _first(figures.recall, figures.recall_ci95, guess, what, note)
 
 
 def figure(number: str, what: str) -> str:
@@ -87,6 +84,25 @@ def flow(content: ReportContent) -> str:
         for letter, name, kind, shape in frames
     )
     return f'<ol class="flow" aria-label="From a file to an answer">{items}</ol>'
+
+
+def _first(value: float, interval: tuple[float, float], guess: float, what: str, note: str) -> str:
+    """A share, large, on a scale with its interval and a guess's."""
+    number, _, unit = percent(value, 1).partition("\u00a0")
+    low, high = interval
+    return "".join(
+        [
+            '<div class="first">',
+            f'<p class="number">{number}<small>{unit}</small></p>',
+            f"<p>{escape(what)}</p>",
+            '<div class="scale" aria-hidden="true">',
+            f'<i class="interval" style="left:{100 * low:.2f}%;width:{100 * (high - low):.2f}%"></i>',
+            f'<i class="guess" style="left:{100 * guess:.2f}%"></i>',
+            f'<i class="value" style="left:{100 * value:.2f}%"></i></div>',
+            f'<p class="caption"><b>95 % interval {percent(low, 1)} to {percent(high, 1)}.</b> ',
+            f"{escape(note)}</p></div>",
+        ]
+    )
 
 
 def _guess(figures: Classification) -> tuple[str, float]:

@@ -12,15 +12,16 @@ from simimg.report.vectors import confusion_svg, curve_svgs
 
 if TYPE_CHECKING:  # its module imports TensorFlow, which no report needs
     from simimg.evaluation.classify import Classification
+    from simimg.evaluation.copies import CopyFigures
 
-__all__ = ["curves", "evaluated", "machine_section", "table"]
+__all__ = ["copies_found", "curves", "evaluated", "machine_section", "table"]
 
 _NUM_CONFUSED = 6
 _WIDE_CLASSES = 40  # more need the whole width of the page
 
 
 def curves(history: Sequence[dict[str, Any]]) -> str:
-    """Returns the loss and the accuracy over the epochs; nothing where there are none."""
+    """Returns the loss and the accuracy, or the copy recall, over the epochs; nothing where there are none."""
     charts = curve_svgs(history)
     if not charts:
         return ""
@@ -56,6 +57,24 @@ def evaluated(figures: Classification, mistakes: Sequence[Tile]) -> str:
     if mistakes:
         tiles = "".join(map(tile_figure, mistakes))
         parts.append(f'<h3>Photos it got wrong</h3><div class="tiles">{tiles}</div>')
+    return "".join(parts)
+
+
+def copies_found(figures: CopyFigures, mistakes: Sequence[Tile]) -> str:
+    """Returns how far copies are from their originals and from others, and copies that found another photo."""
+    facts = [
+        ("similarity of a copy to its original", f"{figures.copy_similarity:.3f}"),
+        ("to the nearest other photo", f"{figures.nearest_similarity:.3f}"),
+        ("length of the mean embedding", f"{figures.mean_norm:.3f}"),
+    ]
+    parts = ['<dl class="facts">', *(f"<div><dt>{name}</dt><dd>{value}</dd></div>" for name, value in facts), "</dl>"]
+    note = (
+        "Similarities are cosines, means over all copies. A mean embedding of length 1 would say that all are the same."
+    )
+    parts.append(f'<p class="quiet">{note}</p>')
+    if mistakes:
+        tiles = "".join(map(tile_figure, mistakes))
+        parts.append(f'<h3>Copies that found another photo</h3><div class="tiles">{tiles}</div>')
     return "".join(parts)
 
 

@@ -8,14 +8,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from simimg.report.figures import count_of, duration, percent, points
-from simimg.report.headline import accuracy, figure
+from simimg.report.headline import accuracy, copy_recall, figure
 from simimg.report.page import command, escape, page, path_text, section, tile_figure
-from simimg.report.results import curves, evaluated, machine_section, table
+from simimg.report.results import copies_found, curves, evaluated, machine_section, table
 from simimg.report.sheet import Tile, write_bytes
 from simimg.report.vectors import NUM_COLOURS, runs_svg
 
 if TYPE_CHECKING:  # its module imports TensorFlow, which no report needs
     from simimg.evaluation.classify import Classification
+    from simimg.evaluation.copies import CopyFigures
 
 __all__ = ["RunGroup", "TrainingContent", "write_comparison", "write_training_report"]
 
@@ -30,7 +31,7 @@ class TrainingContent:
         model_dir: the run's folder.
         command: repeats it.
         split: what the figures are of; "" where there is no split but the training's.
-        classification: the figures of the model that is kept; None where there is no such split.
+        classification: the figures of the classifier that is kept; None where there is no such split, or no classes.
         mistakes: photos it got wrong; a note says what was taken for what.
         history: a dict an epoch, as `TrainResult.history`.
         epoch: whose weights are kept, from 1.
@@ -38,6 +39,7 @@ class TrainingContent:
         augmented: rows of one photo each, as it came and as the network saw it in the first epochs.
         options: all that the run was told.
         machine: what it ran on.
+        copies: the figures of a model that was trained for copies.
     """
 
     name: str
@@ -53,6 +55,7 @@ class TrainingContent:
     augmented: Sequence[Sequence[Tile]]
     options: Mapping[str, str]
     machine: Mapping[str, str]
+    copies: CopyFigures | None = None
 
 
 def write_training_report(content: TrainingContent, path: Path) -> None:
@@ -60,11 +63,14 @@ def write_training_report(content: TrainingContent, path: Path) -> None:
     about = f'<div class="about"><div>{escape(content.dataset)}</div><div>{path_text(content.model_dir)}</div></div>'
     figures = content.classification
     first = accuracy(figures, f" of the {content.split} split") if figures else ""
+    if content.copies:
+        first = copy_recall(content.copies, f" of the {content.split} split")
     facts = "".join(figure(value, name) for name, value in content.facts.items())
     kept = f"Kept: the weights after epoch {content.epoch} of {len(content.history)}."
     sections = [
         section("training", f"<p>{escape(kept)}</p>", command(content.command) + curves(content.history)),
         section("evaluation", "", evaluated(figures, content.mistakes)) if figures else "",
+        section("evaluation", "", copies_found(content.copies, content.mistakes)) if content.copies else "",
         section("pictures", "", _augmented(content.augmented)) if content.augmented else "",
         section("options", "", table(content.options)),
         machine_section(content.machine),
@@ -85,7 +91,7 @@ class RunGroup:
         differs: what it was told that another group was not, e.g. {"epochs": "8"}.
         seeds: one a run.
         histories: one a run, as `TrainResult.history`.
-        accuracies: one a run, of `split`.
+        scores: one a run, of `split`: its accuracy or what else it goes by, a share of 1.
         seconds: one a run, of training.
     """
 
@@ -93,39 +99,43 @@ class RunGroup:
     differs: Mapping[str, str]
     seeds: Sequence[int]
     histories: Sequence[Sequence[dict[str, Any]]]
-    accuracies: Sequence[float]
+    scores: Sequence[float]
     seconds: Sequence[float]
 
     @property
     def mean(self) -> float:
-        """Mean accuracy."""
-        return sum(self.accuracies) / len(self.accuracies)
+        """Mean score."""
+        return sum(self.scores) / len(self.scores)
 
     @property
     def deviation(self) -> float | None:
-        """Standard deviation of the accuracies of a sample of runs; None of a single run."""
-        count = len(self.accuracies)
+        """Standard deviation of the scores of a sample of runs; None of a single run."""
+        count = len(self.scores)
         if count < 2:
             return None
-        return float((sum((value - self.mean) ** 2 for value in self.accuracies) / (count - 1)) ** 0.5)
+        return float((sum((value - self.mean) ** 2 for value in self.scores) / (count - 1)) ** 0.5)
 
 
-def write_comparison(groups: Sequence[RunGroup], split: str, path: Path) -> None:
+def write_comparison(
+    groups: Sequence[RunGroup], split: str, path: Path, *, score: str = "accuracy", words: str = "accuracy"
+) -> None:
     """Writes the report of runs side by side, the best group first; it has its name only when it is complete.
 
     Args:
         groups: at least one.
-        split: what the accuracies are of.
+        split: what the scores are of.
         path: the HTML file; its folder is made.
+        score: the key of the scores in a history.
+        words: what people read for it.
     """
     num_runs = sum(len(group.seeds) for group in groups)
     subtitle = f"{count_of(num_runs, 'run', 'runs')} of {count_of(len(groups), 'kind', 'kinds')}"
     head = (
-        f'<tr><th>Runs</th><th class="num">Accuracy, {escape(split)}</th><th class="num">Deviation</th>'
+        f'<tr><th>Runs</th><th class="num">{words.capitalize()}, {escape(split)}</th><th class="num">Deviation</th>'
         '<th class="num">Each</th><th class="num">Training</th><th>Told</th></tr>'
     )
     charts = []
-    for name, key, share in (("Accuracy", f"{split}_accuracy", True), ("Loss", f"{split}_loss", False)):
+    for name, key, share in ((words.capitalize(), f"{split}_{score}", True), ("Loss", f"{split}_loss", False)):
         series = [(group.name, [points(history, key) for history in group.histories]) for group in groups[:NUM_COLOURS]]
         if svg := runs_svg(name, series, share=share):
             charts.append(f"<div><h3>{name}, {escape(split)}</h3>{svg}</div>")
@@ -136,7 +146,7 @@ def write_comparison(groups: Sequence[RunGroup], split: str, path: Path) -> None
     body = (
         f'<header><h1>Runs compared</h1><p class="subtitle">{subtitle}</p></header><main>'
         + section(
-            "accuracy",
+            words,
             "",
             f'<div class="scroll"><table class="runs"><thead>{head}</thead><tbody>{"".join(map(_row, groups))}</tbody>'
             f'</table></div><p class="quiet">{note}</p>',
@@ -148,7 +158,7 @@ def write_comparison(groups: Sequence[RunGroup], split: str, path: Path) -> None
 
 
 def _row(group: RunGroup) -> str:
-    each = ", ".join(percent(value, 1) for value in group.accuracies)
+    each = ", ".join(percent(value, 1) for value in group.scores)
     told = ", ".join(f"{name} {value}" for name, value in group.differs.items())
     deviation = "–" if group.deviation is None else f"{100 * group.deviation:.1f}"
     seconds = sum(group.seconds) / len(group.seconds)

@@ -27,9 +27,9 @@ _CHARACTER = 0.66  # a character's width over the font's size, in the widest of 
 
 
 def curve_svgs(history: Sequence[dict[str, Any]]) -> list[tuple[str, str]]:
-    """Returns (name, SVG) of the loss and the accuracy over the epochs; none where no epoch has a figure."""
+    """Returns (name, SVG) of loss, accuracy and copy recall over the epochs; none where no epoch has a figure."""
     charts = []
-    for name, key in (("Loss", "loss"), ("Accuracy", "accuracy")):
+    for name, key in (("Loss", "loss"), ("Accuracy", "accuracy"), ("Copy recall", "recall")):
         lines = [
             (who, points(history, prefix + key), label)
             for who, prefix, label in (
@@ -40,7 +40,7 @@ def curve_svgs(history: Sequence[dict[str, Any]]) -> list[tuple[str, str]]:
         ]
         lines = [line for line in lines if line[1]]
         if lines:
-            charts.append((name, _curve(name, lines, share=key == "accuracy")))
+            charts.append((name, _curve(name, lines, share=key != "loss")))
     return charts
 
 

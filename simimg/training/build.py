@@ -14,6 +14,7 @@ import tensorflow as tf
 from simimg import models
 from simimg.training.checkpoints import State
 from simimg.training.config import TrainConfig
+from simimg.training.past import Past
 
 __all__ = ["WarmUpCosine", "build_model", "build_optimizer", "build_state"]
 
@@ -27,6 +28,8 @@ def build_model(config: TrainConfig, image_size: int, num_classes: int) -> keras
         UsageError: the network cannot take pictures of this size, or the weights are not there.
         ModelError: the weights cannot be had, or are of another network.
     """
+    if config.objective == "similarity":
+        num_classes = 2  # of a softmax that is not used: pictures need no labels
     resolution = max(config.resolution, image_size) if config.resolution else None
     start: str | None = None if config.start == "none" else config.start
     path = Path(start) if start not in (None, "imagenet") else None
@@ -48,8 +51,12 @@ def build_model(config: TrainConfig, image_size: int, num_classes: int) -> keras
             model = models.lite(config.model, image_size, num_classes, weights=weights, resolution=resolution)
         else:
             model = (models.tutorial if config.model == "tutorial" else models.small)(image_size, num_classes)
+        if config.objective == "similarity":
+            model = models.copy_model(model, config.embedding_dim)
         if path is not None:
             models.start_from(model, path)
+        if not config.train_backbone:
+            models.fix_backbone(model)
     return model
 
 
@@ -63,7 +70,8 @@ def build_state(config: TrainConfig, image_size: int, num_classes: int, num_step
     average = build_model(config, image_size, num_classes) if config.ema else None
     optimizer = build_optimizer(config, num_steps)
     optimizer.build(model.trainable_variables)
-    state = State(model, optimizer, average)
+    past = Past.empty(config.queue_size, config.embedding_dim) if config.compares_with_past else None
+    state = State(model, optimizer, average, past)
     state.copy_to_average()
     return state
 

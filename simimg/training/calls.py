@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -39,11 +39,16 @@ class Caller:
         batches: Any,
         order: Order,
         reader: Reader,
+        others: Sequence[str] = (),
     ) -> None:
-        """Keeps what it needs: `run` is of `simimg.training.step.several_steps`, `batches` the distributed iterator."""
+        """Keeps what it needs: `run` is of `simimg.training.step.several_steps`, `batches` the distributed iterator.
+
+        `others` names what a step returns the sums of, beside loss, right ones and examples.
+        """
         self.images_per_s = 0.0
         self.input_share = 0.0
         self._strategy, self._run, self._batches, self._order, self._reader = strategy, run, batches, order, reader
+        self._others = others
         self._count, self._is_warm = 1, False
 
     def call(self, progress: Progress) -> None:
@@ -66,6 +71,8 @@ class Caller:
         progress.metrics.loss_sum += sum(map(float, sums[:, 0]))
         progress.metrics.num_correct += sum(map(float, sums[:, 1]))
         progress.metrics.num_examples += sum(map(int, sums[:, 2]))
+        for number, name in enumerate(self._others, 3):
+            progress.metrics.others[name] = progress.metrics.others.get(name, 0.0) + sum(map(float, sums[:, number]))
         progress.position = Position(position.epoch, position.step + count)
         progress.seconds += seconds
         progress.input_seconds += input_seconds

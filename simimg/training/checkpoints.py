@@ -25,6 +25,7 @@ import numpy as np
 from simimg.errors import CheckpointError, DataError, TrainingError
 from simimg.input import Position
 from simimg.training.metrics import EpochMetrics
+from simimg.training.past import Past
 from tfrecords.format.files import TEMPORARY, atomic_folder, file_sha256, read_json, write_json
 
 __all__ = ["Best", "Progress", "State", "folder_of", "restore", "restore_latest", "save"]
@@ -32,11 +33,11 @@ __all__ = ["Best", "Progress", "State", "folder_of", "restore", "restore_latest"
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Best:
-    """The epoch whose weights do best on the split `validation`, from 1, and its checkpoint's number."""
+    """The epoch whose weights do best on the split `validation`, from 1, its checkpoint's number, and its figures."""
 
     epoch: int
     number: int
-    accuracy: float
+    score: float
     loss: float
 
 
@@ -63,11 +64,15 @@ class Progress:
 
 @dataclasses.dataclass(frozen=True)
 class State:
-    """A run's variables: the model, its optimizer, and a second model whose weights are the average of the first's."""
+    """A run's variables: the model, its optimizer, and a second model whose weights are the average of the first's.
+
+    `past` are the embeddings of past steps, where a run compares with them.
+    """
 
     model: keras.Model
     optimizer: keras.optimizers.Optimizer
     average: keras.Model | None = None
+    past: Past | None = None
 
     @property
     def kept(self) -> keras.Model:
@@ -81,7 +86,12 @@ class State:
 
     def variables(self) -> dict[str, Any]:
         """Returns the variables by name: by number, since Keras counts up the names of a second model of a process."""
-        owners = {"model": self.model, "optimizer": self.optimizer, "average": self.average}
+        owners: dict[str, Any] = {
+            "model": self.model,
+            "optimizer": self.optimizer,
+            "average": self.average,
+            "past": self.past,
+        }
         return {
             f"{owner}/{number:04d}": variable
             for owner, holder in owners.items()

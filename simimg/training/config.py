@@ -12,6 +12,7 @@ from simimg.errors import UsageError
 from simimg.input import CACHES, ON_CORRUPT, READERS, SHUFFLES
 from simimg.models import APPLICATIONS, LITES
 from simimg.presets import PRESETS, preset_options
+from simimg.training.objectives import OBJECTIVES, Objective
 from simimg.training.strategy import CROSS_DEVICE_OPS
 from tfrecords.options import check_choices, option
 
@@ -20,12 +21,16 @@ __all__ = ["TrainConfig"]
 _PRETRAINED = (*LITES, *APPLICATIONS)
 MODELS = ("small", *LITES, "tutorial", *APPLICATIONS)
 PRECISIONS = ("float32", "bfloat16", "float16")
-
+# What says how a classifier is trained or answers: (option, what it is when it is off).
+_CLASSIFIER_ONLY = (("probe", False), ("test_flip", False), ("class_weights", "none"), ("accumulate", 1))
 
 _RANGES = (
     (("epochs", "global_batch_size", "accumulate", "keep_checkpoints"), lambda x: x >= 1, "1 or more"),
     (("resolution", "num_devices", "per_replica_batch_size", "patience"), lambda x: x >= 0, "0 or more"),
     (("learning_rate", "weight_decay", "clip_norm", "checkpoint_every_s"), lambda x: x >= 0, "0 or more"),
+    (("queue_size", "entropy_weight"), lambda x: x >= 0, "0 or more"),
+    (("embedding_dim",), lambda x: x >= 2, "2 or more"),
+    (("temperature",), lambda x: x > 0, "above 0"),
     (("label_smoothing", "ema"), lambda x: 0 <= x < 1, "0 or more, and below 1"),
     (("seed",), lambda x: 0 <= x < 2**32, f"0..{2**32 - 1}"),  # what NumPy takes
 )
@@ -42,6 +47,11 @@ class TrainConfig:
     dataset_dir: Path = option("Data set folder, DATA_DIR/NAME/VERSION.")
     model_dir: Path | None = option("Where the run goes; by default runs/<data set>-<preset>-seed<seed>.", None)
     preset: str = option("A named set of the options below; flags override it.", "small", choices=PRESETS)
+    objective: str = option(
+        "What is learned: classes, from labels; similarity, to find copies of photos, without any.",
+        "classes",
+        choices=tuple(OBJECTIVES),
+    )
     model: str = option(
         "The network: small, tutorial, lite0, lite1, lite2, or one of keras.applications, such as EfficientNetV2B0.",
         "small",
@@ -52,6 +62,9 @@ class TrainConfig:
         "auto",
     )
     resolution: int = option("A pretrained network enlarges pictures to this side, in px; 0 leaves them.", 0)
+    train_backbone: bool = option(
+        "Train the whole network; else what it starts with stays, and only what is put on top of it is trained.", True
+    )
     probe: bool = option(
         "First fit the softmax of a pretrained network as a logistic regression on its features, in seconds.", False
     )
@@ -73,6 +86,14 @@ class TrainConfig:
         choices=("categorical", "binary"),
     )
     label_smoothing: float = option("Share of the target that is spread over all classes.", 0.1)
+    embedding_dim: int = option("Numbers of the embedding that --objective=similarity trains.", 256)
+    temperature: float = option(
+        "Cosines are divided by it in the loss of similarity: small looks at the nearest.", 0.05
+    )
+    entropy_weight: float = option(
+        "How much similarity drives each photo from the nearest other one; rises from 0 over 10 % of the steps.", 1.0
+    )
+    queue_size: int = option("Embeddings of past steps that similarity also tells photos from; 0 is none.", 4096)
     class_weights: str = option("Whether all photos count alike, or all classes.", "none", choices=("none", "balanced"))
     rotation_degrees: float = option("Photos are turned by up to this angle either way; 0 is off.", 20.0)
     horizontal_flip: bool = option("Half of the photos are mirrored.", True)
@@ -83,6 +104,9 @@ class TrainConfig:
     blur: float = option("Photos are blurred by a Gaussian of up to this standard deviation, in px; 0 is off.", 0.0)
     min_jpeg_quality: float = option("Photos are spoilt as by JPEG of this quality to 100; 100 is off.", 100.0)
     cutout: float = option("A part of up to this share of the sides is covered; 0 is off.", 0.0)
+    quarter_turns: float = option("Share of the photos that are turned by 90, 180 or 270 degrees.", 0.0)
+    paste: float = option("Share of the photos that are put into a larger picture instead of cropped.", 0.0)
+    bars: float = option("Share of the photos that are covered by bars above and below.", 0.0)
     border: str = option("What comes in over the border of a photo that is turned.", "reflect", choices=BORDERS)
     test_flip: bool = option("Answers are the mean of those to a photo and to its mirror image.", False)
     patience: int = option(
@@ -134,6 +158,15 @@ class TrainConfig:
                 raise UsageError(f"--weights=imagenet: there are none of --model={self.model}.")
             if self.resolution:
                 raise UsageError(f"--resolution={self.resolution}: --model={self.model} takes pictures as they are.")
+        if not self.train_backbone and self.start == "none":
+            raise UsageError(f"--notrain_backbone: --model={self.model} starts without weights that could stay.")
+        if self.objective == "similarity":
+            for name, off in _CLASSIFIER_ONLY:
+                if getattr(self, name) != off:
+                    raise UsageError(
+                        f"--{name}={getattr(self, name)} is for classifiers. With --objective=similarity leave it out, "
+                        "and start from --preset=copy."
+                    )
         if self.probe and self.start == "none":
             raise UsageError(f"--probe: --model={self.model} starts without weights, so it has no features to fit to.")
 
@@ -144,17 +177,31 @@ class TrainConfig:
             return "imagenet" if self.model in _PRETRAINED else "none"
         return self.weights
 
+    @property
+    def what(self) -> Objective:
+        """What is learned, and what its figures are called."""
+        return OBJECTIVES[self.objective]
+
+    @property
+    def compares_with_past(self) -> bool:
+        """Whether photos are also told from those of past steps."""
+        return self.objective == "similarity" and self.queue_size > 0
+
     @classmethod
     def with_preset(cls, given: dict[str, Any]) -> TrainConfig:
-        """Returns the configuration of the preset in `given` (by default `small`), overridden by the rest of it."""
-        name = given.get("preset", "small")
+        """Returns the configuration of the preset in `given`, overridden by the rest of it.
+
+        The preset is by default `small`, or `copy` for similarity.
+        """
+        name = given.get("preset", "copy" if given.get("objective") == "similarity" else "small")
         if name not in PRESETS:
             raise UsageError(f"--preset={name}: should be one of {', '.join(PRESETS)}.")
         options = preset_options(name)
         del options["learning_rate"]  # see `resolved`
         if given.get("model", options["model"]) not in _PRETRAINED:
-            options = {key: value for key, value in options.items() if key not in ("resolution", "probe")}
-        return cls(**{**options, **given})
+            aside = ("resolution", "probe", "train_backbone")
+            options = {key: value for key, value in options.items() if key not in aside}
+        return cls(**{"preset": name, **options, **given})
 
     def resolved(self, num_replicas: int) -> TrainConfig:
         """Returns the configuration with its global batch and learning rate as numbers.
@@ -184,6 +231,9 @@ class TrainConfig:
             blur=self.blur,
             min_jpeg_quality=self.min_jpeg_quality,
             cutout=self.cutout,
+            quarter_turns=self.quarter_turns,
+            paste=self.paste,
+            bars=self.bars,
             border=self.border,
         )
 

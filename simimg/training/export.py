@@ -1,4 +1,4 @@
-"""A trained model as a SavedModel that stands alone: pixels in, names out."""
+"""A trained model as a SavedModel that stands alone: pixels in, names or embeddings out."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ def export_saved_model(model_dir: Path, out_dir: Path) -> RunInfo:
     """Writes the model of a finished run as a SavedModel, whole or not at all, and returns what describes the run.
 
     Its signature `serving_default` takes `image`, uint8 `[n, image_size, image_size, 3]`, and returns `probabilities`,
-    float32 `[n, num_classes]`, `label`, string `[n]`, and `class_names`, string `[num_classes]`.
+    float32 `[n, num_classes]`, `label`, string `[n]`, and `class_names`, string `[num_classes]`; of a model that was
+    trained for copies it returns `embedding`, float32 `[n, dim]` of L2 norm 1.
 
     Raises:
         ModelError: the folder is none of a finished run.
@@ -34,6 +35,8 @@ def export_saved_model(model_dir: Path, out_dir: Path) -> RunInfo:
 
     @tf.function(input_signature=[image])
     def serve(image: tf.Tensor) -> dict[str, tf.Tensor]:
+        if info.objective.score == "recall":
+            return {"embedding": forward(image)}
         probabilities = forward(image)
         names = tf.constant(info.class_names)
         label = tf.gather(names, tf.argmax(probabilities, axis=1))

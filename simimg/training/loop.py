@@ -26,8 +26,9 @@ from simimg.training.build import build_state
 from simimg.training.calls import Caller
 from simimg.training.checkpoints import Best, Progress, State
 from simimg.training.config import TrainConfig
-from simimg.training.measuring import balanced, figures_of
+from simimg.training.measuring import balanced, collapse, figures_of
 from simimg.training.metrics import EpochMetrics
+from simimg.training.objectives import Objective
 from simimg.training.probe import probe
 from simimg.training.runs import (
     MODEL_FILE,
@@ -50,14 +51,14 @@ __all__ = ["StepInfo", "Watcher", "distribute", "train"]
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class StepInfo:
-    """How far a run is; loss and accuracy are means over the epoch so far, `input_share` the time spent waiting."""
+    """How far a run is; loss and score are means over the epoch so far, `input_share` the time spent waiting."""
 
     step: int
     num_steps: int
     epoch: int
     num_epochs: int
     loss: float
-    accuracy: float
+    score: float
     images_per_s: float
     input_share: float
 
@@ -87,6 +88,7 @@ def train(config: TrainConfig, watcher: Watcher = Watcher()) -> TrainResult:
     setting = open_setting(config)
     config, model_dir, place = setting.config, setting.model_dir, setting.place
     strategy, reader, order = setting.strategy, setting.reader, setting.order
+    objective = config.what
     if (model_dir / MODEL_FILE).exists() and (model_dir / RESULT_FILE).exists():
         watcher.note(f"{model_dir} is finished already; nothing to do")
         return load_result(model_dir)
@@ -123,10 +125,11 @@ def train(config: TrainConfig, watcher: Watcher = Watcher()) -> TrainResult:
         step = training_step(config, strategy, state, order, reader, class_weights=class_weights)
         caller = Caller(
             strategy,
-            several_steps(step, timed=not config.deterministic),
+            several_steps(step, timed=not config.deterministic, num_sums=3 + len(objective.others)),
             iter(distribute(strategy, reader, order)),
             order,
             reader,
+            objective.others,
         )
         forward = compiled(state.kept, flip=config.test_flip)
         board = stack.enter_context(TensorBoard(model_dir, watcher.note)) if place.is_chief else None
@@ -142,10 +145,12 @@ def train(config: TrainConfig, watcher: Watcher = Watcher()) -> TrainResult:
             is_best = False
             if progress.position.step == order.steps_per_epoch:
                 line = _end_epoch(setting, forward, progress)
-                is_best = _note_best(order, progress)
+                is_best = _note_best(order, progress, objective)
                 if board:
                     board.write(line)
-                watcher.note(_epoch_text(line, config.epochs))
+                watcher.note(_epoch_text(line, config.epochs, objective))
+                if warning := collapse(line):
+                    watcher.note(warning)
             over = _is_over(config, progress)
             due = time.perf_counter() - saved > config.checkpoint_every_s
             if place.is_chief and (due or is_best or over or stopping):
@@ -172,7 +177,7 @@ def train(config: TrainConfig, watcher: Watcher = Watcher()) -> TrainResult:
         # What is kept.
         steps, epoch = order.step_number(progress.position), progress.position.epoch
         if config.patience and progress.best and progress.best.number != steps:
-            epoch = _return_to_best(model_dir, state, progress.best, epoch, watcher)
+            epoch = _return_to_best(setting, state, progress.best, epoch, watcher)
         line = progress.history[epoch - 1]
         result = TrainResult(
             model_dir=model_dir,
@@ -181,10 +186,13 @@ def train(config: TrainConfig, watcher: Watcher = Watcher()) -> TrainResult:
             seconds=round(progress.seconds, 3),
             images_per_s=round(steps * config.global_batch_size / progress.seconds, 1),
             input_share=None if config.deterministic else round(progress.input_seconds / progress.seconds, 5),
-            train_accuracy=line["accuracy"],
+            train_accuracy=line.get("accuracy"),
             validation_accuracy=line.get("validation_accuracy"),
             test_accuracy=line.get("test_accuracy"),
             test_binary_accuracy=line.get("test_binary_accuracy"),
+            train_recall=line.get("recall"),
+            validation_recall=line.get("validation_recall"),
+            test_recall=line.get("test_recall"),
             history=progress.history,
         )
         if place.is_chief:
@@ -196,10 +204,9 @@ def train(config: TrainConfig, watcher: Watcher = Watcher()) -> TrainResult:
 
 def _end_epoch(setting: Setting, forward: Callable[[tf.Tensor], tf.Tensor], progress: Progress) -> dict[str, Any]:
     """Measures the other splits, moves `progress` to the next epoch, and returns the line of this one."""
-    metrics = progress.metrics
-    line = {"epoch": progress.position.epoch + 1, "loss": metrics.loss, "accuracy": metrics.accuracy}
+    line = {"epoch": progress.position.epoch + 1, **progress.metrics.line(setting.config.what)}
     for name, reader in setting.measured.items():
-        figures = agreed(setting.strategy, figures_of(setting.config.loss, forward, reader))
+        figures = agreed(setting.strategy, figures_of(setting.config, forward, reader))
         line |= {f"{name}_{key}": value for key, value in figures.items()}
     progress.history.append(line)
     progress.position = Position(progress.position.epoch + 1, 0)
@@ -230,26 +237,27 @@ def _is_over(config: TrainConfig, progress: Progress) -> bool:
     return epoch == config.epochs or bool(config.patience and best and epoch - best.epoch >= config.patience)
 
 
-def _note_best(order: Order, progress: Progress) -> bool:
+def _note_best(order: Order, progress: Progress, objective: Objective) -> bool:
     """Takes a note of it if the epoch that has just ended is the best so far; returns whether it is."""
     line, best = progress.history[-1], progress.best
-    if "validation_accuracy" not in line:
+    if "validation_loss" not in line:
         return False
-    accuracy, loss = line["validation_accuracy"], line["validation_loss"]
-    if best and (accuracy, -loss) <= (best.accuracy, -best.loss):
+    score, loss = line[f"validation_{objective.score}"], line["validation_loss"]
+    if best and (score, -loss) <= (best.score, -best.loss):
         return False
-    progress.best = Best(epoch=line["epoch"], number=order.step_number(progress.position), accuracy=accuracy, loss=loss)
+    progress.best = Best(epoch=line["epoch"], number=order.step_number(progress.position), score=score, loss=loss)
     return True
 
 
-def _return_to_best(model_dir: Path, state: State, best: Best, last_epoch: int, watcher: Watcher) -> int:
+def _return_to_best(setting: Setting, state: State, best: Best, last_epoch: int, watcher: Watcher) -> int:
     """Returns the epoch whose weights are kept, after restoring them: the best one's, if its checkpoint is sound."""
     try:
-        checkpoints.restore(checkpoints.folder_of(model_dir, best.number), state)
+        checkpoints.restore(checkpoints.folder_of(setting.model_dir, best.number), state)
     except (DataError, OSError) as error:
         watcher.note(f"the best epoch's checkpoint is damaged ({error}); the last epoch's weights are kept instead")
         return last_epoch
-    watcher.note(f"kept: epoch {best.epoch}, whose validation accuracy of {best.accuracy:.4f} is the best")
+    words = setting.config.what.words
+    watcher.note(f"kept: epoch {best.epoch}, whose validation {words} of {best.score:.4f} is the best")
     return best.epoch
 
 
@@ -261,15 +269,20 @@ def _info(order: Order, progress: Progress, caller: Caller) -> StepInfo:
         epoch=progress.position.epoch + 1,
         num_epochs=order.num_epochs,
         loss=progress.metrics.loss,
-        accuracy=progress.metrics.accuracy,
+        score=progress.metrics.score,
         images_per_s=caller.images_per_s,
         input_share=caller.input_share,
     )
 
 
-def _epoch_text(line: dict[str, Any], num_epochs: int) -> str:
-    text = f"epoch {line['epoch']}/{num_epochs}  loss {line['loss']:.4f}  accuracy {line['accuracy']:.4f}"
-    for name in MEASURED:
-        if f"{name}_accuracy" in line:
-            text += f"  {name} loss {line[f'{name}_loss']:.4f}  accuracy {line[f'{name}_accuracy']:.4f}"
+def _epoch_text(line: dict[str, Any], num_epochs: int, objective: Objective) -> str:
+    text = f"epoch {line['epoch']}/{num_epochs}"
+    for name in ("", *MEASURED):
+        prefix = f"{name}_" if name else ""
+        if f"{prefix}loss" not in line:
+            continue
+        text += f"  {name}{name and ' '}loss {line[f'{prefix}loss']:.4f}"
+        text += f"  {objective.words} {line[f'{prefix}{objective.score}']:.4f}"
+        for key in objective.others:
+            text += f"  {key.replace('_', ' ')} {line[f'{prefix}{key}']:.3f}"
     return text

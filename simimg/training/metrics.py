@@ -7,6 +7,8 @@ import dataclasses
 import keras
 import tensorflow as tf
 
+from simimg.training.objectives import Objective
+
 __all__ = ["EpochMetrics", "example_losses", "num_correct"]
 
 
@@ -34,11 +36,12 @@ def num_correct(labels: tf.Tensor, probabilities: tf.Tensor) -> tf.Tensor:
 
 @dataclasses.dataclass
 class EpochMetrics:
-    """Sums over the examples of the epoch so far."""
+    """Sums over the examples of the epoch so far; `others` are an objective's own, by their keys."""
 
     loss_sum: float = 0.0
     num_correct: float = 0.0
     num_examples: int = 0
+    others: dict[str, float] = dataclasses.field(default_factory=dict)
 
     @property
     def loss(self) -> float:
@@ -46,6 +49,11 @@ class EpochMetrics:
         return self.loss_sum / max(self.num_examples, 1)
 
     @property
-    def accuracy(self) -> float:
-        """Share of the examples whose most probable class was right at the time."""
+    def score(self) -> float:
+        """Share of the examples that were right at the time: the class most probable, or the view nearest."""
         return self.num_correct / max(self.num_examples, 1)
+
+    def line(self, objective: Objective) -> dict[str, float]:
+        """Returns the means an example, by the keys of a history."""
+        others = {name: value / max(self.num_examples, 1) for name, value in self.others.items()}
+        return {"loss": self.loss, objective.score: self.score, **others}

@@ -24,9 +24,11 @@ from typing import Any
 import keras
 
 import simimg.models  # noqa: F401 - its layers have to be registered before a model that has them is loaded
+from simimg.augment import AugmentConfig
 from simimg.errors import ModelError, TrainingError, UsageError
 from simimg.input import Split
 from simimg.training.config import TrainConfig
+from simimg.training.objectives import OBJECTIVES, Objective
 from tfrecords.format.files import TEMPORARY, file_sha256, read_json, sync_dir, sync_file, write_json
 from tfrecords.format.layout import Layout
 from tfrecords.format.metadata import INFO_FILE
@@ -69,13 +71,24 @@ class RunInfo:
     shuffle: str
     config: dict[str, Any]
 
+    @property
+    def objective(self) -> Objective:
+        """What the run learned."""
+        return OBJECTIVES[self.config.get("objective", "classes")]
+
+    @property
+    def augment_config(self) -> AugmentConfig:
+        """How its pictures were augmented, and how copies are made that it is measured by."""
+        return AugmentConfig(**{field.name: self.config[field.name] for field in dataclasses.fields(AugmentConfig)})
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TrainResult:
     """A finished run.
 
     The figures are those of the model that is kept: of the last epoch, or of the best one under `--patience`. Those of
-    a split that is not there are None. `input_share` is the share of the time that was spent waiting for a batch, None
+    a split that is not there are None, and so are those of another objective: a classifier has accuracies, a network
+    for copies has recalls. `input_share` is the share of the time that was spent waiting for a batch, None
     where that is not known, under `--deterministic`.
     """
 
@@ -85,11 +98,19 @@ class TrainResult:
     seconds: float
     images_per_s: float
     input_share: float | None
-    train_accuracy: float
+    train_accuracy: float | None
     validation_accuracy: float | None
     test_accuracy: float | None
     test_binary_accuracy: float | None
     history: list[dict[str, Any]]
+    train_recall: float | None = None
+    validation_recall: float | None = None
+    test_recall: float | None = None
+
+    def score(self, objective: Objective, split: str) -> float | None:
+        """Returns the figure of a split, train, validation or test, that the objective goes by."""
+        value: float | None = getattr(self, f"{split}_{objective.score}")
+        return value
 
 
 def recorded_shuffle(model_dir: Path) -> str | None:

@@ -115,8 +115,11 @@ def open_setting(config: TrainConfig) -> Setting:
         )
     if config.xla and strategy.num_replicas_in_sync > 1:
         raise UsageError("--xla: compiled steps cannot add up gradients between devices. Use --num_devices=1.")
-    if len(split.class_names) < 2:
-        raise UsageError(f"{config.dataset_dir} has one class, {split.class_names[0]!r}; a classifier needs two.")
+    if config.objective == "classes" and len(split.class_names) < 2:
+        raise UsageError(
+            f"{config.dataset_dir} has one class, {split.class_names[0]!r}; a classifier needs two. "
+            "Copies can be learned of it: --objective=similarity."
+        )
     measured = {name: found for name in MEASURED if (found := _open_other(config, name))}
     if config.patience and "validation" not in measured:
         raise UsageError(

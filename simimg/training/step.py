@@ -17,6 +17,7 @@ from simimg.input import PADDING_ID, Batch, Order, Reader
 from simimg.training.checkpoints import State
 from simimg.training.config import TrainConfig
 from simimg.training.metrics import example_losses, num_correct
+from simimg.training.pairs import pair_gradients
 
 __all__ = ["several_steps", "training_step"]
 
@@ -35,8 +36,8 @@ def training_step(
 ) -> Callable[[Any, tf.Tensor, tf.Tensor], tf.Tensor]:
     """Returns the function of (distributed element, epoch, step), int64 scalars both, that trains on a global batch.
 
-    It is to be called in a `tf.function`. It returns float32 `[3]`: the sum of the losses, the number of examples that
-    were classified correctly, and the number of examples, over all replicas.
+    It is to be called in a `tf.function`. It returns float32 `[3]`, or more of them where the objective has other sums:
+    the sum of the losses, the number of examples that came out right, and the number of examples, over all replicas.
 
     Args:
         config: resolved.
@@ -50,22 +51,10 @@ def training_step(
     variables = model.trainable_variables
     num_replicas = strategy.num_replicas_in_sync
     part_size = order.per_replica_batch_size // config.accumulate
-
-    def gradients_of(images: tf.Tensor, batch: Batch, step: tf.Tensor, first_row: tf.Tensor) -> tuple[Any, tf.Tensor]:
-        there = tf.cast(batch.id != PADDING_ID, tf.float32)  # not a record that was skipped
-        weights = there if class_weights is None else there * tf.gather(class_weights, batch.label)
-        scope = models.dropout_scope(seed=tf.stack([tf.constant(config.seed, tf.int64), step]), first_row=first_row)
-        with tf.GradientTape() as tape, scope:
-            probabilities = model(images, training=True)
-            losses = example_losses(config.loss, batch.label, probabilities, config.label_smoothing)
-            # Divided by the global batch, the replicas' gradients add up to those of the mean loss.
-            loss = optimizer.scale_loss(tf.reduce_sum(weights * losses) / order.global_batch_size)
-        correct = tf.where(batch.id != PADDING_ID, batch.label, -1)
-        sums = tf.stack([tf.reduce_sum(weights * losses), num_correct(correct, probabilities), tf.reduce_sum(there)])
-        return tape.gradient(loss, variables), sums
-
-    if config.xla:
-        gradients_of = tf.function(gradients_of, jit_compile=True)
+    if config.objective == "similarity":
+        gradients_of = pair_gradients(config, strategy, state, order)
+    else:
+        gradients_of = _class_gradients(config, state, order, class_weights)
 
     def replica_step(element: Any, epoch: tf.Tensor, step: tf.Tensor) -> tf.Tensor:
         batch = reader.batch(element)
@@ -75,8 +64,7 @@ def training_step(
         def part(number: tf.Tensor) -> tuple[Any, tf.Tensor]:
             rows = tf.range(number * part_size, (number + 1) * part_size)
             some = Batch(*(tf.gather(value, rows) for value in batch)) if config.accumulate > 1 else batch
-            images = augment(config.augment_config(), config.seed, epoch, some.id, some.image)
-            return gradients_of(images, some, step, first_row + number * part_size)
+            return gradients_of(some, epoch, step, first_row + number * part_size)
 
         gradients, sums = part(tf.constant(0))
         for number in tf.range(1, config.accumulate) if config.accumulate > 1 else ():
@@ -115,14 +103,14 @@ def training_step(
 
 
 def several_steps(
-    step: Callable[[Any, tf.Tensor, tf.Tensor], tf.Tensor], *, timed: bool = True
+    step: Callable[[Any, tf.Tensor, tf.Tensor], tf.Tensor], *, timed: bool = True, num_sums: int = 3
 ) -> Callable[[Any, tf.Tensor, tf.Tensor, tf.Tensor], tuple[tf.Tensor, tf.Tensor]]:
     """Returns the function of (iterator, epoch, first step, number of steps), int64 scalars, that trains so many steps.
 
-    It returns what `step` does of each, float32 `[steps, 3]`, and the seconds it waited for the iterator, a float64
-    scalar. The wait is from the end of a step to the arrival of the next batch; where a device works on after its host
-    has gone on, that is more than the device itself was idle. Without `timed` it is 0: TensorFlow's clock may not be
-    asked where operations are to be deterministic.
+    It returns what `step` does of each, float32 `[steps, num_sums]`, and the seconds it waited for the iterator, a
+    float64 scalar. The wait is from the end of a step to the arrival of the next batch; where a device works on after
+    its host has gone on, that is more than the device itself was idle. Without `timed` it is 0: TensorFlow's clock may
+    not be asked where operations are to be deterministic.
     """
 
     def now() -> tf.Tensor:
@@ -130,8 +118,8 @@ def several_steps(
 
     @tf.function(reduce_retracing=True)
     def run(iterator: Any, epoch: tf.Tensor, first: tf.Tensor, count: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        sums = tf.TensorArray(tf.float32, tf.cast(count, tf.int32), element_shape=[3])
-        last, waited = tf.zeros([3]), tf.zeros([], tf.float64)
+        sums = tf.TensorArray(tf.float32, tf.cast(count, tf.int32), element_shape=[num_sums])
+        last, waited = tf.zeros([num_sums]), tf.zeros([], tf.float64)
         for number in tf.range(count):
             with tf.control_dependencies([last]):
                 start = now()
@@ -144,6 +132,35 @@ def several_steps(
         return sums.stack(), waited
 
     return run
+
+
+def _class_gradients(
+    config: TrainConfig, state: State, order: Order, class_weights: tf.Tensor | None
+) -> Callable[[Batch, tf.Tensor, tf.Tensor, tf.Tensor], tuple[Any, tf.Tensor]]:
+    """Returns the function of (batch, epoch, step, first row) of a replica that gives gradients and sums."""
+    model, optimizer, variables = state.model, state.optimizer, state.model.trainable_variables
+
+    def of_pixels(images: tf.Tensor, batch: Batch, step: tf.Tensor, first_row: tf.Tensor) -> tuple[Any, tf.Tensor]:
+        there = tf.cast(batch.id != PADDING_ID, tf.float32)  # not a record that was skipped
+        weights = there if class_weights is None else there * tf.gather(class_weights, batch.label)
+        scope = models.dropout_scope(seed=tf.stack([tf.constant(config.seed, tf.int64), step]), first_row=first_row)
+        with tf.GradientTape() as tape, scope:
+            probabilities = model(images, training=True)
+            losses = example_losses(config.loss, batch.label, probabilities, config.label_smoothing)
+            # Divided by the global batch, the replicas' gradients add up to those of the mean loss.
+            loss = optimizer.scale_loss(tf.reduce_sum(weights * losses) / order.global_batch_size)
+        correct = tf.where(batch.id != PADDING_ID, batch.label, -1)
+        sums = tf.stack([tf.reduce_sum(weights * losses), num_correct(correct, probabilities), tf.reduce_sum(there)])
+        return tape.gradient(loss, variables), sums
+
+    if config.xla:
+        of_pixels = tf.function(of_pixels, jit_compile=True)
+
+    def gradients_of(batch: Batch, epoch: tf.Tensor, step: tf.Tensor, first_row: tf.Tensor) -> tuple[Any, tf.Tensor]:
+        images = augment(config.augment_config(), config.seed, epoch, batch.id, batch.image)
+        return of_pixels(images, batch, step, first_row)
+
+    return gradients_of
 
 
 def _reduced(gradients: list[tf.Tensor], num_replicas: int) -> list[tf.Tensor]:

@@ -4,7 +4,18 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from simimg.augment import BORDERS, AugmentConfig, Parameters, augment, move, move_by_gather, recolour, transforms
+from simimg.augment import (
+    BORDERS,
+    AugmentConfig,
+    Parameters,
+    augment,
+    cover,
+    move,
+    move_by_gather,
+    paste,
+    recolour,
+    transforms,
+)
 
 WHOLE = (0.5, 0.5, 1.0, 1.0)
 
@@ -20,6 +31,9 @@ def parameters(
         sigma=tf.zeros([len(angles)]),
         quality=tf.fill([len(angles)], 100.0),
         cutout=tf.zeros([len(angles), 4]),
+        pasted=tf.zeros([len(angles)], tf.bool),
+        ground=tf.zeros([len(angles), 2, 2, 3]),
+        bars=tf.zeros([len(angles), 2]),
     )
 
 
@@ -103,6 +117,9 @@ EVERYTHING = AugmentConfig(
     blur=2.0,
     min_jpeg_quality=20,
     cutout=0.5,
+    quarter_turns=0.3,
+    paste=0.3,
+    bars=0.3,
 )
 
 
@@ -154,6 +171,48 @@ def test_upside_down_is_exact() -> None:
         np.testing.assert_array_equal(moved[2], images[2, ::-1, ::-1])
 
 
+def test_pasting_equals_the_reference() -> None:
+    """Half as large, on a ground that runs from corner to corner: every pixel, one at a time, in float64."""
+    image = smooth_picture()
+    ground = np.random.default_rng(0).uniform(0, 255, (2, 2, 3)).astype(np.float32)
+    drawn = parameters([20.0, 20.0], [False, False], [(0.6, 0.2, 2.0, 2.0)] * 2)
+    drawn = drawn._replace(pasted=tf.constant([True, False]), ground=tf.constant(np.stack([ground] * 2)))
+    pair = tf.constant(np.stack([image] * 2))
+    moved = move_by_gather(drawn, pair, "constant")
+    pasted = paste(drawn, moved).numpy()
+    np.testing.assert_array_equal(pasted[1], moved[1])
+    a0, a1, a2, b0, b1, b2 = transforms(drawn, 32, 32).numpy()[0, :6].astype(np.float64)
+    num_outside = 0
+    for y in range(32):
+        for x in range(32):
+            from_x, from_y = a0 * x + a1 * y + a2, b0 * x + b1 * y + b2
+            if -0.5 <= from_x <= 31.5 and -0.5 <= from_y <= 31.5:
+                np.testing.assert_array_equal(pasted[0, y, x], moved[0, y, x])
+                continue
+            num_outside += 1
+            across = [(1 - x / 31) * row[0] + x / 31 * row[1] for row in ground.astype(np.float64)]
+            np.testing.assert_allclose(pasted[0, y, x], (1 - y / 31) * across[0] + y / 31 * across[1], atol=1e-3)
+    assert 600 < num_outside < 900  # three quarters of 1,024, less what lies beyond the edge
+
+
+def test_bars_cover_above_and_below() -> None:
+    pixels = np.random.default_rng(0).uniform(0, 255, (3, 20, 5, 3)).astype(np.float32)
+    drawn = parameters([0.0] * 3, [False] * 3)._replace(bars=tf.constant([[0.1, 255.0], [0.0, 0.0], [0.2, 40.0]]))
+    covered = cover(drawn, tf.constant(pixels)).numpy()
+    expected = pixels.copy()
+    expected[0, :2] = expected[0, 18:] = 255
+    expected[2, :4] = expected[2, 16:] = 40
+    np.testing.assert_array_equal(covered, expected)
+
+
+def test_two_views_of_an_image_differ() -> None:
+    images = tf.constant(np.stack([smooth_picture()] * 4))
+    ids, epoch = tf.constant([1, 1, 2, 2], tf.int64), tf.constant(0, tf.int64)
+    views = augment(EVERYTHING, 3, epoch, ids, images, tf.constant([0, 1, 0, 1], tf.int64)).numpy()
+    assert len({view.tobytes() for view in views}) == 4
+    np.testing.assert_array_equal(views[::2], augment(EVERYTHING, 3, epoch, ids[::2], images[::2]))
+
+
 @pytest.mark.parametrize("size", [24, 61])
 def test_the_size_of_the_batch_has_no_say(size: int) -> None:
     """However a batch is divided among replicas, each pixel is the same: to the last bit, in a compiled step."""
@@ -169,7 +228,7 @@ def test_the_size_of_the_batch_has_no_say(size: int) -> None:
 
 def test_the_operations_for_gpus_augment_alike(monkeypatch: pytest.MonkeyPatch) -> None:
     """What they leave to rounding: uint8 after the move."""
-    config = AugmentConfig(rotation_degrees=30, crop_min_area=0.4, colour_jitter=0.1, cutout=0.5)
+    config = AugmentConfig(rotation_degrees=30, crop_min_area=0.4, colour_jitter=0.1, cutout=0.5, paste=0.4)
     images = tf.constant(np.stack([smooth_picture()] * 8))
     ids, epoch = tf.range(8, dtype=tf.int64), tf.constant(2, tf.int64)
     on_cpu = augment(config, 3, epoch, ids, images).numpy()

@@ -23,6 +23,9 @@ def parameters(**given: list) -> Parameters:
         "sigma": tf.zeros([count]),
         "quality": tf.fill([count], 100.0),
         "cutout": tf.zeros([count, 4]),
+        "pasted": tf.zeros([count], tf.bool),
+        "ground": tf.zeros([count, 2, 2, 3]),
+        "bars": tf.zeros([count, 2]),
     }
     return Parameters(**{**values, **{name: tf.constant(value, tf.float32) for name, value in given.items()}})
 

@@ -6,7 +6,7 @@ import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from simimg.augment import AugmentConfig, draw, uniform
+from simimg.augment import AugmentConfig, Parameters, draw, uniform
 from simimg.errors import UsageError
 
 GOLDEN = np.uint64(0x9E3779B97F4A7C15)
@@ -123,6 +123,44 @@ def test_parameters_of_degradation_fill_their_ranges() -> None:
     np.testing.assert_array_equal(still.angle, drawn.angle)  # what is added moves no other draw
 
 
+def test_views_are_further_draws_of_the_same_example() -> None:
+    """Of one sequence, 64 a view: so views are independent, and the first is what it was before there were others."""
+    ids, epoch = tf.constant([4, 9, 2**33], tf.int64), tf.constant(3, tf.int64)
+    drawn = uniform(7, epoch, ids, 5, tf.constant([0, 1, 2], tf.int64)).numpy()
+    long = reference(7, 3, ids.numpy(), 3 * 64)
+    for row, view in enumerate((0, 1, 2)):
+        np.testing.assert_array_equal(drawn[row], long[row, 64 * view : 64 * view + 5])
+    np.testing.assert_array_equal(uniform(7, epoch, ids, 5, 1), long[:, 64:69])
+    many = tf.range(4000, dtype=tf.int64)
+    angles = [draw(AugmentConfig(), 0, epoch, many, view).angle.numpy() for view in (0, 1)]
+    assert abs(np.corrcoef(angles)[0, 1]) < 0.05
+
+
+def test_quarter_turns_pasting_and_bars_have_their_probabilities() -> None:
+    ids, epoch = tf.range(6000, dtype=tf.int64), tf.constant(0, tf.int64)
+    config = AugmentConfig(rotation_degrees=0, crop_min_area=0.5, quarter_turns=0.3, paste=0.25, bars=0.2)
+    drawn = Parameters(*(part.numpy() for part in draw(config, 0, epoch, ids)))
+    quarters = np.rint(drawn.angle / (np.pi / 2))
+    np.testing.assert_allclose(drawn.angle, quarters * np.pi / 2, atol=1e-6)
+    assert [round((quarters == k).mean(), 2) for k in (1, 2, 3)] == pytest.approx([0.1] * 3, abs=0.015)
+    middle, size = drawn.crop[:, :2], drawn.crop[:, 2:]
+    assert drawn.pasted.mean() == pytest.approx(0.25, abs=0.02)
+    assert (size[drawn.pasted] >= 1).all()
+    assert (size[~drawn.pasted] <= 1).all()
+    assert (middle - size / 2 <= 1e-6)[drawn.pasted].all()  # the whole example is in the larger picture
+    assert (middle + size / 2 >= 1 - 1e-6)[drawn.pasted].all()
+    assert size[drawn.pasted].max() == pytest.approx(2.5, abs=0.05)
+    thickness, grey = drawn.bars.T
+    assert (thickness > 0).mean() == pytest.approx(0.2, abs=0.02)
+    assert thickness[thickness > 0].min() >= 0.05
+    assert thickness.max() <= 0.2
+    assert [(grey == value).mean() for value in (0, 255)] == pytest.approx([1 / 3] * 2, abs=0.03)
+    assert drawn.ground.min() >= 0
+    assert 250 < drawn.ground.max() < 255
+    still = draw(AugmentConfig(rotation_degrees=0), 0, epoch, ids)
+    assert not any(np.any(part) for part in (still.angle, still.pasted, still.bars[:, 0]))
+
+
 @pytest.mark.parametrize(
     ("name", "value"),
     [
@@ -133,6 +171,9 @@ def test_parameters_of_degradation_fill_their_ranges() -> None:
         ("blur", 17),
         ("min_jpeg_quality", 0),
         ("cutout", 1.1),
+        ("quarter_turns", 2),
+        ("paste", -1),
+        ("bars", 1.5),
         ("border", "wrap"),
     ],
 )

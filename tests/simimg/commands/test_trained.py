@@ -74,7 +74,7 @@ def test_runs_side_by_side(runs: Path, tmp_path: Path, capsys: pytest.CaptureFix
     assert set(groups) == {"plain", "flipped"}
     assert groups["plain"]["seeds"] == [0, 1]
     pair = [accuracies["plain-s0"], accuracies["plain-s1"]]
-    assert groups["plain"]["accuracies"] == pair
+    assert groups["plain"]["scores"] == pair
     assert groups["plain"]["mean"] == pytest.approx(np.mean(pair))
     assert groups["plain"]["deviation"] == pytest.approx(np.std(pair, ddof=1))
     assert groups["flipped"]["deviation"] is None

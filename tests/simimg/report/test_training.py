@@ -71,7 +71,7 @@ def group(name: str, accuracies: list[float], **changes: Any) -> RunGroup:
         "differs": {"preset": "small"},
         "seeds": list(range(len(accuracies))),
         "histories": [[{"epoch": 1, "test_accuracy": value, "test_loss": 1.0}] for value in accuracies],
-        "accuracies": accuracies,
+        "scores": accuracies,
         "seconds": [10.0] * len(accuracies),
     }
     return RunGroup(**{**given, **changes})

@@ -90,12 +90,12 @@ def test_the_best_is_kept_beside_the_newest(tmp_path: Path) -> None:
     state = small_state()
     for step in (1, 2, 3, 4, 5):
         progress = progress_at(step)
-        progress.best = Best(epoch=1, number=2, accuracy=0.5, loss=1.0) if step >= 2 else None
+        progress.best = Best(epoch=1, number=2, score=0.5, loss=1.0) if step >= 2 else None
         keep(tmp_path, step, state, progress)
     assert names(tmp_path) == ["00000002", "00000004", "00000005"]
     restored = restore_latest(tmp_path, state, pytest.fail)
     assert restored is not None
-    assert restored.best == Best(epoch=1, number=2, accuracy=0.5, loss=1.0)
+    assert restored.best == Best(epoch=1, number=2, score=0.5, loss=1.0)
 
 
 @pytest.mark.parametrize("owner", ["model", "optimizer", "average"])

@@ -12,19 +12,41 @@ import time
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from tfrecords.convert import ConvertConfig, convert
 
 ROOT = Path(__file__).parents[3]
 
 
+OBJECTIVES = {
+    "classes": ["--preset=tutorial", "--rotation_degrees=20"],
+    "similarity": [
+        *(
+            "--objective=similarity",
+            "--model=tutorial",
+            "--embedding_dim=16",
+            "--queue_size=40",
+            "--learning_rate=1e-4",
+        ),
+        *("--blur=0", "--min_jpeg_quality=100"),
+    ],
+}
+
+
 def train(
-    dataset_dir: Path, model_dir: Path, *, num_epochs: int, kill_after_epochs: int = 0, delay_s: float = 0.0
+    dataset_dir: Path,
+    model_dir: Path,
+    objective: str,
+    *,
+    num_epochs: int,
+    kill_after_epochs: int = 0,
+    delay_s: float = 0.0,
 ) -> bool:
     """Trains in a process of its own, killed so long after so many more epochs; returns whether it came to its end."""
     command = [sys.executable, "-m", "simimg", "train", f"--dataset_dir={dataset_dir}", f"--model_dir={model_dir}"]
-    command += ["--preset=tutorial", f"--epochs={num_epochs}", "--global_batch_size=9", "--ema=0.9", "--deterministic"]
-    command += ["--rotation_degrees=20", "--checkpoint_every_s=0.2"]
+    command += [f"--epochs={num_epochs}", "--global_batch_size=9", "--ema=0.9", "--deterministic"]
+    command += ["--checkpoint_every_s=0.2", *OBJECTIVES[objective]]
     with subprocess.Popen(
         command,
         stdout=subprocess.DEVNULL,
@@ -46,15 +68,15 @@ def train(
     return code == 0
 
 
-def kill_and_compare(photos: Path, folder: Path, num_kills: int) -> None:
+def kill_and_compare(photos: Path, folder: Path, objective: str, num_kills: int) -> None:
     dataset_dir = convert(ConvertConfig(image_dir=photos, data_dir=folder, image_size=16, num_workers=1)).dataset_dir
     num_epochs = 12 * num_kills + 12
-    assert train(dataset_dir, folder / "undisturbed", num_epochs=num_epochs)
+    assert train(dataset_dir, folder / "undisturbed", objective, num_epochs=num_epochs)
     chance = random.Random(5)
     for _ in range(num_kills):
         moment = {"kill_after_epochs": chance.randint(1, 10), "delay_s": chance.random() / 10}
-        assert not train(dataset_dir, folder / "killed", num_epochs=num_epochs, **moment)
-    assert train(dataset_dir, folder / "killed", num_epochs=num_epochs)
+        assert not train(dataset_dir, folder / "killed", objective, num_epochs=num_epochs, **moment)
+    assert train(dataset_dir, folder / "killed", objective, num_epochs=num_epochs)
     ends = [sorted((folder / name / "checkpoints").iterdir())[-1] for name in ("undisturbed", "killed")]
     mine, theirs = (np.load(end / "state.npz") for end in ends)
     assert mine.files == theirs.files
@@ -63,7 +85,9 @@ def kill_and_compare(photos: Path, folder: Path, num_kills: int) -> None:
     results = [json.loads((folder / name / "result.json").read_text()) for name in ("undisturbed", "killed")]
     assert results[0]["history"] == results[1]["history"]
     assert not list((folder / "killed" / "checkpoints").glob(".*"))
+    assert any(name.startswith("past/") for name in mine.files) == (objective == "similarity")
 
 
-def test_killed_at_random_moments(photos: Path, tmp_path: Path) -> None:
-    kill_and_compare(photos, tmp_path, int(os.environ.get("SIMIMG_KILLS", "1")))
+@pytest.mark.parametrize("objective", OBJECTIVES)
+def test_killed_at_random_moments(photos: Path, tmp_path: Path, objective: str) -> None:
+    kill_and_compare(photos, tmp_path, objective, int(os.environ.get("SIMIMG_KILLS", "1")))

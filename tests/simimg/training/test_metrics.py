@@ -62,6 +62,6 @@ def test_num_correct() -> None:
 
 
 def test_epoch_metrics() -> None:
-    assert (EpochMetrics().loss, EpochMetrics().accuracy) == (0, 0)
+    assert (EpochMetrics().loss, EpochMetrics().score) == (0, 0)
     metrics = EpochMetrics(loss_sum=12.0, num_correct=3, num_examples=8)
-    assert (metrics.loss, metrics.accuracy) == (1.5, 0.375)
+    assert (metrics.loss, metrics.score) == (1.5, 0.375)
