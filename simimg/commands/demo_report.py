@@ -82,7 +82,7 @@ def write_demo_report(
     layout = Layout.load(dataset_dir)
     reader, _ = open_reader(dataset_dir, split)
     model, info = load_model(model_dir)
-    probabilities, labels, ids = predict(compiled(model, flip=info.config["test_flip"]), reader)
+    probabilities, labels, ids = predict(compiled(model, views=info.config["test_views"]), reader)
     images = np.concatenate([batch.image.numpy() for batch in eval_batches(reader, _EVAL_BATCH)])[: len(labels)]
     paths = {row.id: row.path for row in read_manifest(dataset_dir)}
     names = layout.class_names

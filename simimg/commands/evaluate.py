@@ -63,7 +63,9 @@ def run(options: Options) -> Result:
             f"{split.image_size} px ({', '.join(split.class_names[:5])}, …)."
         )
     with progress_bar(split.num_examples, "evaluating") as bar:
-        probabilities, labels, _ = predict(compiled(model, flip=info.config["test_flip"]), reader, progress=bar.update)
+        probabilities, labels, _ = predict(
+            compiled(model, views=info.config["test_views"]), reader, progress=bar.update
+        )
     figures = classify(probabilities, labels, split.class_names)
     picture = options.picture or options.model_dir / f"confusion-{options.split}.png"
     confusion_matrix(figures, picture)

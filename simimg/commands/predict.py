@@ -1,7 +1,7 @@
 """Tell what is on pictures, by a model that you trained.
 
-Each picture gets the most probable classes with their probabilities. A model that was trained with --test_flip answers
-with the mean of its answers to a picture and to its mirror image.
+Each picture gets the most probable classes with their probabilities. A model that was trained with --test_views answers
+with the mean of its answers to several views of a picture.
 
 Example: simimg predict --model_dir=runs/photos-lite0-seed0 holiday.jpg more_photos/
 """
@@ -48,7 +48,7 @@ def run(options: Options) -> Result:
         )
     with progress_bar(len(paths), "predicting") as bar:
         found = predict_files(
-            compiled(model, flip=info.config["test_flip"]),
+            compiled(model, views=info.config["test_views"]),
             paths,
             image_size=info.image_size,
             resize=info.resize,

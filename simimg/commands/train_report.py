@@ -59,7 +59,7 @@ def write_run_report(result: TrainResult, options: TrainConfig) -> Path:
         copies, mistakes = _copies(reader, compiled(model), options)
     elif split:
         reader, _ = open_reader(options.dataset_dir, split, options.reader)
-        figures, mistakes = _measured(reader, compiled(model, flip=options.test_flip))
+        figures, mistakes = _measured(reader, compiled(model, views=options.test_views))
         picture = model_dir / f"confusion-{split}.png"
         confusion_matrix(figures, picture)
         with TensorBoard(model_dir, note) as board, Image.open(picture) as image:

@@ -9,6 +9,7 @@ from typing import Any
 
 from simimg.augment import BORDERS, AugmentConfig
 from simimg.errors import UsageError
+from simimg.evaluation.classify import VIEWS
 from simimg.input import CACHES, ON_CORRUPT, READERS, SHUFFLES
 from simimg.models import APPLICATIONS, LITES
 from simimg.presets import PRESETS, preset_options
@@ -22,7 +23,7 @@ _PRETRAINED = (*LITES, *APPLICATIONS)
 MODELS = ("small", *LITES, "tutorial", *APPLICATIONS)
 PRECISIONS = ("float32", "bfloat16", "float16")
 # What says how a classifier is trained or answers: (option, what it is when it is off).
-_CLASSIFIER_ONLY = (("probe", False), ("test_flip", False), ("class_weights", "none"), ("accumulate", 1))
+_CLASSIFIER_ONLY = (("probe", False), ("test_views", "one"), ("class_weights", "none"), ("accumulate", 1))
 
 _RANGES = (
     (("epochs", "global_batch_size", "accumulate", "keep_checkpoints"), lambda x: x >= 1, "1 or more"),
@@ -108,7 +109,11 @@ class TrainConfig:
     paste: float = option("Share of the photos that are put into a larger picture instead of cropped.", 0.0)
     bars: float = option("Share of the photos that are covered by bars above and below.", 0.0)
     border: str = option("What comes in over the border of a photo that is turned.", "reflect", choices=BORDERS)
-    test_flip: bool = option("Answers are the mean of those to a photo and to its mirror image.", False)
+    test_views: str = option(
+        "Answers are to a photo alone, the mean over it and its mirror image, or over five crops of each as well.",
+        "one",
+        choices=VIEWS,
+    )
     patience: int = option(
         "Stop after so many epochs in which the split `validation` did not get better, and keep the best; 0 is off.", 0
     )

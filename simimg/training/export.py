@@ -30,7 +30,7 @@ def export_saved_model(model_dir: Path, out_dir: Path) -> RunInfo:
         raise UsageError(f"--out_dir={out_dir} is no SavedModel and not empty. Name a new folder.")
     module = tf.Module()
     module.model = model  # so that its weights are saved
-    forward = compiled(model, flip=info.config["test_flip"])
+    forward = compiled(model, views=info.config["test_views"])
     image = tf.TensorSpec([None, info.image_size, info.image_size, 3], tf.uint8, name="image")
 
     @tf.function(input_signature=[image])

@@ -131,7 +131,7 @@ def train(config: TrainConfig, watcher: Watcher = Watcher()) -> TrainResult:
             reader,
             objective.others,
         )
-        forward = compiled(state.kept, flip=config.test_flip)
+        forward = compiled(state.kept, views=config.test_views)
         board = stack.enter_context(TensorBoard(model_dir, watcher.note)) if place.is_chief else None
         stop = stack.enter_context(stop_requested())
         if board and progress.position == Position():

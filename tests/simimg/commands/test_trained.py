@@ -26,7 +26,7 @@ def dataset_dir(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def runs(dataset_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Three finished runs of the tutorial's network: two seeds, and one with the answers to mirror images."""
     folder = tmp_path_factory.mktemp("runs")
-    for name, seed, more in (("plain-s0", 0, []), ("plain-s1", 1, []), ("flipped-s0", 0, ["--test_flip"])):
+    for name, seed, more in (("plain-s0", 0, []), ("plain-s1", 1, []), ("flipped-s0", 0, ["--test_views=mirrored"])):
         command = ["train", f"--dataset_dir={dataset_dir}", f"--model_dir={folder / name}", f"--seed={seed}"]
         assert cli.main([*command, "--preset=tutorial", "--epochs=12", "--horizontal_flip", *more]) == 0
     return folder
@@ -78,8 +78,8 @@ def test_runs_side_by_side(runs: Path, tmp_path: Path, capsys: pytest.CaptureFix
     assert groups["plain"]["mean"] == pytest.approx(np.mean(pair))
     assert groups["plain"]["deviation"] == pytest.approx(np.std(pair, ddof=1))
     assert groups["flipped"]["deviation"] is None
-    assert groups["flipped"]["differs"]["test_flip"] == "True"
-    assert "test_flip" not in groups["plain"]["differs"]
+    assert groups["flipped"]["differs"]["test_views"] == "mirrored"
+    assert "test_views" not in groups["plain"]["differs"]
     assert [group["mean"] for group in found["groups"]] == sorted((g["mean"] for g in found["groups"]), reverse=True)
     page = report.read_text()
     assert "3 runs of 2 kinds" in page

@@ -69,7 +69,7 @@ def test_no_option_is_left_out() -> None:
     measured_otherwise = {
         "accumulate",
         "class_weights",
-        "test_flip",
+        "test_views",
         "patience",
         "xla",
     }  # test_steps.py and test_validation.py

@@ -129,13 +129,21 @@ def test_the_weights_of_uneven_classes(tiny: dict[str, Path], run: Any, tmp_path
     assert_close(run(tiny["two"], tmp_path / "even_weighted", class_weights="balanced", **SGD), even)
 
 
-def test_answers_to_a_picture_and_its_mirror_image(tiny: dict[str, Path], run: Any, tmp_path: Path) -> None:
-    run(tiny["three"], tmp_path / "run", epochs=2, test_flip=True)
+def test_answers_are_the_mean_over_views(tiny: dict[str, Path], run: Any, tmp_path: Path) -> None:
+    run(tiny["three"], tmp_path / "run", epochs=2, test_views="cropped")
     model, info = load_model(tmp_path / "run")
-    assert info.config["test_flip"]
+    assert info.config["test_views"] == "cropped"
     pixels = np.random.default_rng(0).integers(0, 256, (3, 8, 8, 3), np.uint8)
     expected = (model(pixels.astype(np.float32)) + model(pixels[:, :, ::-1].astype(np.float32))) / 2
-    np.testing.assert_allclose(compiled(model, flip=True)(pixels), expected, atol=1e-6)
+    np.testing.assert_allclose(compiled(model, views="mirrored")(pixels), expected, atol=1e-6)
+    # Seven eighths of the way from the first pixel to the last: at the corners and in the middle, bilinear.
+    views = [pixels.astype(np.float32)]
+    for top, left in ((0, 0), (0, 1 / 8), (1 / 8, 0), (1 / 8, 1 / 8), (1 / 16, 1 / 16)):
+        at = [7 * np.linspace(first, first + 7 / 8, 8) for first in (top, left)]
+        down, across = (np.maximum(0, 1 - np.abs(side[:, None] - np.arange(8))) for side in at)
+        views.append(np.einsum("ab,nbcd,ec->naed", down, pixels, across).astype(np.float32))
+    expected = np.mean([model(view[:, :, ::side]) for view in views for side in (1, -1)], axis=0)
+    np.testing.assert_allclose(compiled(model, views="cropped")(pixels), expected, atol=1e-5)
 
 
 def test_the_share_of_time_spent_waiting(tiny: dict[str, Path], run: Any, tmp_path: Path) -> None:
