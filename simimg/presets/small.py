@@ -18,5 +18,5 @@ OPTIONS = {
     "crop_min_area": 0.35,
     "colour_jitter": 0.4,
     "horizontal_flip": True,
-    "test_views": "mirrored",
+    "test_views": "cropped",
 }
