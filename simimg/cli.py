@@ -52,6 +52,7 @@ COMMANDS = {
     "search": "Find the pictures of an index that are similar to the given ones.",
     "calibrate": "Find out how well copies are found among your pictures, and from which similarity on a match is one.",
     "duplicates": "Find the copies in a folder of pictures, and plan which of them to keep.",
+    "leaks": "Find the copies across a data set's splits, and how to convert it without them.",
     "apply": "Move the copies that a plan of `simimg duplicates` names into a quarantine folder beside it.",
     "undo": "Bring back all files that `simimg apply` moved.",
     "bench": "Measure how fast pictures are converted, read and trained on here, beside other tools and the limit.",

@@ -138,6 +138,7 @@ def index_dataset(
     dataset_dir: Path,
     embedder: Embedder,
     *,
+    image_dir: Path | None = None,
     begin: _Progress = lambda num_examples: None,
     progress: _Progress = lambda num_examples: None,
 ) -> IndexUpdate:
@@ -147,6 +148,7 @@ def index_dataset(
         index_dir: the index.
         dataset_dir: the data set.
         embedder: the model.
+        image_dir: where the files lie that it was made of, for a closer look at them; its own pixels are embedded.
         begin: called with the number of examples, once it is known.
         progress: called with the number of examples since the last call.
 
@@ -159,13 +161,15 @@ def index_dataset(
     layout = Layout.load(dataset_dir)
     rows = {row.id: row for row in read_manifest(dataset_dir) if row.status == OK}
     begin(len(rows))
-    source = layout.config.get("image_dir")
-    image_dir = Path(source) if source and Path(source).is_dir() else None
+    if not rows:
+        raise UsageError(f"--dataset_dir={dataset_dir} has no example. Convert some pictures.")
     with _locked(index_dir):
         before = _open_before(index_dir, embedder, dataset_dir=dataset_dir)
         memory = Memory(index_dir, embedder, before)
         pictures: list[Picture] = []
         for split in layout.splits:
+            if not layout.num_examples(split):
+                continue
             reader, _ = open_reader(dataset_dir, split)
             for batch in eval_batches(reader, BATCH_SIZE):
                 images = batch.image.numpy()

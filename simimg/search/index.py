@@ -15,6 +15,8 @@ at any moment leaves an index that can be searched.
 from __future__ import annotations
 
 import dataclasses
+import os
+import re
 import shutil
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -38,6 +40,7 @@ _FORMAT = "simimg-index/2"
 _EMBEDDINGS_FILE = "embeddings.npy"
 _PICTURES_FILE = "pictures.parquet"
 _PROJECTED_ROWS = 8192
+_ESCAPED = re.compile(rb"\\x([0-9a-f]{2})")  # see `tfrecords.convert.sources.printable`
 # What reading a damaged file raises: NumPy's, zip's, faiss's and Arrow's.
 _DAMAGE = (ValueError, TypeError, KeyError, OSError, EOFError, RuntimeError, zipfile.BadZipFile, pa.ArrowException)
 
@@ -278,7 +281,20 @@ class SearchIndex:
 
     def path_of(self, picture: Picture) -> Path:
         """Returns where the picture lies, as far as the index knows."""
-        return Path(self.info.image_dir) / picture.path if self.info.image_dir else Path(picture.path)
+        return self.file_of(picture.path)
+
+    def file_of(self, path: str) -> Path:
+        """Returns where a picture of this path lies, as far as the index knows."""
+        name = self.name_of(path)
+        return Path(self.info.image_dir) / name if self.info.image_dir else Path(name)
+
+    def name_of(self, path: str) -> str:
+        r"""Returns the name of a picture's file: of bytes that are no UTF-8, a path says \xNN."""
+        folder = Path(self.info.image_dir or "")
+        if "\\x" not in path or (folder / path).exists():
+            return path
+        name = os.fsdecode(_ESCAPED.sub(lambda escaped: bytes.fromhex(escaped[1].decode()), path.encode()))
+        return name if (folder / name).exists() else path
 
     def check_model(self, embedder: Embedder) -> None:
         """Raises SearchIndexError if `embedder` is not what made this index's embeddings."""
@@ -300,11 +316,16 @@ class SearchIndex:
         views = queries[:, None, :] if queries.ndim == 2 else queries
         return self.nearest_vectors(self.projections[by](views), k, by)
 
-    def nearest_vectors(self, queries: np.ndarray, k: int, by: str = "copy") -> tuple[np.ndarray, np.ndarray]:
-        """As `nearest`, of `[num_queries, num_views, dim]` that are projected already."""
+    def nearest_vectors(
+        self, queries: np.ndarray, k: int, by: str = "copy", *, among: np.ndarray | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """As `nearest`, of `[num_queries, num_views, dim]` that are projected already.
+
+        `among`, bool `[num_images]`, says which rows are looked at.
+        """
         if by in self.cells:
-            return self.cells[by].nearest(queries, min(k, self.info.num_images))
-        return nearest(self.vectors[by], queries, k)
+            return self.cells[by].nearest(queries, min(k, self.info.num_images), among)
+        return nearest(self.vectors[by], queries, k, among)
 
     def search(self, queries: np.ndarray, k: int, by: str = "copy") -> list[list[Match]]:
         """Returns the `k` most similar pictures for each query, best first; see `nearest`."""

@@ -26,24 +26,33 @@ _WANTED_RECALL = 0.99
 _PROBED_QUERIES = 200
 
 
-def nearest(vectors: np.ndarray, queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+def nearest(
+    vectors: np.ndarray, queries: np.ndarray, k: int, among: np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray]:
     """Returns the `k` nearest vectors of each query, best first; equal ones in the order of their rows.
 
     Args:
         vectors: float32 `[num_vectors, dim]` of L2 norm 1, perhaps mapped from a file.
         queries: float32 `[num_queries, num_views, dim]`; the view that is closest to a vector counts.
         k: at least 1; fewer are returned where there are fewer vectors.
+        among: bool `[num_vectors]`, which vectors are looked at; by default all.
 
     Returns:
-        Inner products float32 and rows int64, both `[num_queries, min(k, num_vectors)]`.
+        Inner products float32 and rows int64, both `[num_queries, min(k, vectors that are looked at)]`.
     """
     num_queries, num_views, dim = queries.shape
-    count = min(k, len(vectors))
+    count = min(k, len(vectors) if among is None else int(among.sum()))
     best, rows = np.zeros((num_queries, 0), np.float32), np.zeros((num_queries, 0), np.int64)
     for start in range(0, len(vectors), _BLOCK_ROWS):
         block = np.asarray(vectors[start : start + _BLOCK_ROWS])
+        numbers = np.arange(start, start + len(block))
+        if among is not None:
+            there = among[start : start + len(block)]
+            block, numbers = block[there], numbers[there]
+            if not len(block):
+                continue
         similarities = (queries.reshape(-1, dim) @ block.T).reshape(num_queries, num_views, -1).max(axis=1)
-        found = np.broadcast_to(np.arange(start, start + len(block)), similarities.shape)
+        found = np.broadcast_to(numbers, similarities.shape)
         if similarities.shape[1] > count:
             kept = np.argpartition(-similarities, count - 1, axis=1)[:, :count]
             similarities, found = np.take_along_axis(similarities, kept, 1), np.take_along_axis(found, kept, 1)
@@ -65,11 +74,14 @@ class Cells:
     num_probed: int
     recall: float
 
-    def nearest(self, queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+    def nearest(self, queries: np.ndarray, k: int, among: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
         """As `nearest` above, among the vectors of the probed cells."""
         num_queries, _, dim = queries.shape
-        self.faiss_index.nprobe = self.num_probed
-        values, rows = self.faiss_index.search(np.ascontiguousarray(queries.reshape(-1, dim), np.float32), k)
+        chosen = {} if among is None else {"sel": _faiss().IDSelectorBitmap(np.packbits(among, bitorder="little"))}
+        parameters = _faiss().SearchParametersIVF(nprobe=self.num_probed, **chosen)
+        values, rows = self.faiss_index.search(
+            np.ascontiguousarray(queries.reshape(-1, dim), np.float32), k, params=parameters
+        )
         values, rows = values.reshape(num_queries, -1), rows.reshape(num_queries, -1)
         best, found = np.zeros((num_queries, k), np.float32), np.full((num_queries, k), -1, np.int64)
         for query in range(num_queries):  # several views find one vector: its best counts

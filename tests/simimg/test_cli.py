@@ -183,7 +183,7 @@ def test_an_unknown_flag(run: Run, name: str) -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["verify", "train", "evaluate", "predict", "compare", "export", "index", "search", "bench"],
+    ["verify", "train", "evaluate", "predict", "compare", "index", "search", "leaks", "bench"],
 )
 def test_what_is_required(run: Run, name: str) -> None:
     check_mistake(run(name), "is required: ")
@@ -350,6 +350,7 @@ BASE = {
     "export": {"model_dir": Path("model")},
     "duplicates": {"image_dir": Path("photos")},
     "calibrate": {"index_dir": Path("index")},
+    "leaks": {"dataset_dir": Path("data")},
     "apply": {"plan": Path("plan")},
     "undo": {"plan": Path("plan")},
     "bench": {"stage": "convert"},
