@@ -47,7 +47,7 @@ COMMANDS = {
     "evaluate": "Measure a trained model on photos it has not seen.",
     "predict": "Tell what is on pictures, by a model that you trained.",
     "compare": "Put training runs side by side.",
-    "export": "Write a trained model as a SavedModel, for others to run.",
+    "export": "Write a trained model as a SavedModel, or an index's vectors for a database, for others to run.",
     "index": "Make a search index of a folder of pictures, or of a data set, or bring one up to date.",
     "search": "Find the pictures of an index that are similar to the given ones.",
     "calibrate": "Find out how well copies are found among your pictures, and from which similarity on a match is one.",

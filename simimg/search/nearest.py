@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["EXACT_UP_TO", "Cells", "build_cells", "nearest", "open_cells"]
+__all__ = ["EXACT_UP_TO", "Cells", "build_cells", "nearest", "open_cells", "write_flat", "write_probed"]
 
 EXACT_UP_TO = 200_000
 """Vectors: 512 MB of 512 numbers, read in 60 ms by two cores, which is less than embedding the query takes."""
@@ -68,11 +68,13 @@ class Cells:
         faiss_index: faiss's.
         num_probed: cells that a query looks into.
         recall: the share of the true nearest ten that it finds so, measured.
+        path: its file.
     """
 
     faiss_index: Any
     num_probed: int
     recall: float
+    path: Path
 
     def nearest(self, queries: np.ndarray, k: int, among: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
         """As `nearest` above, among the vectors of the probed cells."""
@@ -116,7 +118,7 @@ def build_cells(vectors: np.ndarray, path: Path) -> Cells:
     _, exact = nearest(vectors, queries, k)
     num_probed = 1
     while True:
-        cells = Cells(index, num_probed, 0.0)
+        cells = Cells(index, num_probed, 0.0, path)
         _, found = cells.nearest(queries, k)
         hits = sum(len(np.intersect1d(ours, theirs)) for ours, theirs in zip(found, exact, strict=True))
         recall = hits / exact.size
@@ -124,13 +126,34 @@ def build_cells(vectors: np.ndarray, path: Path) -> Cells:
             break
         num_probed = min(num_cells, num_probed * 2)
     faiss.write_index(index, str(path))
-    return Cells(index, num_probed, recall)
+    return Cells(index, num_probed, recall, path)
 
 
 def open_cells(path: Path, num_probed: int, recall: float) -> Cells:
     """Opens what `build_cells` has written; the vectors in it stay on disk until they are compared."""
     faiss = _faiss()
-    return Cells(faiss.read_index(str(path), faiss.IO_FLAG_MMAP), num_probed, recall)
+    return Cells(faiss.read_index(str(path), faiss.IO_FLAG_MMAP), num_probed, recall, path)
+
+
+def write_flat(vectors: np.ndarray, path: Path) -> None:
+    """Writes vectors as a faiss file of their own: exact search by inner product, ids are rows."""
+    faiss = _faiss()
+    index = faiss.IndexIDMap2(faiss.IndexFlatIP(vectors.shape[1]))
+    for start in range(0, len(vectors), _BLOCK_ROWS):
+        block = np.ascontiguousarray(vectors[start : start + _BLOCK_ROWS], np.float32)
+        index.add_with_ids(block, np.arange(start, start + len(block)))
+    faiss.write_index(index, str(path))
+
+
+def write_probed(cells: Cells, path: Path) -> None:
+    """Writes an inverted file that looks into as many cells as were found to be enough; ids are rows.
+
+    It is read whole: of lists that stay on disk, faiss writes where they are, and not what is in them.
+    """
+    faiss = _faiss()
+    index = faiss.read_index(str(cells.path))
+    index.nprobe = cells.num_probed
+    faiss.write_index(index, str(path))
 
 
 def _faiss() -> Any:
