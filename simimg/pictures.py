@@ -13,8 +13,9 @@ import numpy as np
 
 from simimg.errors import UsageError
 from tfrecords.convert.images import PictureOptions, load_picture
-from tfrecords.convert.quarantine import Reason, Refusal
+from tfrecords.convert.quarantine import Refusal
 from tfrecords.convert.sources import walk
+from tfrecords.convert.sources.folder import FolderFiles
 
 __all__ = ["BATCH_SIZE", "FileFacts", "load_batches", "load_files", "named_files"]
 
@@ -122,13 +123,11 @@ def _load(
     path: str, base: Path, options: PictureOptions, known: Container[str]
 ) -> tuple[FileFacts, np.ndarray | None] | Refusal:
     try:
-        data = (base / path).read_bytes()
+        data = FolderFiles(str(base)).read(path)  # which waits for no pipe, and notices who writes to the file
         sha256 = hashlib.sha256(data).hexdigest()
         if sha256 in known:
             return FileFacts(path, sha256, 0, 0), None
         picture = load_picture(data, options)
-    except OSError as error:
-        return Refusal(Reason.UNREADABLE, error.strerror or str(error))
     except Refusal as refusal:
         return refusal
     return FileFacts(path, sha256, picture.width, picture.height), picture.pixels

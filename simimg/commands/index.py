@@ -11,9 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from simimg.commands.console import Result, note, progress_bar, quiet_tensorflow
 
@@ -77,8 +75,8 @@ def run(options: Options) -> Result:
     return Result(values=values, text=text, exit_code=2 if update.refused else 0)
 
 
-def update_with_progress(options: Options) -> IndexUpdate:
-    """Makes the index, or brings it up to date, with a progress bar."""
+def update_with_progress(options: Options, *, files_in: Path | None = None) -> IndexUpdate:
+    """Makes the index, or brings it up to date, with a progress bar; `files_in` is where a data set's files lie."""
     embedder = load_embedder(options.model)
     with progress_bar(None, "indexing") as bar:
 
@@ -86,11 +84,12 @@ def update_with_progress(options: Options) -> IndexUpdate:
             bar.total = total
             bar.refresh()
 
-        callbacks: dict[str, Callable[[int], Any]] = {"begin": begin, "progress": bar.update}
         if options.image_dir is not None:
-            return index_folder(options.index_dir, options.image_dir, embedder, **callbacks)
+            return index_folder(options.index_dir, options.image_dir, embedder, begin=begin, progress=bar.update)
         assert options.dataset_dir is not None
-        return index_dataset(options.index_dir, options.dataset_dir, embedder, **callbacks)
+        return index_dataset(
+            options.index_dir, options.dataset_dir, embedder, image_dir=files_in, begin=begin, progress=bar.update
+        )
 
 
 def show_refused(refused: tuple[tuple[str, Refusal], ...]) -> None:

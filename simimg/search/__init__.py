@@ -2,20 +2,28 @@
 
 building    files or a data set  ->  embeddings, only of what is new  ->  index
 duplicates  an index  ->  groups of copies, with a keeper each  ->  plan  ->  quarantine, and back
+leaks       an index of a data set  ->  copies across its splits  ->  a table with clean splits
+exporting   an index  ->  a folder of vectors for other programs
 find        a query  ->  views  ->  nearest in the index  ->  verified, with reasons  ->  found
 """
 
 from simimg.search.building import IndexUpdate, index_dataset, index_folder
+from simimg.search.cleaning import clean_command, write_clean_table
 from simimg.search.duplicates import Duplicates, Group, Member, find_duplicates
 from simimg.search.embeddings import SHIPPED_MODELS, Embedder, load_embedder
+from simimg.search.exporting import EXPORT_FORMATS, export_index
 from simimg.search.find import Finder, Found, Query, load_query
 from simimg.search.index import Match, Picture, SearchIndex
+from simimg.search.leaks import DEALS, LeakedPair, Leaks, find_leaks
+from simimg.search.originals import Originals
 from simimg.search.plan import Applied, Plan, apply_plan, load_plan, undo_plan, write_plan
 from simimg.search.projection import BY
 from simimg.search.verify import Verification
 
 __all__ = [
     "BY",
+    "DEALS",
+    "EXPORT_FORMATS",
     "SHIPPED_MODELS",
     "Applied",
     "Duplicates",
@@ -24,20 +32,27 @@ __all__ = [
     "Found",
     "Group",
     "IndexUpdate",
+    "LeakedPair",
+    "Leaks",
     "Match",
     "Member",
+    "Originals",
     "Picture",
     "Plan",
     "Query",
     "SearchIndex",
     "Verification",
     "apply_plan",
+    "clean_command",
+    "export_index",
     "find_duplicates",
+    "find_leaks",
     "index_dataset",
     "index_folder",
     "load_embedder",
     "load_plan",
     "load_query",
     "undo_plan",
+    "write_clean_table",
     "write_plan",
 ]

@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import dataclasses
 import fcntl
+import hashlib
+import json
 import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
@@ -138,6 +140,7 @@ def index_dataset(
     dataset_dir: Path,
     embedder: Embedder,
     *,
+    image_dir: Path | None = None,
     begin: _Progress = lambda num_examples: None,
     progress: _Progress = lambda num_examples: None,
 ) -> IndexUpdate:
@@ -147,6 +150,7 @@ def index_dataset(
         index_dir: the index.
         dataset_dir: the data set.
         embedder: the model.
+        image_dir: where the files lie that it was made of, for a closer look at them; its own pixels are embedded.
         begin: called with the number of examples, once it is known.
         progress: called with the number of examples since the last call.
 
@@ -159,13 +163,17 @@ def index_dataset(
     layout = Layout.load(dataset_dir)
     rows = {row.id: row for row in read_manifest(dataset_dir) if row.status == OK}
     begin(len(rows))
-    source = layout.config.get("image_dir")
-    image_dir = Path(source) if source and Path(source).is_dir() else None
+    if not rows:
+        raise UsageError(f"--dataset_dir={dataset_dir} has no example. Convert some pictures.")
     with _locked(index_dir):
         before = _open_before(index_dir, embedder, dataset_dir=dataset_dir)
-        memory = Memory(index_dir, embedder, before)
+        pixels = _stored_as(layout)
+        same_pixels = before is not None and before.info.pixels == pixels
+        memory = Memory(index_dir, embedder, before if same_pixels else None, pixels)
         pictures: list[Picture] = []
         for split in layout.splits:
+            if not layout.num_examples(split):
+                continue
             reader, _ = open_reader(dataset_dir, split)
             for batch in eval_batches(reader, BATCH_SIZE):
                 images = batch.image.numpy()
@@ -186,7 +194,9 @@ def index_dataset(
                     progress(1)
         memory.finish()
         pictures = [memory.with_facts(picture) for picture in pictures]
-        index = _write(index_dir, embedder, memory, pictures, before, image_dir=image_dir, dataset_dir=dataset_dir)
+        index = _write(
+            index_dir, embedder, memory, pictures, before, image_dir=image_dir, dataset_dir=dataset_dir, pixels=pixels
+        )
     return _update(index, memory, before, [])
 
 
@@ -199,17 +209,23 @@ def _write(
     *,
     image_dir: Path | None,
     dataset_dir: Path | None,
+    pixels: str = "",
 ) -> SearchIndex:
     """Writes the next generation, unless the one before says the same."""
     info = None if before is None else before.info
-    place = None if image_dir is None else str(image_dir.resolve())
-    if before is not None and before.info.image_dir == place and list(before.pictures) == list(pictures):
+    places = tuple(None if place is None else str(place.resolve()) for place in (image_dir, dataset_dir))
+    if (
+        before is not None
+        and (before.info.image_dir, before.info.dataset_dir, before.info.pixels) == (*places, pixels)
+        and list(before.pictures) == list(pictures)
+    ):
         memory.forget_parts()
         return before
     embeddings = np.stack([memory.embedding(picture) for picture in pictures])
     kept = (
         info is not None
         and before is not None
+        and info.pixels == pixels
         and max(len(pictures), info.num_fitted) < _REFIT_GROWTH * min(len(pictures), info.num_fitted)
         and set(before.pictures.column("label")) == {picture.label for picture in pictures}
     )
@@ -222,6 +238,7 @@ def _write(
         dataset_dir=dataset_dir,
         projections=before.projections if kept and before else None,
         num_fitted=info.num_fitted if kept and info else 0,
+        pixels=pixels,
         thresholds=info.thresholds if kept and info else None,
     )
     memory.forget_parts()
@@ -255,6 +272,13 @@ def _open_before(index_dir: Path, embedder: Embedder, *, dataset_dir: Path | Non
             "and files and a data set's pictures are not mixed. Name another --index_dir, or remove that folder first."
         )
     return before
+
+
+def _stored_as(layout: Layout) -> str:
+    """One word for all that decides the pixels of an example: a file's bytes are not enough to know them by."""
+    names = ("image_size", "resize", "decode", "truncated", "background", "encoding", "jpeg_quality")
+    described = json.dumps({name: layout.config.get(name) for name in names})
+    return hashlib.sha256(described.encode()).hexdigest()[:16]
 
 
 @contextmanager

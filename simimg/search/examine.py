@@ -16,8 +16,19 @@ from PIL import Image
 
 from simimg.search.keypoints import Keypoints, detect
 from tfrecords.convert.images import decode
+from tfrecords.convert.quarantine import Reason, Refusal
 
-__all__ = ["LUMA", "PLAIN", "WHOLE_PX", "Examined", "examine", "examine_file", "jpeg_quality", "threads_of_one"]
+__all__ = [
+    "CACHED",
+    "LUMA",
+    "PLAIN",
+    "WHOLE_PX",
+    "Examined",
+    "examine",
+    "examine_file",
+    "jpeg_quality",
+    "threads_of_one",
+]
 
 THUMBNAIL_PX = 192
 WHOLE_PX = 48
@@ -27,9 +38,11 @@ PLAIN = 3.0
 LUMA = np.array([0.299, 0.587, 0.114], np.float32)
 """ITU-R BT.601, that of JPEG."""
 
+CACHED = 8000
+"""Examined pictures that are kept: 1.2 GB."""
+
 _CANDIDATE = (320, 400)  # px of the longer side, and keypoints: 60 KB, 15 ms a picture
 _QUERY = (512, 800)  # a query may be a crop, or have its original as a small part
-_CACHED = 8000  # examined pictures that are kept: 1.2 GB
 
 # The luminance table of Annex K.1 of the JPEG standard, which libjpeg scales by the quality (jcparam.c).
 _STANDARD = np.array(
@@ -86,21 +99,27 @@ def _whole(thumbnail: np.ndarray) -> np.ndarray | None:
     return None if deviation < PLAIN else ((small - small.mean()) / deviation).astype(np.float32)
 
 
-@functools.lru_cache(maxsize=_CACHED)
-def _examined(path: str, modified_ns: int, num_bytes: int) -> Examined:
+@functools.lru_cache(maxsize=CACHED)
+def _examined(path: str, sha256: str, modified_ns: int, num_bytes: int) -> Examined:
     data = Path(path).read_bytes()
+    if sha256 and hashlib.sha256(data).hexdigest() != sha256:
+        raise Refusal(Reason.CHANGED, "it is another file than the one that was indexed")
     return examine(decode(data), quality=jpeg_quality(data))
 
 
-def examine_file(path: Path) -> Examined:
+def examine_file(path: Path, sha256: str = "") -> Examined:
     """Looks at a file closely, as a candidate; the last eight thousand are kept.
+
+    Args:
+        path: the file.
+        sha256: what its bytes should have, in hexadecimal; "" takes any.
 
     Raises:
         OSError: the file cannot be read.
-        Refusal: it is no picture.
+        Refusal: it is no picture, or another one.
     """
     facts = path.stat()
-    return _examined(str(path), facts.st_mtime_ns, facts.st_size)
+    return _examined(str(path), sha256, facts.st_mtime_ns, facts.st_size)
 
 
 @contextmanager

@@ -175,6 +175,6 @@ class Finder:
 
     def _examine(self, picture: Picture) -> Examined | None:
         try:
-            return examine_file(self.index.path_of(picture))
-        except (OSError, Refusal):  # moved or removed since, or a data set's whose files are elsewhere
+            return examine_file(self.index.path_of(picture), picture.sha256)
+        except (OSError, Refusal):  # moved, changed or removed since, or a data set's whose files are elsewhere
             return None

@@ -15,9 +15,13 @@ at any moment leaves an index that can be searched.
 from __future__ import annotations
 
 import dataclasses
+import os
+import re
 import shutil
 import zipfile
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +33,7 @@ from simimg.errors import DataError, SearchIndexError
 from simimg.search.embeddings import Embedder
 from simimg.search.nearest import EXACT_UP_TO, Cells, build_cells, nearest, open_cells
 from simimg.search.projection import BY, Projection, fit_projection
+from simimg.search.rows import SCHEMA, Picture, Pictures
 from tfrecords.format.files import TEMPORARY, atomic_folder, read_json, write_json
 
 __all__ = ["INFO_FILE", "IndexInfo", "Match", "Picture", "Pictures", "SearchIndex", "write_generation"]
@@ -38,81 +43,13 @@ _FORMAT = "simimg-index/2"
 _EMBEDDINGS_FILE = "embeddings.npy"
 _PICTURES_FILE = "pictures.parquet"
 _PROJECTED_ROWS = 8192
+_ESCAPED = re.compile(rb"\\x([0-9a-f]{2})")  # see `tfrecords.convert.sources.printable`
+_ATTEMPTS = 3  # at opening an index that others write: each has the time that a generation takes to make
 # What reading a damaged file raises: NumPy's, zip's, faiss's and Arrow's.
-_DAMAGE = (ValueError, TypeError, KeyError, OSError, EOFError, RuntimeError, zipfile.BadZipFile, pa.ArrowException)
-
-
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Picture:
-    """A picture of an index.
-
-    Attributes:
-        path: as it was found, relative to the index's `image_dir`.
-        sha256: of the file's bytes, in hexadecimal.
-        num_bytes: of the file; 0 where it is not known.
-        modified_ns: when the file was changed, in ns since 1970; 0 where it is not known.
-        width: px, upright.
-        height: px, upright.
-        phash: perceptual hash of what was embedded, see `tfrecords.convert.copies`; 0 of a plain picture.
-        label: its class's name, or empty.
-        split: of its data set, or empty.
-    """
-
-    path: str
-    sha256: str
-    num_bytes: int = 0
-    modified_ns: int = 0
-    width: int
-    height: int
-    phash: int = 0
-    label: str = ""
-    split: str = ""
-
-
-_SCHEMA = pa.schema(
-    [
-        ("path", pa.string()),
-        ("sha256", pa.string()),
-        ("num_bytes", pa.int64()),
-        ("modified_ns", pa.int64()),
-        ("width", pa.int32()),
-        ("height", pa.int32()),
-        ("phash", pa.uint64()),
-        ("label", pa.string()),
-        ("split", pa.string()),
-    ]
-)
-
-
-class Pictures(Sequence[Picture]):
-    """The pictures of an index by row: columns, 200 bytes a picture, and a `Picture` where one is asked for."""
-
-    def __init__(self, table: pa.Table) -> None:
-        """Take a table of the columns of `Picture`."""
-        self.table = table.combine_chunks()
-
-    @classmethod
-    def of(cls, pictures: Sequence[Picture]) -> Pictures:
-        """Returns the table of given pictures."""
-        columns = {name: [getattr(picture, name) for picture in pictures] for name in _SCHEMA.names}
-        return cls(pa.table(columns, schema=_SCHEMA))
-
-    def __len__(self) -> int:
-        return self.table.num_rows
-
-    def __getitem__(self, row: Any) -> Any:
-        if isinstance(row, slice):
-            return [self[one] for one in range(*row.indices(len(self)))]
-        return Picture(**{name: self.table[name][int(row)].as_py() for name in _SCHEMA.names})
-
-    def __iter__(self) -> Iterator[Picture]:
-        for batch in self.table.to_batches(max_chunksize=_PROJECTED_ROWS):
-            for values in batch.to_pylist():
-                yield Picture(**values)
-
-    def column(self, name: str) -> np.ndarray:
-        """Returns a column, `[num_images]`."""
-        return self.table[name].to_numpy()
+_DAMAGE = (
+    ValueError, TypeError, KeyError, AttributeError, OSError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error,
+    pa.ArrowException,
+)  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -129,6 +66,7 @@ class IndexInfo:
         image_dir: what paths are relative to; None where the pictures are no files of this machine.
         dataset_dir: the data set whose pictures they are; None for a folder's.
         num_fitted: pictures that the projections were fitted to.
+        pixels: what decides the pixels that a data set has stored, as one word; "" where files were embedded.
         cells: how many cells are probed beyond 200,000 pictures, and the recall that was measured, by projection.
         thresholds: by projection, the similarity that `simimg calibrate` has chosen.
     """
@@ -142,6 +80,7 @@ class IndexInfo:
     image_dir: str | None
     dataset_dir: str | None
     num_fitted: int
+    pixels: str = ""
     cells: dict[str, dict[str, float]] = dataclasses.field(default_factory=dict)
     thresholds: dict[str, float] = dataclasses.field(default_factory=dict)
 
@@ -165,6 +104,7 @@ def write_generation(
     dataset_dir: Path | None = None,
     projections: Mapping[str, Projection] | None = None,
     num_fitted: int = 0,
+    pixels: str = "",
     thresholds: Mapping[str, float] | None = None,
 ) -> SearchIndex:
     """Writes all pictures of an index, and then has the index name them; returns it, opened.
@@ -178,10 +118,13 @@ def write_generation(
         dataset_dir: the data set that they are of.
         projections: by name; fitted to these pictures where they are not given.
         num_fitted: pictures that the given projections were fitted to.
+        pixels: see `IndexInfo`.
         thresholds: those of the index before, where they still hold.
+
+    Raises:
+        SearchIndexError: it cannot be written, the disk being full for instance; the index is what it was.
     """
     table = pictures if isinstance(pictures, Pictures) else Pictures.of(pictures)
-    index_dir.mkdir(parents=True, exist_ok=True)
     before = _generations(index_dir)
     generation = max(before, default=0) + 1
     if projections is None:
@@ -189,18 +132,21 @@ def write_generation(
         projections = {by: fit_projection(embeddings, labels, by) for by in BY}
         num_fitted = len(table)
     cells: dict[str, dict[str, float]] = {}
-    with atomic_folder(_folder(index_dir, generation)) as folder:
-        np.save(folder / _EMBEDDINGS_FILE, np.asarray(embeddings, np.float16))
-        pq.write_table(table.table, folder / _PICTURES_FILE, compression="zstd")
-        for by, projection in projections.items():
-            arrays: dict[str, Any] = {"mean": projection.mean}
-            if projection.matrix is not None:
-                arrays["matrix"] = projection.matrix
-            np.savez(folder / f"{by}.npz", **arrays)
-            vectors = _write_vectors(folder / f"{by}.npy", projection, embeddings)
-            if len(vectors) > EXACT_UP_TO:
-                built = build_cells(vectors, folder / f"{by}.faiss")
-                cells[by] = {"num_probed": built.num_probed, "recall": built.recall}
+    try:
+        with atomic_folder(_folder(index_dir, generation)) as folder:
+            np.save(folder / _EMBEDDINGS_FILE, np.asarray(embeddings, np.float16))
+            pq.write_table(table.table, folder / _PICTURES_FILE, compression="zstd", write_page_checksum=True)
+            for by, projection in projections.items():
+                arrays: dict[str, Any] = {"mean": projection.mean}
+                if projection.matrix is not None:
+                    arrays["matrix"] = projection.matrix
+                np.savez(folder / f"{by}.npz", **arrays)
+                vectors = _write_vectors(folder / f"{by}.npy", projection, embeddings)
+                if len(vectors) > EXACT_UP_TO:
+                    built = build_cells(vectors, folder / f"{by}.faiss")
+                    cells[by] = {"num_probed": built.num_probed, "recall": built.recall}
+    except OSError as error:
+        raise _unwritten(index_dir, error) from None
     info = IndexInfo(
         generation=generation,
         model=embedder.name,
@@ -211,10 +157,14 @@ def write_generation(
         image_dir=None if image_dir is None else str(image_dir.resolve()),
         dataset_dir=None if dataset_dir is None else str(dataset_dir.resolve()),
         num_fitted=num_fitted,
+        pixels=pixels,
         cells=cells,
         thresholds=dict(thresholds or {}),
     )
-    _write_info(index_dir, info)
+    try:
+        _write_info(index_dir, info)
+    except OSError as error:
+        raise _unwritten(index_dir, error) from None
     for old in before:
         shutil.rmtree(_folder(index_dir, old), ignore_errors=True)
     return SearchIndex.open(index_dir)
@@ -251,34 +201,31 @@ class SearchIndex:
         """
         if not (index_dir / INFO_FILE).is_file():
             raise SearchIndexError(f"{index_dir} is no index: it has no {INFO_FILE}. Make one with `simimg index`.")
-        try:
-            values: dict[str, Any] = read_json(index_dir / INFO_FILE, "the index's description")
-            if (format := values.pop("format", None)) != _FORMAT:
-                raise ValueError(f"its format is {format}, not {_FORMAT}")
-            info = IndexInfo(**values)
-            folder = _folder(index_dir, info.generation)
-            embeddings = np.load(folder / _EMBEDDINGS_FILE, mmap_mode="r")
-            pictures = Pictures(pq.read_table(folder / _PICTURES_FILE, schema=_SCHEMA))
-            projections, vectors, cells = {}, {}, {}
-            for by in BY:
-                with np.load(folder / f"{by}.npz") as file:
-                    projections[by] = Projection(file["mean"], file.get("matrix"))
-                vectors[by] = np.load(folder / f"{by}.npy", mmap_mode="r")
-                if by in info.cells:
-                    found = info.cells[by]
-                    cells[by] = open_cells(folder / f"{by}.faiss", int(found["num_probed"]), found["recall"])
-            counts = {info.num_images, len(embeddings), len(pictures), *(len(rows) for rows in vectors.values())}
-            if len(counts) != 1:
-                raise ValueError(f"its parts are not of one number of pictures: {sorted(counts)}")
-            return cls(index_dir, info, pictures, embeddings, projections, vectors, cells)
-        except (*_DAMAGE, DataError) as error:
-            raise SearchIndexError(
-                f"{index_dir} is damaged: {error}. Remove that folder, and make it again with `simimg index`."
-            ) from None
+        for _ in range(_ATTEMPTS - 1):
+            info = _read_info(index_dir)
+            try:
+                return _opened(index_dir, info)
+            except SearchIndexError:  # another process may have written the next generation meanwhile
+                if _read_info(index_dir).generation == info.generation:
+                    raise
+        return _opened(index_dir, _read_info(index_dir))
 
     def path_of(self, picture: Picture) -> Path:
         """Returns where the picture lies, as far as the index knows."""
-        return Path(self.info.image_dir) / picture.path if self.info.image_dir else Path(picture.path)
+        return self.file_of(picture.path)
+
+    def file_of(self, path: str) -> Path:
+        """Returns where a picture of this path lies, as far as the index knows."""
+        name = self.name_of(path)
+        return Path(self.info.image_dir) / name if self.info.image_dir else Path(name)
+
+    def name_of(self, path: str) -> str:
+        r"""Returns the name of a picture's file: of bytes that are no UTF-8, a path says \xNN."""
+        folder = Path(self.info.image_dir or "")
+        if "\\x" not in path or (folder / path).exists():
+            return path
+        name = os.fsdecode(_ESCAPED.sub(lambda escaped: bytes.fromhex(escaped[1].decode()), path.encode()))
+        return name if (folder / name).exists() else path
 
     def check_model(self, embedder: Embedder) -> None:
         """Raises SearchIndexError if `embedder` is not what made this index's embeddings."""
@@ -300,11 +247,16 @@ class SearchIndex:
         views = queries[:, None, :] if queries.ndim == 2 else queries
         return self.nearest_vectors(self.projections[by](views), k, by)
 
-    def nearest_vectors(self, queries: np.ndarray, k: int, by: str = "copy") -> tuple[np.ndarray, np.ndarray]:
-        """As `nearest`, of `[num_queries, num_views, dim]` that are projected already."""
+    def nearest_vectors(
+        self, queries: np.ndarray, k: int, by: str = "copy", *, among: np.ndarray | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """As `nearest`, of `[num_queries, num_views, dim]` that are projected already.
+
+        `among`, bool `[num_images]`, says which rows are looked at.
+        """
         if by in self.cells:
-            return self.cells[by].nearest(queries, min(k, self.info.num_images))
-        return nearest(self.vectors[by], queries, k)
+            return self.cells[by].nearest(queries, min(k, self.info.num_images), among)
+        return nearest(self.vectors[by], queries, k, among)
 
     def search(self, queries: np.ndarray, k: int, by: str = "copy") -> list[list[Match]]:
         """Returns the `k` most similar pictures for each query, best first; see `nearest`."""
@@ -319,6 +271,63 @@ class SearchIndex:
         info = dataclasses.replace(self.info, thresholds={**self.info.thresholds, by: threshold})
         _write_info(self.index_dir, info)
         return dataclasses.replace(self, info=info)
+
+
+def _opened(index_dir: Path, info: IndexInfo) -> SearchIndex:
+    folder = _folder(index_dir, info.generation)
+    with _reading(index_dir, folder / _EMBEDDINGS_FILE) as path:
+        embeddings = np.load(path, mmap_mode="r")
+        _check_shape(embeddings, np.float16, info.num_images, None)
+    with _reading(index_dir, folder / _PICTURES_FILE) as path:
+        pictures = Pictures(pq.read_table(path, schema=SCHEMA, page_checksum_verification=True))
+        if len(pictures) != info.num_images:
+            raise ValueError(f"it has {len(pictures)} rows, and the index {info.num_images} pictures")
+    projections, vectors, cells = {}, {}, {}
+    for by in BY:
+        with _reading(index_dir, folder / f"{by}.npz") as path, np.load(path) as file:
+            projection = projections[by] = Projection(file["mean"], file.get("matrix"))
+            _check_shape(projection.mean[None], np.float32, 1, embeddings.shape[1])
+        with _reading(index_dir, folder / f"{by}.npy") as path:
+            vectors[by] = np.load(path, mmap_mode="r")
+            dim = embeddings.shape[1] if projection.matrix is None else projection.matrix.shape[1]
+            _check_shape(vectors[by], np.float32, info.num_images, dim)
+        if by in info.cells:
+            with _reading(index_dir, folder / f"{by}.faiss") as path:
+                found = info.cells[by]
+                cells[by] = open_cells(path, int(found["num_probed"]), found["recall"])
+                if cells[by].faiss_index.ntotal != info.num_images:
+                    raise ValueError(f"it has {cells[by].faiss_index.ntotal} vectors, and not {info.num_images}")
+    return SearchIndex(index_dir, info, pictures, embeddings, projections, vectors, cells)
+
+
+def _check_shape(array: np.ndarray, dtype: Any, num_rows: int, dim: int | None) -> None:
+    if array.dtype != dtype or array.ndim != 2 or len(array) != num_rows or array.shape[1] != (dim or array.shape[1]):
+        wanted = f"{np.dtype(dtype)} [{num_rows}, {dim or 'network_dim'}]"
+        raise ValueError(f"it should be {wanted}, and is {array.dtype} {list(array.shape)}")
+
+
+@contextmanager
+def _reading(index_dir: Path, path: Path) -> Iterator[Path]:
+    """Makes of all that goes wrong while a file is read an error that names the file and what to do."""
+    try:
+        yield path
+    except (*_DAMAGE, DataError) as error:
+        reason = (str(error) or type(error).__name__) if path.exists() else "it is missing"
+        raise SearchIndexError(
+            f"{path} is damaged: {reason}. Remove the folder {index_dir}, and make it again with `simimg index`."
+        ) from None
+
+
+def _read_info(index_dir: Path) -> IndexInfo:
+    with _reading(index_dir, index_dir / INFO_FILE) as path:
+        values: dict[str, Any] = read_json(path, "the index's description")
+        if (format := values.pop("format", None)) != _FORMAT:
+            raise ValueError(f"its format is {format}, not {_FORMAT}")
+        return IndexInfo(**values)
+
+
+def _unwritten(index_dir: Path, error: OSError) -> SearchIndexError:
+    return SearchIndexError(f"{index_dir} cannot be written: {error}. Make room there, and index again.")
 
 
 def _write_info(index_dir: Path, info: IndexInfo) -> None:

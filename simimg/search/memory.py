@@ -1,6 +1,6 @@
 """The embeddings that are known while an index is made: of the index before, of an unfinished run, and new ones.
 
-<index_dir>/unfinished/<fingerprint>/part-000000.npz      SHA-256, size, hash and embedding of some hundred files
+<index_dir>/unfinished/<fingerprint, pixels>/part-000000.npz    SHA-256, size, hash and embedding of some hundred files
 """
 
 from __future__ import annotations
@@ -38,9 +38,9 @@ class _Known:
 class Memory:
     """The embeddings that are known, by the SHA-256 of a file, and those that are being made."""
 
-    def __init__(self, index_dir: Path, embedder: Embedder, before: SearchIndex | None) -> None:
+    def __init__(self, index_dir: Path, embedder: Embedder, before: SearchIndex | None, pixels: str = "") -> None:
         self.num_embedded = 0
-        self._folder = index_dir / UNFINISHED / embedder.fingerprint[:16]
+        self._folder = index_dir / UNFINISHED / f"{embedder.fingerprint[:16]}{pixels}"
         self._embedder = embedder
         self._known: dict[str, _Known] = {}
         self._waiting: list[tuple[Picture, np.ndarray]] = []

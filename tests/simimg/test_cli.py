@@ -183,7 +183,7 @@ def test_an_unknown_flag(run: Run, name: str) -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["verify", "train", "evaluate", "predict", "compare", "export", "index", "search", "bench"],
+    ["verify", "train", "evaluate", "predict", "compare", "index", "search", "leaks", "bench"],
 )
 def test_what_is_required(run: Run, name: str) -> None:
     check_mistake(run(name), "is required: ")
@@ -201,6 +201,7 @@ def test_what_is_required(run: Run, name: str) -> None:
         (["convert", "--image_dir=/nowhere"], "--image_dir=/nowhere does not exist"),
         (["convert", "--image_dir=/", "--image_size=0"], "--image_size=0: should be 1..4096 px"),
         (["index", "--index_dir=/nowhere"], "name one source"),
+        (["export"], "name one thing to export"),
         (["search", "--index_dir=/nowhere", "--k=0", "a.jpg"], "--k=0: should be 1 or more"),
     ],
 )
@@ -350,6 +351,7 @@ BASE = {
     "export": {"model_dir": Path("model")},
     "duplicates": {"image_dir": Path("photos")},
     "calibrate": {"index_dir": Path("index")},
+    "leaks": {"dataset_dir": Path("data")},
     "apply": {"plan": Path("plan")},
     "undo": {"plan": Path("plan")},
     "bench": {"stage": "convert"},
@@ -359,6 +361,11 @@ BESIDE = {
     ("train", "probe"): {"model": "lite0"},
     ("index", "dataset_dir"): {"image_dir": None},
     ("convert", "beam_options"): {"engine": "beam"},
+    ("export", "index_dir"): {"model_dir": None, "out": Path("out")},
+    **{
+        ("export", flag): {"model_dir": None, "index_dir": Path("index"), "out": Path("some where/else")}
+        for flag in ("format", "by", "out", "overwrite")
+    },
 }
 TEXTS = {
     ("convert", "splits"): "train=0.5,test=0.5",

@@ -13,8 +13,19 @@ import pytest
 from PIL import Image
 
 from simimg.errors import ModelError, SearchIndexError, UsageError
-from simimg.search import Embedder, SearchIndex, building, embeddings, index_folder, load_embedder, memory
+from simimg.search import (
+    Embedder,
+    SearchIndex,
+    building,
+    embeddings,
+    index_dataset,
+    index_folder,
+    load_embedder,
+    memory,
+)
+from tfrecords.convert import ConvertConfig, convert
 from tfrecords.convert.images import decode, resize
+from tfrecords.format.files import file_sha256
 
 
 def stand_in(fingerprint: str = "abc") -> Embedder:
@@ -182,3 +193,148 @@ def test_a_model_that_is_neither_shipped_nor_trained(tmp_path: Path) -> None:
         embeddings.load_embedder("resnet9000")
     with pytest.raises(ModelError, match="no folder of a trained model"):
         embeddings.load_embedder(str(tmp_path))
+
+
+def test_a_zero_byte_file_a_pipe_and_what_is_written_to_are_refused(folder: Path, tmp_path: Path) -> None:
+    """None of them stops the run, nor makes it wait: whoever opens a pipe waits for somebody to write."""
+    (folder / "a" / "empty.png").touch()
+    os.mkfifo(folder / "b" / "pipe.png")
+    (folder / "c" / "loop.png").symlink_to("loop.png")
+    update = index_folder(tmp_path / "i", folder, stand_in())
+    assert {path: str(refusal.reason) for path, refusal in update.refused} == {
+        "a/empty.png": "empty",
+        "b/pipe.png": "not_a_file",
+        "c/loop.png": "link_loop",
+    }
+    assert counts(update) == (6, 0, 0)
+    draw(folder / "a" / "empty.png", 70)
+    assert counts(index_folder(tmp_path / "i", folder, stand_in())) == (1, 6, 0)
+
+
+def test_a_file_that_changes_while_it_is_indexed_is_read_again(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the index says of it is of one moment: the bytes that were embedded, whatever size and time were then."""
+    load_files = building.load_files
+
+    def changing(paths, *arguments, **options):  # type: ignore[no-untyped-def]
+        for path, loaded in load_files(paths, *arguments, **options):
+            if path == "a/0.png":
+                draw(folder / path, 80)
+            yield path, loaded
+
+    monkeypatch.setattr(building, "load_files", changing)
+    before = index_folder(tmp_path / "i", folder, stand_in()).index.pictures[0]
+    monkeypatch.undo()
+    update = index_folder(tmp_path / "i", folder, stand_in())
+    assert counts(update) == (1, 5, 0)
+    after = update.index.pictures[0]
+    assert (before.path, after.path) == ("a/0.png", "a/0.png")
+    assert before.sha256 != after.sha256 == file_sha256(folder / "a" / "0.png")
+
+
+def test_a_picture_whose_bytes_were_damaged_since_goes(folder: Path, tmp_path: Path) -> None:
+    index_folder(tmp_path / "i", folder, stand_in())
+    (folder / "a" / "0.png").write_bytes((folder / "a" / "0.png").read_bytes()[:60])
+    update = index_folder(tmp_path / "i", folder, stand_in())
+    assert counts(update) == (0, 5, 1)
+    assert [path for path, _ in update.refused] == ["a/0.png"]
+
+
+def test_one_picture(tmp_path: Path) -> None:
+    draw(tmp_path / "photos" / "one.png", 0)
+    index = index_folder(tmp_path / "i", tmp_path / "photos", stand_in()).index
+    assert [match.picture.path for match in index.search(np.float32(index.embeddings), 5)[0]] == ["one.png"]
+    draw(tmp_path / "photos" / "two.png", 1)
+    assert counts(index_folder(tmp_path / "i", tmp_path / "photos", stand_in())) == (1, 1, 0)
+
+
+def test_a_folder_that_was_emptied_leaves_the_index_as_it_was(folder: Path, tmp_path: Path) -> None:
+    """An unmounted disk looks like this."""
+    index_folder(tmp_path / "i", folder, stand_in())
+    shutil.rmtree(folder)
+    folder.mkdir()
+    with pytest.raises(UsageError, match="no image file"):
+        index_folder(tmp_path / "i", folder, stand_in())
+    assert len(SearchIndex.open(tmp_path / "i").pictures) == 6
+
+
+def test_damaged_parts_of_an_unfinished_run_are_made_anew(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(memory, "BATCH_SIZE", 2)
+    monkeypatch.setattr(memory, "_PICTURES_A_PART", 2)
+    monkeypatch.setattr(building, "write_generation", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        index_folder(tmp_path / "i", folder, stand_in())
+    first, second, _ = sorted((tmp_path / "i" / "unfinished").glob("*/part-*.npz"))
+    first.write_bytes(first.read_bytes()[:100])
+    second.write_bytes(b"")
+    monkeypatch.undo()
+    assert counts(index_folder(tmp_path / "i", folder, stand_in())) == (4, 2, 0)
+
+
+def interrupted(*arguments: object, **options: object) -> None:
+    raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("step", ["atomic_folder", "_write_info", "_generations"])
+def test_killed_while_it_is_written(folder: Path, tmp_path: Path, step: str) -> None:
+    """Without a chance to clean up, before, between and after a generation's files and the name of the index."""
+    index_folder(tmp_path / "i", folder, stand_in())
+    draw(folder / "new.png", 90)
+    code = f"""
+import contextlib, os, signal, sys
+sys.path.insert(0, {str(Path(__file__).parent)!r})
+from pathlib import Path
+import test_building
+from simimg.search import index, index_folder
+kill = lambda *arguments: os.kill(os.getpid(), signal.SIGKILL)
+if {step!r} == "atomic_folder":
+    Path.rename = kill
+elif {step!r} == "_write_info":
+    index._write_info = kill
+else:
+    write_info = index._write_info
+    def last(*arguments):
+        write_info(*arguments)
+        kill()
+    index._write_info = last
+index_folder(Path({str(tmp_path / "i")!r}), Path({str(folder)!r}), test_building.stand_in())
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=False)
+    assert done.returncode == -signal.SIGKILL, done.stderr.decode()[-2000:]
+    assert len(SearchIndex.open(tmp_path / "i").pictures) == (7 if step == "_generations" else 6)
+    update = index_folder(tmp_path / "i", folder, stand_in())
+    assert len(update.index.pictures) == 7
+    draw(folder / "newer.png", 91)
+    index_folder(tmp_path / "i", folder, stand_in())
+    assert len([path for path in (tmp_path / "i").iterdir() if path.name not in (".lock", "index.json")]) == 1
+
+
+def test_what_a_data_set_stores_is_not_taken_for_the_same_by_its_file(folder: Path, tmp_path: Path) -> None:
+    """One index, brought up to date with the same files converted to another size: other pixels, other embeddings."""
+    sets = [
+        convert(
+            ConvertConfig(
+                image_dir=str(folder), data_dir=tmp_path / "data", name=f"p{size}", image_size=size, num_workers=1
+            )
+        ).dataset_dir
+        for size in (8, 48)
+    ]
+    assert counts(index_dataset(tmp_path / "i", sets[0], stand_in())) == (6, 0, 0)
+    assert counts(index_dataset(tmp_path / "i", sets[0], stand_in())) == (0, 6, 0)
+    update = index_dataset(tmp_path / "i", sets[1], stand_in())
+    assert counts(update) == (6, 0, 0)
+    fresh = index_dataset(tmp_path / "fresh", sets[1], stand_in()).index
+    np.testing.assert_array_equal(update.index.embeddings, fresh.embeddings)
+    assert update.index.info.dataset_dir == str(sets[1].resolve())
+
+
+def test_a_data_set_with_an_empty_split(folder: Path, tmp_path: Path) -> None:
+    shutil.rmtree(folder / "b")
+    shutil.rmtree(folder / "c")
+    (folder / "a" / "3.png").unlink()
+    config = ConvertConfig(image_dir=str(folder), data_dir=tmp_path / "data", image_size=16, num_workers=1)
+    update = index_dataset(tmp_path / "i", convert(config).dataset_dir, stand_in())
+    assert [(picture.path, picture.split) for picture in update.index.pictures] == [("a/0.png", "train")]

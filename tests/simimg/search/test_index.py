@@ -1,5 +1,7 @@
 """Nearest vectors against a float64 reference, projections, and an index folder that is whole or refused."""
 
+import errno
+import os
 from pathlib import Path
 
 import numpy as np
@@ -8,9 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from simimg.errors import SearchIndexError
-from simimg.search import Embedder, Picture, SearchIndex, nearest
+from simimg.search import Embedder, Picture, SearchIndex, index, nearest
 from simimg.search.index import write_generation
 from simimg.search.projection import fit_projection
+from tfrecords.convert.sources import printable
 
 
 def unit(rows: np.ndarray) -> np.ndarray:
@@ -140,15 +143,142 @@ def test_a_threshold_is_kept(tmp_path: Path) -> None:
 
 
 FILES = ["index.json", "*/embeddings.npy", "*/pictures.parquet", "*/copy.npz", "*/copy.npy", "*/kind.npy"]
+CELLS = ["*/copy.faiss", "*/kind.faiss"]
 
 
-@pytest.mark.parametrize("file", FILES)
-def test_a_missing_or_damaged_part_is_named(tmp_path: Path, file: str) -> None:
-    make(tmp_path / "i", np.eye(3, 8, dtype=np.float32))
+@pytest.mark.parametrize("file", [*FILES, *CELLS])
+@pytest.mark.parametrize("damage", ["half", "empty", "text", "other", "missing"])
+def test_a_missing_or_damaged_part_is_named(
+    tmp_path: Path, file: str, damage: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The message says which file, and what to do; nothing else is raised, and nothing is found in half a file."""
+    if file in CELLS:
+        monkeypatch.setattr("simimg.search.index.EXACT_UP_TO", 40)
+    embeddings = unit(np.random.default_rng(0).normal(size=(50, 8)))
+    make(tmp_path / "i", embeddings)
+    make(tmp_path / "other", embeddings[:45])
     (part,) = (tmp_path / "i").glob(file)
-    part.write_bytes(part.read_bytes()[: len(part.read_bytes()) // 2])
-    with pytest.raises(SearchIndexError, match="damaged"):
+    (other,) = (tmp_path / "other").glob(file)
+    whole = part.read_bytes()
+    if damage == "missing":
+        part.unlink()
+    else:
+        part.write_bytes(
+            {"half": whole[: len(whole) // 2], "empty": b"", "text": b"<html>", "other": other.read_bytes()}[damage]
+        )
+    if (file, damage) == ("*/copy.npz", "other"):  # a mean of as many numbers: it cannot be known to be another
         SearchIndex.open(tmp_path / "i")
-    part.unlink()
-    with pytest.raises(SearchIndexError, match="no index|damaged"):
+        return
+    with pytest.raises(SearchIndexError) as raised:
         SearchIndex.open(tmp_path / "i")
+    message = str(raised.value)
+    assert "simimg index" in message
+    if (file, damage) == ("index.json", "missing"):
+        assert "it has no index.json" in message
+    elif (file, damage) == ("index.json", "other"):
+        assert "it should be float16 [45, network_dim], and is float16 [50, 8]" in message
+    else:
+        assert message.startswith(f"{part} is damaged: ")
+        assert f"Remove the folder {tmp_path / 'i'}" in message
+    if damage == "missing" and file != "index.json":
+        assert "is damaged: it is missing" in message
+
+
+def test_a_flipped_bit_in_the_rows_is_noticed(tmp_path: Path) -> None:
+    make(tmp_path / "i", unit(np.random.default_rng(0).normal(size=(500, 8))))
+    (part,) = (tmp_path / "i").glob("*/pictures.parquet")
+    data = bytearray(part.read_bytes())
+    for place in range(200, len(data) // 2, 400):
+        data[place] ^= 1
+    part.write_bytes(bytes(data))
+    with pytest.raises(SearchIndexError, match=r"pictures\.parquet is damaged"):
+        SearchIndex.open(tmp_path / "i")
+
+
+def test_opening_while_another_process_writes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The generation that index.json named is removed before its files are opened: then the next one is."""
+    make(tmp_path / "i", np.eye(2, 8, dtype=np.float32))
+    opened = index._opened
+    seen = []
+
+    def overtaken(index_dir: Path, info: index.IndexInfo) -> SearchIndex:
+        seen.append(info.generation)
+        if len(seen) == 1:
+            monkeypatch.setattr(index, "_opened", opened)
+            make(index_dir, np.eye(3, 8, dtype=np.float32))
+            monkeypatch.setattr(index, "_opened", overtaken)
+        return opened(index_dir, info)
+
+    monkeypatch.setattr(index, "_opened", overtaken)
+    assert len(SearchIndex.open(tmp_path / "i").pictures) == 3
+    assert seen == [1, 2]
+
+
+def test_an_open_index_outlives_its_files(tmp_path: Path) -> None:
+    embeddings = unit(np.random.default_rng(0).normal(size=(20, 8)))
+    before = make(tmp_path / "i", embeddings)
+    make(tmp_path / "i", embeddings[::-1])
+    assert not (tmp_path / "i" / "generation-000001").exists()
+    assert before.search(embeddings[5:6], 1)[0][0].row == 5
+
+
+def test_a_full_disk_leaves_the_index_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make(tmp_path / "i", np.eye(2, 8, dtype=np.float32))
+
+    def full(*arguments: object, **options: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    for step in ("np.savez", "pq.write_table", "_write_vectors", "_write_info"):
+        target, _, name = step.rpartition(".")
+        with monkeypatch.context() as patch:
+            patch.setattr(getattr(index, target) if target else index, name, full)
+            with pytest.raises(SearchIndexError, match="cannot be written.*No space left on device.*Make room"):
+                make(tmp_path / "i", np.eye(3, 8, dtype=np.float32))
+        assert len(SearchIndex.open(tmp_path / "i").pictures) == 2
+    assert len(make(tmp_path / "i", np.eye(3, 8, dtype=np.float32)).pictures) == 3
+    assert len(list((tmp_path / "i").iterdir())) == 2
+
+
+def test_one_picture(tmp_path: Path) -> None:
+    opened = make(tmp_path / "i", np.eye(1, 8, dtype=np.float32))
+    for by in ("copy", "kind"):
+        assert [match.row for match in opened.search(np.eye(1, 8, dtype=np.float32), 5, by)[0]] == [0]
+
+
+@given(num_vectors=st.integers(1, 60), k=st.integers(1, 70), block=st.integers(1, 70), share=st.floats(0, 1))
+@settings(deadline=None, max_examples=40)
+def test_only_chosen_rows_are_looked_at(num_vectors: int, k: int, block: int, share: float) -> None:
+    rng = np.random.default_rng(num_vectors * 1000 + k)
+    vectors, queries = unit(rng.normal(size=(num_vectors, 8))), unit(rng.normal(size=(2, 3, 8)))
+    among = rng.random(num_vectors) < share
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(nearest, "_BLOCK_ROWS", block)
+        values, rows = nearest.nearest(vectors, queries, k, among)
+    expected_values, expected = nearest.nearest(vectors[among], queries, k)
+    np.testing.assert_array_equal(rows, np.flatnonzero(among)[expected])
+    np.testing.assert_allclose(values, expected_values, atol=1e-6)
+
+
+def test_cells_look_at_chosen_rows_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("simimg.search.index.EXACT_UP_TO", 10)
+    embeddings = unit(np.random.default_rng(0).normal(size=(700, 8)))
+    opened = make(tmp_path / "i", embeddings)
+    among = np.arange(700) % 7 == 3
+    _, rows = opened.nearest_vectors(embeddings[:20, None], 3, among=among)
+    assert among[rows].all()
+    _, everywhere = opened.nearest_vectors(embeddings[:20, None], 1)
+    np.testing.assert_array_equal(everywhere[:, 0], np.arange(20))
+
+
+def test_a_name_that_is_no_utf8_is_found(tmp_path: Path) -> None:
+    (tmp_path / "p").mkdir()
+    name = os.fsdecode(b"gr\xfcn.jpg")
+    (tmp_path / "p" / name).touch()
+    (tmp_path / "p" / r"odd\xfc.jpg").touch()  # it is called so
+    rows = [
+        Picture(path=path, sha256=path, width=1, height=1) for path in (printable(name), r"odd\xfc.jpg", "gone.jpg")
+    ]
+    opened = write_generation(tmp_path / "i", embedder(), np.eye(3, 8), rows, image_dir=tmp_path / "p")
+    assert rows[0].path == r"gr\xfcn.jpg"
+    assert [opened.path_of(picture).name for picture in opened.pictures] == [name, r"odd\xfc.jpg", "gone.jpg"]
+    assert opened.path_of(opened.pictures[0]).exists()

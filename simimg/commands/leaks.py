@@ -1,0 +1,210 @@
+"""Find the copies across a data set's splits, and how to convert it without them.
+
+Each picture is held against those of the other splits, as `simimg duplicates` does: files of the same bytes, near
+perceptual hashes, near embeddings, and every pair is examined before it counts. With --image_dir, the files that the
+data set was made of are looked at; without, the pixels that it has stored, which show less. A clean data set is two
+commands away: --clean=FILE writes a table in which copies are in one split, and the command to convert it is printed.
+
+Example: simimg leaks --dataset_dir=data/photos/1.0.0 --image_dir=photos --clean=clean.csv
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import tempfile
+import time
+from contextlib import ExitStack
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+from simimg.commands.console import Result, note, progress_bar, quiet_tensorflow
+
+with quiet_tensorflow():
+    from simimg.commands.index import Options as IndexOptions
+    from simimg.commands.index import update_with_progress
+    from simimg.errors import UsageError
+    from simimg.report import Tile, tile_sheet
+    from simimg.search import (
+        DEALS,
+        LeakedPair,
+        Leaks,
+        Originals,
+        SearchIndex,
+        clean_command,
+        find_leaks,
+        write_clean_table,
+    )
+from tfrecords.options import check_choices, option
+
+_PAIRS_SHOWN = 20
+_PAIRS_DRAWN = 60
+_TILE_PX = 320
+_SMALL = 0.5  # of a split that is left: too little to say nothing
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Options:
+    """What `leaks` can be told. Raises UsageError for a folder or a threshold that cannot be."""
+
+    dataset_dir: Path = option("Data set folder, DATA_DIR/NAME/VERSION.")
+    image_dir: Path | None = option("The folder that it was made of, for a look at the files themselves.", None)
+    index_dir: Path | None = option("Keep the index that is made here, so that the next call is fast.", None)
+    model: str = option("As for `simimg index`.", "lite0")
+    threshold: float = option("The least similarity of copies, 0.5 to 1; 0: what `calibrate` found, or 0.9.", 0.0)
+    picture: Path | None = option("Also draw the pairs into this PNG.", None)
+    clean: Path | None = option("Also write a picture table (CSV) in which copies are in one split.", None)
+    deal: str = option(
+        "With --clean: copies go to the first of their splits, or to the one that lacks most of its share.",
+        "first",
+        choices=DEALS,
+    )
+
+    def __post_init__(self) -> None:
+        """Checks the folder, the threshold and the choices."""
+        check_choices(self)
+        if self.threshold and not 0.5 <= self.threshold <= 1:
+            raise UsageError(f"--threshold={self.threshold}: should be between 0.5 and 1.")
+
+
+def run(options: Options) -> Result:
+    """Finds leaks with progress bars."""
+    if options.image_dir is not None and not options.image_dir.is_dir():
+        raise UsageError(f"--image_dir={options.image_dir} is not a folder. Name the one that was converted.")
+    if not options.dataset_dir.is_dir():
+        raise UsageError(f"--dataset_dir={options.dataset_dir} is not a folder. Name one that `simimg convert` wrote.")
+    start = time.perf_counter()
+    with ExitStack() as stack:
+        index_dir = options.index_dir or Path(stack.enter_context(tempfile.TemporaryDirectory())) / "index"
+        index = update_with_progress(
+            IndexOptions(dataset_dir=options.dataset_dir, index_dir=index_dir, model=options.model),
+            files_in=options.image_dir,
+        ).index
+        threshold = options.threshold or index.info.thresholds.get("copy", 0.9)
+        with progress_bar(len(index.pictures), "comparing") as bar:
+            found = find_leaks(
+                index, threshold=threshold, deal=options.deal if options.clean else None, progress=bar.update
+            )
+        if options.picture is not None:
+            _draw(index, found, options.picture)
+        command = ""
+        if options.clean is not None and found.cleaned is not None:
+            write_clean_table(index, found.cleaned, options.clean)
+            command = clean_command(index, options.clean, options.image_dir)
+        moved = _moved(index, found)
+    if found.num_missing:
+        note(f"{found.num_missing:,} pictures could not be read again, and were not examined")
+    num_test = found.num_images.get(found.splits[-1], 0) if len(found.splits) > 1 else 0
+    num_affected = found.affected(found.splits[-1]) if len(found.splits) > 1 else 0
+    values: dict[str, Any] = {
+        "pairs": [_values(pair) for pair in found.pairs],
+        "num_test_affected": num_affected,
+        "share_test_affected": round(num_affected / num_test, 6) if num_test else 0.0,
+        "by_splits": [
+            {
+                "split": split,
+                "num_images": found.num_images[split],
+                "in": earlier,
+                "num_pairs": sum(pair.picture.split == split and pair.other.split == earlier for pair in found.pairs),
+                "num_affected": found.affected(split, earlier),
+            }
+            for earlier, split in combinations(found.splits, 2)
+        ],
+        "splits": found.num_images,
+        "num_images": len(index.pictures),
+        "num_pairs_examined": found.num_pairs_examined,
+        "num_looked_at_as_stored": found.num_stored,
+        "threshold": threshold,
+        "seconds": round(time.perf_counter() - start, 3),
+        "clean": None if options.clean is None else str(options.clean),
+        "num_moved": moved,
+        "convert": command or None,
+    }
+    lines = [_text(pair) for pair in found.pairs[:_PAIRS_SHOWN]]
+    if len(found.pairs) > _PAIRS_SHOWN:
+        lines.append(f"… and {len(found.pairs) - _PAIRS_SHOWN:,} more pairs; --json has all of them")
+    lines += _summary(found, values["seconds"])
+    if options.picture is not None:
+        lines.append(f"the pairs are drawn in {options.picture}")
+    if found.num_stored:
+        lines.append(
+            f"{found.num_stored:,} were looked at by their stored pixels, which show less than files do"
+            + ("" if options.image_dir else ": --image_dir=FOLDER names those")
+        )
+    if command:
+        lines += _cleaned(found, options, moved, command)
+    return Result(values=values, text="\n".join(lines), exit_code=2 if found.num_missing else 0)
+
+
+def _moved(index: SearchIndex, found: Leaks) -> int | None:
+    if found.cleaned is None:
+        return None
+    return sum(new != old for new, old in zip(found.cleaned, index.pictures.column("split").tolist(), strict=True))
+
+
+def _values(pair: LeakedPair) -> dict[str, object]:
+    return {
+        "split": pair.picture.split,
+        "path": pair.picture.path,
+        "label": pair.picture.label,
+        "other_split": pair.other.split,
+        "other_path": pair.other.path,
+        "other_label": pair.other.label,
+        "similarity": round(pair.similarity, 6),
+        "reason": pair.reason,
+    }
+
+
+def _text(pair: LeakedPair) -> str:
+    return (
+        f"{pair.similarity:.3f}  {pair.picture.split}: {pair.picture.path}  =  {pair.other.split}: {pair.other.path}"
+        f"  ({pair.reason})"
+    )
+
+
+def _summary(found: Leaks, seconds: float) -> list[str]:
+    if len(found.splits) < 2:
+        return [f"there is one split, {found.splits[0]}, so nothing can be in two of them"]
+    lines = []
+    for earlier, split in combinations(found.splits, 2):
+        count, total = found.affected(split, earlier), found.num_images[split]
+        lines.append(f"{count:,} of {total:,} {split} pictures, {count / total:.1%}, are copies of {earlier} pictures")
+    lines[-1] += f"; {seconds:.0f} s"
+    return lines
+
+
+def _cleaned(found: Leaks, options: Options, moved: int | None, command: str) -> list[str]:
+    assert found.cleaned is not None
+    counts = {split: found.cleaned.count(split) for split in found.splits}
+    sizes = ", ".join(f"{count:,} {split}" for split, count in counts.items())
+    lines = [f"{options.clean} has copies in one split, {moved:,} pictures moved: {sizes}. To convert it:", command]
+    emptied = [split for split, count in counts.items() if count < _SMALL * found.num_images[split]]
+    if emptied and options.deal == "first":
+        split = emptied[0]
+        lines.append(
+            f"{split} is left with {counts[split]:,} of {found.num_images[split]:,}: --deal=shares keeps the sizes, "
+            "and models have to be trained anew"
+        )
+    return lines
+
+
+def _draw(index: SearchIndex, found: Leaks, path: Path) -> None:
+    originals = Originals(index)
+
+    def tile(row: int, caption: str, text: str) -> Tile:
+        image = originals.image(row)
+        if image is not None:
+            image.thumbnail((_TILE_PX, _TILE_PX))
+        return Tile(image, caption, text)
+
+    rows = [
+        [
+            tile(pair.row, pair.picture.path, pair.picture.split),
+            tile(pair.other_row, pair.other.path, f"{pair.other.split}, {pair.similarity:.3f}: {pair.reason}"),
+        ]
+        for pair in found.pairs[:_PAIRS_DRAWN]
+    ]
+    title = f"{len(found.pairs):,} pairs of copies across splits"
+    if len(rows) < len(found.pairs):
+        title += f", the first {len(rows)}"
+    tile_sheet(rows, path, title=title)
