@@ -17,7 +17,7 @@ with quiet_tensorflow():
     from simimg.evaluation import Classification, classify, compiled, predict
     from simimg.input import open_reader
     from simimg.report import confusion_matrix
-    from simimg.training import load_model
+    from simimg.training import load_classifier
 from tfrecords.options import option
 
 
@@ -34,7 +34,7 @@ class Options:
 def run(options: Options) -> Result:
     """Evaluates with a progress bar."""
     reader, _ = open_reader(options.dataset_dir, options.split)
-    model, info = load_model(options.model_dir)
+    model, info = load_classifier(options.model_dir)
     split = reader.split
     if split.class_names != info.class_names or split.image_size != info.image_size:
         raise UsageError(

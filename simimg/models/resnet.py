@@ -1,4 +1,4 @@
-"""ResNets and ResNeXts of bottlenecks, computed as torchvision and Classy Vision do, for weights that come from there."""
+"""ResNets and ResNeXts of bottlenecks, computed as torchvision and Classy Vision do: for weights from there."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ def resnet_embedder(stem: int, stages: Sequence[Stage], dim: int, image_size: in
     ResNet-50 is `stem` 64 and the stages (3, 64, 256, 1), (4, 128, 512, 1), (6, 256, 1024, 1), (3, 512, 2048, 1)
     (He et al., CVPR 2016, table 1); a ResNeXt-101 32x4d has (3, 128, 256, 32), (4, 256, 512, 32), (23, 512, 1024, 32),
     (3, 1024, 2048, 32) (Xie et al., CVPR 2017). Every stage but the first halves the map, in the 3x3 convolution of its
-    first block and in that block's shortcut. Statistics of the normalisations are fixed. Each side is padded alike; with
-    TensorFlow's "SAME" a stride of 2 would sample pixels one further than those that the weights were trained on.
+    first block and in that block's shortcut. Statistics of the normalisations are fixed. Each side is padded alike:
+    under TensorFlow's "SAME" a stride of 2 would look at pixels one further than those that it was trained on.
 
     Layers with weights: "stem"; "stage1_block0_reduce", "…_spatial", "…_expand", where the map changes "…_shortcut";
     and "embedding".
