@@ -1,9 +1,9 @@
 """SSCD's copy detectors (Pizzi et al., "A Self-Supervised Descriptor for Image Copy Detection", CVPR 2022).
 
 Each is a ResNet-50, or for `sscd_disc_large` a ResNeXt-101 32x4d; the generalised mean with p = 3 of its last map; one
-linear layer; and L2 norm, which is left to `embedder`. The authors give every model as a file of weights by the names of
-torchvision or of Classy Vision, and as TorchScript (sscd/models/model.py in facebookresearch/sscd-copy-detection). How
-many blocks there are and how wide they are is seen from the tensors.
+linear layer; and L2 norm, which is left to `embedder`. The authors give every model as a file of weights, by the names
+of torchvision or of Classy Vision, and as TorchScript (sscd/models/model.py in facebookresearch/sscd-copy-detection).
+How many blocks there are and how wide they are is seen from the tensors.
 """
 
 from __future__ import annotations
