@@ -8,6 +8,8 @@ has
     resolve(given)          optional: makes the Options from the flags that were given; by default Options(**given)
     run(options) -> Result  does it
 
+`import-weights` is `import_weights`, and so with every name of two words.
+
 Progress goes to standard error, the result to standard output: its text, or one JSON object with `--json`.
 
 Exit codes: 0 done, 1 usage, 2 done but some inputs were refused, 3 failed, 130 interrupted.
@@ -48,6 +50,7 @@ COMMANDS = {
     "predict": "Tell what is on pictures, by a model that you trained.",
     "compare": "Put training runs side by side.",
     "export": "Write a trained model as a SavedModel, or an index's vectors for a database, for others to run.",
+    "import_weights": "Make a model folder of the weights of SSCD, a copy detector, for `simimg index` to use.",
     "index": "Make a search index of a folder of pictures, or of a data set, or bring one up to date.",
     "search": "Find the pictures of an index that are similar to the given ones.",
     "calibrate": "Find out how well copies are found among your pictures, and from which similarity on a match is one.",
@@ -65,6 +68,7 @@ _JSON_HELP = "Print the result as one JSON object on standard output, and nothin
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command and returns its exit code."""
     arguments = list(sys.argv[1:] if argv is None else argv)
+    arguments[:1] = [name if name.startswith("-") else name.replace("-", "_") for name in arguments[:1]]
     try:
         return _main(arguments)
     except UsageError as error:
@@ -88,8 +92,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _main(arguments: list[str]) -> int:
     if not arguments or arguments[0] in ("--help", "-h", "-help", "help"):
-        if len(arguments) > 1 and arguments[1] in COMMANDS:
-            arguments = [arguments[1], "--help"]
+        if len(arguments) > 1 and (name := arguments[1].replace("-", "_")) in COMMANDS:
+            arguments = [name, "--help"]
         else:
             sys.stdout.write(_overview())
             return 0 if arguments else UsageError.exit_code

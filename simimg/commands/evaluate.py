@@ -18,7 +18,7 @@ with quiet_tensorflow():
     from simimg.evaluation import Classification, CopyFigures, classify, compiled, predict, search_copies
     from simimg.input import open_reader
     from simimg.report import confusion_matrix
-    from simimg.training import load_model
+    from simimg.training import load_trained
 from tfrecords.options import option
 
 
@@ -35,7 +35,7 @@ class Options:
 def run(options: Options) -> Result:
     """Evaluates with a progress bar."""
     reader, _ = open_reader(options.dataset_dir, options.split)
-    model, info = load_model(options.model_dir)
+    model, info = load_trained(options.model_dir)
     split = reader.split
     for_copies = info.objective.score == "recall"
     if for_copies and split.image_size != info.image_size:

@@ -30,7 +30,9 @@ class Options:
 
     image_dir: Path | None = option("Folder of pictures, at any depth; its first folders are the labels.", None)
     dataset_dir: Path | None = option("Data set folder, instead of --image_dir; all its splits.", None)
-    model: str = option("Folder of a finished training run, or the name of a shipped model.", "lite0")
+    model: str = option(
+        "Folder of a finished training run or of imported weights, or the name of a shipped model.", "lite0"
+    )
     index_dir: Path = option("Where the index goes, or is and is brought up to date.")
 
     def __post_init__(self) -> None:

@@ -19,7 +19,7 @@ with quiet_tensorflow():
     from simimg.errors import UsageError
     from simimg.evaluation import compiled, predict_files
     from simimg.pictures import named_files
-    from simimg.training import load_model
+    from simimg.training import load_trained
 from tfrecords.options import option
 
 
@@ -40,7 +40,7 @@ class Options:
 def run(options: Options) -> Result:
     """Predicts with a progress bar."""
     paths = named_files(options.images)
-    model, info = load_model(options.model_dir)
+    model, info = load_trained(options.model_dir)
     if info.objective.score == "recall":
         raise UsageError(
             f"{options.model_dir} was trained to find copies and knows no classes. Make an index with it: "

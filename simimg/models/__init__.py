@@ -6,7 +6,8 @@ Every classifier is a functional `keras.Model` with one face:
     output  float32 [batch, num_classes], softmax probabilities, layer "probabilities"
     inside  the layer "embedding", [batch, dim]: what `embedder` reads and normalises
 
-`copy_model` makes of one a network that is trained for copies: its output is the embedding, normalised.
+`copy_model` makes of one a network that is trained for copies: its output is the embedding, normalised. `sscd`
+is no classifier either, and ends with the layer "embedding".
 
 Dropout draws its masks from (seed, step, place in the global batch) while a `dropout_scope` is open. Initial
 weights come from Keras's global generator: call `keras.utils.set_random_seed` first, or two builds differ.
@@ -23,7 +24,9 @@ from simimg.models.gradients import OrientedGradients
 from simimg.models.heads import PROBABILITIES, embedder, search_embedder
 from simimg.models.pooling import GeneralizedMeanPooling2D
 from simimg.models.pretrained import load_lite, read_lite, read_torch_pickle
+from simimg.models.sscd import sscd
 from simimg.models.start import start_from
+from simimg.models.torchzip import read_torch_file
 from simimg.models.tutorial import tutorial
 
 __all__ = [
@@ -44,9 +47,11 @@ __all__ = [
     "lite_imagenet",
     "load_lite",
     "read_lite",
+    "read_torch_file",
     "read_torch_pickle",
     "search_embedder",
     "small",
+    "sscd",
     "start_from",
     "tutorial",
 ]

@@ -31,18 +31,28 @@ class FrozenNormConv2D(keras.layers.Layer):
     precision.
 
     Input [batch, h, w, channels], output [batch, ceil(h / strides), ceil(w / strides), filters], compute
-    dtype. Padding is TensorFlow's "SAME".
+    dtype. Padding is TensorFlow's "SAME", unless it is given; the two differ where a stride skips pixels.
 
     Args:
         filters: output channels; None for a depthwise convolution, which keeps the input's.
         kernel_size: width and height of the kernel.
         strides: in both directions.
         epsilon: added to the variance.
+        padding: zeros on each of the four sides, as PyTorch has it.
+        groups: parts that the channels are convolved in, each on its own (ResNeXt); not of a depthwise one.
         **kwargs: what every Keras layer takes.
     """
 
     def __init__(
-        self, filters: int | None, kernel_size: int, *, strides: int = 1, epsilon: float = 1e-3, **kwargs: Any
+        self,
+        filters: int | None,
+        kernel_size: int,
+        *,
+        strides: int = 1,
+        epsilon: float = 1e-3,
+        padding: int | None = None,
+        groups: int = 1,
+        **kwargs: Any,
     ) -> None:
         """Keep the arguments, which the class describes."""
         super().__init__(**kwargs)
@@ -50,12 +60,14 @@ class FrozenNormConv2D(keras.layers.Layer):
         self.kernel_size = kernel_size
         self.strides = strides
         self.epsilon = epsilon
+        self.padding = padding
+        self.groups = groups
 
     def build(self, input_shape: Any) -> None:
-        """Create kernel [k, k, in, out] ([k, k, in, 1] when depthwise) and the normalisation's four [out]."""
+        """Create kernel [k, k, in / groups, out] ([k, k, in, 1] when depthwise) and the normalisation's four [out]."""
         channels = int(input_shape[-1])
         num_out, width = (channels, 1) if self.filters is None else (self.filters, self.filters)
-        shape = (self.kernel_size, self.kernel_size, channels, width)
+        shape = (self.kernel_size, self.kernel_size, channels // self.groups, width)
         # autocast=False: folding in bfloat16 would round the weights before they are multiplied.
         self.kernel = self.add_weight(name="kernel", shape=shape, initializer="he_normal", autocast=False)
         self.gamma = self._vector("gamma", num_out, "ones")
@@ -68,16 +80,18 @@ class FrozenNormConv2D(keras.layers.Layer):
         kernel = tf.convert_to_tensor(self.kernel)
         scale = tf.convert_to_tensor(self.gamma) * tf.math.rsqrt(self.moving_variance + self.epsilon)
         offset = tf.cast(self.beta - self.moving_mean * scale, self.compute_dtype)
+        sides = [self.padding, self.padding]
+        padding = "SAME" if self.padding is None else [[0, 0], sides, sides, [0, 0]]
         if self.filters is None:
             kernel = tf.cast(kernel * scale[:, tf.newaxis], self.compute_dtype)
             strides = [1, self.strides, self.strides, 1]
-            return tf.nn.bias_add(tf.nn.depthwise_conv2d(inputs, kernel, strides, "SAME"), offset)
+            return tf.nn.bias_add(tf.nn.depthwise_conv2d(inputs, kernel, strides, padding), offset)
         kernel = tf.cast(kernel * scale, self.compute_dtype)
-        return tf.nn.bias_add(tf.nn.conv2d(inputs, kernel, self.strides, "SAME"), offset)
+        return tf.nn.bias_add(tf.nn.conv2d(inputs, kernel, self.strides, padding), offset)
 
     def get_config(self) -> dict[str, Any]:
         """The constructor's arguments, for `.keras` files."""
-        names = ("filters", "kernel_size", "strides", "epsilon")
+        names = ("filters", "kernel_size", "strides", "epsilon", "padding", "groups")
         return {**super().get_config(), **{name: getattr(self, name) for name in names}}
 
     def _vector(self, name: str, size: int, initializer: str, *, trainable: bool = True) -> Any:

@@ -9,23 +9,17 @@ The format (`torch.save` before PyTorch 1.6; `_legacy_load` in torch/serializati
     persistent ids pickle   the list of storage keys, in the order of what follows
     for each storage: int64 number of elements, then the elements
 
-Tensors are views: honour their strides. 50 of Lite0's were transposed by their converter and never copied;
-reshaped as if contiguous they load without a complaint and the network answers one class for everything.
-
-A pickle can run code, so names are looked up in an allow-list of four, none of which does more than hold
-values.
+How a pickle is read that could run code, and views are copied, is in `simimg.models.torchpickle`.
 """
 
 from __future__ import annotations
 
-import collections
 import hashlib
 import importlib.util
 import io
-import pickle
 import re
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import keras
 import numpy as np
@@ -34,6 +28,7 @@ from simimg.errors import ModelError
 from simimg.models.dropout import ExampleDropout
 from simimg.models.frozen import FrozenNormConv2D
 from simimg.models.heads import PROBABILITIES
+from simimg.models.torchpickle import FormatError, Storage, Tensors, TorchUnpickler, View, array_of
 
 LITE_FILES = {
     "lite0": "efficientnet-lite0-57934424.pth",
@@ -46,8 +41,6 @@ number is the start of the content's SHA-256."""
 _MAGIC_NUMBER = 0x1950A86A20F9469CFC6C
 _PROTOCOL_VERSION = 1001
 _HASH_IN_NAME = re.compile(r"-([0-9a-f]{8,64})\.pth?$")
-
-Tensors = dict[str, np.ndarray[Any, Any]]
 
 
 def read_torch_pickle(path: Path) -> Tensors:
@@ -72,7 +65,7 @@ def read_torch_pickle(path: Path) -> Tensors:
         raise ModelError(f"{path} is damaged: its SHA-256 does not start with {expected[1]}. Install it again.")
     try:
         return _parse(content)
-    except _FormatError as error:
+    except FormatError as error:
         raise ModelError(f"{path} is not a state dict in PyTorch's old format: {error}") from error
     except Exception as error:  # a damaged pickle raises whatever the damaged opcode happens to
         raise ModelError(f"{path} is not a state dict in PyTorch's old format: {error!r}") from error
@@ -123,7 +116,7 @@ def load_lite(model: keras.Model, name: str, *, head: bool = False) -> None:
         else:
             continue
         for variable, tensor in pairs:
-            _assign(variable, tensor, tensors, layer.name)
+            assign(variable, tensor, tensors, layer.name)
             unused.discard(tensor)
     if not head:
         unused -= {"_fc.weight", "_fc.bias"}
@@ -131,91 +124,33 @@ def load_lite(model: keras.Model, name: str, *, head: bool = False) -> None:
         raise ModelError(f"the model {model.name!r} has no place for {name}'s {', '.join(sorted(unused)[:3])}.")
 
 
-class _FormatError(ValueError):
-    """What is wrong with a file; becomes a `ModelError` with its path."""
-
-
-class _Storage(NamedTuple):
-    dtype: np.dtype[Any]
-    key: str
-    num_elements: int
-
-
-class _View(NamedTuple):
-    storage: _Storage
-    offset: int
-    shape: tuple[int, ...]
-    strides: tuple[int, ...]
-
-
-_FLOAT32 = np.dtype("<f4")
-_INT64 = np.dtype("<i8")
-
-
-def _view(storage: _Storage, offset: int, shape: tuple[int, ...], strides: tuple[int, ...], *_: object) -> _View:
-    """Stands for torch._utils._rebuild_tensor_v2; what follows are requires_grad and hooks."""
-    return _View(storage, offset, shape, strides)
-
-
-_ALLOWED: dict[tuple[str, str], Any] = {
-    ("collections", "OrderedDict"): collections.OrderedDict,
-    ("torch", "FloatStorage"): _FLOAT32,
-    ("torch", "LongStorage"): _INT64,
-    ("torch._utils", "_rebuild_tensor_v2"): _view,
-}
-
-
-class _Unpickler(pickle.Unpickler):
-    def find_class(self, module: str, name: str) -> Any:
-        if (module, name) not in _ALLOWED:
-            raise _FormatError(f"its pickle asks for {module}.{name}, which a state dict has no need of")
-        return _ALLOWED[module, name]
-
-    def persistent_load(self, pid: Any) -> _Storage:
-        kind, dtype, key, _device, num_elements, part = pid
-        if kind != "storage" or part is not None:
-            raise _FormatError("its pickle refers to something that is not a whole storage")
-        return _Storage(dtype, key, num_elements)
-
-
 def _parse(content: bytes) -> Tensors:
     stream = io.BytesIO(content)
-    if _Unpickler(stream).load() != _MAGIC_NUMBER or _Unpickler(stream).load() != _PROTOCOL_VERSION:
-        raise _FormatError("it does not start with the magic number and protocol 1001")
-    if not _Unpickler(stream).load()["little_endian"]:
-        raise _FormatError("its numbers are big-endian")
-    views = _Unpickler(stream).load()
-    keys = _Unpickler(stream).load()
-    if not all(isinstance(view, _View) for view in views.values()):
-        raise _FormatError("its state dict holds something that is not a tensor")
+    if TorchUnpickler(stream).load() != _MAGIC_NUMBER or TorchUnpickler(stream).load() != _PROTOCOL_VERSION:
+        raise FormatError("it does not start with the magic number and protocol 1001")
+    if not TorchUnpickler(stream).load()["little_endian"]:
+        raise FormatError("its numbers are big-endian")
+    views = TorchUnpickler(stream).load()
+    keys = TorchUnpickler(stream).load()
+    if not all(isinstance(view, View) for view in views.values()):
+        raise FormatError("its state dict holds something that is not a tensor")
     storages = {view.storage.key: view.storage for view in views.values()}
     if sorted(storages) != sorted(keys):
-        raise _FormatError("its list of storages is not the one that its tensors use")
+        raise FormatError("its list of storages is not the one that its tensors use")
     data = {key: _read_storage(stream, storages[key]) for key in keys}
     if stream.read(1):
-        raise _FormatError("bytes are left over behind the last tensor")
-    return {name: _array(name, view, data[view.storage.key]) for name, view in views.items()}
+        raise FormatError("bytes are left over behind the last tensor")
+    return {name: array_of(name, view, data[view.storage.key]) for name, view in views.items()}
 
 
-def _read_storage(stream: io.BytesIO, storage: _Storage) -> np.ndarray[Any, Any]:
+def _read_storage(stream: io.BytesIO, storage: Storage) -> np.ndarray[Any, Any]:
     if stream.read(8) != storage.num_elements.to_bytes(8, "little", signed=True):
-        raise _FormatError(f"storage {storage.key} does not hold the {storage.num_elements} elements it should")
-    size = storage.num_elements * storage.dtype.itemsize
+        raise FormatError(f"storage {storage.key} does not hold the {storage.num_elements} elements it should")
+    size = storage.num_elements * np.dtype(storage.dtype).itemsize
     data = stream.read(size)
     if len(data) != size:
-        raise _FormatError("it ends inside a tensor")
+        raise FormatError("it ends inside a tensor")
     return np.frombuffer(data, storage.dtype)
-
-
-def _array(name: str, view: _View, data: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    """Copy a view out of its storage. as_strided checks nothing, so the last element is checked here."""
-    if len(view.shape) != len(view.strides) or min((view.offset, *view.shape, *view.strides)) < 0:
-        raise _FormatError(f"the tensor {name} has shape {view.shape} and strides {view.strides}")
-    last = view.offset + sum((size - 1) * stride for size, stride in zip(view.shape, view.strides, strict=True))
-    if 0 not in view.shape and last >= len(data):
-        raise _FormatError(f"the tensor {name} reaches beyond its storage")
-    strides = [stride * data.itemsize for stride in view.strides]
-    return np.lib.stride_tricks.as_strided(data[view.offset :], view.shape, strides).copy()
 
 
 def _frozen_layer(layer: FrozenNormConv2D) -> list[tuple[Any, str]]:
@@ -236,7 +171,12 @@ def _frozen_layer(layer: FrozenNormConv2D) -> list[tuple[Any, str]]:
     ]
 
 
-def _assign(variable: Any, name: str, tensors: Tensors, layer_name: str) -> None:
+def assign(variable: Any, name: str, tensors: Tensors, layer_name: str) -> None:
+    """Set a layer's variable to a tensor, its axes put into Keras's order.
+
+    Raises:
+        ModelError: there is no such tensor, or it has another shape.
+    """
     if name not in tensors:
         raise ModelError(f"the weights have no {name} for the layer {layer_name!r}.")
     value = tensors[name]

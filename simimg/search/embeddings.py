@@ -57,7 +57,7 @@ def load_embedder(model: str) -> Embedder:
     """Returns the embedder of a shipped model or of a trained one.
 
     Args:
-        model: a name in `SHIPPED_MODELS`, or the folder of a finished run.
+        model: a name in `SHIPPED_MODELS`, or the folder of a finished run or of imported weights.
 
     Raises:
         UsageError: neither.
@@ -72,7 +72,11 @@ def load_embedder(model: str) -> Embedder:
             f"--model={model}: neither a folder of a trained model nor one of {', '.join(SHIPPED_MODELS)}."
         )
     network, info = load_model(folder)
-    return _embedder(str(folder), file_sha256(folder / MODEL_FILE), info.image_size, info.resize, network)
+    if info.class_names:
+        fingerprint = file_sha256(folder / MODEL_FILE)
+    else:  # imported twice, it is the same model, though the files' times differ
+        fingerprint = f"{_weights_sha256(network)}-{info.image_size}"
+    return _embedder(str(folder), fingerprint, info.image_size, info.resize, network)
 
 
 def _embedder(name: str, fingerprint: str, image_size: int, resize: str, network: keras.Model) -> Embedder:

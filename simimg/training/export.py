@@ -8,7 +8,7 @@ import tensorflow as tf
 
 from simimg.errors import UsageError
 from simimg.evaluation.classify import compiled
-from simimg.training.runs import RunInfo, load_model
+from simimg.training.runs import RunInfo, load_trained
 from tfrecords.format.files import atomic_folder
 
 __all__ = ["export_saved_model"]
@@ -25,7 +25,7 @@ def export_saved_model(model_dir: Path, out_dir: Path) -> RunInfo:
         ModelError: the folder is none of a finished run.
         UsageError: `out_dir` has something else in it.
     """
-    model, info = load_model(model_dir)
+    model, info = load_trained(model_dir)
     if out_dir.exists() and any(out_dir.iterdir()) and not (out_dir / "saved_model.pb").exists():
         raise UsageError(f"--out_dir={out_dir} is no SavedModel and not empty. Name a new folder.")
     module = tf.Module()

@@ -29,7 +29,7 @@ from simimg.errors import ModelError, TrainingError, UsageError
 from simimg.input import Split
 from simimg.training.config import TrainConfig
 from simimg.training.objectives import OBJECTIVES, Objective
-from tfrecords.format.files import TEMPORARY, file_sha256, read_json, sync_dir, sync_file, write_json
+from tfrecords.format.files import TEMPORARY, atomic_folder, file_sha256, read_json, sync_dir, sync_file, write_json
 from tfrecords.format.layout import Layout
 from tfrecords.format.metadata import INFO_FILE
 from tfrecords.options import to_json
@@ -42,8 +42,10 @@ __all__ = [
     "load_model",
     "load_result",
     "load_run",
+    "load_trained",
     "locked",
     "recorded_shuffle",
+    "save_folder",
     "save_model",
     "save_result",
     "writing",
@@ -61,7 +63,7 @@ class RunInfo:
     """What a model needs to be told to be used again: how pictures are prepared, and what its outputs mean.
 
     `dataset_sha256` is of all the shards' checksums; `shuffle` is uniform, windowed, or buffered where the shards were
-    streamed.
+    streamed. A model whose weights were imported has no classes, and in `config` the file they come from.
     """
 
     image_size: int
@@ -221,6 +223,21 @@ def save_model(model_dir: Path, model: keras.Model) -> None:
     sync_dir(model_dir)
 
 
+def save_folder(model_dir: Path, model: keras.Model, info: dict[str, Any]) -> None:
+    """Writes a model that was not trained here, and what it needs to be told, as a new folder, whole or not at all.
+
+    Raises:
+        UsageError: the folder cannot be made.
+        TrainingError: the disk is full.
+    """
+    try:
+        with writing(model_dir), atomic_folder(model_dir) as folder:
+            write_json(folder / _CONFIG_FILE, info)
+            save_model(folder, model)
+    except OSError as error:
+        raise UsageError(f"--model_dir={model_dir} cannot be made: {error.strerror}.") from None
+
+
 def load_run(model_dir: Path) -> RunInfo:
     """Returns what config.json of a run's folder says.
 
@@ -250,7 +267,7 @@ def load_result(model_dir: Path) -> TrainResult:
     Raises:
         ModelError: the folder is none of a run, or the run is not finished.
     """
-    load_run(model_dir)
+    _check_trained(load_run(model_dir), model_dir)
     path = _finished(model_dir, RESULT_FILE)
     values = read_json(path, "the run's result")
     try:
@@ -268,6 +285,24 @@ def load_model(model_dir: Path) -> tuple[keras.Model, RunInfo]:
     info = load_run(model_dir)
     path = _finished(model_dir, MODEL_FILE)
     return keras.saving.load_model(path, compile=False), info
+
+
+def load_trained(model_dir: Path) -> tuple[keras.Model, RunInfo]:
+    """As `load_model`, of a model that was trained here.
+
+    Raises:
+        ModelError: also if its weights were imported for search.
+    """
+    _check_trained(load_run(model_dir), model_dir)
+    return load_model(model_dir)
+
+
+def _check_trained(info: RunInfo, model_dir: Path) -> None:
+    if not info.class_names:
+        raise ModelError(
+            f"{model_dir} has a model that was imported for search: it knows no classes and was not trained here. "
+            f"Use it with `simimg index --model={model_dir}`."
+        )
 
 
 def _finished(model_dir: Path, name: str) -> Path:

@@ -110,6 +110,14 @@ def test_help_of_a_command(run: Run, name: str) -> None:
     assert max(map(len, out.splitlines())) <= 120
 
 
+def test_names_of_two_words_have_two_spellings(run: Run) -> None:
+    ((code, out, _),) = {
+        run(*arguments) for name in ("data_service", "data-service") for arguments in ([name, "--help"], ["help", name])
+    }
+    assert (code, out.split(":")[0]) == (0, "simimg data_service")
+    check_mistake(run("data-service", "stray"), "unexpected argument 'stray'", "simimg data_service --help")
+
+
 def test_help_says_what_a_flag_takes_and_what_it_is_without(toy: types.ModuleType, run: Run) -> None:
     _, out, _ = run("toy", "--help")
     lines = {line.split()[0]: " ".join(line.split()) for line in out.splitlines() if line.startswith("  ")}
@@ -168,7 +176,7 @@ def test_mistakes(toy: types.ModuleType, run: Run) -> None:
     check_mistake(run("toy", "--source"), "source")
 
 
-WITH_ARGUMENTS = ("search", "predict", "compare")
+WITH_ARGUMENTS = ("search", "predict", "compare", "import_weights")
 
 
 @pytest.mark.parametrize("name", [name for name in cli.COMMANDS if name not in WITH_ARGUMENTS])
@@ -183,7 +191,7 @@ def test_an_unknown_flag(run: Run, name: str) -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["verify", "train", "evaluate", "predict", "compare", "index", "search", "leaks", "bench"],
+    ["verify", "train", "evaluate", "predict", "compare", "import_weights", "index", "search", "leaks", "bench"],
 )
 def test_what_is_required(run: Run, name: str) -> None:
     check_mistake(run(name), "is required: ")
@@ -345,6 +353,7 @@ BASE = {
     "verify": {"dataset_dir": Path("data")},
     "train": {"dataset_dir": Path("data")},
     "evaluate": {"dataset_dir": Path("data"), "model_dir": Path("model")},
+    "import_weights": {"model_dir": Path("model")},
     "index": {"image_dir": Path("photos"), "index_dir": Path("index")},
     "search": {"index_dir": Path("index")},
     "predict": {"model_dir": Path("model")},

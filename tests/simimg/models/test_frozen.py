@@ -47,6 +47,33 @@ def test_outputs_and_gradients_are_those_of_convolution_and_normalisation(
         np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-3)
 
 
+@pytest.mark.parametrize("size", [7, 8])
+@pytest.mark.parametrize(("filters", "groups"), [(None, 1), (6, 1), (6, 2)])
+def test_padding_is_the_same_on_all_sides_and_groups_are_apart(filters: int | None, groups: int, size: int) -> None:
+    rng = np.random.default_rng(4)
+    x = tf.constant(rng.normal(size=(2, size, size, 4)), tf.float32)
+    layer = FrozenNormConv2D(filters, 3, strides=2, padding=1, groups=groups)
+    layer(x)
+    values = [rng.uniform(0.5, 1.5, weight.shape) for weight in layer.weights]
+    layer.set_weights(values)
+    kernel, gamma, beta, mean, variance = values
+    padded = np.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
+    size_out = (size - 1) // 2 + 1
+    expected = np.zeros((2, size_out, size_out, filters or 4))
+    for channel in range(filters or 4):
+        if filters is None:
+            inside, weights = slice(channel, channel + 1), kernel[:, :, channel]
+        else:
+            first = channel // (filters // groups) * (4 // groups)
+            inside, weights = slice(first, first + 4 // groups), kernel[..., channel]
+        for i in range(size_out):
+            for j in range(size_out):
+                window = padded[:, 2 * i : 2 * i + 3, 2 * j : 2 * j + 3, inside]
+                expected[:, i, j, channel] = (window * weights.reshape(window.shape[1:])).sum((1, 2, 3))
+    expected = (expected - mean) / np.sqrt(variance + 1e-3) * gamma + beta
+    np.testing.assert_allclose(layer(x), expected, rtol=1e-4, atol=1e-4)
+
+
 def test_statistics_stay_in_training() -> None:
     layer = FrozenNormConv2D(3, 3)
     layer(tf.random.stateless_normal((4, 8, 8, 3), (1, 2)) * 9 + 5, training=True)
@@ -71,7 +98,10 @@ def test_mixed_precision_folds_in_float32_and_convolves_in_bfloat16() -> None:
 
 @pytest.mark.parametrize("filters", [None, 6])
 def test_config_gives_the_layer_back(filters: int | None) -> None:
-    config: dict[str, Any] = FrozenNormConv2D(filters, 5, strides=2, epsilon=0.5, name="x").get_config()
+    config: dict[str, Any] = FrozenNormConv2D(
+        filters, 5, strides=2, epsilon=0.5, padding=2, groups=3, name="x"
+    ).get_config()
     again = FrozenNormConv2D.from_config(config)
     assert again.get_config() == config
     assert (again.filters, again.kernel_size, again.strides, again.epsilon) == (filters, 5, 2, 0.5)
+    assert (again.padding, again.groups) == (2, 3)
