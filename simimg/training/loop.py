@@ -131,7 +131,9 @@ def train(config: TrainConfig, watcher: Watcher = Watcher()) -> TrainResult:
             reader,
             objective.others,
         )
-        forward = compiled(state.kept, views=config.test_views)
+        # Crops take six times as long as all else: they are for the model that is kept, not for each epoch's.
+        with_crops = config.test_views == "cropped"
+        forward = compiled(state.kept, views="mirrored" if with_crops else config.test_views)
         board = stack.enter_context(TensorBoard(model_dir, watcher.note)) if place.is_chief else None
         stop = stack.enter_context(stop_requested())
         if board and progress.position == Position():
@@ -179,6 +181,9 @@ def train(config: TrainConfig, watcher: Watcher = Watcher()) -> TrainResult:
         if config.patience and progress.best and progress.best.number != steps:
             epoch = _return_to_best(setting, state, progress.best, epoch, watcher)
         line = progress.history[epoch - 1]
+        if with_crops:
+            line = line | _measured(setting, compiled(state.kept, views="cropped"))
+            watcher.note(_epoch_text(line, config.epochs, objective) + "  (with crops)")
         result = TrainResult(
             model_dir=model_dir,
             steps=steps,
@@ -205,13 +210,20 @@ def train(config: TrainConfig, watcher: Watcher = Watcher()) -> TrainResult:
 def _end_epoch(setting: Setting, forward: Callable[[tf.Tensor], tf.Tensor], progress: Progress) -> dict[str, Any]:
     """Measures the other splits, moves `progress` to the next epoch, and returns the line of this one."""
     line = {"epoch": progress.position.epoch + 1, **progress.metrics.line(setting.config.what)}
-    for name, reader in setting.measured.items():
-        figures = agreed(setting.strategy, figures_of(setting.config, forward, reader))
-        line |= {f"{name}_{key}": value for key, value in figures.items()}
+    line |= _measured(setting, forward)
     progress.history.append(line)
     progress.position = Position(progress.position.epoch + 1, 0)
     progress.metrics = EpochMetrics()
     return line
+
+
+def _measured(setting: Setting, forward: Callable[[tf.Tensor], tf.Tensor]) -> dict[str, float]:
+    """Returns the figures of the splits that are not trained on, each with its split's name before it."""
+    found: dict[str, float] = {}
+    for name, reader in setting.measured.items():
+        figures = agreed(setting.strategy, figures_of(setting.config, forward, reader))
+        found |= {f"{name}_{key}": value for key, value in figures.items()}
+    return found
 
 
 def distribute(strategy: tf.distribute.Strategy, reader: Reader, order: Order) -> tf.distribute.DistributedDataset:

@@ -10,9 +10,9 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from simimg.evaluation.classify import compiled
+from simimg.evaluation.classify import classify, compiled, predict
 from simimg.input import label_counts, open_reader
-from simimg.training import calls, load_model
+from simimg.training import calls, load_model, load_result
 from simimg.training.build import build_optimizer
 from simimg.training.config import TrainConfig
 from simimg.training.measuring import balanced
@@ -133,6 +133,10 @@ def test_answers_are_the_mean_over_views(tiny: dict[str, Path], run: Any, tmp_pa
     run(tiny["three"], tmp_path / "run", epochs=2, test_views="cropped")
     model, info = load_model(tmp_path / "run")
     assert info.config["test_views"] == "cropped"
+    result, reader = load_result(tmp_path / "run"), open_reader(tiny["three"], "test")[0]
+    for views, accuracy in (("mirrored", result.history[-1]["test_accuracy"]), ("cropped", result.test_accuracy)):
+        probabilities, labels, _ = predict(compiled(model, views=views), reader)
+        assert accuracy == classify(probabilities, labels, reader.split.class_names).accuracy
     pixels = np.random.default_rng(0).integers(0, 256, (3, 8, 8, 3), np.uint8)
     expected = (model(pixels.astype(np.float32)) + model(pixels[:, :, ::-1].astype(np.float32))) / 2
     np.testing.assert_allclose(compiled(model, views="mirrored")(pixels), expected, atol=1e-6)
