@@ -1,19 +1,21 @@
 """A network that finds copies of photos, learned from the photos alone: no labels.
 
 EfficientNet-Lite0 with ImageNet's weights stays as it is, and a linear layer on its pooled features learns what an
-edited copy and its original have in common.
+edited copy and its original have in common. What it gains over the features as they are is little, see
+docs/evaluation.md: 0.7 to 0.8 points of recall on photos it has not seen. An epoch sees each photo twice; a processor
+core does about 28 views of 160 px a second.
 """
 
 OPTIONS = {
     "objective": "similarity",
     "model": "lite0",
     "train_backbone": False,
-    "epochs": 10,
+    "epochs": 60,
     "global_batch_size": 64,
-    "embedding_dim": 256,
+    "embedding_dim": 512,
     "temperature": 0.05,
-    "entropy_weight": 1.0,
-    "queue_size": 4096,
+    "entropy_weight": 5.0,
+    "queue_size": 0,
     "optimizer": "adamw",
     "learning_rate": 1e-3,
     "schedule": "cosine",

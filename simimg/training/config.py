@@ -87,14 +87,14 @@ class TrainConfig:
         choices=("categorical", "binary"),
     )
     label_smoothing: float = option("Share of the target that is spread over all classes.", 0.1)
-    embedding_dim: int = option("Numbers of the embedding that --objective=similarity trains.", 256)
+    embedding_dim: int = option("Numbers of the embedding that --objective=similarity trains.", 512)
     temperature: float = option(
         "Cosines are divided by it in the loss of similarity: small looks at the nearest.", 0.05
     )
     entropy_weight: float = option(
-        "How much similarity drives each photo from the nearest other one; rises from 0 over 10 % of the steps.", 1.0
+        "How much similarity drives each photo from the nearest other one; rises from 0 over 10 % of the steps.", 5.0
     )
-    queue_size: int = option("Embeddings of past steps that similarity also tells photos from; 0 is none.", 4096)
+    queue_size: int = option("Embeddings of past steps that similarity also tells photos from; 0 is none.", 0)
     class_weights: str = option("Whether all photos count alike, or all classes.", "none", choices=("none", "balanced"))
     rotation_degrees: float = option("Photos are turned by up to this angle either way; 0 is off.", 20.0)
     horizontal_flip: bool = option("Half of the photos are mirrored.", True)
