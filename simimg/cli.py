@@ -54,6 +54,7 @@ COMMANDS = {
     "duplicates": "Find the copies in a folder of pictures, and plan which of them to keep.",
     "apply": "Move the copies that a plan of `simimg duplicates` names into a quarantine folder beside it.",
     "undo": "Bring back all files that `simimg apply` moved.",
+    "serve": "Search, review copies and look at a map of an index in the browser.",
     "bench": "Measure how fast pictures are converted, read and trained on here, beside other tools and the limit.",
     "doctor": "Tell what simimg finds on this machine, and what is wrong with it.",
 }

@@ -133,8 +133,7 @@ class Finder:
         matches = self._by_looks(embeddings, k, by, without=without)
         verified: list[Verification | None] = []
         if by == "copy":
-            for verified in self._verified(query.examined, matches):
-                pass
+            verified = [verified, *self._verified(query.examined, matches)][-1]
         return _ranked(matches, verified, k, by)
 
     def steps(
@@ -182,7 +181,9 @@ class Finder:
         """The nearest, for `copy` at least as many as are examined; those of `only` may be far down the list."""
         most = k if by == "kind" else max(k, self._candidates)
         if only is None:
-            return [match for match in self.index.search(embeddings[None], most + 1, by)[0] if match.row != without][:most]
+            return [match for match in self.index.search(embeddings[None], most + 1, by)[0] if match.row != without][
+                :most
+            ]
         (similarities,), (rows,) = self.index.nearest(embeddings[None], max(most + 1, _FILTERED), by)
         kept = np.flatnonzero((rows >= 0) & only[rows] & (rows != without))[:most]
         return [Match(int(rows[one]), self.index.pictures[int(rows[one])], float(similarities[one])) for one in kept]
