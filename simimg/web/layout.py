@@ -10,11 +10,13 @@ between the three landmarks that they are most like.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 from scipy import sparse
+from scipy.spatial import cKDTree
 
 from simimg.search import SearchIndex
 from simimg.web.shown import CACHE
@@ -32,6 +34,8 @@ _NEGATIVES = 5  # pictures that repel, for each that attracts
 _A, _B = 1.577, 0.895  # UMAP's curve 1 / (1 + a d^2b) for a least distance of 0.1
 _MOST = 4.0  # of one attraction or repulsion in one round, as UMAP has it
 _STEP = 0.5  # half of UMAP's: all pictures move at once
+_FILLED = 0.4  # of the plane, by squares around the pictures
+_CROWD, _LOOSENING = 12, 60  # nearest pictures that one is pushed by, and rounds of it
 _BLOCK = 2048
 _SEED = 0
 
@@ -73,15 +77,14 @@ def lay_out(vectors: np.ndarray, progress: _Progress = lambda rounds: None) -> n
     landmarks = np.asarray(vectors[rows], np.float32)
     neighbours, similarities = _nearest(landmarks, landmarks, min(_NEIGHBOURS, len(rows) - 1), without_self=True)
     places = _settled(_principal(landmarks), _attractions(neighbours, similarities), progress)
+    places = _loosened(_in_frame(places))
     if len(rows) < count:
         near, weights = _nearest(np.asarray(vectors), landmarks, 3, without_self=False)
         weights = np.maximum(weights, 1e-3)[..., None]
         between = (places[near] * weights).sum(axis=1) / weights.sum(axis=1)
         between[rows] = places
         places = between
-    low, high = np.quantile(places, 0.002, axis=0), np.quantile(places, 0.998, axis=0)
-    middle, extent = (low + high) * 0.5, max(float((high - low).max()), 1e-6)
-    return np.clip((places - middle) / extent * 0.94 + 0.5, 0.0, 1.0).astype(np.float32)
+    return _in_frame(places).astype(np.float32)
 
 
 def _nearest(vectors: np.ndarray, among: np.ndarray, k: int, *, without_self: bool) -> tuple[np.ndarray, np.ndarray]:
@@ -145,6 +148,29 @@ def _settled(places: np.ndarray, attractions: sparse.coo_matrix, progress: _Prog
         move += _summed(ones, np.clip(push[:, None] * apart, -_MOST, _MOST), count)
         places = places + _STEP * (1 - number / ROUNDS) * np.clip(move, -4 * _MOST, 4 * _MOST)
         progress(1)
+    return places
+
+
+def _in_frame(places: np.ndarray) -> np.ndarray:
+    """Places in 0..1, but for a few strays, which are moved to the edge."""
+    low, high = np.quantile(places, 0.002, axis=0), np.quantile(places, 0.998, axis=0)
+    extent = max(float((high - low).max()), 1e-6)
+    framed: np.ndarray = np.clip((places - (low + high) * 0.5) / extent * 0.94 + 0.5, 0.0, 1.0)
+    return framed
+
+
+def _loosened(places: np.ndarray) -> np.ndarray:
+    """Has pictures that lie on each other part, so that a class is a field and no dot: UMAP draws them together."""
+    apart = math.sqrt(_FILLED / len(places))
+    k = min(_CROWD, len(places) - 1)
+    for _ in range(_LOOSENING):
+        distances, others = cKDTree(places).query(places, k + 1)
+        distances, others = distances[:, 1:], others[:, 1:]
+        short = np.clip(apart - distances, 0.0, None)
+        if not short.any():
+            break
+        away = (places[:, None] - places[others]) / np.maximum(distances, 1e-9)[..., None]
+        places = places + 0.35 * (short[..., None] * away).sum(axis=1) / max(1.0, k * 0.25)
     return places
 
 

@@ -16,7 +16,6 @@ export class Grid {
     this.made = new Map();
     this.headings = new Map();
     this.current = 0;
-    this.columns = 1;
     this.node.addEventListener("keydown", (event) => this.#pressed(event));
     this.node.addEventListener("focusin", (event) => {
       const index = Number(event.target.dataset?.index);
@@ -28,7 +27,7 @@ export class Grid {
     addEventListener("scroll", this.onscroll, { passive: true });
   }
 
-  // sections: [{key, heading: element or null, items}]
+  // sections: [{key, heading: element or null, items, minWidth, caption}], the last two if they differ from the grid's
   set(sections, { keepFocus = true } = {}) {
     const focused = keepFocus && this.node.contains(document.activeElement) ? this.items[this.current] : undefined;
     const focusedKey = focused === undefined ? null : String(this.key(focused)).split("|")[0];
@@ -47,13 +46,14 @@ export class Grid {
   layout() {
     const width = this.node.clientWidth;
     if (!width) return;
-    this.columns = Math.max(2, Math.floor((width + this.gap) / (this.minWidth + this.gap)));
-    this.tileWidth = (width - this.gap * (this.columns - 1)) / this.columns;
-    this.rowHeight = Math.round(this.tileWidth + this.caption + this.gap);
     let top = 0, first = 0;
     for (const section of this.sections) {
-      Object.assign(section, { top, first, tilesTop: top + (section.heading ? this.headingHeight : 0) });
-      top = section.tilesTop + Math.ceil(section.items.length / this.columns) * this.rowHeight;
+      const columns = Math.max(2, Math.floor((width + this.gap) / ((section.minWidth ?? this.minWidth) + this.gap)));
+      const tileWidth = (width - this.gap * (columns - 1)) / columns;
+      const rowHeight = Math.round(tileWidth + (section.caption ?? this.caption) + this.gap);
+      Object.assign(section, { top, first, columns, tileWidth, rowHeight });
+      section.tilesTop = top + (section.heading ? this.headingHeight : 0);
+      top = section.tilesTop + Math.ceil(section.items.length / columns) * rowHeight;
       first += section.items.length;
     }
     this.node.style.height = `${top}px`;
@@ -69,13 +69,12 @@ export class Grid {
         section.heading.classList.add("grid-heading");
         section.heading.style.transform = `translateY(${section.top}px)`;
         this.headings.set(section.key, section.heading);
-        this.node.append(section.heading);
       }
       if (section.heading) section.heading.style.transform = `translateY(${section.top}px)`;
-      const firstRow = Math.max(0, Math.floor((from - section.tilesTop) / this.rowHeight));
-      const lastRow = Math.ceil((to - section.tilesTop) / this.rowHeight);
-      const end = Math.min(section.items.length, lastRow * this.columns);
-      for (let place = firstRow * this.columns; place < end; place++) wanted.set(section.first + place, [section, place]);
+      const firstRow = Math.max(0, Math.floor((from - section.tilesTop) / section.rowHeight));
+      const lastRow = Math.ceil((to - section.tilesTop) / section.rowHeight);
+      const end = Math.min(section.items.length, lastRow * section.columns);
+      for (let place = firstRow * section.columns; place < end; place++) wanted.set(section.first + place, [section, place]);
     }
     if (this.items.length && !wanted.has(this.current) && this.node.contains(document.activeElement)) {
       const section = this.#sectionOf(this.current); // the focused tile stays, however far one scrolls
@@ -90,12 +89,11 @@ export class Grid {
         node = this.tile(item, index, this.items.length);
         this.made.set(key, node);
       }
-      if (node.parentNode !== this.node) this.node.append(node);
       node.dataset.index = index;
       node.tabIndex = index === this.current ? 0 : -1;
-      const left = (place % this.columns) * (this.tileWidth + this.gap);
-      const top = section.tilesTop + Math.floor(place / this.columns) * this.rowHeight;
-      node.style.width = `${this.tileWidth}px`;
+      const left = (place % section.columns) * (section.tileWidth + this.gap);
+      const top = section.tilesTop + Math.floor(place / section.columns) * section.rowHeight;
+      node.style.width = `${section.tileWidth}px`;
       node.style.transform = `translate(${left}px, ${top}px)`;
     }
     for (const [key, node] of this.made) {
@@ -104,6 +102,24 @@ export class Grid {
       node.remove();
       this.made.delete(key);
     }
+    this.#sort(wanted);
+  }
+
+  // Has the elements in the order in which they are read.
+  #sort(wanted) {
+    const order = [...wanted.keys()].sort((a, b) => a - b).map((index) => this.made.get(this.key(this.items[index])));
+    for (const section of this.sections.toReversed()) {
+      if (!section.heading) continue;
+      const place = order.findIndex((node) => Number(node.dataset.index) >= section.first);
+      order.splice(place < 0 ? order.length : place, 0, section.heading);
+    }
+    const focused = document.activeElement;
+    let next = this.node.firstChild;
+    for (const node of order) {
+      if (node === next) next = next.nextSibling;
+      else this.node.insertBefore(node, next);
+    }
+    if (focused !== document.activeElement && this.node.contains(focused)) focused.focus({ preventScroll: true });
   }
 
   focus(index, { scroll = true } = {}) {
@@ -142,16 +158,17 @@ export class Grid {
 
   #reveal(index) {
     const section = this.#sectionOf(index);
-    const top = section.tilesTop + Math.floor((index - section.first) / this.columns) * this.rowHeight;
+    const top = section.tilesTop + Math.floor((index - section.first) / section.columns) * section.rowHeight;
     const offset = this.node.getBoundingClientRect().top + top;
     const headroom = 56 + 24 + (index === section.first && section.heading ? this.headingHeight : 0);
     if (offset < headroom) scrollBy(0, offset - headroom);
-    else if (offset + this.rowHeight > innerHeight) scrollBy(0, offset + this.rowHeight - innerHeight + 12);
+    else if (offset + section.rowHeight > innerHeight) scrollBy(0, offset + section.rowHeight - innerHeight + 12);
   }
 
   #pressed(event) {
     if (event.ctrlKey || event.metaKey || event.altKey) return;
-    const page = Math.max(1, Math.floor(innerHeight / this.rowHeight) - 1);
+    if (!this.items.length) return;
+    const page = Math.max(1, Math.floor(innerHeight / this.#sectionOf(this.current).rowHeight) - 1);
     const target = {
       ArrowLeft: () => this.current - 1,
       ArrowRight: () => this.current + 1,
@@ -167,21 +184,18 @@ export class Grid {
     this.focus(target());
   }
 
-  // The tile some rows up or down, in the next section where this one ends.
+  // The tile some rows up or down; where the section ends, in the next one's nearest row, as far from the left.
   #vertical(rows) {
-    const section = this.#sectionOf(this.current), place = this.current - section.first + rows * this.columns;
-    const column = (this.current - section.first) % this.columns;
-    if (place >= 0 && place < section.items.length) return section.first + place;
+    const section = this.#sectionOf(this.current), place = this.current - section.first;
+    const wanted = place + rows * section.columns;
+    if (wanted >= 0 && wanted < section.items.length) return section.first + wanted;
+    const lastRow = Math.floor((section.items.length - 1) / section.columns);
+    if (rows > 0 && Math.floor(place / section.columns) < lastRow) return section.first + section.items.length - 1;
     const filled = this.sections.filter((one) => one.items.length);
     const next = filled[filled.indexOf(section) + Math.sign(rows)];
-    if (place < 0) {
-      if (!next) return section.first + column;
-      const last = Math.floor((next.items.length - 1) / this.columns) * this.columns + column;
-      return next.first + Math.min(last, next.items.length - 1);
-    }
-    const lastRow = Math.floor((section.items.length - 1) / this.columns);
-    const row = Math.floor((this.current - section.first) / this.columns);
-    if (row < lastRow) return section.first + section.items.length - 1;
-    return next ? next.first + Math.min(column, next.items.length - 1) : this.current;
+    if (!next) return rows > 0 ? this.current : section.first + (place % section.columns);
+    const column = Math.floor(((place % section.columns) / section.columns) * next.columns);
+    const row = rows > 0 ? 0 : Math.floor((next.items.length - 1) / next.columns);
+    return next.first + Math.min(row * next.columns + column, next.items.length - 1);
   }
 }

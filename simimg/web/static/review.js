@@ -6,7 +6,7 @@ import { bytes, count, el, pathText, say, toast } from "./dom.js";
 import { keys } from "./keys.js";
 import { mount } from "./search.js";
 
-const STRIP = 14; // frames of the strip on either side of the group that is shown
+const FRAME_PX = 82; // of the strip
 
 export class ReviewView {
   constructor(collection) {
@@ -19,6 +19,7 @@ export class ReviewView {
     this.dirty = false;
     this.node = el("div", { class: "view copies" });
     this.#register();
+    addEventListener("resize", () => { if (this.strip?.isConnected) this.#drawStrip(); });
     addEventListener("beforeunload", (event) => { if (this.dirty) event.preventDefault(); });
   }
 
@@ -26,6 +27,7 @@ export class ReviewView {
     document.title = `Copies · ${this.collection.name} · simimg`;
     scrollTo(0, 0);
     if (!this.data) await this.#load();
+    else if (this.strip?.isConnected) this.#drawStrip();
   }
 
   hide() { clearTimeout(this.timer); this.timer = 0; if (this.data?.job.state === "running") this.data = null; }
@@ -143,6 +145,7 @@ export class ReviewView {
     const leaving = choice.remove.size;
     this.note.textContent = `${count(group.members.length, "picture")}, ${leaving ? `${leaving} to be removed` : "all kept"}`
       + (group.planned ? "" : " · not in the plan yet");
+    this.cards.classList.toggle("few", group.members.length < 4);
     this.cards.replaceChildren(...group.members.map((member, place) => this.#card(member, place, choice)));
     this.#drawSum();
     if (focus) this.cards.children[this.cursor]?.focus({ preventScroll: false });
@@ -150,8 +153,9 @@ export class ReviewView {
 
   #drawStrip() {
     const frames = [], { groups } = this.data;
-    for (let place = this.at - STRIP; place <= this.at + STRIP; place++) {
-      if (place < 0 || place >= groups.length) { frames.push(el("span", { class: "blank" })); continue; }
+    const most = Math.max(3, Math.floor((this.strip.clientWidth - 26) / FRAME_PX));
+    const first = Math.max(0, Math.min(this.at - Math.floor(most / 2), groups.length - most));
+    for (let place = first; place < Math.min(first + most, groups.length); place++) {
       const choice = this.choices[place];
       frames.push(el("button", { type: "button", tabindex: "-1", class: `${place === this.at ? "now" : ""}${choice.seen ? " seen" : ""}`,
         "aria-label": `Group ${place + 1}`, "aria-current": place === this.at ? "true" : null,

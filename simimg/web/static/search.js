@@ -97,7 +97,7 @@ export class SearchView {
 
     this.all = new Grid({ label: "The collection", tile: (row) => this.#pictureTile(row), key: (row) => row, caption: 30 });
     this.found = new Grid({
-      label: "Matches", tile: (match, index) => this.#matchTile(match, index), minWidth: 176, caption: 66, gap: 18,
+      label: "Matches", tile: (match, index) => this.#matchTile(match, index), minWidth: 160, caption: 46, gap: 18,
       key: (match) => `${match.row}|${match.similarity}|${match.reason ?? ""}|${this.#isSure(match)}`,
     });
     this.empty = el("p", { class: "quiet empty" });
@@ -120,7 +120,6 @@ export class SearchView {
   #register() {
     const here = () => this.node.isConnected && !document.querySelector("dialog[open]");
     keys("Collection", () => here() && !this.query, [
-      [["/"], "Filter by name", null],
       [["o"], "Choose a picture", () => document.getElementById("file").click()],
       [["ArrowDown", "ArrowRight"], "Go into the pictures", () => { this.all.focus(this.all.current); }],
       [["Enter"], "See what matches it", null],
@@ -277,7 +276,8 @@ export class SearchView {
     const heading = (title, number, note) => el("div", {}, el("h2", {}, title, number === null ? null : el("span", { class: "number" }, number)),
       note ? el("p", { class: "quiet" }, note) : null);
     const sections = [];
-    if (sure.length) sections.push({ key: "sure", heading: heading(this.by === "copy" ? "Copies" : "Of its kind", sure.length), items: sure });
+    if (sure.length) sections.push({ key: "sure", heading: heading(this.by === "copy" ? "Copies" : "Of its kind", sure.length), items: sure,
+      ...(this.by === "copy" ? { minWidth: 230, caption: 84 } : {}) });
     if (rest.length) {
       sections.push({ key: "rest", items: rest,
         heading: heading(this.by === "copy" ? "Only alike" : "Less alike", null,
@@ -311,7 +311,7 @@ export class SearchView {
   #compare(match) {
     const list = this.found.items, { collection, query } = this;
     openCompare({
-      start: list.indexOf(match), count: list.length,
+      start: list.findIndex((one) => one.row === match.row), count: list.length,
       pair: (place) => {
         const one = list[place];
         return {
