@@ -200,15 +200,14 @@ class _Page:
     async def _asked(self, request: Request) -> Asked:
         """The query that a request names, or the picture of the index that it does."""
         parameters = request.query_params
-        if "row" not in parameters:
-            asked = self.queries.get(parameters.get("query", ""))
-            if asked is None:
-                raise _forgotten()
-            return asked
-        row = _number(parameters["row"], "row", 0, len(self.index.pictures) - 1)
-        return self.queries.get(f"row-{row}") or await self._decode(
-            lambda: self.queries.add(self.shown.read(row), row=row)
-        )
+        if "row" in parameters:
+            row = _number(parameters["row"], "row", 0, len(self.index.pictures) - 1)
+            asked = self.queries.get(f"row-{row}")
+            return asked or await self._decode(lambda: self.queries.add(self.shown.read(row), row=row))
+        asked = self.queries.get(parameters.get("query", ""))
+        if asked is None:
+            raise _forgotten()
+        return asked
 
     async def _jpeg(self, request: Request, make: Callable[[int], bytes]) -> Response:
         data = await self._decode(lambda: make(request.path_params["row"]))

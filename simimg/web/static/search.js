@@ -277,7 +277,7 @@ export class SearchView {
       note ? el("p", { class: "quiet" }, note) : null);
     const sections = [];
     if (sure.length) sections.push({ key: "sure", heading: heading(this.by === "copy" ? "Copies" : "Of its kind", sure.length), items: sure,
-      ...(this.by === "copy" ? { minWidth: 230, caption: 84 } : {}) });
+      ...(this.by === "copy" ? { minWidth: 230, caption: innerWidth < 520 ? 112 : 84 } : {}) });
     if (rest.length) {
       sections.push({ key: "rest", items: rest,
         heading: heading(this.by === "copy" ? "Only alike" : "Less alike", null,

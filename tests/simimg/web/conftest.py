@@ -1,4 +1,4 @@
-"""A small index with copies in it, made with a model that takes no time: a picture's colours in eight by eight fields."""
+"""A small index with copies in it, made with a model that takes no time: the colours of eight by eight fields."""
 
 from __future__ import annotations
 
@@ -10,14 +10,9 @@ from typing import Any
 import pytest
 import tensorflow as tf
 from PIL import Image, ImageOps
-
-from simimg.search import Embedder, SearchIndex, index_folder
-
-pytest.importorskip("starlette")
-pytest.importorskip("uvicorn")
-
 from starlette.testclient import TestClient
 
+from simimg.search import Embedder, SearchIndex, index_folder
 from simimg.web import create_app
 
 HOST = "127.0.0.1:8765"
