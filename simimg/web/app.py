@@ -202,12 +202,15 @@ class _Page:
         parameters = request.query_params
         if "row" in parameters:
             row = _number(parameters["row"], "row", 0, len(self.index.pictures) - 1)
-            asked = self.queries.get(f"row-{row}")
-            return asked or await self._decode(lambda: self.queries.add(self.shown.read(row), row=row))
+            kept = self.queries.get(f"row-{row}")
+            return kept or await self._added(row)
         asked = self.queries.get(parameters.get("query", ""))
         if asked is None:
             raise _forgotten()
         return asked
+
+    async def _added(self, row: int) -> Asked:
+        return await self._decode(lambda: self.queries.add(self.shown.read(row), row=row))
 
     async def _jpeg(self, request: Request, make: Callable[[int], bytes]) -> Response:
         data = await self._decode(lambda: make(request.path_params["row"]))

@@ -350,6 +350,7 @@ BASE = {
     "export": {"model_dir": Path("model")},
     "duplicates": {"image_dir": Path("photos")},
     "calibrate": {"index_dir": Path("index")},
+    "serve": {"index_dir": Path("index")},
     "apply": {"plan": Path("plan")},
     "undo": {"plan": Path("plan")},
     "bench": {"stage": "convert"},

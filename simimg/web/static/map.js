@@ -241,7 +241,10 @@ export class MapView {
 
   // One picture for each cell of the window that has any, larger the closer one looks.
   #drawPictures(context, seen) {
-    const side = Math.round(Math.min(TILE_PX, 30 + 22 * Math.log2(Math.max(1, this.scale)))), cell = side + 6;
+    // Half as large again as there is room for each, so that few pictures are shown larger than many.
+    const room = 0.95 * Math.min(this.width, this.height) / Math.sqrt(Math.max(1, this.x.length));
+    const least = Math.min(64, Math.max(30, room));
+    const side = Math.round(Math.min(TILE_PX, least + 22 * Math.log2(Math.max(1, this.scale)))), cell = side + 6;
     const placed = new Map(), missing = []; // "x,y" of a cell -> where its picture is
     // Cells lie fast on the map, so that panning does not swap the pictures.
     const left = this.width / 2 - this.centre[0] * this.#size, top = this.height / 2 - this.centre[1] * this.#size;

@@ -130,7 +130,7 @@ export class ReviewView {
     this.node.replaceChildren(this.strip,
       el("header", { class: "group" }, el("div", {}, this.title, this.note),
         el("div", { class: "buttons" },
-          button("Before", "↑", () => this.#go(this.at - 1)), button("Next", "↓", () => this.#go(this.at + 1)),
+          button("Previous", "↑", () => this.#go(this.at - 1)), button("Next", "↓", () => this.#go(this.at + 1)),
           button("Keep all", "A", () => this.#all(false)), button("Only the best", "R", () => this.#all(true)))),
       this.cards, this.again,
       el("footer", { class: "plan" }, el("div", {}, this.sum, this.where), this.saveButton));

@@ -280,6 +280,8 @@ def test_a_review_writes_the_plan(page: Page, plan_path: Path) -> None:
     assert page.one(".group h1").text == "Group 1 of 2"
     states = "return [...document.querySelectorAll('.card')].map((card) => card.className.split(' ')[1])"
     assert page.run(states) == ["best", "remove", "remove"]
+    shapes = "return [...document.querySelectorAll('.card .mount')].map((node) => node.clientWidth / node.clientHeight)"
+    assert page.run(shapes) == pytest.approx([4 / 3] * 3, abs=0.02)  # whatever the picture's
     page.one(".card").click()
     page.press(Keys.ARROW_RIGHT, "k")
     assert page.run(states) == ["best", "keep", "remove"]
