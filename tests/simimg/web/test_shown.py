@@ -53,11 +53,13 @@ def test_it_looks_like_the_picture(own: SearchIndex) -> None:
     assert difference.mean() < 5
 
 
-def test_a_thumbnail_is_made_once(own: SearchIndex) -> None:
+def test_a_thumbnail_is_made_once(own: SearchIndex, embedder: Embedder) -> None:
     first = Shown(own).thumbnail(0)
     sha256 = own.pictures[0].sha256
     cached = own.index_dir / CACHE / "thumbnails" / sha256[:2] / f"{sha256}-{THUMBNAIL_PX}.jpg"
     assert cached.read_bytes() == first
+    again = index_folder(own.index_dir, Path(own.info.image_dir or ""), embedder)  # it does not mind the folder
+    assert (again.num_embedded, len(again.index.pictures)) == (0, 4)
     own.path_of(own.pictures[0]).unlink()
     assert Shown(own).thumbnail(0) == first
     with pytest.raises(Refused, match="is gone"):
