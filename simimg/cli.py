@@ -58,6 +58,7 @@ COMMANDS = {
     "leaks": "Find the copies across a data set's splits, and how to convert it without them.",
     "apply": "Move the copies that a plan of `simimg duplicates` names into a quarantine folder beside it.",
     "undo": "Bring back all files that `simimg apply` moved.",
+    "serve": "Search, review copies and look at a map of an index in the browser.",
     "bench": "Measure how fast pictures are converted, read and trained on here, beside other tools and the limit.",
     "doctor": "Tell what simimg finds on this machine, and what is wrong with it.",
 }

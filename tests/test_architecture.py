@@ -15,7 +15,9 @@ SOURCES = {path: ast.parse(path.read_text()) for top in ("tfrecords", "simimg") 
 MAX_LINES = 400
 TENSORFLOW = {"tensorflow", "keras", "tensorflow_datasets", "tensorboard"}
 # What a module may do at its top besides naming things, which is to say: nothing.
-DEFINITIONS = (ast.Import, ast.ImportFrom, ast.Assign, ast.AnnAssign, ast.FunctionDef, ast.ClassDef)
+DEFINITIONS = (
+    ast.Import, ast.ImportFrom, ast.Assign, ast.AnnAssign, ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef,
+)  # fmt: skip
 # Names that a value at the top of a module may not be computed with; the clean process below sees what else goes wrong.
 DOING = {"absl", "exec", "flags", "importlib", "keras", "open", "os", "print", "shutil", "subprocess", "sys", "tf"}
 
@@ -87,6 +89,15 @@ def test_augment_and_models_know_of_tensorflow_only(package: str) -> None:
         return name.partition(".")[0] not in allowed and not below(name, package, "simimg.errors")
 
     assert not offences(package, is_wrong)
+
+
+def test_the_search_page_asks_search_alone_and_nobody_else_knows_of_servers() -> None:
+    allowed = ("simimg.web", "simimg.search", "simimg.errors", "simimg.pictures", "simimg.report")
+    assert not offences("simimg.web", lambda name: below(name, "simimg") and not below(name, *allowed))
+    assert not offences("simimg.web", lambda name: below(name, *TENSORFLOW))
+    inner = [path for path in SOURCES if not below(name_of(path), "simimg.web", "simimg.commands.serve")]
+    servers = ("starlette", "uvicorn", "simimg.web")
+    assert not [path for path in inner if any(below(name, *servers) for name in imports(path))]
 
 
 def test_nobody_imports_the_commands() -> None:

@@ -20,7 +20,7 @@ from PIL import Image
 
 from simimg.search.embeddings import Embedder
 from simimg.search.examine import Examined, examine, examine_file, jpeg_quality, threads_of_one
-from simimg.search.index import Picture, SearchIndex
+from simimg.search.index import Match, Picture, SearchIndex
 from simimg.search.verify import Verification, verify
 from simimg.search.views import query_views
 from tfrecords.convert.images import decode
@@ -33,6 +33,8 @@ CANDIDATES = 48
 """Pictures that are examined for a query at most: the original is among the first fifty 99.6 times of 100."""
 
 _AT_A_TIME = 8
+_UPRIGHT = [0, 4]  # views: the picture and its mirror image; what is a kind is not turned by quarters
+_FILTERED = 20_000  # nearest pictures among which those are taken that pass a filter, at least
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -127,46 +129,78 @@ class Finder:
             by: `copy`: verified copies first; `kind`: pictures of the same kind, by their looks.
             without: a row that is not looked at, as if it were not there.
         """
-        if by == "kind":  # the picture and its mirror image: what is a kind is not turned by quarters
-            embeddings = self.embedder.embed(query.views[[0, 4]])[None]
-            return [
-                Found(match.row, match.picture, match.similarity, match.similarity, None)
-                for match in self.index.search(embeddings, k + 1, by)[0]
-                if match.row != without
-            ][:k]
-        embeddings = self.embedder.embed(query.views)[None]
-        most = max(k, self._candidates)
-        matches = [match for match in self.index.search(embeddings, most + 1, by)[0] if match.row != without][:most]
-        with threads_of_one():
-            verified = self._verified(query.examined, [match.picture for match in matches[: self._candidates]])
-        found = [
-            Found(
-                match.row,
-                match.picture,
-                seen.similarity if seen else 0.5 * max(0.0, match.similarity),
-                match.similarity,
-                seen,
-            )
-            for match, seen in zip(matches, [*verified, *[None] * (len(matches) - len(verified))], strict=True)
-        ]
-        return sorted(found, key=lambda one: -one.similarity)[:k]
+        embeddings = self.embedder.embed(query.views[_UPRIGHT] if by == "kind" else query.views)
+        matches = self._by_looks(embeddings, k, by, without=without)
+        verified: list[Verification | None] = []
+        if by == "copy":
+            verified = [verified, *self._verified(query.examined, matches)][-1]
+        return _ranked(matches, verified, k, by)
+
+    def steps(
+        self,
+        views: np.ndarray,
+        examined: Callable[[], Examined],
+        k: int,
+        by: str = "copy",
+        *,
+        without: int = -1,
+        only: np.ndarray | None = None,
+    ) -> Iterator[list[Found]]:
+        """Yields what `find` returns as far as it is known, for somebody who waits: the last is what `find` returns.
+
+        First come the matches by the looks of the picture and its mirror image, an eighth of the work; then by those
+        of all views; then anew each time that eight more were examined.
+
+        Args:
+            views: of the query.
+            examined: looks at the query closely, when it comes to that.
+            k: as for `find`, like `by` and `without`.
+            by: `copy` or `kind`.
+            without: a row.
+            only: bool `[num_images]`, the pictures that are looked at.
+        """
+        upright = self.embedder.embed(views[_UPRIGHT])
+        matches = self._by_looks(upright, k, by, without=without, only=only)
+        yield _ranked(matches, [], k, by)
+        if by == "kind":
+            return
+        others = [view for view in range(len(views)) if view not in _UPRIGHT]
+        embeddings = np.concatenate([upright, self.embedder.embed(views[others])])
+        matches = self._by_looks(embeddings, k, by, without=without, only=only)
+        yield _ranked(matches, [], k, by)
+        for verified in self._verified(examined(), matches):
+            yield _ranked(matches, verified, k, by)
 
     def close(self) -> None:
         """Ends the threads."""
         self._executor.shutdown(cancel_futures=True)
 
-    def _verified(self, query: Examined, pictures: Sequence[Picture]) -> list[Verification | None]:
-        """Each picture's verification; ends early once copies were found and the next eight are none."""
+    def _by_looks(
+        self, embeddings: np.ndarray, k: int, by: str, *, without: int, only: np.ndarray | None = None
+    ) -> list[Match]:
+        """The nearest, for `copy` at least as many as are examined; those of `only` may be far down the list."""
+        most = k if by == "kind" else max(k, self._candidates)
+        if only is None:
+            return [match for match in self.index.search(embeddings[None], most + 1, by)[0] if match.row != without][
+                :most
+            ]
+        (similarities,), (rows,) = self.index.nearest(embeddings[None], max(most + 1, _FILTERED), by)
+        kept = np.flatnonzero((rows >= 0) & only[rows] & (rows != without))[:most]
+        return [Match(int(rows[one]), self.index.pictures[int(rows[one])], float(similarities[one])) for one in kept]
+
+    def _verified(self, query: Examined, matches: Sequence[Match]) -> Iterator[list[Verification | None]]:
+        """Yields the verifications so far; ends early once copies were found and the next eight are none."""
+        pictures = [match.picture for match in matches[: self._candidates]]
         verified: list[Verification | None] = []
         for start in range(0, len(pictures), _AT_A_TIME):
-            some = list(
-                self._executor.map(lambda picture: self._verify(query, picture), pictures[start : start + _AT_A_TIME])
-            )
+            eight = pictures[start : start + _AT_A_TIME]
+            with threads_of_one():
+                some = list(self._executor.map(lambda picture: self._verify(query, picture), eight))
             had = any(verified)
             verified += some
+            yield verified
             if had and not any(some):
                 break
-        return verified
 
     def _verify(self, query: Examined, picture: Picture) -> Verification | None:
         candidate = self._read(picture)
@@ -178,3 +212,13 @@ class Finder:
             return examine_file(self.index.path_of(picture), picture.sha256)
         except (OSError, Refusal):  # moved, changed or removed since, or a data set's whose files are elsewhere
             return None
+
+
+def _ranked(matches: Sequence[Match], verified: Sequence[Verification | None], k: int, by: str) -> list[Found]:
+    """The `k` best; what was not examined counts by its looks."""
+    found = []
+    for place, match in enumerate(matches):
+        seen = verified[place] if place < len(verified) else None
+        by_looks = match.similarity if by == "kind" else 0.5 * max(0.0, match.similarity)
+        found.append(Found(match.row, match.picture, seen.similarity if seen else by_looks, match.similarity, seen))
+    return sorted(found, key=lambda one: -one.similarity)[:k]

@@ -62,11 +62,14 @@ class Verification:
             of both pictures it is.
         reasons: what was done to the query, taking the candidate for the original; empty where nothing is seen.
         num_inliers: keypoints that agree on how the query lies in the candidate; 0 where it was laid over it whole.
+        place: how the query lies in the candidate: the affine map `(a, b, c, d, e, f)` of its unit square, whose point
+            `(x, y)` is at `(a x + b y + c, d x + e y + f)` of the candidate's.
     """
 
     similarity: float
     reasons: tuple[str, ...]
     num_inliers: int
+    place: tuple[float, ...] = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0)
 
 
 def verify(query: Examined, candidate: Examined) -> Verification | None:
@@ -105,7 +108,8 @@ def _compared(
         *_looks(ours, theirs, agreeing, disagreeing),
         *_compression(query, candidate),
     ]
-    return Verification(min(1.0, similarity), tuple(reasons), num_inliers)
+    of_query = matrix @ _MIRRORED if mirrored else matrix
+    return Verification(min(1.0, similarity), tuple(reasons), num_inliers, tuple(of_query[:2].ravel().tolist()))
 
 
 def _between_sizes(matrix: np.ndarray, query: tuple[int, int], candidate: tuple[int, int]) -> np.ndarray:
@@ -147,6 +151,9 @@ def _laid_over(query: Examined, candidate: Examined) -> tuple[np.ndarray, bool] 
 _TURNS = [
     np.linalg.matrix_power(np.array([[0.0, 1.0, 0.0], [-1.0, 0.0, 1.0], [0.0, 0.0, 1.0]]), turns) for turns in range(4)
 ]
+
+
+_MIRRORED = np.array([[-1.0, 0.0, 1.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]])  # of the unit square
 
 
 def _common_part(matrix: np.ndarray) -> tuple[np.ndarray, float, float] | None:

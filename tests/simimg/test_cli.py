@@ -361,6 +361,7 @@ BASE = {
     "duplicates": {"image_dir": Path("photos")},
     "calibrate": {"index_dir": Path("index")},
     "leaks": {"dataset_dir": Path("data")},
+    "serve": {"index_dir": Path("index")},
     "apply": {"plan": Path("plan")},
     "undo": {"plan": Path("plan")},
     "bench": {"stage": "convert"},

@@ -1,0 +1,286 @@
+"""The search page's server, as an ASGI application: what can be asked, and how it is answered.
+
+    GET  /                                      the page, and /static/… of it
+    GET  /api/collection                        the pictures' columns by row, labels, thresholds
+    GET  /api/thumbnail/{row}  /api/picture/{row}       JPEG
+    POST /api/query                             a picture in the body: a name for it, {"query", "width", "height"}
+    GET  /api/query/{name}                      JPEG of it
+    GET  /api/search?query=NAME|row=N&by=&k=&label=&split=      NDJSON: matches by looks at once, then as verified
+    GET  /api/pair?row=N&with=M                 how one is a copy of the other
+    GET  /api/map                               {"state", …} and once it is done {"x", "y"}
+    GET  /api/review   POST /api/review {"threshold"}   PUT /api/plan   see `simimg.web.review`
+
+Errors are `{"error": sentence}`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.resources
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response, StreamingResponse
+from starlette.routing import Route
+from starlette.types import ASGIApp
+
+from simimg.search import BY, Embedder, SearchIndex
+from simimg.web.engine import Engine
+from simimg.web.guard import Guard, body_of
+from simimg.web.job import Job
+from simimg.web.layout import ROUNDS, load_or_lay_out
+from simimg.web.queries import MAX_BYTES, Asked, Queries
+from simimg.web.refused import Refused
+from simimg.web.review import Review
+from simimg.web.shown import Shown
+from tfrecords.convert.pool import num_cores
+
+__all__ = ["create_app"]
+
+_T = TypeVar("_T")
+
+_MOST_MATCHES = 500
+_MAX_PLAN_BYTES = 16 << 20  # a million choices
+_TYPES = {".html": "text/html", ".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
+_FOREVER = "private, max-age=31536000, immutable"  # of what is asked for with the index's generation
+
+
+def create_app(index: SearchIndex, embedder: Embedder, plan_path: Path, *, host: str = "127.0.0.1") -> ASGIApp:
+    """Returns the application.
+
+    Args:
+        index: opened.
+        embedder: the model that made it.
+        plan_path: the plan of `simimg duplicates` that reviews load and write.
+        host: the address that it is bound to.
+
+    Raises:
+        SearchIndexError: `embedder` did not make the index.
+    """
+    return Guard(_Page(index, embedder, plan_path).application(), host)
+
+
+class _Page:
+    """What the routes share."""
+
+    def __init__(self, index: SearchIndex, embedder: Embedder, plan_path: Path) -> None:
+        self.index = index
+        self.shown = Shown(index)
+        self.queries = Queries(embedder)
+        self.engine = Engine(index, embedder)
+        self.review = Review(index, self.shown, plan_path)
+        self.map = Job("map")
+        self.static = _static_files()
+        self.collection = json.dumps(_columns(index), ensure_ascii=False).encode()
+        self.decoding = ThreadPoolExecutor(num_cores(), thread_name_prefix="decode")
+
+    def application(self) -> Starlette:
+        routes = [
+            Route("/", self.front),
+            Route("/static/{name}", self.file),
+            Route("/api/collection", self.describe_collection),
+            Route("/api/thumbnail/{row:int}", self.thumbnail),
+            Route("/api/picture/{row:int}", self.picture),
+            Route("/api/query", self.take_query, methods=["POST"]),
+            Route("/api/query/{name}", self.query),
+            Route("/api/search", self.search),
+            Route("/api/pair", self.pair),
+            Route("/api/map", self.layout),
+            Route("/api/review", self.describe_review),
+            Route("/api/review", self.start_review, methods=["POST"]),
+            Route("/api/plan", self.save_plan, methods=["PUT"]),
+        ]
+        return Starlette(
+            routes=routes,
+            exception_handlers={Refused: _refused, HTTPException: _http_error},
+            lifespan=self.lifespan,
+        )
+
+    @asynccontextmanager
+    async def lifespan(self, app: Starlette) -> AsyncIterator[None]:
+        loop = asyncio.get_running_loop()
+        await loop.run_in_executor(None, self.engine.warm_up)
+        yield
+        for job in (self.map, self.review.job):
+            job.stop()
+        self.engine.close()
+        self.decoding.shutdown(cancel_futures=True)
+
+    async def front(self, request: Request) -> Response:
+        return self._static("index.html")
+
+    async def file(self, request: Request) -> Response:
+        return self._static(request.path_params["name"])
+
+    async def describe_collection(self, request: Request) -> Response:
+        return Response(self.collection, media_type="application/json")
+
+    async def thumbnail(self, request: Request) -> Response:
+        return await self._jpeg(request, self.shown.thumbnail)
+
+    async def picture(self, request: Request) -> Response:
+        return await self._jpeg(request, self.shown.large)
+
+    async def take_query(self, request: Request) -> Response:
+        data = await body_of(request, MAX_BYTES)
+        if not data:
+            raise Refused(400, "Send the bytes of a picture.")
+        asked = await self._decode(lambda: self.queries.add(data))
+        return JSONResponse({"query": asked.name, "width": asked.size[0], "height": asked.size[1]}, 201)
+
+    async def query(self, request: Request) -> Response:
+        asked = self.queries.get(request.path_params["name"])
+        if asked is None:
+            raise _forgotten()
+        return Response(asked.shown, media_type="image/jpeg")
+
+    async def search(self, request: Request) -> Response:
+        parameters = request.query_params
+        by = parameters.get("by", "copy")
+        if by not in BY:
+            raise Refused(400, f"by={by[:20]}: should be one of {', '.join(BY)}.")
+        k = _number(parameters.get("k", "120"), "k", 1, _MOST_MATCHES)
+        asked = await self._asked(request)
+        found = self.engine.search(asked, k, by, label=parameters.get("label"), split=parameters.get("split"))
+
+        async def lines() -> AsyncIterator[bytes]:
+            try:
+                async for values in found:
+                    yield json.dumps(values, ensure_ascii=False).encode() + b"\n"
+            finally:
+                await found.aclose()  # type: ignore[attr-defined]  # a generator's, which ends the search
+
+        return StreamingResponse(lines(), media_type="application/x-ndjson")
+
+    async def pair(self, request: Request) -> Response:
+        rows = [
+            _number(request.query_params.get(name, ""), name, 0, len(self.index.pictures) - 1)
+            for name in ("row", "with")
+        ]
+        seen = await self._decode(lambda: self.review.pair(*rows))
+        if seen is None:
+            return JSONResponse({"similarity": None, "reason": None, "place": None})
+        reason = ", ".join(seen.reasons) or "looks the same"
+        return JSONResponse({"similarity": round(seen.similarity, 4), "reason": reason, "place": list(seen.place)})
+
+    async def layout(self, request: Request) -> Response:
+        if self.map.result is None:
+            self.map.start(lambda progress: load_or_lay_out(self.index, progress), ROUNDS)
+            await asyncio.sleep(0.05)  # what is in the cache is there by then
+        values = self.map.described()
+        if self.map.result is not None:
+            values["x"], values["y"] = ([round(place, 4) for place in axis] for axis in self.map.result.T.tolist())
+        return JSONResponse(values)
+
+    async def describe_review(self, request: Request) -> Response:
+        return JSONResponse(await self._decode(self.review.described))
+
+    async def start_review(self, request: Request) -> Response:
+        values = _json(await body_of(request, 1024))
+        threshold = values.get("threshold") if isinstance(values, dict) else None
+        if isinstance(threshold, bool) or not isinstance(threshold, int | float) or not 0.5 <= threshold <= 1:
+            raise Refused(422, "threshold: should be a number from 0.5 to 1.")
+        self.review.start(float(threshold))
+        return JSONResponse(self.review.job.described(), 202)
+
+    async def save_plan(self, request: Request) -> Response:
+        values = _json(await body_of(request, _MAX_PLAN_BYTES))
+        try:
+            return JSONResponse(await self._decode(lambda: self.review.save(values)))
+        except OSError as error:
+            raise Refused(409, f"The plan cannot be written: {error.strerror}.") from None
+
+    async def _asked(self, request: Request) -> Asked:
+        """The query that a request names, or the picture of the index that it does."""
+        parameters = request.query_params
+        if "row" in parameters:
+            row = _number(parameters["row"], "row", 0, len(self.index.pictures) - 1)
+            kept = self.queries.get(f"row-{row}")
+            return kept or await self._added(row)
+        asked = self.queries.get(parameters.get("query", ""))
+        if asked is None:
+            raise _forgotten()
+        return asked
+
+    async def _added(self, row: int) -> Asked:
+        return await self._decode(lambda: self.queries.add(self.shown.read(row), row=row))
+
+    async def _jpeg(self, request: Request, make: Callable[[int], bytes]) -> Response:
+        data = await self._decode(lambda: make(request.path_params["row"]))
+        cached = _FOREVER if "v" in request.query_params else "no-cache"
+        return Response(data, media_type="image/jpeg", headers={"cache-control": cached})
+
+    def _decode(self, work: Callable[[], _T]) -> Awaitable[_T]:
+        return asyncio.get_running_loop().run_in_executor(self.decoding, work)
+
+    def _static(self, name: str) -> Response:
+        if name not in self.static:
+            raise Refused(404, "There is no such page.")
+        media_type, data = self.static[name]
+        return Response(data, media_type=media_type, headers={"cache-control": "no-cache"})
+
+
+def _static_files() -> dict[str, tuple[str, bytes]]:
+    """The page's files by name with their types, read once: no request ever names a path."""
+    folder = importlib.resources.files("simimg.web") / "static"
+    return {
+        file.name: (_TYPES[Path(file.name).suffix], file.read_bytes())
+        for file in folder.iterdir()
+        if Path(file.name).suffix in _TYPES
+    }
+
+
+def _columns(index: SearchIndex) -> dict[str, Any]:
+    """What the page knows of each picture, by row; labels and splits as numbers of their names."""
+    pictures = index.pictures
+    values: dict[str, Any] = {
+        "name": Path(index.info.image_dir or index.info.dataset_dir or index.index_dir).name,
+        "generation": index.info.generation,
+        "thresholds": index.info.thresholds,
+        "model": index.info.model,
+        "path": pictures.column("path").tolist(),
+        "width": pictures.column("width").tolist(),
+        "height": pictures.column("height").tolist(),
+        "num_bytes": pictures.column("num_bytes").tolist(),
+    }
+    for name in ("label", "split"):
+        column = pictures.column(name).tolist()
+        names = sorted(set(column))
+        numbers = {one: number for number, one in enumerate(names)}
+        values[f"{name}s"] = names
+        values[name] = [numbers[one] for one in column]
+    return values
+
+
+def _forgotten() -> Refused:
+    return Refused(404, "This picture is no longer kept. Drop it again.")
+
+
+def _number(text: str, name: str, least: int, most: int) -> int:
+    if not (text.isascii() and text.isdigit() and len(text) < 12 and least <= int(text) <= most):
+        raise Refused(400, f"{name}: should be a number from {least} to {most}.")
+    return int(text)
+
+
+def _json(data: bytes) -> Any:
+    try:
+        return json.loads(data)
+    except (ValueError, RecursionError):
+        raise Refused(400, "This is no JSON.") from None
+
+
+async def _refused(request: Request, error: Exception) -> Response:
+    assert isinstance(error, Refused)
+    return JSONResponse({"error": error.sentence}, error.status)
+
+
+async def _http_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    return JSONResponse({"error": f"{error.detail}."}, error.status_code, headers=error.headers)

@@ -1,0 +1,46 @@
+// What the server is asked.
+
+async function checked(response) {
+  if (response.ok) return response;
+  let sentence = `The server says ${response.status}.`;
+  try { sentence = (await response.json()).error ?? sentence; } catch { /* no JSON: the status has to do */ }
+  throw new Error(sentence);
+}
+
+async function ask(path, options) {
+  try {
+    return await checked(await fetch(path, options));
+  } catch (error) {
+    if (error instanceof TypeError) throw new Error("The server does not answer. Is simimg serve still running?");
+    throw error;
+  }
+}
+
+export async function json(path, options) {
+  return (await ask(path, options)).json();
+}
+
+export function send(path, method, value) {
+  return json(path, { method, headers: { "content-type": "application/json" }, body: JSON.stringify(value) });
+}
+
+export const MAX_BYTES = 32 * 2 ** 20;
+
+export function upload(file) {
+  if (file.size > MAX_BYTES) throw new Error("This picture is too large: 32 MB is the most.");
+  return json("/api/query", { method: "POST", headers: { "content-type": "application/octet-stream" }, body: file });
+}
+
+// Calls `tell` with each line of NDJSON as it arrives.
+export async function lines(path, signal, tell) {
+  const response = await ask(path, { signal });
+  const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
+  let rest = "";
+  for (;;) {
+    const { value, done } = await reader.read();
+    if (done) break;
+    const parts = (rest + value).split("\n");
+    rest = parts.pop();
+    for (const part of parts) if (part) tell(JSON.parse(part));
+  }
+}

@@ -1,0 +1,114 @@
+// The page: its views by the address's hash, what is dropped and pasted, light and dark.
+
+import * as api from "./api.js";
+import { Collection } from "./collection.js";
+import { COMPARE_KEYS } from "./compare.js";
+import { el, toast } from "./dom.js";
+import { keys, listen, showKeys } from "./keys.js";
+import { MapView } from "./map.js";
+import { ReviewView } from "./review.js";
+import { SearchView } from "./search.js";
+
+const main = document.getElementById("main"), chooser = document.getElementById("file");
+let views = null, shown = null;
+
+function route() {
+  const [first = "", ...rest] = location.hash.replace(/^#\/?/, "").split("/").map(decodeURIComponent);
+  const name = first === "copies" || first === "map" ? first : "search";
+  const view = views[name];
+  if (shown !== view) {
+    shown?.hide();
+    main.replaceChildren(view.node);
+    shown = view;
+  }
+  for (const link of document.querySelectorAll("nav a")) {
+    if (link.dataset.view === name) link.setAttribute("aria-current", "page");
+    else link.removeAttribute("aria-current");
+  }
+  view.show(name === "search" ? [first, ...rest] : rest);
+}
+
+function setTheme(theme) {
+  if (theme) document.documentElement.dataset.theme = theme;
+  else delete document.documentElement.dataset.theme;
+  try {
+    if (theme) localStorage.setItem("theme", theme);
+    else localStorage.removeItem("theme");
+  } catch { /* a browser that keeps nothing */ }
+  document.dispatchEvent(new Event("themechange"));
+}
+
+function toggleTheme() {
+  const system = matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light";
+  const now = document.documentElement.dataset.theme ?? system, next = now === "dark" ? "light" : "dark";
+  setTheme(next === system ? "" : next);
+}
+
+function pictureOf(transfer) {
+  return [...(transfer?.files ?? [])].find((file) => file.type.startsWith("image/") || /\.(hei[cf]|tiff?|jp2|dng)$/i.test(file.name))
+    ?? transfer?.files?.[0];
+}
+
+function takeIn() {
+  const veil = document.getElementById("dropping");
+  let depth = 0;
+  const hasFiles = (event) => event.dataTransfer?.types.includes("Files");
+  addEventListener("dragenter", (event) => { if (hasFiles(event)) { depth += 1; veil.hidden = false; } });
+  addEventListener("dragleave", () => { depth = Math.max(0, depth - 1); veil.hidden = depth === 0; });
+  addEventListener("dragover", (event) => { if (hasFiles(event)) event.preventDefault(); });
+  addEventListener("drop", (event) => {
+    depth = 0;
+    veil.hidden = true;
+    if (!hasFiles(event)) return;
+    event.preventDefault();
+    const file = pictureOf(event.dataTransfer);
+    if (file) views.search.take(file);
+  });
+  addEventListener("paste", (event) => {
+    const file = pictureOf(event.clipboardData);
+    if (!file) return;
+    event.preventDefault();
+    views.search.take(file);
+  });
+  chooser.addEventListener("change", () => {
+    if (chooser.files[0]) views.search.take(chooser.files[0]);
+    chooser.value = "";
+  });
+}
+
+async function start() {
+  try { setTheme(localStorage.getItem("theme") ?? ""); } catch { /* as above */ }
+  document.getElementById("theme").addEventListener("click", toggleTheme);
+  document.getElementById("help").addEventListener("click", showKeys);
+  let collection;
+  try {
+    collection = new Collection(await api.json("/api/collection"));
+  } catch (error) {
+    main.append(el("p", { class: "quiet empty" }, error.message));
+    return;
+  }
+  document.getElementById("collection").append(el("span", {}, collection.name),
+    el("span", { class: "count" }, `${collection.size.toLocaleString("en")} pictures`));
+  const free = () => !document.querySelector("dialog[open]");
+  keys("Everywhere", free, [
+    [["?"], "These keys", showKeys],
+    [["/"], "Filter the collection by name", () => {
+      if (shown !== views.search) location.hash = "#/";
+      views.search.focusFilter();
+    }],
+    [["1"], "Search", () => { location.hash = "#/"; }],
+    [["2"], "Copies", () => { location.hash = "#/copies"; }],
+    [["3"], "Map", () => { location.hash = "#/map"; }],
+    [["t"], "Light or dark", toggleTheme],
+    [["Escape"], "Leave a field", (event) => { if (event.target === document.body) return false; event.target.blur?.(); return true; }],
+  ]);
+  views = { search: new SearchView(collection), copies: new ReviewView(collection), map: new MapView(collection) };
+  keys("Compare", () => false, COMPARE_KEYS);
+  listen();
+  takeIn();
+  addEventListener("hashchange", route);
+  addEventListener("unhandledrejection", (event) => toast(event.reason?.message ?? "Something went wrong."));
+  route();
+}
+
+start();

@@ -1,0 +1,37 @@
+// The pictures of the index, by row.
+
+import { bytes } from "./dom.js";
+
+export class Collection {
+  constructor(values) {
+    Object.assign(this, values);
+    this.size = values.path.length;
+    this.lower = null;
+  }
+
+  thumbnail(row) { return `/api/thumbnail/${row}?v=${this.generation}`; }
+  large(row) { return `/api/picture/${row}?v=${this.generation}`; }
+  fileName(row) { return this.path[row].slice(this.path[row].lastIndexOf("/") + 1); }
+  labelOf(row) { return this.labels[this.label[row]]; }
+  splitOf(row) { return this.splits[this.split[row]]; }
+
+  facts(row) {
+    const size = `${this.width[row]} × ${this.height[row]}`;
+    return this.num_bytes[row] ? `${size} · ${bytes(this.num_bytes[row])}` : size;
+  }
+
+  // Rows whose path has a text in it, of a class and of a split; "" is any.
+  rows(text, label, split) {
+    const wanted = text.trim().toLowerCase(), found = [];
+    if (wanted && !this.lower) this.lower = this.path.map((path) => path.toLowerCase());
+    const ofLabel = label === "" ? -1 : this.labels.indexOf(label);
+    const ofSplit = split === "" ? -1 : this.splits.indexOf(split);
+    for (let row = 0; row < this.size; row++) {
+      if (ofLabel >= 0 && this.label[row] !== ofLabel) continue;
+      if (ofSplit >= 0 && this.split[row] !== ofSplit) continue;
+      if (wanted && !this.lower[row].includes(wanted)) continue;
+      found.push(row);
+    }
+    return found;
+  }
+}

@@ -1,0 +1,133 @@
+// Two pictures over each other, with a line to pull: the query lies in the match as the verification says it does.
+
+import { el, pathText } from "./dom.js";
+
+// pair(place) gives {query, match, place: six numbers or null or a promise of them, text, similarity, row}.
+export function openCompare({ start, count, pair, action, closed }) {
+  let at = start, aligned = true, current = null;
+  const under = el("img", { alt: "" }), over = el("img", { alt: "" });
+  const cut = el("div", { class: "cut" }, over), line = el("i", { class: "line", "aria-hidden": "true" });
+  const slider = el("input", { type: "range", min: "0", max: "100", value: "50", step: "1",
+    "aria-label": "How much of the query is shown, from the left", oninput: () => slide() });
+  const names = el("div", { class: "names", "aria-hidden": "true" }, el("span", {}, ""), el("span", {}, ""));
+  const stage = el("div", { class: "stage" }, under, cut, line, names, slider);
+  const box = el("div", { class: "box" }, stage);
+  const what = el("p", { class: "what", role: "status" }), left = el("p", { class: "about" }), right = el("p", { class: "about" });
+  const alignedButton = el("button", { type: "button", class: "button", onclick: () => align() }, "Laid over each other", el("kbd", {}, "A"));
+  const act = action ? el("button", { type: "button", class: "button amber", onclick: () => run() }, action.text, el("kbd", {}, "Enter")) : null;
+  const step = (by, name, text) => el("button", { type: "button", class: "button", "aria-label": name, onclick: () => go(by) }, text);
+  const dialog = el("dialog", { class: "compare", "aria-label": "Compare" },
+    el("header", {}, what, el("button", { type: "button", class: "button", onclick: () => dialog.close() }, "Close", el("kbd", {}, "Esc"))),
+    box,
+    el("footer", {}, el("div", { class: "abouts" }, left, right),
+      el("div", { class: "buttons" }, step(-1, "The one before", "↑"), step(1, "The next", "↓"), alignedButton, act)));
+
+  function slide() {
+    stage.style.setProperty("--cut", `${slider.value}%`);
+    names.classList.toggle("left", slider.value < 12);
+    names.classList.toggle("right", slider.value > 88);
+  }
+
+  function fit() {
+    if (!current?.match.size) return;
+    const [width, height] = current.match.size, room = box.getBoundingClientRect();
+    const scale = Math.min(room.width / width, room.height / height);
+    const w = Math.max(1, Math.round(width * scale)), h = Math.max(1, Math.round(height * scale));
+    stage.style.width = `${w}px`;
+    stage.style.height = `${h}px`;
+    const laid = aligned && Array.isArray(current.laid);
+    over.classList.toggle("laid", laid);
+    if (laid) {
+      const [a, b, c, d, e, f] = current.laid;
+      over.style.transform = `matrix(${a}, ${(d * h) / w}, ${(b * w) / h}, ${e}, ${c * w}, ${f * h})`;
+    } else over.style.transform = "";
+    alignedButton.hidden = !Array.isArray(current.laid);
+    alignedButton.setAttribute("aria-pressed", laid);
+  }
+
+  async function show() {
+    current = pair(at);
+    const mine = current;
+    under.src = current.match.src;
+    over.src = current.query.src;
+    under.alt = `${current.match.label}: ${current.match.title}`;
+    over.alt = `${current.query.label}: ${current.query.title}`;
+    names.children[0].textContent = current.query.label;
+    names.children[1].textContent = current.match.label;
+    for (const [node, one] of [[left, current.query], [right, current.match]]) {
+      node.replaceChildren(el("span", {}, `${one.label} `), pathText(one.title), one.size ? el("span", { class: "size" }, one.size.join(" × ")) : "");
+    }
+    said(current.similarity, current.text);
+    current.laid = current.place instanceof Promise ? null : current.place;
+    fit();
+    if (current.place instanceof Promise) {
+      const found = await current.place.catch(() => null);
+      if (current !== mine) return;
+      current.laid = found?.place ?? null;
+      if (found?.similarity) said(found.similarity, found.reason);
+      fit();
+    }
+  }
+
+  function said(similarity, text) {
+    what.replaceChildren(similarity === null ? "" : el("b", {}, similarity.toFixed(2)), " ", text ?? "");
+  }
+
+  function go(by) {
+    const next = at + by;
+    if (next < 0 || next >= count) return;
+    at = next;
+    show();
+  }
+
+  function align() { aligned = !aligned; fit(); }
+
+  function run() {
+    const one = current;
+    dialog.close();
+    action.run(one);
+  }
+
+  dialog.addEventListener("keydown", (event) => {
+    if (event.ctrlKey || event.metaKey || event.altKey) return;
+    const onButton = event.target.tagName === "BUTTON";
+    const done = {
+      ArrowUp: () => go(-1), ArrowDown: () => go(1), PageUp: () => go(-1), PageDown: () => go(1), a: align,
+      ArrowLeft: () => { slider.value = Number(slider.value) - 4; slide(); },
+      ArrowRight: () => { slider.value = Number(slider.value) + 4; slide(); },
+      " ": () => {
+        if (onButton) return false;
+        const now = Number(slider.value);
+        slider.value = now === 0 ? 100 : 0;
+        slide();
+        return true;
+      },
+      Enter: () => { if (onButton || !action) return false; run(); return true; },
+    }[event.key];
+    if (done && done() !== false) {
+      event.preventDefault();
+      event.stopPropagation();
+    }
+  });
+  const observer = new ResizeObserver(fit);
+  dialog.addEventListener("close", () => {
+    observer.disconnect();
+    dialog.remove();
+    closed?.(at);
+  });
+  document.body.append(dialog);
+  dialog.showModal();
+  observer.observe(box);
+  slide();
+  show();
+  slider.focus();
+}
+
+export const COMPARE_KEYS = [
+  [["ArrowLeft", "ArrowRight"], "Pull the line", null],
+  [[" "], "One picture, the other", null],
+  [["ArrowUp", "ArrowDown"], "The match before, the next", null],
+  [["a"], "Laid over each other, or as they are", null],
+  [["Enter"], "Look for this one", null],
+  [["Escape"], "Close", null],
+];

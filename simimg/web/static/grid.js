@@ -1,0 +1,201 @@
+// A grid of any number of tiles in sections, of which only those near the window exist.
+//
+// Tiles are buttons; one of them is in the tab order, arrows, Home, End and the page keys move on. The window scrolls.
+
+import { el } from "./dom.js";
+
+const OVERSCAN = 1.0; // windows above and below
+
+export class Grid {
+  // tile(item, place, count) makes a button; key(item) names it, and changes when it is to be made anew.
+  constructor({ label, tile, key, minWidth = 156, caption = 46, gap = 16, headingHeight = 58 }) {
+    Object.assign(this, { tile, key, minWidth, caption, gap, headingHeight });
+    this.node = el("div", { class: "grid", role: "group", "aria-label": label });
+    this.sections = [];
+    this.items = [];
+    this.made = new Map();
+    this.headings = new Map();
+    this.current = 0;
+    this.node.addEventListener("keydown", (event) => this.#pressed(event));
+    this.node.addEventListener("focusin", (event) => {
+      const index = Number(event.target.dataset?.index);
+      if (Number.isInteger(index)) this.#setCurrent(index);
+    });
+    this.observer = new ResizeObserver(() => this.layout());
+    this.observer.observe(this.node);
+    this.onscroll = () => this.#later();
+    addEventListener("scroll", this.onscroll, { passive: true });
+  }
+
+  // sections: [{key, heading: element or null, items, minWidth, caption}], the last two if they differ from the grid's
+  set(sections, { keepFocus = true } = {}) {
+    const focused = keepFocus && this.node.contains(document.activeElement) ? this.items[this.current] : undefined;
+    const focusedKey = focused === undefined ? null : String(this.key(focused)).split("|")[0];
+    this.sections = sections.filter((section) => section.items.length || section.heading);
+    this.items = this.sections.flatMap((section) => section.items);
+    this.current = 0;
+    for (const heading of this.headings.values()) heading.remove();
+    this.headings.clear();
+    this.layout();
+    if (focusedKey !== null) {
+      const place = this.items.findIndex((item) => String(this.key(item)).split("|")[0] === focusedKey);
+      this.focus(Math.max(0, place), { scroll: false });
+    }
+  }
+
+  layout() {
+    const width = this.node.clientWidth;
+    if (!width) return;
+    let top = 0, first = 0;
+    for (const section of this.sections) {
+      const columns = Math.max(2, Math.floor((width + this.gap) / ((section.minWidth ?? this.minWidth) + this.gap)));
+      const tileWidth = (width - this.gap * (columns - 1)) / columns;
+      const rowHeight = Math.round(tileWidth + (section.caption ?? this.caption) + this.gap);
+      Object.assign(section, { top, first, columns, tileWidth, rowHeight });
+      section.tilesTop = top + (section.heading ? this.headingHeight : 0);
+      top = section.tilesTop + Math.ceil(section.items.length / columns) * rowHeight;
+      first += section.items.length;
+    }
+    this.node.style.height = `${top}px`;
+    this.draw();
+  }
+
+  draw() {
+    const offset = this.node.getBoundingClientRect().top;
+    const from = -offset - OVERSCAN * innerHeight, to = -offset + (1 + OVERSCAN) * innerHeight;
+    const wanted = new Map();
+    for (const section of this.sections) {
+      if (section.heading && !this.headings.has(section.key)) {
+        section.heading.classList.add("grid-heading");
+        section.heading.style.transform = `translateY(${section.top}px)`;
+        this.headings.set(section.key, section.heading);
+      }
+      if (section.heading) section.heading.style.transform = `translateY(${section.top}px)`;
+      const firstRow = Math.max(0, Math.floor((from - section.tilesTop) / section.rowHeight));
+      const lastRow = Math.ceil((to - section.tilesTop) / section.rowHeight);
+      const end = Math.min(section.items.length, lastRow * section.columns);
+      for (let place = firstRow * section.columns; place < end; place++) wanted.set(section.first + place, [section, place]);
+    }
+    if (this.items.length && !wanted.has(this.current) && this.node.contains(document.activeElement)) {
+      const section = this.#sectionOf(this.current); // the focused tile stays, however far one scrolls
+      wanted.set(this.current, [section, this.current - section.first]);
+    }
+    const kept = new Set();
+    for (const [index, [section, place]] of wanted) {
+      const item = section.items[place], key = this.key(item);
+      kept.add(key);
+      let node = this.made.get(key);
+      if (!node) {
+        node = this.tile(item, index, this.items.length);
+        this.made.set(key, node);
+      }
+      node.dataset.index = index;
+      node.tabIndex = index === this.current ? 0 : -1;
+      const left = (place % section.columns) * (section.tileWidth + this.gap);
+      const top = section.tilesTop + Math.floor(place / section.columns) * section.rowHeight;
+      node.style.width = `${section.tileWidth}px`;
+      node.style.transform = `translate(${left}px, ${top}px)`;
+    }
+    for (const [key, node] of this.made) {
+      if (kept.has(key)) continue;
+      for (const image of node.querySelectorAll("img")) image.removeAttribute("src"); // stops what still loads
+      node.remove();
+      this.made.delete(key);
+    }
+    this.#sort(wanted);
+  }
+
+  // Has the elements in the order in which they are read.
+  #sort(wanted) {
+    const order = [...wanted.keys()].sort((a, b) => a - b).map((index) => this.made.get(this.key(this.items[index])));
+    for (const section of this.sections.toReversed()) {
+      if (!section.heading) continue;
+      const place = order.findIndex((node) => Number(node.dataset.index) >= section.first);
+      order.splice(place < 0 ? order.length : place, 0, section.heading);
+    }
+    const focused = document.activeElement;
+    let next = this.node.firstChild;
+    for (const node of order) {
+      if (node === next) next = next.nextSibling;
+      else this.node.insertBefore(node, next);
+    }
+    if (focused !== document.activeElement && this.node.contains(focused)) focused.focus({ preventScroll: true });
+  }
+
+  focus(index, { scroll = true } = {}) {
+    if (!this.items.length) return;
+    this.#setCurrent(Math.min(Math.max(index, 0), this.items.length - 1));
+    if (scroll) this.#reveal(this.current);
+    this.draw();
+    let node = this.made.get(this.key(this.items[this.current]));
+    if (!node) return;
+    node.focus({ preventScroll: true });
+  }
+
+  get currentItem() { return this.items[this.current]; }
+
+  remove() {
+    removeEventListener("scroll", this.onscroll);
+    this.observer.disconnect();
+    this.node.remove();
+  }
+
+  #later() {
+    if (this.frame) return;
+    this.frame = requestAnimationFrame(() => { this.frame = 0; if (this.node.isConnected) this.draw(); });
+  }
+
+  #sectionOf(index) {
+    return this.sections.findLast((section) => section.first <= index && section.items.length);
+  }
+
+  #setCurrent(index) {
+    const before = this.items[this.current];
+    if (before !== undefined) this.made.get(this.key(before))?.setAttribute("tabindex", "-1");
+    this.current = index;
+    this.made.get(this.key(this.items[index]))?.setAttribute("tabindex", "0");
+  }
+
+  #reveal(index) {
+    const section = this.#sectionOf(index);
+    const top = section.tilesTop + Math.floor((index - section.first) / section.columns) * section.rowHeight;
+    const offset = this.node.getBoundingClientRect().top + top;
+    const headroom = 56 + 24 + (index === section.first && section.heading ? this.headingHeight : 0);
+    if (offset < headroom) scrollBy(0, offset - headroom);
+    else if (offset + section.rowHeight > innerHeight) scrollBy(0, offset + section.rowHeight - innerHeight + 12);
+  }
+
+  #pressed(event) {
+    if (event.ctrlKey || event.metaKey || event.altKey) return;
+    if (!this.items.length) return;
+    const page = Math.max(1, Math.floor(innerHeight / this.#sectionOf(this.current).rowHeight) - 1);
+    const target = {
+      ArrowLeft: () => this.current - 1,
+      ArrowRight: () => this.current + 1,
+      ArrowUp: () => this.#vertical(-1),
+      ArrowDown: () => this.#vertical(1),
+      PageUp: () => this.#vertical(-page),
+      PageDown: () => this.#vertical(page),
+      Home: () => 0,
+      End: () => this.items.length - 1,
+    }[event.key];
+    if (!target) return;
+    event.preventDefault();
+    this.focus(target());
+  }
+
+  // The tile some rows up or down; where the section ends, in the next one's nearest row, as far from the left.
+  #vertical(rows) {
+    const section = this.#sectionOf(this.current), place = this.current - section.first;
+    const wanted = place + rows * section.columns;
+    if (wanted >= 0 && wanted < section.items.length) return section.first + wanted;
+    const lastRow = Math.floor((section.items.length - 1) / section.columns);
+    if (rows > 0 && Math.floor(place / section.columns) < lastRow) return section.first + section.items.length - 1;
+    const filled = this.sections.filter((one) => one.items.length);
+    const next = filled[filled.indexOf(section) + Math.sign(rows)];
+    if (!next) return rows > 0 ? this.current : section.first + (place % section.columns);
+    const column = Math.floor(((place % section.columns) / section.columns) * next.columns);
+    const row = rows > 0 ? 0 : Math.floor((next.items.length - 1) / next.columns);
+    return next.first + Math.min(row * next.columns + column, next.items.length - 1);
+  }
+}

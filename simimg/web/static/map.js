@@ -1,0 +1,302 @@
+// A map of the collection: every picture a point, near what it is like; pictures come up where there is room.
+
+import * as api from "./api.js";
+import { count, el, say, toast } from "./dom.js";
+import { keys } from "./keys.js";
+
+const LOADING = 8, KEPT = 1500, TILE_PX = 96;
+
+export class MapView {
+  constructor(collection) {
+    this.collection = collection;
+    this.canvas = el("canvas", { tabindex: "0", role: "application", "aria-roledescription": "map",
+      "aria-label": `Map of ${count(collection.size, "picture")}. Arrows move it, plus and minus zoom, Enter opens the picture in the middle.` });
+    this.tip = el("div", { class: "tip", hidden: true });
+    this.status = el("div", { class: "laying" }, el("p", {}, "Laying the pictures out…"), el("progress", { max: "1" }));
+    this.legend = el("div", { class: "legend", role: "group", "aria-label": "Classes" });
+    const zoom = (text, name, run) => el("button", { type: "button", class: "icon", "aria-label": name, onclick: run }, text);
+    this.pictures = el("input", { type: "checkbox", checked: true, onchange: () => this.#later() });
+    this.tools = el("div", { class: "map-tools" },
+      el("label", { class: "check" }, this.pictures, "Pictures"),
+      zoom("+", "Closer", () => this.#zoomBy(1.6)), zoom("−", "Farther", () => this.#zoomBy(1 / 1.6)),
+      zoom("⤢", "All of it", () => this.#fit()));
+    this.node = el("div", { class: "view map" }, this.canvas, this.legend, this.tools, this.tip, this.status);
+    this.images = new Map();  // row -> ImageBitmap, or null while it loads
+    this.wanted = [];
+    this.loading = 0;
+    this.scale = 1;           // windows that the map is wide
+    this.centre = [0.5, 0.5];
+    this.only = -1;
+    this.pointers = new Map();
+    this.#listen();
+    this.#register();
+  }
+
+  async show() {
+    document.title = `Map · ${this.collection.name} · simimg`;
+    scrollTo(0, 0);
+    this.shown = true;
+    this.#resize();
+    if (!this.x) await this.#load();
+  }
+
+  hide() { this.shown = false; clearTimeout(this.timer); }
+
+  async #load() {
+    const values = await api.json("/api/map");
+    if (values.state === "failed") { toast(values.error); return; }
+    if (!values.x) {
+      const bar = this.status.lastChild;
+      bar.max = values.total || 1;
+      bar.value = values.done;
+      this.timer = setTimeout(() => this.#load().catch((error) => toast(error.message)), 300);
+      return;
+    }
+    this.x = Float32Array.from(values.x);
+    this.y = Float32Array.from(values.y);
+    this.status.hidden = true;
+    // Pictures are shown in an order that is not that of their folders.
+    this.order = Array.from(this.x.keys()).sort((a, b) => ((a * 2654435761) >>> 0) - ((b * 2654435761) >>> 0));
+    this.#colour();
+    this.#drawLegend();
+    this.#later();
+    say("The map is there");
+  }
+
+  #colour() {
+    const dark = getComputedStyle(this.node).colorScheme.includes("dark") && !document.documentElement.dataset.theme
+      ? matchMedia("(prefers-color-scheme: dark)").matches : document.documentElement.dataset.theme === "dark";
+    const { labels } = this.collection, named = labels.filter((label) => label !== "").length;
+    this.colours = labels.map((label, place) => (label === "" || named < 2 ? (dark ? "#9d9da4" : "#66666b")
+      : `oklch(${dark ? 0.74 : 0.58} ${place % 2 ? 0.17 : 0.13} ${(place * 137.508 + 250) % 360})`));
+    const style = getComputedStyle(document.body);
+    this.paper = style.backgroundColor;
+    this.ink = style.color;
+  }
+
+  #drawLegend() {
+    const { labels } = this.collection;
+    if (labels.filter((label) => label !== "").length < 2) return;
+    this.legend.replaceChildren(...labels.map((label, place) => {
+      const dot = el("i", {});
+      dot.style.background = this.colours[place];
+      return el("button", { type: "button", "aria-pressed": this.only === place, onclick: () => {
+        this.only = this.only === place ? -1 : place;
+        this.#drawLegend();
+        this.#later();
+      } }, dot, el("span", {}, label || "no class"));
+    }));
+  }
+
+  #register() {
+    const here = () => this.node.isConnected && !document.querySelector("dialog[open]");
+    const onButton = (event) => ["BUTTON", "A"].includes(event.target.tagName);
+    const pan = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
+    keys("Map", here, [
+      [Object.keys(pan), "Move it", (event) => this.#pan(...pan[event.key].map((step) => -step * 80), true)],
+      [["+", "="], "Closer", () => this.#zoomBy(1.6)],
+      [["-"], "Farther", () => this.#zoomBy(1 / 1.6)],
+      [["0"], "All of it", () => this.#fit()],
+      [["p"], "Pictures, or points alone", () => { this.pictures.checked = !this.pictures.checked; this.#later(); }],
+      [["Enter"], "Look for the picture in the middle", (event) => {
+        if (onButton(event)) return false;
+        this.#open(this.#nearest(this.width / 2, this.height / 2, Infinity));
+        return true;
+      }],
+    ]);
+  }
+
+  #listen() {
+    new ResizeObserver(() => this.#resize()).observe(this.node);
+    document.addEventListener("themechange", () => { if (this.x) { this.#colour(); this.#drawLegend(); this.#later(); } });
+    matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => document.dispatchEvent(new Event("themechange")));
+    const { canvas, pointers } = this;
+    const at = (event) => { const box = canvas.getBoundingClientRect(); return [event.clientX - box.left, event.clientY - box.top]; };
+    canvas.addEventListener("wheel", (event) => {
+      event.preventDefault();
+      this.#zoomBy(Math.exp(-event.deltaY * (event.deltaMode ? 0.03 : 0.0016) * (event.ctrlKey ? 5 : 1)), ...at(event));
+    }, { passive: false });
+    canvas.addEventListener("pointerdown", (event) => {
+      try { canvas.setPointerCapture(event.pointerId); } catch { /* a pointer that is gone already */ }
+      pointers.set(event.pointerId, at(event));
+      this.moved = 0;
+    });
+    canvas.addEventListener("pointermove", (event) => {
+      const now = at(event), before = pointers.get(event.pointerId);
+      if (!before) { this.#hover(...now); return; }
+      const others = [...pointers].filter(([id]) => id !== event.pointerId).map(([, place]) => place);
+      if (others.length) {
+        const [other] = others, length = (a, b) => Math.hypot(a[0] - b[0], a[1] - b[1]) || 1;
+        this.#zoomBy(length(now, other) / length(before, other), (now[0] + other[0]) / 2, (now[1] + other[1]) / 2);
+        this.moved = 99;
+      } else {
+        this.moved += Math.hypot(now[0] - before[0], now[1] - before[1]);
+        if (this.moved > 4) this.#pan(now[0] - before[0], now[1] - before[1]);
+      }
+      pointers.set(event.pointerId, now);
+    });
+    const up = (event) => {
+      const was = pointers.delete(event.pointerId);
+      if (was && event.type === "pointerup" && this.moved <= 4) this.#open(this.#nearest(...at(event), 30));
+    };
+    canvas.addEventListener("pointerup", up);
+    canvas.addEventListener("pointercancel", up);
+    canvas.addEventListener("pointerleave", () => { this.tip.hidden = true; });
+  }
+
+  #resize() {
+    if (!this.shown) return;
+    const { clientWidth, clientHeight } = this.node;
+    this.width = clientWidth;
+    this.height = clientHeight;
+    const ratio = devicePixelRatio || 1;
+    this.canvas.width = Math.round(clientWidth * ratio);
+    this.canvas.height = Math.round(clientHeight * ratio);
+    this.#draw();
+  }
+
+  get #size() { return this.scale * Math.min(this.width, this.height); }
+
+  #place(row) {
+    const size = this.#size;
+    return [(this.x[row] - this.centre[0]) * size + this.width / 2, (this.y[row] - this.centre[1]) * size + this.height / 2];
+  }
+
+  #pan(dx, dy, told = false) {
+    this.centre = [this.centre[0] - dx / this.#size, this.centre[1] - dy / this.#size].map((value) => Math.min(1, Math.max(0, value)));
+    this.tip.hidden = true;
+    this.#later();
+    if (told && this.x) {
+      const row = this.#nearest(this.width / 2, this.height / 2, Infinity);
+      if (row >= 0) say(`${this.collection.path[row]} is in the middle`);
+    }
+  }
+
+  #zoomBy(factor, x = this.width / 2, y = this.height / 2) {
+    const before = this.#size;
+    this.scale = Math.min(60, Math.max(0.8, this.scale * factor));
+    const after = this.#size, dx = x - this.width / 2, dy = y - this.height / 2;
+    this.centre = [this.centre[0] + dx / before - dx / after, this.centre[1] + dy / before - dy / after];
+    this.tip.hidden = true;
+    this.#later();
+  }
+
+  #fit() { this.scale = 1; this.centre = [0.5, 0.5]; this.#later(); }
+
+  #nearest(x, y, within) {
+    if (!this.x) return -1;
+    let best = -1, least = within * within;
+    for (let row = 0; row < this.x.length; row++) {
+      if (this.only >= 0 && this.collection.label[row] !== this.only) continue;
+      const [px, py] = this.#place(row), far = (px - x) ** 2 + (py - y) ** 2;
+      if (far < least) [best, least] = [row, far];
+    }
+    return best;
+  }
+
+  #open(row) { if (row >= 0) location.hash = `#/row/${row}`; }
+
+  #hover(x, y) {
+    const row = this.#nearest(x, y, 26);
+    this.canvas.style.cursor = row >= 0 ? "pointer" : "grab";
+    if (row < 0) { this.tip.hidden = true; this.tip.dataset.row = ""; return; }
+    if (this.tip.dataset.row !== String(row)) {
+      this.tip.dataset.row = row;
+      this.tip.replaceChildren(el("img", { src: this.collection.thumbnail(row), alt: "" }),
+        el("p", {}, this.collection.fileName(row)), el("p", { class: "quiet" }, this.collection.labelOf(row)));
+    }
+    const [px, py] = this.#place(row);
+    this.tip.hidden = false;
+    this.tip.style.transform = `translate(${Math.min(px + 16, this.width - 200)}px, ${Math.min(Math.max(8, py - 60), this.height - 240)}px)`;
+  }
+
+  #later() {
+    if (this.frame) return;
+    this.frame = requestAnimationFrame(() => { this.frame = 0; this.#draw(); });
+  }
+
+  #draw() {
+    if (!this.x || !this.width || !this.shown) return;
+    const context = this.canvas.getContext("2d"), ratio = devicePixelRatio || 1;
+    context.setTransform(ratio, 0, 0, ratio, 0, 0);
+    context.clearRect(0, 0, this.width, this.height);
+    const { label } = this.collection, radius = Math.min(5, 1.9 + Math.log2(Math.max(1, this.scale)) * 0.6);
+    const seen = [];
+    for (const row of this.order) {
+      const [x, y] = this.#place(row);
+      if (x < -60 || y < -60 || x > this.width + 60 || y > this.height + 60) continue;
+      seen.push([row, x, y]);
+    }
+    for (const [row, x, y] of seen) {
+      const faint = this.only >= 0 && label[row] !== this.only;
+      context.globalAlpha = faint ? 0.12 : 0.85;
+      context.fillStyle = this.colours[label[row]];
+      context.beginPath();
+      context.arc(x, y, radius, 0, 6.2832);
+      context.fill();
+    }
+    context.globalAlpha = 1;
+    if (this.pictures.checked) this.#drawPictures(context, seen);
+  }
+
+  // One picture for each cell of the window that has any, larger the closer one looks.
+  #drawPictures(context, seen) {
+    // Half as large again as there is room for each, so that few pictures are shown larger than many.
+    const room = 0.95 * Math.min(this.width, this.height) / Math.sqrt(Math.max(1, this.x.length));
+    const least = Math.min(64, Math.max(30, room));
+    const side = Math.round(Math.min(TILE_PX, least + 22 * Math.log2(Math.max(1, this.scale)))), cell = side + 6;
+    const placed = new Map(), missing = []; // "x,y" of a cell -> where its picture is
+    // Cells lie fast on the map, so that panning does not swap the pictures.
+    const left = this.width / 2 - this.centre[0] * this.#size, top = this.height / 2 - this.centre[1] * this.#size;
+    for (const [row, x, y] of seen) {
+      if (this.only >= 0 && this.collection.label[row] !== this.only) continue;
+      const cx = Math.floor((x - left) / cell), cy = Math.floor((y - top) / cell);
+      let free = true;
+      for (let dx = -1; dx <= 1 && free; dx++) {
+        for (let dy = -1; dy <= 1 && free; dy++) {
+          const other = placed.get(`${cx + dx},${cy + dy}`);
+          if (other && Math.abs(other[0] - x) < cell && Math.abs(other[1] - y) < cell) free = false;
+        }
+      }
+      if (!free) continue;
+      placed.set(`${cx},${cy}`, [x, y]);
+      const image = this.images.get(row);
+      if (!image) { if (image === undefined) missing.push(row); continue; }
+      const fit = side / Math.max(image.width, image.height), w = image.width * fit, h = image.height * fit;
+      context.fillStyle = this.colours[this.collection.label[row]];
+      context.fillRect(x - w / 2 - 1.5, y - h / 2 - 1.5, w + 3, h + 3);
+      context.drawImage(image, x - w / 2, y - h / 2, w, h);
+    }
+    this.wanted = missing;
+    this.#fetch();
+  }
+
+  #fetch() {
+    while (this.loading < LOADING && this.wanted.length) {
+      const row = this.wanted.shift();
+      if (this.images.has(row)) continue;
+      this.images.set(row, null);
+      this.loading += 1;
+      this.#image(row).then((image) => {
+        this.images.set(row, image);
+        if (this.images.size > KEPT) {
+          const oldest = this.images.keys().next().value;
+          this.images.get(oldest)?.close?.();
+          this.images.delete(oldest);
+        }
+        this.#later();
+      }, () => { /* gone since: it stays a point */ }).finally(() => { this.loading -= 1; this.#fetch(); });
+    }
+  }
+
+  async #image(row) {
+    const response = await fetch(this.collection.thumbnail(row));
+    if (!response.ok) throw new Error(String(response.status));
+    const { width, height } = this.collection, longer = Math.max(width[row], height[row]);
+    const side = TILE_PX * Math.min(2, devicePixelRatio || 1);
+    return createImageBitmap(await response.blob(), {
+      resizeWidth: Math.max(1, Math.round((width[row] / longer) * side)),
+      resizeHeight: Math.max(1, Math.round((height[row] / longer) * side)), resizeQuality: "medium",
+    });
+  }
+}

@@ -1,0 +1,319 @@
+// Copies, group by group: which one is kept, which go. The plan is written when one says so, and not before.
+
+import * as api from "./api.js";
+import { openCompare } from "./compare.js";
+import { bytes, count, el, pathText, say, toast } from "./dom.js";
+import { keys } from "./keys.js";
+import { mount } from "./search.js";
+
+const FRAME_PX = 82; // of the strip
+
+export class ReviewView {
+  constructor(collection) {
+    this.collection = collection;
+    this.data = null;
+    this.choices = []; // a group: {keep: row, remove: Set of rows, seen}
+    this.done = [];    // for undo: [group, choice before]
+    this.at = 0;
+    this.cursor = 0;
+    this.dirty = false;
+    this.node = el("div", { class: "view copies" });
+    this.#register();
+    addEventListener("resize", () => { if (this.strip?.isConnected) this.#drawStrip(); });
+    addEventListener("beforeunload", (event) => { if (this.dirty) event.preventDefault(); });
+  }
+
+  async show() {
+    document.title = `Copies · ${this.collection.name} · simimg`;
+    scrollTo(0, 0);
+    if (!this.data) await this.#load();
+    else if (this.strip?.isConnected) this.#drawStrip();
+  }
+
+  hide() { clearTimeout(this.timer); this.timer = 0; if (this.data?.job.state === "running") this.data = null; }
+
+  async #load() {
+    this.#take(await api.json("/api/review"));
+  }
+
+  #take(data) {
+    const before = this.data;
+    this.data = data;
+    if (data.job.state === "running") {
+      if (before?.job.state !== "running") this.#drawRunning();
+      this.#progress();
+      clearTimeout(this.timer);
+      this.timer = setTimeout(() => this.#load().catch((error) => toast(error.message)), 400);
+      return;
+    }
+    if (data.job.state === "failed") toast(data.job.error);
+    if (data.plan.problem) toast(data.plan.problem);
+    this.choices = data.groups.map((group) => ({ keep: group.keep, remove: new Set(group.remove), seen: false }));
+    this.done = [];
+    this.at = this.cursor = 0;
+    this.dirty = data.groups.some((group) => group.remove.length) && !data.plan.version;
+    if (data.groups.length) {
+      this.#build();
+      say(`${count(data.groups.length, "group")} of copies`);
+    } else this.#drawStart();
+  }
+
+  #register() {
+    const here = () => this.node.isConnected && Boolean(this.data?.groups.length) && !document.querySelector("dialog[open]");
+    const onButton = (event) => event.target.tagName === "BUTTON";
+    keys("Copies", here, [
+      [["ArrowLeft", "ArrowRight"], "The picture before, the next", (event) => this.#move(event.key === "ArrowLeft" ? -1 : 1)],
+      [["ArrowUp", "ArrowDown"], "The group before, the next", (event) => this.#go(this.at + (event.key === "ArrowUp" ? -1 : 1))],
+      [["k"], "Keep it", () => this.#keep()],
+      [["x", "Delete"], "Remove it", () => this.#remove()],
+      [["Enter"], "Keep it as the best one", (event) => (onButton(event) ? false : this.#best())],
+      [["a"], "Keep all of the group", () => this.#all(false)],
+      [["r"], "Remove all but the best", () => this.#all(true)],
+      [[" ", "c"], "Compare it with the best", (event) => (event.key === " " && onButton(event) ? false : this.#compare())],
+      [["u"], "Undo", () => this.#undo()],
+      [["s"], "Save the plan", () => { this.#save(); }],
+    ]);
+  }
+
+  // Before there are groups
+
+  #finder(text) {
+    const slider = el("input", { type: "range", min: "0.5", max: "1", step: "0.01", value: String(this.data.threshold),
+      id: "least", oninput: () => { output.textContent = Number(slider.value).toFixed(2); } });
+    const output = el("output", { for: "least" }, this.data.threshold.toFixed(2));
+    return el("div", { class: "finder" },
+      el("div", { class: "threshold" }, el("label", { for: "least" }, "Least similarity"), output, slider),
+      el("button", { type: "button", class: "button primary", onclick: () => this.#find(Number(slider.value)) }, text));
+  }
+
+  #drawStart() {
+    const nothing = this.data.searched;
+    this.node.replaceChildren(el("section", { class: "start" },
+      el("h1", {}, nothing ? "No copies" : "Which pictures are there twice?"),
+      el("p", {}, nothing ? `None of ${count(this.collection.size, "picture")} is a copy of another at this similarity.`
+        : "Every picture is held against those it looks like, and each pair examined. You then go through the groups and say what stays. Nothing is moved here: a plan is written, which simimg apply carries out."),
+      this.#finder(nothing ? "Look again" : "Find copies")));
+  }
+
+  async #find(threshold) {
+    try {
+      await api.send("/api/review", "POST", { threshold });
+      await this.#load();
+    } catch (error) { toast(error.message); }
+  }
+
+  #drawRunning() {
+    this.bar = el("progress", { max: "1", value: 0, "aria-label": "Pictures compared" });
+    this.barText = el("p", { class: "quiet" });
+    this.node.replaceChildren(el("section", { class: "start" }, el("h1", {}, "Comparing"), this.bar, this.barText));
+  }
+
+  #progress() {
+    const { done, total } = this.data.job;
+    this.bar.max = Math.max(1, total);
+    this.bar.value = done;
+    this.barText.textContent = `${done.toLocaleString("en")} of ${count(total, "picture")}`;
+  }
+
+  // The groups
+
+  #build() {
+    this.strip = el("div", { class: "film strip", role: "group", "aria-label": "Groups" });
+    this.title = el("h1", { tabindex: "-1" });
+    this.note = el("p", { class: "quiet" });
+    this.cards = el("div", { class: "cards", role: "group", "aria-label": "Pictures of this group" });
+    this.sum = el("p", { class: "sum" });
+    this.where = el("p", { class: "where quiet" });
+    this.saveButton = el("button", { type: "button", class: "button primary", onclick: () => this.#save() }, "Save plan", el("kbd", {}, "S"));
+    this.again = el("details", { class: "again" }, el("summary", {}, "Look for copies"), this.#finder("Look"));
+    const button = (text, key, run) => el("button", { type: "button", class: "button", onclick: run }, text, el("kbd", {}, key));
+    this.node.replaceChildren(this.strip,
+      el("header", { class: "group" }, el("div", {}, this.title, this.note),
+        el("div", { class: "buttons" },
+          button("Previous", "↑", () => this.#go(this.at - 1)), button("Next", "↓", () => this.#go(this.at + 1)),
+          button("Keep all", "A", () => this.#all(false)), button("Only the best", "R", () => this.#all(true)))),
+      this.cards, this.again,
+      el("footer", { class: "plan" }, el("div", {}, this.sum, this.where), this.saveButton));
+    this.#draw();
+  }
+
+  #draw({ focus = false } = {}) {
+    this.#drawStrip();
+    const group = this.data.groups[this.at], choice = this.choices[this.at];
+    choice.seen = true;
+    this.title.textContent = `Group ${(this.at + 1).toLocaleString("en")} of ${this.data.groups.length.toLocaleString("en")}`;
+    const leaving = choice.remove.size;
+    this.note.textContent = `${count(group.members.length, "picture")}, ${leaving ? `${leaving} to be removed` : "all kept"}`
+      + (group.planned ? "" : " · not in the plan yet");
+    this.cards.classList.toggle("few", group.members.length < 4);
+    this.cards.replaceChildren(...group.members.map((member, place) => this.#card(member, place, choice)));
+    this.#drawSum();
+    if (focus) this.cards.children[this.cursor]?.focus({ preventScroll: false });
+  }
+
+  #drawStrip() {
+    const frames = [], { groups } = this.data;
+    const most = Math.max(3, Math.floor((this.strip.clientWidth - 26) / FRAME_PX));
+    const first = Math.max(0, Math.min(this.at - Math.floor(most / 2), groups.length - most));
+    for (let place = first; place < Math.min(first + most, groups.length); place++) {
+      const choice = this.choices[place];
+      frames.push(el("button", { type: "button", tabindex: "-1", class: `${place === this.at ? "now" : ""}${choice.seen ? " seen" : ""}`,
+        "aria-label": `Group ${place + 1}`, "aria-current": place === this.at ? "true" : null,
+        onclick: () => this.#go(place) },
+        mount(this.collection, choice.keep), el("span", { class: "edge" }, String(place + 1), el("b", {}, `${groups[place].members.length}`))));
+    }
+    this.strip.replaceChildren(el("div", { class: "frames" }, frames));
+  }
+
+  #card(member, place, choice) {
+    const { collection } = this, { row } = member;
+    const state = row === choice.keep ? "best" : choice.remove.has(row) ? "remove" : "keep";
+    const said = { best: "the best one, kept", remove: "to be removed", keep: "kept" }[state];
+    const button = (text, run, pressed) => el("button", { type: "button", class: "button", "aria-pressed": pressed, tabindex: "-1",
+      onclick: (event) => { event.stopPropagation(); this.cursor = place; run(); } }, text);
+    return el("article", { class: `card ${state}`, tabindex: place === this.cursor ? "0" : "-1", data: { row },
+      "aria-label": `${collection.path[row]}, ${said}, ${member.reason}`,
+      onfocus: () => this.#point(place), onclick: () => this.#point(place, true), ondblclick: () => this.#compare() },
+      mount(collection, row),
+      el("div", { class: "tag" }, { best: "Best", remove: "Remove", keep: "Keep" }[state]),
+      el("div", { class: "text" }, pathText(collection.path[row]),
+        el("p", { class: "facts" }, collection.facts(row)),
+        el("p", { class: "reason" }, place ? el("b", {}, member.similarity.toFixed(2)) : null, place ? " " : null, member.reason)),
+      el("div", { class: "choice" },
+        button("Best", () => this.#best(), state === "best"),
+        button("Keep", () => this.#keep(), state === "keep"),
+        button("Remove", () => this.#remove(), state === "remove"),
+        row === choice.keep ? null : button("Compare", () => this.#compare())));
+  }
+
+  #point(place, focus = false) {
+    if (this.cursor !== place) {
+      this.cards.children[this.cursor]?.setAttribute("tabindex", "-1");
+      this.cursor = place;
+      this.cards.children[place].setAttribute("tabindex", "0");
+    }
+    if (focus) this.cards.children[place].focus();
+  }
+
+  #drawSum() {
+    let removals = 0, size = 0;
+    for (const { remove } of this.choices) {
+      for (const row of remove) { removals += 1; size += this.collection.num_bytes[row]; }
+    }
+    this.sum.replaceChildren(el("b", {}, count(removals, "file")), ` to be removed, ${bytes(size)}`, this.dirty ? el("span", { class: "unsaved" }, "not saved") : "");
+    this.saveButton.disabled = !this.dirty || !this.data.plan.possible;
+    const { path, version, num_unknown: unknown, possible } = this.data.plan;
+    if (!possible) this.where.textContent = "The pictures of this index are no files here: there is nothing to plan.";
+    else if (version && !this.dirty) {
+      const command = `simimg apply --plan=${/[^\w@%+=:,./-]/.test(path) ? `'${path.replaceAll("'", "'\\''")}'` : path} --dry_run`;
+      const copy = el("button", { type: "button", class: "link", onclick: async () => {
+        await navigator.clipboard.writeText(command);
+        copy.textContent = "copied";
+      } }, "copy");
+      this.where.replaceChildren("Saved. ", el("code", {}, command), " shows what it does · ", copy);
+    } else this.where.textContent = path + (unknown ? ` · ${count(unknown, "file")} of it not in the index, which saving leaves out` : "");
+  }
+
+  #go(place) {
+    const next = Math.min(Math.max(place, 0), this.data.groups.length - 1);
+    if (next === this.at) return;
+    this.at = next;
+    this.cursor = 0;
+    this.#draw({ focus: true });
+    say(`${this.title.textContent}, ${this.note.textContent}`);
+  }
+
+  #move(by) {
+    const last = this.data.groups[this.at].members.length - 1;
+    this.#point(Math.min(Math.max(this.cursor + by, 0), last), true);
+  }
+
+  get #row() { return this.data.groups[this.at].members[this.cursor].row; }
+
+  #change(change, words) {
+    const choice = this.choices[this.at];
+    const before = { keep: choice.keep, remove: new Set(choice.remove), seen: true };
+    change(choice);
+    const same = before.keep === choice.keep && before.remove.size === choice.remove.size
+      && [...before.remove].every((row) => choice.remove.has(row));
+    if (same) return;
+    this.done.push([this.at, before]);
+    this.dirty = true;
+    this.#draw({ focus: true });
+    say(words);
+  }
+
+  #keep() {
+    const row = this.#row;
+    this.#change((choice) => { choice.remove.delete(row); }, "kept");
+  }
+
+  #remove() {
+    const row = this.#row, rows = this.data.groups[this.at].members.map((member) => member.row);
+    this.#change((choice) => {
+      if (row === choice.keep) { // something stays of every group
+        choice.keep = rows.find((one) => one !== row && !choice.remove.has(one)) ?? rows.find((one) => one !== row);
+        choice.remove.delete(choice.keep);
+      }
+      choice.remove.add(row);
+    }, "to be removed");
+  }
+
+  #best() {
+    const row = this.#row;
+    this.#change((choice) => {
+      if (row === choice.keep) return;
+      if (choice.remove.size) choice.remove.add(choice.keep);
+      choice.keep = row;
+      choice.remove.delete(row);
+    }, "the best one");
+  }
+
+  #all(remove) {
+    const rows = this.data.groups[this.at].members.map((member) => member.row);
+    this.#change((choice) => {
+      choice.remove = new Set(remove ? rows.filter((row) => row !== choice.keep) : []);
+    }, remove ? "all but the best to be removed" : "all kept");
+  }
+
+  #undo() {
+    const last = this.done.pop();
+    if (!last) return;
+    [this.at] = last;
+    this.choices[this.at] = last[1];
+    this.dirty = true;
+    this.#draw({ focus: true });
+    say("undone");
+  }
+
+  #compare() {
+    const group = this.data.groups[this.at], { keep } = this.choices[this.at], { collection } = this;
+    const others = group.members.filter((member) => member.row !== keep);
+    const side = (row, label) => ({ src: collection.large(row), title: collection.path[row], label,
+      size: [collection.width[row], collection.height[row]] });
+    openCompare({
+      start: Math.max(0, others.findIndex((member) => member.row === this.#row)), count: others.length,
+      pair: (place) => ({
+        query: side(others[place].row, "this"), match: side(keep, "best"), row: others[place].row,
+        place: api.json(`/api/pair?row=${others[place].row}&with=${keep}`),
+        text: others[place].reason, similarity: others[place].similarity,
+      }),
+      closed: (place) => this.#point(group.members.indexOf(others[place]), true),
+    });
+  }
+
+  async #save() {
+    if (!this.dirty || !this.data.plan.possible) return;
+    const groups = this.choices.filter(({ remove }) => remove.size).map(({ keep, remove }) => ({ keep, remove: [...remove] }));
+    this.saveButton.disabled = true;
+    try {
+      const saved = await api.send("/api/plan", "PUT", { version: this.data.plan.version, groups });
+      this.data.plan.version = saved.version;
+      this.data.plan.num_unknown = 0;
+      for (const group of this.data.groups) group.planned = true;
+      this.dirty = false;
+      say(`The plan is saved, ${count(saved.num_removals, "file")} to be removed`);
+    } catch (error) { toast(error.message); }
+    this.#draw();
+  }
+}

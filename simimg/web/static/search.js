@@ -1,0 +1,337 @@
+// The collection, and what matches a picture: of it, dropped, pasted or chosen.
+
+import * as api from "./api.js";
+import { openCompare } from "./compare.js";
+import { count, el, pathText, say, toast } from "./dom.js";
+import { Grid } from "./grid.js";
+import { keys } from "./keys.js";
+
+const K = 200;
+
+export class SearchView {
+  constructor(collection) {
+    this.collection = collection;
+    this.query = null; // {row} or {name, title, width, height}
+    this.by = "copy";
+    this.thresholds = { copy: collection.thresholds.copy ?? 0.5, kind: collection.thresholds.kind ?? 0.5 };
+    this.filter = { text: "", label: "", split: "" };
+    this.matches = [];
+    this.#build();
+    this.#register();
+  }
+
+  // parts: [] for the collection, ["row", n] or ["query", name]
+  show(parts) {
+    const [kind, name] = parts;
+    const row = kind === "row" ? Number(name) : NaN;
+    if (Number.isInteger(row) && row >= 0 && row < this.collection.size) {
+      if (this.query?.row !== row) this.#ask({ row, title: this.collection.path[row] });
+    } else if (kind === "query" && name) {
+      if (this.query?.name !== name) this.#ask({ name, title: this.uploaded?.name === name ? this.uploaded.title : "a picture" });
+    } else {
+      this.#showCollection();
+    }
+  }
+
+  hide() {}
+
+  async take(file) {
+    try {
+      say(`Looking at ${file.name || "the picture"}`);
+      const { query: name, width, height } = await api.upload(file);
+      this.uploaded = { name, title: file.name || "pasted picture", width, height };
+      if (location.hash === `#/query/${name}`) this.show(["query", name]);
+      else location.hash = `#/query/${name}`;
+    } catch (error) {
+      toast(error.message);
+    }
+  }
+
+  focusFilter() {
+    if (this.query) location.hash = "#/";
+    requestAnimationFrame(() => { this.text.focus(); this.text.select(); });
+  }
+
+  #build() {
+    const { collection } = this;
+    this.drop = el("section", { class: "film drop", "aria-label": "Look for a picture" },
+      el("div", {}, el("h1", {}, "Drop a picture to see what matches it"),
+        el("p", {}, "Or paste one, or pick one below. It stays on this machine.")),
+      el("button", { type: "button", class: "button amber", onclick: () => document.getElementById("file").click() },
+        "Choose a picture", el("kbd", {}, "O")));
+    this.text = el("input", { type: "search", placeholder: "Filter by name", "aria-label": "Filter by name",
+      "aria-keyshortcuts": "/", oninput: () => this.#filtered({ text: this.text.value }) });
+    this.selects = [];
+    this.filters = el("div", { class: "filters" },
+      this.text, this.#select("label", "class", collection.labels), this.#select("split", "split", collection.splits));
+    this.counted = el("p", { class: "quiet counted" });
+    this.bar = el("div", { class: "bar" }, this.filters, this.counted);
+
+    this.modes = el("div", { class: "switch", role: "radiogroup", "aria-label": "What to find" },
+      [["copy", "Copies"], ["kind", "Same kind"]].map(([by, text]) => el("button", {
+        type: "button", role: "radio", data: { by }, onclick: () => this.#setBy(by), onkeydown: (event) => this.#turned(event),
+      }, text)));
+    this.slider = el("input", { type: "range", min: "0", max: "1", step: "0.01", id: "threshold",
+      oninput: () => this.#setThreshold(Number(this.slider.value)) });
+    this.output = el("output", { for: "threshold" });
+    this.sliderText = el("p", { class: "quiet hint" });
+    this.only = el("input", { type: "checkbox", id: "only", onchange: () => this.#draw() });
+    this.picture = el("img", { alt: "" });
+    this.title = el("p", { class: "title" });
+    this.facts = el("p", { class: "facts" });
+    this.status = el("p", { class: "status" });
+    this.queryFilters = el("div", { class: "filters" }, this.#select("label", "class", collection.labels),
+      this.#select("split", "split", collection.splits));
+    this.side = el("aside", { class: "side", "aria-label": "The picture that is looked for" },
+      el("figure", { class: "film query" }, el("div", { class: "window" }, this.picture),
+        el("figcaption", {}, this.title, this.facts)),
+      el("div", { class: "controls" },
+        this.modes,
+        el("div", { class: "threshold" },
+          el("label", { for: "threshold" }, "Least similarity"), this.output, this.slider, this.sliderText),
+        el("label", { class: "check", for: "only" }, this.only, "Hide what is below"),
+        this.queryFilters,
+        el("p", { class: "actions" },
+          el("button", { type: "button", class: "button", onclick: () => { location.hash = "#/"; } },
+            "Back to all", el("kbd", {}, "Esc")))));
+
+    this.all = new Grid({ label: "The collection", tile: (row) => this.#pictureTile(row), key: (row) => row, caption: 30 });
+    this.found = new Grid({
+      label: "Matches", tile: (match, index) => this.#matchTile(match, index), minWidth: 160, caption: 46, gap: 18,
+      key: (match) => `${match.row}|${match.similarity}|${match.reason ?? ""}|${this.#isSure(match)}`,
+    });
+    this.empty = el("p", { class: "quiet empty" });
+    this.collectionNode = el("div", { class: "all" }, this.drop, this.bar, this.all.node);
+    this.queryNode = el("div", { class: "matching" }, this.side,
+      el("div", { class: "results" }, this.status, this.empty, this.found.node));
+    this.node = el("div", { class: "view search" }, this.collectionNode, this.queryNode);
+  }
+
+  #select(name, what, values) {
+    const named = values.filter((value) => value !== "");
+    if (named.length < 2) return null;
+    const select = el("select", { "aria-label": `Only this ${what}`, data: { filter: name },
+      onchange: () => this.#filtered({ [name]: select.value }) },
+      el("option", { value: "" }, `Any ${what}`), named.map((value) => el("option", { value }, value)));
+    this.selects.push([name, select]);
+    return select;
+  }
+
+  #register() {
+    const here = () => this.node.isConnected && !document.querySelector("dialog[open]");
+    keys("Collection", () => here() && !this.query, [
+      [["o"], "Choose a picture", () => document.getElementById("file").click()],
+      [["ArrowDown", "ArrowRight"], "Go into the pictures", () => { this.all.focus(this.all.current); }],
+      [["Enter"], "See what matches it", null],
+    ]);
+    keys("Matches", () => here() && this.query, [
+      [["ArrowDown", "ArrowRight"], "Go into the matches", () => { this.found.focus(this.found.current); }],
+      [["Enter"], "Compare it with the query", null],
+      [["s"], "Look for it", () => {
+        if (!this.found.node.contains(document.activeElement)) return false;
+        location.hash = `#/row/${this.found.currentItem.row}`;
+        return true;
+      }],
+      [["k"], "Copies, or the same kind", () => this.#setBy(this.by === "copy" ? "kind" : "copy")],
+      [["[", "]"], "Lower, raise the least similarity", (event) => {
+        this.#setThreshold(this.thresholds[this.by] + (event.key === "]" ? 0.05 : -0.05));
+      }],
+      [["o"], "Choose another picture", () => document.getElementById("file").click()],
+      [["Escape"], "Back to the collection", () => { location.hash = "#/"; }],
+    ]);
+  }
+
+  #showCollection() {
+    const before = this.query?.row;
+    this.abort?.abort();
+    this.query = null;
+    this.queryNode.hidden = true;
+    this.collectionNode.hidden = false;
+    document.title = `${this.collection.name} · simimg`;
+    this.#drawCollection();
+    this.all.layout();
+    if (before !== undefined) {
+      const place = this.all.items.indexOf(before);
+      if (place >= 0) this.all.focus(place);
+    } else scrollTo(0, 0);
+  }
+
+  #drawCollection() {
+    const rows = this.collection.rows(this.filter.text, this.filter.label, this.filter.split);
+    this.counted.textContent = rows.length === this.collection.size ? "" : count(rows.length, "picture");
+    this.all.set([{ key: "all", heading: null, items: rows }]);
+  }
+
+  #filtered(change) {
+    Object.assign(this.filter, change);
+    for (const [name, select] of this.selects) select.value = this.filter[name];
+    if (this.query) this.#search();
+    else {
+      this.#drawCollection();
+      say(count(this.all.items.length, "picture"));
+    }
+  }
+
+  #setBy(by) {
+    if (this.by === by) return;
+    this.by = by;
+    this.#search();
+  }
+
+  #turned(event) {
+    if (!["ArrowLeft", "ArrowRight", "ArrowUp", "ArrowDown"].includes(event.key)) return;
+    event.preventDefault();
+    this.#setBy(this.by === "copy" ? "kind" : "copy");
+    this.modes.querySelector("[aria-checked=true]").focus();
+  }
+
+  #setThreshold(value) {
+    this.thresholds[this.by] = Math.min(1, Math.max(0, Math.round(value * 100) / 100));
+    this.#draw();
+  }
+
+  #isSure(match) { return match.similarity >= this.thresholds[this.by]; }
+
+  #ask(query) {
+    this.query = query;
+    this.collectionNode.hidden = true;
+    this.queryNode.hidden = false;
+    scrollTo(0, 0);
+    const { collection } = this;
+    if (query.row !== undefined) {
+      this.picture.src = collection.thumbnail(query.row);
+      this.facts.textContent = collection.facts(query.row);
+      query.large = collection.large(query.row);
+      query.size = [collection.width[query.row], collection.height[query.row]];
+    } else {
+      query.large = `/api/query/${query.name}`;
+      this.picture.src = query.large;
+      query.size = this.uploaded?.name === query.name ? [this.uploaded.width, this.uploaded.height] : null;
+      this.facts.textContent = query.size ? query.size.join(" × ") : "";
+    }
+    this.picture.alt = query.title;
+    this.title.replaceChildren(pathText(query.title));
+    document.title = `${query.title.split("/").pop()} · simimg`;
+    this.matches = [];
+    this.#search();
+  }
+
+  async #search() {
+    this.abort?.abort();
+    const abort = this.abort = new AbortController(), { query } = this;
+    const asked = new URLSearchParams({ by: this.by, k: K });
+    if (query.row !== undefined) asked.set("row", query.row);
+    else asked.set("query", query.name);
+    for (const name of ["label", "split"]) if (this.filter[name] !== "") asked.set(name, this.filter[name]);
+    this.final = false;
+    this.steps = 0;
+    this.node.setAttribute("aria-busy", "true");
+    this.#draw();
+    try {
+      await api.lines(`/api/search?${asked}`, abort.signal, (line) => {
+        if (abort.signal.aborted) return;
+        if (line.matches) this.matches = line.matches;
+        this.steps += 1;
+        this.final = line.final;
+        this.ms = line.ms;
+        this.#draw();
+      });
+    } catch (error) {
+      if (error.name === "AbortError") return;
+      this.final = true;
+      toast(error.message);
+      if (query.name) location.hash = "#/";
+    }
+    if (abort.signal.aborted) return;
+    this.node.removeAttribute("aria-busy");
+    const sure = this.matches.filter((match) => this.#isSure(match));
+    say(sure.length ? `${this.#sureText(sure.length)}, the first ${this.collection.fileName(sure[0].row)}, ${sure[0].reason ?? ""}`
+      : `${this.#sureText(0)}, ${count(this.matches.length, "picture")} that look alike`);
+  }
+
+  #sureText(number) {
+    return this.by === "copy" ? (number ? count(number, "copy", "copies") : "No copies")
+      : (number ? count(number, "picture") + " of its kind" : "Nothing of its kind");
+  }
+
+  #draw() {
+    const value = this.thresholds[this.by], calibrated = this.collection.thresholds[this.by];
+    for (const button of this.modes.children) {
+      const on = button.dataset.by === this.by;
+      button.setAttribute("aria-checked", on);
+      button.tabIndex = on ? 0 : -1;
+    }
+    this.slider.value = value;
+    this.output.textContent = value.toFixed(2);
+    this.sliderText.textContent = this.by === "kind" ? "The cosine of the embeddings."
+      : calibrated !== undefined ? `From ${calibrated.toFixed(2)} on, 99 of 100 are right here.`
+        : "From 0.50 on it is a verified copy.";
+    const sure = this.matches.filter((match) => this.#isSure(match));
+    const rest = this.only.checked ? [] : this.matches.filter((match) => !this.#isSure(match));
+    const looking = !this.final && this.by === "copy";
+    this.status.classList.toggle("working", !this.final);
+    this.status.textContent = !this.matches.length && !this.final ? "Looking…"
+      : looking ? "Looking closely at the nearest…"
+        : `${this.collection.size.toLocaleString("en")} pictures in ${(this.ms / 1000).toFixed(1)} s`;
+    const heading = (title, number, note) => el("div", {}, el("h2", {}, title, number === null ? null : el("span", { class: "number" }, number)),
+      note ? el("p", { class: "quiet" }, note) : null);
+    const sections = [];
+    if (sure.length) sections.push({ key: "sure", heading: heading(this.by === "copy" ? "Copies" : "Of its kind", sure.length), items: sure,
+      ...(this.by === "copy" ? { minWidth: 230, caption: innerWidth < 520 ? 112 : 84 } : {}) });
+    if (rest.length) {
+      sections.push({ key: "rest", items: rest,
+        heading: heading(this.by === "copy" ? "Only alike" : "Less alike", null,
+          this.by === "copy" && this.final && !sure.length ? "No copy is among them." : "") });
+    }
+    this.empty.hidden = sections.length > 0 || !this.final;
+    this.empty.textContent = this.matches.length ? "Nothing reaches this similarity." : "There is nothing to compare it with.";
+    this.found.set(sections);
+  }
+
+  #pictureTile(row) {
+    const { collection } = this;
+    return el("button", { type: "button", class: "tile", "aria-label": collection.path[row],
+      onclick: () => { location.hash = `#/row/${row}`; } },
+      mount(collection, row), el("span", { class: "caption" }, pathText(collection.fileName(row))));
+  }
+
+  #matchTile(match, index) {
+    const { collection } = this, sure = this.#isSure(match), verified = match.reason !== null;
+    const similarity = match.similarity.toFixed(2);
+    const name = [collection.path[match.row], `similarity ${similarity}`, match.reason, verified ? "copy" : "alike"];
+    return el("button", { type: "button", class: `tile match${verified ? " verified" : ""}${sure ? " sure" : ""}`,
+      "aria-label": name.filter(Boolean).join(", "),
+      onclick: () => this.#compare(match) },
+      mount(collection, match.row),
+      el("span", { class: "caption" },
+        el("span", { class: "what" }, el("b", {}, similarity), verified ? el("span", { class: "reason", title: match.reason }, match.reason) : null),
+        pathText(collection.path[match.row])));
+  }
+
+  #compare(match) {
+    const list = this.found.items, { collection, query } = this;
+    openCompare({
+      start: list.findIndex((one) => one.row === match.row), count: list.length,
+      pair: (place) => {
+        const one = list[place];
+        return {
+          query: { src: query.large, title: query.title, size: query.size, label: "query" },
+          match: { src: collection.large(one.row), title: collection.path[one.row], label: "match",
+            size: [collection.width[one.row], collection.height[one.row]] },
+          place: one.place, text: one.reason ?? "only alike", similarity: one.similarity, row: one.row,
+        };
+      },
+      action: { text: "Look for this one", run: (pair) => { location.hash = `#/row/${pair.row}`; } },
+      closed: (place) => this.found.focus(place),
+    });
+  }
+}
+
+export function mount(collection, row) {
+  const frame = el("span", { class: "mount" });
+  const image = el("img", { src: collection.thumbnail(row), alt: "", decoding: "async", draggable: "false",
+    onload: () => image.classList.add("there"),
+    onerror: () => { if (image.hasAttribute("src")) frame.classList.add("missing"); } });
+  frame.append(image);
+  return frame;
+}

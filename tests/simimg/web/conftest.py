@@ -1,0 +1,68 @@
+"""A small index with copies in it, made with a model that takes no time: the colours of eight by eight fields."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tensorflow as tf
+from PIL import Image, ImageOps
+from starlette.testclient import TestClient
+
+from simimg.search import Embedder, SearchIndex, index_folder
+from simimg.web import create_app
+
+HOST = "127.0.0.1:8765"
+
+
+def _forward(pixels: tf.Tensor) -> tf.Tensor:
+    small = tf.image.resize(pixels / 127.5 - 1.0, (8, 8), antialias=True)
+    return tf.math.l2_normalize(tf.reshape(small, (-1, 192)), axis=-1)
+
+
+@pytest.fixture(scope="session")
+def embedder() -> Embedder:
+    """What embeds in a millisecond, well enough to find what is there."""
+    return Embedder("eight", "f" * 64, 32, "stretch", 192, _forward)
+
+
+@pytest.fixture(scope="session")
+def folder(tmp_path_factory: pytest.TempPathFactory, scene: Callable[..., Image.Image]) -> Path:
+    """Twelve photos of two classes, and of the first two there are copies."""
+    folder = tmp_path_factory.mktemp("collection") / "photos"
+    for seed in range(12):
+        kind = "dogs" if seed % 2 else "cats"
+        (folder / kind).mkdir(parents=True, exist_ok=True)
+        scene(seed).save(folder / kind / f"{seed}.jpg", quality=95)
+    (folder / "old").mkdir()
+    shutil.copy(folder / "cats" / "0.jpg", folder / "old" / "0-bytes.jpg")
+    ImageOps.mirror(scene(0)).save(folder / "old" / "0-mirrored.jpg", quality=60)
+    scene(1).resize((640, 480), Image.Resampling.BICUBIC).save(folder / "old" / "1-large.jpg")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def index(folder: Path, embedder: Embedder, tmp_path_factory: pytest.TempPathFactory) -> SearchIndex:
+    index_dir = tmp_path_factory.mktemp("indexes") / "photos"
+    return index_folder(index_dir, folder, embedder).index
+
+
+@pytest.fixture(scope="session")
+def row_of(index: SearchIndex) -> Callable[[str], int]:
+    """The row of a path."""
+    return index.pictures.column("path").tolist().index
+
+
+@pytest.fixture
+def plan_path(tmp_path: Path) -> Path:
+    return tmp_path / "plan.json"
+
+
+@pytest.fixture
+def client(index: SearchIndex, embedder: Embedder, plan_path: Path) -> Iterator[Any]:
+    """What asks the page as a browser of this machine does."""
+    with TestClient(create_app(index, embedder, plan_path), base_url=f"http://{HOST}") as client:
+        yield client

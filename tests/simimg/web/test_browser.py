@@ -1,0 +1,421 @@
+"""The page in a real browser: headless Chromium, driven by Selenium; skipped where there is none."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image, ImageOps
+from selenium import webdriver
+from selenium.webdriver.common.by import By
+from selenium.webdriver.common.keys import Keys
+
+from simimg.search import Embedder, SearchIndex, apply_plan, index_folder, load_plan
+from simimg.web import create_app, listening, serving
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+DRIVER = shutil.which("chromedriver")
+FLAGS = (
+    "--headless=new --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
+    "--disable-component-update --disable-sync --disable-dev-shm-usage"
+).split()
+WAIT_S = 60.0  # for what takes a tenth of a second on an idle machine
+
+pytestmark = pytest.mark.skipif(not (CHROMIUM and DRIVER), reason="no chromium and chromedriver are installed")
+
+Scene = Callable[..., Image.Image]
+
+
+class Page:
+    """The page in a browser, and what a user does with it."""
+
+    def __init__(self, driver: Any, url: str) -> None:
+        self.driver = driver
+        self.url = url
+
+    def open(self, view: str = "", *, tiles: bool = True) -> None:
+        self.driver.get("about:blank")
+        self.driver.get(f"{self.url}#/{view}")
+        self.until("document.querySelector('#main > .view')")
+        if not view and tiles:
+            self.until("document.querySelectorAll('.tile img.there').length > 5")
+
+    def run(self, script: str, *arguments: Any) -> Any:
+        return self.driver.execute_script(script, *arguments)
+
+    def until(self, expression: str) -> None:
+        """Waits for an expression of JavaScript to be true."""
+        end = time.monotonic() + WAIT_S
+        while not self.run(f"return Boolean({expression})"):
+            assert time.monotonic() < end, expression
+            time.sleep(0.03)
+
+    def one(self, selector: str) -> Any:
+        return self.driver.find_element(By.CSS_SELECTOR, selector)
+
+    def all(self, selector: str) -> list[Any]:
+        return list(self.driver.find_elements(By.CSS_SELECTOR, selector))
+
+    def press(self, *keys: str) -> None:
+        """Presses keys wherever the focus is."""
+        for key in keys:
+            self.driver.switch_to.active_element.send_keys(key)
+
+    def matched(self) -> None:
+        """Waits until a search has ended."""
+        self.until("document.querySelector('.match') && !document.querySelector('.search[aria-busy]')")
+
+    def first_match(self) -> str:
+        return str(self.one(".match[data-index='0']").get_attribute("aria-label"))
+
+    def media(self, width: int, height: int, *, dark: bool = False) -> None:
+        size = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 500}
+        self.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+        feature = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
+        self.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [feature]})
+
+
+@pytest.fixture(scope="module")
+def driver() -> Iterator[Any]:
+    options = webdriver.ChromeOptions()
+    options.binary_location = CHROMIUM
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
+        for flag in (*FLAGS, f"--user-data-dir={profile}"):
+            options.add_argument(flag)
+        options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+        driver = webdriver.Chrome(options, webdriver.ChromeService(DRIVER))
+        driver.set_page_load_timeout(WAIT_S)
+        try:
+            yield driver
+        finally:
+            driver.quit()
+
+
+@pytest.fixture
+def page(driver: Any, index: SearchIndex, embedder: Embedder, plan_path: Path) -> Iterator[Page]:
+    """A server of its own for each test; the browser must have had nothing to complain of."""
+    listener = listening("127.0.0.1", 0)
+    url = f"http://127.0.0.1:{listener.getsockname()[1]}/"
+    with serving(create_app(index, embedder, plan_path), listener):
+        page = Page(driver, url)
+        page.media(1280, 800)
+        yield page
+        complaints = [line["message"] for line in driver.get_log("browser") if line["level"] == "SEVERE"]
+        page.run("onbeforeunload = null")
+        driver.get("about:blank")
+    assert not complaints
+
+
+@pytest.fixture
+def copy(scene: Scene, tmp_path: Path) -> Path:
+    """The third photo, mirrored and compressed."""
+    path = tmp_path / "holiday.jpg"
+    ImageOps.mirror(scene(3)).save(path, quality=45)
+    return path
+
+
+# Gives a file to the page as the desktop does, by an event of the kind `arguments[1]`.
+_GIVE = """
+const bytes = Uint8Array.from(atob(arguments[0]), (letter) => letter.charCodeAt(0));
+const transfer = new DataTransfer();
+transfer.items.add(new File([bytes], "holiday.jpg", {type: "image/jpeg"}));
+const options = {bubbles: true, cancelable: true};
+document.body.dispatchEvent(arguments[1] === "paste"
+  ? new ClipboardEvent("paste", {...options, clipboardData: transfer})
+  : new DragEvent(arguments[1], {...options, dataTransfer: transfer}));
+"""
+
+
+@pytest.mark.parametrize("how", ["drop", "paste", "choose"])
+def test_a_picture_is_found_first_with_its_reason(page: Page, copy: Path, how: str) -> None:
+    page.open()
+    if how == "choose":
+        page.one("#file").send_keys(str(copy))
+    else:
+        data = base64.b64encode(copy.read_bytes()).decode()
+        if how == "drop":
+            page.run(_GIVE, data, "dragenter")
+            assert page.one("#dropping").is_displayed()
+        page.run(_GIVE, data, how)
+    page.matched()
+    assert not page.one("#dropping").is_displayed()
+    name = page.first_match()
+    assert name.startswith("dogs/3.jpg, similarity ")
+    assert "mirrored, JPEG about quality 4" in name
+    assert [heading.text for heading in page.all(".grid-heading h2")] == ["Copies1", "Only alike"]
+    assert "1 copy, the first 3.jpg, mirrored" in page.one("#live").get_attribute("textContent")
+    assert page.one(".query .title").text == "holiday.jpg"
+
+
+def test_what_is_no_picture_is_told(page: Page, tmp_path: Path) -> None:
+    page.open()
+    bad = tmp_path / "bad.jpg"
+    bad.write_bytes(b"no picture")
+    page.one("#file").send_keys(str(bad))
+    page.until("!document.getElementById('toast').hidden")
+    assert "This is no picture that can be read" in page.one("#toast").text
+    page.driver.get_log("browser")  # the 415
+
+
+def test_a_picture_of_the_collection_and_back(page: Page) -> None:
+    page.open()
+    page.one(".tile[aria-label='cats/0.jpg']").click()
+    page.matched()
+    assert page.first_match().startswith("old/0-bytes.jpg, similarity 1.00, the same pixels")
+    page.driver.back()
+    page.until("document.querySelector('.drop').checkVisibility()")
+    assert page.run("return document.activeElement.getAttribute('aria-label')") == "cats/0.jpg"
+
+
+def test_filters(page: Page) -> None:
+    page.open()
+    assert len(page.all(".all .tile")) == 15
+    page.one(".all select[data-filter=label]").send_keys("old")
+    page.until("document.querySelectorAll('.all .tile').length === 3")
+    page.one("input[type=search]").send_keys("mirr")
+    page.until("document.querySelectorAll('.all .tile').length === 1")
+    assert page.one(".counted").text == "1 picture"
+    page.open("row/0")  # loaded anew, without filters
+    page.matched()
+    assert len(page.all(".match")) > 3
+    page.one(".side select[data-filter=label]").send_keys("old")
+    page.until("document.querySelectorAll('.match').length === 3")
+
+
+def test_the_threshold_and_the_kind(page: Page) -> None:
+    page.open("row/0")
+    page.matched()
+    slider = page.one("#threshold")
+    assert float(slider.get_attribute("value")) == 0.5  # the index was not calibrated
+    assert len(page.all(".match.sure")) == 2
+    page.run("arguments[0].value = 1; arguments[0].dispatchEvent(new Event('input'))", slider)
+    assert len(page.all(".match.sure")) == 1
+    page.one("#only").click()
+    assert len(page.all(".match")) == 1
+    page.one("[data-by=kind]").click()
+    page.until("document.querySelector('[data-by=kind]').getAttribute('aria-checked') === 'true'")
+    page.matched()
+    assert "Of its kind" in page.one(".grid-heading h2").text
+    assert not page.all(".match .reason")
+
+
+def test_keys(page: Page) -> None:
+    page.open()
+    page.press("?")
+    assert page.one("dialog.keys").is_displayed()
+    listed = page.one("dialog.keys").text
+    for what in ("Filter the collection by name", "Compare it with the query", "Save the plan", "Closer"):
+        assert what in listed
+    page.press(Keys.ESCAPE)
+    page.until("!document.querySelector('dialog')")
+    page.press("/")
+    page.until("document.activeElement.type === 'search'")
+    page.press("d", "o", "g", "s")
+    page.until("document.querySelectorAll('.all .tile').length === 6")
+    page.press(Keys.ESCAPE, Keys.ARROW_DOWN)
+    page.until("document.activeElement.classList.contains('tile')")
+    label = "return document.activeElement.getAttribute('aria-label')"
+    assert page.run(label) == "dogs/1.jpg"
+    page.press(Keys.ARROW_RIGHT)
+    assert page.run(label) == "dogs/3.jpg"
+    page.press(Keys.END, Keys.HOME, Keys.ENTER)
+    page.matched()
+    assert page.first_match().startswith("old/1-large.jpg")
+    page.press(Keys.ARROW_DOWN)
+    page.until("document.activeElement.classList.contains('match')")
+    page.press("]")
+    assert page.one(".threshold output").text == "0.55"
+    page.press(Keys.ENTER)
+    page.until("document.querySelector('dialog.compare')")
+    page.press(Keys.ESCAPE)
+    page.until("!document.querySelector('dialog')")
+    page.press(Keys.ESCAPE)
+    page.until("document.querySelector('.drop').checkVisibility()")
+    page.press("2")
+    page.until("document.querySelector('.start')")
+    page.press("1")
+    page.until("document.querySelector('.drop')")
+
+
+def test_compare_lays_the_query_over_the_match(page: Page, copy: Path) -> None:
+    page.open()
+    page.one("#file").send_keys(str(copy))
+    page.matched()
+    page.one(".match[data-index='0']").click()
+    page.until("document.querySelector('.compare .cut img.laid')?.complete")
+    page.until("document.querySelector('.compare .stage > img').complete")
+    # Mirrored: where the match has its left edge, the laid query has its right one.
+    matrix = page.run("return getComputedStyle(document.querySelector('.compare .laid')).transform")
+    a, *_ = (float(value) for value in matrix.removeprefix("matrix(").removesuffix(")").split(","))
+    assert a == pytest.approx(-1, abs=0.02)
+    page.press(Keys.ARROW_RIGHT)
+    assert page.one(".compare input[type=range]").get_attribute("value") == "54"
+    page.press(" ")
+    assert page.one(".compare input[type=range]").get_attribute("value") == "0"
+    page.press("a")
+    assert not page.all(".compare .laid")
+    page.press(Keys.ARROW_DOWN)
+    assert "only alike" in page.one(".compare .what").text
+    row = page.run("return document.querySelectorAll('.match')[1].getAttribute('aria-label')").split(",")[0]
+    page.press(Keys.ENTER)
+    page.until("!document.querySelector('dialog') && location.hash.startsWith('#/row/')")
+    assert page.one(".query .title").text.replace("\n", "") == row
+
+
+def test_a_review_writes_the_plan(page: Page, plan_path: Path) -> None:
+    page.open("copies")
+    page.until("document.querySelector('.start .primary')")
+    slider = page.one("#least")
+    page.run("arguments[0].value = 0.6; arguments[0].dispatchEvent(new Event('input'))", slider)
+    page.one(".start .primary").click()
+    page.until("document.querySelector('.cards .card')")
+    assert page.one(".group h1").text == "Group 1 of 2"
+    states = "return [...document.querySelectorAll('.card')].map((card) => card.className.split(' ')[1])"
+    assert page.run(states) == ["best", "remove", "remove"]
+    shapes = "return [...document.querySelectorAll('.card .mount')].map((node) => node.clientWidth / node.clientHeight)"
+    assert page.run(shapes) == pytest.approx([4 / 3] * 3, abs=0.02)  # whatever the picture's
+    page.one(".card").click()
+    page.press(Keys.ARROW_RIGHT, "k")
+    assert page.run(states) == ["best", "keep", "remove"]
+    page.press(Keys.ARROW_RIGHT, Keys.ENTER)  # the mirrored one is the best
+    assert page.run(states) == ["remove", "keep", "best"]
+    page.press("u")
+    assert page.run(states) == ["best", "keep", "remove"]
+    page.press(Keys.ARROW_DOWN, "a")
+    assert page.run(states) == ["best", "keep"]
+    assert "all kept" in page.one(".group .quiet").text
+    page.press(Keys.ARROW_UP)
+    page.press("c")
+    page.until("document.querySelector('dialog.compare')")
+    page.press(Keys.ESCAPE)
+    page.until("!document.querySelector('dialog')")
+    assert not plan_path.exists()
+    assert page.one(".unsaved").is_displayed()
+    page.press("s")
+    page.until("document.querySelector('.where code')")
+    assert f"simimg apply --plan={plan_path} --dry_run" in page.one(".where").text
+    (group,) = json.loads(plan_path.read_bytes())["groups"]
+    assert group["keep"]["path"] == "cats/0.jpg"
+    assert [one["path"] for one in group["remove"]] == ["old/0-mirrored.jpg"]
+    assert apply_plan(load_plan(plan_path), dry_run=True).moved == ("old/0-mirrored.jpg",)
+    page.driver.refresh()  # it is there again, with what was decided
+    page.until("document.querySelector('.cards .card')")
+    assert page.run(states) == ["best", "keep", "remove"]
+
+
+def test_the_map(page: Page) -> None:
+    page.open("map")
+    page.until("document.querySelector('.laying').hidden")
+    coloured = """
+    const canvas = document.querySelector('.map canvas'), context = canvas.getContext('2d');
+    return context.getImageData(0, 0, canvas.width, canvas.height).data.some((value) => value > 0);
+    """
+    page.until(f"(() => {{ {coloured} }})()")
+    assert [button.text for button in page.all(".legend button")] == ["cats", "dogs", "old"]
+    page.all(".legend button")[2].click()
+    assert page.one(".legend button[aria-pressed=true]").text == "old"
+    page.run("document.querySelector('.map canvas').focus()")
+    page.press("+", Keys.ARROW_LEFT)
+    assert page.one("#live").get_attribute("textContent").startswith("old/")
+    page.press("0", Keys.ENTER)
+    page.matched()
+    assert page.one(".query .title").text.replace("\n", "").startswith("old/")
+
+
+def test_dark_by_the_system_and_by_the_button(page: Page) -> None:
+    background = "return getComputedStyle(document.body).backgroundColor"
+    page.open()
+    assert page.run(background) == "rgb(250, 250, 250)"
+    page.media(1280, 800, dark=True)
+    assert page.run(background) == "rgb(20, 20, 22)"
+    page.one("#theme").click()
+    assert page.run(background) == "rgb(250, 250, 250)"
+    page.open()  # it is remembered
+    assert page.run(background) == "rgb(250, 250, 250)"
+    page.one("#theme").click()
+    page.media(1280, 800)
+    assert page.run(background) == "rgb(250, 250, 250)"  # back to what the system has
+
+
+@pytest.mark.parametrize("view", ["", "row/0", "copies", "map"])
+def test_a_phone(page: Page, view: str) -> None:
+    page.media(360, 740)
+    page.open(view)
+    if view == "row/0":
+        page.matched()
+    assert page.run("return document.documentElement.scrollWidth") <= 360
+    outside = """
+    return [...document.querySelectorAll('button, a, input, select, h1, h2')].filter((node) => {
+      const box = node.getBoundingClientRect();
+      return node.checkVisibility() && !node.closest('.visually-hidden, .skip, .legend') && box.width > 2
+        && (box.right > 361 || box.left < -1);
+    }).map((node) => node.outerHTML);
+    """
+    assert page.run(outside) == []
+
+
+@pytest.mark.parametrize("view", ["", "row/0", "copies", "map"])
+def test_everything_that_can_be_pressed_has_a_name(page: Page, view: str) -> None:
+    page.open(view)
+    if view == "row/0":
+        page.matched()
+    tree = page.driver.execute_cdp_cmd("Accessibility.getFullAXTree", {})["nodes"]
+    pressed = {"button", "link", "checkbox", "radio", "slider", "searchbox", "combobox", "application"}
+    nodes = [node for node in tree if not node["ignored"] and node["role"]["value"] in pressed]
+    assert len(nodes) > 6
+    assert [node for node in nodes if not node.get("name", {}).get("value")] == []
+    landmarks = {node["role"]["value"] for node in tree if not node["ignored"]}
+    assert {"banner", "main", "navigation", "status"} <= landmarks
+
+
+def test_ten_thousand_tiles_are_not_ten_thousand_elements(page: Page) -> None:
+    page.open()
+    page.run("""
+    import("/static/grid.js").then(({ Grid }) => {
+      const tile = (row) => Object.assign(document.createElement("button"), {textContent: row});
+      window.grid = new Grid({ label: "many", tile, key: (row) => row });
+      document.getElementById("main").replaceChildren(grid.node);
+      grid.set([{ key: "a", heading: null, items: Array.from({ length: 10000 }, (_, row) => row) }]);
+    });
+    """)
+    page.until("window.grid && grid.made.size > 20")
+    assert page.run("return grid.made.size") < 250
+    page.run("grid.focus(0)")
+    page.press(Keys.END)
+    page.until("document.activeElement.textContent === '9999'")
+    assert page.run("return grid.made.size") < 250
+    assert page.run("return document.activeElement.getBoundingClientRect().bottom <= innerHeight")
+    texts = page.run("return [...grid.node.children].map((node) => Number(node.textContent))")
+    assert texts == sorted(texts)  # read in order
+    page.press(Keys.HOME)
+    page.until("document.activeElement.textContent === '0'")
+
+
+def test_a_name_that_is_html_stays_a_name(driver: Any, embedder: Embedder, scene: Scene, tmp_path: Path) -> None:
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    name = "<img src=x onerror=document.title='pwned'>&amp;.jpg"
+    buffer = io.BytesIO()
+    scene(0).save(buffer, "JPEG")
+    for file in (name, "other.jpg"):
+        (folder / file).write_bytes(buffer.getvalue())
+    index = index_folder(tmp_path / "index", folder, embedder).index
+    listener = listening("127.0.0.1", 0)
+    with serving(create_app(index, embedder, tmp_path / "plan.json"), listener):
+        page = Page(driver, f"http://127.0.0.1:{listener.getsockname()[1]}/")
+        page.open(tiles=False)
+        page.until("document.querySelectorAll('.tile').length === 2")
+        assert name in [tile.text for tile in page.all(".tile")]
+        page.open("row/1")
+        page.matched()
+        assert name in page.first_match()
+        assert page.driver.title.endswith("simimg")
+        driver.get("about:blank")

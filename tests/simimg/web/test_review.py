@@ -1,0 +1,174 @@
+"""Reviewing copies: what is suggested, what a plan says, and that it is written as `simimg duplicates` writes it."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from simimg.search import SearchIndex, apply_plan, find_duplicates, load_plan, write_plan
+
+Row = Callable[[str], int]
+
+
+def reviewed(client: Any, threshold: float = 0.6) -> dict[str, Any]:
+    """The review, after copies were looked for."""
+    assert client.post("/api/review", json={"threshold": threshold}).status_code == 202
+    for _ in range(600):
+        review: dict[str, Any] = client.get("/api/review").json()
+        if review["job"]["state"] == "done":
+            return review
+        assert review["job"]["state"] == "running"
+        time.sleep(0.05)
+    raise AssertionError("it does not end")
+
+
+def choices_of(review: dict[str, Any]) -> list[dict[str, Any]]:
+    return [{"keep": group["keep"], "remove": group["remove"]} for group in review["groups"]]
+
+
+def save(client: Any, version: str, groups: list[dict[str, Any]]) -> Any:
+    return client.put("/api/plan", json={"version": version, "groups": groups})
+
+
+def test_nothing_is_there_before(client: Any, plan_path: Path) -> None:
+    review = client.get("/api/review").json()
+    assert review["groups"] == []
+    assert not review["searched"]
+    assert review["threshold"] == 0.9
+    assert review["plan"] == {
+        "path": str(plan_path),
+        "version": "",
+        "num_unknown": 0,
+        "problem": "",
+        "possible": True,
+    }
+
+
+def test_saved_as_suggested_it_is_the_plan_of_duplicates(
+    client: Any, index: SearchIndex, plan_path: Path, tmp_path: Path, row_of: Row
+) -> None:
+    review = reviewed(client)
+    assert choices_of(review) == [
+        {"keep": row_of("cats/0.jpg"), "remove": [row_of("old/0-bytes.jpg"), row_of("old/0-mirrored.jpg")]},
+        {"keep": row_of("old/1-large.jpg"), "remove": [row_of("dogs/1.jpg")]},
+    ]
+    assert review["job"]["done"] == review["job"]["total"] == len(index.pictures)
+    saved = save(client, "", choices_of(review))
+    assert saved.status_code == 200
+    assert saved.json()["num_removals"] == 3
+    expected = tmp_path / "expected.json"
+    assert index.info.image_dir
+    groups = find_duplicates(index, threshold=0.6).groups
+    write_plan(expected, Path(index.info.image_dir), groups, lambda path: False)
+    ours, theirs = (json.loads(path.read_bytes()) for path in (plan_path, expected))
+    for plan in (ours, theirs):
+        for group in plan["groups"]:
+            group["remove"].sort(key=lambda one: one["path"])
+    assert ours == theirs
+    applied = apply_plan(load_plan(plan_path), dry_run=True)
+    assert len(applied.moved) == 3
+    assert not applied.skipped
+
+
+def test_another_keeper_has_reasons_of_its_own(client: Any, plan_path: Path, row_of: Row) -> None:
+    keep, remove = row_of("old/0-mirrored.jpg"), [row_of("cats/0.jpg"), row_of("dogs/3.jpg")]
+    assert save(client, "", [{"keep": keep, "remove": remove}]).status_code == 200
+    (group,) = json.loads(plan_path.read_bytes())["groups"]
+    assert group["keep"]["path"] == "old/0-mirrored.jpg"
+    assert group["keep"]["why"] == "chosen by hand"
+    reasons = {one["path"]: (one["similarity"], one["reason"]) for one in group["remove"]}
+    assert reasons["cats/0.jpg"][0] > 0.9
+    assert reasons["cats/0.jpg"][1].startswith("mirrored")
+    assert reasons["dogs/3.jpg"] == (0.5, "chosen by hand")
+
+
+def test_a_plan_is_loaded_and_goes_on(client: Any, index: SearchIndex, plan_path: Path, row_of: Row) -> None:
+    groups = find_duplicates(index, threshold=0.6).groups
+    assert index.info.image_dir
+    write_plan(plan_path, Path(index.info.image_dir), groups[1:], lambda path: False)
+    values = json.loads(plan_path.read_bytes())
+    values["groups"].append(
+        {"keep": {"path": "gone.jpg", "sha256": "0"}, "remove": [{"path": "gone-too.jpg", "sha256": "0"}]}
+    )
+    plan_path.write_text(json.dumps(values))
+    review = client.get("/api/review").json()
+    assert not review["searched"]
+    assert review["plan"]["num_unknown"] == 1
+    (group,) = review["groups"]
+    assert group["planned"]
+    assert group["remove"] == [row_of("dogs/1.jpg")]
+    assert group["members"][1]["reason"] == groups[1].others[0].reason
+    # What was found since, and the plan does not speak of, stays.
+    found, planned = reviewed(client)["groups"]
+    assert not found["planned"]
+    assert found["remove"] == []
+    assert planned["remove"] == [row_of("dogs/1.jpg")]
+
+
+def test_what_somebody_else_has_written_is_not_written_over(client: Any, plan_path: Path, row_of: Row) -> None:
+    group = {"keep": row_of("cats/0.jpg"), "remove": [row_of("old/0-bytes.jpg")]}
+    version = save(client, "", [group]).json()["version"]
+    assert save(client, "", [group]).status_code == 409
+    written = plan_path.read_bytes()
+    assert save(client, version, []).status_code == 200
+    plan_path.write_bytes(written)
+    answer = save(client, "0" * 64, [])
+    assert answer.status_code == 409
+    assert str(plan_path) in answer.json()["error"]
+    assert plan_path.read_bytes() == written
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        [],
+        {},
+        {"version": ""},
+        {"version": 3, "groups": []},
+        {"version": "", "groups": {}},
+        {"version": "", "groups": [3]},
+        {"version": "", "groups": [{"keep": 0}]},
+        {"version": "", "groups": [{"keep": 0, "remove": ["1"]}]},
+        {"version": "", "groups": [{"keep": True, "remove": [2]}]},
+        {"version": "", "groups": [{"keep": 0, "remove": [-1]}]},
+        {"version": "", "groups": [{"keep": 0, "remove": [15]}]},
+        {"version": "", "groups": [{"keep": 0, "remove": [0]}]},
+        {"version": "", "groups": [{"keep": 0, "remove": [1]}, {"keep": 1, "remove": [2]}]},
+        {"version": "", "groups": [{"keep": 0, "remove": [1.0]}]},
+    ],
+)
+def test_what_is_no_review_is_refused(client: Any, plan_path: Path, values: Any) -> None:
+    answer = client.put("/api/plan", json=values)
+    assert answer.status_code == 422
+    assert answer.json()["error"]
+    assert not plan_path.exists()
+
+
+@pytest.mark.parametrize("body", [b"", b"{", b"[" * 100_000, b"\xff"])
+def test_what_is_no_json_is_refused(client: Any, body: bytes) -> None:
+    assert client.put("/api/plan", content=body).status_code == 400
+    assert client.post("/api/review", content=body[:100]).status_code == 400
+
+
+@pytest.mark.parametrize("threshold", [0.4, 1.1, "0.9", None, True])
+def test_thresholds_that_are_none(client: Any, threshold: Any) -> None:
+    assert client.post("/api/review", json={"threshold": threshold}).status_code == 422
+
+
+def test_a_file_that_is_no_plan_is_left_alone(client: Any, plan_path: Path) -> None:
+    plan_path.write_text('{"mine": 1}')
+    review = client.get("/api/review").json()
+    assert "is no plan" in review["plan"]["problem"]
+    assert review["groups"] == []
+    assert save(client, "", []).status_code == 409
+    assert plan_path.read_text() == '{"mine": 1}'
+
+
+def test_a_plan_of_another_folder_is_told(client: Any, plan_path: Path) -> None:
+    plan_path.write_text(json.dumps({"format": "simimg-plan/1", "image_dir": "/elsewhere", "groups": []}))
+    assert "not about this collection" in client.get("/api/review").json()["plan"]["problem"]

@@ -1,0 +1,101 @@
+"""Thumbnails: their size, their cache, and what is never shown."""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from simimg.search import Embedder, SearchIndex, index_folder
+from simimg.search.index import Pictures
+from simimg.web.refused import Refused
+from simimg.web.shown import CACHE, LARGE_PX, THUMBNAIL_PX, Shown
+
+Scene = Callable[..., Image.Image]
+
+
+@pytest.fixture
+def own(tmp_path: Path, embedder: Embedder, scene: Scene) -> SearchIndex:
+    """An index that a test may spoil: a large picture, a small one, one on its side, and one that is all edge."""
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    scene(0, (2400, 1200)).save(folder / "a-large.jpg", quality=90)
+    scene(1, (60, 40)).save(folder / "b-small.png")
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    scene(2, (640, 320)).save(folder / "c-side.jpg", exif=exif)
+    scene(3, (3000, 3)).save(folder / "d-line.png")
+    return index_folder(tmp_path / "index", folder, embedder).index
+
+
+def opened(data: bytes) -> Image.Image:
+    image = Image.open(io.BytesIO(data))
+    assert image.format == "JPEG"
+    return image
+
+
+def test_sizes_and_orientation(own: SearchIndex) -> None:
+    shown = Shown(own)
+    assert [opened(shown.thumbnail(row)).size for row in range(4)] == [(320, 160), (60, 40), (160, 320), (320, 1)]
+    assert opened(shown.large(0)).size == (1600, 800)
+    assert opened(shown.large(1)).size == (60, 40)
+    assert max(opened(shown.large(0)).size) == LARGE_PX
+
+
+def test_it_looks_like_the_picture(own: SearchIndex) -> None:
+    expected = Image.open(own.path_of(own.pictures[0])).resize((320, 160), Image.Resampling.BICUBIC)
+    difference = np.abs(np.asarray(expected, float) - np.asarray(opened(Shown(own).thumbnail(0)), float))
+    assert difference.mean() < 5
+
+
+def test_a_thumbnail_is_made_once(own: SearchIndex, embedder: Embedder) -> None:
+    first = Shown(own).thumbnail(0)
+    sha256 = own.pictures[0].sha256
+    cached = own.index_dir / CACHE / "thumbnails" / sha256[:2] / f"{sha256}-{THUMBNAIL_PX}.jpg"
+    assert cached.read_bytes() == first
+    again = index_folder(own.index_dir, Path(own.info.image_dir or ""), embedder)  # it does not mind the folder
+    assert (again.num_embedded, len(again.index.pictures)) == (0, 4)
+    own.path_of(own.pictures[0]).unlink()
+    assert Shown(own).thumbnail(0) == first
+    with pytest.raises(Refused, match="is gone"):
+        Shown(own).large(0)
+
+
+def test_an_index_that_cannot_be_written_is_served_from_memory(own: SearchIndex) -> None:
+    (own.index_dir / CACHE).write_bytes(b"")  # no folder can be made there, not even by root
+    shown = Shown(own)
+    first = shown.thumbnail(0)
+    own.path_of(own.pictures[0]).unlink()
+    assert shown.thumbnail(0) == first
+
+
+def test_only_the_bytes_that_were_indexed_are_shown(own: SearchIndex, scene: Scene) -> None:
+    scene(9).save(own.path_of(own.pictures[1]))
+    with pytest.raises(Refused, match="was changed") as refused:
+        Shown(own).thumbnail(1)
+    assert refused.value.status == 404
+
+
+@pytest.mark.parametrize("path", ["../secret.png", "/etc/hostname", "a/../../secret.png", "", ".."])
+def test_no_path_leads_out_of_the_folder(own: SearchIndex, scene: Scene, path: str) -> None:
+    scene(5).save(Path(own.info.image_dir or "").parent / "secret.png")
+    pictures = [dataclasses.replace(own.pictures[0], path=path)]
+    with pytest.raises(Refused, match="no file of this machine"):
+        Shown(dataclasses.replace(own, pictures=Pictures.of(pictures))).thumbnail(0)
+
+
+def test_an_index_without_files_shows_none(own: SearchIndex) -> None:
+    elsewhere = dataclasses.replace(own, info=dataclasses.replace(own.info, image_dir=None))
+    with pytest.raises(Refused, match="no file of this machine"):
+        Shown(elsewhere).thumbnail(0)
+
+
+@pytest.mark.parametrize("row", [-1, 4, 10**9])
+def test_rows_that_are_not_there(own: SearchIndex, row: int) -> None:
+    with pytest.raises(Refused, match="There is no picture"):
+        Shown(own).thumbnail(row)
