@@ -21,8 +21,9 @@ from pathlib import PurePosixPath
 
 import numpy as np
 
-from simimg.search.examine import Examined, examine_file, threads_of_one
+from simimg.search.examine import Examined, examine_file
 from simimg.search.index import Picture, SearchIndex
+from simimg.search.threads import threads_of_one
 from simimg.search.verify import DAMAGE, Verification, verify
 from tfrecords.convert.copies import MAX_DISTANCE, NO_HASH, near_pairs
 from tfrecords.convert.pool import num_cores

@@ -5,19 +5,16 @@ from __future__ import annotations
 import dataclasses
 import functools
 import hashlib
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import cv2
 import numpy as np
-import threadpoolctl
 from PIL import Image
 
 from simimg.search.keypoints import Keypoints, detect
 from tfrecords.convert.images import decode
 
-__all__ = ["LUMA", "PLAIN", "WHOLE_PX", "Examined", "examine", "examine_file", "jpeg_quality", "threads_of_one"]
+__all__ = ["LUMA", "PLAIN", "WHOLE_PX", "Examined", "examine", "examine_file", "jpeg_quality"]
 
 THUMBNAIL_PX = 192
 WHOLE_PX = 48
@@ -101,17 +98,6 @@ def examine_file(path: Path) -> Examined:
     """
     facts = path.stat()
     return _examined(str(path), facts.st_mtime_ns, facts.st_size)
-
-
-@contextmanager
-def threads_of_one() -> Iterator[None]:
-    """While it is open, NumPy's products take one thread each: pairs are examined by as many threads as cores.
-
-    A product of a pair's descriptors is small. Shared among two threads that wait for each other on a busy machine it
-    took 15 ms instead of 0.4.
-    """
-    with threadpoolctl.threadpool_limits(1, user_api="blas"):
-        yield
 
 
 def jpeg_quality(data: bytes) -> int | None:
