@@ -54,7 +54,7 @@ class Collection:
 
 @dataclasses.dataclass(frozen=True)
 class PairScores:
-    """Precision, 1 where nothing was found, and recall of pairs; and the pairs that were wrong, and that were missed."""
+    """Precision, 1 where nothing was found, and recall of pairs; those that were wrong, and those that were missed."""
 
     precision: float
     recall: float
@@ -107,8 +107,8 @@ def hash_pairs(bits: np.ndarray, names: Sequence[str], distance: int) -> set[Pai
     """Returns the files whose hashes, bool `[num_files, num_bits]`, differ in `distance` bits at most."""
     signs = np.where(bits, 1.0, -1.0).astype(np.float32)
     least = bits.shape[1] - 2 * distance  # a product of signs is the number of equal bits less that of the others
-    ones, others = np.nonzero(np.triu(signs @ signs.T >= least, 1))
-    return pairs_of_groups((names[one], names[other]) for one, other in zip(ones, others, strict=True))
+    near = np.argwhere(np.triu(signs @ signs.T >= least, 1)).tolist()
+    return pairs_of_groups([names[one], names[other]] for one, other in near)
 
 
 def score_pairs(found: set[Pair], collection: Collection) -> PairScores:

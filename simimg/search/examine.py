@@ -14,7 +14,7 @@ from PIL import Image
 from simimg.search.keypoints import Keypoints, detect
 from tfrecords.convert.images import decode
 
-__all__ = ["LUMA", "PLAIN", "WHOLE_PX", "Examined", "examine", "examine_file", "jpeg_quality"]
+__all__ = ["LUMA", "PLAIN", "WHOLE_PX", "Examined", "examine", "examine_file", "forget_examined", "jpeg_quality"]
 
 THUMBNAIL_PX = 192
 WHOLE_PX = 48
@@ -98,6 +98,11 @@ def examine_file(path: Path) -> Examined:
     """
     facts = path.stat()
     return _examined(str(path), facts.st_mtime_ns, facts.st_size)
+
+
+def forget_examined() -> None:
+    """Forgets what `examine_file` has kept, as if this process had just begun."""
+    _examined.cache_clear()
 
 
 def jpeg_quality(data: bytes) -> int | None:
