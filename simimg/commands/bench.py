@@ -5,8 +5,10 @@ more with four times as many pictures. `--stage=input` reads records in shuffled
 with other loaders; `--stage=growth` reads sets of a thousand to two million records. `--stage=augment` augments
 batches that are on the device already. `--stage=train` takes a training apart, from the bytes to the step, and says
 what holds it up. `--stage=loop` runs the training loop beside a bare compiled step and beside Keras's `fit`, and on 1,
-2 and 4 devices. `--stage=protocols` measures no speed: it trains the tutorial's network and tests it as the tutorial
-did, with copies of the training photos in the test, and honestly; a round is a seed.
+2 and 4 devices. `--stage=search` embeds pictures, searches a million vectors and takes a query apart; and
+`--stage=duplicates` counts the copies that are found by imagededup's protocol. `--stage=protocols` trains the
+tutorial's network and tests it as the tutorial did, with copies of the training photos in the test, and honestly; a
+round is a seed.
 
 Rivals that are not part of simimg's own installation get virtual environments of their own under --cache_dir, which
 takes some minutes and 3 GB once. A rival that cannot be installed is named with the reason; the exit code is then 2.
@@ -16,6 +18,7 @@ Examples:
     simimg bench --stage=convert --image_dir=photos
     simimg bench --stage=input --image_dir=photos --encoding=jpeg --image_size=224 --num_images=6000
     simimg bench --stage=train --dataset_dir=data/photos/1.0.0 --preset=small --profile
+    simimg bench --stage=duplicates --image_dir=photos --num_originals=300
 """
 
 from __future__ import annotations
@@ -37,10 +40,12 @@ from simimg.bench.rivals import RIVALS, Tool
 from simimg.commands.bench_tables import (
     augmentations_table,
     converters_table,
+    duplicates_table,
     growth_table,
     loaders_table,
     loop_table,
     protocols_table,
+    search_table,
     stages_table,
 )
 from simimg.commands.console import Result, note, progress_bar, quiet_tensorflow
@@ -51,14 +56,18 @@ from tfrecords.options import check_choices, option, to_json
 
 with quiet_tensorflow():
     from simimg.bench.augmentation import measure_augmentations
+    from simimg.bench.duplicates import DUPLICATE_RIVALS, compare_duplicates
+    from simimg.bench.exact import measure_exact
     from simimg.bench.growth import measure_growth
     from simimg.bench.input import compare_readers
     from simimg.bench.overhead import measure_loop
     from simimg.bench.protocols import compare_protocols
+    from simimg.bench.search import measure_embedding, measure_queries
     from simimg.bench.shards import Records, records_of
     from simimg.bench.stages import measure_training
     from simimg.input import READERS
     from simimg.presets import PRESETS
+    from simimg.search import index_folder, load_embedder
     from simimg.training import TrainConfig
 
 _Watch = Callable[[int], Callable[[], object]]
@@ -73,7 +82,8 @@ class Options:
     """What `bench` can be told."""
 
     stage: str = option(
-        "What to measure.", choices=("convert", "input", "growth", "augment", "train", "loop", "protocols")
+        "What to measure.",
+        choices=("convert", "input", "growth", "augment", "train", "loop", "search", "duplicates", "protocols"),
     )
     image_dir: Path | None = option("Pictures to use, one folder a class; by default they are drawn.", None)
     out_dir: Path = option("The dated results go here.", Path("bench_results"))
@@ -86,6 +96,9 @@ class Options:
     image_size: int = option("All but convert: side of the pictures, in px.", 64)
     batch_size: int = option("All but convert: pictures a batch.", 256)
     num_images: int = option("input, growth, train, loop: pictures that are made records.", 60_000)
+    num_vectors: int = option("search: vectors that are searched, 2 KB of memory each.", 1_000_000)
+    num_queries: int = option("search: pictures that are looked for, one after the other.", 28)
+    num_originals: int = option("duplicates: photos that are transformed, in five ways each.", 300)
     dataset_dir: Path | None = option("train, loop: a data set, instead of one made of --image_dir.", None)
     preset: str = option("train, loop: the network, its augmentation and its optimizer.", "small", choices=PRESETS)
     reader: str = option("train, loop: how shards are read.", "auto", choices=READERS)
@@ -262,6 +275,49 @@ def _protocols(options: Options, cache_dir: Path, file: Path, watch: _Watch) -> 
     )
 
 
+def _search(options: Options, cache_dir: Path, file: Path, watch: _Watch) -> _Measured:
+    for name, value in (("num_vectors", options.num_vectors), ("num_queries", options.num_queries)):
+        if value < 10:
+            raise UsageError(f"--{name}={value}: should be 10 or more.")
+    pictures = good_jpegs(options.image_dir or _drawn(cache_dir), cache_dir)
+    embedder = load_embedder("lite0")
+    note(f"bringing the index of {pictures.folder} up to date")
+    index = index_folder(cache_dir / "bench" / f"index-{pictures.folder.name}", pictures.folder, embedder).index
+    query = measure_queries(index, embedder, num_queries=options.num_queries, watch=watch)
+    embedding = measure_embedding(pictures, embedder, repeats=options.repeats, watch=watch)
+    exact = measure_exact(options.num_vectors, repeats=options.repeats, watch=watch)
+    return _Measured(
+        values={
+            "embedding": dataclasses.asdict(embedding),
+            "exact": dataclasses.asdict(exact),
+            "query": dataclasses.asdict(query),
+        },
+        lines=["", *search_table(embedding, exact, query)],
+    )
+
+
+def _duplicates(options: Options, cache_dir: Path, file: Path, watch: _Watch) -> _Measured:
+    names = options.rivals or DUPLICATE_RIVALS
+    names = () if names == ("none",) else tuple(dict.fromkeys(names))
+    for name in names:
+        if name not in DUPLICATE_RIVALS:
+            raise UsageError(
+                f"--rivals={','.join(names)}: {name!r} should be one of {', '.join(DUPLICATE_RIVALS)}, or none."
+            )
+    comparison = compare_duplicates(
+        options.image_dir or _drawn(cache_dir),
+        load_embedder("lite0"),
+        names,
+        num_originals=options.num_originals,
+        seed=0,
+        cache_dir=cache_dir,
+        note=note,
+        watch=watch,
+    )
+    lines = ["", *duplicates_table(comparison)]
+    return _Measured(values=dataclasses.asdict(comparison), lines=lines, left_out=comparison.left_out)
+
+
 _STAGES = {
     "convert": _convert,
     "input": _input,
@@ -270,6 +326,8 @@ _STAGES = {
     "train": _train,
     "loop": _loop,
     "protocols": _protocols,
+    "search": _search,
+    "duplicates": _duplicates,
 }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -11,19 +12,24 @@ from simimg.bench.convert import IMAGE_SIZE, Stage
 
 if TYPE_CHECKING:
     from simimg.bench.augmentation import AugmentationCost, AugmentationCosts
+    from simimg.bench.duplicates import DedupComparison
+    from simimg.bench.exact import ExactSearch
     from simimg.bench.growth import Growth
     from simimg.bench.input import InputComparison, Loader
     from simimg.bench.overhead import LoopCosts
     from simimg.bench.protocols import Protocol
+    from simimg.bench.search import EmbeddingSpeed, QueryTime
     from simimg.bench.stages import StageCost, TrainingCosts
 
 __all__ = [
     "augmentations_table",
     "converters_table",
+    "duplicates_table",
     "growth_table",
     "loaders_table",
     "loop_table",
     "protocols_table",
+    "search_table",
     "stages_table",
 ]
 
@@ -161,6 +167,74 @@ def protocols_table(protocols: Sequence[Protocol]) -> list[str]:
 
 def _mean(values: Sequence[float]) -> str:
     return f"{np.mean(values):.3f}" + (f" ({np.std(values, ddof=1):.3f})" if len(values) > 1 else "")
+
+
+def duplicates_table(comparison: DedupComparison) -> list[str]:
+    """Returns what each method found of the copies, and what was aimed at."""
+    rows = [("", "precision", "recall", "seconds", "files/s", "wrong pairs", "missed")]
+    rows += [
+        (
+            method.name,
+            f"{method.precision:.4f}",
+            f"{method.recall:.4f}",
+            f"{method.seconds:,.1f}",
+            f"{comparison.num_files / method.seconds:,.0f}",
+            f"{method.num_wrong:,}",
+            f"{method.num_missed:,}",
+        )
+        for method in comparison.methods
+    ]
+    precision, recall = comparison.aim
+    cnn_precision, cnn_recall = comparison.published_cnn
+    aim = (
+        f"simimg: aim {recall:g} at a precision of {precision:g}: {_met(comparison.met)}; imagededup's CNN has "
+        f"{cnn_recall:g} at {cnn_precision:g} in its authors' table, of other photos"
+    )
+    cnn = "imagededup's CNN cannot be measured here: torchvision downloads its weights when it is first used"
+    return [f"duplicates: {comparison.what}: {comparison.num_files:,} files", *_aligned(rows), aim, cnn]
+
+
+def search_table(embedding: EmbeddingSpeed, exact: ExactSearch, query: QueryTime) -> list[str]:
+    """Returns embedding, exact search and one query, each with its limits."""
+    rows: list[tuple[str, ...]] = [("", "images/s", "95 % interval")]
+    rows += [
+        (name, f"{value:,.0f}", _interval(embedding.ci95[name], ",.0f"))
+        for name, value in embedding.images_per_s.items()
+    ]
+    lines = [f"embedding: {embedding.what}", *_aligned(rows)]
+    lines.append(
+        f"index is {embedding.index_to_decode:.2f}x decoding and {embedding.index_to_network:.2f}x the network alone; "
+        f"aim {embedding.aim:g} images/s: {_met(embedding.met)}"
+    )
+    lines.append(
+        f"the network, {embedding.gflops_per_image:.3f} GFLOP a picture, reaches {embedding.network_to_peak:.0%} of "
+        f"the processor's {embedding.peak_gflops:,.0f} GFLOP/s"
+    )
+    rows = [("", "queries", "queries/s", "95 % interval", "read", "of memory", "of the peak", "cores", "simimg is")]
+    rows += [
+        (
+            speed.name,
+            f"{speed.batch}",
+            f"{speed.queries_per_s:,.1f}",
+            _interval(speed.ci95, ",.1f"),
+            f"{speed.gb_per_s:.2f} GB/s",
+            f"{speed.ratio_to_memory:.0%}",
+            f"{speed.ratio_to_peak:.0%}",
+            f"{speed.cores:.1f}",
+            "" if speed.times_ours is None else f"{speed.times_ours:.2f}x ({_interval(speed.times_ours_ci95, '.2f')})",
+        )
+        for speed in exact.speeds
+    ]
+    lines += ["", f"exact search: {exact.what}", *_aligned(rows)]
+    lines.append(f"memory is read at {exact.memory_gb_per_s:.1f} GB/s; the peak is {exact.peak_gflops:,.0f} GFLOP/s")
+    rows = [("", "ms", "95 % interval")]
+    rows += [
+        (part.name, f"{part.ms:,.1f}", _interval(part.ci95, ",.1f"))
+        for part in (*query.parts, dataclasses.replace(query.first, name="all, the first time"))
+    ]
+    rows.append(("all, again", f"{query.again.ms:,.1f}", _interval(query.again.ci95, ",.1f")))
+    lines += ["", f"a query: {query.what}, medians", *_aligned(rows)]
+    return [*lines, f"aim {query.aim_ms:g} ms the first time: {_met(query.met)}"]
 
 
 def _throughput(found: Loader | StageCost | AugmentationCost) -> tuple[str, str, str]:

@@ -17,9 +17,9 @@ from pathlib import PurePosixPath
 
 import numpy as np
 
-from simimg.search.examine import threads_of_one
 from simimg.search.index import Picture, SearchIndex
 from simimg.search.pairs import SAME_BYTES, PairExaminer, explained, hash_pairs, representatives
+from simimg.search.threads import threads_of_one
 from simimg.search.verify import DAMAGE, Verification
 
 __all__ = ["Duplicates", "Group", "Member", "find_duplicates"]

@@ -5,13 +5,10 @@ from __future__ import annotations
 import dataclasses
 import functools
 import hashlib
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import cv2
 import numpy as np
-import threadpoolctl
 from PIL import Image
 
 from simimg.search.keypoints import Keypoints, detect
@@ -26,8 +23,8 @@ __all__ = [
     "Examined",
     "examine",
     "examine_file",
+    "forget_examined",
     "jpeg_quality",
-    "threads_of_one",
 ]
 
 THUMBNAIL_PX = 192
@@ -122,15 +119,9 @@ def examine_file(path: Path, sha256: str = "") -> Examined:
     return _examined(str(path), sha256, facts.st_mtime_ns, facts.st_size)
 
 
-@contextmanager
-def threads_of_one() -> Iterator[None]:
-    """While it is open, NumPy's products take one thread each: pairs are examined by as many threads as cores.
-
-    A product of a pair's descriptors is small. Shared among two threads that wait for each other on a busy machine it
-    took 15 ms instead of 0.4.
-    """
-    with threadpoolctl.threadpool_limits(1, user_api="blas"):
-        yield
+def forget_examined() -> None:
+    """Forgets what `examine_file` has kept, as if this process had just begun."""
+    _examined.cache_clear()
 
 
 def jpeg_quality(data: bytes) -> int | None:

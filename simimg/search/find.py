@@ -19,8 +19,9 @@ import numpy as np
 from PIL import Image
 
 from simimg.search.embeddings import Embedder
-from simimg.search.examine import Examined, examine, examine_file, jpeg_quality, threads_of_one
+from simimg.search.examine import Examined, examine, examine_file, jpeg_quality
 from simimg.search.index import Match, Picture, SearchIndex
+from simimg.search.threads import threads_of_one
 from simimg.search.verify import Verification, verify
 from simimg.search.views import query_views
 from tfrecords.convert.images import decode

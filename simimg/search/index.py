@@ -262,7 +262,7 @@ class SearchIndex:
         """Returns the `k` most similar pictures for each query, best first; see `nearest`."""
         similarities, rows = self.nearest(queries, k, by)
         return [
-            [Match(int(row), self.pictures[row], float(value)) for row, value in zip(found, values, strict=True)]
+            [Match(*one) for one in zip(found.tolist(), self.pictures.rows(found), values.tolist(), strict=True)]
             for found, values in zip(rows, similarities, strict=True)
         ]
 

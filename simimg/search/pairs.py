@@ -14,9 +14,9 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
-from simimg.search.examine import threads_of_one
 from simimg.search.index import SearchIndex
 from simimg.search.originals import Originals
+from simimg.search.threads import threads_of_one
 from simimg.search.verify import Verification, verify
 from tfrecords.convert.copies import MAX_DISTANCE, NO_HASH, near_pairs
 from tfrecords.convert.pool import num_cores

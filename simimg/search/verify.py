@@ -12,6 +12,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 
 import cv2
@@ -212,26 +213,24 @@ def _agreement(ours: np.ndarray, theirs: np.ndarray, inside: np.ndarray) -> tupl
     The correlation of each block of the frame, weighted by how much there is to see in it. Blocks with something laid
     over them count as disagreeing, and do not drown in the rest.
     """
-    height, width = inside.shape
     a, b = (cv2.GaussianBlur(_grey(image), (0, 0), 1.0) for image in (ours, theirs))
-    values, weights = [], []
-    agreeing = inside.copy()
-    for rows in np.array_split(np.arange(height), _BLOCKS):
-        for columns in np.array_split(np.arange(width), _BLOCKS):
-            block = np.ix_(rows, columns)
-            there = inside[block]
-            if there.mean() < 0.5:
-                continue
-            x, y = a[block][there], b[block][there]
-            spread_x, spread_y = float(x.std()), float(y.std())
-            if max(spread_x, spread_y) < PLAIN:
-                continue
-            covariance = float(((x - x.mean()) * (y - y.mean())).mean())
-            values.append(covariance / max(spread_x * spread_y, PLAIN))
-            weights.append(spread_y + PLAIN)
-            if values[-1] < _COVERED:
-                agreeing[block] = False
-    if not values:
+    blocks = _blocks(*inside.shape)
+    num_blocks = _BLOCKS * _BLOCKS
+    at = blocks[inside]
+    count = np.maximum(1, np.bincount(at, minlength=num_blocks))
+
+    def means(values: np.ndarray) -> np.ndarray:
+        return np.bincount(at, values, minlength=num_blocks) / count
+
+    x, y = a[inside].astype(np.float64), b[inside].astype(np.float64)
+    x, y = x - means(x)[at], y - means(y)[at]
+    spread_x, spread_y = np.sqrt(means(x * x)), np.sqrt(means(y * y))
+    correlations = means(x * y) / np.maximum(spread_x * spread_y, PLAIN)
+    there = np.bincount(at, minlength=num_blocks) >= 0.5 * np.bincount(blocks.ravel(), minlength=num_blocks)
+    there &= np.maximum(spread_x, spread_y) >= PLAIN
+    agreeing = inside & ~(there & (correlations < _COVERED))[blocks]
+    values, weights = correlations[there], spread_y[there] + PLAIN
+    if not len(values):
         # Nothing to see in any block: plain pictures agree as far as the whole does.
         x, y = a[inside], b[inside]
         if len(x) < 2 or min(float(x.std()), float(y.std())) < 0.5:
@@ -239,6 +238,16 @@ def _agreement(ours: np.ndarray, theirs: np.ndarray, inside: np.ndarray) -> tupl
         return max(0.0, float(np.corrcoef(x, y)[0, 1])), 0.0, inside
     clipped = np.clip(values, 0, 1)
     return float(np.average(clipped, weights=weights)), float(np.mean(clipped < _COVERED)), agreeing
+
+
+@functools.lru_cache(maxsize=32)
+def _blocks(height: int, width: int) -> np.ndarray:
+    """The block that each pixel of a frame is in: int64 `[height, width]`, 0 to 63, of even sizes."""
+    rows, columns = (
+        np.repeat(np.arange(_BLOCKS), [len(part) for part in np.array_split(np.arange(side), _BLOCKS)])
+        for side in (height, width)
+    )
+    return rows[:, None] * _BLOCKS + columns
 
 
 def _geometry(
@@ -299,7 +308,7 @@ def _looks(ours: np.ndarray, theirs: np.ndarray, inside: np.ndarray, disagreeing
         return []
     reasons = []
     a, b = ours[inside], theirs[inside]
-    colourful_a, colourful_b = (float((one.max(axis=1) - one.min(axis=1)).mean()) for one in (a, b))
+    colourful_a, colourful_b = (float(np.ptp(one.T.copy(), axis=0).mean()) for one in (a, b))
     if colourful_a < 3 and colourful_b > 9:
         reasons.append("grey")
     else:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
-__all__ = ["LIMIT_READ", "LIMIT_WRITE", "OURS", "RIVALS", "Tool"]
+__all__ = ["IMAGEDEDUP", "LIMIT_READ", "LIMIT_WRITE", "OURS", "RIVALS", "Tool"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -33,6 +33,9 @@ _HERE = Path(__file__).parent
 
 OURS = Tool(name="simimg", script=_HERE / "ours.py")
 LIMIT_READ = Tool(name="read and hash", script=_HERE / "limit_read.py")
+IMAGEDEDUP = Tool(
+    name="imagededup", script=_HERE / "imagededup_hashes.py", requirements=_HERE / "requirements-imagededup.txt"
+)
 LIMIT_WRITE = Tool(name="write", script=_HERE / "limit_write.py")
 
 RIVALS = {

@@ -10,9 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from simimg.errors import SearchIndexError
-from simimg.search import Embedder, Picture, SearchIndex, index, nearest
+from simimg.search import Embedder, Picture, SearchIndex, index, nearest, threads
 from simimg.search.index import write_generation
 from simimg.search.projection import fit_projection
+from simimg.search.threads import threads_of_one
 from tfrecords.convert.sources import printable
 
 
@@ -48,6 +49,74 @@ def test_nearest_equals_sorting_everything(num_vectors: int, num_queries: int, k
     order = np.argsort(-exact, axis=1)[:, :k]
     np.testing.assert_array_equal(rows, order)
     np.testing.assert_allclose(values, np.take_along_axis(exact, order, 1), atol=1e-6)
+
+
+@given(
+    num_vectors=st.integers(1, 400),
+    num_queries=st.integers(1, 9),
+    num_views=st.integers(1, 4),
+    k=st.integers(1, 12),
+    block=st.sampled_from([32, 64, 150, 4096]),
+    small=st.sampled_from([0, 1_000_000]),
+    num_threads=st.integers(1, 3),
+    levels=st.integers(1, 3),
+    seed=st.integers(0, 9),
+)
+@settings(deadline=None, max_examples=150)
+def test_nearest_is_exact_whichever_way_it_multiplies(
+    num_vectors: int,
+    num_queries: int,
+    num_views: int,
+    k: int,
+    block: int,
+    small: int,
+    num_threads: int,
+    levels: int,
+    seed: int,
+) -> None:
+    """Small whole numbers: float32 has no rounding, and many products are equal."""
+    rng = np.random.default_rng(seed)
+    vectors = rng.integers(-levels, levels + 1, (num_vectors, 8)).astype(np.float32)
+    queries = rng.integers(-levels, levels + 1, (num_queries, num_views, 8)).astype(np.float32)
+    if seed % 2:  # each is better than those before: nothing can be passed over
+        vectors = vectors[np.argsort(vectors @ queries[0, 0], kind="stable")]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(nearest, "_BLOCK_ROWS", block)
+        patch.setattr(nearest, "_SMALL_PRODUCT", small)
+        patch.setattr(nearest, "num_cores", lambda: num_threads)
+        values, rows = nearest.nearest(vectors, queries, k)
+    exact = (queries.astype(np.float64) @ vectors.astype(np.float64).T).max(axis=1)
+    order = np.argsort(-exact, axis=1, kind="stable")[:, :k]
+    np.testing.assert_array_equal(rows, order)
+    np.testing.assert_array_equal(values, np.take_along_axis(exact, order, 1))
+    assert values.dtype == np.float32
+    assert rows.dtype == np.int64
+
+
+@pytest.mark.parametrize("num_vectors", [130, 999, 1001])
+def test_the_same_vectors_are_equally_near_anywhere(num_vectors: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(nearest, "_BLOCK_ROWS", 256)
+    rng = np.random.default_rng(0)
+    copies = np.repeat(unit(rng.normal(size=(1, 256))), num_vectors, axis=0)
+    for num_queries in (1, 6, 7, 17, 33, 40, 300):
+        values, rows = nearest.nearest(copies, unit(rng.normal(size=(num_queries, 1, 256))), num_vectors)
+        assert (rows == np.arange(num_vectors)).all()
+        assert np.ptp(values, axis=1).max() == 0
+
+
+def test_products_have_one_thread_until_the_last_one_leaves() -> None:
+    def num_threads() -> int:
+        (blas,) = {one["num_threads"] for one in threads._blas().info() if one["internal_api"] == "openblas"}
+        return int(blas)
+
+    before = num_threads()
+    first, second = threads_of_one(), threads_of_one()
+    first.__enter__()
+    second.__enter__()
+    first.__exit__(None, None, None)
+    assert num_threads() == 1
+    second.__exit__(None, None, None)
+    assert num_threads() == before
 
 
 def test_equal_similarities_come_in_the_order_of_the_index(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 import io
 import math
 
+import cv2
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -12,7 +13,7 @@ from PIL import Image, ImageEnhance, ImageFilter, ImageOps
 from simimg.evaluation.edits import EDITS
 from simimg.search.examine import examine, jpeg_quality
 from simimg.search.keypoints import align, detect
-from simimg.search.verify import verify
+from simimg.search.verify import _agreement, _grey, verify
 
 
 def verified(query: Image.Image, original: Image.Image):
@@ -136,3 +137,30 @@ def test_no_jpeg_has_no_quality(scene) -> None:
     assert jpeg_quality(buffer.getvalue()) is None
     assert jpeg_quality(b"\xff\xd8\xff\xdb\x00\x43\x00") is None
     assert jpeg_quality(b"") is None
+
+
+@given(height=st.integers(8, 60), width=st.integers(8, 60), seed=st.integers(0, 99))
+@settings(deadline=None, max_examples=60)
+def test_agreement_is_that_of_blocks_one_by_one(height: int, width: int, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    theirs = cv2.resize(rng.uniform(0, 255, (5, 5, 3)).astype(np.float32), (width, height))
+    ours = theirs * rng.uniform(0.5, 1.5) + rng.normal(0, 4, theirs.shape).astype(np.float32)
+    ours[: height // 3] = rng.uniform(0, 255, (height // 3, width, 3))
+    inside = np.ones((height, width), bool)
+    inside[:, : int(rng.integers(width))] = bool(seed % 3)
+    a, b = (cv2.GaussianBlur(_grey(image), (0, 0), 1.0).astype(np.float64) for image in (ours, theirs))
+    values, weights, expected = [], [], inside.copy()
+    for rows in np.array_split(np.arange(height), 8):
+        for columns in np.array_split(np.arange(width), 8):
+            block = np.ix_(rows, columns)
+            x, y = a[block][inside[block]], b[block][inside[block]]
+            if inside[block].mean() >= 0.5 and max(x.std(), y.std()) >= 3:
+                values.append(((x - x.mean()) * (y - y.mean())).mean() / max(x.std() * y.std(), 3))
+                weights.append(y.std() + 3)
+                expected[block] &= values[-1] >= 0.35
+    if not values:
+        return
+    agreement, disagreeing, agreeing = _agreement(ours, theirs, inside)
+    assert agreement == pytest.approx(np.average(np.clip(values, 0, 1), weights=weights), abs=1e-5)
+    assert disagreeing == pytest.approx(np.mean(np.array(values) < 0.35))
+    np.testing.assert_array_equal(agreeing, expected)
