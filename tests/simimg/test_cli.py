@@ -357,6 +357,7 @@ BASE = {
 BESIDE = {
     ("train", "resolution"): {"model": "lite0"},
     ("train", "probe"): {"model": "lite0"},
+    ("train", "train_backbone"): {"model": "lite0"},
     ("index", "dataset_dir"): {"image_dir": None},
     ("convert", "beam_options"): {"engine": "beam"},
 }
