@@ -369,6 +369,7 @@ BASE = {
 BESIDE = {
     ("train", "resolution"): {"model": "lite0"},
     ("train", "probe"): {"model": "lite0"},
+    ("train", "train_backbone"): {"model": "lite0"},
     ("index", "dataset_dir"): {"image_dir": None},
     ("convert", "beam_options"): {"engine": "beam"},
     ("export", "index_dir"): {"model_dir": None, "out": Path("out")},
