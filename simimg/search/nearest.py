@@ -55,6 +55,8 @@ def nearest(
     """
     num_queries, num_views, dim = queries.shape
     count = min(k, len(vectors) if among is None else int(among.sum()))
+    if not count:
+        return np.zeros((num_queries, 0), np.float32), np.zeros((num_queries, 0), np.int64)
     flat = np.ascontiguousarray(queries.reshape(-1, dim), np.float32)
     most_rows = _BLOCK_VALUES // max(1, len(flat))
     block_rows = min(_BLOCK_ROWS, max(1, most_rows // _SMALL_ROWS[0]) * _SMALL_ROWS[0])
