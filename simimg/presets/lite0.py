@@ -21,5 +21,5 @@ OPTIONS = {
     "crop_min_area": 0.5,
     "colour_jitter": 0.0,
     "horizontal_flip": True,
-    "test_views": "cropped",
+    "test_views": "mirrored",
 }
