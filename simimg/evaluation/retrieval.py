@@ -17,17 +17,21 @@ is how crowded its neighbourhood is (SSCD, CVPR 2022, section 4.2, with the inde
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
 
 import numpy as np
 from PIL import Image
 
 from simimg.errors import UsageError
 from simimg.evaluation.edits import EDITS
-from simimg.search import Embedder, Finder, Found, SearchIndex
+from simimg.search import Embedder, Finder, Found, Query, SearchIndex
 from simimg.search.find import CANDIDATES, make_query
 from simimg.search.projection import fit_projection
 from tfrecords.convert.images import decode
+from tfrecords.convert.pool import num_cores
 from tfrecords.convert.quarantine import Refusal
 
 __all__ = [
@@ -49,6 +53,7 @@ SCORES = ("cosine", "normalised", "similarity")
 _NEIGHBOURS = slice(1, 4)
 _TWICE = 0.9  # similarity to a photo as it is: different photos of one thing had 0.84 at most
 _MATCHES = 10  # of each query that are entered into the list
+_AHEAD = 4  # queries a core that are made while others are looked for: 3 MB each
 _HELD_OUT = 4  # one picture of so many has its label hidden from the fit of its kind
 
 
@@ -127,37 +132,35 @@ def measure_retrieval(
             f"need {2 * num_queries}. Ask for fewer with --num_queries."
         )
     hashes = hashes or {}
-    images = (_picture(index, row) for row in range(len(index.pictures) if hashes else 0))
-    bits = [{name: hash(image) for name, hash in hashes.items()} for image in images]
+    bits = _hashed(index, hashes)
     finder = Finder(index, embedder, threshold=0.5)
     hits: dict[str, dict[str, list[bool]]] = {
         name: {edit: [] for edit in EDITS} for name in ("similarity", "cosine", *hashes)
     }
     scored: dict[str, list[tuple[float, bool]]] = {score: [] for score in SCORES}
     failures = []
+    twice: set[int] = set()
     drawn = np.random.default_rng(seed).permutation(len(index.pictures))[: 2 * num_queries].tolist()
-    for number, row in enumerate(drawn):
-        image, is_distractor = _picture(index, row), number >= num_queries
-        as_it_is = finder.find(make_query(index.pictures[row].path, image, embedder), CANDIDATES, without=row)
-        twice = {one.row for one in as_it_is if one.similarity >= _TWICE}
-        for name in EDITS:
-            copy = edited_copy(image, row, name, seed)
-            query = make_query(index.pictures[row].path, copy, embedder)
-            found = finder.find(query, CANDIDATES, without=row if is_distractor else -1)
-            by_looks = sorted(found, key=lambda one: -one.cosine)
-            _enter(scored, [one for one in found if one.row not in twice], row)
-            progress(1)
-            if is_distractor:
-                continue
-            hits["similarity"][name].append(found[0].row == row)
-            hits["cosine"][name].append(by_looks[0].row == row)
-            for rival, hash in hashes.items():
-                wanted = hash(copy)
-                distances = [int((one[rival] != wanted).sum()) for one in bits]
-                hits[rival][name].append(int(np.argmin(distances)) == row)
-            if found[0].row != row:
-                at = next((at for at, one in enumerate(found) if one.row == row), None)
-                failures.append(Failure(name, row, found[0].row, at))
+    for number, (row, name, copy, query) in enumerate(_queries(index, embedder, drawn, seed)):
+        is_distractor = number >= num_queries * (len(EDITS) + 1)
+        if name is None:
+            as_it_is = finder.find(query, CANDIDATES, without=row)
+            twice = {one.row for one in as_it_is if one.similarity >= _TWICE}
+            continue
+        found = finder.find(query, CANDIDATES, without=row if is_distractor else -1)
+        by_looks = sorted(found, key=lambda one: -one.cosine)
+        _enter(scored, [one for one in found if one.row not in twice], row)
+        progress(1)
+        if is_distractor:
+            continue
+        hits["similarity"][name].append(found[0].row == row)
+        hits["cosine"][name].append(by_looks[0].row == row)
+        for rival, hash in hashes.items():
+            distances = (bits[rival] != hash(copy)).sum(axis=1)
+            hits[rival][name].append(int(np.argmin(distances)) == row)
+        if found[0].row != row:
+            at = next((at for at, one in enumerate(found) if one.row == row), None)
+            failures.append(Failure(name, row, found[0].row, at))
     finder.close()
     return Retrieval(
         num_images=len(index.pictures),
@@ -167,6 +170,39 @@ def measure_retrieval(
         num_copies=num_queries * len(EDITS),
         failures=tuple(failures),
     )
+
+
+def _queries(
+    index: SearchIndex, embedder: Embedder, rows: Sequence[int], seed: int
+) -> Iterator[tuple[int, str | None, Image.Image, Query]]:
+    """Yields each row with its picture as it is, edit None, and in each edit; some are made ahead, by threads."""
+
+    def made(job: tuple[int, str | None]) -> tuple[int, str | None, Image.Image, Query]:
+        row, edit = job
+        image = _picture(index, row)
+        copy = image if edit is None else edited_copy(image, row, edit, seed)
+        return row, edit, copy, make_query(index.pictures[row].path, copy, embedder)
+
+    jobs = iter([(row, edit) for row in rows for edit in (None, *EDITS)])
+    with ThreadPoolExecutor(num_cores()) as executor:
+        ahead = deque(executor.submit(made, job) for job in islice(jobs, _AHEAD * num_cores()))
+        while ahead:
+            yield ahead.popleft().result()
+            ahead.extend(executor.submit(made, job) for job in islice(jobs, 1))
+
+
+def _hashed(index: SearchIndex, hashes: Mapping[str, Hash]) -> dict[str, np.ndarray]:
+    """Each rival's bits of all pictures, bool `[num_images, n]`."""
+
+    def bits(row: int) -> list[np.ndarray]:
+        image = _picture(index, row)
+        return [hash(image) for hash in hashes.values()]
+
+    if not hashes:
+        return {}
+    with ThreadPoolExecutor(num_cores()) as executor:
+        columns = zip(*executor.map(bits, range(len(index.pictures))), strict=True)
+    return {name: np.stack(column) for name, column in zip(hashes, columns, strict=True)}
 
 
 def edited_copy(image: Image.Image, row: int, edit: str, seed: int) -> Image.Image:

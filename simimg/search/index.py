@@ -34,6 +34,7 @@ from simimg.search.embeddings import Embedder
 from simimg.search.nearest import EXACT_UP_TO, Cells, build_cells, nearest, open_cells
 from simimg.search.projection import BY, Projection, fit_projection
 from simimg.search.rows import SCHEMA, Picture, Pictures
+from simimg.search.threads import threads_of_one
 from tfrecords.format.files import TEMPORARY, atomic_folder, read_json, write_json
 
 __all__ = ["INFO_FILE", "IndexInfo", "Match", "Picture", "Pictures", "SearchIndex", "write_generation"]
@@ -245,7 +246,9 @@ class SearchIndex:
             by: `copy` or `kind`.
         """
         views = queries[:, None, :] if queries.ndim == 2 else queries
-        return self.nearest_vectors(self.projections[by](views), k, by)
+        with threads_of_one():
+            projected = self.projections[by](views)
+        return self.nearest_vectors(projected, k, by)
 
     def nearest_vectors(
         self, queries: np.ndarray, k: int, by: str = "copy", *, among: np.ndarray | None = None

@@ -23,6 +23,12 @@ from simimg.models import lite_features
 Scene = Callable[..., Image.Image]
 
 
+def short(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(exact, "_MIN_TURN_S", 0.0)
+    monkeypatch.setattr(exact, "_PEAK_SIDE", 64)
+    monkeypatch.setattr(search, "BATCH_SIZE", 4)
+
+
 @pytest.fixture
 def photos(tmp_path: Path, scene: Scene) -> Path:
     folder = tmp_path / "photos"
@@ -46,7 +52,7 @@ def test_lite0_has_the_operations_of_its_paper() -> None:
 
 
 def test_the_naive_way_finds_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(exact, "_MIN_TURN_S", 0.0)
+    short(monkeypatch)
     vectors, queries = exact._drawn(500)
     np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-5)
     values, rows = exact._naive(vectors, queries)
@@ -66,7 +72,7 @@ def test_the_naive_way_finds_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_one_small_search(tmp_path: Path, photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(exact, "_MIN_TURN_S", 0.0)
+    short(monkeypatch)
     options = bench.Options(
         stage="search",
         image_dir=photos,
