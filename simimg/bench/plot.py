@@ -84,22 +84,26 @@ def plot_protocols(path: Path, protocols: Sequence[Protocol], machine: dict[str,
     """Writes a PNG or SVG, by `path`'s suffix: binary and categorical accuracy of each protocol, a dot a seed."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(10, 1.9 + 0.8 * len(protocols)), dpi=160, facecolor=_PAPER)
-    above, below = 1.35 / figure.get_figheight(), 0.85 / figure.get_figheight()
+    figure = Figure(figsize=(10, 2.0 + 0.8 * len(protocols)), dpi=160, facecolor=_PAPER)
+    above, below = 1.2 / figure.get_figheight(), 0.85 / figure.get_figheight()
     axes: Any = figure.add_axes((0.2, below, 0.74, 1 - above - below))
     for row, found in enumerate(protocols[::-1]):
         means = []
-        for values, colour in ((found.binary, _THEIRS), (found.categorical, _OURS)):
+        # One's figure above and the other's below the line, as they may be close.
+        for values, colour, above_by, side in (
+            (found.binary, _THEIRS, 0.2, "bottom"),
+            (found.categorical, _OURS, -0.22, "top"),
+        ):
             mean = sum(values) / len(values)
             means.append(mean)
             axes.scatter(values, [row] * len(values), s=22, color=colour, alpha=0.45, linewidths=0, zorder=3)
             axes.scatter([mean], [row], s=150, color=colour, zorder=4, edgecolors=_PAPER, linewidths=1.5)
-            axes.text(mean, row + 0.22, f"{mean:.3f}", ha="center", va="bottom", fontsize=11, color=_INK, zorder=5)
+            axes.text(mean, row + above_by, f"{mean:.3f}", ha="center", va=side, fontsize=11, color=_INK, zorder=5)
         axes.plot(means, (row, row), color=_THEIRS, linewidth=2, zorder=1)
     axes.set_yticks(range(len(protocols)), [found.name for found in protocols[::-1]], fontsize=12, color=_INK)
     lowest = min(min(*found.binary, *found.categorical) for found in protocols)
     axes.set_xlim(min(0.6, lowest - 0.02), 1.0)
-    axes.set_ylim(-0.5, len(protocols) - 0.3)
+    axes.set_ylim(-0.6, len(protocols) - 0.4)
     axes.grid(axis="x", color="#e8e8ec", linewidth=0.8, zorder=0)
     axes.tick_params(axis="x", colors=_GREY, labelsize=9, length=0)
     axes.tick_params(axis="y", length=0, pad=8)
@@ -109,11 +113,14 @@ def plot_protocols(path: Path, protocols: Sequence[Protocol], machine: dict[str,
     figure.text(
         0.02, 1 - 0.12 * inch, "One network, three ways of testing it", va="top", fontsize=16, fontweight="bold"
     )
-    figure.text(0.02, 1 - 0.5 * inch, "accuracy of the tutorial's network as", va="top", fontsize=11, color=_GREY)
-    figure.text(0.272, 1 - 0.5 * inch, "●", va="top", fontsize=11, color=_THEIRS)
-    figure.text(0.29, 1 - 0.5 * inch, "binary, over all outputs, and", va="top", fontsize=11, color=_GREY)
-    figure.text(0.486, 1 - 0.5 * inch, "●", va="top", fontsize=11, color=_OURS)
-    figure.text(0.504, 1 - 0.5 * inch, "categorical, of the pictures", va="top", fontsize=11, color=_GREY)
+    what = "accuracy of the tutorial's network on its test pictures"
+    figure.text(0.02, 1 - 0.5 * inch, what, va="top", fontsize=11, color=_GREY)
+    for name, colour in (("binary, of all outputs", _THEIRS), ("categorical, of the pictures", _OURS)):
+        axes.scatter([], [], s=90, color=colour, label=name)
+    axes.legend(
+        loc="lower right", bbox_to_anchor=(1.0, 1.0), ncols=2, frameon=False, fontsize=10.5, labelcolor=_GREY,
+        handletextpad=0.2, borderaxespad=0,
+    )  # fmt: skip
     seeds = len(protocols[0].binary)
     note = f"{seeds} seeds, a small dot each; photos dealt anew by each. {machine['processor']}"
     figure.text(0.02, 0.1 * inch, note, va="bottom", fontsize=8.5, color=_GREY)
