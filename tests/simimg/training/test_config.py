@@ -41,6 +41,9 @@ CHANGES: dict[str, Any] = {
     "blur": 2.0,
     "min_jpeg_quality": 20.0,
     "cutout": 0.5,
+    "quarter_turns": 0.7,
+    "paste": 0.7,
+    "bars": 0.7,
     "border": "constant",
     "seed": 1,
     "reader": "stream",
@@ -73,7 +76,16 @@ def test_no_option_is_left_out() -> None:
         "patience",
         "xla",
     }  # test_steps.py and test_validation.py
-    assert set(determining) == set(CHANGES) - {"reader", "shuffle"} | decided_elsewhere | measured_otherwise
+    of_similarity = {
+        "objective",
+        "embedding_dim",
+        "temperature",
+        "entropy_weight",
+        "queue_size",
+        "train_backbone",
+    }  # test_similarity.py
+    changed = set(CHANGES) - {"reader", "shuffle"}
+    assert set(determining) == changed | decided_elsewhere | measured_otherwise | of_similarity
 
 
 def test_options_of_the_model(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -157,7 +157,7 @@ def test_validation_decides_by_copy_recall(tiny: dict[str, Path], tmp_path: Path
     [
         ({"probe": True, "model": "lite0"}, "--probe=True is for classifiers"),
         ({"accumulate": 2}, "--accumulate=2 is for classifiers"),
-        ({"preset": "small"}, "--test_views=mirrored is for classifiers.*start from --preset=copy"),
+        ({"preset": "small"}, "--test_views=cropped is for classifiers.*start from --preset=copy"),
         ({"temperature": 0.0}, "--temperature=0.0: should be above 0"),
         ({"train_backbone": False}, "--notrain_backbone: --model=tutorial starts without weights"),
     ],
