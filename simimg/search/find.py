@@ -35,7 +35,6 @@ CANDIDATES = 48
 
 _AT_A_TIME = 8
 _UPRIGHT = [0, 4]  # views: the picture and its mirror image; what is a kind is not turned by quarters
-_FILTERED = 20_000  # nearest pictures among which those are taken that pass a filter, at least
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -179,15 +178,10 @@ class Finder:
     def _by_looks(
         self, embeddings: np.ndarray, k: int, by: str, *, without: int, only: np.ndarray | None = None
     ) -> list[Match]:
-        """The nearest, for `copy` at least as many as are examined; those of `only` may be far down the list."""
+        """The nearest, for `copy` at least as many as are examined."""
         most = k if by == "kind" else max(k, self._candidates)
-        if only is None:
-            return [match for match in self.index.search(embeddings[None], most + 1, by)[0] if match.row != without][
-                :most
-            ]
-        (similarities,), (rows,) = self.index.nearest(embeddings[None], max(most + 1, _FILTERED), by)
-        kept = np.flatnonzero((rows >= 0) & only[rows] & (rows != without))[:most]
-        return [Match(int(rows[one]), self.index.pictures[int(rows[one])], float(similarities[one])) for one in kept]
+        (found,) = self.index.search(embeddings[None], most + 1, by, among=only)
+        return [match for match in found if match.row != without][:most]
 
     def _verified(self, query: Examined, matches: Sequence[Match]) -> Iterator[list[Verification | None]]:
         """Yields the verifications so far; ends early once copies were found and the next eight are none."""

@@ -236,7 +236,9 @@ class SearchIndex:
                 "Remove that folder, and make it again with `simimg index`."
             )
 
-    def nearest(self, queries: np.ndarray, k: int, by: str = "copy") -> tuple[np.ndarray, np.ndarray]:
+    def nearest(
+        self, queries: np.ndarray, k: int, by: str = "copy", *, among: np.ndarray | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
         """Returns similarities and rows of the `k` nearest pictures, both `[num_queries, at most k]`, best first.
 
         Args:
@@ -244,26 +246,26 @@ class SearchIndex:
                 `[num_queries, num_views, network_dim]`: then the view that is closest to a picture counts.
             k: at least 1.
             by: `copy` or `kind`.
+            among: bool `[num_images]`, which rows are looked at; by default all.
         """
         views = queries[:, None, :] if queries.ndim == 2 else queries
         with threads_of_one():
             projected = self.projections[by](views)
-        return self.nearest_vectors(projected, k, by)
+        return self.nearest_vectors(projected, k, by, among=among)
 
     def nearest_vectors(
         self, queries: np.ndarray, k: int, by: str = "copy", *, among: np.ndarray | None = None
     ) -> tuple[np.ndarray, np.ndarray]:
-        """As `nearest`, of `[num_queries, num_views, dim]` that are projected already.
-
-        `among`, bool `[num_images]`, says which rows are looked at.
-        """
+        """As `nearest`, of `[num_queries, num_views, dim]` that are projected already."""
         if by in self.cells:
             return self.cells[by].nearest(queries, min(k, self.info.num_images), among)
         return nearest(self.vectors[by], queries, k, among)
 
-    def search(self, queries: np.ndarray, k: int, by: str = "copy") -> list[list[Match]]:
+    def search(
+        self, queries: np.ndarray, k: int, by: str = "copy", *, among: np.ndarray | None = None
+    ) -> list[list[Match]]:
         """Returns the `k` most similar pictures for each query, best first; see `nearest`."""
-        similarities, rows = self.nearest(queries, k, by)
+        similarities, rows = self.nearest(queries, k, by, among=among)
         return [
             [Match(*one) for one in zip(found.tolist(), self.pictures.rows(found), values.tolist(), strict=True)]
             for found, values in zip(rows, similarities, strict=True)
