@@ -1,8 +1,10 @@
 """One query after another: embedded in several views, looked for in the index, and the nearest looked at closely.
 
 The index says which pictures look alike; it is wrong once in ten about which of them is the original, and right within
-its first fifty. So those are examined, eight at a time, best first, until nothing more comes of it: each is verified or
-not, and verified ones come first. Similarity is 0.5..1 of a verified copy, and less of anything else:
+its first fifty. So those are examined, four at a time, best first, until nothing more comes of it: each is verified or
+not, and verified ones come first. A blur or coarse pixels spoil an embedding and leave a perceptual hash as it was, so
+the pictures with the nearest hashes are examined before all others. Similarity is 0.5..1 of a verified copy, and less
+of anything else:
 
     verified        0.5 + 0.5 x how well the common part agrees, less where it is a small part of either picture
     by its looks    0.5 x the cosine of the embeddings
@@ -11,6 +13,7 @@ not, and verified ones come first. Similarity is 0.5..1 of a verified copy, and 
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -19,11 +22,13 @@ import numpy as np
 from PIL import Image
 
 from simimg.search.embeddings import Embedder
-from simimg.search.examine import Examined, examine, examine_file, jpeg_quality
+from simimg.search.examine import Examined, examine, jpeg_quality
 from simimg.search.index import Match, Picture, SearchIndex
+from simimg.search.originals import Originals
 from simimg.search.threads import threads_of_one
 from simimg.search.verify import Verification, verify
 from simimg.search.views import query_views
+from tfrecords.convert.copies import NO_HASH, perceptual_hashes
 from tfrecords.convert.images import decode
 from tfrecords.convert.pool import num_cores
 from tfrecords.convert.quarantine import Reason, Refusal
@@ -33,7 +38,10 @@ __all__ = ["CANDIDATES", "Finder", "Found", "Query", "load_queries", "load_query
 CANDIDATES = 48
 """Pictures that are examined for a query at most: the original is among the first fifty 99.6 times of 100."""
 
-_AT_A_TIME = 8
+_AT_A_TIME = 4
+_POSES = 8  # the first views: the whole picture, turned and mirrored
+_NEAR_HASHES = 4  # pictures with near hashes that are examined at most
+_MAX_DISTANCE = 10  # of their 64 bits
 _UPRIGHT = [0, 4]  # views: the picture and its mirror image; what is a kind is not turned by quarters
 
 
@@ -118,7 +126,8 @@ class Finder:
         self._candidates = candidates
         self._threshold = index.info.thresholds.get("copy", 0.0) if threshold is None else threshold
         self._executor = ThreadPoolExecutor(num_cores())
-        self._read: Callable[[Picture], Examined | None] = self._examine
+        self._originals = Originals(index)
+        self._hashes = index.pictures.column("phash").astype(np.uint64)
 
     def find(self, query: Query, k: int, by: str = "copy", *, without: int = -1) -> list[Found]:
         """Returns the `k` most similar pictures of the index, best first.
@@ -132,8 +141,9 @@ class Finder:
         embeddings = self.embedder.embed(query.views[_UPRIGHT] if by == "kind" else query.views)
         matches = self._by_looks(embeddings, k, by, without=without)
         verified: list[Verification | None] = []
-        if by == "copy":
-            verified = [verified, *self._verified(query.examined, matches)][-1]
+        if by == "copy" and self._candidates:
+            matches = self._near_hashes_first(matches, query.views, embeddings, without=without)
+            *_, verified = self._verified(_Looks(lambda: query.examined, query.views[0]), matches)
         return _ranked(matches, verified, k, by)
 
     def steps(
@@ -149,7 +159,7 @@ class Finder:
         """Yields what `find` returns as far as it is known, for somebody who waits: the last is what `find` returns.
 
         First come the matches by the looks of the picture and its mirror image, an eighth of the work; then by those
-        of all views; then anew each time that eight more were examined.
+        of all views; then anew each time that a few more were examined.
 
         Args:
             views: of the query.
@@ -168,8 +178,10 @@ class Finder:
         embeddings = np.concatenate([upright, self.embedder.embed(views[others])])
         matches = self._by_looks(embeddings, k, by, without=without, only=only)
         yield _ranked(matches, [], k, by)
-        for verified in self._verified(examined(), matches):
-            yield _ranked(matches, verified, k, by)
+        if self._candidates:
+            matches = self._near_hashes_first(matches, views, embeddings, without=without, only=only)
+            for verified in self._verified(_Looks(examined, views[0]), matches):
+                yield _ranked(matches, verified, k, by)
 
     def close(self) -> None:
         """Ends the threads."""
@@ -183,30 +195,67 @@ class Finder:
         (found,) = self.index.search(embeddings[None], most + 1, by, among=only)
         return [match for match in found if match.row != without][:most]
 
-    def _verified(self, query: Examined, matches: Sequence[Match]) -> Iterator[list[Verification | None]]:
-        """Yields the verifications so far; ends early once copies were found and the next eight are none."""
-        pictures = [match.picture for match in matches[: self._candidates]]
+    def _near_hashes_first(
+        self,
+        matches: list[Match],
+        views: np.ndarray,
+        embeddings: np.ndarray,
+        *,
+        without: int,
+        only: np.ndarray | None = None,
+    ) -> list[Match]:
+        """The matches, those with a near hash first, also if they were not among them."""
+        poses = perceptual_hashes(views[:_POSES])
+        distances = np.bitwise_count(self._hashes ^ poses[:, None]).min(axis=0)
+        near = (distances <= _MAX_DISTANCE) & (self._hashes != NO_HASH) & (poses != NO_HASH).any()
+        if only is not None:
+            near &= only
+        if without >= 0:
+            near[without] = False
+        rows = np.flatnonzero(near)
+        rows = rows[np.argsort(distances[rows], kind="stable")][:_NEAR_HASHES].tolist()
+        known = {match.row: match for match in matches}
+        unknown = [row for row in rows if row not in known]
+        if unknown:
+            among = np.zeros(len(self._hashes), bool)
+            among[unknown] = True
+            (found,) = self.index.search(embeddings[None], len(unknown), among=among)
+            known |= {match.row: match for match in found}
+        first = [known[row] for row in rows if row in known]
+        return [*first, *(match for match in matches if match.row not in rows)]
+
+    def _verified(self, looks: _Looks, matches: Sequence[Match]) -> Iterator[list[Verification | None]]:
+        """Yields the verifications so far, at least once; ends once copies were found and the next ones are none."""
+        rows = [match.row for match in matches[: self._candidates]]
         verified: list[Verification | None] = []
-        for start in range(0, len(pictures), _AT_A_TIME):
-            eight = pictures[start : start + _AT_A_TIME]
+        yield verified
+        for start in range(0, len(rows), _AT_A_TIME):
             with threads_of_one():
-                some = list(self._executor.map(lambda picture: self._verify(query, picture), eight))
+                some = list(self._executor.map(lambda row: self._verify(looks, row), rows[start : start + _AT_A_TIME]))
             had = any(verified)
             verified += some
             yield verified
             if had and not any(some):
                 break
 
-    def _verify(self, query: Examined, picture: Picture) -> Verification | None:
-        candidate = self._read(picture)
-        seen = None if candidate is None else verify(query, candidate)
+    def _verify(self, looks: _Looks, row: int) -> Verification | None:
+        candidate = self._originals.file(row)
+        if candidate is not None:
+            seen = verify(looks.whole(), candidate)
+        else:  # moved, changed or removed since, or a data set's whose files are elsewhere
+            stored = self._originals.square(row)
+            seen = None if stored is None else verify(looks.square(stored.size), stored)
         return seen if seen is not None and seen.similarity >= self._threshold else None
 
-    def _examine(self, picture: Picture) -> Examined | None:
-        try:
-            return examine_file(self.index.path_of(picture), picture.sha256)
-        except (OSError, Refusal):  # moved, changed or removed since, or a data set's whose files are elsewhere
-            return None
+
+class _Looks:
+    """Close looks at a query: at the picture, and at the square that a data set would have stored of it."""
+
+    def __init__(self, whole: Callable[[], Examined], square: np.ndarray) -> None:
+        self.whole = functools.cache(whole)
+        self.square = functools.cache(
+            lambda size: examine(Image.fromarray(square).resize(size, Image.Resampling.BICUBIC), as_query=True)
+        )
 
 
 def _ranked(matches: Sequence[Match], verified: Sequence[Verification | None], k: int, by: str) -> list[Found]:

@@ -28,6 +28,9 @@ MIN_INLIERS = 8
 
 _CONTRAST = 0.02  # half of Lowe's threshold, for blurred and recompressed pictures
 _GRID = 5  # cells a side that share the keypoints evenly: what is pasted onto a busy picture needs its own
+_BANDS = (4.0, 9.0)
+"""Diameters in px between fine, middling and coarse keypoints, which each cell shares evenly, too: of a noisy picture
+the strongest are all noise, and fine."""
 _DISTANCE_RATIO = 0.8
 _ROUGH, _CLOSE = 0.08, 0.015  # how far a match may be off, in parts of the longer side of the picture it falls in
 _MOST_SCALE, _MOST_STRETCH = 8.0, 2.5
@@ -80,7 +83,7 @@ def detect(image: Image.Image, *, longer_side: int, most: int) -> Keypoints:
     Args:
         image: of any mode and size.
         longer_side: px that the picture is brought to first, up or down: small pictures have few keypoints as they are.
-        most: keypoints that are kept at most, the strongest of each part of the picture.
+        most: keypoints that are kept at most, the strongest of each part of the picture and each band of scales.
     """
     factor = longer_side / max(image.size)
     size = (max(16, round(image.width * factor)), max(16, round(image.height * factor)))
@@ -90,11 +93,12 @@ def detect(image: Image.Image, *, longer_side: int, most: int) -> Keypoints:
         empty = np.zeros(0, np.float32)
         return Keypoints(size, np.zeros((0, 2), np.float32), empty, empty, np.zeros((0, 128), np.uint8))
     points = np.array([point.pt for point in found], np.float32)
-    kept = _spread(points, np.array([point.response for point in found]), size, most)
+    scales = np.array([point.size for point in found], np.float32)
+    kept = _spread(points, scales, np.array([point.response for point in found]), size, most)
     return Keypoints(
         size,
         points[kept],
-        np.array([found[k].size for k in kept], np.float32),
+        scales[kept],
         np.deg2rad(np.array([found[k].angle for k in kept], np.float32)),
         _root(descriptors[kept]),
     )
@@ -118,12 +122,15 @@ def _root(descriptors: np.ndarray) -> np.ndarray:
     return np.minimum(np.sqrt(descriptors / sums) * 512, 255).astype(np.uint8)
 
 
-def _spread(points: np.ndarray, responses: np.ndarray, size: tuple[int, int], most: int) -> np.ndarray:
-    """Indices of the strongest keypoints of each cell in turn: the first of each, the second, until enough."""
-    cells = np.minimum((points / np.array(size, np.float32) * _GRID).astype(int), _GRID - 1) @ np.array([1, _GRID])
-    order = np.lexsort((-responses, cells))
-    starts = np.searchsorted(cells[order], np.arange(_GRID * _GRID))
-    rank = np.arange(len(order)) - starts[cells[order]]
+def _spread(
+    points: np.ndarray, scales: np.ndarray, responses: np.ndarray, size: tuple[int, int], most: int
+) -> np.ndarray:
+    """Indices of the strongest keypoints of each cell and band in turn: the first of each, the second, until enough."""
+    columns, rows = np.minimum((points / np.array(size, np.float32) * _GRID).astype(int), _GRID - 1).T
+    shares = (np.searchsorted(_BANDS, scales) * _GRID + rows) * _GRID + columns
+    order = np.lexsort((-responses, shares))
+    starts = np.searchsorted(shares[order], np.arange((len(_BANDS) + 1) * _GRID**2))
+    rank = np.arange(len(order)) - starts[shares[order]]
     return order[np.lexsort((-responses[order], rank))[:most]]
 
 

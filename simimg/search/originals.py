@@ -1,9 +1,9 @@
 """The pictures of an index, for a closer look: their files, or the pixels that a data set has stored.
 
 A file counts if its bytes are still those that were indexed. Where one is gone, or was changed, or the index does not
-know its folder, there may be a data set with the picture as it was converted: smaller, and perhaps stretched. So two
-pictures are compared by their files where both are there, and else by their stored pixels, both of them: a file beside
-a small square would look as if somebody had stretched and shrunk it.
+know its folder, there may be a data set with the picture as it was converted: a square, smaller, perhaps stretched. So
+squares are compared with squares, and files with files: a file beside a small square would look as if somebody had
+stretched and shrunk it.
 """
 
 from __future__ import annotations
@@ -38,18 +38,31 @@ class Originals:
         self.missing: set[int] = set()
         self.stored: set[int] = set()
         self._index = index
-        self._paths: list[str] = index.pictures.column("path").tolist()
-        self._sha256: list[str] = index.pictures.column("sha256").tolist()
+        self._paths, self._sha256 = index.pictures.table["path"], index.pictures.table["sha256"]
         self._fileless: set[int] = set()
-        self._examine_stored = functools.lru_cache(maxsize=CACHED)(self._examine_stored_now)
+        self._examine_square = functools.lru_cache(maxsize=CACHED)(self._examine_square_now)
+
+    def file(self, row: int) -> Examined | None:
+        """Returns what a close look at a row's file finds; None where it is not what was indexed."""
+        if row in self._fileless:
+            return None
+        try:
+            return examine_file(self._path(row), self._sha256[row].as_py())
+        except (OSError, Refusal):
+            self._fileless.add(row)
+            return None
+
+    def square(self, row: int) -> Examined | None:
+        """Returns what a close look at a row's stored pixels finds; None where there are none."""
+        seen = self._examine_square(row)
+        (self.missing if seen is None else self.stored).add(row)
+        return seen
 
     def pair(self, one: int, other: int) -> tuple[Examined, Examined] | None:
         """Returns two pictures that can be compared with each other, or None where one is missing."""
-        ours, theirs = self._file(one), self._file(other)
+        ours, theirs = self.file(one), self.file(other)
         if ours is None or theirs is None:
-            ours, theirs = self._examine_stored(one), self._examine_stored(other)
-            for row, seen in ((one, ours), (other, theirs)):
-                (self.missing if seen is None else self.stored).add(row)
+            ours, theirs = self.square(one), self.square(other)
         return None if ours is None or theirs is None else (ours, theirs)
 
     def image(self, row: int) -> Image.Image | None:
@@ -57,32 +70,24 @@ class Originals:
         try:
             return decode(self._path(row).read_bytes())
         except (OSError, Refusal):
-            return self._stored_image(row)
+            return self.square_image(row)
 
-    def _path(self, row: int) -> Path:
-        return self._index.file_of(self._paths[row])
-
-    def _file(self, row: int) -> Examined | None:
-        if row in self._fileless:
-            return None
-        try:
-            return examine_file(self._path(row), self._sha256[row])
-        except (OSError, Refusal):
-            self._fileless.add(row)
-            return None
-
-    def _examine_stored_now(self, row: int) -> Examined | None:
-        image = self._stored_image(row)
-        return None if image is None else examine(image)
-
-    def _stored_image(self, row: int) -> Image.Image | None:
+    def square_image(self, row: int) -> Image.Image | None:
+        """Returns a row's stored pixels, mode RGB, or None where there are none."""
         if self._dataset is None:
             return None
         pictures, places = self._dataset
         try:
-            return pictures.image(places[self._paths[row]])
+            return pictures.image(places[self._paths[row].as_py()])
         except (DataError, KeyError, OSError):
             return None
+
+    def _path(self, row: int) -> Path:
+        return self._index.file_of(self._paths[row].as_py())
+
+    def _examine_square_now(self, row: int) -> Examined | None:
+        image = self.square_image(row)
+        return None if image is None else examine(image)
 
     @functools.cached_property
     def _dataset(self) -> tuple[StoredPictures, dict[str, int]] | None:
