@@ -30,7 +30,7 @@ from simimg.evaluation.dedup_protocol import (
     score_pairs,
     write_collection,
 )
-from simimg.search import Embedder, find_duplicates, index_folder
+from simimg.similarity import Embedder, find_duplicates, index_folder
 from tfrecords.convert.images import decode
 
 __all__ = ["DUPLICATE_RIVALS", "DedupComparison", "DedupMethod", "compare_duplicates"]

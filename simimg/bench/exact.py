@@ -16,7 +16,7 @@ import numpy as np
 
 from simimg.bench.measure import Run, estimate, ratios, take_turns
 from simimg.bench.rivals.serve import cpu_seconds
-from simimg.search.nearest import nearest
+from simimg.similarity.nearest import nearest
 from tfrecords.convert.pool import num_cores
 
 __all__ = ["PEAK", "ExactSearch", "ExactSpeed", "matrix_product", "measure_exact", "turn"]

@@ -26,9 +26,9 @@ from simimg.errors import UsageError
 from simimg.evaluation.edits import EDITS
 from simimg.models import lite_features
 from simimg.pictures import BATCH_SIZE, load_files
-from simimg.search import Embedder, Finder, Query, SearchIndex, index_folder
-from simimg.search.examine import examine, forget_examined
-from simimg.search.views import query_views
+from simimg.similarity import Embedder, Finder, Query, SearchIndex, index_folder
+from simimg.similarity.examine import examine, forget_examined
+from simimg.similarity.views import query_views
 from tfrecords.convert.images import decode
 
 __all__ = ["EmbeddingSpeed", "Part", "QueryTime", "flops_of", "measure_embedding", "measure_queries"]

@@ -14,7 +14,7 @@ from pathlib import Path
 from simimg.commands.console import Result, note, progress_bar, quiet_tensorflow
 
 with quiet_tensorflow():
-    from simimg.search import apply_plan, load_plan
+    from simimg.similarity import apply_plan, load_plan
 from tfrecords.options import option
 
 

@@ -67,7 +67,7 @@ with quiet_tensorflow():
     from simimg.bench.stages import measure_training
     from simimg.input import READERS
     from simimg.presets import PRESETS
-    from simimg.search import index_folder, load_embedder
+    from simimg.similarity import index_folder, load_embedder
     from simimg.training import TrainConfig
 
 _Watch = Callable[[int], Callable[[], object]]

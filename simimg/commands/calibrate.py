@@ -29,7 +29,7 @@ with quiet_tensorflow():
         measure_retrieval,
     )
     from simimg.report import Tile, calibration_curves, tile_sheet
-    from simimg.search import SearchIndex, load_embedder
+    from simimg.similarity import SearchIndex, load_embedder
 from tfrecords.convert.images import decode
 from tfrecords.options import option
 

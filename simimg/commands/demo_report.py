@@ -18,7 +18,7 @@ with quiet_tensorflow():
     from simimg.evaluation.edits import EDITS
     from simimg.input import eval_batches, open_reader
     from simimg.report import ReportContent, Stage, Tile, write_report
-    from simimg.search import SearchIndex
+    from simimg.similarity import SearchIndex
     from simimg.training import load_model
 from tfrecords.convert.images import decode
 from tfrecords.convert.quarantine import QUARANTINE_FILE

@@ -24,7 +24,7 @@ with quiet_tensorflow():
     from simimg.commands.index import Options as IndexOptions
     from simimg.commands.index import show_refused, update_with_progress
     from simimg.errors import UsageError
-    from simimg.search import Group, SearchIndex, find_duplicates, write_plan
+    from simimg.similarity import Group, SearchIndex, find_duplicates, write_plan
 from tfrecords.convert.quarantine import Refusal
 from tfrecords.convert.sources import printable
 from tfrecords.options import option

@@ -25,7 +25,7 @@ with quiet_tensorflow():
     from simimg.commands.index import update_with_progress
     from simimg.errors import UsageError
     from simimg.report import Tile, tile_sheet
-    from simimg.search import (
+    from simimg.similarity import (
         DEALS,
         LeakedPair,
         Leaks,

@@ -19,8 +19,8 @@ with quiet_tensorflow():
     from simimg.errors import UsageError
     from simimg.pictures import named_files
     from simimg.report import Tile, tile_sheet
-    from simimg.search import BY, Finder, Found, SearchIndex, load_embedder
-    from simimg.search.find import load_queries
+    from simimg.similarity import BY, Finder, Found, SearchIndex, load_embedder
+    from simimg.similarity.find import load_queries
 from PIL import Image
 
 from tfrecords.convert.images import decode

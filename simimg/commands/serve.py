@@ -23,7 +23,7 @@ from simimg.stopping import stop_requested
 from tfrecords.options import option
 
 with quiet_tensorflow():
-    from simimg.search import SearchIndex, load_embedder
+    from simimg.similarity import SearchIndex, load_embedder
 
 _LOOK_S = 0.2
 

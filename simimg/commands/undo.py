@@ -11,7 +11,7 @@ from pathlib import Path
 from simimg.commands.console import Result, note, progress_bar, quiet_tensorflow
 
 with quiet_tensorflow():
-    from simimg.search import load_plan, undo_plan
+    from simimg.similarity import load_plan, undo_plan
 from tfrecords.options import option
 
 

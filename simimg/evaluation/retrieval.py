@@ -27,9 +27,9 @@ from PIL import Image
 
 from simimg.errors import UsageError
 from simimg.evaluation.edits import EDITS
-from simimg.search import Embedder, Finder, Found, Query, SearchIndex
-from simimg.search.find import CANDIDATES, make_query
-from simimg.search.projection import fit_projection
+from simimg.similarity import Embedder, Finder, Found, Query, SearchIndex
+from simimg.similarity.find import CANDIDATES, make_query
+from simimg.similarity.projection import fit_projection
 from tfrecords.convert.images import decode
 from tfrecords.convert.pool import num_cores
 from tfrecords.convert.quarantine import Refusal

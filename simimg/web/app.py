@@ -31,7 +31,7 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
-from simimg.search import BY, Embedder, SearchIndex
+from simimg.similarity import BY, Embedder, SearchIndex
 from simimg.web.engine import Engine
 from simimg.web.guard import Guard, body_of
 from simimg.web.job import Job

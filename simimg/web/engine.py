@@ -15,8 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from simimg.search import Embedder, Finder, Found, SearchIndex
-from simimg.search.views import NUM_VIEWS
+from simimg.similarity import Embedder, Finder, Found, SearchIndex
+from simimg.similarity.views import NUM_VIEWS
 from simimg.web.queries import Asked
 
 __all__ = ["Engine"]

@@ -18,7 +18,7 @@ import numpy as np
 from scipy import sparse
 from scipy.spatial import cKDTree
 
-from simimg.search import SearchIndex
+from simimg.similarity import SearchIndex
 from simimg.web.shown import CACHE
 from tfrecords.format.files import atomic_file
 

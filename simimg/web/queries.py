@@ -14,9 +14,9 @@ from collections import OrderedDict
 import numpy as np
 from PIL import Image
 
-from simimg.search import Embedder
-from simimg.search.examine import Examined, examine, jpeg_quality
-from simimg.search.views import query_views
+from simimg.similarity import Embedder
+from simimg.similarity.examine import Examined, examine, jpeg_quality
+from simimg.similarity.views import query_views
 from simimg.web.refused import Refused
 from simimg.web.shown import LARGE_PX, encode_jpeg
 from tfrecords.convert.images import decode
@@ -41,7 +41,7 @@ class Asked:
     Attributes:
         name: what the browser calls it.
         row: of the index; -1 for an upload.
-        views: see `simimg.search.views`.
+        views: see `simimg.similarity.views`.
         size: width and height, upright.
         shown: a JPEG.
     """

@@ -14,9 +14,18 @@ from pathlib import Path
 from typing import Any
 
 from simimg.errors import DataError
-from simimg.search import Duplicates, Group, Member, SearchIndex, Verification, find_duplicates, load_plan, write_plan
-from simimg.search.examine import examine, jpeg_quality
-from simimg.search.verify import verify
+from simimg.similarity import (
+    Duplicates,
+    Group,
+    Member,
+    SearchIndex,
+    Verification,
+    find_duplicates,
+    load_plan,
+    write_plan,
+)
+from simimg.similarity.examine import examine, jpeg_quality
+from simimg.similarity.verify import verify
 from simimg.web.job import Job
 from simimg.web.refused import Refused
 from simimg.web.shown import Shown

@@ -16,7 +16,7 @@ from pathlib import Path, PurePosixPath
 
 from PIL import Image
 
-from simimg.search import Picture, SearchIndex
+from simimg.similarity import Picture, SearchIndex
 from simimg.web.refused import Refused
 from tfrecords.convert.images import PictureOptions, load_picture
 from tfrecords.convert.quarantine import Refusal

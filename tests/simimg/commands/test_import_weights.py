@@ -13,7 +13,7 @@ from PIL import Image, ImageOps
 from simimg.cli import main
 from simimg.errors import UsageError
 from simimg.models import read_torch_file
-from simimg.search import load_embedder
+from simimg.similarity import load_embedder
 from simimg.training import import_sscd
 
 WEIGHTS = Path(__file__).parents[2] / "golden" / "sscd-tiny.torchvision.pt"

@@ -11,7 +11,7 @@ from PIL import Image
 from simimg.cli import main
 from simimg.evaluation.edits import EDITS
 from simimg.evaluation.retrieval import Retrieval, average_precision, mean_kind_precision, precision_and_recall
-from simimg.search import SearchIndex
+from simimg.similarity import SearchIndex
 
 RIGHT = np.array([True, False, True, False, True])
 

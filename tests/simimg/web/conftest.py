@@ -12,7 +12,7 @@ import tensorflow as tf
 from PIL import Image, ImageOps
 from starlette.testclient import TestClient
 
-from simimg.search import Embedder, SearchIndex, index_folder
+from simimg.similarity import Embedder, SearchIndex, index_folder
 from simimg.web import create_app
 
 HOST = "127.0.0.1:8765"

@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
-from simimg.search import Embedder, SearchIndex
+from simimg.similarity import Embedder, SearchIndex
 from simimg.web import create_app
 from simimg.web.queries import MAX_BYTES, MAX_PIXELS
 

@@ -18,7 +18,7 @@ from selenium import webdriver
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 
-from simimg.search import Embedder, SearchIndex, apply_plan, index_folder, load_plan
+from simimg.similarity import Embedder, SearchIndex, apply_plan, index_folder, load_plan
 from simimg.web import create_app, listening, serving
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from simimg.search import Embedder, Finder, Found, Query, SearchIndex, load_query
+from simimg.similarity import Embedder, Finder, Found, Query, SearchIndex, load_query
 from simimg.web.engine import Engine
 from simimg.web.job import Job
 from simimg.web.queries import Asked, Queries

@@ -7,7 +7,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from simimg.search import SearchIndex
+from simimg.similarity import SearchIndex
 from simimg.web import layout
 from simimg.web.layout import ROUNDS, lay_out, load_or_lay_out
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from simimg.search import SearchIndex, apply_plan, find_duplicates, load_plan, write_plan
+from simimg.similarity import SearchIndex, apply_plan, find_duplicates, load_plan, write_plan
 
 Row = Callable[[str], int]
 

@@ -17,7 +17,7 @@ import pytest
 from simimg.commands import serve as command
 from simimg.commands.serve import Options, serve
 from simimg.errors import UsageError
-from simimg.search import Embedder, SearchIndex
+from simimg.similarity import Embedder, SearchIndex
 from simimg.web.serving import listening, serving
 
 

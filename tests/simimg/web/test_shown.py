@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from simimg.search import Embedder, SearchIndex, index_folder
-from simimg.search.index import Pictures
+from simimg.similarity import Embedder, SearchIndex, index_folder
+from simimg.similarity.index import Pictures
 from simimg.web.refused import Refused
 from simimg.web.shown import CACHE, LARGE_PX, THUMBNAIL_PX, Shown
 

@@ -12,10 +12,10 @@ import tensorflow as tf
 from PIL import Image, ImageFilter, ImageOps
 
 from simimg.cli import main
-from simimg.search import Embedder, Finder, SearchIndex, index_dataset, index_folder
-from simimg.search.examine import examine
-from simimg.search.find import make_query
-from simimg.search.keypoints import align
+from simimg.similarity import Embedder, Finder, SearchIndex, index_dataset, index_folder
+from simimg.similarity.examine import examine
+from simimg.similarity.find import make_query
+from simimg.similarity.keypoints import align
 
 Scene = Callable[..., Image.Image]
 

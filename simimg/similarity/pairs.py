@@ -3,7 +3,7 @@
 1. Files of the same bytes: one of them stands for all in what follows (`representatives`).
 2. Pairs of near perceptual hashes (`hash_pairs`).
 3. For each picture those with the nearest embeddings, eight at a time until eight in a row are none.
-4. Each pair of 2 and 3 is examined (`simimg.search.verify`); similarity is that of the verification.
+4. Each pair of 2 and 3 is examined (`simimg.similarity.verify`); similarity is that of the verification.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
-from simimg.search.index import SearchIndex
-from simimg.search.originals import Originals
-from simimg.search.threads import threads_of_one
-from simimg.search.verify import Verification, verify
+from simimg.similarity.index import SearchIndex
+from simimg.similarity.originals import Originals
+from simimg.similarity.threads import threads_of_one
+from simimg.similarity.verify import Verification, verify
 from tfrecords.convert.copies import MAX_DISTANCE, NO_HASH, near_pairs
 from tfrecords.convert.pool import num_cores
 

@@ -23,9 +23,9 @@ import numpy as np
 from simimg.errors import SearchIndexError, UsageError
 from simimg.input import eval_batches, open_reader
 from simimg.pictures import BATCH_SIZE, load_files
-from simimg.search.embeddings import Embedder
-from simimg.search.index import INFO_FILE, Picture, SearchIndex, write_generation
-from simimg.search.memory import UNFINISHED, Memory
+from simimg.similarity.embeddings import Embedder
+from simimg.similarity.index import INFO_FILE, Picture, SearchIndex, write_generation
+from simimg.similarity.memory import UNFINISHED, Memory
 from tfrecords.convert.quarantine import Reason, Refusal
 from tfrecords.convert.sources import SUFFIXES, printable, walk
 from tfrecords.format.layout import Layout

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from PIL import Image, ImageEnhance, ImageFilter, ImageOps
 
 from simimg.evaluation.edits import EDITS
-from simimg.search.examine import examine, jpeg_quality
-from simimg.search.keypoints import align, detect
-from simimg.search.verify import _agreement, _grey, verify
+from simimg.similarity.examine import examine, jpeg_quality
+from simimg.similarity.keypoints import align, detect
+from simimg.similarity.verify import _agreement, _grey, verify
 
 
 def verified(query: Image.Image, original: Image.Image):

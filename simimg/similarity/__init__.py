@@ -7,18 +7,18 @@ exporting   an index  ->  a folder of vectors for other programs
 find        a query  ->  views  ->  nearest in the index  ->  verified, with reasons  ->  found
 """
 
-from simimg.search.building import IndexUpdate, index_dataset, index_folder
-from simimg.search.cleaning import clean_command, write_clean_table
-from simimg.search.duplicates import Duplicates, Group, Member, find_duplicates
-from simimg.search.embeddings import SHIPPED_MODELS, Embedder, load_embedder
-from simimg.search.exporting import EXPORT_FORMATS, export_index
-from simimg.search.find import Finder, Found, Query, load_query
-from simimg.search.index import Match, Picture, SearchIndex
-from simimg.search.leaks import DEALS, LeakedPair, Leaks, find_leaks
-from simimg.search.originals import Originals
-from simimg.search.plan import Applied, Plan, apply_plan, load_plan, undo_plan, write_plan
-from simimg.search.projection import BY
-from simimg.search.verify import Verification
+from simimg.similarity.building import IndexUpdate, index_dataset, index_folder
+from simimg.similarity.cleaning import clean_command, write_clean_table
+from simimg.similarity.duplicates import Duplicates, Group, Member, find_duplicates
+from simimg.similarity.embeddings import SHIPPED_MODELS, Embedder, load_embedder
+from simimg.similarity.exporting import EXPORT_FORMATS, export_index
+from simimg.similarity.find import Finder, Found, Query, load_query
+from simimg.similarity.index import Match, Picture, SearchIndex
+from simimg.similarity.leaks import DEALS, LeakedPair, Leaks, find_leaks
+from simimg.similarity.originals import Originals
+from simimg.similarity.plan import Applied, Plan, apply_plan, load_plan, undo_plan, write_plan
+from simimg.similarity.projection import BY
+from simimg.similarity.verify import Verification
 
 __all__ = [
     "BY",

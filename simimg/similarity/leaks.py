@@ -1,8 +1,8 @@
 """Copies across the splits of a data set: what a model was tested on, and had been trained on under another name.
 
-Pairs of copies are found as in `simimg.search.pairs`, but only between splits: each picture is held against those of
-the other splits. The later split of a pair is the one that is affected; splits come in the order of their use: `train`
-first, `test` last.
+Pairs of copies are found as in `simimg.similarity.pairs`, but only between splits: each picture is held against those
+of the other splits. The later split of a pair is the one that is affected; splits come in the order of their use:
+`train` first, `test` last.
 
 A split is clean if none of its pictures is a copy of one in another. To get there, copies are put into one group, and
 groups are dealt to the splits whole:
@@ -25,8 +25,8 @@ import numpy as np
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from simimg.search.index import Picture, SearchIndex
-from simimg.search.pairs import SAME_BYTES, PairExaminer, explained, hash_pairs, representatives
+from simimg.similarity.index import Picture, SearchIndex
+from simimg.similarity.pairs import SAME_BYTES, PairExaminer, explained, hash_pairs, representatives
 
 __all__ = ["DEALS", "LeakedPair", "Leaks", "deal_groups", "find_leaks"]
 

@@ -21,13 +21,13 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from simimg.search.embeddings import Embedder
-from simimg.search.examine import Examined, examine, jpeg_quality
-from simimg.search.index import Match, Picture, SearchIndex
-from simimg.search.originals import Originals
-from simimg.search.threads import threads_of_one
-from simimg.search.verify import Verification, verify
-from simimg.search.views import query_views
+from simimg.similarity.embeddings import Embedder
+from simimg.similarity.examine import Examined, examine, jpeg_quality
+from simimg.similarity.index import Match, Picture, SearchIndex
+from simimg.similarity.originals import Originals
+from simimg.similarity.threads import threads_of_one
+from simimg.similarity.verify import Verification, verify
+from simimg.similarity.views import query_views
 from tfrecords.convert.copies import NO_HASH, perceptual_hashes
 from tfrecords.convert.images import decode
 from tfrecords.convert.pool import num_cores

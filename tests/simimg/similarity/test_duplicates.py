@@ -11,7 +11,7 @@ from PIL import Image, ImageOps
 
 from simimg.cli import main
 from simimg.errors import DataError, UsageError
-from simimg.search import SearchIndex, apply_plan, find_duplicates, load_plan, plan, undo_plan
+from simimg.similarity import SearchIndex, apply_plan, find_duplicates, load_plan, plan, undo_plan
 
 Scene = Callable[..., Image.Image]
 

@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from simimg.search.keypoints import Keypoints, detect
+from simimg.similarity.keypoints import Keypoints, detect
 from tfrecords.convert.images import decode
 from tfrecords.convert.quarantine import Reason, Refusal
 
@@ -60,7 +60,7 @@ class Examined:
         pixels_sha256: of all its pixels.
         thumbnail: uint8 `[h, w, 3]`, sRGB, the longer side `THUMBNAIL_PX`.
         whole: float32 `[WHOLE_PX, WHOLE_PX]`, grey, blurred, of mean 0 and deviation 1; None of a plain picture.
-        keypoints: see `simimg.search.keypoints`.
+        keypoints: see `simimg.similarity.keypoints`.
         jpeg_quality: 1..100 on libjpeg's scale; None for other formats.
     """
 

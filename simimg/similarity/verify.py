@@ -1,7 +1,7 @@
 """Whether two pictures are copies of one photo, why, and how much of them agrees.
 
-1. Keypoints say how the query lies in the candidate, if it does (`simimg.search.keypoints`). Pictures with too few of
-   them, blurred or plain, are laid over each other whole, in the eight positions a picture can have, and the best
+1. Keypoints say how the query lies in the candidate, if it does (`simimg.similarity.keypoints`). Pictures with too few
+   of them, blurred or plain, are laid over each other whole, in the eight positions a picture can have, and the best
    position is refined until the pictures' correlation grows no more (Evangelidis and Psarakis, "Parametric Image
    Alignment Using Enhanced Correlation Coefficient Maximization", PAMI 2008).
 2. Both are brought into one frame and compared block by block. A logo that two photos share aligns them and disagrees
@@ -18,8 +18,8 @@ import math
 import cv2
 import numpy as np
 
-from simimg.search.examine import LUMA, PLAIN, WHOLE_PX, Examined
-from simimg.search.keypoints import align
+from simimg.similarity.examine import LUMA, PLAIN, WHOLE_PX, Examined
+from simimg.similarity.keypoints import align
 
 __all__ = ["DAMAGE", "MIN_AGREEMENT", "SAME_PIXELS", "Verification", "verify"]
 

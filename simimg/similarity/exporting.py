@@ -8,7 +8,7 @@
     parquet  pictures.parquet the same columns, and vector, fixed_size_list<float32>[dim]
 
 The folder is whole or not there. The embedding e of a picture becomes (e - mean) @ matrix, of length 1; see
-`simimg.search.projection`.
+`simimg.similarity.projection`.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from simimg.errors import UsageError
-from simimg.search.index import SearchIndex
-from simimg.search.nearest import write_flat, write_probed
+from simimg.similarity.index import SearchIndex
+from simimg.similarity.nearest import write_flat, write_probed
 from tfrecords.format.files import atomic_folder, write_json
 
 __all__ = ["EXPORT_FORMATS", "export_index"]

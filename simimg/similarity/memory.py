@@ -13,8 +13,8 @@ from pathlib import Path
 import numpy as np
 
 from simimg.pictures import BATCH_SIZE
-from simimg.search.embeddings import Embedder
-from simimg.search.index import Picture, SearchIndex
+from simimg.similarity.embeddings import Embedder
+from simimg.similarity.index import Picture, SearchIndex
 from tfrecords.convert.copies import perceptual_hashes
 from tfrecords.format.files import atomic_file
 

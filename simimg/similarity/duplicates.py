@@ -1,6 +1,6 @@
 """Groups of copies in a collection, each member held against the group's middle.
 
-1. Pairs of copies: see `simimg.search.pairs`.
+1. Pairs of copies: see `simimg.similarity.pairs`.
 2. Groups: what is connected is no group yet, since a chain of pairs joins pictures that have nothing in common. The
    member that most others are copies of is the middle; a group is the middle and what is a copy of *it*, which is
    examined too where the pair did not come up. What is left is grouped on its own.
@@ -17,10 +17,10 @@ from pathlib import PurePosixPath
 
 import numpy as np
 
-from simimg.search.index import Picture, SearchIndex
-from simimg.search.pairs import SAME_BYTES, PairExaminer, explained, hash_pairs, representatives
-from simimg.search.threads import threads_of_one
-from simimg.search.verify import DAMAGE, Verification
+from simimg.similarity.index import Picture, SearchIndex
+from simimg.similarity.pairs import SAME_BYTES, PairExaminer, explained, hash_pairs, representatives
+from simimg.similarity.threads import threads_of_one
+from simimg.similarity.verify import DAMAGE, Verification
 
 __all__ = ["Duplicates", "Group", "Member", "find_duplicates"]
 

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from simimg.errors import ModelError, SearchIndexError, UsageError
-from simimg.search import (
+from simimg.similarity import (
     Embedder,
     SearchIndex,
     building,
@@ -288,7 +288,7 @@ import contextlib, os, signal, sys
 sys.path.insert(0, {str(Path(__file__).parent)!r})
 from pathlib import Path
 import test_building
-from simimg.search import index, index_folder
+from simimg.similarity import index, index_folder
 kill = lambda *arguments: os.kill(os.getpid(), signal.SIGKILL)
 if {step!r} == "atomic_folder":
     Path.rename = kill

@@ -14,8 +14,8 @@ from pathlib import Path
 from PIL import Image
 
 from simimg.report.conversion.stored import StoredPictures
-from simimg.search.examine import CACHED, Examined, examine, examine_file
-from simimg.search.index import SearchIndex
+from simimg.similarity.examine import CACHED, Examined, examine, examine_file
+from simimg.similarity.index import SearchIndex
 from tfrecords.convert.images import decode
 from tfrecords.convert.quarantine import Refusal
 from tfrecords.errors import DataError

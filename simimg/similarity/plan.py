@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from simimg.errors import DataError, UsageError
-from simimg.search.duplicates import Group
+from simimg.similarity.duplicates import Group
 from tfrecords.format.files import TEMPORARY, file_sha256, read_json, sync_dir, sync_file, write_json
 
 __all__ = ["Applied", "Plan", "apply_plan", "load_plan", "undo_plan", "write_plan"]
@@ -61,7 +61,7 @@ def write_plan(path: Path, image_dir: Path, groups: Iterable[Group], reference: 
     Args:
         path: the plan, JSON.
         image_dir: what the pictures' paths are relative to.
-        groups: see `simimg.search.duplicates`.
+        groups: see `simimg.similarity.duplicates`.
         reference: tells the paths that are never touched.
     """
     described = []

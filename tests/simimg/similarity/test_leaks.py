@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
 from simimg.cli import main
-from simimg.search import SearchIndex, index_dataset, load_embedder
-from simimg.search.leaks import deal_groups, find_leaks
+from simimg.similarity import SearchIndex, index_dataset, load_embedder
+from simimg.similarity.leaks import deal_groups, find_leaks
 from tfrecords.format.manifest import read_manifest
 
 Scene = Callable[..., Image.Image]

@@ -30,7 +30,7 @@ class Embedder:
         fingerprint: changes with the weights, so that an index is never searched with another model.
         image_size: side of the squares it takes, px.
         resize: how pictures become squares, see `tfrecords.convert.images.resize`.
-        dim: length of an embedding, before a projection (`simimg.search.projection`) makes it shorter.
+        dim: length of an embedding, before a projection (`simimg.similarity.projection`) makes it shorter.
     """
 
     name: str

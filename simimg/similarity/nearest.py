@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from simimg.search.threads import threads_of_one
+from simimg.similarity.threads import threads_of_one
 from tfrecords.convert.pool import num_cores
 
 __all__ = ["EXACT_UP_TO", "Cells", "build_cells", "nearest", "open_cells", "write_flat", "write_probed"]

@@ -11,8 +11,8 @@ import pytest
 
 from simimg.cli import main
 from simimg.errors import UsageError
-from simimg.search import EXPORT_FORMATS, Embedder, Picture, SearchIndex, export_index, exporting
-from simimg.search.index import write_generation
+from simimg.similarity import EXPORT_FORMATS, Embedder, Picture, SearchIndex, export_index, exporting
+from simimg.similarity.index import write_generation
 
 COUNT, DIM = 300, 96
 
@@ -97,7 +97,7 @@ def test_the_projection_makes_a_query_of_an_embedding(tmp_path: Path, by: str, c
 def test_cells_are_exported_with_as_many_probed_as_are_enough(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import faiss
 
-    monkeypatch.setattr("simimg.search.index.EXACT_UP_TO", 100)
+    monkeypatch.setattr("simimg.similarity.index.EXACT_UP_TO", 100)
     index = make(tmp_path / "i", 2000)
     cells = dataclasses.replace(index.cells["copy"], num_probed=3)
     index = dataclasses.replace(index, cells={**index.cells, "copy": cells})

@@ -4,9 +4,9 @@
     <index_dir>/generation-000001/      all that belongs together
         pictures.parquet                a row for each picture: path, sha256, bytes, time, width, height, label
         embeddings.npy                  float16 [num_images, network_dim], as the network gives them, of L2 norm 1
-        copy.npz, kind.npz              the projections, see `simimg.search.projection`
+        copy.npz, kind.npz              the projections, see `simimg.similarity.projection`
         copy.npy, kind.npy              float32 [num_images, dim]: projected, mapped into memory when searched
-        copy.faiss, kind.faiss          beyond 200,000 pictures, see `simimg.search.nearest`
+        copy.faiss, kind.faiss          beyond 200,000 pictures, see `simimg.similarity.nearest`
 
 A generation is written whole before index.json names it, and the one before is removed after that: whoever is killed
 at any moment leaves an index that can be searched.
@@ -30,11 +30,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from simimg.errors import DataError, SearchIndexError
-from simimg.search.embeddings import Embedder
-from simimg.search.nearest import EXACT_UP_TO, Cells, build_cells, nearest, open_cells
-from simimg.search.projection import BY, Projection, fit_projection
-from simimg.search.rows import SCHEMA, Picture, Pictures
-from simimg.search.threads import threads_of_one
+from simimg.similarity.embeddings import Embedder
+from simimg.similarity.nearest import EXACT_UP_TO, Cells, build_cells, nearest, open_cells
+from simimg.similarity.projection import BY, Projection, fit_projection
+from simimg.similarity.rows import SCHEMA, Picture, Pictures
+from simimg.similarity.threads import threads_of_one
 from tfrecords.format.files import TEMPORARY, atomic_folder, read_json, write_json
 
 __all__ = ["INFO_FILE", "IndexInfo", "Match", "Picture", "Pictures", "SearchIndex", "write_generation"]

@@ -8,7 +8,7 @@ import shlex
 from collections.abc import Mapping
 from pathlib import Path
 
-from simimg.search.index import SearchIndex
+from simimg.similarity.index import SearchIndex
 from tfrecords.convert.sources import natural_key
 from tfrecords.format.files import atomic_file
 from tfrecords.format.layout import Layout

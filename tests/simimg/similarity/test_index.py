@@ -10,10 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from simimg.errors import SearchIndexError
-from simimg.search import Embedder, Picture, SearchIndex, index, nearest, threads
-from simimg.search.index import write_generation
-from simimg.search.projection import fit_projection
-from simimg.search.threads import threads_of_one
+from simimg.similarity import Embedder, Picture, SearchIndex, index, nearest, threads
+from simimg.similarity.index import write_generation
+from simimg.similarity.projection import fit_projection
+from simimg.similarity.threads import threads_of_one
 from tfrecords.convert.sources import printable
 
 
@@ -128,7 +128,7 @@ def test_equal_similarities_come_in_the_order_of_the_index(tmp_path: Path) -> No
 
 def test_cells_find_what_an_exact_search_finds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     rng = np.random.default_rng(0)
-    monkeypatch.setattr("simimg.search.index.EXACT_UP_TO", 100)
+    monkeypatch.setattr("simimg.similarity.index.EXACT_UP_TO", 100)
     centres = rng.normal(size=(20, 16))
     embeddings = unit(centres[rng.integers(20, size=3000)] + rng.normal(size=(3000, 16)) * 0.3)
     index = make(tmp_path / "i", embeddings)
@@ -145,7 +145,7 @@ def test_cells_find_what_an_exact_search_finds(tmp_path: Path, monkeypatch: pyte
 
 
 def test_several_views_of_a_query_find_a_vector_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("simimg.search.index.EXACT_UP_TO", 10)
+    monkeypatch.setattr("simimg.similarity.index.EXACT_UP_TO", 10)
     embeddings = unit(np.random.default_rng(0).normal(size=(500, 8)))
     index = make(tmp_path / "i", embeddings)
     _, rows = index.nearest(embeddings[None, [3, 3, 7]], 5)
@@ -222,7 +222,7 @@ def test_a_missing_or_damaged_part_is_named(
 ) -> None:
     """The message says which file, and what to do; nothing else is raised, and nothing is found in half a file."""
     if file in CELLS:
-        monkeypatch.setattr("simimg.search.index.EXACT_UP_TO", 40)
+        monkeypatch.setattr("simimg.similarity.index.EXACT_UP_TO", 40)
     embeddings = unit(np.random.default_rng(0).normal(size=(50, 8)))
     make(tmp_path / "i", embeddings)
     make(tmp_path / "other", embeddings[:45])
@@ -329,7 +329,7 @@ def test_only_chosen_rows_are_looked_at(num_vectors: int, k: int, block: int, sh
 
 
 def test_cells_look_at_chosen_rows_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("simimg.search.index.EXACT_UP_TO", 10)
+    monkeypatch.setattr("simimg.similarity.index.EXACT_UP_TO", 10)
     embeddings = unit(np.random.default_rng(0).normal(size=(700, 8)))
     opened = make(tmp_path / "i", embeddings)
     among = np.arange(700) % 7 == 3
