@@ -1,3 +1,59 @@
-"""Shards to tensors to a model to answers: the half of simimg that knows TensorFlow."""
+"""Shards to tensors to a model to answers: the half of simimg that knows TensorFlow.
+
+What is named here is the whole of its Python interface; `simimg.api` describes it. Nothing is imported before it is
+asked for.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from simimg.api import (
+        Loader,
+        Prediction,
+        Searcher,
+        convert,
+        duplicates,
+        evaluate,
+        index,
+        leaks,
+        load,
+        predict,
+        search,
+        train,
+        verify,
+    )
+    from simimg.errors import SimimgError
 
 __version__ = "0.1.0"
+
+__all__ = [
+    "Loader",
+    "Prediction",
+    "Searcher",
+    "SimimgError",
+    "__version__",
+    "convert",
+    "duplicates",
+    "evaluate",
+    "index",
+    "leaks",
+    "load",
+    "predict",
+    "search",
+    "train",
+    "verify",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module 'simimg' has no attribute {name!r}")
+    from simimg import api, errors
+
+    return getattr(errors if name == "SimimgError" else api, name)
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -6,13 +6,13 @@ import dataclasses
 import os
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 from tqdm import tqdm
 
-__all__ = ["Result", "note", "progress_bar", "quiet_tensorflow"]
+__all__ = ["Result", "note", "progress_bar", "quiet_tensorflow", "showing"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -40,6 +40,16 @@ def progress_bar(total: int | None, description: str, unit: str = "img") -> tqdm
         disable=not sys.stderr.isatty(),
         file=sys.stderr,
     )
+
+
+def showing(bar: tqdm[Any]) -> Callable[[int, int], None]:
+    """Returns what shows how much of how much is done."""
+
+    def show(done: int, total: int) -> None:
+        bar.total = total
+        bar.update(done - bar.n)
+
+    return show
 
 
 @contextmanager

@@ -24,9 +24,8 @@ with quiet_tensorflow():
     from simimg.commands.index import Options as IndexOptions
     from simimg.commands.index import show_refused, update_with_progress
     from simimg.errors import UsageError
-    from simimg.similarity import Group, SearchIndex, find_duplicates, write_plan
+    from simimg.similarity import Group, SearchIndex, find_duplicates, reference_of, write_plan
 from tfrecords.convert.quarantine import Refusal
-from tfrecords.convert.sources import printable
 from tfrecords.options import option
 
 _GROUPS_SHOWN = 20
@@ -66,8 +65,8 @@ def run(options: Options) -> Result:
             )
             index, refused = update.index, update.refused
         show_refused(refused)
-        threshold = options.threshold or index.info.thresholds.get("copy", 0.9)
-        is_reference = _reference(index, options.reference_dirs)
+        threshold = options.threshold or index.copy_threshold
+        is_reference = reference_of(index, options.reference_dirs)
         with progress_bar(len(index.pictures), "comparing") as bar:
             found = find_duplicates(
                 index,
@@ -77,9 +76,7 @@ def run(options: Options) -> Result:
             )
         num_images = len(index.pictures)
         if options.plan is not None:
-            if index.info.image_dir is None:
-                raise UsageError(f"{index.index_dir} is of pictures that are no files here: there is nothing to plan.")
-            write_plan(options.plan, Path(index.info.image_dir), found.groups, is_reference)
+            write_plan(options.plan, index.files_dir(), found.groups, is_reference)
         groups = [
             [
                 {
@@ -116,18 +113,6 @@ def run(options: Options) -> Result:
     if options.plan is not None:
         lines.append(f"the plan is {options.plan}; `simimg apply --plan={options.plan} --dry_run` shows what it does")
     return Result(values=values, text="\n".join(lines), exit_code=2 if refused or found.num_missing else 0)
-
-
-def _reference(index: SearchIndex, folders: tuple[str, ...]):  # type: ignore[no-untyped-def]
-    """Returns what tells the paths below reference folders."""
-    root = Path(index.info.image_dir) if index.info.image_dir else Path()
-    prefixes = []
-    for folder in folders:
-        below = root / folder
-        if not below.is_dir() or not below.resolve().is_relative_to(root.resolve()):
-            raise UsageError(f"--reference_dirs={folder}: there is no such folder below {root}.")
-        prefixes.append(f"{printable(below.resolve().relative_to(root.resolve()).as_posix())}/")
-    return lambda path: any(path.startswith(prefix) or prefix == "./" for prefix in prefixes)
 
 
 def _text(group: Group) -> str:

@@ -11,14 +11,13 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
-from simimg.commands.console import Result, progress_bar, quiet_tensorflow
+from simimg.commands.console import Result, progress_bar, quiet_tensorflow, showing
 
 with quiet_tensorflow():
+    from simimg.api import evaluate
     from simimg.errors import UsageError
-    from simimg.evaluation import Classification, CopyFigures, classify, compiled, predict, search_copies
-    from simimg.input import open_reader
+    from simimg.evaluation import Classification, CopyFigures
     from simimg.report import confusion_matrix
-    from simimg.training import load_trained
 from tfrecords.options import option
 
 
@@ -34,39 +33,14 @@ class Options:
 
 def run(options: Options) -> Result:
     """Evaluates with a progress bar."""
-    reader, _ = open_reader(options.dataset_dir, options.split)
-    model, info = load_trained(options.model_dir)
-    split = reader.split
-    for_copies = info.objective.score == "recall"
-    if for_copies and split.image_size != info.image_size:
-        raise UsageError(
-            f"{options.model_dir} was trained on pictures of {info.image_size} px; those of {options.dataset_dir} have "
-            f"{split.image_size} px."
-        )
-    if for_copies and options.picture:
-        raise UsageError(f"--picture={options.picture}: {options.model_dir} was trained for copies and has no classes.")
-    if for_copies:
-        with progress_bar(split.num_examples, "evaluating") as bar:
-            search = search_copies(
-                compiled(model),
-                reader,
-                info.augment_config,
-                seed=info.config["seed"],
-                temperature=info.config["temperature"],
-                progress=bar.update,
+    with progress_bar(None, "evaluating") as bar:
+        figures = evaluate(options.model_dir, options.dataset_dir, split=options.split, progress=showing(bar))
+    if isinstance(figures, CopyFigures):
+        if options.picture:
+            raise UsageError(
+                f"--picture={options.picture}: {options.model_dir} was trained for copies and has no classes."
             )
-        return Result(values=dataclasses.asdict(search.figures), text=_copy_text(search.figures, options.split))
-    if split.class_names != info.class_names or split.image_size != info.image_size:
-        raise UsageError(
-            f"{options.model_dir} was trained on {len(info.class_names)} classes at {info.image_size} px "
-            f"({', '.join(info.class_names[:5])}, …); {options.dataset_dir} has {len(split.class_names)} at "
-            f"{split.image_size} px ({', '.join(split.class_names[:5])}, …)."
-        )
-    with progress_bar(split.num_examples, "evaluating") as bar:
-        probabilities, labels, _ = predict(
-            compiled(model, views=info.config["test_views"]), reader, progress=bar.update
-        )
-    figures = classify(probabilities, labels, split.class_names)
+        return Result(values=dataclasses.asdict(figures), text=_copy_text(figures, options.split))
     picture = options.picture or options.model_dir / f"confusion-{options.split}.png"
     confusion_matrix(figures, picture)
     return Result(values=dataclasses.asdict(figures), text=_text(figures, options.split, picture))

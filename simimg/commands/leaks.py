@@ -80,7 +80,7 @@ def run(options: Options) -> Result:
             IndexOptions(dataset_dir=options.dataset_dir, index_dir=index_dir, model=options.model),
             files_in=options.image_dir,
         ).index
-        threshold = options.threshold or index.info.thresholds.get("copy", 0.9)
+        threshold = options.threshold or index.copy_threshold
         with progress_bar(len(index.pictures), "comparing") as bar:
             found = find_leaks(
                 index, threshold=threshold, deal=options.deal if options.clean else None, progress=bar.update

@@ -11,15 +11,11 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
-import numpy as np
-
-from simimg.commands.console import Result, note, progress_bar, quiet_tensorflow
+from simimg.commands.console import Result, note, progress_bar, quiet_tensorflow, showing
 
 with quiet_tensorflow():
+    from simimg.api import predict
     from simimg.errors import UsageError
-    from simimg.evaluation import compiled, predict_files
-    from simimg.pictures import named_files
-    from simimg.training import load_trained
 from tfrecords.options import option
 
 
@@ -39,38 +35,27 @@ class Options:
 
 def run(options: Options) -> Result:
     """Predicts with a progress bar."""
-    paths = named_files(options.images)
-    model, info = load_trained(options.model_dir)
-    if info.objective.score == "recall":
-        raise UsageError(
-            f"{options.model_dir} was trained to find copies and knows no classes. Make an index with it: "
-            f"simimg index --model={options.model_dir} --image_dir=PATH --index_dir=PATH; then: simimg search."
-        )
-    with progress_bar(len(paths), "predicting") as bar:
-        found = predict_files(
-            compiled(model, views=info.config["test_views"]),
-            paths,
-            image_size=info.image_size,
-            resize=info.resize,
-            num_classes=len(info.class_names),
-            progress=bar.update,
-        )
-    for path, refusal in found.refused:
-        note(f"refused {path}: {refusal}")
-    if not found.paths:
+    refused = []
+
+    def refuse(path: str, reason: str) -> None:
+        note(f"refused {path}: {reason}")
+        refused.append(path)
+
+    with progress_bar(None, "predicting") as bar:
+        found = predict(options.model_dir, options.images, refused=refuse, progress=showing(bar))
+    if not found:
         raise UsageError("none of the given pictures can be decoded.")
     results = []
     lines = []
-    for path, row in zip(found.paths, found.probabilities, strict=True):
-        best = np.argsort(-row, kind="stable")[: options.top]
-        named = [(info.class_names[label], float(row[label])) for label in best.tolist()]
+    for one in found:
+        named = list(one.probabilities.items())[: options.top]
         results.append(
             {
-                "path": path,
-                "label": named[0][0],
-                "probability": round(named[0][1], 6),
+                "path": one.path,
+                "label": one.label,
+                "probability": round(one.probability, 6),
                 "classes": [{"label": name, "probability": round(share, 6)} for name, share in named],
             }
         )
-        lines.append(f"{path}  " + "  ".join(f"{name} {share:.1%}" for name, share in named))
-    return Result(values={"results": results}, text="\n".join(lines), exit_code=2 if found.refused else 0)
+        lines.append(f"{one.path}  " + "  ".join(f"{name} {share:.1%}" for name, share in named))
+    return Result(values={"results": results}, text="\n".join(lines), exit_code=2 if refused else 0)

@@ -19,7 +19,7 @@ with quiet_tensorflow():
     from simimg.errors import UsageError
     from simimg.pictures import named_files
     from simimg.report import Tile, tile_sheet
-    from simimg.similarity import BY, Finder, Found, SearchIndex, load_embedder
+    from simimg.similarity import BY, Finder, Found, Originals, SearchIndex, load_embedder
     from simimg.similarity.find import load_queries
 from PIL import Image
 
@@ -66,54 +66,54 @@ def run(options: Options) -> Result:
     if not found:
         raise UsageError("none of the given pictures can be decoded.")
     if options.picture is not None:
-        tile_sheet([_tiles(index, query, matches) for query, matches in found.items()], options.picture)
-    results = [
-        {"query": query, "matches": [_values(index, match) for match in matches]} for query, matches in found.items()
-    ]
-    text = "\n".join(_text(index, query, matches) for query, matches in found.items())
+        originals = Originals(index)
+        tile_sheet([_tiles(originals, query, matches) for query, matches in found.items()], options.picture)
+    results = [{"query": query, "matches": [_values(match) for match in matches]} for query, matches in found.items()]
+    text = "\n".join(_text(query, matches) for query, matches in found.items())
     if options.picture is not None:
         text += f"\nthe matches are drawn in {options.picture}"
     return Result(values={"results": results}, text=text, exit_code=2 if num_refused else 0)
 
 
-def _values(index: SearchIndex, match: Found) -> dict[str, object]:
+def _values(match: Found) -> dict[str, object]:
     return {
-        "path": str(index.path_of(match.picture)),
+        "path": str(match.path),
         "similarity": round(match.similarity, 6),
         "label": match.picture.label,
-        "verified": match.verification is not None,
-        "reasons": list(match.verification.reasons) if match.verification else [],
+        "verified": match.is_copy,
+        "reasons": list(match.reasons),
         "cosine": round(match.cosine, 6),
     }
 
 
 def why(match: Found) -> str:
     """Returns what was done to the query, for people: empty for what is only similar."""
-    if match.verification is None:
-        return ""
-    return ", ".join(match.verification.reasons) or "looks the same"
+    return (", ".join(match.reasons) or "looks the same") if match.is_copy else ""
 
 
-def _text(index: SearchIndex, query: str, matches: list[Found]) -> str:
+def _text(query: str, matches: list[Found]) -> str:
     lines = [query]
     for match in matches:
         reason = why(match)
-        lines.append(f"  {match.similarity:.3f}  {index.path_of(match.picture)}" + (f"  ({reason})" if reason else ""))
+        lines.append(f"  {match.similarity:.3f}  {match.path}" + (f"  ({reason})" if reason else ""))
     return "\n".join(lines)
 
 
-def _tiles(index: SearchIndex, query: str, matches: list[Found]) -> list[Tile]:
-    tiles = [Tile(_thumbnail(Path(query)), Path(query).name, "query")]
+def _tiles(originals: Originals, query: str, matches: list[Found]) -> list[Tile]:
+    tiles = [Tile(_shrunk(_decoded(Path(query))), Path(query).name, "query")]
     for match in matches:
-        image = _thumbnail(index.path_of(match.picture))
-        tiles.append(Tile(image, match.picture.path, f"{match.similarity:.3f}"))
+        tiles.append(Tile(_shrunk(originals.image(match.row)), match.picture.path, f"{match.similarity:.3f}"))
     return tiles
 
 
-def _thumbnail(path: Path) -> Image.Image | None:
+def _decoded(path: Path) -> Image.Image | None:
     try:
-        image = decode(path.read_bytes())
+        return decode(path.read_bytes())
     except (OSError, Refusal):
         return None
-    image.thumbnail((_TILE_PX, _TILE_PX))
+
+
+def _shrunk(image: Image.Image | None) -> Image.Image | None:
+    if image is not None:
+        image.thumbnail((_TILE_PX, _TILE_PX))
     return image

@@ -16,7 +16,7 @@ from simimg.similarity.find import Finder, Found, Query, load_query
 from simimg.similarity.index import Match, Picture, SearchIndex
 from simimg.similarity.leaks import DEALS, LeakedPair, Leaks, find_leaks
 from simimg.similarity.originals import Originals
-from simimg.similarity.plan import Applied, Plan, apply_plan, load_plan, undo_plan, write_plan
+from simimg.similarity.plan import Applied, Plan, apply_plan, load_plan, reference_of, undo_plan, write_plan
 from simimg.similarity.projection import BY
 from simimg.similarity.verify import Verification
 
@@ -52,6 +52,7 @@ __all__ = [
     "load_embedder",
     "load_plan",
     "load_query",
+    "reference_of",
     "undo_plan",
     "write_clean_table",
     "write_plan",

@@ -61,6 +61,7 @@ class Found:
     Attributes:
         row: its row in the index.
         picture: itself.
+        path: where its file lies, as far as the index knows.
         similarity: 0..1, higher is closer: 0.5 and more are verified copies. By kind: the cosine.
         cosine: of the embeddings, of the closest view.
         verification: why it is a copy; None where it was not shown to be one.
@@ -68,9 +69,20 @@ class Found:
 
     row: int
     picture: Picture
+    path: Path
     similarity: float
     cosine: float
     verification: Verification | None
+
+    @property
+    def is_copy(self) -> bool:
+        """Whether it was shown to be a copy of the query."""
+        return self.verification is not None
+
+    @property
+    def reasons(self) -> tuple[str, ...]:
+        """What was done to the query, taking this for the original; empty where nothing is seen, or it is no copy."""
+        return self.verification.reasons if self.verification else ()
 
 
 def load_query(path: str, embedder: Embedder) -> Query | Refusal:
@@ -144,7 +156,7 @@ class Finder:
         if by == "copy" and self._candidates:
             matches = self._near_hashes_first(matches, query.views, embeddings, without=without)
             *_, verified = self._verified(_Looks(lambda: query.examined, query.views[0]), matches)
-        return _ranked(matches, verified, k, by)
+        return self._ranked(matches, verified, k, by)
 
     def steps(
         self,
@@ -171,17 +183,17 @@ class Finder:
         """
         upright = self.embedder.embed(views[_UPRIGHT])
         matches = self._by_looks(upright, k, by, without=without, only=only)
-        yield _ranked(matches, [], k, by)
+        yield self._ranked(matches, [], k, by)
         if by == "kind":
             return
         others = [view for view in range(len(views)) if view not in _UPRIGHT]
         embeddings = np.concatenate([upright, self.embedder.embed(views[others])])
         matches = self._by_looks(embeddings, k, by, without=without, only=only)
-        yield _ranked(matches, [], k, by)
+        yield self._ranked(matches, [], k, by)
         if self._candidates:
             matches = self._near_hashes_first(matches, views, embeddings, without=without, only=only)
             for verified in self._verified(_Looks(examined, views[0]), matches):
-                yield _ranked(matches, verified, k, by)
+                yield self._ranked(matches, verified, k, by)
 
     def close(self) -> None:
         """Ends the threads."""
@@ -247,6 +259,19 @@ class Finder:
             seen = None if stored is None else verify(looks.square(stored.size), stored)
         return seen if seen is not None and seen.similarity >= self._threshold else None
 
+    def _ranked(
+        self, matches: Sequence[Match], verified: Sequence[Verification | None], k: int, by: str
+    ) -> list[Found]:
+        """The `k` best; what was not examined counts by its looks."""
+        found = []
+        for place, match in enumerate(matches):
+            seen = verified[place] if place < len(verified) else None
+            by_looks = match.similarity if by == "kind" else 0.5 * max(0.0, match.similarity)
+            similarity = seen.similarity if seen else by_looks
+            path = self.index.path_of(match.picture)
+            found.append(Found(match.row, match.picture, path, similarity, match.similarity, seen))
+        return sorted(found, key=lambda one: -one.similarity)[:k]
+
 
 class _Looks:
     """Close looks at a query: at the picture, and at the square that a data set would have stored of it."""
@@ -256,13 +281,3 @@ class _Looks:
         self.square = functools.cache(
             lambda size: examine(Image.fromarray(square).resize(size, Image.Resampling.BICUBIC), as_query=True)
         )
-
-
-def _ranked(matches: Sequence[Match], verified: Sequence[Verification | None], k: int, by: str) -> list[Found]:
-    """The `k` best; what was not examined counts by its looks."""
-    found = []
-    for place, match in enumerate(matches):
-        seen = verified[place] if place < len(verified) else None
-        by_looks = match.similarity if by == "kind" else 0.5 * max(0.0, match.similarity)
-        found.append(Found(match.row, match.picture, seen.similarity if seen else by_looks, match.similarity, seen))
-    return sorted(found, key=lambda one: -one.similarity)[:k]

@@ -29,7 +29,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from simimg.errors import DataError, SearchIndexError
+from simimg.errors import DataError, SearchIndexError, UsageError
 from simimg.similarity.embeddings import Embedder
 from simimg.similarity.nearest import EXACT_UP_TO, Cells, build_cells, nearest, open_cells
 from simimg.similarity.projection import BY, Projection, fit_projection
@@ -210,6 +210,21 @@ class SearchIndex:
                 if _read_info(index_dir).generation == info.generation:
                     raise
         return _opened(index_dir, _read_info(index_dir))
+
+    @property
+    def copy_threshold(self) -> float:
+        """The least similarity of copies: what `simimg calibrate` has found, or 0.9."""
+        return self.info.thresholds.get("copy", 0.9)
+
+    def files_dir(self) -> Path:
+        """Returns the folder that the pictures' paths are relative to.
+
+        Raises:
+            UsageError: they are no files of this machine.
+        """
+        if self.info.image_dir is None:
+            raise UsageError(f"{self.index_dir} is of pictures that are no files here: there is nothing to plan.")
+        return Path(self.info.image_dir)
 
     def path_of(self, picture: Picture) -> Path:
         """Returns where the picture lies, as far as the index knows."""

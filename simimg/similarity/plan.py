@@ -20,6 +20,8 @@ from typing import Any
 
 from simimg.errors import DataError, UsageError
 from simimg.similarity.duplicates import Group
+from simimg.similarity.index import SearchIndex
+from tfrecords.convert.sources import printable
 from tfrecords.format.files import TEMPORARY, file_sha256, read_json, sync_dir, sync_file, write_json
 
 __all__ = ["Applied", "Plan", "apply_plan", "load_plan", "undo_plan", "write_plan"]
@@ -53,6 +55,26 @@ class Applied:
     moved: tuple[str, ...]
     num_bytes: int
     skipped: tuple[_Skipped, ...]
+
+
+def reference_of(index: SearchIndex, folders: Iterable[str]) -> Callable[[str], bool]:
+    """Returns what tells the paths of an index that lie in reference folders, whose files are never touched.
+
+    Args:
+        index: of files.
+        folders: relative to the index's own.
+
+    Raises:
+        UsageError: there is no such folder in it.
+    """
+    root = Path(index.info.image_dir) if index.info.image_dir else Path()
+    prefixes = []
+    for folder in folders:
+        below = root / folder
+        if not below.is_dir() or not below.resolve().is_relative_to(root.resolve()):
+            raise UsageError(f"--reference_dirs={folder}: there is no such folder below {root}.")
+        prefixes.append(f"{printable(below.resolve().relative_to(root.resolve()).as_posix())}/")
+    return lambda path: any(path.startswith(prefix) or prefix == "./" for prefix in prefixes)
 
 
 def write_plan(path: Path, image_dir: Path, groups: Iterable[Group], reference: Callable[[str], bool]) -> None:
