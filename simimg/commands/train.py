@@ -84,7 +84,9 @@ def run(options: TrainConfig) -> Result:
         values = {key: value for key, value in values.items() if "accuracy" not in key}
         values |= {key: getattr(result, key) for key in ("train_recall", "validation_recall", "test_recall")}
     lines = [
-        f"{result.steps:,} steps in {result.seconds:.1f} s, {result.images_per_s:,.0f} images/s"
+        f"the softmax fitted in {result.seconds:.1f} s, {result.images_per_s:,.0f} views/s"
+        if not result.steps
+        else f"{result.steps:,} steps in {result.seconds:.1f} s, {result.images_per_s:,.0f} images/s"
         + ("" if result.input_share is None else f", {result.input_share:.1%} of the time spent waiting for input"),
         ", ".join(
             f"{split} {words} {score:.4f}"

@@ -85,7 +85,7 @@ def write_run_report(result: TrainResult, options: TrainConfig) -> Path:
             "of training": duration(result.seconds),
             "of it waiting for input": percent(result.input_share, 1),
         },
-        augmented=_augmented(train, options),
+        augmented=_augmented(train, options) if result.epoch else (),
         options=told,
         machine=machine_facts(),
         copies=copies,

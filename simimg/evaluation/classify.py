@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import keras
 import numpy as np
@@ -12,7 +12,7 @@ import tensorflow as tf
 
 from simimg.input import Reader, eval_batches, reading
 
-__all__ = ["VIEWS", "Classification", "classify", "compiled", "predict", "wilson_interval"]
+__all__ = ["VIEWS", "Classification", "classify", "compiled", "predict", "views_of", "wilson_interval"]
 
 VIEWS = ("one", "mirrored", "cropped")
 """What an answer is the mean of: the picture; it and its mirror image; both, and five crops of both."""
@@ -51,32 +51,35 @@ def compiled(model: keras.Model, *, views: str = "one") -> Callable[[tf.Tensor],
         model: pixels 0..255 to probabilities.
         views: one of `VIEWS`.
     """
-    boxes = _boxes(views)
 
     def forward(images: tf.Tensor) -> tf.Tensor:
-        pixels = tf.cast(images, tf.float32)
-        answers = model(pixels, training=False)
-        if views == "one":
-            return answers
-        answers += model(tf.reverse(pixels, [2]), training=False)
-        first, size = tf.range(tf.shape(pixels)[0]), tf.shape(pixels)[1:3]
-        for box in boxes if len(boxes) else ():
-            of_each = tf.repeat(box[None], tf.shape(first)[0], axis=0)
-            crop = tf.image.crop_and_resize(pixels, of_each, first, size)
-            crop.set_shape(pixels.shape)
-            answers += model(crop, training=False) + model(tf.reverse(crop, [2]), training=False)
-        return answers / (2 + 2 * len(boxes))
+        answers = [model(view, training=False) for view in views_of(tf.cast(images, tf.float32), views)]
+        return tf.add_n(answers) / len(answers)
 
     return tf.function(forward)
 
 
-def _boxes(views: str) -> tf.Tensor:
-    """The crops, float32 `[n, 4]`: top, left, bottom and right, the picture being from 0 to 1."""
-    if views != "cropped":
-        return tf.zeros([0, 4])
+def views_of(pixels: tf.Tensor, views: str) -> Iterator[tf.Tensor]:
+    """Yields what an answer is the mean of: the pictures, each mirrored, and five crops of 7/8 of each side of both.
+
+    Args:
+        pixels: float32 `[batch, size, size, 3]`; so is each of what is yielded: 1, 2 or 12.
+        views: one of `VIEWS`.
+    """
+    yield pixels
+    if views == "one":
+        return
+    yield tf.reverse(pixels, [2])
+    if views == "mirrored":
+        return
+    first, size = tf.range(tf.shape(pixels)[0]), tf.shape(pixels)[1:3]
     left = 1 - _CROP
-    corners = [(0.0, 0.0), (0.0, left), (left, 0.0), (left, left), (left / 2, left / 2)]
-    return tf.constant([(top, side, top + _CROP, side + _CROP) for top, side in corners])
+    for top, side in ((0.0, 0.0), (0.0, left), (left, 0.0), (left, left), (left / 2, left / 2)):
+        box = tf.constant([[top, side, top + _CROP, side + _CROP]])  # the picture being from 0 to 1
+        crop = tf.image.crop_and_resize(pixels, tf.repeat(box, tf.shape(first)[0], axis=0), first, size)
+        crop.set_shape(pixels.shape)
+        yield crop
+        yield tf.reverse(crop, [2])
 
 
 def predict(

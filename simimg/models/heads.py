@@ -92,14 +92,14 @@ def scaled(pixels: Any, *, middle: float, reach: float) -> Any:
     return keras.layers.Rescaling(1 / reach, -middle / reach, dtype="float32", name="scaled_pixels")(pixels)
 
 
-def unit(features: Any) -> Any:
+def unit(features: Any, *, prefix: str = "") -> Any:
     """[batch, dim] features brought to one length, float32: what is then learned of them is a matter of direction only.
 
     Logistic regression on features of EfficientNet-Lite is right more often so: photos differ in contrast and in how
     much of them is the thing, which changes the length and not the class.
     """
-    x = keras.layers.UnitNormalization(dtype="float32", name="unit")(features)
-    return keras.layers.Rescaling(_LENGTH, dtype="float32", name="unit_scaled")(x)
+    x = keras.layers.UnitNormalization(dtype="float32", name=f"{prefix}unit")(features)
+    return keras.layers.Rescaling(_LENGTH, dtype="float32", name=f"{prefix}unit_scaled")(x)
 
 
 def probabilities(features: Any, num_classes: int) -> Any:

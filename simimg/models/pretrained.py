@@ -89,7 +89,7 @@ def read_lite(name: str) -> Tensors:
     return read_torch_pickle(Path(spec.submodule_search_locations[0]) / "models" / LITE_FILES[name])
 
 
-def load_lite(model: keras.Model, name: str, *, head: bool = False) -> None:
+def load_lite(model: keras.Model, name: str, *, head: bool = False, prefix: str = "") -> None:
     """Fill the layers of an EfficientNet-Lite model, built with frozen statistics, with ImageNet's weights.
 
     Every tensor must find its variable and every variable its tensor. Left alone: the counters of batches
@@ -100,6 +100,7 @@ def load_lite(model: keras.Model, name: str, *, head: bool = False) -> None:
         model: what `lite(name, ..., weights="imagenet")`, `lite_features` or `lite_imagenet` build.
         name: lite0, lite1 or lite2.
         head: also fill the layer "probabilities", which must have 1,000 classes.
+        prefix: of the names of the network's layers, where the model has others beside it.
 
     Raises:
         ModelError: the weights are missing or damaged, or the model is another.
@@ -108,7 +109,9 @@ def load_lite(model: keras.Model, name: str, *, head: bool = False) -> None:
     unused = {tensor for tensor in tensors if not tensor.endswith(".num_batches_tracked")}
     for layer in model.layers:
         if isinstance(layer, FrozenNormConv2D):
-            pairs = _frozen_layer(layer)
+            if not layer.name.startswith(prefix):
+                continue
+            pairs = _frozen_layer(layer, layer.name.removeprefix(prefix))
         elif layer.name == PROBABILITIES:
             pairs = [(layer.kernel, "_fc.weight"), (layer.bias, "_fc.bias")] if head else []
         elif layer.weights and not isinstance(layer, ExampleDropout):
@@ -153,15 +156,15 @@ def _read_storage(stream: io.BytesIO, storage: Storage) -> np.ndarray[Any, Any]:
     return np.frombuffer(data, storage.dtype)
 
 
-def _frozen_layer(layer: FrozenNormConv2D) -> list[tuple[Any, str]]:
+def _frozen_layer(layer: FrozenNormConv2D, name: str) -> list[tuple[Any, str]]:
     """The variables of a layer and their names: "block3_expand" is _blocks.3._expand_conv and its _bn0."""
-    if match := re.fullmatch(r"block(\d+)_(expand|depthwise|project)", layer.name):
+    if match := re.fullmatch(r"block(\d+)_(expand|depthwise|project)", name):
         norm = {"expand": 0, "depthwise": 1, "project": 2}[match[2]]
         conv, norm_name = f"_blocks.{match[1]}._{match[2]}_conv", f"_blocks.{match[1]}._bn{norm}"
-    elif layer.name in ("stem", "head"):
-        conv, norm_name = f"_conv_{layer.name}", "_bn0" if layer.name == "stem" else "_bn1"
+    elif name in ("stem", "head"):
+        conv, norm_name = f"_conv_{name}", "_bn0" if name == "stem" else "_bn1"
     else:
-        raise ModelError(f"EfficientNet-Lite has no layer {layer.name!r}.")
+        raise ModelError(f"EfficientNet-Lite has no layer {name!r}.")
     return [
         (layer.kernel, f"{conv}.weight"),
         (layer.gamma, f"{norm_name}.weight"),

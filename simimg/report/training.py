@@ -34,7 +34,7 @@ class TrainingContent:
         classification: the figures of the classifier that is kept; None where there is no such split, or no classes.
         mistakes: photos it got wrong; a note says what was taken for what.
         history: a dict an epoch, as `TrainResult.history`.
-        epoch: whose weights are kept, from 1.
+        epoch: whose weights are kept, from 1; 0 where a softmax was fitted, and no more.
         facts: figures of the run and what they are, e.g. {"images/s": "533"}.
         augmented: rows of one photo each, as it came and as the network saw it in the first epochs.
         options: all that the run was told.
@@ -67,8 +67,11 @@ def write_training_report(content: TrainingContent, path: Path) -> None:
         first = copy_recall(content.copies, f" of the {content.split} split")
     facts = "".join(figure(value, name) for name, value in content.facts.items())
     kept = f"Kept: the weights after epoch {content.epoch} of {len(content.history)}."
+    course = curves(content.history)
+    if not content.epoch:
+        kept, course = "The softmax was fitted to the features of a network that stays as it was: no epochs.", ""
     sections = [
-        section("training", f"<p>{escape(kept)}</p>", command(content.command) + curves(content.history)),
+        section("training", f"<p>{escape(kept)}</p>", command(content.command) + course),
         section("evaluation", "", evaluated(figures, content.mistakes)) if figures else "",
         section("evaluation", "", copies_found(content.copies, content.mistakes)) if content.copies else "",
         section("pictures", "", _augmented(content.augmented)) if content.augmented else "",

@@ -22,12 +22,13 @@ __all__ = ["TrainConfig"]
 _PRETRAINED = (*LITES, *APPLICATIONS)
 MODELS = ("small", *LITES, "tutorial", *APPLICATIONS)
 PRECISIONS = ("float32", "bfloat16", "float16")
+_SIMILARITY_ONLY = {"embedding_dim", "temperature", "entropy_weight", "queue_size"}
 # What says how a classifier is trained or answers: (option, what it is when it is off).
 _CLASSIFIER_ONLY = (("probe", False), ("test_views", "one"), ("class_weights", "none"), ("accumulate", 1))
 
 _RANGES = (
-    (("epochs", "global_batch_size", "accumulate", "keep_checkpoints"), lambda x: x >= 1, "1 or more"),
-    (("resolution", "num_devices", "per_replica_batch_size", "patience"), lambda x: x >= 0, "0 or more"),
+    (("global_batch_size", "accumulate", "keep_checkpoints"), lambda x: x >= 1, "1 or more"),
+    (("epochs", "resolution", "num_devices", "per_replica_batch_size", "patience"), lambda x: x >= 0, "0 or more"),
     (("learning_rate", "weight_decay", "clip_norm", "checkpoint_every_s"), lambda x: x >= 0, "0 or more"),
     (("queue_size", "entropy_weight"), lambda x: x >= 0, "0 or more"),
     (("embedding_dim",), lambda x: x >= 2, "2 or more"),
@@ -54,7 +55,8 @@ class TrainConfig:
         choices=tuple(OBJECTIVES),
     )
     model: str = option(
-        "The network: small, tutorial, lite0, lite1, lite2, or one of keras.applications, such as EfficientNetV2B0.",
+        "The network: small, tutorial, lite0, lite1, lite2, lite1+lite2, or one of keras.applications, such as "
+        "EfficientNetV2B0.",
         "small",
         choices=MODELS,
     )
@@ -69,7 +71,7 @@ class TrainConfig:
     probe: bool = option(
         "First fit the softmax of a pretrained network as a logistic regression on its features, in seconds.", False
     )
-    epochs: int = option("Times that every training photo is seen.", 60)
+    epochs: int = option("Times that every training photo is seen; 0 with --probe: what that fits is all.", 60)
     global_batch_size: int = option("Examples a step, over all GPUs together.", 32)
     per_replica_batch_size: int = option("Examples a step and GPU, instead; 0 is off.", 0)
     accumulate: int = option("Parts in which a GPU works through its examples of a step, to need less memory.", 1)
@@ -172,6 +174,8 @@ class TrainConfig:
                         f"--{name}={getattr(self, name)} is for classifiers. With --objective=similarity leave it out, "
                         "and start from --preset=copy."
                     )
+        if not self.epochs and not self.probe:
+            raise UsageError("--epochs=0: then nothing is trained, unless --probe fits the softmax.")
         if self.probe and self.start == "none":
             raise UsageError(f"--probe: --model={self.model} starts without weights, so it has no features to fit to.")
 
@@ -250,4 +254,6 @@ class TrainConfig:
         aside = {"model_dir", "preset", "num_devices", "dataset_dir", "per_replica_batch_size", "cross_device_ops"}
         aside |= {"reader", "shuffle", "cache", "data_service", "on_corrupt", "checkpoint_every_s", "keep_checkpoints"}
         aside |= {"deterministic"}
+        if self.objective == "classes":
+            aside |= _SIMILARITY_ONLY
         return {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name not in aside}

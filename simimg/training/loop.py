@@ -29,7 +29,7 @@ from simimg.training.config import TrainConfig
 from simimg.training.measuring import balanced, collapse, figures_of
 from simimg.training.metrics import EpochMetrics
 from simimg.training.objectives import Objective
-from simimg.training.probe import probe
+from simimg.training.probe import Fitted, probe
 from simimg.training.runs import (
     MODEL_FILE,
     RESULT_FILE,
@@ -112,9 +112,14 @@ def train(config: TrainConfig, watcher: Watcher = Watcher()) -> TrainResult:
         if progress.position > Position():
             watcher.note(f"going on from epoch {progress.position.epoch + 1}, step {progress.position.step}")
         elif config.probe:
-            share = probe(state.model, reader, config.label_smoothing)
+            start = time.perf_counter()
+            fitted = probe(state.model, reader, views=config.test_views, label_smoothing=config.label_smoothing)
             state.copy_to_average()
-            watcher.note(f"the softmax alone, fitted to the network's features: training accuracy {share:.4f}")
+            watcher.note(
+                f"the softmax alone, fitted to the network's features: training accuracy {fitted.accuracy:.4f}"
+            )
+            if not config.epochs:
+                return _without_epochs(setting, state, fitted, time.perf_counter() - start, watcher)
         order = dataclasses.replace(order, start=progress.position)
         _check_agreement(strategy, order, model_dir)
 
@@ -207,6 +212,32 @@ def train(config: TrainConfig, watcher: Watcher = Watcher()) -> TrainResult:
         return result
 
 
+def _without_epochs(setting: Setting, state: State, fitted: Fitted, seconds: float, watcher: Watcher) -> TrainResult:
+    """Measures and keeps a network of which only the softmax was fitted."""
+    config = setting.config
+    line = {"epoch": 0, "loss": fitted.loss, "accuracy": fitted.accuracy}
+    line |= _measured(setting, compiled(state.kept, views=config.test_views))
+    watcher.note(_epoch_text(line, 0, config.what))
+    result = TrainResult(
+        model_dir=setting.model_dir,
+        steps=0,
+        epoch=0,
+        seconds=round(seconds, 3),
+        images_per_s=round(fitted.num_views / seconds, 1),
+        input_share=None,
+        train_accuracy=fitted.accuracy,
+        validation_accuracy=line.get("validation_accuracy"),
+        test_accuracy=line.get("test_accuracy"),
+        test_binary_accuracy=line.get("test_binary_accuracy"),
+        history=[line],
+    )
+    if setting.place.is_chief:
+        with writing(setting.model_dir):
+            save_model(setting.model_dir, state.kept)
+            save_result(result)
+    return result
+
+
 def _end_epoch(setting: Setting, forward: Callable[[tf.Tensor], tf.Tensor], progress: Progress) -> dict[str, Any]:
     """Measures the other splits, moves `progress` to the next epoch, and returns the line of this one."""
     line = {"epoch": progress.position.epoch + 1, **progress.metrics.line(setting.config.what)}
@@ -288,7 +319,7 @@ def _info(order: Order, progress: Progress, caller: Caller) -> StepInfo:
 
 
 def _epoch_text(line: dict[str, Any], num_epochs: int, objective: Objective) -> str:
-    text = f"epoch {line['epoch']}/{num_epochs}"
+    text = f"epoch {line['epoch']}/{num_epochs}" if num_epochs else "the softmax alone"
     for name in ("", *MEASURED):
         prefix = f"{name}_" if name else ""
         if f"{prefix}loss" not in line:

@@ -61,6 +61,8 @@ class Setting:
         machines = f" in {self.place.count} processes" if self.place.count > 1 else ""
         parts = f", in {self.config.accumulate} parts" if self.config.accumulate > 1 else ""
         found = [f"reading {order.num_examples:,} examples, {self.choice.kind}: {self.choice.reason}"]
+        if not self.config.epochs:
+            return found
         if self.info.shuffle == "windowed":
             found.append("the examples are mixed within windows of 1 GB, because all of them do not fit into memory")
         found.append(

@@ -3,7 +3,8 @@
     <index_dir>/web/thumbnails/<ab>/<sha256>-<px>.jpg
 
 Pictures are asked for by their rows. A file is shown only if it lies in the index's folder and its bytes are those that
-were indexed, and never as it is: what is sent was decoded and encoded here, so nothing but pictures leaves.
+were indexed, and never as it is: what is sent was decoded and encoded here, so nothing but pictures leaves. Of a data
+set whose files are elsewhere, the stored pixels are shown.
 """
 
 from __future__ import annotations
@@ -16,7 +17,8 @@ from pathlib import Path, PurePosixPath
 
 from PIL import Image
 
-from simimg.similarity import Picture, SearchIndex
+from simimg.report.sheet import png_bytes
+from simimg.similarity import Originals, Picture, SearchIndex
 from simimg.web.refused import Refused
 from tfrecords.convert.images import PictureOptions, load_picture
 from tfrecords.convert.quarantine import Refusal
@@ -42,6 +44,7 @@ class Shown:
 
     def __init__(self, index: SearchIndex) -> None:
         self._index = index
+        self._originals = Originals(index)
         self._folder = index.index_dir / CACHE / "thumbnails"
         self._lock = threading.Lock()
         self._kept: dict[int, OrderedDict[str, bytes]] = {THUMBNAIL_PX: OrderedDict(), LARGE_PX: OrderedDict()}
@@ -78,8 +81,13 @@ class Shown:
         return data
 
     def read(self, row: int) -> bytes:
-        """Returns the bytes of a row's file, which are those that were indexed; raises as `thumbnail`."""
+        """Returns the bytes of a row's file, which are those that were indexed; raises as `thumbnail`.
+
+        Where the index knows no files, but a data set: its stored pixels, as a PNG.
+        """
         picture = self._picture(row)
+        if self._index.info.image_dir is None and (square := self._originals.square_image(row)) is not None:
+            return png_bytes(square)
         if self._index.info.image_dir is None or not _is_inside(picture.path):
             raise Refused(404, "This picture is no file of this machine.")
         try:

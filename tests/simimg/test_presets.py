@@ -53,5 +53,5 @@ def test_flags_override_a_preset(tmp_path) -> None:
     assert (config.model, config.epochs, config.optimizer) == ("tutorial", 7, "rmsprop")
     small = TrainConfig.with_preset({"dataset_dir": tmp_path, "preset": "lite0", "model": "small"})
     assert small.resolution == 0
-    with pytest.raises(UsageError, match="--preset=big: should be one of small, lite0, lite1, tutorial"):
+    with pytest.raises(UsageError, match="--preset=big: should be one of small, lite0, lite1, pair, tutorial"):
         TrainConfig.with_preset({"dataset_dir": tmp_path, "preset": "big"})

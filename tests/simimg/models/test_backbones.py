@@ -134,6 +134,18 @@ def test_lite_equals_an_independent_forward_pass_in_float64(
     )
 
 
+def test_two_side_by_side_have_the_features_of_each_at_its_own_resolution(pixels: np.ndarray[Any, Any]) -> None:
+    """The first is shown no more than its weights were made for, 240 px."""
+    model = lite("lite1+lite2", 32, 3, resolution=260)
+    apart = [embedder(lite(name, 32, 3, resolution=side))(pixels) for name, side in (("lite1", 240), ("lite2", 260))]
+    both = np.concatenate(apart, axis=1) / np.sqrt(2)
+    np.testing.assert_allclose(embedder(model)(pixels), both, atol=1e-5)
+    assert [layer.name for layer in model.layers if layer.name.endswith("_enlarged")] == [
+        "lite1_enlarged",
+        "lite2_enlarged",
+    ]
+
+
 def test_lite0_gives_the_features_it_always_gave() -> None:
     """Indexes on disk were made with these numbers: when this fails, old indexes and new queries do not match."""
     ramp = np.linspace(0, 255, 64)

@@ -7,7 +7,10 @@ import keras
 import numpy as np
 import pytest
 
+import simimg
+from simimg.commands.train_report import write_run_report
 from simimg.errors import UsageError
+from simimg.evaluation import Classification
 from simimg.input import open_reader
 from simimg.models import lite
 from simimg.training import TrainConfig, Watcher, train
@@ -45,7 +48,9 @@ def test_only_the_softmax_is_fitted(datasets: dict[str, Path]) -> None:
     keras.utils.set_random_seed(0)
     model = lite("lite0", 32, 3)
     before = model.get_weights()
-    assert probe(model, reader) > 0.9
+    fitted = probe(model, reader)
+    assert fitted.accuracy > 0.9
+    assert fitted.num_views == 2 * reader.split.num_examples
     after = model.get_weights()
     changed = [index for index, pair in enumerate(zip(before, after, strict=True)) if not np.array_equal(*pair)]
     assert changed == [len(before) - 2, len(before) - 1]
@@ -64,6 +69,42 @@ def test_a_run_starts_from_it(datasets: dict[str, Path], tmp_path: Path) -> None
     without = train(TrainConfig.with_preset({**options, "model_dir": tmp_path / "without", "probe": False}))
     assert without.test_accuracy is not None
     assert without.test_accuracy < result.test_accuracy
+
+
+def test_it_sees_the_views_that_the_answer_is_the_mean_of(datasets: dict[str, Path]) -> None:
+    reader, _ = open_reader(datasets["raw"], "train")
+    seen: dict[str, Any] = {}
+    for views in ("one", "mirrored", "cropped"):
+        keras.utils.set_random_seed(0)
+        model = lite("lite0", 32, 3)
+        fitted = probe(model, reader, views=views)
+        seen[views] = fitted.num_views, model.get_layer("probabilities").kernel.numpy()
+    num_examples = reader.split.num_examples
+    assert [count for count, _ in seen.values()] == [2 * num_examples, 2 * num_examples, 12 * num_examples]
+    assert np.array_equal(seen["one"][1], seen["mirrored"][1])
+    assert not np.allclose(seen["one"][1], seen["cropped"][1])
+
+
+def test_without_epochs_it_is_all_that_is_done(datasets: dict[str, Path], tmp_path: Path) -> None:
+    options: dict[str, Any] = {"preset": "pair", "model": "lite0", "resolution": 32, "model_dir": tmp_path / "run"}
+    options |= {"global_batch_size": 27}
+    config = TrainConfig.with_preset({**options, "dataset_dir": datasets["raw"]})
+    result = train(config)
+    assert (result.steps, result.epoch, len(result.history)) == (0, 0, 1)
+    assert result.test_accuracy is not None
+    assert result.test_accuracy > 0.8
+    assert result.images_per_s > 0
+    figures = simimg.evaluate(tmp_path / "run", datasets["raw"])
+    assert isinstance(figures, Classification)
+    assert figures.accuracy == result.test_accuracy
+    notes: list[str] = []
+    again = train(config, Watcher(note=notes.append))
+    assert notes == [f"{tmp_path / 'run'} is finished already; nothing to do"]
+    assert again == result
+    report = write_run_report(result, config).read_text()
+    assert "The softmax was fitted to the features of a network that stays as it was" in report
+    with pytest.raises(UsageError, match="--epochs=0: then nothing is trained"):
+        TrainConfig.with_preset({"dataset_dir": datasets["raw"], "epochs": 0})
 
 
 def test_a_network_that_knows_nothing_has_no_features() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import io
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,7 +12,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from simimg.similarity import Embedder, SearchIndex, index_folder
+from simimg.cli import main
+from simimg.similarity import Embedder, SearchIndex, index_dataset, index_folder
 from simimg.similarity.index import Pictures
 from simimg.web.refused import Refused
 from simimg.web.shown import CACHE, LARGE_PX, THUMBNAIL_PX, Shown
@@ -51,6 +53,23 @@ def test_it_looks_like_the_picture(own: SearchIndex) -> None:
     expected = Image.open(own.path_of(own.pictures[0])).resize((320, 160), Image.Resampling.BICUBIC)
     difference = np.abs(np.asarray(expected, float) - np.asarray(opened(Shown(own).thumbnail(0)), float))
     assert difference.mean() < 5
+
+
+def test_stored_pixels_are_shown_where_there_are_no_files(embedder: Embedder, scene: Scene, tmp_path: Path) -> None:
+    for seed in range(6):
+        (tmp_path / "photos" / "ab"[seed % 2]).mkdir(parents=True, exist_ok=True)
+        scene(seed).save(tmp_path / "photos" / "ab"[seed % 2] / f"{seed}.png")
+    flags = ["--image_size=96", "--num_workers=1", f"--data_dir={tmp_path / 'data'}", "--name=p"]
+    assert main(["convert", f"--image_dir={tmp_path / 'photos'}", *flags]) == 0
+    index = index_dataset(tmp_path / "index", tmp_path / "data" / "p" / "1.0.0", embedder).index
+    shown = Shown(index)
+    row = index.pictures.column("path").tolist().index("b/3.png")
+    expected = np.asarray(scene(3).resize((96, 96), Image.Resampling.BICUBIC), float)
+    assert np.abs(expected - np.asarray(opened(shown.large(row)), float)).mean() < 10
+    assert opened(shown.thumbnail(row)).size == (96, 96)
+    shutil.rmtree(tmp_path / "data")
+    with pytest.raises(Refused):
+        Shown(index).large(row)
 
 
 def test_a_thumbnail_is_made_once(own: SearchIndex, embedder: Embedder) -> None:

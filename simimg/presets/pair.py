@@ -1,0 +1,26 @@
+"""EfficientNet-Lite1 and Lite2 side by side, for data sets of 224 px and up to some thousand photos: the most accurate.
+
+Both networks stay as ImageNet left them. One softmax is fitted to the features of both, of each photo, five crops of it
+and their mirror images, and answers with the mean over those. On the five Caltech categories of docs/evaluation.md at
+224 px, five seeds: accuracy TODO, TODO minutes on two cores.
+"""
+
+OPTIONS = {
+    "model": "lite1+lite2",
+    "resolution": 260,
+    "probe": True,
+    "epochs": 0,
+    "global_batch_size": 32,
+    "optimizer": "adamw",
+    "learning_rate": 2e-5,
+    "schedule": "cosine",
+    "weight_decay": 0.01,
+    "ema": 0.0,
+    "loss": "categorical",
+    "label_smoothing": 0.1,
+    "rotation_degrees": 20.0,
+    "crop_min_area": 0.5,
+    "colour_jitter": 0.0,
+    "horizontal_flip": True,
+    "test_views": "cropped",
+}
