@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from simimg.evaluation import Classification, CopyFigures
     from simimg.input import Batch, Reader
     from simimg.similarity import Duplicates, Found, IndexUpdate, Leaks, SearchIndex
-    from simimg.training import TrainResult, Watcher
+    from simimg.training import RunInfo, TrainResult, Watcher
     from tfrecords.convert import ConvertProgress, ConvertSummary
     from tfrecords.format import Verification
 
@@ -241,19 +241,10 @@ def evaluate(
     """
     from simimg.evaluation import classify, compiled, search_copies
     from simimg.evaluation import predict as predictions_of
-    from simimg.input import open_reader
-    from simimg.training import load_trained
 
-    reader, _ = open_reader(Path(dataset_dir), split)
+    reader, model, info = open_trained(model_dir, dataset_dir, split)
     advance = _counted(progress, reader.split.num_examples)
-    model, info = load_trained(Path(model_dir))
-    there = reader.split
     if info.objective.score == "recall":
-        if there.image_size != info.image_size:
-            raise UsageError(
-                f"{model_dir} was trained on pictures of {info.image_size} px; those of {dataset_dir} have "
-                f"{there.image_size} px."
-            )
         return search_copies(
             compiled(model),
             reader,
@@ -262,15 +253,32 @@ def evaluate(
             temperature=info.config["temperature"],
             progress=advance,
         ).figures
-    if there.class_names != info.class_names or there.image_size != info.image_size:
+    forward = compiled(model, views=info.config["test_views"])
+    probabilities, labels, _ = predictions_of(forward, reader, progress=advance)
+    return classify(probabilities, labels, reader.split.class_names)
+
+
+def open_trained(model_dir: _Folder, dataset_dir: _Folder, split: str) -> tuple[Reader, Any, RunInfo]:
+    """Returns a reader of a split, a trained model, and what describes its run; raises as `evaluate`."""
+    from simimg.input import open_reader
+    from simimg.training import load_trained
+
+    reader, _ = open_reader(Path(dataset_dir), split)
+    model, info = load_trained(Path(model_dir))
+    there = reader.split
+    if info.objective.score == "recall":
+        if there.image_size != info.image_size:
+            raise UsageError(
+                f"{model_dir} was trained on pictures of {info.image_size} px; those of {dataset_dir} have "
+                f"{there.image_size} px."
+            )
+    elif there.class_names != info.class_names or there.image_size != info.image_size:
         raise UsageError(
             f"{model_dir} was trained on {len(info.class_names)} classes at {info.image_size} px "
             f"({', '.join(info.class_names[:5])}, …); {dataset_dir} has {len(there.class_names)} at "
             f"{there.image_size} px ({', '.join(there.class_names[:5])}, …)."
         )
-    forward = compiled(model, views=info.config["test_views"])
-    probabilities, labels, _ = predictions_of(forward, reader, progress=advance)
-    return classify(probabilities, labels, there.class_names)
+    return reader, model, info
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ round is a seed.
 
 Rivals that are not part of simimg's own installation get virtual environments of their own under --cache_dir, which
 takes some minutes and 3 GB once. A rival that cannot be installed is named with the reason; the exit code is then 2.
-Every run's time goes into a dated JSON file in --out_dir, and a plot beside it.
+Every run's time goes into a dated JSON file in --out_dir, with a report, and a plot, beside it.
 
 Examples:
     simimg bench --stage=convert --image_dir=photos
@@ -50,6 +50,7 @@ from simimg.commands.bench_tables import (
 )
 from simimg.commands.console import Result, note, progress_bar, quiet_tensorflow
 from simimg.errors import UsageError
+from simimg.report import BenchContent, write_bench_report
 from simimg.sample import draw_sample
 from tfrecords.format.files import write_json
 from tfrecords.options import check_choices, option, to_json
@@ -152,13 +153,22 @@ def run(options: Options) -> Result:
     options.out_dir.mkdir(parents=True, exist_ok=True)
     write_json(file, values)
     ending = f"every run is in {file}"
-    plot = file.with_suffix(".png")
+    plot, report = file.with_suffix(".png"), file.with_suffix(".html")
     if measured.bars:
         plot_bars(plot, measured.title, measured.what, measured.bars, measured.limit, machine)
     elif measured.draw:
         measured.draw(plot, machine)
-    if plot.exists():
-        ending += f", the plot in {plot}"
+    content = BenchContent(
+        title=measured.title or f"Benchmark: {options.stage}",
+        date=f"{start:%-d %B %Y, %H:%M} UTC",
+        lines=measured.lines,
+        left_out=measured.left_out,
+        plot=plot if plot.exists() else None,
+        command=values["command"],
+        machine=machine,
+    )
+    write_bench_report(content, report)
+    ending += f"\nreport: {report}"
     text = "\n".join(
         [
             f"{machine['processor']}, {machine['cores']} cores; {machine['versions']}",
@@ -168,7 +178,8 @@ def run(options: Options) -> Result:
             ending,
         ]
     )
-    return Result(values={**values, "file": str(file)}, text=text, exit_code=2 if measured.left_out else 0)
+    values |= {"file": str(file), "report": str(report)}
+    return Result(values=values, text=text, exit_code=2 if measured.left_out else 0)
 
 
 def _convert(options: Options, cache_dir: Path, file: Path, watch: _Watch) -> _Measured:

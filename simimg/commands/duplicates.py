@@ -13,6 +13,7 @@ Example: simimg duplicates --image_dir=photos --plan=plan.json
 from __future__ import annotations
 
 import dataclasses
+import shlex
 import tempfile
 import time
 from contextlib import ExitStack
@@ -24,11 +25,23 @@ with quiet_tensorflow():
     from simimg.commands.index import Options as IndexOptions
     from simimg.commands.index import show_refused, update_with_progress
     from simimg.errors import UsageError
-    from simimg.similarity import Group, SearchIndex, find_duplicates, reference_of, write_plan
+    from simimg.report import CopiesContent, CopyRow, Tile, write_copies_report
+    from simimg.similarity import (
+        Duplicates,
+        Group,
+        Member,
+        Originals,
+        SearchIndex,
+        find_duplicates,
+        reference_of,
+        write_plan,
+    )
 from tfrecords.convert.quarantine import Refusal
 from tfrecords.options import option
 
 _GROUPS_SHOWN = 20
+_GROUPS_DRAWN, _COPIES_DRAWN = 200, 10  # 15 KB a tile
+_TILE_PX = 320
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -41,6 +54,7 @@ class Options:
     threshold: float = option("The least similarity of copies, 0.5 to 1; 0: what `calibrate` found, or 0.9.", 0.0)
     reference_dirs: tuple[str, ...] = option("Folders below --image_dir whose files are kept, and never moved.", ())
     plan: Path | None = option("Also write what to keep and what to remove into this file.", None)
+    report: Path | None = option("Also show the groups on this page (HTML).", None)
 
     def __post_init__(self) -> None:
         """Checks the source and the threshold."""
@@ -77,6 +91,8 @@ def run(options: Options) -> Result:
         num_images = len(index.pictures)
         if options.plan is not None:
             write_plan(options.plan, index.files_dir(), found.groups, is_reference)
+        if options.report is not None:
+            _write_report(options, index, found)
         groups = [
             [
                 {
@@ -101,6 +117,7 @@ def run(options: Options) -> Result:
         "threshold": threshold,
         "seconds": round(seconds, 3),
         "plan": None if options.plan is None else str(options.plan),
+        "report": None if options.report is None else str(options.report),
     }
     lines = [_text(group) for group in found.groups[:_GROUPS_SHOWN]]
     if len(found.groups) > _GROUPS_SHOWN:
@@ -112,7 +129,57 @@ def run(options: Options) -> Result:
     )
     if options.plan is not None:
         lines.append(f"the plan is {options.plan}; `simimg apply --plan={options.plan} --dry_run` shows what it does")
+    if options.report is not None:
+        lines.append(f"report: {options.report}")
     return Result(values=values, text="\n".join(lines), exit_code=2 if refused or found.num_missing else 0)
+
+
+def _write_report(options: Options, index: SearchIndex, found: Duplicates) -> None:
+    originals = Originals(index)
+
+    def tile(member: Member, note: str) -> Tile:
+        image = originals.image(member.row)
+        if image is not None:
+            image.thumbnail((_TILE_PX, _TILE_PX))
+        return Tile(image, member.picture.path, note)
+
+    rows = [
+        CopyRow(
+            first=tile(group.keeper, f"kept: {group.keeper.reason}"),
+            copies=[tile(one, f"{one.similarity:.3f}: {one.reason}") for one in group.others[:_COPIES_DRAWN]],
+            num_more=max(0, len(group.others) - _COPIES_DRAWN),
+        )
+        for group in found.groups[:_GROUPS_DRAWN]
+    ]
+    copies = [member for group in found.groups for member in group.others]
+    plan = options.plan or Path("plan.json")
+    source = options.image_dir or index.info.image_dir or index.index_dir
+    commands = {
+        "See what a plan would move:": shlex.join(["simimg", "apply", f"--plan={plan}", "--dry_run"]),
+        "Move the copies into a quarantine folder beside it, from which simimg undo brings them back:": shlex.join(
+            ["simimg", "apply", f"--plan={plan}"]
+        ),
+    }
+    if options.plan is None:
+        flag = f"--image_dir={options.image_dir}" if options.image_dir else f"--index_dir={options.index_dir}"
+        write = {"Write a plan, which you can read and change:": f"simimg duplicates {shlex.quote(flag)} --plan={plan}"}
+        commands = write | commands
+    content = CopiesContent(
+        title=f"Copies in {Path(source).resolve().name}",
+        about=str(source),
+        number=(f"{len(copies):,}", f"copies among {len(index.pictures):,} pictures"),
+        facts={
+            "photos that have copies": f"{len(found.groups):,}",
+            "MB in copies": f"{sum(member.picture.num_bytes for member in copies) / 1e6:,.1f}",
+            "pairs examined": f"{found.num_pairs_examined:,}",
+        },
+        heading="groups",
+        rows=rows,
+        num_rows=len(found.groups),
+        note="The one that is kept comes first, and why; then its copies, with similarity and what was done to them.",
+        commands=commands if copies else {},
+    )
+    write_copies_report(content, options.report or Path())
 
 
 def _text(group: Group) -> str:

@@ -1,7 +1,8 @@
 """Measure a trained model on photos it has not seen.
 
-Prints the accuracy with its 95 % interval and each class's own, and draws the confusion matrix. Of a model that was
-trained for copies (--objective=similarity): how often an augmented copy of a photo finds it among all of the split.
+Prints the accuracy with its 95 % interval and each class's own, draws the confusion matrix, and writes a report with
+the photos that it got wrong into MODEL_DIR. Of a model that was trained for copies (--objective=similarity): how often
+an augmented copy of a photo finds it among all of the split.
 
 Example: simimg evaluate --dataset_dir=data/photos/1.0.0 --model_dir=runs/photos-small-seed0
 """
@@ -11,13 +12,15 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
-from simimg.commands.console import Result, progress_bar, quiet_tensorflow, showing
+from simimg.bench import machine_facts
+from simimg.commands.console import Result, progress_bar, quiet_tensorflow
+from simimg.commands.train_report import measured, measured_copies
+from simimg.report import confusion_matrix, write_evaluation_report
 
 with quiet_tensorflow():
-    from simimg.api import evaluate
+    from simimg.api import open_trained
     from simimg.errors import UsageError
-    from simimg.evaluation import Classification, CopyFigures
-    from simimg.report import confusion_matrix
+    from simimg.evaluation import Classification, CopyFigures, compiled
 from tfrecords.options import option
 
 
@@ -33,17 +36,36 @@ class Options:
 
 def run(options: Options) -> Result:
     """Evaluates with a progress bar."""
-    with progress_bar(None, "evaluating") as bar:
-        figures = evaluate(options.model_dir, options.dataset_dir, split=options.split, progress=showing(bar))
-    if isinstance(figures, CopyFigures):
-        if options.picture:
-            raise UsageError(
-                f"--picture={options.picture}: {options.model_dir} was trained for copies and has no classes."
-            )
-        return Result(values=dataclasses.asdict(figures), text=_copy_text(figures, options.split))
-    picture = options.picture or options.model_dir / f"confusion-{options.split}.png"
-    confusion_matrix(figures, picture)
-    return Result(values=dataclasses.asdict(figures), text=_text(figures, options.split, picture))
+    reader, model, info = open_trained(options.model_dir, options.dataset_dir, options.split)
+    for_copies = info.objective.score == "recall"
+    if for_copies and options.picture:
+        raise UsageError(f"--picture={options.picture}: {options.model_dir} was trained for copies and has no classes.")
+    figures: Classification | None = None
+    copies: CopyFigures | None = None
+    with progress_bar(reader.split.num_examples, "evaluating") as bar:
+        if for_copies:
+            copies, mistakes = measured_copies(reader, compiled(model), info, bar.update)
+        else:
+            figures, mistakes = measured(reader, compiled(model, views=info.config["test_views"]), bar.update)
+    report = options.model_dir / f"evaluation-{options.split}.html"
+    write_evaluation_report(
+        figures,
+        copies,
+        mistakes,
+        report,
+        split=options.split,
+        model_dir=str(options.model_dir),
+        dataset_dir=str(options.dataset_dir),
+        machine=machine_facts(),
+    )
+    if copies is not None:
+        text, values = _copy_text(copies, options.split), dataclasses.asdict(copies)
+    else:
+        assert figures is not None
+        picture = options.picture or options.model_dir / f"confusion-{options.split}.png"
+        confusion_matrix(figures, picture)
+        text, values = _text(figures, options.split, picture), dataclasses.asdict(figures)
+    return Result(values={**values, "report": str(report)}, text=f"{text}\nreport: {report}")
 
 
 def _copy_text(figures: CopyFigures, split: str) -> str:

@@ -11,8 +11,10 @@ Example: simimg leaks --dataset_dir=data/photos/1.0.0 --image_dir=photos --clean
 from __future__ import annotations
 
 import dataclasses
+import shlex
 import tempfile
 import time
+from collections.abc import Callable
 from contextlib import ExitStack
 from itertools import combinations
 from pathlib import Path
@@ -24,7 +26,7 @@ with quiet_tensorflow():
     from simimg.commands.index import Options as IndexOptions
     from simimg.commands.index import update_with_progress
     from simimg.errors import UsageError
-    from simimg.report import Tile, tile_sheet
+    from simimg.report import CopiesContent, CopyRow, Tile, tile_sheet, write_copies_report
     from simimg.similarity import (
         DEALS,
         LeakedPair,
@@ -38,7 +40,7 @@ with quiet_tensorflow():
 from tfrecords.options import check_choices, option
 
 _PAIRS_SHOWN = 20
-_PAIRS_DRAWN = 60
+_PAIRS_DRAWN, _PAIRS_IN_REPORT = 60, 300
 _TILE_PX = 320
 _SMALL = 0.5  # of a split that is left: too little to say nothing
 
@@ -53,6 +55,7 @@ class Options:
     model: str = option("As for `simimg index`.", "lite0")
     threshold: float = option("The least similarity of copies, 0.5 to 1; 0: what `calibrate` found, or 0.9.", 0.0)
     picture: Path | None = option("Also draw the pairs into this PNG.", None)
+    report: Path | None = option("Also show the pairs on this page (HTML).", None)
     clean: Path | None = option("Also write a picture table (CSV) in which copies are in one split.", None)
     deal: str = option(
         "With --clean: copies go to the first of their splits, or to the one that lacks most of its share.",
@@ -87,6 +90,8 @@ def run(options: Options) -> Result:
             )
         if options.picture is not None:
             _draw(index, found, options.picture)
+        if options.report is not None:
+            _write_report(options, index, found)
         command = ""
         if options.clean is not None and found.cleaned is not None:
             write_clean_table(index, found.cleaned, options.clean)
@@ -118,6 +123,7 @@ def run(options: Options) -> Result:
         "seconds": round(time.perf_counter() - start, 3),
         "clean": None if options.clean is None else str(options.clean),
         "num_moved": moved,
+        "report": None if options.report is None else str(options.report),
         "convert": command or None,
     }
     lines = [_text(pair) for pair in found.pairs[:_PAIRS_SHOWN]]
@@ -126,6 +132,8 @@ def run(options: Options) -> Result:
     lines += _summary(found, values["seconds"])
     if options.picture is not None:
         lines.append(f"the pairs are drawn in {options.picture}")
+    if options.report is not None:
+        lines.append(f"report: {options.report}")
     if found.num_stored:
         lines.append(
             f"{found.num_stored:,} were looked at by their stored pixels, which show less than files do"
@@ -188,7 +196,34 @@ def _cleaned(found: Leaks, options: Options, moved: int | None, command: str) ->
     return lines
 
 
-def _draw(index: SearchIndex, found: Leaks, path: Path) -> None:
+def _write_report(options: Options, index: SearchIndex, found: Leaks) -> None:
+    tile = _tiles(index)
+    rows = [
+        CopyRow(
+            first=tile(pair.other_row, pair.other.path, pair.other.split),
+            copies=[tile(pair.row, pair.picture.path, f"{pair.picture.split}, {pair.similarity:.3f}: {pair.reason}")],
+        )
+        for pair in found.pairs[:_PAIRS_IN_REPORT]
+    ]
+    last = found.splits[-1]
+    clean = ["simimg", "leaks", f"--dataset_dir={options.dataset_dir}", "--clean=clean.csv"]
+    if options.image_dir is not None:
+        clean.append(f"--image_dir={options.image_dir}")
+    content = CopiesContent(
+        title=f"Copies across splits of {options.dataset_dir.parent.name}",
+        about=str(options.dataset_dir),
+        number=(f"{found.affected(last):,}", f"of {found.num_images[last]:,} {last} pictures are copies of others"),
+        facts={"pairs": f"{len(found.pairs):,}", "pairs examined": f"{found.num_pairs_examined:,}"},
+        heading="pairs",
+        rows=rows,
+        num_rows=len(found.pairs),
+        note="First the picture of the earlier split, then its copy, with similarity and what was done to it.",
+        commands={"Have a table written that puts copies into one split:": shlex.join(clean)} if found.pairs else {},
+    )
+    write_copies_report(content, options.report or Path())
+
+
+def _tiles(index: SearchIndex) -> Callable[[int, str, str], Tile]:
     originals = Originals(index)
 
     def tile(row: int, caption: str, text: str) -> Tile:
@@ -197,6 +232,11 @@ def _draw(index: SearchIndex, found: Leaks, path: Path) -> None:
             image.thumbnail((_TILE_PX, _TILE_PX))
         return Tile(image, caption, text)
 
+    return tile
+
+
+def _draw(index: SearchIndex, found: Leaks, path: Path) -> None:
+    tile = _tiles(index)
     rows = [
         [
             tile(pair.row, pair.picture.path, pair.picture.split),

@@ -28,12 +28,12 @@ with quiet_tensorflow():
     from simimg.input import Reader, Split, eval_batches, open_reader
     from simimg.report import Tile, TrainingContent, confusion_matrix, write_training_report
     from simimg.report.figures import count_of, duration, percent
-    from simimg.training import TensorBoard, TrainConfig, TrainResult, load_model
+    from simimg.training import RunInfo, TensorBoard, TrainConfig, TrainResult, load_model
 from tfrecords.format.layout import Layout
 from tfrecords.format.manifest import read_manifest
 from tfrecords.options import to_json
 
-__all__ = ["surest_mistakes", "write_run_report"]
+__all__ = ["measured", "measured_copies", "surest_mistakes", "write_run_report"]
 
 _NUM_MISTAKES = 12
 _NUM_AUGMENTED, _EPOCHS_SHOWN = 3, 5
@@ -56,10 +56,10 @@ def write_run_report(result: TrainResult, options: TrainConfig) -> Path:
     mistakes: list[Tile] = []
     if split and options.objective == "similarity":
         reader, _ = open_reader(options.dataset_dir, split, options.reader)
-        copies, mistakes = _copies(reader, compiled(model), options)
+        copies, mistakes = measured_copies(reader, compiled(model), info)
     elif split:
         reader, _ = open_reader(options.dataset_dir, split, options.reader)
-        figures, mistakes = _measured(reader, compiled(model, views=options.test_views))
+        figures, mistakes = measured(reader, compiled(model, views=options.test_views))
         picture = model_dir / f"confusion-{split}.png"
         confusion_matrix(figures, picture)
         with TensorBoard(model_dir, note) as board, Image.open(picture) as image:
@@ -112,21 +112,29 @@ def surest_mistakes(
     ]
 
 
-def _measured(reader: Reader, forward: Callable[[tf.Tensor], tf.Tensor]) -> tuple[Classification, list[Tile]]:
+def measured(
+    reader: Reader,
+    forward: Callable[[tf.Tensor], tf.Tensor],
+    progress: Callable[[int], None] = lambda num_examples: None,
+) -> tuple[Classification, list[Tile]]:
+    """Returns a classifier's figures on a split, and tiles of its surest mistakes."""
     split = reader.split
-    probabilities, labels, ids = predict(forward, reader)
+    probabilities, labels, ids = predict(forward, reader, progress=progress)
     figures = classify(probabilities, labels, split.class_names)
     batches = eval_batches(reader, min(_BATCH_SIZE, split.num_examples))
     images = np.concatenate([batch.image.numpy() for batch in batches])[: len(labels)]
     return figures, surest_mistakes(probabilities, labels, images, split.class_names, _names(split, ids))
 
 
-def _copies(
-    reader: Reader, forward: Callable[[tf.Tensor], tf.Tensor], options: TrainConfig
+def measured_copies(
+    reader: Reader,
+    forward: Callable[[tf.Tensor], tf.Tensor],
+    info: RunInfo,
+    progress: Callable[[int], None] = lambda num_examples: None,
 ) -> tuple[CopyFigures, list[Tile]]:
-    """Returns the figures, and some of the copies that found another photo, each with that."""
-    config = options.augment_config()
-    search = search_copies(forward, reader, config, seed=options.seed, temperature=options.temperature)
+    """Returns the figures of a network for copies, and some copies that found another photo, each with that."""
+    config, seed, temperature = info.augment_config, info.config["seed"], info.config["temperature"]
+    search = search_copies(forward, reader, config, seed=seed, temperature=temperature, progress=progress)
     wrong = np.flatnonzero(search.found != np.arange(len(search.found)))[: _NUM_MISTAKES // 2].tolist()
     wanted = {int(search.ids[row]) for place in wrong for row in (place, search.found[place])}
     images: dict[int, tf.Tensor] = {}
@@ -137,7 +145,7 @@ def _copies(
     tiles = []
     for place in wrong:
         id, other = int(search.ids[place]), int(search.found[place])
-        copy = copy_of(config, options.seed, tf.constant([id], tf.int64), images[id][None]).numpy()[0]
+        copy = copy_of(config, seed, tf.constant([id], tf.int64), images[id][None]).numpy()[0]
         tiles.append(Tile(Image.fromarray(np.rint(copy).astype(np.uint8)), names[place], "the copy"))
         tiles.append(Tile(Image.fromarray(images[int(search.ids[other])].numpy()), names[other], "what it found"))
     return search.figures, tiles

@@ -3,11 +3,16 @@
 Nothing here imports TensorFlow.
 """
 
+from simimg.report.copies import CopiesContent, CopyRow, write_copies_report
+from simimg.report.measured import BenchContent, write_bench_report, write_evaluation_report
 from simimg.report.pictures import Tile, calibration_curves, confusion_matrix, tile_sheet, training_curves
 from simimg.report.report import ReportContent, Stage, write_report
 from simimg.report.training import RunGroup, TrainingContent, write_comparison, write_training_report
 
 __all__ = [
+    "BenchContent",
+    "CopiesContent",
+    "CopyRow",
     "ReportContent",
     "RunGroup",
     "Stage",
@@ -17,7 +22,10 @@ __all__ = [
     "confusion_matrix",
     "tile_sheet",
     "training_curves",
+    "write_bench_report",
     "write_comparison",
+    "write_copies_report",
+    "write_evaluation_report",
     "write_report",
     "write_training_report",
 ]

@@ -6,12 +6,22 @@ import io
 import os
 import re
 from html.parser import HTMLParser
+from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from simimg.evaluation import classify
+from simimg.report import (
+    BenchContent,
+    CopiesContent,
+    CopyRow,
+    write_bench_report,
+    write_copies_report,
+    write_evaluation_report,
+)
 from simimg.report.pictures import Tile
 from simimg.report.report import ReportContent, Stage, write_report
 
@@ -333,3 +343,84 @@ def test_counted_searches_go_before_those_that_are_shown(tmp_path):
     assert "36 of 40 searches put the original first" in page.text
     assert "mirrored 19 of 20 cropped 17 of 20" in page.text
     assert "too few to be a measurement" not in page.text
+
+
+RED = Image.new("RGB", (400, 300), "red")
+
+
+def page_of(path: Path) -> Page:
+    text = path.read_text()
+    assert "http://" not in text
+    assert "https://" not in text
+    page = Page(text)
+    assert page.all("script") == [{}]  # the page's own
+    assert all(attrs["src"].startswith("data:image/") for attrs in page.all("img"))
+    return page
+
+
+def test_copies(tmp_path: Path) -> None:
+    copies = [Tile(RED, ATTACK, f"0.9{number}: mirrored") for number in range(4)]
+    content = CopiesContent(
+        title=f"Copies in {ATTACK}",
+        about="photos",
+        number=("1,234", "copies among 5,000 pictures"),
+        facts={"MB in copies": "12.3"},
+        heading="groups",
+        rows=[
+            CopyRow(first=Tile(RED, "a.jpg", "kept: the most pixels"), copies=copies, num_more=7),
+            CopyRow(first=Tile(None, "gone.jpg", "kept"), copies=copies[:1]),
+        ],
+        num_rows=30,
+        note="The one that is kept comes first.",
+        commands={"Move them:": "simimg apply --plan='my plan.json'"},
+    )
+    write_copies_report(content, tmp_path / "new" / "copies.html")
+    page = page_of(tmp_path / "new" / "copies.html")
+    for text in ("1,234", "copies among 5,000 pictures", "12.3", "2 of 30", "and 7 more", "no picture", "Move them:"):
+        assert text in page.text
+    assert len(page.all("img")) == 6
+    assert page.codes == ["simimg apply --plan='my plan.json'"]
+
+
+def test_no_copies(tmp_path: Path) -> None:
+    content = CopiesContent(
+        title="t", about="a", number=("0", "n"), facts={}, heading="groups", rows=[], num_rows=0, note="x"
+    )
+    write_copies_report(content, tmp_path / "none.html")
+    page = page_of(tmp_path / "none.html")
+    assert "None." in page.text
+    assert "What next" not in page.text
+
+
+def test_an_evaluation(tmp_path: Path) -> None:
+    answers = np.eye(3, dtype=np.float32)[[0, 1, 2, 0]]
+    figures = classify(answers, np.array([0, 1, 2, 1]), ("ant", "bee", ATTACK))
+    names = {"split": "test", "model_dir": "runs/one", "dataset_dir": "data/photos/1.0.0", "machine": {"cores": "2"}}
+    write_evaluation_report(figures, None, [Tile(RED, "b.jpg", "bee, taken for ant")], tmp_path / "e.html", **names)
+    page = page_of(tmp_path / "e.html")
+    for text in ("75.0", "accuracy on 4 photos of the test split", "bee, taken for ant", "runs/one", "cores"):
+        assert text in page.text.replace("run s/", "runs/")
+    copies = SimpleNamespace(
+        num_examples=50, recall=0.9, recall_ci95=(0.8, 0.95), copy_similarity=0.8, nearest_similarity=0.3, mean_norm=0.1
+    )
+    write_evaluation_report(None, copies, [], tmp_path / "c.html", **names)
+    assert "copy recall on 50 photos of the test split" in page_of(tmp_path / "c.html").text
+
+
+@pytest.mark.parametrize("with_plot", [False, True])
+def test_a_benchmark(tmp_path: Path, with_plot: bool) -> None:
+    RED.save(tmp_path / "plot.png")
+    content = BenchContent(
+        title="Images a second",
+        date="1 May 2026",
+        lines=["", "tool   images/s", f"simimg   1,234  {ATTACK}"],
+        left_out={"dali": "it has no wheel"},
+        plot=tmp_path / "plot.png" if with_plot else None,
+        command="simimg bench --stage=input",
+        machine={"cores": "2"},
+    )
+    write_bench_report(content, tmp_path / "b.html")
+    page = page_of(tmp_path / "b.html")
+    for text in ("Images a second", "1 May 2026", "simimg 1,234", "dali: it has no wheel", "cores"):
+        assert text in page.text
+    assert len(page.all("img")) == with_plot

@@ -94,8 +94,16 @@ def planned(folder: Path, tmp_path: Path) -> Path:
     """A copy of the folder, and a plan for it."""
     shutil.copytree(folder, tmp_path / "photos")
     arguments = [f"--image_dir={tmp_path / 'photos'}", f"--index_dir={tmp_path / 'i'}", f"--plan={tmp_path / 'p.json'}"]
-    assert main(["duplicates", *arguments, "--threshold=0.6"]) == 0
+    assert main(["duplicates", *arguments, "--threshold=0.6", f"--report={tmp_path / 'copies.html'}"]) == 0
     return tmp_path / "p.json"
+
+
+def test_the_report_shows_the_groups(planned: Path) -> None:
+    page, plan = (planned.parent / "copies.html").read_text(), json.loads(planned.read_text())
+    assert page.count('<div class="query">') == len(plan["groups"]) >= 2
+    for group in plan["groups"]:
+        assert f'title="{group["keep"]["path"]}"' in page
+    assert f"--plan={planned}" in page
 
 
 def contents(folder: Path) -> dict[str, bytes]:

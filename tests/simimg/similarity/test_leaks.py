@@ -73,8 +73,12 @@ def test_from_leaks_to_a_clean_data_set(
     photos: Path, dataset_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     source = ["leaks", f"--image_dir={photos}", f"--index_dir={tmp_path / 'i'}"]
-    drawn, table = tmp_path / "pairs.png", tmp_path / "clean.csv"
-    found = result_of(capsys, *source, f"--dataset_dir={dataset_dir}", f"--picture={drawn}", f"--clean={table}")
+    drawn, table, report = tmp_path / "pairs.png", tmp_path / "clean.csv", f"--report={tmp_path / 'leaks.html'}"
+    found = result_of(capsys, *source, f"--dataset_dir={dataset_dir}", f"--picture={drawn}", f"--clean={table}", report)
+    assert found["report"] == str(tmp_path / "leaks.html")
+    page = (tmp_path / "leaks.html").read_text()
+    assert page.count('<div class="query">') == len(found["pairs"])
+    assert "of 6 test pictures are copies of others" in page
     assert {(pair["path"], pair["other_path"], pair["reason"]) for pair in found["pairs"]} == LEAKS
     assert all((pair["split"], pair["other_split"]) == ("test", "train") for pair in found["pairs"])
     assert (found["num_test_affected"], found["share_test_affected"]) == (4, round(4 / 6, 6))
