@@ -12,7 +12,8 @@ has
 
 Progress goes to standard error, the result to standard output: its text, or one JSON object with `--json`.
 
-Exit codes: 0 done, 1 usage, 2 done but some inputs were refused, 3 failed, 130 interrupted.
+Exit codes: 0 done, 1 usage, 2 done but some inputs were refused, or `doctor` found a problem, 3 failed, 130
+interrupted.
 """
 
 from __future__ import annotations
