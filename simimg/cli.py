@@ -62,6 +62,7 @@ COMMANDS = {
     "serve": "Search, review copies and look at a map of an index in the browser.",
     "bench": "Measure how fast pictures are converted, read and trained on here, beside other tools and the limit.",
     "doctor": "Tell what simimg finds on this machine, and what is wrong with it.",
+    "completion": "Print a script that completes simimg's commands, flags and values in a shell: bash, zsh or fish.",
 }
 
 _JSON_HELP = "Print the result as one JSON object on standard output, and nothing else there."

@@ -176,7 +176,7 @@ def test_mistakes(toy: types.ModuleType, run: Run) -> None:
     check_mistake(run("toy", "--source"), "source")
 
 
-WITH_ARGUMENTS = ("search", "predict", "compare", "import_weights")
+WITH_ARGUMENTS = ("search", "predict", "compare", "import_weights", "completion")
 
 
 @pytest.mark.parametrize("name", [name for name in cli.COMMANDS if name not in WITH_ARGUMENTS])
@@ -191,7 +191,19 @@ def test_an_unknown_flag(run: Run, name: str) -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["verify", "train", "evaluate", "predict", "compare", "import_weights", "index", "search", "leaks", "bench"],
+    [
+        "verify",
+        "train",
+        "evaluate",
+        "predict",
+        "compare",
+        "import_weights",
+        "index",
+        "search",
+        "leaks",
+        "bench",
+        "completion",
+    ],
 )
 def test_what_is_required(run: Run, name: str) -> None:
     check_mistake(run(name), "is required: ")
@@ -211,6 +223,8 @@ def test_what_is_required(run: Run, name: str) -> None:
         (["index", "--index_dir=/nowhere"], "name one source"),
         (["export"], "name one thing to export"),
         (["search", "--index_dir=/nowhere", "--k=0", "a.jpg"], "--k=0: should be 1 or more"),
+        (["completion", "tcsh"], "SHELL: should be one of bash, zsh, fish. Received: tcsh."),
+        (["completion", "bash", "zsh"], "Received: bash zsh."),
     ],
 )
 def test_values_that_cannot_be_used(run: Run, arguments: list[str], words: str) -> None:
