@@ -12,7 +12,8 @@ has
 
 Progress goes to standard error, the result to standard output: its text, or one JSON object with `--json`.
 
-Exit codes: 0 done, 1 usage, 2 done but some inputs were refused, 3 failed, 130 interrupted.
+Exit codes: 0 done, 1 usage, 2 done but some inputs were refused, or `doctor` found a problem, 3 failed, 130
+interrupted.
 """
 
 from __future__ import annotations
@@ -61,6 +62,7 @@ COMMANDS = {
     "serve": "Search, review copies and look at a map of an index in the browser.",
     "bench": "Measure how fast pictures are converted, read and trained on here, beside other tools and the limit.",
     "doctor": "Tell what simimg finds on this machine, and what is wrong with it.",
+    "completion": "Print a script that completes simimg's commands, flags and values in a shell: bash, zsh or fish.",
 }
 
 _JSON_HELP = "Print the result as one JSON object on standard output, and nothing else there."

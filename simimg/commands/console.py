@@ -12,7 +12,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-__all__ = ["Result", "note", "progress_bar", "quiet_tensorflow", "showing"]
+__all__ = ["Result", "note", "progress_bar", "quiet_tensorflow", "showing", "shows_progress"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -29,6 +29,14 @@ def note(text: str) -> None:
     tqdm.write(text, file=sys.stderr)
 
 
+def shows_progress() -> bool:
+    """Tells whether standard error is a terminal that can go back to the beginning of a line.
+
+    TERM=dumb says that it cannot, as editors' shells do. Nothing here is coloured, so NO_COLOR changes nothing.
+    """
+    return sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
+
+
 def progress_bar(total: int | None, description: str, unit: str = "img") -> tqdm[Any]:
     """Returns a progress bar on standard error, which is shown on a terminal and not in a log file."""
     return tqdm(
@@ -37,7 +45,7 @@ def progress_bar(total: int | None, description: str, unit: str = "img") -> tqdm
         unit=unit,
         dynamic_ncols=True,
         leave=False,
-        disable=not sys.stderr.isatty(),
+        disable=not shows_progress(),
         file=sys.stderr,
     )
 
@@ -84,3 +92,6 @@ def _start_tensorflow() -> None:
 
     tf.get_logger().setLevel("ERROR")
     tf.config.list_physical_devices()
+    # Keras tells of its downloads on standard output, in colours; only a command that needs Keras has imported it.
+    if keras := sys.modules.get("keras"):
+        keras.config.disable_interactive_logging()

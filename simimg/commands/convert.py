@@ -15,7 +15,7 @@ import contextlib
 import dataclasses
 import sys
 
-from simimg.commands.console import Result, note, progress_bar, quiet_tensorflow
+from simimg.commands.console import Result, note, progress_bar, quiet_tensorflow, shows_progress
 from simimg.errors import ConversionError, UsageError
 from simimg.report.conversion import summary_table, write_conversion_report
 from tfrecords.convert import ConvertConfig, ConvertProgress, ConvertSummary, convert
@@ -85,6 +85,8 @@ def _with_tfds(config: ConvertConfig, name: str) -> ConvertConfig:
             f"--tfds_name={name}: {first} See https://www.tensorflow.org/datasets/catalog for the names."
         ) from None
     note(f"preparing {builder.info.full_name} in {builder.data_dir}")
+    if not shows_progress():
+        tfds.disable_progress_bar()
     try:
         with contextlib.redirect_stdout(sys.stderr):  # it prints what it does; stdout is for the result
             builder.download_and_prepare()

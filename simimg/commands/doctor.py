@@ -1,14 +1,16 @@
 """Tell what simimg finds on this machine, and what is wrong with it.
 
-Exit code 3 if something is wrong.
+Looks at Python and its packages, GPUs and why one is not used, cores, memory and their limits in a container, the disk
+of the working folder, /dev/shm and the limit of open files; with --dataset_dir also at a data set, without reading its
+shards. Writes 64 MB into the working folder to measure its disk, and removes them. Exit code 2 if something is wrong.
+
+Example: simimg doctor --dataset_dir=data/photos/1.0.0
 """
 
 from __future__ import annotations
 
 import dataclasses
-import importlib.metadata
-import os
-import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,91 +18,83 @@ from simimg.commands.console import Result, quiet_tensorflow
 
 with quiet_tensorflow():
     import tensorflow as tf
-import psutil
 
-from simimg import __version__, models
-from simimg.bench import machine_facts
-from simimg.errors import ModelError
-
-_PACKAGES = ("tensorflow", "keras", "tensorflow-datasets", "numpy", "pillow", "pyarrow", "google-crc32c", "tensorboard")
-_MIN_FREE_BYTES = 2 * 2**30
-# TensorFlow 2.21's wheels hold no kernels for Blackwell, and XLA aborts there (tensorflow#111958).
-_MAX_COMPUTE_CAPABILITY = (12, 0)
+from simimg import __version__, doctor, models
+from simimg.errors import ModelError, UsageError
+from tfrecords.options import option
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Options:
-    """`doctor` cannot be told anything."""
+    """What `doctor` can be told."""
+
+    dataset_dir: Path | None = option("Also look at this data set folder, DATA_DIR/NAME/VERSION.", None)
 
 
 def run(options: Options) -> Result:
     """Looks around."""
-    versions = {name: importlib.metadata.version(name) for name in _PACKAGES}
-    gpus = [_gpu(device) for device in tf.config.list_physical_devices("GPU")]
-    problems = _problems(gpus)
-    machine = {
-        **machine_facts(),
-        "free memory": f"{psutil.virtual_memory().available / 2**30:.1f} GB",
-        "free disk": f"{shutil.disk_usage(Path.cwd()).free / 2**30:.1f} GB",
+    if options.dataset_dir is not None and not options.dataset_dir.is_dir():
+        raise UsageError(f"--dataset_dir={options.dataset_dir} is not a folder. Name one that `simimg convert` wrote.")
+    found = {
+        "versions": doctor.check_versions(),
+        "gpu": doctor.check_gpus(see_gpus()),
+        "machine": doctor.check_machine(),
+        "disk": doctor.check_disk(Path.cwd()),
     }
-    values = {
-        "simimg": __version__,
-        "tensorflow": versions["tensorflow"],
-        "gpus": gpus,
-        "machine": machine,
-        "versions": versions,
-        "problems": problems,
-    }
-    return Result(values=values, text=_text(values), exit_code=3 if problems else 0)
-
-
-def _gpu(device: Any) -> dict[str, Any]:
-    details = tf.config.experimental.get_device_details(device)
-    capability = details.get("compute_capability")
-    return {
-        "name": details.get("device_name", device.name),
-        "compute_capability": ".".join(map(str, capability)) if capability else None,
-    }
-
-
-def _problems(gpus: list[dict[str, Any]]) -> list[str]:
-    problems = []
-    if not gpus and (Path("/proc/driver/nvidia/version").exists() or shutil.which("nvidia-smi")):
-        problems.append(
-            "there is an NVIDIA driver, but TensorFlow finds no GPU. Install its CUDA libraries: "
-            "pip install 'simimg-tf[gpu]'; then LD_LIBRARY_PATH should not name another CUDA."
+    found["limits"] = doctor.check_limits(num_gpus=len(found["gpu"].facts["gpus"]))
+    if options.dataset_dir is not None:
+        found["dataset"] = doctor.check_dataset(
+            options.dataset_dir,
+            num_cores=found["machine"].facts["num_cores"],
+            max_open_files=found["limits"].facts["open_files"],
         )
-    if gpus and not tf.test.is_built_with_cuda():
-        problems.append("this TensorFlow is built without CUDA: pip install 'tensorflow[and-cuda]'.")
-    for gpu in gpus:
-        capability = gpu["compute_capability"]
-        if capability and tuple(map(int, capability.split("."))) >= _MAX_COMPUTE_CAPABILITY:
-            problems.append(
-                f"{gpu['name']} has compute capability {capability}, for which TensorFlow {tf.__version__} has no "
-                "kernels (tensorflow#111958). Hide it with CUDA_VISIBLE_DEVICES, or use a nightly build."
-            )
-    if shutil.disk_usage(Path.cwd()).free < _MIN_FREE_BYTES:
-        problems.append(f"less than {_MIN_FREE_BYTES // 2**30} GB are free on the disk of {Path.cwd()}.")
-    if not os.access(Path.cwd(), os.W_OK):
-        problems.append(f"{Path.cwd()} cannot be written to; name --data_dir and --model_dir elsewhere.")
+    return result_of(found, weights_problems())
+
+
+def see_gpus() -> doctor.GpuSight:
+    """Returns what is to be seen of GPUs, with what TensorFlow says of them."""
+    used = []
+    for device in tf.config.list_physical_devices("GPU"):
+        details = tf.config.experimental.get_device_details(device)
+        capability = details.get("compute_capability")
+        used.append((details.get("device_name", device.name), ".".join(map(str, capability)) if capability else None))
+    return doctor.see_gpus(used=used, tensorflow=tf.__version__, build=tf.sysconfig.get_build_info())
+
+
+def weights_problems() -> list[str]:
+    """Returns what is wrong with the weights that come with pip."""
     try:
         models.read_lite("lite0")
     except ModelError as error:
-        problems.append(str(error))
-    return problems
+        return [str(error)]
+    return []
 
 
-def _text(values: dict[str, Any]) -> str:
-    gpus = [f"{gpu['name']}, compute capability {gpu['compute_capability']}" for gpu in values["gpus"]]
-    rows = {"simimg": values["simimg"], **values["machine"]}
-    rows["versions"] = ", ".join(f"{name} {version}" for name, version in values["versions"].items())
-    lines = [
-        *(f"{name:<12} {value}" for name, value in rows.items()),
-        *(f"{f'GPU {number}':<12} {gpu}" for number, gpu in enumerate(gpus)),
-    ]
-    if not gpus:
-        lines.append("GPU          none: training runs on the processor")
-    lines.extend(f"problem: {problem}" for problem in values["problems"])
-    if not values["problems"]:
-        lines.append("nothing wrong")
-    return "\n".join(lines)
+def result_of(found: dict[str, doctor.Finding], problems: Sequence[str] = ()) -> Result:
+    """Returns the result: what was found by its key, and all problems and notes together."""
+    problems = [*(problem for finding in found.values() for problem in finding.problems), *problems]
+    notes = [note for finding in found.values() for note in finding.notes]
+    values: dict[str, Any] = {
+        "simimg": __version__,
+        "tensorflow": found["versions"].facts["tensorflow"],
+        "gpus": found["gpu"].facts["gpus"],
+        **{name: finding.facts for name, finding in found.items()},
+        "notes": notes,
+        "problems": problems,
+    }
+    return Result(
+        values=values, text="\n".join(_lines(list(found.values()), notes, problems)), exit_code=2 if problems else 0
+    )
+
+
+def _lines(found: Sequence[doctor.Finding], notes: Sequence[str], problems: Sequence[str]) -> list[str]:
+    width = max(len(name) for finding in found for name, _ in finding.rows)
+    lines = []
+    for finding in found:
+        lines += [finding.title, *(f"  {name:<{width}}  {value}" for name, value in finding.rows), ""]
+    if notes:
+        lines += ["notes", *(f"  {note}" for note in notes), ""]
+    if problems:
+        count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
+        return [*lines, count, *(f"  {problem}" for problem in problems)]
+    return [*lines, "nothing wrong"]

@@ -143,6 +143,57 @@ def test_help_imports_nothing_that_is_slow() -> None:
     assert f"simimg {__version__}" in done.stdout
 
 
+# The keys of `--json` that scripts rely on, as shared/DESIGN.md has them, of commands that are fast enough to try here.
+JSON_KEYS = {
+    "convert": "dataset_dir num_examples splits num_refused reasons seconds images_per_s",
+    "verify": "ok num_examples problems",
+    "doctor": "tensorflow gpus problems",
+    "completion": "shell script",
+}
+
+
+def the_json(answer: tuple[int, str, str], keys: str, code: int = 0) -> dict[str, Any]:
+    """Returns what a command answered: one JSON object, on one line, with the keys that others rely on."""
+    returned, out, err = answer
+    assert returned == code, err
+    assert out.endswith("}\n")
+    assert out.count("\n") == 1
+    values = json.loads(out)
+    assert set(keys.split()) <= set(values)
+    return values
+
+
+@pytest.mark.parametrize("name", cli.COMMANDS)
+def test_every_command_has_json(name: str, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The flag is there, a field of the command's own does not hide it, and with it the object is all there is."""
+    module = importlib.import_module(f"simimg.commands.{name}")
+    values, fields = cli._flags_of(module.Options)
+    assert values["json"].value is False
+    assert "json" not in {field.name for field, _ in fields}
+    monkeypatch.setattr(module, "resolve", lambda given: given, raising=False)
+    monkeypatch.setattr(module, "run", lambda given: Result(values={"given": sorted(given)}, text="for people"))
+    required = [field for field, _ in fields if field.default is dataclasses.MISSING]
+    arguments = [
+        "x.jpg" if field.metadata["positional"] else f"--{field.name}={(field.metadata['choices'] or ('x',))[0]}"
+        for field in required
+    ]
+    assert the_json(run(name, *arguments, "--json"), "") == {"given": sorted(field.name for field in required)}
+    assert run(name, *arguments) == (0, "for people\n", "")
+
+
+def test_json_of_commands_that_are_fast(run: Run, datasets: dict[str, Path], photos: Path, tmp_path: Path) -> None:
+    """Through the real commands; those that train or embed are in tests of their own."""
+    data = f"--data_dir={tmp_path}"
+    the_json(
+        run("convert", f"--image_dir={photos}", data, "--image_size=8", "--num_workers=1", "--json"),
+        JSON_KEYS["convert"],
+    )
+    the_json(run("verify", f"--dataset_dir={datasets['raw']}", "--json"), JSON_KEYS["verify"])
+    the_json(run("completion", "bash", "--json"), JSON_KEYS["completion"])
+    code, *_ = answer = run("doctor", "--json")
+    the_json(answer, JSON_KEYS["doctor"], 2 if code == 2 else 0)
+
+
 def test_module_is_the_command() -> None:
     done = python("-m", "simimg", "convert", "--image_dir=/nowhere", "--json")
     assert done.returncode == 1
@@ -176,7 +227,7 @@ def test_mistakes(toy: types.ModuleType, run: Run) -> None:
     check_mistake(run("toy", "--source"), "source")
 
 
-WITH_ARGUMENTS = ("search", "predict", "compare", "import_weights")
+WITH_ARGUMENTS = ("search", "predict", "compare", "import_weights", "completion")
 
 
 @pytest.mark.parametrize("name", [name for name in cli.COMMANDS if name not in WITH_ARGUMENTS])
@@ -191,7 +242,19 @@ def test_an_unknown_flag(run: Run, name: str) -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["verify", "train", "evaluate", "predict", "compare", "import_weights", "index", "search", "leaks", "bench"],
+    [
+        "verify",
+        "train",
+        "evaluate",
+        "predict",
+        "compare",
+        "import_weights",
+        "index",
+        "search",
+        "leaks",
+        "bench",
+        "completion",
+    ],
 )
 def test_what_is_required(run: Run, name: str) -> None:
     check_mistake(run(name), "is required: ")
@@ -211,6 +274,8 @@ def test_what_is_required(run: Run, name: str) -> None:
         (["index", "--index_dir=/nowhere"], "name one source"),
         (["export"], "name one thing to export"),
         (["search", "--index_dir=/nowhere", "--k=0", "a.jpg"], "--k=0: should be 1 or more"),
+        (["completion", "tcsh"], "SHELL: should be one of bash, zsh, fish. Received: tcsh."),
+        (["completion", "bash", "zsh"], "Received: bash zsh."),
     ],
 )
 def test_values_that_cannot_be_used(run: Run, arguments: list[str], words: str) -> None:

@@ -1,0 +1,205 @@
+"""Scripts that complete a command line, each made of one table of commands and flags.
+
+All that a shell needs stands in its script: a TAB starts no other program.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import shlex
+from collections.abc import Callable, Iterable
+
+__all__ = ["SCRIPTS", "Command", "Flag"]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Flag:
+    """A flag, or what a command takes as arguments.
+
+    `takes` is what follows it: nothing; bool, which is nothing, but there is --noNAME too; value, which cannot be
+    guessed; choice; file; folder.
+    """
+
+    name: str
+    help: str
+    takes: str
+    choices: tuple[str, ...] = ()
+
+    @property
+    def spellings(self) -> tuple[str, ...]:
+        """How it is written, up to its value."""
+        if self.takes == "nothing":
+            return (f"--{self.name}",)
+        return (f"--{self.name}", f"--no{self.name}") if self.takes == "bool" else (f"--{self.name}=",)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Command:
+    """A command; `argument` is what it takes besides flags."""
+
+    name: str
+    summary: str
+    flags: tuple[Flag, ...]
+    argument: Flag | None = None
+
+
+# Bash hands over `--flag=value` as three words, as `=` is in COMP_WORDBREAKS; where a user has taken it out, as one.
+_BASH = """\
+# bash completion of simimg; eval "$(simimg completion bash)"
+_simimg() {
+    local command='' flags='' takes='' flag='' choices='' prefix='' at=$COMP_CWORD
+    local value=${COMP_WORDS[at]} before=${COMP_WORDS[at-1]}
+    COMPREPLY=()
+    command=${COMP_WORDS[1]//-/_}
+    if ((at == 1)) || { ((at == 2)) && [[ $command == help ]]; }; then
+        COMPREPLY=($(compgen -W '@NAMES@' -- "$value"))
+        return
+    fi
+    case $command in
+@FLAGS@
+    esac
+    if [[ $value == = ]]; then
+        flag=$before value=''
+    elif [[ $before == = ]]; then
+        flag=${COMP_WORDS[at-2]}
+    elif [[ $value == --*=* ]]; then
+        flag=${value%%=*} prefix=${value%%=*}= value=${value#*=}
+    elif [[ $value == -* ]]; then
+        COMPREPLY=($(compgen -W "$flags --help" -- "$value"))
+        [[ ${#COMPREPLY[@]} == 1 && ${COMPREPLY[0]} == *= ]] && compopt -o nospace 2> /dev/null
+        return
+    elif [[ $before == --* && " $flags " == *" $before= "* ]]; then
+        flag=$before
+    fi
+    case $command$flag in
+@VALUES@
+    esac
+    [[ $value == '~/'* ]] && value=$HOME/${value#'~/'}
+    case $takes in
+        choice) COMPREPLY=($(compgen -P "$prefix" -W "$choices" -- "$value")) ;;
+        file)
+            compopt -o filenames 2> /dev/null
+            mapfile -t COMPREPLY < <(compgen -P "$prefix" -f -- "$value")
+            ;;
+        folder)
+            compopt -o filenames 2> /dev/null
+            mapfile -t COMPREPLY < <(compgen -P "$prefix" -d -- "$value")
+            ;;
+    esac
+}
+complete -F _simimg simimg
+"""
+
+_ZSH = """\
+#compdef simimg
+# zsh completion of simimg; eval "$(simimg completion zsh)"
+_simimg() {
+    local -a commands
+    if ((CURRENT == 2)); then
+        commands=(
+@NAMES@
+        )
+        _describe -t commands 'simimg command' commands
+        return
+    fi
+    local command=${words[2]//-/_}
+    shift words
+    ((CURRENT--))
+    case $command in
+@FLAGS@
+    esac
+}
+if [[ $funcstack[1] == _simimg ]]; then
+    _simimg "$@"
+else
+    (($+functions[compdef])) || { autoload -Uz compinit && compinit; }
+    compdef _simimg simimg
+fi
+"""
+
+
+def _bash(commands: Iterable[Command]) -> str:
+    commands = list(commands)
+    flags, values = [], []
+    for command in commands:
+        spellings = " ".join(spelling for flag in command.flags for spelling in flag.spellings)
+        flags.append(f"        {command.name}) flags={shlex.quote(spellings)} ;;")
+        for kind in ("file", "folder"):
+            of_kind = [flag for flag in command.flags if flag.takes == kind]
+            patterns = [f"{command.name}--{flag.name}" for flag in of_kind]
+            if command.argument and command.argument.takes == kind:
+                patterns.append(command.name)
+            if patterns:
+                values.append(f"        {' | '.join(patterns)}) takes={kind} ;;")
+        for flag in command.flags:
+            if flag.takes == "choice":
+                values.append(_bash_choice(f"{command.name}--{flag.name}", flag))
+        if command.argument and command.argument.takes == "choice":
+            values.append(_bash_choice(command.name, command.argument))
+    names = " ".join([*(command.name for command in commands), "help", "--help", "--version"])
+    return _BASH.replace("@NAMES@", names).replace("@FLAGS@", "\n".join(flags)).replace("@VALUES@", "\n".join(values))
+
+
+def _bash_choice(pattern: str, flag: Flag) -> str:
+    return f"        {pattern}) takes=choice choices={shlex.quote(' '.join(flag.choices))} ;;"
+
+
+def _zsh(commands: Iterable[Command]) -> str:
+    names, flags = [], []
+    for command in commands:
+        names.append(f"            {shlex.quote(f'{command.name}:{_zsh_text(command.summary)}')}")
+        words = [word for flag in command.flags for word in _zsh_flag(flag)]
+        words.append("'--help[Show what it can be told.]'")
+        if command.argument:
+            words.append(shlex.quote(f"*:{command.argument.name}:{_zsh_action(command.argument)}"))
+        lines = " \\\n".join(f"                {word}" for word in words)
+        flags.append(f"        {command.name})\n            _arguments \\\n{lines}\n            ;;")
+    return _ZSH.replace("@NAMES@", "\n".join(names)).replace("@FLAGS@", "\n".join(flags))
+
+
+def _zsh_text(text: str) -> str:
+    for special in "\\[]:":
+        text = text.replace(special, f"\\{special}")
+    return text
+
+
+def _zsh_flag(flag: Flag) -> Iterable[str]:
+    for spelling in flag.spellings:
+        value = f":{flag.name}:{_zsh_action(flag)}" if spelling.endswith("=") else ""
+        yield shlex.quote(f"{spelling}[{_zsh_text(flag.help)}]{value}")
+
+
+def _zsh_action(flag: Flag) -> str:
+    actions = {"choice": f"({' '.join(flag.choices)})", "file": "_files", "folder": "_files -/"}
+    return actions.get(flag.takes, " ")
+
+
+def _fish(commands: Iterable[Command]) -> str:
+    lines = ["# fish completion of simimg; simimg completion fish | source", "complete -c simimg -f"]
+    for command in commands:
+        lines.append(f"complete -c simimg -n __fish_use_subcommand -a {command.name} -d {_fish_quote(command.summary)}")
+        begin = f"complete -c simimg -n '__fish_seen_subcommand_from {command.name}'"
+        if command.argument:
+            lines.append(f"{begin} {_fish_action(command.argument)}".replace(" -r -F", " -F").replace(" -x", " -f"))
+        for flag in command.flags:
+            for spelling in flag.spellings:
+                action = f" {_fish_action(flag)}" if spelling.endswith("=") else ""
+                lines.append(f"{begin} -l {spelling.strip('-=')}{action} -d {_fish_quote(flag.help)}")
+    return "\n".join(lines) + "\n"
+
+
+def _fish_action(flag: Flag) -> str:
+    actions = {
+        "choice": f"-x -a {_fish_quote(' '.join(flag.choices))}",
+        "file": "-r -F",
+        # Of `--flag=folder` it should not see the flag, which fish puts before what it returns.
+        "folder": """-x -a '(__fish_complete_directories (string replace -r "^--[^=]*=" "" -- (commandline -ct)))'""",
+    }
+    return actions.get(flag.takes, "-x")
+
+
+def _fish_quote(text: str) -> str:
+    return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"
+
+
+SCRIPTS: dict[str, Callable[[Iterable[Command]], str]] = {"bash": _bash, "zsh": _zsh, "fish": _fish}

@@ -1,0 +1,144 @@
+"""A folder's disk: what kind it is, how much of it is free, and how fast it is."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from simimg.doctor.finding import Finding, gigabytes
+
+__all__ = ["check_disk", "disk_speed", "file_system"]
+
+_MIN_FREE_BYTES = 2 << 30
+_CHUNK_BYTES = 8 << 20
+_MAX_CHUNKS = 8
+_WRITING_S = 0.5
+_NETWORK = (
+    "nfs",
+    "nfs4",
+    "cifs",
+    "smb3",
+    "smbfs",
+    "ceph",
+    "lustre",
+    "gpfs",
+    "beegfs",
+    "glusterfs",
+    "afs",
+    "9p",
+    "davfs",
+)
+_MEMORY = ("tmpfs", "ramfs")
+
+
+def check_disk(
+    folder: Path,
+    *,
+    usage: Callable[[Path], Any] = shutil.disk_usage,
+    speed: Callable[[Path], tuple[float, float]] = lambda folder: disk_speed(folder),
+    mounts: Path = Path("/proc/self/mountinfo"),
+) -> Finding:
+    """Looks at the disk of `folder`; writes a file of at most 64 MB, which has no name, and reads it."""
+    kind = file_system(folder, mounts)
+    total, _, free = usage(folder)
+    problems, notes = [], []
+    if free < _MIN_FREE_BYTES:
+        problems.append(
+            f"only {gigabytes(free)} are free on the disk of {folder}, {gigabytes(_MIN_FREE_BYTES)} should be: "
+            f"`du -xh --max-depth=1 {folder}` shows what is large there."
+        )
+    write = read = None
+    if free > 2 * _CHUNK_BYTES * _MAX_CHUNKS:
+        try:
+            write, read = speed(folder)
+        except OSError as error:
+            problems.append(
+                f"{folder} cannot be written to ({error.strerror or error}): "
+                "work in another folder, or name --data_dir, --model_dir and --out_dir elsewhere."
+            )
+    if network_kind(kind):
+        notes.append(
+            f"{folder} lies on a network file system ({kind}), where mapping files and locks are slow or missing: "
+            "copy a data set to a local disk before training on it."
+        )
+    elif kind == "overlay":
+        notes.append(
+            f"{folder} lies in the container's own layer (overlay), which is slow to write to and goes with the "
+            "container: mount a volume, docker run --volume."
+        )
+    rows = [
+        ("folder", str(folder)),
+        ("file system", kind or "unknown"),
+        ("free", f"{gigabytes(free)} of {gigabytes(total)}"),
+    ]
+    if write and read:
+        source = " from memory" if kind in _MEMORY else ""
+        rows.append(("speed", f"writes {write:,.0f} MB/s, reads {read:,.0f} MB/s{source}"))
+    facts = {
+        "folder": str(folder),
+        "file_system": kind,
+        "free_bytes": free,
+        "total_bytes": total,
+        "write_mb_per_s": round(write, 1) if write else None,
+        "read_mb_per_s": round(read, 1) if read else None,
+    }
+    return Finding(title="disk", facts=facts, rows=tuple(rows), problems=tuple(problems), notes=tuple(notes))
+
+
+def network_kind(kind: str | None) -> bool:
+    """Tells whether a file system of this kind asks another machine, or a program, for each read."""
+    return kind is not None and (kind in _NETWORK or kind.startswith("fuse."))
+
+
+def disk_speed(folder: Path) -> tuple[float, float]:
+    """Writes up to 64 MB into `folder` for about half a second, and reads them; returns MB/s written and read.
+
+    Every 8 MB are on the disk before the next, and are dropped from the page cache before they are read. The file has
+    no name (O_TMPFILE, or unlinked at once), so nothing is left of it whatever happens.
+
+    Raises:
+        OSError: the folder cannot be written to.
+    """
+    chunk = memoryview(os.urandom(_CHUNK_BYTES))  # some file systems compress
+    with tempfile.TemporaryFile(dir=folder, buffering=0) as file:
+        begun = time.perf_counter()
+        num_chunks = 0
+        while num_chunks < _MAX_CHUNKS and (time.perf_counter() - begun < _WRITING_S or not num_chunks):
+            written = 0
+            while written < _CHUNK_BYTES:
+                written += os.write(file.fileno(), chunk[written:])
+            os.fdatasync(file.fileno())
+            num_chunks += 1
+        write_s = time.perf_counter() - begun
+        with contextlib.suppress(OSError):
+            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+        os.lseek(file.fileno(), 0, os.SEEK_SET)
+        begun = time.perf_counter()
+        num_read = 0
+        while time.perf_counter() - begun < _WRITING_S and (data := os.read(file.fileno(), 1 << 20)):
+            num_read += len(data)
+        read_s = time.perf_counter() - begun
+    return num_chunks * _CHUNK_BYTES / write_s / 1e6, num_read / read_s / 1e6
+
+
+def file_system(folder: Path, mounts: Path = Path("/proc/self/mountinfo")) -> str | None:
+    """Returns the kind of file system that a folder lies on, as `mount` names it; None where that cannot be told."""
+    try:
+        lines = mounts.read_text().splitlines()
+    except OSError:
+        return None
+    where = folder.resolve()
+    best, kind = Path(), None
+    for line in lines:
+        left, _, right = line.partition(" - ")
+        point = Path(left.split()[4].replace("\\040", " "))
+        # Of several that are mounted over each other, the last one counts.
+        if (where == point or point in where.parents) and len(point.parts) >= len(best.parts):
+            best, kind = point, right.split()[0]
+    return kind

@@ -1,0 +1,127 @@
+"""Processor and memory: what there is, what a container leaves of it, and how fast memory is."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+import psutil
+
+from simimg.bench import machine_facts
+from simimg.doctor.finding import Finding, gigabytes
+from tfrecords.convert.pool import num_cores
+
+__all__ = ["check_machine", "cpu_quota", "memory_bandwidth", "memory_limit"]
+
+_MIN_FREE_BYTES = 1 << 30  # TensorFlow alone takes 0.5 GB, a worker process up to 0.25 GB
+# More than the caches of most processors; of those with more, the figure is their cache's.
+_COPIED_BYTES = 64 << 20
+_COPYING_S = 0.2
+# cgroup v1 writes the largest multiple of a page that 63 bits hold where there is no limit.
+_NO_LIMIT = 1 << 60
+
+
+def check_machine(
+    *,
+    root: Path = Path("/"),
+    memory: Callable[[], Any] = psutil.virtual_memory,
+    cores: Callable[[], int] = num_cores,
+    bandwidth: Callable[[], float] = lambda: memory_bandwidth(),
+    facts: Callable[[], Mapping[str, str]] = machine_facts,
+) -> Finding:
+    """Looks at cores and memory; `root` is where /proc and /sys are."""
+    there = memory()
+    limit = memory_limit(root)
+    total = min(there.total, limit) if limit else there.total
+    free = min(there.available, total)
+    may_use = cores()
+    quota = cpu_quota(root)
+    speed = bandwidth() if free > 4 * _COPIED_BYTES else None
+    problems, notes = [], []
+    if free < _MIN_FREE_BYTES:
+        problems.append(
+            f"only {gigabytes(free)} of {gigabytes(total)} memory are free: end other programs (`ps aux --sort=-rss` "
+            "shows them), or give the container more with --memory."
+        )
+    if limit and limit < there.total:
+        notes.append(f"the container may use {gigabytes(limit)} of the machine's {gigabytes(there.total)} memory.")
+    if quota and quota < may_use:
+        notes.append(
+            f"the container has the time of {quota:g} cores and sees {may_use}: "
+            f"simimg convert --num_workers={max(1, round(quota))} starts no more processes than that."
+        )
+    named = facts()
+    rows = [
+        ("processor", named["processor"]),
+        ("cores", f"{may_use}" + (f", time of {quota:g}" if quota and quota < may_use else "")),
+        ("memory", f"{gigabytes(free)} free of {gigabytes(total)}"),
+        ("system", named["system"]),
+    ]
+    if speed:
+        rows.insert(3, ("memory speed", f"{speed:.1f} GB/s, copied by one thread, read and written"))
+    numbers = {
+        "num_cores": may_use,
+        "cpu_quota": quota,
+        "memory_bytes": there.total,
+        "memory_limit_bytes": limit,
+        "memory_free_bytes": free,
+        "memory_gb_per_s": round(speed, 1) if speed else None,
+    }
+    return Finding(
+        title="machine", facts={**named, **numbers}, rows=tuple(rows), problems=tuple(problems), notes=tuple(notes)
+    )
+
+
+def memory_bandwidth() -> float:
+    """Copies 64 MB for 0.2 s with one thread; returns the GB/s of the fastest copy, reading and writing counted."""
+    source = np.ones(_COPIED_BYTES, np.uint8)
+    target = np.ones_like(source)  # written once, so that its pages are there
+    best = float("inf")
+    until = time.perf_counter() + _COPYING_S
+    while (begun := time.perf_counter()) < until:
+        np.copyto(target, source)
+        best = min(best, time.perf_counter() - begun)
+    return 2 * _COPIED_BYTES / best / 1e9
+
+
+def memory_limit(root: Path = Path("/")) -> int | None:
+    """Returns how many bytes this process's control group may use, or None where there is no limit."""
+    found = [*_numbers(root, "memory", "memory.max"), *_numbers(root, "memory", "memory.limit_in_bytes")]
+    return min((int(value) for (value, *_) in found if value < _NO_LIMIT), default=None)
+
+
+def cpu_quota(root: Path = Path("/")) -> float | None:
+    """Returns the cores' time that this process's control group may use, or None where there is no limit."""
+    shares = [value / period for value, period in _numbers(root, "cpu", "cpu.max")]
+    pairs = zip(
+        _numbers(root, "cpu", "cpu.cfs_quota_us"), _numbers(root, "cpu", "cpu.cfs_period_us"), strict=False
+    )  # both there, or neither
+    shares += [quota / period for (quota, *_), (period, *_) in pairs if quota > 0]
+    return min(shares, default=None)
+
+
+def _numbers(root: Path, controller: str, file: str) -> Iterator[list[float]]:
+    """Yields the numbers in a file of each control group that this process is in, from its own up to the root."""
+    for base, group in _groups(root, controller):
+        for folder in (group, *group.parents):
+            try:
+                words = (base / str(folder).lstrip("/") / file).read_text().split()
+                yield [float(word) for word in words]
+            except (OSError, ValueError):  # not there, or "max"
+                continue
+
+
+def _groups(root: Path, controller: str) -> Iterator[tuple[Path, PurePosixPath]]:
+    try:
+        lines = (root / "proc/self/cgroup").read_text().splitlines()
+    except OSError:
+        return
+    for line in lines:
+        number, controllers, path = line.split(":", 2)
+        if number == "0" and not controllers:
+            yield root / "sys/fs/cgroup", PurePosixPath(path)
+        elif controller in controllers.split(","):
+            yield root / "sys/fs/cgroup" / controller, PurePosixPath(path)

@@ -1,0 +1,62 @@
+"""Python and the packages, held against what simimg asks for."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import platform
+import shlex
+from collections.abc import Callable, Sequence
+
+from packaging.requirements import Requirement
+
+from simimg import __version__
+from simimg.doctor.finding import Finding
+
+__all__ = ["check_versions"]
+
+_DISTRIBUTION = "simimg-tf"
+_SHOWN = ("tensorflow", "keras", "tensorflow-datasets", "numpy", "pillow", "pyarrow", "google-crc32c", "tensorboard")
+_PYTHON = Requirement("python >=3.11, <3.14")
+
+
+def _required() -> list[str]:
+    try:
+        return importlib.metadata.requires(_DISTRIBUTION) or []
+    except importlib.metadata.PackageNotFoundError:  # run from a checkout that is not installed
+        return []
+
+
+def check_versions(
+    *,
+    version: Callable[[str], str] = importlib.metadata.version,
+    required: Callable[[], Sequence[str]] = _required,
+    python: str = platform.python_version(),
+) -> Finding:
+    """Compares what is installed with what simimg's own metadata asks for; extras are left out."""
+    problems = []
+    if not _PYTHON.specifier.contains(python, prereleases=True):
+        problems.append(
+            f"this is Python {python}; simimg needs {_PYTHON.specifier}: make a virtual environment of one."
+        )
+    wanted = {wish.name: wish for wish in map(Requirement, required()) if not wish.marker or wish.marker.evaluate()}
+    versions: dict[str, str | None] = {}
+    for name in dict.fromkeys((*_SHOWN, *wanted)):
+        try:
+            versions[name] = version(name)
+        except importlib.metadata.PackageNotFoundError:
+            versions[name] = None
+        wish = wanted.get(name, Requirement(name))
+        there = versions[name]
+        if there is None:
+            problems.append(f"the package {name} is missing: pip install {shlex.quote(str(wish))}")
+        elif not wish.specifier.contains(there, prereleases=True):
+            problems.append(
+                f"{name} {there} is installed, simimg needs {wish.specifier}: pip install {shlex.quote(str(wish))}"
+            )
+    shown = [name for name in _SHOWN if versions[name] is not None]
+    return Finding(
+        title="software",
+        facts={name: versions[name] for name in _SHOWN},
+        rows=(("simimg", __version__), ("Python", python), *((name, str(versions[name])) for name in shown)),
+        problems=tuple(problems),
+    )
