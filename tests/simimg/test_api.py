@@ -12,6 +12,7 @@ import pytest
 
 import simimg
 from simimg import api
+from simimg.api import data, finding, learning
 from simimg.errors import UsageError
 from simimg.sample import draw_sample
 
@@ -32,23 +33,20 @@ def here(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_the_examples_do_what_they_say() -> None:
-    """All of them in one go, in the order of the module: each uses what those before it made."""
-    names = {name: number for number, name in enumerate(api.__dict__)}
-    found = doctest.DocTestFinder(exclude_empty=True).find(api, globs={"simimg": simimg})
-    tests = sorted(found, key=lambda test: names.get(test.name.split(".")[2], -1) if test.name.count(".") > 1 else -1)
-    examples = sum(len(test.examples) for test in tests)
-    assert examples >= 18
-    runner = doctest.DocTestRunner(optionflags=doctest.ELLIPSIS | doctest.REPORT_NDIFF)
+    """All of them in one go, in the order of the modules: each uses what those before it made."""
+    finder, runner = doctest.DocTestFinder(exclude_empty=True), doctest.DocTestRunner()
     report: list[str] = []
-    for test in tests:
-        runner.run(test, out=report.append)
+    for module in (api, data, learning, finding):
+        found = finder.find(module, module.__name__, globs={"simimg": simimg})
+        for test in sorted(found, key=lambda test: test.lineno or 0):
+            runner.run(test, out=report.append)
     assert runner.failures == 0, "".join(report)
-    assert runner.tries == examples
+    assert runner.tries >= 18
 
 
 def test_every_name_is_there_and_described() -> None:
-    assert sorted(simimg.__all__) == sorted([*api.__all__, "SimimgError", "__version__"])
-    for name in api.__all__:
+    assert sorted(simimg.__all__) == sorted([*(set(api.__all__) - {"open_trained"}), "SimimgError", "__version__"])
+    for name in set(api.__all__) - {"open_trained"}:
         assert getattr(simimg, name) is getattr(api, name)
         assert getattr(api, name).__doc__
     with pytest.raises(AttributeError, match="no attribute 'serach'"):

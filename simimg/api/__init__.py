@@ -1,0 +1,32 @@
+"""simimg in Python: what the commands do, as functions that return what they found.
+
+Each takes the options of the command of its name, under the same names, and raises `simimg.SimimgError` with the same
+sentences. What a function needs is imported when it is called, so `import simimg` takes no time, and `convert` and
+`verify` never import TensorFlow.
+
+    >>> import simimg
+    >>> made = simimg.convert("photos", name="photos", image_size=64)
+    >>> made.num_examples, made.splits
+    (40, {'train': 30, 'test': 10})
+"""
+
+from simimg.api.data import Loader, convert, load, verify
+from simimg.api.finding import Searcher, duplicates, index, leaks, search
+from simimg.api.learning import Prediction, evaluate, open_trained, predict, train
+
+__all__ = [
+    "Loader",
+    "Prediction",
+    "Searcher",
+    "convert",
+    "duplicates",
+    "evaluate",
+    "index",
+    "leaks",
+    "load",
+    "open_trained",
+    "predict",
+    "search",
+    "train",
+    "verify",
+]
