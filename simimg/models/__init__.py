@@ -29,9 +29,13 @@ from simimg.models.start import start_from
 from simimg.models.torchzip import read_torch_file
 from simimg.models.tutorial import tutorial
 
+# What `--model` knows that has no pretrained weights: each a function of (image_size, num_classes).
+NETWORKS = {"small": small, "tutorial": tutorial}
+
 __all__ = [
     "APPLICATIONS",
     "LITES",
+    "NETWORKS",
     "PROBABILITIES",
     "ExampleDropout",
     "FrozenNormConv2D",

@@ -50,7 +50,7 @@ def build_model(config: TrainConfig, image_size: int, num_classes: int) -> keras
             weights = None if start is None else "imagenet"
             model = models.lite(config.model, image_size, num_classes, weights=weights, resolution=resolution)
         else:
-            model = (models.tutorial if config.model == "tutorial" else models.small)(image_size, num_classes)
+            model = models.NETWORKS[config.model](image_size, num_classes)
         if config.objective == "similarity":
             model = models.copy_model(model, config.embedding_dim)
         if path is not None:

@@ -11,7 +11,7 @@ from simimg.augment import BORDERS, AugmentConfig
 from simimg.errors import UsageError
 from simimg.evaluation.classify import VIEWS
 from simimg.input import CACHES, ON_CORRUPT, READERS, SHUFFLES
-from simimg.models import APPLICATIONS, LITES
+from simimg.models import APPLICATIONS, LITES, NETWORKS
 from simimg.presets import PRESETS, preset_options
 from simimg.training.objectives import OBJECTIVES, Objective
 from simimg.training.strategy import CROSS_DEVICE_OPS
@@ -20,7 +20,7 @@ from tfrecords.options import check_choices, option
 __all__ = ["TrainConfig"]
 
 _PRETRAINED = (*LITES, *APPLICATIONS)
-MODELS = ("small", *LITES, "tutorial", *APPLICATIONS)
+MODELS = (*NETWORKS, *LITES, *APPLICATIONS)
 PRECISIONS = ("float32", "bfloat16", "float16")
 _SIMILARITY_ONLY = {"embedding_dim", "temperature", "entropy_weight", "queue_size"}
 # What says how a classifier is trained or answers: (option, what it is when it is off).
@@ -55,8 +55,7 @@ class TrainConfig:
         choices=tuple(OBJECTIVES),
     )
     model: str = option(
-        "The network: small, tutorial, lite0, lite1, lite2, lite1+lite2, or one of keras.applications, such as "
-        "EfficientNetV2B0.",
+        f"The network: {', '.join((*NETWORKS, *LITES))}, or one of keras.applications, such as EfficientNetV2B0.",
         "small",
         choices=MODELS,
     )
@@ -230,21 +229,8 @@ class TrainConfig:
 
     def augment_config(self) -> AugmentConfig:
         """Returns the part that says how pictures are augmented."""
-        return AugmentConfig(
-            rotation_degrees=self.rotation_degrees,
-            horizontal_flip=self.horizontal_flip,
-            crop_min_area=self.crop_min_area,
-            colour_jitter=self.colour_jitter,
-            vertical_flip=self.vertical_flip,
-            grayscale=self.grayscale,
-            blur=self.blur,
-            min_jpeg_quality=self.min_jpeg_quality,
-            cutout=self.cutout,
-            quarter_turns=self.quarter_turns,
-            paste=self.paste,
-            bars=self.bars,
-            border=self.border,
-        )
+        names = [field.name for field in dataclasses.fields(AugmentConfig)]
+        return AugmentConfig(**{name: getattr(self, name) for name in names})
 
     def determining(self) -> dict[str, Any]:
         """Returns the options that decide what is learned, for comparison with an earlier call's.

@@ -81,7 +81,13 @@ class RunInfo:
     @property
     def augment_config(self) -> AugmentConfig:
         """How its pictures were augmented, and how copies are made that it is measured by."""
-        return AugmentConfig(**{field.name: self.config[field.name] for field in dataclasses.fields(AugmentConfig)})
+        names = [field.name for field in dataclasses.fields(AugmentConfig)]
+        return AugmentConfig(**{name: _told(self.config, name) for name in names})
+
+
+def _told(config: dict[str, Any], name: str) -> Any:
+    """Returns an option of a run: its default where the run is older than the option, which is off by default."""
+    return config.get(name, getattr(TrainConfig, name, None))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -139,9 +145,9 @@ def check_run(model_dir: Path, config: TrainConfig, split: Split, shuffle: str) 
         return info
     there = load_run(model_dir)
     differing = [
-        f"--{key}={there.config.get(key)} there, {value} now"
+        f"--{key}={_told(there.config, key)} there, {value} now"
         for key, value in config.determining().items()
-        if there.config.get(key) != value
+        if _told(there.config, key) != value
     ]
     if there.shuffle != info.shuffle:
         differing.append(f"a {there.shuffle} shuffle there, a {info.shuffle} one now (see --reader and --shuffle)")

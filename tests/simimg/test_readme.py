@@ -17,7 +17,10 @@ DOCS = tuple(f"simimg/docs/{path.name}" for path in sorted((ROOT / "simimg/docs"
 WITH_COMMANDS = (
     *IN_TWO_LANGUAGES,
     "BUILD.md",
-    *(f"simimg/docs/{name}.md" for name in ("architecture", "evaluation", "faq", "quickstart", "tuning")),
+    *(
+        f"simimg/docs/{name}.md"
+        for name in ("architecture", "evaluation", "faq", "flow", "format", "many_gpus", "quickstart", "tuning")
+    ),
 )
 
 
@@ -68,7 +71,8 @@ def test_flags_in_prose_exist() -> None:
     known = {"json", "help"}
     for name in COMMANDS:
         known |= {field.name for field in fields(importlib.import_module(f"simimg.commands.{name}").Options)}
-    for document in ("simimg/docs/faq.md", "simimg/docs/quickstart.md", "simimg/docs/architecture.md"):
+    for name in ("architecture", "faq", "flow", "format", "many_gpus", "quickstart", "tuning"):
+        document = f"simimg/docs/{name}.md"
         for flag in re.findall(r"`--(?:no)?([a-z_]+)", text_of(document)):
             assert flag in known, f"{document}: --{flag}"
 

@@ -10,6 +10,7 @@ from simimg.augment import (
     Parameters,
     augment,
     cover,
+    draw,
     move,
     move_by_gather,
     paste,
@@ -23,17 +24,13 @@ WHOLE = (0.5, 0.5, 1.0, 1.0)
 def parameters(
     angles: list[float], flips: list[bool], crops: list[tuple[float, float, float, float]] | None = None
 ) -> Parameters:
-    return Parameters(
+    """Those of examples to which nothing happens but what is given."""
+    ids = tf.range(len(angles), dtype=tf.int64)
+    nothing = draw(AugmentConfig(rotation_degrees=0.0, horizontal_flip=False), 0, tf.constant(0, tf.int64), ids)
+    return nothing._replace(
         angle=tf.constant(np.deg2rad(angles), tf.float32),
         flip=tf.constant([(flip, False) for flip in flips]),
         crop=tf.constant(crops or [WHOLE] * len(angles), tf.float32),
-        colour=tf.ones([len(angles), 3]),
-        sigma=tf.zeros([len(angles)]),
-        quality=tf.fill([len(angles)], 100.0),
-        cutout=tf.zeros([len(angles), 4]),
-        pasted=tf.zeros([len(angles)], tf.bool),
-        ground=tf.zeros([len(angles), 2, 2, 3]),
-        bars=tf.zeros([len(angles), 2]),
     )
 
 

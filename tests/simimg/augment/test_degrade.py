@@ -8,26 +8,16 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from simimg.augment import Parameters, blur, cut_out, quantize
+from simimg.augment import AugmentConfig, Parameters, blur, cut_out, draw, quantize
 
 MODES = ["eager", "graph", "xla"]
 
 
 def parameters(**given: list) -> Parameters:
-    count = len(next(iter(given.values())))
-    values = {
-        "angle": tf.zeros([count]),
-        "flip": tf.zeros([count, 2], tf.bool),
-        "crop": tf.tile([[0.5, 0.5, 1.0, 1.0]], [count, 1]),
-        "colour": tf.ones([count, 3]),
-        "sigma": tf.zeros([count]),
-        "quality": tf.fill([count], 100.0),
-        "cutout": tf.zeros([count, 4]),
-        "pasted": tf.zeros([count], tf.bool),
-        "ground": tf.zeros([count, 2, 2, 3]),
-        "bars": tf.zeros([count, 2]),
-    }
-    return Parameters(**{**values, **{name: tf.constant(value, tf.float32) for name, value in given.items()}})
+    """Those of examples to which nothing happens but what is given."""
+    ids = tf.range(len(next(iter(given.values()))), dtype=tf.int64)
+    nothing = draw(AugmentConfig(rotation_degrees=0.0, horizontal_flip=False), 0, tf.constant(0, tf.int64), ids)
+    return nothing._replace(**{name: tf.constant(value, tf.float32) for name, value in given.items()})
 
 
 def called(function: Callable, mode: str, drawn: Parameters, pixels: np.ndarray) -> np.ndarray:

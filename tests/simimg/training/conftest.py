@@ -49,7 +49,7 @@ def tiny_model(monkeypatch: pytest.MonkeyPatch) -> None:
         x = keras.layers.Flatten()(keras.layers.Conv2D(4, 3, activation="relu")(x))
         return keras.Model(pixels, keras.layers.Dense(num_classes, activation="softmax", dtype="float32")(x))
 
-    monkeypatch.setattr(models, "tutorial", build)
+    monkeypatch.setitem(models.NETWORKS, "tutorial", build)
 
 
 BASE: dict[str, Any] = {

@@ -13,7 +13,7 @@ import pytest
 from simimg.commands import train as command
 from simimg.errors import ModelError, TrainingError, UsageError
 from simimg.training import TrainConfig, load_result, train
-from simimg.training.runs import locked, writing
+from simimg.training.runs import load_run, locked, writing
 
 
 def test_a_second_process_is_refused(tmp_path: Path) -> None:
@@ -96,6 +96,19 @@ def test_a_configuration_that_cannot_be_used(tmp_path: Path, content: Any, words
         command.resolve({"config": tmp_path / "other.json"})
     with pytest.raises(UsageError, match="--dataset_dir=PATH is required"):
         command.resolve({"epochs": 3})
+
+
+def test_a_run_that_is_older_than_an_option(tiny: dict[str, Path], run: Any, tmp_path: Path) -> None:
+    """What its config.json does not have was off: the run goes on with that, and is another one with anything else."""
+    run(tiny["two"], tmp_path / "run")
+    file = tmp_path / "run" / "config.json"
+    values = json.loads(file.read_text())
+    del values["config"]["bars"]
+    file.write_text(json.dumps(values))
+    assert load_run(tmp_path / "run").augment_config.bars == 0
+    run(tiny["two"], tmp_path / "run")
+    with pytest.raises(UsageError, match=r"has another run: --bars=0\.0 there, 0\.5 now"):
+        run(tiny["two"], tmp_path / "run", bars=0.5)
 
 
 def test_a_result_of_another_version(tiny: dict[str, Path], run: Any, tmp_path: Path) -> None:

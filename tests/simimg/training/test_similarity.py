@@ -43,7 +43,7 @@ def tiny_network(monkeypatch: pytest.MonkeyPatch) -> None:
         x = keras.layers.GlobalAveragePooling2D(name="embedding")(x)
         return keras.Model(pixels, keras.layers.Dense(num_classes, "softmax", name="probabilities")(x), name="tiny")
 
-    monkeypatch.setattr(models, "tutorial", build)
+    monkeypatch.setitem(models.NETWORKS, "tutorial", build)
 
 
 def configured(dataset_dir: Path, model_dir: Path, **changes: Any) -> TrainConfig:
@@ -61,7 +61,7 @@ def test_two_replicas_are_one(tiny: dict[str, Path], tmp_path: Path, monkeypatch
     The network tells the pictures well apart: the entropy of near ones divides by their distance, which makes much of
     a rounding.
     """
-    monkeypatch.setattr(models, "tutorial", functools.partial(_flattened, rate=0.2))
+    monkeypatch.setitem(models.NETWORKS, "tutorial", functools.partial(_flattened, rate=0.2))
     one, weights = trained(tiny["three"], tmp_path / "one", ema=0.5)
     two, others = trained(tiny["three"], tmp_path / "two", ema=0.5, num_devices=2)
     for mine, theirs in zip(one.history, two.history, strict=True):
@@ -126,7 +126,7 @@ def test_the_figures_of_a_step(tiny: dict[str, Path], tmp_path: Path, monkeypatc
         "global_batch_size": 16,
     }
 
-    monkeypatch.setattr(models, "tutorial", _flattened)  # nothing is dropped, or views would differ
+    monkeypatch.setitem(models.NETWORKS, "tutorial", _flattened)  # nothing is dropped, or views would differ
     result, _ = trained(tiny["two"], tmp_path / "run", epochs=1, **still)
     line = result.history[0]
     assert line["copy_similarity"] == pytest.approx(1, abs=1e-5)

@@ -119,6 +119,29 @@ def test_a_tf_config_that_can(monkeypatch: pytest.MonkeyPatch) -> None:
         make_strategy(2)
 
 
+DOCUMENT = (ROOT / "simimg" / "docs" / "many_gpus.md").read_text()
+
+
+def test_the_tf_configs_of_the_document_can_be_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those of machine 0 and 1, and the one in which a loop of the shell puts the index."""
+    texts = re.findall(r"TF_CONFIG='(\{.*\})'", DOCUMENT)
+    found = []
+    for text in texts:
+        for index in (0, 1):
+            monkeypatch.setenv("TF_CONFIG", text.replace("'$index'", str(index)))
+            found.append(workers())
+    assert found == [Workers(2, 0)] * 2 + [Workers(2, 1)] * 2 + [Workers(2, 0), Workers(2, 1)]
+
+
+def test_the_batch_and_the_rate_of_the_document(tmp_path: Path) -> None:
+    line = r"`--preset=(\w+) --num_devices=(\d) --per_replica_batch_size=(\d+)`.*\n\n +training on (.*)"
+    preset, num_devices, part, printed = re.findall(line, DOCUMENT)[0]
+    given = {"dataset_dir": tmp_path, "preset": preset, "per_replica_batch_size": int(part)}
+    config = TrainConfig.with_preset(given).resolved(int(num_devices))
+    batch, rate = config.global_batch_size, config.learning_rate
+    assert printed == f"{num_devices} x CPU: batch {batch} in all, {part} a replica; learning rate {rate:.3g}"
+
+
 def test_ways_between_devices_that_are_not_there() -> None:
     with pytest.raises(UsageError, match="--cross_device_ops=nccl is for GPUs, and there is none"):
         make_strategy(2, "nccl")
