@@ -84,7 +84,8 @@ def check_dataset(
     rows += [
         (
             "pictures",
-            f"{num_examples:,} of {layout.image_size} px, {layout.encoding}, {len(layout.class_names)} classes",
+            f"{num_examples:,} of {layout.image_size} px, {layout.encoding}, "
+            + _plural(len(layout.class_names), "class", "es"),
         ),
         *((split, f"{count:,} in {_plural(len(layout.splits[split]), 'shard')}") for split, count in counts.items()),
         ("shards", f"{gigabytes(num_bytes)}, from {gigabytes(sizes[0])} to {gigabytes(sizes[-1])} each"),
@@ -147,5 +148,5 @@ def _shard_notes(layout: Layout, num_cores: int) -> Iterator[str]:
             )
 
 
-def _plural(count: int, noun: str) -> str:
-    return f"{count:,} {noun}" + ("" if count == 1 else "s")
+def _plural(count: int, noun: str, ending: str = "s") -> str:
+    return f"{count:,} {noun}" + ("" if count == 1 else ending)

@@ -29,4 +29,6 @@ class Finding:
 
 def gigabytes(num_bytes: float) -> str:
     """Writes a number of bytes as people read it."""
-    return f"{num_bytes / 2**30:,.1f} GB" if num_bytes >= 2**30 else f"{num_bytes / 2**20:,.0f} MB"
+    if num_bytes >= 2**30:
+        return f"{num_bytes / 2**30:,.1f} GB"
+    return f"{num_bytes / 2**20:,.0f} MB" if num_bytes >= 2**20 else f"{num_bytes / 2**10:,.0f} KB"
