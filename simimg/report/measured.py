@@ -110,7 +110,7 @@ def escape_lines(lines: Sequence[str]) -> str:
 
 
 _STYLE = """
-.lines { font: 0.8rem/1.65 var(--mono); white-space: pre; font-variant-numeric: tabular-nums; padding-bottom: 8px; }
+.lines { font: 0.69rem/1.7 var(--mono); white-space: pre; font-variant-numeric: tabular-nums; padding-bottom: 8px; }
 .plot { max-width: 100%; height: auto; background: #fff; border-radius: 4px; }
 @media print { .lines { font-size: 0.55rem; white-space: pre-wrap; } }
 """
