@@ -10,6 +10,7 @@ import tensorflow as tf
 
 from simimg.errors import UsageError
 from simimg.input import SHUFFLES, Order, Reader, ReaderChoice, choose_shuffle, mixing_of, open_reader
+from simimg.models import APPLICATIONS
 from simimg.training.config import TrainConfig
 from simimg.training.runs import RunInfo, check_run, recorded_shuffle
 from simimg.training.strategy import Workers, local_replicas, make_strategy, workers
@@ -61,6 +62,8 @@ class Setting:
         machines = f" in {self.place.count} processes" if self.place.count > 1 else ""
         parts = f", in {self.config.accumulate} parts" if self.config.accumulate > 1 else ""
         found = [f"reading {order.num_examples:,} examples, {self.choice.kind}: {self.choice.reason}"]
+        if self.config.model in APPLICATIONS and self.config.start == "imagenet":
+            found.append(f"Keras downloads ImageNet's weights of {self.config.model}, unless it has them in ~/.keras")
         if not self.config.epochs:
             return found
         if self.info.shuffle == "windowed":
