@@ -24,7 +24,7 @@ from simimg.similarity.index import SearchIndex
 from tfrecords.convert.sources import printable
 from tfrecords.format.files import TEMPORARY, file_sha256, read_json, sync_dir, sync_file, write_json
 
-__all__ = ["Applied", "Plan", "apply_plan", "load_plan", "undo_plan", "write_plan"]
+__all__ = ["Applied", "Plan", "apply_plan", "load_plan", "reference_of", "undo_plan", "write_plan"]
 
 _FORMAT = "simimg-plan/1"
 _MOVES_FILE = "moves.jsonl"

@@ -64,9 +64,11 @@ def test_text_and_json_of_the_command(tmp_path: Path, monkeypatch: pytest.Monkey
     assert "20.0 % of the limit (read and hash 2,000 images/s and write 667 images/s)" in lines
     assert "left out: ffcv: g++ not found on this machine" in lines
     assert result.exit_code == 2
-    (file,) = (tmp_path / "out").iterdir()
+    (file,) = (tmp_path / "out").glob("*.json")
     assert file.name.startswith("bench-convert-20")
-    assert {**json.loads(file.read_text()), "file": str(file)} == json.loads(json.dumps(result.values))
+    assert {**json.loads(file.read_text()), "file": str(file), "report": str(file.with_suffix(".html"))} == json.loads(
+        json.dumps(result.values)
+    )
     assert result.values["stages"][0]["rounds"]["dali"][1] == dataclasses.asdict(Run(3.58, 100, 0))
     assert set(result.values["machine"]) >= {"processor", "cores", "memory", "versions"}
 

@@ -167,7 +167,9 @@ def test_one_small_comparison(folder: Path, tmp_path: Path) -> None:
         assert run["seconds"] >= 1
         assert 10**7 < run["peak_bytes"] == found["peak_bytes"] < 10**10
     file = Path(result.values["file"])
-    assert {**json.loads(file.read_text()), "file": str(file)} == json.loads(json.dumps(result.values))
+    assert {**json.loads(file.read_text()), "file": str(file), "report": str(file.with_suffix(".html"))} == json.loads(
+        json.dumps(result.values)
+    )
     assert "simimg mapped" in result.text
     with Image.open(file.with_suffix(".png")) as plot:
         assert plot.width == 1600

@@ -102,7 +102,9 @@ def test_one_small_training(datasets: dict[str, Path], tmp_path: Path, reader: s
         assert stage["images_per_s"] == run["num_images"] / run["seconds"]
     assert result.values["bottleneck"] in result.text
     file = Path(result.values["file"])
-    assert {**json.loads(file.read_text()), "file": str(file)} == json.loads(json.dumps(result.values))
+    assert {**json.loads(file.read_text()), "file": str(file), "report": str(file.with_suffix(".html"))} == json.loads(
+        json.dumps(result.values)
+    )
     assert file.with_suffix(".png").stat().st_size > 10_000
     traces = list(tmp_path.glob("bench-*/plugins/profile/*/*.xplane.pb"))
     assert bool(traces) == profile
