@@ -8,7 +8,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
-from simimg.api.told import Folder, check_threshold
+from simimg.api.told import Folder
 from simimg.errors import UsageError
 
 if TYPE_CHECKING:
@@ -149,7 +149,7 @@ def duplicates(
         >>> [(group.keeper.picture.path, len(group.others)) for group in found.groups]
         []
     """
-    from simimg.similarity import SearchIndex, find_duplicates, reference_of, write_plan
+    from simimg.similarity import SearchIndex, check_threshold, find_duplicates, reference_of, write_plan
 
     check_threshold(threshold)
     with ExitStack() as stack:
@@ -186,7 +186,7 @@ def leaks(
         >>> simimg.leaks("data/photos/1.0.0", image_dir="photos").affected("test")
         0
     """
-    from simimg.similarity import find_leaks
+    from simimg.similarity import check_threshold, find_leaks
 
     check_threshold(threshold)
     with tempfile.TemporaryDirectory() as folder:

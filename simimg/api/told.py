@@ -1,4 +1,4 @@
-"""What the functions are told: options by name, thresholds, and who is told how much is done."""
+"""What the functions are told: options by name, and who is told how much is done."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 from simimg.errors import UsageError
 
-__all__ = ["Folder", "check_names", "check_threshold", "counted", "options_of"]
+__all__ = ["Folder", "check_names", "counted", "options_of"]
 
 Folder = str | Path
 
@@ -25,12 +25,6 @@ def counted(progress: Callable[[int, int], object], total: int) -> Callable[[int
         progress(done, total)
 
     return advance
-
-
-def check_threshold(threshold: float) -> None:
-    """Raises UsageError for a similarity that no copy can have; 0 is none at all."""
-    if threshold and not 0.5 <= threshold <= 1:
-        raise UsageError(f"threshold={threshold}: should be between 0.5 and 1.")
 
 
 def options_of(kind: Any, command: str, given: dict[str, Any]) -> Any:

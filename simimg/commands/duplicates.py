@@ -32,6 +32,7 @@ with quiet_tensorflow():
         Member,
         Originals,
         SearchIndex,
+        check_threshold,
         find_duplicates,
         reference_of,
         write_plan,
@@ -60,8 +61,7 @@ class Options:
         """Checks the source and the threshold."""
         if self.image_dir is None and self.index_dir is None:
             raise UsageError("name what to look through: --image_dir=PATH, --index_dir=PATH, or both.")
-        if self.threshold and not 0.5 <= self.threshold <= 1:
-            raise UsageError(f"--threshold={self.threshold}: should be between 0.5 and 1.")
+        check_threshold(self.threshold)
 
 
 def run(options: Options) -> Result:
@@ -138,10 +138,7 @@ def _write_report(options: Options, index: SearchIndex, found: Duplicates) -> No
     originals = Originals(index)
 
     def tile(member: Member, note: str) -> Tile:
-        image = originals.image(member.row)
-        if image is not None:
-            image.thumbnail((_TILE_PX, _TILE_PX))
-        return Tile(image, member.picture.path, note)
+        return Tile(originals.image(member.row, _TILE_PX), member.picture.path, note)
 
     rows = [
         CopyRow(

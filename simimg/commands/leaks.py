@@ -33,6 +33,7 @@ with quiet_tensorflow():
         Leaks,
         Originals,
         SearchIndex,
+        check_threshold,
         clean_command,
         find_leaks,
         write_clean_table,
@@ -66,8 +67,7 @@ class Options:
     def __post_init__(self) -> None:
         """Checks the folder, the threshold and the choices."""
         check_choices(self)
-        if self.threshold and not 0.5 <= self.threshold <= 1:
-            raise UsageError(f"--threshold={self.threshold}: should be between 0.5 and 1.")
+        check_threshold(self.threshold)
 
 
 def run(options: Options) -> Result:
@@ -227,10 +227,7 @@ def _tiles(index: SearchIndex) -> Callable[[int, str, str], Tile]:
     originals = Originals(index)
 
     def tile(row: int, caption: str, text: str) -> Tile:
-        image = originals.image(row)
-        if image is not None:
-            image.thumbnail((_TILE_PX, _TILE_PX))
-        return Tile(image, caption, text)
+        return Tile(originals.image(row, _TILE_PX), caption, text)
 
     return tile
 

@@ -100,20 +100,16 @@ def _text(query: str, matches: list[Found]) -> str:
 
 
 def _tiles(originals: Originals, query: str, matches: list[Found]) -> list[Tile]:
-    tiles = [Tile(_shrunk(_decoded(Path(query))), Path(query).name, "query")]
+    tiles = [Tile(_thumbnail(Path(query)), Path(query).name, "query")]
     for match in matches:
-        tiles.append(Tile(_shrunk(originals.image(match.row)), match.picture.path, f"{match.similarity:.3f}"))
+        tiles.append(Tile(originals.image(match.row, _TILE_PX), match.picture.path, f"{match.similarity:.3f}"))
     return tiles
 
 
-def _decoded(path: Path) -> Image.Image | None:
+def _thumbnail(path: Path) -> Image.Image | None:
     try:
-        return decode(path.read_bytes())
+        image = decode(path.read_bytes())
     except (OSError, Refusal):
         return None
-
-
-def _shrunk(image: Image.Image | None) -> Image.Image | None:
-    if image is not None:
-        image.thumbnail((_TILE_PX, _TILE_PX))
+    image.thumbnail((_TILE_PX, _TILE_PX))
     return image

@@ -89,7 +89,8 @@ def write_bench_report(content: BenchContent, path: Path) -> None:
     if content.plot is not None:
         with Image.open(content.plot) as image:
             plot = f'<img class="plot" src="{data_uri(image, _PLOT_PX, exact=True)}" alt="{escape(content.title)}">'
-    tables = f'<div class="scroll"><pre class="lines">{escape_lines(content.lines)}</pre></div>'
+    lines = "\n".join(map(escape, content.lines)).strip("\n")
+    tables = f'<div class="scroll"><pre class="lines">{lines}</pre></div>'
     missing = "".join(f"<p>{escape(name)}: {escape(why)}</p>" for name, why in content.left_out.items())
     body = (
         f'<header><h1>{escape(content.title)}</h1><div class="about"><div>{escape(content.date)}</div></div></header>'
@@ -102,11 +103,6 @@ def write_bench_report(content: BenchContent, path: Path) -> None:
         + "</main>"
     )
     write_bytes(path, page(content.title, body, _STYLE).encode())
-
-
-def escape_lines(lines: Sequence[str]) -> str:
-    """Returns lines of a terminal as they may stand in a <pre>."""
-    return "\n".join(map(escape, lines)).strip("\n")
 
 
 _STYLE = """

@@ -16,6 +16,7 @@ from simimg.similarity.find import Finder, Found, Query, load_query
 from simimg.similarity.index import Match, Picture, SearchIndex
 from simimg.similarity.leaks import DEALS, LeakedPair, Leaks, find_leaks
 from simimg.similarity.originals import Originals
+from simimg.similarity.pairs import check_threshold
 from simimg.similarity.plan import Applied, Plan, apply_plan, load_plan, reference_of, undo_plan, write_plan
 from simimg.similarity.projection import BY
 from simimg.similarity.verify import Verification
@@ -43,6 +44,7 @@ __all__ = [
     "SearchIndex",
     "Verification",
     "apply_plan",
+    "check_threshold",
     "clean_command",
     "export_index",
     "find_duplicates",

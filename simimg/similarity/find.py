@@ -13,7 +13,7 @@ of anything else:
 from __future__ import annotations
 
 import dataclasses
-import functools
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -155,7 +155,7 @@ class Finder:
         verified: list[Verification | None] = []
         if by == "copy" and self._candidates:
             matches = self._near_hashes_first(matches, query.views, embeddings, without=without)
-            *_, verified = self._verified(_Looks(lambda: query.examined, query.views[0]), matches)
+            *_, verified = self._verified(_Looks(query.examined, query.views[0]), matches)
         return self._ranked(matches, verified, k, by)
 
     def steps(
@@ -192,7 +192,7 @@ class Finder:
         yield self._ranked(matches, [], k, by)
         if self._candidates:
             matches = self._near_hashes_first(matches, views, embeddings, without=without, only=only)
-            for verified in self._verified(_Looks(examined, views[0]), matches):
+            for verified in self._verified(_Looks(examined(), views[0]), matches):
                 yield self._ranked(matches, verified, k, by)
 
     def close(self) -> None:
@@ -219,7 +219,7 @@ class Finder:
         """The matches, those with a near hash first, also if they were not among them."""
         poses = perceptual_hashes(views[:_POSES])
         distances = np.bitwise_count(self._hashes ^ poses[:, None]).min(axis=0)
-        near = (distances <= _MAX_DISTANCE) & (self._hashes != NO_HASH) & (poses != NO_HASH).any()
+        near = (distances <= _MAX_DISTANCE) & (self._hashes != NO_HASH)
         if only is not None:
             near &= only
         if without >= 0:
@@ -253,7 +253,7 @@ class Finder:
     def _verify(self, looks: _Looks, row: int) -> Verification | None:
         candidate = self._originals.file(row)
         if candidate is not None:
-            seen = verify(looks.whole(), candidate)
+            seen = verify(looks.whole, candidate)
         else:  # moved, changed or removed since, or a data set's whose files are elsewhere
             stored = self._originals.square(row)
             seen = None if stored is None else verify(looks.square(stored.size), stored)
@@ -276,8 +276,16 @@ class Finder:
 class _Looks:
     """Close looks at a query: at the picture, and at the square that a data set would have stored of it."""
 
-    def __init__(self, whole: Callable[[], Examined], square: np.ndarray) -> None:
-        self.whole = functools.cache(whole)
-        self.square = functools.cache(
-            lambda size: examine(Image.fromarray(square).resize(size, Image.Resampling.BICUBIC), as_query=True)
-        )
+    def __init__(self, whole: Examined, square: np.ndarray) -> None:
+        self.whole = whole
+        self._image = Image.fromarray(square)
+        self._squares: dict[tuple[int, int], Examined] = {}
+        self._lock = threading.Lock()  # candidates are examined by several threads, and this is the same for all
+
+    def square(self, size: tuple[int, int]) -> Examined:
+        """Returns what a close look at the square of this size finds."""
+        with self._lock:
+            if size not in self._squares:
+                image = self._image.resize(size, Image.Resampling.BICUBIC)
+                self._squares[size] = examine(image, as_query=True)
+            return self._squares[size]

@@ -65,12 +65,15 @@ class Originals:
             ours, theirs = self.square(one), self.square(other)
         return None if ours is None or theirs is None else (ours, theirs)
 
-    def image(self, row: int) -> Image.Image | None:
-        """Returns a picture to be shown, mode RGB, upright, or None where it is missing."""
+    def image(self, row: int, most_px: int) -> Image.Image | None:
+        """Returns a picture to be shown, mode RGB, upright, a side at most `most_px`, or None where it is missing."""
         try:
-            return decode(self._path(row).read_bytes())
+            image: Image.Image | None = decode(self._path(row).read_bytes())
         except (OSError, Refusal):
-            return self.square_image(row)
+            image = self.square_image(row)
+        if image is not None:
+            image.thumbnail((most_px, most_px))
+        return image
 
     def square_image(self, row: int) -> Image.Image | None:
         """Returns a row's stored pixels, mode RGB, or None where there are none."""

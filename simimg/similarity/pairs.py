@@ -14,6 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
+from simimg.errors import UsageError
 from simimg.similarity.index import SearchIndex
 from simimg.similarity.originals import Originals
 from simimg.similarity.threads import threads_of_one
@@ -21,7 +22,7 @@ from simimg.similarity.verify import Verification, verify
 from tfrecords.convert.copies import MAX_DISTANCE, NO_HASH, near_pairs
 from tfrecords.convert.pool import num_cores
 
-__all__ = ["SAME_BYTES", "PairExaminer", "explained", "hash_pairs", "representatives"]
+__all__ = ["SAME_BYTES", "PairExaminer", "check_threshold", "explained", "hash_pairs", "representatives"]
 
 SAME_BYTES = "the same bytes"
 
@@ -109,6 +110,12 @@ class PairExaminer:
     def _verify(self, pair: tuple[int, int]) -> Verification | None:
         examined = self.originals.pair(*pair)
         return None if examined is None else verify(*examined)
+
+
+def check_threshold(threshold: float) -> None:
+    """Raises UsageError for a similarity that no copy can have; 0 is the index's own, see `copy_threshold`."""
+    if threshold and not 0.5 <= threshold <= 1:
+        raise UsageError(f"--threshold={threshold}: should be between 0.5 and 1.")
 
 
 def explained(seen: Verification | None) -> str:

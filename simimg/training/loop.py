@@ -189,27 +189,53 @@ def train(config: TrainConfig, watcher: Watcher = Watcher()) -> TrainResult:
         if with_crops:
             line = line | _measured(setting, compiled(state.kept, views="cropped"))
             watcher.note(_epoch_text(line, config.epochs, objective) + "  (with crops)")
-        result = TrainResult(
-            model_dir=model_dir,
+        return _kept(
+            setting,
+            state,
+            line,
             steps=steps,
             epoch=epoch,
-            seconds=round(progress.seconds, 3),
-            images_per_s=round(steps * config.global_batch_size / progress.seconds, 1),
+            seconds=progress.seconds,
+            num_images=steps * config.global_batch_size,
             input_share=None if config.deterministic else round(progress.input_seconds / progress.seconds, 5),
-            train_accuracy=line.get("accuracy"),
-            validation_accuracy=line.get("validation_accuracy"),
-            test_accuracy=line.get("test_accuracy"),
-            test_binary_accuracy=line.get("test_binary_accuracy"),
-            train_recall=line.get("recall"),
-            validation_recall=line.get("validation_recall"),
-            test_recall=line.get("test_recall"),
             history=progress.history,
         )
-        if place.is_chief:
-            with writing(model_dir):
-                save_model(model_dir, state.kept)
-                save_result(result)
-        return result
+
+
+def _kept(
+    setting: Setting,
+    state: State,
+    line: dict[str, Any],
+    *,
+    steps: int,
+    epoch: int,
+    seconds: float,
+    num_images: int,
+    input_share: float | None,
+    history: list[dict[str, Any]],
+) -> TrainResult:
+    """Returns the result of a run whose figures are `line`, after the chief has written it and the model."""
+    result = TrainResult(
+        model_dir=setting.model_dir,
+        steps=steps,
+        epoch=epoch,
+        seconds=round(seconds, 3),
+        images_per_s=round(num_images / seconds, 1),
+        input_share=input_share,
+        train_accuracy=line.get("accuracy"),
+        validation_accuracy=line.get("validation_accuracy"),
+        test_accuracy=line.get("test_accuracy"),
+        test_binary_accuracy=line.get("test_binary_accuracy"),
+        train_recall=line.get("recall"),
+        validation_recall=line.get("validation_recall"),
+        test_recall=line.get("test_recall"),
+        history=history,
+    )
+    if setting.place.is_chief:
+        with writing(setting.model_dir):
+            save_model(setting.model_dir, state.kept)
+            save_result(result)
+    return result
 
 
 def _without_epochs(setting: Setting, state: State, fitted: Fitted, seconds: float, watcher: Watcher) -> TrainResult:
@@ -218,24 +244,17 @@ def _without_epochs(setting: Setting, state: State, fitted: Fitted, seconds: flo
     line = {"epoch": 0, "loss": fitted.loss, "accuracy": fitted.accuracy}
     line |= _measured(setting, compiled(state.kept, views=config.test_views))
     watcher.note(_epoch_text(line, 0, config.what))
-    result = TrainResult(
-        model_dir=setting.model_dir,
+    return _kept(
+        setting,
+        state,
+        line,
         steps=0,
         epoch=0,
-        seconds=round(seconds, 3),
-        images_per_s=round(fitted.num_views / seconds, 1),
+        seconds=seconds,
+        num_images=fitted.num_views,
         input_share=None,
-        train_accuracy=fitted.accuracy,
-        validation_accuracy=line.get("validation_accuracy"),
-        test_accuracy=line.get("test_accuracy"),
-        test_binary_accuracy=line.get("test_binary_accuracy"),
         history=[line],
     )
-    if setting.place.is_chief:
-        with writing(setting.model_dir):
-            save_model(setting.model_dir, state.kept)
-            save_result(result)
-    return result
 
 
 def _end_epoch(setting: Setting, forward: Callable[[tf.Tensor], tf.Tensor], progress: Progress) -> dict[str, Any]:
