@@ -10,6 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from simimg.augment import AugmentConfig, augment
+from simimg.determinism import exact_matmul
 from simimg.evaluation.classify import wilson_interval
 from simimg.input import PADDING_ID, Reader, eval_batches, reading
 
@@ -17,7 +18,7 @@ __all__ = ["CopyFigures", "CopySearch", "copy_of", "search_copies"]
 
 _BATCH_SIZE = 64
 _MOST_EXAMPLES = 20_000  # of each other: 400 million similarities
-_ROWS_A_BLOCK = 1024
+_ROWS_PER_BLOCK = 1024
 _VIEW = 2  # a training looks at the views 0 and 1, so no copy that is looked for was trained on
 _EPSILON = 1e-6
 
@@ -91,11 +92,12 @@ def copy_of(config: AugmentConfig, seed: int, id: Any, image: Any) -> tf.Tensor:
 
 def _compared(photos: np.ndarray, copies: np.ndarray, temperature: float) -> tuple[CopyFigures, np.ndarray]:
     count = len(photos)
-    own = np.einsum("nd,nd->n", photos, copies)
-    nearest, found, losses = np.empty(count), np.empty(count, np.int64), np.empty(count)
-    for start in range(0, count, _ROWS_A_BLOCK):
-        rows = np.arange(start, min(start + _ROWS_A_BLOCK, count))
-        cosines = (copies[rows] @ photos.T).astype(np.float64)
+    own, nearest, losses = np.empty((3, count))
+    found = np.empty(count, np.int64)
+    for start in range(0, count, _ROWS_PER_BLOCK):
+        rows = np.arange(start, min(start + _ROWS_PER_BLOCK, count))
+        cosines = exact_matmul(copies[rows], photos.T)  # a photo that is there twice is as near as itself
+        own[rows] = cosines[rows - start, rows]
         cosines[rows - start, rows] = -np.inf
         nearest[rows], found[rows] = cosines.max(axis=1), cosines.argmax(axis=1)
         most = np.maximum(nearest[rows], own[rows])[:, None]  # so that no power overflows

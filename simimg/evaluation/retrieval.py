@@ -25,6 +25,7 @@ from itertools import islice
 import numpy as np
 from PIL import Image
 
+from simimg.determinism import exact_matmul
 from simimg.errors import UsageError
 from simimg.evaluation.edits import EDITS
 from simimg.similarity import Embedder, Finder, Found, Query, SearchIndex
@@ -55,6 +56,7 @@ _TWICE = 0.9  # similarity to a photo as it is: different photos of one thing ha
 _MATCHES = 10  # of each query that are entered into the list
 _AHEAD = 4  # queries a core that are made while others are looked for: 3 MB each
 _HELD_OUT = 4  # one picture of so many has its label hidden from the fit of its kind
+_QUERIES_PER_BLOCK = 256
 
 
 @dataclasses.dataclass(frozen=True)
@@ -259,11 +261,14 @@ def mean_kind_precision(
     unit = np.asarray(vectors, np.float32)
     unit = unit / np.maximum(np.linalg.norm(unit, axis=1, keepdims=True), 1e-12)
     values = []
-    for row in np.flatnonzero(queries & (labels != clutter) & (labels != "")):
-        others = np.arange(len(unit)) != row
-        same = (labels[others] == labels[row])[np.argsort(-(unit[others] @ unit[row]), kind="stable")]
-        if same.any():
-            values.append(average_precision(same, int(same.sum())))
+    rows = np.flatnonzero(queries & (labels != clutter) & (labels != ""))
+    for start in range(0, len(rows), _QUERIES_PER_BLOCK):
+        block = rows[start : start + _QUERIES_PER_BLOCK]
+        for row, similarities in zip(block.tolist(), exact_matmul(unit[block], unit.T), strict=True):
+            order = np.argsort(-similarities, kind="stable")
+            same = labels[order[order != row]] == labels[row]
+            if same.any():
+                values.append(average_precision(same, int(same.sum())))
     return float(np.mean(values)) if values else 0.0
 
 

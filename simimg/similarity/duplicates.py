@@ -17,9 +17,9 @@ from pathlib import PurePosixPath
 
 import numpy as np
 
+from simimg.determinism import one_blas_thread
 from simimg.similarity.index import Picture, SearchIndex
 from simimg.similarity.pairs import SAME_BYTES, PairExaminer, explained, hash_pairs, representatives
-from simimg.similarity.threads import threads_of_one
 from simimg.similarity.verify import DAMAGE, Verification
 
 __all__ = ["Duplicates", "Group", "Member", "find_duplicates"]
@@ -96,7 +96,7 @@ def find_duplicates(
             alike[int(same[row])].append(int(row))
         grouped = {row for cluster in clusters for row in cluster}
         clusters += [[row] for row in alike if row not in grouped]
-        with threads_of_one():
+        with one_blas_thread():
             groups = list(
                 examiner.executor.map(lambda cluster: _group(index, examiner, cluster, alike, reference), clusters)
             )

@@ -11,13 +11,13 @@ import cv2
 import numpy as np
 from PIL import Image
 
+from simimg.determinism import plain_opencv
 from simimg.similarity.keypoints import Keypoints, detect
 from tfrecords.convert.images import decode
 from tfrecords.convert.quarantine import Reason, Refusal
 
 __all__ = [
     "CACHED",
-    "LUMA",
     "PLAIN",
     "WHOLE_PX",
     "Examined",
@@ -25,15 +25,13 @@ __all__ = [
     "examine_file",
     "forget_examined",
     "jpeg_quality",
+    "luma",
 ]
 
 THUMBNAIL_PX = 192
 WHOLE_PX = 48
 PLAIN = 3.0
 """Deviation in grey levels: what varies less agrees with anything."""
-
-LUMA = np.array([0.299, 0.587, 0.114], np.float32)
-"""ITU-R BT.601, that of JPEG."""
 
 CACHED = 8000
 """Examined pictures that are kept: 1.2 GB."""
@@ -89,9 +87,16 @@ def examine(image: Image.Image, *, quality: int | None = None, as_query: bool = 
     return Examined(image.size, pixels_sha256, thumbnail, _whole(thumbnail), keypoints, quality)
 
 
+def luma(pixels: np.ndarray) -> np.ndarray:
+    """Returns the luma of ITU-R BT.601, that of JPEG, of RGB pixels: float32 `[..., 3]` to float32 `[...]`."""
+    red, green, blue = np.moveaxis(pixels, -1, 0)
+    return 0.299 * red + 0.587 * green + 0.114 * blue
+
+
 def _whole(thumbnail: np.ndarray) -> np.ndarray | None:
-    blurred = cv2.GaussianBlur(thumbnail.astype(np.float32) @ LUMA, (0, 0), THUMBNAIL_PX / WHOLE_PX)
-    small = cv2.resize(blurred, (WHOLE_PX, WHOLE_PX), interpolation=cv2.INTER_AREA)
+    with plain_opencv():
+        blurred = cv2.GaussianBlur(luma(thumbnail.astype(np.float32)), (0, 0), THUMBNAIL_PX / WHOLE_PX)
+        small = cv2.resize(blurred, (WHOLE_PX, WHOLE_PX), interpolation=cv2.INTER_AREA)
     deviation = float(small.std())
     return None if deviation < PLAIN else ((small - small.mean()) / deviation).astype(np.float32)
 

@@ -21,11 +21,11 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from simimg.determinism import one_blas_thread
 from simimg.similarity.embeddings import Embedder
 from simimg.similarity.examine import Examined, examine, jpeg_quality
 from simimg.similarity.index import Match, Picture, SearchIndex
 from simimg.similarity.originals import Originals
-from simimg.similarity.threads import threads_of_one
 from simimg.similarity.verify import Verification, verify
 from simimg.similarity.views import query_views
 from tfrecords.convert.copies import NO_HASH, perceptual_hashes
@@ -242,7 +242,7 @@ class Finder:
         verified: list[Verification | None] = []
         yield verified
         for start in range(0, len(rows), _AT_A_TIME):
-            with threads_of_one():
+            with one_blas_thread():
                 some = list(self._executor.map(lambda row: self._verify(looks, row), rows[start : start + _AT_A_TIME]))
             had = any(verified)
             verified += some

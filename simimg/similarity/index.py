@@ -34,7 +34,6 @@ from simimg.similarity.embeddings import Embedder
 from simimg.similarity.nearest import EXACT_UP_TO, Cells, build_cells, nearest, open_cells
 from simimg.similarity.projection import BY, Projection, fit_projection
 from simimg.similarity.rows import SCHEMA, Picture, Pictures
-from simimg.similarity.threads import threads_of_one
 from tfrecords.format.files import TEMPORARY, atomic_folder, read_json, write_json
 
 __all__ = ["INFO_FILE", "IndexInfo", "Match", "Picture", "Pictures", "SearchIndex", "write_generation"]
@@ -264,16 +263,14 @@ class SearchIndex:
             among: bool `[num_images]`, which rows are looked at; by default all.
         """
         views = queries[:, None, :] if queries.ndim == 2 else queries
-        with threads_of_one():
-            projected = self.projections[by](views)
-        return self.nearest_vectors(projected, k, by, among=among)
+        return self.nearest_vectors(self.projections[by](views), k, by, among=among)
 
     def nearest_vectors(
         self, queries: np.ndarray, k: int, by: str = "copy", *, among: np.ndarray | None = None
     ) -> tuple[np.ndarray, np.ndarray]:
         """As `nearest`, of `[num_queries, num_views, dim]` that are projected already."""
         if by in self.cells:
-            return self.cells[by].nearest(queries, min(k, self.info.num_images), among)
+            return self.cells[by].nearest(queries, k, among)
         return nearest(self.vectors[by], queries, k, among)
 
     def search(
@@ -314,7 +311,7 @@ def _opened(index_dir: Path, info: IndexInfo) -> SearchIndex:
         if by in info.cells:
             with _reading(index_dir, folder / f"{by}.faiss") as path:
                 found = info.cells[by]
-                cells[by] = open_cells(path, int(found["num_probed"]), found["recall"])
+                cells[by] = open_cells(path, vectors[by], int(found["num_probed"]), found["recall"])
                 if cells[by].faiss_index.ntotal != info.num_images:
                     raise ValueError(f"it has {cells[by].faiss_index.ntotal} vectors, and not {info.num_images}")
     return SearchIndex(index_dir, info, pictures, embeddings, projections, vectors, cells)

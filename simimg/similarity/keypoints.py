@@ -15,11 +15,13 @@ Keypoints", IJCV 2004). Matching and geometry are done here, without chance, so 
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
 
 import cv2
 import numpy as np
 from PIL import Image
+
+from simimg.determinism import plain_opencv
+from simimg.similarity.affine import determinant, fit, move, singular_values
 
 __all__ = ["MIN_INLIERS", "Alignment", "Keypoints", "align", "detect"]
 
@@ -32,8 +34,10 @@ _BANDS = (4.0, 9.0)
 """Diameters in px between fine, middling and coarse keypoints, which each cell shares evenly, too: of a noisy picture
 the strongest are all noise, and fine."""
 _DISTANCE_RATIO = 0.8
-_ROUGH, _CLOSE = 0.08, 0.015  # how far a match may be off, in parts of the longer side of the picture it falls in
+# How far a match may be off, in parts of the longer side of the picture it falls in, each time a map is fitted.
+_TOLERANCES = (0.08, 0.046, 0.026, 0.015)
 _MOST_SCALE, _MOST_STRETCH = 8.0, 2.5
+_COSINE_OF_36_DEGREES = 0.8090169943749475
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -88,7 +92,8 @@ def detect(image: Image.Image, *, longer_side: int, most: int) -> Keypoints:
     factor = longer_side / max(image.size)
     size = (max(16, round(image.width * factor)), max(16, round(image.height * factor)))
     grey = np.asarray(image.convert("L").resize(size, Image.Resampling.BICUBIC, reducing_gap=3.0))
-    found, descriptors = cv2.SIFT_create(contrastThreshold=_CONTRAST).detectAndCompute(grey, None)  # type: ignore[attr-defined]
+    with plain_opencv():
+        found, descriptors = cv2.SIFT_create(contrastThreshold=_CONTRAST).detectAndCompute(grey, None)  # type: ignore[attr-defined]
     if descriptors is None:
         empty = np.zeros(0, np.float32)
         return Keypoints(size, np.zeros((0, 2), np.float32), empty, empty, np.zeros((0, 128), np.uint8))
@@ -141,13 +146,14 @@ def _affine(query: Keypoints, candidate: Keypoints) -> tuple[np.ndarray, int] | 
         return None
     start, goal = query.points[ours].astype(np.float64), candidate.points[theirs].astype(np.float64)
     reach = float(max(candidate.size))
-    agreeing = _largest_agreement(query, candidate, ours, theirs, _ROUGH * reach)
+    agreeing = _largest_agreement(query, candidate, ours, theirs, _TOLERANCES[0] * reach)
     matrix = None
-    for tolerance in np.geomspace(_ROUGH, _CLOSE, 4) * reach:
+    for tolerance in (share * reach for share in _TOLERANCES):
         if agreeing.sum() < MIN_INLIERS:
             return None
-        matrix = _least_squares(start[agreeing], goal[agreeing])
-        agreeing = np.hypot(*(_moved(matrix, start) - goal).T) < tolerance
+        matrix = fit(start[agreeing], goal[agreeing])
+        x, y = (move(matrix, start) - goal).T
+        agreeing = x * x + y * y < tolerance * tolerance
     # Two keypoints of one place are one witness, on either side.
     reached = min(len(np.unique(np.round(side[agreeing]), axis=0)) for side in (start, goal))
     if matrix is None or reached < MIN_INLIERS or not _plausible(matrix):
@@ -159,7 +165,7 @@ def _matches(query: Keypoints, candidate: Keypoints) -> tuple[np.ndarray, np.nda
     if len(query.points) == 0 or len(candidate.points) < 2:
         return np.zeros(0, int), np.zeros(0, int)
     a, b = query.descriptors.astype(np.float32) / 512, candidate.descriptors.astype(np.float32) / 512
-    products = a @ b.T
+    products = a @ b.T  # exact, whoever adds: whole numbers below 2**24, by a power of two
     nearest = products.argmax(axis=1)
     rows = np.arange(len(a))
     first = products[rows, nearest]
@@ -175,33 +181,28 @@ def _largest_agreement(
     """Which matches agree with the one match's similarity transform that the most agree with: bool `[num_matches]`."""
     scale = (candidate.scales[theirs] / query.scales[ours]).astype(np.float64)
     turn = (candidate.angles[theirs] - query.angles[ours]).astype(np.float64)
-    linear = (scale * np.exp(1j * turn))[:, None]
-    start, goal = (
-        side.astype(np.float64) @ np.array([1, 1j]) for side in (query.points[ours], candidate.points[theirs])
-    )
-    # Hypothesis h maps z to goal_h + linear_h * (z - start_h).
-    offsets = np.abs(goal[:, None] + linear * (start[None, :] - start[:, None]) - goal[None, :])
-    similar = np.abs(np.log(np.abs(linear / linear.T))) < np.log(2)
-    facing = np.cos(turn[:, None] - turn[None, :]) > np.cos(np.pi / 5)
-    agreeing = (offsets < tolerance) & similar & facing
+    # Rounded, as the last bit of a cosine depends on the processor.
+    cosine, sine = (function(turn).astype(np.float32).astype(np.float64) for function in (np.cos, np.sin))
+    x, y = query.points[ours].astype(np.float64).T
+    goal_x, goal_y = candidate.points[theirs].astype(np.float64).T
+    # Hypothesis h moves a point from start_h by (x, y) to goal_h, turned and scaled.
+    x, y = x - x[:, None], y - y[:, None]
+    across, down = (scale * cosine)[:, None], (scale * sine)[:, None]
+    off_x = across * x - down * y - (goal_x - goal_x[:, None])
+    off_y = down * x + across * y - (goal_y - goal_y[:, None])
+    ratio = scale / scale[:, None]
+    similar = (ratio > 0.5) & (ratio < 2)
+    facing = cosine * cosine[:, None] + sine * sine[:, None] > _COSINE_OF_36_DEGREES
+    agreeing = (off_x * off_x + off_y * off_y < tolerance * tolerance) & similar & facing
     return agreeing[agreeing.sum(axis=1).argmax()]
-
-
-def _least_squares(start: np.ndarray, goal: np.ndarray) -> np.ndarray:
-    homogeneous = np.column_stack([start, np.ones(len(start))])
-    return np.linalg.lstsq(homogeneous, goal, rcond=None)[0].T
-
-
-def _moved(matrix: np.ndarray, points: np.ndarray) -> np.ndarray:
-    return points @ matrix[:, :2].T + matrix[:, 2]
 
 
 def _plausible(matrix: np.ndarray) -> bool:
     """Not mirrored once more, and no narrower, wider or more slanted than copies are."""
-    lengths: Any = np.linalg.svd(matrix[:, :2], compute_uv=False)
-    return bool(
-        np.linalg.det(matrix[:, :2]) > 0
-        and lengths[0] < _MOST_SCALE
-        and lengths[1] > 1 / _MOST_SCALE
-        and lengths[0] < _MOST_STRETCH * lengths[1]
+    longest, shortest = singular_values(matrix)
+    return (
+        determinant(matrix) > 0
+        and longest < _MOST_SCALE
+        and shortest > 1 / _MOST_SCALE
+        and longest < _MOST_STRETCH * shortest
     )

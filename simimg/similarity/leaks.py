@@ -135,7 +135,7 @@ def deal_groups(splits: np.ndarray, labels: np.ndarray, pairs: Iterable[tuple[in
     listed = np.array(list(pairs), np.int64).reshape(-1, 2)
     graph = coo_array((np.ones(len(listed), bool), (listed[:, 0], listed[:, 1])), shape=(len(splits),) * 2)
     num_groups, groups = connected_components(graph, directed=False)
-    earliest, latest = np.full(num_groups, len(splits)), np.zeros(num_groups, np.int64)
+    earliest, latest = np.full(num_groups, splits.max(initial=0)), np.zeros(num_groups, np.int64)
     np.minimum.at(earliest, groups, splits)
     np.maximum.at(latest, groups, splits)
     if deal == "first":

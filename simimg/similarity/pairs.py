@@ -14,10 +14,10 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
+from simimg.determinism import one_blas_thread
 from simimg.errors import UsageError
 from simimg.similarity.index import SearchIndex
 from simimg.similarity.originals import Originals
-from simimg.similarity.threads import threads_of_one
 from simimg.similarity.verify import Verification, verify
 from tfrecords.convert.copies import MAX_DISTANCE, NO_HASH, near_pairs
 from tfrecords.convert.pool import num_cores
@@ -58,7 +58,7 @@ class PairExaminer:
     def examine_pairs(self, pairs: Iterable[tuple[int, int]]) -> None:
         """Examines pairs that were not."""
         todo = sorted({(min(pair), max(pair)) for pair in pairs} - self._done)
-        with threads_of_one():
+        with one_blas_thread():
             verified = list(self.executor.map(self._verify, todo))
         for pair, seen in zip(todo, verified, strict=True):
             self._done.add(pair)

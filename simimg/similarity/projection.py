@@ -19,6 +19,8 @@ import dataclasses
 
 import numpy as np
 
+from simimg.determinism import exact_matmul, one_blas_thread, ordered_sum
+
 __all__ = ["BY", "Projection", "fit_projection"]
 
 BY = ("copy", "kind")
@@ -44,11 +46,13 @@ class Projection:
     matrix: np.ndarray | None
 
     def __call__(self, embeddings: np.ndarray) -> np.ndarray:
-        """Returns float32 `[..., dim]` of L2 norm 1 of float `[..., network_dim]`."""
-        moved = np.asarray(embeddings, np.float32) - self.mean
+        """Returns float32 `[..., dim]` of L2 norm 1 of float `[..., network_dim]`, each row for itself."""
+        moved = np.asarray(embeddings, np.float64) - self.mean
         if self.matrix is not None:
-            moved = moved @ self.matrix
-        return moved / np.maximum(np.linalg.norm(moved, axis=-1, keepdims=True), 1e-12)
+            with one_blas_thread():
+                moved = exact_matmul(moved, self.matrix)
+        lengths = np.sqrt(ordered_sum(moved * moved))[..., None]
+        return (moved / np.maximum(lengths, 1e-12)).astype(np.float32)
 
 
 def fit_projection(embeddings: np.ndarray, labels: np.ndarray, by: str) -> Projection:

@@ -18,7 +18,9 @@ import math
 import cv2
 import numpy as np
 
-from simimg.similarity.examine import LUMA, PLAIN, WHOLE_PX, Examined
+from simimg.determinism import ordered_sum, plain_opencv
+from simimg.similarity.affine import compose, determinant, inverse, move, scaling, translation
+from simimg.similarity.examine import PLAIN, WHOLE_PX, Examined, luma
 from simimg.similarity.keypoints import align
 
 __all__ = ["DAMAGE", "MIN_AGREEMENT", "SAME_PIXELS", "Verification", "verify"]
@@ -77,6 +79,11 @@ def verify(query: Examined, candidate: Examined) -> Verification | None:
     """Returns how the query is a copy of the candidate, or None where nothing shows that it is one."""
     if query.size == candidate.size and query.pixels_sha256 == candidate.pixels_sha256:
         return Verification(1.0, (SAME_PIXELS,), len(query.keypoints.points))
+    with plain_opencv():
+        return _verified(query, candidate)
+
+
+def _verified(query: Examined, candidate: Examined) -> Verification | None:
     found = align(query.keypoints, candidate.keypoints)
     if found is not None:
         matrix = _between_sizes(found.matrix, query.keypoints.size, candidate.keypoints.size)
@@ -109,14 +116,13 @@ def _compared(
         *_looks(ours, theirs, agreeing, disagreeing),
         *_compression(query, candidate),
     ]
-    of_query = matrix @ _MIRRORED if mirrored else matrix
-    return Verification(min(1.0, similarity), tuple(reasons), num_inliers, tuple(of_query[:2].ravel().tolist()))
+    of_query = compose(matrix, _MIRRORED) if mirrored else matrix
+    return Verification(min(1.0, similarity), tuple(reasons), num_inliers, tuple(of_query.ravel().tolist()))
 
 
 def _between_sizes(matrix: np.ndarray, query: tuple[int, int], candidate: tuple[int, int]) -> np.ndarray:
-    """A map between px of two pictures as one between their unit squares: float64 `[3, 3]`."""
-    full = np.vstack([matrix, [0, 0, 1]])
-    return np.diag([1 / candidate[0], 1 / candidate[1], 1]) @ full @ np.diag([query[0], query[1], 1])
+    """A map between px of two pictures as one between their unit squares."""
+    return compose(scaling(1 / candidate[0], 1 / candidate[1]), matrix, scaling(*query))
 
 
 def _laid_over(query: Examined, candidate: Examined) -> tuple[np.ndarray, bool] | None:
@@ -145,24 +151,20 @@ def _laid_over(query: Examined, candidate: Examined) -> tuple[np.ndarray, bool] 
         return None
     if value < _WHOLE_CORRELATION:
         return None
-    return _between_sizes(refined.astype(np.float64), (WHOLE_PX,) * 2, (WHOLE_PX,) * 2) @ _TURNS[turns], mirrored
+    between = _between_sizes(refined.astype(np.float64), (WHOLE_PX,) * 2, (WHOLE_PX,) * 2)
+    return compose(between, *[_QUARTER_TURN] * turns), mirrored
 
 
-# np.rot90 by quarters, as maps of the unit square.
-_TURNS = [
-    np.linalg.matrix_power(np.array([[0.0, 1.0, 0.0], [-1.0, 0.0, 1.0], [0.0, 0.0, 1.0]]), turns) for turns in range(4)
-]
-
-
-_MIRRORED = np.array([[-1.0, 0.0, 1.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]])  # of the unit square
+# Maps of the unit square: np.rot90, and a mirror image.
+_QUARTER_TURN = np.array([[0.0, 1.0, 0.0], [-1.0, 0.0, 1.0]])
+_MIRRORED = np.array([[-1.0, 0.0, 1.0], [0.0, 1.0, 0.0]])
 
 
 def _common_part(matrix: np.ndarray) -> tuple[np.ndarray, float, float] | None:
     """The part of the candidate that the query shows: its polygon in the unit square, and its share of either area."""
     square = np.array([[0, 0], [1, 0], [1, 1], [0, 1]], np.float32)
-    ours = (square @ matrix[:2, :2].T + matrix[:2, 2]).astype(np.float32)
-    area, polygon = cv2.intersectConvexConvex(square, ours)
-    own = abs(float(np.linalg.det(matrix[:2, :2])))
+    area, polygon = cv2.intersectConvexConvex(square, move(matrix, square).astype(np.float32))
+    own = abs(determinant(matrix))
     if polygon is None or area < 1e-3 or own < 1e-6:
         return None
     return polygon.reshape(-1, 2), min(1.0, float(area)), min(1.0, float(area) / own)
@@ -179,12 +181,11 @@ def _frame(
     factor = _FRAME_PX / extent.max()
     width, height = (max(_BLOCKS, round(side)) for side in extent * factor)
     # From the frame's pixels to the candidate's unit square.
-    place = np.diag([1 / size[0], 1 / size[1], 1]) @ np.array(
-        [[extent[0] / width, 0, low[0]], [0, extent[1] / height, low[1]], [0, 0, 1]]
-    )
+    place = compose(scaling(*(1 / size)), translation(*low), scaling(extent[0] / width, extent[1] / height))
+    own_place = compose(inverse(matrix), place)
     theirs = _taken(candidate, place, (width, height))
-    ours = _taken(query, np.linalg.inv(matrix) @ place, (width, height))
-    inside = _taken(np.ones((*query.shape[:2], 1), np.float32), np.linalg.inv(matrix) @ place, (width, height)) > 0.99
+    ours = _taken(query, own_place, (width, height))
+    inside = _taken(np.ones((*query.shape[:2], 1), np.float32), own_place, (width, height)) > 0.99
     inside &= _taken(np.ones((*candidate.shape[:2], 1), np.float32), place, (width, height)) > 0.99
     return ours, theirs, inside
 
@@ -192,19 +193,14 @@ def _frame(
 def _taken(image: np.ndarray, unit: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """A picture under a map from a frame's pixels to its unit square, smoothed to what the frame can show."""
     height, width = image.shape[:2]
-    full = np.diag([width, height, 1]) @ unit
-    reduction = math.sqrt(abs(np.linalg.det(full[:2, :2])))  # its pixels to one of the frame
+    full = compose(scaling(width, height), unit)
+    reduction = math.sqrt(abs(determinant(full)))  # its pixels to one of the frame
     if reduction > 1.2:
         image = cv2.GaussianBlur(image, (0, 0), 0.5 * math.sqrt(reduction**2 - 1))
     # OpenCV counts from pixel centres, the unit square from the corner.
-    shift = np.array([[1, 0, 0.5], [0, 1, 0.5], [0, 0, 1]])
-    full = np.linalg.inv(shift) @ full @ shift
+    full = compose(translation(-0.5, -0.5), full, translation(0.5, 0.5))
     flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
-    return cv2.warpAffine(image, full[:2], size, flags=flags, borderMode=cv2.BORDER_CONSTANT, borderValue=0)
-
-
-def _grey(image: np.ndarray) -> np.ndarray:
-    return image @ LUMA
+    return cv2.warpAffine(image, full, size, flags=flags, borderMode=cv2.BORDER_CONSTANT, borderValue=0)
 
 
 def _agreement(ours: np.ndarray, theirs: np.ndarray, inside: np.ndarray) -> tuple[float, float, np.ndarray]:
@@ -213,7 +209,7 @@ def _agreement(ours: np.ndarray, theirs: np.ndarray, inside: np.ndarray) -> tupl
     The correlation of each block of the frame, weighted by how much there is to see in it. Blocks with something laid
     over them count as disagreeing, and do not drown in the rest.
     """
-    a, b = (cv2.GaussianBlur(_grey(image), (0, 0), 1.0) for image in (ours, theirs))
+    a, b = (cv2.GaussianBlur(luma(image), (0, 0), 1.0) for image in (ours, theirs))
     blocks = _blocks(*inside.shape)
     num_blocks = _BLOCKS * _BLOCKS
     at = blocks[inside]
@@ -235,9 +231,11 @@ def _agreement(ours: np.ndarray, theirs: np.ndarray, inside: np.ndarray) -> tupl
         x, y = a[inside], b[inside]
         if len(x) < 2 or min(float(x.std()), float(y.std())) < 0.5:
             return 0.0, 0.0, inside
-        return max(0.0, float(np.corrcoef(x, y)[0, 1])), 0.0, inside
+        x, y = x - x.mean(dtype=np.float64), y - y.mean(dtype=np.float64)
+        xx, xy, yy = (float(ordered_sum(product)) for product in (x * x, x * y, y * y))
+        return max(0.0, xy / math.sqrt(xx * yy)), 0.0, inside
     clipped = np.clip(values, 0, 1)
-    return float(np.average(clipped, weights=weights)), float(np.mean(clipped < _COVERED)), agreeing
+    return float(ordered_sum(clipped * weights) / ordered_sum(weights)), float(np.mean(clipped < _COVERED)), agreeing
 
 
 @functools.lru_cache(maxsize=32)
@@ -259,12 +257,10 @@ def _geometry(
     query_share: float,
 ) -> list[str]:
     """What the map says: in px of both pictures, as rotation times scales (a QR decomposition)."""
-    real = (
-        np.diag(np.array(candidate.size, np.float64)) @ matrix[:2, :2] @ np.diag(1 / np.array(query.size, np.float64))
-    )
+    real = compose(scaling(*candidate.size), matrix, scaling(1 / query.size[0], 1 / query.size[1]))
     turn = math.degrees(math.atan2(real[1, 0], real[0, 0]))  # of the query's horizontal, clockwise, to the candidate's
     across = math.hypot(real[0, 0], real[1, 0])  # the candidate's px to one of the query's
-    down = abs(float(np.linalg.det(real))) / across
+    down = abs(determinant(real)) / across
     # Undoing the query's turn brings it onto the candidate, so the query was turned the other way. As the mirror is
     # undone first, a mirrored query was turned and then mirrored, which turns the turn around.
     turned = turn if mirrored else -turn
@@ -312,7 +308,7 @@ def _looks(ours: np.ndarray, theirs: np.ndarray, inside: np.ndarray, disagreeing
     if colourful_a < 3 and colourful_b > 9:
         reasons.append("grey")
     else:
-        bright_a, bright_b = float((a @ LUMA).mean()), float((b @ LUMA).mean())
+        bright_a, bright_b = float(luma(a).mean()), float(luma(b).mean())
         tint = (a.mean(axis=0) - bright_a) - (b.mean(axis=0) - bright_b)
         if float(np.abs(tint).max()) > 10 or not 0.7 < (colourful_a + 3) / (colourful_b + 3) < 1.4:
             reasons.append("recoloured")
@@ -328,7 +324,7 @@ def _looks(ours: np.ndarray, theirs: np.ndarray, inside: np.ndarray, disagreeing
 
 def _sharpness(image: np.ndarray, inside: np.ndarray) -> float:
     """The deviation of what a small blur takes away, in parts of the picture's own contrast, per cent."""
-    grey = _grey(image)
+    grey = luma(image)
     detail = grey - cv2.GaussianBlur(grey, (0, 0), 1.5)
     core = cv2.erode(inside.astype(np.uint8), np.ones((5, 5), np.uint8)).astype(bool)
     if core.sum() < 64:

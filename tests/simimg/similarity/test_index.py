@@ -9,11 +9,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from simimg import determinism
+from simimg.determinism import one_blas_thread
 from simimg.errors import SearchIndexError
-from simimg.similarity import Embedder, Picture, SearchIndex, index, nearest, threads
+from simimg.similarity import Embedder, Picture, SearchIndex, index, nearest
 from simimg.similarity.index import write_generation
 from simimg.similarity.projection import fit_projection
-from simimg.similarity.threads import threads_of_one
 from tfrecords.convert.sources import printable
 
 
@@ -106,11 +107,11 @@ def test_the_same_vectors_are_equally_near_anywhere(num_vectors: int, monkeypatc
 
 def test_products_have_one_thread_until_the_last_one_leaves() -> None:
     def num_threads() -> int:
-        (blas,) = {one["num_threads"] for one in threads._blas().info() if one["internal_api"] == "openblas"}
+        (blas,) = {one["num_threads"] for one in determinism._blas().info() if one["internal_api"] == "openblas"}
         return int(blas)
 
     before = num_threads()
-    first, second = threads_of_one(), threads_of_one()
+    first, second = one_blas_thread(), one_blas_thread()
     first.__enter__()
     second.__enter__()
     first.__exit__(None, None, None)

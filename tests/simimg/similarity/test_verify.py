@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from PIL import Image, ImageEnhance, ImageFilter, ImageOps
 
 from simimg.evaluation.edits import EDITS
-from simimg.similarity.examine import examine, jpeg_quality
+from simimg.similarity.examine import examine, jpeg_quality, luma
 from simimg.similarity.keypoints import align, detect
-from simimg.similarity.verify import _agreement, _grey, verify
+from simimg.similarity.verify import _agreement, verify
 
 
 def verified(query: Image.Image, original: Image.Image):
@@ -148,7 +148,7 @@ def test_agreement_is_that_of_blocks_one_by_one(height: int, width: int, seed: i
     ours[: height // 3] = rng.uniform(0, 255, (height // 3, width, 3))
     inside = np.ones((height, width), bool)
     inside[:, : int(rng.integers(width))] = bool(seed % 3)
-    a, b = (cv2.GaussianBlur(_grey(image), (0, 0), 1.0).astype(np.float64) for image in (ours, theirs))
+    a, b = (cv2.GaussianBlur(luma(image), (0, 0), 1.0).astype(np.float64) for image in (ours, theirs))
     values, weights, expected = [], [], inside.copy()
     for rows in np.array_split(np.arange(height), 8):
         for columns in np.array_split(np.arange(width), 8):

@@ -1,0 +1,82 @@
+"""Affine maps of the plane, float64 `[2, 3]`: `(x, y)` goes to `(a x + b y + c, d x + e y + f)`.
+
+The formulas are written out, since NumPy's products and solvers are BLAS and LAPACK, whose last bits depend on the
+processor; see `simimg.determinism`.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from simimg.determinism import ordered_sum
+
+__all__ = ["compose", "determinant", "fit", "inverse", "move", "scaling", "singular_values", "translation"]
+
+
+def scaling(x: float, y: float) -> np.ndarray:
+    """Returns the map that scales both axes."""
+    return np.array([[x, 0.0, 0.0], [0.0, y, 0.0]])
+
+
+def translation(x: float, y: float) -> np.ndarray:
+    """Returns the map that moves every point by the same vector."""
+    return np.array([[1.0, 0.0, x], [0.0, 1.0, y]])
+
+
+def compose(*maps: np.ndarray) -> np.ndarray:
+    """Returns the map that applies the last one first, as a product of matrices does."""
+    product, *others = maps
+    for other in others:
+        shift = product[:, 2]
+        product = product[:, :1] * other[0] + product[:, 1:2] * other[1]
+        product[:, 2] += shift
+    return product
+
+
+def determinant(matrix: np.ndarray) -> float:
+    """Returns by how much areas grow; negative for a mirror image."""
+    (a, b, _), (c, d, _) = matrix.tolist()
+    return a * d - b * c
+
+
+def inverse(matrix: np.ndarray) -> np.ndarray:
+    """Returns the map back. Its determinant may not be 0."""
+    (a, b, x), (c, d, y) = matrix.tolist()
+    by = a * d - b * c
+    return np.array([[d / by, -b / by, (b * y - d * x) / by], [-c / by, a / by, (c * x - a * y) / by]])
+
+
+def singular_values(matrix: np.ndarray) -> tuple[float, float]:
+    """Returns the largest and the smallest factor by which the map stretches a vector."""
+    (a, b, _), (c, d, _) = matrix.tolist()
+    # The singular values of [[a, b], [c, d]] are half the sum and half the difference of these two lengths.
+    first = math.sqrt((a + d) * (a + d) + (b - c) * (b - c))
+    second = math.sqrt((a - d) * (a - d) + (b + c) * (b + c))
+    return (first + second) / 2, abs(first - second) / 2
+
+
+def move(matrix: np.ndarray, points: np.ndarray) -> np.ndarray:
+    """Returns where points, float `[n, 2]`, go: float64 `[n, 2]`."""
+    x, y = points[:, 0].astype(np.float64), points[:, 1].astype(np.float64)
+    return np.stack([row[0] * x + row[1] * y + row[2] for row in matrix.tolist()], axis=1)
+
+
+def fit(start: np.ndarray, goal: np.ndarray) -> np.ndarray:
+    """Returns the map that takes `start` to `goal`, float64 `[n, 2]` each, with the least sum of squared errors.
+
+    All points on one line say nothing about the other direction: then the map has the determinant 0.
+    """
+    centers = [ordered_sum(side.T) / len(side) for side in (start, goal)]
+    (x, y), moved = (start - centers[0]).T, (goal - centers[1]).T
+    xx, xy, yy = (float(ordered_sum(product)) for product in (x * x, x * y, y * y))
+    by = xx * yy - xy * xy
+    if by <= 1e-12 * max(xx, yy) ** 2:
+        return np.zeros((2, 3))
+    rows = []
+    for side, center in zip(moved, centers[1].tolist(), strict=True):
+        with_x, with_y = float(ordered_sum(side * x)), float(ordered_sum(side * y))
+        a, b = (with_x * yy - with_y * xy) / by, (with_y * xx - with_x * xy) / by
+        rows.append([a, b, center - a * float(centers[0][0]) - b * float(centers[0][1])])
+    return np.array(rows)
