@@ -1,7 +1,9 @@
 """Nearest vectors against a float64 reference, projections, and an index folder that is whole or refused."""
 
+import dataclasses
 import errno
 import os
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -152,6 +154,41 @@ def test_several_views_of_a_query_find_a_vector_once(tmp_path: Path, monkeypatch
     _, rows = index.nearest(embeddings[None, [3, 3, 7]], 5)
     assert {3, 7} <= set(rows[0].tolist())
     assert len(set(rows[0].tolist())) == 5
+
+
+@pytest.mark.parametrize("cells", [False, True])
+def test_more_copies_than_are_proposed_at_once(cells: bool, tmp_path: Path) -> None:
+    """Hundreds of equal vectors, and a few that are nearer by less than a product may be off."""
+    rng = np.random.default_rng(0)
+    vectors = unit(rng.normal(size=(900, 64)))
+    query = vectors[0]
+    vectors[5:600] = unit(query + vectors[1] * 0.5)
+    vectors[[17, 450]] = unit(query + vectors[1] * 0.499999)
+    find = nearest.build_cells(vectors, tmp_path / "c").nearest if cells else partial(nearest.nearest, vectors)
+    for views in (query[None, None], unit(rng.normal(size=(1, 3, 64)) * 1e-3 + query)):
+        values, rows = find(views, 12)
+        similarities = (vectors.astype(np.float64) @ views[0].astype(np.float64).T).max(axis=1).astype(np.float32)
+        expected = np.lexsort((np.arange(900), -similarities))[:12]
+        np.testing.assert_array_equal(rows[0], expected)
+        np.testing.assert_allclose(values[0], similarities[expected], rtol=2**-23)
+    assert rows[0, 0] == 0
+
+
+def test_a_query_that_finds_little_takes_nothing_from_the_others(tmp_path: Path) -> None:
+    """More cells are probed where those that are probed first hold too few of the chosen vectors."""
+    rng = np.random.default_rng(0)
+    vectors = unit(rng.normal(size=(1000, 16)))
+    cells = dataclasses.replace(nearest.build_cells(vectors, tmp_path / "c"), num_probed=1)
+    among = np.zeros(1000, bool)
+    among[::90] = True
+    values, rows = cells.nearest(vectors[:40, None], 10, among)
+    assert rows.shape == (40, 10)
+    assert among[rows].all()
+    for query in range(40):
+        own_values, own_rows = cells.nearest(vectors[query : query + 1, None], 10, among)
+        np.testing.assert_array_equal(own_rows[0], rows[query])
+        np.testing.assert_array_equal(own_values[0], values[query])
+    assert cells.nearest(vectors[:2, None], 5, np.zeros(1000, bool))[1].shape == (2, 0)
 
 
 def test_projections_centre_and_whiten() -> None:
