@@ -14,12 +14,12 @@
     └── SearchIndexError         an index folder cannot be used, or was made with another model
 
 A message says what is wrong, what was received, and what to do, and names the file where there is one.
-The first half of the tree is defined in `tfrecords.errors`, which must not import this package.
+The first half of the tree is defined in `tfrecords.base_errors`, which must not import this package.
 """
 
 from __future__ import annotations
 
-from tfrecords.errors import (
+from tfrecords.base_errors import (
     ConversionError,
     CorruptRecordError,
     DataError,

@@ -92,7 +92,7 @@ def test_augment_and_models_know_of_tensorflow_only(package: str) -> None:
 
 
 def test_the_search_page_asks_search_alone_and_nobody_else_knows_of_servers() -> None:
-    allowed = ("simimg.web", "simimg.similarity", "simimg.errors", "simimg.pictures", "simimg.report")
+    allowed = ("simimg.web", "simimg.similarity", "simimg.errors", "simimg.image_files", "simimg.report")
     assert not offences("simimg.web", lambda name: below(name, "simimg") and not below(name, *allowed))
     assert not offences("simimg.web", lambda name: below(name, *TENSORFLOW))
     inner = [path for path in SOURCES if not below(name_of(path), "simimg.web", "simimg.commands.serve")]
@@ -173,3 +173,48 @@ def clean_process(code: str, folder: Path) -> str:
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120, cwd=folder)
     assert done.returncode == 0, done.stderr[-3000:]
     return done.stdout
+
+
+# Modules below MIN_LINES whose docstring does not say why they stand alone. The set may only shrink: merge a module
+# into its neighbor, or end its docstring with a sentence that begins "A module of its own because".
+CRUMBS = {
+    "simimg/bench/converters/read_limit.py",
+    "simimg/bench/converters/simimg_converter.py",
+    "simimg/bench/converters/tutorial_decoder.py",
+    "simimg/bench/loaders/page_cache_loader.py",
+    "simimg/bench/page_cache.py",
+    "simimg/doctor/check_result.py",
+    "simimg/doctor/machine_facts.py",
+    "simimg/input/batch_iterator.py",
+    "simimg/input/label_counts.py",
+    "simimg/input/readers/resident.py",
+    "simimg/input/zero_copy.py",
+    "simimg/models/pooling.py",
+    "simimg/signals.py",
+    "simimg/training/objectives.py",
+    "simimg/web/request_errors.py",
+    "tfrecords/convert/image/resampling.py",
+}
+MIN_LINES = 40
+# One module for each command and each preset, whose name users give; the docstrings of both packages say so.
+FOUND_BY_NAME = ("simimg.commands", "simimg.presets")
+
+
+def test_no_two_modules_have_the_same_name() -> None:
+    """So an editor's file search answers once; `__init__` aside."""
+    paths: dict[str, list[str]] = {}
+    for path in SOURCES:
+        if path.name != "__init__.py":
+            paths.setdefault(path.name, []).append(str(path.relative_to(ROOT)))
+    assert not [found for found in paths.values() if len(found) > 1]
+
+
+def test_a_module_is_no_crumb() -> None:
+    small = set()
+    for path, tree in SOURCES.items():
+        is_entry = path.name in ("__init__.py", "__main__.py") or below(name_of(path), *FOUND_BY_NAME)
+        reason = "A module of its own because" in " ".join((ast.get_docstring(tree) or "").split())
+        if not is_entry and not reason and len(path.read_text().splitlines()) < MIN_LINES:
+            small.add(str(path.relative_to(ROOT)))
+    assert not small - CRUMBS, f"merge these into a neighbor, or say why not: {sorted(small - CRUMBS)}"
+    assert not CRUMBS - small, f"these are no crumbs any more; remove them from CRUMBS: {sorted(CRUMBS - small)}"

@@ -20,7 +20,17 @@ NAMES = [
     if not info.name.endswith("__main__")
 ]
 # Packages whose modules are imported one by one; the others say in their __init__ what they offer.
-WITHOUT_EXPORTS = {"simimg.commands"}
+WITHOUT_EXPORTS = {
+    "simimg.bench",
+    "simimg.commands",
+    "simimg.input.readers",
+    "simimg.similarity.evaluation",
+    "tfrecords.convert.image",
+    "tfrecords.convert.output",
+    "tfrecords.convert.plan",
+    "tfrecords.convert.state",
+    "tfrecords.convert.workers",
+}
 
 
 def load(name: str) -> ModuleType:

@@ -10,7 +10,7 @@ import typing
 from pathlib import Path
 from typing import Any, TypeVar
 
-from tfrecords.errors import UsageError
+from tfrecords.base_errors import UsageError
 
 __all__ = ["check_choices", "from_json", "option", "to_json"]
 

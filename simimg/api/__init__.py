@@ -10,9 +10,9 @@ sentences. What a function needs is imported when it is called, so `import simim
     (40, {'train': 30, 'test': 10})
 """
 
-from simimg.api.data import Loader, convert, load, verify
-from simimg.api.finding import Searcher, duplicates, index, leaks, search
-from simimg.api.learning import Prediction, evaluate, open_trained, predict, train
+from simimg.api.dataset_api import Loader, convert, load, verify
+from simimg.api.search_api import Searcher, duplicates, index, leaks, search
+from simimg.api.training_api import Prediction, evaluate, open_trained, predict, train
 
 __all__ = [
     "Loader",

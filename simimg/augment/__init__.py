@@ -1,9 +1,9 @@
 """Random changes to training pictures: drawn first, from (seed, epoch, id); applied purely after, on the device."""
 
-from simimg.augment.apply import augment, recolour
-from simimg.augment.degrade import blur, cover, cut_out, quantize
-from simimg.augment.draw import BORDERS, AugmentConfig, Parameters, draw, uniform
-from simimg.augment.move import move, move_by_gather, paste, transforms
+from simimg.augment.augmentation import augment, recolor
+from simimg.augment.degradations import blur, cover, cut_out, quantize
+from simimg.augment.geometry import paste, transforms, warp, warp_by_gather
+from simimg.augment.parameters import BORDERS, AugmentConfig, Parameters, draw, uniform
 
 __all__ = [
     "BORDERS",
@@ -14,11 +14,11 @@ __all__ = [
     "cover",
     "cut_out",
     "draw",
-    "move",
-    "move_by_gather",
     "paste",
     "quantize",
-    "recolour",
+    "recolor",
     "transforms",
     "uniform",
+    "warp",
+    "warp_by_gather",
 ]

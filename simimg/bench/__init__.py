@@ -1,5 +1,1 @@
-"""Measuring, and the facts about the machine that a measurement is worth nothing without."""
-
-from simimg.bench.machine import machine_facts
-
-__all__ = ["machine_facts"]
+"""Measures this project beside other tools and the limits of the machine: what `simimg bench` runs."""

@@ -31,12 +31,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from simimg.bench import machine_facts
-from simimg.bench.convert import compare_converters
-from simimg.bench.pictures import good_jpegs
-from simimg.bench.plot import Bar, plot_bars, plot_protocols
-from simimg.bench.readers import RIVALS as LOADERS
-from simimg.bench.rivals import RIVALS, Tool
+from simimg.bench.bench_plots import Bar, plot_bars, plot_protocols
+from simimg.bench.converter_comparison import compare_converters
+from simimg.bench.converters import RIVALS, Tool
+from simimg.bench.image_sets import good_jpegs
+from simimg.bench.loaders import RIVALS as LOADERS
 from simimg.commands.bench_tables import (
     augmentations_table,
     converters_table,
@@ -49,23 +48,24 @@ from simimg.commands.bench_tables import (
     stages_table,
 )
 from simimg.commands.console import Result, note, progress_bar, quiet_tensorflow
+from simimg.doctor.machine_facts import machine_facts
 from simimg.errors import UsageError
 from simimg.report import BenchContent, write_bench_report
 from simimg.sample import draw_sample
-from tfrecords.format.files import write_json
+from tfrecords.format.atomic_files import write_json
 from tfrecords.options import check_choices, option, to_json
 
 with quiet_tensorflow():
-    from simimg.bench.augmentation import measure_augmentations
-    from simimg.bench.duplicates import DUPLICATE_RIVALS, compare_duplicates
-    from simimg.bench.exact import measure_exact
-    from simimg.bench.growth import measure_growth
-    from simimg.bench.input import compare_readers
-    from simimg.bench.overhead import measure_loop
-    from simimg.bench.protocols import compare_protocols
-    from simimg.bench.search import measure_embedding, measure_queries
-    from simimg.bench.shards import Records, records_of
-    from simimg.bench.stages import measure_training
+    from simimg.bench.augmentation_costs import measure_augmentations
+    from simimg.bench.dataset_size import measure_growth
+    from simimg.bench.dedup_comparison import DUPLICATE_RIVALS, compare_duplicates
+    from simimg.bench.exact_search import measure_exact
+    from simimg.bench.loop_overhead import measure_loop
+    from simimg.bench.reader_comparison import compare_readers
+    from simimg.bench.record_sets import Records, records_of
+    from simimg.bench.search_speed import measure_embedding, measure_queries
+    from simimg.bench.split_protocols import compare_protocols
+    from simimg.bench.training_stages import measure_training
     from simimg.input import READERS
     from simimg.presets import PRESETS
     from simimg.similarity import index_folder, load_embedder

@@ -8,18 +8,18 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from simimg.bench.convert import IMAGE_SIZE, Stage
+from simimg.bench.converter_comparison import IMAGE_SIZE, Stage
 
 if TYPE_CHECKING:
-    from simimg.bench.augmentation import AugmentationCost, AugmentationCosts
-    from simimg.bench.duplicates import DedupComparison
-    from simimg.bench.exact import ExactSearch
-    from simimg.bench.growth import Growth
-    from simimg.bench.input import InputComparison, Loader
-    from simimg.bench.overhead import LoopCosts
-    from simimg.bench.protocols import Protocol
-    from simimg.bench.search import EmbeddingSpeed, QueryTime
-    from simimg.bench.stages import StageCost, TrainingCosts
+    from simimg.bench.augmentation_costs import AugmentationCost, AugmentationCosts
+    from simimg.bench.dataset_size import Growth
+    from simimg.bench.dedup_comparison import DedupComparison
+    from simimg.bench.exact_search import ExactSearch
+    from simimg.bench.loop_overhead import LoopCosts
+    from simimg.bench.reader_comparison import InputComparison, Loader
+    from simimg.bench.search_speed import EmbeddingSpeed, QueryTime
+    from simimg.bench.split_protocols import Protocol
+    from simimg.bench.training_stages import StageCost, TrainingCosts
 
 __all__ = [
     "augmentations_table",

@@ -18,8 +18,10 @@ from simimg.commands.console import Result, note, progress_bar, quiet_tensorflow
 
 with quiet_tensorflow():
     from simimg.errors import UsageError
-    from simimg.evaluation.edits import EDITS
-    from simimg.evaluation.retrieval import (
+    from simimg.report import Tile, calibration_curves, tile_sheet
+    from simimg.similarity import SearchIndex, load_embedder
+    from simimg.similarity.evaluation.image_edits import EDITS
+    from simimg.similarity.evaluation.retrieval import (
         SCORES,
         Failure,
         Hash,
@@ -28,9 +30,7 @@ with quiet_tensorflow():
         kind_precision,
         measure_retrieval,
     )
-    from simimg.report import Tile, calibration_curves, tile_sheet
-    from simimg.similarity import SearchIndex, load_embedder
-from tfrecords.convert.images import decode
+from tfrecords.convert.image.decoder import decode
 from tfrecords.options import option
 
 _PRECISION = 0.99

@@ -23,13 +23,13 @@ from urllib.parse import urlsplit
 
 from simimg.commands.console import Result, note, quiet_tensorflow
 from simimg.errors import UsageError
-from simimg.stopping import stop_requested
+from simimg.signals import stop_requested
 from tfrecords.options import option
 
 with quiet_tensorflow():
     import tensorflow as tf
 
-    from simimg.input.service import check_service
+    from simimg.input.readers.service import check_service
 
 _HEARTBEAT_MS = 2_000
 _MISSED_MS = 10_000  # after which a worker counts as gone

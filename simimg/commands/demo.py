@@ -51,7 +51,7 @@ def run(options: Options) -> Result:
         {"image_dir": image_dir, "data_dir": options.out_dir / "data"},
     )
     from simimg.commands import evaluate, index, search, train, verify
-    from simimg.commands.demo_report import edited_copies, write_demo_report
+    from simimg.commands.demo_content import edited_copies, write_demo_report
     from simimg.report import Stage
 
     dataset_dir = Path(converted["dataset_dir"])

@@ -37,7 +37,7 @@ def run(options: Options) -> Result:
         raise UsageError(f"--dataset_dir={options.dataset_dir} is not a folder. Name one that `simimg convert` wrote.")
     found = {
         "versions": doctor.check_versions(),
-        "gpu": doctor.check_gpus(see_gpus()),
+        "gpu": doctor.check_gpus(probe_gpus()),
         "machine": doctor.check_machine(),
         "disk": doctor.check_disk(Path.cwd()),
     }
@@ -51,14 +51,14 @@ def run(options: Options) -> Result:
     return result_of(found, weights_problems())
 
 
-def see_gpus() -> doctor.GpuSight:
+def probe_gpus() -> doctor.GpuFacts:
     """Returns what is to be seen of GPUs, with what TensorFlow says of them."""
     used = []
     for device in tf.config.list_physical_devices("GPU"):
         details = tf.config.experimental.get_device_details(device)
         capability = details.get("compute_capability")
         used.append((details.get("device_name", device.name), ".".join(map(str, capability)) if capability else None))
-    return doctor.see_gpus(used=used, tensorflow=tf.__version__, build=tf.sysconfig.get_build_info())
+    return doctor.probe_gpus(used=used, tensorflow=tf.__version__, build=tf.sysconfig.get_build_info())
 
 
 def weights_problems() -> list[str]:
@@ -70,7 +70,7 @@ def weights_problems() -> list[str]:
     return []
 
 
-def result_of(found: dict[str, doctor.Finding], problems: Sequence[str] = ()) -> Result:
+def result_of(found: dict[str, doctor.CheckResult], problems: Sequence[str] = ()) -> Result:
     """Returns the result: what was found by its key, and all problems and notes together."""
     problems = [*(problem for finding in found.values() for problem in finding.problems), *problems]
     notes = [note for finding in found.values() for note in finding.notes]
@@ -87,7 +87,7 @@ def result_of(found: dict[str, doctor.Finding], problems: Sequence[str] = ()) ->
     )
 
 
-def _lines(found: Sequence[doctor.Finding], notes: Sequence[str], problems: Sequence[str]) -> list[str]:
+def _lines(found: Sequence[doctor.CheckResult], notes: Sequence[str], problems: Sequence[str]) -> list[str]:
     width = max(len(name) for finding in found for name, _ in finding.rows)
     lines = []
     for finding in found:

@@ -29,15 +29,15 @@ with quiet_tensorflow():
     from simimg.similarity import (
         Duplicates,
         Group,
+        IndexImages,
         Member,
-        Originals,
         SearchIndex,
         check_threshold,
         find_duplicates,
         reference_of,
         write_plan,
     )
-from tfrecords.convert.quarantine import Refusal
+from tfrecords.format.quarantine import Refusal
 from tfrecords.options import option
 
 _GROUPS_SHOWN = 20
@@ -135,7 +135,7 @@ def run(options: Options) -> Result:
 
 
 def _write_report(options: Options, index: SearchIndex, found: Duplicates) -> None:
-    originals = Originals(index)
+    originals = IndexImages(index)
 
     def tile(member: Member, note: str) -> Tile:
         return Tile(originals.image(member.row, _TILE_PX), member.picture.path, note)

@@ -12,9 +12,9 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
-from simimg.bench import machine_facts
 from simimg.commands.console import Result, progress_bar, quiet_tensorflow
-from simimg.commands.train_report import measured, measured_copies
+from simimg.commands.run_report import measured, measured_copies
+from simimg.doctor.machine_facts import machine_facts
 from simimg.report import confusion_matrix, write_evaluation_report
 
 with quiet_tensorflow():

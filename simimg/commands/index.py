@@ -18,7 +18,7 @@ from simimg.commands.console import Result, note, progress_bar, quiet_tensorflow
 with quiet_tensorflow():
     from simimg.errors import UsageError
     from simimg.similarity import IndexUpdate, index_dataset, index_folder, load_embedder
-from tfrecords.convert.quarantine import Refusal
+from tfrecords.format.quarantine import Refusal
 from tfrecords.options import option
 
 _REFUSALS_SHOWN = 10

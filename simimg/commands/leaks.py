@@ -29,9 +29,9 @@ with quiet_tensorflow():
     from simimg.report import CopiesContent, CopyRow, Tile, tile_sheet, write_copies_report
     from simimg.similarity import (
         DEALS,
+        IndexImages,
         LeakedPair,
         Leaks,
-        Originals,
         SearchIndex,
         check_threshold,
         clean_command,
@@ -224,7 +224,7 @@ def _write_report(options: Options, index: SearchIndex, found: Leaks) -> None:
 
 
 def _tiles(index: SearchIndex) -> Callable[[int, str, str], Tile]:
-    originals = Originals(index)
+    originals = IndexImages(index)
 
     def tile(row: int, caption: str, text: str) -> Tile:
         return Tile(originals.image(row, _TILE_PX), caption, text)

@@ -17,14 +17,14 @@ from simimg.commands.console import Result, note, progress_bar, quiet_tensorflow
 
 with quiet_tensorflow():
     from simimg.errors import UsageError
-    from simimg.pictures import named_files
+    from simimg.image_files import named_files
     from simimg.report import Tile, tile_sheet
-    from simimg.similarity import BY, Finder, Found, Originals, SearchIndex, load_embedder
-    from simimg.similarity.find import load_queries
+    from simimg.similarity import BY, Finder, IndexImages, SearchIndex, SearchResult, load_embedder
+    from simimg.similarity.query_search import load_queries
 from PIL import Image
 
-from tfrecords.convert.images import decode
-from tfrecords.convert.quarantine import Refusal
+from tfrecords.convert.image.decoder import decode
+from tfrecords.format.quarantine import Refusal
 from tfrecords.options import check_choices, option
 
 _TILE_PX = 320
@@ -52,7 +52,7 @@ def run(options: Options) -> Result:
     index = SearchIndex.open(options.index_dir)
     paths = named_files(options.images)
     finder = Finder(index, load_embedder(index.info.model))
-    found: dict[str, list[Found]] = {}
+    found: dict[str, list[SearchResult]] = {}
     num_refused = 0
     with progress_bar(len(paths), "searching") as bar:
         for path, query in load_queries(paths, finder.embedder):
@@ -66,7 +66,7 @@ def run(options: Options) -> Result:
     if not found:
         raise UsageError("none of the given pictures can be decoded.")
     if options.picture is not None:
-        originals = Originals(index)
+        originals = IndexImages(index)
         tile_sheet([_tiles(originals, query, matches) for query, matches in found.items()], options.picture)
     results = [{"query": query, "matches": [_values(match) for match in matches]} for query, matches in found.items()]
     text = "\n".join(_text(query, matches) for query, matches in found.items())
@@ -75,7 +75,7 @@ def run(options: Options) -> Result:
     return Result(values={"results": results}, text=text, exit_code=2 if num_refused else 0)
 
 
-def _values(match: Found) -> dict[str, object]:
+def _values(match: SearchResult) -> dict[str, object]:
     return {
         "path": str(match.path),
         "similarity": round(match.similarity, 6),
@@ -86,12 +86,12 @@ def _values(match: Found) -> dict[str, object]:
     }
 
 
-def why(match: Found) -> str:
+def why(match: SearchResult) -> str:
     """Returns what was done to the query, for people: empty for what is only similar."""
     return (", ".join(match.reasons) or "looks the same") if match.is_copy else ""
 
 
-def _text(query: str, matches: list[Found]) -> str:
+def _text(query: str, matches: list[SearchResult]) -> str:
     lines = [query]
     for match in matches:
         reason = why(match)
@@ -99,7 +99,7 @@ def _text(query: str, matches: list[Found]) -> str:
     return "\n".join(lines)
 
 
-def _tiles(originals: Originals, query: str, matches: list[Found]) -> list[Tile]:
+def _tiles(originals: IndexImages, query: str, matches: list[SearchResult]) -> list[Tile]:
     tiles = [Tile(_thumbnail(Path(query)), Path(query).name, "query")]
     for match in matches:
         tiles.append(Tile(originals.image(match.row, _TILE_PX), match.picture.path, f"{match.similarity:.3f}"))

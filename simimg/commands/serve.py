@@ -19,7 +19,7 @@ from pathlib import Path
 
 from simimg.commands.console import Result, note, quiet_tensorflow
 from simimg.errors import UsageError
-from simimg.stopping import stop_requested
+from simimg.signals import stop_requested
 from tfrecords.options import option
 
 with quiet_tensorflow():

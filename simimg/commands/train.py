@@ -22,13 +22,13 @@ from pathlib import Path
 from typing import Any
 
 from simimg.commands.console import Result, note, progress_bar, quiet_tensorflow
-from simimg.commands.train_report import write_run_report
+from simimg.commands.run_report import write_run_report
 
 with quiet_tensorflow():
     from simimg.errors import UsageError, WorkerLost
     from simimg.training import StepInfo, TrainConfig, TrainResult, Watcher, train, workers
 
-from tfrecords.format.files import read_json
+from tfrecords.format.atomic_files import read_json
 from tfrecords.options import from_json, option
 
 

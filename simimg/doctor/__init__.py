@@ -3,18 +3,18 @@
 What a function reads it can be given, so that each is tested with machines that are not there.
 """
 
-from simimg.doctor.dataset import check_dataset
+from simimg.doctor.check_result import CheckResult
+from simimg.doctor.dataset_health import check_dataset
 from simimg.doctor.disk import check_disk, file_system
-from simimg.doctor.finding import Finding
+from simimg.doctor.gpu_probe import GpuFacts, probe_gpus
 from simimg.doctor.gpus import check_gpus
 from simimg.doctor.limits import check_limits
 from simimg.doctor.machine import check_machine
-from simimg.doctor.sight import GpuSight, see_gpus
 from simimg.doctor.versions import check_versions
 
 __all__ = [
-    "Finding",
-    "GpuSight",
+    "CheckResult",
+    "GpuFacts",
     "check_dataset",
     "check_disk",
     "check_gpus",
@@ -22,5 +22,5 @@ __all__ = [
     "check_machine",
     "check_versions",
     "file_system",
-    "see_gpus",
+    "probe_gpus",
 ]

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from simimg.doctor.finding import Finding, gigabytes
+from simimg.doctor.check_result import CheckResult, gigabytes
 
 __all__ = ["check_disk", "disk_speed", "file_system"]
 
@@ -43,7 +43,7 @@ def check_disk(
     usage: Callable[[Path], Any] = shutil.disk_usage,
     speed: Callable[[Path], tuple[float, float]] = lambda folder: disk_speed(folder),
     mounts: Path = Path("/proc/self/mountinfo"),
-) -> Finding:
+) -> CheckResult:
     """Looks at the disk of `folder`; writes a file of at most 64 MB, which has no name, and reads it."""
     kind = file_system(folder, mounts)
     total, _, free = usage(folder)
@@ -88,7 +88,7 @@ def check_disk(
         "write_mb_per_s": round(write, 1) if write else None,
         "read_mb_per_s": round(read, 1) if read else None,
     }
-    return Finding(title="disk", facts=facts, rows=tuple(rows), problems=tuple(problems), notes=tuple(notes))
+    return CheckResult(title="disk", facts=facts, rows=tuple(rows), problems=tuple(problems), notes=tuple(notes))
 
 
 def network_kind(kind: str | None) -> bool:

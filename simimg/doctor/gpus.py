@@ -12,8 +12,8 @@ from typing import Any
 
 from packaging.requirements import Requirement
 
-from simimg.doctor.finding import Finding, gigabytes
-from simimg.doctor.sight import Gpu, GpuSight
+from simimg.doctor.check_result import CheckResult, gigabytes
+from simimg.doctor.gpu_probe import Gpu, GpuFacts
 
 __all__ = ["check_gpus", "kernels_for"]
 
@@ -36,7 +36,7 @@ _SONAMES = {
 _MIN_FREE_BYTES = 2 << 30
 
 
-def check_gpus(sight: GpuSight) -> Finding:
+def check_gpus(sight: GpuFacts) -> CheckResult:
     """Judges what was seen."""
     problems: list[str] = []
     notes: list[str] = []
@@ -65,7 +65,7 @@ def check_gpus(sight: GpuSight) -> Finding:
         more_problems, more_notes = _between(sight)
         problems += more_problems
         notes += more_notes
-    return Finding(
+    return CheckResult(
         title="GPUs",
         facts={
             "gpus": gpus,
@@ -81,7 +81,7 @@ def check_gpus(sight: GpuSight) -> Finding:
     )
 
 
-def kernels_for(capability: str, sight: GpuSight) -> str | None:
+def kernels_for(capability: str, sight: GpuFacts) -> str | None:
     """Returns where the kernels for a compute capability come from: "wheel", "driver", or None."""
     wanted = _numbers(capability)
     if wanted >= (12, 0) and sight.tensorflow.startswith(_WITHOUT_12):
@@ -108,14 +108,14 @@ def _older(driver: str, other: str) -> bool:
     return driver[:1].isdigit() and _numbers(driver) < _numbers(other)
 
 
-def _visible(sight: GpuSight) -> list[Gpu]:
+def _visible(sight: GpuFacts) -> list[Gpu]:
     """Returns the GPUs that CUDA_VISIBLE_DEVICES leaves, in its order; all where it has no plain numbers."""
     names = [name.strip() for name in sight.environment.get("CUDA_VISIBLE_DEVICES", "").split(",")]
     by_index = {str(gpu.index): gpu for gpu in sight.gpus}
     return [by_index[name] for name in names] if all(name in by_index for name in names) else list(sight.gpus)
 
 
-def _match(sight: GpuSight) -> list[Gpu | None]:
+def _match(sight: GpuFacts) -> list[Gpu | None]:
     """Returns what nvidia-smi says of each GPU that TensorFlow uses. CUDA orders by speed, so names decide."""
     left = _visible(sight)
     matched: list[Gpu | None] = []
@@ -127,7 +127,7 @@ def _match(sight: GpuSight) -> list[Gpu | None]:
     return matched
 
 
-def _used(sight: GpuSight, number: int) -> dict[str, Any]:
+def _used(sight: GpuFacts, number: int) -> dict[str, Any]:
     name, capability = sight.used[number]
     gpu = _match(sight)[number]
     return {
@@ -139,12 +139,12 @@ def _used(sight: GpuSight, number: int) -> dict[str, Any]:
     }
 
 
-def _idle(sight: GpuSight) -> list[Gpu]:
+def _idle(sight: GpuFacts) -> list[Gpu]:
     matched = [gpu for gpu in _match(sight) if gpu]
     return [gpu for gpu in sight.gpus if gpu not in matched] if len(sight.gpus) > len(sight.used) else []
 
 
-def _why_none(sight: GpuSight) -> str:
+def _why_none(sight: GpuFacts) -> str:
     """Returns why TensorFlow finds no GPU though there is a driver: the first cause that holds."""
     what = "there is an NVIDIA driver, but TensorFlow finds no GPU"
     hidden = sight.environment.get("CUDA_VISIBLE_DEVICES")
@@ -185,7 +185,7 @@ def _why_none(sight: GpuSight) -> str:
     )
 
 
-def _shows_any(sight: GpuSight, hidden: str) -> bool:
+def _shows_any(sight: GpuFacts, hidden: str) -> bool:
     """Tells whether CUDA sees a GPU: it goes through the list up to the first name that is not there."""
     first = hidden.split(",")[0].strip()
     if first.isdigit() and sight.gpus:
@@ -193,7 +193,7 @@ def _shows_any(sight: GpuSight, hidden: str) -> bool:
     return first.isdigit() or first.startswith(("GPU-", "MIG-"))
 
 
-def _strangers(sight: GpuSight) -> list[str]:
+def _strangers(sight: GpuFacts) -> list[str]:
     """Returns the libraries in LD_LIBRARY_PATH that are of another major version than TensorFlow's."""
     found = []
     for path in sight.cuda_files:
@@ -203,7 +203,7 @@ def _strangers(sight: GpuSight) -> list[str]:
     return found
 
 
-def _without_kernels(sight: GpuSight, gpus: list[dict[str, Any]]) -> Iterator[str]:
+def _without_kernels(sight: GpuFacts, gpus: list[dict[str, Any]]) -> Iterator[str]:
     good = [gpu for gpu in gpus if gpu["kernels"]]
     matched = _match(sight)
     numbers = [str(gpu.index) for gpu, facts in zip(matched, gpus, strict=True) if gpu and facts["kernels"]]
@@ -226,7 +226,7 @@ def _without_kernels(sight: GpuSight, gpus: list[dict[str, Any]]) -> Iterator[st
             )
 
 
-def _old_libraries(sight: GpuSight) -> Iterator[str]:
+def _old_libraries(sight: GpuFacts) -> Iterator[str]:
     for wish in map(Requirement, sight.wanted):
         version = sight.libraries.get(wish.name)
         if version and not wish.specifier.contains(version, prereleases=True):
@@ -235,7 +235,7 @@ def _old_libraries(sight: GpuSight) -> Iterator[str]:
         yield f"LD_LIBRARY_PATH names another CUDA than TensorFlow's ({path}): unset LD_LIBRARY_PATH"
 
 
-def _why_idle(sight: GpuSight, idle: list[Gpu]) -> Iterator[str]:
+def _why_idle(sight: GpuFacts, idle: list[Gpu]) -> Iterator[str]:
     hidden = sight.environment.get("CUDA_VISIBLE_DEVICES")
     for gpu in idle:
         if hidden is not None and gpu not in _visible(sight):
@@ -249,7 +249,7 @@ def _why_idle(sight: GpuSight, idle: list[Gpu]) -> Iterator[str]:
         yield f"GPU {gpu.index} ({gpu.name}) is not used: {why}."
 
 
-def _between(sight: GpuSight) -> tuple[list[str], list[str]]:
+def _between(sight: GpuFacts) -> tuple[list[str], list[str]]:
     """Returns problems and notes about how several GPUs talk."""
     problems, notes = [], []
     if not any(name.startswith("nvidia-nccl-") for name in sight.libraries) and not any(
@@ -285,7 +285,7 @@ def _pairs(p2p: str) -> Iterator[tuple[str, str, str]]:
             yield from ((words[0], names[column], words[column + 1]) for column in range(row + 1, len(names)))
 
 
-def _rows(sight: GpuSight, gpus: list[dict[str, Any]], idle: list[Gpu]) -> Iterator[tuple[str, str]]:
+def _rows(sight: GpuFacts, gpus: list[dict[str, Any]], idle: list[Gpu]) -> Iterator[tuple[str, str]]:
     for number, gpu in enumerate(gpus):
         parts = [gpu["name"], f"compute capability {gpu['compute_capability']}"]
         if gpu["memory_bytes"]:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from simimg.doctor.finding import Finding, gigabytes
+from simimg.doctor.check_result import CheckResult, gigabytes
 
 __all__ = ["check_limits"]
 
@@ -27,7 +27,7 @@ def check_limits(
     open_files: Callable[[], tuple[int, int]] = lambda: resource.getrlimit(resource.RLIMIT_NOFILE),
     usage: Callable[[Path], Any] = shutil.disk_usage,
     shm: Path = Path("/dev/shm"),
-) -> Finding:
+) -> CheckResult:
     """Looks at the limit of open files and at /dev/shm.
 
     Args:
@@ -64,4 +64,4 @@ def check_limits(
                 f"{shm} has {gigabytes(total)}, with which NCCL may fail between {num_gpus} GPUs: start the container "
                 f"with --shm-size=1g, or: mount -o remount,size=1G {shm}"
             )
-    return Finding(title="limits", facts=facts, rows=tuple(rows), problems=tuple(problems))
+    return CheckResult(title="limits", facts=facts, rows=tuple(rows), problems=tuple(problems))

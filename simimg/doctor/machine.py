@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import psutil
 
-from simimg.bench import machine_facts
-from simimg.doctor.finding import Finding, gigabytes
-from tfrecords.convert.pool import num_cores
+from simimg.doctor.check_result import CheckResult, gigabytes
+from simimg.doctor.machine_facts import machine_facts
+from tfrecords.convert.workers.pool import num_cores
 
 __all__ = ["check_machine", "cpu_quota", "memory_bandwidth", "memory_limit"]
 
@@ -31,7 +31,7 @@ def check_machine(
     cores: Callable[[], int] = num_cores,
     bandwidth: Callable[[], float] = lambda: memory_bandwidth(),
     facts: Callable[[], Mapping[str, str]] = machine_facts,
-) -> Finding:
+) -> CheckResult:
     """Looks at cores and memory; `root` is where /proc and /sys are."""
     there = memory()
     limit = memory_limit(root)
@@ -70,7 +70,7 @@ def check_machine(
         "memory_free_bytes": free,
         "memory_gb_per_s": round(speed, 1) if speed else None,
     }
-    return Finding(
+    return CheckResult(
         title="machine", facts={**named, **numbers}, rows=tuple(rows), problems=tuple(problems), notes=tuple(notes)
     )
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from packaging.requirements import Requirement
 
 from simimg import __version__
-from simimg.doctor.finding import Finding
+from simimg.doctor.check_result import CheckResult
 
 __all__ = ["check_versions"]
 
@@ -31,7 +31,7 @@ def check_versions(
     version: Callable[[str], str] = importlib.metadata.version,
     required: Callable[[], Sequence[str]] = _required,
     python: str = platform.python_version(),
-) -> Finding:
+) -> CheckResult:
     """Compares what is installed with what simimg's own metadata asks for; extras are left out."""
     problems = []
     if not _PYTHON.specifier.contains(python, prereleases=True):
@@ -54,7 +54,7 @@ def check_versions(
                 f"{name} {there} is installed, simimg needs {wish.specifier}: pip install {shlex.quote(str(wish))}"
             )
     shown = [name for name in _SHOWN if versions[name] is not None]
-    return Finding(
+    return CheckResult(
         title="software",
         facts={name: versions[name] for name in _SHOWN},
         rows=(("simimg", __version__), ("Python", python), *((name, str(versions[name])) for name in shown)),

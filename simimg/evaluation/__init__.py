@@ -1,8 +1,8 @@
 """How good a model is, in figures and pictures."""
 
-from simimg.evaluation.classify import Classification, classify, compiled, predict, wilson_interval
-from simimg.evaluation.copies import CopyFigures, CopySearch, copy_of, search_copies
-from simimg.evaluation.files import PredictedFiles, predict_files
+from simimg.evaluation.classification import Classification, classify, compiled, predict, wilson_interval
+from simimg.evaluation.copy_recall import CopyFigures, CopySearch, copy_of, search_copies
+from simimg.evaluation.file_predictions import PredictedFiles, predict_files
 
 __all__ = [
     "Classification",

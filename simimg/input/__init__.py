@@ -1,8 +1,7 @@
 """Shards to batches: three readers, one face."""
 
-from simimg.input.counts import label_counts
-from simimg.input.dataset import PADDING_ID, Batch, Split, input_errors, open_split, reading
-from simimg.input.iteration import batches_of
+from simimg.input.batch_iterator import batches_of
+from simimg.input.label_counts import label_counts
 from simimg.input.pipeline import (
     CACHES,
     ON_CORRUPT,
@@ -18,7 +17,8 @@ from simimg.input.pipeline import (
     train_batches,
     troubles,
 )
-from simimg.input.position import Mixing, Order, Position
+from simimg.input.sampler import Mixing, Order, Position
+from simimg.input.split import PADDING_ID, Batch, Split, input_errors, open_split, reading
 
 __all__ = [
     "CACHES",

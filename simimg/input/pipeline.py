@@ -12,14 +12,14 @@ import psutil
 import tensorflow as tf
 
 from simimg.errors import UsageError
-from simimg.input.dataset import Batch, Split, open_split
-from simimg.input.device import DeviceReader
-from simimg.input.encoded import ON_CORRUPT
-from simimg.input.mapped import MappedReader
-from simimg.input.position import Mixing, Order
-from simimg.input.resident import ResidentReader
-from simimg.input.service import ServiceReader
-from simimg.input.stream import StreamReader
+from simimg.input.jpeg_png_records import ON_CORRUPT
+from simimg.input.readers.device_cache import DeviceReader
+from simimg.input.readers.mapped import MappedReader
+from simimg.input.readers.resident import ResidentReader
+from simimg.input.readers.service import ServiceReader
+from simimg.input.readers.stream import StreamReader
+from simimg.input.sampler import Mixing, Order
+from simimg.input.split import Batch, Split, open_split
 
 __all__ = [
     "CACHES",

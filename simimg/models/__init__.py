@@ -15,19 +15,19 @@ weights come from Keras's global generator: call `keras.utils.set_random_seed` f
 
 from __future__ import annotations
 
-from simimg.models.applications import APPLICATIONS, application
 from simimg.models.backbones import LITES, lite, lite_features, lite_imagenet, small
-from simimg.models.copies import copy_model, fix_backbone
+from simimg.models.copy_detector import copy_model, fix_backbone
 from simimg.models.dropout import ExampleDropout, dropout_scope
-from simimg.models.frozen import FrozenNormConv2D
-from simimg.models.gradients import OrientedGradients
+from simimg.models.frozen_conv import FrozenNormConv2D
 from simimg.models.heads import PROBABILITIES, embedder, search_embedder
+from simimg.models.initial_weights import start_from
+from simimg.models.keras_applications import APPLICATIONS, application
+from simimg.models.oriented_gradients import OrientedGradients
 from simimg.models.pooling import GeneralizedMeanPooling2D
 from simimg.models.pretrained import load_lite, read_lite, read_torch_pickle
 from simimg.models.sscd import sscd
-from simimg.models.start import start_from
-from simimg.models.torchzip import read_torch_file
-from simimg.models.tutorial import tutorial
+from simimg.models.torch_zip import read_torch_file
+from simimg.models.tutorial_cnn import tutorial
 
 # What `--model` knows that has no pretrained weights: each a function of (image_size, num_classes).
 NETWORKS = {"small": small, "tutorial": tutorial}

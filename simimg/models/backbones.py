@@ -9,9 +9,9 @@ import keras
 
 from simimg.errors import UsageError
 from simimg.models.dropout import ExampleDropout
-from simimg.models.frozen import FrozenNormConv2D
-from simimg.models.gradients import OrientedGradients
+from simimg.models.frozen_conv import FrozenNormConv2D
 from simimg.models.heads import EMBEDDING, image_input, probabilities, scaled, unit
+from simimg.models.oriented_gradients import OrientedGradients
 from simimg.models.pretrained import load_lite
 
 _WIDTHS = (96, 144, 192)

@@ -38,7 +38,7 @@ def embedder(model: keras.Model) -> keras.Model:
     embedding = embedding_layer(model).output
     if len(embedding.shape) != 2:
         raise ModelError(f"the layer {EMBEDDING!r} should give [batch, dim]. Received: {tuple(embedding.shape)}")
-    return _normalised(model, embedding)
+    return _normalized(model, embedding)
 
 
 def search_embedder(model: keras.Model) -> keras.Model:
@@ -52,7 +52,7 @@ def search_embedder(model: keras.Model) -> keras.Model:
     """
     layer = embedding_layer(model)
     if isinstance(layer, keras.layers.GlobalAveragePooling2D):
-        return _normalised(model, GeneralizedMeanPooling2D(name="generalized_mean")(layer.input))
+        return _normalized(model, GeneralizedMeanPooling2D(name="generalized_mean")(layer.input))
     return embedder(model)
 
 
@@ -71,7 +71,7 @@ def embedding_layer(model: keras.Model) -> Any:
     return model.get_layer(EMBEDDING)
 
 
-def _normalised(model: keras.Model, embedding: Any) -> keras.Model:
+def _normalized(model: keras.Model, embedding: Any) -> keras.Model:
     unit = keras.layers.UnitNormalization(dtype="float32", name="unit_embedding")(embedding)
     return keras.Model(model.input, unit, name=f"{model.name}_embedder")
 

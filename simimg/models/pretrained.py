@@ -9,7 +9,7 @@ The format (`torch.save` before PyTorch 1.6; `_legacy_load` in torch/serializati
     persistent ids pickle   the list of storage keys, in the order of what follows
     for each storage: int64 number of elements, then the elements
 
-How a pickle is read that could run code, and views are copied, is in `simimg.models.torchpickle`.
+How a pickle is read that could run code, and views are copied, is in `simimg.models.torch_pickle`.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ import numpy as np
 
 from simimg.errors import ModelError
 from simimg.models.dropout import ExampleDropout
-from simimg.models.frozen import FrozenNormConv2D
+from simimg.models.frozen_conv import FrozenNormConv2D
 from simimg.models.heads import PROBABILITIES
-from simimg.models.torchpickle import FormatError, Storage, Tensors, TorchUnpickler, View, array_of
+from simimg.models.torch_pickle import FormatError, Storage, Tensors, TorchUnpickler, View, array_of
 
 LITE_FILES = {
     "lite0": "efficientnet-lite0-57934424.pth",

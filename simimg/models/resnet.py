@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import keras
 
-from simimg.models.frozen import FrozenNormConv2D
+from simimg.models.frozen_conv import FrozenNormConv2D
 from simimg.models.heads import EMBEDDING, image_input
 from simimg.models.pooling import GeneralizedMeanPooling2D
 

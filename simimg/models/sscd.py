@@ -16,7 +16,7 @@ import keras
 from simimg.errors import ModelError
 from simimg.models.pretrained import assign
 from simimg.models.resnet import Stage, resnet_embedder
-from simimg.models.torchpickle import Tensors
+from simimg.models.torch_pickle import Tensors
 
 _NORM = {"gamma": "weight", "beta": "bias", "moving_mean": "running_mean", "moving_variance": "running_var"}
 _SHOWN = 3

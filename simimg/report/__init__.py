@@ -3,11 +3,11 @@
 Nothing here imports TensorFlow.
 """
 
-from simimg.report.copies import CopiesContent, CopyRow, write_copies_report
-from simimg.report.measured import BenchContent, write_bench_report, write_evaluation_report
-from simimg.report.pictures import Tile, calibration_curves, confusion_matrix, tile_sheet, training_curves
-from simimg.report.report import ReportContent, Stage, write_report
-from simimg.report.training import RunGroup, TrainingContent, write_comparison, write_training_report
+from simimg.report.copies_report import CopiesContent, CopyRow, write_copies_report
+from simimg.report.demo_report import ReportContent, Stage, write_report
+from simimg.report.evaluation_report import BenchContent, write_bench_report, write_evaluation_report
+from simimg.report.png_charts import Tile, calibration_curves, confusion_matrix, tile_sheet, training_curves
+from simimg.report.training_report import RunGroup, TrainingContent, write_comparison, write_training_report
 
 __all__ = [
     "BenchContent",

@@ -11,6 +11,6 @@ Like the folders people have, the sample is not uniform; on purpose it holds
 `SampleSummary.special` says which files these four are.
 """
 
-from simimg.sample.folder import CLASS_NAMES, SampleSummary, draw_sample
+from simimg.sample.sample_folder import CLASS_NAMES, SampleSummary, draw_sample
 
 __all__ = ["CLASS_NAMES", "SampleSummary", "draw_sample"]

@@ -10,8 +10,8 @@ import numpy.typing as npt
 
 from simimg.sample import scenery
 from simimg.sample.canvas import Canvas
-from simimg.sample.geometry import Points, box, ellipse, outline_of, placed, points, ribbon
-from simimg.sample.palettes import Colour, luminance, mix
+from simimg.sample.outlines import Points, box, ellipse, outline_of, placed, points, ribbon
+from simimg.sample.palettes import Color, luminance, mix
 
 _Numbers = float | npt.NDArray[np.float64]
 
@@ -104,26 +104,26 @@ def _balloon(c: Canvas, x: float, y: float, radius: float, haze: float) -> None:
     p = c.palette
     air = mix(p.sky[1], p.sky[2], 0.5)
 
-    def tone(colour: Colour) -> Colour:
-        return mix(mix(colour, p.deep, 0.25) if p.night else colour, air, haze)
+    def tone(color: Color) -> Color:
+        return mix(mix(color, p.deep, 0.25) if p.night else color, air, haze)
 
     order = c.rng.permutation(5)
-    colours = [tone(p.accents[k]) for k in order[:3]]
+    colors = [tone(p.accents[k]) for k in order[:3]]
     if c.chance(0.45):
-        colours[1] = tone(p.light)
+        colors[1] = tone(p.light)
     tilt = c.between(-0.07, 0.07)
     profile = outline_of(_PROFILE)
     envelope = c.shape(placed(profile, x, y, radius, tilt))
     _basket(c, x, y, radius, tilt, tone)
-    c.paint(envelope, colours[0])
+    c.paint(envelope, colors[0])
     c.pattern(
         envelope,
-        ((placed(o, x, y, radius, tilt), colour) for o, colour in _cloth(c, colours, radius > c.u * 0.06)),
+        ((placed(o, x, y, radius, tilt), color) for o, color in _cloth(c, colors, radius > c.u * 0.06)),
     )
     if radius > c.u * 0.05:
         seams = [(placed(_gore(a, a + 0.025), x, y, radius, tilt), tone(p.deep)) for a in np.linspace(-1.35, 1.35, 9)]
         c.pattern(envelope, seams, 0.28)
-    dark = mix(colours[0], tone(p.deep), 0.75)
+    dark = mix(colors[0], tone(p.deep), 0.75)
     c.shade(envelope, dark, 180 if c.light > 0 else 0, 0.48, 1.12, 0.75)
     c.shade(envelope, dark, 90, 0.6, 1.15, 0.6)
     c.spot(envelope, mix(p.light, air, haze), x + c.light * radius * 0.45, y - radius * 0.4, radius * 0.75, 0.75)
@@ -153,19 +153,19 @@ def _ring(top: float, foot: float, a: float = -np.pi / 2, b: float = np.pi / 2) 
     return np.concatenate([_around(angle, top), _around(angle, foot)[::-1]])
 
 
-def _cloth(c: Canvas, colours: list[Colour], detailed: bool) -> list[tuple[Points, Colour]]:
+def _cloth(c: Canvas, colors: list[Color], detailed: bool) -> list[tuple[Points, Color]]:
     """Pieces of cloth around (0, 0) for a balloon of radius 1."""
     n = int(c.rng.integers(8, 15)) if detailed else 6
     edges = np.linspace(-np.pi / 2, np.pi / 2, n + 1) + c.between(-0.1, 0.1)
     gores = list(zip(edges[:-1].tolist(), edges[1:].tolist(), strict=True))
     kind = c.pick(("stripes", "stripes", "rings", "zigzag", "spiral", "chequers", "spots", "belt", "petals"))
-    pieces: list[tuple[Points, Colour]] = []
+    pieces: list[tuple[Points, Color]] = []
     if kind == "stripes":
         cycle = c.pick((2, 3))
-        pieces = [(_gore(a, b), colours[k % cycle]) for k, (a, b) in enumerate(gores)]
+        pieces = [(_gore(a, b), colors[k % cycle]) for k, (a, b) in enumerate(gores)]
     elif kind == "rings":
         levels = np.linspace(-0.9, 1.3, int(c.rng.integers(4, 9)))
-        pieces = [(_ring(a, b), colours[k % 3]) for k, (a, b) in enumerate(itertools.pairwise(levels))]
+        pieces = [(_ring(a, b), colors[k % 3]) for k, (a, b) in enumerate(itertools.pairwise(levels))]
     elif kind == "zigzag":
         angle = np.linspace(-np.pi / 2, np.pi / 2, 2 * n + 1)
         teeth = np.where(np.arange(2 * n + 1) % 2 == 0, -0.13, 0.13)
@@ -173,37 +173,37 @@ def _cloth(c: Canvas, colours: list[Colour], detailed: bool) -> list[tuple[Point
         for k in range(int(c.rng.integers(2, 6))):
             top = start + k * step
             band = np.concatenate([_around(angle, top + teeth), _around(angle, top + teeth + step)[::-1]])
-            pieces.append((band, colours[1 + k % 2]))
+            pieces.append((band, colors[1 + k % 2]))
     elif kind == "spiral":
         lean = c.pick((-1, 1)) * c.between(0.5, 1.1)
         v = np.linspace(-1.0, _MOUTH, 18)
         wide = np.linspace(-np.pi, np.pi, 2 * n + 1)
         for k, (a, b) in enumerate(itertools.pairwise(wide)):
             left, right = np.clip(a + lean * v, -1.57, 1.57), np.clip(b + lean * v, -1.57, 1.57)
-            pieces.append((np.concatenate([_around(left, v), _around(right, v)[::-1]]), colours[k % 2]))
+            pieces.append((np.concatenate([_around(left, v), _around(right, v)[::-1]]), colors[k % 2]))
     elif kind == "chequers":
         levels = np.linspace(-0.95, 1.3, 6)
         for j, (top, foot) in enumerate(zip(levels[:-1].tolist(), levels[1:].tolist(), strict=True)):
-            pieces += [(_ring(top, foot, a, b), colours[(k + j) % 2]) for k, (a, b) in enumerate(gores)]
+            pieces += [(_ring(top, foot, a, b), colors[(k + j) % 2]) for k, (a, b) in enumerate(gores)]
     elif kind == "spots":
         for v in np.linspace(-0.7, 0.9, 5):
             for a in np.linspace(-1.2, 1.2, 6) + (0.2 if round(v * 10) % 2 else 0.0):
                 x, y = _around(float(a), float(v)).tolist()
-                pieces.append((ellipse(x, y, 0.13 * np.cos(a) * (0.4 + 0.6 * _width(v)), 0.12), colours[1]))
+                pieces.append((ellipse(x, y, 0.13 * np.cos(a) * (0.4 + 0.6 * _width(v)), 0.12), colors[1]))
     elif kind == "belt":
-        pieces = [(_ring(-0.25, 0.42), colours[1]), (_ring(-0.13, 0.3), colours[2])]
+        pieces = [(_ring(-0.25, 0.42), colors[1]), (_ring(-0.13, 0.3), colors[2])]
         for a in np.linspace(-1.2, 1.2, 7):
             x, y = _around(float(a), 0.08).tolist()
-            pieces.append((placed(points((0, -0.15), (0.1, 0), (0, 0.15), (-0.1, 0)), x, y), colours[0]))
+            pieces.append((placed(points((0, -0.15), (0.1, 0), (0, 0.15), (-0.1, 0)), x, y), colors[0]))
     else:
-        pieces = [(_gore(a, b), colours[k % 2]) for k, (a, b) in enumerate(gores)]
-        pieces += [(_ring(-1.0, -0.45), colours[2]), (_ring(0.75, _MOUTH + 0.1), colours[2])]
+        pieces = [(_gore(a, b), colors[k % 2]) for k, (a, b) in enumerate(gores)]
+        pieces += [(_ring(-1.0, -0.45), colors[2]), (_ring(0.75, _MOUTH + 0.1), colors[2])]
     if kind not in ("rings", "spiral") and c.chance(0.4):
-        pieces.append((_ring(0.95, _MOUTH + 0.1), colours[2]))
+        pieces.append((_ring(0.95, _MOUTH + 0.1), colors[2]))
     return pieces
 
 
-def _basket(c: Canvas, x: float, y: float, radius: float, tilt: float, tone: Callable[[Colour], Colour]) -> None:
+def _basket(c: Canvas, x: float, y: float, radius: float, tilt: float, tone: Callable[[Color], Color]) -> None:
     p = c.palette
     rope, cane = tone(mix(p.deep, p.sky[0], 0.15)), tone(mix(p.accents[1], p.deep, 0.4))
     thick = max(c.u * 0.0016, radius * 0.012)

@@ -16,8 +16,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageChops, ImageDraw, ImageFilter
 
-from simimg.sample.geometry import Points, Rng
-from simimg.sample.palettes import Colour, Palette
+from simimg.sample.outlines import Points, Rng
+from simimg.sample.palettes import Color, Palette
 
 SCALE = 2
 """Canvas pixels a picture pixel. Two is enough for soft edges under grain; three takes 2.2 times as long."""
@@ -98,33 +98,33 @@ class Canvas:
             draw.polygon((outline - (left, top)).ravel().tolist(), fill=255)
         return Shape(mask, left, top)
 
-    def paint(self, shape: Shape, colour: Colour, *more: Colour, angle: float = 90, alpha: float = 1.0) -> None:
+    def paint(self, shape: Shape, color: Color, *more: Color, angle: float = 90, alpha: float = 1.0) -> None:
         """Fills a shape with a colour, or with a gradient that ends towards `angle` (0 right, 90 down)."""
         mask = shape.mask if alpha >= 1 else _faded(shape.mask, alpha)
         if more:
-            self.image.paste(_gradient(shape.mask.size, (colour, *more), angle), (shape.left, shape.top), mask)
+            self.image.paste(_gradient(shape.mask.size, (color, *more), angle), (shape.left, shape.top), mask)
         else:
-            self.image.paste(colour, shape.area, mask)
+            self.image.paste(color, shape.area, mask)
 
-    def fill(self, outline: Points, colour: Colour, *more: Colour, angle: float = 90, alpha: float = 1.0) -> Shape:
+    def fill(self, outline: Points, color: Color, *more: Color, angle: float = 90, alpha: float = 1.0) -> Shape:
         """Makes a shape of one outline, paints it and returns it."""
         shape = self.shape(outline)
-        self.paint(shape, colour, *more, angle=angle, alpha=alpha)
+        self.paint(shape, color, *more, angle=angle, alpha=alpha)
         return shape
 
-    def pattern(self, shape: Shape, pieces: Iterable[tuple[Points, Colour]], alpha: float = 1.0) -> None:
+    def pattern(self, shape: Shape, pieces: Iterable[tuple[Points, Color]], alpha: float = 1.0) -> None:
         """Paints outlines one over the other, cut off at the edge of the shape."""
         layer = self.image.crop(shape.area)
         draw = ImageDraw.Draw(layer)
-        for outline, colour in pieces:
-            draw.polygon((outline - (shape.left, shape.top)).ravel().tolist(), fill=colour)
+        for outline, color in pieces:
+            draw.polygon((outline - (shape.left, shape.top)).ravel().tolist(), fill=color)
         mask = shape.mask if alpha >= 1 else _faded(shape.mask, alpha)
         self.image.paste(layer, (shape.left, shape.top), mask)
 
     def shade(
         self,
         shape: Shape,
-        colour: Colour,
+        color: Color,
         angle: float,
         start: float = 0.3,
         end: float = 1.2,
@@ -135,7 +135,7 @@ class Canvas:
 
         Args:
             shape: where.
-            colour: what.
+            color: what.
             angle: in degrees; 0 is right, 90 down.
             start: where it begins, 0..1 along the shape.
             end: where it has its full strength; may lie beyond the shape.
@@ -149,24 +149,24 @@ class Canvas:
         y = ((np.arange(shape.mask.height) + 0.5) / shape.mask.height - 0.5) * dy * scale
         y += (0.5 - start) / (end - start) * 255 * strength
         level = np.clip(x.astype(np.int16)[None, :] + y.astype(np.int16)[:, None], 0, round(255 * strength))
-        self._lay(shape, colour, level.astype(np.uint8), texture)
+        self._lay(shape, color, level.astype(np.uint8), texture)
 
-    def spot(self, shape: Shape, colour: Colour, x: float, y: float, radius: float, strength: float = 0.8) -> None:
+    def spot(self, shape: Shape, color: Color, x: float, y: float, radius: float, strength: float = 0.8) -> None:
         """Stipples a colour that is thickest at (x, y) and gone at `radius`, inside the shape."""
         across = (np.arange(shape.mask.width, dtype=np.float32) + shape.left - x) / radius
         down = (np.arange(shape.mask.height, dtype=np.float32) + shape.top - y) / radius
         level = (1 - np.sqrt((across**2)[None, :] + (down**2)[:, None])) * np.float32(255 * strength)
-        self._lay(shape, colour, np.maximum(level, 0).astype(np.uint8), "grain")
+        self._lay(shape, color, np.maximum(level, 0).astype(np.uint8), "grain")
 
-    def glow(self, x: float, y: float, radius: float, colour: Colour, strength: float = 0.6) -> None:
+    def glow(self, x: float, y: float, radius: float, color: Color, strength: float = 0.6) -> None:
         """Adds a soft round light."""
         r = max(2, round(radius))
         falloff = _falloff().resize((2 * r, 2 * r), Image.Resampling.BILINEAR)
         left, top = round(x) - r, round(y) - r
         mask = _faded(falloff, strength)
-        self.image.paste(colour, (left, top, left + 2 * r, top + 2 * r), mask)
+        self.image.paste(color, (left, top, left + 2 * r, top + 2 * r), mask)
 
-    def shadow(self, shape: Shape, colour: Colour, dx: float, dy: float, radius: float, strength: float = 0.35) -> None:
+    def shadow(self, shape: Shape, color: Color, dx: float, dy: float, radius: float, strength: float = 0.35) -> None:
         """Lays the blurred shadow of a shape, moved by (dx, dy); paint the shape itself afterwards."""
         pad = round(radius * 2) + 2
         small = max(1, round(radius / 2))
@@ -175,7 +175,7 @@ class Canvas:
         size = (shape.mask.width + 2 * pad, shape.mask.height + 2 * pad)
         mask = _faded(mask.resize(size, Image.Resampling.BILINEAR), strength)
         left, top = round(shape.left - pad + dx), round(shape.top - pad + dy)
-        self.image.paste(colour, (left, top, left + size[0], top + size[1]), mask)
+        self.image.paste(color, (left, top, left + size[0], top + size[1]), mask)
 
     def finish(self) -> Image.Image:
         """Returns the picture: reduced, on grained paper, a little darker towards the corners."""
@@ -197,15 +197,15 @@ class Canvas:
         mixed: Level = self._grain // 3 + np.asarray(stretched) // 3 * 2
         return mixed
 
-    def _lay(self, shape: Shape, colour: Colour, level: Level, texture: Texture) -> None:
+    def _lay(self, shape: Shape, color: Color, level: Level, texture: Texture) -> None:
         if texture == "mist":
-            self.image.paste(colour, shape.area, ImageChops.multiply(Image.fromarray(level), shape.mask))
+            self.image.paste(color, shape.area, ImageChops.multiply(Image.fromarray(level), shape.mask))
             return
         left, top, right, bottom = shape.area
         noise = (self._bristle if texture == "brush" else self._grain)[top:bottom, left:right]
         # Half dots, half tint: dots alone look like salt and pepper where the two colours differ much.
         dots = Image.fromarray((level > noise) * np.uint8(130) + level // 2)
-        self.image.paste(colour, shape.area, ImageChops.multiply(dots, shape.mask))
+        self.image.paste(color, shape.area, ImageChops.multiply(dots, shape.mask))
 
 
 def _faded(mask: Image.Image, share: float) -> Image.Image:
@@ -223,8 +223,8 @@ def _padded(mask: Image.Image, pad: int) -> Image.Image:
     return mask.crop((-pad, -pad, mask.width + pad, mask.height + pad))
 
 
-def _gradient(size: tuple[int, int], colours: tuple[Colour, ...], angle: float) -> Image.Image:
-    stops = np.linspace(0, 1, len(colours))
+def _gradient(size: tuple[int, int], colors: tuple[Color, ...], angle: float) -> Image.Image:
+    stops = np.linspace(0, 1, len(colors))
     if angle in (0, 90):  # most of them: one row or column of colours, repeated
         length = size[0] if angle == 0 else size[1]
         t = (np.arange(length) + 0.5) / length
@@ -233,7 +233,7 @@ def _gradient(size: tuple[int, int], colours: tuple[Colour, ...], angle: float) 
         dx, dy = math.cos(math.radians(angle)), math.sin(math.radians(angle))
         grid = (np.arange(32) + 0.5) / 32 - 0.5
         t = ((grid * dx)[None, :] + (grid * dy)[:, None]) / (abs(dx) + abs(dy)) + 0.5
-    pixels = np.stack([np.interp(t, stops, [c[i] for c in colours]) for i in range(3)], 2)
+    pixels = np.stack([np.interp(t, stops, [c[i] for c in colors]) for i in range(3)], 2)
     filter = Image.Resampling.NEAREST if angle in (0, 90) else Image.Resampling.BILINEAR
     return Image.fromarray((pixels + 0.5).astype(np.uint8)).resize(size, filter)
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 
 from simimg.sample.canvas import Canvas
-from simimg.sample.fish import Species, fish, random_species
-from simimg.sample.geometry import Points, blob, box, ellipse, placed, points, ribbon, skyline, smooth
+from simimg.sample.fish_parts import Species, fish, random_species
+from simimg.sample.koi_pond import pond
+from simimg.sample.outlines import Points, blob, box, ellipse, placed, points, ribbon, skyline, smooth
 from simimg.sample.palettes import mix
-from simimg.sample.pond import pond
 
 
 def draw(c: Canvas) -> None:

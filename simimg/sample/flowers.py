@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from simimg.sample import scenery
-from simimg.sample.blooms import KINDS, PETALS, bloom, flower_colours, leaf, stem
 from simimg.sample.canvas import Canvas
-from simimg.sample.geometry import box, ellipse, outline_of, placed, points, smooth
+from simimg.sample.flower_parts import KINDS, PETALS, bloom, flower_colors, leaf, stem
+from simimg.sample.outlines import box, ellipse, outline_of, placed, points, smooth
 from simimg.sample.palettes import luminance, mix
 
 
@@ -56,22 +56,22 @@ def _portrait(c: Canvas) -> None:
             x + side * r * 1.3,
             y - r * c.between(-0.9, 0.9),
             r * 0.5,
-            flower_colours(c),
+            flower_colors(c),
         )
-    bloom(c, kind, x, y, r, flower_colours(c), c.between(0.78, 1.0), c.between(-0.4, 0.4))
+    bloom(c, kind, x, y, r, flower_colors(c), c.between(0.78, 1.0), c.between(-0.4, 0.4))
 
 
 def _paper(c: Canvas) -> None:
     _backdrop(c)
     n = int(c.rng.integers(1, 6))
     kinds = [c.pick(KINDS)] if c.chance(0.5) else [c.pick(KINDS) for _ in range(n)]
-    colours = [flower_colours(c) for _ in range(2)]
+    colors = [flower_colors(c) for _ in range(2)]
     for x in (np.arange(n) + 0.5 + c.rng.uniform(-0.12, 0.12, n)) / n:
         top = c.h * c.between(0.2, 0.45)
         r = min(c.u * c.between(0.1, 0.17), c.w * 0.6 / n)
         foot_x = c.w * (0.5 + (x - 0.5) * c.between(0.4, 0.9))
         stem(c, c.w * x, top, foot_x, c.h * c.between(0.88, 1.05), c.u * 0.007, c.between(0.5, 1.0))
-        bloom(c, c.pick(kinds), c.w * x, top, r, c.pick(colours), c.between(0.6, 1.0), c.between(-0.3, 0.3))
+        bloom(c, c.pick(kinds), c.w * x, top, r, c.pick(colors), c.between(0.6, 1.0), c.between(-0.3, 0.3))
 
 
 def _vase(c: Canvas) -> None:
@@ -94,7 +94,7 @@ def _vase(c: Canvas) -> None:
     n = int(c.rng.integers(3, 10))
     r = c.u * c.between(0.075, 0.12) * (1.25 if n < 5 else 1)
     kinds = [c.pick(KINDS) for _ in range(int(c.rng.integers(1, 4)))]
-    colours = [flower_colours(c) for _ in range(2)]
+    colors = [flower_colors(c) for _ in range(2)]
     heads = []
     for i in range(n):
         angle = -np.pi / 2 + (i - (n - 1) / 2) * min(0.42, 2.3 / n) + c.between(-0.12, 0.12)
@@ -109,7 +109,7 @@ def _vase(c: Canvas) -> None:
             hx,
             hy,
             r * c.between(0.8, 1.2),
-            c.pick(colours),
+            c.pick(colors),
             c.between(0.7, 1.0),
             (hx - x) / c.u,
         )
@@ -151,7 +151,7 @@ def _vase(c: Canvas) -> None:
                 c.u * 0.035,
                 c.between(0, 6),
             )
-            c.fill(petal, colours[0][0])
+            c.fill(petal, colors[0][0])
 
 
 def _meadow(c: Canvas) -> None:
@@ -167,7 +167,7 @@ def _meadow(c: Canvas) -> None:
         c.shade(whole, p.deep, 90, 0.5, 1.4, 0.5, "brush")
         horizon = 0.05
     kinds = [c.pick(KINDS) for _ in range(int(c.rng.integers(1, 4)))]
-    colours = [flower_colours(c) for _ in range(int(c.rng.integers(1, 4)))]
+    colors = [flower_colors(c) for _ in range(int(c.rng.integers(1, 4)))]
     rows = int(c.rng.integers(3, 6))
     size = c.u * c.between(0.06, 0.13)
     for row in range(rows):
@@ -187,7 +187,7 @@ def _meadow(c: Canvas) -> None:
                 max(c.u * 0.0025, r * 0.06),
                 0.35 if t > 0.5 else 0,
             )
-            tone = c.pick(colours)
+            tone = c.pick(colors)
             far = 0.35 * (1 - t)
             hazed = (mix(tone[0], p.sky[2], far), mix(tone[1], p.sky[2], far), mix(tone[2], p.sky[2], far))
             bloom(c, c.pick(kinds), hx, hy, r, hazed, c.between(0.5, 0.95), c.between(-0.35, 0.35))

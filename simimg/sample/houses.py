@@ -8,10 +8,10 @@ import numpy as np
 
 from simimg.sample import scenery
 from simimg.sample.canvas import Canvas
-from simimg.sample.facades import house, wing
-from simimg.sample.geometry import blob, box, ellipse, points, ribbon, smooth
-from simimg.sample.openings import random_style
-from simimg.sample.palettes import Colour, mix
+from simimg.sample.doors_windows import random_style
+from simimg.sample.house_parts import house, wing
+from simimg.sample.outlines import blob, box, ellipse, points, ribbon, smooth
+from simimg.sample.palettes import Color, mix
 
 
 def draw(c: Canvas) -> None:
@@ -194,7 +194,7 @@ def _far_roofs(c: Canvas, y: float) -> None:
     c.paint(c.shape(*outlines), tone, mix(tone, p.sky[2], 0.5))
 
 
-def _green(c: Canvas, snow: bool) -> Colour:
+def _green(c: Canvas, snow: bool) -> Color:
     p = c.palette
     green = mix(
         c.pick((*p.leaf, p.accents[3], mix(p.accents[1], p.leaf[0], 0.3))),

@@ -6,8 +6,8 @@ import numpy as np
 
 from simimg.sample import scenery
 from simimg.sample.canvas import Canvas
-from simimg.sample.geometry import Points, Rng, box, points, ribbon, skyline
-from simimg.sample.palettes import Colour, mix
+from simimg.sample.outlines import Points, Rng, box, points, ribbon, skyline
+from simimg.sample.palettes import Color, mix
 
 
 def draw(c: Canvas) -> None:
@@ -50,7 +50,7 @@ def draw(c: Canvas) -> None:
     scenery.weather(c)
 
 
-def _rock(c: Canvas) -> Colour:
+def _rock(c: Canvas) -> Color:
     p = c.palette
     tone = c.pick(
         (
@@ -74,9 +74,7 @@ def _alps(c: Canvas, horizon: float) -> None:
         _peak(c, c.w * places[k], c.h * tops[k], c.h * (horizon + 0.05), c.between(0.55, 1.0), False, tone)
 
 
-def _peak(
-    c: Canvas, x: float, top: float, foot: float, slope: float, volcano: bool, rock: Colour | None = None
-) -> None:
+def _peak(c: Canvas, x: float, top: float, foot: float, slope: float, volcano: bool, rock: Color | None = None) -> None:
     p = c.palette
     rock = rock or _rock(c)
     height = foot - top
@@ -223,11 +221,11 @@ def _foot(c: Canvas, horizon: float) -> None:
             _forest(c, crest, mix(wood, p.deep, c.between(0, 0.4)), c.u * c.between(0.06, 0.2))
 
 
-def _forest(c: Canvas, crest: Points, colour: Colour, height: float) -> None:
+def _forest(c: Canvas, crest: Points, color: Color, height: float) -> None:
     density = c.between(0.25, 0.9)
     x = c.between(0, height * 0.3)
     while x < c.w:
         if c.chance(density):
             y = float(np.interp(x, crest[:, 0], crest[:, 1])) + height * 0.12
-            scenery.pine(c, x, y, height * c.between(0.6, 1.15), mix(colour, c.palette.leaf[0], c.between(0, 0.25)))
+            scenery.pine(c, x, y, height * c.between(0.6, 1.15), mix(color, c.palette.leaf[0], c.between(0, 0.25)))
         x += height * c.between(0.2, 0.55)

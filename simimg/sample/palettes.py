@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
-Colour = tuple[int, int, int]
+Color = tuple[int, int, int]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,15 +20,15 @@ class Palette:
         night: whether lamps are lit and stars are out.
     """
 
-    sky: tuple[Colour, Colour, Colour]
-    accents: tuple[Colour, Colour, Colour, Colour, Colour]
-    leaf: tuple[Colour, Colour]
-    deep: Colour
-    light: Colour
+    sky: tuple[Color, Color, Color]
+    accents: tuple[Color, Color, Color, Color, Color]
+    leaf: tuple[Color, Color]
+    deep: Color
+    light: Color
     night: bool = False
 
 
-def mix(a: Colour, b: Colour, t: float) -> Colour:
+def mix(a: Color, b: Color, t: float) -> Color:
     """Returns `a` for t = 0, `b` for t = 1 and what lies between them otherwise."""
     return (
         round(a[0] + (b[0] - a[0]) * t),
@@ -37,12 +37,12 @@ def mix(a: Colour, b: Colour, t: float) -> Colour:
     )
 
 
-def luminance(colour: Colour) -> float:
+def luminance(color: Color) -> float:
     """Returns how light a colour looks, 0..1 (Rec. 601 weights)."""
-    return (0.299 * colour[0] + 0.587 * colour[1] + 0.114 * colour[2]) / 255
+    return (0.299 * color[0] + 0.587 * color[1] + 0.114 * color[2]) / 255
 
 
-def _hex(text: str) -> tuple[Colour, ...]:
+def _hex(text: str) -> tuple[Color, ...]:
     return tuple((int(t[0:2], 16), int(t[2:4], 16), int(t[4:6], 16)) for t in text.split())
 
 

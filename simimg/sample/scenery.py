@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image, ImageFilter
 
 from simimg.sample.canvas import Canvas
-from simimg.sample.geometry import (
+from simimg.sample.outlines import (
     Points,
     blob,
     box,
@@ -21,7 +21,7 @@ from simimg.sample.geometry import (
     skyline,
     smooth,
 )
-from simimg.sample.palettes import Colour, mix
+from simimg.sample.palettes import Color, mix
 
 
 def sky(c: Canvas, horizon: float = 1.0) -> None:
@@ -123,14 +123,14 @@ def birds(c: Canvas, y0: float, y1: float) -> None:
         y += c.u * c.between(-0.035, 0.035)
 
 
-def hill(c: Canvas, y: float, amplitude: float, colour: Colour, foot: Colour, *, fade: float = 0.32) -> Points:
+def hill(c: Canvas, y: float, amplitude: float, color: Color, foot: Color, *, fade: float = 0.32) -> Points:
     """Paints a rolling hill from edge to edge and returns its crest [n, 2] from left to right."""
     crest = skyline(c.rng, 90, octaves=4, start=int(c.rng.integers(1, 4)), fade=fade)
     crest = crest * (c.w * 1.02, amplitude) + (-c.w * 0.01, y)
     shape = c.shape(np.concatenate([crest, points((c.w * 1.01, c.h), (-c.w * 0.01, c.h))]))
-    c.paint(shape, colour, foot, angle=90)
-    c.shade(shape, mix(colour, c.palette.deep, 0.35), 90 - 60 * c.light, 0.45, 1.3, 0.5, "brush")
-    c.shade(shape, mix(colour, c.palette.light, 0.45), 270, 0.72, 1.1, 0.5)
+    c.paint(shape, color, foot, angle=90)
+    c.shade(shape, mix(color, c.palette.deep, 0.35), 90 - 60 * c.light, 0.45, 1.3, 0.5, "brush")
+    c.shade(shape, mix(color, c.palette.light, 0.45), 270, 0.72, 1.1, 0.5)
     return crest
 
 
@@ -146,14 +146,14 @@ def land(c: Canvas, horizon: float, layers: int) -> list[Points]:
     crests = []
     for i in range(layers):
         depth = (i + 1) / layers
-        colour = mix(far, base, depth**0.8)
+        color = mix(far, base, depth**0.8)
         y = c.h * (horizon + (1 - horizon) * (i / layers) ** 1.1) + c.u * 0.02
-        foot = mix(colour, p.deep, 0.28 * depth) if i == layers - 1 else mix(colour, far, 0.45)
-        crests.append(hill(c, y, c.u * c.between(0.025, 0.07), colour, foot))
+        foot = mix(color, p.deep, 0.28 * depth) if i == layers - 1 else mix(color, far, 0.45)
+        crests.append(hill(c, y, c.u * c.between(0.025, 0.07), color, foot))
     return crests
 
 
-def pine(c: Canvas, x: float, y: float, height: float, colour: Colour) -> None:
+def pine(c: Canvas, x: float, y: float, height: float, color: Color) -> None:
     """Paints a spruce that stands on (x, y)."""
     tiers = int(c.rng.integers(3, 6))
     half = height * c.between(0.17, 0.25)
@@ -166,12 +166,12 @@ def pine(c: Canvas, x: float, y: float, height: float, colour: Colour) -> None:
             points((x, top), (x + w, low), (x + w * 0.3, low - height * 0.03), (x - w * 0.4, low), (x - w, low))
         )
     shape = c.shape(*outlines)
-    c.paint(shape, colour, mix(colour, c.palette.deep, 0.45))
+    c.paint(shape, color, mix(color, c.palette.deep, 0.45))
     if height > c.u * 0.1:
-        c.shade(shape, mix(colour, c.palette.light, 0.4), 0 if c.light > 0 else 180, 0.55, 1.2, 0.55)
+        c.shade(shape, mix(color, c.palette.light, 0.4), 0 if c.light > 0 else 180, 0.55, 1.2, 0.55)
 
 
-def tree(c: Canvas, x: float, y: float, height: float, colour: Colour) -> None:
+def tree(c: Canvas, x: float, y: float, height: float, color: Color) -> None:
     """Paints a leafy tree that stands on (x, y): round, tall or of several crowns."""
     p = c.palette
     kind = c.pick(("round", "tall", "crowns"))
@@ -202,9 +202,9 @@ def tree(c: Canvas, x: float, y: float, height: float, colour: Colour) -> None:
             for dx, dy, r in ((-0.2, 0.5, 0.2), (0.2, 0.53, 0.21), (0.0, 0.72, 0.27), (0.05, 0.5, 0.2))
         ]
     shape = c.shape(*crowns)
-    c.paint(shape, mix(colour, p.light, 0.12), mix(colour, p.deep, 0.12))
-    c.shade(shape, mix(colour, p.deep, 0.55), 90 - 50 * -c.light if c.light < 0 else 90 + 50, 0.4, 1.15, 0.8)
-    c.shade(shape, mix(colour, p.light, 0.55), 270 - 40 * -c.light if c.light < 0 else 270 + 40, 0.62, 1.15, 0.6)
+    c.paint(shape, mix(color, p.light, 0.12), mix(color, p.deep, 0.12))
+    c.shade(shape, mix(color, p.deep, 0.55), 90 - 50 * -c.light if c.light < 0 else 90 + 50, 0.4, 1.15, 0.8)
+    c.shade(shape, mix(color, p.light, 0.55), 270 - 40 * -c.light if c.light < 0 else 270 + 40, 0.62, 1.15, 0.6)
 
 
 def water(c: Canvas, y: float, ripple: float = 0.5) -> None:

@@ -13,8 +13,8 @@ import tensorflow as tf
 
 from simimg import models
 from simimg.errors import UsageError
-from simimg.training.runs import MODEL_FILE, load_model
-from tfrecords.format.files import file_sha256
+from simimg.training.run_folder import MODEL_FILE, load_model
+from tfrecords.format.atomic_files import file_sha256
 
 __all__ = ["SHIPPED_MODELS", "Embedder", "load_embedder"]
 
@@ -29,7 +29,7 @@ class Embedder:
         name: a shipped model's name, or the model folder.
         fingerprint: changes with the weights, so that an index is never searched with another model.
         image_size: side of the squares it takes, px.
-        resize: how pictures become squares, see `tfrecords.convert.images.resize`.
+        resize: how pictures become squares, see `tfrecords.convert.image.decoder.resize`.
         dim: length of an embedding, before a projection (`simimg.similarity.projection`) makes it shorter.
     """
 

@@ -91,9 +91,9 @@ def detect(image: Image.Image, *, longer_side: int, most: int) -> Keypoints:
     """
     factor = longer_side / max(image.size)
     size = (max(16, round(image.width * factor)), max(16, round(image.height * factor)))
-    grey = np.asarray(image.convert("L").resize(size, Image.Resampling.BICUBIC, reducing_gap=3.0))
+    gray = np.asarray(image.convert("L").resize(size, Image.Resampling.BICUBIC, reducing_gap=3.0))
     with plain_opencv():
-        found, descriptors = cv2.SIFT_create(contrastThreshold=_CONTRAST).detectAndCompute(grey, None)  # type: ignore[attr-defined]
+        found, descriptors = cv2.SIFT_create(contrastThreshold=_CONTRAST).detectAndCompute(gray, None)  # type: ignore[attr-defined]
     if descriptors is None:
         empty = np.zeros(0, np.float32)
         return Keypoints(size, np.zeros((0, 2), np.float32), empty, empty, np.zeros((0, 128), np.uint8))

@@ -26,10 +26,10 @@ __all__ = ["BY", "Projection", "fit_projection"]
 BY = ("copy", "kind")
 
 _MOST_SAMPLES = 20_000  # 200 MB of 1280 numbers; the axes are known long before
-_CENTRED_FROM = 64  # pictures: of fewer, the mean is mostly the pictures themselves
+_CENTERED_FROM = 64  # pictures: of fewer, the mean is mostly the pictures themselves
 _COPY_DIM, _KIND_DIM = 512, 64
-_PICTURES_A_COPY_AXIS = 4  # an axis that few pictures span is noise, and is scaled up most
-_FEWEST_A_CLASS = 5
+_IMAGES_PER_COPY_AXIS = 4  # an axis that few pictures span is noise, and is scaled up most
+_MIN_PER_CLASS = 5
 _SHRINKAGE = 1.0  # of the covariance towards a round one of the same size: 0.1 to 3 differ by a point
 
 
@@ -70,12 +70,12 @@ def fit_projection(embeddings: np.ndarray, labels: np.ndarray, by: str) -> Proje
         embeddings, labels = embeddings[rows], labels[rows]
     sample = np.asarray(embeddings, np.float64)
     num_images, network_dim = sample.shape
-    if num_images < _CENTRED_FROM:
+    if num_images < _CENTERED_FROM:
         return Projection(np.zeros(network_dim, np.float32), None)
     mean = sample.mean(axis=0)
     sample = sample - mean
     if by == "copy":
-        dim = min(_COPY_DIM, network_dim, num_images // _PICTURES_A_COPY_AXIS)
+        dim = min(_COPY_DIM, network_dim, num_images // _IMAGES_PER_COPY_AXIS)
         matrix = _principal_axes(sample, dim, whiten=True) if dim >= _COPY_DIM // 2 else None
     else:
         within = _within_classes(sample, labels)
@@ -84,19 +84,19 @@ def fit_projection(embeddings: np.ndarray, labels: np.ndarray, by: str) -> Proje
     return Projection(mean.astype(np.float32), None if matrix is None else matrix.astype(np.float32))
 
 
-def _principal_axes(centred: np.ndarray, dim: int, *, whiten: bool) -> np.ndarray:
-    variances, axes = np.linalg.eigh(centred.T @ centred / len(centred))
+def _principal_axes(centered: np.ndarray, dim: int, *, whiten: bool) -> np.ndarray:
+    variances, axes = np.linalg.eigh(centered.T @ centered / len(centered))
     variances, axes = variances[::-1][:dim], axes[:, ::-1][:, :dim]
     return axes / np.sqrt(np.maximum(variances, 1e-12)) if whiten else axes
 
 
-def _within_classes(centred: np.ndarray, labels: np.ndarray) -> np.ndarray:
+def _within_classes(centered: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """The map under which pictures of one label differ about as much in all directions; without labels, no change."""
-    dim = centred.shape[1]
+    dim = centered.shape[1]
     covariance, num_images, num_classes = np.zeros((dim, dim)), 0, 0
     for label in np.unique(labels):
-        members = centred[labels == label]
-        if label and len(members) >= _FEWEST_A_CLASS:
+        members = centered[labels == label]
+        if label and len(members) >= _MIN_PER_CLASS:
             spread = members - members.mean(axis=0)
             covariance += spread.T @ spread
             num_images, num_classes = num_images + len(members), num_classes + 1

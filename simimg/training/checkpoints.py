@@ -24,9 +24,9 @@ import numpy as np
 
 from simimg.errors import CheckpointError, DataError, TrainingError
 from simimg.input import Position
+from simimg.training.embedding_queue import EmbeddingQueue
 from simimg.training.metrics import EpochMetrics
-from simimg.training.past import Past
-from tfrecords.format.files import TEMPORARY, atomic_folder, file_sha256, read_json, write_json
+from tfrecords.format.atomic_files import TEMPORARY, atomic_folder, file_sha256, read_json, write_json
 
 __all__ = ["Best", "Progress", "State", "folder_of", "restore", "restore_latest", "save"]
 
@@ -72,7 +72,7 @@ class State:
     model: keras.Model
     optimizer: keras.optimizers.Optimizer
     average: keras.Model | None = None
-    past: Past | None = None
+    past: EmbeddingQueue | None = None
 
     @property
     def kept(self) -> keras.Model:

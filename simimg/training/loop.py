@@ -17,20 +17,16 @@ from typing import Any
 import tensorflow as tf
 
 from simimg.errors import DataError, TrainingInterrupted, UsageError
-from simimg.evaluation.classify import compiled
+from simimg.evaluation.classification import compiled
 from simimg.input import Order, Position, Reader, label_counts, train_batches, troubles
-from simimg.stopping import stop_requested
+from simimg.signals import stop_requested
 from simimg.training import checkpoints
-from simimg.training.board import TensorBoard
-from simimg.training.build import build_state
-from simimg.training.calls import Caller
+from simimg.training.builders import build_state
 from simimg.training.checkpoints import Best, Progress, State
-from simimg.training.config import TrainConfig
-from simimg.training.measuring import balanced, collapse, figures_of
+from simimg.training.linear_probe import Fitted, probe
 from simimg.training.metrics import EpochMetrics
 from simimg.training.objectives import Objective
-from simimg.training.probe import Fitted, probe
-from simimg.training.runs import (
+from simimg.training.run_folder import (
     MODEL_FILE,
     RESULT_FILE,
     TrainResult,
@@ -41,9 +37,13 @@ from simimg.training.runs import (
     save_result,
     writing,
 )
-from simimg.training.setting import MEASURED, Setting, open_setting
-from simimg.training.step import several_steps, training_step
+from simimg.training.run_setup import MEASURED, RunSetup, open_run_setup
+from simimg.training.step_runner import StepRunner
 from simimg.training.strategy import agreed, worker_errors
+from simimg.training.tensorboard import TensorBoard
+from simimg.training.train_config import TrainConfig
+from simimg.training.train_step import several_steps, training_step
+from simimg.training.validation_metrics import balanced, collapse, figures_of
 from tfrecords.options import to_json
 
 __all__ = ["StepInfo", "Watcher", "distribute", "train"]
@@ -85,7 +85,7 @@ def train(config: TrainConfig, watcher: Watcher = Watcher()) -> TrainResult:
     # What to train on.
     if config.deterministic:
         tf.config.experimental.enable_op_determinism()
-    setting = open_setting(config)
+    setting = open_run_setup(config)
     config, model_dir, place = setting.config, setting.model_dir, setting.place
     strategy, reader, order = setting.strategy, setting.reader, setting.order
     objective = config.what
@@ -128,7 +128,7 @@ def train(config: TrainConfig, watcher: Watcher = Watcher()) -> TrainResult:
         if config.class_weights == "balanced":
             class_weights = balanced(label_counts(reader))
         step = training_step(config, strategy, state, order, reader, class_weights=class_weights)
-        caller = Caller(
+        caller = StepRunner(
             strategy,
             several_steps(step, timed=not config.deterministic, num_sums=3 + len(objective.others)),
             iter(distribute(strategy, reader, order)),
@@ -203,7 +203,7 @@ def train(config: TrainConfig, watcher: Watcher = Watcher()) -> TrainResult:
 
 
 def _kept(
-    setting: Setting,
+    setting: RunSetup,
     state: State,
     line: dict[str, Any],
     *,
@@ -238,7 +238,7 @@ def _kept(
     return result
 
 
-def _without_epochs(setting: Setting, state: State, fitted: Fitted, seconds: float, watcher: Watcher) -> TrainResult:
+def _without_epochs(setting: RunSetup, state: State, fitted: Fitted, seconds: float, watcher: Watcher) -> TrainResult:
     """Measures and keeps a network of which only the softmax was fitted."""
     config = setting.config
     line = {"epoch": 0, "loss": fitted.loss, "accuracy": fitted.accuracy}
@@ -257,7 +257,7 @@ def _without_epochs(setting: Setting, state: State, fitted: Fitted, seconds: flo
     )
 
 
-def _end_epoch(setting: Setting, forward: Callable[[tf.Tensor], tf.Tensor], progress: Progress) -> dict[str, Any]:
+def _end_epoch(setting: RunSetup, forward: Callable[[tf.Tensor], tf.Tensor], progress: Progress) -> dict[str, Any]:
     """Measures the other splits, moves `progress` to the next epoch, and returns the line of this one."""
     line = {"epoch": progress.position.epoch + 1, **progress.metrics.line(setting.config.what)}
     line |= _measured(setting, forward)
@@ -267,7 +267,7 @@ def _end_epoch(setting: Setting, forward: Callable[[tf.Tensor], tf.Tensor], prog
     return line
 
 
-def _measured(setting: Setting, forward: Callable[[tf.Tensor], tf.Tensor]) -> dict[str, float]:
+def _measured(setting: RunSetup, forward: Callable[[tf.Tensor], tf.Tensor]) -> dict[str, float]:
     """Returns the figures of the splits that are not trained on, each with its split's name before it."""
     found: dict[str, float] = {}
     for name, reader in setting.measured.items():
@@ -311,7 +311,7 @@ def _note_best(order: Order, progress: Progress, objective: Objective) -> bool:
     return True
 
 
-def _return_to_best(setting: Setting, state: State, best: Best, last_epoch: int, watcher: Watcher) -> int:
+def _return_to_best(setting: RunSetup, state: State, best: Best, last_epoch: int, watcher: Watcher) -> int:
     """Returns the epoch whose weights are kept, after restoring them: the best one's, if its checkpoint is sound."""
     try:
         checkpoints.restore(checkpoints.folder_of(setting.model_dir, best.number), state)
@@ -323,7 +323,7 @@ def _return_to_best(setting: Setting, state: State, best: Best, last_epoch: int,
     return best.epoch
 
 
-def _info(order: Order, progress: Progress, caller: Caller) -> StepInfo:
+def _info(order: Order, progress: Progress, caller: StepRunner) -> StepInfo:
     # An epoch's end is reported with the epoch, and not with the next one that it makes way for.
     return StepInfo(
         step=order.step_number(progress.position),

@@ -32,15 +32,15 @@ from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from simimg.similarity import BY, Embedder, SearchIndex
-from simimg.web.engine import Engine
-from simimg.web.guard import Guard, body_of
-from simimg.web.job import Job
-from simimg.web.layout import ROUNDS, load_or_lay_out
-from simimg.web.queries import MAX_BYTES, Asked, Queries
-from simimg.web.refused import Refused
+from simimg.web.background_job import BackgroundJob
+from simimg.web.collection_map import ROUNDS, load_or_lay_out
+from simimg.web.query_cache import MAX_BYTES, CachedQuery, QueryCache
+from simimg.web.request_errors import RequestError
+from simimg.web.request_guard import Guard, body_of
 from simimg.web.review import Review
-from simimg.web.shown import Shown
-from tfrecords.convert.pool import num_cores
+from simimg.web.search_worker import SearchWorker
+from simimg.web.thumbnails import Thumbnails
+from tfrecords.convert.workers.pool import num_cores
 
 __all__ = ["create_app"]
 
@@ -72,11 +72,11 @@ class _Page:
 
     def __init__(self, index: SearchIndex, embedder: Embedder, plan_path: Path) -> None:
         self.index = index
-        self.shown = Shown(index)
-        self.queries = Queries(embedder)
-        self.engine = Engine(index, embedder)
+        self.shown = Thumbnails(index)
+        self.queries = QueryCache(embedder)
+        self.engine = SearchWorker(index, embedder)
         self.review = Review(index, self.shown, plan_path)
-        self.map = Job("map")
+        self.map = BackgroundJob("map")
         self.static = _static_files()
         self.collection = json.dumps(_columns(index), ensure_ascii=False).encode()
         self.decoding = ThreadPoolExecutor(num_cores(), thread_name_prefix="decode")
@@ -99,7 +99,7 @@ class _Page:
         ]
         return Starlette(
             routes=routes,
-            exception_handlers={Refused: _refused, HTTPException: _http_error},
+            exception_handlers={RequestError: _refused, HTTPException: _http_error},
             lifespan=self.lifespan,
         )
 
@@ -131,7 +131,7 @@ class _Page:
     async def take_query(self, request: Request) -> Response:
         data = await body_of(request, MAX_BYTES)
         if not data:
-            raise Refused(400, "Send the bytes of a picture.")
+            raise RequestError(400, "Send the bytes of a picture.")
         asked = await self._decode(lambda: self.queries.add(data))
         return JSONResponse({"query": asked.name, "width": asked.size[0], "height": asked.size[1]}, 201)
 
@@ -145,7 +145,7 @@ class _Page:
         parameters = request.query_params
         by = parameters.get("by", "copy")
         if by not in BY:
-            raise Refused(400, f"by={by[:20]}: should be one of {', '.join(BY)}.")
+            raise RequestError(400, f"by={by[:20]}: should be one of {', '.join(BY)}.")
         k = _number(parameters.get("k", "120"), "k", 1, _MOST_MATCHES)
         asked = await self._asked(request)
         found = self.engine.search(asked, k, by, label=parameters.get("label"), split=parameters.get("split"))
@@ -186,7 +186,7 @@ class _Page:
         values = _json(await body_of(request, 1024))
         threshold = values.get("threshold") if isinstance(values, dict) else None
         if isinstance(threshold, bool) or not isinstance(threshold, int | float) or not 0.5 <= threshold <= 1:
-            raise Refused(422, "threshold: should be a number from 0.5 to 1.")
+            raise RequestError(422, "threshold: should be a number from 0.5 to 1.")
         self.review.start(float(threshold))
         return JSONResponse(self.review.job.described(), 202)
 
@@ -195,9 +195,9 @@ class _Page:
         try:
             return JSONResponse(await self._decode(lambda: self.review.save(values)))
         except OSError as error:
-            raise Refused(409, f"The plan cannot be written: {error.strerror}.") from None
+            raise RequestError(409, f"The plan cannot be written: {error.strerror}.") from None
 
-    async def _asked(self, request: Request) -> Asked:
+    async def _asked(self, request: Request) -> CachedQuery:
         """The query that a request names, or the picture of the index that it does."""
         parameters = request.query_params
         if "row" in parameters:
@@ -209,7 +209,7 @@ class _Page:
             raise _forgotten()
         return asked
 
-    async def _added(self, row: int) -> Asked:
+    async def _added(self, row: int) -> CachedQuery:
         return await self._decode(lambda: self.queries.add(self.shown.read(row), row=row))
 
     async def _jpeg(self, request: Request, make: Callable[[int], bytes]) -> Response:
@@ -222,7 +222,7 @@ class _Page:
 
     def _static(self, name: str) -> Response:
         if name not in self.static:
-            raise Refused(404, "There is no such page.")
+            raise RequestError(404, "There is no such page.")
         media_type, data = self.static[name]
         return Response(data, media_type=media_type, headers={"cache-control": "no-cache"})
 
@@ -259,13 +259,13 @@ def _columns(index: SearchIndex) -> dict[str, Any]:
     return values
 
 
-def _forgotten() -> Refused:
-    return Refused(404, "This picture is no longer kept. Drop it again.")
+def _forgotten() -> RequestError:
+    return RequestError(404, "This picture is no longer kept. Drop it again.")
 
 
 def _number(text: str, name: str, least: int, most: int) -> int:
     if not (text.isascii() and text.isdigit() and len(text) < 12 and least <= int(text) <= most):
-        raise Refused(400, f"{name}: should be a number from {least} to {most}.")
+        raise RequestError(400, f"{name}: should be a number from {least} to {most}.")
     return int(text)
 
 
@@ -273,11 +273,11 @@ def _json(data: bytes) -> Any:
     try:
         return json.loads(data)
     except (ValueError, RecursionError):
-        raise Refused(400, "This is no JSON.") from None
+        raise RequestError(400, "This is no JSON.") from None
 
 
 async def _refused(request: Request, error: Exception) -> Response:
-    assert isinstance(error, Refused)
+    assert isinstance(error, RequestError)
     return JSONResponse({"error": error.sentence}, error.status)
 
 

@@ -24,14 +24,14 @@ from simimg.similarity import (
     load_plan,
     write_plan,
 )
-from simimg.similarity.examine import examine, jpeg_quality
-from simimg.similarity.verify import verify
-from simimg.web.job import Job
-from simimg.web.refused import Refused
-from simimg.web.shown import Shown
-from tfrecords.convert.images import decode
-from tfrecords.convert.quarantine import Refusal
-from tfrecords.format.files import read_json
+from simimg.similarity.fingerprint import fingerprint, jpeg_quality
+from simimg.similarity.match_verification import verify
+from simimg.web.background_job import BackgroundJob
+from simimg.web.request_errors import RequestError
+from simimg.web.thumbnails import Thumbnails
+from tfrecords.convert.image.decoder import decode
+from tfrecords.format.atomic_files import read_json
+from tfrecords.format.quarantine import Refusal
 
 __all__ = ["Review"]
 
@@ -51,8 +51,8 @@ class _Planned:
 class Review:
     """The groups of an index and one plan. Safe to use from many threads."""
 
-    def __init__(self, index: SearchIndex, shown: Shown, plan_path: Path) -> None:
-        self.job = Job("duplicates")
+    def __init__(self, index: SearchIndex, shown: Thumbnails, plan_path: Path) -> None:
+        self.job = BackgroundJob("duplicates")
         self.threshold = index.info.thresholds.get("copy", 0.9)  # as `simimg duplicates`
         self._index = index
         self._shown = shown
@@ -107,11 +107,11 @@ class Review:
             Refused: the values are none, or the file was changed by somebody else.
         """
         if self._index.info.image_dir is None:
-            raise Refused(409, "This index is of pictures that are no files here: there is nothing to plan.")
+            raise RequestError(409, "This index is of pictures that are no files here: there is nothing to plan.")
         version, choices = self._checked(values)
         with self._lock:
             if version != self._version():
-                raise Refused(409, f"{self._path} was changed by somebody else. Load it again.")
+                raise RequestError(409, f"{self._path} was changed by somebody else. Load it again.")
             groups = self._groups(choices)
             write_plan(self._path, Path(self._index.info.image_dir), groups, lambda path: False)
             return {
@@ -128,13 +128,13 @@ class Review:
             return Verification(1.0, (_SAME_BYTES,), 0)
         try:
             data = [self._shown.read(one) for one in (row, other)]
-            query, candidate = (examine(decode(one), quality=jpeg_quality(one)) for one in data)
+            query, candidate = (fingerprint(decode(one), quality=jpeg_quality(one)) for one in data)
         except Refusal:
             return None
         return verify(query, candidate)
 
     def _checked(self, values: Any) -> tuple[str, list[tuple[int, list[int]]]]:
-        wrong = Refused(422, "This is no review: a version, and groups with a row to keep and rows to remove.")
+        wrong = RequestError(422, "This is no review: a version, and groups with a row to keep and rows to remove.")
         if not isinstance(values, dict) or not isinstance(values.get("version"), str):
             raise wrong
         if not isinstance(values.get("groups"), list):
@@ -148,7 +148,7 @@ class Review:
                 if type(row) is not int or not 0 <= row < len(self._index.pictures):
                     raise wrong
                 if row in seen:
-                    raise Refused(422, f"Picture {row} is there twice: nothing can be kept and removed.")
+                    raise RequestError(422, f"Picture {row} is there twice: nothing can be kept and removed.")
                 seen.add(row)
             if len(rows) > 1:
                 choices.append((rows[0], rows[1:]))
@@ -174,7 +174,7 @@ class Review:
     def _member(self, row: int, keeper: int) -> Member:
         try:
             seen = self.pair(row, keeper)
-        except Refused:
+        except RequestError:
             seen = None
         if seen is None:
             return Member(row, self._index.pictures[row], 0.5, _BY_HAND)

@@ -67,13 +67,13 @@ def draw_scene(seed: int, size: tuple[int, int] = (320, 240)) -> Image.Image:
     draw = ImageDraw.Draw(image)
     for _ in range(100):
         x, y, w, h = rng.integers(0, size[0]), rng.integers(0, size[1]), rng.integers(4, 50), rng.integers(4, 50)
-        colour = tuple(int(level) for level in rng.integers(0, 256, 3))
+        color = tuple(int(level) for level in rng.integers(0, 256, 3))
         kind = rng.integers(3)
         if kind == 0:
-            draw.ellipse((x, y, x + w, y + h), fill=colour)
+            draw.ellipse((x, y, x + w, y + h), fill=color)
         elif kind == 1:
-            draw.rectangle((x, y, x + w, y + h), fill=colour)
+            draw.rectangle((x, y, x + w, y + h), fill=color)
         else:
             corners = [(int(x + rng.integers(w)), int(y + rng.integers(h))) for _ in range(4)]
-            draw.polygon(corners, fill=colour)
+            draw.polygon(corners, fill=color)
     return image

@@ -105,8 +105,8 @@ def make(folder: Path) -> Iterator[tuple[str, str]]:
 def converted(folder: Path) -> Iterator[tuple[str, str]]:
     """Digests of what the converter makes of files."""
     from tfrecords.convert import ConvertConfig, convert, decode, resize
-    from tfrecords.convert.copies import low_frequencies, perceptual_hashes
-    from tfrecords.convert.images import PictureOptions, load_picture
+    from tfrecords.convert.image.decoder import PictureOptions, load_picture
+    from tfrecords.convert.image.near_duplicates import low_frequencies, perceptual_hashes
     from tfrecords.format.layout import Layout
 
     for path in sorted((folder / "files").iterdir()):
@@ -139,7 +139,7 @@ def read(folder: Path) -> Iterator[tuple[str, str]]:
     import tensorflow as tf
 
     from simimg.augment import AugmentConfig
-    from simimg.augment.draw import draw
+    from simimg.augment.parameters import draw
     from simimg.input import Order
     from tfrecords.format.shard import ShardReader
 
@@ -153,7 +153,7 @@ def read(folder: Path) -> Iterator[tuple[str, str]]:
 
 def searched(folder: Path) -> Iterator[tuple[str, str]]:
     """Digests of rows and similarities, searched in every way."""
-    from simimg.similarity import nearest as module
+    from simimg.similarity import nearest_neighbors as module
     from simimg.similarity.projection import Projection
 
     vectors = np.load(folder / "vectors.npy")
@@ -210,19 +210,19 @@ def searched(folder: Path) -> Iterator[tuple[str, str]]:
 
 def verified(folder: Path) -> Iterator[tuple[str, str]]:
     """Digests of what copies are found, and how similar: duplicates, leaks among two halves, and a calibration."""
-    from simimg.evaluation.retrieval import edited_copy
     from simimg.similarity import Finder, SearchIndex, find_duplicates
-    from simimg.similarity.examine import examine_file, forget_examined
-    from simimg.similarity.find import make_query
-    from simimg.similarity.verify import verify
+    from simimg.similarity.evaluation.retrieval import edited_copy
+    from simimg.similarity.fingerprint import fingerprint_file, forget_fingerprints
+    from simimg.similarity.match_verification import verify
+    from simimg.similarity.query_search import make_query
 
     paths = sorted((folder / "photos").iterdir())
     with ThreadPoolExecutor(3) as executor:
-        examined = list(executor.map(examine_file, paths))
-    forget_examined()
+        examined = list(executor.map(fingerprint_file, paths))
+    forget_fingerprints()
     kept = [
         digest(one.whole, one.thumbnail, *(getattr(one.keypoints, name) for name in one.keypoints.__slots__))
-        for one in (*examined, *map(examine_file, paths))
+        for one in (*examined, *map(fingerprint_file, paths))
     ]
     assert kept[: len(paths)] == kept[len(paths) :], "threads make a difference"
     yield "keypoints", digest(kept)

@@ -39,7 +39,7 @@ class ToyOptions:
     share: float = option("How much.", 0.5)
     title: str = option("What it is called.", "plain")
     names: tuple[str, ...] = option("Who is there.", ())
-    colour: str = option("How it looks.", "red", choices=("red", "green"))
+    color: str = option("How it looks.", "red", choices=("red", "green"))
     shiny: bool = option("Whether it shines.", True)
     target: Path | None = option("Where it goes.", None)
 
@@ -387,12 +387,12 @@ WORDS = st.text(st.characters(codec="utf-8", exclude_characters=',"', exclude_ca
     title=st.text(st.characters(codec="utf-8")),
     names=st.lists(WORDS, max_size=3).map(tuple),
     items=st.lists(st.text(st.characters(codec="utf-8"), min_size=1), max_size=3).map(tuple),
-    colour=st.sampled_from(["red", "green"]),
+    color=st.sampled_from(["red", "green"]),
     shiny=st.booleans(),
     target=st.none() | WORDS,
 )
 @example(
-    source="--x", count=-1, share=math.inf, title="=", names=("a=b",), items=("--count",), colour="red", shiny=True,
+    source="--x", count=-1, share=math.inf, title="=", names=("a=b",), items=("--count",), color="red", shiny=True,
     target=".",
 )  # fmt: skip
 @settings(deadline=None, max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -453,7 +453,7 @@ TEXTS = {
 def flags_of_all_commands() -> Iterator[tuple[str, str]]:
     for name in cli.COMMANDS:
         for field in dataclasses.fields(importlib.import_module(f"simimg.commands.{name}").Options):
-            # `train --config` reads a file; tests/simimg/training/test_runs.py shows what it does.
+            # `train --config` reads a file; tests/simimg/training/test_run_folder.py shows what it does.
             if not field.metadata["positional"] and (name, field.name) != ("train", "config"):
                 yield name, field.name
 

@@ -18,8 +18,8 @@ import pytest
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from simimg.sample import CLASS_NAMES, SampleSummary, draw_sample
-from simimg.sample.files import MAX_PER_CLASS, SampleFile, file_bytes, list_files
-from tfrecords.errors import UsageError
+from simimg.sample.sample_files import MAX_PER_CLASS, SampleFile, file_bytes, list_files
+from tfrecords.base_errors import UsageError
 
 PER_CLASS = 4
 TURNED, CMYK = "houses/image_0003.jpg", "flowers/image_0002.jpg"

@@ -18,7 +18,7 @@ from PIL import Image
 
 ROOT = Path(__file__).parents[2]
 BAR = re.compile(r"\r(?:converting|verifying): ")
-COLOUR = re.compile(r"\x1b\[[\d;:]*m")
+COLOR = re.compile(r"\x1b\[[\d;:]*m")
 ESCAPE = re.compile(r"\x1b(?!\[\d*[ABCDK])")  # all but where the cursor goes, and clearing a line
 TIMEOUT_S = 300
 
@@ -76,7 +76,7 @@ def test_in_a_terminal(photos: Path, changes: dict[str, str], has_bar: bool) -> 
     code, text = in_a_terminal(*convert(photos, "one"), **changes)
     assert code == 2, text
     assert bool(BAR.search(text)) == has_bar
-    assert not COLOUR.search(text)
+    assert not COLOR.search(text)
     assert not ESCAPE.search(text)
     dataset_dir = photos.parent / "data" / "one" / "1.0.0"
     code, text = in_a_terminal("verify", f"--dataset_dir={dataset_dir}", **changes)
@@ -100,7 +100,7 @@ def test_where_there_is_no_terminal(photos: Path) -> None:
     assert b"\r" not in done.stdout + done.stderr
 
 
-def test_mistakes_have_no_colours() -> None:
+def test_mistakes_have_no_colors() -> None:
     code, text = in_a_terminal("trian")
     assert (code, "Did you mean 'train'?" in text) == (1, True)
     assert not ESCAPE.search(text)

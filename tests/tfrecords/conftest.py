@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from tfrecords.convert import ConvertConfig, ConvertSummary, convert
-from tfrecords.convert import plan as plan_module
+from tfrecords.convert.plan import shard_plan as plan_module
 
 MakeFolder = Callable[..., Path]
 Digests = Callable[[Path], dict[str, str]]
@@ -63,7 +63,7 @@ def _digests_of() -> Digests:
 @pytest.fixture
 def small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
     """Has a split of 8 examples or more in several shards."""
-    monkeypatch.setattr(plan_module, "MIN_EXAMPLES_A_SHARD", 4)
+    monkeypatch.setattr(plan_module, "MIN_EXAMPLES_PER_SHARD", 4)
 
 
 @pytest.fixture(scope="session")
@@ -106,7 +106,7 @@ def _converted(photos: Path, tmp_path_factory: pytest.TempPathFactory, encoding:
         num_workers=1,
     )
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(plan_module, "MIN_EXAMPLES_A_SHARD", 4)
+        patch.setattr(plan_module, "MIN_EXAMPLES_PER_SHARD", 4)
         return Converted(config, convert(config))
 
 

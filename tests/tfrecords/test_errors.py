@@ -2,7 +2,7 @@
 
 import pytest
 
-from tfrecords import errors
+from tfrecords import base_errors
 
 
 @pytest.mark.parametrize(
@@ -17,8 +17,8 @@ from tfrecords import errors
     ],
 )
 def test_tree(name: str, parent: str, exit_code: int) -> None:
-    error = getattr(errors, name)
+    error = getattr(base_errors, name)
     assert error.__base__.__name__ == parent
     assert error.exit_code == exit_code
-    assert name in (errors.__doc__ or "")
+    assert name in (base_errors.__doc__ or "")
     assert str(error("a message")) == "a message"

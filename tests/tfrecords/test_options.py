@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tfrecords.errors import UsageError
+from tfrecords.base_errors import UsageError
 from tfrecords.options import check_choices, option, to_json
 
 

@@ -1,11 +1,11 @@
 """From pictures to a data set folder."""
 
-from tfrecords.convert.config import ConvertConfig
 from tfrecords.convert.engine import ConvertProgress, convert
-from tfrecords.convert.images import decode, encode, resize
-from tfrecords.convert.quarantine import Reason, Refusal
-from tfrecords.convert.result import ConvertSummary
+from tfrecords.convert.image.decoder import decode, encode, resize
+from tfrecords.convert.output.summary import ConvertSummary
+from tfrecords.convert.plan.convert_config import ConvertConfig
 from tfrecords.convert.sources import Source, open_source
+from tfrecords.format.quarantine import Reason, Refusal
 
 __all__ = [
     "ConvertConfig",

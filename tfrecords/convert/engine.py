@@ -7,7 +7,7 @@
 4. Manifest, quarantine list and metadata are written, and the folder gets its name.
 
 A conversion is a pure function of its source and configuration: one worker or sixty-four, interrupted or not, here or
-on Apache Beam, the same bytes. `tfrecords.convert.target` says what is on disk meanwhile.
+on Apache Beam, the same bytes. `tfrecords.convert.state.workdir` says what is on disk meanwhile.
 """
 
 from __future__ import annotations
@@ -22,20 +22,20 @@ from typing import Protocol
 
 import numpy as np
 
-from tfrecords.convert import pool
-from tfrecords.convert.assemble import AssembleTask, SealTask, is_whole
-from tfrecords.convert.config import ConvertConfig
-from tfrecords.convert.existing import Existing, find_existing, listed_paths
-from tfrecords.convert.images import decoder_versions
-from tfrecords.convert.job import Job, Settled, make_job, select
-from tfrecords.convert.plan import MIN_SHARDS, PlannedShard, ShardPlan
-from tfrecords.convert.publish import publish, write_tables
-from tfrecords.convert.receipts import Receipt, read_info, read_receipt
-from tfrecords.convert.result import ConvertSummary, check_refusals, make_manifest, summarise
+from tfrecords.base_errors import ConversionError, Interrupted, UsageError
+from tfrecords.convert.image.decoder import decoder_versions
+from tfrecords.convert.output.publish import publish, write_tables
+from tfrecords.convert.output.reshard import ReshardTask, SealTask, is_whole
+from tfrecords.convert.output.summary import ConvertSummary, check_refusals, make_manifest, summarize
+from tfrecords.convert.plan.conversion_job import ConversionJob, FinalPlan, make_job, select
+from tfrecords.convert.plan.convert_config import ConvertConfig
+from tfrecords.convert.plan.previous_version import PreviousVersion, find_previous_version, listed_paths
+from tfrecords.convert.plan.shard_plan import MIN_SHARDS, PlannedShard, ShardPlan
 from tfrecords.convert.sources import Source, open_source, printable
-from tfrecords.convert.target import Target
-from tfrecords.convert.worker import ShardTask
-from tfrecords.errors import ConversionError, Interrupted, UsageError
+from tfrecords.convert.state.receipts import Receipt, read_info, read_receipt
+from tfrecords.convert.state.workdir import WorkDir
+from tfrecords.convert.workers import pool
+from tfrecords.convert.workers.shard_worker import ShardTask
 from tfrecords.format.layout import Offsets, ShardInfo, raw_offsets
 from tfrecords.format.naming import VERSION, dataset_dir, next_version
 
@@ -47,7 +47,10 @@ _NOT_THERE = (
 
 
 class Runner(Protocol):
-    """What runs tasks: a pool of this machine's processes, or Apache Beam. See `tfrecords.convert.pool.Pool`."""
+    """What runs tasks: a pool of this machine's processes, or Apache Beam.
+
+    See `tfrecords.convert.workers.pool.Pool`.
+    """
 
     def start(self, num_workers: int) -> None: ...
 
@@ -84,7 +87,7 @@ def convert(config: ConvertConfig, *, progress: Callable[[ConvertProgress], None
     start = time.perf_counter()
     config = config.resolved()
     try:
-        existing = find_existing(config.data_dir, config.name)
+        existing = find_previous_version(config.data_dir, config.name)
         if existing is not None:
             existing.check_options(config)
         with _runner(config, lambda row: printable(source.paths[row])) as runner:
@@ -102,10 +105,10 @@ def convert(config: ConvertConfig, *, progress: Callable[[ConvertProgress], None
                     )
                 existing.check_source(source)
             if existing is not None and not len(source.usable() if config.append else ()):
-                Target(existing.folder).remove_work()  # of a call that was killed at its end
-                return summarise(existing.folder, existing.layout, existing.manifest, start, 0, source.notes)
+                WorkDir(existing.folder).remove_work()  # of a call that was killed at its end
+                return summarize(existing.folder, existing.layout, existing.manifest, start, 0, source.notes)
             version = next_version(existing.layout.version) if existing is not None else VERSION
-            target = Target(dataset_dir(config.data_dir, config.name, version))
+            target = WorkDir(dataset_dir(config.data_dir, config.name, version))
             job = make_job(config, source, existing, listed)
             with target.locked():
                 target.begin(config.determining(), decoder_versions())
@@ -128,7 +131,7 @@ def _only(source: Source, path: str) -> Source:
     return select(source, np.array(rows, np.int64))
 
 
-def _pending(source: Source, existing: Existing | None, config: ConvertConfig) -> Source:
+def _pending(source: Source, existing: PreviousVersion | None, config: ConvertConfig) -> Source:
     if existing is None:
         raise UsageError(
             f"--append: there is no data set {config.name!r} in {config.data_dir} yet. Leave --append out to make it."
@@ -143,7 +146,12 @@ def _pending(source: Source, existing: Existing | None, config: ConvertConfig) -
 
 
 def _convert(
-    job: Job, target: Target, version: str, runner: Runner, progress: Callable[[ConvertProgress], None], start: float
+    job: ConversionJob,
+    target: WorkDir,
+    version: str,
+    runner: Runner,
+    progress: Callable[[ConvertProgress], None],
+    start: float,
 ) -> ConvertSummary:
     plan = job.plan()
     infos, receipt, num_converted = _write_shards(job, plan, target, runner, progress)
@@ -151,7 +159,7 @@ def _convert(
     if not (receipt.positions >= 0).any() and job.existing is not None:  # nothing came of it: no new version
         target.remove_work()
         existing = job.existing
-        return summarise(existing.folder, existing.layout, existing.manifest, start, 0, job.source.notes)
+        return summarize(existing.folder, existing.layout, existing.manifest, start, 0, job.source.notes)
 
     settled = job.settled(plan, receipt)
     manifest = make_manifest(job, settled, receipt)
@@ -168,11 +176,11 @@ def _convert(
             f"{len(settled.leaks):,} photos have copies in another split, e.g. {settled.leaks[0]}; "
             "the splits are those that were there",
         )
-    return summarise(target.final, layout, manifest, start, num_converted, notes)
+    return summarize(target.final, layout, manifest, start, num_converted, notes)
 
 
 def _write_shards(
-    job: Job, plan: ShardPlan, target: Target, runner: Runner, progress: Callable[[ConvertProgress], None]
+    job: ConversionJob, plan: ShardPlan, target: WorkDir, runner: Runner, progress: Callable[[ConvertProgress], None]
 ) -> tuple[dict[str, ShardInfo], Receipt, int]:
     """Returns what the first plan's shards are, by name, what became of each file, and how many this call converted."""
     infos: dict[str, ShardInfo] = {}
@@ -228,7 +236,7 @@ class _Beam:
     def run(
         self, tasks: Iterator[pool.Task], on_done: Callable[[pool.Task], None], on_progress: Callable[[int, int], None]
     ) -> None:
-        from tfrecords.convert.beam import run_beam
+        from tfrecords.convert.workers.beam_runner import run_beam
 
         run_beam(tasks, self.options, on_done, on_progress)
 
@@ -245,7 +253,7 @@ def _runner(config: ConvertConfig, name_of: Callable[[int], str]) -> Iterator[Ru
         yield workers
 
 
-def _shard_task(job: Job, planned: PlannedShard, target: Target) -> ShardTask:
+def _shard_task(job: ConversionJob, planned: PlannedShard, target: WorkDir) -> ShardTask:
     source = job.source
     return ShardTask(
         shard=target.shards / planned.file,
@@ -265,17 +273,17 @@ def _shard_task(job: Job, planned: PlannedShard, target: Target) -> ShardTask:
     )
 
 
-def _receipt(target: Target, planned: PlannedShard) -> Path:
+def _receipt(target: WorkDir, planned: PlannedShard) -> Path:
     return target.receipts / f"{planned.file}.json"
 
 
 def _assemble(
-    job: Job,
+    job: ConversionJob,
     plan: ShardPlan,
-    settled: Settled,
+    settled: FinalPlan,
     receipt: Receipt,
     infos: dict[str, ShardInfo],
-    target: Target,
+    target: WorkDir,
     runner: Runner,
 ) -> dict[str, tuple[Path, ShardInfo]]:
     """Returns where each shard of the settled plan lies, and what it is; makes those that the first plan has not."""
@@ -297,7 +305,7 @@ def _assemble(
 
     def tasks() -> Iterator[pool.Task]:
         for planned in todo:
-            task: AssembleTask | SealTask
+            task: ReshardTask | SealTask
             if id(planned) in kept:
                 task = _seal_task(job, planned, infos[planned.file], target)
             else:
@@ -313,7 +321,7 @@ def _assemble(
     return found
 
 
-def _seal_task(job: Job, planned: PlannedShard, info: ShardInfo, target: Target) -> SealTask:
+def _seal_task(job: ConversionJob, planned: PlannedShard, info: ShardInfo, target: WorkDir) -> SealTask:
     return SealTask(
         shard=target.shards / planned.file,
         receipt=target.receipts / f"{planned.file}.sealed.json",
@@ -324,11 +332,11 @@ def _seal_task(job: Job, planned: PlannedShard, info: ShardInfo, target: Target)
 
 
 def _assemble_task(
-    job: Job, plan: ShardPlan, planned: PlannedShard, shard_of: np.ndarray, receipt: Receipt, target: Target
-) -> AssembleTask:
+    job: ConversionJob, plan: ShardPlan, planned: PlannedShard, shard_of: np.ndarray, receipt: Receipt, target: WorkDir
+) -> ReshardTask:
     rows = planned.rows[receipt.positions[planned.rows] >= 0]
     numbers, source_of = np.unique(shard_of[rows], return_inverse=True)
-    return AssembleTask(
+    return ReshardTask(
         shard=target.assembled / planned.file,
         receipt=target.receipts / f"{planned.file}.assembled.json",
         inputs=job.inputs(dataclasses.replace(planned, rows=rows)),

@@ -1,13 +1,13 @@
 """What lies on disk: records, examples, shards, and the files that describe them."""
 
+from tfrecords.format.dataset_verification import Verification, verify
 from tfrecords.format.example import decode_example, encode_example
 from tfrecords.format.layout import Layout, Offsets, ShardInfo, encode_record, raw_offsets
 from tfrecords.format.manifest import Manifest, ManifestRow, read_manifest, write_manifest
-from tfrecords.format.metadata import write_metadata
 from tfrecords.format.naming import dataset_dir, next_version, shard_name, versions
 from tfrecords.format.record import frame, masked_crc32c, read_records
 from tfrecords.format.shard import ShardReader, ShardWriter
-from tfrecords.format.verify import Verification, verify
+from tfrecords.format.tfds_metadata import write_metadata
 
 __all__ = [
     "Layout",

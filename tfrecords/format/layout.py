@@ -27,9 +27,9 @@ from typing import Any
 
 import numpy as np
 
-from tfrecords.errors import DataError
+from tfrecords.base_errors import DataError
+from tfrecords.format.atomic_files import atomic_file, json_bytes, read_json
 from tfrecords.format.example import encode_example, varint
-from tfrecords.format.files import atomic_file, json_bytes, read_json
 from tfrecords.format.record import FOOTER_BYTES, FRAMING_BYTES, HEADER_BYTES
 
 __all__ = [

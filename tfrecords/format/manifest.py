@@ -1,7 +1,7 @@
 """manifest.parquet: a row for every file that was found, where it came from and where it went.
 
 In memory a manifest is columns, not rows: a million rows take about 110 MB and their paths, a million objects 1 GB. It
-is written and read in row groups of `ROWS_A_GROUP`, so that neither takes more than a few of them besides.
+is written and read in row groups of `ROWS_PER_GROUP`, so that neither takes more than a few of them besides.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from tfrecords.errors import DataError
-from tfrecords.format.files import atomic_file
+from tfrecords.base_errors import DataError
+from tfrecords.format.atomic_files import atomic_file
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -27,7 +27,7 @@ __all__ = [
     "MANIFEST_FILE",
     "OK",
     "REFUSED",
-    "ROWS_A_GROUP",
+    "ROWS_PER_GROUP",
     "Manifest",
     "ManifestRow",
     "iter_manifest",
@@ -39,7 +39,7 @@ __all__ = [
 MANIFEST_FILE = "manifest.parquet"
 OK = "ok"
 REFUSED = "refused"
-ROWS_A_GROUP = 65_536
+ROWS_PER_GROUP = 65_536
 
 _DIGEST_BYTES = 32
 _NAMES = b"simimg"  # the key of the file's own metadata under which the names of splits and reasons stand, as JSON
@@ -124,8 +124,8 @@ class Manifest:
 
     def __iter__(self) -> Iterator[ManifestRow]:
         """Yields the rows as plain values."""
-        for start in range(0, len(self), ROWS_A_GROUP):
-            part = self[start : start + ROWS_A_GROUP]
+        for start in range(0, len(self), ROWS_PER_GROUP):
+            part = self[start : start + ROWS_PER_GROUP]
             columns = (getattr(part, name).tolist() for name in _NUMBERS)
             for path, sha256, pixels_sha256, split, reason, numbers in zip(
                 part.paths,
@@ -199,8 +199,8 @@ def write_manifest(dataset_dir: Path, manifest: Manifest) -> None:
             write_page_checksum=True,
         ) as writer,
     ):
-        for start in range(0, len(manifest), ROWS_A_GROUP):
-            writer.write_batch(_to_arrow(manifest[start : start + ROWS_A_GROUP], schema))
+        for start in range(0, len(manifest), ROWS_PER_GROUP):
+            writer.write_batch(_to_arrow(manifest[start : start + ROWS_PER_GROUP], schema))
 
 
 def read_manifest(dataset_dir: Path) -> Manifest:
@@ -213,7 +213,7 @@ def read_manifest(dataset_dir: Path) -> Manifest:
         n = file.metadata.num_rows
         columns = {name: np.empty(_shape(name, n), dtype) for name, dtype in _DTYPES.items()}
         paths: list[str] = []
-        for batch in file.iter_batches(batch_size=ROWS_A_GROUP):
+        for batch in file.iter_batches(batch_size=ROWS_PER_GROUP):
             part = _from_arrow(batch, split_names, reason_names)
             rows = slice(len(paths), len(paths) + len(part))
             for name, column in columns.items():
@@ -223,13 +223,13 @@ def read_manifest(dataset_dir: Path) -> Manifest:
 
 
 def iter_manifest(dataset_dir: Path) -> Iterator[Manifest]:
-    """Yields a data set's manifest in parts of up to `ROWS_A_GROUP` rows, for who needs little of each.
+    """Yields a data set's manifest in parts of up to `ROWS_PER_GROUP` rows, for who needs little of each.
 
     Raises:
         DataError: the manifest is missing or damaged.
     """
     with _opened(dataset_dir) as (file, split_names, reason_names):
-        for batch in file.iter_batches(batch_size=ROWS_A_GROUP):
+        for batch in file.iter_batches(batch_size=ROWS_PER_GROUP):
             yield _from_arrow(batch, split_names, reason_names)
 
 

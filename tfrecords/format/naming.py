@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from tfrecords.errors import UsageError
+from tfrecords.base_errors import UsageError
 
 __all__ = ["VERSION", "check_name", "check_split", "dataset_dir", "next_version", "shard_name", "versions"]
 

@@ -20,7 +20,7 @@ from typing import BinaryIO
 import google_crc32c
 import numpy as np
 
-from tfrecords.errors import CorruptRecordError
+from tfrecords.base_errors import CorruptRecordError
 
 __all__ = [
     "FOOTER_BYTES",

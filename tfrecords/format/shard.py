@@ -14,8 +14,8 @@ from typing import BinaryIO
 
 import numpy as np
 
-from tfrecords.errors import CorruptRecordError, DataError
-from tfrecords.format.files import atomic_file
+from tfrecords.base_errors import CorruptRecordError, DataError
+from tfrecords.format.atomic_files import atomic_file
 from tfrecords.format.layout import ShardInfo
 from tfrecords.format.record import FOOTER_BYTES, FRAMING_BYTES, HEADER_BYTES, footer, header, read_records
 

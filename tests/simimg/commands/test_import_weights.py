@@ -105,7 +105,7 @@ def test_a_failed_import_leaves_nothing(tmp_path: Path, monkeypatch: pytest.Monk
     def fail(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("simimg.training.runs.sync_file", fail)
+    monkeypatch.setattr("simimg.training.run_folder.sync_file", fail)
     with pytest.raises(Exception, match="No space left"):
         import_sscd(WEIGHTS, tmp_path / "m", image_size=64)
     assert not list(tmp_path.iterdir())

@@ -12,13 +12,13 @@ import pytest
 from simimg import doctor
 from simimg.cli import main
 from simimg.commands import doctor as command
-from simimg.doctor import Finding, check_dataset
+from simimg.doctor import CheckResult, check_dataset
 from tfrecords.convert import ConvertConfig, convert
 
 KEYS = {"simimg", "tensorflow", "gpus", "versions", "gpu", "machine", "disk", "limits", "notes", "problems"}
 
 
-def check(folder: Path, **changes: Any) -> Finding:
+def check(folder: Path, **changes: Any) -> CheckResult:
     return check_dataset(folder, **{"num_cores": 2, "max_open_files": 20_000, **changes})
 
 
@@ -50,10 +50,10 @@ def test_a_folder_that_is_not_there(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_text_and_exit_code() -> None:
-    def found(problems: tuple[str, ...] = (), notes: tuple[str, ...] = ()) -> dict[str, Finding]:
+    def found(problems: tuple[str, ...] = (), notes: tuple[str, ...] = ()) -> dict[str, CheckResult]:
         return {
-            "versions": Finding(title="software", facts={"tensorflow": "2.21.0"}, rows=(("simimg", "1"),)),
-            "gpu": Finding(
+            "versions": CheckResult(title="software", facts={"tensorflow": "2.21.0"}, rows=(("simimg", "1"),)),
+            "gpu": CheckResult(
                 title="GPUs", facts={"gpus": []}, rows=(("longer name", "2"),), problems=problems, notes=notes
             ),
         }

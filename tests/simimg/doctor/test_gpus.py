@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from simimg.doctor import GpuSight, check_gpus, see_gpus
+from simimg.doctor import GpuFacts, check_gpus, probe_gpus
+from simimg.doctor.gpu_probe import Gpu
 from simimg.doctor.gpus import kernels_for
-from simimg.doctor.sight import Gpu
 
 BUILD = {
     "is_cuda_build": True,
@@ -31,9 +31,9 @@ def gpu(index: int = 0, name: str = "NVIDIA A100", capability: str = "8.0", free
     return Gpu(index=index, name=name, compute_capability=capability, memory_bytes=40 << 30, memory_free_bytes=free)
 
 
-def sight(*gpus: Gpu, used: int | None = None, **changes: Any) -> GpuSight:
+def sight(*gpus: Gpu, used: int | None = None, **changes: Any) -> GpuFacts:
     """A machine on which all is well, with changes; TensorFlow uses the first `used` GPUs."""
-    there = GpuSight(
+    there = GpuFacts(
         num_cards=len(gpus),
         driver="570.124.06",
         num_device_files=len(gpus),
@@ -47,7 +47,7 @@ def sight(*gpus: Gpu, used: int | None = None, **changes: Any) -> GpuSight:
     return dataclasses.replace(there, **changes)
 
 
-def the_problem(there: GpuSight) -> str:
+def the_problem(there: GpuFacts) -> str:
     (problem,) = check_gpus(there).problems
     return problem
 
@@ -70,7 +70,7 @@ def test_all_is_well() -> None:
 
 
 def test_no_gpu_at_all_is_no_problem() -> None:
-    found = check_gpus(GpuSight(build=BUILD, tensorflow="2.21.0", wanted=WANTED))
+    found = check_gpus(GpuFacts(build=BUILD, tensorflow="2.21.0", wanted=WANTED))
     assert found.problems == ()
     assert found.rows == (("GPU", "none: training runs on the processor"),)
 
@@ -104,7 +104,7 @@ def test_there_is_a_driver_and_no_gpu_is_used(changes: dict[str, Any], words: li
 
 
 def test_a_card_without_a_driver() -> None:
-    problem = the_problem(GpuSight(num_cards=1, build=BUILD))
+    problem = the_problem(GpuFacts(num_cards=1, build=BUILD))
     assert "no driver" in problem
     assert "apt install nvidia-driver" in problem
 
@@ -260,7 +260,7 @@ def test_seeing(tmp_path: Path, line: str, version: str) -> None:
         commands.append(command)
         return MATRIX if "topo" in command else SMI
 
-    there = see_gpus(
+    there = probe_gpus(
         used=[("NVIDIA H100 80GB HBM3", "9.0")],
         tensorflow="2.21.0",
         build=BUILD,
@@ -282,7 +282,7 @@ def test_seeing(tmp_path: Path, line: str, version: str) -> None:
 
 
 def test_seeing_nothing(tmp_path: Path) -> None:
-    there = see_gpus(used=(), tensorflow="2.21.0", build=BUILD, root=tmp_path, run=lambda *_: "", environment={})
+    there = probe_gpus(used=(), tensorflow="2.21.0", build=BUILD, root=tmp_path, run=lambda *_: "", environment={})
     assert (there.driver, there.gpus, there.num_cards, there.p2p) == ("", (), 0, "")
     assert check_gpus(there).problems == ()
 
@@ -290,5 +290,5 @@ def test_seeing_nothing(tmp_path: Path) -> None:
 def test_nvidia_smi_that_fails_says_nothing(tmp_path: Path) -> None:
     """Its error goes to standard output."""
     text = "NVIDIA-SMI has failed because it couldn't communicate with the NVIDIA driver.\n"
-    there = see_gpus(used=(), tensorflow="2.21.0", build=BUILD, root=tmp_path, run=lambda *_: text, environment={})
+    there = probe_gpus(used=(), tensorflow="2.21.0", build=BUILD, root=tmp_path, run=lambda *_: text, environment={})
     assert there.gpus == ()

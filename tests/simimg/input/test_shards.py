@@ -14,7 +14,7 @@ from PIL import Image
 from simimg.errors import CorruptRecordError, DataError
 from simimg.input import Order, Position, Reader, eval_batches, open_reader, open_split, reading, train_batches
 from tfrecords.convert import ConvertConfig, convert
-from tfrecords.convert import plan as plan_module
+from tfrecords.convert.plan import shard_plan as plan_module
 from tfrecords.format import ShardReader, decode_example, encode_record
 from tfrecords.format.record import frame
 
@@ -26,7 +26,7 @@ def sharded(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str,
     """The pictures at 16 px, the 54 to train on in 8 shards. Only to be read."""
     data_dir = tmp_path_factory.mktemp("sharded")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(plan_module, "MIN_EXAMPLES_A_SHARD", 4)
+        patch.setattr(plan_module, "MIN_EXAMPLES_PER_SHARD", 4)
         options: dict[str, Any] = {"image_dir": photos, "data_dir": data_dir, "image_size": 16, "num_workers": 1}
         folders = {
             encoding: convert(ConvertConfig(name=encoding, encoding=encoding, **options)).dataset_dir

@@ -157,7 +157,7 @@ def test_lite0_gives_the_features_it_always_gave() -> None:
 
 
 @pytest.mark.skipif(not PHOTOS.is_dir(), reason=f"needs the Caltech 101 photographs in {PHOTOS}")
-def test_lite0_recognises_photographs() -> None:
+def test_lite0_recognizes_photographs() -> None:
     """Ten classes that ImageNet has too, three photographs each, cropped and resized as ImageNet's were."""
     classes = {
         "accordion": {401},
@@ -174,7 +174,7 @@ def test_lite0_recognises_photographs() -> None:
     model = lite_imagenet("lite0")
     truth = [labels for labels in classes.values() for _ in range(3)]
     paths = [path for name in classes for path in sorted((PHOTOS / name).glob("*.jpg"))[:3]]
-    batch = np.stack([_centre(path, 224) for path in paths])
+    batch = np.stack([_center(path, 224) for path in paths])
     top1 = model(batch).numpy().argmax(axis=1)
     correct = sum(int(label) in labels for label, labels in zip(top1, truth, strict=True))
     assert len(paths) == 30
@@ -225,7 +225,7 @@ def _multiply_adds(model: keras.Model) -> int:
     return sum(int(np.prod(layer.output.shape[1:-1]) * np.prod(layer.kernel.shape)) for layer in kernels)
 
 
-def _centre(path: Path, size: int) -> Any:
+def _center(path: Path, size: int) -> Any:
     """The middle 87.5 % of the shorter side, square, bicubic: how ImageNet's validation images are taken."""
     image = tf.io.decode_jpeg(tf.io.read_file(str(path)), channels=3)
     side = int(min(image.shape[:2]) * 0.875)

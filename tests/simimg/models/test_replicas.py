@@ -61,7 +61,7 @@ print("done")
 """
 
 
-def test_two_replicas_drop_and_normalise_as_one_does() -> None:
+def test_two_replicas_drop_and_normalize_as_one_does() -> None:
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "TF_CPP_MIN_LOG_LEVEL": "2"}
     done = subprocess.run(
         [sys.executable, "-c", SCRIPT],

@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tfrecords.convert.quarantine import RefusedFile, write_quarantine
 from tfrecords.format.layout import Layout, Offsets, ShardInfo, encode_record, raw_offsets
 from tfrecords.format.manifest import Manifest, write_manifest
 from tfrecords.format.naming import shard_name
+from tfrecords.format.quarantine import RefusedFile, write_quarantine
 from tfrecords.format.shard import ShardWriter
 
 REASONS = ("empty", "truncated", "text", "unknown_suffix", "too_large", "no_class_folder")

@@ -35,7 +35,7 @@ def test_losses_equal_their_definitions(num_classes: int, smoothing: float) -> N
     np.testing.assert_allclose(losses("binary", labels, probabilities, smoothing), expected, rtol=1e-4)
 
 
-def test_the_mean_of_a_batch_is_what_keras_minimises() -> None:
+def test_the_mean_of_a_batch_is_what_keras_minimizes() -> None:
     """So that the tutorial's figures mean the same here."""
     labels, probabilities = some_answers(32, 5)
     one_hot = np.eye(5, dtype=np.float32)[labels]

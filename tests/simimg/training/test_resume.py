@@ -11,7 +11,7 @@ import pytest
 import tensorflow as tf
 
 from simimg.errors import CheckpointError, ModelError, TrainingError, TrainingInterrupted, UsageError
-from simimg.training import StepInfo, TrainConfig, Watcher, calls, load_model, loop, train
+from simimg.training import StepInfo, TrainConfig, Watcher, load_model, loop, step_runner, train
 
 
 def config(dataset_dir: Path, model_dir: Path, **changes: Any) -> TrainConfig:
@@ -41,7 +41,7 @@ def undisturbed(datasets: dict[str, Path], tmp_path_factory: pytest.TempPathFact
 @pytest.fixture
 def stop_at(monkeypatch: pytest.MonkeyPatch):
     """Returns a watcher that sends this process a signal once a step has been trained; every step is reported."""
-    monkeypatch.setattr(calls, "_MOST_STEPS", 1)
+    monkeypatch.setattr(step_runner, "_MOST_STEPS", 1)
 
     def make(step: int, number: int = signal.SIGINT, notes: list[str] | None = None) -> Watcher:
         def watch(info: StepInfo) -> None:

@@ -13,8 +13,8 @@ import pytest
 from simimg import models
 from simimg.errors import UsageError
 from simimg.training import TrainConfig, TrainResult, Watcher, load_model, train
-from simimg.training.build import build_model
-from simimg.training.measuring import collapse
+from simimg.training.builders import build_model
+from simimg.training.validation_metrics import collapse
 
 AUGMENTATION = {"blur": 0.0, "min_jpeg_quality": 100.0, "rotation_degrees": 10.0}
 BASE: dict[str, Any] = {
@@ -184,7 +184,7 @@ def test_a_backbone_that_stays(tiny: dict[str, Path], tmp_path: Path) -> None:
     trained(tiny["two"], tmp_path / "again", weights=str(tmp_path / "run"), **class_options)
 
 
-def test_lite0_has_a_linear_layer_on_the_generalised_mean(tmp_path: Path) -> None:
+def test_lite0_has_a_linear_layer_on_the_generalized_mean(tmp_path: Path) -> None:
     config = TrainConfig.with_preset({"dataset_dir": tmp_path, "preset": "copy", "embedding_dim": 16})
     model = build_model(config, 32, 1)
     assert [layer.name for layer in model.layers[-4:]] == ["head_relu6", "generalized_mean", "embedding", "unit"]

@@ -18,7 +18,7 @@ from PIL import Image, ImageOps
 
 from simimg.similarity import Embedder, SearchIndex
 from simimg.web import create_app
-from simimg.web.queries import MAX_BYTES, MAX_PIXELS
+from simimg.web.query_cache import MAX_BYTES, MAX_PIXELS
 
 Scene = Callable[..., Image.Image]
 

@@ -314,11 +314,11 @@ def test_a_review_writes_the_plan(page: Page, plan_path: Path) -> None:
 def test_the_map(page: Page) -> None:
     page.open("map")
     page.until("document.querySelector('.laying').hidden")
-    coloured = """
+    colored = """
     const canvas = document.querySelector('.map canvas'), context = canvas.getContext('2d');
     return context.getImageData(0, 0, canvas.width, canvas.height).data.some((value) => value > 0);
     """
-    page.until(f"(() => {{ {coloured} }})()")
+    page.until(f"(() => {{ {colored} }})()")
     assert [button.text for button in page.all(".legend button")] == ["cats", "dogs", "old"]
     page.all(".legend button")[2].click()
     assert page.one(".legend button[aria-pressed=true]").text == "old"

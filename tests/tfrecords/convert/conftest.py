@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 from tfrecords.convert import ConvertConfig, ConvertProgress, convert
-from tfrecords.convert import plan as plan_module
+from tfrecords.convert.plan import shard_plan as plan_module
 
 ROOT = Path(__file__).parents[3]
 WAIT_S = 60  # far more than any of this takes: a hang, not a slow machine, fails a test
@@ -72,7 +72,7 @@ def expected(
 ) -> dict[str, str]:
     """The files of the photos' data set at 8 px, in 9 shards, converted in one go: SHA-256 by name. Only to be read."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(plan_module, "MIN_EXAMPLES_A_SHARD", 4)
+        patch.setattr(plan_module, "MIN_EXAMPLES_PER_SHARD", 4)
         return digests_of(convert(a_config(photos, tmp_path_factory.mktemp("expected"))).dataset_dir)
 
 
@@ -86,8 +86,10 @@ CHILD = textwrap.dedent(
     """
     import sys, time, traceback
     from pathlib import Path
-    from tfrecords.convert import ConvertConfig, convert, plan, pool
-    from tfrecords.errors import SimimgError
+    from tfrecords.convert import ConvertConfig, convert
+    from tfrecords.convert.plan import shard_plan
+    from tfrecords.convert.workers import pool
+    from tfrecords.base_errors import SimimgError
 
     def progress(progress):
         if progress.num_done >= stop_at:
@@ -95,7 +97,7 @@ CHILD = textwrap.dedent(
             time.sleep(600)
 
     if __name__ == "__main__":
-        plan.MIN_EXAMPLES_A_SHARD = 4
+        shard_plan.MIN_EXAMPLES_PER_SHARD = 4
         stop_at, num_workers = int(sys.argv[3]), int(sys.argv[4])
         print("begins", flush=True)
         try:

@@ -18,12 +18,12 @@ from typing import Any
 
 import pytest
 
+from tfrecords.base_errors import Interrupted
 from tfrecords.convert import ConvertSummary, convert
-from tfrecords.convert import plan as plan_module
-from tfrecords.convert.config import ConvertConfig
-from tfrecords.errors import Interrupted
+from tfrecords.convert.plan import shard_plan as plan_module
+from tfrecords.convert.plan.convert_config import ConvertConfig
 from tfrecords.format import verify
-from tfrecords.format.files import TEMPORARY, read_json
+from tfrecords.format.atomic_files import TEMPORARY, read_json
 
 Digests = Callable[[Path], dict[str, str]]
 AConfig = Callable[..., ConvertConfig]
@@ -35,14 +35,15 @@ HOLDING = textwrap.dedent(
     """
     import importlib, sys, time
     from pathlib import Path
-    from tfrecords.convert import ConvertConfig, convert, plan
+    from tfrecords.convert import ConvertConfig, convert
+    from tfrecords.convert.plan import shard_plan
 
     def hold(*_, **__):
         print("here", flush=True)
         time.sleep(600)
 
     if __name__ == "__main__":
-        plan.MIN_EXAMPLES_A_SHARD = 4
+        shard_plan.MIN_EXAMPLES_PER_SHARD = 4
         where, when, image_dir, data_dir, options = sys.argv[1:]
         module, _, name = where.partition(":")
         owner = importlib.import_module(f"tfrecords.convert.{module}")
@@ -121,7 +122,7 @@ def scenario(
     write_picture: Callable[..., None],
 ) -> Iterator[Scenario]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(plan_module, "MIN_EXAMPLES_A_SHARD", 4)
+        patch.setattr(plan_module, "MIN_EXAMPLES_PER_SHARD", 4)
         yield Scenario(request.param, tmp_path_factory.mktemp(request.param), make_folder, write_picture)
 
 
@@ -147,15 +148,15 @@ def test_killed_at_random_moments(
 @pytest.mark.parametrize(
     ("where", "when"),
     [
-        ("target:Target.begin", "after"),
-        ("job:group_copies", "before"),
+        ("state.workdir:WorkDir.begin", "after"),
+        ("plan.conversion_job:group_copies", "before"),
         ("engine:_assemble", "before"),
-        ("assemble:write_receipt", "before"),
+        ("output.reshard:write_receipt", "before"),
         ("engine:_assemble", "after"),
         ("engine:make_manifest", "after"),
-        ("target:Target.publish", "before"),
-        ("target:os.rename", "after"),
-        ("target:Target.remove_work", "before"),
+        ("state.workdir:WorkDir.publish", "before"),
+        ("state.workdir:os.rename", "after"),
+        ("state.workdir:WorkDir.remove_work", "before"),
     ],
 )
 def test_killed_in_each_phase(

@@ -13,9 +13,9 @@ from typing import Any
 
 import pytest
 
+from tfrecords.base_errors import ConversionError
 from tfrecords.convert import convert
-from tfrecords.convert.config import ConvertConfig
-from tfrecords.errors import ConversionError
+from tfrecords.convert.plan.convert_config import ConvertConfig
 
 AConfig = Callable[..., ConvertConfig]
 Digests = Callable[[Path], dict[str, str]]

@@ -14,11 +14,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tfrecords.convert import ConvertConfig, ConvertProgress, ConvertSummary, convert, engine, pool
-from tfrecords.errors import ConversionError, Interrupted, UsageError
+from tfrecords.base_errors import ConversionError, Interrupted, UsageError
+from tfrecords.convert import ConvertConfig, ConvertProgress, ConvertSummary, convert, engine
+from tfrecords.convert.workers import pool
+from tfrecords.format.dataset_verification import verify
 from tfrecords.format.layout import Layout
 from tfrecords.format.manifest import read_manifest
-from tfrecords.format.verify import verify
 
 MakeFolder = Callable[..., Path]
 Digests = Callable[[Path], dict[str, str]]
@@ -149,9 +150,9 @@ ELSEWHERE = {
     "num_workers": "test_num_workers_is_how_many_there_are",
     "engine": "test_the_engine_is_what_runs_the_tasks",
     "beam_options": "test_the_engine_is_what_runs_the_tasks",
-    "append": "test_existing.py",
-    "only": "test_existing.py",
-    "max_refused": "test_result.py",
+    "append": "plan/test_previous_version.py",
+    "only": "plan/test_previous_version.py",
+    "max_refused": "output/test_summary.py",
 }
 
 
@@ -279,7 +280,7 @@ def test_the_engine_is_what_runs_the_tasks(
         seen.append(beam_options)
         here.run(tasks, on_done, on_progress)
 
-    monkeypatch.setattr("tfrecords.convert.beam.run_beam", stand_in)
+    monkeypatch.setattr("tfrecords.convert.workers.beam_runner.run_beam", stand_in)
     monkeypatch.setattr(pool, "Pool", lambda *_: pytest.fail("ran here"))
     summary = convert(a_config(photos, tmp_path, engine="beam", beam_options="--a=b"))
     assert set(seen) == {"--a=b"}
@@ -290,7 +291,7 @@ def test_a_shard_that_is_not_there_though_its_worker_says_so(
     photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, a_config: AConfig
 ) -> None:
     """As when a worker on another machine has a data folder of its own."""
-    monkeypatch.setattr("tfrecords.convert.beam.run_beam", lambda *_: None)
+    monkeypatch.setattr("tfrecords.convert.workers.beam_runner.run_beam", lambda *_: None)
     with pytest.raises(ConversionError, match=r"00000-of-00007 is not there .* see --data_dir under the same path"):
         convert(a_config(photos, tmp_path, engine="beam"))
     assert not (tmp_path / "zoo" / "1.0.0").exists()
@@ -315,7 +316,7 @@ def test_a_full_disk_at_the_end_is_an_error_and_the_next_call_goes_on(
         raise OSError(28, "No space left on device", str(tmp_path / "zoo" / "some_file"))
 
     with monkeypatch.context() as patch:
-        patch.setattr(f"tfrecords.convert.publish.{name}", fail)
+        patch.setattr(f"tfrecords.convert.output.publish.{name}", fail)
         with pytest.raises(ConversionError, match="some_file cannot be written: No space left on device.*make room"):
             convert(a_config(photos, tmp_path))
     assert [path.name for path in (tmp_path / "zoo").iterdir()] == [".1.0.0.work"]
@@ -326,7 +327,13 @@ def test_a_full_disk_at_the_end_is_an_error_and_the_next_call_goes_on(
 
 @pytest.mark.parametrize(
     "name",
-    ["job.group_copies", "engine.open_source", "publish.write_manifest", "engine.read_receipt", "target.sync_dir"],
+    [
+        "plan.conversion_job.group_copies",
+        "engine.open_source",
+        "output.publish.write_manifest",
+        "engine.read_receipt",
+        "state.workdir.sync_dir",
+    ],
 )
 def test_ctrl_c_is_interrupted_wherever_it_comes(
     photos: Path,

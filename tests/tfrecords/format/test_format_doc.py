@@ -17,9 +17,9 @@ import pytest
 from PIL import Image
 
 from tfrecords.convert import ConvertConfig, convert
-from tfrecords.convert.quarantine import RefusedFile
 from tfrecords.format.layout import Layout, raw_offsets
 from tfrecords.format.manifest import read_manifest
+from tfrecords.format.quarantine import RefusedFile
 from tfrecords.format.record import read_records
 
 DOCUMENT = (Path(__file__).parents[3] / "simimg" / "docs" / "format.md").read_text()

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tfrecords.errors import DataError
+from tfrecords.base_errors import DataError
 from tfrecords.format.example import decode_example, encode_example
 from tfrecords.format.layout import (
     INT_BYTES,

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tfrecords.errors import DataError
+from tfrecords.base_errors import DataError
 from tfrecords.format import manifest as manifest_module
 from tfrecords.format.manifest import (
     MANIFEST_FILE,
@@ -101,7 +101,7 @@ def test_rows_are_plain_values() -> None:
 
 
 def test_many_rows_are_read_in_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(manifest_module, "ROWS_A_GROUP", 4)
+    monkeypatch.setattr(manifest_module, "ROWS_PER_GROUP", 4)
     write_manifest(tmp_path, manifest(10))
     assert pq.ParquetFile(tmp_path / MANIFEST_FILE).num_row_groups == 3
     assert [len(part) for part in iter_manifest(tmp_path)] == [4, 4, 2]

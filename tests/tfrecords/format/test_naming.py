@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tfrecords.errors import UsageError
+from tfrecords.base_errors import UsageError
 from tfrecords.format.naming import check_name, check_split, dataset_dir, shard_name
 
 

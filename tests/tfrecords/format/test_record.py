@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tfrecords.errors import CorruptRecordError
+from tfrecords.base_errors import CorruptRecordError
 from tfrecords.format.record import FRAMING_BYTES, HEADER_BYTES, frame, masked_crc32c, read_records, unmasked
 
 PAYLOADS = [b"", b"\0", b"hello", bytes(range(256)) * 5, b"\xff" * 100]

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tfrecords.errors import CorruptRecordError, DataError
+from tfrecords.base_errors import CorruptRecordError, DataError
 from tfrecords.format.layout import ShardInfo
 from tfrecords.format.record import frame
 from tfrecords.format.shard import ShardReader, ShardWriter, index_path

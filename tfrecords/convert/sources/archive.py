@@ -1,7 +1,7 @@
 """Tars and zips, one or many: class folders inside, or samples as WebDataset has them.
 
 A tar is in WebDataset form if one of its pictures has a file of the same name beside it that ends in .cls, .json or
-.txt; see `tfrecords.convert.sources.samples`. Otherwise the folders inside are the classes.
+.txt; see `tfrecords.convert.sources.webdataset`. Otherwise the folders inside are the classes.
 """
 
 from __future__ import annotations
@@ -12,15 +12,15 @@ import os
 import re
 from collections.abc import Sequence
 
-from tfrecords.convert.sources.classes import Found, source_of_folders
-from tfrecords.convert.sources.containers import Containers, Member
-from tfrecords.convert.sources.order import natural_order
+from tfrecords.base_errors import UsageError
+from tfrecords.convert.sources.container_files import Containers, Member
+from tfrecords.convert.sources.labels import FileListing, source_of_folders
+from tfrecords.convert.sources.natural_sort import natural_order
 from tfrecords.convert.sources.remote import check_url, glob_urls, is_url
-from tfrecords.convert.sources.samples import Samples
 from tfrecords.convert.sources.source import Source, is_ignored, is_picture
 from tfrecords.convert.sources.tar import tar_members
+from tfrecords.convert.sources.webdataset import Samples
 from tfrecords.convert.sources.zip import ZipFiles, find_directory, zip_members
-from tfrecords.errors import UsageError
 
 __all__ = ["TarFiles", "expand_braces", "find_archives", "is_archive", "open_archives"]
 
@@ -114,7 +114,7 @@ def open_archives(image_dir: str, categories: Sequence[str] = ()) -> Source:
 
 
 def _open_tars(image_dir: str, containers: Containers, names: Sequence[str], categories: Sequence[str]) -> Source:
-    members = Found()
+    members = FileListing()
     samples = Samples(names if len(names) > 1 else [""])
     for number, archive in enumerate(containers.paths):
         with containers.scanned(number) as read_at:
@@ -132,7 +132,7 @@ def _open_tars(image_dir: str, containers: Containers, names: Sequence[str], cat
 
 
 def _open_zips(image_dir: str, containers: Containers, names: Sequence[str], categories: Sequence[str]) -> Source:
-    members = Found()
+    members = FileListing()
     shifts = []
     for number, archive in enumerate(containers.paths):
         with containers.scanned(number) as read_at:
@@ -145,13 +145,13 @@ def _open_zips(image_dir: str, containers: Containers, names: Sequence[str], cat
     return _class_folders(image_dir, members, ZipFiles(containers, tuple(shifts)), containers, categories)
 
 
-def _add(found: Found, path: str, member: Member, number: int, containers: Containers) -> None:
+def _add(found: FileListing, path: str, member: Member, number: int, containers: Containers) -> None:
     place = (number, member.offset, member.length)
     found.add(path, member.size, containers.stamps[number], place, refused=member.refused)
 
 
 def _class_folders(
-    image_dir: str, members: Found, files: TarFiles | ZipFiles, containers: Containers, categories: Sequence[str]
+    image_dir: str, members: FileListing, files: TarFiles | ZipFiles, containers: Containers, categories: Sequence[str]
 ) -> Source:
     notes = _drop_earlier_ones(members, containers.paths)
     top = _single_top(members.paths, categories)
@@ -161,7 +161,7 @@ def _class_folders(
     return source_of_folders(members, location=image_dir, files=files, name=stem, categories=categories, notes=notes)
 
 
-def _drop_earlier_ones(members: Found, archives: Sequence[str]) -> list[str]:
+def _drop_earlier_ones(members: FileListing, archives: Sequence[str]) -> list[str]:
     """Keeps the last of the members that have one name in one archive, as unpacking would."""
     if len(set(members.paths)) == len(members.paths):
         return []

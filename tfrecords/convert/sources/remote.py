@@ -16,10 +16,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from tfrecords.convert.quarantine import Reason, Refusal
-from tfrecords.convert.sources.classes import Found, source_of_folders
+from tfrecords.base_errors import UsageError
+from tfrecords.convert.sources.labels import FileListing, source_of_folders
 from tfrecords.convert.sources.source import MAX_FILE_BYTES, Source, is_ignored, too_large
-from tfrecords.errors import UsageError
+from tfrecords.format.quarantine import Reason, Refusal
 
 __all__ = [
     "RemoteFiles",
@@ -85,7 +85,7 @@ def open_remote_folder(url: str, categories: Sequence[str] = ()) -> Source:
     driver, root = _driver_or_error(url)
     root = root.rstrip("/")
     unquote = functools.partial(urllib.parse.unquote, errors="surrogateescape") if _is_quoted(url) else str
-    found = Found()
+    found = FileListing()
     folders: list[str] = []
     left = [root]
     try:

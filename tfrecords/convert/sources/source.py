@@ -13,8 +13,8 @@ from typing import Protocol
 
 import numpy as np
 
-from tfrecords.convert.quarantine import Reason, Refusal
-from tfrecords.errors import UsageError
+from tfrecords.base_errors import UsageError
+from tfrecords.format.quarantine import Reason, Refusal
 
 __all__ = [
     "MAX_FILE_BYTES",

@@ -17,13 +17,13 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, BinaryIO, NamedTuple
 
-from tfrecords.convert.quarantine import Reason, Refusal
-from tfrecords.convert.sources.classes import Found, some_of, source_of_labels
-from tfrecords.convert.sources.folder import FolderFiles, add_file
+from tfrecords.base_errors import UsageError
+from tfrecords.convert.sources.image_folder import FolderFiles, add_file
+from tfrecords.convert.sources.labels import FileListing, some_of, source_of_labels
 from tfrecords.convert.sources.remote import RemoteFiles, check_driver, check_url, is_url, local_path, opened, read_url
-from tfrecords.convert.sources.samples import MULTI_LABEL
 from tfrecords.convert.sources.source import Files, Source
-from tfrecords.errors import UsageError
+from tfrecords.convert.sources.webdataset import MULTI_LABEL
+from tfrecords.format.quarantine import Reason, Refusal
 
 __all__ = ["TableFiles", "is_table", "open_table"]
 
@@ -86,7 +86,7 @@ def open_table(table: str, image_dir: str = "", categories: Sequence[str] = ()) 
         check_driver(base)
     else:
         base = os.path.abspath(base)
-    found = Found()
+    found = FileListing()
     ids: dict[str, int] = {}
     numbers = array.array("q")
     repeated: list[str] = []
@@ -118,7 +118,7 @@ def open_table(table: str, image_dir: str = "", categories: Sequence[str] = ()) 
     )
 
 
-def _add(found: Found, path: str, base: str, row: _Row, protocols: set[str], table: str) -> None:
+def _add(found: FileListing, path: str, base: str, row: _Row, protocols: set[str], table: str) -> None:
     if is_url(path):
         check_url(path, f"--table={table}: row {row.number}:")
         protocol = path.partition("://")[0]

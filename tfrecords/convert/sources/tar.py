@@ -9,9 +9,9 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterator
 
-from tfrecords.convert.quarantine import Reason, Refusal
-from tfrecords.convert.sources.containers import Member, ReadAt
-from tfrecords.errors import UsageError
+from tfrecords.base_errors import UsageError
+from tfrecords.convert.sources.container_files import Member, ReadAt
+from tfrecords.format.quarantine import Reason, Refusal
 
 __all__ = ["tar_members"]
 

@@ -10,16 +10,16 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from tfrecords.convert.quarantine import Reason, Refusal
-from tfrecords.convert.sources.classes import Found, some_of, source_of_labels
-from tfrecords.convert.sources.containers import Containers
-from tfrecords.convert.sources.examples import bytes_feature, walk_examples
+from tfrecords.base_errors import UsageError
+from tfrecords.convert.sources.container_files import Containers
+from tfrecords.convert.sources.example_fields import bytes_feature, walk_examples
+from tfrecords.convert.sources.labels import FileListing, some_of, source_of_labels
 from tfrecords.convert.sources.remote import check_driver, check_url, exists_url, is_url, read_url
-from tfrecords.convert.sources.samples import MULTI_LABEL
 from tfrecords.convert.sources.source import Source
-from tfrecords.errors import UsageError
-from tfrecords.format.metadata import INFO_FILE
+from tfrecords.convert.sources.webdataset import MULTI_LABEL
+from tfrecords.format.quarantine import Reason, Refusal
 from tfrecords.format.record import FOOTER_BYTES, HEADER_BYTES, masked_crc32c
+from tfrecords.format.tfds_metadata import INFO_FILE
 
 __all__ = ["TfdsFiles", "is_tfds", "open_tfds"]
 
@@ -80,7 +80,7 @@ def open_tfds(dataset_dir: str, categories: Sequence[str] = ()) -> Source:
     class_names = _class_names(dataset_dir, label, num_classes)
     shards = _shards(dataset_dir, info)
     containers = Containers.of([_join(dataset_dir, shard.file) for shard in shards])
-    found = Found()
+    found = FileListing()
     for number, shard in enumerate(shards):
         count = 0
         path, num_bytes, stamp = containers.paths[number], containers.sizes[number], containers.stamps[number]

@@ -13,10 +13,10 @@ import zlib
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from tfrecords.convert.quarantine import Reason, Refusal
-from tfrecords.convert.sources.containers import Containers, Member, ReadAt
+from tfrecords.base_errors import UsageError
+from tfrecords.convert.sources.container_files import Containers, Member, ReadAt
 from tfrecords.convert.sources.source import MAX_FILE_BYTES, too_large
-from tfrecords.errors import UsageError
+from tfrecords.format.quarantine import Reason, Refusal
 
 __all__ = ["ZipDirectory", "ZipFiles", "find_directory", "zip_members"]
 

@@ -18,12 +18,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tfrecords.convert.quarantine import Reason, Refusal
+from tfrecords.base_errors import UsageError
 from tfrecords.convert.sources import Source, open_source
-from tfrecords.convert.sources import containers as containers_module
+from tfrecords.convert.sources import container_files as containers_module
 from tfrecords.convert.sources.archive import expand_braces, open_archives
 from tfrecords.convert.sources.tar import tar_members
-from tfrecords.errors import UsageError
+from tfrecords.format.quarantine import Reason, Refusal
 
 Pack = Callable[[Path, Mapping[str, bytes]], Path]
 

@@ -23,11 +23,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tfrecords.convert.quarantine import Reason, Refusal
+from tfrecords.base_errors import UsageError
 from tfrecords.convert.sources import Files, Source, open_source
 from tfrecords.convert.sources import remote as remote_module
 from tfrecords.convert.sources.remote import check_url, redacted
-from tfrecords.errors import UsageError
+from tfrecords.format.quarantine import Reason, Refusal
 
 FILES = {"cat/10.jpg": b"c10", "cat/9.jpg": b"c9", "dog/deep/벌 나비.png": b"d", "docs/a.pdf": b"", "README": b"r"}
 
@@ -308,7 +308,7 @@ def read_in_two_processes(work: list[tuple[Files, Members]]) -> list[Any]:
     """Returns what each of two fresh processes reads, started at the same time, or the refusal's text."""
     code = """
 import pickle, sys
-from tfrecords.convert.quarantine import Refusal
+from tfrecords.format.quarantine import Refusal
 def read(files, path, place):
     try: return files.read(path, place)
     except Refusal as refusal: return str(refusal)

@@ -13,9 +13,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tfrecords.convert.quarantine import Reason
+from tfrecords.base_errors import UsageError
 from tfrecords.convert.sources import Source, open_source
-from tfrecords.errors import UsageError
+from tfrecords.format.quarantine import Reason
 
 
 @pytest.fixture

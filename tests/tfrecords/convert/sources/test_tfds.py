@@ -14,11 +14,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tfrecords.convert.quarantine import Reason, Refusal
+from tfrecords.base_errors import UsageError
 from tfrecords.convert.sources import Source, open_source
-from tfrecords.convert.sources.examples import bytes_feature, walk_examples
-from tfrecords.errors import UsageError
+from tfrecords.convert.sources.example_fields import bytes_feature, walk_examples
 from tfrecords.format.example import encode_example
+from tfrecords.format.quarantine import Reason, Refusal
 from tfrecords.format.record import frame, masked_crc32c
 
 FEATURES = "tensorflow_datasets.core.features"

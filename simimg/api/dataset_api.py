@@ -1,0 +1,150 @@
+"""Pictures to a data set, and a data set to batches."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from simimg.api.arguments import Folder, options_of
+from simimg.errors import UsageError
+
+if TYPE_CHECKING:
+    from simimg.input import Batch, Reader
+    from tfrecords.convert import ConvertProgress, ConvertSummary
+    from tfrecords.format import Verification
+
+__all__ = ["Loader", "convert", "load", "verify"]
+
+
+def convert(
+    image_dir: Folder, *, progress: Callable[[ConvertProgress], None] = lambda _: None, **options: Any
+) -> ConvertSummary:
+    """Turns pictures into TFRecord shards, and writes the data set's report.html.
+
+    With more than one worker (`num_workers`), a script has to call it under `if __name__ == "__main__":`.
+
+    Args:
+        image_dir: a folder that has one folder of pictures a class; or whatever else `simimg convert` takes.
+        progress: called some times a second.
+        **options: those of `simimg convert`, such as `name`, `image_size`, `splits` and `data_dir`.
+
+    Raises:
+        UsageError: an option cannot be used; nothing was done.
+        ConversionError: the shards cannot be written; the same call goes on.
+
+    Example:
+        >>> made = simimg.convert("photos", name="photos", image_size=64)
+        >>> made.dataset_dir
+        PosixPath('data/photos/1.0.0')
+    """
+    from simimg.report.conversion import write_conversion_report
+    from tfrecords.convert import ConvertConfig
+    from tfrecords.convert import convert as convert_pictures
+
+    config = options_of(ConvertConfig, "convert", {"image_dir": str(image_dir), **options})
+    summary = convert_pictures(config, progress=progress)
+    if not (summary.dataset_dir / "report.html").exists():
+        write_conversion_report(summary.dataset_dir, config.image_dir)
+    return summary
+
+
+def verify(dataset_dir: Folder) -> Verification:
+    """Checks every byte of a data set.
+
+    Example:
+        >>> simimg.verify("data/photos/1.0.0").problems
+        ()
+    """
+    from tfrecords.format import verify as verify_bytes
+
+    if not Path(dataset_dir).is_dir():
+        raise UsageError(f"{dataset_dir} is not a folder. Name one that `simimg convert` wrote.")
+    return verify_bytes(Path(dataset_dir))
+
+
+def load(
+    dataset_dir: Folder,
+    split: str = "train",
+    *,
+    batch_size: int = 32,
+    shuffle: bool = False,
+    epochs: int = 1,
+    seed: int = 0,
+    reader: str = "auto",
+) -> Loader:
+    """Opens a split of a data set, to be iterated in batches.
+
+    Args:
+        dataset_dir: the data set's folder.
+        split: `train`, `test`, ….
+        batch_size: examples a batch.
+        shuffle: mix the examples, anew in each epoch. A batch is then always whole: what is left at the end of an
+            epoch comes in another one.
+        epochs: times that each example is seen.
+        seed: the same one gives the same order.
+        reader: resident, mapped or stream; auto picks.
+
+    Raises:
+        UsageError: there is no such folder or split, or `batch_size` cannot be.
+        DataError: the folder is damaged.
+
+    Example:
+        >>> test = simimg.load("data/photos/1.0.0", "test", batch_size=8)
+        >>> len(test), test.class_names
+        (2, ('balloons', 'fishes', 'flowers', 'houses', 'mountains'))
+        >>> [batch.image.shape.as_list() for batch in test]
+        [[8, 64, 64, 3], [2, 64, 64, 3]]
+    """
+    from simimg.input import open_reader
+
+    if batch_size < 1 or epochs < 1:
+        raise UsageError(f"batch_size={batch_size}, epochs={epochs}: both should be 1 or more.")
+    opened, _ = open_reader(Path(dataset_dir), split, reader)
+    return Loader(opened, batch_size, seed if shuffle else None, epochs)
+
+
+class Loader:
+    """Batches of a split, each time from the beginning. Made by `load`.
+
+    Attributes:
+        class_names: by label.
+        image_size: side of the pictures, px.
+        num_examples: in the split.
+    """
+
+    def __init__(self, reader: Reader, batch_size: int, seed: int | None, epochs: int) -> None:
+        """Take a reader; `seed` is None for the order of the shards."""
+        from simimg.input import Order
+
+        self.class_names = reader.split.class_names
+        self.image_size = reader.split.image_size
+        self.num_examples = reader.split.num_examples
+        self._reader, self._batch_size, self._epochs = reader, batch_size, epochs
+        self._order = None
+        if seed is not None:
+            self._order = Order(
+                num_examples=self.num_examples, global_batch_size=batch_size, num_epochs=epochs, seed=seed
+            )
+
+    def __len__(self) -> int:
+        """The number of batches."""
+        if self._order is not None:
+            return self._epochs * self._order.steps_per_epoch
+        return self._epochs * -(-self.num_examples // self._batch_size)
+
+    def __iter__(self) -> Iterator[Batch]:
+        """Yields batches: uint8 `[batch, image_size, image_size, 3]`, int32 labels and int64 ids `[batch]`."""
+        from simimg.input import batches_of, eval_batches, reading, train_batches
+
+        split = self._reader.split
+        if self._order is not None:
+            elements = reading(split, batches_of(train_batches(self._reader, self._order)))
+            yield from (self._reader.batch(element) for element in elements)
+            return
+        for _ in range(self._epochs):
+            left = self.num_examples
+            for batch in reading(split, batches_of(eval_batches(self._reader, min(self._batch_size, left)))):
+                # The last one is filled up: what fills it is no example.
+                yield type(batch)(*(part[:left] for part in batch)) if left < self._batch_size else batch
+                left -= self._batch_size

@@ -1,0 +1,129 @@
+"""Moves pixels: flips, rotation, crop and pasting of a whole batch as one bilinear resampling, in two formulations.
+
+`move` is TensorFlow's ImageProjectiveTransformV3, which has kernels for CPUs and GPUs and takes uint8, but which XLA
+cannot compile (TensorFlow 2.21). `warp_by_gather` is made of arithmetic and gathers, which XLA fuses.
+"""
+
+from __future__ import annotations
+
+import tensorflow as tf
+
+from simimg.augment.parameters import Parameters
+
+__all__ = ["paste", "transforms", "warp", "warp_by_gather"]
+
+
+def warp(parameters: Parameters, images: tf.Tensor, border: str = "reflect") -> tf.Tensor:
+    """Returns `images` mirrored, cropped and turned.
+
+    uint8 is kept, which moves a quarter of the bytes that float32 would; values are rounded down by the resampling, by
+    at most one level.
+
+    Args:
+        parameters: one entry an image.
+        images: uint8 or float32 `[batch, height, width, channels]`.
+        border: what comes in over the border, one of `BORDERS`.
+    """
+    height, width = images.shape[1], images.shape[2]
+    moved = tf.raw_ops.ImageProjectiveTransformV3(
+        images=images,
+        transforms=transforms(parameters, height, width),
+        output_shape=tf.constant([height, width]),
+        interpolation="BILINEAR",
+        fill_mode=border.upper(),
+        fill_value=0.0,
+    )
+    return tf.ensure_shape(moved, images.shape)
+
+
+def warp_by_gather(parameters: Parameters, images: tf.Tensor, border: str = "reflect") -> tf.Tensor:
+    """Returns what `move` does, float32 and not rounded, by operations that XLA compiles.
+
+    Args:
+        parameters: one entry an image.
+        images: uint8 or float32 `[batch, height, width, channels]`.
+        border: what comes in over the border, one of `BORDERS`.
+    """
+    height, width, channels = images.shape[1:]
+    a0, a1, a2, b0, b1, b2 = (
+        part[:, None, None] for part in tf.unstack(transforms(parameters, height, width)[:, :6], axis=1)
+    )
+    x, y = _grid(height, width)
+    from_x, from_y = a0 * x + a1 * y + a2, b0 * x + b1 * y + b2
+    left, top = tf.floor(from_x), tf.floor(from_y)
+    right_share, bottom_share = (from_x - left)[..., None], (from_y - top)[..., None]
+    rows = tf.reshape(images, [-1, height * width, channels])
+
+    def pixels(column: tf.Tensor, row: tf.Tensor) -> tf.Tensor:
+        at_x, inside_x = _inside(column, width, border)
+        at_y, inside_y = _inside(row, height, border)
+        places = tf.reshape(at_y * width + at_x, [-1, height * width])
+        found = tf.cast(tf.gather(rows, places, batch_dims=1), tf.float32)
+        found = tf.reshape(found, [-1, height, width, channels])
+        return tf.where((inside_x & inside_y)[..., None], found, 0.0) if border == "constant" else found
+
+    upper = (1 - right_share) * pixels(left, top) + right_share * pixels(left + 1, top)
+    lower = (1 - right_share) * pixels(left, top + 1) + right_share * pixels(left + 1, top + 1)
+    return (1 - bottom_share) * upper + bottom_share * lower
+
+
+def paste(parameters: Parameters, images: tf.Tensor) -> tf.Tensor:
+    """Returns moved `images` with the ground around those that are pasted, float32.
+
+    The ground's colours run from corner to corner, bilinearly; it shows where a pixel's middle is outside the example.
+
+    Args:
+        parameters: one entry an image.
+        images: uint8 or float32 `[batch, height, width, 3]`, that `move` or `warp_by_gather` returned.
+    """
+    height, width = images.shape[1], images.shape[2]
+    a0, a1, a2, b0, b1, b2 = (
+        part[:, None, None] for part in tf.unstack(transforms(parameters, height, width)[:, :6], axis=1)
+    )
+    x, y = _grid(height, width)
+    from_x, from_y = a0 * x + a1 * y + a2, b0 * x + b1 * y + b2
+    outside = (from_x < -0.5) | (from_x > width - 0.5) | (from_y < -0.5) | (from_y > height - 0.5)
+    corners = tf.cast(parameters.ground, tf.float64)[:, :, :, None, None]  # [batch, top and bottom, left and right, …]
+    right = tf.cast(x / max(width - 1, 1), tf.float64)[..., None]
+    down = tf.cast(y / max(height - 1, 1), tf.float64)[..., None]
+    upper, lower = ((1 - right) * corners[:, row, 0] + right * corners[:, row, 1] for row in (0, 1))
+    ground = tf.cast((1 - down) * upper + down * lower, tf.float32)
+    there = (outside & parameters.pasted[:, None, None])[..., None]
+    return tf.where(there, ground, tf.cast(images, tf.float32))
+
+
+def _grid(height: int, width: int) -> tuple[tf.Tensor, tf.Tensor]:
+    """Returns x, float32 `[1, 1, width]`, and y, `[1, height, 1]`, of a picture's pixels."""
+    return tf.range(width, dtype=tf.float32)[None, None, :], tf.range(height, dtype=tf.float32)[None, :, None]
+
+
+def _inside(at: tf.Tensor, size: int, border: str) -> tuple[tf.Tensor, tf.Tensor]:
+    """Returns the index in 0..size-1, int32, that stands for the whole number `at`, and whether that is `at` itself."""
+    index = tf.cast(at, tf.int32)
+    inside = (index >= 0) & (index < size)
+    if border == "reflect":
+        index = tf.math.floormod(index, 2 * size)
+        return tf.minimum(index, 2 * size - 1 - index), inside
+    return tf.clip_by_value(index, 0, size - 1), inside
+
+
+def transforms(parameters: Parameters, height: int, width: int) -> tf.Tensor:
+    """Returns float32 `[batch, 8]`: for each image the projective transform from output to input coordinates.
+
+    With the middle c = ((width - 1) / 2, (height - 1) / 2), an output pixel p comes from m + F S R (p - c): R turns by
+    the angle, S scales by the crop's size, F negates x or y where the image is flipped, and m is the crop's middle.
+    Rows are (a0, a1, a2, b0, b1, b2, 0, 0), x' = a0 x + a1 y + a2, y' = b0 x + b1 y + b2, as the operation has them.
+    """
+    # float64 for the same reason as in `draw`: a bit more or less moves a sample over the edge of a pixel.
+    angle = tf.cast(parameters.angle, tf.float64)
+    cos, sin = tf.cos(angle), tf.sin(angle)
+    middle_x, middle_y, size_x, size_y = tf.unstack(tf.cast(parameters.crop, tf.float64), axis=1)
+    scale_x = tf.where(parameters.flip[:, 0], -size_x, size_x)
+    scale_y = tf.where(parameters.flip[:, 1], -size_y, size_y)
+    a0, a1 = scale_x * cos, -scale_x * sin
+    b0, b1 = scale_y * sin, scale_y * cos
+    center_x, center_y = (width - 1) / 2, (height - 1) / 2
+    a2 = middle_x * width - 0.5 - a0 * center_x - a1 * center_y
+    b2 = middle_y * height - 0.5 - b0 * center_x - b1 * center_y
+    zero = tf.zeros_like(a0)
+    return tf.cast(tf.stack([a0, a1, a2, b0, b1, b2, zero, zero], axis=1), tf.float32)

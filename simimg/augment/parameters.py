@@ -1,0 +1,229 @@
+"""Stateless parameters of augmentations: what happens to an example is a function of (seed, epoch, id), nothing else.
+
+Where a training looks at an example more than once a step, the number of the view is a fourth argument. So an example
+is augmented alike on one replica or eight, by one thread or many, in a first run or a resumed one, and no two replicas
+share an augmentation. The generator is SplitMix64: a counter goes through the finaliser of Stafford's "Mix13" (Steele,
+Lea, Flood, "Fast splittable pseudorandom number generators", OOPSLA 2014), which passes BigCrush; here the counter is
+made of seed, epoch, id and the number of the draw, views taking turns of 64 draws. It is written in int64 arithmetic,
+which wraps around, because that runs on every device and compiles under XLA to the same numbers.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import NamedTuple
+
+import tensorflow as tf
+
+from simimg.errors import UsageError
+
+__all__ = ["BORDERS", "AugmentConfig", "Parameters", "draw", "uniform"]
+
+# What lies beyond a picture a b c d: its mirror image (c b a | a b c d | d c b), its edge (a a a | a b c d | d d d), or
+# black.
+BORDERS = ("reflect", "nearest", "constant")
+
+_MAX_BLUR = 16
+_MAX_ASPECT = 4 / 3
+_LEAST_PASTED = 0.4  # of each side of the larger picture
+_BARS = (0.05, 0.2)  # of the height, each
+_DRAWS_PER_VIEW = 64
+_GOLDEN = 0x9E3779B97F4A7C15  # 2**64 / golden ratio, odd: steps of SplitMix64
+_MIX_1 = 0xBF58476D1CE4E5B9
+_MIX_2 = 0x94D049BB133111EB
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class AugmentConfig:
+    """Which augmentations there are.
+
+    Args:
+        rotation_degrees: each example is turned by an angle drawn uniformly from -x to x degrees; 0 is none.
+        horizontal_flip: each example is mirrored with probability 1/2.
+        crop_min_area: each example is cropped to a part whose share of the area is drawn uniformly from this to 1, and
+            whose aspect ratio is drawn log-uniformly from 3/4 to 4/3, and enlarged again (Szegedy et al., "Going deeper
+            with convolutions", CVPR 2015, section 6); 1 is none.
+        colour_jitter: brightness, contrast and saturation are each multiplied by a factor drawn uniformly from 1 - x to
+            1 + x; 0 is none.
+        vertical_flip: each example is turned upside down, as by a mirror, with probability 1/2.
+        grayscale: the probability that an example loses its colours.
+        blur: each example is blurred by a Gaussian whose standard deviation is drawn uniformly from 0 to x px; 0 is
+            none.
+        min_jpeg_quality: each example is quantized as JPEG does it, at a quality drawn uniformly from x to 100; 100 is
+            none.
+        cutout: in each example a rectangle becomes grey whose sides are drawn uniformly from 0 to x of the picture's,
+            anywhere (DeVries, Taylor, "Improved regularization of CNNs with cutout", 2017); 0 is none.
+        quarter_turns: the probability that an example is turned by 90, 180 or 270 degrees, besides `rotation_degrees`.
+        paste: the probability that an example is not cropped but put somewhere into a larger picture, of which it is
+            0.4 to 1 of each side; around it colours run into one another.
+        bars: the probability that bars cover an example above and below, of 5 to 20 % of its height each, black, white
+            or grey.
+        border: what comes in over the border where a picture is moved; see `BORDERS`.
+
+    Raises:
+        UsageError: a number is out of its range.
+    """
+
+    rotation_degrees: float = 20.0
+    horizontal_flip: bool = True
+    crop_min_area: float = 1.0
+    colour_jitter: float = 0.0
+    vertical_flip: bool = False
+    grayscale: float = 0.0
+    blur: float = 0.0
+    min_jpeg_quality: float = 100.0
+    cutout: float = 0.0
+    quarter_turns: float = 0.0
+    paste: float = 0.0
+    bars: float = 0.0
+    border: str = "reflect"
+
+    def __post_init__(self) -> None:
+        """Checks the ranges."""
+        if not 0 <= self.rotation_degrees <= 180:
+            raise UsageError(f"--rotation_degrees={self.rotation_degrees}: should be 0..180.")
+        if not 0 < self.crop_min_area <= 1:
+            raise UsageError(f"--crop_min_area={self.crop_min_area}: should be above 0, and 1 or less.")
+        for name in ("colour_jitter", "grayscale", "cutout", "quarter_turns", "paste", "bars"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise UsageError(f"--{name}={getattr(self, name)}: should be 0..1.")
+        if not 0 <= self.blur <= _MAX_BLUR:
+            raise UsageError(f"--blur={self.blur}: should be 0..{_MAX_BLUR}.")
+        if not 1 <= self.min_jpeg_quality <= 100:
+            raise UsageError(f"--min_jpeg_quality={self.min_jpeg_quality}: should be 1..100.")
+        if self.border not in BORDERS:
+            raise UsageError(f"--border={self.border}: should be one of {', '.join(BORDERS)}.")
+
+    @property
+    def moves_nothing(self) -> bool:
+        """Whether every pixel stays in its place."""
+        flips = self.horizontal_flip or self.vertical_flip
+        turns = self.rotation_degrees or self.quarter_turns
+        return not turns and not flips and self.crop_min_area == 1 and not self.paste
+
+    @property
+    def recolors_nothing(self) -> bool:
+        """Whether every pixel keeps its colour."""
+        return self.colour_jitter == 0 and self.grayscale == 0
+
+
+class Parameters(NamedTuple):
+    """What happens to each example of a batch.
+
+    Attributes:
+        angle: float32 `[batch]`, radians, counter-clockwise as seen, quarter turns included.
+        flip: bool `[batch, 2]`, mirrored left to right, and top to bottom.
+        crop: float32 `[batch, 4]`, the part that is kept: its middle (x, y) and its size (width, height), in shares of
+            the picture's, the whole picture being (0.5, 0.5, 1, 1); larger than that where it is pasted.
+        color: float32 `[batch, 3]`, the factors of brightness, contrast and saturation.
+        sigma: float32 `[batch]`, of the blur, in px.
+        quality: float32 `[batch]`, of JPEG, 1..100.
+        cutout: float32 `[batch, 4]`, the rectangle that becomes grey, like `crop`.
+        pasted: bool `[batch]`, into a larger picture.
+        ground: float32 `[batch, 2, 2, 3]`, that picture's colours in its corners, 0..255, top left first.
+        bars: float32 `[batch, 2]`, the height of each bar in shares of the picture's, 0 is none, and its grey, 0..255.
+    """
+
+    angle: tf.Tensor
+    flip: tf.Tensor
+    crop: tf.Tensor
+    color: tf.Tensor
+    sigma: tf.Tensor
+    quality: tf.Tensor
+    cutout: tf.Tensor
+    pasted: tf.Tensor
+    ground: tf.Tensor
+    bars: tf.Tensor
+
+
+def draw(config: AugmentConfig, seed: int, epoch: tf.Tensor, id: tf.Tensor, view: tf.Tensor | int = 0) -> Parameters:
+    """Returns the parameters of each example.
+
+    Args:
+        config: the augmentations.
+        seed: any int64.
+        epoch: int64 scalar.
+        id: int64 `[batch]`.
+        view: int64 `[batch]` or scalar, from 0: other views of an example are independent of it.
+    """
+    # In float64 and then rounded: a device computes exp or cos of eight numbers at a time otherwise than of the few
+    # that are left over, so in float32 an example's parameters would depend on its place in the batch.
+    numbers = tf.cast(uniform(seed, epoch, id, num_draws=36, view=view), tf.float64)
+    limit = config.rotation_degrees * (math.pi / 180)
+    flips = tf.constant([config.horizontal_flip, config.vertical_flip])
+    color = 1 + (2 * numbers[:, 6:9] - 1) * config.colour_jitter
+    saturation = tf.where(numbers[:, 10:11] < config.grayscale, tf.zeros([], tf.float64), color[:, 2:])
+    side = tf.tile(numbers[:, 12:13] * config.cutout, [1, 2])
+    turn = numbers[:, 16] * (3 / max(config.quarter_turns, 1e-9))  # 0..3 with the probability that it is turned at all
+    quarters = tf.where(turn < 3, tf.floor(turn) + 1, 0.0)
+    pasted = numbers[:, 17] < config.paste
+    thickness = _BARS[0] + (_BARS[1] - _BARS[0]) * numbers[:, 34]
+    gray = tf.clip_by_value(3 * numbers[:, 35] - 1, 0.0, 1.0) * 255  # a third of them black, a third white
+    parameters = Parameters(
+        angle=(2 * numbers[:, 0] - 1) * limit + quarters * (math.pi / 2),
+        flip=(tf.gather(numbers, [1, 9], axis=1) < 0.5) & flips,
+        crop=tf.where(pasted[:, None], _frames(numbers[:, 18:21]), _crops(config, numbers[:, 2:6])),
+        color=tf.concat([color[:, :2], saturation], axis=1),
+        sigma=numbers[:, 11] * config.blur,
+        quality=config.min_jpeg_quality + numbers[:, 15] * (100 - config.min_jpeg_quality),
+        cutout=tf.concat([numbers[:, 13:15], side], axis=1),
+        pasted=pasted,
+        ground=tf.reshape(numbers[:, 21:33] * 255, [-1, 2, 2, 3]),
+        bars=tf.stack([tf.where(numbers[:, 33] < config.bars, thickness, 0.0), gray], axis=1),
+    )
+    return Parameters(*(part if part.dtype == tf.bool else tf.cast(part, tf.float32) for part in parameters))
+
+
+def uniform(seed: int, epoch: tf.Tensor, id: tf.Tensor, num_draws: int, view: tf.Tensor | int = 0) -> tf.Tensor:
+    """Returns float32 `[batch, num_draws]`, uniform in 0 <= x < 1, multiples of 2**-24.
+
+    Args:
+        seed: any int64.
+        epoch: int64 scalar.
+        id: int64 `[batch]`.
+        num_draws: independent numbers an example, at most 64.
+        view: int64 `[batch]` or scalar, from 0.
+    """
+    run = _mix(tf.constant(_signed(seed & _MASK), tf.int64) + _signed(_GOLDEN))
+    run = _mix(run + tf.cast(epoch, tf.int64) * _signed(_GOLDEN))
+    example = _mix(run + id * _signed(_GOLDEN))
+    steps = tf.constant([_signed(number * _GOLDEN & _MASK) for number in range(1, num_draws + 1)], tf.int64)
+    start = tf.reshape(tf.cast(view, tf.int64), [-1, 1]) * _signed(_DRAWS_PER_VIEW * _GOLDEN & _MASK)
+    bits = _mix(example[:, None] + start + steps[None, :])
+    return tf.cast(_shift_right(bits, 40), tf.float32) * 2.0**-24
+
+
+def _crops(config: AugmentConfig, numbers: tf.Tensor) -> tf.Tensor:
+    area = config.crop_min_area + (1 - config.crop_min_area) * numbers[:, 0]
+    stretch = tf.exp((numbers[:, 1] - 0.5) * math.log(_MAX_ASPECT)) if config.crop_min_area < 1 else tf.ones_like(area)
+    # A part that would be wider or higher than the picture is as wide or as high as it.
+    size = tf.minimum(tf.sqrt(area)[:, None] * tf.stack([stretch, 1 / stretch], axis=1), 1.0)
+    middle = size / 2 + numbers[:, 2:] * (1 - size)
+    return tf.concat([middle, size], axis=1)
+
+
+def _frames(numbers: tf.Tensor) -> tf.Tensor:
+    """The larger pictures that an example is pasted into, as crops that reach beyond it on all sides."""
+    share = _LEAST_PASTED + (1 - _LEAST_PASTED) * numbers[:, :1]
+    size = tf.tile(1 / share, [1, 2])
+    middle = 1 - size / 2 + numbers[:, 1:] * (size - 1)
+    return tf.concat([middle, size], axis=1)
+
+
+_MASK = 0xFFFFFFFFFFFFFFFF
+
+
+def _mix(x: tf.Tensor) -> tf.Tensor:
+    x = (x ^ _shift_right(x, 30)) * _signed(_MIX_1)
+    x = (x ^ _shift_right(x, 27)) * _signed(_MIX_2)
+    return x ^ _shift_right(x, 31)
+
+
+def _shift_right(x: tf.Tensor, bits: int) -> tf.Tensor:
+    """Shifts as if `x` were unsigned: the arithmetic shift of int64, its copies of the sign masked away."""
+    return tf.bitwise.right_shift(x, tf.constant(bits, tf.int64)) & ((1 << (64 - bits)) - 1)
+
+
+def _signed(value: int) -> int:
+    return value - (1 << 64) if value >= 1 << 63 else value

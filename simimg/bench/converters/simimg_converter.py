@@ -1,0 +1,39 @@
+"""The converter of this project, as `simimg convert` runs it: default options, one worker a core.
+
+What it writes is a whole data set folder, synced to disk, with its manifest and checksums; no rival does that much.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from simimg.bench.converters.tool_server import ConvertJob
+
+__all__ = ["load", "prepare"]
+
+
+def load(job: ConvertJob) -> dict[str, Any]:
+    """Imports the converter."""
+    from tfrecords.convert.image.decoder import decoder_versions
+
+    return {
+        "versions": decoder_versions(),
+        "settings": f"default options, {job.num_workers} workers",
+    }
+
+
+def prepare(job: ConvertJob, out_dir: Path) -> Callable[[], int]:
+    """Returns the conversion."""
+    from tfrecords.convert import ConvertConfig, convert
+
+    config = ConvertConfig(
+        image_dir=job.image_dir,
+        data_dir=out_dir,
+        name="pictures",
+        image_size=job.image_size,
+        num_workers=job.num_workers,
+    )
+    return lambda: convert(config).num_examples

@@ -1,0 +1,44 @@
+"""The readers of this project, shuffled and endless, read from Python; a run has the steps of an epoch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from simimg.bench.converters.tool_server import ReadJob
+
+__all__ = ["load", "prepare"]
+
+_EPOCHS = 1_000_000  # more than any measurement needs
+
+_BATCHES: list[Iterator[Any]] = []  # opened once, by `load`
+
+
+def load(job: ReadJob) -> dict[str, Any]:
+    """Opens the reader."""
+    import tensorflow as tf
+
+    from simimg.input import Order, batches_of, open_reader, train_batches
+
+    reader, _ = open_reader(Path(job.dataset_dir), "train", job.variant, num_threads=job.num_workers)
+    order = Order(num_examples=reader.split.num_examples, global_batch_size=job.batch_size, num_epochs=_EPOCHS, seed=0)
+    _BATCHES.append(batches_of(train_batches(reader, order)))
+    return {"versions": {"tensorflow": tf.__version__}, "settings": f"--reader={job.variant}, uniform shuffle"}
+
+
+def prepare(job: ReadJob, out_dir: Path) -> Callable[[], int]:
+    """Returns the reading of as many batches as an epoch has."""
+    (batches,) = _BATCHES
+    shape = (job.batch_size, job.image_size, job.image_size, 3)
+
+    def run() -> int:
+        num_images = 0
+        for _ in range(job.num_images // job.batch_size):
+            batch = next(batches)
+            assert batch.image.shape == shape
+            num_images += job.batch_size
+        return num_images
+
+    return run

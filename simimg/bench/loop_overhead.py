@@ -1,0 +1,254 @@
+"""What the training loop adds to a step, beside a bare compiled step and beside Keras's `fit`.
+
+    bare step        a `tf.function` of forwards, backwards and the optimizer, with one batch that lies in memory
+    loop             the training loop: batches read and shuffled, several steps a call, losses and accuracies summed
+    loop, x 1 2 4    the same under MirroredStrategy with so many devices, the same global batch divided among them
+    fit              `keras.Model.fit` on the same batches; `fit, 10 steps a call` with steps_per_execution=10
+
+Nothing is augmented, and no average of the weights kept, because `fit` knows nothing of it. All run in this process and
+take turns. Where there is no GPU the devices are parts of the processor: what they cost beyond one of them is the
+strategy's, and nothing is gained.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from simimg.bench.converters.tool_server import cpu_seconds
+from simimg.bench.interleaved_timing import repeating, timed
+from simimg.bench.measurements import Run, estimate, ratios, take_turns
+from simimg.input import Batch, Order, Reader, open_reader, train_batches
+from simimg.training.builders import build_state
+from simimg.training.checkpoints import Progress, State
+from simimg.training.loop import distribute
+from simimg.training.metrics import example_losses
+from simimg.training.step_runner import StepRunner
+from simimg.training.train_config import TrainConfig
+from simimg.training.train_step import several_steps, training_step
+
+__all__ = ["LoopCost", "LoopCosts", "measure_loop"]
+
+BARE, LOOP = "bare step", "loop"
+_DEVICES = (1, 2, 4)
+_EPOCHS = 1_000_000  # more than any measurement needs
+_FIT_S = 2.0
+_SCHEDULE_STEPS = 1000
+_FIT_STEPS_PER_CALL = 10
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class LoopCost:
+    """What one way of training does.
+
+    Attributes:
+        name: see above.
+        steps_per_s: the median.
+        ratio_to_bare: of the bare step's steps/s, the median over the rounds.
+        ci95: its interval; None of fewer than five rounds.
+        overhead_us: microseconds a step beyond the bare one.
+    """
+
+    name: str
+    steps_per_s: float
+    ratio_to_bare: float
+    ci95: tuple[float, float] | None
+    overhead_us: float
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class LoopCosts:
+    """All that was measured; `to_fit` is how many times as fast the loop is as `fit`, with its interval."""
+
+    what: str
+    ways: tuple[LoopCost, ...]
+    to_fit: float
+    to_fit_ci95: tuple[float, float] | None
+    rounds: dict[str, list[Run]]
+
+
+def measure_loop(
+    config: TrainConfig,
+    *,
+    repeats: int,
+    note: Callable[[str], None] = lambda _: None,
+    watch: Callable[[int], Callable[[], object]] = lambda _: lambda: None,
+) -> LoopCosts:
+    """Measures what the loop adds to the training that `config` describes, but for its augmentation.
+
+    Args:
+        config: the training.
+        repeats: counted rounds.
+        note: told what goes on.
+        watch: given a number of runs, returns what is called after each.
+
+    Raises:
+        UsageError: an option cannot be used.
+        DataError: the data set is damaged.
+    """
+    gpus = tf.config.get_visible_devices("GPU")
+    if not gpus:
+        processor = tf.config.list_physical_devices("CPU")[0]
+        parts = [tf.config.LogicalDeviceConfiguration()] * max(_DEVICES)
+        with contextlib.suppress(RuntimeError):  # TensorFlow has started in this process: as many as there are
+            tf.config.set_logical_device_configuration(processor, parts)
+    kind = "GPU" if gpus else "CPU"
+    there = len(tf.config.list_logical_devices(kind))
+    config = dataclasses.replace(
+        config,
+        rotation_degrees=0.0,
+        horizontal_flip=False,
+        crop_min_area=1.0,
+        colour_jitter=0.0,
+        ema=0.0,
+    ).resolved(1)
+    reader, choice = open_reader(config.dataset_dir, "train", config.reader)
+    batch_size = config.global_batch_size
+    what = (
+        f"{reader.split.image_size} x {reader.split.image_size}, reader {choice.kind}; {config.model}, "
+        f"batches of {batch_size}"
+    )
+    note(f"{what}: rounds: {repeats}, and one to warm up")
+    runs = {BARE: _bare(config, reader), LOOP: _loop(config, reader, tf.distribute.OneDeviceStrategy(f"{kind}:0"))}
+    for count in _DEVICES:
+        if count <= there and batch_size % count == 0:
+            names = [f"{kind}:{index}" for index in range(count)]
+            between = None if gpus else tf.distribute.ReductionToOneDevice("CPU:0")
+            runs[f"loop, x {count}"] = _loop(
+                config, reader, tf.distribute.MirroredStrategy(names, cross_device_ops=between)
+            )
+    runs["fit"] = _fit(config, reader, 1)
+    runs[f"fit, {_FIT_STEPS_PER_CALL} steps a call"] = _fit(config, reader, _FIT_STEPS_PER_CALL)
+    rounds, failures = take_turns(runs, repeats=repeats, progress=watch(len(runs) * (repeats + 1)))
+    assert not failures
+    to_fit = estimate(ratios(rounds[LOOP], rounds["fit"]))
+    return LoopCosts(
+        what=what,
+        ways=tuple(_cost(name, found, rounds[BARE], batch_size) for name, found in rounds.items()),
+        to_fit=to_fit.median,
+        to_fit_ci95=to_fit.ci95,
+        rounds=rounds,
+    )
+
+
+def _cost(name: str, runs: list[Run], bare: list[Run], batch_size: int) -> LoopCost:
+    ratio = estimate(ratios(runs, bare))
+    beyond = [
+        (one.seconds / one.num_images - other.seconds / other.num_images) * batch_size * 1e6
+        for one, other in zip(runs, bare, strict=True)
+    ]
+    return LoopCost(
+        name=name,
+        steps_per_s=estimate([run.images_per_s / batch_size for run in runs]).median,
+        ratio_to_bare=ratio.median,
+        ci95=ratio.ci95,
+        overhead_us=estimate(beyond).median,
+    )
+
+
+def _order(config: TrainConfig, reader: Reader, num_replicas: int = 1) -> Order:
+    return Order(
+        num_examples=reader.split.num_examples,
+        global_batch_size=config.global_batch_size,
+        num_epochs=_EPOCHS,
+        seed=config.seed,
+        num_replicas=num_replicas,
+    )
+
+
+def _state(config: TrainConfig, reader: Reader) -> State:
+    return build_state(config, reader.split.image_size, len(reader.split.class_names), _SCHEDULE_STEPS)
+
+
+def _bare(config: TrainConfig, reader: Reader) -> Callable[[], Run]:
+    order = _order(config, reader)
+    state = _state(config, reader)
+    batch = reader.batch(next(iter(train_batches(reader, order))))
+    images, labels = tf.cast(batch.image, tf.float32), batch.label
+    variables = state.model.trainable_variables
+
+    @tf.function
+    def step() -> tf.Tensor:
+        with tf.GradientTape() as tape:
+            probabilities = state.model(images, training=True)
+            losses = example_losses(config.loss, labels, probabilities, config.label_smoothing)
+            loss = tf.reduce_mean(losses)
+        state.optimizer.apply(tape.gradient(loss, variables), variables)
+        return loss
+
+    return repeating(step, config.global_batch_size)
+
+
+def _loop(config: TrainConfig, reader: Reader, strategy: tf.distribute.Strategy) -> Callable[[], Run]:
+    order = _order(config, reader, strategy.num_replicas_in_sync)
+    with strategy.scope():
+        state = _state(config, reader)
+    run = several_steps(training_step(config, strategy, state, order, reader))
+    caller = StepRunner(strategy, run, iter(distribute(strategy, reader, order)), order, reader)
+    progress, never = Progress(), threading.Event()
+
+    def once() -> int:
+        before = progress.metrics.num_examples
+        caller.call(progress)
+        caller.agree_to_stop(never)
+        done = progress.metrics.num_examples - before
+        if progress.position.step == order.steps_per_epoch:
+            progress.position = dataclasses.replace(progress.position, epoch=progress.position.epoch + 1, step=0)
+        return done
+
+    return lambda: timed(once)
+
+
+class _Clock(keras.callbacks.Callback):
+    """The time from the end of the first call of a `fit` to the end of its last: without what it prepares."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.ends: list[tuple[int, float, float]] = []
+
+    def on_train_begin(self, logs: Any = None) -> None:
+        self.ends.clear()
+
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+        self.ends.append((batch, time.perf_counter(), cpu_seconds()))
+
+
+def _fit(config: TrainConfig, reader: Reader, steps_per_call: int) -> Callable[[], Run]:
+    state = _state(config, reader)
+    num_classes = len(reader.split.class_names)
+    loss = keras.losses.BinaryCrossentropy if config.loss == "binary" else keras.losses.CategoricalCrossentropy
+    state.model.compile(
+        optimizer=state.optimizer,
+        loss=loss(label_smoothing=config.label_smoothing),
+        metrics=["categorical_accuracy"],
+        steps_per_execution=steps_per_call,
+    )
+
+    def pair(element: Any) -> tuple[tf.Tensor, tf.Tensor]:
+        batch = reader.batch(element)
+        return tf.cast(batch.image, tf.float32), tf.one_hot(batch.label, num_classes)
+
+    batches = train_batches(reader, _order(config, reader)).map(lambda *parts: pair(_element(parts))).prefetch(2)
+    clock = _Clock()
+    steps = [3 * steps_per_call]
+
+    def turn() -> Run:
+        state.model.fit(batches, steps_per_epoch=steps[0], epochs=1, verbose=0, callbacks=[clock])
+        (first, start, cpu_start), (last, end, cpu_end) = clock.ends[0], clock.ends[-1]
+        # A turn is as long as it should be from the second on; the first one warms up.
+        wanted = round(_FIT_S * (last - first) / (end - start) / steps_per_call) * steps_per_call
+        steps[0] = max(3 * steps_per_call, wanted)
+        return Run(end - start, (last - first) * config.global_batch_size, 0, cpu_end - cpu_start)
+
+    return turn
+
+
+def _element(parts: tuple[Any, ...]) -> Any:
+    return Batch(*parts) if len(parts) > 1 else parts[0]

@@ -1,0 +1,295 @@
+"""Where the time of a training goes: its stages one after the other, each with all those before it.
+
+    read            the shards' bytes from the page cache, one thread: the limit
+    + shuffle       the bytes of the records, in the order of the training
+    + parse         found and tested in them: labels, ids and the image's bytes
+    + decode        batches of pixels, as the reader delivers them
+    + to device     on the device that trains, the next ones on their way
+    + augment       augmented
+    + train step    the training itself
+    train step alone    the same with one batch over and over: what an input that costs nothing would give
+
+A resident reader has parsed and decoded when it was opened, so it has no such stages. All stages run in this process
+and take turns; a device is waited for at the end of each turn.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import tensorflow as tf
+
+from simimg.augment import augment
+from simimg.bench.converters.tool_server import peak_bytes
+from simimg.bench.interleaved_timing import repeating, timed, wait_for
+from simimg.bench.measurements import Run, estimate, ratios, take_turns
+from simimg.bench.page_cache import BUFFER_BYTES, read_all
+from simimg.errors import UsageError
+from simimg.input import Batch, Order, Reader, batches_of, open_reader, reading, train_batches
+from simimg.input.jpeg_png_records import EncodedRecords
+from simimg.input.readers.example_parser import parse_records
+from simimg.input.readers.mapped import MappedReader
+from simimg.input.readers.random_access import GatherReader
+from simimg.input.readers.stream import StreamReader
+from simimg.input.zero_copy import tf_varints
+from simimg.training.builders import build_state
+from simimg.training.loop import distribute
+from simimg.training.strategy import make_strategy
+from simimg.training.train_config import TrainConfig
+from simimg.training.train_step import training_step
+from tfrecords.convert.workers.pool import num_cores
+from tfrecords.format.layout import INT_BYTES
+
+__all__ = ["StageCost", "TrainingCosts", "measure_training"]
+
+_PROFILED_STEPS = 20
+_EPOCHS = 1_000_000  # more than any measurement needs
+ALONE, TRAINING, READ = "train step alone", "+ train step", "read"
+
+_ADVICE = {
+    "+ shuffle": "records lie far apart; try --reader=resident, --cache=device or, from a disk, --shuffle=windowed",
+    "+ parse": "convert with --encoding=raw, whose records need no parsing, or use --reader=resident",
+    "+ decode": "convert with --encoding=raw at the size you train on, or let others decode: `simimg data_service`",
+    "+ to device": "use --cache=device, which moves nothing",
+}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class StageCost:
+    """What a stage and all before it do.
+
+    Attributes:
+        name: see above.
+        images_per_s: the median throughput.
+        ci95: its interval; None of fewer than five rounds.
+        ratio_to_limit: the share of `read`'s throughput that is left.
+        own_us: microseconds a picture that this stage adds to the one before; None of `train step alone`.
+        cores: seconds of processor time a second.
+    """
+
+    name: str
+    images_per_s: float
+    ci95: tuple[float, float] | None
+    ratio_to_limit: float
+    own_us: float | None
+    cores: float
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TrainingCosts:
+    """All that was measured.
+
+    Attributes:
+        what: the pictures and the training, in words.
+        stages: as listed above.
+        input_share: the share of a step's time that goes once the input costs nothing.
+        bottleneck: a sentence: what holds the training up, and what to change.
+        peak_bytes: the most memory that the process had.
+        rounds: every counted run, by stage.
+        profile_dir: where the trace is, if one was asked for.
+    """
+
+    what: str
+    stages: tuple[StageCost, ...]
+    input_share: float
+    bottleneck: str
+    peak_bytes: int
+    rounds: dict[str, list[Run]]
+    profile_dir: Path | None
+
+
+def measure_training(
+    config: TrainConfig,
+    *,
+    repeats: int,
+    profile_dir: Path | None = None,
+    note: Callable[[str], None] = lambda _: None,
+    watch: Callable[[int], Callable[[], object]] = lambda _: lambda: None,
+) -> TrainingCosts:
+    """Measures the stages of the training that `config` describes; nothing is kept of what it learns.
+
+    Args:
+        config: the training.
+        repeats: counted rounds.
+        profile_dir: a trace of some steps for TensorBoard goes here.
+        note: told what goes on.
+        watch: given a number of runs, returns what is called after each.
+
+    Raises:
+        UsageError: an option cannot be used.
+        DataError: the data set is damaged.
+    """
+    strategy = make_strategy(config.num_devices)
+    config = config.resolved(strategy.num_replicas_in_sync)
+    with strategy.scope():
+        reader, choice = open_reader(
+            config.dataset_dir, "train", config.reader, cache=config.cache, data_service=config.data_service
+        )
+    split, batch_size = reader.split, config.global_batch_size
+    if len(split.class_names) < 2:
+        raise UsageError(f"{config.dataset_dir} has one class; a classifier needs two.")
+    order = Order(
+        num_examples=split.num_examples,
+        global_batch_size=batch_size,
+        num_epochs=_EPOCHS,
+        seed=config.seed,
+        num_replicas=strategy.num_replicas_in_sync,
+    )
+    what = (
+        f"{split.num_examples:,} pictures of {split.image_size} x {split.image_size}, {split.encoding}, reader "
+        f"{choice.kind}; {config.model}, batches of {batch_size}"
+    )
+    note(f"{what}: rounds: {repeats}, and one to warm up")
+    with strategy.scope():
+        num_steps = order.steps_per_epoch * config.epochs
+        state = build_state(config, split.image_size, len(split.class_names), num_steps)
+    step = tf.function(training_step(config, strategy, state, order, reader))
+    zero = tf.constant(0, tf.int64)
+
+    @tf.function
+    def augmented(element: Any) -> Any:
+        def replica(element: Any) -> tf.Tensor:
+            batch = reader.batch(element)
+            return augment(config.augment_config(), config.seed, zero, batch.id, batch.image)
+
+        return strategy.run(replica, args=(element,))
+
+    on_device, to_augment, to_train = (reading(split, distribute(strategy, reader, order)) for _ in range(3))
+    here = next(to_train)
+    runs = {READ: _reading(reader)}
+    runs |= {name: _delivering(batches, order.per_replica_batch_size) for name, batches in _partial(reader, order)}
+    runs["+ to device"] = _delivering(on_device, batch_size)
+    runs["+ augment"] = repeating(lambda: augmented(next(to_augment)), batch_size)
+    runs[TRAINING] = repeating(lambda: step(next(to_train), zero, zero), batch_size)
+    runs[ALONE] = repeating(lambda: step(here, zero, zero), batch_size)
+    rounds, failures = take_turns(runs, repeats=repeats, progress=watch(len(runs) * (repeats + 1)))
+    assert not failures
+    if profile_dir:
+        with tf.profiler.experimental.Profile(str(profile_dir)):
+            for number in range(_PROFILED_STEPS):
+                with tf.profiler.experimental.Trace("train", step_num=number, _r=1):
+                    wait_for(step(next(to_train), zero, zero))
+    stages = _stages(rounds)
+    share = 1 - estimate(ratios(rounds[TRAINING], rounds[ALONE])).median
+    return TrainingCosts(
+        what=what,
+        stages=stages,
+        input_share=share,
+        bottleneck=bottleneck(stages, share),
+        peak_bytes=peak_bytes(),
+        rounds=rounds,
+        profile_dir=profile_dir,
+    )
+
+
+def bottleneck(stages: tuple[StageCost, ...], input_share: float) -> str:
+    """Returns what holds a training up, and what to change, in a sentence."""
+    own = {stage.name: stage.own_us or 0.0 for stage in stages}
+    if input_share < 0.03:
+        costs = {"the model": own[TRAINING], "the augmentation": own["+ augment"]}
+        slowest = max(costs, key=lambda name: costs[name])
+        return f"The input keeps up: it takes {max(input_share, 0):.1%} of the time, {slowest} the most of it; " + (
+            "smaller pictures, a smaller network or more GPUs are what helps."
+            if slowest == "the model"
+            else "leave out augmentations, the dearest first: `simimg bench --stage=augment`."
+        )
+    parts = {name: own[name] for name in _ADVICE if name in own}
+    slowest = max(parts, key=lambda name: parts[name])
+    return (
+        f"The input takes {input_share:.0%} of the time, most of it `{slowest}` ({parts[slowest]:,.1f} us a picture): "
+        f"{_ADVICE[slowest]}."
+    )
+
+
+def _stages(rounds: dict[str, list[Run]]) -> tuple[StageCost, ...]:
+    found = []
+    before = 0.0
+    for name, runs in rounds.items():
+        throughput = estimate([run.images_per_s for run in runs])
+        microseconds = 1e6 / throughput.median
+        found.append(
+            StageCost(
+                name=name,
+                images_per_s=throughput.median,
+                ci95=throughput.ci95,
+                ratio_to_limit=estimate(ratios(runs, rounds[READ])).median,
+                own_us=None if name == ALONE else max(0.0, microseconds - before),
+                cores=estimate([run.cpu_seconds / run.seconds for run in runs]).median,
+            )
+        )
+        before = microseconds
+    return tuple(found)
+
+
+def _partial(reader: Reader, order: Order) -> list[tuple[str, Iterator[Any]]]:
+    """Returns what the reader does, in steps, by name."""
+    batch_size = order.per_replica_batch_size
+    whole = ("+ decode", batches_of(train_batches(reader, order)))
+    if isinstance(reader, StreamReader):
+        records = reader.train_records(order).map(lambda record, *place: record).batch(batch_size)
+
+        def parse(batch: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+            features = parse_records(reader.split, batch)
+            return features["label"], tf.strings.length(features["image"])
+
+        parsed = records.map(parse, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+        return [("+ shuffle", iter(records.prefetch(2))), ("+ parse", iter(parsed.prefetch(2))), whole]
+    if isinstance(reader, MappedReader):
+        found = []
+        for name, gather in (("+ shuffle", reader.stored), ("+ parse", _parsed(reader))):
+            found.append((name, batches_of(train_batches(_Part(reader, gather), order))))
+        return [*found, whole]
+    return [("+ shuffle", whole[1])]
+
+
+class _Part(GatherReader):
+    """A mapped reader that stops early: the images of its Batches are what it has until then."""
+
+    kind = "part"
+
+    def __init__(self, reader: MappedReader, part: Callable[[tf.Tensor], tf.Tensor]) -> None:
+        super().__init__(reader.split, num_cores())
+        self.places_per_call = reader.places_per_call
+        self._part = part
+
+    def gather(self, places: tf.Tensor) -> Batch:
+        return Batch(image=self._part(places), label=places, id=places)
+
+
+def _parsed(reader: MappedReader) -> Callable[[tf.Tensor], tf.Tensor]:
+    at = reader.split.offsets
+    if at is None:
+        without_pixels = EncodedRecords(reader.split, decode=False)
+
+        def ids(places: tf.Tensor) -> tf.Tensor:
+            (_, _, id) = tf.numpy_function(
+                without_pixels.gather, [places], [tf.uint8, tf.int32, tf.int64], stateful=False
+            )
+            return tf.ensure_shape(id, places.shape)
+
+        return ids
+
+    def numbers(places: tf.Tensor) -> tf.Tensor:
+        rows = reader.stored(places)
+        label = tf_varints(rows[:, at.label_offset : at.label_offset + INT_BYTES])
+        with tf.control_dependencies([label, tf_varints(rows[:, at.id_offset : at.id_offset + INT_BYTES])]):
+            return tf.identity(rows)
+
+    return numbers
+
+
+def _reading(reader: Reader) -> Callable[[], Run]:
+    buffer = bytearray(BUFFER_BYTES)
+
+    def read() -> int:
+        read_all((shard.path for shard in reader.split.shards), buffer)
+        return reader.split.num_examples
+
+    return lambda: timed(read)
+
+
+def _delivering(batches: Iterator[Any], batch_size: int) -> Callable[[], Run]:
+    return repeating(lambda: next(batches), batch_size)

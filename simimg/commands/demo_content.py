@@ -1,0 +1,158 @@
+"""What the demo shows of itself: edited copies to search with, and the content of its report."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from simimg.commands.console import quiet_tensorflow
+from simimg.commands.run_report import surest_mistakes
+from simimg.doctor.machine_facts import machine_facts
+
+with quiet_tensorflow():
+    from simimg.evaluation import classify, compiled, predict
+    from simimg.input import eval_batches, open_reader
+    from simimg.report import ReportContent, Stage, Tile, write_report
+    from simimg.similarity import SearchIndex
+    from simimg.similarity.evaluation.image_edits import EDITS
+    from simimg.training import load_model
+from tfrecords.convert.image.decoder import decode
+from tfrecords.format.atomic_files import atomic_file, read_json
+from tfrecords.format.layout import Layout
+from tfrecords.format.manifest import read_manifest
+from tfrecords.format.quarantine import QUARANTINE_FILE
+
+_NUM_EDITED = 6  # each in fourteen ways
+_SAMPLES_PER_CLASS = 8
+_TILE_PX = 240
+_EVAL_BATCH = 64
+_JPEG_QUALITY = 90
+
+
+def edited_copies(image_dir: Path, index_dir: Path, out_dir: Path, seed: int) -> dict[str, str]:
+    """Draws pictures of the index and writes each one's edited copies as JPEG.
+
+    Returns:
+        For each copy, as a path, the path of its original.
+    """
+    index = SearchIndex.open(index_dir)
+    chosen = np.random.default_rng(seed).choice(
+        len(index.pictures), min(_NUM_EDITED, len(index.pictures)), replace=False
+    )
+    out_dir.mkdir(parents=True, exist_ok=True)
+    originals: dict[str, str] = {}
+    for number, row in enumerate(sorted(chosen.tolist())):
+        original = index.path_of(index.pictures[row])
+        image = decode(original.read_bytes())
+        for name, edit in EDITS.items():
+            copy = out_dir / f"{number:02d}-{name}.jpg"
+            with atomic_file(copy) as file:
+                edit(image, np.random.default_rng([seed, number])).save(file, "JPEG", quality=_JPEG_QUALITY)
+            originals[str(copy)] = str(original)
+    return originals
+
+
+def write_demo_report(
+    path: Path,
+    *,
+    dataset_dir: Path,
+    model_dir: Path,
+    split: str,
+    stages: list[Stage],
+    results: list[dict[str, Any]],
+    originals: dict[str, str],
+    drawn: bool,
+) -> dict[str, tuple[int, int]]:
+    """Writes the report and returns for each kind of edit how many copies found their original first, and of how many.
+
+    Args:
+        path: the report's file.
+        dataset_dir: what was converted.
+        model_dir: what was trained.
+        split: what the model was measured on.
+        stages: what was run.
+        results: the results of `simimg search --json` for the edited copies.
+        originals: the original of each edited copy.
+        drawn: whether the pictures are the drawn sample.
+    """
+    layout = Layout.load(dataset_dir)
+    reader, _ = open_reader(dataset_dir, split)
+    model, info = load_model(model_dir)
+    probabilities, labels, ids = predict(compiled(model, views=info.config["test_views"]), reader)
+    images = np.concatenate([batch.image.numpy() for batch in eval_batches(reader, _EVAL_BATCH)])[: len(labels)]
+    paths = {row.id: row.path for row in read_manifest(dataset_dir)}
+    names = layout.class_names
+    samples = {
+        name: [Image.fromarray(image) for image in images[labels == label][:_SAMPLES_PER_CLASS]]
+        for label, name in enumerate(names)
+    }
+    recalls = _recalls(results, originals)
+    report = ReportContent(
+        title="simimg demo",
+        subtitle="on the pictures that the demo draws" if drawn else f"on {layout.name}",
+        dataset_dir=str(dataset_dir),
+        num_examples=sum(map(layout.num_examples, layout.splits)),
+        splits={name: layout.num_examples(name) for name in layout.splits},
+        image_size=layout.image_size,
+        encoding=layout.encoding,
+        refused=_refused(dataset_dir),
+        stages=stages,
+        samples=samples,
+        history=read_json(model_dir / "result.json", "the run's result")["history"],
+        classification=classify(probabilities, labels, names),
+        mistakes=surest_mistakes(probabilities, labels, images, names, [paths[id] for id in ids.tolist()]),
+        searches=_searches(results, originals),
+        machine=machine_facts(),
+        recalls=recalls,
+    )
+    write_report(report, path)
+    return recalls
+
+
+def _refused(dataset_dir: Path) -> list[tuple[str, str, str]]:
+    file = dataset_dir / QUARANTINE_FILE
+    if not file.exists():
+        return []
+    entries = [json.loads(line) for line in file.read_text().splitlines()]
+    return [(entry["path"], entry["reason"], entry["detail"]) for entry in entries]
+
+
+def _recalls(results: list[dict[str, Any]], originals: dict[str, str]) -> dict[str, tuple[int, int]]:
+    recalls = {}
+    for edit in EDITS:
+        hits = [result["matches"][0]["path"] == originals[result["query"]] for result in _of_kind(results, edit)]
+        recalls[edit] = (sum(hits), len(hits))
+    return recalls
+
+
+def _of_kind(results: list[dict[str, Any]], edit: str) -> list[dict[str, Any]]:
+    return [result for result in results if Path(result["query"]).stem.endswith(f"-{edit}")]
+
+
+def _searches(results: list[dict[str, Any]], originals: dict[str, str]) -> list[list[Tile]]:
+    """Returns a row of tiles for one copy of each kind of edit, each of another original."""
+    rows = []
+    for number, edit in enumerate(EDITS):
+        of_kind = _of_kind(results, edit)
+        result = of_kind[number * len(of_kind) // len(EDITS)]
+        original = originals[result["query"]]
+        row = [Tile(_thumbnail(result["query"]), edit, "query")]
+        for match in result["matches"]:
+            name = "/".join(Path(match["path"]).parts[-2:])
+            row.append(
+                Tile(
+                    _thumbnail(match["path"]), name, f"{match['similarity']:.3f}", highlighted=match["path"] == original
+                )
+            )
+        rows.append(row)
+    return rows
+
+
+def _thumbnail(path: str) -> Image.Image:
+    image = decode(Path(path).read_bytes())
+    image.thumbnail((_TILE_PX, _TILE_PX))
+    return image

@@ -1,0 +1,69 @@
+"""The pictures of a data set as they are stored, read one by one from its shards."""
+
+from __future__ import annotations
+
+import base64
+import io
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from simimg.report.contact_sheet import png_bytes
+from tfrecords.base_errors import DataError
+from tfrecords.format.example import decode_example
+from tfrecords.format.layout import Layout
+from tfrecords.format.manifest import Manifest
+from tfrecords.format.shard import ShardReader
+
+__all__ = ["DatasetImages"]
+
+
+class DatasetImages:
+    """Reads the picture of a row of the manifest; the offsets of shards that were read from once are kept."""
+
+    def __init__(self, dataset_dir: Path, layout: Layout, manifest: Manifest) -> None:
+        self._dataset_dir = dataset_dir
+        self._layout = layout
+        self._manifest = manifest
+        self._offsets: dict[str, np.ndarray] = {}
+
+    def stored_bytes(self, row: int) -> bytes:
+        """Returns what the example of row `row` has as its image: pixels, or a JPEG or PNG file.
+
+        Raises:
+            DataError: it is not where the manifest says, or damaged.
+        """
+        manifest = self._manifest
+        split, position = manifest.split_names[manifest.splits[row]], int(manifest.positions[row])
+        file = self._layout.splits[split][manifest.shards[row]].file
+        reader = ShardReader(self._dataset_dir / file)
+        record_bytes = self._layout.offsets.record_bytes
+        if record_bytes:
+            place = (position * record_bytes, record_bytes)
+        else:
+            if file not in self._offsets:
+                self._offsets[file] = reader.offsets()
+            place = tuple(self._offsets[file][position].tolist())
+        features = decode_example(reader.read(*place))
+        image, id = features["image"], int(manifest.ids[row])
+        if features["id"] != id or not isinstance(image, bytes):
+            raise DataError(f"{reader.path}: record {position} should be example {id}. Convert the pictures again.")
+        return image
+
+    def image(self, row: int) -> Image.Image:
+        """Returns the picture of row `row`, mode RGB; raises DataError."""
+        return self._decoded(self.stored_bytes(row))
+
+    def exact_uri(self, row: int) -> str:
+        """Returns the picture of row `row` as a data URI that has the very pixels that are stored; raises DataError."""
+        data, encoding = self.stored_bytes(row), self._layout.encoding
+        if encoding == "raw":
+            data, encoding = png_bytes(self._decoded(data)), "png"
+        return f"data:image/{encoding};base64,{base64.b64encode(data).decode()}"
+
+    def _decoded(self, data: bytes) -> Image.Image:
+        if self._layout.encoding == "raw":
+            side = self._layout.image_size
+            return Image.frombytes("RGB", (side, side), data)
+        return Image.open(io.BytesIO(data)).convert("RGB")

@@ -1,0 +1,1 @@
+"""The readers, one module each: resident, mapped, stream, service."""

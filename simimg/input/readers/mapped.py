@@ -1,0 +1,109 @@
+"""The mapped reader: shards of any size on a local disk, mapped into memory, a batch gathered from anywhere in them.
+
+A raw shard is an array uint8 [num_examples, record_bytes] on disk, and a split of raw shards is mapped as one such
+array; TensorFlow gathers from it. JPEG and PNG records are found through their sidecars and decoded by threads. Only
+the records of a batch are touched, and the operating system keeps of the files what memory has room for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import tensorflow as tf
+
+from simimg.errors import UsageError
+from simimg.input.jpeg_png_records import EncodedRecords
+from simimg.input.readers.random_access import GatherReader
+from simimg.input.shard_memmap import map_records
+from simimg.input.split import Batch, Split
+from simimg.input.zero_copy import shared_tensor, tf_varints
+from tfrecords.format.layout import INT_BYTES, Offsets
+
+__all__ = ["MappedReader"]
+
+_IMAGES_PER_CALL = 256  # decoded by one thread one after the other
+
+
+_Gather = Callable[[tf.Tensor], tf.Tensor]
+
+
+class MappedReader(GatherReader):
+    """Reads a split that `simimg convert` wrote.
+
+    Args:
+        split: which.
+        num_threads: that decode.
+        on_corrupt: what becomes of a JPEG or PNG record that cannot be read, see `EncodedRecords`. The checksums of raw
+            records are not tested here, because that would cost more than the reading; `simimg verify` does.
+
+    Raises:
+        UsageError: the split has no layout.json.
+        DataError: a shard is missing or damaged.
+    """
+
+    kind = "mapped"
+    stored: _Gather
+    """Given places, as `gather` is: the bytes of the records, uint8 `[batch, record_bytes]`, or string `[batch]`."""
+
+    def __init__(self, split: Split, *, num_threads: int, on_corrupt: str = "fail") -> None:
+        if not split.indexed:
+            raise UsageError(
+                f"--reader=mapped needs shards that `simimg convert` wrote; {split.dataset_dir} has no layout.json. "
+                "Use --reader=resident or --reader=stream."
+            )
+        super().__init__(split, num_threads)
+        if split.offsets is not None:
+            self.stored, self._gather = _raw(split, split.offsets)
+        else:
+            records = EncodedRecords(split, on_corrupt=on_corrupt)
+            self.places_per_call = _IMAGES_PER_CALL
+            self.corrupt = records.corrupt
+            self.stored, self._gather = _encoded(split, records)
+
+    def gather(self, places: tf.Tensor) -> Batch:
+        """Returns the examples at `places`, int64 `[batch]` in 0..num_examples-1."""
+        return self._gather(places)
+
+
+def _raw(split: Split, at: Offsets) -> tuple[_Gather, Callable[[tf.Tensor], Batch]]:
+    records = map_records([(shard.path, shard.num_examples) for shard in split.shards], at.record_bytes)
+    size = split.image_size
+    with tf.device("CPU:0"):
+        rows = shared_tensor(records.rows)
+        ends = tf.constant(records.first_places[1:], tf.int64)
+        skipped = tf.constant(np.subtract(records.first_rows, records.first_places[:-1]), tf.int64)
+
+    def stored(places: tf.Tensor) -> tf.Tensor:
+        # A place outside would be a row that does not exist, and the end of the process.
+        places = tf.clip_by_value(places, 0, split.num_examples - 1)
+        shard = tf.searchsorted(ends, places, side="right")
+        return tf.gather(rows, places + tf.gather(skipped, shard))
+
+    def gather(places: tf.Tensor) -> Batch:
+        batch = stored(places)
+        pixels = batch[:, at.image_offset : at.image_offset + size * size * 3]
+        return Batch(
+            image=tf.reshape(pixels, [-1, size, size, 3]),
+            label=tf.cast(tf_varints(batch[:, at.label_offset : at.label_offset + INT_BYTES]), tf.int32),
+            id=tf_varints(batch[:, at.id_offset : at.id_offset + INT_BYTES]),
+        )
+
+    return stored, gather
+
+
+def _encoded(split: Split, records: EncodedRecords) -> tuple[_Gather, Callable[[tf.Tensor], Batch]]:
+    size = split.image_size
+
+    def stored(places: tf.Tensor) -> tf.Tensor:
+        return tf.ensure_shape(tf.numpy_function(records.stored, [places], tf.string, stateful=False), places.shape)
+
+    def gather(places: tf.Tensor) -> Batch:
+        image, label, id = tf.numpy_function(records.gather, [places], [tf.uint8, tf.int32, tf.int64], stateful=False)
+        return Batch(
+            image=tf.ensure_shape(image, [places.shape[0], size, size, 3]),
+            label=tf.ensure_shape(label, places.shape),
+            id=tf.ensure_shape(id, places.shape),
+        )
+
+    return stored, gather

@@ -1,0 +1,86 @@
+"""Readers that find any example by its place: what they have in common."""
+
+from __future__ import annotations
+
+import tensorflow as tf
+
+from simimg.input.sampler import Order
+from simimg.input.split import PADDING_ID, Batch, Split
+
+__all__ = ["GatherReader"]
+
+# A gather is divided among the cores by itself. More of them at a time hide what lies between one and the next, for
+# which only large batches are long enough, and whose memory counts.
+_CALLS = 4
+_CALLS_OF_LARGE_BATCHES = 2
+_SMALL_BATCH_BYTES = 1 << 26
+_MIN_PLACES_PER_CALL = 16  # below that, a call costs more than its pictures
+
+
+class GatherReader:
+    """A reader whose batches are gathered from anywhere in its split.
+
+    A subclass has `kind` and `gather`. Where the threads are as many calls at a time, and not inside a call, it has
+    `places_per_call`: a larger batch is put together of calls of at most so many places.
+    """
+
+    kind: str
+    places_per_call: int | None = None
+
+    def __init__(self, split: Split, num_threads: int) -> None:
+        self.split = split
+        self.corrupt: dict[int, str] = {}
+        self._num_threads = num_threads
+
+    def gather(self, places: tf.Tensor) -> Batch:
+        """Returns the examples at `places`, int64 `[batch]` in 0..num_examples-1."""
+        raise NotImplementedError
+
+    def train_batches(self, order: Order) -> tf.data.Dataset:
+        """Returns a data set of Batches of `order.per_replica_batch_size`, replica after replica, step after step."""
+        return self._gathered(order.indices(), order.per_replica_batch_size).with_options(_as_written())
+
+    def batch(self, element: Batch) -> Batch:
+        """Returns an element of `train_batches` as a Batch, on the device that trains."""
+        return element
+
+    def eval_batches(self, batch_size: int) -> tf.data.Dataset:
+        """Returns a data set of Batches of `batch_size`: every example once, the last one filled up with id -1."""
+        last = self.split.num_examples - 1
+        steps = tf.data.Dataset.range(-(-self.split.num_examples // batch_size))
+        places = steps.map(lambda step: step * batch_size + tf.range(batch_size, dtype=tf.int64))
+
+        def clipped(batch: Batch, places: tf.Tensor) -> Batch:
+            return batch._replace(id=tf.where(places <= last, batch.id, PADDING_ID))
+
+        gathered = self._gathered(places.map(lambda places: tf.minimum(places, last)), batch_size)
+        return tf.data.Dataset.zip(gathered, places).map(clipped).with_options(_as_written())
+
+    def _gathered(self, places: tf.data.Dataset, batch_size: int) -> tf.data.Dataset:
+        if self.places_per_call is None:
+            size = self.split.image_size
+            calls = _CALLS if batch_size * size * size * 3 <= _SMALL_BATCH_BYTES else _CALLS_OF_LARGE_BATCHES
+            return places.map(self.gather, num_parallel_calls=calls, deterministic=True)
+        part = _part(batch_size, self.places_per_call)
+        if part == batch_size:
+            return places.map(self.gather, num_parallel_calls=self._num_threads, deterministic=True)
+        parts = places.map(lambda places: tf.reshape(places, [-1, part])).unbatch()
+        gathered = parts.map(self.gather, num_parallel_calls=self._num_threads, deterministic=True)
+        return gathered.batch(batch_size // part, drop_remainder=True).map(_joined)
+
+
+def _as_written() -> tf.data.Options:
+    """Returns the options of a data set that is not to be rewritten: for that, TensorFlow would copy all pixels."""
+    options = tf.data.Options()
+    options.experimental_optimization.apply_default_optimizations = False
+    return options
+
+
+def _part(batch_size: int, most: int) -> int:
+    """Returns the largest divisor of `batch_size` up to `most`, or all of it if that divisor is very small."""
+    largest = next(part for part in range(min(batch_size, most), 0, -1) if batch_size % part == 0)
+    return largest if largest >= _MIN_PLACES_PER_CALL else batch_size
+
+
+def _joined(batch: Batch) -> Batch:
+    return Batch(*(tf.reshape(part, [-1, *part.shape[2:]]) for part in batch))

@@ -1,0 +1,207 @@
+"""Where in the training a batch stands, and which examples it holds: the contract of order.
+
+1. The order of epoch e is a permutation of the examples that depends on (seed, e) alone; and on the mixing, where the
+   examples are not mixed as a whole.
+2. Step s of an epoch takes places s * B .. (s + 1) * B - 1 of the permutation, B being the global batch size; replica r
+   of R takes the r-th R-th of them. What is left at the end of an epoch, fewer than B examples, is not trained on.
+3. So the batches from a position (epoch, step) on do not depend on how they are reached, nor on threads or replicas.
+
+Each place of a permutation is computed by itself, so no list of all examples is made, and the first batch of two
+thousand million examples comes as soon as that of two hundred.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+import tensorflow as tf
+
+from simimg.errors import UsageError
+
+__all__ = ["Mixing", "Order", "Position", "permuted"]
+
+
+@dataclasses.dataclass(frozen=True, order=True)
+class Position:
+    """The next step to be trained: `step` of `epoch`, both from 0."""
+
+    epoch: int = 0
+    step: int = 0
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Mixing:
+    """How far examples are mixed that do not fit into memory: within windows of blocks.
+
+    Blocks of `block` examples that lie together on disk are drawn at random; those of `blocks_per_window` successive
+    draws are mixed with each other. So an epoch reads each byte once, a window at a time. The examples are counted from
+    another one in each epoch, so that the same ones are not in one block again.
+    """
+
+    block: int
+    blocks_per_window: int
+
+    @classmethod
+    def of_bytes(cls, record_bytes: float) -> Mixing:
+        """Returns the mixing for records of this length: it depends on nothing else, so a run is the same anywhere."""
+        block = max(1, round(_BLOCK_BYTES / record_bytes))
+        return cls(block=block, blocks_per_window=max(1, round(_WINDOW_BYTES / (record_bytes * block))))
+
+
+# A block is long enough for a disk to deliver it as fast as a long file; a window fits into any machine that trains.
+_BLOCK_BYTES = 1 << 19
+_WINDOW_BYTES = 1 << 30
+
+_PLACES_PER_CALL = 1 << 14
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Order:
+    """Which examples each replica of this process gets, from a position to the end of the training.
+
+    Args:
+        num_examples: examples in the split.
+        global_batch_size: examples a step, over all replicas of all processes.
+        num_epochs: of the whole training.
+        seed: any int; another one gives other permutations.
+        start: the first step to deliver.
+        num_replicas: all replicas, of all processes.
+        first_replica: the first replica of this process.
+        num_local_replicas: replicas of this process; by default all.
+        mixing: how far examples are mixed; by default as a whole, every permutation being as likely as any other.
+
+    Raises:
+        UsageError: the batch cannot be divided among the replicas, or is larger than the split.
+    """
+
+    num_examples: int
+    global_batch_size: int
+    num_epochs: int
+    seed: int
+    start: Position = Position()
+    num_replicas: int = 1
+    first_replica: int = 0
+    num_local_replicas: int = 0
+    mixing: Mixing | None = None
+
+    def __post_init__(self) -> None:
+        """Checks that there is a batch to deliver."""
+        if self.global_batch_size % self.num_replicas:
+            raise UsageError(
+                f"--global_batch_size={self.global_batch_size} cannot be divided among {self.num_replicas} replicas. "
+                f"Choose a multiple of {self.num_replicas}."
+            )
+        if not self.steps_per_epoch:
+            raise UsageError(
+                f"--global_batch_size={self.global_batch_size} is more than the {self.num_examples} training examples. "
+                "Choose a smaller one."
+            )
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Whole batches in an epoch."""
+        return self.num_examples // self.global_batch_size
+
+    @property
+    def per_replica_batch_size(self) -> int:
+        """Examples a step and replica."""
+        return self.global_batch_size // self.num_replicas
+
+    @property
+    def local_replicas(self) -> int:
+        """Replicas of this process."""
+        return self.num_local_replicas or self.num_replicas
+
+    def indices(self) -> tf.data.Dataset:
+        """Returns a data set of int64 `[per_replica_batch_size]`: places in the split, in the order of the contract.
+
+        Element s * L + l is what this process's l-th replica of L takes at step s, counted from `start`.
+        """
+        steps, local = self.steps_per_epoch, self.local_replicas
+
+        def of_epoch(epoch: tf.Tensor) -> tf.data.Dataset:
+            first = tf.where(epoch == self.start.epoch, tf.constant(self.start.step, tf.int64), 0)
+            # Many batches at once: the cost of a call is that of a thousand places.
+            batches_per_call = max(1, _PLACES_PER_CALL // self.per_replica_batch_size)
+            return (
+                tf.data.Dataset.range(first * local, steps * local)
+                .batch(batches_per_call)
+                .map(lambda elements: self._places(elements, epoch))
+            )
+
+        return tf.data.Dataset.range(self.start.epoch, self.num_epochs).flat_map(of_epoch).prefetch(1).unbatch()
+
+    def step_number(self, position: Position) -> int:
+        """Returns how many steps of the whole training come before `position`."""
+        return position.epoch * self.steps_per_epoch + position.step
+
+    @property
+    def elements(self) -> range:
+        """The numbers of the elements of `indices`, counted over all epochs, from `start` to the end."""
+        first = self.step_number(self.start) * self.local_replicas
+        return range(first, self.num_epochs * self.steps_per_epoch * self.local_replicas)
+
+    def places(self, element: tf.Tensor) -> tf.Tensor:
+        """Returns the element of `indices` with this number, an int64 scalar, see `elements`."""
+        elements_per_epoch = self.steps_per_epoch * self.local_replicas
+        (places,) = tf.unstack(self._places(element[None] % elements_per_epoch, element // elements_per_epoch), 1)
+        return places
+
+    def _places(self, elements: tf.Tensor, epoch: tf.Tensor) -> tf.Tensor:
+        """Returns int64 `[n, per_replica_batch_size]`, given the numbers within their epoch, int64 `[n]`."""
+        batch, local = self.per_replica_batch_size, self.local_replicas
+        step, replica = elements // local, elements % local + self.first_replica
+        starts = step * self.global_batch_size + replica * batch
+        positions = starts[:, None] + tf.range(batch, dtype=tf.int64)
+        return tf.reshape(self.at(tf.reshape(positions, [-1]), epoch), [-1, batch])
+
+    def at(self, positions: tf.Tensor, epoch: tf.Tensor) -> tf.Tensor:
+        """Returns the places in the split that stand at `positions` of an epoch's permutation, both int64 `[n]`."""
+        if self.mixing is None:
+            return permuted(positions, self.num_examples, self.seed, epoch)
+        return _mixed(positions, self.num_examples, self.mixing, _run(self.seed, epoch))
+
+
+def permuted(places: tf.Tensor, count: tf.Tensor | int, seed: tf.Tensor | int, epoch: tf.Tensor) -> tf.Tensor:
+    """Returns which of `count` things stand at `places` in the permutation of (seed, epoch), int64 like `places`.
+
+    tf.random.experimental.index_shuffle enciphers a place with a key, so no list of all places is needed. Its cipher
+    wants keys that look random: with the bare (seed, epoch), permutations of successive epochs are so alike that an
+    example comes to the same few places again and again. Hence the key is drawn from them by Philox.
+    """
+    (key,) = tf.unstack(_keys(_run(seed, epoch), 1))
+    return tf.random.experimental.index_shuffle(places, key, tf.cast(count - 1, tf.int64))
+
+
+def _mixed(positions: tf.Tensor, count: int, mixing: Mixing, run: tf.Tensor) -> tf.Tensor:
+    block = min(mixing.block, count)
+    num_blocks = count // block  # whole ones; the examples that are left over belong to the last window
+    window = block * mixing.blocks_per_window
+    num_windows = max(1, num_blocks // mixing.blocks_per_window)
+    keys = _keys(run, num_windows + 2)
+
+    number = tf.minimum(positions // window, num_windows - 1)
+    first = number * window
+    length = tf.where(number == num_windows - 1, count - first, window)
+    drawn = first + _shuffled(positions - first, tf.gather(keys, number + 2), length - 1)
+
+    there = tf.minimum(drawn // block, num_blocks - 1)
+    chosen = _shuffled(there, keys[:1], tf.constant(num_blocks - 1, tf.int64)) * block + drawn % block
+    place = tf.where(drawn < num_blocks * block, chosen, drawn)
+    return (place + keys[1, 0] % count) % count
+
+
+def _shuffled(places: tf.Tensor, keys: tf.Tensor, last: tf.Tensor) -> tf.Tensor:
+    # What tf.random.experimental.index_shuffle does with one key; with a key a place, 2.21 pads the wrong axis.
+    keys = tf.broadcast_to(tf.pad(keys, [[0, 0], [0, 1]]), [tf.size(places), 3])
+    last = tf.broadcast_to(last, tf.shape(places))
+    return tf.raw_ops.RandomIndexShuffle(index=places, seed=keys, max_index=last, rounds=4)
+
+
+def _run(seed: tf.Tensor | int, epoch: tf.Tensor) -> tf.Tensor:
+    return tf.stack([tf.cast(seed, tf.int64), tf.cast(epoch, tf.int64)])
+
+
+def _keys(run: tf.Tensor, count: int) -> tf.Tensor:
+    """Returns int64 `[count, 2]`, uniform over all int64, from `run`, int64 `[2]`."""
+    return tf.random.stateless_uniform([count, 2], run, None, None, tf.int64, alg="philox")

@@ -1,0 +1,259 @@
+"""A split of a data set folder as readers see it: its shards, their format, and what an example is.
+
+Folders that `simimg convert` wrote have a layout.json. Those that others wrote are read by their TFDS metadata, if they
+have square RGB pictures of one size in a feature `image` and a class label in `label`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import tensorflow as tf
+
+from simimg.errors import CorruptRecordError, DataError, UsageError
+from tfrecords.format.atomic_files import read_json
+from tfrecords.format.layout import Layout, Offsets
+from tfrecords.format.shard_scan import scan_shard
+from tfrecords.format.tfds_metadata import INFO_FILE, is_tfds_folder
+
+__all__ = ["Batch", "Shard", "Split", "input_errors", "open_split", "reading"]
+
+PADDING_ID = -1
+
+
+class Batch(NamedTuple):
+    """A batch of examples; where an evaluation's last batch is short, `id` is -1 in the rows that fill it up.
+
+    image: uint8 [batch, image_size, image_size, 3]; label: int32 [batch]; id: int64 [batch].
+    """
+
+    image: tf.Tensor
+    label: tf.Tensor
+    id: tf.Tensor
+
+
+@dataclasses.dataclass(frozen=True)
+class Shard:
+    """A shard's file and what it holds; `num_bytes` is None where the metadata does not tell."""
+
+    path: Path
+    num_examples: int
+    num_bytes: int | None = None
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Split:
+    """One split of a data set.
+
+    `offsets` is None where records have no fixed length; `has_id` tells whether `id` is stored, `indexed` whether
+    records can be found by their place, which is so where `simimg convert` wrote them.
+    """
+
+    dataset_dir: Path
+    name: str
+    split: str
+    encoding: str
+    image_size: int
+    class_names: tuple[str, ...]
+    shards: tuple[Shard, ...]
+    offsets: Offsets | None
+    has_id: bool
+    indexed: bool
+
+    @property
+    def num_examples(self) -> int:
+        """Examples in the split."""
+        return sum(shard.num_examples for shard in self.shards)
+
+    @property
+    def stored_bytes(self) -> int | None:
+        """Bytes of the split's shards, None where the metadata does not tell."""
+        lengths = [shard.num_bytes for shard in self.shards]
+        return None if None in lengths else sum(filter(None, lengths))
+
+    @property
+    def decoded_bytes(self) -> int:
+        """Bytes of all the split's pixels."""
+        return self.num_examples * self.image_size * self.image_size * 3
+
+
+def open_split(dataset_dir: Path, split: str) -> Split:
+    """Returns a split of the data set folder `dataset_dir`.
+
+    Raises:
+        UsageError: there is no such folder or split.
+        DataError: the folder is no data set, or of a form that cannot be read; a shard is missing or cut off.
+    """
+    if not dataset_dir.is_dir():
+        raise UsageError(f"--dataset_dir={dataset_dir} is not a folder. Name one that `simimg convert` wrote.")
+    if Layout.exists(dataset_dir):
+        return _checked(_own(dataset_dir, split))
+    if is_tfds_folder(dataset_dir):
+        return _checked(_foreign(dataset_dir, split))
+    nested = sorted(path.parent for path in dataset_dir.glob(f"**/{INFO_FILE}"))
+    hint = f"Did you mean {nested[0]}?" if nested else "Name one that `simimg convert` wrote."
+    raise UsageError(f"--dataset_dir={dataset_dir} has neither layout.json nor {INFO_FILE}. {hint}")
+
+
+def reading(split: Split, batches: Iterable[Any]) -> Iterator[Any]:
+    """Yields `batches`, which are read from `split`; what TensorFlow raises meanwhile comes out as a DataError.
+
+    Raises:
+        CorruptRecordError: names the shard, the record's number there, and its offset.
+        DataError: the split cannot be read otherwise.
+    """
+    with input_errors(split):
+        yield from batches
+
+
+@contextmanager
+def input_errors(split: Split) -> Iterator[None]:
+    """Makes a DataError of what TensorFlow raises about records of `split`; see `reading`.
+
+    What it raises about anything else that goes on in the block, such as a training step, stays as it is.
+    """
+    try:
+        yield
+    except (
+        tf.errors.DataLossError,
+        tf.errors.FailedPreconditionError,
+        tf.errors.InvalidArgumentError,
+        tf.errors.NotFoundError,
+        tf.errors.UnknownError,
+    ) as error:
+        # The text of the fault is on a line of its own where the error comes out of a compiled function.
+        for kind in (CorruptRecordError, DataError):
+            for line in error.message.splitlines():
+                _, ours, text = line.partition(f"{kind.__name__}: ")
+                if ours:  # raised by Python code inside TensorFlow
+                    raise kind(text) from None
+        if isinstance(error, tf.errors.UnknownError) or "GetNext" not in error.message + str(error.op):
+            raise
+        if isinstance(error, tf.errors.DataLossError) and (fault := _first_fault(split)):
+            raise CorruptRecordError(f"{fault}. Convert the pictures again.") from None
+        line = next(line for line in error.message.splitlines() if "}} " in line or "GetNext" in line)
+        reason = line.rpartition("}} ")[2].partition(" [Op:")[0]
+        raise DataError(
+            f"{split.dataset_dir}: a record of split {split.split!r} cannot be read: {reason}. "
+            "Run `simimg verify`, and convert the pictures again."
+        ) from None
+
+
+def _first_fault(split: Split) -> str:
+    """Returns where the split is damaged, and how: TensorFlow does not name the shard. "" if nowhere."""
+    for shard in split.shards:
+        if faults := scan_shard(shard.path).faults:
+            return f"{shard.path}: {faults[0]}"
+    return ""
+
+
+def _own(dataset_dir: Path, split: str) -> Split:
+    layout = Layout.load(dataset_dir)
+    _check_split(dataset_dir, split, list(layout.splits))
+    return Split(
+        dataset_dir=dataset_dir,
+        name=layout.name,
+        split=split,
+        encoding=layout.encoding,
+        image_size=layout.image_size,
+        class_names=layout.class_names,
+        shards=tuple(
+            Shard(dataset_dir / info.file, info.num_examples, info.num_bytes) for info in layout.splits[split]
+        ),
+        offsets=layout.offsets if layout.encoding == "raw" else None,
+        has_id=True,
+        indexed=True,
+    )
+
+
+def _foreign(dataset_dir: Path, split: str) -> Split:
+    info = read_json(dataset_dir / INFO_FILE, "the data set's TFDS metadata")
+    features = read_json(dataset_dir / "features.json", "the data set's TFDS metadata")
+    try:
+        entries = {entry["name"]: entry for entry in info.get("splits", ())}
+        _check_split(dataset_dir, split, list(entries))
+        shards = _foreign_shards(dataset_dir, info["name"], entries[split])
+        by_name = features["featuresDict"]["features"]
+        encoding, shape = _image_feature(by_name["image"])
+        num_classes = int(by_name["label"]["classLabel"]["numClasses"])
+        if (
+            info.get("fileFormat", "tfrecord") != "tfrecord"
+            or len(shape) != 3
+            or not 0 < shape[0] == shape[1]
+            or shape[2] != 3
+        ):
+            raise ValueError(f"image shape {shape}, file format {info.get('fileFormat')}")
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise DataError(
+            f"{dataset_dir}: simimg reads TFRecords with a square RGB `image` of one size and a class `label`; "
+            f"this has another form ({error!r}). Export its pictures to folders and use `simimg convert`."
+        ) from None
+    labels = dataset_dir / "label.labels.txt"
+    names = labels.read_text().splitlines() if labels.is_file() else [str(label) for label in range(num_classes)]
+    return Split(
+        dataset_dir=dataset_dir,
+        name=info["name"],
+        split=split,
+        encoding=encoding,
+        image_size=shape[0],
+        class_names=tuple(names),
+        shards=shards,
+        offsets=None,
+        has_id="id" in by_name and by_name["id"].get("tensor", {}).get("dtype") == "int64",
+        indexed=False,
+    )
+
+
+def _foreign_shards(dataset_dir: Path, name: str, entry: dict[str, Any]) -> tuple[Shard, ...]:
+    # The template's variables are those of tensorflow_datasets/core/naming.py.
+    template = entry.get("filepathTemplate") or "{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}"
+    lengths = [int(length) for length in entry.get("shardLengths", ())]
+    count = f"{len(lengths):05d}"
+    shards = []
+    for index, length in enumerate(lengths):
+        number = f"{index:05d}"
+        file = template.format(
+            DATASET=name,
+            SPLIT=entry["name"],
+            FILEFORMAT="tfrecord",
+            SHARD_INDEX=number,
+            NUM_SHARDS=count,
+            SHARD_X_OF_Y=f"{number}-of-{count}",
+        )
+        shards.append(Shard(dataset_dir / file, length))
+    return tuple(shards)
+
+
+def _image_feature(feature: dict[str, Any]) -> tuple[str, list[int]]:
+    if "image" in feature:
+        content = feature["image"]
+        encoding = content.get("encodingFormat") or "png"
+    else:
+        content = feature["tensor"]
+        if content.get("encoding") != "bytes" or content.get("dtype") != "uint8":
+            raise ValueError("image is a tensor that is not stored as bytes of uint8")
+        encoding = "raw"
+    return encoding, [int(n) for n in content["shape"]["dimensions"]]
+
+
+def _checked(split: Split) -> Split:
+    for shard in split.shards:
+        try:
+            num_bytes = shard.path.stat().st_size
+        except FileNotFoundError:
+            raise DataError(f"{shard.path} is missing. Convert the pictures again.") from None
+        if shard.num_bytes not in (None, num_bytes):
+            raise DataError(
+                f"{shard.path} is {num_bytes} bytes long instead of {shard.num_bytes}. "
+                "Run `simimg verify`, and convert the pictures again."
+            )
+    return split
+
+
+def _check_split(dataset_dir: Path, split: str, there: list[str]) -> None:
+    if split not in there:
+        raise UsageError(f"{dataset_dir} has no split {split!r}. It has: {', '.join(there) or 'none'}.")

@@ -1,0 +1,112 @@
+"""Keras's own networks (`keras.applications`), by name, as classifiers of this package."""
+
+from __future__ import annotations
+
+import inspect
+import warnings
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+from simimg.errors import ModelError, UsageError
+from simimg.models.dropout import ExampleDropout
+from simimg.models.heads import EMBEDDING, image_input, probabilities, unit
+
+APPLICATIONS = tuple(name for name in dir(keras.applications) if name[0].isupper())
+"""Names such as "EfficientNetV2B0": all that this Keras has."""
+
+
+def application(
+    name: str,
+    image_size: int,
+    num_classes: int,
+    *,
+    weights: str | Path | None,
+    resolution: int | None = None,
+    fixed: bool | None = None,
+) -> keras.Model:
+    """One of Keras's networks with a fresh softmax over unit features, for fine-tuning.
+
+    Where it is `fixed`, the network's statistics stay as they are and it drops nothing, as in Keras's guide "Transfer
+    learning & fine-tuning"; otherwise it trains as Keras has it: its own dropout and batch statistics do not know of
+    replicas, so such a run is not the same on one and on several.
+
+    Args:
+        name: one of `APPLICATIONS`.
+        image_size: width and height of the images in pixels.
+        num_classes: at least 2.
+        weights: "imagenet", which Keras downloads; a `.weights.h5` or `.h5` file of the network without its top; None
+            for random ones.
+        resolution: width and height that the network sees; the model enlarges its input to it. None: `image_size`.
+        fixed: see above; None: where there are weights.
+
+    Returns:
+        A model from [batch, image_size, image_size, 3] pixels 0..255 to float32 [batch, num_classes] probabilities.
+
+    Raises:
+        UsageError: a size that the network is not made for.
+        ModelError: the weights cannot be downloaded, or are not this network's.
+    """
+    size = resolution or image_size
+    pixels = image_input(image_size, smallest=1)
+    x = pixels
+    if size != image_size:
+        x = keras.layers.Resizing(size, size, "bilinear", dtype="float32", name="enlarged")(x)
+    x = _preprocessed(name, x)
+    base = _base(name, size, weights)
+    fixed = weights is not None if fixed is None else fixed
+    x = _Fixed(base, name="fixed")(x) if fixed else base(x)
+    x = keras.layers.Identity(name=EMBEDDING)(x)
+    x = ExampleDropout(0.2, stream=1, name="dropout")(unit(x))
+    return keras.Model(pixels, probabilities(x, num_classes), name=name.lower())
+
+
+@keras.saving.register_keras_serializable(package="simimg")
+class _Fixed(keras.layers.Wrapper):
+    """Runs a network in inference mode, in training too. `base(x, training=False)` is not enough: Keras 3.15 gives the
+    mode of the model around it to every layer inside.
+    """
+
+    def call(self, inputs: Any) -> Any:
+        return self.layer(inputs, training=False)
+
+
+def _base(name: str, size: int, weights: str | Path | None) -> keras.Model:
+    build = getattr(keras.applications, name)
+    shape = (size, size, 3)
+    downloaded = weights == "imagenet"
+    try:
+        base = build(include_top=False, weights=weights if downloaded else None, input_shape=shape, pooling="avg")
+    except ValueError as error:
+        raise UsageError(f"{name} cannot take pictures of {size} px: {error}") from None
+    except Exception as error:  # what a download raises is of many kinds
+        if not downloaded:
+            raise
+        raise ModelError(
+            f"{name}'s ImageNet weights cannot be downloaded: {error}. Give the file of them without the top, "
+            "--weights=PATH, or start from random ones with --weights=none."
+        ) from None
+    if weights is not None and not downloaded:
+        try:
+            with warnings.catch_warnings():  # Keras 3.15 warns of its own lists of layers, which have no weights
+                warnings.filterwarnings("ignore", "Skipping nested container at '_operations_by_depth/", UserWarning)
+                base.load_weights(weights)
+        except (OSError, ValueError, KeyError) as error:
+            raise ModelError(f"{weights} does not have the weights of {name} without its top: {error}") from None
+    return base
+
+
+def _preprocessed(name: str, x: Any) -> Any:
+    """The network's own `preprocess_input` as a layer, so that it is part of what is saved.
+
+    It is a matrix over the channels and a shift, which are found by its answers to black and to the three colours.
+    """
+    preprocess = inspect.getmodule(getattr(keras.applications, name)).preprocess_input  # type: ignore[union-attr]
+    black = preprocess(np.zeros((1, 1, 1, 3), np.float32))[0, 0, 0]
+    colors = preprocess(np.eye(3, dtype=np.float32)[None, None] * 255)[0, 0]
+    layer = keras.layers.Conv2D(3, 1, dtype="float32", trainable=False, name="preprocessed")
+    x = layer(x)
+    layer.set_weights([((colors - black) / 255)[None, None], black])
+    return x

@@ -1,0 +1,122 @@
+"""A sheet of pictures with captions, as a photographer lays contact prints on a light table, written as a PNG file."""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from PIL import Image, ImageDraw, ImageFont
+
+from simimg.report.number_format import printable, shortened
+from tfrecords.format.atomic_files import atomic_file
+
+__all__ = ["Tile", "png_bytes", "tile_sheet", "write_bytes"]
+
+_PAPER, _INK, _GRAY, _RIGHT = "#ffffff", "#1c1c1e", "#6d6d72", "#1d5fc4"
+_FILM, _FILM_INK, _FILM_GRAY, _MOUNT = "#1b1b1e", "#f4f4f5", "#a0a0a6", "#ececee"
+# In px.
+_BOX, _GAP, _PAD, _MARGIN = 224, 16, 14, 36
+_CAPTION, _TITLE = 15, 26
+_CAPTION_HEIGHT = 50
+_ASCII_ONLY = "…·"  # all that Pillow's built-in font has beyond ASCII
+
+
+@dataclasses.dataclass(frozen=True)
+class Tile:
+    """A picture with a caption, usually its file's name, and a note, usually its similarity.
+
+    `image` is None where there is none to show; `highlighted` marks the picture that was looked for.
+    """
+
+    image: Image.Image | None
+    caption: str
+    note: str = ""
+    highlighted: bool = False
+
+
+def png_bytes(image: Image.Image) -> bytes:
+    """Returns a picture as the bytes of a PNG file, without whatever metadata it carries."""
+    buffer = io.BytesIO()
+    bare = Image.new(image.mode, image.size)
+    bare.paste(image)
+    bare.save(buffer, "PNG", optimize=True)
+    return buffer.getvalue()
+
+
+def tile_sheet(rows: Sequence[Sequence[Tile]], path: Path, *, title: str = "") -> None:
+    """Draws rows of pictures: a query, on film black, and what was found for it, best first.
+
+    Args:
+        rows: a query and its matches each; rows may differ in length, empty ones are left out.
+        path: the PNG file; its folder is made.
+        title: above the sheet.
+    """
+    rows = [row for row in rows if row]
+    num_columns = max((len(row) for row in rows), default=1)
+    row_height = 2 * _PAD + _BOX + _CAPTION_HEIGHT
+    top = _MARGIN + (_TITLE + 22 if title else 0) + (_CAPTION + 14)
+    left = 2 * _MARGIN + 2 * _PAD + _BOX  # of the first match
+    width = max(left + (num_columns - 1) * (_BOX + _GAP), 560) + _MARGIN
+    sheet = Image.new("RGB", (width, top + max(1, len(rows)) * (row_height + _GAP) - _GAP + _MARGIN), _PAPER)
+    draw = ImageDraw.Draw(sheet)
+    if title:
+        _text(draw, (_MARGIN, _MARGIN - 4), title, width - 2 * _MARGIN, _INK, _TITLE)
+    head = top - _CAPTION - 12
+    _text(draw, (_MARGIN, head), "query" if rows else "nothing to show", width, _GRAY)
+    if num_columns > 1:
+        found = any(tile.highlighted for row in rows for tile in row)
+        _text(
+            draw, (left, head), "closest first" + ("; in a frame: the original" if found else ""), width - left, _GRAY
+        )
+    for number, row in enumerate(rows):
+        y = top + number * (row_height + _GAP)
+        draw.rounded_rectangle((_MARGIN, y, _MARGIN + _BOX + 2 * _PAD, y + row_height), 8, _FILM)
+        _tile(sheet, row[0], _MARGIN + _PAD, y + _PAD, on_film=True)
+        for column, tile in enumerate(row[1:]):
+            _tile(sheet, tile, left + column * (_BOX + _GAP), y + _PAD, on_film=False)
+    write_bytes(path, png_bytes(sheet))
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Writes a file that has its name only when it is complete; its folder is made."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_file(path) as file:
+        file.write(data)
+
+
+def _tile(sheet: Image.Image, tile: Tile, x: int, y: int, *, on_film: bool) -> None:
+    draw = ImageDraw.Draw(sheet)
+    ink, gray, mount = (_FILM_INK, _FILM_GRAY, "#2a2a2e") if on_film else (_INK, _GRAY, _MOUNT)
+    draw.rectangle((x, y, x + _BOX - 1, y + _BOX - 1), mount)
+    if tile.image is None:
+        draw.line((x, y + _BOX - 1, x + _BOX - 1, y), gray, 1)
+        _text(draw, (x + 12, y + 12), "no picture", _BOX - 24, gray)
+    else:
+        image = tile.image.convert("RGBA")
+        scale = _BOX / max(image.size)
+        image = image.resize([max(1, round(side * scale)) for side in image.size], Image.Resampling.LANCZOS)
+        sheet.paste(image, (x + (_BOX - image.width) // 2, y + (_BOX - image.height) // 2), image)
+    if tile.highlighted:
+        draw.rounded_rectangle((x - 7, y - 7, x + _BOX + 6, y + _BOX + 6), 8, None, _RIGHT, 5)
+    _text(draw, (x, y + _BOX + 12), tile.caption, _BOX, ink)
+    _text(draw, (x, y + _BOX + 12 + _CAPTION + 6), tile.note, _BOX, _RIGHT if tile.highlighted else gray)
+
+
+def _text(
+    draw: ImageDraw.ImageDraw, at: tuple[int, int], text: str, width: int, color: str, size: int = _CAPTION
+) -> None:
+    """One line, shortened in the middle until it is at most `width` px wide."""
+    text = printable(text)
+    font: Any = ImageFont.load_default(size)
+    if not all(character.isascii() or character in _ASCII_ONLY for character in text):
+        import matplotlib  # here, because it takes a quarter of a second, which most sheets need not wait
+
+        font = ImageFont.truetype(Path(matplotlib.get_data_path(), "fonts/ttf/DejaVuSans.ttf"), round(size * 0.92))
+    line, length = text, len(text)
+    while draw.textlength(line, font) > width and length > 1:
+        length -= 1
+        line = shortened(text, length)
+    draw.text(at, line, color, font)

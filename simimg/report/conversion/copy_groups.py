@@ -1,0 +1,189 @@
+"""Copies of one photo among the examples: how many, which, and where they were put."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+import numpy as np
+
+from simimg.dataset_images import DatasetImages
+from simimg.report.contact_sheet import Tile
+from simimg.report.html_page import escape, tile_figure
+from simimg.report.number_format import count_of, shortened
+from tfrecords.format.layout import Layout
+from tfrecords.format.manifest import Manifest
+
+__all__ = ["CopyGroups", "copy_groups", "find_groups"]
+
+_MAX_MEMBERS = 6  # pictures of a group, one row
+_TILE_PX = 160
+_MAX_NAME, _MAX_PATH = 32, 60  # characters
+_MAX_NAMED = 100  # groups without pictures
+_MAX_APART, _MAX_MIXED, _MAX_RESIZED, _MAX_LARGEST = 4, 4, 3, 6
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class CopyGroups:
+    """The groups of two examples and more that are copies of each other, in columns of one length.
+
+    Attributes:
+        members: int64 [num_photos], the rows of the manifest, group by group, in each by id.
+        starts: int64 [n], where in `members` each group begins.
+        sizes: int64 [n].
+        mixed: bool [n], of more than one class.
+        apart: bool [n], in more than one split.
+        resized: bool [n], originals of more than one size.
+        same_bytes: bool [n], all files are equal.
+        same_pixels: bool [n], all are equal as they are stored.
+    """
+
+    members: np.ndarray
+    starts: np.ndarray
+    sizes: np.ndarray
+    mixed: np.ndarray
+    apart: np.ndarray
+    resized: np.ndarray
+    same_bytes: np.ndarray
+    same_pixels: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.starts)
+
+    def rows(self, group: int) -> list[int]:
+        """Returns the rows of the manifest that are in a group."""
+        start = int(self.starts[group])
+        rows: list[int] = self.members[start : start + int(self.sizes[group])].tolist()
+        return rows
+
+
+def find_groups(manifest: Manifest) -> CopyGroups:
+    """Returns the groups of copies among a manifest's examples, in the order of their first ids."""
+    rows = np.flatnonzero(manifest.ok)
+    rows = rows[np.lexsort((manifest.ids[rows], manifest.groups[rows]))]
+    _, starts, sizes = np.unique(manifest.groups[rows], return_index=True, return_counts=True)
+    several = sizes >= 2
+    members = rows[np.repeat(several, sizes)]
+    sizes = sizes[several]
+    starts = np.cumsum(sizes) - sizes
+    first = np.repeat(members[starts], sizes)  # of each member's group
+
+    def any_differs(column: np.ndarray) -> np.ndarray:
+        differs = column[members] != column[first]
+        differs = differs.any(axis=1) if differs.ndim > 1 else differs
+        found: np.ndarray = np.logical_or.reduceat(differs, starts) if len(starts) else np.zeros(0, bool)
+        return found
+
+    return CopyGroups(
+        members=members,
+        starts=starts,
+        sizes=sizes,
+        mixed=any_differs(manifest.labels),
+        apart=any_differs(manifest.splits),
+        resized=any_differs(manifest.widths) | any_differs(manifest.heights),
+        same_bytes=~any_differs(manifest.sha256),
+        same_pixels=~any_differs(manifest.pixels_sha256),
+    )
+
+
+def copy_groups(groups: CopyGroups, layout: Layout, manifest: Manifest, pictures: DatasetImages) -> str:
+    """Returns the groups of copies as HTML: how many of which kind, and those worth a look; raises DataError."""
+    alike = int((~groups.same_bytes & ~groups.same_pixels).sum())
+    equal = int(groups.same_bytes.sum())
+    figures = "".join(
+        f"<div><dt>{name}</dt><dd>{value:,}</dd></div>"
+        for name, value in (
+            ("groups of equal files", equal),
+            ("of files with equal pictures", len(groups) - equal - alike),
+            ("of pictures that look alike", alike),
+        )
+    )
+    parts = [f'<dl class="facts">{figures}</dl>']
+    by_size = np.argsort(-groups.sizes, kind="stable")
+    taken: set[int] = set()
+    for title, sentence, which, most in (
+        (
+            "In more than one split",
+            "These leak: what is measured on one split was learnt on another.",
+            groups.apart,
+            _MAX_APART,
+        ),
+        (
+            "Of more than one class",
+            "One photo under two labels, of which one may be wrong; or two photos that the comparison takes for one.",
+            groups.mixed,
+            _MAX_MIXED,
+        ),
+        ("Of more than one size", "Their originals differ in width or height.", groups.resized, _MAX_RESIZED),
+        ("The largest", "", groups.sizes > 1, _MAX_LARGEST),
+    ):
+        candidates = [group for group in by_size[which[by_size]].tolist() if group not in taken]
+        if not candidates:
+            continue
+        title = "Others, the largest first" if taken and not sentence else title
+        taken.update(candidates[:most])
+        rows = "".join(_group(groups, group, layout, manifest, pictures) for group in candidates[:most])
+        about = f'<p class="quiet">{_shown(len(candidates), most)}{sentence}</p>'
+        parts.append(f'<h3>{title}</h3>{about}<div class="groups">{rows}</div>')
+    rest = [group for group in by_size.tolist() if group not in taken]
+    if rest:
+        names = "".join(f"<li>{_named(groups, group, manifest)}</li>" for group in rest[:_MAX_NAMED])
+        note = (
+            ""
+            if len(rest) <= _MAX_NAMED
+            else f"<li>and {count_of(len(rest) - _MAX_NAMED, 'group', 'groups')} more</li>"
+        )
+        parts.append(f'<h3>By name only</h3><ul class="named">{names}{note}</ul>')
+    parts.append(
+        '<p class="quiet all-groups">manifest.parquet has all of them: copies have the same <code>group</code>.</p>'
+    )
+    return "".join(parts)
+
+
+def _shown(num: int, most: int) -> str:
+    return f"{most} of {num:,} groups. " if num > most else f"{count_of(num, 'group', 'groups')}. "
+
+
+def _group(groups: CopyGroups, group: int, layout: Layout, manifest: Manifest, pictures: DatasetImages) -> str:
+    rows = groups.rows(group)
+    splits = _names(manifest.split_names, manifest.splits[rows])
+    classes = _names(layout.class_names, manifest.labels[rows])
+    apart, mixed = bool(groups.apart[group]), bool(groups.mixed[group])
+    kind = (
+        "in equal files"
+        if groups.same_bytes[group]
+        else "with equal pixels"
+        if groups.same_pixels[group]
+        else "that look alike"
+    )
+    more = ", …" if len(classes) > 4 else ""
+    facts = [
+        f"<b>{len(rows):,} photos</b> {kind}",
+        f'<span class="warn">in {escape(" and ".join(splits))}</span>'
+        if apart
+        else f"kept together in {escape(splits[0])}",
+        f'<span class="warn">{len(classes):,} classes: {escape(", ".join(classes[:4]))}{more}</span>' if mixed else "",
+    ]
+    tiles = []
+    shown = rows if len(rows) <= _MAX_MEMBERS else rows[: _MAX_MEMBERS - 1]
+    for row in shown:
+        notes = [f"{manifest.widths[row]:,} × {manifest.heights[row]:,} px"]
+        name = layout.class_names[manifest.labels[row]]
+        notes += [shortened(name, _MAX_NAME)] if mixed and not manifest.paths[row].startswith(f"{name}/") else []
+        notes += [manifest.split_names[manifest.splits[row]]] if apart else []
+        tiles.append(tile_figure(Tile(pictures.image(row), manifest.paths[row], ", ".join(notes)), _TILE_PX))
+    if len(shown) < len(rows):
+        tiles.append(f'<div class="further">and {len(rows) - len(shown):,} more</div>')
+    head = "".join(f"<p>{fact}</p>" for fact in facts if fact)
+    return f'<div class="group of{len(tiles)}"><div class="tiles">{"".join(tiles)}</div>{head}</div>'
+
+
+def _named(groups: CopyGroups, group: int, manifest: Manifest) -> str:
+    rows = groups.rows(group)
+    paths = ", ".join(shortened(manifest.paths[row], _MAX_PATH) for row in rows[:_MAX_MEMBERS])
+    more = f" and {len(rows) - _MAX_MEMBERS:,} more" if len(rows) > _MAX_MEMBERS else ""
+    return escape(f"{paths}{more} in {' and '.join(_names(manifest.split_names, manifest.splits[rows]))}")
+
+
+def _names(names: Sequence[str], codes: np.ndarray) -> list[str]:
+    return [shortened(names[code], _MAX_NAME) for code in np.unique(codes).tolist()]

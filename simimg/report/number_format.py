@@ -1,0 +1,161 @@
+"""Figures and names as people read them: percentages, names that fit, axes, labels that do not collide."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+__all__ = [
+    "count_of",
+    "duration",
+    "epoch_ticks",
+    "mistaken",
+    "percent",
+    "points",
+    "printable",
+    "shortened",
+    "spread",
+    "storage",
+    "ticks",
+    "value_range",
+]
+
+
+def percent(share: float | None, decimals: int = 0) -> str:
+    """Returns a share of 0..1 as a percentage; None is a dash.
+
+    It is rounded, but never to 100 % or 0 % what is not: 999 of 1,000 is 99 %, and at one decimal 99.9 %.
+    """
+    if share is None or not math.isfinite(share):
+        return "–"
+    unit = 10.0**-decimals
+    value = round(100 * share, decimals)
+    if 0 < share < 1:
+        value = min(100 - unit, max(unit, value))
+    return f"{value:.{decimals}f}\u00a0%"
+
+
+def count_of(num: int, singular: str, plural: str) -> str:
+    """Returns "1 file" or "1,234 files"."""
+    return f"{num:,} {singular if num == 1 else plural}"
+
+
+def duration(seconds: float) -> str:
+    """Returns a time in the unit that suits it: "20 ms", "0.8 s", "48 s", "3 min 12 s", "2 h 5 min"."""
+    if seconds < 0.0995:
+        return f"{1000 * seconds:.0f} ms"
+    if seconds < 9.95:
+        return f"{seconds:.1f} s"
+    whole = round(seconds)
+    if whole < 120:
+        return f"{whole} s"
+    if whole < 7200:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"
+
+
+def storage(num_bytes: int) -> str:
+    """Returns a number of bytes in the unit that suits it, of a thousand each: "812 B", "29.4 MB", "1.3 GB"."""
+    if num_bytes < 1000:
+        return f"{num_bytes} B"
+    value, unit = num_bytes / 1000, "kB"
+    for larger in ("MB", "GB", "TB"):
+        if value < 999.5:
+            break
+        value, unit = value / 1000, larger
+    return f"{value:.1f} {unit}" if value < 99.95 else f"{value:,.0f} {unit}"
+
+
+def printable(text: str) -> str:
+    r"""Returns a text that any font and encoding takes.
+
+    A file's name may hold line ends, escapes and bytes that are no UTF-8; they come out as `\n`, `\x1b`, `\xff`.
+    """
+    return "".join(_visible(character) for character in text)
+
+
+def shortened(text: str, num_characters: int) -> str:
+    """Returns a printable text of at most `num_characters`; what is too much goes from the middle."""
+    text = printable(text)
+    if len(text) <= num_characters:
+        return text
+    tail = (num_characters - 1) // 2
+    return f"{text[: num_characters - 1 - tail]}…{text[len(text) - tail :]}"
+
+
+def points(history: Iterable[dict[str, Any]], key: str) -> list[tuple[int, float]]:
+    """Returns (epoch, value) of the lines of a history that have a finite value for `key`."""
+    pairs = ((int(line["epoch"]), line.get(key)) for line in history)
+    return [(epoch, float(value)) for epoch, value in pairs if value is not None and math.isfinite(value)]
+
+
+def spread(positions: Sequence[float], gap: float) -> list[float]:
+    """Returns positions at least `gap` apart, in the same order, moved as one group where they were too close."""
+    order = sorted(range(len(positions)), key=lambda i: positions[i])
+    groups: list[tuple[float, list[int]]] = []  # the mean of the wanted positions, and who wants them
+    for i in order:
+        center, members = positions[i], [i]
+        while (
+            groups and center - gap * (len(members) - 1) / 2 - gap < groups[-1][0] + gap * (len(groups[-1][1]) - 1) / 2
+        ):
+            members = groups.pop()[1] + members
+            center = sum(positions[member] for member in members) / len(members)
+        groups.append((center, members))
+    moved = list(positions)
+    for center, members in groups:
+        for rank, member in enumerate(members):
+            moved[member] = center + gap * (rank - (len(members) - 1) / 2)
+    return moved
+
+
+def ticks(low: float, high: float, about: int) -> list[float]:
+    """Returns round values from `low` to `high`, about so many: multiples of 1, 2 or 5 times a power of ten."""
+    if high <= low:
+        return [low]
+    rough = (high - low) / about
+    power = 10.0 ** math.floor(math.log10(rough))
+    step = next(factor * power for factor in (1, 2, 5, 10) if factor * power >= rough * 0.999)
+    first = math.ceil(low / step - 1e-9)
+    return [number * step for number in range(first, math.floor(high / step + 1e-9) + 1)]
+
+
+def epoch_ticks(first: int, last: int) -> list[int]:
+    """Returns the epochs that an axis names; at least one."""
+    return [round(value) for value in ticks(first, last, 6) if abs(value - round(value)) < 1e-6]
+
+
+def value_range(values: Sequence[float], *, share: bool) -> tuple[float, float]:
+    """Returns the ends of an axis: of shares, from a round value of at most 90 % to 100 %; of losses, from 0."""
+    if share:
+        return min(0.9, math.floor(min(values) * 10) / 10), 1.0
+    return 0.0, 1.08 * max(values) or 1.0
+
+
+def mistaken(class_names: Sequence[str], confusion: Sequence[Sequence[int]], most: int) -> list[tuple[int, str, str]]:
+    """Returns the `most` frequent mistakes: how many, of which class, taken for which; the most frequent first."""
+    found = [
+        (count, class_names[i], class_names[j])
+        for i, row in enumerate(confusion)
+        for j, count in enumerate(row)
+        if count and i != j
+    ]
+    return sorted(found, key=lambda mistake: -mistake[0])[:most]
+
+
+def _visible(character: str) -> str:
+    code = ord(character)
+    if 0xDC80 <= code <= 0xDCFF:  # how Python holds a byte of a file's name that is no UTF-8
+        return f"\\x{code - 0xDC00:02x}"
+    if 0xD800 <= code <= 0xDFFF:
+        return f"\\u{code:04x}"
+    # Controls, and the marks that turn the direction of writing: `\u202egpj.exe` would read `exe.jpg`.
+    if (
+        code < 0x20
+        or 0x7F <= code < 0xA0
+        or 0x202A <= code <= 0x202E
+        or 0x2066 <= code <= 0x2069
+        or code in (0x2028, 0x2029)
+    ):
+        return character.encode("unicode_escape").decode()
+    return character

@@ -1,0 +1,1 @@
+"""Measures search: edited copies, recall and precision, and imagededup's protocol."""

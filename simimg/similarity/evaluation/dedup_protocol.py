@@ -1,0 +1,123 @@
+"""imagededup's protocol: each of some photos five times more, transformed, and which pairs of files are called copies.
+
+The collection is made as theirs is (docs/user_guide/benchmarks.md, "transformed dataset"): a random crop to 7/8 of each
+side, both flips, a turn by 25 degrees, and a squash to a square; six files a photo, so fifteen pairs that are copies.
+The figures are theirs (imagededup/handlers/metrics/classification.py, class 1): of all pairs of files, each counted
+once, precision is the share of those called copies that are, and recall the share of copies that are called so.
+
+A method that names pairs is taken by its word. One that names groups calls every two files of a group copies, whichever
+was held against which; files of different groups are not.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterable, Sequence
+from itertools import combinations
+from pathlib import Path
+
+import numpy as np
+
+from simimg.errors import UsageError
+from simimg.similarity.evaluation.image_edits import PROTOCOL
+from tfrecords.convert.image.decoder import decode
+from tfrecords.format.quarantine import Refusal
+
+__all__ = ["Collection", "Pair", "PairScores", "hash_pairs", "pairs_of_groups", "score_pairs", "write_collection"]
+
+Pair = tuple[str, str]
+"""Two file names, the smaller one first."""
+
+_QUALITY = 95  # of the JPEG files
+
+
+@dataclasses.dataclass(frozen=True)
+class Collection:
+    """Files of transformed photos.
+
+    Attributes:
+        folder: where they lie.
+        original_of: by file name, the name of its photo.
+    """
+
+    folder: Path
+    original_of: dict[str, str]
+
+    @property
+    def pairs(self) -> set[Pair]:
+        """Those that are copies."""
+        files: dict[str, list[str]] = {}
+        for name, original in self.original_of.items():
+            files.setdefault(original, []).append(name)
+        return pairs_of_groups(files.values())
+
+
+@dataclasses.dataclass(frozen=True)
+class PairScores:
+    """Precision, 1 where nothing was found, and recall of pairs; those that were wrong, and those that were missed."""
+
+    precision: float
+    recall: float
+    wrong: tuple[Pair, ...]
+    missed: tuple[Pair, ...]
+
+
+def write_collection(
+    folder: Path,
+    photos: Sequence[Path],
+    *,
+    seed: int,
+    progress: Callable[[int], object] = lambda num_photos: None,
+) -> Collection:
+    """Writes each photo, and it transformed in five ways, as JPEG files into an empty folder.
+
+    Args:
+        folder: new, or empty.
+        photos: files.
+        seed: of the crops' places.
+        progress: called with the number of photos since the last call.
+
+    Raises:
+        UsageError: a photo cannot be decoded.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    original_of = {}
+    for number, path in enumerate(photos):
+        try:
+            image = decode(path.read_bytes())
+        except (OSError, Refusal) as error:
+            raise UsageError(f"{path} cannot be read: {error}. Leave it out.") from None
+        original = f"{number:05d}.jpg"
+        image.save(folder / original, quality=_QUALITY)
+        original_of[original] = original
+        for place, (name, edit) in enumerate(PROTOCOL.items()):
+            file = f"{number:05d}-{name.replace(' ', '-')}.jpg"
+            edit(image, np.random.default_rng([seed, number, place])).save(folder / file, quality=_QUALITY)
+            original_of[file] = original
+        progress(1)
+    return Collection(folder, original_of)
+
+
+def pairs_of_groups(groups: Iterable[Iterable[str]]) -> set[Pair]:
+    """Returns every two files of a group."""
+    return {pair for group in groups for pair in combinations(sorted(group), 2)}
+
+
+def hash_pairs(bits: np.ndarray, names: Sequence[str], distance: int) -> set[Pair]:
+    """Returns the files whose hashes, bool `[num_files, num_bits]`, differ in `distance` bits at most."""
+    signs = np.where(bits, 1.0, -1.0).astype(np.float32)
+    least = bits.shape[1] - 2 * distance  # a product of signs is the number of equal bits less that of the others
+    near = np.argwhere(np.triu(signs @ signs.T >= least, 1)).tolist()
+    return pairs_of_groups([names[one], names[other]] for one, other in near)
+
+
+def score_pairs(found: set[Pair], collection: Collection) -> PairScores:
+    """Returns how good pairs are that were called copies."""
+    there = collection.pairs
+    right = found & there
+    return PairScores(
+        precision=len(right) / len(found) if found else 1.0,
+        recall=len(right) / len(there),
+        wrong=tuple(sorted(found - there)),
+        missed=tuple(sorted(there - found)),
+    )

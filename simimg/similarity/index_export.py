@@ -1,0 +1,110 @@
+"""An index for other programs: its vectors, what they are of, and what makes a query of a network's embedding.
+
+    <out>/export.json         what was exported: by, model, its fingerprint, image_size, resize, dim, num_images
+    <out>/projection.npz      mean float32 [network_dim], matrix float32 [network_dim, dim]
+    npy      vectors.npy      float32 [num_images, dim], of length 1
+    faiss    index.faiss      for `faiss.read_index`: inner product, ids are rows
+    both     rows.parquet     a row for each: id (0, 1, …), path, sha256, label, split
+    parquet  pictures.parquet the same columns, and vector, fixed_size_list<float32>[dim]
+
+The folder is whole or not there. The embedding e of a picture becomes (e - mean) @ matrix, of length 1; see
+`simimg.similarity.projection`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from simimg.errors import UsageError
+from simimg.similarity.nearest_neighbors import write_flat, write_probed
+from simimg.similarity.search_index import SearchIndex
+from tfrecords.format.atomic_files import atomic_folder, write_json
+
+__all__ = ["EXPORT_FORMATS", "export_index"]
+
+EXPORT_FORMATS = ("npy", "parquet", "faiss")
+
+_INFO_FILE = "export.json"
+_COLUMNS = ("path", "sha256", "label", "split")
+_BLOCK_ROWS = 16_384  # 32 MB of 512 numbers
+
+
+def export_index(index: SearchIndex, out: Path, *, format: str, by: str, overwrite: bool = False) -> dict[str, Any]:
+    """Writes an index's vectors for other programs, and returns what export.json says.
+
+    Args:
+        index: opened.
+        out: the folder.
+        format: one of `EXPORT_FORMATS`.
+        by: which of its two projections.
+        overwrite: replace an export that is there.
+
+    Raises:
+        UsageError: `out` is there, and is no export or not to be replaced.
+    """
+    if out.exists() and not out.is_dir():
+        raise UsageError(f"--out={out} is a file. Name a new folder.")
+    if out.is_dir() and any(out.iterdir()):
+        if not (out / _INFO_FILE).is_file():
+            raise UsageError(f"--out={out} is no export and not empty. Name a new folder.")
+        if not overwrite:
+            raise UsageError(f"--out={out} has an export already. Name a new folder, or say --overwrite.")
+    vectors, projection = index.vectors[by], index.projections[by]
+    info = {
+        "format": format,
+        "by": by,
+        "model": index.info.model,
+        "model_fingerprint": index.info.model_fingerprint,
+        "image_size": index.info.image_size,
+        "resize": index.info.resize,
+        "dim": int(vectors.shape[1]),
+        "num_images": len(vectors),
+        "image_dir": index.info.image_dir,
+        "dataset_dir": index.info.dataset_dir,
+    }
+    with atomic_folder(out) as folder:
+        matrix = np.eye(len(projection.mean), dtype=np.float32) if projection.matrix is None else projection.matrix
+        np.savez(folder / "projection.npz", mean=projection.mean, matrix=matrix)
+        if format == "parquet":
+            _write_rows(index, folder / "pictures.parquet", vectors)
+        else:
+            _write_rows(index, folder / "rows.parquet", None)
+        if format == "npy":
+            np.save(folder / "vectors.npy", vectors)
+        elif format == "faiss" and by in index.cells:
+            write_probed(index.cells[by], folder / "index.faiss")
+            info["num_probed"], info["recall_at_10"] = index.cells[by].num_probed, index.cells[by].recall
+        elif format == "faiss":
+            write_flat(vectors, folder / "index.faiss")
+        write_json(folder / _INFO_FILE, info)
+    return info
+
+
+def _write_rows(index: SearchIndex, path: Path, vectors: np.ndarray | None) -> None:
+    table = index.pictures.table.select(list(_COLUMNS))
+    fields = [pa.field("id", pa.int64()), *table.schema]
+    if vectors is not None:
+        # Not nullable, or readers that map it to a plain vector column refuse it.
+        element = pa.field("element", pa.float32(), nullable=False)
+        fields.append(pa.field("vector", pa.list_(element, vectors.shape[1]), nullable=False))
+    schema = pa.schema(fields)
+    with pq.ParquetWriter(path, schema, compression="zstd", use_dictionary=["label", "split"]) as writer:
+        for batch in _batches(table, vectors, schema):
+            writer.write_batch(batch)
+
+
+def _batches(table: pa.Table, vectors: np.ndarray | None, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
+    for start in range(0, len(table), _BLOCK_ROWS):
+        part = table.slice(start, _BLOCK_ROWS).combine_chunks()
+        columns = [pa.array(np.arange(start, start + len(part)))]
+        columns += [column.chunk(0) for column in part.columns]
+        if vectors is not None:
+            flat = pa.array(np.ascontiguousarray(vectors[start : start + len(part)], np.float32).ravel())
+            columns.append(pa.FixedSizeListArray.from_arrays(flat, type=schema.field("vector").type))
+        yield pa.record_batch(columns, schema=schema)

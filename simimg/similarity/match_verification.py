@@ -1,0 +1,340 @@
+"""Whether two pictures are copies of one photo, why, and how much of them agrees.
+
+1. Keypoints say how the query lies in the candidate, if it does (`simimg.similarity.keypoints`). Pictures with too few
+   of them, blurred or plain, are laid over each other whole, in the eight positions a picture can have, and the best
+   position is refined until the pictures' correlation grows no more (Evangelidis and Psarakis, "Parametric Image
+   Alignment Using Enhanced Correlation Coefficient Maximization", PAMI 2008).
+2. Both are brought into one frame and compared block by block. A logo that two photos share aligns them and disagrees
+   everywhere else, so it verifies nothing.
+3. The map says what was done to the query, the frame what became of its colours and its detail.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import math
+
+import cv2
+import numpy as np
+
+from simimg.determinism import ordered_sum, plain_opencv
+from simimg.similarity.affine import compose, determinant, inverse, move, scaling, translation
+from simimg.similarity.fingerprint import PLAIN, WHOLE_PX, Fingerprint, luma
+from simimg.similarity.keypoints import align
+
+__all__ = ["DAMAGE", "MIN_AGREEMENT", "SAME_PIXELS", "Verification", "verify"]
+
+MIN_AGREEMENT = 0.45
+"""Of the frame, see `_agreement`, where many keypoints agree: pictures with something over half of them have this."""
+
+_FEW_INLIERS, _AGREEMENT_OF_FEW = 24, 0.8
+"""Two photos of one model of watch, or of piano, had up to 19 keypoints in common, and an agreement of up to 0.75."""
+
+SAME_PIXELS = "the same pixels"
+
+DAMAGE = (
+    "mirrored",
+    "turned by",
+    "upside down",
+    "cropped",
+    "pasted",
+    "stretched",
+    "grey",
+    "recoloured",
+    "blurred",
+    "covered",
+)
+"""Words of reasons that speak of the picture, not of its file: what shows that it is no original."""
+
+_FRAME_PX = 128  # longer side of the part that both pictures have, at most
+_BLOCKS = 8  # a side of the frame
+_POSE_CORRELATION = 0.8  # below it, a position is not worth refining
+_FEW_KEYPOINTS = 150  # of the poorer picture: two that have more, and do not align, are not laid over each other
+_WHOLE_CORRELATION = 0.93  # without keypoints, the whole pictures have to agree this well
+_WHOLE_AGREEMENT = 0.8
+_COVERED = 0.35  # correlation: blocks below it show something else
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Verification:
+    """A query that is a copy of a candidate.
+
+    Attributes:
+        similarity: 0.5..1, higher is closer: half, and the other half by how well the common part agrees and how much
+            of both pictures it is.
+        reasons: what was done to the query, taking the candidate for the original; empty where nothing is seen.
+        num_inliers: keypoints that agree on how the query lies in the candidate; 0 where it was laid over it whole.
+        place: how the query lies in the candidate: the affine map `(a, b, c, d, e, f)` of its unit square, whose point
+            `(x, y)` is at `(a x + b y + c, d x + e y + f)` of the candidate's.
+    """
+
+    similarity: float
+    reasons: tuple[str, ...]
+    num_inliers: int
+    place: tuple[float, ...] = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0)
+
+
+def verify(query: Fingerprint, candidate: Fingerprint) -> Verification | None:
+    """Returns how the query is a copy of the candidate, or None where nothing shows that it is one."""
+    if query.size == candidate.size and query.pixels_sha256 == candidate.pixels_sha256:
+        return Verification(1.0, (SAME_PIXELS,), len(query.keypoints.points))
+    with plain_opencv():
+        return _verified(query, candidate)
+
+
+def _verified(query: Fingerprint, candidate: Fingerprint) -> Verification | None:
+    found = align(query.keypoints, candidate.keypoints)
+    if found is not None:
+        matrix = _between_sizes(found.matrix, query.keypoints.size, candidate.keypoints.size)
+        least = MIN_AGREEMENT if found.num_inliers >= _FEW_INLIERS else _AGREEMENT_OF_FEW
+        verified = _compared(query, candidate, matrix, found.mirrored, found.num_inliers, least)
+        if verified is not None:
+            return verified
+    whole = _laid_over(query, candidate)
+    return None if whole is None else _compared(query, candidate, *whole, 0, _WHOLE_AGREEMENT)
+
+
+def _compared(
+    query: Fingerprint, candidate: Fingerprint, matrix: np.ndarray, mirrored: bool, num_inliers: int, least: float
+) -> Verification | None:
+    """The verification under a map from the unit square of the (mirrored) query to that of the candidate."""
+    common = _common_part(matrix)
+    if common is None:
+        return None
+    polygon, candidate_share, query_share = common
+    ours, theirs, inside = _frame(
+        query.thumbnail[:, ::-1] if mirrored else query.thumbnail, candidate.thumbnail, matrix, polygon
+    )
+    agreement, disagreeing, agreeing = _agreement(ours, theirs, inside)
+    if agreement < least:
+        return None
+    overlap = candidate_share * query_share
+    similarity = 0.5 + 0.5 * agreement * (0.8 + 0.2 * overlap)
+    reasons = [
+        *_geometry(query, candidate, matrix, mirrored, candidate_share, query_share),
+        *_looks(ours, theirs, agreeing, disagreeing),
+        *_compression(query, candidate),
+    ]
+    of_query = compose(matrix, _MIRRORED) if mirrored else matrix
+    return Verification(min(1.0, similarity), tuple(reasons), num_inliers, tuple(of_query.ravel().tolist()))
+
+
+def _between_sizes(matrix: np.ndarray, query: tuple[int, int], candidate: tuple[int, int]) -> np.ndarray:
+    """A map between px of two pictures as one between their unit squares."""
+    return compose(scaling(1 / candidate[0], 1 / candidate[1]), matrix, scaling(*query))
+
+
+def _laid_over(query: Fingerprint, candidate: Fingerprint) -> tuple[np.ndarray, bool] | None:
+    """The map of the whole query onto the whole candidate, in the position and at the place where they agree best."""
+    ours, theirs = query.whole, candidate.whole
+    num_keypoints = min(len(query.keypoints.points), len(candidate.keypoints.points))
+    if ours is None or theirs is None or num_keypoints > _FEW_KEYPOINTS:
+        return None
+    poses = [
+        (np.rot90(side, turns), turns, mirrored)
+        for side, mirrored in ((ours, False), (ours[:, ::-1], True))
+        for turns in range(4)
+    ]
+    values = [float((pose * theirs).mean()) for pose, _, _ in poses]
+    best = int(np.argmax(values))
+    if values[best] < _POSE_CORRELATION:
+        return None
+    pose, turns, mirrored = poses[best]
+    criteria = (cv2.TERM_CRITERIA_EPS | cv2.TERM_CRITERIA_COUNT, 30, 1e-4)
+    try:
+        value, refined = cv2.findTransformECC(
+            np.ascontiguousarray(pose), np.ascontiguousarray(theirs), np.eye(2, 3, dtype=np.float32),
+            cv2.MOTION_AFFINE, criteria, None, 1,
+        )  # fmt: skip
+    except cv2.error:  # it moved out of the picture
+        return None
+    if value < _WHOLE_CORRELATION:
+        return None
+    between = _between_sizes(refined.astype(np.float64), (WHOLE_PX,) * 2, (WHOLE_PX,) * 2)
+    return compose(between, *[_QUARTER_TURN] * turns), mirrored
+
+
+# Maps of the unit square: np.rot90, and a mirror image.
+_QUARTER_TURN = np.array([[0.0, 1.0, 0.0], [-1.0, 0.0, 1.0]])
+_MIRRORED = np.array([[-1.0, 0.0, 1.0], [0.0, 1.0, 0.0]])
+
+
+def _common_part(matrix: np.ndarray) -> tuple[np.ndarray, float, float] | None:
+    """The part of the candidate that the query shows: its polygon in the unit square, and its share of either area."""
+    square = np.array([[0, 0], [1, 0], [1, 1], [0, 1]], np.float32)
+    area, polygon = cv2.intersectConvexConvex(square, move(matrix, square).astype(np.float32))
+    own = abs(determinant(matrix))
+    if polygon is None or area < 1e-3 or own < 1e-6:
+        return None
+    return polygon.reshape(-1, 2), min(1.0, float(area)), min(1.0, float(area) / own)
+
+
+def _frame(
+    query: np.ndarray, candidate: np.ndarray, matrix: np.ndarray, polygon: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Both pictures' common part in one frame: float32 `[h, w, 3]` twice, and bool `[h, w]` where both are."""
+    query, candidate = query.astype(np.float32), candidate.astype(np.float32)
+    size = np.array([candidate.shape[1], candidate.shape[0]], np.float64)
+    low, high = polygon.min(axis=0) * size, polygon.max(axis=0) * size
+    extent = np.maximum(high - low, 1e-3)
+    factor = _FRAME_PX / extent.max()
+    width, height = (max(_BLOCKS, round(side)) for side in extent * factor)
+    # From the frame's pixels to the candidate's unit square.
+    place = compose(scaling(*(1 / size)), translation(*low), scaling(extent[0] / width, extent[1] / height))
+    own_place = compose(inverse(matrix), place)
+    theirs = _taken(candidate, place, (width, height))
+    ours = _taken(query, own_place, (width, height))
+    inside = _taken(np.ones((*query.shape[:2], 1), np.float32), own_place, (width, height)) > 0.99
+    inside &= _taken(np.ones((*candidate.shape[:2], 1), np.float32), place, (width, height)) > 0.99
+    return ours, theirs, inside
+
+
+def _taken(image: np.ndarray, unit: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """A picture under a map from a frame's pixels to its unit square, smoothed to what the frame can show."""
+    height, width = image.shape[:2]
+    full = compose(scaling(width, height), unit)
+    reduction = math.sqrt(abs(determinant(full)))  # its pixels to one of the frame
+    if reduction > 1.2:
+        image = cv2.GaussianBlur(image, (0, 0), 0.5 * math.sqrt(reduction**2 - 1))
+    # OpenCV counts from pixel centres, the unit square from the corner.
+    full = compose(translation(-0.5, -0.5), full, translation(0.5, 0.5))
+    flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+    return cv2.warpAffine(image, full, size, flags=flags, borderMode=cv2.BORDER_CONSTANT, borderValue=0)
+
+
+def _agreement(ours: np.ndarray, theirs: np.ndarray, inside: np.ndarray) -> tuple[float, float, np.ndarray]:
+    """How well the common part agrees, the share of it that disagrees altogether, both 0..1, and where it agrees.
+
+    The correlation of each block of the frame, weighted by how much there is to see in it. Blocks with something laid
+    over them count as disagreeing, and do not drown in the rest.
+    """
+    a, b = (cv2.GaussianBlur(luma(image), (0, 0), 1.0) for image in (ours, theirs))
+    blocks = _blocks(*inside.shape)
+    num_blocks = _BLOCKS * _BLOCKS
+    at = blocks[inside]
+    count = np.maximum(1, np.bincount(at, minlength=num_blocks))
+
+    def means(values: np.ndarray) -> np.ndarray:
+        return np.bincount(at, values, minlength=num_blocks) / count
+
+    x, y = a[inside].astype(np.float64), b[inside].astype(np.float64)
+    x, y = x - means(x)[at], y - means(y)[at]
+    spread_x, spread_y = np.sqrt(means(x * x)), np.sqrt(means(y * y))
+    correlations = means(x * y) / np.maximum(spread_x * spread_y, PLAIN)
+    there = np.bincount(at, minlength=num_blocks) >= 0.5 * np.bincount(blocks.ravel(), minlength=num_blocks)
+    there &= np.maximum(spread_x, spread_y) >= PLAIN
+    agreeing = inside & ~(there & (correlations < _COVERED))[blocks]
+    values, weights = correlations[there], spread_y[there] + PLAIN
+    if not len(values):
+        # Nothing to see in any block: plain pictures agree as far as the whole does.
+        x, y = a[inside], b[inside]
+        if len(x) < 2 or min(float(x.std()), float(y.std())) < 0.5:
+            return 0.0, 0.0, inside
+        x, y = x - x.mean(dtype=np.float64), y - y.mean(dtype=np.float64)
+        xx, xy, yy = (float(ordered_sum(product)) for product in (x * x, x * y, y * y))
+        return max(0.0, xy / math.sqrt(xx * yy)), 0.0, inside
+    clipped = np.clip(values, 0, 1)
+    return float(ordered_sum(clipped * weights) / ordered_sum(weights)), float(np.mean(clipped < _COVERED)), agreeing
+
+
+@functools.lru_cache(maxsize=32)
+def _blocks(height: int, width: int) -> np.ndarray:
+    """The block that each pixel of a frame is in: int64 `[height, width]`, 0 to 63, of even sizes."""
+    rows, columns = (
+        np.repeat(np.arange(_BLOCKS), [len(part) for part in np.array_split(np.arange(side), _BLOCKS)])
+        for side in (height, width)
+    )
+    return rows[:, None] * _BLOCKS + columns
+
+
+def _geometry(
+    query: Fingerprint,
+    candidate: Fingerprint,
+    matrix: np.ndarray,
+    mirrored: bool,
+    candidate_share: float,
+    query_share: float,
+) -> list[str]:
+    """What the map says: in px of both pictures, as rotation times scales (a QR decomposition)."""
+    real = compose(scaling(*candidate.size), matrix, scaling(1 / query.size[0], 1 / query.size[1]))
+    turn = math.degrees(math.atan2(real[1, 0], real[0, 0]))  # of the query's horizontal, clockwise, to the candidate's
+    across = math.hypot(real[0, 0], real[1, 0])  # the candidate's px to one of the query's
+    down = abs(determinant(real)) / across
+    # Undoing the query's turn brings it onto the candidate, so the query was turned the other way. As the mirror is
+    # undone first, a mirrored query was turned and then mirrored, which turns the turn around.
+    turned = turn if mirrored else -turn
+    reasons = []
+    half_turned = abs(abs(turned) - 180) < 2
+    if mirrored:
+        reasons.append("flipped upside down" if half_turned else "mirrored")
+    if half_turned and not mirrored:
+        reasons.append("turned upside down")
+    elif abs(turned) >= 1.5 and not half_turned:
+        nearest = round(turned / 90) * 90
+        angle = nearest if abs(turned - nearest) < 1 else round(turned)
+        reasons.append(f"turned by {abs(angle)}° {'clockwise' if angle > 0 else 'counter-clockwise'}")
+    if candidate_share < 0.97:
+        reasons.append(f"cropped to {candidate_share:.0%} of its area")
+    if query_share < 0.93 * _share_of_its_box(candidate.size, turned):
+        reasons.append(f"pasted into a larger picture, of which it is {query_share:.0%}")
+    stretch = down / across  # how much wider the query is than the candidate would be
+    if not 0.95 < stretch < 1.05:
+        reasons.append(
+            f"stretched to {stretch:.2f} times its width"
+            if stretch > 1
+            else f"stretched to {1 / stretch:.2f} times its height"
+        )
+    size = 1 / (down if stretch > 1.05 else across if stretch < 0.95 else math.sqrt(across * down))
+    if not 0.95 < size < 1.05:
+        reasons.append(f"resized to {size:.0%}")
+    return reasons
+
+
+def _share_of_its_box(size: tuple[int, int], turn: float) -> float:
+    """The share that a picture has of the upright rectangle around it when it is turned by degrees."""
+    sine, cosine = abs(math.sin(math.radians(turn))), abs(math.cos(math.radians(turn)))
+    width, height = size
+    return width * height / ((width * cosine + height * sine) * (width * sine + height * cosine))
+
+
+def _looks(ours: np.ndarray, theirs: np.ndarray, inside: np.ndarray, disagreeing: float) -> list[str]:
+    """What the frame says of colours and detail."""
+    if inside.sum() < 64:
+        return []
+    reasons = []
+    a, b = ours[inside], theirs[inside]
+    colorful_a, colorful_b = (float(np.ptp(one.T.copy(), axis=0).mean()) for one in (a, b))
+    if colorful_a < 3 and colorful_b > 9:
+        reasons.append("grey")
+    else:
+        bright_a, bright_b = float(luma(a).mean()), float(luma(b).mean())
+        tint = (a.mean(axis=0) - bright_a) - (b.mean(axis=0) - bright_b)
+        if float(np.abs(tint).max()) > 10 or not 0.7 < (colorful_a + 3) / (colorful_b + 3) < 1.4:
+            reasons.append("recoloured")
+        elif abs(bright_a - bright_b) > 12:
+            reasons.append("brighter" if bright_a > bright_b else "darker")
+    sharp_a, sharp_b = (_sharpness(image, inside) for image in (ours, theirs))
+    if sharp_b > 1 and sharp_a < 0.45 * sharp_b:
+        reasons.append("blurred")
+    if disagreeing > 0.04:
+        reasons.append(f"{disagreeing:.0%} covered or changed")
+    return reasons
+
+
+def _sharpness(image: np.ndarray, inside: np.ndarray) -> float:
+    """The deviation of what a small blur takes away, in parts of the picture's own contrast, per cent."""
+    gray = luma(image)
+    detail = gray - cv2.GaussianBlur(gray, (0, 0), 1.5)
+    core = cv2.erode(inside.astype(np.uint8), np.ones((5, 5), np.uint8)).astype(bool)
+    if core.sum() < 64:
+        return 0.0
+    return 100 * float(detail[core].std()) / max(float(gray[core].std()), PLAIN)
+
+
+def _compression(query: Fingerprint, candidate: Fingerprint) -> list[str]:
+    if query.jpeg_quality is None or query.jpeg_quality > 85:
+        return []
+    if candidate.jpeg_quality is not None and query.jpeg_quality > candidate.jpeg_quality - 5:
+        return []
+    return [f"JPEG about quality {query.jpeg_quality}"]

@@ -1,0 +1,135 @@
+"""The network and the optimizer that a configuration names."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from simimg import models
+from simimg.training.checkpoints import State
+from simimg.training.embedding_queue import EmbeddingQueue
+from simimg.training.train_config import TrainConfig
+
+__all__ = ["WarmUpCosine", "build_model", "build_optimizer", "build_state"]
+
+_WARM_UP = 0.05  # of the steps, under the cosine schedule
+
+
+def build_model(config: TrainConfig, image_size: int, num_classes: int) -> keras.Model:
+    """Returns the network that `config` names, with the weights it starts from.
+
+    Raises:
+        UsageError: the network cannot take pictures of this size, or the weights are not there.
+        ModelError: the weights cannot be had, or are of another network.
+    """
+    if config.objective == "similarity":
+        num_classes = 2  # of a softmax that is not used: pictures need no labels
+    resolution = max(config.resolution, image_size) if config.resolution else None
+    start: str | None = None if config.start == "none" else config.start
+    path = Path(start) if start not in (None, "imagenet") else None
+    with _precision(config.precision):
+        if config.model in models.APPLICATIONS:
+            from_file = path is not None and path.suffix == ".h5"
+            model = models.application(
+                config.model,
+                image_size,
+                num_classes,
+                weights=start if from_file or start == "imagenet" else None,
+                resolution=resolution,
+                fixed=start is not None,
+            )
+            path = None if from_file else path
+        elif config.model in models.LITES:
+            # A run that was fine-tuned has fixed statistics, as ImageNet's weights have.
+            weights = None if start is None else "imagenet"
+            model = models.lite(config.model, image_size, num_classes, weights=weights, resolution=resolution)
+        else:
+            model = models.NETWORKS[config.model](image_size, num_classes)
+        if config.objective == "similarity":
+            model = models.copy_model(model, config.embedding_dim)
+        if path is not None:
+            models.start_from(model, path)
+        if not config.train_backbone:
+            models.fix_backbone(model)
+    return model
+
+
+def build_state(config: TrainConfig, image_size: int, num_classes: int, num_steps: int) -> State:
+    """Returns the variables that a run starts with, in the scope of the strategy that trains; raises as `build_model`.
+
+    They are a function of the seed.
+    """
+    keras.utils.set_random_seed(config.seed)
+    model = build_model(config, image_size, num_classes)
+    average = build_model(config, image_size, num_classes) if config.ema else None
+    optimizer = build_optimizer(config, num_steps)
+    optimizer.build(model.trainable_variables)
+    past = EmbeddingQueue.empty(config.queue_size, config.embedding_dim) if config.compares_with_past else None
+    state = State(model, optimizer, average, past)
+    state.copy_to_average()
+    return state
+
+
+def build_optimizer(config: TrainConfig, num_steps: int) -> keras.optimizers.Optimizer:
+    """Returns the optimizer that `config` names, its schedule laid over `num_steps`.
+
+    Under float16 it scales the loss, so that small gradients are not rounded to 0 (Micikevicius et al., "Mixed
+    Precision Training", ICLR 2018, section 3.2).
+    """
+    rate: Any = config.learning_rate
+    if config.schedule == "cosine":
+        rate = WarmUpCosine(config.learning_rate, num_steps)
+    if config.optimizer == "rmsprop":
+        optimizer = keras.optimizers.RMSprop(rate, weight_decay=config.weight_decay)
+    elif config.optimizer == "sgd":
+        optimizer = keras.optimizers.SGD(rate, momentum=0.9, nesterov=True, weight_decay=config.weight_decay)
+    else:
+        optimizer = keras.optimizers.AdamW(rate, weight_decay=config.weight_decay)
+    # Biases, and the scales and offsets of normalisations, are not pulled to 0 (He et al., "Bag of Tricks", 2019).
+    optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
+    return keras.optimizers.LossScaleOptimizer(optimizer) if config.precision == "float16" else optimizer
+
+
+class WarmUpCosine(keras.optimizers.schedules.LearningRateSchedule):
+    """A straight rise to the peak over 5 % of the steps, then half a cosine down to nearly 0 at the last one.
+
+    The first step has a rate above 0: keras.optimizers.schedules.CosineDecay wastes it.
+
+    Args:
+        peak: the highest rate, at the step after the rise.
+        num_steps: of the whole training.
+    """
+
+    def __init__(self, peak: float, num_steps: int) -> None:
+        """Lays the schedule over the steps."""
+        self.peak = peak
+        self.num_steps = num_steps
+
+    def __call__(self, step: Any) -> tf.Tensor:
+        """Returns the rate of a step from 0, a float32 scalar."""
+        warm_up = min(round(_WARM_UP * self.num_steps), self.num_steps - 1)
+        step = tf.cast(step, tf.float32)
+        rise = (step + 1) / (warm_up + 1)
+        fall = 0.5 * (1 + tf.cos(math.pi * (step - warm_up) / (self.num_steps - warm_up)))
+        return self.peak * tf.where(step < warm_up, rise, fall)
+
+    def get_config(self) -> dict[str, Any]:
+        """The constructor's arguments."""
+        return {"peak": self.peak, "num_steps": self.num_steps}
+
+
+@contextmanager
+def _precision(name: str) -> Iterator[None]:
+    """Has the layers that are made meanwhile compute in `name`."""
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(name if name == "float32" else f"mixed_{name}")
+    try:
+        yield
+    finally:
+        keras.config.set_dtype_policy(before)

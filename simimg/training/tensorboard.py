@@ -1,0 +1,81 @@
+"""What TensorBoard shows of a run: scalars, pictures as the network sees them, the confusion matrix."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from simimg.augment import augment
+from simimg.input import Reader, eval_batches, reading
+from simimg.training.run_setup import MEASURED
+from simimg.training.train_config import TrainConfig
+
+__all__ = ["TensorBoard"]
+
+_NUM_PICTURES = 24
+_EPOCHS_SHOWN = 3
+
+
+class TensorBoard:
+    """Figures for TensorBoard, of training, validation and test as runs of their own, so that they share a plot.
+
+    They are not worth losing a run for: if they cannot be written, that is said once, and the training goes on.
+    """
+
+    def __init__(self, model_dir: Path, warn: Callable[[str], None]) -> None:
+        self._folder, self._warn = model_dir / "tensorboard", warn
+        self._writers: dict[str, Any] = {}
+        self._works = True
+
+    def __enter__(self) -> TensorBoard:
+        return self
+
+    def write(self, line: dict[str, Any]) -> None:
+        """Writes the figures of an epoch: `epoch` and any others, those of a split with its name before them."""
+        for name, value in line.items():
+            if name == "epoch":
+                continue
+            run = next((split for split in MEASURED if name.startswith(f"{split}_")), "train")
+            with self._writing(run):
+                tf.summary.scalar(name.removeprefix(f"{run}_"), value, step=line["epoch"])
+
+    def augmented(self, config: TrainConfig, reader: Reader) -> None:
+        """Writes the same pictures as they are augmented in each of the first epochs."""
+        batches = eval_batches(reader, min(_NUM_PICTURES, reader.split.num_examples))
+        batch = next(iter(reading(reader.split, batches)))
+        for epoch in range(_EPOCHS_SHOWN):
+            images = augment(
+                config.augment_config(), config.seed, tf.constant(epoch, tf.int64), batch.id, tf.constant(batch.image)
+            )
+            pixels = tf.cast(tf.round(images), tf.uint8)
+            with self._writing("train"):
+                tf.summary.image("augmented", pixels, step=epoch + 1, max_outputs=_NUM_PICTURES)
+
+    def picture(self, name: str, pixels: np.ndarray, epoch: int) -> None:
+        """Writes a picture, uint8 `[height, width, 3]`, of the model after `epoch` epochs."""
+        with self._writing("test"):
+            tf.summary.image(name, pixels[None], step=epoch)
+
+    def __exit__(self, *_: object) -> None:
+        for run in list(self._writers):
+            with self._writing(run):
+                pass
+            self._writers[run].close()
+
+    @contextmanager
+    def _writing(self, run: str) -> Iterator[None]:
+        try:
+            if run not in self._writers:
+                self._writers[run] = tf.summary.create_file_writer(str(self._folder / run))
+            with self._writers[run].as_default():
+                yield
+            self._writers[run].flush()
+        except (tf.errors.OpError, OSError) as error:
+            if self._works:
+                self._warn(f"{self._folder} cannot be written to, so TensorBoard will lack figures: {error}")
+            self._works = False

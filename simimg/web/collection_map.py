@@ -1,0 +1,189 @@
+"""A map of a collection: a place in the plane for each picture, near those that are alike.
+
+Each picture is joined with its nearest fifteen by their `kind` vectors; joined pictures attract each other, and any two
+repel: the layout of UMAP (McInnes, Healy and Melville, arXiv:1802.03426), from the two principal axes on, all vertices
+moved at once in each round. Up to `LANDMARKS` pictures are laid out, evenly taken from the collection; the others lie
+between the three landmarks that they are most like.
+
+    <index_dir>/web/map-<generation>-<fingerprint>.npy      float32 [num_images, 2], 0..1
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from scipy import sparse
+from scipy.spatial import cKDTree
+
+from simimg.similarity import SearchIndex
+from simimg.web.thumbnails import CACHE
+from tfrecords.format.atomic_files import atomic_file
+
+__all__ = ["LANDMARKS", "ROUNDS", "lay_out", "load_or_lay_out"]
+
+LANDMARKS = 20_000
+"""Their neighbours take 400 million products, some seconds."""
+
+ROUNDS = 240
+
+_NEIGHBORS = 15
+_NEGATIVES = 5  # pictures that repel, for each that attracts
+_A, _B = 1.577, 0.895  # UMAP's curve 1 / (1 + a d^2b) for a least distance of 0.1
+_MOST = 4.0  # of one attraction or repulsion in one round, as UMAP has it
+_STEP = 0.5  # half of UMAP's: all pictures move at once
+_FILLED = 0.4  # of the plane, by squares around the pictures
+_CROWD, _LOOSENING = 12, 60  # nearest pictures that one is pushed by, and rounds of it
+_BLOCK = 2048
+_SEED = 0
+
+_Progress = Callable[[int], object]
+
+
+def load_or_lay_out(index: SearchIndex, progress: _Progress = lambda rounds: None) -> np.ndarray:
+    """Returns places, float32 `[num_images, 2]` in 0..1: of the cache, or laid out and kept there.
+
+    Args:
+        index: opened.
+        progress: called with a number of rounds, `ROUNDS` in all.
+    """
+    folder = index.index_dir / CACHE
+    path = folder / f"map-{index.info.generation}-{index.info.model_fingerprint[:12]}.npy"
+    try:
+        places: np.ndarray = np.load(path)
+        if places.shape == (len(index.pictures), 2) and np.isfinite(places).all():
+            return places
+    except (OSError, ValueError, EOFError):  # none, or what a power failure left
+        pass
+    places = lay_out(np.asarray(index.vectors["kind"]), progress)
+    _write(path, places)
+    return places
+
+
+def lay_out(vectors: np.ndarray, progress: _Progress = lambda rounds: None) -> np.ndarray:
+    """Returns places, float32 `[num_images, 2]` in 0..1, the same for the same vectors.
+
+    Args:
+        vectors: float32 `[num_images, dim]` of L2 norm 1.
+        progress: see `load_or_lay_out`.
+    """
+    count = len(vectors)
+    if count < 4:
+        progress(ROUNDS)
+        return np.stack([np.linspace(0.3, 0.7, count) if count > 1 else np.full(count, 0.5), np.full(count, 0.5)], 1)
+    rows = np.arange(count) if count <= LANDMARKS else np.linspace(0, count - 1, LANDMARKS).astype(np.int64)
+    landmarks = np.asarray(vectors[rows], np.float32)
+    neighbors, similarities = _nearest(landmarks, landmarks, min(_NEIGHBORS, len(rows) - 1), without_self=True)
+    places = _settled(_principal(landmarks), _attractions(neighbors, similarities), progress)
+    places = _loosened(_in_frame(places))
+    if len(rows) < count:
+        near, weights = _nearest(np.asarray(vectors), landmarks, 3, without_self=False)
+        weights = np.maximum(weights, 1e-3)[..., None]
+        between = (places[near] * weights).sum(axis=1) / weights.sum(axis=1)
+        between[rows] = places
+        places = between
+    return _in_frame(places).astype(np.float32)
+
+
+def _nearest(vectors: np.ndarray, among: np.ndarray, k: int, *, without_self: bool) -> tuple[np.ndarray, np.ndarray]:
+    """Rows and cosines of the nearest `k`, best first: `[num_vectors, k]` each."""
+    rows, cosines = [], []
+    for start in range(0, len(vectors), _BLOCK):
+        products = vectors[start : start + _BLOCK] @ among.T
+        if without_self:
+            own = np.arange(len(products))
+            products[own, start + own] = -np.inf
+        best = np.argpartition(-products, k - 1, axis=1)[:, :k]
+        values = np.take_along_axis(products, best, 1)
+        order = np.argsort(-values, axis=1, kind="stable")
+        rows.append(np.take_along_axis(best, order, 1))
+        cosines.append(np.take_along_axis(values, order, 1))
+    return np.concatenate(rows), np.concatenate(cosines)
+
+
+def _attractions(neighbors: np.ndarray, similarities: np.ndarray) -> sparse.coo_matrix:
+    """How strongly pictures are joined, 0..1, symmetric: UMAP's fuzzy union (its section 3.1)."""
+    count, k = neighbors.shape
+    distances = np.maximum(1.0 - similarities.astype(np.float64), 0.0)
+    beyond = np.maximum(distances - distances[:, :1], 0.0)
+    low, high = np.full(count, 1e-6), np.full(count, 4.0)
+    for _ in range(40):  # the width at which a picture's joins add up to log2(k), by bisection
+        width = (low + high) * 0.5
+        more = np.exp(-beyond / width[:, None]).sum(axis=1) > np.log2(max(k, 2))
+        low, high = np.where(more, low, width), np.where(more, width, high)
+    weights = np.exp(-beyond / ((low + high) * 0.5)[:, None])
+    rows = np.repeat(np.arange(count), k)
+    joined = sparse.csr_matrix((weights.ravel(), (rows, neighbors.ravel())), shape=(count, count))
+    return (joined + joined.T - joined.multiply(joined.T)).tocoo()
+
+
+def _principal(vectors: np.ndarray) -> np.ndarray:
+    """The two principal axes, scaled to UMAP's ten each way: float64 `[num_vectors, 2]`."""
+    centered = vectors.astype(np.float64) - vectors.mean(axis=0)
+    _, axes = np.linalg.eigh(centered.T @ centered)
+    places = centered @ axes[:, ::-1][:, :2]
+    if places.shape[1] < 2:
+        places = np.column_stack([places, np.zeros(len(places))])
+    noise = np.random.default_rng(_SEED).normal(0, 1e-3, places.shape)  # pictures of equal vectors part
+    return 10.0 * places / max(float(np.abs(places).max()), 1e-9) + noise
+
+
+def _settled(places: np.ndarray, attractions: sparse.coo_matrix, progress: _Progress) -> np.ndarray:
+    rng = np.random.default_rng(_SEED)
+    heads, tails, weights = attractions.row, attractions.col, attractions.data
+    count = len(places)
+    for number in range(ROUNDS):
+        drawn = rng.random(len(weights)) < weights
+        ones, others = heads[drawn], tails[drawn]
+        apart = places[ones] - places[others]
+        squared = np.maximum((apart**2).sum(axis=1), 1e-9)
+        pull = -2 * _A * _B * squared ** (_B - 1) / (1 + _A * squared**_B)
+        move = _summed(ones, np.clip(pull[:, None] * apart, -_MOST, _MOST), count)
+        ones = np.repeat(ones, _NEGATIVES)
+        apart = places[ones] - places[rng.integers(0, count, len(ones))]
+        squared = (apart**2).sum(axis=1)
+        push = 2 * _B / ((1e-3 + squared) * (1 + _A * squared**_B))
+        move += _summed(ones, np.clip(push[:, None] * apart, -_MOST, _MOST), count)
+        places = places + _STEP * (1 - number / ROUNDS) * np.clip(move, -4 * _MOST, 4 * _MOST)
+        progress(1)
+    return places
+
+
+def _in_frame(places: np.ndarray) -> np.ndarray:
+    """Places in 0..1, but for a few strays, which are moved to the edge."""
+    low, high = np.quantile(places, 0.002, axis=0), np.quantile(places, 0.998, axis=0)
+    extent = max(float((high - low).max()), 1e-6)
+    framed: np.ndarray = np.clip((places - (low + high) * 0.5) / extent * 0.94 + 0.5, 0.0, 1.0)
+    return framed
+
+
+def _loosened(places: np.ndarray) -> np.ndarray:
+    """Has pictures that lie on each other part, so that a class is a field and no dot: UMAP draws them together."""
+    apart = math.sqrt(_FILLED / len(places))
+    k = min(_CROWD, len(places) - 1)
+    for _ in range(_LOOSENING):
+        distances, others = cKDTree(places).query(places, k + 1)
+        distances, others = distances[:, 1:], others[:, 1:]
+        short = np.clip(apart - distances, 0.0, None)
+        if not short.any():
+            break
+        away = (places[:, None] - places[others]) / np.maximum(distances, 1e-9)[..., None]
+        places = places + 0.35 * (short[..., None] * away).sum(axis=1) / max(1.0, k * 0.25)
+    return places
+
+
+def _summed(rows: np.ndarray, moves: np.ndarray, count: int) -> np.ndarray:
+    return np.stack([np.bincount(rows, moves[:, axis], count) for axis in range(2)], axis=1)
+
+
+def _write(path: Path, places: np.ndarray) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        for old in path.parent.glob("map-*.npy"):
+            old.unlink(missing_ok=True)
+        with atomic_file(path, sync=False) as file:
+            np.save(file, places)
+    except OSError:  # an index that may only be read: laid out anew next time
+        pass

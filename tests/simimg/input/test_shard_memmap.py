@@ -1,0 +1,133 @@
+"""Files mapped as one array: every record where it belongs, whatever the lengths; nothing kept open or mapped."""
+
+import gc
+import os
+import subprocess
+import sys
+import textwrap
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from simimg.errors import DataError
+from simimg.input.shard_memmap import map_records
+from simimg.input.zero_copy import aligned, shared_tensor
+from tfrecords.convert import ConvertConfig, convert
+
+
+@given(counts=st.lists(st.integers(0, 40), min_size=1, max_size=6), record_bytes=st.integers(1, 9000))
+@settings(deadline=None, max_examples=40)
+def test_every_record_is_where_it_belongs(
+    tmp_path_factory: pytest.TempPathFactory, counts: list[int], record_bytes: int
+) -> None:
+    folder = tmp_path_factory.mktemp("shards")
+    counts[0] += 1  # no split is empty
+    whole = np.random.default_rng(0).integers(0, 256, (sum(counts), record_bytes), np.uint8)
+    shards = []
+    for number, part in enumerate(np.split(whole, np.cumsum(counts)[:-1])):
+        shards.append((folder / str(number), len(part)))
+        shards[-1][0].write_bytes(part.tobytes())
+    mapped = map_records(shards, record_bytes)
+    assert mapped.first_places[-1] == len(whole)
+    assert mapped.rows.ctypes.data % 4096 == 0
+    for places, rows in mapped.spans():
+        np.testing.assert_array_equal(mapped.rows[rows], whole[places])
+    spans = [places for places, _ in mapped.spans()]
+    assert [place for span in spans for place in range(span.start, span.stop)] == list(range(len(whole)))
+
+
+def test_more_than_there_is_memory(tmp_path: Path) -> None:
+    """A hundred thousand million bytes of nothing, and a record at their end."""
+    path, count, record_bytes = tmp_path / "sparse", 10**7, 10**4
+    with open(path, "wb") as file:
+        file.truncate(count * record_bytes)
+        file.seek(-record_bytes, os.SEEK_END)
+        file.write(b"\x07" * record_bytes)
+    mapped = map_records([(path, count)], record_bytes)
+    assert not mapped.rows[count // 2].any()
+    assert (mapped.rows[-1] == 7).all()
+
+
+def test_a_tensor_keeps_the_mapping_alive_and_nothing_else_does(
+    tmp_path: Path, num_open: Callable[[Path], int]
+) -> None:
+    path = tmp_path / "shard"
+    path.write_bytes(bytes(range(100)) * 3)
+
+    def is_mapped() -> bool:
+        return str(path) in Path("/proc/self/maps").read_text()
+
+    tensor = shared_tensor(map_records([(path, 3)], 100).rows)
+    gc.collect()
+    assert is_mapped()
+    assert tensor.numpy()[2].tolist() == list(range(100))
+    assert num_open(path) == 0
+    del tensor
+    deadline = time.monotonic() + 10  # TensorFlow may let go of it on another thread
+    while is_mapped() and time.monotonic() < deadline:
+        gc.collect()
+        time.sleep(0.01)
+    assert not is_mapped()
+
+
+def test_a_file_of_another_length_or_none(tmp_path: Path) -> None:
+    path = tmp_path / "shard"
+    path.write_bytes(bytes(99))
+    with pytest.raises(DataError, match=r"shard is 99 bytes long instead of 100.*simimg verify"):
+        map_records([(path, 10)], 10)
+    with pytest.raises(DataError, match="nowhere cannot be read: No such file"):
+        map_records([(tmp_path / "nowhere", 10)], 10)
+
+
+def test_arrays_that_tensorflow_takes_over() -> None:
+    for shape in [(3, 5), (1,), (7, 64, 64, 3)]:
+        array = aligned(shape)
+        array[:] = 9
+        tensor = shared_tensor(array)
+        array[0] = 5  # the same memory
+        assert tensor.shape == shape
+        assert (tensor.numpy()[0] == 5).all()
+
+
+def test_a_large_set_is_neither_copied_nor_touched_after_the_end(tmp_path: Path) -> None:
+    """A million records of 4 KB in a process that ends while TensorFlow reads: 4 GB are mapped, little is used."""
+    script = f"""
+        import dataclasses, pathlib
+        from simimg.bench.converters.tool_server import peak_bytes
+        from simimg.input import Order, batches_of, open_split, train_batches
+        from simimg.input.readers.mapped import MappedReader
+
+        split = open_split(pathlib.Path({str(_large_shard(tmp_path))!r}), "train")
+        split = dataclasses.replace(split, shards=split.shards * 1000)
+        reader = MappedReader(split, num_threads=2)
+        order = Order(num_examples=split.num_examples, global_batch_size=64, num_epochs=1000, seed=0)
+        before = peak_bytes()
+        batches = batches_of(train_batches(reader, order))
+        for _ in range(3):
+            next(batches)
+        print(split.num_examples, peak_bytes() - before)
+        """
+    run = subprocess.run([sys.executable, "-c", textwrap.dedent(script)], capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stderr
+    num_examples, grown = map(int, run.stdout.split())
+    assert num_examples == 1_000_000
+    assert grown < 500 * 2**20
+
+
+def _large_shard(folder: Path) -> Path:
+    """Returns a data set of 1,000 pictures of 36 x 36."""
+    rng = np.random.default_rng(0)
+    for number in range(1000):
+        path = folder / "pictures" / "ab"[number % 2] / f"{number}.bmp"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(rng.integers(0, 256, (36, 36, 3), np.uint8)).save(path)
+    config = ConvertConfig(
+        image_dir=folder / "pictures", data_dir=folder, name="set", image_size=36, splits="train=1", copies="ignore"
+    )
+    return convert(config).dataset_dir

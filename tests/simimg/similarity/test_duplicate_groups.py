@@ -1,0 +1,226 @@
+"""Groups of copies, who is kept, and a plan that is carried out, stopped, and undone."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image, ImageOps
+
+from simimg.cli import main
+from simimg.errors import DataError, UsageError
+from simimg.similarity import SearchIndex, apply_plan, find_duplicates, load_plan, removal_plan, undo_plan
+
+Scene = Callable[..., Image.Image]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory, scene: Scene) -> Path:
+    """Six photos; of two there are copies: the same bytes, the same pixels, edits, and one that is better."""
+    folder = tmp_path_factory.mktemp("collection")
+    (folder / "old").mkdir()
+    for seed in range(6):
+        scene(seed).save(folder / f"{seed}.jpg", quality=95)
+    shutil.copy(folder / "0.jpg", folder / "old" / "0-bytes.jpg")
+    Image.open(folder / "0.jpg").save(folder / "old" / "0-pixels.png")
+    ImageOps.mirror(scene(0)).save(folder / "old" / "0-mirrored.jpg", quality=60)
+    scene(1).resize((640, 480), Image.Resampling.BICUBIC).save(folder / "old" / "1-large.jpg")
+    scene(1).crop((40, 0, 320, 200)).save(folder / "old" / "1-crop.jpg")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def index(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> SearchIndex:
+    index_dir = tmp_path_factory.mktemp("index") / "i"
+    assert main(["index", f"--image_dir={folder}", f"--index_dir={index_dir}"]) == 0
+    return SearchIndex.open(index_dir)
+
+
+def described(index: SearchIndex, **options) -> dict[str, dict[str, str]]:  # type: ignore[no-untyped-def]
+    found = find_duplicates(index, threshold=0.6, **options)
+    return {
+        group.keeper.picture.path: {member.picture.path: member.reason for member in group.members}
+        for group in found.groups
+    }
+
+
+def test_groups_keepers_and_reasons(index: SearchIndex) -> None:
+    assert described(index) == {
+        "old/0-pixels.png": {
+            "old/0-pixels.png": "as many pixels, without loss",
+            "0.jpg": "the same pixels",
+            "old/0-bytes.jpg": "the same pixels",
+            "old/0-mirrored.jpg": "mirrored, JPEG about quality 60",
+        },
+        "old/1-large.jpg": {
+            "old/1-large.jpg": "the most pixels, 640 x 480",
+            "1.jpg": "resized to 50%",
+            "old/1-crop.jpg": "cropped to 73% of its area, resized to 50%",
+        },
+    }
+
+
+def test_a_reference_folder_is_kept(index: SearchIndex) -> None:
+    found = described(index, reference=lambda picture: picture.path == "old/0-mirrored.jpg")
+    assert found["old/0-mirrored.jpg"]["old/0-mirrored.jpg"] == "in a reference folder"
+
+
+def test_a_chain_is_no_group(tmp_path: Path, scene: Scene) -> None:
+    """Left and right half overlap the whole, and not each other: with the whole gone, they are no copies."""
+    whole = scene(8, (900, 240))
+    for number, left in enumerate(range(0, 601, 150)):
+        whole.crop((left, 0, left + 300, 240)).save(tmp_path / f"{number}.png")
+    assert main(["index", f"--image_dir={tmp_path}", f"--index_dir={tmp_path / 'i'}"]) == 0
+    found = find_duplicates(SearchIndex.open(tmp_path / "i"), threshold=0.5)
+    for group in found.groups:
+        numbers = [int(member.picture.path[0]) for member in group.members]
+        assert max(numbers) - min(numbers) <= 2
+        assert len(numbers) <= 3
+
+
+def test_no_pictures_alike(tmp_path: Path, scene: Scene, capsys: pytest.CaptureFixture[str]) -> None:
+    for seed in range(3):
+        scene(seed).save(tmp_path / f"{seed}.png")
+    capsys.readouterr()
+    assert main(["duplicates", f"--image_dir={tmp_path}", "--json"]) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert (result["groups"], result["num_images"], result["num_copies"]) == ([], 3, 0)
+
+
+@pytest.fixture
+def planned(folder: Path, tmp_path: Path) -> Path:
+    """A copy of the folder, and a plan for it."""
+    shutil.copytree(folder, tmp_path / "photos")
+    arguments = [f"--image_dir={tmp_path / 'photos'}", f"--index_dir={tmp_path / 'i'}", f"--plan={tmp_path / 'p.json'}"]
+    assert main(["duplicates", *arguments, "--threshold=0.6", f"--report={tmp_path / 'copies.html'}"]) == 0
+    return tmp_path / "p.json"
+
+
+def test_the_report_shows_the_groups(planned: Path) -> None:
+    page, plan = (planned.parent / "copies.html").read_text(), json.loads(planned.read_text())
+    assert page.count('<div class="query">') == len(plan["groups"]) >= 2
+    for group in plan["groups"]:
+        assert f'title="{group["keep"]["path"]}"' in page
+    assert f"--plan={planned}" in page
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+REMOVED = {"0.jpg", "old/0-bytes.jpg", "old/0-mirrored.jpg", "1.jpg", "old/1-crop.jpg"}
+
+
+def test_apply_and_undo(planned: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    photos = planned.parent / "photos"
+    before = contents(photos)
+    assert main(["apply", f"--plan={planned}", "--dry_run"]) == 0
+    assert contents(photos) == before
+    assert main(["apply", f"--plan={planned}"]) == 0
+    assert set(before) - set(contents(photos)) == REMOVED
+    assert contents(planned.parent / "p-quarantine" / "files") == {path: before[path] for path in REMOVED}
+    assert main(["apply", f"--plan={planned}"]) == 0  # nothing left to do
+    capsys.readouterr()
+    assert main(["undo", f"--plan={planned}", "--json"]) == 0
+    assert set(json.loads(capsys.readouterr().out)["moved"]) == REMOVED
+    assert contents(photos) == before
+    assert not (planned.parent / "p-quarantine").exists()
+    assert main(["undo", f"--plan={planned}"]) == 1
+
+
+def test_reference_folders_are_never_touched(folder: Path, tmp_path: Path) -> None:
+    arguments = [f"--image_dir={folder}", f"--index_dir={tmp_path / 'i'}", f"--plan={tmp_path / 'p.json'}"]
+    assert main(["duplicates", *arguments, "--threshold=0.6", "--reference_dirs=old"]) == 0
+    assert {path for path, _ in load_plan(tmp_path / "p.json").removals} == {"0.jpg", "1.jpg"}
+    assert main(["duplicates", *arguments, "--reference_dirs=nowhere"]) == 1
+
+
+def test_what_was_changed_since_is_left(planned: Path) -> None:
+    photos = planned.parent / "photos"
+    (photos / "0.jpg").write_bytes(b"edited since")
+    (photos / "old" / "1-large.jpg").unlink()  # a keeper
+    applied = apply_plan(load_plan(planned), dry_run=False)
+    assert set(applied.moved) == {"old/0-bytes.jpg", "old/0-mirrored.jpg"}
+    assert {path for path, _ in applied.skipped} == {"0.jpg", "1.jpg", "old/1-crop.jpg"}
+    assert (photos / "0.jpg").read_bytes() == b"edited since"
+
+
+def test_undo_overwrites_nothing(planned: Path) -> None:
+    photos = planned.parent / "photos"
+    apply_plan(load_plan(planned), dry_run=False)
+    (photos / "0.jpg").write_bytes(b"another")
+    undone = undo_plan(load_plan(planned))
+    assert [path for path, _ in undone.skipped] == ["0.jpg"]
+    assert set(undone.moved) == REMOVED - {"0.jpg"}
+    assert (photos / "0.jpg").read_bytes() == b"another"
+    assert (planned.parent / "p-quarantine" / "files" / "0.jpg").exists()
+
+
+@pytest.mark.parametrize("stop_after", range(5))
+def test_a_stopped_apply_goes_on_and_can_be_undone(
+    planned: Path, stop_after: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    photos = planned.parent / "photos"
+    before = contents(photos)
+    moves = []
+    move = removal_plan._move
+
+    def failing(source: Path, target: Path) -> None:
+        if len(moves) == stop_after:
+            raise KeyboardInterrupt
+        moves.append(source)
+        move(source, target)
+
+    monkeypatch.setattr(removal_plan, "_move", failing)
+    with pytest.raises(KeyboardInterrupt):
+        apply_plan(load_plan(planned), dry_run=False)
+    monkeypatch.undo()
+    if stop_after % 2:
+        undo_plan(load_plan(planned))
+        assert contents(photos) == before
+    else:
+        assert len(apply_plan(load_plan(planned), dry_run=False).moved) == 5 - stop_after
+        undo_plan(load_plan(planned))
+        assert contents(photos) == before
+
+
+def test_across_file_systems_a_file_is_copied_whole(planned: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rename = removal_plan.os.rename
+
+    def crossing(source: Path, target: Path) -> None:
+        if ".tmp-" not in str(source):
+            raise OSError(removal_plan.errno.EXDEV, "cross-device link")
+        rename(source, target)
+
+    before = contents(planned.parent / "photos")
+    monkeypatch.setattr(removal_plan.os, "rename", crossing)
+    apply_plan(load_plan(planned), dry_run=False)
+    undo_plan(load_plan(planned))
+    assert contents(planned.parent / "photos") == before
+
+
+def test_a_plan_that_leads_out_of_its_folder_is_refused(planned: Path) -> None:
+    values = json.loads(planned.read_text())
+    for path in ("../../etc/passwd", "/etc/passwd"):
+        values["groups"][0]["remove"][0]["path"] = path
+        planned.write_text(json.dumps(values))
+        with pytest.raises(DataError, match="leads out of the folder"):
+            load_plan(planned)
+    planned.write_text("{}")
+    with pytest.raises(DataError, match="no plan"):
+        load_plan(planned)
+
+
+def test_a_plan_that_was_not_applied_cannot_be_undone(planned: Path) -> None:
+    with pytest.raises(UsageError, match="was not applied"):
+        undo_plan(load_plan(planned))
+
+
+def test_hashes_alone_are_no_reason(tmp_path: Path) -> None:
+    """Two plain pictures of different colours look alike to a hash and an embedding."""
+    for number, color in enumerate([(250, 0, 0), (0, 0, 250)]):
+        Image.fromarray(np.full((60, 60, 3), color, np.uint8)).save(tmp_path / f"{number}.png")
+    assert main(["index", f"--image_dir={tmp_path}", f"--index_dir={tmp_path / 'i'}"]) == 0
+    assert find_duplicates(SearchIndex.open(tmp_path / "i"), threshold=0.5).groups == ()

@@ -1,0 +1,340 @@
+"""An index follows its folder: only what is new is embedded, and a run that was killed goes on."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from simimg.errors import ModelError, SearchIndexError, UsageError
+from simimg.similarity import (
+    Embedder,
+    SearchIndex,
+    embedding_cache,
+    embeddings,
+    index_dataset,
+    index_folder,
+    index_update,
+    load_embedder,
+)
+from tfrecords.convert import ConvertConfig, convert
+from tfrecords.convert.image.decoder import decode, resize
+from tfrecords.format.atomic_files import file_sha256
+
+
+def stand_in(fingerprint: str = "abc") -> Embedder:
+    """An embedder that is quick: the mean colours of 4 x 4 parts."""
+
+    def forward(pixels):  # type: ignore[no-untyped-def]
+        import tensorflow as tf
+
+        parts = tf.reshape(tf.image.resize(pixels, [4, 4], antialias=True), [-1, 48]) + 1
+        return tf.math.l2_normalize(parts, axis=1)
+
+    return Embedder("stand-in", fingerprint, 32, "stretch", 48, forward)
+
+
+def draw(path: Path, seed: int) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pixels = np.random.default_rng(seed).integers(0, 256, (5, 6, 3), np.uint8)
+    Image.fromarray(pixels).resize((60, 50), Image.Resampling.BICUBIC).save(path)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    for number in range(6):
+        draw(tmp_path / "photos" / "abc"[number % 3] / f"{number}.png", number)
+    return tmp_path / "photos"
+
+
+def counts(update: index_update.IndexUpdate) -> tuple[int, int, int]:
+    return update.num_embedded, update.num_kept, update.num_removed
+
+
+def test_only_what_is_new_or_changed_is_embedded(folder: Path, tmp_path: Path) -> None:
+    index_dir = tmp_path / "i"
+    assert counts(index_folder(index_dir, folder, stand_in())) == (6, 0, 0)
+    assert counts(index_folder(index_dir, folder, stand_in())) == (0, 6, 0)
+    draw(folder / "c" / "new.png", 50)
+    draw(folder / "a" / "0.png", 51)  # changed
+    (folder / "b" / "1.png").unlink()
+    (folder / "b" / "4.png").rename(folder / "b" / "moved.png")
+    update = index_folder(index_dir, folder, stand_in())
+    assert counts(update) == (2, 4, 2)
+    paths = [picture.path for picture in update.index.pictures]
+    assert paths == ["a/0.png", "a/3.png", "b/moved.png", "c/2.png", "c/5.png", "c/new.png"]
+    fresh = index_folder(tmp_path / "other", folder, stand_in()).index
+    np.testing.assert_array_equal(update.index.embeddings, fresh.embeddings)
+    assert [picture.sha256 for picture in update.index.pictures] == [picture.sha256 for picture in fresh.pictures]
+
+
+def test_two_files_of_the_same_bytes_are_embedded_once(folder: Path, tmp_path: Path) -> None:
+    shutil.copy(folder / "a" / "0.png", folder / "a" / "0-again.png")
+    update = index_folder(tmp_path / "i", folder, stand_in())
+    assert update.num_embedded == 6
+    assert len(update.index.pictures) == 7
+    assert {(picture.width, picture.height) for picture in update.index.pictures} == {(60, 50)}
+
+
+def test_models_and_sources_are_not_mixed(folder: Path, tmp_path: Path) -> None:
+    index_folder(tmp_path / "i", folder, stand_in("abc"))
+    with pytest.raises(SearchIndexError, match="embeddings of two models cannot be compared"):
+        index_folder(tmp_path / "i", folder, stand_in("def"))
+    assert len(SearchIndex.open(tmp_path / "i").pictures) == 6
+
+
+def test_another_folder_is_not_overwritten(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "i").mkdir()
+    (tmp_path / "i" / "thesis.txt").write_text("years of work")
+    with pytest.raises(UsageError, match="no index and not empty"):
+        index_folder(tmp_path / "i", folder, stand_in())
+    assert (tmp_path / "i" / "thesis.txt").read_text() == "years of work"
+
+
+def test_a_folder_without_pictures_leaves_nothing_behind(tmp_path: Path) -> None:
+    (tmp_path / "photos").mkdir()
+    with pytest.raises(UsageError, match="no image file"):
+        index_folder(tmp_path / "i", tmp_path / "photos", stand_in())
+    (tmp_path / "photos" / "broken.jpg").write_bytes(b"nothing")
+    with pytest.raises(UsageError, match="can be decoded"):
+        index_folder(tmp_path / "i", tmp_path / "photos", stand_in())
+    assert not (tmp_path / "i").exists()
+
+
+def test_an_index_inside_its_folder_is_no_stray(folder: Path) -> None:
+    index_folder(folder / "index", folder, stand_in())
+    assert index_folder(folder / "index", folder, stand_in()).refused == ()
+
+
+def test_what_was_embedded_is_not_lost(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(embedding_cache, "BATCH_SIZE", 2)
+    monkeypatch.setattr(embedding_cache, "_IMAGES_PER_PART", 2)
+    embedder = stand_in()
+    calls = []
+
+    def failing(pixels):  # type: ignore[no-untyped-def]
+        calls.append(len(pixels))
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return embedder.forward(pixels)
+
+    with pytest.raises(KeyboardInterrupt):
+        index_folder(tmp_path / "i", folder, Embedder("stand-in", "abc", 32, "stretch", 48, failing))
+    assert counts(index_folder(tmp_path / "i", folder, embedder)) == (2, 4, 0)
+    assert not (tmp_path / "i" / "unfinished").exists()
+
+
+def test_kill_at_any_moment(folder: Path, tmp_path: Path) -> None:
+    """A process that is killed, again and again, comes to the index of one that was not."""
+    for number in range(60):
+        draw(folder / "d" / f"{number}.png", 100 + number)
+    code = f"""
+import sys
+sys.path.insert(0, {str(Path(__file__).parent)!r})
+from pathlib import Path
+import importlib
+module = importlib.import_module("test_index_update")
+module.embedding_cache.BATCH_SIZE, module.embedding_cache._IMAGES_PER_PART = 4, 4
+print("ready", flush=True)
+module.index_folder(Path({str(tmp_path / "i")!r}), Path({str(folder)!r}), module.stand_in())
+"""
+    rng = np.random.default_rng(0)
+    for _ in range(3):
+        process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+        assert process.stdout.readline() == b"ready\n"
+        time.sleep(rng.uniform(0.05, 0.8))
+        os.kill(process.pid, signal.SIGKILL)
+        process.wait()
+        if (tmp_path / "i" / "index.json").exists():
+            SearchIndex.open(tmp_path / "i")  # whole
+    killed = index_folder(tmp_path / "i", folder, stand_in()).index
+    fresh = index_folder(tmp_path / "fresh", folder, stand_in()).index
+    assert list(killed.pictures) == list(fresh.pictures)
+    np.testing.assert_allclose(np.float32(killed.embeddings), np.float32(fresh.embeddings), atol=1e-3)
+    assert sorted(path.name for path in (tmp_path / "i").iterdir()) == [".lock", "generation-000001", "index.json"]
+
+
+def test_two_processes_do_not_write_one_index(folder: Path, tmp_path: Path) -> None:
+    with index_update._locked(tmp_path / "i"), pytest.raises(UsageError, match="another process"):
+        index_folder(tmp_path / "i", folder, stand_in())
+
+
+@pytest.fixture(scope="module")
+def lite0() -> Embedder:
+    return load_embedder("lite0")
+
+
+def test_the_shipped_model_embeds_files_as_it_embeds_pixels(folder: Path, tmp_path: Path, lite0: Embedder) -> None:
+    (folder / "broken.jpg").write_bytes(b"<html>no picture</html>")
+    update = index_folder(tmp_path / "i", folder, lite0)
+    assert [(path, refusal.reason) for path, refusal in update.refused] == [("broken.jpg", "text")]
+    assert update.index.embeddings.shape == (6, 1280)
+    np.testing.assert_allclose(np.linalg.norm(np.float32(update.index.embeddings), axis=1), 1, atol=1e-3)
+    pixels = resize(decode((folder / "a" / "3.png").read_bytes()), 224, "stretch")
+    np.testing.assert_allclose(update.index.embeddings[1], lite0.embed(pixels[None])[0], atol=1e-3)
+
+
+def test_pixels_of_another_size_are_resized(lite0: Embedder) -> None:
+    coarse = Image.fromarray(np.random.default_rng(0).integers(0, 256, (4, 4, 3), np.uint8))
+    large = coarse.resize((448, 448), Image.Resampling.BICUBIC)
+    half = large.resize((224, 224), Image.Resampling.BILINEAR)
+    similarity = lite0.embed(np.asarray(large)[None])[0] @ lite0.embed(np.asarray(half)[None])[0]
+    assert similarity > 0.97
+
+
+def test_a_model_that_is_neither_shipped_nor_trained(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="neither a folder"):
+        embeddings.load_embedder("resnet9000")
+    with pytest.raises(ModelError, match="no folder of a trained model"):
+        embeddings.load_embedder(str(tmp_path))
+
+
+def test_a_zero_byte_file_a_pipe_and_what_is_written_to_are_refused(folder: Path, tmp_path: Path) -> None:
+    """None of them stops the run, nor makes it wait: whoever opens a pipe waits for somebody to write."""
+    (folder / "a" / "empty.png").touch()
+    os.mkfifo(folder / "b" / "pipe.png")
+    (folder / "c" / "loop.png").symlink_to("loop.png")
+    update = index_folder(tmp_path / "i", folder, stand_in())
+    assert {path: str(refusal.reason) for path, refusal in update.refused} == {
+        "a/empty.png": "empty",
+        "b/pipe.png": "not_a_file",
+        "c/loop.png": "link_loop",
+    }
+    assert counts(update) == (6, 0, 0)
+    draw(folder / "a" / "empty.png", 70)
+    assert counts(index_folder(tmp_path / "i", folder, stand_in())) == (1, 6, 0)
+
+
+def test_a_file_that_changes_while_it_is_indexed_is_read_again(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the index says of it is of one moment: the bytes that were embedded, whatever size and time were then."""
+    load_files = index_update.load_files
+
+    def changing(paths, *arguments, **options):  # type: ignore[no-untyped-def]
+        for path, loaded in load_files(paths, *arguments, **options):
+            if path == "a/0.png":
+                draw(folder / path, 80)
+            yield path, loaded
+
+    monkeypatch.setattr(index_update, "load_files", changing)
+    before = index_folder(tmp_path / "i", folder, stand_in()).index.pictures[0]
+    monkeypatch.undo()
+    update = index_folder(tmp_path / "i", folder, stand_in())
+    assert counts(update) == (1, 5, 0)
+    after = update.index.pictures[0]
+    assert (before.path, after.path) == ("a/0.png", "a/0.png")
+    assert before.sha256 != after.sha256 == file_sha256(folder / "a" / "0.png")
+
+
+def test_a_picture_whose_bytes_were_damaged_since_goes(folder: Path, tmp_path: Path) -> None:
+    index_folder(tmp_path / "i", folder, stand_in())
+    (folder / "a" / "0.png").write_bytes((folder / "a" / "0.png").read_bytes()[:60])
+    update = index_folder(tmp_path / "i", folder, stand_in())
+    assert counts(update) == (0, 5, 1)
+    assert [path for path, _ in update.refused] == ["a/0.png"]
+
+
+def test_one_picture(tmp_path: Path) -> None:
+    draw(tmp_path / "photos" / "one.png", 0)
+    index = index_folder(tmp_path / "i", tmp_path / "photos", stand_in()).index
+    assert [match.picture.path for match in index.search(np.float32(index.embeddings), 5)[0]] == ["one.png"]
+    draw(tmp_path / "photos" / "two.png", 1)
+    assert counts(index_folder(tmp_path / "i", tmp_path / "photos", stand_in())) == (1, 1, 0)
+
+
+def test_a_folder_that_was_emptied_leaves_the_index_as_it_was(folder: Path, tmp_path: Path) -> None:
+    """An unmounted disk looks like this."""
+    index_folder(tmp_path / "i", folder, stand_in())
+    shutil.rmtree(folder)
+    folder.mkdir()
+    with pytest.raises(UsageError, match="no image file"):
+        index_folder(tmp_path / "i", folder, stand_in())
+    assert len(SearchIndex.open(tmp_path / "i").pictures) == 6
+
+
+def test_damaged_parts_of_an_unfinished_run_are_made_anew(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(embedding_cache, "BATCH_SIZE", 2)
+    monkeypatch.setattr(embedding_cache, "_IMAGES_PER_PART", 2)
+    monkeypatch.setattr(index_update, "write_generation", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        index_folder(tmp_path / "i", folder, stand_in())
+    first, second, _ = sorted((tmp_path / "i" / "unfinished").glob("*/part-*.npz"))
+    first.write_bytes(first.read_bytes()[:100])
+    second.write_bytes(b"")
+    monkeypatch.undo()
+    assert counts(index_folder(tmp_path / "i", folder, stand_in())) == (4, 2, 0)
+
+
+def interrupted(*arguments: object, **options: object) -> None:
+    raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("step", ["atomic_folder", "_write_info", "_generations"])
+def test_killed_while_it_is_written(folder: Path, tmp_path: Path, step: str) -> None:
+    """Without a chance to clean up, before, between and after a generation's files and the name of the index."""
+    index_folder(tmp_path / "i", folder, stand_in())
+    draw(folder / "new.png", 90)
+    code = f"""
+import contextlib, os, signal, sys
+sys.path.insert(0, {str(Path(__file__).parent)!r})
+from pathlib import Path
+import test_index_update
+from simimg.similarity import index_folder, search_index
+kill = lambda *arguments: os.kill(os.getpid(), signal.SIGKILL)
+if {step!r} == "atomic_folder":
+    Path.rename = kill
+elif {step!r} == "_write_info":
+    search_index._write_info = kill
+else:
+    write_info = search_index._write_info
+    def last(*arguments):
+        write_info(*arguments)
+        kill()
+    search_index._write_info = last
+index_folder(Path({str(tmp_path / "i")!r}), Path({str(folder)!r}), test_index_update.stand_in())
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=False)
+    assert done.returncode == -signal.SIGKILL, done.stderr.decode()[-2000:]
+    assert len(SearchIndex.open(tmp_path / "i").pictures) == (7 if step == "_generations" else 6)
+    update = index_folder(tmp_path / "i", folder, stand_in())
+    assert len(update.index.pictures) == 7
+    draw(folder / "newer.png", 91)
+    index_folder(tmp_path / "i", folder, stand_in())
+    assert len([path for path in (tmp_path / "i").iterdir() if path.name not in (".lock", "index.json")]) == 1
+
+
+def test_what_a_data_set_stores_is_not_taken_for_the_same_by_its_file(folder: Path, tmp_path: Path) -> None:
+    """One index, brought up to date with the same files converted to another size: other pixels, other embeddings."""
+    sets = [
+        convert(
+            ConvertConfig(
+                image_dir=str(folder), data_dir=tmp_path / "data", name=f"p{size}", image_size=size, num_workers=1
+            )
+        ).dataset_dir
+        for size in (8, 48)
+    ]
+    assert counts(index_dataset(tmp_path / "i", sets[0], stand_in())) == (6, 0, 0)
+    assert counts(index_dataset(tmp_path / "i", sets[0], stand_in())) == (0, 6, 0)
+    update = index_dataset(tmp_path / "i", sets[1], stand_in())
+    assert counts(update) == (6, 0, 0)
+    fresh = index_dataset(tmp_path / "fresh", sets[1], stand_in()).index
+    np.testing.assert_array_equal(update.index.embeddings, fresh.embeddings)
+    assert update.index.info.dataset_dir == str(sets[1].resolve())
+
+
+def test_a_data_set_with_an_empty_split(folder: Path, tmp_path: Path) -> None:
+    shutil.rmtree(folder / "b")
+    shutil.rmtree(folder / "c")
+    (folder / "a" / "3.png").unlink()
+    config = ConvertConfig(image_dir=str(folder), data_dir=tmp_path / "data", image_size=16, num_workers=1)
+    update = index_dataset(tmp_path / "i", convert(config).dataset_dir, stand_in())
+    assert [(picture.path, picture.split) for picture in update.index.pictures] == [("a/0.png", "train")]

@@ -1,0 +1,166 @@
+"""Copies are told from other pictures, with what was done to them; a shared logo makes no copy."""
+
+import io
+import math
+
+import cv2
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image, ImageEnhance, ImageFilter, ImageOps
+
+from simimg.similarity.evaluation.image_edits import EDITS
+from simimg.similarity.fingerprint import fingerprint, jpeg_quality, luma
+from simimg.similarity.keypoints import align, detect
+from simimg.similarity.match_verification import _agreement, verify
+
+
+def verified(query: Image.Image, original: Image.Image):
+    return verify(fingerprint(query, as_query=True), fingerprint(original))
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+@pytest.mark.parametrize("name", EDITS)
+def test_each_edit_is_verified(scene, name: str, seed: int) -> None:
+    original = scene(seed)
+    found = verified(EDITS[name](original, np.random.default_rng(seed)), original)
+    assert found is not None
+    assert 0.5 <= found.similarity <= 1
+
+
+def test_the_same_picture_has_nothing_done_to_it(scene) -> None:
+    assert verified(scene(0), scene(0)).reasons == ("the same pixels",)
+    assert verified(scene(0), scene(0)).similarity == 1
+    found = verified(EDITS["recompressed"](scene(0), np.random.default_rng(0)), scene(0))
+    assert found.reasons == ()
+    assert found.similarity > 0.95
+
+
+@pytest.mark.parametrize(
+    ("edit", "reason"),
+    [
+        (ImageOps.mirror, "mirrored"),
+        (ImageOps.flip, "flipped upside down"),
+        (lambda image: image.rotate(180), "turned upside down"),
+        (lambda image: image.transpose(Image.Transpose.ROTATE_90), "turned by 90° counter-clockwise"),
+        (lambda image: image.transpose(Image.Transpose.ROTATE_270), "turned by 90° clockwise"),
+        (lambda image: image.rotate(12, expand=True), "turned by 12° counter-clockwise"),
+        (lambda image: image.rotate(-12, expand=True), "turned by 12° clockwise"),
+        (lambda image: image.crop((0, 0, 240, 180)), "cropped to 56% of its area"),
+        (lambda image: image.resize((160, 120)), "resized to 50%"),
+        (lambda image: image.resize((448, 240)), "stretched to 1.40 times its width"),
+        (lambda image: image.resize((320, 336)), "stretched to 1.40 times its height"),
+        (lambda image: ImageOps.grayscale(image).convert("RGB"), "grey"),
+        (lambda image: ImageEnhance.Color(image).enhance(3), "recoloured"),
+        (lambda image: ImageEnhance.Brightness(image).enhance(0.7), "darker"),
+        (lambda image: image.filter(ImageFilter.GaussianBlur(4)), "blurred"),
+    ],
+)
+def test_the_reason_is_what_was_done(scene, edit, reason: str) -> None:
+    assert verified(edit(scene(3)), scene(3)).reasons == (reason,)
+
+
+@pytest.mark.parametrize("turn", [17, -17])
+def test_a_mirrored_and_turned_copy_names_the_turn_that_is_seen(scene, turn: int) -> None:
+    copy = ImageOps.mirror(scene(3)).rotate(turn, expand=True)
+    side = "counter-clockwise" if turn > 0 else "clockwise"
+    assert verified(copy, scene(3)).reasons == ("mirrored", f"turned by 17° {side}")
+
+
+def test_a_part_of_a_larger_picture(scene) -> None:
+    paper = Image.new("RGB", (640, 480), (200, 180, 90))
+    paper.paste(scene(4), (200, 100))
+    assert verified(paper, scene(4)).reasons == ("pasted into a larger picture, of which it is 25%",)
+
+
+def test_different_pictures_are_no_copies(scene) -> None:
+    examined = [fingerprint(scene(seed)) for seed in range(8)]
+    assert not [1 for one in range(8) for other in range(8) if one != other and verify(examined[one], examined[other])]
+
+
+def test_a_shared_logo_makes_no_copy(scene) -> None:
+    logo = scene(99, (120, 90))
+    one, other = scene(5), scene(6)
+    one.paste(logo, (10, 10))
+    other.paste(logo, (10, 10))
+    assert align(fingerprint(one).keypoints, fingerprint(other).keypoints) is not None  # the logo aligns
+    assert verified(one, other) is None
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 400), (3, 2), (64, 64)])
+def test_plain_and_tiny_pictures_are_no_error(scene, size: tuple[int, int]) -> None:
+    assert verified(Image.new("RGB", size, (10, 20, 30)), Image.new("RGB", size, (200, 20, 30))) is None
+    assert verified(Image.new("RGB", size), scene(0)) is None
+
+
+def test_a_blurred_gradient_without_keypoints_is_laid_over() -> None:
+    coarse = np.random.default_rng(1).integers(0, 256, (3, 3, 3), np.uint8)
+    original = Image.fromarray(coarse).resize((300, 200), Image.Resampling.BICUBIC)
+    copy = original.transpose(Image.Transpose.ROTATE_270).resize((100, 150))
+    found = verified(copy, original)
+    assert found is not None
+    assert found.num_inliers == 0
+    assert "turned by 90° clockwise" in found.reasons
+
+
+@given(
+    angle=st.floats(-180, 180),
+    scale=st.floats(0.7, 1.4),
+    mirrored=st.booleans(),
+)
+@settings(deadline=None, max_examples=15)
+def test_the_map_is_the_one_that_was_drawn(scene, angle: float, scale: float, mirrored: bool) -> None:
+    original = scene(7)
+    size = (round(320 * scale), round(240 * scale))
+    copy = original.resize(size, Image.Resampling.BICUBIC)
+    copy = (ImageOps.mirror(copy) if mirrored else copy).rotate(angle, Image.Resampling.BICUBIC, expand=True)
+    found = align(detect(copy, longer_side=512, most=800), detect(original, longer_side=320, most=400))
+    assert found is not None
+    assert found.mirrored == mirrored
+    turn = math.degrees(math.atan2(found.matrix[1, 0], found.matrix[0, 0]))
+    # The mirror is undone first, which turns the turn around.
+    expected = -angle if mirrored else angle
+    assert abs((turn - expected + 180) % 360 - 180) < 1
+
+
+@pytest.mark.parametrize("quality", [1, 10, 35, 50, 75, 90, 100])
+def test_jpeg_quality_is_that_of_the_file(scene, quality: int) -> None:
+    buffer = io.BytesIO()
+    scene(0).save(buffer, "JPEG", quality=quality)
+    assert jpeg_quality(buffer.getvalue()) == quality
+
+
+def test_no_jpeg_has_no_quality(scene) -> None:
+    buffer = io.BytesIO()
+    scene(0).save(buffer, "PNG")
+    assert jpeg_quality(buffer.getvalue()) is None
+    assert jpeg_quality(b"\xff\xd8\xff\xdb\x00\x43\x00") is None
+    assert jpeg_quality(b"") is None
+
+
+@given(height=st.integers(8, 60), width=st.integers(8, 60), seed=st.integers(0, 99))
+@settings(deadline=None, max_examples=60)
+def test_agreement_is_that_of_blocks_one_by_one(height: int, width: int, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    theirs = cv2.resize(rng.uniform(0, 255, (5, 5, 3)).astype(np.float32), (width, height))
+    ours = theirs * rng.uniform(0.5, 1.5) + rng.normal(0, 4, theirs.shape).astype(np.float32)
+    ours[: height // 3] = rng.uniform(0, 255, (height // 3, width, 3))
+    inside = np.ones((height, width), bool)
+    inside[:, : int(rng.integers(width))] = bool(seed % 3)
+    a, b = (cv2.GaussianBlur(luma(image), (0, 0), 1.0).astype(np.float64) for image in (ours, theirs))
+    values, weights, expected = [], [], inside.copy()
+    for rows in np.array_split(np.arange(height), 8):
+        for columns in np.array_split(np.arange(width), 8):
+            block = np.ix_(rows, columns)
+            x, y = a[block][inside[block]], b[block][inside[block]]
+            if inside[block].mean() >= 0.5 and max(x.std(), y.std()) >= 3:
+                values.append(((x - x.mean()) * (y - y.mean())).mean() / max(x.std() * y.std(), 3))
+                weights.append(y.std() + 3)
+                expected[block] &= values[-1] >= 0.35
+    if not values:
+        return
+    agreement, disagreeing, agreeing = _agreement(ours, theirs, inside)
+    assert agreement == pytest.approx(np.average(np.clip(values, 0, 1), weights=weights), abs=1e-5)
+    assert disagreeing == pytest.approx(np.mean(np.array(values) < 0.35))
+    np.testing.assert_array_equal(agreeing, expected)

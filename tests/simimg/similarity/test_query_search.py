@@ -1,0 +1,115 @@
+"""What a query finds beyond its looks: by its hash, through noise, and by the pixels that a data set has stored."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from PIL import Image, ImageFilter, ImageOps
+
+from simimg.cli import main
+from simimg.similarity import Embedder, Finder, SearchIndex, index_dataset, index_folder
+from simimg.similarity.fingerprint import fingerprint
+from simimg.similarity.keypoints import align
+from simimg.similarity.query_search import make_query
+
+Scene = Callable[..., Image.Image]
+
+NUM_PHOTOS = 24
+
+
+def _blind(pixels: tf.Tensor) -> tf.Tensor:
+    mean = tf.reduce_mean(pixels, axis=(1, 2, 3))[:, None]
+    return tf.math.l2_normalize(tf.sin(mean * tf.range(1.0, 65.0) * 37.0), axis=-1)
+
+
+@pytest.fixture(scope="module")
+def blind() -> Embedder:
+    """What takes pictures for alike that have nothing in common but their mean, to the last bit."""
+    return Embedder("blind", "b" * 64, 64, "stretch", 64, _blind)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory, scene: Scene) -> Path:
+    folder = tmp_path_factory.mktemp("find") / "photos"
+    for seed in range(NUM_PHOTOS):
+        (folder / "ab"[seed % 2]).mkdir(parents=True, exist_ok=True)
+        scene(seed).save(folder / "ab"[seed % 2] / f"{seed}.png")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def index(folder: Path, blind: Embedder, tmp_path_factory: pytest.TempPathFactory) -> SearchIndex:
+    return index_folder(tmp_path_factory.mktemp("indexes") / "photos", folder, blind).index
+
+
+@pytest.fixture
+def finder(index: SearchIndex, blind: Embedder) -> Iterator[Finder]:
+    with closing(Finder(index, blind, candidates=4)) as finder:
+        yield finder
+
+
+def pixelated(image: Image.Image) -> Image.Image:
+    small = image.resize((image.width // 6, image.height // 6), Image.Resampling.BOX)
+    return small.resize(image.size, Image.Resampling.NEAREST)
+
+
+@pytest.mark.parametrize(
+    "edit",
+    [
+        pixelated,
+        lambda image: image.filter(ImageFilter.GaussianBlur(5)),
+        lambda image: ImageOps.mirror(image).filter(ImageFilter.GaussianBlur(3)),
+        lambda image: image.rotate(180).resize((40, 30), Image.Resampling.BICUBIC),
+    ],
+)
+def test_a_near_hash_is_examined_whatever_the_embedding_says(
+    finder: Finder, blind: Embedder, scene: Scene, edit: Callable[[Image.Image], Image.Image]
+) -> None:
+    for seed in range(0, NUM_PHOTOS, 5):
+        best = finder.find(make_query("q", edit(scene(seed)), blind), 3)[0]
+        assert best.picture.path.endswith(f"/{seed}.png")
+        assert best.verification is not None
+
+
+def test_a_near_hash_that_is_left_out_is_not_found(finder: Finder, blind: Embedder, scene: Scene) -> None:
+    query = make_query("q", scene(3), blind)
+    row = finder.find(query, 1)[0].row
+    assert row not in {found.row for found in finder.find(query, NUM_PHOTOS, without=row)}
+    only = np.ones(NUM_PHOTOS, bool)
+    only[row] = False
+    *_, found = finder.steps(query.views, lambda: query.examined, NUM_PHOTOS, only=only)
+    assert sorted(one.row for one in found) == [other for other in range(NUM_PHOTOS) if other != row]
+
+
+def test_no_row_is_found_twice(finder: Finder, blind: Embedder, scene: Scene) -> None:
+    found = finder.find(make_query("q", scene(3), blind), NUM_PHOTOS)
+    assert sorted(one.row for one in found) == list(range(NUM_PHOTOS))
+
+
+def test_a_data_set_whose_files_are_gone_is_searched_by_its_stored_pixels(
+    folder: Path, blind: Embedder, scene: Scene, tmp_path: Path
+) -> None:
+    flags = ["--image_size=96", "--num_workers=1", f"--data_dir={tmp_path}", "--name=p"]
+    assert main(["convert", f"--image_dir={folder}", *flags]) == 0
+    index = index_dataset(tmp_path / "i", tmp_path / "p" / "1.0.0", blind).index
+    with closing(Finder(index, blind)) as finder:
+        found = finder.find(make_query("q", ImageOps.mirror(scene(4)).resize((1280, 960)), blind), 2)
+    assert found[0].picture.path == "a/4.png"
+    assert found[0].verification is not None
+    # Squares are compared with squares: nothing was stretched or resized.
+    assert found[0].verification.reasons == ("mirrored",)
+    assert found[1].verification is None
+
+
+@pytest.mark.parametrize("seed", [2, 3])
+def test_noise_does_not_drown_what_can_be_aligned(scene: Scene, seed: int) -> None:
+    pixels = np.asarray(scene(seed), np.float64)
+    noisy = np.clip(pixels + np.random.default_rng(0).normal(0, 40, pixels.shape), 0, 255).astype(np.uint8)
+    found = align(fingerprint(Image.fromarray(noisy), as_query=True).keypoints, fingerprint(scene(seed)).keypoints)
+    assert found is not None
+    assert found.num_inliers >= 40  # half of it where the strongest of any scale are taken, which are noise

@@ -1,0 +1,396 @@
+"""Nearest vectors against a float64 reference, projections, and an index folder that is whole or refused."""
+
+import dataclasses
+import errno
+import os
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from simimg import determinism
+from simimg.determinism import one_blas_thread
+from simimg.errors import SearchIndexError
+from simimg.similarity import Embedder, IndexedImage, SearchIndex, nearest_neighbors, search_index
+from simimg.similarity.projection import fit_projection
+from simimg.similarity.search_index import write_generation
+from tfrecords.convert.sources import printable
+
+
+def unit(rows: np.ndarray) -> np.ndarray:
+    return (rows / np.linalg.norm(rows, axis=-1, keepdims=True)).astype(np.float32)
+
+
+def embedder(fingerprint: str = "abc", dim: int = 8) -> Embedder:
+    return Embedder("lite0", fingerprint, 224, "stretch", dim, None)
+
+
+def pictures(count: int) -> list[IndexedImage]:
+    return [
+        IndexedImage(path=f"folder/{number}.jpg", sha256=f"{number:064x}", width=10, height=20, label="folder")
+        for number in range(count)
+    ]
+
+
+def make(folder: Path, embeddings: np.ndarray) -> SearchIndex:
+    rows = pictures(len(embeddings))
+    return write_generation(folder, embedder(dim=embeddings.shape[1]), embeddings, rows, image_dir=Path("/photos"))
+
+
+@given(num_vectors=st.integers(1, 60), num_queries=st.integers(1, 4), k=st.integers(1, 70), block=st.integers(1, 70))
+@settings(deadline=None, max_examples=40)
+def test_nearest_equals_sorting_everything(num_vectors: int, num_queries: int, k: int, block: int) -> None:
+    rng = np.random.default_rng(num_vectors * 1000 + k)
+    vectors, queries = unit(rng.normal(size=(num_vectors, 8))), unit(rng.normal(size=(num_queries, 3, 8)))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(nearest_neighbors, "_BLOCK_ROWS", block)
+        values, rows = nearest_neighbors.nearest(vectors, queries, k)
+    exact = (queries.astype(np.float64) @ vectors.astype(np.float64).T).max(axis=1)
+    order = np.argsort(-exact, axis=1)[:, :k]
+    np.testing.assert_array_equal(rows, order)
+    np.testing.assert_allclose(values, np.take_along_axis(exact, order, 1), atol=1e-6)
+
+
+@given(
+    num_vectors=st.integers(1, 400),
+    num_queries=st.integers(1, 9),
+    num_views=st.integers(1, 4),
+    k=st.integers(1, 12),
+    block=st.sampled_from([32, 64, 150, 4096]),
+    small=st.sampled_from([0, 1_000_000]),
+    num_threads=st.integers(1, 3),
+    levels=st.integers(1, 3),
+    seed=st.integers(0, 9),
+)
+@settings(deadline=None, max_examples=150)
+def test_nearest_is_exact_whichever_way_it_multiplies(
+    num_vectors: int,
+    num_queries: int,
+    num_views: int,
+    k: int,
+    block: int,
+    small: int,
+    num_threads: int,
+    levels: int,
+    seed: int,
+) -> None:
+    """Small whole numbers: float32 has no rounding, and many products are equal."""
+    rng = np.random.default_rng(seed)
+    vectors = rng.integers(-levels, levels + 1, (num_vectors, 8)).astype(np.float32)
+    queries = rng.integers(-levels, levels + 1, (num_queries, num_views, 8)).astype(np.float32)
+    if seed % 2:  # each is better than those before: nothing can be passed over
+        vectors = vectors[np.argsort(vectors @ queries[0, 0], kind="stable")]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(nearest_neighbors, "_BLOCK_ROWS", block)
+        patch.setattr(nearest_neighbors, "_SMALL_PRODUCT", small)
+        patch.setattr(nearest_neighbors, "num_cores", lambda: num_threads)
+        values, rows = nearest_neighbors.nearest(vectors, queries, k)
+    exact = (queries.astype(np.float64) @ vectors.astype(np.float64).T).max(axis=1)
+    order = np.argsort(-exact, axis=1, kind="stable")[:, :k]
+    np.testing.assert_array_equal(rows, order)
+    np.testing.assert_array_equal(values, np.take_along_axis(exact, order, 1))
+    assert values.dtype == np.float32
+    assert rows.dtype == np.int64
+
+
+@pytest.mark.parametrize("num_vectors", [130, 999, 1001])
+def test_the_same_vectors_are_equally_near_anywhere(num_vectors: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(nearest_neighbors, "_BLOCK_ROWS", 256)
+    rng = np.random.default_rng(0)
+    copies = np.repeat(unit(rng.normal(size=(1, 256))), num_vectors, axis=0)
+    for num_queries in (1, 6, 7, 17, 33, 40, 300):
+        values, rows = nearest_neighbors.nearest(copies, unit(rng.normal(size=(num_queries, 1, 256))), num_vectors)
+        assert (rows == np.arange(num_vectors)).all()
+        assert np.ptp(values, axis=1).max() == 0
+
+
+def test_products_have_one_thread_until_the_last_one_leaves() -> None:
+    def num_threads() -> int:
+        (blas,) = {one["num_threads"] for one in determinism._blas().info() if one["internal_api"] == "openblas"}
+        return int(blas)
+
+    before = num_threads()
+    first, second = one_blas_thread(), one_blas_thread()
+    first.__enter__()
+    second.__enter__()
+    first.__exit__(None, None, None)
+    assert num_threads() == 1
+    second.__exit__(None, None, None)
+    assert num_threads() == before
+
+
+def test_equal_similarities_come_in_the_order_of_the_index(tmp_path: Path) -> None:
+    embeddings = np.repeat(np.eye(1, 8, dtype=np.float32), 5, axis=0)
+    found = make(tmp_path / "i", embeddings).search(embeddings[:1], 5)[0]
+    assert [match.picture.path for match in found] == [f"folder/{number}.jpg" for number in range(5)]
+    assert [match.row for match in found] == [0, 1, 2, 3, 4]
+
+
+def test_cells_find_what_an_exact_search_finds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(0)
+    monkeypatch.setattr("simimg.similarity.search_index.EXACT_UP_TO", 100)
+    centers = rng.normal(size=(20, 16))
+    embeddings = unit(centers[rng.integers(20, size=3000)] + rng.normal(size=(3000, 16)) * 0.3)
+    index = make(tmp_path / "i", embeddings)
+    assert set(index.cells) == {"copy", "kind"}
+    assert index.cells["copy"].recall >= 0.99
+    assert index.info.cells["copy"]["recall"] == index.cells["copy"].recall
+    queries = embeddings[:50, None]
+    values, rows = index.nearest(queries, 10)
+    exact_values, exact_rows = nearest_neighbors.nearest(index.vectors["copy"], index.projections["copy"](queries), 10)
+    hits = [len(np.intersect1d(ours, theirs)) for ours, theirs in zip(rows, exact_rows, strict=True)]
+    assert np.mean(hits) >= 9.5
+    np.testing.assert_allclose(values[:, 0], exact_values[:, 0], atol=1e-5)
+    assert all(len(set(row)) == 10 for row in rows.tolist())
+
+
+def test_several_views_of_a_query_find_a_vector_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("simimg.similarity.search_index.EXACT_UP_TO", 10)
+    embeddings = unit(np.random.default_rng(0).normal(size=(500, 8)))
+    index = make(tmp_path / "i", embeddings)
+    _, rows = index.nearest(embeddings[None, [3, 3, 7]], 5)
+    assert {3, 7} <= set(rows[0].tolist())
+    assert len(set(rows[0].tolist())) == 5
+
+
+@pytest.mark.parametrize("cells", [False, True])
+def test_more_copies_than_are_proposed_at_once(cells: bool, tmp_path: Path) -> None:
+    """Hundreds of equal vectors, and a few that are nearer by less than a product may be off."""
+    rng = np.random.default_rng(0)
+    vectors = unit(rng.normal(size=(900, 64)))
+    query = vectors[0]
+    vectors[5:600] = unit(query + vectors[1] * 0.5)
+    vectors[[17, 450]] = unit(query + vectors[1] * 0.499999)
+    find = (
+        nearest_neighbors.build_cells(vectors, tmp_path / "c").nearest
+        if cells
+        else partial(nearest_neighbors.nearest, vectors)
+    )
+    for views in (query[None, None], unit(rng.normal(size=(1, 3, 64)) * 1e-3 + query)):
+        values, rows = find(views, 12)
+        similarities = (vectors.astype(np.float64) @ views[0].astype(np.float64).T).max(axis=1).astype(np.float32)
+        expected = np.lexsort((np.arange(900), -similarities))[:12]
+        np.testing.assert_array_equal(rows[0], expected)
+        np.testing.assert_allclose(values[0], similarities[expected], rtol=2**-23)
+    assert rows[0, 0] == 0
+
+
+def test_a_query_that_finds_little_takes_nothing_from_the_others(tmp_path: Path) -> None:
+    """More cells are probed where those that are probed first hold too few of the chosen vectors."""
+    rng = np.random.default_rng(0)
+    vectors = unit(rng.normal(size=(1000, 16)))
+    cells = dataclasses.replace(nearest_neighbors.build_cells(vectors, tmp_path / "c"), num_probed=1)
+    among = np.zeros(1000, bool)
+    among[::90] = True
+    values, rows = cells.nearest(vectors[:40, None], 10, among)
+    assert rows.shape == (40, 10)
+    assert among[rows].all()
+    for query in range(40):
+        own_values, own_rows = cells.nearest(vectors[query : query + 1, None], 10, among)
+        np.testing.assert_array_equal(own_rows[0], rows[query])
+        np.testing.assert_array_equal(own_values[0], values[query])
+    assert cells.nearest(vectors[:2, None], 5, np.zeros(1000, bool))[1].shape == (2, 0)
+
+
+def test_projections_center_and_whiten() -> None:
+    rng = np.random.default_rng(0)
+    embeddings = unit(rng.normal(size=(4000, 600)) * np.linspace(1, 5, 600) + 3)
+    projection = fit_projection(embeddings, np.full(4000, ""), "copy")
+    moved = (embeddings.astype(np.float64) - projection.mean) @ projection.matrix
+    assert moved.shape == (4000, 512)
+    np.testing.assert_allclose(moved.mean(axis=0), 0, atol=1e-3)
+    np.testing.assert_allclose(np.cov(moved.T), np.eye(512), atol=0.01)
+    np.testing.assert_allclose(np.linalg.norm(projection(embeddings), axis=1), 1, atol=1e-5)
+
+
+def test_labels_bring_pictures_of_one_kind_together() -> None:
+    rng = np.random.default_rng(0)
+    kinds = rng.normal(size=(5, 64))
+    # Pictures differ most in directions that have nothing to do with their kind.
+    rows = np.repeat(np.arange(5), 40)
+    embeddings = unit(kinds[rows] + rng.normal(size=(200, 64)) * np.where(np.arange(64) < 8, 8, 0.5))
+
+    def gap(labels: np.ndarray) -> float:
+        vectors = fit_projection(embeddings, labels, "kind")(embeddings)
+        similarities, same = vectors @ vectors.T, rows[:, None] == rows[None]
+        return float(similarities[same].mean() - similarities[~same].mean())
+
+    assert gap(np.array([f"kind {row}" for row in rows])) > gap(np.full(200, "")) + 0.2
+
+
+@pytest.mark.parametrize("by", ["copy", "kind"])
+def test_few_pictures_are_left_as_they_are(by: str) -> None:
+    embeddings = unit(np.random.default_rng(0).normal(size=(3, 16)))
+    projection = fit_projection(embeddings, np.array(["a", "a", "b"]), by)
+    np.testing.assert_allclose(projection(embeddings), embeddings, atol=1e-6)
+
+
+def test_an_index_knows_where_its_pictures_are(tmp_path: Path) -> None:
+    opened = make(tmp_path / "i", np.eye(2, 8, dtype=np.float32))
+    assert opened.path_of(opened.pictures[1]) == Path("/photos/folder/1.jpg")
+    assert list(opened.pictures) == opened.pictures[:] == pictures(2)
+
+
+def test_a_generation_is_replaced_whole(tmp_path: Path) -> None:
+    make(tmp_path / "i", np.eye(2, 8, dtype=np.float32))
+    (tmp_path / "i" / ".generation-000007.tmp-1-ab").mkdir()  # what a killed process left
+    assert len(make(tmp_path / "i", np.eye(3, 8, dtype=np.float32)).pictures) == 3
+    assert sorted(path.name for path in (tmp_path / "i").iterdir()) == ["generation-000002", "index.json"]
+
+
+def test_a_changed_model_is_noticed(tmp_path: Path) -> None:
+    opened = make(tmp_path / "i", np.eye(2, 8, dtype=np.float32))
+    opened.check_model(embedder("abc"))
+    with pytest.raises(SearchIndexError, match="whose weights are now others"):
+        opened.check_model(embedder("def"))
+
+
+def test_a_threshold_is_kept(tmp_path: Path) -> None:
+    make(tmp_path / "i", np.eye(2, 8, dtype=np.float32)).with_threshold("copy", 0.7)
+    assert SearchIndex.open(tmp_path / "i").info.thresholds == {"copy": 0.7}
+
+
+FILES = ["index.json", "*/embeddings.npy", "*/pictures.parquet", "*/copy.npz", "*/copy.npy", "*/kind.npy"]
+CELLS = ["*/copy.faiss", "*/kind.faiss"]
+
+
+@pytest.mark.parametrize("file", [*FILES, *CELLS])
+@pytest.mark.parametrize("damage", ["half", "empty", "text", "other", "missing"])
+def test_a_missing_or_damaged_part_is_named(
+    tmp_path: Path, file: str, damage: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The message says which file, and what to do; nothing else is raised, and nothing is found in half a file."""
+    if file in CELLS:
+        monkeypatch.setattr("simimg.similarity.search_index.EXACT_UP_TO", 40)
+    embeddings = unit(np.random.default_rng(0).normal(size=(50, 8)))
+    make(tmp_path / "i", embeddings)
+    make(tmp_path / "other", embeddings[:45])
+    (part,) = (tmp_path / "i").glob(file)
+    (other,) = (tmp_path / "other").glob(file)
+    whole = part.read_bytes()
+    if damage == "missing":
+        part.unlink()
+    else:
+        part.write_bytes(
+            {"half": whole[: len(whole) // 2], "empty": b"", "text": b"<html>", "other": other.read_bytes()}[damage]
+        )
+    if (file, damage) == ("*/copy.npz", "other"):  # a mean of as many numbers: it cannot be known to be another
+        SearchIndex.open(tmp_path / "i")
+        return
+    with pytest.raises(SearchIndexError) as raised:
+        SearchIndex.open(tmp_path / "i")
+    message = str(raised.value)
+    assert "simimg index" in message
+    if (file, damage) == ("index.json", "missing"):
+        assert "it has no index.json" in message
+    elif (file, damage) == ("index.json", "other"):
+        assert "it should be float16 [45, network_dim], and is float16 [50, 8]" in message
+    else:
+        assert message.startswith(f"{part} is damaged: ")
+        assert f"Remove the folder {tmp_path / 'i'}" in message
+    if damage == "missing" and file != "index.json":
+        assert "is damaged: it is missing" in message
+
+
+def test_a_flipped_bit_in_the_rows_is_noticed(tmp_path: Path) -> None:
+    make(tmp_path / "i", unit(np.random.default_rng(0).normal(size=(500, 8))))
+    (part,) = (tmp_path / "i").glob("*/pictures.parquet")
+    data = bytearray(part.read_bytes())
+    for place in range(200, len(data) // 2, 400):
+        data[place] ^= 1
+    part.write_bytes(bytes(data))
+    with pytest.raises(SearchIndexError, match=r"pictures\.parquet is damaged"):
+        SearchIndex.open(tmp_path / "i")
+
+
+def test_opening_while_another_process_writes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The generation that index.json named is removed before its files are opened: then the next one is."""
+    make(tmp_path / "i", np.eye(2, 8, dtype=np.float32))
+    opened = search_index._opened
+    seen = []
+
+    def overtaken(index_dir: Path, info: search_index.IndexInfo) -> SearchIndex:
+        seen.append(info.generation)
+        if len(seen) == 1:
+            monkeypatch.setattr(search_index, "_opened", opened)
+            make(index_dir, np.eye(3, 8, dtype=np.float32))
+            monkeypatch.setattr(search_index, "_opened", overtaken)
+        return opened(index_dir, info)
+
+    monkeypatch.setattr(search_index, "_opened", overtaken)
+    assert len(SearchIndex.open(tmp_path / "i").pictures) == 3
+    assert seen == [1, 2]
+
+
+def test_an_open_index_outlives_its_files(tmp_path: Path) -> None:
+    embeddings = unit(np.random.default_rng(0).normal(size=(20, 8)))
+    before = make(tmp_path / "i", embeddings)
+    make(tmp_path / "i", embeddings[::-1])
+    assert not (tmp_path / "i" / "generation-000001").exists()
+    assert before.search(embeddings[5:6], 1)[0][0].row == 5
+
+
+def test_a_full_disk_leaves_the_index_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make(tmp_path / "i", np.eye(2, 8, dtype=np.float32))
+
+    def full(*arguments: object, **options: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    for step in ("np.savez", "pq.write_table", "_write_vectors", "_write_info"):
+        target, _, name = step.rpartition(".")
+        with monkeypatch.context() as patch:
+            patch.setattr(getattr(search_index, target) if target else search_index, name, full)
+            with pytest.raises(SearchIndexError, match="cannot be written.*No space left on device.*Make room"):
+                make(tmp_path / "i", np.eye(3, 8, dtype=np.float32))
+        assert len(SearchIndex.open(tmp_path / "i").pictures) == 2
+    assert len(make(tmp_path / "i", np.eye(3, 8, dtype=np.float32)).pictures) == 3
+    assert len(list((tmp_path / "i").iterdir())) == 2
+
+
+def test_one_picture(tmp_path: Path) -> None:
+    opened = make(tmp_path / "i", np.eye(1, 8, dtype=np.float32))
+    for by in ("copy", "kind"):
+        assert [match.row for match in opened.search(np.eye(1, 8, dtype=np.float32), 5, by)[0]] == [0]
+
+
+@given(num_vectors=st.integers(1, 60), k=st.integers(1, 70), block=st.integers(1, 70), share=st.floats(0, 1))
+@settings(deadline=None, max_examples=40)
+def test_only_chosen_rows_are_looked_at(num_vectors: int, k: int, block: int, share: float) -> None:
+    rng = np.random.default_rng(num_vectors * 1000 + k)
+    vectors, queries = unit(rng.normal(size=(num_vectors, 8))), unit(rng.normal(size=(2, 3, 8)))
+    among = rng.random(num_vectors) < share
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(nearest_neighbors, "_BLOCK_ROWS", block)
+        values, rows = nearest_neighbors.nearest(vectors, queries, k, among)
+    expected_values, expected = nearest_neighbors.nearest(vectors[among], queries, k)
+    np.testing.assert_array_equal(rows, np.flatnonzero(among)[expected])
+    np.testing.assert_allclose(values, expected_values, atol=1e-6)
+
+
+def test_cells_look_at_chosen_rows_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("simimg.similarity.search_index.EXACT_UP_TO", 10)
+    embeddings = unit(np.random.default_rng(0).normal(size=(700, 8)))
+    opened = make(tmp_path / "i", embeddings)
+    among = np.arange(700) % 7 == 3
+    _, rows = opened.nearest_vectors(embeddings[:20, None], 3, among=among)
+    assert among[rows].all()
+    _, everywhere = opened.nearest_vectors(embeddings[:20, None], 1)
+    np.testing.assert_array_equal(everywhere[:, 0], np.arange(20))
+
+
+def test_a_name_that_is_no_utf8_is_found(tmp_path: Path) -> None:
+    (tmp_path / "p").mkdir()
+    name = os.fsdecode(b"gr\xfcn.jpg")
+    (tmp_path / "p" / name).touch()
+    (tmp_path / "p" / r"odd\xfc.jpg").touch()  # it is called so
+    rows = [
+        IndexedImage(path=path, sha256=path, width=1, height=1)
+        for path in (printable(name), r"odd\xfc.jpg", "gone.jpg")
+    ]
+    opened = write_generation(tmp_path / "i", embedder(), np.eye(3, 8), rows, image_dir=tmp_path / "p")
+    assert rows[0].path == r"gr\xfcn.jpg"
+    assert [opened.path_of(picture).name for picture in opened.pictures] == [name, r"odd\xfc.jpg", "gone.jpg"]
+    assert opened.path_of(opened.pictures[0]).exists()

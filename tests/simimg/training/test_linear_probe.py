@@ -1,0 +1,114 @@
+"""The softmax that is fitted before the first step: at the minimum of its loss, and all else as it was."""
+
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+
+import simimg
+from simimg.commands.run_report import write_run_report
+from simimg.errors import UsageError
+from simimg.evaluation import Classification
+from simimg.input import open_reader
+from simimg.models import lite
+from simimg.training import TrainConfig, Watcher, train
+from simimg.training.linear_probe import _L2, fit_softmax, probe
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.2])
+def test_the_softmax_is_at_the_minimum_of_its_loss(smoothing: float) -> None:
+    """There its gradient is 0, which is computed here once more, in float64."""
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 3, 200).astype(np.int32)
+    features = (rng.normal(size=(200, 12)) + 0.8 * np.eye(12)[labels]).astype(np.float32) * 7
+    kernel, bias = fit_softmax(features, labels, 3, smoothing)
+    length = np.sqrt(np.square(features).sum(axis=1).mean())
+    x, w = features.astype(np.float64) / length, kernel.astype(np.float64) * length
+    logits = x @ w + bias
+    p = np.exp(logits - logits.max(axis=1, keepdims=True))
+    p /= p.sum(axis=1, keepdims=True)
+    wanted = (1 - smoothing) * np.eye(3)[labels] + smoothing / 3
+    error = (p - wanted) / len(x)
+    at_zero = (1 / 3 - wanted) / len(x)
+    assert np.linalg.norm(x.T @ error + _L2 * w) < 0.01 * np.linalg.norm(x.T @ at_zero)
+    assert np.linalg.norm(error.sum(axis=0)) < 0.01 * np.linalg.norm(at_zero.sum(axis=0))
+    assert (logits.argmax(axis=1) == labels).mean() > 0.6
+
+
+def test_features_that_are_all_zero() -> None:
+    kernel, bias = fit_softmax(np.zeros((4, 3), np.float32), np.array([0, 0, 0, 1], np.int32), 2)
+    assert np.isfinite(kernel).all()
+    assert bias[0] > bias[1]
+
+
+def test_only_the_softmax_is_fitted(datasets: dict[str, Path]) -> None:
+    reader, _ = open_reader(datasets["raw"], "train")
+    keras.utils.set_random_seed(0)
+    model = lite("lite0", 32, 3)
+    before = model.get_weights()
+    fitted = probe(model, reader)
+    assert fitted.accuracy > 0.9
+    assert fitted.num_views == 2 * reader.split.num_examples
+    after = model.get_weights()
+    changed = [index for index, pair in enumerate(zip(before, after, strict=True)) if not np.array_equal(*pair)]
+    assert changed == [len(before) - 2, len(before) - 1]
+
+
+def test_a_run_starts_from_it(datasets: dict[str, Path], tmp_path: Path) -> None:
+    options: dict[str, Any] = {"dataset_dir": datasets["raw"], "preset": "lite0", "resolution": 32, "epochs": 1}
+    options |= {"global_batch_size": 27, "learning_rate": 1e-12}
+    notes: list[str] = []
+    result = train(TrainConfig.with_preset({**options, "model_dir": tmp_path / "run"}), Watcher(note=notes.append))
+    assert any(
+        note.startswith("the softmax alone, fitted to the network's features: training accuracy") for note in notes
+    )
+    assert result.test_accuracy is not None
+    assert result.test_accuracy > 0.8  # the steps have moved nothing
+    without = train(TrainConfig.with_preset({**options, "model_dir": tmp_path / "without", "probe": False}))
+    assert without.test_accuracy is not None
+    assert without.test_accuracy < result.test_accuracy
+
+
+def test_it_sees_the_views_that_the_answer_is_the_mean_of(datasets: dict[str, Path]) -> None:
+    reader, _ = open_reader(datasets["raw"], "train")
+    seen: dict[str, Any] = {}
+    for views in ("one", "mirrored", "cropped"):
+        keras.utils.set_random_seed(0)
+        model = lite("lite0", 32, 3)
+        fitted = probe(model, reader, views=views)
+        seen[views] = fitted.num_views, model.get_layer("probabilities").kernel.numpy()
+    num_examples = reader.split.num_examples
+    assert [count for count, _ in seen.values()] == [2 * num_examples, 2 * num_examples, 12 * num_examples]
+    assert np.array_equal(seen["one"][1], seen["mirrored"][1])
+    assert not np.allclose(seen["one"][1], seen["cropped"][1])
+
+
+def test_without_epochs_it_is_all_that_is_done(datasets: dict[str, Path], tmp_path: Path) -> None:
+    options: dict[str, Any] = {"preset": "pair", "model": "lite0", "resolution": 32, "model_dir": tmp_path / "run"}
+    options |= {"global_batch_size": 27}
+    config = TrainConfig.with_preset({**options, "dataset_dir": datasets["raw"]})
+    result = train(config)
+    assert (result.steps, result.epoch, len(result.history)) == (0, 0, 1)
+    assert result.test_accuracy is not None
+    assert result.test_accuracy > 0.8
+    assert result.images_per_s > 0
+    figures = simimg.evaluate(tmp_path / "run", datasets["raw"])
+    assert isinstance(figures, Classification)
+    assert figures.accuracy == result.test_accuracy
+    notes: list[str] = []
+    again = train(config, Watcher(note=notes.append))
+    assert notes == [f"{tmp_path / 'run'} is finished already; nothing to do"]
+    assert again == result
+    report = write_run_report(result, config).read_text()
+    assert "The softmax was fitted to the features of a network that stays as it was" in report
+    with pytest.raises(UsageError, match="--epochs=0: then nothing is trained"):
+        TrainConfig.with_preset({"dataset_dir": datasets["raw"], "epochs": 0})
+
+
+def test_a_network_that_knows_nothing_has_no_features() -> None:
+    with pytest.raises(UsageError, match="--probe: --model=small starts without weights"):
+        TrainConfig(dataset_dir=Path(), model="small", probe=True)
+    with pytest.raises(UsageError, match="--probe: --model=lite0 starts without weights"):
+        TrainConfig(dataset_dir=Path(), model="lite0", weights="none", probe=True)

@@ -1,0 +1,128 @@
+"""A run's folder: one process at a time, a full disk, and the file that repeats a run."""
+
+import errno
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from simimg.commands import train as command
+from simimg.errors import ModelError, TrainingError, UsageError
+from simimg.training import TrainConfig, load_result, train
+from simimg.training.run_folder import load_run, locked, writing
+
+
+def test_a_second_process_is_refused(tmp_path: Path) -> None:
+    code = (
+        "import pathlib, sys\nfrom simimg.training.run_folder import locked\n"
+        "with locked(pathlib.Path(sys.argv[1])): pass"
+    )
+    again = [sys.executable, "-c", code, str(tmp_path)]
+    with locked(tmp_path):
+        refused = subprocess.run(again, capture_output=True, text=True, check=False)
+    assert refused.returncode == 1
+    words = f"pid {os.getpid()}) trains into {tmp_path} just now. Wait for it, stop it, or choose another --model_dir."
+    assert words in refused.stderr
+    with locked(tmp_path):  # it has been let go of
+        pass
+
+
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT, errno.EFBIG])
+def test_a_full_disk(tiny: dict[str, Path], run: Any, base: dict[str, Any], tmp_path: Path, code: int) -> None:
+    """Half way through a checkpoint; what was saved before is whole, and the same command goes on from it."""
+    options = {**base, "dataset_dir": tiny["two"], "model_dir": tmp_path / "run", "checkpoint_every_s": 0.0}
+    config = TrainConfig.with_preset({**options, "epochs": 4})
+    undisturbed = run(tiny["two"], tmp_path / "undisturbed", epochs=4)
+    real, calls = os.fsync, []
+
+    def fsync(descriptor: int) -> None:
+        calls.append(descriptor)
+        if len(calls) == 12:
+            raise OSError(code, os.strerror(code))
+        real(descriptor)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", fsync)
+        with pytest.raises(TrainingError, match=r"cannot be written to: .*Make room, and give the same command again"):
+            train(config)
+    saved = sorted((tmp_path / "run" / "checkpoints").iterdir())
+    assert saved
+    assert not any(path.name.startswith(".") for path in saved)
+    train(config)
+    from simimg.training import load_model
+
+    for mine, theirs in zip(load_model(tmp_path / "run")[0].get_weights(), undisturbed, strict=True):
+        assert abs(mine - theirs).max() < 1e-6
+
+
+def test_other_errors_stay_what_they_are(tmp_path: Path) -> None:
+    with pytest.raises(PermissionError), writing(tmp_path):
+        raise PermissionError(errno.EACCES, "no")
+
+
+def test_a_run_is_repeated_by_its_configuration(
+    tiny: dict[str, Path], run: Any, base: dict[str, Any], tmp_path: Path
+) -> None:
+    first = run(tiny["two"], tmp_path / "run", epochs=2, rotation_degrees=33.0)
+    config = command.resolve({"config": tmp_path / "run" / "config.json"})
+    assert (config.model_dir, config.rotation_degrees) == (tmp_path / "run-again", 33.0)
+    train(config)
+    from simimg.training import load_model
+
+    for mine, theirs in zip(load_model(tmp_path / "run-again")[0].get_weights(), first, strict=True):
+        assert abs(mine - theirs).max() < 1e-7
+    overridden = command.resolve({"config": tmp_path / "run" / "config.json", "epochs": 9, "model_dir": tmp_path / "x"})
+    assert (overridden.epochs, overridden.model_dir, overridden.rotation_degrees) == (9, tmp_path / "x", 33.0)
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ({"dataset_dir": "d", "epochs": "many"}, "epochs should be of type int. Received: 'many'"),
+        ({"dataset_dir": "d", "epochs": True}, "epochs should be of type int. Received: True"),
+        ({"dataset_dir": "d", "epoch": 3}, "has epoch, which TrainConfig does not know"),
+        ({"epochs": 3}, "lacks dataset_dir"),
+        ([1], "should be an object with an option a key. Received: list"),
+    ],
+)
+def test_a_configuration_that_cannot_be_used(tmp_path: Path, content: Any, words: str) -> None:
+    file = tmp_path / "run.json"
+    file.write_text(json.dumps(content))
+    with pytest.raises(UsageError, match=words) as found:
+        command.resolve({"config": file})
+    assert str(file) in str(found.value)
+    with pytest.raises(UsageError, match="does not exist"):
+        command.resolve({"config": tmp_path / "other.json"})
+    with pytest.raises(UsageError, match="--dataset_dir=PATH is required"):
+        command.resolve({"epochs": 3})
+
+
+def test_a_run_that_is_older_than_an_option(tiny: dict[str, Path], run: Any, tmp_path: Path) -> None:
+    """What its config.json does not have was off: the run goes on with that, and is another one with anything else."""
+    run(tiny["two"], tmp_path / "run")
+    file = tmp_path / "run" / "config.json"
+    values = json.loads(file.read_text())
+    del values["config"]["bars"]
+    file.write_text(json.dumps(values))
+    assert load_run(tmp_path / "run").augment_config.bars == 0
+    run(tiny["two"], tmp_path / "run")
+    with pytest.raises(UsageError, match=r"has another run: --bars=0\.0 there, 0\.5 now"):
+        run(tiny["two"], tmp_path / "run", bars=0.5)
+
+
+def test_a_result_of_another_version(tiny: dict[str, Path], run: Any, tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="is no folder of a trained model"):
+        load_result(tmp_path)
+    run(tiny["two"], tmp_path / "run")
+    file = tmp_path / "run" / "result.json"
+    values = json.loads(file.read_text())
+    file.write_text(json.dumps({**values, "loss": 1.0}))
+    with pytest.raises(ModelError, match="is of another version of simimg"):
+        load_result(tmp_path / "run")
+    file.unlink()
+    with pytest.raises(ModelError, match="its training is not finished"):
+        load_result(tmp_path / "run")

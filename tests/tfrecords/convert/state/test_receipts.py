@@ -1,0 +1,124 @@
+"""Receipts are read back as they were written; one that does not speak of the shard that is there does not count."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tfrecords.convert.state.receipts import Receipt, read_info, read_receipt, write_receipt
+from tfrecords.format.layout import ShardInfo
+from tfrecords.format.quarantine import Reason, Refusal
+
+COLUMNS = {
+    "positions": "int64",
+    "sha256": "uint8",
+    "pixels_sha256": "uint8",
+    "phash": "uint64",
+    "widths": "int32",
+    "heights": "int32",
+}
+
+
+def some_receipt(num_files: int, seed: int) -> Receipt:
+    """Returns a receipt with all values that a column can have, its second file refused."""
+    draw = np.random.default_rng(seed)
+    receipt = Receipt(num_files)
+    for name, dtype in COLUMNS.items():
+        column = getattr(receipt, name)
+        assert column.dtype == dtype
+        limits = np.iinfo(column.dtype)
+        column[:] = draw.integers(limits.min, limits.max, column.shape, column.dtype, endpoint=True)
+        column[:1] = limits.max
+    receipt.refused = {1: Refusal(Reason.CORRUPT, 'a "detail"\n벌 \udcff')}
+    return receipt
+
+
+def same(one: Receipt, other: Receipt) -> bool:
+    refused = [{n: (r.reason, r.detail) for n, r in receipt.refused.items()} for receipt in (one, other)]
+    return refused[0] == refused[1] and all((getattr(one, name) == getattr(other, name)).all() for name in COLUMNS)
+
+
+@pytest.fixture
+def shard(tmp_path: Path) -> tuple[Path, ShardInfo]:
+    path = tmp_path / "a-shard"
+    path.write_bytes(b"12345")
+    return path, ShardInfo(file="a-shard", num_examples=2, num_bytes=5, sha256="ab")
+
+
+def test_receipt_is_read_back(tmp_path: Path, shard: tuple[Path, ShardInfo]) -> None:
+    receipt = some_receipt(5, 0)
+    write_receipt(tmp_path / "r.json", "inputs", shard[1], receipt)
+    found = read_receipt(tmp_path / "r.json", "inputs", shard[0])
+    assert found is not None
+    assert found[0] == shard[1]
+    back = found[1]
+    assert same(back, receipt)
+    assert not same(back, some_receipt(5, 1))
+    assert {name: getattr(back, name).dtype for name in COLUMNS} == COLUMNS
+
+
+def test_a_receipt_of_no_files(tmp_path: Path, shard: tuple[Path, ShardInfo]) -> None:
+    write_receipt(tmp_path / "r.json", "inputs", shard[1], Receipt(0))
+    found = read_receipt(tmp_path / "r.json", "inputs", shard[0])
+    assert found is not None
+    assert len(found[1].positions) == 0
+
+
+@pytest.mark.parametrize("columns", [True, False])
+def test_what_is_said_of_the_shard(tmp_path: Path, shard: tuple[Path, ShardInfo], columns: bool) -> None:
+    path, info = shard
+    receipt = tmp_path / "r.json"
+    assert read_info(receipt, "inputs", path) is None
+    write_receipt(receipt, "inputs", info, some_receipt(3, 0) if columns else None)
+    assert read_info(receipt, "inputs", path) == info
+    assert read_info(receipt, "other inputs", path) is None
+
+
+def test_a_receipt_without_its_whole_shard_does_not_count(tmp_path: Path, shard: tuple[Path, ShardInfo]) -> None:
+    path, info = shard
+    write_receipt(tmp_path / "r.json", "inputs", info)
+    for content in (b"1234", b"123456"):
+        path.write_bytes(content)
+        assert read_info(tmp_path / "r.json", "inputs", path) is None
+    path.unlink()
+    assert read_info(tmp_path / "r.json", "inputs", path) is None
+    path.mkdir()
+    assert read_info(tmp_path / "r.json", "inputs", path) is None
+
+
+@pytest.mark.parametrize("damage", [b"", bytes(100), b"{"])
+def test_a_damaged_receipt_does_not_count(tmp_path: Path, shard: tuple[Path, ShardInfo], damage: bytes) -> None:
+    """That of a shard which is not sealed may be what a power failure left."""
+    path = tmp_path / "r.json"
+    write_receipt(path, "inputs", shard[1], some_receipt(3, 0))
+    path.write_bytes(damage or path.read_bytes()[:-1])
+    assert read_info(path, "inputs", shard[0]) is None
+    assert read_receipt(path, "inputs", shard[0]) is None
+
+
+@pytest.mark.parametrize("sealed", [True, False])
+def test_the_receipt_is_as_durable_as_its_shard(
+    tmp_path: Path, shard: tuple[Path, ShardInfo], sealed: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: list[int] = []
+    monkeypatch.setattr(os, "fsync", synced.append)
+    write_receipt(tmp_path / "r.json", "inputs", shard[1] if sealed else dataclasses.replace(shard[1], sha256=""))
+    assert len(synced) == sealed
+
+
+def test_receipts_are_put_together_by_row() -> None:
+    whole = Receipt(6)
+    parts = [some_receipt(2, 0), some_receipt(3, 1)]
+    rows = [np.array([4, 1]), np.array([3, 0, 5])]
+    for each, part in zip(rows, parts, strict=True):
+        whole.put(each, part)
+    for each, part in zip(rows, parts, strict=True):
+        for name in COLUMNS:
+            assert (getattr(whole, name)[each] == getattr(part, name)).all()
+    assert whole.positions[2] == -1
+    assert set(whole.refused) == {1, 0}
+    assert {type(row) for row in whole.refused} == {int}

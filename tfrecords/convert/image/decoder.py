@@ -1,0 +1,274 @@
+"""From the bytes of an image file to resized pixels: upright, sRGB, uint8. One reason code a refusal.
+
+The same bytes give the same pixels in any process, for the same `PictureOptions` and `decoder_versions()`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import importlib.metadata
+import io
+import math
+
+import numpy as np
+from PIL import Image, ImageColor, ImageFile, features
+
+from tfrecords.base_errors import UsageError
+from tfrecords.convert.image.color import WHITE, to_rgb
+from tfrecords.convert.image.image_formats import MAX_PIXELS, open_picture, reading
+from tfrecords.convert.image.jpeg import MARGIN, decode_reduced, plain_jpeg, reduction
+from tfrecords.convert.image.resampling import resize_pixels
+
+__all__ = [
+    "DECODES",
+    "MAX_PIXELS",
+    "RESIZES",
+    "TRUNCATED",
+    "WHITE",
+    "DecodedImage",
+    "PictureOptions",
+    "decode",
+    "decoder_versions",
+    "encode",
+    "load_picture",
+    "parse_background",
+    "resize",
+]
+
+DECODES = ("fast", "exact")
+TRUNCATED = ("refuse", "keep")
+RESIZES = ("stretch", "crop", "pad")
+
+_ORIENTATION = 0x0112
+_TRANSPOSE = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+Box = tuple[float, float, float, float]
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class PictureOptions:
+    """How pictures are loaded.
+
+    Attributes:
+        image_size: px, the side of the square that comes out.
+        resize: `stretch` changes the aspect ratio, `crop` keeps the middle, `pad` adds background.
+        decode: `fast` has the decoder of JPEG reduce the picture, `exact` resizes all of its pixels.
+        truncated: `refuse` a file that ends early, or `keep` the part that is there, the rest grey or black.
+        background: RGB, what shows through transparent pixels, and beside a padded picture.
+    """
+
+    image_size: int
+    resize: str = "stretch"
+    decode: str = "fast"
+    truncated: str = "refuse"
+    background: tuple[int, int, int] = WHITE
+
+    def __post_init__(self) -> None:
+        if self.image_size < 1:
+            raise ValueError(f"`image_size` should be at least 1 px. Received: image_size={self.image_size}")
+        for name, values in (("resize", RESIZES), ("decode", DECODES), ("truncated", TRUNCATED)):
+            if getattr(self, name) not in values:
+                raise ValueError(f"`{name}` should be one of {values}. Received: {name}={getattr(self, name)!r}")
+        if len(self.background) != 3 or not all(0 <= level <= 255 for level in self.background):
+            raise ValueError(f"`background` should be three of 0..255. Received: background={self.background}")
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class DecodedImage:
+    """A picture as it is stored, and the size that it had before, upright.
+
+    Attributes:
+        pixels: uint8 `[image_size, image_size, 3]`, C-contiguous.
+        width: px.
+        height: px.
+    """
+
+    pixels: np.ndarray
+    width: int
+    height: int
+
+
+def load_picture(data: bytes, options: PictureOptions) -> DecodedImage:
+    """Returns the picture in the bytes of a file, upright, in sRGB, as a square.
+
+    Raises:
+        Refusal: the bytes are no picture, or not all of one.
+        MemoryError: decoding it needs more memory than there is.
+    """
+    if options.decode == "fast" and (header := plain_jpeg(data)) and header.width * header.height <= MAX_PIXELS:
+        reduced = decode_reduced(data, header, _needed(options), by_longer_side=options.resize == "pad")
+        if reduced:
+            return _finished(*reduced, (header.width, header.height), header.orientation, options)
+    with reading(data, keep_truncated=options.truncated == "keep"):
+        image = open_picture(data)
+        size, box = None, None
+        if options.decode == "fast" and image.format in ("JPEG", "MPO"):
+            size, box = image.size, _draft(image, options)
+        image.load()
+        orientation = _orientation(image)
+        rgb = to_rgb(image, options.background)
+        return _finished(rgb, box or (0, 0, *rgb.size), size or rgb.size, orientation, options)
+
+
+def decode(data: bytes, *, background: tuple[int, int, int] = WHITE) -> Image.Image:
+    """Returns the whole picture in `data`, upright (EXIF orientation applied), in sRGB, mode RGB.
+
+    See `to_rgb` for what becomes of other modes. An animation gives its first frame.
+
+    Raises:
+        Refusal: the bytes are no picture, or not all of one.
+    """
+    with reading(data):
+        image = open_picture(data)
+        image.load()
+        method = _TRANSPOSE.get(_orientation(image))
+        rgb = to_rgb(image, background)
+        return rgb if method is None else rgb.transpose(method)
+
+
+def resize(image: Image.Image, image_size: int, how: str, *, background: tuple[int, int, int] = WHITE) -> np.ndarray:
+    """Returns `image` resized to a square, uint8 `[image_size, image_size, 3]`.
+
+    The filter is Pillow's bicubic, which widens with the reduction and so does not alias.
+
+    Args:
+        image: mode RGB.
+        image_size: px.
+        how: `stretch` changes the aspect ratio, `crop` keeps the middle, `pad` adds `background`.
+        background: RGB.
+    """
+    if how not in RESIZES:
+        raise ValueError(f"`how` should be one of {RESIZES}. Received: how={how!r}")
+    options = PictureOptions(image_size=image_size, resize=how, background=background)
+    return _finished(image, (0, 0, *image.size), image.size, 1, options).pixels
+
+
+def encode(pixels: np.ndarray, encoding: str, jpeg_quality: int) -> bytes:
+    """Returns `pixels`, uint8 `[h, w, 3]`, as raw bytes (row by row), as JPEG or as PNG.
+
+    Args:
+        pixels: the picture.
+        encoding: `raw`, `jpeg` or `png`.
+        jpeg_quality: 1..100, on libjpeg's scale.
+    """
+    if encoding == "raw":
+        return pixels.tobytes()
+    buffer = io.BytesIO()
+    if encoding == "jpeg":
+        Image.fromarray(pixels).save(buffer, "JPEG", quality=jpeg_quality)
+    elif encoding == "png":
+        Image.fromarray(pixels).save(buffer, "PNG")
+    else:
+        raise ValueError(f"`encoding` should be raw, jpeg or png. Received: encoding={encoding!r}")
+    return buffer.getvalue()
+
+
+def parse_background(text: str) -> tuple[int, int, int]:
+    """Returns the RGB of `white`, `#RRGGBB` or any other colour that Pillow has a name or a notation for.
+
+    Raises:
+        UsageError: it has none.
+    """
+    try:
+        color = ImageColor.getrgb(text.strip())
+    except (ValueError, AttributeError):
+        raise UsageError(f"--background={text}: should be a colour such as white or #RRGGBB.") from None
+    if len(color) != 3:
+        raise UsageError(f"--background={text}: should be a colour without transparency, e.g. #RRGGBB.")
+    return color
+
+
+def decoder_versions() -> dict[str, str]:
+    """Returns the versions, by name, of everything that can change a pixel; `none` for what is not installed."""
+    return dict(_decoder_versions())
+
+
+@functools.cache  # 2 ms
+def _decoder_versions() -> dict[str, str]:
+    versions = {name: importlib.metadata.version(name) for name in ("pillow", "simplejpeg", "cykooz-resizer")}
+    for name in ("libjpeg_turbo", "libtiff", "jpg_2000", "webp", "avif", "littlecms2"):
+        versions[name] = (features.version(name) if name in features.get_supported() else None) or "none"
+    try:
+        versions["pillow_heif"] = importlib.metadata.version("pillow-heif")
+    except importlib.metadata.PackageNotFoundError:
+        versions["pillow_heif"] = "none"
+    return versions
+
+
+def _needed(options: PictureOptions) -> int:
+    return math.ceil(options.image_size * MARGIN)
+
+
+def _draft(image: ImageFile.ImageFile, options: PictureOptions) -> Box | None:
+    """Has Pillow's decoder of JPEG reduce the picture, by 2, 4 or 8; returns the part of the result that is picture."""
+    width, height = image.size
+    side = max(width, height) if options.resize == "pad" else min(width, height)
+    by = reduction(side, _needed(options))
+    drafted = image.draft(None, (max(1, width // by), max(1, height // by)))
+    return drafted[1] if drafted else None
+
+
+def _orientation(image: Image.Image) -> int:
+    """Returns the EXIF orientation of a loaded picture (a PNG may have its EXIF behind the pixels); 1 if damaged."""
+    try:
+        return int(image.getexif().get(_ORIENTATION, 1))
+    except MemoryError:
+        raise
+    except Exception:  # whatever is wrong with the EXIF, the picture is there
+        return 1
+
+
+def _finished(
+    image: Image.Image | np.ndarray, box: Box, size: tuple[int, int], orientation: int, options: PictureOptions
+) -> DecodedImage:
+    """Returns the part `box` of `image` as an upright square.
+
+    It is turned after it was resized: a turned copy of a 24-megapixel picture would take 96 MB.
+
+    Args:
+        image: as stored, mode RGB, perhaps reduced; or uint8 `[h, w, 1 or 3]`, as the fast decoder left it.
+        box: the part that is picture, `(left, top, right, bottom)`.
+        size: width and height of the full picture, as stored.
+        orientation: EXIF.
+        options: of the caller.
+    """
+    image_size = options.image_size
+    width, height = size
+    inner = (image_size, image_size)
+    if options.resize == "crop":
+        # The middle square of the full picture, in the coordinates of the reduced one.
+        side = min(width, height)
+        scale_x, scale_y = (box[2] - box[0]) / width, (box[3] - box[1]) / height
+        left, top = (width - side) * 0.5 * scale_x, (height - side) * 0.5 * scale_y
+        box = (left, top, left + side * scale_x, top + side * scale_y)
+    elif options.resize == "pad":
+        # Not ImageOps.pad, which has the short side of 1 x 5000 come out as nothing: Pillow 12 raises on it.
+        longest = max(size)
+        inner = (max(1, round(width / longest * image_size)), max(1, round(height / longest * image_size)))
+    if isinstance(image, np.ndarray):
+        pixels = resize_pixels(image, inner, box)
+        if orientation == 1 and pixels.shape == (image_size, image_size, 3):  # nearly all: no way through Pillow
+            return DecodedImage(pixels, width, height)
+        resized = Image.fromarray(pixels if pixels.shape[2] == 3 else pixels[:, :, 0])
+    else:
+        resized = image.resize(inner, Image.Resampling.BICUBIC, box)
+    if resized.mode != "RGB":
+        resized = resized.convert("RGB")
+    if (method := _TRANSPOSE.get(orientation)) is not None:
+        resized = resized.transpose(method)
+    if orientation >= 5:
+        width, height = height, width
+    if resized.size != (image_size, image_size):
+        paper = Image.new("RGB", (image_size, image_size), options.background)
+        paper.paste(resized, tuple(round((image_size - side) * 0.5) for side in resized.size))  # type: ignore[arg-type]
+        resized = paper
+    return DecodedImage(np.asarray(resized), width, height)

@@ -1,0 +1,262 @@
+"""From bytes to an opened picture of Pillow whose pixels are not decoded yet, or to the reason why there is none.
+
+The first bytes say which one format is tried, so that no file reaches a decoder by its suffix, and none that starts
+other programs: PostScript named .jpg would run Ghostscript. Sizes are checked here, before any memory is taken for
+pixels.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import importlib
+import io
+import struct
+import warnings
+from collections.abc import Iterator
+from typing import Literal
+
+from PIL import Image, ImageFile
+
+from tfrecords.convert.image.jpeg import MAX_SCANS, num_scans
+from tfrecords.format.quarantine import Reason, Refusal
+
+__all__ = ["MAX_PIXELS", "open_picture", "reading"]
+
+# The largest cameras take 150 megapixels; a header that promises more is taken for a decompression bomb, and decoding
+# it would need more than 500 MB.
+MAX_PIXELS = 178_956_970
+
+_MAGIC = (
+    (b"\xff\xd8\xff", "JPEG"),
+    (b"\x89PNG\r\n\x1a\n", "PNG"),
+    (b"GIF87a", "GIF"),
+    (b"GIF89a", "GIF"),
+    (b"BM", "BMP"),
+    *((magic, "TIFF") for magic in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")),
+    *((magic, "PPM") for magic in (b"P1", b"P2", b"P3", b"P4", b"P5", b"P6", b"Pf", b"PF", b"Py", b"P7")),
+    (b"\xff\x4f\xff\x51", "JPEG2000"),
+    (b"\0\0\0\x0cjP  \r\n\x87\n", "JPEG2000"),
+    (b"\0\0\x01\0", "ICO"),
+)
+_HEIF_BRANDS = frozenset({b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs", b"mif1", b"msf1"})
+_AVIF_BRANDS = frozenset({b"avif", b"avis"})
+
+# Pictures all the same, which nothing here decodes.
+_FOREIGN = (
+    (b"\xff\x0a", "JPEG XL"),
+    (b"\0\0\0\x0cJXL \r\n\x87\n", "JPEG XL"),
+    (b"8BPS", "Photoshop"),
+    (b"v/1\x01", "OpenEXR"),
+    (b"%PDF-", "PDF"),
+    (b"%!PS", "PostScript"),
+)
+_NEEDS = {
+    "HEIF": "this is HEIC or HEIF, which needs pillow-heif: pip install 'simimg-tf[heif]'",
+    "AVIF": "this is AVIF, which this Pillow was built without: pip install --upgrade pillow",
+}
+# Their decoders give all of a picture or none of it; told to keep a part, they would give black.
+_WHOLE_OR_NOTHING = frozenset({"JPEG2000", "WEBP", "AVIF", "HEIF"})
+_CONTROLS = bytes({*range(32), 127} - {*b"\b\t\n\f\r\x1b"})
+
+
+@contextlib.contextmanager
+def reading(data: bytes, *, keep_truncated: bool = False) -> Iterator[None]:
+    """Has whatever goes wrong inside with the picture in `data` come out as a `Refusal`; MemoryError passes through.
+
+    Pillow's warnings are not shown. With `keep_truncated` Pillow gives the part of a picture that is there; that switch
+    is one for the whole process, and is put back at the end.
+    """
+    before = ImageFile.LOAD_TRUNCATED_IMAGES
+    try:
+        if before is not keep_truncated:  # never written by the threads of a process that has it as it should be
+            ImageFile.LOAD_TRUNCATED_IMAGES = keep_truncated
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    except (Refusal, MemoryError):
+        raise
+    except Image.DecompressionBombError as error:
+        raise Refusal(Reason.TOO_LARGE, str(error)) from None
+    except Exception as error:  # Pillow's decoders raise OSError, SyntaxError, ValueError, struct.error and more
+        raise Refusal(_reason_of(error, data), f"{type(error).__name__}: {error}".strip()) from None
+    finally:
+        if ImageFile.LOAD_TRUNCATED_IMAGES is not before:
+            ImageFile.LOAD_TRUNCATED_IMAGES = before
+
+
+def open_picture(data: bytes) -> ImageFile.ImageFile:
+    """Returns the picture in `data`, its first frame, not decoded; to be called inside `reading(data)`.
+
+    Raises:
+        Refusal: the bytes are no picture, or one that is too large, or not to be decoded by this installation.
+    """
+    if not data:
+        raise Refusal(Reason.EMPTY, "the file has no bytes")
+    kind = _kind_of(data)
+    if kind not in _formats(kind == "HEIF"):
+        raise Refusal(Reason.UNSUPPORTED, _NEEDS.get(kind, f"this Pillow was built without {kind}"))
+    _check_promised_sizes(data, kind)
+    if kind in _WHOLE_OR_NOTHING and ImageFile.LOAD_TRUNCATED_IMAGES:
+        ImageFile.LOAD_TRUNCATED_IMAGES = False
+    # A JPEG of several pictures is opened as MPO by the plugin of JPEG.
+    factory, accept = Image.OPEN[kind]
+    if accept and not accept(data[:16]):
+        raise _no_picture(data)
+    try:
+        image = factory(io.BytesIO(data), "")
+    except (MemoryError, Image.DecompressionBombError):
+        raise
+    except Exception as error:
+        if kind == "TGA":  # it has no magic number: whatever is nothing else was taken for it
+            raise _no_picture(data) from None
+        if _is_text(data):  # "BMW is ..." begins like a BMP
+            raise _no_picture(data) from None
+        raise error
+    _check_size(*image.size)
+    if kind == "TIFF":
+        _check_tiles(image)
+    if kind == "JPEG" and num_scans(data) > MAX_SCANS:
+        raise Refusal(Reason.CORRUPT, f"the JPEG has more than {MAX_SCANS} scans")
+    return image
+
+
+def _kind_of(data: bytes) -> str:
+    """Returns Pillow's name of the format; TGA where it is none that can be told from its first bytes."""
+    for magic, kind in _MAGIC:
+        if data.startswith(magic):
+            return kind
+    if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
+        return "WEBP"
+    if data[4:8] == b"ftyp":
+        brands = data[8 : min(int.from_bytes(data[:4]), 256)]
+        found = {brands[at : at + 4] for at in range(0, len(brands), 4)}
+        for known, kind in ((_AVIF_BRANDS, "AVIF"), (_HEIF_BRANDS, "HEIF")):
+            if found & known:
+                return kind
+    if any(data.startswith(magic) for magic, _ in _FOREIGN) or _is_text(data):
+        raise _no_picture(data)
+    return "TGA"
+
+
+def _no_picture(data: bytes) -> Refusal:
+    for magic, name in _FOREIGN:
+        if data.startswith(magic):
+            return Refusal(Reason.UNSUPPORTED, f"this is {name}, which is not decoded; convert it to PNG or JPEG")
+    if _is_text(data):
+        begin = data[:60].decode(errors="replace").strip()
+        if "<svg" in data[:1000].decode(errors="replace").lower():
+            return Refusal(Reason.UNSUPPORTED, f"this is SVG, which is not decoded; it begins with {begin!r}")
+        return Refusal(Reason.TEXT, f"this is text, no picture; it begins with {begin!r}")
+    return Refusal(Reason.NOT_AN_IMAGE, f"no picture format; it begins with {data[:12]!r}")
+
+
+def _is_text(data: bytes) -> bool:
+    """Tells whether `data` begins as text does, in UTF-8, UTF-16 with its mark, or mostly ASCII."""
+    start = data[:1024]
+    if start.startswith((b"\xff\xfe", b"\xfe\xff")) and len(start) > 2:
+        characters = start[: len(start) // 2 * 2].decode("utf-16", errors="replace")
+        return all(character.isprintable() or character.isspace() for character in characters[:-1])
+    if start.translate(None, _CONTROLS) != start:
+        return False
+    try:
+        start.decode()
+    except UnicodeDecodeError as error:
+        cut = error.end == len(start) and len(start) == 1024 and error.start > 1020
+        return cut or sum(byte < 128 for byte in start) > 0.7 * len(start)
+    return True
+
+
+@functools.cache
+def _formats(with_heif: bool) -> frozenset[str]:
+    """Returns the formats that this installation decodes; pillow-heif is imported only once a file needs it."""
+    Image.init()
+    if with_heif:
+        with contextlib.suppress(ImportError):
+            importlib.import_module("pillow_heif").register_heif_opener()
+    return frozenset(Image.OPEN)
+
+
+def _check_size(width: int, height: int) -> None:
+    if width * height > MAX_PIXELS:
+        raise Refusal(Reason.TOO_LARGE, f"{width} x {height} is more than {MAX_PIXELS} pixels")
+
+
+def _check_promised_sizes(data: bytes, kind: str) -> None:
+    """Checks sizes that Pillow's plugins use before they tell them."""
+    if kind == "WEBP" and len(data) >= 30:  # its decoder takes the memory of two canvases when it is opened
+        chunk = data[12:16]
+        if chunk == b"VP8X":
+            _check_size(1 + int.from_bytes(data[24:27], "little"), 1 + int.from_bytes(data[27:30], "little"))
+        elif chunk == b"VP8L":
+            bits = int.from_bytes(data[21:25], "little")
+            _check_size(1 + (bits & 0x3FFF), 1 + (bits >> 14 & 0x3FFF))
+        elif chunk == b"VP8 ":
+            width, height = struct.unpack_from("<HH", data, 26)
+            _check_size(width & 0x3FFF, height & 0x3FFF)
+    elif kind == "ICO":  # its list says at most 256 x 256 of pictures that have headers of their own
+        for at in range(6, min(6 + 16 * int.from_bytes(data[4:6], "little"), len(data) - 15), 16):
+            (start,) = struct.unpack_from("<I", data, at + 12)
+            inner = data[start : start + 24]
+            if inner.startswith(b"\x89PNG") and len(inner) == 24:
+                _check_size(*struct.unpack_from(">II", inner, 16))
+            elif len(inner) >= 12:
+                width, height = struct.unpack_from("<ii", inner, 4)
+                _check_size(abs(width), abs(height))
+
+
+def _check_tiles(image: ImageFile.ImageFile) -> None:
+    """A tile of a TIFF may be larger than the picture, and libtiff takes memory for a whole one."""
+    tags = getattr(image, "tag_v2", {})
+    width, height = tags.get(322), tags.get(323)
+    if isinstance(width, int) and isinstance(height, int):
+        _check_size(width, height)
+
+
+def _reason_of(error: Exception, data: bytes) -> Reason:
+    message = str(error).lower()
+    if "unsupported" in message or "unknown pixel mode" in message or "not available" in message:
+        return Reason.UNSUPPORTED
+    ends_early = isinstance(error, EOFError | struct.error | IndexError) or any(
+        words in message
+        for words in ("truncated", "not enough image data", "requires a buffer", "buffer is not large enough")
+    )
+    return Reason.TRUNCATED if ends_early or _ends_early(data) else Reason.CORRUPT
+
+
+def _ends_early(data: bytes) -> bool:
+    """Tells whether a length that is written in the file leads beyond its end."""
+    size = len(data)
+    if data.startswith(b"RIFF"):
+        return int.from_bytes(data[4:8], "little") + 8 > size
+    if data.startswith(b"\x89PNG"):
+        at = 8
+        while at + 8 <= size:
+            if data[at + 4 : at + 8] == b"IEND":
+                return False
+            at += 12 + int.from_bytes(data[at : at + 4])
+        return True
+    if data.startswith(b"GIF8"):
+        return not data.rstrip(b"\0").endswith(b";")
+    if data.startswith(b"\xff\xd8"):
+        at = 2
+        while at + 4 <= size and data[at] == 0xFF and data[at + 1] != 0xDA:
+            at += 2 + max(2, int.from_bytes(data[at + 2 : at + 4]))
+        return at + 4 > size
+    if data.startswith((b"II*\0", b"MM\0*")):
+        order: Literal["little", "big"] = "little" if data[0] == 0x49 else "big"
+        at = int.from_bytes(data[4:8], order)
+        return at + 2 + 12 * int.from_bytes(data[at : at + 2], order) > size
+    if data[4:8] in (b"ftyp", b"jP  "):
+        at = 0
+        while at + 8 <= size:
+            length = int.from_bytes(data[at : at + 4])
+            if length == 1:
+                length = int.from_bytes(data[at + 8 : at + 16])
+            if length < 8:  # 0: up to the end of the file
+                return data[4:8] == b"jP  " and not data.endswith(b"\xff\xd9")
+            at += length
+        return at != size
+    if data.startswith(b"\xff\x4f\xff\x51"):
+        return not data.endswith(b"\xff\xd9")
+    return False

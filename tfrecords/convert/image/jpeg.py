@@ -1,0 +1,184 @@
+"""The fast way for JPEG: the decoder itself reduces the picture, before its pixels exist.
+
+A JPEG goes this way only if nothing about it is unusual: 8 bits, grey or three components, sRGB, not a single warning
+of libjpeg. `plain_jpeg` returns None for any other, which then is Pillow's to decode or to refuse.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+import struct
+
+import numpy as np
+import simplejpeg
+
+from tfrecords.convert.image.color import is_srgb
+
+__all__ = ["MARGIN", "MAX_SCANS", "PlainJpeg", "decode_reduced", "num_scans", "plain_jpeg", "reduction"]
+
+# How much larger than the wanted picture the reduced one has to be, at least, before the antialiased resize finishes
+# it. The quality and the speed of other margins are in simimg/docs/decoding.md.
+MARGIN = 1.25
+
+# A progressive JPEG comes in scans, ten or so; each costs a pass over all blocks, also when it is empty. A small
+# hostile file can hold so many that decoding it takes hours.
+MAX_SCANS = 200
+
+# libjpeg-turbo can do all eighths, but has no vector code for the others: 3 take longer than 4, 5 than all 8.
+_REDUCTIONS = (8, 4, 2)
+
+# Quantisation and Huffman tables, restart interval, comments, application segments.
+_USUAL = frozenset({0xC4, 0xDB, 0xDD, 0xFE, *range(0xE0, 0xF0)})
+_MAX_SEGMENTS = 1000  # before the pixels; cameras write about ten
+_ORIENTATION = 0x0112
+_XMP = b"http://ns.adobe.com/xap/1.0/\0"
+_XMP_ORIENTATION = re.compile(rb'tiff:Orientation(?:="|>)([0-9])')
+# A marker in entropy-coded data: no stuffed zero, no restart marker, no fill byte.
+_MARKER = re.compile(rb"\xff[\x01-\xcf\xd8-\xfe]")
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class PlainJpeg:
+    """What the header says: size in px as stored, components (1 or 3), EXIF orientation 1..8."""
+
+    width: int
+    height: int
+    components: int
+    orientation: int
+
+
+class _Unusual(Exception):
+    """Something that Pillow should look at."""
+
+
+def plain_jpeg(data: bytes) -> PlainJpeg | None:
+    """Returns what the header says, or None if this is not a JPEG, or not a plain one. Never raises."""
+    if not data.startswith(b"\xff\xd8\xff"):
+        return None
+    try:
+        return _scan(data)
+    except (_Unusual, struct.error, IndexError):  # the latter two: it ends inside its header
+        return None
+
+
+def decode_reduced(
+    data: bytes, header: PlainJpeg, needed: int, *, by_longer_side: bool = False
+) -> tuple[np.ndarray, tuple[float, float, float, float]] | None:
+    """Returns the picture reduced by 8, 4, 2 or 1, as stored, and the part of it that is picture.
+
+    A width of 301 px reduced by 4 is 75.25 px: the last of the 76 columns is picture for a quarter. Whoever resizes
+    the part, `(left, top, right, bottom)`, keeps the geometry of the full picture.
+
+    Args:
+        data: the file.
+        header: of `plain_jpeg`.
+        needed: px that the shorter side keeps at least, if it has them.
+        by_longer_side: the longer side instead.
+
+    Returns:
+        The pixels, uint8 `[h, w, components]`, and the part; None if the decoder has anything to remark, such as that
+        bytes are missing.
+    """
+    width, height = header.width, header.height
+    by = reduction(max(width, height) if by_longer_side else min(width, height), needed)
+    rows, columns = -(-height // by), -(-width // by)
+    colors = "GRAY" if header.components == 1 else "RGB"
+    try:
+        pixels = simplejpeg.decode_jpeg(data, colors, False, False, rows, columns, 1.0, None, True)
+    except MemoryError:
+        raise
+    except Exception:  # ValueError for what is wrong with the data; whatever it is, Pillow will find the reason
+        return None
+    if pixels.shape != (rows, columns, header.components):
+        return None
+    return pixels, (0, 0, width / by, height / by)
+
+
+def reduction(side: int, needed: int) -> int:
+    """Returns the largest of 8, 4 and 2 that `side` px can be reduced by with `needed` px left; 1 if there is none."""
+    return next((by for by in _REDUCTIONS if side >= needed * by), 1)
+
+
+def num_scans(data: bytes) -> int:
+    """Returns the number of scans of a JPEG's picture, counted up to `MAX_SCANS` + 1."""
+    found = 0
+    at = 2
+    while found <= MAX_SCANS and (marker := _MARKER.search(data, at)):
+        kind = data[marker.start() + 1]
+        at = marker.end()
+        if kind == 0xD9:
+            break
+        found += kind == 0xDA
+        if kind not in (0x01, 0xD8) and len(data) >= at + 2:
+            at += int.from_bytes(data[at : at + 2])
+    return found
+
+
+def _scan(data: bytes) -> PlainJpeg:
+    """Walks the segments up to the first scan."""
+    frame: tuple[int, int, int] | None = None
+    multiple_scans = False
+    exif = xmp = profile = None
+    at = 2
+    for _ in range(_MAX_SEGMENTS):
+        fill, kind, length = struct.unpack_from(">BBH", data, at)
+        if fill != 0xFF or length < 2:
+            raise _Unusual
+        start, end = at + 4, at + 2 + length
+        if kind in (0xC0, 0xC1, 0xC2):  # baseline, extended, progressive
+            precision, height, width, components = struct.unpack_from(">BHHB", data, start)
+            if frame or precision != 8 or components not in (1, 3) or not width or not height:
+                raise _Unusual
+            frame = (width, height, components)
+            multiple_scans = kind == 0xC2
+        elif kind == 0xDA:
+            break
+        elif kind == 0xE1:
+            if data.startswith(b"Exif\0\0", start):
+                if exif is not None:
+                    raise _Unusual
+                exif = data[start + 6 : end]
+            elif data.startswith(_XMP, start):
+                if xmp is not None:
+                    raise _Unusual
+                xmp = data[start + len(_XMP) : end]
+        elif kind == 0xE2 and data.startswith(b"ICC_PROFILE\0", start):
+            if profile is not None or data[start + 12 : start + 14] != b"\x01\x01":  # in several segments
+                raise _Unusual
+            profile = data[start + 14 : end]
+        elif kind not in _USUAL:
+            raise _Unusual
+        at = end
+    if frame is None or kind != 0xDA or end > len(data):
+        raise _Unusual
+    width, height, components = frame
+    if (multiple_scans or data[start] != components) and num_scans(data) > MAX_SCANS:
+        raise _Unusual
+    if profile is not None and not is_srgb(profile, "RGB" if components == 3 else "L"):
+        raise _Unusual
+    return PlainJpeg(width, height, components, _orientation(exif, xmp))
+
+
+def _orientation(exif: bytes | None, xmp: bytes | None) -> int:
+    """Returns the orientation as Pillow would: that of the EXIF, else that of the XMP, 1 where it is not 1..8."""
+    found = None if exif is None else _exif_orientation(exif)
+    if found is None and xmp is not None and (match := _XMP_ORIENTATION.search(xmp)):
+        found = int(match[1])
+    return found if found is not None and 1 <= found <= 8 else 1
+
+
+def _exif_orientation(exif: bytes) -> int | None:
+    order = {b"II*\0": "<", b"MM\0*": ">"}.get(exif[:4])
+    if order is None:
+        raise _Unusual
+    (at,) = struct.unpack_from(order + "I", exif, 4)
+    (num_entries,) = struct.unpack_from(order + "H", exif, at)
+    found = None
+    for entry in range(at + 2, at + 2 + 12 * num_entries, 12):
+        tag, kind, count, value = struct.unpack_from(order + "HHIH", exif, entry)
+        if tag == _ORIENTATION:
+            if kind != 3 or count != 1 or found is not None:
+                raise _Unusual
+            found = value
+    return found

@@ -1,0 +1,1 @@
+"""What comes out: final shards, the published data set folder, and the summary."""

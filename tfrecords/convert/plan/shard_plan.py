@@ -1,0 +1,161 @@
+"""ShardPlan: which photo goes into which shard. Pure, and printable.
+
+A first plan is made before a pixel is read, from names and seed alone, never from how many workers there are, so one
+worker or sixty-four write the same bytes. When all photos were decoded, it is known which are copies of each other;
+`settle` then moves those that would sit on both sides of a split. A file that turns out to be undecodable leaves its
+shard one record shorter.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from tfrecords.format.naming import shard_name
+
+__all__ = ["PlannedShard", "ShardPlan", "make_plan", "num_shards", "rebalance"]
+
+# Large enough that a shard is read in long stretches, small enough that one is redone quickly after a crash.
+SHARD_BYTES = 64 * 2**20
+# Work for eight processes even in a small set, unless a shard would then hold less than a batch or two.
+MIN_SHARDS = 8
+MIN_EXAMPLES_PER_SHARD = 64
+# Few photos of a large camera are work for eight processes, too: a fifth of a second to decode.
+MIN_SOURCE_BYTES_PER_SHARD = 16 * 2**20
+# A JPEG at quality 95 takes about an eighth of its pixels' bytes.
+COMPRESSION = {"raw": 1, "jpeg": 8, "png": 2}
+
+
+@dataclasses.dataclass(frozen=True, slots=True, eq=False)
+class PlannedShard:
+    """One shard to be written: its file name, and the rows of the source that it holds, in the order of its records."""
+
+    file: str
+    split: str
+    shard: int
+    rows: np.ndarray  # int64 [num_photos]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class ShardPlan:
+    """All shards of a data set, or those that are added to one, split by split."""
+
+    shards: tuple[PlannedShard, ...]
+
+    def __str__(self) -> str:
+        """Returns a line a shard."""
+        return "\n".join(f"{shard.file}  {len(shard.rows)} files" for shard in self.shards)
+
+
+def num_shards(num_examples: int, image_size: int, encoding: str, source_bytes: int = 0) -> int:
+    """Returns how many shards a split of `num_examples` has; at least 1.
+
+    Args:
+        num_examples: of the split.
+        image_size: px.
+        encoding: of the shards.
+        source_bytes: what the files hold that the examples are made of, as far as it is known.
+    """
+    by_size = -(-num_examples * image_size * image_size * 3 // COMPRESSION[encoding] // SHARD_BYTES)
+    by_work = max(num_examples // MIN_EXAMPLES_PER_SHARD, min(source_bytes // MIN_SOURCE_BYTES_PER_SHARD, num_examples))
+    return max(1, by_size, min(MIN_SHARDS, by_work))
+
+
+def make_plan(
+    name: str,
+    rows: np.ndarray,
+    split_of: np.ndarray,
+    ranks: np.ndarray,
+    *,
+    splits: Sequence[str],
+    image_size: int,
+    encoding: str,
+    sizes: np.ndarray | None = None,
+    num_before: Mapping[str, int] | None = None,
+) -> ShardPlan:
+    """Returns the plan: each split's photos in a seeded random order, cut into shards of nearly equal length.
+
+    The order within the shards is already mixed, so that a reader that can only stream sees all classes early. A split
+    without photos has no shard.
+
+    Args:
+        name: of the data set.
+        rows: int64 `[num_photos]`, the rows of the source that are photos.
+        split_of: int8 `[num_rows]`, by row of the source, its place in `splits`.
+        ranks: uint64 `[num_rows]`, by row of the source, the order within a split.
+        splits: the names of the splits.
+        image_size: px.
+        encoding: of the shards.
+        sizes: int64 `[num_rows]`, bytes, by row of the source; negative where unknown.
+        num_before: by split, the shards that are there already, after which these are counted.
+    """
+    shards = []
+    for number, split in enumerate(splits):
+        members = rows[split_of[rows] == number]
+        if not len(members):
+            continue
+        members = members[np.lexsort((members, ranks[members]))]
+        before = (num_before or {}).get(split, 0)
+        source_bytes = 0 if sizes is None else int(np.maximum(sizes[members], 0).sum())
+        count = num_shards(len(members), image_size, encoding, source_bytes)
+        for shard in range(count):
+            part = members[len(members) * shard // count : len(members) * (shard + 1) // count]
+            file = shard_name(name, split, before + shard, before + count)
+            shards.append(PlannedShard(file=file, split=split, shard=before + shard, rows=part))
+    return ShardPlan(shards=tuple(shards))
+
+
+def rebalance(
+    plan: ShardPlan,
+    name: str,
+    split_of: np.ndarray,
+    ranks: np.ndarray,
+    *,
+    splits: Sequence[str],
+    num_before: Mapping[str, int] | None = None,
+) -> ShardPlan:
+    """Returns `plan` with each photo in the split that `split_of` now says; shards without a change stay as they are.
+
+    A shard holds a range of ranks, so a photo that changes its split goes to the shard whose range its rank is in. A
+    photo of a split that had no shard gets one.
+
+    Args:
+        plan: as `make_plan` made it.
+        name: of the data set.
+        split_of: int8 `[num_rows]`, by row of the source; rows that `plan` does not have are not looked at.
+        ranks: uint64 `[num_rows]`, by row of the source.
+        splits: the names of the splits.
+        num_before: by split, the shards that are there already.
+    """
+    planned = [(shard, splits.index(shard.split)) for shard in plan.shards]
+    leaving = [shard.rows[split_of[shard.rows] != number] for shard, number in planned]
+    moved = np.concatenate([*leaving, np.empty(0, np.int64)])
+    if not len(moved):
+        return plan
+
+    result = []
+    for number, split in enumerate(splits):
+        shards = [shard for shard, own in planned if own == number]
+        arriving = moved[split_of[moved] == number]
+        if not shards and len(arriving):
+            before = (num_before or {}).get(split, 0)
+            empty = np.empty(0, np.int64)
+            shards = [PlannedShard(shard_name(name, split, before, before + 1), split, before, empty)]
+        starts = _starts(shards, ranks)
+        places = np.maximum(np.searchsorted(starts, ranks[arriving], side="right") - 1, 0)
+        for place, shard in enumerate(shards):
+            staying = shard.rows[split_of[shard.rows] == number]
+            coming = arriving[places == place]
+            if len(coming) or len(staying) < len(shard.rows):
+                rows = np.concatenate((staying, coming))
+                rows = rows[np.lexsort((rows, ranks[rows]))]
+                shard = dataclasses.replace(shard, rows=rows)
+            result.append(shard)
+    return ShardPlan(shards=tuple(result))
+
+
+def _starts(shards: Sequence[PlannedShard], ranks: np.ndarray) -> np.ndarray:
+    firsts = [int(ranks[shard.rows[0]]) if len(shard.rows) else 0 for shard in shards]
+    return np.array(firsts, np.uint64)

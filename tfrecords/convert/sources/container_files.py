@@ -1,0 +1,150 @@
+"""Files that have many pictures inside, and reading a stretch of one: tars, zips, TFRecord shards.
+
+A member is read at its place, so workers share nothing and no member waits for the one before it.
+"""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+import os
+import stat
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+from tfrecords.base_errors import UsageError
+from tfrecords.convert.sources.image_folder import refusal_of
+from tfrecords.convert.sources.remote import is_url, opened, read_url, refusal_of_url, stamp_of
+from tfrecords.format.quarantine import Reason, Refusal
+
+__all__ = ["Containers", "Member", "ReadAt"]
+
+# Of (offset, length): the bytes there, fewer at the end of the file.
+ReadAt = Callable[[int, int], bytes]
+
+
+class Member(NamedTuple):
+    """A file in a container: its name as it stands there, its bytes, its place, and why it cannot be used."""
+
+    name: str
+    size: int
+    offset: int
+    length: int
+    refused: Refusal | None
+
+
+# A worker meets the members of a thousand tars in any order; descriptors are 1,024 a process on many machines.
+_MAX_OPEN = 64
+
+
+@dataclasses.dataclass(frozen=True)
+class Containers:
+    """Container files by their number; what a worker opens it keeps open.
+
+    Attributes:
+        paths: each file's absolute path, or its URL.
+        sizes: bytes of each when it was found.
+        stamps: as in `Source`, of a local file its mtime in ns; with the size, it tells whether places still hold.
+    """
+
+    paths: tuple[str, ...]
+    sizes: tuple[int, ...]
+    stamps: tuple[int, ...]
+    _open: collections.OrderedDict[int, int] = dataclasses.field(
+        default_factory=collections.OrderedDict, repr=False, compare=False
+    )
+
+    @classmethod
+    def of(cls, paths: Sequence[str], flag: str = "--image_dir") -> Containers:
+        """Returns the containers of these paths or URLs.
+
+        Raises:
+            UsageError: one cannot be opened.
+        """
+        sizes, stamps = [], []
+        for path in paths:
+            if is_url(path):
+                with opened(path, flag) as file:
+                    sizes.append(int(file.seek(0, os.SEEK_END)))
+                    stamps.append(stamp_of(getattr(file, "details", None) or {}))
+                continue
+            try:
+                status = os.stat(path)
+            except OSError as error:
+                raise UsageError(f"{flag}: {path} cannot be opened: {error.strerror}.") from None
+            if not stat.S_ISREG(status.st_mode):
+                raise UsageError(f"{flag}: {path} is no regular file.")
+            sizes.append(status.st_size)
+            stamps.append(status.st_mtime_ns)
+        return cls(
+            tuple(path if is_url(path) else os.path.abspath(path) for path in paths), tuple(sizes), tuple(stamps)
+        )
+
+    @contextmanager
+    def scanned(self, number: int, flag: str = "--image_dir") -> Iterator[ReadAt]:
+        """Opens a container to look through it once, front to back.
+
+        Raises:
+            UsageError: it cannot be opened or read; also from what is called in the block.
+        """
+        path = self.paths[number]
+        if is_url(path):
+            with opened(path, flag) as file:
+                yield lambda offset, length: _seek_and_read(file, offset, length)
+            return
+        try:
+            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                yield lambda offset, length: os.pread(descriptor, length, offset)
+            finally:
+                os.close(descriptor)
+        except OSError as error:
+            raise UsageError(f"{flag}: {path} cannot be read: {error.strerror}.") from None
+
+    def read(self, number: int, offset: int, length: int) -> bytes:
+        """Returns `length` bytes from `offset` of a container.
+
+        Raises:
+            Refusal: they cannot be read, or the container is not what it was when it was found.
+        """
+        path = self.paths[number]
+        if is_url(path):
+            data = read_url(path, offset, offset + length)
+            if len(data) != length:
+                detail = f"{len(data)} bytes came where {length} were asked for; the server may not do range requests"
+                raise Refusal(Reason.UNREADABLE, detail)
+            return data
+        try:
+            descriptor = self._descriptor(number)
+            status = os.fstat(descriptor)
+            if (status.st_size, status.st_mtime_ns) != (self.sizes[number], self.stamps[number]):
+                raise Refusal(Reason.CHANGED, f"{os.path.basename(path)} has changed since its members were listed")
+            data = os.pread(descriptor, length, offset)
+        except OSError as error:
+            raise refusal_of(error, path) from None
+        if len(data) != length:
+            raise Refusal(Reason.TRUNCATED, f"{os.path.basename(path)} ends inside it")
+        return data
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Containers, (self.paths, self.sizes, self.stamps)
+
+    def _descriptor(self, number: int) -> int:
+        descriptor = self._open.get(number)
+        if descriptor is None:
+            if len(self._open) >= _MAX_OPEN:
+                os.close(self._open.popitem(last=False)[1])
+            descriptor = self._open[number] = os.open(self.paths[number], os.O_RDONLY | os.O_CLOEXEC)
+        else:
+            self._open.move_to_end(number)
+        return descriptor
+
+
+def _seek_and_read(file: Any, offset: int, length: int) -> bytes:
+    try:
+        file.seek(offset)
+        return bytes(file.read(length))
+    except Exception as error:
+        refusal = refusal_of_url(error)
+        raise UsageError(f"the container cannot be read: {refusal.detail}") from None

@@ -1,0 +1,192 @@
+"""A folder on this machine: one folder a class, or a folder of pictures."""
+
+from __future__ import annotations
+
+import dataclasses
+import errno
+import os
+import stat
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from tfrecords.base_errors import UsageError
+from tfrecords.convert.sources.labels import FileListing, check_categories, source_of_folders
+from tfrecords.convert.sources.natural_sort import natural_key, natural_order
+from tfrecords.convert.sources.source import MAX_FILE_BYTES, Source, is_ignored, too_large
+from tfrecords.format.quarantine import Reason, Refusal
+
+__all__ = ["FolderFiles", "add_file", "open_folder", "refusal_of", "walk"]
+
+_Identity = tuple[int, int]  # device and inode
+_OPEN = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK  # the last: opening a pipe would wait for somebody to write
+_NOT_A_FILE = "it is no regular file"
+_CHANGED = "it was written to while it was read; convert it again when that is over"
+# A write sets the mtime when it begins, by a clock that ticks every 4 to 10 ms, so for so long after it (with a margin)
+# the same mtime does not mean the same bytes.
+_FRESH_NS = 50_000_000
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class FolderFiles:
+    """Reads files below `root`, or anywhere by an absolute path."""
+
+    root: str
+
+    def read(self, path: str, place: tuple[int, int, int] | None = None) -> bytes:
+        """Returns the bytes of the file `path`; `place` means nothing here.
+
+        Raises:
+            Refusal: it cannot be read, is no regular file, or was written to meanwhile.
+        """
+        full = os.path.join(self.root, path)
+        try:
+            descriptor = os.open(full, _OPEN)
+            try:
+                before = os.fstat(descriptor)
+                if not stat.S_ISREG(before.st_mode):
+                    raise Refusal(Reason.NOT_A_FILE, _NOT_A_FILE)
+                if before.st_size > MAX_FILE_BYTES:
+                    raise too_large(before.st_size)
+                data = os.read(descriptor, before.st_size)
+                while 0 < len(data) < before.st_size and (more := os.read(descriptor, before.st_size - len(data))):
+                    data += more
+                if abs(time.time_ns() - before.st_mtime_ns) < _FRESH_NS:
+                    time.sleep(_FRESH_NS / 1e9)
+                    if os.pread(descriptor, before.st_size, 0) != data:
+                        raise Refusal(Reason.CHANGED, _CHANGED)
+                after = os.fstat(descriptor)
+            finally:
+                os.close(descriptor)
+        except OSError as error:
+            raise refusal_of(error, full) from None
+        if len(data) != before.st_size or after.st_size != before.st_size or after.st_mtime_ns != before.st_mtime_ns:
+            raise Refusal(Reason.CHANGED, _CHANGED)
+        return data
+
+
+def open_folder(image_dir: str, categories: Sequence[str] = ()) -> Source:
+    """Finds the image files of a folder.
+
+    Args:
+        image_dir: has one folder a class, whose pictures may lie in folders of their own; or has pictures and no
+            folders, which then make up one class named after it.
+        categories: the class folders to take, labels counting them in this order; by default all that hold pictures,
+            in natural order.
+
+    Raises:
+        UsageError: a category is not in it, a folder cannot be listed, or there is no image file.
+    """
+    above = frozenset({_identity(image_dir)})
+    found = FileListing()
+    folders: list[str] = []
+    for entry in _listing(image_dir):
+        if _is_folder(entry):
+            folders.append(entry.name)
+        elif not categories:
+            _add_entry(found, entry, entry.name)
+    check_categories(categories, sorted(folders, key=natural_key), image_dir)
+    for folder in categories or folders:
+        _visit(os.path.join(image_dir, folder), f"{folder}/", above, found)
+    return source_of_folders(
+        found,
+        location=image_dir,
+        files=FolderFiles(os.path.abspath(image_dir)),
+        name=os.path.basename(os.path.realpath(image_dir)),
+        categories=categories,
+        folders=folders,
+    )
+
+
+def walk(folder: Path) -> list[str]:
+    """Returns the files below `folder`, relative to it, in natural order; links are followed, loops are not."""
+    paths: list[str] = []
+    _walk(str(folder), "", frozenset(), lambda entry, path: paths.append(path), lambda path: None)
+    return [paths[at] for at in natural_order(paths)]
+
+
+def refusal_of(error: OSError, path: str) -> Refusal:
+    """Returns why a file is refused that the operating system gave this error for."""
+    detail = error.strerror or str(error)
+    if error.errno == errno.ELOOP:
+        return Refusal(Reason.LINK_LOOP, detail)
+    if error.errno in (errno.ENOENT, errno.ENOTDIR) and os.path.islink(path):
+        return Refusal(Reason.BROKEN_LINK, f"{detail}: it links to {os.readlink(path)!r}")
+    return Refusal(Reason.UNREADABLE, detail)
+
+
+def add_file(found: FileListing, path: str, full: str, *, label: str | None = None, split: str | None = None) -> None:
+    """Appends the file `full` to what was found, as `path`, refused if there is no such regular file."""
+    try:
+        _add_status(found, path, os.stat(full), label, split)
+    except OSError as error:
+        found.add(path, label=label, split=split, refused=refusal_of(error, full))
+    except ValueError as error:  # a NUL in the path
+        found.add(path, label=label, split=split, refused=Refusal(Reason.UNREADABLE, str(error)))
+
+
+def _add_entry(found: FileListing, entry: os.DirEntry[str], path: str) -> None:
+    try:
+        _add_status(found, path, entry.stat())
+    except OSError as error:
+        found.add(path, refused=refusal_of(error, entry.path))
+
+
+def _add_status(
+    found: FileListing, path: str, status: os.stat_result, label: str | None = None, split: str | None = None
+) -> None:
+    if stat.S_ISREG(status.st_mode):
+        # ctime, too: whoever puts another file in the place of one may keep its mtime, as rsync and cp -p do.
+        found.add(path, status.st_size, max(status.st_mtime_ns, status.st_ctime_ns), label=label, split=split)
+    else:  # reading a named pipe would wait for ever
+        found.add(path, label=label, split=split, refused=Refusal(Reason.NOT_A_FILE, _NOT_A_FILE))
+
+
+def _visit(folder: str, prefix: str, above: frozenset[_Identity], found: FileListing) -> None:
+    loop = Refusal(Reason.LINK_LOOP, "it is a link to a folder that it lies in")
+    _walk(
+        folder,
+        prefix,
+        above,
+        lambda entry, path: _add_entry(found, entry, path),
+        lambda path: found.add(path.rstrip("/"), refused=loop),
+    )
+
+
+def _walk(
+    folder: str,
+    prefix: str,
+    above: frozenset[_Identity],
+    on_file: Callable[[os.DirEntry[str], str], None],
+    on_loop: Callable[[str], None],
+) -> None:
+    this = _identity(folder)
+    if this in above:
+        on_loop(prefix)
+        return
+    for entry in _listing(folder):
+        if _is_folder(entry):
+            _walk(entry.path, f"{prefix}{entry.name}/", above | {this}, on_file, on_loop)
+        else:
+            on_file(entry, prefix + entry.name)
+
+
+def _identity(folder: str) -> _Identity:
+    status = os.stat(folder)
+    return status.st_dev, status.st_ino
+
+
+def _listing(folder: str) -> list[os.DirEntry[str]]:
+    try:
+        with os.scandir(folder) as entries:
+            return [entry for entry in entries if not is_ignored(entry.name)]
+    except OSError as error:
+        why = "permission denied" if isinstance(error, PermissionError) else error.strerror
+        raise UsageError(f"{folder} cannot be listed: {why}. Make it readable, or leave it out.") from None
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link to itself, or to what we may not look at: refused as a file
+        return False

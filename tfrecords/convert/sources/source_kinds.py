@@ -1,0 +1,51 @@
+"""Which kind of source it is that a user names."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+
+from tfrecords.base_errors import UsageError
+from tfrecords.convert.sources.archive import is_archive, open_archives
+from tfrecords.convert.sources.image_folder import open_folder
+from tfrecords.convert.sources.remote import is_url, local_path, open_remote_folder
+from tfrecords.convert.sources.source import Source
+from tfrecords.convert.sources.table import is_table, open_table
+from tfrecords.convert.sources.tfds import is_tfds, open_tfds
+
+__all__ = ["open_source"]
+
+
+def open_source(image_dir: str, *, table: str = "", categories: Sequence[str] = ()) -> Source:
+    """Finds the files of a source and their labels.
+
+    Args:
+        image_dir: a folder of class folders or of pictures; tars or zips (also `*.tar`, `{000..003}.tar`); a TFDS data
+            set folder; or a URL of one of these. With `table`, what its paths are relative to; may then be "".
+        table: a CSV or parquet file, or its URL, with a path and a label a row.
+        categories: the classes to take, labels counting them in this order; by default all.
+
+    Raises:
+        UsageError: it is not there, cannot be read, is of no known kind, or has no image file.
+    """
+    image_dir, table = local_path(image_dir), local_path(table)
+    if table:
+        return open_table(table, image_dir, categories)
+    if is_archive(image_dir) and not os.path.isdir(image_dir):
+        return open_archives(image_dir, categories)
+    if is_tfds(image_dir):
+        return open_tfds(image_dir, categories)
+    if is_url(image_dir):
+        return open_remote_folder(image_dir, categories)
+    if os.path.isdir(image_dir):
+        return open_folder(image_dir, categories)
+    if not os.path.exists(image_dir):
+        raise UsageError(
+            f"--image_dir={image_dir} does not exist. Name a folder that has one folder of pictures a class."
+        )
+    hint = (
+        f"To convert what a table names, give it as --table={image_dir}."
+        if is_table(image_dir)
+        else ("Name a folder that has one folder of pictures a class, a .tar or a .zip.")
+    )
+    raise UsageError(f"--image_dir={image_dir} is not a folder. {hint}")

@@ -1,0 +1,182 @@
+"""WebDataset's form of a tar: files that have all but their suffix in common are the parts of one sample.
+
+    000123.jpg  000123.cls      the picture, and the number of its class
+    000124.jpg  000124.json     or an object with a label
+    000125.jpg  000125.txt      or the name of its class
+
+What they have in common, the key, goes up to the first dot of the base name.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from collections.abc import Sequence
+
+from tfrecords.base_errors import UsageError
+from tfrecords.convert.sources.container_files import Member, ReadAt
+from tfrecords.convert.sources.labels import FileListing, some_of, source_of_labels
+from tfrecords.convert.sources.remote import is_url, read_url
+from tfrecords.convert.sources.source import Files, Source, is_picture
+from tfrecords.format.quarantine import Reason, Refusal
+
+__all__ = ["MULTI_LABEL", "Samples"]
+
+MULTI_LABEL = "An image file has one class here: multi-label is not supported. Keep one label a picture"
+
+_RANKS = {"cls": 0, "json": 1, "txt": 2}  # the lower is believed; a text is often a caption
+_CLASS_LISTS = ("classes.txt", "labels.txt")
+_LABEL_KEYS = ("label", "class", "category")
+_MAX_LABEL_BYTES = 1 << 20
+_MAX_NAME = 200  # characters; what is longer is a caption
+_NO_SIDECAR = Refusal(Reason.NO_CLASS_FOLDER, "it has no .cls, .json or .txt with a label beside it")
+
+
+class Samples:
+    """The pictures of tars and their labels, put together while the tars are looked through.
+
+    Args:
+        names: what to put before the paths in each tar so that all differ; nothing where it is "".
+    """
+
+    def __init__(self, names: Sequence[str]) -> None:
+        self.any_label = False
+        self._names = names
+        self._found = FileListing()
+        self._class_list: tuple[str, list[str]] | None = None
+        self._numbers: set[str] = set()  # the labels that are numbers of classes
+        self._multi_label = ""  # the first file that has several labels
+        self._ambiguous = ""  # the first picture that is not the only one of its sample
+        self._no_picture: list[str] = []
+        # Of the tar that is being looked through, by key:
+        self._pictures: dict[str, list[tuple[str, Member]]] = {}
+        self._labels: dict[str, tuple[int, str | Refusal, str]] = {}
+
+    def see(self, path: str, member: Member, read_at: ReadAt) -> None:
+        """Takes a member of the present tar, whose path is `path`, into account."""
+        folder, slash, base = path.rpartition("/")
+        stem, _, suffix = base.partition(".")
+        rank = _RANKS.get(suffix.lower())
+        if is_picture(path):
+            self._pictures.setdefault(f"{folder}{slash}{stem}", []).append((path, member))
+        elif rank is not None and member.refused is None:
+            data = read_at(member.offset, min(member.length, _MAX_LABEL_BYTES))
+            if base in _CLASS_LISTS:
+                self._class_list = self._class_list or (f"{path} in the tar", _lines(data))
+                return
+            key = f"{folder}{slash}{stem}"
+            label = self._label(suffix.lower(), path, data)
+            if label is not None and rank <= self._labels.get(key, (rank,))[0]:
+                self._labels[key] = rank, label, path
+
+    def end_of_tar(self, number: int, stamp: int) -> None:
+        """Gives the pictures of a tar, the one of this number, their labels."""
+        for key, pictures in self._pictures.items():
+            rank_label_path = self._labels.pop(key, None)
+            self.any_label |= rank_label_path is not None
+            path, member = self._one(pictures)
+            label = rank_label_path[1] if rank_label_path is not None else ""
+            self._found.add(
+                f"{self._names[number]}/{path}" if self._names[number] else path,
+                member.size,
+                stamp,
+                (number, member.offset, member.length),
+                label="" if isinstance(label, Refusal) else label,
+                refused=member.refused or (label if isinstance(label, Refusal) else None if label else _NO_SIDECAR),
+            )
+        self._no_picture += [path for _, _, path in self._labels.values()]
+        self._pictures, self._labels = {}, {}
+
+    def source(self, location: str, files: Files, categories: Sequence[str], tars: Sequence[str]) -> Source:
+        """Returns the source of all pictures that were seen.
+
+        Raises:
+            UsageError: a picture has several labels, a sample several pictures, or no picture has a label.
+        """
+        if self._multi_label:
+            raise UsageError(f"--image_dir={location}: {self._multi_label} has several labels. {MULTI_LABEL}.")
+        if self._ambiguous:
+            raise UsageError(
+                f"--image_dir={location}: {self._ambiguous} is not the only picture of its sample. Keep one, or tell "
+                "them apart before the first dot of the name."
+            )
+        name, listed = self._class_list or _list_beside(tars[0]) or ("", [])
+        found = self._found
+        for row, label in enumerate(found.labels):
+            if listed and label in self._numbers and row not in found.refused:
+                if 0 <= int(label) < len(listed):
+                    found.labels[row] = listed[int(label)]
+                else:
+                    detail = f"its label is {label}, and {name} counts {len(listed)} classes from 0"
+                    found.refused[row] = Refusal(Reason.NO_CLASS_FOLDER, detail)
+        notes = []
+        if self._no_picture:
+            notes.append(f"{len(self._no_picture)} labels have no picture: {some_of(self._no_picture)}")
+        return source_of_labels(
+            found, location=location, files=files, categories=categories, class_names=listed, notes=notes
+        )
+
+    def _one(self, pictures: list[tuple[str, Member]]) -> tuple[str, Member]:
+        """Returns the picture of a sample: the one with one suffix (a.jpg, not the mask a.seg.png)."""
+        by_path = dict(pictures)  # of two members of one name the later counts, as in unpacking
+        plain = [path for path in by_path if path.rpartition("/")[2].count(".") == 1] or list(by_path)
+        if len(plain) > 1:
+            self._ambiguous = self._ambiguous or plain[1]
+        return plain[0], by_path[plain[0]]
+
+    def _label(self, suffix: str, path: str, data: bytes) -> str | Refusal | None:
+        """Returns the label in a file, why it is none, or None if the file has nothing to say about it."""
+        if suffix == "json":
+            return self._json_label(path, data)
+        text = data.decode("utf-8", "surrogateescape").strip()
+        if suffix == "cls":
+            if re.fullmatch(r"[0-9]+([\s,;|]+[0-9]+)+", text):
+                self._multi_label = self._multi_label or path
+            if not re.fullmatch(r"[0-9]{1,9}", text):
+                return Refusal(
+                    Reason.NO_CLASS_FOLDER, f"{path} should hold the number of a class, and holds {text[:40]!r}"
+                )
+            self._numbers.add(text := sys.intern(str(int(text))))
+            return text
+        if not text or len(text) > _MAX_NAME or len(text.splitlines()) > 1:
+            return Refusal(Reason.NO_CLASS_FOLDER, f"{path} should hold the name of a class, and holds {text[:40]!r}")
+        return sys.intern(text)
+
+    def _json_label(self, path: str, data: bytes) -> str | Refusal | None:
+        try:
+            value = json.loads(data)
+        except ValueError as error:
+            return Refusal(Reason.NO_CLASS_FOLDER, f"{path} is no JSON: {error}")
+        labels = [value[key] for key in _LABEL_KEYS if value.get(key) is not None] if isinstance(value, dict) else []
+        if not labels:
+            return None
+        if isinstance(labels[0], list):
+            self._multi_label = self._multi_label or path
+            return None
+        label = labels[0]
+        if isinstance(label, int) and not isinstance(label, bool) and label >= 0:
+            self._numbers.add(text := sys.intern(str(label)))
+            return text
+        if isinstance(label, str) and label.strip() and label.isprintable():
+            return sys.intern(label.strip())
+        return Refusal(Reason.NO_CLASS_FOLDER, f"{path} should have a name or a number as its label, not {label!r:.40}")
+
+
+def _list_beside(tar: str) -> tuple[str, list[str]] | None:
+    folder = tar.rpartition("/")[0]
+    for base in _CLASS_LISTS:
+        path = f"{folder}/{base}"
+        try:
+            if is_url(path):
+                return path, _lines(read_url(path))
+            with open(path, "rb") as file:
+                return path, _lines(file.read())
+        except (OSError, Refusal):
+            continue
+    return None
+
+
+def _lines(data: bytes) -> list[str]:
+    """Returns the names in a list of classes, a line each; empty lines at its end count nothing."""
+    return [line.strip() for line in data.decode("utf-8-sig", "surrogateescape").rstrip().splitlines()]

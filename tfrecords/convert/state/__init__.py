@@ -1,0 +1,1 @@
+"""What lies on disk while a conversion runs: the working folder, and a receipt for each shard."""
