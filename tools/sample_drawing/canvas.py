@@ -1,7 +1,7 @@
-"""The canvas: paint, shade and glow on a picture that is drawn at twice its size and reduced at the end.
+"""The canvas: paints, shades and glows on an image that is drawn at twice its size and reduced at the end.
 
 Shading is half stippled (a ramp compared with noise) and half blended: reduced, it reads as the grain of gouache.
-All randomness comes from the generator that the canvas is given, so a picture is a function of its seed.
+All randomness comes from the generator that the canvas is given, so an image is a function of its seed.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageChops, ImageDraw, ImageFilter
 
-from simimg.sample.outlines import Points, Rng
-from simimg.sample.palettes import Color, Palette
+from tools.sample_drawing.outlines import Points, Rng
+from tools.sample_drawing.palettes import Color, Palette
 
 SCALE = 2
-"""Canvas pixels a picture pixel. Two is enough for soft edges under grain; three takes 2.2 times as long."""
+"""Canvas pixels per image pixel. Two is enough for soft edges under grain; three takes 2.2 times as long."""
 
 _BYTES = np.arange(256)
 Level = npt.NDArray[np.uint8]
@@ -52,17 +52,17 @@ class Shape:
 
 
 class Canvas:
-    """A picture in the making.
+    """An image while it is drawn.
 
     Attributes:
         w: width in canvas pixels.
         h: height in canvas pixels.
-        u: the unit sizes are given in: the side of a square as large as the picture.
+        u: the unit sizes are given in: the side of a square as large as the image.
         light: -1 or 1, the side that light comes from.
     """
 
     def __init__(self, width: int, height: int, palette: Palette, rng: Rng) -> None:
-        """Starts an empty picture of `width` x `height` pixels."""
+        """Starts an empty image of `width` x `height` pixels."""
         self.rng = rng
         self.palette = palette
         self.w, self.h = width * SCALE, height * SCALE
@@ -99,7 +99,7 @@ class Canvas:
         return Shape(mask, left, top)
 
     def paint(self, shape: Shape, color: Color, *more: Color, angle: float = 90, alpha: float = 1.0) -> None:
-        """Fills a shape with a colour, or with a gradient that ends towards `angle` (0 right, 90 down)."""
+        """Fills a shape with a color, or with a gradient that ends towards `angle` (0 right, 90 down)."""
         mask = shape.mask if alpha >= 1 else _faded(shape.mask, alpha)
         if more:
             self.image.paste(_gradient(shape.mask.size, (color, *more), angle), (shape.left, shape.top), mask)
@@ -131,7 +131,7 @@ class Canvas:
         strength: float = 0.8,
         texture: Texture = "grain",
     ) -> None:
-        """Lays a colour that thickens towards `angle`.
+        """Adds a color that thickens towards `angle`.
 
         Args:
             shape: where.
@@ -152,7 +152,7 @@ class Canvas:
         self._lay(shape, color, level.astype(np.uint8), texture)
 
     def spot(self, shape: Shape, color: Color, x: float, y: float, radius: float, strength: float = 0.8) -> None:
-        """Stipples a colour that is thickest at (x, y) and gone at `radius`, inside the shape."""
+        """Stipples a color that is thickest at (x, y) and gone at `radius`, inside the shape."""
         across = (np.arange(shape.mask.width, dtype=np.float32) + shape.left - x) / radius
         down = (np.arange(shape.mask.height, dtype=np.float32) + shape.top - y) / radius
         level = (1 - np.sqrt((across**2)[None, :] + (down**2)[:, None])) * np.float32(255 * strength)
@@ -167,7 +167,7 @@ class Canvas:
         self.image.paste(color, (left, top, left + 2 * r, top + 2 * r), mask)
 
     def shadow(self, shape: Shape, color: Color, dx: float, dy: float, radius: float, strength: float = 0.35) -> None:
-        """Lays the blurred shadow of a shape, moved by (dx, dy); paint the shape itself afterwards."""
+        """Adds the blurred shadow of a shape, moved by (dx, dy); paint the shape itself afterwards."""
         pad = round(radius * 2) + 2
         small = max(1, round(radius / 2))
         mask = _padded(shape.mask, pad).reduce(small)
@@ -178,7 +178,7 @@ class Canvas:
         self.image.paste(color, (left, top, left + size[0], top + size[1]), mask)
 
     def finish(self) -> Image.Image:
-        """Returns the picture: reduced, on grained paper, a little darker towards the corners."""
+        """Returns the image: reduced, on grained paper, a little darker towards the corners."""
         image = self.image.reduce(SCALE)
         height, width = image.height, image.width
         pixels = np.asarray(image).astype(np.float32)
@@ -203,7 +203,7 @@ class Canvas:
             return
         left, top, right, bottom = shape.area
         noise = (self._bristle if texture == "brush" else self._grain)[top:bottom, left:right]
-        # Half dots, half tint: dots alone look like salt and pepper where the two colours differ much.
+        # Half dots, half tint: dots alone look like salt and pepper where the two colors differ much.
         dots = Image.fromarray((level > noise) * np.uint8(130) + level // 2)
         self.image.paste(color, shape.area, ImageChops.multiply(dots, shape.mask))
 
@@ -225,7 +225,7 @@ def _padded(mask: Image.Image, pad: int) -> Image.Image:
 
 def _gradient(size: tuple[int, int], colors: tuple[Color, ...], angle: float) -> Image.Image:
     stops = np.linspace(0, 1, len(colors))
-    if angle in (0, 90):  # most of them: one row or column of colours, repeated
+    if angle in (0, 90):  # most of them: one row or column of colors, repeated
         length = size[0] if angle == 0 else size[1]
         t = (np.arange(length) + 0.5) / length
         t = t[None, :] if angle == 0 else t[:, None]

@@ -6,16 +6,16 @@ import dataclasses
 
 import numpy as np
 
-from simimg.sample.canvas import Canvas
-from simimg.sample.outlines import Points, box, ellipse, points
-from simimg.sample.palettes import Color, luminance, mix
+from tools.sample_drawing.canvas import Canvas
+from tools.sample_drawing.outlines import Points, box, ellipse, points
+from tools.sample_drawing.palettes import Color, luminance, mix
 
 _LAMP = (255, 190, 92)
 
 
 @dataclasses.dataclass(frozen=True)
 class Style:
-    """The colours and the parts of one house."""
+    """The colors and the parts of one house."""
 
     wall: Color
     roof: Color
@@ -29,7 +29,7 @@ class Style:
 
 
 def random_style(c: Canvas, snow: bool) -> Style:
-    """Returns a house to the taste of the palette."""
+    """Returns a random style in the colors of the palette."""
     p = c.palette
     order = c.rng.permutation(5)
     wall, roof, door = (p.accents[k] for k in order[:3])
@@ -45,7 +45,7 @@ def random_style(c: Canvas, snow: bool) -> Style:
         trim=mix(p.light, wall, 0.15) if luminance(wall) < 0.72 else mix(wall, p.deep, 0.55),
         door=door,
         glass=mix(p.light, _LAMP, 0.6) if lit else mix(p.sky[0], p.deep, c.between(0.25, 0.6)),
-        gable=c.pick(("gable", "gable", "steps", "bell", "hip", "flat", "mansard")),
+        gable=c.pick(("gable", "gable", "steps", "hip", "flat")),
         window=c.pick(("cross", "cross", "sash", "arch", "wide", "round")),
         cover=c.pick(("plain", "plain", "bricks", "boards", "timber")),
         snow=snow,
@@ -60,18 +60,18 @@ def openings(
     if door_in_middle:
         columns = c.pick((2, 3, 3))
     size = min(w / columns * 0.52, c.u * (0.13 if door_in_middle else 0.075))
-    storey = size * c.between(1.9, 2.4)
-    storeys = max(1, int((h - size * 0.35) / storey))
+    story = size * c.between(1.9, 2.4)
+    stories = max(1, int((h - size * 0.35) / story))
     door = columns // 2 if door_in_middle else int(c.rng.integers(columns))
     shutters, boxes = c.chance(0.3), c.chance(0.3)
-    for row in range(storeys):
+    for row in range(stories):
         for column in range(columns):
             mx = x + w * (column + 0.5) / columns
-            low = foot - row * storey
+            low = foot - row * story
             if row == 0 and column == door:
                 _door(c, mx, foot, size * 0.95, min(size * 1.75, h * 0.8), style)
             else:
-                mid = low - storey * 0.55
+                mid = low - story * 0.55
                 if mid - size * 0.6 > top:
                     window(c, mx, mid, size, style, shutters, boxes)
 

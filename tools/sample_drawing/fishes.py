@@ -1,21 +1,17 @@
-"""Fishes: a portrait, a few or a school; open water, reefs and weeds, or koi seen from above."""
+"""Fishes: a portrait, a few or a school; in open water, among reefs and weeds."""
 
 from __future__ import annotations
 
 import numpy as np
 
-from simimg.sample.canvas import Canvas
-from simimg.sample.fish_parts import Species, fish, random_species
-from simimg.sample.koi_pond import pond
-from simimg.sample.outlines import Points, blob, box, ellipse, placed, points, ribbon, skyline, smooth
-from simimg.sample.palettes import mix
+from tools.sample_drawing.canvas import Canvas
+from tools.sample_drawing.fish_parts import Species, fish, random_species
+from tools.sample_drawing.outlines import Points, blob, box, ellipse, placed, points, ribbon, skyline, smooth
+from tools.sample_drawing.palettes import mix
 
 
 def draw(c: Canvas) -> None:
-    """Draws one picture of fishes."""
-    if c.chance(0.2):
-        pond(c)
-        return
+    """Draws one image of fishes."""
     _sea(c)
     kind = c.pick(("portrait", "few", "few", "school", "mixed"))
     if kind == "portrait":
@@ -61,29 +57,6 @@ def _sea(c: Canvas) -> None:
                 )
             )
             c.shade(ray, mix(p.light, top, 0.3), 270, 0.0, 1.3, 0.35, "mist")
-    if c.chance(0.35):
-        for _ in range(int(c.rng.integers(4, 14))):  # others, far off
-            x, y, size = c.w * c.between(0, 1), c.h * c.between(0.1, 0.8), c.u * c.between(0.02, 0.05)
-            c.fill(
-                placed(
-                    points(
-                        (-0.9, -0.35),
-                        (-0.5, 0),
-                        (-0.9, 0.35),
-                        (-0.4, 0.1),
-                        (0.2, 0.3),
-                        (0.8, 0),
-                        (0.2, -0.3),
-                        (-0.4, -0.1),
-                    ),
-                    x,
-                    y,
-                    size,
-                    flip=c.light < 0,
-                ),
-                mix(p.sky[0], low, 0.5),
-                alpha=0.6,
-            )
     if c.chance(0.65):
         floor = c.between(0.78, 0.93)
         far = mix(low, p.sky[0], 0.3)
@@ -140,7 +113,7 @@ def _reef(c: Canvas, y: float) -> None:
     for _ in range(int(c.rng.integers(2, 7))):
         x, size = c.w * c.between(0, 1), c.u * c.between(0.06, 0.17)
         tone = mix(c.pick(p.accents), p.sky[0], c.between(0.1, 0.45))
-        kind = c.pick(("branch", "brain", "fan", "stone"))
+        kind = c.pick(("branch", "fan", "stone"))
         if kind == "branch":
             arms: list[Points] = []
             _branch(c, arms, x, y + size * 0.2, -np.pi / 2, size * 0.5, 3)

@@ -39,7 +39,7 @@ def placed(outline: Points, x: float, y: float, size: float = 1.0, turn: float =
 
 
 def smooth(corners: Points, *, closed: bool = True, steps: int = 8) -> Points:
-    """Returns the Catmull-Rom curve through the corners, `steps` points a corner."""
+    """Returns the Catmull-Rom curve through the corners, with `steps` points per corner."""
     if closed:
         p = np.concatenate([corners[-1:], corners, corners[:2]])
     else:
@@ -52,7 +52,7 @@ def smooth(corners: Points, *, closed: bool = True, steps: int = 8) -> Points:
 
 
 def ribbon(path: Points, half_widths: float | npt.NDArray[np.float64]) -> Points:
-    """Returns the outline of a brush stroke along a path; half widths are one number or one a point."""
+    """Returns the outline of a brush stroke along a path; half widths are one number or one per point."""
     along = np.empty_like(path, np.float64)
     along[1:-1] = path[2:] - path[:-2]
     along[0], along[-1] = path[1] - path[0], path[-1] - path[-2]

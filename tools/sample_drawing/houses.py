@@ -1,4 +1,4 @@
-"""Houses: a street front, a cottage among trees, a village on hills, houses by the water, towers; by night, in snow."""
+"""Houses: a street front, a cottage among trees, a village on hills; by night, in snow."""
 
 from __future__ import annotations
 
@@ -6,18 +6,18 @@ import dataclasses
 
 import numpy as np
 
-from simimg.sample import scenery
-from simimg.sample.canvas import Canvas
-from simimg.sample.doors_windows import random_style
-from simimg.sample.house_parts import house, wing
-from simimg.sample.outlines import blob, box, ellipse, points, ribbon, smooth
-from simimg.sample.palettes import Color, mix
+from tools.sample_drawing import scenery
+from tools.sample_drawing.canvas import Canvas
+from tools.sample_drawing.doors_windows import random_style
+from tools.sample_drawing.house_parts import house
+from tools.sample_drawing.outlines import blob, box, ellipse, points, smooth
+from tools.sample_drawing.palettes import Color, mix
 
 
 def draw(c: Canvas) -> None:
-    """Draws one picture of houses."""
+    """Draws one image of houses."""
     snow = c.chance(0.16)
-    c.pick((_street, _street, _cottage, _cottage, _village, _waterside, _towers))(c, snow)
+    c.pick((_street, _cottage, _village))(c, snow)
     if snow:
         for _ in range(int(c.rng.integers(50, 150))):
             r = c.u * c.between(0.002, 0.007)
@@ -47,30 +47,19 @@ def _ground(c: Canvas, y: float, snow: bool) -> None:
 
 
 def _street(c: Canvas, snow: bool) -> None:
-    p = c.palette
     scenery.sky(c, 0.8)
     if c.chance(0.5):
         _far_roofs(c, c.h * c.between(0.5, 0.7))
-    kerb = c.h * c.between(0.82, 0.95)
-    _row(c, kerb, snow, c.between(0.17, 0.34), c.between(0.35, 0.62))
-    _ground(c, kerb, snow)
+    curb = c.h * c.between(0.82, 0.95)
+    _row(c, curb, snow, c.between(0.17, 0.34), c.between(0.35, 0.62))
+    _ground(c, curb, snow)
     if c.chance(0.6):
         for x in np.arange(c.between(0, 0.3), 1.1, c.between(0.25, 0.5)) * c.w:
-            if c.chance(0.5):
-                scenery.tree(c, x, kerb + c.u * 0.015, c.u * c.between(0.15, 0.3), _green(c, snow))
-            else:
-                _lamp(c, x, kerb + c.u * 0.02, c.u * 0.22)
-    if c.chance(0.4):
-        line = np.stack([np.linspace(-9, c.w + 9, 20), kerb * 0.5 + np.sin(np.linspace(0, 9, 20)) * c.u * 0.01], 1)
-        c.fill(ribbon(line, c.u * 0.0015), p.deep, alpha=0.7)
-        for k in range(1, 20):
-            at = line[k]
-            flag = points((-0.016, 0), (0.016, 0), (0, 0.034)) * c.u + at
-            c.fill(flag, c.pick(p.accents))
+            scenery.tree(c, x, curb + c.u * 0.015, c.u * c.between(0.15, 0.3), _green(c, snow))
 
 
 def _row(c: Canvas, foot: float, snow: bool, width: float, height: float) -> None:
-    gables = [c.pick(("gable", "steps", "bell", "flat", "mansard")) for _ in range(int(c.rng.integers(1, 4)))]
+    gables = [c.pick(("gable", "steps", "hip", "flat")) for _ in range(int(c.rng.integers(1, 4)))]
     x = -c.u * c.between(0, 0.2)
     while x < c.w:
         w = c.u * width * c.between(0.75, 1.25)
@@ -99,7 +88,7 @@ def _cottage(c: Canvas, snow: bool) -> None:
             c.u * c.between(0.25, 0.5),
             _green(c, snow),
         )
-    style = dataclasses.replace(random_style(c, snow), gable=c.pick(("gable", "hip", "gable", "mansard")))
+    style = dataclasses.replace(random_style(c, snow), gable=c.pick(("gable", "hip")))
     path = smooth(
         points(
             (x + w * 0.42, foot),
@@ -112,11 +101,7 @@ def _cottage(c: Canvas, snow: bool) -> None:
         steps=4,
     )
     c.fill(path, mix(p.sky[2], p.deep, 0.55 if p.night else 0.1))
-    if c.chance(0.7):
-        wing(c, x, foot, w, h, style)
     house(c, x, foot, w, h, style, door_in_middle=True)
-    if c.chance(0.5):
-        _fence(c, foot + c.u * 0.05)
     for _ in range(int(c.rng.integers(0, 7))):
         r = c.u * c.between(0.03, 0.06)
         bx = c.pick((x - r * c.between(0, 3), x + w + r * c.between(0, 3)))
@@ -151,35 +136,6 @@ def _village(c: Canvas, snow: bool) -> None:
             x += size * c.between(0.8, 2.2)
 
 
-def _waterside(c: Canvas, snow: bool) -> None:
-    shore = c.h * c.between(0.55, 0.75)
-    scenery.sky(c, 0.7)
-    if c.chance(0.6):
-        scenery.hill(c, shore - c.u * 0.15, c.u * 0.08, mix(c.palette.sky[2], c.palette.leaf[1], 0.5), c.palette.sky[2])
-    _row(c, shore, snow, c.between(0.12, 0.24), c.between(0.25, 0.42))
-    scenery.water(c, shore, c.between(0.4, 1))
-    quay = c.palette.deep
-    c.fill(box(0, shore - c.u * 0.006, c.w, shore + c.u * 0.012), mix(quay, c.palette.sky[1], 0.3))
-
-
-def _towers(c: Canvas, snow: bool) -> None:
-    p = c.palette
-    scenery.sky(c, 0.9)
-    _far_roofs(c, c.h * c.between(0.4, 0.6))
-    foot = c.h * 0.97
-    for row in range(2):
-        x = -c.u * 0.1
-        while x < c.w:
-            w, h = c.u * c.between(0.14, 0.3), c.h * c.between(0.3, 0.75) * (1 - 0.3 * row)
-            if c.chance(0.75):
-                style = dataclasses.replace(random_style(c, snow), gable=c.pick(("flat", "flat", "hip")), cover="plain")
-                if row == 0:
-                    style = dataclasses.replace(style, wall=mix(style.wall, p.sky[1], 0.35))
-                house(c, x, foot, w, h, style)
-            x += w * c.between(0.8, 1.2)
-    _ground(c, foot, snow)
-
-
 def _far_roofs(c: Canvas, y: float) -> None:
     p = c.palette
     x = -10.0
@@ -202,39 +158,3 @@ def _green(c: Canvas, snow: bool) -> Color:
         c.between(0, 0.25) + (0.3 if p.night else 0),
     )
     return mix(green, p.light, 0.55) if snow else green
-
-
-def _lamp(c: Canvas, x: float, y: float, height: float) -> None:
-    p = c.palette
-    c.fill(box(x - height * 0.015, y - height, x + height * 0.015, y), p.deep)
-    if p.night:
-        c.glow(x, y - height, height * 0.8, mix(p.light, p.accents[0], 0.4), 0.6)
-    c.fill(ellipse(x, y - height, height * 0.07, height * 0.09), mix(p.light, p.accents[1], 0.3))
-    c.fill(
-        points(
-            (x - height * 0.09, y - height * 1.06),
-            (x, y - height * 1.14),
-            (x + height * 0.09, y - height * 1.06),
-        ),
-        p.deep,
-    )
-
-
-def _fence(c: Canvas, y: float) -> None:
-    tone = mix(c.palette.light, c.palette.deep, 0.5 if c.palette.night else 0.08)
-    h, step = c.u * 0.055, c.u * 0.03
-    pales = [
-        points(
-            (x, y),
-            (x, y - h),
-            (x + step * 0.28, y - h * 1.25),
-            (x + step * 0.56, y - h),
-            (x + step * 0.56, y),
-        )
-        for x in np.arange(-step, c.w + step, step)
-    ]
-    c.paint(
-        c.shape(*pales, box(0, y - h * 0.85, c.w, y - h * 0.7), box(0, y - h * 0.4, c.w, y - h * 0.25)),
-        tone,
-        mix(tone, c.palette.deep, 0.15),
-    )

@@ -1,20 +1,20 @@
-"""Mountains: alpine ranges, a lone volcano, rolling ridges, table mountains; with lakes, forests and mist."""
+"""Mountains: alpine ranges, a lone volcano, rolling ridges; with lakes, forests and mist."""
 
 from __future__ import annotations
 
 import numpy as np
 
-from simimg.sample import scenery
-from simimg.sample.canvas import Canvas
-from simimg.sample.outlines import Points, Rng, box, points, ribbon, skyline
-from simimg.sample.palettes import Color, mix
+from tools.sample_drawing import scenery
+from tools.sample_drawing.canvas import Canvas
+from tools.sample_drawing.outlines import Points, Rng, box, points, skyline
+from tools.sample_drawing.palettes import Color, mix
 
 
 def draw(c: Canvas) -> None:
-    """Draws one picture of mountains."""
+    """Draws one image of mountains."""
     horizon = c.between(0.55, 0.82)
     scenery.sky(c, horizon)
-    kind = c.pick(("alps", "alps", "volcano", "ridges", "ridges", "tables"))
+    kind = c.pick(("alps", "alps", "volcano", "ridges", "ridges"))
     if kind == "ridges":
         _ridges(c)
     else:
@@ -32,7 +32,7 @@ def draw(c: Canvas) -> None:
             )
         if kind == "alps":
             _alps(c, horizon)
-        elif kind == "volcano":
+        else:
             _peak(
                 c,
                 c.w * c.between(0.3, 0.7),
@@ -41,12 +41,8 @@ def draw(c: Canvas) -> None:
                 c.between(0.9, 1.4),
                 True,
             )
-        else:
-            _tables(c, horizon)
         _mist(c, c.h * horizon)
         _foot(c, horizon)
-    if c.chance(0.4):
-        scenery.birds(c, c.h * 0.12, c.h * 0.45)
     scenery.weather(c)
 
 
@@ -154,40 +150,6 @@ def _ridges(c: Canvas) -> None:
         c.shade(shape, mix(tone, p.light, 0.5), 270 + 30 * c.light, 0.7, 1.15, 0.4)
         if i >= n - 2 and c.chance(0.55):
             _forest(c, crest, mix(tone, p.deep, 0.25), c.u * (0.05 + 0.09 * t))
-
-
-def _tables(c: Canvas, horizon: float) -> None:
-    p = c.palette
-    rock = c.pick((p.accents[0], p.accents[1], mix(p.accents[4], p.deep, 0.2)))
-    for i in range(int(c.rng.integers(2, 6))):
-        tone = mix(rock, p.sky[2], max(0.0, 0.5 - 0.13 * i))
-        w, x = c.w * c.between(0.1, 0.3), c.w * c.between(0.0, 1.0)
-        top, foot = c.h * c.between(0.2, 0.5), c.h * (horizon + 0.04)
-        t = np.linspace(0, 1, 9)
-        out = w * np.array([0.72, 0.74, 0.76, 0.8, 0.82, 0.95, 1.1, 1.35, 1.7])
-        bump = c.rng.uniform(-0.03, 0.03, (2, 9)) * w
-        y = top + (foot - top) * t
-        body = c.shape(np.concatenate([np.stack([x - out + bump[0], y], 1)[::-1], np.stack([x + out + bump[1], y], 1)]))
-        c.paint(body, mix(tone, p.light, 0.12), mix(tone, p.deep, 0.2))
-        strata = [
-            (
-                ribbon(
-                    np.stack(
-                        [
-                            np.linspace(x - 2 * w, x + 2 * w, 9),
-                            np.full(9, top + (foot - top) * s) + c.rng.uniform(-1, 1, 9) * c.u * 0.004,
-                        ],
-                        1,
-                    ),
-                    c.u * c.between(0.003, 0.012),
-                ),
-                mix(tone, c.pick((p.deep, p.light)), 0.25),
-            )
-            for s in np.sort(c.rng.uniform(0.04, 0.8, 6))
-        ]
-        c.pattern(body, strata, 0.75)
-        c.shade(body, mix(tone, p.deep, 0.6), 180 if c.light > 0 else 0, 0.45, 0.95, 0.85, "brush")
-        c.shade(body, mix(p.sky[2], tone, 0.3), 90, 0.7, 1.1, 0.6)
 
 
 def _mist(c: Canvas, y: float) -> None:

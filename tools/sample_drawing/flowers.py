@@ -1,19 +1,19 @@
-"""Flowers: one bloom close by, stems on paper, a bunch in a vase, a meadow."""
+"""Flowers: one bloom close by, stems on paper, a meadow."""
 
 from __future__ import annotations
 
 import numpy as np
 
-from simimg.sample import scenery
-from simimg.sample.canvas import Canvas
-from simimg.sample.flower_parts import KINDS, PETALS, bloom, flower_colors, leaf, stem
-from simimg.sample.outlines import box, ellipse, outline_of, placed, points, smooth
-from simimg.sample.palettes import luminance, mix
+from tools.sample_drawing import scenery
+from tools.sample_drawing.canvas import Canvas
+from tools.sample_drawing.flower_parts import KINDS, bloom, flower_colors, leaf, stem
+from tools.sample_drawing.outlines import box, points
+from tools.sample_drawing.palettes import mix
 
 
 def draw(c: Canvas) -> None:
-    """Draws one picture of flowers."""
-    c.pick((_portrait, _paper, _vase, _vase, _meadow, _meadow))(c)
+    """Draws one image of flowers."""
+    c.pick((_portrait, _paper, _meadow))(c)
 
 
 def _backdrop(c: Canvas) -> None:
@@ -72,86 +72,6 @@ def _paper(c: Canvas) -> None:
         foot_x = c.w * (0.5 + (x - 0.5) * c.between(0.4, 0.9))
         stem(c, c.w * x, top, foot_x, c.h * c.between(0.88, 1.05), c.u * 0.007, c.between(0.5, 1.0))
         bloom(c, c.pick(kinds), c.w * x, top, r, c.pick(colors), c.between(0.6, 1.0), c.between(-0.3, 0.3))
-
-
-def _vase(c: Canvas) -> None:
-    p = c.palette
-    _backdrop(c)
-    table = c.h * c.between(0.74, 0.86)
-    wood = mix(c.pick((*p.accents, p.light)), p.deep, c.between(0.05, 0.45))
-    top = c.fill(box(0, table, c.w, c.h), wood, mix(wood, p.deep, 0.2))
-    c.shade(top, mix(wood, p.light, 0.35), 0 if c.light > 0 else 180, 0.4, 1.3, 0.5, "brush")
-    x, size = c.w * c.between(0.36, 0.64), c.u * c.between(0.16, 0.24)
-    foot = table + c.u * 0.05
-    shapes = (
-        [(-1.5, 0.34), (-1.3, 0.26), (-0.8, 0.62), (-0.35, 0.62), (0.0, 0.36)],
-        [(-1.7, 0.3), (-1.4, 0.22), (-0.9, 0.3), (-0.3, 0.42), (0.0, 0.4)],
-        [(-1.1, 0.52), (-0.9, 0.48), (-0.5, 0.44), (-0.2, 0.4), (0.0, 0.36)],
-        [(-1.2, 0.24), (-1.0, 0.24), (-0.75, 0.6), (-0.35, 0.7), (0.0, 0.4)],
-    )
-    profile = c.pick(shapes)
-    mouth = foot + profile[0][0] * size
-    n = int(c.rng.integers(3, 10))
-    r = c.u * c.between(0.075, 0.12) * (1.25 if n < 5 else 1)
-    kinds = [c.pick(KINDS) for _ in range(int(c.rng.integers(1, 4)))]
-    colors = [flower_colors(c) for _ in range(2)]
-    heads = []
-    for i in range(n):
-        angle = -np.pi / 2 + (i - (n - 1) / 2) * min(0.42, 2.3 / n) + c.between(-0.12, 0.12)
-        reach = (mouth - c.h * 0.06) * c.between(0.45, 0.85)
-        heads.append((x + np.cos(angle) * min(reach, c.w * 0.42), max(mouth + np.sin(angle) * reach, r * 1.1)))
-    for hx, hy in heads:
-        stem(c, hx, hy, x + (hx - x) * 0.08, mouth + size * 0.1, c.u * 0.005, 0.7)
-    for hx, hy in sorted(heads, key=lambda head: head[1]):
-        bloom(
-            c,
-            c.pick(kinds),
-            hx,
-            hy,
-            r * c.between(0.8, 1.2),
-            c.pick(colors),
-            c.between(0.7, 1.0),
-            (hx - x) / c.u,
-        )
-    glaze = mix(c.pick((*p.accents, p.light)), p.deep if p.night else p.light, 0.15)
-    vase = c.shape(placed(outline_of(profile), x, foot, size))
-    c.shadow(vase, p.deep, -c.light * size * 0.5, size * 0.12, size * 0.2, 0.3)
-    c.paint(vase, glaze)
-    trim = mix(glaze, p.deep if luminance(glaze) > 0.5 else p.light, 0.5)
-    kind = c.pick(("plain", "rings", "dots", "dip"))
-    if kind == "rings":
-        c.pattern(vase, [(placed(box(-2, v, 2, v + 0.07), x, foot, size), trim) for v in (-1.05, -0.85, -0.3)])
-    elif kind == "dots":
-        c.pattern(
-            vase,
-            [
-                (placed(ellipse(a, v, 0.06, 0.06), x, foot, size), trim)
-                for v in (-0.9, -0.6, -0.3)
-                for a in np.linspace(-0.55, 0.55, 6) + v / 4
-            ],
-        )
-    elif kind == "dip":
-        c.pattern(
-            vase,
-            [
-                (
-                    placed(smooth(points((-2, -0.6), (0, -0.5), (2, -0.65), (2, 1), (-2, 1))), x, foot, size),
-                    trim,
-                )
-            ],
-        )
-    c.shade(vase, mix(glaze, p.deep, 0.6), 180 if c.light > 0 else 0, 0.4, 1.1, 0.75)
-    c.shade(vase, mix(glaze, p.light, 0.7), 0 if c.light > 0 else 180, 0.62, 1.1, 0.6)
-    if c.chance(0.4):  # fallen petals
-        for _ in range(int(c.rng.integers(2, 6))):
-            petal = placed(
-                outline_of(PETALS["round"]),
-                x + c.u * c.between(-0.35, 0.35),
-                c.between(foot, c.h),
-                c.u * 0.035,
-                c.between(0, 6),
-            )
-            c.fill(petal, colors[0][0])
 
 
 def _meadow(c: Canvas) -> None:

@@ -1,4 +1,4 @@
-"""The colours: twelve palettes that all classes share, so that colour alone does not give a class away."""
+"""The colors: twelve palettes that all classes share, so that color alone does not give a class away."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ Color = tuple[int, int, int]
 
 @dataclasses.dataclass(frozen=True)
 class Palette:
-    """Colours that go together.
+    """Colors that go together.
 
     Attributes:
-        sky: from the zenith to the horizon, three colours.
-        accents: what catches the eye: balloons, fishes, petals, walls, roofs; five colours.
+        sky: from the zenith to the horizon, three colors.
+        accents: what catches the eye: balloons, fishes, petals, walls, roofs; five colors.
         leaf: what grows, in the light and in the shade.
-        deep: the darkest colour; shadows lean towards it, never towards black.
-        light: the lightest colour; lights lean towards it, never towards white.
+        deep: the darkest color; shadows lean towards it, never towards black.
+        light: the lightest color; lights lean towards it, never towards white.
         night: whether lamps are lit and stars are out.
     """
 
@@ -38,7 +38,7 @@ def mix(a: Color, b: Color, t: float) -> Color:
 
 
 def luminance(color: Color) -> float:
-    """Returns how light a colour looks, 0..1 (Rec. 601 weights)."""
+    """Returns how light a color looks, 0..1 (Rec. 601 weights)."""
     return (0.299 * color[0] + 0.587 * color[1] + 0.114 * color[2]) / 255
 
 

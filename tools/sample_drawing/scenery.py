@@ -1,4 +1,4 @@
-"""What several classes of pictures share: skies, clouds, hills, trees, water, weather.
+"""Scenery that several classes share: skies, clouds, hills, trees, water, weather.
 
 Shared on purpose: balloons float over the hills of the meadows, houses stand in the snow of the mountains.
 """
@@ -8,8 +8,8 @@ from __future__ import annotations
 import numpy as np
 from PIL import Image, ImageFilter
 
-from simimg.sample.canvas import Canvas
-from simimg.sample.outlines import (
+from tools.sample_drawing.canvas import Canvas
+from tools.sample_drawing.outlines import (
     Points,
     blob,
     box,
@@ -19,9 +19,8 @@ from simimg.sample.outlines import (
     points,
     ribbon,
     skyline,
-    smooth,
 )
-from simimg.sample.palettes import Color, mix
+from tools.sample_drawing.palettes import Color, mix
 
 
 def sky(c: Canvas, horizon: float = 1.0) -> None:
@@ -44,21 +43,18 @@ def sky(c: Canvas, horizon: float = 1.0) -> None:
             c.h * horizon * c.between(0.15, 0.85),
             c.u * c.between(0.035, 0.13),
         )
-    kind = c.pick(("puffs", "puffs", "streaks", "banks", "clear"))
+    kind = c.pick(("puffs", "puffs", "banks", "clear"))
     if kind == "puffs":
         for _ in range(int(c.rng.integers(1, 6))):
             size = c.u * c.between(0.08, 0.26)
             puff(c, c.w * c.between(-0.05, 1.05), c.h * horizon * c.between(0.1, 0.8), size)
-    elif kind == "streaks":
-        for _ in range(int(c.rng.integers(3, 9))):
-            streak(c, c.w * c.between(0, 1), c.h * horizon * c.between(0.1, 0.95), c.w * c.between(0.1, 0.45))
     elif kind == "banks":
         for i in range(3):
             bank(c, c.h * horizon * (0.62 + 0.16 * i + c.between(-0.04, 0.04)), 0.25 + 0.2 * i)
 
 
 def sun(c: Canvas, x: float, y: float, radius: float) -> None:
-    """Paints the sun or, at night, the moon, and lights the picture from there."""
+    """Paints the sun or, at night, the moon, and lights the image from there."""
     p = c.palette
     c.light = 1 if x > c.w / 2 else -1
     disc = mix(p.light, p.accents[0] if not p.night else p.light, 0.0 if c.chance(0.6) else 0.75)
@@ -87,15 +83,6 @@ def puff(c: Canvas, x: float, y: float, size: float) -> None:
     c.shade(shape, mix(p.sky[1], p.sky[0], 0.45), 90 + 35 * c.light, 0.35, 1.25, 0.6)
 
 
-def streak(c: Canvas, x: float, y: float, length: float) -> None:
-    """Paints a long thin cloud."""
-    p = c.palette
-    t = np.linspace(-1, 1, 24)
-    path = np.stack([x + t * length, y + np.sin(t * 2 + c.between(0, 6)) * length * 0.02], 1)
-    width = c.u * c.between(0.004, 0.014) * np.sqrt(np.maximum(0, 1 - t**2)) * (1 + 0.3 * np.sin(t * 9 + x))
-    c.fill(ribbon(path, width), mix(p.light, p.sky[1], 0.25), alpha=c.between(0.45, 0.85))
-
-
 def bank(c: Canvas, y: float, depth: float) -> None:
     """Paints a bank of cloud from edge to edge."""
     p = c.palette
@@ -109,18 +96,6 @@ def bank(c: Canvas, y: float, depth: float) -> None:
     body = mix(mix(p.light, p.sky[2], 0.4), p.sky[1], 1 - depth if not p.night else 0.85)
     c.paint(shape, body, mix(body, p.sky[2], 0.5), angle=90)
     c.shade(shape, mix(body, p.light, 0.2 if p.night else 0.7), 270, 0.5, 1.2, 0.7)
-
-
-def birds(c: Canvas, y0: float, y1: float) -> None:
-    """Paints a small flock between two heights (canvas pixels)."""
-    x, y = c.w * c.between(0.15, 0.8), c.between(y0, y1)
-    for _ in range(int(c.rng.integers(3, 9))):
-        size = c.u * c.between(0.008, 0.018)
-        wing = points((-1, -0.35), (-0.5, -0.55), (0, 0), (0.5, -0.55), (1, -0.35))
-        path = placed(smooth(wing, closed=False, steps=4), x, y, size, c.between(-0.25, 0.25))
-        c.fill(ribbon(path, c.u * 0.0022), mix(c.palette.deep, c.palette.sky[1], 0.25))
-        x += c.u * c.between(-0.07, 0.09)
-        y += c.u * c.between(-0.035, 0.035)
 
 
 def hill(c: Canvas, y: float, amplitude: float, color: Color, foot: Color, *, fade: float = 0.32) -> Points:
@@ -236,19 +211,13 @@ def water(c: Canvas, y: float, ripple: float = 0.5) -> None:
 
 
 def weather(c: Canvas) -> None:
-    """Lays snow, rain, mist or (mostly) nothing over the picture."""
+    """Adds snow, mist or, mostly, nothing to the image."""
     p = c.palette
-    kind = c.pick(("fair",) * 7 + ("snow", "rain", "mist"))
+    kind = c.pick(("fair",) * 7 + ("snow", "mist"))
     if kind == "snow":
         for _ in range(int(c.rng.integers(60, 190))):
             r = c.u * c.between(0.0022, 0.0075)
             c.fill(ellipse(c.between(0, c.w), c.between(0, c.h), r, r), p.light, alpha=c.between(0.6, 1))
-    elif kind == "rain":
-        lean = c.between(-0.35, 0.35)
-        for _ in range(int(c.rng.integers(60, 140))):
-            x, y, length = c.between(0, c.w), c.between(0, c.h), c.u * c.between(0.03, 0.09)
-            path = points((x, y), (x + lean * length, y + length))
-            c.fill(ribbon(path, c.u * 0.0016), mix(p.light, p.sky[1], 0.3), alpha=c.between(0.3, 0.7))
     elif kind == "mist":
         y = c.h * c.between(0.5, 0.8)
         c.shade(c.shape(box(0, y, c.w, c.h)), mix(p.sky[2], p.light, 0.4), 90, 0.0, 1.0, 0.7, "mist")

@@ -1,4 +1,4 @@
-"""Hot-air balloons: one close by or a fleet; striped, chequered, spotted; over hills, mountains, lakes, clouds."""
+"""Hot-air balloons: one or a fleet, with five kinds of cloth, over hills, mountains, lakes or clouds."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from collections.abc import Callable
 import numpy as np
 import numpy.typing as npt
 
-from simimg.sample import scenery
-from simimg.sample.canvas import Canvas
-from simimg.sample.outlines import Points, box, ellipse, outline_of, placed, points, ribbon
-from simimg.sample.palettes import Color, luminance, mix
+from tools.sample_drawing import scenery
+from tools.sample_drawing.canvas import Canvas
+from tools.sample_drawing.outlines import Points, box, ellipse, outline_of, placed, points, ribbon
+from tools.sample_drawing.palettes import Color, luminance, mix
 
 _Numbers = float | npt.NDArray[np.float64]
 
@@ -30,12 +30,10 @@ _MOUTH = 1.42
 
 
 def draw(c: Canvas) -> None:
-    """Draws one picture of balloons."""
+    """Draws one image of balloons."""
     ground = _backdrop(c)
     for x, y, radius, haze in _places(c, ground):
         _balloon(c, x, y, radius, haze)
-    if c.chance(0.25):
-        scenery.birds(c, c.h * 0.15, c.h * 0.6)
     scenery.weather(c)
 
 
@@ -137,7 +135,7 @@ def _width(v: float) -> float:
 
 
 def _around(angle: _Numbers, v: _Numbers) -> Points:
-    """Where points of the cloth are seen: `angle` is the longitude (0 faces us), `v` the height (-1 is the top)."""
+    """Returns where points of the cloth lie: `angle` is the longitude (0 faces us), `v` the height (-1 at the top)."""
     width = np.interp(v, [a for a, _ in _PROFILE], [b for _, b in _PROFILE])
     # Seen from a little below, the near side of every ring lies higher than its far side.
     return np.stack(np.broadcast_arrays(width * np.sin(angle), v - 0.13 * width * np.cos(angle)), -1)
@@ -154,11 +152,11 @@ def _ring(top: float, foot: float, a: float = -np.pi / 2, b: float = np.pi / 2) 
 
 
 def _cloth(c: Canvas, colors: list[Color], detailed: bool) -> list[tuple[Points, Color]]:
-    """Pieces of cloth around (0, 0) for a balloon of radius 1."""
+    """Returns pieces of cloth around (0, 0) for a balloon of radius 1."""
     n = int(c.rng.integers(8, 15)) if detailed else 6
     edges = np.linspace(-np.pi / 2, np.pi / 2, n + 1) + c.between(-0.1, 0.1)
     gores = list(zip(edges[:-1].tolist(), edges[1:].tolist(), strict=True))
-    kind = c.pick(("stripes", "stripes", "rings", "zigzag", "spiral", "chequers", "spots", "belt", "petals"))
+    kind = c.pick(("stripes", "stripes", "rings", "zigzag", "checkers", "spots"))
     pieces: list[tuple[Points, Color]] = []
     if kind == "stripes":
         cycle = c.pick((2, 3))
@@ -174,31 +172,16 @@ def _cloth(c: Canvas, colors: list[Color], detailed: bool) -> list[tuple[Points,
             top = start + k * step
             band = np.concatenate([_around(angle, top + teeth), _around(angle, top + teeth + step)[::-1]])
             pieces.append((band, colors[1 + k % 2]))
-    elif kind == "spiral":
-        lean = c.pick((-1, 1)) * c.between(0.5, 1.1)
-        v = np.linspace(-1.0, _MOUTH, 18)
-        wide = np.linspace(-np.pi, np.pi, 2 * n + 1)
-        for k, (a, b) in enumerate(itertools.pairwise(wide)):
-            left, right = np.clip(a + lean * v, -1.57, 1.57), np.clip(b + lean * v, -1.57, 1.57)
-            pieces.append((np.concatenate([_around(left, v), _around(right, v)[::-1]]), colors[k % 2]))
-    elif kind == "chequers":
+    elif kind == "checkers":
         levels = np.linspace(-0.95, 1.3, 6)
         for j, (top, foot) in enumerate(zip(levels[:-1].tolist(), levels[1:].tolist(), strict=True)):
             pieces += [(_ring(top, foot, a, b), colors[(k + j) % 2]) for k, (a, b) in enumerate(gores)]
-    elif kind == "spots":
+    else:
         for v in np.linspace(-0.7, 0.9, 5):
             for a in np.linspace(-1.2, 1.2, 6) + (0.2 if round(v * 10) % 2 else 0.0):
                 x, y = _around(float(a), float(v)).tolist()
                 pieces.append((ellipse(x, y, 0.13 * np.cos(a) * (0.4 + 0.6 * _width(v)), 0.12), colors[1]))
-    elif kind == "belt":
-        pieces = [(_ring(-0.25, 0.42), colors[1]), (_ring(-0.13, 0.3), colors[2])]
-        for a in np.linspace(-1.2, 1.2, 7):
-            x, y = _around(float(a), 0.08).tolist()
-            pieces.append((placed(points((0, -0.15), (0.1, 0), (0, 0.15), (-0.1, 0)), x, y), colors[0]))
-    else:
-        pieces = [(_gore(a, b), colors[k % 2]) for k, (a, b) in enumerate(gores)]
-        pieces += [(_ring(-1.0, -0.45), colors[2]), (_ring(0.75, _MOUTH + 0.1), colors[2])]
-    if kind not in ("rings", "spiral") and c.chance(0.4):
+    if kind != "rings" and c.chance(0.4):
         pieces.append((_ring(0.95, _MOUTH + 0.1), colors[2]))
     return pieces
 

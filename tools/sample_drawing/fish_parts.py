@@ -1,4 +1,4 @@
-"""A fish seen from the side: six proportions times four tails, four fins and seven markings."""
+"""A fish seen from the side: five proportions, four tails, four fins and five markings."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ from collections.abc import Callable
 
 import numpy as np
 
-from simimg.sample.canvas import Canvas, Shape
-from simimg.sample.outlines import Points, blob, box, ellipse, placed, points, ribbon, smooth
-from simimg.sample.palettes import Color, mix
+from tools.sample_drawing.canvas import Canvas, Shape
+from tools.sample_drawing.outlines import Points, blob, ellipse, placed, points, ribbon, smooth
+from tools.sample_drawing.palettes import Color, mix
 
 _Place = Callable[[Points], Points]
 
 
 @dataclasses.dataclass(frozen=True)
 class Species:
-    """What the fishes of one kind have in common."""
+    """The properties that the fishes of one kind share."""
 
     depth: float  # half the height of the body as a share of its length
     tail: str
@@ -27,7 +27,7 @@ class Species:
 
 
 def random_species(c: Canvas) -> Species:
-    """Returns a fish to the taste of the palette."""
+    """Returns a random species in the colors of the palette."""
     p = c.palette
     order = c.rng.permutation(5)
     colors = [p.accents[k] for k in order[:3]]
@@ -37,7 +37,7 @@ def random_species(c: Canvas) -> Species:
         depth=c.pick((0.13, 0.18, 0.24, 0.3, 0.4)),
         tail=c.pick(("fork", "fan", "veil", "moon")),
         fin=c.pick(("sail", "long", "shark", "spines")),
-        pattern=c.pick(("plain", "bands", "bands", "stripe", "spots", "scales", "mask", "halves")),
+        pattern=c.pick(("plain", "bands", "bands", "stripe", "spots", "scales")),
         colors=(colors[0], colors[1], colors[2]),
         nose=c.between(0.75, 1.15),
     )
@@ -143,15 +143,6 @@ def _markings(c: Canvas, kind: Species, second: Color, third: Color) -> list[tup
                     ),
                 ]
         return pieces
-    if kind.pattern == "mask":
-        return [
-            (box(0.22, -1, 1, 1), second),
-            (ribbon(points((0.22, -1), (0.22, 1)), 0.02), third),
-            (box(-1, -1, -0.28, 1), second),
-        ]
-    if kind.pattern == "halves":
-        wave = smooth(points((-0.6, 0.05), (-0.2, -0.1), (0.2, 0.12), (0.6, 0)) * (1, d * 2.5), closed=False)
-        return [(np.concatenate([wave, points((0.6, 1), (-0.6, 1))]), second)]
     return [
         (
             np.concatenate(

@@ -1,12 +1,12 @@
-"""What a flower is made of: petals in wheels, hearts of seeds, cups, bells, spikes, stems and leaves."""
+"""The parts of a flower: wheels of petals, hearts of seeds, cups, stems and leaves."""
 
 from __future__ import annotations
 
 import numpy as np
 
-from simimg.sample.canvas import Canvas
-from simimg.sample.outlines import Points, blob, ellipse, outline_of, placed, points, ribbon, smooth
-from simimg.sample.palettes import Color, luminance, mix
+from tools.sample_drawing.canvas import Canvas
+from tools.sample_drawing.outlines import Points, ellipse, outline_of, placed, points, ribbon, smooth
+from tools.sample_drawing.palettes import Color, luminance, mix
 
 PETALS = {
     "round": [(-1.0, 0.0), (-0.98, 0.2), (-0.72, 0.42), (-0.35, 0.34), (0.0, 0.08)],
@@ -14,11 +14,11 @@ PETALS = {
     "pointed": [(-1.05, 0.0), (-0.85, 0.12), (-0.55, 0.25), (-0.25, 0.2), (0.0, 0.06)],
     "wide": [(-0.95, 0.0), (-0.98, 0.34), (-0.75, 0.62), (-0.35, 0.5), (0.0, 0.1)],
 }
-KINDS = ("daisy", "daisy", "five", "poppy", "dahlia", "sunflower", "tulip", "lavender", "bell")
+KINDS = ("daisy", "daisy", "five", "poppy", "dahlia", "sunflower", "tulip")
 
 
 def flower_colors(c: Canvas) -> tuple[Color, Color, Color]:
-    """Two colours of the petals and one of the heart."""
+    """Returns two colors of the petals and one of the heart."""
     p = c.palette
     order = c.rng.permutation(5)
     petal = p.accents[order[0]]
@@ -77,10 +77,6 @@ def bloom(
     petal, second, heart = colors
     if kind == "tulip":
         _tulip(c, x, y, r, petal, second, turn)
-    elif kind == "lavender":
-        _spike(c, x, y, r, petal, second, turn)
-    elif kind == "bell":
-        _bells(c, x, y, r, petal, second, turn)
     elif kind == "dahlia":
         for ring, size in enumerate((1.0, 0.78, 0.56, 0.34)):
             tone = mix(petal, second, ring / 3)
@@ -163,45 +159,3 @@ def _tulip(c: Canvas, x: float, y: float, r: float, petal: Color, second: Color,
         one = c.fill(shape, mix(tone, p.light, 0.1), tone)
         if r > c.u * 0.03:
             c.shade(one, mix(tone, p.deep, 0.5), 90 + 30 * c.light, 0.4, 1.2, 0.6)
-
-
-def _spike(c: Canvas, x: float, y: float, r: float, petal: Color, second: Color, turn: float) -> None:
-    p = c.palette
-    for k, level in enumerate(np.linspace(1.5, -1.5, 15)):
-        taper = 0.15 + 0.85 * np.sqrt((level + 1.6) / 3.1)
-        for side in (-1.0, 0.9, 0.05) if k % 2 else (-0.5, 0.5):
-            tone = mix(mix(petal, second, c.between(0, 0.8)), p.deep, 0.22 if side * c.light < -0.3 else 0.0)
-            bud = blob(c.rng, 0.3 * side * taper, level + 0.08 * abs(side), 0.17 * taper, 0.15, 0.2, 6)
-            c.fill(placed(bud, x, y, r * 0.85, turn), mix(tone, p.light, 0.2), tone)
-
-
-def _bells(c: Canvas, x: float, y: float, r: float, petal: Color, second: Color, turn: float) -> None:
-    p = c.palette
-    bell = smooth(
-        points(
-            (0, -0.4),
-            (0.26, -0.25),
-            (0.32, 0.2),
-            (0.48, 0.46),
-            (0.16, 0.36),
-            (0, 0.5),
-            (-0.16, 0.36),
-            (-0.48, 0.46),
-            (-0.32, 0.2),
-            (-0.26, -0.25),
-        ),
-        steps=4,
-    )
-    for dx, dy, size in (
-        (-0.62, 0.75, 0.85),
-        (0.62, 0.4, 0.85),
-        (-0.55, -0.15, 0.75),
-        (0.5, -0.5, 0.7),
-        (0, -1.0, 0.6),
-    ):
-        at = placed(points((dx, dy)), x, y, r * 0.9, turn)[0]
-        root = placed(points((0, dy - 0.35)), x, y, r * 0.9, turn)[0]
-        c.fill(ribbon(np.stack([root, at]), max(c.u * 0.002, r * 0.03)), p.leaf[1])
-        one = c.fill(placed(bell, at[0], at[1], r * 0.9 * size, turn), second, petal)
-        if r > c.u * 0.03:
-            c.shade(one, mix(petal, p.deep, 0.5), 180 if c.light > 0 else 0, 0.45, 1.1, 0.7)
