@@ -13,8 +13,7 @@ import numpy as np
 import tensorflow as tf
 
 from simimg.augment import AugmentConfig, augment
-from simimg.bench.interleaved_timing import repeating
-from simimg.bench.measurements import Run, estimate, ratios, take_turns
+from simimg.bench.measurements import Run, estimate, ratios, repeating, take_turns
 from simimg.errors import UsageError
 
 __all__ = ["AugmentationCost", "AugmentationCosts", "measure_augmentations"]

@@ -164,7 +164,7 @@ def compare_converters(
             for tool in tools:
                 try:
                     process = ToolProcess(
-                        tool, pythons[tool.name], _job(pictures, work_dir), environment_variables(tool)
+                        tool, pythons[tool.name], _job(pictures, tool, work_dir), environment_variables(tool)
                     )
                 except RunFailed as error:
                     if tool in _NEEDED:
@@ -236,12 +236,13 @@ def _against(name: str, ours: Sequence[Run], theirs: Sequence[Run], bar: float |
     )
 
 
-def _job(pictures: ImageSet, work_dir: str) -> ConvertJob:
+def _job(pictures: ImageSet, tool: Tool, work_dir: str) -> ConvertJob:
     return ConvertJob(
         image_dir=str(pictures.folder),
         files=list(pictures.files),
         labels=pictures.labels(),
         image_size=IMAGE_SIZE,
         num_workers=num_cores(),
+        variant=tool.variant,
         work_dir=work_dir,
     )

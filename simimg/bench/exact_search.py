@@ -7,15 +7,13 @@ does nothing with it; and a large product of matrices, which is the most that th
 from __future__ import annotations
 
 import dataclasses
-import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
 
-from simimg.bench.converters.tool_server import cpu_seconds
-from simimg.bench.measurements import Run, estimate, ratios, take_turns
+from simimg.bench.measurements import Run, estimate, ratios, take_turns, timed
 from simimg.similarity.nearest_neighbors import nearest
 from tfrecords.convert.workers.pool import num_cores
 
@@ -108,14 +106,13 @@ def measure_exact(
 def turn(call: Callable[[], object], num_items: int, num_bytes: int = 0) -> Callable[[], Run]:
     """Returns what takes a turn of `call`, half a second at least, for so many items and bytes a call."""
 
+    def once() -> int:
+        call()
+        return num_items
+
     def run() -> Run:
-        cpu_start, start = cpu_seconds(), time.perf_counter()
-        num_calls = 0
-        while not num_calls or time.perf_counter() - start < _MIN_TURN_S:
-            call()
-            num_calls += 1
-        seconds = time.perf_counter() - start
-        return Run(seconds, num_calls * num_items, num_calls * num_bytes, cpu_seconds() - cpu_start)
+        done = timed(once, min_s=_MIN_TURN_S, min_calls=1)
+        return dataclasses.replace(done, num_bytes=done.num_images // num_items * num_bytes)
 
     return run
 

@@ -23,8 +23,7 @@ import keras
 import tensorflow as tf
 
 from simimg.bench.converters.tool_server import cpu_seconds
-from simimg.bench.interleaved_timing import repeating, timed
-from simimg.bench.measurements import Run, estimate, ratios, take_turns
+from simimg.bench.measurements import Run, estimate, ratios, repeating, take_turns, timed
 from simimg.input import Batch, Order, Reader, open_reader, train_batches
 from simimg.training.builders import build_state
 from simimg.training.checkpoints import Progress, State

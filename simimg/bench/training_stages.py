@@ -24,9 +24,8 @@ import tensorflow as tf
 
 from simimg.augment import augment
 from simimg.bench.converters.tool_server import peak_bytes
-from simimg.bench.interleaved_timing import repeating, timed, wait_for
-from simimg.bench.measurements import Run, estimate, ratios, take_turns
-from simimg.bench.page_cache import BUFFER_BYTES, read_all
+from simimg.bench.loaders.page_cache_loader import BUFFER_BYTES, read_all
+from simimg.bench.measurements import Run, estimate, ratios, repeating, take_turns, timed, wait_for
 from simimg.errors import UsageError
 from simimg.input import Batch, Order, Reader, batches_of, open_reader, reading, train_batches
 from simimg.input.jpeg_png_records import EncodedRecords

@@ -1,7 +1,7 @@
 """The sample image folder that `simimg demo` runs on when no other images are given.
 
 Five classes of illustrations, one folder per class: balloons, fishes, flowers, houses, mountains. They ship with the
-package as `sample_images.zip`, which `python -m tools.sample_drawing` drew in the source repository. Like the folders
+package as `sample_images.zip`, which `tools/sample_drawing` drew in the source repository. Like the folders
 that people have, the sample is not uniform. On purpose it holds
 
 * images of as many sizes as there are images, of several JPEG qualities, some of them progressive;

@@ -11,7 +11,7 @@ from PIL import Image
 
 import simimg.sample
 from simimg.sample import CLASS_NAMES
-from tools.sample_drawing.__main__ import draw_image, entries, sizes
+from tools.sample_drawing.draw_archive import draw_image, entries, sizes
 
 ARCHIVE = Path(simimg.sample.__file__).with_name("sample_images.zip")
 

@@ -54,6 +54,7 @@ class ConvertJob:
         image_size: side of the squares, in px.
         num_workers: cores there are.
         work_dir: where folders for the tool's output are made, and removed.
+        variant: which of its ways of working a tool uses, where it has several.
     """
 
     image_dir: str
@@ -62,6 +63,7 @@ class ConvertJob:
     image_size: int
     num_workers: int
     work_dir: str
+    variant: str = ""
 
     @property
     def num_images(self) -> int:

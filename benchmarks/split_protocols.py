@@ -13,13 +13,14 @@ from __future__ import annotations
 import csv
 import dataclasses
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image, ImageOps
 
+from simimg.bench.bench_plots import GRAY, INK, OURS, PAPER, THEIRS, aligned
 from simimg.input.readers.split_arrays import load_examples
 from simimg.input.split import open_split
 from simimg.training import TrainConfig, train
@@ -27,7 +28,16 @@ from tfrecords.convert import ConvertConfig, convert
 from tfrecords.convert.plan.split_assignment import SOURCE_SPLITS
 from tfrecords.convert.workers.pool import num_cores
 
-__all__ = ["ANGLES", "PROTOCOLS", "TUTORIAL_CATEGORIES", "Protocol", "compare_protocols", "seventeen"]
+__all__ = [
+    "ANGLES",
+    "PROTOCOLS",
+    "TUTORIAL_CATEGORIES",
+    "Protocol",
+    "compare_protocols",
+    "plot_protocols",
+    "protocols_table",
+    "seventeen",
+]
 
 TUTORIAL_CATEGORIES = ("brain", "BACKGROUND_Google", "crayfish", "helicopter", "okapi")
 
@@ -156,3 +166,72 @@ def _protocol(name: str, runs: list[tuple[int, int, float, float, float]]) -> Pr
         categorical=categorical,
         seconds=seconds,
     )
+
+
+def protocols_table(protocols: Sequence[Protocol]) -> list[str]:
+    """Returns what each way of measuring says, mean and standard deviation over the seeds."""
+    rows = [("", "train", "test", "binary", "categorical", "a seed each", "training")]
+    rows += [
+        (
+            found.name,
+            f"{found.num_train:,}",
+            f"{found.num_test:,}",
+            _mean(found.binary),
+            _mean(found.categorical),
+            " ".join(f"{value:.3f}" for value in found.categorical),
+            f"{np.mean(found.seconds):,.0f} s",
+        )
+        for found in protocols
+    ]
+    return ["protocols: the preset `tutorial`, mean (deviation) over the seeds", *aligned(rows)]
+
+
+def _mean(values: Sequence[float]) -> str:
+    return f"{np.mean(values):.3f}" + (f" ({np.std(values, ddof=1):.3f})" if len(values) > 1 else "")
+
+
+def plot_protocols(path: Path, protocols: Sequence[Protocol], machine: dict[str, str]) -> None:
+    """Writes a PNG or SVG, by `path`'s suffix: binary and categorical accuracy of each protocol, a dot a seed."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(10, 2.0 + 0.8 * len(protocols)), dpi=160, facecolor=PAPER)
+    above, below = 1.2 / figure.get_figheight(), 0.85 / figure.get_figheight()
+    axes: Any = figure.add_axes((0.2, below, 0.74, 1 - above - below))
+    for row, found in enumerate(protocols[::-1]):
+        means = []
+        # One's figure above and the other's below the line, as they may be close.
+        for values, color, above_by, side in (
+            (found.binary, THEIRS, 0.2, "bottom"),
+            (found.categorical, OURS, -0.22, "top"),
+        ):
+            mean = sum(values) / len(values)
+            means.append(mean)
+            axes.scatter(values, [row] * len(values), s=22, color=color, alpha=0.45, linewidths=0, zorder=3)
+            axes.scatter([mean], [row], s=150, color=color, zorder=4, edgecolors=PAPER, linewidths=1.5)
+            axes.text(mean, row + above_by, f"{mean:.3f}", ha="center", va=side, fontsize=11, color=INK, zorder=5)
+        axes.plot(means, (row, row), color=THEIRS, linewidth=2, zorder=1)
+    axes.set_yticks(range(len(protocols)), [found.name for found in protocols[::-1]], fontsize=12, color=INK)
+    lowest = min(min(*found.binary, *found.categorical) for found in protocols)
+    axes.set_xlim(min(0.6, lowest - 0.02), 1.0)
+    axes.set_ylim(-0.6, len(protocols) - 0.4)
+    axes.grid(axis="x", color="#e8e8ec", linewidth=0.8, zorder=0)
+    axes.tick_params(axis="x", colors=GRAY, labelsize=9, length=0)
+    axes.tick_params(axis="y", length=0, pad=8)
+    for side in axes.spines.values():
+        side.set_visible(False)
+    inch = 1 / figure.get_figheight()
+    figure.text(
+        0.02, 1 - 0.12 * inch, "One network, three ways of testing it", va="top", fontsize=16, fontweight="bold"
+    )
+    what = "accuracy of the tutorial's network on its test pictures"
+    figure.text(0.02, 1 - 0.5 * inch, what, va="top", fontsize=11, color=GRAY)
+    for name, color in (("binary, of all outputs", THEIRS), ("categorical, of the pictures", OURS)):
+        axes.scatter([], [], s=90, color=color, label=name)
+    axes.legend(
+        loc="lower right", bbox_to_anchor=(1.0, 1.0), ncols=2, frameon=False, fontsize=10.5, labelcolor=GRAY,
+        handletextpad=0.2, borderaxespad=0,
+    )  # fmt: skip
+    seeds = len(protocols[0].binary)
+    note = f"{seeds} seeds, a small dot each; photos dealt anew by each. {machine['processor']}"
+    figure.text(0.02, 0.1 * inch, note, va="bottom", fontsize=8.5, color=GRAY)
+    figure.savefig(path, facecolor=PAPER)

@@ -1,6 +1,6 @@
 """How much the fast decode costs in quality: PSNR and SSIM against the exact one, and both against area averages.
 
-    python -m simimg.bench.decode_quality FOLDER [IMAGE_SIZE]
+    python -m benchmarks.decode_quality FOLDER [IMAGE_SIZE]
 
 The area reference is a mean in float64 of all pixels of the full decode, each weighted by how much of it the output
 pixel covers. SSIM is that of Wang, Bovik, Sheikh and Simoncelli (2004): luma, Gaussian window of 11 px, sigma 1.5,

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from benchmarks import split_protocols
+from benchmarks.split_protocols import compare_protocols, seventeen
 from simimg import cli
-from simimg.bench import split_protocols
-from simimg.bench.split_protocols import compare_protocols, seventeen
 from simimg.input.readers.split_arrays import load_examples
 from simimg.input.split import open_split
 from simimg.presets import tutorial

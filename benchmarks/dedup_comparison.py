@@ -18,7 +18,8 @@ from pathlib import Path
 
 import numpy as np
 
-from simimg.bench.converters import IMAGEDEDUP
+from benchmarks.rivals import IMAGEDEDUP
+from simimg.bench.bench_plots import aligned, met
 from simimg.bench.image_sets import good_jpegs
 from simimg.bench.measurements import RunFailed
 from simimg.bench.virtualenvs import environment_variables, python_of
@@ -34,7 +35,7 @@ from simimg.similarity.evaluation.dedup_protocol import (
 )
 from tfrecords.convert.image.decoder import decode
 
-__all__ = ["DUPLICATE_RIVALS", "DedupComparison", "DedupMethod", "compare_duplicates"]
+__all__ = ["DUPLICATE_RIVALS", "DedupComparison", "DedupMethod", "compare_duplicates", "duplicates_table"]
 
 DUPLICATE_RIVALS = ("imagehash", "imagededup")
 THRESHOLD = 0.9  # that of `simimg duplicates` without a calibration
@@ -208,3 +209,28 @@ def _imagededup(
         f"imagededup {name}": (one["seconds"], {(first, second) for first, second in one["pairs"]})
         for name, one in json.loads(result.read_text()).items()
     }
+
+
+def duplicates_table(comparison: DedupComparison) -> list[str]:
+    """Returns what each method found of the copies, and what was aimed at."""
+    rows = [("", "precision", "recall", "seconds", "files/s", "wrong pairs", "missed")]
+    rows += [
+        (
+            method.name,
+            f"{method.precision:.4f}",
+            f"{method.recall:.4f}",
+            f"{method.seconds:,.1f}",
+            f"{comparison.num_files / method.seconds:,.0f}",
+            f"{method.num_wrong:,}",
+            f"{method.num_missed:,}",
+        )
+        for method in comparison.methods
+    ]
+    precision, recall = comparison.aim
+    cnn_precision, cnn_recall = comparison.published_cnn
+    aim = (
+        f"simimg: aim {recall:g} at a precision of {precision:g}: {met(comparison.met)}; imagededup's CNN has "
+        f"{cnn_recall:g} at {cnn_precision:g} in its authors' table, of other photos"
+    )
+    cnn = "imagededup's CNN cannot be measured here: torchvision downloads its weights when it is first used"
+    return [f"duplicates: {comparison.what}: {comparison.num_files:,} files", *aligned(rows), aim, cnn]

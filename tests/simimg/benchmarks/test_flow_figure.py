@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from simimg.bench.flow_figure import Flow, draw_flow, follow
+from benchmarks.flow_figure import Flow, draw_flow, follow
 from simimg.errors import UsageError
 from simimg.similarity import index_folder, load_embedder
 from simimg.training import TrainConfig, train

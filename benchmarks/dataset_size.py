@@ -14,15 +14,15 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from simimg.bench.interleaved_timing import repeating
-from simimg.bench.measurements import Run, estimate
+from simimg.bench.bench_plots import aligned, interval
+from simimg.bench.measurements import Run, estimate, repeating
 from simimg.errors import UsageError
 from simimg.input import Order, Split, batches_of, train_batches
 from simimg.input.readers.mapped import MappedReader
 from simimg.input.split import Shard
 from tfrecords.convert.workers.pool import num_cores
 
-__all__ = ["GrownSet", "Growth", "measure_growth"]
+__all__ = ["GrownSet", "Growth", "growth_table", "measure_growth"]
 
 _COUNTS = (1_000, 10_000, 100_000, 1_000_000, 2_000_000)
 _SHARDS = (1, 2, 4, 8)
@@ -144,3 +144,19 @@ def _part_of(shard: Shard, num_examples: int, record_bytes: int, parts_dir: Path
     with open(shard.path, "rb") as file:
         path.write_bytes(file.read(num_examples * record_bytes))
     return Shard(path, num_examples)
+
+
+def growth_table(growth: Growth) -> list[str]:
+    """Returns what sets of each size cost."""
+    rows = [("records", "shards", "first batch", "images/s", "95 % interval")]
+    rows += [
+        (
+            f"{grown.num_examples:,}",
+            f"{grown.num_shards:,}",
+            f"{1000 * grown.first_batch_s:,.0f} ms",
+            f"{grown.images_per_s:,.0f}",
+            interval(grown.ci95, ",.0f"),
+        )
+        for grown in growth.sets
+    ]
+    return [f"growth: {growth.what}", *aligned(rows)]

@@ -1,6 +1,6 @@
 """Draw the archive that the sample folder is unpacked from.
 
-    python -m tools.sample_drawing simimg/sample/sample_images.zip
+    python -m tools.sample_drawing.draw_archive simimg/sample/sample_images.zip
 
 The archive holds five classes of illustrations, drawn with Pillow and NumPy from the seed 0. An image depends on its
 class and its index alone, not on how many others there are. All classes share palettes, skies and weather, so a model

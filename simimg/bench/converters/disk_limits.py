@@ -1,10 +1,12 @@
-"""No converter: as many bytes as the squares have go to disk, from one process a core, and that is all.
+"""The two limits of all converters: reading and hashing the files, and writing as many bytes as the results have.
 
-They reach the page cache; nothing waits for the disk.
+`read`: every byte of the files is read and hashed with SHA-256, by one process per core. `write`: the bytes go to the
+page cache from one process per core, and nothing waits for the disk.
 """
 
 from __future__ import annotations
 
+import hashlib
 import multiprocessing
 from collections.abc import Callable
 from pathlib import Path
@@ -22,15 +24,27 @@ _CHUNK_IMAGES = 64
 def load(job: ConvertJob) -> dict[str, Any]:
     """Starts the processes."""
     _POOLS.append(multiprocessing.get_context("fork").Pool(job.num_workers))
-    return {"versions": {}, "settings": f"write to the page cache, {job.num_workers} processes"}
+    what = "read and sha256" if job.variant == "read" else "write to the page cache"
+    return {"versions": {}, "settings": f"{what}, {job.num_workers} processes"}
 
 
 def prepare(job: ConvertJob, out_dir: Path) -> Callable[[], int]:
-    """Returns the writing."""
+    """Returns a function that reads, or writes."""
+    if job.variant == "read":
+        paths = job.paths()
+        parts = [paths[start :: 4 * job.num_workers] for start in range(4 * job.num_workers)]
+        return lambda: sum(_POOLS[0].map(_read, parts, chunksize=1))
     num_bytes = job.image_size * job.image_size * 3
     counts = [len(range(part, len(job.files), job.num_workers)) for part in range(job.num_workers)]
     tasks = [(str(out_dir / f"{part}.bin"), count, num_bytes) for part, count in enumerate(counts)]
     return lambda: sum(_POOLS[0].map(_write, tasks, chunksize=1))
+
+
+def _read(paths: list[str]) -> int:
+    for path in paths:
+        with open(path, "rb", buffering=0) as file:
+            hashlib.sha256(file.read()).digest()
+    return len(paths)
 
 
 def _write(task: tuple[str, int, int]) -> int:
