@@ -1,8 +1,8 @@
-"""Whether reading gets slower as data sets grow: sets of one thousand to two million records, of one shard to hundreds.
+"""Speed of reading by size of the data set: one thousand to two million records, in one shard to hundreds.
 
-The records are those of a real data set, its shards taken again and again, so that they need no more disk and stay in
-the page cache; for a reader they are different files. Each picture should cost the same, and the first batch should
-come at once.
+The records are those of a real data set whose shards are repeated, so that they need no more disk and stay in the page
+cache; a reader treats them as different files. Each image should cost the same, and the first batch should not take
+longer in a larger set.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ _SHARDS = (1, 2, 4, 8)
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class GrownSet:
-    """A set of a size, and what reading it costs.
+    """Cost of reading a set of one size.
 
     Attributes:
-        num_examples: its records.
-        num_shards: its files.
-        first_batch_s: seconds from the folder's metadata to the first batch of a uniform shuffle, the median.
-        images_per_s: after that, the median.
-        ci95: the interval of that; None of fewer than five rounds.
+        num_examples: the number of its records.
+        num_shards: the number of its files.
+        first_batch_s: median seconds from the metadata of the folder to the first batch of a uniform shuffle.
+        images_per_s: median throughput after that.
+        ci95: its 95 % interval; None if there were fewer than five rounds.
     """
 
     num_examples: int
@@ -49,7 +49,7 @@ class GrownSet:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Growth:
-    """All that was measured."""
+    """All measurements."""
 
     what: str
     sets: tuple[GrownSet, ...]
@@ -67,7 +67,7 @@ def measure_growth(
     """Measures the mapped reader on sets that are made of `split`.
 
     Raises:
-        UsageError: the smallest set is less than a batch.
+        UsageError: the smallest set has fewer records than a batch.
     """
     if not 1 <= batch_size <= min(_COUNTS):
         raise UsageError(f"--batch_size={batch_size}: should be 1..{min(_COUNTS)}, the smallest set.")
@@ -123,7 +123,7 @@ def _read(split: Split, batch_size: int) -> tuple[float, Run]:
 
 
 def _of_count(split: Split, count: int, parts_dir: Path) -> Split:
-    """Returns a split of `count` records, the shards of `split` over and over; of JPEG or PNG, of whole shards."""
+    """Returns a split of `count` records that repeats the shards of `split`; JPEG and PNG have whole shards only."""
 
     def shards() -> Iterator[Shard]:
         left = count
@@ -147,7 +147,7 @@ def _part_of(shard: Shard, num_examples: int, record_bytes: int, parts_dir: Path
 
 
 def growth_table(growth: Growth) -> list[str]:
-    """Returns what sets of each size cost."""
+    """Returns a table with the cost of each size."""
     rows = [("records", "shards", "first batch", "images/s", "95 % interval")]
     rows += [
         (

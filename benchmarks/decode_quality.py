@@ -1,10 +1,10 @@
-"""How much the fast decode costs in quality: PSNR and SSIM against the exact one, and both against area averages.
+"""Quality of the fast decode: PSNR and SSIM against the exact one, and of both against area averages.
 
     python -m benchmarks.decode_quality FOLDER [IMAGE_SIZE]
 
-The area reference is a mean in float64 of all pixels of the full decode, each weighted by how much of it the output
+The area reference is the float64 mean of all pixels of the full decode, weighted by the share of each that the output
 pixel covers. SSIM is that of Wang, Bovik, Sheikh and Simoncelli (2004): luma, Gaussian window of 11 px, sigma 1.5,
-K1 0.01, K2 0.03, mean over the windows that lie inside the picture.
+K1 0.01, K2 0.03, and is the mean over the windows inside the image.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from tfrecords.format.quarantine import Refusal
 
 __all__ = ["Comparison", "Quality", "area_average", "measure_quality", "psnr", "ssim", "table"]
 
-# Equal pictures have no finite PSNR; as this, they do not turn a mean into infinity.
+# The PSNR of equal images is infinite; this value keeps the mean finite.
 MAX_PSNR_DB = 99.0
 
 _WINDOW = 11
@@ -33,7 +33,7 @@ _LUMA = np.array([0.299, 0.587, 0.114])  # ITU-R BT.601, that of JPEG
 
 @dataclasses.dataclass(frozen=True)
 class Comparison:
-    """Two ways of one picture each: PSNR in dB and SSIM, float64 `[num_pictures]`."""
+    """Comparison of two decodes of each image: PSNR in dB and SSIM, float64 `[num_pictures]`."""
 
     name: str
     psnr_db: np.ndarray
@@ -42,7 +42,7 @@ class Comparison:
 
 @dataclasses.dataclass(frozen=True)
 class Quality:
-    """All comparisons over the pictures of one folder at one size; `worst` is where fast is farthest from exact."""
+    """All comparisons over a folder at one size; `worst` is the image with the lowest PSNR of fast to exact."""
 
     image_size: int
     num_pictures: int
@@ -69,7 +69,7 @@ def measure_quality(paths: Iterable[Path], image_size: int) -> Quality:
         for name, (x, y) in zip(values, ((a, b), (a, area), (b, area)), strict=True):
             values[name].append((psnr(x, y), ssim(x, y)))
     if not names:
-        raise ValueError("there is no picture to measure")
+        raise ValueError("there are no images to measure")
     comparisons = tuple(Comparison(name, *np.array(pairs).T) for name, pairs in values.items())
     worst = names[int(comparisons[0].psnr_db.argmin())]
     return Quality(image_size, len(names), num_refused, comparisons, "/".join(worst.parts[-2:]))
@@ -84,13 +84,13 @@ def area_average(pixels: np.ndarray, image_size: int) -> np.ndarray:
 
 
 def psnr(a: np.ndarray, b: np.ndarray) -> float:
-    """Returns the peak signal-to-noise ratio of two pictures of levels 0..255, in dB, at most `MAX_PSNR_DB`."""
+    """Returns the peak signal-to-noise ratio of two images of levels 0..255, in dB, at most `MAX_PSNR_DB`."""
     error = np.mean((a.astype(np.float64) - b) ** 2)
     return float(min(MAX_PSNR_DB, 10 * np.log10(255**2 / error))) if error else MAX_PSNR_DB
 
 
 def ssim(a: np.ndarray, b: np.ndarray) -> float:
-    """Returns the structural similarity of the luma of two pictures `[h, w, 3]`, h and w at least 11; 1 is equal."""
+    """Returns the structural similarity of the luma of two images `[h, w, 3]`, both at least 11; equal ones have 1."""
     x, y = a @ _LUMA, b @ _LUMA
     mean_x, mean_y = _blurred(x), _blurred(y)
     variances = _blurred(x * x) + _blurred(y * y) - mean_x**2 - mean_y**2
@@ -117,7 +117,7 @@ def table(quality: Quality) -> str:
 
 
 def _coverage(side: int, image_size: int) -> np.ndarray:
-    """Returns `[image_size, side]`: the share of each pixel in the mean that makes each output pixel."""
+    """Returns the weight of each pixel in each output pixel, `[image_size, side]`."""
     edges = np.linspace(0, side, image_size + 1)
     low = np.maximum(edges[:-1, None], np.arange(side))
     high = np.minimum(edges[1:, None], np.arange(1, side + 1))
@@ -126,7 +126,7 @@ def _coverage(side: int, image_size: int) -> np.ndarray:
 
 @functools.cache
 def _window(side: int) -> np.ndarray:
-    """Returns `[side - 10, side]`: the Gaussian window at each place where it lies inside."""
+    """Returns the Gaussian window at each position inside the image, `[side - 10, side]`."""
     distances = np.arange(_WINDOW) - _WINDOW // 2
     weights = np.exp(-(distances**2) / (2 * _SIGMA**2))
     matrix = np.zeros((side - _WINDOW + 1, side))

@@ -1,9 +1,8 @@
-"""How many copies are found, and how fast, by imagededup's protocol: simimg, pHash and dHash, and imagededup's hashes.
+"""Copies found, and time, by imagededup's protocol: simimg, imagehash's pHash and dHash, and imagededup's hashes.
 
-Each method gets the same folder (`simimg.similarity.evaluation.dedup_protocol`) at its own default, once; its seconds
-are those of all it does, encodings and search, as in imagededup's table. Its CNN is left out: torchvision takes its
-weights from the network when it is first used, so it is no package that can be pinned. What its authors measured is
-shown beside ours.
+Each method gets the same folder (`simimg.similarity.evaluation.dedup_protocol`) once, with its own default options. Its
+seconds include encoding and search, as in imagededup's table. imagededup's CNN is left out, because torchvision
+downloads its weights at first use, so they cannot be pinned. The figures of its authors are shown instead.
 """
 
 from __future__ import annotations
@@ -38,7 +37,7 @@ from tfrecords.convert.image.decoder import decode
 __all__ = ["DUPLICATE_RIVALS", "DedupComparison", "DedupMethod", "compare_duplicates", "duplicates_table"]
 
 DUPLICATE_RIVALS = ("imagehash", "imagededup")
-THRESHOLD = 0.9  # that of `simimg duplicates` without a calibration
+THRESHOLD = 0.9  # the default of `simimg duplicates` without a calibration
 _HASH_DISTANCE = 10  # of 64 bits: imagededup's default
 _PRECISION, _RECALL = 0.999, 0.95  # aimed at
 _CNN_PRECISION, _CNN_RECALL = 0.999, 0.384  # imagededup's own table, cnn at 0.9, photos of UKBench
@@ -50,17 +49,17 @@ _Progress = Callable[[], object]
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class DedupMethod:
-    """What a method found.
+    """Result of one method.
 
     Attributes:
-        name: which.
-        precision: of the pairs that it calls copies.
-        recall: of the pairs that are.
-        seconds: for all files.
-        num_wrong: pairs that are none.
-        num_missed: pairs that it did not find.
-        wrong: some of these.
-        missed: some of those.
+        name: the method.
+        precision: the share of its pairs that are copies.
+        recall: the share of all pairs of copies that it found.
+        seconds: the time for all files.
+        num_wrong: the number of its pairs that are not copies.
+        num_missed: the number of pairs of copies that it did not find.
+        wrong: up to 100 of the wrong pairs.
+        missed: up to 100 of the missed pairs.
     """
 
     name: str
@@ -75,7 +74,7 @@ class DedupMethod:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class DedupComparison:
-    """All that was measured, simimg first; `met` tells whether it reaches the precision and the recall aimed at."""
+    """All measurements, simimg first; `met` is whether simimg reaches the precision and the recall of `aim`."""
 
     what: str
     num_files: int
@@ -100,14 +99,14 @@ def compare_duplicates(
     """Measures simimg and rivals on transformed photos.
 
     Args:
-        image_dir: photos, of which some are drawn.
+        image_dir: a folder of photos, from which some are chosen.
         embedder: simimg's model.
-        rivals: of `DUPLICATE_RIVALS`.
-        num_originals: photos; there will be six times as many files.
-        seed: which photos, and where they are cropped.
-        cache_dir: for the rivals' environments.
-        note: told what goes on.
-        watch: given a number of steps, returns what is called after each.
+        rivals: names from `DUPLICATE_RIVALS`.
+        num_originals: the number of photos; there will be six times as many files.
+        seed: selects the photos, and where they are cropped.
+        cache_dir: holds the rivals' environments.
+        note: called with a line about each phase.
+        watch: takes the number of steps and returns a function to call after each.
 
     Raises:
         UsageError: there are fewer photos.
@@ -201,9 +200,9 @@ def _imagededup(
             env=environment_variables(IMAGEDEDUP),
         )
     except subprocess.TimeoutExpired:
-        raise RunFailed(f"imagededup gave no answer for {_TIMEOUT_S:,} s") from None
+        raise RunFailed(f"imagededup did not answer within {_TIMEOUT_S:,} s") from None
     if done.returncode:
-        lines = [line.strip() for line in done.stderr.splitlines() if line.strip()] or ["it said nothing"]
+        lines = [line.strip() for line in done.stderr.splitlines() if line.strip()] or ["it printed nothing"]
         raise RunFailed(f"imagededup ended with code {done.returncode}: {lines[-1]}")
     return {
         f"imagededup {name}": (one["seconds"], {(first, second) for first, second in one["pairs"]})
@@ -212,7 +211,7 @@ def _imagededup(
 
 
 def duplicates_table(comparison: DedupComparison) -> list[str]:
-    """Returns what each method found of the copies, and what was aimed at."""
+    """Returns a table of the methods, and whether the aim is met."""
     rows = [("", "precision", "recall", "seconds", "files/s", "wrong pairs", "missed")]
     rows += [
         (

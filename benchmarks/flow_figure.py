@@ -1,14 +1,15 @@
-"""One picture at each letter of docs/flow.md, as it really is there, drawn side by side.
+"""Draws docs/flow.jpg: the real data of one image at each letter of docs/flow.md, side by side.
 
-    draw_flow(Path("flow.jpg"), follow(Path("sample/fishes/image_0002.jpg"), dataset_dir, model_dir, index_dir))
+    python -m benchmarks.flow_figure sample/fishes/image_0002.jpg DATASET_DIR MODEL_DIR INDEX_DIR flow.jpg
 
-The data set has raw pixels and the picture in its split `train`; the index was made of the same folder; the model was
+The data set has raw pixels and the image in its split `train`. The index is of the same folder, and the model was
 trained on the data set.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -34,12 +35,12 @@ __all__ = ["Flow", "Match", "draw_flow", "follow"]
 
 _SHOWN = 16  # examples of a batch, 4 x 4
 _MATCHES = 4
-_CROP = 0.8  # of each side: what the copy that is looked for has left of the picture
+_CROP = 0.8  # share of each side that the query, an edited copy, keeps
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Match:
-    """A picture that was found, its similarity, and what was done to the query; empty for one that looks alike."""
+    """A match: its image, its similarity, and the edits of the query, which are empty if it is not a copy."""
 
     image: Image.Image
     similarity: float
@@ -48,19 +49,19 @@ class Match:
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
 class Flow:
-    """A picture at each letter.
+    """The data of one image at each letter.
 
     Attributes:
-        name: of the file, below its folder.
+        name: class folder and name of the file.
         file: its bytes (A).
         upright: decoded, RGB (B).
         stored: uint8 `[size, size, 3]` (C), with its `id`, `label` and `class_name`.
         record: its bytes in the shard (D), and `offsets`, where their parts lie.
-        batch: uint8 `[16, size, size, 3]` (E); the picture is number `at`.
+        batch: uint8 `[16, size, size, 3]` (E); the image is number `at`.
         augmented: the same, 0..255 (F).
         embedding: float32 `[dim]` (G), of length 1.
-        answers: what the model says: class names and probabilities, the most probable first.
-        query: a copy of the picture that is looked for, and `matches`, what is found, best first (H).
+        answers: predictions of the model: class names and probabilities, the most probable first.
+        query: an edited copy of the image, and its `matches`, best first (H).
     """
 
     name: str
@@ -82,11 +83,11 @@ class Flow:
 
 
 def follow(picture: Path, dataset_dir: Path, model_dir: Path, index_dir: Path) -> Flow:
-    """Returns what `picture`, a file in a class folder, is at each letter.
+    """Returns the data of `picture`, a file in a class folder, at each letter.
 
     Raises:
-        UsageError: it is not in the split `train` of the data set, or in none of the first epoch's batches; or the data
-            set's pixels are not raw.
+        UsageError: it is not in the split `train` of the data set, or not in a batch of the first epoch; or the data
+            set does not have raw pixels.
     """
     layout = Layout.load(dataset_dir)
     name = f"{picture.parent.name}/{picture.name}"
@@ -105,7 +106,9 @@ def follow(picture: Path, dataset_dir: Path, model_dir: Path, index_dir: Path) -
     batches = map(reader.batch, train_batches(reader, order))
     batch = next((found for found in batches if row.id in found.id.numpy()), None)
     if batch is None:
-        raise UsageError(f"{name} is in the rest of the first epoch that fills no batch. Choose another picture.")
+        raise UsageError(
+            f"{name} is among the last examples of the first epoch, which do not fill a batch. Choose another image."
+        )
     augmented = augment(info.augment_config, seed, tf.constant(0, tf.int64), batch.id, batch.image).numpy()
     probabilities = model.predict(pixels[None], verbose=0)[0]
     best = np.argsort(-probabilities)[:3]
@@ -148,7 +151,7 @@ def follow(picture: Path, dataset_dir: Path, model_dir: Path, index_dir: Path) -
 
 
 def _copy(picture: Image.Image) -> Image.Image:
-    """Returns the picture mirrored, without its border."""
+    """Returns the image mirrored and without its border."""
     width, height = picture.size
     x, y = round(width * (1 - _CROP) / 2), round(height * (1 - _CROP) / 2)
     return picture.crop((x, y, width - x, height - y)).transpose(Image.Transpose.FLIP_LEFT_RIGHT)
@@ -163,7 +166,7 @@ _HEX_COLUMNS, _HEX_ROWS = 12, 14
 
 
 def draw_flow(path: Path, flow: Flow) -> None:
-    """Writes the letters A to H as one picture, PNG or JPEG by the name of `path`."""
+    """Writes the letters A to H as one image, PNG or JPEG by the suffix of `path`."""
     panels = (_file, _upright, _example, _record, _batch, _augmented, _embedding, _answer)
     columns, step = 4, _HEAD + _PANEL + _FOOT
     width = 2 * _MARGIN + columns * _PANEL + (columns - 1) * _GAP
@@ -187,7 +190,7 @@ def draw_flow(path: Path, flow: Flow) -> None:
 
 @dataclasses.dataclass(frozen=True)
 class _Panel:
-    """Where a letter is drawn: a square of `_PANEL` px whose upper left corner is at (x, y)."""
+    """The place of a letter: a square of `_PANEL` px whose upper left corner is at (x, y)."""
 
     sheet: Image.Image
     draw: ImageDraw.ImageDraw
@@ -195,7 +198,7 @@ class _Panel:
     y: int
 
     def place(self, image: Image.Image, box: tuple[int, int, int, int], *, smooth: bool = True) -> tuple[int, ...]:
-        """Draws a picture as large as fits into (left, top, width, height) in its middle; returns where it lies."""
+        """Draws an image as large as (left, top, width, height) allows, centered; returns its box."""
         left, top, width, height = box
         scale = min(width / image.width, height / image.height)
         if not smooth:
@@ -208,7 +211,7 @@ class _Panel:
         return x, y, x + image.width - 1, y + image.height - 1
 
     def frame(self, box: tuple[int, ...]) -> None:
-        """Draws a line around what lies in `box`."""
+        """Draws a line around `box`."""
         x0, y0, x1, y1 = box
         self.draw.rounded_rectangle((x0 - 4, y0 - 4, x1 + 4, y1 + 4), 4, None, _BLUE, 3)
 
@@ -220,7 +223,7 @@ def _file(panel: _Panel, flow: Flow) -> tuple[str, ...]:
     mono = ImageFont.truetype(Path(matplotlib.get_data_path(), "fonts/ttf/DejaVuSansMono.ttf"), 15)
     for row in range(_HEX_ROWS):
         shown = flow.file[row * _HEX_COLUMNS : (row + 1) * _HEX_COLUMNS]
-        fade = max(0.0, row - _HEX_ROWS + 5) / 6  # it goes on
+        fade = max(0.0, row - _HEX_ROWS + 5) / 6  # the last rows fade out: the file continues
         color = _mixed(_INK, _MOUNT, fade)
         for column, byte in enumerate(shown):
             at = (panel.x + 22 + column * 29, panel.y + 22 + row * 25)
@@ -242,7 +245,7 @@ def _example(panel: _Panel, flow: Flow) -> tuple[str, ...]:
 
 
 def _record(panel: _Panel, flow: Flow) -> tuple[str, ...]:
-    """Each byte is a dot, a row of the picture's pixels a row: so the picture can be seen, three times as wide."""
+    """Draws each byte as a dot and each row of pixels as a row, so the image is visible, three times as wide."""
     values = np.frombuffer(flow.record, np.uint8)
     colors = np.repeat(values[:, None], 3, axis=1)
     offsets, size = flow.offsets, len(flow.stored)
@@ -330,7 +333,7 @@ def _arrow(draw: ImageDraw.ImageDraw, x: int, y: int) -> None:
 
 
 def _diverging(values: np.ndarray) -> np.ndarray:
-    """Returns uint8 colours of values -1..1: orange below 0, white at it, blue above."""
+    """Returns uint8 colors of values -1..1: orange below 0, white at 0, blue above."""
     ends = np.where(values[..., None] < 0, _rgb(_ORANGE), _rgb(_BLUE))
     weight = np.abs(values)[..., None]
     return np.rint(255 * (1 - weight) + ends * weight).astype(np.uint8)
@@ -351,3 +354,8 @@ def _font(size: int) -> Any:
 
 def _text(draw: ImageDraw.ImageDraw, at: tuple[int, int], text: str, size: int, color: str = _INK) -> None:
     draw.text(at, text, color, _font(size))
+
+
+if __name__ == "__main__":
+    *_sources, _target = map(Path, sys.argv[1:])
+    draw_flow(_target, follow(*_sources))

@@ -1,11 +1,11 @@
-"""The tutorial's way of measuring beside the honest one: one network, one set of photos, three ways of dealing them.
+"""The tutorial's way of measuring, and an honest one: one network and one set of photos, split in three ways.
 
-    no copies             photos are split
-    copied, then split    every photo becomes 17, turned and mirrored, and the copies are split: the tutorial's 99.3 %
-    split, then copied    photos are split, and the ones to train on become 17; tested on the others as they are
+    no copies             the photos are split
+    copied, then split    17 rotated and mirrored copies of every photo are split: the tutorial's 99.3 %
+    split, then copied    the photos are split, and each training photo becomes 17; the test photos stay as they are
 
-The network, its loss and its five epochs are those of the preset `tutorial` in all three, so what differs is what the
-test knows already.
+The network, its loss and its five epochs are those of the preset `tutorial` in all three. They only differ in how much
+of the test the network has seen in training.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ __all__ = [
 TUTORIAL_CATEGORIES = ("brain", "BACKGROUND_Google", "crayfish", "helicopter", "okapi")
 
 ANGLES = tuple(range(-20, 20, 5))
-"""Degrees: Python's range(-20, 20, 5), as a tutorial writes it, which leaves out +20."""
+"""Degrees: Python's range(-20, 20, 5), as in the tutorial, which leaves out +20."""
 
 PROTOCOLS = ("no copies", "copied, then split", "split, then copied")
 
@@ -52,15 +52,15 @@ _TEST_SHARE = 0.25
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Protocol:
-    """One way of measuring, and what it says of the network.
+    """One way of measuring, and its figures for the network.
 
     Attributes:
         name: one of `PROTOCOLS`.
-        num_train: pictures that were trained on.
-        num_test: pictures that were tested on.
-        binary: a seed each, the share of all outputs on the right side of 0.5; what Keras and the tutorial report.
-        categorical: a seed each, the share of the pictures whose most probable class is the right one.
-        seconds: of training, a seed each.
+        num_train: the number of training images.
+        num_test: the number of test images.
+        binary: per seed, the share of all outputs on the right side of 0.5, which Keras and the tutorial report.
+        categorical: per seed, the share of the images whose most probable class is the right one.
+        seconds: per seed, the time of training.
     """
 
     name: str
@@ -77,15 +77,15 @@ def compare_protocols(
     num_seeds: int,
     watch: Callable[[int], Callable[[], object]] = lambda _: lambda: None,
 ) -> tuple[Protocol, ...]:
-    """Returns what each of `PROTOCOLS` says, seeds 0, 1, ... dealing the photos and starting the network.
+    """Measures each of `PROTOCOLS` with the seeds 0, 1, …, which split the photos and initialize the network.
 
     Args:
-        image_dir: pictures, a folder a class; of Caltech 101 the tutorial's five.
+        image_dir: images, one folder per class; of Caltech 101, only the tutorial's five classes are used.
         num_seeds: at least 1.
-        watch: told how many trainings there will be; what it returns is called after each.
+        watch: takes the number of trainings and returns a function to call after each.
 
     Raises:
-        UsageError: there are no pictures, or they cannot be split.
+        UsageError: there are no images, or they cannot be split.
     """
     there = all((image_dir / name).is_dir() for name in TUTORIAL_CATEGORIES)
     categories = TUTORIAL_CATEGORIES if there else ()
@@ -106,7 +106,7 @@ def compare_protocols(
 
 
 def seventeen(image: Image.Image) -> list[Image.Image]:
-    """Returns a picture, and it turned by each of `ANGLES`, and each of those mirrored; corners are black."""
+    """Returns an image, its rotations by each of `ANGLES`, and the mirrored rotations; corners are black."""
     turned = [image.rotate(angle) for angle in ANGLES]
     return [image, *turned, *map(ImageOps.mirror, turned)]
 
@@ -125,7 +125,7 @@ def _datasets(image_dir: Path, categories: tuple[str, ...], seed: int, folder: P
     ).dataset_dir
     yield PROTOCOLS[0], photos
     copies = _write_copies(photos, folder / "copies")
-    # Of the copies each is dealt by itself, whichever photo it is of.
+    # Each copy is assigned to a split by itself, whichever photo it is of.
     dealt = np.random.default_rng(seed).permutation(len(copies)) < _TEST_SHARE * len(copies)
     rows = {
         "copied": [
@@ -142,7 +142,7 @@ def _datasets(image_dir: Path, categories: tuple[str, ...], seed: int, folder: P
 
 
 def _write_copies(dataset_dir: Path, folder: Path) -> list[tuple[str, str, str, bool]]:
-    """Writes seventeen of each photo; returns each one's path, class, its photo's split, whether it is the photo."""
+    """Writes 17 images per photo; returns path, class, the photo's split, and whether it is the photo itself."""
     folder.mkdir()
     rows = []
     for name in ("train", "test"):
@@ -169,7 +169,7 @@ def _protocol(name: str, runs: list[tuple[int, int, float, float, float]]) -> Pr
 
 
 def protocols_table(protocols: Sequence[Protocol]) -> list[str]:
-    """Returns what each way of measuring says, mean and standard deviation over the seeds."""
+    """Returns a table of the protocols, with mean and standard deviation over the seeds."""
     rows = [("", "train", "test", "binary", "categorical", "a seed each", "training")]
     rows += [
         (
@@ -191,7 +191,7 @@ def _mean(values: Sequence[float]) -> str:
 
 
 def plot_protocols(path: Path, protocols: Sequence[Protocol], machine: dict[str, str]) -> None:
-    """Writes a PNG or SVG, by `path`'s suffix: binary and categorical accuracy of each protocol, a dot a seed."""
+    """Writes the accuracies of each protocol, one dot per seed, as PNG or SVG by the suffix of `path`."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(10, 2.0 + 0.8 * len(protocols)), dpi=160, facecolor=PAPER)
@@ -199,7 +199,7 @@ def plot_protocols(path: Path, protocols: Sequence[Protocol], machine: dict[str,
     axes: Any = figure.add_axes((0.2, below, 0.74, 1 - above - below))
     for row, found in enumerate(protocols[::-1]):
         means = []
-        # One's figure above and the other's below the line, as they may be close.
+        # One figure above the line and one below it, because they may be close together.
         for values, color, above_by, side in (
             (found.binary, THEIRS, 0.2, "bottom"),
             (found.categorical, OURS, -0.22, "top"),

@@ -1,6 +1,6 @@
-"""NVIDIA DALI on the processor: read, decode, resize with antialiasing in batches; the squares appended to a file.
+"""NVIDIA DALI on the processor: read, decode, resize with antialiasing in batches; the results are appended to a file.
 
-DALI has no format of its own to write, so the batches are written as they are, without labels or framing.
+DALI has no format to write, so the batches are written without labels or framing.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 __all__ = ["load", "prepare"]
 
 _BATCH_SIZE = 256
-_AHEAD = 2  # batches under way, DALI's own default
+_AHEAD = 2  # batches in flight, DALI's own default
 
 
 def load(job: ConvertJob) -> dict[str, Any]:
@@ -35,12 +35,12 @@ def load(job: ConvertJob) -> dict[str, Any]:
 
 
 def prepare(job: ConvertJob, out_dir: Path) -> Callable[[], int]:
-    """Builds a pipeline over the files and returns what runs it once through."""
+    """Builds a pipeline over the files and returns a function that runs it once."""
     from nvidia.dali import fn, pipeline_def, types
 
-    # The last batch is filled up with pictures that are decoded and thrown away. Batches of nearly equal size keep
-    # that below one picture a batch, and a pipeline is told exactly how many batches to make: left alone, it would
-    # go on decoding for an epoch that nobody asked for.
+    # The last batch is filled up with images that are decoded and discarded. Batches of nearly equal size keep that
+    # below one image per batch. The number of batches is scheduled exactly: by default, the pipeline would go on and
+    # decode the next epoch.
     num_batches = math.ceil(len(job.files) / _BATCH_SIZE)
     batch_size = math.ceil(len(job.files) / num_batches)
 

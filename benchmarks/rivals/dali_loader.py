@@ -18,7 +18,7 @@ _PIPELINES: list[Any] = []
 
 
 def load(job: ReadJob) -> dict[str, Any]:
-    """Builds the pipeline, which goes round and round."""
+    """Builds the pipeline, which repeats without end."""
     import nvidia.dali as dali
     from nvidia.dali import fn, pipeline_def, tfrecord, types
 
@@ -52,7 +52,7 @@ def load(job: ReadJob) -> dict[str, Any]:
 
 
 def prepare(job: ReadJob, out_dir: Path) -> Callable[[], int]:
-    """Returns the reading of as many batches as an epoch has."""
+    """Returns a function that reads as many batches as an epoch has."""
     (pipeline,) = _PIPELINES
 
     def run() -> int:
@@ -67,7 +67,7 @@ def prepare(job: ReadJob, out_dir: Path) -> Callable[[], int]:
 
 
 def _indices(job: ReadJob) -> list[str]:
-    """Returns the sidecars; shards of raw pixels need none for us, so theirs are written."""
+    """Returns the index files of the shards, and writes those of raw shards, which simimg does not need."""
     paths = []
     for shard, count in zip(job.shards, job.records, strict=True):
         path = shard + ".idx"

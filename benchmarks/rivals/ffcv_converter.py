@@ -1,8 +1,8 @@
-"""FFCV's DatasetWriter: decoded by OpenCV in one worker process a core, resized by FFCV, into one .beton file.
+"""FFCV's DatasetWriter: decoded by OpenCV in one worker process per core, resized by FFCV, into one .beton file.
 
-FFCV leaves decoding to the data set it is given. OpenCV, which FFCV itself needs, decodes a third faster than the
-Pillow of its examples. FFCV keeps a picture's shape: `max_resolution` makes its longer side as long as our squares
-are, so it stores fewer pixels than the others do.
+FFCV leaves decoding to its data set. OpenCV, which FFCV depends on, decodes a third faster than Pillow, which its
+examples use. FFCV keeps the aspect ratio: `max_resolution` gives the longer side the length of our squares, so it
+stores fewer pixels than the others.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ __all__ = ["load", "prepare"]
 
 
 class _Pictures:
-    """The files as FFCV wants a data set: items (pixels, label) by index."""
+    """The files as a data set for FFCV: items (pixels, label) by index."""
 
     def __init__(self, job: ConvertJob) -> None:
         self._paths, self._labels = job.paths(), job.labels
@@ -47,7 +47,7 @@ def load(job: ConvertJob) -> dict[str, Any]:
 
 
 def prepare(job: ConvertJob, out_dir: Path) -> Callable[[], int]:
-    """Returns the writing."""
+    """Returns a function that writes the file."""
     from ffcv.fields import IntField, RGBImageField
     from ffcv.writer import DatasetWriter
 

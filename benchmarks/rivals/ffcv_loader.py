@@ -1,6 +1,6 @@
 """FFCV's Loader in its fastest way: order RANDOM, the file in the page cache; raw pixels, or JPEG of quality 90.
 
-Its .beton file is made of the same pixels by its DatasetWriter, once, and kept.
+Its DatasetWriter makes the .beton file of the same pixels once; the file is kept.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _LOADERS: list[Any] = []
 
 
 class _Pictures:
-    """The pictures as FFCV wants a data set: items (pixels, label) by index."""
+    """The images as a data set for FFCV: items (pixels, label) by index."""
 
     def __init__(self, job: ReadJob) -> None:
         import numpy as np
@@ -39,7 +39,7 @@ class _Pictures:
 
 
 def load(job: ReadJob) -> dict[str, Any]:
-    """Writes the file unless it is there, and opens it."""
+    """Writes the file unless it exists, and opens it."""
     from importlib.metadata import version
 
     from ffcv.fields import IntField, RGBImageField
@@ -73,7 +73,7 @@ def load(job: ReadJob) -> dict[str, Any]:
 
 
 def prepare(job: ReadJob, out_dir: Path) -> Callable[[], int]:
-    """Returns the reading of an epoch."""
+    """Returns a function that reads an epoch."""
     (loader,) = _LOADERS
     shape = (job.batch_size, job.image_size, job.image_size, 3)
 

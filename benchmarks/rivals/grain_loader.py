@@ -18,7 +18,7 @@ _SOURCES: list[Any] = []
 
 
 def load(job: ReadJob) -> dict[str, Any]:
-    """Writes the file unless it is there, and opens it."""
+    """Writes the file unless it exists, and opens it."""
     from importlib.metadata import version
 
     import grain
@@ -42,7 +42,7 @@ def load(job: ReadJob) -> dict[str, Any]:
 
 
 def prepare(job: ReadJob, out_dir: Path) -> Callable[[], int]:
-    """Builds the pipeline and returns what runs it once through."""
+    """Builds the pipeline and returns a function that reads it once."""
     import grain
     import numpy as np
 

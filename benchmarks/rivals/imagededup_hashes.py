@@ -1,8 +1,8 @@
 """imagededup's hashes over a folder, at its default distance: `python -P imagededup_hashes.py IMAGE_DIR RESULT.json`.
 
-The file gets {method: {"seconds": encodings and search, "pairs": [[name, name], …]}}. The package's `__init__` modules
-import torch, which its hashes do without: they are passed over, and so its environment takes 330 MB instead of 3 GB.
-Run by its own environment, see requirements-imagededup.txt.
+The result is {method: {"seconds": encoding and search, "pairs": [[name, name], …]}}. The package's `__init__` modules
+import torch, which its hashes do not need. They are bypassed, so its environment takes 330 MB instead of 3 GB. It runs
+in its own environment, see requirements-imagededup.txt.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""WebDataset over a tar shard a core of JPEG files: shuffled in a buffer, decoded by Pillow, in this process."""
+"""WebDataset over tar shards of JPEG files, shuffled in a buffer and decoded by Pillow in this process."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def load(job: ReadJob) -> dict[str, Any]:
 
 
 def prepare(job: ReadJob, out_dir: Path) -> Callable[[], int]:
-    """Builds the pipeline and returns what runs it once through."""
+    """Builds the pipeline and returns a function that reads it once."""
     import webdataset
 
     tars = sorted(glob.glob(os.path.join(job.forms_dir, "*.tar")))

@@ -15,7 +15,7 @@ _BAR_INCHES = 0.42
 
 @dataclasses.dataclass(frozen=True)
 class Bar:
-    """A bar: its name, images a second, their 95 % interval, and whether it is one of this project."""
+    """A bar: its name, images per second, their 95 % interval, and whether it is one of this project."""
 
     name: str
     images_per_s: float
@@ -26,7 +26,7 @@ class Bar:
 def plot_bars(
     path: Path, title: str, what: str, bars: Sequence[Bar], limit: tuple[str, float], machine: dict[str, str]
 ) -> None:
-    """Writes a PNG or SVG, by `path`'s suffix, with `bars` from top to bottom and the limit as a line."""
+    """Writes `bars` from top to bottom, with the limit as a line, as PNG or SVG by the suffix of `path`."""
     from matplotlib.figure import Figure
 
     bars = bars[::-1]

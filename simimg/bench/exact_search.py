@@ -1,7 +1,7 @@
-"""Exact search over a million vectors: this project's, NumPy's whole product, and faiss, beside memory and processor.
+"""Throughput of exact search over a million vectors: this project's, NumPy's whole product, and faiss.
 
-Two limits, measured in the same rounds: a sum of all vectors with all cores, which reads what a search has to read and
-does nothing with it; and a large product of matrices, which is the most that the processor multiplies.
+Two limits are measured in the same rounds: a sum of all vectors with all cores, which reads the bytes that a search
+has to read; and a large matrix product, which shows the peak of the processor.
 """
 
 from __future__ import annotations
@@ -31,19 +31,19 @@ _PEAK_SIDE = 2048
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ExactSpeed:
-    """How fast one way of searching is.
+    """The figures of one way of searching.
 
     Attributes:
-        name: which.
-        batch: queries at a time.
+        name: the way of searching.
+        batch: queries per call.
         queries_per_s: the median.
-        ci95: its interval; None of fewer than five rounds.
-        gb_per_s: bytes of vectors that one call has to read, 10**9 a second.
-        ratio_to_memory: the share of the speed at which memory is read.
-        ratio_to_peak: the share of the processor's products.
-        times_ours: simimg's queries a second to its own; None of simimg.
-        times_ours_ci95: the interval of that.
-        cores: seconds of processor time a second.
+        ci95: its 95 % interval; None if there were fewer than five rounds.
+        gb_per_s: bytes of vectors that one call has to read, 10**9 per second.
+        ratio_to_memory: that as a share of the speed at which memory is read.
+        ratio_to_peak: its operations as a share of the processor's peak.
+        times_ours: how many times as fast simimg is; None for simimg itself.
+        times_ours_ci95: the 95 % interval of that.
+        cores: seconds of processor time per second.
     """
 
     name: str
@@ -60,7 +60,7 @@ class ExactSpeed:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ExactSearch:
-    """All that was measured: ways of searching, and the limits: bytes read, 10**9 a second, and 10**9 operations."""
+    """All measurements: the ways of searching and the limits, in 10**9 bytes and 10**9 operations per second."""
 
     what: str
     speeds: tuple[ExactSpeed, ...]
@@ -72,8 +72,8 @@ class ExactSearch:
 def measure_exact(
     num_vectors: int, *, repeats: int, watch: Callable[[int], Callable[[], object]] = lambda _: lambda: None
 ) -> ExactSearch:
-    """Measures on unit vectors that are drawn; which they are makes no difference to any of the ways."""
-    import faiss  # after TensorFlow, with which its threads would else clash
+    """Measures on random unit vectors; the speed of search does not depend on their values."""
+    import faiss  # after TensorFlow; in the other order, their threads clash
 
     vectors, queries = _drawn(num_vectors)
     index = faiss.IndexFlatIP(DIM)
@@ -104,7 +104,7 @@ def measure_exact(
 
 
 def turn(call: Callable[[], object], num_items: int, num_bytes: int = 0) -> Callable[[], Run]:
-    """Returns what takes a turn of `call`, half a second at least, for so many items and bytes a call."""
+    """Returns a function that times `call` for half a second at least; a call processes these items and bytes."""
 
     def once() -> int:
         call()
@@ -118,7 +118,7 @@ def turn(call: Callable[[], object], num_items: int, num_bytes: int = 0) -> Call
 
 
 def matrix_product() -> Callable[[], Run]:
-    """Returns what takes a turn of a large float32 product with all cores; its items are floating-point operations."""
+    """Returns a function that times a large float32 product with all cores; its items are floating-point operations."""
     square = np.random.default_rng(0).standard_normal((_PEAK_SIDE, _PEAK_SIDE), np.float32)
     return turn(lambda: square @ square, 2 * _PEAK_SIDE**3)
 
@@ -145,7 +145,7 @@ def _speed(name: str, batch: int, rounds: dict[str, list[Run]], num_vectors: int
 
 
 def _naive(vectors: np.ndarray, queries: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """What is written first: all similarities at once, and the best of them, sorted."""
+    """Searches in the obvious way: all similarities at once, and the best of them, sorted."""
     similarities = queries @ vectors.T
     kept = np.argpartition(-similarities, _K - 1, axis=1)[:, :_K]
     values = np.take_along_axis(similarities, kept, 1)

@@ -27,7 +27,7 @@ def load(job: ConvertJob) -> dict[str, Any]:
 
 
 def prepare(job: ConvertJob, out_dir: Path) -> Callable[[], int]:
-    """Returns the conversion."""
+    """Returns a function that converts the folder."""
     from tfrecords.convert import ConvertConfig, convert
 
     config = ConvertConfig(

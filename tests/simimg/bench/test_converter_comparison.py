@@ -131,7 +131,7 @@ def test_nothing_without_the_converter_itself(folder: Path, tmp_path: Path, monk
     broken = dataclasses.replace(OURS, script=script)
     monkeypatch.setattr("simimg.bench.converter_comparison.OURS", broken)
     monkeypatch.setattr("simimg.bench.converter_comparison._NEEDED", (broken,))
-    with pytest.raises(SimimgError, match="simimg cannot be measured.*simimg did 3 of 11 pictures"):
+    with pytest.raises(SimimgError, match="simimg cannot be measured.*simimg processed 3 of 11 images"):
         compare_converters(folder, [], cache_dir=tmp_path / "cache", repeats=1)
 
 
