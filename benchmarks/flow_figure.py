@@ -172,8 +172,8 @@ def draw_flow(path: Path, flow: Flow) -> None:
     width = 2 * _MARGIN + columns * _PANEL + (columns - 1) * _GAP
     sheet = Image.new("RGB", (width, _TOP + 2 * step + _MARGIN - 16), _PAPER)
     draw = ImageDraw.Draw(sheet)
-    _text(draw, (_MARGIN, 40), "One picture, from a file to an answer", 32)
-    _text(draw, (_MARGIN, 82), f"{flow.name}: what it is at each letter of the flow", 18, _GRAY)
+    _text(draw, (_MARGIN, 40), "One image, from a file to an answer", 32)
+    _text(draw, (_MARGIN, 82), f"{flow.name}: its data at each letter of the flow", 18, _GRAY)
     for number, panel in enumerate(panels):
         x = _MARGIN + number % columns * (_PANEL + _GAP)
         y = _TOP + number // columns * step + _HEAD
@@ -228,13 +228,13 @@ def _file(panel: _Panel, flow: Flow) -> tuple[str, ...]:
         for column, byte in enumerate(shown):
             at = (panel.x + 22 + column * 29, panel.y + 22 + row * 25)
             panel.draw.text(at, f"{byte:02x}", color, mono)
-    return "image file", f"{len(flow.file):,} bytes on disk", "JPEG: ff d8 ff is how one begins"
+    return "image file", f"{len(flow.file):,} bytes on disk", "a JPEG file begins with ff d8 ff"
 
 
 def _upright(panel: _Panel, flow: Flow) -> tuple[str, ...]:
     panel.place(flow.upright, _INNER)
     width, height = flow.upright.size
-    return "upright RGB image", f"uint8 [{height}, {width}, 3], 0..255", "or the file is refused, with a reason"
+    return "upright RGB image", f"uint8 [{height}, {width}, 3], 0..255", "or the file is rejected, with a reason"
 
 
 def _example(panel: _Panel, flow: Flow) -> tuple[str, ...]:
@@ -269,20 +269,20 @@ def _record(panel: _Panel, flow: Flow) -> tuple[str, ...]:
     return (
         "record in a shard",
         f"{len(flow.record):,} bytes, in every record of the set",
-        "grey: the bytes of the pixels",
+        "gray: the bytes of the pixels",
     )
 
 
 def _batch(panel: _Panel, flow: Flow) -> tuple[str, ...]:
     _grid(panel, flow.batch, flow.at)
     n, size = len(flow.batch), len(flow.stored)
-    return "batch", f"uint8 [{n}, {size}, {size}, 3], label, id", "in the order of this epoch; framed: ours"
+    return "batch", f"uint8 [{n}, {size}, {size}, 3], label, id", "in the order of the epoch; ours is framed"
 
 
 def _augmented(panel: _Panel, flow: Flow) -> tuple[str, ...]:
     _grid(panel, np.rint(flow.augmented).astype(np.uint8), flow.at)
     n, size = len(flow.batch), len(flow.stored)
-    return "augmented batch", f"float32 [{n}, {size}, {size}, 3]", "changed by (seed, epoch, id) and nothing else"
+    return "augmented batch", f"float32 [{n}, {size}, {size}, 3]", "parameters depend on seed, epoch and id only"
 
 
 def _embedding(panel: _Panel, flow: Flow) -> tuple[str, ...]:
@@ -298,12 +298,12 @@ def _embedding(panel: _Panel, flow: Flow) -> tuple[str, ...]:
         panel.draw.rectangle((left, y + 4, left + full, y + 15), "#e3e3e7")
         panel.draw.rectangle((left, y + 4, left + max(1, round(full * share)), y + 15), _GRAY if line else _BLUE)
         _text(panel.draw, (left + full + 12, y), f"{share:.3f}", 16, _GRAY if line else _INK)
-    return "embedding", f"float32 [{dim}], length 1: a dot a number", "below: what a trained model says"
+    return "embedding", f"float32 [{dim}], length 1: one dot per number", "below: predictions of a trained model"
 
 
 def _answer(panel: _Panel, flow: Flow) -> tuple[str, ...]:
     panel.place(flow.query, (_INSET, _INSET, 104, 96))
-    _text(panel.draw, (panel.x + 140, panel.y + 34), "looked for: a copy of it,", 16)
+    _text(panel.draw, (panel.x + 140, panel.y + 34), "the query: a copy,", 16)
     _text(panel.draw, (panel.x + 140, panel.y + 58), "mirrored and cropped", 16)
     panel.draw.line((panel.x + _INSET, panel.y + 132, panel.x + _PANEL - _INSET, panel.y + 132), _LINE, 1)
     for number, match in enumerate(flow.matches):
@@ -314,7 +314,7 @@ def _answer(panel: _Panel, flow: Flow) -> tuple[str, ...]:
         color = _BLUE if match.similarity >= 0.5 else _GRAY
         _text(panel.draw, (panel.x + left + 114, panel.y + top + 36), f"{match.similarity:.3f}", 18, color)
     reasons = flow.matches[0].reasons if flow.matches else ""
-    return "answer", "similarity, best first; 0.5 and more is a copy", reasons
+    return "answer", "similarity, best first; from 0.5 on, a copy", reasons
 
 
 def _grid(panel: _Panel, images: np.ndarray, at: int) -> None:

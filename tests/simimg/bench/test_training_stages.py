@@ -141,11 +141,11 @@ def test_each_augmentation_is_one() -> None:
         expected = {
             "rotation and flip": {"angle", "flip"},
             "crop": {"crop"},
-            "colour": {"colour"},
+            "colour": {"color"},
             "blur": {"sigma"},
             "JPEG quantization": {"quality"},
             "cutout": set(),
-            "all of them": {"angle", "flip", "crop", "colour", "sigma", "quality"},
+            "all of them": {"angle", "flip", "crop", "color", "sigma", "quality"},
         }[name]
         assert changed == expected, name
 
