@@ -1,19 +1,111 @@
-"""What all tests share: Ctrl-C works, also for the processes that tests start and interrupt.
+"""What all tests share: what chance and memory there is, and Ctrl-C, also for the processes that tests interrupt.
 
-A shell starts what it runs in the background with Ctrl-C ignored, and children inherit that.
+Hypothesis draws the same examples every time. Its other profiles are `--hypothesis-profile=random`, which draws others
+and says from which seed, and `--hypothesis-profile=thorough`, which draws a hundred times as many.
 """
 
 from __future__ import annotations
 
+import ctypes
+import gc
 import os
+import random
 import signal
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, is_hypothesis_test, settings
 
+# A shell starts what it runs in the background with Ctrl-C ignored, and children inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# TensorFlow's lines about the processor, of each process that imports it; its errors are still written.
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+WORKER_BYTES = 2 << 30  # what a worker needs at most, with TensorFlow and the processes that it starts
+THOROUGH = 100  # times the examples
+
+# How long an example takes is the machine's matter: no deadline, and no complaint that drawing is slow.
+settings.register_profile(
+    "ci", derandomize=True, deadline=None, database=None, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.register_profile("random", settings.get_profile("ci"), derandomize=False, print_blob=True)
+settings.register_profile("thorough", settings.get_profile("random"))
+settings.load_profile("ci")
+
+# Files that take longest are begun first, so that no process is left with one of them at the end. Shares of the time.
+LONGEST = ()
+
+
+@pytest.hookimpl(tryfirst=True)  # before Hypothesis's own, and before the workers are told the options
+def pytest_configure(config: pytest.Config) -> None:
+    option = config.option
+    if is_random(config) and option.hypothesis_seed is None:
+        option.hypothesis_seed = str(random.SystemRandom().randrange(2**32))
+    option.loadscopereorder = False  # xdist would begin with the files of most tests, which are the quickest
+
+
+def pytest_report_header(config: pytest.Config) -> list[str]:
+    if not is_random(config):
+        return []
+    option = config.option
+    return [f"again: --hypothesis-profile={option.hypothesis_profile} --hypothesis-seed={option.hypothesis_seed}"]
+
+
+def is_random(config: pytest.Config) -> bool:
+    return config.getoption("--hypothesis-profile") in ("random", "thorough")
+
+
+@pytest.hookimpl(tryfirst=True)  # pytest-randomly has the last word
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if config.getoption("--hypothesis-profile") == "thorough":
+        multiply_examples(items)
+    places = {file: place for place, file in enumerate(LONGEST)}
+    items.sort(key=lambda item: places.get(item.nodeid.partition("::")[0], len(places)))
+
+
+def multiply_examples(items: list[pytest.Item]) -> None:
+    """Has each test draw a hundred times the examples, also those that say themselves how many."""
+    tests = {getattr(item.obj, "__func__", item.obj) for item in items if isinstance(item, pytest.Function)}
+    for test in filter(is_hypothesis_test, tests):
+        own = test._hypothesis_internal_use_settings
+        test._hypothesis_internal_use_settings = settings(own, max_examples=THOROUGH * own.max_examples)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """As many processes as there are cores, unless memory is short: TensorFlow is in each of them."""
+    if asked := os.environ.get("PYTEST_XDIST_AUTO_NUM_WORKERS"):
+        return int(asked)
+    import psutil
+
+    from simimg.doctor.machine import memory_limit
+
+    free = psutil.virtual_memory().available
+    return num_workers(len(os.sched_getaffinity(0)), min(free, memory_limit() or free))
+
+
+def num_workers(num_cores: int, free_bytes: int) -> int:
+    """Returns how many processes test at the same time."""
+    return max(1, min(num_cores, free_bytes // WORKER_BYTES))
+
+
+def pytest_collection_finish() -> None:
+    """What was imported stays: it is not looked through whenever memory is let go of."""
+    gc.collect()
+    gc.freeze()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _let_go() -> Iterator[None]:
+    """Lets go of what a module's tests leave: Keras keeps names, TensorFlow kernels, and the allocator pages."""
+    yield
+    if "keras" in sys.modules:
+        sys.modules["keras"].backend.clear_session()  # which collects garbage too
+    ctypes.CDLL(None).malloc_trim(0)
 
 
 @pytest.fixture

@@ -22,7 +22,7 @@ from tfrecords.convert import ConvertConfig, convert
 
 
 @given(counts=st.lists(st.integers(0, 40), min_size=1, max_size=6), record_bytes=st.integers(1, 9000))
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 def test_every_record_is_where_it_belongs(
     tmp_path_factory: pytest.TempPathFactory, counts: list[int], record_bytes: int
 ) -> None:
