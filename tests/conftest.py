@@ -7,6 +7,7 @@ and says from which seed, and `--hypothesis-profile=thorough`, which draws a hun
 from __future__ import annotations
 
 import ctypes
+import functools
 import gc
 import os
 import random
@@ -17,7 +18,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, is_hypothesis_test, settings
+from hypothesis import HealthCheck, settings
 
 # A shell starts what it runs in the background with Ctrl-C ignored, and children inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -34,16 +35,27 @@ settings.register_profile(
     "ci", derandomize=True, deadline=None, database=None, suppress_health_check=[HealthCheck.too_slow]
 )
 settings.register_profile("random", settings.get_profile("ci"), derandomize=False, print_blob=True)
-settings.register_profile("thorough", settings.get_profile("random"))
+settings.register_profile("thorough", settings.get_profile("random"), max_examples=THOROUGH * 100)
 settings.load_profile("ci")
 
-# Files that take longest are begun first, so that no process is left with one of them at the end. Shares of the time.
-LONGEST = ()
+# What takes longest is begun first, so that no process is left with one of them at the end.
+LONGEST = tuple(
+    f"tests/simimg/{name}.py"
+    for name in (
+        *("commands/test_demo", "test_tour", "training/test_killed", "training/test_probe", "training/test_resume"),
+        *("training/test_config", "training/test_workers", "bench/test_input", "models/test_backbones"),
+        *("evaluation/test_retrieval", "training/test_similarity", "input/test_service", "training/test_replicas"),
+        *("training/test_steps", "similarity/test_building", "similarity/test_duplicates", "test_api"),
+        *("augment/test_apply", "bench/test_stages", "training/test_runs", "bench/test_overhead", "test_extending"),
+    )
+)
 
 
 @pytest.hookimpl(tryfirst=True)  # before Hypothesis's own, and before the workers are told the options
 def pytest_configure(config: pytest.Config) -> None:
     option = config.option
+    if option.hypothesis_profile == "thorough":
+        multiply_examples()
     if is_random(config) and option.hypothesis_seed is None:
         option.hypothesis_seed = str(random.SystemRandom().randrange(2**32))
     option.loadscopereorder = False  # xdist would begin with the files of most tests, which are the quickest
@@ -61,19 +73,25 @@ def is_random(config: pytest.Config) -> bool:
 
 
 @pytest.hookimpl(tryfirst=True)  # pytest-randomly has the last word
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    if config.getoption("--hypothesis-profile") == "thorough":
-        multiply_examples(items)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     places = {file: place for place, file in enumerate(LONGEST)}
     items.sort(key=lambda item: places.get(item.nodeid.partition("::")[0], len(places)))
 
 
-def multiply_examples(items: list[pytest.Item]) -> None:
-    """Has each test draw a hundred times the examples, also those that say themselves how many."""
-    tests = {getattr(item.obj, "__func__", item.obj) for item in items if isinstance(item, pytest.Function)}
-    for test in filter(is_hypothesis_test, tests):
-        own = test._hypothesis_internal_use_settings
-        test._hypothesis_internal_use_settings = settings(own, max_examples=THOROUGH * own.max_examples)
+def multiply_examples() -> None:
+    """Has each `settings(max_examples=...)` that is made from now on ask for a hundred times as many.
+
+    So do tests that ask for a number of their own, also those that have their property inside.
+    """
+    init = settings.__init__
+
+    @functools.wraps(init)
+    def multiplied(self: settings, parent: settings | None = None, **values: object) -> None:
+        if isinstance(number := values.get("max_examples"), int):
+            values["max_examples"] = THOROUGH * number
+        init(self, parent, **values)
+
+    settings.__init__ = multiplied
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -53,7 +53,7 @@ _MIN_CONTRAST = 0.25
 _LOW = 8  # frequencies in each direction
 _GRAY = np.array([77.0, 150.0, 29.0]) / 256  # of red, green and blue in grey, ITU-R 601
 _FEW = 100_000  # hashes, for which looking up more and shorter bands is faster
-# Multiplications of a product that OpenBLAS leaves to one thread. Two of them took 80 times as long where cores were busy.
+# Multiplications of a product that OpenBLAS leaves to one thread: two took 80 times as long where cores were busy.
 _ALONE = 1 << 18
 _MAX_PAIRS = 1 << 21  # looked at at once: 60 MB
 
