@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import io
 import os
 import pickle
@@ -597,3 +598,15 @@ def test_what_is_open_stays_in_its_process(pack: Callable[..., Path]) -> None:
     containers = source.files.containers  # type: ignore[attr-defined]
     assert containers._open
     assert not pickle.loads(pickle.dumps(containers))._open
+
+
+def test_what_is_open_is_closed_with_its_source(pack: Callable[..., Path], num_open: Callable[[Path], int]) -> None:
+    """A process that opened source after source came to the end of its descriptors."""
+    path = pack(FILES)
+    source = open_source(str(path))
+    assert source.places is not None
+    source.files.read(source.paths[1], tuple(source.places[1].tolist()))
+    assert num_open(path) == 1
+    del source
+    gc.collect()
+    assert num_open(path) == 0
