@@ -42,11 +42,12 @@ settings.load_profile("ci")
 LONGEST = tuple(
     f"tests/simimg/{name}.py"
     for name in (
-        *("commands/test_demo", "test_tour", "training/test_killed", "training/test_probe", "training/test_resume"),
-        *("training/test_config", "training/test_workers", "bench/test_input", "models/test_backbones"),
-        *("evaluation/test_retrieval", "training/test_similarity", "input/test_service", "training/test_replicas"),
-        *("training/test_steps", "similarity/test_building", "similarity/test_duplicates", "test_api"),
-        *("augment/test_apply", "bench/test_stages", "training/test_runs", "bench/test_overhead", "test_extending"),
+        *("test_tour", "commands/test_demo", "training/test_killed", "training/test_linear_probe"),
+        *("training/test_train_config", "training/test_workers", "training/test_resume", "models/test_backbones"),
+        *("bench/test_reader_comparison", "similarity/evaluation/test_retrieval", "training/test_similarity"),
+        *("input/readers/test_service", "training/test_replicas", "training/test_train_step", "test_determinism"),
+        *("similarity/test_index_update", "similarity/test_duplicate_groups", "test_api", "bench/test_training_stages"),
+        *("augment/test_augmentation", "training/test_run_folder", "bench/test_loop_overhead", "test_extending"),
     )
 )
 

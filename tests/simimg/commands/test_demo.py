@@ -8,7 +8,7 @@ import pytest
 from PIL import Image, ImageDraw
 
 from simimg.cli import main
-from simimg.commands import demo, demo_report
+from simimg.commands import demo, demo_content
 from simimg.presets import lite0
 
 
@@ -33,7 +33,7 @@ def test_demo(
     shapes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(demo, "_RESOLUTION", 64)
-    monkeypatch.setattr(demo_report, "_NUM_EDITED", 2)
+    monkeypatch.setattr(demo_content, "_NUM_EDITED", 2)
     monkeypatch.setitem(lite0.OPTIONS, "test_views", "mirrored")  # crops take long to compile, four times
     command = ["demo", f"--image_dir={shapes}", f"--out_dir={tmp_path / 'out'}", "--epochs=1", "--json"]
     assert main(command) == 2  # a file was refused

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from simimg import models
-from simimg.augment import apply
+from simimg.augment import augmentation
 from simimg.training import TrainConfig, load_model, train
 from tfrecords.convert import ConvertConfig, convert
 
@@ -24,8 +24,8 @@ def _augmented_as_on_a_gpu(request: pytest.FixtureRequest) -> Iterator[None]:
     """
     with pytest.MonkeyPatch.context() as patch:
         if not getattr(request.module, "AUGMENTS_BY_XLA", False):
-            made = apply._augmented
-            patch.setattr(apply, "_augmented", lambda config, seed, on_gpu: made(config, seed, on_gpu=True))
+            made = augmentation._augmented
+            patch.setattr(augmentation, "_augmented", lambda config, seed, on_gpu: made(config, seed, on_gpu=True))
         yield
 
 
