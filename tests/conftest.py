@@ -73,8 +73,9 @@ def is_random(config: pytest.Config) -> bool:
     return config.getoption("--hypothesis-profile") in ("random", "thorough")
 
 
-@pytest.hookimpl(tryfirst=True)  # pytest-randomly has the last word
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if config.pluginmanager.hasplugin("randomly"):
+        return  # it has shuffled the files
     places = {file: place for place, file in enumerate(LONGEST)}
     items.sort(key=lambda item: places.get(item.nodeid.partition("::")[0], len(places)))
 
