@@ -45,7 +45,8 @@ class _Axis(NamedTuple):
     low: float
     high: float
     ticks: Sequence[float]
-    text: Callable[[float], str]
+    text: Callable[[float], str]  # of a tick
+    exact: Callable[[float], str]  # of a value
     name: str = ""
 
 
@@ -53,7 +54,12 @@ class _Curve(NamedTuple):
     kind: str
     points: Sequence[Point]
     label: str = ""
+    figure: str = ""  # follows the label at the end of the curve
     dots: bool = True
+
+    @property
+    def end(self) -> str:
+        return f"{self.label} {self.figure}".strip()
 
 
 def confusion_svg(figures: Classification, linked: Collection[tuple[int, int]] = ()) -> str:
@@ -77,13 +83,11 @@ def confusion_matrix(figures: Classification, path: Path) -> None:
     left = float(elements[0].attributes["x"])
     low, high = figures.accuracy_ci95
     interval = f"95 % interval {percent(low, 1)} to {percent(high, 1)}, on {figures.num_examples:,} images"
-    for words, y, size in (
-        (f"Accuracy {percent(figures.accuracy, 1)}", -50.0, 22.0),
-        (interval, -30.0, 12.0),
-        ("Rows: true class. Columns: predicted class.", -12.0, 11.0),
-    ):
-        kind = "label" if size > 20 else "tick" if size < 12 else "name"
-        elements.append(text(kind, left, y, words, size=size))
+    elements += [
+        text("label", left, -50, f"Accuracy {percent(figures.accuracy, 1)}", size=22),
+        text("name", left, -30, interval, size=12),
+        text("tick", left, -12, "Rows: true class. Columns: predicted class.", size=11),
+    ]
     write_png(elements, font, path)
 
 
@@ -150,8 +154,9 @@ def calibration_curves(
     for factor, kind in ((100, "hundredfold"), (10, "tenfold"), (1, "test")):
         name = "precision" if factor == 1 else f"in {factor} times as many"
         lines.append((kind, name, hits / np.maximum(hits + factor * wrong, 1)))
-    x = _Axis(1.0, 0.5, ticks(0.5, 1.0, 5), lambda value: f"{value:.1f}", "least similarity that counts as a copy")
-    y = _Axis(0.0, 1.0, ticks(0.0, 1.0, 5), percent)
+    name = "least similarity that counts as a copy"
+    x = _Axis(1.0, 0.5, ticks(0.5, 1.0, 5), "{:.1f}".format, "{:.3f}".format, name)
+    y = _Axis(0.0, 1.0, ticks(0.0, 1.0, 5), percent, percent)
     curves = [
         _Curve(kind, [(1.0, float(line[0])), *_steps(values.tolist(), line.tolist())], name, dots=False)
         for kind, name, line in lines
@@ -229,18 +234,16 @@ def _training_charts(history: Sequence[dict[str, Any]]) -> list[tuple[str, list[
 
 
 def _epoch_chart(curves: Sequence[_Curve], *, share: bool, figures: bool = True) -> list[Element]:
-    """A chart over the epochs; with `figures`, the last value of each curve is part of its label."""
+    """A chart over the epochs; with `figures`, the last value of each curve follows its label."""
     low, high = value_range([value for curve in curves for _, value in curve.points], share=share)
     first, last = (int(pick(epoch for curve in curves for epoch, _ in curve.points)) for pick in (min, max))
-    write: Callable[[float], str] = (lambda value: percent(value, 1)) if share else "{:.3f}".format
-    labeled = [
-        curve._replace(label=f"{curve.label} {write(curve.points[-1][1])}") if figures and curve.label else curve
-        for curve in curves
-    ]
+    exact: Callable[[float], str] = (lambda value: percent(value, 1)) if share else "{:.3f}".format
+    if figures:
+        curves = [curve._replace(figure=exact(curve.points[-1][1])) for curve in curves]
     return _line_chart(
-        labeled,
-        _Axis(first, last, epoch_ticks(first, last), "{:g}".format, "epoch"),
-        _Axis(low, high, ticks(low, high, 5), percent if share else "{:g}".format),
+        curves,
+        _Axis(first, last, epoch_ticks(first, last), "{:g}".format, "{:g}".format, "epoch"),
+        _Axis(low, high, ticks(low, high, 5), percent if share else "{:g}".format, exact),
     )
 
 
@@ -271,18 +274,18 @@ def _line_chart(curves: Sequence[_Curve], across: _Axis, up: _Axis) -> list[Elem
         dots = places if len(places) <= _DOTS_UP_TO else places[-1:]
         for place, (at, value) in zip(dots, curve.points[-len(dots) :], strict=True):
             if curve.dots:
-                title = f"{curve.label}, {across.name} {across.text(at)}: {up.text(value)}".lstrip(", ")
+                title = f"{curve.label}, {across.name} {across.exact(at)}: {up.exact(value)}".lstrip(", ")
                 radius = 3.5 if place is places[-1] else 2.5
                 elements.append(Element("circle", curve.kind, {"cx": place[0], "cy": place[1], "r": radius}, "", title))
     for curve, height in zip(labeled, heights, strict=True):
         kind = f"label {curve.kind}"
-        elements.append(text(kind, x(curve.points[-1][0]) + 10, height + 4.5, curve.label))
+        elements.append(text(kind, x(curve.points[-1][0]) + 10, height + 4.5, curve.end))
     return elements
 
 
 def _plot_right(curves: Sequence[_Curve]) -> float:
     """Where a plot ends on the right, so that all labels beside it fit into the chart."""
-    return _WIDTH - max(60.0, 14 + _LABEL_CHARACTER * max((len(curve.label) for curve in curves), default=0))
+    return _WIDTH - max(60.0, 14 + _LABEL_CHARACTER * max((len(curve.end) for curve in curves), default=0))
 
 
 def _steps(xs: Sequence[float], ys: Sequence[float]) -> list[Point]:
