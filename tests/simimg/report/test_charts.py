@@ -10,7 +10,8 @@ from PIL import Image
 
 import simimg
 from simimg.evaluation import classify
-from simimg.report.png_charts import Tile, confusion_matrix, png_bytes, tile_sheet, training_curves
+from simimg.report.charts import confusion_matrix, training_curves
+from simimg.report.contact_sheet import Tile, png_bytes, tile_sheet
 
 RIGHT, WRONG = (0x1D, 0x5F, 0xC4), (0xD4, 0x50, 0x0F)
 
@@ -162,7 +163,7 @@ def test_pictures_need_neither_tensorflow_nor_pyplot(tmp_path):
     program = (
         "import sys, types, simimg; package = types.ModuleType('simimg.evaluation');"
         "package.__path__ = [simimg.__path__[0] + '/evaluation']; sys.modules['simimg.evaluation'] = package;"
-        "import simimg.report.png_charts, simimg.report.demo_report, simimg.report.conversion;"
+        "import simimg.report.charts, simimg.report.demo_report, simimg.report.conversion;"
         "there = lambda: sorted({'matplotlib', 'tensorflow', 'keras', 'matplotlib.pyplot'} & set(sys.modules));"
         "print(there()); import pathlib; simimg.report.training_curves([], pathlib.Path('curves.png')); print(there())"
     )
