@@ -26,9 +26,10 @@ from simimg.similarity import Finder, SearchIndex, load_embedder
 from simimg.similarity.query_search import make_query
 from simimg.training.run_folder import load_trained
 from tfrecords.convert.image.decoder import decode, resize
-from tfrecords.format.layout import INT_BYTES, Layout, Offsets
+from tfrecords.format.layout import Layout
 from tfrecords.format.manifest import read_manifest
 from tfrecords.format.record import FOOTER_BYTES, HEADER_BYTES
+from tfrecords.format.record_layout import INT_BYTES, Offsets
 from tfrecords.format.shard import ShardReader
 
 __all__ = ["Flow", "Match", "draw_flow", "follow"]

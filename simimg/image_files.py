@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from simimg.errors import UsageError
-from tfrecords.convert.image.decoder import PictureOptions, load_picture
+from tfrecords.convert.image.decoder import ImageOptions, load_image
 from tfrecords.convert.sources import walk
 from tfrecords.convert.sources.image_folder import FolderFiles
 from tfrecords.format.quarantine import Refusal
@@ -65,7 +65,7 @@ def load_files(
         how: `stretch` and so on, as `simimg convert --resize`.
         known: files of these SHA-256 are not decoded: no pixels, no size.
     """
-    options = PictureOptions(image_size=image_size, resize=how)
+    options = ImageOptions(image_size=image_size, resize=how)
     with ThreadPoolExecutor(_NUM_THREADS) as executor:
         ahead: deque[tuple[str, Future[tuple[FileFacts, np.ndarray | None] | Refusal]]] = deque()
         try:
@@ -120,14 +120,14 @@ def load_batches(
 
 
 def _load(
-    path: str, base: Path, options: PictureOptions, known: Container[str]
+    path: str, base: Path, options: ImageOptions, known: Container[str]
 ) -> tuple[FileFacts, np.ndarray | None] | Refusal:
     try:
         data = FolderFiles(str(base)).read(path)  # which waits for no pipe, and notices who writes to the file
         sha256 = hashlib.sha256(data).hexdigest()
         if sha256 in known:
             return FileFacts(path, sha256, 0, 0), None
-        picture = load_picture(data, options)
+        picture = load_image(data, options)
     except Refusal as refusal:
         return refusal
     return FileFacts(path, sha256, picture.width, picture.height), picture.pixels

@@ -199,7 +199,6 @@ CRUMBS = {
     "simimg/signals.py",
     "simimg/training/objectives.py",
     "simimg/web/request_errors.py",
-    "tfrecords/convert/image/resampling.py",
 }
 MIN_LINES = 40
 # One module for each command and each preset, whose name users give; the docstrings of both packages say so.

@@ -1,4 +1,4 @@
-"""Options: how a frozen config dataclass declares each of its fields once, with the help and the choices it has.
+"""Options: how a frozen config dataclass declares each of its fields once, with its help and its choices.
 
 The command line, the JSON config beside a result and the validation all read the same declaration.
 """
@@ -19,13 +19,13 @@ _Config = TypeVar("_Config")
 
 
 def option(help: str, default: Any = _REQUIRED, *, choices: tuple[str, ...] = (), positional: bool = False) -> Any:
-    """Declares a field of a config dataclass.
+    """Declare a field of a config dataclass.
 
     Args:
         help: one sentence, shown by `--help`.
         default: the field is required without one.
-        choices: the strings that are allowed; any string if empty.
-        positional: the command line takes it from the arguments that are no flags.
+        choices: the allowed strings; any string if empty.
+        positional: the command line takes the value from its positional arguments.
     """
     metadata = {"help": help, "choices": choices, "positional": positional}
     if default is _REQUIRED:
@@ -34,10 +34,10 @@ def option(help: str, default: Any = _REQUIRED, *, choices: tuple[str, ...] = ()
 
 
 def check_choices(config: Any) -> None:
-    """Checks every field of a config dataclass that declares choices.
+    """Check every field of a config dataclass that declares choices.
 
     Raises:
-        UsageError: a value is none of them.
+        UsageError: a value is not one of them.
     """
     for field in dataclasses.fields(config):
         choices = field.metadata.get("choices", ())
@@ -47,28 +47,28 @@ def check_choices(config: Any) -> None:
 
 
 def to_json(config: Any) -> dict[str, Any]:
-    """Returns a config dataclass as a dictionary that JSON can hold: paths as strings, tuples as lists."""
+    """Return a config dataclass as a dictionary for JSON: paths become strings, tuples become lists."""
     return {field.name: _plain(getattr(config, field.name)) for field in dataclasses.fields(config)}
 
 
 def from_json(kind: type[_Config], values: Any, what: str) -> _Config:
-    """Returns the config dataclass of type `kind` that `to_json` has made `values` of.
+    """Return the config dataclass of type `kind` from which `to_json` made `values`.
 
     Args:
         kind: the dataclass.
-        values: what JSON held.
-        what: what errors call it.
+        values: the value of the JSON.
+        what: its name in errors.
 
     Raises:
-        UsageError: a value is not of its field's type, or is missing, or belongs to no field.
+        UsageError: a value does not have its field's type, is missing, or belongs to no field.
     """
     if not isinstance(values, dict):
-        raise UsageError(f"{what} should be an object with an option a key. Received: {type(values).__name__}.")
+        raise UsageError(f"{what} should be an object with one key per option. Received: {type(values).__name__}.")
     kinds = typing.get_type_hints(kind)
     fields = {field.name: field for field in dataclasses.fields(typing.cast(Any, kind))}
     unknown = sorted(set(values) - set(fields))
     if unknown:
-        raise UsageError(f"{what} has {', '.join(unknown)}, which {kind.__name__} does not know.")
+        raise UsageError(f"{what} has unknown options: {', '.join(unknown)}. {kind.__name__} does not have them.")
     missing = sorted(name for name in fields if name not in values and fields[name].default is dataclasses.MISSING)
     if missing:
         raise UsageError(f"{what} lacks {', '.join(missing)}.")

@@ -40,7 +40,7 @@ from simimg.training.strategy import make_strategy
 from simimg.training.train_config import TrainConfig
 from simimg.training.train_step import training_step
 from tfrecords.convert.workers.pool import num_cores
-from tfrecords.format.layout import INT_BYTES
+from tfrecords.format.record_layout import INT_BYTES
 
 __all__ = ["StageCost", "TrainingCosts", "measure_training"]
 

@@ -24,7 +24,7 @@ from tfrecords.convert.image.decoder import decode
 from tfrecords.format.atomic_files import atomic_file, read_json
 from tfrecords.format.layout import Layout
 from tfrecords.format.manifest import read_manifest
-from tfrecords.format.quarantine import QUARANTINE_FILE
+from tfrecords.format.naming import QUARANTINE_FILE
 
 _NUM_EDITED = 6  # images, each edited in fourteen ways
 _SAMPLES_PER_CLASS = 8

@@ -10,8 +10,9 @@ from simimg.doctor.check_result import CheckResult, gigabytes
 from simimg.doctor.disk import file_system, network_kind
 from simimg.errors import DataError
 from tfrecords.format.layout import Layout, ShardInfo
+from tfrecords.format.naming import INFO_FILE
 from tfrecords.format.quarantine import read_quarantine
-from tfrecords.format.tfds_metadata import INFO_FILE, is_tfds_folder, num_examples_by_split
+from tfrecords.format.tfds_metadata import is_tfds_folder, num_examples_by_split
 
 __all__ = ["check_dataset"]
 

@@ -17,10 +17,11 @@ from PIL import Image
 from simimg.errors import CorruptRecordError, DataError
 from simimg.input.shard_memmap import map_records
 from simimg.input.split import PADDING_ID, Shard, Split
-from simimg.input.zero_copy import aligned, varints
-from tfrecords.format.layout import INT_BYTES, record_spans
-from tfrecords.format.record import FOOTER_BYTES, FRAMING_BYTES, HEADER_BYTES, unmasked
-from tfrecords.format.shard import ShardReader, index_path
+from simimg.input.zero_copy import aligned
+from tfrecords.format.naming import index_path
+from tfrecords.format.record import FOOTER_BYTES, FRAMING_BYTES, HEADER_BYTES, unmasked, varints
+from tfrecords.format.record_layout import INT_BYTES, record_spans
+from tfrecords.format.shard import ShardReader
 
 __all__ = ["ON_CORRUPT", "EncodedRecords"]
 

@@ -6,7 +6,8 @@ import numpy as np
 
 from simimg.input.pipeline import Reader, eval_batches
 from simimg.input.split import PADDING_ID, reading
-from tfrecords.format.manifest import MANIFEST_FILE, iter_manifest
+from tfrecords.format.manifest import iter_manifest
+from tfrecords.format.naming import MANIFEST_FILE
 
 __all__ = ["label_counts"]
 

@@ -16,9 +16,11 @@ import tensorflow as tf
 
 from simimg.errors import CorruptRecordError, DataError, UsageError
 from tfrecords.format.atomic_files import read_json
-from tfrecords.format.layout import Layout, Offsets
+from tfrecords.format.layout import Layout
+from tfrecords.format.naming import FEATURES_FILE, INFO_FILE, LABELS_FILE
+from tfrecords.format.record_layout import ENCODINGS, Offsets
 from tfrecords.format.shard_scan import scan_shard
-from tfrecords.format.tfds_metadata import INFO_FILE, is_tfds_folder
+from tfrecords.format.tfds_metadata import TFRECORD, TfdsInfo, class_names, is_tfds_folder, parse_features
 
 __all__ = ["Batch", "Shard", "Split", "input_errors", "open_split", "reading"]
 
@@ -171,73 +173,35 @@ def _own(dataset_dir: Path, split: str) -> Split:
 
 
 def _foreign(dataset_dir: Path, split: str) -> Split:
-    info = read_json(dataset_dir / INFO_FILE, "the data set's TFDS metadata")
-    features = read_json(dataset_dir / "features.json", "the data set's TFDS metadata")
+    what = "the data set's TFDS metadata"
+    info_json, features_json = (read_json(dataset_dir / name, what) for name in (INFO_FILE, FEATURES_FILE))
     try:
-        entries = {entry["name"]: entry for entry in info.get("splits", ())}
-        _check_split(dataset_dir, split, list(entries))
-        shards = _foreign_shards(dataset_dir, info["name"], entries[split])
-        by_name = features["featuresDict"]["features"]
-        encoding, shape = _image_feature(by_name["image"])
-        num_classes = int(by_name["label"]["classLabel"]["numClasses"])
-        if (
-            info.get("fileFormat", "tfrecord") != "tfrecord"
-            or len(shape) != 3
-            or not 0 < shape[0] == shape[1]
-            or shape[2] != 3
-        ):
-            raise ValueError(f"image shape {shape}, file format {info.get('fileFormat')}")
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        info, features = TfdsInfo.parse(info_json), parse_features(features_json)
+        _check_split(dataset_dir, split, list(info.shards))
+        image, label = features["image"], features["label"]
+        is_square = len(image.shape) == 3 and 0 < image.shape[0] == image.shape[1] and image.shape[2] == 3
+        if info.file_format != TFRECORD or not is_square or label.kind != "ClassLabel":
+            raise ValueError(f"file format {info.file_format}, image {image.dtype} {list(image.shape)}, {label.kind}")
+        if image.encoding not in ENCODINGS or (image.encoding == "raw" and image.dtype != "uint8"):
+            raise ValueError("the image is a tensor that is not stored as bytes of uint8")
+    except (KeyError, ValueError) as error:
         raise DataError(
             f"{dataset_dir}: simimg reads TFRecords with a square RGB `image` of one size and a class `label`; "
             f"this has another form ({error!r}). Export its pictures to folders and use `simimg convert`."
         ) from None
-    labels = dataset_dir / "label.labels.txt"
-    names = labels.read_text().splitlines() if labels.is_file() else [str(label) for label in range(num_classes)]
+    labels = dataset_dir / LABELS_FILE
     return Split(
         dataset_dir=dataset_dir,
-        name=info["name"],
+        name=info.name,
         split=split,
-        encoding=encoding,
-        image_size=shape[0],
-        class_names=tuple(names),
-        shards=shards,
+        encoding=image.encoding,
+        image_size=image.shape[0],
+        class_names=tuple(class_names(labels.read_text() if labels.is_file() else None, label.num_classes)),
+        shards=tuple(Shard(dataset_dir / file, count) for file, count in info.shards[split]),
         offsets=None,
-        has_id="id" in by_name and by_name["id"].get("tensor", {}).get("dtype") == "int64",
+        has_id="id" in features and features["id"].dtype == "int64",
         indexed=False,
     )
-
-
-def _foreign_shards(dataset_dir: Path, name: str, entry: dict[str, Any]) -> tuple[Shard, ...]:
-    # The template's variables are those of tensorflow_datasets/core/naming.py.
-    template = entry.get("filepathTemplate") or "{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}"
-    lengths = [int(length) for length in entry.get("shardLengths", ())]
-    count = f"{len(lengths):05d}"
-    shards = []
-    for index, length in enumerate(lengths):
-        number = f"{index:05d}"
-        file = template.format(
-            DATASET=name,
-            SPLIT=entry["name"],
-            FILEFORMAT="tfrecord",
-            SHARD_INDEX=number,
-            NUM_SHARDS=count,
-            SHARD_X_OF_Y=f"{number}-of-{count}",
-        )
-        shards.append(Shard(dataset_dir / file, length))
-    return tuple(shards)
-
-
-def _image_feature(feature: dict[str, Any]) -> tuple[str, list[int]]:
-    if "image" in feature:
-        content = feature["image"]
-        encoding = content.get("encodingFormat") or "png"
-    else:
-        content = feature["tensor"]
-        if content.get("encoding") != "bytes" or content.get("dtype") != "uint8":
-            raise ValueError("image is a tensor that is not stored as bytes of uint8")
-        encoding = "raw"
-    return encoding, [int(n) for n in content["shape"]["dimensions"]]
 
 
 def _checked(split: Split) -> Split:

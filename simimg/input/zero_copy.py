@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import tensorflow as tf
 
-from tfrecords.format.layout import INT_BYTES
+from tfrecords.format.record_layout import INT_BYTES
 
-__all__ = ["aligned", "shared_tensor", "tf_varints", "varints"]
+__all__ = ["aligned", "shared_tensor", "tf_varints"]
 
 _ALIGNMENT = 64  # of memory that TensorFlow takes over; other memory it copies, or ends the process over
 
@@ -24,11 +24,6 @@ def shared_tensor(array: np.ndarray) -> tf.Tensor:
     """Returns `array` as a tensor on the CPU that lies in the same, aligned, memory and keeps it alive."""
     assert array.ctypes.data % _ALIGNMENT == 0
     return tf.experimental.dlpack.from_dlpack(array.__dlpack__())
-
-
-def varints(groups: np.ndarray) -> np.ndarray:
-    """Returns the numbers, int64 `[...]`, of padded varints, uint8 `[..., INT_BYTES]`."""
-    return ((groups.astype(np.int64) & 0x7F) << (7 * np.arange(INT_BYTES))).sum(axis=-1)
 
 
 def tf_varints(groups: tf.Tensor) -> tf.Tensor:

@@ -9,7 +9,6 @@ next run takes it from there, however this one ended. The index itself changes a
 from __future__ import annotations
 
 import dataclasses
-import fcntl
 import hashlib
 import json
 import os
@@ -27,6 +26,7 @@ from simimg.similarity.embedding_cache import UNFINISHED, EmbeddingCache
 from simimg.similarity.embeddings import Embedder
 from simimg.similarity.search_index import INFO_FILE, IndexedImage, SearchIndex, write_generation
 from tfrecords.convert.sources import SUFFIXES, printable, walk
+from tfrecords.format.atomic_files import locked_file
 from tfrecords.format.layout import Layout
 from tfrecords.format.manifest import OK, read_manifest
 from tfrecords.format.quarantine import Reason, Refusal
@@ -289,13 +289,11 @@ def _locked(index_dir: Path) -> Iterator[None]:
         index_dir.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UsageError(f"--index_dir={index_dir} cannot be made: {error.strerror}.") from None
-    with open(index_dir / _LOCK_FILE, "a+") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise UsageError(f"another process writes {index_dir} just now. Wait for it, or stop it.") from None
-        except OSError:
-            pass  # a file system without locks
+
+    def held(holder: str) -> UsageError:
+        return UsageError(f"another process ({holder}) is writing {index_dir}. Wait for it, or stop it.")
+
+    with locked_file(index_dir / _LOCK_FILE, held):
         try:
             yield
         finally:

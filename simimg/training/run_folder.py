@@ -12,10 +12,8 @@ from __future__ import annotations
 
 import dataclasses
 import errno
-import fcntl
 import hashlib
 import json
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -33,13 +31,14 @@ from tfrecords.format.atomic_files import (
     TEMPORARY,
     atomic_folder,
     file_sha256,
+    locked_file,
     read_json,
     sync_dir,
     sync_file,
     write_json,
 )
 from tfrecords.format.layout import Layout
-from tfrecords.format.tfds_metadata import INFO_FILE
+from tfrecords.format.naming import INFO_FILE
 from tfrecords.options import to_json
 
 __all__ = [
@@ -190,20 +189,14 @@ def locked(model_dir: Path) -> Iterator[None]:
     Raises:
         UsageError: another process holds it.
     """
-    with open(model_dir / _LOCK_FILE, "a+") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            file.seek(0)
-            raise UsageError(
-                f"another process ({file.read().strip() or 'unknown'}) trains into {model_dir} just now. "
-                "Wait for it, stop it, or choose another --model_dir."
-            ) from None
-        except OSError:
-            pass  # a file system without locks
-        file.truncate(0)
-        file.write(f"{os.uname().nodename}, pid {os.getpid()}\n")
-        file.flush()
+
+    def held(holder: str) -> UsageError:
+        return UsageError(
+            f"another process ({holder}) trains into {model_dir} just now. "
+            "Wait for it, stop it, or choose another --model_dir."
+        )
+
+    with locked_file(model_dir / _LOCK_FILE, held):
         yield
 
 

@@ -20,7 +20,7 @@ from simimg.similarity.query_views import query_views
 from simimg.web.request_errors import RequestError
 from simimg.web.thumbnails import LARGE_PX, encode_jpeg
 from tfrecords.convert.image.decoder import decode
-from tfrecords.convert.image.image_formats import open_picture, reading
+from tfrecords.convert.image.image_formats import open_image, reading
 from tfrecords.format.quarantine import Refusal
 
 __all__ = ["MAX_BYTES", "MAX_PIXELS", "CachedQuery", "QueryCache"]
@@ -80,7 +80,7 @@ class QueryCache:
         """
         try:
             with reading(data):
-                width, height = open_picture(data).size
+                width, height = open_image(data).size
             if width * height > MAX_PIXELS:
                 raise RequestError(
                     413,

@@ -20,7 +20,7 @@ from PIL import Image
 from simimg.report.contact_sheet import png_bytes
 from simimg.similarity import IndexedImage, IndexImages, SearchIndex
 from simimg.web.request_errors import RequestError
-from tfrecords.convert.image.decoder import PictureOptions, load_picture
+from tfrecords.convert.image.decoder import ImageOptions, load_image
 from tfrecords.format.atomic_files import atomic_file
 from tfrecords.format.quarantine import Refusal
 
@@ -131,7 +131,7 @@ def encode_jpeg(image: Image.Image, longer_side: int) -> bytes:
 def _shrunk(data: bytes, longer_side: int, quality: int) -> bytes:
     """A file's picture as a JPEG: decoded at a fraction of its size where that is enough, upright, in sRGB."""
     try:
-        picture = load_picture(data, PictureOptions(image_size=longer_side, resize="pad"))
+        picture = load_image(data, ImageOptions(image_size=longer_side, resize="pad"))
     except Refusal as refusal:
         raise RequestError(404, f"This picture cannot be decoded: {refusal}.") from None
     longest = max(picture.width, picture.height)

@@ -18,7 +18,7 @@ from simimg.input.readers.random_access import GatherReader
 from simimg.input.shard_memmap import map_records
 from simimg.input.split import Batch, Split
 from simimg.input.zero_copy import shared_tensor, tf_varints
-from tfrecords.format.layout import INT_BYTES, Offsets
+from tfrecords.format.record_layout import INT_BYTES, Offsets
 
 __all__ = ["MappedReader"]
 

@@ -12,9 +12,9 @@ from simimg.input.jpeg_png_records import EncodedRecords
 from simimg.input.readers.stream import StreamReader
 from simimg.input.shard_memmap import map_records
 from simimg.input.split import PADDING_ID, Split, reading
-from simimg.input.zero_copy import aligned, varints
-from tfrecords.format.layout import INT_BYTES, Offsets
-from tfrecords.format.record import FOOTER_BYTES, FRAMING_BYTES, HEADER_BYTES, footer, header
+from simimg.input.zero_copy import aligned
+from tfrecords.format.record import FOOTER_BYTES, FRAMING_BYTES, HEADER_BYTES, footer, header, varints
+from tfrecords.format.record_layout import INT_BYTES, Offsets
 
 __all__ = ["Examples", "load_examples"]
 

@@ -37,12 +37,11 @@ from tfrecords.convert.plan.convert_config import ConvertConfig
 from tfrecords.convert.plan.split_assignment import SOURCE_SPLITS
 from tfrecords.format.layout import Layout
 from tfrecords.format.manifest import Manifest, read_manifest
-from tfrecords.format.naming import VERSION
+from tfrecords.format.naming import REPORT_FILE, VERSION
 from tfrecords.format.quarantine import read_quarantine
 
 __all__ = ["REPORT_FILE", "command_line", "write_conversion_report"]
 
-REPORT_FILE = "report.html"
 _ORIGINALS = "PHOTOS"  # stands for the source in the command
 _ALWAYS = ("name", "image_size", "seed")  # in the command even with their defaults, as what people look for first
 

@@ -134,7 +134,7 @@ def test_a_flat_folder_is_one_class(tmp_path: Path) -> None:
     assert source.paths == ["2.png", "10.jpg", "notes.txt"]
     assert source.labels.tolist() == [0, 0, 0]
     assert reasons(source) == {"notes.txt": Reason.UNKNOWN_SUFFIX}
-    assert source.notes == ("1 folder has no pictures and is no class: empty",)
+    assert source.notes == ("1 folder has no images and is not a class: empty",)
     assert open_source(f"{folder}/").class_names == ("my photos",)
 
 
@@ -161,10 +161,10 @@ def test_folders_without_pictures_are_no_classes(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     source = open_source(str(tmp_path))
     assert (source.class_names, source.paths) == (("a",), ["a/1.jpg"])
-    assert source.notes == ("2 folders have no pictures and are no classes: docs, empty",)
+    assert source.notes == ("2 folders have no images and are not classes: docs, empty",)
     source = open_source(str(tmp_path), categories=("empty", "a"))
     assert source.class_names == ("empty", "a")
-    assert source.notes == ("1 class has no pictures: empty",)
+    assert source.notes == ("1 class has no images: empty",)
 
 
 @pytest.mark.parametrize("suffix", sorted(SUFFIXES))
@@ -211,7 +211,7 @@ def test_links_are_followed_but_loops_are_refused(tmp_path: Path) -> None:
     ]
     loops = ("a/linked/again", "a/up", "elsewhere/again")
     assert reasons(source) == dict.fromkeys(loops, Reason.LINK_LOOP)
-    assert details(source)["a/up"] == "it is a link to a folder that it lies in"
+    assert details(source)["a/up"] == "it links to a folder that contains it"
 
 
 def test_a_class_folder_may_be_a_link(tmp_path: Path) -> None:
@@ -230,7 +230,7 @@ def test_pipes_and_sockets_are_refused(tmp_path: Path, monkeypatch: pytest.Monke
         listener.bind("a/3.jpg")
         source = open_source(str(tmp_path))
         assert reasons(source) == {"a/2.jpg": Reason.NOT_A_FILE, "a/3.jpg": Reason.NOT_A_FILE}
-        assert details(source)["a/2.jpg"] == "it is no regular file"
+        assert details(source)["a/2.jpg"] == "it is not a regular file"
         assert refusal_of_reading(source, "a/3.jpg").reason is Reason.UNREADABLE  # No such device or address
     assert refusal_of_reading(source, "a/2.jpg").reason is Reason.NOT_A_FILE
 
@@ -288,7 +288,7 @@ def test_no_pictures(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"is not a folder\. Name a folder that has .* a \.tar or a \.zip"):
         open_source(str(tmp_path / "file"))
     with pytest.raises(
-        UsageError, match=r"is not a folder\. To convert what a table names, give it as --table=\S*list"
+        UsageError, match=r"is not a folder\. To convert the files in a table, give it as --table=\S*list"
     ):
         open_source(str(tmp_path / "list.csv"))
     empty = tmp_path / "empty"
