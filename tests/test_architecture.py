@@ -190,7 +190,6 @@ CRUMBS = {
     "simimg/input/readers/resident.py",
     "simimg/input/zero_copy.py",
     "simimg/models/pooling.py",
-    "simimg/signals.py",
     "simimg/training/objectives.py",
     "simimg/web/request_errors.py",
     "tfrecords/convert/image/resampling.py",

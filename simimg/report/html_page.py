@@ -14,7 +14,8 @@ import io
 
 from PIL import Image
 
-from simimg.report.contact_sheet import Tile, png_bytes
+from simimg.image_files import png_bytes
+from simimg.report.contact_sheet import Tile
 from simimg.report.number_format import printable
 from simimg.report.report_css import STYLE
 

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from simimg.report.contact_sheet import Tile, png_bytes, tile_sheet, write_bytes
+from simimg.image_files import png_bytes
+from simimg.report.contact_sheet import Tile, tile_sheet, write_bytes
 from simimg.report.number_format import epoch_ticks, percent, points, shortened, spread, value_range
 
 if TYPE_CHECKING:  # matplotlib takes half a second; the classification's module imports TensorFlow

@@ -13,11 +13,11 @@ from pathlib import Path
 
 from PIL import Image
 
-from simimg.dataset_images import DatasetImages
 from simimg.similarity.fingerprint import CACHED, Fingerprint, fingerprint, fingerprint_file
 from simimg.similarity.search_index import SearchIndex
 from tfrecords.base_errors import DataError
 from tfrecords.convert.image.decoder import decode
+from tfrecords.format.dataset_images import DatasetImages
 from tfrecords.format.layout import Layout
 from tfrecords.format.manifest import read_manifest
 from tfrecords.format.quarantine import Refusal

@@ -13,7 +13,6 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
-from simimg.dataset_images import DatasetImages
 from simimg.report.contact_sheet import write_bytes
 from simimg.report.conversion.class_counts import Counts, count_files
 from simimg.report.conversion.class_table import bar, class_table, size_curve, split_color, unsplit_classes
@@ -26,6 +25,7 @@ from simimg.report.conversion.sample_images import contact_sheet
 from simimg.report.html_page import escape, page, section
 from simimg.report.number_format import count_of, percent, storage
 from tfrecords.convert.plan.split_assignment import SOURCE_SPLITS
+from tfrecords.format.dataset_images import DatasetImages
 from tfrecords.format.layout import Layout
 from tfrecords.format.manifest import Manifest, read_manifest
 from tfrecords.format.quarantine import read_quarantine

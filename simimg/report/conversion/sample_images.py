@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Sequence
 
 import numpy as np
 
-from simimg.dataset_images import DatasetImages
+from simimg.image_files import png_bytes
 from simimg.report.html_page import data_uri, escape
+from tfrecords.format.dataset_images import DatasetImages
 from tfrecords.format.layout import Layout
 from tfrecords.format.manifest import Manifest
 
@@ -30,7 +32,7 @@ def contact_sheet(layout: Layout, manifest: Manifest, pictures: DatasetImages) -
     """Returns the contact sheet as HTML, and a sentence on how its pictures are shown; raises DataError."""
     most = max(_FRAMES, min(_MAX_SAMPLES, _MAX_READ // (3 * layout.image_size**2)))
     chosen = choose_samples(manifest, most)
-    uris, exact = _uris([row for rows in chosen.values() for row in rows], layout.image_size, pictures)
+    uris, exact = _uris([row for rows in chosen.values() for row in rows], layout, pictures)
     how = "Pixel by pixel as they are stored" if exact else "As they are stored, compressed for this page"
     if max(map(len, chosen.values())) == 1 and len(chosen) > _FRAMES:
         frames = []
@@ -80,13 +82,13 @@ def choose_samples(manifest: Manifest, most: int) -> dict[int, list[int]]:
     }
 
 
-def _uris(rows: Sequence[int], image_size: int, pictures: DatasetImages) -> tuple[dict[int, str], bool]:
+def _uris(rows: Sequence[int], layout: Layout, pictures: DatasetImages) -> tuple[dict[int, str], bool]:
     """Returns the pictures as data URIs, and whether these have the very pixels that are stored."""
-    if image_size <= _MAX_EXACT_PX:
+    if layout.image_size <= _MAX_EXACT_PX:
         uris: dict[int, str] = {}
         total = 0
         for row in rows:
-            uris[row] = pictures.exact_uri(row)
+            uris[row] = _exact_uri(row, layout, pictures)
             total += len(uris[row])
             if total > _MAX_EMBEDDED:
                 break
@@ -97,6 +99,15 @@ def _uris(rows: Sequence[int], image_size: int, pictures: DatasetImages) -> tupl
         if sum(map(len, uris.values())) <= _MAX_EMBEDDED:
             break
     return uris, False
+
+
+def _exact_uri(row: int, layout: Layout, pictures: DatasetImages) -> str:
+    """Returns the image of a row as a data URI with exactly the stored pixels; raises DataError."""
+    if layout.encoding == "raw":
+        data, encoding = png_bytes(pictures.image(row)), "png"
+    else:
+        data, encoding = pictures.stored_bytes(row), layout.encoding
+    return f"data:image/{encoding};base64,{base64.b64encode(data).decode()}"
 
 
 def _img(uri: str, alt: str) -> str:

@@ -1,15 +1,13 @@
-"""The pictures of a data set as they are stored, read one by one from its shards."""
+"""Reads single images of a dataset back from its shards, as they are stored."""
 
 from __future__ import annotations
 
-import base64
 import io
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
-from simimg.report.contact_sheet import png_bytes
 from tfrecords.base_errors import DataError
 from tfrecords.format.example import decode_example
 from tfrecords.format.layout import Layout
@@ -20,7 +18,7 @@ __all__ = ["DatasetImages"]
 
 
 class DatasetImages:
-    """Reads the picture of a row of the manifest; the offsets of shards that were read from once are kept."""
+    """Reads the image of a manifest row. Record offsets of a shard are cached once it has been read."""
 
     def __init__(self, dataset_dir: Path, layout: Layout, manifest: Manifest) -> None:
         self._dataset_dir = dataset_dir
@@ -29,10 +27,10 @@ class DatasetImages:
         self._offsets: dict[str, np.ndarray] = {}
 
     def stored_bytes(self, row: int) -> bytes:
-        """Returns what the example of row `row` has as its image: pixels, or a JPEG or PNG file.
+        """Returns the image feature of a row's example: raw pixels, or a JPEG or PNG file.
 
         Raises:
-            DataError: it is not where the manifest says, or damaged.
+            DataError: the example is damaged, or not where the manifest says.
         """
         manifest = self._manifest
         split, position = manifest.split_names[manifest.splits[row]], int(manifest.positions[row])
@@ -48,21 +46,12 @@ class DatasetImages:
         features = decode_example(reader.read(*place))
         image, id = features["image"], int(manifest.ids[row])
         if features["id"] != id or not isinstance(image, bytes):
-            raise DataError(f"{reader.path}: record {position} should be example {id}. Convert the pictures again.")
+            raise DataError(f"{reader.path}: record {position} should be example {id}. Convert the images again.")
         return image
 
     def image(self, row: int) -> Image.Image:
-        """Returns the picture of row `row`, mode RGB; raises DataError."""
-        return self._decoded(self.stored_bytes(row))
-
-    def exact_uri(self, row: int) -> str:
-        """Returns the picture of row `row` as a data URI that has the very pixels that are stored; raises DataError."""
-        data, encoding = self.stored_bytes(row), self._layout.encoding
-        if encoding == "raw":
-            data, encoding = png_bytes(self._decoded(data)), "png"
-        return f"data:image/{encoding};base64,{base64.b64encode(data).decode()}"
-
-    def _decoded(self, data: bytes) -> Image.Image:
+        """Returns the image of a row, mode RGB; raises DataError as `stored_bytes`."""
+        data = self.stored_bytes(row)
         if self._layout.encoding == "raw":
             side = self._layout.image_size
             return Image.frombytes("RGB", (side, side), data)
