@@ -41,14 +41,7 @@ _Result = TypeVar("_Result")
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class FileFacts:
-    """An image file.
-
-    Attributes:
-        path: as given.
-        sha256: of its bytes, in hexadecimal.
-        width: of the upright image in px; 0 if the file was not decoded.
-        height: likewise.
-    """
+    """A file: path as given, checksum of its bytes, and size in px of the upright image, 0 if it was not decoded."""
 
     path: str
     sha256: str
@@ -57,7 +50,7 @@ class FileFacts:
 
 
 def named_files(names: Sequence[str]) -> list[str]:
-    """Returns the files that are named; a folder stands for all files in it.
+    """Return the files that are named; a folder stands for all files in it.
 
     Raises:
         UsageError: a name does not exist, or there are no files.
@@ -78,7 +71,7 @@ def named_files(names: Sequence[str]) -> list[str]:
 def map_ahead(
     function: Callable[[_Item], _Result], items: Iterable[_Item], *, num_threads: int, num_ahead: int
 ) -> Iterator[_Result]:
-    """Yields `function(item)` for each item, in order; threads compute up to `num_ahead` results in advance."""
+    """Yield `function(item)` for each item, in order; threads compute up to `num_ahead` results in advance."""
     with ThreadPoolExecutor(num_threads) as executor:
         pending: deque[Future[_Result]] = deque()
         try:
@@ -95,7 +88,7 @@ def map_ahead(
 def load_files(
     paths: Sequence[str], base: Path = Path(), *, image_size: int, how: str, known: Container[str] = ()
 ) -> Iterator[tuple[str, tuple[FileFacts, np.ndarray | None] | Refusal]]:
-    """Returns an iterator over each path with its facts and pixels, or with its refusal, in order.
+    """Return an iterator over each path with its facts and pixels, or with its refusal, in order.
 
     Args:
         paths: the files, relative to `base`.
@@ -122,7 +115,7 @@ def load_batches(
     refused: list[tuple[str, Refusal]],
     progress: Callable[[int], None],
 ) -> Iterator[tuple[list[FileFacts], np.ndarray]]:
-    """Yields the facts of up to `BATCH_SIZE` files and their pixels, uint8 `[n, image_size, image_size, 3]`, in order.
+    """Yield the facts of up to `BATCH_SIZE` files and their pixels, uint8 `[n, image_size, image_size, 3]`, in order.
 
     Args:
         paths: see `load_files`; so are `base`, `image_size` and `how`.
@@ -153,7 +146,7 @@ def load_batches(
 
 
 def png_bytes(image: Image.Image) -> bytes:
-    """Returns an image as a PNG file, without its metadata."""
+    """Return an image as a PNG file, without its metadata."""
     buffer = io.BytesIO()
     bare = Image.new(image.mode, image.size)
     bare.paste(image)
@@ -162,7 +155,7 @@ def png_bytes(image: Image.Image) -> bytes:
 
 
 def jpeg_bytes(image: Image.Image, quality: int) -> bytes:
-    """Returns an image, mode RGB, as a JPEG file of `quality`, 1..100 on libjpeg's scale."""
+    """Return an image, mode RGB, as a JPEG file of `quality`, 1..100 on libjpeg's scale."""
     buffer = io.BytesIO()
     image.save(buffer, "JPEG", quality=quality)
     return buffer.getvalue()

@@ -16,7 +16,7 @@ __all__ = ["stop_requested"]
 
 @contextmanager
 def stop_requested() -> Iterator[threading.Event]:
-    """Yields an event that Ctrl-C or SIGTERM sets; a second signal raises KeyboardInterrupt at once."""
+    """Yield an event that Ctrl-C or SIGTERM sets; a second signal raises KeyboardInterrupt at once."""
     stop = threading.Event()
     if threading.current_thread() is not threading.main_thread():
         yield stop  # only the main thread may set signal handlers

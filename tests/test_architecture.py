@@ -191,7 +191,6 @@ CRUMBS = {
     "simimg/input/zero_copy.py",
     "simimg/models/pooling.py",
     "simimg/training/objectives.py",
-    "simimg/web/request_errors.py",
     "tfrecords/convert/image/resampling.py",
 }
 MIN_LINES = 40

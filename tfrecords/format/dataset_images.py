@@ -27,7 +27,7 @@ class DatasetImages:
         self._offsets: dict[str, np.ndarray] = {}
 
     def stored_bytes(self, row: int) -> bytes:
-        """Returns the image feature of a row's example: raw pixels, or a JPEG or PNG file.
+        """Return the image feature of a row's example: raw pixels, or a JPEG or PNG file.
 
         Raises:
             DataError: the example is damaged, or not where the manifest says.
@@ -50,7 +50,7 @@ class DatasetImages:
         return image
 
     def image(self, row: int) -> Image.Image:
-        """Returns the image of a row, mode RGB; raises DataError as `stored_bytes`."""
+        """Return the image of a row, mode RGB; raise DataError as `stored_bytes`."""
         data = self.stored_bytes(row)
         if self._layout.encoding == "raw":
             side = self._layout.image_size

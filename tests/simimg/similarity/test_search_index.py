@@ -244,7 +244,7 @@ def test_a_generation_is_replaced_whole(tmp_path: Path) -> None:
 def test_a_changed_model_is_noticed(tmp_path: Path) -> None:
     opened = make(tmp_path / "i", np.eye(2, 8, dtype=np.float32))
     opened.check_model(embedder("abc"))
-    with pytest.raises(SearchIndexError, match="whose weights are now others"):
+    with pytest.raises(SearchIndexError, match="whose weights have changed since"):
         opened.check_model(embedder("def"))
 
 
