@@ -1,7 +1,7 @@
 """Finds pairs of copies in a collection: cheap candidates first, and each candidate pair is verified.
 
-1. Files with the same bytes: one of them represents all in the following steps (`representatives`).
-2. Pairs with similar perceptual hashes (`hash_pairs`).
+1. Files with the same bytes: one of them represents all in the following steps.
+2. Pairs with similar perceptual hashes.
 3. The nearest embeddings of each image, in groups of eight until a group has no copy.
 4. Each pair of 2 and 3 is verified (`simimg.similarity.match_verification`), which also gives its similarity.
 """
@@ -22,7 +22,7 @@ from simimg.similarity.search_index import SearchIndex
 from tfrecords.convert.image.near_duplicates import MAX_DISTANCE, NO_HASH, near_pairs
 from tfrecords.convert.workers.pool import num_cores
 
-__all__ = ["PairExaminer", "check_threshold", "hash_pairs", "members_of", "representatives"]
+__all__ = ["PairExaminer", "check_threshold", "identical_rows"]
 
 _NEIGHBORS = 24  # nearest embeddings that are verified, at most
 _GROUP = 8
@@ -53,8 +53,25 @@ class PairExaminer:
         self._done: set[tuple[int, int]] = set()
         self._explained: dict[tuple[int, int], Verification | None] = {}
 
+    def examine_all(self, progress: Callable[[int], object], kinds: np.ndarray | None = None) -> dict[int, list[int]]:
+        """Verify all candidate pairs; return `identical_rows`, whose keys represent all rows.
+
+        Args:
+            progress: called with the number of images since the last call.
+            kinds: int `[num_images]`: examine only pairs of two kinds.
+        """
+        rows = np.arange(len(self.index.pictures))
+        identical = identical_rows(self.index, kinds)
+        single = np.isin(rows, list(identical))
+        progress(int((~single).sum()))
+        self.examine_pairs(_hash_pairs(self.index, rows[single], kinds))
+        for kind in [None] if kinds is None else np.unique(kinds):
+            own, others = (single, single) if kind is None else (single & (kinds == kind), single & (kinds != kind))
+            self._examine_neighbors(rows[own], others, progress)
+        return identical
+
     def examine_pairs(self, pairs: Iterable[tuple[int, int]]) -> None:
-        """Verifie those pairs that were not verified before."""
+        """Verify those pairs that were not verified before."""
         todo = sorted({(min(pair), max(pair)) for pair in pairs} - self._done)
         with one_blas_thread():
             verified = list(self.executor.map(self._verify, todo))
@@ -66,14 +83,8 @@ class PairExaminer:
                 self.neighbors[pair[0]].add(pair[1])
                 self.neighbors[pair[1]].add(pair[0])
 
-    def examine_neighbors(self, rows: np.ndarray, among: np.ndarray, progress: Callable[[int], object]) -> None:
-        """Verifie each row with its nearest embeddings, in groups of eight, as long as a group has a copy.
-
-        Args:
-            rows: int `[n]`.
-            among: bool `[num_images]`, the rows that are searched.
-            progress: called with the number of rows since the last call.
-        """
+    def _examine_neighbors(self, rows: np.ndarray, among: np.ndarray, progress: Callable[[int], object]) -> None:
+        """Verify each row with its nearest embeddings among some, in groups of eight, as long as a group has a copy."""
         vectors = self.index.vectors["copy"]
         for start in range(0, len(rows), _QUERIES_PER_BLOCK):
             block = rows[start : start + _QUERIES_PER_BLOCK]
@@ -116,36 +127,17 @@ def check_threshold(threshold: float) -> None:
         raise UsageError(f"--threshold={threshold}: should be between 0.5 and 1.")
 
 
-def representatives(sha256: np.ndarray, kinds: np.ndarray | None = None) -> np.ndarray:
-    """Return, for each row, the first row with the same bytes: int64 `[num_images]`.
-
-    Args:
-        sha256: str `[num_images]`.
-        kinds: int `[num_images]`: the first row with the same bytes and the same kind; by default, all are of one kind.
-    """
-    first: dict[tuple[str, int], int] = {}
-    kind_of = [0] * len(sha256) if kinds is None else kinds.tolist()
-    return np.array(
-        [first.setdefault(key, row) for row, key in enumerate(zip(sha256.tolist(), kind_of, strict=True))], np.int64
-    )
+def identical_rows(index: SearchIndex, kinds: np.ndarray | None = None) -> dict[int, list[int]]:
+    """Return all rows with the same bytes (and the same kind) by the first of them, which represents them."""
+    rows_of: dict[tuple[str, int], list[int]] = defaultdict(list)
+    kind_of = [0] * len(index.pictures) if kinds is None else kinds.tolist()
+    for row, key in enumerate(zip(index.pictures.column("sha256").tolist(), kind_of, strict=True)):
+        rows_of[key].append(row)
+    return {rows[0]: rows for rows in rows_of.values()}
 
 
-def members_of(representative: np.ndarray) -> dict[int, list[int]]:
-    """Return the rows that each representative stands for, itself first; see `representatives`."""
-    members: dict[int, list[int]] = defaultdict(list)
-    for row, first in enumerate(representative.tolist()):
-        members[first].append(row)
-    return members
-
-
-def hash_pairs(index: SearchIndex, rows: np.ndarray, kinds: np.ndarray | None = None) -> Iterator[tuple[int, int]]:
-    """Yield pairs of rows with similar perceptual hashes; the first row of a hash represents all rows that have it.
-
-    Args:
-        index: the index of the rows.
-        rows: int `[n]`.
-        kinds: int `[num_images]`: only pairs of two kinds, and each kind has its own representative of a hash.
-    """
+def _hash_pairs(index: SearchIndex, rows: np.ndarray, kinds: np.ndarray | None = None) -> Iterator[tuple[int, int]]:
+    """Yield pairs of rows (of two kinds) with similar perceptual hashes; the first row of a hash represents all."""
     hashes = index.pictures.column("phash")[rows].astype(np.uint64)
     hashed, hashes = rows[hashes != NO_HASH], hashes[hashes != NO_HASH]
     unique, inverse = np.unique(hashes, return_inverse=True)

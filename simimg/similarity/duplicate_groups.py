@@ -17,7 +17,7 @@ from pathlib import PurePosixPath
 import numpy as np
 
 from simimg.determinism import one_blas_thread
-from simimg.similarity.copy_pairs import PairExaminer, hash_pairs, members_of, representatives
+from simimg.similarity.copy_pairs import PairExaminer
 from simimg.similarity.match_verification import DAMAGE, SAME_BYTES, Verification
 from simimg.similarity.search_index import IndexedImage, SearchIndex
 
@@ -81,16 +81,10 @@ def find_duplicates(
         reference: whether an image is kept in any case.
         progress: called with the number of images since the last call.
     """
-    rows = np.arange(len(index.pictures))
-    same = representatives(index.pictures.column("sha256"))
-    singles = rows[same == rows]
-    progress(len(rows) - len(singles))
     examiner = PairExaminer(index, threshold)
     try:
-        examiner.examine_pairs(hash_pairs(index, singles))
-        examiner.examine_neighbors(singles, same == rows, progress)
-        clusters = list(_clusters(examiner, singles))
-        identical = members_of(same)
+        identical = examiner.examine_all(progress)
+        clusters = list(_clusters(examiner))
         grouped = {row for cluster in clusters for row in cluster}
         clusters += [[row] for row, members in identical.items() if len(members) > 1 and row not in grouped]
         with one_blas_thread():
@@ -101,9 +95,9 @@ def find_duplicates(
     return Duplicates(tuple(groups), examiner.num_examined, len(examiner.images.missing))
 
 
-def _clusters(examiner: PairExaminer, rows: np.ndarray) -> Iterator[list[int]]:
+def _clusters(examiner: PairExaminer) -> Iterator[list[int]]:
     """Yield clusters of two and more rows; all are copies of the first row, the center."""
-    left = {int(row) for row in rows if examiner.neighbors[int(row)]}
+    left = set(examiner.neighbors)
     while left:
         component = _connected(min(left), left, examiner)
         while len(component) > 1:

@@ -74,15 +74,15 @@ def nearest(
     while len(waiting):
         proposed, at = _proposed(vectors, queries[waiting], most, among)
         near = proposed >= proposed[:, [count - 1]] - 2 * error
-        complete = ~near[:, -1] | (at[:, -1] == _NO_ROW)  # whatever is not proposed is too far to count
+        complete = ~near[:, -1] | (at[:, -1] == _NO_ROW)  # all other vectors are too far away
         done, columns = np.nonzero(near & complete[:, None])
         if len(done):
-            asked, candidates = waiting[done], at[done, columns]
-            similarities = _similarities(vectors[candidates], queries[asked], error)
-            order = np.lexsort((candidates, -similarities, asked))
-            firsts = np.flatnonzero(np.diff(asked, prepend=-1))  # whose order the sort has not changed
+            query_of, candidates = waiting[done], at[done, columns]
+            similarities = _similarities(vectors[candidates], queries[query_of], error)
+            order = np.lexsort((candidates, -similarities, query_of))
+            firsts = np.flatnonzero(np.diff(query_of, prepend=-1))  # the sort keeps the order of the queries
             best = order[firsts[:, None] + np.arange(count)]
-            values[asked[firsts]], rows[asked[firsts]] = similarities[best], candidates[best]
+            values[query_of[firsts]], rows[query_of[firsts]] = similarities[best], candidates[best]
         waiting, most = waiting[~complete], _MORE * most
     return values, rows
 

@@ -30,7 +30,7 @@ import numpy as np
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from simimg.similarity.copy_pairs import PairExaminer, hash_pairs, members_of, representatives
+from simimg.similarity.copy_pairs import PairExaminer, identical_rows
 from simimg.similarity.match_verification import SAME_BYTES
 from simimg.similarity.search_index import IndexedImage, SearchIndex
 from tfrecords.convert.sources import natural_key
@@ -115,13 +115,14 @@ def find_leaks(
     split_names = index.pictures.column("split").tolist()
     names = tuple(sorted(dict.fromkeys(split_names), key=lambda name: (name != "train", name == "test")))
     splits = np.array([names.index(name) for name in split_names], np.int64)
+    labels = np.unique(index.pictures.column("label").astype(str), return_inverse=True)[1]
     examiner = PairExaminer(index, threshold)
     try:
         edges = _edges(examiner, splits, progress)
         pairs = _pairs(examiner, splits, edges)
         dealt, joined = splits, edges
         while deal is not None and edges:
-            dealt = deal_groups(splits, _labels(index), joined, deal)
+            dealt = deal_groups(splits, labels, joined, deal)
             edges = _edges(examiner, dealt, lambda num_images: None)
             joined = joined + edges
         return Leaks(
@@ -212,26 +213,14 @@ def clean_command(index: SearchIndex, table: Path, image_dir: Path | None) -> st
     return "simimg convert " + " ".join(f"--{name}={shlex.quote(str(value))}" for name, value in flags.items())
 
 
-def _labels(index: SearchIndex) -> np.ndarray:
-    return np.unique(index.pictures.column("label").astype(str), return_inverse=True)[1]
-
-
 def _edges(examiner: PairExaminer, splits: np.ndarray, progress: Callable[[int], object]) -> list[tuple[int, int]]:
     """Return pairs of copies in two splits; a file is paired with the first identical file of each other split."""
-    index = examiner.index
-    rows = np.arange(len(splits))
-    sha256 = index.pictures.column("sha256")
-    singles = representatives(sha256, splits) == rows
-    progress(int((~singles).sum()))
-    examiner.examine_pairs(hash_pairs(index, rows[singles], splits))
-    for split in np.unique(splits):
-        own = splits == split
-        examiner.examine_neighbors(rows[singles & own], singles & ~own, progress)
-    edges = [pair for pair in examiner.copies if splits[pair[0]] != splits[pair[1]]]
+    sha256 = examiner.index.pictures.column("sha256")
     first_of: dict[str, dict[int, int]] = defaultdict(dict)
-    for row in rows[singles].tolist():
+    for row in examiner.examine_all(progress, splits):
         first_of[sha256[row]][int(splits[row])] = row
-    for row in rows.tolist():
+    edges = [pair for pair in examiner.copies if splits[pair[0]] != splits[pair[1]]]
+    for row in range(len(splits)):
         edges += [(other, row) for split, other in first_of[sha256[row]].items() if split != splits[row]]
     return edges
 
@@ -239,7 +228,7 @@ def _edges(examiner: PairExaminer, splits: np.ndarray, progress: Callable[[int],
 def _pairs(examiner: PairExaminer, splits: np.ndarray, edges: list[tuple[int, int]]) -> list[LeakedPair]:
     pictures = examiner.index.pictures
     sha256 = pictures.column("sha256")
-    identical = members_of(representatives(sha256, splits))
+    identical = identical_rows(examiner.index, splits)
     pairs: dict[tuple[int, int], LeakedPair] = {}
     for pair in edges:
         other, row = sorted(pair, key=lambda one: (splits[one], one))

@@ -78,7 +78,7 @@ def blurred(image: Image.Image, rng: np.random.Generator) -> Image.Image:
 
 
 def stretched(image: Image.Image, rng: np.random.Generator) -> Image.Image:
-    """Stretche width or height by 1.4."""
+    """Stretch width or height by 1.4."""
     wide = bool(rng.integers(2))
     size = (round(image.width * (1.4 if wide else 1)), round(image.height * (1 if wide else 1.4)))
     return image.resize(size, Image.Resampling.BICUBIC)
