@@ -68,18 +68,20 @@ def test_runs_when_told(start: Start, tmp_path: Path) -> None:
 def test_only_the_run_is_timed(start: Start) -> None:
     slow = """
 import time
+now = [0.0]
+time.perf_counter = lambda: now[0]
 def load(job):
-    time.sleep(0.3)
+    now[0] += 100
     return {}
 def prepare(job, out_dir):
-    time.sleep(0.3)
+    now[0] += 10
     def run():
-        time.sleep(0.1)
+        now[0] += 1
         return 3
     return run
 """
     with start(slow) as process:
-        assert 0.1 <= process.run().seconds < 0.29
+        assert process.run().seconds == 1
 
 
 @pytest.mark.parametrize(
@@ -90,7 +92,7 @@ def prepare(job, out_dir):
             "import sys; sys.stderr.write('no ink\\n\\n'); import os; os._exit(7)",
             "fake ended with code 7: no ink",
         ),
-        ("import os; os._exit(0)", "fake ended with code 0: it said nothing"),
+        ("import os; os._exit(0)", "fake ended with code 0: it printed nothing"),
     ],
 )
 def test_cannot_start(start: Start, broken: str, reason: str) -> None:
@@ -103,12 +105,13 @@ def test_cannot_start(start: Start, broken: str, reason: str) -> None:
     [
         ("raise OSError(28, 'No space left on device')", "fake failed: OSError: .*No space left"),
         ("os.kill(os.getpid(), 9)", "fake ended with code -9"),
-        ("import time; time.sleep(60)", "fake gave no answer for 1 s"),
-        ("return 2", "fake did 2 of 3 pictures"),
+        ("import time; time.sleep(60)", "fake did not answer within 1 s"),
+        ("return 2", "fake processed 2 of 3 images"),
     ],
 )
 def test_fails_while_it_runs(start: Start, broken: str, reason: str) -> None:
-    process = start(GOOD.replace('print("working")', broken), timeout_s=1)
+    hangs = "sleep" in broken
+    process = start(GOOD.replace('print("working")', broken), timeout_s=1 if hangs else 60)
     with pytest.raises(RunFailed, match=reason):
         process.run()
     process.close()  # which it is already
@@ -128,7 +131,7 @@ open({str(tmp_path / "child")!r}, "w").write(str(child.pid))
     child = int((tmp_path / "child").read_text())
     assert is_running(child)
     process.close()
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + 60
     while is_running(child) and time.monotonic() < deadline:
         time.sleep(0.02)
     assert not is_running(child)
