@@ -93,7 +93,7 @@ def test_augment_and_models_know_of_tensorflow_only(package: str) -> None:
 
 
 def test_the_search_page_asks_search_alone_and_nobody_else_knows_of_servers() -> None:
-    allowed = ("simimg.web", "simimg.similarity", "simimg.errors", "simimg.image_files", "simimg.report")
+    allowed = ("simimg.web", "simimg.similarity", "simimg.errors", "simimg.image_files")
     assert not offences("simimg.web", lambda name: below(name, "simimg") and not below(name, *allowed))
     assert not offences("simimg.web", lambda name: below(name, *TENSORFLOW))
     inner = [path for path in SOURCES if not below(name_of(path), "simimg.web", "simimg.commands.serve")]
@@ -196,9 +196,7 @@ CRUMBS = {
     "simimg/input/readers/resident.py",
     "simimg/input/zero_copy.py",
     "simimg/models/pooling.py",
-    "simimg/signals.py",
     "simimg/training/objectives.py",
-    "simimg/web/request_errors.py",
 }
 MIN_LINES = 40
 # One module for each command and each preset, whose name users give; the docstrings of both packages say so.
