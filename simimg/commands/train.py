@@ -73,16 +73,13 @@ def run(options: TrainConfig) -> Result:
         "images_per_s": result.images_per_s,
         "input_share": result.input_share,
         "epoch": result.epoch,
-        "validation_accuracy": result.validation_accuracy,
-        "train_accuracy": result.train_accuracy,
-        "test_accuracy": result.test_accuracy,
-        "test_binary_accuracy": result.test_binary_accuracy,
     }
+    names: tuple[str, ...] = ("validation_accuracy", "train_accuracy", "test_accuracy", "test_binary_accuracy")
     words = options.what.words
     train_score, test_score = (result.score(options.what, split) for split in ("train", "test"))
     if options.objective == "similarity":
-        values = {key: value for key, value in values.items() if "accuracy" not in key}
-        values |= {key: getattr(result, key) for key in ("train_recall", "validation_recall", "test_recall")}
+        names = ("train_recall", "validation_recall", "test_recall")
+    values |= {name: result.to_json()[name] for name in names}
     lines = [
         f"the softmax fitted in {result.seconds:.1f} s, {result.images_per_s:,.0f} views/s"
         if not result.steps

@@ -179,7 +179,7 @@ def test_a_file_cut_anywhere_is_refused(path: Path) -> None:
     whole = state_dict()
     for length in range(len(whole)):
         refused(path, whole[:length], "")
-    refused(path, whole[: len(whole) // 2], "damaged or was cut off.*Get it again")
+    refused(path, whole[: len(whole) // 2], "damaged or truncated.*Download it again")
 
 
 @given(place=st.integers(0, 10_000), bit=st.integers(0, 7))
@@ -223,8 +223,8 @@ def test_other_files_are_refused(path: Path) -> None:
     with zipfile.ZipFile(empty, "w") as file:
         file.writestr("readme.txt", "no weights")
     for content, words in (
-        (b"<html>not found</html>", "is no file of PyTorch's: it starts with b'<htm'"),
-        (b"", "is no file of PyTorch's"),
+        (b"<html>not found</html>", "is not a PyTorch file: it starts with b'<htm'"),
+        (b"", "is not a PyTorch file"),
         (pickle.dumps({"w": 1}, 2), "not a state dict in PyTorch's old format"),
         (empty.getvalue(), "no data.pkl"),
         (compressed.getvalue(), "compressed"),

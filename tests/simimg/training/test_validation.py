@@ -29,7 +29,7 @@ def test_what_does_not_get_better_is_stopped(
     assert (result.epoch, result.steps, len(result.history)) == (1, 4, 4)
     again = train(config(tiny["three"], tmp_path / "run", base, patience=3, **still))
     assert again == result
-    assert result.validation_accuracy == result.history[0]["validation_accuracy"]
+    assert result.figures["validation"]["accuracy"] == result.history[0]["validation_accuracy"]
 
 
 def unlearning(dataset_dir: Path, model_dir: Path, base: dict[str, Any], notes: list[str]) -> Any:
@@ -51,7 +51,7 @@ def test_the_best_weights_are_kept(tiny: dict[str, Path], run: Any, tmp_path: Pa
     state = np.load(best / "state.npz")
     for number, weight in enumerate(load_model(tmp_path / "run")[0].get_weights()):
         np.testing.assert_array_equal(weight, state[f"model/{number:04d}"])
-    assert result.test_accuracy == result.history[result.epoch - 1]["test_accuracy"]
+    assert result.figures["test"]["accuracy"] == result.history[result.epoch - 1]["test_accuracy"]
 
 
 def test_a_damaged_best_checkpoint_is_told_of(

@@ -79,7 +79,7 @@ def test_one_worker_is_killed_and_started_again(photos: Path, tmp_path: Path) ->
             process.kill()
     assert codes == [0, 0], logs[0].read_text() + logs[1].read_text()
     assert "training on 2 x CPU in 2 processes: batch 18 in all, 9 a replica" in logs[0].read_text()
-    assert "going on from epoch" in logs[0].read_text()
+    assert "resuming from epoch" in logs[0].read_text()
     other = logs[1].read_text()
     assert "another worker is gone" in other
     assert "starting again, to wait for the other workers" in other
@@ -115,7 +115,7 @@ def test_a_tf_config_that_can(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TF_CONFIG", json.dumps(config))
     assert workers() == Workers(2, 1)
     assert not workers().is_chief
-    with pytest.raises(UsageError, match="--num_devices=2: with several workers each one trains on all of its GPUs"):
+    with pytest.raises(UsageError, match="--num_devices=2: with several workers, each one trains on all of its GPUs"):
         make_strategy(2)
 
 
