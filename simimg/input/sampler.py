@@ -114,7 +114,7 @@ class Order:
         return self.num_local_replicas or self.num_replicas
 
     def indices(self) -> tf.data.Dataset:
-        """Returns a dataset of places in the split, int64 `[per_replica_batch_size]`, in the order of the contract.
+        """Returns a data set of places in the split, int64 `[per_replica_batch_size]`, in the order of the contract.
 
         With L local replicas, element s * L + l belongs to local replica l at step s, counted from `start`.
         """

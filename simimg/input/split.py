@@ -1,4 +1,4 @@
-"""A split of a dataset folder as the readers see it: its shards, their format, and the type of a batch.
+"""A split of a data set folder as the readers see it: its shards, their format, and the type of a batch.
 
 Folders that `simimg convert` wrote have a layout.json. Folders that other programs wrote are read through their TFDS
 metadata, if they have square RGB images of one size in the feature `image` and a class label in `label`.
@@ -47,7 +47,7 @@ class Shard:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Split:
-    """One split of a dataset.
+    """One split of a data set.
 
     `offsets` is None if the records have no fixed length. `has_id` says whether `id` is stored. `indexed` says whether
     a record can be found by its place, which is true for folders that `simimg convert` wrote.
@@ -82,7 +82,7 @@ class Split:
 
 
 def open_split(dataset_dir: Path, split: str) -> Split:
-    """Returns a split of the dataset folder `dataset_dir`.
+    """Returns a split of the data set folder `dataset_dir`.
 
     Raises:
         UsageError: the folder or the split does not exist.
@@ -171,8 +171,8 @@ def _own(dataset_dir: Path, split: str) -> Split:
 
 
 def _foreign(dataset_dir: Path, split: str) -> Split:
-    info = read_json(dataset_dir / INFO_FILE, "the dataset's TFDS metadata")
-    features = read_json(dataset_dir / "features.json", "the dataset's TFDS metadata")
+    info = read_json(dataset_dir / INFO_FILE, "the data set's TFDS metadata")
+    features = read_json(dataset_dir / "features.json", "the data set's TFDS metadata")
     try:
         entries = {entry["name"]: entry for entry in info.get("splits", ())}
         _check_split(dataset_dir, split, list(entries))
@@ -190,7 +190,7 @@ def _foreign(dataset_dir: Path, split: str) -> Split:
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise DataError(
             f"{dataset_dir}: simimg reads TFRecords with a square RGB `image` of one size and a class `label`; "
-            f"this dataset has another form ({error!r}). Export its images to folders and use `simimg convert`."
+            f"this data set has another form ({error!r}). Export its images to folders and use `simimg convert`."
         ) from None
     labels = dataset_dir / "label.labels.txt"
     names = labels.read_text().splitlines() if labels.is_file() else [str(label) for label in range(num_classes)]

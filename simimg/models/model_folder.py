@@ -43,7 +43,7 @@ _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Objective:
-    """What a model learns, and the names of its figures.
+    """An objective of a training, and the names of its figures.
 
     Attributes:
         score: key of the main figure in a history and a result, a share of 1; a split's name may stand before it.
@@ -66,7 +66,7 @@ OBJECTIVES = {
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class RunInfo:
-    """What is needed to use a model again: how images are prepared, and what the outputs mean.
+    """The description of a model: how images are prepared for it, and what its outputs mean.
 
     `dataset_sha256` is the digest of all the shards' checksums. `shuffle` is uniform, windowed, or buffered if the
     shards were streamed. `config` holds the options of the run; those that are newer than the run are missing. A model
@@ -82,7 +82,7 @@ class RunInfo:
 
     @property
     def objective(self) -> Objective:
-        """What the run learned."""
+        """The objective of the run."""
         return OBJECTIVES[self.config.get("objective", "classes")]
 
 

@@ -1,4 +1,4 @@
-"""The training loop: one loop over `strategy.run`, for one device, many, or several machines.
+"""The training loop, for one device, several, or several machines.
 
 `train` reads from top to bottom in the order of a run: set up, build the model, resume, train, save. A run is a
 function of its options and its data: the order of the examples, their augmentation, dropout and the initial weights all
@@ -72,7 +72,7 @@ def train(config: TrainConfig, watcher: Watcher = Watcher()) -> TrainResult:
 
     Raises:
         UsageError: an option cannot be used, or the model folder has another run.
-        DataError: the dataset is damaged.
+        DataError: the data set is damaged.
         CheckpointError: all checkpoints of the run are damaged.
         TrainingError: the loss is NaN or infinite, or the disk is full.
         WorkerLost: another process that trains with this one was lost.

@@ -1,6 +1,6 @@
 """A training run's folder: its options and figures beside the model, and the check that it has no other run.
 
-<model_dir>/config.json     the options, and the dataset they were used on; `simimg train --config` repeats the run
+<model_dir>/config.json     the options, and the data set they were used on; `simimg train --config` repeats the run
 <model_dir>/model.keras     the trained model, once the run is finished; see `simimg.models.model_folder`
 <model_dir>/result.json     figures of the finished run
 <model_dir>/checkpoints/    see `simimg.training.checkpoints`
@@ -141,7 +141,7 @@ def describe_run(model_dir: Path, config: TrainConfig, split: Split, shuffle: st
     """Returns the description of a run, after checking that the folder has no other run.
 
     Raises:
-        UsageError: the folder has a run with other options, or on another dataset; names the difference.
+        UsageError: the folder has a run with other options, or on another data set; names the difference.
     """
     layout = Layout.load(split.dataset_dir) if Layout.exists(split.dataset_dir) else None
     info = RunInfo(
@@ -165,7 +165,7 @@ def describe_run(model_dir: Path, config: TrainConfig, split: Split, shuffle: st
     if there.shuffle != info.shuffle:
         differing.append(f"a {there.shuffle} shuffle there, a {info.shuffle} one now (see --reader and --shuffle)")
     if dataclasses.replace(there, config={}, shuffle="") != dataclasses.replace(info, config={}, shuffle=""):
-        differing.append("the dataset is another one")
+        differing.append("the data set is another one")
     if differing:
         raise UsageError(
             f"{model_dir} has another run: {'; '.join(differing)}. Choose another --model_dir, or remove it."

@@ -76,7 +76,7 @@ def open_run_setup(config: TrainConfig) -> RunSetup:
 
     Raises:
         UsageError: an option cannot be used, or the model folder has another run.
-        DataError: the dataset is damaged.
+        DataError: the data set is damaged.
     """
     strategy, place = make_strategy(config.num_devices, config.cross_device_ops), workers()
     with strategy.scope():  # with --cache=device, each replica gets a copy of the split

@@ -38,7 +38,7 @@ _RANGES = (
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TrainConfig:
-    """A training run's options. The defaults of the run itself come from the preset, see `with_preset`.
+    """Options of a training run. The defaults of a run come from its preset, see `with_preset`.
 
     Raises:
         UsageError: an option cannot be used.

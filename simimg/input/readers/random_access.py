@@ -1,4 +1,4 @@
-"""What the readers share that find any example by its place: batches for training and evaluation as gathers."""
+"""Base class of readers that find any example by its place: training and evaluation batches as gathers."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class GatherReader:
         raise NotImplementedError
 
     def train_batches(self, order: Order) -> tf.data.Dataset:
-        """Returns a dataset of Batches of `order.per_replica_batch_size`, replica after replica, step after step."""
+        """Returns a data set of Batches of `order.per_replica_batch_size`, replica after replica, step after step."""
         return self._gathered(order.indices(), order.per_replica_batch_size).with_options(_as_written())
 
     def batch(self, element: Batch) -> Batch:
@@ -45,7 +45,7 @@ class GatherReader:
         return element
 
     def eval_batches(self, batch_size: int) -> tf.data.Dataset:
-        """Returns a dataset of Batches of `batch_size`: every example once, the last batch filled up with id -1."""
+        """Returns a data set of Batches of `batch_size`: every example once, the last batch filled up with id -1."""
         last = self.split.num_examples - 1
         steps = tf.data.Dataset.range(-(-self.split.num_examples // batch_size))
         places = steps.map(lambda step: step * batch_size + tf.range(batch_size, dtype=tf.int64))
@@ -70,7 +70,7 @@ class GatherReader:
 
 
 def _as_written() -> tf.data.Options:
-    """Returns options that stop TensorFlow from rewriting a dataset, for which it would copy all pixels."""
+    """Returns options that stop TensorFlow from rewriting a data set, for which it would copy all pixels."""
     options = tf.data.Options()
     options.experimental_optimization.apply_default_optimizations = False
     return options

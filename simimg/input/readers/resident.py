@@ -69,7 +69,7 @@ class DeviceReader:
             ) from None
 
     def train_batches(self, order: Order) -> tf.data.Dataset:
-        """Returns a dataset of places, int64 `[per_replica_batch_size]`."""
+        """Returns a data set of places, int64 `[per_replica_batch_size]`."""
         return order.indices()
 
     def batch(self, places: tf.Tensor) -> Batch:
@@ -77,7 +77,7 @@ class DeviceReader:
         return Batch(*(tf.gather(part.read_value(), places) for part in self._parts))
 
     def eval_batches(self, batch_size: int) -> tf.data.Dataset:
-        """Returns a dataset of Batches of `batch_size` from the host, which reads the split again for it."""
+        """Returns a data set of Batches of `batch_size` from the host, which reads the split again for it."""
         on_host = ResidentReader(self.split, num_threads=self._num_threads, on_corrupt=self._on_corrupt)
         return on_host.eval_batches(batch_size)
 

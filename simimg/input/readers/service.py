@@ -72,7 +72,7 @@ class ServiceReader:
         self.corrupt = self._local.corrupt
 
     def train_batches(self, order: Order) -> tf.data.Dataset:
-        """Returns a dataset of Batches of `order.per_replica_batch_size`, replica after replica, step after step."""
+        """Returns a data set of Batches of `order.per_replica_batch_size`, replica after replica, step after step."""
         batch, size = order.per_replica_batch_size, self.split.image_size
         signature = Batch(
             image=tf.TensorSpec([batch, size, size, 3], tf.uint8),
@@ -86,11 +86,11 @@ class ServiceReader:
         return element
 
     def eval_batches(self, batch_size: int) -> tf.data.Dataset:
-        """Returns a dataset of Batches of `batch_size`: every example once, the last batch filled up with id -1."""
+        """Returns a data set of Batches of `batch_size`: every example once, the last batch filled up with id -1."""
         return self._local.eval_batches(batch_size)
 
     def numbered(self, order: Order) -> tf.data.Dataset:
-        """Returns the dataset that the workers compute: (number, Batch) for the numbers of `order.elements`.
+        """Returns the data set that the workers compute: (number, Batch) for the numbers of `order.elements`.
 
         A batch that cannot be read is left out. Reading it in this process then raises the reason.
         """

@@ -39,7 +39,7 @@ class StreamReader:
         self._first_places = [0, *itertools.accumulate(self._lengths[:-1])]
 
     def train_batches(self, order: Order) -> tf.data.Dataset:
-        """Returns a dataset of per-replica Batches in the order that the module's docstring describes."""
+        """Returns a data set of per-replica Batches in the order that the module's docstring describes."""
         return self._decoded(self.train_records(order), order.per_replica_batch_size, drop_remainder=True)
 
     def train_records(self, order: Order) -> tf.data.Dataset:
@@ -78,7 +78,7 @@ class StreamReader:
         return element
 
     def eval_batches(self, batch_size: int) -> tf.data.Dataset:
-        """Returns a dataset of Batches: every example once, in the order of the shards, the last batch filled up."""
+        """Returns a data set of Batches: every example once, in the order of the shards, the last batch filled up."""
         shards = tf.data.Dataset.range(len(self._files))
         records = shards.interleave(self._shard_records, cycle_length=1, block_length=1)
 
