@@ -176,49 +176,30 @@ def train(config: TrainConfig, watcher: Watcher = Watcher()) -> TrainResult:
                 )
 
         # Save.
-        steps, epoch = order.step_number(progress.position), progress.position.epoch
+        steps, line = order.step_number(progress.position), progress.history[-1]
         if config.patience and progress.best and progress.best.number != steps:
-            epoch = _return_to_best(setup, state, progress.best, epoch, watcher)
-        line = progress.history[epoch - 1]
+            line = _return_to_best(setup, state, progress, progress.best, watcher)
         if with_crops:
             line = line | _measured(setup, compiled(state.kept, views="cropped"))
             watcher.note(_epoch_text(line, config.epochs, objective) + "  (with crops)")
-        return _kept(
-            setup,
-            state,
-            line,
-            steps=steps,
-            epoch=epoch,
-            seconds=progress.seconds,
-            num_images=steps * config.global_batch_size,
-            input_share=None if config.deterministic else round(progress.input_seconds / progress.seconds, 5),
-            history=progress.history,
-        )
+        return _saved(setup, state, progress, line, steps, num_images=steps * config.global_batch_size)
 
 
-def _kept(
-    setup: RunSetup,
-    state: State,
-    line: dict[str, Any],
-    *,
-    steps: int,
-    epoch: int,
-    seconds: float,
-    num_images: int,
-    input_share: float | None,
-    history: list[dict[str, Any]],
+def _saved(
+    setup: RunSetup, state: State, progress: Progress, line: dict[str, Any], steps: int, num_images: int
 ) -> TrainResult:
-    """Saves the model and the result, whose figures are those of `line`, if this is the chief; returns the result."""
+    """Returns the result of a run whose figures are `line`; the chief saves it, and the model."""
     score = setup.config.what.score
+    is_timed = steps and not setup.config.deterministic
     result = TrainResult(
         model_dir=setup.model_dir,
         steps=steps,
-        epoch=epoch,
-        seconds=round(seconds, 3),
-        images_per_s=round(num_images / seconds, 1),
-        input_share=input_share,
+        epoch=line["epoch"],
+        seconds=round(progress.seconds, 3),
+        images_per_s=round(num_images / progress.seconds, 1),
+        input_share=round(progress.input_seconds / progress.seconds, 5) if is_timed else None,
         figures=figures_by_split({**line, f"train_{score}": line[score]}),
-        history=history,
+        history=progress.history,
     )
     if setup.place.is_chief:
         with writing(setup.model_dir):
@@ -229,21 +210,11 @@ def _kept(
 
 def _without_epochs(setup: RunSetup, state: State, fitted: Fitted, seconds: float, watcher: Watcher) -> TrainResult:
     """Measures and saves a network of which only the softmax was fitted."""
-    config = setup.config
     line = {"epoch": 0, "loss": fitted.loss, "accuracy": fitted.accuracy}
-    line |= _measured(setup, compiled(state.kept, views=config.test_views))
-    watcher.note(_epoch_text(line, 0, config.what))
-    return _kept(
-        setup,
-        state,
-        line,
-        steps=0,
-        epoch=0,
-        seconds=seconds,
-        num_images=fitted.num_views,
-        input_share=None,
-        history=[line],
-    )
+    line |= _measured(setup, compiled(state.kept, views=setup.config.test_views))
+    watcher.note(_epoch_text(line, 0, setup.config.what))
+    progress = Progress(history=[line], seconds=seconds)
+    return _saved(setup, state, progress, line, steps=0, num_images=fitted.num_views)
 
 
 def _end_epoch(setup: RunSetup, forward: Callable[[tf.Tensor], tf.Tensor], progress: Progress) -> dict[str, Any]:
@@ -300,16 +271,16 @@ def _note_best(order: Order, progress: Progress, objective: Objective) -> bool:
     return True
 
 
-def _return_to_best(setup: RunSetup, state: State, best: Best, last_epoch: int, watcher: Watcher) -> int:
-    """Restores the best epoch's weights, unless their checkpoint is damaged, and returns the epoch of the weights."""
+def _return_to_best(setup: RunSetup, state: State, progress: Progress, best: Best, watcher: Watcher) -> dict[str, Any]:
+    """Restores the best epoch's weights, unless their checkpoint is damaged, and returns the figures of the weights."""
     try:
         checkpoints.restore(checkpoints.folder_of(setup.model_dir, best.number), state)
     except (DataError, OSError) as error:
         watcher.note(f"the best epoch's checkpoint is damaged ({error}); keeping the last epoch's weights instead")
-        return last_epoch
+        return progress.history[-1]
     words = setup.config.what.words
     watcher.note(f"keeping epoch {best.epoch}, with the best validation {words}, {best.score:.4f}")
-    return best.epoch
+    return progress.history[best.epoch - 1]
 
 
 def _info(order: Order, progress: Progress, runner: StepRunner) -> StepInfo:

@@ -45,7 +45,7 @@ def test_the_best_weights_are_kept(tiny: dict[str, Path], run: Any, tmp_path: Pa
     result = unlearning(tiny["three"], tmp_path / "run", base, notes)
     keys = [(line["validation_accuracy"], -line["validation_loss"]) for line in result.history]
     assert result.epoch == 1 + keys.index(max(keys)) < len(result.history)
-    assert any(note.startswith(f"kept: epoch {result.epoch}, whose validation accuracy") for note in notes)
+    assert any(note.startswith(f"keeping epoch {result.epoch}, with the best validation accuracy") for note in notes)
     best = tmp_path / "run" / "checkpoints" / f"{result.epoch:08d}"  # a step an epoch
     assert json.loads((best / "checkpoint.json").read_text())["best"]["epoch"] == result.epoch
     state = np.load(best / "state.npz")
