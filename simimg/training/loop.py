@@ -84,7 +84,7 @@ def train(config: TrainConfig, watcher: Watcher = Watcher()) -> TrainResult:
     setup = open_run_setup(config)
     config, model_dir, place = setup.config, setup.model_dir, setup.place
     strategy, reader, order = setup.strategy, setup.reader, setup.order
-    objective = config.what
+    objective = config.objective_info
     if (model_dir / MODEL_FILE).exists() and (model_dir / RESULT_FILE).exists():
         watcher.note(f"the run in {model_dir} is finished already")
         return load_result(model_dir)
@@ -189,7 +189,7 @@ def _saved(
     setup: RunSetup, state: State, progress: Progress, line: dict[str, Any], steps: int, num_images: int
 ) -> TrainResult:
     """Returns the result of a run whose figures are `line`; the chief saves it, and the model."""
-    score = setup.config.what.score
+    score = setup.config.objective_info.score
     is_timed = steps and not setup.config.deterministic
     result = TrainResult(
         model_dir=setup.model_dir,
@@ -212,14 +212,14 @@ def _without_epochs(setup: RunSetup, state: State, fitted: Fitted, seconds: floa
     """Measures and saves a network of which only the softmax was fitted."""
     line = {"epoch": 0, "loss": fitted.loss, "accuracy": fitted.accuracy}
     line |= _measured(setup, compiled(state.kept, views=setup.config.test_views))
-    watcher.note(_epoch_text(line, 0, setup.config.what))
+    watcher.note(_epoch_text(line, 0, setup.config.objective_info))
     progress = Progress(history=[line], seconds=seconds)
     return _saved(setup, state, progress, line, steps=0, num_images=fitted.num_views)
 
 
 def _end_epoch(setup: RunSetup, forward: Callable[[tf.Tensor], tf.Tensor], progress: Progress) -> dict[str, Any]:
     """Measures the other splits, moves `progress` to the next epoch, and returns this epoch's entry of the history."""
-    line = {"epoch": progress.position.epoch + 1, **progress.metrics.line(setup.config.what)}
+    line = {"epoch": progress.position.epoch + 1, **progress.metrics.line(setup.config.objective_info)}
     line |= _measured(setup, forward)
     progress.history.append(line)
     progress.position = Position(progress.position.epoch + 1, 0)
@@ -278,7 +278,7 @@ def _return_to_best(setup: RunSetup, state: State, progress: Progress, best: Bes
     except (DataError, OSError) as error:
         watcher.note(f"the best epoch's checkpoint is damaged ({error}); keeping the last epoch's weights instead")
         return progress.history[-1]
-    words = setup.config.what.words
+    words = setup.config.objective_info.words
     watcher.note(f"keeping epoch {best.epoch}, with the best validation {words}, {best.score:.4f}")
     return progress.history[best.epoch - 1]
 

@@ -77,7 +77,7 @@ def figures_of(config: TrainConfig, forward: Callable[[tf.Tensor], tf.Tensor], r
     """
     if config.objective == "similarity":
         search = search_copies(forward, reader, config.augmentation, seed=config.seed, temperature=config.temperature)
-        names = ("loss", "recall", *config.what.others)
+        names = ("loss", "recall", *config.objective_info.others)
         return {name: getattr(search.figures, name) for name in names}
     probabilities, labels, _ = predict(forward, reader)
     figures = classify(probabilities, labels, reader.split.class_names)

@@ -184,7 +184,7 @@ class TrainConfig:
         return self.weights
 
     @property
-    def what(self) -> Objective:
+    def objective_info(self) -> Objective:
         """The objective, with the names of its figures."""
         return OBJECTIVES[self.objective]
 
