@@ -232,11 +232,11 @@ def test_other_files_are_refused(path: Path) -> None:
         (archive(dictionary(w=whole), {}), "lacks the storage 0"),
         (archive(dictionary(w=whole), {"0": np.zeros(5, "<f4")}), "6 elements"),
         (archive(dictionary(w=tensor(storage("0", GOOD["0"], -1), 0, (), ())), GOOD), "-1 elements"),
-        (archive(dictionary(w=whole, epoch=b"I3\n"), GOOD), "no state dict"),
-        (archive(b"I3\n", GOOD), "no state dict"),
-        (archive(b"I3\n", GOOD, **script), "TorchScript module is not one"),
+        (archive(dictionary(w=whole, epoch=b"I3\n"), GOOD), "not a state dict"),
+        (archive(b"I3\n", GOOD), "not a state dict"),
+        (archive(b"I3\n", GOOD, **script), "TorchScript module is not a module"),
         (archive(script_object("m", training=b"\x89"), GOOD, **script), "frozen"),
-        (archive(itself, GOOD, **script), "has no end"),
+        (archive(itself, GOOD, **script), "contains itself"),
     ):
         refused(path, content, words)
     with pytest.raises(ModelError, match=r"none\.pt: No such file"):
