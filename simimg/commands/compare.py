@@ -1,8 +1,8 @@
-"""Put training runs side by side.
+"""Compare training runs.
 
-Runs that were told the same but for their seed (and their data, dealt by it) are one kind: what is shown of it is the
-mean accuracy (copy recall, of runs with --objective=similarity) and the standard deviation of its runs. Also draws
-their curves into a report.
+Runs with equal options except for the seed (and the data set that it split) form a group. A group is shown with the
+mean and the standard deviation of the accuracy of its runs, or of the copy recall with --objective=similarity, and with
+the options in which the groups differ. --report also draws the curves of all runs.
 
 Example: simimg compare runs/photos-small-seed* runs/photos-lite0-seed*
 """
@@ -16,43 +16,43 @@ from pathlib import Path
 from typing import Any
 
 from simimg.commands.console import Result, note, quiet_tensorflow
+from simimg.commands.run_report import changed_options
 
 with quiet_tensorflow():
     from simimg.errors import ModelError, UsageError
-    from simimg.presets import preset_options
     from simimg.report import RunGroup, write_comparison
-    from simimg.training import RunInfo, TrainConfig, TrainResult, load_result, load_run
+    from simimg.training import RunInfo, TrainResult, load_result, load_run
 from tfrecords.options import option
 
 _SEED = re.compile(r"[-_.]?(s|seed)[-_]?\d+$")
-# Neither decides what is learned nor is worth a column.
+# Options that neither change what a model learns nor deserve a column.
 _ASIDE = {"model_dir", "dataset_dir", "seed", "reader", "cache", "checkpoint_every_s", "keep_checkpoints"}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Options:
-    """What `compare` can be told."""
+    """Options of `compare`."""
 
     runs: tuple[str, ...] = option("Folders of finished runs.", positional=True)
-    report: Path | None = option("Also write a report with the runs' curves: an HTML file.", None)
+    report: Path | None = option("Also write a report with the curves of the runs into this HTML file.", None)
 
 
 def run(options: Options) -> Result:
-    """Compares."""
+    """Compares the runs."""
     found: list[tuple[RunInfo, TrainResult]] = []
     for name in options.runs:
         try:
             found.append((load_run(Path(name)), load_result(Path(name))))
         except ModelError as error:
-            note(f"left out: {error}")
+            note(f"skipped: {error}")
     if not found:
-        raise UsageError("none of these folders has a finished run.")
+        raise UsageError("none of these folders has a finished run. Name folders that `simimg train` has finished.")
     objective = found[0][0].objective
     for info, result in found:
         if info.objective != objective:
             raise UsageError(
-                f"{result.model_dir} learned something else than {found[0][1].model_dir}: its figure is a "
-                f"{info.objective.words}. Compare runs of one --objective."
+                f"{result.model_dir} and {found[0][1].model_dir} were trained with different objectives: the figure of "
+                f"the first is its {info.objective.words}. Compare runs of one --objective."
             )
     split = next(
         (
@@ -64,14 +64,19 @@ def run(options: Options) -> Result:
     )
     groups = _groups(found, split)
     if options.report:
-        write_comparison(groups, split, options.report, score=objective.score, words=objective.words)
+        common = {
+            key: value
+            for key, value in groups[0].differs.items()
+            if key not in groups[0].unlike and all(group.differs.get(key) == value for group in groups)
+        }
+        write_comparison(groups, split, options.report, score=objective.score, words=objective.words, common=common)
     values: dict[str, Any] = {
         "split": split,
         "score": objective.score,
         "groups": [{**dataclasses.asdict(group), "mean": group.mean, "deviation": group.deviation} for group in groups],
     }
     for group in values["groups"]:
-        del group["histories"]
+        del group["histories"], group["unlike"]
     width = max(len(group.name) for group in groups)
     lines = [_text(group, width, f"{split} {objective.words}") for group in groups]
     if options.report:
@@ -82,10 +87,13 @@ def run(options: Options) -> Result:
 def _groups(found: list[tuple[RunInfo, TrainResult]], split: str) -> list[RunGroup]:
     kinds: dict[str, list[tuple[RunInfo, TrainResult]]] = {}
     for info, result in found:
-        key = json.dumps([_told(info), info.class_names], sort_keys=True)
+        key = json.dumps([_options_of(info), info.class_names], sort_keys=True)
         kinds.setdefault(key, []).append((info, result))
+    described = [_options_of(members[0][0]) for members in kinds.values()]
+    names = dict.fromkeys(name for members in kinds.values() for name in _differing(members[0][0]))
+    unlike = [name for name in names if len({str(options.get(name)) for options in described}) > 1]
     groups = []
-    for members in kinds.values():
+    for members, options in zip(kinds.values(), described, strict=True):
         members.sort(key=lambda member: member[0].config["seed"])
         groups.append(
             RunGroup(
@@ -95,20 +103,18 @@ def _groups(found: list[tuple[RunInfo, TrainResult]], split: str) -> list[RunGro
                 histories=[result.history for _, result in members],
                 scores=[result.score(info.objective, split) or 0.0 for info, result in members],
                 seconds=[result.seconds for _, result in members],
+                unlike={name: str(options.get(name, "–")) for name in unlike},
             )
         )
     return sorted(groups, key=lambda group: -group.mean)
 
 
 def _differing(info: RunInfo) -> dict[str, str]:
-    """Returns the preset of a run, and what it was told otherwise than by that."""
-    ordinary = {field.name: field.default for field in dataclasses.fields(TrainConfig)}
-    ordinary |= preset_options(info.config["preset"])
-    told = {key: str(value) for key, value in _told(info).items() if value != ordinary.get(key)}
-    return {"preset": info.config["preset"], **told}
+    """Returns the preset of a run, and the options that differ from it."""
+    return {"preset": info.config["preset"], **changed_options(_options_of(info))}
 
 
-def _told(info: RunInfo) -> dict[str, Any]:
+def _options_of(info: RunInfo) -> dict[str, Any]:
     options = {key: value for key, value in info.config.items() if key not in _ASIDE}
     return {"image_size": info.image_size, "num_classes": len(info.class_names), **options}
 
@@ -116,8 +122,9 @@ def _told(info: RunInfo) -> dict[str, Any]:
 def _text(group: RunGroup, width: int, what: str) -> str:
     each = " ".join(f"{value:.4f}" for value in group.scores)
     spread = "" if group.deviation is None else f" (deviation {group.deviation:.4f})"
-    told = ", ".join(f"{key} {value}" for key, value in group.differs.items())
+    differs = ", ".join(f"{key} {value}" for key, value in (group.unlike or group.differs).items())
     seconds = sum(group.seconds) / len(group.seconds)
-    return f"{group.name:<{width}}  {what} {group.mean:.4f}{spread} of {len(group.seeds)}: {each}; {seconds:,.0f} s" + (
-        f"; {told}" if told else ""
+    runs = "run" if len(group.seeds) == 1 else "runs"
+    return f"{group.name:<{width}}  {what} {group.mean:.4f}{spread} of {len(group.seeds)} {runs}: {each}; " + (
+        f"{seconds:,.0f} s; {differs}" if differs else f"{seconds:,.0f} s"
     )

@@ -57,6 +57,7 @@ def run(options: Options) -> Result:
         model_dir=str(options.model_dir),
         dataset_dir=str(options.dataset_dir),
         machine=machine_facts(),
+        binary_loss=info.config["loss"] == "binary",
     )
     if copies is not None:
         text, values = _copy_text(copies, options.split), dataclasses.asdict(copies)
@@ -64,7 +65,8 @@ def run(options: Options) -> Result:
         assert figures is not None
         picture = options.picture or options.model_dir / f"confusion-{options.split}.png"
         confusion_matrix(figures, picture)
-        text, values = _text(figures, options.split, picture), dataclasses.asdict(figures)
+        binary = info.config["loss"] == "binary"
+        text, values = _text(figures, options.split, picture, binary), dataclasses.asdict(figures)
     return Result(values={**values, "report": str(report)}, text=f"{text}\nreport: {report}")
 
 
@@ -78,14 +80,15 @@ def _copy_text(figures: CopyFigures, split: str) -> str:
     )
 
 
-def _text(figures: Classification, split: str, picture: Path) -> str:
+def _text(figures: Classification, split: str, picture: Path, binary: bool) -> str:
     low, high = figures.accuracy_ci95
     width = max(map(len, figures.per_class))
     counts = [sum(row) for row in figures.confusion]
     lines = [
         f"accuracy {figures.accuracy:.4f} (95 % interval {low:.4f} to {high:.4f}) "
         f"on {figures.num_examples:,} examples of split {split}",
-        f"mean per class {figures.mean_per_class:.4f}; binary accuracy over the outputs {figures.binary_accuracy:.4f}",
+        f"mean per class {figures.mean_per_class:.4f}"
+        + (f"; binary accuracy over the outputs {figures.binary_accuracy:.4f}" if binary else ""),
         *(
             f"  {name:<{width}}  {'-' if value is None else f'{value:.4f}'}  of {count:,}"
             for (name, value), count in zip(figures.per_class.items(), counts, strict=True)

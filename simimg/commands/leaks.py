@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from simimg.commands.console import Result, note, progress_bar, quiet_tensorflow
+from simimg.commands.copy_tiles import marked_pair
 
 with quiet_tensorflow():
     from simimg.commands.index import Options as IndexOptions
@@ -197,14 +198,13 @@ def _cleaned(found: Leaks, options: Options, moved: int | None, command: str) ->
 
 
 def _write_report(options: Options, index: SearchIndex, found: Leaks) -> None:
-    tile = _tiles(index)
-    rows = [
-        CopyRow(
-            first=tile(pair.other_row, pair.other.path, pair.other.split),
-            copies=[tile(pair.row, pair.picture.path, f"{pair.picture.split}, {pair.similarity:.3f}: {pair.reason}")],
-        )
-        for pair in found.pairs[:_PAIRS_IN_REPORT]
-    ]
+    images = IndexImages(index)
+    rows = []
+    for pair in found.pairs[:_PAIRS_IN_REPORT]:
+        copy, original = marked_pair(images, pair.row, pair.other_row)
+        note = f"{pair.picture.split}, {pair.similarity:.3f}: {pair.reason}"
+        first = Tile(original, pair.other.path, pair.other.split)
+        rows.append(CopyRow(first=first, copies=[Tile(copy, pair.picture.path, note)]))
     last = found.splits[-1]
     clean = ["simimg", "leaks", f"--dataset_dir={options.dataset_dir}", "--clean=clean.csv"]
     if options.image_dir is not None:
@@ -212,13 +212,14 @@ def _write_report(options: Options, index: SearchIndex, found: Leaks) -> None:
     content = CopiesContent(
         title=f"Copies across splits of {options.dataset_dir.parent.name}",
         about=str(options.dataset_dir),
-        number=(f"{found.affected(last):,}", f"of {found.num_images[last]:,} {last} pictures are copies of others"),
+        number=(f"{found.affected(last):,}", f"of {found.num_images[last]:,} {last} images are copies of others"),
         facts={"pairs": f"{len(found.pairs):,}", "pairs examined": f"{found.num_pairs_examined:,}"},
         heading="pairs",
         rows=rows,
         num_rows=len(found.pairs),
-        note="First the picture of the earlier split, then its copy, with similarity and what was done to it.",
-        commands={"Have a table written that puts copies into one split:": shlex.join(clean)} if found.pairs else {},
+        note="The image of the earlier split comes first, then its copy with their similarity. Orange outlines mark "
+        "the places of the copy that differ, and the part of the first image that it shows.",
+        commands={"Write a table that puts copies into one split:": shlex.join(clean)} if found.pairs else {},
     )
     write_copies_report(content, options.report or Path())
 

@@ -1,10 +1,13 @@
-"""What is made of a finished run for people: its report, and the confusion matrix beside it and in TensorBoard."""
+"""Writes the report of a finished run, and its confusion matrix as a PNG file and for TensorBoard."""
 
 from __future__ import annotations
 
+import dataclasses
 import shlex
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -26,6 +29,7 @@ with quiet_tensorflow():
         search_copies,
     )
     from simimg.input import Reader, Split, eval_batches, open_reader
+    from simimg.presets import preset_options
     from simimg.report import Tile, TrainingContent, confusion_matrix, write_training_report
     from simimg.report.number_format import count_of, duration, percent
     from simimg.training import RunInfo, TensorBoard, TrainConfig, TrainResult, load_model
@@ -33,19 +37,22 @@ from tfrecords.format.layout import Layout
 from tfrecords.format.manifest import read_manifest
 from tfrecords.options import to_json
 
-__all__ = ["measured", "measured_copies", "surest_mistakes", "write_run_report"]
+__all__ = ["changed_options", "measured", "measured_copies", "surest_mistakes", "write_run_report"]
 
-_NUM_MISTAKES = 12
+_IMAGES_PER_CELL, _MAX_MISTAKES = 12, 150  # of a confusion matrix: 5 kB per image in the report
+_NUM_COPIES = 6
+# Options that every run is given, so they are no change of the defaults.
+_ASKED_FOR = {"dataset_dir", "model_dir"}
 _NUM_AUGMENTED, _EPOCHS_SHOWN = 3, 5
 _BATCH_SIZE = 64
 
 
 def write_run_report(result: TrainResult, options: TrainConfig) -> Path:
-    """Writes report.html and the confusion matrix into the folder of a finished run, and returns the report's path.
+    """Writes report.html and the confusion matrix into the folder of a finished run; returns the path of the report.
 
     Args:
         result: of the run.
-        options: that it was told.
+        options: of the run.
     """
     model_dir = result.model_dir
     model, info = load_model(model_dir)
@@ -64,13 +71,11 @@ def write_run_report(result: TrainResult, options: TrainConfig) -> Path:
         confusion_matrix(figures, picture)
         with TensorBoard(model_dir, note) as board, Image.open(picture) as image:
             board.picture("confusion", np.asarray(image.convert("RGB")), result.epoch)
-    told = {
-        name: str(value) for name, value in {**to_json(options), **info.config}.items() if value not in (None, "", 0)
-    }
+    values = {**to_json(options), **info.config}
     content = TrainingContent(
         name=model_dir.name,
         dataset=(
-            f"{train.split.num_examples:,} photos of {count_of(len(info.class_names), 'class', 'classes')}, "
+            f"{train.split.num_examples:,} images of {count_of(len(info.class_names), 'class', 'classes')}, "
             f"{info.image_size} × {info.image_size} px, from {options.dataset_dir}"
         ),
         model_dir=str(model_dir),
@@ -83,33 +88,43 @@ def write_run_report(result: TrainResult, options: TrainConfig) -> Path:
         facts={
             "images/s": f"{result.images_per_s:,.0f}",
             "of training": duration(result.seconds),
-            "of it waiting for input": percent(result.input_share, 1),
+            "of it spent waiting for input": percent(result.input_share, 1),
         },
         augmented=_augmented(train, options) if result.epoch else (),
-        options=told,
+        options={name: str(value) for name, value in values.items() if value not in (None, "", 0)},
+        changed=changed_options({name: value for name, value in values.items() if name not in _ASKED_FOR}),
         machine=machine_facts(),
         copies=copies,
+        binary_loss=info.config["loss"] == "binary",
     )
     path = model_dir / "report.html"
     write_training_report(content, path)
     return path
 
 
+def changed_options(options: Mapping[str, Any]) -> dict[str, str]:
+    """Returns the options of a run that differ from those of its preset, as texts."""
+    ordinary = {field.name: field.default for field in dataclasses.fields(TrainConfig)}
+    ordinary |= preset_options(options["preset"])
+    return {key: str(value) for key, value in options.items() if value != ordinary.get(key) and key != "preset"}
+
+
 def surest_mistakes(
     probabilities: np.ndarray, labels: np.ndarray, images: np.ndarray, names: tuple[str, ...], paths: list[str]
 ) -> list[Tile]:
-    """Returns tiles of the photos that a classifier is wrong about, the surest first, with what it took them for."""
+    """Returns tiles of the images that a classifier got wrong, the surest first, a few for each confusion cell."""
     predicted = probabilities.argmax(axis=1)
     wrong = np.flatnonzero(predicted != labels)
-    surest = wrong[np.argsort(-probabilities[wrong, predicted[wrong]], kind="stable")][:_NUM_MISTAKES]
-    return [
-        Tile(
-            Image.fromarray(images[row]),
-            paths[row],
-            f"{names[labels[row]]}, taken for {names[predicted[row]]} ({probabilities[row, predicted[row]]:.0%})",
-        )
-        for row in surest
-    ]
+    surest = wrong[np.argsort(-probabilities[wrong, predicted[wrong]], kind="stable")]
+    tiles: list[Tile] = []
+    num_of_cell: Counter[tuple[int, int]] = Counter()
+    for row in surest.tolist():
+        cell = (int(labels[row]), int(predicted[row]))
+        num_of_cell[cell] += 1
+        if num_of_cell[cell] <= _IMAGES_PER_CELL and len(tiles) < _MAX_MISTAKES:
+            note = f"taken for {names[cell[1]]} ({percent(float(probabilities[row, cell[1]]))})"
+            tiles.append(Tile(Image.fromarray(images[row]), paths[row], note, cell=cell))
+    return tiles
 
 
 def measured(
@@ -117,7 +132,7 @@ def measured(
     forward: Callable[[tf.Tensor], tf.Tensor],
     progress: Callable[[int], None] = lambda num_examples: None,
 ) -> tuple[Classification, list[Tile]]:
-    """Returns a classifier's figures on a split, and tiles of its surest mistakes."""
+    """Returns the figures of a classifier on a split, and tiles of its surest mistakes."""
     split = reader.split
     probabilities, labels, ids = predict(forward, reader, progress=progress)
     figures = classify(probabilities, labels, split.class_names)
@@ -132,10 +147,10 @@ def measured_copies(
     info: RunInfo,
     progress: Callable[[int], None] = lambda num_examples: None,
 ) -> tuple[CopyFigures, list[Tile]]:
-    """Returns the figures of a network for copies, and some copies that found another photo, each with that."""
+    """Returns the figures of a network for copies, and tiles of copies that found another image, each before that."""
     config, seed, temperature = AugmentConfig.from_options(info.config), info.config["seed"], info.config["temperature"]
     search = search_copies(forward, reader, config, seed=seed, temperature=temperature, progress=progress)
-    wrong = np.flatnonzero(search.found != np.arange(len(search.found)))[: _NUM_MISTAKES // 2].tolist()
+    wrong = np.flatnonzero(search.found != np.arange(len(search.found)))[:_NUM_COPIES].tolist()
     wanted = {int(search.ids[row]) for place in wrong for row in (place, search.found[place])}
     images: dict[int, tf.Tensor] = {}
     for batch in eval_batches(reader, min(_BATCH_SIZE, reader.split.num_examples)) if wanted else ():
@@ -147,7 +162,7 @@ def measured_copies(
         id, other = int(search.ids[place]), int(search.found[place])
         copy = copy_of(config, seed, tf.constant([id], tf.int64), images[id][None]).numpy()[0]
         tiles.append(Tile(Image.fromarray(np.rint(copy).astype(np.uint8)), names[place], "the copy"))
-        tiles.append(Tile(Image.fromarray(images[int(search.ids[other])].numpy()), names[other], "what it found"))
+        tiles.append(Tile(Image.fromarray(images[int(search.ids[other])].numpy()), names[other], "found instead"))
     return search.figures, tiles
 
 

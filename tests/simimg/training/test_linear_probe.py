@@ -94,10 +94,10 @@ def test_without_epochs_it_is_all_that_is_done(datasets: dict[str, Path], tmp_pa
     assert figures.accuracy == result.figures["test"]["accuracy"]
     notes: list[str] = []
     again = train(config, Watcher(note=notes.append))
-    assert notes == [f"{tmp_path / 'run'} is finished already; nothing to do"]
+    assert notes == [f"the run in {tmp_path / 'run'} is finished already"]
     assert again == result
     report = write_run_report(result, config).read_text()
-    assert "The softmax was fitted to the features of a network that stays as it was" in report
+    assert "A softmax was fitted to the features of the pretrained network" in report
     with pytest.raises(UsageError, match="--epochs=0 trains nothing"):
         TrainConfig.with_preset({"dataset_dir": datasets["raw"], "epochs": 0})
 
