@@ -14,7 +14,7 @@ import tensorflow as tf
 
 from simimg import models
 from simimg.errors import UsageError
-from simimg.training.run_folder import MODEL_FILE, load_model
+from simimg.models.model_folder import MODEL_FILE, load_model
 from tfrecords.format.atomic_files import file_sha256
 
 __all__ = ["SHIPPED_MODELS", "Embedder", "load_embedder"]
