@@ -183,8 +183,6 @@ CRUMBS = {
     "simimg/bench/converters/tutorial_decoder.py",
     "simimg/bench/loaders/page_cache_loader.py",
     "simimg/bench/page_cache.py",
-    "simimg/doctor/check_result.py",
-    "simimg/doctor/machine_facts.py",
     "simimg/input/batch_iterator.py",
     "simimg/input/label_counts.py",
     "simimg/input/readers/resident.py",

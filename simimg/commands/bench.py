@@ -48,7 +48,7 @@ from simimg.commands.bench_tables import (
     stages_table,
 )
 from simimg.commands.console import Result, note, progress_bar, quiet_tensorflow
-from simimg.doctor.machine_facts import machine_facts
+from simimg.doctor.machine import machine_facts
 from simimg.errors import UsageError
 from simimg.report import BenchContent, write_bench_report
 from simimg.sample import draw_sample

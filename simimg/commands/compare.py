@@ -1,8 +1,8 @@
-"""Put training runs side by side.
+"""Compare training runs.
 
-Runs that were told the same but for their seed (and their data, dealt by it) are one kind: what is shown of it is the
-mean accuracy (copy recall, of runs with --objective=similarity) and the standard deviation of its runs. Also draws
-their curves into a report.
+Runs with the same options except for the seed, and with data split by another seed, form a group. For each group, the
+mean and the standard deviation of the accuracy are shown, or of the copy recall for runs with --objective=similarity.
+--report also draws their curves.
 
 Example: simimg compare runs/photos-small-seed* runs/photos-lite0-seed*
 """
@@ -24,35 +24,37 @@ with quiet_tensorflow():
     from simimg.training import RunInfo, TrainConfig, TrainResult, load_result, load_run
 from tfrecords.options import option
 
+JSON_KEYS = "split score groups"
+
 _SEED = re.compile(r"[-_.]?(s|seed)[-_]?\d+$")
-# Neither decides what is learned nor is worth a column.
+# Options that neither influence the result nor tell runs apart.
 _ASIDE = {"model_dir", "dataset_dir", "seed", "reader", "cache", "checkpoint_every_s", "keep_checkpoints"}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Options:
-    """What `compare` can be told."""
+    """Options of `compare`."""
 
     runs: tuple[str, ...] = option("Folders of finished runs.", positional=True)
-    report: Path | None = option("Also write a report with the runs' curves: an HTML file.", None)
+    report: Path | None = option("Also write a page (HTML) with the curves of the runs.", None)
 
 
 def run(options: Options) -> Result:
-    """Compares."""
+    """Compares the runs."""
     found: list[tuple[RunInfo, TrainResult]] = []
     for name in options.runs:
         try:
             found.append((load_run(Path(name)), load_result(Path(name))))
         except ModelError as error:
-            note(f"left out: {error}")
+            note(f"skipped: {error}")
     if not found:
-        raise UsageError("none of these folders has a finished run.")
+        raise UsageError("none of these folders contains a finished run.")
     objective = found[0][0].objective
     for info, result in found:
         if info.objective != objective:
             raise UsageError(
-                f"{result.model_dir} learned something else than {found[0][1].model_dir}: its figure is a "
-                f"{info.objective.words}. Compare runs of one --objective."
+                f"{result.model_dir} has another --objective than {found[0][1].model_dir}: its figure is "
+                f"{info.objective.words}. Compare runs with the same --objective."
             )
     split = next(
         (
@@ -82,7 +84,7 @@ def run(options: Options) -> Result:
 def _groups(found: list[tuple[RunInfo, TrainResult]], split: str) -> list[RunGroup]:
     kinds: dict[str, list[tuple[RunInfo, TrainResult]]] = {}
     for info, result in found:
-        key = json.dumps([_told(info), info.class_names], sort_keys=True)
+        key = json.dumps([_options(info), info.class_names], sort_keys=True)
         kinds.setdefault(key, []).append((info, result))
     groups = []
     for members in kinds.values():
@@ -101,14 +103,14 @@ def _groups(found: list[tuple[RunInfo, TrainResult]], split: str) -> list[RunGro
 
 
 def _differing(info: RunInfo) -> dict[str, str]:
-    """Returns the preset of a run, and what it was told otherwise than by that."""
+    """Returns the preset of a run, and its options that differ from the preset."""
     ordinary = {field.name: field.default for field in dataclasses.fields(TrainConfig)}
     ordinary |= preset_options(info.config["preset"])
-    told = {key: str(value) for key, value in _told(info).items() if value != ordinary.get(key)}
-    return {"preset": info.config["preset"], **told}
+    changed = {key: str(value) for key, value in _options(info).items() if value != ordinary.get(key)}
+    return {"preset": info.config["preset"], **changed}
 
 
-def _told(info: RunInfo) -> dict[str, Any]:
+def _options(info: RunInfo) -> dict[str, Any]:
     options = {key: value for key, value in info.config.items() if key not in _ASIDE}
     return {"image_size": info.image_size, "num_classes": len(info.class_names), **options}
 
@@ -116,8 +118,8 @@ def _told(info: RunInfo) -> dict[str, Any]:
 def _text(group: RunGroup, width: int, what: str) -> str:
     each = " ".join(f"{value:.4f}" for value in group.scores)
     spread = "" if group.deviation is None else f" (deviation {group.deviation:.4f})"
-    told = ", ".join(f"{key} {value}" for key, value in group.differs.items())
+    changed = ", ".join(f"{key} {value}" for key, value in group.differs.items())
     seconds = sum(group.seconds) / len(group.seconds)
     return f"{group.name:<{width}}  {what} {group.mean:.4f}{spread} of {len(group.seeds)}: {each}; {seconds:,.0f} s" + (
-        f"; {told}" if told else ""
+        f"; {changed}" if changed else ""
     )
