@@ -1,19 +1,161 @@
-"""What all tests share: Ctrl-C works, also for the processes that tests start and interrupt.
+"""What all tests share: what chance and memory there is, and Ctrl-C, also for the processes that tests interrupt.
 
-A shell starts what it runs in the background with Ctrl-C ignored, and children inherit that.
+Hypothesis draws the same examples every time. Its other profiles are `--hypothesis-profile=random`, which draws others
+and says from which seed, and `--hypothesis-profile=thorough`, which draws a hundred times as many.
 """
 
 from __future__ import annotations
 
+import ctypes
+import functools
+import gc
 import os
+import random
 import signal
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
+# A shell starts what it runs in the background with Ctrl-C ignored, and children inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# TensorFlow's lines about the processor, of each process that imports it; its errors are still written.
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+WORKER_BYTES = 2 << 30  # what a worker needs at most, with TensorFlow and the processes that it starts
+LARGE_BYTES = 64 << 20  # a test that leaves more than that has what it left collected at once
+THOROUGH = 100  # times the examples
+
+# How long an example takes is the machine's matter: no deadline, and no complaint that drawing is slow.
+settings.register_profile(
+    "ci", derandomize=True, deadline=None, database=None, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.register_profile("random", settings.get_profile("ci"), derandomize=False, print_blob=True)
+settings.register_profile("thorough", settings.get_profile("random"), max_examples=THOROUGH * 100)
+settings.load_profile("ci")
+
+# What takes longest is begun first, so that no process is left with one of them at the end.
+LONGEST = tuple(
+    f"tests/simimg/{name}.py"
+    for name in (
+        *("test_tour", "commands/test_demo", "training/test_killed", "training/test_linear_probe"),
+        *("training/test_train_config", "training/test_workers", "training/test_resume", "models/test_backbones"),
+        *("bench/test_reader_comparison", "similarity/evaluation/test_retrieval", "training/test_similarity"),
+        *("input/readers/test_service", "training/test_replicas", "training/test_train_step", "test_determinism"),
+        *("similarity/test_index_update", "similarity/test_duplicate_groups", "test_api", "bench/test_training_stages"),
+        *("augment/test_augmentation", "training/test_run_folder", "bench/test_loop_overhead", "test_extending"),
+    )
+)
+
+
+@pytest.hookimpl(tryfirst=True)  # before Hypothesis's own, and before the workers are told the options
+def pytest_configure(config: pytest.Config) -> None:
+    option = config.option
+    if option.hypothesis_profile == "thorough":
+        multiply_examples()
+    if is_random(config) and option.hypothesis_seed is None:
+        option.hypothesis_seed = str(random.SystemRandom().randrange(2**32))
+    option.loadscopereorder = False  # xdist would begin with the files of most tests, which are the quickest
+
+
+def pytest_report_header(config: pytest.Config) -> list[str]:
+    if not is_random(config):
+        return []
+    option = config.option
+    return [f"again: --hypothesis-profile={option.hypothesis_profile} --hypothesis-seed={option.hypothesis_seed}"]
+
+
+def is_random(config: pytest.Config) -> bool:
+    return config.getoption("--hypothesis-profile") in ("random", "thorough")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if config.pluginmanager.hasplugin("randomly"):
+        return  # it has shuffled the files
+    places = {file: place for place, file in enumerate(LONGEST)}
+    items.sort(key=lambda item: places.get(item.nodeid.partition("::")[0], len(places)))
+
+
+def multiply_examples() -> None:
+    """Has each `settings(max_examples=...)` that is made from now on ask for a hundred times as many.
+
+    So do tests that ask for a number of their own, also those that have their property inside.
+    """
+    init = settings.__init__
+
+    @functools.wraps(init)
+    def multiplied(self: settings, parent: settings | None = None, **values: object) -> None:
+        if isinstance(number := values.get("max_examples"), int):
+            values["max_examples"] = THOROUGH * number
+        init(self, parent, **values)
+
+    settings.__init__ = multiplied
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """As many processes as there are cores, unless memory is short: TensorFlow is in each of them."""
+    if asked := os.environ.get("PYTEST_XDIST_AUTO_NUM_WORKERS"):
+        return int(asked)
+    import psutil
+
+    from simimg.doctor.machine import memory_limit
+
+    free = psutil.virtual_memory().available
+    return num_workers(len(os.sched_getaffinity(0)), min(free, memory_limit() or free))
+
+
+def num_workers(num_cores: int, free_bytes: int) -> int:
+    """Returns how many processes test at the same time."""
+    return max(1, min(num_cores, free_bytes // WORKER_BYTES))
+
+
+def pytest_collection_finish() -> None:
+    """What was imported stays: it is not looked through whenever memory is let go of."""
+    gc.collect()
+    gc.freeze()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _module_lets_go() -> Iterator[None]:
+    """What Keras has named and what a module's tests hold goes with the module."""
+    yield
+    if "keras" in sys.modules:
+        sys.modules["keras"].backend.clear_session(free_memory=False)
+    let_go()
+
+
+@pytest.fixture(autouse=True)
+def _large_test_lets_go() -> Iterator[None]:
+    """A test that has taken much gives it back before the next one."""
+    before = resident_bytes()
+    yield
+    if resident_bytes() > before + LARGE_BYTES:
+        let_go()
+
+
+def let_go() -> None:
+    """Frees what no test needs any more.
+
+    TensorFlow keeps the gradient of each silu and relu6 that it has ever put into a graph, and with it the graph, the
+    model and the optimizer: 80 MB a training of --preset=small. They are none of any graph that is still to come.
+    """
+    if "tensorflow" in sys.modules:
+        from tensorflow.python.framework import ops
+
+        registered = ops.gradient_registry._registry
+        for name in [name for name in registered if name.startswith("CustomGradient-")]:
+            del registered[name]
+    gc.collect()
+    ctypes.CDLL(None).malloc_trim(0)  # glibc keeps what was freed in many arenas
+
+
+def resident_bytes() -> int:
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
 @pytest.fixture

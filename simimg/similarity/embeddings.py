@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 from pathlib import Path
 from typing import Any
@@ -64,8 +65,7 @@ def load_embedder(model: str) -> Embedder:
         ModelError: the folder is none of a finished run, or the shipped weights are not installed.
     """
     if model in SHIPPED_MODELS:
-        network = models.lite_features(model)
-        return _embedder(model, _weights_sha256(network), network.input_shape[1], "stretch", network)
+        return _shipped(model)
     folder = Path(model)
     if not folder.is_dir():
         raise UsageError(
@@ -77,6 +77,12 @@ def load_embedder(model: str) -> Embedder:
     else:  # imported twice, it is the same model, though the files' times differ
         fingerprint = f"{_weights_sha256(network)}-{info.image_size}"
     return _embedder(str(folder), fingerprint, info.image_size, info.resize, network)
+
+
+@functools.cache  # a second to build, and another for the first picture
+def _shipped(model: str) -> Embedder:
+    network = models.lite_features(model)
+    return _embedder(model, _weights_sha256(network), network.input_shape[1], "stretch", network)
 
 
 def _embedder(name: str, fingerprint: str, image_size: int, resize: str, network: keras.Model) -> Embedder:

@@ -5,8 +5,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import tensorflow as tf
 from PIL import Image, ImageDraw
+
+from simimg.commands.console import quiet_tensorflow
+
+with quiet_tensorflow():
+    import tensorflow as tf
 
 from tfrecords.convert import ConvertConfig, convert
 

@@ -492,7 +492,7 @@ WORDS = st.text(st.characters(codec="utf-8", exclude_characters=',"', exclude_ca
     source="--x", count=-1, share=math.inf, limit=0, title="=", names=("a=b",), items=("--count",), color="red",
     shiny=True, target=".",
 )  # fmt: skip
-@settings(deadline=None, max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 def test_any_value_arrives_as_it_was_given(toy: types.ModuleType, **values: Any) -> None:
     paths = {name: Path(values[name]) for name in ("source", "target") if values[name] is not None}
     if any(str(path).startswith("~") for path in paths.values()):

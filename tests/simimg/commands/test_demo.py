@@ -8,6 +8,8 @@ import pytest
 from PIL import Image, ImageDraw
 
 from simimg.cli import main
+from simimg.commands import demo, demo_content
+from simimg.presets import lite0
 
 
 @pytest.fixture
@@ -27,7 +29,12 @@ def shapes(tmp_path: Path) -> Path:
     return folder
 
 
-def test_demo(shapes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_demo(
+    shapes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(demo, "_RESOLUTION", 64)
+    monkeypatch.setattr(demo_content, "_NUM_EDITED", 2)
+    monkeypatch.setitem(lite0.OPTIONS, "test_views", "mirrored")  # crops take long to compile, four times
     command = ["demo", f"--image_dir={shapes}", f"--out_dir={tmp_path / 'out'}", "--epochs=1", "--json"]
     assert main(command) == 2  # a file was refused
     first = json.loads(capsys.readouterr().out)

@@ -22,7 +22,7 @@ from tfrecords.convert import ConvertConfig, convert
 
 
 @given(counts=st.lists(st.integers(0, 40), min_size=1, max_size=6), record_bytes=st.integers(1, 9000))
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 def test_every_record_is_where_it_belongs(
     tmp_path_factory: pytest.TempPathFactory, counts: list[int], record_bytes: int
 ) -> None:
@@ -69,7 +69,7 @@ def test_a_tensor_keeps_the_mapping_alive_and_nothing_else_does(
     assert tensor.numpy()[2].tolist() == list(range(100))
     assert num_open(path) == 0
     del tensor
-    deadline = time.monotonic() + 10  # TensorFlow may let go of it on another thread
+    deadline = time.monotonic() + 60  # TensorFlow may let go of it on another thread
     while is_mapped() and time.monotonic() < deadline:
         gc.collect()
         time.sleep(0.01)

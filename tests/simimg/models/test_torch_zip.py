@@ -117,7 +117,7 @@ def test_views_are_read_by_their_strides_and_dtypes(path: Path) -> None:
 
 
 @given(st.data())
-@settings(deadline=None, max_examples=50, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=50, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 def test_any_view_is_what_numpy_makes_of_it(path: Path, data: st.DataObject) -> None:
     shape = data.draw(st.lists(st.integers(1, 4), min_size=1, max_size=4))
     whole = np.arange(np.prod(shape), dtype="<f4")
@@ -183,7 +183,7 @@ def test_a_file_cut_anywhere_is_refused(path: Path) -> None:
 
 
 @given(place=st.integers(0, 10_000), bit=st.integers(0, 7))
-@settings(deadline=None, max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 def test_a_flipped_bit_is_noticed_or_harmless(path: Path, place: int, bit: int) -> None:
     damaged = bytearray(state_dict())
     damaged[place % len(damaged)] ^= 1 << bit

@@ -109,7 +109,7 @@ def test_a_blurred_gradient_without_keypoints_is_laid_over() -> None:
     scale=st.floats(0.7, 1.4),
     mirrored=st.booleans(),
 )
-@settings(deadline=None, max_examples=15)
+@settings(max_examples=15)
 def test_the_map_is_the_one_that_was_drawn(scene, angle: float, scale: float, mirrored: bool) -> None:
     original = scene(7)
     size = (round(320 * scale), round(240 * scale))
@@ -140,7 +140,7 @@ def test_no_jpeg_has_no_quality(scene) -> None:
 
 
 @given(height=st.integers(8, 60), width=st.integers(8, 60), seed=st.integers(0, 99))
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 def test_agreement_is_that_of_blocks_one_by_one(height: int, width: int, seed: int) -> None:
     rng = np.random.default_rng(seed)
     theirs = cv2.resize(rng.uniform(0, 255, (5, 5, 3)).astype(np.float32), (width, height))

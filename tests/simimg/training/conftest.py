@@ -1,6 +1,6 @@
 """Data sets and a network so small that a run takes a second."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +10,23 @@ import pytest
 from PIL import Image
 
 from simimg import models
+from simimg.augment import augmentation
 from simimg.training import TrainConfig, load_model, train
 from tfrecords.convert import ConvertConfig, convert
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _augmented_as_on_a_gpu(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Has pictures be augmented by the operations that a GPU has kernels for, unless a module is about the processor.
+
+    XLA takes a second to compile an augmentation for a shape, and what it has compiled takes 13 MB until the process
+    ends. tests/simimg/augment compares the two.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        if not getattr(request.module, "AUGMENTS_BY_XLA", False):
+            made = augmentation._augmented
+            patch.setattr(augmentation, "_augmented", lambda config, seed, on_gpu: made(config, seed, on_gpu=True))
+        yield
 
 
 @pytest.fixture(scope="session")

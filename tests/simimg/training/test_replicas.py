@@ -11,6 +11,7 @@ from simimg.augment import AugmentConfig, augment
 from simimg.input import Order, open_reader
 from simimg.training import StepInfo, TrainConfig, Watcher, distribute, make_strategy, train
 
+AUGMENTS_BY_XLA = True
 AUGMENTATION = AugmentConfig(rotation_degrees=20, horizontal_flip=True, crop_min_area=0.5, colour_jitter=0.3)
 
 
@@ -67,6 +68,7 @@ def test_the_same_losses_step_by_step(datasets: dict[str, Path], tmp_path: Path,
                 "optimizer": "sgd",
                 "learning_rate": 0.01,
                 "rotation_degrees": 20.0,
+                "test_views": "mirrored",
                 "num_devices": num_devices,
             }
         )

@@ -3,13 +3,16 @@
 import os
 import shutil
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
+from simimg import models
 from simimg.errors import CheckpointError, ModelError, TrainingError, TrainingInterrupted, UsageError
 from simimg.training import StepInfo, TrainConfig, Watcher, load_model, loop, step_runner, train
 
@@ -24,6 +27,7 @@ def config(dataset_dir: Path, model_dir: Path, **changes: Any) -> TrainConfig:
         "seed": 4,
         "learning_rate": 0.002,
         "checkpoint_every_s": 0.0,
+        "test_views": "mirrored",  # crops are looked at once, after the last epoch, and take long to compile
         **changes,
     }
     return TrainConfig.with_preset(given)
@@ -31,6 +35,24 @@ def config(dataset_dir: Path, model_dir: Path, **changes: Any) -> TrainConfig:
 
 def weights(model_dir: Path) -> list[np.ndarray]:
     return [weight.numpy() for weight in load_model(model_dir)[0].weights]
+
+
+def build(image_size: int, num_classes: int) -> keras.Model:
+    """A network with all that has a state: weights, statistics of batches, dropout. It is compiled in no time."""
+    pixels = keras.Input((image_size, image_size, 3))
+    x = keras.layers.Conv2D(8, 5, strides=4, name="conv")(keras.layers.Rescaling(1 / 255)(pixels))
+    x = keras.layers.BatchNormalization(momentum=0.9, synchronized=True, name="norm")(x)
+    x = keras.layers.GlobalAveragePooling2D(name="embedding")(keras.layers.ReLU()(x))
+    x = models.ExampleDropout(0.2, stream=1, name="dropout")(x)
+    x = keras.layers.Dense(num_classes, "softmax", name=models.PROBABILITIES, dtype="float32")(x)
+    return keras.Model(pixels, x, name="small")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _tiny_network() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(models.NETWORKS, "small", build)
+        yield
 
 
 @pytest.fixture(scope="module")

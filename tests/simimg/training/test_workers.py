@@ -1,11 +1,14 @@
 """Two processes on 127.0.0.1 that train together: the same run as one, and what happens if one of them is lost."""
 
+import contextlib
 import json
 import os
+import random
 import re
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -21,12 +24,12 @@ OPTIONS = {"preset": "tutorial", "epochs": 40, "global_batch_size": 18, "rotatio
 
 
 def free_ports() -> list[int]:
-    sockets = [socket.socket() for _ in range(2)]
-    for opened in sockets:
-        opened.bind(("127.0.0.1", 0))
-    ports = [opened.getsockname()[1] for opened in sockets]
-    for opened in sockets:
-        opened.close()
+    """Returns two ports below those that the system hands out, which another test could be given in the meantime."""
+    ports: list[int] = []
+    while len(ports) < 2:
+        with socket.socket() as opened, contextlib.suppress(OSError):
+            opened.bind(("127.0.0.1", random.SystemRandom().randrange(15_000, 30_000)))
+            ports.append(opened.getsockname()[1])
     return ports
 
 
@@ -70,10 +73,11 @@ def test_one_worker_is_killed_and_started_again(photos: Path, tmp_path: Path) ->
     try:
         while not re.search(r"^epoch 3/", logs[0].read_text(), re.MULTILINE):
             assert processes[0].poll() is None, logs[0].read_text()
+            time.sleep(0.02)
         processes[0].kill()
         processes[0].wait()
         processes[0] = start(0, ports, dataset_dir, tmp_path / "run", logs[0])
-        codes = [process.wait(timeout=180) for process in processes]
+        codes = [process.wait(timeout=600) for process in processes]
     finally:
         for process in processes:
             process.kill()

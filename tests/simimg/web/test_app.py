@@ -181,7 +181,7 @@ def test_bad_uploads_have_a_4xx_and_a_sentence(client: Any, data: bytes, status:
     assert MAX_PIXELS < 9000 * 9000
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(place=st.integers(0, 3000), value=st.integers(0, 255), length=st.integers(1, 4000))
 def test_damaged_pictures_are_answered(client: Any, scene: Scene, place: int, value: int, length: int) -> None:
     data = bytearray(jpeg(scene(0, (64, 48)), 80))

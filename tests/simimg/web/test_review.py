@@ -18,7 +18,7 @@ Row = Callable[[str], int]
 def reviewed(client: Any, threshold: float = 0.6) -> dict[str, Any]:
     """The review, after copies were looked for."""
     assert client.post("/api/review", json={"threshold": threshold}).status_code == 202
-    for _ in range(600):
+    for _ in range(2400):  # two minutes
         review: dict[str, Any] = client.get("/api/review").json()
         if review["job"]["state"] == "done":
             return review

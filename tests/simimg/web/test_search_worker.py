@@ -104,7 +104,7 @@ def test_an_error_is_told_to_whom_it_concerns(
 
 
 def ended(job: BackgroundJob) -> dict[str, Any]:
-    for _ in range(500):
+    for _ in range(6000):  # a minute
         if job.described()["state"] != "running":
             return job.described()
         time.sleep(0.01)
@@ -117,7 +117,7 @@ def test_a_job_tells_its_progress_its_result_and_its_error() -> None:
 
     def work(progress: Callable[[int], object]) -> str:
         progress(3)
-        going.wait(10)
+        going.wait(60)
         return "made"
 
     job.start(work, 7)

@@ -12,7 +12,7 @@ from tfrecords.format.example import decode_example, encode_example, varint
 
 INT64 = st.integers(-(2**63), 2**63 - 1)
 FEATURES = st.dictionaries(st.text(max_size=12), st.one_of(INT64, st.binary(max_size=200)), max_size=6)
-MANY = settings(deadline=None, max_examples=80)
+MANY = settings(max_examples=80)
 
 
 @given(FEATURES)
@@ -68,7 +68,7 @@ def test_integers_that_do_not_fit_are_shown(value: int, num_bytes: int | None) -
 
 def test_protobuf_reads_the_same(tf: Any) -> None:
     @given(FEATURES, st.sampled_from([None, 10]))
-    @settings(deadline=None, max_examples=60)
+    @settings(max_examples=60)
     @example({"": b"", "x": -1}, None)
     @example({"id": -(2**63), "image": b"\0" * 300, "label": 2**63 - 1}, 10)
     def check(features: dict[str, int | bytes], int_bytes: int | None) -> None:
@@ -86,7 +86,7 @@ def test_minimal_form_is_protobufs_deterministic_one(tf: Any) -> None:
     """Keys of one length: of two keys that begin alike, protobuf's C implementation has the longer one first."""
 
     @given(st.dictionaries(st.text("abcéz벌", min_size=2, max_size=2), st.one_of(INT64, st.binary(max_size=200))))
-    @settings(deadline=None, max_examples=60)
+    @settings(max_examples=60)
     @example({"id": 2**40, "image": b"\0" * 300, "label": -1})
     def check(features: dict[str, int | bytes]) -> None:
         data = encode_example(features)
@@ -117,7 +117,7 @@ def test_reads_unpacked_integers_as_old_writers_wrote_them() -> None:
 
 
 @given(st.binary(max_size=80))
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 def test_any_bytes_are_decoded_or_a_value_error(data: bytes) -> None:
     try:
         features = decode_example(data)

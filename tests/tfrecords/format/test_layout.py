@@ -50,7 +50,7 @@ def test_offsets_point_at_the_parts(image_size: int, id: int) -> None:
 
 
 @given(NUMBERS, NUMBERS, st.binary(min_size=12, max_size=12))
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 def test_every_record_has_the_same_length(id: int, label: int, pixels: bytes) -> None:
     payload = encode_record(pixels, label, id)
     assert len(frame(payload)) == raw_offsets(2).record_bytes
@@ -58,7 +58,7 @@ def test_every_record_has_the_same_length(id: int, label: int, pixels: bytes) ->
 
 
 @given(st.lists(st.tuples(NUMBERS, NUMBERS, st.binary(min_size=12, max_size=12)), min_size=1, max_size=5))
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 def test_a_shard_is_an_array(examples: list[tuple[int, int, bytes]]) -> None:
     offsets = raw_offsets(2)
     shard = b"".join(frame(encode_record(pixels, label, id)) for id, label, pixels in examples)
@@ -72,7 +72,7 @@ def test_a_shard_is_an_array(examples: list[tuple[int, int, bytes]]) -> None:
     NUMBERS,
     NUMBERS,
 )
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 def test_a_record_is_an_example(length: int, label: int, id: int) -> None:
     """`encode_record` fills a template; `encode_example` builds the message part by part."""
     image = bytes(length)
@@ -116,7 +116,6 @@ def a_layout() -> Layout:
     ),
     id=st.integers(0, 2**35 - 1),
 )
-@settings(deadline=None)
 def test_a_records_length_tells_where_its_parts_lie(lengths: list[int], id: int) -> None:
     images = [
         bytes([7, number % 251]) * (length // 2) + b"\x09" * (length % 2) for number, length in enumerate(lengths)

@@ -70,7 +70,7 @@ def test_round_trip(tmp_path: Path, count: int) -> None:
 
 
 @given(st.lists(st.text(st.characters(exclude_categories=["Cs"]), max_size=20), min_size=1, max_size=8))
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 def test_any_path_comes_back(tmp_path_factory: pytest.TempPathFactory, paths: list[str]) -> None:
     folder = tmp_path_factory.mktemp("any")
     write_manifest(folder, dataclasses.replace(manifest(len(paths)), paths=paths))

@@ -16,7 +16,7 @@ from tfrecords.base_errors import CorruptRecordError
 from tfrecords.format.record import FRAMING_BYTES, HEADER_BYTES, frame, masked_crc32c, read_records, unmasked
 
 PAYLOADS = [b"", b"\0", b"hello", bytes(range(256)) * 5, b"\xff" * 100]
-MANY = settings(deadline=None, max_examples=60)
+MANY = settings(max_examples=60)
 
 
 def read(data: bytes) -> list[tuple[int, bytes]]:
@@ -48,7 +48,7 @@ def test_tensorflow_reads_what_we_write_and_we_what_it_writes(tf: Any, tmp_path:
     ours, theirs = tmp_path / "ours", tmp_path / "theirs"
 
     @given(st.lists(st.binary(max_size=300), max_size=8))
-    @settings(deadline=None, max_examples=25)
+    @settings(max_examples=25)
     def check(payloads: list[bytes]) -> None:
         ours.write_bytes(b"".join(map(frame, payloads)))
         assert [record.numpy() for record in tf.data.TFRecordDataset(str(ours))] == payloads

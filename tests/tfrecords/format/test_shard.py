@@ -108,7 +108,7 @@ def test_sidecar_says_where_each_record_lies(tmp_path: Path) -> None:
     path = tmp_path / "shard"
 
     @given(st.lists(st.binary(max_size=200), max_size=8))
-    @settings(deadline=None, max_examples=15)  # each one waits for the disk
+    @settings(max_examples=15)  # each one waits for the disk
     def check(payloads: list[bytes]) -> None:
         write(path, payloads, index=True)
         reader = ShardReader(path)

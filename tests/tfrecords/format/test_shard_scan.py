@@ -72,7 +72,7 @@ def test_every_record_that_can_be_written_is_read(tmp_path: Path) -> None:
     path = tmp_path / "shard"
 
     @given(st.lists(st.tuples(LENGTHS, NUMBERS, NUMBERS), min_size=1, max_size=5))
-    @settings(deadline=None, max_examples=60)
+    @settings(max_examples=60)
     def check(examples: list[tuple[int, int, int]]) -> None:
         found = scan(path, *(frame(encode_record(bytes(length), label, id)) for length, label, id in examples))
         assert found.faults == ()
@@ -196,7 +196,7 @@ def test_records_of_another_kind(tmp_path: Path, payload: bytes, fault: str) -> 
 
 
 @given(st.binary(max_size=100), st.integers(0, 200), st.integers(0, 255))
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=300)
 def test_any_payload_is_told_of_or_is_what_is_written(
     tmp_path_factory: pytest.TempPathFactory, noise: bytes, at: int, flip: int
 ) -> None:

@@ -127,6 +127,10 @@ class Containers:
             raise Refusal(Reason.TRUNCATED, f"{os.path.basename(path)} ends inside it")
         return data
 
+    def __del__(self) -> None:
+        while self._open:  # a process may open many sources, one after the other
+            os.close(self._open.popitem()[1])
+
     def __reduce__(self) -> tuple[Any, ...]:
         return Containers, (self.paths, self.sizes, self.stamps)
 

@@ -239,7 +239,7 @@ def test_a_damaged_checksum_is_corrupt() -> None:
 
 
 @given(st.data())
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=150)
 def test_damaged_pictures_are_decoded_or_refused(data: st.DataObject) -> None:
     kind = data.draw(st.sampled_from(["JPEG", "PNG", "GIF", "TIFF", "BMP", "WEBP"]))
     bytes_ = bytearray(saved(Image.fromarray(picture(12, 12)), kind))

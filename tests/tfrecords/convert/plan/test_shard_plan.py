@@ -51,7 +51,7 @@ def rows_of(plan: ShardPlan) -> list[int]:
 
 
 @given(st.integers(0, 2000), st.sampled_from([1, 64, 224, 1024]), st.sampled_from(sorted(COMPRESSION)))
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 def test_every_file_has_one_place(count: int, image_size: int, encoding: str) -> None:
     plan = plan_of(count, image_size=image_size, encoding=encoding)
     assert sorted(rows_of(plan)) == list(range(count))
@@ -145,7 +145,7 @@ def test_without_a_move_the_plan_is_kept() -> None:
 
 
 @given(st.integers(1, 400), st.sets(st.integers(0, 399), max_size=30))
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 def test_moved_photos_are_where_a_plan_from_scratch_has_their_rank(count: int, moved: set[int]) -> None:
     split_of = dealt(count)
     movers = [row for row in moved if row < count]

@@ -55,7 +55,7 @@ def promised(num_photos: int, fractions: dict[str, float]) -> dict[str, int]:
 
 
 @given(SIZES, HUNDREDTHS.filter(lambda parts: sum(parts[1:]) < 100), st.integers(0, 2**32))
-@settings(deadline=None, max_examples=80)
+@settings(max_examples=80)
 @example([50], [29, 71], 0)
 @example([1, 2, 3], [75, 25], 0)
 def test_each_class_is_dealt_in_the_promised_numbers(sizes: list[int], hundredths: list[int], seed: int) -> None:
@@ -80,7 +80,7 @@ def test_numbers_of_the_defaults() -> None:
 
 
 @given(SIZES, st.integers(0, 100), st.integers(0, 100))
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 def test_photos_of_other_classes_change_nothing(sizes: list[int], seed: int, extra: int) -> None:
     fractions = parse_splits("train=0.6,val=0.2,test=0.2")
     _, before = deal(sizes, fractions, seed)
@@ -89,7 +89,7 @@ def test_photos_of_other_classes_change_nothing(sizes: list[int], seed: int, ext
 
 
 @given(SIZES, st.integers(0, 100), st.randoms())
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 def test_the_order_of_the_files_does_not_matter(sizes: list[int], seed: int, random: Random) -> None:
     fractions = parse_splits("train=0.5,test=0.5")
     paths, labels = photos_of(sizes)
@@ -102,7 +102,7 @@ def test_the_order_of_the_files_does_not_matter(sizes: list[int], seed: int, ran
 
 
 @given(st.lists(st.integers(1, 5), min_size=1, max_size=25), st.integers(0, 50))
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 def test_copies_stay_together(group_sizes: list[int], seed: int) -> None:
     """And a group moves a border by less than its own size."""
     starts = list(itertools.accumulate(group_sizes, initial=0))[:-1]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import io
 import os
 import pickle
@@ -254,7 +255,7 @@ def test_other_things_named_like_archives(tmp_path: Path) -> None:
 
 
 @given(st.text("ab{},.0123", max_size=20))
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=300)
 def test_braces_never_fail_otherwise(text: str) -> None:
     try:
         assert expand_braces(text)
@@ -263,7 +264,6 @@ def test_braces_never_fail_otherwise(text: str) -> None:
 
 
 @given(st.integers(0, 2000), st.integers(0, 30), st.booleans(), st.integers(1, 6))
-@settings(deadline=None)
 def test_brace_ranges(first: int, count: int, down: bool, width: int) -> None:
     numbers = [f"{number:0{width}d}" for number in range(first, first + count + 1)]
     numbers = numbers[::-1] if down else numbers
@@ -295,7 +295,7 @@ NAMES = st.text(st.characters(exclude_characters="\0/", codec="utf-8"), min_size
     st.dictionaries(st.lists(NAMES, min_size=1, max_size=5).map("/".join), st.binary(max_size=1100), max_size=5),
     st.sampled_from([tarfile.GNU_FORMAT, tarfile.PAX_FORMAT]),
 )
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 def test_tar_members_are_those_of_tarfile(files: dict[str, bytes], format: int) -> None:
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w", format=format) as tar:
@@ -412,7 +412,7 @@ def test_a_damaged_tar(tmp_path: Path) -> None:
 
 
 @given(st.binary(max_size=2000), st.integers(0, 4000), st.integers(0, 255))
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 def test_garbage_in_tars_is_a_usage_error(garbage: bytes, at: int, value: int) -> None:
     info = tarfile.TarInfo("name" * 40 + ".jpg")
     info.size = 10
@@ -567,7 +567,7 @@ def test_zips_that_were_cut_off_or_damaged(tmp_path: Path) -> None:
 
 
 @given(st.integers(0, 10_000), st.integers(0, 255))
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=300)
 def test_any_damage_to_a_zip_is_found(at: int, value: int) -> None:
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
@@ -598,3 +598,15 @@ def test_what_is_open_stays_in_its_process(pack: Callable[..., Path]) -> None:
     containers = source.files.containers  # type: ignore[attr-defined]
     assert containers._open
     assert not pickle.loads(pickle.dumps(containers))._open
+
+
+def test_what_is_open_is_closed_with_its_source(pack: Callable[..., Path], num_open: Callable[[Path], int]) -> None:
+    """A process that opened source after source came to the end of its descriptors."""
+    path = pack(FILES)
+    source = open_source(str(path))
+    assert source.places is not None
+    source.files.read(source.paths[1], tuple(source.places[1].tolist()))
+    assert num_open(path) == 1
+    del source
+    gc.collect()
+    assert num_open(path) == 0

@@ -22,7 +22,7 @@ NAMES = st.text("ab/.019é", max_size=8) | st.integers(0, 10**140).map(str) | st
 
 
 @given(st.lists(TEXT, max_size=8), st.randoms())
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 def test_natural_order_is_total(texts: list[str], shuffler: random.Random) -> None:
     in_order = sorted(texts, key=natural_key)
     shuffled = list(texts)
@@ -32,20 +32,19 @@ def test_natural_order_is_total(texts: list[str], shuffler: random.Random) -> No
 
 
 @given(st.text("ab_/", max_size=5), st.integers(0, 10**20), st.integers(0, 10**20), st.text("ab_", max_size=4))
-@settings(deadline=None)
 def test_natural_order_counts(before: str, a: int, b: int, after: str) -> None:
     keys = [natural_key(f"{before}{number}{after}") for number in (a, b)]
     assert (keys[0] < keys[1]) == (a < b)
 
 
 @given(st.lists(NAMES | TEXT, max_size=12))
-@settings(deadline=None, max_examples=500)
+@settings(max_examples=500)
 def test_the_fast_order_is_the_natural_one(texts: list[str]) -> None:
     assert [texts[at] for at in natural_order(texts)] == sorted(texts, key=natural_key)
 
 
 @given(st.lists(st.text("a10.", max_size=6), max_size=12))
-@settings(deadline=None, max_examples=500)
+@settings(max_examples=500)
 def test_the_fast_order_of_plain_names(texts: list[str]) -> None:
     """None of these takes the slow way, so zeros and lengths are under test."""
     assert [texts[at] for at in natural_order(texts)] == sorted(texts, key=natural_key)
@@ -78,7 +77,6 @@ ROWS = [("a/1.jpg", "a", 1), ("b/2.jpg", "b", 2), ("README", "", 3), ("a/\udcff.
 
 
 @given(st.permutations(ROWS))
-@settings(deadline=None)
 def test_the_digest_does_not_depend_on_the_order_of_ids(rows: list[tuple[str, str, int]]) -> None:
     assert source_of(rows).sha256() == source_of(ROWS).sha256()
 

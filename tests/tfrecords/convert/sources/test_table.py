@@ -277,7 +277,7 @@ CELLS = st.text(st.characters(codec="utf-8", exclude_characters="\0"), min_size=
 @given(
     st.dictionaries(CELLS.map(lambda name: f"x{name}".replace("/", "_")), CELLS, max_size=5), st.sampled_from(",;\t")
 )
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 def test_what_the_csv_module_writes_is_read(rows: dict[str, str], separator: str) -> None:
     import csv
     import tempfile

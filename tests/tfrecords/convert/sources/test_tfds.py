@@ -260,7 +260,6 @@ VALUES = st.binary(max_size=600) | st.integers(-(2**63), 2**63 - 1)
 
 
 @given(st.dictionaries(NAMES, VALUES, max_size=5), st.binary(max_size=2000), st.integers(-5, 5))
-@settings(deadline=None)
 def test_any_example_is_walked(others: dict[str, int | bytes], picture: bytes, label: int) -> None:
     features = {**others, "image": picture, "label": label}
     data = frame(encode_example(features)) * 2
@@ -271,7 +270,7 @@ def test_any_example_is_walked(others: dict[str, int | bytes], picture: bytes, l
 
 
 @given(st.binary(max_size=300), st.integers(0, 10_000), st.integers(0, 255))
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=300)
 def test_garbage_is_a_usage_error(garbage: bytes, at: int, value: int) -> None:
     flipped = bytearray(encode_example(example(0, 1, 50)))
     flipped[at % len(flipped)] = value
