@@ -136,7 +136,7 @@ def write_run_report(
     content = TrainingContent(
         name=model_dir.name,
         dataset=(
-            f"{train.split.num_examples:,} photos of {count_of(len(info.class_names), 'class', 'classes')}, "
+            f"{train.split.num_examples:,} images of {count_of(len(info.class_names), 'class', 'classes')}, "
             f"{info.image_size} × {info.image_size} px, from {options.dataset_dir}"
         ),
         model_dir=str(model_dir),

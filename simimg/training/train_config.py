@@ -185,7 +185,7 @@ class TrainConfig:
     )
     border: str = option("Pixels outside a rotated image.", "reflect", choices=BORDERS, group="augmentation")
     test_views: str = option(
-        "Predict from the image alone, from the mean over it and its mirror image, or over five crops of both.",
+        "Predict from the image alone, from the mean over it and its mirror image, or also over five crops of each.",
         "one",
         choices=VIEWS,
         group="network",

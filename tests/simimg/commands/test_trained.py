@@ -44,7 +44,7 @@ def values(capsys: pytest.CaptureFixture[str], *arguments: str, code: int = 0) -
 def test_the_report_of_a_run(runs: Path, dataset_dir: Path) -> None:
     page = (runs / "plain-s0" / "report.html").read_text()
     result = json.loads((runs / "plain-s0" / "result.json").read_text())
-    for text in ("plain-s0", "accuracy on 18 photos of the test split", "54 photos of 3 classes", "config.json"):
+    for text in ("plain-s0", "accuracy on 18 photos of the test split", "54 images of 3 classes", "config.json"):
         assert text in page
     assert f"{100 * result['test_accuracy']:.1f}<small>" in page
     assert len(re.findall("as stored", page)) >= 3  # rows of augmented pictures
@@ -110,7 +110,7 @@ def test_files_are_predicted(runs: Path, photos: Path, tmp_path: Path, capsys: p
     assert first["probability"] == pytest.approx(expected.max(), abs=0.02)  # the converter's resizing is another
     capsys.readouterr()
     assert cli.main(["predict", f"--model_dir={model_dir}", str(tmp_path / "notes.txt")]) == 1
-    assert "none of the given pictures can be decoded" in capsys.readouterr().err
+    assert "none of the given images can be decoded" in capsys.readouterr().err
 
 
 def test_a_saved_model_stands_alone(runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
