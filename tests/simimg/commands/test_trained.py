@@ -89,7 +89,7 @@ def test_runs_side_by_side(runs: Path, tmp_path: Path, capsys: pytest.CaptureFix
     unfinished.mkdir()
     assert len(values(capsys, "compare", folders[0], str(unfinished), code=2)["groups"]) == 1
     assert cli.main(["compare", str(unfinished)]) == 1
-    assert "none of these folders has a finished run" in capsys.readouterr().err
+    assert "none of these folders contains a finished run" in capsys.readouterr().err
 
 
 def test_files_are_predicted(runs: Path, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

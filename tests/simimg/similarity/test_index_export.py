@@ -155,7 +155,7 @@ def test_the_command(index: SearchIndex, tmp_path: Path, capsys: pytest.CaptureF
         (["--index_dir=i", "--out=o", "--out_dir=d"], "--out_dir=d applies to --model_dir only"),
         (["--model_dir=m", "--out=o"], "--out applies to --index_dir only"),
         (["--model_dir=m", "--format=faiss"], "--format applies to --index_dir only"),
-        (["--index_dir=i", "--out=o", "--format=csv"], "--format=csv"),
+        (["--index_dir=i", "--out=o", "--format=csv"], "for --format, got 'csv'"),
         ([f"--index_dir={tmp_path / 'nowhere'}", f"--out={tmp_path / 'o'}"], "is no index"),
     ):
         assert main(["export", *wrong]) == (3 if "nowhere" in str(wrong) else 1)

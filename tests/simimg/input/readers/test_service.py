@@ -185,7 +185,7 @@ def test_what_cannot_be_used(datasets: dict[str, Path], tmp_path: Path) -> None:
     with socket.socket() as taken:
         taken.bind(("", 0))
         taken.listen()
-        with pytest.raises(UsageError, match="Is something else listening there"):
+        with pytest.raises(UsageError, match="Another program may be listening on it"):
             data_service.serve(data_service.Options(port=taken.getsockname()[1]), stop)
 
 
