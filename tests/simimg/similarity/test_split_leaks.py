@@ -109,7 +109,7 @@ def test_without_the_files_stored_pixels_are_looked_at(
         assert f"test: {path}  =  train: {other}" in text
     assert "4 of 6 test images, 66.7%, are copies of train images" in text
     assert "were compared by their stored pixels" in text
-    assert "--image_dir=PATH" in text.splitlines()[-2]
+    assert "--image_dir=FOLDER" in text.splitlines()[-2]
     assert "test keeps only 2 of 6 images; --deal=shares" in text.splitlines()[-1]
 
 
