@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import base64
 import io
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
-from simimg.report.contact_sheet import png_bytes
 from tfrecords.base_errors import DataError
 from tfrecords.format.example import decode_example
 from tfrecords.format.layout import Layout
@@ -54,13 +52,6 @@ class DatasetImages:
     def image(self, row: int) -> Image.Image:
         """Returns the picture of row `row`, mode RGB; raises DataError."""
         return self._decoded(self.stored_bytes(row))
-
-    def exact_uri(self, row: int) -> str:
-        """Returns the picture of row `row` as a data URI that has the very pixels that are stored; raises DataError."""
-        data, encoding = self.stored_bytes(row), self._layout.encoding
-        if encoding == "raw":
-            data, encoding = png_bytes(self._decoded(data)), "png"
-        return f"data:image/{encoding};base64,{base64.b64encode(data).decode()}"
 
     def _decoded(self, data: bytes) -> Image.Image:
         if self._layout.encoding == "raw":

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-SOURCES = {path: ast.parse(path.read_text()) for top in ("tfrecords", "simimg") for path in (ROOT / top).rglob("*.py")}
+TOPS = ("tfrecords", "simimg", "benchmarks", "tools")  # the last two are not installed
+SOURCES = {path: ast.parse(path.read_text()) for top in TOPS for path in (ROOT / top).rglob("*.py")}
 MAX_LINES = 400
 TENSORFLOW = {"tensorflow", "keras", "tensorflow_datasets", "tensorboard"}
 # What a module may do at its top besides naming things, which is to say: nothing.
@@ -105,6 +106,16 @@ def test_nobody_imports_the_commands() -> None:
     assert not [path for path in inner if any(below(name, "simimg.commands") for name in imports(path))]
 
 
+def test_the_product_imports_nothing_that_only_measures_or_draws() -> None:
+    """`benchmarks` and `tools` are not installed; `simimg.bench` is for the command of that name."""
+    product = [path for path in SOURCES if below(name_of(path), "tfrecords", "simimg")]
+    assert not [path for path in product if any(below(name, "benchmarks", "tools") for name in imports(path))]
+    measuring = [path for path in product if name_of(path).startswith(("simimg.bench", "simimg.commands.bench"))]
+    assert {"simimg.commands.bench", "simimg.bench"} <= {name_of(path) for path in measuring}
+    others = [path for path in product if path not in measuring]
+    assert not [path for path in others if any(below(name, "simimg.bench") for name in imports(path))]
+
+
 def test_no_module_is_named_after_nothing() -> None:
     names = {"utils", "util", "common", "helpers", "helper", "misc"}
     assert not [path for path in SOURCES if path.stem in names or path.parent.name in names]
@@ -178,11 +189,6 @@ def clean_process(code: str, folder: Path) -> str:
 # Modules below MIN_LINES whose docstring does not say why they stand alone. The set may only shrink: merge a module
 # into its neighbor, or end its docstring with a sentence that begins "A module of its own because".
 CRUMBS = {
-    "simimg/bench/converters/read_limit.py",
-    "simimg/bench/converters/simimg_converter.py",
-    "simimg/bench/converters/tutorial_decoder.py",
-    "simimg/bench/loaders/page_cache_loader.py",
-    "simimg/bench/page_cache.py",
     "simimg/input/batch_iterator.py",
     "simimg/input/label_counts.py",
     "simimg/input/readers/resident.py",

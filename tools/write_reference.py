@@ -1,4 +1,4 @@
-"""Writes simimg/docs/commands.md and simimg/docs/api.md from the code: python tools/write_reference.py [--check]
+"""Writes simimg/docs/commands.md and simimg/docs/api.md from the code: python -m tools.write_reference [--check]
 
 With --check nothing is written: the exit code is 1 if a page is not what the code says. A test runs it so.
 """
@@ -14,12 +14,11 @@ from pathlib import Path
 from types import FunctionType
 from typing import Any
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
+import simimg
+from simimg import cli
+from simimg.command_help import COMMON_FLAGS, flag_name, shown_default
 
-import simimg  # noqa: E402
-from simimg import cli  # noqa: E402
-from simimg.command_help import COMMON_FLAGS, flag_name, shown_default  # noqa: E402
+ROOT = Path(__file__).resolve().parents[1]
 
 HEADER = "Written by `tools/write_reference.py` from the code; change it there.\n"
 
@@ -111,7 +110,7 @@ def main(check: bool) -> int:
             if not check:
                 path.write_text(text)
     if check and stale:
-        sys.stderr.write(f"{', '.join(stale)}: not what the code says. Run: python tools/write_reference.py\n")
+        sys.stderr.write(f"{', '.join(stale)}: not what the code says. Run: python -m tools.write_reference\n")
     return int(bool(check and stale))
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import shlex
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ from simimg.augment import augment
 from simimg.doctor.machine import machine_facts
 from simimg.evaluation import Classification, CopyFigures, classify, compiled, copy_of, predict, search_copies
 from simimg.input import Reader, Split, eval_batches, open_reader
+from simimg.presets import preset_options
 from simimg.report import Tile, TrainingContent, confusion_matrix, write_training_report
 from simimg.report.number_format import count_of, duration, percent
 from simimg.training import RunInfo, TensorBoard, TrainConfig, TrainResult, load_model
@@ -22,9 +25,12 @@ from tfrecords.format.layout import Layout
 from tfrecords.format.manifest import read_manifest
 from tfrecords.options import to_json
 
-__all__ = ["by_kind", "measure", "surest_mistakes", "write_run_report"]
+__all__ = ["by_kind", "changed_options", "measure", "surest_mistakes", "write_run_report"]
 
-_NUM_MISTAKES = 12
+_IMAGES_PER_CELL, _MAX_MISTAKES = 12, 150  # of a confusion matrix: 5 kB per image in the report
+_NUM_COPIES = 6
+# Options that every run is given, so they are not changes of the defaults.
+_ALWAYS_GIVEN = {"dataset_dir", "model_dir"}
 _NUM_AUGMENTED, _EPOCHS_SHOWN = 3, 5
 _BATCH_SIZE = 64
 
@@ -62,18 +68,19 @@ def measure(
 def surest_mistakes(
     probabilities: np.ndarray, labels: np.ndarray, images: np.ndarray, names: tuple[str, ...], paths: list[str]
 ) -> list[Tile]:
-    """Returns tiles of the misclassified images with the highest probabilities, with the true and predicted class."""
+    """Returns tiles of the images that a classifier got wrong, the surest first, a few for each confusion cell."""
     predicted = probabilities.argmax(axis=1)
     wrong = np.flatnonzero(predicted != labels)
-    surest = wrong[np.argsort(-probabilities[wrong, predicted[wrong]], kind="stable")][:_NUM_MISTAKES]
-    return [
-        Tile(
-            Image.fromarray(images[row]),
-            paths[row],
-            f"{names[labels[row]]}, taken for {names[predicted[row]]} ({probabilities[row, predicted[row]]:.0%})",
-        )
-        for row in surest
-    ]
+    surest = wrong[np.argsort(-probabilities[wrong, predicted[wrong]], kind="stable")]
+    tiles: list[Tile] = []
+    num_of_cell: Counter[tuple[int, int]] = Counter()
+    for row in surest.tolist():
+        cell = (int(labels[row]), int(predicted[row]))
+        num_of_cell[cell] += 1
+        if num_of_cell[cell] <= _IMAGES_PER_CELL and len(tiles) < _MAX_MISTAKES:
+            note = f"taken for {names[cell[1]]} ({percent(float(probabilities[row, cell[1]]))})"
+            tiles.append(Tile(Image.fromarray(images[row]), paths[row], note, cell=cell))
+    return tiles
 
 
 def _measure_copies(
@@ -84,7 +91,7 @@ def _measure_copies(
     search = search_copies(compiled(model), reader, config, seed=seed, temperature=temperature, progress=progress)
     if not with_mistakes:
         return search.figures, []
-    wrong = np.flatnonzero(search.found != np.arange(len(search.found)))[: _NUM_MISTAKES // 2].tolist()
+    wrong = np.flatnonzero(search.found != np.arange(len(search.found)))[:_NUM_COPIES].tolist()
     wanted = {int(search.ids[row]) for place in wrong for row in (place, search.found[place])}
     images: dict[int, tf.Tensor] = {}
     for batch in eval_batches(reader, min(_BATCH_SIZE, reader.split.num_examples)) if wanted else ():
@@ -96,7 +103,7 @@ def _measure_copies(
         id, other = int(search.ids[place]), int(search.found[place])
         copy = copy_of(config, seed, tf.constant([id], tf.int64), images[id][None]).numpy()[0]
         tiles.append(Tile(Image.fromarray(np.rint(copy).astype(np.uint8)), names[place], "the copy"))
-        tiles.append(Tile(Image.fromarray(images[int(search.ids[other])].numpy()), names[other], "what it found"))
+        tiles.append(Tile(Image.fromarray(images[int(search.ids[other])].numpy()), names[other], "found instead"))
     return search.figures, tiles
 
 
@@ -130,9 +137,7 @@ def write_run_report(
         confusion_matrix(classification, picture)
         with TensorBoard(model_dir, note) as board, Image.open(picture) as image:
             board.picture("confusion", np.asarray(image.convert("RGB")), result.epoch)
-    given = {
-        name: str(value) for name, value in {**to_json(options), **info.config}.items() if value not in (None, "", 0)
-    }
+    values = {**to_json(options), **info.config}
     content = TrainingContent(
         name=model_dir.name,
         dataset=(
@@ -149,16 +154,25 @@ def write_run_report(
         facts={
             "images/s": f"{result.images_per_s:,.0f}",
             "of training": duration(result.seconds),
-            "of it waiting for input": percent(result.input_share, 1),
+            "of it spent waiting for input": percent(result.input_share, 1),
         },
         augmented=_augmented(train, options) if result.epoch else (),
-        options=given,
+        options={name: str(value) for name, value in values.items() if value not in (None, "", 0)},
+        changed=changed_options({name: value for name, value in values.items() if name not in _ALWAYS_GIVEN}),
         machine=machine_facts(),
         copies=copies,
+        binary_loss=info.config["loss"] == "binary",
     )
     path = model_dir / "report.html"
     write_training_report(content, path)
     return path
+
+
+def changed_options(options: Mapping[str, Any]) -> dict[str, str]:
+    """Returns the options of a run that differ from those of its preset, as texts."""
+    ordinary = {field.name: field.default for field in dataclasses.fields(TrainConfig)}
+    ordinary |= preset_options(options["preset"])
+    return {key: str(value) for key, value in options.items() if value != ordinary.get(key) and key != "preset"}
 
 
 def _names(split: Split, ids: np.ndarray) -> list[str]:

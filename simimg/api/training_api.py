@@ -82,8 +82,16 @@ def evaluate(
     if report is not None:
         classification, copies = by_kind(figures)
         folders = {"model_dir": str(model_dir), "dataset_dir": str(dataset_dir)}
-        machine = machine_facts()
-        write_evaluation_report(classification, copies, mistakes, Path(report), split=split, machine=machine, **folders)
+        write_evaluation_report(
+            classification,
+            copies,
+            mistakes,
+            Path(report),
+            split=split,
+            machine=machine_facts(),
+            binary_loss=info.config["loss"] == "binary",
+            **folders,
+        )
     return figures
 
 

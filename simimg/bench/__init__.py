@@ -1,1 +1,1 @@
-"""Measures this project beside other tools and the limits of the machine: what `simimg bench` runs."""
+"""The measurements of `simimg bench`: this project beside other tools and the limits of the machine."""

@@ -1,6 +1,6 @@
-"""How fast pictures are augmented: each augmentation alone, all together, and the layers of Keras.
+"""Throughput of augmentation: each augmentation alone, all of them together, and the layers of Keras.
 
-The limit is what any of them does at the least: uint8 pixels are read, and float32 pixels written.
+The limit is the least work that any of them has to do: read uint8 pixels and write float32 pixels.
 """
 
 from __future__ import annotations
@@ -13,8 +13,7 @@ import numpy as np
 import tensorflow as tf
 
 from simimg.augment import AugmentConfig, augment
-from simimg.bench.interleaved_timing import repeating
-from simimg.bench.measurements import Run, estimate, ratios, take_turns
+from simimg.bench.measurements import Run, estimate, ratios, repeating, take_turns
 from simimg.errors import UsageError
 
 __all__ = ["AugmentationCost", "AugmentationCosts", "measure_augmentations"]
@@ -45,16 +44,16 @@ _AUGMENTATIONS = {
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class AugmentationCost:
-    """What an augmentation does.
+    """Throughput of one augmentation.
 
     Attributes:
-        name: which.
-        is_ours: whether it is one of this project.
+        name: its name.
+        is_ours: whether it is one of this project; the others are Keras's and the limit.
         images_per_s: the median throughput.
-        ci95: its interval; None of fewer than five rounds.
-        ratio_to_limit: the share of the limit's throughput.
-        gb_per_s: bytes of pixels read and written, 10**9 a second.
-        cores: seconds of processor time a second.
+        ci95: its 95 % interval; None if there were fewer than five rounds.
+        ratio_to_limit: its throughput as a share of the limit's.
+        gb_per_s: bytes of pixels read and written, 10**9 per second.
+        cores: seconds of processor time per second.
     """
 
     name: str
@@ -68,7 +67,7 @@ class AugmentationCost:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class AugmentationCosts:
-    """All that was measured; `met` tells whether rotation and flip are as many times as fast as Keras as aimed at."""
+    """All measurements; `met` is whether rotation and flip are at least `aim` times as fast as Keras."""
 
     what: str
     augmentations: tuple[AugmentationCost, ...]
@@ -86,7 +85,7 @@ def measure_augmentations(
     repeats: int,
     watch: Callable[[int], Callable[[], object]] = lambda _: lambda: None,
 ) -> AugmentationCosts:
-    """Measures on a batch of noise that is on the device already; the speed does not depend on what pictures show.
+    """Measures on a batch of noise that is on the device already; the speed does not depend on the content of images.
 
     Raises:
         UsageError: a number is out of its range.

@@ -1,10 +1,10 @@
-"""How fast pictures become squares on disk: this project's converter against other tools, and against the limit.
+"""Throughput of converters: this project's, other tools', and the limit.
 
-All tools convert the same JPEG files to 64 x 64 px and write them in their own form, each in a process that has its
-imports done and has done the whole job once before; files are in the page cache. What is timed is the whole call.
+All tools convert the same JPEG files to 64 x 64 px and write them in their own format. Each runs in a process that has
+done its imports and the whole job once before, on files in the page cache. The whole call is timed.
 
-The limit is what no converter can pass: reading and hashing every file, and then writing the squares' bytes, with all
-cores and nothing else done.
+No converter can exceed the limit: reading and hashing every file, and then writing the bytes of the results, with all
+cores and nothing else to do.
 """
 
 from __future__ import annotations
@@ -32,16 +32,16 @@ IMAGE_SIZE = 64
 
 _NEEDED = (OURS, LIMIT_READ, LIMIT_WRITE)
 
-# What the converter is meant to reach on two cores, as a multiple of the rival's throughput.
+# The aims of the converter on two cores, as a multiple of the rival's throughput.
 _BARS = {"tutorial": 4.0, "tfdata": 1.8, "dali": 1.8, "ffcv": 1.8}
-_LARGE_BARS = {"tutorial": 8.0}  # photos of a camera, where scaled decoding saves most
+_LARGE_BARS = {"tutorial": 8.0}  # camera photos, for which scaled decoding saves most
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Against:
-    """One rival: its throughput, and how many times faster simimg is, with 95 % intervals.
+    """One rival: its throughput, and how many times as fast simimg is, with 95 % intervals.
 
-    `met` tells whether the ratio reaches `bar`; both are None where nothing is aimed at.
+    `met` is whether the ratio reaches `bar`; both are None for a rival without an aim.
     """
 
     name: str
@@ -55,19 +55,19 @@ class Against:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Stage:
-    """One set of pictures, converted by all.
+    """One set of images, converted by all tools.
 
     Attributes:
         name: `convert`, `convert-x4`, `convert-12mp`, `convert-12mp-noisy`.
-        what: the pictures, in words.
-        num_images: how many.
-        num_bytes: of their files.
-        images_per_s: simimg's throughput, the median.
-        ci95: its interval; None of fewer than five rounds.
-        ratio_to_limit: the share of the limit's throughput that it reaches.
+        what: a description of the images.
+        num_images: their number.
+        num_bytes: the size of their files.
+        images_per_s: simimg's median throughput.
+        ci95: its 95 % interval; None if there were fewer than five rounds.
+        ratio_to_limit: that throughput as a share of the limit's.
         ratio_to_limit_ci95: its interval.
-        limits: throughput of each part of the limit, images/s.
-        rivals: the others.
+        limits: throughput of each part of the limit, in images/s.
+        rivals: the other tools.
         rounds: every counted run, by tool.
     """
 
@@ -86,12 +86,12 @@ class Stage:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Comparison:
-    """All that was measured.
+    """All measurements.
 
     Attributes:
-        stages: one for each set of pictures.
-        tools: by name, its script in `simimg/bench/converters`, its versions and its settings.
-        left_out: by name, why it is not compared.
+        stages: one per set of images.
+        tools: script, versions and settings of each tool, by name.
+        left_out: the reason for each tool that could not be compared, by name.
     """
 
     stages: tuple[Stage, ...]
@@ -111,27 +111,27 @@ def compare_converters(
     note: Callable[[str], None] = lambda _: None,
     watch: Callable[[int], Callable[[], object]] = lambda _: lambda: None,
 ) -> Comparison:
-    """Measures on the pictures of `image_dir`, and on more or larger pictures made of them.
+    """Measures on the images of `image_dir`, and on more or larger images made of them.
 
     A tool that cannot be installed, started or run is left out, with the reason.
 
     Args:
         image_dir: its JPEG files are copied; the others are not used.
-        rivals: whom to compare with.
-        cache_dir: for the rivals' environments and the pictures, which are kept, and what the tools write, which is
-            not; all on one disk.
+        rivals: the tools to compare with.
+        cache_dir: holds the rivals' environments and the images, which stay, and the tools' output, which is removed;
+            so all of them are on one disk.
         repeats: counted rounds.
-        replicate: if more than 1, a second stage converts so many times as many pictures.
-        megapixels: if not 0, the only stage converts pictures of this size.
-        num_large: how many of them; at least 1 if `megapixels` is not 0.
-        note: told what goes on.
-        watch: given a number of runs, returns what is called after each.
+        replicate: if more than 1, a second stage converts that many times as many images.
+        megapixels: if not 0, images of this size are converted instead.
+        num_large: their number; at least 1 if `megapixels` is not 0.
+        note: called with a line about each phase.
+        watch: takes the number of runs and returns a function to call after each.
 
     Raises:
-        UsageError: there are no pictures, or `replicate`, `megapixels` or `num_large` is out of range.
-        SimimgError: the converter itself, or the limit, cannot be measured.
+        UsageError: there are no images, or `replicate`, `megapixels` or `num_large` is out of range.
+        SimimgError: simimg or the limit cannot be measured.
     """
-    note("preparing the pictures")
+    note("preparing the images")
     photos = good_jpegs(image_dir, cache_dir)
     if megapixels:
         jobs = {
@@ -159,12 +159,12 @@ def compare_converters(
     stages = []
     for name, pictures in jobs.items():
         with tempfile.TemporaryDirectory(prefix="out-", dir=cache_dir / "bench") as work_dir, ExitStack() as stack:
-            note(f"{name}: {len(pictures.files):,} pictures, {repeats} rounds and one to warm up")
+            note(f"{name}: {len(pictures.files):,} images, {repeats} rounds and one to warm up")
             started: dict[str, Callable[[], Run]] = {}
             for tool in tools:
                 try:
                     process = ToolProcess(
-                        tool, pythons[tool.name], _job(pictures, work_dir), environment_variables(tool)
+                        tool, pythons[tool.name], _job(pictures, tool, work_dir), environment_variables(tool)
                     )
                 except RunFailed as error:
                     if tool in _NEEDED:
@@ -181,13 +181,13 @@ def compare_converters(
 
 
 def stage(name: str, pictures: ImageSet, runs: Mapping[str, list[Run]], bars: Mapping[str, float]) -> Stage:
-    """Returns what a stage's runs say.
+    """Returns the figures of a stage from its runs.
 
     Args:
-        name: of the stage.
-        pictures: what was converted.
-        runs: by tool: simimg, both parts of the limit, and any rivals; as many runs of each.
-        bars: by rival, the ratio aimed at.
+        name: the name of the stage.
+        pictures: the images that were converted.
+        runs: by tool: simimg, both parts of the limit, and any rivals; the same number of runs for each.
+        bars: the ratio aimed at, by rival.
     """
     ours, first, second = runs[OURS.name], runs[LIMIT_READ.name], runs[LIMIT_WRITE.name]
     throughput = estimate([run.images_per_s for run in ours])
@@ -219,7 +219,7 @@ def _run_needed(tool: Tool, process: ToolProcess) -> Run:
 
 
 def _cannot_measure(tool: Tool, error: RunFailed) -> SimimgError:
-    return SimimgError(f"{tool.name} cannot be measured, and nothing without it: {error}.")
+    return SimimgError(f"{tool.name} cannot be measured, but is needed: {error}.")
 
 
 def _against(name: str, ours: Sequence[Run], theirs: Sequence[Run], bar: float | None) -> Against:
@@ -236,12 +236,13 @@ def _against(name: str, ours: Sequence[Run], theirs: Sequence[Run], bar: float |
     )
 
 
-def _job(pictures: ImageSet, work_dir: str) -> ConvertJob:
+def _job(pictures: ImageSet, tool: Tool, work_dir: str) -> ConvertJob:
     return ConvertJob(
         image_dir=str(pictures.folder),
         files=list(pictures.files),
         labels=pictures.labels(),
         image_size=IMAGE_SIZE,
         num_workers=num_cores(),
+        variant=tool.variant,
         work_dir=work_dir,
     )

@@ -1,21 +1,19 @@
-"""Exact search over a million vectors: this project's, NumPy's whole product, and faiss, beside memory and processor.
+"""Throughput of exact search over a million vectors: this project's, NumPy's whole product, and faiss.
 
-Two limits, measured in the same rounds: a sum of all vectors with all cores, which reads what a search has to read and
-does nothing with it; and a large product of matrices, which is the most that the processor multiplies.
+Two limits are measured in the same rounds: a sum of all vectors with all cores, which reads the bytes that a search
+has to read; and a large matrix product, which shows the peak of the processor.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
 
-from simimg.bench.converters.tool_server import cpu_seconds
-from simimg.bench.measurements import Run, estimate, ratios, take_turns
+from simimg.bench.measurements import Run, estimate, ratios, take_turns, timed
 from simimg.similarity.nearest_neighbors import nearest
 from tfrecords.convert.workers.pool import num_cores
 
@@ -33,19 +31,19 @@ _PEAK_SIDE = 2048
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ExactSpeed:
-    """How fast one way of searching is.
+    """The figures of one way of searching.
 
     Attributes:
-        name: which.
-        batch: queries at a time.
+        name: the way of searching.
+        batch: queries per call.
         queries_per_s: the median.
-        ci95: its interval; None of fewer than five rounds.
-        gb_per_s: bytes of vectors that one call has to read, 10**9 a second.
-        ratio_to_memory: the share of the speed at which memory is read.
-        ratio_to_peak: the share of the processor's products.
-        times_ours: simimg's queries a second to its own; None of simimg.
-        times_ours_ci95: the interval of that.
-        cores: seconds of processor time a second.
+        ci95: its 95 % interval; None if there were fewer than five rounds.
+        gb_per_s: bytes of vectors that one call has to read, 10**9 per second.
+        ratio_to_memory: that as a share of the speed at which memory is read.
+        ratio_to_peak: its operations as a share of the processor's peak.
+        times_ours: how many times as fast simimg is; None for simimg itself.
+        times_ours_ci95: the 95 % interval of that.
+        cores: seconds of processor time per second.
     """
 
     name: str
@@ -62,7 +60,7 @@ class ExactSpeed:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ExactSearch:
-    """All that was measured: ways of searching, and the limits: bytes read, 10**9 a second, and 10**9 operations."""
+    """All measurements: the ways of searching and the limits, in 10**9 bytes and 10**9 operations per second."""
 
     what: str
     speeds: tuple[ExactSpeed, ...]
@@ -74,8 +72,8 @@ class ExactSearch:
 def measure_exact(
     num_vectors: int, *, repeats: int, watch: Callable[[int], Callable[[], object]] = lambda _: lambda: None
 ) -> ExactSearch:
-    """Measures on unit vectors that are drawn; which they are makes no difference to any of the ways."""
-    import faiss  # after TensorFlow, with which its threads would else clash
+    """Measures on random unit vectors; the speed of search does not depend on their values."""
+    import faiss  # after TensorFlow; in the other order, their threads clash
 
     vectors, queries = _drawn(num_vectors)
     index = faiss.IndexFlatIP(DIM)
@@ -106,22 +104,21 @@ def measure_exact(
 
 
 def turn(call: Callable[[], object], num_items: int, num_bytes: int = 0) -> Callable[[], Run]:
-    """Returns what takes a turn of `call`, half a second at least, for so many items and bytes a call."""
+    """Returns a function that times `call` for half a second at least; a call processes these items and bytes."""
+
+    def once() -> int:
+        call()
+        return num_items
 
     def run() -> Run:
-        cpu_start, start = cpu_seconds(), time.perf_counter()
-        num_calls = 0
-        while not num_calls or time.perf_counter() - start < _MIN_TURN_S:
-            call()
-            num_calls += 1
-        seconds = time.perf_counter() - start
-        return Run(seconds, num_calls * num_items, num_calls * num_bytes, cpu_seconds() - cpu_start)
+        done = timed(once, min_s=_MIN_TURN_S, min_calls=1)
+        return dataclasses.replace(done, num_bytes=done.num_images // num_items * num_bytes)
 
     return run
 
 
 def matrix_product() -> Callable[[], Run]:
-    """Returns what takes a turn of a large float32 product with all cores; its items are floating-point operations."""
+    """Returns a function that times a large float32 product with all cores; its items are floating-point operations."""
     square = np.random.default_rng(0).standard_normal((_PEAK_SIDE, _PEAK_SIDE), np.float32)
     return turn(lambda: square @ square, 2 * _PEAK_SIDE**3)
 
@@ -148,7 +145,7 @@ def _speed(name: str, batch: int, rounds: dict[str, list[Run]], num_vectors: int
 
 
 def _naive(vectors: np.ndarray, queries: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """What is written first: all similarities at once, and the best of them, sorted."""
+    """Searches in the obvious way: all similarities at once, and the best of them, sorted."""
     similarities = queries @ vectors.T
     kept = np.argpartition(-similarities, _K - 1, axis=1)[:, :_K]
     values = np.take_along_axis(similarities, kept, 1)

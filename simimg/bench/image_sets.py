@@ -1,7 +1,7 @@
-"""The folders of pictures that are converted for a measurement, so that every tool gets the same files.
+"""The image folders of a measurement, so that every tool gets the same files.
 
-Kept under `<cache_dir>/bench/`, in folders named after what they were made from; made under a temporary name that is
-renamed at the end. The user's own folder is only read.
+They are kept under `<cache_dir>/bench/`, in folders named by a hash of their source. A folder is made under a temporary
+name and renamed at the end. The user's own folder is only read.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ __all__ = ["TURNS", "ImageSet", "good_jpegs", "large_jpegs", "made", "turned_jpe
 
 _LARGE_QUALITY = 90
 # Standard deviation of a pixel's brightness, in 0..255: a camera's in daylight and at a high sensitivity. Noise cannot
-# be compressed, and the more bytes, the longer a picture takes to decode.
+# be compressed, and an image of more bytes takes longer to decode.
 DAYLIGHT, HIGH_SENSITIVITY = 3.0, 7.0
 _SUFFIXES = (".jpg", ".jpeg")
-_RECIPE = 1  # counts up when the same source would give other pictures
+_RECIPE = 1  # raised whenever the same source would give other images
 
-# What makes eight pictures of one that no search for copies takes for the same.
+# Eight orientations of an image, which no search for copies takes for the same.
 TURNS: tuple[tuple[Image.Transpose, ...], ...] = (
     (),
     (Image.Transpose.FLIP_LEFT_RIGHT,),
@@ -50,13 +50,13 @@ TURNS: tuple[tuple[Image.Transpose, ...], ...] = (
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ImageSet:
-    """A folder with one folder a class and nothing in it but good JPEG files.
+    """A folder with one folder per class that holds only good JPEG files.
 
     Attributes:
-        folder: where it is.
-        files: every file, relative, sorted.
-        num_bytes: of all files.
-        what: how it was made, in words.
+        folder: its path.
+        files: every file, relative to it, sorted.
+        num_bytes: the size of all files.
+        what: a description of how it was made.
     """
 
     folder: Path
@@ -72,12 +72,12 @@ class ImageSet:
 
 
 def good_jpegs(image_dir: Path, cache_dir: Path) -> ImageSet:
-    """Copies the JPEG files of a folder that every tool can decode: whole, and in RGB or grey.
+    """Copies the JPEG files that every tool can decode: undamaged, and in RGB or gray.
 
-    A class is a folder directly below `image_dir`; files that lie in none make one more class.
+    A class is a folder directly below `image_dir`; files directly in `image_dir` are one more class.
 
     Raises:
-        UsageError: there are none.
+        UsageError: there are no such files.
     """
     if not image_dir.is_dir():
         raise UsageError(f"--image_dir={image_dir} is not a folder.")
@@ -105,15 +105,15 @@ def good_jpegs(image_dir: Path, cache_dir: Path) -> ImageSet:
 
 
 def turned_jpegs(pictures: ImageSet, times: int, cache_dir: Path) -> ImageSet:
-    """Returns `times` as many pictures: each as it is, mirrored, upside down, and so on (`TURNS`).
+    """Returns `times` as many images: each as it is, mirrored, upside down, and so on (`TURNS`).
 
-    They are encoded with the quantization, the sampling and the mode of their originals, so they cost as much to
-    decode. Links to one file would cost as much, too, but be copies, which a converter may look for.
+    They are encoded with the quantization, the sampling and the mode of their originals, so decoding them costs the
+    same. Links to one file would cost the same as well, but they would be copies, which a converter may look for.
 
     Args:
         pictures: the originals.
         times: 1 to 8.
-        cache_dir: see above.
+        cache_dir: the folder whose `bench` holds the images.
     """
     if not 1 <= times <= len(TURNS):
         raise UsageError(f"--replicate={times}: should be 1..{len(TURNS)}.")
@@ -129,15 +129,15 @@ def turned_jpegs(pictures: ImageSet, times: int, cache_dir: Path) -> ImageSet:
 
 
 def large_jpegs(pictures: ImageSet, megapixels: int, count: int, cache_dir: Path, *, noise: float) -> ImageSet:
-    """Returns JPEG files such as a camera makes: 4:3, quality 90, with noise that keeps them from being smooth.
+    """Returns JPEG files like a camera's: 4:3, quality 90, with noise that keeps them from being smooth.
 
     Args:
-        pictures: `count` of them, evenly drawn, are enlarged by a bicubic filter; then each pixel's brightness gets
-            Gaussian noise, as a sensor has.
-        megapixels: pixels of each, in millions, 1 to 100; 12 is 4000 x 3000.
-        count: how many to make, at least 1.
-        cache_dir: see above.
-        noise: its standard deviation, e.g. `DAYLIGHT`.
+        pictures: `count` of them, evenly chosen, are enlarged by a bicubic filter; then Gaussian noise is added to the
+            brightness of each pixel, as a sensor does.
+        megapixels: millions of pixels per image, 1 to 100; 12 is 4000 x 3000.
+        count: the number of files, at least 1.
+        cache_dir: the folder whose `bench` holds the images.
+        noise: the standard deviation of the noise, e.g. `DAYLIGHT`.
     """
     if count < 1:
         raise UsageError(f"--num_large={count}: should be 1 or more.")
@@ -170,12 +170,12 @@ def _is_good(data: bytes) -> bool:
         with warnings.catch_warnings(action="error"), Image.open(io.BytesIO(data)) as image:
             image.load()
             return image.format in ("JPEG", "MPO") and image.mode in ("RGB", "L")
-    except Exception:  # whatever a damaged file makes the decoder raise
+    except Exception:  # a damaged file may raise anything
         return False
 
 
 def made(cache_dir: Path, name: str, made_from: object, fill: Callable[[Path], None]) -> Path:
-    """Returns the kept folder `name` that was made from `made_from`, after filling it if it is not there."""
+    """Returns the kept folder `name` that was made from `made_from`; `fill` writes it if it does not exist."""
     key = hashlib.sha256(repr((_RECIPE, made_from)).encode("utf-8", "surrogateescape")).hexdigest()[:12]
     folder = cache_dir / "bench" / f"{name}-{key}"
     if not folder.exists():
@@ -197,7 +197,7 @@ def _listed(folder: Path, what: str) -> ImageSet:
 
 
 def _each_in(folder: Path, job: Callable[[str, object], None], items: Sequence[object]) -> None:
-    """Calls `job(folder, item)` for each item in processes, one a core."""
+    """Calls `job(folder, item)` for each item, in one process per core."""
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(num_cores(), mp_context=context) as executor:
         results: Iterable[None] = executor.map(partial(job, str(folder)), items, chunksize=8)

@@ -1,13 +1,13 @@
-"""What the training loop adds to a step, beside a bare compiled step and beside Keras's `fit`.
+"""Overhead of the training loop, compared with a bare compiled step and with Keras's `fit`.
 
-    bare step        a `tf.function` of forwards, backwards and the optimizer, with one batch that lies in memory
-    loop             the training loop: batches read and shuffled, several steps a call, losses and accuracies summed
-    loop, x 1 2 4    the same under MirroredStrategy with so many devices, the same global batch divided among them
+    bare step        a `tf.function` of forward pass, gradients and optimizer, with one batch in memory
+    loop             the training loop: batches read and shuffled, several steps per call, losses and accuracies summed
+    loop, x 1 2 4    the same under MirroredStrategy with that many devices, which share the global batch
     fit              `keras.Model.fit` on the same batches; `fit, 10 steps a call` with steps_per_execution=10
 
-Nothing is augmented, and no average of the weights kept, because `fit` knows nothing of it. All run in this process and
-take turns. Where there is no GPU the devices are parts of the processor: what they cost beyond one of them is the
-strategy's, and nothing is gained.
+There is no augmentation and no moving average of the weights, because `fit` has neither. All run in this process and
+take turns. Without a GPU, the devices are parts of the processor: they gain nothing, and what several of them cost
+beyond one is the cost of the strategy.
 """
 
 from __future__ import annotations
@@ -23,8 +23,7 @@ import keras
 import tensorflow as tf
 
 from simimg.bench.converters.tool_server import cpu_seconds
-from simimg.bench.interleaved_timing import repeating, timed
-from simimg.bench.measurements import Run, estimate, ratios, take_turns
+from simimg.bench.measurements import Run, estimate, ratios, repeating, take_turns, timed
 from simimg.input import Batch, Order, Reader, open_reader, train_batches
 from simimg.training.builders import build_state
 from simimg.training.checkpoints import Progress, State
@@ -46,14 +45,14 @@ _FIT_STEPS_PER_CALL = 10
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class LoopCost:
-    """What one way of training does.
+    """Speed of one way of training.
 
     Attributes:
-        name: see above.
+        name: one of the names above.
         steps_per_s: the median.
-        ratio_to_bare: of the bare step's steps/s, the median over the rounds.
-        ci95: its interval; None of fewer than five rounds.
-        overhead_us: microseconds a step beyond the bare one.
+        ratio_to_bare: steps/s as a share of the bare step's, the median over the rounds.
+        ci95: its 95 % interval; None if there were fewer than five rounds.
+        overhead_us: microseconds per step beyond the bare one.
     """
 
     name: str
@@ -65,7 +64,7 @@ class LoopCost:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class LoopCosts:
-    """All that was measured; `to_fit` is how many times as fast the loop is as `fit`, with its interval."""
+    """All measurements; `to_fit` is how many times as fast the loop is as `fit`, with its 95 % interval."""
 
     what: str
     ways: tuple[LoopCost, ...]
@@ -81,23 +80,23 @@ def measure_loop(
     note: Callable[[str], None] = lambda _: None,
     watch: Callable[[int], Callable[[], object]] = lambda _: lambda: None,
 ) -> LoopCosts:
-    """Measures what the loop adds to the training that `config` describes, but for its augmentation.
+    """Measures the overhead of the loop in the training that `config` describes, without its augmentation.
 
     Args:
-        config: the training.
+        config: the training options.
         repeats: counted rounds.
-        note: told what goes on.
-        watch: given a number of runs, returns what is called after each.
+        note: called with a line about each phase.
+        watch: takes the number of runs and returns a function to call after each.
 
     Raises:
-        UsageError: an option cannot be used.
+        UsageError: an option is invalid.
         DataError: the data set is damaged.
     """
     gpus = tf.config.get_visible_devices("GPU")
     if not gpus:
         processor = tf.config.list_physical_devices("CPU")[0]
         parts = [tf.config.LogicalDeviceConfiguration()] * max(_DEVICES)
-        with contextlib.suppress(RuntimeError):  # TensorFlow has started in this process: as many as there are
+        with contextlib.suppress(RuntimeError):  # TensorFlow has initialized its devices already: use those
             tf.config.set_logical_device_configuration(processor, parts)
     kind = "GPU" if gpus else "CPU"
     there = len(tf.config.list_logical_devices(kind))
@@ -207,7 +206,7 @@ def _loop(config: TrainConfig, reader: Reader, strategy: tf.distribute.Strategy)
 
 
 class _Clock(keras.callbacks.Callback):
-    """The time from the end of the first call of a `fit` to the end of its last: without what it prepares."""
+    """Times a `fit` from the end of its first call to the end of its last, which leaves out its preparation."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -242,7 +241,7 @@ def _fit(config: TrainConfig, reader: Reader, steps_per_call: int) -> Callable[[
     def turn() -> Run:
         state.model.fit(batches, steps_per_epoch=steps[0], epochs=1, verbose=0, callbacks=[clock])
         (first, start, cpu_start), (last, end, cpu_end) = clock.ends[0], clock.ends[-1]
-        # A turn is as long as it should be from the second on; the first one warms up.
+        # The first turn warms up; from the second on, a turn has the intended length.
         wanted = round(_FIT_S * (last - first) / (end - start) / steps_per_call) * steps_per_call
         steps[0] = max(3 * steps_per_call, wanted)
         return Run(end - start, (last - first) * config.global_batch_size, 0, cpu_end - cpu_start)

@@ -1,9 +1,10 @@
-"""How fast records become batches: this project's readers against other loaders, and against the limit.
+"""Throughput of readers: this project's, other loaders', and the limit.
 
-All deliver the same pictures in shuffled batches of uint8 pixels on the processor, each in a process that has read them
-once before; files are in the page cache. What is timed is an epoch.
+All deliver the same images in shuffled batches of uint8 pixels on the processor. Each runs in a process that has read
+them once before, on files in the page cache. Whole epochs are timed.
 
-The limit is reading the shards' bytes from the page cache into a small buffer, with one thread and nothing else done.
+The limit is reading the bytes of the shards from the page cache into a small buffer, with one thread and nothing else
+to do.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from tfrecords.convert.workers.pool import num_cores
 
 __all__ = ["Aim", "InputComparison", "Loader", "compare_readers"]
 
-# What each reader is meant to reach on two cores, as a multiple of the rival's throughput.
+# The aims of each reader on two cores, as a multiple of the rival's throughput.
 _AIMS = {
     "raw": (("resident", "ffcv", 1.0), ("mapped", "dali", 3.0), ("mapped", "usual", 10.0), ("stream", "usual", 3.0)),
     "jpeg": (("mapped", "dali", 1.0), ("mapped", "ffcv", 1.0)),
@@ -36,17 +37,17 @@ _AIMS = {
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Loader:
-    """What one reader or rival does.
+    """The figures of one reader or rival.
 
     Attributes:
         name: `resident`, `usual`, `dali`, ….
-        is_ours: whether it is a reader of this project.
-        images_per_s: its throughput, the median.
-        ci95: the interval of that; None of fewer than five rounds.
-        ratio_to_limit: the share of the limit's throughput that it reaches, with its interval.
-        ratio_to_limit_ci95: see above.
-        cores: seconds of processor time a second.
-        peak_bytes: the most memory that its process had.
+        is_ours: whether it is one of this project.
+        images_per_s: its median throughput.
+        ci95: the 95 % interval of that; None if there were fewer than five rounds.
+        ratio_to_limit: its throughput as a share of the limit's.
+        ratio_to_limit_ci95: the 95 % interval of that.
+        cores: seconds of processor time per second.
+        peak_bytes: the most memory that its process has had.
     """
 
     name: str
@@ -61,7 +62,7 @@ class Loader:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Aim:
-    """A ratio that is aimed at, and what was measured; `met` tells whether the median reaches it."""
+    """A ratio that is aimed at, and the measured one; `met` is whether its median reaches the aim."""
 
     reader: str
     rival: str
@@ -73,18 +74,18 @@ class Aim:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class InputComparison:
-    """All that was measured.
+    """All measurements.
 
     Attributes:
-        what: the pictures, in words.
-        num_images: pictures a run.
-        batch_size: pictures a batch.
-        limit_images_per_s: the limit.
+        what: a description of the images.
+        num_images: images per run.
+        batch_size: images per batch.
+        limit_images_per_s: the throughput of the limit.
         loaders: ours first, then the rivals.
-        aims: those whose reader and rival were both measured.
+        aims: the aims whose reader and rival were both measured.
         rounds: every counted run, by tool.
-        tools: by name, its script in `simimg/bench/loaders`, its versions and its settings.
-        left_out: by name, why it is not compared.
+        tools: script, versions and settings of each tool, by name.
+        left_out: the reason for each tool that could not be compared, by name.
     """
 
     what: str
@@ -113,21 +114,21 @@ def compare_readers(
     A rival that cannot be installed, started or run is left out, with the reason.
 
     Args:
-        records: what to read.
-        rivals: whom to compare with.
-        batch_size: pictures a batch.
+        records: the records to read.
+        rivals: the tools to compare with.
+        batch_size: images per batch.
         repeats: counted rounds.
-        cache_dir: for the rivals' environments and their own forms of the records.
-        note: told what goes on.
-        watch: given a number of runs, returns what is called after each.
+        cache_dir: holds the rivals' environments and their own forms of the records.
+        note: called with a line about each phase.
+        watch: takes the number of runs and returns a function to call after each.
 
     Raises:
-        UsageError: there is no whole batch.
-        SimimgError: a reader of ours, or the limit, cannot be measured.
+        UsageError: the records do not fill a batch.
+        SimimgError: one of our readers or the limit cannot be measured.
     """
     split = records.split
     if not 1 <= batch_size <= split.num_examples:
-        raise UsageError(f"--batch_size={batch_size}: should be 1..{split.num_examples}, the number of pictures.")
+        raise UsageError(f"--batch_size={batch_size}: should be 1..{split.num_examples}, the number of images.")
     ours = OURS[split.encoding]
     needed = {tool.name for tool in (*ours, LIMIT)}
     left_out: dict[str, str] = {}
@@ -150,7 +151,7 @@ def compare_readers(
                 process = ToolProcess(tool, pythons[tool.name], job, environment_variables(tool))
             except RunFailed as error:
                 if tool.name in needed:
-                    raise SimimgError(f"{tool.name} cannot be measured, and nothing without it: {error}.") from None
+                    raise SimimgError(f"{tool.name} cannot be measured, but is needed: {error}.") from None
                 left_out[tool.name] = str(error)
                 continue
             stack.enter_context(process)
@@ -159,7 +160,7 @@ def compare_readers(
         runs, failures = take_turns(started, repeats=repeats, progress=advance)
     for name, reason in failures.items():
         if name in needed:
-            raise SimimgError(f"{name} cannot be measured, and nothing without it: {reason}.")
+            raise SimimgError(f"{name} cannot be measured, but is needed: {reason}.")
     return InputComparison(
         what=records.what,
         num_images=split.num_examples // batch_size * batch_size,
@@ -176,7 +177,7 @@ def compare_readers(
 
 
 def loader(name: str, is_ours: bool, runs: Sequence[Run], limit: Sequence[Run]) -> Loader:
-    """Returns what a tool's runs say beside the limit's, which are as many."""
+    """Returns the figures of a tool from its runs and the limit's; both have the same number of runs."""
     throughput = estimate([run.images_per_s for run in runs])
     to_limit = estimate(ratios(runs, limit))
     return Loader(
@@ -192,7 +193,7 @@ def loader(name: str, is_ours: bool, runs: Sequence[Run], limit: Sequence[Run]) 
 
 
 def aims(encoding: str, runs: Mapping[str, Sequence[Run]]) -> tuple[Aim, ...]:
-    """Returns what became of the ratios that are aimed at for an encoding."""
+    """Returns the aims for an encoding beside the measured ratios."""
     found = []
     for reader, rival, aim in _AIMS[encoding]:
         if reader in runs and rival in runs:

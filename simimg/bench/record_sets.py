@@ -1,6 +1,6 @@
-"""The records that readers are compared on: a data set, and the same pictures in the forms that rivals need.
+"""The records that readers are compared on: a data set, and the same images in the formats that rivals need.
 
-Kept under `<cache_dir>/bench/` like the pictures that they are made of, see `simimg.bench.image_sets`.
+They are kept under `<cache_dir>/bench/` like the images that they are made of, see `simimg.bench.image_sets`.
 """
 
 from __future__ import annotations
@@ -24,19 +24,19 @@ from tfrecords.format.shard import ShardReader
 
 __all__ = ["Records", "records_of"]
 
-_QUALITY = 90  # of JPEG records: what FFCV makes, too
+_QUALITY = 90  # of JPEG records; the same as FFCV's
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Records:
-    """A data set with one split `train`, and where other forms of it are.
+    """A data set with one split `train`, and the paths of its other forms.
 
     Attributes:
         split: the data set.
-        image_dir: the pictures that it was made of.
+        image_dir: the images that it was made of.
         forms_dir: `pixels.npy`, uint8 `[n, size, size, 3]`, and `labels.npy`, int64 `[n]`; of JPEG records, also tar
-            shards for WebDataset, and `files/`, a folder of folders of the records' own JPEG files.
-        what: in words.
+            shards for WebDataset, and `files/`, which has the records' own JPEG files in one folder per class.
+        what: a description of the records.
     """
 
     split: Split
@@ -46,7 +46,7 @@ class Records:
 
 
 def records_of(pictures: ImageSet, num_images: int, image_size: int, encoding: str, cache_dir: Path) -> Records:
-    """Returns records of `num_images` pictures: the given ones, over and over.
+    """Returns records of `num_images` images: the given ones, repeated.
 
     Raises:
         UsageError: a number is out of range.

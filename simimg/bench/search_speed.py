@@ -1,10 +1,10 @@
-"""How fast pictures are embedded, and how long one query takes, part by part.
+"""Throughput of embedding, and the time of one query, part by part.
 
-Embedding: `index` from JPEG files to an index on disk, beside decoding the same files alone, the network alone on
-pixels that are there, and the processor's peak: a large float32 product of matrices with all cores.
+Embedding: `index`, from JPEG files to an index on disk, is compared with decoding the same files alone, with the
+network alone on pixels in memory, and with the peak of the processor: a large float32 matrix product with all cores.
 
-A query is an edited copy of a picture of the index. `first` is the first time that its candidates are examined, and
-`again` the next one, when what was seen in them is still in memory; the parts are those of `first`.
+A query is an edited copy of an image of the index. `first` is the first time that its candidates are examined.
+`again` is the second time, when their keypoints are still in memory. The parts are those of `first`.
 """
 
 from __future__ import annotations
@@ -41,19 +41,19 @@ _FILES = 256
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class EmbeddingSpeed:
-    """How fast pictures are embedded.
+    """Throughput of embedding.
 
     Attributes:
-        what: the pictures, in words.
-        images_per_s: by what was done, the median.
-        ci95: the intervals of those; None of fewer than five rounds.
-        index_to_decode: the share of decoding's throughput that an index has.
-        index_to_network: the share of the network's.
-        gflops_per_image: multiplications and additions of the network's layers, 10**9.
-        network_to_peak: the share of the processor's peak that the network reaches.
-        peak_gflops: that peak, 10**9 operations a second.
-        aim: images/s of `index`.
-        met: whether it has them.
+        what: a description of the images.
+        images_per_s: the median throughput by task.
+        ci95: their 95 % intervals; None if there were fewer than five rounds.
+        index_to_decode: throughput of `index` as a share of decoding's.
+        index_to_network: throughput of `index` as a share of the network's.
+        gflops_per_image: multiplications and additions of the network's layers, 10**9 per image.
+        network_to_peak: operations of the network as a share of the processor's peak.
+        peak_gflops: that peak, 10**9 operations per second.
+        aim: images/s that `index` should reach.
+        met: whether it reaches them.
         rounds: every counted run.
     """
 
@@ -72,7 +72,7 @@ class EmbeddingSpeed:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Part:
-    """A part of a query's time: its name, the median in ms, and the interval."""
+    """A part of a query's time: its name, the median in ms, and the 95 % interval."""
 
     name: str
     ms: float
@@ -81,7 +81,7 @@ class Part:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class QueryTime:
-    """Queries' times, `first` and `again`, and their parts; `met` tells whether `first` is what is aimed at."""
+    """Times of queries, `first` and `again`, and their parts; `met` is whether `first` is at most `aim_ms`."""
 
     what: str
     parts: tuple[Part, ...]
@@ -99,7 +99,7 @@ def measure_embedding(
     repeats: int,
     watch: Callable[[int], Callable[[], object]] = lambda _: lambda: None,
 ) -> EmbeddingSpeed:
-    """Measures with the first few hundred of the pictures, in an index that is made anew each time."""
+    """Measures with up to 256 of the images, evenly chosen, in an index that is built from scratch each time."""
     step = max(1, len(pictures.files) // _FILES)
     files = pictures.files[::step][:_FILES]
     flops = flops_of(lite_features(embedder.name))
@@ -145,13 +145,13 @@ def measure_embedding(
 
 
 def flops_of(network: keras.Model) -> int:
-    """Returns multiplications and additions of one picture in convolutions and dense layers: two for a weight's use."""
+    """Returns the operations of convolutions and dense layers for one image: two each time that a weight is used."""
     total = 0
     for layer in network.layers:
         if isinstance(layer, keras.Model):
             total += flops_of(layer)
         elif (kernel := getattr(layer, "kernel", None)) is not None:
-            # Of a convolution, [height, width, channels, filters], it is used at each place of what the layer gives.
+            # A convolution uses its kernel [height, width, channels, filters] at each position of its output.
             total += 2 * int(np.prod(kernel.shape)) * (_positions(layer) if len(kernel.shape) == 4 else 1)
     return total
 
@@ -169,20 +169,23 @@ def measure_queries(
     seed: int = 0,
     watch: Callable[[int], Callable[[], object]] = lambda _: lambda: None,
 ) -> QueryTime:
-    """Measures one query after another, each a photo of the index in one edit, edits in turn.
+    """Measures one query after another; each is an image of the index with one edit, and the edits take turns.
 
     Args:
-        index: of files that are there.
+        index: an index whose image files exist.
         embedder: its model.
-        num_queries: how many.
-        seed: which photos.
-        watch: given a number of queries, returns what is called after each.
+        num_queries: the number of queries.
+        seed: selects the images.
+        watch: takes the number of queries and returns a function to call after each.
 
     Raises:
-        UsageError: the index has fewer pictures.
+        UsageError: the index has fewer images.
     """
     if not 1 <= num_queries <= len(index.pictures):
-        raise UsageError(f"{index.index_dir} has {len(index.pictures)} pictures; the queries should be 1 to as many.")
+        raise UsageError(
+            f"{index.index_dir} has {len(index.pictures)} images; `num_queries` should be from 1 to that number. "
+            f"Received: num_queries={num_queries}."
+        )
     advance = watch(num_queries + 1)
     seconds: dict[str, list[float]] = {}
     finder = Finder(index, embedder)
@@ -213,7 +216,7 @@ def measure_queries(
 
 
 def _one(finder: Finder, path: Path) -> dict[str, float]:
-    """Seconds of one query and of its parts; what is shared out among threads is the time that one waits for it."""
+    """Returns the seconds of one query and of its parts, as wall time where a part uses several threads."""
     embedder, index = finder.embedder, finder.index
     forget_fingerprints()
     found, times = {}, [time.perf_counter()]
@@ -237,7 +240,7 @@ def _one(finder: Finder, path: Path) -> dict[str, float]:
     finder.find(query, 5)
     done("find again")
     before = found["decode"] + found["17 views of it"] + found["its keypoints"]
-    twice = found["embed the views"] + found["nearest in the index"]  # `find` does these, too
+    twice = found["embed the views"] + found["nearest in the index"]  # `find` does these as well
     first, again = found.pop("find"), found.pop("find again")
     found["candidates' keypoints"] = max(0.0, first - again)
     found["verification"] = max(0.0, again - twice)

@@ -1,6 +1,7 @@
-"""A tool in a process of its own that runs when it is told to: this side of what `converters/tool_server.py` describes.
+"""A tool in its own process: the client of the protocol that `converters/tool_server.py` describes.
 
-All tools of a comparison are alive at the same time, imported and warm, and wait without using the processor.
+The processes of all tools of a comparison exist at the same time. They have done their imports and one run, and wait
+without using the processor.
 """
 
 from __future__ import annotations
@@ -23,16 +24,16 @@ from simimg.bench.measurements import Run, RunFailed
 
 __all__ = ["ToolProcess"]
 
-_LOAD_TIMEOUT_S = 600  # imports of a cold disk
+_LOAD_TIMEOUT_S = 600  # imports from a cold disk
 _RUN_TIMEOUT_S = 3_600
 _EXIT_TIMEOUT_S = 10
 
 
 class ToolProcess:
-    """Starts a tool's process; as a context manager, ends it and everything it started.
+    """A tool's process; leaving the context ends it and every process that it started.
 
     Attributes:
-        about: what its script says of itself: versions and settings.
+        about: versions and settings, as its script reports them.
     """
 
     def __init__(
@@ -44,8 +45,8 @@ class ToolProcess:
         *,
         timeout_s: float = _RUN_TIMEOUT_S,
     ) -> None:
-        """Starts it and waits until it is ready. Raises RunFailed, with the reason, if it cannot get ready."""
-        # -P: a script finds no other file of its own folder when it imports a module.
+        """Starts it and waits until it is ready. Raises RunFailed, with the reason, if it fails to start."""
+        # -P: a script must not import another file of its folder in place of an installed module.
         command = [str(python), "-P", tool_server.__file__, str(tool.script)]
         self._name, self._num_images, self._timeout_s = tool.name, job.num_images, timeout_s
         self._messages = tempfile.TemporaryFile()  # noqa: SIM115
@@ -57,7 +58,7 @@ class ToolProcess:
             bufsize=0,
             cwd=job.work_dir,
             env=variables,
-            start_new_session=True,  # Ctrl-C is for us, and its workers can be ended together with it
+            start_new_session=True,  # Ctrl-C must reach us only, and its workers end together with it
         )
         try:
             self.about = self._ask(dataclasses.asdict(job), _LOAD_TIMEOUT_S)
@@ -72,25 +73,25 @@ class ToolProcess:
         self.close()
 
     def run(self) -> Run:
-        """Has the tool do the job. Raises RunFailed if it does not, or leaves out pictures; it is ended then."""
+        """Runs the job once. Raises RunFailed if the tool fails or leaves out images, and ends its process."""
         try:
             run = Run(**self._ask({}, self._timeout_s))
             if not run.num_images or run.num_images % self._num_images:
-                raise RunFailed(f"{self._name} did {run.num_images:,} of {self._num_images:,} pictures")
+                raise RunFailed(f"{self._name} processed {run.num_images:,} of {self._num_images:,} images")
         except BaseException:
             self.close(patience_s=0)
             raise
         return run
 
     def close(self, *, patience_s: float = _EXIT_TIMEOUT_S) -> None:
-        """Ends the process and what it started, at the latest after `patience_s`; a second call does nothing."""
+        """Ends the process and what it started, after `patience_s` at most; a second call does nothing."""
         stdin, stdout = self._process.stdin, self._process.stdout
         assert stdin is not None
         assert stdout is not None
         if stdin.closed:
             return
         with contextlib.suppress(OSError):
-            stdin.close()  # it reads the end and goes by itself
+            stdin.close()  # it reads the end of the input and exits
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(patience_s)
         with contextlib.suppress(ProcessLookupError):
@@ -103,14 +104,14 @@ class ToolProcess:
         stdin, stdout = self._process.stdin, self._process.stdout
         assert stdin is not None
         assert stdout is not None
-        with contextlib.suppress(OSError):  # it has ended, as the missing answer will show
+        with contextlib.suppress(OSError):  # it has ended; reading the answer reports that
             stdin.write(json.dumps(question).encode() + b"\n")
         line = b""
         deadline = time.monotonic() + timeout_s
         while not line.endswith(b"\n"):
             ready, _, _ = select.select([stdout], [], [], max(0.0, deadline - time.monotonic()))
             if not ready:
-                raise RunFailed(f"{self._name} gave no answer for {timeout_s:,.0f} s")
+                raise RunFailed(f"{self._name} did not answer within {timeout_s:,.0f} s")
             part = os.read(stdout.fileno(), 65_536)
             if not part:
                 raise RunFailed(f"{self._name} ended with code {self._process.wait()}: {self._last_message()}")
@@ -123,4 +124,4 @@ class ToolProcess:
     def _last_message(self) -> str:
         self._messages.seek(0)
         lines = self._messages.read().decode(errors="replace").split("\n")
-        return next((line.strip() for line in reversed(lines) if line.strip()), "it said nothing")
+        return next((line.strip() for line in reversed(lines) if line.strip()), "it printed nothing")

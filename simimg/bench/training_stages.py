@@ -1,16 +1,16 @@
-"""Where the time of a training goes: its stages one after the other, each with all those before it.
+"""Time of a training run by stage; each stage is measured together with all those before it.
 
-    read            the shards' bytes from the page cache, one thread: the limit
-    + shuffle       the bytes of the records, in the order of the training
-    + parse         found and tested in them: labels, ids and the image's bytes
+    read            the bytes of the shards from the page cache, with one thread: the limit
+    + shuffle       the bytes of the records, in the order of training
+    + parse         labels, ids and image bytes are found in them, and checksums verified
     + decode        batches of pixels, as the reader delivers them
-    + to device     on the device that trains, the next ones on their way
-    + augment       augmented
+    + to device     batches on the training device, with prefetching
+    + augment       augmented batches
     + train step    the training itself
-    train step alone    the same with one batch over and over: what an input that costs nothing would give
+    train step alone    the same with one batch again and again: the speed if the input cost nothing
 
-A resident reader has parsed and decoded when it was opened, so it has no such stages. All stages run in this process
-and take turns; a device is waited for at the end of each turn.
+A resident reader parses and decodes when it is opened, so it has no such stages. All stages run in this process and
+take turns; each turn ends when the device has finished.
 """
 
 from __future__ import annotations
@@ -24,9 +24,8 @@ import tensorflow as tf
 
 from simimg.augment import augment
 from simimg.bench.converters.tool_server import peak_bytes
-from simimg.bench.interleaved_timing import repeating, timed, wait_for
-from simimg.bench.measurements import Run, estimate, ratios, take_turns
-from simimg.bench.page_cache import BUFFER_BYTES, read_all
+from simimg.bench.loaders.page_cache_loader import BUFFER_BYTES, read_all
+from simimg.bench.measurements import Run, estimate, ratios, repeating, take_turns, timed, wait_for
 from simimg.errors import UsageError
 from simimg.input import Batch, Order, Reader, batches_of, open_reader, reading, train_batches
 from simimg.input.jpeg_png_records import EncodedRecords
@@ -50,24 +49,24 @@ _EPOCHS = 1_000_000  # more than any measurement needs
 ALONE, TRAINING, READ = "train step alone", "+ train step", "read"
 
 _ADVICE = {
-    "+ shuffle": "records lie far apart; try --reader=resident, --cache=device or, from a disk, --shuffle=windowed",
+    "+ shuffle": "records are far apart; try --reader=resident, --cache=device or, from a disk, --shuffle=windowed",
     "+ parse": "convert with --encoding=raw, whose records need no parsing, or use --reader=resident",
-    "+ decode": "convert with --encoding=raw at the size you train on, or let others decode: `simimg data_service`",
+    "+ decode": "convert with --encoding=raw at the training size, or decode on other machines: `simimg data_service`",
     "+ to device": "use --cache=device, which moves nothing",
 }
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class StageCost:
-    """What a stage and all before it do.
+    """Cost of a stage together with all those before it.
 
     Attributes:
-        name: see above.
+        name: one of the names above.
         images_per_s: the median throughput.
-        ci95: its interval; None of fewer than five rounds.
-        ratio_to_limit: the share of `read`'s throughput that is left.
-        own_us: microseconds a picture that this stage adds to the one before; None of `train step alone`.
-        cores: seconds of processor time a second.
+        ci95: its 95 % interval; None if there were fewer than five rounds.
+        ratio_to_limit: throughput as a share of that of `read`.
+        own_us: microseconds per image that this stage adds to the one before; None for `train step alone`.
+        cores: seconds of processor time per second.
     """
 
     name: str
@@ -80,16 +79,16 @@ class StageCost:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TrainingCosts:
-    """All that was measured.
+    """All measurements.
 
     Attributes:
-        what: the pictures and the training, in words.
-        stages: as listed above.
-        input_share: the share of a step's time that goes once the input costs nothing.
-        bottleneck: a sentence: what holds the training up, and what to change.
-        peak_bytes: the most memory that the process had.
+        what: a description of the data and the training.
+        stages: the stages listed above.
+        input_share: the share of a step's time that would be saved if the input cost nothing.
+        bottleneck: a sentence that names the bottleneck and its remedy.
+        peak_bytes: the most memory that the process has had.
         rounds: every counted run, by stage.
-        profile_dir: where the trace is, if one was asked for.
+        profile_dir: the folder of the trace, if one was requested.
     """
 
     what: str
@@ -109,17 +108,17 @@ def measure_training(
     note: Callable[[str], None] = lambda _: None,
     watch: Callable[[int], Callable[[], object]] = lambda _: lambda: None,
 ) -> TrainingCosts:
-    """Measures the stages of the training that `config` describes; nothing is kept of what it learns.
+    """Measures the stages of the training that `config` describes; the trained weights are discarded.
 
     Args:
-        config: the training.
+        config: the training options.
         repeats: counted rounds.
-        profile_dir: a trace of some steps for TensorBoard goes here.
-        note: told what goes on.
-        watch: given a number of runs, returns what is called after each.
+        profile_dir: the folder for a trace of 20 steps, for TensorBoard.
+        note: called with a line about each phase.
+        watch: takes the number of runs and returns a function to call after each.
 
     Raises:
-        UsageError: an option cannot be used.
+        UsageError: an option is invalid.
         DataError: the data set is damaged.
     """
     strategy = make_strategy(config.num_devices)
@@ -186,7 +185,7 @@ def measure_training(
 
 
 def bottleneck(stages: tuple[StageCost, ...], input_share: float) -> str:
-    """Returns what holds a training up, and what to change, in a sentence."""
+    """Returns a sentence that names the bottleneck of a training, and its remedy."""
     own = {stage.name: stage.own_us or 0.0 for stage in stages}
     if input_share < 0.03:
         costs = {"the model": own[TRAINING], "the augmentation": own["+ augment"]}
@@ -225,7 +224,7 @@ def _stages(rounds: dict[str, list[Run]]) -> tuple[StageCost, ...]:
 
 
 def _partial(reader: Reader, order: Order) -> list[tuple[str, Iterator[Any]]]:
-    """Returns what the reader does, in steps, by name."""
+    """Returns the stages of the reader by name, each as batches."""
     batch_size = order.per_replica_batch_size
     whole = ("+ decode", batches_of(train_batches(reader, order)))
     if isinstance(reader, StreamReader):
@@ -246,7 +245,7 @@ def _partial(reader: Reader, order: Order) -> list[tuple[str, Iterator[Any]]]:
 
 
 class _Part(GatherReader):
-    """A mapped reader that stops early: the images of its Batches are what it has until then."""
+    """A mapped reader that stops early: the `image` of a Batch is what it has at that stage."""
 
     kind = "part"
 

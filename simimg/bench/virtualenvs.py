@@ -1,7 +1,7 @@
 """The rivals' own virtual environments, made when they are first needed.
 
-`<cache_dir>/rivals/<name>/` is an environment whose `.complete` file says what it was made from; it is written last,
-so an environment without it, or with another text in it, is made anew.
+`<cache_dir>/rivals/<name>/` is an environment. Its file `.complete` holds the Python version and the requirements that
+it was made from. It is written last, so an environment without it, or with another text in it, is made again.
 """
 
 from __future__ import annotations
@@ -22,19 +22,19 @@ from simimg.bench.measurements import RunFailed
 __all__ = ["environment_variables", "python_of"]
 
 _INSTALL_TIMEOUT_S = 3_600
-_LAST_LINES = 3  # of pip's complaint, where it says why
+_LAST_LINES = 3  # of pip's output, which hold the reason
 
 
 def python_of(tool: Tool, cache_dir: Path, note: Callable[[str], None] = lambda _: None) -> Path:
-    """Returns the Python that runs a tool, after installing what it needs if that is not there.
+    """Returns the Python that runs a tool, after installing what the tool needs if necessary.
 
     Args:
-        tool: which.
-        cache_dir: the environments lie in its folder `rivals`.
-        note: told that something is being installed, which takes minutes.
+        tool: the tool.
+        cache_dir: the environments are in its folder `rivals`.
+        note: called with a line before something is installed, which takes minutes.
 
     Raises:
-        RunFailed: it cannot be installed here.
+        RunFailed: it cannot be installed on this machine.
     """
     if tool.requirements is None:
         return Path(sys.executable)
@@ -55,7 +55,7 @@ def python_of(tool: Tool, cache_dir: Path, note: Callable[[str], None] = lambda 
 
 
 def environment_variables(tool: Tool) -> dict[str, str]:
-    """Returns the environment in which a tool's process runs: none sees a GPU, and only ours sees our packages."""
+    """Returns the environment variables of a tool's process: none sees a GPU, and only ours sees our packages."""
     variables = {**os.environ, "CUDA_VISIBLE_DEVICES": "", "TF_CPP_MIN_LOG_LEVEL": "2"}
     if tool.requirements is None:
         ours = str(Path(simimg.__file__).absolute().parents[1])
@@ -101,7 +101,7 @@ def _call(command: list[str], name: str) -> None:
 
 @contextmanager
 def _locked(path: Path) -> Iterator[None]:
-    """Waits until no other call is installing the same tool."""
+    """Waits while another call installs the same tool."""
     with open(path, "w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield

@@ -10,8 +10,9 @@ what holds it up. `--stage=loop` runs the training loop beside a bare compiled s
 tutorial's network and tests it as the tutorial did, with copies of the training photos in the test, and honestly; a
 round is a seed.
 
-Rivals that are not part of simimg's own installation get virtual environments of their own under --cache_dir, which
-takes some minutes and 3 GB once. A rival that cannot be installed is named with the reason; the exit code is then 2.
+The stages `growth`, `duplicates` and `protocols`, and the rivals that need packages which simimg does not, are part of
+the source repository only. Such rivals get virtual environments of their own under --cache_dir, which takes some
+minutes and 3 GB once. A rival that cannot be installed is named with the reason; the exit code is then 2.
 Every run's time goes into a dated JSON file in --out_dir, with a report, and a plot, beside it.
 
 Examples:
@@ -31,7 +32,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from simimg.bench.bench_plots import Bar, plot_bars, plot_protocols
+from simimg.bench.bench_plots import Bar, plot_bars
+from simimg.bench.checkout import checkout_module, is_checkout
 from simimg.bench.converter_comparison import compare_converters
 from simimg.bench.converters import RIVALS, Tool
 from simimg.bench.image_sets import good_jpegs
@@ -40,11 +42,8 @@ from simimg.commands.bench_options import Options
 from simimg.commands.bench_tables import (
     augmentations_table,
     converters_table,
-    duplicates_table,
-    growth_table,
     loaders_table,
     loop_table,
-    protocols_table,
     search_table,
     stages_table,
 )
@@ -58,14 +57,11 @@ from tfrecords.options import check_choices, to_json
 
 with quiet_tensorflow():
     from simimg.bench.augmentation_costs import measure_augmentations
-    from simimg.bench.dataset_size import measure_growth
-    from simimg.bench.dedup_comparison import DUPLICATE_RIVALS, compare_duplicates
     from simimg.bench.exact_search import measure_exact
     from simimg.bench.loop_overhead import measure_loop
     from simimg.bench.reader_comparison import compare_readers
     from simimg.bench.record_sets import Records, records_of
     from simimg.bench.search_speed import measure_embedding, measure_queries
-    from simimg.bench.split_protocols import compare_protocols
     from simimg.bench.training_stages import measure_training
     from simimg.similarity import index_folder, load_embedder
     from simimg.training import TrainConfig
@@ -199,10 +195,13 @@ def _input(options: Options, cache_dir: Path, file: Path, watch: _Watch) -> _Mea
 
 
 def _growth(options: Options, cache_dir: Path, file: Path, watch: _Watch) -> _Measured:
+    stage = checkout_module("dataset_size", "--stage=growth")
     records = _records(options, cache_dir)
     what = f"{options.image_size} x {options.image_size}, {options.encoding}"
-    growth = measure_growth(records.split, what, batch_size=options.batch_size, repeats=options.repeats, watch=watch)
-    return _Measured(values=dataclasses.asdict(growth), lines=["", *growth_table(growth)])
+    growth = stage.measure_growth(
+        records.split, what, batch_size=options.batch_size, repeats=options.repeats, watch=watch
+    )
+    return _Measured(values=dataclasses.asdict(growth), lines=["", *stage.growth_table(growth)])
 
 
 def _augment(options: Options, cache_dir: Path, file: Path, watch: _Watch) -> _Measured:
@@ -251,11 +250,12 @@ def _loop(options: Options, cache_dir: Path, file: Path, watch: _Watch) -> _Meas
 
 
 def _protocols(options: Options, cache_dir: Path, file: Path, watch: _Watch) -> _Measured:
-    found = compare_protocols(options.image_dir or _drawn(cache_dir), num_seeds=options.repeats, watch=watch)
+    stage = checkout_module("split_protocols", "--stage=protocols")
+    found = stage.compare_protocols(options.image_dir or _drawn(cache_dir), num_seeds=options.repeats, watch=watch)
     return _Measured(
         values={"protocols": [dataclasses.asdict(protocol) for protocol in found]},
-        lines=["", *protocols_table(found)],
-        draw=lambda path, machine: plot_protocols(path, found, machine),
+        lines=["", *stage.protocols_table(found)],
+        draw=lambda path, machine: stage.plot_protocols(path, found, machine),
     )
 
 
@@ -281,24 +281,18 @@ def _search(options: Options, cache_dir: Path, file: Path, watch: _Watch) -> _Me
 
 
 def _duplicates(options: Options, cache_dir: Path, file: Path, watch: _Watch) -> _Measured:
-    names = options.rivals or DUPLICATE_RIVALS
-    names = () if names == ("none",) else tuple(dict.fromkeys(names))
-    for name in names:
-        if name not in DUPLICATE_RIVALS:
-            raise UsageError(
-                f"--rivals={','.join(names)}: {name!r} should be one of {', '.join(DUPLICATE_RIVALS)}, or none."
-            )
-    comparison = compare_duplicates(
+    stage = checkout_module("dedup_comparison", "--stage=duplicates")
+    comparison = stage.compare_duplicates(
         options.image_dir or _drawn(cache_dir),
         load_embedder("lite0"),
-        names,
+        _chosen(options.rivals, stage.DUPLICATE_RIVALS, stage.DUPLICATE_RIVALS),
         num_originals=options.num_originals,
         seed=0,
         cache_dir=cache_dir,
         note=note,
         watch=watch,
     )
-    lines = ["", *duplicates_table(comparison)]
+    lines = ["", *stage.duplicates_table(comparison)]
     return _Measured(values=dataclasses.asdict(comparison), lines=lines, left_out=comparison.left_out)
 
 
@@ -322,16 +316,30 @@ def _records(options: Options, cache_dir: Path) -> Records:
 
 
 def _rivals(options: Options) -> list[Tool]:
-    there = RIVALS if options.stage == "convert" else LOADERS[options.encoding]
+    converts = options.stage == "convert"
+    there = dict(RIVALS if converts else LOADERS[options.encoding])
+    if is_checkout():
+        others = checkout_module("rivals", "--rivals")
+        there |= others.CONVERTERS if converts else others.LOADERS[options.encoding]
+    elif not options.rivals:
+        note("other rivals are in the source repository; this compares with those that need no other packages")
     default = tuple(there)
-    if options.stage == "convert":
-        default = _LARGE_CONVERTERS if options.megapixels else _CONVERTERS
-    names = options.rivals or default
+    if converts:
+        default = _LARGE_CONVERTERS if options.megapixels else tuple(name for name in _CONVERTERS if name in there)
+    return [there[name] for name in _chosen(options.rivals, default, tuple(there))]
+
+
+def _chosen(given: tuple[str, ...], default: tuple[str, ...], there: tuple[str, ...]) -> tuple[str, ...]:
+    """Returns the names of the rivals that --rivals asks for."""
+    names = given or default
     names = () if names == ("none",) else tuple(dict.fromkeys(names))
     for name in names:
         if name not in there:
-            raise UsageError(f"--rivals={','.join(names)}: {name!r} should be one of {', '.join(there)}, or none.")
-    return [there[name] for name in names]
+            more = "" if is_checkout() else " Other rivals are in the source repository: run this command in a clone."
+            raise UsageError(
+                f"--rivals={','.join(names)}: {name!r} should be one of {', '.join(there)}, or none.{more}"
+            )
+    return names
 
 
 def _drawn(cache_dir: Path) -> Path:

@@ -1,8 +1,8 @@
 """Compare training runs.
 
-Runs with the same options except for the seed, and with data split by another seed, form a group. For each group, the
-mean and the standard deviation of the accuracy are shown, or of the copy recall for runs with --objective=similarity.
---report also draws their curves.
+Runs with equal options except for the seed (and the data set that it split) form a group. A group is shown with the
+mean and the standard deviation of the accuracy of its runs, or of the copy recall with --objective=similarity, and with
+the options in which the groups differ. --report also draws the curves of all runs.
 
 Example: simimg compare runs/photos-small-seed* runs/photos-lite0-seed*
 """
@@ -18,16 +18,16 @@ from typing import Any
 from simimg.commands.console import Result, note, quiet_tensorflow
 
 with quiet_tensorflow():
+    from simimg.api.run_report import changed_options
     from simimg.errors import ModelError, UsageError
-    from simimg.presets import preset_options
     from simimg.report import RunGroup, write_comparison
-    from simimg.training import RunInfo, TrainConfig, TrainResult, load_result, load_run
+    from simimg.training import RunInfo, TrainResult, load_result, load_run
 from tfrecords.options import option
 
 JSON_KEYS = "split score groups"
 
 _SEED = re.compile(r"[-_.]?(s|seed)[-_]?\d+$")
-# Options that neither influence the result nor tell runs apart.
+# Options that neither change what a model learns nor deserve a column.
 _ASIDE = {"model_dir", "dataset_dir", "seed", "reader", "cache", "checkpoint_every_s", "keep_checkpoints"}
 
 
@@ -48,13 +48,13 @@ def run(options: Options) -> Result:
         except ModelError as error:
             note(f"skipped: {error}")
     if not found:
-        raise UsageError("none of these folders contains a finished run.")
+        raise UsageError("none of these folders has a finished run. Name folders that `simimg train` has finished.")
     objective = found[0][0].objective
     for info, result in found:
         if info.objective != objective:
             raise UsageError(
-                f"{result.model_dir} has another --objective than {found[0][1].model_dir}: its figure is "
-                f"{info.objective.words}. Compare runs with the same --objective."
+                f"{result.model_dir} and {found[0][1].model_dir} were trained with different objectives: the figure of "
+                f"the first is its {info.objective.words}. Compare runs of one --objective."
             )
     split = next(
         (
@@ -66,14 +66,19 @@ def run(options: Options) -> Result:
     )
     groups = _groups(found, split)
     if options.report:
-        write_comparison(groups, split, options.report, score=objective.score, words=objective.words)
+        common = {
+            key: value
+            for key, value in groups[0].differs.items()
+            if key not in groups[0].unlike and all(group.differs.get(key) == value for group in groups)
+        }
+        write_comparison(groups, split, options.report, score=objective.score, words=objective.words, common=common)
     values: dict[str, Any] = {
         "split": split,
         "score": objective.score,
         "groups": [{**dataclasses.asdict(group), "mean": group.mean, "deviation": group.deviation} for group in groups],
     }
     for group in values["groups"]:
-        del group["histories"]
+        del group["histories"], group["unlike"]
     width = max(len(group.name) for group in groups)
     lines = [_text(group, width, f"{split} {objective.words}") for group in groups]
     if options.report:
@@ -84,10 +89,13 @@ def run(options: Options) -> Result:
 def _groups(found: list[tuple[RunInfo, TrainResult]], split: str) -> list[RunGroup]:
     kinds: dict[str, list[tuple[RunInfo, TrainResult]]] = {}
     for info, result in found:
-        key = json.dumps([_options(info), info.class_names], sort_keys=True)
+        key = json.dumps([_options_of(info), info.class_names], sort_keys=True)
         kinds.setdefault(key, []).append((info, result))
+    described = [_options_of(members[0][0]) for members in kinds.values()]
+    names = dict.fromkeys(name for members in kinds.values() for name in _differing(members[0][0]))
+    unlike = [name for name in names if len({str(options.get(name)) for options in described}) > 1]
     groups = []
-    for members in kinds.values():
+    for members, options in zip(kinds.values(), described, strict=True):
         members.sort(key=lambda member: member[0].config["seed"])
         groups.append(
             RunGroup(
@@ -97,20 +105,18 @@ def _groups(found: list[tuple[RunInfo, TrainResult]], split: str) -> list[RunGro
                 histories=[result.history for _, result in members],
                 scores=[result.score(info.objective, split) or 0.0 for info, result in members],
                 seconds=[result.seconds for _, result in members],
+                unlike={name: str(options.get(name, "–")) for name in unlike},
             )
         )
     return sorted(groups, key=lambda group: -group.mean)
 
 
 def _differing(info: RunInfo) -> dict[str, str]:
-    """Returns the preset of a run, and its options that differ from the preset."""
-    ordinary = {field.name: field.default for field in dataclasses.fields(TrainConfig)}
-    ordinary |= preset_options(info.config["preset"])
-    changed = {key: str(value) for key, value in _options(info).items() if value != ordinary.get(key)}
-    return {"preset": info.config["preset"], **changed}
+    """Returns the preset of a run, and the options that differ from it."""
+    return {"preset": info.config["preset"], **changed_options(_options_of(info))}
 
 
-def _options(info: RunInfo) -> dict[str, Any]:
+def _options_of(info: RunInfo) -> dict[str, Any]:
     options = {key: value for key, value in info.config.items() if key not in _ASIDE}
     return {"image_size": info.image_size, "num_classes": len(info.class_names), **options}
 
@@ -118,8 +124,9 @@ def _options(info: RunInfo) -> dict[str, Any]:
 def _text(group: RunGroup, width: int, what: str) -> str:
     each = " ".join(f"{value:.4f}" for value in group.scores)
     spread = "" if group.deviation is None else f" (deviation {group.deviation:.4f})"
-    changed = ", ".join(f"{key} {value}" for key, value in group.differs.items())
+    differs = ", ".join(f"{key} {value}" for key, value in (group.unlike or group.differs).items())
     seconds = sum(group.seconds) / len(group.seconds)
-    return f"{group.name:<{width}}  {what} {group.mean:.4f}{spread} of {len(group.seeds)}: {each}; {seconds:,.0f} s" + (
-        f"; {changed}" if changed else ""
+    runs = "run" if len(group.seeds) == 1 else "runs"
+    return f"{group.name:<{width}}  {what} {group.mean:.4f}{spread} of {len(group.seeds)} {runs}: {each}; " + (
+        f"{seconds:,.0f} s; {differs}" if differs else f"{seconds:,.0f} s"
     )

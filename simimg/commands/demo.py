@@ -120,9 +120,9 @@ def run(options: Options) -> Result:
 
 def _draw(options: Options) -> Path:
     image_dir = options.out_dir / "sample"
-    note("drawing the sample pictures")
-    with progress_bar(None, "drawing") as bar:
-        draw_sample(image_dir, seed=options.seed, progress=lambda num_files: bar.update(num_files - bar.n) and None)
+    note("writing the sample images")
+    with progress_bar(None, "writing") as bar:
+        draw_sample(image_dir, progress=lambda num_files: bar.update(num_files - bar.n) and None)
     return image_dir
 
 

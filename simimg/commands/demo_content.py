@@ -108,6 +108,7 @@ def write_demo_report(
         searches=_searches(results, originals),
         machine=machine_facts(),
         recalls=recalls,
+        binary_loss=info.config["loss"] == "binary",
     )
     write_report(report, path)
     return recalls

@@ -20,18 +20,19 @@ from pathlib import Path
 
 from simimg import api
 from simimg.commands.console import Result, note, noting_skipped, quiet_tensorflow, stage_bars
+from simimg.commands.copy_tiles import marked_pair
 
 with quiet_tensorflow():
     from simimg.errors import UsageError
     from simimg.report import CopiesContent, CopyRow, Tile, write_copies_report
+    from simimg.report.copies_report import COPY_PX
     from simimg.similarity import Duplicates, Group, IndexImages, Member, SearchIndex, check_threshold, reference_of
 from tfrecords.options import option
 
 JSON_KEYS = "groups num_images num_copies num_pairs_examined num_refused threshold seconds plan report"
 
 _GROUPS_SHOWN = 20
-_GROUPS_DRAWN, _COPIES_DRAWN = 200, 10  # 15 KB per tile
-_TILE_PX = 320
+_GROUPS_DRAWN, _COPIES_DRAWN = 200, 10  # 25 kB per image
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -120,17 +121,21 @@ def run(options: Options) -> Result:
 def _write_report(options: Options, index: SearchIndex, found: Duplicates) -> None:
     originals = IndexImages(index)
 
-    def tile(member: Member, text: str) -> Tile:
-        return Tile(originals.image(member.row, _TILE_PX), member.picture.path, text)
-
-    rows = [
-        CopyRow(
-            first=tile(group.keeper, f"kept: {group.keeper.reason}"),
-            copies=[tile(one, f"{one.similarity:.3f}: {one.reason}") for one in group.others[:_COPIES_DRAWN]],
-            num_more=max(0, len(group.others) - _COPIES_DRAWN),
+    def row(group: Group) -> CopyRow:
+        keeper, shown = group.keeper, group.others[:_COPIES_DRAWN]
+        pairs = [marked_pair(originals, member.row, keeper.row) for member in shown]
+        # The part that a copy shows is marked where there is one copy: of several, no one could tell which.
+        first = pairs[0][1] if len(group.others) == 1 else originals.image(keeper.row, COPY_PX)
+        return CopyRow(
+            first=Tile(first, keeper.picture.path, f"kept: {keeper.reason}"),
+            copies=[
+                Tile(image, member.picture.path, f"{member.similarity:.3f}: {member.reason}")
+                for member, (image, _) in zip(shown, pairs, strict=True)
+            ],
+            num_more=len(group.others) - len(shown),
         )
-        for group in found.groups[:_GROUPS_DRAWN]
-    ]
+
+    rows = [row(group) for group in found.groups[:_GROUPS_DRAWN]]
     copies = [member for group in found.groups for member in group.others]
     plan = options.plan or Path("plan.json")
     source = options.image_dir or index.info.image_dir or index.index_dir
@@ -155,7 +160,8 @@ def _write_report(options: Options, index: SearchIndex, found: Duplicates) -> No
         heading="groups",
         rows=rows,
         num_rows=len(found.groups),
-        note="Each row begins with the file to keep and the reason, followed by its copies with similarity and edit.",
+        note="The image that is kept comes first, then its copies with their similarity. Orange outlines mark the "
+        "places of a copy that differ, and the part of the kept image that a single copy shows.",
         commands=commands if copies else {},
     )
     write_copies_report(content, options.report or Path())

@@ -54,7 +54,8 @@ def run(options: Options) -> Result:
     else:
         picture = options.picture or options.model_dir / f"confusion-{options.split}.png"
         confusion_matrix(figures, picture)
-        text = _text(figures, options.split, picture)
+        binary = load_run(options.model_dir).config["loss"] == "binary"
+        text = _text(figures, options.split, picture, binary)
     values = {**dataclasses.asdict(figures), "report": str(report)}
     return Result(values=values, text=f"{text}\nreport: {report}")
 
@@ -69,14 +70,15 @@ def _copy_text(figures: CopyFigures, split: str) -> str:
     )
 
 
-def _text(figures: Classification, split: str, picture: Path) -> str:
+def _text(figures: Classification, split: str, picture: Path, binary: bool) -> str:
     low, high = figures.accuracy_ci95
     width = max(map(len, figures.per_class))
     counts = [sum(row) for row in figures.confusion]
     lines = [
         f"accuracy {figures.accuracy:.4f} (95% interval {low:.4f} to {high:.4f}) "
         f"on {figures.num_examples:,} examples of split {split}",
-        f"mean per class {figures.mean_per_class:.4f}; binary accuracy over the outputs {figures.binary_accuracy:.4f}",
+        f"mean per class {figures.mean_per_class:.4f}"
+        + (f"; binary accuracy over the outputs {figures.binary_accuracy:.4f}" if binary else ""),
         *(
             f"  {name:<{width}}  {'-' if value is None else f'{value:.4f}'}  of {count:,}"
             for (name, value), count in zip(figures.per_class.items(), counts, strict=True)

@@ -21,6 +21,7 @@ from typing import Any
 
 from simimg import api
 from simimg.commands.console import Result, note, quiet_tensorflow, stage_bars
+from simimg.commands.copy_tiles import marked_pair
 
 with quiet_tensorflow():
     from simimg.errors import UsageError
@@ -207,14 +208,13 @@ def _cleaned(found: Leaks, options: Options, moved: int | None, command: str) ->
 
 
 def _write_report(options: Options, index: SearchIndex, found: Leaks) -> None:
-    tile = _tiles(index)
-    rows = [
-        CopyRow(
-            first=tile(pair.other_row, pair.other.path, pair.other.split),
-            copies=[tile(pair.row, pair.picture.path, f"{pair.picture.split}, {pair.similarity:.3f}: {pair.reason}")],
-        )
-        for pair in found.pairs[:_PAIRS_IN_REPORT]
-    ]
+    images = IndexImages(index)
+    rows = []
+    for pair in found.pairs[:_PAIRS_IN_REPORT]:
+        copy, original = marked_pair(images, pair.row, pair.other_row)
+        note = f"{pair.picture.split}, {pair.similarity:.3f}: {pair.reason}"
+        first = Tile(original, pair.other.path, pair.other.split)
+        rows.append(CopyRow(first=first, copies=[Tile(copy, pair.picture.path, note)]))
     last = found.splits[-1]
     clean = ["simimg", "leaks", f"--dataset_dir={options.dataset_dir}", "--clean=clean.csv"]
     if options.image_dir is not None:
@@ -227,7 +227,8 @@ def _write_report(options: Options, index: SearchIndex, found: Leaks) -> None:
         heading="pairs",
         rows=rows,
         num_rows=len(found.pairs),
-        note="Each row shows the image of the earlier split, then its copy with similarity and edit.",
+        note="The image of the earlier split comes first, then its copy with their similarity. Orange outlines mark "
+        "the places of the copy that differ, and the part of the first image that it shows.",
         commands={"Write an image table in which all copies of an image are in one split:": shlex.join(clean)}
         if found.pairs
         else {},

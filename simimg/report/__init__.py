@@ -1,12 +1,11 @@
-"""What people see of a run: pictures of its figures, sheets of its pictures, and one HTML page of it all.
+"""Reports for people: charts, contact sheets and HTML pages. Nothing in this package imports TensorFlow."""
 
-Nothing here imports TensorFlow.
-"""
-
+from simimg.report.bench_report import BenchContent, write_bench_report
+from simimg.report.charts import calibration_curves, confusion_matrix, training_curves
+from simimg.report.contact_sheet import Tile, tile_sheet
 from simimg.report.copies_report import CopiesContent, CopyRow, write_copies_report
 from simimg.report.demo_report import ReportContent, Stage, write_report
-from simimg.report.evaluation_report import BenchContent, write_bench_report, write_evaluation_report
-from simimg.report.png_charts import Tile, calibration_curves, confusion_matrix, tile_sheet, training_curves
+from simimg.report.evaluation_report import write_evaluation_report
 from simimg.report.training_report import RunGroup, TrainingContent, write_comparison, write_training_report
 
 __all__ = [

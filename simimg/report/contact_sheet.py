@@ -1,4 +1,4 @@
-"""A sheet of pictures with captions, as a photographer lays contact prints on a light table, written as a PNG file."""
+"""A sheet of images with captions, like a photographer's contact prints on a light table, written as a PNG file."""
 
 from __future__ import annotations
 
@@ -21,24 +21,30 @@ _FILM, _FILM_INK, _FILM_GRAY, _MOUNT = "#1b1b1e", "#f4f4f5", "#a0a0a6", "#ececee
 _BOX, _GAP, _PAD, _MARGIN = 224, 16, 14, 36
 _CAPTION, _TITLE = 15, 26
 _CAPTION_HEIGHT = 50
-_ASCII_ONLY = "…·"  # all that Pillow's built-in font has beyond ASCII
+_NOT_ASCII = "…·"  # the only characters beyond ASCII that Pillow's built-in font has
 
 
 @dataclasses.dataclass(frozen=True)
 class Tile:
-    """A picture with a caption, usually its file's name, and a note, usually its similarity.
+    """An image with a caption, usually its file name, and a note, usually its similarity.
 
-    `image` is None where there is none to show; `highlighted` marks the picture that was looked for.
+    Attributes:
+        image: None where there is none to show.
+        caption: plain text.
+        note: plain text.
+        highlighted: marks the original that a search looked for.
+        cell: row and column of the confusion matrix, for an image that a classifier got wrong.
     """
 
     image: Image.Image | None
     caption: str
     note: str = ""
     highlighted: bool = False
+    cell: tuple[int, int] | None = None
 
 
 def png_bytes(image: Image.Image) -> bytes:
-    """Returns a picture as the bytes of a PNG file, without whatever metadata it carries."""
+    """Returns an image as the bytes of a PNG file, without its metadata."""
     buffer = io.BytesIO()
     bare = Image.new(image.mode, image.size)
     bare.paste(image)
@@ -47,12 +53,12 @@ def png_bytes(image: Image.Image) -> bytes:
 
 
 def tile_sheet(rows: Sequence[Sequence[Tile]], path: Path, *, title: str = "") -> None:
-    """Draws rows of pictures: a query, on film black, and what was found for it, best first.
+    """Draws one row per query: the query, on film black, and its matches, best first.
 
     Args:
-        rows: a query and its matches each; rows may differ in length, empty ones are left out.
+        rows: each a query and its matches. Rows may differ in length; empty ones are left out.
         path: the PNG file; its folder is made.
-        title: above the sheet.
+        title: shown above the rows.
     """
     rows = [row for row in rows if row]
     num_columns = max((len(row) for row in rows), default=1)
@@ -81,7 +87,7 @@ def tile_sheet(rows: Sequence[Sequence[Tile]], path: Path, *, title: str = "") -
 
 
 def write_bytes(path: Path, data: bytes) -> None:
-    """Writes a file that has its name only when it is complete; its folder is made."""
+    """Writes a file, which has its name only when it is complete, and makes its folder."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_file(path) as file:
         file.write(data)
@@ -93,7 +99,7 @@ def _tile(sheet: Image.Image, tile: Tile, x: int, y: int, *, on_film: bool) -> N
     draw.rectangle((x, y, x + _BOX - 1, y + _BOX - 1), mount)
     if tile.image is None:
         draw.line((x, y + _BOX - 1, x + _BOX - 1, y), gray, 1)
-        _text(draw, (x + 12, y + 12), "no picture", _BOX - 24, gray)
+        _text(draw, (x + 12, y + 12), "no image", _BOX - 24, gray)
     else:
         image = tile.image.convert("RGBA")
         scale = _BOX / max(image.size)
@@ -108,11 +114,11 @@ def _tile(sheet: Image.Image, tile: Tile, x: int, y: int, *, on_film: bool) -> N
 def _text(
     draw: ImageDraw.ImageDraw, at: tuple[int, int], text: str, width: int, color: str, size: int = _CAPTION
 ) -> None:
-    """One line, shortened in the middle until it is at most `width` px wide."""
+    """Draws one line of text, shortened in the middle to at most `width` px."""
     text = printable(text)
     font: Any = ImageFont.load_default(size)
-    if not all(character.isascii() or character in _ASCII_ONLY for character in text):
-        import matplotlib  # here, because it takes a quarter of a second, which most sheets need not wait
+    if not all(character.isascii() or character in _NOT_ASCII for character in text):
+        import matplotlib  # imported here, because it takes a quarter of a second and most sheets do not need it
 
         font = ImageFont.truetype(Path(matplotlib.get_data_path(), "fonts/ttf/DejaVuSans.ttf"), round(size * 0.92))
     line, length = text, len(text)

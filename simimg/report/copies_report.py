@@ -1,4 +1,4 @@
-"""The report of copies: groups of one photo, each in a row, the one that is kept or trained on first."""
+"""The report of `simimg duplicates` and `simimg leaks`: one row per group of copies, the kept image first."""
 
 from __future__ import annotations
 
@@ -7,19 +7,21 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from simimg.report.contact_sheet import Tile, write_bytes
-from simimg.report.html_page import command, escape, page, path_text, section, tile_figure
-from simimg.report.report_header import figure
+from simimg.report.html_page import command, escape, figure, path_text, report_page, section, tile_figure, tiles
 
-__all__ = ["CopiesContent", "CopyRow", "write_copies_report"]
+__all__ = ["COPY_PX", "CopiesContent", "CopyRow", "write_copies_report"]
+
+COPY_PX = 400
+"""Longest side of an image in this report: large enough to judge, 20 to 25 kB as JPEG."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class CopyRow:
-    """A photo and its copies.
+    """An image and its copies.
 
     Attributes:
-        first: the photo, its note says why it is first.
-        copies: each with what was done to it; a tile without a picture where the file is gone.
+        first: the image; its note says why it comes first.
+        copies: each with a note on how it differs; a tile without an image where the file is gone.
         num_more: copies that are not shown.
     """
 
@@ -30,18 +32,18 @@ class CopyRow:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class CopiesContent:
-    """What the report shows. Texts are plain text; whatever could be taken for HTML in them is escaped.
+    """The content of the report. All texts are plain text; HTML in them is escaped.
 
     Attributes:
         title: of the page.
-        about: what was looked through.
-        number: the first figure, large, and what it is.
-        facts: more figures and what they are.
+        about: the folder that was searched.
+        number: the main figure, shown large, and what it counts.
+        facts: other figures by what they count.
         heading: of the section of rows.
         rows: in the order in which they are shown.
-        num_rows: of all, also those that are not shown.
-        note: what the rows mean, a sentence.
-        commands: what to do next, each with a sentence before it.
+        num_rows: of all rows, including those that are not shown.
+        note: a sentence that explains the rows.
+        commands: the next steps: a sentence and the command that it introduces.
     """
 
     title: str
@@ -56,52 +58,29 @@ class CopiesContent:
 
 
 def write_copies_report(content: CopiesContent, path: Path) -> None:
-    """Writes the report; it has its name only when it is complete."""
+    """Writes the report as the HTML file `path`, which has its name only when it is complete."""
     number, what = content.number
     first = f'<div class="first"><p class="number">{escape(number)}</p><p>{escape(what)}</p></div>'
-    facts = "".join(figure(value, name) for name, value in content.facts.items())
     shown = f"{len(content.rows):,} of {content.num_rows:,}" if len(content.rows) < content.num_rows else ""
     rows = "".join(map(_row, content.rows)) or '<p class="quiet">None.</p>'
     steps = "".join(f"<p>{escape(text)}</p>{command(line)}" for text, line in content.commands.items())
-    body = (
-        f'<header><h1>{escape(content.title)}</h1><div class="about"><div>{path_text(content.about)}</div></div>'
-        f'</header><div class="headline">{first}{facts}</div><main>'
-        + section(
-            content.heading,
-            f"<p>{shown}</p>" if shown else "",
-            f'<p class="quiet">{escape(content.note)}</p><div class="groups">{rows}</div>',
-        )
-        + (section("what next", "", f'<div class="steps">{steps}</div>') if steps else "")
-        + "</main>"
+    html = report_page(
+        content.title,
+        about=[path_text(content.about)],
+        headline=first + "".join(figure(value, name) for name, value in content.facts.items()),
+        sections=[
+            section(
+                content.heading,
+                f"<p>{shown}</p>" if shown else "",
+                f'<p class="quiet">{escape(content.note)}</p>{rows}',
+            ),
+            section("what next", "", f'<div class="steps">{steps}</div>') if steps else "",
+        ],
     )
-    write_bytes(path, page(content.title, body, _STYLE).encode())
+    write_bytes(path, html)
 
 
 def _row(row: CopyRow) -> str:
-    more = f'<p class="quiet more">and {row.num_more:,} more</p>' if row.num_more else ""
-    tiles = "".join(map(tile_figure, row.copies))
-    size = "" if len(row.copies) <= _FEW else " long"
-    return (
-        f'<div class="search{size}"><div class="query">{tile_figure(row.first)}</div>'
-        f'<div><div class="tiles">{tiles}</div>{more}</div></div>'
-    )
-
-
-_FEW = 2  # copies that leave room for another group beside them
-
-_STYLE = """
-.groups { display: grid; grid-template-columns: repeat(2, minmax(0, 1fr)); gap: 0 28px; margin-top: 10px; }
-.search { break-inside: avoid; }
-.search .tiles { grid-template-columns: repeat(2, minmax(0, 1fr)); }
-.search.long { grid-column: 1 / -1; }
-.search.long .tiles { grid-template-columns: repeat(5, minmax(0, 1fr)); }
-.search .note { overflow-wrap: anywhere; }
-.more { margin-top: 10px; }
-.steps p { margin: 18px 0 8px; }
-.steps p:first-child { margin-top: 0; }
-@media (max-width: 900px) {
-  .groups { grid-template-columns: minmax(0, 1fr); }
-  .search.long .tiles { grid-template-columns: repeat(3, minmax(0, 1fr)); }
-}
-@media (max-width: 560px) { .search.long .tiles { grid-template-columns: repeat(2, minmax(0, 1fr)); } }
-"""
+    more = f'<p class="quiet">and {row.num_more:,} more</p>' if row.num_more else ""
+    first = f'<div class="query">{tile_figure(row.first, COPY_PX)}</div>'
+    return f'<div class="copies">{first}{tiles(row.copies, max_px=COPY_PX)}{more}</div>'

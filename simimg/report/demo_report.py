@@ -1,7 +1,7 @@
-"""The report of a run from picture files to answers, as one HTML file that needs nothing but a browser.
+"""The report of the demo, from image files to answers, as one HTML file that needs only a browser.
 
-It reads top to bottom as the run went: the figures first, the flow, a section a stage with the command that repeats it
-and what came out, and the machine. `simimg.report.html_page` says what it looks like.
+It reads from top to bottom as the run went: the figures, what a search found, the flow from A to H, one section per
+stage with the command that repeats it and its results, and the machine.
 """
 
 from __future__ import annotations
@@ -15,29 +15,41 @@ from typing import TYPE_CHECKING, Any
 from PIL import Image
 
 from simimg.report.contact_sheet import Tile, write_bytes
-from simimg.report.html_page import command, data_uri, escape, page, path_text, section, tile_figure
+from simimg.report.html_page import (
+    command,
+    data_uri,
+    escape,
+    figure,
+    path_text,
+    report_page,
+    section,
+    tile_figure,
+    tiles,
+)  # fmt: skip
 from simimg.report.number_format import count_of, duration
-from simimg.report.report_header import flow, headline, top
-from simimg.report.report_sections import curves, evaluated, machine_section
+from simimg.report.report_sections import accuracy, curves, evaluated, machine_section
 
-if TYPE_CHECKING:  # its module imports TensorFlow, which no report needs
+if TYPE_CHECKING:  # the module imports TensorFlow, which no report needs
     from simimg.evaluation.classification import Classification
 
 __all__ = ["ReportContent", "Stage", "write_report"]
 
-_SAMPLE_PX = 192  # a side of a sample picture; it is shown at half of that
-_MAX_EXACT = 64  # sample pictures that are embedded pixel by pixel; more would make the file heavy
-_MAX_REFUSED = 100  # more are not read by anyone; the quarantine has them all
+_SAMPLE_PX = 192  # side of a sample image; it is shown at half of that
+_MAX_EXACT = 64  # sample images that are embedded pixel by pixel; more would make the file heavy
+_MAX_REFUSED = 100  # rows of a table that someone may read; the quarantine list has all
 _FEW_SEARCHES = 30  # fewer are examples, not a measurement
+_NUM_RESULTS = 3  # searches that are shown at the top
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Stage:
-    """A step of the run.
+    """One step of the run.
 
-    `name` says what was done, in the words of the commands ("convert", "train", "evaluate", "search"), by which
-    results also find the section of their stage. `command` is the shell command that repeats it. `figure` is what it
-    did a second or came to, e.g. "3,600 images/s"; may be empty.
+    Attributes:
+        name: the command's name ("convert", "train", "evaluate", "search"), by which results find their section.
+        command: the shell command that repeats the stage.
+        seconds: how long it took.
+        figure: its rate or result, e.g. "3,600 images/s"; may be empty.
     """
 
     name: str
@@ -48,25 +60,26 @@ class Stage:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ReportContent:
-    """What a report shows. Texts are plain text; whatever could be taken for HTML in them is escaped.
+    """The content of the report. All texts are plain text; HTML in them is escaped.
 
     Attributes:
-        title: the page's heading.
-        subtitle: a line under it; may be empty.
-        dataset_dir: the data set folder.
+        title: the heading of the page.
+        subtitle: a line below it; may be empty.
+        dataset_dir: the folder of the data set.
         num_examples: of all splits.
-        splits: split -> number of examples.
-        image_size: side of the stored pictures in px.
+        splits: the number of examples of each split.
+        image_size: side of the stored images in px.
         encoding: how they are stored, e.g. "raw".
         refused: (path, reason, detail) of the files that did not become examples.
         stages: in the order in which they ran.
-        samples: class name -> stored pictures; eight a class look best.
-        history: a dict an epoch, as `TrainResult.history`; may be empty.
-        classification: how well the model does on photos it has not seen.
-        mistakes: wrongly classified photos; a note says what was taken for what.
-        searches: a query and what was found for it each, best first, the original `highlighted`.
-        machine: what it ran on, e.g. {"CPU": "...", "GPU": "none"}, in this order.
-        recalls: kind of edit -> (copies that put their original first, copies searched for); `searches` shows some.
+        samples: stored images of each class; eight per class look best.
+        history: one dict per epoch, as `TrainResult.history`; may be empty.
+        classification: the figures of the classifier on images that it was not trained on.
+        mistakes: wrongly classified images, as `report_sections.evaluated` takes them.
+        searches: rows of a query and its matches, best first, the original `highlighted`.
+        machine: facts on the machine, e.g. {"CPU": "...", "GPU": "none"}, in this order.
+        recalls: by kind of edit: (copies that found their original first, copies searched for).
+        binary_loss: whether the classifier was trained with a binary loss.
     """
 
     title: str
@@ -85,24 +98,88 @@ class ReportContent:
     searches: Sequence[Sequence[Tile]]
     machine: Mapping[str, str]
     recalls: Mapping[str, tuple[int, int]] = dataclasses.field(default_factory=dict)
+    binary_loss: bool = False
 
 
 def write_report(content: ReportContent, path: Path) -> None:
-    """Writes the report; it has its name only when it is complete.
+    """Writes the report as the HTML file `path`, which has its name only when it is complete, and makes its folder.
 
-    Args:
-        content: what to show. Pictures are embedded: expect 10 kB for each that is 160 px or larger.
-        path: the HTML file; its folder is made.
+    Images are embedded; one of 160 px or more takes about 10 kB.
     """
-    body = f"{top(content)}{headline(content)}{flow(content)}<main>{_sections(content)}</main>"
-    # Surrogates are spelled out by `escape`, so this cannot fail.
-    write_bytes(path, page(content.title, body).encode())
+    splits = ", ".join(f"{num:,} {name}" for name, num in content.splits.items())
+    about = [
+        f"<b>{content.num_examples:,}</b> examples{f' ({escape(splits)})' if splits else ''}",
+        f"<b>{content.image_size} × {content.image_size}</b> px, {escape(content.encoding)}",
+        f"<b>{duration(sum(stage.seconds for stage in content.stages))}</b> in all" if content.stages else "",
+        path_text(content.dataset_dir),
+    ]
+    html = report_page(
+        content.title,
+        subtitle=content.subtitle,
+        about=about,
+        headline=_headline(content),
+        result=_result(content) + _flow(content),
+        sections=_sections(content),
+    )
+    write_bytes(path, html)
 
 
-def _sections(content: ReportContent) -> str:
-    """A section a stage, each with the results that belong to it; results without a stage get sections of their own."""
+def _headline(content: ReportContent) -> str:
+    """The most important figures: accuracy with its interval, speed, refused files, searches."""
+    figures = content.classification
+    where = " of the test split" if content.splits.get("test") == figures.num_examples else ""
+    parts = [accuracy(figures, where)]
+    for stage in content.stages:
+        rate, unit, _ = stage.figure.partition("images/s")
+        if unit:
+            parts.append(figure(rate.strip(), f"images/s, {stage.name}"))
+            break
+    parts.append(figure(f"{len(content.refused):,}", "file refused" if len(content.refused) == 1 else "files refused"))
+    # Counted searches go before those that are shown.
+    shown = [(int(row[1].highlighted), 1) for row in content.searches if len(row) > 1]
+    first, searched = (sum(column) for column in zip((0, 0), *(content.recalls.values() or shown), strict=True))
+    if searched:
+        parts.append(figure(f"{first:,} of {searched:,}", "searches put the original first"))
+    return "".join(parts)
+
+
+def _result(content: ReportContent) -> str:
+    """A few queries beside the originals that were found for them; nothing where none was found first."""
+    found = [row for row in content.searches if len(row) > 1 and row[1].highlighted]
+    if not found:
+        return ""
+    num = min(_NUM_RESULTS, len(found))
+    pairs = "".join(
+        f'<div class="pair-found"><div class="query">{tile_figure(query)}</div>{tile_figure(match)}</div>'
+        for query, match, *_ in (found[(2 * number + 1) * len(found) // (2 * num)] for number in range(num))
+    )
+    return f'<div class="results"><h2>Edited images, and the original that was found for each</h2>{pairs}</div>'
+
+
+def _flow(content: ReportContent) -> str:
+    """The stages A to H from a file to an answer, as a strip of film."""
+    pixels = f"{content.image_size}, {content.image_size}, 3]"
+    frames = [
+        ("A", "Image file", "bytes", "on disk"),
+        ("B", "Upright RGB", "uint8", "[h, w, 3]"),
+        ("C", "Example", "image,", "label, id"),
+        ("D", "Record", content.encoding, "in a shard"),
+        ("E", "Batch", "uint8", f"[n, {pixels}"),
+        ("F", "Augmented", "float", f"[n, {pixels}"),
+        ("G", "Embedding", "float32", "[n, dim]"),
+        ("H", "Answer", "matches,", "best first"),
+    ]
+    items = "".join(
+        f"<li><b>{letter}</b>{name}<small>{escape(kind)}<br>{shape}</small></li>"
+        for letter, name, kind, shape in frames
+    )
+    return f'<ol class="flow" aria-label="From a file to an answer">{items}</ol>'
+
+
+def _sections(content: ReportContent) -> list[str]:
+    """One section per stage with its results; results without a stage get sections of their own."""
     results = {"convert": _converted(content), "train": curves(content.history)}
-    results["evaluate"] = evaluated(content.classification, content.mistakes)
+    results["evaluate"] = evaluated(content.classification, content.mistakes, binary_loss=content.binary_loss)
     searched = _searched(content)
     results["search" if any("search" in stage.name.lower() for stage in content.stages) else "index"] = searched
     sections = []
@@ -110,16 +187,9 @@ def _sections(content: ReportContent) -> str:
         key = next((key for key in results if key in stage.name.lower()), "")
         facts = "".join(f"<p>{escape(fact)}</p>" for fact in (duration(stage.seconds), stage.figure) if fact)
         sections.append(section(stage.name, facts, command(stage.command) + results.pop(key, "")))
-    titles = {
-        "convert": "conversion",
-        "train": "training",
-        "evaluate": "evaluation",
-        "search": "search",
-        "index": "search",
-    }
-    sections += [section(titles[key], "", result) for key, result in results.items() if result]
-    sections.append(machine_section(content.machine))
-    return "".join(sections)
+    titles = {"convert": "conversion", "train": "training", "evaluate": "evaluation"}
+    sections += [section(titles.get(key, "search"), "", result) for key, result in results.items() if result]
+    return [*sections, machine_section(content.machine)]
 
 
 def _converted(content: ReportContent) -> str:
@@ -127,7 +197,7 @@ def _converted(content: ReportContent) -> str:
     if content.samples:
         exact = sum(map(len, content.samples.values())) <= _MAX_EXACT
         size = f"{content.image_size} × {content.image_size} px"
-        parts.append(f'<h3>Stored pictures, {size}</h3><div class="classes">')
+        parts.append(f'<h3>Stored images, {size}</h3><div class="classes">')
         for name, images in content.samples.items():
             prints = "".join(
                 f'<img src="{data_uri(image, _SAMPLE_PX, exact=exact)}" width="{image.width}" height="{image.height}" '
@@ -158,15 +228,13 @@ def _searched(content: ReportContent) -> str:
     rows = [row for row in content.searches if row]
     if not rows:
         return ""
-    note = "First the query, then what was found, closest first. Ringed: the picture that the query was made from."
+    note = "The query comes first, then its matches, closest first. The ring marks the original of the query."
     if not content.recalls and len(rows) < _FEW_SEARCHES:
         note += f" {count_of(len(rows), 'search is an example', 'searches are examples')}, too few to be a measurement."
     parts = [_recalls(content.recalls), f'<h3>Searches</h3><p class="quiet">{note}</p>']
     for query, *matches in rows:
-        found = "".join(map(tile_figure, matches)) or '<p class="quiet">Nothing was found.</p>'
-        parts.append(
-            f'<div class="search"><div class="query">{tile_figure(query)}</div><div class="tiles">{found}</div></div>'
-        )
+        found = tiles(matches) if matches else '<div class="tiles"><p class="quiet">Nothing was found.</p></div>'
+        parts.append(f'<div class="search"><div class="query">{tile_figure(query)}</div>{found}</div>')
     return "".join(parts)
 
 
@@ -177,5 +245,5 @@ def _recalls(recalls: Mapping[str, tuple[int, int]]) -> str:
         f'<tr><td>{escape(edit)}</td><td class="num">{first:,} of {searched:,}</td></tr>'
         for edit, (first, searched) in recalls.items()
     )
-    head = "<tr><th>Edited copy</th><th>puts its original first</th></tr>"
+    head = "<tr><th>Edited copy</th><th>finds its original first</th></tr>"
     return f"<h3>Copies that found their original</h3><table><thead>{head}</thead><tbody>{rows}</tbody></table>"

@@ -1,8 +1,9 @@
-"""The page that a report is set on: its style, its one script, and the few pieces of HTML that it is made of.
+"""The HTML page that all reports share: escaping, style sheet, script, and the pieces of HTML that pages are made of.
 
-The page loads nothing: pictures are data URIs, fonts are the reader's own, and its content security policy forbids the
-rest, so that not even a hostile file name could make it fetch something. The look is a photographer's: neutral greys
-that leave pictures their colours, film black with amber edge print, and a grease pencil's blue for what is right.
+A page loads nothing. Images are data URIs, fonts are the reader's own, and the content security policy forbids all
+requests, so that not even a hostile file name can make the page fetch something. The look is a photographer's: neutral
+grays that leave images their colors, film black with amber edge print, and the blue of a grease pencil for what is
+right.
 """
 
 from __future__ import annotations
@@ -11,27 +12,31 @@ import base64
 import hashlib
 import html
 import io
+from collections.abc import Iterable
+from importlib import resources
 
 from PIL import Image
 
 from simimg.report.contact_sheet import Tile, png_bytes
 from simimg.report.number_format import printable
-from simimg.report.report_css import STYLE
 
-__all__ = ["command", "data_uri", "escape", "page", "path_text", "section", "tile_figure"]
+__all__ = [
+    "command", "data_uri", "escape", "figure", "folded", "page", "path_text", "report_page", "section", "style_sheet",
+    "tile_figure", "tiles",
+]  # fmt: skip
 
 _JPEG_QUALITY = 82  # libjpeg's scale of 1..100
 _TILE_PX = 320  # twice the size at which a tile is shown
-_TAIL = 9  # characters at the end of a file's name that stay when it is cut
+_TAIL = 9  # characters at the end of a file name that stay when it is cut
 
 
 def escape(text: str) -> str:
-    """Returns a text as it may stand between tags and in quoted attributes; what no eye could see is spelled out."""
+    """Returns a text as HTML, for use between tags and in quoted attributes; invisible characters are spelled out."""
     return html.escape(printable(text))
 
 
 def path_text(path: str) -> str:
-    """Returns a file's name that is cut in the middle, by the browser, where there is no room for it."""
+    """Returns a file name as HTML, which the browser cuts in the middle where it does not fit."""
     text = printable(path)
     head, tail = (text[:-_TAIL], text[-_TAIL:]) if len(text) > _TAIL + 4 else (text, "")
     end = f"<span>{html.escape(tail)}</span>" if tail else ""
@@ -39,11 +44,11 @@ def path_text(path: str) -> str:
 
 
 def data_uri(image: Image.Image, max_px: int, *, exact: bool = False) -> str:
-    """Returns a picture as a data URI, shrunk to at most `max_px` a side.
+    """Returns an image as a data URI, shrunk to at most `max_px` per side.
 
-    It is a JPEG, or with `exact` a PNG, which has the very pixels that were given if there was nothing to shrink.
+    It is a JPEG, or with `exact` a PNG, which keeps every pixel if the image was small enough.
     """
-    if image.mode not in ("RGB", "L"):  # whatever is transparent becomes white
+    if image.mode not in ("RGB", "L"):  # transparent areas become white
         layer = image.convert("RGBA")
         image = Image.new("RGB", image.size, "white")
         image.paste(layer, mask=layer)
@@ -58,9 +63,9 @@ def data_uri(image: Image.Image, max_px: int, *, exact: bool = False) -> str:
 
 
 def tile_figure(tile: Tile, max_px: int = _TILE_PX) -> str:
-    """Returns a picture, shrunk to at most `max_px` a side, with its caption."""
+    """Returns an image with its caption, shrunk to at most `max_px` per side."""
     if tile.image is None:
-        shown = '<div class="mount empty"><span>no picture</span></div>'
+        shown = '<div class="mount empty"><span>no image</span></div>'
     else:
         alt = ", ".join(filter(None, (tile.caption, tile.note, "the original" if tile.highlighted else "")))
         size = f'width="{tile.image.width}" height="{tile.image.height}"'
@@ -71,21 +76,76 @@ def tile_figure(tile: Tile, max_px: int = _TILE_PX) -> str:
     return f"<figure{marked}>{shown}<figcaption>{path_text(tile.caption)}{note}</figcaption></figure>"
 
 
+def tiles(images: Iterable[Tile], kind: str = "", max_px: int = _TILE_PX) -> str:
+    """Returns images with their captions in a grid, which has the style class `kind` too."""
+    return f'<div class="{f"tiles {kind}".strip()}">{"".join(tile_figure(tile, max_px) for tile in images)}</div>'
+
+
 def command(text: str) -> str:
-    """Returns a shell command as a block that one click selects, and a button copies."""
+    """Returns a shell command as a block that one click selects and a button copies."""
     # A line may break before a word, but not after the hyphens of `--flag`.
     words = " ".join(f"<span>{escape(word)}</span>" for word in text.split(" "))
     return f'<div class="command"><pre><code>{words}</code></pre></div>'
 
 
+def figure(number: str, what: str) -> str:
+    """Returns a number of the headline and what it counts; both are plain text."""
+    return f'<div><p class="number">{escape(number)}</p><p>{escape(what)}</p></div>'
+
+
+def folded(summary: str, body: str) -> str:
+    """Returns a part of the page that opens with a click; `summary` is plain text, `body` is HTML."""
+    return f"<details><summary>{escape(summary)}</summary>{body}</details>"
+
+
 def section(title: str, facts: str, body: str) -> str:
-    """Returns a part of the page: its heading with facts beside it, which are HTML already, as `body` is."""
+    """Returns a section of the page with its heading; `facts`, shown below the heading, and `body` are HTML."""
     heading = escape(title[:1].upper() + title[1:])
     return f"<section><header><div><h2>{heading}</h2>{facts}</div></header><div>{body}</div></section>"
 
 
+def style_sheet(package: str, name: str) -> str:
+    """Returns the text of the style sheet `name` that lies in `package`."""
+    return resources.files(package).joinpath(name).read_text("utf-8")
+
+
+def report_page(
+    title: str,
+    *,
+    about: Iterable[str] = (),
+    headline: str = "",
+    result: str = "",
+    sections: Iterable[str],
+    subtitle: str = "",
+    style: str = "",
+) -> bytes:
+    """Returns the HTML file of a report, which reads from top to bottom: title, facts, headline, result, sections.
+
+    Args:
+        title: plain text.
+        about: facts below the title, as HTML; empty ones are left out.
+        headline: the large numbers, as HTML.
+        result: what stands between them and the sections, as HTML.
+        sections: as HTML, see `section`.
+        subtitle: plain text.
+        style: CSS of this report alone.
+    """
+    facts = "".join(f"<div>{fact}</div>" for fact in about if fact)
+    body = "".join(
+        [
+            f"<header><h1>{escape(title)}</h1>",
+            f'<p class="subtitle">{escape(subtitle)}</p>' if subtitle else "",
+            f'<div class="about">{facts}</div></header>' if facts else "</header>",
+            f'<div class="headline">{headline}</div>' if headline else "",
+            result,
+            f"<main>{''.join(sections)}</main>",
+        ]
+    )
+    return page(title, body, style).encode()  # `escape` has spelled out surrogates, so that this cannot fail
+
+
 def page(title: str, body: str, style: str = "") -> str:
-    """Returns the whole HTML file around `body`, which is HTML already; `style` is CSS of this page alone."""
+    """Returns the whole HTML file around `body`, which is HTML; `style` is CSS of this page alone."""
     digest = base64.b64encode(hashlib.sha256(_SCRIPT.encode()).digest()).decode()
     policy = f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{digest}'"
     return f"""<!DOCTYPE html>
@@ -96,7 +156,8 @@ def page(title: str, body: str, style: str = "") -> str:
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <meta name="color-scheme" content="light dark">
 <title>{escape(title)}</title>
-<style>{STYLE}{style}</style>
+<style>
+{style_sheet("simimg.report", "report.css")}{style}</style>
 </head>
 <body>
 {body}
@@ -106,7 +167,8 @@ def page(title: str, body: str, style: str = "") -> str:
 """
 
 
-# Without it, a click into a command still selects it (user-select: all).
+# The page is complete without the script: a click into a command selects it (user-select: all), and the images of a
+# confusion cell are in a list that opens by itself.
 _SCRIPT = """
 for (const block of document.querySelectorAll(".command")) {
   const button = document.createElement("button"), code = block.querySelector("code");
@@ -120,5 +182,12 @@ for (const block of document.querySelectorAll(".command")) {
     setTimeout(() => { button.textContent = "Copy"; }, 1500);
   };
   block.append(button);
+}
+for (const cell of document.querySelectorAll("rect[id]")) {
+  const images = document.getElementById("images-of-" + cell.id);
+  cell.onclick = () => {
+    images.open = true;
+    images.scrollIntoView({ block: "center", behavior: "smooth" });
+  };
 }
 """

@@ -1,4 +1,4 @@
-"""Figures and names as people read them: percentages, names that fit, axes, labels that do not collide."""
+"""Formats numbers and names for people: percentages, durations, names that fit, axes, labels that do not collide."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ __all__ = [
 
 
 def percent(share: float | None, decimals: int = 0) -> str:
-    """Returns a share of 0..1 as a percentage; None is a dash.
+    """Returns a share of 0..1 as a percentage; None, NaN and infinity give a dash.
 
-    It is rounded, but never to 100 % or 0 % what is not: 999 of 1,000 is 99 %, and at one decimal 99.9 %.
+    It is rounded, but never to 0 % or 100 % unless that is exact: 999 of 1,000 gives 99 %, with one decimal 99.9 %.
     """
     if share is None or not math.isfinite(share):
         return "–"
@@ -42,7 +42,7 @@ def count_of(num: int, singular: str, plural: str) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Returns a time in the unit that suits it: "20 ms", "0.8 s", "48 s", "3 min 12 s", "2 h 5 min"."""
+    """Returns a duration in a suitable unit: "20 ms", "0.8 s", "48 s", "3 min 12 s", "2 h 5 min"."""
     if seconds < 0.0995:
         return f"{1000 * seconds:.0f} ms"
     if seconds < 9.95:
@@ -56,7 +56,7 @@ def duration(seconds: float) -> str:
 
 
 def storage(num_bytes: int) -> str:
-    """Returns a number of bytes in the unit that suits it, of a thousand each: "812 B", "29.4 MB", "1.3 GB"."""
+    """Returns a number of bytes in a suitable decimal unit: "812 B", "29.4 MB", "1.3 GB"."""
     if num_bytes < 1000:
         return f"{num_bytes} B"
     value, unit = num_bytes / 1000, "kB"
@@ -68,15 +68,15 @@ def storage(num_bytes: int) -> str:
 
 
 def printable(text: str) -> str:
-    r"""Returns a text that any font and encoding takes.
+    r"""Returns a text that any font and encoding can show.
 
-    A file's name may hold line ends, escapes and bytes that are no UTF-8; they come out as `\n`, `\x1b`, `\xff`.
+    A file name may contain line ends, escape characters and bytes that are not UTF-8. They become `\n`, `\x1b`, `\xff`.
     """
     return "".join(_visible(character) for character in text)
 
 
 def shortened(text: str, num_characters: int) -> str:
-    """Returns a printable text of at most `num_characters`; what is too much goes from the middle."""
+    """Returns a printable text of at most `num_characters`, cut in the middle where it is longer."""
     text = printable(text)
     if len(text) <= num_characters:
         return text
@@ -85,15 +85,15 @@ def shortened(text: str, num_characters: int) -> str:
 
 
 def points(history: Iterable[dict[str, Any]], key: str) -> list[tuple[int, float]]:
-    """Returns (epoch, value) of the lines of a history that have a finite value for `key`."""
+    """Returns (epoch, value) of the epochs of a history whose value for `key` is finite."""
     pairs = ((int(line["epoch"]), line.get(key)) for line in history)
     return [(epoch, float(value)) for epoch, value in pairs if value is not None and math.isfinite(value)]
 
 
 def spread(positions: Sequence[float], gap: float) -> list[float]:
-    """Returns positions at least `gap` apart, in the same order, moved as one group where they were too close."""
+    """Returns positions at least `gap` apart, in the same order; those that were too close move as one group."""
     order = sorted(range(len(positions)), key=lambda i: positions[i])
-    groups: list[tuple[float, list[int]]] = []  # the mean of the wanted positions, and who wants them
+    groups: list[tuple[float, list[int]]] = []  # the mean of the wanted positions, and the indices
     for i in order:
         center, members = positions[i], [i]
         while (
@@ -110,7 +110,7 @@ def spread(positions: Sequence[float], gap: float) -> list[float]:
 
 
 def ticks(low: float, high: float, about: int) -> list[float]:
-    """Returns round values from `low` to `high`, about so many: multiples of 1, 2 or 5 times a power of ten."""
+    """Returns about `about` round values from `low` to `high`: multiples of 1, 2 or 5 times a power of ten."""
     if high <= low:
         return [low]
     rough = (high - low) / about
@@ -121,19 +121,26 @@ def ticks(low: float, high: float, about: int) -> list[float]:
 
 
 def epoch_ticks(first: int, last: int) -> list[int]:
-    """Returns the epochs that an axis names; at least one."""
+    """Returns the epochs at which an axis has ticks; at least one."""
     return [round(value) for value in ticks(first, last, 6) if abs(value - round(value)) < 1e-6]
 
 
 def value_range(values: Sequence[float], *, share: bool) -> tuple[float, float]:
-    """Returns the ends of an axis: of shares, from a round value of at most 90 % to 100 %; of losses, from 0."""
+    """Returns the ends of an axis, such that its highest tick is above all values.
+
+    An axis of shares goes from a round value of at most 90 % to 100 %, one of losses from 0 to its first tick above.
+    """
     if share:
         return min(0.9, math.floor(min(values) * 10) / 10), 1.0
-    return 0.0, 1.08 * max(values) or 1.0
+    highest = max(values)
+    if highest <= 0:
+        return 0.0, 1.0
+    step = ticks(0.0, highest, 5)[1]
+    return 0.0, step * math.ceil(highest / step - 1e-9)
 
 
 def mistaken(class_names: Sequence[str], confusion: Sequence[Sequence[int]], most: int) -> list[tuple[int, str, str]]:
-    """Returns the `most` frequent mistakes: how many, of which class, taken for which; the most frequent first."""
+    """Returns the `most` most frequent mistakes in descending order: (number, true class, predicted class)."""
     found = [
         (count, class_names[i], class_names[j])
         for i, row in enumerate(confusion)
@@ -145,11 +152,11 @@ def mistaken(class_names: Sequence[str], confusion: Sequence[Sequence[int]], mos
 
 def _visible(character: str) -> str:
     code = ord(character)
-    if 0xDC80 <= code <= 0xDCFF:  # how Python holds a byte of a file's name that is no UTF-8
+    if 0xDC80 <= code <= 0xDCFF:  # Python's code for a byte of a file name that is not UTF-8
         return f"\\x{code - 0xDC00:02x}"
     if 0xD800 <= code <= 0xDFFF:
         return f"\\u{code:04x}"
-    # Controls, and the marks that turn the direction of writing: `\u202egpj.exe` would read `exe.jpg`.
+    # Control characters, and marks that reverse the writing direction: `\u202egpj.exe` would read `exe.jpg`.
     if (
         code < 0x20
         or 0x7F <= code < 0xA0

@@ -1,85 +1,131 @@
-"""The parts of a page that show a model's training and what it is worth, and the machine that it was measured on."""
+"""Parts that several reports share: headline figures, curves, evaluation, tables, and the machine."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from simimg.report.charts import confusion_svg, curve_svgs
 from simimg.report.contact_sheet import Tile
-from simimg.report.html_page import escape, section, tile_figure
-from simimg.report.number_format import mistaken, percent
-from simimg.report.svg_charts import confusion_svg, curve_svgs
+from simimg.report.html_page import escape, folded, section, tiles
+from simimg.report.number_format import count_of, mistaken, percent
 
-if TYPE_CHECKING:  # its module imports TensorFlow, which no report needs
+if TYPE_CHECKING:  # the module imports TensorFlow, which no report needs
     from simimg.evaluation.classification import Classification
     from simimg.evaluation.copy_recall import CopyFigures
 
-__all__ = ["copies_found", "curves", "evaluated", "machine_section", "table"]
+__all__ = [
+    "accuracy", "copies_found", "copy_recall", "curves", "evaluated", "facts", "machine_section", "option_tables",
+    "table",
+]  # fmt: skip
 
 _NUM_CONFUSED = 6
-_WIDE_CLASSES = 40  # more need the whole width of the page
+_NUM_OPEN = 3  # cells of the confusion matrix whose images are shown without a click
+_WIDE_CLASSES = 40  # more need the whole width of the page, and their figures are folded
+
+
+def accuracy(figures: Classification, where: str) -> str:
+    """Returns the accuracy, large, with its interval and the accuracy of a guess; `where` follows "on 9 images"."""
+    totals = {name: sum(row) for name, row in zip(figures.per_class, figures.confusion, strict=True)}
+    name = max(totals, key=totals.__getitem__)
+    guess = totals[name] / figures.num_examples
+    what = f"accuracy on {count_of(figures.num_examples, 'image', 'images')}{where}"
+    note = f"The gray mark, at {percent(guess)}, is the accuracy of calling every image {name}."
+    return _large_share(figures.accuracy, figures.accuracy_ci95, guess, what, note)
+
+
+def copy_recall(figures: CopyFigures, where: str) -> str:
+    """Returns the copy recall, large, with its interval; `where` follows "on 9 images"."""
+    what = f"copy recall on {count_of(figures.num_examples, 'image', 'images')}{where}"
+    note = "This share of the copies has its original as the nearest image. The gray mark is chance."
+    return _large_share(figures.recall, figures.recall_ci95, 1 / figures.num_examples, what, note)
 
 
 def curves(history: Sequence[dict[str, Any]]) -> str:
-    """Returns the loss and the accuracy, or the copy recall, over the epochs; nothing where there are none."""
+    """Returns loss and accuracy, or copy recall, over the epochs; nothing where no epoch was finished."""
     charts = curve_svgs(history)
     if not charts:
         return ""
-    figures = "".join(f"<div><h3>{name}</h3>{svg}</div>" for name, svg in charts)
-    note = "The figures at the curves' ends are of the last epoch, not of the best one."
-    return f'<div class="curves">{figures}</div><p class="quiet">{note}</p>'
+    drawn = "".join(f"<div><h3>{name}</h3>{chart}</div>" for name, chart in charts)
+    note = "The figures at the ends of the curves are those of the last epoch, not of the best one."
+    return f'<div class="curves">{drawn}</div><p class="quiet">{note}</p>'
 
 
-def evaluated(figures: Classification, mistakes: Sequence[Tile]) -> str:
-    """Returns the figures of a classifier, its confusion matrix, and the photos it got wrong."""
+def evaluated(figures: Classification, mistakes: Sequence[Tile], *, binary_loss: bool = False) -> str:
+    """Returns the figures of a classifier, its confusion matrix, and images that it got wrong.
+
+    Args:
+        figures: of one split.
+        mistakes: the surest first. Those that name their cell of the confusion matrix are grouped by it.
+        binary_loss: whether the model was trained with a binary loss, as the tutorial does. Only then is the binary
+            accuracy worth a look.
+    """
     names = list(figures.per_class)
-    facts = [
-        ("mean of the classes' own accuracies", percent(figures.mean_per_class, 1)),
-        ("binary accuracy over the outputs", percent(figures.binary_accuracy, 1)),
-    ]
-    parts = ['<dl class="facts">', *(f"<div><dt>{name}</dt><dd>{value}</dd></div>" for name, value in facts), "</dl>"]
-    parts.append(
-        '<p class="quiet">Binary accuracy is what Keras reports under a binary loss: the share of all outputs on the '
-        f"right side of 0.5. With {len(names)} classes, answering nothing gives {percent(1 - 1 / len(names))}.</p>"
-    )
-    wide = " wide" if len(names) > _WIDE_CLASSES else ""
+    values = {"mean of the classes' own accuracies": percent(figures.mean_per_class, 1)}
+    note = ""
+    if binary_loss:
+        values["binary accuracy over the outputs"] = percent(figures.binary_accuracy, 1)
+        note = (
+            '<p class="quiet">Keras reports the binary accuracy under a binary loss: the share of all outputs on the '
+            f"right side of 0.5. With {len(names)} classes, answering nothing gives {percent(1 - 1 / len(names))}.</p>"
+        )
+    cells: dict[tuple[int, int], list[Tile]] = {}
+    for tile in mistakes:
+        if tile.cell:
+            cells.setdefault(tile.cell, []).append(tile)
+    many = len(names) > _WIDE_CLASSES
+    hint = " Click an orange cell to see its images." if cells else ""
     matrix = (
-        f'<div class="scroll{wide}"><h3>Confusion matrix</h3><p class="quiet">Rows: what it is. Columns: what the '
-        f"model says.<br>Blue is right, orange is wrong.</p>{confusion_svg(figures)}</div>"
+        f'<div class="scroll{" wide" if many else ""}"><h3>Confusion matrix</h3><p class="quiet">Rows: true class. '
+        f"Columns: predicted class.<br>Blue is right, orange is wrong.{hint}</p>{confusion_svg(figures, cells)}</div>"
     )
-    rows = "".join(
-        f'<tr><td class="num">{num:,}</td><td>{escape(name)}</td><td>{escape(other)}</td></tr>'
+    rows = [
+        (f"{num:,}", escape(name), escape(other))
         for num, name, other in mistaken(names, figures.confusion, _NUM_CONFUSED)
+    ]
+    confused = _columns(("Images", "of", "taken for"), rows, {0}) if rows else '<p class="quiet">None.</p>'
+    scores = _class_scores(figures)
+    return (
+        f'{facts(values)}{note}<div class="pair">{matrix}'
+        f'<div class="confused"><h3>Most frequent mistakes</h3>{confused}</div></div>'
+        f"<h3>Precision, recall and F1 per class</h3>{folded('All classes', scores) if many else scores}"
+        + (_mistakes(figures, mistakes, cells) if mistakes else "")
     )
-    head = "<tr><th>Photos</th><th>of</th><th>taken for</th></tr>"
-    table = f"<table><thead>{head}</thead><tbody>{rows}</tbody></table>" if rows else '<p class="quiet">None.</p>'
-    parts.append(f'<div class="pair">{matrix}<div class="confused"><h3>Most frequent mistakes</h3>{table}</div></div>')
-    if mistakes:
-        tiles = "".join(map(tile_figure, mistakes))
-        parts.append(f'<h3>Photos it got wrong</h3><div class="tiles">{tiles}</div>')
-    return "".join(parts)
 
 
 def copies_found(figures: CopyFigures, mistakes: Sequence[Tile]) -> str:
-    """Returns how far copies are from their originals and from others, and copies that found another photo."""
-    facts = [
-        ("similarity of a copy to its original", f"{figures.copy_similarity:.3f}"),
-        ("to the nearest other photo", f"{figures.nearest_similarity:.3f}"),
-        ("length of the mean embedding", f"{figures.mean_norm:.3f}"),
-    ]
-    parts = ['<dl class="facts">', *(f"<div><dt>{name}</dt><dd>{value}</dd></div>" for name, value in facts), "</dl>"]
+    """Returns the similarity of copies to their originals and to other images, and copies that found another image."""
+    values = {
+        "similarity of a copy to its original": f"{figures.copy_similarity:.3f}",
+        "to the nearest other image": f"{figures.nearest_similarity:.3f}",
+        "length of the mean embedding": f"{figures.mean_norm:.3f}",
+    }
     note = (
-        "Similarities are cosines, means over all copies. A mean embedding of length 1 would say that all are the same."
+        "Similarities are cosines, averaged over all copies. A mean embedding of length 1 would mean that all "
+        "embeddings are equal."
     )
-    parts.append(f'<p class="quiet">{note}</p>')
-    if mistakes:
-        tiles = "".join(map(tile_figure, mistakes))
-        parts.append(f'<h3>Copies that found another photo</h3><div class="tiles">{tiles}</div>')
-    return "".join(parts)
+    wrong = f"<h3>Copies that found another image</h3>{tiles(mistakes)}" if mistakes else ""
+    return f'{facts(values)}<p class="quiet">{note}</p>{wrong}'
+
+
+def facts(values: Mapping[str, str]) -> str:
+    """Returns names and their values as a line of figures; both are plain text."""
+    pairs = "".join(f"<div><dt>{escape(name)}</dt><dd>{escape(value)}</dd></div>" for name, value in values.items())
+    return f'<dl class="facts">{pairs}</dl>'
+
+
+def option_tables(options: Mapping[str, str], changed: Mapping[str, str]) -> str:
+    """Returns the options that differ from the defaults, and all options, folded."""
+    head = (
+        f"<h3>Changed by you</h3>{table(changed)}"
+        if changed
+        else '<p class="quiet">All options have their defaults.</p>'
+    )
+    return head + folded(f"All {len(options)} options", table(options))
 
 
 def machine_section(machine: Mapping[str, str]) -> str:
-    """Returns the section that says on what the figures were measured; nothing where that is not known."""
+    """Returns the section on the machine that the figures were measured on; nothing where it is not known."""
     if not machine:
         return ""
     note = '<p class="quiet">Times and rates are of one run on this machine.</p>'
@@ -87,6 +133,63 @@ def machine_section(machine: Mapping[str, str]) -> str:
 
 
 def table(rows: Mapping[str, str]) -> str:
-    """Returns names and values as a table."""
+    """Returns names and their values as a table; both are plain text."""
     cells = "".join(f"<tr><th>{escape(key)}</th><td>{escape(value)}</td></tr>" for key, value in rows.items())
     return f'<table class="machine"><tbody>{cells}</tbody></table>'
+
+
+def _large_share(value: float, interval: tuple[float, float], guess: float, what: str, note: str) -> str:
+    """A share in large digits, on a scale with its 95 % interval and the share of a guess."""
+    number, _, unit = percent(value, 1).partition("\u00a0")
+    low, high = interval
+    return (
+        f'<div class="first"><p class="number">{number}<small>{unit}</small></p><p>{escape(what)}</p>'
+        '<div class="scale" aria-hidden="true">'
+        f'<i class="interval" style="left:{100 * low:.2f}%;width:{100 * (high - low):.2f}%"></i>'
+        f'<i class="guess" style="left:{100 * guess:.2f}%"></i>'
+        f'<i class="value" style="left:{100 * value:.2f}%"></i></div>'
+        f'<p class="caption"><b>95 % interval {percent(low, 1)} to {percent(high, 1)}.</b> {escape(note)}</p></div>'
+    )
+
+
+def _mistakes(
+    figures: Classification, mistakes: Sequence[Tile], cells: Mapping[tuple[int, int], Sequence[Tile]]
+) -> str:
+    """The images that were got wrong, those of each cell under one heading, the cells with most images first."""
+    names = list(figures.per_class)
+    parts = ["<h3>Images it got wrong</h3>"]
+    if rest := [tile for tile in mistakes if not tile.cell]:
+        parts.append(tiles(rest))
+    for number, (row, column) in enumerate(sorted(cells, key=lambda cell: -figures.confusion[cell[0]][cell[1]])):
+        shown, total = cells[row, column], figures.confusion[row][column]
+        more = f'<p class="quiet">and {total - len(shown):,} more</p>' if total > len(shown) else ""
+        parts.append(
+            f'<details class="mistake" id="images-of-cell-{row}-{column}"{" open" if number < _NUM_OPEN else ""}>'
+            f"<summary><b>{total:,}</b> {escape(names[row])}, taken for {escape(names[column])}</summary>"
+            f"{tiles(shown)}{more}</details>"
+        )
+    return "".join(parts)
+
+
+def _class_scores(figures: Classification) -> str:
+    """A table with the precision, recall and F1 of each class, from the confusion matrix."""
+    predicted = [sum(column) for column in zip(*figures.confusion, strict=True)]
+    rows = []
+    for i, (name, row) in enumerate(zip(figures.per_class, figures.confusion, strict=True)):
+        hits, total = row[i], sum(row)
+        f1 = 2 * hits / (total + predicted[i]) if total + predicted[i] else None
+        shares = (hits / predicted[i] if predicted[i] else None, hits / total if total else None, f1)
+        rows.append((escape(name), *(percent(share, 1) for share in shares), f"{total:,}"))
+    return _columns(("Class", "Precision", "Recall", "F1", "Images"), rows, {1, 2, 3, 4}, "scores")
+
+
+def _columns(names: Sequence[str], rows: Sequence[Sequence[str]], numbers: set[int], kind: str = "") -> str:
+    """A table with column headings; cells are HTML, and the columns `numbers` hold numbers."""
+    classes = [' class="num"' if place in numbers else "" for place in range(len(names))]
+    head = "".join(f"<th{attribute}>{name}</th>" for attribute, name in zip(classes, names, strict=True))
+    body = "".join(
+        f"<tr>{''.join(f'<td{attribute}>{cell}</td>' for attribute, cell in zip(classes, row, strict=True))}</tr>"
+        for row in rows
+    )
+    table_kind = f' class="{kind}"' if kind else ""
+    return f'<div class="scroll"><table{table_kind}><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'

@@ -1,4 +1,4 @@
-"""The report of a training run, and of several side by side, as HTML files that need nothing but a browser."""
+"""The reports of a training run and of several runs compared, as HTML files that need only a browser."""
 
 from __future__ import annotations
 
@@ -7,14 +7,22 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from simimg.report.charts import NUM_RUN_COLORS, runs_svg
 from simimg.report.contact_sheet import Tile, write_bytes
-from simimg.report.html_page import command, escape, page, path_text, section, tile_figure
+from simimg.report.html_page import command, escape, figure, path_text, report_page, section, tiles
 from simimg.report.number_format import count_of, duration, percent, points
-from simimg.report.report_header import accuracy, copy_recall, figure
-from simimg.report.report_sections import copies_found, curves, evaluated, machine_section, table
-from simimg.report.svg_charts import NUM_COLORS, runs_svg
+from simimg.report.report_sections import (
+    accuracy,
+    copies_found,
+    copy_recall,
+    curves,
+    evaluated,
+    machine_section,
+    option_tables,
+    table,
+)  # fmt: skip
 
-if TYPE_CHECKING:  # its module imports TensorFlow, which no report needs
+if TYPE_CHECKING:  # the module imports TensorFlow, which no report needs
     from simimg.evaluation.classification import Classification
     from simimg.evaluation.copy_recall import CopyFigures
 
@@ -23,23 +31,25 @@ __all__ = ["RunGroup", "TrainingContent", "write_comparison", "write_training_re
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TrainingContent:
-    """What the report of a run shows. Texts are plain text; whatever could be taken for HTML in them is escaped.
+    """The content of the report of a run. All texts are plain text; HTML in them is escaped.
 
     Attributes:
         name: of the run.
         dataset: what it was trained on, in words.
-        model_dir: the run's folder.
-        command: repeats it.
-        split: what the figures are of; "" where there is no split but the training's.
-        classification: the figures of the classifier that is kept; None where there is no such split, or no classes.
-        mistakes: photos it got wrong; a note says what was taken for what.
-        history: a dict an epoch, as `TrainResult.history`.
-        epoch: whose weights are kept, from 1; 0 where a softmax was fitted, and no more.
-        facts: figures of the run and what they are, e.g. {"images/s": "533"}.
-        augmented: rows of one photo each, as it came and as the network saw it in the first epochs.
-        options: all that the run was told.
-        machine: what it ran on.
+        model_dir: the folder of the run.
+        command: repeats the run.
+        split: the split that was measured; "" where there is only the one for training.
+        classification: the figures of the classifier that is kept; None without such a split, or without classes.
+        mistakes: images that it got wrong, as `report_sections.evaluated` takes them.
+        history: one dict per epoch, as `TrainResult.history`.
+        epoch: the epoch, from 1, whose weights are kept; 0 where only a softmax was fitted.
+        facts: figures of the run by what they count, e.g. {"images/s": "533"}.
+        augmented: rows of one image each: as stored, and as the network saw it in the first epochs.
+        options: all options of the run.
+        machine: facts on the machine.
+        changed: the options that differ from those of the preset.
         copies: the figures of a model that was trained for copies.
+        binary_loss: whether the model was trained with a binary loss.
     """
 
     name: str
@@ -55,47 +65,53 @@ class TrainingContent:
     augmented: Sequence[Sequence[Tile]]
     options: Mapping[str, str]
     machine: Mapping[str, str]
+    changed: Mapping[str, str] = dataclasses.field(default_factory=dict)
     copies: CopyFigures | None = None
+    binary_loss: bool = False
 
 
 def write_training_report(content: TrainingContent, path: Path) -> None:
-    """Writes the report of a run; it has its name only when it is complete."""
-    about = f'<div class="about"><div>{escape(content.dataset)}</div><div>{path_text(content.model_dir)}</div></div>'
-    figures = content.classification
-    first = accuracy(figures, f" of the {content.split} split") if figures else ""
+    """Writes the report as the HTML file `path`, which has its name only when it is complete, and makes its folder."""
+    where = f" of the {content.split} split"
+    first = shown = ""
+    if content.classification:
+        first = accuracy(content.classification, where)
+        shown = evaluated(content.classification, content.mistakes, binary_loss=content.binary_loss)
     if content.copies:
-        first = copy_recall(content.copies, f" of the {content.split} split")
-    facts = "".join(figure(value, name) for name, value in content.facts.items())
+        first, shown = copy_recall(content.copies, where), copies_found(content.copies, content.mistakes)
     kept = f"Kept: the weights after epoch {content.epoch} of {len(content.history)}."
     course = curves(content.history)
     if not content.epoch:
-        kept, course = "The softmax was fitted to the features of a network that stays as it was: no epochs.", ""
-    sections = [
-        section("training", f"<p>{escape(kept)}</p>", command(content.command) + course),
-        section("evaluation", "", evaluated(figures, content.mistakes)) if figures else "",
-        section("evaluation", "", copies_found(content.copies, content.mistakes)) if content.copies else "",
-        section("pictures", "", _augmented(content.augmented)) if content.augmented else "",
-        section("options", "", table(content.options)),
-        machine_section(content.machine),
-    ]
-    body = (
-        f"<header><h1>{escape(content.name)}</h1>{about}</header>"
-        f'<div class="headline">{first}{facts}</div><main>{"".join(sections)}</main>'
+        kept, course = "A softmax was fitted to the features of the pretrained network, so there were no epochs.", ""
+    rows = "".join(tiles(row, "seen") for row in content.augmented)
+    augmented = f'<p class="quiet">Each image as it is stored, then as the network saw it in each epoch.</p>{rows}'
+    html = report_page(
+        content.name,
+        about=[escape(content.dataset), path_text(content.model_dir)],
+        headline=first + "".join(figure(value, name) for name, value in content.facts.items()),
+        sections=[
+            section("training", f"<p>{escape(kept)}</p>", command(content.command) + course),
+            section("evaluation", "", shown) if shown else "",
+            section("images", "", augmented) if content.augmented else "",
+            section("options", "", option_tables(content.options, content.changed)),
+            machine_section(content.machine),
+        ],
     )
-    write_bytes(path, page(content.name, body, _STYLE).encode())
+    write_bytes(path, html)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class RunGroup:
-    """Runs that were told the same but for the seed.
+    """Runs with equal options except for the seed.
 
     Attributes:
-        name: fit to tell it from the others.
-        differs: what it was told that another group was not, e.g. {"epochs": "8"}.
-        seeds: one a run.
-        histories: one a run, as `TrainResult.history`.
-        scores: one a run, of `split`: its accuracy or what else it goes by, a share of 1.
-        seconds: one a run, of training.
+        name: the folder's name without the seed.
+        differs: the preset, and the options that differ from it, e.g. {"epochs": "8"}.
+        seeds: one per run.
+        histories: one per run, as `TrainResult.history`.
+        scores: one per run, a share of 1: its accuracy or copy recall on the split that is compared.
+        seconds: one per run, of training.
+        unlike: the options in which the groups of a comparison differ, with their values in this group.
     """
 
     name: str
@@ -104,15 +120,16 @@ class RunGroup:
     histories: Sequence[Sequence[dict[str, Any]]]
     scores: Sequence[float]
     seconds: Sequence[float]
+    unlike: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
     @property
     def mean(self) -> float:
-        """Mean score."""
+        """The mean score."""
         return sum(self.scores) / len(self.scores)
 
     @property
     def deviation(self) -> float | None:
-        """Standard deviation of the scores of a sample of runs; None of a single run."""
+        """The sample standard deviation of the scores; None of a single run."""
         count = len(self.scores)
         if count < 2:
             return None
@@ -120,66 +137,70 @@ class RunGroup:
 
 
 def write_comparison(
-    groups: Sequence[RunGroup], split: str, path: Path, *, score: str = "accuracy", words: str = "accuracy"
+    groups: Sequence[RunGroup],
+    split: str,
+    path: Path,
+    *,
+    score: str = "accuracy",
+    words: str = "accuracy",
+    common: Mapping[str, str] | None = None,
 ) -> None:
-    """Writes the report of runs side by side, the best group first; it has its name only when it is complete.
+    """Writes the report of a comparison as the HTML file `path`, which has its name only when it is complete.
 
     Args:
-        groups: at least one.
+        groups: at least one, the best first.
         split: what the scores are of.
-        path: the HTML file; its folder is made.
+        path: the HTML file.
         score: the key of the scores in a history.
-        words: what people read for it.
+        words: the score's name for people.
+        common: options that differ from the defaults and have the same value in all groups.
     """
     num_runs = sum(len(group.seeds) for group in groups)
-    subtitle = f"{count_of(num_runs, 'run', 'runs')} of {count_of(len(groups), 'kind', 'kinds')}"
+    names = list(dict.fromkeys(name for group in groups for name in group.unlike))
+    columns = "".join(f"<th>{escape(name)}</th>" for name in names)
     head = (
-        f'<tr><th>Runs</th><th class="num">{words.capitalize()}, {escape(split)}</th><th class="num">Deviation</th>'
-        '<th class="num">Each</th><th class="num">Training</th><th>Told</th></tr>'
+        f'<tr><th>Runs</th><th class="num">{escape(words.capitalize())}, {escape(split)}</th>'
+        f'<th class="num">Deviation</th>{columns}<th class="num">Each run</th><th class="num">Training</th></tr>'
     )
-    charts = []
-    for name, key, share in ((words.capitalize(), f"{split}_{score}", True), ("Loss", f"{split}_loss", False)):
-        series = [(group.name, [points(history, key) for history in group.histories]) for group in groups[:NUM_COLORS]]
-        if svg := runs_svg(name, series, share=share):
-            charts.append(f"<div><h3>{name}, {escape(split)}</h3>{svg}</div>")
+    rows = "".join(_row(number, group, names) for number, group in enumerate(groups))
+    shared = f"<h3>In all of them</h3>{table(common)}" if common else ""
     note = (
-        "A line a run. The deviation is that of the runs of a kind, which differ by their seed alone: differences "
-        "between kinds that are smaller than it say little."
+        "A deviation is that of the runs of one group, which differ by their seed alone. Smaller differences between "
+        "groups mean little."
     )
-    body = (
-        f'<header><h1>Runs compared</h1><p class="subtitle">{subtitle}</p></header><main>'
-        + section(
-            words,
-            "",
-            f'<div class="scroll"><table class="runs"><thead>{head}</thead><tbody>{"".join(map(_row, groups))}</tbody>'
-            f'</table></div><p class="quiet">{note}</p>',
-        )
-        + section("curves", "", f'<div class="curves">{"".join(charts)}</div>')
-        + "</main>"
+    charts = ""
+    drawn = groups[:NUM_RUN_COLORS]
+    for name, key, share in ((words.capitalize(), f"{split}_{score}", True), ("Loss", f"{split}_loss", False)):
+        lines = [[points(history, key) for history in group.histories] for group in drawn]
+        if chart := runs_svg(name, lines, share=share):
+            charts += f"<div><h3>{escape(name)}, {escape(split)}</h3>{chart}</div>"
+    legend = "One curve per run. Letters and colors are those of the table."
+    if len(groups) > len(drawn):
+        legend += f" Only the first {len(drawn)} groups are drawn."
+    html = report_page(
+        "Runs compared",
+        subtitle=f"{count_of(num_runs, 'run', 'runs')} in {count_of(len(groups), 'group', 'groups')}",
+        sections=[
+            section(
+                words,
+                "",
+                f'<div class="scroll"><table class="runs"><thead>{head}</thead><tbody>{rows}</tbody></table></div>'
+                f'<p class="quiet">{note}</p>{shared}',
+            ),
+            section("curves", "", f'<div class="curves">{charts}</div><p class="quiet">{legend}</p>') if charts else "",
+        ],
     )
-    write_bytes(path, page("Runs compared", body, _STYLE).encode())
+    write_bytes(path, html)
 
 
-def _row(group: RunGroup) -> str:
+def _row(number: int, group: RunGroup, names: Sequence[str]) -> str:
+    key = f'<b class="key of{number}">{chr(ord("A") + number)}</b> ' if number < NUM_RUN_COLORS else ""
+    values = "".join(f"<td>{escape(group.unlike.get(name, '–'))}</td>" for name in names)
     each = ", ".join(percent(value, 1) for value in group.scores)
-    told = ", ".join(f"{name} {value}" for name, value in group.differs.items())
     deviation = "–" if group.deviation is None else f"{100 * group.deviation:.1f}"
     seconds = sum(group.seconds) / len(group.seconds)
     return (
-        f'<tr><td>{escape(group.name)}</td><td class="num"><b>{percent(group.mean, 1)}</b></td>'
-        f'<td class="num">{deviation}</td><td class="num">{each}</td><td class="num">{duration(seconds)}</td>'
-        f"<td>{escape(told)}</td></tr>"
+        f'<tr><td>{key}{escape(group.name)}</td><td class="num"><b>{percent(group.mean, 1)}</b></td>'
+        f'<td class="num">{deviation}</td>{values}<td class="num">{each}</td>'
+        f'<td class="num">{duration(seconds)}</td></tr>'
     )
-
-
-def _augmented(rows: Sequence[Sequence[Tile]]) -> str:
-    tiles = "".join(f'<div class="tiles seen">{"".join(map(tile_figure, row))}</div>' for row in rows)
-    return f'<p class="quiet">First a photo as it is stored, then as the network saw it, an epoch each.</p>{tiles}'
-
-
-_STYLE = """
-.tiles.seen { grid-template-columns: repeat(6, minmax(0, 1fr)); margin-top: 18px; }
-.runs { border-spacing: 0; }
-.runs td, .runs th { padding: 8px 22px 8px 0; border-top: 1px solid var(--line); }
-@media (max-width: 560px) { .tiles.seen { grid-template-columns: repeat(3, minmax(0, 1fr)); } }
-"""

@@ -1,16 +1,16 @@
-"""Draws the sample picture folder that `simimg demo` runs on when there are no pictures at hand.
+"""The sample image folder that `simimg demo` runs on when no other images are given.
 
-Five classes of illustrations, a folder each, drawn with Pillow and NumPy from nothing but a seed: balloons,
-fishes, flowers, houses, mountains. They share palettes, skies and weather, so a model has to look at shapes.
-Like the folders people have, the sample is not uniform; on purpose it holds
+Five classes of illustrations, one folder per class: balloons, fishes, flowers, houses, mountains. They ship with the
+package as `sample_images.zip`, which `tools/sample_drawing` drew in the source repository. Like the folders
+that people have, the sample is not uniform. On purpose it holds
 
-* pictures of as many sizes as there are pictures, of several JPEG qualities, some of them progressive;
-* one picture stored on its side, upright only by its EXIF orientation, and one in CMYK: both good;
-* one picture cut off in the middle of the file, and one web page named `.jpg`: a converter refuses these two.
+* images of as many sizes as there are images, of several JPEG qualities, some of them progressive;
+* one image stored on its side, upright only by its EXIF orientation, and one in CMYK: both are good;
+* one image cut off in the middle of the file, and one web page named `.jpg`: a converter rejects these two.
 
 `SampleSummary.special` says which files these four are.
 """
 
-from simimg.sample.sample_folder import CLASS_NAMES, SampleSummary, draw_sample
+from simimg.sample.sample_folder import CLASS_NAMES, MAX_PER_CLASS, SampleSummary, draw_sample
 
-__all__ = ["CLASS_NAMES", "SampleSummary", "draw_sample"]
+__all__ = ["CLASS_NAMES", "MAX_PER_CLASS", "SampleSummary", "draw_sample"]

@@ -1,53 +1,56 @@
-"""The sample folder on disk: drawn by several processes, whole or not there.
+"""The sample folder on disk, unpacked from the archive beside this module: complete or absent.
 
-The folder is drawn under a temporary name beside its own and renamed at the end, so its name means that it is
-complete; `.sample.json` in it says what it was drawn with. What a killed run leaves, a later run removes.
+The folder is written under a temporary name beside its final one and renamed at the end, so the final name means that
+it is complete. `.sample.json` in it says how it was made. A later call removes what a killed one has left.
 """
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
+import io
 import json
-import multiprocessing
 import os
+import random
 import shutil
-import signal
-import tempfile
-import threading
 import time
+import uuid
+import zipfile
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
+from typing import Any
 
-from simimg.sample.sample_files import (
-    CLASS_NAMES,
-    DRAWING,
-    MAX_PER_CLASS,
-    SPECIAL,
-    SampleFile,
-    file_bytes,
-    list_files,
-)
-from tfrecords.base_errors import SimimgError, UsageError
+from PIL import Image
 
-__all__ = ["CLASS_NAMES", "SampleSummary", "draw_sample"]
+from tfrecords.base_errors import UsageError
 
+__all__ = ["CLASS_NAMES", "MAX_PER_CLASS", "SampleSummary", "draw_sample"]
+
+CLASS_NAMES = ("balloons", "fishes", "flowers", "houses", "mountains")
+MAX_PER_CLASS = 150  # images of each class in the archive; of mountains there is one more
+_ARCHIVE = Path(__file__).with_name("sample_images.zip")
+_DRAWING = 2  # raised whenever the pixels change, so that an older folder is not taken for the same
 _MARKER = ".sample.json"
 _PARTIAL = ".sample-"  # in the temporary folder's name
 _LITTER_S = 3_600  # a temporary folder untouched for so long belongs to no running process: one takes seconds
-_CHUNK = 4  # files a task; a fifth of a second of work, which is also how long an interrupt waits
+_WEB_PAGE = b"<!DOCTYPE html>\n<title>404 Not Found</title>\n<p>The picture you were looking for has moved.</p>\n"
+_SPECIAL = {
+    "turned": "stored on its side, EXIF orientation 6",
+    "cmyk": "a CMYK JPEG",
+    "cut": "a JPEG cut off in the middle: to be rejected",
+    "text": "a web page named .jpg: to be rejected",
+}
 
 
 @dataclasses.dataclass(frozen=True)
 class SampleSummary:
-    """What a sample folder holds.
+    """Content of a sample folder.
 
     Attributes:
         out_dir: the folder.
-        class_names: its subfolders, one a class.
-        num_images: good pictures, without the two files that are to be refused.
+        class_names: its subfolders, one per class.
+        num_images: good images, without the two files that are to be rejected.
         special: path inside the folder -> what is special about that file.
     """
 
@@ -58,64 +61,58 @@ class SampleSummary:
 
 
 def draw_sample(
-    out_dir: Path,
-    *,
-    per_class: int = 150,
-    seed: int = 0,
-    progress: Callable[[int], None] | None = None,
-    num_workers: int | None = None,
+    out_dir: Path, *, per_class: int = MAX_PER_CLASS, progress: Callable[[int], None] | None = None
 ) -> SampleSummary:
-    """Draws the sample folder, or returns at once if it is there already.
+    """Writes the sample folder, or returns at once if it exists already.
 
     Args:
-        out_dir: the folder to draw; should not exist, be empty, or be the same sample.
-        per_class: good pictures a class, 1 to 2,000.
-        seed: the same seed gives the same files, whatever the number of workers.
-        progress: called with the number of files done so far, out of 5 * per_class + 2.
-        num_workers: processes; None for one a core that this process may use, 1 to draw in this process.
+        out_dir: the folder to write; it may not exist, be empty, or be the same sample.
+        per_class: good images per class, 1 to 150.
+        progress: called with the number of files written so far, out of 5 * per_class + 2.
 
     Raises:
-        UsageError: an argument is out of range, or `out_dir` holds something else.
+        UsageError: `per_class` is out of range, or `out_dir` holds something else.
     """
-    num_workers = len(os.sched_getaffinity(0)) if num_workers is None else num_workers
-    for name, value, low, high in (
-        ("per_class", per_class, 1, MAX_PER_CLASS),
-        ("seed", seed, 0, 2**63 - 1),
-        ("num_workers", num_workers, 1, 1_024),
-    ):
-        if not low <= value <= high:
-            raise UsageError(f"`{name}` should be from {low} to {high}. Received: {name}={value}.")
+    if not 1 <= per_class <= MAX_PER_CLASS:
+        raise UsageError(f"`per_class` should be from 1 to {MAX_PER_CLASS}. Received: per_class={per_class}.")
     out_dir = Path(out_dir).absolute()
-    made_with = {"drawing": DRAWING, "per_class": per_class, "seed": seed}
-    files = list_files(per_class, seed)
-    special = {file.name: SPECIAL[file.kind] for file in files if file.kind != "plain"}
+    made_with = {"drawing": _DRAWING, "per_class": per_class}
+    files = _files(per_class)
+    special = {name: _SPECIAL[kind] for name, kind in files.items() if kind}
     summary = SampleSummary(out_dir, CLASS_NAMES, per_class * len(CLASS_NAMES), special)
-    if _is_there(out_dir, made_with, files):
+    if _is_complete(out_dir, made_with, files):
         return summary
 
     out_dir.parent.mkdir(parents=True, exist_ok=True)
     _remove_litter(out_dir)
-    partial = Path(tempfile.mkdtemp(prefix=f".{out_dir.name}{_PARTIAL}", dir=out_dir.parent))
+    partial = out_dir.with_name(f".{out_dir.name}{_PARTIAL}{uuid.uuid4().hex[:8]}")
     try:
         for class_name in CLASS_NAMES:
-            (partial / class_name).mkdir()
-        _draw(partial, files, seed, num_workers, progress or (lambda _: None))
+            (partial / class_name).mkdir(parents=True)
+        _unpack(partial, files, progress or (lambda _: None))
         _write(partial / _MARKER, json.dumps(made_with).encode())
-        partial.chmod(0o777 & ~_umask())  # mkdtemp makes folders that only their owner may read
         try:
             partial.rename(out_dir)
         except OSError:
             # Another process may have finished the same folder meanwhile; anything else there is an error.
-            if not _is_there(out_dir, made_with, files):
+            if not _is_complete(out_dir, made_with, files):
                 raise
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return summary
 
 
-def _is_there(out_dir: Path, made_with: dict[str, int], files: list[SampleFile]) -> bool:
-    """Whether the sample is complete in `out_dir`; False if nothing is, an error if something else is."""
-    what_to_do = "Choose another folder, or remove this one to have the sample drawn."
+def _files(per_class: int) -> dict[str, str]:
+    """Returns the kind of every file by its name: "" is a plain image; the last two are to be rejected."""
+    files = {f"{name}/image_{k:04d}.jpg": "" for name in CLASS_NAMES for k in range(1, per_class + 1)}
+    files[f"houses/image_{per_class // 2 + 1:04d}.jpg"] = "turned"
+    files[f"flowers/image_{per_class // 3 + 1:04d}.jpg"] = "cmyk"
+    return {**files, f"fishes/image_{per_class + 1:04d}.jpg": "text", f"mountains/image_{per_class + 1:04d}.jpg": "cut"}
+
+
+def _is_complete(out_dir: Path, made_with: dict[str, int], files: dict[str, str]) -> bool:
+    """Returns whether `out_dir` is the complete sample; raises an error if it holds something else."""
+    what_to_do = "Choose another folder, or remove this one to have the sample written."
     if not out_dir.exists():
         return False
     if not out_dir.is_dir():
@@ -127,10 +124,10 @@ def _is_there(out_dir: Path, made_with: dict[str, int], files: list[SampleFile])
         there = json.loads((out_dir / _MARKER).read_bytes())
     except (OSError, ValueError):
         listing = ", ".join(found[:5]) + (", …" if len(found) > 5 else "")
-        raise UsageError(f"{out_dir} exists and is no sample folder: it holds {listing}. {what_to_do}") from None
+        raise UsageError(f"{out_dir} exists and is not a sample folder: it holds {listing}. {what_to_do}") from None
     if there != made_with:
-        raise UsageError(f"{out_dir} holds another sample, drawn with {there}. Received: {made_with}. {what_to_do}")
-    missing = [file.name for file in files if not (out_dir / file.name).is_file()]
+        raise UsageError(f"{out_dir} holds another sample, made with {there}. Received: {made_with}. {what_to_do}")
+    missing = [name for name in files if not (out_dir / name).is_file()]
     if missing:
         raise UsageError(f"{out_dir} lacks {len(missing)} files of the sample, among them {missing[0]}. {what_to_do}")
     return True
@@ -139,71 +136,48 @@ def _is_there(out_dir: Path, made_with: dict[str, int], files: list[SampleFile])
 def _remove_litter(out_dir: Path) -> None:
     for path in out_dir.parent.iterdir():
         if path.name.startswith(f".{out_dir.name}{_PARTIAL}"):
-            with contextlib.suppress(FileNotFoundError):  # its process may rename or remove it just now
+            with contextlib.suppress(FileNotFoundError):  # its own process may rename or remove it at this moment
                 newest = max(entry.stat().st_mtime for entry in (path, *path.iterdir()))
                 if time.time() - newest > _LITTER_S:
                     shutil.rmtree(path, ignore_errors=True)
 
 
-def _draw(folder: Path, files: list[SampleFile], seed: int, num_workers: int, progress: Callable[[int], None]) -> None:
-    chunks = [files[k : k + _CHUNK] for k in range(0, len(files), _CHUNK)]
-    num_done = 0
-    if num_workers == 1 or len(chunks) == 1:
-        for chunk in chunks:
-            num_done += _draw_chunk(folder, chunk, seed)
-            progress(num_done)
-        return
-    pool = ProcessPoolExecutor(
-        min(num_workers, len(chunks)), multiprocessing.get_context("spawn"), initializer=_end_with_parent
-    )
-    try:
-        # Ctrl-C goes to every process of the terminal. Processes started while it is blocked keep it blocked, so
-        # it stops only this one, which lets the tasks that have begun come to their end and drops the others.
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+def _unpack(folder: Path, files: dict[str, str], progress: Callable[[int], None]) -> None:
+    with zipfile.ZipFile(_ARCHIVE) as archive:
+        # Threads are enough: decoding, encoding and writing release the interpreter's lock.
+        pool = ThreadPoolExecutor(len(os.sched_getaffinity(0)))
         try:
-            futures = [pool.submit(_draw_chunk, folder, chunk, seed) for chunk in chunks]
+            futures = [
+                pool.submit(lambda name, kind: _write(folder / name, _content(archive, name, kind)), name, kind)
+                for name, kind in files.items()
+            ]
+            for num_done, future in enumerate(as_completed(futures), start=1):
+                future.result()
+                progress(num_done)
         finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, before)
-        for future in as_completed(futures):
-            num_done += future.result()
-            progress(num_done)
-    except BrokenProcessPool:
-        raise SimimgError(
-            f"A process that was drawing pictures into {folder} ended early. Try again with num_workers=1 "
-            f"instead of {num_workers}: it needs less memory, and no `if __name__ == '__main__':` in the caller."
-        ) from None
-    finally:
-        pool.shutdown(cancel_futures=True)
+            pool.shutdown(cancel_futures=True)
 
 
-def _draw_chunk(folder: Path, files: list[SampleFile], seed: int) -> int:
-    for file in files:
-        _write(folder / file.name, file_bytes(file, seed))
-    return len(files)
+def _content(archive: zipfile.ZipFile, name: str, kind: str) -> bytes:
+    """Returns a file of the sample. An image has the same JPEG settings in every sample that it is part of."""
+    if kind == "text":
+        return _WEB_PAGE
+    with Image.open(io.BytesIO(archive.read(name.replace("image_", "").replace(".jpg", ".webp")))) as stored:
+        image = stored.convert("CMYK" if kind == "cmyk" else "RGB")
+    rng = random.Random(name)
+    settings: dict[str, Any] = {"quality": rng.randrange(80, 96), "subsampling": rng.randrange(3)}
+    if kind == "turned":
+        settings["exif"] = Image.Exif()
+        settings["exif"][0x0112] = 6  # Orientation: "rotate me clockwise by 90 degrees to display me"
+        image = image.transpose(Image.Transpose.ROTATE_90)
+    buffer = io.BytesIO()
+    image.save(buffer, "JPEG", progressive=not kind and rng.random() < 0.15, **settings)
+    content = buffer.getvalue()
+    return content[: len(content) * 55 // 100] if kind == "cut" else content
 
 
 def _write(path: Path, content: bytes) -> None:
-    temporary = path.with_name(f".{path.name}.tmp")
-    with open(temporary, "wb") as file:
+    with open(path, "wb") as file:
         file.write(content)
         file.flush()
         os.fsync(file.fileno())
-    temporary.rename(path)
-
-
-def _end_with_parent() -> None:
-    """Runs in every worker: a parent that was killed cannot tell its workers to stop, so they watch it."""
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-
-    def watch() -> None:
-        parent.join()
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

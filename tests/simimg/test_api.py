@@ -23,7 +23,7 @@ PER_CLASS = 8
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder `photos` of forty drawn pictures, and two files that cannot be used."""
     folder = tmp_path_factory.mktemp("api")
-    draw_sample(folder / "photos", per_class=PER_CLASS, num_workers=1)
+    draw_sample(folder / "photos", per_class=PER_CLASS)
     return folder
 
 

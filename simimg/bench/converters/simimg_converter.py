@@ -1,6 +1,7 @@
-"""The converter of this project, as `simimg convert` runs it: default options, one worker a core.
+"""The converter of this project, as `simimg convert` runs it: default options, one worker per core.
 
-What it writes is a whole data set folder, synced to disk, with its manifest and checksums; no rival does that much.
+It writes a complete data set folder, synced to disk, with manifest and checksums; no rival does as much. A module of
+its own because each tool of a comparison is a script that runs in its own process.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ def load(job: ConvertJob) -> dict[str, Any]:
 
 
 def prepare(job: ConvertJob, out_dir: Path) -> Callable[[], int]:
-    """Returns the conversion."""
+    """Returns a function that converts the folder."""
     from tfrecords.convert import ConvertConfig, convert
 
     config = ConvertConfig(

@@ -1,25 +1,25 @@
-"""Runs one tool when it is told to, and times it: the script that each tool's own Python executes.
+"""Server of one tool: runs and times it on request. Each tool's own Python executes this script.
 
     python -P tool_server.py TOOL.py
 
-`TOOL.py` lies beside this file, or in `simimg/bench/loaders`, and has
+`TOOL.py` has
 
     load(job) -> dict        imports what it needs; returns {"versions": {name: version}, "settings": text}
     prepare(job, out_dir) -> run
-                             makes ready for one run that may write into the empty folder `out_dir`; not timed
-    run() -> int             does the job and returns the number of pictures converted or delivered; timed
+                             prepares one run, which may write into the empty folder `out_dir`; not timed
+    run() -> int             does the job and returns the number of images converted or delivered; timed
 
-A line of JSON comes in, a line of JSON goes out:
+Each request is a line of JSON on standard input, each answer a line on standard output:
 
-    in  {"files": …, …}      the job             out  what `load` returned
-    in  {}                   run                 out  {"seconds": s, "num_images": n, "num_bytes": what is in out_dir,
+    in  {"files": …, …}      the job             out  the result of `load`
+    in  {}                   run                 out  {"seconds": s, "num_images": n, "num_bytes": size of out_dir,
                                                        "cpu_seconds": of all threads and ended children,
                                                        "peak_bytes": most memory of the process so far}
     in  end of file          exit
     out {"error": text}      instead of an answer; the traceback is on standard error
 
-What a tool itself prints goes to standard error. Everything here is standard library, because a tool's environment
-has only what the tool needs.
+The tool's own output goes to standard error. This file uses the standard library only, because the environment of a
+tool has only what the tool needs.
 """
 
 from __future__ import annotations
@@ -40,20 +40,21 @@ from typing import Any
 __all__ = ["ConvertJob", "ReadJob", "cpu_seconds", "main", "peak_bytes"]
 
 
-_MIN_READING_S = 1.0  # an epoch may take a tenth of that, which a shared machine's moods would drown
+_MIN_READING_S = 1.0  # an epoch may take a tenth of that, too short to time on a shared machine
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ConvertJob:
-    """Pictures that are to become squares on disk.
+    """A conversion of JPEG files to square images on disk.
 
     Attributes:
-        image_dir: a folder with one folder a class.
-        files: every file in it, relative; good JPEG files all.
+        image_dir: a folder with one folder per class.
+        files: every file in it, relative; all are good JPEG files.
         labels: the class of each file.
-        image_size: side of the squares, in px.
-        num_workers: cores there are.
-        work_dir: where folders for the tool's output are made, and removed.
+        image_size: side of the results, in px.
+        num_workers: number of cores.
+        work_dir: the folder for the tool's output, which is removed after each run.
+        variant: which of its ways of working a tool uses, where it has several.
     """
 
     image_dir: str
@@ -62,33 +63,34 @@ class ConvertJob:
     image_size: int
     num_workers: int
     work_dir: str
+    variant: str = ""
 
     @property
     def num_images(self) -> int:
-        """Pictures that a run converts."""
+        """Images that a run converts."""
         return len(self.files)
 
     def paths(self) -> list[str]:
-        """Returns the whole path of every file."""
+        """Returns the full path of every file."""
         return [os.path.join(self.image_dir, file) for file in self.files]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ReadJob:
-    """Records that are to become batches of pixels, every one once.
+    """A reading of records as batches of pixels, each record once.
 
     Attributes:
         dataset_dir: the data set folder, as `simimg convert` wrote it, with one split `train`.
         shards: its TFRecord files.
         records: the number of records of each.
-        image_dir: the pictures that it was made of, as JPEG files in one folder a class.
-        encoding: of its records, `raw` or `jpeg`.
-        image_size: side of its pictures, in px.
-        batch_size: pictures a batch; what is left over at the end is not delivered.
-        num_workers: cores there are.
-        variant: which of the ways that a tool has, where it has several.
-        forms_dir: a tool that reads a form of its own keeps that here.
-        work_dir: where folders for the tool's output are made, and removed.
+        image_dir: the images that it was made of, as JPEG files in one folder per class.
+        encoding: that of its records, `raw` or `jpeg`.
+        image_size: side of its images, in px.
+        batch_size: images per batch; an incomplete last batch is not delivered.
+        num_workers: number of cores.
+        variant: which of its ways of working a tool uses, where it has several.
+        forms_dir: a tool that reads its own format keeps its file here.
+        work_dir: the folder for the tool's output, which is removed after each run.
     """
 
     dataset_dir: str
@@ -105,7 +107,7 @@ class ReadJob:
 
     @property
     def num_images(self) -> int:
-        """Pictures that an epoch delivers; readers are run for whole epochs, and for a second at least."""
+        """Images that an epoch delivers; a run is a number of whole epochs, and takes a second at least."""
         return sum(self.records) // self.batch_size * self.batch_size
 
 
@@ -120,7 +122,7 @@ def main(tool: Path) -> int:
             assert spec is not None
             assert spec.loader is not None
             module = importlib.util.module_from_spec(spec)
-            sys.modules[spec.name] = module  # where worker processes that are forked look functions up by name
+            sys.modules[spec.name] = module  # forked worker processes look up functions there by name
             spec.loader.exec_module(module)
             _answer(channel, module.load(job))
             for _ in sys.stdin:
@@ -137,13 +139,13 @@ def _run(module: Any, job: ConvertJob | ReadJob) -> dict[str, float]:
     try:
         run = module.prepare(job, out_dir)
         gc.collect()
-        os.sync()  # so that nobody waits for the disk on behalf of the tool before
+        os.sync()  # so that no tool waits for what the previous one left to be written
         cpu_start, start = cpu_seconds(), time.perf_counter()
         num_images, seconds = run(), time.perf_counter() - start
         while isinstance(job, ReadJob) and seconds < _MIN_READING_S:
             num_images, seconds = num_images + run(), time.perf_counter() - start
         cpu_used = cpu_seconds() - cpu_start
-        del run  # a tool may still hold threads, which should not work on while another tool is timed
+        del run  # it may hold threads, which must not work while another tool is timed
         num_bytes = sum(path.stat().st_size for path in out_dir.rglob("*") if path.is_file())
         return {
             "seconds": seconds,
@@ -157,14 +159,14 @@ def _run(module: Any, job: ConvertJob | ReadJob) -> dict[str, float]:
 
 
 def cpu_seconds() -> float:
-    """Returns the processor time of this process so far, of all threads and ended children."""
+    """Returns the processor time of this process so far, with all threads and ended children."""
     times = os.times()
     return times.user + times.system + times.children_user + times.children_system
 
 
 def peak_bytes() -> int:
-    """Returns the most memory that this process has had."""
-    # Not getrusage, whose maximum begins with that of the process that started this one.
+    """Returns the most memory that this process has had, in bytes."""
+    # Not getrusage: its maximum starts at that of the parent process.
     with open("/proc/self/status") as file:
         return next(int(line.split()[1]) * 1024 for line in file if line.startswith("VmHWM:"))
 

@@ -1,4 +1,7 @@
-"""The tutorial's loop: Pillow, one picture after the other in one process, into one TFRecord file."""
+"""The tutorial's loop: Pillow, one image after the other in one process, into one TFRecord file.
+
+`plain` is the same loop up to the array, and writes nothing.
+"""
 
 from __future__ import annotations
 
@@ -14,31 +17,41 @@ __all__ = ["load", "prepare"]
 
 
 def load(job: ConvertJob) -> dict[str, Any]:
-    """Imports TensorFlow and Pillow."""
+    """Imports Pillow and, unless `plain`, TensorFlow."""
     import numpy as np
     import PIL
+
+    versions = {"pillow": PIL.__version__, "numpy": np.__version__}
+    how = "Image.open, convert('RGB'), resize with its default filter"
+    if job.variant == "plain":
+        return {"versions": versions, "settings": f"{how}, np.asarray; nothing is written"}
     import tensorflow as tf
 
     return {
-        "versions": {"tensorflow": tf.__version__, "pillow": PIL.__version__, "numpy": np.__version__},
-        "settings": "Image.open, convert('RGB'), resize with its default filter, tf.train.Example, TFRecordWriter",
+        "versions": {"tensorflow": tf.__version__, **versions},
+        "settings": f"{how}, tf.train.Example, TFRecordWriter",
     }
 
 
 def prepare(job: ConvertJob, out_dir: Path) -> Callable[[], int]:
     """Returns the loop."""
     import numpy as np
-    import tensorflow as tf
     from PIL import Image
 
     paths, size = job.paths(), (job.image_size, job.image_size)
 
+    def pixels_of(path: str) -> np.ndarray:
+        return np.asarray(Image.open(path).convert("RGB").resize(size))
+
+    if job.variant == "plain":
+        return lambda: len([pixels_of(path) for path in paths])
+    import tensorflow as tf
+
     def run() -> int:
         with tf.io.TFRecordWriter(os.path.join(out_dir, "pictures.tfrecord")) as writer:
             for path, label in zip(paths, job.labels, strict=True):
-                pixels = np.asarray(Image.open(path).convert("RGB").resize(size))
                 feature = {
-                    "image": tf.train.Feature(bytes_list=tf.train.BytesList(value=[pixels.tobytes()])),
+                    "image": tf.train.Feature(bytes_list=tf.train.BytesList(value=[pixels_of(path).tobytes()])),
                     "label": tf.train.Feature(int64_list=tf.train.Int64List(value=[label])),
                 }
                 example = tf.train.Example(features=tf.train.Features(feature=feature))

@@ -1,4 +1,7 @@
-"""Keras' `image_dataset_from_directory` over the pictures as files of the size that is wanted, as JPEG."""
+"""Keras' `image_dataset_from_directory` over JPEG files that have the final size already.
+
+A module of its own because each tool of a comparison is a script that runs in its own process.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +24,7 @@ def load(job: ReadJob) -> dict[str, Any]:
 
 
 def prepare(job: ReadJob, out_dir: Path) -> Callable[[], int]:
-    """Lists the files and returns what reads them all once."""
+    """Lists the files and returns a function that reads them all once."""
     import keras
 
     batches = keras.utils.image_dataset_from_directory(
@@ -34,7 +37,7 @@ def prepare(job: ReadJob, out_dir: Path) -> Callable[[], int]:
     )
 
     def run() -> int:
-        # The last batch is a short one; only whole ones count, for all tools.
+        # The last batch is incomplete; only complete ones count, for all tools.
         return sum(int(images.shape[0]) for images, _ in batches if images.shape[0] == job.batch_size)
 
     return run

@@ -1,4 +1,4 @@
-"""The readers of this project, shuffled and endless, read from Python; a run has the steps of an epoch."""
+"""The readers of this project, shuffled and endless, read from Python; a run takes as many steps as an epoch."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def load(job: ReadJob) -> dict[str, Any]:
 
 
 def prepare(job: ReadJob, out_dir: Path) -> Callable[[], int]:
-    """Returns the reading of as many batches as an epoch has."""
+    """Returns a function that reads as many batches as an epoch has."""
     (batches,) = _BATCHES
     shape = (job.batch_size, job.image_size, job.image_size, 3)
 

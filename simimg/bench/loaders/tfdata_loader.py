@@ -1,7 +1,7 @@
-"""tf.data, in two ways: as everybody writes it, an example at a time; and as TensorFlow's guide to performance has it.
+"""tf.data in two ways: the usual one, example by example, and the one of TensorFlow's performance guide.
 
 `usual`: files interleaved, shuffled in a buffer, each record parsed and decoded in a parallel map, batched.
-`vectorised`: the serialized records are batched first and parsed together, which pictures of raw pixels allow.
+`vectorised`: the serialized records are batched first and parsed together, which works for raw pixels.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def load(job: ReadJob) -> dict[str, Any]:
 
 
 def prepare(job: ReadJob, out_dir: Path) -> Callable[[], int]:
-    """Builds the pipeline and returns what runs it once through."""
+    """Builds the pipeline and returns a function that reads it once."""
     import tensorflow as tf
 
     size = job.image_size

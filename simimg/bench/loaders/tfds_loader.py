@@ -28,11 +28,11 @@ def load(job: ReadJob) -> dict[str, Any]:
 
 
 def prepare(job: ReadJob, out_dir: Path) -> Callable[[], int]:
-    """Builds the pipeline and returns what runs it once through."""
+    """Builds the pipeline and returns a function that reads it once."""
     import tensorflow as tf
     import tensorflow_datasets as tfds
 
-    config = tfds.ReadConfig(try_autocache=False)  # the second epoch of a small set would be a copy of the first
+    config = tfds.ReadConfig(try_autocache=False)  # or the second epoch of a small set would come from memory
     examples = _BUILDERS[0].as_dataset(split="train", shuffle_files=True, read_config=config)
     batches = examples.shuffle(_SHUFFLE_BUFFER).batch(job.batch_size, drop_remainder=True).prefetch(tf.data.AUTOTUNE)
 

@@ -1,38 +1,50 @@
-"""report.html of a data set: what a conversion made of a folder of photos, as one HTML file that needs only a browser.
+"""report.html of a data set: the result of a conversion, as one HTML file that needs only a browser.
 
-It is a function of the data set folder and, for what is shown of refused files, of the originals: no time, no duration,
-no path of the machine. So the same data set has the same report, byte for byte. The file ends with a line
+It depends on the data set folder alone and, for the previews of refused files, on the originals. It contains no time,
+no duration and no path of the machine, so the same data set has a byte-identical report. The file ends with a line
 
     <!-- sha256 HEX -->
 
-whose HEX is the SHA-256 of all bytes before that line, so that `simimg verify` notices a changed one.
+whose HEX is the SHA-256 of all bytes before that line, so that `simimg verify` notices a changed report.
 """
 
 from __future__ import annotations
 
 import hashlib
+import shlex
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from simimg.dataset_images import DatasetImages
 from simimg.report.contact_sheet import write_bytes
-from simimg.report.conversion.class_counts import Counts, count_files
-from simimg.report.conversion.class_table import bar, class_table, size_curve, split_color, unsplit_classes
-from simimg.report.conversion.conversion_css import STYLE
+from simimg.report.conversion.class_counts import (
+    Counts,
+    bar,
+    class_table,
+    count_files,
+    size_curve,
+    split_color,
+    unsplit_classes,
+)  # fmt: skip
 from simimg.report.conversion.copy_groups import CopyGroups, copy_groups, find_groups
 from simimg.report.conversion.image_sizes import original_sizes
-from simimg.report.conversion.provenance import provenance
 from simimg.report.conversion.quarantine_section import refused_files
 from simimg.report.conversion.sample_images import contact_sheet
-from simimg.report.html_page import escape, page, section
+from simimg.report.html_page import command, escape, figure, folded, report_page, section, style_sheet
 from simimg.report.number_format import count_of, percent, storage
+from tfrecords.convert.plan.convert_config import ConvertConfig
 from tfrecords.convert.plan.split_assignment import SOURCE_SPLITS
 from tfrecords.format.layout import Layout
 from tfrecords.format.manifest import Manifest, read_manifest
+from tfrecords.format.naming import VERSION
 from tfrecords.format.quarantine import read_quarantine
 
-__all__ = ["REPORT_FILE", "write_conversion_report"]
+__all__ = ["REPORT_FILE", "command_line", "write_conversion_report"]
 
 REPORT_FILE = "report.html"
+_ORIGINALS = "PHOTOS"  # stands for the source in the command
+_ALWAYS = ("name", "image_size", "seed")  # in the command even with their defaults, as what people look for first
 
 
 def write_conversion_report(dataset_dir: Path, image_dir: str) -> Path:
@@ -40,46 +52,93 @@ def write_conversion_report(dataset_dir: Path, image_dir: str) -> Path:
 
     Args:
         dataset_dir: the data set.
-        image_dir: what it was made of. Where that is a local folder, what can be shown of refused files is shown.
+        image_dir: the source of the conversion. Refused files are previewed where it is a local folder.
 
     Returns:
-        The report's path.
+        The path of the report.
 
     Raises:
         DataError: the data set is damaged.
         OSError: the report cannot be written.
     """
     layout, manifest = Layout.load(dataset_dir), read_manifest(dataset_dir)
-    pictures = DatasetImages(dataset_dir, layout, manifest)
+    images = DatasetImages(dataset_dir, layout, manifest)
     counts, groups = count_files(manifest, len(layout.class_names)), find_groups(manifest)
-    body = [
-        _top(layout),
-        _headline(layout, counts, groups),
-        "<main>",
-        _samples(layout, manifest, pictures),
-        _classes(layout, counts),
-        _sizes(layout, manifest),
-        _refused(dataset_dir, counts, image_dir),
-        _copies(groups, layout, manifest, pictures),
-        section("How it was made", "", provenance(layout)),
-        "</main>",
-    ]
-    html = page(f"{layout.name}: what was converted", "".join(body), STYLE).encode()
+    shards = [info for infos in layout.splits.values() for info in infos]
+    html = report_page(
+        layout.name,
+        subtitle="The result of the conversion",
+        about=[
+            f"<b>{layout.image_size} × {layout.image_size}</b> px, {escape(layout.encoding)}",
+            f"<b>{count_of(len(shards), 'shard', 'shards')}</b>, {storage(sum(info.num_bytes for info in shards))}",
+            f"version <b>{escape(layout.version)}</b>",
+        ],
+        headline=_headline(layout, counts, groups),
+        sections=[
+            _samples(layout, manifest, images),
+            _classes(layout, counts),
+            _sizes(layout, manifest),
+            _refused(dataset_dir, counts, image_dir),
+            _copies(groups, layout, manifest, images),
+            section("How it was made", "", _provenance(layout)),
+        ],
+        style=style_sheet("simimg.report.conversion", "conversion.css"),
+    )
     path = dataset_dir / REPORT_FILE
     write_bytes(path, html + f"<!-- sha256 {hashlib.sha256(html).hexdigest()} -->\n".encode())
     return path
 
 
-def _top(layout: Layout) -> str:
-    shards = [info for infos in layout.splits.values() for info in infos]
-    facts = [
-        f"<b>{layout.image_size} × {layout.image_size}</b> px, {escape(layout.encoding)}",
-        f"<b>{count_of(len(shards), 'shard', 'shards')}</b>, {storage(sum(info.num_bytes for info in shards))}",
-        f"version <b>{escape(layout.version)}</b>",
-    ]
-    about = "".join(f"<div>{fact}</div>" for fact in facts)
-    subtitle = '<p class="subtitle">What the conversion made of the photos</p>'
-    return f'<header><h1>{escape(layout.name)}</h1>{subtitle}<div class="about">{about}</div></header>'
+def command_line(layout: Layout) -> str:
+    """Returns the shell command that makes the data set again, with the options that are not the defaults."""
+    given = {key: layout.config[key] for key in layout.config if key in _ALWAYS or key in _changed(layout)}
+    words = ["simimg", "convert", f"--image_dir={_ORIGINALS}"]
+    words += [f"--{key}={shlex.quote(_option_text(value))}" for key, value in given.items()]
+    return " ".join(words)
+
+
+def _changed(layout: Layout) -> dict[str, Any]:
+    """The options that differ from their defaults, which may depend on the image size."""
+    config = layout.config
+    known: dict[str, Any] = {key: config[key] for key in ("name", "image_size") if key in config}
+    defaults = ConvertConfig(image_dir=_ORIGINALS, **known).resolved().determining()
+    ordinary = defaults | {"image_size": ConvertConfig(image_dir=_ORIGINALS).image_size}
+    return {key: value for key, value in config.items() if value != ordinary.get(key)}
+
+
+def _provenance(layout: Layout) -> str:
+    """The command that makes the data set again, its options, and everything else that its bytes depend on."""
+    shards = {
+        split: f"{count_of(len(infos), 'shard', 'shards')}, {storage(sum(info.num_bytes for info in infos))}"
+        for split, infos in layout.splits.items()
+    }
+    later = "" if layout.version == VERSION else " Some of them were added later, with <code>--append</code>."
+    digest = {"SHA-256 of the names, classes and sizes of the files": layout.source_sha256}
+    changed = _changed(layout)
+    changes = (
+        f"<h3>Changed by you</h3>{_values(changed)}"
+        if changed
+        else '<p class="quiet">All options have their defaults.</p>'
+    )
+    return (
+        f"{command(command_line(layout))}"
+        f'<p class="quiet"><code>{_ORIGINALS}</code> stands for the originals.{later}</p>{changes}'
+        f"{folded(f'All {len(layout.config)} options', _values(layout.config))}"
+        f"<h3>Shards</h3>{_values(shards)}<h3>Source</h3>{_values(digest)}"
+        f"<h3>Versions of the libraries</h3>{_values(layout.versions)}"
+    )
+
+
+def _values(values: Mapping[str, Any]) -> str:
+    items = "".join(
+        f"<div><dt>{escape(key)}</dt><dd>{escape(_option_text(value)) or '–'}</dd></div>"
+        for key, value in values.items()
+    )
+    return f'<dl class="values">{items}</dl>'
+
+
+def _option_text(value: Any) -> str:
+    return ",".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
 
 
 def _headline(layout: Layout, counts: Counts, groups: CopyGroups) -> str:
@@ -93,22 +152,21 @@ def _headline(layout: Layout, counts: Counts, groups: CopyGroups) -> str:
         legend.append(f'<span><i class="refused"></i>{num_refused:,} refused</span>')
     what = "example" if num_examples == 1 else "examples"
     of = f" of {num_examples + num_refused:,} files" if num_refused else ""
-    others = [
-        (f"{len(layout.class_names):,}", "class" if len(layout.class_names) == 1 else "classes"),
-        (f"{num_refused:,}", "file refused" if num_refused == 1 else "files refused"),
+    figures = [
+        figure(f"{len(layout.class_names):,}", "class" if len(layout.class_names) == 1 else "classes"),
+        figure(f"{num_refused:,}", "file refused" if num_refused == 1 else "files refused"),
     ]
     if layout.config.get("copies") != "ignore":
-        others.append((f"{len(groups.members):,}", "photos that have copies"))
-    figures = "".join(f'<div><p class="number">{number}</p><p>{name}</p></div>' for number, name in others)
+        figures.append(figure(f"{len(groups.members):,}", "images that have copies"))
     return (
-        f'<div class="headline"><div class="first"><p class="number">{num_examples:,}</p><p>{what}{of}</p></div>'
-        f'{figures}<div class="share">{bar([*by_split, num_refused], num_examples + num_refused)}'
-        f'<p class="legend">{"".join(legend)}</p></div></div>'
+        f'<div class="first"><p class="number">{num_examples:,}</p><p>{what}{of}</p></div>{"".join(figures)}'
+        f'<div class="share">{bar([*by_split, num_refused], num_examples + num_refused)}'
+        f'<p class="legend">{"".join(legend)}</p></div>'
     )
 
 
-def _samples(layout: Layout, manifest: Manifest, pictures: DatasetImages) -> str:
-    sheet, how = contact_sheet(layout, manifest, pictures)
+def _samples(layout: Layout, manifest: Manifest, images: DatasetImages) -> str:
+    sheet, how = contact_sheet(layout, manifest, images)
     return section("Contact sheet", f"<p>{how}</p>", sheet)
 
 
@@ -136,7 +194,7 @@ def _sizes(layout: Layout, manifest: Manifest) -> str:
     resize = str(layout.config.get("resize", ""))
     return section(
         "Originals",
-        "<p>Sizes before they were stored</p>",
+        "<p>Sizes before the conversion</p>",
         original_sizes(manifest.widths[ok], manifest.heights[ok], layout.image_size, resize),
     )
 
@@ -148,14 +206,16 @@ def _refused(dataset_dir: Path, counts: Counts, image_dir: str) -> str:
     return section("Refused", facts, refused_files(read_quarantine(dataset_dir), image_dir))
 
 
-def _copies(groups: CopyGroups, layout: Layout, manifest: Manifest, pictures: DatasetImages) -> str:
+def _copies(groups: CopyGroups, layout: Layout, manifest: Manifest, images: DatasetImages) -> str:
     how = layout.config.get("copies")
     if how == "ignore":
-        return section("Copies", "", "<p>Not looked for, as --copies=ignore says. They may lie in several splits.</p>")
+        return section(
+            "Copies", "", "<p>Not searched for, because of --copies=ignore. They may be in several splits.</p>"
+        )
     if not len(groups):
-        kind = "equal" if how == "exact" else "equal, nor any that look alike"
-        return section("Copies", "", f"<p>None: no two photos are {kind}.</p>")
+        kind = "equal" if how == "exact" else "equal or look alike"
+        return section("Copies", "", f"<p>None: no two images are {kind}.</p>")
     num_apart = int(groups.apart.sum())
     leaks = f'<span class="warn">{num_apart:,} in more than one split</span>' if num_apart else "None in two splits"
-    facts = f"<p>{count_of(len(groups), 'group', 'groups')} with {len(groups.members):,} photos</p><p>{leaks}</p>"
-    return section("Copies", facts, copy_groups(groups, layout, manifest, pictures))
+    facts = f"<p>{count_of(len(groups), 'group', 'groups')} with {len(groups.members):,} images</p><p>{leaks}</p>"
+    return section("Copies", facts, copy_groups(groups, layout, manifest, images))

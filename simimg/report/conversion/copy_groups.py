@@ -1,4 +1,4 @@
-"""Copies of one photo among the examples: how many, which, and where they were put."""
+"""Groups of copies among the examples: how many, which images, and in which splits they are."""
 
 from __future__ import annotations
 
@@ -11,31 +11,32 @@ from simimg.dataset_images import DatasetImages
 from simimg.report.contact_sheet import Tile
 from simimg.report.html_page import escape, tile_figure
 from simimg.report.number_format import count_of, shortened
+from simimg.report.report_sections import facts
 from tfrecords.format.layout import Layout
 from tfrecords.format.manifest import Manifest
 
 __all__ = ["CopyGroups", "copy_groups", "find_groups"]
 
-_MAX_MEMBERS = 6  # pictures of a group, one row
+_MAX_MEMBERS = 6  # images per group, one row
 _TILE_PX = 160
 _MAX_NAME, _MAX_PATH = 32, 60  # characters
-_MAX_NAMED = 100  # groups without pictures
+_MAX_NAMED = 100  # groups without images
 _MAX_APART, _MAX_MIXED, _MAX_RESIZED, _MAX_LARGEST = 4, 4, 3, 6
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
 class CopyGroups:
-    """The groups of two examples and more that are copies of each other, in columns of one length.
+    """The groups of two or more examples that are copies of each other, one entry per group in each column.
 
     Attributes:
-        members: int64 [num_photos], the rows of the manifest, group by group, in each by id.
-        starts: int64 [n], where in `members` each group begins.
+        members: int64 [num_images], rows of the manifest, group by group, sorted by id within each.
+        starts: int64 [n], where each group begins in `members`.
         sizes: int64 [n].
-        mixed: bool [n], of more than one class.
-        apart: bool [n], in more than one split.
-        resized: bool [n], originals of more than one size.
-        same_bytes: bool [n], all files are equal.
-        same_pixels: bool [n], all are equal as they are stored.
+        mixed: bool [n], whether it has more than one class.
+        apart: bool [n], whether it is in more than one split.
+        resized: bool [n], whether its originals have more than one size.
+        same_bytes: bool [n], whether all its files are byte-identical.
+        same_pixels: bool [n], whether all its stored images are equal.
     """
 
     members: np.ndarray
@@ -51,14 +52,14 @@ class CopyGroups:
         return len(self.starts)
 
     def rows(self, group: int) -> list[int]:
-        """Returns the rows of the manifest that are in a group."""
+        """Returns the rows of the manifest that belong to a group."""
         start = int(self.starts[group])
         rows: list[int] = self.members[start : start + int(self.sizes[group])].tolist()
         return rows
 
 
 def find_groups(manifest: Manifest) -> CopyGroups:
-    """Returns the groups of copies among a manifest's examples, in the order of their first ids."""
+    """Returns the groups of copies among the examples of a manifest, in the order of their first ids."""
     rows = np.flatnonzero(manifest.ok)
     rows = rows[np.lexsort((manifest.ids[rows], manifest.groups[rows]))]
     _, starts, sizes = np.unique(manifest.groups[rows], return_index=True, return_counts=True)
@@ -66,7 +67,7 @@ def find_groups(manifest: Manifest) -> CopyGroups:
     members = rows[np.repeat(several, sizes)]
     sizes = sizes[several]
     starts = np.cumsum(sizes) - sizes
-    first = np.repeat(members[starts], sizes)  # of each member's group
+    first = np.repeat(members[starts], sizes)  # row of each member's group
 
     def any_differs(column: np.ndarray) -> np.ndarray:
         differs = column[members] != column[first]
@@ -86,31 +87,28 @@ def find_groups(manifest: Manifest) -> CopyGroups:
     )
 
 
-def copy_groups(groups: CopyGroups, layout: Layout, manifest: Manifest, pictures: DatasetImages) -> str:
-    """Returns the groups of copies as HTML: how many of which kind, and those worth a look; raises DataError."""
+def copy_groups(groups: CopyGroups, layout: Layout, manifest: Manifest, images: DatasetImages) -> str:
+    """Returns the groups of copies as HTML: the number of each kind, and those worth a look; raises DataError."""
     alike = int((~groups.same_bytes & ~groups.same_pixels).sum())
     equal = int(groups.same_bytes.sum())
-    figures = "".join(
-        f"<div><dt>{name}</dt><dd>{value:,}</dd></div>"
-        for name, value in (
-            ("groups of equal files", equal),
-            ("of files with equal pictures", len(groups) - equal - alike),
-            ("of pictures that look alike", alike),
-        )
-    )
-    parts = [f'<dl class="facts">{figures}</dl>']
+    kinds = {
+        "groups of byte-identical files": equal,
+        "of files with equal pixels": len(groups) - equal - alike,
+        "of images that look alike": alike,
+    }
+    parts = [facts({name: f"{num:,}" for name, num in kinds.items()})]
     by_size = np.argsort(-groups.sizes, kind="stable")
     taken: set[int] = set()
     for title, sentence, which, most in (
         (
             "In more than one split",
-            "These leak: what is measured on one split was learnt on another.",
+            "These leak: the model is measured on images that it was trained on.",
             groups.apart,
             _MAX_APART,
         ),
         (
             "Of more than one class",
-            "One photo under two labels, of which one may be wrong; or two photos that the comparison takes for one.",
+            "One image with two labels, of which one may be wrong; or two images that were wrongly taken for copies.",
             groups.mixed,
             _MAX_MIXED,
         ),
@@ -122,7 +120,7 @@ def copy_groups(groups: CopyGroups, layout: Layout, manifest: Manifest, pictures
             continue
         title = "Others, the largest first" if taken and not sentence else title
         taken.update(candidates[:most])
-        rows = "".join(_group(groups, group, layout, manifest, pictures) for group in candidates[:most])
+        rows = "".join(_group(groups, group, layout, manifest, images) for group in candidates[:most])
         about = f'<p class="quiet">{_shown(len(candidates), most)}{sentence}</p>'
         parts.append(f'<h3>{title}</h3>{about}<div class="groups">{rows}</div>')
     rest = [group for group in by_size.tolist() if group not in taken]
@@ -131,11 +129,11 @@ def copy_groups(groups: CopyGroups, layout: Layout, manifest: Manifest, pictures
         note = (
             ""
             if len(rest) <= _MAX_NAMED
-            else f"<li>and {count_of(len(rest) - _MAX_NAMED, 'group', 'groups')} more</li>"
+            else f"<li>and {count_of(len(rest) - _MAX_NAMED, 'more group', 'more groups')}</li>"
         )
         parts.append(f'<h3>By name only</h3><ul class="named">{names}{note}</ul>')
     parts.append(
-        '<p class="quiet all-groups">manifest.parquet has all of them: copies have the same <code>group</code>.</p>'
+        '<p class="quiet all-groups">manifest.parquet lists all groups: copies have the same <code>group</code>.</p>'
     )
     return "".join(parts)
 
@@ -144,21 +142,21 @@ def _shown(num: int, most: int) -> str:
     return f"{most} of {num:,} groups. " if num > most else f"{count_of(num, 'group', 'groups')}. "
 
 
-def _group(groups: CopyGroups, group: int, layout: Layout, manifest: Manifest, pictures: DatasetImages) -> str:
+def _group(groups: CopyGroups, group: int, layout: Layout, manifest: Manifest, images: DatasetImages) -> str:
     rows = groups.rows(group)
     splits = _names(manifest.split_names, manifest.splits[rows])
     classes = _names(layout.class_names, manifest.labels[rows])
     apart, mixed = bool(groups.apart[group]), bool(groups.mixed[group])
     kind = (
-        "in equal files"
+        "in byte-identical files"
         if groups.same_bytes[group]
         else "with equal pixels"
         if groups.same_pixels[group]
         else "that look alike"
     )
     more = ", …" if len(classes) > 4 else ""
-    facts = [
-        f"<b>{len(rows):,} photos</b> {kind}",
+    about = [
+        f"<b>{len(rows):,} images</b> {kind}",
         f'<span class="warn">in {escape(" and ".join(splits))}</span>'
         if apart
         else f"kept together in {escape(splits[0])}",
@@ -171,10 +169,10 @@ def _group(groups: CopyGroups, group: int, layout: Layout, manifest: Manifest, p
         name = layout.class_names[manifest.labels[row]]
         notes += [shortened(name, _MAX_NAME)] if mixed and not manifest.paths[row].startswith(f"{name}/") else []
         notes += [manifest.split_names[manifest.splits[row]]] if apart else []
-        tiles.append(tile_figure(Tile(pictures.image(row), manifest.paths[row], ", ".join(notes)), _TILE_PX))
+        tiles.append(tile_figure(Tile(images.image(row), manifest.paths[row], ", ".join(notes)), _TILE_PX))
     if len(shown) < len(rows):
         tiles.append(f'<div class="further">and {len(rows) - len(shown):,} more</div>')
-    head = "".join(f"<p>{fact}</p>" for fact in facts if fact)
+    head = "".join(f"<p>{fact}</p>" for fact in about if fact)
     return f'<div class="group of{len(tiles)}"><div class="tiles">{"".join(tiles)}</div>{head}</div>'
 
 

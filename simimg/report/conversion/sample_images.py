@@ -1,12 +1,14 @@
-"""The contact sheet: pictures of every class as they are stored, as strips of film."""
+"""The contact sheet: stored images of every class, as strips of film."""
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Sequence
 
 import numpy as np
 
 from simimg.dataset_images import DatasetImages
+from simimg.report.contact_sheet import png_bytes
 from simimg.report.html_page import data_uri, escape
 from tfrecords.format.layout import Layout
 from tfrecords.format.manifest import Manifest
@@ -14,24 +16,21 @@ from tfrecords.format.manifest import Manifest
 __all__ = ["choose_samples", "contact_sheet"]
 
 _MAX_SAMPLES = 120
-_FRAMES = 8  # a strip has at most
-_MAX_ROLL = 96  # classes that a sheet of one frame each shows
-_MAX_READ = 256 << 20  # bytes; pictures of 4,096 px are 50 MB each when they are decoded
+_FRAMES = 8  # per strip, at most
+_MAX_ROLL = 96  # classes on a sheet with one frame per class
+_MAX_READ = 256 << 20  # bytes; a decoded image of 4,096 px has 50 MB
 _MAX_EXACT_PX = 192
 _MAX_EMBEDDED = 1_600_000  # bytes of the page
-_SAMPLE_PX = (
-    192,
-    128,
-    96,
-)  # a side where they are not embedded as they are: the largest that fits; about 100 are shown
+# Side of an image that is not embedded as it is stored: the largest with which all fit. About 100 px are shown.
+_SAMPLE_PX = (192, 128, 96)
 
 
-def contact_sheet(layout: Layout, manifest: Manifest, pictures: DatasetImages) -> tuple[str, str]:
-    """Returns the contact sheet as HTML, and a sentence on how its pictures are shown; raises DataError."""
+def contact_sheet(layout: Layout, manifest: Manifest, images: DatasetImages) -> tuple[str, str]:
+    """Returns the contact sheet as HTML, and how its images are embedded, for people; raises DataError."""
     most = max(_FRAMES, min(_MAX_SAMPLES, _MAX_READ // (3 * layout.image_size**2)))
     chosen = choose_samples(manifest, most)
-    uris, exact = _uris([row for rows in chosen.values() for row in rows], layout.image_size, pictures)
-    how = "Pixel by pixel as they are stored" if exact else "As they are stored, compressed for this page"
+    uris, exact = _uris([row for rows in chosen.values() for row in rows], layout, images)
+    how = "The stored pixels" if exact else "The stored images, compressed for this page"
     if max(map(len, chosen.values())) == 1 and len(chosen) > _FRAMES:
         frames = []
         for label, rows in chosen.items():
@@ -56,10 +55,10 @@ def contact_sheet(layout: Layout, manifest: Manifest, pictures: DatasetImages) -
 
 
 def choose_samples(manifest: Manifest, most: int) -> dict[int, list[int]]:
-    """Returns rows of the manifest by label, equally many a class, at most `most` in all.
+    """Returns rows of the manifest by label, equally many per class, at most `most` in all.
 
-    Which ones their bytes decide, as a hash does: mixed, and the same ones every time. Of copies there is one. Of more
-    classes than can be shown they are spread evenly over the labels.
+    The SHA-256 of the files decides which: a mixed choice, and the same one every time. Only one image of each group of
+    copies is chosen. If there are too many classes, the chosen ones are spread evenly over the labels.
     """
     rows = np.flatnonzero(manifest.ok)
     order = np.lexsort((rows, manifest.groups[rows], manifest.labels[rows]))
@@ -68,7 +67,7 @@ def choose_samples(manifest: Manifest, most: int) -> dict[int, list[int]]:
     keys = manifest.sha256[rows, :8].copy().view(">u8")[:, 0]
     rows = rows[np.lexsort((rows, keys, manifest.labels[rows]))]
     labels, starts = np.unique(manifest.labels[rows], return_index=True)
-    if len(labels) * 4 > most:  # no four of each
+    if len(labels) * 4 > most:  # not even four of each
         number = min(len(labels), _MAX_ROLL, most)
         spread = np.linspace(0, len(labels) - 1, number).round().astype(int)
         return {int(labels[place]): [int(rows[starts[place]])] for place in spread}
@@ -80,23 +79,29 @@ def choose_samples(manifest: Manifest, most: int) -> dict[int, list[int]]:
     }
 
 
-def _uris(rows: Sequence[int], image_size: int, pictures: DatasetImages) -> tuple[dict[int, str], bool]:
-    """Returns the pictures as data URIs, and whether these have the very pixels that are stored."""
-    if image_size <= _MAX_EXACT_PX:
+def _uris(rows: Sequence[int], layout: Layout, images: DatasetImages) -> tuple[dict[int, str], bool]:
+    """Returns the images as data URIs, and whether these have exactly the stored pixels."""
+    if layout.image_size <= _MAX_EXACT_PX:
         uris: dict[int, str] = {}
         total = 0
         for row in rows:
-            uris[row] = pictures.exact_uri(row)
+            uris[row] = _exact_uri(row, layout.encoding, images)
             total += len(uris[row])
             if total > _MAX_EMBEDDED:
                 break
         else:
             return uris, True
     for side in _SAMPLE_PX:
-        uris = {row: data_uri(pictures.image(row), side) for row in rows}
+        uris = {row: data_uri(images.image(row), side) for row in rows}
         if sum(map(len, uris.values())) <= _MAX_EMBEDDED:
             break
     return uris, False
+
+
+def _exact_uri(row: int, encoding: str, images: DatasetImages) -> str:
+    """Returns an image as a data URI with exactly the stored pixels; raises DataError."""
+    data = images.stored_bytes(row) if encoding != "raw" else png_bytes(images.image(row))
+    return f"data:image/{'png' if encoding == 'raw' else encoding};base64,{base64.b64encode(data).decode()}"
 
 
 def _img(uri: str, alt: str) -> str:

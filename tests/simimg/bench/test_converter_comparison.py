@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.rivals import CONVERTERS
 from simimg.bench.converter_comparison import Comparison, compare_converters, stage
 from simimg.bench.converters import OURS, RIVALS, Tool
 from simimg.bench.image_sets import ImageSet
@@ -130,7 +131,7 @@ def test_nothing_without_the_converter_itself(folder: Path, tmp_path: Path, monk
     broken = dataclasses.replace(OURS, script=script)
     monkeypatch.setattr("simimg.bench.converter_comparison.OURS", broken)
     monkeypatch.setattr("simimg.bench.converter_comparison._NEEDED", (broken,))
-    with pytest.raises(SimimgError, match="simimg cannot be measured.*simimg did 3 of 11 pictures"):
+    with pytest.raises(SimimgError, match="simimg cannot be measured.*simimg processed 3 of 11 images"):
         compare_converters(folder, [], cache_dir=tmp_path / "cache", repeats=1)
 
 
@@ -175,4 +176,4 @@ def test_who_is_compared(
 
     monkeypatch.setattr(bench, "compare_converters", compare)
     bench.run(bench.Options(stage="convert", image_dir=tmp_path, out_dir=tmp_path, **options))
-    assert asked == [RIVALS[name] for name in names]
+    assert asked == [{**RIVALS, **CONVERTERS}[name] for name in names]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 import re
 import sys
@@ -73,7 +74,7 @@ def test_tutorial(job: ConvertJob, tmp_path: Path) -> None:
 
 
 def test_tutorial_plain(job: ConvertJob, tmp_path: Path) -> None:
-    assert run("tutorial_decoder", job, tmp_path) == len(job.files)
+    assert run("tutorial_converter", dataclasses.replace(job, variant="plain"), tmp_path) == len(job.files)
     assert not any(tmp_path.iterdir())
 
 

@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 
 from simimg import cli
-from simimg.bench import interleaved_timing, loop_overhead
+from simimg.bench import loop_overhead, measurements
 
 
 def test_one_small_comparison(
     datasets: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(interleaved_timing, "_MIN_TURN_S", 0.01)
+    monkeypatch.setattr(measurements, "_MIN_TURN_S", 0.01)
     monkeypatch.setattr(loop_overhead, "_FIT_S", 0.01)
     command = ["bench", "--stage=loop", f"--dataset_dir={datasets['raw']}", "--preset=tutorial", "--batch_size=6"]
     assert cli.main([*command, "--repeats=1", f"--out_dir={tmp_path}", "--json"]) == 0

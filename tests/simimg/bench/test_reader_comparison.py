@@ -181,7 +181,7 @@ def test_what_cannot_be_measured(folder: Path, tmp_path: Path) -> None:
     options: dict[str, Any] = {"stage": "input", "image_dir": folder, "cache_dir": tmp_path, "image_size": SIZE}
     with pytest.raises(UsageError, match=r"--rivals=webdataset: 'webdataset' should be one of usual, vectorised"):
         bench.run(bench.Options(**options, rivals=("webdataset",)))
-    with pytest.raises(UsageError, match=r"--batch_size=31: should be 1\.\.30, the number of pictures"):
+    with pytest.raises(UsageError, match=r"--batch_size=31: should be 1\.\.30, the number of images"):
         bench.run(bench.Options(**options, num_images=COUNT, batch_size=31, rivals=("none",)))
     with pytest.raises(UsageError, match="--num_images=0: should be 1 or more"):
         bench.run(bench.Options(**options, num_images=0))
@@ -193,7 +193,7 @@ def test_a_reader_of_ours_that_fails_ends_the_comparison(folder: Path, tmp_path:
     with open(records.split.shards[0].path, "r+b") as file:
         file.seek(100)
         file.write(b"\0" * 50)
-    with pytest.raises(SimimgError, match="resident cannot be measured, and nothing without it: .*checksum fails"):
+    with pytest.raises(SimimgError, match="resident cannot be measured, but is needed: .*checksum fails"):
         bench.run(bench.Options(**options, num_images=COUNT, batch_size=BATCH, rivals=("none",), repeats=1))
 
 

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from simimg.bench import dedup_comparison as duplicates_bench
+from benchmarks import dedup_comparison as duplicates_bench
+from benchmarks.rivals import imagededup_hashes
 from simimg.bench import exact_search, search_speed
-from simimg.bench.converters import imagededup_hashes
 from simimg.bench.measurements import RunFailed
 from simimg.commands import bench
 from simimg.errors import UsageError

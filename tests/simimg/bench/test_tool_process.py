@@ -92,7 +92,7 @@ def prepare(job, out_dir):
             "import sys; sys.stderr.write('no ink\\n\\n'); import os; os._exit(7)",
             "fake ended with code 7: no ink",
         ),
-        ("import os; os._exit(0)", "fake ended with code 0: it said nothing"),
+        ("import os; os._exit(0)", "fake ended with code 0: it printed nothing"),
     ],
 )
 def test_cannot_start(start: Start, broken: str, reason: str) -> None:
@@ -105,8 +105,8 @@ def test_cannot_start(start: Start, broken: str, reason: str) -> None:
     [
         ("raise OSError(28, 'No space left on device')", "fake failed: OSError: .*No space left"),
         ("os.kill(os.getpid(), 9)", "fake ended with code -9"),
-        ("import time; time.sleep(60)", "fake gave no answer for 1 s"),
-        ("return 2", "fake did 2 of 3 pictures"),
+        ("import time; time.sleep(60)", "fake did not answer within 1 s"),
+        ("return 2", "fake processed 2 of 3 images"),
     ],
 )
 def test_fails_while_it_runs(start: Start, broken: str, reason: str) -> None:

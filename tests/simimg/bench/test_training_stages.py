@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from benchmarks import dataset_size
 from simimg.augment import draw
-from simimg.bench import augmentation_costs, dataset_size, interleaved_timing, training_stages
+from simimg.bench import augmentation_costs, measurements, training_stages
 from simimg.bench.converters import tool_server
 from simimg.bench.measurements import Run
 from simimg.bench.training_stages import StageCost, bottleneck
@@ -22,7 +23,7 @@ from simimg.input import Order, batches_of, open_reader, train_batches
 
 @pytest.fixture
 def short_turns(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(interleaved_timing, "_MIN_TURN_S", 0.01)
+    monkeypatch.setattr(measurements, "_MIN_TURN_S", 0.01)
     monkeypatch.setattr(training_stages, "_PROFILED_STEPS", 2)
 
 
@@ -140,18 +141,18 @@ def test_each_augmentation_is_one() -> None:
         expected = {
             "rotation and flip": {"angle", "flip"},
             "crop": {"crop"},
-            "colour": {"colour"},
+            "colour": {"color"},
             "blur": {"sigma"},
             "JPEG quantization": {"quality"},
             "cutout": set(),
-            "all of them": {"angle", "flip", "crop", "colour", "sigma", "quality"},
+            "all of them": {"angle", "flip", "crop", "color", "sigma", "quality"},
         }[name]
         assert changed == expected, name
 
 
 def test_a_turn_lasts_and_counts(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(interleaved_timing, "_MIN_TURN_S", 0.05)
-    run = interleaved_timing.repeating(lambda: tf.zeros([2]), 7)()
+    monkeypatch.setattr(measurements, "_MIN_TURN_S", 0.05)
+    run = measurements.repeating(lambda: tf.zeros([2]), 7)()
     assert isinstance(run, Run)
     assert run.seconds >= 0.05
     assert run.num_images % 7 == 0

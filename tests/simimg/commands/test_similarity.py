@@ -48,7 +48,7 @@ def test_its_figures_are_called_what_they_are(
     assert again["test_recall"] == result["test_recall"]
     assert not [key for key in again if "accuracy" in key]
     page = (model_dir / "report.html").read_text()
-    assert "copy recall on 6 photos of the test split" in page
+    assert "copy recall on 6 images of the test split" in page
     assert f"{100 * result['test_recall']:.1f}".replace("100.0", "100.0") + "<small>" in page
     assert "Copy recall" in page
     assert "of 1 class" in page
@@ -58,7 +58,7 @@ def test_its_figures_are_called_what_they_are(
     assert figures["recall"] == result["test_recall"]
     assert figures["copy_similarity"] == pytest.approx(result["history"][-1]["test_copy_similarity"], abs=1e-5)
     assert figures["num_examples"] == 6
-    assert "copy recall on 6 photos of the test split" in Path(figures["report"]).read_text()
+    assert "copy recall on 6 images of the test split" in Path(figures["report"]).read_text()
     compared = values(capsys, "compare", str(model_dir))
     assert (compared["score"], compared["groups"][0]["scores"]) == ("recall", [result["test_recall"]])
 

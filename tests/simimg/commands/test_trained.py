@@ -44,7 +44,7 @@ def values(capsys: pytest.CaptureFixture[str], *arguments: str, code: int = 0) -
 def test_the_report_of_a_run(runs: Path, dataset_dir: Path) -> None:
     page = (runs / "plain-s0" / "report.html").read_text()
     result = json.loads((runs / "plain-s0" / "result.json").read_text())
-    for text in ("plain-s0", "accuracy on 18 photos of the test split", "54 images of 3 classes", "config.json"):
+    for text in ("plain-s0", "accuracy on 18 images of the test split", "54 images of 3 classes", "config.json"):
         assert text in page
     assert f"{100 * result['test_accuracy']:.1f}<small>" in page
     assert len(re.findall("as stored", page)) >= 3  # rows of augmented pictures
@@ -82,14 +82,14 @@ def test_runs_side_by_side(runs: Path, tmp_path: Path, capsys: pytest.CaptureFix
     assert "test_views" not in groups["plain"]["differs"]
     assert [group["mean"] for group in found["groups"]] == sorted((g["mean"] for g in found["groups"]), reverse=True)
     page = report.read_text()
-    assert "3 runs of 2 kinds" in page
+    assert "3 runs in 2 groups" in page
     assert page.count("<polyline") == 6
 
     unfinished = tmp_path / "unfinished"
     unfinished.mkdir()
     assert len(values(capsys, "compare", folders[0], str(unfinished), code=2)["groups"]) == 1
     assert cli.main(["compare", str(unfinished)]) == 1
-    assert "none of these folders contains a finished run" in capsys.readouterr().err
+    assert "none of these folders has a finished run" in capsys.readouterr().err
 
 
 def test_files_are_predicted(runs: Path, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

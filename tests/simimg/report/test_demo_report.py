@@ -22,8 +22,8 @@ from simimg.report import (
     write_copies_report,
     write_evaluation_report,
 )
+from simimg.report.contact_sheet import Tile
 from simimg.report.demo_report import ReportContent, Stage, write_report
-from simimg.report.png_charts import Tile
 
 NAMES = ("crayfish", "dolphin", "okapi")
 VOID = {"meta", "img", "br"}
@@ -115,6 +115,7 @@ def content(**changes):
             ],
         ],
         machine={"CPU": "a processor, 2 cores", "GPU": "none"},
+        binary_loss=True,
     )
     return dataclasses.replace(whole, **changes)
 
@@ -133,9 +134,9 @@ def test_the_figures_are_on_the_page(tmp_path):
         "100 examples (75 train, 25 test)",
         "/data/thr ee/1.0.0",  # cut by the browser where there is no room
         "84.0 %",
-        "accuracy on 25 photos of the test split",
+        "accuracy on 25 images of the test split",
         "95 % interval 65.3 % to 93.6 %",
-        "at 40 %, is what calling every photo crayfish would score",
+        "at 40 %, is the accuracy of calling every image crayfish",
         "3,600 images/s, convert",
         "2 files refused",
         "1 of 2 searches put the original first",
@@ -152,7 +153,7 @@ def test_the_figures_are_on_the_page(tmp_path):
 
 def test_a_split_that_was_not_measured_is_not_claimed(tmp_path):
     text = Page(written(tmp_path, splits={"train": 90, "test": 10})).text
-    assert "accuracy on 25 photos" in text
+    assert "accuracy on 25 images" in text
     assert "of the test split" not in text
 
 
@@ -243,13 +244,14 @@ def test_the_page_loads_nothing(tmp_path):
 
 def test_pictures_are_whole_and_described(tmp_path):
     images = Page(written(tmp_path)).all("img")
-    assert len(images) == 9 + 1 + 5
+    assert len(images) == 2 + 9 + 1 + 5  # the found original and its query are at the top, too
     for image in images:
         assert image["alt"]
         with Image.open(io.BytesIO(base64.b64decode(image["src"].partition(",")[2]))) as picture:
             picture.load()
             assert max(picture.size) <= 320
     assert [image["alt"] for image in images if "original" in image["alt"]] == [
+        "b.jpg, 0.98, the original",
         "b.jpg, 0.98, the original",
         "f.jpg, 0.9, the original",
     ]
@@ -258,7 +260,7 @@ def test_pictures_are_whole_and_described(tmp_path):
 def test_few_sample_pictures_keep_their_pixels_and_many_stay_light(tmp_path):
     stored = photo(0, (64, 64))
     for num, kind in ((4, "image/png"), (80, "image/jpeg")):
-        image = Page(written(tmp_path, samples={"okapi": [stored] * num})).all("img")[0]
+        image = Page(written(tmp_path, samples={"okapi": [stored] * num})).all("img")[2]
         head, _, data = image["src"].partition(";base64,")
         assert head == f"data:{kind}"
         same = np.array(Image.open(io.BytesIO(base64.b64decode(data)))) == np.array(stored)
@@ -269,7 +271,7 @@ def test_few_sample_pictures_keep_their_pixels_and_many_stay_light(tmp_path):
 def test_pictures_of_any_mode(tmp_path, mode):
     image = Image.new(mode, (40, 4)) if mode == "I;16" else photo(0, (40, 4)).convert(mode)
     page = Page(written(tmp_path, samples={"okapi": [image]}, mistakes=[Tile(image, "a.png")]))
-    assert len(page.all("img")) == 1 + 1 + 5
+    assert len(page.all("img")) == 2 + 1 + 1 + 5
 
 
 def test_what_is_empty_is_left_out_or_said(tmp_path):
@@ -278,9 +280,9 @@ def test_what_is_empty_is_left_out_or_said(tmp_path):
     ).text
     assert "None: every file that was found became an example." in text
     for words in (
-        "Stored pictures",
+        "Stored images",
         "last epoch",
-        "Photos it got wrong",
+        "Images it got wrong",
         "closest first",
         "put the original first",
         "Machine",
@@ -317,6 +319,41 @@ def test_the_matrix_has_a_cell_for_each_count(tmp_path, num_classes):
     cells = [attrs["class"] for attrs in page.all("rect")]
     assert (cells.count("right"), cells.count("wrong")) == (num_classes, num_classes)
     assert "class_000 taken for class_001: 1 of 4" in page.text
+
+
+def test_a_confusion_cell_shows_its_images(tmp_path):
+    tiles = [Tile(photo(i, (64, 64)), f"{i}.jpg", "taken for okapi", cell=(1, 2)) for i in range(2)]
+    tiles.append(Tile(photo(3, (64, 64)), "other.jpg", cell=(0, 1)))
+    text = written(tmp_path, mistakes=tiles)
+    page = Page(text)
+    assert [attrs["id"] for attrs in page.all("rect") if "id" in attrs] == ["cell-0-1", "cell-1-2"]
+    assert [attrs["id"] for attrs in page.all("details")] == ["images-of-cell-1-2", "images-of-cell-0-1"]
+    opened = re.findall(r'<details class="mistake".*?</details>', text, re.S)
+    assert [part.count("<img") for part in opened] == [2, 1]
+    assert "3 dolphin, taken for okapi" in Page(opened[0]).text
+    assert "and 1 more" in Page(opened[0]).text
+
+
+def test_each_class_has_its_precision_recall_and_f1(tmp_path):
+    text = Page(written(tmp_path)).text.replace("\u00a0", " ")
+    assert "crayfish 100.0 % 90.0 % 94.7 % 10" in text
+    assert "dolphin 87.5 % 70.0 % 77.8 % 10" in text
+    assert "okapi 62.5 % 100.0 % 76.9 % 5" in text
+    never = classify(np.eye(3)[[0, 0]], np.array([0, 1], np.int32), NAMES)
+    text = Page(written(tmp_path, classification=never)).text.replace("\u00a0", " ")
+    assert "dolphin – 0.0 % 0.0 % 1 okapi – – – 0" in text
+
+
+def test_binary_accuracy_is_shown_for_a_binary_loss_alone(tmp_path):
+    assert "binary accuracy" in Page(written(tmp_path)).text
+    assert "binary accuracy" not in Page(written(tmp_path, binary_loss=False)).text
+
+
+def test_the_found_originals_come_before_the_flow(tmp_path):
+    text = written(tmp_path)
+    result, flow = text.index('class="results"'), text.index('class="flow"')
+    assert 'alt="b.jpg, 0.98, the original"' in text[result:flow]
+    assert 'class="results"' not in written(tmp_path, searches=[])
 
 
 def test_the_page_stays_small(tmp_path):
@@ -376,7 +413,7 @@ def test_copies(tmp_path: Path) -> None:
     )
     write_copies_report(content, tmp_path / "new" / "copies.html")
     page = page_of(tmp_path / "new" / "copies.html")
-    for text in ("1,234", "copies among 5,000 pictures", "12.3", "2 of 30", "and 7 more", "no picture", "Move them:"):
+    for text in ("1,234", "copies among 5,000 pictures", "12.3", "2 of 30", "and 7 more", "no image", "Move them:"):
         assert text in page.text
     assert len(page.all("img")) == 6
     assert page.codes == ["simimg apply --plan='my plan.json'"]
@@ -398,13 +435,13 @@ def test_an_evaluation(tmp_path: Path) -> None:
     names = {"split": "test", "model_dir": "runs/one", "dataset_dir": "data/photos/1.0.0", "machine": {"cores": "2"}}
     write_evaluation_report(figures, None, [Tile(RED, "b.jpg", "bee, taken for ant")], tmp_path / "e.html", **names)
     page = page_of(tmp_path / "e.html")
-    for text in ("75.0", "accuracy on 4 photos of the test split", "bee, taken for ant", "runs/one", "cores"):
+    for text in ("75.0", "accuracy on 4 images of the test split", "bee, taken for ant", "runs/one", "cores"):
         assert text in page.text.replace("run s/", "runs/")
     copies = SimpleNamespace(
         num_examples=50, recall=0.9, recall_ci95=(0.8, 0.95), copy_similarity=0.8, nearest_similarity=0.3, mean_norm=0.1
     )
     write_evaluation_report(None, copies, [], tmp_path / "c.html", **names)
-    assert "copy recall on 50 photos of the test split" in page_of(tmp_path / "c.html").text
+    assert "copy recall on 50 images of the test split" in page_of(tmp_path / "c.html").text
 
 
 @pytest.mark.parametrize("with_plot", [False, True])

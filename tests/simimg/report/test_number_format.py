@@ -99,6 +99,15 @@ def test_axes_start_where_the_values_need_it():
     assert value_range([0.0], share=False) == (0.0, 1.0)
 
 
+@pytest.mark.parametrize("highest", [0.0013, 0.46, 0.99, 1.0, 1.01, 2.4, 7.2, 9.99, 137.0])
+def test_the_highest_tick_is_above_the_curve(highest):
+    low, high = value_range([highest / 3, highest], share=False)
+    found = ticks(low, high, 5)
+    assert found[0] == 0
+    assert found[-1] == pytest.approx(high)
+    assert highest <= high * (1 + 1e-9) <= 2 * highest
+
+
 def test_points_leave_out_what_is_missing_or_no_number():
     history = [{"epoch": 1, "loss": 2.0}, {"epoch": 2}, {"epoch": 3, "loss": float("nan")}, {"epoch": 4, "loss": 1.0}]
     assert points(history, "loss") == [(1, 2.0), (4, 1.0)]

@@ -48,6 +48,13 @@ def test_a_run_without_a_split_to_measure(tmp_path: Path) -> None:
     assert "<th>seed</th><td>3</td>" in page
 
 
+def test_changed_options_come_before_all_of_them(tmp_path: Path) -> None:
+    page = written(tmp_path / "report.html", options={"seed": "3", "epochs": "9"}, changed={"epochs": "9"})
+    assert page.index("Changed by you") < page.index("<th>epochs</th><td>9</td>") < page.index("All 2 options")
+    assert page.index("All 2 options") < page.index("<th>seed</th><td>3</td>")
+    assert "All options have their defaults." in written(tmp_path / "report.html")
+
+
 def test_texts_are_no_html(tmp_path: Path) -> None:
     tile = Tile(Image.new("RGB", (8, 8)), HOSTILE, HOSTILE)
     page = written(
@@ -85,11 +92,25 @@ def test_mean_and_deviation() -> None:
 
 
 def test_runs_compared(tmp_path: Path) -> None:
-    groups = [group(HOSTILE, [0.9, 0.8], differs={HOSTILE: HOSTILE}), *(group(f"kind{n}", [0.7]) for n in range(8))]
+    groups = [
+        group(HOSTILE, [0.9, 0.8], differs={HOSTILE: HOSTILE}, unlike={HOSTILE: HOSTILE}),
+        *(group(f"kind{n}", [0.7]) for n in range(8)),
+    ]
     write_comparison(groups, "test", tmp_path / "compared.html")
     page = (tmp_path / "compared.html").read_text()
-    assert "10 runs of 9 kinds" in page
+    assert "10 runs in 9 groups" in page
     assert "<script>alert" not in page
     assert page.count("<polyline") == 2 * 7  # of the first six kinds
     assert page.count("<tr>") == 10
     assert "–" in page  # the deviation of a single run
+
+
+def test_groups_are_told_apart_by_what_differs(tmp_path: Path) -> None:
+    groups = [group("run", [0.9], unlike={"epochs": "8"}), group("run", [0.8], unlike={"epochs": "12"})]
+    write_comparison(groups, "test", tmp_path / "compared.html", common={"preset": "small"})
+    page = (tmp_path / "compared.html").read_text()
+    assert "<th>epochs</th>" in page
+    assert page.index("<td>8</td>") < page.index("<td>12</td>")
+    assert "<th>preset</th><td>small</td>" in page
+    assert all(f'class="key of{number}">{letter}</b>' in page for number, letter in enumerate("AB"))
+    assert all(f'class="label run of{number}"' in page for number in (0, 1))

@@ -102,7 +102,7 @@ def test_without_epochs_it_is_all_that_is_done(datasets: dict[str, Path], tmp_pa
     assert notes == [f"{tmp_path / 'run'} is finished already; nothing to do"]
     assert again == result
     report = write_run_report(result, config).read_text()
-    assert "The softmax was fitted to the features of a network that stays as it was" in report
+    assert "A softmax was fitted to the features of the pretrained network" in report
     with pytest.raises(UsageError, match="--epochs=0: then nothing is trained"):
         TrainConfig.with_preset({"dataset_dir": datasets["raw"], "epochs": 0})
 

@@ -20,6 +20,7 @@ from simimg.training.strategy import Workers, make_strategy, workers
 from tfrecords.convert import ConvertConfig, convert
 
 ROOT = Path(__file__).parents[3]
+AUGMENTS_BY_XLA = True  # as the processes do that it starts
 OPTIONS = {"preset": "tutorial", "epochs": 40, "global_batch_size": 18, "rotation_degrees": 20.0, "ema": 0.9}
 
 

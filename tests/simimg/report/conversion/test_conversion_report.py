@@ -12,11 +12,10 @@ import pytest
 from PIL import Image
 
 from simimg.report.conversion import summary_table, write_conversion_report
+from simimg.report.conversion.conversion_report import command_line
 from simimg.report.conversion.copy_groups import find_groups
 from simimg.report.conversion.image_sizes import original_sizes
-from simimg.report.conversion.provenance import command_line
-from simimg.report.conversion.quarantine_previews import preview
-from simimg.report.conversion.reason_texts import reason_text
+from simimg.report.conversion.quarantine_section import preview, reason_text
 from simimg.report.conversion.sample_images import choose_samples
 from tfrecords.base_errors import DataError
 from tfrecords.convert import ConvertConfig
@@ -102,7 +101,7 @@ def test_the_figures_are_on_the_page(dataset):
         "29 examples of 32 files",
         "3 classes",
         "3 files refused",
-        "0 photos that have copies",
+        "0 images that have copies",
         "22 train, 76 %",
         "7 test, 24 %",
         "8 × 8 px, raw",
@@ -114,7 +113,7 @@ def test_the_figures_are_on_the_page(dataset):
         "smaller than 8 px, so enlarged 8 (28 %)",
         "Cut off 1 file truncated They end before their last pixel",
         "ant/half.jpg it ends early",
-        "None: no two photos are equal, nor any that look alike.",
+        "None: no two images are equal or look alike.",
         "simimg convert --image_dir=PHOTOS --name=zoo --image_size=8 --seed=0",
         "train 4 shards, 5.9 kB test 1 shard, 1.9 kB",
         "pillow 12.0",
@@ -204,7 +203,7 @@ def test_samples_have_the_very_pixels_and_the_class_that_are_stored(
     files = [make_file(path=f"{i}.png", label=i % 3, split=("train", "test")[i % 2]) for i in range(30)]
     folder = write_dataset(tmp_path / "zoo", files, NAMES, encoding=encoding, shard_length=4)
     text = section_of(report_of(folder), "Contact sheet")
-    assert "Pixel by pixel as they are stored" in text
+    assert "The stored pixels" in text
     images = Page(text).all("img")
     assert [image["alt"] for image in images] == [f"{name}, {i} of 8" for name in NAMES for i in range(1, 9)]
     stored = {name: [pixels_of(i, 8) for i in range(30) if i % 3 == label] for label, name in enumerate(NAMES)}
@@ -249,7 +248,7 @@ def test_many_classes_get_one_sample_each_and_a_table_of_the_ends(tmp_path, writ
     assert len(alts) == len(set(alts)) == 96
     assert (alts[0], alts[-1]) == ("class 000", "class 199")
     page = Page(section_of(text, "Classes"))
-    assert "Examples a class, from 11 down to 1; the median is 6" in page.text
+    assert "Examples per class, from 11 down to 1; the median is 6" in page.text
     assert "… 164 more classes of 2 to 10 each" in page.text
     assert "3 too small to be split" in page.text
     assert len(page.all("tr")) == 1 + 24 + 1 + 12 + 1
@@ -278,8 +277,8 @@ def test_the_map_and_the_shapes_count_every_original():
     rng = np.random.default_rng(0)
     widths, heights = rng.integers(1, 3000, 500), rng.integers(1, 3000, 500)
     text = original_sizes(widths, heights, 64, "stretch")
-    assert sum(int(num) for num in re.findall(r"px: (\d+) photo", text)) == 500
-    for spans, num in re.findall(r"<title>([\d,–]+ × [\d,–]+) px: (\d+) photo", text):
+    assert sum(int(num) for num in re.findall(r"px: (\d+) image", text)) == 500
+    for spans, num in re.findall(r"<title>([\d,–]+ × [\d,–]+) px: (\d+) image", text):
         inside = np.ones(500, bool)
         for span, sides in zip(spans.split(" × "), (widths, heights), strict=True):
             low, _, high = span.replace(",", "").partition("–")
@@ -294,7 +293,7 @@ def test_shapes_are_portrait_square_or_landscape():
     for words in (
         "taller than 1:2 1 1:2 to 2:3 1 2:3 to 4:5 2 about square 2",
         "5:4 to 3:2 2 3:2 to 2:1 1 wider than 2:1 1",
-        "Of what is not square, only the middle is stored.",
+        "Only the middle of an image that is not square is stored.",
     ):
         assert words in page.text
 
@@ -330,13 +329,13 @@ def test_refused_files_show_what_is_there_of_them(tmp_path, write_dataset, make_
     page = Page(text)
     (image,) = page.all("img")
     shown = picture_of(image)
-    assert image["alt"] == "what is there of a/half.png"
+    assert image["alt"] == "the part of a/half.png that can be decoded"
     assert shown.shape == (149, 224, 3)
     assert shown[5, 100, 0] > 200
     for words in (
         "<html> <h1>404 Not Found</h1> a/error.jpg why",
         "00 01 02 03 04 05 06 07",
-        "no picture a/gone.jpg why",
+        "no preview a/gone.jpg why",
         "a/none.jpg zero bytes",
     ):
         assert words.replace(" ", "") in page.text.replace(" ", ""), words
@@ -407,20 +406,20 @@ def test_groups_of_copies_are_found(tmp_path, write_dataset, copies):
 def test_groups_of_copies_are_named_and_shown(tmp_path, write_dataset, copies, pixels_of):
     folder = write_dataset(tmp_path / "zoo", copies, ["ant", "bee"])
     text = report_of(folder)
-    assert "20 photos that have copies" in Page(text).text
+    assert "20 images that have copies" in Page(text).text
     page = Page(section_of(text, "Copies"))
     for words in (
-        "6 groups with 20 photos",
+        "6 groups with 20 images",
         "1 in more than one split",
-        "groups of equal files 1 of files with equal pictures 1 of pictures that look alike 4",
-        "ant/18 300 × 200 px, train ant/19 300 × 200 px, test 2 photos that look alike in train and test",
-        "2 photos that look alike kept together in train 2 classes: ant, bee",
-        "ant/13 300 × 200 px elsewhere/14 300 × 200 px, bee 2 photos",
+        "groups of byte-identical files 1 of files with equal pixels 1 of images that look alike 4",
+        "ant/18 300 × 200 px, train ant/19 300 × 200 px, test 2 images that look alike in train and test",
+        "2 images that look alike kept together in train 2 classes: ant, bee",
+        "ant/13 300 × 200 px elsewhere/14 300 × 200 px, bee 2 images",
         "ant/16 150 × 100 px",
-        "9 photos that look alike kept together in test",
+        "9 images that look alike kept together in test",
         "and 4 more",
-        "2 photos in equal files kept together in train",
-        "2 photos with equal pixels kept together in train",
+        "2 images in byte-identical files kept together in train",
+        "2 images with equal pixels kept together in train",
     ):
         assert words.replace(" ", "") in page.text.replace(" ", ""), words
     titles = re.findall("<h3>(.*?)</h3>", section_of(text, "Copies"))
@@ -443,22 +442,22 @@ def test_groups_without_room_for_pictures_are_named(tmp_path, write_dataset, mak
     assert len(page.all("img")) == 6 * 5
     assert len(page.all("li")) == 100 + 1
     assert "a/048.jpg, a/049.jpg, a/050.jpg, a/051.jpg, a/052.jpg, a/053.jpg and 2 more in train" in page.text
-    assert "and 14 groups more" in page.text
+    assert "and 14 more groups" in page.text
 
 
 @pytest.mark.parametrize(
     ("how", "words"),
     [
-        ("ignore", "Not looked for, as --copies=ignore says."),
-        ("exact", "None: no two photos are equal."),
-        ("near", "None: no two photos are equal, nor any that look alike."),
+        ("ignore", "Not searched for, because of --copies=ignore."),
+        ("exact", "None: no two images are equal."),
+        ("near", "None: no two images are equal or look alike."),
     ],
 )
 def test_no_copies_are_none_or_not_looked_for(tmp_path, write_dataset, make_file, how, words):
     folder = write_dataset(tmp_path / "zoo", [make_file(path="a/1"), make_file(path="a/2")], ["a"], copies=how)
     text = Page(report_of(folder)).text
     assert words in text
-    assert ("photos that have copies" in text) == (how != "ignore")
+    assert ("images that have copies" in text) == (how != "ignore")
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,7 @@ import simplejpeg
 from PIL import Image, ImageOps
 
 import tfrecords
-from simimg.bench.decode_quality import psnr, ssim
+from benchmarks.decode_quality import psnr, ssim
 from tfrecords.base_errors import UsageError
 from tfrecords.convert.image import decoder, jpeg
 from tfrecords.convert.image.decoder import (

@@ -1,0 +1,1 @@
+"""Measurements that repeat the published tables; README.md has the command for each. None of it is installed."""

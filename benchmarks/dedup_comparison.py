@@ -1,0 +1,235 @@
+"""Copies found, and time, by imagededup's protocol: simimg, imagehash's pHash and dHash, and imagededup's hashes.
+
+Each method gets the same folder (`simimg.similarity.evaluation.dedup_protocol`) once, with its own default options. Its
+seconds include encoding and search, as in imagededup's table. imagededup's CNN is left out, because torchvision
+downloads its weights at first use, so they cannot be pinned. The figures of its authors are shown instead.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks.rivals import IMAGEDEDUP
+from simimg.bench.bench_plots import aligned, met
+from simimg.bench.image_sets import good_jpegs
+from simimg.bench.measurements import RunFailed
+from simimg.bench.virtualenvs import environment_variables, python_of
+from simimg.errors import UsageError
+from simimg.similarity import Embedder, find_duplicates, index_folder
+from simimg.similarity.evaluation.dedup_protocol import (
+    Collection,
+    Pair,
+    hash_pairs,
+    pairs_of_groups,
+    score_pairs,
+    write_collection,
+)
+from tfrecords.convert.image.decoder import decode
+
+__all__ = ["DUPLICATE_RIVALS", "DedupComparison", "DedupMethod", "compare_duplicates", "duplicates_table"]
+
+DUPLICATE_RIVALS = ("imagehash", "imagededup")
+THRESHOLD = 0.9  # the default of `simimg duplicates` without a calibration
+_HASH_DISTANCE = 10  # of 64 bits: imagededup's default
+_PRECISION, _RECALL = 0.999, 0.95  # aimed at
+_CNN_PRECISION, _CNN_RECALL = 0.999, 0.384  # imagededup's own table, cnn at 0.9, photos of UKBench
+_TIMEOUT_S = 3_600
+_SHOWN = 100  # wrong and missed pairs that are kept
+
+_Progress = Callable[[], object]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DedupMethod:
+    """Result of one method.
+
+    Attributes:
+        name: the method.
+        precision: the share of its pairs that are copies.
+        recall: the share of all pairs of copies that it found.
+        seconds: the time for all files.
+        num_wrong: the number of its pairs that are not copies.
+        num_missed: the number of pairs of copies that it did not find.
+        wrong: up to 100 of the wrong pairs.
+        missed: up to 100 of the missed pairs.
+    """
+
+    name: str
+    precision: float
+    recall: float
+    seconds: float
+    num_wrong: int
+    num_missed: int
+    wrong: tuple[Pair, ...]
+    missed: tuple[Pair, ...]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DedupComparison:
+    """All measurements, simimg first; `met` is whether simimg reaches the precision and the recall of `aim`."""
+
+    what: str
+    num_files: int
+    methods: tuple[DedupMethod, ...]
+    aim: tuple[float, float]
+    met: bool
+    published_cnn: tuple[float, float]
+    left_out: dict[str, str]
+
+
+def compare_duplicates(
+    image_dir: Path,
+    embedder: Embedder,
+    rivals: Sequence[str],
+    *,
+    num_originals: int,
+    seed: int,
+    cache_dir: Path,
+    note: Callable[[str], None] = lambda _: None,
+    watch: Callable[[int], _Progress] = lambda _: lambda: None,
+) -> DedupComparison:
+    """Measures simimg and rivals on transformed photos.
+
+    Args:
+        image_dir: a folder of photos, from which some are chosen.
+        embedder: simimg's model.
+        rivals: names from `DUPLICATE_RIVALS`.
+        num_originals: the number of photos; there will be six times as many files.
+        seed: selects the photos, and where they are cropped.
+        cache_dir: holds the rivals' environments.
+        note: called with a line about each phase.
+        watch: takes the number of steps and returns a function to call after each.
+
+    Raises:
+        UsageError: there are fewer photos.
+    """
+    pictures = good_jpegs(image_dir, cache_dir)
+    if not 2 <= num_originals <= len(pictures.files):
+        raise UsageError(f"--num_originals={num_originals}: should be 2..{len(pictures.files)}, the JPEG files there.")
+    drawn = np.random.default_rng(seed).permutation(len(pictures.files))[:num_originals]
+    photos = [pictures.folder / pictures.files[number] for number in drawn]
+    advance = watch(2 + len(rivals))
+    left_out: dict[str, str] = {}
+    with tempfile.TemporaryDirectory(prefix="duplicates-") as work_dir:
+        note(f"writing {6 * num_originals:,} files")
+        collection = write_collection(Path(work_dir) / "files", photos, seed=seed)
+        advance()
+        found = {"simimg": _simimg(collection, embedder, Path(work_dir) / "index")}
+        advance()
+        measured: Mapping[str, Callable[[], dict[str, tuple[float, set[Pair]]]]] = {
+            "imagehash": lambda: _imagehash(collection),
+            "imagededup": lambda: _imagededup(collection, Path(work_dir) / "found.json", cache_dir, note),
+        }
+        for rival in rivals:
+            try:
+                found |= measured[rival]()
+            except RunFailed as error:
+                left_out[rival] = str(error)
+            advance()
+    methods = tuple(_method(name, seconds, pairs, collection) for name, (seconds, pairs) in found.items())
+    return DedupComparison(
+        what=f"{num_originals:,} photos of {image_dir}, each in five ways more",
+        num_files=len(collection.original_of),
+        methods=methods,
+        aim=(_PRECISION, _RECALL),
+        met=methods[0].precision >= _PRECISION and methods[0].recall >= _RECALL,
+        published_cnn=(_CNN_PRECISION, _CNN_RECALL),
+        left_out=left_out,
+    )
+
+
+def _method(name: str, seconds: float, pairs: set[Pair], collection: Collection) -> DedupMethod:
+    scores = score_pairs(pairs, collection)
+    return DedupMethod(
+        name=name,
+        precision=scores.precision,
+        recall=scores.recall,
+        seconds=seconds,
+        num_wrong=len(scores.wrong),
+        num_missed=len(scores.missed),
+        wrong=scores.wrong[:_SHOWN],
+        missed=scores.missed[:_SHOWN],
+    )
+
+
+def _simimg(collection: Collection, embedder: Embedder, index_dir: Path) -> tuple[float, set[Pair]]:
+    start = time.perf_counter()
+    index = index_folder(index_dir, collection.folder, embedder).index
+    groups = find_duplicates(index, threshold=THRESHOLD).groups
+    seconds = time.perf_counter() - start
+    return seconds, pairs_of_groups([member.picture.path for member in group.members] for group in groups)
+
+
+def _imagehash(collection: Collection) -> dict[str, tuple[float, set[Pair]]]:
+    try:
+        import imagehash
+    except ImportError:
+        raise RunFailed("imagehash is not installed: pip install imagehash") from None
+    found = {}
+    names = sorted(collection.original_of)
+    for name, method in (("imagehash pHash", imagehash.phash), ("imagehash dHash", imagehash.dhash)):
+        start = time.perf_counter()
+        bits = [method(decode((collection.folder / file).read_bytes())).hash.ravel() for file in names]
+        pairs = hash_pairs(np.stack(bits), names, _HASH_DISTANCE)
+        found[name] = (time.perf_counter() - start, pairs)
+    return found
+
+
+def _imagededup(
+    collection: Collection, result: Path, cache_dir: Path, note: Callable[[str], None]
+) -> dict[str, tuple[float, set[Pair]]]:
+    python = python_of(IMAGEDEDUP, cache_dir, note)
+    command = [str(python), "-P", str(IMAGEDEDUP.script), str(collection.folder), str(result)]
+    try:
+        done = subprocess.run(
+            command,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            check=False,
+            timeout=_TIMEOUT_S,
+            env=environment_variables(IMAGEDEDUP),
+        )
+    except subprocess.TimeoutExpired:
+        raise RunFailed(f"imagededup did not answer within {_TIMEOUT_S:,} s") from None
+    if done.returncode:
+        lines = [line.strip() for line in done.stderr.splitlines() if line.strip()] or ["it printed nothing"]
+        raise RunFailed(f"imagededup ended with code {done.returncode}: {lines[-1]}")
+    return {
+        f"imagededup {name}": (one["seconds"], {(first, second) for first, second in one["pairs"]})
+        for name, one in json.loads(result.read_text()).items()
+    }
+
+
+def duplicates_table(comparison: DedupComparison) -> list[str]:
+    """Returns a table of the methods, and whether the aim is met."""
+    rows = [("", "precision", "recall", "seconds", "files/s", "wrong pairs", "missed")]
+    rows += [
+        (
+            method.name,
+            f"{method.precision:.4f}",
+            f"{method.recall:.4f}",
+            f"{method.seconds:,.1f}",
+            f"{comparison.num_files / method.seconds:,.0f}",
+            f"{method.num_wrong:,}",
+            f"{method.num_missed:,}",
+        )
+        for method in comparison.methods
+    ]
+    precision, recall = comparison.aim
+    cnn_precision, cnn_recall = comparison.published_cnn
+    aim = (
+        f"simimg: aim {recall:g} at a precision of {precision:g}: {met(comparison.met)}; imagededup's CNN has "
+        f"{cnn_recall:g} at {cnn_precision:g} in its authors' table, of other photos"
+    )
+    cnn = "imagededup's CNN cannot be measured here: torchvision downloads its weights when it is first used"
+    return [f"duplicates: {comparison.what}: {comparison.num_files:,} files", *aligned(rows), aim, cnn]

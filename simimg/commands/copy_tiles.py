@@ -1,0 +1,37 @@
+"""Images of copies for the reports of `duplicates` and `leaks`, with the places that differ marked."""
+
+from __future__ import annotations
+
+from PIL import Image
+
+from simimg.commands.console import quiet_tensorflow
+
+with quiet_tensorflow():
+    from simimg.report.changed_places import mark_changes, mark_part
+    from simimg.report.copies_report import COPY_PX
+    from simimg.similarity import IndexImages
+    from simimg.similarity.match_verification import SAME_PIXELS, verify
+
+__all__ = ["marked_pair"]
+
+
+def marked_pair(images: IndexImages, copy: int, original: int) -> tuple[Image.Image | None, Image.Image | None]:
+    """Returns the images of two rows of an index, with outlines on the copy and on the original.
+
+    Those on the copy mark the places that differ; the one on the original marks the part that the copy shows. An image
+    that is missing is None, and then, as where nothing differs, neither has an outline.
+    """
+    ours, theirs = (_shown(images, row, (copy, original)) for row in (copy, original))
+    pair = images.pair(copy, original)
+    seen = None if pair is None else verify(*pair)
+    if ours is None or theirs is None or seen is None or SAME_PIXELS in seen.reasons:
+        return ours, theirs
+    return mark_changes(ours, theirs, seen.place), mark_part(theirs, seen.place)
+
+
+def _shown(images: IndexImages, row: int, pair: tuple[int, int]) -> Image.Image | None:
+    """The image of a row in the form in which `IndexImages.pair` compares it: both as files, or both as stored."""
+    if any(images.file(one) is None for one in pair) and (square := images.square_image(row)) is not None:
+        square.thumbnail((COPY_PX, COPY_PX))
+        return square
+    return images.image(row, COPY_PX)

@@ -1,0 +1,1 @@
+"""Draws the images of `simimg/sample/sample_images.zip`."""
