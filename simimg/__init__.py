@@ -1,7 +1,6 @@
-"""Shards to tensors to a model to answers: the half of simimg that knows TensorFlow.
+"""Shards to tensors, models and search results: the half of simimg that uses TensorFlow.
 
-What is named here is the whole of its Python interface; `simimg.api` describes it. Nothing is imported before it is
-asked for.
+The names below are its whole Python interface; `simimg.api` describes it. Each is imported when it is first used.
 """
 
 from __future__ import annotations

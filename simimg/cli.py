@@ -1,19 +1,20 @@
-"""The edge: `simimg COMMAND --flags`. Turns a command's options into absl flags and back, and runs it.
+"""The command line: turns `simimg COMMAND --flags` into a command's options, runs it, and prints its result.
 
-Only the module of the command that is run is imported, so help and mistakes are answered at once. A command's module
-has
+Only the module of the requested command is imported, so that help and error messages appear at once. A command's
+module has
 
-    __doc__                 its help: a line, then how it is used
+    __doc__                 its help: a summary line, then how it is used
+    JSON_KEYS               the keys of its result in JSON, separated by spaces
     Options                 a frozen dataclass; each field is a flag (see `tfrecords.options.option`)
-    resolve(given)          optional: makes the Options from the flags that were given; by default Options(**given)
-    run(options) -> Result  does it
+    resolve(given)          optional: makes the Options from the given flags; by default Options(**given)
+    run(options) -> Result  does the work
 
-`import-weights` is `import_weights`, and so with every name of two words.
+`import-weights` is an accepted spelling of `import_weights`, and so for every command of two words.
 
-Progress goes to standard error, the result to standard output: its text, or one JSON object with `--json`.
+Progress goes to standard error. The result goes to standard output: its text, or one JSON object with `--json`.
 
-Exit codes: 0 done, 1 usage, 2 done but some inputs were refused, or `doctor` found a problem, 3 failed, 130
-interrupted.
+Exit codes: 0 success, 1 usage error, 2 success but some inputs were skipped or `doctor` found a problem, 3 failure,
+130 interrupted.
 """
 
 from __future__ import annotations
@@ -23,97 +24,108 @@ import difflib
 import importlib
 import json
 import os
-import shutil
 import sys
-import textwrap
 import traceback
-import types
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from absl import flags
 
 from simimg import __version__
+from simimg.command_help import command_help, flag_name, overview, usage
 from simimg.errors import SimimgError, UsageError
 
-__all__ = ["COMMANDS", "main"]
+__all__ = ["COMMANDS", "GROUPS", "main"]
 
-# Kept here so that `simimg --help` imports nothing; a test compares them with the modules' first lines.
-COMMANDS = {
-    "demo": "See it all: draw pictures, convert, train, evaluate, index, search, and write a report.",
-    "convert": "Turn pictures into TFRecord shards.",
-    "verify": "Check every byte of a data set.",
-    "train": "Train a model on a data set, on every GPU there is.",
-    "data_service": "Let other processes and machines read and decode for a training.",
-    "evaluate": "Measure a trained model on photos it has not seen.",
-    "predict": "Tell what is on pictures, by a model that you trained.",
-    "compare": "Put training runs side by side.",
-    "export": "Write a trained model as a SavedModel, or an index's vectors for a database, for others to run.",
-    "import_weights": "Make a model folder of the weights of SSCD, a copy detector, for `simimg index` to use.",
-    "index": "Make a search index of a folder of pictures, or of a data set, or bring one up to date.",
-    "search": "Find the pictures of an index that are similar to the given ones.",
-    "calibrate": "Find out how well copies are found among your pictures, and from which similarity on a match is one.",
-    "duplicates": "Find the copies in a folder of pictures, and plan which of them to keep.",
-    "leaks": "Find the copies across a data set's splits, and how to convert it without them.",
-    "apply": "Move the copies that a plan of `simimg duplicates` names into a quarantine folder beside it.",
-    "undo": "Bring back all files that `simimg apply` moved.",
-    "serve": "Search, review copies and look at a map of an index in the browser.",
-    "bench": "Measure how fast pictures are converted, read and trained on here, beside other tools and the limit.",
-    "doctor": "Tell what simimg finds on this machine, and what is wrong with it.",
-    "completion": "Print a script that completes simimg's commands, flags and values in a shell: bash, zsh or fish.",
+# Kept here so that `simimg --help` imports no command; a test compares the summaries with the modules' docstrings.
+GROUPS = {
+    "Data": {
+        "convert": "Convert images to TFRecord shards.",
+        "verify": "Check every byte of a data set.",
+    },
+    "Training": {
+        "train": "Train a model on a data set, on all GPUs of the machine.",
+        "evaluate": "Measure a trained model on images it has not seen.",
+        "predict": "Classify images with a trained model.",
+        "compare": "Compare training runs.",
+        "export": "Export a model as a SavedModel, or the vectors of an index.",
+        "import_weights": "Import the weights of SSCD, a pretrained copy detector.",
+        "data_service": "Read and decode images for training on other machines.",
+    },
+    "Search": {
+        "index": "Create or update a search index of images.",
+        "search": "Find the images of an index that are similar to given ones.",
+        "calibrate": "Measure search on your images and set the copy threshold.",
+        "serve": "Search, review copies and browse an index in the browser.",
+    },
+    "Cleaning": {
+        "duplicates": "Find copies in an image folder and plan which to keep.",
+        "leaks": "Find copies across the splits of a data set.",
+        "apply": "Move the copies that a plan lists to a quarantine folder.",
+        "undo": "Move all files that `simimg apply` moved back.",
+    },
+    "Tools": {
+        "demo": "Run the whole pipeline on sample images and write a report.",
+        "bench": "Measure conversion, reading, training and search.",
+        "doctor": "Check this machine and a data set for problems.",
+        "completion": "Print a completion script for bash, zsh or fish.",
+    },
 }
+COMMANDS = {name: summary for commands in GROUPS.values() for name, summary in commands.items()}
 
-_JSON_HELP = "Print the result as one JSON object on standard output, and nothing else there."
+_HELP = ("--help", "-h", "-help", "--helpfull", "-helpfull")
+_VERBOSE = ("-v", "--verbose")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command and returns its exit code."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     arguments[:1] = [name if name.startswith("-") else name.replace("-", "_") for name in arguments[:1]]
+    verbose = bool(set(_VERBOSE) & set(_before_separator(arguments)))
     try:
         return _main(arguments)
     except UsageError as error:
         name = f" {arguments[0]}" if arguments and arguments[0] in COMMANDS else ""
-        _complain(f"{error}\nSee: simimg{name} --help")
-        return UsageError.exit_code
+        return _fail(f"{error}\nSee: simimg{name} --help", UsageError.exit_code, verbose)
     except SimimgError as error:
-        _complain(str(error))
-        return error.exit_code
+        return _fail(str(error), error.exit_code, verbose)
     except KeyboardInterrupt:
-        _complain("interrupted.")
-        return 130
-    except BrokenPipeError:  # the reader of our output has gone, as `| head` does
+        return _fail("interrupted.", 130, verbose)
+    except BrokenPipeError:  # the reader of the output has exited, as `| head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except OSError as error:
+        where = f"{error.filename}: {error.strerror}" if error.filename else str(error)
+        return _fail(f"{where}.\n--verbose shows where this happened.", SimimgError.exit_code, verbose)
     except Exception:
-        traceback.print_exc()
-        _complain(f"this is a bug in simimg {__version__}; please report the lines above.")
-        return SimimgError.exit_code
+        message = f"this is a bug in simimg {__version__}; please report the lines above."
+        return _fail(message, SimimgError.exit_code, verbose=True)
 
 
 def _main(arguments: list[str]) -> int:
-    if not arguments or arguments[0] in ("--help", "-h", "-help", "help"):
+    if not arguments or arguments[0] in (*_HELP, "help"):
         if len(arguments) > 1 and (name := arguments[1].replace("-", "_")) in COMMANDS:
             arguments = [name, "--help"]
         else:
-            sys.stdout.write(_overview())
+            sys.stdout.write(overview(GROUPS))
             return 0 if arguments else UsageError.exit_code
     if arguments[0] in ("--version", "-V"):
         sys.stdout.write(f"simimg {__version__}\n")
         return 0
-    name, rest = arguments[0], arguments[1:]
+    name, rest = arguments[0], _with_flagfiles(arguments[1:])
     if name not in COMMANDS:
-        near = difflib.get_close_matches(name, COMMANDS, n=1)
-        raise UsageError(f"there is no command {name!r}." + (f" Did you mean {near[0]!r}?" if near else ""))
+        raise UsageError(f"there is no command {name!r}.{_did_you_mean(name, COMMANDS)}")
 
-    # TensorFlow reports its build and every missing GPU library; `simimg doctor` tells what matters of it.
+    # TensorFlow logs its build and every missing GPU library; `simimg doctor` reports what matters.
+    if set(_VERBOSE) & set(_before_separator(rest)):
+        os.environ["TF_CPP_MIN_LOG_LEVEL"] = "0"
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     os.environ.setdefault("KERAS_BACKEND", "tensorflow")
     module = importlib.import_module(f"simimg.commands.{name}")
-    if any(argument in ("--help", "-h", "-help") for argument in _before_separator(rest)):
-        sys.stdout.write(_help(name, module))
+    if asked := [argument for argument in _before_separator(rest) if argument in _HELP]:
+        sys.stdout.write(command_help(name, module, full=asked[0].endswith("full")))
         return 0
     given, as_json = _parse(name, module.Options, rest)
     resolve = getattr(module, "resolve", lambda given: module.Options(**given))
@@ -123,29 +135,58 @@ def _main(arguments: list[str]) -> int:
     return int(result.exit_code)
 
 
+def _with_flagfiles(arguments: list[str]) -> list[str]:
+    """Returns the arguments with the lines of the files that `--flagfile` names in its place."""
+    try:
+        return flags.FlagValues().read_flags_from_files(arguments)
+    except flags.Error as error:
+        reason = error.__context__
+        what = (
+            f"{reason.filename}: {reason.strerror}" if isinstance(reason, OSError) else "name a file: --flagfile=PATH"
+        )
+        raise UsageError(f"--flagfile cannot be read: {what}.") from None
+    except UnicodeDecodeError:
+        raise UsageError("--flagfile cannot be read: its text is not UTF-8.") from None
+
+
 def _parse(name: str, options: type, arguments: list[str]) -> tuple[dict[str, Any], bool]:
-    """Returns the values of the flags and arguments that were given, by field, and whether JSON is wanted."""
+    """Returns the values of the given flags and arguments, by field, and whether JSON was requested."""
     values, fields = _flags_of(options)
     try:
         _, *positional = values([f"simimg {name}", *arguments])
+    except flags.UnrecognizedFlagError as error:
+        near = _did_you_mean(error.flagname, list(values), prefix="--")
+        raise UsageError(f"there is no flag --{error.flagname}.{near}") from None
     except (flags.Error, ValueError) as error:  # ValueError: `--nojson=3`
-        raise UsageError(str(error).removesuffix(" ?").rstrip(".") + ".") from None
-    given = {
-        field.name: _from_flag(values[field.name].value, kind)
-        for field, kind in fields
-        if field.name in values and values[field.name].present
-    }
-    taker = next((field for field, _ in fields if field.metadata.get("positional")), None)
+        raise UsageError(str(error).rstrip(".") + ".") from None
+    given = {}
+    for field, kind in fields:
+        if (flag := flag_name(field)) in values and values[flag].present:
+            given[field.name] = _from_flag(values[flag].value, kind)
+            if flag != field.name and values[field.name].present:
+                _complain(f"note: --{field.name} is now spelled --{flag}; both work.")
+    taker = next((field for field, _ in fields if field.metadata["positional"]), None)
     if positional and taker is None:
-        raise UsageError(f"unexpected argument {positional[0]!r}; options are written --NAME=VALUE.")
+        raise UsageError(f"unexpected argument {positional[0]!r}{_flag_for(positional[0], fields, given)}")
     if positional and taker is not None:
         given[taker.name] = tuple(positional)
     for field, _ in fields:
         if field.name not in given and field.default is dataclasses.MISSING:
-            raise UsageError(
-                f"{_usage(field)} is required: {field.metadata['help'][:1].lower()}{field.metadata['help'][1:]}"
-            )
+            text = field.metadata["help"]
+            raise UsageError(f"{usage(field)} is required: {text[:1].lower()}{text[1:]}")
     return given, bool(values["json"].value)
+
+
+def _flag_for(argument: str, fields: list[tuple[dataclasses.Field[Any], Any]], given: dict[str, Any]) -> str:
+    """Returns the end of the message about an argument without a flag: the flag that was probably meant."""
+    paths = [field.name for field, kind in fields if field.name not in given and "Path" in str(kind)]
+    folders = [field.name for field, _ in fields if field.name not in given and field.name.endswith("_dir")]
+    looks_like_path = "/" in argument or Path(argument).expanduser().exists()
+    is_file = Path(argument).expanduser().is_file()
+    names = [*([name for name in paths if name not in folders] if is_file else ()), *folders, *paths]
+    if looks_like_path and names:
+        return f". Did you mean --{names[0]}={argument}?"
+    return "; options are written --NAME=VALUE."
 
 
 def _flags_of(options: type) -> tuple[flags.FlagValues, list[tuple[dataclasses.Field[Any], Any]]]:
@@ -153,25 +194,49 @@ def _flags_of(options: type) -> tuple[flags.FlagValues, list[tuple[dataclasses.F
     fields = [(field, kinds[field.name]) for field in dataclasses.fields(options)]
     values = flags.FlagValues()
     values.set_gnu_getopt(True)
-    flags.DEFINE_bool("json", False, _JSON_HELP, flag_values=values)
+    flags.DEFINE_bool("json", False, "", flag_values=values)
+    flags.DEFINE_bool("verbose", False, "", short_name="v", flag_values=values)
     for field, kind in fields:
-        if field.metadata.get("positional"):
+        if field.metadata["positional"]:
             continue
-        help, choices = field.metadata["help"], field.metadata["choices"]
+        name = flag_name(field)
         default = None if field.default is dataclasses.MISSING else field.default
-        if choices:
-            flags.DEFINE_enum(field.name, default, choices, help, flag_values=values)
-        elif kind is bool:
-            flags.DEFINE_bool(field.name, default, help, flag_values=values)
-        elif kind is int:
-            flags.DEFINE_integer(field.name, default, help, flag_values=values)
-        elif kind is float:
-            flags.DEFINE_float(field.name, default, help, flag_values=values)
-        elif kind == tuple[str, ...]:
-            flags.DEFINE_list(field.name, list(default or ()), help, flag_values=values)
+        if kind == tuple[str, ...]:
+            flags.DEFINE_list(name, list(default or ()), "", flag_values=values)
+        elif field.metadata["choices"] or kind in (bool, int, float):
+            flag = flags.Flag(_ValueParser(field, kind), None, name, default, "", boolean=kind is bool)
+            flags.DEFINE_flag(flag, values)
         else:
-            flags.DEFINE_string(field.name, None if default is None else str(default), help, flag_values=values)
+            flags.DEFINE_string(name, None if default is None else str(default), "", flag_values=values)
+        if name != field.name:
+            flags.DEFINE_alias(field.name, name, flag_values=values)
     return values, fields
+
+
+class _ValueParser(flags.ArgumentParser):
+    """Parses a choice, a number or a truth value; raises UsageError, which absl passes on, with the flag's name."""
+
+    def __init__(self, field: dataclasses.Field[Any], kind: Any) -> None:
+        self._name, self._kind = flag_name(field), kind
+        self._choices, self._words = field.metadata["choices"], field.metadata["words"]
+
+    def parse(self, argument: Any) -> Any:
+        if not isinstance(argument, str) or argument in self._choices:
+            return argument
+        near = ""
+        if self._choices:
+            expected, near = f"one of {', '.join(self._choices)}", _did_you_mean(argument, self._choices)
+        elif argument.lower() in self._words:
+            return self._kind(self._words[argument.lower()])
+        else:
+            try:
+                parsers = {bool: flags.BooleanParser, int: flags.IntegerParser, float: flags.FloatParser}
+                return parsers[self._kind]().parse(argument)
+            except ValueError:
+                is_fraction = self._kind is int and argument.replace(".", "", 1).lstrip("+-").isdigit()
+                expected = "a whole number" if is_fraction else "a number"
+                expected = " or ".join(["true or false" if self._kind is bool else expected, *self._words])
+        raise UsageError(f"Expected {expected} for --{self._name}, got {argument!r}.{near}")
 
 
 def _from_flag(value: Any, kind: Any) -> Any:
@@ -182,63 +247,21 @@ def _from_flag(value: Any, kind: Any) -> Any:
     return value
 
 
-def _overview() -> str:
-    width = max(map(len, COMMANDS)) + 2
-    lines = [
-        "simimg: pictures to TFRecord shards, to a trained model, to the pictures that are alike.",
-        "",
-        "Usage: simimg COMMAND --flags",
-        "",
-        *(f"  {name:<{width}}{summary}" for name, summary in COMMANDS.items()),
-        "",
-        "simimg COMMAND --help shows a command's flags. The first one to try: simimg demo",
-    ]
-    return "\n".join(lines) + "\n"
-
-
-def _help(name: str, module: types.ModuleType) -> str:
-    _, fields = _flags_of(module.Options)
-    required = [f for f, _ in fields if f.default is dataclasses.MISSING]
-    columns = min(shutil.get_terminal_size((100, 24)).columns, 110)
-    usage = " ".join([f"Usage: simimg {name}", *map(_usage, required), "[--flags]"])
-    lines = [f"simimg {name}: {(module.__doc__ or '').strip()}", "", usage, ""]
-    rows = [(_usage(field), field.metadata["help"] + _default(field)) for field, _ in fields]
-    rows.append(("--json", _JSON_HELP))
-    indent = min(max(len(left) for left, _ in rows) + 4, 34)
-    for left, right in rows:
-        wrapped = textwrap.wrap(right, columns - indent, break_on_hyphens=False)
-        if len(left) + 4 > indent:
-            lines.append(f"  {left}")
-            left = ""
-        lines.append(f"  {left:<{indent - 2}}{wrapped[0]}")
-        lines.extend(" " * indent + line for line in wrapped[1:])
-    return "\n".join(lines) + "\n"
-
-
-def _usage(field: dataclasses.Field[Any]) -> str:
-    if field.metadata.get("positional"):
-        return f"{field.name.rstrip('s').upper()}..."
-    choices = field.metadata["choices"]
-    kind = str(field.type)
-    if kind == "bool":
-        return f"--[no]{field.name}"
-    if choices and len("|".join(choices)) <= 24:
-        return f"--{field.name}={'|'.join(choices)}"
-    words: Mapping[str, str] = {"int": "N", "float": "X", "Path": "PATH", "Path | None": "PATH", "str": "TEXT"}
-    return f"--{field.name}={words.get(kind, 'A,B,…')}"
-
-
-def _default(field: dataclasses.Field[Any]) -> str:
-    if field.default is dataclasses.MISSING:
-        return " Required."
-    if field.default in ("", (), None):
-        return ""
-    default = str(field.default).lower() if isinstance(field.default, bool) else field.default
-    return f" [{default}]"
+def _did_you_mean(word: str, known: typing.Iterable[str], prefix: str = "") -> str:
+    near = [prefix + name if prefix else repr(name) for name in difflib.get_close_matches(word, list(known), n=1)]
+    return f" Did you mean {near[0]}?" if near else ""
 
 
 def _before_separator(arguments: list[str]) -> list[str]:
     return arguments[: arguments.index("--")] if "--" in arguments else arguments
+
+
+def _fail(message: str, exit_code: int, verbose: bool) -> int:
+    """Prints the message, with `verbose` below the traceback of the current exception; returns the exit code."""
+    if verbose:
+        traceback.print_exc()
+    _complain(message)
+    return exit_code
 
 
 def _complain(message: str) -> None:

@@ -1,19 +1,19 @@
-"""Every exception this project raises on purpose, in one tree, so that `except SimimgError` catches them all.
+"""Every exception that this project raises on purpose, in one tree, so that `except SimimgError` catches them all.
 
     SimimgError                  exit code 3
-    ├── UsageError               exit code 1: an argument cannot be used; nothing was done
-    ├── ConversionError          a conversion could not go on
-    │   └── Interrupted          exit code 130: stopped on request; the same command goes on
-    ├── DataError                a data set folder is not what it says it is
+    ├── UsageError               exit code 1: an argument is not valid; nothing was done
+    ├── ConversionError          a conversion cannot continue
+    │   └── Interrupted          exit code 130: interrupted; the same command resumes
+    ├── DataError                a data set folder is damaged or incomplete
     │   └── CorruptRecordError   a record's bytes fail their checksum
     ├── ModelError               a model, its weights or its folder cannot be used
     │   └── CheckpointError      a checkpoint is damaged, or was written by another run
-    ├── TrainingError            training cannot go on
-    │   ├── WorkerLost           another worker is gone; the same command on all of them goes on
-    │   └── TrainingInterrupted  exit code 130: stopped on request; the same command goes on
+    ├── TrainingError            training cannot continue
+    │   ├── WorkerLost           another worker was lost; the same command on all of them resumes
+    │   └── TrainingInterrupted  exit code 130: interrupted; the same command resumes
     └── SearchIndexError         an index folder cannot be used, or was made with another model
 
-A message says what is wrong, what was received, and what to do, and names the file where there is one.
+A message says what is wrong, what was received and what to do, and names the file if there is one.
 The first half of the tree is defined in `tfrecords.base_errors`, which must not import this package.
 """
 
@@ -53,15 +53,15 @@ class CheckpointError(ModelError):
 
 
 class TrainingError(SimimgError):
-    """Training cannot go on."""
+    """Training cannot continue."""
 
 
 class WorkerLost(TrainingError):
-    """A process that trained with this one is gone; the same command on all of them goes on."""
+    """A process that trained with this one was lost; the same command on all of them resumes."""
 
 
 class TrainingInterrupted(TrainingError):
-    """Training was asked to stop; the same command goes on from the last checkpoint."""
+    """Training was interrupted; the same command resumes from the last checkpoint."""
 
     exit_code = 130
 

@@ -190,10 +190,7 @@ def clean_process(code: str, folder: Path) -> str:
 
 # Modules below MIN_LINES whose docstring does not say why they stand alone. The set may only shrink: merge a module
 # into its neighbor, or end its docstring with a sentence that begins "A module of its own because".
-CRUMBS = {
-    "simimg/doctor/check_result.py",
-    "simimg/doctor/machine_facts.py",
-}
+CRUMBS: set[str] = set()
 MIN_LINES = 40
 # One module for each command and each preset, whose name users give; the docstrings of both packages say so.
 FOUND_BY_NAME = ("simimg.commands", "simimg.presets")

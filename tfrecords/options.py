@@ -1,4 +1,4 @@
-"""Options: how a frozen config dataclass declares each of its fields once, with its help and its choices.
+"""Options: each field of a frozen config dataclass is declared once, with its help, its choices and its group.
 
 The command line, the JSON config beside a result and the validation all read the same declaration.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import typing
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -18,16 +19,30 @@ _REQUIRED: Any = object()
 _Config = TypeVar("_Config")
 
 
-def option(help: str, default: Any = _REQUIRED, *, choices: tuple[str, ...] = (), positional: bool = False) -> Any:
-    """Declare a field of a config dataclass.
+def option(
+    help: str,
+    default: Any = _REQUIRED,
+    *,
+    choices: tuple[str, ...] = (),
+    positional: bool = False,
+    group: str = "",
+    words: Mapping[str, float] = {},
+    flag: str = "",
+) -> Any:
+    """Declares a field of a config dataclass.
 
     Args:
         help: one sentence, shown by `--help`.
-        default: the field is required without one.
+        default: value if the option is not given; without one, the field is required.
         choices: the allowed strings; any string if empty.
-        positional: the command line takes the value from its positional arguments.
+        positional: whether the command line takes the values from the arguments that are not flags.
+        group: heading of the list of flags; the flags of a group are described by `--helpfull` only.
+        words: numbers that have a name, such as `{"auto": 0}`; the command line accepts and shows the name.
+        flag: name of the flag, if it differs from the field's; the field's name stays as its former spelling.
     """
-    metadata = {"help": help, "choices": choices, "positional": positional}
+    metadata = {
+        "help": help, "choices": choices, "positional": positional, "group": group, "words": words, "flag": flag,
+    }  # fmt: skip
     if default is _REQUIRED:
         return dataclasses.field(metadata=metadata)
     return dataclasses.field(default=default, metadata=metadata)
@@ -37,7 +52,7 @@ def check_choices(config: Any) -> None:
     """Check every field of a config dataclass that declares choices.
 
     Raises:
-        UsageError: a value is not one of them.
+        UsageError: a value is not one of the choices.
     """
     for field in dataclasses.fields(config):
         choices = field.metadata.get("choices", ())
@@ -52,18 +67,18 @@ def to_json(config: Any) -> dict[str, Any]:
 
 
 def from_json(kind: type[_Config], values: Any, what: str) -> _Config:
-    """Return the config dataclass of type `kind` from which `to_json` made `values`.
+    """Returns the config dataclass of type `kind` from the values that `to_json` wrote.
 
     Args:
         kind: the dataclass.
-        values: the value of the JSON.
-        what: its name in errors.
+        values: the parsed JSON.
+        what: name of the source in error messages.
 
     Raises:
-        UsageError: a value does not have its field's type, is missing, or belongs to no field.
+        UsageError: a value has the wrong type, is missing, or belongs to no field.
     """
     if not isinstance(values, dict):
-        raise UsageError(f"{what} should be an object with one key per option. Received: {type(values).__name__}.")
+        raise UsageError(f"{what} should be a JSON object with one key per option. Received: {type(values).__name__}.")
     kinds = typing.get_type_hints(kind)
     fields = {field.name: field for field in dataclasses.fields(typing.cast(Any, kind))}
     unknown = sorted(set(values) - set(fields))

@@ -16,16 +16,21 @@ from typing import Any
 
 import simimg
 from simimg import cli
+from simimg.command_help import COMMON_FLAGS, flag_name, shown_default
 
 ROOT = Path(__file__).resolve().parents[1]
-
 
 HEADER = "Written by `tools/write_reference.py` from the code; change it there.\n"
 
 
 def commands_page() -> str:
     """Returns the page of all commands: what each does, and a table of its flags."""
-    lines = ["# Commands", "", HEADER, "Each command also takes `--json` and `--help`.", ""]
+    lines = ["# Commands", "", HEADER, "Every command also has these flags:", ""]
+    lines += ["| flag | |", "|---|---|", *(f"| `{flag}` | {text} |" for flag, text in COMMON_FLAGS.items()), ""]
+    lines += [
+        "A file for `--flagfile` has one flag per line, such as `--preset=lite0`; flags that follow it override it.",
+        "",
+    ]
     for name in cli.COMMANDS:
         module = importlib.import_module(f"simimg.commands.{name}")
         summary, _, details = inspect.cleandoc(module.__doc__ or "").partition("\n")
@@ -47,9 +52,8 @@ def flag_row(field: dataclasses.Field[Any]) -> str:
     if field.default is dataclasses.MISSING:
         default = "required"
     else:
-        default = "" if field.default in ("", (), None) else f"`{str(field.default).lower()}`"
-        default = default if isinstance(field.default, bool) or not default else f"`{field.default}`"
-    name = f"{field.name.upper()}…" if field.metadata.get("positional") else f"--{field.name}"
+        default = f"`{shown}`" if (shown := shown_default(field)) else ""
+    name = f"{field.name.upper()}…" if field.metadata["positional"] else f"--{flag_name(field)}"
     return f"| `{name}` | {default} | {text} |".replace("|`", "| `").replace("\n", " ")
 
 

@@ -1,7 +1,7 @@
-"""simimg in Python: what the commands do, as functions that return what they found.
+"""The commands as Python functions that return what they found.
 
-Each takes the options of the command of its name, under the same names, and raises `simimg.SimimgError` with the same
-sentences. What a function needs is imported when it is called, so `import simimg` takes no time, and `convert` and
+Each function takes the options of the command of its name, under the same names, and raises `simimg.SimimgError` with
+the same messages. Its dependencies are imported when it is called, so `import simimg` is fast, and `convert` and
 `verify` never import TensorFlow.
 
     >>> import simimg

@@ -1,4 +1,7 @@
-"""What the functions are told: options by name, and who is told how much is done."""
+"""Argument checking and progress counting shared by the API functions.
+
+A module of its own because the three API modules share it.
+"""
 
 from __future__ import annotations
 
@@ -10,41 +13,47 @@ from typing import Any
 
 from simimg.errors import UsageError
 
-__all__ = ["Folder", "check_names", "counted", "options_of"]
+__all__ = ["Counter", "Folder", "checked_options"]
 
 Folder = str | Path
 
 
-def counted(progress: Callable[[int, int], object], total: int) -> Callable[[int], None]:
-    """Returns what adds up and passes on the numbers that it is called with."""
-    done = 0
+class Counter:
+    """Turns counts since the last call into calls of `progress(done, total)`."""
 
-    def advance(number: int) -> None:
-        nonlocal done
-        done += number
-        progress(done, total)
+    def __init__(self, progress: Callable[[int, int], object], total: int = 0) -> None:
+        """Take the callback, and the total if it is known already."""
+        self._progress, self._done, self._total = progress, 0, total
 
-    return advance
+    def begin(self, total: int) -> None:
+        """Sets the total."""
+        self._total = total
+        self._progress(self._done, total)
 
-
-def options_of(kind: Any, command: str, given: dict[str, Any]) -> Any:
-    """Returns the config dataclass `kind` of a command's options; raises UsageError for one that there is not."""
-    check_names(kind, command, given)
-    for name in ("data_dir", "model_dir"):
-        if isinstance(given.get(name), str):
-            given[name] = Path(given[name])
-    if "categories" in given:
-        given["categories"] = tuple(given["categories"])
-    return kind(**given)
+    def advance(self, number: int) -> None:
+        """Adds to the number done."""
+        self._done += number
+        self._progress(self._done, self._total)
 
 
-def check_names(kind: Any, command: str, given: dict[str, Any]) -> None:
-    """Raises UsageError for an option that there is not, naming the nearest one."""
-    names = [field.name for field in dataclasses.fields(kind)]
-    for name in given:
-        if name not in names:
-            near = difflib.get_close_matches(name, names, n=1)
+def checked_options(kind: Any, command: str, given: dict[str, Any]) -> dict[str, Any]:
+    """Returns options with their names and types as the config dataclass `kind` has them.
+
+    Raises:
+        UsageError: an option does not exist; the message names the closest one.
+    """
+    fields = {field.name: field for field in dataclasses.fields(kind)}
+    flags = {field.metadata["flag"]: name for name, field in fields.items() if field.metadata["flag"]}
+    checked = {flags.get(name, name): value for name, value in given.items()}
+    for name in checked:
+        if name not in fields:
+            near = difflib.get_close_matches(name, fields, n=1)
             raise UsageError(
                 f"{command} has no option {name!r}."
                 + (f" Did you mean {near[0]!r}?" if near else f" `simimg {command} --help` lists them.")
             )
+        if "Path" in str(fields[name].type) and isinstance(checked[name], str):
+            checked[name] = Path(checked[name])
+        elif str(fields[name].type).startswith("tuple"):
+            checked[name] = tuple(checked[name])
+    return checked

@@ -1,4 +1,4 @@
-"""Pictures to a data set, and a data set to batches."""
+"""Images to a data set, and a data set to batches."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from simimg.api.arguments import Folder, options_of
+from simimg.api.arguments import Folder, checked_options
 from simimg.errors import UsageError
 
 if TYPE_CHECKING:
@@ -20,18 +20,18 @@ __all__ = ["Loader", "convert", "load", "verify"]
 def convert(
     image_dir: Folder, *, progress: Callable[[ConvertProgress], None] = lambda _: None, **options: Any
 ) -> ConvertSummary:
-    """Turns pictures into TFRecord shards, and writes the data set's report.html.
+    """Converts images to TFRecord shards, and writes the data set's report.html.
 
     With more than one worker (`num_workers`), a script has to call it under `if __name__ == "__main__":`.
 
     Args:
-        image_dir: a folder that has one folder of pictures a class; or whatever else `simimg convert` takes.
-        progress: called some times a second.
-        **options: those of `simimg convert`, such as `name`, `image_size`, `splits` and `data_dir`.
+        image_dir: a folder with one folder of images per class, or any other source of `simimg convert`.
+        progress: called several times per second.
+        **options: options of `simimg convert`, such as `name`, `image_size`, `splits` and `data_dir`.
 
     Raises:
-        UsageError: an option cannot be used; nothing was done.
-        ConversionError: the shards cannot be written; the same call goes on.
+        UsageError: an option is not valid; nothing was done.
+        ConversionError: the shards cannot be written; the same call resumes.
 
     Example:
         >>> made = simimg.convert("photos", name="photos", image_size=64)
@@ -40,17 +40,24 @@ def convert(
     """
     from simimg.report.conversion import write_conversion_report
     from tfrecords.convert import ConvertConfig
-    from tfrecords.convert import convert as convert_pictures
+    from tfrecords.convert import convert as convert_images
 
-    config = options_of(ConvertConfig, "convert", {"image_dir": str(image_dir), **options})
-    summary = convert_pictures(config, progress=progress)
+    config = ConvertConfig(**checked_options(ConvertConfig, "convert", {"image_dir": str(image_dir), **options}))
+    summary = convert_images(config, progress=progress)
     if not (summary.dataset_dir / "report.html").exists():
         write_conversion_report(summary.dataset_dir, config.image_dir)
     return summary
 
 
-def verify(dataset_dir: Folder) -> Verification:
+def verify(dataset_dir: Folder, *, progress: Callable[[int], None] = lambda num_examples: None) -> Verification:
     """Checks every byte of a data set.
+
+    Args:
+        dataset_dir: the data set's folder.
+        progress: called with the number of examples since the last call.
+
+    Raises:
+        UsageError: there is no such folder.
 
     Example:
         >>> simimg.verify("data/photos/1.0.0").problems
@@ -60,7 +67,7 @@ def verify(dataset_dir: Folder) -> Verification:
 
     if not Path(dataset_dir).is_dir():
         raise UsageError(f"{dataset_dir} is not a folder. Name one that `simimg convert` wrote.")
-    return verify_bytes(Path(dataset_dir))
+    return verify_bytes(Path(dataset_dir), progress=progress)
 
 
 def load(
@@ -73,20 +80,20 @@ def load(
     seed: int = 0,
     reader: str = "auto",
 ) -> Loader:
-    """Opens a split of a data set, to be iterated in batches.
+    """Opens a split of a data set, to iterate over it in batches.
 
     Args:
         dataset_dir: the data set's folder.
         split: `train`, `test`, ….
-        batch_size: examples a batch.
-        shuffle: mix the examples, anew in each epoch. A batch is then always whole: what is left at the end of an
-            epoch comes in another one.
-        epochs: times that each example is seen.
-        seed: the same one gives the same order.
-        reader: resident, mapped or stream; auto picks.
+        batch_size: examples per batch.
+        shuffle: use a new random order in each epoch. All batches are then full: the examples left over at the end
+            of an epoch are part of other epochs.
+        epochs: passes over the split.
+        seed: seed of the order.
+        reader: resident, mapped or stream; auto chooses.
 
     Raises:
-        UsageError: there is no such folder or split, or `batch_size` cannot be.
+        UsageError: there is no such folder or split, or `batch_size` or `epochs` is below 1.
         DataError: the folder is damaged.
 
     Example:
@@ -105,11 +112,11 @@ def load(
 
 
 class Loader:
-    """Batches of a split, each time from the beginning. Made by `load`.
+    """Batches of a split; each iteration starts from the beginning. Created by `load`.
 
     Attributes:
         class_names: by label.
-        image_size: side of the pictures, px.
+        image_size: side of the images in px.
         num_examples: in the split.
     """
 
@@ -145,6 +152,6 @@ class Loader:
         for _ in range(self._epochs):
             left = self.num_examples
             for batch in reading(split, batches_of(eval_batches(self._reader, min(self._batch_size, left)))):
-                # The last one is filled up: what fills it is no example.
+                # The last batch is padded; the padding is cut off.
                 yield type(batch)(*(part[:left] for part in batch)) if left < self._batch_size else batch
                 left -= self._batch_size

@@ -1,14 +1,15 @@
-"""Pictures to an index, and what is alike in it."""
+"""Search indexes, and the copies that they reveal."""
 
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
-from simimg.api.arguments import Folder
+from simimg.api.arguments import Counter, Folder
 from simimg.errors import UsageError
 
 if TYPE_CHECKING:
@@ -25,17 +26,19 @@ def index(
     *,
     dataset_dir: Folder | None = None,
     model: str = "lite0",
+    progress: Callable[[int, int], object] = lambda done, total: None,
 ) -> IndexUpdate:
-    """Makes a search index of a folder of pictures, or of a data set, or brings one up to date.
+    """Creates or updates a search index of an image folder or a data set.
 
     Args:
-        image_dir: a folder of pictures, at any depth; its first folders are the labels.
-        index_dir: where the index goes, or is.
-        dataset_dir: a data set, instead of `image_dir`, or with it: then that is where its files lie.
-        model: a shipped model's name, or the folder of a run.
+        image_dir: folder of images, searched at any depth; its top-level folders are the labels.
+        index_dir: folder of the index, new or existing.
+        dataset_dir: data set to index instead of `image_dir`; with both, `image_dir` is where its files lie.
+        model: name of a shipped model, or the folder of a run.
+        progress: called with the number of images done and the total.
 
     Raises:
-        UsageError: neither source was given, or it has no pictures.
+        UsageError: neither source was given, or it has no images.
         SearchIndexError: the index was made with another model, or is damaged.
 
     Example:
@@ -45,16 +48,18 @@ def index(
     """
     from simimg.similarity import index_dataset, index_folder, load_embedder
 
+    files_in = None if image_dir is None else Path(image_dir)
+    counter = Counter(progress)
+    calls = {"begin": counter.begin, "progress": counter.advance}
     if dataset_dir is not None:
-        files_in = None if image_dir is None else Path(image_dir)
-        return index_dataset(Path(index_dir), Path(dataset_dir), load_embedder(model), image_dir=files_in)
-    if image_dir is None:
+        return index_dataset(Path(index_dir), Path(dataset_dir), load_embedder(model), image_dir=files_in, **calls)
+    if files_in is None:
         raise UsageError("name what to index: image_dir, or dataset_dir.")
-    return index_folder(Path(index_dir), Path(image_dir), load_embedder(model))
+    return index_folder(Path(index_dir), files_in, load_embedder(model), **calls)
 
 
 def search(index_dir: Folder, image: Folder | Image.Image, *, k: int = 5, by: str = "copy") -> list[SearchResult]:
-    """Finds the pictures of an index that are similar to one; for many, keep a `Searcher`.
+    """Finds the images of an index that are similar to one image; for many queries, keep a `Searcher`.
 
     Example:
         >>> best = simimg.search("indexes/photos", "photos/fishes/image_0002.jpg")[0]
@@ -66,7 +71,7 @@ def search(index_dir: Folder, image: Folder | Image.Image, *, k: int = 5, by: st
 
 
 class Searcher:
-    """An opened index with its model, for one query after another. Use it from one thread.
+    """An open index with its model, for many queries. Use it from one thread.
 
     Example:
         >>> from PIL import Image, ImageOps
@@ -80,7 +85,7 @@ class Searcher:
         """Open an index.
 
         Raises:
-            SearchIndexError: it is none, or damaged, or its model has changed.
+            SearchIndexError: the folder is not an index, is damaged, or its model has changed.
         """
         from simimg.similarity import Finder, SearchIndex, load_embedder
 
@@ -88,21 +93,20 @@ class Searcher:
         self._finder = Finder(self.index, load_embedder(self.index.info.model))
 
     def search(self, image: Folder | Image.Image, *, k: int = 5, by: str = "copy") -> list[SearchResult]:
-        """Returns the `k` most similar pictures, best first.
+        """Returns the `k` most similar images, best first.
 
         Args:
-            image: a file, or a picture in memory, of any mode.
+            image: a file, or an image in memory, of any mode.
             k: at least 1.
-            by: `copy`: verified copies first, with what was done to them; `kind`: pictures of the same kind.
+            by: `copy`: verified copies first, with the edits found; `kind`: images of the same kind.
 
         Raises:
-            UsageError: the file cannot be decoded, or `k` or `by` cannot be.
+            UsageError: the file cannot be decoded, or `k` or `by` is not valid.
         """
-        from simimg.similarity import BY, Query, load_query
+        from simimg.similarity import Query, load_query
         from simimg.similarity.query_search import make_query
 
-        if k < 1 or by not in BY:
-            raise UsageError(f"k={k}, by={by!r}: k should be 1 or more, by one of {', '.join(BY)}.")
+        _check_search(k, by)
         if isinstance(image, str | Path):
             query = load_query(str(image), self._finder.embedder)
             if not isinstance(query, Query):
@@ -110,6 +114,42 @@ class Searcher:
         else:
             query = make_query("", image.convert("RGB"), self._finder.embedder)
         return self._finder.find(query, k, by)
+
+    def search_files(
+        self,
+        images: Sequence[Folder],
+        *,
+        k: int = 5,
+        by: str = "copy",
+        refused: Callable[[str, str], object] = lambda path, reason: None,
+        progress: Callable[[int, int], object] = lambda done, total: None,
+    ) -> dict[str, list[SearchResult]]:
+        """Returns the `k` most similar images of each file, by its path.
+
+        Args:
+            images: files and folders; a folder stands for all images in it.
+            k: as for `search`.
+            by: as for `search`.
+            refused: called with each file that cannot be decoded, and the reason; the file is skipped.
+            progress: called with the number of files done and the total.
+
+        Raises:
+            UsageError: a file does not exist, or `k` or `by` is not valid.
+        """
+        from simimg.image_files import named_files
+        from simimg.similarity import Query
+        from simimg.similarity.query_search import load_queries
+
+        _check_search(k, by)
+        paths = named_files([str(image) for image in images])
+        found = {}
+        for done, (path, query) in enumerate(load_queries(paths, self._finder.embedder), 1):
+            if isinstance(query, Query):
+                found[path] = self._finder.find(query, k, by)
+            else:
+                refused(path, str(query))
+            progress(done, len(paths))
+        return found
 
     def close(self) -> None:
         """Ends its threads."""
@@ -122,6 +162,13 @@ class Searcher:
         self.close()
 
 
+def _check_search(k: int, by: str) -> None:
+    from simimg.similarity import BY
+
+    if k < 1 or by not in BY:
+        raise UsageError(f"k={k}, by={by!r}: k should be 1 or more, by one of {', '.join(BY)}.")
+
+
 def duplicates(
     image_dir: Folder | None = None,
     *,
@@ -130,19 +177,23 @@ def duplicates(
     threshold: float = 0.0,
     reference_dirs: Iterable[Folder] = (),
     plan: Folder | None = None,
+    refused: Callable[[str, str], object] = lambda path, reason: None,
+    progress: Callable[[str, int, int], object] = lambda stage, done, total: None,
 ) -> Duplicates:
-    """Finds the copies in a folder of pictures; nothing is moved.
+    """Finds the copies in an image folder; nothing is moved.
 
     Args:
-        image_dir: the folder, or None for the pictures of the index as they are.
-        index_dir: an index of it, which is brought up to date; None: it is made, and thrown away.
+        image_dir: the folder, or None for the images of the index as they are.
+        index_dir: an index of the folder, which is updated; None makes a temporary one.
         model: as for `index`.
-        threshold: the least similarity of copies, 0.5 to 1; 0: what `simimg calibrate` found, or 0.9.
+        threshold: minimum similarity of copies, 0.5 to 1; 0 is what `simimg calibrate` found, or 0.9.
         reference_dirs: folders below `image_dir` whose files are always kept.
         plan: also write what to keep and what to remove into this file, for `simimg apply`.
+        refused: called with each file that cannot be decoded, and the reason; the file is skipped.
+        progress: called with the stage (`indexing`, `comparing`), the number of images done and the total.
 
     Raises:
-        UsageError: there is nothing to look through, or an argument cannot be used.
+        UsageError: no source was given, or an argument is not valid.
 
     Example:
         >>> found = simimg.duplicates("photos", plan="plan.json")
@@ -155,7 +206,10 @@ def duplicates(
     with ExitStack() as stack:
         if image_dir is not None:
             folder = index_dir or Path(stack.enter_context(tempfile.TemporaryDirectory())) / "index"
-            opened = index(image_dir, folder, model=model).index
+            update = index(image_dir, folder, model=model, progress=partial(progress, "indexing"))
+            opened = update.index
+            for path, refusal in update.refused:
+                refused(path, str(refusal))
         elif index_dir is not None:
             opened = SearchIndex.open(Path(index_dir))
         else:
@@ -165,6 +219,7 @@ def duplicates(
             opened,
             threshold=threshold or opened.copy_threshold,
             reference=lambda picture: is_reference(picture.path),
+            progress=Counter(partial(progress, "comparing"), len(opened.pictures)).advance,
         )
         if plan is not None:
             write_plan(Path(plan), opened.files_dir(), found.groups, is_reference)
@@ -172,23 +227,49 @@ def duplicates(
 
 
 def leaks(
-    dataset_dir: Folder, *, image_dir: Folder | None = None, model: str = "lite0", threshold: float = 0.0
+    dataset_dir: Folder,
+    *,
+    image_dir: Folder | None = None,
+    index_dir: Folder | None = None,
+    model: str = "lite0",
+    threshold: float = 0.0,
+    clean: Folder | None = None,
+    deal: str = "first",
+    progress: Callable[[str, int, int], object] = lambda stage, done, total: None,
 ) -> Leaks:
-    """Finds the copies across a data set's splits: what was tested on and trained on.
+    """Finds the copies across a data set's splits: test images that the model has seen in training.
 
     Args:
         dataset_dir: the data set's folder.
-        image_dir: the folder that it was made of, for a look at the files themselves.
+        image_dir: folder that it was converted from, to examine the files themselves.
+        index_dir: an index of the data set, which is updated; None makes a temporary one.
         model: as for `index`.
         threshold: as for `duplicates`.
+        clean: also write an image table (CSV) in which all copies of an image are in one split.
+        deal: with `clean`: copies go to the `first` of their splits, or are dealt so that splits keep their `shares`.
+        progress: called with the stage (`indexing`, `comparing`), the number of images done and the total.
+
+    Raises:
+        UsageError: the folder is not a data set of `simimg convert`, or an argument is not valid.
 
     Example:
         >>> simimg.leaks("data/photos/1.0.0", image_dir="photos").affected("test")
         0
     """
-    from simimg.similarity import check_threshold, find_leaks
+    from simimg.similarity import DEALS, check_threshold, find_leaks, write_clean_table
 
     check_threshold(threshold)
-    with tempfile.TemporaryDirectory() as folder:
-        opened = index(image_dir, Path(folder) / "index", dataset_dir=dataset_dir, model=model).index
-        return find_leaks(opened, threshold=threshold or opened.copy_threshold)
+    if deal not in DEALS:
+        raise UsageError(f"deal={deal!r} should be one of {', '.join(DEALS)}.")
+    with ExitStack() as stack:
+        folder = index_dir or Path(stack.enter_context(tempfile.TemporaryDirectory())) / "index"
+        update = index(image_dir, folder, dataset_dir=dataset_dir, model=model, progress=partial(progress, "indexing"))
+        found = find_leaks(
+            update.index,
+            threshold=threshold or update.index.copy_threshold,
+            deal=deal if clean else None,
+            progress=Counter(partial(progress, "comparing"), len(update.index.pictures)).advance,
+        )
+        if clean is not None and found.cleaned is not None:
+            write_clean_table(update.index, found.cleaned, Path(clean))
+    return found

@@ -1,4 +1,4 @@
-"""A data set to a trained model, and what it is worth and says."""
+"""A data set to a trained model, its evaluation and its predictions."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from simimg.api.arguments import Folder, check_names, counted
+from simimg.api.arguments import Counter, Folder, checked_options
 from simimg.errors import UsageError
 
 if TYPE_CHECKING:
@@ -19,16 +19,16 @@ __all__ = ["Prediction", "evaluate", "open_trained", "predict", "train"]
 
 
 def train(dataset_dir: Folder, *, watcher: Watcher | None = None, **options: Any) -> TrainResult:
-    """Trains a model, or goes on with a training that was stopped.
+    """Trains a model, or resumes an interrupted run.
 
     Args:
         dataset_dir: the data set's folder.
-        watcher: is told how it goes; see `simimg.training.Watcher`.
-        **options: those of `simimg train`, such as `preset`, `model_dir`, `epochs` and `seed`.
+        watcher: receives progress and notes; see `simimg.training.Watcher`.
+        **options: options of `simimg train`, such as `preset`, `model_dir`, `epochs` and `seed`.
 
     Raises:
-        UsageError: an option cannot be used.
-        TrainingError: it cannot go on.
+        UsageError: an option is not valid.
+        TrainingError: training cannot continue.
 
     Example:
         >>> options = {"preset": "tutorial", "epochs": 2, "global_batch_size": 10}
@@ -39,10 +39,7 @@ def train(dataset_dir: Folder, *, watcher: Watcher | None = None, **options: Any
     from simimg.training import TrainConfig, Watcher
     from simimg.training import train as train_model
 
-    given = {"dataset_dir": Path(dataset_dir), **options}
-    check_names(TrainConfig, "train", given)
-    if given.get("model_dir") is not None:
-        given["model_dir"] = Path(given["model_dir"])
+    given = checked_options(TrainConfig, "train", {"dataset_dir": dataset_dir, **options})
     return train_model(TrainConfig.with_preset(given), watcher or Watcher())
 
 
@@ -51,50 +48,55 @@ def evaluate(
     dataset_dir: Folder,
     *,
     split: str = "test",
+    report: Folder | None = None,
     progress: Callable[[int, int], object] = lambda done, total: None,
 ) -> Classification | CopyFigures:
     """Measures a trained model on a split.
 
     Args:
-        model_dir: the folder of a finished run.
+        model_dir: folder of a finished run.
         dataset_dir: the data set's folder.
-        split: what to measure on.
-        progress: called with the number of examples that are done, and of all.
+        split: the split to measure on.
+        report: also write a report (HTML) with the model's mistakes to this file.
+        progress: called with the number of examples done and the total.
 
     Returns:
-        A `Classification`; of a model that was trained for copies, `CopyFigures`.
+        A `Classification`, or `CopyFigures` for a model trained with `objective="similarity"`.
 
     Raises:
-        UsageError: the model and the data set do not fit each other.
-        ModelError: the folder is none of a finished run.
+        UsageError: the model does not fit the data set.
+        ModelError: the folder is not that of a finished run.
 
     Example:
         >>> figures = simimg.evaluate("runs/first", "data/photos/1.0.0")
         >>> figures.num_examples, 0 <= figures.accuracy <= 1
         (10, True)
     """
-    from simimg.augment import AugmentConfig
-    from simimg.evaluation import classify, compiled, search_copies
-    from simimg.evaluation import predict as predictions_of
+    from simimg.api.run_report import by_kind, measure
+    from simimg.doctor.machine import machine_facts
+    from simimg.report import write_evaluation_report
 
     reader, model, info = open_trained(model_dir, dataset_dir, split)
-    advance = counted(progress, reader.split.num_examples)
-    if info.objective.score == "recall":
-        return search_copies(
-            compiled(model),
-            reader,
-            AugmentConfig.from_options(info.config),
-            seed=info.config["seed"],
-            temperature=info.config["temperature"],
-            progress=advance,
-        ).figures
-    forward = compiled(model, views=info.config["test_views"])
-    probabilities, labels, _ = predictions_of(forward, reader, progress=advance)
-    return classify(probabilities, labels, reader.split.class_names)
+    advance = Counter(progress, reader.split.num_examples).advance
+    figures, mistakes = measure(reader, model, info, advance, with_mistakes=report is not None)
+    if report is not None:
+        classification, copies = by_kind(figures)
+        folders = {"model_dir": str(model_dir), "dataset_dir": str(dataset_dir)}
+        write_evaluation_report(
+            classification,
+            copies,
+            mistakes,
+            Path(report),
+            split=split,
+            machine=machine_facts(),
+            binary_loss=info.config["loss"] == "binary",
+            **folders,
+        )
+    return figures
 
 
 def open_trained(model_dir: Folder, dataset_dir: Folder, split: str) -> tuple[Reader, Any, RunInfo]:
-    """Returns a reader of a split, a trained model, and what describes its run; raises as `evaluate`."""
+    """Returns a reader of a split, a trained model, and the description of its run; raises as `evaluate`."""
     from simimg.input import open_reader
     from simimg.training import load_trained
 
@@ -104,13 +106,13 @@ def open_trained(model_dir: Folder, dataset_dir: Folder, split: str) -> tuple[Re
     if info.objective.score == "recall":
         if there.image_size != info.image_size:
             raise UsageError(
-                f"{model_dir} was trained on pictures of {info.image_size} px; those of {dataset_dir} have "
-                f"{there.image_size} px."
+                f"{model_dir} was trained on images of {info.image_size} px, but those of {dataset_dir} have "
+                f"{there.image_size} px. Convert them with --image_size={info.image_size}."
             )
     elif there.class_names != info.class_names or there.image_size != info.image_size:
         raise UsageError(
             f"{model_dir} was trained on {len(info.class_names)} classes at {info.image_size} px "
-            f"({', '.join(info.class_names[:5])}, …); {dataset_dir} has {len(there.class_names)} at "
+            f"({', '.join(info.class_names[:5])}, …), but {dataset_dir} has {len(there.class_names)} at "
             f"{there.image_size} px ({', '.join(there.class_names[:5])}, …)."
         )
     return reader, model, info
@@ -118,7 +120,7 @@ def open_trained(model_dir: Folder, dataset_dir: Folder, split: str) -> tuple[Re
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Prediction:
-    """What a model says of a picture: the most probable class, and all of them, the most probable first."""
+    """Prediction for an image: the most probable class, and the probabilities of all classes, in descending order."""
 
     path: str
     label: str
@@ -133,17 +135,17 @@ def predict(
     refused: Callable[[str, str], object] = lambda path, reason: None,
     progress: Callable[[int, int], object] = lambda done, total: None,
 ) -> list[Prediction]:
-    """Tells what is on pictures, by a model that you trained.
+    """Classifies images with a trained model.
 
     Args:
-        model_dir: the folder of a finished run.
-        images: files and folders, or one of them; a folder stands for all in it.
-        refused: called with each file that cannot be decoded, and the reason; it is left out.
-        progress: called with the number of files that are done, and of all.
+        model_dir: folder of a finished run.
+        images: one or several files and folders; a folder stands for all images in it.
+        refused: called with each file that cannot be decoded, and the reason; the file is skipped.
+        progress: called with the number of files done and the total.
 
     Raises:
-        UsageError: there are no such files, or the model knows no classes.
-        ModelError: the folder is none of a finished run.
+        UsageError: a file does not exist, or the model was trained without classes.
+        ModelError: the folder is not that of a finished run.
 
     Example:
         >>> [found.path for found in simimg.predict("runs/first", "photos/fishes")][:1]
@@ -157,8 +159,8 @@ def predict(
     model, info = load_trained(Path(model_dir))
     if info.objective.score == "recall":
         raise UsageError(
-            f"{model_dir} was trained to find copies and knows no classes. Make an index with it: "
-            f"simimg index --model={model_dir} --image_dir=PATH --index_dir=PATH; then: simimg search."
+            f"{model_dir} was trained to find copies and has no classes. Make an index with it: "
+            f"simimg index --model={model_dir} --image_dir=PATH --index_dir=PATH; then run simimg search."
         )
     found = predict_files(
         compiled(model, views=info.config["test_views"]),
@@ -166,7 +168,7 @@ def predict(
         image_size=info.image_size,
         resize=info.resize,
         num_classes=len(info.class_names),
-        progress=counted(progress, len(paths)),
+        progress=Counter(progress, len(paths)).advance,
     )
     for path, refusal in found.refused:
         refused(path, str(refusal))

@@ -1,1 +1,1 @@
-"""The commands, one module a verb: the only code besides `simimg.cli` that talks to a terminal."""
+"""The commands, one module each: with `simimg.cli`, the only code that writes to a terminal."""

@@ -1,7 +1,8 @@
-"""Move the copies that a plan of `simimg duplicates` names into a quarantine folder beside it.
+"""Move the copies that a plan lists to a quarantine folder.
 
-A file is moved only if it, and the file that is kept in its place, are still what they were when the plan was made.
-Stopped at any moment, the same command goes on. When you are sure, delete the quarantine folder.
+The plan is a file that `simimg duplicates --plan` wrote; the quarantine folder lies beside the image folder. A file is
+moved only if it and the file that is kept in its place are unchanged since the plan was made. If the command is
+interrupted, run it again to resume. When you are sure, delete the quarantine folder.
 
 Example: simimg apply --plan=plan.json --dry_run
 """
@@ -17,22 +18,24 @@ with quiet_tensorflow():
     from simimg.similarity import apply_plan, load_plan
 from tfrecords.options import option
 
+JSON_KEYS = "moved num_bytes skipped quarantine_dir dry_run"
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Options:
-    """What `apply` can be told."""
+    """Options of `apply`."""
 
-    plan: Path = option("The file that `simimg duplicates --plan` wrote.")
-    dry_run: bool = option("Only tell what would be moved.", False)
+    plan: Path = option("File that `simimg duplicates --plan` wrote.")
+    dry_run: bool = option("Only print what would be moved.", False)
 
 
 def run(options: Options) -> Result:
-    """Applies a plan with a progress bar."""
+    """Applies a plan, with a progress bar."""
     plan = load_plan(options.plan)
     with progress_bar(len(plan.removals), "moving", unit="file") as bar:
         applied = apply_plan(plan, dry_run=options.dry_run, progress=bar.update)
     for path, reason in applied.skipped:
-        note(f"left {path}: {reason}")
+        note(f"not moved {path}: {reason}")
     values = {
         "moved": list(applied.moved),
         "num_bytes": applied.num_bytes,
@@ -44,5 +47,5 @@ def run(options: Options) -> Result:
     done = "would be moved" if options.dry_run else "moved"
     lines.append(f"{len(applied.moved):,} files, {applied.num_bytes / 1e6:,.1f} MB, {done} to {plan.quarantine_dir}")
     if applied.moved and not options.dry_run:
-        lines.append(f"`simimg undo --plan={options.plan}` brings them back")
+        lines.append(f"`simimg undo --plan={options.plan}` moves them back")
     return Result(values=values, text="\n".join(lines), exit_code=2 if applied.skipped else 0)

@@ -1,4 +1,4 @@
-"""Measure how fast pictures are converted, read and trained on here, beside other tools and the limit.
+"""Measure conversion, reading, training and search.
 
 `--stage=convert` converts the JPEG files of a folder to 64 x 64 px with simimg and with each rival in turn, and once
 more with four times as many pictures. `--stage=input` reads records in shuffled batches, with simimg's readers and
@@ -38,6 +38,7 @@ from simimg.bench.converter_comparison import compare_converters
 from simimg.bench.converters import RIVALS, Tool
 from simimg.bench.image_sets import good_jpegs
 from simimg.bench.loaders import RIVALS as LOADERS
+from simimg.commands.bench_options import Options
 from simimg.commands.bench_tables import (
     augmentations_table,
     converters_table,
@@ -47,12 +48,12 @@ from simimg.commands.bench_tables import (
     stages_table,
 )
 from simimg.commands.console import Result, note, progress_bar, quiet_tensorflow
-from simimg.doctor.machine_facts import machine_facts
+from simimg.doctor.machine import machine_facts
 from simimg.errors import UsageError
 from simimg.report import BenchContent, write_bench_report
 from simimg.sample import draw_sample
 from tfrecords.format.atomic_files import write_json
-from tfrecords.options import check_choices, option, to_json
+from tfrecords.options import check_choices, to_json
 
 with quiet_tensorflow():
     from simimg.bench.augmentation_costs import measure_augmentations
@@ -62,45 +63,17 @@ with quiet_tensorflow():
     from simimg.bench.record_sets import Records, records_of
     from simimg.bench.search_speed import measure_embedding, measure_queries
     from simimg.bench.training_stages import measure_training
-    from simimg.input import READERS
-    from simimg.presets import PRESETS
     from simimg.similarity import index_folder, load_embedder
     from simimg.training import TrainConfig
+
+# Each stage adds keys of its own.
+JSON_KEYS = "format date command machine load_per_core repeats file report"
 
 _Watch = Callable[[int], Callable[[], object]]
 
 _CONVERTERS = ("tutorial", "tfdata", "dali", "ffcv")
 _LARGE_CONVERTERS = ("tutorial",)
 _BUSY = 0.3  # processes a core that run or wait, from which on a machine is not quiet
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Options:
-    """What `bench` can be told."""
-
-    stage: str = option(
-        "What to measure.",
-        choices=("convert", "input", "growth", "augment", "train", "loop", "search", "duplicates", "protocols"),
-    )
-    image_dir: Path | None = option("Pictures to use, one folder a class; by default they are drawn.", None)
-    out_dir: Path = option("The dated results go here.", Path("bench_results"))
-    rivals: tuple[str, ...] = option("Whom to compare with, or none; by default all; --stage decides who there is.", ())
-    repeats: int = option("Rounds that count; the intervals need 5 or more.", 9)
-    replicate: int = option("convert: so many times as many pictures, too; 1 to 8, 1 to leave that out.", 4)
-    megapixels: int = option("convert: pictures of this size instead, against the tutorial; 12 is a camera's.", 0)
-    num_large: int = option("convert: how many of --megapixels; of 12 they take 5 MB each in --cache_dir.", 200)
-    encoding: str = option("input, growth, train, loop: what the records hold.", "raw", choices=tuple(LOADERS))
-    image_size: int = option("All but convert: side of the pictures, in px.", 64)
-    batch_size: int = option("All but convert: pictures a batch.", 256)
-    num_images: int = option("input, growth, train, loop: pictures that are made records.", 60_000)
-    num_vectors: int = option("search: vectors that are searched, 2 KB of memory each.", 1_000_000)
-    num_queries: int = option("search: pictures that are looked for, one after the other.", 28)
-    num_originals: int = option("duplicates: photos that are transformed, in five ways each.", 300)
-    dataset_dir: Path | None = option("train, loop: a data set, instead of one made of --image_dir.", None)
-    preset: str = option("train, loop: the network, its augmentation and its optimizer.", "small", choices=PRESETS)
-    reader: str = option("train, loop: how shards are read.", "auto", choices=READERS)
-    profile: bool = option("train: writes a trace of 20 steps for TensorBoard, too.", False)
-    cache_dir: Path = option("Environments of rivals, and the pictures, are kept here.", Path("~/.cache/simimg"))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -1,8 +1,9 @@
-"""Find out how well copies are found among your pictures, and from which similarity on a match is one.
+"""Measure search on your images and set the copy threshold.
 
-Pictures of the index are drawn, edited in fourteen ways and looked for; as many are looked for as if they were not
-there, and should find nothing. The similarity from which on 99 of 100 matches were right is stored in the index;
-`simimg search` and `simimg duplicates` use it. Photos that the collection has twice count neither way.
+Random images of the index are edited in fourteen ways and searched for. As many distractors, images that count as
+missing from the index, are searched for too and should find nothing. The similarity above which 99% of the matches are
+correct is stored in the index as its threshold for `simimg search` and `simimg duplicates`. Images that the index
+contains twice are not counted.
 
 Example: simimg calibrate --index_dir=indexes/photos --picture=calibration.png
 """
@@ -33,8 +34,10 @@ with quiet_tensorflow():
 from tfrecords.convert.image.decoder import decode
 from tfrecords.options import option
 
+JSON_KEYS = "num_images num_queries threshold recall micro kind_map failures seconds"
+
 _PRECISION = 0.99
-_NAMES = {"similarity": "simimg", "cosine": "embeddings alone", "normalised": "embeddings, normalised"}
+_NAMES = {"similarity": "simimg", "cosine": "embeddings alone", "normalised": "embeddings, normalized"}
 _FAILURES_SHOWN = 10
 _FAILURES_DRAWN = 40
 _TILE_PX = 320
@@ -42,14 +45,16 @@ _TILE_PX = 320
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Options:
-    """What `calibrate` can be told. Raises UsageError for fewer than 5 queries."""
+    """Options of `calibrate`. Raises UsageError for fewer than 5 queries."""
 
-    index_dir: Path = option("Folder that `simimg index` made of files that are still there.")
-    num_queries: int = option("Pictures that are looked for, each in fourteen edits; and as many distractors.", 50)
-    seed: int = option("Decides which pictures, and what is drawn in the edits.", 0)
-    rivals: bool = option("Also look with pHash and dHash, if the package imagehash is installed.", False)
-    picture: Path | None = option("Also draw precision and recall by similarity into this PNG.", None)
-    failures: Path | None = option("Also draw the copies that did not find their original first into this PNG.", None)
+    index_dir: Path = option("Index of an image folder whose files still exist.")
+    num_queries: int = option("Images to search for, each in fourteen edits, and number of distractors.", 50)
+    seed: int = option("Seed of the choice of images and of the edits.", 0)
+    rivals: bool = option("Also measure pHash and dHash; needs the package imagehash.", False)
+    picture: Path | None = option("Also draw precision and recall over similarity to this PNG file.", None)
+    failures: Path | None = option(
+        "Also draw the copies whose first match is not their original to this PNG file.", None
+    )
 
     def __post_init__(self) -> None:
         """Checks the number of queries."""
@@ -58,7 +63,7 @@ class Options:
 
 
 def run(options: Options) -> Result:
-    """Measures with a progress bar, and stores the threshold."""
+    """Measures, with a progress bar, and stores the threshold."""
     start = time.perf_counter()
     index = SearchIndex.open(options.index_dir)
     embedder = load_embedder(index.info.model)
@@ -102,20 +107,23 @@ def run(options: Options) -> Result:
     }
     lines = [*_recall_table(measured), "", *_micro_table(micro)]
     if kinds:
-        lines += ["", "mean average precision of the same kind, labels of the queries hidden"]
+        lines += ["", "mean average precision for images of the same kind, with the labels of the queries hidden"]
         lines += [f"  {name:<32}{value:6.3f}" for name, value in kinds.items()]
     if failures:
-        lines += ["", f"{len(failures)} of {measured.num_copies:,} copies did not find their original first"]
+        lines += [
+            "",
+            f"{len(failures)} of {measured.num_copies:,} copies do not have their original as the first match",
+        ]
         lines += [f"  {one['original']} {one['edit']}: {one['first']}" for one in failures[:_FAILURES_SHOWN]]
     lines += [
         "",
-        f"99 of 100 matches are right from a similarity of {threshold:.3f} on, which {options.index_dir} has now; "
+        f"threshold {threshold:.3f}, above which 99% of the matches are correct, stored in {options.index_dir}; "
         f"{seconds:.0f} s",
     ]
     if options.picture is not None:
-        lines.append(f"the curves are drawn in {options.picture}")
+        lines.append(f"curves: {options.picture}")
     if options.failures is not None:
-        lines.append(f"the failures are drawn in {options.failures}" if failures else "there are no failures to draw")
+        lines.append(f"failures: {options.failures}" if failures else "there are no failures to draw")
     return Result(values=values, text="\n".join(lines))
 
 
@@ -124,12 +132,12 @@ def _tiles(index: SearchIndex, failure: Failure, seed: int) -> list[Tile]:
         decode(index.path_of(index.pictures[row]).read_bytes()) for row in (failure.original, failure.first)
     )
     copy = edited_copy(original, failure.original, failure.edit, seed)
-    place = "not among those examined" if failure.place is None else f"found at place {failure.place + 1}"
+    place = "not among the verified candidates" if failure.place is None else f"match number {failure.place + 1}"
     tiles = []
     for image, title, text in (
         (copy, failure.edit, "query"),
         (original, index.pictures[failure.original].path, place),
-        (first, index.pictures[failure.first].path, "found first"),
+        (first, index.pictures[failure.first].path, "first match"),
     ):
         image.thumbnail((_TILE_PX, _TILE_PX))
         tiles.append(Tile(image, title, text))
@@ -138,7 +146,7 @@ def _tiles(index: SearchIndex, failure: Failure, seed: int) -> list[Tile]:
 
 def _recall_table(measured: Retrieval) -> list[str]:
     names = [_NAMES.get(name, name) for name in measured.recall]
-    title = f"originals found first among {measured.num_images:,}, {measured.num_queries} copies an edit"
+    title = f"originals found first among {measured.num_images:,} images, {measured.num_queries} copies per edit"
     rows = [title, f"{'':<18}" + "".join(f"{name:>18}" for name in names)]
     for edit in EDITS:
         rows.append(f"{edit:<18}" + "".join(f"{found[edit]:18.1%}" for found in measured.recall.values()))
@@ -155,7 +163,7 @@ def _hashes() -> dict[str, Hash]:
     try:
         import imagehash
     except ImportError:
-        note("imagehash is not installed, so there are no rivals: pip install imagehash")
+        note("imagehash is not installed, so --rivals measures nothing. Run: pip install imagehash")
         return {}
     return {
         "pHash": lambda image: imagehash.phash(image).hash.ravel(),

@@ -16,13 +16,15 @@ from pathlib import Path
 from typing import Any
 
 from simimg.commands.console import Result, note, quiet_tensorflow
-from simimg.commands.run_report import changed_options
 
 with quiet_tensorflow():
+    from simimg.api.run_report import changed_options
     from simimg.errors import ModelError, UsageError
     from simimg.report import RunGroup, write_comparison
     from simimg.training import RunInfo, TrainResult, load_result, load_run
 from tfrecords.options import option
+
+JSON_KEYS = "split score groups"
 
 _SEED = re.compile(r"[-_.]?(s|seed)[-_]?\d+$")
 # Options that neither change what a model learns nor deserve a column.
@@ -34,7 +36,7 @@ class Options:
     """Options of `compare`."""
 
     runs: tuple[str, ...] = option("Folders of finished runs.", positional=True)
-    report: Path | None = option("Also write a report with the curves of the runs into this HTML file.", None)
+    report: Path | None = option("Also write a page (HTML) with the curves of the runs.", None)
 
 
 def run(options: Options) -> Result:

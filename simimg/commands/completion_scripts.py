@@ -1,6 +1,6 @@
-"""Scripts that complete a command line, each made of one table of commands and flags.
+"""Completion scripts for shells, generated from one table of commands and flags.
 
-All that a shell needs stands in its script: a TAB starts no other program.
+A script holds everything that the shell needs, so that TAB starts no other program.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ __all__ = ["SCRIPTS", "Command", "Flag"]
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Flag:
-    """A flag, or what a command takes as arguments.
+    """A flag, or the positional arguments of a command.
 
-    `takes` is what follows it: nothing; bool, which is nothing, but there is --noNAME too; value, which cannot be
-    guessed; choice; file; folder.
+    `takes` is the kind of its value: nothing; bool, which has no value but also the spelling --noNAME; value, which
+    cannot be completed; choice; file; folder.
     """
 
     name: str
@@ -27,7 +27,7 @@ class Flag:
 
     @property
     def spellings(self) -> tuple[str, ...]:
-        """How it is written, up to its value."""
+        """The spellings of the flag, up to its value."""
         if self.takes == "nothing":
             return (f"--{self.name}",)
         return (f"--{self.name}", f"--no{self.name}") if self.takes == "bool" else (f"--{self.name}=",)
@@ -35,7 +35,7 @@ class Flag:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Command:
-    """A command; `argument` is what it takes besides flags."""
+    """A command; `argument` describes its positional arguments."""
 
     name: str
     summary: str
@@ -43,7 +43,7 @@ class Command:
     argument: Flag | None = None
 
 
-# Bash hands over `--flag=value` as three words, as `=` is in COMP_WORDBREAKS; where a user has taken it out, as one.
+# Bash passes `--flag=value` as three words, since `=` is in COMP_WORDBREAKS; as one word if the user has removed it.
 _BASH = """\
 # bash completion of simimg; eval "$(simimg completion bash)"
 _simimg() {
@@ -65,7 +65,7 @@ _simimg() {
     elif [[ $value == --*=* ]]; then
         flag=${value%%=*} prefix=${value%%=*}= value=${value#*=}
     elif [[ $value == -* ]]; then
-        COMPREPLY=($(compgen -W "$flags --help" -- "$value"))
+        COMPREPLY=($(compgen -W "$flags --help --helpfull" -- "$value"))
         [[ ${#COMPREPLY[@]} == 1 && ${COMPREPLY[0]} == *= ]] && compopt -o nospace 2> /dev/null
         return
     elif [[ $before == --* && " $flags " == *" $before= "* ]]; then
@@ -149,7 +149,7 @@ def _zsh(commands: Iterable[Command]) -> str:
     for command in commands:
         names.append(f"            {shlex.quote(f'{command.name}:{_zsh_text(command.summary)}')}")
         words = [word for flag in command.flags for word in _zsh_flag(flag)]
-        words.append("'--help[Show what it can be told.]'")
+        words += ["'--help[Describe the most important flags.]'", "'--helpfull[Describe all flags.]'"]
         if command.argument:
             words.append(shlex.quote(f"*:{command.argument.name}:{_zsh_action(command.argument)}"))
         lines = " \\\n".join(f"                {word}" for word in words)
@@ -181,6 +181,8 @@ def _fish(commands: Iterable[Command]) -> str:
         begin = f"complete -c simimg -n '__fish_seen_subcommand_from {command.name}'"
         if command.argument:
             lines.append(f"{begin} {_fish_action(command.argument)}".replace(" -r -F", " -F").replace(" -x", " -f"))
+        help_flags = (("help", "Describe the most important flags."), ("helpfull", "Describe all flags."))
+        lines += [f"{begin} -l {name} -d {_fish_quote(text)}" for name, text in help_flags]
         for flag in command.flags:
             for spelling in flag.spellings:
                 action = f" {_fish_action(flag)}" if spelling.endswith("=") else ""
@@ -192,7 +194,7 @@ def _fish_action(flag: Flag) -> str:
     actions = {
         "choice": f"-x -a {_fish_quote(' '.join(flag.choices))}",
         "file": "-r -F",
-        # Of `--flag=folder` it should not see the flag, which fish puts before what it returns.
+        # The flag is removed from `--flag=folder`; fish puts it before the result itself.
         "folder": """-x -a '(__fish_complete_directories (string replace -r "^--[^=]*=" "" -- (commandline -ct)))'""",
     }
     return actions.get(flag.takes, "-x")

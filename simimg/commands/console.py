@@ -1,4 +1,4 @@
-"""What commands share of the terminal: the result they return, progress bars, and a quiet import of TensorFlow."""
+"""Terminal output shared by commands: their result, notes, progress bars, and a quiet import of TensorFlow."""
 
 from __future__ import annotations
 
@@ -12,12 +12,21 @@ from typing import Any
 
 from tqdm import tqdm
 
-__all__ = ["Result", "note", "progress_bar", "quiet_tensorflow", "showing", "shows_progress"]
+__all__ = [
+    "Result",
+    "note",
+    "noting_skipped",
+    "progress_bar",
+    "quiet_tensorflow",
+    "showing",
+    "shows_progress",
+    "stage_bars",
+]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Result:
-    """What a command found: `values` for `--json`, `text` for people, and the exit code."""
+    """Result of a command: `values` for `--json`, `text` for people, and the exit code."""
 
     values: dict[str, Any]
     text: str
@@ -25,20 +34,30 @@ class Result:
 
 
 def note(text: str) -> None:
-    """Writes a line about what is going on to standard error, above any progress bar."""
+    """Writes a line to standard error, above any progress bar."""
     tqdm.write(text, file=sys.stderr)
 
 
-def shows_progress() -> bool:
-    """Tells whether standard error is a terminal that can go back to the beginning of a line.
+def noting_skipped(skipped: list[str]) -> Callable[[str, str], None]:
+    """Returns a callback for a skipped file and the reason, which prints both and appends the file to the list."""
 
-    TERM=dumb says that it cannot, as editors' shells do. Nothing here is coloured, so NO_COLOR changes nothing.
+    def skip(path: str, reason: str) -> None:
+        note(f"skipped {path}: {reason}")
+        skipped.append(path)
+
+    return skip
+
+
+def shows_progress() -> bool:
+    """Tells whether standard error is a terminal that can return to the beginning of a line.
+
+    TERM=dumb, which the shells of editors set, says that it cannot. No output is colored, so NO_COLOR has no effect.
     """
     return sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
 
 
 def progress_bar(total: int | None, description: str, unit: str = "img") -> tqdm[Any]:
-    """Returns a progress bar on standard error, which is shown on a terminal and not in a log file."""
+    """Returns a progress bar on standard error; it is shown on a terminal only, not in a log file."""
     return tqdm(
         total=total,
         desc=description,
@@ -51,7 +70,7 @@ def progress_bar(total: int | None, description: str, unit: str = "img") -> tqdm
 
 
 def showing(bar: tqdm[Any]) -> Callable[[int, int], None]:
-    """Returns what shows how much of how much is done."""
+    """Returns a callback that updates the bar from the number done and the total."""
 
     def show(done: int, total: int) -> None:
         bar.total = total
@@ -61,26 +80,49 @@ def showing(bar: tqdm[Any]) -> Callable[[int, int], None]:
 
 
 @contextmanager
-def quiet_tensorflow() -> Iterator[None]:
-    """Holds back what TensorFlow's libraries write to standard error while they are imported and look for GPUs.
+def stage_bars() -> Iterator[Callable[[str, int, int], None]]:
+    """Yields a callback for the stage, the number done and the total; each stage has a progress bar of its own."""
+    stage, bar = "", None
 
-    They do so before their own log level applies. What was held back is shown if the import fails; `simimg doctor`
-    shows what matters of it.
+    def show(name: str, done: int, total: int) -> None:
+        nonlocal stage, bar
+        if bar is None or name != stage:
+            if bar is not None:
+                bar.close()
+            stage, bar = name, progress_bar(total, name)
+        showing(bar)(done, total)
+
+    try:
+        yield show
+    finally:
+        if bar is not None:
+            bar.close()
+
+
+@contextmanager
+def quiet_tensorflow() -> Iterator[None]:
+    """Captures what TensorFlow's libraries write to standard error while they are imported and look for GPUs.
+
+    They write before their own log level applies. The captured text is shown if the import fails, and nothing is
+    captured with `--verbose`. `simimg doctor` reports what matters.
     """
     try:
         stderr = sys.stderr.fileno()
-    except (OSError, ValueError):  # standard error is no file, as under a test runner
+    except (OSError, ValueError):  # standard error is not a file, as under a test runner
         yield
         return
-    with tempfile.TemporaryFile() as held_back:
+    if os.environ.get("TF_CPP_MIN_LOG_LEVEL") == "0":  # set by --verbose
+        yield
+        return
+    with tempfile.TemporaryFile() as captured:
         saved = os.dup(stderr)
-        os.dup2(held_back.fileno(), stderr)
+        os.dup2(captured.fileno(), stderr)
         try:
             yield
             _start_tensorflow()
         except BaseException:
-            held_back.seek(0)
-            os.write(saved, held_back.read())
+            captured.seek(0)
+            os.write(saved, captured.read())
             raise
         finally:
             os.dup2(saved, stderr)
@@ -92,6 +134,6 @@ def _start_tensorflow() -> None:
 
     tf.get_logger().setLevel("ERROR")
     tf.config.list_physical_devices()
-    # Keras tells of its downloads on standard output, in colours; only a command that needs Keras has imported it.
+    # Keras reports downloads on standard output, in color; it is imported only by commands that need it.
     if keras := sys.modules.get("keras"):
         keras.config.disable_interactive_logging()

@@ -1,10 +1,10 @@
-"""Turn pictures into TFRecord shards.
+"""Convert images to TFRecord shards.
 
-The source is a folder that has one folder of pictures a class, an archive of one, tar shards, a table of paths and
-labels, a TensorFlow data set, or a URL. The data set goes to DATA_DIR/NAME/1.0.0 and opens with
-`tfds.builder_from_directory` too; report.html in it shows what it holds. Files that cannot be used are refused with a
-reason each, listed in quarantine.jsonl beside the shards, and make the exit code 2. If it is stopped, the same command
-goes on where it was.
+The source is a folder with one folder of images per class, an archive of such a folder, tar shards, a table of paths
+and labels, a TensorFlow data set, or a URL. The data set goes to DATA_DIR/NAME/1.0.0, and
+`tfds.builder_from_directory` opens it too; report.html in it shows its contents. Files that cannot be used are
+rejected with a reason each and listed in quarantine.jsonl beside the shards, and the exit code is then 2. If the
+conversion is interrupted, the same command resumes it.
 
 Example: simimg convert --image_dir=photos --name=photos --image_size=64
 """
@@ -15,31 +15,43 @@ import contextlib
 import dataclasses
 import sys
 
+from simimg import api
 from simimg.commands.console import Result, note, progress_bar, quiet_tensorflow, shows_progress
 from simimg.errors import ConversionError, UsageError
-from simimg.report.conversion import summary_table, write_conversion_report
-from tfrecords.convert import ConvertConfig, ConvertProgress, ConvertSummary, convert
+from simimg.report.conversion import summary_table
+from tfrecords.convert import ConvertConfig, ConvertProgress, ConvertSummary
 from tfrecords.format.layout import Layout
 from tfrecords.format.manifest import read_manifest
 from tfrecords.options import option
 
-_REPORT = "report.html"
+JSON_KEYS = "dataset_dir num_examples splits num_refused reasons seconds images_per_s"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Options(ConvertConfig):
-    """The converter's options, and a source that needs TensorFlow Datasets to be there."""
+    """The converter's options, and a source that needs TensorFlow Datasets."""
 
-    tfds_name: str = option("A data set of TensorFlow Datasets, e.g. caltech101; downloaded if need be.", "")
+    tfds_name: str = option("Data set of TensorFlow Datasets to convert, e.g. caltech101; downloaded if necessary.", "")
 
 
 def run(options: Options) -> Result:
-    """Converts with a progress bar, and writes the report."""
+    """Converts, with a progress bar, and writes the report."""
     names = [field.name for field in dataclasses.fields(ConvertConfig)]
     config = ConvertConfig(**{name: getattr(options, name) for name in names})
     if options.tfds_name:
         config = _with_tfds(config, options.tfds_name)
-    summary = convert_with_progress(config)
+    with progress_bar(None, "converting") as bar:
+
+        def show(progress: ConvertProgress) -> None:
+            if bar.total is None:  # the work of an earlier call does not count for the speed of this one
+                bar.initial = bar.n = progress.num_done
+            bar.total = progress.num_total
+            bar.set_postfix(rejected=progress.num_refused, refresh=False)
+            bar.update(progress.num_done - bar.n)
+
+        summary = api.convert(progress=show, **{name: getattr(config, name) for name in names})
+    for warning in summary.warnings:
+        note(f"note: {warning}")
     values = {
         "dataset_dir": str(summary.dataset_dir),
         "num_examples": summary.num_examples,
@@ -52,29 +64,10 @@ def run(options: Options) -> Result:
     return Result(values=values, text=_text(summary), exit_code=2 if summary.num_refused else 0)
 
 
-def convert_with_progress(config: ConvertConfig) -> ConvertSummary:
-    """Converts, showing a progress bar and the warnings; then writes the data set's report."""
-    with progress_bar(None, "converting") as bar:
-
-        def show(progress: ConvertProgress) -> None:
-            if bar.total is None:  # what an earlier call did is not this one's speed
-                bar.initial = bar.n = progress.num_done
-            bar.total = progress.num_total
-            bar.set_postfix(refused=progress.num_refused, refresh=False)
-            bar.update(progress.num_done - bar.n)
-
-        summary = convert(config, progress=show)
-    for warning in summary.warnings:
-        note(f"note: {warning}")
-    if not (summary.dataset_dir / _REPORT).exists():
-        write_conversion_report(summary.dataset_dir, config.image_dir)
-    return summary
-
-
 def _with_tfds(config: ConvertConfig, name: str) -> ConvertConfig:
-    """Returns the configuration with the folder of a TFDS data set, downloaded and prepared, as its source."""
+    """Returns the configuration with a TFDS data set, downloaded and prepared, as its source."""
     if config.image_dir or config.table:
-        raise UsageError(f"--tfds_name={name} is a source of its own: leave --image_dir and --table out.")
+        raise UsageError(f"--tfds_name={name} is a source of its own: leave out --image_dir and --table.")
     with quiet_tensorflow():
         import tensorflow_datasets as tfds
     try:
@@ -88,11 +81,11 @@ def _with_tfds(config: ConvertConfig, name: str) -> ConvertConfig:
     if not shows_progress():
         tfds.disable_progress_bar()
     try:
-        with contextlib.redirect_stdout(sys.stderr):  # it prints what it does; stdout is for the result
+        with contextlib.redirect_stdout(sys.stderr):  # TFDS prints its progress; stdout is for the result
             builder.download_and_prepare()
-    except Exception as error:  # whatever its downloads, checksums and extractors raise
+    except Exception as error:  # downloads, checksums and extractors raise many types
         raise ConversionError(
-            f"--tfds_name={name} could not be prepared: {error}. Give the same command again when the network is there."
+            f"--tfds_name={name} could not be prepared: {error}. Run the same command again when the network works."
         ) from error
     return dataclasses.replace(
         config, image_dir=str(builder.data_dir), name=config.name or builder.info.name.replace("/", "_")
@@ -108,9 +101,9 @@ def _text(summary: ConvertSummary) -> str:
             f"{summary.num_converted:,} converted in {summary.seconds:.1f} s, {summary.images_per_s:,.0f} images/s"
         )
     else:
-        lines.append("was there already, made from the same files with the same options; nothing to do")
+        lines.append("already converted from the same files with the same options; nothing to do")
     if summary.num_refused:
         reasons = ", ".join(f"{count} {reason}" for reason, count in summary.reasons.items())
-        lines.append(f"{summary.num_refused:,} refused ({reasons}); see {summary.dataset_dir / 'quarantine.jsonl'}")
-    lines.append(f"report: {summary.dataset_dir / _REPORT}")
+        lines.append(f"{summary.num_refused:,} rejected ({reasons}); see {summary.dataset_dir / 'quarantine.jsonl'}")
+    lines.append(f"report: {summary.dataset_dir / 'report.html'}")
     return "\n".join(lines)

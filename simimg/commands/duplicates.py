@@ -1,11 +1,11 @@
-"""Find the copies in a folder of pictures, and plan which of them to keep.
+"""Find copies in an image folder and plan which to keep.
 
-Files of the same bytes come first, then near perceptual hashes and near embeddings, where every pair is examined before
-it counts, so each copy is listed with what was done to it. Nothing is removed: with --plan, a file is
-written that you can read and change; `simimg apply --plan=FILE` moves what it names into a quarantine folder beside it,
-and `simimg undo --plan=FILE` brings everything back.
+Candidates are byte-identical files, then files with similar perceptual hashes or embeddings. Every candidate pair is
+verified, so each copy is listed with the edit that made it. Nothing is removed: --plan writes a file that you can read
+and change. `simimg apply --plan=FILE` moves the files that it lists to a quarantine folder beside the images, and
+`simimg undo --plan=FILE` moves everything back.
 
-The index is made or brought up to date first; with --index_dir it is kept, so that the next call is fast.
+The index is created or updated first; --index_dir keeps it, so that the next call is fast.
 
 Example: simimg duplicates --image_dir=photos --plan=plan.json
 """
@@ -16,30 +16,20 @@ import dataclasses
 import shlex
 import tempfile
 import time
-from contextlib import ExitStack
 from pathlib import Path
 
-from simimg.commands.console import Result, note, progress_bar, quiet_tensorflow
+from simimg import api
+from simimg.commands.console import Result, note, noting_skipped, quiet_tensorflow, stage_bars
 from simimg.commands.copy_tiles import marked_pair
 
 with quiet_tensorflow():
-    from simimg.commands.index import Options as IndexOptions
-    from simimg.commands.index import show_refused, update_with_progress
     from simimg.errors import UsageError
     from simimg.report import CopiesContent, CopyRow, Tile, write_copies_report
     from simimg.report.copies_report import COPY_PX
-    from simimg.similarity import (
-        Duplicates,
-        Group,
-        IndexImages,
-        SearchIndex,
-        check_threshold,
-        find_duplicates,
-        reference_of,
-        write_plan,
-    )
-from tfrecords.format.quarantine import Refusal
+    from simimg.similarity import Duplicates, Group, IndexImages, Member, SearchIndex, check_threshold, reference_of
 from tfrecords.options import option
+
+JSON_KEYS = "groups num_images num_copies num_pairs_examined num_refused threshold seconds plan report"
 
 _GROUPS_SHOWN = 20
 _GROUPS_DRAWN, _COPIES_DRAWN = 200, 10  # 25 kB per image
@@ -47,15 +37,19 @@ _GROUPS_DRAWN, _COPIES_DRAWN = 200, 10  # 25 kB per image
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Options:
-    """What `duplicates` can be told. Raises UsageError for a source or a threshold that cannot be."""
+    """Options of `duplicates`. Raises UsageError if there is no source or the threshold is not valid."""
 
-    image_dir: Path | None = option("Folder of pictures, at any depth.", None)
-    index_dir: Path | None = option("An index of it: brought up to date if --image_dir is given, too.", None)
+    image_dir: Path | None = option("Image folder, searched at any depth.", None)
+    index_dir: Path | None = option("Index of the folder; updated if --image_dir is given too.", None)
     model: str = option("With --image_dir: as for `simimg index`.", "lite0")
-    threshold: float = option("The least similarity of copies, 0.5 to 1; 0: what `calibrate` found, or 0.9.", 0.0)
-    reference_dirs: tuple[str, ...] = option("Folders below --image_dir whose files are kept, and never moved.", ())
-    plan: Path | None = option("Also write what to keep and what to remove into this file.", None)
-    report: Path | None = option("Also show the groups on this page (HTML).", None)
+    threshold: float = option(
+        "Minimum similarity of copies, 0.5 to 1; auto is what `simimg calibrate` found, or 0.9.",
+        0.0,
+        words={"auto": 0},
+    )
+    reference_dirs: tuple[str, ...] = option("Folders below --image_dir whose files are kept and never moved.", ())
+    plan: Path | None = option("Also write which files to keep and which to remove to this file.", None)
+    report: Path | None = option("Also write a page (HTML) that shows the groups.", None)
 
     def __post_init__(self) -> None:
         """Checks the source and the threshold."""
@@ -65,35 +59,32 @@ class Options:
 
 
 def run(options: Options) -> Result:
-    """Finds duplicates with a progress bar."""
+    """Finds duplicates, with progress bars."""
     start = time.perf_counter()
-    with ExitStack() as stack:
-        refused: tuple[tuple[str, Refusal], ...] = ()
-        if options.image_dir is None:
-            assert options.index_dir is not None
-            index = SearchIndex.open(options.index_dir)
-        else:
-            index_dir = options.index_dir or Path(stack.enter_context(tempfile.TemporaryDirectory())) / "index"
-            update = update_with_progress(
-                IndexOptions(image_dir=options.image_dir, index_dir=index_dir, model=options.model)
+    refused: list[str] = []
+    with tempfile.TemporaryDirectory() as temporary:
+        index_dir = options.index_dir or Path(temporary) / "index"
+        with stage_bars() as show:
+            found = api.duplicates(
+                options.image_dir,
+                index_dir=index_dir,
+                model=options.model,
+                threshold=options.threshold,
+                reference_dirs=options.reference_dirs,
+                plan=options.plan,
+                refused=noting_skipped(refused),
+                progress=show,
             )
-            index, refused = update.index, update.refused
-        show_refused(refused)
-        threshold = options.threshold or index.copy_threshold
-        is_reference = reference_of(index, options.reference_dirs)
-        with progress_bar(len(index.pictures), "comparing") as bar:
-            found = find_duplicates(
-                index,
-                threshold=threshold,
-                reference=lambda picture: is_reference(picture.path),
-                progress=bar.update,
-            )
-        num_images = len(index.pictures)
-        if options.plan is not None:
-            write_plan(options.plan, index.files_dir(), found.groups, is_reference)
+        index = SearchIndex.open(index_dir)
         if options.report is not None:
             _write_report(options, index, found)
-        groups = [
+    if found.num_missing:
+        note(f"{found.num_missing:,} images of the index could not be read again, and were not compared")
+    is_reference = reference_of(index, options.reference_dirs)
+    copies = [member for group in found.groups for member in group.others if not is_reference(member.picture.path)]
+    seconds = time.perf_counter() - start
+    values = {
+        "groups": [
             [
                 {
                     "path": str(index.path_of(member.picture)),
@@ -103,32 +94,25 @@ def run(options: Options) -> Result:
                 for member in group.members
             ]
             for group in found.groups
-        ]
-    if found.num_missing:
-        note(f"{found.num_missing:,} pictures of the index could not be read again, and were not examined")
-    copies = [member for group in found.groups for member in group.others if not is_reference(member.picture.path)]
-    seconds = time.perf_counter() - start
-    values = {
-        "groups": groups,
-        "num_images": num_images,
+        ],
+        "num_images": len(index.pictures),
         "num_copies": len(copies),
         "num_pairs_examined": found.num_pairs_examined,
         "num_refused": len(refused),
-        "threshold": threshold,
+        "threshold": options.threshold or index.copy_threshold,
         "seconds": round(seconds, 3),
         "plan": None if options.plan is None else str(options.plan),
         "report": None if options.report is None else str(options.report),
     }
     lines = [_text(group) for group in found.groups[:_GROUPS_SHOWN]]
     if len(found.groups) > _GROUPS_SHOWN:
-        lines.append(f"… and {len(found.groups) - _GROUPS_SHOWN:,} more groups; --json and --plan have all of them")
-    megabytes = sum(member.picture.num_bytes for member in copies) / 1e6
+        lines.append(f"… and {len(found.groups) - _GROUPS_SHOWN:,} more groups; --json and --plan list all of them")
     lines.append(
-        f"{len(copies):,} copies of {len(found.groups):,} pictures among {num_images:,}, {megabytes:,.1f} MB; "
-        f"{seconds:.0f} s"
+        f"{len(copies):,} copies of {len(found.groups):,} images among {len(index.pictures):,}, "
+        f"{_megabytes(copies)} MB; {seconds:.0f} s"
     )
     if options.plan is not None:
-        lines.append(f"the plan is {options.plan}; `simimg apply --plan={options.plan} --dry_run` shows what it does")
+        lines.append(f"plan: {options.plan}; `simimg apply --plan={options.plan} --dry_run` shows what it does")
     if options.report is not None:
         lines.append(f"report: {options.report}")
     return Result(values=values, text="\n".join(lines), exit_code=2 if refused or found.num_missing else 0)
@@ -155,11 +139,10 @@ def _write_report(options: Options, index: SearchIndex, found: Duplicates) -> No
     copies = [member for group in found.groups for member in group.others]
     plan = options.plan or Path("plan.json")
     source = options.image_dir or index.info.image_dir or index.index_dir
+    apply = ["simimg", "apply", f"--plan={plan}"]
     commands = {
-        "See what a plan would move:": shlex.join(["simimg", "apply", f"--plan={plan}", "--dry_run"]),
-        "Move the copies into a quarantine folder beside it, from which simimg undo brings them back:": shlex.join(
-            ["simimg", "apply", f"--plan={plan}"]
-        ),
+        "Show what a plan would move:": shlex.join([*apply, "--dry_run"]),
+        "Move the copies to a quarantine folder beside the images; simimg undo moves them back:": shlex.join(apply),
     }
     if options.plan is None:
         flag = f"--image_dir={options.image_dir}" if options.image_dir else f"--index_dir={options.index_dir}"
@@ -171,7 +154,7 @@ def _write_report(options: Options, index: SearchIndex, found: Duplicates) -> No
         number=(f"{len(copies):,}", f"copies among {len(index.pictures):,} images"),
         facts={
             "images that have copies": f"{len(found.groups):,}",
-            "MB in copies": f"{sum(member.picture.num_bytes for member in copies) / 1e6:,.1f}",
+            "MB in copies": _megabytes(copies),
             "pairs examined": f"{found.num_pairs_examined:,}",
         },
         heading="groups",
@@ -182,6 +165,10 @@ def _write_report(options: Options, index: SearchIndex, found: Duplicates) -> No
         commands=commands if copies else {},
     )
     write_copies_report(content, options.report or Path())
+
+
+def _megabytes(members: list[Member]) -> str:
+    return f"{sum(member.picture.num_bytes for member in members) / 1e6:,.1f}"
 
 
 def _text(group: Group) -> str:

@@ -1,8 +1,8 @@
-"""Measure a trained model on photos it has not seen.
+"""Measure a trained model on images it has not seen.
 
-Prints the accuracy with its 95 % interval and each class's own, draws the confusion matrix, and writes a report with
-the photos that it got wrong into MODEL_DIR. Of a model that was trained for copies (--objective=similarity): how often
-an augmented copy of a photo finds it among all of the split.
+Prints the accuracy with its 95% interval and the accuracy of each class, draws the confusion matrix, and writes a
+report with the misclassified images to MODEL_DIR. For a model trained with --objective=similarity, it prints how often
+an augmented copy of an image finds its original among all images of the split.
 
 Example: simimg evaluate --dataset_dir=data/photos/1.0.0 --model_dir=runs/photos-small-seed0
 """
@@ -12,71 +12,61 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
-from simimg.commands.console import Result, progress_bar, quiet_tensorflow
-from simimg.commands.run_report import measured, measured_copies
-from simimg.doctor.machine_facts import machine_facts
-from simimg.report import confusion_matrix, write_evaluation_report
+from simimg import api
+from simimg.commands.console import Result, progress_bar, quiet_tensorflow, showing
+from simimg.errors import UsageError
+from tfrecords.options import option
 
 with quiet_tensorflow():
-    from simimg.api import open_trained
-    from simimg.errors import UsageError
-    from simimg.evaluation import Classification, CopyFigures, compiled
-from tfrecords.options import option
+    from simimg.evaluation import Classification, CopyFigures
+    from simimg.report import confusion_matrix
+    from simimg.training import load_run
+
+JSON_KEYS = (
+    "num_examples accuracy accuracy_ci95 binary_accuracy mean_per_class per_class confusion "
+    "recall recall_ci95 copy_similarity nearest_similarity mean_norm report"
+)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Options:
-    """What `evaluate` can be told."""
+    """Options of `evaluate`."""
 
     dataset_dir: Path = option("Data set folder, DATA_DIR/NAME/VERSION.")
     model_dir: Path = option("Folder of a finished training run.")
     split: str = option("The split to measure on.", "test")
-    picture: Path | None = option("Where the confusion matrix goes; by default into MODEL_DIR.", None)
+    picture: Path | None = option("PNG file of the confusion matrix; by default in MODEL_DIR.", None)
 
 
 def run(options: Options) -> Result:
-    """Evaluates with a progress bar."""
-    reader, model, info = open_trained(options.model_dir, options.dataset_dir, options.split)
-    for_copies = info.objective.score == "recall"
-    if for_copies and options.picture:
-        raise UsageError(f"--picture={options.picture}: {options.model_dir} was trained for copies and has no classes.")
-    figures: Classification | None = None
-    copies: CopyFigures | None = None
-    with progress_bar(reader.split.num_examples, "evaluating") as bar:
-        if for_copies:
-            copies, mistakes = measured_copies(reader, compiled(model), info, bar.update)
-        else:
-            figures, mistakes = measured(reader, compiled(model, views=info.config["test_views"]), bar.update)
+    """Evaluates, with a progress bar."""
+    if options.picture and load_run(options.model_dir).objective.score == "recall":
+        raise UsageError(
+            f"--picture={options.picture}: {options.model_dir} was trained to find copies and has no classes."
+        )
     report = options.model_dir / f"evaluation-{options.split}.html"
-    write_evaluation_report(
-        figures,
-        copies,
-        mistakes,
-        report,
-        split=options.split,
-        model_dir=str(options.model_dir),
-        dataset_dir=str(options.dataset_dir),
-        machine=machine_facts(),
-        binary_loss=info.config["loss"] == "binary",
-    )
-    if copies is not None:
-        text, values = _copy_text(copies, options.split), dataclasses.asdict(copies)
+    with progress_bar(None, "evaluating") as bar:
+        figures = api.evaluate(
+            options.model_dir, options.dataset_dir, split=options.split, report=report, progress=showing(bar)
+        )
+    if isinstance(figures, CopyFigures):
+        text = _copy_text(figures, options.split)
     else:
-        assert figures is not None
         picture = options.picture or options.model_dir / f"confusion-{options.split}.png"
         confusion_matrix(figures, picture)
-        binary = info.config["loss"] == "binary"
-        text, values = _text(figures, options.split, picture, binary), dataclasses.asdict(figures)
-    return Result(values={**values, "report": str(report)}, text=f"{text}\nreport: {report}")
+        binary = load_run(options.model_dir).config["loss"] == "binary"
+        text = _text(figures, options.split, picture, binary)
+    values = {**dataclasses.asdict(figures), "report": str(report)}
+    return Result(values=values, text=f"{text}\nreport: {report}")
 
 
 def _copy_text(figures: CopyFigures, split: str) -> str:
     low, high = figures.recall_ci95
     return (
-        f"copy recall {figures.recall:.4f} (95 % interval {low:.4f} to {high:.4f}): so many augmented copies of "
-        f"{figures.num_examples:,} photos of split {split} are nearest to their original\n"
-        f"similarity to it {figures.copy_similarity:.3f}, to the nearest other photo {figures.nearest_similarity:.3f}; "
-        f"length of the mean embedding {figures.mean_norm:.3f}"
+        f"copy recall {figures.recall:.4f} (95% interval {low:.4f} to {high:.4f}): the share of augmented copies of "
+        f"{figures.num_examples:,} images of split {split} whose nearest image is their original\n"
+        f"similarity to the original {figures.copy_similarity:.3f}, to the nearest other image "
+        f"{figures.nearest_similarity:.3f}; length of the mean embedding {figures.mean_norm:.3f}"
     )
 
 
@@ -85,7 +75,7 @@ def _text(figures: Classification, split: str, picture: Path, binary: bool) -> s
     width = max(map(len, figures.per_class))
     counts = [sum(row) for row in figures.confusion]
     lines = [
-        f"accuracy {figures.accuracy:.4f} (95 % interval {low:.4f} to {high:.4f}) "
+        f"accuracy {figures.accuracy:.4f} (95% interval {low:.4f} to {high:.4f}) "
         f"on {figures.num_examples:,} examples of split {split}",
         f"mean per class {figures.mean_per_class:.4f}"
         + (f"; binary accuracy over the outputs {figures.binary_accuracy:.4f}" if binary else ""),
@@ -93,6 +83,6 @@ def _text(figures: Classification, split: str, picture: Path, binary: bool) -> s
             f"  {name:<{width}}  {'-' if value is None else f'{value:.4f}'}  of {count:,}"
             for (name, value), count in zip(figures.per_class.items(), counts, strict=True)
         ),
-        f"the confusion matrix is in {picture}",
+        f"confusion matrix: {picture}",
     ]
     return "\n".join(lines)

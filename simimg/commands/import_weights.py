@@ -1,11 +1,11 @@
-"""Make a model folder of the weights of SSCD, a copy detector, for `simimg index` to use.
+"""Import the weights of SSCD, a pretrained copy detector.
 
-The file is one of those that facebookresearch/sscd-copy-detection's README links to: `sscd_disc_mixup.torchvision.pt`,
-or any other of its `.torchvision.pt`, `.classy.pt` and `.torchscript.pt`. PyTorch is not needed. Whether their licence
-lets you use them is for you to see.
+The result is a model folder for `simimg index --model`. The file is one of those that the README of
+facebookresearch/sscd-copy-detection links to: `sscd_disc_mixup.torchvision.pt`, or any other of its `.torchvision.pt`,
+`.classy.pt` and `.torchscript.pt` files. PyTorch is not needed. Check that the license of the weights allows your use.
 
 Example: simimg import-weights --model_dir=models/sscd sscd_disc_mixup.torchvision.pt
-Then:    simimg index --model=models/sscd --image_dir=photos --index_dir=indexes/photos-sscd
+         simimg index --model=models/sscd --image_dir=photos --index_dir=indexes/photos-sscd
 """
 
 from __future__ import annotations
@@ -20,14 +20,16 @@ with quiet_tensorflow():
     from simimg.models import import_sscd
 from tfrecords.options import option
 
+JSON_KEYS = "model_dir num_weights dim image_size"
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Options:
-    """What `import_weights` can be told. Raises UsageError unless it is told one file."""
+    """Options of `import_weights`. Raises UsageError unless exactly one file is given."""
 
     files: tuple[str, ...] = option("The file of weights.", positional=True)
-    model_dir: Path = option("Where the model goes, a new folder.")
-    image_size: int = option("Side of the squares that pictures are stretched to, px; the authors use 288, 320.", 288)
+    model_dir: Path = option("Folder of the model; must be new.")
+    image_size: int = option("Side in px of the square that images are stretched to; the authors use 288 and 320.", 288)
 
     def __post_init__(self) -> None:
         """Checks that there is one file."""
@@ -36,7 +38,7 @@ class Options:
 
 
 def run(options: Options) -> Result:
-    """Imports."""
+    """Imports the weights."""
     path = Path(options.files[0]).expanduser()
     model = import_sscd(path, options.model_dir, image_size=options.image_size)
     num_weights, dim = model.count_params(), int(model.output_shape[-1])
@@ -47,8 +49,8 @@ def run(options: Options) -> Result:
         "image_size": options.image_size,
     }
     text = (
-        f"{num_weights:,} weights of {path.name} are in {options.model_dir}\n"
-        f"it makes {dim} numbers of a picture of {options.image_size} x {options.image_size}\n"
+        f"model: {options.model_dir}, with {num_weights:,} weights of {path.name}\n"
+        f"its embedding of an image of {options.image_size} x {options.image_size} px has {dim} numbers\n"
         f"use it with: simimg index --model={options.model_dir} --image_dir=PATH --index_dir=PATH"
     )
     return Result(values=values, text=text)

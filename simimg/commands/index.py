@@ -1,8 +1,8 @@
-"""Make a search index of a folder of pictures, or of a data set, or bring one up to date.
+"""Create or update a search index of images.
 
-Each picture becomes an embedding: by `lite0`, which needs no training, or by a model of your own. Run again, only new
-and changed files are embedded, and removed ones go; a run that was stopped goes on where it was. Files that cannot be
-decoded are refused with a reason each and make the exit code 2.
+Each image becomes an embedding, a vector of numbers, either by `lite0`, a pretrained network that needs no training,
+or by a model of your own. A second run embeds only new and changed files and drops removed ones; an interrupted run
+resumes. Files that cannot be decoded are skipped with a reason each, and the exit code is then 2.
 
 Example: simimg index --image_dir=photos --index_dir=indexes/photos
 """
@@ -13,27 +13,29 @@ import dataclasses
 import time
 from pathlib import Path
 
-from simimg.commands.console import Result, note, progress_bar, quiet_tensorflow
+from simimg import api
+from simimg.commands.console import Result, note, progress_bar, quiet_tensorflow, showing
+from simimg.errors import UsageError
+from tfrecords.options import option
 
 with quiet_tensorflow():
-    from simimg.errors import UsageError
-    from simimg.similarity import IndexUpdate, index_dataset, index_folder, load_embedder
-from tfrecords.format.quarantine import Refusal
-from tfrecords.options import option
+    import simimg.similarity  # noqa: F401 - imported here, where TensorFlow's output is captured
+
+JSON_KEYS = "index_dir num_images num_embedded num_removed num_refused dim seconds recall_at_10"
 
 _REFUSALS_SHOWN = 10
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Options:
-    """What `index` can be told. Raises UsageError unless it is told one source."""
+    """Options of `index`. Raises UsageError unless exactly one source is given."""
 
-    image_dir: Path | None = option("Folder of pictures, at any depth; its first folders are the labels.", None)
-    dataset_dir: Path | None = option("Data set folder, instead of --image_dir; all its splits.", None)
+    image_dir: Path | None = option("Image folder, searched at any depth; its top-level folders are the labels.", None)
+    dataset_dir: Path | None = option("Data set folder, instead of --image_dir; all splits are indexed.", None)
     model: str = option(
         "Folder of a finished training run or of imported weights, or the name of a shipped model.", "lite0"
     )
-    index_dir: Path = option("Where the index goes, or is and is brought up to date.")
+    index_dir: Path = option("Folder of the index; an existing index is updated.")
 
     def __post_init__(self) -> None:
         """Checks that there is one source."""
@@ -42,11 +44,21 @@ class Options:
 
 
 def run(options: Options) -> Result:
-    """Indexes with a progress bar."""
+    """Creates or updates the index, with a progress bar."""
     start = time.perf_counter()
-    update = update_with_progress(options)
+    with progress_bar(None, "indexing") as bar:
+        update = api.index(
+            options.image_dir,
+            options.index_dir,
+            dataset_dir=options.dataset_dir,
+            model=options.model,
+            progress=showing(bar),
+        )
     seconds = time.perf_counter() - start
-    show_refused(update.refused)
+    for path, refusal in update.refused[:_REFUSALS_SHOWN]:
+        note(f"skipped {path}: {refusal}")
+    if len(update.refused) > _REFUSALS_SHOWN:
+        note(f"… and {len(update.refused) - _REFUSALS_SHOWN:,} more")
     index = update.index
     dim = index.vectors["copy"].shape[1]
     values = {
@@ -58,45 +70,20 @@ def run(options: Options) -> Result:
         "dim": dim,
         "seconds": round(seconds, 3),
     }
-    text = f"{len(index.pictures):,} pictures as {dim} numbers each in {options.index_dir}\n{seconds:.1f} s"
+    text = f"{len(index.pictures):,} images as vectors of {dim} numbers in {options.index_dir}\n{seconds:.1f} s"
     if update.num_embedded:
-        text += f", {update.num_embedded / seconds:,.0f} images/s with the start of the model"
+        text += f", {update.num_embedded / seconds:,.0f} images/s including the start of the model"
     if update.num_embedded < len(index.pictures):
-        text += f"\n{update.num_embedded:,} embedded, the rest was known"
+        text += f"\n{update.num_embedded:,} embedded, the others were unchanged"
     if update.num_removed:
-        text += f"\n{update.num_removed:,} that are no longer there are gone"
+        text += f"\n{update.num_removed:,} removed, since their files no longer exist"
     if "copy" in index.cells:
         cells = index.cells["copy"]
         values["recall_at_10"] = cells.recall
         text += (
-            f"\nsearched by faiss, {cells.num_probed} cells a query: {cells.recall:.1%} of the nearest ten "
-            "that an exact search finds"
+            f"\nsearched by faiss, {cells.num_probed} cells per query: finds {cells.recall:.1%} of the ten nearest "
+            "images that an exact search finds"
         )
     if update.refused:
-        text += f"\n{len(update.refused):,} refused"
+        text += f"\n{len(update.refused):,} skipped"
     return Result(values=values, text=text, exit_code=2 if update.refused else 0)
-
-
-def update_with_progress(options: Options, *, files_in: Path | None = None) -> IndexUpdate:
-    """Makes the index, or brings it up to date, with a progress bar; `files_in` is where a data set's files lie."""
-    embedder = load_embedder(options.model)
-    with progress_bar(None, "indexing") as bar:
-
-        def begin(total: int) -> None:
-            bar.total = total
-            bar.refresh()
-
-        if options.image_dir is not None:
-            return index_folder(options.index_dir, options.image_dir, embedder, begin=begin, progress=bar.update)
-        assert options.dataset_dir is not None
-        return index_dataset(
-            options.index_dir, options.dataset_dir, embedder, image_dir=files_in, begin=begin, progress=bar.update
-        )
-
-
-def show_refused(refused: tuple[tuple[str, Refusal], ...]) -> None:
-    """Names the first files that were refused, with the reasons."""
-    for path, refusal in refused[:_REFUSALS_SHOWN]:
-        note(f"refused {path}: {refusal}")
-    if len(refused) > _REFUSALS_SHOWN:
-        note(f"… and {len(refused) - _REFUSALS_SHOWN:,} more")

@@ -1,9 +1,9 @@
-"""Find the copies across a data set's splits, and how to convert it without them.
+"""Find copies across the splits of a data set.
 
-Each picture is held against those of the other splits, as `simimg duplicates` does: files of the same bytes, near
-perceptual hashes, near embeddings, and every pair is examined before it counts. With --image_dir, the files that the
-data set was made of are looked at; without, the pixels that it has stored, which show less. A clean data set is two
-commands away: --clean=FILE writes a table in which copies are in one split, and the command to convert it is printed.
+Images are compared with those of the other splits as `simimg duplicates` does it: byte-identical files, then similar
+perceptual hashes and embeddings, and every candidate pair is verified. With --image_dir, the files that the data set
+was converted from are compared; otherwise its stored pixels, which show less detail. --clean=FILE writes an image
+table in which all copies of an image are in one split, and prints the command that converts it.
 
 Example: simimg leaks --dataset_dir=data/photos/1.0.0 --image_dir=photos --clean=clean.csv
 """
@@ -15,17 +15,15 @@ import shlex
 import tempfile
 import time
 from collections.abc import Callable
-from contextlib import ExitStack
 from itertools import combinations
 from pathlib import Path
 from typing import Any
 
-from simimg.commands.console import Result, note, progress_bar, quiet_tensorflow
+from simimg import api
+from simimg.commands.console import Result, note, quiet_tensorflow, stage_bars
 from simimg.commands.copy_tiles import marked_pair
 
 with quiet_tensorflow():
-    from simimg.commands.index import Options as IndexOptions
-    from simimg.commands.index import update_with_progress
     from simimg.errors import UsageError
     from simimg.report import CopiesContent, CopyRow, Tile, tile_sheet, write_copies_report
     from simimg.similarity import (
@@ -36,70 +34,79 @@ with quiet_tensorflow():
         SearchIndex,
         check_threshold,
         clean_command,
-        find_leaks,
-        write_clean_table,
     )
 from tfrecords.options import check_choices, option
+
+JSON_KEYS = (
+    "pairs num_test_affected share_test_affected by_splits splits num_images num_pairs_examined "
+    "num_looked_at_as_stored threshold seconds clean num_moved report convert"
+)
 
 _PAIRS_SHOWN = 20
 _PAIRS_DRAWN, _PAIRS_IN_REPORT = 60, 300
 _TILE_PX = 320
-_SMALL = 0.5  # of a split that is left: too little to say nothing
+_MIN_SHARE_LEFT = 0.5  # of a split; below it, another --deal is suggested
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Options:
-    """What `leaks` can be told. Raises UsageError for a folder or a threshold that cannot be."""
+    """Options of `leaks`. Raises UsageError if a choice or the threshold is not valid."""
 
     dataset_dir: Path = option("Data set folder, DATA_DIR/NAME/VERSION.")
-    image_dir: Path | None = option("The folder that it was made of, for a look at the files themselves.", None)
-    index_dir: Path | None = option("Keep the index that is made here, so that the next call is fast.", None)
+    image_dir: Path | None = option("Folder that it was converted from, to compare the files themselves.", None)
+    index_dir: Path | None = option("Keep the index in this folder, so that the next call is fast.", None)
     model: str = option("As for `simimg index`.", "lite0")
-    threshold: float = option("The least similarity of copies, 0.5 to 1; 0: what `calibrate` found, or 0.9.", 0.0)
-    picture: Path | None = option("Also draw the pairs into this PNG.", None)
-    report: Path | None = option("Also show the pairs on this page (HTML).", None)
-    clean: Path | None = option("Also write a picture table (CSV) in which copies are in one split.", None)
+    threshold: float = option(
+        "Minimum similarity of copies, 0.5 to 1; auto is what `simimg calibrate` found, or 0.9.",
+        0.0,
+        words={"auto": 0},
+    )
+    picture: Path | None = option("Also draw the pairs to this PNG file.", None)
+    report: Path | None = option("Also write a page (HTML) that shows the pairs.", None)
+    clean: Path | None = option(
+        "Also write an image table (CSV) in which all copies of an image are in one split.", None
+    )
     deal: str = option(
-        "With --clean: copies go to the first of their splits, or to the one that lacks most of its share.",
+        "With --clean: put copies into the first of their splits, or deal them so that all splits keep their shares.",
         "first",
         choices=DEALS,
     )
 
     def __post_init__(self) -> None:
-        """Checks the folder, the threshold and the choices."""
+        """Checks the threshold and the choices."""
         check_choices(self)
         check_threshold(self.threshold)
 
 
 def run(options: Options) -> Result:
-    """Finds leaks with progress bars."""
+    """Finds leaks, with progress bars."""
     if options.image_dir is not None and not options.image_dir.is_dir():
         raise UsageError(f"--image_dir={options.image_dir} is not a folder. Name the one that was converted.")
     if not options.dataset_dir.is_dir():
         raise UsageError(f"--dataset_dir={options.dataset_dir} is not a folder. Name one that `simimg convert` wrote.")
     start = time.perf_counter()
-    with ExitStack() as stack:
-        index_dir = options.index_dir or Path(stack.enter_context(tempfile.TemporaryDirectory())) / "index"
-        index = update_with_progress(
-            IndexOptions(dataset_dir=options.dataset_dir, index_dir=index_dir, model=options.model),
-            files_in=options.image_dir,
-        ).index
-        threshold = options.threshold or index.copy_threshold
-        with progress_bar(len(index.pictures), "comparing") as bar:
-            found = find_leaks(
-                index, threshold=threshold, deal=options.deal if options.clean else None, progress=bar.update
+    with tempfile.TemporaryDirectory() as temporary:
+        index_dir = options.index_dir or Path(temporary) / "index"
+        with stage_bars() as show:
+            found = api.leaks(
+                options.dataset_dir,
+                image_dir=options.image_dir,
+                index_dir=index_dir,
+                model=options.model,
+                threshold=options.threshold,
+                clean=options.clean,
+                deal=options.deal,
+                progress=show,
             )
+        index = SearchIndex.open(index_dir)
         if options.picture is not None:
             _draw(index, found, options.picture)
         if options.report is not None:
             _write_report(options, index, found)
-        command = ""
-        if options.clean is not None and found.cleaned is not None:
-            write_clean_table(index, found.cleaned, options.clean)
-            command = clean_command(index, options.clean, options.image_dir)
-        moved = _moved(index, found)
+    command = clean_command(index, options.clean, options.image_dir) if options.clean and found.cleaned else ""
+    moved = _num_moved(index, found)
     if found.num_missing:
-        note(f"{found.num_missing:,} pictures could not be read again, and were not examined")
+        note(f"{found.num_missing:,} images could not be read again, and were not compared")
     num_test = found.num_images.get(found.splits[-1], 0) if len(found.splits) > 1 else 0
     num_affected = found.affected(found.splits[-1]) if len(found.splits) > 1 else 0
     values: dict[str, Any] = {
@@ -120,7 +127,7 @@ def run(options: Options) -> Result:
         "num_images": len(index.pictures),
         "num_pairs_examined": found.num_pairs_examined,
         "num_looked_at_as_stored": found.num_stored,
-        "threshold": threshold,
+        "threshold": options.threshold or index.copy_threshold,
         "seconds": round(time.perf_counter() - start, 3),
         "clean": None if options.clean is None else str(options.clean),
         "num_moved": moved,
@@ -129,23 +136,23 @@ def run(options: Options) -> Result:
     }
     lines = [_text(pair) for pair in found.pairs[:_PAIRS_SHOWN]]
     if len(found.pairs) > _PAIRS_SHOWN:
-        lines.append(f"… and {len(found.pairs) - _PAIRS_SHOWN:,} more pairs; --json has all of them")
+        lines.append(f"… and {len(found.pairs) - _PAIRS_SHOWN:,} more pairs; --json lists all of them")
     lines += _summary(found, values["seconds"])
     if options.picture is not None:
-        lines.append(f"the pairs are drawn in {options.picture}")
+        lines.append(f"drawing of the pairs: {options.picture}")
     if options.report is not None:
         lines.append(f"report: {options.report}")
     if found.num_stored:
         lines.append(
-            f"{found.num_stored:,} were looked at by their stored pixels, which show less than files do"
-            + ("" if options.image_dir else ": --image_dir=FOLDER names those")
+            f"{found.num_stored:,} were compared by their stored pixels, which show less detail than the files"
+            + ("" if options.image_dir else "; name their folder with --image_dir=PATH")
         )
     if command:
         lines += _cleaned(found, options, moved, command)
     return Result(values=values, text="\n".join(lines), exit_code=2 if found.num_missing else 0)
 
 
-def _moved(index: SearchIndex, found: Leaks) -> int | None:
+def _num_moved(index: SearchIndex, found: Leaks) -> int | None:
     if found.cleaned is None:
         return None
     return sum(new != old for new, old in zip(found.cleaned, index.pictures.column("split").tolist(), strict=True))
@@ -173,11 +180,11 @@ def _text(pair: LeakedPair) -> str:
 
 def _summary(found: Leaks, seconds: float) -> list[str]:
     if len(found.splits) < 2:
-        return [f"there is one split, {found.splits[0]}, so nothing can be in two of them"]
+        return [f"the data set has one split, {found.splits[0]}, so no copies can be in two splits"]
     lines = []
     for earlier, split in combinations(found.splits, 2):
         count, total = found.affected(split, earlier), found.num_images[split]
-        lines.append(f"{count:,} of {total:,} {split} pictures, {count / total:.1%}, are copies of {earlier} pictures")
+        lines.append(f"{count:,} of {total:,} {split} images, {count / total:.1%}, are copies of {earlier} images")
     lines[-1] += f"; {seconds:.0f} s"
     return lines
 
@@ -186,13 +193,16 @@ def _cleaned(found: Leaks, options: Options, moved: int | None, command: str) ->
     assert found.cleaned is not None
     counts = {split: found.cleaned.count(split) for split in found.splits}
     sizes = ", ".join(f"{count:,} {split}" for split, count in counts.items())
-    lines = [f"{options.clean} has copies in one split, {moved:,} pictures moved: {sizes}. To convert it:", command]
-    emptied = [split for split, count in counts.items() if count < _SMALL * found.num_images[split]]
+    lines = [
+        f"{options.clean}: all copies of an image in one split, {moved:,} images moved: {sizes}. To convert:",
+        command,
+    ]
+    emptied = [split for split, count in counts.items() if count < _MIN_SHARE_LEFT * found.num_images[split]]
     if emptied and options.deal == "first":
         split = emptied[0]
         lines.append(
-            f"{split} is left with {counts[split]:,} of {found.num_images[split]:,}: --deal=shares keeps the sizes, "
-            "and models have to be trained anew"
+            f"{split} keeps only {counts[split]:,} of {found.num_images[split]:,} images; --deal=shares keeps the "
+            "sizes of the splits, but models have to be trained again"
         )
     return lines
 
@@ -219,7 +229,9 @@ def _write_report(options: Options, index: SearchIndex, found: Leaks) -> None:
         num_rows=len(found.pairs),
         note="The image of the earlier split comes first, then its copy with their similarity. Orange outlines mark "
         "the places of the copy that differ, and the part of the first image that it shows.",
-        commands={"Write a table that puts copies into one split:": shlex.join(clean)} if found.pairs else {},
+        commands={"Write an image table in which all copies of an image are in one split:": shlex.join(clean)}
+        if found.pairs
+        else {},
     )
     write_copies_report(content, options.report or Path())
 

@@ -1,7 +1,7 @@
-"""Tell what is on pictures, by a model that you trained.
+"""Classify images with a trained model.
 
-Each picture gets the most probable classes with their probabilities. A model that was trained with --test_views answers
-with the mean of its answers to several views of a picture.
+Prints the most probable classes of each image with their probabilities. A model trained with --test_views=mirrored or
+cropped predicts the mean over several views of the image.
 
 Example: simimg predict --model_dir=runs/photos-lite0-seed0 holiday.jpg more_photos/
 """
@@ -11,21 +11,24 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
-from simimg.commands.console import Result, note, progress_bar, quiet_tensorflow, showing
+from simimg import api
+from simimg.commands.console import Result, noting_skipped, progress_bar, quiet_tensorflow, showing
+from simimg.errors import UsageError
+from tfrecords.options import option
 
 with quiet_tensorflow():
-    from simimg.api import predict
-    from simimg.errors import UsageError
-from tfrecords.options import option
+    import simimg.evaluation  # noqa: F401 - imported here, where TensorFlow's output is captured
+
+JSON_KEYS = "results"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Options:
-    """What `predict` can be told. Raises UsageError if `top` is below 1."""
+    """Options of `predict`. Raises UsageError if `top` is below 1."""
 
     model_dir: Path = option("Folder of a finished training run.")
-    images: tuple[str, ...] = option("The pictures; a folder stands for all in it.", positional=True)
-    top: int = option("Classes that are shown of each picture.", 3)
+    images: tuple[str, ...] = option("The images; a folder stands for all images in it.", positional=True)
+    top: int = option("Number of classes to print per image.", 3)
 
     def __post_init__(self) -> None:
         """Checks `top`."""
@@ -34,17 +37,12 @@ class Options:
 
 
 def run(options: Options) -> Result:
-    """Predicts with a progress bar."""
-    refused = []
-
-    def refuse(path: str, reason: str) -> None:
-        note(f"refused {path}: {reason}")
-        refused.append(path)
-
+    """Predicts, with a progress bar."""
+    refused: list[str] = []
     with progress_bar(None, "predicting") as bar:
-        found = predict(options.model_dir, options.images, refused=refuse, progress=showing(bar))
+        found = api.predict(options.model_dir, options.images, refused=noting_skipped(refused), progress=showing(bar))
     if not found:
-        raise UsageError("none of the given pictures can be decoded.")
+        raise UsageError("none of the given images can be decoded.")
     results = []
     lines = []
     for one in found:

@@ -1,9 +1,9 @@
-"""Find the pictures of an index that are similar to the given ones.
+"""Find the images of an index that are similar to given ones.
 
-The pictures that look most alike are examined one by one: a copy that was mirrored, turned, cropped, recoloured,
-recompressed or pasted into something else is told from a picture that is only similar, with what was done to it. A
-similarity of 0.5 and more is a copy; below are pictures that look alike. With --by=kind, pictures of the same kind
-are found, and similarity is the cosine of their embeddings.
+The most similar images are verified one by one: a copy that was mirrored, rotated, cropped, recolored, recompressed or
+pasted into another image is told apart from an image that is only similar, and the edits are listed. A similarity of
+0.5 or more is a verified copy; lower values are images that look alike. --by=kind finds images of the same kind, and
+the similarity is then the cosine of the embeddings.
 
 Example: simimg search --index_dir=indexes/photos --k=5 --picture=matches.png holiday.jpg
 """
@@ -13,32 +13,33 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
-from simimg.commands.console import Result, note, progress_bar, quiet_tensorflow
-
-with quiet_tensorflow():
-    from simimg.errors import UsageError
-    from simimg.image_files import named_files
-    from simimg.report import Tile, tile_sheet
-    from simimg.similarity import BY, Finder, IndexImages, SearchIndex, SearchResult, load_embedder
-    from simimg.similarity.query_search import load_queries
 from PIL import Image
 
+from simimg import api
+from simimg.commands.console import Result, noting_skipped, progress_bar, quiet_tensorflow, showing
+from simimg.errors import UsageError
 from tfrecords.convert.image.decoder import decode
 from tfrecords.format.quarantine import Refusal
 from tfrecords.options import check_choices, option
+
+with quiet_tensorflow():
+    from simimg.report import Tile, tile_sheet
+    from simimg.similarity import BY, IndexImages, SearchResult
+
+JSON_KEYS = "results"
 
 _TILE_PX = 320
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Options:
-    """What `search` can be told. Raises UsageError if `k` is below 1."""
+    """Options of `search`. Raises UsageError if `k` is below 1."""
 
     index_dir: Path = option("Folder that `simimg index` made.")
-    images: tuple[str, ...] = option("The pictures to look for; a folder stands for all in it.", positional=True)
-    k: int = option("Matches a picture.", 5)
-    by: str = option("Whether to look for copies of the picture, or for pictures of its kind.", "copy", choices=BY)
-    picture: Path | None = option("Also draw the matches into this PNG.", None)
+    images: tuple[str, ...] = option("The images to look for; a folder stands for all images in it.", positional=True)
+    k: int = option("Matches per image.", 5)
+    by: str = option("What to look for: copies of the image, or images of the same kind.", "copy", choices=BY)
+    picture: Path | None = option("Also draw the matches to this PNG file.", None)
 
     def __post_init__(self) -> None:
         """Checks `k` and the choices."""
@@ -48,31 +49,21 @@ class Options:
 
 
 def run(options: Options) -> Result:
-    """Searches for all given pictures."""
-    index = SearchIndex.open(options.index_dir)
-    paths = named_files(options.images)
-    finder = Finder(index, load_embedder(index.info.model))
-    found: dict[str, list[SearchResult]] = {}
-    num_refused = 0
-    with progress_bar(len(paths), "searching") as bar:
-        for path, query in load_queries(paths, finder.embedder):
-            if isinstance(query, Refusal):
-                note(f"refused {path}: {query}")
-                num_refused += 1
-            else:
-                found[path] = finder.find(query, options.k, options.by)
-            bar.update()
-    finder.close()
+    """Searches for all given images, with a progress bar."""
+    refused: list[str] = []
+    with api.Searcher(options.index_dir) as searcher, progress_bar(None, "searching") as bar:
+        found = searcher.search_files(
+            options.images, k=options.k, by=options.by, refused=noting_skipped(refused), progress=showing(bar)
+        )
     if not found:
-        raise UsageError("none of the given pictures can be decoded.")
-    if options.picture is not None:
-        originals = IndexImages(index)
-        tile_sheet([_tiles(originals, query, matches) for query, matches in found.items()], options.picture)
-    results = [{"query": query, "matches": [_values(match) for match in matches]} for query, matches in found.items()]
+        raise UsageError("none of the given images can be decoded.")
     text = "\n".join(_text(query, matches) for query, matches in found.items())
     if options.picture is not None:
-        text += f"\nthe matches are drawn in {options.picture}"
-    return Result(values={"results": results}, text=text, exit_code=2 if num_refused else 0)
+        originals = IndexImages(searcher.index)
+        tile_sheet([_tiles(originals, query, matches) for query, matches in found.items()], options.picture)
+        text += f"\ndrawing of the matches: {options.picture}"
+    results = [{"query": query, "matches": [_values(match) for match in matches]} for query, matches in found.items()]
+    return Result(values={"results": results}, text=text, exit_code=2 if refused else 0)
 
 
 def _values(match: SearchResult) -> dict[str, object]:
@@ -86,16 +77,11 @@ def _values(match: SearchResult) -> dict[str, object]:
     }
 
 
-def why(match: SearchResult) -> str:
-    """Returns what was done to the query, for people: empty for what is only similar."""
-    return match.verification.text if match.verification else ""
-
-
 def _text(query: str, matches: list[SearchResult]) -> str:
     lines = [query]
     for match in matches:
-        reason = why(match)
-        lines.append(f"  {match.similarity:.3f}  {match.path}" + (f"  ({reason})" if reason else ""))
+        edits = f"  ({', '.join(match.reasons) or 'looks the same'})" if match.is_copy else ""
+        lines.append(f"  {match.similarity:.3f}  {match.path}{edits}")
     return "\n".join(lines)
 
 

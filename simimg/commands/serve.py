@@ -1,10 +1,10 @@
-"""Search, review copies and look at a map of an index in the browser.
+"""Search, review copies and browse an index in the browser.
 
-Drop, paste or choose a picture, or click one of the collection, and see what matches it and why. Copies are reviewed
-group by group, which writes the plan of `simimg duplicates`: `simimg apply` carries it out, nothing else moves a file.
+Drop, paste or choose an image, or click one of the collection, to see its matches and the reasons. Reviewing copies
+group by group writes the plan of `simimg duplicates`; only `simimg apply` moves the files that it lists.
 
-The page is for this machine alone: it listens at 127.0.0.1, and whoever may open it may see every picture of the index.
-Needs the extra `web`. It runs until Ctrl-C or SIGTERM.
+The server listens on 127.0.0.1, so that only this machine can open the page. Everyone who can open it can see every
+image of the index. It needs the extra `web`: pip install 'simimg-tf[web]'. It runs until Ctrl-C or SIGTERM.
 
 Example: simimg serve --index_dir=indexes/photos --open
 """
@@ -25,22 +25,26 @@ from tfrecords.options import option
 with quiet_tensorflow():
     from simimg.similarity import SearchIndex, load_embedder
 
-_LOOK_S = 0.2
+JSON_KEYS = "url port plan"
+
+_POLL_S = 0.2
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Options:
-    """What `serve` can be told."""
+    """Options of `serve`."""
 
     index_dir: Path = option("Folder that `simimg index` made.")
-    port: int = option("To listen at; 0 is any that is free.", 8765)
-    host: str = option("Address to listen at; another than 127.0.0.1 shows the pictures to others.", "127.0.0.1")
-    plan: Path | None = option("Plan of copies to load and to write [beside the index: NAME-plan.json].", None)
-    open: bool = option("Open the page in the browser, too.", False)
+    port: int = option("Port to listen on; auto is any free one.", 8765, words={"auto": 0})
+    host: str = option("Address to listen on; any but 127.0.0.1 lets other machines see the images.", "127.0.0.1")
+    plan: Path | None = option(
+        "Plan of copies to load and to write; by default NAME-plan.json beside the index, NAME being the index's.", None
+    )
+    open: bool = option("Also open the page in the browser.", False)
 
 
 def run(options: Options) -> Result:
-    """Serves until it is told to stop."""
+    """Serves until a signal stops it."""
     with stop_requested() as stop:
         return serve(options, stop)
 
@@ -53,7 +57,7 @@ def serve(options: Options, stop: threading.Event) -> Result:
         if (error.name or "").partition(".")[0] not in ("starlette", "uvicorn"):
             raise
         raise UsageError(
-            f"the search page needs {error.name}, which is not installed: pip install 'simimg-tf[web]'"
+            f"the search page needs {error.name}, which is not installed. Run: pip install 'simimg-tf[web]'"
         ) from None
     index = SearchIndex.open(options.index_dir)
     folder = options.index_dir.resolve()
@@ -64,10 +68,10 @@ def serve(options: Options, stop: threading.Event) -> Result:
     app = create_app(index, load_embedder(index.info.model), plan, host=options.host)
     with serving(app, listener) as ended:
         if not ipaddress.ip_address(host).is_loopback:
-            note("whoever reaches this address may see every picture of the index, and write its plan")
-        note(f"{len(index.pictures):,} pictures are at {url}")
+            note("everyone who can reach this address can see every image of the index and write its plan")
+        note(f"{len(index.pictures):,} images are at {url}")
         if options.open:
             webbrowser.open(url)
-        while not stop.wait(_LOOK_S) and not ended.is_set():
+        while not stop.wait(_POLL_S) and not ended.is_set():
             pass
-    return Result(values={"url": url, "port": port, "plan": str(plan)}, text="the search page has ended")
+    return Result(values={"url": url, "port": port, "plan": str(plan)}, text="the search page was stopped")

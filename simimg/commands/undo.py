@@ -1,4 +1,4 @@
-"""Bring back all files that `simimg apply` moved.
+"""Move all files that `simimg apply` moved back.
 
 Example: simimg undo --plan=plan.json
 """
@@ -14,25 +14,27 @@ with quiet_tensorflow():
     from simimg.similarity import load_plan, undo_plan
 from tfrecords.options import option
 
+JSON_KEYS = "moved num_bytes skipped"
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Options:
-    """What `undo` can be told."""
+    """Options of `undo`."""
 
-    plan: Path = option("The file that `simimg apply` was given.")
+    plan: Path = option("Plan that `simimg apply` was given.")
 
 
 def run(options: Options) -> Result:
-    """Undoes a plan with a progress bar."""
+    """Undoes a plan, with a progress bar."""
     plan = load_plan(options.plan)
     with progress_bar(None, "moving", unit="file") as bar:
         undone = undo_plan(plan, progress=bar.update)
     for path, reason in undone.skipped:
-        note(f"left {path}: {reason}")
+        note(f"not moved {path}: {reason}")
     values = {
         "moved": list(undone.moved),
         "num_bytes": undone.num_bytes,
         "skipped": [{"path": path, "reason": reason} for path, reason in undone.skipped],
     }
-    text = f"{len(undone.moved):,} files are back in {plan.image_dir}"
+    text = f"{len(undone.moved):,} files moved back to {plan.image_dir}"
     return Result(values=values, text=text, exit_code=2 if undone.skipped else 0)

@@ -1,6 +1,7 @@
 """Check every byte of a data set.
 
-Reads all records, checks their checksums and that counts, names, manifest and metadata agree. Exit code 3 if not.
+Reads all records, verifies their checksums, and checks that counts, names, manifest and metadata agree. The exit code
+is 3 if there is a problem.
 
 Example: simimg verify --dataset_dir=data/photos/1.0.0
 """
@@ -10,25 +11,27 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
+from simimg import api
 from simimg.commands.console import Result, progress_bar
 from simimg.errors import UsageError
-from tfrecords.format import verify
 from tfrecords.options import option
+
+JSON_KEYS = "ok num_examples problems"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Options:
-    """What `verify` can be told."""
+    """Options of `verify`."""
 
     dataset_dir: Path = option("Data set folder, DATA_DIR/NAME/VERSION.")
 
 
 def run(options: Options) -> Result:
-    """Verifies with a progress bar."""
+    """Verifies, with a progress bar."""
     if not options.dataset_dir.is_dir():
         raise UsageError(f"--dataset_dir={options.dataset_dir} is not a folder. Name one that `simimg convert` wrote.")
     with progress_bar(None, "verifying") as bar:
-        found = verify(options.dataset_dir, progress=bar.update)
+        found = api.verify(options.dataset_dir, progress=bar.update)
     values = {"ok": found.ok, "num_examples": found.num_examples, "problems": list(found.problems)}
     if found.ok:
         text = f"ok: {found.num_examples:,} examples in {options.dataset_dir}"

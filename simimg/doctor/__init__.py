@@ -1,6 +1,6 @@
-"""What is there on this machine, and what of it is wrong: one function a matter, each returns a `Finding`.
+"""Checks of this machine and of a data set: one function per subject, each of which returns a `CheckResult`.
 
-What a function reads it can be given, so that each is tested with machines that are not there.
+What a function reads can be passed to it, so that tests can describe machines that do not exist.
 """
 
 from simimg.doctor.check_result import CheckResult

@@ -1,4 +1,7 @@
-"""What a check found, for programs and for people, and how sizes are written."""
+"""The result of a check, for programs and for people, and how sizes are written.
+
+A module of its own because every check returns it.
+"""
 
 from __future__ import annotations
 
@@ -10,14 +13,14 @@ __all__ = ["CheckResult", "gigabytes"]
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class CheckResult:
-    """What a check found.
+    """Result of a check.
 
     Attributes:
-        title: what was looked at.
+        title: subject of the check.
         facts: for programs, numbers with their unit in the name.
-        rows: for people, a name and what is there.
-        problems: what is wrong, and the command that mends it, one sentence each.
-        notes: what to know of it that is not wrong.
+        rows: for people, pairs of a name and a value.
+        problems: what is wrong and how to fix it, one sentence or two each.
+        notes: what is worth knowing but not wrong.
     """
 
     title: str
@@ -28,7 +31,7 @@ class CheckResult:
 
 
 def gigabytes(num_bytes: float) -> str:
-    """Writes a number of bytes as people read it."""
+    """Returns a number of bytes as text, in GB, MB or KB."""
     if num_bytes >= 2**30:
         return f"{num_bytes / 2**30:,.1f} GB"
     return f"{num_bytes / 2**20:,.0f} MB" if num_bytes >= 2**20 else f"{num_bytes / 2**10:,.0f} KB"

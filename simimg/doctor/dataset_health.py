@@ -1,4 +1,4 @@
-"""A data set's health, without reading its shards: `simimg verify` does that."""
+"""The health of a data set, without reading its shards, which `simimg verify` does."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from tfrecords.format.tfds_metadata import is_tfds_folder, num_examples_by_split
 
 __all__ = ["check_dataset"]
 
-_MAX_REFUSED = 0.05  # of all files; beyond it, one cause has mostly refused many
-_MIN_EXAMPLES = 512  # from which on a split has several shards
+_MAX_REFUSED = 0.05  # of all files; a larger share mostly has a single cause
+_MIN_EXAMPLES = 512  # from which a split has several shards
 _OTHER_FILES = 256  # that a process has open besides shards
 _MAX_NAMED = 3
 
@@ -25,13 +25,13 @@ _MAX_NAMED = 3
 def check_dataset(
     dataset_dir: Path, *, num_cores: int, max_open_files: int, mounts: Path = Path("/proc/self/mountinfo")
 ) -> CheckResult:
-    """Looks at a data set: that it opens, its counts, splits, shards' sizes and refused files.
+    """Checks that a data set opens, its counts, its splits, the sizes of its shards and its rejected files.
 
     Args:
         dataset_dir: its folder.
-        num_cores: that may read it.
-        max_open_files: at once; below 0 there is no limit.
-        mounts: where the system lists its file systems.
+        num_cores: cores that may read it.
+        max_open_files: files that may be open at once; below 0 for unlimited.
+        mounts: the system's list of file systems.
     """
     facts: dict[str, Any] = {"dataset_dir": str(dataset_dir), "opens": False}
     rows = [("folder", str(dataset_dir))]
@@ -50,24 +50,24 @@ def check_dataset(
     problems = [*_shard_problems(dataset_dir, shards), *_split_problems(dataset_dir, counts)]
     if promised != counts:
         problems.append(
-            f"{dataset_dir / INFO_FILE} counts {promised}, layout.json {counts}: "
-            f"simimg verify --dataset_dir={dataset_dir} names what was changed."
+            f"{dataset_dir / INFO_FILE} counts {promised}, but layout.json {counts}. "
+            f"simimg verify --dataset_dir={dataset_dir} shows which one was changed."
         )
     if share > _MAX_REFUSED:
         problems.append(
-            f"{len(refused):,} of {len(refused) + num_examples:,} files were refused ({share:.0%}): "
-            f"{dataset_dir / 'quarantine.jsonl'} says why; mend them, and give `simimg convert` again with --append."
+            f"{len(refused):,} of {len(refused) + num_examples:,} files were rejected ({share:.0%}). Repair them, and "
+            f"run `simimg convert` again with --append; {dataset_dir / 'quarantine.jsonl'} lists the reasons."
         )
     if 0 <= max_open_files < len(shards) + _OTHER_FILES:
         problems.append(
-            f"{dataset_dir} has {len(shards):,} shards, but only {max_open_files:,} files may be open at once: "
+            f"{dataset_dir} has {len(shards):,} shards, but only {max_open_files:,} files may be open at once. Run: "
             f"ulimit -n {2 * (len(shards) + _OTHER_FILES)}"
         )
     kind = file_system(dataset_dir, mounts)
     notes = list(_shard_notes(layout, num_cores))
     if network_kind(kind):
-        notes.append(f"{dataset_dir} lies on a network file system ({kind}): copy it to a local disk for training.")
-    notes.append(f"shards were not read: simimg verify --dataset_dir={dataset_dir} checks every byte.")
+        notes.append(f"{dataset_dir} is on a network file system ({kind}). Copy it to a local disk for training.")
+    notes.append(f"shards were not read; simimg verify --dataset_dir={dataset_dir} checks every byte.")
     facts |= {
         "opens": True,
         "name": layout.name,
@@ -84,19 +84,19 @@ def check_dataset(
     sizes = sorted(info.num_bytes for info in shards) or [0]
     rows += [
         (
-            "pictures",
+            "images",
             f"{num_examples:,} of {layout.image_size} px, {layout.encoding}, "
             + _plural(len(layout.class_names), "class", "es"),
         ),
         *((split, f"{count:,} in {_plural(len(layout.splits[split]), 'shard')}") for split, count in counts.items()),
         ("shards", f"{gigabytes(num_bytes)}, from {gigabytes(sizes[0])} to {gigabytes(sizes[-1])} each"),
-        ("refused", f"{len(refused):,} ({share:.1%})"),
+        ("rejected", f"{len(refused):,} ({share:.1%})"),
     ]
     return CheckResult(title="data set", facts=facts, rows=tuple(rows), problems=tuple(problems), notes=tuple(notes))
 
 
 def _foreign(dataset_dir: Path, facts: dict[str, Any], rows: list[tuple[str, str]]) -> CheckResult:
-    """Returns what there is to say of a data set that others wrote."""
+    """Returns the result for a data set that another program wrote."""
     try:
         counts = num_examples_by_split(dataset_dir)
     except DataError as error:
@@ -106,7 +106,9 @@ def _foreign(dataset_dir: Path, facts: dict[str, Any], rows: list[tuple[str, str
         facts={**facts, "opens": True, "splits": counts},
         rows=(*rows, *((split, f"{count:,}") for split, count in counts.items())),
         problems=tuple(_split_problems(dataset_dir, counts)),
-        notes=(f"{dataset_dir} was written by others: it is read as a stream, and simimg verify knows nothing of it.",),
+        notes=(
+            f"{dataset_dir} was written by another program. It is read as a stream, and simimg verify cannot check it.",
+        ),
     )
 
 
@@ -120,12 +122,12 @@ def _shard_problems(dataset_dir: Path, shards: list[ShardInfo]) -> Iterator[str]
             continue
         if length != info.num_bytes:
             changed.append(f"{info.file} has {length:,} bytes instead of {info.num_bytes:,}")
-    for found, what in ((missing, "are missing"), (changed, "have not the length that they should")):
+    for found, what in ((missing, "are missing"), (changed, "have the wrong length")):
         if found:
             named = "; ".join(found[:_MAX_NAMED]) + ("; …" if len(found) > _MAX_NAMED else "")
             yield (
-                f"{len(found):,} of {len(shards):,} shards of {dataset_dir} {what} ({named}): copy the folder again, "
-                "or give the same `simimg convert` again with another --name."
+                f"{len(found):,} of {len(shards):,} shards of {dataset_dir} {what} ({named}). Copy the folder again, "
+                "or run the same `simimg convert` with another --name."
             )
 
 
@@ -133,9 +135,9 @@ def _split_problems(dataset_dir: Path, counts: dict[str, int]) -> Iterator[str]:
     for split in ("train", "test"):
         if not counts.get(split):
             use = "to train on" if split == "train" else "to measure on"
-            what = "has no examples" if split in counts else "is not there"
+            what = "has no examples" if split in counts else "is missing"
             yield (
-                f"the split {split} of {dataset_dir} {what}, so there is nothing {use}: "
+                f"the split {split} of {dataset_dir} {what}, so there is nothing {use}. Run: "
                 "simimg convert --splits=train=0.75,test=0.25"
             )
 
@@ -144,8 +146,8 @@ def _shard_notes(layout: Layout, num_cores: int) -> Iterator[str]:
     for split, infos in layout.splits.items():
         if len(infos) < num_cores and layout.num_examples(split) >= _MIN_EXAMPLES:
             yield (
-                f"the split {split} has {_plural(len(infos), 'shard')} for {num_cores} cores: simimg's readers use all "
-                "cores nevertheless, tools that read a shard a thread do not."
+                f"the split {split} has {_plural(len(infos), 'shard')} for {num_cores} cores. simimg's readers still "
+                "use all cores; tools that read one shard per thread do not."
             )
 
 

@@ -1,4 +1,4 @@
-"""A folder's disk: what kind it is, how much of it is free, and how fast it is."""
+"""The disk of a folder: its file system, free space and speed."""
 
 from __future__ import annotations
 
@@ -44,14 +44,14 @@ def check_disk(
     speed: Callable[[Path], tuple[float, float]] = lambda folder: disk_speed(folder),
     mounts: Path = Path("/proc/self/mountinfo"),
 ) -> CheckResult:
-    """Looks at the disk of `folder`; writes a file of at most 64 MB, which has no name, and reads it."""
+    """Checks the disk of `folder`; writes an unnamed file of at most 64 MB and reads it."""
     kind = file_system(folder, mounts)
     total, _, free = usage(folder)
     problems, notes = [], []
     if free < _MIN_FREE_BYTES:
         problems.append(
-            f"only {gigabytes(free)} are free on the disk of {folder}, {gigabytes(_MIN_FREE_BYTES)} should be: "
-            f"`du -xh --max-depth=1 {folder}` shows what is large there."
+            f"only {gigabytes(free)} are free on the disk of {folder}; {gigabytes(_MIN_FREE_BYTES)} are needed. "
+            f"`du -xh --max-depth=1 {folder}` shows what is large."
         )
     write = read = None
     if free > 2 * _CHUNK_BYTES * _MAX_CHUNKS:
@@ -59,18 +59,18 @@ def check_disk(
             write, read = speed(folder)
         except OSError as error:
             problems.append(
-                f"{folder} cannot be written to ({error.strerror or error}): "
-                "work in another folder, or name --data_dir, --model_dir and --out_dir elsewhere."
+                f"{folder} cannot be written to ({error.strerror or error}). "
+                "Work in another folder, or pass --data_dir, --model_dir and --out_dir elsewhere."
             )
     if network_kind(kind):
         notes.append(
-            f"{folder} lies on a network file system ({kind}), where mapping files and locks are slow or missing: "
-            "copy a data set to a local disk before training on it."
+            f"{folder} is on a network file system ({kind}), where memory-mapping and locking are slow or missing. "
+            "Copy a data set to a local disk before training on it."
         )
     elif kind == "overlay":
         notes.append(
-            f"{folder} lies in the container's own layer (overlay), which is slow to write to and goes with the "
-            "container: mount a volume, docker run --volume."
+            f"{folder} is in the container's own layer (overlay), which is slow to write to and is deleted with the "
+            "container. Mount a volume: docker run --volume."
         )
     rows = [
         ("folder", str(folder)),
@@ -92,15 +92,15 @@ def check_disk(
 
 
 def network_kind(kind: str | None) -> bool:
-    """Tells whether a file system of this kind asks another machine, or a program, for each read."""
+    """Tells whether a file system of this kind sends each read to another machine or to another program."""
     return kind is not None and (kind in _NETWORK or kind.startswith("fuse."))
 
 
 def disk_speed(folder: Path) -> tuple[float, float]:
-    """Writes up to 64 MB into `folder` for about half a second, and reads them; returns MB/s written and read.
+    """Writes up to 64 MB to `folder` for about half a second, and reads them; returns MB/s written and read.
 
-    Every 8 MB are on the disk before the next, and are dropped from the page cache before they are read. The file has
-    no name (O_TMPFILE, or unlinked at once), so nothing is left of it whatever happens.
+    Each 8 MB are synchronized to the disk before the next, and dropped from the page cache before they are read. The
+    file has no name (O_TMPFILE, or unlinked at once), so nothing remains of it even after a crash.
 
     Raises:
         OSError: the folder cannot be written to.
@@ -128,7 +128,7 @@ def disk_speed(folder: Path) -> tuple[float, float]:
 
 
 def file_system(folder: Path, mounts: Path = Path("/proc/self/mountinfo")) -> str | None:
-    """Returns the kind of file system that a folder lies on, as `mount` names it; None where that cannot be told."""
+    """Returns the type of a folder's file system, as `mount` names it; None if it is unknown."""
     try:
         lines = mounts.read_text().splitlines()
     except OSError:
@@ -138,7 +138,7 @@ def file_system(folder: Path, mounts: Path = Path("/proc/self/mountinfo")) -> st
     for line in lines:
         left, _, right = line.partition(" - ")
         point = Path(left.split()[4].replace("\\040", " "))
-        # Of several that are mounted over each other, the last one counts.
+        # Of several file systems mounted over each other, the last one counts.
         if (where == point or point in where.parents) and len(point.parts) >= len(best.parts):
             best, kind = point, right.split()[0]
     return kind

@@ -1,4 +1,4 @@
-"""What can be seen of GPUs: by the driver, by nvidia-smi, by TensorFlow, and in the environment. Judges nothing."""
+"""Collects facts about GPUs from the driver, nvidia-smi, TensorFlow and the environment; `gpus.py` interprets them."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from typing import Any
 
 __all__ = ["CUDA_LIBRARIES", "Gpu", "GpuFacts", "probe_gpus"]
 
-# Of which a copy named by LD_LIBRARY_PATH is taken instead of pip's.
+# Copies of these in the folders of LD_LIBRARY_PATH take precedence over those from pip.
 CUDA_LIBRARIES = ("libcudart", "libcublas", "libcudnn", "libcufft", "libcusparse", "libnccl")
 _QUERY = ("index", "name", "compute_cap", "memory.total", "memory.free", "driver_version")
 _NVIDIA_VENDOR, _DISPLAY_CLASS = "0x10de", "0x03"
-_WAIT_S = 20.0  # a driver that is wedged makes nvidia-smi hang
+_WAIT_S = 20.0  # a hung driver makes nvidia-smi hang too
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Gpu:
-    """A GPU as nvidia-smi has it; what it does not tell is None."""
+    """A GPU as nvidia-smi lists it; values that it does not report are None."""
 
     index: int
     name: str
@@ -34,21 +34,21 @@ class Gpu:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class GpuFacts:
-    """What can be seen of GPUs.
+    """Facts about GPUs.
 
     Attributes:
-        num_cards: NVIDIA display devices on the PCI bus.
-        driver: its version, "" without one.
-        num_device_files: /dev/nvidia0 and so on; in a container, those that it was given.
-        gpus: what nvidia-smi lists.
-        p2p: what `nvidia-smi topo -p2p r` says; "" for fewer than two GPUs.
+        num_cards: number of NVIDIA display devices on the PCI bus.
+        driver: version of the driver, "" without one.
+        num_device_files: number of files such as /dev/nvidia0; in a container, those that were passed to it.
+        gpus: the GPUs that nvidia-smi lists.
+        p2p: output of `nvidia-smi topo -p2p r`; "" for fewer than two GPUs.
         used: name and compute capability of each GPU that TensorFlow finds.
-        tensorflow: its version.
-        build: what `tf.sysconfig.get_build_info()` says.
-        environment: CUDA_VISIBLE_DEVICES, LD_LIBRARY_PATH and the like.
-        cuda_files: CUDA's libraries in the folders of LD_LIBRARY_PATH.
+        tensorflow: version of TensorFlow.
+        build: result of `tf.sysconfig.get_build_info()`.
+        environment: environment variables, such as CUDA_VISIBLE_DEVICES and LD_LIBRARY_PATH.
+        cuda_files: libraries of CUDA in the folders of LD_LIBRARY_PATH.
         libraries: versions of NVIDIA's packages from pip.
-        wanted: TensorFlow's requirements of them.
+        wanted: TensorFlow's requirements for these packages.
         iommu: whether the system's IOMMU is on.
     """
 
@@ -68,7 +68,7 @@ class GpuFacts:
 
 
 def _run(*command: str) -> str:
-    """Returns what a command prints; "" if it is not there, fails or hangs."""
+    """Returns the output of a command; "" if it is missing, fails or hangs."""
     program = shutil.which(command[0]) or shutil.which(command[0], path="/usr/lib/wsl/lib:/usr/bin")
     if program is None:
         return ""
@@ -88,15 +88,15 @@ def probe_gpus(
     run: Callable[..., str] = _run,
     environment: Mapping[str, str] | None = None,
 ) -> GpuFacts:
-    """Looks.
+    """Returns the facts about the GPUs of this machine.
 
     Args:
         used: name and compute capability of each GPU that TensorFlow finds.
-        tensorflow: its version.
-        build: what it says of its build.
-        root: where /proc, /sys and /dev are.
-        run: returns what a command prints, "" if it fails.
-        environment: the process's, if None.
+        tensorflow: version of TensorFlow.
+        build: result of `tf.sysconfig.get_build_info()`.
+        root: folder of /proc, /sys and /dev.
+        run: returns the output of a command, "" if it fails.
+        environment: environment variables; None is those of this process.
     """
     rows = [
         [word.strip() for word in line.split(",")]
@@ -156,7 +156,7 @@ def _mebibytes(text: str) -> int | None:
 
 
 def _packages() -> tuple[dict[str, str], tuple[str, ...]]:
-    """Returns the versions of NVIDIA's packages, and what TensorFlow asks of them."""
+    """Returns the versions of NVIDIA's packages, and TensorFlow's requirements for them."""
     try:
         wishes = importlib.metadata.requires("tensorflow") or []
     except importlib.metadata.PackageNotFoundError:

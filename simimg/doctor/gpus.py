@@ -1,7 +1,7 @@
-"""GPUs: which are trained on, and why another one is not.
+"""Interprets the facts about GPUs: which ones training uses, and why others are not used.
 
-A TensorFlow wheel holds kernels for some compute capabilities: `sm_80` runs on 8.0 and the 8.x above it, `compute_90`
-does the same for 9.0 and has PTX too, from which the driver makes kernels for what is newer.
+A TensorFlow wheel contains kernels for some compute capabilities. `sm_80` runs on 8.0 and higher 8.x. `compute_90` runs
+on 9.x and also contains PTX, which the driver compiles to kernels for newer capabilities.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from simimg.doctor.gpu_probe import Gpu, GpuFacts
 __all__ = ["check_gpus", "kernels_for"]
 
 _INSTALL = "pip install 'simimg-tf[gpu]'"
-# The oldest driver that runs programs of a CUDA, by its first number, and that which compiles the PTX of CUDA 12.5
+# The oldest driver for each major version of CUDA, and the oldest one that compiles the PTX of CUDA 12.5
 # (CUDA's release notes, tables 2 and 3).
 _MIN_DRIVERS = {"11": "450.80.02", "12": "525.60.13", "13": "580"}
 _MIN_PTX_DRIVER = "555.42"
-# Wheels of 2.20 and 2.21 have no kernels for Blackwell's 12.0, and XLA aborts when it compiles for it
+# Wheels of 2.20 and 2.21 have no kernels for Blackwell's capability 12.0, and XLA aborts when compiling for it
 # (tensorflow#111958).
 _WITHOUT_12 = ("2.20.", "2.21.")
 _SONAMES = {
@@ -36,33 +36,33 @@ _SONAMES = {
 _MIN_FREE_BYTES = 2 << 30
 
 
-def check_gpus(sight: GpuFacts) -> CheckResult:
-    """Judges what was seen."""
+def check_gpus(probed: GpuFacts) -> CheckResult:
+    """Returns the GPUs in use, and the problems of the others."""
     problems: list[str] = []
     notes: list[str] = []
-    gpus = [_used(sight, number) for number in range(len(sight.used))]
-    idle = _idle(sight)
-    there = sight.driver or sight.gpus
+    gpus = [_used(probed, number) for number in range(len(probed.used))]
+    idle = _idle(probed)
+    there = probed.driver or probed.gpus
     if there and not gpus:
-        problems.append(_why_none(sight))
-    elif not there and sight.num_cards:
+        problems.append(_why_none(probed))
+    elif not there and probed.num_cards:
         problems.append(
-            "there is an NVIDIA card, but no driver: install your distribution's, on Ubuntu `sudo ubuntu-drivers "
-            "install`, on Debian `sudo apt install nvidia-driver`; then restart."
+            "there is an NVIDIA card, but no driver. Install the one of your distribution (on Ubuntu `sudo "
+            "ubuntu-drivers install`, on Debian `sudo apt install nvidia-driver`), then restart."
         )
-    problems += _without_kernels(sight, gpus)
+    problems += _without_kernels(probed, gpus)
     if gpus:
-        problems += _old_libraries(sight)
-        notes += _why_idle(sight, idle)
+        problems += _old_libraries(probed)
+        notes += _why_idle(probed, idle)
         problems += [
             f"{gpu['name']} has only {gigabytes(gpu['memory_free_bytes'])} of {gigabytes(gpu['memory_bytes'])} memory "
-            "free, another process holds the rest: end it (`nvidia-smi` names it), or hide the GPU with "
+            "free; another process uses the rest. End it (`nvidia-smi` lists it), or hide the GPU with "
             "CUDA_VISIBLE_DEVICES."
             for gpu in gpus
             if gpu["memory_free_bytes"] is not None and gpu["memory_free_bytes"] < _MIN_FREE_BYTES
         ]
     if len(gpus) > 1:
-        more_problems, more_notes = _between(sight)
+        more_problems, more_notes = _between(probed)
         problems += more_problems
         notes += more_notes
     return CheckResult(
@@ -70,25 +70,25 @@ def check_gpus(sight: GpuFacts) -> CheckResult:
         facts={
             "gpus": gpus,
             "idle_gpus": [{"name": gpu.name, "compute_capability": gpu.compute_capability} for gpu in idle],
-            "driver": sight.driver or None,
-            "cuda_of_tensorflow": sight.build.get("cuda_version"),
-            "cudnn_of_tensorflow": sight.build.get("cudnn_version"),
-            "nvidia_packages": dict(sight.libraries),
+            "driver": probed.driver or None,
+            "cuda_of_tensorflow": probed.build.get("cuda_version"),
+            "cudnn_of_tensorflow": probed.build.get("cudnn_version"),
+            "nvidia_packages": dict(probed.libraries),
         },
-        rows=tuple(_rows(sight, gpus, idle)),
+        rows=tuple(_rows(probed, gpus, idle)),
         problems=tuple(problems),
         notes=tuple(notes),
     )
 
 
-def kernels_for(capability: str, sight: GpuFacts) -> str | None:
-    """Returns where the kernels for a compute capability come from: "wheel", "driver", or None."""
+def kernels_for(capability: str, probed: GpuFacts) -> str | None:
+    """Returns the source of the kernels for a compute capability: "wheel", "driver" (compiled from PTX), or None."""
     wanted = _numbers(capability)
-    if wanted >= (12, 0) and sight.tensorflow.startswith(_WITHOUT_12):
+    if wanted >= (12, 0) and probed.tensorflow.startswith(_WITHOUT_12):
         return None
-    built = sight.build.get("cuda_compute_capabilities")
+    built = probed.build.get("cuda_compute_capabilities")
     if not built:
-        return "wheel"  # it does not say
+        return "wheel"  # unknown
     driver = False
     for name in built:
         kind, _, digits = str(name).partition("_")
@@ -108,18 +108,18 @@ def _older(driver: str, other: str) -> bool:
     return driver[:1].isdigit() and _numbers(driver) < _numbers(other)
 
 
-def _visible(sight: GpuFacts) -> list[Gpu]:
-    """Returns the GPUs that CUDA_VISIBLE_DEVICES leaves, in its order; all where it has no plain numbers."""
-    names = [name.strip() for name in sight.environment.get("CUDA_VISIBLE_DEVICES", "").split(",")]
-    by_index = {str(gpu.index): gpu for gpu in sight.gpus}
-    return [by_index[name] for name in names] if all(name in by_index for name in names) else list(sight.gpus)
+def _visible(probed: GpuFacts) -> list[Gpu]:
+    """Returns the GPUs that CUDA_VISIBLE_DEVICES lists, in its order; all GPUs if it contains anything but numbers."""
+    names = [name.strip() for name in probed.environment.get("CUDA_VISIBLE_DEVICES", "").split(",")]
+    by_index = {str(gpu.index): gpu for gpu in probed.gpus}
+    return [by_index[name] for name in names] if all(name in by_index for name in names) else list(probed.gpus)
 
 
-def _match(sight: GpuFacts) -> list[Gpu | None]:
-    """Returns what nvidia-smi says of each GPU that TensorFlow uses. CUDA orders by speed, so names decide."""
-    left = _visible(sight)
+def _match(probed: GpuFacts) -> list[Gpu | None]:
+    """Returns nvidia-smi's entry of each GPU that TensorFlow uses, matched by name, since CUDA orders GPUs by speed."""
+    left = _visible(probed)
     matched: list[Gpu | None] = []
-    for name, _ in sight.used:
+    for name, _ in probed.used:
         gpu = next((gpu for gpu in left if gpu.name == name), None)
         if gpu:
             left.remove(gpu)
@@ -127,154 +127,153 @@ def _match(sight: GpuFacts) -> list[Gpu | None]:
     return matched
 
 
-def _used(sight: GpuFacts, number: int) -> dict[str, Any]:
-    name, capability = sight.used[number]
-    gpu = _match(sight)[number]
+def _used(probed: GpuFacts, number: int) -> dict[str, Any]:
+    name, capability = probed.used[number]
+    gpu = _match(probed)[number]
     return {
         "name": name,
         "compute_capability": capability,
         "memory_bytes": gpu.memory_bytes if gpu else None,
         "memory_free_bytes": gpu.memory_free_bytes if gpu else None,
-        "kernels": kernels_for(capability, sight) if capability else "wheel",
+        "kernels": kernels_for(capability, probed) if capability else "wheel",
     }
 
 
-def _idle(sight: GpuFacts) -> list[Gpu]:
-    matched = [gpu for gpu in _match(sight) if gpu]
-    return [gpu for gpu in sight.gpus if gpu not in matched] if len(sight.gpus) > len(sight.used) else []
+def _idle(probed: GpuFacts) -> list[Gpu]:
+    matched = [gpu for gpu in _match(probed) if gpu]
+    return [gpu for gpu in probed.gpus if gpu not in matched] if len(probed.gpus) > len(probed.used) else []
 
 
-def _why_none(sight: GpuFacts) -> str:
-    """Returns why TensorFlow finds no GPU though there is a driver: the first cause that holds."""
+def _why_none(probed: GpuFacts) -> str:
+    """Returns why TensorFlow finds no GPU although there is a driver: the first cause that applies."""
     what = "there is an NVIDIA driver, but TensorFlow finds no GPU"
-    hidden = sight.environment.get("CUDA_VISIBLE_DEVICES")
-    cuda = str(sight.build.get("cuda_version") or "")
+    hidden = probed.environment.get("CUDA_VISIBLE_DEVICES")
+    cuda = str(probed.build.get("cuda_version") or "")
     oldest = _MIN_DRIVERS.get(cuda.partition(".")[0])
-    strangers = _strangers(sight)
-    missing = [wish.name for wish in map(Requirement, sight.wanted) if wish.name not in sight.libraries]
-    if not sight.build.get("is_cuda_build"):
+    mismatched = _mismatched(probed)
+    missing = [wish.name for wish in map(Requirement, probed.wanted) if wish.name not in probed.libraries]
+    if not probed.build.get("is_cuda_build"):
         return (
-            f"{what}: this TensorFlow {sight.tensorflow} is built without CUDA. Install the other one: "
+            f"{what}: this TensorFlow {probed.tensorflow} is built without CUDA. Install the build with CUDA: "
             f"pip uninstall -y tensorflow tensorflow-cpu && {_INSTALL}"
         )
-    if hidden is not None and not _shows_any(sight, hidden):
-        return f"{what}: CUDA_VISIBLE_DEVICES={hidden!r} hides all of them. Show them: unset CUDA_VISIBLE_DEVICES"
-    if not sight.num_device_files and not sight.gpus:
+    if hidden is not None and not _shows_any(probed, hidden):
+        return f"{what}: CUDA_VISIBLE_DEVICES={hidden!r} hides all GPUs. Run: unset CUDA_VISIBLE_DEVICES"
+    if not probed.num_device_files and not probed.gpus:
         return (
-            f"{what}: /dev/nvidia0 is not there. In a container, start it with `docker run --gpus all`; "
-            "otherwise `sudo nvidia-modprobe -c 0 -u`."
+            f"{what}: /dev/nvidia0 is missing. Start a container with `docker run --gpus all`; elsewhere run "
+            "`sudo nvidia-modprobe -c 0 -u`."
         )
-    if oldest and _older(sight.driver, oldest):
+    if oldest and _older(probed.driver, oldest):
         return (
-            f"{what}: driver {sight.driver} is too old for its CUDA {cuda}, which needs {oldest} or newer. Install "
-            "one, on Ubuntu `sudo ubuntu-drivers install`; then restart."
+            f"{what}: driver {probed.driver} is too old for its CUDA {cuda}, which needs {oldest} or newer. Install a "
+            "newer driver, on Ubuntu with `sudo ubuntu-drivers install`, then restart."
         )
     if missing:
         several = f"{missing[0]} and {len(missing) - 1} more" if len(missing) > 1 else missing[0]
         return f"{what}: CUDA's libraries are missing ({several}). Install them: {_INSTALL}"
-    if strangers:
-        return f"{what}, perhaps because LD_LIBRARY_PATH names another CUDA ({strangers[0]}): unset LD_LIBRARY_PATH"
-    if sight.cuda_files:
+    if mismatched:
         return (
-            f"{what}, perhaps because LD_LIBRARY_PATH names libraries that are taken before pip's "
-            f"({sight.cuda_files[0]}): unset LD_LIBRARY_PATH"
+            f"{what}, perhaps because LD_LIBRARY_PATH names another CUDA ({mismatched[0]}). Run: unset LD_LIBRARY_PATH"
         )
-    return (
-        f"{what}. It says why itself: TF_CPP_MIN_LOG_LEVEL=0 python -c "
-        "'import tensorflow as tf; tf.config.list_physical_devices()'"
-    )
+    if probed.cuda_files:
+        return (
+            f"{what}, perhaps because LD_LIBRARY_PATH names libraries that take precedence over pip's "
+            f"({probed.cuda_files[0]}). Run: unset LD_LIBRARY_PATH"
+        )
+    return f"{what}. TensorFlow's log shows why. Run: simimg doctor --verbose"
 
 
-def _shows_any(sight: GpuFacts, hidden: str) -> bool:
-    """Tells whether CUDA sees a GPU: it goes through the list up to the first name that is not there."""
+def _shows_any(probed: GpuFacts, hidden: str) -> bool:
+    """Tells whether CUDA sees a GPU: it reads the list up to the first entry that does not exist."""
     first = hidden.split(",")[0].strip()
-    if first.isdigit() and sight.gpus:
-        return int(first) in {gpu.index for gpu in sight.gpus}
+    if first.isdigit() and probed.gpus:
+        return int(first) in {gpu.index for gpu in probed.gpus}
     return first.isdigit() or first.startswith(("GPU-", "MIG-"))
 
 
-def _strangers(sight: GpuFacts) -> list[str]:
-    """Returns the libraries in LD_LIBRARY_PATH that are of another major version than TensorFlow's."""
+def _mismatched(probed: GpuFacts) -> list[str]:
+    """Returns the libraries in LD_LIBRARY_PATH whose major version differs from TensorFlow's."""
     found = []
-    for path in sight.cuda_files:
+    for path in probed.cuda_files:
         name, _, version = path.name.partition(".so.")
         if version.split(".")[0] != _SONAMES[name]:
             found.append(str(path))
     return found
 
 
-def _without_kernels(sight: GpuFacts, gpus: list[dict[str, Any]]) -> Iterator[str]:
+def _without_kernels(probed: GpuFacts, gpus: list[dict[str, Any]]) -> Iterator[str]:
     good = [gpu for gpu in gpus if gpu["kernels"]]
-    matched = _match(sight)
+    matched = _match(probed)
     numbers = [str(gpu.index) for gpu, facts in zip(matched, gpus, strict=True) if gpu and facts["kernels"]]
     hide = f"export CUDA_VISIBLE_DEVICES={','.join(numbers) if good and len(numbers) == len(good) else '-1'}"
     for gpu in gpus:
         capability = gpu["compute_capability"]
         if gpu["kernels"] is None:
-            known = ", ".join(map(str, sight.build.get("cuda_compute_capabilities") or ()))
+            known = ", ".join(map(str, probed.build.get("cuda_compute_capabilities") or ()))
             issue = " (tensorflow#111958)" if _numbers(capability) >= (12, 0) else f" (it has {known})"
             newer = ", or use a nightly build: pip install tf-nightly" if _numbers(capability) >= (12, 0) else ""
             yield (
-                f"{gpu['name']} has compute capability {capability}, for which TensorFlow {sight.tensorflow} has no "
+                f"{gpu['name']} has compute capability {capability}, for which TensorFlow {probed.tensorflow} has no "
                 f"kernels{issue}. Hide it: {hide}{newer}"
             )
-        elif gpu["kernels"] == "driver" and _older(sight.driver, _MIN_PTX_DRIVER):
+        elif gpu["kernels"] == "driver" and _older(probed.driver, _MIN_PTX_DRIVER):
             yield (
-                f"driver {sight.driver} cannot compile TensorFlow's kernels for {gpu['name']} (compute capability "
-                f"{capability}), which needs {_MIN_PTX_DRIVER} or newer. Install one, on Ubuntu "
-                "`sudo ubuntu-drivers install`; then restart."
+                f"driver {probed.driver} cannot compile TensorFlow's kernels for {gpu['name']} (compute capability "
+                f"{capability}), which needs {_MIN_PTX_DRIVER} or newer. Install a newer driver, on Ubuntu with "
+                "`sudo ubuntu-drivers install`, then restart."
             )
 
 
-def _old_libraries(sight: GpuFacts) -> Iterator[str]:
-    for wish in map(Requirement, sight.wanted):
-        version = sight.libraries.get(wish.name)
+def _old_libraries(probed: GpuFacts) -> Iterator[str]:
+    for wish in map(Requirement, probed.wanted):
+        version = probed.libraries.get(wish.name)
         if version and not wish.specifier.contains(version, prereleases=True):
-            yield f"{wish.name} {version} is installed, TensorFlow needs {wish.specifier}: {_INSTALL}"
-    for path in _strangers(sight):
-        yield f"LD_LIBRARY_PATH names another CUDA than TensorFlow's ({path}): unset LD_LIBRARY_PATH"
+            yield f"{wish.name} {version} is installed, but TensorFlow requires {wish.specifier}. Run: {_INSTALL}"
+    for path in _mismatched(probed):
+        yield f"LD_LIBRARY_PATH names another CUDA than TensorFlow's ({path}). Run: unset LD_LIBRARY_PATH"
 
 
-def _why_idle(sight: GpuFacts, idle: list[Gpu]) -> Iterator[str]:
-    hidden = sight.environment.get("CUDA_VISIBLE_DEVICES")
+def _why_idle(probed: GpuFacts, idle: list[Gpu]) -> Iterator[str]:
+    hidden = probed.environment.get("CUDA_VISIBLE_DEVICES")
     for gpu in idle:
-        if hidden is not None and gpu not in _visible(sight):
+        if hidden is not None and gpu not in _visible(probed):
             why = f"CUDA_VISIBLE_DEVICES={hidden} hides it"
-        elif gpu.compute_capability and kernels_for(gpu.compute_capability, sight) is None:
-            why = f"TensorFlow {sight.tensorflow} has no kernels for its compute capability {gpu.compute_capability}"
+        elif gpu.compute_capability and kernels_for(gpu.compute_capability, probed) is None:
+            why = f"TensorFlow {probed.tensorflow} has no kernels for its compute capability {gpu.compute_capability}"
         elif hidden is not None:
             why = f"CUDA_VISIBLE_DEVICES={hidden} may hide it"
         else:
-            why = "TensorFlow passes over it; TF_CPP_MIN_LOG_LEVEL=0 lets it say why"
+            why = "TensorFlow ignores it; `simimg doctor --verbose` prints TensorFlow's reason"
         yield f"GPU {gpu.index} ({gpu.name}) is not used: {why}."
 
 
-def _between(sight: GpuFacts) -> tuple[list[str], list[str]]:
-    """Returns problems and notes about how several GPUs talk."""
+def _between(probed: GpuFacts) -> tuple[list[str], list[str]]:
+    """Returns the problems and notes about the communication between several GPUs."""
     problems, notes = [], []
-    if not any(name.startswith("nvidia-nccl-") for name in sight.libraries) and not any(
-        path.name.startswith("libnccl.") for path in sight.cuda_files
+    if not any(name.startswith("nvidia-nccl-") for name in probed.libraries) and not any(
+        path.name.startswith("libnccl.") for path in probed.cuda_files
     ):
         problems.append(
-            f"NCCL, by which several GPUs add up their gradients, is not among the packages of pip: {_INSTALL}"
+            f"NCCL, which several GPUs need to sum their gradients, is not installed from pip. Run: {_INSTALL}"
         )
-    pairs = list(_pairs(sight.p2p))
+    pairs = list(_pairs(probed.p2p))
     apart = [f"{one} and {other} ({word})" for one, other, word in pairs if word != "OK"]
     if apart:
         notes.append(
-            f"GPUs cannot read each other's memory directly: {', '.join(apart)}. They talk through /dev/shm, which is "
-            "slower."
+            f"GPUs cannot read each other's memory directly: {', '.join(apart)}. They communicate through /dev/shm, "
+            "which is slower."
         )
-    if sight.iommu and len(apart) < len(pairs):
+    if probed.iommu and len(apart) < len(pairs):
         notes.append(
-            "the IOMMU is on, with which some boards transfer wrongly between GPUs; if a loss becomes NaN on several "
-            "GPUs and not on one: --cross_device_ops=hierarchical, or NCCL_P2P_DISABLE=1 (tensorflow#105552)."
+            "the IOMMU is on, which corrupts transfers between GPUs on some boards. If a loss becomes NaN on several "
+            "GPUs but not on one, use --cross_device_ops=hierarchical or NCCL_P2P_DISABLE=1 (tensorflow#105552)."
         )
     return problems, notes
 
 
 def _pairs(p2p: str) -> Iterator[tuple[str, str, str]]:
-    """Yields each two GPUs and how they reach each other, from nvidia-smi's matrix: OK, or why not."""
+    """Yields each pair of GPUs and their connection in nvidia-smi's matrix: OK, or why there is none."""
     names: list[str] = []
     for line in p2p.splitlines():
         words = re.sub(r"\x1b\[[0-9;]*m", "", line).split()  # nvidia-smi underlines the heading
@@ -285,22 +284,24 @@ def _pairs(p2p: str) -> Iterator[tuple[str, str, str]]:
             yield from ((words[0], names[column], words[column + 1]) for column in range(row + 1, len(names)))
 
 
-def _rows(sight: GpuFacts, gpus: list[dict[str, Any]], idle: list[Gpu]) -> Iterator[tuple[str, str]]:
+def _rows(probed: GpuFacts, gpus: list[dict[str, Any]], idle: list[Gpu]) -> Iterator[tuple[str, str]]:
     for number, gpu in enumerate(gpus):
         parts = [gpu["name"], f"compute capability {gpu['compute_capability']}"]
         if gpu["memory_bytes"]:
             parts.append(f"{gigabytes(gpu['memory_free_bytes'] or 0)} free of {gigabytes(gpu['memory_bytes'])}")
         if gpu["kernels"] == "driver":
-            parts.append("kernels are compiled when they are first used, which takes minutes once")
+            parts.append("kernels are compiled at first use, which takes minutes once")
         yield f"GPU {number}", ", ".join(parts)
     for other in idle:
         yield "not used", f"{other.name}, compute capability {other.compute_capability}"
     if not gpus:
-        yield "GPU", "none: training runs on the processor"
-    if sight.driver or gpus:
-        yield "driver", sight.driver or "unknown"
-        built = f"CUDA {sight.build.get('cuda_version')}, cuDNN {sight.build.get('cudnn_version')}"
-        yield "TensorFlow for", built if sight.build.get("is_cuda_build") else "no CUDA"
+        yield "GPU", "none; training runs on the CPU"
+    if probed.driver or gpus:
+        yield "driver", probed.driver or "unknown"
+        built = f"CUDA {probed.build.get('cuda_version')}, cuDNN {probed.build.get('cudnn_version')}"
+        yield "TensorFlow for", built if probed.build.get("is_cuda_build") else "no CUDA"
         for name in ("cuda-runtime", "cudnn", "nccl"):
-            found = [f"{key} {version}" for key, version in sight.libraries.items() if key.startswith(f"nvidia-{name}")]
+            found = [
+                f"{key} {version}" for key, version in probed.libraries.items() if key.startswith(f"nvidia-{name}")
+            ]
             yield name, ", ".join(found) or "not from pip"

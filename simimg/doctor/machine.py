@@ -1,7 +1,9 @@
-"""Processor and memory: what there is, what a container leaves of it, and how fast memory is."""
+"""Processor and memory: what exists, the limits of a container, and the speed of memory."""
 
 from __future__ import annotations
 
+import importlib.metadata
+import platform
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path, PurePosixPath
@@ -11,17 +13,33 @@ import numpy as np
 import psutil
 
 from simimg.doctor.check_result import CheckResult, gigabytes
-from simimg.doctor.machine_facts import machine_facts
 from tfrecords.convert.workers.pool import num_cores
 
-__all__ = ["check_machine", "cpu_quota", "memory_bandwidth", "memory_limit"]
+__all__ = ["check_machine", "cpu_quota", "machine_facts", "memory_bandwidth", "memory_limit"]
+
+_PACKAGES = ("tensorflow", "keras", "numpy", "pillow")
 
 _MIN_FREE_BYTES = 1 << 30  # TensorFlow alone takes 0.5 GB, a worker process up to 0.25 GB
-# More than the caches of most processors; of those with more, the figure is their cache's.
+# More than the caches of most processors; on processors with larger caches, the speed of the cache is measured.
 _COPIED_BYTES = 64 << 20
 _COPYING_S = 0.2
-# cgroup v1 writes the largest multiple of a page that 63 bits hold where there is no limit.
+# Without a limit, cgroup v1 reports the largest multiple of the page size below 2**63.
 _NO_LIMIT = 1 << 60
+
+
+def machine_facts() -> dict[str, str]:
+    """Returns the processor, the cores that this process may use, memory, system and versions, as text by name.
+
+    Reports and benchmark results print them beside their figures.
+    """
+    memory = psutil.virtual_memory()
+    return {
+        "processor": _processor(),
+        "cores": str(num_cores()),
+        "memory": f"{memory.total / 2**30:.1f} GB",
+        "system": f"{platform.system()} {platform.machine()}, Python {platform.python_version()}",
+        "versions": ", ".join(f"{name} {importlib.metadata.version(name)}" for name in _PACKAGES),
+    }
 
 
 def check_machine(
@@ -32,7 +50,7 @@ def check_machine(
     bandwidth: Callable[[], float] = lambda: memory_bandwidth(),
     facts: Callable[[], Mapping[str, str]] = machine_facts,
 ) -> CheckResult:
-    """Looks at cores and memory; `root` is where /proc and /sys are."""
+    """Checks cores and memory; `root` is the folder of /proc and /sys."""
     there = memory()
     limit = memory_limit(root)
     total = min(there.total, limit) if limit else there.total
@@ -43,15 +61,15 @@ def check_machine(
     problems, notes = [], []
     if free < _MIN_FREE_BYTES:
         problems.append(
-            f"only {gigabytes(free)} of {gigabytes(total)} memory are free: end other programs (`ps aux --sort=-rss` "
-            "shows them), or give the container more with --memory."
+            f"only {gigabytes(free)} of {gigabytes(total)} memory are free. End other programs (`ps aux --sort=-rss` "
+            "lists them), or give the container more with --memory."
         )
     if limit and limit < there.total:
-        notes.append(f"the container may use {gigabytes(limit)} of the machine's {gigabytes(there.total)} memory.")
+        notes.append(f"the container may use {gigabytes(limit)} of the {gigabytes(there.total)} memory of the machine.")
     if quota and quota < may_use:
         notes.append(
-            f"the container has the time of {quota:g} cores and sees {may_use}: "
-            f"simimg convert --num_workers={max(1, round(quota))} starts no more processes than that."
+            f"the container may use the time of {quota:g} cores, but sees {may_use}. "
+            f"Use simimg convert --num_workers={max(1, round(quota))} to start as many processes."
         )
     named = facts()
     rows = [
@@ -61,7 +79,7 @@ def check_machine(
         ("system", named["system"]),
     ]
     if speed:
-        rows.insert(3, ("memory speed", f"{speed:.1f} GB/s, copied by one thread, read and written"))
+        rows.insert(3, ("memory speed", f"{speed:.1f} GB/s, copied by one thread, reads and writes counted"))
     numbers = {
         "num_cores": may_use,
         "cpu_quota": quota,
@@ -76,9 +94,9 @@ def check_machine(
 
 
 def memory_bandwidth() -> float:
-    """Copies 64 MB for 0.2 s with one thread; returns the GB/s of the fastest copy, reading and writing counted."""
+    """Copies 64 MB for 0.2 s with one thread; returns the GB/s of the fastest copy, reads and writes counted."""
     source = np.ones(_COPIED_BYTES, np.uint8)
-    target = np.ones_like(source)  # written once, so that its pages are there
+    target = np.ones_like(source)  # written once, so that its pages are allocated
     best = float("inf")
     until = time.perf_counter() + _COPYING_S
     while (begun := time.perf_counter()) < until:
@@ -88,29 +106,29 @@ def memory_bandwidth() -> float:
 
 
 def memory_limit(root: Path = Path("/")) -> int | None:
-    """Returns how many bytes this process's control group may use, or None where there is no limit."""
+    """Returns how many bytes the control group of this process may use, or None without a limit."""
     found = [*_numbers(root, "memory", "memory.max"), *_numbers(root, "memory", "memory.limit_in_bytes")]
     return min((int(value) for (value, *_) in found if value < _NO_LIMIT), default=None)
 
 
 def cpu_quota(root: Path = Path("/")) -> float | None:
-    """Returns the cores' time that this process's control group may use, or None where there is no limit."""
+    """Returns how many cores' time the control group of this process may use, or None without a limit."""
     shares = [value / period for value, period in _numbers(root, "cpu", "cpu.max")]
     pairs = zip(
         _numbers(root, "cpu", "cpu.cfs_quota_us"), _numbers(root, "cpu", "cpu.cfs_period_us"), strict=False
-    )  # both there, or neither
+    )  # both files exist, or neither
     shares += [quota / period for (quota, *_), (period, *_) in pairs if quota > 0]
     return min(shares, default=None)
 
 
 def _numbers(root: Path, controller: str, file: str) -> Iterator[list[float]]:
-    """Yields the numbers in a file of each control group that this process is in, from its own up to the root."""
+    """Yields the numbers in a file of each control group of this process, from the innermost one to the root."""
     for base, group in _groups(root, controller):
         for folder in (group, *group.parents):
             try:
                 words = (base / str(folder).lstrip("/") / file).read_text().split()
                 yield [float(word) for word in words]
-            except (OSError, ValueError):  # not there, or "max"
+            except (OSError, ValueError):  # missing, or "max"
                 continue
 
 
@@ -125,3 +143,13 @@ def _groups(root: Path, controller: str) -> Iterator[tuple[Path, PurePosixPath]]
             yield root / "sys/fs/cgroup", PurePosixPath(path)
         elif controller in controllers.split(","):
             yield root / "sys/fs/cgroup" / controller, PurePosixPath(path)
+
+
+def _processor() -> str:
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()

@@ -1,11 +1,11 @@
-"""Python and the packages, held against what simimg asks for."""
+"""Versions of Python and of the packages, compared with what simimg requires; and another package named simimg."""
 
 from __future__ import annotations
 
 import importlib.metadata
 import platform
 import shlex
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from packaging.requirements import Requirement
 
@@ -15,6 +15,8 @@ from simimg.doctor.check_result import CheckResult
 __all__ = ["check_versions"]
 
 _DISTRIBUTION = "simimg-tf"
+# Another project on the package index, which installs a package and a command of the same name.
+_OTHER_DISTRIBUTION = "simimg"
 _SHOWN = ("tensorflow", "keras", "tensorflow-datasets", "numpy", "pillow", "pyarrow", "google-crc32c", "tensorboard")
 _PYTHON = Requirement("python >=3.11, <3.14")
 
@@ -31,12 +33,25 @@ def check_versions(
     version: Callable[[str], str] = importlib.metadata.version,
     required: Callable[[], Sequence[str]] = _required,
     python: str = platform.python_version(),
+    providers: Callable[[], Mapping[str, Sequence[str]]] = importlib.metadata.packages_distributions,
 ) -> CheckResult:
-    """Compares what is installed with what simimg's own metadata asks for; extras are left out."""
+    """Compares the installed versions with the requirements in simimg's own metadata, without its extras.
+
+    Args:
+        version: returns the installed version of a distribution.
+        required: returns simimg's requirements.
+        python: version of Python.
+        providers: returns the distributions that provide each import name.
+    """
     problems = []
     if not _PYTHON.specifier.contains(python, prereleases=True):
         problems.append(
-            f"this is Python {python}; simimg needs {_PYTHON.specifier}: make a virtual environment of one."
+            f"this is Python {python}, but simimg requires {_PYTHON.specifier}. Make a virtual environment with one."
+        )
+    if _OTHER_DISTRIBUTION in providers().get("simimg", ()):
+        problems.append(
+            f"the package {_OTHER_DISTRIBUTION}, another program with the same import name and command, is installed. "
+            f"Run: pip uninstall -y {_OTHER_DISTRIBUTION} && pip install --force-reinstall --no-deps {_DISTRIBUTION}"
         )
     wanted = {wish.name: wish for wish in map(Requirement, required()) if not wish.marker or wish.marker.evaluate()}
     versions: dict[str, str | None] = {}
@@ -48,10 +63,11 @@ def check_versions(
         wish = wanted.get(name, Requirement(name))
         there = versions[name]
         if there is None:
-            problems.append(f"the package {name} is missing: pip install {shlex.quote(str(wish))}")
+            problems.append(f"the package {name} is missing. Run: pip install {shlex.quote(str(wish))}")
         elif not wish.specifier.contains(there, prereleases=True):
             problems.append(
-                f"{name} {there} is installed, simimg needs {wish.specifier}: pip install {shlex.quote(str(wish))}"
+                f"{name} {there} is installed, but simimg requires {wish.specifier}. "
+                f"Run: pip install {shlex.quote(str(wish))}"
             )
     shown = [name for name in _SHOWN if versions[name] is not None]
     return CheckResult(

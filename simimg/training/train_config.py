@@ -20,6 +20,7 @@ __all__ = ["TrainConfig"]
 _PRETRAINED = (*LITES, *APPLICATIONS)
 MODELS = (*NETWORKS, *LITES, *APPLICATIONS)
 PRECISIONS = ("float32", "bfloat16", "float16")
+_OFF = {"off": 0}
 _SIMILARITY_ONLY = {"embedding_dim", "temperature", "entropy_weight", "queue_size"}
 # Options of classifiers only, each with the value that switches it off.
 _CLASSIFIER_ONLY = (("probe", False), ("test_views", "one"), ("class_weights", "none"), ("accumulate", 1))
@@ -45,108 +46,202 @@ class TrainConfig:
     """
 
     dataset_dir: Path = option("Data set folder, DATA_DIR/NAME/VERSION.")
-    model_dir: Path | None = option("Where the run goes; by default runs/<data set>-<preset>-seed<seed>.", None)
-    preset: str = option("A named set of the options below; flags override it.", "small", choices=PRESETS)
+    model_dir: Path | None = option(
+        "Folder of the run; by default runs/NAME-PRESET-seedSEED, NAME being the data set's.", None
+    )
+    preset: str = option(
+        "Named set of options; flags override it. Defaults in brackets hold for options that the preset does not set.",
+        "small",
+        choices=PRESETS,
+    )
     objective: str = option(
-        "What is learned: classes, from labels; similarity, to find copies of photos, without any.",
+        "What to learn: classes, from labels, or similarity, to find copies of images, without labels.",
         "classes",
         choices=tuple(OBJECTIVES),
     )
-    model: str = option(
-        f"The network: {', '.join((*NETWORKS, *LITES))}, or one of keras.applications, such as EfficientNetV2B0.",
-        "small",
-        choices=MODELS,
-    )
+    model: str = option("Network.", "small", choices=MODELS, group="network")
     weights: str = option(
-        "Start: imagenet, none, or PATH of a finished run or a weights file; auto is imagenet where there are any.",
+        "Initial weights: imagenet, none, or the path of a finished run or a weights file; auto is imagenet for "
+        "networks that have such weights.",
         "auto",
+        group="network",
     )
-    resolution: int = option("A pretrained network enlarges pictures to this side, in px; 0 leaves them.", 0)
+    resolution: int = option(
+        "Enlarge images to this side in px before a pretrained network.", 0, group="network", words=_OFF
+    )
     train_backbone: bool = option(
-        "Train the whole network; else what it starts with stays, and only what is put on top of it is trained.", True
+        "Train the whole network; otherwise train only the layers on top of the initial weights.",
+        True,
+        group="network",
     )
     probe: bool = option(
-        "First fit the softmax of a pretrained network as a logistic regression on its features, in seconds.", False
+        "First fit the softmax of a pretrained network to its features by logistic regression, which takes seconds.",
+        False,
+        group="network",
     )
-    epochs: int = option("Times that every training photo is seen; 0 with --probe: what that fits is all.", 60)
-    global_batch_size: int = option("Examples a step, over all GPUs together.", 32)
-    per_replica_batch_size: int = option("Examples a step and GPU, instead; 0 is off.", 0)
-    accumulate: int = option("Parts in which a GPU works through its examples of a step, to need less memory.", 1)
-    optimizer: str = option("How weights move.", "adamw", choices=("adamw", "sgd", "rmsprop"))
-    learning_rate: float = option("Peak learning rate; 0 is the preset's, scaled to the global batch.", 0.0)
+    epochs: int = option("Passes over the training split; 0 with --probe stops after the logistic regression.", 60)
+    global_batch_size: int = option("Images per step, over all devices together.", 32)
+    per_replica_batch_size: int = option(
+        "Images per step and device, instead of --global_batch_size.", 0, group="optimization", words=_OFF
+    )
+    accumulate: int = option(
+        "Parts into which a device splits its images of a step, to need less memory.", 1, group="optimization"
+    )
+    optimizer: str = option("Optimizer.", "adamw", choices=("adamw", "sgd", "rmsprop"), group="optimization")
+    learning_rate: float = option(
+        "Peak learning rate; auto is the preset's, scaled to the global batch size.", 0.0, words={"auto": 0}
+    )
     schedule: str = option(
-        "Constant, or cosine to 0 after a warm-up of 5 % of the steps.", "cosine", choices=("constant", "cosine")
+        "Learning rate over time: constant, or cosine to 0 after a warm-up of 5% of the steps.",
+        "cosine",
+        choices=("constant", "cosine"),
+        group="optimization",
     )
-    weight_decay: float = option("Decoupled weight decay; biases and normalisations have none.", 0.05)
-    clip_norm: float = option("Gradients longer than this, all weights together, are shortened to it; 0 is off.", 0.0)
-    ema: float = option("Decay a step of the average of the weights that is measured and kept; 0 is no average.", 0.0)
+    weight_decay: float = option(
+        "Decoupled weight decay; not applied to biases and normalization layers.",
+        0.05,
+        group="optimization",
+        words=_OFF,
+    )
+    clip_norm: float = option(
+        "Scale gradients down to this norm over all weights together.", 0.0, group="optimization", words=_OFF
+    )
+    ema: float = option(
+        "Decay per step of the moving average of the weights that is measured and kept.",
+        0.0,
+        group="optimization",
+        words=_OFF,
+    )
     loss: str = option(
-        "Cross-entropy: categorical, or binary over the outputs as the tutorial has it.",
+        "Cross-entropy: categorical, or binary over the outputs, as in the tutorial.",
         "categorical",
         choices=("categorical", "binary"),
+        group="optimization",
     )
-    label_smoothing: float = option("Share of the target that is spread over all classes.", 0.1)
-    embedding_dim: int = option("Numbers of the embedding that --objective=similarity trains.", 512)
+    label_smoothing: float = option(
+        "Share of the target that is spread over all classes.", 0.1, group="optimization", words=_OFF
+    )
+    embedding_dim: int = option("Dimension of the embedding that --objective=similarity trains.", 512, group="network")
     temperature: float = option(
-        "Cosines are divided by it in the loss of similarity: small looks at the nearest.", 0.05
+        "Divisor of the cosines in the similarity loss; a small one emphasizes the nearest images.",
+        0.05,
+        group="optimization",
     )
     entropy_weight: float = option(
-        "How much similarity drives each photo from the nearest other one; rises from 0 over 10 % of the steps.", 5.0
+        "Weight of the spreading (entropy) term of the similarity loss, which moves each image away from its nearest "
+        "neighbor; ramped up over the first 10% of the steps.",
+        5.0,
+        group="optimization",
+        words=_OFF,
     )
-    queue_size: int = option("Embeddings of past steps that similarity also tells photos from; 0 is none.", 0)
-    class_weights: str = option("Whether all photos count alike, or all classes.", "none", choices=("none", "balanced"))
-    rotation_degrees: float = option("Photos are turned by up to this angle either way; 0 is off.", 20.0)
-    horizontal_flip: bool = option("Half of the photos are mirrored.", True)
-    crop_min_area: float = option("Photos are cropped to a share of their area drawn from this to 1; 1 is off.", 0.35)
-    colour_jitter: float = option("Brightness, contrast and saturation vary by up to this share; 0 is off.", 0.4)
-    vertical_flip: bool = option("Half of the photos are mirrored top to bottom.", False)
-    grayscale: float = option("Share of the photos that lose their colours.", 0.0)
-    blur: float = option("Photos are blurred by a Gaussian of up to this standard deviation, in px; 0 is off.", 0.0)
-    min_jpeg_quality: float = option("Photos are spoilt as by JPEG of this quality to 100; 100 is off.", 100.0)
-    cutout: float = option("A part of up to this share of the sides is covered; 0 is off.", 0.0)
-    quarter_turns: float = option("Share of the photos that are turned by 90, 180 or 270 degrees.", 0.0)
-    paste: float = option("Share of the photos that are put into a larger picture instead of cropped.", 0.0)
-    bars: float = option("Share of the photos that are covered by bars above and below.", 0.0)
-    border: str = option("What comes in over the border of a photo that is turned.", "reflect", choices=BORDERS)
+    queue_size: int = option(
+        "Embeddings of past steps that the similarity loss also compares with.", 0, group="optimization", words=_OFF
+    )
+    class_weights: str = option(
+        "Weight of each image in the loss: equal (none), or inverse to the size of its class (balanced).",
+        "none",
+        choices=("none", "balanced"),
+        group="optimization",
+    )
+    rotation_degrees: float = option(
+        "Rotate images by up to this angle in either direction.", 20.0, group="augmentation", words=_OFF
+    )
+    horizontal_flip: bool = option("Mirror half of the images left to right.", True, group="augmentation")
+    crop_min_area: float = option(
+        "Crop images to a share of their area, drawn from this to 1.", 0.35, group="augmentation", words={"off": 1}
+    )
+    colour_jitter: float = option(
+        "Vary brightness, contrast and saturation by up to this share.",
+        0.4,
+        group="augmentation",
+        words=_OFF,
+        flag="color_jitter",
+    )
+    vertical_flip: bool = option("Mirror half of the images top to bottom.", False, group="augmentation")
+    grayscale: float = option("Share of the images made grayscale.", 0.0, group="augmentation", words=_OFF)
+    blur: float = option(
+        "Blur images with a Gaussian of up to this standard deviation in px.", 0.0, group="augmentation", words=_OFF
+    )
+    min_jpeg_quality: float = option(
+        "Degrade images like JPEG of a quality drawn from this to 100.",
+        100.0,
+        group="augmentation",
+        words={"off": 100},
+    )
+    cutout: float = option("Cover a rectangle of up to this share of each side.", 0.0, group="augmentation", words=_OFF)
+    quarter_turns: float = option(
+        "Share of the images rotated by 90, 180 or 270 degrees.", 0.0, group="augmentation", words=_OFF
+    )
+    paste: float = option(
+        "Share of the images pasted into a larger image instead of being cropped.",
+        0.0,
+        group="augmentation",
+        words=_OFF,
+    )
+    bars: float = option(
+        "Share of the images covered by bars at the top and the bottom.", 0.0, group="augmentation", words=_OFF
+    )
+    border: str = option("Pixels outside a rotated image.", "reflect", choices=BORDERS, group="augmentation")
     test_views: str = option(
-        "Answers are to a photo alone, the mean over it and its mirror image, or over five crops of each as well.",
+        "Predict from the image alone, from the mean over it and its mirror image, or also over five crops of each.",
         "one",
         choices=VIEWS,
+        group="network",
     )
     patience: int = option(
-        "Stop after so many epochs in which the split `validation` did not get better, and keep the best; 0 is off.", 0
+        "Stop after this many epochs without improvement on the split `validation`, and keep the best.",
+        0,
+        group="optimization",
+        words=_OFF,
     )
     precision: str = option(
-        "What the network computes in; its weights are float32 always.", "float32", choices=PRECISIONS
+        "Number format of the computation; weights are always float32.",
+        "float32",
+        choices=PRECISIONS,
+        group="devices",
     )
     xla: bool = option(
-        "Compile forwards and backwards with XLA: for one GPU; on a CPU it is several times slower.", False
+        "Compile the step with XLA; for a single GPU, since a CPU is several times slower with it.",
+        False,
+        group="devices",
     )
-    deterministic: bool = option("The same run gives the same bits; slower on GPUs.", False)
-    seed: int = option("Start of the weights, order, augmentation and dropout.", 0)
-    reader: str = option("How shards are read; auto picks and says why.", "auto", choices=READERS)
+    deterministic: bool = option("Make a repeated run give the same bits; slower on GPUs.", False, group="devices")
+    seed: int = option("Seed of the initial weights, the order, the augmentation and the dropout.", 0)
+    reader: str = option("How to read shards; auto chooses and reports why.", "auto", choices=READERS, group="input")
     shuffle: str = option(
-        "How far examples are mixed: uniform, all with all; windowed, for sets larger than memory, within 1 GB.",
+        "Range of the shuffle: uniform over the whole split, or windowed, within 1 GB, for splits larger than memory.",
         "auto",
         choices=SHUFFLES,
+        group="input",
     )
     cache: str = option(
-        "Where --reader=resident keeps the examples: host, or device, which leaves the CPU nothing to do.",
+        "Where --reader=resident keeps the images: in host memory, or on the device, which leaves the CPU idle.",
         "host",
         choices=CACHES,
+        group="input",
     )
-    data_service: str = option("grpc://HOST:PORT that reads and decodes instead; see `simimg data_service`.", "")
+    data_service: str = option(
+        "Read and decode on other machines: grpc://HOST:PORT of a `simimg data_service`.", "", group="input"
+    )
     on_corrupt: str = option(
-        "A record that cannot be read: fail, or skip it, which is counted.", "fail", choices=ON_CORRUPT
+        "What to do with a corrupt record: fail, or skip and count it.", "fail", choices=ON_CORRUPT, group="input"
     )
-    checkpoint_every_s: float = option("Seconds between checkpoints, beside those at the end and at a stop.", 60.0)
-    keep_checkpoints: int = option("Checkpoints that are kept, beside the best one.", 2)
+    checkpoint_every_s: float = option(
+        "Seconds between checkpoints, besides those at the end and on interruption.", 60.0, group="checkpoints"
+    )
+    keep_checkpoints: int = option("Checkpoints to keep, besides the best one.", 2, group="checkpoints")
     cross_device_ops: str = option(
-        "How gradients are added up between GPUs; try hierarchical or cpu where NCCL hangs or gives NaN.",
+        "How to sum gradients over GPUs; try hierarchical or cpu if NCCL hangs or gives NaN.",
         "auto",
         choices=CROSS_DEVICE_OPS,
+        group="devices",
     )
-    num_devices: int = option("GPUs to train on, or CPU devices where there is no GPU; 0 is every GPU, or one CPU.", 0)
+    num_devices: int = option(
+        "GPUs to train on, or CPU devices if there is no GPU; auto is all GPUs, or one CPU device.",
+        0,
+        group="devices",
+        words={"auto": 0},
+    )
 
     def __post_init__(self) -> None:
         """Checks what can be checked without the data."""

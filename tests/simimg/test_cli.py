@@ -7,6 +7,7 @@ import importlib
 import json
 import math
 import os
+import re
 import subprocess
 import sys
 import types
@@ -20,7 +21,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from simimg import __version__, cli
+from simimg import __version__, cli, command_help
 from simimg.commands.console import Result
 from simimg.errors import CheckpointError, DataError, Interrupted, TrainingInterrupted, UsageError
 from tfrecords.options import option
@@ -37,6 +38,8 @@ class ToyOptions:
     items: tuple[str, ...] = option("What is taken.", (), positional=True)
     count: int = option("How often.", 3)
     share: float = option("How much.", 0.5)
+    limit: int = option("How far.", 0, words={"auto": 0}, group="reach")
+    grey: float = option("How pale.", 1.0, words={"off": 1}, group="looks", flag="gray")
     title: str = option("What it is called.", "plain")
     names: tuple[str, ...] = option("Who is there.", ())
     color: str = option("How it looks.", "red", choices=("red", "green"))
@@ -90,6 +93,8 @@ def test_overview(run: Run) -> None:
         for name, summary in cli.COMMANDS.items():
             assert f"  {name} " in out
             assert summary in out
+        places = [out.index(f"\n{group}\n") for group in ("Data", "Training", "Search", "Cleaning", "Tools")]
+        assert places == sorted(places)
 
 
 @pytest.mark.parametrize("name", cli.COMMANDS)
@@ -99,15 +104,35 @@ def test_help_of_a_command(run: Run, name: str) -> None:
     answers = {run(*arguments) for arguments in ([name, "--help"], [name, "-h"], ["help", name])}
     ((code, out, err),) = answers
     assert (code, err) == (0, "")
-    assert out.startswith(f"simimg {name}: {cli.COMMANDS[name]}\n")
-    assert "--json" in out
-    squeezed = " ".join(out.split())
+    code, full, err = run(name, "--helpfull")
+    assert (code, err) == (0, "")
+    for text in (out, full):
+        assert text.startswith(f"simimg {name}: {cli.COMMANDS[name]}\n")
+        assert "--json" in text
+        assert max(map(len, text.splitlines())) <= 120
+    squeezed, squeezed_full = " ".join(out.split()), " ".join(full.split())
     for field in dataclasses.fields(module.Options):
-        assert " ".join(field.metadata["help"].split()) in squeezed
+        assert " ".join(field.metadata["help"].split()) in squeezed_full
+        assert field.metadata["group"] or " ".join(field.metadata["help"].split()) in squeezed
         assert field.metadata["help"].endswith(".")
         if not field.metadata["positional"]:
-            assert f"--{field.name}" in out or f"--[no]{field.name}" in out
-    assert max(map(len, out.splitlines())) <= 120
+            flag = command_help.flag_name(field)
+            for text in (out, full):
+                assert f"--{flag}" in text or f"--[no]{flag}" in text
+        if choices := field.metadata["choices"]:
+            assert re.sub(r"\s", "", "|".join(choices)) in re.sub(r"\s", "", full) or field.metadata["positional"]
+    assert f"Keys of --json: {', '.join(module.JSON_KEYS.split())}." in squeezed_full
+
+
+@pytest.mark.parametrize("columns", [60, 80, 120, 200])
+@pytest.mark.parametrize("arguments", [["--help"], ["train", "--help"], ["train", "--helpfull"], ["convert", "--help"]])
+def test_help_is_as_wide_as_the_terminal(
+    run: Run, monkeypatch: pytest.MonkeyPatch, columns: int, arguments: list[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(columns))
+    widths = [len(line) for line in run(*arguments)[1].splitlines() if not line.startswith("Example")]
+    assert max(widths) <= min(columns, 120)
+    assert arguments == ["--help"] or max(widths) > min(columns, 120) - 20
 
 
 def test_names_of_two_words_have_two_spellings(run: Run) -> None:
@@ -122,11 +147,19 @@ def test_help_says_what_a_flag_takes_and_what_it_is_without(toy: types.ModuleTyp
     _, out, _ = run("toy", "--help")
     lines = {line.split()[0]: " ".join(line.split()) for line in out.splitlines() if line.startswith("  ")}
     assert "Usage: simimg toy --source=PATH [--flags]" in out
+    assert lines["reach"] == "reach --limit"
+    assert lines["looks"] == "looks --gray"
+    assert "How far" not in out
+    _, full, _ = run("toy", "--helpfull")
+    lines |= {line.split()[0]: " ".join(line.split()) for line in full.splitlines() if line.startswith("  ")}
+    assert "\nReach:\n" in full
+    assert lines["--limit=N|auto"] == "--limit=N|auto How far. [auto]"
+    assert lines["--gray=X|off"] == "--gray=X|off How pale. [off]"
     assert lines["--source=PATH"] == "--source=PATH Where it comes from. Required."
     assert lines["ITEM..."] == "ITEM... What is taken."
     assert lines["--count=N"] == "--count=N How often. [3]"
     assert lines["--share=X"] == "--share=X How much. [0.5]"
-    assert lines["--colour=red|green"] == "--colour=red|green How it looks. [red]"
+    assert lines["--color=red|green"] == "--color=red|green How it looks. [red]"
     assert lines["--[no]shiny"] == "--[no]shiny Whether it shines. [true]"
     assert lines["--target=PATH"] == "--target=PATH Where it goes."
 
@@ -163,6 +196,11 @@ def the_json(answer: tuple[int, str, str], keys: str, code: int = 0) -> dict[str
     return values
 
 
+def check_keys(values: dict[str, Any], name: str) -> None:
+    """Checks that a command's help lists the keys of its result."""
+    assert set(values) <= set(importlib.import_module(f"simimg.commands.{name}").JSON_KEYS.split())
+
+
 @pytest.mark.parametrize("name", cli.COMMANDS)
 def test_every_command_has_json(name: str, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     """The flag is there, a field of the command's own does not hide it, and with it the object is all there is."""
@@ -184,14 +222,13 @@ def test_every_command_has_json(name: str, run: Run, monkeypatch: pytest.MonkeyP
 def test_json_of_commands_that_are_fast(run: Run, datasets: dict[str, Path], photos: Path, tmp_path: Path) -> None:
     """Through the real commands; those that train or embed are in tests of their own."""
     data = f"--data_dir={tmp_path}"
-    the_json(
-        run("convert", f"--image_dir={photos}", data, "--image_size=8", "--num_workers=1", "--json"),
-        JSON_KEYS["convert"],
-    )
-    the_json(run("verify", f"--dataset_dir={datasets['raw']}", "--json"), JSON_KEYS["verify"])
-    the_json(run("completion", "bash", "--json"), JSON_KEYS["completion"])
+    converted = run("convert", f"--image_dir={photos}", data, "--image_size=8", "--num_workers=1", "--json")
+    check_keys(the_json(converted, JSON_KEYS["convert"]), "convert")
+    verified = run("verify", f"--dataset_dir={datasets['raw']}", "--json")
+    check_keys(the_json(verified, JSON_KEYS["verify"]), "verify")
+    check_keys(the_json(run("completion", "bash", "--json"), JSON_KEYS["completion"]), "completion")
     code, *_ = answer = run("doctor", "--json")
-    the_json(answer, JSON_KEYS["doctor"], 2 if code == 2 else 0)
+    check_keys(the_json(answer, JSON_KEYS["doctor"], 2 if code == 2 else 0), "doctor")
 
 
 def test_module_is_the_command() -> None:
@@ -218,10 +255,15 @@ def python(*arguments: str) -> subprocess.CompletedProcess[str]:
 def test_mistakes(toy: types.ModuleType, run: Run) -> None:
     check_mistake(run("trian"), "there is no command 'trian'", "Did you mean 'train'?", "simimg --help")
     check_mistake(run("frobnicate"), "there is no command 'frobnicate'")
-    check_mistake(run("toy", "--source=a", "--cuont=3"), "'cuont'", "count", "simimg toy --help")
-    check_mistake(run("toy", "--source=a", "--count=many"), "--count=many")
-    check_mistake(run("toy", "--source=a", "--colour=blue"), "--colour=blue", "red", "green")
-    check_mistake(run("toy", "--source=a", "--share=1,5"), "--share=1,5")
+    check_mistake(run("toy", "--source=a", "--cuont=3"), "no flag --cuont. Did you mean --count?", "simimg toy --help")
+    check_mistake(run("toy", "--source=a", "--count=many"), "Expected a number for --count, got 'many'.")
+    check_mistake(run("toy", "--source=a", "--count=1.5"), "Expected a whole number for --count, got '1.5'.")
+    check_mistake(run("toy", "--source=a", "--limit=none"), "Expected a number or auto for --limit, got 'none'.")
+    check_mistake(
+        run("toy", "--source=a", "--color=gren"), "Expected one of red, green for --color, got 'gren'. Did you mean"
+    )
+    check_mistake(run("toy", "--source=a", "--share=1,5"), "Expected a number for --share, got '1,5'.")
+    check_mistake(run("toy", "--source=a", "--shiny=maybe"), "Expected true or false for --shiny, got 'maybe'.")
     check_mistake(run("toy", "--source=a", "--noshiny=3"), "noshiny")
     check_mistake(run("toy", "--count=3"), "--source=PATH is required: where it comes from.")
     check_mistake(run("toy", "--source"), "source")
@@ -265,7 +307,7 @@ def test_what_is_required(run: Run, name: str) -> None:
     [
         (["train", "--dataset_dir=/nowhere"], "--dataset_dir=/nowhere is not a folder"),
         (["train", "--dataset_dir=/nowhere", "--epochs=0"], "--epochs=0: then nothing is trained"),
-        (["train", "--dataset_dir=/nowhere", "--preset=huge"], "--preset=huge"),
+        (["train", "--dataset_dir=/nowhere", "--preset=huge"], "for --preset, got 'huge'."),
         (["evaluate", "--dataset_dir=/nowhere", "--model_dir=/nowhere"], "--dataset_dir=/nowhere is not a folder"),
         (["verify", "--dataset_dir=/nowhere"], "--dataset_dir=/nowhere is not a folder"),
         (["convert"], "--image_dir is missing. Name a folder"),
@@ -274,15 +316,68 @@ def test_what_is_required(run: Run, name: str) -> None:
         (["index", "--index_dir=/nowhere"], "name one source"),
         (["export"], "name one thing to export"),
         (["search", "--index_dir=/nowhere", "--k=0", "a.jpg"], "--k=0: should be 1 or more"),
-        (["completion", "tcsh"], "SHELL: should be one of bash, zsh, fish. Received: tcsh."),
-        (["completion", "bash", "zsh"], "Received: bash zsh."),
+        (["completion", "tcsh"], "Expected one of bash, zsh, fish, got 'tcsh'."),
+        (["completion", "bash", "zsh"], "got 'bash zsh'."),
     ],
 )
 def test_values_that_cannot_be_used(run: Run, arguments: list[str], words: str) -> None:
     check_mistake(run(*arguments), words)
 
 
+def test_a_folder_or_file_without_its_flag(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "plan.json").touch()
+    check_mistake(run("convert", "photos"), "unexpected argument 'photos'. Did you mean --image_dir=photos?")
+    check_mistake(run("verify", "photos"), "Did you mean --dataset_dir=photos?")
+    check_mistake(run("index", "photos", "--index_dir=i"), "Did you mean --image_dir=photos?")
+    check_mistake(run("undo", "plan.json"), "Did you mean --plan=plan.json?")
+    check_mistake(run("train", "data/none/1.0.0"), "Did you mean --dataset_dir=data/none/1.0.0?")
+    check_mistake(run("evaluate", "runs/one", "--dataset_dir=photos"), "Did you mean --model_dir=runs/one?")
+
+
+def test_a_former_spelling_works_and_is_noted_once(toy: types.ModuleType, run: Run) -> None:
+    assert given_to(toy, ["--source=a", "--gray=0.5"]) == given_to(toy, ["--source=a", "--grey=0.5"])
+    code, out, err = run("toy", "--source=a", "--grey=0.5", "--grey=0.25")
+    assert (code, err) == (0, "simimg: note: --grey is now spelled --gray; both work.\n")
+    assert "grey=0.25" in out
+
+
+def test_named_numbers(toy: types.ModuleType) -> None:
+    options = given_to(toy, ["--source=a", "--limit=auto", "--gray=OFF"])
+    assert (options.limit, options.grey) == (0, 1.0)
+    assert given_to(toy, ["--source=a", "--limit=0", "--gray=1"]) == options
+
+
+def test_flags_from_a_file(toy: types.ModuleType, run: Run, tmp_path: Path) -> None:
+    (tmp_path / "flags").write_text("# where\n--source=a b\n\n--count=7\n--noshiny\n")
+    options = given_to(toy, [f"--flagfile={tmp_path / 'flags'}", "--count=8", "x"])
+    assert options == ToyOptions(source=Path("a b"), count=8, shiny=False, items=("x",))
+    check_mistake(run("toy", "--flagfile=/nowhere"), "--flagfile cannot be read: /nowhere: No such file or directory.")
+    check_mistake(run("toy", "--flagfile"), "--flagfile=PATH")
+    (tmp_path / "flags").write_bytes(b"\xff")
+    check_mistake(run("toy", f"--flagfile={tmp_path / 'flags'}"), "not UTF-8")
+
+
+@pytest.mark.parametrize("flag", ["-v", "--verbose"])
+def test_verbose(toy: types.ModuleType, run: Run, monkeypatch: pytest.MonkeyPatch, flag: str) -> None:
+    """TensorFlow's log is on, and errors have their tracebacks."""
+
+    def fail(options: ToyOptions) -> Result:
+        raise DataError("a.tfrecord is missing.")
+
+    toy.__dict__["run"] = fail
+    monkeypatch.setenv("TF_CPP_MIN_LOG_LEVEL", "2")
+    code, out, err = run("toy", "--source=a", flag)
+    assert (code, out, os.environ["TF_CPP_MIN_LOG_LEVEL"]) == (3, "", "0")
+    assert err.startswith("Traceback")
+    assert err.endswith("\nsimimg: a.tfrecord is missing.\n")
+
+
 # Exit codes and streams
+
+
+WHERE = "--verbose shows where this happened.\n"
 
 
 @pytest.mark.parametrize(
@@ -291,6 +386,7 @@ def test_values_that_cannot_be_used(run: Run, arguments: list[str], words: str) 
         (UsageError("--k=0: should be 1."), 1, "simimg: --k=0: should be 1.\nSee: simimg toy --help\n"),
         (DataError("a.tfrecord is missing."), 3, "simimg: a.tfrecord is missing.\n"),
         (CheckpointError("none is sound."), 3, "simimg: none is sound.\n"),
+        (PermissionError(13, "Permission denied", "a.html"), 3, f"simimg: a.html: Permission denied.\n{WHERE}"),
         (TrainingInterrupted("stopped."), 130, "simimg: stopped.\n"),
         (Interrupted("stopped."), 130, "simimg: stopped.\n"),
         (KeyboardInterrupt(), 130, "simimg: interrupted.\n"),
@@ -384,6 +480,7 @@ WORDS = st.text(st.characters(codec="utf-8", exclude_characters=',"', exclude_ca
     source=WORDS,
     count=st.integers(-(2**62), 2**62),
     share=st.floats(allow_nan=False),
+    limit=st.integers(0, 9),
     title=st.text(st.characters(codec="utf-8")),
     names=st.lists(WORDS, max_size=3).map(tuple),
     items=st.lists(st.text(st.characters(codec="utf-8"), min_size=1), max_size=3).map(tuple),
@@ -392,8 +489,8 @@ WORDS = st.text(st.characters(codec="utf-8", exclude_characters=',"', exclude_ca
     target=st.none() | WORDS,
 )
 @example(
-    source="--x", count=-1, share=math.inf, title="=", names=("a=b",), items=("--count",), color="red", shiny=True,
-    target=".",
+    source="--x", count=-1, share=math.inf, limit=0, title="=", names=("a=b",), items=("--count",), color="red",
+    shiny=True, target=".",
 )  # fmt: skip
 @settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 def test_any_value_arrives_as_it_was_given(toy: types.ModuleType, **values: Any) -> None:

@@ -9,8 +9,10 @@ from pathlib import Path
 import pytest
 
 from simimg.cli import COMMANDS
+from simimg.command_help import flag_name
 
 ROOT = Path(__file__).resolve().parents[2]
+COMMON = ("json", "verbose", "flagfile", "help", "helpfull")
 README = (ROOT / "README.md").read_text()
 IN_TWO_LANGUAGES = ("README.md", "README.ko.md")
 DOCS = tuple(f"simimg/docs/{path.name}" for path in sorted((ROOT / "simimg/docs").glob("*.md")))
@@ -54,7 +56,7 @@ def test_commands_in_documents_exist(document: str) -> None:
             continue
         assert name in COMMANDS, f"{document}: simimg {name}"
         options = importlib.import_module(f"simimg.commands.{name}").Options
-        known = {field.name for field in fields(options)} | {"json", "help"}
+        known = {*COMMON, *(name for field in fields(options) for name in (field.name, flag_name(field)))}
         for flag in re.findall(r"--(?:no)?(\w+)", arguments):
             assert flag in known, f"{document}: simimg {name} --{flag}"
 
@@ -68,9 +70,10 @@ def test_commands_that_are_only_named_exist(document: str) -> None:
 
 def test_flags_in_prose_exist() -> None:
     """`--cache=device` in the questions is a flag of some command, whatever sentence it is in."""
-    known = {"json", "help"}
+    known = set(COMMON)
     for name in COMMANDS:
-        known |= {field.name for field in fields(importlib.import_module(f"simimg.commands.{name}").Options)}
+        options = importlib.import_module(f"simimg.commands.{name}").Options
+        known |= {name for field in fields(options) for name in (field.name, flag_name(field))}
     for name in ("architecture", "faq", "flow", "format", "many_gpus", "quickstart", "tuning"):
         document = f"simimg/docs/{name}.md"
         for flag in re.findall(r"`--(?:no)?([a-z_]+)", text_of(document)):

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from simimg import cli
+from simimg.command_help import flag_name
 from simimg.commands.completion import Options, run, table
 from simimg.commands.completion_scripts import SCRIPTS, Command, Flag
 
@@ -68,8 +69,8 @@ def test_table_has_all_that_help_has() -> None:
     assert list(commands) == list(cli.COMMANDS)
     for name, command in commands.items():
         fields = dataclasses.fields(importlib.import_module(f"simimg.commands.{name}").Options)
-        named = {field.name for field in fields if not field.metadata["positional"]}
-        assert {flag.name for flag in command.flags} == named | {"json"}
+        named = {flag_name(field) for field in fields if not field.metadata["positional"]}
+        assert {flag.name for flag in command.flags} == named | {"json", "verbose", "flagfile"}
         for flag in command.flags:
             assert all(re.fullmatch(r"[\w+-]+", choice) for choice in flag.choices)  # no shell sees more in it
     convert = {flag.name: flag for flag in commands["convert"].flags}
@@ -92,7 +93,9 @@ class TestBash:
     def test_flags_of_a_command(self, scripts: dict[str, Path], place: Path) -> None:
         assert bash(scripts["bash"], place, "simimg", "convert", "--en") == ["--encoding=", "--engine="]
         assert bash(scripts["bash"], place, "simimg", "convert", "--noap") == ["--noappend"]
-        assert bash(scripts["bash"], place, "simimg", "undo", "-") == ["--plan=", "--json", "--help"]
+        assert bash(scripts["bash"], place, "simimg", "undo", "-") == [
+            "--plan=", "--json", "--verbose", "--flagfile=", "--help", "--helpfull",
+        ]  # fmt: skip
         assert bash(scripts["bash"], place, "simimg", "data-service", "--po") == ["--port="]
         assert bash(scripts["bash"], place, "simimg", "undo", "--epochs") == []
 

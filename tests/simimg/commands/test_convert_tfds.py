@@ -83,6 +83,6 @@ def test_what_cannot_be(tfds: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPat
     with pytest.raises(UsageError, match=r"--tfds_name=simimg_tiny is a source of its own"):
         run(Options(tfds_name="simimg_tiny", image_dir=str(tmp_path), data_dir=tmp_path))
     monkeypatch.setattr(tfds.builder_cls("simimg_tiny"), "fails", True)
-    with pytest.raises(ConversionError, match=r"could not be prepared: no route to host\. .*when the network is there"):
+    with pytest.raises(ConversionError, match=r"could not be prepared: no route to host\. .*when the network works"):
         run(Options(tfds_name="simimg_tiny", data_dir=tmp_path / "data"))
     assert not (tmp_path / "data").exists()

@@ -65,7 +65,7 @@ def test_its_figures_are_called_what_they_are(
 
 def test_it_knows_no_classes(model_dir: Path, photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["predict", f"--model_dir={model_dir}", str(photos)]) == 1
-    assert "was trained to find copies and knows no classes" in capsys.readouterr().err
+    assert "was trained to find copies and has no classes" in capsys.readouterr().err
 
 
 def test_its_saved_model_gives_embeddings(model_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -110,7 +110,7 @@ def test_files_are_predicted(runs: Path, photos: Path, tmp_path: Path, capsys: p
     assert first["probability"] == pytest.approx(expected.max(), abs=0.02)  # the converter's resizing is another
     capsys.readouterr()
     assert cli.main(["predict", f"--model_dir={model_dir}", str(tmp_path / "notes.txt")]) == 1
-    assert "none of the given pictures can be decoded" in capsys.readouterr().err
+    assert "none of the given images can be decoded" in capsys.readouterr().err
 
 
 def test_a_saved_model_stands_alone(runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

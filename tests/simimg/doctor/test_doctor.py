@@ -60,7 +60,7 @@ def test_text_and_exit_code() -> None:
 
     well = command.result_of(found())
     assert well.exit_code == 0
-    assert well.text == "software\n  simimg       1\n\nGPUs\n  longer name  2\n\nnothing wrong"
+    assert well.text == "software\n  simimg       1\n\nGPUs\n  longer name  2\n\nno problems"
     ill = command.result_of(found(("it is broken: mend it",), ("it is old.",)), ["no weights."])
     assert ill.exit_code == 2
     assert ill.text.endswith("notes\n  it is old.\n\n2 problems\n  it is broken: mend it\n  no weights.")
@@ -81,10 +81,10 @@ def test_a_sound_data_set(datasets: dict[str, Path]) -> None:
     assert found.problems == ()
     assert found.facts["num_classes"] == 3
     rows = dict(found.rows)
-    assert rows["pictures"] == "72 of 32 px, raw, 3 classes"
+    assert rows["images"] == "72 of 32 px, raw, 3 classes"
     assert rows["train"] == "54 in 1 shard"
-    assert rows["refused"] == "0 (0.0%)"
-    assert found.notes == (f"shards were not read: simimg verify --dataset_dir={datasets['raw']} checks every byte.",)
+    assert rows["rejected"] == "0 (0.0%)"
+    assert found.notes == (f"shards were not read; simimg verify --dataset_dir={datasets['raw']} checks every byte.",)
 
 
 def test_shards_that_are_missing_or_cut(folder: Path) -> None:
@@ -111,7 +111,7 @@ def test_a_data_set_without_a_test_split(photos: Path, tmp_path: Path) -> None:
         )
     )
     (problem,) = check(made.dataset_dir).problems
-    assert problem.startswith(f"the split test of {made.dataset_dir} is not there")
+    assert problem.startswith(f"the split test of {made.dataset_dir} is missing")
     assert "--splits=train=0.75,test=0.25" in problem
 
 
@@ -122,7 +122,7 @@ def test_many_refused_files(photos: Path, tmp_path: Path) -> None:
         (pictures / "discs" / f"broken{number}.png").write_bytes(b"no picture")
     made = convert(ConvertConfig(image_dir=str(pictures), data_dir=tmp_path, image_size=8, num_workers=1))
     (problem,) = check(made.dataset_dir).problems
-    assert problem.startswith("8 of 80 files were refused (10%)")
+    assert problem.startswith("8 of 80 files were rejected (10%)")
     assert "--append" in problem
 
 
@@ -144,4 +144,4 @@ def test_a_data_set_of_others(folder: Path) -> None:
     found = check(folder)
     assert found.problems == ()
     assert found.facts["splits"] == {"train": 54, "test": 18}
-    assert "written by others" in found.notes[0]
+    assert "written by another program" in found.notes[0]

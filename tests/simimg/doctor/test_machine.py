@@ -47,9 +47,19 @@ def test_versions_that_do_not_fit() -> None:
         version=installed(keras="3.9.2"), required=lambda: ["keras<4,>=3.15", "grain>=1"], python="3.10.4"
     )
     python, keras, grain = found.problems
-    assert python.startswith("this is Python 3.10.4; simimg needs <3.14,>=3.11")
-    assert keras == "keras 3.9.2 is installed, simimg needs <4,>=3.15: pip install 'keras<4,>=3.15'"
-    assert grain == "the package grain is missing: pip install 'grain>=1'"
+    assert python.startswith("this is Python 3.10.4, but simimg requires <3.14,>=3.11")
+    assert keras == "keras 3.9.2 is installed, but simimg requires <4,>=3.15. Run: pip install 'keras<4,>=3.15'"
+    assert grain == "the package grain is missing. Run: pip install 'grain>=1'"
+
+
+def test_another_package_of_the_same_name() -> None:
+    """The package `simimg` on the package index installs the same import name and command."""
+    (problem,) = check_versions(required=list, providers=lambda: {"simimg": ["simimg-tf", "simimg"]}).problems
+    assert problem.startswith(
+        "the package simimg, another program with the same import name and command, is installed."
+    )
+    assert problem.endswith("pip uninstall -y simimg && pip install --force-reinstall --no-deps simimg-tf")
+    assert check_versions(required=list, providers=lambda: {"simimg": ["simimg-tf"]}).problems == ()
 
 
 def test_what_is_required_is_installed_here() -> None:
@@ -84,7 +94,7 @@ def test_a_machine_without_limits(tmp_path: Path) -> None:
     assert (found.problems, found.notes) == ((), ())
     assert ("cores", "8") in found.rows
     assert ("memory", "16.0 GB free of 32.0 GB") in found.rows
-    assert ("memory speed", "21.0 GB/s, copied by one thread, read and written") in found.rows
+    assert ("memory speed", "21.0 GB/s, copied by one thread, reads and writes counted") in found.rows
     assert found.facts["memory_gb_per_s"] == 21.0
     assert found.facts["memory_limit_bytes"] is None
 
@@ -122,7 +132,7 @@ def test_the_limits_of_a_container(tmp_path: Path, lines: str, files: dict[str, 
     found = machine(root)
     assert found.problems == ()
     memory, cores = found.notes
-    assert memory == "the container may use 4.0 GB of the machine's 32.0 GB memory."
+    assert memory == "the container may use 4.0 GB of the 32.0 GB memory of the machine."
     assert "--num_workers=2" in cores
     assert ("cores", "8, time of 1.5") in found.rows
     assert ("memory", "4.0 GB free of 4.0 GB") in found.rows
@@ -170,7 +180,7 @@ def test_disk(tmp_path: Path) -> None:
 def test_a_full_disk(tmp_path: Path) -> None:
     found = disk(tmp_path, free=GB)
     (problem,) = found.problems
-    assert problem.startswith(f"only 1.0 GB are free on the disk of {tmp_path}, 2.0 GB should be")
+    assert problem.startswith(f"only 1.0 GB are free on the disk of {tmp_path}; 2.0 GB are needed")
     assert disk(tmp_path, free=0.01 * GB).facts["write_mb_per_s"] is None  # nothing is written
 
 
@@ -241,7 +251,7 @@ def test_limits() -> None:
     found = limits()
     assert found.problems == ()
     assert found.rows == (("open files", "20,000"), ("/dev/shm", "15.0 GB free of 16.0 GB"))
-    assert limits(soft=-1).rows[0] == ("open files", "any number")
+    assert limits(soft=-1).rows[0] == ("open files", "unlimited")
 
 
 @pytest.mark.parametrize(
@@ -255,7 +265,7 @@ def test_limits() -> None:
 )
 def test_few_open_files(soft: int, hard: int, command: str) -> None:
     (problem,) = limits(soft=soft, hard=hard).problems
-    assert problem.startswith("only 256 files may be open at once, 1,024 should be: ")
+    assert problem.startswith("only 256 files may be open at once, but 1,024 are needed. Run: ")
     assert command in problem
 
 
@@ -272,6 +282,6 @@ def test_shared_memory() -> None:
 
 def test_no_shared_memory(tmp_path: Path) -> None:
     missing = tmp_path / "shm"
-    assert check_limits(num_gpus=1, shm=missing).rows[1] == (str(missing), "not there")
+    assert check_limits(num_gpus=1, shm=missing).rows[1] == (str(missing), "missing")
     (problem,) = check_limits(num_gpus=2, open_files=lambda: (-1, -1), shm=missing).problems
-    assert problem == f"{missing} is not there, and 2 GPUs talk through it: mount -t tmpfs tmpfs {missing}"
+    assert problem == f"{missing} is missing, but 2 GPUs communicate through it. Run: mount -t tmpfs tmpfs {missing}"

@@ -152,10 +152,10 @@ def test_the_command(index: SearchIndex, tmp_path: Path, capsys: pytest.CaptureF
         ([], "name one thing to export"),
         (["--index_dir=i", "--model_dir=m", "--out=o"], "name one thing to export"),
         (["--index_dir=i"], "--out=PATH is required with --index_dir"),
-        (["--index_dir=i", "--out=o", "--out_dir=d"], "--out_dir=d is of --model_dir"),
-        (["--model_dir=m", "--out=o"], "--out is of --index_dir"),
-        (["--model_dir=m", "--format=faiss"], "--format is of --index_dir"),
-        (["--index_dir=i", "--out=o", "--format=csv"], "--format=csv"),
+        (["--index_dir=i", "--out=o", "--out_dir=d"], "--out_dir=d applies to --model_dir only"),
+        (["--model_dir=m", "--out=o"], "--out applies to --index_dir only"),
+        (["--model_dir=m", "--format=faiss"], "--format applies to --index_dir only"),
+        (["--index_dir=i", "--out=o", "--format=csv"], "for --format, got 'csv'"),
         ([f"--index_dir={tmp_path / 'nowhere'}", f"--out={tmp_path / 'o'}"], "is not an index"),
     ):
         assert main(["export", *wrong]) == (3 if "nowhere" in str(wrong) else 1)

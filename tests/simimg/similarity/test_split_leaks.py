@@ -107,10 +107,10 @@ def test_without_the_files_stored_pixels_are_looked_at(
     text = capsys.readouterr().out
     for path, other, _ in LEAKS:
         assert f"test: {path}  =  train: {other}" in text
-    assert "4 of 6 test pictures, 66.7%, are copies of train pictures" in text
-    assert "were looked at by their stored pixels" in text
+    assert "4 of 6 test images, 66.7%, are copies of train images" in text
+    assert "were compared by their stored pixels" in text
     assert "--image_dir=FOLDER" in text.splitlines()[-2]
-    assert "test is left with 2 of 6: --deal=shares" in text.splitlines()[-1]
+    assert "test keeps only 2 of 6 images; --deal=shares" in text.splitlines()[-1]
 
 
 def test_files_that_were_changed_since_are_not_looked_at(
@@ -133,7 +133,7 @@ def test_a_single_split_and_a_single_class(tmp_path: Path, scene: Scene, capsys:
     arguments = [f"--image_dir={tmp_path / 'p'}", "--copies=ignore"]
     one = convert(tmp_path, capsys, *arguments, "--splits=train=1")
     assert main(["leaks", f"--dataset_dir={one}"]) == 0
-    assert "there is one split, train" in capsys.readouterr().out
+    assert "the data set has one split, train" in capsys.readouterr().out
     found = result_of(capsys, "leaks", f"--dataset_dir={one}", f"--clean={tmp_path / 'c.csv'}")
     assert (found["pairs"], found["num_test_affected"], found["by_splits"], found["num_moved"]) == ([], 0, [], 0)
     two = convert(tmp_path, capsys, *arguments, "--splits=train=0.5,validation=0.25,test=0.25", "--seed=1", name="q")

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import simimg
-from simimg.commands.run_report import write_run_report
+from simimg.api.run_report import write_run_report
 from simimg.errors import UsageError
 from simimg.evaluation import Classification
 from simimg.input import open_reader

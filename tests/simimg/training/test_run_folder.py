@@ -88,7 +88,7 @@ def test_a_run_is_repeated_by_its_configuration(
         ({"dataset_dir": "d", "epochs": True}, "epochs should be of type int. Received: True"),
         ({"dataset_dir": "d", "epoch": 3}, "has unknown options: epoch"),
         ({"epochs": 3}, "lacks dataset_dir"),
-        ([1], "should be an object with one key per option. Received: list"),
+        ([1], "should be a JSON object with one key per option. Received: list"),
     ],
 )
 def test_a_configuration_that_cannot_be_used(tmp_path: Path, content: Any, words: str) -> None:

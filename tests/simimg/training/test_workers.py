@@ -87,7 +87,7 @@ def test_one_worker_is_killed_and_started_again(photos: Path, tmp_path: Path) ->
     assert "resuming from epoch" in logs[0].read_text()
     other = logs[1].read_text()
     assert "another worker was lost" in other
-    assert "starting again, to wait for the other workers" in other
+    assert "restarting, to wait for the other workers" in other
     assert "Traceback" not in other
     history = json.loads((tmp_path / "run" / "result.json").read_text())["history"]
     for mine, theirs in zip(history, alone.history, strict=True):

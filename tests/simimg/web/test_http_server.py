@@ -56,7 +56,7 @@ def test_it_says_where_it_is_answers_and_ends(index: SearchIndex, notes: list[st
     with running(Options(index_dir=index.index_dir, port=0)) as (stop, results):
         url = url_of(notes)
         assert url.startswith("http://127.0.0.1:")
-        assert notes == [f"15 pictures are at {url}"]
+        assert notes == [f"15 images are at {url}"]
         with urllib.request.urlopen(f"{url}api/collection") as answer:
             assert len(json.load(answer)["path"]) == 15
         asked = urllib.request.Request(url, headers={"Host": "evil.example"})

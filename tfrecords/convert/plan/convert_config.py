@@ -1,4 +1,4 @@
-"""The options of a conversion, each declared once."""
+"""Options of a conversion, each declared once."""
 
 from __future__ import annotations
 
@@ -30,42 +30,64 @@ class ConvertConfig:
     """The options of a conversion. Raises UsageError if one of them cannot be used."""
 
     image_dir: str = option(
-        "Folder with one folder of images per class; or a .zip, tar shards (p-{000..009}.tar), a TFDS folder, a URL.",
+        "Folder with one folder of images per class; or a zip file, tar shards (p-{000..009}.tar), a TFDS folder, a "
+        "URL.",
         "",
     )
     table: str = option(
-        "CSV or parquet file with the columns path and label (and split); paths are relative to IMAGE_DIR.", ""
+        "CSV or parquet file with the columns path, label and optionally split; paths are relative to --image_dir.", ""
     )
-    data_dir: Path = option("Folder for all data sets; this one becomes DATA_DIR/NAME/1.0.0.", Path("data"))
-    name: str = option("Name of the data set; by default the name of the image folder.", "")
+    data_dir: Path = option("Folder of data sets; this one goes to DATA_DIR/NAME/1.0.0.", Path("data"))
+    name: str = option("Name of the data set; by default that of the image folder.", "")
     categories: tuple[str, ...] = option("Class folders to convert, in the order of their labels; by default all.", ())
-    image_size: int = option("Side of the stored square images, in px.", 64)
-    resize: str = option("How an image becomes a square.", "stretch", choices=RESIZES)
+    image_size: int = option("Side of the stored square images in px.", 64)
+    resize: str = option("How an image becomes a square.", "stretch", choices=RESIZES, group="images")
     decode: str = option(
-        "fast decodes JPEGs at a fraction of their size, exact decodes every pixel.", "fast", choices=DECODES
+        "Decode JPEG files at a fraction of their size (fast), or at full size (exact).",
+        "fast",
+        choices=DECODES,
+        group="images",
     )
-    truncated: str = option("What to do with truncated image files.", "refuse", choices=TRUNCATED)
-    background: str = option("Color behind transparent pixels: a name or #RRGGBB.", "white")
+    truncated: str = option("What to do with truncated image files.", "refuse", choices=TRUNCATED, group="images")
+    background: str = option("Color behind transparent pixels: a name or #RRGGBB.", "white", group="images")
     encoding: str = option(
-        f"How pixels are stored; auto is raw up to {_RAW_UP_TO_PX} px, else jpeg.", "auto", choices=("auto", *ENCODINGS)
+        f"How to store pixels; auto is raw up to {_RAW_UP_TO_PX} px, and jpeg above.",
+        "auto",
+        choices=("auto", *ENCODINGS),
+        group="images",
     )
-    jpeg_quality: int = option("Quality of JPEG shards, 1..100.", 95)
+    jpeg_quality: int = option("Quality of JPEG records, 1..100.", 95, group="images")
     splits: str = option(
-        f"Splits and their fractions of each class; {SOURCE_SPLITS} keeps the source's own splits.",
+        f"Splits and their shares of each class; {SOURCE_SPLITS} keeps the splits of the source.",
         "train=0.75,test=0.25",
     )
     copies: str = option(
-        "Copies that are kept in one split: near (also resized or recompressed), exact, or ignore for none.",
+        "Copies to keep in one split: near (including resized and recompressed ones), exact, or ignore (none).",
         "near",
         choices=COPIES,
+        group="splits and files",
     )
-    seed: int = option("Seed of the assignment to splits and of the order within them.", 0)
-    append: bool = option("Add the files that the data set does not have yet, as new shards in a new version.", False)
-    only: str = option("A quarantine.jsonl: convert only the files in it, after they were repaired.", "")
-    max_refused: str = option("Fail if more files than this are refused: a number, or a percentage such as 1%.", "")
-    num_workers: int = option("Number of worker processes; 0 means one per core.", 0)
-    engine: str = option("Where the workers run: on this machine, or on Apache Beam.", "local", choices=ENGINES)
-    beam_options: str = option("Options for Apache Beam, e.g. '--runner=FlinkRunner --flink_master=host:8081'.", "")
+    seed: int = option("Seed of the splits and of the order.", 0)
+    append: bool = option(
+        "Add the files that the data set does not have yet, as new shards in a new version.",
+        False,
+        group="splits and files",
+    )
+    only: str = option(
+        "A quarantine.jsonl: convert only the files that it lists, after they were repaired.",
+        "",
+        group="splits and files",
+    )
+    max_refused: str = option(
+        "Fail if more files than this are rejected: a number, or a share such as 1%.", "", group="splits and files"
+    )
+    num_workers: int = option("Worker processes; auto is one per core.", 0, group="workers", words={"auto": 0})
+    engine: str = option(
+        "Where the workers run: on this machine, or on Apache Beam.", "local", choices=ENGINES, group="workers"
+    )
+    beam_options: str = option(
+        "Options for Apache Beam, e.g. '--runner=FlinkRunner --flink_master=host:8081'.", "", group="workers"
+    )
 
     def __post_init__(self) -> None:
         """Check the values that can be checked without looking at the source."""

@@ -178,14 +178,14 @@ def test_what_cannot_be_used(datasets: dict[str, Path], tmp_path: Path) -> None:
     for options, message in (
         ({"port": 70_000}, r"--port=70000: should be 0\.\.65535"),
         ({"dispatcher": "a:1"}, r"--dispatcher=a:1: should be grpc://HOST:PORT"),
-        ({"dispatcher": "grpc://a:1", "work_dir": tmp_path}, "--work_dir is the dispatcher's"),
+        ({"dispatcher": "grpc://a:1", "work_dir": tmp_path}, "--work_dir applies to the dispatcher only"),
     ):
         with pytest.raises(UsageError, match=message):
             data_service.serve(data_service.Options(**options), stop)
     with socket.socket() as taken:
         taken.bind(("", 0))
         taken.listen()
-        with pytest.raises(UsageError, match="Is something else listening there"):
+        with pytest.raises(UsageError, match="Another program may be listening on it"):
             data_service.serve(data_service.Options(port=taken.getsockname()[1]), stop)
 
 

@@ -1,0 +1,199 @@
+"""Figures and reports of a trained model: the evaluation with its mistakes, and the report of a training run."""
+
+from __future__ import annotations
+
+import dataclasses
+import shlex
+from collections import Counter
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+from PIL import Image
+
+from simimg.augment import AugmentConfig, augment
+from simimg.doctor.machine import machine_facts
+from simimg.evaluation import Classification, CopyFigures, classify, compiled, copy_of, predict, search_copies
+from simimg.input import Reader, Split, eval_batches, open_reader
+from simimg.presets import preset_options
+from simimg.report import Tile, TrainingContent, confusion_matrix, write_training_report
+from simimg.report.number_format import count_of, duration, percent
+from simimg.training import RunInfo, TensorBoard, TrainConfig, TrainResult, load_model
+from tfrecords.format.layout import Layout
+from tfrecords.format.manifest import read_manifest
+from tfrecords.options import to_json
+
+__all__ = ["by_kind", "changed_options", "measure", "surest_mistakes", "write_run_report"]
+
+_IMAGES_PER_CELL, _MAX_MISTAKES = 12, 150  # of a confusion matrix: 5 kB per image in the report
+_NUM_COPIES = 6
+# Options that every run is given, so they are not changes of the defaults.
+_ALWAYS_GIVEN = {"dataset_dir", "model_dir"}
+_NUM_AUGMENTED, _EPOCHS_SHOWN = 3, 5
+_BATCH_SIZE = 64
+
+
+def measure(
+    reader: Reader,
+    model: Any,
+    info: RunInfo,
+    progress: Callable[[int], None] = lambda num_examples: None,
+    *,
+    with_mistakes: bool = True,
+) -> tuple[Classification | CopyFigures, list[Tile]]:
+    """Returns the figures of a model on a split, and tiles of its mistakes.
+
+    Args:
+        reader: of the split.
+        model: trained, for classes or for copies.
+        info: description of its run.
+        progress: called with the number of examples since the last call.
+        with_mistakes: False leaves the tiles out, which need a second pass over the split.
+    """
+    if info.objective.score == "recall":
+        return _measure_copies(reader, model, info, progress, with_mistakes=with_mistakes)
+    split = reader.split
+    forward = compiled(model, views=info.config["test_views"])
+    probabilities, labels, ids = predict(forward, reader, progress=progress)
+    figures = classify(probabilities, labels, split.class_names)
+    if not with_mistakes:
+        return figures, []
+    batches = eval_batches(reader, min(_BATCH_SIZE, split.num_examples))
+    images = np.concatenate([batch.image.numpy() for batch in batches])[: len(labels)]
+    return figures, surest_mistakes(probabilities, labels, images, split.class_names, _names(split, ids))
+
+
+def surest_mistakes(
+    probabilities: np.ndarray, labels: np.ndarray, images: np.ndarray, names: tuple[str, ...], paths: list[str]
+) -> list[Tile]:
+    """Returns tiles of the images that a classifier got wrong, the surest first, a few for each confusion cell."""
+    predicted = probabilities.argmax(axis=1)
+    wrong = np.flatnonzero(predicted != labels)
+    surest = wrong[np.argsort(-probabilities[wrong, predicted[wrong]], kind="stable")]
+    tiles: list[Tile] = []
+    num_of_cell: Counter[tuple[int, int]] = Counter()
+    for row in surest.tolist():
+        cell = (int(labels[row]), int(predicted[row]))
+        num_of_cell[cell] += 1
+        if num_of_cell[cell] <= _IMAGES_PER_CELL and len(tiles) < _MAX_MISTAKES:
+            note = f"taken for {names[cell[1]]} ({percent(float(probabilities[row, cell[1]]))})"
+            tiles.append(Tile(Image.fromarray(images[row]), paths[row], note, cell=cell))
+    return tiles
+
+
+def _measure_copies(
+    reader: Reader, model: Any, info: RunInfo, progress: Callable[[int], None], *, with_mistakes: bool
+) -> tuple[CopyFigures, list[Tile]]:
+    """Returns the figures of a copy model, and tiles of some copies that found another image, each next to it."""
+    config, seed, temperature = AugmentConfig.from_options(info.config), info.config["seed"], info.config["temperature"]
+    search = search_copies(compiled(model), reader, config, seed=seed, temperature=temperature, progress=progress)
+    if not with_mistakes:
+        return search.figures, []
+    wrong = np.flatnonzero(search.found != np.arange(len(search.found)))[:_NUM_COPIES].tolist()
+    wanted = {int(search.ids[row]) for place in wrong for row in (place, search.found[place])}
+    images: dict[int, tf.Tensor] = {}
+    for batch in eval_batches(reader, min(_BATCH_SIZE, reader.split.num_examples)) if wanted else ():
+        there = [row for row, id in enumerate(batch.id.numpy().tolist()) if id in wanted]
+        images |= {int(batch.id[row]): batch.image[row] for row in there}
+    names = _names(reader.split, search.ids)
+    tiles = []
+    for place in wrong:
+        id, other = int(search.ids[place]), int(search.found[place])
+        copy = copy_of(config, seed, tf.constant([id], tf.int64), images[id][None]).numpy()[0]
+        tiles.append(Tile(Image.fromarray(np.rint(copy).astype(np.uint8)), names[place], "the copy"))
+        tiles.append(Tile(Image.fromarray(images[int(search.ids[other])].numpy()), names[other], "found instead"))
+    return search.figures, tiles
+
+
+def by_kind(figures: Classification | CopyFigures | None) -> tuple[Classification | None, CopyFigures | None]:
+    """Returns the figures in the position of their kind, as the functions that write reports take them."""
+    return (None, figures) if isinstance(figures, CopyFigures) else (figures, None)
+
+
+def write_run_report(
+    result: TrainResult, options: TrainConfig, note: Callable[[str], None] = lambda text: None
+) -> Path:
+    """Writes report.html and the confusion matrix to the folder of a finished run, and returns the report's path.
+
+    Args:
+        result: of the run.
+        options: of the run.
+        note: called with warnings.
+    """
+    model_dir = result.model_dir
+    model, info = load_model(model_dir)
+    train, _ = open_reader(options.dataset_dir, "train", options.reader)
+    split = next((name for name in ("test", "validation") if result.score(info.objective, name) is not None), "")
+    figures: Classification | CopyFigures | None = None
+    mistakes: list[Tile] = []
+    if split:
+        reader, _ = open_reader(options.dataset_dir, split, options.reader)
+        figures, mistakes = measure(reader, model, info)
+    classification, copies = by_kind(figures)
+    if classification is not None:
+        picture = model_dir / f"confusion-{split}.png"
+        confusion_matrix(classification, picture)
+        with TensorBoard(model_dir, note) as board, Image.open(picture) as image:
+            board.picture("confusion", np.asarray(image.convert("RGB")), result.epoch)
+    values = {**to_json(options), **info.config}
+    content = TrainingContent(
+        name=model_dir.name,
+        dataset=(
+            f"{train.split.num_examples:,} images of {count_of(len(info.class_names), 'class', 'classes')}, "
+            f"{info.image_size} × {info.image_size} px, from {options.dataset_dir}"
+        ),
+        model_dir=str(model_dir),
+        command=shlex.join(["simimg", "train", f"--config={model_dir / 'config.json'}"]),
+        split=split,
+        classification=classification,
+        mistakes=mistakes,
+        history=result.history,
+        epoch=result.epoch,
+        facts={
+            "images/s": f"{result.images_per_s:,.0f}",
+            "of training": duration(result.seconds),
+            "of it spent waiting for input": percent(result.input_share, 1),
+        },
+        augmented=_augmented(train, options) if result.epoch else (),
+        options={name: str(value) for name, value in values.items() if value not in (None, "", 0)},
+        changed=changed_options({name: value for name, value in values.items() if name not in _ALWAYS_GIVEN}),
+        machine=machine_facts(),
+        copies=copies,
+        binary_loss=info.config["loss"] == "binary",
+    )
+    path = model_dir / "report.html"
+    write_training_report(content, path)
+    return path
+
+
+def changed_options(options: Mapping[str, Any]) -> dict[str, str]:
+    """Returns the options of a run that differ from those of its preset, as texts."""
+    ordinary = {field.name: field.default for field in dataclasses.fields(TrainConfig)}
+    ordinary |= preset_options(options["preset"])
+    return {key: str(value) for key, value in options.items() if value != ordinary.get(key) and key != "preset"}
+
+
+def _names(split: Split, ids: np.ndarray) -> list[str]:
+    paths = {}
+    if Layout.exists(split.dataset_dir):
+        paths = {row.id: row.path for row in read_manifest(split.dataset_dir)}
+    return [paths.get(id, f"example {id}") for id in ids.tolist()]
+
+
+def _augmented(reader: Reader, options: TrainConfig) -> list[list[Tile]]:
+    """Returns rows of tiles: an image as stored, then as augmented in the first epochs."""
+    batch = next(iter(eval_batches(reader, min(_NUM_AUGMENTED, reader.split.num_examples))))
+    seen = []
+    for epoch in range(_EPOCHS_SHOWN):
+        number = tf.constant(epoch, tf.int64)
+        images = augment(options.augmentation, options.seed, number, batch.id, batch.image)
+        seen.append(np.rint(images.numpy()).astype(np.uint8))
+    if all(np.array_equal(images, batch.image) for images in seen):
+        return []  # nothing is augmented
+    return [
+        [Tile(Image.fromarray(image.numpy()), "as stored")]
+        + [Tile(Image.fromarray(images[row]), f"epoch {epoch}") for epoch, images in enumerate(seen, 1)]
+        for row, image in enumerate(batch.image)
+    ]

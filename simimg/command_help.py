@@ -1,0 +1,138 @@
+"""Help texts of the command line: the overview, and the short and the full help of a command.
+
+The short help describes the flags that have no group and names the others; the full help describes all of them.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+import textwrap
+import types
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+__all__ = ["COMMON_FLAGS", "command_help", "flag_name", "overview", "shown_default", "usage"]
+
+COMMON_FLAGS = {
+    "--json": "Print the result as one JSON object on standard output, and nothing else.",
+    "-v, --verbose": "Also print TensorFlow's log and the tracebacks of errors, on standard error.",
+    "--flagfile=PATH": "Read flags from a file, one per line; lines that begin with # are comments.",
+    "--help, --helpfull": "Describe the most important flags, or all flags and the keys of --json.",
+}
+"""The flags that every command has, and what they do."""
+
+_MAX_COLUMNS = 120
+_MAX_INDENT = 28
+_KINDS: Mapping[str, str] = {"int": "N", "float": "X", "Path": "PATH", "Path | None": "PATH", "str": "TEXT"}
+
+
+def overview(groups: Mapping[str, Mapping[str, str]]) -> str:
+    """Returns the help of `simimg` itself: the commands and their summaries, by group."""
+    lines = [*_filled("simimg: image folders to TFRecord shards, trained models, and search for similar images.")]
+    lines += ["", "Usage: simimg COMMAND --flags"]
+    indent = max(len(name) for commands in groups.values() for name in commands) + 4
+    for title, commands in groups.items():
+        lines += ["", title]
+        for name, summary in commands.items():
+            lines += _row(name, summary, indent)
+    lines += ["", *_filled("`simimg COMMAND --help` describes a command. To see everything at work: simimg demo")]
+    return "\n".join(lines) + "\n"
+
+
+def command_help(name: str, module: types.ModuleType, *, full: bool) -> str:
+    """Returns the help of a command.
+
+    Args:
+        name: the command.
+        module: its module, with a docstring and a dataclass `Options`.
+        full: whether to describe the flags of groups too.
+    """
+    groups: dict[str, list[dataclasses.Field[Any]]] = {"": []}
+    for field in dataclasses.fields(module.Options):
+        groups.setdefault(field.metadata["group"], []).append(field)
+    required = [field for field in dataclasses.fields(module.Options) if field.default is dataclasses.MISSING]
+    described = {group: [_described(field) for field in fields] for group, fields in groups.items()}
+    described[""] += COMMON_FLAGS.items()
+    if not full:
+        described = {"": described[""]}
+    indent = min(max(len(left) for rows in described.values() for left, _ in rows) + 4, _MAX_INDENT)
+    lines = [*_paragraphs(f"simimg {name}: {(module.__doc__ or '').strip()}"), ""]
+    lines += _filled(" ".join(["Usage: simimg", name, *map(usage, required), "[--flags]"]), hanging="    ")
+    for group, rows in described.items():
+        lines += ["", f"{group.capitalize()}:" if group else "Flags:"]
+        for left, right in rows:
+            lines += _row(left, right, indent)
+    others = {group: fields for group, fields in groups.items() if group}
+    if others and not full:
+        lines += ["", *_filled(f"More flags, which `simimg {name} --helpfull` describes:")]
+        indent = max(map(len, others)) + 4
+        for group, fields in others.items():
+            lines += _row(group, " ".join(f"--{flag_name(field)}" for field in fields), indent)
+    if full and (keys := getattr(module, "JSON_KEYS", "")):
+        lines += ["", *_filled(f"Keys of --json: {', '.join(keys.split())}.")]
+    return "\n".join(lines) + "\n"
+
+
+def flag_name(field: dataclasses.Field[Any]) -> str:
+    """Returns the name of an option's flag, without the hyphens."""
+    return field.metadata["flag"] or field.name
+
+
+def usage(field: dataclasses.Field[Any]) -> str:
+    """Returns how an option is written on the command line, such as `--epochs=N`."""
+    if field.metadata["positional"]:
+        return f"{field.name.rstrip('s').upper()}..."
+    if str(field.type) == "bool":
+        return f"--[no]{flag_name(field)}"
+    values = field.metadata["choices"] or (_KINDS.get(str(field.type), "A,B,…"), *field.metadata["words"])
+    return f"--{flag_name(field)}={'|'.join(values)}"
+
+
+def shown_default(field: dataclasses.Field[Any]) -> str:
+    """Returns the default of an option as text: a number by its name if it has one; "" if there is nothing to show."""
+    if field.default in ("", (), None, Path()):
+        return ""
+    named = {number: word for word, number in field.metadata["words"].items()}
+    return (
+        str(field.default).lower() if isinstance(field.default, bool) else str(named.get(field.default, field.default))
+    )
+
+
+def _described(field: dataclasses.Field[Any]) -> tuple[str, str]:
+    """Returns how an option is written, and its help with its default."""
+    default = " Required." if field.default is dataclasses.MISSING else f" [{shown_default(field)}]"
+    return usage(field), field.metadata["help"] + default.removesuffix(" []")
+
+
+def _columns() -> int:
+    return max(40, min(shutil.get_terminal_size((100, 24)).columns, _MAX_COLUMNS))
+
+
+def _row(left: str, right: str, indent: int) -> Iterator[str]:
+    """Yields two columns; a left one that is too wide is wrapped, between choices, on lines of its own."""
+    parts = textwrap.wrap(left.replace("|", "| "), _columns() - 6, break_on_hyphens=False)
+    *above, left = [part.replace("| ", "|") for part in parts]
+    yield from (f"{'      ' if number else '  '}{part}" for number, part in enumerate(above))
+    margin = "      " if above else "  "
+    if len(margin + left) + 2 > indent:
+        yield margin + left
+        margin = left = ""
+    lines = textwrap.wrap(right, _columns() - indent, break_on_hyphens=False)
+    yield f"{margin + left:<{indent}}{lines[0]}"
+    yield from (" " * indent + line for line in lines[1:])
+
+
+def _filled(text: str, hanging: str = "") -> Sequence[str]:
+    return textwrap.wrap(text, _columns(), subsequent_indent=hanging, break_on_hyphens=False, break_long_words=False)
+
+
+def _paragraphs(text: str) -> Iterator[str]:
+    """Yields the lines of a docstring, its paragraphs wrapped again and its examples as they are."""
+    for number, paragraph in enumerate(text.split("\n\n")):
+        if number:
+            yield ""
+        lines = paragraph.splitlines()
+        is_example = lines[0].startswith(("Example", " ")) or any(line.startswith("    ") for line in lines)
+        yield from lines if is_example else _filled(" ".join(lines))
