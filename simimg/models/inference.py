@@ -18,18 +18,23 @@ _CROP = 7 / 8  # of each side, at the corners and in the middle (Krizhevsky et a
 def compiled(model: keras.Model, *, views: str = "one") -> Callable[[tf.Tensor], tf.Tensor]:
     """Returns `model` as a compiled function from uint8 pixels to its outputs, float32, in inference mode.
 
-    Compiling takes a second or more, so keep the function if you predict more than once.
+    The network is compiled once, however many views there are. That takes a second or more, so keep the function if
+    you predict more than once.
 
     Args:
         model: a model from pixels 0..255 to probabilities or embeddings.
         views: one of `VIEWS`; the output is the mean over them.
     """
 
+    @tf.function
+    def output(pixels: tf.Tensor) -> tf.Tensor:
+        return model(pixels, training=False)
+
     def forward(images: tf.Tensor) -> tf.Tensor:
-        outputs = [model(view, training=False) for view in views_of(tf.cast(images, tf.float32), views)]
+        outputs = [output(view) for view in views_of(tf.cast(images, tf.float32), views)]
         return tf.add_n(outputs) / len(outputs)
 
-    return tf.function(forward)
+    return forward
 
 
 def views_of(pixels: tf.Tensor, views: str) -> Iterator[tf.Tensor]:

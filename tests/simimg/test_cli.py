@@ -306,7 +306,7 @@ def test_what_is_required(run: Run, name: str) -> None:
     ("arguments", "words"),
     [
         (["train", "--dataset_dir=/nowhere"], "--dataset_dir=/nowhere is not a folder"),
-        (["train", "--dataset_dir=/nowhere", "--epochs=0"], "--epochs=0: then nothing is trained"),
+        (["train", "--dataset_dir=/nowhere", "--epochs=0"], "--epochs=0 trains nothing"),
         (["train", "--dataset_dir=/nowhere", "--preset=huge"], "for --preset, got 'huge'."),
         (["evaluate", "--dataset_dir=/nowhere", "--model_dir=/nowhere"], "--dataset_dir=/nowhere is not a folder"),
         (["verify", "--dataset_dir=/nowhere"], "--dataset_dir=/nowhere is not a folder"),
