@@ -64,7 +64,7 @@ GROUPS = {
         "duplicates": "Find copies in an image folder and plan which to keep.",
         "leaks": "Find copies across the splits of a data set.",
         "apply": "Move the copies that a plan lists to a quarantine folder.",
-        "undo": "Move all files that `simimg apply` moved back.",
+        "undo": "Move the files of a plan back from quarantine.",
     },
     "Tools": {
         "demo": "Run the whole pipeline on sample images and write a report.",

@@ -1,4 +1,4 @@
-"""Move all files that `simimg apply` moved back.
+"""Move the files of a plan back from quarantine.
 
 Example: simimg undo --plan=plan.json
 """
