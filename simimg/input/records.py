@@ -44,7 +44,6 @@ __all__ = [
     "map_records",
     "shared_tensor",
     "tf_varints",
-    "varints",
 ]
 
 ON_CORRUPT = ("fail", "skip")
