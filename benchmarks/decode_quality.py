@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tfrecords.convert.image.decoder import PictureOptions, decode, load_picture
+from tfrecords.convert.image.decoder import ImageOptions, decode, load_image
 from tfrecords.format.quarantine import Refusal
 
 __all__ = ["Comparison", "Quality", "area_average", "measure_quality", "psnr", "ssim", "table"]
@@ -53,14 +53,14 @@ class Quality:
 
 def measure_quality(paths: Iterable[Path], image_size: int) -> Quality:
     """Returns the quality of the fast and the exact decode over image files, stretched to `image_size` px."""
-    fast, exact = (PictureOptions(image_size=image_size, decode=how) for how in ("fast", "exact"))
+    fast, exact = (ImageOptions(image_size=image_size, decode=how) for how in ("fast", "exact"))
     values: dict[str, list[tuple[float, float]]] = {"fast to exact": [], "fast to area": [], "exact to area": []}
     names = []
     num_refused = 0
     for path in paths:
         try:
             data = path.read_bytes()
-            a, b = load_picture(data, fast).pixels, load_picture(data, exact).pixels
+            a, b = load_image(data, fast).pixels, load_image(data, exact).pixels
             area = area_average(np.asarray(decode(data)), image_size)
         except Refusal:
             num_refused += 1

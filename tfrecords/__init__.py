@@ -1,4 +1,4 @@
-"""Pictures to shards: the half of simimg that never imports TensorFlow.
+"""Converts images to TFRecord shards; the half of simimg that never imports TensorFlow.
 
-`tfrecords.format` says what lies on disk, `tfrecords.convert` puts it there.
+`tfrecords.format` describes the files on disk, `tfrecords.convert` writes them.
 """

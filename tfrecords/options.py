@@ -29,7 +29,7 @@ def option(
     words: Mapping[str, float] = {},
     flag: str = "",
 ) -> Any:
-    """Declares a field of a config dataclass.
+    """Declare a field of a config dataclass.
 
     Args:
         help: one sentence, shown by `--help`.
@@ -49,10 +49,10 @@ def option(
 
 
 def check_choices(config: Any) -> None:
-    """Checks every field of a config dataclass that declares choices.
+    """Check every field of a config dataclass that declares choices.
 
     Raises:
-        UsageError: a value is not one of the choices.
+        UsageError: a value is not one of them.
     """
     for field in dataclasses.fields(config):
         choices = field.metadata.get("choices", ())
@@ -62,28 +62,28 @@ def check_choices(config: Any) -> None:
 
 
 def to_json(config: Any) -> dict[str, Any]:
-    """Returns a config dataclass as a dictionary that JSON can hold: paths as strings, tuples as lists."""
+    """Return a config dataclass as a dictionary for JSON: paths become strings, tuples become lists."""
     return {field.name: _plain(getattr(config, field.name)) for field in dataclasses.fields(config)}
 
 
 def from_json(kind: type[_Config], values: Any, what: str) -> _Config:
-    """Returns the config dataclass of type `kind` from the values that `to_json` wrote.
+    """Return the config dataclass of type `kind` from which `to_json` made `values`.
 
     Args:
         kind: the dataclass.
-        values: the parsed JSON.
-        what: name of the source in error messages.
+        values: the value of the JSON.
+        what: its name in errors.
 
     Raises:
-        UsageError: a value has the wrong type, is missing, or belongs to no field.
+        UsageError: a value does not have its field's type, is missing, or belongs to no field.
     """
     if not isinstance(values, dict):
-        raise UsageError(f"{what} should be a JSON object with one key per option. Received: {type(values).__name__}.")
+        raise UsageError(f"{what} should be an object with one key per option. Received: {type(values).__name__}.")
     kinds = typing.get_type_hints(kind)
     fields = {field.name: field for field in dataclasses.fields(typing.cast(Any, kind))}
     unknown = sorted(set(values) - set(fields))
     if unknown:
-        raise UsageError(f"{what} has {', '.join(unknown)}, which {kind.__name__} does not know.")
+        raise UsageError(f"{what} has unknown options: {', '.join(unknown)}. {kind.__name__} does not have them.")
     missing = sorted(name for name in fields if name not in values and fields[name].default is dataclasses.MISSING)
     if missing:
         raise UsageError(f"{what} lacks {', '.join(missing)}.")

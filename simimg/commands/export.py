@@ -24,8 +24,8 @@ from simimg.commands.console import Result, quiet_tensorflow
 
 with quiet_tensorflow():
     from simimg.errors import UsageError
+    from simimg.models import export_saved_model
     from simimg.similarity import BY, EXPORT_FORMATS, SearchIndex, export_index
-    from simimg.training import export_saved_model
 from tfrecords.options import check_choices, option
 
 JSON_KEYS = "saved_model image_size class_names dim out files num_bytes num_images model format by"
@@ -48,7 +48,7 @@ class Options:
     overwrite: bool = option("Replace an existing export of an index.", False)
 
     def __post_init__(self) -> None:
-        """Checks that there is one thing to export, and that the flags apply to it."""
+        """Check that there is one thing to export, and that the flags apply to it."""
         check_choices(self)
         if (self.model_dir is None) == (self.index_dir is None):
             raise UsageError("name one thing to export: --model_dir=PATH or --index_dir=PATH.")
@@ -65,7 +65,7 @@ class Options:
 
 
 def run(options: Options) -> Result:
-    """Exports a model or an index."""
+    """Export a model or an index."""
     return _export_index(options) if options.model_dir is None else _export_model(options, options.model_dir)
 
 

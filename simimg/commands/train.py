@@ -47,7 +47,7 @@ class Options(TrainConfig):
 
 
 def resolve(given: dict[str, Any]) -> TrainConfig:
-    """Returns the configuration: that of the file or else of the preset, overridden by the flags."""
+    """Return the configuration: that of the file or else of the preset, overridden by the flags."""
     file = given.pop("config", None)
     if file is None:
         if "dataset_dir" not in given:
@@ -64,7 +64,7 @@ def resolve(given: dict[str, Any]) -> TrainConfig:
 
 
 def run(options: TrainConfig) -> Result:
-    """Trains, with a progress bar."""
+    """Train, with a progress bar."""
     try:
         result = _train(options)
     except WorkerLost as error:
@@ -79,16 +79,13 @@ def run(options: TrainConfig) -> Result:
         "images_per_s": result.images_per_s,
         "input_share": result.input_share,
         "epoch": result.epoch,
-        "validation_accuracy": result.validation_accuracy,
-        "train_accuracy": result.train_accuracy,
-        "test_accuracy": result.test_accuracy,
-        "test_binary_accuracy": result.test_binary_accuracy,
     }
-    words = options.what.words
-    train_score, test_score = (result.score(options.what, split) for split in ("train", "test"))
+    names: tuple[str, ...] = ("validation_accuracy", "train_accuracy", "test_accuracy", "test_binary_accuracy")
+    words = options.objective_info.words
+    train_score, test_score = (result.score(options.objective_info, split) for split in ("train", "test"))
     if options.objective == "similarity":
-        values = {key: value for key, value in values.items() if "accuracy" not in key}
-        values |= {key: getattr(result, key) for key in ("train_recall", "validation_recall", "test_recall")}
+        names = ("train_recall", "validation_recall", "test_recall")
+    values |= {name: result.to_json()[name] for name in names}
     lines = [
         f"softmax fitted in {result.seconds:.1f} s, {result.images_per_s:,.0f} views/s"
         if not result.steps
@@ -114,8 +111,8 @@ def _train(config: TrainConfig) -> TrainResult:
         def show(info: StepInfo) -> None:
             bar.total = info.num_steps
             bar.set_postfix_str(
-                f"loss {info.loss:.3f}, {config.what.words} {info.score:.3f}, {info.images_per_s:,.0f} img/s, "
-                f"waiting for input {info.input_share:.0%}",
+                f"loss {info.loss:.3f}, {config.objective_info.words} {info.score:.3f}, "
+                f"{info.images_per_s:,.0f} img/s, waiting for input {info.input_share:.0%}",
                 refresh=False,
             )
             bar.update(info.step - bar.n)

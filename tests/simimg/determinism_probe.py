@@ -105,14 +105,14 @@ def make(folder: Path) -> Iterator[tuple[str, str]]:
 def converted(folder: Path) -> Iterator[tuple[str, str]]:
     """Digests of what the converter makes of files."""
     from tfrecords.convert import ConvertConfig, convert, decode, resize
-    from tfrecords.convert.image.decoder import PictureOptions, load_picture
+    from tfrecords.convert.image.decoder import ImageOptions, load_image
     from tfrecords.convert.image.near_duplicates import low_frequencies, perceptual_hashes
     from tfrecords.format.layout import Layout
 
     for path in sorted((folder / "files").iterdir()):
         data = path.read_bytes()
         squares = [
-            load_picture(data, PictureOptions(image_size=size, resize=how, decode=way)).pixels
+            load_image(data, ImageOptions(image_size=size, resize=how, decode=way)).pixels
             for size in (32, 100)
             for how in ("stretch", "crop", "pad")
             for way in ("fast", "exact")

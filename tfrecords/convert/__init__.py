@@ -1,4 +1,4 @@
-"""From pictures to a data set folder."""
+"""Converts images to a data set folder."""
 
 from tfrecords.convert.engine import ConvertProgress, convert
 from tfrecords.convert.image.decoder import decode, encode, resize

@@ -1,16 +1,17 @@
-"""Files that are whole or not there: a temporary name, fsync, rename."""
+"""Writes files and folders that are either complete or absent (temporary name, fsync, rename), and locks files."""
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import os
 import secrets
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TextIO
 
 from tfrecords.base_errors import DataError
 
@@ -20,27 +21,28 @@ __all__ = [
     "atomic_folder",
     "file_sha256",
     "json_bytes",
+    "locked_file",
     "read_json",
     "sync_dir",
     "sync_file",
     "write_json",
 ]
 
-TEMPORARY = ".tmp-"  # in every temporary name, so that what a killed process left can be recognised
+TEMPORARY = ".tmp-"  # in every temporary name, so that leftovers of a killed process can be recognized
 
 
 @contextmanager
 def atomic_file(path: Path, *, sync: bool = True, sync_name: bool = True) -> Iterator[BinaryIO]:
-    """Opens a file for writing that gets its name when the block ends without an error, and vanishes otherwise.
+    """Open a file for writing. It gets its name when the block ends without an error, and vanishes otherwise.
 
     Args:
         path: the name.
-        sync: have what the file holds on the disk before it gets its name. Without, a killed process leaves it whole
-            all the same, but a power failure may not: then whoever finds it has to check it.
-        sync_name: return when the name is durable, too, and not just what the file holds. Not needed where the caller
-            does so for a whole folder, or where the loss of the name would only have the file be written again.
+        sync: sync the content to the disk before the file gets its name. Without it, the file survives a killed process
+            but perhaps not a power failure, so whoever reads it later has to check it.
+        sync_name: return only after the name is durable, too. Not needed if the caller syncs the whole folder, or if a
+            lost name only means that the file is written again.
     """
-    # Unlike any other process's, also of another machine that writes to the same folder.
+    # Unique among all processes, including those of other machines that write to the same folder.
     temporary = path.with_name(f".{path.name}{TEMPORARY}{os.getpid()}-{secrets.token_hex(4)}")
     try:
         with open(temporary, "wb") as file:
@@ -58,9 +60,9 @@ def atomic_file(path: Path, *, sync: bool = True, sync_name: bool = True) -> Ite
 
 @contextmanager
 def atomic_folder(path: Path) -> Iterator[Path]:
-    """Yields a new folder to fill, which gets its name when the block ends without an error, and vanishes otherwise.
+    """Yield a new folder to fill. It gets its name when the block ends without an error, and vanishes otherwise.
 
-    A folder that has the name already is replaced.
+    An existing folder of that name is replaced.
     """
     temporary = path.with_name(f".{path.name}{TEMPORARY}{os.getpid()}-{secrets.token_hex(4)}")
     replaced = temporary.with_name(f"{temporary.name}-replaced")
@@ -83,13 +85,37 @@ def atomic_folder(path: Path) -> Iterator[Path]:
     shutil.rmtree(replaced, ignore_errors=True)
 
 
+@contextmanager
+def locked_file(path: Path, on_held: Callable[[str], Exception]) -> Iterator[TextIO]:
+    """Hold an exclusive lock on the file `path`; the operating system releases it when the process ends.
+
+    The file holds the host and process id of its last holder. File systems without locks are used without one.
+
+    Args:
+        path: the lock's file; it is created if necessary.
+        on_held: makes the error that is raised if another process holds the lock, given the text in the file.
+    """
+    with open(path, "a+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.seek(0)
+            raise on_held(file.read().strip() or "an unknown process") from None
+        except OSError:
+            pass  # a file system without locks
+        file.truncate(0)
+        file.write(f"{os.uname().nodename}, pid {os.getpid()}\n")
+        file.flush()
+        yield file
+
+
 def sync_dir(path: Path) -> None:
-    """Makes the names in a folder durable."""
+    """Make the names in a folder durable."""
     sync_file(path)
 
 
 def sync_file(path: Path) -> None:
-    """Makes what a file holds durable."""
+    """Make a file's content durable."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -98,22 +124,22 @@ def sync_file(path: Path) -> None:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Writes `value` as indented JSON under the name `path`, atomically."""
+    """Write `value` as indented JSON to `path`, atomically."""
     with atomic_file(path) as file:
         file.write(json_bytes(value))
 
 
 def json_bytes(value: Any) -> bytes:
-    """Returns `value` as indented JSON in UTF-8."""
+    """Return `value` as indented JSON in UTF-8."""
     return (json.dumps(value, indent=1, ensure_ascii=False) + "\n").encode()
 
 
 def read_json(path: Path, what: str) -> Any:
-    """Returns the JSON value in the file `path`.
+    """Return the JSON value in the file `path`.
 
     Args:
         path: the file.
-        what: what errors call it, and what to do about it, e.g. "the layout; convert the data set again".
+        what: what the file is and what to do about it, for errors, e.g. "the layout; convert the data set again".
 
     Raises:
         DataError: the file is missing or not JSON.
@@ -123,10 +149,10 @@ def read_json(path: Path, what: str) -> Any:
     except (FileNotFoundError, NotADirectoryError):
         raise DataError(f"{path} is missing ({what}).") from None
     except (ValueError, RecursionError) as error:
-        raise DataError(f"{path} is no valid JSON: {error} ({what}).") from None
+        raise DataError(f"{path} is not valid JSON: {error} ({what}).") from None
 
 
 def file_sha256(path: Path) -> str:
-    """Returns the SHA-256 of a file's bytes, in hexadecimal."""
+    """Return the SHA-256 of a file's bytes, in hexadecimal."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,7 +1,9 @@
 """Verifies a data set folder: every byte, every count, every name, and that its parts agree.
 
-layout.json has a checksum of its own and one of each other file; what a person is told is where the fault lies: which
-record of a shard, at which byte. Shards, which are nearly all of it, are read once.
+layout.json has a checksum of itself and of every other file, so any damage is found. The rest of the work is to say
+where it is: which record of which shard, at which byte. Shards are nearly all of a data set's bytes and are read once.
+The manifest is compared with them in columns, one shard at a time, which takes some tens of megabytes for a million
+examples.
 """
 
 from __future__ import annotations
@@ -17,25 +19,32 @@ import numpy as np
 
 from tfrecords.base_errors import DataError
 from tfrecords.format.atomic_files import file_sha256
-from tfrecords.format.layout import LAYOUT_FILE, Layout, Offsets, ShardInfo, raw_offsets
-from tfrecords.format.manifest import MANIFEST_FILE, read_manifest
-from tfrecords.format.manifest_check import ExampleRows
-from tfrecords.format.naming import shard_name
-from tfrecords.format.shard import index_bytes, index_path
+from tfrecords.format.layout import Layout, ShardInfo
+from tfrecords.format.manifest import Manifest, read_manifest
+from tfrecords.format.naming import (
+    INFO_FILE,
+    LAYOUT_FILE,
+    MANIFEST_FILE,
+    QUARANTINE_FILE,
+    REPORT_FILE,
+    index_path,
+    shard_name,
+)
+from tfrecords.format.record_layout import Offsets
+from tfrecords.format.shard import index_bytes
 from tfrecords.format.shard_scan import ShardScan, scan_shard
-from tfrecords.format.tfds_metadata import INFO_FILE, metadata_files, num_examples_by_split
+from tfrecords.format.tfds_metadata import metadata_files, num_examples_by_split
 
-__all__ = ["REPORT_FILE", "Verification", "verify"]
+__all__ = ["Verification", "verify"]
 
-REPORT_FILE = "report.html"  # may be written at any time, and ends with its own checksum
-_QUARANTINE_FILE = "quarantine.jsonl"  # a line for each file that was refused; not there where none was
-_MAX_NAMED = 3  # files that are missing, or too many, before they share a sentence: a half copied folder is one cause
+# More missing or unknown files than this share one sentence: a half-copied folder is one cause.
+_MAX_NAMED = 3
 _REPORT_END = re.compile(rb"<!-- sha256 ([0-9a-f]{64}) -->\n\Z")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Verification:
-    """What `verify` found: the number of examples that were read, and one sentence a problem."""
+    """Result of `verify`: the number of examples read, and one sentence per problem."""
 
     num_examples: int
     problems: tuple[str, ...]
@@ -47,10 +56,10 @@ class Verification:
 
 
 def verify(dataset_dir: Path, *, progress: Callable[[int], None] = lambda num_examples: None) -> Verification:
-    """Reads all of a data set and compares each part with what the others say of it.
+    """Read all of a data set and compare its parts with each other.
 
     Args:
-        dataset_dir: a folder that `tfrecords.convert` wrote.
+        dataset_dir: a folder written by `tfrecords.convert`.
         progress: called with the number of examples read since the last call.
     """
     try:
@@ -67,8 +76,10 @@ def verify(dataset_dir: Path, *, progress: Callable[[int], None] = lambda num_ex
         extra.remove(REPORT_FILE)
         changed |= _report_changed(dataset_dir / REPORT_FILE)
     problems = [
-        *_together(dataset_dir, missing, "is missing", "lacks {} files"),
-        *_together(dataset_dir, extra, f"is not in {LAYOUT_FILE}", f"has {{}} files that are not in {LAYOUT_FILE}"),
+        *_file_problems(dataset_dir, missing, "is missing", "lacks {} files"),
+        *_file_problems(
+            dataset_dir, extra, f"is not in {LAYOUT_FILE}", f"has {{}} files that are not in {LAYOUT_FILE}"
+        ),
         *changed.values(),
         *_layout_problems(dataset_dir, layout),
     ]
@@ -78,12 +89,12 @@ def verify(dataset_dir: Path, *, progress: Callable[[int], None] = lambda num_ex
     rows = None
     if MANIFEST_FILE not in unsound:
         try:
-            rows = ExampleRows(read_manifest(dataset_dir))
+            rows = _ExampleRows(read_manifest(dataset_dir))
         except DataError as error:
             problems.append(str(error))
     if rows is not None:
         problems += (f"{dataset_dir / MANIFEST_FILE} {problem}." for problem in rows.problems(layout))
-        if _QUARANTINE_FILE not in unsound:
+        if QUARANTINE_FILE not in unsound:
             problems += _quarantine_problems(dataset_dir, layout, rows.num_refused)
 
     num_examples = 0
@@ -108,8 +119,8 @@ def verify(dataset_dir: Path, *, progress: Callable[[int], None] = lambda num_ex
     return Verification(num_examples=num_examples, problems=tuple(problems))
 
 
-def _together(dataset_dir: Path, names: Iterable[str], one: str, many: str) -> Iterator[str]:
-    """Yields a sentence a file, or one about all of them where they are many."""
+def _file_problems(dataset_dir: Path, names: Iterable[str], one: str, many: str) -> Iterator[str]:
+    """Yield one sentence per file, or one for all of them if they are many."""
     names = sorted(names)
     if len(names) <= _MAX_NAMED:
         yield from (f"{dataset_dir / name} {one}." for name in names)
@@ -119,9 +130,9 @@ def _together(dataset_dir: Path, names: Iterable[str], one: str, many: str) -> I
 
 
 def _changed_files(dataset_dir: Path, layout: Layout, names: Iterable[str]) -> Iterator[tuple[str, str]]:
-    """Yields the name of each file that is not what it was, and a sentence about it."""
+    """Yield the name of each file that was changed since the conversion, and a sentence about it."""
     if (dataset_dir / LAYOUT_FILE).read_bytes() != layout.to_bytes():
-        yield LAYOUT_FILE, f"{dataset_dir / LAYOUT_FILE} says what it said, but its bytes were changed."
+        yield LAYOUT_FILE, f"{dataset_dir / LAYOUT_FILE} has the right values, but its bytes were changed."
     for name in sorted(names):
         path = dataset_dir / name
         try:
@@ -130,13 +141,13 @@ def _changed_files(dataset_dir: Path, layout: Layout, names: Iterable[str]) -> I
             yield name, _unreadable(path, error)
             continue
         if name not in layout.files:
-            yield name, f"{dataset_dir / LAYOUT_FILE} has no checksum of {name}."
+            yield name, f"{dataset_dir / LAYOUT_FILE} has no checksum for {name}."
         elif sha256 != layout.files[name]:
-            yield name, f"{path}: its SHA-256 is not the one in {LAYOUT_FILE}."
+            yield name, f"{path}: its SHA-256 differs from the one in {LAYOUT_FILE}."
 
 
 def _report_changed(path: Path) -> dict[str, str]:
-    """Returns the report's name and a sentence about it, or nothing where it is as it was written."""
+    """Return the report's name and a sentence about it, or nothing if it is as it was written."""
     try:
         html = path.read_bytes()
     except OSError as error:
@@ -152,15 +163,16 @@ def _unreadable(path: Path, error: OSError) -> str:
 
 
 def _needed(layout: Layout) -> set[str]:
-    """Returns the names of the files, besides layout.json and the shards, that no data set is without."""
+    """Return the names of the files that every data set has, besides layout.json and the shards."""
     shards = (info for infos in layout.splits.values() for info in infos)
     indices = () if layout.encoding == "raw" else (index_path(Path(info.file)).name for info in shards)
     return {MANIFEST_FILE, *metadata_files(layout), *indices}
 
 
 def _layout_problems(dataset_dir: Path, layout: Layout) -> Iterator[str]:
-    if layout.offsets != (raw_offsets(layout.image_size) if layout.encoding == "raw" else Offsets()):
-        yield f"{dataset_dir / LAYOUT_FILE}: its offsets do not fit {layout.image_size} px {layout.encoding} records."
+    if layout.offsets != Offsets.of(layout.encoding, layout.image_size):
+        records = f"{layout.encoding} records with {layout.image_size} px"
+        yield f"{dataset_dir / LAYOUT_FILE}: its offsets are not those of {records}."
     for split, shards in layout.splits.items():
         for number, info in enumerate(shards):
             expected = shard_name(layout.name, split, number, len(shards))
@@ -169,9 +181,9 @@ def _layout_problems(dataset_dir: Path, layout: Layout) -> Iterator[str]:
 
 
 def _quarantine_problems(dataset_dir: Path, layout: Layout, num_refused: int) -> Iterator[str]:
-    path = dataset_dir / _QUARANTINE_FILE
+    path = dataset_dir / QUARANTINE_FILE
     num_lines = 0
-    if _QUARANTINE_FILE in layout.files:
+    if QUARANTINE_FILE in layout.files:
         with open(path, "rb") as file:
             num_lines = sum(1 for _ in file)
     if num_lines != num_refused:
@@ -179,7 +191,7 @@ def _quarantine_problems(dataset_dir: Path, layout: Layout, num_refused: int) ->
 
 
 def _metadata_problems(dataset_dir: Path, layout: Layout) -> Iterator[str]:
-    """Yields what the metadata's files say otherwise than layout.json; their bytes are what was written."""
+    """Yield how the metadata files differ from layout.json, although their bytes are what was written."""
     try:
         promised = num_examples_by_split(dataset_dir)
     except DataError as error:
@@ -187,33 +199,33 @@ def _metadata_problems(dataset_dir: Path, layout: Layout) -> Iterator[str]:
         return
     found = {split: layout.num_examples(split) for split in layout.splits}
     if promised != found:
-        yield f"{dataset_dir / INFO_FILE} counts {promised}, layout.json {found}."
+        yield f"{dataset_dir / INFO_FILE} counts {promised} examples, layout.json {found}."
         return
     for name, content in metadata_files(layout).items():
         if (dataset_dir / name).read_bytes() != content:
-            yield f"{dataset_dir / name} is not what belongs to layout.json."
+            yield f"{dataset_dir / name} does not match layout.json."
 
 
 def _shard_problems(path: Path, info: ShardInfo, scan: ShardScan, layout: Layout) -> list[str]:
-    """Returns what is wrong with a shard by itself; the checksum only where nothing else tells more."""
+    """Return what is wrong with a shard itself; the checksum is mentioned only if nothing else explains the damage."""
     if scan.sha256 != info.sha256:
         for shards in layout.splits.values():
             for other in shards:
                 if scan.sha256 == other.sha256:
-                    return [f"{path} holds what belongs into {other.file}."]
+                    return [f"{path} has the content of {other.file}."]
     problems = [f"{path}: {fault}." for fault in scan.faults]
     if scan.whole and len(scan.ids) != info.num_examples:
-        problems.append(f"{path} has {len(scan.ids)} records, layout.json says {info.num_examples}.")
+        problems.append(f"{path} has {len(scan.ids)} records; layout.json says {info.num_examples}.")
     elif not problems and scan.num_bytes != info.num_bytes:
-        problems.append(f"{path} has {scan.num_bytes} bytes, layout.json says {info.num_bytes}.")
+        problems.append(f"{path} has {scan.num_bytes} bytes; layout.json says {info.num_bytes}.")
     elif not problems and scan.sha256 != info.sha256:
-        problems.append(f"{path}: its SHA-256 is not the one in layout.json.")
+        problems.append(f"{path}: its SHA-256 differs from the one in layout.json.")
     if not problems and layout.encoding == "raw":
         lengths = np.array(scan.lengths, np.int64)
         wrong = np.flatnonzero(lengths != layout.offsets.record_bytes)
         if len(wrong):
-            should = f"{lengths[wrong[0]]} bytes long instead of {layout.offsets.record_bytes}"
-            problems.append(f"{path}: record {wrong[0]} is {should}.")
+            found = f"{lengths[wrong[0]]} bytes long instead of {layout.offsets.record_bytes}"
+            problems.append(f"{path}: record {wrong[0]} is {found}.")
     return problems
 
 
@@ -221,4 +233,80 @@ def _index_problems(path: Path, scan: ShardScan) -> Iterator[str]:
     ends = np.cumsum(np.array(scan.lengths, np.int64)).tolist()
     pairs = ((end - length, length) for end, length in zip(ends, scan.lengths, strict=True))
     if index_path(path).read_bytes() != index_bytes(pairs):
-        yield f"{index_path(path)} does not fit the shard."
+        yield f"{index_path(path)} does not match the shard."
+
+
+class _ExampleRows:
+    """The manifest's rows of the examples, sorted by shard and position.
+
+    Args:
+        manifest: its rows in any order.
+    """
+
+    def __init__(self, manifest: Manifest) -> None:
+        ok = np.flatnonzero(manifest.ok)
+        self._order = ok[np.lexsort((manifest.positions[ok], manifest.shards[ok], manifest.splits[ok]))]
+        self._keys = _key(manifest.splits[self._order], manifest.shards[self._order])
+        self._manifest = manifest
+
+    @property
+    def num_refused(self) -> int:
+        """Number of files that did not become examples."""
+        return len(self._manifest) - len(self._order)
+
+    def problems(self, layout: Layout) -> Iterator[str]:
+        """Yield what is wrong with the manifest as a whole, as the rest of a sentence that begins with its name."""
+        manifest, order = self._manifest, self._order
+        counts = {name: int((manifest.splits[order] == code).sum()) for code, name in enumerate(manifest.split_names)}
+        found = {split: count for split, count in counts.items() if count}
+        promised = {split: layout.num_examples(split) for split in layout.splits}
+        if found != {split: count for split, count in promised.items() if count}:
+            yield f"has {found} examples; layout.json has {promised}"
+        elif num_lost := int((manifest.splits[order] < 0).sum()):
+            yield f"has {num_lost:,} examples without a split"
+        ids = np.sort(manifest.ids)
+        again = ids[1:][ids[1:] == ids[:-1]]
+        if len(again):
+            yield f"has id {again[0]} more than once{_more(len(again), 'ids')}"
+        labels = manifest.labels[order]
+        unknown = np.flatnonzero((labels < 0) | (labels >= len(layout.class_names)))
+        if len(unknown):
+            row = order[unknown[0]]
+            yield (
+                f"has label {manifest.labels[row]} for id {manifest.ids[row]}; layout.json has "
+                f"{len(layout.class_names):,} classes{_more(len(unknown), 'labels')}"
+            )
+
+    def shard_problems(self, split: str, shard: int, scan: ShardScan) -> Iterator[str]:
+        """Yield how a shard's records differ from the manifest, as the rest of a sentence that begins with the shard's
+        name.
+        """
+        manifest = self._manifest
+        if split not in manifest.split_names:
+            return  # the counts differ, too, and `problems` reports that
+        key = _key(np.array(manifest.split_names.index(split)), np.array(shard))
+        start, stop = np.searchsorted(self._keys, [key, key + 1])
+        rows = self._order[start:stop]
+        if len(rows) != len(scan.ids):
+            yield f" has {len(scan.ids)} records; manifest.parquet has {len(rows)} rows for it"
+            return
+        wrong = manifest.positions[rows] != np.arange(len(rows))
+        wrong |= (manifest.ids[rows] != scan.ids) | (manifest.labels[rows] != scan.labels)
+        places = np.flatnonzero(wrong)
+        if not len(places):
+            return
+        at, row = places[0], rows[places[0]]
+        offset = sum(scan.lengths[:at])
+        yield (
+            f": record {at} at byte {offset} has id {scan.ids[at]} and label {scan.labels[at]}; manifest.parquet has "
+            f"id {manifest.ids[row]}, label {manifest.labels[row]} and position {manifest.positions[row]} for this "
+            f"record{_more(len(places), 'records')}"
+        )
+
+
+def _more(count: int, what: str) -> str:
+    return f", and {count - 1:,} more such {what}" if count > 1 else ""
+
+
+def _key(splits: np.ndarray, shards: np.ndarray) -> np.ndarray:
+    return splits.astype(np.int64) << 32 | shards.astype(np.int64)

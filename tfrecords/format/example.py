@@ -1,60 +1,91 @@
-"""A tf.train.Example as bytes and back, without protobuf: a dictionary of integers and byte strings.
+"""Encodes and decodes tf.train.Example without protobuf, as a dictionary of integers and byte strings.
 
-The message is `Example{features: Features{feature: map<string, Feature>}}`, where a Feature here is a BytesList or an
-Int64List of one value (tensorflow/core/example/example.proto and feature.proto). Protobuf leaves the order of a map
-open; here keys are sorted, so the same input always gives the same bytes.
+The message is `Example{features: Features{feature: map<string, Feature>}}`, where a Feature is a BytesList or an
+Int64List with one value (tensorflow/core/example/example.proto and feature.proto). Protobuf leaves the order of a map
+open. Here keys are sorted, so the same input always gives the same bytes.
 
-Integers may be padded to a fixed number of bytes: a protobuf varint may carry leading zero groups (up to ten bytes in
-all), and every parser accepts them. That makes all records of a raw data set equally long, with the image at one
-offset, which is what lets a TFRecord file be used as an array (see `tfrecords.format.layout`).
+Integers may be padded to a fixed number of bytes (see `tfrecords.format.record.varint`). All records of a raw data set
+then have the same length with the image at the same offset, so a TFRecord file can be used as an array (see
+`tfrecords.format.record_layout`).
+
+The reader takes a function that reads a range of bytes instead of the bytes themselves, so that a label can be found
+without reading the image in front of it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from typing import NamedTuple
 
-__all__ = ["decode_example", "encode_example", "varint"]
+from tfrecords.format.record import ReadAt, read_varint, varint
 
-_BYTES_LIST = b"\x0a"  # field 1 of Feature, length-delimited
-_INT64_LIST = b"\x1a"  # field 3 of Feature, length-delimited
-_FIELD_1 = b"\x0a"
-_FIELD_2 = b"\x12"
+__all__ = ["Feature", "bytes_feature", "decode_example", "encode_example", "find_features"]
+
+_BYTES_LIST, _INT64_LIST = 1, 3  # field numbers in Feature
+_VARINT, _LENGTH_DELIMITED = 0, 2  # wire types
 
 
-def varint(value: int, num_bytes: int | None = None) -> bytes:
-    """Returns `value` as a protobuf varint: 7 bits a byte, lowest first, the top bit set on all but the last.
+class Feature(NamedTuple):
+    """A feature's key and the range of bytes that holds its Feature message."""
 
-    Args:
-        value: an int64; a negative one takes ten bytes (two's complement), as protobuf has it.
-        num_bytes: pads the varint to this length; by default it is as short as it can be.
+    key: str
+    start: int
+    end: int
 
-    Raises:
-        ValueError: `value` is no int64, or does not fit into `num_bytes`.
-    """
-    if not -(1 << 63) <= value < 1 << 63:
-        raise ValueError(f"`value` should fit into an int64. Received: value={value}")
-    rest = value & 0xFFFFFFFFFFFFFFFF
-    groups = bytearray()
-    while rest > 0x7F:
-        groups.append(rest & 0x7F | 0x80)
-        rest >>= 7
-    groups.append(rest)
-    if num_bytes is not None:
-        if len(groups) > num_bytes:
-            raise ValueError(f"`value` should fit into {num_bytes} varint bytes. Received: value={value}")
-        padding = num_bytes - len(groups)
-        if padding:
-            groups[-1] |= 0x80
-            groups.extend(b"\x80" * (padding - 1) + b"\x00")
-    return bytes(groups)
+    def value(self, read_at: ReadAt) -> int | bytes:
+        """Return the one integer or byte string of the feature.
+
+        Raises:
+            ValueError: it has another type, or not exactly one value.
+        """
+        lists = list(_fields(read_at, self.start, self.end))
+        if len(lists) != 1 or lists[0].number not in (_BYTES_LIST, _INT64_LIST):
+            raise ValueError(f"feature {self.key!r} should be one integer or one byte string")
+        values = list(lists[0].inner(read_at))
+        if len(values) != 1:
+            raise ValueError(f"feature {self.key!r} should hold one value. Received: {len(values)}")
+        number = values[0].value
+        if number is None and lists[0].number == _BYTES_LIST:
+            return values[0].content(read_at)
+        if number is None:  # packed, as proto3 and this module write it
+            number, end = read_varint(read_at, values[0].start)
+            if end != values[0].end:
+                raise ValueError(f"feature {self.key!r} should hold one integer")
+        elif lists[0].number == _BYTES_LIST:
+            raise ValueError("a field should be length-delimited. Received: a varint")
+        return number - (1 << 64) if number >= 1 << 63 else number
+
+    def num_bytes(self, read_at: ReadAt) -> int:
+        """Return the length in bytes of the feature's first byte string, without reading it; 0 if it has none."""
+        for values in _fields(read_at, self.start, self.end):
+            for value in values.inner(read_at):
+                return value.end - value.start
+        return 0
+
+
+class _Field(NamedTuple):
+    """A field of a protobuf message: its number, the range of its content, and its value if it is a varint."""
+
+    number: int
+    start: int
+    end: int
+    value: int | None
+
+    def content(self, read_at: ReadAt) -> bytes:
+        return read_at(self.start, self.end - self.start)
+
+    def inner(self, read_at: ReadAt) -> Iterator[_Field]:
+        if self.value is not None:
+            raise ValueError("a field should be length-delimited. Received: a varint")
+        return _fields(read_at, self.start, self.end)
 
 
 def encode_example(features: Mapping[str, int | bytes], *, int_bytes: int | None = None) -> bytes:
-    """Returns the serialized tf.train.Example of `features`, keys in sorted order.
+    """Return the serialized tf.train.Example of `features`, keys in sorted order.
 
     Args:
-        features: integers become an Int64List of one value, byte strings a BytesList of one value.
-        int_bytes: pads each integer to this many varint bytes; by default each is as short as it can be.
+        features: integers become an Int64List with one value, byte strings a BytesList with one value.
+        int_bytes: pads each integer to this many varint bytes; by default each is as short as possible.
 
     Raises:
         ValueError: an integer does not fit.
@@ -62,87 +93,84 @@ def encode_example(features: Mapping[str, int | bytes], *, int_bytes: int | None
     entries = []
     for key in sorted(features):
         value = features[key]
-        if isinstance(value, bytes):
-            feature = _field(_BYTES_LIST, _field(_FIELD_1, value))
-        else:
-            feature = _field(_INT64_LIST, _field(_FIELD_1, varint(value, int_bytes)))
-        entries.append(_field(_FIELD_1, _field(_FIELD_1, key.encode()) + _field(_FIELD_2, feature)))
-    return _field(_FIELD_1, b"".join(entries))
+        is_bytes = isinstance(value, bytes)
+        content = value if isinstance(value, bytes) else varint(value, int_bytes)
+        feature = _encoded(_BYTES_LIST if is_bytes else _INT64_LIST, _encoded(1, content))
+        entries.append(_encoded(1, _encoded(1, key.encode()) + _encoded(2, feature)))
+    return _encoded(1, b"".join(entries))
 
 
 def decode_example(data: bytes) -> dict[str, int | bytes]:
-    """Returns the features of a serialized tf.train.Example whose features are one integer or one byte string each.
+    """Return the features of a serialized tf.train.Example in which each feature is one integer or one byte string.
 
     Raises:
-        ValueError: `data` is no such message.
+        ValueError: `data` is not such a message.
     """
-    features: dict[str, int | bytes] = {}
-    for _, example_field in _fields(data):
-        for _, entry in _fields(_message(example_field)):
-            key, feature = "", b""
-            for number, part in _fields(_message(entry)):
-                if number == 1:
-                    key = _message(part).decode()
-                else:
-                    feature = _message(part)
-            features[key] = _value(key, feature)
-    return features
+    read_at = _reader(data)
+    return {key: feature.value(read_at) for key, feature in find_features(read_at, 0, len(data)).items()}
 
 
-def _field(tag: bytes, content: bytes) -> bytes:
-    return b"".join((tag, varint(len(content)), content))
+def bytes_feature(payload: bytes, key: str) -> bytes:
+    """Return the byte string in feature `key` of a serialized Example, whatever its other features are.
 
-
-def _value(key: str, feature: bytes) -> int | bytes:
-    lists = list(_fields(feature))
-    if len(lists) != 1 or lists[0][0] not in (1, 3):
-        raise ValueError(f"feature {key!r} should be one integer or one byte string")
-    kind, content = lists[0]
-    values = [value for _, value in _fields(_message(content))]
-    if len(values) == 1 and kind == 1:
-        return _message(values[0])
-    if len(values) == 1:
-        number = values[0]
-        if isinstance(number, bytes):  # packed, as proto3 and this module write it
-            number, end = _read_varint(number, 0)
-            if end != len(_message(values[0])):
-                raise ValueError(f"feature {key!r} should hold one integer")
-        return number - (1 << 64) if number >= 1 << 63 else number
-    raise ValueError(f"feature {key!r} should hold one value. Received: {len(values)}")
-
-
-def _message(value: int | bytes) -> bytes:
-    if isinstance(value, int):
-        raise ValueError("should be a length-delimited field. Received: a varint")
+    Raises:
+        ValueError: `payload` is not an Example, or has no such byte string.
+    """
+    read_at = _reader(payload)
+    feature = find_features(read_at, 0, len(payload)).get(key)
+    value = feature.value(read_at) if feature is not None else None
+    if not isinstance(value, bytes):
+        raise ValueError(f"feature {key!r} should be a byte string")
     return value
 
 
-def _fields(data: bytes) -> Iterator[tuple[int, int | bytes]]:
-    at = 0
-    while at < len(data):
-        tag, at = _read_varint(data, at)
+def find_features(read_at: ReadAt, start: int, end: int) -> dict[str, Feature]:
+    """Return the features of the serialized Example at `start`..`end` by key, without reading their values.
+
+    Raises:
+        ValueError: the bytes are not an Example.
+    """
+    features = {}
+    for example_field in _fields(read_at, start, end):
+        if example_field.number != 1:
+            continue
+        for entry in example_field.inner(read_at):
+            key, message = "", (entry.start, entry.start)
+            for part in entry.inner(read_at):
+                if part.value is not None:
+                    raise ValueError("a field should be length-delimited. Received: a varint")
+                if part.number == 1:
+                    key = part.content(read_at).decode()
+                else:
+                    message = part.start, part.end
+            features[key] = Feature(key, *message)
+    return features
+
+
+def _encoded(number: int, content: bytes) -> bytes:
+    return b"".join((varint(number << 3 | _LENGTH_DELIMITED), varint(len(content)), content))
+
+
+def _reader(data: bytes) -> ReadAt:
+    return lambda offset, length: data[offset : offset + length]
+
+
+def _fields(read_at: ReadAt, at: int, end: int) -> Iterator[_Field]:
+    """Yield the fields of the message at `at`..`end`."""
+    while at < end:
+        tag, at = read_varint(read_at, at)
         number, wire_type = tag >> 3, tag & 7
-        if wire_type == 0:
-            value, at = _read_varint(data, at)
-            yield number, value
-        elif wire_type == 2:
-            length, at = _read_varint(data, at)
-            if at + length > len(data):
+        if wire_type == _VARINT:
+            start = at
+            value, at = read_varint(read_at, at)
+            if at > end:
+                raise ValueError("the message ends inside a varint")
+            yield _Field(number, start, at, value)
+        elif wire_type == _LENGTH_DELIMITED:
+            length, at = read_varint(read_at, at)
+            if at + length > end:
                 raise ValueError("the message ends inside a field")
-            yield number, data[at : at + length]
+            yield _Field(number, at, at + length, None)
             at += length
         else:
             raise ValueError(f"wire type should be 0 or 2. Received: {wire_type}")
-
-
-def _read_varint(data: bytes, at: int) -> tuple[int, int]:
-    value = 0
-    for shift in range(0, 70, 7):
-        if at >= len(data):
-            raise ValueError("the message ends inside a varint")
-        byte = data[at]
-        at += 1
-        value |= (byte & 0x7F) << shift
-        if byte < 0x80:
-            return value & 0xFFFFFFFFFFFFFFFF, at
-    raise ValueError("a varint is longer than ten bytes")

@@ -1,7 +1,7 @@
-"""manifest.parquet: a row for every file that was found, where it came from and where it went.
+"""manifest.parquet: one row for every file that was found, with its origin and its place in the shards.
 
-In memory a manifest is columns, not rows: a million rows take about 110 MB and their paths, a million objects 1 GB. It
-is written and read in row groups of `ROWS_PER_GROUP`, so that neither takes more than a few of them besides.
+In memory a manifest is columns, not rows: a million rows take about 110 MB plus their paths, a million objects 1 GB. It
+is written and read in row groups of `ROWS_PER_GROUP`, so that neither needs more than a few of them in addition.
 """
 
 from __future__ import annotations
@@ -9,22 +9,22 @@ from __future__ import annotations
 import dataclasses
 import json
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from tfrecords.base_errors import DataError
 from tfrecords.format.atomic_files import atomic_file
+from tfrecords.format.naming import MANIFEST_FILE
 
 if TYPE_CHECKING:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
 __all__ = [
-    "MANIFEST_FILE",
     "OK",
     "REFUSED",
     "ROWS_PER_GROUP",
@@ -36,25 +36,24 @@ __all__ = [
     "write_manifest",
 ]
 
-MANIFEST_FILE = "manifest.parquet"
 OK = "ok"
 REFUSED = "refused"
 ROWS_PER_GROUP = 65_536
 
 _DIGEST_BYTES = 32
-_NAMES = b"simimg"  # the key of the file's own metadata under which the names of splits and reasons stand, as JSON
+_NAMES = b"simimg"  # key of the file's own metadata that holds the names of splits and reasons, as JSON
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+@dataclasses.dataclass(frozen=True, slots=True)
 class ManifestRow:
-    """What became of one file.
+    """One file of the source.
 
-    `id` counts the files in the order they were found and is the example's id; `path` is relative to the image folder.
-    `sha256` is that of the file's bytes and `pixels_sha256` that of the stored pixels, in hexadecimal, "" where they
-    were not read; `phash` is their perceptual hash, 0 where there is none. `width` and `height` (px) are those of the
-    upright picture before it was resized. `shard` and `position` say which record of which shard of `split` it became,
-    -1 for a refused file, which has a `reason` instead. `group` is the id of the first file that this is a copy of, its
-    own if it is none.
+    `id` counts the files in the order they were found and is the example's id. `path` is relative to the image folder.
+    `sha256` is that of the file's bytes and `pixels_sha256` that of the stored pixels, in hexadecimal, "" if they were
+    not read. `phash` is the perceptual hash of the pixels, 0 if there is none. `width` and `height` (px) are those of
+    the upright image before it was resized. `shard` and `position` are the shard of `split` and the record in it, -1
+    for a refused file, which has a `reason` instead. `group` is the id of the first file that this one is a copy of,
+    its own id if it is not a copy.
     """
 
     id: int
@@ -75,13 +74,13 @@ class ManifestRow:
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Manifest:
-    """What became of each file, in columns of one length n; `ManifestRow` says what they mean.
+    """All rows, in columns of the same length n; `ManifestRow` describes them.
 
-    `sha256` and `pixels_sha256` are zeros where a file was not read. `splits` and `reasons` are numbers of names in
-    `split_names` and `reason_names`, -1 for none; a file without a reason is an example.
+    `sha256` and `pixels_sha256` are zeros if a file was not read. `splits` and `reasons` are indices into `split_names`
+    and `reason_names`, -1 for none. A file without a reason is an example.
 
     Raises:
-        ValueError: a column has another dtype or shape than its type below says.
+        ValueError: a column's dtype or shape differs from the comment beside it.
     """
 
     ids: np.ndarray  # int64 [n]
@@ -102,81 +101,86 @@ class Manifest:
 
     def __post_init__(self) -> None:
         n = len(self.paths)
-        for name, dtype in _DTYPES.items():
-            column = getattr(self, name)
-            if column.dtype != dtype or column.shape != _shape(name, n):
+        for column in _COLUMNS:
+            values = getattr(self, column.name)
+            if values.dtype != column.dtype or values.shape != column.shape(n):
                 raise ValueError(
-                    f"`{name}` should be {dtype} {list(_shape(name, n))}. Received: {column.dtype} {list(column.shape)}"
+                    f"`{column.name}` should be {column.dtype} {list(column.shape(n))}. "
+                    f"Received: {values.dtype} {list(values.shape)}"
                 )
 
     @property
     def ok(self) -> np.ndarray:
-        """Which files became examples: bool [n]."""
+        """Whether each file became an example: bool [n]."""
         return self.reasons < 0
 
     def __len__(self) -> int:
         return len(self.paths)
 
     def __getitem__(self, rows: slice) -> Manifest:
-        """Returns some of the rows, without copying any but their paths."""
-        columns = {name: getattr(self, name)[rows] for name in _DTYPES}
+        """Return some of the rows, without copying anything but their paths."""
+        columns = {column.name: getattr(self, column.name)[rows] for column in _COLUMNS}
         return dataclasses.replace(self, paths=self.paths[rows], **columns)
 
     def __iter__(self) -> Iterator[ManifestRow]:
-        """Yields the rows as plain values."""
+        """Yield the rows as plain values."""
+        schema = _schema(self.split_names, self.reason_names)
         for start in range(0, len(self), ROWS_PER_GROUP):
-            part = self[start : start + ROWS_PER_GROUP]
-            columns = (getattr(part, name).tolist() for name in _NUMBERS)
-            for path, sha256, pixels_sha256, split, reason, numbers in zip(
-                part.paths,
-                _hexadecimal(part.sha256),
-                _hexadecimal(part.pixels_sha256),
-                _named(part.splits, part.split_names),
-                _named(part.reasons, part.reason_names),
-                zip(*columns, strict=True),
-                strict=True,
-            ):
-                id, phash, width, height, label, shard, position, group = numbers
-                yield ManifestRow(
-                    id=id,
-                    path=path,
-                    sha256=sha256,
-                    pixels_sha256=pixels_sha256,
-                    phash=phash,
-                    width=width,
-                    height=height,
-                    label=label,
-                    split=split,
-                    shard=shard,
-                    position=position,
-                    group=group,
-                    status=REFUSED if reason else OK,
-                    reason=reason,
-                )
+            columns = _to_arrow(self[start : start + ROWS_PER_GROUP], schema).columns
+            yield from map(ManifestRow, *(column.to_numpy(zero_copy_only=False).tolist() for column in columns))
+
+    def take(self, rows: np.ndarray) -> Manifest:
+        """Return copies of the rows at the indices `rows`, in their order."""
+        columns = {column.name: getattr(self, column.name)[rows] for column in _COLUMNS}
+        return dataclasses.replace(self, paths=[self.paths[row] for row in rows.tolist()], **columns)
+
+    def concat(self, after: Manifest) -> Manifest:
+        """Return the rows of both, with the names of `after`, which has to have all names that this manifest uses."""
+        splits = _renumbered(self.splits, self.split_names, after.split_names)
+        reasons = _renumbered(self.reasons, self.reason_names, after.reason_names)
+        before = dataclasses.replace(self, splits=splits, reasons=reasons)
+        columns: dict[str, Any] = {
+            column.name: np.concatenate((getattr(before, column.name), getattr(after, column.name)))
+            for column in _COLUMNS
+        }
+        return dataclasses.replace(after, paths=[*self.paths, *after.paths], **columns)
 
 
-_DTYPES = {
-    "ids": "int64",
-    "sha256": "uint8",
-    "pixels_sha256": "uint8",
-    "phash": "uint64",
-    "widths": "int32",
-    "heights": "int32",
-    "labels": "int32",
-    "splits": "int8",
-    "shards": "int32",
-    "positions": "int64",
-    "groups": "int64",
-    "reasons": "int8",
-}
-# The columns that are numbers in the file, too, in the order of the rows' fields.
-_NUMBERS = ("ids", "phash", "widths", "heights", "labels", "shards", "positions", "groups")
-_FIELD_OF = dict(zip(_NUMBERS, ("id", "phash", "width", "height", "label", "shard", "position", "group"), strict=True))
-_COLUMNS = tuple(field.name for field in dataclasses.fields(ManifestRow))
+class _Column(NamedTuple):
+    """A column in memory: its name in `Manifest`, its name in the file, and its dtype."""
+
+    name: str
+    field: str
+    dtype: str
+
+    @property
+    def is_number(self) -> bool:
+        """Whether it is a number in the file, too; the others are names or digests."""
+        return self.name not in ("sha256", "pixels_sha256", "splits", "reasons")
+
+    def shape(self, n: int) -> tuple[int, ...]:
+        return (n, _DIGEST_BYTES) if self.name.endswith("sha256") else (n,)
+
+
+_COLUMNS = (
+    _Column("ids", "id", "int64"),
+    _Column("sha256", "sha256", "uint8"),
+    _Column("pixels_sha256", "pixels_sha256", "uint8"),
+    _Column("phash", "phash", "uint64"),
+    _Column("widths", "width", "int32"),
+    _Column("heights", "height", "int32"),
+    _Column("labels", "label", "int32"),
+    _Column("splits", "split", "int8"),
+    _Column("shards", "shard", "int32"),
+    _Column("positions", "position", "int64"),
+    _Column("groups", "group", "int64"),
+    _Column("reasons", "reason", "int8"),
+)
+_FIELDS = tuple(field.name for field in dataclasses.fields(ManifestRow))
 
 
 def preload() -> None:
-    """Starts to import what reads and writes manifests, which takes a third of a second, in the background."""
+    """Start to import pyarrow, which takes a third of a second, in the background."""
 
     def load() -> None:
         import pyarrow.parquet  # noqa: F401
@@ -185,8 +189,8 @@ def preload() -> None:
 
 
 def write_manifest(dataset_dir: Path, manifest: Manifest) -> None:
-    """Writes the manifest, rows in the order given; the same rows give the same bytes."""
-    import pyarrow.parquet as pq  # here, because it takes a third of a second, which workers need not wait
+    """Write the manifest, rows in the order given; equal rows give equal bytes."""
+    import pyarrow.parquet as pq  # not at the top, because it takes a third of a second, and workers do not need it
 
     schema = _schema(manifest.split_names, manifest.reason_names)
     with (
@@ -204,26 +208,26 @@ def write_manifest(dataset_dir: Path, manifest: Manifest) -> None:
 
 
 def read_manifest(dataset_dir: Path) -> Manifest:
-    """Returns a data set's manifest.
+    """Return a data set's manifest.
 
     Raises:
         DataError: the manifest is missing or damaged.
     """
     with _opened(dataset_dir) as (file, split_names, reason_names):
         n = file.metadata.num_rows
-        columns = {name: np.empty(_shape(name, n), dtype) for name, dtype in _DTYPES.items()}
+        columns = {column.name: np.empty(column.shape(n), column.dtype) for column in _COLUMNS}
         paths: list[str] = []
         for batch in file.iter_batches(batch_size=ROWS_PER_GROUP):
             part = _from_arrow(batch, split_names, reason_names)
             rows = slice(len(paths), len(paths) + len(part))
-            for name, column in columns.items():
-                column[rows] = getattr(part, name)
+            for name, values in columns.items():
+                values[rows] = getattr(part, name)
             paths += part.paths
         return Manifest(paths=paths, split_names=split_names, reason_names=reason_names, **columns)
 
 
 def iter_manifest(dataset_dir: Path) -> Iterator[Manifest]:
-    """Yields a data set's manifest in parts of up to `ROWS_PER_GROUP` rows, for who needs little of each.
+    """Yield a data set's manifest in parts of up to `ROWS_PER_GROUP` rows, to save memory.
 
     Raises:
         DataError: the manifest is missing or damaged.
@@ -235,7 +239,7 @@ def iter_manifest(dataset_dir: Path) -> Iterator[Manifest]:
 
 @contextmanager
 def _opened(dataset_dir: Path) -> Iterator[tuple[pq.ParquetFile, tuple[str, ...], tuple[str, ...]]]:
-    """Opens the manifest, gives the names of its splits and reasons, and makes of all that goes wrong a DataError."""
+    """Open the manifest; yield it with the names of its splits and reasons, and raise every error as a DataError."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -246,20 +250,20 @@ def _opened(dataset_dir: Path) -> Iterator[tuple[pq.ParquetFile, tuple[str, ...]
             names = json.loads((found.metadata or {}).get(_NAMES, b"{}"))
             split_names, reason_names = (tuple(map(str, names.get(key, ()))) for key in ("splits", "reasons"))
             if found != _schema(split_names, reason_names) or not names:
-                raise DataError(f"{path} should have the columns {', '.join(_COLUMNS)}. Convert the pictures again.")
+                raise DataError(f"{path} should have the columns {', '.join(_FIELDS)}. Convert the images again.")
             yield file, split_names, reason_names
     except FileNotFoundError:
-        raise DataError(f"{path} is missing. Convert the pictures again.") from None
+        raise DataError(f"{path} is missing. Convert the images again.") from None
     except (pa.ArrowException, OSError, ValueError, TypeError, AttributeError, MemoryError, RecursionError) as error:
-        raise DataError(f"{path} cannot be read: {error}. Convert the pictures again.") from None
+        raise DataError(f"{path} cannot be read: {error}. Convert the images again.") from None
 
 
 def _schema(split_names: tuple[str, ...], reason_names: tuple[str, ...]) -> pa.Schema:
     import pyarrow as pa
 
-    numbers = {_FIELD_OF[name]: pa.from_numpy_dtype(_DTYPES[name]) for name in _NUMBERS}
+    numbers = {column.field: pa.from_numpy_dtype(column.dtype) for column in _COLUMNS if column.is_number}
     names = dict.fromkeys(("split", "status", "reason"), pa.dictionary(pa.int8(), pa.string()))
-    types = {**dict.fromkeys(_COLUMNS, pa.string()), **numbers, **names}
+    types = {**dict.fromkeys(_FIELDS, pa.string()), **numbers, **names}
     metadata = {_NAMES: json.dumps({"splits": split_names, "reasons": reason_names}).encode()}
     return pa.schema(types.items(), metadata=metadata)
 
@@ -267,40 +271,40 @@ def _schema(split_names: tuple[str, ...], reason_names: tuple[str, ...]) -> pa.S
 def _to_arrow(part: Manifest, schema: pa.Schema) -> pa.RecordBatch:
     import pyarrow as pa
 
-    columns = {_FIELD_OF[name]: pa.array(getattr(part, name)) for name in _NUMBERS}
-    columns["path"] = pa.array(part.paths, pa.string())
-    columns["sha256"] = _digests_to_arrow(part.sha256)
-    columns["pixels_sha256"] = _digests_to_arrow(part.pixels_sha256)
+    arrays = {column.field: pa.array(getattr(part, column.name)) for column in _COLUMNS if column.is_number}
+    arrays["path"] = pa.array(part.paths, pa.string())
+    arrays["sha256"] = _digests_to_arrow(part.sha256)
+    arrays["pixels_sha256"] = _digests_to_arrow(part.pixels_sha256)
     for name, codes, names in (
         ("split", part.splits, part.split_names),
         ("reason", part.reasons, part.reason_names),
         ("status", np.where(part.ok, -1, 0).astype(np.int8), (REFUSED,)),
     ):
-        # -1, no name, is the first of the dictionary: "" for a split or reason, "ok" for the status.
+        # -1 is the first value of the dictionary: "" for a split or reason, "ok" for the status.
         first = OK if name == "status" else ""
-        columns[name] = pa.DictionaryArray.from_arrays(codes + np.int8(1), pa.array([first, *names], pa.string()))
-    return pa.RecordBatch.from_arrays([columns[name] for name in _COLUMNS], schema=schema)
+        arrays[name] = pa.DictionaryArray.from_arrays(codes + np.int8(1), pa.array([first, *names], pa.string()))
+    return pa.RecordBatch.from_arrays([arrays[field] for field in _FIELDS], schema=schema)
 
 
 def _from_arrow(batch: pa.RecordBatch, split_names: tuple[str, ...], reason_names: tuple[str, ...]) -> Manifest:
-    columns = dict(zip(_COLUMNS, batch.columns, strict=True))
-    reasons = _codes(columns["reason"], reason_names)
-    if (_codes(columns["status"], (REFUSED,)) != np.where(reasons < 0, -1, 0)).any():
-        raise ValueError("a file's status does not go with its reason")
+    arrays = dict(zip(_FIELDS, batch.columns, strict=True))
+    reasons = _codes(arrays["reason"], reason_names)
+    if (_codes(arrays["status"], (REFUSED,)) != np.where(reasons < 0, -1, 0)).any():
+        raise ValueError("a file's status contradicts its reason")
     return Manifest(
-        paths=columns["path"].to_pylist(),
-        sha256=_digests_from_arrow(columns["sha256"]),
-        pixels_sha256=_digests_from_arrow(columns["pixels_sha256"]),
+        paths=arrays["path"].to_pylist(),
+        sha256=_digests_from_arrow(arrays["sha256"]),
+        pixels_sha256=_digests_from_arrow(arrays["pixels_sha256"]),
         split_names=split_names,
-        splits=_codes(columns["split"], split_names),
+        splits=_codes(arrays["split"], split_names),
         reason_names=reason_names,
         reasons=reasons,
-        **{name: columns[_FIELD_OF[name]].to_numpy() for name in _NUMBERS},
+        **{column.name: arrays[column.field].to_numpy() for column in _COLUMNS if column.is_number},
     )
 
 
 def _digests_to_arrow(digests: np.ndarray) -> pa.StringArray:
-    """Returns hexadecimal strings, "" for zeros, by their buffers: no Python object a row."""
+    """Return hexadecimal strings, "" for zeros, built from their buffers without a Python object per row."""
     import pyarrow as pa
 
     read = digests.any(axis=1)
@@ -317,31 +321,20 @@ def _digests_from_arrow(column: pa.StringArray) -> np.ndarray:
     digests = np.zeros((len(column), _DIGEST_BYTES), np.uint8)
     digests[read] = np.frombuffer(bytes.fromhex(text), np.uint8).reshape(-1, _DIGEST_BYTES)
     if (lengths[read] != 2 * _DIGEST_BYTES).any():
-        raise ValueError("a SHA-256 has not 64 digits")
+        raise ValueError("a SHA-256 should have 64 digits")
     return digests
 
 
 def _codes(column: pa.DictionaryArray, names: tuple[str, ...]) -> np.ndarray:
-    """Returns the number of each value in `names`, -1 for the value that stands for none."""
+    """Return the index of each value in `names`, -1 for the values "" and "ok"."""
     number = {"": -1, OK: -1, **{name: code for code, name in enumerate(names)}}
     words = column.dictionary.to_pylist()
     if not set(words) <= set(number) or column.null_count:
-        raise ValueError(f"it has the names {words} where {list(names)} are known")
+        raise ValueError(f"it has the names {words}; known are {list(names)}")
     codes: np.ndarray = np.array([number[word] for word in words], np.int8)[column.indices.to_numpy()]
     return codes
 
 
-def _named(codes: np.ndarray, names: tuple[str, ...]) -> list[str]:
-    words = (*names, "")  # -1 is the last
-    return [words[code] for code in codes.tolist()]
-
-
-def _hexadecimal(digests: np.ndarray) -> list[str]:
-    text = digests.tobytes().hex()
-    digits = 2 * _DIGEST_BYTES
-    present = np.asarray(digests.any(axis=1))
-    return [text[row * digits : (row + 1) * digits] if read else "" for row, read in enumerate(present.tolist())]
-
-
-def _shape(name: str, n: int) -> tuple[int, ...]:
-    return (n, _DIGEST_BYTES) if name.endswith("sha256") else (n,)
+def _renumbered(codes: np.ndarray, old: Sequence[str], new: Sequence[str]) -> np.ndarray:
+    numbers: np.ndarray = np.array([*(new.index(name) for name in old), -1], np.int8)[codes]
+    return numbers

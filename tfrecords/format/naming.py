@@ -1,9 +1,9 @@
-"""The names of a data set's folder and files, as TensorFlow Datasets spells them.
+"""Names of a data set's folder and of the files in it; the shards' names are those of TensorFlow Datasets.
 
     <data_dir>/<name>/<version>/<name>-<split>.tfrecord-00000-of-00004
 
-TFDS's patterns (tensorflow_datasets/core/naming.py): a name is a letter followed by letters, digits or `_`; a split may
-also hold `-`; indices have at least five digits.
+TFDS's patterns (tensorflow_datasets/core/naming.py): a name is a letter followed by letters, digits or `_`. A split may
+also contain `-`. Indices have at least five digits.
 """
 
 from __future__ import annotations
@@ -13,44 +13,70 @@ from pathlib import Path
 
 from tfrecords.base_errors import UsageError
 
-__all__ = ["VERSION", "check_name", "check_split", "dataset_dir", "next_version", "shard_name", "versions"]
+__all__ = [
+    "FEATURES_FILE",
+    "INFO_FILE",
+    "LABELS_FILE",
+    "LAYOUT_FILE",
+    "MANIFEST_FILE",
+    "QUARANTINE_FILE",
+    "REPORT_FILE",
+    "VERSION",
+    "check_name",
+    "check_split",
+    "dataset_dir",
+    "index_path",
+    "next_version",
+    "shard_name",
+    "versions",
+]
 
-VERSION = "1.0.0"  # of a data set that nothing was added to
+VERSION = "1.0.0"  # of a data set that nothing was appended to
+
+LAYOUT_FILE = "layout.json"
+MANIFEST_FILE = "manifest.parquet"
+QUARANTINE_FILE = "quarantine.jsonl"  # one line per refused file; absent if there is none
+REPORT_FILE = "report.html"
+# TFDS's own:
+INFO_FILE = "dataset_info.json"
+FEATURES_FILE = "features.json"
+LABELS_FILE = "label.labels.txt"
 
 
 def check_name(name: str) -> str:
-    """Returns `name`, a name that TFDS accepts for a data set.
+    """Return `name` after checking that TFDS accepts it for a data set.
 
     Raises:
-        UsageError: it is none.
+        UsageError: it does not.
     """
     if not re.fullmatch(r"[a-zA-Z][a-zA-Z0-9_]*", name):
-        raise UsageError(
-            f"--name={name}: a data set's name is a letter followed by letters, digits or '_', e.g. --name=caltech5."
-        )
+        raise UsageError(f"--name={name}: should be a letter followed by letters, digits or '_', e.g. --name=caltech5.")
     return name
 
 
 def check_split(split: str) -> str:
-    """Returns `split`, a name that TFDS accepts for a split.
+    """Return `split` after checking that TFDS accepts it for a split.
 
     Raises:
-        UsageError: it is none.
+        UsageError: it does not.
     """
     if not re.fullmatch(r"[a-zA-Z0-9_]+", split):
-        raise UsageError(f"split {split!r}: a split's name has letters, digits or '_' only, e.g. train=0.75,test=0.25.")
+        raise UsageError(
+            f"split {split!r}: a split's name should have only letters, digits or '_', e.g. train=0.75,test=0.25."
+        )
     return split
 
 
 def dataset_dir(data_dir: Path, name: str, version: str = VERSION) -> Path:
-    """Returns the folder of a version of data set `name` below `data_dir`."""
+    """Return the folder of a version of data set `name` in `data_dir`."""
     return data_dir / name / version
 
 
 def versions(data_dir: Path, name: str) -> list[Path]:
-    """Returns the folders of all versions of data set `name` below `data_dir`, oldest first, by number: 1.10.0 is last.
+    """Return the folders of all versions of data set `name` in `data_dir`, in the order of their version numbers
+    (1.10.0 after 1.9.0).
 
-    Folders with other names, such as those that conversions work in, are left out.
+    Folders with other names, such as a conversion's working folder, are left out.
     """
     try:
         folders = [path for path in (data_dir / name).iterdir() if _parsed(path.name) and path.is_dir()]
@@ -60,7 +86,7 @@ def versions(data_dir: Path, name: str) -> list[Path]:
 
 
 def next_version(version: str) -> str:
-    """Returns the version of what is made by adding to `version`: 1.1.0 after 1.0.0.
+    """Return the version number of a data set made by appending to `version`: 1.1.0 after 1.0.0.
 
     TFDS's rule: a higher minor version has the same examples and more.
 
@@ -74,12 +100,17 @@ def next_version(version: str) -> str:
 
 
 def shard_name(name: str, split: str, shard: int, num_shards: int) -> str:
-    """Returns the file name of one shard, e.g. `caltech5-train.tfrecord-00000-of-00008`."""
+    """Return the file name of one shard, e.g. `caltech5-train.tfrecord-00000-of-00008`."""
     return f"{name}-{split}.tfrecord-{shard:05d}-of-{num_shards:05d}"
 
 
+def index_path(shard: Path) -> Path:
+    """Return the path of a shard's offsets sidecar."""
+    return shard.with_name(f"{shard.name}.idx")
+
+
 def _parsed(version: str) -> tuple[int, ...]:
-    """Returns the numbers of a version, none if it is no version."""
+    """Return the three numbers of a version, or an empty tuple if `version` is not one."""
     number = "(0|[1-9][0-9]*)"
     match = re.fullmatch(rf"{number}\.{number}\.{number}", version)
     return tuple(map(int, match.groups())) if match else ()

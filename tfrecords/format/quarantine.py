@@ -1,6 +1,7 @@
-"""Refused files: why a file did not become an example, and the list that says so.
+"""Refused files: the reasons why a file did not become an example, and quarantine.jsonl, which lists those files.
 
-quarantine.jsonl lies beside the shards when anything was refused: a line `{"path", "reason", "detail"}` a file.
+quarantine.jsonl lies beside the shards if anything was refused. It has one line `{"path", "reason", "detail"}` per
+file.
 """
 
 from __future__ import annotations
@@ -13,33 +14,32 @@ from pathlib import Path
 
 from tfrecords.base_errors import DataError
 from tfrecords.format.atomic_files import atomic_file
+from tfrecords.format.naming import QUARANTINE_FILE
 
-__all__ = ["QUARANTINE_FILE", "Reason", "Refusal", "RefusedFile", "read_quarantine", "write_quarantine"]
-
-QUARANTINE_FILE = "quarantine.jsonl"
+__all__ = ["Reason", "Refusal", "RefusedFile", "read_quarantine", "write_quarantine"]
 
 
 class Reason(StrEnum):
     """Why a file was refused."""
 
-    UNKNOWN_SUFFIX = "unknown_suffix"  # its name does not end like that of a picture
-    NO_CLASS_FOLDER = "no_class_folder"  # it lies beside the class folders instead of in one
-    UNREADABLE = "unreadable"  # the operating system does not let us read it: permission, a failing disk, vanished
-    BROKEN_LINK = "broken_link"  # a symbolic link to what is not there
-    LINK_LOOP = "link_loop"  # a symbolic link that leads back to where it came from
+    UNKNOWN_SUFFIX = "unknown_suffix"  # its suffix is not that of an image format
+    NO_CLASS_FOLDER = "no_class_folder"  # it lies beside the class folders instead of in one, or has no label
+    UNREADABLE = "unreadable"  # the operating system cannot read it: no permission, a failing disk, or it has vanished
+    BROKEN_LINK = "broken_link"  # a symbolic link whose target does not exist
+    LINK_LOOP = "link_loop"  # a symbolic link that leads to itself or to a folder above it
     NOT_A_FILE = "not_a_file"  # a pipe, a socket or a device
-    CHANGED = "changed"  # it was written to while it was read
+    CHANGED = "changed"  # it was written to while it was being read
     EMPTY = "empty"  # zero bytes
-    NOT_AN_IMAGE = "not_an_image"  # its bytes are of no picture format that we know
-    TEXT = "text"  # text or HTML, as of a web server that answered with an error page
-    UNSUPPORTED = "unsupported"  # a picture format that this installation cannot decode
-    TRUNCATED = "truncated"  # it ends before its last pixel
-    CORRUPT = "corrupt"  # it cannot be decoded for another cause
-    TOO_LARGE = "too_large"  # its header promises more pixels than MAX_PIXELS
+    NOT_AN_IMAGE = "not_an_image"  # its bytes are not of a known image format
+    TEXT = "text"  # text or HTML, such as the error page of a web server
+    UNSUPPORTED = "unsupported"  # an image format that this installation cannot decode
+    TRUNCATED = "truncated"  # the file ends before the last pixel
+    CORRUPT = "corrupt"  # it cannot be decoded for another reason
+    TOO_LARGE = "too_large"  # it has more pixels than MAX_PIXELS, or more bytes than MAX_FILE_BYTES
 
 
 class Refusal(Exception):
-    """Raised where one file is refused; the run goes on."""
+    """Raised when one file is refused; the conversion continues with the next file."""
 
     def __init__(self, reason: Reason, detail: str) -> None:
         super().__init__(f"{reason}: {detail}")
@@ -57,7 +57,7 @@ class RefusedFile:
 
 
 def read_quarantine(dataset_dir: Path) -> list[RefusedFile]:
-    """Returns what quarantine.jsonl lists; nothing where there is none.
+    """Return the files listed in quarantine.jsonl; an empty list if it does not exist.
 
     Raises:
         DataError: it is damaged.
@@ -69,11 +69,11 @@ def read_quarantine(dataset_dir: Path) -> list[RefusedFile]:
     except FileNotFoundError:
         return []
     except (ValueError, TypeError):
-        raise DataError(f"{path} is damaged. Convert the pictures again.") from None
+        raise DataError(f"{path} is damaged. Convert the images again.") from None
 
 
 def write_quarantine(dataset_dir: Path, refused: Iterable[RefusedFile]) -> None:
-    """Writes quarantine.jsonl, a line a file; an earlier one is removed where nothing was refused."""
+    """Write quarantine.jsonl, one line per file; remove an earlier one if `refused` is empty."""
     lines = [json.dumps(dataclasses.asdict(file), ensure_ascii=False) + "\n" for file in refused]
     if not lines:
         (dataset_dir / QUARANTINE_FILE).unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""One shard: a TFRecord file that has its final name only when it is whole."""
+"""Writes and reads one shard: a TFRecord file that gets its final name only when it is complete."""
 
 from __future__ import annotations
 
@@ -17,44 +17,39 @@ import numpy as np
 from tfrecords.base_errors import CorruptRecordError, DataError
 from tfrecords.format.atomic_files import atomic_file
 from tfrecords.format.layout import ShardInfo
+from tfrecords.format.naming import index_path
 from tfrecords.format.record import FOOTER_BYTES, FRAMING_BYTES, HEADER_BYTES, footer, header, read_records
 
-__all__ = ["ShardReader", "ShardWriter", "index_bytes", "index_path"]
+__all__ = ["ShardReader", "ShardWriter", "index_bytes"]
 
-_WRITE_BYTES = 1 << 17  # at a time: few calls, and the processor's cache still holds it for the checksum
-
-
-def index_path(shard: Path) -> Path:
-    """Returns the name of a shard's offsets sidecar."""
-    return shard.with_name(f"{shard.name}.idx")
+_WRITE_BYTES = 1 << 17  # per write: few calls, and the bytes are still in the processor's cache for the checksum
 
 
 def index_bytes(offsets: Iterable[tuple[int, int]]) -> bytes:
-    """Returns what the sidecar of a shard holds whose records have these offsets and lengths, framing included."""
+    """Return the content of the sidecar of a shard whose records have these offsets and lengths, framing included."""
     return b"".join(b"%d %d\n" % pair for pair in offsets)
 
 
 class ShardWriter(AbstractContextManager["ShardWriter"]):
-    """Writes records to `path`, which appears when the block ends without an error and not at all otherwise.
-
-    What it holds is durable then, if it is sealed; the name is when the caller has synchronised the folder.
+    """Writes records to `path`. The file appears when the block ends without an error, and not at all otherwise.
 
     Args:
         path: the shard's final name.
-        sealed: durable, and with its SHA-256; neither is needed of a shard that others will be made of.
-        index: also write the offsets sidecar (before the shard appears, so a shard is never without it).
+        index: also write the offsets sidecar, before the shard appears, so that a shard is never without it.
+        durable: sync the content to the disk and compute its SHA-256. A shard that is only an intermediate result needs
+            neither. The name is durable once the caller has synced the folder.
     """
 
-    def __init__(self, path: Path, *, index: bool = False, sealed: bool = True) -> None:
+    def __init__(self, path: Path, *, index: bool = False, durable: bool = True) -> None:
         self._path = path
         self._index = index
-        self._sealed = sealed
+        self._durable = durable
         self._sha256 = hashlib.sha256()
         self._lengths: list[int] = []
         self._num_bytes = 0
         self._parts: list[bytes] = []  # not yet in the file
         self._part_bytes = 0
-        self._atomic: AbstractContextManager[BinaryIO] = atomic_file(path, sync=sealed, sync_name=False)
+        self._atomic: AbstractContextManager[BinaryIO] = atomic_file(path, sync=durable, sync_name=False)
         self._file: BinaryIO
 
     def __enter__(self) -> ShardWriter:
@@ -62,11 +57,11 @@ class ShardWriter(AbstractContextManager["ShardWriter"]):
         return self
 
     def write(self, payload: bytes) -> None:
-        """Appends one record."""
+        """Append one record."""
         self._append(FRAMING_BYTES + len(payload), header(len(payload)), payload, footer(payload))
 
     def write_framed(self, record: bytes) -> None:
-        """Appends one record that has its framing already, as `ShardReader.read_framed` gives it; checks nothing."""
+        """Append one record with its framing, as returned by `ShardReader.read_framed`; nothing is checked."""
         self._append(len(record), record)
 
     def _append(self, length: int, *parts: bytes) -> None:
@@ -79,7 +74,7 @@ class ShardWriter(AbstractContextManager["ShardWriter"]):
 
     def _flush(self) -> None:
         data = b"".join(self._parts)
-        if self._sealed:
+        if self._durable:
             self._sha256.update(data)
         self._file.write(data)
         self._parts.clear()
@@ -92,7 +87,7 @@ class ShardWriter(AbstractContextManager["ShardWriter"]):
             try:
                 self._flush()
                 if self._index:
-                    with atomic_file(index_path(self._path), sync=self._sealed, sync_name=False) as file:
+                    with atomic_file(index_path(self._path), sync=self._durable, sync_name=False) as file:
                         file.write(index_bytes(self._places()))
             except BaseException as failure:
                 self._atomic.__exit__(type(failure), failure, failure.__traceback__)
@@ -103,20 +98,20 @@ class ShardWriter(AbstractContextManager["ShardWriter"]):
         return zip(accumulate(self._lengths, initial=0), self._lengths, strict=False)
 
     def info(self) -> ShardInfo:
-        """Returns what was written, once the block has ended."""
+        """Return what was written; to be called after the block has ended."""
         return ShardInfo(
             file=self._path.name,
             num_examples=len(self._lengths),
             num_bytes=self._num_bytes,
-            sha256=self._sha256.hexdigest() if self._sealed else "",
+            sha256=self._sha256.hexdigest() if self._durable else "",
         )
 
 
 class ShardReader(AbstractContextManager["ShardReader"]):
-    """Reads a shard's records in order, or any of them by its place.
+    """Reads a shard's records in order, or any of them by its offset and length.
 
-    Reading by place keeps the file open, from the first such call until `close`, the end of the reader's `with` block,
-    or of the reader.
+    Reading by offset keeps the file open from the first such call until `close`, the end of the `with` block, or the
+    end of the reader.
 
     Args:
         path: the shard.
@@ -128,18 +123,17 @@ class ShardReader(AbstractContextManager["ShardReader"]):
         self._descriptor = -1
 
     def __iter__(self) -> Iterator[bytes]:
-        """Yields each payload, its checksums checked; raises CorruptRecordError with the record's place."""
+        """Yield each payload after checking its checksums; a CorruptRecordError says where the bad record is."""
         try:
             with open(self.path, "rb") as file:
-                for _, payload in read_records(file, str(self.path)):
-                    yield payload
+                yield from read_records(file, str(self.path))
         except FileNotFoundError:
-            raise DataError(f"{self.path} is missing. Convert the pictures again.") from None
+            raise DataError(f"{self.path} is missing. Convert the images again.") from None
 
     def offsets(self) -> np.ndarray:
-        """Returns int64 `[num_records, 2]`: offset and length in bytes of each record with its framing, by the sidecar.
+        """Return the sidecar, int64 `[num_records, 2]`: offset and length in bytes of each record with its framing.
 
-        Shards of raw pixels have none: there, record i begins at byte i * `layout.offsets.record_bytes`.
+        Shards of raw pixels have no sidecar: record i begins at byte i * `layout.offsets.record_bytes`.
 
         Raises:
             DataError: the sidecar is missing or damaged.
@@ -147,25 +141,27 @@ class ShardReader(AbstractContextManager["ShardReader"]):
         path = index_path(self.path)
         try:
             text = path.read_bytes()
-            numbers = np.fromstring(text, np.int64, sep=" ")  # two million records take it a tenth of a second
+            numbers = np.fromstring(text, np.int64, sep=" ")  # a tenth of a second for two million records
             return numbers.reshape(text.count(b"\n"), 2)
         except FileNotFoundError:
-            raise DataError(f"{path} is missing. Convert the pictures again.") from None
+            raise DataError(f"{path} is missing. Convert the images again.") from None
         except ValueError:
-            raise DataError(f"{path} should hold a line `offset length` for each record.") from None
+            raise DataError(
+                f"{path} should have one line `offset length` per record. Convert the images again."
+            ) from None
 
     def read_framed(self, offset: int, length: int) -> bytes:
-        """Returns the record that lies at `offset` and is `length` bytes long, with its framing.
+        """Return the record at `offset` that is `length` bytes long, with its framing.
 
         Raises:
             DataError: the shard is missing.
-            CorruptRecordError: it has no such record there, or a checksum fails.
+            CorruptRecordError: there is no such record, or a checksum fails.
         """
         if self._descriptor < 0:
             try:
                 self._descriptor = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
             except FileNotFoundError:
-                raise DataError(f"{self.path} is missing. Convert the pictures again.") from None
+                raise DataError(f"{self.path} is missing. Convert the images again.") from None
             self._close = weakref.finalize(self, os.close, self._descriptor)
         record = os.pread(self._descriptor, length, offset)
         payload_bytes = length - FRAMING_BYTES
@@ -179,11 +175,11 @@ class ShardReader(AbstractContextManager["ShardReader"]):
         return record
 
     def read(self, offset: int, length: int) -> bytes:
-        """Returns the payload of that record; raises what `read_framed` does."""
+        """Return the payload of that record; raises the same errors as `read_framed`."""
         return self.read_framed(offset, length)[HEADER_BYTES:-FOOTER_BYTES]
 
     def close(self) -> None:
-        """Closes the file; the next record that is read by place opens it again."""
+        """Close the file; the next read by offset opens it again."""
         self._close()
         self._descriptor = -1
 

@@ -1,7 +1,7 @@
-"""Reads a shard once, from its first byte to its last, and says all that there is to say of it.
+"""Reads a shard once, from the first byte to the last, and reports its records and everything that is wrong with them.
 
-The SHA-256 of the file, which takes most of the time, is computed by another thread while this one checks the records;
-memory is a few chunks and 18 bytes a record.
+The SHA-256 of the file takes most of the time. It is computed by another thread while this one checks the records.
+Memory is a few chunks and 18 bytes per record.
 """
 
 from __future__ import annotations
@@ -9,35 +9,31 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import os
-import re
 from array import array
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 
-from tfrecords.format.example import decode_example, varint
-from tfrecords.format.layout import INT_BYTES, encode_record, record_offsets
-from tfrecords.format.record import FOOTER_BYTES, FRAMING_BYTES, HEADER_BYTES, footer, header
+from tfrecords.format.example import decode_example
+from tfrecords.format.record import FOOTER_BYTES, FRAMING_BYTES, HEADER_BYTES, footer, header, varints
+from tfrecords.format.record_layout import INT_BYTES, encode_record, match_record
 
 __all__ = ["ShardScan", "scan_shard"]
 
 _CHUNK_BYTES = 1 << 22
-_MAX_FAULTS = 3  # that are told of one shard
+_MAX_FAULTS = 3  # reported per shard
 _NO_NUMBER = b"\xff" * INT_BYTES
-_PADDED = re.compile(rb"[\x80-\xff]{%d}[\x00-\x7f]" % (INT_BYTES - 1))  # a varint of this length
-_MIN_IMAGE_BYTES = 16
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ShardScan:
-    """What was found in a shard: its records, and what is wrong with them.
+    """The records found in a shard, and what is wrong with them.
 
-    `ids` and `labels` are int64 `[num_records]`, -1 where a record could not be read; `lengths` are those of the
-    records in bytes, framing included. `faults` are phrases such as "record 3 at byte 512: ...". Where `whole` is
-    False, there is more in the file than the records that were found.
+    `ids` and `labels` are int64 `[num_records]`, -1 if a record could not be read. `lengths` are the lengths of the
+    records in bytes, framing included. `faults` are phrases such as "record 3 at byte 512: ...". If `whole` is False,
+    the file has more records than could be found.
     """
 
     num_bytes: int
@@ -50,7 +46,7 @@ class ShardScan:
 
 
 def scan_shard(path: Path, *, progress: Callable[[int], None] = lambda num_records: None) -> ShardScan:
-    """Reads a shard.
+    """Read a shard.
 
     Args:
         path: the shard.
@@ -80,28 +76,28 @@ def scan_shard(path: Path, *, progress: Callable[[int], None] = lambda num_recor
         ids=_numbers(records.ids),
         labels=_numbers(records.labels),
         lengths=records.lengths,
-        faults=records.told(),
+        faults=records.reported(),
         whole=not records.lost,
     )
 
 
 class _Records:
-    """The records of a file that is handed in piece by piece."""
+    """The records of a file that is passed in piece by piece."""
 
     def __init__(self, file_bytes: int) -> None:
         self.ids = bytearray()
         self.labels = bytearray()
         self.lengths = array("q")
-        self.missing = 0  # bytes that the record needs of which only the beginning is there
-        self.lost = False  # where the next record begins is not known
+        self.missing = 0  # bytes that are still needed to complete a record
+        self.lost = False  # the start of the next record is unknown
         self._offset = 0
         self._file_bytes = file_bytes
         self._faults: list[str] = []
         self._num_faults = 0
-        self._known: dict[bytes, int] = {}  # headers, and the lengths that they stand for
+        self._known: dict[bytes, int] = {}  # by header, the payload's length
 
     def take(self, data: bytes) -> bytes:
-        """Reads the records in `data` and returns what is left: the beginning of one, or nothing once lost."""
+        """Read the records in `data` and return the rest: the beginning of a record, or nothing once lost."""
         at, self.missing = 0, 0
         while not self.lost and len(data) - at >= HEADER_BYTES:
             start = data[at : at + HEADER_BYTES]
@@ -114,19 +110,18 @@ class _Records:
                 self._known[start] = length
             end = at + FRAMING_BYTES + length
             if end > len(data):
-                if self._offset + FRAMING_BYTES + length > self._file_bytes:  # nor will memory be asked for it
+                if self._offset + FRAMING_BYTES + length > self._file_bytes:  # checked before any memory is allocated
                     self.fail("the file ends inside the record")
                 else:
                     self.missing = end - len(data)
                 break
             payload = data[at + HEADER_BYTES : end - FOOTER_BYTES]
-            fault = ""
             if footer(payload) != data[end - FOOTER_BYTES : end]:
                 fault = "the checksum of the payload fails"
             else:
                 fault = self._read(payload)
             if fault:
-                self._tell(fault)
+                self._note(fault)
                 self.ids += _NO_NUMBER
                 self.labels += _NO_NUMBER
             self.lengths.append(end - at)
@@ -135,81 +130,46 @@ class _Records:
         return b"" if self.lost else data[at:]
 
     def fail(self, fault: str) -> None:
-        """Notes a fault after which no further record can be found."""
-        self._tell(fault)
+        """Note a fault after which no further record can be found."""
+        self._note(fault)
         self.lost = True
 
-    def told(self) -> tuple[str, ...]:
-        """Returns the first few faults, the last with how many more there are."""
+    def reported(self) -> tuple[str, ...]:
+        """Return the first few faults; the last one ends with how many more there are."""
         more = self._num_faults - len(self._faults)
         if not more:
             return tuple(self._faults)
         return (*self._faults[:-1], f"{self._faults[-1]}, and {more:,} more of its records are damaged")
 
-    def _tell(self, fault: str) -> None:
+    def _note(self, fault: str) -> None:
         self._num_faults += 1
         if self._num_faults <= _MAX_FAULTS:
             self._faults.append(f"record {len(self.lengths)} at byte {self._offset}: {fault}")
 
     def _read(self, payload: bytes) -> str:
-        """Notes the id and label of an example, or returns what is wrong with it."""
-        form = _form(len(payload))
-        if form is not None:
-            start, middle, middle_at, end, end_at = form
-            id_bytes, label_bytes = payload[len(start) : middle_at], payload[end_at + len(end) :]
-            if (
-                payload.startswith(start)
-                and payload[middle_at : middle_at + len(middle)] == middle
-                and payload[end_at : end_at + len(end)] == end
-                and _PADDED.fullmatch(id_bytes)
-                and _PADDED.fullmatch(label_bytes)
-            ):
-                self.ids += id_bytes
-                self.labels += label_bytes
-                return ""
+        """Note the id and label of an example, or return what is wrong with it."""
+        numbers = match_record(payload)
+        if numbers is not None:
+            self.ids += numbers[0]
+            self.labels += numbers[1]
+            return ""
         try:
             example = decode_example(payload)
         except ValueError as error:
-            return f"no tf.train.Example ({error})"
+            return f"not a tf.train.Example ({error})"
         if sorted(example) != ["id", "image", "label"]:
             return f"has the features {sorted(example)} instead of id, image, label"
         id, image, label = example["id"], example["image"], example["label"]
         if not isinstance(id, int) or not isinstance(image, bytes) or not isinstance(label, int):
-            return "its id and label should be integers, its image bytes"
+            return "its id and label should be integers, its image a byte string"
         try:
-            if encode_record(image, label, id) != payload:
-                return "its parts are not where this version writes them"
+            encode_record(image, label, id)
         except ValueError as error:
-            return f"its id or label cannot be: {error}"
-        self.ids += varint(id, INT_BYTES)  # an image so small that `_form` leaves it out
-        self.labels += varint(label, INT_BYTES)
-        return ""
-
-
-@lru_cache(maxsize=1 << 14)
-def _form(length: int) -> tuple[bytes, bytes, int, bytes, int] | None:
-    """Returns the bytes that every payload of `length` bytes has, and where: before, between and after its three parts.
-
-    That is what `encode_record` writes around id, image and label. None if it writes no payload of this length.
-    """
-    image_bytes = length
-    for _ in range(4):  # the lengths that stand in a payload are longer for a longer image
-        image_bytes = length - (len(encode_record(bytes(max(image_bytes, 0)), 0, 0)) - max(image_bytes, 0))
-    if image_bytes < _MIN_IMAGE_BYTES or len(encode_record(bytes(image_bytes), 0, 0)) != length:
-        return None
-    payload = encode_record(bytes(image_bytes), 0, 0)
-    offsets = record_offsets(image_bytes)
-    id_at, image_at, label_at = (
-        offset - HEADER_BYTES for offset in (offsets.id_offset, offsets.image_offset, offsets.label_offset)
-    )
-    middle_at, end_at = id_at + INT_BYTES, image_at + image_bytes
-    return payload[:id_at], payload[middle_at:image_at], middle_at, payload[end_at:label_at], end_at
+            return f"its id or label is invalid: {error}"
+        return "its parts are not where this version writes them"
 
 
 def _numbers(padded: bytearray) -> np.ndarray:
-    """Returns the numbers of padded varints, int64, -1 for `_NO_NUMBER`."""
+    """Return the values of padded varints, int64, -1 for `_NO_NUMBER`."""
     groups = np.frombuffer(padded, np.uint8).reshape(-1, INT_BYTES)
-    numbers = np.zeros(len(groups), np.int64)
-    for place in range(INT_BYTES):
-        numbers |= (groups[:, place] & np.uint8(0x7F)).astype(np.int64) << 7 * place
-    return np.where(groups[:, -1] < 0x80, numbers, -1)
+    return np.where(groups[:, -1] < 0x80, varints(groups), -1)

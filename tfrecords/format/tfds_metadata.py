@@ -1,51 +1,130 @@
-"""The metadata files with which `tfds.builder_from_directory` opens a data set folder: dataset_info.json, features.json
-and label.labels.txt, as tensorflow_datasets.folder_dataset.write_metadata (4.9) writes them.
+"""The metadata files of TensorFlow Datasets: dataset_info.json, features.json and label.labels.txt.
+
+They are written as tensorflow_datasets.folder_dataset.write_metadata (4.9) writes them, so
+`tfds.builder_from_directory` opens a data set folder. Those of folders that TFDS prepared are read here, too.
 """
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from tfrecords.base_errors import DataError
 from tfrecords.format.atomic_files import atomic_file, json_bytes, read_json
 from tfrecords.format.layout import Layout
+from tfrecords.format.naming import FEATURES_FILE, INFO_FILE, LABELS_FILE
 from tfrecords.format.record import FRAMING_BYTES
 
-__all__ = ["INFO_FILE", "is_tfds_folder", "metadata_files", "num_examples_by_split", "write_metadata"]
+__all__ = [
+    "TFRECORD",
+    "TfdsFeature",
+    "TfdsInfo",
+    "class_names",
+    "is_tfds_folder",
+    "metadata_files",
+    "num_examples_by_split",
+    "parse_features",
+    "write_metadata",
+]
 
-INFO_FILE = "dataset_info.json"
-_FEATURES_FILE = "features.json"
-_LABELS_FILE = "label.labels.txt"
+TFRECORD = "tfrecord"
 _FEATURES = "tensorflow_datasets.core.features"
+_TEMPLATE = "{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}"  # tensorflow_datasets/core/naming.py
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TfdsInfo:
+    """The parts of dataset_info.json that readers need.
+
+    `shards` has, for each split, the file name and the number of examples of each shard. `supervised` are the names of
+    the features that the data set declares as input and target.
+    """
+
+    name: str
+    file_format: str
+    shards: dict[str, tuple[tuple[str, int], ...]]
+    supervised: frozenset[str]
+
+    @classmethod
+    def parse(cls, info: Any) -> TfdsInfo:
+        """Return the content of a dataset_info.json, given as the value of its JSON.
+
+        Raises:
+            ValueError: it has another form.
+        """
+        with _value_errors():
+            name, file_format = info.get("name", ""), info.get("fileFormat", TFRECORD)
+            keys = info.get("supervisedKeys", {})
+            pair = [item.get("featureKey", "") for item in keys.get("tuple", {}).get("items", ())]
+            return cls(
+                name=name,
+                file_format=file_format,
+                shards={split["name"]: tuple(_shards(name, file_format, split)) for split in info.get("splits", ())},
+                supervised=frozenset({*pair, keys.get("input", ""), keys.get("output", "")}),
+            )
+
+
+class TfdsFeature(NamedTuple):
+    """One feature of features.json.
+
+    `kind` is the name of its TFDS class, such as Image, ClassLabel or Tensor. `in_sequence` says whether an example has
+    a list of them. `encoding` is "raw" for a tensor stored as bytes and "" if a value is not stored as a byte string.
+    """
+
+    kind: str
+    in_sequence: bool
+    num_classes: int
+    encoding: str
+    dtype: str
+    shape: tuple[int, ...]
+
+
+def parse_features(features: Any) -> dict[str, TfdsFeature]:
+    """Return the features of a features.json, given as the value of its JSON; those of inner dictionaries as `a/b`.
+
+    Raises:
+        ValueError: it has another form.
+    """
+    with _value_errors():
+        return dict(_flat(features, "", False))
+
+
+def class_names(text: str | None, num_classes: int) -> list[str]:
+    """Return the names in a labels file, or the numbers of the classes if there is no such file."""
+    if text is None:
+        return [str(number) for number in range(num_classes)]
+    return [name.strip() for name in text.split("\n") if name.strip()]  # as TFDS reads it
 
 
 def write_metadata(dataset_dir: Path, layout: Layout) -> None:
-    """Writes the metadata files of the data set that `layout` describes into `dataset_dir`."""
+    """Write the metadata files of the data set that `layout` describes into `dataset_dir`."""
     for name, content in metadata_files(layout).items():
         with atomic_file(dataset_dir / name, sync_name=False) as file:
             file.write(content)
 
 
 def metadata_files(layout: Layout) -> dict[str, bytes]:
-    """Returns what each metadata file holds, by its name.
+    """Return the content of each metadata file by its name.
 
     dataset_info.json comes last, so a folder that has it has the others.
     """
     return {
-        _FEATURES_FILE: json_bytes(_features(layout)),
-        _LABELS_FILE: "".join(f"{name}\n" for name in layout.class_names).encode(),
-        INFO_FILE: json_bytes(_info(layout)),
+        FEATURES_FILE: json_bytes(_features_json(layout)),
+        LABELS_FILE: "".join(f"{name}\n" for name in layout.class_names).encode(),
+        INFO_FILE: json_bytes(_info_json(layout)),
     }
 
 
 def is_tfds_folder(dataset_dir: Path) -> bool:
-    """Tells whether `dataset_dir` has TFDS metadata."""
-    return (dataset_dir / INFO_FILE).is_file() and (dataset_dir / _FEATURES_FILE).is_file()
+    """Return whether `dataset_dir` has TFDS metadata."""
+    return (dataset_dir / INFO_FILE).is_file() and (dataset_dir / FEATURES_FILE).is_file()
 
 
 def num_examples_by_split(dataset_dir: Path) -> dict[str, int]:
-    """Returns how many examples dataset_info.json promises for each split.
+    """Return the number of examples that dataset_info.json gives for each split.
 
     Raises:
         DataError: the file is missing, not JSON, or without the lengths of the shards.
@@ -53,22 +132,71 @@ def num_examples_by_split(dataset_dir: Path) -> dict[str, int]:
     path = dataset_dir / INFO_FILE
     info = read_json(path, "the data set's TFDS metadata")
     try:
-        return {split["name"]: sum(map(int, split.get("shardLengths", ()))) for split in info.get("splits", ())}
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise DataError(f"{path} should have each split's name and shardLengths ({error!r}).") from None
+        shards = TfdsInfo.parse(info).shards
+    except ValueError as error:
+        raise DataError(f"{path} should have each split's name and shardLengths ({error}).") from None
+    return {split: sum(count for _, count in files) for split, files in shards.items()}
 
 
-def _info(layout: Layout) -> dict[str, Any]:
-    # Protobuf's JSON has 64-bit integers as strings.
+@contextmanager
+def _value_errors() -> Iterator[None]:
+    """Turn the errors of reading a JSON value of another form into ValueErrors."""
+    try:
+        yield
+    except (AttributeError, KeyError, TypeError) as error:
+        raise ValueError(repr(error)) from None
+
+
+def _shards(name: str, file_format: str, split: dict[str, Any]) -> Iterator[tuple[str, int]]:
+    lengths = [int(length) for length in split.get("shardLengths", ())]
+    for index, length in enumerate(lengths):
+        number, count = f"{index:05d}", f"{len(lengths):05d}"
+        file = split.get("filepathTemplate") or _TEMPLATE
+        for token, value in (
+            ("DATASET", name),
+            ("SPLIT", split["name"]),
+            ("FILEFORMAT", file_format),
+            ("SHARD_X_OF_Y", f"{number}-of-{count}"),
+            ("SHARD_INDEX", number),
+            ("NUM_SHARDS", count),
+        ):
+            file = file.replace(f"{{{token}}}", value)
+        yield file, length
+
+
+def _flat(feature: Any, name: str, in_sequence: bool) -> Iterator[tuple[str, TfdsFeature]]:
+    if "featuresDict" in feature:
+        for key, inner in feature["featuresDict"].get("features", {}).items():
+            yield from _flat(inner, f"{name}/{key}" if name else key, in_sequence)
+    elif "sequence" in feature:
+        yield from _flat(feature["sequence"].get("feature", {}), name, True)
+    else:
+        image, tensor = feature.get("image", {}), feature.get("tensor", {})
+        is_raw = tensor.get("encoding") == "bytes"
+        yield (
+            name,
+            TfdsFeature(
+                kind=str(feature.get("pythonClassName", "")).rpartition(".")[2],
+                in_sequence=in_sequence,
+                num_classes=int(feature.get("classLabel", {}).get("numClasses", 0)),
+                encoding=image.get("encodingFormat") or "png" if "image" in feature else "raw" if is_raw else "",
+                dtype=image.get("dtype") or tensor.get("dtype") or "",
+                shape=tuple(map(int, (image or tensor).get("shape", {}).get("dimensions", ()))),
+            ),
+        )
+
+
+def _info_json(layout: Layout) -> dict[str, Any]:
+    # Protobuf's JSON writes 64-bit integers as strings.
     return {
         "name": layout.name,
         "version": layout.version,
-        "fileFormat": "tfrecord",
+        "fileFormat": TFRECORD,
         "supervisedKeys": {"tuple": {"items": [{"featureKey": "image"}, {"featureKey": "label"}]}},
         "splits": [
             {
                 "name": split,
-                "filepathTemplate": "{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}",
+                "filepathTemplate": _TEMPLATE,
                 "shardLengths": [str(shard.num_examples) for shard in shards],
                 "numBytes": str(sum(shard.num_bytes - FRAMING_BYTES * shard.num_examples for shard in shards)),
             }
@@ -77,7 +205,7 @@ def _info(layout: Layout) -> dict[str, Any]:
     }
 
 
-def _features(layout: Layout) -> dict[str, Any]:
+def _features_json(layout: Layout) -> dict[str, Any]:
     dimensions = {"dimensions": [str(layout.image_size), str(layout.image_size), "3"]}
     if layout.encoding == "raw":
         image: dict[str, Any] = {

@@ -16,7 +16,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from simimg.dataset_images import DatasetImages
 from simimg.report.contact_sheet import write_bytes
 from simimg.report.conversion.class_counts import (
     Counts,
@@ -35,14 +34,14 @@ from simimg.report.html_page import command, escape, figure, folded, report_page
 from simimg.report.number_format import count_of, percent, storage
 from tfrecords.convert.plan.convert_config import ConvertConfig
 from tfrecords.convert.plan.split_assignment import SOURCE_SPLITS
+from tfrecords.format.dataset_images import DatasetImages
 from tfrecords.format.layout import Layout
 from tfrecords.format.manifest import Manifest, read_manifest
-from tfrecords.format.naming import VERSION
+from tfrecords.format.naming import REPORT_FILE, VERSION
 from tfrecords.format.quarantine import read_quarantine
 
 __all__ = ["REPORT_FILE", "command_line", "write_conversion_report"]
 
-REPORT_FILE = "report.html"
 _ORIGINALS = "PHOTOS"  # stands for the source in the command
 _ALWAYS = ("name", "image_size", "seed")  # in the command even with their defaults, as what people look for first
 

@@ -16,7 +16,7 @@ from PIL import Image
 
 from simimg.report.html_page import data_uri, escape, path_text
 from simimg.report.number_format import count_of, shortened
-from tfrecords.convert.image.decoder import DecodedImage, PictureOptions, load_picture
+from tfrecords.convert.image.decoder import DecodedImage, ImageOptions, load_image
 from tfrecords.format.quarantine import Reason, Refusal, RefusedFile
 
 __all__ = ["Preview", "preview", "reason_text", "refused_files"]
@@ -131,8 +131,8 @@ def preview(image_dir: str, path: str, reason: str) -> Preview | None:
     if not data:
         return None
     try:
-        options = PictureOptions(image_size=_SHOWN_PX, resize="pad", decode="exact", truncated="keep")
-        return Preview(image=_unpadded(load_picture(data, options)))
+        options = ImageOptions(image_size=_SHOWN_PX, resize="pad", decode="exact", truncated="keep")
+        return Preview(image=_unpadded(load_image(data, options)))
     except (Refusal, MemoryError):
         return Preview(text=_beginning(data))
 

@@ -40,7 +40,7 @@ def test_the_bottleneck_is_named() -> None:
     parts = {"shuffle": 1.0, "parse": 2.0, "decode": 40.0, "device": 3.0, "augment": 30.0, "step": 200.0}
     assert bottleneck(costs(**parts), 0.2) == (
         "The input takes 20% of the time, most of it `+ decode` (40.0 us a picture): convert with --encoding=raw at "
-        "the size you train on, or let others decode: `simimg data_service`."
+        "the training size, or decode on other machines: `simimg data_service`."
     )
     assert "`+ to device` (50.0 us a picture): use --cache=device" in bottleneck(costs(**{**parts, "device": 50}), 0.5)
     assert bottleneck(costs(**parts), 0.01).startswith("The input keeps up: it takes 1.0% of the time, the model the")

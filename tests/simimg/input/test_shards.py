@@ -15,8 +15,10 @@ from simimg.errors import CorruptRecordError, DataError
 from simimg.input import Order, Position, Reader, eval_batches, open_reader, open_split, reading, train_batches
 from tfrecords.convert import ConvertConfig, convert
 from tfrecords.convert.plan import shard_plan as plan_module
-from tfrecords.format import ShardReader, decode_example, encode_record
-from tfrecords.format.record import frame
+from tfrecords.format.example import decode_example
+from tfrecords.format.record import footer, header
+from tfrecords.format.record_layout import encode_record
+from tfrecords.format.shard import ShardReader
 
 NUM_TRAIN, NUM_STEPS = 54, 9  # 72 pictures, a quarter of them to test; batches of 6
 
@@ -207,7 +209,7 @@ def test_bytes_that_are_no_jpeg_are_named(copy: dict[str, Path]) -> None:
     example = decode_example(payloads[1])
     image = bytes(len(example["image"]))
     payloads[1] = encode_record(image, example["label"], example["id"])
-    shard.write_bytes(b"".join(map(frame, payloads)))
+    shard.write_bytes(b"".join(header(len(each)) + each + footer(each) for each in payloads))
     reader = reader_of(copy["jpeg"], "mapped")
     with pytest.raises(CorruptRecordError, match=rf"{shard.name}: record 1 at byte \d+: "):
         list(reading(reader.split, eval_batches(reader, 9)))
@@ -284,5 +286,5 @@ def test_metadata_of_no_known_form(copy: dict[str, Path], change: Any) -> None:
     info = json.loads((folder / "dataset_info.json").read_text())
     change(info)
     (folder / "dataset_info.json").write_text(json.dumps(info))
-    with pytest.raises(DataError, match=r"this has another form.*use `simimg convert`"):
+    with pytest.raises(DataError, match=r"this data set has another form.*use `simimg convert`"):
         open_split(folder, "train")

@@ -13,10 +13,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tfrecords.format.layout import Layout, Offsets, ShardInfo, encode_record, raw_offsets
+from tfrecords.format.layout import Layout, ShardInfo
 from tfrecords.format.manifest import Manifest, write_manifest
 from tfrecords.format.naming import shard_name
 from tfrecords.format.quarantine import RefusedFile, write_quarantine
+from tfrecords.format.record_layout import Offsets, encode_record
 from tfrecords.format.shard import ShardWriter
 
 REASONS = ("empty", "truncated", "text", "unknown_suffix", "too_large", "no_class_folder")
@@ -112,7 +113,7 @@ def write_dataset(
         encoding=encoding,
         image_size=image_size,
         class_names=tuple(class_names),
-        offsets=raw_offsets(image_size) if encoding == "raw" else Offsets(),
+        offsets=Offsets.of("raw", image_size) if encoding == "raw" else Offsets(),
         splits=infos,
         files={},
         config={**CONFIG, "image_size": image_size, "encoding": encoding, **config},

@@ -151,7 +151,7 @@ def test_a_single_split_and_a_single_class(tmp_path: Path, scene: Scene, capsys:
 def test_mistakes(tmp_path: Path, dataset_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for arguments, words in (
         (["--dataset_dir=/nowhere"], "--dataset_dir=/nowhere is not a folder"),
-        ([f"--dataset_dir={tmp_path}"], "is no data set of `simimg convert`"),
+        ([f"--dataset_dir={tmp_path}"], "is not a dataset of `simimg convert`"),
         ([f"--dataset_dir={dataset_dir}", "--image_dir=/nowhere"], "--image_dir=/nowhere is not a folder"),
         ([f"--dataset_dir={dataset_dir}", "--threshold=0.2"], "--threshold=0.2: should be between"),
     ):

@@ -150,10 +150,10 @@ def test_killed_at_random_moments(
     [
         ("state.workdir:WorkDir.begin", "after"),
         ("plan.conversion_job:group_copies", "before"),
-        ("engine:_assemble", "before"),
+        ("engine:reshard", "before"),
         ("output.reshard:write_receipt", "before"),
-        ("engine:_assemble", "after"),
-        ("engine:make_manifest", "after"),
+        ("engine:reshard", "after"),
+        ("output.publish:_make_manifest", "after"),
         ("state.workdir:WorkDir.publish", "before"),
         ("state.workdir:os.rename", "after"),
         ("state.workdir:WorkDir.remove_work", "before"),
@@ -226,7 +226,7 @@ def test_a_power_failure_costs_the_shards_that_were_not_on_the_disk(
 
     config = dataclasses.replace(scenario.config(scenario.new(tmp_path / "data")), encoding=encoding)
     with monkeypatch.context() as patch:
-        patch.setattr("tfrecords.convert.engine._assemble", fail)
+        patch.setattr("tfrecords.convert.engine.reshard", fail)
         with pytest.raises(Interrupted):
             convert(config)
     work = tmp_path / "data" / "photos" / f".{scenario.version}.work"

@@ -57,7 +57,7 @@ def test_a_full_disk(
     config = a_config(photos, disk, image_size=64, num_workers=num_workers)
     with pytest.raises(ConversionError) as caught:
         convert(config)
-    assert "cannot be written: No space left on device. What is finished stays; make room" in str(caught.value)
+    assert "cannot be written: No space left on device. Finished shards are kept. Make room" in str(caught.value)
     assert str(disk / "zoo") in str(caught.value)
     assert not (disk / "zoo" / "1.0.0").exists()
     finished = sorted(path.name for path in (disk / "zoo" / ".1.0.0.work" / "receipts").glob("zoo*.json"))

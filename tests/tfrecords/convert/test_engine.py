@@ -99,7 +99,7 @@ def test_a_folder_with_one_image(tmp_path: Path, make_folder: MakeFolder, a_conf
     photos = make_folder(tmp_path / "zoo", {"ant": 1})
     summary = convert(a_config(photos, tmp_path / "data", num_workers=3))
     assert (summary.num_examples, summary.splits) == (1, {"train": 1})
-    assert summary.warnings == ("class 'ant' has no photo in split 'test' (1 in all)",)
+    assert summary.warnings == ("class 'ant' has no image in split 'test' (1 in total)",)
     assert verify(summary.dataset_dir).ok
 
 
@@ -276,11 +276,11 @@ def test_the_engine_is_what_runs_the_tasks(
     seen: list[str] = []
     here = pool.Pool(1, str)
 
-    def stand_in(tasks: Any, beam_options: str, on_done: Any, on_progress: Any) -> None:
-        seen.append(beam_options)
+    def stand_in(runner: Any, tasks: Any, on_done: Any, on_progress: Any) -> None:
+        seen.append(runner._beam_options)
         here.run(tasks, on_done, on_progress)
 
-    monkeypatch.setattr("tfrecords.convert.workers.beam_runner.run_beam", stand_in)
+    monkeypatch.setattr("tfrecords.convert.workers.beam_runner.BeamRunner.run", stand_in)
     monkeypatch.setattr(pool, "Pool", lambda *_: pytest.fail("ran here"))
     summary = convert(a_config(photos, tmp_path, engine="beam", beam_options="--a=b"))
     assert set(seen) == {"--a=b"}
@@ -291,7 +291,7 @@ def test_a_shard_that_is_not_there_though_its_worker_says_so(
     photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, a_config: AConfig
 ) -> None:
     """As when a worker on another machine has a data folder of its own."""
-    monkeypatch.setattr("tfrecords.convert.workers.beam_runner.run_beam", lambda *_: None)
+    monkeypatch.setattr("tfrecords.convert.workers.beam_runner.BeamRunner.run", lambda *_: None)
     with pytest.raises(ConversionError, match=r"00000-of-00007 is not there .* see --data_dir under the same path"):
         convert(a_config(photos, tmp_path, engine="beam"))
     assert not (tmp_path / "zoo" / "1.0.0").exists()
@@ -317,7 +317,7 @@ def test_a_full_disk_at_the_end_is_an_error_and_the_next_call_goes_on(
 
     with monkeypatch.context() as patch:
         patch.setattr(f"tfrecords.convert.output.publish.{name}", fail)
-        with pytest.raises(ConversionError, match="some_file cannot be written: No space left on device.*make room"):
+        with pytest.raises(ConversionError, match="some_file cannot be written: No space left on device.*Make room"):
             convert(a_config(photos, tmp_path))
     assert [path.name for path in (tmp_path / "zoo").iterdir()] == [".1.0.0.work"]
     summary = convert(a_config(photos, tmp_path))
@@ -349,7 +349,7 @@ def test_ctrl_c_is_interrupted_wherever_it_comes(
 
     with monkeypatch.context() as patch:
         patch.setattr(f"tfrecords.convert.{name}", interrupt)
-        with pytest.raises(Interrupted, match="the same command goes on"):
+        with pytest.raises(Interrupted, match="the same command resumes"):
             convert(a_config(photos, tmp_path))
     assert digests_of(convert(a_config(photos, tmp_path)).dataset_dir) == expected
 
@@ -357,7 +357,7 @@ def test_ctrl_c_is_interrupted_wherever_it_comes(
 def test_splits_that_the_source_has_not_are_refused_before_anything_is_written(
     photos: Path, tmp_path: Path, a_config: AConfig
 ) -> None:
-    with pytest.raises(UsageError, match=r"--splits=source: .*zoo has no splits\. Say e\.g\."):
+    with pytest.raises(UsageError, match=r"--splits=source: .*zoo has no splits of its own\. Give e\.g\."):
         convert(a_config(photos, tmp_path / "data", splits="source"))
     assert not (tmp_path / "data").exists()
     assert convert(a_config(photos, tmp_path / "data")).num_examples == 40
@@ -375,6 +375,6 @@ def test_a_conversion_begun_with_another_decoder_is_not_gone_on_with(
             convert(a_config(photos, tmp_path))
     with monkeypatch.context() as patch:
         patch.setattr(engine, "decoder_versions", lambda: {"pillow": "99.0"})
-        with pytest.raises(UsageError, match=r"was begun with .*; this is .*99\.0"):
+        with pytest.raises(UsageError, match=r"was begun with .*; installed are .*99\.0"):
             convert(a_config(photos, tmp_path))
     assert convert(a_config(photos, tmp_path)).num_examples == 40

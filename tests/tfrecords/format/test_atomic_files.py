@@ -80,7 +80,7 @@ def test_json_errors_name_the_file_and_what_it_is(tmp_path: Path) -> None:
         read_json(path, "a test")
     for damaged in (b"", b"{", b"\xff\xfe", b"{} {}"):
         path.write_bytes(damaged)
-        with pytest.raises(DataError, match=r"x\.json is no valid JSON: .* \(a test\)"):
+        with pytest.raises(DataError, match=r"x\.json is not valid JSON: .* \(a test\)"):
             read_json(path, "a test")
 
 

@@ -16,9 +16,11 @@ import pytest
 from tfrecords.convert import ConvertConfig, convert
 from tfrecords.format.atomic_files import file_sha256, read_json, write_json
 from tfrecords.format.dataset_verification import verify
-from tfrecords.format.layout import Layout, encode_record
-from tfrecords.format.manifest import MANIFEST_FILE, read_manifest, write_manifest
+from tfrecords.format.layout import Layout
+from tfrecords.format.manifest import read_manifest, write_manifest
+from tfrecords.format.naming import MANIFEST_FILE
 from tfrecords.format.record import FRAMING_BYTES
+from tfrecords.format.record_layout import encode_record
 from tfrecords.format.shard import ShardReader, ShardWriter
 from tfrecords.format.tfds_metadata import write_metadata
 
@@ -116,7 +118,7 @@ def test_finds_white_space_in_the_layout_that_was_changed(raw_folder: Path) -> N
     """The same JSON, so the checksum in it is right."""
     path = raw_folder / "layout.json"
     path.write_bytes(path.read_bytes().replace(b"\n", b"\t", 1))
-    assert problems(raw_folder) == f"{path} says what it said, but its bytes were changed."
+    assert problems(raw_folder) == f"{path} has the right values, but its bytes were changed."
 
 
 def test_a_flipped_byte_is_told_once_with_its_record(raw_folder: Path) -> None:
@@ -158,8 +160,8 @@ def test_finds_a_truncated_shard(folder: Path) -> None:
     num_records = len(list(ShardReader(path)))
     second = FRAMING_BYTES + len(next(iter(ShardReader(path))))
     for length, message in [
-        (0, f"{path} has 0 records, layout.json says {num_records}."),
-        (second, f"{path} has 1 records, layout.json says {num_records}."),
+        (0, f"{path} has 0 records; layout.json says {num_records}."),
+        (second, f"{path} has 1 records; layout.json says {num_records}."),
         (7, f"{path}: record 0 at byte 0: the file ends inside the record."),
         (second + 100, f"{path}: record 1 at byte {second}: the file ends inside the record."),
     ]:
@@ -192,8 +194,8 @@ def test_finds_two_swapped_shards(folder: Path) -> None:
             a.write_bytes(b.read_bytes())
             b.write_bytes(kept)
     found = problems(folder)
-    assert f"{first} holds what belongs into {second.name}." in found
-    assert f"{second} holds what belongs into {first.name}." in found
+    assert f"{first} has the content of {second.name}." in found
+    assert f"{second} has the content of {first.name}." in found
     seal(folder)
     found = problems(folder)
     for path in (first, second):
@@ -226,7 +228,7 @@ def test_finds_a_wrong_count_in_dataset_info(raw_folder: Path, change: int) -> N
     lengths = info["splits"][0]["shardLengths"]
     lengths[0] = str(int(lengths[0]) + change)
     write_json(path, info)
-    assert problems(raw_folder) == f"{path}: its SHA-256 is not the one in layout.json."
+    assert problems(raw_folder) == f"{path}: its SHA-256 differs from the one in layout.json."
     seal(raw_folder)
     assert "dataset_info.json counts" in problems(raw_folder)
 
@@ -237,7 +239,7 @@ def test_finds_a_missing_record(folder: Path) -> None:
     with ShardWriter(path, index=Path(f"{path}.idx").exists()) as writer:
         for payload in payloads[:-1]:
             writer.write(payload)
-    assert f"{path} has {len(payloads) - 1} records, layout.json says {len(payloads)}." in problems(folder)
+    assert f"{path} has {len(payloads) - 1} records; layout.json says {len(payloads)}." in problems(folder)
 
 
 def test_finds_an_extra_record(folder: Path) -> None:
@@ -246,7 +248,7 @@ def test_finds_an_extra_record(folder: Path) -> None:
     with ShardWriter(path, index=Path(f"{path}.idx").exists()) as writer:
         for payload in [*payloads, payloads[0]]:
             writer.write(payload)
-    assert f"{path} has {len(payloads) + 1} records, layout.json says {len(payloads)}." in problems(folder)
+    assert f"{path} has {len(payloads) + 1} records; layout.json says {len(payloads)}." in problems(folder)
 
 
 def test_finds_another_picture_in_a_well_formed_record(raw_folder: Path) -> None:
@@ -260,13 +262,13 @@ def test_finds_another_picture_in_a_well_formed_record(raw_folder: Path) -> None
         for payload in payloads:
             writer.write(bytes(payload))
     assert len(path.read_bytes()) == len(data)
-    assert problems(raw_folder) == f"{path}: its SHA-256 is not the one in layout.json."
+    assert problems(raw_folder) == f"{path}: its SHA-256 differs from the one in layout.json."
 
 
 @pytest.mark.parametrize(
     ("payload", "message"),
     [
-        (b"\x0a\xff", "record 0 at byte 0: no tf.train.Example"),
+        (b"\x0a\xff", "record 0 at byte 0: not a tf.train.Example"),
         (b"", "record 0 at byte 0: has the features [] instead of id, image, label"),
         (encode_record(b"no square of pixels", 0, 0), "record 0 is "),
     ],
@@ -286,7 +288,7 @@ def test_finds_a_sidecar_of_another_shard_or_none(folder: Path) -> None:
     path = Path(f"{shards(folder)[1]}.idx")
     path.write_bytes(Path(f"{shards(folder)[0]}.idx").read_bytes())
     seal(folder)
-    assert problems(folder) == f"{path} does not fit the shard."
+    assert problems(folder) == f"{path} does not match the shard."
     path.unlink()
     assert problems(folder) == f"{path} is missing."
 
@@ -370,16 +372,16 @@ def _misnamed_shard(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
-        (_relabel, "are not what manifest.parquet has in this place"),
+        (_relabel, " for this record"),
         (_renumber, "more such records"),
-        (_move_a_row, "records, manifest.parquet"),
-        (_forget_a_file, "layout.json has no checksum of manifest.parquet"),
+        (_move_a_row, "records; manifest.parquet has"),
+        (_forget_a_file, "layout.json has no checksum for manifest.parquet"),
         (_refuse_one_more, "quarantine.jsonl lists 0 refused files, manifest.parquet 1."),
         (_list_one_more, "quarantine.jsonl lists 1 refused files, manifest.parquet 0."),
-        (_forget_a_row, "manifest.parquet counts"),
-        (_rename_a_class, "label.labels.txt is not what belongs to layout.json"),
-        (_move_the_offsets, "layout.json: its offsets do not fit 16 px raw records"),
-        (_other_num_bytes, "bytes, layout.json says 1."),
+        (_forget_a_row, "manifest.parquet has {"),
+        (_rename_a_class, "label.labels.txt does not match layout.json"),
+        (_move_the_offsets, "layout.json: its offsets are not those of raw records with 16 px"),
+        (_other_num_bytes, "bytes; layout.json says 1."),
         (_misnamed_shard, "should be named zoo-train.tfrecord-00000-of-0000"),
     ],
 )

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from tfrecords.format.example import decode_example, encode_example, varint
+from tfrecords.format.example import decode_example, encode_example
+from tfrecords.format.record import varint
 
 INT64 = st.integers(-(2**63), 2**63 - 1)
 FEATURES = st.dictionaries(st.text(max_size=12), st.one_of(INT64, st.binary(max_size=200)), max_size=6)

@@ -17,10 +17,11 @@ import pytest
 from PIL import Image
 
 from tfrecords.convert import ConvertConfig, convert
-from tfrecords.format.layout import Layout, raw_offsets
+from tfrecords.format.layout import Layout
 from tfrecords.format.manifest import read_manifest
 from tfrecords.format.quarantine import RefusedFile
 from tfrecords.format.record import read_records
+from tfrecords.format.record_layout import Offsets
 
 DOCUMENT = (Path(__file__).parents[3] / "simimg" / "docs" / "format.md").read_text()
 # Red, green, blue, white; greys; dark colours.
@@ -99,11 +100,11 @@ def test_the_dumps_are_the_bytes_of_a_record(folder: Path) -> None:
 
 def test_the_dumps_point_at_the_parts() -> None:
     lines = block("record raw").splitlines()
-    offsets = raw_offsets(2)
+    offsets = Offsets.of("raw", 2)
     for part in ("id_offset", "image_offset", "label_offset"):
         (line,) = (line for line in lines if line.endswith(f"<- {part}"))
         assert int(line.split()[0]) == getattr(offsets, part)
-    assert f"{offsets.record_bytes} here, {raw_offsets(64).record_bytes:,} for 64 px" in DOCUMENT
+    assert f"{offsets.record_bytes} here, {Offsets.of('raw', 64).record_bytes:,} for 64 px" in DOCUMENT
 
 
 def test_the_files_are_those_that_are_listed(folder: Path) -> None:

@@ -14,17 +14,16 @@ from hypothesis import strategies as st
 
 from tfrecords.base_errors import DataError
 from tfrecords.format.example import decode_example, encode_example
-from tfrecords.format.layout import (
-    INT_BYTES,
-    Layout,
-    Offsets,
-    ShardInfo,
-    encode_record,
-    raw_offsets,
-    record_spans,
-)
-from tfrecords.format.record import frame
+from tfrecords.format.layout import Layout, ShardInfo
+from tfrecords.format.record import footer, header
+from tfrecords.format.record_layout import INT_BYTES, Offsets, encode_record, record_spans
 from tfrecords.format.shard import ShardWriter
+
+
+def frame(payload: bytes) -> bytes:
+    """Returns a payload as a record, with its framing."""
+    return header(len(payload)) + payload + footer(payload)
+
 
 GOLDEN = Path(__file__).parents[2] / "golden"
 LARGEST = 2**35 - 1
@@ -39,7 +38,7 @@ def unpadded(group: bytes) -> int:
 @pytest.mark.parametrize("image_size", [1, 8, 64, 128, 224])
 @pytest.mark.parametrize("id", [0, 1, 127, 128, 2**31, LARGEST])
 def test_offsets_point_at_the_parts(image_size: int, id: int) -> None:
-    offsets = raw_offsets(image_size)
+    offsets = Offsets.of("raw", image_size)
     pixels = np.random.default_rng(id).integers(0, 256, image_size * image_size * 3, dtype=np.uint8).tobytes()
     for label in (0, 5, LARGEST):
         record = frame(encode_record(pixels, label, id))
@@ -53,14 +52,14 @@ def test_offsets_point_at_the_parts(image_size: int, id: int) -> None:
 @settings(max_examples=100)
 def test_every_record_has_the_same_length(id: int, label: int, pixels: bytes) -> None:
     payload = encode_record(pixels, label, id)
-    assert len(frame(payload)) == raw_offsets(2).record_bytes
+    assert len(frame(payload)) == Offsets.of("raw", 2).record_bytes
     assert decode_example(payload) == {"id": id, "image": pixels, "label": label}
 
 
 @given(st.lists(st.tuples(NUMBERS, NUMBERS, st.binary(min_size=12, max_size=12)), min_size=1, max_size=5))
 @settings(max_examples=30)
 def test_a_shard_is_an_array(examples: list[tuple[int, int, bytes]]) -> None:
-    offsets = raw_offsets(2)
+    offsets = Offsets.of("raw", 2)
     shard = b"".join(frame(encode_record(pixels, label, id)) for id, label, pixels in examples)
     array = np.frombuffer(shard, np.uint8).reshape(-1, offsets.record_bytes)
     images = array[:, offsets.image_offset : offsets.image_offset + 12]
@@ -93,7 +92,7 @@ def a_layout() -> Layout:
         encoding="raw",
         image_size=2,
         class_names=("ant", "벌"),
-        offsets=raw_offsets(2),
+        offsets=Offsets.of("raw", 2),
         splits={
             "train": (
                 ShardInfo(file="zoo-train.tfrecord-00000-of-00002", num_examples=3, num_bytes=249, sha256="ab" * 32),
@@ -160,13 +159,13 @@ def test_missing_and_damaged_files_are_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"layout\.json is missing"):
         Layout.load(_regular_file(tmp_path))
     for text, message in [
-        ("", "no valid JSON"),
-        ("{", "no valid JSON"),
-        ("\xff", "no valid JSON"),
-        ("[]", "should be of the format 'simimg-layout/2'"),
-        ("{}", "should be of the format 'simimg-layout/2'"),
-        ('{"format": "other/2"}', "should be of the format 'simimg-layout/2'"),
-        ('{"format": "simimg-layout/1"}', "is of the format 'simimg-layout/1', this is for 'simimg-layout/2'"),
+        ("", "not valid JSON"),
+        ("{", "not valid JSON"),
+        ("\xff", "not valid JSON"),
+        ("[]", "should have the format 'simimg-layout/2'"),
+        ("{}", "should have the format 'simimg-layout/2'"),
+        ('{"format": "other/2"}', "should have the format 'simimg-layout/2'"),
+        ('{"format": "simimg-layout/1"}', "has the format 'simimg-layout/1'; this version reads 'simimg-layout/2'"),
         ('{"format": "simimg-layout/2"}', "its own checksum fails"),
     ]:
         path.write_bytes(text.encode("latin-1"))
@@ -217,7 +216,7 @@ def test_golden_shard(tmp_path: Path) -> None:
     """
     info = _golden_shard(tmp_path / "golden-train.tfrecord-00000-of-00001")
     assert (tmp_path / info.file).read_bytes() == (GOLDEN / info.file).read_bytes()
-    assert raw_offsets(4) == Offsets(record_bytes=118, id_offset=26, image_offset=46, label_offset=109)
+    assert Offsets.of("raw", 4) == Offsets(record_bytes=118, id_offset=26, image_offset=46, label_offset=109)
 
 
 def test_golden_layout(tmp_path: Path) -> None:
@@ -233,7 +232,7 @@ def test_golden_layout(tmp_path: Path) -> None:
         encoding="raw",
         image_size=4,
         class_names=("ant", "bee"),
-        offsets=raw_offsets(4),
+        offsets=Offsets.of("raw", 4),
         splits={"train": (info,)},
         files={"manifest.parquet": "11" * 32, "features.json": "22" * 32},
         config={**config, "encoding": "raw", "splits": "train=1", "seed": 0},

@@ -14,16 +14,8 @@ from hypothesis import strategies as st
 
 from tfrecords.base_errors import DataError
 from tfrecords.format import manifest as manifest_module
-from tfrecords.format.manifest import (
-    MANIFEST_FILE,
-    OK,
-    REFUSED,
-    Manifest,
-    ManifestRow,
-    iter_manifest,
-    read_manifest,
-    write_manifest,
-)
+from tfrecords.format.manifest import OK, REFUSED, Manifest, ManifestRow, iter_manifest, read_manifest, write_manifest
+from tfrecords.format.naming import MANIFEST_FILE
 
 SPLITS, REASONS = ("train", "test"), ("empty", "corrupt")
 

@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tfrecords.format.layout import Layout, Offsets, ShardInfo
+from tfrecords.format.dataset_verification import _ExampleRows
+from tfrecords.format.layout import Layout, ShardInfo
 from tfrecords.format.manifest import Manifest
-from tfrecords.format.manifest_check import ExampleRows
+from tfrecords.format.record_layout import Offsets
 from tfrecords.format.shard_scan import ShardScan
 
 # Split, shard, position, id and label of each example: two shards of train and one of test; a refused file follows.
@@ -74,7 +75,7 @@ def layout(num_classes: int = 2, **num_examples: int) -> Layout:
 
 @pytest.mark.parametrize("order", [[0, 1, 2, 3, 4, 5, 6], [6, 5, 4, 3, 2, 1, 0], [2, 6, 4, 0, 3, 1, 5]])
 def test_rows_in_any_order(order: list[int]) -> None:
-    rows = ExampleRows(manifest(order))
+    rows = _ExampleRows(manifest(order))
     assert rows.num_refused == 1
     assert list(rows.problems(layout())) == []
     assert list(rows.problems(layout(empty=0))) == []
@@ -87,27 +88,30 @@ def test_rows_in_any_order(order: list[int]) -> None:
     [
         (
             {"ids": {0: 4}},
-            ": record 0 at byte 0: id 3, label 1 are not what manifest.parquet has in this place (id 4, ",
+            ": record 0 at byte 0 has id 3 and label 1; manifest.parquet has id 4, ",
         ),
-        ({"labels": {1: 1}}, ": record 1 at byte 100: id 0, label 0 are not what manifest.parquet has in this place"),
+        (
+            {"labels": {1: 1}},
+            ": record 1 at byte 100 has id 0 and label 0; manifest.parquet has id 0, label 1 and position 1 for",
+        ),
         (
             {"positions": {2: 3}},
-            ": record 2 at byte 201: id 7, label 1 are not what manifest.parquet has in this place",
+            ": record 2 at byte 201 has id 7 and label 1; manifest.parquet has id 7, label 1 and position 3 for",
         ),
-        ({"positions": {0: 1, 1: 0}}, "(id 0, label 0, position 0), and 1 more such records"),
-        ({"shards": {2: 1}}, " has 3 records, manifest.parquet 2 rows for them"),
-        ({"shards": {3: 0}}, " has 3 records, manifest.parquet 4 rows for them"),
-        ({"splits": {0: 1}}, " has 3 records, manifest.parquet 2 rows for them"),
-        ({"reasons": {0: 0}}, " has 3 records, manifest.parquet 2 rows for them"),
+        ({"positions": {0: 1, 1: 0}}, "id 0, label 0 and position 0 for this record, and 1 more such records"),
+        ({"shards": {2: 1}}, " has 3 records; manifest.parquet has 2 rows for it"),
+        ({"shards": {3: 0}}, " has 3 records; manifest.parquet has 4 rows for it"),
+        ({"splits": {0: 1}}, " has 3 records; manifest.parquet has 2 rows for it"),
+        ({"reasons": {0: 0}}, " has 3 records; manifest.parquet has 2 rows for it"),
     ],
 )
 def test_records_that_are_not_the_manifests(changes: dict[str, dict[int, int]], problem: str) -> None:
-    (found,) = ExampleRows(manifest(**changes)).shard_problems("train", 0, scan(0, 0))
+    (found,) = _ExampleRows(manifest(**changes)).shard_problems("train", 0, scan(0, 0))
     assert problem in found
 
 
 def test_only_the_shard_that_is_wrong_is_told() -> None:
-    rows = ExampleRows(manifest(labels={3: 1}))
+    rows = _ExampleRows(manifest(labels={3: 1}))
     assert not list(rows.shard_problems("train", 0, scan(0, 0)))
     assert len(list(rows.shard_problems("train", 1, scan(0, 1)))) == 1
     assert not list(rows.shard_problems("test", 0, scan(1, 0)))
@@ -118,16 +122,16 @@ def test_only_the_shard_that_is_wrong_is_told() -> None:
     [
         ({"ids": {0: 9}}, "has id 9 more than once"),
         ({"ids": dict.fromkeys(range(7), 4)}, "has id 4 more than once, and 5 more such ids"),
-        ({"labels": {4: 2}}, "has label 2 for id 5, but layout.json names 2 classes"),
-        ({"labels": {0: -1, 4: 2}}, "has label -1 for id 3, but layout.json names 2 classes, and 1 more such labels"),
-        ({"splits": {0: 1}}, "counts {'train': 3, 'test': 3} examples, layout.json {'train': 4, 'test': 2}"),
-        ({"reasons": {4: 0, 5: 0}}, "counts {'train': 4} examples, layout.json {'train': 4, 'test': 2}"),
-        ({"reasons": {6: -1}, "labels": {6: 0}}, "has no split for examples: 1"),
+        ({"labels": {4: 2}}, "has label 2 for id 5; layout.json has 2 classes"),
+        ({"labels": {0: -1, 4: 2}}, "has label -1 for id 3; layout.json has 2 classes, and 1 more such labels"),
+        ({"splits": {0: 1}}, "has {'train': 3, 'test': 3} examples; layout.json has {'train': 4, 'test': 2}"),
+        ({"reasons": {4: 0, 5: 0}}, "has {'train': 4} examples; layout.json has {'train': 4, 'test': 2}"),
+        ({"reasons": {6: -1}, "labels": {6: 0}}, "has 1 examples without a split"),
     ],
 )
 def test_a_manifest_that_cannot_be(changes: dict[str, dict[int, int]], problem: str) -> None:
-    assert list(ExampleRows(manifest(**changes)).problems(layout())) == [problem]
+    assert list(_ExampleRows(manifest(**changes)).problems(layout())) == [problem]
 
 
 def test_a_class_that_nothing_is_of_is_none_too_many() -> None:
-    assert list(ExampleRows(manifest()).problems(layout(num_classes=3))) == []
+    assert list(_ExampleRows(manifest()).problems(layout(num_classes=3))) == []

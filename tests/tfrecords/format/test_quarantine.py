@@ -6,7 +6,8 @@ import json
 import pickle
 from pathlib import Path
 
-from tfrecords.format.quarantine import QUARANTINE_FILE, Reason, Refusal, RefusedFile, write_quarantine
+from tfrecords.format.naming import QUARANTINE_FILE
+from tfrecords.format.quarantine import Reason, Refusal, RefusedFile, write_quarantine
 
 
 def test_a_line_a_file(tmp_path: Path) -> None:

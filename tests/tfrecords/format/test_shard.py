@@ -16,8 +16,15 @@ from hypothesis import strategies as st
 
 from tfrecords.base_errors import CorruptRecordError, DataError
 from tfrecords.format.layout import ShardInfo
-from tfrecords.format.record import frame
-from tfrecords.format.shard import ShardReader, ShardWriter, index_path
+from tfrecords.format.naming import index_path
+from tfrecords.format.record import footer, header
+from tfrecords.format.shard import ShardReader, ShardWriter
+
+
+def frame(payload: bytes) -> bytes:
+    """Returns a payload as a record, with its framing."""
+    return header(len(payload)) + payload + footer(payload)
+
 
 PAYLOADS = [b"one", b"", b"three" * 50]
 
@@ -145,7 +152,7 @@ def test_one_that_is_not_sealed_has_the_same_bytes(
 ) -> None:
     sealed = write(tmp_path / "sealed", PAYLOADS, index=index)
     monkeypatch.setattr(os, "fsync", lambda _: pytest.fail("waits for the disk"))
-    with ShardWriter(tmp_path / "other", index=index, sealed=False) as writer:
+    with ShardWriter(tmp_path / "other", index=index, durable=False) as writer:
         for payload in PAYLOADS:
             writer.write(payload)
         assert not (tmp_path / "other").exists()
@@ -233,5 +240,5 @@ def test_missing_and_damaged_files_are_named(tmp_path: Path) -> None:
         reader.offsets()
     for damaged in (b"0\n", b"0 1 2\n", b"a b\n", b"0 19\n\n", b"\xff\n"):
         index_path(reader.path).write_bytes(damaged)
-        with pytest.raises(DataError, match=r"shard\.idx should hold a line `offset length`"):
+        with pytest.raises(DataError, match=r"shard\.idx should have one line `offset length` per record"):
             reader.offsets()

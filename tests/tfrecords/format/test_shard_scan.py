@@ -14,9 +14,15 @@ from hypothesis import strategies as st
 
 from tfrecords.format import shard_scan as scan_module
 from tfrecords.format.example import decode_example, encode_example
-from tfrecords.format.layout import INT_BYTES, encode_record
-from tfrecords.format.record import FRAMING_BYTES, frame, header
+from tfrecords.format.record import FRAMING_BYTES, footer, header
+from tfrecords.format.record_layout import INT_BYTES, encode_record
 from tfrecords.format.shard_scan import ShardScan, scan_shard
+
+
+def frame(payload: bytes) -> bytes:
+    """Returns a payload as a record, with its framing."""
+    return header(len(payload)) + payload + footer(payload)
+
 
 LARGEST = 2**35 - 1
 # Around the lengths at which a length that stands in a record takes a byte more.
@@ -167,7 +173,7 @@ IMAGE = bytes(48)
 @pytest.mark.parametrize(
     ("payload", "fault"),
     [
-        (b"\x0a\xff", "no tf.train.Example (the message ends inside a varint)"),
+        (b"\x0a\xff", "not a tf.train.Example (the message ends inside a varint)"),
         (b"", "has the features [] instead of id, image, label"),
         (encode_example({"id": 1, "image": IMAGE}, int_bytes=5), "has the features ['id', 'image'] instead of"),
         (
@@ -176,13 +182,16 @@ IMAGE = bytes(48)
         ),
         (encode_example({"id": b"1", "image": IMAGE, "label": 0}), "its id and label should be integers"),
         (encode_example({"id": 1, "image": IMAGE, "label": b"0"}), "its id and label should be integers"),
-        (encode_example({"id": 1, "image": 0, "label": 0}), "its id and label should be integers, its image bytes"),
+        (
+            encode_example({"id": 1, "image": 0, "label": 0}),
+            "its id and label should be integers, its image a byte string",
+        ),
         (encode_example({"id": 1, "image": IMAGE, "label": 0}), "its parts are not where this version writes them"),
         (encode_example({"id": 1, "image": IMAGE, "label": 0}, int_bytes=6), "its parts are not where this version"),
-        (encode_example({"id": -1, "image": IMAGE, "label": 0}), "its id or label cannot be: "),
-        (encode_example({"id": 1, "image": IMAGE, "label": 2**35}, int_bytes=6), "its id or label cannot be: "),
-        (_flipped(encode_record(IMAGE, 0, 0), 14), "no tf.train.Example (feature 'id' should hold one integer)"),
-        (_flipped(encode_record(IMAGE, 0, 0), -1), "no tf.train.Example (the message ends inside a varint)"),
+        (encode_example({"id": -1, "image": IMAGE, "label": 0}), "its id or label is invalid: "),
+        (encode_example({"id": 1, "image": IMAGE, "label": 2**35}, int_bytes=6), "its id or label is invalid: "),
+        (_flipped(encode_record(IMAGE, 0, 0), 14), "not a tf.train.Example (feature 'id' should hold one integer)"),
+        (_flipped(encode_record(IMAGE, 0, 0), -1), "not a tf.train.Example (the message ends inside a varint)"),
         (encode_record(IMAGE, 0, 0) + b"\x0a\x00", "its parts are not where this version writes them"),
     ],
 )

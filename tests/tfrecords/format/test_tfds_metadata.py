@@ -13,19 +13,14 @@ from PIL import Image
 
 from tfrecords.base_errors import DataError
 from tfrecords.convert import ConvertConfig, convert
-from tfrecords.convert.image.decoder import load_picture
+from tfrecords.convert.image.decoder import load_image
 from tfrecords.format.atomic_files import read_json, write_json
 from tfrecords.format.example import decode_example
 from tfrecords.format.layout import Layout
 from tfrecords.format.manifest import read_manifest
+from tfrecords.format.naming import INFO_FILE
 from tfrecords.format.shard import ShardReader
-from tfrecords.format.tfds_metadata import (
-    INFO_FILE,
-    is_tfds_folder,
-    metadata_files,
-    num_examples_by_split,
-    write_metadata,
-)
+from tfrecords.format.tfds_metadata import is_tfds_folder, metadata_files, num_examples_by_split, write_metadata
 
 
 @pytest.fixture(scope="module")
@@ -83,7 +78,7 @@ def test_stored_pixels_are_the_resized_pictures(converted: Any, photos: Path) ->
         for id, (label, image) in our_examples(converted.folder, split).items():
             assert label == ("ant", "bee").index(paths[id].split("/")[0])
             data = (photos / paths[id]).read_bytes()
-            expected = Image.fromarray(load_picture(data, converted.config.picture_options()).pixels)
+            expected = Image.fromarray(load_image(data, converted.config.image_options()).pixels)
             if encoding == "jpeg":
                 buffer = io.BytesIO()
                 expected.save(buffer, "JPEG", quality=95)

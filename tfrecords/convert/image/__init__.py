@@ -1,1 +1,1 @@
-"""What makes pixels: formats, decoders, color, resampling, and hashes of the pixels."""
+"""From files to pixels: formats, decoders, color, resampling, and hashes of the pixels."""

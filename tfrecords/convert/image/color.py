@@ -1,4 +1,4 @@
-"""Any mode of Pillow to RGB: colour profiles to sRGB, deep samples to eight bits, transparency laid on a background."""
+"""Converts any mode of Pillow to RGB: color profiles to sRGB, deep samples to 8 bits, transparency to a background."""
 
 from __future__ import annotations
 
@@ -10,24 +10,24 @@ from PIL import Image, ImageChops, ImageCms
 
 __all__ = ["WHITE", "is_srgb", "to_rgb"]
 
-# What shows through transparent pixels, and beside a padded picture: white paper.
+# Default color behind transparent pixels and beside a padded image.
 WHITE = (255, 255, 255)
 
-# A profile that changes no colour by more than this many levels of 255 is sRGB, whatever it is called: the versions of
-# the sRGB profile that cameras, phones and programs embed differ by rounding.
+# A profile that changes no color by more than this many levels of 255 counts as sRGB, whatever its name: the versions
+# of the sRGB profile that cameras, phones and programs embed differ by rounding.
 _SRGB_LEVELS = 2
 
-_MAX_PROFILE_BYTES = 8 << 20  # those of printing presses have up to 3 MB
+_MAX_PROFILE_BYTES = 8 << 20  # profiles of printing presses have up to 3 MB
 _BAND_PIXELS = 1 << 22  # 16 MB of RGBA
 _MODES = {"RGB ": "RGB", "GRAY": "L", "CMYK": "CMYK"}
 
 
 def to_rgb(image: Image.Image, background: tuple[int, int, int] = WHITE) -> Image.Image:
-    """Returns a loaded picture in mode RGB; `image` itself where nothing is to be done.
+    """Return a loaded image in mode RGB; `image` itself if nothing has to be done.
 
-    Sixteen-bit grey keeps its upper eight bits; thirty-two-bit grey is taken for eight bits if it has no more, else for
-    sixteen; floating point in 0..1 is scaled to 0..255, other floating point clipped to 0..255. An embedded colour
-    profile is applied; one that cannot be used is ignored, and CMYK without one is 255 - ink - black.
+    Sixteen-bit gray keeps its upper eight bits. Thirty-two-bit gray counts as eight-bit if no value is larger, else as
+    sixteen-bit. Floating point in 0..1 is scaled to 0..255, other floating point is clipped to 0..255. An embedded
+    color profile is applied, unless it cannot be used. CMYK without a profile is 255 - ink - black.
     """
     profile = image.info.get("icc_profile")
     profile = profile if isinstance(profile, bytes) and profile else None
@@ -37,7 +37,7 @@ def to_rgb(image: Image.Image, background: tuple[int, int, int] = WHITE) -> Imag
         wide = np.asarray(image)
         colors = _to_srgb(_from_integers(wide, image.mode), profile)
         transparent = image.info.get("transparency")
-        if isinstance(transparent, int):  # one grey of 65,536; Pillow's own conversion would take it for one of 256
+        if isinstance(transparent, int):  # one gray of 65,536; Pillow's own conversion takes it for one of 256
             colors.paste(background, mask=Image.fromarray(wide == transparent))
         return colors
     if image.mode == "F":
@@ -45,8 +45,8 @@ def to_rgb(image: Image.Image, background: tuple[int, int, int] = WHITE) -> Imag
     if image.mode in ("RGBA", "LA", "PA", "RGBa") or "transparency" in image.info:
         return _laid_on(background, image, profile)
     if image.mode == "CMYK" and image.format in ("JPEG", "MPO") and "adobe" not in image.info:
-        # Adobe's programs store how much light comes back, and say so in a segment of their own; others store ink, as
-        # the standard has it. Pillow takes every file for one of Adobe's.
+        # Adobe's programs store reflected light and mark it with their own segment; others store ink, as in the
+        # standard. Pillow treats every file like one of Adobe's.
         return _to_srgb(ImageChops.invert(image), profile)
     if image.mode in ("L", "CMYK"):
         return _to_srgb(image, profile)
@@ -54,20 +54,20 @@ def to_rgb(image: Image.Image, background: tuple[int, int, int] = WHITE) -> Imag
 
 
 def is_srgb(profile: bytes, mode: str) -> bool:
-    """Tells whether pictures of this mode (`RGB`, `L`, `CMYK`) with this profile are sRGB as they are.
+    """Return whether images of this mode (`RGB`, `L`, `CMYK`) with this profile are already sRGB.
 
-    That is so as well if the profile is broken, or one for other pictures, and so ignored.
+    That is also the case if the profile is ignored because it is broken or made for another kind of image.
     """
     return _transform(profile, _mode_for(profile, mode)) is None
 
 
 def _mode_for(profile: bytes, mode: str) -> str:
-    """Returns RGB for a grey picture with a profile of colours, whose curve holds for its greys."""
+    """Return RGB for a gray image with an RGB profile, whose curve applies to its grays."""
     return "RGB" if mode == "L" and _space(profile) == "RGB " else mode
 
 
 def _to_srgb(image: Image.Image, profile: bytes | None) -> Image.Image:
-    """Returns a picture of mode RGB, L or CMYK in sRGB, mode RGB."""
+    """Return an image of mode RGB, L or CMYK in sRGB, mode RGB."""
     if profile is not None:
         mode = _mode_for(profile, image.mode)
         if (transform := _transform(profile, mode)) is not None:
@@ -75,10 +75,10 @@ def _to_srgb(image: Image.Image, profile: bytes | None) -> Image.Image:
     return image if image.mode == "RGB" else image.convert("RGB")
 
 
-# Profiles are few in a folder and the same in many files. Eight bound the memory also where every file has another.
+# A folder has few different profiles, each in many files. Eight limit the memory even if every file has another one.
 @functools.lru_cache(maxsize=8)
 def _transform(profile: bytes, mode: str) -> ImageCms.ImageCmsTransform | None:
-    """Returns the transform from `profile` to sRGB, None where there is nothing to do or nothing to be done."""
+    """Return the transform from `profile` to sRGB, or None if it changes nothing or the profile cannot be used."""
     if _MODES.get(_space(profile)) != mode or len(profile) > _MAX_PROFILE_BYTES:
         return None
     try:
@@ -107,13 +107,13 @@ def _changes_nothing(transform: ImageCms.ImageCmsTransform, mode: str) -> bool:
 
 
 def _space(profile: bytes) -> str:
-    """Returns the colour space that a profile is for, as in the ICC specification: `RGB `, `GRAY`, `CMYK`."""
+    """Return the color space of a profile, as in the ICC specification: `RGB `, `GRAY`, `CMYK`."""
     return profile[16:20].decode("latin-1")
 
 
 def _laid_on(background: tuple[int, int, int], image: Image.Image, profile: bytes | None) -> Image.Image:
-    """Returns a picture with transparency on paper, done by bands: whole, it would be there four times."""
-    # Grey stays grey until its profile, if it has one, was applied.
+    """Return an image with transparency on a background, made in bands: a whole one would be in memory four times."""
+    # Gray stays gray until its profile, if any, was applied.
     colors = "L" if image.mode in ("LA", "L", "1") and profile is not None else "RGB"
     width, height = image.size
     paper = Image.new("RGB", image.size, background)

@@ -1,6 +1,6 @@
-"""From the bytes of an image file to resized pixels: upright, sRGB, uint8. One reason code a refusal.
+"""Decodes the bytes of an image file to resized pixels: upright, sRGB, uint8. Each refusal has one reason.
 
-The same bytes give the same pixels in any process, for the same `PictureOptions` and `decoder_versions()`.
+The same bytes give the same pixels in any process, for the same `ImageOptions` and `decoder_versions()`.
 """
 
 from __future__ import annotations
@@ -16,9 +16,8 @@ from PIL import Image, ImageColor, ImageFile, features
 
 from tfrecords.base_errors import UsageError
 from tfrecords.convert.image.color import WHITE, to_rgb
-from tfrecords.convert.image.image_formats import MAX_PIXELS, open_picture, reading
-from tfrecords.convert.image.jpeg import MARGIN, decode_reduced, plain_jpeg, reduction
-from tfrecords.convert.image.resampling import resize_pixels
+from tfrecords.convert.image.image_formats import MAX_PIXELS, open_image, reading
+from tfrecords.convert.image.jpeg import MARGIN, ORIENTATION, decode_reduced, plain_jpeg, reduction, resize_pixels
 
 __all__ = [
     "DECODES",
@@ -27,11 +26,11 @@ __all__ = [
     "TRUNCATED",
     "WHITE",
     "DecodedImage",
-    "PictureOptions",
+    "ImageOptions",
     "decode",
     "decoder_versions",
     "encode",
-    "load_picture",
+    "load_image",
     "parse_background",
     "resize",
 ]
@@ -40,7 +39,6 @@ DECODES = ("fast", "exact")
 TRUNCATED = ("refuse", "keep")
 RESIZES = ("stretch", "crop", "pad")
 
-_ORIENTATION = 0x0112
 _TRANSPOSE = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -55,15 +53,15 @@ Box = tuple[float, float, float, float]
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class PictureOptions:
-    """How pictures are loaded.
+class ImageOptions:
+    """How images are loaded.
 
     Attributes:
-        image_size: px, the side of the square that comes out.
-        resize: `stretch` changes the aspect ratio, `crop` keeps the middle, `pad` adds background.
-        decode: `fast` has the decoder of JPEG reduce the picture, `exact` resizes all of its pixels.
-        truncated: `refuse` a file that ends early, or `keep` the part that is there, the rest grey or black.
-        background: RGB, what shows through transparent pixels, and beside a padded picture.
+        image_size: px, the side of the resulting square.
+        resize: `stretch` changes the aspect ratio, `crop` keeps the center, `pad` adds background.
+        decode: `fast` lets the JPEG decoder reduce the image, `exact` resizes all of its pixels.
+        truncated: `refuse` a truncated file, or `keep` the part that is there, with the rest gray or black.
+        background: RGB, the color behind transparent pixels and beside a padded image.
     """
 
     image_size: int
@@ -79,12 +77,12 @@ class PictureOptions:
             if getattr(self, name) not in values:
                 raise ValueError(f"`{name}` should be one of {values}. Received: {name}={getattr(self, name)!r}")
         if len(self.background) != 3 or not all(0 <= level <= 255 for level in self.background):
-            raise ValueError(f"`background` should be three of 0..255. Received: background={self.background}")
+            raise ValueError(f"`background` should be three values in 0..255. Received: background={self.background}")
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class DecodedImage:
-    """A picture as it is stored, and the size that it had before, upright.
+    """An image as it is stored, and its upright size before that.
 
     Attributes:
         pixels: uint8 `[image_size, image_size, 3]`, C-contiguous.
@@ -97,19 +95,19 @@ class DecodedImage:
     height: int
 
 
-def load_picture(data: bytes, options: PictureOptions) -> DecodedImage:
-    """Returns the picture in the bytes of a file, upright, in sRGB, as a square.
+def load_image(data: bytes, options: ImageOptions) -> DecodedImage:
+    """Return the image in the bytes of a file, upright, in sRGB, as a square.
 
     Raises:
-        Refusal: the bytes are no picture, or not all of one.
-        MemoryError: decoding it needs more memory than there is.
+        Refusal: the bytes are not an image, or not all of one.
+        MemoryError: decoding needs more memory than there is.
     """
     if options.decode == "fast" and (header := plain_jpeg(data)) and header.width * header.height <= MAX_PIXELS:
         reduced = decode_reduced(data, header, _needed(options), by_longer_side=options.resize == "pad")
         if reduced:
             return _finished(*reduced, (header.width, header.height), header.orientation, options)
     with reading(data, keep_truncated=options.truncated == "keep"):
-        image = open_picture(data)
+        image = open_image(data)
         size, box = None, None
         if options.decode == "fast" and image.format in ("JPEG", "MPO"):
             size, box = image.size, _draft(image, options)
@@ -120,15 +118,15 @@ def load_picture(data: bytes, options: PictureOptions) -> DecodedImage:
 
 
 def decode(data: bytes, *, background: tuple[int, int, int] = WHITE) -> Image.Image:
-    """Returns the whole picture in `data`, upright (EXIF orientation applied), in sRGB, mode RGB.
+    """Return the whole image in `data`, upright (EXIF orientation applied), in sRGB, mode RGB.
 
-    See `to_rgb` for what becomes of other modes. An animation gives its first frame.
+    See `to_rgb` for other modes. An animation gives its first frame.
 
     Raises:
-        Refusal: the bytes are no picture, or not all of one.
+        Refusal: the bytes are not an image, or not all of one.
     """
     with reading(data):
-        image = open_picture(data)
+        image = open_image(data)
         image.load()
         method = _TRANSPOSE.get(_orientation(image))
         rgb = to_rgb(image, background)
@@ -136,27 +134,27 @@ def decode(data: bytes, *, background: tuple[int, int, int] = WHITE) -> Image.Im
 
 
 def resize(image: Image.Image, image_size: int, how: str, *, background: tuple[int, int, int] = WHITE) -> np.ndarray:
-    """Returns `image` resized to a square, uint8 `[image_size, image_size, 3]`.
+    """Return `image` resized to a square, uint8 `[image_size, image_size, 3]`.
 
-    The filter is Pillow's bicubic, which widens with the reduction and so does not alias.
+    The filter is Pillow's bicubic, which widens with the reduction and therefore does not alias.
 
     Args:
         image: mode RGB.
         image_size: px.
-        how: `stretch` changes the aspect ratio, `crop` keeps the middle, `pad` adds `background`.
+        how: `stretch` changes the aspect ratio, `crop` keeps the center, `pad` adds `background`.
         background: RGB.
     """
     if how not in RESIZES:
         raise ValueError(f"`how` should be one of {RESIZES}. Received: how={how!r}")
-    options = PictureOptions(image_size=image_size, resize=how, background=background)
+    options = ImageOptions(image_size=image_size, resize=how, background=background)
     return _finished(image, (0, 0, *image.size), image.size, 1, options).pixels
 
 
 def encode(pixels: np.ndarray, encoding: str, jpeg_quality: int) -> bytes:
-    """Returns `pixels`, uint8 `[h, w, 3]`, as raw bytes (row by row), as JPEG or as PNG.
+    """Return `pixels`, uint8 `[h, w, 3]`, as raw bytes (row by row), as JPEG or as PNG.
 
     Args:
-        pixels: the picture.
+        pixels: the image.
         encoding: `raw`, `jpeg` or `png`.
         jpeg_quality: 1..100, on libjpeg's scale.
     """
@@ -173,22 +171,22 @@ def encode(pixels: np.ndarray, encoding: str, jpeg_quality: int) -> bytes:
 
 
 def parse_background(text: str) -> tuple[int, int, int]:
-    """Returns the RGB of `white`, `#RRGGBB` or any other colour that Pillow has a name or a notation for.
+    """Return the RGB value of `white`, `#RRGGBB` or any other color name or notation that Pillow knows.
 
     Raises:
-        UsageError: it has none.
+        UsageError: Pillow does not know it.
     """
     try:
         color = ImageColor.getrgb(text.strip())
     except (ValueError, AttributeError):
-        raise UsageError(f"--background={text}: should be a colour such as white or #RRGGBB.") from None
+        raise UsageError(f"--background={text}: should be a color such as white or #RRGGBB.") from None
     if len(color) != 3:
-        raise UsageError(f"--background={text}: should be a colour without transparency, e.g. #RRGGBB.")
+        raise UsageError(f"--background={text}: should be a color without transparency, e.g. #RRGGBB.")
     return color
 
 
 def decoder_versions() -> dict[str, str]:
-    """Returns the versions, by name, of everything that can change a pixel; `none` for what is not installed."""
+    """Return the versions, by name, of everything that can change a pixel; `none` for what is not installed."""
     return dict(_decoder_versions())
 
 
@@ -204,12 +202,12 @@ def _decoder_versions() -> dict[str, str]:
     return versions
 
 
-def _needed(options: PictureOptions) -> int:
+def _needed(options: ImageOptions) -> int:
     return math.ceil(options.image_size * MARGIN)
 
 
-def _draft(image: ImageFile.ImageFile, options: PictureOptions) -> Box | None:
-    """Has Pillow's decoder of JPEG reduce the picture, by 2, 4 or 8; returns the part of the result that is picture."""
+def _draft(image: ImageFile.ImageFile, options: ImageOptions) -> Box | None:
+    """Let Pillow's JPEG decoder reduce the image by 2, 4 or 8; return the part of the result that is image."""
     width, height = image.size
     side = max(width, height) if options.resize == "pad" else min(width, height)
     by = reduction(side, _needed(options))
@@ -218,26 +216,26 @@ def _draft(image: ImageFile.ImageFile, options: PictureOptions) -> Box | None:
 
 
 def _orientation(image: Image.Image) -> int:
-    """Returns the EXIF orientation of a loaded picture (a PNG may have its EXIF behind the pixels); 1 if damaged."""
+    """Return the EXIF orientation of a loaded image, 1 if it is damaged. A PNG may have its EXIF after the pixels."""
     try:
-        return int(image.getexif().get(_ORIENTATION, 1))
+        return int(image.getexif().get(ORIENTATION, 1))
     except MemoryError:
         raise
-    except Exception:  # whatever is wrong with the EXIF, the picture is there
+    except Exception:  # damaged EXIF does not make the image unusable
         return 1
 
 
 def _finished(
-    image: Image.Image | np.ndarray, box: Box, size: tuple[int, int], orientation: int, options: PictureOptions
+    image: Image.Image | np.ndarray, box: Box, size: tuple[int, int], orientation: int, options: ImageOptions
 ) -> DecodedImage:
-    """Returns the part `box` of `image` as an upright square.
+    """Return the part `box` of `image` as an upright square.
 
-    It is turned after it was resized: a turned copy of a 24-megapixel picture would take 96 MB.
+    It is rotated after the resize: a rotated copy of a 24-megapixel image would take 96 MB.
 
     Args:
-        image: as stored, mode RGB, perhaps reduced; or uint8 `[h, w, 1 or 3]`, as the fast decoder left it.
-        box: the part that is picture, `(left, top, right, bottom)`.
-        size: width and height of the full picture, as stored.
+        image: as stored, mode RGB, perhaps reduced; or uint8 `[h, w, 1 or 3]`, from the fast decoder.
+        box: the part that is image, `(left, top, right, bottom)`.
+        size: width and height of the full image, as stored.
         orientation: EXIF.
         options: of the caller.
     """
@@ -245,18 +243,22 @@ def _finished(
     width, height = size
     inner = (image_size, image_size)
     if options.resize == "crop":
-        # The middle square of the full picture, in the coordinates of the reduced one.
+        # The center square of the full image, in the coordinates of the reduced one.
         side = min(width, height)
         scale_x, scale_y = (box[2] - box[0]) / width, (box[3] - box[1]) / height
         left, top = (width - side) * 0.5 * scale_x, (height - side) * 0.5 * scale_y
         box = (left, top, left + side * scale_x, top + side * scale_y)
     elif options.resize == "pad":
-        # Not ImageOps.pad, which has the short side of 1 x 5000 come out as nothing: Pillow 12 raises on it.
+        # Not ImageOps.pad, which gives the short side of a 1 x 5000 image 0 px: Pillow 12 raises an error.
         longest = max(size)
         inner = (max(1, round(width / longest * image_size)), max(1, round(height / longest * image_size)))
     if isinstance(image, np.ndarray):
         pixels = resize_pixels(image, inner, box)
-        if orientation == 1 and pixels.shape == (image_size, image_size, 3):  # nearly all: no way through Pillow
+        if orientation == 1 and pixels.shape == (
+            image_size,
+            image_size,
+            3,
+        ):  # nearly all images: no detour through Pillow
             return DecodedImage(pixels, width, height)
         resized = Image.fromarray(pixels if pixels.shape[2] == 3 else pixels[:, :, 0])
     else:

@@ -1,8 +1,8 @@
-"""From bytes to an opened picture of Pillow whose pixels are not decoded yet, or to the reason why there is none.
+"""Opens the bytes of an image with Pillow, without decoding its pixels, or finds the reason why that is impossible.
 
-The first bytes say which one format is tried, so that no file reaches a decoder by its suffix, and none that starts
-other programs: PostScript named .jpg would run Ghostscript. Sizes are checked here, before any memory is taken for
-pixels.
+The first bytes decide which single format is tried. So no file reaches a decoder because of its suffix, and none can
+start another program: PostScript named .jpg would run Ghostscript. Sizes are checked here, before any memory is
+allocated for pixels.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from PIL import Image, ImageFile
 from tfrecords.convert.image.jpeg import MAX_SCANS, num_scans
 from tfrecords.format.quarantine import Reason, Refusal
 
-__all__ = ["MAX_PIXELS", "open_picture", "reading"]
+__all__ = ["MAX_PIXELS", "open_image", "reading"]
 
-# The largest cameras take 150 megapixels; a header that promises more is taken for a decompression bomb, and decoding
-# it would need more than 500 MB.
+# The largest cameras have 150 megapixels. A header with more counts as a decompression bomb: decoding it would need
+# more than 500 MB.
 MAX_PIXELS = 178_956_970
 
 _MAGIC = (
@@ -42,7 +42,7 @@ _MAGIC = (
 _HEIF_BRANDS = frozenset({b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs", b"mif1", b"msf1"})
 _AVIF_BRANDS = frozenset({b"avif", b"avis"})
 
-# Pictures all the same, which nothing here decodes.
+# Image formats that are not decoded here.
 _FOREIGN = (
     (b"\xff\x0a", "JPEG XL"),
     (b"\0\0\0\x0cJXL \r\n\x87\n", "JPEG XL"),
@@ -55,21 +55,21 @@ _NEEDS = {
     "HEIF": "this is HEIC or HEIF, which needs pillow-heif: pip install 'simimg-tf[heif]'",
     "AVIF": "this is AVIF, which this Pillow was built without: pip install --upgrade pillow",
 }
-# Their decoders give all of a picture or none of it; told to keep a part, they would give black.
+# Their decoders give a whole image or nothing; for a truncated file they would give black.
 _WHOLE_OR_NOTHING = frozenset({"JPEG2000", "WEBP", "AVIF", "HEIF"})
 _CONTROLS = bytes({*range(32), 127} - {*b"\b\t\n\f\r\x1b"})
 
 
 @contextlib.contextmanager
 def reading(data: bytes, *, keep_truncated: bool = False) -> Iterator[None]:
-    """Has whatever goes wrong inside with the picture in `data` come out as a `Refusal`; MemoryError passes through.
+    """Raise any error about the image in `data` inside the block as a `Refusal`; MemoryError passes through.
 
-    Pillow's warnings are not shown. With `keep_truncated` Pillow gives the part of a picture that is there; that switch
-    is one for the whole process, and is put back at the end.
+    Pillow's warnings are suppressed. With `keep_truncated`, Pillow gives the part of an image that is there. That
+    switch holds for the whole process, and is restored at the end.
     """
     before = ImageFile.LOAD_TRUNCATED_IMAGES
     try:
-        if before is not keep_truncated:  # never written by the threads of a process that has it as it should be
+        if before is not keep_truncated:  # threads do not write it if it already has the right value
             ImageFile.LOAD_TRUNCATED_IMAGES = keep_truncated
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -85,11 +85,11 @@ def reading(data: bytes, *, keep_truncated: bool = False) -> Iterator[None]:
             ImageFile.LOAD_TRUNCATED_IMAGES = before
 
 
-def open_picture(data: bytes) -> ImageFile.ImageFile:
-    """Returns the picture in `data`, its first frame, not decoded; to be called inside `reading(data)`.
+def open_image(data: bytes) -> ImageFile.ImageFile:
+    """Return the first frame of the image in `data`, not decoded; to be called inside `reading(data)`.
 
     Raises:
-        Refusal: the bytes are no picture, or one that is too large, or not to be decoded by this installation.
+        Refusal: the bytes are not an image, or one that is too large or that this installation cannot decode.
     """
     if not data:
         raise Refusal(Reason.EMPTY, "the file has no bytes")
@@ -99,19 +99,19 @@ def open_picture(data: bytes) -> ImageFile.ImageFile:
     _check_promised_sizes(data, kind)
     if kind in _WHOLE_OR_NOTHING and ImageFile.LOAD_TRUNCATED_IMAGES:
         ImageFile.LOAD_TRUNCATED_IMAGES = False
-    # A JPEG of several pictures is opened as MPO by the plugin of JPEG.
+    # The JPEG plugin opens a JPEG with several images as MPO.
     factory, accept = Image.OPEN[kind]
     if accept and not accept(data[:16]):
-        raise _no_picture(data)
+        raise _not_an_image(data)
     try:
         image = factory(io.BytesIO(data), "")
     except (MemoryError, Image.DecompressionBombError):
         raise
     except Exception as error:
-        if kind == "TGA":  # it has no magic number: whatever is nothing else was taken for it
-            raise _no_picture(data) from None
+        if kind == "TGA":  # it has no magic number, so everything unknown is tried as TGA
+            raise _not_an_image(data) from None
         if _is_text(data):  # "BMW is ..." begins like a BMP
-            raise _no_picture(data) from None
+            raise _not_an_image(data) from None
         raise error
     _check_size(*image.size)
     if kind == "TIFF":
@@ -122,7 +122,7 @@ def open_picture(data: bytes) -> ImageFile.ImageFile:
 
 
 def _kind_of(data: bytes) -> str:
-    """Returns Pillow's name of the format; TGA where it is none that can be told from its first bytes."""
+    """Return Pillow's name of the format; TGA if the first bytes are not those of any other one."""
     for magic, kind in _MAGIC:
         if data.startswith(magic):
             return kind
@@ -135,24 +135,24 @@ def _kind_of(data: bytes) -> str:
             if found & known:
                 return kind
     if any(data.startswith(magic) for magic, _ in _FOREIGN) or _is_text(data):
-        raise _no_picture(data)
+        raise _not_an_image(data)
     return "TGA"
 
 
-def _no_picture(data: bytes) -> Refusal:
+def _not_an_image(data: bytes) -> Refusal:
     for magic, name in _FOREIGN:
         if data.startswith(magic):
-            return Refusal(Reason.UNSUPPORTED, f"this is {name}, which is not decoded; convert it to PNG or JPEG")
+            return Refusal(Reason.UNSUPPORTED, f"{name} files are not supported; convert it to PNG or JPEG")
     if _is_text(data):
         begin = data[:60].decode(errors="replace").strip()
         if "<svg" in data[:1000].decode(errors="replace").lower():
-            return Refusal(Reason.UNSUPPORTED, f"this is SVG, which is not decoded; it begins with {begin!r}")
-        return Refusal(Reason.TEXT, f"this is text, no picture; it begins with {begin!r}")
-    return Refusal(Reason.NOT_AN_IMAGE, f"no picture format; it begins with {data[:12]!r}")
+            return Refusal(Reason.UNSUPPORTED, f"SVG files are not supported; it begins with {begin!r}")
+        return Refusal(Reason.TEXT, f"this is text, not an image; it begins with {begin!r}")
+    return Refusal(Reason.NOT_AN_IMAGE, f"not a known image format; it begins with {data[:12]!r}")
 
 
 def _is_text(data: bytes) -> bool:
-    """Tells whether `data` begins as text does, in UTF-8, UTF-16 with its mark, or mostly ASCII."""
+    """Return whether `data` begins like text: in UTF-8, in UTF-16 with a byte order mark, or mostly ASCII."""
     start = data[:1024]
     if start.startswith((b"\xff\xfe", b"\xfe\xff")) and len(start) > 2:
         characters = start[: len(start) // 2 * 2].decode("utf-16", errors="replace")
@@ -169,7 +169,7 @@ def _is_text(data: bytes) -> bool:
 
 @functools.cache
 def _formats(with_heif: bool) -> frozenset[str]:
-    """Returns the formats that this installation decodes; pillow-heif is imported only once a file needs it."""
+    """Return the formats that this installation decodes; pillow-heif is imported only if a file needs it."""
     Image.init()
     if with_heif:
         with contextlib.suppress(ImportError):
@@ -183,8 +183,8 @@ def _check_size(width: int, height: int) -> None:
 
 
 def _check_promised_sizes(data: bytes, kind: str) -> None:
-    """Checks sizes that Pillow's plugins use before they tell them."""
-    if kind == "WEBP" and len(data) >= 30:  # its decoder takes the memory of two canvases when it is opened
+    """Check sizes that Pillow's plugins use before they report them."""
+    if kind == "WEBP" and len(data) >= 30:  # its decoder allocates two canvases when the file is opened
         chunk = data[12:16]
         if chunk == b"VP8X":
             _check_size(1 + int.from_bytes(data[24:27], "little"), 1 + int.from_bytes(data[27:30], "little"))
@@ -194,7 +194,7 @@ def _check_promised_sizes(data: bytes, kind: str) -> None:
         elif chunk == b"VP8 ":
             width, height = struct.unpack_from("<HH", data, 26)
             _check_size(width & 0x3FFF, height & 0x3FFF)
-    elif kind == "ICO":  # its list says at most 256 x 256 of pictures that have headers of their own
+    elif kind == "ICO":  # its list has sizes up to 256 x 256, but the images in it have headers of their own
         for at in range(6, min(6 + 16 * int.from_bytes(data[4:6], "little"), len(data) - 15), 16):
             (start,) = struct.unpack_from("<I", data, at + 12)
             inner = data[start : start + 24]
@@ -206,7 +206,7 @@ def _check_promised_sizes(data: bytes, kind: str) -> None:
 
 
 def _check_tiles(image: ImageFile.ImageFile) -> None:
-    """A tile of a TIFF may be larger than the picture, and libtiff takes memory for a whole one."""
+    """Check the size of a TIFF's tiles, which may be larger than the image: libtiff allocates a whole tile."""
     tags = getattr(image, "tag_v2", {})
     width, height = tags.get(322), tags.get(323)
     if isinstance(width, int) and isinstance(height, int):
@@ -225,7 +225,7 @@ def _reason_of(error: Exception, data: bytes) -> Reason:
 
 
 def _ends_early(data: bytes) -> bool:
-    """Tells whether a length that is written in the file leads beyond its end."""
+    """Return whether a length in the file points beyond its end."""
     size = len(data)
     if data.startswith(b"RIFF"):
         return int.from_bytes(data[4:8], "little") + 8 > size

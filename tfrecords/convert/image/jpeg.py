@@ -1,7 +1,7 @@
-"""The fast way for JPEG: the decoder itself reduces the picture, before its pixels exist.
+"""The fast path for JPEG: the decoder itself reduces the image, and the rest of the resize uses vector code.
 
-A JPEG goes this way only if nothing about it is unusual: 8 bits, grey or three components, sRGB, not a single warning
-of libjpeg. `plain_jpeg` returns None for any other, which then is Pillow's to decode or to refuse.
+A JPEG takes this path only if nothing about it is unusual: 8 bits, gray or three components, sRGB, not a single warning
+of libjpeg. `plain_jpeg` returns None for every other file, which Pillow then decodes or refuses.
 """
 
 from __future__ import annotations
@@ -9,38 +9,56 @@ from __future__ import annotations
 import dataclasses
 import re
 import struct
+import threading
 
+import cykooz_resizer as cr
 import numpy as np
 import simplejpeg
 
 from tfrecords.convert.image.color import is_srgb
 
-__all__ = ["MARGIN", "MAX_SCANS", "PlainJpeg", "decode_reduced", "num_scans", "plain_jpeg", "reduction"]
+__all__ = [
+    "MARGIN",
+    "MAX_SCANS",
+    "ORIENTATION",
+    "PlainJpeg",
+    "decode_reduced",
+    "num_scans",
+    "plain_jpeg",
+    "reduction",
+    "resize_pixels",
+]
 
-# How much larger than the wanted picture the reduced one has to be, at least, before the antialiased resize finishes
-# it. The quality and the speed of other margins are in simimg/docs/decoding.md.
+# The reduced image has to be at least this much larger than the wanted one before the antialiased resize. Quality and
+# speed of other margins are in simimg/docs/decoding.md.
 MARGIN = 1.25
 
-# A progressive JPEG comes in scans, ten or so; each costs a pass over all blocks, also when it is empty. A small
-# hostile file can hold so many that decoding it takes hours.
+# A progressive JPEG has about ten scans, and each one costs a pass over all blocks, even if it is empty. A small
+# hostile file can have so many that decoding it takes hours.
 MAX_SCANS = 200
 
-# libjpeg-turbo can do all eighths, but has no vector code for the others: 3 take longer than 4, 5 than all 8.
+# libjpeg-turbo can scale by any number of eighths, but has vector code only for these: 3/8 takes longer than 4/8, and
+# 5/8 longer than the full size.
 _REDUCTIONS = (8, 4, 2)
 
-# Quantisation and Huffman tables, restart interval, comments, application segments.
+# Quantization and Huffman tables, restart interval, comments, application segments.
 _USUAL = frozenset({0xC4, 0xDB, 0xDD, 0xFE, *range(0xE0, 0xF0)})
 _MAX_SEGMENTS = 1000  # before the pixels; cameras write about ten
-_ORIENTATION = 0x0112
+ORIENTATION = 0x0112  # EXIF tag
 _XMP = b"http://ns.adobe.com/xap/1.0/\0"
 _XMP_ORIENTATION = re.compile(rb'tiff:Orientation(?:="|>)([0-9])')
-# A marker in entropy-coded data: no stuffed zero, no restart marker, no fill byte.
+# A marker in entropy-coded data that is not a stuffed zero, a restart marker or a fill byte.
 _MARKER = re.compile(rb"\xff[\x01-\xcf\xd8-\xfe]")
+
+_TYPES = {1: cr.PixelType.U8, 3: cr.PixelType.U8x3}
+# Pillow's bicubic under its other name: Keys' kernel with a = -0.5, widened with the reduction, so it does not alias.
+_BICUBIC = cr.ResizeAlg.convolution(cr.FilterType.catmull_rom)
+_own = threading.local()  # each thread's resizer, which has buffers of its own
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class PlainJpeg:
-    """What the header says: size in px as stored, components (1 or 3), EXIF orientation 1..8."""
+    """Content of the header: size in px as stored, components (1 or 3), EXIF orientation 1..8."""
 
     width: int
     height: int
@@ -49,36 +67,36 @@ class PlainJpeg:
 
 
 class _Unusual(Exception):
-    """Something that Pillow should look at."""
+    """The file is unusual, so Pillow should handle it."""
 
 
 def plain_jpeg(data: bytes) -> PlainJpeg | None:
-    """Returns what the header says, or None if this is not a JPEG, or not a plain one. Never raises."""
+    """Return the content of the header, or None if this is not a JPEG or an unusual one. Never raises."""
     if not data.startswith(b"\xff\xd8\xff"):
         return None
     try:
         return _scan(data)
-    except (_Unusual, struct.error, IndexError):  # the latter two: it ends inside its header
+    except (_Unusual, struct.error, IndexError):  # the latter two: the file ends inside its header
         return None
 
 
 def decode_reduced(
     data: bytes, header: PlainJpeg, needed: int, *, by_longer_side: bool = False
 ) -> tuple[np.ndarray, tuple[float, float, float, float]] | None:
-    """Returns the picture reduced by 8, 4, 2 or 1, as stored, and the part of it that is picture.
+    """Return the image reduced by 8, 4, 2 or 1, as stored, and the part of the result that is image.
 
-    A width of 301 px reduced by 4 is 75.25 px: the last of the 76 columns is picture for a quarter. Whoever resizes
-    the part, `(left, top, right, bottom)`, keeps the geometry of the full picture.
+    A width of 301 px reduced by 4 is 75.25 px: only a quarter of the last of the 76 columns is image. Resizing the
+    part, `(left, top, right, bottom)`, keeps the geometry of the full image.
 
     Args:
         data: the file.
-        header: of `plain_jpeg`.
+        header: from `plain_jpeg`.
         needed: px that the shorter side keeps at least, if it has them.
-        by_longer_side: the longer side instead.
+        by_longer_side: apply `needed` to the longer side instead.
 
     Returns:
-        The pixels, uint8 `[h, w, components]`, and the part; None if the decoder has anything to remark, such as that
-        bytes are missing.
+        The pixels, uint8 `[h, w, components]`, and the part; None if the decoder gives any warning, such as missing
+        bytes.
     """
     width, height = header.width, header.height
     by = reduction(max(width, height) if by_longer_side else min(width, height), needed)
@@ -88,20 +106,39 @@ def decode_reduced(
         pixels = simplejpeg.decode_jpeg(data, colors, False, False, rows, columns, 1.0, None, True)
     except MemoryError:
         raise
-    except Exception:  # ValueError for what is wrong with the data; whatever it is, Pillow will find the reason
+    except Exception:  # ValueError for damaged data; whatever it is, Pillow will find the reason
         return None
     if pixels.shape != (rows, columns, header.components):
         return None
     return pixels, (0, 0, width / by, height / by)
 
 
+def resize_pixels(pixels: np.ndarray, size: tuple[int, int], box: tuple[float, float, float, float]) -> np.ndarray:
+    """Return a part of an image, resized: uint8 `[height, width, channels]`, with the same pixels on any processor.
+
+    Args:
+        pixels: uint8 `[h, w, 1 or 3]`, C-contiguous.
+        size: width and height of the result, px.
+        box: the part, `(left, top, right, bottom)`, px; it may end within a pixel.
+    """
+    height, width, channels = pixels.shape
+    source = cr.ImageData(width, height, _TYPES[channels], pixels.tobytes())
+    target = cr.ImageData(size[0], size[1], _TYPES[channels])
+    if not hasattr(_own, "resizer"):
+        _own.resizer, _own.options = cr.Resizer(), cr.ResizeOptions(_BICUBIC, use_alpha=False)
+    left, top, right, bottom = box
+    _own.options.crop_box = cr.CropBox(left, top, right - left, bottom - top)
+    _own.resizer.resize(source, target, _own.options)
+    return np.frombuffer(target.get_buffer(), np.uint8).reshape(size[1], size[0], channels)
+
+
 def reduction(side: int, needed: int) -> int:
-    """Returns the largest of 8, 4 and 2 that `side` px can be reduced by with `needed` px left; 1 if there is none."""
+    """Return the largest of 8, 4 and 2 by which `side` px can be reduced with `needed` px left; 1 if there is none."""
     return next((by for by in _REDUCTIONS if side >= needed * by), 1)
 
 
 def num_scans(data: bytes) -> int:
-    """Returns the number of scans of a JPEG's picture, counted up to `MAX_SCANS` + 1."""
+    """Return the number of scans in a JPEG's image, counted up to `MAX_SCANS` + 1."""
     found = 0
     at = 2
     while found <= MAX_SCANS and (marker := _MARKER.search(data, at)):
@@ -116,7 +153,7 @@ def num_scans(data: bytes) -> int:
 
 
 def _scan(data: bytes) -> PlainJpeg:
-    """Walks the segments up to the first scan."""
+    """Read the segments up to the first scan."""
     frame: tuple[int, int, int] | None = None
     multiple_scans = False
     exif = xmp = profile = None
@@ -161,7 +198,7 @@ def _scan(data: bytes) -> PlainJpeg:
 
 
 def _orientation(exif: bytes | None, xmp: bytes | None) -> int:
-    """Returns the orientation as Pillow would: that of the EXIF, else that of the XMP, 1 where it is not 1..8."""
+    """Return the orientation as Pillow does: from the EXIF, else from the XMP, 1 if it is not in 1..8."""
     found = None if exif is None else _exif_orientation(exif)
     if found is None and xmp is not None and (match := _XMP_ORIENTATION.search(xmp)):
         found = int(match[1])
@@ -177,7 +214,7 @@ def _exif_orientation(exif: bytes) -> int | None:
     found = None
     for entry in range(at + 2, at + 2 + 12 * num_entries, 12):
         tag, kind, count, value = struct.unpack_from(order + "HHIH", exif, entry)
-        if tag == _ORIENTATION:
+        if tag == ORIENTATION:
             if kind != 3 or count != 1 or found is not None:
                 raise _Unusual
             found = value

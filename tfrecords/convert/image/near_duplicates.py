@@ -1,25 +1,25 @@
-"""Which pictures are copies of one photo: the same bytes, the same pixels, or nearly the same by a perceptual hash.
+"""Finds images that are copies of each other: the same bytes, the same pixels, or nearly the same perceptual hash.
 
 The hash is pHash (Zauner 2010, "Implementation and benchmarking of perceptual image hash functions"; the bits and their
-order are those of imagehash.phash): of the 8 x 8 lowest frequencies of the grey picture's DCT-II, which are above their
-median. imagehash shrinks the picture to 32 x 32 first and needs 200 us and SciPy for it; here the DCT is two small
-matrix products over the stored picture itself, 10 us at 64 px, and all sums are exact.
+order are those of imagehash.phash): for each of the 8 x 8 lowest frequencies of the gray image's DCT-II, one bit says
+whether it is above their median. imagehash shrinks the image to 32 x 32 first, which takes 200 us and SciPy. Here the
+DCT is two small matrix products over the stored image itself, which take 10 us at 64 px, and all sums are exact.
 
-`MAX_DISTANCE` was chosen on 2,387 photos of Caltech 101, stored at 64 x 64. How many of their edits are found again, in
-per cent, and what else is taken for a copy (of 2.8 million pairs; looked at one by one):
+`MAX_DISTANCE` was chosen on 2,387 images of Caltech 101, stored at 64 x 64. The table has the percentage of their edits
+that are found, and the pairs that are found in the set itself (of 2.8 million pairs; each was inspected):
 
-    bits that may differ          0     2     4     6     8
+    maximum differing bits        0     2     4     6     8
     half the size                96   100   100   100   100
     JPEG quality 30              81    99   100   100   100
-    grey                         96   100   100   100   100
+    gray                         96   100   100   100   100
     contrast x 1.3               44    88    99   100   100
     brightness x 1.3, clipped    21    58    80    93    97
     cropped by 5 %                2    16    45    75    90
-    pairs of photos in the set   10    25    33    45    67
+    pairs of images in the set   10    25    33    45    67
     of which unrelated            0     0     0     3     5
 
-A wrong pair costs little, as both photos merely go to one split, but wrong pairs grow with the square of the number of
-photos and join groups that have nothing to do with each other. So 4.
+A wrong pair costs little, because it only puts both images into the same split. But the number of wrong pairs grows
+with the square of the number of images, and they join unrelated groups. So it is 4.
 """
 
 from __future__ import annotations
@@ -38,39 +38,34 @@ __all__ = [
     "group_copies",
     "low_frequencies",
     "near_pairs",
-    "perceptual_hash",
     "perceptual_hashes",
 ]
 
 COPIES = ("near", "exact", "ignore")
 MAX_DISTANCE = 4
-# No picture that has a hash has this one: 32 of the 64 frequencies are above their median.
+# Never a real hash, because 32 of the 64 frequencies are above their median.
 NO_HASH = 0
 
-# In grey levels. The frequencies of a plain picture, of a gradient, or of either with noise are below 0.1, and their
-# bits are chance; the faintest of the 2,387 photos, a watermark on white, has 0.26.
+# In gray levels. The frequencies of a plain image, of a gradient, or of either with noise are below 0.1, and their bits
+# are random; the faintest of the 2,387 images, a watermark on white, has 0.26.
 _MIN_CONTRAST = 0.25
 _LOW = 8  # frequencies in each direction
-_GRAY = np.array([77.0, 150.0, 29.0]) / 256  # of red, green and blue in grey, ITU-R 601
-_FEW = 100_000  # hashes, for which looking up more and shorter bands is faster
-# Multiplications of a product that OpenBLAS leaves to one thread: two took 80 times as long where cores were busy.
+_GRAY = np.array([77.0, 150.0, 29.0]) / 256  # of red, green and blue in gray, ITU-R 601
+_FEW = 100_000  # hashes; up to this number, more and shorter bands are faster
+# Multiplications per product that OpenBLAS computes in one thread; with two threads it took 80 times as long on a
+# machine whose cores were busy.
 _ALONE = 1 << 18
-_MAX_PAIRS = 1 << 21  # looked at at once: 60 MB
-
-
-def perceptual_hash(pixels: np.ndarray) -> int:
-    """Returns the 64-bit perceptual hash of one picture, uint8 [h, w, 3]; see `perceptual_hashes`."""
-    return int(perceptual_hashes(pixels[None])[0])
+_MAX_PAIRS = 1 << 21  # compared at once: 60 MB
 
 
 def perceptual_hashes(pixels: np.ndarray) -> np.ndarray:
-    """Returns the 64-bit perceptual hashes of pictures as they are stored.
+    """Return the 64-bit perceptual hashes of images as they are stored.
 
     Args:
         pixels: uint8 [n, h, w, 3], at most 2**17 px in each direction.
 
     Returns:
-        uint64 [n]; `NO_HASH` for a picture smaller than 8 px or with so little contrast that its hash would be chance.
+        uint64 [n]; `NO_HASH` for an image smaller than 8 px or with so little contrast that its hash would be random.
     """
     number, height, width, _ = pixels.shape
     if min(height, width) < _LOW:
@@ -80,12 +75,12 @@ def perceptual_hashes(pixels: np.ndarray) -> np.ndarray:
     above = low > (ordered[:, 31:32] + ordered[:, 32:33]) / 2
     hashes = np.packbits(above, axis=1).view(">u8").ravel().astype(np.uint64)
     contrast = np.partition(np.abs(low[:, 1:]), 31, axis=1)[:, 31]
-    # A cosine's square is a half on average: a wave of one grey level gives a quarter of the pixels.
+    # A squared cosine is 1/2 on average, so a wave of one gray level gives a quarter of the number of pixels.
     return np.where(contrast < _MIN_CONTRAST * height * width / 4, np.uint64(NO_HASH), hashes)
 
 
 def low_frequencies(pixels: np.ndarray) -> np.ndarray:
-    """Returns what hashes are made of: uint8 [n, h, w, 3] to float64 [n, 64], by rows."""
+    """Return the frequencies that hashes are made from: uint8 [n, h, w, 3] to float64 [n, 64], by rows."""
     number, height, width, channels = pixels.shape
     left, right = _transform(height, width)
     columns = pixels.reshape(number, height, -1)
@@ -99,10 +94,10 @@ def low_frequencies(pixels: np.ndarray) -> np.ndarray:
 
 @lru_cache(maxsize=8)
 def _transform(height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
-    """Returns float64 [8, h] and [w * 3, 8], which turn pixels into low frequencies.
+    """Return float64 [8, h] and [w * 3, 8], which turn pixels into low frequencies.
 
-    The cosines are rounded to multiples of a power of two, so few that no sum needs more than 53 bits: all sums are
-    exact, and a hash does not depend on the order in which a machine adds.
+    The cosines are rounded to multiples of a power of two that is so large that no sum needs more than 53 bits. All
+    sums are exact, and a hash does not depend on the order of additions.
     """
 
     def cosines(size: int) -> np.ndarray:
@@ -114,16 +109,16 @@ def _transform(height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def group_copies(sha256: np.ndarray, pixels_sha256: np.ndarray, phash: np.ndarray, copies: str) -> np.ndarray:
-    """Returns the group of copies that each file belongs to, as the index of the group's first file: int64 [n].
+    """Return the group of copies that each file belongs to, as the index of the group's first file: int64 [n].
 
-    A file that is a copy of none has its own index. Copies of copies are in one group.
+    A file without copies has its own index. Copies of copies are in one group.
 
     Args:
-        sha256: uint8 [n, 32] of the files' bytes; zeros where they were not read.
-        pixels_sha256: uint8 [n, 32] of the stored pixels; zeros where there are none.
-        phash: uint64 [n], `NO_HASH` where there is none.
-        copies: one of `COPIES`: "exact" takes equal bytes or pixels; "near" also hashes that differ in `MAX_DISTANCE`
-            bits or fewer; "ignore" leaves every file alone.
+        sha256: uint8 [n, 32] of the files' bytes; zeros if they were not read.
+        pixels_sha256: uint8 [n, 32] of the stored pixels; zeros if there are none.
+        phash: uint64 [n], `NO_HASH` if there is none.
+        copies: one of `COPIES`: "exact" groups equal bytes or pixels; "near" also groups hashes that differ in
+            `MAX_DISTANCE` bits or fewer; "ignore" groups nothing.
 
     Raises:
         ValueError: `copies` is none of these.
@@ -138,7 +133,7 @@ def group_copies(sha256: np.ndarray, pixels_sha256: np.ndarray, phash: np.ndarra
     if copies == "near":
         rows = np.flatnonzero(phash != NO_HASH)
         hashes, first, number = np.unique(phash[rows], return_index=True, return_inverse=True)
-        first = rows[first]  # one row stands for all that share its hash
+        first = rows[first]  # one row represents all that share its hash
         _unite(groups, first[number], rows)
         for a, b in near_pairs(hashes, MAX_DISTANCE):
             _unite(groups, first[a], first[b])
@@ -146,15 +141,15 @@ def group_copies(sha256: np.ndarray, pixels_sha256: np.ndarray, phash: np.ndarra
 
 
 def near_pairs(hashes: np.ndarray, max_distance: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Yields all pairs of hashes that differ in `max_distance` bits or fewer, as blocks of index pairs.
+    """Yield all pairs of hashes that differ in `max_distance` bits or fewer, as blocks of index pairs.
 
-    The 64 bits are dealt to n bands. Two hashes that differ in d bits differ in d // n or fewer bits of some band, so
-    only those are compared that lie so close in a band; a pair that does so in several is yielded several times. Few
-    hashes are dealt to d + 1 bands, of which one has to be equal; many to three, whose keys few hashes share: for a
-    million random hashes and d = 4 that is 17 million comparisons instead of 500 thousand million.
+    The 64 bits are divided among n bands. Two hashes that differ in d bits differ in d // n or fewer bits of at least
+    one band, so only hashes that are that close in a band are compared. A pair that is close in several bands is
+    yielded several times. Few hashes use d + 1 bands, of which one has to be equal. Many hashes use three bands, whose
+    keys few hashes share: for a million random hashes and d = 4 that is 17 million comparisons instead of 500 billion.
 
     Args:
-        hashes: uint64 [n], no two the same.
+        hashes: uint64 [n], all different.
         max_distance: in bits, 0..64.
     """
     num_bands = min(max(max_distance + 1, 5), 8) if len(hashes) <= _FEW else 3
@@ -162,12 +157,12 @@ def near_pairs(hashes: np.ndarray, max_distance: int) -> Iterator[tuple[np.ndarr
         keys, num_bits = _band(hashes, band, num_bands)
         order = np.argsort(keys, kind="stable")
         keys, ordered = keys[order], hashes[order]
-        # The first place in `keys` that has a given key or a higher one.
+        # The first index in `keys` with a given key or a higher one.
         starts = np.concatenate(([0], np.cumsum(np.bincount(keys, minlength=1 << num_bits))))
         for radius in range(max_distance // num_bands + 1):
             for flipped in combinations(range(num_bits), radius):
                 mask = sum(1 << bit for bit in flipped)
-                # Each pair once: from the one that lacks the highest flipped bit, or comes first.
+                # Each pair once: from the hash without the highest flipped bit, or the first one.
                 rows = np.flatnonzero(keys & (1 << flipped[-1]) == 0) if flipped else np.arange(len(keys))
                 others = keys[rows] ^ mask
                 begins = starts[others] if flipped else rows + 1
@@ -179,9 +174,9 @@ def near_pairs(hashes: np.ndarray, max_distance: int) -> Iterator[tuple[np.ndarr
 
 
 def _band(hashes: np.ndarray, band: int, num_bands: int) -> tuple[np.ndarray, int]:
-    """Returns bits band, band + num_bands, ... of each hash as one number, and how many they are.
+    """Return bits band, band + num_bands, ... of each hash as one number, and how many bits there are.
 
-    Neighbouring bits are neighbouring frequencies, which are alike in many photos; those far apart are not.
+    Neighboring bits are neighboring frequencies, which are similar in many images; distant ones are not.
     """
     bits = range(band, 64, num_bands)
     keys = np.zeros(len(hashes), np.int64)
@@ -191,7 +186,7 @@ def _band(hashes: np.ndarray, band: int, num_bands: int) -> tuple[np.ndarray, in
 
 
 def _expanded(rows: np.ndarray, begins: np.ndarray, counts: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Yields each row with each of begins..begins + counts - 1, in blocks of about `_MAX_PAIRS` pairs."""
+    """Yield each row with each of begins..begins + counts - 1, in blocks of about `_MAX_PAIRS` pairs."""
     ends = np.cumsum(counts)
     at = 0
     while at < len(rows):
@@ -205,7 +200,7 @@ def _expanded(rows: np.ndarray, begins: np.ndarray, counts: np.ndarray) -> Itera
 
 
 def _equal_digests(digests: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Returns pairs of rows with equal digests, enough to link all of them; rows of zeros are in none."""
+    """Return pairs of rows with equal digests, enough to connect all of them; rows of zeros are in none."""
     words = np.ascontiguousarray(digests).view(np.uint64)
     order = np.lexsort(words.T)
     same = np.asarray(words.any(axis=1))[order[1:]]
@@ -215,7 +210,9 @@ def _equal_digests(digests: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _unite(groups: np.ndarray, a: np.ndarray, b: np.ndarray) -> None:
-    """Brings rows `a[i]` and `b[i]` into one group; `groups` is a forest, each row points at itself or before."""
+    """Join the groups of rows `a[i]` and `b[i]`. `groups` is a forest in which each row points to itself or an earlier
+    row.
+    """
     while len(a):
         a, b = _roots(groups, a), _roots(groups, b)
         apart = a != b
@@ -224,7 +221,7 @@ def _unite(groups: np.ndarray, a: np.ndarray, b: np.ndarray) -> None:
 
 
 def _roots(groups: np.ndarray, rows: np.ndarray) -> np.ndarray:
-    """Returns the first row of the group of each of `rows`, and shortens the way there."""
+    """Return the first row of the group of each of `rows`, and shorten the paths to it."""
     while True:
         above = groups[rows]
         if np.array_equal(above, rows):

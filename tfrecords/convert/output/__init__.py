@@ -1,1 +1,1 @@
-"""What comes out: final shards, the published data set folder, and the summary."""
+"""The result of a conversion: final shards, the published data set folder, and the summary."""

@@ -1,4 +1,4 @@
-"""Puts a finished data set together: links to its shards, manifest, layout and the other files; then its name."""
+"""Completes a data set: manifest, quarantine list, links to the shards, layout and metadata; then its final name."""
 
 from __future__ import annotations
 
@@ -7,95 +7,150 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
+import numpy as np
+
 from tfrecords.base_errors import DataError
 from tfrecords.convert.image.decoder import decoder_versions
 from tfrecords.convert.output.reshard import link_or_copy
-from tfrecords.convert.output.summary import refused_files
 from tfrecords.convert.plan.conversion_job import ConversionJob, FinalPlan
 from tfrecords.convert.plan.previous_version import PreviousVersion
 from tfrecords.convert.plan.shard_plan import ShardPlan
+from tfrecords.convert.sources import Source, printable
 from tfrecords.convert.state.receipts import Receipt
 from tfrecords.convert.state.workdir import WorkDir
 from tfrecords.format.atomic_files import file_sha256
-from tfrecords.format.layout import LAYOUT_FILE, Layout, Offsets, ShardInfo, raw_offsets
+from tfrecords.format.layout import Layout, ShardInfo
 from tfrecords.format.manifest import Manifest, write_manifest
-from tfrecords.format.naming import shard_name
-from tfrecords.format.quarantine import write_quarantine
+from tfrecords.format.naming import LAYOUT_FILE, shard_name
+from tfrecords.format.quarantine import Reason, read_quarantine, write_quarantine
 from tfrecords.format.tfds_metadata import write_metadata
 
 __all__ = ["publish", "write_tables"]
 
+_REASONS = tuple(reason.value for reason in Reason)
 
-def write_tables(job: ConversionJob, manifest: Manifest, receipt: Receipt, target: WorkDir) -> None:
-    """Writes the manifest and the quarantine list, for which no shard needs to be there."""
-    write_manifest(target.dataset, manifest)
-    write_quarantine(target.dataset, refused_files(job, manifest, receipt))
+
+def write_tables(job: ConversionJob, final: FinalPlan, receipt: Receipt, workdir: WorkDir) -> Manifest:
+    """Write the manifest, which is returned, and the quarantine list; neither needs the shards."""
+    manifest = _make_manifest(job, final, receipt)
+    write_manifest(workdir.dataset, manifest)
+    before = [] if job.previous is None else read_quarantine(job.previous.folder)
+    details = {file.path: file for file in (*before, *receipt.refused_files(job.source.paths))}
+    write_quarantine(workdir.dataset, [details[manifest.paths[index]] for index in np.flatnonzero(~manifest.ok)])
+    return manifest
 
 
 def publish(
     job: ConversionJob,
-    settled: FinalPlan,
-    version: str,
+    final: ShardPlan,
     shards: Mapping[str, tuple[Path, ShardInfo]],
     manifest: Manifest,
-    target: WorkDir,
+    workdir: WorkDir,
 ) -> Layout:
-    """Puts the data set together in its working folder, where `write_tables` was before, and gives it its name.
+    """Complete the data set in the working folder, after `write_tables`, and give it its final name.
 
     Args:
-        job: what was converted.
-        settled: which shards there are, besides those of the data set that is added to.
-        version: of the data set, e.g. "1.1.0".
-        shards: by file name, where each of the settled plan's shards lies, and what it is.
+        job: the conversion.
+        final: the new shards, besides those of the previous version.
+        shards: the path and the content of each new shard, by file name.
         manifest: what became of each file.
-        target: where.
+        workdir: the working folder.
 
     Raises:
-        DataError: a shard of the data set that is added to is not there, or not whole.
+        DataError: a shard of the previous version is missing or incomplete.
         OSError: something cannot be written; nothing has the final name then.
     """
     splits: dict[str, list[ShardInfo]] = {split: [] for split in job.splits}
-    if job.existing is not None:
-        _link_existing(job.existing, settled.plan, splits, target.dataset)
-    for planned in settled.plan.shards:
+    if job.previous is not None:
+        _link_previous(job.previous, final, splits, workdir.dataset)
+    for planned in final.shards:
         shard, info = shards[planned.file]
-        link_or_copy(shard, target.dataset / planned.file)
+        link_or_copy(shard, workdir.dataset / planned.file)
         splits[planned.split].append(info)
 
     layout = Layout(
         name=job.config.name,
-        version=version,
+        version=job.version,
         encoding=job.config.encoding,
         image_size=job.config.image_size,
         class_names=job.class_names,
-        offsets=raw_offsets(job.config.image_size) if job.config.encoding == "raw" else Offsets(),
+        offsets=job.config.offsets,
         splits={split: tuple(infos) for split, infos in splits.items() if infos},
-        config=job.config.determining(),
-        source_sha256=job.made_from(manifest).sha256(),
+        config=job.config.recorded,
+        source_sha256=_made_from(job, manifest).sha256(),
         versions=decoder_versions(),
         files={},
     )
-    write_metadata(target.dataset, layout)
+    write_metadata(workdir.dataset, layout)
     names = {info.file for infos in splits.values() for info in infos}
-    files = {p.name: file_sha256(p) for p in sorted(target.dataset.iterdir()) if p.name not in names}
+    files = {p.name: file_sha256(p) for p in sorted(workdir.dataset.iterdir()) if p.name not in names}
     layout = dataclasses.replace(layout, files=files)
-    layout.save(target.dataset)
-    began_ns = target.began_ns()  # what was touched since may not be what was converted; see `existing`
-    os.utime(target.dataset / LAYOUT_FILE, ns=(began_ns, began_ns))
-    target.publish()
+    layout.save(workdir.dataset)
+    began_ns = workdir.began_ns()  # a file changed since then may differ from what was converted; see PreviousVersion
+    os.utime(workdir.dataset / LAYOUT_FILE, ns=(began_ns, began_ns))
+    workdir.publish()
     return layout
 
 
-def _link_existing(
-    existing: PreviousVersion, plan: ShardPlan, splits: dict[str, list[ShardInfo]], folder: Path
+def _make_manifest(job: ConversionJob, final: FinalPlan, receipt: Receipt) -> Manifest:
+    """Return one row per file, sorted by id, including the rows of the previous version."""
+    num_rows = len(job.source.paths)
+    shards = np.full(num_rows, -1, np.int32)
+    positions = np.full(num_rows, -1, np.int64)
+    splits = np.full(num_rows, -1, np.int8)
+    for planned in final.plan.shards:
+        rows = planned.rows[receipt.positions[planned.rows] >= 0]
+        shards[rows] = planned.shard
+        positions[rows] = np.arange(len(rows))
+        splits[rows] = job.splits.index(planned.split)
+    reasons = np.full(num_rows, -1, np.int8)
+    for row, refusal in receipt.refused.items():
+        reasons[row] = _REASONS.index(refusal.reason.value)
+    new = Manifest(
+        ids=job.ids,
+        paths=[path if path.isascii() else printable(path) for path in job.source.paths],
+        sha256=receipt.sha256,
+        pixels_sha256=receipt.pixels_sha256,
+        phash=receipt.phash,
+        widths=receipt.widths,
+        heights=receipt.heights,
+        labels=np.asarray(job.labels, np.int32),
+        split_names=job.splits,
+        splits=splits,
+        shards=shards,
+        positions=positions,
+        groups=final.groups,
+        reason_names=_REASONS,
+        reasons=reasons,
+    )
+    return new if job.previous is None else _merged(job.previous.manifest, new)
+
+
+def _made_from(job: ConversionJob, manifest: Manifest) -> Source:
+    """Return the part of the whole source whose files are in the finished data set's manifest."""
+    if job.previous is None:
+        return job.source
+    known = set(manifest.paths)
+    rows = [row for row, path in enumerate(job.listed.paths) if printable(path) in known]
+    return job.listed.select(np.array(rows, np.int64))
+
+
+def _merged(old: Manifest, new: Manifest) -> Manifest:
+    """Return the rows of both, sorted by id; a new row replaces an old one with the same id."""
+    both = old.take(np.flatnonzero(~np.isin(old.ids, new.ids))).concat(new)
+    return both.take(np.argsort(both.ids, kind="stable"))
+
+
+def _link_previous(
+    previous: PreviousVersion, final: ShardPlan, splits: dict[str, list[ShardInfo]], folder: Path
 ) -> None:
-    """Gives the shards of the data set that is added to the names that they have among the new ones."""
-    for split, infos in existing.layout.splits.items():
-        num_shards = len(infos) + sum(planned.split == split for planned in plan.shards)
+    """Link the previous version's shards under the names that they get among the new ones."""
+    for split, infos in previous.layout.splits.items():
+        num_shards = len(infos) + sum(planned.split == split for planned in final.shards)
         for number, info in enumerate(infos):
-            file = shard_name(existing.layout.name, split, number, num_shards)
-            shard = existing.folder / info.file
+            file = shard_name(previous.layout.name, split, number, num_shards)
+            shard = previous.folder / info.file
             if not shard.is_file() or shard.stat().st_size != info.num_bytes:
-                raise DataError(f"{shard} is missing or damaged; nothing was added. Convert the pictures again.")
+                raise DataError(f"{shard} is missing or damaged; nothing was added. Convert the images again.")
             link_or_copy(shard, folder / file)
             splits[split].append(dataclasses.replace(info, file=file))

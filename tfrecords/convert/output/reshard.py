@@ -1,7 +1,7 @@
-"""Makes the shards of the data set of those of the first plan: no picture is decoded a second time.
+"""Makes the final shards from those of the first plan, without decoding an image a second time.
 
-A shard whose records stay together is sealed: checked, and made durable, with its SHA-256. The others are put together
-anew.
+A shard whose records stay together is checked and made durable, with its SHA-256. The others are written again from the
+records of the first plan's shards.
 """
 
 from __future__ import annotations
@@ -9,33 +9,120 @@ from __future__ import annotations
 import dataclasses
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from itertools import accumulate
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from tfrecords.base_errors import ConversionError, CorruptRecordError
-from tfrecords.convert.state.receipts import write_receipt
-from tfrecords.convert.workers.shard_worker import Monitor, writing
+from tfrecords.convert.plan.conversion_job import ConversionJob
+from tfrecords.convert.plan.shard_plan import PlannedShard, ShardPlan
+from tfrecords.convert.state.receipts import Receipt, read_info, write_receipt
+from tfrecords.convert.state.workdir import WorkDir
+from tfrecords.convert.workers.shard_worker import Monitor, not_there, writing
 from tfrecords.format.atomic_files import sync_file
-from tfrecords.format.layout import Offsets, ShardInfo
-from tfrecords.format.shard import ShardReader, ShardWriter, index_bytes, index_path
+from tfrecords.format.layout import ShardInfo
+from tfrecords.format.naming import index_path
+from tfrecords.format.record_layout import Offsets
+from tfrecords.format.shard import ShardReader, ShardWriter, index_bytes
 from tfrecords.format.shard_scan import ShardScan, scan_shard
 
-__all__ = ["ReshardTask", "SealTask", "is_whole", "link_or_copy"]
+if TYPE_CHECKING:
+    from tfrecords.convert.workers.beam_runner import BeamRunner
+    from tfrecords.convert.workers.pool import Pool, Task
+
+__all__ = ["ReshardTask", "SyncTask", "is_whole", "link_or_copy", "reshard"]
+
+_AGAIN = "Give the same command again; the shard will be written again."
 
 
-_AGAIN = "Give the same command again: the shard is done anew."
+def reshard(
+    job: ConversionJob,
+    final: ShardPlan,
+    receipt: Receipt,
+    infos: Mapping[str, ShardInfo],
+    workdir: WorkDir,
+    runner: Pool | BeamRunner,
+) -> dict[str, tuple[Path, ShardInfo]]:
+    """Return the path and the content of each shard of the final plan, by file name, and make those that are missing.
+
+    Args:
+        job: the conversion.
+        final: the final plan.
+        receipt: what became of each file.
+        infos: the first plan's shards, by file name.
+        workdir: holds the first plan's shards, and gets the new ones.
+        runner: runs the tasks.
+    """
+    found = {
+        planned.file: (workdir.shards / planned.file, infos[planned.file])
+        for planned in final.shards
+        if not planned.changed and infos[planned.file].sha256
+    }
+    todo = [planned for planned in final.shards if planned.file not in found]
+    shard_of = np.full(len(job.source.paths), -1, np.int32)
+    for number, planned in enumerate(job.plan.shards):
+        shard_of[planned.rows] = number
+
+    def take(task: Task) -> None:
+        info = read_info(task.receipt, task.inputs, task.shard)
+        if info is not None:
+            found[task.shard.name] = (task.shard, info)
+
+    def tasks() -> Iterator[Task]:
+        for planned in todo:
+            task: Task
+            if planned.changed:
+                task = _reshard_task(job, planned, shard_of, receipt, workdir)
+            else:
+                task = _sync_task(job, planned, infos[planned.file], workdir)
+            take(task)  # of an earlier call
+            if planned.file not in found:
+                yield task
+
+    runner.run(tasks(), take, lambda *_: None)
+    for planned in todo:
+        if planned.file not in found:
+            raise not_there(Path(planned.file))
+    return found
+
+
+def _sync_task(job: ConversionJob, planned: PlannedShard, info: ShardInfo, workdir: WorkDir) -> SyncTask:
+    return SyncTask(
+        shard=workdir.shards / planned.file,
+        receipt=workdir.receipt(planned.file, "sealed"),
+        inputs=job.source.digest(planned.rows, job.ids, job.labels),
+        rows=planned.rows,
+        info=info,
+    )
+
+
+def _reshard_task(
+    job: ConversionJob, planned: PlannedShard, shard_of: np.ndarray, receipt: Receipt, workdir: WorkDir
+) -> ReshardTask:
+    rows = planned.rows[receipt.positions[planned.rows] >= 0]
+    numbers, source_of = np.unique(shard_of[rows], return_inverse=True)
+    return ReshardTask(
+        shard=workdir.assembled / planned.file,
+        receipt=workdir.receipt(planned.file, "assembled"),
+        inputs=job.source.digest(rows, job.ids, job.labels),
+        sources=tuple(workdir.shards / job.plan.shards[number].file for number in numbers),
+        rows=rows,
+        source_of=source_of.astype(np.int32),
+        positions=receipt.positions[rows],
+        offsets=job.config.offsets,
+    )
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class ReshardTask:
-    """A shard to be put together: record i is record `positions[i]` of `sources[source_of[i]]`.
+    """Writes a shard from the records of others: record i is record `positions[i]` of `sources[source_of[i]]`.
 
-    `rows`, `positions` are int64, `source_of` int32, all `[num_records]`. With raw pixels `offsets` says how long a
-    record is; the others are found by their sidecars.
+    `rows` and `positions` are int64, `source_of` int32, all `[num_records]`. With raw pixels `offsets` gives the length
+    of a record; other records are found by their sidecars.
     """
 
     shard: Path
@@ -48,11 +135,11 @@ class ReshardTask:
     offsets: Offsets
 
     def begin(self, monitor: Monitor) -> Callable[[], None]:
-        """Puts the shard together; returns what makes it and its receipt durable and names them.
+        """Write the shard; return a function that makes it and its receipt durable and gives them their names.
 
         Raises:
-            Stopped: the monitor said so; nothing of the shard is left.
-            ConversionError: the shard cannot be written, or a record is not what was written once.
+            Stopped: the monitor asked to stop; nothing of the shard is left.
+            ConversionError: the shard cannot be written, or a record was damaged since it was written.
         """
         stride = self.offsets.record_bytes
         readers = [ShardReader(path) for path in self.sources]
@@ -63,7 +150,7 @@ class ReshardTask:
             for row, source, position in zip(self.rows, self.source_of, self.positions, strict=True):
                 monitor.begin(int(row))
                 offset, length = (int(position) * stride, stride) if stride else places[source][position]
-                try:  # its checksums, too: a shard may have lain there since a call of last week
+                try:  # checksums are checked, too: the shard may have been written by a call a week ago
                     writer.write_framed(readers[source].read_framed(offset, length))
                 except CorruptRecordError as error:
                     raise ConversionError(f"{str(error).removesuffix(' Convert it again.')} {_AGAIN}") from None
@@ -78,8 +165,11 @@ class ReshardTask:
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class SealTask:
-    """A shard of the first plan that is one of the data set's; `rows`, int64 `[num_files]`, are those that it is of."""
+class SyncTask:
+    """Checks a shard of the first plan that the final plan keeps, and makes it durable.
+
+    `rows`, int64 `[num_files]`, are the rows of the source in the shard.
+    """
 
     shard: Path
     receipt: Path
@@ -88,10 +178,10 @@ class SealTask:
     info: ShardInfo
 
     def begin(self, monitor: Monitor) -> Callable[[], None]:
-        """Checks the shard; returns what makes it durable and writes its receipt.
+        """Check the shard; return a function that makes it durable and writes its receipt.
 
         Raises:
-            ConversionError: it cannot be read, or is not what was written once.
+            ConversionError: it cannot be read, or was damaged since it was written.
         """
         for row in self.rows[:1].tolist():
             monitor.begin(row)
@@ -112,9 +202,9 @@ class SealTask:
 
 
 def is_whole(shard: Path, info: ShardInfo) -> bool:
-    """Tells whether a shard that was not sealed, and its sidecar if it has one, are as they were written.
+    """Return whether a shard that is not durable yet, and its sidecar if any, still have what was written.
 
-    They are not after a power failure, of which a process that was merely killed knows nothing.
+    A power failure can take it away; a killed process cannot.
     """
     return _whole_scan(shard, info) is not None
 
@@ -132,13 +222,13 @@ def _whole_scan(shard: Path, info: ShardInfo) -> ShardScan | None:
 
 
 def link_or_copy(shard: Path, target: Path) -> None:
-    """Gives a finished shard, and its sidecar where it has one, a second name; a copy where links are not to be had."""
+    """Give a finished shard, and its sidecar if any, a second name; copy it if the file system has no hard links."""
     pairs = [(shard, target)]
     if index_path(shard).exists():
         pairs.append((index_path(shard), index_path(target)))
     for source, link in pairs:
         try:
             os.link(source, link)
-        except OSError:  # no hard links here: exFAT, SMB, some FUSE file systems
+        except OSError:  # no hard links: exFAT, SMB, some FUSE file systems
             shutil.copyfile(source, link)
             sync_file(link)

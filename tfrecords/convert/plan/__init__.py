@@ -1,1 +1,1 @@
-"""What one run is going to do: its options, its splits, and which example goes into which shard."""
+"""The plan of a conversion: its options, its splits, and which example goes into which shard."""

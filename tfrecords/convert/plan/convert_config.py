@@ -1,4 +1,4 @@
-"""Options of a conversion, each declared once."""
+"""The options of a conversion, each declared once."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from fractions import Fraction
 from pathlib import Path
 
 from tfrecords.base_errors import UsageError
-from tfrecords.convert.image.decoder import DECODES, RESIZES, TRUNCATED, PictureOptions, parse_background
+from tfrecords.convert.image.decoder import DECODES, RESIZES, TRUNCATED, ImageOptions, parse_background
 from tfrecords.convert.image.near_duplicates import COPIES
 from tfrecords.convert.plan.split_assignment import SOURCE_SPLITS, parse_splits
 from tfrecords.convert.sources import printable
-from tfrecords.format.layout import ENCODINGS
 from tfrecords.format.naming import check_name
+from tfrecords.format.record_layout import ENCODINGS, Offsets
 from tfrecords.options import check_choices, option
 
-__all__ = ["ENGINES", "ConvertConfig"]
+__all__ = ["ENGINES", "ConvertConfig", "ResolvedConfig"]
 
-# Up to this size a picture's pixels are so few bytes that reading them costs less than decoding a JPEG would.
+# Up to this size, reading an image's raw pixels costs less than decoding a JPEG.
 _RAW_UP_TO_PX = 128
 _MAX_IMAGE_SIZE = 4096
 ENGINES = ("local", "beam")
@@ -27,7 +27,7 @@ ENGINES = ("local", "beam")
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ConvertConfig:
-    """A conversion's options. Raises UsageError when one cannot be used."""
+    """The options of a conversion. Raises UsageError if one of them cannot be used."""
 
     image_dir: str = option(
         "Folder with one folder of images per class; or a zip file, tar shards (p-{000..009}.tar), a TFDS folder, a "
@@ -90,8 +90,8 @@ class ConvertConfig:
     )
 
     def __post_init__(self) -> None:
-        """Checks the values that can be checked without looking at the folder."""
-        for name in ("image_dir", "table", "only"):  # a URL is no Path: that would make one slash of two
+        """Check the values that can be checked without looking at the source."""
+        for name in ("image_dir", "table", "only"):  # not Paths, which would make one slash of the two in a URL
             object.__setattr__(self, name, os.path.expanduser(os.fspath(getattr(self, name))))
         check_choices(self)
         parse_splits(self.splits)
@@ -104,33 +104,41 @@ class ConvertConfig:
         if not 1 <= self.jpeg_quality <= 100:
             raise UsageError(f"--jpeg_quality={self.jpeg_quality}: should be 1..100.")
         if self.num_workers < 0:
-            raise UsageError(f"--num_workers={self.num_workers}: should be 1 or more, or 0 for one a core.")
+            raise UsageError(f"--num_workers={self.num_workers}: should be 1 or more, or 0 for one per core.")
         if len(set(self.categories)) < len(self.categories):
-            raise UsageError(f"--categories={','.join(self.categories)}: names a category twice.")
+            raise UsageError(f"--categories={','.join(self.categories)}: has a category twice.")
         if "://" in str(self.data_dir) or re.match(r"\w+:/\w", str(self.data_dir)):
             raise UsageError(
-                f"--data_dir={self.data_dir}: data sets are written to a file system, where a rename is atomic. "
-                "Convert to a local folder and copy the finished one."
+                f"--data_dir={self.data_dir}: should be a folder, because a data set appears by an atomic rename. "
+                "Convert to a local folder and copy the finished data set."
             )
         if self.beam_options and self.engine != "beam":
             raise UsageError(f"--beam_options={self.beam_options!r} needs --engine=beam.")
 
-    def resolved(self) -> ConvertConfig:
-        """Returns this configuration with `name` and `encoding` decided.
+    def resolved(self) -> ResolvedConfig:
+        """Return the values that a conversion uses.
 
         Raises:
-            UsageError: nothing says what is to be converted.
+            UsageError: there is neither `image_dir` nor `table`.
         """
         if not self.image_dir and not self.table:
-            raise UsageError("--image_dir is missing. Name a folder that has one folder of pictures a class.")
+            raise UsageError("--image_dir is missing. Name a folder that has one folder of images per class.")
         encoding = self.encoding
         if encoding == "auto":
             encoding = "raw" if self.image_size <= _RAW_UP_TO_PX else "jpeg"
-        return dataclasses.replace(self, name=self.name or _name_after(self.image_dir or self.table), encoding=encoding)
+        name = self.name or _name_after(self.image_dir or self.table)
+        decided = dataclasses.replace(self, name=name, encoding=encoding)
+        return ResolvedConfig(
+            **{field.name: getattr(decided, field.name) for field in dataclasses.fields(ConvertConfig)},
+            image=decided.image_options(),
+            fractions=parse_splits(self.splits),
+            offsets=Offsets.of(encoding, self.image_size),
+            recorded=decided.determining(),
+        )
 
-    def picture_options(self) -> PictureOptions:
-        """Returns what decides the pixels."""
-        return PictureOptions(
+    def image_options(self) -> ImageOptions:
+        """Return the options that decide the pixels."""
+        return ImageOptions(
             image_size=self.image_size,
             resize=self.resize,
             decode=self.decode,
@@ -139,22 +147,23 @@ class ConvertConfig:
         )
 
     def refusal_limit(self, num_files: int) -> int | None:
-        """Returns how many of `num_files` may be refused, None where there is no limit.
+        """Return how many of `num_files` may be refused, or None if there is no limit.
 
         Raises:
-            UsageError: `max_refused` is neither a number nor a share.
+            UsageError: `max_refused` is neither a number nor a percentage.
         """
         if not self.max_refused:
             return None
         match = re.fullmatch(r"(\d+)|(\d+(?:\.\d+)?)%", self.max_refused)
         if not match or (match[2] and float(match[2]) > 100):
-            raise UsageError(f"--max_refused={self.max_refused}: should be a number of files, or a share such as 1%.")
+            raise UsageError(
+                f"--max_refused={self.max_refused}: should be a number of files, or a percentage such as 1%."
+            )
         return int(match[1]) if match[1] else int(num_files * Fraction(match[2]) / 100)
 
     def determining(self) -> dict[str, object]:
-        """Returns the options that decide the bytes of the data set, for comparison with another conversion's."""
-        fractions = parse_splits(self.splits)
-        dealt = ",".join(f"{name}={fraction:.15g}" for name, fraction in fractions.items())
+        """Return the options that decide the bytes of the data set, to compare them with another conversion's."""
+        splits = ",".join(f"{name}={fraction:.15g}" for name, fraction in parse_splits(self.splits).items())
         return {
             "name": self.name,
             "categories": [printable(category) for category in self.categories],
@@ -165,14 +174,31 @@ class ConvertConfig:
             "background": "#{:02x}{:02x}{:02x}".format(*parse_background(self.background)),
             "encoding": self.encoding,
             **({"jpeg_quality": self.jpeg_quality} if self.encoding == "jpeg" else {}),
-            "splits": dealt or SOURCE_SPLITS,
+            "splits": splits or SOURCE_SPLITS,
             "copies": self.copies,
             "seed": self.seed,
         }
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ResolvedConfig(ConvertConfig):
+    """Options in which every default is decided and every text is parsed. Nothing is parsed a second time later.
+
+    Attributes:
+        image: decides the pixels.
+        fractions: the fraction of each split, in order; empty if the splits are those of the source.
+        offsets: where the parts of a record lie.
+        recorded: the options that decide the bytes of the data set, as layout.json has them.
+    """
+
+    image: ImageOptions
+    fractions: dict[str, float]
+    offsets: Offsets
+    recorded: dict[str, object]
+
+
 def _name_after(location: str) -> str:
-    """Returns a data set name made of the last part of a path or URL, without its suffixes."""
+    """Return a data set name made from the last part of a path or URL, without its suffixes."""
     last = re.split(r"[/\\]", location.rstrip("/\\") if "://" in location else os.path.abspath(location))[-1]
     stem = re.sub(r"(\.(zip|tar|csv|tsv|parquet))+$|[-_.]*(\{.*\}|\*).*$", "", last, flags=re.IGNORECASE)
     name = re.sub(r"\W+", "_", stem, flags=re.ASCII).strip("_")

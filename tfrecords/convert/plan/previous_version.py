@@ -1,7 +1,7 @@
-"""A data set that is there already: whether it is what was asked for, and what could be added to it.
+"""An existing version of the data set: whether it is what the options ask for, and what can be appended to it.
 
-layout.json has the time at which its conversion began as the time of its last change. A source file that was touched
-since is read and compared by its SHA-256; the others need not be.
+The modification time of layout.json is the time at which its conversion began. A source file that was changed since
+then is read and compared by its SHA-256; other files need not be read.
 """
 
 from __future__ import annotations
@@ -9,23 +9,22 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import os
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from tfrecords.base_errors import UsageError
-from tfrecords.convert.plan.convert_config import ConvertConfig
+from tfrecords.convert.plan.convert_config import ResolvedConfig
 from tfrecords.convert.sources import Source, printable
 from tfrecords.convert.state.workdir import differing_options
 from tfrecords.convert.workers.shard_worker import place_of
-from tfrecords.format.layout import LAYOUT_FILE, Layout
+from tfrecords.format.layout import Layout
 from tfrecords.format.manifest import Manifest, read_manifest
-from tfrecords.format.naming import versions
+from tfrecords.format.naming import LAYOUT_FILE, QUARANTINE_FILE, versions
 from tfrecords.format.quarantine import Refusal
 
-__all__ = ["PreviousVersion", "find_previous_version", "listed_paths"]
+__all__ = ["PreviousVersion", "find_previous_version", "listed_paths", "select_files"]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -36,62 +35,66 @@ class PreviousVersion:
     layout: Layout
     manifest: Manifest
 
-    def check_options(self, config: ConvertConfig) -> None:
-        """Raises UsageError if the data set was made with other options; more categories may be appended."""
+    def check_options(self, config: ResolvedConfig) -> None:
+        """Raise UsageError if the data set was made with other options; with `append`, there may be more categories."""
         there: dict[str, Any] = dict(self.layout.config)
-        wanted = config.determining()
+        wanted = config.recorded
         if config.append:
             there["categories"] = wanted["categories"]
         differing = differing_options(there, wanted)
         if differing:
             raise UsageError(
-                f"{self.folder} was made otherwise: {'; '.join(differing)}. "
+                f"{self.folder} was made with other options: {'; '.join(differing)}. "
                 "Choose another --name, or remove that folder."
             )
 
     def check_source(self, source: Source) -> None:
-        """Raises UsageError if the source's files are not those that the data set was made from."""
+        """Raise UsageError if the source's files are not those that the data set was made from."""
         new = self.missing_rows(source)
         here = {printable(path) for path in source.paths}
         gone = [path for path in self.manifest.paths if path not in here]
         changed = self.changed_paths(source)
-        mended = self.changed_paths(source, refused=True)
+        repaired = self.changed_paths(source, refused=True)
         parts = [
             f"{len(paths):,} {what}, e.g. {paths[0]}"
             for paths, what in (
                 ([printable(source.paths[row]) for row in new], "new"),
                 (gone, "gone"),
                 (changed, "changed"),
-                (mended, "refused then and changed since"),
+                (repaired, "refused before and changed since"),
             )
             if paths
         ]
         if not parts and self.layout.source_sha256 != source.sha256():
-            parts = ["their sizes or classes are not the same"]
+            parts = ["their sizes or classes differ"]
         if parts:
             append = "Choose"
-            if len(new) or mended:
-                append = f"Give --append to add the {'new' if len(new) else 'mended'} ones; or choose"
+            if len(new) or repaired:
+                append = f"Give --append to add the {'new' if len(new) else 'repaired'} ones, or choose"
             raise UsageError(
                 f"{self.folder} was made from other files of {source.location}: {'; '.join(parts)}. "
                 f"{append} another --name, or remove that folder."
             )
 
     def missing_rows(self, source: Source) -> np.ndarray:
-        """Returns the rows of the source whose files the manifest does not have: int64 `[num_new]`."""
+        """Return the rows of the source whose files are not in the manifest: int64 `[num_new]`."""
         known = set(self.manifest.paths)
         return np.array([row for row, path in enumerate(source.paths) if printable(path) not in known], np.int64)
 
     def pending_rows(self, source: Source) -> np.ndarray:
-        """Returns the rows of the source whose files are no examples yet, new or refused earlier: int64 `[n]`."""
+        """Return the rows of the source whose files are not examples yet, because they are new or were refused: int64
+        `[n]`.
+        """
         examples = {self.manifest.paths[index] for index in np.flatnonzero(self.manifest.ok)}
         return np.array([row for row, path in enumerate(source.paths) if printable(path) not in examples], np.int64)
 
     def changed_paths(self, source: Source, *, refused: bool = False) -> list[str]:
-        """Returns the examples' files whose bytes are not those that were converted; or the refused ones' likewise."""
+        """Return the examples' files whose bytes have changed since they were converted; with `refused`, the refused
+        files instead.
+        """
         began_ns = (self.folder / LAYOUT_FILE).stat().st_mtime_ns
         suspects = source.stamps >= began_ns
-        suspects[list(source.refused)] = True  # such as a link that leads nowhere now, which has no stamp
+        suspects[list(source.refused)] = True  # such as a link that is broken now, which has no stamp
         touched = np.flatnonzero(suspects)
         if not len(touched):
             return []
@@ -112,27 +115,67 @@ class PreviousVersion:
         return changed
 
 
-def find_previous_version(data_dir: Path, name: str) -> PreviousVersion | None:
-    """Returns the newest version of a data set, None where there is none."""
-    folders = versions(data_dir, name)
+def find_previous_version(config: ResolvedConfig) -> PreviousVersion | None:
+    """Return the newest version of the data set, or None if there is none.
+
+    Raises:
+        DataError: it is damaged.
+        UsageError: it was made with other options.
+    """
+    folders = versions(config.data_dir, config.name)
     if not folders:
         return None
-    folder = folders[-1]
-    return PreviousVersion(folder, Layout.load(folder), read_manifest(folder))
+    previous = PreviousVersion(folders[-1], Layout.load(folders[-1]), read_manifest(folders[-1]))
+    previous.check_options(config)
+    return previous
+
+
+def select_files(config: ResolvedConfig, listed: Source, previous: PreviousVersion | None) -> Source:
+    """Return the part of the source that is to be converted, according to `only` and `append`.
+
+    Raises:
+        UsageError: the options ask for files that do not exist, or the previous version was made from other files.
+    """
+    source = listed
+    if config.only:
+        names = listed_paths(config.only)
+        rows = [row for row, path in enumerate(source.paths) if printable(path) in names]
+        if not rows:
+            raise UsageError(f"--only={config.only}: none of its {len(names)} files is in {source.location}.")
+        source = source.select(np.array(rows, np.int64))
+    if previous is None:
+        if config.append:
+            raise UsageError(
+                f"--append: there is no data set {config.name!r} in {config.data_dir} yet. Leave --append out to "
+                "make it."
+            )
+        return source
+    if not config.append:
+        if config.only and len(source.paths) < len(previous.manifest):
+            raise UsageError(f"{previous.folder} already exists. Add --append to convert what --only names.")
+        previous.check_source(source)
+        return source
+    changed = previous.changed_paths(source)
+    if changed:
+        raise UsageError(
+            f"{previous.folder}: {len(changed):,} of its files have changed since, e.g. {changed[0]}. --append adds "
+            "files but does not replace any. Restore the old files, or convert all files under another --name."
+        )
+    return source.select(previous.pending_rows(source))
 
 
 def listed_paths(path: str) -> set[str]:
-    """Returns the paths that a quarantine list names.
+    """Return the paths in a quarantine list.
 
     Raises:
-        UsageError: it cannot be read, or is no such list.
+        UsageError: it cannot be read, or is not such a list.
     """
     try:
         with open(path, encoding="utf-8") as file:
             return {str(json.loads(line)["path"]) for line in file if line.strip()}
     except OSError as error:
-        raise UsageError(f"--only={path} cannot be read: {error.strerror}. Name a quarantine.jsonl.") from None
+        raise UsageError(f"--only={path} cannot be read: {error.strerror}. Name a {QUARANTINE_FILE}.") from None
     except (ValueError, KeyError, TypeError):
         raise UsageError(
-            f'--only={os.fspath(path)} is no quarantine list: each line should be {{"path": ...}} as JSON.'
+            f'--only={path} is not a quarantine list: each line should be {{"path": ...}} as JSON.'
         ) from None

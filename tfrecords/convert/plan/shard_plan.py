@@ -1,9 +1,8 @@
-"""ShardPlan: which photo goes into which shard. Pure, and printable.
+"""ShardPlan: which image goes into which shard. Pure functions; a plan can be printed.
 
-A first plan is made before a pixel is read, from names and seed alone, never from how many workers there are, so one
-worker or sixty-four write the same bytes. When all photos were decoded, it is known which are copies of each other;
-`settle` then moves those that would sit on both sides of a split. A file that turns out to be undecodable leaves its
-shard one record shorter.
+A first plan is made before a pixel is read, from names and seed alone and independent of the number of workers, so one
+worker or sixty-four write the same bytes. After all images are decoded, their copies are known; `rebalance` then moves
+images whose copies would lie in another split. A file that cannot be decoded leaves its shard one record shorter.
 """
 
 from __future__ import annotations
@@ -17,46 +16,47 @@ from tfrecords.format.naming import shard_name
 
 __all__ = ["PlannedShard", "ShardPlan", "make_plan", "num_shards", "rebalance"]
 
-# Large enough that a shard is read in long stretches, small enough that one is redone quickly after a crash.
+# Large enough to be read in long stretches, small enough to be written again quickly after a crash.
 SHARD_BYTES = 64 * 2**20
-# Work for eight processes even in a small set, unless a shard would then hold less than a batch or two.
+# Work for eight processes even in a small data set, unless a shard would then hold less than a batch or two.
 MIN_SHARDS = 8
 MIN_EXAMPLES_PER_SHARD = 64
-# Few photos of a large camera are work for eight processes, too: a fifth of a second to decode.
+# A few images of a large camera are work for eight processes, too: each takes a fifth of a second to decode.
 MIN_SOURCE_BYTES_PER_SHARD = 16 * 2**20
-# A JPEG at quality 95 takes about an eighth of its pixels' bytes.
+# A JPEG at quality 95 has about an eighth of the bytes of its pixels.
 COMPRESSION = {"raw": 1, "jpeg": 8, "png": 2}
 
 
 @dataclasses.dataclass(frozen=True, slots=True, eq=False)
 class PlannedShard:
-    """One shard to be written: its file name, and the rows of the source that it holds, in the order of its records."""
+    """One shard to be written: its file name, and the rows of the source in it, in the order of its records."""
 
     file: str
     split: str
     shard: int
-    rows: np.ndarray  # int64 [num_photos]
+    rows: np.ndarray  # int64 [num_files]
+    changed: bool = False  # not a shard of the first plan, or one that gained or lost a record
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class ShardPlan:
-    """All shards of a data set, or those that are added to one, split by split."""
+    """All shards of a data set, or those that are appended to one, split by split."""
 
     shards: tuple[PlannedShard, ...]
 
     def __str__(self) -> str:
-        """Returns a line a shard."""
+        """Return one line per shard."""
         return "\n".join(f"{shard.file}  {len(shard.rows)} files" for shard in self.shards)
 
 
 def num_shards(num_examples: int, image_size: int, encoding: str, source_bytes: int = 0) -> int:
-    """Returns how many shards a split of `num_examples` has; at least 1.
+    """Return the number of shards of a split with `num_examples`; at least 1.
 
     Args:
         num_examples: of the split.
         image_size: px.
         encoding: of the shards.
-        source_bytes: what the files hold that the examples are made of, as far as it is known.
+        source_bytes: total size of the examples' files, as far as it is known.
     """
     by_size = -(-num_examples * image_size * image_size * 3 // COMPRESSION[encoding] // SHARD_BYTES)
     by_work = max(num_examples // MIN_EXAMPLES_PER_SHARD, min(source_bytes // MIN_SOURCE_BYTES_PER_SHARD, num_examples))
@@ -75,21 +75,21 @@ def make_plan(
     sizes: np.ndarray | None = None,
     num_before: Mapping[str, int] | None = None,
 ) -> ShardPlan:
-    """Returns the plan: each split's photos in a seeded random order, cut into shards of nearly equal length.
+    """Return the plan: the images of each split in a seeded random order, cut into shards of nearly equal length.
 
-    The order within the shards is already mixed, so that a reader that can only stream sees all classes early. A split
-    without photos has no shard.
+    The order within the shards is already random, so a reader that can only stream sees all classes early. A split
+    without images has no shard.
 
     Args:
         name: of the data set.
-        rows: int64 `[num_photos]`, the rows of the source that are photos.
-        split_of: int8 `[num_rows]`, by row of the source, its place in `splits`.
-        ranks: uint64 `[num_rows]`, by row of the source, the order within a split.
+        rows: int64 `[num_images]`, the rows of the source to convert.
+        split_of: int8 `[num_rows]`, the index in `splits` of each row of the source.
+        ranks: uint64 `[num_rows]`, the order within a split, by row of the source.
         splits: the names of the splits.
         image_size: px.
         encoding: of the shards.
-        sizes: int64 `[num_rows]`, bytes, by row of the source; negative where unknown.
-        num_before: by split, the shards that are there already, after which these are counted.
+        sizes: int64 `[num_rows]`, bytes, by row of the source; negative if unknown.
+        num_before: the number of existing shards by split; new shards are numbered after them.
     """
     shards = []
     for number, split in enumerate(splits):
@@ -116,18 +116,19 @@ def rebalance(
     splits: Sequence[str],
     num_before: Mapping[str, int] | None = None,
 ) -> ShardPlan:
-    """Returns `plan` with each photo in the split that `split_of` now says; shards without a change stay as they are.
+    """Return `plan` with each image in the split that `split_of` now gives it; shards without a change stay as they
+    are.
 
-    A shard holds a range of ranks, so a photo that changes its split goes to the shard whose range its rank is in. A
-    photo of a split that had no shard gets one.
+    A shard holds a range of ranks, so an image that changes its split goes to the shard whose range contains its rank.
+    An image that goes to a split without a shard gets a new one.
 
     Args:
-        plan: as `make_plan` made it.
+        plan: from `make_plan`.
         name: of the data set.
-        split_of: int8 `[num_rows]`, by row of the source; rows that `plan` does not have are not looked at.
+        split_of: int8 `[num_rows]`, by row of the source; rows that are not in `plan` are ignored.
         ranks: uint64 `[num_rows]`, by row of the source.
         splits: the names of the splits.
-        num_before: by split, the shards that are there already.
+        num_before: the number of existing shards by split.
     """
     planned = [(shard, splits.index(shard.split)) for shard in plan.shards]
     leaving = [shard.rows[split_of[shard.rows] != number] for shard, number in planned]
@@ -142,7 +143,7 @@ def rebalance(
         if not shards and len(arriving):
             before = (num_before or {}).get(split, 0)
             empty = np.empty(0, np.int64)
-            shards = [PlannedShard(shard_name(name, split, before, before + 1), split, before, empty)]
+            shards = [PlannedShard(shard_name(name, split, before, before + 1), split, before, empty, changed=True)]
         starts = _starts(shards, ranks)
         places = np.maximum(np.searchsorted(starts, ranks[arriving], side="right") - 1, 0)
         for place, shard in enumerate(shards):
@@ -151,7 +152,7 @@ def rebalance(
             if len(coming) or len(staying) < len(shard.rows):
                 rows = np.concatenate((staying, coming))
                 rows = rows[np.lexsort((rows, ranks[rows]))]
-                shard = dataclasses.replace(shard, rows=rows)
+                shard = dataclasses.replace(shard, rows=rows, changed=True)
             result.append(shard)
     return ShardPlan(shards=tuple(result))
 

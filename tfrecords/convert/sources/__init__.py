@@ -1,8 +1,53 @@
-"""What there is to convert: folders, tables, archives and data sets, each as one list of files with labels."""
+"""The sources of a conversion: folders, tables, archives and data sets, each as one list of files with labels."""
 
-from tfrecords.convert.sources.image_folder import walk
-from tfrecords.convert.sources.natural_sort import natural_key
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+
+from tfrecords.base_errors import UsageError
+from tfrecords.convert.sources.archive import is_archive, open_archives
+from tfrecords.convert.sources.image_folder import open_folder, walk
+from tfrecords.convert.sources.labels import natural_key
+from tfrecords.convert.sources.remote import is_url, local_path, open_remote_folder
 from tfrecords.convert.sources.source import SUFFIXES, Files, Source, printable
-from tfrecords.convert.sources.source_kinds import open_source
+from tfrecords.convert.sources.table import is_table, open_table
+from tfrecords.convert.sources.tfds import is_tfds, open_tfds
 
 __all__ = ["SUFFIXES", "Files", "Source", "natural_key", "open_source", "printable", "walk"]
+
+
+def open_source(image_dir: str, *, table: str = "", categories: Sequence[str] = ()) -> Source:
+    """Find the files of a source and their labels.
+
+    Args:
+        image_dir: a folder of class folders or of images; tars or zips (also `*.tar`, `{000..003}.tar`); a TFDS data
+            set folder; or a URL of one of these. With `table`, the folder that the table's paths are relative to; it
+            may then be "".
+        table: a CSV or parquet file, or its URL, with one path and label per row.
+        categories: the classes to take, in the order of their labels; by default all.
+
+    Raises:
+        UsageError: it does not exist, cannot be read, has an unknown form, or has no image file.
+    """
+    image_dir, table = local_path(image_dir), local_path(table)
+    if table:
+        return open_table(table, image_dir, categories)
+    if is_archive(image_dir) and not os.path.isdir(image_dir):
+        return open_archives(image_dir, categories)
+    if is_tfds(image_dir):
+        return open_tfds(image_dir, categories)
+    if is_url(image_dir):
+        return open_remote_folder(image_dir, categories)
+    if os.path.isdir(image_dir):
+        return open_folder(image_dir, categories)
+    if not os.path.exists(image_dir):
+        raise UsageError(
+            f"--image_dir={image_dir} does not exist. Name a folder that has one folder of images per class."
+        )
+    hint = (
+        f"To convert the files in a table, give it as --table={image_dir}."
+        if is_table(image_dir)
+        else "Name a folder that has one folder of images per class, a .tar or a .zip."
+    )
+    raise UsageError(f"--image_dir={image_dir} is not a folder. {hint}")

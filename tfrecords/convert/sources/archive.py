@@ -1,7 +1,7 @@
-"""Tars and zips, one or many: class folders inside, or samples as WebDataset has them.
+"""Tars and zips, one or many: with class folders inside, or with samples in WebDataset's form.
 
-A tar is in WebDataset form if one of its pictures has a file of the same name beside it that ends in .cls, .json or
-.txt; see `tfrecords.convert.sources.webdataset`. Otherwise the folders inside are the classes.
+A tar has WebDataset's form if one of its images has a file of the same name beside it that ends in .cls, .json or .txt;
+see `tfrecords.convert.sources.webdataset`. Otherwise the folders inside are the classes.
 """
 
 from __future__ import annotations
@@ -14,10 +14,9 @@ from collections.abc import Sequence
 
 from tfrecords.base_errors import UsageError
 from tfrecords.convert.sources.container_files import Containers, Member
-from tfrecords.convert.sources.labels import FileListing, source_of_folders
-from tfrecords.convert.sources.natural_sort import natural_order
+from tfrecords.convert.sources.labels import FileListing, natural_order, source_of_folders
 from tfrecords.convert.sources.remote import check_url, glob_urls, is_url
-from tfrecords.convert.sources.source import Source, is_ignored, is_picture
+from tfrecords.convert.sources.source import Source, is_ignored, is_image
 from tfrecords.convert.sources.tar import tar_members
 from tfrecords.convert.sources.webdataset import Samples
 from tfrecords.convert.sources.zip import ZipFiles, find_directory, zip_members
@@ -36,7 +35,7 @@ class TarFiles:
     containers: Containers
 
     def read(self, path: str, place: tuple[int, int, int] | None) -> bytes:
-        """Returns the bytes at `place`.
+        """Return the bytes at `place`.
 
         Raises:
             Refusal: they cannot be read, or the tar has changed.
@@ -46,12 +45,12 @@ class TarFiles:
 
 
 def is_archive(path: str) -> bool:
-    """Tells whether a path, a pattern or a URL ends like a tar or a zip."""
+    """Return whether a path, a pattern or a URL ends like that of a tar or a zip."""
     return path.lower().endswith((".tar", ".zip", *_COMPRESSED))
 
 
 def find_archives(image_dir: str) -> list[str]:
-    """Returns the archives that a path, a URL, a pattern (`*.tar`) or braces (`{000..003}.tar`) stand for.
+    """Return the archives of a path, a URL, a pattern (`*.tar`) or braces (`{000..003}.tar`).
 
     Raises:
         UsageError: there are none, or too many.
@@ -68,15 +67,18 @@ def find_archives(image_dir: str) -> list[str]:
             names = glob_urls(name) if is_url(name) else glob.glob(name)
             found += [names[at] for at in natural_order(names)]
     if not found:
-        raise UsageError(f"--image_dir={image_dir}: no file has such a name. Check it, and quote it for the shell.")
+        raise UsageError(f"--image_dir={image_dir}: no file matches. Check the name, and quote it for the shell.")
     return found
 
 
 def expand_braces(text: str) -> list[str]:
-    """Returns what `text` stands for with each `{a,b}` and `{000..003}` in it replaced, as a shell does it.
+    """Return all texts that result from replacing each `{a,b}` and `{000..003}` in `text`, as a shell does.
+
+    The package braceexpand also expands `{a..b}`, has no limit, and would change the names that data sets are made
+    from.
 
     Raises:
-        UsageError: it stands for more than a hundred thousand.
+        UsageError: there are more than a hundred thousand.
     """
     results = [""]
     rest = 0
@@ -84,17 +86,17 @@ def expand_braces(text: str) -> list[str]:
         before, rest = text[rest : match.start()], match.end()
         choices = _choices(match[1]) or [match[0]]
         if len(results) * len(choices) > _MAX_ARCHIVES:
-            raise UsageError(f"--image_dir={text} stands for more than {_MAX_ARCHIVES} files. Name fewer.")
+            raise UsageError(f"--image_dir={text} means more than {_MAX_ARCHIVES} files. Name fewer.")
         results = [result + before + choice for result in results for choice in choices]
     return [result + text[rest:] for result in results]
 
 
 def open_archives(image_dir: str, categories: Sequence[str] = ()) -> Source:
-    """Finds the image files in tars or zips.
+    """Find the image files in tars or zips.
 
     Args:
-        image_dir: what `find_archives` takes.
-        categories: the classes to take, labels counting them in this order.
+        image_dir: as in `find_archives`.
+        categories: the classes to take, in the order of their labels.
 
     Raises:
         UsageError: there is no such archive, one is damaged or of another kind, or there is no image file.
@@ -104,10 +106,12 @@ def open_archives(image_dir: str, categories: Sequence[str] = ()) -> Source:
     packed = [path for path in archives if path.lower().endswith(_COMPRESSED)]
     if packed:
         raise UsageError(
-            f"{packed[0]} is compressed as a whole, so members cannot be read on their own. Uncompress it first."
+            f"{packed[0]} is compressed as a whole, so its members cannot be read one by one. Uncompress it first."
         )
     if len(kinds) > 1 or not kinds <= {".tar", ".zip"}:
-        raise UsageError(f"--image_dir={image_dir} should name tars or zips. Received: {' '.join(sorted(kinds))}")
+        raise UsageError(
+            f"--image_dir={image_dir} should be tars only or zips only. Received: {' '.join(sorted(kinds))}"
+        )
     containers = Containers.of(archives)
     names = _short_names(archives)
     return (_open_tars if kinds == {".tar"} else _open_zips)(image_dir, containers, names, categories)
@@ -122,7 +126,7 @@ def _open_tars(image_dir: str, containers: Containers, names: Sequence[str], cat
                 path = _clean(member.name)
                 if path:
                     _add(members, path, member, number, containers)
-                    samples.see(path, member, read_at)
+                    samples.add(path, member, read_at)
         samples.end_of_tar(number, containers.stamps[number])
     files = TarFiles(containers)
     if samples.any_label:
@@ -162,7 +166,7 @@ def _class_folders(
 
 
 def _drop_earlier_ones(members: FileListing, archives: Sequence[str]) -> list[str]:
-    """Keeps the last of the members that have one name in one archive, as unpacking would."""
+    """Keep only the last of several members with the same name in one archive, as unpacking would."""
     if len(set(members.paths)) == len(members.paths):
         return []
     last: dict[str, int] = {}
@@ -175,15 +179,15 @@ def _drop_earlier_ones(members: FileListing, archives: Sequence[str]) -> list[st
             dropped.append(last[path])
         last[path] = row
     members.drop(dropped)
-    return [f"{len(dropped)} files are in an archive twice under one name; the later one was taken"]
+    return [f"{len(dropped)} files are in an archive twice with the same name; the later one was used"]
 
 
 def _single_top(paths: Sequence[str], categories: Sequence[str]) -> str:
-    """Returns the folders, with their slashes, that all pictures lie in and below which there are still folders."""
-    pictures = [path for path in paths if is_picture(path)]
+    """Return the folders, with their slashes, that contain all images and below which there are still folders."""
+    images = [path for path in paths if is_image(path)]
     top = ""
     while True:
-        rests = [path[len(top) :].partition("/") for path in pictures]
+        rests = [path[len(top) :].partition("/") for path in images]
         names = {name if slash else "" for name, slash, _ in rests}
         if len(names) != 1 or "" in names or names & set(categories) or not any("/" in rest for *_, rest in rests):
             return top
@@ -191,7 +195,7 @@ def _single_top(paths: Sequence[str], categories: Sequence[str]) -> str:
 
 
 def _clean(name: str) -> str:
-    """Returns a member's name as a path, "" if it is hidden."""
+    """Return a member's name as a path, or "" if it is hidden."""
     parts = [part for part in name.split("/") if part not in ("", ".")]
     return "" if any(part != ".." and is_ignored(part) for part in parts) else "/".join(parts)
 
@@ -203,13 +207,13 @@ def _choices(inner: str) -> list[str]:
         width = max(map(len, numbers.groups())) if "0" in (numbers[1][0], numbers[2][0]) else 0
         step = 1 if first <= last else -1
         if abs(last - first) >= _MAX_ARCHIVES:
-            raise UsageError(f"--image_dir: {{{inner}}} stands for more than {_MAX_ARCHIVES} files. Name fewer.")
+            raise UsageError(f"--image_dir: {{{inner}}} means more than {_MAX_ARCHIVES} files. Name fewer.")
         return [f"{number:0{width}d}" for number in range(first, last + step, step)]
     return inner.split(",") if "," in inner else []
 
 
 def _short_names(archives: Sequence[str]) -> list[str]:
-    """Returns the part of each archive's path in which they differ, with "/" between its parts."""
+    """Return the part of each archive's path in which the paths differ, with "/" as the separator."""
     if len(archives) == 1:
         return [os.path.basename(archives[0])]
     folders = {path.rpartition("/")[0] for path in archives}

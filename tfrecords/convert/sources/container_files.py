@@ -1,6 +1,6 @@
-"""Files that have many pictures inside, and reading a stretch of one: tars, zips, TFRecord shards.
+"""Container files with many images inside (tars, zips, TFRecord shards), and reading a range of bytes from one.
 
-A member is read at its place, so workers share nothing and no member waits for the one before it.
+A member is read by its place, so workers share nothing, and no member waits for the one before it.
 """
 
 from __future__ import annotations
@@ -9,23 +9,21 @@ import collections
 import dataclasses
 import os
 import stat
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 from tfrecords.base_errors import UsageError
 from tfrecords.convert.sources.image_folder import refusal_of
-from tfrecords.convert.sources.remote import is_url, opened, read_url, refusal_of_url, stamp_of
+from tfrecords.convert.sources.remote import is_url, opened, read_url, refusal_of_url, remote_errors, stamp_of
 from tfrecords.format.quarantine import Reason, Refusal
+from tfrecords.format.record import ReadAt
 
-__all__ = ["Containers", "Member", "ReadAt"]
-
-# Of (offset, length): the bytes there, fewer at the end of the file.
-ReadAt = Callable[[int, int], bytes]
+__all__ = ["Containers", "Member"]
 
 
 class Member(NamedTuple):
-    """A file in a container: its name as it stands there, its bytes, its place, and why it cannot be used."""
+    """A file in a container: its name as stored, its size, its place, and why it cannot be used."""
 
     name: str
     size: int
@@ -34,18 +32,19 @@ class Member(NamedTuple):
     refused: Refusal | None
 
 
-# A worker meets the members of a thousand tars in any order; descriptors are 1,024 a process on many machines.
+# A worker reads the members of a thousand tars in any order, and many systems limit a process to 1,024 descriptors.
 _MAX_OPEN = 64
 
 
 @dataclasses.dataclass(frozen=True)
 class Containers:
-    """Container files by their number; what a worker opens it keeps open.
+    """Container files by number; a worker keeps the files open that it has opened.
 
     Attributes:
-        paths: each file's absolute path, or its URL.
-        sizes: bytes of each when it was found.
-        stamps: as in `Source`, of a local file its mtime in ns; with the size, it tells whether places still hold.
+        paths: absolute path of each file, or its URL.
+        sizes: bytes of each file when it was found.
+        stamps: as in `Source`; for a local file its mtime in ns. Together with the size it shows whether places still
+            hold.
     """
 
     paths: tuple[str, ...]
@@ -57,7 +56,7 @@ class Containers:
 
     @classmethod
     def of(cls, paths: Sequence[str], flag: str = "--image_dir") -> Containers:
-        """Returns the containers of these paths or URLs.
+        """Return the containers of these paths or URLs.
 
         Raises:
             UsageError: one cannot be opened.
@@ -74,7 +73,7 @@ class Containers:
             except OSError as error:
                 raise UsageError(f"{flag}: {path} cannot be opened: {error.strerror}.") from None
             if not stat.S_ISREG(status.st_mode):
-                raise UsageError(f"{flag}: {path} is no regular file.")
+                raise UsageError(f"{flag}: {path} is not a regular file.")
             sizes.append(status.st_size)
             stamps.append(status.st_mtime_ns)
         return cls(
@@ -83,10 +82,10 @@ class Containers:
 
     @contextmanager
     def scanned(self, number: int, flag: str = "--image_dir") -> Iterator[ReadAt]:
-        """Opens a container to look through it once, front to back.
+        """Open a container to read through it once, from front to back.
 
         Raises:
-            UsageError: it cannot be opened or read; also from what is called in the block.
+            UsageError: it cannot be opened or read, including errors inside the block.
         """
         path = self.paths[number]
         if is_url(path):
@@ -103,10 +102,10 @@ class Containers:
             raise UsageError(f"{flag}: {path} cannot be read: {error.strerror}.") from None
 
     def read(self, number: int, offset: int, length: int) -> bytes:
-        """Returns `length` bytes from `offset` of a container.
+        """Return `length` bytes from `offset` of a container.
 
         Raises:
-            Refusal: they cannot be read, or the container is not what it was when it was found.
+            Refusal: they cannot be read, or the container has changed since it was found.
         """
         path = self.paths[number]
         if is_url(path):
@@ -128,7 +127,7 @@ class Containers:
         return data
 
     def __del__(self) -> None:
-        while self._open:  # a process may open many sources, one after the other
+        while self._open:  # a process may open many sources one after another
             os.close(self._open.popitem()[1])
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -146,9 +145,6 @@ class Containers:
 
 
 def _seek_and_read(file: Any, offset: int, length: int) -> bytes:
-    try:
+    with remote_errors(lambda error: UsageError(f"the container cannot be read: {refusal_of_url(error).detail}")):
         file.seek(offset)
         return bytes(file.read(length))
-    except Exception as error:
-        refusal = refusal_of_url(error)
-        raise UsageError(f"the container cannot be read: {refusal.detail}") from None

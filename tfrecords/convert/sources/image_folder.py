@@ -1,4 +1,4 @@
-"""A folder on this machine: one folder a class, or a folder of pictures."""
+"""A folder on this machine, with one folder per class or with images only."""
 
 from __future__ import annotations
 
@@ -11,33 +11,38 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from tfrecords.base_errors import UsageError
-from tfrecords.convert.sources.labels import FileListing, check_categories, source_of_folders
-from tfrecords.convert.sources.natural_sort import natural_key, natural_order
+from tfrecords.convert.sources.labels import (
+    FileListing,
+    check_categories,
+    natural_key,
+    natural_order,
+    source_of_folders,
+)
 from tfrecords.convert.sources.source import MAX_FILE_BYTES, Source, is_ignored, too_large
 from tfrecords.format.quarantine import Reason, Refusal
 
 __all__ = ["FolderFiles", "add_file", "open_folder", "refusal_of", "walk"]
 
 _Identity = tuple[int, int]  # device and inode
-_OPEN = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK  # the last: opening a pipe would wait for somebody to write
-_NOT_A_FILE = "it is no regular file"
-_CHANGED = "it was written to while it was read; convert it again when that is over"
-# A write sets the mtime when it begins, by a clock that ticks every 4 to 10 ms, so for so long after it (with a margin)
-# the same mtime does not mean the same bytes.
+_OPEN = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK  # O_NONBLOCK, because opening a pipe would wait for a writer
+_NOT_A_FILE = "it is not a regular file"
+_CHANGED = "it was written to while it was being read; convert it again later"
+# A write sets the mtime when it begins, by a clock that ticks every 4 to 10 ms. For that long after a write (with a
+# margin), an equal mtime does not mean equal bytes.
 _FRESH_NS = 50_000_000
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class FolderFiles:
-    """Reads files below `root`, or anywhere by an absolute path."""
+    """Reads files relative to `root`, or anywhere by an absolute path."""
 
     root: str
 
     def read(self, path: str, place: tuple[int, int, int] | None = None) -> bytes:
-        """Returns the bytes of the file `path`; `place` means nothing here.
+        """Return the bytes of the file `path`; `place` is not used.
 
         Raises:
-            Refusal: it cannot be read, is no regular file, or was written to meanwhile.
+            Refusal: it cannot be read, is not a regular file, or was written to meanwhile.
         """
         full = os.path.join(self.root, path)
         try:
@@ -66,16 +71,16 @@ class FolderFiles:
 
 
 def open_folder(image_dir: str, categories: Sequence[str] = ()) -> Source:
-    """Finds the image files of a folder.
+    """Find the image files of a folder.
 
     Args:
-        image_dir: has one folder a class, whose pictures may lie in folders of their own; or has pictures and no
-            folders, which then make up one class named after it.
-        categories: the class folders to take, labels counting them in this order; by default all that hold pictures,
-            in natural order.
+        image_dir: has one folder per class, whose images may lie in folders of their own; or has images and no folders,
+            which are then one class named after the folder.
+        categories: the class folders to take, in the order of their labels; by default all that have images, in natural
+            order.
 
     Raises:
-        UsageError: a category is not in it, a folder cannot be listed, or there is no image file.
+        UsageError: a category does not exist, a folder cannot be listed, or there is no image file.
     """
     above = frozenset({_identity(image_dir)})
     found = FileListing()
@@ -99,14 +104,14 @@ def open_folder(image_dir: str, categories: Sequence[str] = ()) -> Source:
 
 
 def walk(folder: Path) -> list[str]:
-    """Returns the files below `folder`, relative to it, in natural order; links are followed, loops are not."""
+    """Return the files in `folder`, relative to it, in natural order; links are followed, except in loops."""
     paths: list[str] = []
     _walk(str(folder), "", frozenset(), lambda entry, path: paths.append(path), lambda path: None)
     return [paths[at] for at in natural_order(paths)]
 
 
 def refusal_of(error: OSError, path: str) -> Refusal:
-    """Returns why a file is refused that the operating system gave this error for."""
+    """Return the refusal of a file for which the operating system gave this error."""
     detail = error.strerror or str(error)
     if error.errno == errno.ELOOP:
         return Refusal(Reason.LINK_LOOP, detail)
@@ -116,7 +121,7 @@ def refusal_of(error: OSError, path: str) -> Refusal:
 
 
 def add_file(found: FileListing, path: str, full: str, *, label: str | None = None, split: str | None = None) -> None:
-    """Appends the file `full` to what was found, as `path`, refused if there is no such regular file."""
+    """Append the file `full` to the listing as `path`; it is refused if there is no such regular file."""
     try:
         _add_status(found, path, os.stat(full), label, split)
     except OSError as error:
@@ -136,14 +141,14 @@ def _add_status(
     found: FileListing, path: str, status: os.stat_result, label: str | None = None, split: str | None = None
 ) -> None:
     if stat.S_ISREG(status.st_mode):
-        # ctime, too: whoever puts another file in the place of one may keep its mtime, as rsync and cp -p do.
+        # ctime, too: rsync and cp -p, for example, replace a file by another one with the same mtime.
         found.add(path, status.st_size, max(status.st_mtime_ns, status.st_ctime_ns), label=label, split=split)
-    else:  # reading a named pipe would wait for ever
+    else:  # reading a named pipe would wait forever
         found.add(path, label=label, split=split, refused=Refusal(Reason.NOT_A_FILE, _NOT_A_FILE))
 
 
 def _visit(folder: str, prefix: str, above: frozenset[_Identity], found: FileListing) -> None:
-    loop = Refusal(Reason.LINK_LOOP, "it is a link to a folder that it lies in")
+    loop = Refusal(Reason.LINK_LOOP, "it links to a folder that contains it")
     _walk(
         folder,
         prefix,
@@ -188,5 +193,5 @@ def _listing(folder: str) -> list[os.DirEntry[str]]:
 def _is_folder(entry: os.DirEntry[str]) -> bool:
     try:
         return entry.is_dir()
-    except OSError:  # a link to itself, or to what we may not look at: refused as a file
+    except OSError:  # a link to itself, or to a place without permission: refused as a file
         return False

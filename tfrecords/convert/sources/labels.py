@@ -1,6 +1,7 @@
-"""From what was found to a source: which files are of which class, in which order, and which are refused by their name.
+"""Turns a list of found files into a source: which class each file has, their order, and which names are refused.
 
-Two ways to classes. By folders: the top folder that a file lies in is its class. By labels: each file comes with one.
+A class comes either from the folder that a file lies in, or from a label that the source gives for each file. The order
+is natural: image_2 comes before image_10, so that an example's id does not depend on the file system.
 """
 
 from __future__ import annotations
@@ -9,40 +10,55 @@ import array
 import collections
 import dataclasses
 import difflib
+import re
 from collections.abc import Collection, Iterable, Sequence
 
 import numpy as np
 
 from tfrecords.base_errors import UsageError
-from tfrecords.convert.sources.natural_sort import natural_key, natural_order
 from tfrecords.convert.sources.source import (
     MAX_FILE_BYTES,
     SUFFIXES,
     Files,
     Source,
     class_name,
-    is_picture,
+    is_image,
     too_large,
 )
 from tfrecords.format.quarantine import Reason, Refusal
 
-__all__ = ["FileListing", "check_categories", "some_of", "source_of_folders", "source_of_labels"]
+__all__ = [
+    "FileListing",
+    "check_categories",
+    "natural_key",
+    "natural_order",
+    "some_of",
+    "source_of_folders",
+    "source_of_labels",
+]
 
 _NO_CLASS = Refusal(Reason.NO_CLASS_FOLDER, "it lies beside the class folders; move it into one")
 _NO_LABEL = Refusal(Reason.NO_CLASS_FOLDER, "it has no label")
 _UNKNOWN_SUFFIX = Refusal(Reason.UNKNOWN_SUFFIX, f"the name ends in none of {' '.join(sorted(SUFFIXES))}")
 
+_DIGITS = re.compile(r"[0-9]+")
+# Texts that the short key below cannot express: its markers, runs too long for one character of Latin-1, and the digits
+# of other scripts, which count as numbers if they are a whole part.
+_ODD = re.compile(r"\0|[0-9]{128}|(?![0-9])\d")
+
+_ALIKE = str.maketrans("0123456789", "0" * 10)
+
 
 @dataclasses.dataclass(eq=False)
 class FileListing:
-    """What was found, in any order, in columns; see `Source`. `refused` has the number in `paths` as its key."""
+    """The files that were found, in any order, in columns; see `Source`. Keys of `refused` are indices into `paths`."""
 
     paths: list[str] = dataclasses.field(default_factory=list)
     sizes: array.array[int] = dataclasses.field(default_factory=lambda: array.array("q"))
     stamps: array.array[int] = dataclasses.field(default_factory=lambda: array.array("q"))
-    places: array.array[int] = dataclasses.field(default_factory=lambda: array.array("q"))  # three a file, or none
-    labels: list[str] = dataclasses.field(default_factory=list)  # where each file comes with one; "" is none
-    splits: list[str] = dataclasses.field(default_factory=list)  # where the source has its own
+    places: array.array[int] = dataclasses.field(default_factory=lambda: array.array("q"))  # three per file, or none
+    labels: list[str] = dataclasses.field(default_factory=list)  # if the source gives labels; "" for none
+    splits: list[str] = dataclasses.field(default_factory=list)  # if the source has its own splits
     refused: dict[int, Refusal] = dataclasses.field(default_factory=dict)
 
     def add(
@@ -56,7 +72,7 @@ class FileListing:
         split: str | None = None,
         refused: Refusal | None = None,
     ) -> None:
-        """Appends one file."""
+        """Append one file."""
         if refused is not None:
             self.refused[len(self.paths)] = refused
         elif size > MAX_FILE_BYTES:
@@ -72,7 +88,7 @@ class FileListing:
             self.splits.append(split)
 
     def drop(self, rows: Collection[int]) -> None:
-        """Takes files out."""
+        """Remove files."""
         gone = set(rows)
         kept = [row for row in range(len(self.paths)) if row not in gone]
         self.refused = {new: self.refused[old] for new, old in enumerate(kept) if old in self.refused}
@@ -94,7 +110,7 @@ class FileListing:
         refused: dict[int, Refusal],
         notes: Iterable[str],
     ) -> Source:
-        """Returns the source whose file i is row `rows[i]` of this, with these labels."""
+        """Return the source whose file i is row `rows[i]` of this listing, with these labels."""
         ids = np.asarray(rows, dtype=np.int64)
         places = np.array(self.places, dtype=np.int64).reshape(-1, 3)[ids] if self.places else None
         return Source(
@@ -122,40 +138,40 @@ def source_of_folders(
     folders: Iterable[str] = (),
     notes: Iterable[str] = (),
 ) -> Source:
-    """Returns the source in which a file's class is the top folder that it lies in.
+    """Return the source in which a file's class is its top folder.
 
-    Classes are in natural order and so are the files of each; files that lie beside the class folders come last.
-    Folders without pictures are no classes. Where there is no class folder at all, the pictures are one class.
+    Classes are in natural order, and so are the files of each class. Files beside the class folders come last. Folders
+    without images are not classes. If there is no class folder at all, the images are one class.
 
     Args:
         found: the files.
         location: as in `Source`.
         files: as in `Source`.
-        name: the class of a folder that has pictures and no class folders.
-        categories: the class folders to take, labels counting them in this order.
-        folders: top folders, also those in which nothing was found.
-        notes: further things a user should know.
+        name: the class of a folder that has images and no class folders.
+        categories: the class folders to take, in the order of their labels.
+        folders: top folders, including those in which nothing was found.
+        notes: further notes for the user.
 
     Raises:
-        UsageError: a category is not there, a class name cannot be used, or there is no image file.
+        UsageError: a category does not exist, a class name cannot be used, or there is no image file.
     """
     paths = found.paths
     by_folder: dict[str, list[int]] = {folder: [] for folder in folders}
     loose: list[int] = []
     for row, path in enumerate(paths):
         top, slash, _ = path.partition("/")
-        is_inside = slash and top != ".."  # which is beside the one folder that an archive has
+        is_inside = slash and top != ".."  # ".." is beside the only folder of an archive
         (by_folder.setdefault(top, []) if is_inside else loose).append(row)
     in_order = sorted(by_folder, key=natural_key)
     check_categories(categories, in_order, location)
 
     classes = {folder: _in_order(by_folder[folder], paths, len(folder) + 1) for folder in categories or in_order}
     loose = [] if categories else _in_order(loose, paths)
-    without = [folder for folder, rows in classes.items() if not any(is_picture(paths[row]) for row in rows)]
+    without = [folder for folder, rows in classes.items() if not any(is_image(paths[row]) for row in rows)]
     if not categories:
         for folder in without:
             del classes[folder]
-    if not classes and any(is_picture(paths[row]) for row in loose):
+    if not classes and any(is_image(paths[row]) for row in loose):
         classes, loose = {name: loose}, []
 
     rows = [row for members in classes.values() for row in members]
@@ -165,7 +181,7 @@ def source_of_folders(
     if len(refused) == len(rows) + len(loose):
         raise UsageError(
             f"--image_dir={location} has no image file ({len(refused)} other files). "
-            "Name a folder that has one folder of pictures a class."
+            "Name a folder that has one folder of images per class."
         )
     return found.source(
         rows + loose,
@@ -174,7 +190,7 @@ def source_of_folders(
         class_names=_distinct(map(class_name, classes), location),
         files=files,
         refused=refused,
-        notes=(*notes, *_without_pictures(without, bool(categories))),
+        notes=(*notes, *_without_images(without, bool(categories))),
     )
 
 
@@ -188,20 +204,20 @@ def source_of_labels(
     flag: str = "--image_dir",
     notes: Iterable[str] = (),
 ) -> Source:
-    """Returns the source in which each file comes with its label, in the order in which the files were found.
+    """Return the source in which each file has its own label, in the order in which the files were found.
 
     Args:
         found: the files and their labels.
         location: as in `Source`.
         files: as in `Source`.
-        categories: the classes to take, labels counting them in this order; files of others are left out.
-        class_names: what labels count, if the source says so; by default the labels that are there, whole numbers by
-            their value and names in natural order.
-        flag: what errors call the source.
-        notes: further things a user should know.
+        categories: the classes to take, in the order of their labels; files of other classes are left out.
+        class_names: the classes of the source, if it has a list of them; by default the labels that occur, whole
+            numbers sorted by value and names in natural order.
+        flag: name of the source in errors.
+        notes: further notes for the user.
 
     Raises:
-        UsageError: a category is not there, a class name cannot be used, or no file is left.
+        UsageError: a category does not exist, a class name cannot be used, or no file is left.
     """
     there = class_names or _label_order(set(found.labels) - {""})
     check_categories(categories, there, location, "class")
@@ -216,7 +232,7 @@ def source_of_labels(
             refused[id] = refusal
     if len(refused) == len(rows):
         first = next(iter(refused.values()), None)
-        why = f"; the first is refused: {first.detail}" if first else ""
+        why = f"; the first was refused: {first.detail}" if first else ""
         raise UsageError(f"{flag}={location} has no image file that can be used ({len(rows)} files{why}).")
     return found.source(
         rows,
@@ -230,10 +246,10 @@ def source_of_labels(
 
 
 def check_categories(categories: Sequence[str], there: Sequence[str], location: str, what: str = "folder") -> None:
-    """Checks that all `categories` are `there`.
+    """Check that all `categories` are in `there`.
 
     Raises:
-        UsageError: one is not; names the nearest, or the first ten.
+        UsageError: one is not; names the most similar one, or the first ten.
     """
     known = set(there)
     for category in categories:
@@ -244,8 +260,31 @@ def check_categories(categories: Sequence[str], there: Sequence[str], location: 
             raise UsageError(f"--categories: {location} has no {what} {category!r}. {hint}")
 
 
+def natural_key(text: str) -> list[tuple[int, int, str]]:
+    """Return a sort key that orders runs of digits by value, and equal values by their spelling."""
+    return [(0, int(part), part) if part.isdecimal() else (1, 0, part) for part in re.split(r"([0-9]+)", text) if part]
+
+
+def natural_order(texts: Sequence[str]) -> list[int]:
+    """Return the indices of `texts` in the order of `natural_key`.
+
+    A million keys of tuples take a gigabyte and ten seconds. Plain strings in which each run of digits is preceded by
+    its length have the same order. Tuples are used only for texts that such a string cannot distinguish. (The package
+    natsort has another order for equal values, which would change the ids of existing data sets.)
+    """
+    shape = texts[0].translate(_ALIKE) if texts else ""
+    keys: Sequence[object]
+    if all(text.translate(_ALIKE) == shape for text in texts):  # image_0001.jpg, image_0002.jpg, ...
+        keys = texts
+    elif any(map(_ODD.search, texts)):
+        keys = [natural_key(text) for text in texts]
+    else:
+        keys = [_DIGITS.sub(_with_length, text) for text in texts]
+    return sorted(range(len(texts)), key=keys.__getitem__)  # type: ignore[arg-type]
+
+
 def some_of(names: Sequence[str]) -> str:
-    """Returns the first ten of `names` as text, and how many more there are."""
+    """Return the first ten of `names` as text, and the number of the others."""
     shown = ", ".join(name if name.isprintable() else repr(name) for name in names[:10])
     return f"{shown} and {len(names) - 10} more" if len(names) > 10 else shown
 
@@ -255,19 +294,19 @@ def _in_order(rows: Sequence[int], paths: Sequence[str], start: int = 0) -> list
 
 
 def _refusal(found: FileListing, row: int) -> Refusal | None:
-    return found.refused.get(row) or (None if is_picture(found.paths[row]) else _UNKNOWN_SUFFIX)
+    return found.refused.get(row) or (None if is_image(found.paths[row]) else _UNKNOWN_SUFFIX)
 
 
-def _without_pictures(folders: Sequence[str], are_classes: bool) -> list[str]:
+def _without_images(folders: Sequence[str], are_classes: bool) -> list[str]:
     if not folders:
         return []
     if are_classes:
         have = "1 class has" if len(folders) == 1 else f"{len(folders)} classes have"
-        return [f"{have} no pictures: {some_of(folders)}"]
+        return [f"{have} no images: {some_of(folders)}"]
     have = (
-        "1 folder has no pictures and is no class"
+        "1 folder has no images and is not a class"
         if len(folders) == 1
-        else (f"{len(folders)} folders have no pictures and are no classes")
+        else f"{len(folders)} folders have no images and are not classes"
     )
     return [f"{have}: {some_of(folders)}"]
 
@@ -284,5 +323,14 @@ def _distinct(names: Iterable[str], location: str) -> tuple[str, ...]:
     listed = tuple(names)
     twice = [name for name, count in collections.Counter(listed).items() if count > 1]
     if twice:
-        raise UsageError(f"{location} has two classes of the name {twice[0]!r}. Rename one.")
+        raise UsageError(f"{location} has two classes named {twice[0]!r}. Rename one.")
     return listed
+
+
+def _with_length(match: re.Match[str]) -> str:
+    # NUL sorts before any text, as a number does. Then come the number of digits and the digits, which give the value,
+    # and the zeros in front of them: by their spelling, 001 < 01 < 1, but 0 < 00.
+    digits = match[0]
+    value = digits.lstrip("0")
+    zeros = len(digits) - len(value)
+    return f"\0{chr(len(value))}{value}{chr(128 - zeros if value else zeros)}"

@@ -1,7 +1,7 @@
-"""What lies behind a URL: folders and single files, wherever a driver of fsspec reaches.
+"""Folders and files behind URLs, for every protocol that fsspec has a driver for.
 
-Addresses end up in messages and in the data set's files, so one that has a password, a key or a signature in it is not
-taken. Drivers find credentials by themselves, in the environment and in their own files.
+Addresses appear in messages and in the data set's files, so an address with a password, a key or a signature is not
+accepted. Drivers find credentials in the environment and in their own files.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ import hashlib
 import os
 import re
 import urllib.parse
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 from tfrecords.base_errors import UsageError
@@ -23,75 +23,66 @@ from tfrecords.format.quarantine import Reason, Refusal
 
 __all__ = [
     "RemoteFiles",
-    "check_driver",
     "check_url",
     "exists_url",
     "glob_urls",
     "is_url",
     "local_path",
+    "open_driver",
     "open_remote_folder",
     "opened",
     "read_url",
     "redacted",
     "refusal_of_url",
+    "remote_errors",
     "stamp_of",
 ]
 
-# What to install where fsspec has the driver's name and not the driver.
-_PACKAGES = {
-    "s3": "s3fs", "s3a": "s3fs", "gs": "gcsfs", "gcs": "gcsfs", "http": "aiohttp requests", "https": "aiohttp requests",
-    "abfs": "adlfs", "abfss": "adlfs", "az": "adlfs", "hf": "huggingface_hub", "sftp": "paramiko", "ssh": "paramiko",
-    "smb": "smbprotocol", "webdav": "webdav4", "oci": "ocifs", "oss": "ossfs", "hdfs": "pyarrow",
-}  # fmt: skip
 _SECRET = re.compile(
     r"://[^/@\s]*:[^/@\s]*@|[?&][^=&\s]*(?:sig|token|key|secret|passw|credential|auth)[^=&\s]*=", re.IGNORECASE
 )
-# Of a file's listing, what changes with its content; drivers call it by different names.
+# Entries of a file's listing that change with its content; drivers use different names.
 _STAMPS = ("ETag", "etag", "md5Hash", "LastModified", "last_modified", "updated", "mtime", "created")
 
 
 @dataclasses.dataclass(frozen=True)
 class RemoteFiles:
-    """Reads files below the URL `base`, or anywhere by a URL of their own."""
+    """Reads files relative to the URL `base`, or anywhere by their own URL."""
 
     base: str
 
     def read(self, path: str, place: tuple[int, int, int] | None = None) -> bytes:
-        """Returns the bytes of the file `path`; `place` means nothing here.
+        """Return the bytes of the file `path`; `place` is not used.
 
         Raises:
-            Refusal: it cannot be read; the driver has tried as often as it does.
+            Refusal: it cannot be read, after the driver's own retries.
         """
         if is_url(path):
             return read_url(path)
-        try:
+        with remote_errors(refusal_of_url):
             driver, root = _driver(self.base)
             if _is_quoted(self.base):
                 path = urllib.parse.quote(path, errors="surrogateescape")
             return _cat(driver, f"{root.rstrip('/')}/{path}")
-        except MemoryError:
-            raise
-        except Exception as error:  # drivers raise what their libraries raise
-            raise refusal_of_url(error) from None
 
 
 def open_remote_folder(url: str, categories: Sequence[str] = ()) -> Source:
-    """Finds the image files below a URL, as `open_folder` does in a folder of this machine.
+    """Find the image files below a URL, as `open_folder` does on this machine.
 
     Raises:
         UsageError: there is no driver for the protocol, the folder cannot be listed, or there is no image file.
     """
     check_url(url)
-    driver, root = _driver_or_error(url)
+    driver, root = open_driver(url)
     root = root.rstrip("/")
     unquote = functools.partial(urllib.parse.unquote, errors="surrogateescape") if _is_quoted(url) else str
     found = FileListing()
     folders: list[str] = []
     left = [root]
-    try:
+    with _usage_errors("--image_dir", url):
         while left:
             folder = left.pop()
-            for info in driver.ls(folder, detail=True):  # its own walk() leaves out the folders that it cannot list
+            for info in driver.ls(folder, detail=True):  # its walk() skips folders that it cannot list
                 quoted = info["name"].rstrip("/").rpartition("/")[2]
                 name = unquote(quoted)
                 inside = info["name"].rstrip("/") == f"{folder}/{quoted}" and "?" not in quoted
@@ -105,10 +96,6 @@ def open_remote_folder(url: str, categories: Sequence[str] = ()) -> Source:
                 size = info.get("size")
                 path = unquote(f"{folder}/{quoted}"[len(root) + 1 :])
                 found.add(path, -1 if size is None else int(size), stamp_of(info))
-    except MemoryError:
-        raise
-    except Exception as error:
-        raise _usage_error(error, "--image_dir", url) from None
     return source_of_folders(
         found,
         location=url,
@@ -120,12 +107,12 @@ def open_remote_folder(url: str, categories: Sequence[str] = ()) -> Source:
 
 
 def is_url(path: str) -> bool:
-    """Tells whether `path` is a URL."""
+    """Return whether `path` is a URL."""
     return "://" in path
 
 
 def local_path(path: str) -> str:
-    """Returns the path of a `file://` URL, and everything else as it is."""
+    """Return the path of a `file://` URL, and everything else unchanged."""
     for protocol in ("file://", "local://"):
         if path.startswith(protocol):
             plain = path.removeprefix(protocol).removeprefix("localhost")
@@ -134,105 +121,103 @@ def local_path(path: str) -> str:
 
 
 def check_url(url: str, flag: str = "--image_dir") -> None:
-    """Checks that a URL has no secret in it.
+    """Check that a URL contains no secret.
 
     Raises:
-        UsageError: it has; it is not shown.
+        UsageError: it does; the secret is not shown.
     """
     if _SECRET.search(url):
         raise UsageError(
-            f"{flag}={redacted(url)} has a password, a key or a signature in it, which would end up in the data set's "
+            f"{flag}={redacted(url)} contains a password, a key or a signature, which would appear in the data set's "
             "files. Leave it out: drivers take credentials from the environment and from their own configuration."
         )
 
 
 def redacted(text: str) -> str:
-    """Returns `text` without the user names, passwords and queries of URLs in it."""
+    """Return `text` without the user names, passwords and queries of the URLs in it."""
     return re.sub(r"(://[^\s?'\"]*)\?[^\s'\")]*", r"\1?***", re.sub(r"://[^/@\s]*:[^/@\s]*@", "://***@", text))
 
 
-def check_driver(url: str, flag: str = "--image_dir") -> None:
-    """Checks that there is a driver for the protocol of `url`.
+def open_driver(url: str, flag: str = "--image_dir") -> tuple[Any, str]:
+    """Return fsspec's driver for `url`, and the path that it knows it by.
 
     Raises:
-        UsageError: there is none; says what to install.
+        UsageError: there is no driver; says what to install.
     """
-    _driver_or_error(url, flag)
+    with _usage_errors(flag, url):
+        return _driver(url)
 
 
 def exists_url(url: str, flag: str = "--image_dir") -> bool:
-    """Tells whether there is a file at a URL; raises UsageError where there is no driver for it."""
+    """Return whether there is a file at a URL; raise UsageError if there is no driver for it."""
     check_url(url, flag)
-    driver, path = _driver_or_error(url, flag)
-    try:
+    driver, path = open_driver(url, flag)
+    with _usage_errors(flag, url):
         return bool(driver.exists(path))
-    except MemoryError:
-        raise
-    except Exception as error:
-        raise _usage_error(error, flag, url) from None
 
 
 @contextmanager
 def opened(url: str, flag: str) -> Iterator[Any]:
-    """Opens the file at a URL for reading; it can seek.
+    """Open the file at a URL for reading; it can seek.
 
     Raises:
         UsageError: it cannot be opened.
     """
     check_url(url, flag)
-    driver, path = _driver_or_error(url, flag)
-    try:
+    driver, path = open_driver(url, flag)
+    with _usage_errors(flag, url):
         file = driver.open(path, "rb")
-    except MemoryError:
-        raise
-    except Exception as error:
-        raise _usage_error(error, flag, url) from None
     with file:
         yield file
 
 
 def glob_urls(pattern: str, flag: str = "--image_dir") -> list[str]:
-    """Returns the URLs of the files that `pattern` stands for.
+    """Return the URLs of the files that match `pattern`.
 
     Raises:
-        UsageError: there is no driver for the protocol, or it cannot list.
+        UsageError: there is no driver for the protocol, or it cannot list files.
     """
-    driver, path = _driver_or_error(pattern, flag)
-    try:
+    driver, path = open_driver(pattern, flag)
+    with _usage_errors(flag, pattern):
         return [driver.unstrip_protocol(found) for found in driver.glob(path)]
-    except MemoryError:
-        raise
-    except Exception as error:
-        raise _usage_error(error, flag, pattern) from None
 
 
 def read_url(url: str, start: int | None = None, end: int | None = None) -> bytes:
-    """Returns the bytes of the file at a URL, from `start` to `end` if they are given.
+    """Return the bytes of the file at a URL, from `start` to `end` if they are given.
 
     Raises:
         Refusal: it cannot be read.
     """
-    try:
+    with remote_errors(refusal_of_url):
         driver, path = _driver(url)
         return _cat(driver, path, start, end)
+
+
+@contextmanager
+def remote_errors(as_error: Callable[[Exception], Exception]) -> Iterator[None]:
+    """Turn every exception except MemoryError into `as_error(exception)`: drivers raise what their libraries raise."""
+    try:
+        yield
     except MemoryError:
         raise
     except Exception as error:
-        raise refusal_of_url(error) from None
+        raise as_error(error) from None
 
 
 def refusal_of_url(error: Exception) -> Refusal:
-    """Returns why a file is refused whose driver raised `error`."""
+    """Return the refusal of a file whose driver raised `error`."""
     if isinstance(error, Refusal):
         return error
     if isinstance(error, FileNotFoundError):
-        return Refusal(Reason.UNREADABLE, "it is not there")
+        return Refusal(Reason.UNREADABLE, "it does not exist")
     text = redacted(str(error)).strip()
     return Refusal(Reason.UNREADABLE, f"{type(error).__name__}: {text}" if text else type(error).__name__)
 
 
 def stamp_of(info: Mapping[str, Any]) -> int:
-    """Returns a number that changes with the content of a file that a driver describes so; 0 if it does not say."""
+    """Return a number that changes with the content of a file, from its listing by a driver; 0 if the listing has
+    nothing.
+    """
     for name in _STAMPS:
         if info.get(name) is not None:
             return int.from_bytes(hashlib.sha256(str(info[name]).encode()).digest()[:7], "little")
@@ -240,37 +225,31 @@ def stamp_of(info: Mapping[str, Any]) -> int:
 
 
 def _driver(url: str) -> tuple[Any, str]:
-    import fsspec.core  # not at the top: workers that read a folder need not wait for it
+    import fsspec.core  # not at the top: workers that read a local folder do not need it
 
     driver, path = fsspec.core.url_to_fs(url)
     return driver, str(path)
 
 
-def _driver_or_error(url: str, flag: str = "--image_dir") -> tuple[Any, str]:
+def _usage_errors(flag: str, url: str) -> AbstractContextManager[None]:
     protocol = url.partition("://")[0].rpartition("::")[2]
-    try:
-        return _driver(url)
-    except ImportError as error:
-        package = _PACKAGES.get(protocol)
-        hint = f"Install its driver: pip install {package}" if package else f"Its driver is missing: {error}"
-        raise UsageError(f"{flag}={redacted(url)}: {protocol}:// cannot be read here. {hint}") from None
-    except ValueError as error:
-        if "Protocol not known" not in str(error):
-            raise _usage_error(error, flag, url) from None
-        raise UsageError(
-            f"{flag}={redacted(url)}: there is no protocol {protocol}://. "
-            "Known are file, http, https, s3, gs, az, hf, sftp and whatever else fsspec has a driver for."
-        ) from None
-    except Exception as error:
-        raise _usage_error(error, flag, url) from None
 
+    def as_error(error: Exception) -> UsageError:
+        shown = f"{flag}={redacted(url)}"
+        if isinstance(error, UsageError):
+            return error
+        if isinstance(error, FileNotFoundError):
+            return UsageError(f"{shown} does not exist. Check the address, and that it may be listed.")
+        if isinstance(error, ImportError):  # fsspec knows the protocol, and says what to install
+            return UsageError(f"{shown}: there is no driver for {protocol}://. {error}.")
+        if "Protocol not known" in str(error):
+            return UsageError(
+                f"{shown}: unknown protocol {protocol}://. Known are file, http, https, s3, gs, az, hf, sftp and all "
+                "others that fsspec has a driver for."
+            )
+        return UsageError(f"{shown} cannot be read: {refusal_of_url(error).detail}")
 
-def _usage_error(error: Exception, flag: str, url: str) -> UsageError:
-    if isinstance(error, UsageError):
-        return error
-    if isinstance(error, FileNotFoundError):
-        return UsageError(f"{flag}={redacted(url)} does not exist. Check the address, and that it may be listed.")
-    return UsageError(f"{flag}={redacted(url)} cannot be read: {refusal_of_url(error).detail}")
+    return remote_errors(as_error)
 
 
 def _cat(driver: Any, path: str, start: int | None = None, end: int | None = None) -> bytes:

@@ -1,6 +1,6 @@
-"""What there is to convert: files with their labels in columns, and how a worker reads one of them.
+"""The interface of a source: its files with their labels in columns, and how a worker reads one of them.
 
-A row is a file and its number the file's id. Columns, because a million files as objects would take a gigabyte.
+A row is a file, and its number is the file's id. Columns, because a million files as objects would take a gigabyte.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ __all__ = [
     "Source",
     "class_name",
     "is_ignored",
-    "is_picture",
+    "is_image",
     "printable",
     "too_large",
 ]
@@ -32,7 +32,7 @@ SUFFIXES = frozenset(
     ".jpg .jpeg .jpe .jfif .png .gif .bmp .webp .tif .tiff .ppm .pgm .pbm .pnm .tga .jp2 .ico .avif .heic .heif".split()
 )
 
-# A worker holds a whole file in memory. No camera writes a gigabyte; what does is a video, or a zip bomb.
+# A worker holds a whole file in memory. No camera writes a gigabyte; such a file is a video or a zip bomb.
 MAX_FILE_BYTES = 1 << 30
 
 _DESKTOP_FILES = frozenset({"thumbs.db", "desktop.ini"})
@@ -40,17 +40,17 @@ _ROWS_AT_ONCE = 10_000
 
 
 class Files(Protocol):
-    """How a worker reads the files of a source. Small and picklable; what it opens, it opens in the worker."""
+    """Reads the files of a source in a worker. Small and picklable; it opens files only in the worker."""
 
     def read(self, path: str, place: tuple[int, int, int] | None) -> bytes:
-        """Returns the bytes of one file.
+        """Return the bytes of one file.
 
         Args:
             path: from `Source.paths`.
-            place: the file's row of `Source.places`, or None where the source has none.
+            place: the file's row of `Source.places`, or None if the source has none.
 
         Raises:
-            Refusal: the file cannot be read, or is not what was found when the source was opened.
+            Refusal: the file cannot be read, or has changed since the source was opened.
         """
         ...
 
@@ -60,19 +60,19 @@ class Source:
     """All files of a source.
 
     Attributes:
-        location: what the user named, for messages.
-        class_names: what labels count.
-        paths: id -> path relative to the location, "/" between its parts, unique. Bytes that are no UTF-8 are escaped
-            as `os.fsdecode` does.
-        labels: int32 [n]; -1 where the file has no class.
-        sizes: int64 [n], bytes; -1 where unknown.
-        stamps: int64 [n]; differs when the content may have changed. For local files the later of mtime and ctime in
-            ns; 0 where the source has no such thing.
-        files: how a worker reads them.
-        places: int64 [n, 3], (number of the container file, offset, length) where `files` reads by place; else None.
-        splits: the source's own split of each file, where it has one; else None.
-        refused: id -> why a file cannot be used, known by its name or place alone.
-        notes: what a user should know.
+        location: as given by the user, for messages.
+        class_names: the class of each label.
+        paths: path of each id, relative to the location, with "/" as the separator, unique. Bytes that are not UTF-8
+            are escaped as by `os.fsdecode`.
+        labels: int32 [n]; -1 if the file has no class.
+        sizes: int64 [n], bytes; -1 if unknown.
+        stamps: int64 [n]; differs if the content may have changed. For local files the later of mtime and ctime in ns;
+            0 if the source has nothing like that.
+        files: reads the files in a worker.
+        places: int64 [n, 3], (number of the container file, offset, length) if `files` reads by place; else None.
+        splits: the source's own split of each file, if it has splits; else None.
+        refused: why a file cannot be used, by id, if its name or place alone shows it.
+        notes: notes for the user.
     """
 
     location: str
@@ -88,14 +88,36 @@ class Source:
     notes: tuple[str, ...] = ()
 
     def usable(self) -> np.ndarray:
-        """Returns the ids, int64 and ascending, of the files that are not refused by their name or place."""
+        """Return the ids, int64 and ascending, of the files that are not refused already."""
         keep = np.ones(len(self.paths), dtype=bool)
         keep[list(self.refused)] = False
         return np.flatnonzero(keep)
 
+    def select(self, rows: np.ndarray) -> Source:
+        """Return the source that has only the files at the indices `rows`, with the same classes."""
+        ids = rows.tolist()
+        return dataclasses.replace(
+            self,
+            paths=[self.paths[row] for row in ids],
+            labels=self.labels[rows],
+            sizes=self.sizes[rows],
+            stamps=self.stamps[rows],
+            places=None if self.places is None else self.places[rows],
+            splits=None if self.splits is None else [self.splits[row] for row in ids],
+            refused={new: self.refused[old] for new, old in enumerate(ids) if old in self.refused},
+        )
+
+    def digest(self, rows: np.ndarray, *columns: np.ndarray) -> str:
+        """Return a digest of the files at the indices `rows` and of their values in `columns`, in hexadecimal."""
+        names = "\0".join([self.paths[row] for row in rows.tolist()])
+        digest = hashlib.sha256(names.encode(errors="surrogateescape"))
+        for column in (*columns, self.sizes, self.stamps):
+            digest.update(column[rows].astype("<i8").tobytes())
+        return digest.hexdigest()
+
     def sha256(self) -> str:
-        """Returns a digest, in hexadecimal, of the class names and of each file's printable path, class name, size
-        and, where the source has one, split. The order of ids does not matter.
+        """Return a digest, in hexadecimal, of the class names and of each file's printable path, class name, size and,
+        if the source has splits, split. The order of ids does not matter.
         """
         digest = hashlib.sha256(repr(self.class_names).encode())
         order = sorted(range(len(self.paths)), key=self.paths.__getitem__)
@@ -112,28 +134,28 @@ class Source:
 
 
 def printable(path: str) -> str:
-    r"""Returns `path` as text that any encoding of Unicode can hold: bytes that are no UTF-8 are shown as \xNN."""
+    r"""Return `path` as text that any encoding of Unicode can hold: bytes that are not UTF-8 become \xNN."""
     return os.fsencode(path).decode(errors="backslashreplace")
 
 
 def is_ignored(name: str) -> bool:
-    """Tells whether a file or folder of this name is hidden (a leading dot) or left behind by a desktop."""
+    """Return whether a file or folder of this name is hidden (a leading dot) or created by a desktop system."""
     return name.startswith(".") or name.lower() in _DESKTOP_FILES
 
 
-def is_picture(path: str) -> bool:
-    """Tells whether `path` ends like the name of a picture."""
+def is_image(path: str) -> bool:
+    """Return whether `path` has the suffix of an image format."""
     dot = path.rfind(".")
     return dot > path.rfind("/") + 1 and path[dot:].lower() in SUFFIXES
 
 
 def class_name(name: str, what: str = "class folder", fix: str = "Rename the folder.") -> str:
-    """Returns `name` as it will stand in the list of labels, which has a line a class.
+    """Return `name` as it is written to the list of labels, which has one line per class.
 
     Args:
-        name: as the source has it.
-        what: what errors call it.
-        fix: what errors tell the user to do.
+        name: as in the source.
+        what: name of its kind in errors.
+        fix: what the user should do, for errors.
 
     Raises:
         UsageError: it is blank or has a line break.
@@ -144,5 +166,5 @@ def class_name(name: str, what: str = "class folder", fix: str = "Rename the fol
 
 
 def too_large(num_bytes: int) -> Refusal:
-    """Returns the refusal of a file of `num_bytes`, which is more than `MAX_FILE_BYTES`."""
-    return Refusal(Reason.TOO_LARGE, f"{num_bytes} bytes are more than {MAX_FILE_BYTES}, which no picture has")
+    """Return the refusal of a file with `num_bytes`, more than `MAX_FILE_BYTES`."""
+    return Refusal(Reason.TOO_LARGE, f"it has {num_bytes} bytes, more than the limit of {MAX_FILE_BYTES}")

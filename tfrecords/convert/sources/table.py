@@ -1,7 +1,6 @@
-"""A table of paths and labels: CSV or parquet, a row a file, perhaps with the file's split.
+"""A table of paths and labels: CSV or parquet, one file per row, optionally with the file's split.
 
-The columns are found by their names, in any case and order: path, file, filename or image; label, class or category;
-split.
+Columns are found by name, in any case and order: path, file, filename or image; label, class or category; split.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ from typing import Any, BinaryIO, NamedTuple
 from tfrecords.base_errors import UsageError
 from tfrecords.convert.sources.image_folder import FolderFiles, add_file
 from tfrecords.convert.sources.labels import FileListing, some_of, source_of_labels
-from tfrecords.convert.sources.remote import RemoteFiles, check_driver, check_url, is_url, local_path, opened, read_url
+from tfrecords.convert.sources.remote import RemoteFiles, check_url, is_url, local_path, open_driver, opened, read_url
 from tfrecords.convert.sources.source import Files, Source
 from tfrecords.convert.sources.webdataset import MULTI_LABEL
 from tfrecords.format.quarantine import Reason, Refusal
@@ -32,7 +31,7 @@ _LABEL = ("label", "class", "category")
 _SPLIT = ("split",)
 _SEVERAL = re.compile(r"(labels|classes|categories|tags|(label|class|category)[ _-]?\d+)", re.IGNORECASE)
 _DELIMITERS = ",;\t|"
-_BATCH = 65_536  # rows of a parquet file at once
+_BATCH = 65_536  # rows of a parquet file per read
 
 
 class _Columns(NamedTuple):
@@ -42,7 +41,7 @@ class _Columns(NamedTuple):
 
 
 class _Row(NamedTuple):
-    number: int  # the line in a CSV file; in a parquet file the row, counted from 1
+    number: int  # the line of a CSV file, or the row of a parquet file, from 1
     path: str
     label: str
     split: str | None
@@ -50,32 +49,32 @@ class _Row(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class TableFiles:
-    """Reads the files of this machine that a table names, and those that it names by a URL."""
+    """Reads the local files in a table, and those given by a URL."""
 
     folder: FolderFiles
 
     def read(self, path: str, place: tuple[int, int, int] | None = None) -> bytes:
-        """Returns the bytes of the file; raises Refusal as `FolderFiles` and `RemoteFiles` do."""
+        """Return the bytes of the file; raises Refusal as `FolderFiles` and `RemoteFiles` do."""
         return read_url(path) if is_url(path) else self.folder.read(path)
 
 
 def is_table(path: str) -> bool:
-    """Tells whether a path ends like that of a table."""
+    """Return whether a path ends like that of a table."""
     return path.lower().endswith((".csv", ".tsv", ".parquet", ".pq"))
 
 
 def open_table(table: str, image_dir: str = "", categories: Sequence[str] = ()) -> Source:
-    """Finds the files that a table names; ids count its rows.
+    """Find the files in a table; ids count its rows.
 
-    A file that is not there is refused. One that several rows name with the same label is taken once.
+    A missing file is refused. A file that several rows have with the same label is taken once.
 
     Args:
         table: a CSV or parquet file, or its URL.
-        image_dir: what the table's paths are relative to, a folder or its URL; by default the table's folder.
-        categories: the classes to take, labels counting them in this order.
+        image_dir: folder or URL that the table's paths are relative to; by default the table's folder.
+        categories: the classes to take, in the order of their labels.
 
     Raises:
-        UsageError: the table cannot be read, has not the columns, or has several labels for a file.
+        UsageError: the table cannot be read, lacks a column, or has several labels for a file.
     """
     if image_dir and not is_url(image_dir) and not os.path.isdir(image_dir):
         what = "is not a folder" if os.path.exists(image_dir) else "does not exist"
@@ -83,7 +82,7 @@ def open_table(table: str, image_dir: str = "", categories: Sequence[str] = ()) 
     base = image_dir or (table.rpartition("/")[0] if is_url(table) else os.path.dirname(table))
     if is_url(base):
         check_url(base)
-        check_driver(base)
+        open_driver(base)
     else:
         base = os.path.abspath(base)
     found = FileListing()
@@ -106,7 +105,7 @@ def open_table(table: str, image_dir: str = "", categories: Sequence[str] = ()) 
             _add(found, path, base, row, protocols, table)
     notes = []
     if repeated:
-        notes.append(f"{len(repeated)} rows repeat a file and its label; each is taken once: {some_of(repeated)}")
+        notes.append(f"{len(repeated)} rows repeat a file and its label; each file is used once: {some_of(repeated)}")
     folder: Files = RemoteFiles(base) if is_url(base) else FolderFiles(base)
     return source_of_labels(
         found,
@@ -123,13 +122,13 @@ def _add(found: FileListing, path: str, base: str, row: _Row, protocols: set[str
         check_url(path, f"--table={table}: row {row.number}:")
         protocol = path.partition("://")[0]
         if protocol not in protocols:
-            check_driver(path, f"--table={table}: row {row.number}:")
+            open_driver(path, f"--table={table}: row {row.number}:")
             protocols.add(protocol)
         found.add(path, label=row.label, split=row.split)
     elif not is_url(base):
         add_file(found, path, os.path.join(base, path), label=row.label, split=row.split)
     elif path.startswith("/"):
-        refused = Refusal(Reason.UNREADABLE, f"a path from the root means nothing below {base}")
+        refused = Refusal(Reason.UNREADABLE, f"an absolute path cannot be relative to {base}")
         found.add(path, label=row.label, split=row.split, refused=refused)
     else:
         found.add(path, label=row.label, split=row.split)
@@ -149,7 +148,7 @@ def _check_same(earlier: _Row, row: _Row, table: str) -> None:
 
 
 def _short(path: str, base: str) -> str:
-    """Returns one spelling of a path: relative to `base` where it lies below, without empty parts and dots."""
+    """Return one spelling of a path: relative to `base` if it lies there, without empty parts and dots."""
     if is_url(path):
         return path
     plain = "/".join(part for part in path.split("/") if part not in ("", "."))
@@ -180,24 +179,24 @@ def _csv_rows(file: BinaryIO, table: str) -> Iterator[_Row]:
                 continue
             if len(cells) != len(header):
                 raise UsageError(
-                    f"--table={table}: line {reader.line_num} has {len(cells)} cells, and the header {len(header)}. "
-                    'Quote a cell that has the separator in it: "a, b".'
+                    f"--table={table}: line {reader.line_num} has {len(cells)} cells, the header {len(header)}. "
+                    'Quote cells that contain the separator: "a, b".'
                 )
             yield _row(reader.line_num, cells, columns, table)
     except (csv.Error, UnicodeError) as error:
-        raise UsageError(f"--table={table} is no valid CSV: {error}. Write it again.") from None
+        raise UsageError(f"--table={table} is not valid CSV: {error}. Write it again.") from None
     finally:
         text.detach()
 
 
 def _header(text: io.TextIOWrapper, table: str) -> tuple[str, list[str], _Columns]:
-    """Returns the separator, the names of the columns and where those are that matter; `text` is then at its start."""
+    """Return the separator, the names of the columns and the needed columns; `text` is then at its start."""
     headers = {}
     for delimiter in _DELIMITERS:
         text.seek(0)
         headers[delimiter] = next(csv.reader(text, delimiter=delimiter), [])
     text.seek(0)
-    # The separator is the one with which the columns have names that we know.
+    # The separator is the one that gives known column names.
     delimiter = max(_DELIMITERS, key=lambda each: (_matches(headers[each]), len(headers[each])))
     return delimiter, headers[delimiter], _columns(headers[delimiter], table)
 
@@ -228,9 +227,9 @@ def _row(number: int, cells: Sequence[Any], columns: _Columns, table: str) -> _R
     path, label = _text(cells[columns.path]), _text(cells[columns.label]).strip()
     split = None if columns.split is None else sys.intern(_text(cells[columns.split]).strip())
     if not path.strip():
-        raise UsageError(f"--table={table}: row {number} has no path. Write one, or take the row out.")
+        raise UsageError(f"--table={table}: row {number} has no path. Add one, or remove the row.")
     if split == "":
-        raise UsageError(f"--table={table}: row {number} has no split. Write one, or take the column out.")
+        raise UsageError(f"--table={table}: row {number} has no split. Add one, or remove the column.")
     if label.startswith("[") and label.endswith("]") and "," in label:
         raise UsageError(f"--table={table}: row {number} has the labels {label[:80]}. {MULTI_LABEL}.")
     if not label.isascii() and re.search("[\ud800-\udfff]", label):
@@ -241,9 +240,9 @@ def _row(number: int, cells: Sequence[Any], columns: _Columns, table: str) -> _R
 def _text(value: Any) -> str:
     if isinstance(value, bytes):
         return os.fsdecode(value)
-    if value is None or value != value:  # NaN, as pandas has what is missing
+    if value is None or value != value:  # NaN, which pandas writes for missing values
         return ""
-    # A column of integers in which one is missing is one of floats in pandas.
+    # In pandas, a column of integers with a missing value becomes floats.
     return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
 
 
@@ -263,7 +262,7 @@ def _parquet_rows(file: BinaryIO, table: str) -> Iterator[_Row]:
                 number += 1
                 yield _row(number, cells, _Columns(0, 1, 2 if columns.split is not None else None), table)
     except (pa.ArrowException, OSError) as error:
-        raise UsageError(f"--table={table} is no valid parquet file: {error}. Write it again.") from None
+        raise UsageError(f"--table={table} is not a valid parquet file: {error}. Write it again.") from None
 
 
 def _check_type(schema: Any, at: int | None, columns: _Columns, table: str) -> None:

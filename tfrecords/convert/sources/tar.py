@@ -1,7 +1,7 @@
-"""The members of a tar file and where their bytes lie: the formats V7, ustar, GNU and pax.
+"""Lists the members of a tar file and the places of their bytes, for the formats V7, ustar, GNU and pax.
 
-`tarfile` keeps an object of a kilobyte for every member and reads its headers five times slower. The layout is that of
-POSIX.1-2024, pax; the extensions L (long name) and S (sparse) those of GNU tar.
+`tarfile` keeps an object of a kilobyte per member and reads headers five times more slowly. The layout is that of
+POSIX.1-2024, pax; the extensions L (long name) and S (sparse) are those of GNU tar.
 """
 
 from __future__ import annotations
@@ -10,29 +10,30 @@ import struct
 from collections.abc import Iterator
 
 from tfrecords.base_errors import UsageError
-from tfrecords.convert.sources.container_files import Member, ReadAt
+from tfrecords.convert.sources.container_files import Member
 from tfrecords.format.quarantine import Reason, Refusal
+from tfrecords.format.record import ReadAt
 
 __all__ = ["tar_members"]
 
 _BLOCK = 512
 _END = bytes(_BLOCK)
-_MAX_NAME_BYTES = 1 << 20  # of a long name or a pax header; a damaged length must not fill the memory
+_MAX_NAME_BYTES = 1 << 20  # limit of a long name or a pax header, so that a damaged length cannot fill the memory
 _SPARSE = Refusal(Reason.UNREADABLE, "it is stored as a sparse file; pack it without --sparse")
 _LINK = Refusal(Reason.NOT_A_FILE, "it is a link inside the archive; pack with --dereference --hard-dereference")
-_NO_FILE = Refusal(Reason.NOT_A_FILE, "it is no regular file")
+_NO_FILE = Refusal(Reason.NOT_A_FILE, "it is not a regular file")
 
 
 def tar_members(read_at: ReadAt, num_bytes: int, archive: str) -> Iterator[Member]:
-    """Yields the members of a tar file, folders left out.
+    """Yield the members of a tar file, without folders.
 
     Args:
         read_at: reads the file.
         num_bytes: its length.
-        archive: what errors call it.
+        archive: its name in errors.
 
     Raises:
-        UsageError: it is no tar file, is damaged, or ends too early.
+        UsageError: it is not a tar file, is damaged, or is truncated.
     """
     offset = 0
     pax: dict[str, str] = {}
@@ -43,21 +44,21 @@ def tar_members(read_at: ReadAt, num_bytes: int, archive: str) -> Iterator[Membe
             return
         if len(header) < _BLOCK:
             raise UsageError(
-                f"{archive} was cut off: it ends at byte {num_bytes} without an end mark. Fetch or pack it again."
+                f"{archive} is truncated: it ends at byte {num_bytes} without an end mark. Fetch or pack it again."
             )
         if not _is_header(header):
-            what = "is damaged: there is no header" if offset else "is no tar file: there is no header"
+            what = "is damaged: there is no header" if offset else "is not a tar file: there is no header"
             raise UsageError(f"{archive} {what} at byte {offset}. Fetch or pack it again.")
         kind = header[156:157]
         size = _number(header[124:136])
         if "size" in pax and pax["size"].isdecimal():
             size = int(pax["size"])
         data = offset + _BLOCK
-        # A link's header may give the size of what it links to, of which nothing follows.
+        # A link's header may have the size of its target, whose bytes do not follow.
         stored = 0 if kind in b"123456" else size
         if size < 0 or data + stored > num_bytes:
             raise UsageError(
-                f"{archive} was cut off or is damaged: the member at byte {offset} has {size} bytes, and the file ends "
+                f"{archive} is truncated or damaged: the member at byte {offset} has {size} bytes, but the file ends "
                 f"at byte {num_bytes}. Fetch or pack it again."
             )
         offset = data + -(-stored // _BLOCK) * _BLOCK
@@ -93,7 +94,7 @@ def _is_header(header: bytes) -> bool:
 
 
 def _number(field: bytes) -> int:
-    if field[0] & 0x80:  # GNU: big-endian, for what does not fit into octal digits
+    if field[0] & 0x80:  # GNU: big-endian, for numbers that do not fit into the octal digits
         return int.from_bytes(field[1:], "big") if field[0] == 0x80 else -1
     try:
         return int(field.strip(b"\0 ") or b"0", 8)
@@ -103,7 +104,7 @@ def _number(field: bytes) -> int:
 
 def _name(header: bytes) -> str:
     name, prefix = header[:100], header[345:500]
-    if header[257:263] == b"ustar\0" and prefix[0]:  # GNU has other things there
+    if header[257:263] == b"ustar\0" and prefix[0]:  # GNU has other fields there
         return f"{_text(prefix)}/{_text(name)}"
     return _text(name)
 
@@ -113,7 +114,7 @@ def _text(field: bytes) -> str:
 
 
 def _pax(data: bytes) -> dict[str, str]:
-    """Returns the records `length key=value` of an extended header."""
+    """Return the records `length key=value` of an extended header."""
     records = {}
     while data:
         digits, _, _ = data.partition(b" ")
@@ -126,7 +127,9 @@ def _pax(data: bytes) -> dict[str, str]:
 
 
 def _after_sparse(read_at: ReadAt, header: bytes, offset: int, stored: int) -> int:
-    """Returns where the next header lies after a member in GNU's old sparse format, whose map goes on in blocks."""
+    """Return the offset of the next header after a member in GNU's old sparse format, whose map continues in further
+    blocks.
+    """
     blocks = 0
     more = header[482]
     while more:

@@ -1,5 +1,6 @@
-"""A data set folder of TensorFlow Datasets, read without TensorFlow: TFRecord shards of Examples that have an encoded
-picture and the number of its class.
+"""A data set folder of TensorFlow Datasets, read without TensorFlow.
+
+Its TFRecord shards hold Examples with an encoded image and the number of its class.
 """
 
 from __future__ import annotations
@@ -7,38 +8,47 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import struct
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from tfrecords.base_errors import UsageError
 from tfrecords.convert.sources.container_files import Containers
-from tfrecords.convert.sources.example_fields import bytes_feature, walk_examples
 from tfrecords.convert.sources.labels import FileListing, some_of, source_of_labels
-from tfrecords.convert.sources.remote import check_driver, check_url, exists_url, is_url, read_url
+from tfrecords.convert.sources.remote import check_url, exists_url, is_url, open_driver, read_url
 from tfrecords.convert.sources.source import Source
 from tfrecords.convert.sources.webdataset import MULTI_LABEL
+from tfrecords.format.example import bytes_feature, find_features
+from tfrecords.format.naming import FEATURES_FILE, INFO_FILE
 from tfrecords.format.quarantine import Reason, Refusal
-from tfrecords.format.record import FOOTER_BYTES, HEADER_BYTES, masked_crc32c
-from tfrecords.format.tfds_metadata import INFO_FILE
+from tfrecords.format.record import FOOTER_BYTES, FRAMING_BYTES, HEADER_BYTES, ReadAt, masked_crc32c
+from tfrecords.format.tfds_metadata import TFRECORD, TfdsFeature, TfdsInfo, class_names, parse_features
 
-__all__ = ["TfdsFiles", "is_tfds", "open_tfds"]
+__all__ = ["TfdsFiles", "Values", "is_tfds", "open_tfds", "walk_examples"]
 
-_FEATURES_FILE = "features.json"
-_TEMPLATE = "{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}"
+# Bytes of a record that are read to find the label: names and small features, but only the beginning of an image.
+_PEEK_BYTES = 512
+
+
+class Values(NamedTuple):
+    """The label of an example, or None, and the length of its image in bytes, or -1."""
+
+    label: int | None
+    num_bytes: int
 
 
 @dataclasses.dataclass(frozen=True)
 class TfdsFiles:
-    """Reads the pictures in the examples of TFRecord shards by place; `feature` is the name of theirs."""
+    """Reads the images in the examples of TFRecord shards by place; `feature` is the name of their feature."""
 
     containers: Containers
     feature: str
 
     def read(self, path: str, place: tuple[int, int, int] | None) -> bytes:
-        """Returns the encoded picture of the record at `place`, whose checksum is checked.
+        """Return the encoded image of the record at `place`, after checking the record's checksum.
 
         Raises:
-            Refusal: it cannot be read, or the record is damaged or has no picture.
+            Refusal: it cannot be read, or the record is damaged or has no image.
         """
         assert place is not None
         record = self.containers.read(*place)
@@ -48,158 +58,179 @@ class TfdsFiles:
         try:
             return bytes_feature(payload, self.feature)
         except ValueError as error:
-            raise Refusal(Reason.CORRUPT, f"its record has no picture: {error}") from None
+            raise Refusal(Reason.CORRUPT, f"its record has no image: {error}") from None
 
 
 def is_tfds(image_dir: str) -> bool:
-    """Tells whether `image_dir`, a folder or its URL, has the metadata of a TFDS data set.
+    """Return whether `image_dir`, a folder or its URL, has the metadata of a TFDS data set.
 
     Raises:
-        UsageError: a URL has no driver, or cannot be asked.
+        UsageError: there is no driver for the URL, or the driver fails.
     """
-    names = (INFO_FILE, _FEATURES_FILE)
+    names = (INFO_FILE, FEATURES_FILE)
     if is_url(image_dir):
         check_url(image_dir)
-        check_driver(image_dir)
+        open_driver(image_dir)
         return all(exists_url(_join(image_dir, name)) for name in names)
     return all(os.path.isfile(_join(image_dir, name)) for name in names)
 
 
 def open_tfds(dataset_dir: str, categories: Sequence[str] = ()) -> Source:
-    """Finds the pictures of a TFDS data set, split by split in the order of its shards.
+    """Find the images of a TFDS data set, split by split in the order of its shards.
 
     Args:
         dataset_dir: the folder with dataset_info.json, or its URL.
-        categories: the classes to take, labels counting them in this order; by default all, as the data set has them.
+        categories: the classes to take, in the order of their labels; by default all, as in the data set.
 
     Raises:
-        UsageError: the data set has no picture or not one label an example, is not stored as TFRecord, or is damaged.
+        UsageError: it is damaged, not stored as TFRecord, or its examples do not have one image and one class.
     """
-    info = _json(dataset_dir, INFO_FILE)
-    image, label, num_classes, notes = _features(dataset_dir, info)
-    class_names = _class_names(dataset_dir, label, num_classes)
-    shards = _shards(dataset_dir, info)
-    containers = Containers.of([_join(dataset_dir, shard.file) for shard in shards])
+    info_value, features_value = (_json(dataset_dir, name) for name in (INFO_FILE, FEATURES_FILE))
+    try:
+        info, features = TfdsInfo.parse(info_value), parse_features(features_value)
+    except ValueError as error:
+        raise UsageError(
+            f"{dataset_dir}: {INFO_FILE} or {FEATURES_FILE} has another form ({error}). Prepare the data set again."
+        ) from None
+    image, label, notes = _chosen_features(dataset_dir, features, info.supervised)
+    names = _class_names(dataset_dir, label, features[label].num_classes)
+    if info.file_format != TFRECORD:
+        raise UsageError(
+            f"--image_dir={dataset_dir} is stored as {info.file_format}. Prepare it as TFRecord: "
+            "tfds build --file_format=tfrecord, or download_and_prepare(file_format='tfrecord')."
+        )
+    shards = [(split, files, number) for split, files in info.shards.items() for number in range(len(files))]
+    if not shards:
+        raise UsageError(
+            f"--image_dir={dataset_dir} has no shards according to {INFO_FILE}. Prepare the data set again."
+        )
+    containers = Containers.of([_join(dataset_dir, files[number][0]) for _, files, number in shards])
     found = FileListing()
-    for number, shard in enumerate(shards):
+    for container, (split, files, number) in enumerate(shards):
         count = 0
-        path, num_bytes, stamp = containers.paths[number], containers.sizes[number], containers.stamps[number]
-        with containers.scanned(number) as read_at:
-            for (offset, length), values in walk_examples(read_at, num_bytes, path, image, label):
-                number_of_class = -1 if values.label is None else values.label
-                known = 0 <= number_of_class < len(class_names)
+        path, stamp = containers.paths[container], containers.stamps[container]
+        with containers.scanned(container) as read_at:
+            for (offset, length), values in walk_examples(read_at, containers.sizes[container], path, image, label):
+                known = values.label is not None and 0 <= values.label < len(names)
                 found.add(
-                    f"{shard.prefix}/{count}",
+                    f"{split}/{number:05d}-of-{len(files):05d}/{count}",
                     values.num_bytes,
                     stamp,
-                    (number, offset, length),
-                    label=class_names[number_of_class] if known else "",
-                    split=shard.split,
-                    refused=None if known else _no_class(values.label, len(class_names)),
+                    (container, offset, length),
+                    label=names[values.label or 0] if known else "",
+                    split=split,
+                    refused=None if known else _no_class(values.label, len(names)),
                 )
                 count += 1
-        if count != shard.num_examples:
+        if count != files[number][1]:
             raise UsageError(
-                f"{path} has {count} examples, and {INFO_FILE} promises {shard.num_examples}. "
-                "Prepare the data set again."
+                f"{path} has {count} examples; {INFO_FILE} says {files[number][1]}. Prepare the data set again."
             )
     return source_of_labels(
         found,
         location=dataset_dir,
         files=TfdsFiles(containers, image),
         categories=categories,
-        class_names=class_names,
+        class_names=names,
         notes=notes,
     )
 
 
-class _Shard(NamedTuple):
-    file: str
-    split: str
-    prefix: str  # of the paths of its examples
-    num_examples: int
+def walk_examples(
+    read_at: ReadAt, num_bytes: int, path: str, image: str, label: str
+) -> Iterator[tuple[tuple[int, int], Values]]:
+    """Yield offset and length of each record of a TFRecord file, framing included, and what is in it.
+
+    Images are not read.
+
+    Args:
+        read_at: reads the file.
+        num_bytes: its length.
+        path: its name in errors.
+        image: name of the image's feature.
+        label: name of the label's feature.
+
+    Raises:
+        UsageError: the file is damaged, or a record is not an Example.
+    """
+    offset = 0
+    while offset < num_bytes:
+        window = _Window(read_at)
+        header = window(offset, HEADER_BYTES)
+        where = f"{path}: record at byte {offset}"
+        if len(header) < HEADER_BYTES:
+            raise UsageError(f"{where}: the file is truncated. Prepare the data set again.")
+        length, crc = struct.unpack("<QI", header)
+        if masked_crc32c(header[:8]) != crc:
+            raise UsageError(f"{where}: the checksum of its length fails. Prepare the data set again.")
+        if offset + FRAMING_BYTES + length > num_bytes:
+            raise UsageError(f"{where}: the file is truncated. Prepare the data set again.")
+        start = offset + HEADER_BYTES
+        try:
+            features = find_features(window, start, start + length)
+            number = features[label].value(window) if label in features else None
+            values = Values(
+                number if isinstance(number, int) else None,
+                features[image].num_bytes(window) if image in features else -1,
+            )
+        except ValueError as error:
+            raise UsageError(f"{where} is not a tf.train.Example: {error}. Prepare the data set again.") from None
+        yield (offset, length + FRAMING_BYTES), values
+        offset += length + FRAMING_BYTES
+
+
+class _Window:
+    """Reads a file in short ranges, from a somewhat longer range that it keeps."""
+
+    def __init__(self, read_at: ReadAt) -> None:
+        self._read_at = read_at
+        self._start = 0
+        self._data = b""
+
+    def __call__(self, offset: int, length: int) -> bytes:
+        at = offset - self._start
+        if at < 0 or at + length > len(self._data):
+            self._start, at = offset, 0
+            self._data = self._read_at(offset, max(length, _PEEK_BYTES))
+        return self._data[at : at + length]
 
 
 def _no_class(label: int | None, num_classes: int) -> Refusal:
     return Refusal(Reason.NO_CLASS_FOLDER, f"its label is {label}, and the data set has {num_classes} classes")
 
 
-def _features(dataset_dir: str, info: Mapping[str, Any]) -> tuple[str, str, int, list[str]]:
-    """Returns the names of the picture's and the label's feature, how many classes there are, and notes."""
-    features = dict(_flat(_json(dataset_dir, _FEATURES_FILE), "", False))
-    supervised = _supervised(info)
+def _chosen_features(
+    dataset_dir: str, features: Mapping[str, TfdsFeature], supervised: frozenset[str]
+) -> tuple[str, str, list[str]]:
+    """Return the names of the image's and the label's feature, and notes."""
     notes = []
     chosen = []
     for kind in ("Image", "ClassLabel"):
-        names = [name for name, (each, listed, _) in features.items() if each == kind and not listed]
-        inside = [name for name, (each, listed, _) in features.items() if each == kind and listed]
+        names = [name for name, feature in features.items() if feature.kind == kind and not feature.in_sequence]
+        inside = [name for name, feature in features.items() if feature.kind == kind and feature.in_sequence]
         of_pair = [name for name in names if name in supervised]
         if len(names) > 1 and len(of_pair) == 1:
-            notes.append(f"{of_pair[0]} was taken of {some_of(names)}, as the data set's supervised keys say")
+            notes.append(f"{of_pair[0]} was chosen from {some_of(names)} by the data set's supervised keys")
             names = of_pair
         if kind == "ClassLabel" and len(names) != 1 and (names or inside):
             which = f"several labels ({some_of(names)})" if names else f"lists of labels ({some_of(inside)})"
             raise UsageError(f"--image_dir={dataset_dir}: its examples have {which}. {MULTI_LABEL}.")
         if len(names) != 1:
-            has = ", ".join(f"{name} ({each})" for name, (each, _, _) in features.items())
+            has = ", ".join(f"{name} ({feature.kind})" for name, feature in features.items())
             raise UsageError(
                 f"--image_dir={dataset_dir}: its examples should have one feature of class {kind}. They have: {has}. "
-                "Pictures must be stored as files are (JPEG, PNG); raw pixels need no conversion."
+                "Images have to be stored as files (JPEG, PNG); raw pixels need no conversion."
             )
         chosen += names
-    return chosen[0], chosen[1], features[chosen[1]][2], notes
-
-
-def _flat(feature: Mapping[str, Any], name: str, listed: bool) -> Iterator[tuple[str, tuple[str, bool, int]]]:
-    """Yields (name, (class, whether it is in a sequence, number of classes)) of all features below one."""
-    kind = str(feature.get("pythonClassName", "")).rpartition(".")[2]
-    if "featuresDict" in feature:
-        for key, inner in feature["featuresDict"].get("features", {}).items():
-            yield from _flat(inner, f"{name}/{key}" if name else key, listed)
-    elif "sequence" in feature:
-        yield from _flat(feature["sequence"].get("feature", {}), name, True)
-    else:
-        yield name, (kind, listed, int(feature.get("classLabel", {}).get("numClasses", 0)))
-
-
-def _supervised(info: Mapping[str, Any]) -> set[str]:
-    keys = info.get("supervisedKeys", {})
-    items = keys.get("tuple", {}).get("items", ())
-    return {item.get("featureKey", "") for item in items} | {keys.get("input", ""), keys.get("output", "")}
+    return chosen[0], chosen[1], notes
 
 
 def _class_names(dataset_dir: str, label: str, num_classes: int) -> list[str]:
-    path = _join(dataset_dir, f"{label.replace('/', '-')}.labels.txt")
     try:
-        text = _read(path).decode()
+        text = _read(_join(dataset_dir, f"{label.replace('/', '-')}.labels.txt")).decode()
     except FileNotFoundError:
-        return [str(number) for number in range(num_classes)]
-    return [name.strip() for name in text.split("\n") if name.strip()]  # as TFDS reads it
-
-
-def _shards(dataset_dir: str, info: Mapping[str, Any]) -> list[_Shard]:
-    file_format = info.get("fileFormat", "tfrecord")
-    if file_format != "tfrecord":
-        raise UsageError(
-            f"--image_dir={dataset_dir} is stored as {file_format}. Prepare it as TFRecord: "
-            "tfds build --file_format=tfrecord, or download_and_prepare(file_format='tfrecord')."
-        )
-    shards = []
-    for split in info.get("splits", ()):
-        lengths = [int(length) for length in split.get("shardLengths", ())]
-        for index, length in enumerate(lengths):
-            of = f"{index:05d}-of-{len(lengths):05d}"
-            file = split.get("filepathTemplate") or _TEMPLATE
-            parts = {
-                "DATASET": info.get("name", ""), "SPLIT": split["name"], "FILEFORMAT": file_format, "SHARD_X_OF_Y": of,
-                "SHARD_INDEX": f"{index:05d}", "NUM_SHARDS": f"{len(lengths):05d}",
-            }  # fmt: skip
-            for token, value in parts.items():
-                file = file.replace(f"{{{token}}}", value)
-            shards.append(_Shard(file, split["name"], f"{split['name']}/{of}", length))
-    if not shards:
-        raise UsageError(f"--image_dir={dataset_dir} has no shards, as {INFO_FILE} says. Prepare the data set again.")
-    return shards
+        text = None
+    return class_names(text, num_classes)
 
 
 def _json(dataset_dir: str, name: str) -> Any:
@@ -207,7 +238,7 @@ def _json(dataset_dir: str, name: str) -> Any:
     try:
         return json.loads(_read(path))
     except (OSError, ValueError) as error:
-        raise UsageError(f"{path} is no valid JSON: {error}. Prepare the data set again.") from None
+        raise UsageError(f"{path} is not valid JSON: {error}. Prepare the data set again.") from None
 
 
 def _read(path: str) -> bytes:

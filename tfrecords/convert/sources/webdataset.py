@@ -1,10 +1,10 @@
-"""WebDataset's form of a tar: files that have all but their suffix in common are the parts of one sample.
+"""WebDataset's form of a tar: files with the same name except for the suffix are the parts of one sample.
 
-    000123.jpg  000123.cls      the picture, and the number of its class
+    000123.jpg  000123.cls      the image, and the number of its class
     000124.jpg  000124.json     or an object with a label
     000125.jpg  000125.txt      or the name of its class
 
-What they have in common, the key, goes up to the first dot of the base name.
+The common part, the key, goes up to the first dot of the base name.
 """
 
 from __future__ import annotations
@@ -15,29 +15,30 @@ import sys
 from collections.abc import Sequence
 
 from tfrecords.base_errors import UsageError
-from tfrecords.convert.sources.container_files import Member, ReadAt
+from tfrecords.convert.sources.container_files import Member
 from tfrecords.convert.sources.labels import FileListing, some_of, source_of_labels
 from tfrecords.convert.sources.remote import is_url, read_url
-from tfrecords.convert.sources.source import Files, Source, is_picture
+from tfrecords.convert.sources.source import Files, Source, is_image
 from tfrecords.format.quarantine import Reason, Refusal
+from tfrecords.format.record import ReadAt
 
 __all__ = ["MULTI_LABEL", "Samples"]
 
-MULTI_LABEL = "An image file has one class here: multi-label is not supported. Keep one label a picture"
+MULTI_LABEL = "Each image file has one class: multi-label is not supported. Keep one label per image"
 
-_RANKS = {"cls": 0, "json": 1, "txt": 2}  # the lower is believed; a text is often a caption
+_RANKS = {"cls": 0, "json": 1, "txt": 2}  # the lowest wins, because a text is often a caption
 _CLASS_LISTS = ("classes.txt", "labels.txt")
 _LABEL_KEYS = ("label", "class", "category")
 _MAX_LABEL_BYTES = 1 << 20
-_MAX_NAME = 200  # characters; what is longer is a caption
-_NO_SIDECAR = Refusal(Reason.NO_CLASS_FOLDER, "it has no .cls, .json or .txt with a label beside it")
+_MAX_NAME = 200  # characters; a longer text is a caption
+_NO_SIDECAR = Refusal(Reason.NO_CLASS_FOLDER, "there is no .cls, .json or .txt with a label beside it")
 
 
 class Samples:
-    """The pictures of tars and their labels, put together while the tars are looked through.
+    """The images of tars and their labels, collected while the tars are read.
 
     Args:
-        names: what to put before the paths in each tar so that all differ; nothing where it is "".
+        names: prefix of the paths in each tar, so that all paths differ; "" for none.
     """
 
     def __init__(self, names: Sequence[str]) -> None:
@@ -45,21 +46,21 @@ class Samples:
         self._names = names
         self._found = FileListing()
         self._class_list: tuple[str, list[str]] | None = None
-        self._numbers: set[str] = set()  # the labels that are numbers of classes
-        self._multi_label = ""  # the first file that has several labels
-        self._ambiguous = ""  # the first picture that is not the only one of its sample
-        self._no_picture: list[str] = []
-        # Of the tar that is being looked through, by key:
-        self._pictures: dict[str, list[tuple[str, Member]]] = {}
+        self._numbers: set[str] = set()  # labels that are numbers of classes
+        self._multi_label = ""  # the first file with several labels
+        self._ambiguous = ""  # the first image that is not the only one of its sample
+        self._no_image: list[str] = []
+        # Of the tar that is being read, by key:
+        self._images: dict[str, list[tuple[str, Member]]] = {}
         self._labels: dict[str, tuple[int, str | Refusal, str]] = {}
 
-    def see(self, path: str, member: Member, read_at: ReadAt) -> None:
-        """Takes a member of the present tar, whose path is `path`, into account."""
+    def add(self, path: str, member: Member, read_at: ReadAt) -> None:
+        """Add a member of the current tar, whose path is `path`."""
         folder, slash, base = path.rpartition("/")
         stem, _, suffix = base.partition(".")
         rank = _RANKS.get(suffix.lower())
-        if is_picture(path):
-            self._pictures.setdefault(f"{folder}{slash}{stem}", []).append((path, member))
+        if is_image(path):
+            self._images.setdefault(f"{folder}{slash}{stem}", []).append((path, member))
         elif rank is not None and member.refused is None:
             data = read_at(member.offset, min(member.length, _MAX_LABEL_BYTES))
             if base in _CLASS_LISTS:
@@ -71,11 +72,11 @@ class Samples:
                 self._labels[key] = rank, label, path
 
     def end_of_tar(self, number: int, stamp: int) -> None:
-        """Gives the pictures of a tar, the one of this number, their labels."""
-        for key, pictures in self._pictures.items():
+        """Give the images of tar `number` their labels, after all of its members were added."""
+        for key, images in self._images.items():
             rank_label_path = self._labels.pop(key, None)
             self.any_label |= rank_label_path is not None
-            path, member = self._one(pictures)
+            path, member = self._one(images)
             label = rank_label_path[1] if rank_label_path is not None else ""
             self._found.add(
                 f"{self._names[number]}/{path}" if self._names[number] else path,
@@ -85,21 +86,21 @@ class Samples:
                 label="" if isinstance(label, Refusal) else label,
                 refused=member.refused or (label if isinstance(label, Refusal) else None if label else _NO_SIDECAR),
             )
-        self._no_picture += [path for _, _, path in self._labels.values()]
-        self._pictures, self._labels = {}, {}
+        self._no_image += [path for _, _, path in self._labels.values()]
+        self._images, self._labels = {}, {}
 
     def source(self, location: str, files: Files, categories: Sequence[str], tars: Sequence[str]) -> Source:
-        """Returns the source of all pictures that were seen.
+        """Return the source of all images that were found.
 
         Raises:
-            UsageError: a picture has several labels, a sample several pictures, or no picture has a label.
+            UsageError: an image has several labels, a sample has several images, or no image has a label.
         """
         if self._multi_label:
             raise UsageError(f"--image_dir={location}: {self._multi_label} has several labels. {MULTI_LABEL}.")
         if self._ambiguous:
             raise UsageError(
-                f"--image_dir={location}: {self._ambiguous} is not the only picture of its sample. Keep one, or tell "
-                "them apart before the first dot of the name."
+                f"--image_dir={location}: {self._ambiguous} is not the only image of its sample. Keep one, or give "
+                "them names that differ before the first dot."
             )
         name, listed = self._class_list or _list_beside(tars[0]) or ("", [])
         found = self._found
@@ -108,25 +109,25 @@ class Samples:
                 if 0 <= int(label) < len(listed):
                     found.labels[row] = listed[int(label)]
                 else:
-                    detail = f"its label is {label}, and {name} counts {len(listed)} classes from 0"
+                    detail = f"its label is {label}, and {name} has {len(listed)} classes, from 0"
                     found.refused[row] = Refusal(Reason.NO_CLASS_FOLDER, detail)
         notes = []
-        if self._no_picture:
-            notes.append(f"{len(self._no_picture)} labels have no picture: {some_of(self._no_picture)}")
+        if self._no_image:
+            notes.append(f"{len(self._no_image)} labels have no image: {some_of(self._no_image)}")
         return source_of_labels(
             found, location=location, files=files, categories=categories, class_names=listed, notes=notes
         )
 
-    def _one(self, pictures: list[tuple[str, Member]]) -> tuple[str, Member]:
-        """Returns the picture of a sample: the one with one suffix (a.jpg, not the mask a.seg.png)."""
-        by_path = dict(pictures)  # of two members of one name the later counts, as in unpacking
+    def _one(self, images: list[tuple[str, Member]]) -> tuple[str, Member]:
+        """Return the image of a sample: the one with a single suffix (a.jpg, not the mask a.seg.png)."""
+        by_path = dict(images)  # of two members with the same name the later one counts, as in unpacking
         plain = [path for path in by_path if path.rpartition("/")[2].count(".") == 1] or list(by_path)
         if len(plain) > 1:
             self._ambiguous = self._ambiguous or plain[1]
         return plain[0], by_path[plain[0]]
 
     def _label(self, suffix: str, path: str, data: bytes) -> str | Refusal | None:
-        """Returns the label in a file, why it is none, or None if the file has nothing to say about it."""
+        """Return the label in a file, the reason why it cannot be used, or None if the file has no label."""
         if suffix == "json":
             return self._json_label(path, data)
         text = data.decode("utf-8", "surrogateescape").strip()
@@ -135,19 +136,19 @@ class Samples:
                 self._multi_label = self._multi_label or path
             if not re.fullmatch(r"[0-9]{1,9}", text):
                 return Refusal(
-                    Reason.NO_CLASS_FOLDER, f"{path} should hold the number of a class, and holds {text[:40]!r}"
+                    Reason.NO_CLASS_FOLDER, f"{path} should contain the number of a class, not {text[:40]!r}"
                 )
             self._numbers.add(text := sys.intern(str(int(text))))
             return text
         if not text or len(text) > _MAX_NAME or len(text.splitlines()) > 1:
-            return Refusal(Reason.NO_CLASS_FOLDER, f"{path} should hold the name of a class, and holds {text[:40]!r}")
+            return Refusal(Reason.NO_CLASS_FOLDER, f"{path} should contain the name of a class, not {text[:40]!r}")
         return sys.intern(text)
 
     def _json_label(self, path: str, data: bytes) -> str | Refusal | None:
         try:
             value = json.loads(data)
         except ValueError as error:
-            return Refusal(Reason.NO_CLASS_FOLDER, f"{path} is no JSON: {error}")
+            return Refusal(Reason.NO_CLASS_FOLDER, f"{path} is not valid JSON: {error}")
         labels = [value[key] for key in _LABEL_KEYS if value.get(key) is not None] if isinstance(value, dict) else []
         if not labels:
             return None
@@ -178,5 +179,5 @@ def _list_beside(tar: str) -> tuple[str, list[str]] | None:
 
 
 def _lines(data: bytes) -> list[str]:
-    """Returns the names in a list of classes, a line each; empty lines at its end count nothing."""
+    """Return the names in a list of classes, one per line; empty lines at its end are ignored."""
     return [line.strip() for line in data.decode("utf-8-sig", "surrogateescape").rstrip().splitlines()]

@@ -1,1 +1,1 @@
-"""What lies on disk while a conversion runs: the working folder, and a receipt for each shard."""
+"""The files on disk while a conversion runs: the working folder, and one receipt per shard."""

@@ -1,36 +1,38 @@
-"""Receipts: what became of each file of a finished shard, kept until the whole data set is there.
+"""Receipts: what became of each file of a finished shard, kept until the data set is complete.
 
-A receipt is a JSON file: `inputs` (a digest of what the shard is made of), `info` (the shard's name, length and
-checksum) and a column a fact, so that the receipts of a million files are read in seconds.
+A receipt is a JSON file with `inputs` (a digest of the files that the shard is made from), `info` (the shard's name,
+length and checksum) and one column per fact, so that the receipts of a million files are read in seconds.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from tfrecords.base_errors import DataError
+from tfrecords.convert.sources.source import printable
 from tfrecords.format.atomic_files import atomic_file, read_json
 from tfrecords.format.layout import ShardInfo
-from tfrecords.format.quarantine import Reason, Refusal
+from tfrecords.format.quarantine import Reason, Refusal, RefusedFile
 
 __all__ = ["Receipt", "read_info", "read_receipt", "write_receipt"]
 
 
 class Receipt:
-    """What became of `num_files` files, in columns.
+    """The results of `num_files` files, in columns.
 
     Attributes:
-        positions: int64 `[n]`, the record that each became; -1 for a refused one.
-        sha256: uint8 `[n, 32]`, of its bytes; zeros where it could not be read.
-        pixels_sha256: uint8 `[n, 32]`, of its pixels as they are stored, before they are encoded.
-        phash: uint64 `[n]`, its perceptual hash; 0 where none was asked for.
-        widths, heights: int32 `[n]`, px, of the upright picture before it was resized.
-        refused: why, by the file's place in the receipt.
+        positions: int64 `[n]`, the record that each file became; -1 for a refused file.
+        sha256: uint8 `[n, 32]`, of the file's bytes; zeros if it could not be read.
+        pixels_sha256: uint8 `[n, 32]`, of the stored pixels before they are encoded.
+        phash: uint64 `[n]`, the perceptual hash; 0 if it was not asked for.
+        widths, heights: int32 `[n]`, px, of the upright image before it was resized.
+        refused: why a file was refused, by its index in the receipt.
     """
 
     def __init__(self, num_files: int) -> None:
@@ -43,36 +45,45 @@ class Receipt:
         self.refused: dict[int, Refusal] = {}
 
     def put(self, rows: np.ndarray, part: Receipt) -> None:
-        """Copies what `part` says of its files to the places `rows` of this receipt."""
+        """Copy the columns of `part` to the indices `rows` of this receipt."""
         for name in _COLUMNS:
             getattr(self, name)[rows] = getattr(part, name)
         self.refused.update((int(rows[number]), refusal) for number, refusal in part.refused.items())
+
+    def refused_files(self, paths: Sequence[str]) -> list[RefusedFile]:
+        """Return the entries of the quarantine list, given the path of each file."""
+        return [
+            RefusedFile(path=printable(paths[row]), reason=refusal.reason.value, detail=refusal.detail)
+            for row, refusal in sorted(self.refused.items())
+        ]
 
 
 _COLUMNS = ("positions", "sha256", "pixels_sha256", "phash", "widths", "heights")
 
 
 def write_receipt(path: Path, inputs: str, info: ShardInfo, receipt: Receipt | None = None) -> None:
-    """Writes a receipt atomically, and durably if the shard is sealed; that of an assembled shard has no columns."""
+    """Write a receipt atomically, and durably if the shard is durable. Receipts of the final plan's shards have no
+    columns.
+    """
     values: dict[str, object] = {"inputs": inputs, "info": dataclasses.asdict(info)}
     if receipt is not None:
         for name in _COLUMNS:
             column: np.ndarray = getattr(receipt, name)
             values[name] = column.tobytes().hex() if column.dtype == np.uint8 else column.tolist()
         values["refused"] = {number: [r.reason.value, r.detail] for number, r in receipt.refused.items()}
-    data = json.dumps(values).encode()  # in one piece, and not by the record: C does it
+    data = json.dumps(values).encode()  # in one call, which is all C code
     with atomic_file(path, sync=bool(info.sha256), sync_name=False) as file:
         file.write(data)
 
 
 def read_info(path: Path, inputs: str, shard: Path) -> ShardInfo | None:
-    """Returns what a receipt says of its shard, or None where the shard is to be written (again)."""
+    """Return the content of a shard according to its receipt, or None if the shard has to be written (again)."""
     found = _read(path, inputs, shard)
     return found and found[0]
 
 
 def read_receipt(path: Path, inputs: str, shard: Path) -> tuple[ShardInfo, Receipt] | None:
-    """Returns what a receipt says of its shard and of the files that it was made of, or None as `read_info` does."""
+    """Return the content of a shard and what became of its files, or None, as `read_info` does."""
     found = _read(path, inputs, shard)
     if found is None:
         return None
@@ -91,7 +102,7 @@ def read_receipt(path: Path, inputs: str, shard: Path) -> tuple[ShardInfo, Recei
 def _read(path: Path, inputs: str, shard: Path) -> tuple[ShardInfo, dict[str, Any]] | None:
     try:
         values = read_json(path, "a receipt")
-    except DataError:  # not there, or lost in a power failure
+    except DataError:  # missing, or lost in a power failure
         return None
     info = ShardInfo(**values["info"])
     if values["inputs"] != inputs or not shard.is_file() or shard.stat().st_size != info.num_bytes:

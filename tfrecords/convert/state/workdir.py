@@ -1,20 +1,18 @@
-"""Where a conversion writes, and how its result appears all at once.
+"""The working folder of a conversion, and how its result appears all at once.
 
 For a data set `<data_dir>/<name>/1.0.0`, in `<data_dir>/<name>/.1.0.0.work/`:
 
-    lock          held while a converter is at work
-    plan.json     how it converts; another call with other options is told so
-    shards/       finished shards of the first plan       receipts/   what became of each file of them,
-                  not synced if copies can move them                  and which shards are sealed
-    assembled/    shards that were put together anew      dataset/    the whole data set; renamed to 1.0.0
+    lock          held while a conversion is running
+    plan.json     the options; a later call with other options is refused
+    shards/       finished shards of the first plan       receipts/   what became of each of their files,
+                  not synced if copies can move them                  and which shards were synced
+    assembled/    shards made from the records of others  dataset/    the complete data set; renamed to 1.0.0
 
-So `1.0.0` is either complete or not there, and what is finished is never done twice.
+So `1.0.0` is either complete or absent, and finished work is never done twice.
 """
 
 from __future__ import annotations
 
-import dataclasses
-import fcntl
 import os
 import shutil
 from collections.abc import Iterator, Mapping
@@ -23,65 +21,55 @@ from pathlib import Path
 from typing import Any
 
 from tfrecords.base_errors import ConversionError, DataError, UsageError
-from tfrecords.format.atomic_files import TEMPORARY, atomic_file, json_bytes, read_json, sync_dir
+from tfrecords.format.atomic_files import TEMPORARY, atomic_file, json_bytes, locked_file, read_json, sync_dir
 
 __all__ = ["WorkDir", "differing_options"]
 
 _PLAN = "plan.json"
 
 
-@dataclasses.dataclass(frozen=True)
 class WorkDir:
-    """The folder `final` that a conversion makes, and the folder that it works in."""
+    """The folder `final` that a conversion makes, and the folder that it works in.
 
-    final: Path
+    Attributes:
+        work: folder of everything unfinished.
+        shards: folder of the finished shards of the first plan.
+        receipts: folder of the receipts of all shards.
+        assembled: folder of the shards that were made from the records of others.
+        dataset: the data set folder before it gets its final name.
+    """
 
-    @property
-    def work(self) -> Path:
-        """Where everything unfinished lies."""
-        return self.final.with_name(f".{self.final.name}.work")
+    def __init__(self, final: Path) -> None:
+        self.final = final
+        self.work = final.with_name(f".{final.name}.work")
+        self.shards, self.receipts = self.work / "shards", self.work / "receipts"
+        self.assembled, self.dataset = self.work / "assembled", self.work / "dataset"
 
-    @property
-    def shards(self) -> Path:
-        """Finished shards of the first plan."""
-        return self.work / "shards"
-
-    @property
-    def receipts(self) -> Path:
-        """Receipts of both kinds of shards."""
-        return self.work / "receipts"
-
-    @property
-    def assembled(self) -> Path:
-        """Shards that were put together from the records of others."""
-        return self.work / "assembled"
-
-    @property
-    def dataset(self) -> Path:
-        """The data set as it will appear."""
-        return self.work / "dataset"
+    def receipt(self, file: str, kind: str = "") -> Path:
+        """Return the path of a shard's receipt; `kind` is "sealed" or "assembled" for those of the final plan."""
+        return self.receipts / f"{file}{'.' if kind else ''}{kind}.json"
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Holds the lock; the operating system releases it when the process ends, however it ends.
+        """Hold the lock; the operating system releases it when the process ends.
 
         Raises:
-            ConversionError: another conversion has it.
+            ConversionError: another conversion holds it.
         """
+
+        def held(holder: str) -> ConversionError:
+            return ConversionError(
+                f"{self.final}: another conversion is writing it ({holder}). Wait until it has finished, or stop it."
+            )
+
         self.work.mkdir(parents=True, exist_ok=True)
         lock = self.work / "lock"
-        with open(lock, "w") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
-                raise ConversionError(
-                    f"{self.final}: another conversion is writing it. Wait for it, or stop it."
-                ) from None
+        with locked_file(lock, held) as file:
             if not lock.exists() or not os.path.samestat(os.fstat(file.fileno()), lock.stat()):
-                raise ConversionError(  # it removed its folder, and our lock is that of a file without a name
+                raise ConversionError(  # it removed its folder, so our lock is on a file without a name
                     f"{self.final}: another conversion has just ended. Give the same command again."
                 )
-            if self.final.exists():  # it finished between our look and the lock
+            if self.final.exists():  # it finished after we looked and before we got the lock
                 self.remove_work()
                 raise ConversionError(
                     f"{self.final}: another conversion has just written it. Give the same command again."
@@ -89,15 +77,15 @@ class WorkDir:
             yield
 
     def begin(self, config: Mapping[str, Any], versions: Mapping[str, str]) -> None:
-        """Takes up what an earlier call left, or notes what is begun; what is left without such a note is removed.
+        """Resume what an earlier call left, or start a new conversion; leftovers without a plan.json are removed.
 
         Raises:
-            UsageError: what is there was begun with other options, or with another decoder.
+            UsageError: the earlier call had other options or another decoder.
         """
         plan = self.work / _PLAN
         try:
             begun = read_json(plan, "an unfinished conversion")
-        except DataError:  # a new one, or a power failure right after its beginning
+        except DataError:  # a new conversion, or one that a power failure ended right after its start
             begun = None
         if begun is None:
             for folder in (self.shards, self.receipts, self.assembled):
@@ -106,13 +94,13 @@ class WorkDir:
             differing = differing_options(begun["config"], config)
             if differing:
                 raise UsageError(
-                    f"{self.work} was begun otherwise: {'; '.join(differing)}. "
+                    f"{self.work} was begun with other options: {'; '.join(differing)}. "
                     "Give those options again, choose another --name, or remove that folder."
                 )
             if begun["versions"] != dict(versions):  # another decoder gives other pixels
                 raise UsageError(
-                    f"{self.work} was begun with {begun['versions']}; this is {dict(versions)}. "
-                    "Install those again, or remove that folder."
+                    f"{self.work} was begun with {begun['versions']}; installed are {dict(versions)}. "
+                    "Install the former again, or remove that folder."
                 )
         for folder in (self.shards, self.receipts, self.assembled):
             folder.mkdir(exist_ok=True)
@@ -125,23 +113,23 @@ class WorkDir:
                 file.write(json_bytes({"config": dict(config), "versions": dict(versions)}))
 
     def began_ns(self) -> int:
-        """Returns when the conversion began, in ns since 1970 by the clock of the file system."""
+        """Return when the conversion began, in ns since 1970 by the clock of the file system."""
         return (self.work / _PLAN).stat().st_mtime_ns
 
     def publish(self) -> None:
-        """Gives the data set its final name, when all names in it are durable, and removes the rest."""
+        """Give the data set its final name, after all names in it are durable, and remove the rest."""
         sync_dir(self.dataset)
         os.rename(self.dataset, self.final)
         sync_dir(self.final.parent)
         self.remove_work()
 
     def remove_work(self) -> None:
-        """Removes the working folder, also one that a call left that was killed after its rename."""
+        """Remove the working folder, including one that was left by a call that was killed after the rename."""
         shutil.rmtree(self.work, ignore_errors=True)
 
 
 def differing_options(there: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:
-    """Returns a phrase for each option that is not the same, e.g. `--seed=0 there, 1 now`."""
+    """Return a phrase for each option that differs, e.g. `--seed=0 there, 1 now`."""
     return [
         f"--{key}={there.get(key)} there, {wanted.get(key)} now"
         for key in dict.fromkeys((*there, *wanted))

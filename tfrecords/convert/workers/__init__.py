@@ -1,1 +1,1 @@
-"""Who does the work: a pool of processes on this machine, or Apache Beam."""
+"""Runs the tasks of a conversion: in a pool of processes on this machine, or on Apache Beam."""

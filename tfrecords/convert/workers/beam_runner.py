@@ -1,9 +1,9 @@
-"""The plan's tasks on Apache Beam: one element a shard, no pixel between workers, any runner.
+"""Runs the plan's tasks on Apache Beam: one element per shard, no pixels between workers, any runner.
 
-A task is idempotent: a shard appears under its name when it is whole, and one that is written twice has the same bytes
-both times, so a runner may repeat tasks as it likes. All workers have to see the source and the data folder under the
-same paths, which is also how this process learns what is finished: by the receipts. Without a runner in its options
-Beam runs here, with a worker process a core. Beam is the extra `beam`.
+Tasks are idempotent: a shard appears under its name only when it is complete, and writing it twice gives the same
+bytes, so a runner may repeat tasks. All workers have to see the source and the data folder under the same paths. That
+is also how this process learns that a task is finished: it looks for the receipts. Without a runner in its options,
+Beam runs on this machine with one worker process per core. Beam is the extra `beam`.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -26,62 +26,73 @@ from tfrecords.base_errors import ConversionError, UsageError
 from tfrecords.convert.sources import printable
 from tfrecords.convert.state.receipts import read_info
 from tfrecords.convert.workers.beam_worker import END_S, GO, ROW, STOP_S, pack, run_task
-from tfrecords.convert.workers.pool import Task, num_cores
+from tfrecords.convert.workers.pool import Task, death, num_cores
 from tfrecords.convert.workers.shard_worker import ShardTask
 
-__all__ = ["check_beam", "run_beam"]
+__all__ = ["BeamRunner"]
 
 _POLL_S = 0.5
-# How long a file that another machine wrote may stay unseen here; network file systems remember what is not there.
+# How long a file written by another machine may stay invisible here: network file systems cache missing names.
 _SETTLE_S = 15.0
-_LOG = "log.txt"  # what local workers print
+_LOG = "log.txt"  # output of local workers
 
 
-def check_beam(beam_options: str) -> None:
-    """Raises UsageError if Apache Beam is not installed, or cannot use `beam_options`."""
-    with _quiet():
-        _begin(beam_options, "")
-
-
-def run_beam(
-    tasks: Iterator[Task],
-    beam_options: str,
-    on_done: Callable[[Task], None],
-    on_progress: Callable[[int, int], None],
-) -> None:
-    """Runs `tasks` as one pipeline and waits until it has finished.
+class BeamRunner(AbstractContextManager["BeamRunner"]):
+    """Runs tasks on Apache Beam, with the methods of `Pool`; Beam starts and ends its own workers.
 
     Args:
-        tasks: the pieces of work.
-        beam_options: as for Beam's own command lines, e.g. `--runner=FlinkRunner --flink_master=host:8081`; without a
+        beam_options: as on Beam's own command lines, e.g. `--runner=FlinkRunner --flink_master=host:8081`. Without a
             runner, this machine's cores are used.
-        on_done: called in this process with each task when its receipt is there.
-        on_progress: called about twice a second with the files done and refused so far, in finished shards.
-
-    Raises:
-        KeyboardInterrupt: Ctrl-C; local workers have ended and left no unfinished shard, a cluster's job is cancelled.
-        UsageError: Beam is not installed, or cannot use the options.
-        ConversionError: a task failed, after as many attempts as the runner makes, or a local worker died.
     """
-    todo = list(tasks)
-    if not todo:
-        return
-    elements = [pack(task) for task in todo]
-    watch = _Watch(todo, on_done, on_progress)
-    with _quiet(), tempfile.TemporaryDirectory(prefix="simimg_beam_", ignore_cleanup_errors=True) as folder:
-        pipeline, is_local = _begin(beam_options, folder)
-        import apache_beam as beam
 
-        _ = pipeline | "plan" >> beam.Create(elements) | beam.Reshuffle() | "write shards" >> beam.Map(run_task)
-        if is_local:
-            _run_here(pipeline, Path(folder), todo, watch)
-        else:
-            _run_there(pipeline, watch)
-    watch.settle()
+    def __init__(self, beam_options: str) -> None:
+        self._beam_options = beam_options
+
+    def start(self, num_workers: int) -> None:
+        """Do nothing: Beam starts its workers when it runs a pipeline."""
+
+    def run(
+        self, tasks: Iterator[Task], on_done: Callable[[Task], None], on_progress: Callable[[int, int], None]
+    ) -> None:
+        """Run `tasks` as one pipeline and wait until it has finished.
+
+        Args:
+            tasks: the pieces of work.
+            on_done: called in this process with each task after its receipt has appeared.
+            on_progress: called about twice per second with the numbers of files done and refused so far, in finished
+                shards.
+
+        Raises:
+            KeyboardInterrupt: Ctrl-C. Local workers have ended without leaving an unfinished shard; a cluster's job is
+                canceled.
+            UsageError: Beam is not installed, or cannot use the options.
+            ConversionError: a task failed in all attempts of the runner, or a local worker died.
+        """
+        todo = list(tasks)
+        if not todo:
+            return
+        elements = [pack(task) for task in todo]
+        watch = _Watch(todo, on_done, on_progress)
+        with _quiet(), tempfile.TemporaryDirectory(prefix="simimg_beam_", ignore_cleanup_errors=True) as folder:
+            pipeline, is_local = _begin(self._beam_options, folder)
+            import apache_beam as beam
+
+            _ = pipeline | "plan" >> beam.Create(elements) | beam.Reshuffle() | "write shards" >> beam.Map(run_task)
+            if is_local:
+                _run_here(pipeline, Path(folder), todo, watch)
+            else:
+                _run_there(pipeline, watch)
+        watch.settle()
+
+    def dismiss(self) -> None:
+        """Do nothing: Beam's workers have ended."""
+
+    def __exit__(self, *_: object) -> None:
+        pass
 
 
 def _begin(text: str, folder: str) -> tuple[Any, bool]:
-    """Returns an empty pipeline with the options in `text`, and whether it is to run here."""
+    """Return an empty pipeline with the options in `text`, and whether it runs on this machine."""
     try:
         import apache_beam as beam
         from apache_beam.options.pipeline_options import PipelineOptions, SetupOptions, StandardOptions
@@ -95,23 +106,25 @@ def _begin(text: str, folder: str) -> tuple[Any, bool]:
     def refuse(reason: str) -> NoReturn:
         raise UsageError(f"--beam_options={text}: {reason.strip().rstrip('.')}. Options look like --name=value.")
 
-    parsers: list[Any] = []  # Beam's own, with the options of all runners; by itself Beam ignores what it does not know
+    parsers: list[Any] = []  # with the options of all runners; by default Beam ignores unknown options
     PipelineOptions([]).get_all_options(add_extra_args_fn=parsers.append)
     parsers[0].error = refuse
     _, unknown = parsers[0].parse_known_args(words)
     if unknown:
-        refuse(f"Apache Beam does not know {unknown[0]!r}")
+        refuse(f"unknown option {unknown[0]!r}")
     options = PipelineOptions([f"--direct_num_workers={num_cores()}", *words])
-    options.view_as(SetupOptions).save_main_session = False  # workers need nothing of a user's script
+    options.view_as(SetupOptions).save_main_session = False  # workers need nothing from a user's script
     is_local = options.view_as(StandardOptions).runner is None
     try:
         return beam.Pipeline(_local_runner(folder) if is_local else None, options), is_local
-    except (ValueError, ImportError, AttributeError) as error:  # no such runner, or an option that it needs
+    except (ValueError, ImportError, AttributeError) as error:  # no such runner, or a required option is missing
         refuse(" ".join(str(error).split()))
 
 
 def _local_runner(folder: str) -> Any:
-    """Returns Beam's runner of worker processes on this machine, named itself: its default would download another."""
+    """Return Beam's runner of worker processes on this machine. It is chosen explicitly because Beam's default
+    downloads another one.
+    """
     from apache_beam.runners.portability.fn_api_runner.fn_runner import FnApiRunner
     from apache_beam.transforms.environments import SubprocessSDKEnvironment
 
@@ -120,12 +133,12 @@ def _local_runner(folder: str) -> Any:
         f"from tfrecords.convert.workers.beam_worker import work_here; work_here({folder!r}, {os.getpid()})"
     )
     words = (sys.executable, "-c", code)
-    command = f"exec {shlex.join(words)} >>{shlex.quote(f'{folder}/{_LOG}')} 2>&1"  # no shell between it and us
+    command = f"exec {shlex.join(words)} >>{shlex.quote(f'{folder}/{_LOG}')} 2>&1"  # no shell process in between
     return FnApiRunner(default_environment=SubprocessSDKEnvironment.from_command_string(command))
 
 
 def _run_here(pipeline: Any, folder: Path, todo: list[Task], watch: _Watch) -> None:
-    """Runs the pipeline in worker processes of this machine."""
+    """Run the pipeline in worker processes of this machine."""
     go = folder / GO
     go.touch()
     with _deaths() as deaths:
@@ -137,17 +150,17 @@ def _run_here(pipeline: Any, folder: Path, todo: list[Task], watch: _Watch) -> N
         finally:
             go.unlink(missing_ok=True)
             job.join(END_S if deaths else STOP_S)
-    if deaths and (job.is_alive() or job.error is not None):  # Beam itself would wait for that worker for ever
+    if deaths and (job.is_alive() or job.error is not None):  # Beam itself would wait for that worker forever
         raise _death(deaths[0], folder, todo)
     if job.error is not None:
         raise _explained(job.error) from job.error
 
 
 def _run_there(pipeline: Any, watch: _Watch) -> None:
-    """Runs the pipeline with the runner of its options, and cancels the job if this process is stopped."""
+    """Run the pipeline with the runner of its options, and cancel the job if this process is stopped."""
     try:
-        result = pipeline.run()  # in this thread: runners set signal handlers
-    except Exception as error:  # each runner has its own
+        result = pipeline.run()  # in the main thread, because runners set signal handlers
+    except Exception as error:  # each runner has its own error types
         raise _explained(error) from error
     job = _Job(result.wait_until_finish)
     try:
@@ -165,7 +178,7 @@ def _run_there(pipeline: Any, watch: _Watch) -> None:
 
 
 class _Job(threading.Thread):
-    """Waits for Beam in a thread that Ctrl-C does not come to, nor to the threads and processes that it starts."""
+    """Waits for Beam in a thread that does not get Ctrl-C; neither do the threads and processes that it starts."""
 
     def __init__(self, wait: Callable[[], Any]) -> None:
         super().__init__(name="beam", daemon=True)
@@ -175,7 +188,7 @@ class _Job(threading.Thread):
         self.start()
 
     def run(self) -> None:
-        """Waits, and keeps what comes of it."""
+        """Wait, and keep the result."""
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         try:
             self.value = self._wait()
@@ -184,7 +197,7 @@ class _Job(threading.Thread):
 
 
 class _Watch:
-    """Tells of tasks that are finished, by the receipts in the folder that all workers share."""
+    """Finds finished tasks by the receipts in the folder that all workers share."""
 
     def __init__(
         self, todo: list[Task], on_done: Callable[[Task], None], on_progress: Callable[[int, int], None]
@@ -195,14 +208,14 @@ class _Watch:
         self._done = self._refused = 0
 
     def look(self) -> None:
-        """Reports what was finished since the last look."""
-        # One listing instead of a look at each name: it is cheap, and makes NFS forget that a name was not there.
+        """Report the tasks that have finished since the last call."""
+        # One listing instead of a lookup per name: it is cheap, and it makes NFS drop its cache of missing names.
         there: set[str] = set()
         for folder in {task.receipt.parent for task in self._waiting}:
             there.update(os.listdir(folder))
         for task in [task for task in self._waiting if task.receipt.name in there]:
             info = read_info(task.receipt, task.inputs, task.shard)
-            if info is None:  # of an earlier call, about other files
+            if info is None:  # of an earlier call with other files
                 continue
             self._waiting.remove(task)
             self._done += len(task.rows)
@@ -211,7 +224,7 @@ class _Watch:
         self._on_progress(self._done, self._refused)
 
     def settle(self) -> None:
-        """Waits until all is seen here that workers elsewhere have written, or it is clear that it is not there."""
+        """Wait until everything that other machines have written is visible here, or the time for that is over."""
         deadline = time.monotonic() + _SETTLE_S
         self.look()
         while self._waiting and time.monotonic() < deadline:
@@ -219,11 +232,11 @@ class _Watch:
             self.look()
 
 
-_ADVICE = "What is finished stays; give the same command again."
+_ADVICE = "Finished shards are kept; give the same command again."
 
 
 def _explained(error: BaseException) -> ConversionError:
-    """Returns what a runner's error says: the worker's own sentence, which stands in the traceback that it carries."""
+    """Return a runner's error as one sentence: the worker's own message if the traceback in it contains one."""
     text = str(error)
     ours = re.search(r"\btfrecords\.base_errors\.\w+: (.+?)(?: \[while running .*)?$", text, re.MULTILINE)
     if ours:
@@ -234,23 +247,20 @@ def _explained(error: BaseException) -> ConversionError:
 
 
 def _death(error: BaseException, folder: Path, todo: list[Task]) -> ConversionError:
-    """Returns what to say of a local worker that died, with the file that it was on."""
+    """Return the error about a local worker that died, with the file that it was converting."""
     code = int(found[0]) if (found := re.findall(r"-?\d+$", str(error))) else 0
-    how = f"{signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
-    if code == -signal.SIGKILL:
-        how += ", which is also what the system sends when memory runs out"
+    log = folder / _LOG
+    lines = log.read_text(errors="replace").strip().splitlines() if log.exists() else []
+    where = f": {lines[-1]}" if lines else ""
     for path in folder.glob(f"*{ROW}"):
         row = int.from_bytes(path.read_bytes(), "little", signed=True)
-        if row >= 0 and not _lives(int(path.stem)):
-            return ConversionError(
-                f"a Beam worker process died ({how}) while it converted {_name(row, todo)}. {_ADVICE} If it dies on "
-                "the same file, move that file away."
-            )
-    lines = (folder / _LOG).read_text(errors="replace").strip().splitlines() if (folder / _LOG).exists() else []
-    return ConversionError(f"a Beam worker process died ({how}){': ' + lines[-1] if lines else ''}. {_ADVICE}")
+        if row >= 0 and not _is_alive(int(path.stem)):
+            where = f" while it converted {_name(row, todo)}"
+            break
+    return death("a Beam worker process", code, where, "--direct_num_workers")
 
 
-def _lives(pid: int) -> bool:
+def _is_alive(pid: int) -> bool:
     with suppress(PermissionError):
         try:
             os.kill(pid, 0)
@@ -268,7 +278,9 @@ def _name(row: int, todo: list[Task]) -> str:
 
 @contextmanager
 def _deaths() -> Iterator[list[BaseException]]:
-    """Collects the errors of Beam's threads that wait for local workers; its other threads complain of the same."""
+    """Collect the errors of Beam's threads that wait for local workers, and drop its other threads' reports of the
+    same.
+    """
     deaths: list[BaseException] = []
     before = threading.excepthook
 
@@ -288,11 +300,11 @@ def _deaths() -> Iterator[list[BaseException]]:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keeps Beam's logging from the user, who is told what matters in a sentence."""
+    """Suppress Beam's logging; errors are raised as one sentence instead."""
     root, logger = logging.getLogger(), logging.getLogger("apache_beam")
     level = logger.level
     logger.setLevel(logging.CRITICAL)
-    root.addFilter(_not_of_beam)  # it also logs without a logger of its own
+    root.addFilter(_not_of_beam)  # some of its messages go to the root logger
     try:
         yield
     finally:

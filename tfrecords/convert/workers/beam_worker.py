@@ -1,7 +1,7 @@
-"""What an Apache Beam worker does: the plan's tasks; and how the workers of a local run are stopped.
+"""The part that runs in an Apache Beam worker: the tasks, and how the workers of a local run are stopped.
 
-A local run has a folder: its workers stop when `GO` is no longer there, and each has a file with the row of the source
-that it is on, so that its parent can tell where it died. Workers of a cluster are the cluster's to stop.
+A local run has a folder. Its workers stop when the file `GO` disappears, and each has a file with the row of the source
+that it is converting, so that the parent can say where a worker died. A cluster stops its own workers.
 """
 
 from __future__ import annotations
@@ -22,27 +22,27 @@ from tfrecords.convert.workers.shard_worker import Monitor, Stopped
 __all__ = ["END_S", "GO", "ROW", "STOP_S", "pack", "run_task", "work_here"]
 
 GO = "go"
-ROW = ".row"  # after a worker's process id
-# How long a worker may take to notice that it should stop: it asks before each picture.
+ROW = ".row"  # suffix; the stem is the worker's process id
+# Maximum time for a worker to notice that it should stop; it checks before each image.
 STOP_S = 60.0
-# How long Beam may take after that to end it in order.
+# Maximum time for Beam to end the worker after that.
 END_S = 5.0
 
 _POLL_S = 0.1
 _IDLE = (-1).to_bytes(8, "little", signed=True)
 
-_stopping = threading.Event()  # set in a local worker that should stop
-_go: Path | None = None  # a local worker removes it when it fails, which stops the others
-_row: Any = bytearray(_IDLE)  # the row that this process is on; a local worker shares it with its parent
+_stopping = threading.Event()  # set if this local worker should stop
+_go: Path | None = None  # a local worker that fails removes it, which stops the others
+_row: Any = bytearray(_IDLE)  # the row that this process is converting; a local worker shares it with its parent
 
 
 def pack(task: Task) -> bytes:
-    """Returns a task as an element: bytes, because Beam has its own ideas of how a dataclass travels."""
+    """Return a task as an element: as bytes, because Beam has its own encoding of dataclasses."""
     return zlib.compress(pickle.dumps(task))
 
 
 def run_task(element: bytes) -> None:
-    """Does what an element says.
+    """Run the task in an element.
 
     Raises:
         ConversionError: the task failed.
@@ -52,7 +52,7 @@ def run_task(element: bytes) -> None:
     task: Task = pickle.loads(zlib.decompress(element))
     try:
         task.begin(_Noting())()
-    except Stopped:  # no error, or it might be taken for the one that stopped all
+    except Stopped:  # not an error, which could be mistaken for the one that stopped all workers
         return
     except BaseException:
         if _go is not None:
@@ -63,7 +63,7 @@ def run_task(element: bytes) -> None:
 
 
 def work_here(folder: str, parent: int) -> None:
-    """Runs a local worker until its parent says so, or ends; the main function of its process."""
+    """Run a local worker until its parent stops it or ends; the main function of its process."""
     global _go, _row
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     _go = Path(folder, GO)
@@ -78,7 +78,7 @@ def work_here(folder: str, parent: int) -> None:
 
 
 class _Noting(Monitor):
-    """Counts for Beam's own displays, and stops where a local run should."""
+    """Counts files for Beam's own displays, and stops a local run."""
 
     def __init__(self) -> None:
         from apache_beam.metrics import Metrics

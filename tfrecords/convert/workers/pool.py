@@ -1,9 +1,9 @@
-"""A pool of worker processes that write shards: progress as they go, a clean stop, no orphans.
+"""A pool of worker processes that write shards: with progress, a clean stop, and no orphans.
 
-Workers hold nothing of the parent: they are forked from a small server that has imported what they need, or spawned
-where there is no such server. Ctrl-C is the parent's to handle: it is blocked in the workers from their first
-instruction on. A worker that dies is noticed at once, with the file that it was on; workers exit by themselves when the
-parent dies.
+Workers hold nothing of the parent: they are forked from a small server that has imported what they need, or spawned if
+the system has no such server. Only the parent handles Ctrl-C; workers block it from their first instruction on. A
+worker that dies is noticed at once, with the file that it was converting. Workers exit by themselves when the parent
+dies.
 """
 
 from __future__ import annotations
@@ -32,50 +32,68 @@ import numpy as np
 from tfrecords.base_errors import ConversionError, SimimgError
 from tfrecords.convert.workers.shard_worker import Monitor, Stopped
 
-__all__ = ["Pool", "Task", "num_cores"]
+__all__ = ["Pool", "Task", "death", "num_cores"]
 
 _POLL_S = 0.1
-# How long a worker may take to notice that it should stop: it asks before each picture.
+# Maximum time for a worker to notice that it should stop; it checks before each image.
 _STOP_S = 60.0
-_BEHIND = 4  # tasks of a worker that wait for the disk
+_BEHIND = 4  # tasks per worker that may wait for the disk
 _MAIN_MODULE = "tfrecords.convert.workers.shard_worker"
 
-# A row of numbers that each worker has to itself in shared memory, so that none waits for another.
+# Each worker has its own numbers in shared memory, so no worker waits for another; these are their indices.
 _DONE, _REFUSED, _ROW, _STOP = range(4)
 
-# What a worker says: that it has done what the processor had to do, and that all is on the disk.
+# Messages of a worker: the processor's part of a task is done, and everything is on the disk.
 _READY, _FINISHED = "ready", "finished"
 
 
 class Task(Protocol):
-    """A piece of work, cheap to pickle: a shard that is to be made of some rows of the source."""
+    """A piece of work that is cheap to pickle: a shard to be made of some rows of the source."""
 
     @property
     def shard(self) -> Path:
-        """The shard's name."""
+        """Path of the shard."""
 
     @property
     def receipt(self) -> Path:
-        """Its receipt's name."""
+        """Path of its receipt."""
 
     @property
     def inputs(self) -> str:
-        """A digest of what it is made of."""
+        """Digest of the files that it is made from."""
 
     @property
     def rows(self) -> np.ndarray:
-        """Its rows, int64 `[num_files]`."""
+        """Its rows of the source, int64 `[num_files]`."""
 
     def begin(self, monitor: Monitor) -> Callable[[], None]:
-        """Does what the processor has to do, and returns the rest, which waits for the disk.
+        """Do the processor's part of the work, and return a function for the rest, which waits for the disk.
 
         Raises:
-            Stopped: the monitor said so.
+            Stopped: the monitor asked to stop.
         """
 
 
+def death(worker: str, exit_code: int, where: str, flag: str = "--num_workers") -> ConversionError:
+    """Return the error about a worker process that died.
+
+    Args:
+        worker: its name.
+        exit_code: negative if a signal ended it, as in `multiprocessing`.
+        where: the rest of the sentence: what it was doing, or what it printed last.
+        flag: the option that sets the number of workers.
+    """
+    how = signal.Signals(-exit_code).name if exit_code < 0 else f"exit code {exit_code}"
+    if exit_code == -signal.SIGKILL:
+        how += ", which is also what the system sends when memory runs out"
+    return ConversionError(
+        f"{worker} died ({how}){where}. Finished shards are kept. Give the same command again, with fewer {flag} if "
+        "memory ran out. If a worker dies on the same file again, move that file away."
+    )
+
+
 def num_cores() -> int:
-    """Returns how many cores this process may use."""
+    """Return the number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
@@ -83,8 +101,8 @@ class Pool(AbstractContextManager["Pool"]):
     """Processes that run tasks; they end with the block.
 
     Args:
-        num_workers: at most; with 1, tasks run in this process.
-        name_of: tells the path of a row of the source, for the message about a worker that died.
+        num_workers: the maximum; with 1, tasks run in this process.
+        name_of: returns the path of a row of the source, for the error about a worker that died.
     """
 
     def __init__(self, num_workers: int, name_of: Callable[[int], str]) -> None:
@@ -95,21 +113,22 @@ class Pool(AbstractContextManager["Pool"]):
         self._workers: list[_Worker] = []
 
     def start(self, num_workers: int) -> None:
-        """Starts so many workers, or as many as there may be, while the caller does something else."""
+        """Start this many workers, limited by the pool's size, in the background."""
         while 1 < self._num_workers > len(self._starting) < num_workers:
             self._starting.append(self._starter.submit(_Worker))
 
     def run(
         self, tasks: Iterator[Task], on_done: Callable[[Task], None], on_progress: Callable[[int, int], None]
     ) -> None:
-        """Runs `tasks` and returns when all are done.
+        """Run `tasks` and return when all of them are done.
 
-        After an error the pool is of no further use: the workers are told to stop.
+        After an error the pool cannot be used again: the workers are told to stop.
 
         Args:
-            tasks: the pieces of work; one is taken when the one before was given to a worker that was free.
+            tasks: the pieces of work; the next one is taken after the one before was given to a free worker.
             on_done: called in this process with each finished task.
-            on_progress: called some ten times a second with the files of these tasks done and refused so far.
+            on_progress: called about ten times per second with the numbers of files done and refused so far, in these
+                tasks.
 
         Raises:
             KeyboardInterrupt: Ctrl-C.
@@ -127,7 +146,7 @@ class Pool(AbstractContextManager["Pool"]):
             worker = self._workers[number]
             worker.give(task)
             busy[worker.connection] = worker
-        following = next(tasks, None) if busy else None  # made while the workers are busy
+        following = next(tasks, None) if busy else None  # prepared while the workers are busy
         while busy:
             ready = wait([*busy, *(worker.sentinel for worker in busy.values())], timeout=_POLL_S)
             finished = []
@@ -143,7 +162,9 @@ class Pool(AbstractContextManager["Pool"]):
             for task in finished:
                 on_done(task)
             for worker in busy.values():
-                if worker.sentinel in ready and not worker.connection.poll():  # dead, though something holds its pipe
+                if (
+                    worker.sentinel in ready and not worker.connection.poll()
+                ):  # dead, although something else keeps its pipe open
                     raise worker.death(self._name_of)
             done, refused = self._counts()
             on_progress(done - done_before, refused - refused_before)
@@ -152,12 +173,12 @@ class Pool(AbstractContextManager["Pool"]):
         return sum(w.slots[_DONE] for w in self._workers), sum(w.slots[_REFUSED] for w in self._workers)
 
     def dismiss(self) -> None:
-        """Has the workers end, now that all tasks are done, while the caller does something else."""
+        """Tell the workers to end, now that all tasks are done, without waiting for them."""
         for worker in self._workers:
             worker.dismiss()
 
     def __exit__(self, *_: object) -> None:
-        """Ends the workers; one in the middle of a shard leaves nothing of it."""
+        """End the workers; a shard that one of them is writing is removed."""
         self._starter.shutdown(cancel_futures=True)
         started = [future.result() for future in self._starting if not future.cancelled() and not future.exception()]
         for worker in started:
@@ -169,7 +190,7 @@ class Pool(AbstractContextManager["Pool"]):
 
 
 class _Worker:
-    """A worker process as its parent sees it; raises ConversionError where there is none to be had."""
+    """A worker process, seen from its parent. Raises ConversionError if it cannot be started."""
 
     def __init__(self) -> None:
         context = _context()
@@ -177,12 +198,12 @@ class _Worker:
         self.slots[_ROW] = -1
         self.connection, theirs = context.Pipe()
         self._process = context.Process(target=_work, args=(theirs, self.slots), daemon=True)  # type: ignore[attr-defined]
-        self.tasks: deque[Task] = deque()  # begun; all but the last wait for the disk
+        self.tasks: deque[Task] = deque()  # begun; all except the last wait for the disk
         try:
             with _interrupts_blocked():
                 _start_server()
                 self._process.start()
-        except (OSError, EOFError) as error:  # no process to be had, or the server died
+        except (OSError, EOFError) as error:  # no process can be started, or the server died
             raise ConversionError(
                 f"worker processes cannot be started: {error}. Give the same command again with --num_workers=1."
             ) from None
@@ -190,20 +211,20 @@ class _Worker:
 
     @property
     def sentinel(self) -> int:
-        """Ready when the process has ended."""
+        """Becomes ready when the process has ended."""
         sentinel: int = self._process.sentinel
         return sentinel
 
     def give(self, task: Task) -> None:
-        """Sends the next task."""
+        """Send the next task."""
         self.tasks.append(task)
-        with suppress(OSError):  # it died, and the next look at its connection says so
+        with suppress(OSError):  # it died, which the next read from its connection reports
             self.connection.send(task)
 
     def take(self, name_of: Callable[[int], str]) -> Task | None:
-        """Returns the task that was finished, or None where the worker is ready for another.
+        """Return the finished task, or None if the worker is ready for another one.
 
-        Raises what the worker raised, or that it died.
+        Raises what the worker raised, or the error about its death.
         """
         try:
             message: str | BaseException = self.connection.recv()
@@ -216,31 +237,21 @@ class _Worker:
         return self.tasks.popleft() if message == _FINISHED else None
 
     def death(self, name_of: Callable[[int], str]) -> ConversionError:
-        """Returns the error that says how the worker died, and on which file."""
+        """Return the error that says how the worker died, and on which file."""
         self._process.join(timeout=5)
-        code = self._process.exitcode
-        how = f"exit code {code}"
-        if code is not None and code < 0:
-            how = f"{signal.Signals(-code).name}"
-            if -code == signal.SIGKILL:
-                how += ", which is also what the system sends when memory runs out"
-        return ConversionError(
-            f"worker process {self._process.pid} died ({how}) {self._where(name_of)}. What is finished stays; give the "
-            "same command again, with fewer --num_workers if memory was short. If it dies on the same file, move that "
-            "file away."
-        )
+        return death(f"worker process {self._process.pid}", self._process.exitcode or 0, f" {self._where(name_of)}")
 
     def _where(self, name_of: Callable[[int], str]) -> str:
         row = self.slots[_ROW]
         return f"while it converted {name_of(row)}" if row >= 0 else "between two shards"
 
     def dismiss(self) -> None:
-        """Tells the process to end when it has done its tasks."""
+        """Tell the process to end after its current tasks."""
         with suppress(OSError):
             self.connection.send(None)
 
     def end(self) -> None:
-        """Waits until the process has ended; it was told to stop."""
+        """Wait until the process has ended, after it was told to stop."""
         self.dismiss()
         self._process.join(timeout=_STOP_S)
         if self._process.exitcode is None:
@@ -250,7 +261,7 @@ class _Worker:
 
 
 class _Slots(Monitor):
-    """Writes progress into shared memory, and reads there whether to stop."""
+    """Writes progress to shared memory, and reads there whether to stop."""
 
     def __init__(self, slots: Any) -> None:
         self._slots = slots
@@ -266,7 +277,7 @@ class _Slots(Monitor):
 
 
 class _Here(Monitor):
-    """Reports progress after each file; Ctrl-C arrives by itself."""
+    """Reports progress after each file in this process; Ctrl-C arrives by itself."""
 
     def __init__(self, on_progress: Callable[[int, int], None]) -> None:
         self._on_progress = on_progress
@@ -291,7 +302,7 @@ def _context() -> BaseContext:
 
 
 def _start_server() -> None:
-    """Starts the server that workers are forked from, if this machine has such and it does not run yet."""
+    """Start the server that workers are forked from, if the system supports it and it is not running yet."""
     context = _context()
     if context.get_start_method() == "forkserver":
         from multiprocessing import forkserver
@@ -302,11 +313,11 @@ def _start_server() -> None:
 
 @contextmanager
 def _interrupts_blocked() -> Iterator[None]:
-    """Blocks Ctrl-C in this thread, which processes that are started inherit; others, as the main one, still get it."""
+    """Block Ctrl-C in this thread, which new processes inherit. Other threads, such as the main one, still get it."""
     if not hasattr(signal, "pthread_sigmask"):
         yield
         return
-    resource_tracker.ensure_running()  # first: it unblocks Ctrl-C when it has started
+    resource_tracker.ensure_running()  # before blocking, because it unblocks Ctrl-C when it starts
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
@@ -315,9 +326,9 @@ def _interrupts_blocked() -> Iterator[None]:
 
 
 def _work(connection: Connection, slots: Any) -> None:
-    """Runs tasks until there is none; the main function of a worker process.
+    """Run tasks until there are no more; the main function of a worker process.
 
-    A thread waits for the disk while this one does the next tasks, but not with more than `_BEHIND` of them.
+    A second thread waits for the disk while this one runs the next tasks, with at most `_BEHIND` tasks behind.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     warnings.simplefilter("ignore")
@@ -352,18 +363,18 @@ def _work(connection: Connection, slots: Any) -> None:
 
         finishing.append(disk.submit(attempt, end))
 
-    with suppress(EOFError, OSError), ThreadPoolExecutor(1) as disk:  # if the parent has gone, this process ends, too
+    with suppress(EOFError, OSError), ThreadPoolExecutor(1) as disk:  # if the parent is gone, this process ends, too
         finishing: deque[Future[None]] = deque()
         while (task := connection.recv()) is not None:
             attempt(partial(run, task))
 
 
 def _portable(error: Exception) -> Exception:
-    """Returns an error that no task should raise, with its traceback, in a form that reaches the parent."""
+    """Return an unexpected error in a form that can be sent to the parent, with its traceback."""
     text = traceback.format_exc()
     try:
         pickle.loads(pickle.dumps(error))
-    except Exception:  # whatever its class does when it is pickled, or made again
+    except Exception:  # its class may raise anything when it is pickled or unpickled
         error = RuntimeError(text.strip().rpartition("\n")[2])
     error.add_note(text)
     return error

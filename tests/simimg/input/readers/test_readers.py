@@ -24,7 +24,8 @@ from simimg.input import (
     open_split,
     train_batches,
 )
-from tfrecords.format import ShardReader, decode_example
+from tfrecords.format.example import decode_example
+from tfrecords.format.shard import ShardReader
 
 READERS = [
     ("raw", "resident"),

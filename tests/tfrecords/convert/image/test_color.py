@@ -13,7 +13,7 @@ from PIL import Image, ImageChops, ImageCms
 
 from tfrecords.convert.image import color
 from tfrecords.convert.image.color import WHITE, is_srgb, to_rgb
-from tfrecords.convert.image.decoder import DECODES, PictureOptions, decode, load_picture
+from tfrecords.convert.image.decoder import DECODES, ImageOptions, decode, load_image
 from tfrecords.convert.image.jpeg import plain_jpeg
 
 SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
@@ -84,7 +84,7 @@ def test_a_profile_is_converted_to_srgb(kind: str, how: str) -> None:
     data = saved(patches(), kind, icc_profile=LINEAR, **options)
     expected = linear_to_srgb(centers(np.asarray(patches())))
     np.testing.assert_allclose(centers(np.asarray(decode(data))), expected, atol=12 if kind == "JPEG" else 2)
-    found = load_picture(data, PictureOptions(image_size=128, decode=how)).pixels[32::64, 16::32].astype(int)
+    found = load_image(data, ImageOptions(image_size=128, decode=how)).pixels[32::64, 16::32].astype(int)
     np.testing.assert_allclose(found, expected, atol=12 if kind == "JPEG" else 2)
 
 
@@ -144,8 +144,8 @@ def test_srgb_is_recognized_by_what_it_does(how: str) -> None:
         assert is_srgb(profile, "RGB")
         plain, tagged = saved(patches(), "JPEG"), saved(patches(), "JPEG", icc_profile=profile)
         assert plain_jpeg(tagged) is not None
-        options = PictureOptions(image_size=16, decode=how)
-        np.testing.assert_array_equal(load_picture(tagged, options).pixels, load_picture(plain, options).pixels)
+        options = ImageOptions(image_size=16, decode=how)
+        np.testing.assert_array_equal(load_image(tagged, options).pixels, load_image(plain, options).pixels)
     assert not is_srgb(LINEAR, "RGB")
     assert plain_jpeg(saved(patches(), "JPEG", icc_profile=LINEAR)) is None
 
@@ -156,9 +156,9 @@ def test_srgb_is_recognized_by_what_it_does(how: str) -> None:
 @pytest.mark.parametrize("kind", ["JPEG", "PNG"])
 def test_a_broken_profile_is_ignored(kind: str, profile: bytes) -> None:
     for how in DECODES:
-        options = PictureOptions(image_size=16, decode=how)
-        found = load_picture(saved(patches(), kind, icc_profile=profile), options).pixels
-        np.testing.assert_array_equal(found, load_picture(saved(patches(), kind), options).pixels)
+        options = ImageOptions(image_size=16, decode=how)
+        found = load_image(saved(patches(), kind, icc_profile=profile), options).pixels
+        np.testing.assert_array_equal(found, load_image(saved(patches(), kind), options).pixels)
 
 
 def test_transforms_are_kept_but_not_without_bound() -> None:
@@ -187,10 +187,10 @@ def test_cmyk_with_and_without_adobe(how: str) -> None:
     assert b"Adobe" in adobe
     assert b"Adobe" not in plain
     tiff = saved(ink, "TIFF")
-    options = PictureOptions(image_size=128, decode=how)
+    options = ImageOptions(image_size=128, decode=how)
     expected = centers(np.asarray(patches()))
     for data in (adobe, plain, tiff):
-        found = load_picture(data, options).pixels[32::64, 16::32].astype(int)
+        found = load_image(data, options).pixels[32::64, 16::32].astype(int)
         np.testing.assert_allclose(found, expected, atol=8)
 
 
@@ -208,7 +208,7 @@ def test_ycck() -> None:
     assert data[at + 15] == 0
     data[at + 15] = 2
     for how in DECODES:
-        found = load_picture(bytes(data), PictureOptions(image_size=128, decode=how)).pixels[32::64, 16::32]
+        found = load_image(bytes(data), ImageOptions(image_size=128, decode=how)).pixels[32::64, 16::32]
         np.testing.assert_allclose(found.astype(int), centers(np.asarray(patches())), atol=10)
 
 

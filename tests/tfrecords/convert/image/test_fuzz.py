@@ -21,7 +21,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageCms, ImageDraw, ImageFile, features
 
-from tfrecords.convert.image.decoder import DECODES, RESIZES, TRUNCATED, DecodedImage, PictureOptions, load_picture
+from tfrecords.convert.image.decoder import DECODES, RESIZES, TRUNCATED, DecodedImage, ImageOptions, load_image
 from tfrecords.format.quarantine import Reason, Refusal
 
 NUM_MUTANTS = int(os.environ.get("SIMIMG_FUZZ_MUTANTS", "1500"))
@@ -156,10 +156,10 @@ def mutant(files: list[bytes], number: int) -> bytes:
     return bytes(data)
 
 
-def outcome(data: bytes, options: PictureOptions) -> DecodedImage | Refusal:
+def outcome(data: bytes, options: ImageOptions) -> DecodedImage | Refusal:
     faulthandler.dump_traceback_later(HANG_S, exit=True, file=sys.__stderr__)
     try:
-        return load_picture(data, options)
+        return load_image(data, options)
     except Refusal as refusal:
         return refusal
     finally:
@@ -174,7 +174,7 @@ def files() -> list[bytes]:
 def test_the_intact_files_are_pictures() -> None:
     for name, data in corpus().items():
         for decode in DECODES:
-            found = outcome(data, PictureOptions(image_size=16, decode=decode))
+            found = outcome(data, ImageOptions(image_size=16, decode=decode))
             assert isinstance(found, DecodedImage), (name, found)
 
 
@@ -186,7 +186,7 @@ def test_every_mutant_is_converted_or_refused(files: list[bytes], capsys: pytest
         data = mutant(files, number)
         resize = RESIZES[number % 3]
         for decode, truncated in itertools.product(DECODES, TRUNCATED):
-            options = PictureOptions(image_size=32, resize=resize, decode=decode, truncated=truncated)
+            options = ImageOptions(image_size=32, resize=resize, decode=decode, truncated=truncated)
             start = time.process_time()
             found = outcome(data, options)
             slowest = max(slowest, (time.process_time() - start, number, f"{decode} {truncated}"))
@@ -215,7 +215,7 @@ def test_every_mutant_is_converted_or_refused(files: list[bytes], capsys: pytest
 def test_a_mutant_has_one_outcome(files: list[bytes]) -> None:
     for number in range(0, min(NUM_MUTANTS, 400), 4):
         data = mutant(files, number)
-        options = PictureOptions(image_size=16, truncated="keep")
+        options = ImageOptions(image_size=16, truncated="keep")
         first, second = outcome(data, options), outcome(data, options)
         if isinstance(first, DecodedImage) and isinstance(second, DecodedImage):
             np.testing.assert_array_equal(first.pixels, second.pixels, err_msg=f"mutant {number}")

@@ -17,7 +17,7 @@ from PIL import Image, ImageFile, PngImagePlugin, features
 
 import tfrecords
 from tfrecords.convert.image import image_formats
-from tfrecords.convert.image.decoder import DECODES, TRUNCATED, PictureOptions, decode, load_picture
+from tfrecords.convert.image.decoder import DECODES, TRUNCATED, ImageOptions, decode, load_image
 from tfrecords.convert.image.image_formats import MAX_PIXELS
 from tfrecords.convert.image.jpeg import MAX_SCANS, plain_jpeg
 from tfrecords.format.quarantine import Reason, Refusal
@@ -41,7 +41,7 @@ def refused(data: bytes, **options: Any) -> Refusal:
     found = []
     for how in DECODES:
         with pytest.raises(Refusal) as caught:
-            load_picture(data, PictureOptions(image_size=8, decode=how, **options))
+            load_image(data, ImageOptions(image_size=8, decode=how, **options))
         found.append(caught.value)
     assert str(found[0]) == str(found[1])
     return found[0]
@@ -193,17 +193,17 @@ def test_heic_where_pillow_heif_is_there() -> None:
 import io, sys
 import numpy as np
 from PIL import Image
-from tfrecords.convert.image.decoder import PictureOptions, load_picture
-options = PictureOptions(image_size=8)
+from tfrecords.convert.image.decoder import ImageOptions, load_image
+options = ImageOptions(image_size=8)
 buffer = io.BytesIO()
 Image.new("RGB", (64, 48), (200, 30, 40)).save(buffer, "PNG")
-load_picture(buffer.getvalue(), options)
+load_image(buffer.getvalue(), options)
 assert "pillow_heif" not in sys.modules
 import pillow_heif
 buffer = io.BytesIO()
 pillow_heif.from_pillow(Image.new("RGB", (64, 48), (200, 30, 40))).save(buffer)
 assert "HEIF" not in Image.OPEN
-found = load_picture(buffer.getvalue(), options)
+found = load_image(buffer.getvalue(), options)
 assert (found.width, found.height) == (64, 48), found
 assert np.abs(found.pixels.astype(int) - (200, 30, 40)).max() < 8, found
 """
@@ -215,7 +215,7 @@ assert np.abs(found.pixels.astype(int) - (200, 30, 40)).max() < 8, found
 @pytest.mark.skipif(not features.check("avif"), reason="this Pillow was built without AVIF")
 def test_avif() -> None:
     data = saved(Image.new("RGB", (64, 48), (200, 30, 40)), "AVIF", quality=95)
-    found = load_picture(data, PictureOptions(image_size=8))
+    found = load_image(data, ImageOptions(image_size=8))
     assert (found.width, found.height) == (64, 48)
     assert np.abs(found.pixels.astype(int) - (200, 30, 40)).max() < 8
 
@@ -223,7 +223,7 @@ def test_avif() -> None:
 @pytest.mark.parametrize("kind", FORMATS)
 def test_the_bytes_say_which_format_it_is(kind: str) -> None:
     data = saved(picture(), kind)
-    assert load_picture(data, PictureOptions(image_size=8)).width == Image.open(io.BytesIO(data)).width
+    assert load_image(data, ImageOptions(image_size=8)).width == Image.open(io.BytesIO(data)).width
 
 
 @pytest.mark.parametrize("kind", FORMATS)
@@ -252,9 +252,9 @@ def test_the_part_that_is_there_can_be_kept(kind: str, how: str) -> None:
     noise = np.random.default_rng(0).integers(-30, 31, (160, 120, 1))  # so that each row takes as many bytes
     options = {"interlace": 0} if kind == "GIF" else {}
     data = saved(Image.fromarray((np.array(color) + noise).astype(np.uint8)), kind, **options)
-    keep = PictureOptions(image_size=16, decode=how, truncated="keep")
-    whole = load_picture(data, keep).pixels
-    half = load_picture(data[: int(len(data) * 0.6)], keep)
+    keep = ImageOptions(image_size=16, decode=how, truncated="keep")
+    whole = load_image(data, keep).pixels
+    half = load_image(data[: int(len(data) * 0.6)], keep)
     assert (half.width, half.height) == (120, 160)
     # BMP and TGA are stored from the bottom up.
     there, missing = (slice(9, 16), slice(0, 4)) if kind in ("BMP", "TGA") else (slice(0, 6), slice(12, 16))
@@ -274,11 +274,11 @@ def test_decoders_that_give_no_part_refuse(kind: str) -> None:
 def test_pillows_switch_is_put_back(monkeypatch: pytest.MonkeyPatch, switch: bool, truncated: str) -> None:
     """And is not what decides, where another part of a program has changed it."""
     monkeypatch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", switch)
-    options = PictureOptions(image_size=8, truncated=truncated)
+    options = ImageOptions(image_size=8, truncated=truncated)
     whole, half = saved(picture(), "PNG"), saved(picture(), "PNG")[:2000]
     for data in (whole, half, b"text", saved(picture(), "WEBP"), saved(picture(), "WEBP")[:500]):
         try:
-            load_picture(data, options)
+            load_image(data, options)
             assert data is whole or truncated == "keep" or data[8:12] == b"WEBP"
         except Refusal:
             assert data is not whole
@@ -313,7 +313,7 @@ def test_a_header_that_promises_too_much_takes_no_memory(tmp_path: Path) -> None
 import resource, sys
 from pathlib import Path
 from PIL import Image
-from tfrecords.convert.image.decoder import PictureOptions, load_picture
+from tfrecords.convert.image.decoder import ImageOptions, load_image
 from tfrecords.format.quarantine import Refusal
 Image.init()
 has = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
@@ -321,7 +321,7 @@ resource.setrlimit(resource.RLIMIT_AS, (has + (64 << 20),) * 2)
 for path in sorted(Path({str(tmp_path)!r}).iterdir()):
     for truncated in ("refuse", "keep"):
         try:
-            load_picture(path.read_bytes(), PictureOptions(image_size=8, truncated=truncated))
+            load_image(path.read_bytes(), ImageOptions(image_size=8, truncated=truncated))
         except Refusal as refusal:
             print(path.name, refusal.reason)
 """
@@ -351,7 +351,7 @@ def test_a_jpeg_of_endless_scans_is_refused() -> None:
     assert str(MAX_SCANS) in refusal.detail
     assert plain_jpeg(bomb) is None  # nor does the fast way begin with it
     assert plain_jpeg(data) is not None
-    load_picture(data, PictureOptions(image_size=8))
+    load_image(data, ImageOptions(image_size=8))
 
 
 def test_memory_errors_pass_through(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -360,7 +360,7 @@ def test_memory_errors_pass_through(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(PngImagePlugin.PngImageFile, "load", load)
     with pytest.raises(MemoryError):
-        load_picture(saved(picture(), "PNG"), PictureOptions(image_size=8))
+        load_image(saved(picture(), "PNG"), ImageOptions(image_size=8))
 
 
 def test_an_error_of_a_decoder_is_a_refusal(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -391,7 +391,7 @@ def test_pillows_warnings_are_not_shown(recwarn: pytest.WarningsRecorder) -> Non
     for data in (noisy, saved(palette, "PNG", transparency=b"\x80\x00\xff"), png(9_000, 12_000)):
         for how in DECODES:
             try:
-                load_picture(data, PictureOptions(image_size=8, decode=how))
+                load_image(data, ImageOptions(image_size=8, decode=how))
             except Refusal:
                 assert data not in (noisy,)
     assert not recwarn.list

@@ -27,7 +27,6 @@ from tfrecords.convert.image.near_duplicates import (
     group_copies,
     low_frequencies,
     near_pairs,
-    perceptual_hash,
     perceptual_hashes,
 )
 from tfrecords.format.layout import Layout
@@ -56,6 +55,11 @@ def reference(image: Image.Image) -> int:
 
 
 # Hashes
+
+
+def perceptual_hash(pixels: np.ndarray) -> int:
+    """Returns the hash of one picture."""
+    return int(perceptual_hashes(pixels[None])[0])
 
 
 def test_the_bits_are_those_of_imagehash() -> None:
@@ -363,6 +367,6 @@ def test_classes_too_small_to_be_split_are_named(album: Path, tmp_path: Path, a_
         shutil.move(mine / "ant" / path.name, mine / "dog" / path.name)
     summary = convert(a_config(mine, tmp_path / "data", image_size=32))
     assert summary.warnings == (
-        "class 'cat' has no photo in split 'test' (1 in all)",
-        "class 'dog' has no photo in split 'test' (5 in all)",
+        "class 'cat' has no image in split 'test' (1 in total)",
+        "class 'dog' has no image in split 'test' (5 in total)",
     )

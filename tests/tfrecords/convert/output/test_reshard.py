@@ -12,12 +12,13 @@ import numpy as np
 import pytest
 
 from tfrecords.base_errors import ConversionError
-from tfrecords.convert.output.reshard import ReshardTask, SealTask, is_whole, link_or_copy
+from tfrecords.convert.output.reshard import ReshardTask, SyncTask, is_whole, link_or_copy
 from tfrecords.convert.state.receipts import read_info
 from tfrecords.convert.workers.shard_worker import Monitor, Stopped
-from tfrecords.format.layout import Offsets, encode_record, raw_offsets
+from tfrecords.format.naming import index_path
 from tfrecords.format.record import FRAMING_BYTES
-from tfrecords.format.shard import ShardReader, ShardWriter, index_path
+from tfrecords.format.record_layout import Offsets, encode_record
+from tfrecords.format.shard import ShardReader, ShardWriter
 
 
 def payload(number: int, encoding: str) -> bytes:
@@ -48,7 +49,7 @@ def task(tmp_path: Path, encoding: str) -> ReshardTask:
         rows=np.array([7, 8, 9, 6]),
         source_of=np.array([0, 1, 0, 1], np.int32),
         positions=np.array([1, 1, 0, 1]),
-        offsets=raw_offsets(2) if encoding == "raw" else Offsets(),
+        offsets=Offsets.of("raw", 2) if encoding == "raw" else Offsets(),
     )
 
 
@@ -103,12 +104,12 @@ def test_a_spoiled_record_is_not_handed_on(task: ReshardTask) -> None:
 
 
 @pytest.fixture
-def seal(tmp_path: Path, encoding: str) -> SealTask:
+def seal(tmp_path: Path, encoding: str) -> SyncTask:
     """A shard of three records that is not sealed."""
-    with ShardWriter(tmp_path / "shard", index=encoding != "raw", sealed=False) as writer:
+    with ShardWriter(tmp_path / "shard", index=encoding != "raw", durable=False) as writer:
         for number in range(3):
             writer.write(payload(number, encoding))
-    return SealTask(
+    return SyncTask(
         shard=tmp_path / "shard",
         receipt=tmp_path / "shard.sealed.json",
         inputs="these",
@@ -117,7 +118,7 @@ def seal(tmp_path: Path, encoding: str) -> SealTask:
     )
 
 
-def test_a_sealed_shard_is_durable_and_has_its_checksum(seal: SealTask, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_sealed_shard_is_durable_and_has_its_checksum(seal: SyncTask, monkeypatch: pytest.MonkeyPatch) -> None:
     synced: list[str] = []
     fsync = os.fsync
     monkeypatch.setattr(
@@ -134,7 +135,7 @@ def test_a_sealed_shard_is_durable_and_has_its_checksum(seal: SealTask, monkeypa
 
 
 @pytest.mark.parametrize("damage", ["a bit", "the end", "a record", "more", "the sidecar"])
-def test_a_shard_that_was_damaged_is_not_sealed(seal: SealTask, damage: str) -> None:
+def test_a_shard_that_was_damaged_is_not_sealed(seal: SyncTask, damage: str) -> None:
     assert is_whole(seal.shard, seal.info)
     path = index_path(seal.shard) if damage == "the sidecar" else seal.shard
     if not path.exists():
@@ -155,7 +156,7 @@ def test_a_shard_that_was_damaged_is_not_sealed(seal: SealTask, damage: str) -> 
     assert not seal.receipt.exists()
 
 
-def test_a_stopped_seal_leaves_no_receipt(seal: SealTask) -> None:
+def test_a_stopped_seal_leaves_no_receipt(seal: SyncTask) -> None:
     class Stops(Monitor):
         def begin(self, row: int) -> None:
             raise Stopped

@@ -11,7 +11,7 @@ import pytest
 
 from tfrecords.base_errors import ConversionError
 from tfrecords.convert import ConvertConfig, ConvertProgress, convert
-from tfrecords.convert.output.summary import _merged
+from tfrecords.convert.output.publish import _merged
 from tfrecords.format.dataset_verification import verify
 from tfrecords.format.layout import Layout
 from tfrecords.format.manifest import Manifest, read_manifest
@@ -62,8 +62,8 @@ def test_more_refused_files_end_it_and_are_listed(
         convert(a_config(bad, tmp_path / "data", max_refused=max_refused))
     assert str(caught.value) == (
         "4 of 41 files were refused (2 empty, 1 text, 1 unknown_suffix), more than "
-        f"--max_refused={max_refused} allows. {work}/quarantine.jsonl lists them. Mend them and give the same command "
-        "again: only the shards that they are in are done anew. Or allow more, and what is finished is taken."
+        f"--max_refused={max_refused} allows. {work}/quarantine.jsonl lists them. Repair them and give the same "
+        "command again: only their shards are written again. Or allow more, and all finished shards are used."
     )
     assert {file.path: file.reason for file in read_quarantine(work)} == REFUSED
     assert [path.name for path in work.parent.iterdir()] == [work.name]
@@ -103,7 +103,8 @@ def test_nothing_that_can_be_decoded_names_the_first_file_that_was_read(
         path.write_bytes(b"")
     (folder / "ant" / "a.txt").touch()
     with pytest.raises(
-        ConversionError, match=r"zoo: none of its 4 files can be decoded; the first, ant/image_0\.jpg: empty, .*\. Look"
+        ConversionError,
+        match=r"zoo: none of its 4 files can be decoded\. The first is ant/image_0\.jpg: empty, .*\. Look",
     ):
         convert(a_config(folder, tmp_path / "data", max_refused="100%"))
     assert not (tmp_path / "data" / "zoo" / "1.0.0").exists()
@@ -248,9 +249,9 @@ def test_copies_that_the_splits_of_the_source_tear_are_told(bad: Path, tmp_path:
     (tmp_path / "some.csv").write_text("path,label,split\nant/image_7.png,a,train\nbee/same.png,b,test\n")
     summary = convert(a_config(bad, tmp_path / "data", table=tmp_path / "some.csv", splits="source"))
     assert summary.warnings == (
-        "1 photos have copies in another split, e.g. ant/image_7.png; the splits are those that were there",
-        "class 'a' has no photo in split 'test' (1 in all)",
-        "class 'b' has no photo in split 'train' (1 in all)",
+        "1 images have copies in another split, e.g. ant/image_7.png; the existing splits were kept",
+        "class 'a' has no image in split 'test' (1 in total)",
+        "class 'b' has no image in split 'train' (1 in total)",
     )
     dealt = convert(a_config(bad, tmp_path / "data", table=tmp_path / "some.csv", name="dealt"))
     assert not any("copies" in warning for warning in dealt.warnings)

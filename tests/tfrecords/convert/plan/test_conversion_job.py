@@ -11,15 +11,17 @@ import numpy as np
 import pytest
 
 from tfrecords.base_errors import UsageError
-from tfrecords.convert.plan.conversion_job import ConversionJob, make_job, select
+from tfrecords.convert.output.publish import _made_from
+from tfrecords.convert.plan.conversion_job import ConversionJob, make_job
 from tfrecords.convert.plan.convert_config import ConvertConfig
 from tfrecords.convert.plan.previous_version import PreviousVersion
 from tfrecords.convert.plan.shard_plan import PlannedShard
 from tfrecords.convert.sources import Source
 from tfrecords.convert.state.receipts import Receipt
-from tfrecords.format.layout import Layout, ShardInfo, raw_offsets
+from tfrecords.format.layout import Layout, ShardInfo
 from tfrecords.format.manifest import Manifest
 from tfrecords.format.quarantine import Reason, Refusal
+from tfrecords.format.record_layout import Offsets
 
 Files: Any = object()
 
@@ -38,6 +40,10 @@ def a_source(paths: list[str], **changed: Any) -> Source:
         **changed,
     }
     return Source(**values)
+
+
+def inputs(job: ConversionJob, planned: PlannedShard) -> str:
+    return job.source.digest(planned.rows, job.ids, job.labels)
 
 
 def photos(name: str, count: int) -> list[str]:
@@ -82,7 +88,7 @@ def an_existing(paths: list[str], splits: list[str], class_names: tuple[str, ...
         encoding="raw",
         image_size=8,
         class_names=class_names,
-        offsets=raw_offsets(8),
+        offsets=Offsets.of("raw", 8),
         splits=shards,
         config={},
         source_sha256="",
@@ -102,7 +108,7 @@ def a_receipt(job: ConversionJob, digests: list[int]) -> Receipt:
     """Returns a receipt that says that all files were converted, with these digests; of 0, that one was refused."""
     receipt = Receipt(len(digests))
     receipt.sha256[:] = digests_of_rows(digests)
-    for planned in job.plan().shards:
+    for planned in job.plan.shards:
         rows = planned.rows[np.array(digests)[planned.rows] > 0]
         receipt.positions[rows] = np.arange(len(rows))
     return receipt
@@ -121,19 +127,19 @@ def test_rows_become_ids_and_labels_stay() -> None:
     assert job.ids.tolist() == list(range(12))
     assert job.labels.tolist() == [0] * 8 + [1] * 4
     assert (job.class_names, job.splits, job.num_before) == (("ant", "bee"), ("train", "test"), {})
-    planned = splits_of(job, job.plan().shards)
+    planned = splits_of(job, job.plan.shards)
     assert sorted(planned) == sorted(set(source.paths) - {"ant/3.png"})
     assert list(planned.values()).count("test") == 3  # of 7 and 4
 
 
 def test_a_job_depends_on_names_and_seed_and_nothing_else() -> None:
     source = a_source(photos("ant", 40))
-    rows = [shard.rows.tolist() for shard in a_job(source).plan().shards]
+    rows = [shard.rows.tolist() for shard in a_job(source).plan.shards]
     for part in rows:
         assert part == sorted(part, key=a_job(source).ranks[:, 1].__getitem__)
     other = dataclasses.replace(source, sizes=source.sizes + 1, stamps=source.stamps * 0)
-    assert [shard.rows.tolist() for shard in a_job(other, num_workers=7).plan().shards] == rows
-    assert [shard.rows.tolist() for shard in a_job(source, seed=1).plan().shards] != rows
+    assert [shard.rows.tolist() for shard in a_job(other, num_workers=7).plan.shards] == rows
+    assert [shard.rows.tolist() for shard in a_job(source, seed=1).plan.shards] != rows
 
 
 def test_the_splits_of_the_source() -> None:
@@ -141,8 +147,10 @@ def test_the_splits_of_the_source() -> None:
     source = a_source(photos("ant", 4), splits=["b", "a", "b", "never"], refused=refused)
     job = a_job(source, splits="source")
     assert job.splits == ("b", "a")
-    assert splits_of(job, job.plan().shards) == {"ant/0.png": "b", "ant/1.png": "a", "ant/2.png": "b"}
-    with pytest.raises(UsageError, match=r"--splits=source: zoo has no splits\. Say e\.g\. --splits=train=0\.75,test"):
+    assert splits_of(job, job.plan.shards) == {"ant/0.png": "b", "ant/1.png": "a", "ant/2.png": "b"}
+    with pytest.raises(
+        UsageError, match=r"--splits=source: zoo has no splits of its own\. Give e\.g\. --splits=train=0\.75,test"
+    ):
         a_job(a_source(photos("ant", 4)), splits="source")
 
 
@@ -150,7 +158,7 @@ def test_select_takes_all_columns_along() -> None:
     refused = {1: Refusal(Reason.EMPTY, "one"), 4: Refusal(Reason.TEXT, "four")}
     places = np.arange(15).reshape(5, 3)
     source = a_source([*photos("ant", 3), *photos("bee", 2)], refused=refused, places=places, splits=list("abcde"))
-    part = select(source, np.array([4, 0, 2]))
+    part = source.select(np.array([4, 0, 2]))
     assert part.paths == ["bee/1.png", "ant/0.png", "ant/2.png"]
     assert part.labels.tolist() == [1, 0, 0]
     assert part.sizes.tolist() == [1004, 1000, 1002]
@@ -182,22 +190,22 @@ def test_a_shard_is_written_again_if_one_of_its_files_is_another(change: Callabl
     changed = a_source(list(paths))
     change(changed)
     after = a_job(changed)
-    assert a_job(a_source(paths)).inputs(planned) == before.inputs(planned)
-    assert after.inputs(planned) != before.inputs(planned)
-    assert after.inputs(other) == before.inputs(other)
-    assert before.inputs(PlannedShard("f", "train", 0, np.array([0, 2]))) != before.inputs(planned)
+    assert inputs(a_job(a_source(paths)), planned) == inputs(before, planned)
+    assert inputs(after, planned) != inputs(before, planned)
+    assert inputs(after, other) == inputs(before, other)
+    assert inputs(before, PlannedShard("f", "train", 0, np.array([0, 2]))) != inputs(before, planned)
 
 
 def test_a_shard_is_written_again_if_its_ids_are_others() -> None:
     planned = PlannedShard("f", "train", 0, np.array([1]))
     job = a_job(a_source(photos("ant", 2)))
-    assert dataclasses.replace(job, ids=job.ids + 1).inputs(planned) != job.inputs(planned)
+    assert inputs(dataclasses.replace(job, ids=job.ids + 1), planned) != inputs(job, planned)
 
 
 def test_names_that_are_no_text_have_inputs() -> None:
     job = a_job(a_source(["ant/\udcff.png", "ant/벌.png"]))
-    assert job.inputs(PlannedShard("f", "train", 0, np.array([0]))) != job.inputs(
-        PlannedShard("f", "train", 0, np.array([1]))
+    assert inputs(job, PlannedShard("f", "train", 0, np.array([0]))) != inputs(
+        job, PlannedShard("f", "train", 0, np.array([1]))
     )
 
 
@@ -206,18 +214,18 @@ def test_names_that_are_no_text_have_inputs() -> None:
 
 def test_copies_are_brought_into_one_split_and_others_stay() -> None:
     job = a_job(a_source(photos("ant", 40)))
-    plan = job.plan()
+    plan = job.plan
     first = splits_of(job, plan.shards)
     train = [row for row, path in enumerate(job.source.paths) if first[path] == "train"]
     test = [row for row, path in enumerate(job.source.paths) if first[path] == "test"]
     alone = [*range(1, 41)]
-    settled = job.settled(plan, a_receipt(job, alone))
+    settled = job.final_plan(a_receipt(job, alone))
     assert settled.plan is plan
     assert (settled.groups.tolist(), settled.leaks) == (list(range(40)), ())
 
     digests = list(alone)
     digests[test[0]] = digests[train[0]]
-    settled = job.settled(plan, a_receipt(job, digests))
+    settled = job.final_plan(a_receipt(job, digests))
     now = splits_of(job, settled.plan.shards)
     pair = sorted((train[0], test[0]))
     assert now[job.source.paths[pair[0]]] == now[job.source.paths[pair[1]]]
@@ -228,7 +236,7 @@ def test_copies_are_brought_into_one_split_and_others_stay() -> None:
 
 def test_refused_files_are_in_no_group() -> None:
     job = a_job(a_source(photos("ant", 4)))
-    settled = job.settled(job.plan(), a_receipt(job, [0, 5, 0, 5]))
+    settled = job.final_plan(a_receipt(job, [0, 5, 0, 5]))
     assert settled.groups.tolist() == [0, 1, 2, 1]
 
 
@@ -238,14 +246,14 @@ def test_refused_files_do_not_count_for_the_fractions() -> None:
     digests[job.split_of == 1] = 0  # all that were to go to test, and then ten of train
     digests[np.flatnonzero(digests)[:10]] = 0
     receipt = a_receipt(job, digests.tolist())
-    now = splits_of(job, job.settled(job.plan(), receipt).plan.shards)
+    now = splits_of(job, job.final_plan(receipt).plan.shards)
     became = [now[path] for path, ok in zip(job.source.paths, receipt.positions >= 0, strict=True) if ok]
     assert (became.count("train"), became.count("test")) == (15, 5)
 
 
 def test_copies_across_the_splits_of_the_source_are_named_and_not_moved() -> None:
     job = a_job(a_source(photos("ant", 4), splits=["a", "b", "b", "b"]), splits="source")
-    settled = job.settled(job.plan(), a_receipt(job, [7, 2, 7, 2]))
+    settled = job.final_plan(a_receipt(job, [7, 2, 7, 2]))
     assert settled.leaks == ("ant/0.png",)
     assert splits_of(job, settled.plan.shards)["ant/2.png"] == "b"
     assert settled.groups.tolist() == [0, 1, 0, 1]
@@ -277,7 +285,7 @@ def test_new_shards_are_counted_after_those_that_are_there() -> None:
     existing = an_existing(photos("ant", 4), ["train", "train", "test", "train"], ("ant",))
     job = a_job(a_source([f"ant/new_{number}.png" for number in range(8)]), existing)
     assert job.num_before == {"train": 1, "test": 1}
-    assert [(shard.file, shard.shard) for shard in job.plan().shards] == [
+    assert [(shard.file, shard.shard) for shard in job.plan.shards] == [
         ("zoo-train.tfrecord-00001-of-00002", 1),
         ("zoo-test.tfrecord-00001-of-00002", 1),
     ]
@@ -288,12 +296,12 @@ def test_a_copy_of_a_photo_that_is_there_goes_where_that_one_is() -> None:
     job = a_job(a_source([f"ant/new_{number}.png" for number in range(12)]), existing)
     for digest, split, id in ((1, "test", 0), (2, "train", 1)):  # of ant/0.png and of ant/1.png
         digests = [digest, digest, *range(100, 110)]
-        settled = job.settled(job.plan(), a_receipt(job, digests))
+        settled = job.final_plan(a_receipt(job, digests))
         now = splits_of(job, settled.plan.shards)
         assert (now["ant/new_0.png"], now["ant/new_1.png"]) == (split, split)
         assert settled.groups.tolist() == [id, id, *range(5, 15)]
         assert settled.leaks == ()
-    settled = job.settled(job.plan(), a_receipt(job, [3, 0, *range(100, 110)]))  # of the one that was refused
+    settled = job.final_plan(a_receipt(job, [3, 0, *range(100, 110)]))  # of the one that was refused
     assert settled.groups.tolist() == list(range(3, 15))
 
 
@@ -301,7 +309,7 @@ def test_copies_that_old_splits_tear_are_named() -> None:
     existing = an_existing(photos("ant", 3), ["", "train", "test"], ("ant",))
     existing.manifest.sha256[2] = existing.manifest.sha256[1]
     job = a_job(a_source(["ant/new.png"]), existing)
-    assert job.settled(job.plan(), a_receipt(job, [50])).leaks == ("ant/1.png",)
+    assert job.final_plan(a_receipt(job, [50])).leaks == ("ant/1.png",)
 
 
 def test_the_splits_of_the_source_go_on_with_those_that_are_there() -> None:
@@ -314,9 +322,9 @@ def test_the_splits_of_the_source_go_on_with_those_that_are_there() -> None:
 def test_made_from_is_what_the_manifest_has() -> None:
     existing = an_existing(photos("ant", 3), ["a", "a", "b"], ("ant",))
     listed = a_source([*photos("ant", 3), "ant/new.png", "ant/\udcff.png"])
-    job = a_job(select(listed, np.array([3])), existing, listed)
-    assert job.made_from(existing.manifest).paths == photos("ant", 3)
+    job = a_job(listed.select(np.array([3])), existing, listed)
+    assert _made_from(job, existing.manifest).paths == photos("ant", 3)
     manifest = dataclasses.replace(existing.manifest, paths=["ant/0.png", "ant/\\xff.png", "ant/new.png"])
-    assert job.made_from(manifest).paths == ["ant/0.png", "ant/new.png", "ant/\udcff.png"]
+    assert _made_from(job, manifest).paths == ["ant/0.png", "ant/new.png", "ant/\udcff.png"]
     new = a_job(listed)
-    assert new.made_from(existing.manifest) is listed
+    assert _made_from(new, existing.manifest) is listed

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from tfrecords.base_errors import UsageError
-from tfrecords.convert.image.decoder import PictureOptions
+from tfrecords.convert.image.decoder import ImageOptions
 from tfrecords.convert.plan.convert_config import ConvertConfig
 
 
@@ -21,7 +21,7 @@ def config(**values: Any) -> ConvertConfig:
 @pytest.mark.parametrize(
     ("option", "value", "message"),
     [
-        ("name", "my-set", "--name=my-set: a data set's name is"),
+        ("name", "my-set", "--name=my-set: should be a letter followed by"),
         ("image_size", 0, "--image_size=0: should be 1..4096 px."),
         ("image_size", 4097, "--image_size=4097: should be 1..4096 px."),
         ("resize", "squash", "--resize=squash: should be one of stretch, crop, pad."),
@@ -30,23 +30,31 @@ def config(**values: Any) -> ConvertConfig:
         ("jpeg_quality", 101, "--jpeg_quality=101: should be 1..100."),
         ("splits", "train=0.5", "--splits=train=0.5: fractions should"),
         ("num_workers", -1, "--num_workers=-1: should be 1 or more"),
-        ("categories", ("a", "b", "a"), "--categories=a,b,a: names a category twice."),
+        ("categories", ("a", "b", "a"), "--categories=a,b,a: has a category twice."),
         ("decode", "slow", "--decode=slow: should be one of fast, exact."),
         ("truncated", "mend", "--truncated=mend: should be one of refuse, keep."),
-        ("background", "pinkish", "--background=pinkish: should be a colour such as white or #RRGGBB."),
-        ("background", "#12345", "--background=#12345: should be a colour such as white or #RRGGBB."),
-        ("background", "#12345678", "--background=#12345678: should be a colour without transparency"),
+        ("background", "pinkish", "--background=pinkish: should be a color such as white or #RRGGBB."),
+        ("background", "#12345", "--background=#12345: should be a color such as white or #RRGGBB."),
+        ("background", "#12345678", "--background=#12345678: should be a color without transparency"),
         ("copies", "all", "--copies=all: should be one of near, exact, ignore."),
         ("engine", "spark", "--engine=spark: should be one of local, beam."),
         ("beam_options", "--a=b", "--beam_options='--a=b' needs --engine=beam."),
-        ("max_refused", "few", "--max_refused=few: should be a number of files, or a share such as 1%."),
+        ("max_refused", "few", "--max_refused=few: should be a number of files, or a percentage such as 1%."),
         ("max_refused", "-1", "--max_refused=-1: "),
         ("max_refused", "1.5", "--max_refused=1.5: "),
         ("max_refused", "100.5%", "--max_refused=100.5%: "),
         ("max_refused", "1 %", "--max_refused=1 %: "),
         ("max_refused", "%", "--max_refused=%: "),
-        ("data_dir", Path("gs://bucket/data"), "--data_dir=gs:/bucket/data: data sets are written to a file system"),
-        ("data_dir", "s3://bucket", "--data_dir=s3://bucket: data sets are written to a file system"),
+        (
+            "data_dir",
+            Path("gs://bucket/data"),
+            "--data_dir=gs:/bucket/data: should be a folder, because a data set appears by an atomic rename",
+        ),
+        (
+            "data_dir",
+            "s3://bucket",
+            "--data_dir=s3://bucket: should be a folder, because a data set appears by an atomic rename",
+        ),
     ],
 )
 def test_bad_values_are_usage_errors(option: str, value: Any, message: str) -> None:
@@ -188,8 +196,8 @@ def test_refusal_limit(max_refused: str, num_files: int, expected: int | None) -
 
 
 def test_picture_options() -> None:
-    found = config(image_size=9, resize="pad", decode="exact", truncated="keep", background="#010203").picture_options()
-    assert found == PictureOptions(image_size=9, resize="pad", decode="exact", truncated="keep", background=(1, 2, 3))
+    found = config(image_size=9, resize="pad", decode="exact", truncated="keep", background="#010203").image_options()
+    assert found == ImageOptions(image_size=9, resize="pad", decode="exact", truncated="keep", background=(1, 2, 3))
 
 
 def test_every_option_has_a_help_sentence() -> None:

@@ -128,7 +128,7 @@ def test_other_options_are_named(
     with pytest.raises(UsageError) as caught:
         convert(a_config(mine, tmp_path / "data", **changed))
     end = "Choose another --name, or remove that folder."
-    assert str(caught.value) == f"{folder} was made otherwise: {message} {end}"
+    assert str(caught.value) == f"{folder} was made with other options: {message} {end}"
     assert identities(folder) == before
     assert [path.name for path in folder.parent.iterdir()] == ["1.0.0"]
 
@@ -195,8 +195,8 @@ def test_mended_files_are_told(mine: Path, tmp_path: Path, a_config: AConfig) ->
     (mine / "ant" / "image_4.jpg").symlink_to("nowhere_else")  # as bad as before
     with pytest.raises(
         UsageError,
-        match=rf"{OTHERS}: 1 refused then and changed since, e\.g\. ant/image_3\.png\. Give --append to add the "
-        "mended ones; or choose another --name",
+        match=rf"{OTHERS}: 1 refused before and changed since, e\.g\. ant/image_3\.png\. Give --append to add the "
+        "repaired ones, or choose another --name",
     ):
         convert(a_config(mine, tmp_path / "data"))
 
@@ -211,7 +211,7 @@ def test_all_of_it_is_told_at_once(mine: Path, tmp_path: Path, a_config: AConfig
     with pytest.raises(
         UsageError,
         match=r"zoo: 1 new, e\.g\. bee/renamed\.png; 1 gone, e\.g\. bee/image_1\.png; 1 changed, e\.g\. "
-        r"ant/image_5\.png; 1 refused then and changed since, e\.g\. ant/image_3\.png\. Give --append to add the new",
+        r"ant/image_5\.png; 1 refused before and changed since, e\.g\. ant/image_3\.png\. Give --append to add the new",
     ):
         convert(a_config(mine, tmp_path / "data"))
 
@@ -225,7 +225,7 @@ def test_other_classes_of_the_same_files_are_told(mine: Path, tmp_path: Path, a_
             convert(config)
     with pytest.raises(
         UsageError,
-        match=r"other files of .*csv: their sizes or classes are not the same\. Choose",
+        match=r"other files of .*csv: their sizes or classes differ\. Choose",
     ):
         convert(config)
 
@@ -271,11 +271,11 @@ def test_nothing_to_append_to(mine: Path, tmp_path: Path, a_config: AConfig) -> 
 
 
 def test_the_newest_version_is_what_is_there(mine: Path, tmp_path: Path, a_config: AConfig) -> None:
-    assert find_previous_version(tmp_path / "data", "zoo") is None
+    assert find_previous_version(a_config(mine, tmp_path / "data").resolved()) is None
     folder = convert(a_config(mine, tmp_path / "data")).dataset_dir
     for version in ("1.9.0", "1.10.0"):
         os.symlink(folder, folder.with_name(version))
-    existing = find_previous_version(tmp_path / "data", "zoo")
+    existing = find_previous_version(a_config(mine, tmp_path / "data").resolved())
     assert existing is not None
     assert existing.folder.name == "1.10.0"
 
@@ -283,7 +283,7 @@ def test_the_newest_version_is_what_is_there(mine: Path, tmp_path: Path, a_confi
 def test_rows_by_what_became_of_them(mine: Path, tmp_path: Path, a_config: AConfig) -> None:
     (mine / "ant" / "image_3.png").write_bytes(b"")
     convert(a_config(mine, tmp_path / "data"))
-    existing = find_previous_version(tmp_path / "data", "zoo")
+    existing = find_previous_version(a_config(mine, tmp_path / "data").resolved())
     assert existing is not None
     os.link(mine / "ant" / "image_5.png", mine / "bee" / "another.png")
     source = open_source(str(mine))
@@ -347,13 +347,13 @@ def test_a_list_makes_a_data_set_of_its_own(mine: Path, tmp_path: Path, a_config
 def test_a_list_alone_does_not_add(mine: Path, tmp_path: Path, a_config: AConfig) -> None:
     (mine / "ant" / "image_3.png").write_bytes(b"")
     folder = convert(a_config(mine, tmp_path / "data")).dataset_dir
-    with pytest.raises(UsageError, match=r"zoo/1\.0\.0 is there already: give --append, too, to add what --only names"):
+    with pytest.raises(UsageError, match=r"zoo/1\.0\.0 already exists\. Add --append to convert what --only names"):
         convert(a_config(mine, tmp_path / "data", only=folder / "quarantine.jsonl"))
 
 
 def test_a_list_of_other_files(mine: Path, tmp_path: Path, a_config: AConfig) -> None:
     write_quarantine(tmp_path, [RefusedFile(path="cat/1.png", reason="x", detail="y")])
-    with pytest.raises(UsageError, match=r"--only=.*jsonl: none of the 1 files that it lists is in .*zoo\."):
+    with pytest.raises(UsageError, match=r"--only=.*jsonl: none of its 1 files is in .*zoo\."):
         convert(a_config(mine, tmp_path / "data", only=tmp_path / "quarantine.jsonl"))
     assert not (tmp_path / "data").exists()
 
@@ -365,10 +365,12 @@ def test_listed_paths(tmp_path: Path) -> None:
         listed_paths(str(tmp_path / "none"))
     for text in ("a.jpg\n", '{"file": "a"}\n', "[1]\n", "1\n"):
         (tmp_path / "list").write_text(text)
-        with pytest.raises(UsageError, match=r"list is no quarantine list: each line should be \{\"path\": \.\.\.\}"):
+        with pytest.raises(
+            UsageError, match=r"list is not a quarantine list: each line should be \{\"path\": \.\.\.\}"
+        ):
             listed_paths(str(tmp_path / "list"))
     (tmp_path / "list").write_bytes(b"\xff\xfe")
-    with pytest.raises(UsageError, match="is no quarantine list"):
+    with pytest.raises(UsageError, match="is not a quarantine list"):
         listed_paths(str(tmp_path / "list"))
 
 

@@ -12,8 +12,7 @@ from hypothesis import strategies as st
 from tfrecords.base_errors import UsageError
 from tfrecords.convert.sources import Source, natural_key, printable
 from tfrecords.convert.sources.image_folder import FolderFiles
-from tfrecords.convert.sources.labels import FileListing, some_of, source_of_labels
-from tfrecords.convert.sources.natural_sort import natural_order
+from tfrecords.convert.sources.labels import FileListing, natural_order, some_of, source_of_labels
 from tfrecords.convert.sources.source import MAX_FILE_BYTES, class_name
 from tfrecords.format.quarantine import Reason, Refusal
 
@@ -147,13 +146,13 @@ def test_labels_that_are_chosen() -> None:
 
 def test_no_label_at_all() -> None:
     with pytest.raises(
-        UsageError, match=r"has no image file that can be used \(2 files; the first is refused: it has no"
+        UsageError, match=r"has no image file that can be used \(2 files; the first was refused: it has no"
     ):
         source_of_labels(labeled("", ""), location="t", files=FolderFiles("/"))
 
 
 def test_two_classes_of_one_name() -> None:
-    with pytest.raises(UsageError, match=r"t has two classes of the name 'caf\\\\xe9'\. Rename one"):
+    with pytest.raises(UsageError, match=r"t has two classes named 'caf\\\\xe9'\. Rename one"):
         source_of_labels(labeled("caf\udce9", "caf\\xe9"), location="t", files=FolderFiles("/"))
 
 

@@ -106,7 +106,7 @@ def test_remote_tables(memory: Any, tmp_path: Path) -> None:
     assert source.sizes.tolist() == [-1, -1, -1]
     assert {id: refusal.reason for id, refusal in source.refused.items()} == {2: Reason.UNREADABLE}
     assert source.files.read("cat/9.jpg", None) == b"c9"
-    with pytest.raises(Refusal, match="unreadable: it is not there"):
+    with pytest.raises(Refusal, match="unreadable: it does not exist"):
         source.files.read("nowhere.jpg", None)
     (tmp_path / "1.jpg").write_bytes(b"local")
     (tmp_path / "t.csv").write_text("path,label\nmemory://zoo/cat/9.jpg,a\n1.jpg,b\n")
@@ -160,14 +160,14 @@ def test_what_is_not_there(memory: Any) -> None:
         open_source("memory://nowhere")
     with pytest.raises(UsageError, match=r"--image_dir=memory://nowhere\.tar does not exist"):
         open_source("memory://nowhere.tar")
-    with pytest.raises(UsageError, match=r"memory://zoo/\*\.tar: no file has such a name"):
+    with pytest.raises(UsageError, match=r"memory://zoo/\*\.tar: no file matches"):
         open_source("memory://zoo/*.tar")
     with pytest.raises(UsageError, match=r"--table=memory://zoo/t\.csv does not exist"):
         open_source("", table="memory://zoo/t.csv")
 
 
 def test_a_protocol_that_nobody_knows() -> None:
-    with pytest.raises(UsageError, match=r"--image_dir=foo://x: there is no protocol foo://\. Known are file, http, "):
+    with pytest.raises(UsageError, match=r"--image_dir=foo://x: unknown protocol foo://\. Known are file, http, "):
         open_source("foo://x")
 
 
@@ -175,7 +175,7 @@ def test_a_protocol_that_nobody_knows() -> None:
 def test_a_driver_that_is_missing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, protocol: str, package: str) -> None:
     monkeypatch.setitem(sys.modules, package, None)
     url = f"{protocol}://bucket/photos"
-    message = rf"{protocol}:// cannot be read here\. Install its driver: pip install {package}$"
+    message = rf"there is no driver for {protocol}://\. .*[Ii]nstall {package} to access .*"
     with pytest.raises(UsageError, match=rf"--image_dir={url}: {message}"):
         open_source(url)
     with pytest.raises(UsageError, match=message):
@@ -236,7 +236,7 @@ def test_secrets_in_addresses_are_refused_and_not_shown(tmp_path: Path, url: str
         (url, f"{tmp_path}/t.csv"),
         ("", f"{tmp_path}/t.csv"),
     ):
-        with pytest.raises(UsageError, match="has a password, a key or a signature in it") as caught:
+        with pytest.raises(UsageError, match="contains a password, a key or a signature") as caught:
             open_source(image_dir, table=table)
         assert "hunter2" not in str(caught.value)
         assert "AKIA" not in str(caught.value)
@@ -358,7 +358,7 @@ def test_two_processes_read_from_a_web_server(server: tuple[str, Path]) -> None:
         (table.files, [("dog/deep/벌 나비.png", None), ("nowhere.jpg", None)]),
         (archive.files, [("cat/10.jpg", place)]),
     ]
-    expected = [[b"c9", b"odd", b"d"], [b"d", "unreadable: it is not there"], [b"c10"]]
+    expected = [[b"c9", b"odd", b"d"], [b"d", "unreadable: it does not exist"], [b"c10"]]
     assert read_in_two_processes(work) == [expected, expected]
 
 

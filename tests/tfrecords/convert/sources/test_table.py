@@ -139,7 +139,7 @@ def test_the_same_path_twice(photos: Path) -> None:
     rows = f"path,label\n1.jpg,a\n./1.jpg,a\n2.jpg,b\n{photos}//1.jpg,a\n"
     source = open_table(write(photos / "t.csv", rows))
     assert source.paths == ["1.jpg", "2.jpg"]
-    assert source.notes == ("2 rows repeat a file and its label; each is taken once: 1.jpg, 1.jpg",)
+    assert source.notes == ("2 rows repeat a file and its label; each file is used once: 1.jpg, 1.jpg",)
     with pytest.raises(
         UsageError, match=r"row 4 has '1\.jpg' as 'b', and row 2 as 'a'\. .*multi-label is not supported"
     ):
@@ -165,7 +165,7 @@ def test_categories_choose_and_order(photos: Path) -> None:
         open_table(table, categories=("d",))
 
 
-MULTI = r"multi-label is not supported\. Keep one label a picture"
+MULTI = r"multi-label is not supported\. Keep one label per image"
 
 
 @pytest.mark.parametrize(
@@ -200,12 +200,12 @@ def test_lists_of_labels_are_refused(photos: Path) -> None:
         ("1.jpg,a\n", r"has no column of paths .*It has: 1\.jpg, a\. Name one path"),
         ("path,x\n1.jpg,a\n", r"has no column of labels \(label, class, category\)\. It has: path, x\. Name one label"),
         ("path,file,label\n", r"has several columns of paths"),
-        ("path,label\n1.jpg,a,b\n", r"line 2 has 3 cells, and the header 2\. Quote a cell"),
-        ("path,label\n1.jpg\n", r"line 2 has 1 cells, and the header 2"),
-        ('path,label\n"1.jpg,a\n', r"is no valid CSV: unexpected end of data"),
+        ("path,label\n1.jpg,a,b\n", r"line 2 has 3 cells, the header 2\. Quote cells"),
+        ("path,label\n1.jpg\n", r"line 2 has 1 cells, the header 2"),
+        ('path,label\n"1.jpg,a\n', r"is not valid CSV: unexpected end of data"),
         ("path,label\n,a\n", r"row 2 has no path"),
         ("path,label\n", r"has no image file that can be used \(0 files\)"),
-        ("path,label\nno.jpg,a\n", r"\(1 files; the first is refused: No such file or directory\)"),
+        ("path,label\nno.jpg,a\n", r"\(1 files; the first was refused: No such file or directory\)"),
         (
             'path,label\n1.jpg,"a\nb"\n',
             r"label 'a\\nb': a class name should not be blank or have a line break\. Rename the c",
@@ -262,7 +262,7 @@ def test_parquet_of_several_batches(photos: Path, monkeypatch: pytest.MonkeyPatc
 
 def test_parquet_that_is_none(photos: Path) -> None:
     (photos / "t.parquet").write_bytes(b"PAR1 and then something else PAR1")
-    with pytest.raises(UsageError, match=r"t\.parquet is no valid parquet file"):
+    with pytest.raises(UsageError, match=r"t\.parquet is not a valid parquet file"):
         open_table(f"{photos}/t.parquet")
     picture = [{"bytes": b"", "path": "1.jpg"}]
     with pytest.raises(UsageError, match=r"column 'image' should have plain values, a path as text\. Received: struct"):

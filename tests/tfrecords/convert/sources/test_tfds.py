@@ -16,10 +16,16 @@ from hypothesis import strategies as st
 
 from tfrecords.base_errors import UsageError
 from tfrecords.convert.sources import Source, open_source
-from tfrecords.convert.sources.example_fields import bytes_feature, walk_examples
-from tfrecords.format.example import encode_example
+from tfrecords.convert.sources.tfds import walk_examples
+from tfrecords.format.example import bytes_feature, encode_example
 from tfrecords.format.quarantine import Reason, Refusal
-from tfrecords.format.record import frame, masked_crc32c
+from tfrecords.format.record import footer, header, masked_crc32c
+
+
+def frame(payload: bytes) -> bytes:
+    """Returns a payload as a record, with its framing."""
+    return header(len(payload)) + payload + footer(payload)
+
 
 FEATURES = "tensorflow_datasets.core.features"
 IMAGE = {"pythonClassName": f"{FEATURES}.image_feature.Image", "image": {"encodingFormat": "jpeg"}}
@@ -181,8 +187,8 @@ def test_supervised_keys_choose_among_features(tmp_path: Path, supervised: dict[
     source = open_source(write(tmp_path, SPLITS, features, supervisedKeys=supervised))
     assert source.labels.tolist() == [0, 2, 1, 0]
     assert source.notes == (
-        "image was taken of image, mask, as the data set's supervised keys say",
-        "label was taken of label, coarse, as the data set's supervised keys say",
+        "image was chosen from image, mask by the data set's supervised keys",
+        "label was chosen from label, coarse by the data set's supervised keys",
     )
 
 
@@ -205,17 +211,20 @@ def damage(change: Callable[[bytearray], object]) -> Callable[[Path], None]:
 @pytest.mark.parametrize(
     ("break_it", "message"),
     [
-        (damage(lambda data: data.pop()), r"00000-of-00002: record at byte \d+: the file was cut off"),
+        (damage(lambda data: data.pop()), r"00000-of-00002: record at byte \d+: the file is truncated"),
         (
             damage(lambda data: data.__delitem__(slice(len(data) // 2 + 5, None))),
-            "record at byte .* the file was cut off",
+            "record at byte .* the file is truncated",
         ),
-        (damage(lambda data: data.__delitem__(slice(len(data) // 2, None))), "has 1 examples, and .* promises 2"),
+        (damage(lambda data: data.__delitem__(slice(len(data) // 2, None))), "has 1 examples; .* says 2"),
         (damage(lambda data: data.__setitem__(0, data[0] ^ 1)), "record at byte 0: the checksum of its length fails"),
-        (damage(lambda data: data.__setitem__(12, 0x0B)), "record at byte 0 is no tf.train.Example: wire type"),
+        (damage(lambda data: data.__setitem__(12, 0x0B)), "record at byte 0 is not a tf.train.Example: wire type"),
         (lambda folder: (folder / "zoo-test.tfrecord-00000-of-00001").unlink(), "cannot be opened: No such file"),
-        (lambda folder: (folder / "dataset_info.json").write_text("{"), "dataset_info.json is no valid JSON"),
-        (lambda folder: (folder / "dataset_info.json").write_text("{}"), "has no shards, as dataset_info.json says"),
+        (lambda folder: (folder / "dataset_info.json").write_text("{"), "dataset_info.json is not valid JSON"),
+        (
+            lambda folder: (folder / "dataset_info.json").write_text("{}"),
+            "has no shards according to dataset_info.json",
+        ),
     ],
 )
 def test_damaged_data_sets(tmp_path: Path, break_it: Callable[[Path], None], message: str) -> None:
@@ -239,9 +248,7 @@ def test_an_example_without_a_picture(tmp_path: Path) -> None:
     source = open_source(write(tmp_path, {"train": [[{"label": 1}, {"label": 1, "image": 7}, example(0, 0)]]}))
     assert source.places is not None
     for id in (0, 1):
-        with pytest.raises(
-            Refusal, match=r"corrupt: its record has no picture: feature 'image' should be a byte string"
-        ):
+        with pytest.raises(Refusal, match=r"corrupt: its record has no image: feature 'image' should be a byte string"):
             source.files.read("", tuple(source.places[id].tolist()))
 
 
@@ -280,4 +287,4 @@ def test_garbage_is_a_usage_error(garbage: bytes, at: int, value: int) -> None:
         try:
             list(walk_examples(lambda a, b, data=data: data[a : a + b], len(data), "shard", "image", "label"))
         except UsageError as error:
-            assert "shard: record at byte 0 is no tf.train.Example" in str(error)
+            assert "shard: record at byte 0 is not a tf.train.Example" in str(error)

@@ -90,7 +90,7 @@ def test_a_list_of_classes(tmp_path: Path, where: str) -> None:
     assert names(source) == {"1.jpg": "bee", "2.jpg": "cat"}
     (detail,) = details(source).values()
     assert detail.startswith("its label is 3, and ")
-    assert detail.endswith(" counts 3 classes from 0")
+    assert detail.endswith(" has 3 classes, from 0")
 
 
 def test_several_tars(tmp_path: Path) -> None:
@@ -121,7 +121,7 @@ def test_masks_and_other_parts_are_left_out(tmp_path: Path) -> None:
     }
     source = open_source(pack(tmp_path / "a.tar", files))
     assert source.paths == ["1.jpg"]
-    assert source.notes == ("1 labels have no picture: README.txt",)
+    assert source.notes == ("1 labels have no image: README.txt",)
 
 
 def test_a_picture_with_more_than_one_suffix(tmp_path: Path) -> None:
@@ -130,9 +130,7 @@ def test_a_picture_with_more_than_one_suffix(tmp_path: Path) -> None:
 
 def test_two_pictures_in_a_sample(tmp_path: Path) -> None:
     files = {"1.jpg": b"", "1.png": b"", "1.cls": b"0"}
-    with pytest.raises(
-        UsageError, match=r"1\.png is not the only picture of its sample\. Keep one, or tell them apart"
-    ):
+    with pytest.raises(UsageError, match=r"1\.png is not the only image of its sample\. Keep one, or give them names"):
         open_source(pack(tmp_path / "a.tar", files))
     folders = {"cat/1.jpg": b"", "cat/1.png": b"", "dog/1.jpg": b""}
     assert len(open_source(pack(tmp_path / "a.tar", folders)).paths) == 3
@@ -153,18 +151,18 @@ def test_several_labels_are_refused(tmp_path: Path, name: str, content: bytes) -
 @pytest.mark.parametrize(
     ("name", "content", "detail"),
     [
-        ("2.cls", b"cat", "2.cls should hold the number of a class, and holds 'cat'"),
-        ("2.cls", b"", "2.cls should hold the number of a class, and holds ''"),
-        ("2.cls", b"-1", "2.cls should hold the number of a class, and holds '-1'"),
-        ("2.txt", b"", "2.txt should hold the name of a class, and holds ''"),
-        ("2.txt", b"two\nlines", r"2.txt should hold the name of a class, and holds 'two\nlines'"),
-        ("2.txt", b"x" * 201, "2.txt should hold the name of a class, and holds 'xxxx"),
-        ("2.json", b"{", "2.json is no JSON: "),
-        ("2.json", b"\xff\xfe", "2.json is no JSON: "),
-        ("2.json", b"[1]", "it has no .cls, .json or .txt with a label beside it"),
+        ("2.cls", b"cat", "2.cls should contain the number of a class, not 'cat'"),
+        ("2.cls", b"", "2.cls should contain the number of a class, not ''"),
+        ("2.cls", b"-1", "2.cls should contain the number of a class, not '-1'"),
+        ("2.txt", b"", "2.txt should contain the name of a class, not ''"),
+        ("2.txt", b"two\nlines", r"2.txt should contain the name of a class, not 'two\nlines'"),
+        ("2.txt", b"x" * 201, "2.txt should contain the name of a class, not 'xxxx"),
+        ("2.json", b"{", "2.json is not valid JSON: "),
+        ("2.json", b"\xff\xfe", "2.json is not valid JSON: "),
+        ("2.json", b"[1]", "there is no .cls, .json or .txt with a label beside it"),
         ("2.json", b'{"label": 1.5}', "2.json should have a name or a number as its label, not 1.5"),
         ("2.json", b'{"label": "\\ud800"}', r"2.json should have a name or a number as its label, not '\ud800'"),
-        ("2.dat", b"1", "it has no .cls, .json or .txt with a label beside it"),
+        ("2.dat", b"1", "there is no .cls, .json or .txt with a label beside it"),
     ],
 )
 def test_pictures_without_a_usable_label_are_refused(tmp_path: Path, name: str, content: bytes, detail: str) -> None:

@@ -17,11 +17,11 @@ import pytest
 
 from tfrecords.base_errors import ConversionError, UsageError
 from tfrecords.convert import ConvertConfig, ConvertProgress, convert
-from tfrecords.convert.image.decoder import PictureOptions
+from tfrecords.convert.image.decoder import ImageOptions
 from tfrecords.convert.state.receipts import write_receipt
 from tfrecords.convert.state.workdir import WorkDir
 from tfrecords.convert.workers import beam_runner as beam_module
-from tfrecords.convert.workers.beam_runner import check_beam, run_beam
+from tfrecords.convert.workers.beam_runner import BeamRunner
 from tfrecords.convert.workers.beam_worker import pack
 from tfrecords.convert.workers.shard_worker import ShardTask
 from tfrecords.format.layout import ShardInfo
@@ -53,7 +53,7 @@ def test_an_element_has_few_bytes_a_file_and_no_pixels(
     photos: Path, tmp_path: Path, a_config: AConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     elements: list[bytes] = []
-    monkeypatch.setattr(beam_module, "run_beam", lambda tasks, *_: elements.extend(map(pack, tasks)))
+    monkeypatch.setattr(BeamRunner, "run", lambda _, tasks, *__: elements.extend(map(pack, tasks)))
     with pytest.raises(ConversionError, match="is not there"):
         convert(a_config(photos, tmp_path, engine="beam"))
     assert len(elements) == 9
@@ -80,7 +80,7 @@ def test_a_workers_error_is_found_in_the_traceback_that_a_runner_gives() -> None
     )
     assert str(beam_module._explained(RuntimeError(text))) == "/data/a cannot be written: No space left. Make room."
     other = str(beam_module._explained(RuntimeError("Traceback:\n  line 1\nTypeError: no. [while running 'write']")))
-    assert other.startswith("Apache Beam could not finish: TypeError: no. What is finished stays")
+    assert other.startswith("Apache Beam could not finish: TypeError: no. Finished shards are kept")
     assert str(beam_module._explained(ValueError())).startswith("Apache Beam could not finish: ValueError.")
 
 
@@ -150,14 +150,20 @@ def test_append(
 # Errors
 
 
+def check_beam(options: str) -> None:
+    """Makes a pipeline with these options and runs nothing."""
+    with beam_module._quiet():
+        beam_module._begin(options, "")
+
+
 @needs_beam
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ("--no_such=1", "does not know '--no_such=1'"),
-        ("--direct_num_workers 2 stray", "does not know 'stray'"),
-        ("--direct_num_worker=2", "does not know '--direct_num_worker=2'"),  # no guesses
-        ("-x", "does not know '-x'"),
+        ("--no_such=1", "unknown option '--no_such=1'"),
+        ("--direct_num_workers 2 stray", "unknown option 'stray'"),
+        ("--direct_num_worker=2", "unknown option '--direct_num_worker=2'"),  # no guesses
+        ("-x", "unknown option '-x'"),
         ("--direct_num_workers=two", "invalid int value: 'two'"),
         ("--runner=NoSuchRunner", "Unexpected pipeline runner: NoSuchRunner"),
         ("--runner=DataflowRunner", "Missing required option: project"),
@@ -203,7 +209,7 @@ def test_a_task_that_fails_says_so_in_the_workers_sentence(
         with pytest.raises(ConversionError) as caught:
             convert(config)
     assert str(caught.value) == (
-        f"{shard} cannot be written: Is a directory. What is finished stays; make room or make the folder writable, "
+        f"{shard} cannot be written: Is a directory. Finished shards are kept. Make room or make the folder writable, "
         "and give the same command again."
     )
     if options == TWO:  # with a loopback the worker is this process, and Beam prints what it raises
@@ -221,7 +227,7 @@ def test_a_worker_that_dies_is_reported_with_its_file(
 ) -> None:
     tasks = stand_in("os.kill(os.getpid(), signal.SIGKILL) if path.endswith('image_7.png') else None")
     with pytest.raises(ConversionError, match=r"died \(SIGKILL, .* memory runs out\) while it converted a/image_7.png"):
-        run_beam(iter(tasks), TWO, lambda _: None, lambda *_: None)
+        BeamRunner(TWO).run(iter(tasks), lambda _: None, lambda *_: None)
     assert capfd.readouterr() == ("", "")
 
 
@@ -234,7 +240,7 @@ def test_a_worker_that_cannot_start_is_reported_with_its_last_words(
     (tmp_path / "broken" / "numpy.py").write_text("raise ImportError('a broken installation')")
     monkeypatch.setattr(sys, "path", [str(tmp_path / "broken"), *sys.path])
     with pytest.raises(ConversionError, match=r"died \(exit code 1\): ImportError: a broken installation"):
-        run_beam(iter(tasks), TWO, lambda _: None, lambda *_: None)
+        BeamRunner(TWO).run(iter(tasks), lambda _: None, lambda *_: None)
 
 
 @needs_beam
@@ -243,7 +249,7 @@ def test_one_tasks_error_stops_the_other_workers(stand_in: Callable[[str], list[
     tasks = stand_in("1 / 0 if path.endswith('image_0.jpg') else time.sleep(4)")
     start = time.monotonic()
     with pytest.raises(ConversionError, match="Apache Beam could not finish: ZeroDivisionError: division by zero"):
-        run_beam(iter(tasks), TWO, lambda _: None, lambda *_: None)
+        BeamRunner(TWO).run(iter(tasks), lambda _: None, lambda *_: None)
     assert time.monotonic() - start < 30
 
 
@@ -286,7 +292,7 @@ def test_ctrl_c_ends_all_and_the_same_command_goes_on(slow: Slow, to_all: bool) 
         child.process.send_signal(signal.SIGINT)
     line = child.line()
     assert line.startswith("Interrupted 130 interrupted with ")
-    assert line.endswith(" of 9 shards finished; the same command goes on there.")
+    assert line.endswith(" of 9 shards finished; the same command resumes there.")
     assert child.ends()
     assert child.errors.read_text() == ""
     assert not list(slow.work.rglob("*.tmp-*"))
@@ -322,11 +328,11 @@ def a_task(folder: Path, files: Any, **values: Any) -> ShardTask:
         "inputs": "these files",
         "files": files,
         "places": None,
-        "picture": PictureOptions(image_size=8),
+        "image": ImageOptions(image_size=8),
         "encoding": "raw",
         "jpeg_quality": 95,
         "hashed": False,
-        "sealed": True,
+        "durable": True,
     }
     return ShardTask(**{**given, **values})
 

@@ -26,7 +26,7 @@ import numpy as np
 import pytest
 
 from tfrecords.base_errors import ConversionError
-from tfrecords.convert.image.decoder import PictureOptions
+from tfrecords.convert.image.decoder import ImageOptions
 from tfrecords.convert.sources import open_source
 from tfrecords.convert.state.receipts import read_info
 from tfrecords.convert.workers import pool as pool_module
@@ -103,11 +103,11 @@ class Shards:
                 ids=np.arange(NUM_FILES),
                 labels=np.zeros(NUM_FILES, np.int64),
                 places=None,
-                picture=PictureOptions(image_size=8),
+                image=ImageOptions(image_size=8),
                 encoding="raw",
                 jpeg_quality=95,
                 hashed=False,
-                sealed=True,
+                durable=True,
             )
             for number in range(NUM_SHARDS)
         ]
@@ -278,7 +278,7 @@ def test_a_task_is_taken_when_a_worker_is_free(some: Shards) -> None:
             # Each worker has one under way and some that wait for the disk; one is next.
             assert num_taken <= num_done + 2 * (1 + pool_module._BEHIND) + 1
             yield dataclasses.replace(
-                task, shard=some.shards / f"{number}", receipt=some.receipts / f"{number}.json", sealed=number % 2 == 0
+                task, shard=some.shards / f"{number}", receipt=some.receipts / f"{number}.json", durable=number % 2 == 0
             )
 
     def on_done(_: Task) -> None:
@@ -403,7 +403,7 @@ def test_a_killed_worker_is_an_error_that_names_its_file_and_not_a_hang(some: Sh
     assert isinstance(error, ConversionError)
     assert re.fullmatch(
         rf"worker process {killed} died \(SIGKILL, which is also what the system sends when memory runs out\) while it "
-        r"converted file number [28]\. What is finished stays; .* fewer --num_workers .* move that file away\.",
+        r"converted file number [28]\. Finished shards are kept\. .* fewer --num_workers .* move that file away\.",
         str(error),
     )
     for leftover in some.shards.glob(".*"):  # the killed one could not; the next conversion removes it

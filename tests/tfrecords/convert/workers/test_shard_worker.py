@@ -13,15 +13,16 @@ import numpy as np
 import pytest
 
 from tfrecords.base_errors import ConversionError
-from tfrecords.convert.image.decoder import PictureOptions
-from tfrecords.convert.image.near_duplicates import perceptual_hash
+from tfrecords.convert.image.decoder import ImageOptions
+from tfrecords.convert.image.near_duplicates import perceptual_hashes
 from tfrecords.convert.sources import open_source
 from tfrecords.convert.state.receipts import Receipt, read_info, read_receipt
 from tfrecords.convert.workers import shard_worker as worker_module
-from tfrecords.convert.workers.shard_worker import Monitor, ShardTask, Stopped, convert_shard, place_of, writing
+from tfrecords.convert.workers.shard_worker import Monitor, ShardTask, Stopped, place_of, writing
 from tfrecords.format.example import decode_example
+from tfrecords.format.naming import index_path
 from tfrecords.format.quarantine import Reason, Refusal
-from tfrecords.format.shard import ShardReader, index_path
+from tfrecords.format.shard import ShardReader
 
 NAME = "zoo-train.tfrecord-00000-of-00001"
 
@@ -61,17 +62,17 @@ def task(tmp_path: Path, write_picture: Callable[..., None]) -> ShardTask:
         ids=np.array([7, 5, 6, 2]),
         labels=np.array([1, 0, 0, 3]),
         places=None,
-        picture=PictureOptions(image_size=8),
+        image=ImageOptions(image_size=8),
         encoding="raw",
         jpeg_quality=95,
         hashed=True,
-        sealed=True,
+        durable=True,
     )
 
 
 def run(task: ShardTask) -> tuple[Receipt, Noting]:
     monitor = Noting()
-    convert_shard(task, monitor)()
+    task.begin(monitor)()
     found = read_receipt(task.receipt, task.inputs, task.shard)
     assert found is not None
     return found[1], monitor
@@ -101,7 +102,7 @@ def test_records_and_receipt(task: ShardTask, tmp_path: Path) -> None:
         assert isinstance(example["image"], bytes)
         assert receipt.pixels_sha256[number].tobytes() == hashlib.sha256(example["image"]).digest()
         pixels = np.frombuffer(example["image"], np.uint8).reshape(8, 8, 3)
-        assert receipt.phash[number] == perceptual_hash(pixels)
+        assert receipt.phash[number] == perceptual_hashes(pixels[None])[0]
     info = read_info(task.receipt, task.inputs, task.shard)
     assert info is not None
     assert (info.file, info.num_examples) == (NAME, 2)
@@ -143,7 +144,7 @@ def test_a_shard_that_others_may_be_made_of_does_not_wait_for_the_disk(
     run(task)
     data, sealed = task.shard.read_bytes(), read_info(task.receipt, task.inputs, task.shard)
     monkeypatch.setattr(os, "fsync", lambda _: pytest.fail("waits for the disk"))
-    run(dataclasses.replace(task, sealed=False))
+    run(dataclasses.replace(task, durable=False))
     assert sealed is not None
     assert sealed.sha256
     assert read_info(task.receipt, task.inputs, task.shard) == dataclasses.replace(sealed, sha256="")
@@ -167,7 +168,7 @@ def test_pictures_are_written_in_batches_as_one_by_one(
 def test_stopped_leaves_nothing(task: ShardTask, num_files: int) -> None:
     monitor = Noting(stop_at=num_files)
     with pytest.raises(Stopped):
-        convert_shard(task, monitor)()
+        task.begin(monitor)()
     assert len(monitor.refused) == num_files
     assert nothing_of(task)
 
@@ -188,7 +189,7 @@ def test_too_little_memory_is_the_machines_fault_and_not_the_files(
     def fail(*_: Any) -> None:
         raise MemoryError
 
-    monkeypatch.setattr(worker_module, "load_picture", fail)
+    monkeypatch.setattr(worker_module, "load_image", fail)
     with pytest.raises(ConversionError, match=r"1\.png: not enough memory .* fewer --num_workers"):
         run(task)
     assert nothing_of(task)

@@ -28,10 +28,10 @@ from tfrecords.convert.image.decoder import (
     DECODES,
     RESIZES,
     TRUNCATED,
-    PictureOptions,
+    ImageOptions,
     decode,
     decoder_versions,
-    load_picture,
+    load_image,
     parse_background,
     resize,
 )
@@ -65,7 +65,7 @@ def saved(image: Image.Image, kind: str = "JPEG", **options: Any) -> bytes:
 
 
 def both(data: bytes, image_size: int = 64, **options: Any) -> tuple[np.ndarray, np.ndarray]:
-    fast, exact = (load_picture(data, PictureOptions(image_size=image_size, decode=how, **options)) for how in DECODES)
+    fast, exact = (load_image(data, ImageOptions(image_size=image_size, decode=how, **options)) for how in DECODES)
     assert (fast.width, fast.height) == (exact.width, exact.height)
     for found in (fast, exact):
         assert found.pixels.shape == (image_size, image_size, 3)
@@ -87,7 +87,7 @@ def no_pillow(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*args: Any, **options: Any) -> Any:
         raise AssertionError("not the fast way")
 
-    monkeypatch.setattr(decoder, "open_picture", refuse)
+    monkeypatch.setattr(decoder, "open_image", refuse)
 
 
 def only_pillow(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -129,7 +129,7 @@ def test_reducing_does_not_move_the_picture(photo: Image.Image, size: tuple[int,
         pytest.skip("it comes out three pixels wide, and half a pixel of the full picture is nothing")
     data = saved(photo.resize(size), quality=95)
     image = decode_exact(data)
-    fast = load_picture(data, PictureOptions(image_size=32, resize=how)).pixels.astype(float)
+    fast = load_image(data, ImageOptions(image_size=32, resize=how)).pixels.astype(float)
     best = psnr(fast, resize(image, 32, how))
     for dx, dy in ((-1, 0), (1, 0), (0, -1), (0, 1)):  # half a pixel of the full picture either way is no better
         box = (max(dx, 0) * 2, max(dy, 0) * 2, size[0] + min(dx, 0) * 2, size[1] + min(dy, 0) * 2)
@@ -147,7 +147,7 @@ def decode_exact(data: bytes) -> Image.Image:
 @pytest.mark.parametrize("kind", ["JPEG", "PNG"])
 def test_narrow_pictures(how: str, decode_how: str, size: tuple[int, int], kind: str) -> None:
     data = saved(Image.new("RGB", size, (200, 30, 40)), kind)
-    found = load_picture(data, PictureOptions(image_size=16, resize=how, decode=decode_how, background=(0, 0, 0)))
+    found = load_image(data, ImageOptions(image_size=16, resize=how, decode=decode_how, background=(0, 0, 0)))
     assert (found.width, found.height) == size
     near = np.abs(found.pixels.astype(int) - (200, 30, 40)).max(axis=2) < 6
     assert near.any()
@@ -168,8 +168,8 @@ def test_every_orientation(photo: Image.Image, kind: str, value: int, how: str) 
     upright = Image.fromarray(np.ascontiguousarray(UPRIGHT[value](np.asarray(decode(unturned)))))
     np.testing.assert_array_equal(np.asarray(decode(data)), np.asarray(upright))
     for decode_how in DECODES:
-        options = PictureOptions(image_size=33, resize=how, decode=decode_how)
-        found = load_picture(data, options)
+        options = ImageOptions(image_size=33, resize=how, decode=decode_how)
+        found = load_image(data, options)
         assert (found.width, found.height) == upright.size
         expected = resize(upright, 33, how)
         assert psnr(found.pixels, expected) > (27 if decode_how == "fast" and kind == "JPEG" else 45)
@@ -179,10 +179,10 @@ def test_every_orientation(photo: Image.Image, kind: str, value: int, how: str) 
 def test_an_orientation_in_xmp(photo: Image.Image) -> None:
     """Counts where the EXIF has none, as in Pillow."""
     for xmp in (b'<x tiff:Orientation="6"/>', b"<tiff:Orientation>6</tiff:Orientation>"):
-        found = load_picture(saved(photo, xmp=xmp), PictureOptions(image_size=16))
+        found = load_image(saved(photo, xmp=xmp), ImageOptions(image_size=16))
         assert (found.width, found.height) == (600, 512)
         with_exif = saved(photo, xmp=xmp, exif=orientation(1))
-        assert load_picture(with_exif, PictureOptions(image_size=16)).width == 512
+        assert load_image(with_exif, ImageOptions(image_size=16)).width == 512
 
 
 @pytest.mark.parametrize(
@@ -202,12 +202,12 @@ def test_an_orientation_in_xmp(photo: Image.Image) -> None:
 )
 @pytest.mark.usefixtures("no_pillow")
 def test_plain_jpegs_go_the_fast_way(photo: Image.Image, options: dict[str, Any]) -> None:
-    load_picture(saved(photo, **options), PictureOptions(image_size=64))
+    load_image(saved(photo, **options), ImageOptions(image_size=64))
 
 
 @pytest.mark.usefixtures("no_pillow")
 def test_gray_jpegs_go_the_fast_way(photo: Image.Image) -> None:
-    pixels = load_picture(saved(photo.convert("L")), PictureOptions(image_size=64)).pixels
+    pixels = load_image(saved(photo.convert("L")), ImageOptions(image_size=64)).pixels
     assert (pixels == pixels[..., :1]).all()
     assert pixels.std() > 20
 
@@ -217,11 +217,11 @@ def test_jpegs_that_are_not_plain_come_out_alike(photo: Image.Image, monkeypatch
     for how in RESIZES:
         for size in ((512, 600), (301, 203), (90, 77)):
             data = saved(photo.resize(size), quality=90, exif=orientation(6))
-            options = PictureOptions(image_size=32, resize=how)
-            fast = load_picture(data, options)
+            options = ImageOptions(image_size=32, resize=how)
+            fast = load_image(data, options)
             with monkeypatch.context() as patch:
                 only_pillow(patch)
-                slow = load_picture(data, options)
+                slow = load_image(data, options)
             assert (fast.width, fast.height) == (slow.width, slow.height)
             assert psnr(fast.pixels, slow.pixels) > 30
 
@@ -250,7 +250,7 @@ def test_where_nothing_is_reduced_fast_is_exact(photo: Image.Image) -> None:
 @pytest.mark.parametrize("how", RESIZES)
 def test_exact_is_the_full_decode_and_bicubic(photo: Image.Image, how: str) -> None:
     data = saved(photo)
-    found = load_picture(data, PictureOptions(image_size=40, resize=how, decode="exact")).pixels
+    found = load_image(data, ImageOptions(image_size=40, resize=how, decode="exact")).pixels
     image = decode_exact(data)
     if how == "stretch":
         expected = image.resize((40, 40), Image.Resampling.BICUBIC)
@@ -270,11 +270,11 @@ def test_reduction(side: int, expected: int) -> None:
 
 def test_the_margin_counts(photo: Image.Image, monkeypatch: pytest.MonkeyPatch) -> None:
     data = saved(photo)
-    options = PictureOptions(image_size=64)
-    default = load_picture(data, options).pixels
+    options = ImageOptions(image_size=64)
+    default = load_image(data, options).pixels
     monkeypatch.setattr(decoder, "MARGIN", 10.0)
-    exact = load_picture(data, dataclasses.replace(options, decode="exact")).pixels.astype(int)
-    assert abs(load_picture(data, options).pixels - exact).max() <= _ROUNDING
+    exact = load_image(data, dataclasses.replace(options, decode="exact")).pixels.astype(int)
+    assert abs(load_image(data, options).pixels - exact).max() <= _ROUNDING
     assert abs(default - exact).max() > _ROUNDING
 
 
@@ -310,7 +310,7 @@ def test_headers_that_are_pillows_to_understand(photo: Image.Image, extra: bytes
     unusual = data[:2] + extra + data[2:]
     assert plain_jpeg(unusual) is None
     try:
-        load_picture(unusual, PictureOptions(image_size=16))
+        load_image(unusual, ImageOptions(image_size=16))
     except Refusal:
         assert extra[:2] in (b"\x00\x00", b"\xff\xe1")
 
@@ -338,17 +338,17 @@ def test_every_option_changes_the_picture(photo: Image.Image) -> None:
     transparent = photo.convert("RGBA")
     transparent.putalpha(Image.linear_gradient("L").resize(photo.size))
     data, png = saved(photo), saved(transparent, "PNG")
-    base = PictureOptions(image_size=32)
+    base = ImageOptions(image_size=32)
     for changed in ({"image_size": 33}, {"resize": "crop"}, {"resize": "pad"}, {"decode": "exact"}):
-        other = load_picture(data, dataclasses.replace(base, **changed)).pixels
-        assert other.tobytes() != load_picture(data, base).pixels.tobytes(), changed
+        other = load_image(data, dataclasses.replace(base, **changed)).pixels
+        assert other.tobytes() != load_image(data, base).pixels.tobytes(), changed
     for options, file in ((base, png), (dataclasses.replace(base, resize="pad"), data)):
         black = dataclasses.replace(options, background=(0, 0, 0))
-        assert load_picture(file, options).pixels.tobytes() != load_picture(file, black).pixels.tobytes()
+        assert load_image(file, options).pixels.tobytes() != load_image(file, black).pixels.tobytes()
     half = data[: len(data) // 2]
-    load_picture(half, dataclasses.replace(base, truncated="keep"))
+    load_image(half, dataclasses.replace(base, truncated="keep"))
     with pytest.raises(Refusal):
-        load_picture(half, base)
+        load_image(half, base)
 
 
 @pytest.mark.parametrize(
@@ -364,7 +364,7 @@ def test_every_option_changes_the_picture(photo: Image.Image) -> None:
 )
 def test_wrong_options(changed: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=f"Received: {message}"):
-        PictureOptions(**{"image_size": 8, **changed})
+        ImageOptions(**{"image_size": 8, **changed})
 
 
 @pytest.mark.parametrize(
@@ -384,7 +384,7 @@ def test_backgrounds(text: str, expected: tuple[int, int, int]) -> None:
 
 @pytest.mark.parametrize("text", ["", "whitish", "#12", "#11223344", "rgb(1,2)", "255,255,255"])
 def test_wrong_backgrounds(text: str) -> None:
-    with pytest.raises(UsageError, match=re.escape(f"--background={text}: should be a colour ")):
+    with pytest.raises(UsageError, match=re.escape(f"--background={text}: should be a color ")):
         parse_background(text)
 
 
@@ -403,7 +403,7 @@ def test_the_same_pixels_in_any_process(photo: Image.Image, tmp_path: Path) -> N
         saved(photo)[:9000],
     ]
     options = [
-        PictureOptions(image_size=64, decode=decode_how, truncated=truncated, resize=how)
+        ImageOptions(image_size=64, decode=decode_how, truncated=truncated, resize=how)
         for decode_how in DECODES
         for truncated in TRUNCATED
         for how in RESIZES
@@ -411,16 +411,16 @@ def test_the_same_pixels_in_any_process(photo: Image.Image, tmp_path: Path) -> N
     code = """
 import hashlib, sys
 from pathlib import Path
-from tfrecords.convert.image.decoder import PictureOptions, load_picture
+from tfrecords.convert.image.decoder import ImageOptions, load_image
 from tfrecords.format.quarantine import Refusal
 digest = hashlib.sha256()
 for path in sorted(Path(sys.argv[1]).iterdir()):
     for decode in ("fast", "exact"):
         for truncated in ("refuse", "keep"):
             for how in ("stretch", "crop", "pad"):
-                options = PictureOptions(image_size=64, decode=decode, truncated=truncated, resize=how)
+                options = ImageOptions(image_size=64, decode=decode, truncated=truncated, resize=how)
                 try:
-                    digest.update(load_picture(path.read_bytes(), options).pixels)
+                    digest.update(load_image(path.read_bytes(), options).pixels)
                 except Refusal as refusal:
                     digest.update(str(refusal).encode())
 print(digest.hexdigest())
@@ -430,7 +430,7 @@ print(digest.hexdigest())
         (tmp_path / str(number)).write_bytes(data)
         for option in options:
             try:
-                digest.update(load_picture(data, option).pixels)
+                digest.update(load_image(data, option).pixels)
             except Refusal as refusal:
                 digest.update(str(refusal).encode())
     environment = {**os.environ, "PYTHONPATH": str(Path(tfrecords.__file__).parents[1]), "PYTHONHASHSEED": "7"}
@@ -447,8 +447,8 @@ def test_large_pictures_take_little_memory(photo: Image.Image, tmp_path: Path, h
     path.write_bytes(saved(photo.resize((6000, 4000), Image.Resampling.NEAREST), exif=orientation(6)))
     code = f"""
 from pathlib import Path
-from tfrecords.convert.image.decoder import PictureOptions, load_picture
-found = load_picture(Path({str(path)!r}).read_bytes(), PictureOptions(image_size=224, decode={how!r}))
+from tfrecords.convert.image.decoder import ImageOptions, load_image
+found = load_image(Path({str(path)!r}).read_bytes(), ImageOptions(image_size=224, decode={how!r}))
 assert (found.width, found.height) == (4000, 6000)
 status = Path("/proc/self/status").read_text()  # ru_maxrss would be that of the process that started this one
 print(status.partition("VmHWM:")[2].split()[0])

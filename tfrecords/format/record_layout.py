@@ -1,0 +1,162 @@
+"""The byte layout of a record: an Example with the features `id`, `image` and `label`, and where each of them lies.
+
+With raw pixels every record of a data set has the same length and the image lies at the same offset. A shard is then an
+array `uint8 [num_examples, record_bytes]` on disk as well as an ordinary TFRecord file:
+
+    record_bytes                                     length of a record with its framing
+    record[id_offset    : id_offset + INT_BYTES]     id, a padded varint
+    record[image_offset : image_offset + h * w * 3]  pixels, uint8 [h, w, 3]
+    record[label_offset : label_offset + INT_BYTES]  label, a padded varint
+
+With JPEG or PNG, records differ in length, and a record's length determines where its parts lie.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from functools import lru_cache
+from typing import TypeVar
+
+import numpy as np
+
+from tfrecords.format.example import encode_example
+from tfrecords.format.record import FOOTER_BYTES, FRAMING_BYTES, HEADER_BYTES, varint
+
+__all__ = ["ENCODINGS", "INT_BYTES", "Offsets", "encode_record", "match_record", "record_spans"]
+
+ENCODINGS = ("raw", "jpeg", "png")
+# Five groups of 7 bits hold 34 billion ids. A label has the same length, so that there is one rule.
+INT_BYTES = 5
+
+# The parts that have the same length in every record: the image's key, and the map entries of id and label.
+_IMAGE_KEY = b"\x0a\x05image"
+_ENTRY_OF_ID = b"\x0a\x0f\x0a\x02id\x12\x09\x1a\x07\x0a\x05" + bytes(INT_BYTES)
+_ENTRY_OF_LABEL = b"\x0a\x12\x0a\x05label\x12\x09\x1a\x07\x0a\x05" + bytes(INT_BYTES)
+
+_PADDED = re.compile(rb"[\x80-\xff]{%d}[\x00-\x7f]" % (INT_BYTES - 1))  # a varint of this length
+
+# Rounds of `_image_bytes_of`: one for each of the five lengths in front of an image, and one to spare.
+_ROUNDS = 6
+
+_Lengths = TypeVar("_Lengths", int, np.ndarray)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Offsets:
+    """Where the parts of a raw record lie, in bytes from the record's start; all 0 if records differ in length."""
+
+    record_bytes: int = 0
+    id_offset: int = 0
+    image_offset: int = 0
+    label_offset: int = 0
+
+    @classmethod
+    def of(cls, encoding: str, image_size: int) -> Offsets:
+        """Return the offsets in records with `encoding` and images of `image_size` px."""
+        if encoding != "raw":
+            return cls()
+        record_bytes, id_offset, image_offset = _spans_of(image_size * image_size * 3)
+        return cls(
+            record_bytes=record_bytes,
+            id_offset=id_offset,
+            image_offset=image_offset,
+            label_offset=record_bytes - FOOTER_BYTES - INT_BYTES,
+        )
+
+
+def encode_record(image: bytes, label: int, id: int) -> bytes:
+    """Return the payload of one record.
+
+    Raises:
+        ValueError: `label` or `id` is negative or does not fit into `INT_BYTES` varint bytes.
+    """
+    before_id, before_image, before_label = _template(len(image))
+    return b"".join((before_id, varint(id, INT_BYTES), before_image, image, before_label, varint(label, INT_BYTES)))
+
+
+def match_record(payload: bytes) -> tuple[bytes, bytes] | None:
+    """Return the padded varints of id and label in a payload, or None if `encode_record` never writes this payload."""
+    found = _parts_of(len(payload))
+    if found is None:
+        return None
+    (before_id, before_image, before_label), image_at, label_at = found
+    id_at = len(before_id)
+    id_bytes, label_bytes = payload[id_at : id_at + INT_BYTES], payload[label_at:]
+    is_ours = (
+        payload.startswith(before_id)
+        and payload[id_at + INT_BYTES : image_at] == before_image
+        and payload[label_at - len(before_label) : label_at] == before_label
+        and _PADDED.fullmatch(id_bytes)
+        and _PADDED.fullmatch(label_bytes)
+    )
+    return (id_bytes, label_bytes) if is_ours else None
+
+
+def record_spans(record_bytes: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return where the parts of records lie, given only the length of each record.
+
+    Args:
+        record_bytes: int64 `[n]`, with the framing.
+
+    Returns:
+        int64 `[n]` each: the offset of the id, the offset of the image, and the image's length in bytes, which is -1 if
+        `encode_record` writes no record of this length. The label is in the last bytes before the footer.
+    """
+    lengths, which = np.unique(record_bytes, return_inverse=True)
+    images = np.maximum(_image_bytes_of(lengths), 0)
+    found, ids, offsets = _spans_of(images)
+    return ids[which], offsets[which], np.where(found == lengths, images, -1)[which]
+
+
+@lru_cache(maxsize=1 << 14)  # a raw data set has one length, others have some thousands
+def _template(image_bytes: int) -> tuple[bytes, bytes, bytes]:
+    """Return the bytes before the id, the image and the label of a record whose image has `image_bytes` bytes."""
+    payload = encode_example({"id": 0, "image": bytes(image_bytes), "label": 0}, int_bytes=INT_BYTES)
+    _, id_offset, image_offset = _spans_of(image_bytes)
+    id_at, image_at = id_offset - HEADER_BYTES, image_offset - HEADER_BYTES
+    return payload[:id_at], payload[id_at + INT_BYTES : image_at], payload[image_at + image_bytes : -INT_BYTES]
+
+
+@lru_cache(maxsize=1 << 14)
+def _parts_of(payload_bytes: int) -> tuple[tuple[bytes, bytes, bytes], int, int] | None:
+    """Return the template of payloads of this length with the offsets of image and label, or None if there is none."""
+    image_bytes = max(_image_bytes_of(payload_bytes + FRAMING_BYTES), 0)
+    record_bytes, _, image_offset = _spans_of(image_bytes)
+    if record_bytes != payload_bytes + FRAMING_BYTES:
+        return None
+    return _template(image_bytes), image_offset - HEADER_BYTES, payload_bytes - INT_BYTES
+
+
+def _image_bytes_of(record_bytes: _Lengths) -> _Lengths:
+    """Return the image length that gives records of this length; a wrong one if no record has it.
+
+    The overhead of a record is its length minus its image's length. It grows slowly with the image, so the equation
+    `image = record - overhead(image)` is solved by inserting the result again.
+    """
+    image = record_bytes
+    for _ in range(_ROUNDS):
+        at_least_0 = image * (image > 0)
+        image = record_bytes - (_spans_of(at_least_0)[0] - at_least_0)
+    return image
+
+
+def _spans_of(image_bytes: _Lengths) -> tuple[_Lengths, _Lengths, _Lengths]:
+    """Return the length of a record and the offsets of its id and its image, for images of these lengths.
+
+    This is the only arithmetic about a record's parts; everything else in this module uses it.
+    """
+    inside = image_bytes
+    for key_bytes in (0, 0, len(_IMAGE_KEY), 0):  # bytes value, BytesList, Feature beside its key, entry of the map
+        inside = inside + 1 + _varint_bytes(inside) + key_bytes
+    features = len(_ENTRY_OF_ID) + inside + len(_ENTRY_OF_LABEL)
+    after_id = HEADER_BYTES + 1 + _varint_bytes(features) + len(_ENTRY_OF_ID)
+    record_bytes = after_id + inside + len(_ENTRY_OF_LABEL) + FOOTER_BYTES
+    return record_bytes, after_id - INT_BYTES, after_id + inside - image_bytes
+
+
+def _varint_bytes(values: _Lengths) -> _Lengths:
+    num_bytes = values * 0 + 1
+    for groups in range(1, INT_BYTES):
+        num_bytes = num_bytes + (values >= 1 << 7 * groups)
+    return num_bytes
