@@ -80,7 +80,7 @@ _VERBOSE = ("-v", "--verbose")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs one command and returns its exit code."""
+    """Run one command and returns its exit code."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     arguments[:1] = [name if name.startswith("-") else name.replace("-", "_") for name in arguments[:1]]
     verbose = bool(set(_VERBOSE) & set(_before_separator(arguments)))
@@ -136,7 +136,7 @@ def _main(arguments: list[str]) -> int:
 
 
 def _with_flagfiles(arguments: list[str]) -> list[str]:
-    """Returns the arguments with the lines of the files that `--flagfile` names in its place."""
+    """Return the arguments with the lines of the files that `--flagfile` names in its place."""
     try:
         return flags.FlagValues().read_flags_from_files(arguments)
     except flags.Error as error:
@@ -150,7 +150,7 @@ def _with_flagfiles(arguments: list[str]) -> list[str]:
 
 
 def _parse(name: str, options: type, arguments: list[str]) -> tuple[dict[str, Any], bool]:
-    """Returns the values of the given flags and arguments, by field, and whether JSON was requested."""
+    """Return the values of the given flags and arguments, by field, and whether JSON was requested."""
     values, fields = _flags_of(options)
     try:
         _, *positional = values([f"simimg {name}", *arguments])
@@ -178,7 +178,7 @@ def _parse(name: str, options: type, arguments: list[str]) -> tuple[dict[str, An
 
 
 def _flag_for(argument: str, fields: list[tuple[dataclasses.Field[Any], Any]], given: dict[str, Any]) -> str:
-    """Returns the end of the message about an argument without a flag: the flag that was probably meant."""
+    """Return the end of the message about an argument without a flag: the flag that was probably meant."""
     paths = [field.name for field, kind in fields if field.name not in given and "Path" in str(kind)]
     folders = [field.name for field, _ in fields if field.name not in given and field.name.endswith("_dir")]
     looks_like_path = "/" in argument or Path(argument).expanduser().exists()
@@ -214,7 +214,7 @@ def _flags_of(options: type) -> tuple[flags.FlagValues, list[tuple[dataclasses.F
 
 
 class _ValueParser(flags.ArgumentParser):
-    """Parses a choice, a number or a truth value; raises UsageError, which absl passes on, with the flag's name."""
+    """Parse a choice, a number or a truth value; raises UsageError, which absl passes on, with the flag's name."""
 
     def __init__(self, field: dataclasses.Field[Any], kind: Any) -> None:
         self._name, self._kind = flag_name(field), kind
@@ -257,7 +257,7 @@ def _before_separator(arguments: list[str]) -> list[str]:
 
 
 def _fail(message: str, exit_code: int, verbose: bool) -> int:
-    """Prints the message, with `verbose` below the traceback of the current exception; returns the exit code."""
+    """Print the message, with `verbose` below the traceback of the current exception; return the exit code."""
     if verbose:
         traceback.print_exc()
     _complain(message)

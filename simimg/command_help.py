@@ -29,7 +29,7 @@ _KINDS: Mapping[str, str] = {"int": "N", "float": "X", "Path": "PATH", "Path | N
 
 
 def overview(groups: Mapping[str, Mapping[str, str]]) -> str:
-    """Returns the help of `simimg` itself: the commands and their summaries, by group."""
+    """Return the help of `simimg` itself: the commands and their summaries, by group."""
     lines = [*_filled("simimg: image folders to TFRecord shards, trained models, and search for similar images.")]
     lines += ["", "Usage: simimg COMMAND --flags"]
     indent = max(len(name) for commands in groups.values() for name in commands) + 4
@@ -42,7 +42,7 @@ def overview(groups: Mapping[str, Mapping[str, str]]) -> str:
 
 
 def command_help(name: str, module: types.ModuleType, *, full: bool) -> str:
-    """Returns the help of a command.
+    """Return the help of a command.
 
     Args:
         name: the command.
@@ -76,12 +76,12 @@ def command_help(name: str, module: types.ModuleType, *, full: bool) -> str:
 
 
 def flag_name(field: dataclasses.Field[Any]) -> str:
-    """Returns the name of an option's flag, without the hyphens."""
+    """Return the name of an option's flag, without the hyphens."""
     return field.metadata["flag"] or field.name
 
 
 def usage(field: dataclasses.Field[Any]) -> str:
-    """Returns how an option is written on the command line, such as `--epochs=N`."""
+    """Return how an option is written on the command line, such as `--epochs=N`."""
     if field.metadata["positional"]:
         return f"{field.name.rstrip('s').upper()}..."
     if str(field.type) == "bool":
@@ -91,7 +91,7 @@ def usage(field: dataclasses.Field[Any]) -> str:
 
 
 def shown_default(field: dataclasses.Field[Any]) -> str:
-    """Returns the default of an option as text: a number by its name if it has one; "" if there is nothing to show."""
+    """Return the default of an option as text: a number by its name if it has one; "" if there is nothing to show."""
     if field.default in ("", (), None, Path()):
         return ""
     named = {number: word for word, number in field.metadata["words"].items()}
@@ -101,7 +101,7 @@ def shown_default(field: dataclasses.Field[Any]) -> str:
 
 
 def _described(field: dataclasses.Field[Any]) -> tuple[str, str]:
-    """Returns how an option is written, and its help with its default."""
+    """Return how an option is written, and its help with its default."""
     default = " Required." if field.default is dataclasses.MISSING else f" [{shown_default(field)}]"
     return usage(field), field.metadata["help"] + default.removesuffix(" []")
 
@@ -111,7 +111,7 @@ def _columns() -> int:
 
 
 def _row(left: str, right: str, indent: int) -> Iterator[str]:
-    """Yields two columns; a left one that is too wide is wrapped, between choices, on lines of its own."""
+    """Yield two columns; a left one that is too wide is wrapped, between choices, on lines of its own."""
     parts = textwrap.wrap(left.replace("|", "| "), _columns() - 6, break_on_hyphens=False)
     *above, left = [part.replace("| ", "|") for part in parts]
     yield from (f"{'      ' if number else '  '}{part}" for number, part in enumerate(above))
@@ -129,7 +129,7 @@ def _filled(text: str, hanging: str = "") -> Sequence[str]:
 
 
 def _paragraphs(text: str) -> Iterator[str]:
-    """Yields the lines of a docstring, its paragraphs wrapped again and its examples as they are."""
+    """Yield the lines of a docstring, its paragraphs wrapped again and its examples as they are."""
     for number, paragraph in enumerate(text.split("\n\n")):
         if number:
             yield ""

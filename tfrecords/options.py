@@ -29,7 +29,7 @@ def option(
     words: Mapping[str, float] = {},
     flag: str = "",
 ) -> Any:
-    """Declares a field of a config dataclass.
+    """Declare a field of a config dataclass.
 
     Args:
         help: one sentence, shown by `--help`.

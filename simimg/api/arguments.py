@@ -26,18 +26,18 @@ class Counter:
         self._progress, self._done, self._total = progress, 0, total
 
     def begin(self, total: int) -> None:
-        """Sets the total."""
+        """Set the total."""
         self._total = total
         self._progress(self._done, total)
 
     def advance(self, number: int) -> None:
-        """Adds to the number done."""
+        """Add to the number done."""
         self._done += number
         self._progress(self._done, self._total)
 
 
 def checked_options(kind: Any, command: str, given: dict[str, Any]) -> dict[str, Any]:
-    """Returns options with their names and types as the config dataclass `kind` has them.
+    """Return options with their names and types as the config dataclass `kind` has them.
 
     Raises:
         UsageError: an option does not exist; the message names the closest one.

@@ -20,7 +20,7 @@ __all__ = ["Loader", "convert", "load", "verify"]
 def convert(
     image_dir: Folder, *, progress: Callable[[ConvertProgress], None] = lambda _: None, **options: Any
 ) -> ConvertSummary:
-    """Converts images to TFRecord shards, and writes the data set's report.html.
+    """Convert images to TFRecord shards, and write the data set's report.html.
 
     With more than one worker (`num_workers`), a script has to call it under `if __name__ == "__main__":`.
 
@@ -50,7 +50,7 @@ def convert(
 
 
 def verify(dataset_dir: Folder, *, progress: Callable[[int], None] = lambda num_examples: None) -> Verification:
-    """Checks every byte of a data set.
+    """Check every byte of a data set.
 
     Args:
         dataset_dir: the data set's folder.
@@ -80,7 +80,7 @@ def load(
     seed: int = 0,
     reader: str = "auto",
 ) -> Loader:
-    """Opens a split of a data set, to iterate over it in batches.
+    """Open a split of a data set, to iterate over it in batches.
 
     Args:
         dataset_dir: the data set's folder.
@@ -141,7 +141,7 @@ class Loader:
         return self._epochs * -(-self.num_examples // self._batch_size)
 
     def __iter__(self) -> Iterator[Batch]:
-        """Yields batches: uint8 `[batch, image_size, image_size, 3]`, int32 labels and int64 ids `[batch]`."""
+        """Yield batches: uint8 `[batch, image_size, image_size, 3]`, int32 labels and int64 ids `[batch]`."""
         from simimg.input import batches_of, eval_batches, reading, train_batches
 
         split = self._reader.split

@@ -43,7 +43,7 @@ def measure(
     *,
     with_mistakes: bool = True,
 ) -> tuple[Classification | CopyFigures, list[Tile]]:
-    """Returns the figures of a model on a split, and tiles of its mistakes.
+    """Return the figures of a model on a split, and tiles of its mistakes.
 
     Args:
         reader: of the split.
@@ -68,7 +68,7 @@ def measure(
 def surest_mistakes(
     probabilities: np.ndarray, labels: np.ndarray, images: np.ndarray, names: tuple[str, ...], paths: list[str]
 ) -> list[Tile]:
-    """Returns tiles of the images that a classifier got wrong, the surest first, a few for each confusion cell."""
+    """Return tiles of the images that a classifier got wrong, the surest first, a few for each confusion cell."""
     predicted = probabilities.argmax(axis=1)
     wrong = np.flatnonzero(predicted != labels)
     surest = wrong[np.argsort(-probabilities[wrong, predicted[wrong]], kind="stable")]
@@ -108,14 +108,14 @@ def _measure_copies(
 
 
 def by_kind(figures: Classification | CopyFigures | None) -> tuple[Classification | None, CopyFigures | None]:
-    """Returns the figures in the position of their kind, as the functions that write reports take them."""
+    """Return the figures in the position of their kind, as the functions that write reports take them."""
     return (None, figures) if isinstance(figures, CopyFigures) else (figures, None)
 
 
 def write_run_report(
     result: TrainResult, options: TrainConfig, note: Callable[[str], None] = lambda text: None
 ) -> Path:
-    """Writes report.html and the confusion matrix to the folder of a finished run, and returns the report's path.
+    """Write report.html and the confusion matrix to the folder of a finished run, and return the report's path.
 
     Args:
         result: of the run.
@@ -169,7 +169,7 @@ def write_run_report(
 
 
 def changed_options(options: Mapping[str, Any]) -> dict[str, str]:
-    """Returns the options of a run that differ from those of its preset, as texts."""
+    """Return the options of a run that differ from those of its preset, as texts."""
     ordinary = {field.name: field.default for field in dataclasses.fields(TrainConfig)}
     ordinary |= preset_options(options["preset"])
     return {key: str(value) for key, value in options.items() if value != ordinary.get(key) and key != "preset"}
@@ -183,7 +183,7 @@ def _names(split: Split, ids: np.ndarray) -> list[str]:
 
 
 def _augmented(reader: Reader, options: TrainConfig) -> list[list[Tile]]:
-    """Returns rows of tiles: an image as stored, then as augmented in the first epochs."""
+    """Return rows of tiles: an image as stored, then as augmented in the first epochs."""
     batch = next(iter(eval_batches(reader, min(_NUM_AUGMENTED, reader.split.num_examples))))
     seen = []
     for epoch in range(_EPOCHS_SHOWN):

@@ -28,7 +28,7 @@ def index(
     model: str = "lite0",
     progress: Callable[[int, int], object] = lambda done, total: None,
 ) -> IndexUpdate:
-    """Creates or updates a search index of an image folder or a data set.
+    """Create or update a search index of an image folder or a data set.
 
     Args:
         image_dir: folder of images, searched at any depth; its top-level folders are the labels.
@@ -59,7 +59,7 @@ def index(
 
 
 def search(index_dir: Folder, image: Folder | Image.Image, *, k: int = 5, by: str = "copy") -> list[SearchResult]:
-    """Finds the images of an index that are similar to one image; for many queries, keep a `Searcher`.
+    """Find the images of an index that are similar to one image; for many queries, keep a `Searcher`.
 
     Example:
         >>> best = simimg.search("indexes/photos", "photos/fishes/image_0002.jpg")[0]
@@ -93,7 +93,7 @@ class Searcher:
         self._finder = Finder(self.index, load_embedder(self.index.info.model))
 
     def search(self, image: Folder | Image.Image, *, k: int = 5, by: str = "copy") -> list[SearchResult]:
-        """Returns the `k` most similar images, best first.
+        """Return the `k` most similar images, best first.
 
         Args:
             image: a file, or an image in memory, of any mode.
@@ -124,7 +124,7 @@ class Searcher:
         refused: Callable[[str, str], object] = lambda path, reason: None,
         progress: Callable[[int, int], object] = lambda done, total: None,
     ) -> dict[str, list[SearchResult]]:
-        """Returns the `k` most similar images of each file, by its path.
+        """Return the `k` most similar images of each file, by its path.
 
         Args:
             images: files and folders; a folder stands for all images in it.
@@ -152,7 +152,7 @@ class Searcher:
         return found
 
     def close(self) -> None:
-        """Ends its threads."""
+        """End its threads."""
         self._finder.close()
 
     def __enter__(self) -> Self:
@@ -180,7 +180,7 @@ def duplicates(
     refused: Callable[[str, str], object] = lambda path, reason: None,
     progress: Callable[[str, int, int], object] = lambda stage, done, total: None,
 ) -> Duplicates:
-    """Finds the copies in an image folder; nothing is moved.
+    """Find the copies in an image folder; nothing is moved.
 
     Args:
         image_dir: the folder, or None for the images of the index as they are.
@@ -237,7 +237,7 @@ def leaks(
     deal: str = "first",
     progress: Callable[[str, int, int], object] = lambda stage, done, total: None,
 ) -> Leaks:
-    """Finds the copies across a data set's splits: test images that the model has seen in training.
+    """Find the copies across a data set's splits: test images that the model has seen in training.
 
     Args:
         dataset_dir: the data set's folder.

@@ -19,7 +19,7 @@ __all__ = ["Prediction", "evaluate", "open_trained", "predict", "train"]
 
 
 def train(dataset_dir: Folder, *, watcher: Watcher | None = None, **options: Any) -> TrainResult:
-    """Trains a model, or resumes an interrupted run.
+    """Train a model, or resume an interrupted run.
 
     Args:
         dataset_dir: the data set's folder.
@@ -51,7 +51,7 @@ def evaluate(
     report: Folder | None = None,
     progress: Callable[[int, int], object] = lambda done, total: None,
 ) -> Classification | CopyFigures:
-    """Measures a trained model on a split.
+    """Measure a trained model on a split.
 
     Args:
         model_dir: folder of a finished run.
@@ -96,7 +96,7 @@ def evaluate(
 
 
 def open_trained(model_dir: Folder, dataset_dir: Folder, split: str) -> tuple[Reader, Any, RunInfo]:
-    """Returns a reader of a split, a trained model, and the description of its run; raises as `evaluate`."""
+    """Return a reader of a split, a trained model, and the description of its run; raises as `evaluate`."""
     from simimg.input import open_reader
     from simimg.training import load_trained
 
@@ -135,7 +135,7 @@ def predict(
     refused: Callable[[str, str], object] = lambda path, reason: None,
     progress: Callable[[int, int], object] = lambda done, total: None,
 ) -> list[Prediction]:
-    """Classifies images with a trained model.
+    """Classify images with a trained model.
 
     Args:
         model_dir: folder of a finished run.

@@ -30,7 +30,7 @@ class Options:
 
 
 def run(options: Options) -> Result:
-    """Applies a plan, with a progress bar."""
+    """Apply a plan, with a progress bar."""
     plan = load_plan(options.plan)
     with progress_bar(len(plan.removals), "moving", unit="file") as bar:
         applied = apply_plan(plan, dry_run=options.dry_run, progress=bar.update)

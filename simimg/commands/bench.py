@@ -91,7 +91,7 @@ class _Measured:
 
 
 def run(options: Options) -> Result:
-    """Measures, writes the dated file and returns what is in it."""
+    """Measure, writes the dated file and returns what is in it."""
     check_choices(options)
     if options.repeats < 1:
         raise UsageError(f"--repeats={options.repeats}: should be 1 or more.")
@@ -330,7 +330,7 @@ def _rivals(options: Options) -> list[Tool]:
 
 
 def _chosen(given: tuple[str, ...], default: tuple[str, ...], there: tuple[str, ...]) -> tuple[str, ...]:
-    """Returns the names of the rivals that --rivals asks for."""
+    """Return the names of the rivals that --rivals asks for."""
     names = given or default
     names = () if names == ("none",) else tuple(dict.fromkeys(names))
     for name in names:

@@ -27,7 +27,7 @@ __all__ = [
 
 
 def converters_table(stage: Stage) -> list[str]:
-    """Returns the converters, and what was aimed at."""
+    """Return the converters, and what was aimed at."""
     rounds = len(next(iter(stage.rounds.values())))
     plural = "" if rounds == 1 else "s"
     title = (
@@ -53,7 +53,7 @@ def converters_table(stage: Stage) -> list[str]:
 
 
 def loaders_table(comparison: InputComparison) -> list[str]:
-    """Returns the readers and the rivals, and what was aimed at."""
+    """Return the readers and the rivals, and what was aimed at."""
     title = f"input: {comparison.what}, shuffled batches of {comparison.batch_size}"
     rows = [("", "images/s", "95 % interval", "of the limit", "cores", "memory")]
     for loader in comparison.loaders:
@@ -74,7 +74,7 @@ def loaders_table(comparison: InputComparison) -> list[str]:
 
 
 def stages_table(costs: TrainingCosts) -> list[str]:
-    """Returns the stages of a training, and what holds it up."""
+    """Return the stages of a training, and what holds it up."""
     rows = [("", "images/s", "95 % interval", "of the limit", "adds a picture", "cores")]
     for stage in costs.stages:
         rows.append(
@@ -90,7 +90,7 @@ def stages_table(costs: TrainingCosts) -> list[str]:
 
 
 def loop_table(costs: LoopCosts) -> list[str]:
-    """Returns the ways of training beside the bare step."""
+    """Return the ways of training beside the bare step."""
     rows = [("", "steps/s", "of the bare step", "95 % interval", "adds a step")]
     rows += [
         (
@@ -107,7 +107,7 @@ def loop_table(costs: LoopCosts) -> list[str]:
 
 
 def augmentations_table(costs: AugmentationCosts) -> list[str]:
-    """Returns each augmentation, and the comparison with Keras."""
+    """Return each augmentation, and the comparison with Keras."""
     rows = [("", "images/s", "95 % interval", "of the limit", "pixels", "cores")]
     for cost in costs.augmentations:
         rows.append(
@@ -124,7 +124,7 @@ def augmentations_table(costs: AugmentationCosts) -> list[str]:
 
 
 def search_table(embedding: EmbeddingSpeed, exact: ExactSearch, query: QueryTime) -> list[str]:
-    """Returns embedding, exact search and one query, each with its limits."""
+    """Return embedding, exact search and one query, each with its limits."""
     rows: list[tuple[str, ...]] = [("", "images/s", "95 % interval")]
     rows += [
         (name, f"{value:,.0f}", interval(embedding.ci95[name], ",.0f"))
@@ -167,5 +167,5 @@ def search_table(embedding: EmbeddingSpeed, exact: ExactSearch, query: QueryTime
 
 
 def _throughput(found: Loader | StageCost | AugmentationCost) -> tuple[str, str, str]:
-    """Returns images a second, their interval, and the share of the limit."""
+    """Return images a second, their interval, and the share of the limit."""
     return f"{found.images_per_s:,.0f}", interval(found.ci95, ",.0f"), f"{100 * found.ratio_to_limit:.1f} %"

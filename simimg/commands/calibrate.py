@@ -57,13 +57,13 @@ class Options:
     )
 
     def __post_init__(self) -> None:
-        """Checks the number of queries."""
+        """Check the number of queries."""
         if self.num_queries < 5:
             raise UsageError(f"--num_queries={self.num_queries}: should be 5 or more.")
 
 
 def run(options: Options) -> Result:
-    """Measures, with a progress bar, and stores the threshold."""
+    """Measure, with a progress bar, and store the threshold."""
     start = time.perf_counter()
     index = SearchIndex.open(options.index_dir)
     embedder = load_embedder(index.info.model)

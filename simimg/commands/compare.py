@@ -40,7 +40,7 @@ class Options:
 
 
 def run(options: Options) -> Result:
-    """Compares the runs."""
+    """Compare the runs."""
     found: list[tuple[RunInfo, TrainResult]] = []
     for name in options.runs:
         try:
@@ -112,7 +112,7 @@ def _groups(found: list[tuple[RunInfo, TrainResult]], split: str) -> list[RunGro
 
 
 def _differing(info: RunInfo) -> dict[str, str]:
-    """Returns the preset of a run, and the options that differ from it."""
+    """Return the preset of a run, and the options that differ from it."""
     return {"preset": info.config["preset"], **changed_options(_options_of(info))}
 
 

@@ -44,7 +44,7 @@ class Options:
 
 
 def run(options: Options) -> Result:
-    """Returns the script."""
+    """Return the script."""
     if len(options.shells) != 1 or options.shells[0] not in SCRIPTS:
         raise UsageError(f"Expected one of {', '.join(SCRIPTS)}, got {' '.join(options.shells)!r}.")
     (shell,) = options.shells
@@ -53,7 +53,7 @@ def run(options: Options) -> Result:
 
 
 def table() -> list[Command]:
-    """Returns all commands with their flags; imports the module of each command, and thereby TensorFlow."""
+    """Return all commands with their flags; imports the module of each command, and thereby TensorFlow."""
     with quiet_tensorflow():
         return [_command(name, summary) for name, summary in COMMANDS.items()]
 

@@ -34,12 +34,12 @@ class Result:
 
 
 def note(text: str) -> None:
-    """Writes a line to standard error, above any progress bar."""
+    """Write a line to standard error, above any progress bar."""
     tqdm.write(text, file=sys.stderr)
 
 
 def noting_skipped(skipped: list[str]) -> Callable[[str, str], None]:
-    """Returns a callback for a skipped file and the reason, which prints both and appends the file to the list."""
+    """Return a callback for a skipped file and the reason, which prints both and appends the file to the list."""
 
     def skip(path: str, reason: str) -> None:
         note(f"skipped {path}: {reason}")
@@ -49,7 +49,7 @@ def noting_skipped(skipped: list[str]) -> Callable[[str, str], None]:
 
 
 def shows_progress() -> bool:
-    """Tells whether standard error is a terminal that can return to the beginning of a line.
+    """Tell whether standard error is a terminal that can return to the beginning of a line.
 
     TERM=dumb, which the shells of editors set, says that it cannot. No output is colored, so NO_COLOR has no effect.
     """
@@ -57,7 +57,7 @@ def shows_progress() -> bool:
 
 
 def progress_bar(total: int | None, description: str, unit: str = "img") -> tqdm[Any]:
-    """Returns a progress bar on standard error; it is shown on a terminal only, not in a log file."""
+    """Return a progress bar on standard error; it is shown on a terminal only, not in a log file."""
     return tqdm(
         total=total,
         desc=description,
@@ -70,7 +70,7 @@ def progress_bar(total: int | None, description: str, unit: str = "img") -> tqdm
 
 
 def showing(bar: tqdm[Any]) -> Callable[[int, int], None]:
-    """Returns a callback that updates the bar from the number done and the total."""
+    """Return a callback that updates the bar from the number done and the total."""
 
     def show(done: int, total: int) -> None:
         bar.total = total
@@ -81,7 +81,7 @@ def showing(bar: tqdm[Any]) -> Callable[[int, int], None]:
 
 @contextmanager
 def stage_bars() -> Iterator[Callable[[str, int, int], None]]:
-    """Yields a callback for the stage, the number done and the total; each stage has a progress bar of its own."""
+    """Yield a callback for the stage, the number done and the total; each stage has a progress bar of its own."""
     stage, bar = "", None
 
     def show(name: str, done: int, total: int) -> None:
@@ -101,7 +101,7 @@ def stage_bars() -> Iterator[Callable[[str, int, int], None]]:
 
 @contextmanager
 def quiet_tensorflow() -> Iterator[None]:
-    """Captures what TensorFlow's libraries write to standard error while they are imported and look for GPUs.
+    """Capture what TensorFlow's libraries write to standard error while they are imported and look for GPUs.
 
     They write before their own log level applies. The captured text is shown if the import fails, and nothing is
     captured with `--verbose`. `simimg doctor` reports what matters.

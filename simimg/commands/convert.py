@@ -35,7 +35,7 @@ class Options(ConvertConfig):
 
 
 def run(options: Options) -> Result:
-    """Converts, with a progress bar, and writes the report."""
+    """Convert, with a progress bar, and write the report."""
     names = [field.name for field in dataclasses.fields(ConvertConfig)]
     config = ConvertConfig(**{name: getattr(options, name) for name in names})
     if options.tfds_name:
@@ -65,7 +65,7 @@ def run(options: Options) -> Result:
 
 
 def _with_tfds(config: ConvertConfig, name: str) -> ConvertConfig:
-    """Returns the configuration with a TFDS data set, downloaded and prepared, as its source."""
+    """Return the configuration with a TFDS data set, downloaded and prepared, as its source."""
     if config.image_dir or config.table:
         raise UsageError(f"--tfds_name={name} is a source of its own: leave out --image_dir and --table.")
     with quiet_tensorflow():

@@ -16,7 +16,7 @@ __all__ = ["marked_pair"]
 
 
 def marked_pair(images: IndexImages, copy: int, original: int) -> tuple[Image.Image | None, Image.Image | None]:
-    """Returns the images of two rows of an index, with outlines on the copy and on the original.
+    """Return the images of two rows of an index, with outlines on the copy and on the original.
 
     Those on the copy mark the places that differ; the one on the original marks the part that the copy shows. An image
     that is missing is None, and then, as where nothing differs, neither has an outline.

@@ -53,13 +53,13 @@ class Options:
 
 
 def run(options: Options) -> Result:
-    """Serves until a signal stops it."""
+    """Serve until a signal stops it."""
     with stop_requested() as stop:
         return serve(options, stop)
 
 
 def serve(options: Options, stop: threading.Event) -> Result:
-    """Serves until `stop` is set."""
+    """Serve until `stop` is set."""
     if not 0 <= options.port < 1 << 16:
         raise UsageError(f"--port={options.port}: should be 0..65535.")
     if options.dispatcher and options.work_dir:

@@ -40,14 +40,14 @@ class Options:
 
 
 def run(options: Options) -> Result:
-    """Runs the stages and writes the report."""
+    """Run the stages and writes the report."""
     start = time.perf_counter()
     image_dir = options.image_dir or _draw(options)
     model_dir, index_dir = options.out_dir / "model", options.out_dir / "index"
     stages: list[dict[str, Any]] = []
 
     def stage(name: str, run_command: Callable[[Any], Result], given: Any, quiet: bool = False, **shown: Any) -> Any:
-        """Runs a command and returns its values; `shown` are the flags to print, `images` being without one."""
+        """Run a command and returns its values; `shown` are the flags to print, `images` being without one."""
         arguments = [str(value) if flag == "images" else f"--{flag}={value}" for flag, value in shown.items()]
         command = " ".join(["simimg", name, *arguments])
         note(f"\n[{len(stages) + 1}/{_NUM_STAGES}] {command}")

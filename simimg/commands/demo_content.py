@@ -34,7 +34,7 @@ _JPEG_QUALITY = 90
 
 
 def edited_copies(image_dir: Path, index_dir: Path, out_dir: Path, seed: int) -> dict[str, str]:
-    """Chooses random images of the index and writes their edited copies as JPEG files.
+    """Choose random images of the index and writes their edited copies as JPEG files.
 
     Returns:
         The path of each copy with the path of its original.
@@ -67,7 +67,7 @@ def write_demo_report(
     originals: dict[str, str],
     drawn: bool,
 ) -> dict[str, tuple[int, int]]:
-    """Writes the report; returns, for each edit, how many copies found their original first, and the number of copies.
+    """Write the report; returns, for each edit, how many copies found their original first, and the number of copies.
 
     Args:
         path: file of the report.
@@ -135,7 +135,7 @@ def _of_kind(results: list[dict[str, Any]], edit: str) -> list[dict[str, Any]]:
 
 
 def _searches(results: list[dict[str, Any]], originals: dict[str, str]) -> list[list[Tile]]:
-    """Returns a row of tiles for one copy of each edit, each row with another original."""
+    """Return a row of tiles for one copy of each edit, each row with another original."""
     rows = []
     for number, edit in enumerate(EDITS):
         of_kind = _of_kind(results, edit)

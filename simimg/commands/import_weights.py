@@ -32,13 +32,13 @@ class Options:
     image_size: int = option("Side in px of the square that images are stretched to; the authors use 288 and 320.", 288)
 
     def __post_init__(self) -> None:
-        """Checks that there is one file."""
+        """Check that there is one file."""
         if len(self.files) != 1:
             raise UsageError(f"name one file of weights. Received: {', '.join(self.files)}")
 
 
 def run(options: Options) -> Result:
-    """Imports the weights."""
+    """Import the weights."""
     path = Path(options.files[0]).expanduser()
     model = import_sscd(path, options.model_dir, image_size=options.image_size)
     num_weights, dim = model.count_params(), int(model.output_shape[-1])

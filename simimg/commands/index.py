@@ -38,13 +38,13 @@ class Options:
     index_dir: Path = option("Folder of the index; an existing index is updated.")
 
     def __post_init__(self) -> None:
-        """Checks that there is one source."""
+        """Check that there is one source."""
         if (self.image_dir is None) == (self.dataset_dir is None):
             raise UsageError("name one source: --image_dir=PATH or --dataset_dir=PATH.")
 
 
 def run(options: Options) -> Result:
-    """Creates or updates the index, with a progress bar."""
+    """Create or update the index, with a progress bar."""
     start = time.perf_counter()
     with progress_bar(None, "indexing") as bar:
         update = api.index(

@@ -73,13 +73,13 @@ class Options:
     )
 
     def __post_init__(self) -> None:
-        """Checks the threshold and the choices."""
+        """Check the threshold and the choices."""
         check_choices(self)
         check_threshold(self.threshold)
 
 
 def run(options: Options) -> Result:
-    """Finds leaks, with progress bars."""
+    """Find leaks, with progress bars."""
     if options.image_dir is not None and not options.image_dir.is_dir():
         raise UsageError(f"--image_dir={options.image_dir} is not a folder. Name the one that was converted.")
     if not options.dataset_dir.is_dir():

@@ -31,13 +31,13 @@ class Options:
     top: int = option("Number of classes to print per image.", 3)
 
     def __post_init__(self) -> None:
-        """Checks `top`."""
+        """Check `top`."""
         if self.top < 1:
             raise UsageError(f"--top={self.top}: should be 1 or more.")
 
 
 def run(options: Options) -> Result:
-    """Predicts, with a progress bar."""
+    """Predict, with a progress bar."""
     refused: list[str] = []
     with progress_bar(None, "predicting") as bar:
         found = api.predict(options.model_dir, options.images, refused=noting_skipped(refused), progress=showing(bar))

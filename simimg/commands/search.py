@@ -42,14 +42,14 @@ class Options:
     picture: Path | None = option("Also draw the matches to this PNG file.", None)
 
     def __post_init__(self) -> None:
-        """Checks `k` and the choices."""
+        """Check `k` and the choices."""
         check_choices(self)
         if self.k < 1:
             raise UsageError(f"--k={self.k}: should be 1 or more.")
 
 
 def run(options: Options) -> Result:
-    """Searches for all given images, with a progress bar."""
+    """Search for all given images, with a progress bar."""
     refused: list[str] = []
     with api.Searcher(options.index_dir) as searcher, progress_bar(None, "searching") as bar:
         found = searcher.search_files(
@@ -80,7 +80,7 @@ def _values(match: SearchResult) -> dict[str, object]:
 def _text(query: str, matches: list[SearchResult]) -> str:
     lines = [query]
     for match in matches:
-        edits = f"  ({', '.join(match.reasons) or 'looks the same'})" if match.is_copy else ""
+        edits = f"  ({match.verification.text})" if match.verification else ""
         lines.append(f"  {match.similarity:.3f}  {match.path}{edits}")
     return "\n".join(lines)
 

@@ -44,13 +44,13 @@ class Options:
 
 
 def run(options: Options) -> Result:
-    """Serves until a signal stops it."""
+    """Serve until a signal stops it."""
     with stop_requested() as stop:
         return serve(options, stop)
 
 
 def serve(options: Options, stop: threading.Event) -> Result:
-    """Serves until `stop` is set."""
+    """Serve until `stop` is set."""
     try:
         from simimg.web import create_app, listening, serving
     except ModuleNotFoundError as error:

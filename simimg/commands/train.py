@@ -47,7 +47,7 @@ class Options(TrainConfig):
 
 
 def resolve(given: dict[str, Any]) -> TrainConfig:
-    """Returns the configuration: that of the file or else of the preset, overridden by the flags."""
+    """Return the configuration: that of the file or else of the preset, overridden by the flags."""
     file = given.pop("config", None)
     if file is None:
         if "dataset_dir" not in given:
@@ -64,7 +64,7 @@ def resolve(given: dict[str, Any]) -> TrainConfig:
 
 
 def run(options: TrainConfig) -> Result:
-    """Trains, with a progress bar."""
+    """Train, with a progress bar."""
     try:
         result = _train(options)
     except WorkerLost as error:

@@ -25,7 +25,7 @@ class Options:
 
 
 def run(options: Options) -> Result:
-    """Undoes a plan, with a progress bar."""
+    """Undo a plan, with a progress bar."""
     plan = load_plan(options.plan)
     with progress_bar(None, "moving", unit="file") as bar:
         undone = undo_plan(plan, progress=bar.update)

@@ -27,7 +27,7 @@ class Options:
 
 
 def run(options: Options) -> Result:
-    """Verifies, with a progress bar."""
+    """Verify, with a progress bar."""
     if not options.dataset_dir.is_dir():
         raise UsageError(f"--dataset_dir={options.dataset_dir} is not a folder. Name one that `simimg convert` wrote.")
     with progress_bar(None, "verifying") as bar:

@@ -31,7 +31,7 @@ class CheckResult:
 
 
 def gigabytes(num_bytes: float) -> str:
-    """Returns a number of bytes as text, in GB, MB or KB."""
+    """Return a number of bytes as text, in GB, MB or KB."""
     if num_bytes >= 2**30:
         return f"{num_bytes / 2**30:,.1f} GB"
     return f"{num_bytes / 2**20:,.0f} MB" if num_bytes >= 2**20 else f"{num_bytes / 2**10:,.0f} KB"

@@ -25,7 +25,7 @@ _MAX_NAMED = 3
 def check_dataset(
     dataset_dir: Path, *, num_cores: int, max_open_files: int, mounts: Path = Path("/proc/self/mountinfo")
 ) -> CheckResult:
-    """Checks that a data set opens, its counts, its splits, the sizes of its shards and its rejected files.
+    """Check that a data set opens, its counts, its splits, the sizes of its shards and its rejected files.
 
     Args:
         dataset_dir: its folder.
@@ -96,7 +96,7 @@ def check_dataset(
 
 
 def _foreign(dataset_dir: Path, facts: dict[str, Any], rows: list[tuple[str, str]]) -> CheckResult:
-    """Returns the result for a data set that another program wrote."""
+    """Return the result for a data set that another program wrote."""
     try:
         counts = num_examples_by_split(dataset_dir)
     except DataError as error:

@@ -44,7 +44,7 @@ def check_disk(
     speed: Callable[[Path], tuple[float, float]] = lambda folder: disk_speed(folder),
     mounts: Path = Path("/proc/self/mountinfo"),
 ) -> CheckResult:
-    """Checks the disk of `folder`; writes an unnamed file of at most 64 MB and reads it."""
+    """Check the disk of `folder`; write an unnamed file of at most 64 MB and read it."""
     kind = file_system(folder, mounts)
     total, _, free = usage(folder)
     problems, notes = [], []
@@ -92,12 +92,12 @@ def check_disk(
 
 
 def network_kind(kind: str | None) -> bool:
-    """Tells whether a file system of this kind sends each read to another machine or to another program."""
+    """Tell whether a file system of this kind sends each read to another machine or to another program."""
     return kind is not None and (kind in _NETWORK or kind.startswith("fuse."))
 
 
 def disk_speed(folder: Path) -> tuple[float, float]:
-    """Writes up to 64 MB to `folder` for about half a second, and reads them; returns MB/s written and read.
+    """Write up to 64 MB to `folder` for about half a second, and read them; return MB/s written and read.
 
     Each 8 MB are synchronized to the disk before the next, and dropped from the page cache before they are read. The
     file has no name (O_TMPFILE, or unlinked at once), so nothing remains of it even after a crash.
@@ -128,7 +128,7 @@ def disk_speed(folder: Path) -> tuple[float, float]:
 
 
 def file_system(folder: Path, mounts: Path = Path("/proc/self/mountinfo")) -> str | None:
-    """Returns the type of a folder's file system, as `mount` names it; None if it is unknown."""
+    """Return the type of a folder's file system, as `mount` names it; None if it is unknown."""
     try:
         lines = mounts.read_text().splitlines()
     except OSError:

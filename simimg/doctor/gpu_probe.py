@@ -68,7 +68,7 @@ class GpuFacts:
 
 
 def _run(*command: str) -> str:
-    """Returns the output of a command; "" if it is missing, fails or hangs."""
+    """Return the output of a command; "" if it is missing, fails or hangs."""
     program = shutil.which(command[0]) or shutil.which(command[0], path="/usr/lib/wsl/lib:/usr/bin")
     if program is None:
         return ""
@@ -88,7 +88,7 @@ def probe_gpus(
     run: Callable[..., str] = _run,
     environment: Mapping[str, str] | None = None,
 ) -> GpuFacts:
-    """Returns the facts about the GPUs of this machine.
+    """Return the facts about the GPUs of this machine.
 
     Args:
         used: name and compute capability of each GPU that TensorFlow finds.
@@ -156,7 +156,7 @@ def _mebibytes(text: str) -> int | None:
 
 
 def _packages() -> tuple[dict[str, str], tuple[str, ...]]:
-    """Returns the versions of NVIDIA's packages, and TensorFlow's requirements for them."""
+    """Return the versions of NVIDIA's packages, and TensorFlow's requirements for them."""
     try:
         wishes = importlib.metadata.requires("tensorflow") or []
     except importlib.metadata.PackageNotFoundError:

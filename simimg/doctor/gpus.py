@@ -37,7 +37,7 @@ _MIN_FREE_BYTES = 2 << 30
 
 
 def check_gpus(probed: GpuFacts) -> CheckResult:
-    """Returns the GPUs in use, and the problems of the others."""
+    """Return the GPUs in use, and the problems of the others."""
     problems: list[str] = []
     notes: list[str] = []
     gpus = [_used(probed, number) for number in range(len(probed.used))]
@@ -82,7 +82,7 @@ def check_gpus(probed: GpuFacts) -> CheckResult:
 
 
 def kernels_for(capability: str, probed: GpuFacts) -> str | None:
-    """Returns the source of the kernels for a compute capability: "wheel", "driver" (compiled from PTX), or None."""
+    """Return the source of the kernels for a compute capability: "wheel", "driver" (compiled from PTX), or None."""
     wanted = _numbers(capability)
     if wanted >= (12, 0) and probed.tensorflow.startswith(_WITHOUT_12):
         return None
@@ -109,14 +109,14 @@ def _older(driver: str, other: str) -> bool:
 
 
 def _visible(probed: GpuFacts) -> list[Gpu]:
-    """Returns the GPUs that CUDA_VISIBLE_DEVICES lists, in its order; all GPUs if it contains anything but numbers."""
+    """Return the GPUs that CUDA_VISIBLE_DEVICES lists, in its order; all GPUs if it contains anything but numbers."""
     names = [name.strip() for name in probed.environment.get("CUDA_VISIBLE_DEVICES", "").split(",")]
     by_index = {str(gpu.index): gpu for gpu in probed.gpus}
     return [by_index[name] for name in names] if all(name in by_index for name in names) else list(probed.gpus)
 
 
 def _match(probed: GpuFacts) -> list[Gpu | None]:
-    """Returns nvidia-smi's entry of each GPU that TensorFlow uses, matched by name, since CUDA orders GPUs by speed."""
+    """Return nvidia-smi's entry of each GPU that TensorFlow uses, matched by name, since CUDA orders GPUs by speed."""
     left = _visible(probed)
     matched: list[Gpu | None] = []
     for name, _ in probed.used:
@@ -145,7 +145,7 @@ def _idle(probed: GpuFacts) -> list[Gpu]:
 
 
 def _why_none(probed: GpuFacts) -> str:
-    """Returns why TensorFlow finds no GPU although there is a driver: the first cause that applies."""
+    """Return why TensorFlow finds no GPU although there is a driver: the first cause that applies."""
     what = "there is an NVIDIA driver, but TensorFlow finds no GPU"
     hidden = probed.environment.get("CUDA_VISIBLE_DEVICES")
     cuda = str(probed.build.get("cuda_version") or "")
@@ -185,7 +185,7 @@ def _why_none(probed: GpuFacts) -> str:
 
 
 def _shows_any(probed: GpuFacts, hidden: str) -> bool:
-    """Tells whether CUDA sees a GPU: it reads the list up to the first entry that does not exist."""
+    """Tell whether CUDA sees a GPU: it reads the list up to the first entry that does not exist."""
     first = hidden.split(",")[0].strip()
     if first.isdigit() and probed.gpus:
         return int(first) in {gpu.index for gpu in probed.gpus}
@@ -193,7 +193,7 @@ def _shows_any(probed: GpuFacts, hidden: str) -> bool:
 
 
 def _mismatched(probed: GpuFacts) -> list[str]:
-    """Returns the libraries in LD_LIBRARY_PATH whose major version differs from TensorFlow's."""
+    """Return the libraries in LD_LIBRARY_PATH whose major version differs from TensorFlow's."""
     found = []
     for path in probed.cuda_files:
         name, _, version = path.name.partition(".so.")
@@ -249,7 +249,7 @@ def _why_idle(probed: GpuFacts, idle: list[Gpu]) -> Iterator[str]:
 
 
 def _between(probed: GpuFacts) -> tuple[list[str], list[str]]:
-    """Returns the problems and notes about the communication between several GPUs."""
+    """Return the problems and notes about the communication between several GPUs."""
     problems, notes = [], []
     if not any(name.startswith("nvidia-nccl-") for name in probed.libraries) and not any(
         path.name.startswith("libnccl.") for path in probed.cuda_files
@@ -273,7 +273,7 @@ def _between(probed: GpuFacts) -> tuple[list[str], list[str]]:
 
 
 def _pairs(p2p: str) -> Iterator[tuple[str, str, str]]:
-    """Yields each pair of GPUs and their connection in nvidia-smi's matrix: OK, or why there is none."""
+    """Yield each pair of GPUs and their connection in nvidia-smi's matrix: OK, or why there is none."""
     names: list[str] = []
     for line in p2p.splitlines():
         words = re.sub(r"\x1b\[[0-9;]*m", "", line).split()  # nvidia-smi underlines the heading

@@ -28,7 +28,7 @@ def check_limits(
     usage: Callable[[Path], Any] = shutil.disk_usage,
     shm: Path = Path("/dev/shm"),
 ) -> CheckResult:
-    """Checks the limit of open files and /dev/shm.
+    """Check the limit of open files and /dev/shm.
 
     Args:
         num_gpus: GPUs to train on; several communicate through NCCL.

@@ -28,7 +28,7 @@ _NO_LIMIT = 1 << 60
 
 
 def machine_facts() -> dict[str, str]:
-    """Returns the processor, the cores that this process may use, memory, system and versions, as text by name.
+    """Return the processor, the cores that this process may use, memory, system and versions, as text by name.
 
     Reports and benchmark results print them beside their figures.
     """
@@ -50,7 +50,7 @@ def check_machine(
     bandwidth: Callable[[], float] = lambda: memory_bandwidth(),
     facts: Callable[[], Mapping[str, str]] = machine_facts,
 ) -> CheckResult:
-    """Checks cores and memory; `root` is the folder of /proc and /sys."""
+    """Check cores and memory; `root` is the folder of /proc and /sys."""
     there = memory()
     limit = memory_limit(root)
     total = min(there.total, limit) if limit else there.total
@@ -94,7 +94,7 @@ def check_machine(
 
 
 def memory_bandwidth() -> float:
-    """Copies 64 MB for 0.2 s with one thread; returns the GB/s of the fastest copy, reads and writes counted."""
+    """Copy 64 MB for 0.2 s with one thread; return the GB/s of the fastest copy, reads and writes counted."""
     source = np.ones(_COPIED_BYTES, np.uint8)
     target = np.ones_like(source)  # written once, so that its pages are allocated
     best = float("inf")
@@ -106,13 +106,13 @@ def memory_bandwidth() -> float:
 
 
 def memory_limit(root: Path = Path("/")) -> int | None:
-    """Returns how many bytes the control group of this process may use, or None without a limit."""
+    """Return how many bytes the control group of this process may use, or None without a limit."""
     found = [*_numbers(root, "memory", "memory.max"), *_numbers(root, "memory", "memory.limit_in_bytes")]
     return min((int(value) for (value, *_) in found if value < _NO_LIMIT), default=None)
 
 
 def cpu_quota(root: Path = Path("/")) -> float | None:
-    """Returns how many cores' time the control group of this process may use, or None without a limit."""
+    """Return how many cores' time the control group of this process may use, or None without a limit."""
     shares = [value / period for value, period in _numbers(root, "cpu", "cpu.max")]
     pairs = zip(
         _numbers(root, "cpu", "cpu.cfs_quota_us"), _numbers(root, "cpu", "cpu.cfs_period_us"), strict=False
@@ -122,7 +122,7 @@ def cpu_quota(root: Path = Path("/")) -> float | None:
 
 
 def _numbers(root: Path, controller: str, file: str) -> Iterator[list[float]]:
-    """Yields the numbers in a file of each control group of this process, from the innermost one to the root."""
+    """Yield the numbers in a file of each control group of this process, from the innermost one to the root."""
     for base, group in _groups(root, controller):
         for folder in (group, *group.parents):
             try:

@@ -35,7 +35,7 @@ def check_versions(
     python: str = platform.python_version(),
     providers: Callable[[], Mapping[str, Sequence[str]]] = importlib.metadata.packages_distributions,
 ) -> CheckResult:
-    """Compares the installed versions with the requirements in simimg's own metadata, without its extras.
+    """Compare the installed versions with the requirements in simimg's own metadata, without its extras.
 
     Args:
         version: returns the installed version of a distribution.
