@@ -2,6 +2,8 @@
 
 import importlib
 import re
+import subprocess
+import sys
 from collections import Counter
 from dataclasses import fields
 from pathlib import Path
@@ -115,3 +117,9 @@ def test_both_readmes_say_the_same() -> None:
         assert Counter(re.findall(part, english, re.MULTILINE)) == Counter(re.findall(part, korean, re.MULTILINE))
     for one, other in (IN_TWO_LANGUAGES, reversed(IN_TWO_LANGUAGES)):
         assert f"]({other})" in text_of(one), f"{one} does not lead to {other}"
+
+
+def test_the_reference_pages_are_what_the_code_says() -> None:
+    command = [sys.executable, "-m", "tools.write_reference", "--check"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
