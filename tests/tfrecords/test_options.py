@@ -25,9 +25,10 @@ class Config:
 def test_declaration() -> None:
     fields = {field.name: field for field in dataclasses.fields(Config)}
     assert fields["folder"].default is dataclasses.MISSING
-    assert fields["folder"].metadata == {"help": "Where.", "choices": (), "positional": True}
+    more = {"group": "", "words": {}, "flag": ""}
+    assert fields["folder"].metadata == {"help": "Where.", "choices": (), "positional": True, **more}
     assert fields["how"].default == "fast"
-    assert fields["how"].metadata == {"help": "How.", "choices": ("fast", "slow"), "positional": False}
+    assert fields["how"].metadata == {"help": "How.", "choices": ("fast", "slow"), "positional": False, **more}
     with pytest.raises(TypeError, match="folder"):
         Config()
 

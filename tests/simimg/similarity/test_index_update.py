@@ -191,7 +191,7 @@ def test_pixels_of_another_size_are_resized(lite0: Embedder) -> None:
 def test_a_model_that_is_neither_shipped_nor_trained(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="neither a folder"):
         embeddings.load_embedder("resnet9000")
-    with pytest.raises(ModelError, match="no folder of a trained model"):
+    with pytest.raises(ModelError, match="not the folder of a trained model"):
         embeddings.load_embedder(str(tmp_path))
 
 

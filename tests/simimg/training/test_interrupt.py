@@ -51,7 +51,7 @@ def test_ctrl_c_and_the_same_command_again(
     assert "Traceback" not in err
     last = err.splitlines()[-1]
     assert last.startswith("simimg: stopped after step ")
-    assert last.endswith(f"of 60; saved in {model_dir}. The same command goes on from there.")
+    assert last.endswith(f"of 60; saved in {model_dir}. Give the same command again to resume.")
     step = int(last.split()[4])
     assert 1 <= step < 60
     assert sorted(path.name for path in (model_dir / "checkpoints").iterdir())[-1] == f"{step:08d}"
