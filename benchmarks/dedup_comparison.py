@@ -1,6 +1,6 @@
 """Copies found, and time, by imagededup's protocol: simimg, imagehash's pHash and dHash, and imagededup's hashes.
 
-Each method gets the same folder (`simimg.similarity.evaluation.dedup_protocol`) once, with its own default options. Its
+Each method gets the same folder (`benchmarks.dedup_protocol`) once, with its own default options. Its
 seconds include encoding and search, as in imagededup's table. imagededup's CNN is left out, because torchvision
 downloads its weights at first use, so they cannot be pinned. The figures of its authors are shown instead.
 """
@@ -17,14 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.rivals import IMAGEDEDUP
-from simimg.bench.bench_plots import aligned, met
-from simimg.bench.image_sets import good_jpegs
-from simimg.bench.measurements import RunFailed
-from simimg.bench.virtualenvs import environment_variables, python_of
-from simimg.errors import UsageError
-from simimg.similarity import Embedder, find_duplicates, index_folder
-from simimg.similarity.evaluation.dedup_protocol import (
+from benchmarks.dedup_protocol import (
     Collection,
     Pair,
     hash_pairs,
@@ -32,6 +25,13 @@ from simimg.similarity.evaluation.dedup_protocol import (
     score_pairs,
     write_collection,
 )
+from benchmarks.rivals import IMAGEDEDUP
+from simimg.bench.bench_plots import aligned, met
+from simimg.bench.image_sets import good_jpegs
+from simimg.bench.measurements import RunFailed
+from simimg.bench.virtualenvs import environment_variables, python_of
+from simimg.errors import UsageError
+from simimg.similarity import Embedder, find_duplicates, index_folder
 from tfrecords.convert.image.decoder import decode
 
 __all__ = ["DUPLICATE_RIVALS", "DedupComparison", "DedupMethod", "compare_duplicates", "duplicates_table"]

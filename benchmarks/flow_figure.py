@@ -19,12 +19,12 @@ import numpy as np
 import tensorflow as tf
 from PIL import Image, ImageDraw, ImageFont
 
-from simimg.augment import augment
+from simimg.augment import AugmentConfig, augment
 from simimg.errors import UsageError
 from simimg.input import Order, open_reader, train_batches
+from simimg.models import load_trained
 from simimg.similarity import Finder, SearchIndex, load_embedder
 from simimg.similarity.query_search import make_query
-from simimg.training.run_folder import load_trained
 from tfrecords.convert.image.decoder import decode, resize
 from tfrecords.format.layout import Layout
 from tfrecords.format.manifest import read_manifest
@@ -110,7 +110,8 @@ def follow(picture: Path, dataset_dir: Path, model_dir: Path, index_dir: Path) -
         raise UsageError(
             f"{name} is among the last examples of the first epoch, which do not fill a batch. Choose another image."
         )
-    augmented = augment(info.augment_config, seed, tf.constant(0, tf.int64), batch.id, batch.image).numpy()
+    config = AugmentConfig.from_options(info.config)
+    augmented = augment(config, seed, tf.constant(0, tf.int64), batch.id, batch.image).numpy()
     probabilities = model.predict(pixels[None], verbose=0)[0]
     best = np.argsort(-probabilities)[:3]
 

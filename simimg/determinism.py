@@ -1,14 +1,14 @@
-"""Arithmetic that gives the same bits on every processor: sums in a fixed order, exact products, plain OpenCV.
+"""Arithmetic with the same bits on every processor: sums in a fixed order, exact products, OpenCV's portable code.
 
-BLAS, faiss and OpenCV choose their code by the processor, and each choice adds in another order. So a matrix product
-proposes, and what is written, compared, sorted or held against a threshold is computed here. What simimg promises, and
-which test holds each promise, is in simimg/docs/determinism.md.
+BLAS, faiss and OpenCV choose their code by processor, and each variant adds in a different order. So matrix products
+only propose candidates; every number that is written, compared, sorted or tested against a threshold is computed here.
+simimg/docs/determinism.md lists what simimg promises and the test of each promise.
 
-1. `ordered_sum` adds in an order that is written down here, by additions of whole arrays. IEEE 754 defines each one.
-2. `exact_matmul` rounds both factors to integers so small that no sum of their products needs more than the 53 bits of
-   float64. Nothing is rounded, so the order does not matter (Ozaki, Ogita, Oishi and Rump, "Error-free transformations
+1. `ordered_sum` adds whole arrays in an order that is fixed here. IEEE 754 defines each addition.
+2. `exact_matmul` rounds both factors to integers so small that every sum of their products fits into the 53 bits of
+   float64. No sum is rounded, so the order does not matter (Ozaki, Ogita, Oishi and Rump, "Error-free transformations
    of matrix multiplication by using fast routines of matrix multiplication", Numerical Algorithms 59, 2012).
-3. `plain_opencv` has OpenCV use the code that every x86-64 processor runs.
+3. `plain_opencv` restricts OpenCV to the code that every x86-64 processor runs.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ import threadpoolctl
 __all__ = ["exact_matmul", "inner_products", "one_blas_thread", "ordered_sum", "plain_opencv", "product_error"]
 
 _FLOAT64_BITS = 53
-_PRODUCTS_AT_ONCE = 1 << 16  # 512 KB, which a core's cache holds
+_PRODUCTS_AT_ONCE = 1 << 16  # 512 KB, which fit into the cache of a core
 
 
 def ordered_sum(values: np.ndarray) -> np.ndarray:
-    """Returns the sums over the last axis: the second half is added to the first until one number is left.
+    """Return the sums over the last axis: the second half is added to the first until one number is left.
 
-    `np.sum` adds in an order that depends on the shape and the layout of the array.
+    `np.sum` adds in an order that depends on the shape and memory layout of the array.
 
     Args:
         values: float `[..., n]`, n at least 1.
@@ -49,7 +49,7 @@ def ordered_sum(values: np.ndarray) -> np.ndarray:
 
 
 def inner_products(left: np.ndarray, right: np.ndarray) -> np.ndarray:
-    """Returns the inner product of each pair of rows: float32 `[n]`, at most one unit in the last place off.
+    """Return the inner product of each pair of rows: float32 `[n]`, accurate to one unit in the last place.
 
     Args:
         left: float32 `[n, dim]`.
@@ -65,21 +65,21 @@ def inner_products(left: np.ndarray, right: np.ndarray) -> np.ndarray:
 
 
 def product_error(dim: int) -> float:
-    """Returns how far a float32 inner product of two vectors of length 1 may be off, added in whatever order.
+    """Return the largest error of a float32 inner product of two unit vectors, for any order of the additions.
 
-    Higham, "Accuracy and Stability of Numerical Algorithms", section 3.1: n u / (1 - n u) times the product of the
-    absolute vectors, which is 1 at most. Two units more are for rounding the result and for lengths that are not
-    quite 1.
+    Higham, "Accuracy and Stability of Numerical Algorithms", section 3.1: n u / (1 - n u) times the inner product of
+    the absolute values, which is at most 1. Two more units allow for rounding the result and for vector lengths that
+    are not exactly 1.
     """
     error = (dim + 2) * 2.0**-24
     return error / (1 - error)
 
 
 def exact_matmul(left: np.ndarray, right: np.ndarray) -> np.ndarray:
-    """Returns a product of matrices, the same bits whatever computes it.
+    """Return a matrix product with the same bits on every processor.
 
-    Rows of `left` and columns of `right` are rounded to about 21 bits below their largest number: for vectors of length
-    1 that is as exact as a float32 product.
+    Rows of `left` and columns of `right` are rounded to about 21 bits relative to their largest number. For unit
+    vectors that is as accurate as a float32 product.
 
     Args:
         left: float `[..., n]`.
@@ -96,17 +96,17 @@ def exact_matmul(left: np.ndarray, right: np.ndarray) -> np.ndarray:
 
 
 def _integers(values: np.ndarray, num_bits: int, axis: int) -> tuple[np.ndarray, np.ndarray]:
-    """Whole numbers of at most `num_bits` as float64, and the powers of two that they are to be multiplied by."""
+    """Return integers of at most `num_bits` as float64, and the powers of two to multiply them by."""
     values = np.asarray(values, np.float64)
     exponents = np.frexp(np.abs(values).max(axis=axis, keepdims=True))[1] - num_bits
     return np.rint(np.ldexp(values, -exponents)), np.ldexp(1.0, exponents)
 
 
-class _Shared:
-    """A setting of the whole process, made when the first one needs it and undone when the last one leaves."""
+class _SharedSetting:
+    """A process-wide setting that is applied for its first user and reverted after its last one."""
 
     def __init__(self, make: Callable[[], Callable[[], object]]) -> None:
-        """Take what makes the setting and returns what undoes it."""
+        """Take a function that applies the setting and returns the function that reverts it."""
         self._make = make
         self._lock = threading.Lock()
         self._num_users = 0
@@ -128,20 +128,21 @@ class _Shared:
 
 
 def one_blas_thread() -> AbstractContextManager[None]:
-    """While it is open, NumPy's products use one thread each, for callers that divide the work among their own threads.
+    """Return a context manager in which NumPy's products use one thread each, for callers with threads of their own.
 
-    A product of the descriptors of a pair is small. Two threads that wait for each other on a busy machine took 15 ms
-    for it instead of 0.4. It may be open several times, in several threads: the limit is one for the whole process.
+    The products of two images' descriptors are small. On a busy machine, two BLAS threads that waited for each other
+    took 15 ms for one instead of 0.4 ms. The limit is process-wide; contexts of several threads may overlap.
     """
     return _one_blas_thread()
 
 
 @contextmanager
 def plain_opencv() -> Iterator[None]:
-    """While it is open, OpenCV uses only instructions that every x86-64 processor has; see `one_blas_thread`.
+    """Restrict OpenCV to instructions that every x86-64 processor has; contexts may overlap in several threads.
 
-    OpenCV 5.0 finds other SIFT descriptors with AVX2 than without, and others again with Intel's IPP. IPP is switched
-    off per thread, and threads of OpenCV's own keep it, so that there may be none. A picture takes a tenth longer.
+    OpenCV 5.0 computes other SIFT descriptors with AVX2 than without, and others again with Intel's IPP. IPP is
+    disabled per thread, and OpenCV's own threads would keep using it, so OpenCV is limited to the calling thread.
+    An image takes 10 % longer.
     """
     with _plain_opencv():
         before = cv2.ipp.useIPP()
@@ -168,11 +169,11 @@ def _limit_opencv() -> Callable[[], object]:
     return undo
 
 
-_one_blas_thread = _Shared(_limit_blas)
-_plain_opencv = _Shared(_limit_opencv)
+_one_blas_thread = _SharedSetting(_limit_blas)
+_plain_opencv = _SharedSetting(_limit_opencv)
 
 
 @functools.cache
 def _blas() -> Any:
-    np.zeros((1, 1)) @ np.zeros((1, 1))  # loads its library, so that it can be found; looking for it takes 5 ms
+    np.zeros((1, 1)) @ np.zeros((1, 1))  # loads the BLAS library, so that threadpoolctl finds it; that takes 5 ms
     return threadpoolctl.ThreadpoolController()

@@ -1,15 +1,18 @@
-"""Image files to pixels, as a model wants them: decoded by threads while the model works; the rest is refused."""
+"""Image files to the pixels that a model takes, decoded by threads while the model runs; and pixels to image files."""
 
 from __future__ import annotations
 
 import dataclasses
 import hashlib
+import io
 from collections import deque
-from collections.abc import Callable, Container, Iterator, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
+from PIL import Image
 
 from simimg.errors import UsageError
 from tfrecords.convert.image.decoder import ImageOptions, load_image
@@ -17,16 +20,28 @@ from tfrecords.convert.sources import walk
 from tfrecords.convert.sources.image_folder import FolderFiles
 from tfrecords.format.quarantine import Refusal
 
-__all__ = ["BATCH_SIZE", "FileFacts", "load_batches", "load_files", "named_files"]
+__all__ = [
+    "BATCH_SIZE",
+    "FileFacts",
+    "jpeg_bytes",
+    "load_batches",
+    "load_files",
+    "map_ahead",
+    "named_files",
+    "png_bytes",
+]
 
 BATCH_SIZE = 32
 _FILES_AHEAD = 96
-_NUM_THREADS = 4  # Pillow decodes without the interpreter's lock
+_NUM_THREADS = 4  # Pillow releases the interpreter lock while it decodes
+
+_Item = TypeVar("_Item")
+_Result = TypeVar("_Result")
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class FileFacts:
-    """A file: `path` as given, its bytes' checksum, and the size in px of the upright picture, 0 if not decoded."""
+    """A file: path as given, checksum of its bytes, and size in px of the upright image, 0 if it was not decoded."""
 
     path: str
     sha256: str
@@ -35,10 +50,10 @@ class FileFacts:
 
 
 def named_files(names: Sequence[str]) -> list[str]:
-    """Returns the files that are named; a folder stands for all in it.
+    """Return the files that are named; a folder stands for all files in it.
 
     Raises:
-        UsageError: a name is of nothing, or there are no files.
+        UsageError: a name does not exist, or there are no files.
     """
     paths: list[str] = []
     for name in names:
@@ -47,37 +62,48 @@ def named_files(names: Sequence[str]) -> list[str]:
         elif Path(name).exists():
             paths.append(name)
         else:
-            raise UsageError(f"{name} does not exist. Name a picture, or a folder of pictures.")
+            raise UsageError(f"{name} does not exist. Name an image file or a folder of images.")
     if not paths:
-        raise UsageError(f"{', '.join(names)}: no files. Name a picture, or a folder of pictures.")
+        raise UsageError(f"{', '.join(names)}: no files found. Name an image file or a folder of images.")
     return paths
+
+
+def map_ahead(
+    function: Callable[[_Item], _Result], items: Iterable[_Item], *, num_threads: int, num_ahead: int
+) -> Iterator[_Result]:
+    """Yield `function(item)` for each item, in order; threads compute up to `num_ahead` results in advance."""
+    with ThreadPoolExecutor(num_threads) as executor:
+        pending: deque[Future[_Result]] = deque()
+        try:
+            for item in items:
+                pending.append(executor.submit(function, item))
+                if len(pending) >= num_ahead:
+                    yield pending.popleft().result()
+            while pending:
+                yield pending.popleft().result()
+        finally:
+            executor.shutdown(wait=False, cancel_futures=True)  # a caller that stops early does not wait for the rest
 
 
 def load_files(
     paths: Sequence[str], base: Path = Path(), *, image_size: int, how: str, known: Container[str] = ()
 ) -> Iterator[tuple[str, tuple[FileFacts, np.ndarray | None] | Refusal]]:
-    """Yields each path with its facts and pixels, or its refusal, in order, some being decoded ahead.
+    """Return an iterator over each path with its facts and pixels, or with its refusal, in order.
 
     Args:
         paths: the files, relative to `base`.
         base: a folder.
         image_size: width and height in px of the pixels, uint8 `[image_size, image_size, 3]`.
-        how: `stretch` and so on, as `simimg convert --resize`.
-        known: files of these SHA-256 are not decoded: no pixels, no size.
+        how: how images become squares, as in `simimg convert --resize`.
+        known: SHA-256 checksums of files that are not decoded: pixels None, width and height 0.
     """
     options = ImageOptions(image_size=image_size, resize=how)
-    with ThreadPoolExecutor(_NUM_THREADS) as executor:
-        ahead: deque[tuple[str, Future[tuple[FileFacts, np.ndarray | None] | Refusal]]] = deque()
-        try:
-            for path in paths:
-                ahead.append((path, executor.submit(_load, path, base, options, known)))
-                if len(ahead) >= _FILES_AHEAD:
-                    first, future = ahead.popleft()
-                    yield first, future.result()
-            for first, future in ahead:
-                yield first, future.result()
-        finally:
-            executor.shutdown(wait=False, cancel_futures=True)  # whoever stops early does not wait for the rest
+    return map_ahead(
+        lambda path: (path, _load(path, base, options, known)),
+        paths,
+        num_threads=_NUM_THREADS,
+        num_ahead=_FILES_AHEAD,
+    )
 
 
 def load_batches(
@@ -89,15 +115,15 @@ def load_batches(
     refused: list[tuple[str, Refusal]],
     progress: Callable[[int], None],
 ) -> Iterator[tuple[list[FileFacts], np.ndarray]]:
-    """Yields the facts of up to `BATCH_SIZE` files and their pixels, uint8 `[n, image_size, image_size, 3]`, in order.
+    """Yield the facts of up to `BATCH_SIZE` files and their pixels, uint8 `[n, image_size, image_size, 3]`, in order.
 
     Args:
-        paths: see `load_files`, as for `base`, `image_size` and `how`.
+        paths: see `load_files`; so are `base`, `image_size` and `how`.
         base: a folder.
         image_size: px.
-        how: the way of resizing.
-        refused: gets the path and the refusal of each file that cannot be decoded.
-        progress: called with a number of files: those of a batch, once the next one is asked for, and the refused.
+        how: how images become squares.
+        refused: receives the path and the refusal of each file that cannot be decoded.
+        progress: called with the size of each batch when the next one is requested, and with 1 for each refusal.
     """
     facts: list[FileFacts] = []
     pending: list[np.ndarray] = []
@@ -119,11 +145,27 @@ def load_batches(
         progress(len(pending))
 
 
+def png_bytes(image: Image.Image) -> bytes:
+    """Return an image as a PNG file, without its metadata."""
+    buffer = io.BytesIO()
+    bare = Image.new(image.mode, image.size)
+    bare.paste(image)
+    bare.save(buffer, "PNG", optimize=True)
+    return buffer.getvalue()
+
+
+def jpeg_bytes(image: Image.Image, quality: int) -> bytes:
+    """Return an image, mode RGB, as a JPEG file of `quality`, 1..100 on libjpeg's scale."""
+    buffer = io.BytesIO()
+    image.save(buffer, "JPEG", quality=quality)
+    return buffer.getvalue()
+
+
 def _load(
     path: str, base: Path, options: ImageOptions, known: Container[str]
 ) -> tuple[FileFacts, np.ndarray | None] | Refusal:
     try:
-        data = FolderFiles(str(base)).read(path)  # which waits for no pipe, and notices who writes to the file
+        data = FolderFiles(str(base)).read(path)  # does not block on a pipe, and detects concurrent writes
         sha256 = hashlib.sha256(data).hexdigest()
         if sha256 in known:
             return FileFacts(path, sha256, 0, 0), None

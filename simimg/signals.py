@@ -1,4 +1,7 @@
-"""Ctrl-C and SIGTERM as a wish that the loop sees between two steps."""
+"""Handles Ctrl-C and SIGTERM by setting an event that a loop checks between two steps.
+
+A module of its own because training, the search page and the data service share it.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,7 @@ __all__ = ["stop_requested"]
 
 @contextmanager
 def stop_requested() -> Iterator[threading.Event]:
-    """Yields an event that Ctrl-C or SIGTERM sets; a second Ctrl-C interrupts at once."""
+    """Yield an event that Ctrl-C or SIGTERM sets; a second signal raises KeyboardInterrupt at once."""
     stop = threading.Event()
     if threading.current_thread() is not threading.main_thread():
         yield stop  # only the main thread may set signal handlers

@@ -73,6 +73,7 @@ def evaluate(
         >>> figures.num_examples, 0 <= figures.accuracy <= 1
         (10, True)
     """
+    from simimg.augment import AugmentConfig
     from simimg.evaluation import classify, compiled, search_copies
     from simimg.evaluation import predict as predictions_of
 
@@ -82,7 +83,7 @@ def evaluate(
         return search_copies(
             compiled(model),
             reader,
-            info.augment_config,
+            AugmentConfig.from_options(info.config),
             seed=info.config["seed"],
             temperature=info.config["temperature"],
             progress=advance,

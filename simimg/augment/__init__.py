@@ -1,4 +1,4 @@
-"""Random changes to training pictures: drawn first, from (seed, epoch, id); applied purely after, on the device."""
+"""Augmentation: parameters are drawn from (seed, epoch, id), and then applied to the images on the device."""
 
 from simimg.augment.augmentation import augment, recolor
 from simimg.augment.degradations import blur, cover, cut_out, quantize

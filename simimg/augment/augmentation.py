@@ -1,4 +1,4 @@
-"""Applies drawn parameters to a batch, purely, on whatever device it is."""
+"""Applies drawn parameters to a batch, on the device of the batch."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from simimg.augment.parameters import AugmentConfig, Parameters, draw
 
 __all__ = ["augment", "recolor"]
 
-# The brightness of a colour, ITU-R BT.601, and the grey that contrast turns about.
+# The weights of a color's brightness, ITU-R BT.601, and the gray that a change of contrast keeps.
 _LUMA = (0.299, 0.587, 0.114)
 _MIDDLE_GRAY = 127.5
 
@@ -28,16 +28,16 @@ def augment(
 ) -> tf.Tensor:
     """Returns `images` augmented by parameters drawn from (seed, epoch, id, view), float32, 0..255, of the same shape.
 
-    On a CPU, XLA compiles it, once a shape and in about a second, to loops that run several times as fast as
-    TensorFlow's own operations. On a GPU those operations have kernels, among them one that moves uint8.
+    On a CPU, XLA compiles it to loops that are several times as fast as TensorFlow's operations, in about a second per
+    shape. On a GPU, TensorFlow's operations have kernels, including one that moves uint8.
 
     Args:
-        config: the augmentations; those that it leaves out cost nothing.
+        config: the augmentations; those that are off cost nothing.
         seed: any int64.
         epoch: int64 scalar.
         id: int64 `[batch]`.
         images: uint8 `[batch, height, width, 3]`.
-        view: int64 `[batch]` or scalar, from 0: which of several looks at an example.
+        view: int64 `[batch]` or scalar, from 0: the number of the view of an example.
     """
     on_gpu = bool(tf.config.list_logical_devices("GPU"))
     return _augmented(config, seed, on_gpu)(epoch, id, tf.cast(view, tf.int64), images)
@@ -47,16 +47,16 @@ def augment(
 def _augmented(
     config: AugmentConfig, seed: int, on_gpu: bool
 ) -> Callable[[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor], tf.Tensor]:
-    """Returns the function of (epoch, id, view, images) that `augment` is, for a kind of device."""
+    """Returns the function of (epoch, id, view, images) that `augment` calls, for a kind of device."""
 
     def change(epoch: tf.Tensor, id: tf.Tensor, view: tf.Tensor, images: tf.Tensor) -> tf.Tensor:
         parameters = draw(config, seed, epoch, id, view)
-        if not config.moves_nothing:
+        if config.moves_pixels:
             images = (warp if on_gpu else warp_by_gather)(parameters, images, config.border)
         if config.paste:
             images = paste(parameters, images)
         pixels = tf.cast(images, tf.float32)
-        if not config.recolors_nothing:
+        if config.changes_colors:
             pixels = recolor(parameters, pixels)
         if config.bars:
             pixels = cover(parameters, pixels)
@@ -72,12 +72,12 @@ def _augmented(
 def recolor(parameters: Parameters, pixels: tf.Tensor) -> tf.Tensor:
     """Returns `pixels` with their saturation, contrast and brightness multiplied, clipped to 0..255.
 
-    In this order, and as one 3 x 3 matrix and one offset an image: a saturation of s moves each colour to s times its
-    distance from its own grey, a contrast of c each value to c times its distance from 127.5, a brightness of b
-    multiplies all.
+    The three are applied in this order, as one 3 x 3 matrix and one offset per image. A saturation of s scales each
+    color's distance from its own gray by s, a contrast of c scales each value's distance from 127.5 by c, and a
+    brightness of b multiplies all values by b.
 
     Args:
-        parameters: one entry an image.
+        parameters: one entry per image.
         pixels: float32 `[batch, height, width, 3]`.
     """
     color = tf.cast(parameters.color, tf.float64)

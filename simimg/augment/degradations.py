@@ -1,4 +1,4 @@
-"""Makes pictures worse as copies are: blurred, quantized as JPEG does it, with a part covered."""
+"""Degrades images as copies often are: blur, JPEG quantization, and occlusion by a rectangle (cutout) or by bars."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ __all__ = ["blur", "cover", "cut_out", "quantize"]
 _MIDDLE_GRAY = 127.5
 _BLOCK = 8  # of JPEG, in px
 
-# The quantization tables of the JPEG standard, ITU-T T.81, annex K, and how the Independent JPEG Group's jcparam.c
-# scales them by quality.
+# The quantization tables of the JPEG standard, ITU-T T.81, annex K. `_tables` scales them by quality as in the
+# Independent JPEG Group's jcparam.c.
 _LUMINANCE = (
     (16, 11, 10, 16, 24, 40, 51, 61),
     (12, 12, 14, 19, 26, 58, 60, 55),
@@ -48,11 +48,11 @@ _FROM_YCC = (
 def blur(parameters: Parameters, pixels: tf.Tensor) -> tf.Tensor:
     """Returns `pixels` blurred by a Gaussian of each image's own width, mirrored at the border.
 
-    Along each axis it is a product with a matrix, which is fast where there are matrix units, and exact: no part of the
-    Gaussian is cut off.
+    Along each axis, the blur is a product with a matrix. This is fast on devices with matrix units, and exact, because
+    the Gaussian is not truncated.
 
     Args:
-        parameters: one entry an image; sigma 0 changes nothing.
+        parameters: one entry per image; sigma 0 changes nothing.
         pixels: float32 `[batch, height, width, channels]`.
     """
     height, width = pixels.shape[1], pixels.shape[2]
@@ -61,10 +61,10 @@ def blur(parameters: Parameters, pixels: tf.Tensor) -> tf.Tensor:
 
 
 def quantize(parameters: Parameters, pixels: tf.Tensor) -> tf.Tensor:
-    """Returns `pixels` as a JPEG file of each image's own quality would keep them, without subsampling of colours.
+    """Returns `pixels` as decoded from a JPEG file of each image's own quality, without chroma subsampling.
 
     Args:
-        parameters: one entry an image.
+        parameters: one entry per image.
         pixels: float32 `[batch, height, width, 3]`, 0..255.
     """
     height, width = pixels.shape[1], pixels.shape[2]
@@ -82,10 +82,10 @@ def quantize(parameters: Parameters, pixels: tf.Tensor) -> tf.Tensor:
 
 
 def cut_out(parameters: Parameters, pixels: tf.Tensor) -> tf.Tensor:
-    """Returns `pixels` with each image's own rectangle grey: the pixels whose middle lies in it.
+    """Returns `pixels` with the pixels gray whose middle is in the image's own rectangle.
 
     Args:
-        parameters: one entry an image; a rectangle may stick out of the picture.
+        parameters: one entry per image; a rectangle may extend beyond the image.
         pixels: float32 `[batch, height, width, channels]`.
     """
     height, width = pixels.shape[1], pixels.shape[2]
@@ -98,10 +98,10 @@ def cut_out(parameters: Parameters, pixels: tf.Tensor) -> tf.Tensor:
 
 
 def cover(parameters: Parameters, pixels: tf.Tensor) -> tf.Tensor:
-    """Returns `pixels` with each image's own bars above and below, as captions have them: rows whose middle is in one.
+    """Returns `pixels` with each image's own bars at the top and bottom, over the rows whose middle is in a bar.
 
     Args:
-        parameters: one entry an image.
+        parameters: one entry per image.
         pixels: float32 `[batch, height, width, channels]`.
     """
     height = pixels.shape[1]
@@ -112,11 +112,11 @@ def cover(parameters: Parameters, pixels: tf.Tensor) -> tf.Tensor:
 
 
 def _gaussian(sigma: tf.Tensor, size: int) -> tf.Tensor:
-    """Returns float32 `[batch, size, size]`: what each place takes from each, mirrored at both ends."""
-    # In float64 and then rounded, because the order in which a device adds up depends on the size of the batch.
+    """Returns the blur along an axis as matrices, float32 `[batch, size, size]`, mirrored at both ends."""
+    # In float64 and then rounded, because the order in which a device sums depends on the size of the batch.
     to = tf.range(size, dtype=tf.float64)[:, None]
     at = tf.range(size, dtype=tf.float64)[None, :]
-    # Of a sigma this small, the nearest neighbour's weight is 0.
+    # With a sigma this small, the weight of the nearest neighbor is 0.
     twice_variance = 2 * tf.maximum(tf.cast(sigma, tf.float64), 1e-3)[:, None, None] ** 2
     distances = (to - at, to + at + 1, 2 * size - 1 - to - at)
     weights = tf.add_n([tf.exp(-tf.square(distance)[None] / twice_variance) for distance in distances])
@@ -124,13 +124,13 @@ def _gaussian(sigma: tf.Tensor, size: int) -> tf.Tensor:
 
 
 def _mapped(colors: tf.Tensor, matrix: tuple[tuple[float, float, float], ...]) -> tf.Tensor:
-    """Returns each colour, a row, times `matrix`; not as a product of matrices, whose rounding depends on the batch."""
+    """Returns each color times `matrix`, without a matrix product, whose rounding depends on the batch."""
     first, second, third = (colors[..., i, None] * tf.constant(matrix[i]) for i in range(3))
     return first + second + third
 
 
 def _tables(quality: tf.Tensor) -> tf.Tensor:
-    """Returns float32 `[batch, 8, 8, 3]`: the quantization of Y, Cb and Cr at each quality."""
+    """Returns the quantization tables of Y, Cb and Cr for each quality, float32 `[batch, 8, 8, 3]`."""
     scale = tf.where(quality < 50, 5000 / quality, 200 - 2 * quality)[:, None, None, None]
     base = tf.constant([_LUMINANCE, _CHROMINANCE, _CHROMINANCE], tf.float32)
     scaled = tf.floor((tf.transpose(base, [1, 2, 0])[None] * scale + 50) / 100)
@@ -138,7 +138,7 @@ def _tables(quality: tf.Tensor) -> tf.Tensor:
 
 
 def _cosines() -> list[list[float]]:
-    """Returns the orthonormal DCT-II of eight values, a row a frequency."""
+    """Returns the orthonormal DCT-II of eight values, one row per frequency."""
     return [
         [
             math.sqrt((1 if u == 0 else 2) / _BLOCK) * math.cos((2 * i + 1) * u * math.pi / (2 * _BLOCK))

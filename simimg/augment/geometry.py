@@ -1,7 +1,7 @@
-"""Moves pixels: flips, rotation, crop and pasting of a whole batch as one bilinear resampling, in two formulations.
+"""Geometric augmentation: flips, rotation, crop and pasting of a batch as one bilinear resampling, in two versions.
 
-`move` is TensorFlow's ImageProjectiveTransformV3, which has kernels for CPUs and GPUs and takes uint8, but which XLA
-cannot compile (TensorFlow 2.21). `warp_by_gather` is made of arithmetic and gathers, which XLA fuses.
+`warp` is TensorFlow's ImageProjectiveTransformV3, which has kernels for CPUs and GPUs and takes uint8, but which XLA
+cannot compile (TensorFlow 2.21). `warp_by_gather` consists of arithmetic and gathers, which XLA fuses.
 """
 
 from __future__ import annotations
@@ -14,15 +14,15 @@ __all__ = ["paste", "transforms", "warp", "warp_by_gather"]
 
 
 def warp(parameters: Parameters, images: tf.Tensor, border: str = "reflect") -> tf.Tensor:
-    """Returns `images` mirrored, cropped and turned.
+    """Returns `images` mirrored, cropped and rotated.
 
-    uint8 is kept, which moves a quarter of the bytes that float32 would; values are rounded down by the resampling, by
+    uint8 images stay uint8, which moves a quarter of the bytes of float32. The resampling rounds their values down, by
     at most one level.
 
     Args:
-        parameters: one entry an image.
+        parameters: one entry per image.
         images: uint8 or float32 `[batch, height, width, channels]`.
-        border: what comes in over the border, one of `BORDERS`.
+        border: the pixels outside the image, one of `BORDERS`.
     """
     height, width = images.shape[1], images.shape[2]
     moved = tf.raw_ops.ImageProjectiveTransformV3(
@@ -37,12 +37,12 @@ def warp(parameters: Parameters, images: tf.Tensor, border: str = "reflect") -> 
 
 
 def warp_by_gather(parameters: Parameters, images: tf.Tensor, border: str = "reflect") -> tf.Tensor:
-    """Returns what `move` does, float32 and not rounded, by operations that XLA compiles.
+    """Computes the same as `warp`, float32 and not rounded, by operations that XLA compiles.
 
     Args:
-        parameters: one entry an image.
+        parameters: one entry per image.
         images: uint8 or float32 `[batch, height, width, channels]`.
-        border: what comes in over the border, one of `BORDERS`.
+        border: the pixels outside the image, one of `BORDERS`.
     """
     height, width, channels = images.shape[1:]
     a0, a1, a2, b0, b1, b2 = (
@@ -68,13 +68,14 @@ def warp_by_gather(parameters: Parameters, images: tf.Tensor, border: str = "ref
 
 
 def paste(parameters: Parameters, images: tf.Tensor) -> tf.Tensor:
-    """Returns moved `images` with the ground around those that are pasted, float32.
+    """Returns warped `images` with the ground drawn around those that are pasted, float32.
 
-    The ground's colours run from corner to corner, bilinearly; it shows where a pixel's middle is outside the example.
+    The ground is a bilinear gradient between the colors of its corners. A pixel is ground if its middle is outside the
+    example.
 
     Args:
-        parameters: one entry an image.
-        images: uint8 or float32 `[batch, height, width, 3]`, that `move` or `warp_by_gather` returned.
+        parameters: one entry per image.
+        images: uint8 or float32 `[batch, height, width, 3]`, the result of `warp` or `warp_by_gather`.
     """
     height, width = images.shape[1], images.shape[2]
     a0, a1, a2, b0, b1, b2 = (
@@ -93,12 +94,12 @@ def paste(parameters: Parameters, images: tf.Tensor) -> tf.Tensor:
 
 
 def _grid(height: int, width: int) -> tuple[tf.Tensor, tf.Tensor]:
-    """Returns x, float32 `[1, 1, width]`, and y, `[1, height, 1]`, of a picture's pixels."""
+    """Returns x, float32 `[1, 1, width]`, and y, `[1, height, 1]`, of an image's pixels."""
     return tf.range(width, dtype=tf.float32)[None, None, :], tf.range(height, dtype=tf.float32)[None, :, None]
 
 
 def _inside(at: tf.Tensor, size: int, border: str) -> tuple[tf.Tensor, tf.Tensor]:
-    """Returns the index in 0..size-1, int32, that stands for the whole number `at`, and whether that is `at` itself."""
+    """Returns the index in 0..size-1, int32, that replaces the integer `at`, and whether `at` is in that range."""
     index = tf.cast(at, tf.int32)
     inside = (index >= 0) & (index < size)
     if border == "reflect":
@@ -108,13 +109,13 @@ def _inside(at: tf.Tensor, size: int, border: str) -> tuple[tf.Tensor, tf.Tensor
 
 
 def transforms(parameters: Parameters, height: int, width: int) -> tf.Tensor:
-    """Returns float32 `[batch, 8]`: for each image the projective transform from output to input coordinates.
+    """Returns each image's projective transform from output to input coordinates, float32 `[batch, 8]`.
 
-    With the middle c = ((width - 1) / 2, (height - 1) / 2), an output pixel p comes from m + F S R (p - c): R turns by
-    the angle, S scales by the crop's size, F negates x or y where the image is flipped, and m is the crop's middle.
-    Rows are (a0, a1, a2, b0, b1, b2, 0, 0), x' = a0 x + a1 y + a2, y' = b0 x + b1 y + b2, as the operation has them.
+    With the middle c = ((width - 1) / 2, (height - 1) / 2), an output pixel p comes from m + F S R (p - c). R rotates
+    by the angle, S scales by the crop's size, F negates x or y if the image is flipped, and m is the crop's middle.
+    Rows are (a0, a1, a2, b0, b1, b2, 0, 0) with x' = a0 x + a1 y + a2 and y' = b0 x + b1 y + b2.
     """
-    # float64 for the same reason as in `draw`: a bit more or less moves a sample over the edge of a pixel.
+    # float64 for the same reason as in `draw`: a difference of one bit can move a sample into another pixel.
     angle = tf.cast(parameters.angle, tf.float64)
     cos, sin = tf.cos(angle), tf.sin(angle)
     middle_x, middle_y, size_x, size_y = tf.unstack(tf.cast(parameters.crop, tf.float64), axis=1)

@@ -1,18 +1,18 @@
-"""Stateless parameters of augmentations: what happens to an example is a function of (seed, epoch, id), nothing else.
+"""Random parameters of augmentations, drawn without state: they depend only on (seed, epoch, id).
 
-Where a training looks at an example more than once a step, the number of the view is a fourth argument. So an example
-is augmented alike on one replica or eight, by one thread or many, in a first run or a resumed one, and no two replicas
-share an augmentation. The generator is SplitMix64: a counter goes through the finaliser of Stafford's "Mix13" (Steele,
-Lea, Flood, "Fast splittable pseudorandom number generators", OOPSLA 2014), which passes BigCrush; here the counter is
-made of seed, epoch, id and the number of the draw, views taking turns of 64 draws. It is written in int64 arithmetic,
-which wraps around, because that runs on every device and compiles under XLA to the same numbers.
+If a training uses several views of an example per step, the number of the view is a fourth argument. So an example is
+augmented in the same way on one replica or eight, by one thread or many, in a first run or a resumed one, and examples
+on different replicas get different augmentations. The generator is SplitMix64: a counter goes through the finalizer of
+Stafford's "Mix13" (Steele, Lea, Flood, "Fast splittable pseudorandom number generators", OOPSLA 2014), which passes
+BigCrush. The counter is made of seed, epoch, id and the number of the draw, with 64 draws per view. The code uses int64
+arithmetic with wraparound, which runs on every device and gives the same numbers under XLA.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import tensorflow as tf
 
@@ -20,14 +20,14 @@ from simimg.errors import UsageError
 
 __all__ = ["BORDERS", "AugmentConfig", "Parameters", "draw", "uniform"]
 
-# What lies beyond a picture a b c d: its mirror image (c b a | a b c d | d c b), its edge (a a a | a b c d | d d d), or
+# Pixels outside an image a b c d: its mirror image (c b a | a b c d | d c b), its edge (a a a | a b c d | d d d), or
 # black.
 BORDERS = ("reflect", "nearest", "constant")
 
 _MAX_BLUR = 16
 _MAX_ASPECT = 4 / 3
-_LEAST_PASTED = 0.4  # of each side of the larger picture
-_BARS = (0.05, 0.2)  # of the height, each
+_LEAST_PASTED = 0.4  # of each side of the larger image
+_BARS = (0.05, 0.2)  # height of each bar in shares of the image's height
 _DRAWS_PER_VIEW = 64
 _GOLDEN = 0x9E3779B97F4A7C15  # 2**64 / golden ratio, odd: steps of SplitMix64
 _MIX_1 = 0xBF58476D1CE4E5B9
@@ -36,30 +36,29 @@ _MIX_2 = 0x94D049BB133111EB
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class AugmentConfig:
-    """Which augmentations there are.
+    """The augmentations and their strengths.
 
     Args:
-        rotation_degrees: each example is turned by an angle drawn uniformly from -x to x degrees; 0 is none.
-        horizontal_flip: each example is mirrored with probability 1/2.
-        crop_min_area: each example is cropped to a part whose share of the area is drawn uniformly from this to 1, and
-            whose aspect ratio is drawn log-uniformly from 3/4 to 4/3, and enlarged again (Szegedy et al., "Going deeper
-            with convolutions", CVPR 2015, section 6); 1 is none.
+        rotation_degrees: each example is rotated by an angle drawn uniformly from -x to x degrees; 0 is off.
+        horizontal_flip: each example is mirrored left to right with probability 1/2.
+        crop_min_area: each example is cropped to a part and enlarged again. The part's share of the area is drawn
+            uniformly from this to 1, and its aspect ratio log-uniformly from 3/4 to 4/3 (Szegedy et al., "Going deeper
+            with convolutions", CVPR 2015, section 6); 1 is off.
         colour_jitter: brightness, contrast and saturation are each multiplied by a factor drawn uniformly from 1 - x to
-            1 + x; 0 is none.
-        vertical_flip: each example is turned upside down, as by a mirror, with probability 1/2.
-        grayscale: the probability that an example loses its colours.
+            1 + x; 0 is off.
+        vertical_flip: each example is mirrored top to bottom with probability 1/2.
+        grayscale: the probability that an example becomes grayscale.
         blur: each example is blurred by a Gaussian whose standard deviation is drawn uniformly from 0 to x px; 0 is
-            none.
-        min_jpeg_quality: each example is quantized as JPEG does it, at a quality drawn uniformly from x to 100; 100 is
-            none.
-        cutout: in each example a rectangle becomes grey whose sides are drawn uniformly from 0 to x of the picture's,
-            anywhere (DeVries, Taylor, "Improved regularization of CNNs with cutout", 2017); 0 is none.
-        quarter_turns: the probability that an example is turned by 90, 180 or 270 degrees, besides `rotation_degrees`.
-        paste: the probability that an example is not cropped but put somewhere into a larger picture, of which it is
-            0.4 to 1 of each side; around it colours run into one another.
-        bars: the probability that bars cover an example above and below, of 5 to 20 % of its height each, black, white
-            or grey.
-        border: what comes in over the border where a picture is moved; see `BORDERS`.
+            off.
+        min_jpeg_quality: each example is quantized as by JPEG, at a quality drawn uniformly from x to 100; 100 is off.
+        cutout: a rectangle anywhere in each example becomes gray. Its sides are drawn uniformly from 0 to x of the
+            image's (DeVries, Taylor, "Improved regularization of CNNs with cutout", 2017); 0 is off.
+        quarter_turns: the probability that an example is rotated by 90, 180 or 270 degrees, besides `rotation_degrees`.
+        paste: the probability that an example is pasted into a larger image instead of being cropped. It takes 0.4 to 1
+            of each side, and a color gradient fills the rest.
+        bars: the probability that an example is covered by bars at the top and the bottom, each of 5 to 20 % of its
+            height, in black, white or gray.
+        border: the pixels outside an image that is moved; see `BORDERS`.
 
     Raises:
         UsageError: a number is out of its range.
@@ -95,34 +94,42 @@ class AugmentConfig:
         if self.border not in BORDERS:
             raise UsageError(f"--border={self.border}: should be one of {', '.join(BORDERS)}.")
 
-    @property
-    def moves_nothing(self) -> bool:
-        """Whether every pixel stays in its place."""
-        flips = self.horizontal_flip or self.vertical_flip
-        turns = self.rotation_degrees or self.quarter_turns
-        return not turns and not flips and self.crop_min_area == 1 and not self.paste
+    @classmethod
+    def from_options(cls, options: dict[str, Any]) -> AugmentConfig:
+        """Returns the augmentations among the options of a run, such as those in its config.json.
+
+        A run that is older than an augmentation does not have its option, and gets the default, which is off.
+        """
+        names = [field.name for field in dataclasses.fields(cls)]
+        return cls(**{name: options[name] for name in names if name in options})
 
     @property
-    def recolors_nothing(self) -> bool:
-        """Whether every pixel keeps its colour."""
-        return self.colour_jitter == 0 and self.grayscale == 0
+    def moves_pixels(self) -> bool:
+        """Whether any augmentation moves pixels: flips, rotations, crops or pasting."""
+        turns = self.rotation_degrees or self.quarter_turns
+        return bool(turns or self.horizontal_flip or self.vertical_flip or self.crop_min_area < 1 or self.paste)
+
+    @property
+    def changes_colors(self) -> bool:
+        """Whether any augmentation changes colors: jitter or grayscale."""
+        return self.colour_jitter > 0 or self.grayscale > 0
 
 
 class Parameters(NamedTuple):
-    """What happens to each example of a batch.
+    """The parameters of each example of a batch.
 
     Attributes:
-        angle: float32 `[batch]`, radians, counter-clockwise as seen, quarter turns included.
+        angle: float32 `[batch]`, radians, counterclockwise, quarter turns included.
         flip: bool `[batch, 2]`, mirrored left to right, and top to bottom.
         crop: float32 `[batch, 4]`, the part that is kept: its middle (x, y) and its size (width, height), in shares of
-            the picture's, the whole picture being (0.5, 0.5, 1, 1); larger than that where it is pasted.
+            the image's. The whole image is (0.5, 0.5, 1, 1); the size is above 1 for a pasted image.
         color: float32 `[batch, 3]`, the factors of brightness, contrast and saturation.
-        sigma: float32 `[batch]`, of the blur, in px.
-        quality: float32 `[batch]`, of JPEG, 1..100.
-        cutout: float32 `[batch, 4]`, the rectangle that becomes grey, like `crop`.
-        pasted: bool `[batch]`, into a larger picture.
-        ground: float32 `[batch, 2, 2, 3]`, that picture's colours in its corners, 0..255, top left first.
-        bars: float32 `[batch, 2]`, the height of each bar in shares of the picture's, 0 is none, and its grey, 0..255.
+        sigma: float32 `[batch]`, standard deviation of the blur in px.
+        quality: float32 `[batch]`, quality of JPEG, 1..100.
+        cutout: float32 `[batch, 4]`, the rectangle that becomes gray, like `crop`.
+        pasted: bool `[batch]`, whether it is pasted into a larger image.
+        ground: float32 `[batch, 2, 2, 3]`, the larger image's colors in its corners, 0..255, top left first.
+        bars: float32 `[batch, 2]`, the height of each bar in shares of the image's, 0 for none; and its gray, 0..255.
     """
 
     angle: tf.Tensor
@@ -138,28 +145,28 @@ class Parameters(NamedTuple):
 
 
 def draw(config: AugmentConfig, seed: int, epoch: tf.Tensor, id: tf.Tensor, view: tf.Tensor | int = 0) -> Parameters:
-    """Returns the parameters of each example.
+    """Draws the parameters of each example.
 
     Args:
         config: the augmentations.
         seed: any int64.
         epoch: int64 scalar.
         id: int64 `[batch]`.
-        view: int64 `[batch]` or scalar, from 0: other views of an example are independent of it.
+        view: int64 `[batch]` or scalar, from 0; the views of an example are independent of each other.
     """
-    # In float64 and then rounded: a device computes exp or cos of eight numbers at a time otherwise than of the few
-    # that are left over, so in float32 an example's parameters would depend on its place in the batch.
+    # In float64 and then rounded. A device computes exp or cos of eight numbers at once differently than of the few
+    # that remain, so in float32 an example's parameters would depend on its place in the batch.
     numbers = tf.cast(uniform(seed, epoch, id, num_draws=36, view=view), tf.float64)
     limit = config.rotation_degrees * (math.pi / 180)
     flips = tf.constant([config.horizontal_flip, config.vertical_flip])
     color = 1 + (2 * numbers[:, 6:9] - 1) * config.colour_jitter
     saturation = tf.where(numbers[:, 10:11] < config.grayscale, tf.zeros([], tf.float64), color[:, 2:])
     side = tf.tile(numbers[:, 12:13] * config.cutout, [1, 2])
-    turn = numbers[:, 16] * (3 / max(config.quarter_turns, 1e-9))  # 0..3 with the probability that it is turned at all
+    turn = numbers[:, 16] * (3 / max(config.quarter_turns, 1e-9))  # below 3 with the probability `quarter_turns`
     quarters = tf.where(turn < 3, tf.floor(turn) + 1, 0.0)
     pasted = numbers[:, 17] < config.paste
     thickness = _BARS[0] + (_BARS[1] - _BARS[0]) * numbers[:, 34]
-    gray = tf.clip_by_value(3 * numbers[:, 35] - 1, 0.0, 1.0) * 255  # a third of them black, a third white
+    gray = tf.clip_by_value(3 * numbers[:, 35] - 1, 0.0, 1.0) * 255  # one third black, one third white
     parameters = Parameters(
         angle=(2 * numbers[:, 0] - 1) * limit + quarters * (math.pi / 2),
         flip=(tf.gather(numbers, [1, 9], axis=1) < 0.5) & flips,
@@ -182,7 +189,7 @@ def uniform(seed: int, epoch: tf.Tensor, id: tf.Tensor, num_draws: int, view: tf
         seed: any int64.
         epoch: int64 scalar.
         id: int64 `[batch]`.
-        num_draws: independent numbers an example, at most 64.
+        num_draws: independent numbers per example, at most 64.
         view: int64 `[batch]` or scalar, from 0.
     """
     run = _mix(tf.constant(_signed(seed & _MASK), tf.int64) + _signed(_GOLDEN))
@@ -197,14 +204,14 @@ def uniform(seed: int, epoch: tf.Tensor, id: tf.Tensor, num_draws: int, view: tf
 def _crops(config: AugmentConfig, numbers: tf.Tensor) -> tf.Tensor:
     area = config.crop_min_area + (1 - config.crop_min_area) * numbers[:, 0]
     stretch = tf.exp((numbers[:, 1] - 0.5) * math.log(_MAX_ASPECT)) if config.crop_min_area < 1 else tf.ones_like(area)
-    # A part that would be wider or higher than the picture is as wide or as high as it.
+    # A part cannot be wider or higher than the image.
     size = tf.minimum(tf.sqrt(area)[:, None] * tf.stack([stretch, 1 / stretch], axis=1), 1.0)
     middle = size / 2 + numbers[:, 2:] * (1 - size)
     return tf.concat([middle, size], axis=1)
 
 
 def _frames(numbers: tf.Tensor) -> tf.Tensor:
-    """The larger pictures that an example is pasted into, as crops that reach beyond it on all sides."""
+    """Returns the larger images that examples are pasted into, as crops larger than the example."""
     share = _LEAST_PASTED + (1 - _LEAST_PASTED) * numbers[:, :1]
     size = tf.tile(1 / share, [1, 2])
     middle = 1 - size / 2 + numbers[:, 1:] * (size - 1)
@@ -221,7 +228,7 @@ def _mix(x: tf.Tensor) -> tf.Tensor:
 
 
 def _shift_right(x: tf.Tensor, bits: int) -> tf.Tensor:
-    """Shifts as if `x` were unsigned: the arithmetic shift of int64, its copies of the sign masked away."""
+    """Shifts as if `x` were unsigned: the arithmetic shift of int64, with the copies of the sign bit masked."""
     return tf.bitwise.right_shift(x, tf.constant(bits, tf.int64)) & ((1 << (64 - bits)) - 1)
 
 

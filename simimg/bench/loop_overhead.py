@@ -29,9 +29,8 @@ from simimg.training.builders import build_state
 from simimg.training.checkpoints import Progress, State
 from simimg.training.loop import distribute
 from simimg.training.metrics import example_losses
-from simimg.training.step_runner import StepRunner
 from simimg.training.train_config import TrainConfig
-from simimg.training.train_step import several_steps, training_step
+from simimg.training.train_step import StepRunner, several_steps, training_step
 
 __all__ = ["LoopCost", "LoopCosts", "measure_loop"]
 

@@ -15,7 +15,7 @@ import numpy as np
 
 from simimg.bench.image_sets import ImageSet, made
 from simimg.errors import UsageError
-from simimg.input.readers.split_arrays import load_examples
+from simimg.input.readers.resident import load_examples
 from simimg.input.split import Split, open_split
 from tfrecords.convert import ConvertConfig, convert
 from tfrecords.convert.workers.pool import num_cores

@@ -28,7 +28,7 @@ from simimg.models import lite_features
 from simimg.similarity import Embedder, Finder, Query, SearchIndex, index_folder
 from simimg.similarity.evaluation.image_edits import EDITS
 from simimg.similarity.fingerprint import fingerprint, forget_fingerprints
-from simimg.similarity.query_views import query_views
+from simimg.similarity.query_search import query_views
 from tfrecords.convert.image.decoder import decode
 
 __all__ = ["EmbeddingSpeed", "Part", "QueryTime", "flops_of", "measure_embedding", "measure_queries"]

@@ -28,12 +28,10 @@ from simimg.bench.loaders.page_cache_loader import BUFFER_BYTES, read_all
 from simimg.bench.measurements import Run, estimate, ratios, repeating, take_turns, timed, wait_for
 from simimg.errors import UsageError
 from simimg.input import Batch, Order, Reader, batches_of, open_reader, reading, train_batches
-from simimg.input.jpeg_png_records import EncodedRecords
-from simimg.input.readers.example_parser import parse_records
 from simimg.input.readers.mapped import MappedReader
 from simimg.input.readers.random_access import GatherReader
-from simimg.input.readers.stream import StreamReader
-from simimg.input.zero_copy import tf_varints
+from simimg.input.readers.stream import StreamReader, parse_records
+from simimg.input.records import EncodedRecords, tf_varints
 from simimg.training.builders import build_state
 from simimg.training.loop import distribute
 from simimg.training.strategy import make_strategy
@@ -152,7 +150,7 @@ def measure_training(
     def augmented(element: Any) -> Any:
         def replica(element: Any) -> tf.Tensor:
             batch = reader.batch(element)
-            return augment(config.augment_config(), config.seed, zero, batch.id, batch.image)
+            return augment(config.augmentation, config.seed, zero, batch.id, batch.image)
 
         return strategy.run(replica, args=(element,))
 

@@ -23,8 +23,8 @@ from simimg.commands.console import Result, quiet_tensorflow
 
 with quiet_tensorflow():
     from simimg.errors import UsageError
+    from simimg.models import export_saved_model
     from simimg.similarity import BY, EXPORT_FORMATS, SearchIndex, export_index
-    from simimg.training import export_saved_model
 from tfrecords.options import check_choices, option
 
 _DEFAULT_FORMAT = "npy"

@@ -18,7 +18,7 @@ from simimg.doctor.machine_facts import machine_facts
 with quiet_tensorflow():
     import tensorflow as tf
 
-    from simimg.augment import augment
+    from simimg.augment import AugmentConfig, augment
     from simimg.evaluation import (
         Classification,
         CopyFigures,
@@ -148,7 +148,7 @@ def measured_copies(
     progress: Callable[[int], None] = lambda num_examples: None,
 ) -> tuple[CopyFigures, list[Tile]]:
     """Returns the figures of a network for copies, and tiles of copies that found another image, each before that."""
-    config, seed, temperature = info.augment_config, info.config["seed"], info.config["temperature"]
+    config, seed, temperature = AugmentConfig.from_options(info.config), info.config["seed"], info.config["temperature"]
     search = search_copies(forward, reader, config, seed=seed, temperature=temperature, progress=progress)
     wrong = np.flatnonzero(search.found != np.arange(len(search.found)))[:_NUM_COPIES].tolist()
     wanted = {int(search.ids[row]) for place in wrong for row in (place, search.found[place])}
@@ -178,7 +178,7 @@ def _augmented(reader: Reader, options: TrainConfig) -> list[list[Tile]]:
     seen = []
     for epoch in range(_EPOCHS_SHOWN):
         number = tf.constant(epoch, tf.int64)
-        images = augment(options.augment_config(), options.seed, number, batch.id, batch.image)
+        images = augment(options.augmentation, options.seed, number, batch.id, batch.image)
         seen.append(np.rint(images.numpy()).astype(np.uint8))
     if all(np.array_equal(images, batch.image) for images in seen):
         return []  # nothing is augmented

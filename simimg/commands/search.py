@@ -88,7 +88,7 @@ def _values(match: SearchResult) -> dict[str, object]:
 
 def why(match: SearchResult) -> str:
     """Returns what was done to the query, for people: empty for what is only similar."""
-    return (", ".join(match.reasons) or "looks the same") if match.is_copy else ""
+    return match.verification.text if match.verification else ""
 
 
 def _text(query: str, matches: list[SearchResult]) -> str:

@@ -73,16 +73,13 @@ def run(options: TrainConfig) -> Result:
         "images_per_s": result.images_per_s,
         "input_share": result.input_share,
         "epoch": result.epoch,
-        "validation_accuracy": result.validation_accuracy,
-        "train_accuracy": result.train_accuracy,
-        "test_accuracy": result.test_accuracy,
-        "test_binary_accuracy": result.test_binary_accuracy,
     }
-    words = options.what.words
-    train_score, test_score = (result.score(options.what, split) for split in ("train", "test"))
+    names: tuple[str, ...] = ("validation_accuracy", "train_accuracy", "test_accuracy", "test_binary_accuracy")
+    words = options.objective_info.words
+    train_score, test_score = (result.score(options.objective_info, split) for split in ("train", "test"))
     if options.objective == "similarity":
-        values = {key: value for key, value in values.items() if "accuracy" not in key}
-        values |= {key: getattr(result, key) for key in ("train_recall", "validation_recall", "test_recall")}
+        names = ("train_recall", "validation_recall", "test_recall")
+    values |= {name: result.to_json()[name] for name in names}
     lines = [
         f"the softmax fitted in {result.seconds:.1f} s, {result.images_per_s:,.0f} views/s"
         if not result.steps
@@ -109,8 +106,8 @@ def train_with_progress(config: TrainConfig) -> TrainResult:
         def show(info: StepInfo) -> None:
             bar.total = info.num_steps
             bar.set_postfix_str(
-                f"loss {info.loss:.3f}, {config.what.words} {info.score:.3f}, {info.images_per_s:,.0f} img/s, "
-                f"waiting for input {info.input_share:.0%}",
+                f"loss {info.loss:.3f}, {config.objective_info.words} {info.score:.3f}, "
+                f"{info.images_per_s:,.0f} img/s, waiting for input {info.input_share:.0%}",
                 refresh=False,
             )
             bar.update(info.step - bar.n)

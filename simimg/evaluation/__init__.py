@@ -1,8 +1,15 @@
-"""How good a model is, in figures and pictures."""
+"""Figures of a model: accuracy on a split, predictions for image files, and recall of copies."""
 
-from simimg.evaluation.classification import Classification, classify, compiled, predict, wilson_interval
+from simimg.evaluation.classification import (
+    Classification,
+    PredictedFiles,
+    classify,
+    predict,
+    predict_files,
+    wilson_interval,
+)
 from simimg.evaluation.copy_recall import CopyFigures, CopySearch, copy_of, search_copies
-from simimg.evaluation.file_predictions import PredictedFiles, predict_files
+from simimg.models import compiled
 
 __all__ = [
     "Classification",

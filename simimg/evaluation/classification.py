@@ -1,23 +1,19 @@
-"""How well a classifier does on photos it has not seen: predictions over a split, and the figures made of them."""
+"""Predictions of a classifier for a split or for image files, and its figures on a split."""
 
 from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Sequence
 
-import keras
 import numpy as np
 import tensorflow as tf
 
+from simimg.image_files import BATCH_SIZE, load_batches
 from simimg.input import Reader, eval_batches, reading
+from tfrecords.format.quarantine import Refusal
 
-__all__ = ["VIEWS", "Classification", "classify", "compiled", "predict", "views_of", "wilson_interval"]
-
-VIEWS = ("one", "mirrored", "cropped")
-"""What an answer is the mean of: the picture; it and its mirror image; both, and five crops of both."""
-
-_CROP = 7 / 8  # of each side, at the corners and in the middle (Krizhevsky et al., NIPS 2012, section 4.1: 224 of 256)
+__all__ = ["Classification", "PredictedFiles", "classify", "predict", "predict_files", "wilson_interval"]
 
 _BATCH_SIZE = 64
 _Z_95 = 1.959963984540054  # 97.5 % quantile of the normal distribution
@@ -27,10 +23,10 @@ _Z_95 = 1.959963984540054  # 97.5 % quantile of the normal distribution
 class Classification:
     """Figures of a classifier on a split.
 
-    `accuracy` is the share of photos whose most probable class is right, `accuracy_ci95` its 95 % interval,
-    `mean_per_class` the mean of the classes' own accuracies; a class without photos has None. `confusion[i][j]` counts
-    photos of class i taken for class j. `binary_accuracy` is the share of all outputs that are on the right side of
-    0.5, which Keras calls accuracy under a binary loss: with n classes, answering nothing gives 1 - 1/n.
+    `accuracy` is the share of images whose most probable class is correct, and `accuracy_ci95` its 95 % interval.
+    `mean_per_class` is the mean of the accuracies per class; a class without images has None. `confusion[i][j]` is the
+    number of images of class i that were classified as class j. `binary_accuracy` is the share of all outputs on the
+    correct side of 0.5, which Keras calls accuracy under a binary loss. With n classes, outputs of 0 give 1 - 1/n.
     """
 
     num_examples: int
@@ -42,57 +38,17 @@ class Classification:
     confusion: list[list[int]]
 
 
-def compiled(model: keras.Model, *, views: str = "one") -> Callable[[tf.Tensor], tf.Tensor]:
-    """Returns `model` as a compiled function from uint8 pixels to its answers, float32, in inference mode.
-
-    Compiling takes a second or more, so whoever predicts more than once keeps the function.
-
-    Args:
-        model: pixels 0..255 to probabilities.
-        views: one of `VIEWS`.
-    """
-
-    def forward(images: tf.Tensor) -> tf.Tensor:
-        answers = [model(view, training=False) for view in views_of(tf.cast(images, tf.float32), views)]
-        return tf.add_n(answers) / len(answers)
-
-    return tf.function(forward)
-
-
-def views_of(pixels: tf.Tensor, views: str) -> Iterator[tf.Tensor]:
-    """Yields what an answer is the mean of: the pictures, each mirrored, and five crops of 7/8 of each side of both.
-
-    Args:
-        pixels: float32 `[batch, size, size, 3]`; so is each of what is yielded: 1, 2 or 12.
-        views: one of `VIEWS`.
-    """
-    yield pixels
-    if views == "one":
-        return
-    yield tf.reverse(pixels, [2])
-    if views == "mirrored":
-        return
-    first, size = tf.range(tf.shape(pixels)[0]), tf.shape(pixels)[1:3]
-    left = 1 - _CROP
-    for top, side in ((0.0, 0.0), (0.0, left), (left, 0.0), (left, left), (left / 2, left / 2)):
-        box = tf.constant([[top, side, top + _CROP, side + _CROP]])  # the picture being from 0 to 1
-        crop = tf.image.crop_and_resize(pixels, tf.repeat(box, tf.shape(first)[0], axis=0), first, size)
-        crop.set_shape(pixels.shape)
-        yield crop
-        yield tf.reverse(crop, [2])
-
-
 def predict(
     forward: Callable[[tf.Tensor], tf.Tensor],
     reader: Reader,
     *,
     progress: Callable[[int], None] = lambda num_examples: None,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Returns a model's answer to each example of a split, in the order of its shards.
+    """Returns a model's output for each example of a split, in the order of its shards.
 
     Args:
-        forward: pixels to probabilities, see `compiled`.
-        reader: of the split.
+        forward: function from pixels to probabilities, see `simimg.models.compiled`.
+        reader: reader of the split.
         progress: called with the number of examples since the last call.
 
     Returns:
@@ -107,13 +63,54 @@ def predict(
     return probabilities, labels, ids
 
 
+@dataclasses.dataclass(frozen=True)
+class PredictedFiles:
+    """Probabilities, float32 `[num_files, num_classes]`; the files in the same order; and the rejected files."""
+
+    probabilities: np.ndarray
+    paths: tuple[str, ...]
+    refused: tuple[tuple[str, Refusal], ...]
+
+
+def predict_files(
+    forward: Callable[[tf.Tensor], tf.Tensor],
+    paths: Sequence[str],
+    *,
+    image_size: int,
+    resize: str,
+    num_classes: int,
+    progress: Callable[[int], None] = lambda num_files: None,
+) -> PredictedFiles:
+    """Returns a model's output for image files.
+
+    Args:
+        forward: function from uint8 pixels to probabilities, see `simimg.models.compiled`.
+        paths: the files.
+        image_size: side of the model's input, px.
+        resize: how images were resized for the training.
+        num_classes: number of classes of the output.
+        progress: called with the number of files since the last call.
+    """
+    done: list[str] = []
+    refused: list[tuple[str, Refusal]] = []
+    parts: list[np.ndarray] = []
+    for facts, pixels in load_batches(paths, image_size=image_size, how=resize, refused=refused, progress=progress):
+        # Batches of one size, so that the model is compiled once.
+        filled = np.zeros((BATCH_SIZE, *pixels.shape[1:]), np.uint8)
+        filled[: len(pixels)] = pixels
+        parts.append(forward(tf.constant(filled)).numpy()[: len(pixels)])
+        done += [file.path for file in facts]
+    probabilities = np.concatenate(parts) if parts else np.zeros((0, num_classes), np.float32)
+    return PredictedFiles(probabilities, tuple(done), tuple(refused))
+
+
 def classify(probabilities: np.ndarray, labels: np.ndarray, class_names: tuple[str, ...]) -> Classification:
-    """Returns the figures of predictions.
+    """Computes the figures of predictions.
 
     Args:
         probabilities: `[num_examples, num_classes]`.
         labels: `[num_examples]`, at least one.
-        class_names: by label.
+        class_names: names of the classes, by label.
     """
     num_classes = len(class_names)
     predicted = probabilities.argmax(axis=1)
@@ -136,7 +133,7 @@ def classify(probabilities: np.ndarray, labels: np.ndarray, class_names: tuple[s
 
 
 def wilson_interval(num_successes: int, num_trials: int) -> tuple[float, float]:
-    """Returns the 95 % interval of a proportion (Wilson, JASA 22, 1927), which stays sensible near 0 and 1."""
+    """Returns the 95 % interval of a proportion (Wilson, JASA 22, 1927), which stays valid near 0 and 1."""
     share = num_successes / num_trials
     square = _Z_95**2 / num_trials
     middle = (share + square / 2) / (1 + square)

@@ -1,4 +1,4 @@
-"""How well a network finds copies: an augmented copy of each photo of a split, looked for among all of its photos."""
+"""Recall of copies: searches for an augmented copy of each image of a split among all images of the split."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ from simimg.input import PADDING_ID, Reader, eval_batches, reading
 __all__ = ["CopyFigures", "CopySearch", "copy_of", "search_copies"]
 
 _BATCH_SIZE = 64
-_MOST_EXAMPLES = 20_000  # of each other: 400 million similarities
+_MOST_EXAMPLES = 20_000  # with each other: 400 million similarities
 _ROWS_PER_BLOCK = 1024
-_VIEW = 2  # a training looks at the views 0 and 1, so no copy that is looked for was trained on
+_VIEW = 2  # training uses the views 0 and 1, so these copies were not trained on
 _EPSILON = 1e-6
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class CopyFigures:
-    """Figures of a network on a split.
+    """Figures of a network for copies on a split.
 
-    `recall` is the share of copies whose nearest photo is their original, `recall_ci95` its 95 % interval; `loss` what
-    a training minimises, without the entropy. `copy_similarity` is the mean cosine of a copy and its original,
-    `nearest_similarity` that of a copy and the nearest other photo, `mean_norm` the length of the photos' mean
-    embedding: 1 where all have become the same.
+    `recall` is the share of copies whose nearest image is their original, and `recall_ci95` its 95 % interval. `loss`
+    is the training loss without the entropy term. `copy_similarity` is the mean cosine of a copy and its original,
+    `nearest_similarity` that of a copy and the nearest other image. `mean_norm` is the length of the mean embedding of
+    the images: 1 if all embeddings are the same.
     """
 
     num_examples: int
@@ -44,7 +44,7 @@ class CopyFigures:
 
 @dataclasses.dataclass(frozen=True)
 class CopySearch:
-    """What was found: the figures, and of each photo its id, int64 `[n]`, and the place of what its copy found."""
+    """The figures, each image's id, int64 `[n]`, and the place of the image that its copy found, int64 `[n]`."""
 
     figures: CopyFigures
     ids: np.ndarray
@@ -60,43 +60,43 @@ def search_copies(
     temperature: float,
     progress: Callable[[int], object] = lambda num_examples: None,
 ) -> CopySearch:
-    """Returns how well copies of a split's photos find them, the first 20,000 of a larger one.
+    """Measures how well copies of a split's images find their originals, for the first 20,000 images.
 
     Args:
-        forward: pixels to unit vectors, see `simimg.evaluation.compiled`.
-        reader: of the split.
-        config: what is done to a copy.
-        seed: of that. It is the same each time, so that epochs can be compared.
-        temperature: of the loss.
+        forward: function from pixels to unit vectors, see `simimg.models.compiled`.
+        reader: reader of the split.
+        config: augmentation that makes the copies.
+        seed: seed of the augmentation. The copies are the same each time, so that epochs can be compared.
+        temperature: temperature of the loss.
         progress: called with the number of examples since the last call.
     """
-    photos, copies, ids = [], [], []
+    originals, copies, ids = [], [], []
     num_examples = 0
     for batch in reading(reader.split, eval_batches(reader, min(_BATCH_SIZE, reader.split.num_examples))):
         there = batch.id.numpy() != PADDING_ID
-        photos.append(forward(tf.cast(batch.image, tf.float32)).numpy()[there])
+        originals.append(forward(tf.cast(batch.image, tf.float32)).numpy()[there])
         copies.append(forward(copy_of(config, seed, batch.id, batch.image)).numpy()[there])
         ids.append(batch.id.numpy()[there])
         num_examples += int(there.sum())
         progress(int(there.sum()))
         if num_examples >= _MOST_EXAMPLES:
             break
-    figures, found = _compared(np.concatenate(photos), np.concatenate(copies), temperature)
+    figures, found = _compared(np.concatenate(originals), np.concatenate(copies), temperature)
     return CopySearch(figures, np.concatenate(ids), found)
 
 
 def copy_of(config: AugmentConfig, seed: int, id: Any, image: Any) -> tf.Tensor:
-    """Returns the copies, float32 of the shape of `image`, that are looked for."""
+    """Returns the copies to search for, float32 of the shape of `image`."""
     return augment(config, seed, tf.constant(0, tf.int64), id, image, _VIEW)
 
 
-def _compared(photos: np.ndarray, copies: np.ndarray, temperature: float) -> tuple[CopyFigures, np.ndarray]:
-    count = len(photos)
+def _compared(originals: np.ndarray, copies: np.ndarray, temperature: float) -> tuple[CopyFigures, np.ndarray]:
+    count = len(originals)
     own, nearest, losses = np.empty((3, count))
     found = np.empty(count, np.int64)
     for start in range(0, count, _ROWS_PER_BLOCK):
         rows = np.arange(start, min(start + _ROWS_PER_BLOCK, count))
-        cosines = exact_matmul(copies[rows], photos.T)  # a photo that is there twice is as near as itself
+        cosines = exact_matmul(copies[rows], originals.T)  # exact: a duplicate is as near as the original
         own[rows] = cosines[rows - start, rows]
         cosines[rows - start, rows] = -np.inf
         nearest[rows], found[rows] = cosines.max(axis=1), cosines.argmax(axis=1)
@@ -114,6 +114,6 @@ def _compared(photos: np.ndarray, copies: np.ndarray, temperature: float) -> tup
         loss=float(losses.mean()),
         copy_similarity=float(own.mean()),
         nearest_similarity=float(nearest.mean()) if count > 1 else -1.0,
-        mean_norm=float(np.linalg.norm(photos.mean(axis=0))),
+        mean_norm=float(np.linalg.norm(originals.mean(axis=0))),
     )
     return figures, found

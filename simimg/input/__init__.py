@@ -1,7 +1,5 @@
-"""Shards to batches: three readers, one face."""
+"""Shards to batches: opens a split, picks one of the readers, and delivers training and evaluation batches."""
 
-from simimg.input.batch_iterator import batches_of
-from simimg.input.label_counts import label_counts
 from simimg.input.pipeline import (
     CACHES,
     ON_CORRUPT,
@@ -9,13 +7,15 @@ from simimg.input.pipeline import (
     SHUFFLES,
     Reader,
     ReaderChoice,
+    batches_of,
     choose_reader,
     choose_shuffle,
     eval_batches,
+    input_warnings,
+    label_counts,
     mixing_of,
     open_reader,
     train_batches,
-    troubles,
 )
 from simimg.input.sampler import Mixing, Order, Position
 from simimg.input.split import PADDING_ID, Batch, Split, input_errors, open_split, reading
@@ -38,11 +38,11 @@ __all__ = [
     "choose_shuffle",
     "eval_batches",
     "input_errors",
+    "input_warnings",
     "label_counts",
     "mixing_of",
     "open_reader",
     "open_split",
     "reading",
     "train_batches",
-    "troubles",
 ]

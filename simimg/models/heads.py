@@ -1,4 +1,4 @@
-"""The two ends that the models share, and the embedder: pixels in, probabilities or unit vectors out."""
+"""Layers that the models share: their input and output, embedders for search, and the network for finding copies."""
 
 from __future__ import annotations
 
@@ -7,17 +7,71 @@ from typing import Any
 import keras
 
 from simimg.errors import ModelError, UsageError
-from simimg.models.pooling import GeneralizedMeanPooling2D
+
+__all__ = [
+    "EMBEDDING",
+    "PROBABILITIES",
+    "GeneralizedMeanPooling2D",
+    "copy_model",
+    "embedder",
+    "fix_backbone",
+    "image_input",
+    "probabilities",
+    "scaled",
+    "search_embedder",
+    "unit",
+]
 
 EMBEDDING = "embedding"
-"""Name of the layer whose output is a model's embedding, before it is normalised."""
+"""Name of the layer whose output is a model's embedding, before it is normalized."""
 
 PROBABILITIES = "probabilities"
 """Name of a classifier's output layer."""
 
-
 _LENGTH = 16.0
-"""About that of EfficientNet-Lite's features as they are, so that learning rates mean what they did."""
+"""About the length of EfficientNet-Lite's features, so that learning rates found for them stay valid."""
+
+_MIN_POOLED = 1e-6  # the cube root has an infinite slope at zero
+
+
+def image_input(image_size: int, *, smallest: int) -> Any:
+    """A model's input: float32 [batch, image_size, image_size, 3]. Keras casts other types, such as uint8.
+
+    Raises:
+        UsageError: `image_size` is below `smallest`, for which the model's strides and pools leave one pixel.
+    """
+    if image_size < smallest:
+        raise UsageError(f"image_size should be at least {smallest} for this model. Received: image_size={image_size}")
+    return keras.Input((image_size, image_size, 3), dtype="float32", name="pixels")
+
+
+def scaled(pixels: Any, *, middle: float, reach: float) -> Any:
+    """(pixels - middle) / reach, in float32 under mixed precision too, because augmented pixels are fractions."""
+    return keras.layers.Rescaling(1 / reach, -middle / reach, dtype="float32", name="scaled_pixels")(pixels)
+
+
+def unit(features: Any, *, prefix: str = "") -> Any:
+    """[batch, dim] features scaled to one length, float32, so that only their direction matters.
+
+    Logistic regression on features of EfficientNet-Lite is more accurate this way. Photos differ in contrast and in how
+    much of them the subject fills, which changes the length of the features but not the class.
+    """
+    x = keras.layers.UnitNormalization(dtype="float32", name=f"{prefix}unit")(features)
+    return keras.layers.Rescaling(_LENGTH, dtype="float32", name=f"{prefix}unit_scaled")(x)
+
+
+def probabilities(features: Any, num_classes: int) -> Any:
+    """Softmax over the classes: float32 [batch, num_classes], in float32 under mixed precision too.
+
+    Under bfloat16 a probability near 1 has steps of 1/256, too coarse for a loss. Keras's mixed precision guide asks
+    for a float32 softmax for that reason.
+
+    Raises:
+        UsageError: there are fewer than two classes.
+    """
+    if num_classes < 2:
+        raise UsageError(f"a classifier needs at least 2 classes. Received: num_classes={num_classes}")
+    return keras.layers.Dense(num_classes, activation="softmax", dtype="float32", name=PROBABILITIES)(features)
 
 
 def embedder(model: keras.Model) -> keras.Model:
@@ -27,41 +81,103 @@ def embedder(model: keras.Model) -> keras.Model:
         model: a model with a layer named "embedding" whose output is [batch, dim].
 
     Returns:
-        A model from [batch, image_size, image_size, 3] pixels 0..255 (uint8 or float, as the model takes
-        them) to float32 [batch, dim] of L2 norm 1: the inner product of two rows is their cosine similarity.
-        An embedding that is all zero stays zero, and is similar to nothing. Runs without dropout and with
-        fixed statistics.
+        A model from [batch, image_size, image_size, 3] pixels 0..255 (uint8 or float, as the model takes them) to
+        float32 [batch, dim] of L2 norm 1, so the inner product of two rows is their cosine similarity. An embedding of
+        zeros stays zero, and its similarity to everything is 0. Runs without dropout and with fixed statistics.
 
     Raises:
         ModelError: the model has no such layer.
     """
-    embedding = embedding_layer(model).output
+    embedding = _embedding_layer(model).output
     if len(embedding.shape) != 2:
         raise ModelError(f"the layer {EMBEDDING!r} should give [batch, dim]. Received: {tuple(embedding.shape)}")
     return _normalized(model, embedding)
 
 
 def search_embedder(model: keras.Model) -> keras.Model:
-    """What similarity search indexes: as `embedder`, but a network that averages its last map is pooled anew.
+    """The embedder that similarity search indexes with: `embedder`, with average pooling replaced.
 
-    The average forgets what is small; the generalised mean of the same map finds 1.3 points more edited copies. A
-    network whose embedding is no average of a map, as one that was trained for search, is taken as it is.
+    If the model averages its last map, the generalized mean of the map is used instead. The average loses small
+    objects, and the generalized mean finds 1.3 points more edited copies. A model whose embedding is not an average,
+    such as one trained for search, is not changed.
 
     Raises:
         ModelError: the model has no layer named "embedding".
     """
-    layer = embedding_layer(model)
+    layer = _embedding_layer(model)
     if isinstance(layer, keras.layers.GlobalAveragePooling2D):
         return _normalized(model, GeneralizedMeanPooling2D(name="generalized_mean")(layer.input))
     return embedder(model)
 
 
-def embedding_layer(model: keras.Model) -> Any:
-    """The layer "embedding" of a model.
+def copy_model(classifier: keras.Model, dim: int) -> keras.Model:
+    """A classifier's backbone with a new embedding, to be trained to find copies; it shares the backbone's weights.
+
+    The head is SSCD's (Pizzi et al., "A Self-Supervised Descriptor for Image Copy Detection", CVPR 2022, section 4):
+    the generalized mean of the last map, and one linear layer. The output of that layer is the embedding; there is no
+    further layer to discard after the training.
+
+    Args:
+        classifier: a classifier of this package. If it averages its last map, the generalized mean replaces that.
+        dim: length of the embedding.
+
+    Returns:
+        A model from [batch, image_size, image_size, 3] pixels 0..255 to float32 [batch, dim] of L2 norm 1. The layer
+        "embedding" gives the vectors before they are normalized, so `search_embedder` does not change the model.
 
     Raises:
-        ModelError: it has none.
+        UsageError: `dim` is below 2.
+        ModelError: the classifier has no layer "embedding".
     """
+    if dim < 2:
+        raise UsageError(f"an embedding should have at least 2 numbers. Received: dim={dim}")
+    layer = _embedding_layer(classifier)
+    x: Any = layer.input
+    if isinstance(layer, keras.layers.GlobalAveragePooling2D):
+        x = GeneralizedMeanPooling2D(name="generalized_mean")(x)
+    # Keras's default start: Glorot uniform, which SSCD calls Xavier, and bias 0.
+    x = keras.layers.Dense(dim, dtype="float32", name=EMBEDDING)(x)
+    unit = keras.layers.UnitNormalization(dtype="float32", name="unit")(x)
+    return keras.Model(classifier.input, unit, name=f"{classifier.name}_copies")
+
+
+def fix_backbone(model: keras.Model) -> None:
+    """Freezes all layers except the head: the softmax, or the linear embedding."""
+    top = PROBABILITIES if PROBABILITIES in {layer.name for layer in model.layers} else EMBEDDING
+    for layer in model.layers:
+        layer.trainable = layer.name == top
+
+
+@keras.saving.register_keras_serializable(package="simimg")
+class GeneralizedMeanPooling2D(keras.layers.Layer):
+    """`mean(x ** p) ** (1 / p)` over width and height (Radenović et al., "Fine-tuning CNN Image Retrieval", PAMI 2019).
+
+    p = 1 is the average, and a large p is nearly the maximum. 3 is the value that the authors' training arrives at and
+    that copy detectors use. It gives small objects weight, which matters when the other image is a crop. Input float
+    `[batch, h, w, channels]`, with negative values taken as zero; output `[batch, channels]`, float32 under mixed
+    precision too.
+
+    Args:
+        power: p.
+        **kwargs: the arguments of every Keras layer.
+    """
+
+    def __init__(self, power: float = 3.0, **kwargs: Any) -> None:
+        """Stores the power."""
+        super().__init__(**{"dtype": "float32", **kwargs})
+        self.power = power
+
+    def call(self, inputs: Any) -> Any:
+        """Pools."""
+        raised = keras.ops.maximum(inputs, _MIN_POOLED) ** self.power
+        return keras.ops.mean(raised, axis=(1, 2)) ** (1 / self.power)
+
+    def get_config(self) -> dict[str, Any]:
+        """Returns the constructor's arguments, for `.keras` files."""
+        return {**super().get_config(), "power": self.power}
+
+
+def _embedding_layer(model: keras.Model) -> Any:
     names = [layer.name for layer in model.layers]
     if EMBEDDING not in names:
         raise ModelError(
@@ -74,43 +190,3 @@ def embedding_layer(model: keras.Model) -> Any:
 def _normalized(model: keras.Model, embedding: Any) -> keras.Model:
     unit = keras.layers.UnitNormalization(dtype="float32", name="unit_embedding")(embedding)
     return keras.Model(model.input, unit, name=f"{model.name}_embedder")
-
-
-def image_input(image_size: int, *, smallest: int) -> Any:
-    """A model's input: float32 [batch, image_size, image_size, 3]; Keras casts what it is given, uint8 too.
-
-    Raises:
-        UsageError: `image_size` is below the `smallest` that the model's strides and pools leave a pixel of.
-    """
-    if image_size < smallest:
-        raise UsageError(f"image_size should be at least {smallest} for this model. Received: image_size={image_size}")
-    return keras.Input((image_size, image_size, 3), dtype="float32", name="pixels")
-
-
-def scaled(pixels: Any, *, middle: float, reach: float) -> Any:
-    """(pixels - middle) / reach, in float32 under mixed precision too: augmented pixels are fractions."""
-    return keras.layers.Rescaling(1 / reach, -middle / reach, dtype="float32", name="scaled_pixels")(pixels)
-
-
-def unit(features: Any, *, prefix: str = "") -> Any:
-    """[batch, dim] features brought to one length, float32: what is then learned of them is a matter of direction only.
-
-    Logistic regression on features of EfficientNet-Lite is right more often so: photos differ in contrast and in how
-    much of them is the thing, which changes the length and not the class.
-    """
-    x = keras.layers.UnitNormalization(dtype="float32", name=f"{prefix}unit")(features)
-    return keras.layers.Rescaling(_LENGTH, dtype="float32", name=f"{prefix}unit_scaled")(x)
-
-
-def probabilities(features: Any, num_classes: int) -> Any:
-    """Softmax over the classes: float32 [batch, num_classes], in float32 under mixed precision too.
-
-    Under bfloat16 a probability near 1 has steps of 1/256, too coarse for a loss; Keras's mixed precision
-    guide asks for a float32 softmax for that reason.
-
-    Raises:
-        UsageError: fewer than two classes.
-    """
-    if num_classes < 2:
-        raise UsageError(f"a classifier needs at least 2 classes. Received: num_classes={num_classes}")
-    return keras.layers.Dense(num_classes, activation="softmax", dtype="float32", name=PROBABILITIES)(features)

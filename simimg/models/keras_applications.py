@@ -1,4 +1,4 @@
-"""Keras's own networks (`keras.applications`), by name, as classifiers of this package."""
+"""Keras's own networks (`keras.applications`), by name, as classifiers with this package's interface."""
 
 from __future__ import annotations
 
@@ -14,8 +14,10 @@ from simimg.errors import ModelError, UsageError
 from simimg.models.dropout import ExampleDropout
 from simimg.models.heads import EMBEDDING, image_input, probabilities, unit
 
+__all__ = ["APPLICATIONS", "application"]
+
 APPLICATIONS = tuple(name for name in dir(keras.applications) if name[0].isupper())
-"""Names such as "EfficientNetV2B0": all that this Keras has."""
+"""Names such as "EfficientNetV2B0": all networks of the installed Keras."""
 
 
 def application(
@@ -27,27 +29,27 @@ def application(
     resolution: int | None = None,
     fixed: bool | None = None,
 ) -> keras.Model:
-    """One of Keras's networks with a fresh softmax over unit features, for fine-tuning.
+    """One of Keras's networks with a new softmax over unit features, for fine-tuning.
 
-    Where it is `fixed`, the network's statistics stay as they are and it drops nothing, as in Keras's guide "Transfer
-    learning & fine-tuning"; otherwise it trains as Keras has it: its own dropout and batch statistics do not know of
-    replicas, so such a run is not the same on one and on several.
+    If `fixed`, the network keeps its batch statistics and has no dropout, as in Keras's guide "Transfer learning &
+    fine-tuning". Otherwise it trains as in Keras. Its dropout and batch statistics are then per replica, so a run on
+    several replicas differs from a run on one.
 
     Args:
         name: one of `APPLICATIONS`.
         image_size: width and height of the images in pixels.
         num_classes: at least 2.
         weights: "imagenet", which Keras downloads; a `.weights.h5` or `.h5` file of the network without its top; None
-            for random ones.
-        resolution: width and height that the network sees; the model enlarges its input to it. None: `image_size`.
-        fixed: see above; None: where there are weights.
+            for random weights.
+        resolution: width and height that the input is enlarged to; None: `image_size`.
+        fixed: see above; None: if there are weights.
 
     Returns:
         A model from [batch, image_size, image_size, 3] pixels 0..255 to float32 [batch, num_classes] probabilities.
 
     Raises:
-        UsageError: a size that the network is not made for.
-        ModelError: the weights cannot be downloaded, or are not this network's.
+        UsageError: the network cannot take images of this size.
+        ModelError: the weights cannot be downloaded, or are those of another network.
     """
     size = resolution or image_size
     pixels = image_input(image_size, smallest=1)
@@ -65,8 +67,8 @@ def application(
 
 @keras.saving.register_keras_serializable(package="simimg")
 class _Fixed(keras.layers.Wrapper):
-    """Runs a network in inference mode, in training too. `base(x, training=False)` is not enough: Keras 3.15 gives the
-    mode of the model around it to every layer inside.
+    """Runs a network in inference mode, in training too. `base(x, training=False)` is not enough, because Keras 3.15
+    passes the mode of the outer model to every inner layer.
     """
 
     def call(self, inputs: Any) -> Any:
@@ -80,17 +82,17 @@ def _base(name: str, size: int, weights: str | Path | None) -> keras.Model:
     try:
         base = build(include_top=False, weights=weights if downloaded else None, input_shape=shape, pooling="avg")
     except ValueError as error:
-        raise UsageError(f"{name} cannot take pictures of {size} px: {error}") from None
-    except Exception as error:  # what a download raises is of many kinds
+        raise UsageError(f"{name} cannot take images of {size} px: {error}") from None
+    except Exception as error:  # a download can raise many types
         if not downloaded:
             raise
         raise ModelError(
-            f"{name}'s ImageNet weights cannot be downloaded: {error}. Give the file of them without the top, "
-            "--weights=PATH, or start from random ones with --weights=none."
+            f"{name}'s ImageNet weights cannot be downloaded: {error}. Give a file of the weights without the top as "
+            "--weights=PATH, or start from random weights with --weights=none."
         ) from None
     if weights is not None and not downloaded:
         try:
-            with warnings.catch_warnings():  # Keras 3.15 warns of its own lists of layers, which have no weights
+            with warnings.catch_warnings():  # Keras 3.15 warns about its own lists of layers, which have no weights
                 warnings.filterwarnings("ignore", "Skipping nested container at '_operations_by_depth/", UserWarning)
                 base.load_weights(weights)
         except (OSError, ValueError, KeyError) as error:
@@ -99,9 +101,9 @@ def _base(name: str, size: int, weights: str | Path | None) -> keras.Model:
 
 
 def _preprocessed(name: str, x: Any) -> Any:
-    """The network's own `preprocess_input` as a layer, so that it is part of what is saved.
+    """The network's own `preprocess_input` as a layer, so that it is saved with the model.
 
-    It is a matrix over the channels and a shift, which are found by its answers to black and to the three colours.
+    It is a matrix over the channels and a shift. Both are computed from its results for black, red, green and blue.
     """
     preprocess = inspect.getmodule(getattr(keras.applications, name)).preprocess_input  # type: ignore[union-attr]
     black = preprocess(np.zeros((1, 1, 1, 3), np.float32))[0, 0, 0]

@@ -1,4 +1,4 @@
-"""Oriented gradients as a layer: what a network that starts from few pictures need not learn first."""
+"""Oriented gradients as a fixed layer, for networks that are trained on too few images to learn such features."""
 
 from __future__ import annotations
 
@@ -8,39 +8,41 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+__all__ = ["OrientedGradients"]
+
 _FLAT = 0.02
-"""Added to what gradients are divided by, of square roots of intensity 0..1, so that flat regions stay near 0."""
+"""Added to the divisor of gradients, so that flat regions stay near 0; for square roots of intensities 0..1."""
 
 
 @keras.saving.register_keras_serializable(package="simimg")
 class OrientedGradients(keras.layers.Layer):
-    """Where edges are and which way they go, and the colours beside them, with nothing to train.
+    """The positions and directions of edges, and the colors around them, with no weights to train.
 
-    Histograms of oriented gradients (Dalal and Triggs, CVPR 2005), differentiable and of any picture size. Square
-    roots of the intensities; central differences, of the channel whose gradient is longest; each shared out among
-    directions over the full circle by relu(cos(angle between))^(directions / 2), a smooth bin about as wide as
-    their distance; averaged over windows of twice the cell, so that neighbours overlap by half. Once divided by the
-    energy of the 3 x 3 cells around, once by that of the picture, for edges that stand out of their surroundings and
-    for those that stand out at all. With them go the logarithm of the cell's energy, and the mean and standard
-    deviation of each channel.
+    Differentiable histograms of oriented gradients (Dalal and Triggs, CVPR 2005) for any image size, computed as
+    follows. Take the square roots of the intensities, and central differences of the channel with the longest gradient.
+    Distribute each gradient among directions over the full circle by relu(cos(angle between))^(directions / 2), a
+    smooth bin about as wide as the distance of two directions. Average over windows of twice the cell, so that
+    neighbors overlap by half. Divide once by the energy of the surrounding 3 x 3 cells, for edges that stand out
+    locally, and once by the energy of the whole image, for edges that stand out globally. The output also has the
+    logarithm of the cell's energy, and the mean and standard deviation of each channel.
 
     Input [batch, h, w, 3] pixels 0..255. Output float32 [batch, ceil(h / cell), ceil(w / cell),
     2 * num_directions + 7]; computed in float32 under mixed precision too.
 
     Args:
         cell: distance of the windows in pixels.
-        num_directions: of edges, over the full circle: dark to bright is not bright to dark.
-        **kwargs: what every Keras layer takes.
+        num_directions: directions over the full circle, so dark-to-bright and bright-to-dark edges differ.
+        **kwargs: the arguments of every Keras layer.
     """
 
     def __init__(self, cell: int = 4, num_directions: int = 16, **kwargs: Any) -> None:
-        """Keep the arguments, which the class describes."""
+        """Stores the arguments, which the class describes."""
         super().__init__(**{"dtype": "float32", **kwargs})
         self.cell = cell
         self.num_directions = num_directions
 
     def call(self, inputs: Any) -> Any:
-        """Return the maps, of the class's docstring."""
+        """Returns the maps that the class describes."""
         x = tf.sqrt(tf.clip_by_value(tf.cast(inputs, tf.float32), 0, 255) / 255)
         across, down = _differences(x)
         length = tf.sqrt(across * across + down * down + 1e-8)
@@ -56,7 +58,7 @@ class OrientedGradients(keras.layers.Layer):
         return tf.concat([*parts, 2 * mean - 1, 4 * deviation], axis=-1)
 
     def get_config(self) -> dict[str, Any]:
-        """The constructor's arguments, for `.keras` files."""
+        """Returns the constructor's arguments, for `.keras` files."""
         return {**super().get_config(), "cell": self.cell, "num_directions": self.num_directions}
 
     def _pooled(self, maps: Any) -> Any:
@@ -64,7 +66,7 @@ class OrientedGradients(keras.layers.Layer):
 
 
 def _differences(x: Any) -> tuple[Any, Any]:
-    """Central differences across and down, [batch, h, w, 1] each, of the channel whose gradient is longest."""
+    """Central differences in x and y, [batch, h, w, 1] each, of the channel with the longest gradient."""
     padded = tf.pad(x, [[0, 0], [1, 1], [1, 1], [0, 0]], "SYMMETRIC")
     across = padded[:, 1:-1, 2:] - padded[:, 1:-1, :-2]
     down = padded[:, 2:, 1:-1] - padded[:, :-2, 1:-1]

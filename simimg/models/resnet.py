@@ -1,4 +1,4 @@
-"""ResNets and ResNeXts of bottlenecks, computed as torchvision and Classy Vision do: for weights from there."""
+"""ResNets and ResNeXts with bottleneck blocks, computed as in torchvision and Classy Vision, to use their weights."""
 
 from __future__ import annotations
 
@@ -8,19 +8,20 @@ from typing import Any, NamedTuple
 import keras
 
 from simimg.models.frozen_conv import FrozenNormConv2D
-from simimg.models.heads import EMBEDDING, image_input
-from simimg.models.pooling import GeneralizedMeanPooling2D
+from simimg.models.heads import EMBEDDING, GeneralizedMeanPooling2D, image_input
+
+__all__ = ["Stage", "resnet_embedder"]
 
 _MEAN = (0.485, 0.456, 0.406)
 _DEVIATION = (0.229, 0.224, 0.225)
-"""ImageNet's, of red, green and blue as 0..1: what torchvision's transforms are told by custom."""
+"""ImageNet's mean and deviation of red, green and blue as 0..1, as torchvision's transforms use them."""
 
 _EPSILON = 1e-5  # torch.nn.BatchNorm2d's
 _SMALLEST = 32  # px: the map is halved five times
 
 
 class Stage(NamedTuple):
-    """Bottlenecks at one resolution: how many, channels inside and behind them, and the groups of the 3x3 between."""
+    """Bottleneck blocks at one resolution: number, inner and output channels, groups of the 3x3 convolution."""
 
     num_blocks: int
     width: int
@@ -29,19 +30,19 @@ class Stage(NamedTuple):
 
 
 def resnet_embedder(stem: int, stages: Sequence[Stage], dim: int, image_size: int) -> keras.Model:
-    """A residual network that embeds: its last map, pooled by the generalised mean, brought to `dim` numbers.
+    """A residual network for embeddings: the generalized mean of its last map, and a linear layer to `dim` numbers.
 
     ResNet-50 is `stem` 64 and the stages (3, 64, 256, 1), (4, 128, 512, 1), (6, 256, 1024, 1), (3, 512, 2048, 1)
     (He et al., CVPR 2016, table 1); a ResNeXt-101 32x4d has (3, 128, 256, 32), (4, 256, 512, 32), (23, 512, 1024, 32),
     (3, 1024, 2048, 32) (Xie et al., CVPR 2017). Every stage but the first halves the map, in the 3x3 convolution of its
-    first block and in that block's shortcut. Statistics of the normalisations are fixed. Each side is padded alike:
-    under TensorFlow's "SAME" a stride of 2 would look at pixels one further than those that it was trained on.
+    first block and in that block's shortcut. The statistics of the normalizations are fixed. All sides get the same
+    padding, because TensorFlow's "SAME" with a stride of 2 would be one pixel off from the authors' training.
 
-    Layers with weights: "stem"; "stage1_block0_reduce", "…_spatial", "…_expand", where the map changes "…_shortcut";
+    Layers with weights: "stem"; "stage1_block0_reduce", "…_spatial", "…_expand", and "…_shortcut" if the shape changes;
     and "embedding".
 
     Returns:
-        A model from [batch, image_size, image_size, 3] pixels 0..255 to float32 [batch, dim], not normalised.
+        A model from [batch, image_size, image_size, 3] pixels 0..255 to float32 [batch, dim], not normalized.
 
     Raises:
         UsageError: image_size is below 32 px.
@@ -51,7 +52,7 @@ def resnet_embedder(stem: int, stages: Sequence[Stage], dim: int, image_size: in
     offset = [-mean / deviation for mean, deviation in zip(_MEAN, _DEVIATION, strict=True)]
     x = keras.layers.Rescaling(scale, offset, dtype="float32", name="scaled_pixels")(pixels)
     x = _relu(_conv(x, stem, 7, "stem", strides=2), "stem")
-    # Zeros stand for torch's -infinity: nothing behind a ReLU is less.
+    # Zeros are equivalent to torch's -infinity, because a ReLU gives nothing below 0.
     x = keras.layers.ZeroPadding2D(1, name="stem_padding")(x)
     x = keras.layers.MaxPooling2D(3, 2, name="stem_pool")(x)
     for number, stage in enumerate(stages, start=1):

@@ -1,32 +1,39 @@
 """SSCD's copy detectors (Pizzi et al., "A Self-Supervised Descriptor for Image Copy Detection", CVPR 2022).
 
-Each is a ResNet-50, or for `sscd_disc_large` a ResNeXt-101 32x4d; the generalised mean with p = 3 of its last map; one
-linear layer; and L2 norm, which is left to `embedder`. The authors give every model as a file of weights, by the names
-of torchvision or of Classy Vision, and as TorchScript (sscd/models/model.py in facebookresearch/sscd-copy-detection).
-How many blocks there are and how wide they are is seen from the tensors.
+Each is a ResNet-50, or a ResNeXt-101 32x4d for `sscd_disc_large`, followed by the generalized mean with p = 3 of the
+last map and one linear layer. `embedder` adds the final L2 norm. The authors publish every model as a file of weights,
+with the names of torchvision or of Classy Vision, and as TorchScript (sscd/models/model.py in
+facebookresearch/sscd-copy-detection). The number and the width of the blocks follow from the shapes of the tensors.
 """
 
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import NamedTuple
 
 import keras
 
-from simimg.errors import ModelError
+from simimg.errors import ModelError, UsageError
+from simimg.models.model_folder import RunInfo, save_folder
 from simimg.models.pretrained import assign
 from simimg.models.resnet import Stage, resnet_embedder
 from simimg.models.torch_pickle import Tensors
+from simimg.models.torch_zip import read_torch_file
+from tfrecords.format.atomic_files import file_sha256
+
+__all__ = ["import_sscd", "sscd"]
 
 _NORM = {"gamma": "weight", "beta": "bias", "moving_mean": "running_mean", "moving_variance": "running_var"}
 _SHOWN = 3
+_NOT_SSCD = "the weights are not those of an SSCD copy detector"
 
 
 class _Naming(NamedTuple):
-    """Names of one library: of a block's convolutions and normalisations by the layer that they become.
+    """The names of one library: of the stem, and of a block's convolutions and normalizations by our layers' names.
 
-    `head` is of the linear layer, `head_inside` whether it is within the backbone. `{s}` counts stages from 0, `{t}`
-    from 1, `{b}` the blocks of a stage.
+    `head` is the linear layer, and `head_inside` says whether it is within the backbone. `{s}` counts stages from 0,
+    `{t}` counts them from 1, and `{b}` counts the blocks of a stage.
     """
 
     stem: tuple[str, str]
@@ -68,19 +75,19 @@ _BACKBONE = "backbone."
 
 
 def sscd(tensors: Tensors, image_size: int) -> keras.Model:
-    """The model that the tensors of one of SSCD's files are the weights of.
+    """Builds the model whose weights are in one of SSCD's files.
 
-    Every tensor must find its variable and every variable its tensor, but for the counters of batches seen.
+    Tensors and variables must match one to one, except for the counters of batches seen.
 
     Args:
-        tensors: what `read_torch_file` read.
-        image_size: side of the squares that the model will take, px; the authors use 288 and 320.
+        tensors: the result of `read_torch_file`.
+        image_size: side of the square input, px; the authors use 288 and 320.
 
     Returns:
         See `resnet_embedder`.
 
     Raises:
-        ModelError: the tensors are another network's; names what is missing, left over or of another shape.
+        ModelError: the tensors are those of another network; names what is missing, unexpected or of another shape.
         UsageError: image_size is below 32 px.
     """
     naming, prefix = _find_naming(tensors)
@@ -103,7 +110,7 @@ def sscd(tensors: Tensors, image_size: int) -> keras.Model:
     there = {name for name in tensors if not name.endswith(".num_batches_tracked")}
     if names != there:
         raise ModelError(
-            "the weights are not those of a copy detector of SSCD's: "
+            f"{_NOT_SSCD}: "
             + "; ".join(
                 f"{_some(odd)} {what}"
                 for odd, what in ((names - there, "missing"), (there - names, "not expected"))
@@ -117,8 +124,39 @@ def sscd(tensors: Tensors, image_size: int) -> keras.Model:
     return model
 
 
+def import_sscd(path: Path, model_dir: Path, *, image_size: int = 288) -> keras.Model:
+    """Writes the model of one of SSCD's files into a new folder, atomically, and returns the model.
+
+    Args:
+        path: the file, `….torchvision.pt`, `….classy.pt` or `….torchscript.pt`.
+        model_dir: the folder; `simimg index` accepts it as a model.
+        image_size: side of the squares that images are stretched to, px. The authors use 288 and 320.
+
+    Raises:
+        ModelError: the file cannot be read, is damaged, or holds another network; the message has the path.
+        UsageError: the folder exists or cannot be created, or image_size is below 32 px.
+    """
+    if model_dir.exists():
+        raise UsageError(f"--model_dir={model_dir} exists already. Choose another folder, or remove it.")
+    tensors = read_torch_file(path)
+    try:
+        model = sscd(tensors, image_size)
+    except ModelError as error:
+        raise ModelError(f"{path}: {error}") from error
+    info = RunInfo(
+        image_size=image_size,
+        resize="stretch",
+        class_names=(),
+        dataset_sha256="",
+        shuffle="",
+        config={"weights": path.name, "weights_sha256": file_sha256(path)},
+    )
+    save_folder(model_dir, model, info)
+    return model
+
+
 def _find_naming(tensors: Tensors) -> tuple[_Naming, str]:
-    """The library whose names these are, and what is before them: "backbone." in the authors' files."""
+    """Returns the library whose names these are, and their prefix: "backbone." in the authors' files."""
     for naming in _NAMINGS:
         stem, block = f"{naming.stem[0]}.weight", naming.block.format(s=0, t=1, b=0)
         for name in tensors:
@@ -126,14 +164,13 @@ def _find_naming(tensors: Tensors) -> tuple[_Naming, str]:
             if name != prefix and any(other.startswith(f"{prefix}{block}.") for other in tensors):
                 return naming, prefix
     raise ModelError(
-        "the weights are not those of a copy detector of SSCD's: neither backbone.conv1.weight and the rest by "
-        "torchvision's names nor backbone.initial_block._module.0.weight and the rest by Classy Vision's. "
-        f"There are {_some(tensors)}."
+        f"{_NOT_SSCD}: they have neither torchvision's names, backbone.conv1.weight and so on, nor Classy Vision's, "
+        f"backbone.initial_block._module.0.weight and so on. There are {_some(tensors)}."
     )
 
 
 def _num_blocks(tensors: Tensors, prefix: str, naming: _Naming, s: int) -> int:
-    """One more than the highest number of a block, so that one which is missing between is noticed."""
+    """Returns one more than the highest number of a block, so that a missing block in between is noticed."""
     before, after = naming.block.format(s=s, t=s + 1, b="\0").split("\0")
     pattern = re.compile(re.escape(prefix + before) + r"(\d{1,3})" + re.escape(after) + r"\.")
     return max((int(match[1]) + 1 for name in tensors if (match := pattern.match(name))), default=0)
@@ -144,17 +181,17 @@ def _stage(tensors: Tensors, prefix: str, naming: _Naming, s: int, num_blocks: i
     spatial, expand = (f"{block}.{naming.layers[part][0]}" for part in ("spatial", "expand"))
     width, group_width, *_ = _shape(tensors, spatial, 4)
     if width % group_width:
-        raise ModelError(f"{spatial}.weight has {width} channels, which are no groups of {group_width}.")
+        raise ModelError(f"{spatial}.weight has {width} channels, not a multiple of the group width {group_width}.")
     return Stage(num_blocks, width, _shape(tensors, expand, 4)[0], width // group_width)
 
 
 def _shape(tensors: Tensors, layer: str, ndim: int) -> tuple[int, ...]:
     name = f"{layer}.weight"
     if name not in tensors:
-        raise ModelError(f"the weights are not those of a copy detector of SSCD's: {name} is missing.")
+        raise ModelError(f"{_NOT_SSCD}: {name} is missing.")
     shape = tensors[name].shape
     if len(shape) != ndim or 0 in shape:
-        raise ModelError(f"{name} has the shape {shape}, where {ndim} sizes should be.")
+        raise ModelError(f"{name} has the shape {shape}; it should have {ndim} dimensions.")
     return shape
 
 

@@ -1,10 +1,11 @@
-"""The pickles in PyTorch's files, read without PyTorch: tensors as views of storages, and nothing that runs code.
+"""The pickles in PyTorch's files, read without PyTorch and without running code from the file.
 
-A pickle names functions and calls them. Here a name is looked up in an allow-list of things that only hold values, and
-every one of them is made anew for each file, so that nothing a pickle sets on them outlives it.
+A pickle names functions and calls them. Here, names are looked up in an allow-list of types that only hold values. The
+types are created again for each file, so that attributes set by a pickle do not remain.
 
-Tensors are views: honour their strides. 50 of Lite0's were transposed by their converter and never copied;
-reshaped as if contiguous they load without a complaint and the network answers one class for everything.
+Tensors are views of storages, and their strides matter. 50 of Lite0's tensors were transposed by their converter and
+never copied. Reshaped as if they were contiguous, they load without an error, and the network predicts the same class
+for every image.
 """
 
 from __future__ import annotations
@@ -15,21 +16,23 @@ from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 
+__all__ = ["FormatError", "Storage", "Tensors", "TorchUnpickler", "View", "array_of"]
+
 Tensors = dict[str, np.ndarray[Any, Any]]
 
 _STORAGES = {"FloatStorage": "<f4", "HalfStorage": "<f2", "DoubleStorage": "<f8", "LongStorage": "<i8"}
-"""torch/storage.py. A storage's dtype is told by its class."""
+"""torch/storage.py. The class of a storage says its dtype."""
 
 _LISTS = ("build_intlist", "build_doublelist", "build_boollist", "build_tensorlist")
-"""torch/jit/_pickle.py: lists of one kind, which TorchScript tells apart."""
+"""torch/jit/_pickle.py: constructors of typed lists."""
 
 
 class FormatError(ValueError):
-    """What is wrong with a file; becomes a `ModelError` with its path."""
+    """A fault in a file; the callers turn it into a `ModelError` with the path."""
 
 
 class Storage(NamedTuple):
-    """Where elements lie in a file: their dtype as NumPy writes it, the storage's key, and how many they are."""
+    """The elements of tensors in a file: NumPy's name of their dtype, the storage's key, and their number."""
 
     dtype: str
     key: str
@@ -37,7 +40,7 @@ class Storage(NamedTuple):
 
 
 class View(NamedTuple):
-    """A tensor: a storage seen by an offset, a shape and strides, all in elements."""
+    """A tensor: a storage with an offset, a shape and strides, all in elements."""
 
     storage: Storage
     offset: int
@@ -46,19 +49,19 @@ class View(NamedTuple):
 
 
 class TorchUnpickler(pickle.Unpickler):
-    """Loads a pickle of PyTorch's, tensors as `View`.
+    """Loads a pickle of PyTorch, with tensors as `View`.
 
-    With `script`, objects of TorchScript's classes become instances of `module`, which hold their attributes.
+    With `script`, objects of TorchScript classes become instances of `module` that hold the attributes.
     """
 
     def __init__(self, stream: BinaryIO, *, script: bool = False) -> None:
-        """Make what the pickle may name."""
+        """Creates the allow-list."""
         super().__init__(stream)
         self.module = type("ScriptModule", (), {})
         self._script = script
         self._allowed: dict[tuple[str, str], Any] = {
             ("collections", "OrderedDict"): collections.OrderedDict,
-            # What follows the strides is requires_grad and hooks.
+            # The strides are followed by requires_grad and hooks.
             ("torch._utils", "_rebuild_tensor_v2"): lambda storage, offset, shape, strides, *_: View(
                 storage, offset, shape, strides
             ),
@@ -70,15 +73,15 @@ class TorchUnpickler(pickle.Unpickler):
             self._allowed["torch.jit._pickle", "restore_type_tag"] = lambda value, _: value
 
     def find_class(self, module: str, name: str) -> Any:
-        """Look a name up in the allow-list."""
+        """Looks a name up in the allow-list."""
         if self._script and module.partition(".")[0] == "__torch__":
             return self.module
         if (module, name) not in self._allowed:
-            raise FormatError(f"its pickle asks for {module}.{name}, which a state dict has no need of")
+            raise FormatError(f"its pickle asks for {module}.{name}, which a state dict does not need")
         return self._allowed[module, name]
 
     def persistent_load(self, pid: Any) -> Storage:
-        """Take ("storage", dtype, key, device, number of elements), in old files with a None behind it."""
+        """Takes ("storage", dtype, key, device, number of elements), in old files followed by a None."""
         kind, dtype, key, _device, num_elements, *part = pid
         if kind != "storage" or any(rest is not None for rest in part) or dtype not in _STORAGES.values():
             raise FormatError("its pickle refers to something that is not a whole storage")
@@ -86,9 +89,9 @@ class TorchUnpickler(pickle.Unpickler):
 
 
 def array_of(name: str, view: View, data: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    """Copy a view out of its storage. as_strided checks nothing, so the last element is checked here.
+    """Copies a view out of its storage, after checking its bounds, which as_strided does not check.
 
-    Nor may a view be larger than its storage: strides of 0 would make terabytes of a file of a few bytes.
+    A view must not be larger than its storage either: with strides of 0, a few bytes could become terabytes.
     """
     if len(view.shape) != len(view.strides) or min((view.offset, *view.shape, *view.strides)) < 0:
         raise FormatError(f"the tensor {name} has shape {view.shape} and strides {view.strides}")

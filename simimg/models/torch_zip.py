@@ -1,12 +1,12 @@
-"""PyTorch's zip files, read without it: state dicts of `torch.save` (1.6 and later) and TorchScript archives.
+"""PyTorch's zip files, read without PyTorch: state dicts of `torch.save` (1.6 and later) and TorchScript archives.
 
 Both are zips of one folder (torch/serialization.py; torch/csrc/jit/serialization/export_module.cpp):
 
-    NAME/data.pkl        the state dict, name -> tensor; or in TorchScript the module, whose attributes are tensors,
-                         numbers and further modules, so that a tensor's name is the path to it
-    NAME/data/KEY        a storage's elements
-    NAME/byteorder       little or big; not there in older files, which are little
-    NAME/constants.pkl   only in TorchScript, as is NAME/code/, which is not looked at
+    NAME/data.pkl        the state dict, name -> tensor; in TorchScript, the module, whose attributes are tensors,
+                         numbers and further modules, so that a tensor's name is its path
+    NAME/data/KEY        the elements of a storage
+    NAME/byteorder       little or big; missing in older files, which are little
+    NAME/constants.pkl   only in TorchScript, as is NAME/code/, which is not read
 """
 
 from __future__ import annotations
@@ -22,13 +22,15 @@ from simimg.errors import ModelError
 from simimg.models.pretrained import read_torch_pickle
 from simimg.models.torch_pickle import FormatError, Storage, Tensors, TorchUnpickler, View, array_of
 
+__all__ = ["read_torch_file"]
+
 _ZIP, _PICKLE = b"PK\x03\x04", b"\x80"
 _MAX_PICKLE_BYTES = 1 << 26  # ResNeXt-101's has 140 KB
-_MAX_MODULES = 10_000  # ResNeXt-101 has 450; a module that holds itself would have no end
+_MAX_MODULES = 10_000  # ResNeXt-101 has 450; the limit stops a module that contains itself
 
 
 def read_torch_file(path: Path) -> Tensors:
-    """Read the tensors of a file of PyTorch's: a state dict, in the zip format or the old one, or TorchScript.
+    """Reads the tensors of a PyTorch file: a state dict, in the zip format or the old one, or TorchScript.
 
     Args:
         path: the file.
@@ -37,8 +39,8 @@ def read_torch_file(path: Path) -> Tensors:
         name -> array, float32, float16, float64 or int64, contiguous, writable.
 
     Raises:
-        ModelError: the file cannot be read, is of another format, is damaged, or asks for a name that tensors have no
-            need of; the message has the path.
+        ModelError: the file cannot be read, has another format, is damaged, or uses a name that tensors do not need;
+            the message has the path.
     """
     try:
         with open(path, "rb") as file:
@@ -48,20 +50,20 @@ def read_torch_file(path: Path) -> Tensors:
     if start.startswith(_PICKLE):
         return read_torch_pickle(path)
     if start != _ZIP:
-        raise ModelError(f"{path} is no file of PyTorch's: it starts with {start!r}, as neither of its formats does.")
+        raise ModelError(f"{path} is not a PyTorch file: it starts with {start!r}, unlike both of PyTorch's formats.")
     try:
         with zipfile.ZipFile(path) as archive:
             return _Archive(archive).tensors()
     except FormatError as error:
-        raise ModelError(f"{path} holds no weights that can be read: {error}") from error
+        raise ModelError(f"{path} has no weights that can be read: {error}") from error
     except zipfile.BadZipFile as error:
-        raise ModelError(f"{path} is damaged or was cut off: {error}. Get it again.") from error
-    except Exception as error:  # a damaged pickle raises whatever the damaged opcode happens to
-        raise ModelError(f"{path} holds no weights that can be read: {error!r}") from error
+        raise ModelError(f"{path} is damaged or truncated: {error}. Download it again.") from error
+    except Exception as error:  # a damaged pickle can raise anything
+        raise ModelError(f"{path} has no weights that can be read: {error!r}") from error
 
 
 class _Archive:
-    """The records of a file, by their names without the folder's."""
+    """The records of a file, by their names without the folder."""
 
     def __init__(self, archive: zipfile.ZipFile) -> None:
         self._archive = archive
@@ -69,11 +71,11 @@ class _Archive:
 
     def tensors(self) -> Tensors:
         if "data.pkl" not in self._records:
-            raise FormatError("it is a zip, but has no data.pkl as PyTorch's have")
+            raise FormatError("it is a zip file, but has no data.pkl as PyTorch's files have")
         if "byteorder" in self._records and self._read("byteorder") != b"little":
             raise FormatError("its numbers are big-endian")
         if self._records["data.pkl"].file_size > _MAX_PICKLE_BYTES:
-            raise FormatError("its data.pkl is too large to be one of names and shapes")
+            raise FormatError("its data.pkl is too large to hold only names and shapes")
         script = "constants.pkl" in self._records
         unpickler = TorchUnpickler(io.BytesIO(self._read("data.pkl")), script=script)
         content = unpickler.load()
@@ -88,7 +90,7 @@ class _Archive:
         info = self._records.get(f"data/{storage.key}")
         if info is None:
             raise FormatError(f"it lacks the storage {storage.key}")
-        # Compared before anything is read: a compressed record could hold any number of bytes.
+        # Compared before anything is read, because a compressed record could expand to any size.
         if info.file_size != storage.num_elements * np.dtype(storage.dtype).itemsize:
             raise FormatError(f"storage {storage.key} does not hold the {storage.num_elements} elements it should")
         if info.compress_type != zipfile.ZIP_STORED:
@@ -103,7 +105,7 @@ def _dict_views(content: Any) -> dict[str, View]:
     if not isinstance(content, dict) or not all(
         isinstance(name, str) and isinstance(value, View) for name, value in content.items()
     ):
-        raise FormatError("it is no state dict, in which every name stands for a tensor")
+        raise FormatError("it is not a state dict, which maps names to tensors")
     return content
 
 
@@ -115,12 +117,12 @@ def _script_views(content: Any, module: type) -> dict[str, View]:
         prefix, parent = modules.pop()
         num_modules += 1
         if not isinstance(parent, module) or num_modules > _MAX_MODULES:
-            raise FormatError("its TorchScript module is not one, or has no end")
+            raise FormatError("its TorchScript module is not a module, or contains itself")
         for name, value in vars(parent).items():
             if isinstance(value, View):
                 views[prefix + name] = value
             elif isinstance(value, module):
                 modules.append((f"{prefix}{name}.", value))
     if not views:
-        raise FormatError("its TorchScript module was frozen, its tensors have no names. Use the file of weights")
+        raise FormatError("its TorchScript module is frozen, so its tensors have no names. Use the file of weights")
     return views

@@ -1,6 +1,6 @@
-"""Presets: each a short module with the options of a training run, and in its docstring what the run gives and costs.
+"""Presets: one short module each, with the options of a training run, and its accuracy and cost in the docstring.
 
-A flag that is given overrides the preset's option.
+Flags override the preset's options.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
-"""A network that finds copies of photos, learned from the photos alone: no labels.
+"""A network that finds copies of images, trained without labels.
 
-EfficientNet-Lite0 with ImageNet's weights stays as it is, and a linear layer on its pooled features learns what an
-edited copy and its original have in common. What it gains over the features as they are is little, see
-docs/evaluation.md: 0.7 to 0.8 points of recall on photos it has not seen. An epoch sees each photo twice; a processor
-core does about 28 views of 160 px a second.
+EfficientNet-Lite0 with ImageNet's weights is not changed. A linear layer on its pooled features learns what an edited
+copy and its original have in common. The gain over the unchanged features is small, see docs/evaluation.md: 0.7 to 0.8
+points of recall on images it has not seen. An epoch uses two views of each image; one CPU core processes about 28 views
+of 160 px per second.
 """
 
 OPTIONS = {

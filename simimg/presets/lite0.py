@@ -1,6 +1,6 @@
-"""EfficientNet-Lite0 with ImageNet's weights: its softmax is fitted first, then all of it is tuned for five epochs.
+"""EfficientNet-Lite0 with ImageNet's weights: the softmax is fitted first, then the network is tuned for five epochs.
 
-Pictures are enlarged to the 224 px that the weights were made for. On the five Caltech categories of docs/evaluation.md
+Images are enlarged to 224 px, the resolution of the weights. On the five Caltech categories of docs/evaluation.md
 at 64 px, five seeds: accuracy 0.966 (sd 0.013), 1.5 minutes on two cores.
 """
 

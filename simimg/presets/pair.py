@@ -1,8 +1,9 @@
-"""EfficientNet-Lite1 and Lite2 side by side, for data sets of 224 px and up to some thousand photos: the most accurate.
+"""EfficientNet-Lite1 and Lite2 side by side, for up to some thousand images of 224 px: the most accurate preset.
 
-Both networks stay as ImageNet left them. One softmax is fitted to the features of both, of each photo, five crops of it
-and their mirror images, and answers with the mean over those. On the five Caltech categories of docs/evaluation.md at
-224 px, five seeds: accuracy 0.988 (sd 0.004), 3 minutes on two cores; tests and report take 2 more.
+Both networks keep ImageNet's weights. One softmax is fitted to the features of both networks, for each image, five
+crops of it and all their mirror images. Predictions are the mean over the same views. On the five Caltech categories of
+docs/evaluation.md at 224 px, five seeds: accuracy 0.988 (sd 0.004), 3 minutes on two cores. The measurements after the
+training and the report take 2 more.
 """
 
 OPTIONS = {

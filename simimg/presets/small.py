@@ -1,4 +1,4 @@
-"""A small residual network from scratch, for pictures of about 64 px.
+"""A small residual network from scratch, for images of about 64 px.
 
 On the five Caltech categories of docs/evaluation.md, five seeds: accuracy 0.889 (sd 0.011), 3 minutes on two cores.
 """

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
-import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from PIL import Image, ImageDraw, ImageFont
 
+from simimg.image_files import png_bytes
 from simimg.report.number_format import printable, shortened
 from tfrecords.format.atomic_files import atomic_file
 
-__all__ = ["Tile", "png_bytes", "tile_sheet", "write_bytes"]
+__all__ = ["Tile", "tile_sheet", "write_bytes"]
 
 _PAPER, _INK, _GRAY, _RIGHT = "#ffffff", "#1c1c1e", "#6d6d72", "#1d5fc4"
 _FILM, _FILM_INK, _FILM_GRAY, _MOUNT = "#1b1b1e", "#f4f4f5", "#a0a0a6", "#ececee"
@@ -41,15 +41,6 @@ class Tile:
     note: str = ""
     highlighted: bool = False
     cell: tuple[int, int] | None = None
-
-
-def png_bytes(image: Image.Image) -> bytes:
-    """Returns an image as the bytes of a PNG file, without its metadata."""
-    buffer = io.BytesIO()
-    bare = Image.new(image.mode, image.size)
-    bare.paste(image)
-    bare.save(buffer, "PNG", optimize=True)
-    return buffer.getvalue()
 
 
 def tile_sheet(rows: Sequence[Sequence[Tile]], path: Path, *, title: str = "") -> None:

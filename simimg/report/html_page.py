@@ -17,7 +17,8 @@ from importlib import resources
 
 from PIL import Image
 
-from simimg.report.contact_sheet import Tile, png_bytes
+from simimg.image_files import png_bytes
+from simimg.report.contact_sheet import Tile
 from simimg.report.number_format import printable
 
 __all__ = [

@@ -1,25 +1,26 @@
-"""Embeddings of pictures, the pictures whose embeddings are close, and whether they are copies.
+"""Embeddings of images, search for images with close embeddings, and verification of copies.
 
-index_update      files or a data set  ->  embeddings, only of what is new  ->  index
-duplicate_groups  an index  ->  groups of copies, with a keeper each  ->  plan  ->  quarantine, and back
-split_leaks       an index of a data set  ->  copies across its splits  ->  a table with clean splits
-index_export      an index  ->  a folder of vectors for other programs
-query_search      a query  ->  views  ->  nearest in the index  ->  verified, with reasons  ->  found
+index_update      files or a dataset -> embeddings of what is new -> index
+query_search      a query -> views -> nearest images of the index -> verified -> results with reasons
+duplicate_groups  an index -> groups of copies with a keeper each
+plan_file         groups -> plan.json; file_quarantine moves the files of a plan, and moves them back
+split_leaks       an index of a dataset -> copies across its splits -> a table with clean splits
+index_export      an index -> a folder of vectors for other programs
 """
 
-from simimg.similarity.clean_split_table import clean_command, write_clean_table
 from simimg.similarity.copy_pairs import check_threshold
 from simimg.similarity.duplicate_groups import Duplicates, Group, Member, find_duplicates
 from simimg.similarity.embeddings import SHIPPED_MODELS, Embedder, load_embedder
+from simimg.similarity.file_quarantine import Applied, apply_plan, undo_plan
 from simimg.similarity.index_export import EXPORT_FORMATS, export_index
 from simimg.similarity.index_images import IndexImages
 from simimg.similarity.index_update import IndexUpdate, index_dataset, index_folder
 from simimg.similarity.match_verification import Verification
+from simimg.similarity.plan_file import Plan, load_plan, reference_of, write_plan
 from simimg.similarity.projection import BY
 from simimg.similarity.query_search import Finder, Query, SearchResult, load_query
-from simimg.similarity.removal_plan import Applied, Plan, apply_plan, load_plan, reference_of, undo_plan, write_plan
 from simimg.similarity.search_index import IndexedImage, Match, SearchIndex
-from simimg.similarity.split_leaks import DEALS, LeakedPair, Leaks, find_leaks
+from simimg.similarity.split_leaks import DEALS, LeakedPair, Leaks, clean_command, find_leaks, write_clean_table
 
 __all__ = [
     "BY",

@@ -1,6 +1,6 @@
 """Affine maps of the plane, float64 `[2, 3]`: `(x, y)` goes to `(a x + b y + c, d x + e y + f)`.
 
-The formulas are written out, since NumPy's products and solvers are BLAS and LAPACK, whose last bits depend on the
+The formulas are written out because NumPy's products and solvers call BLAS and LAPACK, whose last bits depend on the
 processor; see `simimg.determinism`.
 """
 
@@ -12,21 +12,21 @@ import numpy as np
 
 from simimg.determinism import ordered_sum
 
-__all__ = ["compose", "determinant", "fit", "inverse", "move", "scaling", "singular_values", "translation"]
+__all__ = ["compose", "determinant", "fit", "inverse", "scaling", "singular_values", "transform", "translation"]
 
 
 def scaling(x: float, y: float) -> np.ndarray:
-    """Returns the map that scales both axes."""
+    """Return the map that scales both axes."""
     return np.array([[x, 0.0, 0.0], [0.0, y, 0.0]])
 
 
 def translation(x: float, y: float) -> np.ndarray:
-    """Returns the map that moves every point by the same vector."""
+    """Return the map that shifts every point by `(x, y)`."""
     return np.array([[1.0, 0.0, x], [0.0, 1.0, y]])
 
 
 def compose(*maps: np.ndarray) -> np.ndarray:
-    """Returns the map that applies the last one first, as a product of matrices does."""
+    """Return the map that applies the last given map first, like a matrix product."""
     product, *others = maps
     for other in others:
         shift = product[:, 2]
@@ -36,20 +36,20 @@ def compose(*maps: np.ndarray) -> np.ndarray:
 
 
 def determinant(matrix: np.ndarray) -> float:
-    """Returns by how much areas grow; negative for a mirror image."""
+    """Return the factor by which areas grow; it is negative for a mirror image."""
     (a, b, _), (c, d, _) = matrix.tolist()
     return a * d - b * c
 
 
 def inverse(matrix: np.ndarray) -> np.ndarray:
-    """Returns the map back. Its determinant may not be 0."""
+    """Return the inverse of a map whose determinant is not 0."""
     (a, b, x), (c, d, y) = matrix.tolist()
     by = a * d - b * c
     return np.array([[d / by, -b / by, (b * y - d * x) / by], [-c / by, a / by, (c * x - a * y) / by]])
 
 
 def singular_values(matrix: np.ndarray) -> tuple[float, float]:
-    """Returns the largest and the smallest factor by which the map stretches a vector."""
+    """Return the largest and the smallest factor by which the map stretches a vector."""
     (a, b, _), (c, d, _) = matrix.tolist()
     # The singular values of [[a, b], [c, d]] are half the sum and half the difference of these two lengths.
     first = math.sqrt((a + d) * (a + d) + (b - c) * (b - c))
@@ -57,16 +57,16 @@ def singular_values(matrix: np.ndarray) -> tuple[float, float]:
     return (first + second) / 2, abs(first - second) / 2
 
 
-def move(matrix: np.ndarray, points: np.ndarray) -> np.ndarray:
-    """Returns where points, float `[n, 2]`, go: float64 `[n, 2]`."""
+def transform(matrix: np.ndarray, points: np.ndarray) -> np.ndarray:
+    """Return the images of points, float `[n, 2]`, under a map: float64 `[n, 2]`."""
     x, y = points[:, 0].astype(np.float64), points[:, 1].astype(np.float64)
     return np.stack([row[0] * x + row[1] * y + row[2] for row in matrix.tolist()], axis=1)
 
 
 def fit(start: np.ndarray, goal: np.ndarray) -> np.ndarray:
-    """Returns the map that takes `start` to `goal`, float64 `[n, 2]` each, with the least sum of squared errors.
+    """Return the least-squares map from `start` to `goal`, float64 `[n, 2]` each.
 
-    All points on one line say nothing about the other direction: then the map has the determinant 0.
+    If all points lie on one line, the map is undetermined, and the zero map (determinant 0) is returned.
     """
     centers = [ordered_sum(side.T) / len(side) for side in (start, goal)]
     (x, y), moved = (start - centers[0]).T, (goal - centers[1]).T

@@ -1,41 +1,40 @@
-"""Groups of copies in a collection, each member held against the group's middle.
+"""Groups of copies in a collection; each member is verified against the center of its group.
 
 1. Pairs of copies: see `simimg.similarity.copy_pairs`.
-2. Groups: what is connected is no group yet, since a chain of pairs joins pictures that have nothing in common. The
-   member that most others are copies of is the middle; a group is the middle and what is a copy of *it*, which is
-   examined too where the pair did not come up. What is left is grouped on its own.
-3. The keeper: of a reference folder, if one is; not what something was visibly done to; then the most pixels, a format
-   without loss, the most bytes.
+2. Groups: a connected component is not a group, because a chain of pairs connects images that have nothing in common.
+   The member that most others are copies of becomes the center. The center and its copies are a group; pairs with the
+   center that were not candidates are verified as well. The remaining members are grouped in the same way.
+3. The keeper of a group is chosen by, in this order: being in a reference folder, fewest visible edits, most pixels,
+   lossless format, most bytes.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import PurePosixPath
 
 import numpy as np
 
 from simimg.determinism import one_blas_thread
-from simimg.similarity.copy_pairs import SAME_BYTES, PairExaminer, explained, hash_pairs, representatives
-from simimg.similarity.match_verification import DAMAGE, Verification
+from simimg.similarity.copy_pairs import PairExaminer
+from simimg.similarity.match_verification import DAMAGE, SAME_BYTES, Verification
 from simimg.similarity.search_index import IndexedImage, SearchIndex
 
 __all__ = ["Duplicates", "Group", "Member", "find_duplicates"]
 
-_WITNESSES = 4  # members that say what was done to another
+_WITNESSES = 4  # members whose verifications count the edits of another member
 _LOSSLESS = frozenset((".png", ".tif", ".tiff", ".bmp", ".webp", ".jp2", ".heic", ".dng"))
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Member:
-    """A picture of a group.
+    """An image of a group.
 
     Attributes:
         row: in the index.
-        picture: itself.
-        similarity: to the keeper, 0.5..1; 1 of the keeper.
+        picture: the image.
+        similarity: to the keeper, 0.5..1; 1 for the keeper itself.
         reason: why it is a copy of the keeper, or why the keeper is kept.
     """
 
@@ -47,20 +46,20 @@ class Member:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Group:
-    """Copies of one photo: the one to keep, and the others, the most similar first."""
+    """Copies of one photo: the one to keep, and the others, most similar first."""
 
     keeper: Member
     others: tuple[Member, ...]
 
     @property
     def members(self) -> tuple[Member, ...]:
-        """All, the keeper first."""
+        """All members, the keeper first."""
         return (self.keeper, *self.others)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Duplicates:
-    """Groups in the order of their keepers' rows, the number of pairs that were examined, and of files nobody could."""
+    """Groups in the order of their smallest rows, and the numbers of verified pairs and of unreadable images."""
 
     groups: tuple[Group, ...]
     num_pairs_examined: int
@@ -72,124 +71,110 @@ def find_duplicates(
     *,
     threshold: float,
     reference: Callable[[IndexedImage], bool] = lambda picture: False,
-    progress: Callable[[int], object] = lambda num_pictures: None,
+    progress: Callable[[int], object] = lambda num_images: None,
 ) -> Duplicates:
-    """Returns the groups of copies in an index's pictures.
+    """Return the groups of copies among the images of an index.
 
     Args:
         index: opened.
         threshold: the least similarity of copies, 0.5..1.
-        reference: tells the pictures that are kept whatever else there is.
-        progress: called with the number of pictures since the last call.
+        reference: whether an image is kept in any case.
+        progress: called with the number of images since the last call.
     """
-    rows = np.arange(len(index.pictures))
-    same = representatives(index.pictures.column("sha256"))
-    singles = rows[same == rows]
-    progress(len(rows) - len(singles))
     examiner = PairExaminer(index, threshold)
     try:
-        examiner.examine_pairs(hash_pairs(index, singles))
-        examiner.examine_neighbors(singles, same == rows, progress)
-        clusters = list(_clusters(examiner, singles))
-        alike = defaultdict(list)
-        for row in rows[same != rows]:
-            alike[int(same[row])].append(int(row))
+        identical = examiner.examine_all(progress)
+        clusters = list(_clusters(examiner))
         grouped = {row for cluster in clusters for row in cluster}
-        clusters += [[row] for row in alike if row not in grouped]
+        clusters += [[row] for row, members in identical.items() if len(members) > 1 and row not in grouped]
         with one_blas_thread():
-            groups = list(
-                examiner.executor.map(lambda cluster: _group(index, examiner, cluster, alike, reference), clusters)
-            )
+            groups = list(examiner.executor.map(lambda one: _group(examiner, one, identical, reference), clusters))
     finally:
         examiner.close()
     groups.sort(key=lambda group: min(member.row for member in group.members))
-    return Duplicates(tuple(groups), examiner.num_examined, len(examiner.originals.missing))
+    return Duplicates(tuple(groups), examiner.num_examined, len(examiner.images.missing))
 
 
-def _clusters(examiner: PairExaminer, rows: np.ndarray) -> Iterator[list[int]]:
-    """Yields groups of two and more rows, each of copies of its first, the middle."""
-    left = {int(row) for row in rows if examiner.neighbors[int(row)]}
+def _clusters(examiner: PairExaminer) -> Iterator[list[int]]:
+    """Yield clusters of two and more rows; all are copies of the first row, the center."""
+    left = set(examiner.neighbors)
     while left:
         component = _connected(min(left), left, examiner)
         while len(component) > 1:
-            medoid = max(
-                sorted(component), key=lambda row: sum(one.similarity for one in _edges(examiner, row, component))
-            )
-            examiner.examine_pairs((medoid, other) for other in component if other != medoid)
-            members = [other for other in sorted(component) if other != medoid and examiner.copy(medoid, other)]
+            center = max(sorted(component), key=lambda row: _total_similarity(examiner, row, component))
+            examiner.examine_pairs((center, other) for other in component if other != center)
+            members = [other for other in sorted(component) if other != center and examiner.copy(center, other)]
             if not members:
                 break
-            yield [medoid, *members]
-            rest = component - {medoid, *members}
-            left -= {medoid, *members}
+            yield [center, *members]
+            rest = component - {center, *members}
+            left -= {center, *members}
             component = _connected(min(rest), rest, examiner) if rest else set()
         left -= component
 
 
-def _edges(examiner: PairExaminer, row: int, among: set[int]) -> list[Verification]:
-    return [seen for other in examiner.neighbors[row] & among if (seen := examiner.copy(row, other))]
+def _total_similarity(examiner: PairExaminer, row: int, among: set[int]) -> float:
+    copies = (examiner.copy(row, other) for other in examiner.neighbors[row] & among)
+    return sum(verification.similarity for verification in copies if verification)
 
 
 def _connected(start: int, among: set[int], examiner: PairExaminer) -> set[int]:
     found, border = {start}, [start]
     while border:
-        for other in examiner.neighbors[border.pop()] & among:
-            if other not in found:
-                found.add(other)
-                border.append(other)
+        new = (examiner.neighbors[border.pop()] & among) - found
+        found |= new
+        border += new
     return found
 
 
 def _group(
-    index: SearchIndex,
     examiner: PairExaminer,
     cluster: Sequence[int],
-    alike: dict[int, list[int]],
+    identical: dict[int, list[int]],
     reference: Callable[[IndexedImage], bool],
 ) -> Group:
-    rows = [row for single in cluster for row in (single, *alike.get(single, ()))]
-    single_of = {row: single for single in cluster for row in (single, *alike.get(single, ()))}
-    damaged = {row: _damage(examiner, single_of[row], cluster) for row in rows}
-    pictures = {row: index.pictures[row] for row in rows}
+    """Return the group of a cluster and of the files with the same bytes as its members."""
+    single_of = {row: single for single in cluster for row in identical[single]}
+    edits = {single: _num_edits(examiner, single, cluster) for single in cluster}
+    pictures = {row: examiner.index.pictures[row] for row in single_of}
 
     def worth(row: int) -> tuple[bool, int, int, bool, int, int]:
         picture = pictures[row]
         return (
             reference(picture),
-            -damaged[row],
+            -edits[single_of[row]],
             picture.width * picture.height,
             PurePosixPath(picture.path).suffix.lower() in _LOSSLESS,
             picture.num_bytes,
             -row,
         )
 
-    ranked = sorted(rows, key=worth, reverse=True)
-    keeper = ranked[0]
-    why = _why(worth(keeper), worth(ranked[1]), pictures[keeper])
+    keeper, *ranked = sorted(pictures, key=worth, reverse=True)
+    why = _why_kept(worth(keeper), worth(ranked[0]), pictures[keeper])
     others = []
-    for row in ranked[1:]:
-        if single_of[row] == single_of[keeper]:
-            others.append(Member(row, pictures[row], 1.0, SAME_BYTES))
-            continue
-        seen = examiner.explain(single_of[row], single_of[keeper])
-        of_middle = ""
-        if seen is None and (seen := examiner.explain(single_of[row], cluster[0])) is not None:
-            of_middle = f"of {index.pictures[cluster[0]].path}: "  # of the middle, if not of the keeper
-        others.append(Member(row, pictures[row], seen.similarity if seen else 0.5, of_middle + explained(seen)))
+    for row in ranked:
+        similarity, reason = 1.0, SAME_BYTES
+        if single_of[row] != single_of[keeper]:
+            prefix, found = "", examiner.explain(single_of[row], single_of[keeper])
+            if found is None and (found := examiner.explain(single_of[row], cluster[0])):
+                prefix = f"of {pictures[cluster[0]].path}: "  # a copy of the center, if not of the keeper
+            found = found or Verification(0.5, (), 0)
+            similarity, reason = found.similarity, prefix + found.text
+        others.append(Member(row, pictures[row], similarity, reason))
     others.sort(key=lambda member: (-member.similarity, member.row))
     return Group(Member(keeper, pictures[keeper], 1.0, why), tuple(others))
 
 
-def _damage(examiner: PairExaminer, row: int, cluster: Sequence[int]) -> int:
-    """How many things were visibly done to it, as most of its group see it: crops, text, blur; not its size."""
+def _num_edits(examiner: PairExaminer, row: int, cluster: Sequence[int]) -> int:
+    """Return the median number of visible edits of a row against other members: crop, text, blur, but not size."""
     counts = []
     for other in cluster[: _WITNESSES + 1]:
-        if other != row and examiner.copy(row, other) and (seen := examiner.explain(row, other)) is not None:
-            counts.append(sum(any(word in reason for word in DAMAGE) for reason in seen.reasons))
+        if other != row and examiner.copy(row, other) and (found := examiner.explain(row, other)) is not None:
+            counts.append(sum(any(word in reason for word in DAMAGE) for reason in found.reasons))
     return int(np.median(counts)) if counts else 0
 
 
-def _why(
+def _why_kept(
     best: tuple[bool, int, int, bool, int, int], next_best: tuple[bool, int, int, bool, int, int], kept: IndexedImage
 ) -> str:
     reasons = (

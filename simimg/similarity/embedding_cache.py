@@ -1,4 +1,4 @@
-"""The embeddings that are known while an index is made: of the index before, of an unfinished run, and new ones.
+"""Embeddings that are known while an index is updated: those of the old index, of an interrupted run, and new ones.
 
 <index_dir>/unfinished/<fingerprint, pixels>/part-000000.npz    SHA-256, size, hash and embedding of some hundred files
 """
@@ -9,6 +9,7 @@ import dataclasses
 import shutil
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -21,109 +22,88 @@ from tfrecords.format.atomic_files import atomic_file
 __all__ = ["UNFINISHED", "EmbeddingCache"]
 
 UNFINISHED = "unfinished"
-_IMAGES_PER_PART = 512  # some seconds of work: what a killed run loses at most
-_FACTS = ("width", "height", "phash")  # what is known of a picture by its bytes, besides its embedding
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class _Known:
-    """A picture whose embedding is known: from the index before, or from an unfinished run."""
-
-    width: int
-    height: int
-    phash: int
-    embedding: np.ndarray
+_IMAGES_PER_PART = 512  # some seconds of work, which a killed process loses at most
+_FACTS = {"width": np.int32, "height": np.int32, "phash": np.uint64}  # determined by the pixels, as is the embedding
 
 
 class EmbeddingCache:
-    """The embeddings that are known, by the SHA-256 of a file, and those that are being made."""
+    """Embeddings by the SHA-256 of a file: known ones, and those that are being computed."""
 
     def __init__(self, index_dir: Path, embedder: Embedder, before: SearchIndex | None, pixels: str = "") -> None:
         self.num_embedded = 0
         self._folder = index_dir / UNFINISHED / f"{embedder.fingerprint[:16]}{pixels}"
         self._embedder = embedder
-        self._known: dict[str, _Known] = {}
-        self._waiting: list[tuple[IndexedImage, np.ndarray]] = []
-        self._asked: set[str] = set()
+        self._known: dict[str, tuple[tuple[int, ...], np.ndarray]] = {}  # the facts, and the embedding
+        self._waiting: dict[str, tuple[IndexedImage, np.ndarray]] = {}
         self._part: list[str] = []
         if before is not None:
-            columns = [before.pictures.column(name).tolist() for name in ("sha256", *_FACTS)]
-            for row, (sha256, width, height, phash) in enumerate(zip(*columns, strict=True)):
-                self._known[sha256] = _Known(width, height, phash, before.embeddings[row])
+            columns = [before.pictures.column(name).tolist() for name in _FACTS]
+            facts = zip(*columns, strict=True)
+            self._known.update(
+                zip(before.pictures.column("sha256").tolist(), zip(facts, before.embeddings, strict=True), strict=True)
+            )
         self._num_parts = self._load_parts()
 
     def __contains__(self, sha256: object) -> bool:
         return sha256 in self._known
 
-    def add(self, picture: IndexedImage, pixels: np.ndarray) -> None:
-        """Has a picture embedded, with the next batch."""
-        if picture.sha256 in self._known or picture.sha256 in self._asked:
+    def add(self, image: IndexedImage, pixels: np.ndarray) -> None:
+        """Add an image to the next batch that is embedded, unless its embedding is known."""
+        if image.sha256 in self._known or image.sha256 in self._waiting:
             return
-        self._asked.add(picture.sha256)
-        self._waiting.append((picture, pixels))
+        self._waiting[image.sha256] = image, pixels
         if len(self._waiting) == BATCH_SIZE:
-            self._embed()
+            self.finish()
 
     def finish(self) -> None:
-        """Embeds what waits."""
-        if self._waiting:
-            self._embed()
-
-    def embedding(self, picture: IndexedImage) -> np.ndarray:
-        """Returns float16 `[network_dim]`."""
-        return self._known[picture.sha256].embedding
-
-    def with_facts(self, picture: IndexedImage) -> IndexedImage:
-        """Returns the picture with what its pixels say, which a file that was not decoded lacks."""
-        known = self._known[picture.sha256]
-        return dataclasses.replace(picture, **{name: getattr(known, name) for name in _FACTS})
-
-    def forget_parts(self) -> None:
-        """Removes what the index has now."""
-        shutil.rmtree(self._folder.parent, ignore_errors=True)
-
-    def _embed(self) -> None:
-        pixels = np.stack([pixels for _, pixels in self._waiting])
+        """Embed the images that were added."""
+        if not self._waiting:
+            return
+        pixels = np.stack([pixels for _, pixels in self._waiting.values()])
         embeddings = self._embedder.embed(pixels).astype(np.float16)
         hashes = perceptual_hashes(pixels).tolist()
-        for number, (picture, _) in enumerate(self._waiting):
-            self._known[picture.sha256] = _Known(
-                picture.width,
-                picture.height,
-                hashes[number],
-                embeddings[number],
-            )
-            self._part.append(picture.sha256)
+        for (image, _), phash, embedding in zip(self._waiting.values(), hashes, embeddings, strict=True):
+            self._known[image.sha256] = (image.width, image.height, phash), embedding
         self.num_embedded += len(self._waiting)
+        self._part += self._waiting
         self._waiting.clear()
-        self._asked.clear()
         if len(self._part) >= _IMAGES_PER_PART:
             self._write_part()
 
+    def embedding(self, image: IndexedImage) -> np.ndarray:
+        """Return float16 `[network_dim]`."""
+        return self._known[image.sha256][1]
+
+    def with_facts(self, image: IndexedImage) -> IndexedImage:
+        """Return the image with its size and hash, which a file that was not decoded lacks."""
+        facts: dict[str, Any] = dict(zip(_FACTS, self._known[image.sha256][0], strict=True))
+        return dataclasses.replace(image, **facts)
+
+    def remove_parts(self) -> None:
+        """Remove the saved parts, once the index has their embeddings."""
+        shutil.rmtree(self._folder.parent, ignore_errors=True)
+
     def _write_part(self) -> None:
         self._folder.mkdir(parents=True, exist_ok=True)
-        known = [self._known[sha256] for sha256 in self._part]
+        facts, embeddings = zip(*(self._known[sha256] for sha256 in self._part), strict=True)
+        columns: dict[str, Any] = {
+            name: np.array(values, dtype)
+            for (name, dtype), values in zip(_FACTS.items(), zip(*facts, strict=True), strict=True)
+        }
         with atomic_file(self._folder / f"part-{self._num_parts:06d}.npz", sync=False) as file:
-            np.savez(
-                file,
-                sha256=np.array(self._part),
-                width=np.array([one.width for one in known], np.int32),
-                height=np.array([one.height for one in known], np.int32),
-                phash=np.array([one.phash for one in known], np.uint64),
-                embeddings=np.stack([one.embedding for one in known]),
-            )
+            np.savez(file, sha256=np.array(self._part), embeddings=np.stack(embeddings), **columns)
         self._num_parts += 1
         self._part.clear()
 
     def _load_parts(self) -> int:
-        """Takes in what an unfinished run with the same weights has left; returns the number of the next part."""
+        """Load what an interrupted run with the same weights has saved; return the number of the next part."""
         parts = sorted(self._folder.glob("part-*.npz"))
         for path in parts:
             try:
                 with np.load(path) as part:
-                    columns = [part[name].tolist() for name in ("sha256", *_FACTS)]
-                    for sha256, width, height, phash, embedding in zip(*columns, part["embeddings"], strict=True):
-                        self._known[sha256] = _Known(width, height, phash, embedding)
-            except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):  # a power failure: its work is redone
+                    facts = zip(*(part[name].tolist() for name in _FACTS), strict=True)
+                    known = zip(facts, part["embeddings"], strict=True)
+                    self._known.update(zip(part["sha256"].tolist(), known, strict=True))
+            except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):  # damaged by a power failure
                 path.unlink()
         return int(parts[-1].stem.rpartition("-")[2]) + 1 if parts else 0

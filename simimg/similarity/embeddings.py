@@ -1,4 +1,4 @@
-"""Pixels to embeddings: unit vectors whose inner product says how similar two pictures are."""
+"""Pixels to embeddings: unit vectors whose inner product is the similarity of two images."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import tensorflow as tf
 
 from simimg import models
 from simimg.errors import UsageError
-from simimg.training.run_folder import MODEL_FILE, load_model
+from simimg.models.model_folder import MODEL_FILE, load_model
 from tfrecords.format.atomic_files import file_sha256
 
 __all__ = ["SHIPPED_MODELS", "Embedder", "load_embedder"]
@@ -24,14 +24,14 @@ SHIPPED_MODELS = ("lite0",)  # at the resolution that its weights were made for
 
 @dataclasses.dataclass(frozen=True)
 class Embedder:
-    """A model that embeds, and how pictures are prepared for it.
+    """A model that computes embeddings, and how images are prepared for it.
 
     Attributes:
         name: a shipped model's name, or the model folder.
         fingerprint: changes with the weights, so that an index is never searched with another model.
-        image_size: side of the squares it takes, px.
-        resize: how pictures become squares, see `tfrecords.convert.image.decoder.resize`.
-        dim: length of an embedding, before a projection (`simimg.similarity.projection`) makes it shorter.
+        image_size: side in px of the squares that the model takes.
+        resize: how images become squares, see `tfrecords.convert.image.decoder.resize`.
+        dim: length of an embedding before a projection (`simimg.similarity.projection`) shortens it.
     """
 
     name: str
@@ -42,10 +42,10 @@ class Embedder:
     forward: Any
 
     def embed(self, images: np.ndarray) -> np.ndarray:
-        """Returns embeddings, float32 `[batch, dim]` of L2 norm 1.
+        """Return embeddings, float32 `[batch, dim]` of L2 norm 1.
 
         Args:
-            images: uint8 `[batch, size, size, 3]`, of any size; another than `image_size` is resized, bilinearly and
+            images: uint8 `[batch, size, size, 3]`. If `size` is not `image_size`, they are resized, bilinearly and
                 without aliasing.
         """
         pixels = tf.cast(tf.constant(images), tf.float32)
@@ -55,26 +55,26 @@ class Embedder:
 
 
 def load_embedder(model: str) -> Embedder:
-    """Returns the embedder of a shipped model or of a trained one.
+    """Return the embedder of a shipped or a trained model.
 
     Args:
         model: a name in `SHIPPED_MODELS`, or the folder of a finished run or of imported weights.
 
     Raises:
-        UsageError: neither.
-        ModelError: the folder is none of a finished run, or the shipped weights are not installed.
+        UsageError: `model` is neither.
+        ModelError: the folder has no finished run, or the shipped weights are not installed.
     """
     if model in SHIPPED_MODELS:
         return _shipped(model)
     folder = Path(model)
     if not folder.is_dir():
         raise UsageError(
-            f"--model={model}: neither a folder of a trained model nor one of {', '.join(SHIPPED_MODELS)}."
+            f"--model={model} is neither a folder of a trained model nor one of {', '.join(SHIPPED_MODELS)}."
         )
     network, info = load_model(folder)
     if info.class_names:
         fingerprint = file_sha256(folder / MODEL_FILE)
-    else:  # imported twice, it is the same model, though the files' times differ
+    else:  # a second import is the same model, although the times in its file differ
         fingerprint = f"{_weights_sha256(network)}-{info.image_size}"
     return _embedder(str(folder), fingerprint, info.image_size, info.resize, network)
 
@@ -87,7 +87,7 @@ def _shipped(model: str) -> Embedder:
 
 def _embedder(name: str, fingerprint: str, image_size: int, resize: str, network: keras.Model) -> Embedder:
     embedding = models.search_embedder(network)
-    # One trace for batches of any length: the last one of a folder is nearly always short.
+    # One trace for batches of any length, because the last batch of a folder is nearly always short.
     signature = [tf.TensorSpec([None, image_size, image_size, 3], tf.float32)]
     forward = tf.function(lambda images: embedding(images, training=False), input_signature=signature)
     return Embedder(name, fingerprint, image_size, resize, int(embedding.output_shape[-1]), forward)

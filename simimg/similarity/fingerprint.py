@@ -1,4 +1,4 @@
-"""What a closer look at one picture keeps: keypoints, a small picture, its size, and how hard its JPEG was squeezed."""
+"""Fingerprint of an image for verification: keypoints, a thumbnail, its size, and the quality of its JPEG file."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ __all__ = [
 THUMBNAIL_PX = 192
 WHOLE_PX = 48
 PLAIN = 3.0
-"""Deviation in grey levels: what varies less agrees with anything."""
+"""Deviation in gray levels; what varies less correlates with anything."""
 
 CACHED = 8000
-"""Examined pictures that are kept: 1.2 GB."""
+"""Number of fingerprints that are cached: 1.2 GB."""
 
-_CANDIDATE = (320, 400)  # px of the longer side, and keypoints: 60 KB, 15 ms a picture
-_QUERY = (512, 800)  # a query may be a crop, or have its original as a small part
+_CANDIDATE = (320, 400)  # px of the longer side, and keypoints: 60 KB and 15 ms per image
+_QUERY = (512, 800)  # more, because a query may be a crop, or contain its original as a small part
 
 # The luminance table of Annex K.1 of the JPEG standard, which libjpeg scales by the quality (jcparam.c).
 _STANDARD = np.array(
@@ -51,13 +51,13 @@ _STANDARD = np.array(
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Fingerprint:
-    """A picture that was looked at closely.
+    """What verification needs to know about an image.
 
     Attributes:
-        size: width and height in px of the upright picture.
+        size: width and height in px of the upright image.
         pixels_sha256: of all its pixels.
         thumbnail: uint8 `[h, w, 3]`, sRGB, the longer side `THUMBNAIL_PX`.
-        whole: float32 `[WHOLE_PX, WHOLE_PX]`, grey, blurred, of mean 0 and deviation 1; None of a plain picture.
+        whole: float32 `[WHOLE_PX, WHOLE_PX]`, gray, blurred, normalized to mean 0 and deviation 1; None if plain.
         keypoints: see `simimg.similarity.keypoints`.
         jpeg_quality: 1..100 on libjpeg's scale; None for other formats.
     """
@@ -71,12 +71,12 @@ class Fingerprint:
 
 
 def fingerprint(image: Image.Image, *, quality: int | None = None, as_query: bool = False) -> Fingerprint:
-    """Looks at a picture closely.
+    """Return the fingerprint of an image.
 
     Args:
         image: mode RGB, upright.
-        quality: that of its JPEG, see `jpeg_quality`.
-        as_query: find twice as many keypoints: it may be a part of another picture, or have it as a part.
+        quality: of its JPEG file, see `jpeg_quality`.
+        as_query: detect twice as many keypoints, because a query may be a part of an image or contain one as a part.
     """
     longer_side, most = _QUERY if as_query else _CANDIDATE
     factor = THUMBNAIL_PX / max(image.size)
@@ -88,7 +88,7 @@ def fingerprint(image: Image.Image, *, quality: int | None = None, as_query: boo
 
 
 def luma(pixels: np.ndarray) -> np.ndarray:
-    """Returns the luma of ITU-R BT.601, that of JPEG, of RGB pixels: float32 `[..., 3]` to float32 `[...]`."""
+    """Return the luma of RGB pixels by ITU-R BT.601, as JPEG has it: float32 `[..., 3]` to float32 `[...]`."""
     red, green, blue = np.moveaxis(pixels, -1, 0)
     return 0.299 * red + 0.587 * green + 0.114 * blue
 
@@ -102,37 +102,37 @@ def _whole(thumbnail: np.ndarray) -> np.ndarray | None:
 
 
 @functools.lru_cache(maxsize=CACHED)
-def _examined(path: str, sha256: str, modified_ns: int, num_bytes: int) -> Fingerprint:
+def _cached(path: str, sha256: str, modified_ns: int, num_bytes: int) -> Fingerprint:
     data = Path(path).read_bytes()
     if sha256 and hashlib.sha256(data).hexdigest() != sha256:
-        raise Refusal(Reason.CHANGED, "it is another file than the one that was indexed")
+        raise Refusal(Reason.CHANGED, "the file changed after it was indexed")
     return fingerprint(decode(data), quality=jpeg_quality(data))
 
 
 def fingerprint_file(path: Path, sha256: str = "") -> Fingerprint:
-    """Looks at a file closely, as a candidate; the last eight thousand are kept.
+    """Return the fingerprint of a file, as a candidate; the last `CACHED` ones are cached.
 
     Args:
         path: the file.
-        sha256: what its bytes should have, in hexadecimal; "" takes any.
+        sha256: the expected checksum of its bytes, in hexadecimal; "" for any.
 
     Raises:
         OSError: the file cannot be read.
-        Refusal: it is no picture, or another one.
+        Refusal: the file is not an image, or its checksum differs.
     """
     facts = path.stat()
-    return _examined(str(path), sha256, facts.st_mtime_ns, facts.st_size)
+    return _cached(str(path), sha256, facts.st_mtime_ns, facts.st_size)
 
 
 def forget_fingerprints() -> None:
-    """Forgets what `fingerprint_file` has kept, as if this process had just begun."""
-    _examined.cache_clear()
+    """Clear the cache of `fingerprint_file`, so that a benchmark starts cold."""
+    _cached.cache_clear()
 
 
 def jpeg_quality(data: bytes) -> int | None:
-    """Returns the quality, 1..100 on libjpeg's scale, whose luminance table is nearest to that of a JPEG file's bytes.
+    """Return the quality, 1..100 on libjpeg's scale, whose luminance table is nearest to that of a JPEG file.
 
-    None for another format, or a damaged header. Other encoders have tables of their own: then it is an estimate.
+    Returns None for another format or a damaged header. For encoders with tables of their own it is an estimate.
     """
     table = _luminance_table(data)
     if table is None:
@@ -141,13 +141,13 @@ def jpeg_quality(data: bytes) -> int | None:
 
 
 def _luminance_table(data: bytes) -> np.ndarray | None:
-    """The first quantization table of a JPEG file (segment DQT, Annex B.2.4.1): int64 `[64]`."""
+    """Return the first quantization table of a JPEG file (segment DQT, Annex B.2.4.1): int64 `[64]`."""
     if data[:2] != b"\xff\xd8":
         return None
     place = 2
     while place + 4 <= len(data) and data[place] == 0xFF:
         marker, length = data[place + 1], int.from_bytes(data[place + 2 : place + 4], "big")
-        if marker == 0xDA:  # the picture itself
+        if marker == 0xDA:  # the image data
             break
         if marker == 0xDB and length >= 67:
             wide = data[place + 4] >> 4
@@ -160,7 +160,7 @@ def _luminance_table(data: bytes) -> np.ndarray | None:
 
 @functools.cache
 def _tables() -> np.ndarray:
-    """The 100 tables of libjpeg, each sorted, since a file has them in zigzag order: int64 `[100, 64]`."""
+    """Return libjpeg's 100 tables, int64 `[100, 64]`, each sorted, because a file stores them in zigzag order."""
     quality = np.arange(1, 101)[:, None]
     percent = np.where(quality < 50, 5000 // quality, 200 - 2 * quality)
     return np.sort(np.clip((_STANDARD * percent + 50) // 100, 1, 255), axis=1)

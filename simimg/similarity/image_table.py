@@ -1,4 +1,4 @@
-"""The pictures of an index, a row each, in columns: 200 bytes a picture instead of an object."""
+"""The images of an index as a table: 200 bytes per image, and an object only for a row that is requested."""
 
 from __future__ import annotations
 
@@ -16,19 +16,18 @@ _ROWS_AT_ONCE = 8192
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class IndexedImage:
-    """A picture of an index.
+    """An image of an index.
 
     Attributes:
-        path: as it was found, relative to the index's `image_dir`.
+        path: relative to the index's `image_dir`.
         sha256: of the file's bytes, in hexadecimal.
-        num_bytes: of the file; 0 where it is not known.
-        modified_ns: when the file was changed, in ns since 1970; 0 where it is not known.
+        num_bytes: of the file; 0 if not known.
+        modified_ns: modification time of the file, in ns since 1970; 0 if not known.
         width: px, upright.
         height: px, upright.
-        phash: perceptual hash of what was embedded, see `tfrecords.convert.image.near_duplicates`; 0 of a plain
-            picture.
-        label: its class's name, or empty.
-        split: of its data set, or empty.
+        phash: perceptual hash of the embedded pixels, see `tfrecords.convert.image.near_duplicates`; 0 if plain.
+        label: the name of its class, or empty.
+        split: of its dataset, or empty.
     """
 
     path: str
@@ -58,15 +57,15 @@ SCHEMA = pa.schema(
 
 
 class ImageTable(Sequence[IndexedImage]):
-    """The pictures of an index by row: columns, and a `Picture` where one is asked for."""
+    """The images of an index, by row."""
 
     def __init__(self, table: pa.Table) -> None:
-        """Take a table of the columns of `Picture`."""
+        """Take a table with the columns of `SCHEMA`."""
         self.table = table.combine_chunks()
 
     @classmethod
     def of(cls, pictures: Sequence[IndexedImage]) -> ImageTable:
-        """Returns the table of given pictures."""
+        """Return the table of the given images."""
         columns = {name: [getattr(picture, name) for picture in pictures] for name in SCHEMA.names}
         return cls(pa.table(columns, schema=SCHEMA))
 
@@ -84,9 +83,9 @@ class ImageTable(Sequence[IndexedImage]):
                 yield IndexedImage(**values)
 
     def rows(self, rows: Sequence[int] | np.ndarray) -> list[IndexedImage]:
-        """Returns the pictures of some rows, at a twentieth of what one after the other would take."""
+        """Return the images of some rows, in a twentieth of the time of one row after the other."""
         return [IndexedImage(**values) for values in self.table.take(pa.array(rows, pa.int64())).to_pylist()]
 
     def column(self, name: str) -> np.ndarray:
-        """Returns a column, `[num_images]`."""
+        """Return a column, `[num_images]`."""
         return self.table[name].to_numpy()

@@ -1,14 +1,14 @@
-"""An index for other programs: its vectors, what they are of, and what makes a query of a network's embedding.
+"""Exports an index for other programs: vectors, a table of the images, and the projection that a query needs.
 
     <out>/export.json         what was exported: by, model, its fingerprint, image_size, resize, dim, num_images
     <out>/projection.npz      mean float32 [network_dim], matrix float32 [network_dim, dim]
     npy      vectors.npy      float32 [num_images, dim], of length 1
-    faiss    index.faiss      for `faiss.read_index`: inner product, ids are rows
-    both     rows.parquet     a row for each: id (0, 1, …), path, sha256, label, split
+    faiss    index.faiss      for `faiss.read_index`: inner product; ids are row numbers
+    both     rows.parquet     a row per image: id (0, 1, ...), path, sha256, label, split
     parquet  pictures.parquet the same columns, and vector, fixed_size_list<float32>[dim]
 
-The folder is whole or not there. The embedding e of a picture becomes (e - mean) @ matrix, of length 1; see
-`simimg.similarity.projection`.
+The folder is either complete or absent. The embedding e of an image becomes (e - mean) @ matrix, scaled to length 1;
+see `simimg.similarity.projection`.
 """
 
 from __future__ import annotations
@@ -32,29 +32,29 @@ EXPORT_FORMATS = ("npy", "parquet", "faiss")
 
 _INFO_FILE = "export.json"
 _COLUMNS = ("path", "sha256", "label", "split")
-_BLOCK_ROWS = 16_384  # 32 MB of 512 numbers
+_BLOCK_ROWS = 16_384  # 32 MB of 512 numbers each
 
 
 def export_index(index: SearchIndex, out: Path, *, format: str, by: str, overwrite: bool = False) -> dict[str, Any]:
-    """Writes an index's vectors for other programs, and returns what export.json says.
+    """Write the vectors of an index for other programs, and return the content of export.json.
 
     Args:
         index: opened.
         out: the folder.
         format: one of `EXPORT_FORMATS`.
-        by: which of its two projections.
-        overwrite: replace an export that is there.
+        by: one of its two projections.
+        overwrite: replace an existing export.
 
     Raises:
-        UsageError: `out` is there, and is no export or not to be replaced.
+        UsageError: `out` is not an export, or exists and `overwrite` is not set.
     """
     if out.exists() and not out.is_dir():
         raise UsageError(f"--out={out} is a file. Name a new folder.")
     if out.is_dir() and any(out.iterdir()):
         if not (out / _INFO_FILE).is_file():
-            raise UsageError(f"--out={out} is no export and not empty. Name a new folder.")
+            raise UsageError(f"--out={out} is not empty and not an export. Name a new folder.")
         if not overwrite:
-            raise UsageError(f"--out={out} has an export already. Name a new folder, or say --overwrite.")
+            raise UsageError(f"--out={out} already has an export. Name a new folder, or add --overwrite.")
     vectors, projection = index.vectors[by], index.projections[by]
     info = {
         "format": format,
@@ -90,7 +90,7 @@ def _write_rows(index: SearchIndex, path: Path, vectors: np.ndarray | None) -> N
     table = index.pictures.table.select(list(_COLUMNS))
     fields = [pa.field("id", pa.int64()), *table.schema]
     if vectors is not None:
-        # Not nullable, or readers that map it to a plain vector column refuse it.
+        # Not nullable, because readers that map it to a plain vector column reject a nullable one.
         element = pa.field("element", pa.float32(), nullable=False)
         fields.append(pa.field("vector", pa.list_(element, vectors.shape[1]), nullable=False))
     schema = pa.schema(fields)

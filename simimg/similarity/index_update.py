@@ -1,9 +1,10 @@
-"""Indexing: only what is new or changed is embedded, and a stopped run goes on where it was.
+"""Updates an index: only new or changed images are embedded, and an interrupted run is resumed.
 
-A file counts as unchanged if its path, size and time are those of the index; else it is read, and is embedded unless
-its bytes are known from anywhere in the index. So a moved folder costs a read of its files, and a second run nothing.
-What is embedded is written down every few hundred pictures under `<index_dir>/unfinished/`, by its bytes' checksum; the
-next run takes it from there, however this one ended. The index itself changes at the end, at once.
+A file is unchanged if its path, size and time are those of the index. Every other file is read, but it is embedded only
+if its bytes are nowhere in the index. So indexing a moved folder reads its files but embeds nothing, and a second run
+does not even read them. After every few hundred images, new embeddings are saved in `<index_dir>/unfinished/` by the
+checksum of the file, where the next run finds them, however this one ended. The index itself changes at the end, in one
+step.
 """
 
 from __future__ import annotations
@@ -34,15 +35,15 @@ from tfrecords.format.quarantine import Reason, Refusal
 __all__ = ["IndexUpdate", "index_dataset", "index_folder"]
 
 _LOCK_FILE = ".lock"
-_REFIT_GROWTH = 1.5  # projections are fitted anew when the collection has grown or shrunk by this factor
-
+_REFIT_GROWTH = 1.5  # projections are fitted again if the collection has grown or shrunk by this factor
 
 _Progress = Callable[[int], object]
+_Refusals = list[tuple[str, Refusal]]
 
 
 @dataclasses.dataclass(frozen=True)
 class IndexUpdate:
-    """What became of an index: the index, how many pictures were embedded, kept and removed, and what was refused."""
+    """The updated index, the numbers of embedded, kept (embedding known) and removed images, and rejected files."""
 
     index: SearchIndex
     num_embedded: int
@@ -59,80 +60,75 @@ def index_folder(
     begin: _Progress = lambda num_files: None,
     progress: _Progress = lambda num_files: None,
 ) -> IndexUpdate:
-    """Brings an index up to date with a folder of pictures, or makes it.
+    """Create an index of a folder of images, or update it.
 
     Args:
         index_dir: the index.
-        image_dir: the folder, at any depth; its first folders are the labels.
+        image_dir: the folder, searched recursively; the name of its first subfolder is the label of an image.
         embedder: the model.
-        begin: called with the number of files, once it is known.
+        begin: called with the total number of files.
         progress: called with the number of files since the last call.
 
     Raises:
-        UsageError: there are no pictures; or `index_dir` is something else, or is in use.
+        UsageError: the folder has no images, or `index_dir` is not an index, or another process is writing it.
         SearchIndexError: the index was made with another model, or is damaged.
     """
     if not image_dir.is_dir():
-        raise UsageError(f"--image_dir={image_dir} is not a folder. Name a folder of pictures.")
+        raise UsageError(f"--image_dir={image_dir} is not a folder. Name a folder of images.")
     found = walk(image_dir)
     own = index_dir.resolve()
     paths = [path for path in found if Path(path).suffix.lower() in SUFFIXES]
-    pictured = set(paths)
-    strays = [
+    image_paths = set(paths)
+    refused: _Refusals = [
         (path, Refusal(Reason.UNKNOWN_SUFFIX, "not the name of a picture"))
         for path in found
-        if path not in pictured and not (image_dir / path).resolve().is_relative_to(own)
+        if path not in image_paths and not (image_dir / path).resolve().is_relative_to(own)
     ]
     if not paths:
         raise UsageError(
-            f"--image_dir={image_dir} has no image file ({len(found)} other files). Name a folder of pictures."
+            f"--image_dir={image_dir} has no image file ({len(found)} other files). Name a folder of images."
         )
     begin(len(paths))
     with _locked(index_dir):
         before = _open_before(index_dir, embedder, dataset_dir=None)
-        memory = EmbeddingCache(index_dir, embedder, before)
+        cache = EmbeddingCache(index_dir, embedder, before)
         same_place = before is not None and before.info.image_dir == str(image_dir.resolve())
-        unchanged = {picture.path: picture for picture in before.pictures} if before and same_place else {}
-        rows: dict[str, IndexedImage] = {}
+        unchanged = {image.path: image for image in before.pictures} if before and same_place else {}
+        images: dict[str, IndexedImage] = {}
         to_read: list[str] = []
         times: dict[str, tuple[int, int]] = {}
         for path in paths:
             times[path] = _size_and_time(image_dir / path)
             old = unchanged.get(printable(path))
-            if old and (old.num_bytes, old.modified_ns) == times[path] and old.sha256 in memory:
-                rows[path] = old
+            if old and (old.num_bytes, old.modified_ns) == times[path] and old.sha256 in cache:
+                images[path] = old
             else:
                 to_read.append(path)
-        progress(len(rows))
-        refused: list[tuple[str, Refusal]] = []
+        progress(len(images))
         for path, loaded in load_files(
-            to_read, image_dir, image_size=embedder.image_size, how=embedder.resize, known=memory
+            to_read, image_dir, image_size=embedder.image_size, how=embedder.resize, known=cache
         ):
             if isinstance(loaded, Refusal):
                 refused.append((path, loaded))
-                progress(1)
-                continue
-            facts, pixels = loaded
-            num_bytes, modified_ns = times[path]
-            picture = IndexedImage(
-                path=printable(path),
-                sha256=facts.sha256,
-                num_bytes=num_bytes,
-                modified_ns=modified_ns,
-                width=facts.width,
-                height=facts.height,
-                label=_label(path),
-            )
-            rows[path] = picture
-            if pixels is not None:
-                memory.add(picture, pixels)
+            else:
+                facts, pixels = loaded
+                num_bytes, modified_ns = times[path]
+                images[path] = IndexedImage(
+                    path=printable(path),
+                    sha256=facts.sha256,
+                    num_bytes=num_bytes,
+                    modified_ns=modified_ns,
+                    width=facts.width,
+                    height=facts.height,
+                    label=_label(path),
+                )
+                if pixels is not None:
+                    cache.add(images[path], pixels)
             progress(1)
-        memory.finish()
-        if not rows:
+        if not images:
             raise UsageError(f"--image_dir={image_dir}: none of its {len(paths)} image files can be decoded.")
-        pictures = [memory.with_facts(rows[path]) for path in paths if path in rows]
-        index = _write(index_dir, embedder, memory, pictures, before, image_dir=image_dir, dataset_dir=None)
-    return _update(index, memory, before, [*strays, *refused])
+        listed = [images[path] for path in paths if path in images]
+        return _finish(index_dir, embedder, cache, listed, before, refused, image_dir=image_dir)
 
 
 def index_dataset(
@@ -144,44 +140,43 @@ def index_dataset(
     begin: _Progress = lambda num_examples: None,
     progress: _Progress = lambda num_examples: None,
 ) -> IndexUpdate:
-    """Brings an index up to date with a data set of `simimg convert`, all its splits, or makes it.
+    """Create an index of all splits of a dataset of `simimg convert`, or update it.
 
     Args:
         index_dir: the index.
-        dataset_dir: the data set.
+        dataset_dir: the dataset.
         embedder: the model.
-        image_dir: where the files lie that it was made of, for a closer look at them; its own pixels are embedded.
-        begin: called with the number of examples, once it is known.
+        image_dir: the folder of the files that it was made of, for verification; the stored pixels are embedded.
+        begin: called with the total number of examples.
         progress: called with the number of examples since the last call.
 
     Raises:
-        UsageError: `dataset_dir` is no data set; or `index_dir` is something else, or is in use.
+        UsageError: `dataset_dir` is not a dataset, or `index_dir` is not an index, or another process is writing it.
         SearchIndexError: the index was made with another model, or is damaged.
     """
     if not Layout.exists(dataset_dir):
-        raise UsageError(f"--dataset_dir={dataset_dir} is no data set of `simimg convert`: it has no layout.json.")
+        raise UsageError(f"--dataset_dir={dataset_dir} is not a dataset of `simimg convert`: it has no layout.json.")
     layout = Layout.load(dataset_dir)
     rows = {row.id: row for row in read_manifest(dataset_dir) if row.status == OK}
     begin(len(rows))
     if not rows:
-        raise UsageError(f"--dataset_dir={dataset_dir} has no example. Convert some pictures.")
+        raise UsageError(f"--dataset_dir={dataset_dir} has no examples. Convert some images.")
     with _locked(index_dir):
         before = _open_before(index_dir, embedder, dataset_dir=dataset_dir)
-        pixels = _stored_as(layout)
+        pixels = _pixels_id(layout)
         same_pixels = before is not None and before.info.pixels == pixels
-        memory = EmbeddingCache(index_dir, embedder, before if same_pixels else None, pixels)
-        pictures: list[IndexedImage] = []
+        cache = EmbeddingCache(index_dir, embedder, before if same_pixels else None, pixels)
+        images: list[IndexedImage] = []
         for split in layout.splits:
             if not layout.num_examples(split):
                 continue
             reader, _ = open_reader(dataset_dir, split)
             for batch in eval_batches(reader, BATCH_SIZE):
-                images = batch.image.numpy()
-                for place, id in enumerate(batch.id.numpy().tolist()):
-                    if id < 0:  # fills the last batch up
+                for id, square in zip(batch.id.numpy().tolist(), batch.image.numpy(), strict=True):
+                    if id < 0:  # padding of the last batch
                         continue
                     row = rows[id]
-                    picture = IndexedImage(
+                    image = IndexedImage(
                         path=row.path,
                         sha256=row.sha256,
                         width=row.width,
@@ -189,68 +184,59 @@ def index_dataset(
                         label=layout.class_names[row.label],
                         split=split,
                     )
-                    pictures.append(picture)
-                    memory.add(picture, images[place])
+                    images.append(image)
+                    cache.add(image, square)
                     progress(1)
-        memory.finish()
-        pictures = [memory.with_facts(picture) for picture in pictures]
-        index = _write(
-            index_dir, embedder, memory, pictures, before, image_dir=image_dir, dataset_dir=dataset_dir, pixels=pixels
+        return _finish(
+            index_dir, embedder, cache, images, before, [], image_dir=image_dir, dataset_dir=dataset_dir, pixels=pixels
         )
-    return _update(index, memory, before, [])
 
 
-def _write(
+def _finish(
     index_dir: Path,
     embedder: Embedder,
-    memory: EmbeddingCache,
-    pictures: Sequence[IndexedImage],
+    cache: EmbeddingCache,
+    images: Sequence[IndexedImage],
     before: SearchIndex | None,
+    refused: _Refusals,
     *,
     image_dir: Path | None,
-    dataset_dir: Path | None,
+    dataset_dir: Path | None = None,
     pixels: str = "",
-) -> SearchIndex:
-    """Writes the next generation, unless the one before says the same."""
-    info = None if before is None else before.info
+) -> IndexUpdate:
+    """Embed the remaining images and write the next generation, unless the current one is the same."""
+    cache.finish()
+    images = [cache.with_facts(image) for image in images]
+    index = old = before
     places = tuple(None if place is None else str(place.resolve()) for place in (image_dir, dataset_dir))
     if (
-        before is not None
-        and (before.info.image_dir, before.info.dataset_dir, before.info.pixels) == (*places, pixels)
-        and list(before.pictures) == list(pictures)
+        before is None
+        or (before.info.image_dir, before.info.dataset_dir, before.info.pixels) != (*places, pixels)
+        or list(before.pictures) != images
     ):
-        memory.forget_parts()
-        return before
-    embeddings = np.stack([memory.embedding(picture) for picture in pictures])
-    kept = (
-        info is not None
-        and before is not None
-        and info.pixels == pixels
-        and max(len(pictures), info.num_fitted) < _REFIT_GROWTH * min(len(pictures), info.num_fitted)
-        and set(before.pictures.column("label")) == {picture.label for picture in pictures}
-    )
-    index = write_generation(
-        index_dir,
-        embedder,
-        embeddings,
-        pictures,
-        image_dir=image_dir,
-        dataset_dir=dataset_dir,
-        projections=before.projections if kept and before else None,
-        num_fitted=info.num_fitted if kept and info else 0,
-        pixels=pixels,
-        thresholds=info.thresholds if kept and info else None,
-    )
-    memory.forget_parts()
-    return index
-
-
-def _update(
-    index: SearchIndex, memory: EmbeddingCache, before: SearchIndex | None, refused: list[tuple[str, Refusal]]
-) -> IndexUpdate:
-    there = set(index.pictures.column("path"))
-    removed = sum(path not in there for path in before.pictures.column("path")) if before else 0
-    return IndexUpdate(index, memory.num_embedded, len(there) - memory.num_embedded, removed, tuple(refused))
+        if before is not None and (
+            before.info.pixels != pixels
+            or max(len(images), before.info.num_fitted) >= _REFIT_GROWTH * min(len(images), before.info.num_fitted)
+            or set(before.pictures.column("label")) != {image.label for image in images}
+        ):
+            old = None  # whose projections and thresholds no longer fit
+        index = write_generation(
+            index_dir,
+            embedder,
+            np.stack([cache.embedding(image) for image in images]),
+            images,
+            image_dir=image_dir,
+            dataset_dir=dataset_dir,
+            projections=old.projections if old else None,
+            num_fitted=old.info.num_fitted if old else 0,
+            pixels=pixels,
+            thresholds=old.info.thresholds if old else None,
+        )
+    assert index is not None
+    cache.remove_parts()
+    paths = set(index.pictures.column("path"))
+    num_removed = sum(path not in paths for path in before.pictures.column("path")) if before else 0
+    return IndexUpdate(index, cache.num_embedded, len(paths) - cache.num_embedded, num_removed, tuple(refused))
 
 
 def _open_before(index_dir: Path, embedder: Embedder, *, dataset_dir: Path | None) -> SearchIndex | None:
@@ -258,24 +244,26 @@ def _open_before(index_dir: Path, embedder: Embedder, *, dataset_dir: Path | Non
         strange = [path.name for path in index_dir.iterdir() if path.name not in (_LOCK_FILE, UNFINISHED)]
         strange = [name for name in strange if "generation-" not in name]
         if strange:
-            raise UsageError(f"--index_dir={index_dir} is no index and not empty ({strange[0]}). Name a new folder.")
+            raise UsageError(
+                f"--index_dir={index_dir} is not empty and not an index: it has {strange[0]}. Name a new folder."
+            )
         return None
     before = SearchIndex.open(index_dir)
     if before.info.model_fingerprint != embedder.fingerprint:
         raise SearchIndexError(
-            f"{index_dir} was made with --model={before.info.model} of other weights than {embedder.name}'s, and "
+            f"{index_dir} was made with --model={before.info.model}, of other weights than {embedder.name}, and "
             "embeddings of two models cannot be compared. Name another --index_dir, or remove that folder first."
         )
     if (before.info.dataset_dir is None) != (dataset_dir is None):
         raise SearchIndexError(
-            f"{index_dir} is the index of {before.info.dataset_dir or before.info.image_dir}, "
-            "and files and a data set's pictures are not mixed. Name another --index_dir, or remove that folder first."
+            f"{index_dir} is the index of {before.info.dataset_dir or before.info.image_dir}. An index is either of "
+            "files or of a dataset. Name another --index_dir, or remove that folder first."
         )
     return before
 
 
-def _stored_as(layout: Layout) -> str:
-    """One word for all that decides the pixels of an example: a file's bytes are not enough to know them by."""
+def _pixels_id(layout: Layout) -> str:
+    """Return an id of all options that determine the stored pixels; the bytes of the file alone do not."""
     names = ("image_size", "resize", "decode", "truncated", "background", "encoding", "jpeg_quality")
     described = json.dumps({name: layout.config.get(name) for name in names})
     return hashlib.sha256(described.encode()).hexdigest()[:16]
@@ -283,12 +271,12 @@ def _stored_as(layout: Layout) -> str:
 
 @contextmanager
 def _locked(index_dir: Path) -> Iterator[None]:
-    """Holds the index's folder, so that no second process writes into it."""
+    """Lock the folder of the index, so that no second process writes to it."""
     try:
         new = not index_dir.exists()
         index_dir.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UsageError(f"--index_dir={index_dir} cannot be made: {error.strerror}.") from None
+        raise UsageError(f"--index_dir={index_dir} cannot be created: {error.strerror}.") from None
 
     def held(holder: str) -> UsageError:
         return UsageError(f"another process ({holder}) is writing {index_dir}. Wait for it, or stop it.")
@@ -304,7 +292,7 @@ def _locked(index_dir: Path) -> Iterator[None]:
 def _size_and_time(path: Path) -> tuple[int, int]:
     try:
         facts = os.stat(path)
-    except OSError:  # reading it says what is wrong
+    except OSError:  # reported when it is read
         return 0, 0
     return facts.st_size, facts.st_mtime_ns
 

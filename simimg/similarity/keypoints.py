@@ -1,15 +1,17 @@
-"""Keypoints of pictures, and the affine map that lays one picture over another, where there is one.
+"""Keypoints of images, and the affine map that aligns one image with another, if there is one.
 
-An embedding says that two pictures look alike; keypoints say whether one *is* the other, cropped, turned, mirrored or
+Embeddings show that two images look alike. Keypoints show whether one is the other, cropped, rotated, mirrored or
 pasted somewhere, and how. Detection is OpenCV's SIFT (Lowe, "Distinctive Image Features from Scale-Invariant
-Keypoints", IJCV 2004). Matching and geometry are done here, without chance, so that a pair of pictures has one answer:
+Keypoints", IJCV 2004). Matching and geometry are computed here without random sampling, so a pair of images always
+gives the same result:
 
-1. descriptors as RootSIFT (Arandjelović and Zisserman, CVPR 2012, section 2); a match is kept where it is clearly
-   nearer than the second (Lowe, section 7.1);
-2. each match alone says how its keypoint was moved, turned and scaled: so each is a hypothesis, and the one that most
-   others agree with is refined (Philbin et al., "Object retrieval with large vocabularies and fast spatial matching",
-   CVPR 2007, section 4);
-3. least squares over those that agree, with six unknowns, closer each time.
+1. Descriptors are RootSIFT (Arandjelović and Zisserman, CVPR 2012, section 2). A match is kept if it is clearly nearer
+   than the second nearest (Lowe, section 7.1).
+2. A single match determines a translation, a rotation and a scale, so each match is a hypothesis. The hypothesis that
+   most other matches agree with is refined (Philbin et al., "Object retrieval with large vocabularies and fast spatial
+   matching", CVPR 2007, section 4).
+3. The affine map with six unknowns is fitted to the agreeing matches by least squares, with a tolerance that shrinks
+   in each round.
 """
 
 from __future__ import annotations
@@ -21,34 +23,34 @@ import numpy as np
 from PIL import Image
 
 from simimg.determinism import plain_opencv
-from simimg.similarity.affine import determinant, fit, move, singular_values
+from simimg.similarity.affine import determinant, fit, singular_values, transform
 
 __all__ = ["MIN_INLIERS", "Alignment", "Keypoints", "align", "detect"]
 
 MIN_INLIERS = 8
-"""Matches that agree on one map. Of 7,000 pairs of different photos of 25 categories none had more than 5."""
+"""Matches that agree on one map. Among 7,000 pairs of different photos of 25 categories, none had more than 5."""
 
-_CONTRAST = 0.02  # half of Lowe's threshold, for blurred and recompressed pictures
-_GRID = 5  # cells a side that share the keypoints evenly: what is pasted onto a busy picture needs its own
+_CONTRAST = 0.02  # half of Lowe's threshold, for blurred and recompressed images
+_GRID = 5  # cells per side that share the keypoints evenly, so that an image pasted onto a busy one keeps some
 _BANDS = (4.0, 9.0)
-"""Diameters in px between fine, middling and coarse keypoints, which each cell shares evenly, too: of a noisy picture
-the strongest are all noise, and fine."""
+"""Diameters in px that separate fine, medium and coarse keypoints, which also share each cell evenly: the strongest
+keypoints of a noisy image are all fine, and all noise."""
 _DISTANCE_RATIO = 0.8
-# How far a match may be off, in parts of the longer side of the picture it falls in, each time a map is fitted.
+# Largest error of an agreeing match in each fit, as a share of the longer side of the candidate.
 _TOLERANCES = (0.08, 0.046, 0.026, 0.015)
-_MOST_SCALE, _MOST_STRETCH = 8.0, 2.5
+_MAX_SCALE, _MAX_STRETCH = 8.0, 2.5
 _COSINE_OF_36_DEGREES = 0.8090169943749475
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Keypoints:
-    """Keypoints of a picture.
+    """Keypoints of an image.
 
     Attributes:
-        size: width and height in px of the picture that they were found in.
+        size: width and height in px of the image in which they were detected.
         points: float32 `[n, 2]`, x and y in px.
         scales: float32 `[n]`, diameter in px.
-        angles: float32 `[n]`, in radians, clockwise as rows go down.
+        angles: float32 `[n]`, in radians, clockwise in image coordinates.
         descriptors: uint8 `[n, 128]`, RootSIFT times 512.
     """
 
@@ -59,7 +61,7 @@ class Keypoints:
     descriptors: np.ndarray
 
     def mirrored(self) -> Keypoints:
-        """Returns the keypoints of the picture's mirror image, as near as makes no difference to finding them anew."""
+        """Return the keypoints of the mirrored image; detecting them there makes no noticeable difference."""
         flipped = self.descriptors.reshape(-1, 4, 4, 8)[:, ::-1, :, (-np.arange(8)) % 8].reshape(-1, 128)
         points = self.points * np.array([-1, 1], np.float32) + np.array([self.size[0] - 1, 0], np.float32)
         return Keypoints(self.size, points, self.scales, np.float32(np.pi) - self.angles, flipped)
@@ -70,10 +72,10 @@ class Alignment:
     """How a query lies in a candidate.
 
     Attributes:
-        matrix: float64 `[2, 3]`: px of the query's keypoints' picture (mirrored, if `mirrored`) to those of the
+        matrix: float64 `[2, 3]`, from px of the image of the query's keypoints (mirrored, if `mirrored`) to px of the
             candidate's.
-        mirrored: the query is a mirror image.
-        num_inliers: keypoints of the query that agree.
+        mirrored: whether the query is a mirror image.
+        num_inliers: keypoints of the query that agree with the matrix.
     """
 
     matrix: np.ndarray
@@ -82,12 +84,12 @@ class Alignment:
 
 
 def detect(image: Image.Image, *, longer_side: int, most: int) -> Keypoints:
-    """Returns the keypoints of a picture.
+    """Return the keypoints of an image.
 
     Args:
         image: of any mode and size.
-        longer_side: px that the picture is brought to first, up or down: small pictures have few keypoints as they are.
-        most: keypoints that are kept at most, the strongest of each part of the picture and each band of scales.
+        longer_side: px to which the image is resized first; small images are enlarged, as they have few keypoints.
+        most: maximum number of keypoints; the strongest of each cell and each band of scales are kept.
     """
     factor = longer_side / max(image.size)
     size = (max(16, round(image.width * factor)), max(16, round(image.height * factor)))
@@ -110,7 +112,7 @@ def detect(image: Image.Image, *, longer_side: int, most: int) -> Keypoints:
 
 
 def align(query: Keypoints, candidate: Keypoints) -> Alignment | None:
-    """Returns how the query lies in the candidate, or None where fewer than `MIN_INLIERS` keypoints agree on it."""
+    """Return how the query lies in the candidate, or None if fewer than `MIN_INLIERS` keypoints agree."""
     found = [
         (aligned, is_mirrored)
         for view, is_mirrored in ((query, False), (query.mirrored(), True))
@@ -130,7 +132,7 @@ def _root(descriptors: np.ndarray) -> np.ndarray:
 def _spread(
     points: np.ndarray, scales: np.ndarray, responses: np.ndarray, size: tuple[int, int], most: int
 ) -> np.ndarray:
-    """Indices of the strongest keypoints of each cell and band in turn: the first of each, the second, until enough."""
+    """Return the indices of the `most` keypoints: the strongest of each cell and band, then the second, and so on."""
     columns, rows = np.minimum((points / np.array(size, np.float32) * _GRID).astype(int), _GRID - 1).T
     shares = (np.searchsorted(_BANDS, scales) * _GRID + rows) * _GRID + columns
     order = np.lexsort((-responses, shares))
@@ -140,7 +142,7 @@ def _spread(
 
 
 def _affine(query: Keypoints, candidate: Keypoints) -> tuple[np.ndarray, int] | None:
-    """The map that most matches agree on, and how many different keypoints of the candidate they reach."""
+    """Return the map that most matches agree on, and the number of distinct keypoints that support it."""
     ours, theirs = _matches(query, candidate)
     if len(ours) < MIN_INLIERS:
         return None
@@ -152,9 +154,9 @@ def _affine(query: Keypoints, candidate: Keypoints) -> tuple[np.ndarray, int] | 
         if agreeing.sum() < MIN_INLIERS:
             return None
         matrix = fit(start[agreeing], goal[agreeing])
-        x, y = (move(matrix, start) - goal).T
+        x, y = (transform(matrix, start) - goal).T
         agreeing = x * x + y * y < tolerance * tolerance
-    # Two keypoints of one place are one witness, on either side.
+    # Keypoints at the same place, in either image, count once.
     reached = min(len(np.unique(np.round(side[agreeing]), axis=0)) for side in (start, goal))
     if matrix is None or reached < MIN_INLIERS or not _plausible(matrix):
         return None
@@ -165,7 +167,7 @@ def _matches(query: Keypoints, candidate: Keypoints) -> tuple[np.ndarray, np.nda
     if len(query.points) == 0 or len(candidate.points) < 2:
         return np.zeros(0, int), np.zeros(0, int)
     a, b = query.descriptors.astype(np.float32) / 512, candidate.descriptors.astype(np.float32) / 512
-    products = a @ b.T  # exact, whoever adds: whole numbers below 2**24, by a power of two
+    products = a @ b.T  # exact in any order: integers below 2**24 times a power of two
     nearest = products.argmax(axis=1)
     rows = np.arange(len(a))
     first = products[rows, nearest]
@@ -178,14 +180,14 @@ def _matches(query: Keypoints, candidate: Keypoints) -> tuple[np.ndarray, np.nda
 def _largest_agreement(
     query: Keypoints, candidate: Keypoints, ours: np.ndarray, theirs: np.ndarray, tolerance: float
 ) -> np.ndarray:
-    """Which matches agree with the one match's similarity transform that the most agree with: bool `[num_matches]`."""
+    """Return which matches agree with the best hypothesis, bool `[num_matches]`: the one that most matches support."""
     scale = (candidate.scales[theirs] / query.scales[ours]).astype(np.float64)
     turn = (candidate.angles[theirs] - query.angles[ours]).astype(np.float64)
-    # Rounded, as the last bit of a cosine depends on the processor.
+    # Rounded, because the last bit of a cosine depends on the processor.
     cosine, sine = (function(turn).astype(np.float32).astype(np.float64) for function in (np.cos, np.sin))
     x, y = query.points[ours].astype(np.float64).T
     goal_x, goal_y = candidate.points[theirs].astype(np.float64).T
-    # Hypothesis h moves a point from start_h by (x, y) to goal_h, turned and scaled.
+    # Hypothesis h maps start_h to goal_h, and rotates and scales offsets from start_h.
     x, y = x - x[:, None], y - y[:, None]
     across, down = (scale * cosine)[:, None], (scale * sine)[:, None]
     off_x = across * x - down * y - (goal_x - goal_x[:, None])
@@ -198,11 +200,11 @@ def _largest_agreement(
 
 
 def _plausible(matrix: np.ndarray) -> bool:
-    """Not mirrored once more, and no narrower, wider or more slanted than copies are."""
+    """Whether a map is not a mirror image, and within the scales and stretches of real copies."""
     longest, shortest = singular_values(matrix)
     return (
         determinant(matrix) > 0
-        and longest < _MOST_SCALE
-        and shortest > 1 / _MOST_SCALE
-        and longest < _MOST_STRETCH * shortest
+        and longest < _MAX_SCALE
+        and shortest > 1 / _MAX_SCALE
+        and longest < _MAX_STRETCH * shortest
     )

@@ -1,12 +1,12 @@
-"""Whether two pictures are copies of one photo, why, and how much of them agrees.
+"""Verifies whether two images are copies of one photo, how much of them agrees, and what was done to the query.
 
-1. Keypoints say how the query lies in the candidate, if it does (`simimg.similarity.keypoints`). Pictures with too few
-   of them, blurred or plain, are laid over each other whole, in the eight positions a picture can have, and the best
-   position is refined until the pictures' correlation grows no more (Evangelidis and Psarakis, "Parametric Image
-   Alignment Using Enhanced Correlation Coefficient Maximization", PAMI 2008).
-2. Both are brought into one frame and compared block by block. A logo that two photos share aligns them and disagrees
-   everywhere else, so it verifies nothing.
-3. The map says what was done to the query, the frame what became of its colours and its detail.
+1. Keypoints show how the query lies in the candidate, if it does (`simimg.similarity.keypoints`). Blurred or plain
+   images have too few of them: these are aligned as a whole, in the best of the eight orientations of an image, which
+   is refined as long as the correlation grows (Evangelidis and Psarakis, "Parametric Image Alignment Using Enhanced
+   Correlation Coefficient Maximization", PAMI 2008).
+2. Both images are warped into one frame and compared block by block. A logo that two photos share aligns them, but
+   everything else disagrees, so it verifies nothing.
+3. The reasons describe the edit: geometry is read from the map, color and detail from the frame.
 """
 
 from __future__ import annotations
@@ -19,18 +19,20 @@ import cv2
 import numpy as np
 
 from simimg.determinism import ordered_sum, plain_opencv
-from simimg.similarity.affine import compose, determinant, inverse, move, scaling, translation
+from simimg.similarity.affine import compose, determinant, inverse, scaling, transform, translation
 from simimg.similarity.fingerprint import PLAIN, WHOLE_PX, Fingerprint, luma
 from simimg.similarity.keypoints import align
 
-__all__ = ["DAMAGE", "MIN_AGREEMENT", "SAME_PIXELS", "Verification", "verify"]
+__all__ = ["DAMAGE", "MIN_AGREEMENT", "SAME_BYTES", "SAME_PIXELS", "Verification", "verify"]
 
 MIN_AGREEMENT = 0.45
-"""Of the frame, see `_agreement`, where many keypoints agree: pictures with something over half of them have this."""
+"""Least agreement of the frame if many keypoints match, see `_agreement`. Images half covered by something reach it."""
 
 _FEW_INLIERS, _AGREEMENT_OF_FEW = 24, 0.8
-"""Two photos of one model of watch, or of piano, had up to 19 keypoints in common, and an agreement of up to 0.75."""
+"""With fewer inliers, more agreement is needed: two photos of the same model of watch or piano had up to 19 keypoints
+in common, and an agreement of up to 0.75."""
 
+SAME_BYTES = "the same bytes"
 SAME_PIXELS = "the same pixels"
 
 DAMAGE = (
@@ -45,28 +47,28 @@ DAMAGE = (
     "blurred",
     "covered",
 )
-"""Words of reasons that speak of the picture, not of its file: what shows that it is no original."""
+"""Words of those reasons that concern the image rather than its file, and show that it is not the original."""
 
-_FRAME_PX = 128  # longer side of the part that both pictures have, at most
-_BLOCKS = 8  # a side of the frame
-_POSE_CORRELATION = 0.8  # below it, a position is not worth refining
-_FEW_KEYPOINTS = 150  # of the poorer picture: two that have more, and do not align, are not laid over each other
-_WHOLE_CORRELATION = 0.93  # without keypoints, the whole pictures have to agree this well
+_FRAME_PX = 128  # longer side of the frame, at most
+_BLOCKS = 8  # per side of the frame
+_POSE_CORRELATION = 0.8  # below it, an orientation is not refined
+_FEW_KEYPOINTS = 150  # if both images have more and do not align by keypoints, they are not aligned as a whole
+_WHOLE_CORRELATION = 0.93  # required of whole images that are aligned without keypoints
 _WHOLE_AGREEMENT = 0.8
-_COVERED = 0.35  # correlation: blocks below it show something else
+_COVERED = 0.35  # blocks with a lower correlation show something else
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Verification:
-    """A query that is a copy of a candidate.
+    """Shows that a query is a copy of a candidate.
 
     Attributes:
-        similarity: 0.5..1, higher is closer: half, and the other half by how well the common part agrees and how much
-            of both pictures it is.
-        reasons: what was done to the query, taking the candidate for the original; empty where nothing is seen.
-        num_inliers: keypoints that agree on how the query lies in the candidate; 0 where it was laid over it whole.
-        place: how the query lies in the candidate: the affine map `(a, b, c, d, e, f)` of its unit square, whose point
-            `(x, y)` is at `(a x + b y + c, d x + e y + f)` of the candidate's.
+        similarity: 0.5..1, higher is closer. Half of it is given; the other half grows with the agreement of the common
+            part and with its share of both images.
+        reasons: what was done to the query if the candidate is the original; empty if no edit is visible.
+        num_inliers: keypoints that agree on the alignment; 0 if the images were aligned as a whole.
+        place: where the query lies in the candidate: the affine map `(a, b, c, d, e, f)` from the unit square of the
+            query to that of the candidate; `(x, y)` goes to `(a x + b y + c, d x + e y + f)`.
     """
 
     similarity: float
@@ -74,9 +76,14 @@ class Verification:
     num_inliers: int
     place: tuple[float, ...] = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0)
 
+    @property
+    def text(self) -> str:
+        """The reasons as text for people."""
+        return ", ".join(self.reasons) or "looks the same"
+
 
 def verify(query: Fingerprint, candidate: Fingerprint) -> Verification | None:
-    """Returns how the query is a copy of the candidate, or None where nothing shows that it is one."""
+    """Return the verification that the query is a copy of the candidate, or None if nothing shows that it is one."""
     if query.size == candidate.size and query.pixels_sha256 == candidate.pixels_sha256:
         return Verification(1.0, (SAME_PIXELS,), len(query.keypoints.points))
     with plain_opencv():
@@ -88,17 +95,17 @@ def _verified(query: Fingerprint, candidate: Fingerprint) -> Verification | None
     if found is not None:
         matrix = _between_sizes(found.matrix, query.keypoints.size, candidate.keypoints.size)
         least = MIN_AGREEMENT if found.num_inliers >= _FEW_INLIERS else _AGREEMENT_OF_FEW
-        verified = _compared(query, candidate, matrix, found.mirrored, found.num_inliers, least)
+        verified = _compare(query, candidate, matrix, found.mirrored, found.num_inliers, least)
         if verified is not None:
             return verified
-    whole = _laid_over(query, candidate)
-    return None if whole is None else _compared(query, candidate, *whole, 0, _WHOLE_AGREEMENT)
+    whole = _align_whole(query, candidate)
+    return None if whole is None else _compare(query, candidate, *whole, 0, _WHOLE_AGREEMENT)
 
 
-def _compared(
+def _compare(
     query: Fingerprint, candidate: Fingerprint, matrix: np.ndarray, mirrored: bool, num_inliers: int, least: float
 ) -> Verification | None:
-    """The verification under a map from the unit square of the (mirrored) query to that of the candidate."""
+    """Return the verification under a map from the unit square of the (mirrored) query to that of the candidate."""
     common = _common_part(matrix)
     if common is None:
         return None
@@ -113,7 +120,7 @@ def _compared(
     similarity = 0.5 + 0.5 * agreement * (0.8 + 0.2 * overlap)
     reasons = [
         *_geometry(query, candidate, matrix, mirrored, candidate_share, query_share),
-        *_looks(ours, theirs, agreeing, disagreeing),
+        *_color_and_detail(ours, theirs, agreeing, disagreeing),
         *_compression(query, candidate),
     ]
     of_query = compose(matrix, _MIRRORED) if mirrored else matrix
@@ -121,12 +128,12 @@ def _compared(
 
 
 def _between_sizes(matrix: np.ndarray, query: tuple[int, int], candidate: tuple[int, int]) -> np.ndarray:
-    """A map between px of two pictures as one between their unit squares."""
+    """Convert a map between px of two images to a map between their unit squares."""
     return compose(scaling(1 / candidate[0], 1 / candidate[1]), matrix, scaling(*query))
 
 
-def _laid_over(query: Fingerprint, candidate: Fingerprint) -> tuple[np.ndarray, bool] | None:
-    """The map of the whole query onto the whole candidate, in the position and at the place where they agree best."""
+def _align_whole(query: Fingerprint, candidate: Fingerprint) -> tuple[np.ndarray, bool] | None:
+    """Return the map of the whole query onto the whole candidate, in the orientation of best correlation."""
     ours, theirs = query.whole, candidate.whole
     num_keypoints = min(len(query.keypoints.points), len(candidate.keypoints.points))
     if ours is None or theirs is None or num_keypoints > _FEW_KEYPOINTS:
@@ -147,7 +154,7 @@ def _laid_over(query: Fingerprint, candidate: Fingerprint) -> tuple[np.ndarray, 
             np.ascontiguousarray(pose), np.ascontiguousarray(theirs), np.eye(2, 3, dtype=np.float32),
             cv2.MOTION_AFFINE, criteria, None, 1,
         )  # fmt: skip
-    except cv2.error:  # it moved out of the picture
+    except cv2.error:  # the query was moved out of the frame
         return None
     if value < _WHOLE_CORRELATION:
         return None
@@ -161,9 +168,9 @@ _MIRRORED = np.array([[-1.0, 0.0, 1.0], [0.0, 1.0, 0.0]])
 
 
 def _common_part(matrix: np.ndarray) -> tuple[np.ndarray, float, float] | None:
-    """The part of the candidate that the query shows: its polygon in the unit square, and its share of either area."""
+    """Return the polygon in the candidate's unit square that the query shows, and its share of either image's area."""
     square = np.array([[0, 0], [1, 0], [1, 1], [0, 1]], np.float32)
-    area, polygon = cv2.intersectConvexConvex(square, move(matrix, square).astype(np.float32))
+    area, polygon = cv2.intersectConvexConvex(square, transform(matrix, square).astype(np.float32))
     own = abs(determinant(matrix))
     if polygon is None or area < 1e-3 or own < 1e-6:
         return None
@@ -173,41 +180,41 @@ def _common_part(matrix: np.ndarray) -> tuple[np.ndarray, float, float] | None:
 def _frame(
     query: np.ndarray, candidate: np.ndarray, matrix: np.ndarray, polygon: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Both pictures' common part in one frame: float32 `[h, w, 3]` twice, and bool `[h, w]` where both are."""
+    """Return the common part of both images in one frame: float32 `[h, w, 3]` twice, and bool `[h, w]`: both valid."""
     query, candidate = query.astype(np.float32), candidate.astype(np.float32)
     size = np.array([candidate.shape[1], candidate.shape[0]], np.float64)
     low, high = polygon.min(axis=0) * size, polygon.max(axis=0) * size
     extent = np.maximum(high - low, 1e-3)
     factor = _FRAME_PX / extent.max()
     width, height = (max(_BLOCKS, round(side)) for side in extent * factor)
-    # From the frame's pixels to the candidate's unit square.
+    # From pixels of the frame to the candidate's unit square.
     place = compose(scaling(*(1 / size)), translation(*low), scaling(extent[0] / width, extent[1] / height))
     own_place = compose(inverse(matrix), place)
-    theirs = _taken(candidate, place, (width, height))
-    ours = _taken(query, own_place, (width, height))
-    inside = _taken(np.ones((*query.shape[:2], 1), np.float32), own_place, (width, height)) > 0.99
-    inside &= _taken(np.ones((*candidate.shape[:2], 1), np.float32), place, (width, height)) > 0.99
+    theirs = _warped(candidate, place, (width, height))
+    ours = _warped(query, own_place, (width, height))
+    inside = _warped(np.ones((*query.shape[:2], 1), np.float32), own_place, (width, height)) > 0.99
+    inside &= _warped(np.ones((*candidate.shape[:2], 1), np.float32), place, (width, height)) > 0.99
     return ours, theirs, inside
 
 
-def _taken(image: np.ndarray, unit: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """A picture under a map from a frame's pixels to its unit square, smoothed to what the frame can show."""
+def _warped(image: np.ndarray, unit: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Return an image under a map from pixels of the frame to its unit square, smoothed to the frame's resolution."""
     height, width = image.shape[:2]
     full = compose(scaling(width, height), unit)
-    reduction = math.sqrt(abs(determinant(full)))  # its pixels to one of the frame
+    reduction = math.sqrt(abs(determinant(full)))  # pixels of the image per pixel of the frame
     if reduction > 1.2:
         image = cv2.GaussianBlur(image, (0, 0), 0.5 * math.sqrt(reduction**2 - 1))
-    # OpenCV counts from pixel centres, the unit square from the corner.
+    # OpenCV's coordinates start at the center of a pixel, those of the unit square at its corner.
     full = compose(translation(-0.5, -0.5), full, translation(0.5, 0.5))
     flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
     return cv2.warpAffine(image, full, size, flags=flags, borderMode=cv2.BORDER_CONSTANT, borderValue=0)
 
 
 def _agreement(ours: np.ndarray, theirs: np.ndarray, inside: np.ndarray) -> tuple[float, float, np.ndarray]:
-    """How well the common part agrees, the share of it that disagrees altogether, both 0..1, and where it agrees.
+    """Return the agreement of the common part, the share of blocks that disagree, both 0..1, and the agreeing pixels.
 
-    The correlation of each block of the frame, weighted by how much there is to see in it. Blocks with something laid
-    over them count as disagreeing, and do not drown in the rest.
+    The agreement is the mean correlation of the frame's blocks, weighted by their contrast. A block that something
+    covers counts as disagreeing, however well the other blocks agree.
     """
     a, b = (cv2.GaussianBlur(luma(image), (0, 0), 1.0) for image in (ours, theirs))
     blocks = _blocks(*inside.shape)
@@ -227,7 +234,7 @@ def _agreement(ours: np.ndarray, theirs: np.ndarray, inside: np.ndarray) -> tupl
     agreeing = inside & ~(there & (correlations < _COVERED))[blocks]
     values, weights = correlations[there], spread_y[there] + PLAIN
     if not len(values):
-        # Nothing to see in any block: plain pictures agree as far as the whole does.
+        # No block has contrast: plain images agree as far as the whole frame does.
         x, y = a[inside], b[inside]
         if len(x) < 2 or min(float(x.std()), float(y.std())) < 0.5:
             return 0.0, 0.0, inside
@@ -240,7 +247,7 @@ def _agreement(ours: np.ndarray, theirs: np.ndarray, inside: np.ndarray) -> tupl
 
 @functools.lru_cache(maxsize=32)
 def _blocks(height: int, width: int) -> np.ndarray:
-    """The block that each pixel of a frame is in: int64 `[height, width]`, 0 to 63, of even sizes."""
+    """Return the block of each pixel of a frame, int64 `[height, width]`, 0 to 63; blocks are of equal size."""
     rows, columns = (
         np.repeat(np.arange(_BLOCKS), [len(part) for part in np.array_split(np.arange(side), _BLOCKS)])
         for side in (height, width)
@@ -256,13 +263,13 @@ def _geometry(
     candidate_share: float,
     query_share: float,
 ) -> list[str]:
-    """What the map says: in px of both pictures, as rotation times scales (a QR decomposition)."""
+    """Return the reasons that the map shows. The map in px of both images is split into a rotation and two scales."""
     real = compose(scaling(*candidate.size), matrix, scaling(1 / query.size[0], 1 / query.size[1]))
-    turn = math.degrees(math.atan2(real[1, 0], real[0, 0]))  # of the query's horizontal, clockwise, to the candidate's
-    across = math.hypot(real[0, 0], real[1, 0])  # the candidate's px to one of the query's
+    turn = math.degrees(math.atan2(real[1, 0], real[0, 0]))  # from the query's to the candidate's x axis, clockwise
+    across = math.hypot(real[0, 0], real[1, 0])  # px of the candidate per px of the query
     down = abs(determinant(real)) / across
-    # Undoing the query's turn brings it onto the candidate, so the query was turned the other way. As the mirror is
-    # undone first, a mirrored query was turned and then mirrored, which turns the turn around.
+    # The map undoes the rotation of the query, so the query was rotated the other way. A mirrored query is mirrored
+    # back first: it was rotated and then mirrored, which reverses the sign again.
     turned = turn if mirrored else -turn
     reasons = []
     half_turned = abs(abs(turned) - 180) < 2
@@ -292,14 +299,14 @@ def _geometry(
 
 
 def _share_of_its_box(size: tuple[int, int], turn: float) -> float:
-    """The share that a picture has of the upright rectangle around it when it is turned by degrees."""
+    """Return the share that an image rotated by `turn` degrees has of its upright bounding box."""
     sine, cosine = abs(math.sin(math.radians(turn))), abs(math.cos(math.radians(turn)))
     width, height = size
     return width * height / ((width * cosine + height * sine) * (width * sine + height * cosine))
 
 
-def _looks(ours: np.ndarray, theirs: np.ndarray, inside: np.ndarray, disagreeing: float) -> list[str]:
-    """What the frame says of colours and detail."""
+def _color_and_detail(ours: np.ndarray, theirs: np.ndarray, inside: np.ndarray, disagreeing: float) -> list[str]:
+    """Return the reasons that the frame shows: changes of color, sharpness, and covered parts."""
     if inside.sum() < 64:
         return []
     reasons = []
@@ -323,7 +330,7 @@ def _looks(ours: np.ndarray, theirs: np.ndarray, inside: np.ndarray, disagreeing
 
 
 def _sharpness(image: np.ndarray, inside: np.ndarray) -> float:
-    """The deviation of what a small blur takes away, in parts of the picture's own contrast, per cent."""
+    """Return the deviation of the detail that a small blur removes, in percent of the image's own contrast."""
     gray = luma(image)
     detail = gray - cv2.GaussianBlur(gray, (0, 0), 1.5)
     core = cv2.erode(inside.astype(np.uint8), np.ones((5, 5), np.uint8)).astype(bool)

@@ -1,9 +1,10 @@
-"""The nearest vectors: exact, block by block, up to 200,000 of them; faiss's inverted lists beyond.
+"""Nearest vectors: exact search, block by block, up to 200,000 vectors, and faiss's inverted lists beyond.
 
-Exact search reads every vector once for all queries of a call, at the speed of memory. Beyond `EXACT_UP_TO` an inverted
-file is built beside the vectors (Sivic and Zisserman, ICCV 2003; faiss's IndexIVFFlat): vectors are sorted into cells,
-and a query is compared with those of the nearest cells only. How many cells are probed is measured, not guessed: as few
-as have the true nearest ten 99 times of 100 on the vectors themselves, and that share is stored and shown.
+Exact search reads every vector once for all queries of a call, at the speed of memory. Beyond `EXACT_UP_TO`, an
+inverted file is built beside the vectors (Sivic and Zisserman, ICCV 2003; faiss's IndexIVFFlat): vectors are sorted
+into cells, and a query is compared only with those of the nearest cells. The number of probed cells is measured when
+the file is built: the smallest power of two that finds 99 % of the true ten nearest of the vectors themselves. The
+measured recall is stored and shown.
 """
 
 from __future__ import annotations
@@ -24,21 +25,21 @@ from tfrecords.convert.workers.pool import num_cores
 __all__ = ["EXACT_UP_TO", "Cells", "build_cells", "nearest", "open_cells", "write_flat", "write_probed"]
 
 EXACT_UP_TO = 200_000
-"""Vectors: 512 MB of 512 numbers, read in 60 ms by two cores, which is less than embedding the query takes."""
+"""Vectors: 512 MB of 512 numbers each, read in 60 ms by two cores, which is less than embedding the query takes."""
 
-_BLOCK_ROWS, _BLOCK_VALUES = 4096, 1 << 19  # rows, and similarities, that are dealt with at a time: 2 MB of either
-_FEW = 6  # queries: their products are dot products, which read memory 2.5 times as fast as matrix-vector products
-# Rows of a product of matrices. OpenBLAS multiplies matrices of up to a million products without packing them first,
-# which costs more than the products of some dozens of queries: half of the time of 16.
+_BLOCK_ROWS, _BLOCK_VALUES = 4096, 1 << 19  # rows and similarities that are processed at a time, at most: 2 MB each
+_DOT_QUERIES = 6  # up to so many queries, dot products read memory 2.5 times as fast as matrix-vector products
+# Rows of a small matrix product. OpenBLAS does not pack the factors of a product of up to a million multiplications.
+# Packing costs more than the products of some dozen queries: for 16 queries, it is half of the time.
 _SMALL_ROWS, _SMALL_PRODUCT = (128, 64, 32), 1_000_000
-_MANY = 8  # times what is wanted
-_FEW_CHOSEN = 8  # a part of the vectors that is copied out: an eighth, or less
-_SPARE, _MORE = 4, 8  # rows that are proposed beyond those that are wanted; times as many where they may not suffice
-_NO_ROW = np.iinfo(np.int64).max  # after all others
-_ADDED_ROWS = 65_536  # to faiss's lists at a time
+_MANY = 8  # times the number of wanted rows
+_COPIED_SHARE = 8  # if at most an eighth of the vectors is searched, these are copied first
+_SPARE, _MORE = 4, 8  # rows that are proposed in addition, and the factor if they may not suffice
+_NO_ROW = np.iinfo(np.int64).max  # sorts after all others
+_ADDED_ROWS = 65_536  # added to faiss's lists at a time
 _TRAINING_PER_CELL = 64  # faiss warns below 39
-_FITTING_ROUNDS = 10  # as faiss does for an inverted file
-_CENTROID_UNIT = 2.0**30  # a step of a coordinate: float32 has no finer one near 1
+_FITTING_ROUNDS = 10  # as in faiss for an inverted file
+_CENTROID_UNIT = 2.0**30  # resolution of a coordinate; near 1, that of float32 is coarser
 _WANTED_RECALL = 0.99
 _PROBED_QUERIES = 200
 
@@ -46,22 +47,21 @@ _PROBED_QUERIES = 200
 def nearest(
     vectors: np.ndarray, queries: np.ndarray, k: int, among: np.ndarray | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the `k` nearest vectors of each query, best first; equal ones in the order of their rows.
+    """Return the `k` nearest vectors of each query, best first; equal ones in the order of their rows.
 
-    BLAS proposes: whatever may be among the nearest, its error being what it is. The proposals are compared by
-    `inner_products`. So the answer is the same on any processor, for any number of threads, and whatever else is asked
-    in the same call.
+    BLAS proposes every vector that may be among the nearest within its rounding error. The proposals are compared by
+    `inner_products`. So the result does not depend on the processor, the number of threads or the other queries.
 
     Args:
-        vectors: float32 `[num_vectors, dim]` of L2 norm 1, perhaps mapped from a file.
+        vectors: float32 `[num_vectors, dim]` of L2 norm 1, perhaps memory-mapped.
         queries: float32 `[num_queries, num_views, dim]` of L2 norm 1; the view that is closest to a vector counts.
-        k: at least 1; fewer are returned where there are fewer vectors.
-        among: bool `[num_vectors]`, which vectors are looked at; by default all.
+        k: at least 1; fewer are returned if there are fewer vectors.
+        among: bool `[num_vectors]`, the vectors that are searched; by default all.
 
     Returns:
-        Inner products float32 and rows int64, both `[num_queries, min(k, vectors that are looked at)]`.
+        Inner products float32 and rows int64, both `[num_queries, min(k, number of searched vectors)]`.
     """
-    if among is not None and 0 < (num_chosen := int(among.sum())) <= len(vectors) // _FEW_CHOSEN:
+    if among is not None and 0 < (num_chosen := int(among.sum())) <= len(vectors) // _COPIED_SHARE:
         chosen = np.flatnonzero(among)
         values, rows = nearest(vectors[chosen], queries, k)
         return values, chosen[rows]
@@ -74,15 +74,15 @@ def nearest(
     while len(waiting):
         proposed, at = _proposed(vectors, queries[waiting], most, among)
         near = proposed >= proposed[:, [count - 1]] - 2 * error
-        complete = ~near[:, -1] | (at[:, -1] == _NO_ROW)  # whatever is not proposed is too far to count
+        complete = ~near[:, -1] | (at[:, -1] == _NO_ROW)  # all other vectors are too far away
         done, columns = np.nonzero(near & complete[:, None])
         if len(done):
-            asked, candidates = waiting[done], at[done, columns]
-            similarities = _similarities(vectors[candidates], queries[asked], error)
-            order = np.lexsort((candidates, -similarities, asked))
-            firsts = np.flatnonzero(np.diff(asked, prepend=-1))  # whose order the sort has not changed
+            query_of, candidates = waiting[done], at[done, columns]
+            similarities = _similarities(vectors[candidates], queries[query_of], error)
+            order = np.lexsort((candidates, -similarities, query_of))
+            firsts = np.flatnonzero(np.diff(query_of, prepend=-1))  # the sort keeps the order of the queries
             best = order[firsts[:, None] + np.arange(count)]
-            values[asked[firsts]], rows[asked[firsts]] = similarities[best], candidates[best]
+            values[query_of[firsts]], rows[query_of[firsts]] = similarities[best], candidates[best]
         waiting, most = waiting[~complete], _MORE * most
     return values, rows
 
@@ -90,23 +90,23 @@ def nearest(
 def _proposed(
     vectors: np.ndarray, queries: np.ndarray, most: int, among: np.ndarray | None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """What BLAS takes for the `most` nearest of each query, best first: products and rows, `[num_queries, most]`.
+    """Return the `most` nearest of each query by BLAS, best first: products and rows, `[num_queries, most]`.
 
-    Where there are fewer vectors, the last products are -inf and the last rows `_NO_ROW`. Blocks of vectors are shared
-    among as many threads as cores.
+    If there are fewer vectors, the last products are -inf and the last rows `_NO_ROW`. Threads, one per core, take
+    blocks of vectors.
     """
     num_queries, num_views, dim = queries.shape
     flat = queries.reshape(-1, dim)
     most_rows = _BLOCK_VALUES // max(1, len(flat))
     block_rows = min(_BLOCK_ROWS, max(1, most_rows // _SMALL_ROWS[0]) * _SMALL_ROWS[0])
-    starts = iter(range(0, len(vectors), block_rows))  # each is taken by one thread: next() is atomic
+    starts = iter(range(0, len(vectors), block_rows))  # shared by the threads; next() is atomic
 
     def search(_: int) -> _Best:
         best = _Best(num_queries, most)
         for start in starts:
             block = np.asarray(vectors[start : start + block_rows])
             products = _products(block, flat)
-            if num_views > 1:  # put in columns first, as a maximum of neighbours is three times as slow
+            if num_views > 1:  # transposed first, because a maximum of adjacent numbers takes three times as long
                 columns = np.ascontiguousarray(products.reshape(-1, num_views).T)
                 products = columns.max(axis=0).reshape(len(block), num_queries)
             if among is not None:
@@ -128,12 +128,12 @@ def _proposed(
 
 
 def _products(block: np.ndarray, queries: np.ndarray) -> np.ndarray:
-    """The inner products of a block's rows and queries, float32 `[num_rows, num_queries]`, at the speed of memory."""
+    """Return the products of a block's rows and the queries, float32 `[num_rows, num_queries]`, at memory speed."""
     num_rows, dim = block.shape
     num_queries = len(queries)
-    if num_queries <= _FEW:
+    if num_queries <= _DOT_QUERIES:
         return np.vecdot(block[:, None], queries)
-    right = np.ascontiguousarray(queries.T)  # as a view it is multiplied at half the speed
+    right = np.ascontiguousarray(queries.T)  # a transposed view is multiplied at half the speed
     fitting = [rows for rows in _SMALL_ROWS if rows * num_queries * dim <= _SMALL_PRODUCT]
     if not fitting:
         return block @ right
@@ -147,7 +147,7 @@ def _products(block: np.ndarray, queries: np.ndarray) -> np.ndarray:
 
 
 def _similarities(vectors: np.ndarray, queries: np.ndarray, error: float) -> np.ndarray:
-    """The similarity of each vector and the closest view of its query: float32 `[n]`.
+    """Return the similarity of each vector to the closest view of its query: float32 `[n]`.
 
     Args:
         vectors: float32 `[n, dim]`.
@@ -164,16 +164,16 @@ def _similarities(vectors: np.ndarray, queries: np.ndarray, error: float) -> np.
 
 
 def _sorted(similarities: np.ndarray, rows: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
-    """The `count` best, best first; equal ones in the order of their rows."""
+    """Return the `count` best, best first; equal ones in the order of their rows."""
     kept = np.lexsort((rows, -similarities))[:count]
     return similarities[kept], rows[kept]
 
 
 class _Best:
-    """The best products that one thread has found: values and rows `[num_queries, most]`; blocks come in their order.
+    """The best products that one thread has found, values and rows `[num_queries, most]`; blocks arrive in row order.
 
-    What is not above the worst that a query has is passed over at once: of a million vectors in blocks of thousands,
-    all but some dozens per query.
+    Products that are not above a query's worst are skipped at once: all but some dozens per query of a million vectors
+    in blocks of thousands.
     """
 
     def __init__(self, num_queries: int, most: int) -> None:
@@ -181,12 +181,12 @@ class _Best:
         self.rows = np.full((num_queries, most), _NO_ROW, np.int64)
 
     def add(self, products: np.ndarray, start: int) -> None:
-        """Takes in a block, `[num_rows, num_queries]`, whose first row is `start`."""
+        """Add the products of a block, `[num_rows, num_queries]`, whose first row is `start`."""
         num_rows, num_queries = products.shape
         most = self.values.shape[1]
         found = np.flatnonzero(products > self.values[:, -1])
         if len(found) > _MANY * most * num_queries and num_rows > most:
-            # The first block, mostly. Its own best say first what can count at all.
+            # Mostly the first block. Its own best products give a lower bound first.
             least = np.partition(products, num_rows - most, axis=0)[num_rows - most]
             found = np.flatnonzero(products >= np.maximum(least, np.nextafter(self.values[:, -1], np.inf)))
         rows, queries = np.divmod(found, num_queries)
@@ -205,10 +205,10 @@ class Cells:
     """An inverted file over vectors.
 
     Attributes:
-        faiss_index: faiss's.
-        vectors: float32 `[num_vectors, dim]`, those that are in it.
-        num_probed: cells that a query looks into.
-        recall: the share of the true nearest ten that it finds so, measured.
+        faiss_index: faiss's index.
+        vectors: float32 `[num_vectors, dim]`, the vectors in it.
+        num_probed: number of cells that are searched for a query.
+        recall: the measured share of the true ten nearest that this finds.
         path: its file.
     """
 
@@ -219,7 +219,7 @@ class Cells:
     path: Path
 
     def nearest(self, queries: np.ndarray, k: int, among: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
-        """As `nearest` above, among the vectors of the probed cells; more cells are probed where they hold too few."""
+        """Do the same as `nearest` above in the probed cells; more cells are probed if they hold too few vectors."""
         num_queries, num_views, dim = queries.shape
         queries = np.ascontiguousarray(queries, np.float32)
         count = min(k, len(self.vectors) if among is None else int(among.sum()))
@@ -242,9 +242,9 @@ class Cells:
     def _nearest_rows(
         self, queries: np.ndarray, count: int, num_probed: int, among: np.ndarray | None
     ) -> list[np.ndarray]:
-        """Rows of the `count` nearest, or fewer, of each query, `[num_queries, dim]`, in the cells nearest to it.
+        """Return the rows of the `count` nearest, or fewer, of each query, `[num_queries, dim]`, in its nearest cells.
 
-        faiss proposes some more, and still more where the last one that it proposes may count.
+        faiss proposes a few more, and again more if its last proposal may be among the nearest.
         """
         faiss = _faiss()
         chosen = {} if among is None else {"sel": faiss.IDSelectorBitmap(np.packbits(among, bitorder="little"))}
@@ -259,7 +259,7 @@ class Cells:
             some, probed = queries[waiting], cells[waiting]
             self.faiss_index.search_preassigned_c(
                 len(some), faiss.swig_ptr(some), most, faiss.swig_ptr(probed),
-                faiss.swig_ptr(np.zeros(probed.shape, np.float32)),  # products with the centroids, which are not used
+                faiss.swig_ptr(np.zeros(probed.shape, np.float32)),  # products with the centroids, which are unused
                 faiss.swig_ptr(values), faiss.swig_ptr(rows), False, parameters,
             )  # fmt: skip
             near = (rows >= 0) & (values >= values[:, [count - 1]] - 2 * error)
@@ -277,11 +277,11 @@ class Cells:
 
 
 def build_cells(vectors: np.ndarray, path: Path) -> Cells:
-    """Builds an inverted file over vectors, measures it and writes it.
+    """Build an inverted file of vectors, measures it and write it.
 
     Args:
         vectors: float32 `[num_vectors, dim]` of L2 norm 1.
-        path: faiss's file.
+        path: the file to write.
     """
     faiss = _faiss()
     num_vectors, dim = vectors.shape
@@ -313,12 +313,12 @@ def build_cells(vectors: np.ndarray, path: Path) -> Cells:
 
 
 def _fitted_centroids(sample: np.ndarray, num_cells: int, rng: np.random.Generator) -> np.ndarray:
-    """Centroids of L2 norm 1, float32 `[num_cells, dim]`, by spherical k-means (Dhillon and Modha, 2001).
+    """Fit centroids of L2 norm 1, float32 `[num_cells, dim]`, by spherical k-means (Dhillon and Modha, 2001).
 
-    faiss's own k-means adds by BLAS, and so divides the vectors otherwise on another processor.
+    faiss's own k-means adds by BLAS, and so divides the vectors differently on another processor.
     """
     count = len(sample)
-    # Sums of whole numbers are exact, in any order.
+    # Sums of integers are exact, in any order.
     numbers = np.rint(sample * _CENTROID_UNIT).astype(np.int64)
     centroids = sample[rng.permutation(count)[:num_cells]]
     for _ in range(_FITTING_ROUNDS):
@@ -333,7 +333,7 @@ def _fitted_centroids(sample: np.ndarray, num_cells: int, rng: np.random.Generat
 
 
 def _nearest_centroids(vectors: np.ndarray, centroids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The nearest centroid of each vector, int64 `[n]`, the first of equal ones, and its similarity, float32 `[n]`."""
+    """Return the nearest centroid of each vector, int64 `[n]`, the first of equal ones, and the float32 similarity."""
     cells, values = np.empty(len(vectors), np.int64), np.empty(len(vectors), np.float32)
     right, error = np.ascontiguousarray(centroids.T), np.float32(product_error(vectors.shape[1]))
     for start in range(0, len(vectors), _BLOCK_ROWS):
@@ -348,13 +348,13 @@ def _nearest_centroids(vectors: np.ndarray, centroids: np.ndarray) -> tuple[np.n
 
 
 def open_cells(path: Path, vectors: np.ndarray, num_probed: int, recall: float) -> Cells:
-    """Opens what `build_cells` has written of `vectors`; those in the file stay on disk until they are compared."""
+    """Open the file that `build_cells` wrote for `vectors`; its lists stay on disk until they are searched."""
     faiss = _faiss()
     return Cells(faiss.read_index(str(path), faiss.IO_FLAG_MMAP), vectors, num_probed, recall, path)
 
 
 def write_flat(vectors: np.ndarray, path: Path) -> None:
-    """Writes vectors as a faiss file of their own: exact search by inner product, ids are rows."""
+    """Write vectors as a faiss file: exact search by inner product; ids are row numbers."""
     faiss = _faiss()
     index = faiss.IndexIDMap2(faiss.IndexFlatIP(vectors.shape[1]))
     for start in range(0, len(vectors), _BLOCK_ROWS):
@@ -364,9 +364,9 @@ def write_flat(vectors: np.ndarray, path: Path) -> None:
 
 
 def write_probed(cells: Cells, path: Path) -> None:
-    """Writes an inverted file that looks into as many cells as were found to be enough; ids are rows.
+    """Write an inverted file that probes as many cells as its recall needs; ids are row numbers.
 
-    It is read whole: of lists that stay on disk, faiss writes where they are, and not what is in them.
+    The file is read into memory, because faiss saves lists that stay on disk by their position only.
     """
     faiss = _faiss()
     index = faiss.read_index(str(cells.path))
@@ -375,6 +375,6 @@ def write_probed(cells: Cells, path: Path) -> None:
 
 
 def _faiss() -> Any:
-    import faiss  # 0.1 s; after TensorFlow, with which its threads would else clash
+    import faiss  # 0.1 s; must follow TensorFlow, with whose threads it would clash
 
     return faiss

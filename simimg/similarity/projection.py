@@ -1,16 +1,16 @@
-"""Projections: what the pictures of a collection have in common is taken out of their embeddings.
+"""Projections of embeddings, which remove what the images of a collection have in common.
 
-An embedding as the network gives it is nearly the same for all pictures of a narrow collection, and half of its
-numbers say what kind of picture it is. Which half matters depends on the question, so an index has two projections
-of the same embeddings, both fitted to its own pictures:
+The embeddings of a narrow collection are nearly the same for all images, and half of their numbers describe the kind of
+image. Which half matters depends on the question, so an index has two projections of the same embeddings, both fitted
+to its own images:
 
-copy   centred, and each principal axis scaled to the same spread (Jégou and Chum, "Negative evidences and
-       co-occurrences in image retrieval", ECCV 2012, section 3): what is rare tells one photo from all others.
-kind   centred, and cut to the principal axes of the largest spread, which is where kinds differ. Where pictures have
-       labels, directions in which pictures of one label differ are shrunk first (within-class covariance
-       normalisation: Hatch, Kajarekar and Stolcke, Interspeech 2006).
+copy   Centered, with the same variance along each principal axis (Jégou and Chum, "Negative evidences and
+       co-occurrences in image retrieval", ECCV 2012, section 3): rare features tell one photo from all others.
+kind   Centered, and reduced to the principal axes of largest variance, along which kinds differ. If images have labels,
+       directions in which images of the same label differ are shrunk first (within-class covariance normalization:
+       Hatch, Kajarekar and Stolcke, Interspeech 2006).
 
-Too few pictures say nothing about axes, so a small collection is centred, and a very small one left as it is.
+Few images do not determine the axes, so a small collection is only centered, and a very small one is left as it is.
 """
 
 from __future__ import annotations
@@ -25,28 +25,28 @@ __all__ = ["BY", "Projection", "fit_projection"]
 
 BY = ("copy", "kind")
 
-_MOST_SAMPLES = 20_000  # 200 MB of 1280 numbers; the axes are known long before
-_CENTERED_FROM = 64  # pictures: of fewer, the mean is mostly the pictures themselves
+_MAX_SAMPLES = 20_000  # 200 MB of 1280 numbers each; far more than the axes need
+_MIN_CENTERED = 64  # images; the mean of fewer depends too much on each of them
 _COPY_DIM, _KIND_DIM = 512, 64
-_IMAGES_PER_COPY_AXIS = 4  # an axis that few pictures span is noise, and is scaled up most
+_IMAGES_PER_COPY_AXIS = 4  # an axis that few images span is noise, and would be scaled up most
 _MIN_PER_CLASS = 5
-_SHRINKAGE = 1.0  # of the covariance towards a round one of the same size: 0.1 to 3 differ by a point
+_SHRINKAGE = 1.0  # of the covariance toward a multiple of the identity; 0.1 to 3 differ by one percentage point
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Projection:
-    """Embeddings of a network to those that are compared.
+    """Maps the embeddings of a network to those that are compared.
 
     Attributes:
         mean: float32 `[network_dim]`, subtracted.
-        matrix: float32 `[network_dim, dim]`, or None to leave the axes as they are.
+        matrix: float32 `[network_dim, dim]`, or None to keep the axes.
     """
 
     mean: np.ndarray
     matrix: np.ndarray | None
 
     def __call__(self, embeddings: np.ndarray) -> np.ndarray:
-        """Returns float32 `[..., dim]` of L2 norm 1 of float `[..., network_dim]`, each row for itself."""
+        """Return float32 `[..., dim]` of L2 norm 1 for float `[..., network_dim]`; rows do not affect each other."""
         moved = np.asarray(embeddings, np.float64) - self.mean
         if self.matrix is not None:
             with one_blas_thread():
@@ -56,21 +56,21 @@ class Projection:
 
 
 def fit_projection(embeddings: np.ndarray, labels: np.ndarray, by: str) -> Projection:
-    """Returns the projection that suits a collection.
+    """Fit a projection to a collection.
 
     Args:
         embeddings: `[num_images, network_dim]` of L2 norm 1.
-        labels: str `[num_images]`, "" where a picture has none; used by `kind` only.
+        labels: str `[num_images]`, "" for an image without one; used by `kind` only.
         by: one of `BY`.
     """
     if by not in BY:
         raise ValueError(f"`by` should be one of {BY}. Received: by={by!r}")
-    if len(embeddings) > _MOST_SAMPLES:
-        rows = np.linspace(0, len(embeddings) - 1, _MOST_SAMPLES).astype(np.int64)
+    if len(embeddings) > _MAX_SAMPLES:
+        rows = np.linspace(0, len(embeddings) - 1, _MAX_SAMPLES).astype(np.int64)
         embeddings, labels = embeddings[rows], labels[rows]
     sample = np.asarray(embeddings, np.float64)
     num_images, network_dim = sample.shape
-    if num_images < _CENTERED_FROM:
+    if num_images < _MIN_CENTERED:
         return Projection(np.zeros(network_dim, np.float32), None)
     mean = sample.mean(axis=0)
     sample = sample - mean
@@ -91,7 +91,7 @@ def _principal_axes(centered: np.ndarray, dim: int, *, whiten: bool) -> np.ndarr
 
 
 def _within_classes(centered: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """The map under which pictures of one label differ about as much in all directions; without labels, no change."""
+    """Return the map under which images of one label vary equally in all directions; without labels, the identity."""
     dim = centered.shape[1]
     covariance, num_images, num_classes = np.zeros((dim, dim)), 0, 0
     for label in np.unique(labels):

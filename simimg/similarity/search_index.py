@@ -1,15 +1,15 @@
-"""The index: embeddings of many pictures on disk.
+"""The search index: embeddings of many images on disk.
 
-    <index_dir>/index.json              the model, its fingerprint, how pictures are prepared, and the generation
-    <index_dir>/generation-000001/      all that belongs together
-        pictures.parquet                a row for each picture: path, sha256, bytes, time, width, height, label
-        embeddings.npy                  float16 [num_images, network_dim], as the network gives them, of L2 norm 1
+    <index_dir>/index.json              the model, its fingerprint, how images are prepared, and the current generation
+    <index_dir>/generation-000001/      everything else
+        pictures.parquet                a row per image: path, sha256, bytes, time, width, height, hash, label, split
+        embeddings.npy                  float16 [num_images, network_dim], as the network returns them, of L2 norm 1
         copy.npz, kind.npz              the projections, see `simimg.similarity.projection`
-        copy.npy, kind.npy              float32 [num_images, dim]: projected, mapped into memory when searched
-        copy.faiss, kind.faiss          beyond 200,000 pictures, see `simimg.similarity.nearest_neighbors`
+        copy.npy, kind.npy              float32 [num_images, dim]: projected embeddings, memory-mapped for search
+        copy.faiss, kind.faiss          for more than 200,000 images, see `simimg.similarity.nearest_neighbors`
 
-A generation is written whole before index.json names it, and the one before is removed after that: whoever is killed
-at any moment leaves an index that can be searched.
+A generation is complete before index.json names it, and only then is the previous one removed. So a process that is
+killed at any moment leaves an index that can be searched.
 """
 
 from __future__ import annotations
@@ -36,16 +36,28 @@ from simimg.similarity.nearest_neighbors import EXACT_UP_TO, Cells, build_cells,
 from simimg.similarity.projection import BY, Projection, fit_projection
 from tfrecords.format.atomic_files import TEMPORARY, atomic_folder, read_json, write_json
 
-__all__ = ["INFO_FILE", "ImageTable", "IndexInfo", "IndexedImage", "Match", "SearchIndex", "write_generation"]
+__all__ = [
+    "COPY_THRESHOLD",
+    "INFO_FILE",
+    "ImageTable",
+    "IndexInfo",
+    "IndexedImage",
+    "Match",
+    "SearchIndex",
+    "write_generation",
+]
 
 INFO_FILE = "index.json"
+COPY_THRESHOLD = 0.9
+"""The least similarity of copies where nothing was calibrated."""
+
 _FORMAT = "simimg-index/2"
 _EMBEDDINGS_FILE = "embeddings.npy"
 _PICTURES_FILE = "pictures.parquet"
 _PROJECTED_ROWS = 8192
 _ESCAPED = re.compile(rb"\\x([0-9a-f]{2})")  # see `tfrecords.convert.sources.printable`
-_ATTEMPTS = 3  # at opening an index that others write: each has the time that a generation takes to make
-# What reading a damaged file raises: NumPy's, zip's, faiss's and Arrow's.
+_ATTEMPTS = 3  # to open an index that another process writes; writing a generation takes longer than opening one
+# Errors of NumPy, zipfile, faiss and Arrow when they read a damaged file.
 _DAMAGE = (
     ValueError, TypeError, KeyError, AttributeError, OSError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error,
     pa.ArrowException,
@@ -54,21 +66,21 @@ _DAMAGE = (
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class IndexInfo:
-    """What index.json says.
+    """The content of index.json.
 
     Attributes:
-        generation: the number of the generation that counts.
+        generation: number of the current generation.
         model: a shipped model's name, or a model folder.
         model_fingerprint: changes with the weights.
         image_size: side in px of the squares that were embedded.
-        resize: how pictures became squares.
-        num_images: rows.
-        image_dir: what paths are relative to; None where the pictures are no files of this machine.
-        dataset_dir: the data set whose pictures they are; None for a folder's.
-        num_fitted: pictures that the projections were fitted to.
-        pixels: what decides the pixels that a data set has stored, as one word; "" where files were embedded.
-        cells: how many cells are probed beyond 200,000 pictures, and the recall that was measured, by projection.
-        thresholds: by projection, the similarity that `simimg calibrate` has chosen.
+        resize: how images became squares.
+        num_images: number of rows.
+        image_dir: the folder that paths are relative to; None if the images are not files of this machine.
+        dataset_dir: the dataset of the images; None for a folder of files.
+        num_fitted: number of images that the projections were fitted to.
+        pixels: an id of the options that determine a dataset's stored pixels; "" if files were embedded.
+        cells: by projection, for more than 200,000 images: the number of probed cells and the measured recall.
+        thresholds: by projection, the similarity that `simimg calibrate` chose.
     """
 
     generation: int
@@ -87,7 +99,7 @@ class IndexInfo:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Match:
-    """A picture of the index that a query found: its row, itself, and the cosine, higher is closer."""
+    """An image of the index that is near a query: its row, the image, and the cosine; higher is closer."""
 
     row: int
     picture: IndexedImage
@@ -107,22 +119,22 @@ def write_generation(
     pixels: str = "",
     thresholds: Mapping[str, float] | None = None,
 ) -> SearchIndex:
-    """Writes all pictures of an index, and then has the index name them; returns it, opened.
+    """Write a new generation of an index and make it the current one; return the index, opened.
 
     Args:
-        index_dir: the folder, with an index or without.
-        embedder: what made the embeddings.
+        index_dir: the folder, with or without an index.
+        embedder: the model of the embeddings.
         embeddings: float `[num_images, network_dim]` of L2 norm 1.
-        pictures: one a row.
-        image_dir: what paths are relative to.
-        dataset_dir: the data set that they are of.
-        projections: by name; fitted to these pictures where they are not given.
-        num_fitted: pictures that the given projections were fitted to.
+        pictures: one per row.
+        image_dir: the folder that paths are relative to.
+        dataset_dir: the dataset of the images.
+        projections: by name; by default they are fitted to these images.
+        num_fitted: number of images that the given projections were fitted to.
         pixels: see `IndexInfo`.
-        thresholds: those of the index before, where they still hold.
+        thresholds: those of the previous generation, if they still hold.
 
     Raises:
-        SearchIndexError: it cannot be written, the disk being full for instance; the index is what it was.
+        SearchIndexError: it cannot be written, for example because the disk is full; the index is unchanged.
     """
     table = pictures if isinstance(pictures, ImageTable) else ImageTable.of(pictures)
     before = _generations(index_dir)
@@ -145,26 +157,25 @@ def write_generation(
                 if len(vectors) > EXACT_UP_TO:
                     built = build_cells(vectors, folder / f"{by}.faiss")
                     cells[by] = {"num_probed": built.num_probed, "recall": built.recall}
-    except OSError as error:
-        raise _unwritten(index_dir, error) from None
-    info = IndexInfo(
-        generation=generation,
-        model=embedder.name,
-        model_fingerprint=embedder.fingerprint,
-        image_size=embedder.image_size,
-        resize=embedder.resize,
-        num_images=len(table),
-        image_dir=None if image_dir is None else str(image_dir.resolve()),
-        dataset_dir=None if dataset_dir is None else str(dataset_dir.resolve()),
-        num_fitted=num_fitted,
-        pixels=pixels,
-        cells=cells,
-        thresholds=dict(thresholds or {}),
-    )
-    try:
+        info = IndexInfo(
+            generation=generation,
+            model=embedder.name,
+            model_fingerprint=embedder.fingerprint,
+            image_size=embedder.image_size,
+            resize=embedder.resize,
+            num_images=len(table),
+            image_dir=None if image_dir is None else str(image_dir.resolve()),
+            dataset_dir=None if dataset_dir is None else str(dataset_dir.resolve()),
+            num_fitted=num_fitted,
+            pixels=pixels,
+            cells=cells,
+            thresholds=dict(thresholds or {}),
+        )
         _write_info(index_dir, info)
     except OSError as error:
-        raise _unwritten(index_dir, error) from None
+        raise SearchIndexError(
+            f"{index_dir} cannot be written: {error}. Free some disk space and index again."
+        ) from None
     for old in before:
         shutil.rmtree(_folder(index_dir, old), ignore_errors=True)
     return SearchIndex.open(index_dir)
@@ -176,12 +187,12 @@ class SearchIndex:
 
     Attributes:
         index_dir: the folder.
-        info: what index.json says.
-        pictures: by row.
-        embeddings: float16 `[num_images, network_dim]`, mapped.
+        info: the content of index.json.
+        pictures: the images, by row.
+        embeddings: float16 `[num_images, network_dim]`, memory-mapped.
         projections: by name.
-        vectors: float32 `[num_images, dim]` by projection, mapped.
-        cells: by projection, beyond 200,000 pictures.
+        vectors: float32 `[num_images, dim]` by projection, memory-mapped.
+        cells: by projection, for more than 200,000 images.
     """
 
     index_dir: Path
@@ -194,13 +205,13 @@ class SearchIndex:
 
     @classmethod
     def open(cls, index_dir: Path) -> SearchIndex:
-        """Opens an index folder.
+        """Open an index folder.
 
         Raises:
-            SearchIndexError: it is none, or is damaged, or is of another version.
+            SearchIndexError: it is not an index, is damaged, or has another version.
         """
         if not (index_dir / INFO_FILE).is_file():
-            raise SearchIndexError(f"{index_dir} is no index: it has no {INFO_FILE}. Make one with `simimg index`.")
+            raise SearchIndexError(f"{index_dir} is not an index: it has no {INFO_FILE}. Make one with `simimg index`.")
         for _ in range(_ATTEMPTS - 1):
             info = _read_info(index_dir)
             try:
@@ -212,30 +223,30 @@ class SearchIndex:
 
     @property
     def copy_threshold(self) -> float:
-        """The least similarity of copies: what `simimg calibrate` has found, or 0.9."""
-        return self.info.thresholds.get("copy", 0.9)
+        """The least similarity of copies: the one that `simimg calibrate` chose, or else `COPY_THRESHOLD`."""
+        return self.info.thresholds.get("copy", COPY_THRESHOLD)
 
     def files_dir(self) -> Path:
-        """Returns the folder that the pictures' paths are relative to.
+        """Return the folder that the paths of the images are relative to.
 
         Raises:
-            UsageError: they are no files of this machine.
+            UsageError: the images are not files of this machine.
         """
         if self.info.image_dir is None:
-            raise UsageError(f"{self.index_dir} is of pictures that are no files here: there is nothing to plan.")
+            raise UsageError(f"{self.index_dir} has no files of this machine that could be removed.")
         return Path(self.info.image_dir)
 
     def path_of(self, picture: IndexedImage) -> Path:
-        """Returns where the picture lies, as far as the index knows."""
+        """Return the path of an image's file, as far as the index knows."""
         return self.file_of(picture.path)
 
     def file_of(self, path: str) -> Path:
-        """Returns where a picture of this path lies, as far as the index knows."""
+        """Return the path of the file that the index stores as `path`, as far as the index knows."""
         name = self.name_of(path)
         return Path(self.info.image_dir) / name if self.info.image_dir else Path(name)
 
     def name_of(self, path: str) -> str:
-        r"""Returns the name of a picture's file: of bytes that are no UTF-8, a path says \xNN."""
+        r"""Return the file name for a stored path, in which bytes that are not UTF-8 are written as \xNN."""
         folder = Path(self.info.image_dir or "")
         if "\\x" not in path or (folder / path).exists():
             return path
@@ -243,24 +254,24 @@ class SearchIndex:
         return name if (folder / name).exists() else path
 
     def check_model(self, embedder: Embedder) -> None:
-        """Raises SearchIndexError if `embedder` is not what made this index's embeddings."""
+        """Raise SearchIndexError if `embedder` did not make the embeddings of this index."""
         if embedder.fingerprint != self.info.model_fingerprint:
             raise SearchIndexError(
-                f"{self.index_dir} was made with --model={self.info.model}, whose weights are now others. "
-                "Remove that folder, and make it again with `simimg index`."
+                f"{self.index_dir} was made with --model={self.info.model}, whose weights have changed since. "
+                "Remove that folder and make it again with `simimg index`."
             )
 
     def nearest(
         self, queries: np.ndarray, k: int, by: str = "copy", *, among: np.ndarray | None = None
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Returns similarities and rows of the `k` nearest pictures, both `[num_queries, at most k]`, best first.
+        """Return similarities and rows of the `k` nearest images, both `[num_queries, at most k]`, best first.
 
         Args:
-            queries: embeddings as the network gives them, `[num_queries, network_dim]`, or
-                `[num_queries, num_views, network_dim]`: then the view that is closest to a picture counts.
+            queries: embeddings as the network returns them, `[num_queries, network_dim]`, or
+                `[num_queries, num_views, network_dim]`: then the view that is closest to an image counts.
             k: at least 1.
             by: `copy` or `kind`.
-            among: bool `[num_images]`, which rows are looked at; by default all.
+            among: bool `[num_images]`, the rows that are searched; by default all.
         """
         views = queries[:, None, :] if queries.ndim == 2 else queries
         return self.nearest_vectors(self.projections[by](views), k, by, among=among)
@@ -268,7 +279,7 @@ class SearchIndex:
     def nearest_vectors(
         self, queries: np.ndarray, k: int, by: str = "copy", *, among: np.ndarray | None = None
     ) -> tuple[np.ndarray, np.ndarray]:
-        """As `nearest`, of `[num_queries, num_views, dim]` that are projected already."""
+        """Do the same as `nearest` for projected embeddings, `[num_queries, num_views, dim]`."""
         if by in self.cells:
             return self.cells[by].nearest(queries, k, among)
         return nearest(self.vectors[by], queries, k, among)
@@ -276,7 +287,7 @@ class SearchIndex:
     def search(
         self, queries: np.ndarray, k: int, by: str = "copy", *, among: np.ndarray | None = None
     ) -> list[list[Match]]:
-        """Returns the `k` most similar pictures for each query, best first; see `nearest`."""
+        """Return the `k` most similar images for each query, best first; see `nearest`."""
         similarities, rows = self.nearest(queries, k, by, among=among)
         return [
             [Match(*one) for one in zip(found.tolist(), self.pictures.rows(found), values.tolist(), strict=True)]
@@ -284,7 +295,7 @@ class SearchIndex:
         ]
 
     def with_threshold(self, by: str, threshold: float) -> SearchIndex:
-        """Writes a calibrated threshold into the index; returns the index that has it."""
+        """Write a calibrated threshold to the index; return the index with it."""
         info = dataclasses.replace(self.info, thresholds={**self.info.thresholds, by: threshold})
         _write_info(self.index_dir, info)
         return dataclasses.replace(self, info=info)
@@ -298,7 +309,7 @@ def _opened(index_dir: Path, info: IndexInfo) -> SearchIndex:
     with _reading(index_dir, folder / _PICTURES_FILE) as path:
         pictures = ImageTable(pq.read_table(path, schema=SCHEMA, page_checksum_verification=True))
         if len(pictures) != info.num_images:
-            raise ValueError(f"it has {len(pictures)} rows, and the index {info.num_images} pictures")
+            raise ValueError(f"it has {len(pictures)} rows, but the index has {info.num_images} images")
     projections, vectors, cells = {}, {}, {}
     for by in BY:
         with _reading(index_dir, folder / f"{by}.npz") as path, np.load(path) as file:
@@ -313,25 +324,25 @@ def _opened(index_dir: Path, info: IndexInfo) -> SearchIndex:
                 found = info.cells[by]
                 cells[by] = open_cells(path, vectors[by], int(found["num_probed"]), found["recall"])
                 if cells[by].faiss_index.ntotal != info.num_images:
-                    raise ValueError(f"it has {cells[by].faiss_index.ntotal} vectors, and not {info.num_images}")
+                    raise ValueError(f"it has {cells[by].faiss_index.ntotal} vectors, not {info.num_images}")
     return SearchIndex(index_dir, info, pictures, embeddings, projections, vectors, cells)
 
 
 def _check_shape(array: np.ndarray, dtype: Any, num_rows: int, dim: int | None) -> None:
     if array.dtype != dtype or array.ndim != 2 or len(array) != num_rows or array.shape[1] != (dim or array.shape[1]):
         wanted = f"{np.dtype(dtype)} [{num_rows}, {dim or 'network_dim'}]"
-        raise ValueError(f"it should be {wanted}, and is {array.dtype} {list(array.shape)}")
+        raise ValueError(f"it should be {wanted}, but is {array.dtype} {list(array.shape)}")
 
 
 @contextmanager
 def _reading(index_dir: Path, path: Path) -> Iterator[Path]:
-    """Makes of all that goes wrong while a file is read an error that names the file and what to do."""
+    """Convert any error while a file is read to one that names the file and say what to do."""
     try:
         yield path
     except (*_DAMAGE, DataError) as error:
         reason = (str(error) or type(error).__name__) if path.exists() else "it is missing"
         raise SearchIndexError(
-            f"{path} is damaged: {reason}. Remove the folder {index_dir}, and make it again with `simimg index`."
+            f"{path} is damaged: {reason}. Remove the folder {index_dir} and make it again with `simimg index`."
         ) from None
 
 
@@ -341,10 +352,6 @@ def _read_info(index_dir: Path) -> IndexInfo:
         if (format := values.pop("format", None)) != _FORMAT:
             raise ValueError(f"its format is {format}, not {_FORMAT}")
         return IndexInfo(**values)
-
-
-def _unwritten(index_dir: Path, error: OSError) -> SearchIndexError:
-    return SearchIndexError(f"{index_dir} cannot be written: {error}. Make room there, and index again.")
 
 
 def _write_info(index_dir: Path, info: IndexInfo) -> None:
@@ -365,7 +372,7 @@ def _folder(index_dir: Path, generation: int) -> Path:
 
 
 def _generations(index_dir: Path) -> list[int]:
-    """Numbers of the generations in the folder; what a killed process left is removed."""
+    """Return the numbers of the generations in the folder; remove leftovers of killed processes."""
     found = []
     for path in index_dir.glob("*generation-*"):
         if TEMPORARY in path.name:

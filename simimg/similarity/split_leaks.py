@@ -1,49 +1,63 @@
-"""Copies across the splits of a data set: what a model was tested on, and had been trained on under another name.
+"""Copies across the splits of a dataset: test images that the model was trained on, and how to clean the splits.
 
-Pairs of copies are found as in `simimg.similarity.copy_pairs`, but only between splits: each picture is held against
-those of the other splits. The later split of a pair is the one that is affected; splits come in the order of their use:
-`train` first, `test` last.
+Pairs of copies are found as in `simimg.similarity.copy_pairs`, but only between splits: each image is compared with
+those of the other splits. Splits are ordered by their use, `train` first and `test` last, and the later split of a pair
+is the affected one.
 
-A split is clean if none of its pictures is a copy of one in another. To get there, copies are put into one group, and
-groups are dealt to the splits whole:
+A split is clean if none of its images is a copy of an image in another split. To clean the splits, copies are joined
+to groups, and each group is assigned to one split:
 
-first    each group goes to the earliest split that it is in, as `simimg convert` deals them. So nothing leaves the
-         training split, and a model that was trained on it before can be measured on the test that is left.
-shares   each group goes to the one of its splits that lacks most of its class. Splits keep their sizes where every
-         photo has copies, as in a set that was augmented before it was split; models have to be trained anew.
+first    To the earliest split that it is in, as `simimg convert` assigns groups. Nothing leaves the training split, so
+         a model that was trained before can be evaluated on the images that remain in the test split.
+shares   To that one of its splits that lacks most images of its class. Splits keep their sizes even if every photo has
+         copies, as in a dataset that was augmented before it was split. Models have to be trained again.
 
-What was moved is a neighbour of other pictures than before, so the search is repeated, until it finds no pair.
+A moved image has other neighbors in its new split, so the search is repeated until it finds no pair. The clean splits
+are written as a table, from which `simimg convert` makes the clean dataset.
 """
 
 from __future__ import annotations
 
+import csv
 import dataclasses
+import io
+import shlex
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
 
 import numpy as np
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from simimg.similarity.copy_pairs import SAME_BYTES, PairExaminer, explained, hash_pairs, representatives
+from simimg.similarity.copy_pairs import PairExaminer, identical_rows
+from simimg.similarity.match_verification import SAME_BYTES
 from simimg.similarity.search_index import IndexedImage, SearchIndex
+from tfrecords.convert.sources import natural_key
+from tfrecords.format.atomic_files import atomic_file
+from tfrecords.format.layout import Layout
+from tfrecords.format.manifest import read_manifest
 
-__all__ = ["DEALS", "LeakedPair", "Leaks", "deal_groups", "find_leaks"]
+__all__ = ["DEALS", "LeakedPair", "Leaks", "clean_command", "deal_groups", "find_leaks", "write_clean_table"]
 
 DEALS = ("first", "shares")
+
+_COLUMNS = ("path", "label", "split")
+# Options that the new conversion takes over; `splits` and `copies` are determined by the table.
+_KEPT = ("image_size", "resize", "decode", "truncated", "background", "encoding", "jpeg_quality", "seed")
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class LeakedPair:
-    """A picture that is a copy of one in an earlier split.
+    """An image that is a copy of an image in an earlier split.
 
     Attributes:
         row: in the index.
-        picture: itself.
-        other_row: of the one in the earlier split.
-        other: that one.
+        picture: the image.
+        other_row: the row of the image in the earlier split.
+        other: that image.
         similarity: 0.5..1.
-        reason: what was done to the picture, taking the other for the original.
+        reason: what was done to the image, if the other one is the original.
     """
 
     row: int
@@ -56,16 +70,16 @@ class LeakedPair:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Leaks:
-    """What was found.
+    """The result of `find_leaks`.
 
     Attributes:
-        splits: the data set's, in the order of their use.
+        splits: of the dataset, in the order of their use.
         num_images: by split.
-        pairs: the most similar first.
-        cleaned: by row, the split that each picture should be in; None where it was not asked for.
-        num_pairs_examined: pairs that were looked at.
-        num_stored: pictures that were looked at by their stored pixels.
-        num_missing: pictures that could not be looked at.
+        pairs: most similar first.
+        cleaned: the clean split of each row; None if clean splits were not requested.
+        num_pairs_examined: pairs that were verified.
+        num_stored: images that were verified by their stored pixels.
+        num_missing: images that could not be read.
     """
 
     splits: tuple[str, ...]
@@ -77,7 +91,7 @@ class Leaks:
     num_missing: int
 
     def affected(self, split: str, by: str = "") -> int:
-        """Returns how many pictures of a split are copies of pictures in an earlier one: in `by`, or in any."""
+        """Return how many images of a split are copies of images in the earlier split `by`, or in any earlier one."""
         return len({pair.row for pair in self.pairs if pair.picture.split == split and by in ("", pair.other.split)})
 
 
@@ -86,49 +100,50 @@ def find_leaks(
     *,
     threshold: float,
     deal: str | None = None,
-    progress: Callable[[int], object] = lambda num_pictures: None,
+    progress: Callable[[int], object] = lambda num_images: None,
 ) -> Leaks:
-    """Returns the copies across the splits of an index's pictures.
+    """Return the copies across the splits of an index's images.
 
     Args:
-        index: of a data set, opened.
+        index: of a dataset, opened.
         threshold: the least similarity of copies, 0.5..1.
-        deal: one of `DEALS`, to be told the splits of a clean data set, too.
-        progress: called with the number of pictures since the last call.
+        deal: one of `DEALS` to compute clean splits as well.
+        progress: called with the number of images since the last call.
     """
     if deal is not None and deal not in DEALS:
         raise ValueError(f"`deal` should be one of {DEALS}. Received: deal={deal!r}")
-    named = index.pictures.column("split").tolist()
-    names = tuple(sorted(dict.fromkeys(named), key=lambda name: (name != "train", name == "test")))
-    splits = np.array([names.index(name) for name in named], np.int64)
+    split_names = index.pictures.column("split").tolist()
+    names = tuple(sorted(dict.fromkeys(split_names), key=lambda name: (name != "train", name == "test")))
+    splits = np.array([names.index(name) for name in split_names], np.int64)
+    labels = np.unique(index.pictures.column("label").astype(str), return_inverse=True)[1]
     examiner = PairExaminer(index, threshold)
     try:
         edges = _edges(examiner, splits, progress)
         pairs = _pairs(examiner, splits, edges)
         dealt, joined = splits, edges
         while deal is not None and edges:
-            dealt = deal_groups(splits, _labels(index), joined, deal)
-            edges = _edges(examiner, dealt, lambda num_pictures: None)
+            dealt = deal_groups(splits, labels, joined, deal)
+            edges = _edges(examiner, dealt, lambda num_images: None)
             joined = joined + edges
         return Leaks(
             splits=names,
-            num_images=dict(Counter(named)),
+            num_images=dict(Counter(split_names)),
             pairs=tuple(pairs),
             cleaned=None if deal is None else tuple(names[split] for split in dealt.tolist()),
             num_pairs_examined=examiner.num_examined,
-            num_stored=len(examiner.originals.stored),
-            num_missing=len(examiner.originals.missing),
+            num_stored=len(examiner.images.stored),
+            num_missing=len(examiner.images.missing),
         )
     finally:
         examiner.close()
 
 
 def deal_groups(splits: np.ndarray, labels: np.ndarray, pairs: Iterable[tuple[int, int]], deal: str) -> np.ndarray:
-    """Returns the split of each picture when copies are kept together: int64 `[num_images]`.
+    """Return a split for each image that keeps copies together: int64 `[num_images]`.
 
     Args:
-        splits: int64 `[num_images]`, what they are in now, the earliest being 0.
-        labels: int64 `[num_images]`; a group counts for the class of its first picture.
+        splits: int64 `[num_images]`, the current splits; 0 is the earliest.
+        labels: int64 `[num_images]`; a group belongs to the class of its first image.
         pairs: rows of copies.
         deal: one of `DEALS`.
     """
@@ -153,27 +168,59 @@ def deal_groups(splits: np.ndarray, labels: np.ndarray, pairs: Iterable[tuple[in
     return dealt
 
 
-def _labels(index: SearchIndex) -> np.ndarray:
-    return np.unique(index.pictures.column("label").astype(str), return_inverse=True)[1]
+def write_clean_table(index: SearchIndex, splits: tuple[str, ...], path: Path) -> None:
+    """Write a CSV file with the path, label and split of each image, ordered by example id.
+
+    Args:
+        index: of a dataset.
+        splits: by row of the index.
+        path: the file; its folder is created.
+    """
+    assert index.info.dataset_dir is not None
+    id_of = {row.path: row.id for row in read_manifest(Path(index.info.dataset_dir))}
+    images = sorted(zip(index.pictures, splits, strict=True), key=lambda one: id_of[one[0].path])
+    text = io.StringIO(newline="")
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(_COLUMNS)
+    writer.writerows((index.name_of(image.path), image.label, split) for image, split in images)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_file(path) as file:
+        file.write(text.getvalue().encode(errors="surrogateescape"))
+
+
+def clean_command(index: SearchIndex, table: Path, image_dir: Path | None) -> str:
+    """Return the command line that makes the clean dataset, with the options of the existing one.
+
+    Args:
+        index: of the existing dataset.
+        table: see `write_clean_table`.
+        image_dir: the folder that the table's paths are relative to; FOLDER is printed if it is not known.
+    """
+    assert index.info.dataset_dir is not None
+    layout = Layout.load(Path(index.info.dataset_dir))
+    config: Mapping[str, object] = layout.config
+    flags = {
+        "table": table,
+        "image_dir": image_dir or "FOLDER",
+        "splits": "source",
+        "name": f"{layout.name}_clean",
+        **{name: config[name] for name in _KEPT if name in config},
+    }
+    used = set(index.pictures.column("label").tolist())
+    names = [name for name in layout.class_names if name in used]
+    if names != sorted(names, key=natural_key):  # the order in which the labels of a table are numbered
+        flags["categories"] = ",".join(names)
+    return "simimg convert " + " ".join(f"--{name}={shlex.quote(str(value))}" for name, value in flags.items())
 
 
 def _edges(examiner: PairExaminer, splits: np.ndarray, progress: Callable[[int], object]) -> list[tuple[int, int]]:
-    """Pairs of copies in two splits; of files of the same bytes, all with the first in each other split."""
-    index = examiner.index
-    rows = np.arange(len(splits))
-    sha256 = index.pictures.column("sha256")
-    same = representatives(sha256, splits)
-    singles = same == rows
-    progress(int((~singles).sum()))
-    examiner.examine_pairs(hash_pairs(index, rows[singles], splits))
-    for split in np.unique(splits):
-        own = splits == split
-        examiner.examine_neighbors(rows[singles & own], singles & ~own, progress)
-    edges = [pair for pair in examiner.copies if splits[pair[0]] != splits[pair[1]]]
+    """Return pairs of copies in two splits; a file is paired with the first identical file of each other split."""
+    sha256 = examiner.index.pictures.column("sha256")
     first_of: dict[str, dict[int, int]] = defaultdict(dict)
-    for row in rows[singles].tolist():
+    for row in examiner.examine_all(progress, splits):
         first_of[sha256[row]][int(splits[row])] = row
-    for row in rows.tolist():
+    edges = [pair for pair in examiner.copies if splits[pair[0]] != splits[pair[1]]]
+    for row in range(len(splits)):
         edges += [(other, row) for split, other in first_of[sha256[row]].items() if split != splits[row]]
     return edges
 
@@ -181,20 +228,16 @@ def _edges(examiner: PairExaminer, splits: np.ndarray, progress: Callable[[int],
 def _pairs(examiner: PairExaminer, splits: np.ndarray, edges: list[tuple[int, int]]) -> list[LeakedPair]:
     pictures = examiner.index.pictures
     sha256 = pictures.column("sha256")
-    alike = defaultdict(list)
-    for row, single in enumerate(representatives(sha256, splits).tolist()):
-        alike[single].append(row)
+    identical = identical_rows(examiner.index, splits)
     pairs: dict[tuple[int, int], LeakedPair] = {}
     for pair in edges:
         other, row = sorted(pair, key=lambda one: (splits[one], one))
         if sha256[row] == sha256[other]:
-            found, similarity, reason = [row], 1.0, SAME_BYTES
+            rows, similarity, reason = [row], 1.0, SAME_BYTES
         else:
-            seen = examiner.explain(row, other) or examiner.copy(row, other)
-            assert seen is not None
-            least = examiner.copy(row, other)  # the other way round, what is covered weighs a little more or less
-            similarity = max(seen.similarity, least.similarity if least else 0.0)
-            found, reason = alike[row], explained(seen)
-        for each in found:
+            # The reverse direction counts as well, because a covered part weighs slightly more or less in it.
+            known = [one for one in (examiner.explain(row, other), examiner.copy(row, other)) if one]
+            rows, similarity, reason = identical[row], max(one.similarity for one in known), known[0].text
+        for each in rows:
             pairs[each, other] = LeakedPair(each, pictures[each], other, pictures[other], similarity, reason)
     return sorted(pairs.values(), key=lambda pair: (-pair.similarity, pair.row, pair.other_row))

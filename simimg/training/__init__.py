@@ -1,9 +1,8 @@
-"""Batches to a trained model."""
+"""Training: from batches to a trained model in its folder."""
 
+from simimg.models import RunInfo, load_model, load_run, load_trained
 from simimg.training.loop import StepInfo, Watcher, distribute, train
-from simimg.training.run_folder import RunInfo, TrainResult, load_model, load_result, load_run, load_trained
-from simimg.training.saved_model import export_saved_model
-from simimg.training.sscd_weights import import_sscd
+from simimg.training.run_folder import TrainResult, load_result
 from simimg.training.strategy import make_strategy, workers
 from simimg.training.tensorboard import TensorBoard
 from simimg.training.train_config import TrainConfig
@@ -16,8 +15,6 @@ __all__ = [
     "TrainResult",
     "Watcher",
     "distribute",
-    "export_saved_model",
-    "import_sscd",
     "load_model",
     "load_result",
     "load_run",

@@ -1,4 +1,4 @@
-"""The network and the optimizer that a configuration names."""
+"""Builds the network and the optimizer that a configuration names."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import tensorflow as tf
 
 from simimg import models
 from simimg.training.checkpoints import State
-from simimg.training.embedding_queue import EmbeddingQueue
+from simimg.training.contrastive_loss import EmbeddingQueue
 from simimg.training.train_config import TrainConfig
 
 __all__ = ["WarmUpCosine", "build_model", "build_optimizer", "build_state"]
@@ -22,14 +22,14 @@ _WARM_UP = 0.05  # of the steps, under the cosine schedule
 
 
 def build_model(config: TrainConfig, image_size: int, num_classes: int) -> keras.Model:
-    """Returns the network that `config` names, with the weights it starts from.
+    """Returns the network that `config` names, with its initial weights.
 
     Raises:
-        UsageError: the network cannot take pictures of this size, or the weights are not there.
-        ModelError: the weights cannot be had, or are of another network.
+        UsageError: the network cannot take images of this size, or the weights do not exist.
+        ModelError: the weights cannot be loaded, or are those of another network.
     """
     if config.objective == "similarity":
-        num_classes = 2  # of a softmax that is not used: pictures need no labels
+        num_classes = 2  # for a softmax that is then removed, because no labels are used
     resolution = max(config.resolution, image_size) if config.resolution else None
     start: str | None = None if config.start == "none" else config.start
     path = Path(start) if start not in (None, "imagenet") else None
@@ -46,7 +46,7 @@ def build_model(config: TrainConfig, image_size: int, num_classes: int) -> keras
             )
             path = None if from_file else path
         elif config.model in models.LITES:
-            # A run that was fine-tuned has fixed statistics, as ImageNet's weights have.
+            # The weights of a fine-tuned run have fixed statistics, as ImageNet's weights do.
             weights = None if start is None else "imagenet"
             model = models.lite(config.model, image_size, num_classes, weights=weights, resolution=resolution)
         else:
@@ -61,9 +61,9 @@ def build_model(config: TrainConfig, image_size: int, num_classes: int) -> keras
 
 
 def build_state(config: TrainConfig, image_size: int, num_classes: int, num_steps: int) -> State:
-    """Returns the variables that a run starts with, in the scope of the strategy that trains; raises as `build_model`.
+    """Returns a run's initial variables, which are a function of the seed; raises as `build_model`.
 
-    They are a function of the seed.
+    Call it in the scope of the strategy that trains.
     """
     keras.utils.set_random_seed(config.seed)
     model = build_model(config, image_size, num_classes)
@@ -77,10 +77,10 @@ def build_state(config: TrainConfig, image_size: int, num_classes: int, num_step
 
 
 def build_optimizer(config: TrainConfig, num_steps: int) -> keras.optimizers.Optimizer:
-    """Returns the optimizer that `config` names, its schedule laid over `num_steps`.
+    """Returns the optimizer that `config` names, with its schedule for `num_steps`.
 
-    Under float16 it scales the loss, so that small gradients are not rounded to 0 (Micikevicius et al., "Mixed
-    Precision Training", ICLR 2018, section 3.2).
+    Under float16 the optimizer scales the loss, so that small gradients are not rounded to 0 (Micikevicius et al.,
+    "Mixed Precision Training", ICLR 2018, section 3.2).
     """
     rate: Any = config.learning_rate
     if config.schedule == "cosine":
@@ -91,28 +91,30 @@ def build_optimizer(config: TrainConfig, num_steps: int) -> keras.optimizers.Opt
         optimizer = keras.optimizers.SGD(rate, momentum=0.9, nesterov=True, weight_decay=config.weight_decay)
     else:
         optimizer = keras.optimizers.AdamW(rate, weight_decay=config.weight_decay)
-    # Biases, and the scales and offsets of normalisations, are not pulled to 0 (He et al., "Bag of Tricks", 2019).
+    # Biases, and the scales and offsets of normalizations, have no weight decay (He et al., "Bag of Tricks", 2019).
     optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
     return keras.optimizers.LossScaleOptimizer(optimizer) if config.precision == "float16" else optimizer
 
 
 class WarmUpCosine(keras.optimizers.schedules.LearningRateSchedule):
-    """A straight rise to the peak over 5 % of the steps, then half a cosine down to nearly 0 at the last one.
+    """A linear rise to the peak over 5 % of the steps, then half a cosine down to nearly 0 at the last step.
 
-    The first step has a rate above 0: keras.optimizers.schedules.CosineDecay wastes it.
+    The rise starts above 0, so that the first step is not wasted. Keras's CosineDecay with an initial rate of
+    peak / (warm-up + 1) is the same schedule, but a quarter of its values differ in the last bit, which would change
+    the results of runs.
 
     Args:
         peak: the highest rate, at the step after the rise.
-        num_steps: of the whole training.
+        num_steps: steps of the whole training.
     """
 
     def __init__(self, peak: float, num_steps: int) -> None:
-        """Lays the schedule over the steps."""
+        """Stores the arguments."""
         self.peak = peak
         self.num_steps = num_steps
 
     def __call__(self, step: Any) -> tf.Tensor:
-        """Returns the rate of a step from 0, a float32 scalar."""
+        """Returns the rate of a step, counted from 0, as a float32 scalar."""
         warm_up = min(round(_WARM_UP * self.num_steps), self.num_steps - 1)
         step = tf.cast(step, tf.float32)
         rise = (step + 1) / (warm_up + 1)
@@ -120,13 +122,13 @@ class WarmUpCosine(keras.optimizers.schedules.LearningRateSchedule):
         return self.peak * tf.where(step < warm_up, rise, fall)
 
     def get_config(self) -> dict[str, Any]:
-        """The constructor's arguments."""
+        """Returns the constructor's arguments."""
         return {"peak": self.peak, "num_steps": self.num_steps}
 
 
 @contextmanager
 def _precision(name: str) -> Iterator[None]:
-    """Has the layers that are made meanwhile compute in `name`."""
+    """Makes layers that are built in the block compute in `name`."""
     before = keras.config.dtype_policy()
     keras.config.set_dtype_policy(name if name == "float32" else f"mixed_{name}")
     try:

@@ -1,11 +1,11 @@
-"""Checkpoints: all that a run needs to go on as if it had not stopped, whole or not there.
+"""Checkpoints: everything that a run needs to resume as if it had not stopped.
 
     <model_dir>/checkpoints/<number>/state.npz         every variable of the model, the optimizer and the average
     <model_dir>/checkpoints/<number>/checkpoint.json   position, metrics, history, configuration, and checksums
 
-The number is that of the steps trained. A folder is written under a temporary name, synced and renamed, so one that has
-its name is complete; if its bytes have changed since, the one before is used. The newest are kept, and the best one
-where there is a validation.
+The number is the number of trained steps. A folder is written under a temporary name, synced and renamed, so a folder
+with its final name is complete. If its bytes have changed since, the checkpoint before it is used. The newest
+checkpoints are kept, and the best one if there is a validation split.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ import numpy as np
 
 from simimg.errors import CheckpointError, DataError, TrainingError
 from simimg.input import Position
-from simimg.training.embedding_queue import EmbeddingQueue
+from simimg.training.contrastive_loss import EmbeddingQueue
 from simimg.training.metrics import EpochMetrics
 from tfrecords.format.atomic_files import TEMPORARY, atomic_folder, file_sha256, read_json, write_json
 
@@ -33,7 +33,7 @@ __all__ = ["Best", "Progress", "State", "folder_of", "restore", "restore_latest"
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Best:
-    """The epoch whose weights do best on the split `validation`, from 1, its checkpoint's number, and its figures."""
+    """The best epoch on the split `validation`, counted from 1; the number of its checkpoint, and its figures."""
 
     epoch: int
     number: int
@@ -43,15 +43,15 @@ class Best:
 
 @dataclasses.dataclass(kw_only=True)
 class Progress:
-    """How far a run is.
+    """The progress of a run.
 
     Attributes:
         position: the next step.
         metrics: the sums of the epoch so far.
-        history: a line of figures an epoch.
-        best: where there is a validation, the best epoch so far.
-        seconds: that were spent on training steps.
-        input_seconds: of these, how many were spent waiting for a batch.
+        history: the figures of each epoch.
+        best: the best epoch so far, if there is a validation split.
+        seconds: time spent on training steps.
+        input_seconds: the part of it spent waiting for batches.
     """
 
     position: Position = Position()
@@ -64,9 +64,9 @@ class Progress:
 
 @dataclasses.dataclass(frozen=True)
 class State:
-    """A run's variables: the model, its optimizer, and a second model whose weights are the average of the first's.
+    """A run's variables: the model, its optimizer, and a second model that holds the average of the first's weights.
 
-    `past` are the embeddings of past steps, where a run compares with them.
+    `past` has the embeddings of past steps, if the run uses them.
     """
 
     model: keras.Model
@@ -76,16 +76,16 @@ class State:
 
     @property
     def kept(self) -> keras.Model:
-        """The model that is measured, and kept at the end."""
+        """The model that is measured, and saved at the end."""
         return self.average or self.model
 
     def copy_to_average(self) -> None:
-        """Lets the average start at the model's weights."""
+        """Sets the average to the model's weights."""
         if self.average:
             self.average.set_weights(self.model.get_weights())
 
     def variables(self) -> dict[str, Any]:
-        """Returns the variables by name: by number, since Keras counts up the names of a second model of a process."""
+        """Returns the variables by number; Keras's names differ for a second model in the same process."""
         owners: dict[str, Any] = {
             "model": self.model,
             "optimizer": self.optimizer,
@@ -107,19 +107,19 @@ def save(
 
     Args:
         model_dir: the run's folder.
-        number: steps trained so far, which orders checkpoints.
+        number: number of steps trained so far; it orders checkpoints.
         state: the variables.
-        progress: where the run is.
+        progress: the progress of the run.
         config: the run's options.
         num_kept: at least 1.
 
     Raises:
-        TrainingError: a variable is no number, as after a step that went wrong; nothing is written.
+        TrainingError: a variable is NaN or infinite, as after a step that diverged; nothing is written.
     """
     arrays: Any = {name: np.asarray(variable.numpy()) for name, variable in state.variables().items()}
     if any(array.dtype.kind == "f" and not np.isfinite(array).all() for array in arrays.values()):
         raise TrainingError(
-            f"after step {number} there are weights that are no numbers, so they were not saved. "
+            f"after step {number} some weights are NaN or infinite, so no checkpoint was saved. "
             "Try a smaller --learning_rate, or --clip_norm=1, in another --model_dir."
         )
     final = folder_of(model_dir, number)
@@ -141,53 +141,53 @@ def save(
 
 
 def folder_of(model_dir: Path, number: int) -> Path:
-    """Returns the folder of the checkpoint with this number."""
+    """Returns the folder of a checkpoint."""
     return model_dir / "checkpoints" / f"{number:08d}"
 
 
 def restore_latest(model_dir: Path, state: State, warn: Callable[[str], None]) -> Progress | None:
-    """Restores the newest checkpoint that is sound.
+    """Restores the newest undamaged checkpoint.
 
     Args:
         model_dir: the run's folder.
-        state: variables of the same kind as those that were saved.
-        warn: told of each damaged checkpoint that was passed over.
+        state: variables like those that were saved.
+        warn: called with a sentence about each damaged checkpoint that is skipped.
 
     Returns:
-        Where the run was, or None where there is no checkpoint.
+        The progress of the run, or None if there is no checkpoint.
 
     Raises:
-        CheckpointError: there are checkpoints but none is sound, or they are of another model.
+        CheckpointError: all checkpoints are damaged, or they are those of another model.
     """
     folders = sorted((model_dir / "checkpoints").glob("[0-9]*"), reverse=True)
     for folder in folders:
         try:
             return restore(folder, state)
         except (DataError, OSError) as error:
-            warn(f"{folder} is damaged and passed over: {error}")
+            warn(f"{folder} is damaged and skipped: {error}")
     if folders:
         raise CheckpointError(
-            f"{model_dir}: none of its {len(folders)} checkpoints is sound. Remove the folder to start again."
+            f"{model_dir}: all of its {len(folders)} checkpoints are damaged. Remove the folder to start again."
         )
     return None
 
 
 def restore(folder: Path, state: State) -> Progress:
-    """Restores the checkpoint in `folder`, and returns where the run was.
+    """Restores the checkpoint in `folder`, and returns the progress of the run.
 
     Raises:
-        CheckpointError: it is of another model.
-        DataError: it is damaged.
+        CheckpointError: the checkpoint is that of another model.
+        DataError: the checkpoint is damaged.
     """
     progress = _read(folder)
     variables = state.variables()
     with np.load(folder / "state.npz") as arrays:
         if set(arrays.files) != set(variables):
-            raise CheckpointError(f"{folder} is of another model or optimizer. Choose another --model_dir.")
+            raise CheckpointError(f"{folder} belongs to another model or optimizer. Choose another --model_dir.")
         for name, variable in variables.items():
             if arrays[name].shape != tuple(variable.shape):
                 raise CheckpointError(
-                    f"{folder}: {name} has the shape {arrays[name].shape}, the model {tuple(variable.shape)}. "
+                    f"{folder}: {name} has the shape {arrays[name].shape}, but the model has {tuple(variable.shape)}. "
                     "Choose another --model_dir."
                 )
             variable.assign(arrays[name])
@@ -218,7 +218,7 @@ def _sha256(values: dict[str, Any]) -> str:
 
 
 def _remove(folder: Path) -> None:
-    # Under a name that is no checkpoint's: half of one is not to be found, should the process be killed meanwhile.
+    # Renamed first, so that no half-removed checkpoint is found if the process is killed meanwhile.
     leaving = folder.with_name(f".{folder.name}{TEMPORARY}{os.getpid()}-old")
     folder.rename(leaving)
     shutil.rmtree(leaving)

@@ -1,42 +1,54 @@
-"""The loss of copies: two views of a picture attract each other, and everything else is pushed away.
+"""Training to find copies: the contrastive loss of two views per image, its gradients, and a queue of past embeddings.
 
-Per row of a batch of views, S being cosines and t the temperature:
+Terms of the loss for each row of a batch of views, with cosines S and temperature t:
 
-contrast   -log(e_p / (e_p + sum of e_k + 1e-6)), e = exp(S / t), p the other view of the picture, k all that is of
-           another picture: InfoNCE with the other positives left out of the denominator, as SSCD has it (Pizzi et al.,
-           CVPR 2022, section 3.2; for small batches: Yeh et al., "Decoupled Contrastive Learning", ECCV 2022).
-entropy    -log(d), d = sqrt(max(2 - 2 max of S_k, 1e-6)), the distance to the nearest that is of another picture: the
-           differential entropy of the embeddings after Kozachenko and Leonenko, but for constants. It spreads them over
+contrast   -log(e_p / (e_p + sum of e_k + 1e-6)), where e = exp(S / t), p is the other view of the image, and k are all
+           views of other images. This is InfoNCE without the other positives in the denominator, as in SSCD (Pizzi et
+           al., CVPR 2022, section 3.2; for small batches: Yeh et al., "Decoupled Contrastive Learning", ECCV 2022).
+entropy    -log(d), d = sqrt(max(2 - 2 max of S_k, 1e-6)), the distance to the nearest view of another image: the
+           differential entropy of the embeddings after Kozachenko and Leonenko, up to constants. It spreads them over
            the whole sphere (Sablayrolles et al., "Spreading vectors for similarity search", ICLR 2019).
 
-Others are those of the batch and, so that a small batch has enough of them, embeddings of past steps, which move
-nothing themselves (Wang et al., "Cross-Batch Memory for Embedding Learning", CVPR 2020). Pictures are told apart by
-their ids: a past view of the same one is no other. What has the id of padding is neither.
+The other images are those of the batch and, so that a small batch has enough of them, embeddings of past steps, which
+get no gradient (Wang et al., "Cross-Batch Memory for Embedding Learning", CVPR 2020). Images are told apart by their
+ids, so a past view of the same image is not another image. Rows with the padding id count as neither.
+
+Every view is compared with the views of all replicas. A replica gets the embeddings of the others without gradients,
+and computes the loss of the whole batch from them and its own. Its gradient is with respect to its own embeddings, and
+is exact: the sum over the replicas equals the gradient of one replica with the whole batch. So only embeddings are
+exchanged, once per step.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import math
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
+import keras
 import tensorflow as tf
 
-from simimg.input import PADDING_ID
+from simimg import models
+from simimg.augment import augment
+from simimg.input import PADDING_ID, Batch, Order
+from simimg.training.train_config import TrainConfig
 
-__all__ = ["PairTerms", "pair_terms"]
+__all__ = ["EmbeddingQueue", "PairTerms", "pair_gradients", "pair_terms"]
 
 _EPSILON = 1e-6
-_NONE = -1e9  # a logit that adds nothing; minus infinity would make gradients that are no numbers
+_NONE = -1e9  # a logit that adds nothing; minus infinity would make NaN gradients
+_RAMP = 0.1  # of the steps: the entropy's weight rises from 0, or views would be driven apart before they agree
 
 
 class PairTerms(NamedTuple):
-    """Float32 `[num_rows]` each; of padding, any numbers.
+    """The terms of each row, float32 `[num_rows]` each; undefined for padding.
 
     Attributes:
         contrast: see above.
         entropy: see above.
-        positive: cosine to the other view of the picture.
-        nearest: the largest cosine to any other picture's; -1 where there is none.
+        positive: cosine to the other view of the image.
+        nearest: the largest cosine to a view of another image; -1 if there is none.
     """
 
     contrast: tf.Tensor
@@ -56,9 +68,9 @@ def pair_terms(
     """Returns the terms of each row.
 
     Args:
-        embeddings: float32 `[num_rows, dim]` of L2 norm 1: rows 2 i and 2 i + 1 are the views of one picture.
-        ids: int64 `[num_rows]`, of the pictures.
-        past: float32 `[num_past, dim]`, of earlier steps.
+        embeddings: float32 `[num_rows, dim]` of L2 norm 1; rows 2 i and 2 i + 1 are the views of one image.
+        ids: int64 `[num_rows]`, of the images.
+        past: float32 `[num_past, dim]`, embeddings of earlier steps.
         past_ids: int64 `[num_past]`.
         temperature: above 0.
     """
@@ -80,3 +92,109 @@ def pair_terms(
         positive=positive,
         nearest=nearest,
     )
+
+
+@dataclasses.dataclass(frozen=True)
+class EmbeddingQueue:
+    """The newest embeddings, float32 `[size, dim]`, and their images' ids, int64 `[size]`; starts with padding.
+
+    It is part of a run's state, so a resumed run has the same embeddings.
+    """
+
+    embeddings: Any
+    ids: Any
+
+    @classmethod
+    def empty(cls, size: int, dim: int) -> EmbeddingQueue:
+        """Returns an empty queue; call it in the scope of the strategy that trains."""
+        # Every replica pushes the same values, so those of any replica can be kept.
+        common = {"trainable": False, "aggregation": "only_first_replica"}
+        return cls(
+            keras.Variable(tf.zeros([size, dim]), dtype="float32", name="past_embeddings", **common),
+            keras.Variable(
+                tf.fill([size], tf.constant(PADDING_ID, tf.int64)), dtype="int64", name="past_ids", **common
+            ),
+        )
+
+    @property
+    def variables(self) -> list[Any]:
+        """The embeddings and the ids."""
+        return [self.embeddings, self.ids]
+
+    def push(self, embeddings: tf.Tensor, ids: tf.Tensor) -> None:
+        """Adds the embeddings of a step and drops as many of the oldest."""
+        for variable, new in ((self.embeddings, embeddings), (self.ids, ids)):
+            both = tf.concat([new, tf.convert_to_tensor(variable)], axis=0)
+            variable.assign(both[: variable.shape[0]])
+
+
+def pair_gradients(
+    config: TrainConfig,
+    order: Order,
+    model: keras.Model,
+    optimizer: keras.optimizers.Optimizer,
+    past: EmbeddingQueue | None,
+) -> Callable[[Batch, tf.Tensor, tf.Tensor, tf.Tensor], tuple[Any, tf.Tensor]]:
+    """Returns a replica's function from (batch, epoch, step, first row) to gradients and sums.
+
+    The sums are float32 `[6]`: the loss, the number of images whose views are nearer to each other than to any other
+    image, and the number of images. The other three are summed over the images: the similarity of the two views, the
+    similarity to the nearest other image, and the length of the batch's mean embedding.
+    """
+    variables = model.trainable_variables
+    num_rows = 2 * order.global_batch_size
+    ramp = max(1.0, _RAMP * order.steps_per_epoch * order.num_epochs)
+
+    def of_pixels(
+        images: tf.Tensor, ids: tf.Tensor, step: tf.Tensor, first_row: tf.Tensor, earlier: list[tf.Tensor]
+    ) -> tuple[Any, ...]:
+        weight = config.entropy_weight * tf.minimum(1.0, (tf.cast(step, tf.float32) + 1) / ramp)
+        scope = models.dropout_scope(seed=tf.stack([tf.constant(config.seed, tf.int64), step]), first_row=first_row)
+        with tf.GradientTape() as tape, scope:
+            mine = model(images, training=True)
+            embeddings, all_ids = _gathered(mine, ids, first_row, num_rows, order.num_replicas)
+            terms = pair_terms(embeddings, all_ids, *earlier, temperature=config.temperature)
+            there = tf.cast(all_ids != PADDING_ID, tf.float32)
+            losses = there * (terms.contrast + weight * terms.entropy)
+            loss = optimizer.scale_loss(tf.reduce_sum(losses) / num_rows)
+        mean = tf.einsum("r,rd->d", there, embeddings) / tf.maximum(tf.reduce_sum(there), 1.0)
+        found = tf.cast(terms.positive > terms.nearest, tf.float32)
+        columns = [losses, there * found, there, there * terms.positive, there * terms.nearest, there * tf.norm(mean)]
+        own = tf.range(tf.shape(ids)[0]) + tf.cast(first_row, tf.int32)
+        sums = tf.reduce_sum(tf.gather(tf.stack(columns, axis=1), own), axis=0) / 2  # an image has two rows
+        return tape.gradient(loss, variables), sums, embeddings, all_ids
+
+    if config.xla:
+        of_pixels = tf.function(of_pixels, jit_compile=True)
+
+    def gradients_of(batch: Batch, epoch: tf.Tensor, step: tf.Tensor, first_row: tf.Tensor) -> tuple[Any, tf.Tensor]:
+        ids, images = tf.repeat(batch.id, 2), tf.repeat(batch.image, 2, axis=0)
+        views = tf.tile(tf.constant([0, 1], tf.int64), tf.shape(batch.id))
+        pixels = augment(config.augmentation, config.seed, epoch, ids, images, views)
+        earlier = [tf.convert_to_tensor(variable) for variable in past.variables] if past else []
+        gradients, sums, embeddings, all_ids = of_pixels(pixels, ids, step, 2 * first_row, earlier)
+        if past:
+            past.push(tf.stop_gradient(embeddings), all_ids)
+        return gradients, sums
+
+    return gradients_of
+
+
+def _gathered(
+    mine: tf.Tensor, ids: tf.Tensor, first_row: tf.Tensor, num_rows: int, num_replicas: int
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """Returns the embeddings and ids of all replicas in the order of the batch; only this replica's have a gradient.
+
+    They are summed, with zeros in the rows of the other replicas. The sum is exact, has the same order on any devices,
+    and works with every method that reduces gradients.
+    """
+    if num_replicas == 1:
+        return mine, ids
+    places = (tf.range(tf.shape(ids)[0]) + tf.cast(first_row, tf.int32))[:, None]
+    padded = [
+        tf.scatter_nd(places, tf.stop_gradient(mine), [num_rows, mine.shape[1]]),
+        tf.scatter_nd(places, ids, [num_rows]),
+    ]
+    context = tf.distribute.get_replica_context()
+    embeddings, all_ids = context.all_reduce(tf.distribute.ReduceOp.SUM, padded)
+    return tf.tensor_scatter_nd_update(tf.stop_gradient(embeddings), places, mine), all_ids

@@ -1,9 +1,9 @@
-"""The first stage of fine-tuning: a pretrained network is left alone, and the softmax on top of it fitted.
+"""Linear probe, the first stage of fine-tuning: fits the softmax on the features of an unchanged pretrained network.
 
-A softmax that starts at random sends gradients through the network that have nothing to do with what it knows, and
-spoil it (Kumar et al., "Fine-Tuning can Distort Pretrained Features and Underperform Out-of-Distribution", ICLR 2022).
-So each photo is seen once by the network as it came, with its mirror image and, if answers will be the mean over crops,
-in those, and the softmax becomes the logistic regression on what it saw.
+A randomly initialized softmax sends gradients through the network that are unrelated to its features and distort them
+(Kumar et al., "Fine-Tuning can Distort Pretrained Features and Underperform Out-of-Distribution", ICLR 2022). So the
+network first computes the features of each image and its mirror image, and of their crops if predictions will be
+averaged over crops. The softmax becomes the logistic regression on these features.
 """
 
 from __future__ import annotations
@@ -16,24 +16,23 @@ import scipy.optimize
 import scipy.special
 import tensorflow as tf
 
-from simimg.evaluation.classification import views_of
 from simimg.input import PADDING_ID, Reader, eval_batches, reading
-from simimg.models import PROBABILITIES
+from simimg.models import PROBABILITIES, views_of
 
 __all__ = ["Fitted", "fit_softmax", "probe"]
 
 _BATCH_SIZE = 32
-_MOST_FEATURES = 40_000  # they take 200 MB; more of them change the regression little
+_MOST_FEATURES = 40_000  # 200 MB; more features change the regression little
 _L2 = 1e-5
-"""A weight beside the mean loss of features of length 1: scikit-learn's C = 100 for a thousand examples. In
-cross-validation on training photos of docs/evaluation.md, C = 1, 10, 100, 1,000 and 10,000 gave the ones left out a
-loss of 0.208, 0.086, 0.057, 0.057 and 0.077."""
+"""Weight of the L2 penalty relative to the mean loss, for features of length 1. It equals scikit-learn's C = 100 for a
+thousand examples. In cross-validation on the training images of docs/evaluation.md, the validation loss for C = 1, 10,
+100, 1,000 and 10,000 was 0.208, 0.086, 0.057, 0.057 and 0.077."""
 
 _MOST_STEPS = 300
 
 
 class Fitted(NamedTuple):
-    """What fitting a softmax gave: the mean loss of what it was fitted to, the share that is right, and its number."""
+    """Figures of a fit on the views it was fitted to: mean loss, accuracy, and the number of views."""
 
     loss: float
     accuracy: float
@@ -44,10 +43,9 @@ def probe(model: keras.Model, reader: Reader, *, views: str = "mirrored", label_
     """Fits the softmax of `model` to the examples of `reader`.
 
     Args:
-        model: with a layer "probabilities", a Dense on features; its other layers stay as they are.
-        reader: of the training split.
-        views: in which each example is seen, one of `simimg.evaluation.classification.VIEWS`; its mirror image always
-            is.
+        model: a model with a layer "probabilities", a Dense on features; its other layers are not changed.
+        reader: reader of the training split.
+        views: the views of each example, one of `simimg.models.VIEWS`; the mirror image is always among them.
         label_smoothing: see `fit_softmax`.
     """
     softmax = model.get_layer(PROBABILITIES)
@@ -76,16 +74,17 @@ def probe(model: keras.Model, reader: Reader, *, views: str = "mirrored", label_
 def fit_softmax(
     features: np.ndarray, labels: np.ndarray, num_classes: int, label_smoothing: float = 0.0
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Returns kernel `[dim, num_classes]` and bias `[num_classes]` of a logistic regression with a little decay.
+    """Returns kernel `[dim, num_classes]` and bias `[num_classes]` of a logistic regression with a small L2 penalty.
 
-    The loss is convex; L-BFGS goes down it with all examples at once. It is smoothed as the training's that follows:
-    a softmax that is surer than that wants would first of all have the network blur its features.
+    L-BFGS minimizes the convex loss with all examples at once. The labels are smoothed as in the training that follows.
+    Otherwise the softmax would be more confident than that loss allows, and the training would start by blurring the
+    network's features.
 
     Args:
         features: float32 `[num_examples, dim]`, of any length.
         labels: int32 `[num_examples]`.
-        num_classes: more than any label.
-        label_smoothing: the share of each label that is dealt out evenly among all classes.
+        num_classes: number of classes, above any label.
+        label_smoothing: the share of each label that is spread evenly over all classes.
     """
     num_examples, dim = features.shape
     length = float(np.sqrt(np.square(features).sum(axis=1).mean())) or 1.0

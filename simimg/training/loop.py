@@ -1,8 +1,8 @@
-"""The training loop: one loop over `strategy.run`, for one device, many, or several machines.
+"""The training loop, for one device, several, or several machines.
 
-It reads from top to bottom as a run goes: what to train on, the model, where an earlier call stopped, the steps, what
-is kept. A run is a function of its options and its data: the order of the examples, their augmentation, dropout and the
-first weights all come from the seed, on any number of replicas.
+`train` reads from top to bottom in the order of a run: set up, build the model, resume, train, save. A run is a
+function of its options and its data: the order of the examples, their augmentation, dropout and the initial weights all
+depend on the seed, and not on the number of replicas.
 """
 
 from __future__ import annotations
@@ -17,33 +17,29 @@ from typing import Any
 import tensorflow as tf
 
 from simimg.errors import DataError, TrainingInterrupted, UsageError
-from simimg.evaluation.classification import compiled
-from simimg.input import Order, Position, Reader, label_counts, train_batches, troubles
+from simimg.input import Order, Position, Reader, input_warnings, label_counts, train_batches
+from simimg.models import Objective, compiled
+from simimg.models.model_folder import MODEL_FILE, save_model, writing
 from simimg.signals import stop_requested
 from simimg.training import checkpoints
 from simimg.training.builders import build_state
 from simimg.training.checkpoints import Best, Progress, State
 from simimg.training.linear_probe import Fitted, probe
-from simimg.training.metrics import EpochMetrics
-from simimg.training.objectives import Objective
+from simimg.training.metrics import EpochMetrics, balanced, collapse, figures_of
 from simimg.training.run_folder import (
-    MODEL_FILE,
     RESULT_FILE,
     TrainResult,
     begin_run,
+    figures_by_split,
     load_result,
     locked,
-    save_model,
     save_result,
-    writing,
 )
 from simimg.training.run_setup import MEASURED, RunSetup, open_run_setup
-from simimg.training.step_runner import StepRunner
 from simimg.training.strategy import agreed, worker_errors
 from simimg.training.tensorboard import TensorBoard
 from simimg.training.train_config import TrainConfig
-from simimg.training.train_step import several_steps, training_step
-from simimg.training.validation_metrics import balanced, collapse, figures_of
+from simimg.training.train_step import StepRunner, several_steps, training_step
 from tfrecords.options import to_json
 
 __all__ = ["StepInfo", "Watcher", "distribute", "train"]
@@ -51,7 +47,7 @@ __all__ = ["StepInfo", "Watcher", "distribute", "train"]
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class StepInfo:
-    """How far a run is; loss and score are means over the epoch so far, `input_share` the time spent waiting."""
+    """Progress of a run. `loss` and `score` are means over the epoch so far; `input_share` is the share of waiting."""
 
     step: int
     num_steps: int
@@ -65,7 +61,7 @@ class StepInfo:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Watcher:
-    """Who is told how a run goes: `note` gets sentences, `step` the progress some times a second."""
+    """Callbacks of a run: `note` is called with sentences, and `step` with the progress several times per second."""
 
     note: Callable[[str], None] = lambda text: None
     step: Callable[[StepInfo], None] = lambda info: None
@@ -77,58 +73,56 @@ def train(config: TrainConfig, watcher: Watcher = Watcher()) -> TrainResult:
     Raises:
         UsageError: an option cannot be used, or the model folder has another run.
         DataError: the data set is damaged.
-        CheckpointError: no checkpoint of the run is sound.
-        TrainingError: the loss is no number, or the disk is full.
-        WorkerLost: another process that trains with this one is gone.
+        CheckpointError: all checkpoints of the run are damaged.
+        TrainingError: the loss is NaN or infinite, or the disk is full.
+        WorkerLost: another process that trains with this one was lost.
         TrainingInterrupted: Ctrl-C or SIGTERM; a checkpoint was written.
     """
-    # What to train on.
+    # Set up.
     if config.deterministic:
         tf.config.experimental.enable_op_determinism()
-    setting = open_run_setup(config)
-    config, model_dir, place = setting.config, setting.model_dir, setting.place
-    strategy, reader, order = setting.strategy, setting.reader, setting.order
-    objective = config.what
+    setup = open_run_setup(config)
+    config, model_dir, place = setup.config, setup.model_dir, setup.place
+    strategy, reader, order = setup.strategy, setup.reader, setup.order
+    objective = config.objective_info
     if (model_dir / MODEL_FILE).exists() and (model_dir / RESULT_FILE).exists():
-        watcher.note(f"{model_dir} is finished already; nothing to do")
+        watcher.note(f"the run in {model_dir} is finished already")
         return load_result(model_dir)
-    for sentence in setting.sentences():
+    for sentence in setup.sentences():
         watcher.note(sentence)
 
-    # The model.
+    # Build the model.
     with strategy.scope():
         split = reader.split
-        state = build_state(config, split.image_size, len(split.class_names), setting.num_steps)
+        state = build_state(config, split.image_size, len(split.class_names), setup.num_steps)
 
     with ExitStack() as stack:
         stack.enter_context(worker_errors())
         if place.is_chief:
             with writing(model_dir):
-                begin_run(model_dir, setting.info)
+                begin_run(model_dir, setup.info)
                 stack.enter_context(locked(model_dir))
 
-        # Where an earlier call stopped.
+        # Resume.
         progress = checkpoints.restore_latest(model_dir, state, watcher.note) or Progress()
         if progress.position > Position():
-            watcher.note(f"going on from epoch {progress.position.epoch + 1}, step {progress.position.step}")
+            watcher.note(f"resuming from epoch {progress.position.epoch + 1}, step {progress.position.step}")
         elif config.probe:
             start = time.perf_counter()
             fitted = probe(state.model, reader, views=config.test_views, label_smoothing=config.label_smoothing)
             state.copy_to_average()
-            watcher.note(
-                f"the softmax alone, fitted to the network's features: training accuracy {fitted.accuracy:.4f}"
-            )
+            watcher.note(f"softmax fitted to the network's features: training accuracy {fitted.accuracy:.4f}")
             if not config.epochs:
-                return _without_epochs(setting, state, fitted, time.perf_counter() - start, watcher)
+                return _without_epochs(setup, state, fitted, time.perf_counter() - start, watcher)
         order = dataclasses.replace(order, start=progress.position)
         _check_agreement(strategy, order, model_dir)
 
-        # The steps.
+        # Train.
         class_weights = None
         if config.class_weights == "balanced":
             class_weights = balanced(label_counts(reader))
         step = training_step(config, strategy, state, order, reader, class_weights=class_weights)
-        caller = StepRunner(
+        runner = StepRunner(
             strategy,
             several_steps(step, timed=not config.deterministic, num_sums=3 + len(objective.others)),
             iter(distribute(strategy, reader, order)),
@@ -136,22 +130,22 @@ def train(config: TrainConfig, watcher: Watcher = Watcher()) -> TrainResult:
             reader,
             objective.others,
         )
-        # Crops take six times as long as all else: they are for the model that is kept, not for each epoch's.
+        # Crops take six times as long as the other views, so only the saved model is measured with them.
         with_crops = config.test_views == "cropped"
         forward = compiled(state.kept, views="mirrored" if with_crops else config.test_views)
         board = stack.enter_context(TensorBoard(model_dir, watcher.note)) if place.is_chief else None
         stop = stack.enter_context(stop_requested())
         if board and progress.position == Position():
             board.augmented(config, reader)
-        saved, told = time.perf_counter(), set[str]()
+        saved, noted = time.perf_counter(), set[str]()
 
         while not _is_over(config, progress):
-            caller.call(progress)
-            watcher.step(_info(order, progress, caller))
-            stopping = caller.agree_to_stop(stop)
+            runner.call(progress)
+            watcher.step(_info(order, progress, runner))
+            stopping = runner.agree_to_stop(stop)
             is_best = False
             if progress.position.step == order.steps_per_epoch:
-                line = _end_epoch(setting, forward, progress)
+                line = _end_epoch(setup, forward, progress)
                 is_best = _note_best(order, progress, objective)
                 if board:
                     board.write(line)
@@ -171,113 +165,79 @@ def train(config: TrainConfig, watcher: Watcher = Watcher()) -> TrainResult:
                         num_kept=config.keep_checkpoints,
                     )
                 saved = time.perf_counter()
-            for sentence in troubles(reader):
-                if sentence not in told:
+            for sentence in input_warnings(reader):
+                if sentence not in noted:
                     watcher.note(sentence)
-                    told.add(sentence)
+                    noted.add(sentence)
             if stopping and not over:
                 raise TrainingInterrupted(
-                    f"stopped after step {order.step_number(progress.position)} of {setting.num_steps}; saved in "
-                    f"{model_dir}. The same command goes on from there."
+                    f"stopped after step {order.step_number(progress.position)} of {setup.num_steps}; saved in "
+                    f"{model_dir}. Give the same command again to resume."
                 )
 
-        # What is kept.
-        steps, epoch = order.step_number(progress.position), progress.position.epoch
+        # Save.
+        steps, line = order.step_number(progress.position), progress.history[-1]
         if config.patience and progress.best and progress.best.number != steps:
-            epoch = _return_to_best(setting, state, progress.best, epoch, watcher)
-        line = progress.history[epoch - 1]
+            line = _return_to_best(setup, state, progress, progress.best, watcher)
         if with_crops:
-            line = line | _measured(setting, compiled(state.kept, views="cropped"))
+            line = line | _measured(setup, compiled(state.kept, views="cropped"))
             watcher.note(_epoch_text(line, config.epochs, objective) + "  (with crops)")
-        return _kept(
-            setting,
-            state,
-            line,
-            steps=steps,
-            epoch=epoch,
-            seconds=progress.seconds,
-            num_images=steps * config.global_batch_size,
-            input_share=None if config.deterministic else round(progress.input_seconds / progress.seconds, 5),
-            history=progress.history,
-        )
+        return _saved(setup, state, progress, line, steps, num_images=steps * config.global_batch_size)
 
 
-def _kept(
-    setting: RunSetup,
-    state: State,
-    line: dict[str, Any],
-    *,
-    steps: int,
-    epoch: int,
-    seconds: float,
-    num_images: int,
-    input_share: float | None,
-    history: list[dict[str, Any]],
+def _saved(
+    setup: RunSetup, state: State, progress: Progress, line: dict[str, Any], steps: int, num_images: int
 ) -> TrainResult:
-    """Returns the result of a run whose figures are `line`, after the chief has written it and the model."""
+    """Returns the result of a run whose figures are `line`; the chief saves it, and the model."""
+    score = setup.config.objective_info.score
+    is_timed = steps and not setup.config.deterministic
     result = TrainResult(
-        model_dir=setting.model_dir,
+        model_dir=setup.model_dir,
         steps=steps,
-        epoch=epoch,
-        seconds=round(seconds, 3),
-        images_per_s=round(num_images / seconds, 1),
-        input_share=input_share,
-        train_accuracy=line.get("accuracy"),
-        validation_accuracy=line.get("validation_accuracy"),
-        test_accuracy=line.get("test_accuracy"),
-        test_binary_accuracy=line.get("test_binary_accuracy"),
-        train_recall=line.get("recall"),
-        validation_recall=line.get("validation_recall"),
-        test_recall=line.get("test_recall"),
-        history=history,
+        epoch=line["epoch"],
+        seconds=round(progress.seconds, 3),
+        images_per_s=round(num_images / progress.seconds, 1),
+        input_share=round(progress.input_seconds / progress.seconds, 5) if is_timed else None,
+        figures=figures_by_split({**line, f"train_{score}": line[score]}),
+        history=progress.history,
     )
-    if setting.place.is_chief:
-        with writing(setting.model_dir):
-            save_model(setting.model_dir, state.kept)
+    if setup.place.is_chief:
+        with writing(setup.model_dir):
+            save_model(setup.model_dir, state.kept)
             save_result(result)
     return result
 
 
-def _without_epochs(setting: RunSetup, state: State, fitted: Fitted, seconds: float, watcher: Watcher) -> TrainResult:
-    """Measures and keeps a network of which only the softmax was fitted."""
-    config = setting.config
+def _without_epochs(setup: RunSetup, state: State, fitted: Fitted, seconds: float, watcher: Watcher) -> TrainResult:
+    """Measures and saves a network of which only the softmax was fitted."""
     line = {"epoch": 0, "loss": fitted.loss, "accuracy": fitted.accuracy}
-    line |= _measured(setting, compiled(state.kept, views=config.test_views))
-    watcher.note(_epoch_text(line, 0, config.what))
-    return _kept(
-        setting,
-        state,
-        line,
-        steps=0,
-        epoch=0,
-        seconds=seconds,
-        num_images=fitted.num_views,
-        input_share=None,
-        history=[line],
-    )
+    line |= _measured(setup, compiled(state.kept, views=setup.config.test_views))
+    watcher.note(_epoch_text(line, 0, setup.config.objective_info))
+    progress = Progress(history=[line], seconds=seconds)
+    return _saved(setup, state, progress, line, steps=0, num_images=fitted.num_views)
 
 
-def _end_epoch(setting: RunSetup, forward: Callable[[tf.Tensor], tf.Tensor], progress: Progress) -> dict[str, Any]:
-    """Measures the other splits, moves `progress` to the next epoch, and returns the line of this one."""
-    line = {"epoch": progress.position.epoch + 1, **progress.metrics.line(setting.config.what)}
-    line |= _measured(setting, forward)
+def _end_epoch(setup: RunSetup, forward: Callable[[tf.Tensor], tf.Tensor], progress: Progress) -> dict[str, Any]:
+    """Measures the other splits, moves `progress` to the next epoch, and returns this epoch's entry of the history."""
+    line = {"epoch": progress.position.epoch + 1, **progress.metrics.line(setup.config.objective_info)}
+    line |= _measured(setup, forward)
     progress.history.append(line)
     progress.position = Position(progress.position.epoch + 1, 0)
     progress.metrics = EpochMetrics()
     return line
 
 
-def _measured(setting: RunSetup, forward: Callable[[tf.Tensor], tf.Tensor]) -> dict[str, float]:
-    """Returns the figures of the splits that are not trained on, each with its split's name before it."""
+def _measured(setup: RunSetup, forward: Callable[[tf.Tensor], tf.Tensor]) -> dict[str, float]:
+    """Returns the figures of the measured splits, with keys such as `test_loss`."""
     found: dict[str, float] = {}
-    for name, reader in setting.measured.items():
-        figures = agreed(setting.strategy, figures_of(setting.config, forward, reader))
+    for name, reader in setup.measured.items():
+        figures = agreed(setup.strategy, figures_of(setup.config, forward, reader))
         found |= {f"{name}_{key}": value for key, value in figures.items()}
     return found
 
 
 def distribute(strategy: tf.distribute.Strategy, reader: Reader, order: Order) -> tf.distribute.DistributedDataset:
-    """Returns the training batches, each replica's on its device, the next ones on their way before they are needed."""
+    """Returns the training batches on the devices of their replicas, prefetched."""
     options = tf.distribute.InputOptions(
         experimental_fetch_to_device=bool(tf.config.get_visible_devices("GPU")),
         experimental_per_replica_buffer_size=2,
@@ -289,8 +249,8 @@ def _check_agreement(strategy: tf.distribute.Strategy, order: Order, model_dir: 
     mine = {"epoch": float(order.start.epoch), "step": float(order.start.step)}
     if agreed(strategy, mine) != mine:
         raise UsageError(
-            f"the workers do not agree where the run stands; here it is {order.start}. {model_dir} has to be one "
-            "folder that all of them see."
+            f"the workers found different checkpoints; this one is at {order.start}. {model_dir} must be one folder "
+            "that all of them can read."
         )
 
 
@@ -300,7 +260,7 @@ def _is_over(config: TrainConfig, progress: Progress) -> bool:
 
 
 def _note_best(order: Order, progress: Progress, objective: Objective) -> bool:
-    """Takes a note of it if the epoch that has just ended is the best so far; returns whether it is."""
+    """Records the epoch that has just ended if it is the best so far, and returns whether it is."""
     line, best = progress.history[-1], progress.best
     if "validation_loss" not in line:
         return False
@@ -311,20 +271,20 @@ def _note_best(order: Order, progress: Progress, objective: Objective) -> bool:
     return True
 
 
-def _return_to_best(setting: RunSetup, state: State, best: Best, last_epoch: int, watcher: Watcher) -> int:
-    """Returns the epoch whose weights are kept, after restoring them: the best one's, if its checkpoint is sound."""
+def _return_to_best(setup: RunSetup, state: State, progress: Progress, best: Best, watcher: Watcher) -> dict[str, Any]:
+    """Restores the best epoch's weights, unless their checkpoint is damaged, and returns the figures of the weights."""
     try:
-        checkpoints.restore(checkpoints.folder_of(setting.model_dir, best.number), state)
+        checkpoints.restore(checkpoints.folder_of(setup.model_dir, best.number), state)
     except (DataError, OSError) as error:
-        watcher.note(f"the best epoch's checkpoint is damaged ({error}); the last epoch's weights are kept instead")
-        return last_epoch
-    words = setting.config.what.words
-    watcher.note(f"kept: epoch {best.epoch}, whose validation {words} of {best.score:.4f} is the best")
-    return best.epoch
+        watcher.note(f"the best epoch's checkpoint is damaged ({error}); keeping the last epoch's weights instead")
+        return progress.history[-1]
+    words = setup.config.objective_info.words
+    watcher.note(f"keeping epoch {best.epoch}, with the best validation {words}, {best.score:.4f}")
+    return progress.history[best.epoch - 1]
 
 
-def _info(order: Order, progress: Progress, caller: StepRunner) -> StepInfo:
-    # An epoch's end is reported with the epoch, and not with the next one that it makes way for.
+def _info(order: Order, progress: Progress, runner: StepRunner) -> StepInfo:
+    # Called before `progress` moves to the next epoch, so the end of an epoch is reported with that epoch.
     return StepInfo(
         step=order.step_number(progress.position),
         num_steps=order.steps_per_epoch * order.num_epochs,
@@ -332,13 +292,13 @@ def _info(order: Order, progress: Progress, caller: StepRunner) -> StepInfo:
         num_epochs=order.num_epochs,
         loss=progress.metrics.loss,
         score=progress.metrics.score,
-        images_per_s=caller.images_per_s,
-        input_share=caller.input_share,
+        images_per_s=runner.images_per_s,
+        input_share=runner.input_share,
     )
 
 
 def _epoch_text(line: dict[str, Any], num_epochs: int, objective: Objective) -> str:
-    text = f"epoch {line['epoch']}/{num_epochs}" if num_epochs else "the softmax alone"
+    text = f"epoch {line['epoch']}/{num_epochs}" if num_epochs else "softmax only"
     for name in ("", *MEASURED):
         prefix = f"{name}_" if name else ""
         if f"{prefix}loss" not in line:

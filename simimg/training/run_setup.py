@@ -1,4 +1,4 @@
-"""What a run is about to do: on which devices, with which examples in which order, and whether its folder is free."""
+"""Prepares a run before its model is built: devices, readers, order of the examples, and the run's folder."""
 
 from __future__ import annotations
 
@@ -10,32 +10,34 @@ import tensorflow as tf
 
 from simimg.errors import UsageError
 from simimg.input import SHUFFLES, Order, Reader, ReaderChoice, choose_shuffle, mixing_of, open_reader
-from simimg.models import APPLICATIONS
-from simimg.training.run_folder import RunInfo, check_run, recorded_shuffle
+from simimg.models import APPLICATIONS, RunInfo
+from simimg.training.run_folder import describe_run, recorded_shuffle
 from simimg.training.strategy import Workers, local_replicas, make_strategy, workers
 from simimg.training.train_config import TrainConfig
 
-__all__ = ["MEASURED", "RunSetup", "default_model_dir", "open_run_setup"]
+__all__ = ["MEASURED", "RunSetup", "open_run_setup"]
 
-MEASURED = ("validation", "test")  # splits that are measured after each epoch, where they are there
+MEASURED = ("validation", "test")  # splits that are measured after each epoch, if they exist
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class RunSetup:
-    """All that is decided before a model is built.
+    """Everything that is decided before a model is built.
 
     Attributes:
-        config: resolved, see `TrainConfig.resolved`, with its model_dir.
-        strategy: of the devices.
+        config: the resolved options, see `TrainConfig.resolved`.
+        model_dir: the run's folder.
+        strategy: TensorFlow's strategy for the devices.
         place: this process among those that train together.
-        reader: of the training examples.
-        choice: why it is this reader.
-        order: of the training examples, from the beginning.
-        measured: readers of the other splits, by name.
-        info: what describes the run.
+        reader: reader of the training examples.
+        choice: why this reader was chosen.
+        order: order of the training examples, from the beginning.
+        measured: readers of the measured splits, by name.
+        info: description of the run.
     """
 
     config: TrainConfig
+    model_dir: Path
     strategy: tf.distribute.Strategy
     place: Workers
     reader: Reader
@@ -45,18 +47,12 @@ class RunSetup:
     info: RunInfo
 
     @property
-    def model_dir(self) -> Path:
-        """The run's folder."""
-        assert self.config.model_dir
-        return self.config.model_dir
-
-    @property
     def num_steps(self) -> int:
-        """Steps of the whole run."""
+        """Number of steps of the whole run."""
         return self.order.steps_per_epoch * self.order.num_epochs
 
     def sentences(self) -> list[str]:
-        """Returns what is worth saying before the first step."""
+        """Returns what to tell the user before the first step."""
         order, strategy = self.order, self.strategy
         kind = "GPU" if tf.config.get_visible_devices("GPU") else "CPU"
         machines = f" in {self.place.count} processes" if self.place.count > 1 else ""
@@ -67,29 +63,23 @@ class RunSetup:
         if not self.config.epochs:
             return found
         if self.info.shuffle == "windowed":
-            found.append("the examples are mixed within windows of 1 GB, because all of them do not fit into memory")
+            found.append("the examples are shuffled within windows of 1 GB, because they do not all fit into memory")
         found.append(
             f"training on {strategy.num_replicas_in_sync} x {kind}{machines}: batch {order.global_batch_size} in all, "
-            f"{order.per_replica_batch_size} a replica{parts}; learning rate {self.config.learning_rate:.3g}"
+            f"{order.per_replica_batch_size} per replica{parts}; learning rate {self.config.learning_rate:.3g}"
         )
         return found
 
 
-def default_model_dir(config: TrainConfig, dataset_name: str) -> Path:
-    """Returns where a run goes that was not told."""
-    return Path("runs") / f"{dataset_name}-{config.preset}-seed{config.seed}"
-
-
 def open_run_setup(config: TrainConfig) -> RunSetup:
-    """Returns what a run with these options is about to do; nothing is written.
+    """Prepares a run with these options; writes nothing.
 
     Raises:
         UsageError: an option cannot be used, or the model folder has another run.
         DataError: the data set is damaged.
     """
     strategy, place = make_strategy(config.num_devices, config.cross_device_ops), workers()
-    config = config.resolved(strategy.num_replicas_in_sync)
-    with strategy.scope():  # a set that is cached on the devices is there once a replica
+    with strategy.scope():  # with --cache=device, each replica gets a copy of the split
         reader, choice = open_reader(
             config.dataset_dir,
             "train",
@@ -99,9 +89,9 @@ def open_run_setup(config: TrainConfig) -> RunSetup:
             data_service=config.data_service,
         )
     split = reader.split
-    config = dataclasses.replace(config, model_dir=config.model_dir or default_model_dir(config, split.name))
-    assert config.model_dir
-    shuffle = _shuffle(config, reader, recorded_shuffle(config.model_dir))
+    model_dir = config.model_dir or Path("runs") / f"{split.name}-{config.preset}-seed{config.seed}"
+    config = config.resolved(strategy.num_replicas_in_sync, model_dir)
+    shuffle = _shuffle(config, reader, recorded_shuffle(model_dir))
     local = local_replicas(strategy)
     order = Order(
         num_examples=split.num_examples,
@@ -115,40 +105,41 @@ def open_run_setup(config: TrainConfig) -> RunSetup:
     )
     if order.per_replica_batch_size % config.accumulate:
         raise UsageError(
-            f"--accumulate={config.accumulate}: the {order.per_replica_batch_size} examples that a replica has in a "
-            "step cannot be divided into so many parts."
+            f"--accumulate={config.accumulate}: the {order.per_replica_batch_size} examples of a replica in a step "
+            "cannot be divided into this many equal parts."
         )
     if config.xla and strategy.num_replicas_in_sync > 1:
-        raise UsageError("--xla: compiled steps cannot add up gradients between devices. Use --num_devices=1.")
+        raise UsageError("--xla: compiled steps cannot sum gradients over devices. Use --num_devices=1.")
     if config.objective == "classes" and len(split.class_names) < 2:
         raise UsageError(
             f"{config.dataset_dir} has one class, {split.class_names[0]!r}; a classifier needs two. "
-            "Copies can be learned of it: --objective=similarity."
+            "To train on it to find copies, use --objective=similarity."
         )
     measured = {name: found for name in MEASURED if (found := _open_other(config, name))}
     if config.patience and "validation" not in measured:
         raise UsageError(
-            f"--patience={config.patience} needs photos to decide by that are neither trained nor tested on, and "
-            f"{config.dataset_dir} has no split `validation`. Convert with, say, "
+            f"--patience={config.patience} needs images that are neither trained nor tested on, but "
+            f"{config.dataset_dir} has no split `validation`. Convert with, for example, "
             "--splits=train=0.65,validation=0.1,test=0.25."
         )
     return RunSetup(
         config=config,
+        model_dir=model_dir,
         strategy=strategy,
         place=place,
         reader=reader,
         choice=choice,
         order=order,
         measured=measured,
-        info=check_run(config.model_dir, config, split, shuffle),
+        info=describe_run(model_dir, config, split, shuffle),
     )
 
 
 def _shuffle(config: TrainConfig, reader: Reader, recorded: str | None) -> str:
-    """Returns how the examples are shuffled: as was asked for, as the run began, or as fits into memory."""
+    """Returns the kind of shuffle: the one given, the one the run began with, or one that fits into memory."""
     if reader.kind == "stream":
         if config.shuffle != "auto":
-            raise UsageError(f"--shuffle={config.shuffle}: what is streamed is shuffled in a buffer. Leave it out.")
+            raise UsageError(f"--shuffle={config.shuffle}: streamed shards are shuffled in a buffer. Leave it out.")
         return "buffered"
     if config.shuffle != "auto":
         return config.shuffle
@@ -161,4 +152,4 @@ def _open_other(config: TrainConfig, split: str) -> Reader | None:
     try:
         return open_reader(config.dataset_dir, split, config.reader, on_corrupt=config.on_corrupt)[0]
     except UsageError:
-        return None  # a data set without the split is trained on all the same
+        return None  # the split does not exist, and is not needed

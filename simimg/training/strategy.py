@@ -1,12 +1,12 @@
-"""On which devices a run trains: one device; every GPU of a machine; those of several machines.
+"""The devices that a run trains on: one device, all GPUs of a machine, or those of several machines.
 
     one device                   OneDeviceStrategy, which adds nothing to a step
-    several GPUs                 MirroredStrategy: each has a copy of the weights and an equal part of every batch
+    several GPUs                 MirroredStrategy: each GPU has a copy of the weights and an equal part of every batch
     TF_CONFIG of several workers MultiWorkerMirroredStrategy: the same, over machines
 
-TF_CONFIG is JSON that each worker's environment has, the same but for the index: {"cluster": {"worker": ["host1:2222",
-"host2:2222"]}, "task": {"type": "worker", "index": 0}}. The first worker is the chief: it alone writes into the run's
-folder, which all of them must be able to read.
+TF_CONFIG is JSON in each worker's environment; only the index differs: {"cluster": {"worker": ["host1:2222",
+"host2:2222"]}, "task": {"type": "worker", "index": 0}}. The first worker is the chief. Only the chief writes into the
+run's folder, which all workers must be able to read.
 """
 
 from __future__ import annotations
@@ -30,22 +30,22 @@ CROSS_DEVICE_OPS = ("auto", "nccl", "hierarchical", "cpu")
 
 @dataclasses.dataclass(frozen=True)
 class Workers:
-    """The processes that train together: how many there are, and which one this is."""
+    """The processes that train together: their number, and the index of this one."""
 
     count: int = 1
     index: int = 0
 
     @property
     def is_chief(self) -> bool:
-        """Whether this is the one that writes."""
+        """Whether this process is the one that writes."""
         return self.index == 0
 
 
 def workers() -> Workers:
-    """Returns what TF_CONFIG says; one worker without it.
+    """Returns the workers of TF_CONFIG, or one worker without it.
 
     Raises:
-        UsageError: it cannot be understood, or names other roles than workers.
+        UsageError: TF_CONFIG is not valid, or names other roles than workers.
     """
     text = os.environ.get("TF_CONFIG", "")
     if not text:
@@ -65,23 +65,23 @@ def workers() -> Workers:
 
 
 def make_strategy(num_devices: int = 0, cross_device_ops: str = "auto") -> tf.distribute.Strategy:
-    """Returns the strategy for the devices there are, with one replica a device.
+    """Returns the strategy for the available devices, with one replica per device.
 
-    Without a GPU, `num_devices` logical devices are made of the processor, which is no faster than one but behaves like
-    as many GPUs.
+    Without a GPU, the CPU is split into `num_devices` logical devices. They are not faster than one, but behave like
+    that many GPUs.
 
     Args:
-        num_devices: 0 for every GPU, or one CPU device where there is no GPU.
-        cross_device_ops: how gradients are added up between devices: nccl, GPU to GPU; hierarchical, in groups of GPUs,
-            for machines where NCCL hangs or gives NaN; cpu, through the processor's memory; auto, as fits.
+        num_devices: 0 for all GPUs, or one CPU device if there is no GPU.
+        cross_device_ops: how gradients are summed over devices: nccl, GPU to GPU; hierarchical, in groups of GPUs, for
+            machines where NCCL hangs or gives NaN; cpu, through host memory; auto, TensorFlow's choice.
 
     Raises:
-        UsageError: there are fewer GPUs, or TensorFlow has started with fewer CPU devices in this process; NCCL without
-            GPUs; `num_devices` with several workers.
+        UsageError: there are fewer GPUs, or TensorFlow has started with fewer CPU devices in this process; NCCL is
+            chosen without GPUs, or `num_devices` with several workers.
     """
     gpus = tf.config.get_visible_devices("GPU")
     if num_devices > len(gpus) > 0:
-        raise UsageError(f"--num_devices={num_devices}: this machine has {len(gpus)} GPUs. Ask for at most so many.")
+        raise UsageError(f"--num_devices={num_devices}: this machine has {len(gpus)} GPUs. Give at most {len(gpus)}.")
     if not gpus and cross_device_ops not in ("auto", "cpu"):
         raise UsageError(f"--cross_device_ops={cross_device_ops} is for GPUs, and there is none. Leave it out.")
     for gpu in gpus:
@@ -100,14 +100,14 @@ def make_strategy(num_devices: int = 0, cross_device_ops: str = "auto") -> tf.di
 
 
 def local_replicas(strategy: tf.distribute.Strategy) -> int:
-    """Returns how many replicas this process has; every worker has as many."""
+    """Returns the number of replicas of this process; it is the same for all workers."""
     return int(strategy.num_replicas_in_sync) // workers().count
 
 
 def agreed(strategy: tf.distribute.Strategy, values: dict[str, float]) -> dict[str, float]:
-    """Returns the mean of each value over the workers, the same on all of them, so that all decide alike.
+    """Returns the mean of each value over the workers, so that all of them make the same decision.
 
-    Every worker has to call it at the same point of the program.
+    Every worker must call it at the same point of the program.
     """
     if workers().count == 1:
         return values
@@ -117,7 +117,7 @@ def agreed(strategy: tf.distribute.Strategy, values: dict[str, float]) -> dict[s
 
 @functools.cache
 def _mean_over_replicas(strategy: tf.distribute.Strategy) -> Callable[[tf.Tensor], tf.Tensor]:
-    """Returns a compiled function, made once: it is called after each call of the steps."""
+    """Returns a compiled function; it is cached because it runs after each call of the steps."""
 
     @tf.function
     def mean(mine: tf.Tensor) -> tf.Tensor:
@@ -128,10 +128,9 @@ def _mean_over_replicas(strategy: tf.distribute.Strategy) -> Callable[[tf.Tensor
 
 @contextmanager
 def worker_errors() -> Iterator[None]:
-    """Makes a WorkerLost of what TensorFlow raises in the block once another worker is gone.
+    """Turns TensorFlow's errors in the block into WorkerLost if there are several workers.
 
-    It tells of that in many ways, and of nothing else that the block would raise: what concerns the data has become a
-    DataError already.
+    TensorFlow reports a lost worker with several error types. Errors about the data are DataErrors by then.
     """
     try:
         yield
@@ -141,14 +140,14 @@ def worker_errors() -> Iterator[None]:
         lines = [line for line in error.message.splitlines() if line.strip()]
         reason = next((line for line in lines if "abort" in line or "task" in line), lines[0] if lines else "")
         raise WorkerLost(
-            f"another worker is gone ({reason.strip()[:200]}). Give the same command again on all workers: the run "
-            "goes on from its last checkpoint."
+            f"another worker was lost ({reason.strip()[:200]}). Give the same command again on all workers to resume "
+            "the run from its last checkpoint."
         ) from None
 
 
 def _between_devices(name: str, on_gpus: bool) -> Any:
     if name == "cpu" or not on_gpus:
-        # There is no NCCL between CPU devices; asking for it only gives a warning and then this.
+        # NCCL does not work between CPU devices; TensorFlow would warn and use this instead.
         return tf.distribute.ReductionToOneDevice("CPU:0")
     if name == "nccl":
         return tf.distribute.NcclAllReduce()
@@ -158,7 +157,7 @@ def _between_devices(name: str, on_gpus: bool) -> Any:
 def _multi_worker(num_devices: int, cross_device_ops: str) -> tf.distribute.Strategy:
     if num_devices:
         raise UsageError(
-            f"--num_devices={num_devices}: with several workers each one trains on all of its GPUs. "
+            f"--num_devices={num_devices}: with several workers, each one trains on all of its GPUs. "
             "Hide GPUs with CUDA_VISIBLE_DEVICES instead."
         )
     if cross_device_ops == "hierarchical":
@@ -173,7 +172,7 @@ def _grow_memory(gpu: tf.config.PhysicalDevice) -> None:
     try:
         tf.config.experimental.set_memory_growth(gpu, True)
     except RuntimeError:
-        return  # TensorFlow has started: the process was set up otherwise, by its owner
+        return  # TensorFlow has started, with the settings of the program that uses simimg
 
 
 def _split_processor(count: int) -> None:
@@ -185,5 +184,5 @@ def _split_processor(count: int) -> None:
         if there < count:
             raise UsageError(
                 f"--num_devices={count}: TensorFlow has started in this process with {there} CPU device(s). "
-                "Ask for them before anything else is computed."
+                "Create the devices before TensorFlow computes anything."
             ) from None

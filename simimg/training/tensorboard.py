@@ -1,4 +1,4 @@
-"""What TensorBoard shows of a run: scalars, pictures as the network sees them, the confusion matrix."""
+"""Writes a run's figures for TensorBoard: scalars, augmented images, and the confusion matrix."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from simimg.training.train_config import TrainConfig
 
 __all__ = ["TensorBoard"]
 
-_NUM_PICTURES = 24
+_NUM_IMAGES = 24
 _EPOCHS_SHOWN = 3
 
 
 class TensorBoard:
-    """Figures for TensorBoard, of training, validation and test as runs of their own, so that they share a plot.
+    """Writes figures for TensorBoard. Training, validation and test are separate runs there, so that they share plots.
 
-    They are not worth losing a run for: if they cannot be written, that is said once, and the training goes on.
+    If the figures cannot be written, `warn` is called once, and the training continues.
     """
 
     def __init__(self, model_dir: Path, warn: Callable[[str], None]) -> None:
@@ -36,7 +36,7 @@ class TensorBoard:
         return self
 
     def write(self, line: dict[str, Any]) -> None:
-        """Writes the figures of an epoch: `epoch` and any others, those of a split with its name before them."""
+        """Writes the figures of an epoch: `epoch`, and others with keys such as `loss` or `test_loss`."""
         for name, value in line.items():
             if name == "epoch":
                 continue
@@ -45,19 +45,19 @@ class TensorBoard:
                 tf.summary.scalar(name.removeprefix(f"{run}_"), value, step=line["epoch"])
 
     def augmented(self, config: TrainConfig, reader: Reader) -> None:
-        """Writes the same pictures as they are augmented in each of the first epochs."""
-        batches = eval_batches(reader, min(_NUM_PICTURES, reader.split.num_examples))
+        """Writes some training images as they are augmented in each of the first epochs."""
+        batches = eval_batches(reader, min(_NUM_IMAGES, reader.split.num_examples))
         batch = next(iter(reading(reader.split, batches)))
         for epoch in range(_EPOCHS_SHOWN):
             images = augment(
-                config.augment_config(), config.seed, tf.constant(epoch, tf.int64), batch.id, tf.constant(batch.image)
+                config.augmentation, config.seed, tf.constant(epoch, tf.int64), batch.id, tf.constant(batch.image)
             )
             pixels = tf.cast(tf.round(images), tf.uint8)
             with self._writing("train"):
-                tf.summary.image("augmented", pixels, step=epoch + 1, max_outputs=_NUM_PICTURES)
+                tf.summary.image("augmented", pixels, step=epoch + 1, max_outputs=_NUM_IMAGES)
 
     def picture(self, name: str, pixels: np.ndarray, epoch: int) -> None:
-        """Writes a picture, uint8 `[height, width, 3]`, of the model after `epoch` epochs."""
+        """Writes an image, uint8 `[height, width, 3]`, for the model after `epoch` epochs."""
         with self._writing("test"):
             tf.summary.image(name, pixels[None], step=epoch)
 
@@ -77,5 +77,5 @@ class TensorBoard:
             self._writers[run].flush()
         except (tf.errors.OpError, OSError) as error:
             if self._works:
-                self._warn(f"{self._folder} cannot be written to, so TensorBoard will lack figures: {error}")
+                self._warn(f"{self._folder} cannot be written to, so figures will be missing in TensorBoard: {error}")
             self._works = False

@@ -1,4 +1,4 @@
-"""What a training run can be told, each option declared once."""
+"""Options of a training run, each declared once."""
 
 from __future__ import annotations
 
@@ -9,11 +9,9 @@ from typing import Any
 
 from simimg.augment import BORDERS, AugmentConfig
 from simimg.errors import UsageError
-from simimg.evaluation.classification import VIEWS
 from simimg.input import CACHES, ON_CORRUPT, READERS, SHUFFLES
-from simimg.models import APPLICATIONS, LITES, NETWORKS
+from simimg.models import APPLICATIONS, LITES, NETWORKS, OBJECTIVES, VIEWS, Objective
 from simimg.presets import PRESETS, preset_options
-from simimg.training.objectives import OBJECTIVES, Objective
 from simimg.training.strategy import CROSS_DEVICE_OPS
 from tfrecords.options import check_choices, option
 
@@ -23,7 +21,7 @@ _PRETRAINED = (*LITES, *APPLICATIONS)
 MODELS = (*NETWORKS, *LITES, *APPLICATIONS)
 PRECISIONS = ("float32", "bfloat16", "float16")
 _SIMILARITY_ONLY = {"embedding_dim", "temperature", "entropy_weight", "queue_size"}
-# What says how a classifier is trained or answers: (option, what it is when it is off).
+# Options of classifiers only, each with the value that switches it off.
 _CLASSIFIER_ONLY = (("probe", False), ("test_views", "one"), ("class_weights", "none"), ("accumulate", 1))
 
 _RANGES = (
@@ -34,13 +32,13 @@ _RANGES = (
     (("embedding_dim",), lambda x: x >= 2, "2 or more"),
     (("temperature",), lambda x: x > 0, "above 0"),
     (("label_smoothing", "ema"), lambda x: 0 <= x < 1, "0 or more, and below 1"),
-    (("seed",), lambda x: 0 <= x < 2**32, f"0..{2**32 - 1}"),  # what NumPy takes
+    (("seed",), lambda x: 0 <= x < 2**32, f"0..{2**32 - 1}"),  # the range that NumPy accepts
 )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TrainConfig:
-    """A training run's options. The defaults of the run itself come from the preset, see `with_preset`.
+    """Options of a training run. The defaults of a run come from its preset, see `with_preset`.
 
     Raises:
         UsageError: an option cannot be used.
@@ -158,48 +156,48 @@ class TrainConfig:
                 value = getattr(self, name)
                 if not fits(value):
                     raise UsageError(f"--{name}={value}: should be {words}.")
-        self.augment_config()
+        _ = self.augmentation  # checks its ranges
         if self.model not in _PRETRAINED:
             if self.weights == "imagenet":
-                raise UsageError(f"--weights=imagenet: there are none of --model={self.model}.")
+                raise UsageError(f"--weights=imagenet: --model={self.model} has no ImageNet weights.")
             if self.resolution:
-                raise UsageError(f"--resolution={self.resolution}: --model={self.model} takes pictures as they are.")
+                raise UsageError(f"--resolution={self.resolution}: --model={self.model} does not enlarge images.")
         if not self.train_backbone and self.start == "none":
-            raise UsageError(f"--notrain_backbone: --model={self.model} starts without weights that could stay.")
+            raise UsageError(f"--notrain_backbone: --model={self.model} starts without pretrained weights to keep.")
         if self.objective == "similarity":
             for name, off in _CLASSIFIER_ONLY:
                 if getattr(self, name) != off:
                     raise UsageError(
-                        f"--{name}={getattr(self, name)} is for classifiers. With --objective=similarity leave it out, "
+                        f"--{name}={getattr(self, name)} is for classifiers. Leave it out with --objective=similarity, "
                         "and start from --preset=copy."
                     )
         if not self.epochs and not self.probe:
-            raise UsageError("--epochs=0: then nothing is trained, unless --probe fits the softmax.")
+            raise UsageError("--epochs=0 trains nothing. Give 1 or more, or add --probe, which fits the softmax.")
         if self.probe and self.start == "none":
-            raise UsageError(f"--probe: --model={self.model} starts without weights, so it has no features to fit to.")
+            raise UsageError(f"--probe: --model={self.model} starts without pretrained weights to fit to.")
 
     @property
     def start(self) -> str:
-        """What the weights start from, `auto` being resolved."""
+        """The value of `weights`, with `auto` resolved."""
         if self.weights == "auto":
             return "imagenet" if self.model in _PRETRAINED else "none"
         return self.weights
 
     @property
-    def what(self) -> Objective:
-        """What is learned, and what its figures are called."""
+    def objective_info(self) -> Objective:
+        """The objective, with the names of its figures."""
         return OBJECTIVES[self.objective]
 
     @property
     def compares_with_past(self) -> bool:
-        """Whether photos are also told from those of past steps."""
+        """Whether the loss also compares with embeddings of past steps."""
         return self.objective == "similarity" and self.queue_size > 0
 
     @classmethod
     def with_preset(cls, given: dict[str, Any]) -> TrainConfig:
-        """Returns the configuration of the preset in `given`, overridden by the rest of it.
+        """Returns the options of the preset named in `given`, overridden by the other options in `given`.
 
-        The preset is by default `small`, or `copy` for similarity.
+        The default preset is `small`, or `copy` for similarity.
         """
         name = given.get("preset", "copy" if given.get("objective") == "similarity" else "small")
         if name not in PRESETS:
@@ -211,13 +209,13 @@ class TrainConfig:
             options = {key: value for key, value in options.items() if key not in aside}
         return cls(**{"preset": name, **options, **given})
 
-    def resolved(self, num_replicas: int) -> TrainConfig:
-        """Returns the configuration with its global batch and learning rate as numbers.
+    def resolved(self, num_replicas: int, model_dir: Path | None = None) -> TrainConfig:
+        """Returns the options with the folder, the global batch size and the learning rate filled in.
 
-        A rate that was not given is the preset's for the preset's batch, times the ratio of the batches under SGD
-        (Goyal et al., "Accurate, Large Minibatch SGD", 2017, section 2.1) and times its square root under the others,
-        which divide by the gradient's own size (Malladi et al., "On the SDEs and Scaling Rules for Adaptive Gradient
-        Algorithms", NeurIPS 2022).
+        A learning rate that was not given is the preset's, scaled by the ratio of the batch size to the preset's. Under
+        SGD it is multiplied by the ratio (Goyal et al., "Accurate, Large Minibatch SGD", 2017, section 2.1). Under the
+        other optimizers, which divide by the size of the gradient, it is multiplied by the square root of the ratio
+        (Malladi et al., "On the SDEs and Scaling Rules for Adaptive Gradient Algorithms", NeurIPS 2022).
         """
         batch = self.per_replica_batch_size * num_replicas or self.global_batch_size
         rate = self.learning_rate
@@ -225,17 +223,23 @@ class TrainConfig:
             preset = preset_options(self.preset)
             ratio = batch / preset["global_batch_size"]
             rate = preset["learning_rate"] * (ratio if self.optimizer == "sgd" else math.sqrt(ratio))
-        return dataclasses.replace(self, global_batch_size=batch, per_replica_batch_size=0, learning_rate=rate)
+        return dataclasses.replace(
+            self,
+            model_dir=model_dir or self.model_dir,
+            global_batch_size=batch,
+            per_replica_batch_size=0,
+            learning_rate=rate,
+        )
 
-    def augment_config(self) -> AugmentConfig:
-        """Returns the part that says how pictures are augmented."""
-        names = [field.name for field in dataclasses.fields(AugmentConfig)]
-        return AugmentConfig(**{name: getattr(self, name) for name in names})
+    @property
+    def augmentation(self) -> AugmentConfig:
+        """The options of the augmentation."""
+        return AugmentConfig.from_options(vars(self))
 
     def determining(self) -> dict[str, Any]:
-        """Returns the options that decide what is learned, for comparison with an earlier call's.
+        """Returns the options that influence the result, for comparison with those of an earlier call.
 
-        The reader and the shuffle do so as well, but what counts is what was picked; see `simimg.training.run_folder`.
+        The reader and the shuffle do too, but the ones that were chosen count; see `simimg.training.run_folder`.
         """
         aside = {"model_dir", "preset", "num_devices", "dataset_dir", "per_replica_batch_size", "cross_device_ops"}
         aside |= {"reader", "shuffle", "cache", "data_service", "on_corrupt", "checkpoint_every_s", "keep_checkpoints"}

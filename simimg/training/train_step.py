@@ -1,28 +1,38 @@
-"""The compiled training steps: read, augment, forwards, backwards, and the weights move, on every replica.
+"""The compiled training step, and its calls: read, augment, forward and backward pass, and update, on every replica.
 
-Several steps are one call, because for a small network on a fast device coming from Python to the device takes longer
-than the step itself. How many they are changes nothing about what is learned.
+One call runs several steps, because for a small network on a fast device, the way from Python to the device takes
+longer than the step itself. The number of steps per call does not change the result.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import dataclasses
+import threading
+import time
+from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 
 from simimg import models
 from simimg.augment import augment
-from simimg.input import PADDING_ID, Batch, Order, Reader
-from simimg.training.checkpoints import State
+from simimg.errors import TrainingError
+from simimg.input import PADDING_ID, Batch, Order, Position, Reader, input_errors, train_batches
+from simimg.training.checkpoints import Progress, State
+from simimg.training.contrastive_loss import pair_gradients
 from simimg.training.metrics import example_losses, num_correct
-from simimg.training.similarity_step import pair_gradients
+from simimg.training.strategy import agreed
 from simimg.training.train_config import TrainConfig
 
-__all__ = ["several_steps", "training_step"]
+__all__ = ["StepRunner", "several_steps", "training_step"]
 
-# The average forgets its start faster than its decay says, as in tf.train.ExponentialMovingAverage(num_updates=...).
+# The decay is smaller in the first steps, as in tf.train.ExponentialMovingAverage(num_updates=...).
 _EMA_START = 10.0
+# Target duration of a call: long enough that the return to Python costs nothing, short enough for Ctrl-C and progress.
+_CALL_S = 0.25
+_MOST_STEPS = 1000
+_IDS_SHOWN = 8
 
 
 def training_step(
@@ -34,25 +44,26 @@ def training_step(
     *,
     class_weights: tf.Tensor | None = None,
 ) -> Callable[[Any, tf.Tensor, tf.Tensor], tf.Tensor]:
-    """Returns the function of (distributed element, epoch, step), int64 scalars both, that trains on a global batch.
+    """Returns a function of (distributed element, epoch, step) that trains on a global batch.
 
-    It is to be called in a `tf.function`. It returns float32 `[3]`, or more of them where the objective has other sums:
-    the sum of the losses, the number of examples that came out right, and the number of examples, over all replicas.
+    `epoch` and `step` are int64 scalars. Call the function in a `tf.function`. It returns sums over all replicas,
+    float32 `[3]`: the losses, the correct examples, and the number of examples. If the objective has further figures,
+    their sums follow.
 
     Args:
-        config: resolved.
-        strategy: whose replicas train.
-        state: of the run, made in the strategy's scope.
-        order: of the batches.
-        reader: of the elements.
-        class_weights: float32 `[num_classes]`, what an example of a class counts.
+        config: the resolved options.
+        strategy: the strategy whose replicas train.
+        state: variables of the run, created in the strategy's scope.
+        order: order of the batches.
+        reader: reader of the elements.
+        class_weights: float32 `[num_classes]`, weight of an example of each class.
     """
     model, optimizer, average = state.model, state.optimizer, state.average
     variables = model.trainable_variables
     num_replicas = strategy.num_replicas_in_sync
     part_size = order.per_replica_batch_size // config.accumulate
     if config.objective == "similarity":
-        gradients_of = pair_gradients(config, strategy, state, order)
+        gradients_of = pair_gradients(config, order, model, optimizer, state.past)
     else:
         gradients_of = _class_gradients(config, state, order, class_weights)
 
@@ -105,12 +116,12 @@ def training_step(
 def several_steps(
     step: Callable[[Any, tf.Tensor, tf.Tensor], tf.Tensor], *, timed: bool = True, num_sums: int = 3
 ) -> Callable[[Any, tf.Tensor, tf.Tensor, tf.Tensor], tuple[tf.Tensor, tf.Tensor]]:
-    """Returns the function of (iterator, epoch, first step, number of steps), int64 scalars, that trains so many steps.
+    """Returns a function of (iterator, epoch, first step, number of steps) that runs this number of training steps.
 
-    It returns what `step` does of each, float32 `[steps, num_sums]`, and the seconds it waited for the iterator, a
-    float64 scalar. The wait is from the end of a step to the arrival of the next batch; where a device works on after
-    its host has gone on, that is more than the device itself was idle. Without `timed` it is 0: TensorFlow's clock may
-    not be asked where operations are to be deterministic.
+    The numbers are int64 scalars. The function returns the result of `step` for each step, float32 `[steps, num_sums]`,
+    and the seconds it waited for the iterator, a float64 scalar. The wait is from the end of a step to the arrival of
+    the next batch. If a device still works after its host has continued, the device was idle for less than that.
+    Without `timed` the wait is 0, because deterministic operations must not read TensorFlow's clock.
     """
 
     def now() -> tf.Tensor:
@@ -134,20 +145,111 @@ def several_steps(
     return run
 
 
+class StepRunner:
+    """Runs several training steps per call.
+
+    Attributes:
+        images_per_s: throughput over the last calls.
+        input_share: share of that time spent waiting for a batch.
+    """
+
+    def __init__(
+        self,
+        strategy: tf.distribute.Strategy,
+        run: Callable[[Any, tf.Tensor, tf.Tensor, tf.Tensor], tuple[tf.Tensor, tf.Tensor]],
+        batches: Any,
+        order: Order,
+        reader: Reader,
+        others: Sequence[str] = (),
+    ) -> None:
+        """Stores the arguments.
+
+        `run` is the result of `several_steps`, and `batches` the distributed iterator. `others` names the sums that a
+        step returns after the first three.
+        """
+        self.images_per_s = 0.0
+        self.input_share = 0.0
+        self._strategy, self._run, self._batches, self._order, self._reader = strategy, run, batches, order, reader
+        self._others = others
+        self._count, self._is_warm = 1, False
+
+    def call(self, progress: Progress) -> None:
+        """Trains for some steps, at most to the end of the epoch, and updates `progress`.
+
+        Raises:
+            TrainingError: a loss is NaN or infinite.
+            DataError: a record cannot be read.
+        """
+        order, position = self._order, progress.position
+        count = min(self._count, order.steps_per_epoch - position.step)
+        first = order.step_number(position)
+        start = time.perf_counter()
+        with input_errors(self._reader.split):
+            numbers = (tf.constant(number, tf.int64) for number in (position.epoch, first, count))
+            results, waited = self._run(self._batches, *numbers)
+            sums, input_seconds = results.numpy(), float(waited)
+        seconds = time.perf_counter() - start
+        self._check(sums[:, 0], position)
+        progress.metrics.loss_sum += sum(map(float, sums[:, 0]))
+        progress.metrics.num_correct += sum(map(float, sums[:, 1]))
+        progress.metrics.num_examples += sum(map(int, sums[:, 2]))
+        for number, name in enumerate(self._others, 3):
+            progress.metrics.others[name] = progress.metrics.others.get(name, 0.0) + sum(map(float, sums[:, number]))
+        progress.position = Position(position.epoch, position.step + count)
+        progress.seconds += seconds
+        progress.input_seconds += input_seconds
+        self._measure(count, seconds, input_seconds)
+
+    def agree_to_stop(self, stop: threading.Event) -> bool:
+        """Returns whether any worker wants to stop. All workers stop after the same step, and use equal step counts."""
+        decided = agreed(self._strategy, {"count": float(self._count), "stop": float(stop.is_set())})
+        self._count = max(1, round(decided["count"]))
+        return decided["stop"] > 0
+
+    def _measure(self, count: int, seconds: float, input_seconds: float) -> None:
+        if not self._is_warm:  # the first call has compiled the step
+            self._is_warm = True
+            return
+        rate, share = count * self._order.global_batch_size / seconds, input_seconds / seconds
+        old = 0.8 if self.images_per_s else 0.0
+        self.images_per_s = old * self.images_per_s + (1 - old) * rate
+        self.input_share = old * self.input_share + (1 - old) * share
+        self._count = min(max(1, round(_CALL_S * self.images_per_s / self._order.global_batch_size)), _MOST_STEPS)
+
+    def _check(self, losses: np.ndarray, position: Position) -> None:
+        wrong = np.flatnonzero(~np.isfinite(losses))
+        if not len(wrong):
+            return
+        at = Position(position.epoch, position.step + int(wrong[0]))
+        ids = self._ids(at)
+        more = f" and {len(ids) - _IDS_SHOWN} more" if len(ids) > _IDS_SHOWN else ""
+        raise TrainingError(  # the same run would fail here again
+            f"the loss is NaN or infinite ({losses[wrong[0]]}) in epoch {at.epoch + 1}, step {at.step + 1}, whose "
+            f"examples have the ids {', '.join(map(str, ids[:_IDS_SHOWN]))}{more}. The last checkpoint is from before "
+            "that step. Try a smaller --learning_rate, or --clip_norm=1, in another --model_dir."
+        )
+
+    def _ids(self, at: Position) -> list[int]:
+        """Returns the ids of a step's examples on this process's replicas."""
+        order = dataclasses.replace(self._order, start=at)
+        elements = train_batches(self._reader, order).take(order.local_replicas)
+        return [int(id) for element in elements for id in self._reader.batch(element).id.numpy()]
+
+
 def _class_gradients(
     config: TrainConfig, state: State, order: Order, class_weights: tf.Tensor | None
 ) -> Callable[[Batch, tf.Tensor, tf.Tensor, tf.Tensor], tuple[Any, tf.Tensor]]:
-    """Returns the function of (batch, epoch, step, first row) of a replica that gives gradients and sums."""
+    """Returns a replica's function from (batch, epoch, step, first row) to gradients and sums."""
     model, optimizer, variables = state.model, state.optimizer, state.model.trainable_variables
 
     def of_pixels(images: tf.Tensor, batch: Batch, step: tf.Tensor, first_row: tf.Tensor) -> tuple[Any, tf.Tensor]:
-        there = tf.cast(batch.id != PADDING_ID, tf.float32)  # not a record that was skipped
+        there = tf.cast(batch.id != PADDING_ID, tf.float32)  # 0 for skipped records
         weights = there if class_weights is None else there * tf.gather(class_weights, batch.label)
         scope = models.dropout_scope(seed=tf.stack([tf.constant(config.seed, tf.int64), step]), first_row=first_row)
         with tf.GradientTape() as tape, scope:
             probabilities = model(images, training=True)
             losses = example_losses(config.loss, batch.label, probabilities, config.label_smoothing)
-            # Divided by the global batch, the replicas' gradients add up to those of the mean loss.
+            # Divided by the global batch size, so that the replicas' gradients add up to those of the mean loss.
             loss = optimizer.scale_loss(tf.reduce_sum(weights * losses) / order.global_batch_size)
         correct = tf.where(batch.id != PADDING_ID, batch.label, -1)
         sums = tf.stack([tf.reduce_sum(weights * losses), num_correct(correct, probabilities), tf.reduce_sum(there)])
@@ -157,17 +259,17 @@ def _class_gradients(
         of_pixels = tf.function(of_pixels, jit_compile=True)
 
     def gradients_of(batch: Batch, epoch: tf.Tensor, step: tf.Tensor, first_row: tf.Tensor) -> tuple[Any, tf.Tensor]:
-        images = augment(config.augment_config(), config.seed, epoch, batch.id, batch.image)
+        images = augment(config.augmentation, config.seed, epoch, batch.id, batch.image)
         return of_pixels(images, batch, step, first_row)
 
     return gradients_of
 
 
 def _reduced(gradients: list[tf.Tensor], num_replicas: int) -> list[tf.Tensor]:
-    """Returns the replicas' gradients added up, on each replica its share of that, since the optimizer adds up again.
+    """Returns the mean of the replicas' gradients, whose sum over the replicas is then taken by the optimizer.
 
-    Before that, a replica knows only its own: their length is not that of all together, and infinite ones that it
-    does not have itself would pass Keras's LossScaleOptimizer by.
+    A replica's own gradients do not suffice: their norm is not the norm of the sum, and Keras's LossScaleOptimizer
+    would miss infinite gradients of other replicas.
     """
     if num_replicas == 1:
         return gradients

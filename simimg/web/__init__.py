@@ -1,13 +1,14 @@
-"""The search page: a server for one index on this machine, and in `static/` the page that it serves.
+"""The search page: a server for one index on this machine. `static/` has the page itself.
 
-app              what can be asked
-request_guard    who may ask, how much, for how long
-search_worker    searches, one after another
-query_cache      queries, in memory
-thumbnails       thumbnails by row
-collection_map   the map
-review           copies, and the plan of them
-http_server      HTTP
+app              routes
+request_guard    checks of requests: host, origin, size, time
+search_worker    the thread that searches
+query_cache      uploaded queries, in memory
+thumbnails       images as JPEG, by row
+collection_map   the map of the collection
+review           copies, and the plan of their removal
+background_job   long computations with progress
+http_server      uvicorn in a thread
 """
 
 from simimg.web.app import create_app

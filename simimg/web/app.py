@@ -1,16 +1,16 @@
-"""The search page's server, as an ASGI application: what can be asked, and how it is answered.
+"""The search page's server as an ASGI application: routes, parameters and responses.
 
-    GET  /                                      the page, and /static/… of it
-    GET  /api/collection                        the pictures' columns by row, labels, thresholds
+    GET  /                                      the page; its files are at /static/...
+    GET  /api/collection                        columns of the images by row, labels, splits, thresholds
     GET  /api/thumbnail/{row}  /api/picture/{row}       JPEG
-    POST /api/query                             a picture in the body: a name for it, {"query", "width", "height"}
-    GET  /api/query/{name}                      JPEG of it
-    GET  /api/search?query=NAME|row=N&by=&k=&label=&split=      NDJSON: matches by looks at once, then as verified
-    GET  /api/pair?row=N&with=M                 how one is a copy of the other
-    GET  /api/map                               {"state", …} and once it is done {"x", "y"}
+    POST /api/query                             an image file as the body: {"query", "width", "height"}
+    GET  /api/query/{name}                      JPEG of a query
+    GET  /api/search?query=NAME|row=N&by=&k=&label=&split=      NDJSON: matches by embeddings first, then verified ones
+    GET  /api/pair?row=N&with=M                 how one image is a copy of another
+    GET  /api/map                               {"state", ...}, and {"x", "y"} when it is done
     GET  /api/review   POST /api/review {"threshold"}   PUT /api/plan   see `simimg.web.review`
 
-Errors are `{"error": sentence}`.
+Errors are `{"error": message}`.
 """
 
 from __future__ import annotations
@@ -35,8 +35,7 @@ from simimg.similarity import BY, Embedder, SearchIndex
 from simimg.web.background_job import BackgroundJob
 from simimg.web.collection_map import ROUNDS, load_or_lay_out
 from simimg.web.query_cache import MAX_BYTES, CachedQuery, QueryCache
-from simimg.web.request_errors import RequestError
-from simimg.web.request_guard import Guard, body_of
+from simimg.web.request_guard import Guard, RequestError, body_of
 from simimg.web.review import Review
 from simimg.web.search_worker import SearchWorker
 from simimg.web.thumbnails import Thumbnails
@@ -46,20 +45,20 @@ __all__ = ["create_app"]
 
 _T = TypeVar("_T")
 
-_MOST_MATCHES = 500
-_MAX_PLAN_BYTES = 16 << 20  # a million choices
+_MAX_MATCHES = 500
+_MAX_PLAN_BYTES = 16 << 20  # a million rows
 _TYPES = {".html": "text/html", ".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
-_FOREVER = "private, max-age=31536000, immutable"  # of what is asked for with the index's generation
+_FOREVER = "private, max-age=31536000, immutable"  # if the URL has the generation of the index
 
 
 def create_app(index: SearchIndex, embedder: Embedder, plan_path: Path, *, host: str = "127.0.0.1") -> ASGIApp:
-    """Returns the application.
+    """Return the application.
 
     Args:
         index: opened.
         embedder: the model that made it.
-        plan_path: the plan of `simimg duplicates` that reviews load and write.
-        host: the address that it is bound to.
+        plan_path: the plan of `simimg duplicates` that the review reads and writes.
+        host: the host that the server is bound to.
 
     Raises:
         SearchIndexError: `embedder` did not make the index.
@@ -68,14 +67,14 @@ def create_app(index: SearchIndex, embedder: Embedder, plan_path: Path, *, host:
 
 
 class _Page:
-    """What the routes share."""
+    """The routes, and the state that they share."""
 
     def __init__(self, index: SearchIndex, embedder: Embedder, plan_path: Path) -> None:
         self.index = index
-        self.shown = Thumbnails(index)
+        self.thumbnails = Thumbnails(index)
         self.queries = QueryCache(embedder)
-        self.engine = SearchWorker(index, embedder)
-        self.review = Review(index, self.shown, plan_path)
+        self.worker = SearchWorker(index, embedder)
+        self.review = Review(index, self.thumbnails.images, plan_path)
         self.map = BackgroundJob("map")
         self.static = _static_files()
         self.collection = json.dumps(_columns(index), ensure_ascii=False).encode()
@@ -106,11 +105,11 @@ class _Page:
     @asynccontextmanager
     async def lifespan(self, app: Starlette) -> AsyncIterator[None]:
         loop = asyncio.get_running_loop()
-        await loop.run_in_executor(None, self.engine.warm_up)
+        await loop.run_in_executor(None, self.worker.warm_up)
         yield
         for job in (self.map, self.review.job):
             job.stop()
-        self.engine.close()
+        self.worker.close()
         self.decoding.shutdown(cancel_futures=True)
 
     async def front(self, request: Request) -> Response:
@@ -123,39 +122,37 @@ class _Page:
         return Response(self.collection, media_type="application/json")
 
     async def thumbnail(self, request: Request) -> Response:
-        return await self._jpeg(request, self.shown.thumbnail)
+        return await self._jpeg(request, self.thumbnails.thumbnail)
 
     async def picture(self, request: Request) -> Response:
-        return await self._jpeg(request, self.shown.large)
+        return await self._jpeg(request, self.thumbnails.large)
 
     async def take_query(self, request: Request) -> Response:
         data = await body_of(request, MAX_BYTES)
         if not data:
-            raise RequestError(400, "Send the bytes of a picture.")
-        asked = await self._decode(lambda: self.queries.add(data))
-        return JSONResponse({"query": asked.name, "width": asked.size[0], "height": asked.size[1]}, 201)
+            raise RequestError(400, "The body is empty. Send an image file.")
+        query = await self._decode(lambda: self.queries.add(data))
+        return JSONResponse({"query": query.name, "width": query.size[0], "height": query.size[1]}, 201)
 
     async def query(self, request: Request) -> Response:
-        asked = self.queries.get(request.path_params["name"])
-        if asked is None:
-            raise _forgotten()
-        return Response(asked.shown, media_type="image/jpeg")
+        query = self._known_query(request.path_params["name"])
+        return Response(query.jpeg, media_type="image/jpeg")
 
     async def search(self, request: Request) -> Response:
         parameters = request.query_params
         by = parameters.get("by", "copy")
         if by not in BY:
-            raise RequestError(400, f"by={by[:20]}: should be one of {', '.join(BY)}.")
-        k = _number(parameters.get("k", "120"), "k", 1, _MOST_MATCHES)
-        asked = await self._asked(request)
-        found = self.engine.search(asked, k, by, label=parameters.get("label"), split=parameters.get("split"))
+            raise RequestError(400, f"by should be one of {', '.join(BY)}, but is {by[:20]!r}.")
+        k = _number(parameters.get("k", "120"), "k", 1, _MAX_MATCHES)
+        query = await self._query_of(request)
+        found = self.worker.search(query, k, by, label=parameters.get("label"), split=parameters.get("split"))
 
         async def lines() -> AsyncIterator[bytes]:
             try:
                 async for values in found:
                     yield json.dumps(values, ensure_ascii=False).encode() + b"\n"
             finally:
-                await found.aclose()  # type: ignore[attr-defined]  # a generator's, which ends the search
+                await found.aclose()  # type: ignore[attr-defined]  # closing the generator cancels the search
 
         return StreamingResponse(lines(), media_type="application/x-ndjson")
 
@@ -164,16 +161,16 @@ class _Page:
             _number(request.query_params.get(name, ""), name, 0, len(self.index.pictures) - 1)
             for name in ("row", "with")
         ]
-        seen = await self._decode(lambda: self.review.pair(*rows))
-        if seen is None:
+        found = await self._decode(lambda: self.review.pair(*rows))
+        if found is None:
             return JSONResponse({"similarity": None, "reason": None, "place": None})
-        reason = ", ".join(seen.reasons) or "looks the same"
-        return JSONResponse({"similarity": round(seen.similarity, 4), "reason": reason, "place": list(seen.place)})
+        similarity = round(found.similarity, 4)
+        return JSONResponse({"similarity": similarity, "reason": found.text, "place": list(found.place)})
 
     async def layout(self, request: Request) -> Response:
         if self.map.result is None:
             self.map.start(lambda progress: load_or_lay_out(self.index, progress), ROUNDS)
-            await asyncio.sleep(0.05)  # what is in the cache is there by then
+            await asyncio.sleep(0.05)  # enough to load a cached map
         values = self.map.described()
         if self.map.result is not None:
             values["x"], values["y"] = ([round(place, 4) for place in axis] for axis in self.map.result.T.tolist())
@@ -186,7 +183,7 @@ class _Page:
         values = _json(await body_of(request, 1024))
         threshold = values.get("threshold") if isinstance(values, dict) else None
         if isinstance(threshold, bool) or not isinstance(threshold, int | float) or not 0.5 <= threshold <= 1:
-            raise RequestError(422, "threshold: should be a number from 0.5 to 1.")
+            raise RequestError(422, "threshold should be a number from 0.5 to 1.")
         self.review.start(float(threshold))
         return JSONResponse(self.review.job.described(), 202)
 
@@ -197,20 +194,21 @@ class _Page:
         except OSError as error:
             raise RequestError(409, f"The plan cannot be written: {error.strerror}.") from None
 
-    async def _asked(self, request: Request) -> CachedQuery:
-        """The query that a request names, or the picture of the index that it does."""
+    async def _query_of(self, request: Request) -> CachedQuery:
+        """Return the query that a request names, or the image of the index that it names as one."""
         parameters = request.query_params
-        if "row" in parameters:
-            row = _number(parameters["row"], "row", 0, len(self.index.pictures) - 1)
-            kept = self.queries.get(f"row-{row}")
-            return kept or await self._added(row)
-        asked = self.queries.get(parameters.get("query", ""))
-        if asked is None:
-            raise _forgotten()
-        return asked
+        if "row" not in parameters:
+            return self._known_query(parameters.get("query", ""))
+        row = _number(parameters["row"], "row", 0, len(self.index.pictures) - 1)
+        if (known := self.queries.get(f"row-{row}")) is not None:
+            return known
+        return await self._decode(lambda: self.queries.add(self.thumbnails.read(row), row=row))
 
-    async def _added(self, row: int) -> CachedQuery:
-        return await self._decode(lambda: self.queries.add(self.shown.read(row), row=row))
+    def _known_query(self, name: str) -> CachedQuery:
+        query = self.queries.get(name)
+        if query is None:
+            raise RequestError(404, "This image is no longer kept. Drop it again.")
+        return query
 
     async def _jpeg(self, request: Request, make: Callable[[int], bytes]) -> Response:
         data = await self._decode(lambda: make(request.path_params["row"]))
@@ -228,7 +226,7 @@ class _Page:
 
 
 def _static_files() -> dict[str, tuple[str, bytes]]:
-    """The page's files by name with their types, read once: no request ever names a path."""
+    """Return type and content of the page's files by name. They are read once, so that no request opens a path."""
     folder = importlib.resources.files("simimg.web") / "static"
     return {
         file.name: (_TYPES[Path(file.name).suffix], file.read_bytes())
@@ -238,7 +236,7 @@ def _static_files() -> dict[str, tuple[str, bytes]]:
 
 
 def _columns(index: SearchIndex) -> dict[str, Any]:
-    """What the page knows of each picture, by row; labels and splits as numbers of their names."""
+    """Return the columns of the images for the page; labels and splits are indices into lists of their names."""
     pictures = index.pictures
     values: dict[str, Any] = {
         "name": Path(index.info.image_dir or index.info.dataset_dir or index.index_dir).name,
@@ -259,13 +257,9 @@ def _columns(index: SearchIndex) -> dict[str, Any]:
     return values
 
 
-def _forgotten() -> RequestError:
-    return RequestError(404, "This picture is no longer kept. Drop it again.")
-
-
 def _number(text: str, name: str, least: int, most: int) -> int:
     if not (text.isascii() and text.isdigit() and len(text) < 12 and least <= int(text) <= most):
-        raise RequestError(400, f"{name}: should be a number from {least} to {most}.")
+        raise RequestError(400, f"{name} should be a number from {least} to {most}.")
     return int(text)
 
 
@@ -273,7 +267,7 @@ def _json(data: bytes) -> Any:
     try:
         return json.loads(data)
     except (ValueError, RecursionError):
-        raise RequestError(400, "This is no JSON.") from None
+        raise RequestError(400, "The body is not valid JSON.") from None
 
 
 async def _refused(request: Request, error: Exception) -> Response:

@@ -1,4 +1,4 @@
-"""One long piece of work at a time in a thread of its own, with its progress; stopped when the server ends."""
+"""Runs one long computation at a time in its own thread, with progress; it is stopped when the server ends."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ _Progress = Callable[[int], object]
 
 
 class Stopped(Exception):
-    """Raised by the progress of a job that is to end."""
+    """Raised by the progress callback of a job that has to stop."""
 
 
 class BackgroundJob:
-    """Work that is started once and asked after from any thread: `idle`, `running`, `done` or `failed`."""
+    """A computation in a thread. Its state is `idle`, `running`, `done` or `failed`. Thread-safe."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -28,7 +28,7 @@ class BackgroundJob:
         self._stop = threading.Event()
 
     def start(self, work: Callable[[_Progress], Any], total: int) -> None:
-        """Starts the work, unless it is running: `work(progress)` gives the result, and tells progress in steps."""
+        """Start `work(progress)`, unless a job is running; it returns the result and reports progress in steps."""
         with self._lock:
             if self._state == "running":
                 return
@@ -36,23 +36,24 @@ class BackgroundJob:
             threading.Thread(target=self._run, args=(work,), name=self.name, daemon=True).start()
 
     def described(self) -> dict[str, Any]:
-        """Returns the state as JSON has it: `state`, `done` of `total` steps, and `error`, a sentence or empty."""
+        """Return JSON values: `state`, `done` of `total` steps, and `error`, a message or empty."""
         with self._lock:
             return {"state": self._state, "done": self._done, "total": self._total, "error": self._error}
 
     def stop(self) -> None:
-        """Has the work end at its next step."""
+        """Stop the work at its next step."""
         self._stop.set()
 
     def _run(self, work: Callable[[_Progress], Any]) -> None:
+        result, state, error = None, "failed", ""
         try:
-            result, state, error = work(self._progress), "done", ""
+            result, state = work(self._progress), "done"
         except Stopped:
-            result, state, error = None, "idle", ""
+            state = "idle"
         except (SimimgError, OSError, MemoryError) as failure:
-            result, state, error = None, "failed", str(failure) or type(failure).__name__
-        except Exception as failure:  # told to whoever asks: nobody waits for this thread
-            result, state, error = None, "failed", f"{type(failure).__name__}: {failure}"
+            error = str(failure) or type(failure).__name__
+        except Exception as failure:  # reported by `described`, as no caller waits for this thread
+            error = f"{type(failure).__name__}: {failure}"
         with self._lock:
             if state == "done":
                 self.result = result

@@ -1,9 +1,9 @@
-"""A map of a collection: a place in the plane for each picture, near those that are alike.
+"""Lays out a collection as a map: a point in the plane for each image, near those of similar images.
 
-Each picture is joined with its nearest fifteen by their `kind` vectors; joined pictures attract each other, and any two
-repel: the layout of UMAP (McInnes, Healy and Melville, arXiv:1802.03426), from the two principal axes on, all vertices
-moved at once in each round. Up to `LANDMARKS` pictures are laid out, evenly taken from the collection; the others lie
-between the three landmarks that they are most like.
+Each image is connected to its nearest fifteen by their `kind` vectors. Connected images attract each other, and any two
+images repel each other. This is the layout of UMAP (McInnes, Healy and Melville, arXiv:1802.03426), initialized with
+the two principal axes; all points move at once in each round. Up to `LANDMARKS` images, evenly taken from the
+collection, are laid out. The others are placed between the three landmarks that are most similar to them.
 
     <index_dir>/web/map-<generation>-<fingerprint>.npy      float32 [num_images, 2], 0..1
 """
@@ -19,35 +19,36 @@ from scipy import sparse
 from scipy.spatial import cKDTree
 
 from simimg.similarity import SearchIndex
+from simimg.similarity.nearest_neighbors import nearest
 from simimg.web.thumbnails import CACHE
 from tfrecords.format.atomic_files import atomic_file
 
 __all__ = ["LANDMARKS", "ROUNDS", "lay_out", "load_or_lay_out"]
 
 LANDMARKS = 20_000
-"""Their neighbours take 400 million products, some seconds."""
+"""Finding their neighbors takes 400 million inner products, some seconds."""
 
 ROUNDS = 240
 
 _NEIGHBORS = 15
-_NEGATIVES = 5  # pictures that repel, for each that attracts
-_A, _B = 1.577, 0.895  # UMAP's curve 1 / (1 + a d^2b) for a least distance of 0.1
-_MOST = 4.0  # of one attraction or repulsion in one round, as UMAP has it
-_STEP = 0.5  # half of UMAP's: all pictures move at once
-_FILLED = 0.4  # of the plane, by squares around the pictures
-_CROWD, _LOOSENING = 12, 60  # nearest pictures that one is pushed by, and rounds of it
-_BLOCK = 2048
+_NEGATIVES = 5  # repelling images per attracting image
+_A, _B = 1.577, 0.895  # UMAP's curve 1 / (1 + a d^2b) for a minimum distance of 0.1
+_MAX_MOVE = 4.0  # by one attraction or repulsion per round, as in UMAP
+_STEP = 0.5  # half of UMAP's, because all points move at once
+_FILLED = 0.4  # share of the plane that squares around the points fill
+_CROWD, _SPREADING_ROUNDS = 12, 60  # nearest points that push a point apart
+_BLOCK = 64  # queries: three times as fast as blocks of 1,024
 _SEED = 0
 
 _Progress = Callable[[int], object]
 
 
 def load_or_lay_out(index: SearchIndex, progress: _Progress = lambda rounds: None) -> np.ndarray:
-    """Returns places, float32 `[num_images, 2]` in 0..1: of the cache, or laid out and kept there.
+    """Return the points, float32 `[num_images, 2]` in 0..1, from the cache, or compute and cache them.
 
     Args:
         index: opened.
-        progress: called with a number of rounds, `ROUNDS` in all.
+        progress: called with the number of rounds since the last call, `ROUNDS` in total.
     """
     folder = index.index_dir / CACHE
     path = folder / f"map-{index.info.generation}-{index.info.model_fingerprint[:12]}.npy"
@@ -55,7 +56,7 @@ def load_or_lay_out(index: SearchIndex, progress: _Progress = lambda rounds: Non
         places: np.ndarray = np.load(path)
         if places.shape == (len(index.pictures), 2) and np.isfinite(places).all():
             return places
-    except (OSError, ValueError, EOFError):  # none, or what a power failure left
+    except (OSError, ValueError, EOFError):  # missing, or damaged by a power failure
         pass
     places = lay_out(np.asarray(index.vectors["kind"]), progress)
     _write(path, places)
@@ -63,7 +64,7 @@ def load_or_lay_out(index: SearchIndex, progress: _Progress = lambda rounds: Non
 
 
 def lay_out(vectors: np.ndarray, progress: _Progress = lambda rounds: None) -> np.ndarray:
-    """Returns places, float32 `[num_images, 2]` in 0..1, the same for the same vectors.
+    """Return the points, float32 `[num_images, 2]` in 0..1; the same vectors give the same points.
 
     Args:
         vectors: float32 `[num_images, dim]` of L2 norm 1.
@@ -76,8 +77,8 @@ def lay_out(vectors: np.ndarray, progress: _Progress = lambda rounds: None) -> n
     rows = np.arange(count) if count <= LANDMARKS else np.linspace(0, count - 1, LANDMARKS).astype(np.int64)
     landmarks = np.asarray(vectors[rows], np.float32)
     neighbors, similarities = _nearest(landmarks, landmarks, min(_NEIGHBORS, len(rows) - 1), without_self=True)
-    places = _settled(_principal(landmarks), _attractions(neighbors, similarities), progress)
-    places = _loosened(_in_frame(places))
+    places = _attracted(_principal(landmarks), _attractions(neighbors, similarities), progress)
+    places = _spread(_in_frame(places))
     if len(rows) < count:
         near, weights = _nearest(np.asarray(vectors), landmarks, 3, without_self=False)
         weights = np.maximum(weights, 1e-3)[..., None]
@@ -88,28 +89,25 @@ def lay_out(vectors: np.ndarray, progress: _Progress = lambda rounds: None) -> n
 
 
 def _nearest(vectors: np.ndarray, among: np.ndarray, k: int, *, without_self: bool) -> tuple[np.ndarray, np.ndarray]:
-    """Rows and cosines of the nearest `k`, best first: `[num_vectors, k]` each."""
-    rows, cosines = [], []
+    """Return rows and cosines of the nearest `k`, best first: `[num_vectors, k]` each."""
+    found = []
     for start in range(0, len(vectors), _BLOCK):
-        products = vectors[start : start + _BLOCK] @ among.T
-        if without_self:
-            own = np.arange(len(products))
-            products[own, start + own] = -np.inf
-        best = np.argpartition(-products, k - 1, axis=1)[:, :k]
-        values = np.take_along_axis(products, best, 1)
-        order = np.argsort(-values, axis=1, kind="stable")
-        rows.append(np.take_along_axis(best, order, 1))
-        cosines.append(np.take_along_axis(values, order, 1))
-    return np.concatenate(rows), np.concatenate(cosines)
+        block = np.asarray(vectors[start : start + _BLOCK])
+        cosines, rows = nearest(among, block[:, None], k + without_self)
+        own = np.arange(start, start + len(block))[:, None] if without_self else -1
+        kept = np.argsort(rows == own, axis=1, kind="stable")[:, :k]
+        found.append([np.take_along_axis(values, kept, 1) for values in (rows, cosines)])
+    rows, cosines = map(np.concatenate, zip(*found, strict=True))
+    return rows, cosines
 
 
 def _attractions(neighbors: np.ndarray, similarities: np.ndarray) -> sparse.coo_matrix:
-    """How strongly pictures are joined, 0..1, symmetric: UMAP's fuzzy union (its section 3.1)."""
+    """Return the weights of connections, 0..1, symmetric: UMAP's fuzzy union (section 3.1 there)."""
     count, k = neighbors.shape
     distances = np.maximum(1.0 - similarities.astype(np.float64), 0.0)
     beyond = np.maximum(distances - distances[:, :1], 0.0)
     low, high = np.full(count, 1e-6), np.full(count, 4.0)
-    for _ in range(40):  # the width at which a picture's joins add up to log2(k), by bisection
+    for _ in range(40):  # bisection of the width at which the weights of an image add up to log2(k)
         width = (low + high) * 0.5
         more = np.exp(-beyond / width[:, None]).sum(axis=1) > np.log2(max(k, 2))
         low, high = np.where(more, low, width), np.where(more, width, high)
@@ -120,17 +118,17 @@ def _attractions(neighbors: np.ndarray, similarities: np.ndarray) -> sparse.coo_
 
 
 def _principal(vectors: np.ndarray) -> np.ndarray:
-    """The two principal axes, scaled to UMAP's ten each way: float64 `[num_vectors, 2]`."""
+    """Project to the two principal axes, scaled to -10..10 as in UMAP: float64 `[num_vectors, 2]`."""
     centered = vectors.astype(np.float64) - vectors.mean(axis=0)
     _, axes = np.linalg.eigh(centered.T @ centered)
     places = centered @ axes[:, ::-1][:, :2]
     if places.shape[1] < 2:
         places = np.column_stack([places, np.zeros(len(places))])
-    noise = np.random.default_rng(_SEED).normal(0, 1e-3, places.shape)  # pictures of equal vectors part
+    noise = np.random.default_rng(_SEED).normal(0, 1e-3, places.shape)  # separates equal vectors
     return 10.0 * places / max(float(np.abs(places).max()), 1e-9) + noise
 
 
-def _settled(places: np.ndarray, attractions: sparse.coo_matrix, progress: _Progress) -> np.ndarray:
+def _attracted(places: np.ndarray, attractions: sparse.coo_matrix, progress: _Progress) -> np.ndarray:
     rng = np.random.default_rng(_SEED)
     heads, tails, weights = attractions.row, attractions.col, attractions.data
     count = len(places)
@@ -140,30 +138,30 @@ def _settled(places: np.ndarray, attractions: sparse.coo_matrix, progress: _Prog
         apart = places[ones] - places[others]
         squared = np.maximum((apart**2).sum(axis=1), 1e-9)
         pull = -2 * _A * _B * squared ** (_B - 1) / (1 + _A * squared**_B)
-        move = _summed(ones, np.clip(pull[:, None] * apart, -_MOST, _MOST), count)
+        move = _summed(ones, np.clip(pull[:, None] * apart, -_MAX_MOVE, _MAX_MOVE), count)
         ones = np.repeat(ones, _NEGATIVES)
         apart = places[ones] - places[rng.integers(0, count, len(ones))]
         squared = (apart**2).sum(axis=1)
         push = 2 * _B / ((1e-3 + squared) * (1 + _A * squared**_B))
-        move += _summed(ones, np.clip(push[:, None] * apart, -_MOST, _MOST), count)
-        places = places + _STEP * (1 - number / ROUNDS) * np.clip(move, -4 * _MOST, 4 * _MOST)
+        move += _summed(ones, np.clip(push[:, None] * apart, -_MAX_MOVE, _MAX_MOVE), count)
+        places = places + _STEP * (1 - number / ROUNDS) * np.clip(move, -4 * _MAX_MOVE, 4 * _MAX_MOVE)
         progress(1)
     return places
 
 
 def _in_frame(places: np.ndarray) -> np.ndarray:
-    """Places in 0..1, but for a few strays, which are moved to the edge."""
+    """Scale points to 0..1; the few outliers are clipped to the edge."""
     low, high = np.quantile(places, 0.002, axis=0), np.quantile(places, 0.998, axis=0)
     extent = max(float((high - low).max()), 1e-6)
     framed: np.ndarray = np.clip((places - (low + high) * 0.5) / extent * 0.94 + 0.5, 0.0, 1.0)
     return framed
 
 
-def _loosened(places: np.ndarray) -> np.ndarray:
-    """Has pictures that lie on each other part, so that a class is a field and no dot: UMAP draws them together."""
+def _spread(places: np.ndarray) -> np.ndarray:
+    """Push points apart that UMAP draws together, so that a class covers an area instead of a dot."""
     apart = math.sqrt(_FILLED / len(places))
     k = min(_CROWD, len(places) - 1)
-    for _ in range(_LOOSENING):
+    for _ in range(_SPREADING_ROUNDS):
         distances, others = cKDTree(places).query(places, k + 1)
         distances, others = distances[:, 1:], others[:, 1:]
         short = np.clip(apart - distances, 0.0, None)
@@ -185,5 +183,5 @@ def _write(path: Path, places: np.ndarray) -> None:
             old.unlink(missing_ok=True)
         with atomic_file(path, sync=False) as file:
             np.save(file, places)
-    except OSError:  # an index that may only be read: laid out anew next time
+    except OSError:  # the index is read-only; the map is computed again next time
         pass

@@ -1,4 +1,4 @@
-"""An HTTP server for the search page, in a thread, on a port that is known before it starts."""
+"""The HTTP server of the search page. It runs in a thread, on a socket that listens before the server starts."""
 
 from __future__ import annotations
 
@@ -19,33 +19,33 @@ __all__ = ["listening", "serving"]
 
 _CONNECTIONS = 64  # a browser opens six
 _KEEP_ALIVE_S = 30
-_HEADERS_S = 10.0
+_HEADERS_S = 10.0  # timeout for the first request of a connection
 _HEADERS_BYTES = 16 << 10
 _START_S = 120.0
 _END_S = 2
 
 
-class _Impatient(H11Protocol):
-    """HTTP/1.1 that hangs up on whoever connects and does not say what he wants in ten seconds."""
+class _TimeoutProtocol(H11Protocol):
+    """Closes connections that send no complete request within ten seconds; uvicorn has no option for it."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        self._hang_up = self.loop.call_later(_HEADERS_S, self._give_up)
+        self._timeout = self.loop.call_later(_HEADERS_S, self._close_idle)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._hang_up.cancel()
+        self._timeout.cancel()
         super().connection_lost(exc)
 
-    def _give_up(self) -> None:
+    def _close_idle(self) -> None:
         if self.cycle is None and not self.transport.is_closing():
             self.transport.close()
 
 
 def listening(host: str, port: int) -> socket.socket:
-    """Returns a socket that listens.
+    """Return a listening socket.
 
     Raises:
-        UsageError: the address is none of this machine, or something else listens there.
+        UsageError: the address is not of this machine, or is in use.
     """
     if not 0 <= port < 1 << 16:
         raise UsageError(f"--port={port}: should be 0..65535.")
@@ -63,17 +63,17 @@ def listening(host: str, port: int) -> socket.socket:
             raise
     except OSError as error:
         raise UsageError(
-            f"--host={host} --port={port}: {error.strerror}. Is something else listening there? --port=0 takes any."
+            f"--host={host} --port={port}: {error.strerror}. If the port is in use, --port=0 chooses a free one."
         ) from None
     return listener
 
 
 @contextmanager
 def serving(app: ASGIApp, listener: socket.socket) -> Iterator[threading.Event]:
-    """Serves until the block ends; yields, once requests are answered, an event that is set if the server ends."""
+    """Run the server until the block ends; yield, once it accepts requests, an event that is set when it ends."""
     config = uvicorn.Config(
         app,
-        http=_Impatient,
+        http=_TimeoutProtocol,
         ws="none",
         loop="asyncio",
         lifespan="on",
@@ -111,4 +111,4 @@ def _wait_until(server: Any, ended: threading.Event) -> None:
             return
         if ended.wait(0.05):
             break
-    raise SimimgError("the server did not start; its lines above say why.")
+    raise SimimgError("the server did not start; the reason is printed above.")

@@ -1,7 +1,8 @@
-"""Pictures that somebody looks for: what a browser sent, or a row of the index, kept in memory under a random name.
+"""Queries of the search page, uploads or rows of the index, kept in memory under random names.
 
-What is sent has no name that counts, touches no disk, and is bounded in bytes before it is read and in pixels before it
-is decoded. The last few are kept, so that another question about one needs no second upload.
+The name of an uploaded file is ignored, and nothing is written to disk. The size is limited in bytes before an upload
+is read, and in pixels before it is decoded. The last few queries are kept, so that another search for one needs no
+second upload.
 """
 
 from __future__ import annotations
@@ -16,9 +17,9 @@ from PIL import Image
 
 from simimg.similarity import Embedder
 from simimg.similarity.fingerprint import Fingerprint, fingerprint, jpeg_quality
-from simimg.similarity.query_views import query_views
-from simimg.web.request_errors import RequestError
-from simimg.web.thumbnails import LARGE_PX, encode_jpeg
+from simimg.similarity.query_search import query_views
+from simimg.web.request_guard import RequestError
+from simimg.web.thumbnails import large_jpeg
 from tfrecords.convert.image.decoder import decode
 from tfrecords.convert.image.image_formats import open_image, reading
 from tfrecords.format.quarantine import Refusal
@@ -26,46 +27,46 @@ from tfrecords.format.quarantine import Refusal
 __all__ = ["MAX_BYTES", "MAX_PIXELS", "CachedQuery", "QueryCache"]
 
 MAX_BYTES = 32 << 20
-"""Of an upload: the largest JPEG of a camera has about this."""
+"""Of an upload; the largest JPEG files of cameras have about this size."""
 
 MAX_PIXELS = 64_000_000
-"""Of an upload: 192 MB when it is decoded."""
+"""Of an upload; 192 MB when it is decoded."""
 
 _KEPT = 6
 
 
 @dataclasses.dataclass(slots=True)
 class CachedQuery:
-    """A query: its name, views, size in px, and what to show of it.
+    """A query.
 
     Attributes:
-        name: what the browser calls it.
+        name: its id for the browser.
         row: of the index; -1 for an upload.
-        views: see `simimg.similarity.query_views`.
-        size: width and height, upright.
-        shown: a JPEG.
+        views: see `simimg.similarity.query_search.query_views`.
+        size: width and height in px, upright.
+        jpeg: for display.
     """
 
     name: str
     row: int
     views: np.ndarray
     size: tuple[int, int]
-    shown: bytes
+    jpeg: bytes
     _image: Image.Image | None
     _quality: int | None
-    _examined: Fingerprint | None = None
+    _fingerprint: Fingerprint | None = None
 
-    def examined(self) -> Fingerprint:
-        """Returns what a close look finds: at the first call in 0.1 s, of one thread at a time."""
-        if self._examined is None:
+    def get_fingerprint(self) -> Fingerprint:
+        """Return the fingerprint. The first call takes 0.1 s. Not thread-safe."""
+        if self._fingerprint is None:
             assert self._image is not None
-            self._examined = fingerprint(self._image, quality=self._quality, as_query=True)
+            self._fingerprint = fingerprint(self._image, quality=self._quality, as_query=True)
             self._image = None  # up to 192 MB
-        return self._examined
+        return self._fingerprint
 
 
 class QueryCache:
-    """The last few queries by name. Safe to use from many threads."""
+    """The last few queries, by name. Thread-safe."""
 
     def __init__(self, embedder: Embedder) -> None:
         self._embedder = embedder
@@ -73,10 +74,10 @@ class QueryCache:
         self._kept: OrderedDict[str, CachedQuery] = OrderedDict()
 
     def add(self, data: bytes, *, row: int = -1) -> CachedQuery:
-        """Takes in the bytes of a picture.
+        """Add the bytes of an image file.
 
         Raises:
-            Refused: it is no picture, or too large a one.
+            RequestError: the data is not an image, or the image is too large.
         """
         try:
             with reading(data):
@@ -84,31 +85,30 @@ class QueryCache:
             if width * height > MAX_PIXELS:
                 raise RequestError(
                     413,
-                    f"This picture has {width:,} x {height:,} pixels; {MAX_PIXELS // 1_000_000} million is the most.",
+                    f"This image has {width:,} x {height:,} pixels. The limit is {MAX_PIXELS // 1_000_000} million.",
                 )
             image = decode(data)
         except Refusal as refusal:
-            raise RequestError(415, f"This is no picture that can be read: {refusal}.") from None
+            raise RequestError(415, f"This is not an image that can be read: {refusal}.") from None
         except MemoryError:
-            raise RequestError(413, "There is not enough memory to decode this picture.") from None
-        name = secrets.token_urlsafe(12) if row < 0 else f"row-{row}"
-        asked = CachedQuery(
-            name,
-            row,
-            query_views(image, self._embedder.image_size, self._embedder.resize),
-            image.size,
-            encode_jpeg(image, LARGE_PX),
-            image,
-            jpeg_quality(data),
+            raise RequestError(413, "There is not enough memory to decode this image.") from None
+        query = CachedQuery(
+            name=secrets.token_urlsafe(12) if row < 0 else f"row-{row}",
+            row=row,
+            views=query_views(image, self._embedder.image_size, self._embedder.resize),
+            size=image.size,
+            jpeg=large_jpeg(image),
+            _image=image,
+            _quality=jpeg_quality(data),
         )
         with self._lock:
-            self._kept[name] = asked
+            self._kept[query.name] = query
             while len(self._kept) > _KEPT:
                 self._kept.popitem(last=False)
-        return asked
+        return query
 
     def get(self, name: str) -> CachedQuery | None:
-        """Returns a query that is still kept."""
+        """Return a query that is still kept, or None."""
         with self._lock:
             if name in self._kept:
                 self._kept.move_to_end(name)

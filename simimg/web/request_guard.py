@@ -1,12 +1,13 @@
-"""What stands before every request: who may ask, how much, for how long; and what a browser may do with an answer.
+"""Request filter: checks Host and Origin, limits body size and time, and sets the security headers of responses.
 
-- The Host has to be one of this server's names. A page of somebody else whose name was made to point here (DNS
-  rebinding) would send its own.
-- An Origin, where there is one, has to be this server's, and a browser must not call the request `cross-site` or
-  `same-site` (Sec-Fetch-Site, of the W3C's Fetch Metadata): so no other page can have a plan written, or look for
-  pictures. Only the front page may be reached by a link.
-- Bodies are bounded before they are read, and have to arrive in time; whoever takes no answer is let go.
-- Answers say that they are what they say they are, and may load nothing from elsewhere.
+- The Host header has to name this server. A page of another site whose name was made to resolve to this address (DNS
+  rebinding) would send its own name.
+- An Origin header, if present, has to be this server's, and the browser must not classify the request as `cross-site`
+  or `same-site` (Sec-Fetch-Site, W3C Fetch Metadata). So no other page can search or write a plan. Only the front page
+  can be opened by a link.
+- Bodies are limited before they are read, and have to arrive in time. Clients that do not read a response are
+  disconnected.
+- Responses forbid the browser to guess their type or to load anything from elsewhere.
 """
 
 from __future__ import annotations
@@ -21,9 +22,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from simimg.web.request_errors import RequestError
-
-__all__ = ["HEADERS", "Guard", "body_of"]
+__all__ = ["HEADERS", "Guard", "RequestError", "body_of"]
 
 HEADERS = {
     "content-security-policy": (
@@ -37,23 +36,32 @@ HEADERS = {
     "x-frame-options": "DENY",
     "permissions-policy": "camera=(), microphone=(), geolocation=()",
 }
-"""Of every answer."""
+"""Headers of every response."""
 
-_PIECE_S = 15.0  # for the next piece of a body, or of an answer to be taken
-_BODY_S = 60.0  # for all of a body
+_PIECE_S = 15.0  # timeout for receiving the next part of a body, and for sending a part of a response
+_BODY_S = 60.0  # timeout for receiving a whole body
+
+
+class RequestError(Exception):
+    """A request that is rejected, with an HTTP status 4xx and a message that says what to do."""
+
+    def __init__(self, status: int, sentence: str) -> None:
+        super().__init__(sentence)
+        self.status = status
+        self.sentence = sentence
 
 
 class Guard:
-    """An ASGI application around another one."""
+    """ASGI middleware around the application."""
 
     def __init__(self, app: ASGIApp, host: str) -> None:
-        """Take the application and the address that it is bound to, a name or an IP address."""
+        """Take the application and the host that the server is bound to, a name or an IP address."""
         self._app = app
         self._host = host.strip("[]").lower()
         self._open = not _is_loopback(self._host)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answers a request, or refuses it."""
+        """Pass a request to the application, or reject it."""
         if scope["type"] == "lifespan":
             await self._app(scope, receive, send)
             return
@@ -80,34 +88,32 @@ class Guard:
     def _check(self, headers: Headers, scope: Scope) -> None:
         hosts = headers.getlist("host")
         if len(hosts) != 1 or not self._is_ours(hosts[0]):
-            raise RequestError(
-                421, "This server does not go by that name. Use the address that simimg serve has printed."
-            )
+            raise RequestError(421, "This server has another name. Use the address that simimg serve printed.")
         for origin in headers.getlist("origin"):
             parts = _split(origin)
             if parts is None or parts.scheme not in ("http", "https") or parts.netloc.lower() != hosts[0].lower():
-                raise RequestError(403, "Only the search page itself may ask this.")
+                raise RequestError(403, "Only the search page itself may send this request.")
         site = headers.get("sec-fetch-site", "none")
         if site not in ("none", "same-origin"):
             linked = scope["method"] == "GET" and scope["path"] == "/" and headers.get("sec-fetch-mode") == "navigate"
             if not linked:
-                raise RequestError(403, "Only the search page itself may ask this.")
+                raise RequestError(403, "Only the search page itself may send this request.")
 
     def _is_ours(self, host: str) -> bool:
-        """Whether a Host names this machine without asking any DNS; the port is anybody's, as of an SSH tunnel."""
+        """Whether a Host header names this machine, without a DNS query; any port will do, as with an SSH tunnel."""
         parts = _split(f"//{host}")
         name = (parts.hostname or "") if parts else ""
         if parts is None or parts.netloc != host or parts.username is not None or parts.path:
             return False
         if name == "localhost" or name == self._host or _is_loopback(name):
             return True
-        return self._open and _is_address(name)  # an address is nobody's name
+        return self._open and _is_address(name)  # DNS rebinding needs a name, not an address
 
 
 def _split(url: str) -> Any:
     try:
         parts = urlsplit(url)
-        _ = parts.port  # which is parsed when it is asked for
+        _ = parts.port  # parsed on access; raises ValueError
     except ValueError:
         return None
     return parts
@@ -126,12 +132,12 @@ def _is_loopback(name: str) -> bool:
 
 
 async def body_of(request: Request, most: int) -> bytes:
-    """Returns the body of a request.
+    """Return the body of a request.
 
     Raises:
-        Refused: it is longer than `most` bytes, of which no more are kept, or too slow.
+        RequestError: it is longer than `most` bytes, or too slow.
     """
-    too_large = RequestError(413, f"This is too large: {most / (1 << 20):.0f} MB is the most.")
+    too_large = RequestError(413, f"This is too large. The limit is {most / (1 << 20):.0f} MB.")
     length = request.headers.get("content-length", "")
     if length and (not length.isdecimal() or int(length) > most):
         raise too_large

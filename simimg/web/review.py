@@ -1,7 +1,7 @@
-"""Reviewing copies: groups that were found, or that a plan has, what is to be removed of each, and the plan's file.
+"""Reviews copies: groups that were found or planned, the choice of what to remove, and the plan's file.
 
-The file is that of `simimg duplicates --plan` and `simimg apply`. It is written where the server was told to, never
-where a browser says, and only over what the browser has seen: `version` is the checksum of the file that it knows.
+The file is that of `simimg duplicates --plan` and `simimg apply`. Its path is set when the server starts, never by the
+browser. It is only replaced if the browser knows its current content: `version` is the checksum of the file.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from simimg.errors import DataError
 from simimg.similarity import (
     Duplicates,
     Group,
+    IndexImages,
     Member,
     SearchIndex,
     Verification,
@@ -24,24 +25,19 @@ from simimg.similarity import (
     load_plan,
     write_plan,
 )
-from simimg.similarity.fingerprint import fingerprint, jpeg_quality
-from simimg.similarity.match_verification import verify
+from simimg.similarity.match_verification import SAME_BYTES, verify
+from simimg.similarity.plan_file import PlannedFile
 from simimg.web.background_job import BackgroundJob
-from simimg.web.request_errors import RequestError
-from simimg.web.thumbnails import Thumbnails
-from tfrecords.convert.image.decoder import decode
-from tfrecords.format.atomic_files import read_json
-from tfrecords.format.quarantine import Refusal
+from simimg.web.request_guard import RequestError
 
 __all__ = ["Review"]
 
 _BY_HAND = "chosen by hand"
-_SAME_BYTES = "the same bytes"
 
 
 @dataclasses.dataclass(frozen=True)
 class _Planned:
-    """A plan's file: its checksum, empty without a file; its groups; how many of its files the index lacks."""
+    """A plan: the checksum of its file (empty without a file), its groups, and how many files are not in the index."""
 
     version: str
     groups: tuple[Group, ...]
@@ -49,18 +45,18 @@ class _Planned:
 
 
 class Review:
-    """The groups of an index and one plan. Safe to use from many threads."""
+    """The groups of an index and one plan. Thread-safe."""
 
-    def __init__(self, index: SearchIndex, shown: Thumbnails, plan_path: Path) -> None:
+    def __init__(self, index: SearchIndex, images: IndexImages, plan_path: Path) -> None:
         self.job = BackgroundJob("duplicates")
-        self.threshold = index.info.thresholds.get("copy", 0.9)  # as `simimg duplicates`
+        self.threshold = index.copy_threshold
         self._index = index
-        self._shown = shown
+        self._images = images
         self._path = plan_path
         self._lock = threading.Lock()
 
     def start(self, threshold: float) -> None:
-        """Looks for copies of a least similarity of `threshold`, 0.5..1, in a thread."""
+        """Search for copies with a similarity of at least `threshold`, 0.5..1, in a thread."""
         self.threshold = threshold
 
         def work(progress: Callable[[int], object]) -> Duplicates:
@@ -69,10 +65,10 @@ class Review:
         self.job.start(work, len(self._index.pictures))
 
     def described(self) -> dict[str, Any]:
-        """Returns what there is to review, as JSON has it.
+        """Return the review as JSON values.
 
-        Groups have their members, the keeper first, and the rows that are to be removed. Without a plan that is what
-        `simimg duplicates` would write; with one it is what the plan says, and nothing where it says nothing.
+        A group has its members, the keeper first, and the rows to remove. Without a plan these are the removals that
+        `simimg duplicates` would write. With a plan they are those of the plan; a group that it lacks has none.
         """
         found: Duplicates | None = self.job.result
         problem = ""
@@ -101,19 +97,19 @@ class Review:
         }
 
     def save(self, values: Any) -> dict[str, Any]:
-        """Writes the plan: `{"version": text, "groups": [{"keep": row, "remove": [row, …]}, …]}`.
+        """Write the plan: `{"version": text, "groups": [{"keep": row, "remove": [row, …]}, …]}`.
 
         Raises:
-            Refused: the values are none, or the file was changed by somebody else.
+            RequestError: the values are invalid, or the file was changed in the meantime.
         """
         if self._index.info.image_dir is None:
-            raise RequestError(409, "This index is of pictures that are no files here: there is nothing to plan.")
+            raise RequestError(409, "The images of this index are not files of this machine, so none can be removed.")
         version, choices = self._checked(values)
         with self._lock:
             if version != self._version():
-                raise RequestError(409, f"{self._path} was changed by somebody else. Load it again.")
+                raise RequestError(409, f"{self._path} was changed by another program. Load it again.")
             groups = self._groups(choices)
-            write_plan(self._path, Path(self._index.info.image_dir), groups, lambda path: False)
+            write_plan(self._path, Path(self._index.info.image_dir), groups)
             return {
                 "version": self._version(),
                 "path": str(self._path),
@@ -122,19 +118,14 @@ class Review:
             }
 
     def pair(self, row: int, other: int) -> Verification | None:
-        """Returns how the picture of `row` is a copy of that of `other`; raises Refused as `Shown.read`."""
-        pictures = [self._index.pictures[one] for one in (row, other)]
-        if pictures[0].sha256 == pictures[1].sha256:
-            return Verification(1.0, (_SAME_BYTES,), 0)
-        try:
-            data = [self._shown.read(one) for one in (row, other)]
-            query, candidate = (fingerprint(decode(one), quality=jpeg_quality(one)) for one in data)
-        except Refusal:
-            return None
-        return verify(query, candidate)
+        """Return the verification that one image is a copy of another one; None if it is not, or one is missing."""
+        if self._index.pictures[row].sha256 == self._index.pictures[other].sha256:
+            return Verification(1.0, (SAME_BYTES,), 0)
+        fingerprints = self._images.pair(row, other)
+        return None if fingerprints is None else verify(*fingerprints)
 
     def _checked(self, values: Any) -> tuple[str, list[tuple[int, list[int]]]]:
-        wrong = RequestError(422, "This is no review: a version, and groups with a row to keep and rows to remove.")
+        wrong = RequestError(422, "This is not a review: a version, and groups with a row to keep and rows to remove.")
         if not isinstance(values, dict) or not isinstance(values.get("version"), str):
             raise wrong
         if not isinstance(values.get("groups"), list):
@@ -148,14 +139,14 @@ class Review:
                 if type(row) is not int or not 0 <= row < len(self._index.pictures):
                     raise wrong
                 if row in seen:
-                    raise RequestError(422, f"Picture {row} is there twice: nothing can be kept and removed.")
+                    raise RequestError(422, f"Image {row} occurs twice. An image can be kept or removed, once.")
                 seen.add(row)
             if len(rows) > 1:
                 choices.append((rows[0], rows[1:]))
         return values["version"], choices
 
     def _groups(self, choices: Sequence[tuple[int, list[int]]]) -> list[Group]:
-        """The groups to write, with the reasons that are known, and new ones where another file is kept."""
+        """Return the groups to write, with known reasons, or new ones if another file is kept."""
         found: Duplicates | None = self.job.result
         try:
             planned = self._planned().groups
@@ -172,13 +163,9 @@ class Review:
         return groups
 
     def _member(self, row: int, keeper: int) -> Member:
-        try:
-            seen = self.pair(row, keeper)
-        except RequestError:
-            seen = None
-        if seen is None:
-            return Member(row, self._index.pictures[row], 0.5, _BY_HAND)
-        return Member(row, self._index.pictures[row], seen.similarity, ", ".join(seen.reasons) or "looks the same")
+        found = self.pair(row, keeper)
+        similarity, reason = (found.similarity, found.text) if found else (0.5, _BY_HAND)
+        return Member(row, self._index.pictures[row], similarity, reason)
 
     def _version(self) -> str:
         try:
@@ -187,7 +174,7 @@ class Review:
             return ""
 
     def _planned(self) -> _Planned:
-        """The plan's file; raises DataError if it is none of this index."""
+        """Read the plan; raise DataError if it is not a plan of this index."""
         version = self._version()
         if not version:
             return _Planned("", (), 0)
@@ -196,23 +183,19 @@ class Review:
             raise DataError(f"{self._path} is about {plan.image_dir}, not about this collection.")
         rows = {path: row for row, path in enumerate(self._index.pictures.column("path").tolist())}
         groups, num_unknown = [], 0
-        for values in read_json(self._path, "the plan")["groups"]:
-            keeper, *others = (self._planned_member(one, rows) for one in (values["keep"], *values["remove"]))
-            there = [member for member in others if member is not None]
-            num_unknown += len(others) - len(there) if keeper is not None else len(others)
-            if keeper is not None and there:
-                groups.append(Group(keeper, tuple(there)))
+        for planned in plan.groups:
+            keeper, *others = (self._planned_member(file, rows) for file in (planned.keep, *planned.remove))
+            known = [member for member in others if member is not None and keeper is not None]
+            num_unknown += len(others) - len(known)
+            if keeper is not None and known:
+                groups.append(Group(keeper, tuple(known)))
         return _Planned(version, tuple(groups), num_unknown)
 
-    def _planned_member(self, values: dict[str, Any], rows: dict[str, int]) -> Member | None:
-        row = rows.get(values["path"])
-        if row is None or self._index.pictures[row].sha256 != values["sha256"]:
+    def _planned_member(self, file: PlannedFile, rows: dict[str, int]) -> Member | None:
+        row = rows.get(file.path)
+        if row is None or self._index.pictures[row].sha256 != file.sha256:
             return None
-        try:
-            similarity = float(values.get("similarity", 1.0))
-        except (TypeError, ValueError):  # somebody has edited it
-            similarity = 0.5
-        return Member(row, self._index.pictures[row], similarity, str(values.get("reason", values.get("why", ""))))
+        return Member(row, self._index.pictures[row], file.similarity, file.reason)
 
 
 def _group_values(group: Group, plan: _Planned) -> dict[str, Any]:

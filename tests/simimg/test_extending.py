@@ -83,7 +83,7 @@ train = ["train", "--dataset_dir=data/listed/1.0.0", "--preset=plain", "--epochs
 assert main([*train, "--model_dir=runs/plain"]) == 0
 assert main([*train, "--model_dir=runs/bright", "--solarize=1"]) == 0
 model, info = load_model(Path("runs/plain"))
-assert (model.name, info.augment_config.solarize) == ("plain", 0.1)
+assert (model.name, AugmentConfig.from_options(info.config).solarize) == ("plain", 0.1)
 weights = [load_model(Path(f"runs/{name}"))[0].get_weights() for name in ("plain", "bright")]
 assert any((one != other).any() for one, other in zip(*weights)), "the flag changes nothing"
 """

@@ -1,8 +1,8 @@
-"""The mapped reader: shards of any size on a local disk, mapped into memory, a batch gathered from anywhere in them.
+"""The mapped reader: shards of any size on a local disk, mapped into memory, from which batches are gathered.
 
-A raw shard is an array uint8 [num_examples, record_bytes] on disk, and a split of raw shards is mapped as one such
-array; TensorFlow gathers from it. JPEG and PNG records are found through their sidecars and decoded by threads. Only
-the records of a batch are touched, and the operating system keeps of the files what memory has room for.
+A raw shard is an array uint8 [num_examples, record_bytes] on disk. A split of raw shards is mapped as one such array,
+and TensorFlow gathers from it. JPEG and PNG records are found through their sidecar files and decoded by threads. Only
+the records of a batch are read, and the operating system caches as much of the files as memory allows.
 """
 
 from __future__ import annotations
@@ -13,17 +13,14 @@ import numpy as np
 import tensorflow as tf
 
 from simimg.errors import UsageError
-from simimg.input.jpeg_png_records import EncodedRecords
 from simimg.input.readers.random_access import GatherReader
-from simimg.input.shard_memmap import map_records
+from simimg.input.records import EncodedRecords, map_records, shared_tensor, tf_varints
 from simimg.input.split import Batch, Split
-from simimg.input.zero_copy import shared_tensor, tf_varints
 from tfrecords.format.record_layout import INT_BYTES, Offsets
 
 __all__ = ["MappedReader"]
 
-_IMAGES_PER_CALL = 256  # decoded by one thread one after the other
-
+_IMAGES_PER_CALL = 256  # decoded by one thread, one after the other
 
 _Gather = Callable[[tf.Tensor], tf.Tensor]
 
@@ -32,10 +29,10 @@ class MappedReader(GatherReader):
     """Reads a split that `simimg convert` wrote.
 
     Args:
-        split: which.
-        num_threads: that decode.
-        on_corrupt: what becomes of a JPEG or PNG record that cannot be read, see `EncodedRecords`. The checksums of raw
-            records are not tested here, because that would cost more than the reading; `simimg verify` does.
+        split: the split to read.
+        num_threads: threads that decode.
+        on_corrupt: what to do with a JPEG or PNG record that cannot be read, see `EncodedRecords`. The checksums of raw
+            records are not verified here, because that would cost more than reading them; `simimg verify` does it.
 
     Raises:
         UsageError: the split has no layout.json.
@@ -44,7 +41,7 @@ class MappedReader(GatherReader):
 
     kind = "mapped"
     stored: _Gather
-    """Given places, as `gather` is: the bytes of the records, uint8 `[batch, record_bytes]`, or string `[batch]`."""
+    """Returns the bytes of the records at given places: uint8 `[batch, record_bytes]`, or string `[batch]`."""
 
     def __init__(self, split: Split, *, num_threads: int, on_corrupt: str = "fail") -> None:
         if not split.indexed:
@@ -75,7 +72,7 @@ def _raw(split: Split, at: Offsets) -> tuple[_Gather, Callable[[tf.Tensor], Batc
         skipped = tf.constant(np.subtract(records.first_rows, records.first_places[:-1]), tf.int64)
 
     def stored(places: tf.Tensor) -> tf.Tensor:
-        # A place outside would be a row that does not exist, and the end of the process.
+        # A place out of range would be a row that does not exist, and reading it kills the process.
         places = tf.clip_by_value(places, 0, split.num_examples - 1)
         shard = tf.searchsorted(ends, places, side="right")
         return tf.gather(rows, places + tf.gather(skipped, shard))

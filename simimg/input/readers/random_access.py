@@ -1,4 +1,4 @@
-"""Readers that find any example by its place: what they have in common."""
+"""Base class of readers that find any example by its place: training and evaluation batches as gathers."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from simimg.input.split import PADDING_ID, Batch, Split
 
 __all__ = ["GatherReader"]
 
-# A gather is divided among the cores by itself. More of them at a time hide what lies between one and the next, for
-# which only large batches are long enough, and whose memory counts.
+# One gather already uses all cores. Several at the same time hide the gaps between two of them. Large batches take long
+# enough for two calls to suffice, and each call in flight holds a batch in memory.
 _CALLS = 4
 _CALLS_OF_LARGE_BATCHES = 2
 _SMALL_BATCH_BYTES = 1 << 26
-_MIN_PLACES_PER_CALL = 16  # below that, a call costs more than its pictures
+_MIN_PLACES_PER_CALL = 16  # below that, a call costs more than its images
 
 
 class GatherReader:
     """A reader whose batches are gathered from anywhere in its split.
 
-    A subclass has `kind` and `gather`. Where the threads are as many calls at a time, and not inside a call, it has
-    `places_per_call`: a larger batch is put together of calls of at most so many places.
+    A subclass has `kind` and `gather`. If `places_per_call` is set, `gather` runs in one thread, and a larger batch is
+    split into parallel calls of at most that many places.
     """
 
     kind: str
@@ -41,11 +41,11 @@ class GatherReader:
         return self._gathered(order.indices(), order.per_replica_batch_size).with_options(_as_written())
 
     def batch(self, element: Batch) -> Batch:
-        """Returns an element of `train_batches` as a Batch, on the device that trains."""
+        """Returns an element of `train_batches` unchanged."""
         return element
 
     def eval_batches(self, batch_size: int) -> tf.data.Dataset:
-        """Returns a data set of Batches of `batch_size`: every example once, the last one filled up with id -1."""
+        """Returns a data set of Batches of `batch_size`: every example once, the last batch filled up with id -1."""
         last = self.split.num_examples - 1
         steps = tf.data.Dataset.range(-(-self.split.num_examples // batch_size))
         places = steps.map(lambda step: step * batch_size + tf.range(batch_size, dtype=tf.int64))
@@ -70,14 +70,14 @@ class GatherReader:
 
 
 def _as_written() -> tf.data.Options:
-    """Returns the options of a data set that is not to be rewritten: for that, TensorFlow would copy all pixels."""
+    """Returns options that stop TensorFlow from rewriting a data set, for which it would copy all pixels."""
     options = tf.data.Options()
     options.experimental_optimization.apply_default_optimizations = False
     return options
 
 
 def _part(batch_size: int, most: int) -> int:
-    """Returns the largest divisor of `batch_size` up to `most`, or all of it if that divisor is very small."""
+    """Returns the largest divisor of `batch_size` up to `most`, or `batch_size` if that divisor is very small."""
     largest = next(part for part in range(min(batch_size, most), 0, -1) if batch_size % part == 0)
     return largest if largest >= _MIN_PLACES_PER_CALL else batch_size
 

@@ -1,10 +1,11 @@
-"""The service reader: other processes, on this machine or others, read and decode; this one puts in order.
+"""The service reader: other processes, on this machine or on others, read and decode, and this process restores order.
 
-They are workers of tf.data's own service. Its dispatcher hands out the numbers of batches, one at a time, to whichever
-worker asks; a worker computes which examples the batch has, reads them by their offsets, decodes them and sends them
-with their number. That alone promises each batch at most once, in any order: a worker that is killed takes along what
-it was given. So here they are put in order, and one that does not come though many later ones have come is read here.
-That makes the order and the pixels those of the other readers, to the last byte, whatever happens to a worker.
+The processes are workers of tf.data's own service. Its dispatcher hands out the numbers of batches, one at a time, to
+whichever worker asks. A worker computes which examples belong to the batch, reads them by their offsets, decodes them
+and sends them with the number. The service promises each batch at most once, in any order: a worker that is killed
+loses the batches it was given. This reader puts the batches in order. If a batch is missing although many later ones
+have arrived, it reads that batch itself. So the order and the pixels are byte-identical to those of the other readers,
+whatever happens to a worker.
 """
 
 from __future__ import annotations
@@ -20,40 +21,40 @@ import numpy as np
 import tensorflow as tf
 
 from simimg.errors import DataError, UsageError
-from simimg.input.readers.example_parser import decode_record, decode_records
 from simimg.input.readers.mapped import MappedReader
+from simimg.input.readers.stream import decode_record, decode_records
 from simimg.input.sampler import Order
 from simimg.input.split import Batch, Split
 from tfrecords.format.shard import ShardReader
 
 __all__ = ["ServiceReader", "check_service"]
 
-# Batches that wait for an earlier one before that is read here. Two workers that are as fast as each other are never
-# more than their threads' work apart.
+# Batches that may wait for an earlier one before that one is read here. Workers of the same speed are never further
+# apart than the batches in their threads.
 _MOST_WAITING = 16
-_REQUESTS = 8  # batches that are asked for at a time, and so on their way
-_PATIENCE_S = 120.0  # with a service that delivers nothing
+_REQUESTS = 8  # batches requested at the same time
+_PATIENCE_S = 120.0  # timeout for a service that delivers nothing
 _CONNECT_S = 5.0
-_READ_BUFFER_BYTES = 1 << 14  # at a record, of which the rest is read at once
+_READ_BUFFER_BYTES = 1 << 14  # covers a small record; the rest of a larger one is read at once
 
-# A batch and its number; why no more come; or None where all have come that will.
+# A numbered batch; the error that ended the delivery; or None at the regular end.
 _Arrival = tuple[int, Batch] | Exception | None
 
 
 class ServiceReader:
-    """Reads a split that `simimg convert` wrote, through a service; evaluations read it here.
+    """Reads a split that `simimg convert` wrote, through a service; evaluation batches are read in this process.
 
     Attributes:
-        num_owed: batches that were read here because no worker delivered them.
+        num_recovered: batches that were read in this process because no worker delivered them.
 
     Args:
-        split: which; workers find it under the same path.
-        address: of the dispatcher, `grpc://HOST:PORT`.
-        num_threads: that decode what is read here.
+        split: the split to read; workers must find it under the same path.
+        address: the dispatcher, `grpc://HOST:PORT`.
+        num_threads: threads that decode what is read in this process.
         on_corrupt: see `MappedReader`.
 
     Raises:
-        UsageError: the split has no layout.json; the address cannot be used, or nobody answers there.
+        UsageError: the split has no layout.json, or the address is invalid or does not answer.
         DataError: a shard is missing or damaged.
     """
 
@@ -62,13 +63,13 @@ class ServiceReader:
     def __init__(self, split: Split, address: str, *, num_threads: int, on_corrupt: str = "fail") -> None:
         if not split.indexed:
             raise UsageError(
-                f"--data_service needs shards that `simimg convert` wrote; {split.dataset_dir} has others."
+                f"--data_service needs shards that `simimg convert` wrote; {split.dataset_dir} has no layout.json."
             )
         check_service("--data_service", address)
-        self.split, self.num_owed = split, 0
+        self.split, self.num_recovered = split, 0
         self._address = address
-        self._here = MappedReader(split, num_threads=num_threads, on_corrupt=on_corrupt)
-        self.corrupt = self._here.corrupt
+        self._local = MappedReader(split, num_threads=num_threads, on_corrupt=on_corrupt)
+        self.corrupt = self._local.corrupt
 
     def train_batches(self, order: Order) -> tf.data.Dataset:
         """Returns a data set of Batches of `order.per_replica_batch_size`, replica after replica, step after step."""
@@ -81,17 +82,17 @@ class ServiceReader:
         return tf.data.Dataset.from_generator(lambda: self._in_order(order), output_signature=signature)
 
     def batch(self, element: Batch) -> Batch:
-        """Returns an element of `train_batches` as it is."""
+        """Returns an element of `train_batches` unchanged."""
         return element
 
     def eval_batches(self, batch_size: int) -> tf.data.Dataset:
-        """Returns a data set of Batches of `batch_size`: every example once, the last one filled up with id -1."""
-        return self._here.eval_batches(batch_size)
+        """Returns a data set of Batches of `batch_size`: every example once, the last batch filled up with id -1."""
+        return self._local.eval_batches(batch_size)
 
     def numbered(self, order: Order) -> tf.data.Dataset:
-        """Returns what the workers do: a data set of (number, Batch) by the numbers of `order.elements`.
+        """Returns the data set that the workers compute: (number, Batch) for the numbers of `order.elements`.
 
-        A batch that cannot be read is left out; the reading here will tell why.
+        A batch that cannot be read is left out. Reading it in this process then raises the reason.
         """
         record = _record_at(self.split)
         raw = self.split.encoding == "raw"
@@ -112,28 +113,28 @@ class ServiceReader:
         thread = threading.Thread(target=self._receive, args=(order, arrivals, done), daemon=True)
         thread.start()
         waiting: dict[int, Batch] = {}
-        num_delivered, num_owed, at_end = 0, 0, False
+        num_delivered, num_recovered, at_end = 0, 0, False
         try:
             for number in order.elements:
                 while number not in waiting and not at_end and len(waiting) < _MOST_WAITING:
                     arrival = self._next(arrivals)
                     if isinstance(arrival, tuple):
                         num_delivered += 1
-                        if arrival[0] >= number:  # else it was read here meanwhile
+                        if arrival[0] >= number:  # otherwise it has been read here in the meantime
                             waiting[arrival[0]] = arrival[1]
                     elif arrival is None:
                         at_end = True
                     else:
                         raise arrival
                 if number not in waiting:
-                    num_owed += 1
-                    self.num_owed += 1
-                    waiting[number] = self._here.gather(order.places(tf.constant(number, tf.int64)))
-                    if num_owed > max(_MOST_WAITING, num_delivered):
+                    num_recovered += 1
+                    self.num_recovered += 1
+                    waiting[number] = self._local.gather(order.places(tf.constant(number, tf.int64)))
+                    if num_recovered > max(_MOST_WAITING, num_delivered):
                         raise DataError(
                             f"--data_service={self._address}: its workers deliver few batches or none ({num_delivered} "
-                            f"of the last {num_delivered + num_owed}). Their own messages tell why; do all of them "
-                            f"find {self.split.dataset_dir.absolute()}?"
+                            f"of the last {num_delivered + num_recovered}). Read their messages, and check that all "
+                            f"of them find {self.split.dataset_dir.absolute()}."
                         )
                 yield waiting.pop(number)
         finally:
@@ -144,12 +145,12 @@ class ServiceReader:
             return arrivals.get(timeout=_PATIENCE_S)
         except queue.Empty:
             return DataError(
-                f"--data_service={self._address} has delivered nothing for {_PATIENCE_S:.0f} s. Is its dispatcher "
-                "there, with a worker at least? The same command goes on once they are."
+                f"--data_service={self._address} has delivered nothing for {_PATIENCE_S:.0f} s. Check that its "
+                "dispatcher and at least one worker are running, then give the same command again to resume."
             )
 
     def _receive(self, order: Order, arrivals: queue.Queue[_Arrival], done: threading.Event) -> None:
-        def give(arrival: _Arrival) -> None:
+        def put(arrival: _Arrival) -> None:
             while not done.is_set():
                 with contextlib.suppress(queue.Full):
                     arrivals.put(arrival, timeout=1)
@@ -161,19 +162,19 @@ class ServiceReader:
                     processing_mode=tf.data.experimental.service.ShardingPolicy.DYNAMIC,
                     service=self._address,
                     max_outstanding_requests=_REQUESTS,
-                    compression=None,  # pixels hardly shrink, and the time is better spent on decoding
+                    compression=None,  # pixels hardly shrink, and decoding needs the time
                 )
             ):
-                give((int(number), batch))
+                put((int(number), batch))
                 if done.is_set():
                     return
-            give(None)
+            put(None)
         except tf.errors.OpError as error:
-            give(DataError(f"--data_service={self._address}: {error.message.splitlines()[0]}"))
+            put(DataError(f"--data_service={self._address}: {error.message.splitlines()[0]}"))
 
 
 def _record_at(split: Split) -> Callable[[tf.Tensor], tf.Tensor]:
-    """Returns the function from a place, an int64 scalar tensor, to the serialized record there."""
+    """Returns a function from a place, an int64 scalar tensor, to the serialized record at that place."""
     shards = [shard for shard in split.shards if shard.num_examples]
     files = [str(shard.path.absolute()) for shard in shards]
     ends = np.cumsum([shard.num_examples for shard in shards])
@@ -198,7 +199,7 @@ def _record_at(split: Split) -> Callable[[tf.Tensor], tf.Tensor]:
 
 
 def check_service(flag: str, address: str) -> None:
-    """Raises UsageError, naming the flag, unless `address` is grpc://HOST:PORT and somebody answers there."""
+    """Raises UsageError, naming the flag, unless `address` is grpc://HOST:PORT and accepts a connection."""
     url = urlsplit(address)
     try:
         port = url.port
@@ -210,6 +211,6 @@ def check_service(flag: str, address: str) -> None:
         socket.create_connection((url.hostname, port), timeout=_CONNECT_S).close()
     except OSError as error:
         raise UsageError(
-            f"{flag}={address}: nobody answers there ({error.strerror or error}). "
+            f"{flag}={address} does not answer ({error.strerror or error}). "
             "Start a dispatcher with `simimg data_service`."
         ) from None

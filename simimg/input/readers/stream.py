@@ -1,10 +1,11 @@
 """The stream reader: any shards that TensorFlow can open, read from front to back.
 
-What it cannot promise: a uniform shuffle of the whole split. It reads the shards in an order that depends on
-(seed, epoch), several at a time, and shuffles within a buffer of `SHUFFLE_BUFFER` examples; the converter has mixed the
-examples before they went into shards. Its order is as reproducible as the other readers', and goes on from any position
-by skipping records before they are decoded; but it is another order than theirs. Where the split fits into the shuffle
-buffer its shuffle is uniform.
+It cannot shuffle a whole split uniformly. It reads the shards in an order that depends on (seed, epoch), several at a
+time, and shuffles within a buffer of `SHUFFLE_BUFFER` examples; the converter has already mixed the examples across
+shards. The order is as reproducible as that of the other readers, but it is a different order. A run resumes at any
+position by skipping records before they are decoded. If the split fits into the buffer, the shuffle is uniform.
+
+Records are parsed and decoded by TensorFlow's own operations, which can be sent to other machines as a graph.
 """
 
 from __future__ import annotations
@@ -14,16 +15,14 @@ import itertools
 
 import tensorflow as tf
 
-from simimg.input.readers.example_parser import decode_record, decode_records
 from simimg.input.sampler import Order, permuted
 from simimg.input.split import PADDING_ID, Batch, Split
 
-__all__ = ["SHUFFLE_BUFFER", "StreamReader"]
+__all__ = ["SHUFFLE_BUFFER", "StreamReader", "decode_record", "decode_records", "parse_records"]
 
 SHUFFLE_BUFFER = 8192
-# Shards that are open at a time, and records taken from one before the next.
-_CYCLE_LENGTH = 8
-_BLOCK_LENGTH = 16
+_CYCLE_LENGTH = 8  # shards open at the same time
+_BLOCK_LENGTH = 16  # records taken from one shard before the next
 _READ_BUFFER_BYTES = 4 * 2**20  # TensorFlow's default of 256 KB makes too many requests
 
 
@@ -44,12 +43,12 @@ class StreamReader:
         return self._decoded(self.train_records(order), order.per_replica_batch_size, drop_remainder=True)
 
     def train_records(self, order: Order) -> tf.data.Dataset:
-        """Returns the records of `train_batches`, one by one: string scalars, each with its place if it has no id."""
+        """Returns the records of `train_batches` one by one: string scalars, each with its place if it has no id."""
         used = order.steps_per_epoch * order.global_batch_size
         skipped = order.start.step * order.global_batch_size
 
         def epoch_records(epoch: tf.Tensor) -> tf.data.Dataset:
-            # Of this function's graph only. Else the program's seed has a say in the shuffle, and 0 makes it raise.
+            # Set for this function's graph only. Otherwise the program's seed changes the shuffle, and seed 0 raises.
             tf.random.set_seed(1)
             seed = tf.stack([tf.constant(order.seed, tf.int64), epoch])
             num_shards = len(self._files)
@@ -57,14 +56,14 @@ class StreamReader:
             records = tf.data.Dataset.from_tensor_slices(shards).interleave(
                 self._shard_records,
                 cycle_length=min(_CYCLE_LENGTH, num_shards),
-                block_length=_BLOCK_LENGTH,  # one after the other: threads cost more than they read
+                block_length=_BLOCK_LENGTH,  # without parallel calls: threads cost more than the reading
             )
             shuffle_seed = tf.random.stateless_uniform([], seed, 0, 2**62, tf.int64)
             records = records.shuffle(SHUFFLE_BUFFER, shuffle_seed, reshuffle_each_iteration=False).take(used)
             return records.skip(tf.where(epoch == order.start.epoch, tf.constant(skipped, tf.int64), 0))
 
         records = tf.data.Dataset.range(order.start.epoch, order.num_epochs).flat_map(epoch_records)
-        if order.local_replicas < order.num_replicas:  # drop what other processes train on, before it is decoded
+        if order.local_replicas < order.num_replicas:  # drop the records of other processes before decoding
             batch, total = order.per_replica_batch_size, order.global_batch_size
 
             def is_ours(count: tf.Tensor, record: tuple[tf.Tensor, ...]) -> tf.Tensor:
@@ -75,17 +74,13 @@ class StreamReader:
         return records
 
     def batch(self, element: Batch) -> Batch:
-        """Returns an element of `train_batches` as it is."""
+        """Returns an element of `train_batches` unchanged."""
         return element
 
     def eval_batches(self, batch_size: int) -> tf.data.Dataset:
         """Returns a data set of Batches: every example once, in the order of the shards, the last batch filled up."""
         shards = tf.data.Dataset.range(len(self._files))
-        records = shards.interleave(
-            self._shard_records,
-            cycle_length=1,
-            block_length=1,
-        )
+        records = shards.interleave(self._shard_records, cycle_length=1, block_length=1)
 
         def fill_up(batch: Batch) -> Batch:
             rows, last = tf.range(batch_size), tf.shape(batch.id)[0] - 1
@@ -95,7 +90,7 @@ class StreamReader:
         return self._decoded(records, batch_size, drop_remainder=False).map(fill_up)
 
     def _shard_records(self, shard: tf.Tensor) -> tf.data.Dataset:
-        """Returns `(serialized record, )` for each record of a shard, and its place in the split if it has no id."""
+        """Returns `(serialized record, )` for each record of a shard, with its place in the split if it has no id."""
         path = tf.gather(tf.constant(self._files), shard)
         length = tf.gather(tf.constant(self._lengths, tf.int64), shard)
         records = tf.data.TFRecordDataset(path, buffer_size=_READ_BUFFER_BYTES).apply(
@@ -108,8 +103,49 @@ class StreamReader:
 
     def _decoded(self, records: tf.data.Dataset, batch_size: int, drop_remainder: bool) -> tf.data.Dataset:
         decode = functools.partial(decode_records if self.split.encoding == "raw" else decode_record, self.split)
-        if self.split.encoding == "raw":  # one parse a batch instead of one an example
+        if self.split.encoding == "raw":  # one parse per batch instead of one per example
             records = records.batch(batch_size, drop_remainder=drop_remainder)
             return records.map(decode, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
         decoded = records.map(decode, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
         return decoded.batch(batch_size, drop_remainder=drop_remainder)
+
+
+def decode_records(split: Split, serialized: tf.Tensor, places: tf.Tensor | None = None) -> Batch:
+    """Returns a Batch of raw records.
+
+    Args:
+        split: the split that the records are from.
+        serialized: string `[batch]`.
+        places: int64 `[batch]`, the ids of records that store none.
+    """
+    features = parse_records(split, serialized)
+    pixels = tf.io.decode_raw(features["image"], tf.uint8, fixed_length=split.image_size**2 * 3)
+    return Batch(
+        image=tf.reshape(pixels, [-1, split.image_size, split.image_size, 3]),
+        label=tf.cast(features["label"], tf.int32),
+        id=features.get("id", places),
+    )
+
+
+def decode_record(split: Split, serialized: tf.Tensor, place: tf.Tensor | None = None) -> Batch:
+    """Returns one JPEG or PNG record as a Batch without its first axis; the arguments are scalars."""
+    features = tf.io.parse_single_example(serialized, _feature_spec(split))
+    # TensorFlow's default transform is up to 22 levels off, and no faster.
+    accurate = functools.partial(tf.io.decode_jpeg, dct_method="INTEGER_ACCURATE")
+    decode = accurate if split.encoding == "jpeg" else tf.io.decode_png
+    return Batch(
+        image=tf.ensure_shape(decode(features["image"], channels=3), [split.image_size, split.image_size, 3]),
+        label=tf.cast(features["label"], tf.int32),
+        id=features.get("id", place),
+    )
+
+
+def parse_records(split: Split, serialized: tf.Tensor) -> dict[str, tf.Tensor]:
+    """Parses records, string `[batch]`, into `image`, string `[batch]`, and `label` and `id`, int64 `[batch]`."""
+    features: dict[str, tf.Tensor] = tf.io.parse_example(serialized, _feature_spec(split))
+    return features
+
+
+def _feature_spec(split: Split) -> dict[str, tf.io.FixedLenFeature]:
+    kinds = {"image": tf.string, "label": tf.int64, **({"id": tf.int64} if split.has_id else {})}
+    return {name: tf.io.FixedLenFeature([], kind) for name, kind in kinds.items()}

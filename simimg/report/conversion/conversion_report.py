@@ -16,7 +16,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from simimg.dataset_images import DatasetImages
 from simimg.report.contact_sheet import write_bytes
 from simimg.report.conversion.class_counts import (
     Counts,
@@ -35,6 +34,7 @@ from simimg.report.html_page import command, escape, figure, folded, report_page
 from simimg.report.number_format import count_of, percent, storage
 from tfrecords.convert.plan.convert_config import ConvertConfig
 from tfrecords.convert.plan.split_assignment import SOURCE_SPLITS
+from tfrecords.format.dataset_images import DatasetImages
 from tfrecords.format.layout import Layout
 from tfrecords.format.manifest import Manifest, read_manifest
 from tfrecords.format.naming import REPORT_FILE, VERSION

@@ -7,11 +7,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from simimg.dataset_images import DatasetImages
 from simimg.report.contact_sheet import Tile
 from simimg.report.html_page import escape, tile_figure
 from simimg.report.number_format import count_of, shortened
 from simimg.report.report_sections import facts
+from tfrecords.format.dataset_images import DatasetImages
 from tfrecords.format.layout import Layout
 from tfrecords.format.manifest import Manifest
 

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from simimg.dataset_images import DatasetImages
-from simimg.report.contact_sheet import png_bytes
+from simimg.image_files import png_bytes
 from simimg.report.html_page import data_uri, escape
+from tfrecords.format.dataset_images import DatasetImages
 from tfrecords.format.layout import Layout
 from tfrecords.format.manifest import Manifest
 

@@ -1,1 +1,1 @@
-"""Measures search: edited copies, recall and precision, and imagededup's protocol."""
+"""Measures search: edited copies, recall and precision."""

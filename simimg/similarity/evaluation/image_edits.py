@@ -1,7 +1,7 @@
-"""Edited copies: what happens to photos on their way through the world; search is measured by finding the originals.
+"""Edits that photos undergo when they are shared. Search is measured by finding the originals of edited copies.
 
-Each edit takes a picture and a generator, and draws from it whatever the edit leaves open: the angle, the place of a
-crop, what is written into a bar. The same seed gives the same copy.
+Each edit takes an image and a generator, from which it draws its random parameters, such as the angle, the position of
+a crop, or the text of a bar. The same seed gives the same copy.
 """
 
 from __future__ import annotations
@@ -12,6 +12,8 @@ from collections.abc import Callable, Mapping
 import numpy as np
 from PIL import Image, ImageDraw, ImageEnhance, ImageFilter, ImageFont, ImageOps
 
+from simimg.image_files import jpeg_bytes
+
 __all__ = ["EDITS", "PROTOCOL", "Edit", "jpeg"]
 
 Edit = Callable[[Image.Image, np.random.Generator], Image.Image]
@@ -20,17 +22,17 @@ _WORDS = ("breaking", "watch this", "for sale", "my summer", "look at her", "who
 
 
 def resized(image: Image.Image, rng: np.random.Generator) -> Image.Image:
-    """Half as wide and half as high."""
+    """Reduce width and height to half."""
     return image.resize((max(1, image.width // 2), max(1, image.height // 2)), Image.Resampling.BICUBIC)
 
 
 def recompressed(image: Image.Image, rng: np.random.Generator) -> Image.Image:
-    """Through a JPEG of quality 10, on libjpeg's scale of 1..100."""
+    """Compress as a JPEG of quality 10, on libjpeg's scale of 1..100."""
     return jpeg(image, 10)
 
 
 def recoloured(image: Image.Image, rng: np.random.Generator) -> Image.Image:
-    """Saturation, contrast and brightness times 0.6 to 1.6 each, red and blue raised or lowered by up to 15 %."""
+    """Multiply saturation, contrast and brightness by 0.6 to 1.6 each, and shift red and blue by up to 15 %."""
     for enhancer in (ImageEnhance.Color, ImageEnhance.Contrast, ImageEnhance.Brightness):
         image = enhancer(image).enhance(round(0.6 * (1.6 / 0.6) ** rng.random(), 6))
     red, green, blue = image.split()
@@ -39,51 +41,51 @@ def recoloured(image: Image.Image, rng: np.random.Generator) -> Image.Image:
 
 
 def grey(image: Image.Image, rng: np.random.Generator) -> Image.Image:
-    """Without colour."""
+    """Remove color."""
     return ImageOps.grayscale(image).convert("RGB")
 
 
 def mirrored(image: Image.Image, rng: np.random.Generator) -> Image.Image:
-    """Left to right."""
+    """Mirror left to right."""
     return ImageOps.mirror(image)
 
 
 def turned(image: Image.Image, rng: np.random.Generator) -> Image.Image:
-    """By 5 to 15 degrees to either side, corners white, black or cut off with the rest."""
+    """Rotate by 5 to 15 degrees in either direction; corners are white or black, and sometimes cut off."""
     angle = rng.uniform(5, 15) * rng.choice([-1, 1])
     fill = [(255, 255, 255), (0, 0, 0)][rng.integers(2)]
     return image.rotate(angle, Image.Resampling.BICUBIC, expand=bool(rng.integers(2)), fillcolor=fill)
 
 
 def quarter_turned(image: Image.Image, rng: np.random.Generator) -> Image.Image:
-    """By 90 degrees to either side."""
+    """Rotate by 90 degrees in either direction."""
     return image.transpose([Image.Transpose.ROTATE_90, Image.Transpose.ROTATE_270][rng.integers(2)])
 
 
 def cropped_to_80(image: Image.Image, rng: np.random.Generator) -> Image.Image:
-    """80 % of each side, anywhere."""
+    """Crop to 80 % of each side, anywhere."""
     return _cropped(image, 0.8, rng)
 
 
 def cropped_to_50(image: Image.Image, rng: np.random.Generator) -> Image.Image:
-    """Half of each side, anywhere: a quarter of the picture."""
+    """Crop to half of each side, anywhere: a quarter of the image."""
     return _cropped(image, 0.5, rng)
 
 
 def blurred(image: Image.Image, rng: np.random.Generator) -> Image.Image:
-    """With a Gaussian of deviation 3 px."""
+    """Blur with a Gaussian of standard deviation 3 px."""
     return image.filter(ImageFilter.GaussianBlur(3))
 
 
 def stretched(image: Image.Image, rng: np.random.Generator) -> Image.Image:
-    """1.4 times as wide, or as high."""
+    """Stretch width or height by 1.4."""
     wide = bool(rng.integers(2))
     size = (round(image.width * (1.4 if wide else 1)), round(image.height * (1 if wide else 1.4)))
     return image.resize(size, Image.Resampling.BICUBIC)
 
 
 def text_bars(image: Image.Image, rng: np.random.Generator) -> Image.Image:
-    """A bar of a seventh of the height above and below, with words in it, over the picture."""
+    """Cover a seventh of the height at the top and at the bottom with bars of text."""
     image = image.copy()
     draw = ImageDraw.Draw(image)
     height = max(8, image.height // 7)
@@ -97,7 +99,7 @@ def text_bars(image: Image.Image, rng: np.random.Generator) -> Image.Image:
 
 
 def pasted(image: Image.Image, rng: np.random.Generator) -> Image.Image:
-    """Somewhere in a larger picture, of which it is 45 % of each side; the larger one is patches of colour."""
+    """Paste it at a random position into a larger image of color patches, of which it covers 45 % of each side."""
     width, height = round(image.width / 0.45), round(image.height / 0.45)
     patches = Image.fromarray(rng.integers(0, 256, (int(rng.integers(2, 6)), int(rng.integers(2, 6)), 3), np.uint8))
     paper = patches.resize((width, height), Image.Resampling.BICUBIC)
@@ -107,17 +109,15 @@ def pasted(image: Image.Image, rng: np.random.Generator) -> Image.Image:
 
 
 def several(image: Image.Image, rng: np.random.Generator) -> Image.Image:
-    """Cropped to 80 %, mirrored, recoloured, turned a little, made smaller and compressed to quality 30."""
+    """Crop to 80 %, mirror, change the color, rotate by up to 8 degrees, shrink, and compress to quality 30."""
     image = recoloured(mirrored(_cropped(image, 0.8, rng), rng), rng)
     image = image.rotate(rng.uniform(-8, 8), Image.Resampling.BICUBIC)
     return jpeg(image.resize((max(1, round(image.width * 0.7)), max(1, round(image.height * 0.7)))), 30)
 
 
 def jpeg(image: Image.Image, quality: int) -> Image.Image:
-    """Returns what a JPEG of `quality`, 1..100 on libjpeg's scale, leaves of the picture."""
-    buffer = io.BytesIO()
-    image.save(buffer, "JPEG", quality=quality)
-    return Image.open(buffer).convert("RGB")
+    """Return the image after compression as a JPEG of `quality`, 1..100 on libjpeg's scale."""
+    return Image.open(io.BytesIO(jpeg_bytes(image, quality))).convert("RGB")
 
 
 def _cropped(image: Image.Image, share: float, rng: np.random.Generator) -> Image.Image:
@@ -126,7 +126,7 @@ def _cropped(image: Image.Image, share: float, rng: np.random.Generator) -> Imag
     return image.crop((left, top, left + width, top + height))
 
 
-# From the harmless to the hard.
+# From easy to hard.
 EDITS: Mapping[str, Edit] = {
     edit.__name__: edit
     for edit in (

@@ -1,33 +1,32 @@
-"""How well edited copies find their originals, and how sure one can be of what is found: measured on an index.
+"""Measures on an index how well edited copies find their originals, and how reliable the results are.
 
-Photos of the index are drawn: some to be looked for, each in every edit of `simimg.similarity.evaluation.image_edits`,
-and as many distractors, which are edited too and looked for as if they were not in the index, so that whatever they
-find is wrong. A collection may have a photo twice: what is a copy of it before any edit, by a wide margin, is neither
-right nor wrong.
+Images of the index are drawn at random. One half is searched for in every edit of
+`simimg.similarity.evaluation.image_edits`. The other half are distractors, which are edited and searched for as if they
+were not in the index, so that everything they find is wrong. A collection may have a photo twice: images that are
+clearly copies of the query before any edit count neither as right nor as wrong.
 
-recall          the share of copies that have their original as the first match
-uAP             micro average precision (that of the Image Similarity Challenge 2021): all matches of all queries,
-                distractors' too, in one list by their score; the area under its precision and recall
-R@P90           the recall at the largest score from which on nine of ten matches are right
+recall          share of copies whose original is the first match
+uAP             micro average precision, as in the Image Similarity Challenge 2021: the area under the precision-recall
+                curve of all matches of all queries and distractors, in one list sorted by score
+R@P90           recall at the largest score down to which nine of ten matches are right
 
-Scores: `cosine` of the embeddings; `normalised`, the cosine less the mean of the query's second to fourth best, which
-is how crowded its neighbourhood is (SSCD, CVPR 2022, section 4.2, with the index itself as the background); and
-`similarity`, after verification.
+Scores: `cosine` of the embeddings; `normalised`, the cosine minus the mean of the query's second to fourth best, which
+measures the density of its neighborhood (SSCD, CVPR 2022, section 4.2, with the index itself as the background set);
+and `similarity`, after verification.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from itertools import islice
 
 import numpy as np
 from PIL import Image
 
 from simimg.determinism import exact_matmul
 from simimg.errors import UsageError
+from simimg.image_files import map_ahead
 from simimg.similarity import Embedder, Finder, Query, SearchIndex, SearchResult
 from simimg.similarity.evaluation.image_edits import EDITS
 from simimg.similarity.projection import fit_projection
@@ -49,20 +48,20 @@ __all__ = [
 ]
 
 Hash = Callable[[Image.Image], np.ndarray]
-"""A rival: a picture to bits, bool `[n]`."""
+"""A method to compare with, which maps an image to bits: bool `[n]`."""
 
 SCORES = ("cosine", "normalised", "similarity")
 _NEIGHBORS = slice(1, 4)
-_TWICE = 0.9  # similarity to a photo as it is: different photos of one thing had 0.84 at most
-_MATCHES = 10  # of each query that are entered into the list
-_AHEAD = 4  # queries a core that are made while others are looked for: 3 MB each
-_HELD_OUT = 4  # one picture of so many has its label hidden from the fit of its kind
+_TWICE = 0.9  # similarity to the unedited photo; different photos of the same thing had at most 0.84
+_MATCHES = 10  # entered into the list per query
+_AHEAD = 4  # queries per core that are prepared in advance: 3 MB each
+_HELD_OUT = 4  # every fourth image is a query, and its label is hidden from the fit
 _QUERIES_PER_BLOCK = 256
 
 
 @dataclasses.dataclass(frozen=True)
 class Failure:
-    """A copy whose original was not found first: the edit, the rows of both, and where the original came, if it did."""
+    """A copy whose original was not found first: its edit, the rows of both, and the rank of the original."""
 
     edit: str
     original: int
@@ -72,15 +71,15 @@ class Failure:
 
 @dataclasses.dataclass(frozen=True)
 class Retrieval:
-    """What a measurement found.
+    """The result of a measurement.
 
     Attributes:
-        num_images: pictures of the index.
-        num_queries: photos that were looked for in each edit; as many distractors.
-        recall: by method, by edit. `similarity` and `cosine` are simimg, with verification and without.
-        scored: by score, each match of each query: score float64 and whether it is right bool, best first.
+        num_images: images of the index.
+        num_queries: images that were searched for in each edit; there were as many distractors.
+        recall: by method and edit. `similarity` and `cosine` are simimg with and without verification.
+        scored: by score, all matches of all queries, best first: float64 scores, and bool, whether they are right.
         num_copies: copies that had an original to find.
-        failures: of `similarity`.
+        failures: by `similarity`.
     """
 
     num_images: int
@@ -91,17 +90,17 @@ class Retrieval:
     failures: tuple[Failure, ...]
 
     def micro(self, score: str) -> tuple[float, float]:
-        """Returns uAP and R@P90 of a score."""
+        """Return uAP and R@P90 of a score."""
         _, right = self.scored[score]
         precision, recall = precision_and_recall(right, self.num_copies)
         good = recall[precision >= 0.9]
         return average_precision(right, self.num_copies), float(good.max()) if len(good) else 0.0
 
     def threshold(self, precision: float) -> float:
-        """Returns the least similarity, 0.5 or more, from which on this share of matches is right; 1 if none is."""
+        """Return the least similarity of 0.5 or more from which on this share of matches is right, or 1."""
         similarity, right = self.scored["similarity"]
         reached, _ = precision_and_recall(right, self.num_copies)
-        # The last of equal scores speaks for all of them.
+        # Of equal scores, the last one counts for all.
         last = np.append(similarity[1:] != similarity[:-1], True)
         good = (reached >= precision) & (similarity >= 0.5) & last
         return float(similarity[good].min()) if good.any() else 1.0
@@ -116,23 +115,23 @@ def measure_retrieval(
     hashes: Mapping[str, Hash] | None = None,
     progress: Callable[[int], object] = lambda num_queries: None,
 ) -> Retrieval:
-    """Returns how well edited copies of an index's pictures are found in it.
+    """Measure how well edited copies of an index's images find their originals in it.
 
     Args:
-        index: of files that are still there.
+        index: of files that still exist.
         embedder: its model.
-        num_queries: photos that are looked for in each edit, and as many distractors.
-        seed: which photos, and what is drawn in their edits.
-        hashes: rivals, by name: the nearest by Hamming distance comes first.
+        num_queries: images that are searched for in each edit; there are as many distractors.
+        seed: determines the images, and the random parameters of their edits.
+        hashes: methods to compare with, by name; the nearest by Hamming distance is their first match.
         progress: called with the number of queries since the last call.
 
     Raises:
-        UsageError: the index has too few pictures, or they are not there.
+        UsageError: the index has too few images, or they cannot be read.
     """
     if len(index.pictures) < 2 * num_queries:
         raise UsageError(
-            f"{index.index_dir} has {len(index.pictures)} pictures; {num_queries} to look for and as many distractors "
-            f"need {2 * num_queries}. Ask for fewer with --num_queries."
+            f"{index.index_dir} has {len(index.pictures)} images, but {num_queries} queries and as many distractors "
+            f"need {2 * num_queries}. Choose a smaller --num_queries."
         )
     hashes = hashes or {}
     bits = _hashed(index, hashes)
@@ -151,13 +150,13 @@ def measure_retrieval(
             twice = {one.row for one in as_it_is if one.similarity >= _TWICE}
             continue
         found = finder.find(query, CANDIDATES, without=row if is_distractor else -1)
-        by_looks = sorted(found, key=lambda one: -one.cosine)
+        by_cosine = sorted(found, key=lambda one: -one.cosine)
         _enter(scored, [one for one in found if one.row not in twice], row)
         progress(1)
         if is_distractor:
             continue
         hits["similarity"][name].append(found[0].row == row)
-        hits["cosine"][name].append(by_looks[0].row == row)
+        hits["cosine"][name].append(by_cosine[0].row == row)
         for rival, hash in hashes.items():
             distances = (bits[rival] != hash(copy)).sum(axis=1)
             hits[rival][name].append(int(np.argmin(distances)) == row)
@@ -178,27 +177,23 @@ def measure_retrieval(
 def _queries(
     index: SearchIndex, embedder: Embedder, rows: Sequence[int], seed: int
 ) -> Iterator[tuple[int, str | None, Image.Image, Query]]:
-    """Yields each row with its picture as it is, edit None, and in each edit; some are made ahead, by threads."""
+    """Yield each row with its unedited image (edit None), and then with each edit; threads prepare them in advance."""
 
-    def made(job: tuple[int, str | None]) -> tuple[int, str | None, Image.Image, Query]:
+    def make(job: tuple[int, str | None]) -> tuple[int, str | None, Image.Image, Query]:
         row, edit = job
-        image = _picture(index, row)
+        image = _image(index, row)
         copy = image if edit is None else edited_copy(image, row, edit, seed)
         return row, edit, copy, make_query(index.pictures[row].path, copy, embedder)
 
-    jobs = iter([(row, edit) for row in rows for edit in (None, *EDITS)])
-    with ThreadPoolExecutor(num_cores()) as executor:
-        ahead = deque(executor.submit(made, job) for job in islice(jobs, _AHEAD * num_cores()))
-        while ahead:
-            yield ahead.popleft().result()
-            ahead.extend(executor.submit(made, job) for job in islice(jobs, 1))
+    jobs = [(row, edit) for row in rows for edit in (None, *EDITS)]
+    return map_ahead(make, jobs, num_threads=num_cores(), num_ahead=_AHEAD * num_cores())
 
 
 def _hashed(index: SearchIndex, hashes: Mapping[str, Hash]) -> dict[str, np.ndarray]:
-    """Each rival's bits of all pictures, bool `[num_images, n]`."""
+    """Return the bits of all images by method, bool `[num_images, n]`."""
 
     def bits(row: int) -> list[np.ndarray]:
-        image = _picture(index, row)
+        image = _image(index, row)
         return [hash(image) for hash in hashes.values()]
 
     if not hashes:
@@ -209,31 +204,31 @@ def _hashed(index: SearchIndex, hashes: Mapping[str, Hash]) -> dict[str, np.ndar
 
 
 def edited_copy(image: Image.Image, row: int, edit: str, seed: int) -> Image.Image:
-    """Returns the copy of a row's picture that a measurement with this seed makes."""
+    """Return the edited copy of a row's image, as a measurement with this seed makes it."""
     return EDITS[edit](image, np.random.default_rng([seed, row, list(EDITS).index(edit)]))
 
 
 def precision_and_recall(right: np.ndarray, num_positive: int) -> tuple[np.ndarray, np.ndarray]:
-    """Returns precision and recall of the first one, two, ... matches: float64 `[n]` twice.
+    """Return precision and recall of the first 1, 2, ... matches: float64 `[n]` each.
 
     Args:
         right: bool `[n]`, the best match first.
-        num_positive: how many there are to find.
+        num_positive: number of matches to find.
     """
     hits = np.cumsum(right)
     return hits / np.arange(1, len(right) + 1), hits / num_positive
 
 
 def average_precision(right: np.ndarray, num_positive: int) -> float:
-    """Returns the micro average precision; see `precision_and_recall`."""
+    """Return the micro average precision; see `precision_and_recall`."""
     precision, _ = precision_and_recall(right, num_positive)
     return float(precision[right].sum() / num_positive)
 
 
 def kind_precision(index: SearchIndex) -> dict[str, float]:
-    """Returns the mean average precision of "same kind", where a class's pictures are the right ones, by method.
+    """Return the mean average precision of "same kind" by method; images of the query's class are the right ones.
 
-    Every fourth picture is a query, and its label is hidden when the projection is fitted; all others are searched.
+    Every fourth image is a query, and its label is hidden when the projection is fitted. All other images are searched.
     """
     labels = index.pictures.column("label")
     queries = np.arange(len(labels)) % _HELD_OUT == 0
@@ -251,13 +246,13 @@ def kind_precision(index: SearchIndex) -> dict[str, float]:
 def mean_kind_precision(
     vectors: np.ndarray, labels: np.ndarray, queries: np.ndarray, *, clutter: str = "BACKGROUND_Google"
 ) -> float:
-    """Returns the mean average precision with which pictures find those of their label among all others.
+    """Return the mean average precision with which images find those of their label among all others.
 
     Args:
         vectors: `[num_images, dim]`, compared by cosine.
         labels: str `[num_images]`.
-        queries: bool `[num_images]`, which pictures are looked for.
-        clutter: a label that is no kind: its pictures are no queries, but are in the way.
+        queries: bool `[num_images]`, the images that are queries.
+        clutter: a label that is not a kind; its images are not queries, but are among the searched images.
     """
     unit = np.asarray(vectors, np.float32)
     unit = unit / np.maximum(np.linalg.norm(unit, axis=1, keepdims=True), 1e-12)
@@ -274,25 +269,25 @@ def mean_kind_precision(
 
 
 def _enter(scored: dict[str, list[tuple[float, bool]]], found: Sequence[SearchResult], original: int) -> None:
-    """Enters a query's best matches by each score; a distractor's original is not among them."""
-    by_looks = sorted(found, key=lambda one: -one.cosine)
-    crowd = float(np.mean([one.cosine for one in by_looks[_NEIGHBORS]]))
-    scored["cosine"] += [(one.cosine, one.row == original) for one in by_looks[:_MATCHES]]
-    scored["normalised"] += [(one.cosine - crowd, one.row == original) for one in by_looks[:_MATCHES]]
+    """Add the best matches of a query by each score; a distractor's original is not among them."""
+    by_cosine = sorted(found, key=lambda one: -one.cosine)
+    background = float(np.mean([one.cosine for one in by_cosine[_NEIGHBORS]]))
+    scored["cosine"] += [(one.cosine, one.row == original) for one in by_cosine[:_MATCHES]]
+    scored["normalised"] += [(one.cosine - background, one.row == original) for one in by_cosine[:_MATCHES]]
     scored["similarity"] += [(one.similarity, one.row == original) for one in found[:_MATCHES]]
 
 
 def _sorted(pairs: Sequence[tuple[float, bool]]) -> tuple[np.ndarray, np.ndarray]:
     scores, right = np.array([score for score, _ in pairs]), np.array([one for _, one in pairs], bool)
-    order = np.lexsort((right, -scores))  # of equal scores the wrong ones first
+    order = np.lexsort((right, -scores))  # of equal scores, wrong ones first
     return scores[order], right[order]
 
 
-def _picture(index: SearchIndex, row: int) -> Image.Image:
+def _image(index: SearchIndex, row: int) -> Image.Image:
     path = index.path_of(index.pictures[row])
     try:
         return decode(path.read_bytes())
     except (OSError, Refusal) as error:
         raise UsageError(
-            f"{path} of {index.index_dir} cannot be read: {error}. Bring the index up to date first."
+            f"{path} of {index.index_dir} cannot be read: {error}. Update the index first, with `simimg index`."
         ) from None

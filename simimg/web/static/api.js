@@ -1,10 +1,10 @@
-// What the server is asked.
+// Requests to the server.
 
 async function checked(response) {
   if (response.ok) return response;
-  let sentence = `The server says ${response.status}.`;
-  try { sentence = (await response.json()).error ?? sentence; } catch { /* no JSON: the status has to do */ }
-  throw new Error(sentence);
+  let message = `The server returned status ${response.status}.`;
+  try { message = (await response.json()).error ?? message; } catch { /* not JSON: only the status is known */ }
+  throw new Error(message);
 }
 
 async function ask(path, options) {
@@ -27,12 +27,12 @@ export function send(path, method, value) {
 export const MAX_BYTES = 32 * 2 ** 20;
 
 export function upload(file) {
-  if (file.size > MAX_BYTES) throw new Error("This picture is too large: 32 MB is the most.");
+  if (file.size > MAX_BYTES) throw new Error("This image is too large. The limit is 32 MB.");
   return json("/api/query", { method: "POST", headers: { "content-type": "application/octet-stream" }, body: file });
 }
 
-// Calls `tell` with each line of NDJSON as it arrives.
-export async function lines(path, signal, tell) {
+// Calls `receive` with each line of NDJSON as it arrives.
+export async function lines(path, signal, receive) {
   const response = await ask(path, { signal });
   const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
   let rest = "";
@@ -41,6 +41,6 @@ export async function lines(path, signal, tell) {
     if (done) break;
     const parts = (rest + value).split("\n");
     rest = parts.pop();
-    for (const part of parts) if (part) tell(JSON.parse(part));
+    for (const part of parts) if (part) receive(JSON.parse(part));
   }
 }

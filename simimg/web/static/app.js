@@ -1,4 +1,4 @@
-// The page: its views by the address's hash, what is dropped and pasted, light and dark.
+// The page: chooses the view by the hash of the address, receives dropped and pasted images, sets the theme.
 
 import * as api from "./api.js";
 import { Collection } from "./collection.js";
@@ -34,7 +34,7 @@ function setTheme(theme) {
   try {
     if (theme) localStorage.setItem("theme", theme);
     else localStorage.removeItem("theme");
-  } catch { /* a browser that keeps nothing */ }
+  } catch { /* storage is disabled */ }
   document.dispatchEvent(new Event("themechange"));
 }
 
@@ -44,12 +44,12 @@ function toggleTheme() {
   setTheme(next === system ? "" : next);
 }
 
-function pictureOf(transfer) {
+function imageFile(transfer) {
   return [...(transfer?.files ?? [])].find((file) => file.type.startsWith("image/") || /\.(hei[cf]|tiff?|jp2|dng)$/i.test(file.name))
     ?? transfer?.files?.[0];
 }
 
-function takeIn() {
+function receiveImages() {
   const veil = document.getElementById("dropping");
   let depth = 0;
   const hasFiles = (event) => event.dataTransfer?.types.includes("Files");
@@ -61,11 +61,11 @@ function takeIn() {
     veil.hidden = true;
     if (!hasFiles(event)) return;
     event.preventDefault();
-    const file = pictureOf(event.dataTransfer);
+    const file = imageFile(event.dataTransfer);
     if (file) views.search.take(file);
   });
   addEventListener("paste", (event) => {
-    const file = pictureOf(event.clipboardData);
+    const file = imageFile(event.clipboardData);
     if (!file) return;
     event.preventDefault();
     views.search.take(file);
@@ -77,7 +77,7 @@ function takeIn() {
 }
 
 async function start() {
-  try { setTheme(localStorage.getItem("theme") ?? ""); } catch { /* as above */ }
+  try { setTheme(localStorage.getItem("theme") ?? ""); } catch { /* storage is disabled */ }
   document.getElementById("theme").addEventListener("click", toggleTheme);
   document.getElementById("help").addEventListener("click", showKeys);
   let collection;
@@ -88,10 +88,10 @@ async function start() {
     return;
   }
   document.getElementById("collection").append(el("span", {}, collection.name),
-    el("span", { class: "count" }, `${collection.size.toLocaleString("en")} pictures`));
+    el("span", { class: "count" }, `${collection.size.toLocaleString("en")} images`));
   const free = () => !document.querySelector("dialog[open]");
   keys("Everywhere", free, [
-    [["?"], "These keys", showKeys],
+    [["?"], "Show these shortcuts", showKeys],
     [["/"], "Filter the collection by name", () => {
       if (shown !== views.search) location.hash = "#/";
       views.search.focusFilter();
@@ -99,13 +99,13 @@ async function start() {
     [["1"], "Search", () => { location.hash = "#/"; }],
     [["2"], "Copies", () => { location.hash = "#/copies"; }],
     [["3"], "Map", () => { location.hash = "#/map"; }],
-    [["t"], "Light or dark", toggleTheme],
-    [["Escape"], "Leave a field", (event) => { if (event.target === document.body) return false; event.target.blur?.(); return true; }],
+    [["t"], "Light or dark theme", toggleTheme],
+    [["Escape"], "Leave an input field", (event) => { if (event.target === document.body) return false; event.target.blur?.(); return true; }],
   ]);
   views = { search: new SearchView(collection), copies: new ReviewView(collection), map: new MapView(collection) };
   keys("Compare", () => false, COMPARE_KEYS);
   listen();
-  takeIn();
+  receiveImages();
   addEventListener("hashchange", route);
   addEventListener("unhandledrejection", (event) => toast(event.reason?.message ?? "Something went wrong."));
   route();

@@ -1,4 +1,4 @@
-// The pictures of the index, by row.
+// The images of the index, by row.
 
 import { bytes } from "./dom.js";
 
@@ -20,7 +20,7 @@ export class Collection {
     return this.num_bytes[row] ? `${size} · ${bytes(this.num_bytes[row])}` : size;
   }
 
-  // Rows whose path has a text in it, of a class and of a split; "" is any.
+  // Returns the rows whose path contains a text, of a class and a split; "" matches all.
   rows(text, label, split) {
     const wanted = text.trim().toLowerCase(), found = [];
     if (wanted && !this.lower) this.lower = this.path.map((path) => path.toLowerCase());

@@ -1,26 +1,26 @@
-// Two pictures over each other, with a line to pull: the query lies in the match as the verification says it does.
+// Shows two images on top of each other with a movable divider; the query is aligned with the match as verified.
 
 import { el, pathText } from "./dom.js";
 
-// pair(place) gives {query, match, place: six numbers or null or a promise of them, text, similarity, row}.
+// pair(place) returns {query, match, place: six numbers or null or a promise of them, text, similarity, row}.
 export function openCompare({ start, count, pair, action, closed }) {
   let at = start, aligned = true, current = null;
   const under = el("img", { alt: "" }), over = el("img", { alt: "" });
   const cut = el("div", { class: "cut" }, over), line = el("i", { class: "line", "aria-hidden": "true" });
   const slider = el("input", { type: "range", min: "0", max: "100", value: "50", step: "1",
-    "aria-label": "How much of the query is shown, from the left", oninput: () => slide() });
+    "aria-label": "Share of the query that is shown, from the left", oninput: () => slide() });
   const names = el("div", { class: "names", "aria-hidden": "true" }, el("span", {}, ""), el("span", {}, ""));
   const stage = el("div", { class: "stage" }, under, cut, line, names, slider);
   const box = el("div", { class: "box" }, stage);
   const what = el("p", { class: "what", role: "status" }), left = el("p", { class: "about" }), right = el("p", { class: "about" });
-  const alignedButton = el("button", { type: "button", class: "button", onclick: () => align() }, "Laid over each other", el("kbd", {}, "A"));
+  const alignedButton = el("button", { type: "button", class: "button", onclick: () => align() }, "Aligned", el("kbd", {}, "A"));
   const act = action ? el("button", { type: "button", class: "button amber", onclick: () => run() }, action.text, el("kbd", {}, "Enter")) : null;
   const step = (by, name, text) => el("button", { type: "button", class: "button", "aria-label": name, onclick: () => go(by) }, text);
   const dialog = el("dialog", { class: "compare", "aria-label": "Compare" },
     el("header", {}, what, el("button", { type: "button", class: "button", onclick: () => dialog.close() }, "Close", el("kbd", {}, "Esc"))),
     box,
     el("footer", {}, el("div", { class: "abouts" }, left, right),
-      el("div", { class: "buttons" }, step(-1, "The one before", "↑"), step(1, "The next", "↓"), alignedButton, act)));
+      el("div", { class: "buttons" }, step(-1, "Previous", "↑"), step(1, "Next", "↓"), alignedButton, act)));
 
   function slide() {
     stage.style.setProperty("--cut", `${slider.value}%`);
@@ -57,19 +57,19 @@ export function openCompare({ start, count, pair, action, closed }) {
     for (const [node, one] of [[left, current.query], [right, current.match]]) {
       node.replaceChildren(el("span", {}, `${one.label} `), pathText(one.title), one.size ? el("span", { class: "size" }, one.size.join(" × ")) : "");
     }
-    said(current.similarity, current.text);
+    describe(current.similarity, current.text);
     current.laid = current.place instanceof Promise ? null : current.place;
     fit();
     if (current.place instanceof Promise) {
       const found = await current.place.catch(() => null);
       if (current !== mine) return;
       current.laid = found?.place ?? null;
-      if (found?.similarity) said(found.similarity, found.reason);
+      if (found?.similarity) describe(found.similarity, found.reason);
       fit();
     }
   }
 
-  function said(similarity, text) {
+  function describe(similarity, text) {
     what.replaceChildren(similarity === null ? "" : el("b", {}, similarity.toFixed(2)), " ", text ?? "");
   }
 
@@ -124,10 +124,10 @@ export function openCompare({ start, count, pair, action, closed }) {
 }
 
 export const COMPARE_KEYS = [
-  [["ArrowLeft", "ArrowRight"], "Pull the line", null],
-  [[" "], "One picture, the other", null],
-  [["ArrowUp", "ArrowDown"], "The match before, the next", null],
-  [["a"], "Laid over each other, or as they are", null],
-  [["Enter"], "Look for this one", null],
+  [["ArrowLeft", "ArrowRight"], "Move the divider", null],
+  [[" "], "Show one image or the other", null],
+  [["ArrowUp", "ArrowDown"], "Previous or next match", null],
+  [["a"], "Aligned, or as they are", null],
+  [["Enter"], "Search for this image", null],
   [["Escape"], "Close", null],
 ];

@@ -1,4 +1,4 @@
-// Elements, made without a line of HTML in a string: what a file is called can never become part of the page.
+// Creates elements without HTML strings, so that a file name can never become markup.
 
 export function el(tag, props = {}, ...children) {
   const node = document.createElement(tag);
@@ -15,7 +15,7 @@ export function el(tag, props = {}, ...children) {
   return node;
 }
 
-// A file's name that the browser cuts in the middle of the path, where there is no room for it.
+// A path that the browser shortens in the middle if there is no room for it.
 export function pathText(path, className = "path") {
   const slash = path.lastIndexOf("/") + 1;
   const folder = slash ? el("span", { class: "folder" }, path.slice(0, slash)) : null;

@@ -1,13 +1,13 @@
-// A grid of any number of tiles in sections, of which only those near the window exist.
+// A grid of any number of tiles in sections; only tiles near the visible area exist as elements.
 //
-// Tiles are buttons; one of them is in the tab order, arrows, Home, End and the page keys move on. The window scrolls.
+// Tiles are buttons. One of them is in the tab order; the arrow keys, Home, End and the page keys move from it.
 
 import { el } from "./dom.js";
 
-const OVERSCAN = 1.0; // windows above and below
+const OVERSCAN = 1.0; // window heights above and below
 
 export class Grid {
-  // tile(item, place, count) makes a button; key(item) names it, and changes when it is to be made anew.
+  // tile(item, place, count) creates a button; key(item) identifies it, and changes if the button has to be recreated.
   constructor({ label, tile, key, minWidth = 156, caption = 46, gap = 16, headingHeight = 58 }) {
     Object.assign(this, { tile, key, minWidth, caption, gap, headingHeight });
     this.node = el("div", { class: "grid", role: "group", "aria-label": label });
@@ -27,7 +27,7 @@ export class Grid {
     addEventListener("scroll", this.onscroll, { passive: true });
   }
 
-  // sections: [{key, heading: element or null, items, minWidth, caption}], the last two if they differ from the grid's
+  // sections: [{key, heading: element or null, items, minWidth, caption}], the last two only if they differ from the grid's
   set(sections, { keepFocus = true } = {}) {
     const focused = keepFocus && this.node.contains(document.activeElement) ? this.items[this.current] : undefined;
     const focusedKey = focused === undefined ? null : String(this.key(focused)).split("|")[0];
@@ -77,7 +77,7 @@ export class Grid {
       for (let place = firstRow * section.columns; place < end; place++) wanted.set(section.first + place, [section, place]);
     }
     if (this.items.length && !wanted.has(this.current) && this.node.contains(document.activeElement)) {
-      const section = this.#sectionOf(this.current); // the focused tile stays, however far one scrolls
+      const section = this.#sectionOf(this.current); // the focused tile is kept when it scrolls out of view
       wanted.set(this.current, [section, this.current - section.first]);
     }
     const kept = new Set();
@@ -98,14 +98,14 @@ export class Grid {
     }
     for (const [key, node] of this.made) {
       if (kept.has(key)) continue;
-      for (const image of node.querySelectorAll("img")) image.removeAttribute("src"); // stops what still loads
+      for (const image of node.querySelectorAll("img")) image.removeAttribute("src"); // cancels loading
       node.remove();
       this.made.delete(key);
     }
     this.#sort(wanted);
   }
 
-  // Has the elements in the order in which they are read.
+  // Sorts the elements into reading order.
   #sort(wanted) {
     const order = [...wanted.keys()].sort((a, b) => a - b).map((index) => this.made.get(this.key(this.items[index])));
     for (const section of this.sections.toReversed()) {
@@ -184,7 +184,7 @@ export class Grid {
     this.focus(target());
   }
 
-  // The tile some rows up or down; where the section ends, in the next one's nearest row, as far from the left.
+  // Returns the tile some rows up or down; past the end of a section, one at the same horizontal position in the next.
   #vertical(rows) {
     const section = this.#sectionOf(this.current), place = this.current - section.first;
     const wanted = place + rows * section.columns;

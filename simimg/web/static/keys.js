@@ -1,4 +1,4 @@
-// Keys: registered with what they do, so that the list behind "?" is never wrong.
+// Keyboard shortcuts: registered with a description, from which the list behind "?" is made.
 
 import { el } from "./dom.js";
 
@@ -8,7 +8,7 @@ const NAMES = {
 };
 const groups = new Map(); // title -> {active, keys: [{keys, what, run}]}
 
-// `active` tells whether the group's keys count now; `run(event)` may return false to let the key pass.
+// `active()` is whether the shortcuts of the group apply; `run(event)` may return false to ignore the key.
 export function keys(title, active, list) {
   groups.set(title, { active, list: list.map(([pressed, what, run]) => ({ pressed, what, run })) });
 }
@@ -45,8 +45,8 @@ export function showKeys() {
       el("dd", {}, what),
     ]))));
   const close = el("button", { type: "button", class: "button", onclick: () => dialog.close() }, "Close");
-  const dialog = el("dialog", { class: "keys", "aria-label": "Keys" },
-    el("header", {}, el("h1", {}, "Keys"), close), el("div", { class: "groups" }, sections));
+  const dialog = el("dialog", { class: "keys", "aria-label": "Keyboard shortcuts" },
+    el("header", {}, el("h1", {}, "Keyboard shortcuts"), close), el("div", { class: "groups" }, sections));
   dialog.addEventListener("close", () => dialog.remove());
   dialog.addEventListener("click", (event) => { if (event.target === dialog) dialog.close(); });
   dialog.addEventListener("keydown", (event) => { if (event.key === "?") dialog.close(); });

@@ -1,4 +1,4 @@
-// A map of the collection: every picture a point, near what it is like; pictures come up where there is room.
+// A map of the collection: a point for each image, near similar images; thumbnails are shown where there is room.
 
 import * as api from "./api.js";
 import { count, el, say, toast } from "./dom.js";
@@ -10,22 +10,22 @@ export class MapView {
   constructor(collection) {
     this.collection = collection;
     this.canvas = el("canvas", { tabindex: "0", role: "application", "aria-roledescription": "map",
-      "aria-label": `Map of ${count(collection.size, "picture")}. Arrows move it, plus and minus zoom, Enter opens the picture in the middle.` });
+      "aria-label": `Map of ${count(collection.size, "image")}. Arrow keys move the map, plus and minus zoom, Enter opens the image in the center.` });
     this.tip = el("div", { class: "tip", hidden: true });
-    this.status = el("div", { class: "laying" }, el("p", {}, "Laying the pictures out…"), el("progress", { max: "1" }));
+    this.status = el("div", { class: "laying" }, el("p", {}, "Computing the map…"), el("progress", { max: "1" }));
     this.legend = el("div", { class: "legend", role: "group", "aria-label": "Classes" });
     const zoom = (text, name, run) => el("button", { type: "button", class: "icon", "aria-label": name, onclick: run }, text);
     this.pictures = el("input", { type: "checkbox", checked: true, onchange: () => this.#later() });
     this.tools = el("div", { class: "map-tools" },
-      el("label", { class: "check" }, this.pictures, "Pictures"),
-      zoom("+", "Closer", () => this.#zoomBy(1.6)), zoom("−", "Farther", () => this.#zoomBy(1 / 1.6)),
-      zoom("⤢", "All of it", () => this.#fit()));
+      el("label", { class: "check" }, this.pictures, "Images"),
+      zoom("+", "Zoom in", () => this.#zoomBy(1.6)), zoom("−", "Zoom out", () => this.#zoomBy(1 / 1.6)),
+      zoom("⤢", "Whole map", () => this.#fit()));
     this.node = el("div", { class: "view map" }, this.canvas, this.legend, this.tools, this.tip, this.status);
     this.images = new Map();  // row -> ImageBitmap, or null while it loads
     this.wanted = [];
     this.loading = 0;
-    this.scale = 1;           // windows that the map is wide
-    this.centre = [0.5, 0.5];
+    this.scale = 1;           // width of the map in windows
+    this.center = [0.5, 0.5];
     this.only = -1;
     this.pointers = new Map();
     this.#listen();
@@ -55,19 +55,19 @@ export class MapView {
     this.x = Float32Array.from(values.x);
     this.y = Float32Array.from(values.y);
     this.status.hidden = true;
-    // Pictures are shown in an order that is not that of their folders.
+    // Thumbnails are placed in a pseudorandom order, not by folder.
     this.order = Array.from(this.x.keys()).sort((a, b) => ((a * 2654435761) >>> 0) - ((b * 2654435761) >>> 0));
-    this.#colour();
+    this.#color();
     this.#drawLegend();
     this.#later();
-    say("The map is there");
+    say("The map is ready");
   }
 
-  #colour() {
+  #color() {
     const dark = getComputedStyle(this.node).colorScheme.includes("dark") && !document.documentElement.dataset.theme
       ? matchMedia("(prefers-color-scheme: dark)").matches : document.documentElement.dataset.theme === "dark";
     const { labels } = this.collection, named = labels.filter((label) => label !== "").length;
-    this.colours = labels.map((label, place) => (label === "" || named < 2 ? (dark ? "#9d9da4" : "#66666b")
+    this.colors = labels.map((label, place) => (label === "" || named < 2 ? (dark ? "#9d9da4" : "#66666b")
       : `oklch(${dark ? 0.74 : 0.58} ${place % 2 ? 0.17 : 0.13} ${(place * 137.508 + 250) % 360})`));
     const style = getComputedStyle(document.body);
     this.paper = style.backgroundColor;
@@ -79,7 +79,7 @@ export class MapView {
     if (labels.filter((label) => label !== "").length < 2) return;
     this.legend.replaceChildren(...labels.map((label, place) => {
       const dot = el("i", {});
-      dot.style.background = this.colours[place];
+      dot.style.background = this.colors[place];
       return el("button", { type: "button", "aria-pressed": this.only === place, onclick: () => {
         this.only = this.only === place ? -1 : place;
         this.#drawLegend();
@@ -93,12 +93,12 @@ export class MapView {
     const onButton = (event) => ["BUTTON", "A"].includes(event.target.tagName);
     const pan = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
     keys("Map", here, [
-      [Object.keys(pan), "Move it", (event) => this.#pan(...pan[event.key].map((step) => -step * 80), true)],
-      [["+", "="], "Closer", () => this.#zoomBy(1.6)],
-      [["-"], "Farther", () => this.#zoomBy(1 / 1.6)],
-      [["0"], "All of it", () => this.#fit()],
-      [["p"], "Pictures, or points alone", () => { this.pictures.checked = !this.pictures.checked; this.#later(); }],
-      [["Enter"], "Look for the picture in the middle", (event) => {
+      [Object.keys(pan), "Move the map", (event) => this.#pan(...pan[event.key].map((step) => -step * 80), true)],
+      [["+", "="], "Zoom in", () => this.#zoomBy(1.6)],
+      [["-"], "Zoom out", () => this.#zoomBy(1 / 1.6)],
+      [["0"], "Whole map", () => this.#fit()],
+      [["p"], "Images, or points only", () => { this.pictures.checked = !this.pictures.checked; this.#later(); }],
+      [["Enter"], "Search for the image in the center", (event) => {
         if (onButton(event)) return false;
         this.#open(this.#nearest(this.width / 2, this.height / 2, Infinity));
         return true;
@@ -108,7 +108,7 @@ export class MapView {
 
   #listen() {
     new ResizeObserver(() => this.#resize()).observe(this.node);
-    document.addEventListener("themechange", () => { if (this.x) { this.#colour(); this.#drawLegend(); this.#later(); } });
+    document.addEventListener("themechange", () => { if (this.x) { this.#color(); this.#drawLegend(); this.#later(); } });
     matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => document.dispatchEvent(new Event("themechange")));
     const { canvas, pointers } = this;
     const at = (event) => { const box = canvas.getBoundingClientRect(); return [event.clientX - box.left, event.clientY - box.top]; };
@@ -117,7 +117,7 @@ export class MapView {
       this.#zoomBy(Math.exp(-event.deltaY * (event.deltaMode ? 0.03 : 0.0016) * (event.ctrlKey ? 5 : 1)), ...at(event));
     }, { passive: false });
     canvas.addEventListener("pointerdown", (event) => {
-      try { canvas.setPointerCapture(event.pointerId); } catch { /* a pointer that is gone already */ }
+      try { canvas.setPointerCapture(event.pointerId); } catch { /* the pointer is gone already */ }
       pointers.set(event.pointerId, at(event));
       this.moved = 0;
     });
@@ -159,16 +159,16 @@ export class MapView {
 
   #place(row) {
     const size = this.#size;
-    return [(this.x[row] - this.centre[0]) * size + this.width / 2, (this.y[row] - this.centre[1]) * size + this.height / 2];
+    return [(this.x[row] - this.center[0]) * size + this.width / 2, (this.y[row] - this.center[1]) * size + this.height / 2];
   }
 
-  #pan(dx, dy, told = false) {
-    this.centre = [this.centre[0] - dx / this.#size, this.centre[1] - dy / this.#size].map((value) => Math.min(1, Math.max(0, value)));
+  #pan(dx, dy, announce = false) {
+    this.center = [this.center[0] - dx / this.#size, this.center[1] - dy / this.#size].map((value) => Math.min(1, Math.max(0, value)));
     this.tip.hidden = true;
     this.#later();
-    if (told && this.x) {
+    if (announce && this.x) {
       const row = this.#nearest(this.width / 2, this.height / 2, Infinity);
-      if (row >= 0) say(`${this.collection.path[row]} is in the middle`);
+      if (row >= 0) say(`${this.collection.path[row]} is in the center`);
     }
   }
 
@@ -176,12 +176,12 @@ export class MapView {
     const before = this.#size;
     this.scale = Math.min(60, Math.max(0.8, this.scale * factor));
     const after = this.#size, dx = x - this.width / 2, dy = y - this.height / 2;
-    this.centre = [this.centre[0] + dx / before - dx / after, this.centre[1] + dy / before - dy / after];
+    this.center = [this.center[0] + dx / before - dx / after, this.center[1] + dy / before - dy / after];
     this.tip.hidden = true;
     this.#later();
   }
 
-  #fit() { this.scale = 1; this.centre = [0.5, 0.5]; this.#later(); }
+  #fit() { this.scale = 1; this.center = [0.5, 0.5]; this.#later(); }
 
   #nearest(x, y, within) {
     if (!this.x) return -1;
@@ -221,34 +221,34 @@ export class MapView {
     context.setTransform(ratio, 0, 0, ratio, 0, 0);
     context.clearRect(0, 0, this.width, this.height);
     const { label } = this.collection, radius = Math.min(5, 1.9 + Math.log2(Math.max(1, this.scale)) * 0.6);
-    const seen = [];
+    const visible = [];
     for (const row of this.order) {
       const [x, y] = this.#place(row);
       if (x < -60 || y < -60 || x > this.width + 60 || y > this.height + 60) continue;
-      seen.push([row, x, y]);
+      visible.push([row, x, y]);
     }
-    for (const [row, x, y] of seen) {
+    for (const [row, x, y] of visible) {
       const faint = this.only >= 0 && label[row] !== this.only;
       context.globalAlpha = faint ? 0.12 : 0.85;
-      context.fillStyle = this.colours[label[row]];
+      context.fillStyle = this.colors[label[row]];
       context.beginPath();
       context.arc(x, y, radius, 0, 6.2832);
       context.fill();
     }
     context.globalAlpha = 1;
-    if (this.pictures.checked) this.#drawPictures(context, seen);
+    if (this.pictures.checked) this.#drawPictures(context, visible);
   }
 
-  // One picture for each cell of the window that has any, larger the closer one looks.
-  #drawPictures(context, seen) {
-    // Half as large again as there is room for each, so that few pictures are shown larger than many.
+  // Draws a thumbnail per cell of the window, larger when zoomed in.
+  #drawPictures(context, visible) {
+    // Few images are shown larger than many.
     const room = 0.95 * Math.min(this.width, this.height) / Math.sqrt(Math.max(1, this.x.length));
     const least = Math.min(64, Math.max(30, room));
     const side = Math.round(Math.min(TILE_PX, least + 22 * Math.log2(Math.max(1, this.scale)))), cell = side + 6;
-    const placed = new Map(), missing = []; // "x,y" of a cell -> where its picture is
-    // Cells lie fast on the map, so that panning does not swap the pictures.
-    const left = this.width / 2 - this.centre[0] * this.#size, top = this.height / 2 - this.centre[1] * this.#size;
-    for (const [row, x, y] of seen) {
+    const placed = new Map(), missing = []; // "x,y" of a cell -> position of its thumbnail
+    // Cells are fixed on the map, so that panning does not exchange the thumbnails.
+    const left = this.width / 2 - this.center[0] * this.#size, top = this.height / 2 - this.center[1] * this.#size;
+    for (const [row, x, y] of visible) {
       if (this.only >= 0 && this.collection.label[row] !== this.only) continue;
       const cx = Math.floor((x - left) / cell), cy = Math.floor((y - top) / cell);
       let free = true;
@@ -263,7 +263,7 @@ export class MapView {
       const image = this.images.get(row);
       if (!image) { if (image === undefined) missing.push(row); continue; }
       const fit = side / Math.max(image.width, image.height), w = image.width * fit, h = image.height * fit;
-      context.fillStyle = this.colours[this.collection.label[row]];
+      context.fillStyle = this.colors[this.collection.label[row]];
       context.fillRect(x - w / 2 - 1.5, y - h / 2 - 1.5, w + 3, h + 3);
       context.drawImage(image, x - w / 2, y - h / 2, w, h);
     }
@@ -285,7 +285,7 @@ export class MapView {
           this.images.delete(oldest);
         }
         this.#later();
-      }, () => { /* gone since: it stays a point */ }).finally(() => { this.loading -= 1; this.#fetch(); });
+      }, () => { /* missing: it stays a point */ }).finally(() => { this.loading -= 1; this.#fetch(); });
     }
   }
 

@@ -1,4 +1,4 @@
-// Copies, group by group: which one is kept, which go. The plan is written when one says so, and not before.
+// Review of copies, group by group: which image is kept, and which are removed. The plan is only written on request.
 
 import * as api from "./api.js";
 import { openCompare } from "./compare.js";
@@ -12,8 +12,8 @@ export class ReviewView {
   constructor(collection) {
     this.collection = collection;
     this.data = null;
-    this.choices = []; // a group: {keep: row, remove: Set of rows, seen}
-    this.done = [];    // for undo: [group, choice before]
+    this.choices = []; // per group: {keep: row, remove: Set of rows, seen}
+    this.done = [];    // for undo: [group, previous choice]
     this.at = 0;
     this.cursor = 0;
     this.dirty = false;
@@ -62,12 +62,12 @@ export class ReviewView {
     const here = () => this.node.isConnected && Boolean(this.data?.groups.length) && !document.querySelector("dialog[open]");
     const onButton = (event) => event.target.tagName === "BUTTON";
     keys("Copies", here, [
-      [["ArrowLeft", "ArrowRight"], "The picture before, the next", (event) => this.#move(event.key === "ArrowLeft" ? -1 : 1)],
-      [["ArrowUp", "ArrowDown"], "The group before, the next", (event) => this.#go(this.at + (event.key === "ArrowUp" ? -1 : 1))],
-      [["k"], "Keep it", () => this.#keep()],
-      [["x", "Delete"], "Remove it", () => this.#remove()],
-      [["Enter"], "Keep it as the best one", (event) => (onButton(event) ? false : this.#best())],
-      [["a"], "Keep all of the group", () => this.#all(false)],
+      [["ArrowLeft", "ArrowRight"], "Previous or next image", (event) => this.#move(event.key === "ArrowLeft" ? -1 : 1)],
+      [["ArrowUp", "ArrowDown"], "Previous or next group", (event) => this.#go(this.at + (event.key === "ArrowUp" ? -1 : 1))],
+      [["k"], "Keep the image", () => this.#keep()],
+      [["x", "Delete"], "Remove the image", () => this.#remove()],
+      [["Enter"], "Keep it as the best image", (event) => (onButton(event) ? false : this.#best())],
+      [["a"], "Keep all images of the group", () => this.#all(false)],
       [["r"], "Remove all but the best", () => this.#all(true)],
       [[" ", "c"], "Compare it with the best", (event) => (event.key === " " && onButton(event) ? false : this.#compare())],
       [["u"], "Undo", () => this.#undo()],
@@ -75,7 +75,7 @@ export class ReviewView {
     ]);
   }
 
-  // Before there are groups
+  // Before the search
 
   #finder(text) {
     const slider = el("input", { type: "range", min: "0.5", max: "1", step: "0.01", value: String(this.data.threshold),
@@ -89,10 +89,10 @@ export class ReviewView {
   #drawStart() {
     const nothing = this.data.searched;
     this.node.replaceChildren(el("section", { class: "start" },
-      el("h1", {}, nothing ? "No copies" : "Which pictures are there twice?"),
-      el("p", {}, nothing ? `None of ${count(this.collection.size, "picture")} is a copy of another at this similarity.`
-        : "Every picture is held against those it looks like, and each pair examined. You then go through the groups and say what stays. Nothing is moved here: a plan is written, which simimg apply carries out."),
-      this.#finder(nothing ? "Look again" : "Find copies")));
+      el("h1", {}, nothing ? "No copies" : "Find copies in the collection"),
+      el("p", {}, nothing ? `None of ${count(this.collection.size, "image")} is a copy of another one at this similarity.`
+        : "Each image is compared with similar ones, and each pair is verified. Then you review the groups and choose which images to keep. This page moves no files: it writes a plan, which simimg apply carries out."),
+      this.#finder(nothing ? "Search again" : "Find copies")));
   }
 
   async #find(threshold) {
@@ -103,7 +103,7 @@ export class ReviewView {
   }
 
   #drawRunning() {
-    this.bar = el("progress", { max: "1", value: 0, "aria-label": "Pictures compared" });
+    this.bar = el("progress", { max: "1", value: 0, "aria-label": "Images compared" });
     this.barText = el("p", { class: "quiet" });
     this.node.replaceChildren(el("section", { class: "start" }, el("h1", {}, "Comparing"), this.bar, this.barText));
   }
@@ -112,7 +112,7 @@ export class ReviewView {
     const { done, total } = this.data.job;
     this.bar.max = Math.max(1, total);
     this.bar.value = done;
-    this.barText.textContent = `${done.toLocaleString("en")} of ${count(total, "picture")}`;
+    this.barText.textContent = `${done.toLocaleString("en")} of ${count(total, "image")}`;
   }
 
   // The groups
@@ -121,11 +121,11 @@ export class ReviewView {
     this.strip = el("div", { class: "film strip", role: "group", "aria-label": "Groups" });
     this.title = el("h1", { tabindex: "-1" });
     this.note = el("p", { class: "quiet" });
-    this.cards = el("div", { class: "cards", role: "group", "aria-label": "Pictures of this group" });
+    this.cards = el("div", { class: "cards", role: "group", "aria-label": "Images of this group" });
     this.sum = el("p", { class: "sum" });
     this.where = el("p", { class: "where quiet" });
     this.saveButton = el("button", { type: "button", class: "button primary", onclick: () => this.#save() }, "Save plan", el("kbd", {}, "S"));
-    this.again = el("details", { class: "again" }, el("summary", {}, "Look for copies"), this.#finder("Look"));
+    this.again = el("details", { class: "again" }, el("summary", {}, "Search for copies"), this.#finder("Search"));
     const button = (text, key, run) => el("button", { type: "button", class: "button", onclick: run }, text, el("kbd", {}, key));
     this.node.replaceChildren(this.strip,
       el("header", { class: "group" }, el("div", {}, this.title, this.note),
@@ -142,8 +142,8 @@ export class ReviewView {
     const group = this.data.groups[this.at], choice = this.choices[this.at];
     choice.seen = true;
     this.title.textContent = `Group ${(this.at + 1).toLocaleString("en")} of ${this.data.groups.length.toLocaleString("en")}`;
-    const leaving = choice.remove.size;
-    this.note.textContent = `${count(group.members.length, "picture")}, ${leaving ? `${leaving} to be removed` : "all kept"}`
+    const removed = choice.remove.size;
+    this.note.textContent = `${count(group.members.length, "image")}, ${removed ? `${removed} to be removed` : "all kept"}`
       + (group.planned ? "" : " · not in the plan yet");
     this.cards.classList.toggle("few", group.members.length < 4);
     this.cards.replaceChildren(...group.members.map((member, place) => this.#card(member, place, choice)));
@@ -168,11 +168,11 @@ export class ReviewView {
   #card(member, place, choice) {
     const { collection } = this, { row } = member;
     const state = row === choice.keep ? "best" : choice.remove.has(row) ? "remove" : "keep";
-    const said = { best: "the best one, kept", remove: "to be removed", keep: "kept" }[state];
+    const text = { best: "the best image, kept", remove: "to be removed", keep: "kept" }[state];
     const button = (text, run, pressed) => el("button", { type: "button", class: "button", "aria-pressed": pressed, tabindex: "-1",
       onclick: (event) => { event.stopPropagation(); this.cursor = place; run(); } }, text);
     return el("article", { class: `card ${state}`, tabindex: place === this.cursor ? "0" : "-1", data: { row },
-      "aria-label": `${collection.path[row]}, ${said}, ${member.reason}`,
+      "aria-label": `${collection.path[row]}, ${text}, ${member.reason}`,
       onfocus: () => this.#point(place), onclick: () => this.#point(place, true), ondblclick: () => this.#compare() },
       mount(collection, row),
       el("div", { class: "tag" }, { best: "Best", remove: "Remove", keep: "Keep" }[state]),
@@ -203,15 +203,15 @@ export class ReviewView {
     this.sum.replaceChildren(el("b", {}, count(removals, "file")), ` to be removed, ${bytes(size)}`, this.dirty ? el("span", { class: "unsaved" }, "not saved") : "");
     this.saveButton.disabled = !this.dirty || !this.data.plan.possible;
     const { path, version, num_unknown: unknown, possible } = this.data.plan;
-    if (!possible) this.where.textContent = "The pictures of this index are no files here: there is nothing to plan.";
+    if (!possible) this.where.textContent = "The images of this index are not files of this machine, so none can be removed.";
     else if (version && !this.dirty) {
       const command = `simimg apply --plan=${/[^\w@%+=:,./-]/.test(path) ? `'${path.replaceAll("'", "'\\''")}'` : path} --dry_run`;
       const copy = el("button", { type: "button", class: "link", onclick: async () => {
         await navigator.clipboard.writeText(command);
         copy.textContent = "copied";
       } }, "copy");
-      this.where.replaceChildren("Saved. ", el("code", {}, command), " shows what it does · ", copy);
-    } else this.where.textContent = path + (unknown ? ` · ${count(unknown, "file")} of it not in the index, which saving leaves out` : "");
+      this.where.replaceChildren("Saved. ", el("code", {}, command), " shows what would be moved · ", copy);
+    } else this.where.textContent = path + (unknown ? ` · ${count(unknown, "file")} of it not in the index; saving drops them` : "");
   }
 
   #go(place) {
@@ -251,7 +251,7 @@ export class ReviewView {
   #remove() {
     const row = this.#row, rows = this.data.groups[this.at].members.map((member) => member.row);
     this.#change((choice) => {
-      if (row === choice.keep) { // something stays of every group
+      if (row === choice.keep) { // every group keeps an image
         choice.keep = rows.find((one) => one !== row && !choice.remove.has(one)) ?? rows.find((one) => one !== row);
         choice.remove.delete(choice.keep);
       }
@@ -266,7 +266,7 @@ export class ReviewView {
       if (choice.remove.size) choice.remove.add(choice.keep);
       choice.keep = row;
       choice.remove.delete(row);
-    }, "the best one");
+    }, "the best image");
   }
 
   #all(remove) {

@@ -1,4 +1,4 @@
-// The collection, and what matches a picture: of it, dropped, pasted or chosen.
+// The collection, and the matches of an image from it, or of a dropped, pasted or chosen one.
 
 import * as api from "./api.js";
 import { openCompare } from "./compare.js";
@@ -27,7 +27,7 @@ export class SearchView {
     if (Number.isInteger(row) && row >= 0 && row < this.collection.size) {
       if (this.query?.row !== row) this.#ask({ row, title: this.collection.path[row] });
     } else if (kind === "query" && name) {
-      if (this.query?.name !== name) this.#ask({ name, title: this.uploaded?.name === name ? this.uploaded.title : "a picture" });
+      if (this.query?.name !== name) this.#ask({ name, title: this.uploaded?.name === name ? this.uploaded.title : "an image" });
     } else {
       this.#showCollection();
     }
@@ -37,9 +37,9 @@ export class SearchView {
 
   async take(file) {
     try {
-      say(`Looking at ${file.name || "the picture"}`);
+      say(`Loading ${file.name || "the image"}`);
       const { query: name, width, height } = await api.upload(file);
-      this.uploaded = { name, title: file.name || "pasted picture", width, height };
+      this.uploaded = { name, title: file.name || "pasted image", width, height };
       if (location.hash === `#/query/${name}`) this.show(["query", name]);
       else location.hash = `#/query/${name}`;
     } catch (error) {
@@ -54,11 +54,11 @@ export class SearchView {
 
   #build() {
     const { collection } = this;
-    this.drop = el("section", { class: "film drop", "aria-label": "Look for a picture" },
-      el("div", {}, el("h1", {}, "Drop a picture to see what matches it"),
-        el("p", {}, "Or paste one, or pick one below. It stays on this machine.")),
+    this.drop = el("section", { class: "film drop", "aria-label": "Search for an image" },
+      el("div", {}, el("h1", {}, "Drop an image to find its matches"),
+        el("p", {}, "Or paste one, or choose one below. It stays on this machine.")),
       el("button", { type: "button", class: "button amber", onclick: () => document.getElementById("file").click() },
-        "Choose a picture", el("kbd", {}, "O")));
+        "Choose an image", el("kbd", {}, "O")));
     this.text = el("input", { type: "search", placeholder: "Filter by name", "aria-label": "Filter by name",
       "aria-keyshortcuts": "/", oninput: () => this.#filtered({ text: this.text.value }) });
     this.selects = [];
@@ -67,7 +67,7 @@ export class SearchView {
     this.counted = el("p", { class: "quiet counted" });
     this.bar = el("div", { class: "bar" }, this.filters, this.counted);
 
-    this.modes = el("div", { class: "switch", role: "radiogroup", "aria-label": "What to find" },
+    this.modes = el("div", { class: "switch", role: "radiogroup", "aria-label": "Kind of match" },
       [["copy", "Copies"], ["kind", "Same kind"]].map(([by, text]) => el("button", {
         type: "button", role: "radio", data: { by }, onclick: () => this.#setBy(by), onkeydown: (event) => this.#turned(event),
       }, text)));
@@ -82,14 +82,14 @@ export class SearchView {
     this.status = el("p", { class: "status" });
     this.queryFilters = el("div", { class: "filters" }, this.#select("label", "class", collection.labels),
       this.#select("split", "split", collection.splits));
-    this.side = el("aside", { class: "side", "aria-label": "The picture that is looked for" },
+    this.side = el("aside", { class: "side", "aria-label": "The query" },
       el("figure", { class: "film query" }, el("div", { class: "window" }, this.picture),
         el("figcaption", {}, this.title, this.facts)),
       el("div", { class: "controls" },
         this.modes,
         el("div", { class: "threshold" },
           el("label", { for: "threshold" }, "Least similarity"), this.output, this.slider, this.sliderText),
-        el("label", { class: "check", for: "only" }, this.only, "Hide what is below"),
+        el("label", { class: "check", for: "only" }, this.only, "Hide matches below it"),
         this.queryFilters,
         el("p", { class: "actions" },
           el("button", { type: "button", class: "button", onclick: () => { location.hash = "#/"; } },
@@ -120,23 +120,23 @@ export class SearchView {
   #register() {
     const here = () => this.node.isConnected && !document.querySelector("dialog[open]");
     keys("Collection", () => here() && !this.query, [
-      [["o"], "Choose a picture", () => document.getElementById("file").click()],
-      [["ArrowDown", "ArrowRight"], "Go into the pictures", () => { this.all.focus(this.all.current); }],
-      [["Enter"], "See what matches it", null],
+      [["o"], "Choose an image", () => document.getElementById("file").click()],
+      [["ArrowDown", "ArrowRight"], "Go to the images", () => { this.all.focus(this.all.current); }],
+      [["Enter"], "Find matches of the image", null],
     ]);
     keys("Matches", () => here() && this.query, [
-      [["ArrowDown", "ArrowRight"], "Go into the matches", () => { this.found.focus(this.found.current); }],
+      [["ArrowDown", "ArrowRight"], "Go to the matches", () => { this.found.focus(this.found.current); }],
       [["Enter"], "Compare it with the query", null],
-      [["s"], "Look for it", () => {
+      [["s"], "Search for the match", () => {
         if (!this.found.node.contains(document.activeElement)) return false;
         location.hash = `#/row/${this.found.currentItem.row}`;
         return true;
       }],
-      [["k"], "Copies, or the same kind", () => this.#setBy(this.by === "copy" ? "kind" : "copy")],
-      [["[", "]"], "Lower, raise the least similarity", (event) => {
+      [["k"], "Copies, or same kind", () => this.#setBy(this.by === "copy" ? "kind" : "copy")],
+      [["[", "]"], "Lower or raise the least similarity", (event) => {
         this.#setThreshold(this.thresholds[this.by] + (event.key === "]" ? 0.05 : -0.05));
       }],
-      [["o"], "Choose another picture", () => document.getElementById("file").click()],
+      [["o"], "Choose another image", () => document.getElementById("file").click()],
       [["Escape"], "Back to the collection", () => { location.hash = "#/"; }],
     ]);
   }
@@ -158,7 +158,7 @@ export class SearchView {
 
   #drawCollection() {
     const rows = this.collection.rows(this.filter.text, this.filter.label, this.filter.split);
-    this.counted.textContent = rows.length === this.collection.size ? "" : count(rows.length, "picture");
+    this.counted.textContent = rows.length === this.collection.size ? "" : count(rows.length, "image");
     this.all.set([{ key: "all", heading: null, items: rows }]);
   }
 
@@ -168,7 +168,7 @@ export class SearchView {
     if (this.query) this.#search();
     else {
       this.#drawCollection();
-      say(count(this.all.items.length, "picture"));
+      say(count(this.all.items.length, "image"));
     }
   }
 
@@ -246,12 +246,12 @@ export class SearchView {
     this.node.removeAttribute("aria-busy");
     const sure = this.matches.filter((match) => this.#isSure(match));
     say(sure.length ? `${this.#sureText(sure.length)}, the first ${this.collection.fileName(sure[0].row)}, ${sure[0].reason ?? ""}`
-      : `${this.#sureText(0)}, ${count(this.matches.length, "picture")} that look alike`);
+      : `${this.#sureText(0)}, ${count(this.matches.length, "similar image")}`);
   }
 
   #sureText(number) {
     return this.by === "copy" ? (number ? count(number, "copy", "copies") : "No copies")
-      : (number ? count(number, "picture") + " of its kind" : "Nothing of its kind");
+      : (number ? count(number, "image") + " of the same kind" : "No images of the same kind");
   }
 
   #draw() {
@@ -264,27 +264,27 @@ export class SearchView {
     this.slider.value = value;
     this.output.textContent = value.toFixed(2);
     this.sliderText.textContent = this.by === "kind" ? "The cosine of the embeddings."
-      : calibrated !== undefined ? `From ${calibrated.toFixed(2)} on, 99 of 100 are right here.`
-        : "From 0.50 on it is a verified copy.";
+      : calibrated !== undefined ? `At ${calibrated.toFixed(2)} and above, 99 of 100 matches were right.`
+        : "0.50 and above are verified copies.";
     const sure = this.matches.filter((match) => this.#isSure(match));
     const rest = this.only.checked ? [] : this.matches.filter((match) => !this.#isSure(match));
-    const looking = !this.final && this.by === "copy";
+    const verifying = !this.final && this.by === "copy";
     this.status.classList.toggle("working", !this.final);
-    this.status.textContent = !this.matches.length && !this.final ? "Looking…"
-      : looking ? "Looking closely at the nearest…"
-        : `${this.collection.size.toLocaleString("en")} pictures in ${(this.ms / 1000).toFixed(1)} s`;
+    this.status.textContent = !this.matches.length && !this.final ? "Searching…"
+      : verifying ? "Verifying the nearest…"
+        : `${this.collection.size.toLocaleString("en")} images in ${(this.ms / 1000).toFixed(1)} s`;
     const heading = (title, number, note) => el("div", {}, el("h2", {}, title, number === null ? null : el("span", { class: "number" }, number)),
       note ? el("p", { class: "quiet" }, note) : null);
     const sections = [];
-    if (sure.length) sections.push({ key: "sure", heading: heading(this.by === "copy" ? "Copies" : "Of its kind", sure.length), items: sure,
+    if (sure.length) sections.push({ key: "sure", heading: heading(this.by === "copy" ? "Copies" : "Same kind", sure.length), items: sure,
       ...(this.by === "copy" ? { minWidth: 230, caption: innerWidth < 520 ? 112 : 84 } : {}) });
     if (rest.length) {
       sections.push({ key: "rest", items: rest,
-        heading: heading(this.by === "copy" ? "Only alike" : "Less alike", null,
-          this.by === "copy" && this.final && !sure.length ? "No copy is among them." : "") });
+        heading: heading(this.by === "copy" ? "Similar, not copies" : "Less similar", null,
+          this.by === "copy" && this.final && !sure.length ? "None of them is a copy." : "") });
     }
     this.empty.hidden = sections.length > 0 || !this.final;
-    this.empty.textContent = this.matches.length ? "Nothing reaches this similarity." : "There is nothing to compare it with.";
+    this.empty.textContent = this.matches.length ? "No match reaches this similarity." : "There are no images to compare with.";
     this.found.set(sections);
   }
 
@@ -298,7 +298,7 @@ export class SearchView {
   #matchTile(match, index) {
     const { collection } = this, sure = this.#isSure(match), verified = match.reason !== null;
     const similarity = match.similarity.toFixed(2);
-    const name = [collection.path[match.row], `similarity ${similarity}`, match.reason, verified ? "copy" : "alike"];
+    const name = [collection.path[match.row], `similarity ${similarity}`, match.reason, verified ? "copy" : "similar"];
     return el("button", { type: "button", class: `tile match${verified ? " verified" : ""}${sure ? " sure" : ""}`,
       "aria-label": name.filter(Boolean).join(", "),
       onclick: () => this.#compare(match) },
@@ -318,10 +318,10 @@ export class SearchView {
           query: { src: query.large, title: query.title, size: query.size, label: "query" },
           match: { src: collection.large(one.row), title: collection.path[one.row], label: "match",
             size: [collection.width[one.row], collection.height[one.row]] },
-          place: one.place, text: one.reason ?? "only alike", similarity: one.similarity, row: one.row,
+          place: one.place, text: one.reason ?? "similar, not a copy", similarity: one.similarity, row: one.row,
         };
       },
-      action: { text: "Look for this one", run: (pair) => { location.hash = `#/row/${pair.row}`; } },
+      action: { text: "Search for this image", run: (pair) => { location.hash = `#/row/${pair.row}`; } },
       closed: (place) => this.found.focus(place),
     });
   }

@@ -23,7 +23,7 @@ from simimg.bench.reader_comparison import aims, loader
 from simimg.bench.record_sets import Records, records_of
 from simimg.commands import bench
 from simimg.errors import SimimgError, UsageError
-from simimg.input.readers.split_arrays import load_examples
+from simimg.input.readers.resident import load_examples
 
 SIZE, COUNT, BATCH = 16, 30, 4
 TOOLS = [LIMIT, *(tool for tools in OURS.values() for tool in tools), *(t for r in RIVALS.values() for t in r.values())]

@@ -12,19 +12,19 @@ import pytest
 from PIL import Image
 
 from benchmarks import dedup_comparison as duplicates_bench
-from benchmarks.rivals import imagededup_hashes
-from simimg.bench import exact_search, search_speed
-from simimg.bench.measurements import RunFailed
-from simimg.commands import bench
-from simimg.errors import UsageError
-from simimg.models import lite_features
-from simimg.similarity.evaluation.dedup_protocol import (
+from benchmarks.dedup_protocol import (
     Collection,
     hash_pairs,
     pairs_of_groups,
     score_pairs,
     write_collection,
 )
+from benchmarks.rivals import imagededup_hashes
+from simimg.bench import exact_search, search_speed
+from simimg.bench.measurements import RunFailed
+from simimg.commands import bench
+from simimg.errors import UsageError
+from simimg.models import lite_features
 
 Scene = Callable[..., Image.Image]
 

@@ -12,7 +12,7 @@ from PIL import Image
 from benchmarks import split_protocols
 from benchmarks.split_protocols import compare_protocols, seventeen
 from simimg import cli
-from simimg.input.readers.split_arrays import load_examples
+from simimg.input.readers.resident import load_examples
 from simimg.input.split import open_split
 from simimg.presets import tutorial
 

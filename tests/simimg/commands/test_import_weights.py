@@ -12,9 +12,8 @@ from PIL import Image, ImageOps
 
 from simimg.cli import main
 from simimg.errors import UsageError
-from simimg.models import read_torch_file
+from simimg.models import import_sscd, read_torch_file
 from simimg.similarity import load_embedder
-from simimg.training import import_sscd
 
 WEIGHTS = Path(__file__).parents[2] / "golden" / "sscd-tiny.torchvision.pt"
 
@@ -76,7 +75,7 @@ def test_it_is_for_search_alone(model_dir: Path, tmp_path: Path, capsys: pytest.
     Image.new("RGB", (64, 64)).save(tmp_path / "picture.png")
     for arguments in (["export"], ["predict", str(tmp_path / "picture.png")]):
         assert main([*arguments, f"--model_dir={model_dir}"]) == 3
-        assert "imported for search: it knows no classes" in capsys.readouterr().err
+        assert "imported for search. It has no classes" in capsys.readouterr().err
     assert main(["compare", str(model_dir)]) == 1
     assert "imported for search" in capsys.readouterr().err
 
@@ -90,14 +89,14 @@ def test_mistakes(model_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture
     assert "FILE... is required" in complaint(1, new)
     assert "--model_dir=PATH is required" in complaint(1, str(WEIGHTS))
     assert "name one file of weights. Received: a.pt, b.pt" in complaint(1, new, "a.pt", "b.pt")
-    assert f"--model_dir={model_dir} is there already" in complaint(1, f"--model_dir={model_dir}", str(WEIGHTS))
+    assert f"--model_dir={model_dir} exists already" in complaint(1, f"--model_dir={model_dir}", str(WEIGHTS))
     assert "at least 32" in complaint(1, new, str(WEIGHTS), "--image_size=16")
     assert "nowhere.pt: No such file" in complaint(3, new, "/nowhere.pt")
     cut = tmp_path / "cut.pt"
     cut.write_bytes(WEIGHTS.read_bytes()[:20_000])
-    assert "cut.pt is damaged or was cut off" in complaint(3, new, str(cut))
+    assert "cut.pt is damaged or truncated" in complaint(3, new, str(cut))
     (tmp_path / "file").touch()
-    assert "cannot be made: File exists" in complaint(1, f"--model_dir={tmp_path / 'file' / 'm'}", str(WEIGHTS))
+    assert "cannot be created: File exists" in complaint(1, f"--model_dir={tmp_path / 'file' / 'm'}", str(WEIGHTS))
     assert not (tmp_path / "new").exists()
 
 
@@ -105,10 +104,10 @@ def test_a_failed_import_leaves_nothing(tmp_path: Path, monkeypatch: pytest.Monk
     def fail(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("simimg.training.run_folder.sync_file", fail)
+    monkeypatch.setattr("simimg.models.model_folder.sync_file", fail)
     with pytest.raises(Exception, match="No space left"):
         import_sscd(WEIGHTS, tmp_path / "m", image_size=64)
     assert not list(tmp_path.iterdir())
     monkeypatch.undo()
-    with pytest.raises(UsageError, match="is there already"):
+    with pytest.raises(UsageError, match="exists already"):
         import_sscd(WEIGHTS, tmp_path, image_size=64)

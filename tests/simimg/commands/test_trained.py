@@ -131,4 +131,4 @@ def test_a_saved_model_stands_alone(runs: Path, tmp_path: Path, capsys: pytest.C
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "file").touch()
     assert cli.main(["export", f"--model_dir={model_dir}", f"--out_dir={tmp_path / 'other'}"]) == 1
-    assert "is no SavedModel and not empty" in capsys.readouterr().err
+    assert "is not empty and not a SavedModel" in capsys.readouterr().err

@@ -286,5 +286,5 @@ def test_metadata_of_no_known_form(copy: dict[str, Path], change: Any) -> None:
     info = json.loads((folder / "dataset_info.json").read_text())
     change(info)
     (folder / "dataset_info.json").write_text(json.dumps(info))
-    with pytest.raises(DataError, match=r"this has another form.*use `simimg convert`"):
+    with pytest.raises(DataError, match=r"this data set has another form.*use `simimg convert`"):
         open_split(folder, "train")

@@ -147,5 +147,5 @@ def test_an_input_of_unknown_shape_is_refused() -> None:
         with dropout_scope(seed=(1, 2), first_row=0):
             return ExampleDropout(0.5, stream=0)(x, training=True)
 
-    with pytest.raises(UsageError, match="every dimension but the first"):
+    with pytest.raises(UsageError, match="know every dimension but the first"):
         run(tf.ones((2, 3)))

@@ -32,5 +32,5 @@ def test_what_cannot_be_a_start(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="the layer 'embedding' has other shapes there"):
         start_from(model, tmp_path / "larger.keras")
     small(32, 3).save(tmp_path / "small.keras")
-    with pytest.raises(ModelError, match=r"is of another kind of model \(small\)"):
+    with pytest.raises(ModelError, match=r"has a model of another architecture \(small\)"):
         start_from(model, tmp_path / "small.keras")

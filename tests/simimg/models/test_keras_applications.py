@@ -64,5 +64,5 @@ def test_weights_that_cannot_be_downloaded(monkeypatch: pytest.MonkeyPatch) -> N
 
 def test_a_size_that_is_too_small() -> None:
     assert "Xception" in APPLICATIONS
-    with pytest.raises(UsageError, match="Xception cannot take pictures of 32 px"):
+    with pytest.raises(UsageError, match="Xception cannot take images of 32 px"):
         application("Xception", 32, 5, weights=None)

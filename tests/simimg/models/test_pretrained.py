@@ -107,7 +107,7 @@ def test_damaged_files_are_refused(tmp_path: Path) -> None:
         with pytest.raises(ModelError, match=r"weights\.pth"):
             read_torch_pickle(path)
     for content, message in (
-        (good + b"\0", "left over"),
+        (good + b"\0", "has bytes after"),
         (torch_file(VIEWS, {"a": np.zeros(5, np.float32)}), "6 elements"),
         (torch_file(VIEWS, {**GOOD, "b": GOOD["a"]}), "list of storages"),
         (torch_file(VIEWS, {"b": GOOD["a"]}), "list of storages"),

@@ -179,7 +179,7 @@ def test_a_file_cut_anywhere_is_refused(path: Path) -> None:
     whole = state_dict()
     for length in range(len(whole)):
         refused(path, whole[:length], "")
-    refused(path, whole[: len(whole) // 2], "damaged or was cut off.*Get it again")
+    refused(path, whole[: len(whole) // 2], "damaged or truncated.*Download it again")
 
 
 @given(place=st.integers(0, 10_000), bit=st.integers(0, 7))
@@ -223,8 +223,8 @@ def test_other_files_are_refused(path: Path) -> None:
     with zipfile.ZipFile(empty, "w") as file:
         file.writestr("readme.txt", "no weights")
     for content, words in (
-        (b"<html>not found</html>", "is no file of PyTorch's: it starts with b'<htm'"),
-        (b"", "is no file of PyTorch's"),
+        (b"<html>not found</html>", "is not a PyTorch file: it starts with b'<htm'"),
+        (b"", "is not a PyTorch file"),
         (pickle.dumps({"w": 1}, 2), "not a state dict in PyTorch's old format"),
         (empty.getvalue(), "no data.pkl"),
         (compressed.getvalue(), "compressed"),
@@ -232,11 +232,11 @@ def test_other_files_are_refused(path: Path) -> None:
         (archive(dictionary(w=whole), {}), "lacks the storage 0"),
         (archive(dictionary(w=whole), {"0": np.zeros(5, "<f4")}), "6 elements"),
         (archive(dictionary(w=tensor(storage("0", GOOD["0"], -1), 0, (), ())), GOOD), "-1 elements"),
-        (archive(dictionary(w=whole, epoch=b"I3\n"), GOOD), "no state dict"),
-        (archive(b"I3\n", GOOD), "no state dict"),
-        (archive(b"I3\n", GOOD, **script), "TorchScript module is not one"),
+        (archive(dictionary(w=whole, epoch=b"I3\n"), GOOD), "not a state dict"),
+        (archive(b"I3\n", GOOD), "not a state dict"),
+        (archive(b"I3\n", GOOD, **script), "TorchScript module is not a module"),
         (archive(script_object("m", training=b"\x89"), GOOD, **script), "frozen"),
-        (archive(itself, GOOD, **script), "has no end"),
+        (archive(itself, GOOD, **script), "contains itself"),
     ):
         refused(path, content, words)
     with pytest.raises(ModelError, match=r"none\.pt: No such file"):

@@ -10,8 +10,9 @@ from PIL import Image
 
 import simimg
 from simimg.evaluation import classify
+from simimg.image_files import png_bytes
 from simimg.report.charts import confusion_matrix, training_curves
-from simimg.report.contact_sheet import Tile, png_bytes, tile_sheet
+from simimg.report.contact_sheet import Tile, tile_sheet
 
 RIGHT, WRONG = (0x1D, 0x5F, 0xC4), (0xD4, 0x50, 0x0F)
 

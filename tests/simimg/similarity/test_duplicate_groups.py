@@ -11,7 +11,7 @@ from PIL import Image, ImageOps
 
 from simimg.cli import main
 from simimg.errors import DataError, UsageError
-from simimg.similarity import SearchIndex, apply_plan, find_duplicates, load_plan, removal_plan, undo_plan
+from simimg.similarity import SearchIndex, apply_plan, file_quarantine, find_duplicates, load_plan, undo_plan
 
 Scene = Callable[..., Image.Image]
 
@@ -133,7 +133,7 @@ def test_apply_and_undo(planned: Path, capsys: pytest.CaptureFixture[str]) -> No
 def test_reference_folders_are_never_touched(folder: Path, tmp_path: Path) -> None:
     arguments = [f"--image_dir={folder}", f"--index_dir={tmp_path / 'i'}", f"--plan={tmp_path / 'p.json'}"]
     assert main(["duplicates", *arguments, "--threshold=0.6", "--reference_dirs=old"]) == 0
-    assert {path for path, _ in load_plan(tmp_path / "p.json").removals} == {"0.jpg", "1.jpg"}
+    assert {file.path for file in load_plan(tmp_path / "p.json").removals} == {"0.jpg", "1.jpg"}
     assert main(["duplicates", *arguments, "--reference_dirs=nowhere"]) == 1
 
 
@@ -165,7 +165,7 @@ def test_a_stopped_apply_goes_on_and_can_be_undone(
     photos = planned.parent / "photos"
     before = contents(photos)
     moves = []
-    move = removal_plan._move
+    move = file_quarantine._move
 
     def failing(source: Path, target: Path) -> None:
         if len(moves) == stop_after:
@@ -173,7 +173,7 @@ def test_a_stopped_apply_goes_on_and_can_be_undone(
         moves.append(source)
         move(source, target)
 
-    monkeypatch.setattr(removal_plan, "_move", failing)
+    monkeypatch.setattr(file_quarantine, "_move", failing)
     with pytest.raises(KeyboardInterrupt):
         apply_plan(load_plan(planned), dry_run=False)
     monkeypatch.undo()
@@ -187,15 +187,15 @@ def test_a_stopped_apply_goes_on_and_can_be_undone(
 
 
 def test_across_file_systems_a_file_is_copied_whole(planned: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    rename = removal_plan.os.rename
+    rename = file_quarantine.os.rename
 
     def crossing(source: Path, target: Path) -> None:
         if ".tmp-" not in str(source):
-            raise OSError(removal_plan.errno.EXDEV, "cross-device link")
+            raise OSError(file_quarantine.errno.EXDEV, "cross-device link")
         rename(source, target)
 
     before = contents(planned.parent / "photos")
-    monkeypatch.setattr(removal_plan.os, "rename", crossing)
+    monkeypatch.setattr(file_quarantine.os, "rename", crossing)
     apply_plan(load_plan(planned), dry_run=False)
     undo_plan(load_plan(planned))
     assert contents(planned.parent / "photos") == before
@@ -209,7 +209,7 @@ def test_a_plan_that_leads_out_of_its_folder_is_refused(planned: Path) -> None:
         with pytest.raises(DataError, match="leads out of the folder"):
             load_plan(planned)
     planned.write_text("{}")
-    with pytest.raises(DataError, match="no plan"):
+    with pytest.raises(DataError, match="not a plan"):
         load_plan(planned)
 
 

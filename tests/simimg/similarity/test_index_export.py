@@ -112,14 +112,14 @@ def test_cells_are_exported_with_as_many_probed_as_are_enough(tmp_path: Path, mo
 def test_nothing_is_overwritten_unasked(index: SearchIndex, tmp_path: Path) -> None:
     out = tmp_path / "out"
     export_index(index, out, format="npy", by="copy")
-    with pytest.raises(UsageError, match="has an export already. Name a new folder, or say --overwrite"):
+    with pytest.raises(UsageError, match="already has an export. Name a new folder, or add --overwrite"):
         export_index(index, out, format="parquet", by="copy")
     export_index(index, out, format="parquet", by="copy", overwrite=True)
     assert sorted(path.name for path in out.iterdir()) == ["export.json", "pictures.parquet", "projection.npz"]
     (tmp_path / "thesis").mkdir()
     (tmp_path / "thesis" / "years.txt").write_text("of work")
     for overwrite in (False, True):
-        with pytest.raises(UsageError, match="is no export and not empty"):
+        with pytest.raises(UsageError, match="is not empty and not an export"):
             export_index(index, tmp_path / "thesis", format="npy", by="copy", overwrite=overwrite)
         with pytest.raises(UsageError, match="is a file"):
             export_index(index, tmp_path / "thesis" / "years.txt", format="npy", by="copy", overwrite=overwrite)
@@ -156,7 +156,7 @@ def test_the_command(index: SearchIndex, tmp_path: Path, capsys: pytest.CaptureF
         (["--model_dir=m", "--out=o"], "--out is of --index_dir"),
         (["--model_dir=m", "--format=faiss"], "--format is of --index_dir"),
         (["--index_dir=i", "--out=o", "--format=csv"], "--format=csv"),
-        ([f"--index_dir={tmp_path / 'nowhere'}", f"--out={tmp_path / 'o'}"], "is no index"),
+        ([f"--index_dir={tmp_path / 'nowhere'}", f"--out={tmp_path / 'o'}"], "is not an index"),
     ):
         assert main(["export", *wrong]) == (3 if "nowhere" in str(wrong) else 1)
         assert words in capsys.readouterr().err

@@ -92,7 +92,7 @@ def test_models_and_sources_are_not_mixed(folder: Path, tmp_path: Path) -> None:
 def test_another_folder_is_not_overwritten(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "i").mkdir()
     (tmp_path / "i" / "thesis.txt").write_text("years of work")
-    with pytest.raises(UsageError, match="no index and not empty"):
+    with pytest.raises(UsageError, match="not empty and not an index"):
         index_folder(tmp_path / "i", folder, stand_in())
     assert (tmp_path / "i" / "thesis.txt").read_text() == "years of work"
 

@@ -244,7 +244,7 @@ def test_a_generation_is_replaced_whole(tmp_path: Path) -> None:
 def test_a_changed_model_is_noticed(tmp_path: Path) -> None:
     opened = make(tmp_path / "i", np.eye(2, 8, dtype=np.float32))
     opened.check_model(embedder("abc"))
-    with pytest.raises(SearchIndexError, match="whose weights are now others"):
+    with pytest.raises(SearchIndexError, match="whose weights have changed since"):
         opened.check_model(embedder("def"))
 
 
@@ -287,7 +287,7 @@ def test_a_missing_or_damaged_part_is_named(
     if (file, damage) == ("index.json", "missing"):
         assert "it has no index.json" in message
     elif (file, damage) == ("index.json", "other"):
-        assert "it should be float16 [45, network_dim], and is float16 [50, 8]" in message
+        assert "it should be float16 [45, network_dim], but is float16 [50, 8]" in message
     else:
         assert message.startswith(f"{part} is damaged: ")
         assert f"Remove the folder {tmp_path / 'i'}" in message
@@ -343,7 +343,7 @@ def test_a_full_disk_leaves_the_index_as_it_was(tmp_path: Path, monkeypatch: pyt
         target, _, name = step.rpartition(".")
         with monkeypatch.context() as patch:
             patch.setattr(getattr(search_index, target) if target else search_index, name, full)
-            with pytest.raises(SearchIndexError, match="cannot be written.*No space left on device.*Make room"):
+            with pytest.raises(SearchIndexError, match="cannot be written.*No space left on device.*Free some disk"):
                 make(tmp_path / "i", np.eye(3, 8, dtype=np.float32))
         assert len(SearchIndex.open(tmp_path / "i").pictures) == 2
     assert len(make(tmp_path / "i", np.eye(3, 8, dtype=np.float32)).pictures) == 3

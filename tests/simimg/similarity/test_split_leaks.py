@@ -78,7 +78,7 @@ def test_from_leaks_to_a_clean_data_set(
     assert found["report"] == str(tmp_path / "leaks.html")
     page = (tmp_path / "leaks.html").read_text()
     assert page.count('<div class="query">') == len(found["pairs"])
-    assert "of 6 test pictures are copies of others" in page
+    assert "of 6 test images are copies of others" in page
     assert {(pair["path"], pair["other_path"], pair["reason"]) for pair in found["pairs"]} == LEAKS
     assert all((pair["split"], pair["other_split"]) == ("test", "train") for pair in found["pairs"])
     assert (found["num_test_affected"], found["share_test_affected"]) == (4, round(4 / 6, 6))
@@ -151,7 +151,7 @@ def test_a_single_split_and_a_single_class(tmp_path: Path, scene: Scene, capsys:
 def test_mistakes(tmp_path: Path, dataset_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for arguments, words in (
         (["--dataset_dir=/nowhere"], "--dataset_dir=/nowhere is not a folder"),
-        ([f"--dataset_dir={tmp_path}"], "is no data set of `simimg convert`"),
+        ([f"--dataset_dir={tmp_path}"], "is not a dataset of `simimg convert`"),
         ([f"--dataset_dir={dataset_dir}", "--image_dir=/nowhere"], "--image_dir=/nowhere is not a folder"),
         ([f"--dataset_dir={dataset_dir}", "--threshold=0.2"], "--threshold=0.2: should be between"),
     ):

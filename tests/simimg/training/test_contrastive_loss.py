@@ -8,8 +8,7 @@ import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from simimg.training.contrastive_loss import pair_terms
-from simimg.training.embedding_queue import EmbeddingQueue
+from simimg.training.contrastive_loss import EmbeddingQueue, pair_terms
 
 PADDING = -1
 

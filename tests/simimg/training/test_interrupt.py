@@ -12,7 +12,7 @@ import pytest
 
 from simimg import cli
 from simimg.errors import TrainingInterrupted
-from simimg.training import StepInfo, TrainConfig, Watcher, step_runner, train
+from simimg.training import StepInfo, TrainConfig, Watcher, train, train_step
 from tfrecords.convert import ConvertConfig, convert
 
 ROOT = Path(__file__).parents[3]
@@ -64,7 +64,7 @@ def test_ctrl_c_and_the_same_command_again(
     values = json.loads(out)
     assert values["steps"] == 60
     assert values["model_dir"] == str(model_dir)
-    assert f"going on from epoch {step + 1}, step 0" in err
+    assert f"resuming from epoch {step + 1}, step 0" in err
     assert "epoch 1/60" not in err
     history = json.loads((model_dir / "result.json").read_text())["history"]
     assert [line["epoch"] for line in history] == list(range(1, 61))
@@ -75,7 +75,7 @@ def test_a_stop_at_the_end_of_an_epoch(
     dataset_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, epochs: int
 ) -> None:
     """It is obeyed there, too, unless the run is finished: a set of one batch has no other place to stop at."""
-    monkeypatch.setattr(step_runner, "_MOST_STEPS", 1)
+    monkeypatch.setattr(train_step, "_MOST_STEPS", 1)
     options: dict[str, Any] = {"dataset_dir": dataset_dir, "model_dir": tmp_path / "run", "preset": "tutorial"}
     config = TrainConfig.with_preset({**options, "epochs": epochs, "global_batch_size": 54})
     seen: list[int] = []
@@ -94,7 +94,7 @@ def test_a_stop_at_the_end_of_an_epoch(
 
 
 def test_a_second_ctrl_c_does_not_wait(dataset_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(step_runner, "_MOST_STEPS", 1)
+    monkeypatch.setattr(train_step, "_MOST_STEPS", 1)
     options: dict[str, Any] = {"dataset_dir": dataset_dir, "model_dir": tmp_path / "run", "preset": "tutorial"}
 
     def watch(info: StepInfo) -> None:

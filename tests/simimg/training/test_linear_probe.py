@@ -61,14 +61,10 @@ def test_a_run_starts_from_it(datasets: dict[str, Path], tmp_path: Path) -> None
     options |= {"global_batch_size": 27, "learning_rate": 1e-12, "test_views": "mirrored"}
     notes: list[str] = []
     result = train(TrainConfig.with_preset({**options, "model_dir": tmp_path / "run"}), Watcher(note=notes.append))
-    assert any(
-        note.startswith("the softmax alone, fitted to the network's features: training accuracy") for note in notes
-    )
-    assert result.test_accuracy is not None
-    assert result.test_accuracy > 0.8  # the steps have moved nothing
+    assert any(note.startswith("softmax fitted to the network's features: training accuracy") for note in notes)
+    assert result.figures["test"]["accuracy"] > 0.8  # the steps have moved nothing
     without = train(TrainConfig.with_preset({**options, "model_dir": tmp_path / "without", "probe": False}))
-    assert without.test_accuracy is not None
-    assert without.test_accuracy < result.test_accuracy
+    assert without.figures["test"]["accuracy"] < result.figures["test"]["accuracy"]
 
 
 def test_it_sees_the_views_that_the_answer_is_the_mean_of(datasets: dict[str, Path]) -> None:
@@ -91,24 +87,23 @@ def test_without_epochs_it_is_all_that_is_done(datasets: dict[str, Path], tmp_pa
     config = TrainConfig.with_preset({**options, "dataset_dir": datasets["raw"]})
     result = train(config)
     assert (result.steps, result.epoch, len(result.history)) == (0, 0, 1)
-    assert result.test_accuracy is not None
-    assert result.test_accuracy > 0.8
+    assert result.figures["test"]["accuracy"] > 0.8
     assert result.images_per_s > 0
     figures = simimg.evaluate(tmp_path / "run", datasets["raw"])
     assert isinstance(figures, Classification)
-    assert figures.accuracy == result.test_accuracy
+    assert figures.accuracy == result.figures["test"]["accuracy"]
     notes: list[str] = []
     again = train(config, Watcher(note=notes.append))
-    assert notes == [f"{tmp_path / 'run'} is finished already; nothing to do"]
+    assert notes == [f"the run in {tmp_path / 'run'} is finished already"]
     assert again == result
     report = write_run_report(result, config).read_text()
     assert "A softmax was fitted to the features of the pretrained network" in report
-    with pytest.raises(UsageError, match="--epochs=0: then nothing is trained"):
+    with pytest.raises(UsageError, match="--epochs=0 trains nothing"):
         TrainConfig.with_preset({"dataset_dir": datasets["raw"], "epochs": 0})
 
 
 def test_a_network_that_knows_nothing_has_no_features() -> None:
-    with pytest.raises(UsageError, match="--probe: --model=small starts without weights"):
+    with pytest.raises(UsageError, match="--probe: --model=small starts without pretrained weights"):
         TrainConfig(dataset_dir=Path(), model="small", probe=True)
-    with pytest.raises(UsageError, match="--probe: --model=lite0 starts without weights"):
+    with pytest.raises(UsageError, match="--probe: --model=lite0 starts without pretrained weights"):
         TrainConfig(dataset_dir=Path(), model="lite0", weights="none", probe=True)

@@ -10,10 +10,12 @@ from typing import Any
 
 import pytest
 
+from simimg.augment import AugmentConfig
 from simimg.commands import train as command
 from simimg.errors import ModelError, TrainingError, UsageError
+from simimg.models.model_folder import load_run, writing
 from simimg.training import TrainConfig, load_result, train
-from simimg.training.run_folder import load_run, locked, writing
+from simimg.training.run_folder import locked
 
 
 def test_a_second_process_is_refused(tmp_path: Path) -> None:
@@ -25,7 +27,7 @@ def test_a_second_process_is_refused(tmp_path: Path) -> None:
     with locked(tmp_path):
         refused = subprocess.run(again, capture_output=True, text=True, check=False)
     assert refused.returncode == 1
-    words = f"pid {os.getpid()}) trains into {tmp_path} just now. Wait for it, stop it, or choose another --model_dir."
+    words = f"pid {os.getpid()}) is training in {tmp_path}. Wait for it, stop it, or choose another --model_dir."
     assert words in refused.stderr
     with locked(tmp_path):  # it has been let go of
         pass
@@ -47,7 +49,7 @@ def test_a_full_disk(tiny: dict[str, Path], run: Any, base: dict[str, Any], tmp_
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(os, "fsync", fsync)
-        with pytest.raises(TrainingError, match=r"cannot be written to: .*Make room, and give the same command again"):
+        with pytest.raises(TrainingError, match=r"cannot be written to: .*Free some space, and give the same command"):
             train(config)
     saved = sorted((tmp_path / "run" / "checkpoints").iterdir())
     assert saved
@@ -108,14 +110,14 @@ def test_a_run_that_is_older_than_an_option(tiny: dict[str, Path], run: Any, tmp
     values = json.loads(file.read_text())
     del values["config"]["bars"]
     file.write_text(json.dumps(values))
-    assert load_run(tmp_path / "run").augment_config.bars == 0
+    assert AugmentConfig.from_options(load_run(tmp_path / "run").config).bars == 0
     run(tiny["two"], tmp_path / "run")
     with pytest.raises(UsageError, match=r"has another run: --bars=0\.0 there, 0\.5 now"):
         run(tiny["two"], tmp_path / "run", bars=0.5)
 
 
 def test_a_result_of_another_version(tiny: dict[str, Path], run: Any, tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match="is no folder of a trained model"):
+    with pytest.raises(ModelError, match="is not the folder of a trained model"):
         load_result(tmp_path)
     run(tiny["two"], tmp_path / "run")
     file = tmp_path / "run" / "result.json"

@@ -14,7 +14,7 @@ from simimg import models
 from simimg.errors import UsageError
 from simimg.training import TrainConfig, TrainResult, Watcher, load_model, train
 from simimg.training.builders import build_model
-from simimg.training.validation_metrics import collapse
+from simimg.training.metrics import collapse
 
 AUGMENTATION = {"blur": 0.0, "min_jpeg_quality": 100.0, "rotation_degrees": 10.0}
 BASE: dict[str, Any] = {
@@ -100,9 +100,9 @@ def test_one_class_and_its_figures(tiny: dict[str, Path], tmp_path: Path) -> Non
     result, _ = trained(tiny["one"], tmp_path / "run")
     keys = {"epoch", "loss", "recall", "copy_similarity", "nearest_similarity", "mean_norm"}
     assert [set(line) for line in result.history] == [keys] * 3
-    assert (result.train_accuracy, result.test_recall) == (None, None)
-    assert result.train_recall == result.history[-1]["recall"]
-    with pytest.raises(UsageError, match="has one class, 'a'; a classifier needs two. Copies can be learned of it"):
+    assert (result.to_json()["train_accuracy"], result.to_json()["test_recall"]) == (None, None)
+    assert result.figures["train"]["recall"] == result.history[-1]["recall"]
+    with pytest.raises(UsageError, match="has one class, 'a'; a classifier needs two. To train on it to find copies"):
         trained(tiny["one"], tmp_path / "classes", objective="classes", preset="tutorial")
     values = json.loads((tmp_path / "run" / "config.json").read_text())
     assert values["config"]["preset"] == "copy"
@@ -148,7 +148,7 @@ def test_validation_decides_by_copy_recall(tiny: dict[str, Path], tmp_path: Path
     result = train(config, Watcher(note=notes.append))
     best = max(result.history, key=lambda line: (line["validation_recall"], -line["validation_loss"]))
     assert result.epoch == best["epoch"]
-    assert result.validation_recall == best["validation_recall"]
+    assert result.figures["validation"]["recall"] == best["validation_recall"]
     assert any("copy recall" in note and "mean norm" in note for note in notes)
 
 
@@ -159,7 +159,7 @@ def test_validation_decides_by_copy_recall(tiny: dict[str, Path], tmp_path: Path
         ({"accumulate": 2}, "--accumulate=2 is for classifiers"),
         ({"preset": "small"}, "--test_views=cropped is for classifiers.*start from --preset=copy"),
         ({"temperature": 0.0}, "--temperature=0.0: should be above 0"),
-        ({"train_backbone": False}, "--notrain_backbone: --model=tutorial starts without weights"),
+        ({"train_backbone": False}, "--notrain_backbone: --model=tutorial starts without pretrained weights"),
     ],
 )
 def test_what_makes_no_sense_is_refused(tmp_path: Path, change: dict[str, Any], words: str) -> None:

@@ -10,13 +10,13 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from simimg.evaluation.classification import classify, compiled, predict
+from simimg.evaluation import classify, compiled, predict
 from simimg.input import label_counts, open_reader
-from simimg.training import load_model, load_result, step_runner
+from simimg.training import load_model, load_result, train_step
 from simimg.training.builders import build_optimizer
+from simimg.training.metrics import balanced
 from simimg.training.train_config import TrainConfig
 from simimg.training.train_step import _clipped
-from simimg.training.validation_metrics import balanced
 from tfrecords.convert import ConvertConfig, convert
 
 SGD = {"optimizer": "sgd", "learning_rate": 0.05}
@@ -64,7 +64,7 @@ def test_the_average_of_the_weights(
     tiny: dict[str, Path], run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, num_devices: int
 ) -> None:
     """Recomputed from a checkpoint a step."""
-    monkeypatch.setattr(step_runner, "_MOST_STEPS", 1)
+    monkeypatch.setattr(train_step, "_MOST_STEPS", 1)
     options = {"epochs": 8, "checkpoint_every_s": 0.0, "keep_checkpoints": 100, "num_devices": num_devices}
     kept = run(tiny["two"], tmp_path / "run", ema=0.5, **options)
     saved = sorted((tmp_path / "run" / "checkpoints").iterdir())
@@ -134,7 +134,10 @@ def test_answers_are_the_mean_over_views(tiny: dict[str, Path], run: Any, tmp_pa
     model, info = load_model(tmp_path / "run")
     assert info.config["test_views"] == "cropped"
     result, reader = load_result(tmp_path / "run"), open_reader(tiny["three"], "test")[0]
-    for views, accuracy in (("mirrored", result.history[-1]["test_accuracy"]), ("cropped", result.test_accuracy)):
+    for views, accuracy in (
+        ("mirrored", result.history[-1]["test_accuracy"]),
+        ("cropped", result.figures["test"]["accuracy"]),
+    ):
         probabilities, labels, _ = predict(compiled(model, views=views), reader)
         assert accuracy == classify(probabilities, labels, reader.split.class_names).accuracy
     pixels = np.random.default_rng(0).integers(0, 256, (3, 8, 8, 3), np.uint8)

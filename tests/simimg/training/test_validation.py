@@ -29,7 +29,7 @@ def test_what_does_not_get_better_is_stopped(
     assert (result.epoch, result.steps, len(result.history)) == (1, 4, 4)
     again = train(config(tiny["three"], tmp_path / "run", base, patience=3, **still))
     assert again == result
-    assert result.validation_accuracy == result.history[0]["validation_accuracy"]
+    assert result.figures["validation"]["accuracy"] == result.history[0]["validation_accuracy"]
 
 
 def unlearning(dataset_dir: Path, model_dir: Path, base: dict[str, Any], notes: list[str]) -> Any:
@@ -45,13 +45,13 @@ def test_the_best_weights_are_kept(tiny: dict[str, Path], run: Any, tmp_path: Pa
     result = unlearning(tiny["three"], tmp_path / "run", base, notes)
     keys = [(line["validation_accuracy"], -line["validation_loss"]) for line in result.history]
     assert result.epoch == 1 + keys.index(max(keys)) < len(result.history)
-    assert any(note.startswith(f"kept: epoch {result.epoch}, whose validation accuracy") for note in notes)
+    assert any(note.startswith(f"keeping epoch {result.epoch}, with the best validation accuracy") for note in notes)
     best = tmp_path / "run" / "checkpoints" / f"{result.epoch:08d}"  # a step an epoch
     assert json.loads((best / "checkpoint.json").read_text())["best"]["epoch"] == result.epoch
     state = np.load(best / "state.npz")
     for number, weight in enumerate(load_model(tmp_path / "run")[0].get_weights()):
         np.testing.assert_array_equal(weight, state[f"model/{number:04d}"])
-    assert result.test_accuracy == result.history[result.epoch - 1]["test_accuracy"]
+    assert result.figures["test"]["accuracy"] == result.history[result.epoch - 1]["test_accuracy"]
 
 
 def test_a_damaged_best_checkpoint_is_told_of(

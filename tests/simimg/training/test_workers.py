@@ -83,10 +83,10 @@ def test_one_worker_is_killed_and_started_again(photos: Path, tmp_path: Path) ->
         for process in processes:
             process.kill()
     assert codes == [0, 0], logs[0].read_text() + logs[1].read_text()
-    assert "training on 2 x CPU in 2 processes: batch 18 in all, 9 a replica" in logs[0].read_text()
-    assert "going on from epoch" in logs[0].read_text()
+    assert "training on 2 x CPU in 2 processes: batch 18 in all, 9 per replica" in logs[0].read_text()
+    assert "resuming from epoch" in logs[0].read_text()
     other = logs[1].read_text()
-    assert "another worker is gone" in other
+    assert "another worker was lost" in other
     assert "starting again, to wait for the other workers" in other
     assert "Traceback" not in other
     history = json.loads((tmp_path / "run" / "result.json").read_text())["history"]
@@ -120,7 +120,7 @@ def test_a_tf_config_that_can(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TF_CONFIG", json.dumps(config))
     assert workers() == Workers(2, 1)
     assert not workers().is_chief
-    with pytest.raises(UsageError, match="--num_devices=2: with several workers each one trains on all of its GPUs"):
+    with pytest.raises(UsageError, match="--num_devices=2: with several workers, each one trains on all of its GPUs"):
         make_strategy(2)
 
 
@@ -144,7 +144,7 @@ def test_the_batch_and_the_rate_of_the_document(tmp_path: Path) -> None:
     given = {"dataset_dir": tmp_path, "preset": preset, "per_replica_batch_size": int(part)}
     config = TrainConfig.with_preset(given).resolved(int(num_devices))
     batch, rate = config.global_batch_size, config.learning_rate
-    assert printed == f"{num_devices} x CPU: batch {batch} in all, {part} a replica; learning rate {rate:.3g}"
+    assert printed == f"{num_devices} x CPU: batch {batch} in all, {part} per replica; learning rate {rate:.3g}"
 
 
 def test_ways_between_devices_that_are_not_there() -> None:

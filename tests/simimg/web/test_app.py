@@ -220,7 +220,7 @@ def test_other_origins_may_neither_search_nor_write(client: Any, scene: Scene) -
 
 def test_the_model_has_to_be_that_of_the_index(index: SearchIndex, plan_path: Path) -> None:
     other = Embedder("eight", "0" * 64, 32, "stretch", 192, lambda pixels: pixels)
-    with pytest.raises(Exception, match="whose weights are now others"):
+    with pytest.raises(Exception, match="whose weights have changed since"):
         create_app(index, other, plan_path)
 
 

@@ -150,7 +150,7 @@ def test_a_picture_is_found_first_with_its_reason(page: Page, copy: Path, how: s
     name = page.first_match()
     assert name.startswith("dogs/3.jpg, similarity ")
     assert "mirrored, JPEG about quality 4" in name
-    assert [heading.text for heading in page.all(".grid-heading h2")] == ["Copies1", "Only alike"]
+    assert [heading.text for heading in page.all(".grid-heading h2")] == ["Copies1", "Similar, not copies"]
     assert "1 copy, the first 3.jpg, mirrored" in page.one("#live").get_attribute("textContent")
     assert page.one(".query .title").text == "holiday.jpg"
 
@@ -161,7 +161,7 @@ def test_what_is_no_picture_is_told(page: Page, tmp_path: Path) -> None:
     bad.write_bytes(b"no picture")
     page.one("#file").send_keys(str(bad))
     page.until("!document.getElementById('toast').hidden")
-    assert "This is no picture that can be read" in page.one("#toast").text
+    assert "This is not an image that can be read" in page.one("#toast").text
     page.driver.get_log("browser")  # the 415
 
 
@@ -182,7 +182,7 @@ def test_filters(page: Page) -> None:
     page.until("document.querySelectorAll('.all .tile').length === 3")
     page.one("input[type=search]").send_keys("mirr")
     page.until("document.querySelectorAll('.all .tile').length === 1")
-    assert page.one(".counted").text == "1 picture"
+    assert page.one(".counted").text == "1 image"
     page.open("row/0")  # loaded anew, without filters
     page.matched()
     assert len(page.all(".match")) > 3
@@ -203,7 +203,7 @@ def test_the_threshold_and_the_kind(page: Page) -> None:
     page.one("[data-by=kind]").click()
     page.until("document.querySelector('[data-by=kind]').getAttribute('aria-checked') === 'true'")
     page.matched()
-    assert "Of its kind" in page.one(".grid-heading h2").text
+    assert "Same kind" in page.one(".grid-heading h2").text
     assert not page.all(".match .reason")
 
 
@@ -212,7 +212,7 @@ def test_keys(page: Page) -> None:
     page.press("?")
     assert page.one("dialog.keys").is_displayed()
     listed = page.one("dialog.keys").text
-    for what in ("Filter the collection by name", "Compare it with the query", "Save the plan", "Closer"):
+    for what in ("Filter the collection by name", "Compare it with the query", "Save the plan", "Zoom in"):
         assert what in listed
     page.press(Keys.ESCAPE)
     page.until("!document.querySelector('dialog')")
@@ -263,7 +263,7 @@ def test_compare_lays_the_query_over_the_match(page: Page, copy: Path) -> None:
     page.press("a")
     assert not page.all(".compare .laid")
     page.press(Keys.ARROW_DOWN)
-    assert "only alike" in page.one(".compare .what").text
+    assert "similar, not a copy" in page.one(".compare .what").text
     row = page.run("return document.querySelectorAll('.match')[1].getAttribute('aria-label')").split(",")[0]
     page.press(Keys.ENTER)
     page.until("!document.querySelector('dialog') && location.hash.startsWith('#/row/')")

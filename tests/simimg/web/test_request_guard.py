@@ -12,8 +12,7 @@ from starlette.routing import Route
 from starlette.testclient import TestClient
 
 from simimg.web import request_guard
-from simimg.web.request_errors import RequestError
-from simimg.web.request_guard import HEADERS, Guard, body_of
+from simimg.web.request_guard import HEADERS, Guard, RequestError, body_of
 
 HOST = "127.0.0.1:8765"
 

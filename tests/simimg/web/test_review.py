@@ -163,7 +163,7 @@ def test_thresholds_that_are_none(client: Any, threshold: Any) -> None:
 def test_a_file_that_is_no_plan_is_left_alone(client: Any, plan_path: Path) -> None:
     plan_path.write_text('{"mine": 1}')
     review = client.get("/api/review").json()
-    assert "is no plan" in review["plan"]["problem"]
+    assert "is not a plan" in review["plan"]["problem"]
     assert review["groups"] == []
     assert save(client, "", []).status_code == 409
     assert plan_path.read_text() == '{"mine": 1}'

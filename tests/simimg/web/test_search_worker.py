@@ -40,7 +40,7 @@ def test_the_last_step_is_what_find_returns(index: SearchIndex, embedder: Embedd
         for row in range(len(index.pictures)):
             query = load_query(str(index.path_of(index.pictures[row])), embedder)
             assert isinstance(query, Query)
-            steps = list(finder.steps(query.views, lambda query=query: query.examined, 6, by, without=row))
+            steps = list(finder.steps(query.views, lambda query=query: query.fingerprint, 6, by, without=row))
             expected = finder.find(query, 6, by, without=row)
             assert [(found.row, found.verification) for found in steps[-1]] == [
                 (found.row, found.verification) for found in expected
@@ -58,9 +58,9 @@ def test_a_filter_finds_what_is_far_down_the_list(index: SearchIndex, embedder: 
     only = np.zeros(len(index.pictures), bool)
     only[[3, 7]] = True
     try:
-        for step in finder.steps(asked.views, asked.examined, 10, only=only):
+        for step in finder.steps(asked.views, asked.get_fingerprint, 10, only=only):
             assert {found.row for found in step} == {3, 7}
-        assert list(finder.steps(asked.views, asked.examined, 10, only=np.zeros_like(only)))[-1] == []
+        assert list(finder.steps(asked.views, asked.get_fingerprint, 10, only=np.zeros_like(only)))[-1] == []
     finally:
         finder.close()
 

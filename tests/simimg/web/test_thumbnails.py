@@ -15,7 +15,7 @@ from PIL import Image
 from simimg.cli import main
 from simimg.similarity import Embedder, SearchIndex, index_dataset, index_folder
 from simimg.similarity.search_index import ImageTable
-from simimg.web.request_errors import RequestError
+from simimg.web.request_guard import RequestError
 from simimg.web.thumbnails import CACHE, LARGE_PX, THUMBNAIL_PX, Thumbnails
 
 Scene = Callable[..., Image.Image]
@@ -104,17 +104,17 @@ def test_only_the_bytes_that_were_indexed_are_shown(own: SearchIndex, scene: Sce
 def test_no_path_leads_out_of_the_folder(own: SearchIndex, scene: Scene, path: str) -> None:
     scene(5).save(Path(own.info.image_dir or "").parent / "secret.png")
     pictures = [dataclasses.replace(own.pictures[0], path=path)]
-    with pytest.raises(RequestError, match="no file of this machine"):
+    with pytest.raises(RequestError, match="not a file of this machine"):
         Thumbnails(dataclasses.replace(own, pictures=ImageTable.of(pictures))).thumbnail(0)
 
 
 def test_an_index_without_files_shows_none(own: SearchIndex) -> None:
     elsewhere = dataclasses.replace(own, info=dataclasses.replace(own.info, image_dir=None))
-    with pytest.raises(RequestError, match="no file of this machine"):
+    with pytest.raises(RequestError, match="not a file of this machine"):
         Thumbnails(elsewhere).thumbnail(0)
 
 
 @pytest.mark.parametrize("row", [-1, 4, 10**9])
 def test_rows_that_are_not_there(own: SearchIndex, row: int) -> None:
-    with pytest.raises(RequestError, match="There is no picture"):
+    with pytest.raises(RequestError, match="There is no image"):
         Thumbnails(own).thumbnail(row)

@@ -15,7 +15,7 @@ import pytest
 
 from simimg.commands import data_service
 from simimg.errors import CorruptRecordError, DataError, UsageError
-from simimg.input import Order, Position, open_reader, reading, train_batches, troubles
+from simimg.input import Order, Position, input_warnings, open_reader, reading, train_batches
 from simimg.input.readers import service as service_module
 from simimg.training import TrainConfig, train
 
@@ -113,10 +113,10 @@ def test_all_workers_gone_or_the_dispatcher_ends_in_a_sentence(
     monkeypatch.setattr(service_module, "_PATIENCE_S", 3.0)
     address = processes.service(num_workers=0)
     reader, _ = open_reader(datasets["jpeg"], "train", data_service=address)
-    with pytest.raises(DataError, match=rf"{address} has delivered nothing for 3 s. Is its dispatcher there"):
+    with pytest.raises(DataError, match=rf"{address} has delivered nothing for 3 s. Check that its"):
         list(reading(reader.split, train_batches(reader, order())))
     processes.kill()
-    with pytest.raises(UsageError, match=rf"--data_service={address}: nobody answers there \(Connection refused\)"):
+    with pytest.raises(UsageError, match=rf"--data_service={address} does not answer \(Connection refused\)"):
         open_reader(datasets["jpeg"], "train", data_service=address)
 
 
@@ -125,7 +125,7 @@ def test_workers_that_do_not_find_the_shards(datasets: dict[str, Path], service:
     shutil.copytree(datasets["raw"], tmp_path / "set")
     reader, _ = open_reader(tmp_path / "set", "train", data_service=service)
     shutil.move(tmp_path / "set", tmp_path / "elsewhere")
-    with pytest.raises(DataError, match=r"deliver few batches or none \(0 of the last 17\).*find .*set\?$"):
+    with pytest.raises(DataError, match=r"deliver few batches or none \(0 of the last 17\).*find .*set\.$"):
         list(reading(reader.split, train_batches(reader, order())))
 
 
@@ -143,9 +143,9 @@ def test_a_corrupt_record_is_named_or_skipped(datasets: dict[str, Path], service
     ids = arrays(train_batches(reader, order(num_epochs=1)))[2]
     assert sorted(ids.ravel().tolist())[0] == -1
     assert len(set(ids.ravel().tolist())) == 54
-    corrupt, owed = troubles(reader)
-    assert corrupt.startswith("1 corrupt record was skipped so far, e.g. ")
-    assert owed == "1 batch was read here so far, which the data service did not deliver"
+    corrupt, recovered = input_warnings(reader)
+    assert corrupt.startswith("1 corrupt record skipped so far, e.g. ")
+    assert recovered == "1 batch not delivered by the data service so far, and read here"
 
 
 def test_a_training(datasets: dict[str, Path], service: str, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""The pictures of a data set as they are stored, read one by one from its shards."""
+"""Reads single images of a dataset back from its shards, as they are stored."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ __all__ = ["DatasetImages"]
 
 
 class DatasetImages:
-    """Reads the picture of a row of the manifest; the offsets of shards that were read from once are kept."""
+    """Reads the image of a manifest row. Record offsets of a shard are cached once it has been read."""
 
     def __init__(self, dataset_dir: Path, layout: Layout, manifest: Manifest) -> None:
         self._dataset_dir = dataset_dir
@@ -27,10 +27,10 @@ class DatasetImages:
         self._offsets: dict[str, np.ndarray] = {}
 
     def stored_bytes(self, row: int) -> bytes:
-        """Returns what the example of row `row` has as its image: pixels, or a JPEG or PNG file.
+        """Return the image feature of a row's example: raw pixels, or a JPEG or PNG file.
 
         Raises:
-            DataError: it is not where the manifest says, or damaged.
+            DataError: the example is damaged, or not where the manifest says.
         """
         manifest = self._manifest
         split, position = manifest.split_names[manifest.splits[row]], int(manifest.positions[row])
@@ -46,14 +46,12 @@ class DatasetImages:
         features = decode_example(reader.read(*place))
         image, id = features["image"], int(manifest.ids[row])
         if features["id"] != id or not isinstance(image, bytes):
-            raise DataError(f"{reader.path}: record {position} should be example {id}. Convert the pictures again.")
+            raise DataError(f"{reader.path}: record {position} should be example {id}. Convert the images again.")
         return image
 
     def image(self, row: int) -> Image.Image:
-        """Returns the picture of row `row`, mode RGB; raises DataError."""
-        return self._decoded(self.stored_bytes(row))
-
-    def _decoded(self, data: bytes) -> Image.Image:
+        """Return the image of a row, mode RGB; raise DataError as `stored_bytes`."""
+        data = self.stored_bytes(row)
         if self._layout.encoding == "raw":
             side = self._layout.image_size
             return Image.frombytes("RGB", (side, side), data)

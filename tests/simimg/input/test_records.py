@@ -16,8 +16,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from simimg.errors import DataError
-from simimg.input.shard_memmap import map_records
-from simimg.input.zero_copy import aligned, shared_tensor
+from simimg.input.records import aligned, map_records, shared_tensor
 from tfrecords.convert import ConvertConfig, convert
 
 

@@ -1,12 +1,13 @@
-"""imagededup's protocol: each of some photos five times more, transformed, and which pairs of files are called copies.
+"""imagededup's protocol: some photos with five transformed copies each, and which pairs of files are called copies.
 
-The collection is made as theirs is (docs/user_guide/benchmarks.md, "transformed dataset"): a random crop to 7/8 of each
-side, both flips, a turn by 25 degrees, and a squash to a square; six files a photo, so fifteen pairs that are copies.
-The figures are theirs (imagededup/handlers/metrics/classification.py, class 1): of all pairs of files, each counted
-once, precision is the share of those called copies that are, and recall the share of copies that are called so.
+The collection is made like theirs (docs/user_guide/benchmarks.md, "transformed dataset"): a random crop to 7/8 of each
+side, both flips, a rotation by 25 degrees, and a squash to a square. So there are six files and fifteen pairs of copies
+per photo. The figures are theirs as well (imagededup/handlers/metrics/classification.py, class 1), over all pairs of
+files, each counted once: precision is the share of pairs called copies that are copies, and recall the share of copies
+that are called copies.
 
-A method that names pairs is taken by its word. One that names groups calls every two files of a group copies, whichever
-was held against which; files of different groups are not.
+A method that returns pairs is evaluated on these pairs. A method that returns groups calls every two files of a group
+copies, whichever of them it compared.
 """
 
 from __future__ import annotations
@@ -36,8 +37,8 @@ class Collection:
     """Files of transformed photos.
 
     Attributes:
-        folder: where they lie.
-        original_of: by file name, the name of its photo.
+        folder: their folder.
+        original_of: by file name, the file name of the untransformed photo.
     """
 
     folder: Path
@@ -45,7 +46,7 @@ class Collection:
 
     @property
     def pairs(self) -> set[Pair]:
-        """Those that are copies."""
+        """The pairs that are copies."""
         files: dict[str, list[str]] = {}
         for name, original in self.original_of.items():
             files.setdefault(original, []).append(name)
@@ -54,7 +55,7 @@ class Collection:
 
 @dataclasses.dataclass(frozen=True)
 class PairScores:
-    """Precision, 1 where nothing was found, and recall of pairs; those that were wrong, and those that were missed."""
+    """Precision (1 if nothing was found) and recall of pairs, and the wrong and the missed pairs."""
 
     precision: float
     recall: float
@@ -69,12 +70,12 @@ def write_collection(
     seed: int,
     progress: Callable[[int], object] = lambda num_photos: None,
 ) -> Collection:
-    """Writes each photo, and it transformed in five ways, as JPEG files into an empty folder.
+    """Write each photo and its five transformed copies as JPEG files into an empty folder.
 
     Args:
         folder: new, or empty.
         photos: files.
-        seed: of the crops' places.
+        seed: of the positions of the crops.
         progress: called with the number of photos since the last call.
 
     Raises:
@@ -99,20 +100,20 @@ def write_collection(
 
 
 def pairs_of_groups(groups: Iterable[Iterable[str]]) -> set[Pair]:
-    """Returns every two files of a group."""
+    """Return all pairs of two files of a group."""
     return {pair for group in groups for pair in combinations(sorted(group), 2)}
 
 
 def hash_pairs(bits: np.ndarray, names: Sequence[str], distance: int) -> set[Pair]:
-    """Returns the files whose hashes, bool `[num_files, num_bits]`, differ in `distance` bits at most."""
+    """Return the pairs of files whose hashes, bool `[num_files, num_bits]`, differ in at most `distance` bits."""
     signs = np.where(bits, 1.0, -1.0).astype(np.float32)
-    least = bits.shape[1] - 2 * distance  # a product of signs is the number of equal bits less that of the others
+    least = bits.shape[1] - 2 * distance  # a product of signs is the number of equal minus that of different bits
     near = np.argwhere(np.triu(signs @ signs.T >= least, 1)).tolist()
     return pairs_of_groups([names[one], names[other]] for one, other in near)
 
 
 def score_pairs(found: set[Pair], collection: Collection) -> PairScores:
-    """Returns how good pairs are that were called copies."""
+    """Return precision and recall of the pairs that were called copies."""
     there = collection.pairs
     right = found & there
     return PairScores(

@@ -1,0 +1,283 @@
+"""Stored records as NumPy arrays: shards mapped into memory, and JPEG and PNG records decoded from them.
+
+Raw shards are mapped as one array of records, however many files there are. Row r of shard s lies at
+`address + (first_rows[s] + r) * record_bytes`. Each file is mapped at the next address that is both on a page boundary
+and a whole number of records from the first, so there are rows between two shards that do not exist. Those rows cost
+address space but no memory, and reading one kills the process.
+
+JPEG and PNG records are found through the shards' sidecar files. Their checksums are verified, and they are decoded in
+C without the interpreter's lock, so several threads decode at the same time. An image holds the lock for about 2 us.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import dataclasses
+import io
+import itertools
+import math
+import mmap
+import os
+import weakref
+from collections.abc import Sequence
+from pathlib import Path
+
+import google_crc32c
+import numpy as np
+import simplejpeg
+import tensorflow as tf
+from PIL import Image
+
+from simimg.errors import CorruptRecordError, DataError
+from simimg.input.split import PADDING_ID, Shard, Split
+from tfrecords.format.naming import index_path
+from tfrecords.format.record import FOOTER_BYTES, FRAMING_BYTES, HEADER_BYTES, unmasked, varints
+from tfrecords.format.record_layout import INT_BYTES, record_spans
+from tfrecords.format.shard import ShardReader
+
+__all__ = [
+    "ON_CORRUPT",
+    "EncodedRecords",
+    "MappedRecords",
+    "aligned",
+    "corrupt_record",
+    "map_records",
+    "shared_tensor",
+    "tf_varints",
+    "varints",
+]
+
+ON_CORRUPT = ("fail", "skip")
+
+_ALIGNMENT = 64  # bytes; TensorFlow copies memory that is aligned to less, or crashes the process
+_LENGTH_BYTES = 8  # of a record's header; the checksum of the length follows
+_PROT_NONE = 0
+_MAP_FIXED, _MAP_NORESERVE = 0x10, 0x4000  # Linux, on x86-64 and ARM64
+_MAP_FAILED = ctypes.c_void_p(-1).value
+
+
+def aligned(shape: tuple[int, ...]) -> np.ndarray:
+    """Returns an uninitialized uint8 array in memory that TensorFlow can use without copying it."""
+    num_bytes = int(np.prod(shape, dtype=np.int64))
+    memory = np.empty(num_bytes + _ALIGNMENT, np.uint8)
+    skipped = -memory.ctypes.data % _ALIGNMENT
+    return memory[skipped : skipped + num_bytes].reshape(shape)
+
+
+def shared_tensor(array: np.ndarray) -> tf.Tensor:
+    """Returns `array` as a CPU tensor that shares its aligned memory and keeps it alive."""
+    assert array.ctypes.data % _ALIGNMENT == 0
+    return tf.experimental.dlpack.from_dlpack(array.__dlpack__())
+
+
+def tf_varints(groups: tf.Tensor) -> tf.Tensor:
+    """Decodes padded varints, uint8 `[..., INT_BYTES]`, to int64 `[...]`, as TensorFlow operations."""
+    shifted = tf.bitwise.left_shift(tf.cast(groups, tf.int64) & 0x7F, 7 * tf.range(INT_BYTES, dtype=tf.int64))
+    return tf.reduce_sum(shifted, axis=-1)
+
+
+def corrupt_record(fault: str) -> CorruptRecordError:
+    """Returns the error for a record that cannot be read; `fault` names the shard, the record and the reason."""
+    return CorruptRecordError(f"{fault}. Convert the images again, or skip the record with --on_corrupt=skip.")
+
+
+@dataclasses.dataclass(frozen=True)
+class MappedRecords:
+    """Shards mapped into memory as one array.
+
+    Attributes:
+        rows: uint8 `[num_rows, record_bytes]`. The memory is read-only, although NumPy does not know it.
+        first_rows: the first row of each shard.
+        first_places: the place of each shard's first record among all records, and the number of records at the end.
+    """
+
+    rows: np.ndarray
+    first_rows: tuple[int, ...]
+    first_places: tuple[int, ...]
+
+    def spans(self) -> list[tuple[slice, slice]]:
+        """Returns the places and the rows of each shard."""
+        return [
+            (slice(place, end), slice(row, row + end - place))
+            for row, (place, end) in zip(self.first_rows, itertools.pairwise(self.first_places), strict=True)
+        ]
+
+
+def map_records(shards: Sequence[tuple[Path, int]], record_bytes: int) -> MappedRecords:
+    """Maps shards, each given as a file and its number of records; empty shards are left out.
+
+    Raises:
+        DataError: a file is missing, cannot be read, or is not `record_bytes` per record long.
+    """
+    shards = [(path, count) for path, count in shards if count]
+    step = mmap.PAGESIZE // math.gcd(mmap.PAGESIZE, record_bytes)  # rows from one page boundary to the next such row
+    first_rows, end = [], 0
+    for _, count in shards:
+        first_rows.append(-(-end // step) * step)
+        end = first_rows[-1] + count
+    num_bytes = end * record_bytes
+    address = _map(None, num_bytes, _PROT_NONE, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | _MAP_NORESERVE, -1)
+    memory = (ctypes.c_ubyte * num_bytes).from_address(address)
+    # Not at the end of the process, when threads of TensorFlow may still be reading.
+    weakref.finalize(memory, _C.munmap, address, num_bytes).atexit = False
+    for row, (path, count) in zip(first_rows, shards, strict=True):
+        try:
+            file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        except OSError as error:
+            raise DataError(f"{path} cannot be read: {error.strerror}. Convert the images again.") from None
+        try:
+            length = os.fstat(file).st_size
+            if length != count * record_bytes:
+                raise DataError(
+                    f"{path} is {length} bytes long instead of {count * record_bytes}. "
+                    "Run `simimg verify`, and convert the images again."
+                )
+            _map(address + row * record_bytes, length, mmap.PROT_READ, mmap.MAP_PRIVATE | _MAP_FIXED, file)
+        finally:
+            os.close(file)
+    return MappedRecords(
+        rows=np.frombuffer(memoryview(memory), np.uint8).reshape(-1, record_bytes),
+        first_rows=tuple(first_rows),
+        first_places=tuple(itertools.accumulate((count for _, count in shards), initial=0)),
+    )
+
+
+class EncodedRecords:
+    """The records of a split that `simimg convert` wrote as JPEG or PNG.
+
+    Attributes:
+        corrupt: the reason for each record that was skipped so far, by its place.
+
+    Args:
+        split: the split to read.
+        on_corrupt: `fail`, or `skip`, which turns an unreadable record into padding: pixels and label 0, id -1.
+        decode: False leaves the pixels undefined, to measure the cost of everything else.
+
+    Raises:
+        DataError: a shard or its sidecar file is missing or damaged.
+    """
+
+    def __init__(self, split: Split, *, on_corrupt: str = "fail", decode: bool = True) -> None:
+        self.corrupt: dict[int, str] = {}
+        self._size = split.image_size
+        self._decode = {"jpeg": _decode_jpeg, "png": _decode_png}[split.encoding] if decode else _decode_nothing
+        self._skip = on_corrupt == "skip"
+        self._shards = [shard for shard in split.shards if shard.num_examples]
+        files = map_records([(shard.path, shard.path.stat().st_size) for shard in self._shards], 1)
+        self._bytes = files.rows.ravel()
+        self._view = self._bytes.data
+        tables = [_table(shard) for shard in self._shards]
+        self._first_places = np.array([0, *itertools.accumulate(map(len, tables))])
+        self._starts = np.concatenate(
+            [first + table[:, 0] for first, table in zip(files.first_rows, tables, strict=True)]
+        )
+        self._lengths = np.concatenate([table[:, 1] for table in tables])
+        # int32 halves the memory of these, and no record is longer than 2 GB.
+        self._ids_at, self._images_at, self._image_bytes = (
+            part.astype(np.int32) for part in record_spans(self._lengths)
+        )
+
+    def gather(self, places: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Returns images uint8 `[n, size, size, 3]`, labels int32 `[n]` and ids int64 `[n]` of the records at `places`.
+
+        Raises:
+            CorruptRecordError: a record cannot be read; names its shard, its number there and its offset.
+        """
+        starts, lengths = self._starts[places], self._lengths[places]
+        ends = starts + lengths - FOOTER_BYTES
+        wrong = (self._image_bytes[places] < 0) | (self._numbers(starts, _LENGTH_BYTES) != lengths - FRAMING_BYTES)
+        images_at = starts + self._images_at[places]
+        columns = (
+            wrong,
+            starts + HEADER_BYTES,
+            ends,
+            unmasked(self._numbers(ends, FOOTER_BYTES)),
+            images_at,
+            images_at + self._image_bytes[places],
+        )
+        images = aligned((len(places), self._size, self._size, 3))
+        faults = []
+        view, crc32c, decode = self._view, google_crc32c.value, self._decode
+        rows = zip(*(column.tolist() for column in columns), images, strict=True)
+        for row, (is_wrong, start, end, checksum, image_at, image_end, pixels) in enumerate(rows):
+            try:
+                if is_wrong:
+                    raise ValueError("its length is not the one in the sidecar file, or too short for a record")
+                if crc32c(view[start:end].tobytes()) != checksum:
+                    raise ValueError("the checksum of the payload fails")
+                decode(view[image_at:image_end], pixels)
+            except ValueError as error:
+                faults.append((row, str(error)))
+        labels = self._varints(ends - INT_BYTES).astype(np.int32)
+        ids = self._varints(starts + self._ids_at[places])
+        for row, reason in faults:
+            self._report(int(places[row]), reason)
+            images[row], labels[row], ids[row] = 0, 0, PADDING_ID
+        return images, labels, ids
+
+    def stored(self, places: np.ndarray) -> np.ndarray:
+        """Returns the bytes of the records at `places`, bytes `[n]`."""
+        starts, lengths = self._starts[places].tolist(), self._lengths[places].tolist()
+        view = self._view
+        return np.array([bytes(view[at : at + length]) for at, length in zip(starts, lengths, strict=True)], object)
+
+    def _numbers(self, at: np.ndarray, num_bytes: int) -> np.ndarray:
+        """Returns the little-endian numbers of `num_bytes` bytes at the offsets `at`, int64 of the same shape."""
+        parts = self._bytes[at[:, None] + np.arange(num_bytes)].astype(np.int64)
+        return (parts << (8 * np.arange(num_bytes))).sum(axis=1)
+
+    def _varints(self, at: np.ndarray) -> np.ndarray:
+        return varints(self._bytes[at[:, None] + np.arange(INT_BYTES)])
+
+    def _report(self, place: int, reason: str) -> None:
+        shard = int(np.searchsorted(self._first_places, place, side="right")) - 1
+        first = self._first_places[shard]
+        where = f"record {place - first} at byte {self._starts[place] - self._starts[first]}"
+        fault = f"{self._shards[shard].path}: {where}: {reason}"
+        if not self._skip:
+            raise corrupt_record(fault)
+        self.corrupt[place] = fault
+
+
+def _decode_nothing(data: memoryview, pixels: np.ndarray) -> None:
+    pass
+
+
+def _decode_jpeg(data: memoryview, pixels: np.ndarray) -> None:
+    simplejpeg.decode_jpeg(data, "RGB", False, False, 0, 0, 1, pixels)  # the accurate transform, which is as fast
+
+
+def _decode_png(data: memoryview, pixels: np.ndarray) -> None:
+    with Image.open(io.BytesIO(data), formats=("PNG",)) as image:
+        pixels[:] = np.asarray(image.convert("RGB"))
+
+
+def _table(shard: Shard) -> np.ndarray:
+    """Returns a shard's sidecar file, int64 `[num_examples, 2]`, after checking it against the shard's length."""
+    table = ShardReader(shard.path).offsets()
+    ends = np.cumsum(table[:, 1])
+    whole = (table[:, 1] >= FRAMING_BYTES).all() and (table[:, 0] == ends - table[:, 1]).all()
+    if len(table) != shard.num_examples or not whole or ends[-1] != shard.path.stat().st_size:
+        raise DataError(
+            f"{index_path(shard.path)} does not list the {shard.num_examples:,} records of its shard without gaps. "
+            "Run `simimg verify`, and convert the images again."
+        )
+    return table
+
+
+def _map(address: int | None, num_bytes: int, protection: int, flags: int, file: int) -> int:
+    mapped = _C.mmap(address, num_bytes, protection, flags, file, 0)
+    if mapped == _MAP_FAILED:
+        raise DataError(f"{num_bytes:,} bytes cannot be mapped: {os.strerror(ctypes.get_errno())}.")
+    return int(mapped)
+
+
+def _c_library() -> ctypes.CDLL:
+    library = ctypes.CDLL(None, use_errno=True)  # the mmap of Python's standard library cannot choose an address
+    library.mmap.restype = ctypes.c_void_p
+    library.mmap.argtypes = (ctypes.c_void_p, ctypes.c_size_t, *[ctypes.c_int] * 3, ctypes.c_long)
+    library.munmap.argtypes = (ctypes.c_void_p, ctypes.c_size_t)
+    return library
+
+
+_C = _c_library()

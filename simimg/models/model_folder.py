@@ -1,0 +1,188 @@
+"""A folder with a trained or imported model: how its files are written, and how the model is loaded again.
+
+<model_dir>/config.json     how images are prepared, what the outputs mean, and the options of the training run
+<model_dir>/model.keras     the model
+
+A folder that was trained here has further files, see `simimg.training.run_folder`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import errno
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import keras
+
+from simimg.errors import ModelError, TrainingError, UsageError
+from tfrecords.format.atomic_files import TEMPORARY, atomic_folder, read_json, sync_dir, sync_file, write_json
+
+__all__ = [
+    "CONFIG_FILE",
+    "MODEL_FILE",
+    "OBJECTIVES",
+    "Objective",
+    "RunInfo",
+    "check_trained",
+    "finished_file",
+    "load_model",
+    "load_run",
+    "load_trained",
+    "save_folder",
+    "save_model",
+    "writing",
+]
+
+CONFIG_FILE = "config.json"
+MODEL_FILE = "model.keras"
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Objective:
+    """An objective of a training, and the names of its figures.
+
+    Attributes:
+        score: key of the main figure in a history and a result, a share of 1; a split's name may stand before it.
+        words: name of that figure for people.
+        others: keys of further figures: means over an epoch, of which a training step returns the sums.
+    """
+
+    score: str
+    words: str
+    others: tuple[str, ...] = ()
+
+
+OBJECTIVES = {
+    "classes": Objective(score="accuracy", words="accuracy"),
+    "similarity": Objective(
+        score="recall", words="copy recall", others=("copy_similarity", "nearest_similarity", "mean_norm")
+    ),
+}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RunInfo:
+    """The description of a model: how images are prepared for it, and what its outputs mean.
+
+    `dataset_sha256` is the digest of all the shards' checksums. `shuffle` is uniform, windowed, or buffered if the
+    shards were streamed. `config` holds the options of the run; those that are newer than the run are missing. A model
+    whose weights were imported has no classes, and `config` names the file of the weights.
+    """
+
+    image_size: int
+    resize: str
+    class_names: tuple[str, ...]
+    dataset_sha256: str
+    shuffle: str
+    config: dict[str, Any]
+
+    @property
+    def objective(self) -> Objective:
+        """The objective of the run."""
+        return OBJECTIVES[self.config.get("objective", "classes")]
+
+
+def load_run(model_dir: Path) -> RunInfo:
+    """Returns the contents of a folder's config.json.
+
+    Raises:
+        ModelError: the folder has no model.
+    """
+    path = model_dir / CONFIG_FILE
+    if not path.is_file():
+        raise ModelError(
+            f"{model_dir} is not the folder of a trained model: it has no {CONFIG_FILE}. Train one with `simimg train`."
+        )
+    values = read_json(path, "the run's configuration")
+    try:
+        return RunInfo(**{**values, "class_names": tuple(values["class_names"])})
+    except (TypeError, KeyError) as error:
+        raise ModelError(f"{path} lacks a part ({error}). Train the model again.") from None
+
+
+def load_model(model_dir: Path) -> tuple[keras.Model, RunInfo]:
+    """Returns the model of a folder, and its description.
+
+    Raises:
+        ModelError: the folder has no model, or its training run is not finished.
+    """
+    info = load_run(model_dir)
+    return keras.saving.load_model(finished_file(model_dir, MODEL_FILE), compile=False), info
+
+
+def load_trained(model_dir: Path) -> tuple[keras.Model, RunInfo]:
+    """As `load_model`, but only a model that was trained here.
+
+    Raises:
+        ModelError: also if the weights were imported for search.
+    """
+    check_trained(model_dir)
+    return load_model(model_dir)
+
+
+def check_trained(model_dir: Path) -> None:
+    """Raises ModelError if the folder has no model, or one whose weights were imported."""
+    if not load_run(model_dir).class_names:
+        raise ModelError(
+            f"{model_dir} has a model that was imported for search. It has no classes and was not trained here. "
+            f"Use it with `simimg index --model={model_dir}`."
+        )
+
+
+def finished_file(model_dir: Path, name: str) -> Path:
+    """Returns the path of a file that a finished run has; raises ModelError if it does not exist."""
+    path = model_dir / name
+    if not path.is_file():
+        raise ModelError(
+            f"{model_dir} has no {name}: its training is not finished. Give the same `simimg train` command again."
+        )
+    return path
+
+
+def save_model(model_dir: Path, model: keras.Model) -> None:
+    """Writes model.keras atomically."""
+    temporary = model_dir / f"{TEMPORARY}{MODEL_FILE}"
+    try:
+        model.save(temporary)
+        sync_file(temporary)
+        temporary.rename(model_dir / MODEL_FILE)
+    finally:
+        temporary.unlink(missing_ok=True)
+    sync_dir(model_dir)
+
+
+def save_folder(model_dir: Path, model: keras.Model, info: RunInfo) -> None:
+    """Writes a model that was not trained here, and its description, as a new folder, atomically.
+
+    Raises:
+        UsageError: the folder cannot be created.
+        TrainingError: the disk is full.
+    """
+    try:
+        with writing(model_dir), atomic_folder(model_dir) as folder:
+            write_json(folder / CONFIG_FILE, dataclasses.asdict(info))
+            save_model(folder, model)
+    except OSError as error:
+        raise UsageError(f"--model_dir={model_dir} cannot be created: {error.strerror}.") from None
+
+
+@contextmanager
+def writing(model_dir: Path) -> Iterator[None]:
+    """Turns the error of a full disk into one that says what to do; files written before are still complete.
+
+    Raises:
+        TrainingError: the disk is full.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _FULL:
+            raise
+        raise TrainingError(
+            f"{model_dir} cannot be written to: {error.strerror}. What was saved before is complete. "
+            "Free some space, and give the same command again to resume."
+        ) from None

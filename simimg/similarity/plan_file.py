@@ -1,0 +1,143 @@
+"""The plan that `simimg duplicates --plan` writes and `simimg apply` carries out: which files stay and which go.
+
+plan.json    for reading and editing: groups, each with a file to keep and the files to remove
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+from simimg.errors import DataError, UsageError
+from simimg.similarity.duplicate_groups import Group
+from simimg.similarity.search_index import SearchIndex
+from tfrecords.convert.sources import printable
+from tfrecords.format.atomic_files import read_json, write_json
+
+__all__ = ["Plan", "PlannedFile", "PlannedGroup", "is_inside", "load_plan", "reference_of", "write_plan"]
+
+_FORMAT = "simimg-plan/1"
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class PlannedFile:
+    """A file: path relative to `image_dir`, checksum, similarity to the kept file, and why it goes or stays."""
+
+    path: str
+    sha256: str
+    similarity: float
+    reason: str
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class PlannedGroup:
+    """A file to keep, and its copies to remove."""
+
+    keep: PlannedFile
+    remove: tuple[PlannedFile, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """A plan: its file, the folder of the images, and the groups."""
+
+    path: Path
+    image_dir: Path
+    groups: tuple[PlannedGroup, ...]
+
+    @property
+    def removals(self) -> tuple[PlannedFile, ...]:
+        """All files to remove."""
+        return tuple(file for group in self.groups for file in group.remove)
+
+    @property
+    def quarantine_dir(self) -> Path:
+        """The folder that removed files are moved to, next to the plan."""
+        return self.path.with_name(f"{self.path.stem}-quarantine")
+
+
+def reference_of(index: SearchIndex, folders: Iterable[str]) -> Callable[[str], bool]:
+    """Return a function that tells whether a path of an index lies in a reference folder, which is never touched.
+
+    Args:
+        index: of files.
+        folders: relative to the folder of the index.
+
+    Raises:
+        UsageError: a folder does not exist there.
+    """
+    root = Path(index.info.image_dir) if index.info.image_dir else Path()
+    prefixes = []
+    for folder in folders:
+        below = root / folder
+        if not below.is_dir() or not below.resolve().is_relative_to(root.resolve()):
+            raise UsageError(f"--reference_dirs={folder}: there is no such folder below {root}.")
+        prefixes.append(f"{printable(below.resolve().relative_to(root.resolve()).as_posix())}/")
+    return lambda path: any(path.startswith(prefix) or prefix == "./" for prefix in prefixes)
+
+
+def write_plan(
+    path: Path, image_dir: Path, groups: Iterable[Group], reference: Callable[[str], bool] = lambda path: False
+) -> None:
+    """Write a plan that keeps the keeper of each group and all files of reference folders.
+
+    Args:
+        path: the plan, a JSON file.
+        image_dir: the folder that the paths of images are relative to.
+        groups: see `simimg.similarity.duplicate_groups`.
+        reference: whether a path is never touched.
+    """
+    described = []
+    for group in groups:
+        keeper = {"path": group.keeper.picture.path, "sha256": group.keeper.picture.sha256, "why": group.keeper.reason}
+        others = [
+            {
+                "path": member.picture.path,
+                "sha256": member.picture.sha256,
+                "num_bytes": member.picture.num_bytes,
+                "similarity": round(member.similarity, 4),
+                "reason": member.reason,
+            }
+            for member in group.others
+            if not reference(member.picture.path)
+        ]
+        if others:
+            described.append({"keep": keeper, "remove": others})
+    write_json(path, {"format": _FORMAT, "image_dir": str(image_dir.resolve()), "groups": described})
+
+
+def load_plan(path: Path) -> Plan:
+    """Read a plan.
+
+    Raises:
+        DataError: the file is missing, or is not a plan.
+    """
+    values: Any = read_json(path, "a plan of `simimg duplicates`")
+    try:
+        if values["format"] != _FORMAT:
+            raise ValueError(f"its format is {values['format']}, not {_FORMAT}")
+        groups = tuple(
+            PlannedGroup(_planned_file(group["keep"]), tuple(map(_planned_file, group["remove"])))
+            for group in values["groups"]
+        )
+        return Plan(path, Path(values["image_dir"]), groups)
+    except (KeyError, TypeError, ValueError) as error:
+        raise DataError(f"{path} is not a plan of `simimg duplicates`: {error}. Make it again.") from None
+
+
+def is_inside(path: str) -> bool:
+    """Whether a path, which somebody may have edited, is relative and stays in its folder."""
+    return bool(path) and not Path(path).is_absolute() and ".." not in Path(path).parts
+
+
+def _planned_file(values: dict[str, Any]) -> PlannedFile:
+    path = values["path"]
+    if not isinstance(path, str) or not is_inside(path):
+        raise ValueError(f"the path {path!r} leads out of the folder")
+    try:
+        similarity = float(values.get("similarity", 1.0))
+    except (TypeError, ValueError, OverflowError):  # edited by hand
+        similarity = 0.5
+    return PlannedFile(path, str(values["sha256"]), similarity, str(values.get("reason", values.get("why", ""))))
