@@ -143,7 +143,7 @@ def _value_errors() -> Iterator[None]:
     """Turn the errors of reading a JSON value of another form into ValueErrors."""
     try:
         yield
-    except (AttributeError, KeyError, TypeError) as error:
+    except (AttributeError, LookupError, TypeError) as error:
         raise ValueError(repr(error)) from None
 
 
@@ -151,16 +151,14 @@ def _shards(name: str, file_format: str, split: dict[str, Any]) -> Iterator[tupl
     lengths = [int(length) for length in split.get("shardLengths", ())]
     for index, length in enumerate(lengths):
         number, count = f"{index:05d}", f"{len(lengths):05d}"
-        file = split.get("filepathTemplate") or _TEMPLATE
-        for token, value in (
-            ("DATASET", name),
-            ("SPLIT", split["name"]),
-            ("FILEFORMAT", file_format),
-            ("SHARD_X_OF_Y", f"{number}-of-{count}"),
-            ("SHARD_INDEX", number),
-            ("NUM_SHARDS", count),
-        ):
-            file = file.replace(f"{{{token}}}", value)
+        file = (split.get("filepathTemplate") or _TEMPLATE).format(
+            DATASET=name,
+            SPLIT=split["name"],
+            FILEFORMAT=file_format,
+            SHARD_X_OF_Y=f"{number}-of-{count}",
+            SHARD_INDEX=number,
+            NUM_SHARDS=count,
+        )
         yield file, length
 
 
