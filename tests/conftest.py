@@ -26,7 +26,7 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 # TensorFlow's lines about the processor, of each process that imports it; its errors are still written.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
-WORKER_BYTES = 2 << 30  # what a worker needs at most, with TensorFlow and the processes that it starts
+WORKER_BYTES = 4 << 30  # a worker, 3 GB at most, and the processes that it starts: two took 7.4 GB together
 LARGE_BYTES = 64 << 20  # a test that leaves more than that has what it left collected at once
 THOROUGH = 100  # times the examples
 
