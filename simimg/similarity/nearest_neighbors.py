@@ -257,9 +257,11 @@ class Cells:
         while len(waiting):
             values, rows = (np.empty((len(waiting), most), dtype) for dtype in (np.float32, np.int64))
             some, probed = queries[waiting], cells[waiting]
+            products = np.zeros(
+                probed.shape, np.float32
+            )  # with the centroids, unused; faiss has bare pointers to these
             self.faiss_index.search_preassigned_c(
-                len(some), faiss.swig_ptr(some), most, faiss.swig_ptr(probed),
-                faiss.swig_ptr(np.zeros(probed.shape, np.float32)),  # products with the centroids, which are unused
+                len(some), faiss.swig_ptr(some), most, faiss.swig_ptr(probed), faiss.swig_ptr(products),
                 faiss.swig_ptr(values), faiss.swig_ptr(rows), False, parameters,
             )  # fmt: skip
             near = (rows >= 0) & (values >= values[:, [count - 1]] - 2 * error)
