@@ -12,6 +12,7 @@ from simimg.commands.console import Result, note, progress_bar, quiet_tensorflow
 
 with quiet_tensorflow():
     from simimg.similarity import load_plan, undo_plan
+from tfrecords.convert.sources import printable
 from tfrecords.options import option
 
 JSON_KEYS = "moved num_bytes skipped"
@@ -36,5 +37,8 @@ def run(options: Options) -> Result:
         "num_bytes": undone.num_bytes,
         "skipped": [{"path": path, "reason": reason} for path, reason in undone.skipped],
     }
+    if undone.left:
+        others = ", ".join(map(printable, undone.left[:3])) + (" …" if len(undone.left) > 3 else "")
+        note(f"{plan.quarantine_dir} is left: it holds {others}, which no plan moved there")
     text = f"{len(undone.moved):,} files moved back to {plan.image_dir}"
     return Result(values=values, text=text, exit_code=2 if undone.skipped else 0)

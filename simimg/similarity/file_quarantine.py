@@ -1,41 +1,69 @@
 """Carries out a plan by moving files into a quarantine folder, and moves them back.
 
-    <quarantine_dir>/moves.jsonl      a line per file, written before the file is moved; sufficient for undoing
-    <quarantine_dir>/files/...        the files, under the paths that they had in their folder
+    <quarantine_dir>/moves.jsonl        the journal: which plan this is, then a line before and after each move
+    <quarantine_dir>/applied-plan.json  the plan that was applied
+    <quarantine_dir>/files/...          the files, under the paths that they had in their folder
 
-A file is moved only if its bytes, and those of the file that is kept in its place, are still those of the plan.
+A file is moved only if its bytes, and those of the file that is kept in its place, are still those of the plan, and if
+it is not that file under another name. A link is moved as a link. Nothing is overwritten, in the quarantine or in the
+folder. A process that is killed at any moment leaves every file in one of the two places, where `undo_plan` finds it.
 """
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import errno
-import json
+import filecmp
+import hashlib
 import os
 import shutil
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from simimg.errors import UsageError
-from simimg.similarity.plan_file import Plan, PlannedFile, is_inside
-from tfrecords.format.atomic_files import TEMPORARY, file_sha256, sync_dir, sync_file
+from simimg.similarity.plan_file import APPLIED_PLAN, Plan, PlannedFile
+from simimg.similarity.quarantine_journal import (
+    FILES,
+    Journal,
+    Move,
+    files_below,
+    forgotten_moves,
+    has_bytes,
+    read_moves,
+)
+from tfrecords.convert.sources import printable, unprintable
+from tfrecords.convert.sources.source import QUARANTINE_JOURNAL
+from tfrecords.format.atomic_files import locked_file, rename_new, sync_dir, sync_file
 
 __all__ = ["Applied", "apply_plan", "undo_plan"]
 
-_MOVES_FILE = "moves.jsonl"
-_FILES = "files"
+_LOCK = ".simimg-lock"
+_COPY = ".simimg-copy-"  # begins the name of a file that is being copied to another file system
+_MOVES_PER_SYNC = 64  # of the journal; a disk syncs some hundred times per second
+
+_Progress = Callable[[int], object]
 
 
 @dataclasses.dataclass(frozen=True)
 class Applied:
-    """The paths that were moved, their total size, and the paths that were skipped with the reason."""
+    """What `apply_plan` or `undo_plan` did.
+
+    Attributes:
+        moved: the paths of the files that were moved.
+        num_bytes: their total size; a link counts as nothing.
+        skipped: paths that were not moved, each with the reason.
+        left: other files in the quarantine folder, because of which `undo_plan` left it.
+    """
 
     moved: tuple[str, ...]
     num_bytes: int
     skipped: tuple[tuple[str, str], ...]
+    left: tuple[str, ...] = ()
 
 
-def apply_plan(plan: Plan, *, dry_run: bool, progress: Callable[[int], object] = lambda num_files: None) -> Applied:
+def apply_plan(plan: Plan, *, dry_run: bool, progress: _Progress = lambda num_files: None) -> Applied:
     """Move the files that the plan removes into its quarantine folder.
 
     If it is interrupted, the same call continues, and `undo_plan` moves back what was moved.
@@ -44,75 +72,150 @@ def apply_plan(plan: Plan, *, dry_run: bool, progress: Callable[[int], object] =
         plan: see `load_plan`.
         dry_run: only report what would be moved.
         progress: called with the number of files since the last call.
-    """
-    moved, skipped, num_bytes = [], [], 0
-    removed = {file.path for file in plan.removals}
-    for group in plan.groups:
-        keeper = group.keep
-        is_kept = keeper.path not in removed and _has_bytes(plan.image_dir, keeper)
-        for file in group.remove:
-            source = plan.image_dir / file.path
-            progress(1)
-            if not source.exists() and (plan.quarantine_dir / _FILES / file.path).exists():
-                continue  # an earlier call moved it
-            if not is_kept:
-                skipped.append((file.path, f"{keeper.path}, which is to be kept in its place, is gone or was changed"))
-            elif not _has_bytes(plan.image_dir, file):
-                skipped.append((file.path, "it is gone, or was changed since the plan was made"))
-            else:
-                num_bytes += source.stat().st_size
-                moved.append(file.path)
-                if not dry_run:
-                    _quarantine(plan, file)
-    return Applied(tuple(moved), num_bytes, tuple(skipped))
-
-
-def undo_plan(plan: Plan, *, progress: Callable[[int], object] = lambda num_files: None) -> Applied:
-    """Move all files of a plan's quarantine folder back to where they were.
 
     Raises:
-        UsageError: nothing was moved.
+        UsageError: the folder of the images is missing, the quarantine folder belongs to another plan, or another
+            process is at work in it.
     """
-    journal = plan.quarantine_dir / _MOVES_FILE
-    if not journal.is_file():
-        raise UsageError(f"{plan.path} was not applied: {journal} does not exist.")
+    _check_image_dir(plan)
+    if dry_run:
+        moves = read_moves(plan)
+        chosen, skipped = _choose(plan, moves, progress)
+        return Applied(tuple(map(printable, chosen)), _total_bytes(plan, chosen), skipped)
+    with _locked(plan):
+        moves = read_moves(plan)
+        chosen, skipped = _choose(plan, moves, progress)
+        num_bytes = _total_bytes(plan, chosen)
+        journal = Journal(plan)
+        for start in range(0, len(chosen), _MOVES_PER_SYNC):
+            _quarantine(plan, journal, chosen[start : start + _MOVES_PER_SYNC])
+        if not chosen and not moves:
+            _remove_own(plan.quarantine_dir)
+    return Applied(tuple(map(printable, chosen)), num_bytes, skipped)
+
+
+def undo_plan(plan: Plan, *, progress: _Progress = lambda num_files: None) -> Applied:
+    """Move all files of a plan's quarantine folder back to where they were, and remove the folder if it is empty then.
+
+    Raises:
+        UsageError: nothing was moved, the quarantine folder belongs to another plan, the folder of the images is
+            missing, or another process is at work in it.
+    """
+    if not (plan.quarantine_dir / QUARANTINE_JOURNAL).is_file():
+        raise UsageError(f"{plan.path} was not applied: {plan.quarantine_dir / QUARANTINE_JOURNAL} does not exist.")
+    _check_image_dir(plan)
     moved, skipped, num_bytes = [], [], 0
-    for path in dict.fromkeys(_moves(journal)):
-        source, target = plan.quarantine_dir / _FILES / path, plan.image_dir / path
-        if source.exists() and target.exists():
-            skipped.append((path, "there is a file of this name again; it stays in quarantine"))
-        elif source.exists():
-            num_bytes += source.stat().st_size
+    with _locked(plan):
+        moves = read_moves(plan)
+        moves += forgotten_moves(plan, moves)
+        journal = Journal(plan)
+        for move in moves:
+            source, target = plan.quarantine_dir / move.to, plan.image_dir / move.path
+            _copy_name(source).unlink(missing_ok=True)  # of an apply that was killed; the original is in its place
+            size = _num_bytes(source)
+            if reason := _move_back(plan, move, source, target):
+                skipped.append((printable(move.path), reason))
+            elif size is not None:
+                journal.write([{"undone": move.path, "to": move.to}])
+                num_bytes += size
+                moved.append(printable(move.path))
+            progress(1)
+        left = () if skipped else _remove_own(plan.quarantine_dir)
+    return Applied(tuple(dict.fromkeys(moved)), num_bytes, tuple(skipped), left)
+
+
+def _choose(plan: Plan, moves: list[Move], progress: _Progress) -> tuple[list[str], tuple[tuple[str, str], ...]]:
+    """Return the names of the files to move, and the paths that stay, each with the reason."""
+    chosen: dict[str, None] = {}
+    skipped = []
+    removed = {file.path for file in plan.removals}
+    earlier = {printable(move.path) for move in moves if os.path.lexists(plan.quarantine_dir / move.to)}
+    keepers = [group.keep for group in plan.groups if group.keep.path not in removed]
+    kept = {_identity(_path(plan, file)): file.path for file in keepers}
+    links = _links(plan.image_dir)
+    for group in plan.groups:
+        keeper = group.keep
+        is_kept = keeper.path not in removed and has_bytes(_path(plan, keeper), keeper.sha256)
+        for file in sorted(group.remove, key=lambda file: not _path(plan, file).is_symlink()):  # links before files
+            progress(1)
+            path = _path(plan, file)
+            name = path.relative_to(plan.image_dir).as_posix()
+            if not os.path.lexists(path) and file.path in earlier:
+                continue
+            pointing = [link for link in links.get(os.path.realpath(path), ()) if link != name and link not in chosen]
+            if not is_kept:
+                reason = f"{keeper.path}, which is to be kept in its place, is gone or was changed"
+            elif not has_bytes(path, file.sha256):
+                reason = "it is gone, or was changed since the plan was made"
+            elif same := kept.get(_identity(path)):
+                reason = f"it is the same file as {same}, which is kept: another name of it, not a copy"
+            elif outside := _outside(plan, name):
+                reason = outside
+            elif pointing and not path.is_symlink():
+                reason = f"{printable(pointing[0])} is a link to it, which would lead nowhere"
+            else:
+                chosen[name] = None
+                continue
+            skipped.append((file.path, reason))
+    return list(chosen), tuple(skipped)
+
+
+def _quarantine(plan: Plan, journal: Journal, names: list[str]) -> None:
+    """Move some files of the folder, with a line in the journal before and after each."""
+    moves = [Move(name, _free_name(plan, name)) for name in names]
+    journal.write({"move": move.path, "to": move.to} for move in moves)
+    for move in moves:
+        source, target = plan.image_dir / move.path, plan.quarantine_dir / move.to
+        if _is_same(source, target):  # copied to another file system by a process that was killed then
+            source.unlink()
+        else:
             _move(source, target)
-            moved.append(path)
-        progress(1)
-    if not skipped:
-        shutil.rmtree(plan.quarantine_dir)
-    return Applied(tuple(moved), num_bytes, tuple(skipped))
+    for folder in {folder for move in moves for folder in _parents(plan.quarantine_dir, move.to)}:
+        sync_dir(folder)
+    for folder in {(plan.image_dir / move.path).parent for move in moves}:
+        sync_dir(folder)
+    journal.write({"moved": move.path, "to": move.to} for move in moves)
 
 
-def _quarantine(plan: Plan, file: PlannedFile) -> None:
-    plan.quarantine_dir.mkdir(parents=True, exist_ok=True)
-    with open(plan.quarantine_dir / _MOVES_FILE, "a", encoding="utf-8") as journal:
-        journal.write(json.dumps({"path": file.path, "sha256": file.sha256}) + "\n")
-        journal.flush()
-        os.fsync(journal.fileno())
-    _move(plan.image_dir / file.path, plan.quarantine_dir / _FILES / file.path)
+def _move_back(plan: Plan, move: Move, source: Path, target: Path) -> str:
+    """Move a file back, or return why it stays in quarantine."""
+    if not os.path.lexists(source):
+        if move.is_moved and not move.is_undone and not os.path.lexists(target):
+            return f"it is no longer in quarantine: {source} is gone"
+        return ""
+    if outside := _outside(plan, move.path):
+        return outside
+    try:
+        if _is_same(source, target):
+            source.unlink()  # a process was killed between copying it back to another file system and this
+        else:
+            _move(source, target)
+    except (FileExistsError, NotADirectoryError):
+        return "there is a file of this name again; it stays in quarantine"
+    sync_dir(target.parent)
+    sync_dir(source.parent)
+    return ""
 
 
 def _move(source: Path, target: Path) -> None:
-    """Rename a file; across file systems, a complete copy is synced before the source is removed."""
+    """Rename a file or link, never over another; between file systems, a complete copy is synced before it goes.
+
+    Raises:
+        FileExistsError: there is something of this name, or a parent folder is a file.
+    """
     target.parent.mkdir(parents=True, exist_ok=True)
     try:
-        os.rename(source, target)
+        rename_new(source, target)
     except OSError as error:
         if error.errno != errno.EXDEV:
             raise
-        temporary = target.with_name(f".{target.name}{TEMPORARY}{os.getpid()}")
+        temporary = _copy_name(target)
+        temporary.unlink(missing_ok=True)  # of a process that was killed
         try:
-            shutil.copy2(source, temporary)
-            sync_file(temporary)
-            os.rename(temporary, target)
+            shutil.copy2(source, temporary, follow_symlinks=False)
+            if not temporary.is_symlink():
+                sync_file(temporary)
+            rename_new(temporary, target)
         except BaseException:
             temporary.unlink(missing_ok=True)
             raise
@@ -120,19 +223,118 @@ def _move(source: Path, target: Path) -> None:
         source.unlink()
 
 
-def _moves(journal: Path) -> Iterator[str]:
-    for line in journal.read_text(encoding="utf-8").splitlines():
-        try:
-            path = json.loads(line)["path"]
-            if is_inside(path):
-                yield path
-        except (ValueError, KeyError, TypeError):  # a power failure cut off the last line; its file was not moved
-            continue
+def _copy_name(target: Path) -> Path:
+    return target.with_name(_COPY + hashlib.sha256(os.fsencode(target.name)).hexdigest()[:16])
 
 
-def _has_bytes(folder: Path, file: PlannedFile) -> bool:
-    path = folder / file.path
-    try:
-        return path.is_file() and file_sha256(path) == file.sha256
-    except OSError:
+def _is_same(source: Path, target: Path) -> bool:
+    """Whether `target` is a complete copy of `source`: a link to the same place, or a file with the same bytes."""
+    if source.is_symlink() or target.is_symlink():
+        return source.is_symlink() and target.is_symlink() and os.readlink(source) == os.readlink(target)
+    return source.is_file() and target.is_file() and filecmp.cmp(source, target, shallow=False)
+
+
+def _free_name(plan: Plan, name: str) -> str:
+    """Return a path in the quarantine folder that nothing else has: `files/<name>`, or `files~1/<name>` and so on."""
+    number, to = 0, f"{FILES}/{name}"
+    while not _is_free(plan, to) and not _is_same(plan.image_dir / name, plan.quarantine_dir / to):
+        number += 1
+        to = f"{FILES}~{number}/{name}"
+    return to
+
+
+def _is_free(plan: Plan, to: str) -> bool:
+    if os.path.lexists(plan.quarantine_dir / to):
         return False
+    return all(not os.path.lexists(folder) or folder.is_dir() for folder in _parents(plan.quarantine_dir, to))
+
+
+def _remove_own(folder: Path) -> tuple[str, ...]:
+    """Remove a quarantine folder without files; return the files because of which it was left."""
+    own = (APPLIED_PLAN, QUARANTINE_JOURNAL, _LOCK)
+    left = tuple(file for file in files_below(folder) if file not in own)
+    for parent, _, _ in os.walk(folder, topdown=False):
+        if parent != str(folder):
+            with contextlib.suppress(OSError):  # not empty
+                os.rmdir(parent)
+    for name in own:
+        (folder / name).unlink(missing_ok=True)
+    with contextlib.suppress(OSError):  # not empty
+        folder.rmdir()
+    return left
+
+
+def _links(folder: Path) -> dict[str, list[str]]:
+    """Return the links to files at and below a folder: relative to it, by the path that each leads to."""
+    links = defaultdict(list)
+    for parent, _, files in os.walk(folder):
+        for name in files:
+            if os.path.islink(path := os.path.join(parent, name)):
+                links[os.path.realpath(path)].append(os.path.relpath(path, folder))
+    return links
+
+
+def _outside(plan: Plan, name: str) -> str:
+    """Return why a name is not one of a file that lies in the plan's folder itself, or an empty text."""
+    for parent in reversed(Path(name).parents):
+        if (plan.image_dir / parent).is_symlink() and parent != Path():
+            target = os.readlink(plan.image_dir / parent)
+            return (
+                f"{printable(str(parent))} is a link to {printable(target)}; only files of the folder itself are moved"
+            )
+    if (plan.image_dir / name).absolute().is_relative_to(plan.quarantine_dir.absolute()):
+        return f"it lies in {plan.quarantine_dir}"
+    return ""
+
+
+def _parents(folder: Path, name: str) -> list[Path]:
+    return [folder / parent for parent in Path(name).parents]
+
+
+def _path(plan: Plan, file: PlannedFile) -> Path:
+    return plan.image_dir / unprintable(file.path, plan.image_dir)
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    """Return device and inode of the file that a name leads to, None if there is none."""
+    try:
+        status = os.stat(path)
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
+
+
+def _num_bytes(path: Path) -> int | None:
+    try:
+        return 0 if path.is_symlink() else os.lstat(path).st_size
+    except OSError:
+        return None
+
+
+def _total_bytes(plan: Plan, names: list[str]) -> int:
+    return sum(_num_bytes(plan.image_dir / name) or 0 for name in names)
+
+
+def _check_image_dir(plan: Plan) -> None:
+    if not plan.image_dir.is_dir():
+        raise UsageError(
+            f"{plan.path} is about the images in {plan.image_dir}, which is not there. Mount or restore it."
+        )
+
+
+@contextlib.contextmanager
+def _locked(plan: Plan) -> Iterator[None]:
+    """Hold the quarantine folder, which is created if necessary."""
+    folder = plan.quarantine_dir
+
+    def held(holder: str) -> UsageError:
+        return UsageError(f"Another process ({holder}) is moving files of {plan.path}. Wait for it.")
+
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except FileExistsError:
+        raise UsageError(f"{folder} is not a folder, so no file can be moved to it. Rename it.") from None
+    with locked_file(folder / _LOCK, held) as file:
+        if not (folder / _LOCK).exists() or not os.path.samestat(os.stat(folder / _LOCK), os.fstat(file.fileno())):
+            raise held("which removes the folder now")
+        yield

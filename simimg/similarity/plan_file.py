@@ -6,17 +6,31 @@ plan.json    for reading and editing: groups, each with a file to keep and the f
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 from collections.abc import Callable, Iterable
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from simimg.errors import DataError, UsageError
 from simimg.similarity.duplicate_groups import Group
 from simimg.similarity.search_index import SearchIndex
 from tfrecords.convert.sources import printable
+from tfrecords.convert.sources.source import QUARANTINE_JOURNAL
 from tfrecords.format.atomic_files import read_json, write_json
 
-__all__ = ["Plan", "PlannedFile", "PlannedGroup", "is_inside", "load_plan", "reference_of", "write_plan"]
+__all__ = [
+    "APPLIED_PLAN",
+    "Plan",
+    "PlannedFile",
+    "PlannedGroup",
+    "is_inside",
+    "load_plan",
+    "reference_of",
+    "write_plan",
+]
+
+APPLIED_PLAN = "applied-plan.json"
+"""The copy of a plan in its quarantine folder, which `simimg undo` takes as well."""
 
 _FORMAT = "simimg-plan/1"
 
@@ -41,11 +55,12 @@ class PlannedGroup:
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """A plan: its file, the folder of the images, and the groups."""
+    """A plan: its file, the folder of the images, the groups, and the SHA-256 of the file."""
 
     path: Path
     image_dir: Path
     groups: tuple[PlannedGroup, ...]
+    sha256: str
 
     @property
     def removals(self) -> tuple[PlannedFile, ...]:
@@ -55,6 +70,8 @@ class Plan:
     @property
     def quarantine_dir(self) -> Path:
         """The folder that removed files are moved to, next to the plan."""
+        if self.path.name == APPLIED_PLAN and (self.path.parent / QUARANTINE_JOURNAL).exists():
+            return self.path.parent
         return self.path.with_name(f"{self.path.stem}-quarantine")
 
 
@@ -122,7 +139,7 @@ def load_plan(path: Path) -> Plan:
             PlannedGroup(_planned_file(group["keep"]), tuple(map(_planned_file, group["remove"])))
             for group in values["groups"]
         )
-        return Plan(path, Path(values["image_dir"]), groups)
+        return Plan(path, Path(values["image_dir"]), groups, hashlib.sha256(path.read_bytes()).hexdigest())
     except (KeyError, TypeError, ValueError) as error:
         raise DataError(f"{path} is not a plan of `simimg duplicates`: {error}. Make it again.") from None
 
@@ -136,6 +153,7 @@ def _planned_file(values: dict[str, Any]) -> PlannedFile:
     path = values["path"]
     if not isinstance(path, str) or not is_inside(path):
         raise ValueError(f"the path {path!r} leads out of the folder")
+    path = PurePosixPath(path).as_posix()  # without "./" and "//", which somebody may have written
     try:
         similarity = float(values.get("similarity", 1.0))
     except (TypeError, ValueError, OverflowError):  # edited by hand

@@ -15,8 +15,6 @@ killed at any moment leaves an index that can be searched.
 from __future__ import annotations
 
 import dataclasses
-import os
-import re
 import shutil
 import zipfile
 import zlib
@@ -34,6 +32,7 @@ from simimg.similarity.embeddings import Embedder
 from simimg.similarity.image_table import SCHEMA, ImageTable, IndexedImage
 from simimg.similarity.nearest_neighbors import EXACT_UP_TO, Cells, build_cells, nearest, open_cells
 from simimg.similarity.projection import BY, Projection, fit_projection
+from tfrecords.convert.sources import unprintable
 from tfrecords.format.atomic_files import TEMPORARY, atomic_folder, read_json, write_json
 
 __all__ = [
@@ -55,7 +54,6 @@ _FORMAT = "simimg-index/2"
 _EMBEDDINGS_FILE = "embeddings.npy"
 _PICTURES_FILE = "pictures.parquet"
 _PROJECTED_ROWS = 8192
-_ESCAPED = re.compile(rb"\\x([0-9a-f]{2})")  # see `tfrecords.convert.sources.printable`
 _ATTEMPTS = 3  # to open an index that another process writes; writing a generation takes longer than opening one
 # Errors of NumPy, zipfile, faiss and Arrow when they read a damaged file.
 _DAMAGE = (
@@ -247,11 +245,7 @@ class SearchIndex:
 
     def name_of(self, path: str) -> str:
         r"""Return the file name for a stored path, in which bytes that are not UTF-8 are written as \xNN."""
-        folder = Path(self.info.image_dir or "")
-        if "\\x" not in path or (folder / path).exists():
-            return path
-        name = os.fsdecode(_ESCAPED.sub(lambda escaped: bytes.fromhex(escaped[1].decode()), path.encode()))
-        return name if (folder / name).exists() else path
+        return unprintable(path, Path(self.info.image_dir or ""))
 
     def check_model(self, embedder: Embedder) -> None:
         """Raise SearchIndexError if `embedder` did not make the embeddings of this index."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
+import errno
 import fcntl
 import hashlib
 import json
@@ -23,10 +25,15 @@ __all__ = [
     "json_bytes",
     "locked_file",
     "read_json",
+    "rename_new",
     "sync_dir",
     "sync_file",
+    "sync_tree",
     "write_json",
 ]
+
+_LIBC = ctypes.CDLL(None, use_errno=True)
+_AT_FDCWD, _RENAME_NOREPLACE, _RENAME_EXCHANGE = -100, 1, 2  # linux/fcntl.h, linux/fs.h
 
 TEMPORARY = ".tmp-"  # in every temporary name, so that leftovers of a killed process can be recognized
 
@@ -62,27 +69,60 @@ def atomic_file(path: Path, *, sync: bool = True, sync_name: bool = True) -> Ite
 def atomic_folder(path: Path) -> Iterator[Path]:
     """Yield a new folder to fill. It gets its name when the block ends without an error, and vanishes otherwise.
 
-    An existing folder of that name is replaced.
+    An existing folder of that name is replaced: the two are exchanged in one step, so that there is a complete folder
+    under the name at any time. On a file system that cannot exchange (NFS), the old folder is first set aside as
+    `.<name>.tmp-replaced`; if the process is killed before the new one has the name, the next call puts it back.
     """
+    replaced = path.with_name(f".{path.name}{TEMPORARY}replaced")
     temporary = path.with_name(f".{path.name}{TEMPORARY}{os.getpid()}-{secrets.token_hex(4)}")
-    replaced = temporary.with_name(f"{temporary.name}-replaced")
     path.parent.mkdir(parents=True, exist_ok=True)
+    if replaced.exists() and not path.exists():  # a killed process left it
+        replaced.rename(path)
     temporary.mkdir()
     try:
         yield temporary
-        for file in temporary.iterdir():
-            sync_file(file)
-        sync_dir(temporary)
-        if path.exists():
+        sync_tree(temporary)
+        if not path.exists():
+            temporary.rename(path)
+        elif _rename(temporary, path, _RENAME_EXCHANGE):
+            replaced = temporary
+        else:
+            shutil.rmtree(replaced, ignore_errors=True)
             path.rename(replaced)
-        temporary.rename(path)
+            temporary.rename(path)
     except BaseException:
-        shutil.rmtree(temporary, ignore_errors=True)
         if replaced.exists() and not path.exists():
             replaced.rename(path)
+        shutil.rmtree(temporary, ignore_errors=True)
         raise
     sync_dir(path.parent)
     shutil.rmtree(replaced, ignore_errors=True)
+
+
+def rename_new(source: Path, target: Path) -> None:
+    """Rename a file, a link or a folder to a name that nothing has.
+
+    Raises:
+        FileExistsError: something has the name `target`; nothing was changed.
+        OSError: as from `os.rename`.
+    """
+    if _rename(source, target, _RENAME_NOREPLACE):
+        return
+    if os.path.lexists(target):  # this file system cannot do both in one step
+        raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(target))
+    os.rename(source, target)
+
+
+def _rename(source: Path, target: Path, flags: int) -> bool:
+    """Call Linux's `renameat2`; return whether the file system can do what `flags` say."""
+    if (renameat2 := getattr(_LIBC, "renameat2", None)) is None:  # glibc before 2.28, and musl
+        return False
+    if not renameat2(_AT_FDCWD, os.fsencode(source), _AT_FDCWD, os.fsencode(target), flags):
+        return True
+    number = ctypes.get_errno()
+    if number in (errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP):
+        return False
+    raise OSError(number, os.strerror(number), str(source), None, str(target))
 
 
 @contextmanager
@@ -121,6 +161,16 @@ def sync_file(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def sync_tree(folder: Path) -> None:
+    """Make all files and names at and below a folder durable; links are not followed."""
+    for parent, _, files in os.walk(folder, topdown=False):
+        for file in files:
+            path = Path(parent, file)
+            if not path.is_symlink():
+                sync_file(path)
+        sync_dir(Path(parent))
 
 
 def write_json(path: Path, value: Any) -> None:

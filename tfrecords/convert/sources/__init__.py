@@ -10,11 +10,11 @@ from tfrecords.convert.sources.archive import is_archive, open_archives
 from tfrecords.convert.sources.image_folder import open_folder, walk
 from tfrecords.convert.sources.labels import natural_key
 from tfrecords.convert.sources.remote import is_url, local_path, open_remote_folder
-from tfrecords.convert.sources.source import SUFFIXES, Files, Source, printable
+from tfrecords.convert.sources.source import SUFFIXES, Files, Source, printable, unprintable
 from tfrecords.convert.sources.table import is_table, open_table
 from tfrecords.convert.sources.tfds import is_tfds, open_tfds
 
-__all__ = ["SUFFIXES", "Files", "Source", "natural_key", "open_source", "printable", "walk"]
+__all__ = ["SUFFIXES", "Files", "Source", "natural_key", "open_source", "printable", "unprintable", "walk"]
 
 
 def open_source(image_dir: str, *, table: str = "", categories: Sequence[str] = ()) -> Source:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import errno
 import os
+import re
 import stat
 import time
 from collections.abc import Callable, Sequence
@@ -18,7 +19,7 @@ from tfrecords.convert.sources.labels import (
     natural_order,
     source_of_folders,
 )
-from tfrecords.convert.sources.source import MAX_FILE_BYTES, Source, is_ignored, too_large
+from tfrecords.convert.sources.source import MAX_FILE_BYTES, QUARANTINE_JOURNAL, Source, is_ignored, too_large
 from tfrecords.format.quarantine import Reason, Refusal
 
 __all__ = ["FolderFiles", "add_file", "open_folder", "refusal_of", "walk"]
@@ -30,6 +31,7 @@ _CHANGED = "it was written to while it was being read; convert it again later"
 # A write sets the mtime when it begins, by a clock that ticks every 4 to 10 ms. For that long after a write (with a
 # margin), an equal mtime does not mean equal bytes.
 _FRESH_NS = 50_000_000
+_GENERATION = re.compile(r"generation-\d+")  # of an index, see `simimg.similarity.search_index`
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -104,7 +106,10 @@ def open_folder(image_dir: str, categories: Sequence[str] = ()) -> Source:
 
 
 def walk(folder: Path) -> list[str]:
-    """Return the files in `folder`, relative to it, in natural order; links are followed, except in loops."""
+    """Return the files in `folder`, relative to it, in natural order; links are followed, except in loops.
+
+    Folders below it that simimg writes itself are left out: the quarantine of a plan, and an index.
+    """
     paths: list[str] = []
     _walk(str(folder), "", frozenset(), lambda entry, path: paths.append(path), lambda path: None)
     return [paths[at] for at in natural_order(paths)]
@@ -169,7 +174,10 @@ def _walk(
     if this in above:
         on_loop(prefix)
         return
-    for entry in _listing(folder):
+    entries = _listing(folder)
+    if above and _is_own(entries):
+        return
+    for entry in entries:
         if _is_folder(entry):
             _walk(entry.path, f"{prefix}{entry.name}/", above | {this}, on_file, on_loop)
         else:
@@ -188,6 +196,12 @@ def _listing(folder: str) -> list[os.DirEntry[str]]:
     except OSError as error:
         why = "permission denied" if isinstance(error, PermissionError) else error.strerror
         raise UsageError(f"{folder} cannot be listed: {why}. Make it readable, or leave it out.") from None
+
+
+def _is_own(entries: list[os.DirEntry[str]]) -> bool:
+    """Whether a folder below the images was written by simimg: a quarantine, or an index with its thumbnails."""
+    names = {entry.name for entry in entries}
+    return QUARANTINE_JOURNAL in names or ("index.json" in names and any(map(_GENERATION.fullmatch, names)))
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:

@@ -9,6 +9,7 @@ import dataclasses
 import hashlib
 import os
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Protocol
 
 import numpy as np
@@ -18,6 +19,7 @@ from tfrecords.format.quarantine import Reason, Refusal
 
 __all__ = [
     "MAX_FILE_BYTES",
+    "QUARANTINE_JOURNAL",
     "SUFFIXES",
     "Files",
     "Source",
@@ -26,11 +28,15 @@ __all__ = [
     "is_image",
     "printable",
     "too_large",
+    "unprintable",
 ]
 
 SUFFIXES = frozenset(
     ".jpg .jpeg .jpe .jfif .png .gif .bmp .webp .tif .tiff .ppm .pgm .pbm .pnm .tga .jp2 .ico .avif .heic .heif".split()
 )
+
+QUARANTINE_JOURNAL = "moves.jsonl"
+"""Is in a folder that `simimg apply` moves copies to. It is no part of any collection, wherever it lies."""
 
 # A worker holds a whole file in memory. No camera writes a gigabyte; such a file is a video or a zip bomb.
 MAX_FILE_BYTES = 1 << 30
@@ -136,6 +142,21 @@ class Source:
 def printable(path: str) -> str:
     r"""Return `path` as text that any encoding of Unicode can hold: bytes that are not UTF-8 become \xNN."""
     return os.fsencode(path).decode(errors="backslashreplace")
+
+
+def unprintable(path: str, folder: Path) -> str:
+    """Return the file name below `folder` for a path from `printable`; the path itself if there is no such file."""
+    if "\\x" not in path or os.path.lexists(folder / path):
+        return path
+    name = ""
+    for part in path.split("/"):  # a name may also have "\\x41" in it, so that it cannot be decoded
+        if not os.path.lexists(folder / name / part):
+            try:
+                part = next(one for one in os.listdir(folder / name) if printable(one) == part)
+            except (OSError, StopIteration):
+                return path
+        name = os.path.join(name, part)
+    return name
 
 
 def is_ignored(name: str) -> bool:

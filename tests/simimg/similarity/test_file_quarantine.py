@@ -1,0 +1,407 @@
+"""A plan is carried out and undone: links, hard links, odd names, other plans, power failures, and kill -9 anywhere."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+import signal
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from simimg.cli import main
+from simimg.errors import DataError, UsageError
+from simimg.similarity import apply_plan, load_plan, undo_plan
+from simimg.similarity import file_quarantine as quarantine
+from tfrecords.convert.sources import printable, walk
+
+TREE = Path("photos")
+
+
+def make(folder: Path, **files: str) -> Path:
+    for name, text in files.items():
+        path = folder / name.replace("__", "/")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    return folder
+
+
+def planned(folder: Path, path: str) -> dict[str, Any]:
+    file = folder / path
+    sha256 = hashlib.sha256(file.read_bytes()).hexdigest() if file.is_file() else "0" * 64
+    return {"path": printable(path), "sha256": sha256, "reason": "same pixels"}
+
+
+def plan_of(folder: Path, *groups: tuple[str, ...], path: Path | None = None) -> Path:
+    """Writes a plan: of each group the first is kept and the others go."""
+    path = path or folder.parent / "p.json"
+    described = [
+        {"keep": planned(folder, keep), "remove": [planned(folder, one) for one in others]} for keep, *others in groups
+    ]
+    path.write_text(json.dumps({"format": "simimg-plan/1", "image_dir": str(folder.resolve()), "groups": described}))
+    return path
+
+
+def state(folder: Path) -> dict[str, Any]:
+    """All names at and below a folder, links not followed: what each one is and holds."""
+    found: dict[str, Any] = {}
+    for parent, folders, files in os.walk(folder):
+        for name in (*folders, *files):
+            path = os.path.join(parent, name)
+            if os.path.islink(path):
+                found[os.path.relpath(path, folder)] = ("link", os.readlink(path))
+            elif os.path.isfile(path):
+                found[os.path.relpath(path, folder)] = ("file", Path(path).read_bytes())
+    return found
+
+
+def apply(path: Path) -> Any:
+    return apply_plan(load_plan(path), dry_run=False)
+
+
+def undo(path: Path) -> Any:
+    return undo_plan(load_plan(path))
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return make(tmp_path / "photos", **{"0.jpg": "best", "1.jpg": "copy", "2.jpg": "copy of it"})
+
+
+def hard_link(folder: Path) -> str:
+    os.link(folder / "0.jpg", folder / "same.jpg")
+    return "same.jpg"
+
+
+def link(folder: Path) -> str:
+    (folder / "favourites").mkdir()
+    (folder / "favourites" / "0.jpg").symlink_to("../0.jpg")
+    return "favourites/0.jpg"
+
+
+def by_a_linked_folder(folder: Path) -> str:
+    (folder / "2024").mkdir()
+    os.rename(folder / "0.jpg", folder / "2024" / "0.jpg")
+    (folder / "latest").symlink_to("2024")
+    os.symlink("2024/0.jpg", folder / "0.jpg")
+    return "latest/0.jpg"
+
+
+@pytest.mark.parametrize("other_name", [hard_link, link, by_a_linked_folder])
+@pytest.mark.parametrize("is_kept", [True, False])
+def test_another_name_of_the_kept_file_is_no_copy_of_it(folder: Path, other_name: Any, is_kept: bool) -> None:
+    name = other_name(folder)
+    before = state(folder)
+    plan = plan_of(folder, (name, "0.jpg") if is_kept else ("0.jpg", name))
+    applied = apply(plan)
+    assert not applied.moved
+    assert "is the same file as" in applied.skipped[0][1]
+    assert state(folder) == before
+    assert not (plan.parent / "p-quarantine").exists()  # nothing was done
+
+
+def test_two_spellings_of_one_path_are_one_file(folder: Path) -> None:
+    plan = plan_of(folder, ("0.jpg", "1.jpg", "./1.jpg", ".//2.jpg"))
+    assert apply(plan).moved == ("1.jpg", "2.jpg")
+    plan = plan_of(folder, ("0.jpg", "./0.jpg"), path=folder.parent / "q.json")
+    assert not apply(plan).moved
+    assert (folder / "0.jpg").read_text() == "best"
+
+
+def test_a_file_that_a_link_leads_to_stays(folder: Path) -> None:
+    (folder / "album").mkdir()
+    (folder / "album" / "one.jpg").symlink_to(folder / "1.jpg")
+    plan = plan_of(folder, ("0.jpg", "1.jpg", "2.jpg"))
+    assert apply(plan).skipped == (("1.jpg", "album/one.jpg is a link to it, which would lead nowhere"),)
+    undo(plan)
+    # It goes together with the link, in whatever order the plan has them.
+    before = state(folder)
+    plan = plan_of(folder, ("0.jpg", "1.jpg", "album/one.jpg"))
+    assert sorted(apply(plan).moved) == ["1.jpg", "album/one.jpg"]
+    undo(plan)
+    assert state(folder) == before
+
+
+@pytest.mark.parametrize("target", ["../1.jpg", "{folder}/1.jpg", "{folder}/../elsewhere.jpg"])
+def test_links_go_and_come_back_as_links(folder: Path, target: str) -> None:
+    (folder.parent / "elsewhere.jpg").write_text("elsewhere")
+    (folder / "album").mkdir()
+    (folder / "album" / "link.jpg").symlink_to(target.format(folder=folder))
+    before = state(folder)
+    plan = plan_of(folder, ("0.jpg", "album/link.jpg"))
+    assert apply(plan).moved == ("album/link.jpg",)
+    assert undo(plan).moved == ("album/link.jpg",)
+    assert state(folder) == before
+    assert not (folder.parent / "p-quarantine").exists()
+
+
+def test_files_behind_a_linked_folder_stay(folder: Path) -> None:
+    other = make(folder.parent / "other", **{"3.jpg": "copy"})
+    (folder / "linked").symlink_to(other)
+    plan = plan_of(folder, ("0.jpg", "linked/3.jpg"))
+    assert "linked is a link to" in apply(plan).skipped[0][1]
+    assert (other / "3.jpg").exists()
+
+
+def test_a_cut_off_journal_loses_nothing(folder: Path) -> None:
+    before = state(folder)
+    plan = plan_of(folder, ("0.jpg", "1.jpg", "2.jpg"))
+    apply(plan)
+    journal = folder.parent / "p-quarantine" / "moves.jsonl"
+    whole = journal.read_bytes()
+    for length in range(len(whole) + 1):
+        journal.write_bytes(whole[:length])
+        undone = undo(plan)
+        assert sorted(undone.moved) == ["1.jpg", "2.jpg"]
+        assert not undone.skipped
+        assert state(folder) == before
+        assert not journal.parent.exists()
+        apply(plan)
+
+
+def test_apply_goes_on_after_a_cut_off_line(folder: Path) -> None:
+    before = state(folder)
+    plan = plan_of(folder, ("0.jpg", "1.jpg"), ("0.jpg", "2.jpg"))
+    apply(plan)
+    journal = folder.parent / "p-quarantine" / "moves.jsonl"
+    os.rename(journal.parent / "files" / "2.jpg", folder / "2.jpg")
+    journal.write_bytes(journal.read_bytes()[:-7])
+    assert apply(plan).moved == ("2.jpg",)
+    assert sorted(undo(plan).moved) == ["1.jpg", "2.jpg"]
+    assert state(folder) == before
+
+
+def test_the_journal_of_an_older_version(folder: Path) -> None:
+    before = state(folder)
+    plan = plan_of(folder, ("0.jpg", "1.jpg"))
+    quarantine_dir = folder.parent / "p-quarantine"
+    (quarantine_dir / "files").mkdir(parents=True)
+    (quarantine_dir / "moves.jsonl").write_text(json.dumps(planned(folder, "1.jpg")) + "\n")
+    os.rename(folder / "1.jpg", quarantine_dir / "files" / "1.jpg")
+    assert undo(plan).moved == ("1.jpg",)
+    assert state(folder) == before
+
+
+def test_nothing_in_quarantine_is_overwritten(folder: Path) -> None:
+    plan = plan_of(folder, ("0.jpg", "1.jpg"))
+    files = make(folder.parent / "p-quarantine" / "files", **{"1.jpg": "of somebody else", "2.jpg": "too"})
+    apply(plan)
+    assert (files / "1.jpg").read_text() == "of somebody else"
+    undone = undo(plan)
+    assert undone.moved == ("1.jpg",)
+    assert undone.left == ("files/1.jpg", "files/2.jpg")
+    assert (folder / "1.jpg").read_text() == "copy"
+    assert (files / "1.jpg").read_text() == "of somebody else"
+
+
+def test_a_quarantine_belongs_to_one_plan(folder: Path, tmp_path: Path) -> None:
+    before = state(folder)
+    apply(plan_of(folder, ("0.jpg", "1.jpg")))
+    other = make(tmp_path / "others", **{"0.jpg": "other", "1.jpg": "other copy", "2.jpg": "one more"})
+    for again in (plan_of(other, ("0.jpg", "1.jpg")), plan_of(folder, ("0.jpg", "2.jpg"))):
+        for call in (apply, undo):
+            with pytest.raises(UsageError, match=rf"another plan .*{folder}.*undo --plan=.*p-quarantine/applied-plan"):
+                call(again)
+    assert set(state(other)) == {"0.jpg", "1.jpg", "2.jpg"}
+    assert undo(tmp_path / "p-quarantine" / "applied-plan.json").moved == ("1.jpg",)
+    assert state(folder) == before
+    assert not (tmp_path / "p-quarantine").exists()
+
+
+def test_what_was_put_into_the_quarantine_by_hand_stays(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    plan = plan_of(folder, ("0.jpg", "1.jpg"))
+    apply(plan)
+    note = folder.parent / "p-quarantine" / "files" / "album" / "note.txt"
+    make(note.parent, **{"note.txt": "look at these again"})
+    assert main(["undo", f"--plan={plan}"]) == 0
+    assert "it holds files/album/note.txt" in capsys.readouterr().err
+    assert [path for path in (folder.parent / "p-quarantine").rglob("*") if path.is_file()] == [note]
+
+
+def test_what_cannot_be_brought_back_is_named(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    plan = plan_of(folder, ("0.jpg", "1.jpg", "2.jpg"))
+    apply(plan)
+    files = folder.parent / "p-quarantine" / "files"
+    (files / "1.jpg").unlink()
+    assert main(["undo", f"--plan={plan}"]) == 2
+    assert "not moved 1.jpg: it is no longer in quarantine" in capsys.readouterr().err
+    assert (folder / "2.jpg").exists()
+    assert (files.parent / "moves.jsonl").exists()
+
+
+def test_a_name_that_is_not_utf8(folder: Path) -> None:
+    name = os.fsdecode(b"caf\xe9 \\x41.jpg")
+    (folder / name).write_text("copy")
+    before = state(folder)
+    plan = plan_of(folder, ("0.jpg", name))
+    assert apply(plan).moved == (printable(name),)
+    assert not (folder / name).exists()
+    assert undo(plan).moved == (printable(name),)
+    assert state(folder) == before
+
+
+def test_quarantines_and_indexes_are_no_images(folder: Path) -> None:
+    apply(plan_of(folder, ("0.jpg", "1.jpg"), path=folder / "p.json"))
+    make(folder / "index", **{"index.json": "{}", "generation-000001__a.npy": "", "web__thumbnails__ab.jpg": "small"})
+    assert walk(folder) == ["0.jpg", "2.jpg", "p.json"]
+
+
+def test_two_at_once(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plan = plan_of(folder, ("0.jpg", "1.jpg"))
+
+    def during(*_: Any) -> None:
+        for call in (apply, undo):
+            with pytest.raises(UsageError, match="Another process .*pid .* is moving files"):
+                call(plan)
+
+    move = quarantine._move
+    monkeypatch.setattr(quarantine, "_move", lambda *paths: (during(), move(*paths)))
+    assert apply(plan).moved == ("1.jpg",)
+
+
+def test_a_folder_that_is_not_mounted(folder: Path) -> None:
+    plan = plan_of(folder, ("0.jpg", "1.jpg"))
+    apply(plan)
+    os.rename(folder, folder.with_name("away"))
+    for call in (apply, undo):
+        with pytest.raises(UsageError, match="is not there"):
+            call(plan)
+    assert not folder.exists()
+
+
+def test_a_path_with_another_type_is_refused(folder: Path) -> None:
+    plan = plan_of(folder, ("0.jpg", "1.jpg"))
+    values = json.loads(plan.read_text())
+    values["groups"][0]["remove"][0]["path"] = 7
+    plan.write_text(json.dumps(values))
+    with pytest.raises(DataError, match="not a plan"):
+        load_plan(plan)
+
+
+# Kill -9 at any line: any tree, any plan. What is written by then is on the disk, and nothing is cleaned up.
+
+NAMES = ("a", "b", "c.jpg", "\udce9.jpg", "d e.jpg")
+TEXTS = ("one", "two", "three")
+paths = st.lists(st.sampled_from(NAMES), min_size=1, max_size=3).map("/".join)
+entries = st.one_of(
+    st.tuples(st.just("file"), st.sampled_from(TEXTS)),
+    st.tuples(st.just("hard"), st.integers(0, 9)),
+    st.tuples(st.just("link"), st.integers(0, 9), st.booleans()),
+    st.tuples(st.just("folder"), st.integers(0, 9), st.booleans()),
+)
+
+
+def grow(folder: Path, tree: dict[str, Any]) -> list[str]:
+    """Makes the tree as far as it can be; returns the names that lead to files, by whatever way."""
+    folder.mkdir()
+    made: list[Path] = []
+    for name, (kind, *values) in tree.items():
+        path = folder / name
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            if kind == "file":
+                if not os.path.lexists(path):
+                    path.write_text(values[0])
+            elif kind == "hard" and made:
+                os.link(made[values[0] % len(made)], path)
+            elif made:
+                target = made[values[0] % len(made)]
+                target = target.parent if kind == "folder" else target
+                path.symlink_to(os.path.relpath(target, path.parent) if values[1] else target)
+            made.append(path)
+        except OSError:
+            continue
+    return sorted(name for name in leading(folder, "", 0))
+
+
+def leading(folder: Path, prefix: str, depth: int) -> Iterator[str]:
+    for entry in os.scandir(folder / prefix):
+        name = os.path.join(prefix, entry.name)
+        if entry.is_file():
+            yield name
+        elif entry.is_dir() and depth < 4:
+            yield from leading(folder, name, depth + 1)
+
+
+def killed_at(line: int, call: Any, plan: Path, across: bool) -> bool:
+    """Does `call` in a process that is killed when it comes to the line of this number; returns whether it was."""
+    if child := os.fork():
+        return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
+    try:
+        if across:
+            quarantine.rename_new = across_file_systems
+        left = line
+        files = {quarantine.__file__, *(sys.modules[name].__file__ for name in TRACED)}
+
+        def trace(frame: Any, event: str, _: Any) -> Any:
+            nonlocal left
+            if frame.f_code.co_filename not in files:
+                return None
+            if event in ("line", "return"):
+                left -= 1
+                if left == 0:
+                    os.kill(os.getpid(), signal.SIGKILL)
+            return trace
+
+        values = load_plan(plan)
+        sys.settrace(trace)
+        call(values)
+    except UsageError:
+        pass
+    finally:
+        sys.settrace(None)
+        os._exit(0)
+
+
+TRACED = ("simimg.similarity.quarantine_journal", "tfrecords.format.atomic_files")
+_rename_new = quarantine.rename_new
+
+
+def across_file_systems(source: Path, target: Path) -> None:
+    if not source.name.startswith(".simimg-copy-"):
+        raise OSError(errno.EXDEV, os.strerror(errno.EXDEV))
+    _rename_new(source, target)
+
+
+def contents(*folders: Path) -> set[bytes]:
+    states = [state(folder) for folder in folders if folder.exists()]
+    return {value for one in states for kind, value in one.values() if kind == "file"}
+
+
+def removals(plan: Path) -> set[str]:
+    return {file.path for file in load_plan(plan).removals}
+
+
+@settings(max_examples=60)
+@given(data=st.data(), tree=st.dictionaries(paths, entries, min_size=2, max_size=9), across=st.booleans())
+def test_killed_anywhere_nothing_is_lost(data: st.DataObject, tree: dict[str, Any], across: bool) -> None:
+    with tempfile.TemporaryDirectory() as home:
+        folder = Path(home, "photos")
+        names = grow(folder, tree)
+        if len(names) < 2:
+            return
+        some = st.lists(st.sampled_from(names), min_size=2, max_size=4)
+        plan = plan_of(folder, *data.draw(st.lists(some, min_size=1, max_size=3)))
+        before, bytes_before = state(folder), contents(folder)
+        leads = {printable(name): (folder / name, (folder / name).read_bytes()) for name in names}
+        for _ in range(data.draw(st.integers(0, 2))):
+            call = data.draw(st.sampled_from([lambda plan: apply_plan(plan, dry_run=False), undo_plan]))
+            killed_at(data.draw(st.integers(1, 900)), call, plan, across)
+            assert contents(folder, Path(home, "p-quarantine")) >= bytes_before
+        applied = apply(plan)
+        assert contents(folder, Path(home, "p-quarantine")) >= bytes_before
+        for kept in {group.keep.path for group in load_plan(plan).groups} - removals(plan):
+            path, text = leads[kept]
+            assert path.read_bytes() == text, (kept, applied)
+        if (Path(home) / "p-quarantine" / "moves.jsonl").exists():
+            assert not undo(plan).skipped
+        assert state(folder) == before
+        assert not Path(home, "p-quarantine").exists()
