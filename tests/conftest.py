@@ -9,10 +9,13 @@ from __future__ import annotations
 import ctypes
 import functools
 import gc
+import json
 import os
 import random
 import signal
+import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -29,6 +32,10 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 WORKER_BYTES = 4 << 30  # a worker, 3 GB at most, and the processes that it starts: two took 7.4 GB together
 LARGE_BYTES = 64 << 20  # a test that leaves more than that has what it left collected at once
 THOROUGH = 100  # times the examples
+OWN_PROCESS = "SIMIMG_TEST_REPORTS"  # where a process of one module writes its reports
+REPORTS = pytest.StashKey[dict[str, list[pytest.TestReport]]]()
+CONFIG: list[pytest.Config] = []
+MAIN_PROCESS = os.getpid()
 
 # How long an example takes is the machine's matter: no deadline, and no complaint that drawing is slow.
 settings.register_profile(
@@ -54,6 +61,8 @@ LONGEST = tuple(
 
 @pytest.hookimpl(tryfirst=True)  # before Hypothesis's own, and before the workers are told the options
 def pytest_configure(config: pytest.Config) -> None:
+    CONFIG[:] = [config]
+    config.addinivalue_line("markers", "own_process: the module's tests run in one process that ends with them")
     option = config.option
     if option.hypothesis_profile == "thorough":
         multiply_examples()
@@ -118,6 +127,60 @@ def pytest_collection_finish() -> None:
     """What was imported stays: it is not looked through whenever memory is let go of."""
     gc.collect()
     gc.freeze()
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_protocol(item: pytest.Item) -> bool | None:
+    """Runs the tests of a module with `pytestmark = pytest.mark.own_process` in one process that ends with them.
+
+    XLA keeps what it has compiled for as long as the process lives, 50 MB a shape of the augmentation.
+    """
+    if item.get_closest_marker("own_process") is None or OWN_PROCESS in os.environ:
+        return None
+    reports = item.session.stash.setdefault(REPORTS, {})
+    if item.nodeid not in reports:
+        reports.update(reports_of_another_process(item))
+    item.ihook.pytest_runtest_logstart(nodeid=item.nodeid, location=item.location)
+    for report in reports.pop(item.nodeid):
+        item.ihook.pytest_runtest_logreport(report=report)
+    item.ihook.pytest_runtest_logfinish(nodeid=item.nodeid, location=item.location)
+    return True
+
+
+def reports_of_another_process(item: pytest.Item) -> dict[str, list[pytest.TestReport]]:
+    """Runs all tests of an item's module that were chosen; returns the reports of each by its id."""
+    config = item.config
+    places = {other.nodeid: other.location for other in item.session.items if other.path == item.path}
+    with tempfile.TemporaryDirectory() as folder:
+        command = [sys.executable, "-m", "pytest", "-q", "-p", "no:randomly", "-p", "no:xdist", *places]
+        command += [f"--hypothesis-{name}={value}" for name in ("profile", "seed") if (value := option(config, name))]
+        environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
+        environment[OWN_PROCESS] = f"{folder}/reports"
+        process = subprocess.run(
+            command, cwd=config.rootpath, env=environment, capture_output=True, text=True, check=False
+        )
+        lines = Path(folder, "reports").read_text().splitlines() if Path(folder, "reports").exists() else []
+    reports: dict[str, list[pytest.TestReport]] = {nodeid: [] for nodeid in places}
+    for line in lines:
+        report = config.hook.pytest_report_from_serializable(config=config, data=json.loads(line))
+        if isinstance(report.longrepr, list):  # JSON has no tuples; a skipped test's is file, line, reason
+            report.longrepr = tuple(report.longrepr)
+        reports[report.nodeid].append(report)
+    for nodeid, found in reports.items():
+        if not any(report.when == "teardown" for report in found):
+            why = f"{command}: exit code {process.returncode}\n{process.stdout}\n{process.stderr}"
+            found.append(pytest.TestReport(nodeid, places[nodeid], {}, "failed", why, "call"))
+    return reports
+
+
+def option(config: pytest.Config, name: str) -> str | None:
+    return config.getoption(f"--hypothesis-{name}")
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    if (path := os.environ.get(OWN_PROCESS)) and os.getpid() == MAIN_PROCESS:
+        with open(path, "a") as file:
+            file.write(json.dumps(CONFIG[0].hook.pytest_report_to_serializable(config=CONFIG[0], report=report)) + "\n")
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -35,7 +35,7 @@ from simimg.similarity.quarantine_journal import (
 )
 from tfrecords.convert.sources import printable, unprintable
 from tfrecords.convert.sources.source import QUARANTINE_JOURNAL
-from tfrecords.format.atomic_files import locked_file, rename_new, sync_dir, sync_file
+from tfrecords.format.atomic_files import TEMPORARY, locked_file, rename_new, sync_dir, sync_file
 
 __all__ = ["Applied", "apply_plan", "undo_plan"]
 
@@ -251,8 +251,10 @@ def _is_free(plan: Plan, to: str) -> bool:
 
 def _remove_own(folder: Path) -> tuple[str, ...]:
     """Remove a quarantine folder without files; return the files because of which it was left."""
-    own = (APPLIED_PLAN, QUARANTINE_JOURNAL, _LOCK)
-    left = tuple(file for file in files_below(folder) if file not in own)
+    begun = tuple(f".{name}{TEMPORARY}" for name in (APPLIED_PLAN, QUARANTINE_JOURNAL))  # by a killed process
+    files = files_below(folder)
+    own = [*(file for file in files if file.startswith(begun)), APPLIED_PLAN, QUARANTINE_JOURNAL, _LOCK]
+    left = tuple(file for file in files if file not in own)
     for parent, _, _ in os.walk(folder, topdown=False):
         if parent != str(folder):
             with contextlib.suppress(OSError):  # not empty

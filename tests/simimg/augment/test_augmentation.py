@@ -18,6 +18,8 @@ from simimg.augment import (
     warp_by_gather,
 )
 
+pytestmark = pytest.mark.own_process
+
 WHOLE = (0.5, 0.5, 1.0, 1.0)
 
 

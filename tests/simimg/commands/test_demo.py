@@ -11,6 +11,8 @@ from simimg.cli import main
 from simimg.commands import demo, demo_content
 from simimg.presets import lite0
 
+pytestmark = pytest.mark.own_process
+
 
 @pytest.fixture
 def shapes(tmp_path: Path) -> Path:

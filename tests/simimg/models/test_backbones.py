@@ -25,6 +25,8 @@ from simimg.models import (
     tutorial,
 )
 
+pytestmark = pytest.mark.own_process
+
 PHOTOS = Path(__file__).resolve().parents[3] / "../shared/caltech101"
 
 BUILDERS: dict[str, tuple[Callable[[int, int], keras.Model], int]] = {
