@@ -21,7 +21,7 @@ from tfrecords.options import option
 with quiet_tensorflow():
     import simimg.similarity  # noqa: F401 - imported here, where TensorFlow's output is captured
 
-JSON_KEYS = "index_dir num_images num_embedded num_removed num_refused dim seconds recall_at_10"
+JSON_KEYS = "index_dir num_images num_embedded num_removed num_refused num_other_names dim seconds recall_at_10"
 
 _REFUSALS_SHOWN = 10
 
@@ -59,6 +59,9 @@ def run(options: Options) -> Result:
         note(f"skipped {path}: {refusal}")
     if len(update.refused) > _REFUSALS_SHOWN:
         note(f"… and {len(update.refused) - _REFUSALS_SHOWN:,} more")
+    if update.other_names:
+        name, indexed = update.other_names[0]
+        note(f"{len(update.other_names):,} names of files that are indexed by another name, e.g. {name}: {indexed}")
     index = update.index
     dim = index.vectors["copy"].shape[1]
     values = {
@@ -67,6 +70,7 @@ def run(options: Options) -> Result:
         "num_embedded": update.num_embedded,
         "num_removed": update.num_removed,
         "num_refused": len(update.refused),
+        "num_other_names": len(update.other_names),
         "dim": dim,
         "seconds": round(seconds, 3),
     }

@@ -128,12 +128,27 @@ def check_threshold(threshold: float) -> None:
 
 
 def identical_rows(index: SearchIndex, kinds: np.ndarray | None = None) -> dict[int, list[int]]:
-    """Return all rows with the same bytes (and the same kind) by the first of them, which represents them."""
+    """Return all rows with the same bytes (and the same kind) by the first of them, which represents them.
+
+    Without kinds, a file that has several names (links, hard links) is there once: it is not a copy of itself.
+    """
     rows_of: dict[tuple[str, int], list[int]] = defaultdict(list)
     kind_of = [0] * len(index.pictures) if kinds is None else kinds.tolist()
     for row, key in enumerate(zip(index.pictures.column("sha256").tolist(), kind_of, strict=True)):
         rows_of[key].append(row)
+    if kinds is None:
+        return {rows[0]: _distinct_files(index, rows) for rows in rows_of.values()}
     return {rows[0]: rows for rows in rows_of.values()}
+
+
+def _distinct_files(index: SearchIndex, rows: list[int]) -> list[int]:
+    """Return the rows without those whose file an earlier row has under another name."""
+    if len(rows) == 1:
+        return rows
+    distinct: dict[object, int] = {}
+    for row in rows:
+        distinct.setdefault(index.file_identity(row) or row, row)
+    return list(distinct.values())
 
 
 def _hash_pairs(index: SearchIndex, rows: np.ndarray, kinds: np.ndarray | None = None) -> Iterator[tuple[int, int]]:

@@ -35,7 +35,7 @@ from simimg.similarity.quarantine_journal import (
 )
 from tfrecords.convert.sources import printable, unprintable
 from tfrecords.convert.sources.source import QUARANTINE_JOURNAL
-from tfrecords.format.atomic_files import TEMPORARY, locked_file, rename_new, sync_dir, sync_file
+from tfrecords.format.atomic_files import TEMPORARY, file_identity, locked_file, rename_new, sync_dir, sync_file
 
 __all__ = ["Applied", "apply_plan", "undo_plan"]
 
@@ -131,7 +131,7 @@ def _choose(plan: Plan, moves: list[Move], progress: _Progress) -> tuple[list[st
     removed = {file.path for file in plan.removals}
     earlier = {printable(move.path) for move in moves if os.path.lexists(plan.quarantine_dir / move.to)}
     keepers = [group.keep for group in plan.groups if group.keep.path not in removed]
-    kept = {_identity(_path(plan, file)): file.path for file in keepers}
+    kept = {file_identity(_path(plan, file)): file.path for file in keepers}
     links = _links(plan.image_dir)
     for group in plan.groups:
         keeper = group.keep
@@ -147,7 +147,7 @@ def _choose(plan: Plan, moves: list[Move], progress: _Progress) -> tuple[list[st
                 reason = f"{keeper.path}, which is to be kept in its place, is gone or was changed"
             elif not has_bytes(path, file.sha256):
                 reason = "it is gone, or was changed since the plan was made"
-            elif same := kept.get(_identity(path)):
+            elif same := kept.get(file_identity(path)):
                 reason = f"it is the same file as {same}, which is kept: another name of it, not a copy"
             elif outside := _outside(plan, name):
                 reason = outside
@@ -295,15 +295,6 @@ def _parents(folder: Path, name: str) -> list[Path]:
 
 def _path(plan: Plan, file: PlannedFile) -> Path:
     return plan.image_dir / unprintable(file.path, plan.image_dir)
-
-
-def _identity(path: Path) -> tuple[int, int] | None:
-    """Return device and inode of the file that a name leads to, None if there is none."""
-    try:
-        status = os.stat(path)
-    except OSError:
-        return None
-    return status.st_dev, status.st_ino
 
 
 def _num_bytes(path: Path) -> int | None:

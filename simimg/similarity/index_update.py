@@ -14,6 +14,7 @@ import hashlib
 import json
 import os
 import shutil
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -27,7 +28,7 @@ from simimg.similarity.embedding_cache import UNFINISHED, EmbeddingCache
 from simimg.similarity.embeddings import Embedder
 from simimg.similarity.search_index import INFO_FILE, IndexedImage, SearchIndex, write_generation
 from tfrecords.convert.sources import SUFFIXES, printable, walk
-from tfrecords.format.atomic_files import locked_file
+from tfrecords.format.atomic_files import file_identity, locked_file
 from tfrecords.format.layout import Layout
 from tfrecords.format.manifest import OK, read_manifest
 from tfrecords.format.quarantine import Reason, Refusal
@@ -43,13 +44,23 @@ _Refusals = list[tuple[str, Refusal]]
 
 @dataclasses.dataclass(frozen=True)
 class IndexUpdate:
-    """The updated index, the numbers of embedded, kept (embedding known) and removed images, and rejected files."""
+    """The updated index.
+
+    Attributes:
+        index: opened.
+        num_embedded: of images.
+        num_kept: of images whose embedding was known.
+        num_removed: of images that were in the index before.
+        refused: files that are not in the index, each with the reason.
+        other_names: names that lead to a file which is in the index already, each with its name there.
+    """
 
     index: SearchIndex
     num_embedded: int
     num_kept: int
     num_removed: int
     refused: tuple[tuple[str, Refusal], ...]
+    other_names: tuple[tuple[str, str], ...] = ()
 
 
 def index_folder(
@@ -64,7 +75,8 @@ def index_folder(
 
     Args:
         index_dir: the index.
-        image_dir: the folder, searched recursively; the name of its first subfolder is the label of an image.
+        image_dir: the folder, searched recursively; the name of its first subfolder is the label of an image. A file
+            that has several names there, by links, is indexed once.
         embedder: the model.
         begin: called with the total number of files.
         progress: called with the number of files since the last call.
@@ -77,13 +89,13 @@ def index_folder(
         raise UsageError(f"--image_dir={image_dir} is not a folder. Name a folder of images.")
     found = walk(image_dir)
     own = index_dir.resolve()
-    paths = [path for path in found if Path(path).suffix.lower() in SUFFIXES]
-    image_paths = set(paths)
+    image_paths = {path for path in found if Path(path).suffix.lower() in SUFFIXES}
     refused: _Refusals = [
         (path, Refusal(Reason.UNKNOWN_SUFFIX, "not the name of a picture"))
         for path in found
         if path not in image_paths and not (image_dir / path).resolve().is_relative_to(own)
     ]
+    paths, other_names = _one_name_each(image_dir, [path for path in found if path in image_paths])
     if not paths:
         raise UsageError(
             f"--image_dir={image_dir} has no image file ({len(found)} other files). Name a folder of images."
@@ -128,7 +140,8 @@ def index_folder(
         if not images:
             raise UsageError(f"--image_dir={image_dir}: none of its {len(paths)} image files can be decoded.")
         listed = [images[path] for path in paths if path in images]
-        return _finish(index_dir, embedder, cache, listed, before, refused, image_dir=image_dir)
+        made = _finish(index_dir, embedder, cache, listed, before, refused, image_dir=image_dir)
+        return dataclasses.replace(made, other_names=tuple(other_names))
 
 
 def index_dataset(
@@ -287,6 +300,25 @@ def _locked(index_dir: Path) -> Iterator[None]:
         finally:
             if new and [path.name for path in index_dir.iterdir()] == [_LOCK_FILE]:
                 shutil.rmtree(index_dir)
+
+
+def _one_name_each(folder: Path, paths: list[str]) -> tuple[list[str], list[tuple[str, str]]]:
+    """Return one path of each file, and the other paths with the one of the same file.
+
+    The path without links is preferred, and then the first.
+    """
+    names = defaultdict(list)
+    for path in paths:
+        names[file_identity(folder / path) or path].append(path)
+    root = folder.resolve()
+    chosen, others = set(), []
+    for same in names.values():
+        best = same[0]
+        if len(same) > 1:
+            best = next((path for path in same if (root / path).resolve() == root / path), best)
+            others += [(printable(path), printable(best)) for path in same if path != best]
+        chosen.add(best)
+    return [path for path in paths if path in chosen], others
 
 
 def _size_and_time(path: Path) -> tuple[int, int]:

@@ -23,7 +23,7 @@ from simimg.similarity.affine import compose, determinant, inverse, scaling, tra
 from simimg.similarity.fingerprint import PLAIN, WHOLE_PX, Fingerprint, luma
 from simimg.similarity.keypoints import align
 
-__all__ = ["DAMAGE", "MIN_AGREEMENT", "SAME_BYTES", "SAME_PIXELS", "Verification", "verify"]
+__all__ = ["DAMAGE", "MIN_AGREEMENT", "SAME_BYTES", "SAME_FILE", "SAME_PIXELS", "Verification", "verify"]
 
 MIN_AGREEMENT = 0.45
 """Least agreement of the frame if many keypoints match, see `_agreement`. Images half covered by something reach it."""
@@ -33,6 +33,7 @@ _FEW_INLIERS, _AGREEMENT_OF_FEW = 24, 0.8
 in common, and an agreement of up to 0.75."""
 
 SAME_BYTES = "the same bytes"
+SAME_FILE = "the same file under another name"
 SAME_PIXELS = "the same pixels"
 
 DAMAGE = (

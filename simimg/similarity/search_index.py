@@ -33,7 +33,7 @@ from simimg.similarity.image_table import SCHEMA, ImageTable, IndexedImage
 from simimg.similarity.nearest_neighbors import EXACT_UP_TO, Cells, build_cells, nearest, open_cells
 from simimg.similarity.projection import BY, Projection, fit_projection
 from tfrecords.convert.sources import unprintable
-from tfrecords.format.atomic_files import TEMPORARY, atomic_folder, read_json, write_json
+from tfrecords.format.atomic_files import TEMPORARY, atomic_folder, file_identity, read_json, write_json
 
 __all__ = [
     "COPY_THRESHOLD",
@@ -242,6 +242,10 @@ class SearchIndex:
         """Return the path of the file that the index stores as `path`, as far as the index knows."""
         name = self.name_of(path)
         return Path(self.info.image_dir) / name if self.info.image_dir else Path(name)
+
+    def file_identity(self, row: int) -> tuple[int, int] | None:
+        """Return device and inode of a row's file, links followed; None if it is not there."""
+        return file_identity(self.file_of(self.pictures.table["path"][row].as_py()))
 
     def name_of(self, path: str) -> str:
         r"""Return the file name for a stored path, in which bytes that are not UTF-8 are written as \xNN."""

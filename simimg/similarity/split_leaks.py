@@ -31,7 +31,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from simimg.similarity.copy_pairs import PairExaminer, identical_rows
-from simimg.similarity.match_verification import SAME_BYTES
+from simimg.similarity.match_verification import SAME_BYTES, SAME_FILE
 from simimg.similarity.search_index import IndexedImage, SearchIndex
 from tfrecords.convert.sources import natural_key
 from tfrecords.format.atomic_files import atomic_file
@@ -233,7 +233,9 @@ def _pairs(examiner: PairExaminer, splits: np.ndarray, edges: list[tuple[int, in
     for pair in edges:
         other, row = sorted(pair, key=lambda one: (splits[one], one))
         if sha256[row] == sha256[other]:
-            rows, similarity, reason = [row], 1.0, SAME_BYTES
+            identity = examiner.index.file_identity(row)
+            is_same = identity is not None and identity == examiner.index.file_identity(other)
+            rows, similarity, reason = [row], 1.0, SAME_FILE if is_same else SAME_BYTES
         else:
             # The reverse direction counts as well, because a covered part weighs slightly more or less in it.
             known = [one for one in (examiner.explain(row, other), examiner.copy(row, other)) if one]

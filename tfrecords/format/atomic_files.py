@@ -21,6 +21,7 @@ __all__ = [
     "TEMPORARY",
     "atomic_file",
     "atomic_folder",
+    "file_identity",
     "file_sha256",
     "json_bytes",
     "locked_file",
@@ -206,3 +207,12 @@ def file_sha256(path: Path) -> str:
     """Return the SHA-256 of a file's bytes, in hexadecimal."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def file_identity(path: Path) -> tuple[int, int] | None:
+    """Return device and inode of the file that a path leads to, None if there is none. Names of one file have one."""
+    try:
+        status = os.stat(path)
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino

@@ -18,6 +18,7 @@ from simimg.similarity import (
     SearchIndex,
     embedding_cache,
     embeddings,
+    find_duplicates,
     index_dataset,
     index_folder,
     index_update,
@@ -338,3 +339,27 @@ def test_a_data_set_with_an_empty_split(folder: Path, tmp_path: Path) -> None:
     config = ConvertConfig(image_dir=str(folder), data_dir=tmp_path / "data", image_size=16, num_workers=1)
     update = index_dataset(tmp_path / "i", convert(config).dataset_dir, stand_in())
     assert [(picture.path, picture.split) for picture in update.index.pictures] == [("a/0.png", "train")]
+
+
+def test_a_file_with_several_names_is_indexed_once(folder: Path, tmp_path: Path) -> None:
+    (folder / "0 first").mkdir()
+    (folder / "0 first" / "link.png").symlink_to("../a/0.png")
+    (folder / "a-link").symlink_to("a")
+    os.link(folder / "b" / "1.png", folder / "b" / "1-hard.png")
+    shutil.copy(folder / "b" / "1.png", folder / "b" / "1-copy.png")
+    (folder / "outside.png").symlink_to(tmp_path / "outside.png")
+    draw(tmp_path / "outside.png", 9)
+    update = index_folder(tmp_path / "i", folder, stand_in())
+    paths = update.index.pictures.column("path").tolist()
+    assert sorted(paths) == sorted(
+        ["a/0.png", "a/3.png", "b/1-hard.png", "b/1-copy.png", "b/4.png", "c/2.png", "c/5.png", "outside.png"]
+    )
+    assert dict(update.other_names) == {
+        "0 first/link.png": "a/0.png",
+        "a-link/0.png": "a/0.png",
+        "a-link/3.png": "a/3.png",
+        "b/1.png": "b/1-hard.png",
+    }
+    os.unlink(folder / "b" / "1-copy.png")
+    os.link(folder / "b" / "1.png", folder / "b" / "1-copy.png")  # since
+    assert [group for group in find_duplicates(update.index, threshold=0.9).groups if len(group.members) > 1] == []

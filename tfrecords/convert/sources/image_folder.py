@@ -102,6 +102,7 @@ def open_folder(image_dir: str, categories: Sequence[str] = ()) -> Source:
         name=os.path.basename(os.path.realpath(image_dir)),
         categories=categories,
         folders=folders,
+        notes=_same_folders(image_dir, categories or folders),
     )
 
 
@@ -196,6 +197,19 @@ def _listing(folder: str) -> list[os.DirEntry[str]]:
     except OSError as error:
         why = "permission denied" if isinstance(error, PermissionError) else error.strerror
         raise UsageError(f"{folder} cannot be listed: {why}. Make it readable, or leave it out.") from None
+
+
+def _same_folders(image_dir: str, folders: Sequence[str]) -> list[str]:
+    """Return a note for each folder that is there under several names, by links."""
+    names: dict[_Identity, list[str]] = {}
+    for folder in folders:
+        names.setdefault(_identity(os.path.join(image_dir, folder)), []).append(folder)
+    return [
+        f"the classes {', '.join(same)} are one folder, so that its images have several labels; "
+        "leave links out with --categories"
+        for same in names.values()
+        if len(same) > 1
+    ]
 
 
 def _is_own(entries: list[os.DirEntry[str]]) -> bool:

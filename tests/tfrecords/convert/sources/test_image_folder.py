@@ -221,6 +221,16 @@ def test_a_class_folder_may_be_a_link(tmp_path: Path) -> None:
     assert open_source(str(tmp_path / "set")).paths == ["a/1.jpg"]
 
 
+def test_two_classes_that_are_one_folder_are_noted(tmp_path: Path) -> None:
+    for name in ("2023", "2024"):
+        touch(tmp_path / name / "1.jpg")
+    (tmp_path / "latest").symlink_to("2024")
+    (note,) = open_source(str(tmp_path)).notes
+    assert note.startswith("the classes 2024, latest are one folder")
+    assert "--categories" in note
+    assert not open_source(str(tmp_path), categories=["2023", "2024"]).notes
+
+
 def test_pipes_and_sockets_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Reading them would wait for ever."""
     touch(tmp_path / "a" / "1.jpg")
