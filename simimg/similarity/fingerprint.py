@@ -5,7 +5,9 @@ from __future__ import annotations
 import dataclasses
 import functools
 import hashlib
+import io
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -14,6 +16,7 @@ from PIL import Image
 from simimg.determinism import plain_opencv
 from simimg.similarity.keypoints import Keypoints, detect
 from tfrecords.convert.image.decoder import decode
+from tfrecords.convert.image.image_formats import reading
 from tfrecords.format.quarantine import Reason, Refusal
 
 __all__ = [
@@ -134,33 +137,18 @@ def jpeg_quality(data: bytes) -> int | None:
 
     Returns None for another format or a damaged header. For encoders with tables of their own it is an estimate.
     """
-    table = _luminance_table(data)
-    if table is None:
+    try:
+        with reading(data):
+            image: Any = Image.open(io.BytesIO(data), formats=["JPEG"])
+            luminance, *_ = image.quantization.values()
+    except Refusal:
         return None
-    return 1 + int(np.abs(_tables() - np.sort(table)).sum(axis=1).argmin())
-
-
-def _luminance_table(data: bytes) -> np.ndarray | None:
-    """Return the first quantization table of a JPEG file (segment DQT, Annex B.2.4.1): int64 `[64]`."""
-    if data[:2] != b"\xff\xd8":
-        return None
-    place = 2
-    while place + 4 <= len(data) and data[place] == 0xFF:
-        marker, length = data[place + 1], int.from_bytes(data[place + 2 : place + 4], "big")
-        if marker == 0xDA:  # the image data
-            break
-        if marker == 0xDB and length >= 67:
-            wide = data[place + 4] >> 4
-            values = data[place + 5 : place + 5 + 64 * (1 + wide)]
-            if len(values) == 64 * (1 + wide):
-                return np.frombuffer(values, ">u2" if wide else "u1").astype(np.int64)
-        place += 2 + length
-    return None
+    return 1 + int(np.abs(_tables() - np.sort(luminance)).sum(axis=1).argmin())
 
 
 @functools.cache
 def _tables() -> np.ndarray:
-    """Return libjpeg's 100 tables, int64 `[100, 64]`, each sorted, because a file stores them in zigzag order."""
+    """Return libjpeg's 100 tables, int64 `[100, 64]`, each sorted, because readers give them in one order or another."""
     quality = np.arange(1, 101)[:, None]
     percent = np.where(quality < 50, 5000 // quality, 200 - 2 * quality)
     return np.sort(np.clip((_STANDARD * percent + 50) // 100, 1, 255), axis=1)
