@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image
 
 from simimg.errors import UsageError
-from tfrecords.convert.image.decoder import ImageOptions, load_image
+from tfrecords.convert.image.decoder import ImageOptions, decode, load_image
 from tfrecords.convert.sources import walk
 from tfrecords.convert.sources.image_folder import FolderFiles
 from tfrecords.format.quarantine import Refusal
@@ -29,6 +29,7 @@ __all__ = [
     "map_ahead",
     "named_files",
     "png_bytes",
+    "thumbnail",
 ]
 
 BATCH_SIZE = 32
@@ -143,6 +144,16 @@ def load_batches(
     if pending:
         yield facts, np.stack(pending)
         progress(len(pending))
+
+
+def thumbnail(path: Path, most_px: int) -> Image.Image | None:
+    """Return the image of a file, mode RGB, upright, sides at most `most_px`; None if it cannot be read."""
+    try:
+        image = decode(path.read_bytes())
+    except (OSError, Refusal):
+        return None
+    image.thumbnail((most_px, most_px))
+    return image
 
 
 def png_bytes(image: Image.Image) -> bytes:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import shutil
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -37,11 +38,7 @@ class EmbeddingCache:
         self._waiting: dict[str, tuple[IndexedImage, np.ndarray]] = {}
         self._part: list[str] = []
         if before is not None:
-            columns = [before.pictures.column(name).tolist() for name in _FACTS]
-            facts = zip(*columns, strict=True)
-            self._known.update(
-                zip(before.pictures.column("sha256").tolist(), zip(facts, before.embeddings, strict=True), strict=True)
-            )
+            self._add_known(before.pictures.column, before.embeddings)
         self._num_parts = self._load_parts()
 
     def __contains__(self, sha256: object) -> bool:
@@ -83,6 +80,10 @@ class EmbeddingCache:
         """Remove the saved parts, once the index has their embeddings."""
         shutil.rmtree(self._folder.parent, ignore_errors=True)
 
+    def _add_known(self, column: Callable[[str], np.ndarray], embeddings: np.ndarray) -> None:
+        facts = zip(*(column(name).tolist() for name in _FACTS), strict=True)
+        self._known.update(zip(column("sha256").tolist(), zip(facts, embeddings, strict=True), strict=True))
+
     def _write_part(self) -> None:
         self._folder.mkdir(parents=True, exist_ok=True)
         facts, embeddings = zip(*(self._known[sha256] for sha256 in self._part), strict=True)
@@ -101,9 +102,7 @@ class EmbeddingCache:
         for path in parts:
             try:
                 with np.load(path) as part:
-                    facts = zip(*(part[name].tolist() for name in _FACTS), strict=True)
-                    known = zip(facts, part["embeddings"], strict=True)
-                    self._known.update(zip(part["sha256"].tolist(), known, strict=True))
+                    self._add_known(part.__getitem__, part["embeddings"])
             except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):  # damaged by a power failure
                 path.unlink()
         return int(parts[-1].stem.rpartition("-")[2]) + 1 if parts else 0

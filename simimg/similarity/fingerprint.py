@@ -96,10 +96,10 @@ def luma(pixels: np.ndarray) -> np.ndarray:
     return 0.299 * red + 0.587 * green + 0.114 * blue
 
 
+@plain_opencv()
 def _whole(thumbnail: np.ndarray) -> np.ndarray | None:
-    with plain_opencv():
-        blurred = cv2.GaussianBlur(luma(thumbnail.astype(np.float32)), (0, 0), THUMBNAIL_PX / WHOLE_PX)
-        small = cv2.resize(blurred, (WHOLE_PX, WHOLE_PX), interpolation=cv2.INTER_AREA)
+    blurred = cv2.GaussianBlur(luma(thumbnail.astype(np.float32)), (0, 0), THUMBNAIL_PX / WHOLE_PX)
+    small = cv2.resize(blurred, (WHOLE_PX, WHOLE_PX), interpolation=cv2.INTER_AREA)
     deviation = float(small.std())
     return None if deviation < PLAIN else ((small - small.mean()) / deviation).astype(np.float32)
 
@@ -148,7 +148,7 @@ def jpeg_quality(data: bytes) -> int | None:
 
 @functools.cache
 def _tables() -> np.ndarray:
-    """Return libjpeg's 100 tables, int64 `[100, 64]`, each sorted, because readers give them in one order or another."""
+    """Return libjpeg's 100 tables, int64 `[100, 64]`, each sorted, because the order in a file is another one."""
     quality = np.arange(1, 101)[:, None]
     percent = np.where(quality < 50, 5000 // quality, 200 - 2 * quality)
     return np.sort(np.clip((_STANDARD * percent + 50) // 100, 1, 255), axis=1)

@@ -207,19 +207,14 @@ def _finish(
     """Embed the remaining images and write the next generation, unless the current one is the same."""
     cache.finish()
     images = [cache.with_facts(image) for image in images]
-    index = old = before
     places = tuple(None if place is None else str(place.resolve()) for place in (image_dir, dataset_dir))
     if (
-        before is None
-        or (before.info.image_dir, before.info.dataset_dir, before.info.pixels) != (*places, pixels)
-        or list(before.pictures) != images
+        before is not None
+        and (before.info.image_dir, before.info.dataset_dir, before.info.pixels) == (*places, pixels)
+        and list(before.pictures) == images
     ):
-        if before is not None and (
-            before.info.pixels != pixels
-            or max(len(images), before.info.num_fitted) >= _REFIT_GROWTH * min(len(images), before.info.num_fitted)
-            or set(before.pictures.column("label")) != {image.label for image in images}
-        ):
-            old = None  # whose projections and thresholds no longer fit
+        index = before
+    else:
         index = write_generation(
             index_dir,
             embedder,
@@ -227,16 +222,20 @@ def _finish(
             images,
             image_dir=image_dir,
             dataset_dir=dataset_dir,
-            projections=old.projections if old else None,
-            num_fitted=old.info.num_fitted if old else 0,
             pixels=pixels,
-            thresholds=old.info.thresholds if old else None,
+            fitted=before if before and _still_fits(before, images, pixels) else None,
         )
-    assert index is not None
     cache.remove_parts()
     paths = set(index.pictures.column("path"))
     num_removed = sum(path not in paths for path in before.pictures.column("path")) if before else 0
     return IndexUpdate(index, cache.num_embedded, len(paths) - cache.num_embedded, num_removed, tuple(refused))
+
+
+def _still_fits(before: SearchIndex, images: Sequence[IndexedImage], pixels: str) -> bool:
+    """Whether the projections and thresholds of an index hold for these images."""
+    fewer, more = sorted((len(images), before.info.num_fitted))
+    same_labels = set(before.pictures.column("label")) == {image.label for image in images}
+    return before.info.pixels == pixels and more < _REFIT_GROWTH * fewer and same_labels
 
 
 def _open_before(index_dir: Path, embedder: Embedder, *, dataset_dir: Path | None) -> SearchIndex | None:

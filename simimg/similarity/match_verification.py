@@ -82,15 +82,11 @@ class Verification:
         return ", ".join(self.reasons) or "looks the same"
 
 
+@plain_opencv()
 def verify(query: Fingerprint, candidate: Fingerprint) -> Verification | None:
     """Return the verification that the query is a copy of the candidate, or None if nothing shows that it is one."""
     if query.size == candidate.size and query.pixels_sha256 == candidate.pixels_sha256:
         return Verification(1.0, (SAME_PIXELS,), len(query.keypoints.points))
-    with plain_opencv():
-        return _verified(query, candidate)
-
-
-def _verified(query: Fingerprint, candidate: Fingerprint) -> Verification | None:
     found = align(query.keypoints, candidate.keypoints)
     if found is not None:
         matrix = _between_sizes(found.matrix, query.keypoints.size, candidate.keypoints.size)

@@ -114,10 +114,8 @@ def write_generation(
     *,
     image_dir: Path | None,
     dataset_dir: Path | None = None,
-    projections: Mapping[str, Projection] | None = None,
-    num_fitted: int = 0,
     pixels: str = "",
-    thresholds: Mapping[str, float] | None = None,
+    fitted: SearchIndex | None = None,
 ) -> SearchIndex:
     """Write a new generation of an index and make it the current one; return the index, opened.
 
@@ -128,10 +126,9 @@ def write_generation(
         pictures: one per row.
         image_dir: the folder that paths are relative to.
         dataset_dir: the dataset of the images.
-        projections: by name; by default they are fitted to these images.
-        num_fitted: number of images that the given projections were fitted to.
         pixels: see `IndexInfo`.
-        thresholds: those of the previous generation, if they still hold.
+        fitted: the index whose projections and thresholds still hold; by default, projections are fitted to these
+            images.
 
     Raises:
         SearchIndexError: it cannot be written, for example because the disk is full; the index is unchanged.
@@ -139,10 +136,10 @@ def write_generation(
     table = pictures if isinstance(pictures, ImageTable) else ImageTable.of(pictures)
     before = _generations(index_dir)
     generation = max(before, default=0) + 1
-    if projections is None:
-        labels = table.column("label")
-        projections = {by: fit_projection(embeddings, labels, by) for by in BY}
-        num_fitted = len(table)
+    if fitted is None:
+        projections: Mapping[str, Projection] = {by: fit_projection(embeddings, table.column("label"), by) for by in BY}
+    else:
+        projections = fitted.projections
     cells: dict[str, dict[str, float]] = {}
     try:
         with atomic_folder(_folder(index_dir, generation)) as folder:
@@ -166,10 +163,10 @@ def write_generation(
             num_images=len(table),
             image_dir=None if image_dir is None else str(image_dir.resolve()),
             dataset_dir=None if dataset_dir is None else str(dataset_dir.resolve()),
-            num_fitted=num_fitted,
+            num_fitted=fitted.info.num_fitted if fitted else len(table),
             pixels=pixels,
             cells=cells,
-            thresholds=dict(thresholds or {}),
+            thresholds=fitted.info.thresholds if fitted else {},
         )
         _write_info(index_dir, info)
     except OSError as error:

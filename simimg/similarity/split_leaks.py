@@ -24,6 +24,7 @@ import io
 import shlex
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -116,8 +117,7 @@ def find_leaks(
     names = tuple(sorted(dict.fromkeys(split_names), key=lambda name: (name != "train", name == "test")))
     splits = np.array([names.index(name) for name in split_names], np.int64)
     labels = np.unique(index.pictures.column("label").astype(str), return_inverse=True)[1]
-    examiner = PairExaminer(index, threshold)
-    try:
+    with closing(PairExaminer(index, threshold)) as examiner:
         edges = _edges(examiner, splits, progress)
         pairs = _pairs(examiner, splits, edges)
         dealt, joined = splits, edges
@@ -134,8 +134,6 @@ def find_leaks(
             num_stored=len(examiner.images.stored),
             num_missing=len(examiner.images.missing),
         )
-    finally:
-        examiner.close()
 
 
 def deal_groups(splits: np.ndarray, labels: np.ndarray, pairs: Iterable[tuple[int, int]], deal: str) -> np.ndarray:

@@ -25,7 +25,7 @@ from simimg.similarity import (
     load_plan,
     write_plan,
 )
-from simimg.similarity.match_verification import SAME_BYTES, verify
+from simimg.similarity.match_verification import SAME_BYTES
 from simimg.similarity.plan_file import PlannedFile
 from simimg.web.background_job import BackgroundJob
 from simimg.web.request_guard import RequestError
@@ -121,8 +121,7 @@ class Review:
         """Return the verification that one image is a copy of another one; None if it is not, or one is missing."""
         if self._index.pictures[row].sha256 == self._index.pictures[other].sha256:
             return Verification(1.0, (SAME_BYTES,), 0)
-        fingerprints = self._images.pair(row, other)
-        return None if fingerprints is None else verify(*fingerprints)
+        return self._images.verify(row, other)
 
     def _checked(self, values: Any) -> tuple[str, list[tuple[int, list[int]]]]:
         wrong = RequestError(422, "This is not a review: a version, and groups with a row to keep and rows to remove.")

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+from contextlib import suppress
 
 from PIL import Image
 
@@ -63,12 +64,10 @@ class Thumbnails:
             return path.read_bytes()
         except OSError:
             data = _reduced(self.read(row), THUMBNAIL_PX, _QUALITY)
-        try:
+        with suppress(OSError):  # the index is read-only
             path.parent.mkdir(parents=True, exist_ok=True)
             with atomic_file(path, sync=False, sync_name=False) as file:
                 file.write(data)
-        except OSError:  # the index is read-only
-            pass
         return data
 
     def _large(self, row: int) -> bytes:

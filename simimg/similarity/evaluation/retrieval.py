@@ -18,6 +18,7 @@ and `similarity`, after verification.
 from __future__ import annotations
 
 import dataclasses
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
@@ -136,9 +137,7 @@ def measure_retrieval(
     hashes = hashes or {}
     bits = _hashed(index, hashes)
     finder = Finder(index, embedder, threshold=0.5)
-    hits: dict[str, dict[str, list[bool]]] = {
-        name: {edit: [] for edit in EDITS} for name in ("similarity", "cosine", *hashes)
-    }
+    hits: dict[str, dict[str, list[bool]]] = defaultdict(lambda: defaultdict(list))
     scored: dict[str, list[tuple[float, bool]]] = {score: [] for score in SCORES}
     failures = []
     twice: set[int] = set()
@@ -234,13 +233,12 @@ def kind_precision(index: SearchIndex) -> dict[str, float]:
     queries = np.arange(len(labels)) % _HELD_OUT == 0
     hidden = np.where(queries, "", labels)
     embeddings = np.asarray(index.embeddings, np.float32)
-    without = fit_projection(embeddings, np.full(len(labels), ""), "kind")
-    with_labels = fit_projection(embeddings, hidden, "kind")
-    return {
-        "as the network gives them": mean_kind_precision(embeddings, labels, queries),
-        "kind, without labels": mean_kind_precision(without(embeddings), labels, queries),
-        "kind, with the others' labels": mean_kind_precision(with_labels(embeddings), labels, queries),
+    vectors = {
+        "as the network gives them": embeddings,
+        "kind, without labels": fit_projection(embeddings, np.full(len(labels), ""), "kind")(embeddings),
+        "kind, with the others' labels": fit_projection(embeddings, hidden, "kind")(embeddings),
     }
+    return {name: mean_kind_precision(some, labels, queries) for name, some in vectors.items()}
 
 
 def mean_kind_precision(

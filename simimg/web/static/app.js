@@ -89,8 +89,7 @@ async function start() {
   }
   document.getElementById("collection").append(el("span", {}, collection.name),
     el("span", { class: "count" }, `${collection.size.toLocaleString("en")} images`));
-  const free = () => !document.querySelector("dialog[open]");
-  keys("Everywhere", free, [
+  keys("Everywhere", () => true, [
     [["?"], "Show these shortcuts", showKeys],
     [["/"], "Filter the collection by name", () => {
       if (shown !== views.search) location.hash = "#/";

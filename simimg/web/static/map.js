@@ -89,10 +89,9 @@ export class MapView {
   }
 
   #register() {
-    const here = () => this.node.isConnected && !document.querySelector("dialog[open]");
     const onButton = (event) => ["BUTTON", "A"].includes(event.target.tagName);
     const pan = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
-    keys("Map", here, [
+    keys("Map", () => this.node.isConnected, [
       [Object.keys(pan), "Move the map", (event) => this.#pan(...pan[event.key].map((step) => -step * 80), true)],
       [["+", "="], "Zoom in", () => this.#zoomBy(1.6)],
       [["-"], "Zoom out", () => this.#zoomBy(1 / 1.6)],
