@@ -46,13 +46,9 @@ def predict(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Returns a model's output for each example of a split, in the order of its shards.
 
-    Args:
-        forward: function from pixels to probabilities, see `simimg.models.compiled`.
-        reader: reader of the split.
-        progress: called with the number of examples since the last call.
-
-    Returns:
-        Probabilities float32 `[num_examples, num_classes]`, labels int32 and ids int64 `[num_examples]`.
+    These are probabilities, float32 `[num_examples, num_classes]`, and labels, int32, and ids, int64 `[num_examples]`.
+    `forward` computes probabilities from pixels, see `simimg.models.compiled`. `progress` is called with the number of
+    examples since its last call.
     """
     parts = []
     for batch in reading(reader.split, eval_batches(reader, min(_BATCH_SIZE, reader.split.num_examples))):
@@ -83,13 +79,8 @@ def predict_files(
 ) -> PredictedFiles:
     """Returns a model's output for image files.
 
-    Args:
-        forward: function from uint8 pixels to probabilities, see `simimg.models.compiled`.
-        paths: the files.
-        image_size: side of the model's input, px.
-        resize: how images were resized for the training.
-        num_classes: number of classes of the output.
-        progress: called with the number of files since the last call.
+    `forward` computes probabilities from uint8 pixels, see `simimg.models.compiled`: squares of `image_size` px,
+    resized as for the training. `progress` is called with the number of files since its last call.
     """
     done: list[str] = []
     refused: list[tuple[str, Refusal]] = []

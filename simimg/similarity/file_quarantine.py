@@ -38,12 +38,8 @@ class Applied:
 def apply_plan(plan: Plan, *, dry_run: bool, progress: Callable[[int], object] = lambda num_files: None) -> Applied:
     """Move the files that the plan removes into its quarantine folder.
 
-    If it is interrupted, the same call continues, and `undo_plan` moves back what was moved.
-
-    Args:
-        plan: see `load_plan`.
-        dry_run: only report what would be moved.
-        progress: called with the number of files since the last call.
+    If it is interrupted, the same call continues, and `undo_plan` moves back what was moved. With `dry_run`, it only
+    reports what would be moved. `progress` is called with the number of files since its last call.
     """
     moved, skipped, num_bytes = [], [], 0
     removed = {file.path for file in plan.removals}

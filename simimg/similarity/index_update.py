@@ -60,14 +60,10 @@ def index_folder(
     begin: _Progress = lambda num_files: None,
     progress: _Progress = lambda num_files: None,
 ) -> IndexUpdate:
-    """Create an index of a folder of images, or update it.
+    """Create an index of a folder of images, searched recursively, or update it.
 
-    Args:
-        index_dir: the index.
-        image_dir: the folder, searched recursively; the name of its first subfolder is the label of an image.
-        embedder: the model.
-        begin: called with the total number of files.
-        progress: called with the number of files since the last call.
+    The label of an image is the name of the first subfolder. `begin` is called with the total number of files, and
+    `progress` with the number of files since its last call.
 
     Raises:
         UsageError: the folder has no images, or `index_dir` is not an index, or another process is writing it.
@@ -142,13 +138,8 @@ def index_dataset(
 ) -> IndexUpdate:
     """Create an index of all splits of a dataset of `simimg convert`, or update it.
 
-    Args:
-        index_dir: the index.
-        dataset_dir: the dataset.
-        embedder: the model.
-        image_dir: the folder of the files that it was made of, for verification; the stored pixels are embedded.
-        begin: called with the total number of examples.
-        progress: called with the number of examples since the last call.
+    The stored pixels are embedded; `image_dir`, the folder of the files that the dataset was made of, is for
+    verification. `begin` and `progress` are those of `index_folder`, for examples instead of files.
 
     Raises:
         UsageError: `dataset_dir` is not a dataset, or `index_dir` is not an index, or another process is writing it.

@@ -159,13 +159,10 @@ class Finder:
     def __init__(
         self, index: SearchIndex, embedder: Embedder, *, candidates: int = CANDIDATES, threshold: float | None = None
     ) -> None:
-        """Take an index and the model that made it.
+        """Take an opened index and the model that made it.
 
-        Args:
-            index: opened.
-            embedder: its model.
-            candidates: images that are verified per query, at most; with 0, results are ranked by embeddings alone.
-            threshold: least similarity of a copy; None uses the one that `simimg calibrate` chose, if it was run.
+        At most `candidates` images are verified per query; with 0, results are ranked by embeddings alone. `threshold`
+        is the least similarity of a copy; None uses the one that `simimg calibrate` chose, if it was run.
 
         Raises:
             SearchIndexError: `embedder` did not make the index.
@@ -180,13 +177,9 @@ class Finder:
         self._hashes = index.pictures.column("phash").astype(np.uint64)
 
     def find(self, query: Query, k: int, by: str = "copy", *, without: int = -1) -> list[SearchResult]:
-        """Return the `k` most similar images of the index, best first.
+        """Return the `k` most similar images of the index, at least 1, best first, without one of its rows.
 
-        Args:
-            query: see `load_query`.
-            k: at least 1.
-            by: `copy`: verified copies first; `kind`: images of the same kind, by their embeddings.
-            without: a row that is ignored; -1 for none.
+        By `copy`, these are verified copies first; by `kind`, images of the same kind, by their embeddings.
         """
         embeddings = self.embedder.embed(query.views[_UPRIGHT] if by == "kind" else query.views)
         among = self._among(None, without)
@@ -210,15 +203,9 @@ class Finder:
         """Yield the results of `find` as far as they are known, for interactive use; the last equals that of `find`.
 
         The first results use the embeddings of the image and its mirror image, an eighth of the work; the second ones
-        those of all views; then there are new results for each group of candidates that is verified.
-
-        Args:
-            views: of the query.
-            get_fingerprint: returns the query's fingerprint; called when the first candidate is verified.
-            k: as for `find`; so are `by` and `without`.
-            by: `copy` or `kind`.
-            without: a row.
-            only: bool `[num_images]`, the images that are searched.
+        those of all views; then there are new results for each group of candidates that is verified. When the first one
+        is verified, `get_fingerprint` is called for that of the query. `only`, bool `[num_images]`, selects the images
+        that are searched.
         """
         among = self._among(only, without)
         upright = self.embedder.embed(views[_UPRIGHT])

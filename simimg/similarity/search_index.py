@@ -117,18 +117,11 @@ def write_generation(
     pixels: str = "",
     fitted: SearchIndex | None = None,
 ) -> SearchIndex:
-    """Write a new generation of an index and make it the current one; return the index, opened.
+    """Write a new generation of an index, or its first one, and make it the current one; return the index, opened.
 
-    Args:
-        index_dir: the folder, with or without an index.
-        embedder: the model of the embeddings.
-        embeddings: float `[num_images, network_dim]` of L2 norm 1.
-        pictures: one per row.
-        image_dir: the folder that paths are relative to.
-        dataset_dir: the dataset of the images.
-        pixels: see `IndexInfo`.
-        fitted: the index whose projections and thresholds still hold; by default, projections are fitted to these
-            images.
+    Embeddings are float `[num_images, network_dim]` of L2 norm 1, in the order of the pictures. For `image_dir`,
+    `dataset_dir` and `pixels`, see `IndexInfo`. The projections and thresholds are those of `fitted`, an index for
+    which they were made; by default, projections are fitted to these images.
 
     Raises:
         SearchIndexError: it cannot be written, for example because the disk is full; the index is unchanged.

@@ -103,13 +103,10 @@ def find_leaks(
     deal: str | None = None,
     progress: Callable[[int], object] = lambda num_images: None,
 ) -> Leaks:
-    """Return the copies across the splits of an index's images.
+    """Return the copies, of a similarity of `threshold` (0.5..1) or more, across the splits of an index of a dataset.
 
-    Args:
-        index: of a dataset, opened.
-        threshold: the least similarity of copies, 0.5..1.
-        deal: one of `DEALS` to compute clean splits as well.
-        progress: called with the number of images since the last call.
+    With `deal`, one of `DEALS`, clean splits are computed as well. `progress` is called with the number of images since
+    its last call.
     """
     if deal is not None and deal not in DEALS:
         raise ValueError(f"`deal` should be one of {DEALS}. Received: deal={deal!r}")
@@ -167,12 +164,9 @@ def deal_groups(splits: np.ndarray, labels: np.ndarray, pairs: Iterable[tuple[in
 
 
 def write_clean_table(index: SearchIndex, splits: tuple[str, ...], path: Path) -> None:
-    """Write a CSV file with the path, label and split of each image, ordered by example id.
+    """Write a CSV file with the path, label and given split of each row of an index of a dataset, by example id.
 
-    Args:
-        index: of a dataset.
-        splits: by row of the index.
-        path: the file; its folder is created.
+    The folder of the file is created.
     """
     assert index.info.dataset_dir is not None
     id_of = {row.path: row.id for row in read_manifest(Path(index.info.dataset_dir))}
@@ -187,12 +181,9 @@ def write_clean_table(index: SearchIndex, splits: tuple[str, ...], path: Path) -
 
 
 def clean_command(index: SearchIndex, table: Path, image_dir: Path | None) -> str:
-    """Return the command line that makes the clean dataset, with the options of the existing one.
+    """Return the command line that makes the clean dataset, with the options of the existing one, which was indexed.
 
-    Args:
-        index: of the existing dataset.
-        table: see `write_clean_table`.
-        image_dir: the folder that the table's paths are relative to; FOLDER is printed if it is not known.
+    The paths in `table`, see `write_clean_table`, are relative to `image_dir`; FOLDER is printed if it is not known.
     """
     assert index.info.dataset_dir is not None
     layout = Layout.load(Path(index.info.dataset_dir))

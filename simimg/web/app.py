@@ -53,13 +53,9 @@ _FOREVER = "private, max-age=31536000, immutable"  # if the URL has the generati
 
 
 def create_app(index: SearchIndex, embedder: Embedder, plan_path: Path, *, host: str = "127.0.0.1") -> ASGIApp:
-    """Return the application.
+    """Return the application for an index, whose review reads and writes the plan of `simimg duplicates`.
 
-    Args:
-        index: opened.
-        embedder: the model that made it.
-        plan_path: the plan of `simimg duplicates` that the review reads and writes.
-        host: the host that the server is bound to.
+    `host` is the one that the server is bound to.
 
     Raises:
         SearchIndexError: `embedder` did not make the index.

@@ -46,12 +46,7 @@ class SearchWorker:
     ) -> AsyncIterator[dict[str, Any]]:
         """Yield all matches known so far, as JSON values, whenever there are new ones; the last item has no matches.
 
-        Args:
-            query: a row of the index does not find itself.
-            k: at least 1.
-            by: `copy` or `kind`.
-            label: search only images of this class.
-            split: search only images of this split.
+        Only images of the class `label` and of the split are searched. A row of the index does not find itself.
         """
         loop, queue = asyncio.get_running_loop(), asyncio.Queue[Any]()
         canceled, start = threading.Event(), time.perf_counter()

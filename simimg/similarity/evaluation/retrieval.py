@@ -116,15 +116,11 @@ def measure_retrieval(
     hashes: Mapping[str, Hash] | None = None,
     progress: Callable[[int], object] = lambda num_queries: None,
 ) -> Retrieval:
-    """Measure how well edited copies of an index's images find their originals in it.
+    """Measure how well edited copies of an index's images, files that still exist, find their originals in it.
 
-    Args:
-        index: of files that still exist.
-        embedder: its model.
-        num_queries: images that are searched for in each edit; there are as many distractors.
-        seed: determines the images, and the random parameters of their edits.
-        hashes: methods to compare with, by name; the nearest by Hamming distance is their first match.
-        progress: called with the number of queries since the last call.
+    `num_queries` images are searched for in each edit, and as many distractors. `seed` determines the images, and the
+    random parameters of their edits. `hashes` are methods to compare with, by name: the nearest by Hamming distance is
+    their first match. `progress` is called with the number of queries since its last call.
 
     Raises:
         UsageError: the index has too few images, or they cannot be read.
@@ -210,9 +206,7 @@ def edited_copy(image: Image.Image, row: int, edit: str, seed: int) -> Image.Ima
 def precision_and_recall(right: np.ndarray, num_positive: int) -> tuple[np.ndarray, np.ndarray]:
     """Return precision and recall of the first 1, 2, ... matches: float64 `[n]` each.
 
-    Args:
-        right: bool `[n]`, the best match first.
-        num_positive: number of matches to find.
+    `right` is bool `[n]`, the best match first, and `num_positive` the number of matches to find.
     """
     hits = np.cumsum(right)
     return hits / np.arange(1, len(right) + 1), hits / num_positive
