@@ -30,19 +30,15 @@ _QUERIES_PER_BLOCK = 256
 
 
 class PairExaminer:
-    """Verifies pairs of rows, each pair once; the smaller row is the query.
+    """Verifies pairs of rows of an index, each pair once, by one thread per core; the smaller row is the query.
 
     Attributes:
-        index: the index of the rows.
-        images: its images.
-        executor: verifies with as many threads as there are cores.
         copies: verifications of the pairs, smaller row first, that reach the threshold.
         neighbors: of each row, the rows it is a copy of.
         num_examined: number of verified pairs.
     """
 
     def __init__(self, index: SearchIndex, threshold: float) -> None:
-        """Take an opened index, and the least similarity of copies."""
         self.index = index
         self.images = IndexImages(index)
         self.executor = ThreadPoolExecutor(num_cores())

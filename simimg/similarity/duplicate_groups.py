@@ -32,13 +32,9 @@ _Worth = tuple[bool, int, int, bool, int, int]  # of keeping an image, see the o
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Member:
-    """An image of a group.
+    """An image of a group: its row in the index, its similarity to the keeper, 0.5..1, and why it is a copy of it.
 
-    Attributes:
-        row: in the index.
-        picture: the image.
-        similarity: to the keeper, 0.5..1; 1 for the keeper itself.
-        reason: why it is a copy of the keeper, or why the keeper is kept.
+    The similarity of the keeper itself is 1, and its reason is why it is kept.
     """
 
     row: int

@@ -90,17 +90,15 @@ def index_folder(
         cache = EmbeddingCache(index_dir, embedder, before)
         same_place = before is not None and before.info.image_dir == str(image_dir.resolve())
         unchanged = {image.path: image for image in before.pictures} if before and same_place else {}
+        files = {path: _unread(image_dir, path) for path in paths}
         images: dict[str, IndexedImage] = {}
-        to_read: list[str] = []
-        times: dict[str, tuple[int, int]] = {}
-        for path in paths:
-            times[path] = _size_and_time(image_dir / path)
-            old = unchanged.get(printable(path))
-            if old and (old.num_bytes, old.modified_ns) == times[path] and old.sha256 in cache:
+        for path, file in files.items():
+            old = unchanged.get(file.path)
+            times = file.num_bytes, file.modified_ns
+            if old and (old.num_bytes, old.modified_ns) == times and old.sha256 in cache:
                 images[path] = old
-            else:
-                to_read.append(path)
         progress(len(images))
+        to_read = [path for path in paths if path not in images]
         for path, loaded in load_files(
             to_read, image_dir, image_size=embedder.image_size, how=embedder.resize, known=cache
         ):
@@ -108,15 +106,8 @@ def index_folder(
                 refused.append((path, loaded))
             else:
                 facts, pixels = loaded
-                num_bytes, modified_ns = times[path]
-                images[path] = IndexedImage(
-                    path=printable(path),
-                    sha256=facts.sha256,
-                    num_bytes=num_bytes,
-                    modified_ns=modified_ns,
-                    width=facts.width,
-                    height=facts.height,
-                    label=_label(path),
+                images[path] = dataclasses.replace(
+                    files[path], sha256=facts.sha256, width=facts.width, height=facts.height
                 )
                 if pixels is not None:
                     cache.add(images[path], pixels)
@@ -279,13 +270,12 @@ def _locked(index_dir: Path) -> Iterator[None]:
                 shutil.rmtree(index_dir)
 
 
-def _size_and_time(path: Path) -> tuple[int, int]:
+def _unread(image_dir: Path, path: str) -> IndexedImage:
+    """Return what is known of a file that was not read."""
+    label, slash, _ = printable(path).partition("/")
+    image = IndexedImage(path=printable(path), sha256="", width=0, height=0, label=label if slash else "")
     try:
-        facts = os.stat(path)
+        facts = os.stat(image_dir / path)
     except OSError:  # reported when it is read
-        return 0, 0
-    return facts.st_size, facts.st_mtime_ns
-
-
-def _label(path: str) -> str:
-    return printable(path.split("/", 1)[0]) if "/" in path else ""
+        return image
+    return dataclasses.replace(image, num_bytes=facts.st_size, modified_ns=facts.st_mtime_ns)

@@ -73,12 +73,9 @@ class Query:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class SearchResult:
-    """An image of the index that was found for a query.
+    """An image of the index that was found for a query: its row, and the path of its file, as far as that is known.
 
     Attributes:
-        row: in the index.
-        picture: the image.
-        path: of its file, as far as the index knows.
         similarity: 0..1, higher is closer; 0.5 and more are verified copies. When searching by kind: the cosine.
         cosine: of the embeddings of the image and of the closest view.
         verification: why it is a copy; None if it is not verified as one.

@@ -326,7 +326,7 @@ def _check_shape(array: np.ndarray, dtype: Any, num_rows: int, dim: int | None) 
 
 @contextmanager
 def _reading(index_dir: Path, path: Path) -> Iterator[Path]:
-    """Convert any error while a file is read to one that names the file and say what to do."""
+    """Convert any error while a file is read to one that names the file and says what to do."""
     try:
         yield path
     except (*_DAMAGE, DataError) as error:

@@ -50,15 +50,9 @@ _KEPT = ("image_size", "resize", "decode", "truncated", "background", "encoding"
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class LeakedPair:
-    """An image that is a copy of an image in an earlier split.
+    """An image that is a copy of the other one, in an earlier split; both rows are those of the index.
 
-    Attributes:
-        row: in the index.
-        picture: the image.
-        other_row: the row of the image in the earlier split.
-        other: that image.
-        similarity: 0.5..1.
-        reason: what was done to the image, if the other one is the original.
+    The similarity is 0.5..1. The reason is what was done to the image, if the other one is the original.
     """
 
     row: int
@@ -71,12 +65,9 @@ class LeakedPair:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Leaks:
-    """The result of `find_leaks`.
+    """The splits of a dataset in the order of their use, their sizes, and the pairs of copies, most similar first.
 
     Attributes:
-        splits: of the dataset, in the order of their use.
-        num_images: by split.
-        pairs: most similar first.
         cleaned: the clean split of each row; None if clean splits were not requested.
         num_pairs_examined: pairs that were verified.
         num_stored: images that were verified by their stored pixels.

@@ -37,11 +37,19 @@ _BY_HAND = "chosen by hand"
 
 @dataclasses.dataclass(frozen=True)
 class _Planned:
-    """A plan: the checksum of its file (empty without a file), its groups, and how many files are not in the index."""
+    """A plan, as far as it can be read.
+
+    Attributes:
+        version: checksum of its file; empty without a file.
+        groups: those whose keeper and copies are in the index.
+        num_unknown: number of files to remove that are not in the index.
+        problem: why it is not a plan of this index, or empty.
+    """
 
     version: str
-    groups: tuple[Group, ...]
-    num_unknown: int
+    groups: tuple[Group, ...] = ()
+    num_unknown: int = 0
+    problem: str = ""
 
 
 class Review:
@@ -71,11 +79,7 @@ class Review:
         `simimg duplicates` would write. With a plan they are those of the plan; a group that it lacks has none.
         """
         found: Duplicates | None = self.job.result
-        problem = ""
-        try:
-            plan = self._planned()
-        except DataError as error:
-            plan, problem = _Planned(self._version(), (), 0), str(error)
+        plan = self._planned()
         groups = [_group_values(group, plan) for group in found.groups] if found else []
         there = {member["row"] for group in groups for member in group["members"]}
         for group in plan.groups:
@@ -91,7 +95,7 @@ class Review:
                 "path": str(self._path),
                 "version": plan.version,
                 "num_unknown": plan.num_unknown,
-                "problem": problem,
+                "problem": plan.problem,
                 "possible": self._index.info.image_dir is not None,
             },
         }
@@ -147,12 +151,8 @@ class Review:
     def _groups(self, choices: Sequence[tuple[int, list[int]]]) -> list[Group]:
         """Return the groups to write, with known reasons, or new ones if another file is kept."""
         found: Duplicates | None = self.job.result
-        try:
-            planned = self._planned().groups
-        except DataError:
-            planned = ()
         known: dict[tuple[int, int], Member] = {}
-        for group in (*planned, *(found.groups if found else ())):
+        for group in (*self._planned().groups, *(found.groups if found else ())):
             for member in group.members:
                 known[member.row, group.keeper.row] = member
         groups = []
@@ -173,13 +173,15 @@ class Review:
             return ""
 
     def _planned(self) -> _Planned:
-        """Read the plan; raise DataError if it is not a plan of this index."""
         version = self._version()
         if not version:
-            return _Planned("", (), 0)
-        plan = load_plan(self._path)
+            return _Planned(version)
+        try:
+            plan = load_plan(self._path)
+        except DataError as error:
+            return _Planned(version, problem=str(error))
         if self._index.info.image_dir is None or plan.image_dir != Path(self._index.info.image_dir):
-            raise DataError(f"{self._path} is about {plan.image_dir}, not about this collection.")
+            return _Planned(version, problem=f"{self._path} is about {plan.image_dir}, not about this collection.")
         rows = {path: row for row, path in enumerate(self._index.pictures.column("path").tolist())}
         groups, num_unknown = [], 0
         for planned in plan.groups:

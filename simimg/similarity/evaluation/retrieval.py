@@ -72,10 +72,9 @@ class Failure:
 
 @dataclasses.dataclass(frozen=True)
 class Retrieval:
-    """The result of a measurement.
+    """The result of a measurement on an index of `num_images` images.
 
     Attributes:
-        num_images: images of the index.
         num_queries: images that were searched for in each edit; there were as many distractors.
         recall: by method and edit. `similarity` and `cosine` are simimg with and without verification.
         scored: by score, all matches of all queries, best first: float64 scores, and bool, whether they are right.
