@@ -96,12 +96,9 @@ def predict_files(
 
 
 def classify(probabilities: np.ndarray, labels: np.ndarray, class_names: tuple[str, ...]) -> Classification:
-    """Computes the figures of predictions.
+    """Computes the figures of predictions: probabilities `[num_examples, num_classes]` and labels `[num_examples]`.
 
-    Args:
-        probabilities: `[num_examples, num_classes]`.
-        labels: `[num_examples]`, at least one.
-        class_names: names of the classes, by label.
+    There is at least one example. `class_names` has the names of the classes by label.
     """
     num_classes = len(class_names)
     predicted = probabilities.argmax(axis=1)

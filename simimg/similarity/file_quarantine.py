@@ -18,7 +18,7 @@ from pathlib import Path
 
 from simimg.errors import UsageError
 from simimg.similarity.plan_file import Plan, PlannedFile, is_inside
-from tfrecords.format.atomic_files import TEMPORARY, file_sha256, sync_dir, sync_file
+from tfrecords.format.atomic_files import atomic_file, file_sha256
 
 __all__ = ["Applied", "apply_plan", "undo_plan"]
 
@@ -104,15 +104,10 @@ def _move(source: Path, target: Path) -> None:
     except OSError as error:
         if error.errno != errno.EXDEV:
             raise
-        temporary = target.with_name(f".{target.name}{TEMPORARY}{os.getpid()}")
-        try:
-            shutil.copy2(source, temporary)
-            sync_file(temporary)
-            os.rename(temporary, target)
-        except BaseException:
-            temporary.unlink(missing_ok=True)
-            raise
-        sync_dir(target.parent)
+        with open(source, "rb") as original, atomic_file(target) as copy:
+            shutil.copyfileobj(original, copy)
+            copy.flush()  # or it would be modified after it gets its time
+            shutil.copystat(source, copy.name)
         source.unlink()
 
 

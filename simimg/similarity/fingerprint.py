@@ -74,12 +74,9 @@ class Fingerprint:
 
 
 def fingerprint(image: Image.Image, *, quality: int | None = None, as_query: bool = False) -> Fingerprint:
-    """Return the fingerprint of an image.
+    """Return the fingerprint of an image, mode RGB, upright, whose JPEG file has this quality, see `jpeg_quality`.
 
-    Args:
-        image: mode RGB, upright.
-        quality: of its JPEG file, see `jpeg_quality`.
-        as_query: detect twice as many keypoints, because a query may be a part of an image or contain one as a part.
+    `as_query` detects twice as many keypoints, because a query may be a part of an image or contain one as a part.
     """
     longer_side, most = _QUERY if as_query else _CANDIDATE
     factor = THUMBNAIL_PX / max(image.size)
@@ -115,9 +112,7 @@ def _cached(path: str, sha256: str, modified_ns: int, num_bytes: int) -> Fingerp
 def fingerprint_file(path: Path, sha256: str = "") -> Fingerprint:
     """Return the fingerprint of a file, as a candidate; the last `CACHED` ones are cached.
 
-    Args:
-        path: the file.
-        sha256: the expected checksum of its bytes, in hexadecimal; "" for any.
+    `sha256` is the expected checksum of its bytes, in hexadecimal; "" for any.
 
     Raises:
         OSError: the file cannot be read.

@@ -156,10 +156,7 @@ def _products(block: np.ndarray, queries: np.ndarray) -> np.ndarray:
 def _similarities(vectors: np.ndarray, queries: np.ndarray, error: float) -> np.ndarray:
     """Return the similarity of each vector to the closest view of its query: float32 `[n]`.
 
-    Args:
-        vectors: float32 `[n, dim]`.
-        queries: float32 `[n, num_views, dim]`.
-        error: of a product of BLAS.
+    `vectors` are float32 `[n, dim]`, `queries` float32 `[n, num_views, dim]`, and `error` is that of a product of BLAS.
     """
     if queries.shape[1] == 1:
         return inner_products(vectors, queries[:, 0])
@@ -274,12 +271,7 @@ class Cells:
 
 
 def build_cells(vectors: np.ndarray, path: Path) -> Cells:
-    """Build an inverted file of vectors, measures it and write it.
-
-    Args:
-        vectors: float32 `[num_vectors, dim]` of L2 norm 1.
-        path: the file to write.
-    """
+    """Build an inverted file of vectors, float32 `[num_vectors, dim]` of L2 norm 1, measure it and write it."""
     faiss = _faiss()
     num_vectors, dim = vectors.shape
     num_cells = max(1, int(4 * math.sqrt(num_vectors)))

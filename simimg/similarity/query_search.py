@@ -107,10 +107,8 @@ def query_views(image: Image.Image, image_size: int, how: str) -> np.ndarray:
     for 87 % with the image and its mirror image alone and for 92 % with all views; it is among the first fifty for 98 %
     and 99.6 %.
 
-    Args:
-        image: mode RGB.
-        image_size: px, of the network.
-        how: how images become squares, see `tfrecords.convert.image.decoder.resize`.
+    The mode of the image is RGB. `image_size`, px, is that of the network. For `how` images become squares, see
+    `tfrecords.convert.image.decoder.resize`.
     """
     whole = resize(image, image_size, how)
     # The resized square is rotated instead of the image; the result is the same.
@@ -153,13 +151,10 @@ def load_queries(paths: Sequence[str], embedder: Embedder) -> Iterator[tuple[str
 class Finder:
     """Searches an index. Not thread-safe; verifies candidates with one thread per core."""
 
-    def __init__(
-        self, index: SearchIndex, embedder: Embedder, *, candidates: int = CANDIDATES, threshold: float | None = None
-    ) -> None:
+    def __init__(self, index: SearchIndex, embedder: Embedder, *, threshold: float | None = None) -> None:
         """Take an opened index and the model that made it.
 
-        At most `candidates` images are verified per query; with 0, results are ranked by embeddings alone. `threshold`
-        is the least similarity of a copy; None uses the one that `simimg calibrate` chose, if it was run.
+        `threshold` is the least similarity of a copy; None uses the one that `simimg calibrate` chose, if it was run.
 
         Raises:
             SearchIndexError: `embedder` did not make the index.
@@ -167,7 +162,6 @@ class Finder:
         index.check_model(embedder)
         self.index = index
         self.embedder = embedder
-        self._candidates = candidates
         self._threshold = index.info.thresholds.get("copy", 0.0) if threshold is None else threshold
         self._executor = ThreadPoolExecutor(num_cores())
         self._images = IndexImages(index)
@@ -182,7 +176,7 @@ class Finder:
         among = self._among(None, without)
         matches = self._nearest(embeddings, k, by, among)
         verified: list[Verification | None] = []
-        if by == "copy" and self._candidates:
+        if by == "copy":
             matches = self._near_hashes_first(matches, query.views, embeddings, among)
             *_, verified = self._verified(_QueryFingerprints(query.fingerprint, query.views[0]), matches)
         return self._ranked(matches, verified, k, by)
@@ -214,10 +208,9 @@ class Finder:
         embeddings = np.concatenate([upright, self.embedder.embed(views[others])])
         matches = self._nearest(embeddings, k, by, among)
         yield self._ranked(matches, [], k, by)
-        if self._candidates:
-            matches = self._near_hashes_first(matches, views, embeddings, among)
-            for verified in self._verified(_QueryFingerprints(get_fingerprint(), views[0]), matches):
-                yield self._ranked(matches, verified, k, by)
+        matches = self._near_hashes_first(matches, views, embeddings, among)
+        for verified in self._verified(_QueryFingerprints(get_fingerprint(), views[0]), matches):
+            yield self._ranked(matches, verified, k, by)
 
     def close(self) -> None:
         """Stop the threads."""
@@ -232,7 +225,7 @@ class Finder:
 
     def _nearest(self, embeddings: np.ndarray, k: int, by: str, among: np.ndarray | None) -> list[Match]:
         """Return the `k` nearest images; for `copy`, at least as many as are verified."""
-        most = k if by == "kind" else max(k, self._candidates)
+        most = k if by == "kind" else max(k, CANDIDATES)
         (found,) = self.index.search(embeddings[None], most, by, among=among)
         return found
 
@@ -259,7 +252,7 @@ class Finder:
 
     def _verified(self, query: _QueryFingerprints, matches: Sequence[Match]) -> Iterator[list[Verification | None]]:
         """Yield the verifications so far, at least once; ends at a group without copies that follows a copy."""
-        rows = [match.row for match in matches[: self._candidates]]
+        rows = [match.row for match in matches[:CANDIDATES]]
         verified: list[Verification | None] = []
         yield verified
         for start in range(0, len(rows), _GROUP):

@@ -256,12 +256,9 @@ class SearchIndex:
     ) -> tuple[np.ndarray, np.ndarray]:
         """Return similarities and rows of the `k` nearest images, both `[num_queries, at most k]`, best first.
 
-        Args:
-            queries: embeddings as the network returns them, `[num_queries, network_dim]`, or
-                `[num_queries, num_views, network_dim]`: then the view that is closest to an image counts.
-            k: at least 1.
-            by: `copy` or `kind`.
-            among: bool `[num_images]`, the rows that are searched; by default all.
+        Queries are embeddings as the network returns them, `[num_queries, network_dim]`, or `[num_queries, num_views,
+        network_dim]`: then the view that is closest to an image counts. `k` is at least 1. `by` is `copy` or `kind`.
+        `among`, bool `[num_images]`, selects the rows that are searched.
         """
         views = queries[:, None, :] if queries.ndim == 2 else queries
         return self.nearest_vectors(self.projections[by](views), k, by, among=among)

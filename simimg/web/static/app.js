@@ -29,18 +29,14 @@ function route() {
 }
 
 function setTheme(theme) {
-  if (theme) document.documentElement.dataset.theme = theme;
-  else delete document.documentElement.dataset.theme;
-  try {
-    if (theme) localStorage.setItem("theme", theme);
-    else localStorage.removeItem("theme");
-  } catch { /* storage is disabled */ }
+  document.documentElement.dataset.theme = theme; // "" is that of the system
+  try { localStorage.setItem("theme", theme); } catch { /* storage is disabled */ }
   document.dispatchEvent(new Event("themechange"));
 }
 
 function toggleTheme() {
   const system = matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light";
-  const now = document.documentElement.dataset.theme ?? system, next = now === "dark" ? "light" : "dark";
+  const now = document.documentElement.dataset.theme || system, next = now === "dark" ? "light" : "dark";
   setTheme(next === system ? "" : next);
 }
 
