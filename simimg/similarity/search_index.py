@@ -173,12 +173,9 @@ def write_generation(
 
 @dataclasses.dataclass(frozen=True)
 class SearchIndex:
-    """An opened index.
+    """An opened index: its folder, the content of index.json, and the images by row.
 
     Attributes:
-        index_dir: the folder.
-        info: the content of index.json.
-        pictures: the images, by row.
         embeddings: float16 `[num_images, network_dim]`, memory-mapped.
         projections: by name.
         vectors: float32 `[num_images, dim]` by projection, memory-mapped.

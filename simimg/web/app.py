@@ -101,8 +101,7 @@ class _Page:
 
     @asynccontextmanager
     async def lifespan(self, app: Starlette) -> AsyncIterator[None]:
-        loop = asyncio.get_running_loop()
-        await loop.run_in_executor(None, self.worker.warm_up)
+        await asyncio.to_thread(self.worker.warm_up)
         yield
         for job in (self.map, self.review.job):
             job.stop()

@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -66,11 +66,10 @@ class Review:
     def start(self, threshold: float) -> None:
         """Search for copies with a similarity of at least `threshold`, 0.5..1, in a thread."""
         self.threshold = threshold
-
-        def work(progress: Callable[[int], object]) -> Duplicates:
-            return find_duplicates(self._index, threshold=threshold, progress=progress)
-
-        self.job.start(work, len(self._index.pictures))
+        self.job.start(
+            lambda progress: find_duplicates(self._index, threshold=threshold, progress=progress),
+            len(self._index.pictures),
+        )
 
     def described(self) -> dict[str, Any]:
         """Return the review as JSON values.

@@ -1,15 +1,14 @@
-"""The search thread: runs one search after another, each in steps.
+"""The search thread: runs the steps of searches, one after another.
 
 Only this thread uses TensorFlow, the index and the finder, so concurrent requests get the same results as single ones.
-A search is canceled at its next step, within about 80 ms, when its client disconnects.
+A search whose client disconnects is not continued; its current step takes up to about 80 ms.
 """
 
 from __future__ import annotations
 
 import asyncio
-import threading
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -20,8 +19,6 @@ from simimg.similarity.query_search import NUM_VIEWS
 from simimg.web.query_cache import CachedQuery
 
 __all__ = ["SearchWorker"]
-
-_END = object()
 
 
 class SearchWorker:
@@ -48,37 +45,16 @@ class SearchWorker:
 
         Only images of the class `label` and of the split are searched. A row of the index does not find itself.
         """
-        loop, queue = asyncio.get_running_loop(), asyncio.Queue[Any]()
-        canceled, start = threading.Event(), time.perf_counter()
+        loop, start = asyncio.get_running_loop(), time.perf_counter()
 
-        def put(item: Any) -> None:
-            loop.call_soon_threadsafe(queue.put_nowait, item)
+        def run() -> Iterator[list[SearchResult]]:
+            only = self._filter(label=label, split=split)
+            yield from self._finder.steps(query.views, query.get_fingerprint, k, by, without=query.row, only=only)
 
-        def work() -> None:
-            try:
-                if canceled.is_set():
-                    return
-                only = self._filter(label=label, split=split)
-                for found in self._finder.steps(
-                    query.views, query.get_fingerprint, k, by, without=query.row, only=only
-                ):
-                    if canceled.is_set():
-                        return
-                    put(found)
-            except BaseException as error:
-                put(error)
-            finally:
-                put(_END)
-
-        self._thread.submit(work)
-        try:
-            while (item := await queue.get()) is not _END:
-                if isinstance(item, BaseException):
-                    raise item
-                yield {"final": False, "ms": _ms(start), "matches": [_match_values(found) for found in item]}
-            yield {"final": True, "ms": _ms(start)}
-        finally:
-            canceled.set()
+        steps = run()
+        while (matches := await loop.run_in_executor(self._thread, next, steps, None)) is not None:
+            yield {"final": False, "ms": _ms(start), "matches": [_match_values(found) for found in matches]}
+        yield {"final": True, "ms": _ms(start)}
 
     def close(self) -> None:
         """Stop the threads."""

@@ -39,11 +39,7 @@ _SMALL_CACHED = 2_000  # in memory, in addition to the disk: 30 MB
 
 
 class Thumbnails:
-    """Thumbnails and large images by row. Thread-safe.
-
-    Attributes:
-        images: of the index.
-    """
+    """Thumbnails and large images by row. Thread-safe."""
 
     def __init__(self, index: SearchIndex) -> None:
         self.images = IndexImages(index)
