@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from itertools import islice
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
-from simimg.image_files import BATCH_SIZE, load_batches
+from simimg.image_files import BATCH_SIZE, load_files
 from simimg.input import Reader, eval_batches, reading
 from tfrecords.format.quarantine import Refusal
 
@@ -85,12 +87,23 @@ def predict_files(
     done: list[str] = []
     refused: list[tuple[str, Refusal]] = []
     parts: list[np.ndarray] = []
-    for facts, pixels in load_batches(paths, image_size=image_size, how=resize, refused=refused, progress=progress):
+
+    def decoded() -> Iterator[tuple[str, Any]]:
+        for path, loaded in load_files(paths, image_size=image_size, how=resize):
+            if isinstance(loaded, Refusal):
+                refused.append((path, loaded))
+                progress(1)
+            else:
+                yield path, loaded.pixels
+
+    images = decoded()
+    while batch := list(islice(images, BATCH_SIZE)):
         # Batches of one size, so that the model is compiled once.
-        filled = np.zeros((BATCH_SIZE, *pixels.shape[1:]), np.uint8)
-        filled[: len(pixels)] = pixels
-        parts.append(forward(tf.constant(filled)).numpy()[: len(pixels)])
-        done += [file.path for file in facts]
+        filled = np.zeros((BATCH_SIZE, image_size, image_size, 3), np.uint8)
+        filled[: len(batch)] = [pixels for _, pixels in batch]
+        parts.append(forward(tf.constant(filled)).numpy()[: len(batch)])
+        done += [path for path, _ in batch]
+        progress(len(batch))
     probabilities = np.concatenate(parts) if parts else np.zeros((0, num_classes), np.float32)
     return PredictedFiles(probabilities, tuple(done), tuple(refused))
 

@@ -19,7 +19,7 @@ import numpy as np
 
 from simimg.determinism import one_blas_thread
 from simimg.similarity.copy_pairs import PairExaminer
-from simimg.similarity.match_verification import DAMAGE, SAME_BYTES, Verification
+from simimg.similarity.match_verification import HARMLESS, SAME_BYTES, Verification
 from simimg.similarity.search_index import IndexedImage, SearchIndex
 
 __all__ = ["Duplicates", "Group", "Member", "find_duplicates"]
@@ -158,7 +158,7 @@ def _num_edits(examiner: PairExaminer, row: int, cluster: Sequence[int]) -> int:
     counts = []
     for other in cluster[: _WITNESSES + 1]:
         if other != row and examiner.copy(row, other) and (found := examiner.explain(row, other)) is not None:
-            counts.append(sum(any(word in reason for word in DAMAGE) for reason in found.reasons))
+            counts.append(sum(not reason.startswith(HARMLESS) for reason in found.reasons))
     return int(np.median(counts)) if counts else 0
 
 

@@ -105,12 +105,11 @@ def index_folder(
             if isinstance(loaded, Refusal):
                 refused.append((path, loaded))
             else:
-                facts, pixels = loaded
                 images[path] = dataclasses.replace(
-                    files[path], sha256=facts.sha256, width=facts.width, height=facts.height
+                    files[path], sha256=loaded.sha256, width=loaded.width, height=loaded.height
                 )
-                if pixels is not None:
-                    cache.add(images[path], pixels)
+                if loaded.pixels is not None:
+                    cache.add(images[path], loaded.pixels)
             progress(1)
         if not images:
             raise UsageError(f"--image_dir={image_dir}: none of its {len(paths)} image files can be decoded.")

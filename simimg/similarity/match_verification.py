@@ -23,7 +23,7 @@ from simimg.similarity.affine import compose, determinant, inverse, scaling, tra
 from simimg.similarity.fingerprint import PLAIN, WHOLE_PX, Fingerprint, luma
 from simimg.similarity.keypoints import align
 
-__all__ = ["DAMAGE", "MIN_AGREEMENT", "SAME_BYTES", "SAME_PIXELS", "Verification", "verify"]
+__all__ = ["HARMLESS", "MIN_AGREEMENT", "SAME_BYTES", "SAME_PIXELS", "Verification", "verify"]
 
 MIN_AGREEMENT = 0.45
 """Least agreement of the frame if many keypoints match, see `_agreement`. Images half covered by something reach it."""
@@ -35,19 +35,8 @@ in common, and an agreement of up to 0.75."""
 SAME_BYTES = "the same bytes"
 SAME_PIXELS = "the same pixels"
 
-DAMAGE = (
-    "mirrored",
-    "turned by",
-    "upside down",
-    "cropped",
-    "pasted",
-    "stretched",
-    "grey",
-    "recoloured",
-    "blurred",
-    "covered",
-)
-"""Words of those reasons that concern the image rather than its file, and show that it is not the original."""
+HARMLESS = (SAME_BYTES, SAME_PIXELS, "resized", "JPEG", "brighter", "darker")
+"""Beginnings of those reasons that concern the file rather than the image; all others show an edited copy."""
 
 _FRAME_PX = 128  # longer side of the frame, at most
 _BLOCKS = 8  # per side of the frame

@@ -248,22 +248,14 @@ class SearchIndex:
                 "Remove that folder and make it again with `simimg index`."
             )
 
-    def nearest(
+    def nearest_vectors(
         self, queries: np.ndarray, k: int, by: str = "copy", *, among: np.ndarray | None = None
     ) -> tuple[np.ndarray, np.ndarray]:
         """Return similarities and rows of the `k` nearest images, both `[num_queries, at most k]`, best first.
 
-        Queries are embeddings as the network returns them, `[num_queries, network_dim]`, or `[num_queries, num_views,
-        network_dim]`: then the view that is closest to an image counts. `k` is at least 1. `by` is `copy` or `kind`.
-        `among`, bool `[num_images]`, selects the rows that are searched.
+        Queries are projected embeddings, `[num_queries, num_views, dim]`; the view that is closest to an image counts.
+        `k` is at least 1. `by` is `copy` or `kind`. `among`, bool `[num_images]`, selects the rows that are searched.
         """
-        views = queries[:, None, :] if queries.ndim == 2 else queries
-        return self.nearest_vectors(self.projections[by](views), k, by, among=among)
-
-    def nearest_vectors(
-        self, queries: np.ndarray, k: int, by: str = "copy", *, among: np.ndarray | None = None
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Do the same as `nearest` for projected embeddings, `[num_queries, num_views, dim]`."""
         if by in self.cells:
             return self.cells[by].nearest(queries, k, among)
         return nearest(self.vectors[by], queries, k, among)
@@ -271,8 +263,13 @@ class SearchIndex:
     def search(
         self, queries: np.ndarray, k: int, by: str = "copy", *, among: np.ndarray | None = None
     ) -> list[list[Match]]:
-        """Return the `k` most similar images for each query, best first; see `nearest`."""
-        similarities, rows = self.nearest(queries, k, by, among=among)
+        """Return the `k` most similar images for each query, best first; see `nearest_vectors`.
+
+        Queries are embeddings as the network returns them, `[num_queries, network_dim]` or `[num_queries, num_views,
+        network_dim]`.
+        """
+        views = queries[:, None, :] if queries.ndim == 2 else queries
+        similarities, rows = self.nearest_vectors(self.projections[by](views), k, by, among=among)
         return [
             [Match(*one) for one in zip(found.tolist(), self.pictures.rows(found), values.tolist(), strict=True)]
             for found, values in zip(rows, similarities, strict=True)

@@ -25,6 +25,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
+import numpy as np
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -234,11 +235,8 @@ def _columns(index: SearchIndex) -> dict[str, Any]:
         "num_bytes": pictures.column("num_bytes").tolist(),
     }
     for name in ("label", "split"):
-        column = pictures.column(name).tolist()
-        names = sorted(set(column))
-        numbers = {one: number for number, one in enumerate(names)}
-        values[f"{name}s"] = names
-        values[name] = [numbers[one] for one in column]
+        names, numbers = np.unique(pictures.column(name).astype(str), return_inverse=True)
+        values[f"{name}s"], values[name] = names.tolist(), numbers.tolist()
     return values
 
 
