@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 
 from simimg.errors import SearchIndexError, UsageError
-from simimg.image_files import BATCH_SIZE, load_files
+from simimg.image_files import BATCH_SIZE, LoadedFile, load_files
 from simimg.input import eval_batches, open_reader
 from simimg.similarity.embedding_cache import UNFINISHED, EmbeddingCache
 from simimg.similarity.embeddings import Embedder
@@ -90,31 +90,29 @@ def index_folder(
         cache = EmbeddingCache(index_dir, embedder, before)
         same_place = before is not None and before.info.image_dir == str(image_dir.resolve())
         unchanged = {image.path: image for image in before.pictures} if before and same_place else {}
-        files = {path: _unread(image_dir, path) for path in paths}
-        images: dict[str, IndexedImage] = {}
-        for path, file in files.items():
-            old = unchanged.get(file.path)
-            times = file.num_bytes, file.modified_ns
+        images = {path: _unread(image_dir, path) for path in paths}
+        to_read = []
+        for path, image in images.items():
+            old = unchanged.get(image.path)
+            times = image.num_bytes, image.modified_ns
             if old and (old.num_bytes, old.modified_ns) == times and old.sha256 in cache:
                 images[path] = old
-        progress(len(images))
-        to_read = [path for path in paths if path not in images]
+            else:
+                to_read.append(path)
+        progress(len(paths) - len(to_read))
         for path, loaded in load_files(
             to_read, image_dir, image_size=embedder.image_size, how=embedder.resize, known=cache
         ):
             if isinstance(loaded, Refusal):
                 refused.append((path, loaded))
+                del images[path]
             else:
-                images[path] = dataclasses.replace(
-                    files[path], sha256=loaded.sha256, width=loaded.width, height=loaded.height
-                )
-                if loaded.pixels is not None:
-                    cache.add(images[path], loaded.pixels)
+                images[path] = dataclasses.replace(images[path], sha256=loaded.sha256)
+                cache.add(loaded)
             progress(1)
         if not images:
             raise UsageError(f"--image_dir={image_dir}: none of its {len(paths)} image files can be decoded.")
-        listed = [images[path] for path in paths if path in images]
-        return _finish(index_dir, embedder, cache, listed, before, refused, image_dir=image_dir)
+        return _finish(index_dir, embedder, cache, list(images.values()), before, refused, image_dir=image_dir)
 
 
 def index_dataset(
@@ -157,16 +155,9 @@ def index_dataset(
                     if id < 0:  # padding of the last batch
                         continue
                     row = rows[id]
-                    image = IndexedImage(
-                        path=row.path,
-                        sha256=row.sha256,
-                        width=row.width,
-                        height=row.height,
-                        label=layout.class_names[row.label],
-                        split=split,
-                    )
-                    images.append(image)
-                    cache.add(image, square)
+                    label = layout.class_names[row.label]
+                    images.append(IndexedImage(path=row.path, sha256=row.sha256, label=label, split=split))
+                    cache.add(LoadedFile(row.sha256, row.width, row.height, square))
                     progress(1)
         return _finish(
             index_dir, embedder, cache, images, before, [], image_dir=image_dir, dataset_dir=dataset_dir, pixels=pixels
@@ -272,7 +263,7 @@ def _locked(index_dir: Path) -> Iterator[None]:
 def _unread(image_dir: Path, path: str) -> IndexedImage:
     """Return what is known of a file that was not read."""
     label, slash, _ = printable(path).partition("/")
-    image = IndexedImage(path=printable(path), sha256="", width=0, height=0, label=label if slash else "")
+    image = IndexedImage(path=printable(path), sha256="", label=label if slash else "")
     try:
         facts = os.stat(image_dir / path)
     except OSError:  # reported when it is read

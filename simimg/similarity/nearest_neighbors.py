@@ -288,17 +288,15 @@ def build_cells(vectors: np.ndarray, path: Path) -> Cells:
     queries = np.ascontiguousarray(vectors[np.sort(rng.permutation(num_vectors)[:_PROBED_QUERIES])])[:, None]
     k = min(10, num_vectors)
     _, exact = nearest(vectors, queries, k)
+    faiss.write_index(index, str(path))
     num_probed = 1
     while True:
-        cells_found = Cells(index, vectors, num_probed, 0.0, path)
-        _, found = cells_found.nearest(queries, k)
+        _, found = Cells(index, vectors, num_probed, 0.0, path).nearest(queries, k)
         hits = sum(len(np.intersect1d(ours, theirs)) for ours, theirs in zip(found, exact, strict=True))
         recall = hits / exact.size
         if recall >= _WANTED_RECALL or num_probed >= num_cells:
-            break
+            return Cells(index, vectors, num_probed, recall, path)
         num_probed = min(num_cells, num_probed * 2)
-    faiss.write_index(index, str(path))
-    return Cells(index, vectors, num_probed, recall, path)
 
 
 def _fitted_centroids(sample: np.ndarray, num_cells: int, rng: np.random.Generator) -> np.ndarray:

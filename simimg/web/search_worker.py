@@ -26,7 +26,6 @@ class SearchWorker:
 
     def __init__(self, index: SearchIndex, embedder: Embedder) -> None:
         """Take an index and its model; raises SearchIndexError if the model did not make the index."""
-        self.index = index
         # The page has its own threshold, which may be moved below the calibrated one.
         self._finder = Finder(index, embedder, threshold=0.0)
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="search")

@@ -56,10 +56,9 @@ class Thumbnails:
         """
         sha256 = self._image(row).sha256
         path = self._folder / sha256[:2] / f"{sha256}-{THUMBNAIL_PX}.jpg"
-        try:
+        with suppress(OSError):
             return path.read_bytes()
-        except OSError:
-            data = _reduced(self.read(row), THUMBNAIL_PX, _QUALITY)
+        data = _reduced(self.read(row), THUMBNAIL_PX, _QUALITY)
         with suppress(OSError):  # the index is read-only
             path.parent.mkdir(parents=True, exist_ok=True)
             with atomic_file(path, sync=False, sync_name=False) as file:

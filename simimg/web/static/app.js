@@ -17,7 +17,7 @@ function route() {
   const name = first === "copies" || first === "map" ? first : "search";
   const view = views[name];
   if (shown !== view) {
-    shown?.hide();
+    shown?.hide?.();
     main.replaceChildren(view.node);
     shown = view;
   }

@@ -33,8 +33,6 @@ export class SearchView {
     }
   }
 
-  hide() {}
-
   async take(file) {
     try {
       say(`Loading ${file.name || "the image"}`);
