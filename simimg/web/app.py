@@ -144,14 +144,8 @@ class _Page:
         query = await self._query_of(request)
         found = self.worker.search(query, k, by, label=parameters.get("label"), split=parameters.get("split"))
 
-        async def lines() -> AsyncIterator[bytes]:
-            try:
-                async for values in found:
-                    yield json.dumps(values, ensure_ascii=False).encode() + b"\n"
-            finally:
-                await found.aclose()  # type: ignore[attr-defined]  # closing the generator cancels the search
-
-        return StreamingResponse(lines(), media_type="application/x-ndjson")
+        lines = (json.dumps(values, ensure_ascii=False).encode() + b"\n" async for values in found)
+        return StreamingResponse(lines, media_type="application/x-ndjson")
 
     async def pair(self, request: Request) -> Response:
         row, other = (self._row(request, name) for name in ("row", "with"))
