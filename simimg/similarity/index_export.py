@@ -37,7 +37,7 @@ _BLOCK_ROWS = 16_384  # 32 MB of 512 numbers each
 def export_index(index: SearchIndex, out: Path, *, format: str, by: str, overwrite: bool = False) -> dict[str, Any]:
     """Write the vectors of one of an index's projections for other programs, and return the content of export.json.
 
-    `format` is one of `EXPORT_FORMATS`. `overwrite` allows to replace an existing export in the folder `out`.
+    `format` is one of `EXPORT_FORMATS`. `overwrite` replaces an existing export in the folder `out`.
 
     Raises:
         UsageError: `out` is not an export, or exists and `overwrite` is not set.

@@ -107,8 +107,8 @@ def query_views(image: Image.Image, image_size: int, how: str) -> np.ndarray:
     for 87 % with the image and its mirror image alone and for 92 % with all views; it is among the first fifty for 98 %
     and 99.6 %.
 
-    The mode of the image is RGB. `image_size`, px, is that of the network. For `how` images become squares, see
-    `tfrecords.convert.image.decoder.resize`.
+    The mode of the image is RGB. `image_size`, px, is that of the network, and `how` tells how images become squares,
+    see `tfrecords.convert.image.decoder.resize`.
     """
     whole = resize(image, image_size, how)
     # The resized square is rotated instead of the image; the result is the same.
@@ -168,7 +168,7 @@ class Finder:
         self._hashes = index.pictures.column("phash").astype(np.uint64)
 
     def find(self, query: Query, k: int, by: str = "copy", *, without: int = -1) -> list[SearchResult]:
-        """Return the `k` most similar images of the index, at least 1, best first, without one of its rows.
+        """Return the `k` (at least 1) most similar images of the index, best first; the row `without` is ignored.
 
         By `copy`, these are verified copies first; by `kind`, images of the same kind, by their embeddings.
         """

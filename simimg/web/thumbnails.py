@@ -39,14 +39,14 @@ _SMALL_CACHED = 2_000  # in memory, in addition to the disk: 30 MB
 
 
 class Thumbnails:
-    """Thumbnails and large images by row. Thread-safe."""
+    """Thumbnails and large images, with a longer side of at most `LARGE_PX`, by row. Thread-safe."""
 
     def __init__(self, index: SearchIndex) -> None:
         self.images = IndexImages(index)
         self._index = index
         self._folder = index.index_dir / CACHE / "thumbnails"
         self.thumbnail = functools.lru_cache(_SMALL_CACHED)(self._thumbnail)
-        self.large = functools.lru_cache(_LARGE_CACHED)(self._large)
+        self.large = functools.lru_cache(_LARGE_CACHED)(lambda row: _reduced(self.read(row), LARGE_PX, _LARGE_QUALITY))
 
     def _thumbnail(self, row: int) -> bytes:
         """Return a JPEG whose longer side is at most `THUMBNAIL_PX`.
@@ -64,10 +64,6 @@ class Thumbnails:
             with atomic_file(path, sync=False, sync_name=False) as file:
                 file.write(data)
         return data
-
-    def _large(self, row: int) -> bytes:
-        """Return a JPEG whose longer side is at most `LARGE_PX`; raise as `_thumbnail`."""
-        return _reduced(self.read(row), LARGE_PX, _LARGE_QUALITY)
 
     def read(self, row: int) -> bytes:
         """Return the bytes of a row's file, which are those that were indexed; raise as `_thumbnail`.
