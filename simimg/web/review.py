@@ -77,6 +77,7 @@ class Review:
         A group has its members, the keeper first, and the rows to remove. Without a plan these are the removals that
         `simimg duplicates` would write. With a plan they are those of the plan; a group that it lacks has none.
         """
+        job = self.job.described()  # first, because its result is there before it is done
         found: Duplicates | None = self.job.result
         plan = self._planned()
         groups = [_group_values(group, plan) for group in found.groups] if found else []
@@ -85,7 +86,7 @@ class Review:
             if not there & {member.row for member in group.members}:
                 groups.append(_group_values(group, plan))
         return {
-            "job": self.job.described(),
+            "job": job,
             "threshold": self.threshold,
             "searched": found is not None,
             "num_missing": found.num_missing if found else 0,
