@@ -13,21 +13,40 @@ copies, whichever of them it compared.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import combinations
 from pathlib import Path
 
 import numpy as np
+from PIL import Image, ImageOps
 
 from simimg.errors import UsageError
-from simimg.similarity.evaluation.image_edits import PROTOCOL
+from simimg.similarity.evaluation.image_edits import Edit, cropped
 from tfrecords.convert.image.decoder import decode
 from tfrecords.format.quarantine import Refusal
 
-__all__ = ["Collection", "Pair", "PairScores", "hash_pairs", "pairs_of_groups", "score_pairs", "write_collection"]
+__all__ = [
+    "PROTOCOL",
+    "Collection",
+    "Pair",
+    "PairScores",
+    "hash_pairs",
+    "pairs_of_groups",
+    "score_pairs",
+    "write_collection",
+]
 
 Pair = tuple[str, str]
 """Two file names, the smaller one first."""
+
+PROTOCOL: Mapping[str, Edit] = {
+    "crop": lambda image, rng: cropped(image, 7 / 8, rng),
+    "h-flip": lambda image, rng: ImageOps.mirror(image),
+    "v-flip": lambda image, rng: ImageOps.flip(image),
+    "25 degrees": lambda image, rng: image.rotate(25, Image.Resampling.BICUBIC),
+    "squash": lambda image, rng: image.resize((min(image.size),) * 2, Image.Resampling.BICUBIC),
+}
+"""imagededup's "transformed" set (docs/user_guide/benchmarks.md): a random 560 x 420 of 640 x 480, flips, 25°, 1:1."""
 
 _QUALITY = 95  # of the JPEG files
 

@@ -15,20 +15,20 @@ import numpy as np
 from PIL import Image
 
 from simimg.errors import UsageError
-from tfrecords.convert.image.decoder import ImageOptions, load_image
+from tfrecords.convert.image.decoder import ImageOptions, decode, load_image
 from tfrecords.convert.sources import walk
 from tfrecords.convert.sources.image_folder import FolderFiles
 from tfrecords.format.quarantine import Refusal
 
 __all__ = [
     "BATCH_SIZE",
-    "FileFacts",
+    "LoadedFile",
     "jpeg_bytes",
-    "load_batches",
     "load_files",
     "map_ahead",
     "named_files",
     "png_bytes",
+    "thumbnail",
 ]
 
 BATCH_SIZE = 32
@@ -40,13 +40,13 @@ _Result = TypeVar("_Result")
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class FileFacts:
-    """A file: path as given, checksum of its bytes, and size in px of the upright image, 0 if it was not decoded."""
+class LoadedFile:
+    """A file: checksum of its bytes, size in px of the upright image, and pixels; 0 and None if it was not decoded."""
 
-    path: str
     sha256: str
-    width: int
-    height: int
+    width: int = 0
+    height: int = 0
+    pixels: np.ndarray | None = None
 
 
 def named_files(names: Sequence[str]) -> list[str]:
@@ -87,15 +87,15 @@ def map_ahead(
 
 def load_files(
     paths: Sequence[str], base: Path = Path(), *, image_size: int, how: str, known: Container[str] = ()
-) -> Iterator[tuple[str, tuple[FileFacts, np.ndarray | None] | Refusal]]:
-    """Return an iterator over each path with its facts and pixels, or with its refusal, in order.
+) -> Iterator[tuple[str, LoadedFile | Refusal]]:
+    """Return an iterator over each path with what was loaded, or with its refusal, in order.
 
     Args:
         paths: the files, relative to `base`.
         base: a folder.
         image_size: width and height in px of the pixels, uint8 `[image_size, image_size, 3]`.
         how: how images become squares, as in `simimg convert --resize`.
-        known: SHA-256 checksums of files that are not decoded: pixels None, width and height 0.
+        known: SHA-256 checksums of files that are not decoded.
     """
     options = ImageOptions(image_size=image_size, resize=how)
     return map_ahead(
@@ -106,43 +106,14 @@ def load_files(
     )
 
 
-def load_batches(
-    paths: Sequence[str],
-    base: Path = Path(),
-    *,
-    image_size: int,
-    how: str,
-    refused: list[tuple[str, Refusal]],
-    progress: Callable[[int], None],
-) -> Iterator[tuple[list[FileFacts], np.ndarray]]:
-    """Yield the facts of up to `BATCH_SIZE` files and their pixels, uint8 `[n, image_size, image_size, 3]`, in order.
-
-    Args:
-        paths: see `load_files`; so are `base`, `image_size` and `how`.
-        base: a folder.
-        image_size: px.
-        how: how images become squares.
-        refused: receives the path and the refusal of each file that cannot be decoded.
-        progress: called with the size of each batch when the next one is requested, and with 1 for each refusal.
-    """
-    facts: list[FileFacts] = []
-    pending: list[np.ndarray] = []
-    for path, loaded in load_files(paths, base, image_size=image_size, how=how):
-        if isinstance(loaded, Refusal):
-            refused.append((path, loaded))
-            progress(1)
-            continue
-        found, pixels = loaded
-        assert pixels is not None  # only known files have none
-        facts.append(found)
-        pending.append(pixels)
-        if len(pending) == BATCH_SIZE:
-            yield facts, np.stack(pending)
-            progress(len(pending))
-            facts, pending = [], []
-    if pending:
-        yield facts, np.stack(pending)
-        progress(len(pending))
+def thumbnail(path: Path, most_px: int) -> Image.Image | None:
+    """Return the image of a file, mode RGB, upright, sides at most `most_px`; None if it cannot be read."""
+    try:
+        image = decode(path.read_bytes())
+    except (OSError, Refusal):
+        return None
+    image.thumbnail((most_px, most_px))
+    return image
 
 
 def png_bytes(image: Image.Image) -> bytes:
@@ -161,15 +132,13 @@ def jpeg_bytes(image: Image.Image, quality: int) -> bytes:
     return buffer.getvalue()
 
 
-def _load(
-    path: str, base: Path, options: ImageOptions, known: Container[str]
-) -> tuple[FileFacts, np.ndarray | None] | Refusal:
+def _load(path: str, base: Path, options: ImageOptions, known: Container[str]) -> LoadedFile | Refusal:
     try:
         data = FolderFiles(str(base)).read(path)  # does not block on a pipe, and detects concurrent writes
         sha256 = hashlib.sha256(data).hexdigest()
         if sha256 in known:
-            return FileFacts(path, sha256, 0, 0), None
+            return LoadedFile(sha256)
         picture = load_image(data, options)
     except Refusal as refusal:
         return refusal
-    return FileFacts(path, sha256, picture.width, picture.height), picture.pixels
+    return LoadedFile(sha256, picture.width, picture.height, picture.pixels)

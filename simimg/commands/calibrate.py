@@ -133,15 +133,13 @@ def _tiles(index: SearchIndex, failure: Failure, seed: int) -> list[Tile]:
     )
     copy = edited_copy(original, failure.original, failure.edit, seed)
     place = "not among the verified candidates" if failure.place is None else f"match number {failure.place + 1}"
-    tiles = []
-    for image, title, text in (
-        (copy, failure.edit, "query"),
-        (original, index.pictures[failure.original].path, place),
-        (first, index.pictures[failure.first].path, "first match"),
-    ):
+    for image in (copy, original, first):
         image.thumbnail((_TILE_PX, _TILE_PX))
-        tiles.append(Tile(image, title, text))
-    return tiles
+    return [
+        Tile(copy, failure.edit, "query"),
+        Tile(original, index.pictures[failure.original].path, place),
+        Tile(first, index.pictures[failure.first].path, "first match"),
+    ]
 
 
 def _recall_table(measured: Retrieval) -> list[str]:

@@ -10,7 +10,7 @@ with quiet_tensorflow():
     from simimg.report.changed_places import mark_changes, mark_part
     from simimg.report.copies_report import COPY_PX
     from simimg.similarity import IndexImages
-    from simimg.similarity.match_verification import SAME_PIXELS, verify
+    from simimg.similarity.match_verification import SAME_PIXELS
 
 __all__ = ["marked_pair"]
 
@@ -22,15 +22,14 @@ def marked_pair(images: IndexImages, copy: int, original: int) -> tuple[Image.Im
     that is missing is None, and then, as where nothing differs, neither has an outline.
     """
     ours, theirs = (_shown(images, row, (copy, original)) for row in (copy, original))
-    pair = images.pair(copy, original)
-    seen = None if pair is None else verify(*pair)
+    seen = images.verify(copy, original)
     if ours is None or theirs is None or seen is None or SAME_PIXELS in seen.reasons:
         return ours, theirs
     return mark_changes(ours, theirs, seen.place), mark_part(theirs, seen.place)
 
 
 def _shown(images: IndexImages, row: int, pair: tuple[int, int]) -> Image.Image | None:
-    """The image of a row in the form in which `IndexImages.pair` compares it: both as files, or both as stored."""
+    """The image of a row in the form in which `IndexImages.verify` compares it: both as files, or both as stored."""
     if any(images.file(one) is None for one in pair) and (square := images.square_image(row)) is not None:
         square.thumbnail((COPY_PX, COPY_PX))
         return square

@@ -15,6 +15,7 @@ from simimg.doctor.machine import machine_facts
 with quiet_tensorflow():
     from simimg.api.run_report import surest_mistakes
     from simimg.evaluation import classify, compiled, predict
+    from simimg.image_files import thumbnail
     from simimg.input import eval_batches, open_reader
     from simimg.report import ReportContent, Stage, Tile, write_report
     from simimg.similarity import SearchIndex
@@ -141,19 +142,10 @@ def _searches(results: list[dict[str, Any]], originals: dict[str, str]) -> list[
         of_kind = _of_kind(results, edit)
         result = of_kind[number * len(of_kind) // len(EDITS)]
         original = originals[result["query"]]
-        row = [Tile(_thumbnail(result["query"]), edit, "query")]
+        row = [Tile(thumbnail(Path(result["query"]), _TILE_PX), edit, "query")]
         for match in result["matches"]:
-            name = "/".join(Path(match["path"]).parts[-2:])
-            row.append(
-                Tile(
-                    _thumbnail(match["path"]), name, f"{match['similarity']:.3f}", highlighted=match["path"] == original
-                )
-            )
+            path = Path(match["path"])
+            name, similarity = "/".join(path.parts[-2:]), f"{match['similarity']:.3f}"
+            row.append(Tile(thumbnail(path, _TILE_PX), name, similarity, highlighted=match["path"] == original))
         rows.append(row)
     return rows
-
-
-def _thumbnail(path: str) -> Image.Image:
-    image = decode(Path(path).read_bytes())
-    image.thumbnail((_TILE_PX, _TILE_PX))
-    return image

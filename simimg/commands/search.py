@@ -13,13 +13,10 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
-from PIL import Image
-
 from simimg import api
 from simimg.commands.console import Result, noting_skipped, progress_bar, quiet_tensorflow, showing
 from simimg.errors import UsageError
-from tfrecords.convert.image.decoder import decode
-from tfrecords.format.quarantine import Refusal
+from simimg.image_files import thumbnail
 from tfrecords.options import check_choices, option
 
 with quiet_tensorflow():
@@ -86,16 +83,7 @@ def _text(query: str, matches: list[SearchResult]) -> str:
 
 
 def _tiles(originals: IndexImages, query: str, matches: list[SearchResult]) -> list[Tile]:
-    tiles = [Tile(_thumbnail(Path(query)), Path(query).name, "query")]
+    tiles = [Tile(thumbnail(Path(query), _TILE_PX), Path(query).name, "query")]
     for match in matches:
         tiles.append(Tile(originals.image(match.row, _TILE_PX), match.picture.path, f"{match.similarity:.3f}"))
     return tiles
-
-
-def _thumbnail(path: Path) -> Image.Image | None:
-    try:
-        image = decode(path.read_bytes())
-    except (OSError, Refusal):
-        return None
-    image.thumbnail((_TILE_PX, _TILE_PX))
-    return image

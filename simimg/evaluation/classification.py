@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from itertools import islice
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
-from simimg.image_files import BATCH_SIZE, load_batches
+from simimg.image_files import BATCH_SIZE, load_files
 from simimg.input import Reader, eval_batches, reading
 from tfrecords.format.quarantine import Refusal
 
@@ -46,13 +48,9 @@ def predict(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Returns a model's output for each example of a split, in the order of its shards.
 
-    Args:
-        forward: function from pixels to probabilities, see `simimg.models.compiled`.
-        reader: reader of the split.
-        progress: called with the number of examples since the last call.
-
-    Returns:
-        Probabilities float32 `[num_examples, num_classes]`, labels int32 and ids int64 `[num_examples]`.
+    These are probabilities, float32 `[num_examples, num_classes]`, and labels, int32, and ids, int64 `[num_examples]`.
+    `forward` computes probabilities from pixels, see `simimg.models.compiled`. `progress` is called with the number of
+    examples since its last call.
     """
     parts = []
     for batch in reading(reader.split, eval_batches(reader, min(_BATCH_SIZE, reader.split.num_examples))):
@@ -83,34 +81,37 @@ def predict_files(
 ) -> PredictedFiles:
     """Returns a model's output for image files.
 
-    Args:
-        forward: function from uint8 pixels to probabilities, see `simimg.models.compiled`.
-        paths: the files.
-        image_size: side of the model's input, px.
-        resize: how images were resized for the training.
-        num_classes: number of classes of the output.
-        progress: called with the number of files since the last call.
+    `forward` computes probabilities from uint8 pixels, see `simimg.models.compiled`: squares of `image_size` px,
+    resized as for the training. `progress` is called with the number of files since its last call.
     """
     done: list[str] = []
     refused: list[tuple[str, Refusal]] = []
     parts: list[np.ndarray] = []
-    for facts, pixels in load_batches(paths, image_size=image_size, how=resize, refused=refused, progress=progress):
+
+    def decoded() -> Iterator[tuple[str, Any]]:
+        for path, loaded in load_files(paths, image_size=image_size, how=resize):
+            if isinstance(loaded, Refusal):
+                refused.append((path, loaded))
+                progress(1)
+            else:
+                yield path, loaded.pixels
+
+    images = decoded()
+    while batch := list(islice(images, BATCH_SIZE)):
         # Batches of one size, so that the model is compiled once.
-        filled = np.zeros((BATCH_SIZE, *pixels.shape[1:]), np.uint8)
-        filled[: len(pixels)] = pixels
-        parts.append(forward(tf.constant(filled)).numpy()[: len(pixels)])
-        done += [file.path for file in facts]
+        filled = np.zeros((BATCH_SIZE, image_size, image_size, 3), np.uint8)
+        filled[: len(batch)] = [pixels for _, pixels in batch]
+        parts.append(forward(tf.constant(filled)).numpy()[: len(batch)])
+        done += [path for path, _ in batch]
+        progress(len(batch))
     probabilities = np.concatenate(parts) if parts else np.zeros((0, num_classes), np.float32)
     return PredictedFiles(probabilities, tuple(done), tuple(refused))
 
 
 def classify(probabilities: np.ndarray, labels: np.ndarray, class_names: tuple[str, ...]) -> Classification:
-    """Computes the figures of predictions.
+    """Computes the figures of predictions: probabilities `[num_examples, num_classes]` and labels `[num_examples]`.
 
-    Args:
-        probabilities: `[num_examples, num_classes]`.
-        labels: `[num_examples]`, at least one.
-        class_names: names of the classes, by label.
+    There is at least one example. `class_names` has the names of the classes by label.
     """
     num_classes = len(class_names)
     predicted = probabilities.argmax(axis=1)

@@ -62,13 +62,9 @@ def search_copies(
 ) -> CopySearch:
     """Measures how well copies of a split's images find their originals, for the first 20,000 images.
 
-    Args:
-        forward: function from pixels to unit vectors, see `simimg.models.compiled`.
-        reader: reader of the split.
-        config: augmentation that makes the copies.
-        seed: seed of the augmentation. The copies are the same each time, so that epochs can be compared.
-        temperature: temperature of the loss.
-        progress: called with the number of examples since the last call.
+    `forward` computes unit vectors from pixels, see `simimg.models.compiled`. The augmentation makes the same copies
+    each time from the same seed, so that epochs can be compared. `temperature` is that of the loss. `progress` is
+    called with the number of examples since its last call.
     """
     originals, copies, ids = [], [], []
     num_examples = 0

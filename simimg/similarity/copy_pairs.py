@@ -17,7 +17,7 @@ import numpy as np
 from simimg.determinism import one_blas_thread
 from simimg.errors import UsageError
 from simimg.similarity.index_images import IndexImages
-from simimg.similarity.match_verification import Verification, verify
+from simimg.similarity.match_verification import Verification
 from simimg.similarity.search_index import SearchIndex
 from tfrecords.convert.image.near_duplicates import MAX_DISTANCE, NO_HASH, near_pairs
 from tfrecords.convert.workers.pool import num_cores
@@ -30,19 +30,15 @@ _QUERIES_PER_BLOCK = 256
 
 
 class PairExaminer:
-    """Verifies pairs of rows, each pair once; the smaller row is the query.
+    """Verifies pairs of rows of an index, each pair once, by one thread per core; the smaller row is the query.
 
     Attributes:
-        index: the index of the rows.
-        images: its images.
-        executor: verifies with as many threads as there are cores.
         copies: verifications of the pairs, smaller row first, that reach the threshold.
         neighbors: of each row, the rows it is a copy of.
         num_examined: number of verified pairs.
     """
 
     def __init__(self, index: SearchIndex, threshold: float) -> None:
-        """Take an opened index, and the least similarity of copies."""
         self.index = index
         self.images = IndexImages(index)
         self.executor = ThreadPoolExecutor(num_cores())
@@ -56,9 +52,8 @@ class PairExaminer:
     def examine_all(self, progress: Callable[[int], object], kinds: np.ndarray | None = None) -> dict[int, list[int]]:
         """Verify all candidate pairs; return `identical_rows`, whose keys represent all rows.
 
-        Args:
-            progress: called with the number of images since the last call.
-            kinds: int `[num_images]`: examine only pairs of two kinds.
+        With `kinds`, int `[num_images]`, only pairs of two kinds. `progress` is called with the number of images since
+        its last call.
         """
         rows = np.arange(len(self.index.pictures))
         identical = identical_rows(self.index, kinds)
@@ -74,7 +69,7 @@ class PairExaminer:
         """Verify those pairs that were not verified before."""
         todo = sorted({(min(pair), max(pair)) for pair in pairs} - self._done)
         with one_blas_thread():
-            verified = list(self.executor.map(self._verify, todo))
+            verified = list(self.executor.map(lambda pair: self.images.verify(*pair), todo))
         self._done.update(todo)
         self.num_examined += len(todo)
         for pair, verification in zip(todo, verified, strict=True):
@@ -106,19 +101,13 @@ class PairExaminer:
 
     def explain(self, row: int, other: int) -> Verification | None:
         """Return the verification with `row` as the query, whichever row is smaller."""
-        if (row, other) in self.copies:
-            return self.copies[row, other]
         if (row, other) not in self._explained:
-            self._explained[row, other] = self._verify((row, other))
+            self._explained[row, other] = self.copies.get((row, other)) or self.images.verify(row, other)
         return self._explained[row, other]
 
     def close(self) -> None:
         """Stop the threads."""
         self.executor.shutdown(cancel_futures=True)
-
-    def _verify(self, pair: tuple[int, int]) -> Verification | None:
-        fingerprints = self.images.pair(*pair)
-        return None if fingerprints is None else verify(*fingerprints)
 
 
 def check_threshold(threshold: float) -> None:

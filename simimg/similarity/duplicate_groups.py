@@ -12,13 +12,14 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from pathlib import PurePosixPath
 
 import numpy as np
 
 from simimg.determinism import one_blas_thread
 from simimg.similarity.copy_pairs import PairExaminer
-from simimg.similarity.match_verification import DAMAGE, SAME_BYTES, Verification
+from simimg.similarity.match_verification import HARMLESS, SAME_BYTES, Verification
 from simimg.similarity.search_index import IndexedImage, SearchIndex
 
 __all__ = ["Duplicates", "Group", "Member", "find_duplicates"]
@@ -26,16 +27,14 @@ __all__ = ["Duplicates", "Group", "Member", "find_duplicates"]
 _WITNESSES = 4  # members whose verifications count the edits of another member
 _LOSSLESS = frozenset((".png", ".tif", ".tiff", ".bmp", ".webp", ".jp2", ".heic", ".dng"))
 
+_Worth = tuple[bool, int, int, bool, int, int]  # of keeping an image, see the order above
+
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Member:
-    """An image of a group.
+    """An image of a group: its row in the index, its similarity to the keeper, 0.5..1, and why it is a copy of it.
 
-    Attributes:
-        row: in the index.
-        picture: the image.
-        similarity: to the keeper, 0.5..1; 1 for the keeper itself.
-        reason: why it is a copy of the keeper, or why the keeper is kept.
+    The similarity of the keeper itself is 1, and its reason is why it is kept.
     """
 
     row: int
@@ -73,24 +72,18 @@ def find_duplicates(
     reference: Callable[[IndexedImage], bool] = lambda picture: False,
     progress: Callable[[int], object] = lambda num_images: None,
 ) -> Duplicates:
-    """Return the groups of copies among the images of an index.
+    """Return the groups of copies, of a similarity of `threshold` (0.5..1) or more, among the images of an index.
 
-    Args:
-        index: opened.
-        threshold: the least similarity of copies, 0.5..1.
-        reference: whether an image is kept in any case.
-        progress: called with the number of images since the last call.
+    `reference` tells whether an image is kept in any case. `progress` is called with the number of images since its
+    last call.
     """
-    examiner = PairExaminer(index, threshold)
-    try:
+    with closing(PairExaminer(index, threshold)) as examiner:
         identical = examiner.examine_all(progress)
         clusters = list(_clusters(examiner))
         grouped = {row for cluster in clusters for row in cluster}
         clusters += [[row] for row, members in identical.items() if len(members) > 1 and row not in grouped]
         with one_blas_thread():
             groups = list(examiner.executor.map(lambda one: _group(examiner, one, identical, reference), clusters))
-    finally:
-        examiner.close()
     groups.sort(key=lambda group: min(member.row for member in group.members))
     return Duplicates(tuple(groups), examiner.num_examined, len(examiner.images.missing))
 
@@ -100,17 +93,12 @@ def _clusters(examiner: PairExaminer) -> Iterator[list[int]]:
     left = set(examiner.neighbors)
     while left:
         component = _connected(min(left), left, examiner)
-        while len(component) > 1:
-            center = max(sorted(component), key=lambda row: _total_similarity(examiner, row, component))
-            examiner.examine_pairs((center, other) for other in component if other != center)
-            members = [other for other in sorted(component) if other != center and examiner.copy(center, other)]
-            if not members:
-                break
+        center = max(sorted(component), key=lambda row: _total_similarity(examiner, row, component))
+        examiner.examine_pairs((center, other) for other in component if other != center)
+        members = [other for other in sorted(component) if other != center and examiner.copy(center, other)]
+        if members:
             yield [center, *members]
-            rest = component - {center, *members}
-            left -= {center, *members}
-            component = _connected(min(rest), rest, examiner) if rest else set()
-        left -= component
+        left -= {center, *members} if members else component
 
 
 def _total_similarity(examiner: PairExaminer, row: int, among: set[int]) -> float:
@@ -138,7 +126,7 @@ def _group(
     edits = {single: _num_edits(examiner, single, cluster) for single in cluster}
     pictures = {row: examiner.index.pictures[row] for row in single_of}
 
-    def worth(row: int) -> tuple[bool, int, int, bool, int, int]:
+    def worth(row: int) -> _Worth:
         picture = pictures[row]
         return (
             reference(picture),
@@ -170,13 +158,11 @@ def _num_edits(examiner: PairExaminer, row: int, cluster: Sequence[int]) -> int:
     counts = []
     for other in cluster[: _WITNESSES + 1]:
         if other != row and examiner.copy(row, other) and (found := examiner.explain(row, other)) is not None:
-            counts.append(sum(any(word in reason for word in DAMAGE) for reason in found.reasons))
+            counts.append(sum(not reason.startswith(HARMLESS) for reason in found.reasons))
     return int(np.median(counts)) if counts else 0
 
 
-def _why_kept(
-    best: tuple[bool, int, int, bool, int, int], next_best: tuple[bool, int, int, bool, int, int], kept: IndexedImage
-) -> str:
+def _why_kept(best: _Worth, next_best: _Worth, kept: IndexedImage) -> str:
     reasons = (
         "in a reference folder",
         "nothing was done to it",

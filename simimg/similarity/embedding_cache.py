@@ -8,12 +8,13 @@ from __future__ import annotations
 import dataclasses
 import shutil
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from simimg.image_files import BATCH_SIZE
+from simimg.image_files import BATCH_SIZE, LoadedFile
 from simimg.similarity.embeddings import Embedder
 from simimg.similarity.search_index import IndexedImage, SearchIndex
 from tfrecords.convert.image.near_duplicates import perceptual_hashes
@@ -34,36 +35,32 @@ class EmbeddingCache:
         self._folder = index_dir / UNFINISHED / f"{embedder.fingerprint[:16]}{pixels}"
         self._embedder = embedder
         self._known: dict[str, tuple[tuple[int, ...], np.ndarray]] = {}  # the facts, and the embedding
-        self._waiting: dict[str, tuple[IndexedImage, np.ndarray]] = {}
+        self._waiting: dict[str, tuple[LoadedFile, np.ndarray]] = {}
         self._part: list[str] = []
         if before is not None:
-            columns = [before.pictures.column(name).tolist() for name in _FACTS]
-            facts = zip(*columns, strict=True)
-            self._known.update(
-                zip(before.pictures.column("sha256").tolist(), zip(facts, before.embeddings, strict=True), strict=True)
-            )
+            self._add_known(before.pictures.column, before.embeddings)
         self._num_parts = self._load_parts()
 
     def __contains__(self, sha256: object) -> bool:
         return sha256 in self._known
 
-    def add(self, image: IndexedImage, pixels: np.ndarray) -> None:
-        """Add an image to the next batch that is embedded, unless its embedding is known."""
-        if image.sha256 in self._known or image.sha256 in self._waiting:
+    def add(self, file: LoadedFile) -> None:
+        """Add a file to the next batch that is embedded, unless its embedding is known."""
+        if file.pixels is None or file.sha256 in self._known or file.sha256 in self._waiting:
             return
-        self._waiting[image.sha256] = image, pixels
+        self._waiting[file.sha256] = file, file.pixels
         if len(self._waiting) == BATCH_SIZE:
             self.finish()
 
     def finish(self) -> None:
-        """Embed the images that were added."""
+        """Embed the files that were added."""
         if not self._waiting:
             return
         pixels = np.stack([pixels for _, pixels in self._waiting.values()])
         embeddings = self._embedder.embed(pixels).astype(np.float16)
         hashes = perceptual_hashes(pixels).tolist()
-        for (image, _), phash, embedding in zip(self._waiting.values(), hashes, embeddings, strict=True):
-            self._known[image.sha256] = (image.width, image.height, phash), embedding
+        for (file, _), phash, embedding in zip(self._waiting.values(), hashes, embeddings, strict=True):
+            self._known[file.sha256] = (file.width, file.height, phash), embedding
         self.num_embedded += len(self._waiting)
         self._part += self._waiting
         self._waiting.clear()
@@ -75,13 +72,17 @@ class EmbeddingCache:
         return self._known[image.sha256][1]
 
     def with_facts(self, image: IndexedImage) -> IndexedImage:
-        """Return the image with its size and hash, which a file that was not decoded lacks."""
+        """Return the image with its size and hash."""
         facts: dict[str, Any] = dict(zip(_FACTS, self._known[image.sha256][0], strict=True))
         return dataclasses.replace(image, **facts)
 
     def remove_parts(self) -> None:
         """Remove the saved parts, once the index has their embeddings."""
         shutil.rmtree(self._folder.parent, ignore_errors=True)
+
+    def _add_known(self, column: Callable[[str], np.ndarray], embeddings: np.ndarray) -> None:
+        facts = zip(*(column(name).tolist() for name in _FACTS), strict=True)
+        self._known.update(zip(column("sha256").tolist(), zip(facts, embeddings, strict=True), strict=True))
 
     def _write_part(self) -> None:
         self._folder.mkdir(parents=True, exist_ok=True)
@@ -101,9 +102,7 @@ class EmbeddingCache:
         for path in parts:
             try:
                 with np.load(path) as part:
-                    facts = zip(*(part[name].tolist() for name in _FACTS), strict=True)
-                    known = zip(facts, part["embeddings"], strict=True)
-                    self._known.update(zip(part["sha256"].tolist(), known, strict=True))
+                    self._add_known(part.__getitem__, part["embeddings"])
             except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):  # damaged by a power failure
                 path.unlink()
         return int(parts[-1].stem.rpartition("-")[2]) + 1 if parts else 0

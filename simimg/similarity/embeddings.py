@@ -42,11 +42,9 @@ class Embedder:
     forward: Any
 
     def embed(self, images: np.ndarray) -> np.ndarray:
-        """Return embeddings, float32 `[batch, dim]` of L2 norm 1.
+        """Return embeddings, float32 `[batch, dim]` of L2 norm 1, of images, uint8 `[batch, size, size, 3]`.
 
-        Args:
-            images: uint8 `[batch, size, size, 3]`. If `size` is not `image_size`, they are resized, bilinearly and
-                without aliasing.
+        If `size` is not `image_size`, the images are resized, bilinearly and without aliasing.
         """
         pixels = tf.cast(tf.constant(images), tf.float32)
         if images.shape[1:3] != (self.image_size, self.image_size):
@@ -55,10 +53,7 @@ class Embedder:
 
 
 def load_embedder(model: str) -> Embedder:
-    """Return the embedder of a shipped or a trained model.
-
-    Args:
-        model: a name in `SHIPPED_MODELS`, or the folder of a finished run or of imported weights.
+    """Return the embedder of a name in `SHIPPED_MODELS`, or of the folder of a finished run or of imported weights.
 
     Raises:
         UsageError: `model` is neither.

@@ -5,7 +5,9 @@ from __future__ import annotations
 import dataclasses
 import functools
 import hashlib
+import io
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -14,6 +16,7 @@ from PIL import Image
 from simimg.determinism import plain_opencv
 from simimg.similarity.keypoints import Keypoints, detect
 from tfrecords.convert.image.decoder import decode
+from tfrecords.convert.image.image_formats import reading
 from tfrecords.format.quarantine import Reason, Refusal
 
 __all__ = [
@@ -71,12 +74,9 @@ class Fingerprint:
 
 
 def fingerprint(image: Image.Image, *, quality: int | None = None, as_query: bool = False) -> Fingerprint:
-    """Return the fingerprint of an image.
+    """Return the fingerprint of an image, mode RGB, upright, whose JPEG file has this quality, see `jpeg_quality`.
 
-    Args:
-        image: mode RGB, upright.
-        quality: of its JPEG file, see `jpeg_quality`.
-        as_query: detect twice as many keypoints, because a query may be a part of an image or contain one as a part.
+    `as_query` detects twice as many keypoints, because a query may be a part of an image or contain one as a part.
     """
     longer_side, most = _QUERY if as_query else _CANDIDATE
     factor = THUMBNAIL_PX / max(image.size)
@@ -93,10 +93,10 @@ def luma(pixels: np.ndarray) -> np.ndarray:
     return 0.299 * red + 0.587 * green + 0.114 * blue
 
 
+@plain_opencv()
 def _whole(thumbnail: np.ndarray) -> np.ndarray | None:
-    with plain_opencv():
-        blurred = cv2.GaussianBlur(luma(thumbnail.astype(np.float32)), (0, 0), THUMBNAIL_PX / WHOLE_PX)
-        small = cv2.resize(blurred, (WHOLE_PX, WHOLE_PX), interpolation=cv2.INTER_AREA)
+    blurred = cv2.GaussianBlur(luma(thumbnail.astype(np.float32)), (0, 0), THUMBNAIL_PX / WHOLE_PX)
+    small = cv2.resize(blurred, (WHOLE_PX, WHOLE_PX), interpolation=cv2.INTER_AREA)
     deviation = float(small.std())
     return None if deviation < PLAIN else ((small - small.mean()) / deviation).astype(np.float32)
 
@@ -112,9 +112,7 @@ def _cached(path: str, sha256: str, modified_ns: int, num_bytes: int) -> Fingerp
 def fingerprint_file(path: Path, sha256: str = "") -> Fingerprint:
     """Return the fingerprint of a file, as a candidate; the last `CACHED` ones are cached.
 
-    Args:
-        path: the file.
-        sha256: the expected checksum of its bytes, in hexadecimal; "" for any.
+    `sha256` is the expected checksum of its bytes, in hexadecimal; "" for any.
 
     Raises:
         OSError: the file cannot be read.
@@ -134,33 +132,18 @@ def jpeg_quality(data: bytes) -> int | None:
 
     Returns None for another format or a damaged header. For encoders with tables of their own it is an estimate.
     """
-    table = _luminance_table(data)
-    if table is None:
+    try:
+        with reading(data):
+            image: Any = Image.open(io.BytesIO(data), formats=["JPEG"])
+            luminance, *_ = image.quantization.values()
+    except Refusal:
         return None
-    return 1 + int(np.abs(_tables() - np.sort(table)).sum(axis=1).argmin())
-
-
-def _luminance_table(data: bytes) -> np.ndarray | None:
-    """Return the first quantization table of a JPEG file (segment DQT, Annex B.2.4.1): int64 `[64]`."""
-    if data[:2] != b"\xff\xd8":
-        return None
-    place = 2
-    while place + 4 <= len(data) and data[place] == 0xFF:
-        marker, length = data[place + 1], int.from_bytes(data[place + 2 : place + 4], "big")
-        if marker == 0xDA:  # the image data
-            break
-        if marker == 0xDB and length >= 67:
-            wide = data[place + 4] >> 4
-            values = data[place + 5 : place + 5 + 64 * (1 + wide)]
-            if len(values) == 64 * (1 + wide):
-                return np.frombuffer(values, ">u2" if wide else "u1").astype(np.int64)
-        place += 2 + length
-    return None
+    return 1 + int(np.abs(_tables() - np.sort(luminance)).sum(axis=1).argmin())
 
 
 @functools.cache
 def _tables() -> np.ndarray:
-    """Return libjpeg's 100 tables, int64 `[100, 64]`, each sorted, because a file stores them in zigzag order."""
+    """Return libjpeg's 100 tables, int64 `[100, 64]`, each sorted, because the order in a file is another one."""
     quality = np.arange(1, 101)[:, None]
     percent = np.where(quality < 50, 5000 // quality, 200 - 2 * quality)
     return np.sort(np.clip((_STANDARD * percent + 50) // 100, 1, 255), axis=1)

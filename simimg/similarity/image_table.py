@@ -23,8 +23,8 @@ class IndexedImage:
         sha256: of the file's bytes, in hexadecimal.
         num_bytes: of the file; 0 if not known.
         modified_ns: modification time of the file, in ns since 1970; 0 if not known.
-        width: px, upright.
-        height: px, upright.
+        width: px, upright; 0 if not known.
+        height: px, upright; 0 if not known.
         phash: perceptual hash of the embedded pixels, see `tfrecords.convert.image.near_duplicates`; 0 if plain.
         label: the name of its class, or empty.
         split: of its dataset, or empty.
@@ -34,8 +34,8 @@ class IndexedImage:
     sha256: str
     num_bytes: int = 0
     modified_ns: int = 0
-    width: int
-    height: int
+    width: int = 0
+    height: int = 0
     phash: int = 0
     label: str = ""
     split: str = ""

@@ -13,7 +13,6 @@ see `simimg.similarity.projection`.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -36,14 +35,9 @@ _BLOCK_ROWS = 16_384  # 32 MB of 512 numbers each
 
 
 def export_index(index: SearchIndex, out: Path, *, format: str, by: str, overwrite: bool = False) -> dict[str, Any]:
-    """Write the vectors of an index for other programs, and return the content of export.json.
+    """Write the vectors of one of an index's projections for other programs, and return the content of export.json.
 
-    Args:
-        index: opened.
-        out: the folder.
-        format: one of `EXPORT_FORMATS`.
-        by: one of its two projections.
-        overwrite: replace an existing export.
+    `format` is one of `EXPORT_FORMATS`. `overwrite` replaces an existing export in the folder `out`.
 
     Raises:
         UsageError: `out` is not an export, or exists and `overwrite` is not set.
@@ -95,16 +89,11 @@ def _write_rows(index: SearchIndex, path: Path, vectors: np.ndarray | None) -> N
         fields.append(pa.field("vector", pa.list_(element, vectors.shape[1]), nullable=False))
     schema = pa.schema(fields)
     with pq.ParquetWriter(path, schema, compression="zstd", use_dictionary=["label", "split"]) as writer:
-        for batch in _batches(table, vectors, schema):
-            writer.write_batch(batch)
-
-
-def _batches(table: pa.Table, vectors: np.ndarray | None, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
-    for start in range(0, len(table), _BLOCK_ROWS):
-        part = table.slice(start, _BLOCK_ROWS).combine_chunks()
-        columns = [pa.array(np.arange(start, start + len(part)))]
-        columns += [column.chunk(0) for column in part.columns]
-        if vectors is not None:
-            flat = pa.array(np.ascontiguousarray(vectors[start : start + len(part)], np.float32).ravel())
-            columns.append(pa.FixedSizeListArray.from_arrays(flat, type=schema.field("vector").type))
-        yield pa.record_batch(columns, schema=schema)
+        for start in range(0, len(table), _BLOCK_ROWS):
+            part = table.slice(start, _BLOCK_ROWS).combine_chunks()
+            columns = [pa.array(np.arange(start, start + len(part)))]
+            columns += [column.chunk(0) for column in part.columns]
+            if vectors is not None:
+                flat = pa.array(np.ascontiguousarray(vectors[start : start + len(part)], np.float32).ravel())
+                columns.append(pa.FixedSizeListArray.from_arrays(flat, type=schema.field("vector").type))
+            writer.write_batch(pa.record_batch(columns, schema=schema))

@@ -12,10 +12,11 @@ from pathlib import Path
 
 from PIL import Image
 
+from simimg.image_files import thumbnail
 from simimg.similarity.fingerprint import CACHED, Fingerprint, fingerprint, fingerprint_file
+from simimg.similarity.match_verification import Verification, verify
 from simimg.similarity.search_index import SearchIndex
 from tfrecords.base_errors import DataError
-from tfrecords.convert.image.decoder import decode
 from tfrecords.format.dataset_images import DatasetImages
 from tfrecords.format.layout import Layout
 from tfrecords.format.manifest import read_manifest
@@ -57,20 +58,17 @@ class IndexImages:
         (self.missing if found is None else self.stored).add(row)
         return found
 
-    def pair(self, one: int, other: int) -> tuple[Fingerprint, Fingerprint] | None:
-        """Return two fingerprints that can be compared with each other, or None if an image is missing."""
+    def verify(self, one: int, other: int) -> Verification | None:
+        """Return the verification that one image is a copy of another; None if it is not, or if one is missing."""
         ours, theirs = self.file(one), self.file(other)
         if ours is None or theirs is None:
             ours, theirs = self.square(one), self.square(other)
-        return None if ours is None or theirs is None else (ours, theirs)
+        return None if ours is None or theirs is None else verify(ours, theirs)
 
     def image(self, row: int, most_px: int) -> Image.Image | None:
         """Return an image for display, mode RGB, upright, sides at most `most_px`, or None if it is missing."""
-        try:
-            image: Image.Image | None = decode(self._path(row).read_bytes())
-        except (OSError, Refusal):
-            image = self.square_image(row)
-        if image is not None:
+        image = thumbnail(self._path(row), most_px)
+        if image is None and (image := self.square_image(row)) is not None:
             image.thumbnail((most_px, most_px))
         return image
 

@@ -22,7 +22,7 @@ from pathlib import Path
 import numpy as np
 
 from simimg.errors import SearchIndexError, UsageError
-from simimg.image_files import BATCH_SIZE, load_files
+from simimg.image_files import BATCH_SIZE, LoadedFile, load_files
 from simimg.input import eval_batches, open_reader
 from simimg.similarity.embedding_cache import UNFINISHED, EmbeddingCache
 from simimg.similarity.embeddings import Embedder
@@ -71,15 +71,10 @@ def index_folder(
     begin: _Progress = lambda num_files: None,
     progress: _Progress = lambda num_files: None,
 ) -> IndexUpdate:
-    """Create an index of a folder of images, or update it.
+    """Create an index of a folder of images, searched recursively, or update it.
 
-    Args:
-        index_dir: the index.
-        image_dir: the folder, searched recursively; the name of its first subfolder is the label of an image. A file
-            that has several names there, by links, is indexed once.
-        embedder: the model.
-        begin: called with the total number of files.
-        progress: called with the number of files since the last call.
+    The label of an image is the name of the first subfolder. A file that has several names there, by links, is indexed
+    once. `begin` is called with the total number of files, and `progress` with the number of files since its last call.
 
     Raises:
         UsageError: the folder has no images, or `index_dir` is not an index, or another process is writing it.
@@ -106,41 +101,29 @@ def index_folder(
         cache = EmbeddingCache(index_dir, embedder, before)
         same_place = before is not None and before.info.image_dir == str(image_dir.resolve())
         unchanged = {image.path: image for image in before.pictures} if before and same_place else {}
-        images: dict[str, IndexedImage] = {}
-        to_read: list[str] = []
-        times: dict[str, tuple[int, int]] = {}
-        for path in paths:
-            times[path] = _size_and_time(image_dir / path)
-            old = unchanged.get(printable(path))
-            if old and (old.num_bytes, old.modified_ns) == times[path] and old.sha256 in cache:
+        images = {path: _unread(image_dir, path) for path in paths}
+        to_read = []
+        for path, image in images.items():
+            old = unchanged.get(image.path)
+            times = image.num_bytes, image.modified_ns
+            if old and (old.num_bytes, old.modified_ns) == times and old.sha256 in cache:
                 images[path] = old
             else:
                 to_read.append(path)
-        progress(len(images))
+        progress(len(paths) - len(to_read))
         for path, loaded in load_files(
             to_read, image_dir, image_size=embedder.image_size, how=embedder.resize, known=cache
         ):
             if isinstance(loaded, Refusal):
                 refused.append((path, loaded))
+                del images[path]
             else:
-                facts, pixels = loaded
-                num_bytes, modified_ns = times[path]
-                images[path] = IndexedImage(
-                    path=printable(path),
-                    sha256=facts.sha256,
-                    num_bytes=num_bytes,
-                    modified_ns=modified_ns,
-                    width=facts.width,
-                    height=facts.height,
-                    label=_label(path),
-                )
-                if pixels is not None:
-                    cache.add(images[path], pixels)
+                images[path] = dataclasses.replace(images[path], sha256=loaded.sha256)
+                cache.add(loaded)
             progress(1)
         if not images:
             raise UsageError(f"--image_dir={image_dir}: none of its {len(paths)} image files can be decoded.")
-        listed = [images[path] for path in paths if path in images]
-        made = _finish(index_dir, embedder, cache, listed, before, refused, image_dir=image_dir)
+        made = _finish(index_dir, embedder, cache, list(images.values()), before, refused, image_dir=image_dir)
         return dataclasses.replace(made, other_names=tuple(other_names))
 
 
@@ -155,13 +138,8 @@ def index_dataset(
 ) -> IndexUpdate:
     """Create an index of all splits of a dataset of `simimg convert`, or update it.
 
-    Args:
-        index_dir: the index.
-        dataset_dir: the dataset.
-        embedder: the model.
-        image_dir: the folder of the files that it was made of, for verification; the stored pixels are embedded.
-        begin: called with the total number of examples.
-        progress: called with the number of examples since the last call.
+    The stored pixels are embedded; `image_dir`, the folder of the files that the dataset was made of, is for
+    verification. `begin` and `progress` are those of `index_folder`, for examples instead of files.
 
     Raises:
         UsageError: `dataset_dir` is not a dataset, or `index_dir` is not an index, or another process is writing it.
@@ -189,16 +167,9 @@ def index_dataset(
                     if id < 0:  # padding of the last batch
                         continue
                     row = rows[id]
-                    image = IndexedImage(
-                        path=row.path,
-                        sha256=row.sha256,
-                        width=row.width,
-                        height=row.height,
-                        label=layout.class_names[row.label],
-                        split=split,
-                    )
-                    images.append(image)
-                    cache.add(image, square)
+                    label = layout.class_names[row.label]
+                    images.append(IndexedImage(path=row.path, sha256=row.sha256, label=label, split=split))
+                    cache.add(LoadedFile(row.sha256, row.width, row.height, square))
                     progress(1)
         return _finish(
             index_dir, embedder, cache, images, before, [], image_dir=image_dir, dataset_dir=dataset_dir, pixels=pixels
@@ -220,19 +191,14 @@ def _finish(
     """Embed the remaining images and write the next generation, unless the current one is the same."""
     cache.finish()
     images = [cache.with_facts(image) for image in images]
-    index = old = before
     places = tuple(None if place is None else str(place.resolve()) for place in (image_dir, dataset_dir))
     if (
-        before is None
-        or (before.info.image_dir, before.info.dataset_dir, before.info.pixels) != (*places, pixels)
-        or list(before.pictures) != images
+        before is not None
+        and (before.info.image_dir, before.info.dataset_dir, before.info.pixels) == (*places, pixels)
+        and list(before.pictures) == images
     ):
-        if before is not None and (
-            before.info.pixels != pixels
-            or max(len(images), before.info.num_fitted) >= _REFIT_GROWTH * min(len(images), before.info.num_fitted)
-            or set(before.pictures.column("label")) != {image.label for image in images}
-        ):
-            old = None  # whose projections and thresholds no longer fit
+        index = before
+    else:
         index = write_generation(
             index_dir,
             embedder,
@@ -240,16 +206,20 @@ def _finish(
             images,
             image_dir=image_dir,
             dataset_dir=dataset_dir,
-            projections=old.projections if old else None,
-            num_fitted=old.info.num_fitted if old else 0,
             pixels=pixels,
-            thresholds=old.info.thresholds if old else None,
+            fitted=before if before and _still_fits(before, images, pixels) else None,
         )
-    assert index is not None
     cache.remove_parts()
     paths = set(index.pictures.column("path"))
     num_removed = sum(path not in paths for path in before.pictures.column("path")) if before else 0
     return IndexUpdate(index, cache.num_embedded, len(paths) - cache.num_embedded, num_removed, tuple(refused))
+
+
+def _still_fits(before: SearchIndex, images: Sequence[IndexedImage], pixels: str) -> bool:
+    """Whether the projections and thresholds of an index hold for these images."""
+    fewer, more = sorted((len(images), before.info.num_fitted))
+    same_labels = set(before.pictures.column("label")) == {image.label for image in images}
+    return before.info.pixels == pixels and more < _REFIT_GROWTH * fewer and same_labels
 
 
 def _open_before(index_dir: Path, embedder: Embedder, *, dataset_dir: Path | None) -> SearchIndex | None:
@@ -321,13 +291,12 @@ def _one_name_each(folder: Path, paths: list[str]) -> tuple[list[str], list[tupl
     return [path for path in paths if path in chosen], others
 
 
-def _size_and_time(path: Path) -> tuple[int, int]:
+def _unread(image_dir: Path, path: str) -> IndexedImage:
+    """Return what is known of a file that was not read."""
+    label, slash, _ = printable(path).partition("/")
+    image = IndexedImage(path=printable(path), sha256="", label=label if slash else "")
     try:
-        facts = os.stat(path)
+        facts = os.stat(image_dir / path)
     except OSError:  # reported when it is read
-        return 0, 0
-    return facts.st_size, facts.st_mtime_ns
-
-
-def _label(path: str) -> str:
-    return printable(path.split("/", 1)[0]) if "/" in path else ""
+        return image
+    return dataclasses.replace(image, num_bytes=facts.st_size, modified_ns=facts.st_mtime_ns)

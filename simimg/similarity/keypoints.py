@@ -113,15 +113,8 @@ def detect(image: Image.Image, *, longer_side: int, most: int) -> Keypoints:
 
 def align(query: Keypoints, candidate: Keypoints) -> Alignment | None:
     """Return how the query lies in the candidate, or None if fewer than `MIN_INLIERS` keypoints agree."""
-    found = [
-        (aligned, is_mirrored)
-        for view, is_mirrored in ((query, False), (query.mirrored(), True))
-        if (aligned := _affine(view, candidate)) is not None
-    ]
-    if not found:
-        return None
-    (matrix, num_inliers), is_mirrored = max(found, key=lambda pair: pair[0][1])
-    return Alignment(matrix, is_mirrored, num_inliers)
+    found = [_affine(query, candidate, mirrored=False), _affine(query.mirrored(), candidate, mirrored=True)]
+    return max(filter(None, found), key=lambda one: one.num_inliers, default=None)
 
 
 def _root(descriptors: np.ndarray) -> np.ndarray:
@@ -141,8 +134,8 @@ def _spread(
     return order[np.lexsort((-responses[order], rank))[:most]]
 
 
-def _affine(query: Keypoints, candidate: Keypoints) -> tuple[np.ndarray, int] | None:
-    """Return the map that most matches agree on, and the number of distinct keypoints that support it."""
+def _affine(query: Keypoints, candidate: Keypoints, *, mirrored: bool) -> Alignment | None:
+    """Return the map that most matches agree on, with the number of distinct keypoints that support it."""
     ours, theirs = _matches(query, candidate)
     if len(ours) < MIN_INLIERS:
         return None
@@ -160,7 +153,7 @@ def _affine(query: Keypoints, candidate: Keypoints) -> tuple[np.ndarray, int] | 
     reached = min(len(np.unique(np.round(side[agreeing]), axis=0)) for side in (start, goal))
     if matrix is None or reached < MIN_INLIERS or not _plausible(matrix):
         return None
-    return matrix, reached
+    return Alignment(matrix, mirrored, reached)
 
 
 def _matches(query: Keypoints, candidate: Keypoints) -> tuple[np.ndarray, np.ndarray]:

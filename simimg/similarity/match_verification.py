@@ -23,7 +23,7 @@ from simimg.similarity.affine import compose, determinant, inverse, scaling, tra
 from simimg.similarity.fingerprint import PLAIN, WHOLE_PX, Fingerprint, luma
 from simimg.similarity.keypoints import align
 
-__all__ = ["DAMAGE", "MIN_AGREEMENT", "SAME_BYTES", "SAME_FILE", "SAME_PIXELS", "Verification", "verify"]
+__all__ = ["HARMLESS", "MIN_AGREEMENT", "SAME_BYTES", "SAME_FILE", "SAME_PIXELS", "Verification", "verify"]
 
 MIN_AGREEMENT = 0.45
 """Least agreement of the frame if many keypoints match, see `_agreement`. Images half covered by something reach it."""
@@ -36,19 +36,8 @@ SAME_BYTES = "the same bytes"
 SAME_FILE = "the same file under another name"
 SAME_PIXELS = "the same pixels"
 
-DAMAGE = (
-    "mirrored",
-    "turned by",
-    "upside down",
-    "cropped",
-    "pasted",
-    "stretched",
-    "grey",
-    "recoloured",
-    "blurred",
-    "covered",
-)
-"""Words of those reasons that concern the image rather than its file, and show that it is not the original."""
+HARMLESS = (SAME_BYTES, SAME_PIXELS, "resized", "JPEG", "brighter", "darker")
+"""Beginnings of those reasons that concern the file rather than the image; all others show an edited copy."""
 
 _FRAME_PX = 128  # longer side of the frame, at most
 _BLOCKS = 8  # per side of the frame
@@ -83,15 +72,11 @@ class Verification:
         return ", ".join(self.reasons) or "looks the same"
 
 
+@plain_opencv()
 def verify(query: Fingerprint, candidate: Fingerprint) -> Verification | None:
     """Return the verification that the query is a copy of the candidate, or None if nothing shows that it is one."""
     if query.size == candidate.size and query.pixels_sha256 == candidate.pixels_sha256:
         return Verification(1.0, (SAME_PIXELS,), len(query.keypoints.points))
-    with plain_opencv():
-        return _verified(query, candidate)
-
-
-def _verified(query: Fingerprint, candidate: Fingerprint) -> Verification | None:
     found = align(query.keypoints, candidate.keypoints)
     if found is not None:
         matrix = _between_sizes(found.matrix, query.keypoints.size, candidate.keypoints.size)

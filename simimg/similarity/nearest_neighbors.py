@@ -12,6 +12,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -43,10 +44,10 @@ _CENTROID_UNIT = 2.0**30  # resolution of a coordinate; near 1, that of float32 
 _WANTED_RECALL = 0.99
 _PROBED_QUERIES = 200
 
+_Nearest = tuple[np.ndarray, np.ndarray]  # similarities or products, and rows
 
-def nearest(
-    vectors: np.ndarray, queries: np.ndarray, k: int, among: np.ndarray | None = None
-) -> tuple[np.ndarray, np.ndarray]:
+
+def nearest(vectors: np.ndarray, queries: np.ndarray, k: int, among: np.ndarray | None = None) -> _Nearest:
     """Return the `k` nearest vectors of each query, best first; equal ones in the order of their rows.
 
     BLAS proposes every vector that may be among the nearest within its rounding error. The proposals are compared by
@@ -65,31 +66,38 @@ def nearest(
         chosen = np.flatnonzero(among)
         values, rows = nearest(vectors[chosen], queries, k)
         return values, chosen[rows]
-    num_queries, _, dim = queries.shape
     count = min(k, len(vectors) if among is None else num_chosen)
-    values, rows = np.zeros((num_queries, count), np.float32), np.zeros((num_queries, count), np.int64)
     queries = np.ascontiguousarray(queries, np.float32)
+    return _compared(vectors, queries, count, lambda some, most: _proposed(vectors, queries[some], most, among))
+
+
+def _compared(
+    vectors: np.ndarray, queries: np.ndarray, count: int, propose: Callable[[np.ndarray, int], _Nearest]
+) -> _Nearest:
+    """Return the `count` nearest of each query among those that are proposed; -inf and `_NO_ROW` if there are fewer.
+
+    `propose` takes the places of some queries and a number, and returns the products and rows of so many vectors, best
+    first. It is called again, for more of them, while the last one may be among the nearest.
+    """
+    num_queries, _, dim = queries.shape
+    values, rows = np.zeros((num_queries, count), np.float32), np.zeros((num_queries, count), np.int64)
     error = product_error(dim)
     waiting, most = np.arange(num_queries if count else 0), count + _SPARE
     while len(waiting):
-        proposed, at = _proposed(vectors, queries[waiting], most, among)
-        near = proposed >= proposed[:, [count - 1]] - 2 * error
-        complete = ~near[:, -1] | (at[:, -1] == _NO_ROW)  # all other vectors are too far away
-        done, columns = np.nonzero(near & complete[:, None])
-        if len(done):
-            query_of, candidates = waiting[done], at[done, columns]
-            similarities = _similarities(vectors[candidates], queries[query_of], error)
-            order = np.lexsort((candidates, -similarities, query_of))
-            firsts = np.flatnonzero(np.diff(query_of, prepend=-1))  # the sort keeps the order of the queries
-            best = order[firsts[:, None] + np.arange(count)]
-            values[query_of[firsts]], rows[query_of[firsts]] = similarities[best], candidates[best]
+        products, at = propose(waiting, most)
+        near = (at != _NO_ROW) & (products >= products[:, [count - 1]] - 2 * error)
+        complete = ~near[:, -1]  # all other vectors are too far away
+        done, candidates, near = waiting[complete], at[complete], near[complete]
+        similarities = np.full(candidates.shape, -np.inf, np.float32)
+        query_of = done[np.nonzero(near)[0]]
+        similarities[near] = _similarities(vectors[candidates[near]], queries[query_of], error)
+        candidates[~near] = _NO_ROW
+        values[done], rows[done] = _sorted(similarities, candidates, count)
         waiting, most = waiting[~complete], _MORE * most
     return values, rows
 
 
-def _proposed(
-    vectors: np.ndarray, queries: np.ndarray, most: int, among: np.ndarray | None
-) -> tuple[np.ndarray, np.ndarray]:
+def _proposed(vectors: np.ndarray, queries: np.ndarray, most: int, among: np.ndarray | None) -> _Nearest:
     """Return the `most` nearest of each query by BLAS, best first: products and rows, `[num_queries, most]`.
 
     If there are fewer vectors, the last products are -inf and the last rows `_NO_ROW`. Threads, one per core, take
@@ -123,8 +131,7 @@ def _proposed(
                 parts = list(executor.map(search, range(num_threads)))
     values = np.concatenate([part.values for part in parts], axis=1)
     rows = np.concatenate([part.rows for part in parts], axis=1)
-    order = np.lexsort((rows, -values), axis=1)[:, :most]
-    return np.take_along_axis(values, order, 1), np.take_along_axis(rows, order, 1)
+    return _sorted(values, rows, most)
 
 
 def _products(block: np.ndarray, queries: np.ndarray) -> np.ndarray:
@@ -149,10 +156,7 @@ def _products(block: np.ndarray, queries: np.ndarray) -> np.ndarray:
 def _similarities(vectors: np.ndarray, queries: np.ndarray, error: float) -> np.ndarray:
     """Return the similarity of each vector to the closest view of its query: float32 `[n]`.
 
-    Args:
-        vectors: float32 `[n, dim]`.
-        queries: float32 `[n, num_views, dim]`.
-        error: of a product of BLAS.
+    `vectors` are float32 `[n, dim]`, `queries` float32 `[n, num_views, dim]`, and `error` is that of a product of BLAS.
     """
     if queries.shape[1] == 1:
         return inner_products(vectors, queries[:, 0])
@@ -163,10 +167,10 @@ def _similarities(vectors: np.ndarray, queries: np.ndarray, error: float) -> np.
     return similarities
 
 
-def _sorted(similarities: np.ndarray, rows: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return the `count` best, best first; equal ones in the order of their rows."""
-    kept = np.lexsort((rows, -similarities))[:count]
-    return similarities[kept], rows[kept]
+def _sorted(similarities: np.ndarray, rows: np.ndarray, count: int) -> _Nearest:
+    """Return the `count` best of the last axis, best first; equal ones in the order of their rows."""
+    kept = np.lexsort((rows, -similarities))[..., :count]
+    return np.take_along_axis(similarities, kept, -1), np.take_along_axis(rows, kept, -1)
 
 
 class _Best:
@@ -218,7 +222,7 @@ class Cells:
     recall: float
     path: Path
 
-    def nearest(self, queries: np.ndarray, k: int, among: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
+    def nearest(self, queries: np.ndarray, k: int, among: np.ndarray | None = None) -> _Nearest:
         """Do the same as `nearest` above in the probed cells; more cells are probed if they hold too few vectors."""
         num_queries, num_views, dim = queries.shape
         queries = np.ascontiguousarray(queries, np.float32)
@@ -228,8 +232,8 @@ class Cells:
         while len(waiting):
             nearest_rows = self._nearest_rows(queries[waiting].reshape(-1, dim), count, num_probed, among)
             lacking = []
-            for place, query in enumerate(waiting.tolist()):
-                rows = np.unique(np.concatenate(nearest_rows[place * num_views : (place + 1) * num_views]))
+            for query, near in zip(waiting.tolist(), nearest_rows.reshape(len(waiting), -1), strict=True):
+                rows = np.unique(near[near != _NO_ROW])
                 if len(rows) < count:
                     lacking.append(query)
                     continue
@@ -239,39 +243,27 @@ class Cells:
             waiting, num_probed = np.array(lacking, np.int64), min(2 * num_probed, self.faiss_index.nlist)
         return best, found
 
-    def _nearest_rows(
-        self, queries: np.ndarray, count: int, num_probed: int, among: np.ndarray | None
-    ) -> list[np.ndarray]:
-        """Return the rows of the `count` nearest, or fewer, of each query, `[num_queries, dim]`, in its nearest cells.
+    def _nearest_rows(self, queries: np.ndarray, count: int, num_probed: int, among: np.ndarray | None) -> np.ndarray:
+        """Return the rows of the `count` nearest of each query, `[num_queries, dim]`, in its nearest cells.
 
-        faiss proposes a few more, and again more if its last proposal may be among the nearest.
+        `_NO_ROW` takes the last places if the cells have fewer.
         """
         faiss = _faiss()
         chosen = {} if among is None else {"sel": faiss.IDSelectorBitmap(np.packbits(among, bitorder="little"))}
         parameters = faiss.SearchParametersIVF(nprobe=num_probed, **chosen)
         _, cells = nearest(self._centroids, queries[:, None], num_probed)
-        dim = queries.shape[1]
-        error = product_error(dim)
-        found: list[np.ndarray] = [np.zeros(0, np.int64)] * len(queries)
-        waiting, most = np.arange(len(queries)), count + _SPARE
-        while len(waiting):
-            values, rows = (np.empty((len(waiting), most), dtype) for dtype in (np.float32, np.int64))
-            some, probed = queries[waiting], cells[waiting]
-            products = np.zeros(
-                probed.shape, np.float32
-            )  # with the centroids, unused; faiss has bare pointers to these
+
+        def propose(places: np.ndarray, most: int) -> _Nearest:
+            values, rows = (np.empty((len(places), most), dtype) for dtype in (np.float32, np.int64))
+            some, probed = queries[places], cells[places]
+            unused = np.zeros(probed.shape, np.float32)  # products with the centroids; faiss has bare pointers to these
             self.faiss_index.search_preassigned_c(
-                len(some), faiss.swig_ptr(some), most, faiss.swig_ptr(probed), faiss.swig_ptr(products),
+                len(some), faiss.swig_ptr(some), most, faiss.swig_ptr(probed), faiss.swig_ptr(unused),
                 faiss.swig_ptr(values), faiss.swig_ptr(rows), False, parameters,
             )  # fmt: skip
-            near = (rows >= 0) & (values >= values[:, [count - 1]] - 2 * error)
-            complete = ~near[:, -1]
-            for place in np.flatnonzero(complete):
-                at = rows[place][near[place]]
-                similarities = inner_products(self.vectors[at], np.broadcast_to(some[place], (len(at), dim)))
-                _, found[waiting[place]] = _sorted(similarities, at, count)
-            waiting, most = waiting[~complete], _MORE * most
-        return found
+            return values, np.where(rows < 0, _NO_ROW, rows)
+
+        return _compared(self.vectors, queries[:, None], count, propose)[1]
 
     @functools.cached_property
     def _centroids(self) -> np.ndarray:
@@ -279,12 +271,7 @@ class Cells:
 
 
 def build_cells(vectors: np.ndarray, path: Path) -> Cells:
-    """Build an inverted file of vectors, measures it and write it.
-
-    Args:
-        vectors: float32 `[num_vectors, dim]` of L2 norm 1.
-        path: the file to write.
-    """
+    """Build an inverted file of vectors, float32 `[num_vectors, dim]` of L2 norm 1, measure it and write it."""
     faiss = _faiss()
     num_vectors, dim = vectors.shape
     num_cells = max(1, int(4 * math.sqrt(num_vectors)))
@@ -301,17 +288,15 @@ def build_cells(vectors: np.ndarray, path: Path) -> Cells:
     queries = np.ascontiguousarray(vectors[np.sort(rng.permutation(num_vectors)[:_PROBED_QUERIES])])[:, None]
     k = min(10, num_vectors)
     _, exact = nearest(vectors, queries, k)
+    faiss.write_index(index, str(path))
     num_probed = 1
     while True:
-        cells_found = Cells(index, vectors, num_probed, 0.0, path)
-        _, found = cells_found.nearest(queries, k)
+        _, found = Cells(index, vectors, num_probed, 0.0, path).nearest(queries, k)
         hits = sum(len(np.intersect1d(ours, theirs)) for ours, theirs in zip(found, exact, strict=True))
         recall = hits / exact.size
         if recall >= _WANTED_RECALL or num_probed >= num_cells:
-            break
+            return Cells(index, vectors, num_probed, recall, path)
         num_probed = min(num_cells, num_probed * 2)
-    faiss.write_index(index, str(path))
-    return Cells(index, vectors, num_probed, recall, path)
 
 
 def _fitted_centroids(sample: np.ndarray, num_cells: int, rng: np.random.Generator) -> np.ndarray:

@@ -76,11 +76,9 @@ class Plan:
 
 
 def reference_of(index: SearchIndex, folders: Iterable[str]) -> Callable[[str], bool]:
-    """Return a function that tells whether a path of an index lies in a reference folder, which is never touched.
+    """Return a function that tells whether a path of an index of files lies in a reference folder, never touched.
 
-    Args:
-        index: of files.
-        folders: relative to the folder of the index.
+    The folders are relative to that of the index.
 
     Raises:
         UsageError: a folder does not exist there.
@@ -98,13 +96,9 @@ def reference_of(index: SearchIndex, folders: Iterable[str]) -> Callable[[str], 
 def write_plan(
     path: Path, image_dir: Path, groups: Iterable[Group], reference: Callable[[str], bool] = lambda path: False
 ) -> None:
-    """Write a plan that keeps the keeper of each group and all files of reference folders.
+    """Write a plan, a JSON file, that keeps the keeper of each group and all files of reference folders.
 
-    Args:
-        path: the plan, a JSON file.
-        image_dir: the folder that the paths of images are relative to.
-        groups: see `simimg.similarity.duplicate_groups`.
-        reference: whether a path is never touched.
+    Paths of images are relative to `image_dir`. `reference` tells whether a path is never touched.
     """
     described = []
     for group in groups:

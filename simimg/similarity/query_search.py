@@ -73,12 +73,9 @@ class Query:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class SearchResult:
-    """An image of the index that was found for a query.
+    """An image of the index that was found for a query: its row, and the path of its file, as far as that is known.
 
     Attributes:
-        row: in the index.
-        picture: the image.
-        path: of its file, as far as the index knows.
         similarity: 0..1, higher is closer; 0.5 and more are verified copies. When searching by kind: the cosine.
         cosine: of the embeddings of the image and of the closest view.
         verification: why it is a copy; None if it is not verified as one.
@@ -110,10 +107,8 @@ def query_views(image: Image.Image, image_size: int, how: str) -> np.ndarray:
     for 87 % with the image and its mirror image alone and for 92 % with all views; it is among the first fifty for 98 %
     and 99.6 %.
 
-    Args:
-        image: mode RGB.
-        image_size: px, of the network.
-        how: how images become squares, see `tfrecords.convert.image.decoder.resize`.
+    The mode of the image is RGB. `image_size`, px, is that of the network, and `how` tells how images become squares,
+    see `tfrecords.convert.image.decoder.resize`.
     """
     whole = resize(image, image_size, how)
     # The resized square is rotated instead of the image; the result is the same.
@@ -156,16 +151,10 @@ def load_queries(paths: Sequence[str], embedder: Embedder) -> Iterator[tuple[str
 class Finder:
     """Searches an index. Not thread-safe; verifies candidates with one thread per core."""
 
-    def __init__(
-        self, index: SearchIndex, embedder: Embedder, *, candidates: int = CANDIDATES, threshold: float | None = None
-    ) -> None:
-        """Take an index and the model that made it.
+    def __init__(self, index: SearchIndex, embedder: Embedder, *, threshold: float | None = None) -> None:
+        """Take an opened index and the model that made it.
 
-        Args:
-            index: opened.
-            embedder: its model.
-            candidates: images that are verified per query, at most; with 0, results are ranked by embeddings alone.
-            threshold: least similarity of a copy; None uses the one that `simimg calibrate` chose, if it was run.
+        `threshold` is the least similarity of a copy; None uses the one that `simimg calibrate` chose, if it was run.
 
         Raises:
             SearchIndexError: `embedder` did not make the index.
@@ -173,26 +162,21 @@ class Finder:
         index.check_model(embedder)
         self.index = index
         self.embedder = embedder
-        self._candidates = candidates
         self._threshold = index.info.thresholds.get("copy", 0.0) if threshold is None else threshold
         self._executor = ThreadPoolExecutor(num_cores())
         self._images = IndexImages(index)
         self._hashes = index.pictures.column("phash").astype(np.uint64)
 
     def find(self, query: Query, k: int, by: str = "copy", *, without: int = -1) -> list[SearchResult]:
-        """Return the `k` most similar images of the index, best first.
+        """Return the `k` (at least 1) most similar images of the index, best first; the row `without` is ignored.
 
-        Args:
-            query: see `load_query`.
-            k: at least 1.
-            by: `copy`: verified copies first; `kind`: images of the same kind, by their embeddings.
-            without: a row that is ignored; -1 for none.
+        By `copy`, these are verified copies first; by `kind`, images of the same kind, by their embeddings.
         """
         embeddings = self.embedder.embed(query.views[_UPRIGHT] if by == "kind" else query.views)
         among = self._among(None, without)
         matches = self._nearest(embeddings, k, by, among)
         verified: list[Verification | None] = []
-        if by == "copy" and self._candidates:
+        if by == "copy":
             matches = self._near_hashes_first(matches, query.views, embeddings, among)
             *_, verified = self._verified(_QueryFingerprints(query.fingerprint, query.views[0]), matches)
         return self._ranked(matches, verified, k, by)
@@ -210,15 +194,9 @@ class Finder:
         """Yield the results of `find` as far as they are known, for interactive use; the last equals that of `find`.
 
         The first results use the embeddings of the image and its mirror image, an eighth of the work; the second ones
-        those of all views; then there are new results for each group of candidates that is verified.
-
-        Args:
-            views: of the query.
-            get_fingerprint: returns the query's fingerprint; called when the first candidate is verified.
-            k: as for `find`; so are `by` and `without`.
-            by: `copy` or `kind`.
-            without: a row.
-            only: bool `[num_images]`, the images that are searched.
+        those of all views; then there are new results for each group of candidates that is verified. When the first one
+        is verified, `get_fingerprint` is called for that of the query. `only`, bool `[num_images]`, selects the images
+        that are searched.
         """
         among = self._among(only, without)
         upright = self.embedder.embed(views[_UPRIGHT])
@@ -230,10 +208,9 @@ class Finder:
         embeddings = np.concatenate([upright, self.embedder.embed(views[others])])
         matches = self._nearest(embeddings, k, by, among)
         yield self._ranked(matches, [], k, by)
-        if self._candidates:
-            matches = self._near_hashes_first(matches, views, embeddings, among)
-            for verified in self._verified(_QueryFingerprints(get_fingerprint(), views[0]), matches):
-                yield self._ranked(matches, verified, k, by)
+        matches = self._near_hashes_first(matches, views, embeddings, among)
+        for verified in self._verified(_QueryFingerprints(get_fingerprint(), views[0]), matches):
+            yield self._ranked(matches, verified, k, by)
 
     def close(self) -> None:
         """Stop the threads."""
@@ -248,7 +225,7 @@ class Finder:
 
     def _nearest(self, embeddings: np.ndarray, k: int, by: str, among: np.ndarray | None) -> list[Match]:
         """Return the `k` nearest images; for `copy`, at least as many as are verified."""
-        most = k if by == "kind" else max(k, self._candidates)
+        most = k if by == "kind" else max(k, CANDIDATES)
         (found,) = self.index.search(embeddings[None], most, by, among=among)
         return found
 
@@ -275,7 +252,7 @@ class Finder:
 
     def _verified(self, query: _QueryFingerprints, matches: Sequence[Match]) -> Iterator[list[Verification | None]]:
         """Yield the verifications so far, at least once; ends at a group without copies that follows a copy."""
-        rows = [match.row for match in matches[: self._candidates]]
+        rows = [match.row for match in matches[:CANDIDATES]]
         verified: list[Verification | None] = []
         yield verified
         for start in range(0, len(rows), _GROUP):

@@ -112,24 +112,14 @@ def write_generation(
     *,
     image_dir: Path | None,
     dataset_dir: Path | None = None,
-    projections: Mapping[str, Projection] | None = None,
-    num_fitted: int = 0,
     pixels: str = "",
-    thresholds: Mapping[str, float] | None = None,
+    fitted: SearchIndex | None = None,
 ) -> SearchIndex:
-    """Write a new generation of an index and make it the current one; return the index, opened.
+    """Write a new generation of an index, or its first one, and make it the current one; return the index, opened.
 
-    Args:
-        index_dir: the folder, with or without an index.
-        embedder: the model of the embeddings.
-        embeddings: float `[num_images, network_dim]` of L2 norm 1.
-        pictures: one per row.
-        image_dir: the folder that paths are relative to.
-        dataset_dir: the dataset of the images.
-        projections: by name; by default they are fitted to these images.
-        num_fitted: number of images that the given projections were fitted to.
-        pixels: see `IndexInfo`.
-        thresholds: those of the previous generation, if they still hold.
+    Embeddings are float `[num_images, network_dim]` of L2 norm 1, in the order of the pictures. For `image_dir`,
+    `dataset_dir` and `pixels`, see `IndexInfo`. The projections and thresholds are those of `fitted`, an index for
+    which they were made; by default, projections are fitted to these images.
 
     Raises:
         SearchIndexError: it cannot be written, for example because the disk is full; the index is unchanged.
@@ -137,10 +127,10 @@ def write_generation(
     table = pictures if isinstance(pictures, ImageTable) else ImageTable.of(pictures)
     before = _generations(index_dir)
     generation = max(before, default=0) + 1
-    if projections is None:
-        labels = table.column("label")
-        projections = {by: fit_projection(embeddings, labels, by) for by in BY}
-        num_fitted = len(table)
+    if fitted is None:
+        projections: Mapping[str, Projection] = {by: fit_projection(embeddings, table.column("label"), by) for by in BY}
+    else:
+        projections = fitted.projections
     cells: dict[str, dict[str, float]] = {}
     try:
         with atomic_folder(_folder(index_dir, generation)) as folder:
@@ -164,10 +154,10 @@ def write_generation(
             num_images=len(table),
             image_dir=None if image_dir is None else str(image_dir.resolve()),
             dataset_dir=None if dataset_dir is None else str(dataset_dir.resolve()),
-            num_fitted=num_fitted,
+            num_fitted=fitted.info.num_fitted if fitted else len(table),
             pixels=pixels,
             cells=cells,
-            thresholds=dict(thresholds or {}),
+            thresholds=fitted.info.thresholds if fitted else {},
         )
         _write_info(index_dir, info)
     except OSError as error:
@@ -181,12 +171,9 @@ def write_generation(
 
 @dataclasses.dataclass(frozen=True)
 class SearchIndex:
-    """An opened index.
+    """An opened index: its folder, the content of index.json, and the images by row.
 
     Attributes:
-        index_dir: the folder.
-        info: the content of index.json.
-        pictures: the images, by row.
         embeddings: float16 `[num_images, network_dim]`, memory-mapped.
         projections: by name.
         vectors: float32 `[num_images, dim]` by projection, memory-mapped.
@@ -259,25 +246,14 @@ class SearchIndex:
                 "Remove that folder and make it again with `simimg index`."
             )
 
-    def nearest(
+    def nearest_vectors(
         self, queries: np.ndarray, k: int, by: str = "copy", *, among: np.ndarray | None = None
     ) -> tuple[np.ndarray, np.ndarray]:
         """Return similarities and rows of the `k` nearest images, both `[num_queries, at most k]`, best first.
 
-        Args:
-            queries: embeddings as the network returns them, `[num_queries, network_dim]`, or
-                `[num_queries, num_views, network_dim]`: then the view that is closest to an image counts.
-            k: at least 1.
-            by: `copy` or `kind`.
-            among: bool `[num_images]`, the rows that are searched; by default all.
+        Queries are projected embeddings, `[num_queries, num_views, dim]`; the view that is closest to an image counts.
+        `k` is at least 1. `by` is `copy` or `kind`. `among`, bool `[num_images]`, selects the rows that are searched.
         """
-        views = queries[:, None, :] if queries.ndim == 2 else queries
-        return self.nearest_vectors(self.projections[by](views), k, by, among=among)
-
-    def nearest_vectors(
-        self, queries: np.ndarray, k: int, by: str = "copy", *, among: np.ndarray | None = None
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Do the same as `nearest` for projected embeddings, `[num_queries, num_views, dim]`."""
         if by in self.cells:
             return self.cells[by].nearest(queries, k, among)
         return nearest(self.vectors[by], queries, k, among)
@@ -285,8 +261,13 @@ class SearchIndex:
     def search(
         self, queries: np.ndarray, k: int, by: str = "copy", *, among: np.ndarray | None = None
     ) -> list[list[Match]]:
-        """Return the `k` most similar images for each query, best first; see `nearest`."""
-        similarities, rows = self.nearest(queries, k, by, among=among)
+        """Return the `k` most similar images for each query, best first; see `nearest_vectors`.
+
+        Queries are embeddings as the network returns them, `[num_queries, network_dim]` or `[num_queries, num_views,
+        network_dim]`.
+        """
+        views = queries[:, None, :] if queries.ndim == 2 else queries
+        similarities, rows = self.nearest_vectors(self.projections[by](views), k, by, among=among)
         return [
             [Match(*one) for one in zip(found.tolist(), self.pictures.rows(found), values.tolist(), strict=True)]
             for found, values in zip(rows, similarities, strict=True)
@@ -334,7 +315,7 @@ def _check_shape(array: np.ndarray, dtype: Any, num_rows: int, dim: int | None) 
 
 @contextmanager
 def _reading(index_dir: Path, path: Path) -> Iterator[Path]:
-    """Convert any error while a file is read to one that names the file and say what to do."""
+    """Convert any error while a file is read to one that names the file and says what to do."""
     try:
         yield path
     except (*_DAMAGE, DataError) as error:

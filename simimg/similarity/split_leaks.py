@@ -24,6 +24,7 @@ import io
 import shlex
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -49,15 +50,9 @@ _KEPT = ("image_size", "resize", "decode", "truncated", "background", "encoding"
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class LeakedPair:
-    """An image that is a copy of an image in an earlier split.
+    """An image that is a copy of the other one, in an earlier split; both rows are those of the index.
 
-    Attributes:
-        row: in the index.
-        picture: the image.
-        other_row: the row of the image in the earlier split.
-        other: that image.
-        similarity: 0.5..1.
-        reason: what was done to the image, if the other one is the original.
+    The similarity is 0.5..1. The reason is what was done to the image, if the other one is the original.
     """
 
     row: int
@@ -70,12 +65,9 @@ class LeakedPair:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Leaks:
-    """The result of `find_leaks`.
+    """The splits of a dataset in the order of their use, their sizes, and the pairs of copies, most similar first.
 
     Attributes:
-        splits: of the dataset, in the order of their use.
-        num_images: by split.
-        pairs: most similar first.
         cleaned: the clean split of each row; None if clean splits were not requested.
         num_pairs_examined: pairs that were verified.
         num_stored: images that were verified by their stored pixels.
@@ -102,13 +94,10 @@ def find_leaks(
     deal: str | None = None,
     progress: Callable[[int], object] = lambda num_images: None,
 ) -> Leaks:
-    """Return the copies across the splits of an index's images.
+    """Return the copies, of a similarity of `threshold` (0.5..1) or more, across the splits of an index of a dataset.
 
-    Args:
-        index: of a dataset, opened.
-        threshold: the least similarity of copies, 0.5..1.
-        deal: one of `DEALS` to compute clean splits as well.
-        progress: called with the number of images since the last call.
+    With `deal`, one of `DEALS`, clean splits are computed as well. `progress` is called with the number of images since
+    its last call.
     """
     if deal is not None and deal not in DEALS:
         raise ValueError(f"`deal` should be one of {DEALS}. Received: deal={deal!r}")
@@ -116,8 +105,7 @@ def find_leaks(
     names = tuple(sorted(dict.fromkeys(split_names), key=lambda name: (name != "train", name == "test")))
     splits = np.array([names.index(name) for name in split_names], np.int64)
     labels = np.unique(index.pictures.column("label").astype(str), return_inverse=True)[1]
-    examiner = PairExaminer(index, threshold)
-    try:
+    with closing(PairExaminer(index, threshold)) as examiner:
         edges = _edges(examiner, splits, progress)
         pairs = _pairs(examiner, splits, edges)
         dealt, joined = splits, edges
@@ -134,8 +122,6 @@ def find_leaks(
             num_stored=len(examiner.images.stored),
             num_missing=len(examiner.images.missing),
         )
-    finally:
-        examiner.close()
 
 
 def deal_groups(splits: np.ndarray, labels: np.ndarray, pairs: Iterable[tuple[int, int]], deal: str) -> np.ndarray:
@@ -169,12 +155,9 @@ def deal_groups(splits: np.ndarray, labels: np.ndarray, pairs: Iterable[tuple[in
 
 
 def write_clean_table(index: SearchIndex, splits: tuple[str, ...], path: Path) -> None:
-    """Write a CSV file with the path, label and split of each image, ordered by example id.
+    """Write a CSV file with the path, label and given split of each row of an index of a dataset, by example id.
 
-    Args:
-        index: of a dataset.
-        splits: by row of the index.
-        path: the file; its folder is created.
+    The folder of the file is created.
     """
     assert index.info.dataset_dir is not None
     id_of = {row.path: row.id for row in read_manifest(Path(index.info.dataset_dir))}
@@ -189,12 +172,9 @@ def write_clean_table(index: SearchIndex, splits: tuple[str, ...], path: Path) -
 
 
 def clean_command(index: SearchIndex, table: Path, image_dir: Path | None) -> str:
-    """Return the command line that makes the clean dataset, with the options of the existing one.
+    """Return the command line that makes the clean dataset, with the options of the existing one, which was indexed.
 
-    Args:
-        index: of the existing dataset.
-        table: see `write_clean_table`.
-        image_dir: the folder that the table's paths are relative to; FOLDER is printed if it is not known.
+    The paths in `table`, see `write_clean_table`, are relative to `image_dir`; FOLDER is printed if it is not known.
     """
     assert index.info.dataset_dir is not None
     layout = Layout.load(Path(index.info.dataset_dir))

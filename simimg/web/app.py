@@ -21,9 +21,11 @@ import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
+import numpy as np
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -52,13 +54,9 @@ _FOREVER = "private, max-age=31536000, immutable"  # if the URL has the generati
 
 
 def create_app(index: SearchIndex, embedder: Embedder, plan_path: Path, *, host: str = "127.0.0.1") -> ASGIApp:
-    """Return the application.
+    """Return the application for an index, whose review reads and writes the plan of `simimg duplicates`.
 
-    Args:
-        index: opened.
-        embedder: the model that made it.
-        plan_path: the plan of `simimg duplicates` that the review reads and writes.
-        host: the host that the server is bound to.
+    `host` is the one that the server is bound to.
 
     Raises:
         SearchIndexError: `embedder` did not make the index.
@@ -82,11 +80,11 @@ class _Page:
 
     def application(self) -> Starlette:
         routes = [
-            Route("/", self.front),
+            Route("/", self.file),
             Route("/static/{name}", self.file),
             Route("/api/collection", self.describe_collection),
-            Route("/api/thumbnail/{row:int}", self.thumbnail),
-            Route("/api/picture/{row:int}", self.picture),
+            Route("/api/thumbnail/{row:int}", partial(self.jpeg, self.thumbnails.thumbnail)),
+            Route("/api/picture/{row:int}", partial(self.jpeg, self.thumbnails.large)),
             Route("/api/query", self.take_query, methods=["POST"]),
             Route("/api/query/{name}", self.query),
             Route("/api/search", self.search),
@@ -104,28 +102,27 @@ class _Page:
 
     @asynccontextmanager
     async def lifespan(self, app: Starlette) -> AsyncIterator[None]:
-        loop = asyncio.get_running_loop()
-        await loop.run_in_executor(None, self.worker.warm_up)
+        await asyncio.to_thread(self.worker.warm_up)
         yield
         for job in (self.map, self.review.job):
             job.stop()
         self.worker.close()
         self.decoding.shutdown(cancel_futures=True)
 
-    async def front(self, request: Request) -> Response:
-        return self._static("index.html")
-
     async def file(self, request: Request) -> Response:
-        return self._static(request.path_params["name"])
+        name = request.path_params.get("name", "index.html")
+        if name not in self.static:
+            raise RequestError(404, "There is no such page.")
+        media_type, data = self.static[name]
+        return Response(data, media_type=media_type, headers={"cache-control": "no-cache"})
 
     async def describe_collection(self, request: Request) -> Response:
         return Response(self.collection, media_type="application/json")
 
-    async def thumbnail(self, request: Request) -> Response:
-        return await self._jpeg(request, self.thumbnails.thumbnail)
-
-    async def picture(self, request: Request) -> Response:
-        return await self._jpeg(request, self.thumbnails.large)
+    async def jpeg(self, make: Callable[[int], bytes], request: Request) -> Response:
+        data = await self._decode(lambda: make(request.path_params["row"]))
+        cached = _FOREVER if "v" in request.query_params else "no-cache"
+        return Response(data, media_type="image/jpeg", headers={"cache-control": cached})
 
     async def take_query(self, request: Request) -> Response:
         data = await body_of(request, MAX_BYTES)
@@ -147,21 +144,12 @@ class _Page:
         query = await self._query_of(request)
         found = self.worker.search(query, k, by, label=parameters.get("label"), split=parameters.get("split"))
 
-        async def lines() -> AsyncIterator[bytes]:
-            try:
-                async for values in found:
-                    yield json.dumps(values, ensure_ascii=False).encode() + b"\n"
-            finally:
-                await found.aclose()  # type: ignore[attr-defined]  # closing the generator cancels the search
-
-        return StreamingResponse(lines(), media_type="application/x-ndjson")
+        lines = (json.dumps(values, ensure_ascii=False).encode() + b"\n" async for values in found)
+        return StreamingResponse(lines, media_type="application/x-ndjson")
 
     async def pair(self, request: Request) -> Response:
-        rows = [
-            _number(request.query_params.get(name, ""), name, 0, len(self.index.pictures) - 1)
-            for name in ("row", "with")
-        ]
-        found = await self._decode(lambda: self.review.pair(*rows))
+        row, other = (self._row(request, name) for name in ("row", "with"))
+        found = await self._decode(lambda: self.review.pair(row, other))
         if found is None:
             return JSONResponse({"similarity": None, "reason": None, "place": None})
         similarity = round(found.similarity, 4)
@@ -199,10 +187,13 @@ class _Page:
         parameters = request.query_params
         if "row" not in parameters:
             return self._known_query(parameters.get("query", ""))
-        row = _number(parameters["row"], "row", 0, len(self.index.pictures) - 1)
+        row = self._row(request, "row")
         if (known := self.queries.get(f"row-{row}")) is not None:
             return known
         return await self._decode(lambda: self.queries.add(self.thumbnails.read(row), row=row))
+
+    def _row(self, request: Request, name: str) -> int:
+        return _number(request.query_params.get(name, ""), name, 0, len(self.index.pictures) - 1)
 
     def _known_query(self, name: str) -> CachedQuery:
         query = self.queries.get(name)
@@ -210,19 +201,8 @@ class _Page:
             raise RequestError(404, "This image is no longer kept. Drop it again.")
         return query
 
-    async def _jpeg(self, request: Request, make: Callable[[int], bytes]) -> Response:
-        data = await self._decode(lambda: make(request.path_params["row"]))
-        cached = _FOREVER if "v" in request.query_params else "no-cache"
-        return Response(data, media_type="image/jpeg", headers={"cache-control": cached})
-
     def _decode(self, work: Callable[[], _T]) -> Awaitable[_T]:
         return asyncio.get_running_loop().run_in_executor(self.decoding, work)
-
-    def _static(self, name: str) -> Response:
-        if name not in self.static:
-            raise RequestError(404, "There is no such page.")
-        media_type, data = self.static[name]
-        return Response(data, media_type=media_type, headers={"cache-control": "no-cache"})
 
 
 def _static_files() -> dict[str, tuple[str, bytes]]:
@@ -249,11 +229,8 @@ def _columns(index: SearchIndex) -> dict[str, Any]:
         "num_bytes": pictures.column("num_bytes").tolist(),
     }
     for name in ("label", "split"):
-        column = pictures.column(name).tolist()
-        names = sorted(set(column))
-        numbers = {one: number for number, one in enumerate(names)}
-        values[f"{name}s"] = names
-        values[name] = [numbers[one] for one in column]
+        names, numbers = np.unique(pictures.column(name).astype(str), return_inverse=True)
+        values[f"{name}s"], values[name] = names.tolist(), numbers.tolist()
     return values
 
 

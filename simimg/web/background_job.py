@@ -45,9 +45,10 @@ class BackgroundJob:
         self._stop.set()
 
     def _run(self, work: Callable[[_Progress], Any]) -> None:
-        result, state, error = None, "failed", ""
+        state, error = "failed", ""
         try:
-            result, state = work(self._progress), "done"
+            self.result = work(self._progress)
+            state = "done"
         except Stopped:
             state = "idle"
         except (SimimgError, OSError, MemoryError) as failure:
@@ -55,8 +56,6 @@ class BackgroundJob:
         except Exception as failure:  # reported by `described`, as no caller waits for this thread
             error = f"{type(failure).__name__}: {failure}"
         with self._lock:
-            if state == "done":
-                self.result = result
             self._state, self._error = state, error
 
     def _progress(self, steps: int) -> None:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from pathlib import Path
+from contextlib import suppress
 
 import numpy as np
 from scipy import sparse
@@ -46,29 +46,28 @@ _Progress = Callable[[int], object]
 def load_or_lay_out(index: SearchIndex, progress: _Progress = lambda rounds: None) -> np.ndarray:
     """Return the points, float32 `[num_images, 2]` in 0..1, from the cache, or compute and cache them.
 
-    Args:
-        index: opened.
-        progress: called with the number of rounds since the last call, `ROUNDS` in total.
+    `progress` is called with the number of rounds since its last call, `ROUNDS` in total.
     """
     folder = index.index_dir / CACHE
     path = folder / f"map-{index.info.generation}-{index.info.model_fingerprint[:12]}.npy"
-    try:
-        places: np.ndarray = np.load(path)
-        if places.shape == (len(index.pictures), 2) and np.isfinite(places).all():
-            return places
-    except (OSError, ValueError, EOFError):  # missing, or damaged by a power failure
-        pass
+    with suppress(OSError, ValueError, EOFError):  # missing, or damaged by a power failure
+        known: np.ndarray = np.load(path)
+        if known.shape == (len(index.pictures), 2) and np.isfinite(known).all():
+            return known
     places = lay_out(np.asarray(index.vectors["kind"]), progress)
-    _write(path, places)
+    with suppress(OSError):  # the index is read-only; the map is computed again next time
+        folder.mkdir(parents=True, exist_ok=True)
+        for old in folder.glob("map-*.npy"):
+            old.unlink(missing_ok=True)
+        with atomic_file(path, sync=False) as file:
+            np.save(file, places)
     return places
 
 
 def lay_out(vectors: np.ndarray, progress: _Progress = lambda rounds: None) -> np.ndarray:
-    """Return the points, float32 `[num_images, 2]` in 0..1; the same vectors give the same points.
+    """Return the points, float32 `[num_images, 2]` in 0..1, of vectors, float32 `[num_images, dim]` of L2 norm 1.
 
-    Args:
-        vectors: float32 `[num_images, dim]` of L2 norm 1.
-        progress: see `load_or_lay_out`.
+    The same vectors give the same points. For `progress`, see `load_or_lay_out`.
     """
     count = len(vectors)
     if count < 4:
@@ -174,14 +173,3 @@ def _spread(places: np.ndarray) -> np.ndarray:
 
 def _summed(rows: np.ndarray, moves: np.ndarray, count: int) -> np.ndarray:
     return np.stack([np.bincount(rows, moves[:, axis], count) for axis in range(2)], axis=1)
-
-
-def _write(path: Path, places: np.ndarray) -> None:
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        for old in path.parent.glob("map-*.npy"):
-            old.unlink(missing_ok=True)
-        with atomic_file(path, sync=False) as file:
-            np.save(file, places)
-    except OSError:  # the index is read-only; the map is computed again next time
-        pass

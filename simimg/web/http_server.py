@@ -7,7 +7,6 @@ import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import uvicorn
 from starlette.types import ASGIApp
@@ -21,7 +20,7 @@ _CONNECTIONS = 64  # a browser opens six
 _KEEP_ALIVE_S = 30
 _HEADERS_S = 10.0  # timeout for the first request of a connection
 _HEADERS_BYTES = 16 << 10
-_START_S = 120.0
+_START_S, _POLL_S = 120.0, 0.05
 _END_S = 2
 
 
@@ -97,18 +96,13 @@ def serving(app: ASGIApp, listener: socket.socket) -> Iterator[threading.Event]:
     thread = threading.Thread(target=run, name="server", daemon=True)
     thread.start()
     try:
-        _wait_until(server, ended)
+        for _ in range(round(_START_S / _POLL_S)):
+            if server.started or ended.wait(_POLL_S):
+                break
+        if not server.started:
+            raise SimimgError("the server did not start; the reason is printed above.")
         yield ended
     finally:
         server.should_exit = True
         thread.join(_END_S + 10)
         listener.close()
-
-
-def _wait_until(server: Any, ended: threading.Event) -> None:
-    for _ in range(round(_START_S / 0.05)):
-        if server.started:
-            return
-        if ended.wait(0.05):
-            break
-    raise SimimgError("the server did not start; the reason is printed above.")

@@ -37,14 +37,9 @@ _KEPT = 6
 
 @dataclasses.dataclass(slots=True)
 class CachedQuery:
-    """A query.
+    """A query: its id for the browser, its row of the index (-1 for an upload), its views and a JPEG for display.
 
-    Attributes:
-        name: its id for the browser.
-        row: of the index; -1 for an upload.
-        views: see `simimg.similarity.query_search.query_views`.
-        size: width and height in px, upright.
-        jpeg: for display.
+    `size` is the width and height in px, upright. For the views, see `simimg.similarity.query_search.query_views`.
     """
 
     name: str

@@ -72,10 +72,8 @@ class Guard:
         async def guarded(message: Message) -> None:
             if message["type"] == "http.response.start":
                 headers = MutableHeaders(scope=message)
-                for name, value in HEADERS.items():
-                    headers[name] = value
-                if "cache-control" not in headers:
-                    headers["cache-control"] = "no-store"
+                headers.update(HEADERS)
+                headers.setdefault("cache-control", "no-store")
             await asyncio.wait_for(send(message), _PIECE_S)
 
         try:

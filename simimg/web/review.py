@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,7 @@ from simimg.similarity import (
     load_plan,
     write_plan,
 )
-from simimg.similarity.match_verification import SAME_BYTES, verify
+from simimg.similarity.match_verification import SAME_BYTES
 from simimg.similarity.plan_file import PlannedFile
 from simimg.web.background_job import BackgroundJob
 from simimg.web.request_guard import RequestError
@@ -37,11 +37,19 @@ _BY_HAND = "chosen by hand"
 
 @dataclasses.dataclass(frozen=True)
 class _Planned:
-    """A plan: the checksum of its file (empty without a file), its groups, and how many files are not in the index."""
+    """A plan, as far as it can be read.
+
+    Attributes:
+        version: checksum of its file; empty without a file.
+        groups: those whose keeper and copies are in the index.
+        num_unknown: number of files to remove that are not in the index.
+        problem: why it is not a plan of this index, or empty.
+    """
 
     version: str
-    groups: tuple[Group, ...]
-    num_unknown: int
+    groups: tuple[Group, ...] = ()
+    num_unknown: int = 0
+    problem: str = ""
 
 
 class Review:
@@ -58,11 +66,10 @@ class Review:
     def start(self, threshold: float) -> None:
         """Search for copies with a similarity of at least `threshold`, 0.5..1, in a thread."""
         self.threshold = threshold
-
-        def work(progress: Callable[[int], object]) -> Duplicates:
-            return find_duplicates(self._index, threshold=threshold, progress=progress)
-
-        self.job.start(work, len(self._index.pictures))
+        self.job.start(
+            lambda progress: find_duplicates(self._index, threshold=threshold, progress=progress),
+            len(self._index.pictures),
+        )
 
     def described(self) -> dict[str, Any]:
         """Return the review as JSON values.
@@ -70,19 +77,16 @@ class Review:
         A group has its members, the keeper first, and the rows to remove. Without a plan these are the removals that
         `simimg duplicates` would write. With a plan they are those of the plan; a group that it lacks has none.
         """
+        job = self.job.described()  # first, because its result is there before it is done
         found: Duplicates | None = self.job.result
-        problem = ""
-        try:
-            plan = self._planned()
-        except DataError as error:
-            plan, problem = _Planned(self._version(), (), 0), str(error)
+        plan = self._planned()
         groups = [_group_values(group, plan) for group in found.groups] if found else []
         there = {member["row"] for group in groups for member in group["members"]}
         for group in plan.groups:
             if not there & {member.row for member in group.members}:
                 groups.append(_group_values(group, plan))
         return {
-            "job": self.job.described(),
+            "job": job,
             "threshold": self.threshold,
             "searched": found is not None,
             "num_missing": found.num_missing if found else 0,
@@ -91,7 +95,7 @@ class Review:
                 "path": str(self._path),
                 "version": plan.version,
                 "num_unknown": plan.num_unknown,
-                "problem": problem,
+                "problem": plan.problem,
                 "possible": self._index.info.image_dir is not None,
             },
         }
@@ -121,8 +125,7 @@ class Review:
         """Return the verification that one image is a copy of another one; None if it is not, or one is missing."""
         if self._index.pictures[row].sha256 == self._index.pictures[other].sha256:
             return Verification(1.0, (SAME_BYTES,), 0)
-        fingerprints = self._images.pair(row, other)
-        return None if fingerprints is None else verify(*fingerprints)
+        return self._images.verify(row, other)
 
     def _checked(self, values: Any) -> tuple[str, list[tuple[int, list[int]]]]:
         wrong = RequestError(422, "This is not a review: a version, and groups with a row to keep and rows to remove.")
@@ -148,12 +151,8 @@ class Review:
     def _groups(self, choices: Sequence[tuple[int, list[int]]]) -> list[Group]:
         """Return the groups to write, with known reasons, or new ones if another file is kept."""
         found: Duplicates | None = self.job.result
-        try:
-            planned = self._planned().groups
-        except DataError:
-            planned = ()
         known: dict[tuple[int, int], Member] = {}
-        for group in (*planned, *(found.groups if found else ())):
+        for group in (*self._planned().groups, *(found.groups if found else ())):
             for member in group.members:
                 known[member.row, group.keeper.row] = member
         groups = []
@@ -174,13 +173,15 @@ class Review:
             return ""
 
     def _planned(self) -> _Planned:
-        """Read the plan; raise DataError if it is not a plan of this index."""
         version = self._version()
         if not version:
-            return _Planned("", (), 0)
-        plan = load_plan(self._path)
+            return _Planned(version)
+        try:
+            plan = load_plan(self._path)
+        except DataError as error:
+            return _Planned(version, problem=str(error))
         if self._index.info.image_dir is None or plan.image_dir != Path(self._index.info.image_dir):
-            raise DataError(f"{self._path} is about {plan.image_dir}, not about this collection.")
+            return _Planned(version, problem=f"{self._path} is about {plan.image_dir}, not about this collection.")
         rows = {path: row for row, path in enumerate(self._index.pictures.column("path").tolist())}
         groups, num_unknown = [], 0
         for planned in plan.groups:

@@ -1,15 +1,14 @@
-"""The search thread: runs one search after another, each in steps.
+"""The search thread: runs the steps of searches, one after another.
 
 Only this thread uses TensorFlow, the index and the finder, so concurrent requests get the same results as single ones.
-A search is canceled at its next step, within about 80 ms, when its client disconnects.
+A search whose client disconnects is not continued; its current step takes up to about 80 ms.
 """
 
 from __future__ import annotations
 
 import asyncio
-import threading
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -21,15 +20,12 @@ from simimg.web.query_cache import CachedQuery
 
 __all__ = ["SearchWorker"]
 
-_END = object()
-
 
 class SearchWorker:
     """Searches an index in a thread of its own."""
 
     def __init__(self, index: SearchIndex, embedder: Embedder) -> None:
         """Take an index and its model; raises SearchIndexError if the model did not make the index."""
-        self.index = index
         # The page has its own threshold, which may be moved below the calibrated one.
         self._finder = Finder(index, embedder, threshold=0.0)
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="search")
@@ -46,44 +42,18 @@ class SearchWorker:
     ) -> AsyncIterator[dict[str, Any]]:
         """Yield all matches known so far, as JSON values, whenever there are new ones; the last item has no matches.
 
-        Args:
-            query: a row of the index does not find itself.
-            k: at least 1.
-            by: `copy` or `kind`.
-            label: search only images of this class.
-            split: search only images of this split.
+        Only images of the class `label` and of the split are searched. A row of the index does not find itself.
         """
-        loop, queue = asyncio.get_running_loop(), asyncio.Queue[Any]()
-        canceled, start = threading.Event(), time.perf_counter()
+        loop, start = asyncio.get_running_loop(), time.perf_counter()
 
-        def put(item: Any) -> None:
-            loop.call_soon_threadsafe(queue.put_nowait, item)
+        def run() -> Iterator[list[SearchResult]]:
+            only = self._filter(label=label, split=split)
+            yield from self._finder.steps(query.views, query.get_fingerprint, k, by, without=query.row, only=only)
 
-        def work() -> None:
-            try:
-                if canceled.is_set():
-                    return
-                only = self._filter(label=label, split=split)
-                for found in self._finder.steps(
-                    query.views, query.get_fingerprint, k, by, without=query.row, only=only
-                ):
-                    if canceled.is_set():
-                        return
-                    put(found)
-            except BaseException as error:
-                put(error)
-            finally:
-                put(_END)
-
-        self._thread.submit(work)
-        try:
-            while (item := await queue.get()) is not _END:
-                if isinstance(item, BaseException):
-                    raise item
-                yield {"final": False, "ms": _ms(start), "matches": [_match_values(found) for found in item]}
-            yield {"final": True, "ms": _ms(start)}
-        finally:
-            canceled.set()
+        steps = run()
+        while (matches := await loop.run_in_executor(self._thread, next, steps, None)) is not None:
+            yield {"final": False, "ms": _ms(start), "matches": [_match_values(found) for found in matches]}
+        yield {"final": True, "ms": _ms(start)}
 
     def close(self) -> None:
         """Stop the threads."""

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+from contextlib import suppress
 
 from PIL import Image
 
@@ -38,18 +39,14 @@ _SMALL_CACHED = 2_000  # in memory, in addition to the disk: 30 MB
 
 
 class Thumbnails:
-    """Thumbnails and large images by row. Thread-safe.
-
-    Attributes:
-        images: of the index.
-    """
+    """Thumbnails and large images, with a longer side of at most `LARGE_PX`, by row. Thread-safe."""
 
     def __init__(self, index: SearchIndex) -> None:
         self.images = IndexImages(index)
         self._index = index
         self._folder = index.index_dir / CACHE / "thumbnails"
         self.thumbnail = functools.lru_cache(_SMALL_CACHED)(self._thumbnail)
-        self.large = functools.lru_cache(_LARGE_CACHED)(self._large)
+        self.large = functools.lru_cache(_LARGE_CACHED)(lambda row: _reduced(self.read(row), LARGE_PX, _LARGE_QUALITY))
 
     def _thumbnail(self, row: int) -> bytes:
         """Return a JPEG whose longer side is at most `THUMBNAIL_PX`.
@@ -59,21 +56,14 @@ class Thumbnails:
         """
         sha256 = self._image(row).sha256
         path = self._folder / sha256[:2] / f"{sha256}-{THUMBNAIL_PX}.jpg"
-        try:
+        with suppress(OSError):
             return path.read_bytes()
-        except OSError:
-            data = _reduced(self.read(row), THUMBNAIL_PX, _QUALITY)
-        try:
+        data = _reduced(self.read(row), THUMBNAIL_PX, _QUALITY)
+        with suppress(OSError):  # the index is read-only
             path.parent.mkdir(parents=True, exist_ok=True)
             with atomic_file(path, sync=False, sync_name=False) as file:
                 file.write(data)
-        except OSError:  # the index is read-only
-            pass
         return data
-
-    def _large(self, row: int) -> bytes:
-        """Return a JPEG whose longer side is at most `LARGE_PX`; raise as `_thumbnail`."""
-        return _reduced(self.read(row), LARGE_PX, _LARGE_QUALITY)
 
     def read(self, row: int) -> bytes:
         """Return the bytes of a row's file, which are those that were indexed; raise as `_thumbnail`.

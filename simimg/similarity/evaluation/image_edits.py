@@ -14,7 +14,7 @@ from PIL import Image, ImageDraw, ImageEnhance, ImageFilter, ImageFont, ImageOps
 
 from simimg.image_files import jpeg_bytes
 
-__all__ = ["EDITS", "PROTOCOL", "Edit", "jpeg"]
+__all__ = ["EDITS", "Edit", "cropped", "jpeg"]
 
 Edit = Callable[[Image.Image, np.random.Generator], Image.Image]
 
@@ -64,12 +64,12 @@ def quarter_turned(image: Image.Image, rng: np.random.Generator) -> Image.Image:
 
 def cropped_to_80(image: Image.Image, rng: np.random.Generator) -> Image.Image:
     """Crop to 80 % of each side, anywhere."""
-    return _cropped(image, 0.8, rng)
+    return cropped(image, 0.8, rng)
 
 
 def cropped_to_50(image: Image.Image, rng: np.random.Generator) -> Image.Image:
     """Crop to half of each side, anywhere: a quarter of the image."""
-    return _cropped(image, 0.5, rng)
+    return cropped(image, 0.5, rng)
 
 
 def blurred(image: Image.Image, rng: np.random.Generator) -> Image.Image:
@@ -110,7 +110,7 @@ def pasted(image: Image.Image, rng: np.random.Generator) -> Image.Image:
 
 def several(image: Image.Image, rng: np.random.Generator) -> Image.Image:
     """Crop to 80 %, mirror, change the color, rotate by up to 8 degrees, shrink, and compress to quality 30."""
-    image = recoloured(mirrored(_cropped(image, 0.8, rng), rng), rng)
+    image = recoloured(mirrored(cropped(image, 0.8, rng), rng), rng)
     image = image.rotate(rng.uniform(-8, 8), Image.Resampling.BICUBIC)
     return jpeg(image.resize((max(1, round(image.width * 0.7)), max(1, round(image.height * 0.7)))), 30)
 
@@ -120,7 +120,8 @@ def jpeg(image: Image.Image, quality: int) -> Image.Image:
     return Image.open(io.BytesIO(jpeg_bytes(image, quality))).convert("RGB")
 
 
-def _cropped(image: Image.Image, share: float, rng: np.random.Generator) -> Image.Image:
+def cropped(image: Image.Image, share: float, rng: np.random.Generator) -> Image.Image:
+    """Crop to a share of each side, anywhere."""
     width, height = max(1, round(image.width * share)), max(1, round(image.height * share))
     left, top = int(rng.integers(image.width - width + 1)), int(rng.integers(image.height - height + 1))
     return image.crop((left, top, left + width, top + height))
@@ -146,13 +147,3 @@ EDITS: Mapping[str, Edit] = {
         several,
     )
 }
-
-
-PROTOCOL: Mapping[str, Edit] = {
-    "crop": lambda image, rng: _cropped(image, 7 / 8, rng),
-    "h-flip": lambda image, rng: ImageOps.mirror(image),
-    "v-flip": lambda image, rng: ImageOps.flip(image),
-    "25 degrees": lambda image, rng: image.rotate(25, Image.Resampling.BICUBIC),
-    "squash": lambda image, rng: image.resize((min(image.size),) * 2, Image.Resampling.BICUBIC),
-}
-"""imagededup's "transformed" set (docs/user_guide/benchmarks.md): a random 560 x 420 of 640 x 480, flips, 25°, 1:1."""

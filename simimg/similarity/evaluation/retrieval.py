@@ -18,6 +18,7 @@ and `similarity`, after verification.
 from __future__ import annotations
 
 import dataclasses
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
@@ -71,10 +72,9 @@ class Failure:
 
 @dataclasses.dataclass(frozen=True)
 class Retrieval:
-    """The result of a measurement.
+    """The result of a measurement on an index of `num_images` images.
 
     Attributes:
-        num_images: images of the index.
         num_queries: images that were searched for in each edit; there were as many distractors.
         recall: by method and edit. `similarity` and `cosine` are simimg with and without verification.
         scored: by score, all matches of all queries, best first: float64 scores, and bool, whether they are right.
@@ -115,15 +115,11 @@ def measure_retrieval(
     hashes: Mapping[str, Hash] | None = None,
     progress: Callable[[int], object] = lambda num_queries: None,
 ) -> Retrieval:
-    """Measure how well edited copies of an index's images find their originals in it.
+    """Measure how well edited copies of an index's images, files that still exist, find their originals in it.
 
-    Args:
-        index: of files that still exist.
-        embedder: its model.
-        num_queries: images that are searched for in each edit; there are as many distractors.
-        seed: determines the images, and the random parameters of their edits.
-        hashes: methods to compare with, by name; the nearest by Hamming distance is their first match.
-        progress: called with the number of queries since the last call.
+    `num_queries` images are searched for in each edit, and as many distractors. `seed` determines the images, and the
+    random parameters of their edits. `hashes` are methods to compare with, by name: the nearest by Hamming distance is
+    their first match. `progress` is called with the number of queries since its last call.
 
     Raises:
         UsageError: the index has too few images, or they cannot be read.
@@ -136,9 +132,7 @@ def measure_retrieval(
     hashes = hashes or {}
     bits = _hashed(index, hashes)
     finder = Finder(index, embedder, threshold=0.5)
-    hits: dict[str, dict[str, list[bool]]] = {
-        name: {edit: [] for edit in EDITS} for name in ("similarity", "cosine", *hashes)
-    }
+    hits: dict[str, dict[str, list[bool]]] = defaultdict(lambda: defaultdict(list))
     scored: dict[str, list[tuple[float, bool]]] = {score: [] for score in SCORES}
     failures = []
     twice: set[int] = set()
@@ -150,13 +144,12 @@ def measure_retrieval(
             twice = {one.row for one in as_it_is if one.similarity >= _TWICE}
             continue
         found = finder.find(query, CANDIDATES, without=row if is_distractor else -1)
-        by_cosine = sorted(found, key=lambda one: -one.cosine)
         _enter(scored, [one for one in found if one.row not in twice], row)
         progress(1)
         if is_distractor:
             continue
         hits["similarity"][name].append(found[0].row == row)
-        hits["cosine"][name].append(by_cosine[0].row == row)
+        hits["cosine"][name].append(max(found, key=lambda one: one.cosine).row == row)
         for rival, hash in hashes.items():
             distances = (bits[rival] != hash(copy)).sum(axis=1)
             hits[rival][name].append(int(np.argmin(distances)) == row)
@@ -211,9 +204,7 @@ def edited_copy(image: Image.Image, row: int, edit: str, seed: int) -> Image.Ima
 def precision_and_recall(right: np.ndarray, num_positive: int) -> tuple[np.ndarray, np.ndarray]:
     """Return precision and recall of the first 1, 2, ... matches: float64 `[n]` each.
 
-    Args:
-        right: bool `[n]`, the best match first.
-        num_positive: number of matches to find.
+    `right` is bool `[n]`, the best match first, and `num_positive` the number of matches to find.
     """
     hits = np.cumsum(right)
     return hits / np.arange(1, len(right) + 1), hits / num_positive
@@ -234,13 +225,12 @@ def kind_precision(index: SearchIndex) -> dict[str, float]:
     queries = np.arange(len(labels)) % _HELD_OUT == 0
     hidden = np.where(queries, "", labels)
     embeddings = np.asarray(index.embeddings, np.float32)
-    without = fit_projection(embeddings, np.full(len(labels), ""), "kind")
-    with_labels = fit_projection(embeddings, hidden, "kind")
-    return {
-        "as the network gives them": mean_kind_precision(embeddings, labels, queries),
-        "kind, without labels": mean_kind_precision(without(embeddings), labels, queries),
-        "kind, with the others' labels": mean_kind_precision(with_labels(embeddings), labels, queries),
+    vectors = {
+        "as the network gives them": embeddings,
+        "kind, without labels": fit_projection(embeddings, np.full(len(labels), ""), "kind")(embeddings),
+        "kind, with the others' labels": fit_projection(embeddings, hidden, "kind")(embeddings),
     }
+    return {name: mean_kind_precision(some, labels, queries) for name, some in vectors.items()}
 
 
 def mean_kind_precision(

@@ -17,7 +17,7 @@ function route() {
   const name = first === "copies" || first === "map" ? first : "search";
   const view = views[name];
   if (shown !== view) {
-    shown?.hide();
+    shown?.hide?.();
     main.replaceChildren(view.node);
     shown = view;
   }
@@ -29,18 +29,14 @@ function route() {
 }
 
 function setTheme(theme) {
-  if (theme) document.documentElement.dataset.theme = theme;
-  else delete document.documentElement.dataset.theme;
-  try {
-    if (theme) localStorage.setItem("theme", theme);
-    else localStorage.removeItem("theme");
-  } catch { /* storage is disabled */ }
+  document.documentElement.dataset.theme = theme; // "" is that of the system
+  try { localStorage.setItem("theme", theme); } catch { /* storage is disabled */ }
   document.dispatchEvent(new Event("themechange"));
 }
 
 function toggleTheme() {
   const system = matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light";
-  const now = document.documentElement.dataset.theme ?? system, next = now === "dark" ? "light" : "dark";
+  const now = document.documentElement.dataset.theme || system, next = now === "dark" ? "light" : "dark";
   setTheme(next === system ? "" : next);
 }
 
@@ -89,8 +85,7 @@ async function start() {
   }
   document.getElementById("collection").append(el("span", {}, collection.name),
     el("span", { class: "count" }, `${collection.size.toLocaleString("en")} images`));
-  const free = () => !document.querySelector("dialog[open]");
-  keys("Everywhere", free, [
+  keys("Everywhere", () => true, [
     [["?"], "Show these shortcuts", showKeys],
     [["/"], "Filter the collection by name", () => {
       if (shown !== views.search) location.hash = "#/";

@@ -13,7 +13,11 @@ export class Collection {
   large(row) { return `/api/picture/${row}?v=${this.generation}`; }
   fileName(row) { return this.path[row].slice(this.path[row].lastIndexOf("/") + 1); }
   labelOf(row) { return this.labels[this.label[row]]; }
-  splitOf(row) { return this.splits[this.split[row]]; }
+
+  // What the comparison shows of an image.
+  side(row, label) {
+    return { src: this.large(row), title: this.path[row], label, size: [this.width[row], this.height[row]] };
+  }
 
   facts(row) {
     const size = `${this.width[row]} × ${this.height[row]}`;

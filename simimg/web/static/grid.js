@@ -21,15 +21,13 @@ export class Grid {
       const index = Number(event.target.dataset?.index);
       if (Number.isInteger(index)) this.#setCurrent(index);
     });
-    this.observer = new ResizeObserver(() => this.layout());
-    this.observer.observe(this.node);
-    this.onscroll = () => this.#later();
-    addEventListener("scroll", this.onscroll, { passive: true });
+    new ResizeObserver(() => this.layout()).observe(this.node);
+    addEventListener("scroll", () => this.#later(), { passive: true });
   }
 
   // sections: [{key, heading: element or null, items, minWidth, caption}], the last two only if they differ from the grid's
-  set(sections, { keepFocus = true } = {}) {
-    const focused = keepFocus && this.node.contains(document.activeElement) ? this.items[this.current] : undefined;
+  set(sections) {
+    const focused = this.node.contains(document.activeElement) ? this.items[this.current] : undefined;
     const focusedKey = focused === undefined ? null : String(this.key(focused)).split("|")[0];
     this.sections = sections.filter((section) => section.items.length || section.heading);
     this.items = this.sections.flatMap((section) => section.items);
@@ -67,7 +65,6 @@ export class Grid {
     for (const section of this.sections) {
       if (section.heading && !this.headings.has(section.key)) {
         section.heading.classList.add("grid-heading");
-        section.heading.style.transform = `translateY(${section.top}px)`;
         this.headings.set(section.key, section.heading);
       }
       if (section.heading) section.heading.style.transform = `translateY(${section.top}px)`;
@@ -127,18 +124,10 @@ export class Grid {
     this.#setCurrent(Math.min(Math.max(index, 0), this.items.length - 1));
     if (scroll) this.#reveal(this.current);
     this.draw();
-    let node = this.made.get(this.key(this.items[this.current]));
-    if (!node) return;
-    node.focus({ preventScroll: true });
+    this.made.get(this.key(this.items[this.current]))?.focus({ preventScroll: true });
   }
 
   get currentItem() { return this.items[this.current]; }
-
-  remove() {
-    removeEventListener("scroll", this.onscroll);
-    this.observer.disconnect();
-    this.node.remove();
-  }
 
   #later() {
     if (this.frame) return;

@@ -24,7 +24,7 @@ export function listen() {
   document.addEventListener("keydown", (event) => {
     if (event.defaultPrevented || event.ctrlKey || event.metaKey || event.altKey) return;
     if (isTyping(event) && event.key !== "Escape") return;
-    if (document.querySelector("dialog[open]:not(.compare)")) return;
+    if (document.querySelector("dialog[open]")) return; // it has keys of its own
     for (const { active, list } of [...groups.values()].reverse()) {
       if (!active()) continue;
       for (const { pressed, run } of list) {

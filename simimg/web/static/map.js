@@ -5,6 +5,7 @@ import { count, el, say, toast } from "./dom.js";
 import { keys } from "./keys.js";
 
 const LOADING = 8, KEPT = 1500, TILE_PX = 96;
+const AROUND = [-1, 0, 1].flatMap((dx) => [-1, 0, 1].map((dy) => [dx, dy])); // a cell and its neighbors
 
 export class MapView {
   constructor(collection) {
@@ -89,10 +90,9 @@ export class MapView {
   }
 
   #register() {
-    const here = () => this.node.isConnected && !document.querySelector("dialog[open]");
     const onButton = (event) => ["BUTTON", "A"].includes(event.target.tagName);
     const pan = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
-    keys("Map", here, [
+    keys("Map", () => this.node.isConnected, [
       [Object.keys(pan), "Move the map", (event) => this.#pan(...pan[event.key].map((step) => -step * 80), true)],
       [["+", "="], "Zoom in", () => this.#zoomBy(1.6)],
       [["-"], "Zoom out", () => this.#zoomBy(1 / 1.6)],
@@ -251,14 +251,8 @@ export class MapView {
     for (const [row, x, y] of visible) {
       if (this.only >= 0 && this.collection.label[row] !== this.only) continue;
       const cx = Math.floor((x - left) / cell), cy = Math.floor((y - top) / cell);
-      let free = true;
-      for (let dx = -1; dx <= 1 && free; dx++) {
-        for (let dy = -1; dy <= 1 && free; dy++) {
-          const other = placed.get(`${cx + dx},${cy + dy}`);
-          if (other && Math.abs(other[0] - x) < cell && Math.abs(other[1] - y) < cell) free = false;
-        }
-      }
-      if (!free) continue;
+      const covers = (other) => other && Math.abs(other[0] - x) < cell && Math.abs(other[1] - y) < cell;
+      if (AROUND.some(([dx, dy]) => covers(placed.get(`${cx + dx},${cy + dy}`)))) continue;
       placed.set(`${cx},${cy}`, [x, y]);
       const image = this.images.get(row);
       if (!image) { if (image === undefined) missing.push(row); continue; }

@@ -59,7 +59,7 @@ export class ReviewView {
   }
 
   #register() {
-    const here = () => this.node.isConnected && Boolean(this.data?.groups.length) && !document.querySelector("dialog[open]");
+    const here = () => this.node.isConnected && Boolean(this.data?.groups.length);
     const onButton = (event) => event.target.tagName === "BUTTON";
     keys("Copies", here, [
       [["ArrowLeft", "ArrowRight"], "Previous or next image", (event) => this.#move(event.key === "ArrowLeft" ? -1 : 1)],
@@ -289,12 +289,10 @@ export class ReviewView {
   #compare() {
     const group = this.data.groups[this.at], { keep } = this.choices[this.at], { collection } = this;
     const others = group.members.filter((member) => member.row !== keep);
-    const side = (row, label) => ({ src: collection.large(row), title: collection.path[row], label,
-      size: [collection.width[row], collection.height[row]] });
     openCompare({
       start: Math.max(0, others.findIndex((member) => member.row === this.#row)), count: others.length,
       pair: (place) => ({
-        query: side(others[place].row, "this"), match: side(keep, "best"), row: others[place].row,
+        query: collection.side(others[place].row, "this"), match: collection.side(keep, "best"), row: others[place].row,
         place: api.json(`/api/pair?row=${others[place].row}&with=${keep}`),
         text: others[place].reason, similarity: others[place].similarity,
       }),

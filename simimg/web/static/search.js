@@ -33,8 +33,6 @@ export class SearchView {
     }
   }
 
-  hide() {}
-
   async take(file) {
     try {
       say(`Loading ${file.name || "the image"}`);
@@ -118,13 +116,12 @@ export class SearchView {
   }
 
   #register() {
-    const here = () => this.node.isConnected && !document.querySelector("dialog[open]");
-    keys("Collection", () => here() && !this.query, [
+    keys("Collection", () => this.node.isConnected && !this.query, [
       [["o"], "Choose an image", () => document.getElementById("file").click()],
       [["ArrowDown", "ArrowRight"], "Go to the images", () => { this.all.focus(this.all.current); }],
       [["Enter"], "Find matches of the image", null],
     ]);
-    keys("Matches", () => here() && this.query, [
+    keys("Matches", () => this.node.isConnected && this.query, [
       [["ArrowDown", "ArrowRight"], "Go to the matches", () => { this.found.focus(this.found.current); }],
       [["Enter"], "Compare it with the query", null],
       [["s"], "Search for the match", () => {
@@ -316,8 +313,7 @@ export class SearchView {
         const one = list[place];
         return {
           query: { src: query.large, title: query.title, size: query.size, label: "query" },
-          match: { src: collection.large(one.row), title: collection.path[one.row], label: "match",
-            size: [collection.width[one.row], collection.height[one.row]] },
+          match: collection.side(one.row, "match"),
           place: one.place, text: one.reason ?? "similar, not a copy", similarity: one.similarity, row: one.row,
         };
       },

@@ -325,7 +325,7 @@ def grow(folder: Path, tree: dict[str, Any]) -> list[str]:
 def leading(folder: Path, prefix: str, depth: int) -> Iterator[str]:
     for entry in os.scandir(folder / prefix):
         name = os.path.join(prefix, entry.name)
-        if not Path(entry.path).resolve().is_relative_to(folder.resolve()):
+        if not os.path.exists(entry.path) or not Path(entry.path).resolve().is_relative_to(folder.resolve()):
             continue
         if entry.is_file():
             yield name

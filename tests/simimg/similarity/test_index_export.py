@@ -89,7 +89,7 @@ def test_the_projection_makes_a_query_of_an_embedding(tmp_path: Path, by: str, c
     queries = (embeddings - projection["mean"]) @ projection["matrix"]
     queries /= np.linalg.norm(queries, axis=1, keepdims=True)
     similarities = (queries @ np.load(tmp_path / "out" / "vectors.npy").T).max(axis=0)
-    values, rows = index.nearest(embeddings[None], 4, by)
+    values, rows = index.nearest_vectors(index.projections[by](embeddings[None]), 4, by)
     np.testing.assert_allclose(np.sort(similarities)[::-1][:4], values[0], atol=1e-5)
     np.testing.assert_allclose(similarities[rows[0]], values[0], atol=1e-5)  # 3 and 7 are equally near themselves
 

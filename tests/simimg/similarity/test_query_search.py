@@ -12,7 +12,7 @@ import tensorflow as tf
 from PIL import Image, ImageFilter, ImageOps
 
 from simimg.cli import main
-from simimg.similarity import Embedder, Finder, SearchIndex, index_dataset, index_folder
+from simimg.similarity import Embedder, Finder, SearchIndex, index_dataset, index_folder, query_search
 from simimg.similarity.fingerprint import fingerprint
 from simimg.similarity.keypoints import align
 from simimg.similarity.query_search import make_query
@@ -48,8 +48,9 @@ def index(folder: Path, blind: Embedder, tmp_path_factory: pytest.TempPathFactor
 
 
 @pytest.fixture
-def finder(index: SearchIndex, blind: Embedder) -> Iterator[Finder]:
-    with closing(Finder(index, blind, candidates=4)) as finder:
+def finder(index: SearchIndex, blind: Embedder, monkeypatch: pytest.MonkeyPatch) -> Iterator[Finder]:
+    monkeypatch.setattr(query_search, "CANDIDATES", 4)
+    with closing(Finder(index, blind)) as finder:
         yield finder
 
 

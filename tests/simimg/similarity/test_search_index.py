@@ -139,8 +139,9 @@ def test_cells_find_what_an_exact_search_finds(tmp_path: Path, monkeypatch: pyte
     assert index.cells["copy"].recall >= 0.99
     assert index.info.cells["copy"]["recall"] == index.cells["copy"].recall
     queries = embeddings[:50, None]
-    values, rows = index.nearest(queries, 10)
-    exact_values, exact_rows = nearest_neighbors.nearest(index.vectors["copy"], index.projections["copy"](queries), 10)
+    projected = index.projections["copy"](queries)
+    values, rows = index.nearest_vectors(projected, 10)
+    exact_values, exact_rows = nearest_neighbors.nearest(index.vectors["copy"], projected, 10)
     hits = [len(np.intersect1d(ours, theirs)) for ours, theirs in zip(rows, exact_rows, strict=True)]
     assert np.mean(hits) >= 9.5
     np.testing.assert_allclose(values[:, 0], exact_values[:, 0], atol=1e-5)
@@ -151,7 +152,7 @@ def test_several_views_of_a_query_find_a_vector_once(tmp_path: Path, monkeypatch
     monkeypatch.setattr("simimg.similarity.search_index.EXACT_UP_TO", 10)
     embeddings = unit(np.random.default_rng(0).normal(size=(500, 8)))
     index = make(tmp_path / "i", embeddings)
-    _, rows = index.nearest(embeddings[None, [3, 3, 7]], 5)
+    _, rows = index.nearest_vectors(index.projections["copy"](embeddings[None, [3, 3, 7]]), 5)
     assert {3, 7} <= set(rows[0].tolist())
     assert len(set(rows[0].tolist())) == 5
 

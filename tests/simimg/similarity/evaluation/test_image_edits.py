@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from simimg.similarity.evaluation.image_edits import EDITS, PROTOCOL
+from benchmarks.dedup_protocol import PROTOCOL
+from simimg.similarity.evaluation.image_edits import EDITS
 
 SIZES = {
     "resized": {(30, 20)},
