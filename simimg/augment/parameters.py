@@ -24,7 +24,12 @@ __all__ = ["BORDERS", "AugmentConfig", "Parameters", "draw", "uniform"]
 # black.
 BORDERS = ("reflect", "nearest", "constant")
 
-_MAX_BLUR = 16
+_RANGES = {
+    **dict.fromkeys(("colour_jitter", "grayscale", "cutout", "quarter_turns", "paste", "bars"), (0, 1)),
+    "rotation_degrees": (0, 180),
+    "blur": (0, 16),
+    "min_jpeg_quality": (1, 100),
+}
 _MAX_ASPECT = 4 / 3
 _LEAST_PASTED = 0.4  # of each side of the larger image
 _BARS = (0.05, 0.2)  # height of each bar in shares of the image's height
@@ -79,18 +84,11 @@ class AugmentConfig:
     border: str = "reflect"
 
     def __post_init__(self) -> None:
-        """Checks the ranges."""
-        if not 0 <= self.rotation_degrees <= 180:
-            raise UsageError(f"--rotation_degrees={self.rotation_degrees}: should be 0..180.")
+        for name, (least, most) in _RANGES.items():
+            if not least <= getattr(self, name) <= most:
+                raise UsageError(f"--{name}={getattr(self, name)}: should be {least}..{most}.")
         if not 0 < self.crop_min_area <= 1:
             raise UsageError(f"--crop_min_area={self.crop_min_area}: should be above 0, and 1 or less.")
-        for name in ("colour_jitter", "grayscale", "cutout", "quarter_turns", "paste", "bars"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise UsageError(f"--{name}={getattr(self, name)}: should be 0..1.")
-        if not 0 <= self.blur <= _MAX_BLUR:
-            raise UsageError(f"--blur={self.blur}: should be 0..{_MAX_BLUR}.")
-        if not 1 <= self.min_jpeg_quality <= 100:
-            raise UsageError(f"--min_jpeg_quality={self.min_jpeg_quality}: should be 1..100.")
         if self.border not in BORDERS:
             raise UsageError(f"--border={self.border}: should be one of {', '.join(BORDERS)}.")
 
@@ -108,11 +106,6 @@ class AugmentConfig:
         """Whether any augmentation moves pixels: flips, rotations, crops or pasting."""
         turns = self.rotation_degrees or self.quarter_turns
         return bool(turns or self.horizontal_flip or self.vertical_flip or self.crop_min_area < 1 or self.paste)
-
-    @property
-    def changes_colors(self) -> bool:
-        """Whether any augmentation changes colors: jitter or grayscale."""
-        return self.colour_jitter > 0 or self.grayscale > 0
 
 
 class Parameters(NamedTuple):
@@ -183,14 +176,8 @@ def draw(config: AugmentConfig, seed: int, epoch: tf.Tensor, id: tf.Tensor, view
 
 
 def uniform(seed: int, epoch: tf.Tensor, id: tf.Tensor, num_draws: int, view: tf.Tensor | int = 0) -> tf.Tensor:
-    """Returns float32 `[batch, num_draws]`, uniform in 0 <= x < 1, multiples of 2**-24.
-
-    Args:
-        seed: any int64.
-        epoch: int64 scalar.
-        id: int64 `[batch]`.
-        num_draws: independent numbers per example, at most 64.
-        view: int64 `[batch]` or scalar, from 0.
+    """Returns `num_draws` independent numbers per example, at most 64: float32 `[batch, num_draws]`, uniform in
+    0 <= x < 1, multiples of 2**-24; for the other arguments see `draw`.
     """
     run = _mix(tf.constant(_signed(seed & _MASK), tf.int64) + _signed(_GOLDEN))
     run = _mix(run + tf.cast(epoch, tf.int64) * _signed(_GOLDEN))

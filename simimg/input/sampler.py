@@ -86,7 +86,6 @@ class Order:
     mixing: Mixing | None = None
 
     def __post_init__(self) -> None:
-        """Checks that at least one batch can be delivered."""
         if self.global_batch_size % self.num_replicas:
             raise UsageError(
                 f"--global_batch_size={self.global_batch_size} cannot be divided among {self.num_replicas} replicas. "

@@ -15,7 +15,7 @@ come from Keras's global generator, so call `keras.utils.set_random_seed` first,
 
 from __future__ import annotations
 
-from simimg.models.backbones import LITES, lite, lite_features, lite_imagenet, small, tutorial
+from simimg.models.backbones import LITES, lite, lite_features, small, tutorial
 from simimg.models.dropout import ExampleDropout, dropout_scope
 from simimg.models.frozen_conv import FrozenNormConv2D
 from simimg.models.heads import (
@@ -61,7 +61,6 @@ __all__ = [
     "import_sscd",
     "lite",
     "lite_features",
-    "lite_imagenet",
     "load_lite",
     "load_model",
     "load_run",

@@ -52,7 +52,6 @@ class FrozenNormConv2D(keras.layers.Layer):
         groups: int = 1,
         **kwargs: Any,
     ) -> None:
-        """Stores the arguments, which the class describes."""
         super().__init__(**kwargs)
         self.filters = filters
         self.kernel_size = kernel_size

@@ -36,7 +36,6 @@ class OrientedGradients(keras.layers.Layer):
     """
 
     def __init__(self, cell: int = 4, num_directions: int = 16, **kwargs: Any) -> None:
-        """Stores the arguments, which the class describes."""
         super().__init__(**{"dtype": "float32", **kwargs})
         self.cell = cell
         self.num_directions = num_directions

@@ -109,7 +109,6 @@ class WarmUpCosine(keras.optimizers.schedules.LearningRateSchedule):
     """
 
     def __init__(self, peak: float, num_steps: int) -> None:
-        """Stores the arguments."""
         self.peak = peak
         self.num_steps = num_steps
 
