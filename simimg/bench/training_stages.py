@@ -33,10 +33,9 @@ from simimg.input.readers.random_access import GatherReader
 from simimg.input.readers.stream import StreamReader, parse_records
 from simimg.input.records import EncodedRecords, tf_varints
 from simimg.training.builders import build_state
-from simimg.training.loop import distribute
 from simimg.training.strategy import make_strategy
 from simimg.training.train_config import TrainConfig
-from simimg.training.train_step import training_step
+from simimg.training.train_step import distribute, training_step
 from tfrecords.convert.workers.pool import num_cores
 from tfrecords.format.record_layout import INT_BYTES
 

@@ -5,7 +5,6 @@ from simimg.input.pipeline import (
     ON_CORRUPT,
     READERS,
     SHUFFLES,
-    Reader,
     ReaderChoice,
     batches_of,
     choose_reader,
@@ -18,7 +17,7 @@ from simimg.input.pipeline import (
     train_batches,
 )
 from simimg.input.sampler import Mixing, Order, Position
-from simimg.input.split import PADDING_ID, Batch, Split, input_errors, open_split, reading
+from simimg.input.split import PADDING_ID, Batch, Reader, Split, input_errors, open_split, reading
 
 __all__ = [
     "CACHES",

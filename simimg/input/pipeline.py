@@ -6,7 +6,6 @@ import dataclasses
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, Protocol
 
 import numpy as np
 import psutil
@@ -19,7 +18,7 @@ from simimg.input.readers.service import ServiceReader
 from simimg.input.readers.stream import StreamReader
 from simimg.input.records import ON_CORRUPT
 from simimg.input.sampler import Mixing, Order
-from simimg.input.split import PADDING_ID, Batch, Split, open_split, reading
+from simimg.input.split import PADDING_ID, Batch, Reader, Split, open_split, reading
 from tfrecords.format.manifest import iter_manifest
 from tfrecords.format.naming import MANIFEST_FILE
 
@@ -28,7 +27,6 @@ __all__ = [
     "ON_CORRUPT",
     "READERS",
     "SHUFFLES",
-    "Reader",
     "ReaderChoice",
     "batches_of",
     "choose_reader",
@@ -50,29 +48,6 @@ _RESIDENT_SHARE = 0.25
 # A mapped split up to this share of the free memory is expected to stay in the operating system's cache.
 _CACHED_SHARE = 0.75
 _COUNT_BATCH_SIZE = 256
-
-
-class Reader(Protocol):
-    """Delivers the examples of a split.
-
-    Attributes:
-        kind: one of `READERS`, or `service`.
-        split: the split that it reads.
-        corrupt: the reason for each record that was skipped so far, by its place.
-    """
-
-    kind: str
-    split: Split
-    corrupt: dict[int, str]
-
-    def train_batches(self, order: Order) -> tf.data.Dataset:
-        """Returns a data set of elements for `batch`: replica after replica, step after step."""
-
-    def batch(self, element: Any) -> Batch:
-        """Returns the Batch of `order.per_replica_batch_size` for an element; called in the replica's training step."""
-
-    def eval_batches(self, batch_size: int) -> tf.data.Dataset:
-        """Returns a data set of Batches of `batch_size`: every example once, the last batch filled up with id -1."""
 
 
 @dataclasses.dataclass(frozen=True)

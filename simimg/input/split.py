@@ -1,4 +1,4 @@
-"""A split of a data set folder as the readers see it: its shards, their format, and the type of a batch.
+"""A split of a data set folder as the readers see it: its shards and their format; and what every reader delivers.
 
 Folders that `simimg convert` wrote have a layout.json. Folders that other programs wrote are read through their TFDS
 metadata, if they have square RGB images of one size in the feature `image` and a class label in `label`.
@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import tensorflow as tf
 
 from simimg.errors import CorruptRecordError, DataError, UsageError
+from simimg.input.sampler import Order
 from tfrecords.format.atomic_files import read_json
 from tfrecords.format.layout import Layout
 from tfrecords.format.naming import FEATURES_FILE, INFO_FILE, LABELS_FILE
@@ -22,7 +23,7 @@ from tfrecords.format.record_layout import ENCODINGS, Offsets
 from tfrecords.format.shard_scan import scan_shard
 from tfrecords.format.tfds_metadata import TFRECORD, TfdsInfo, class_names, is_tfds_folder, parse_features
 
-__all__ = ["Batch", "Shard", "Split", "input_errors", "open_split", "reading"]
+__all__ = ["Batch", "Reader", "Shard", "Split", "input_errors", "open_split", "reading"]
 
 PADDING_ID = -1
 
@@ -81,6 +82,36 @@ class Split:
     def decoded_bytes(self) -> int:
         """Bytes of the split's decoded pixels."""
         return self.num_examples * self.image_size * self.image_size * 3
+
+
+class Reader:
+    """Delivers the examples of a split.
+
+    Attributes:
+        kind: one of `READERS`, or `service`.
+        split: the split that it reads.
+        corrupt: the reason for each record that was skipped so far, by its place.
+    """
+
+    kind: str
+
+    def __init__(self, split: Split) -> None:
+        self.split = split
+        self.corrupt: dict[int, str] = {}
+
+    def train_batches(self, order: Order) -> tf.data.Dataset:
+        """Returns a data set of elements for `batch`: replica after replica, step after step."""
+        raise NotImplementedError
+
+    def batch(self, element: Any) -> Batch:
+        """Returns the Batch of `order.per_replica_batch_size` for an element, which is one already by default; called
+        in the replica's training step.
+        """
+        return element
+
+    def eval_batches(self, batch_size: int) -> tf.data.Dataset:
+        """Returns a data set of Batches of `batch_size`: every example once, the last batch filled up with id -1."""
+        raise NotImplementedError
 
 
 def open_split(dataset_dir: Path, split: str) -> Split:

@@ -101,11 +101,7 @@ class WarmUpCosine(keras.optimizers.schedules.LearningRateSchedule):
 
     The rise starts above 0, so that the first step is not wasted. Keras's CosineDecay with an initial rate of
     peak / (warm-up + 1) is the same schedule, but a quarter of its values differ in the last bit, which would change
-    the results of runs.
-
-    Args:
-        peak: the highest rate, at the step after the rise.
-        num_steps: steps of the whole training.
+    the results of runs. `num_steps` are those of the whole training.
     """
 
     def __init__(self, peak: float, num_steps: int) -> None:

@@ -86,15 +86,9 @@ class State:
 
     def variables(self) -> dict[str, Any]:
         """Returns the variables by number; Keras's names differ for a second model in the same process."""
-        owners: dict[str, Any] = {
-            "model": self.model,
-            "optimizer": self.optimizer,
-            "average": self.average,
-            "past": self.past,
-        }
         return {
             f"{owner}/{number:04d}": variable
-            for owner, holder in owners.items()
+            for owner, holder in vars(self).items()
             if holder is not None
             for number, variable in enumerate(holder.variables)
         }
@@ -103,15 +97,9 @@ class State:
 def save(
     model_dir: Path, number: int, state: State, progress: Progress, *, config: dict[str, Any], num_kept: int
 ) -> None:
-    """Writes a checkpoint, and removes all but the newest `num_kept` and the best.
+    """Writes a checkpoint, and removes all but the newest `num_kept`, at least 1, and the best.
 
-    Args:
-        model_dir: the run's folder.
-        number: number of steps trained so far; it orders checkpoints.
-        state: the variables.
-        progress: the progress of the run.
-        config: the run's options.
-        num_kept: at least 1.
+    `number` is the number of steps trained so far, and orders the checkpoints; `config` has the run's options.
 
     Raises:
         TrainingError: a variable is NaN or infinite, as after a step that diverged; nothing is written.
@@ -123,19 +111,15 @@ def save(
             "Try a smaller --learning_rate, or --clip_norm=1, in another --model_dir."
         )
     final = folder_of(model_dir, number)
-    folder = final.parent
     with atomic_folder(final) as temporary:
         np.savez(temporary / "state.npz", **arrays)
-        values = {
-            "state_sha256": file_sha256(temporary / "state.npz"),
-            **dataclasses.asdict(progress),
-            "config": config,
-        }
+        digest = file_sha256(temporary / "state.npz")
+        values = {"state_sha256": digest, **dataclasses.asdict(progress), "config": config}
         write_json(temporary / "checkpoint.json", {"sha256": _sha256(values), **values})
-    for leftover in folder.glob(f".*{TEMPORARY}*"):
+    for leftover in final.parent.glob(f".*{TEMPORARY}*"):
         shutil.rmtree(leftover)
     best = progress.best.number if progress.best else None
-    for old in sorted(folder.glob("[0-9]*"))[:-num_kept]:
+    for old in sorted(final.parent.glob("[0-9]*"))[:-num_kept]:
         if int(old.name) != best:
             _remove(old)
 
@@ -146,15 +130,9 @@ def folder_of(model_dir: Path, number: int) -> Path:
 
 
 def restore_latest(model_dir: Path, state: State, warn: Callable[[str], None]) -> Progress | None:
-    """Restores the newest undamaged checkpoint.
+    """Restores the newest undamaged checkpoint, and returns the progress of the run, or None without a checkpoint.
 
-    Args:
-        model_dir: the run's folder.
-        state: variables like those that were saved.
-        warn: called with a sentence about each damaged checkpoint that is skipped.
-
-    Returns:
-        The progress of the run, or None if there is no checkpoint.
+    `warn` is called with a sentence about each damaged checkpoint that is skipped.
 
     Raises:
         CheckpointError: all checkpoints are damaged, or they are those of another model.

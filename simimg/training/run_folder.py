@@ -81,21 +81,9 @@ class TrainResult:
 
 
 _RESULT_KEYS = (
-    "model_dir",
-    "steps",
-    "epoch",
-    "seconds",
-    "images_per_s",
-    "input_share",
-    "train_accuracy",
-    "validation_accuracy",
-    "test_accuracy",
-    "test_binary_accuracy",
-    "history",
-    "train_recall",
-    "validation_recall",
-    "test_recall",
-)
+    "model_dir steps epoch seconds images_per_s input_share train_accuracy validation_accuracy test_accuracy "
+    "test_binary_accuracy history train_recall validation_recall test_recall"
+).split()
 _SPLITS = ("train", "validation", "test")
 
 

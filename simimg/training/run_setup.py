@@ -22,18 +22,10 @@ MEASURED = ("validation", "test")  # splits that are measured after each epoch, 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class RunSetup:
-    """Everything that is decided before a model is built.
+    """Everything that is decided before a model is built, with the resolved options, see `TrainConfig.resolved`.
 
-    Attributes:
-        config: the resolved options, see `TrainConfig.resolved`.
-        model_dir: the run's folder.
-        strategy: TensorFlow's strategy for the devices.
-        place: this process among those that train together.
-        reader: reader of the training examples.
-        choice: why this reader was chosen.
-        order: order of the training examples, from the beginning.
-        measured: readers of the measured splits, by name.
-        info: description of the run.
+    `place` is this process among those that train together. `reader` reads the training examples, and `measured` the
+    measured splits, by name. `order` starts at the beginning of the training.
     """
 
     config: TrainConfig

@@ -19,7 +19,7 @@ from simimg.input.readers.random_access import GatherReader
 from simimg.input.readers.stream import StreamReader
 from simimg.input.records import EncodedRecords, aligned, corrupt_record, map_records, shared_tensor
 from simimg.input.sampler import Order
-from simimg.input.split import PADDING_ID, Batch, Split, reading
+from simimg.input.split import PADDING_ID, Batch, Reader, Split, reading
 from tfrecords.format.record import FOOTER_BYTES, FRAMING_BYTES, HEADER_BYTES, footer, header, varints
 from tfrecords.format.record_layout import INT_BYTES, Offsets
 
@@ -44,7 +44,7 @@ class ResidentReader(GatherReader):
         return Batch(*(tf.gather(part, places) for part in self._parts))
 
 
-class DeviceReader:
+class DeviceReader(Reader):
     """Reads a split that fits into the memory of each device; made in the scope of the strategy that trains.
 
     Takes the arguments of `load_examples`, and raises what it raises.
@@ -56,7 +56,7 @@ class DeviceReader:
     kind = "resident"
 
     def __init__(self, split: Split, *, num_threads: int, on_corrupt: str = "fail") -> None:
-        self.split = split
+        super().__init__(split)
         self._num_threads, self._on_corrupt = num_threads, on_corrupt
         examples = load_examples(split, num_threads=num_threads, on_corrupt=on_corrupt)
         self.corrupt = examples.corrupt
@@ -116,12 +116,8 @@ def load_examples(split: Split, *, num_threads: int, on_corrupt: str = "fail") -
         DataError: a record cannot be read, or there are fewer or more records than the metadata says.
     """
     count, size = split.num_examples, split.image_size
-    examples = Examples(
-        images=aligned((count, size, size, 3)),
-        labels=np.empty(count, np.int32),
-        ids=np.empty(count, np.int64),
-        corrupt={},
-    )
+    images, labels, ids = aligned((count, size, size, 3)), np.empty(count, np.int32), np.empty(count, np.int64)
+    examples = Examples(images=images, labels=labels, ids=ids, corrupt={})
     if not split.indexed:
         _load_stream(split, examples)
     elif split.offsets is not None:
