@@ -41,47 +41,39 @@ _MIX_2 = 0x94D049BB133111EB
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class AugmentConfig:
-    """The augmentations and their strengths.
-
-    Args:
-        rotation_degrees: each example is rotated by an angle drawn uniformly from -x to x degrees; 0 is off.
-        horizontal_flip: each example is mirrored left to right with probability 1/2.
-        crop_min_area: each example is cropped to a part and enlarged again. The part's share of the area is drawn
-            uniformly from this to 1, and its aspect ratio log-uniformly from 3/4 to 4/3 (Szegedy et al., "Going deeper
-            with convolutions", CVPR 2015, section 6); 1 is off.
-        colour_jitter: brightness, contrast and saturation are each multiplied by a factor drawn uniformly from 1 - x to
-            1 + x; 0 is off.
-        vertical_flip: each example is mirrored top to bottom with probability 1/2.
-        grayscale: the probability that an example becomes grayscale.
-        blur: each example is blurred by a Gaussian whose standard deviation is drawn uniformly from 0 to x px; 0 is
-            off.
-        min_jpeg_quality: each example is quantized as by JPEG, at a quality drawn uniformly from x to 100; 100 is off.
-        cutout: a rectangle anywhere in each example becomes gray. Its sides are drawn uniformly from 0 to x of the
-            image's (DeVries, Taylor, "Improved regularization of CNNs with cutout", 2017); 0 is off.
-        quarter_turns: the probability that an example is rotated by 90, 180 or 270 degrees, besides `rotation_degrees`.
-        paste: the probability that an example is pasted into a larger image instead of being cropped. It takes 0.4 to 1
-            of each side, and a color gradient fills the rest.
-        bars: the probability that an example is covered by bars at the top and the bottom, each of 5 to 20 % of its
-            height, in black, white or gray.
-        border: the pixels outside an image that is moved; see `BORDERS`.
+    """The augmentations and their strengths; x is the value of an option.
 
     Raises:
         UsageError: a number is out of its range.
     """
 
-    rotation_degrees: float = 20.0
-    horizontal_flip: bool = True
+    rotation_degrees: float = 20.0  # each example is rotated by an angle drawn uniformly from -x to x; 0 is off
+    horizontal_flip: bool = True  # each example is mirrored left to right with probability 1/2
+    # Each example is cropped to a part and enlarged again. The part's share of the area is drawn uniformly from x to 1,
+    # and its aspect ratio log-uniformly from 3/4 to 4/3 (Szegedy et al., "Going deeper with convolutions", CVPR 2015,
+    # section 6); 1 is off.
     crop_min_area: float = 1.0
+    # Brightness, contrast and saturation are each multiplied by a factor drawn uniformly from 1 - x to 1 + x; 0 is off.
     colour_jitter: float = 0.0
-    vertical_flip: bool = False
-    grayscale: float = 0.0
+    vertical_flip: bool = False  # each example is mirrored top to bottom with probability 1/2
+    grayscale: float = 0.0  # the probability that an example becomes grayscale
+    # Each example is blurred by a Gaussian whose standard deviation is drawn uniformly from 0 to x px; 0 is off.
     blur: float = 0.0
-    min_jpeg_quality: float = 100.0
+    min_jpeg_quality: float = (
+        100.0  # each example is quantized as by JPEG, at a quality of x to 100, uniform; 100 is off
+    )
+    # A rectangle anywhere in each example becomes gray. Its sides are drawn uniformly from 0 to x of the image's
+    # (DeVries, Taylor, "Improved regularization of CNNs with cutout", 2017); 0 is off.
     cutout: float = 0.0
+    # The probability that an example is rotated by 90, 180 or 270 degrees, besides `rotation_degrees`.
     quarter_turns: float = 0.0
+    # The probability that an example is pasted into a larger image instead of being cropped. It takes 0.4 to 1 of each
+    # side, and a color gradient fills the rest.
     paste: float = 0.0
+    # The probability that an example is covered by bars at the top and the bottom, each of 5 to 20 % of its height, in
+    # black, white or gray.
     bars: float = 0.0
-    border: str = "reflect"
+    border: str = "reflect"  # the pixels outside an image that is moved; see `BORDERS`
 
     def __post_init__(self) -> None:
         for name, (least, most) in _RANGES.items():
@@ -109,32 +101,22 @@ class AugmentConfig:
 
 
 class Parameters(NamedTuple):
-    """The parameters of each example of a batch.
+    """The parameters of each example of a batch."""
 
-    Attributes:
-        angle: float32 `[batch]`, radians, counterclockwise, quarter turns included.
-        flip: bool `[batch, 2]`, mirrored left to right, and top to bottom.
-        crop: float32 `[batch, 4]`, the part that is kept: its middle (x, y) and its size (width, height), in shares of
-            the image's. The whole image is (0.5, 0.5, 1, 1); the size is above 1 for a pasted image.
-        color: float32 `[batch, 3]`, the factors of brightness, contrast and saturation.
-        sigma: float32 `[batch]`, standard deviation of the blur in px.
-        quality: float32 `[batch]`, quality of JPEG, 1..100.
-        cutout: float32 `[batch, 4]`, the rectangle that becomes gray, like `crop`.
-        pasted: bool `[batch]`, whether it is pasted into a larger image.
-        ground: float32 `[batch, 2, 2, 3]`, the larger image's colors in its corners, 0..255, top left first.
-        bars: float32 `[batch, 2]`, the height of each bar in shares of the image's, 0 for none; and its gray, 0..255.
-    """
-
-    angle: tf.Tensor
-    flip: tf.Tensor
+    angle: tf.Tensor  # float32 `[batch]`, radians, counterclockwise, quarter turns included
+    flip: tf.Tensor  # bool `[batch, 2]`, mirrored left to right, and top to bottom
+    # float32 `[batch, 4]`, the part that is kept: its middle (x, y) and its size (width, height), in shares of the
+    # image's. The whole image is (0.5, 0.5, 1, 1); the size is above 1 for a pasted image.
     crop: tf.Tensor
-    color: tf.Tensor
-    sigma: tf.Tensor
-    quality: tf.Tensor
-    cutout: tf.Tensor
-    pasted: tf.Tensor
-    ground: tf.Tensor
-    bars: tf.Tensor
+    color: tf.Tensor  # float32 `[batch, 3]`, the factors of brightness, contrast and saturation
+    sigma: tf.Tensor  # float32 `[batch]`, standard deviation of the blur in px
+    quality: tf.Tensor  # float32 `[batch]`, quality of JPEG, 1..100
+    cutout: tf.Tensor  # float32 `[batch, 4]`, the rectangle that becomes gray, like `crop`
+    pasted: tf.Tensor  # bool `[batch]`, whether it is pasted into a larger image
+    ground: tf.Tensor  # float32 `[batch, 2, 2, 3]`, the larger image's colors in its corners, 0..255, top left first
+    bars: (
+        tf.Tensor
+    )  # float32 `[batch, 2]`, the height of each bar as a share of the image's, or 0; and its gray, 0..255
 
 
 def draw(config: AugmentConfig, seed: int, epoch: tf.Tensor, id: tf.Tensor, view: tf.Tensor | int = 0) -> Parameters:

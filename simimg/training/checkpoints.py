@@ -43,23 +43,14 @@ class Best:
 
 @dataclasses.dataclass(kw_only=True)
 class Progress:
-    """The progress of a run.
+    """The progress of a run."""
 
-    Attributes:
-        position: the next step.
-        metrics: the sums of the epoch so far.
-        history: the figures of each epoch.
-        best: the best epoch so far, if there is a validation split.
-        seconds: time spent on training steps.
-        input_seconds: the part of it spent waiting for batches.
-    """
-
-    position: Position = Position()
-    metrics: EpochMetrics = dataclasses.field(default_factory=EpochMetrics)
-    history: list[dict[str, Any]] = dataclasses.field(default_factory=list)
-    best: Best | None = None
-    seconds: float = 0.0
-    input_seconds: float = 0.0
+    position: Position = Position()  # the next step
+    metrics: EpochMetrics = dataclasses.field(default_factory=EpochMetrics)  # of the epoch so far
+    history: list[dict[str, Any]] = dataclasses.field(default_factory=list)  # the figures of each epoch
+    best: Best | None = None  # the best epoch so far, if there is a validation split
+    seconds: float = 0.0  # spent on training steps
+    input_seconds: float = 0.0  # the part of it spent waiting for batches
 
 
 @dataclasses.dataclass(frozen=True)

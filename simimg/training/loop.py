@@ -92,8 +92,7 @@ def train(config: TrainConfig, watcher: Watcher = Watcher()) -> TrainResult:
         stack.enter_context(worker_errors())
         if place.is_chief:
             with writing(model_dir):
-                run_folder.begin_run(model_dir, setup.info)
-                stack.enter_context(run_folder.locked(model_dir))
+                stack.enter_context(run_folder.begin_run(model_dir, setup.info))
 
         # Resume.
         progress = checkpoints.restore_latest(model_dir, state, watcher.note) or Progress()

@@ -13,8 +13,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -35,8 +34,6 @@ __all__ = [
     "describe_run",
     "figures_by_split",
     "load_result",
-    "locked",
-    "recorded_shuffle",
     "save_result",
 ]
 
@@ -118,11 +115,6 @@ def load_result(model_dir: Path) -> TrainResult:
         raise ModelError(f"{path} is of another version of simimg ({error}). Train the model again.") from None
 
 
-def recorded_shuffle(model_dir: Path) -> str | None:
-    """Returns how the examples of the run in `model_dir` are shuffled, None if there is no run."""
-    return load_run(model_dir).shuffle if (model_dir / CONFIG_FILE).exists() else None
-
-
 def describe_run(model_dir: Path, config: TrainConfig, split: Split, shuffle: str) -> RunInfo:
     """Returns the description of a run, after checking that the folder has no other run.
 
@@ -159,27 +151,13 @@ def describe_run(model_dir: Path, config: TrainConfig, split: Split, shuffle: st
     return info
 
 
-def begin_run(model_dir: Path, info: RunInfo) -> None:
-    """Creates the run's folder with config.json, unless it exists.
+def begin_run(model_dir: Path, info: RunInfo) -> AbstractContextManager[object]:
+    """Creates the run's folder with config.json, unless it exists. In the block, no second process writes into it.
+
+    The lock of a killed process is released.
 
     Raises:
-        UsageError: the folder cannot be created.
-    """
-    if (model_dir / CONFIG_FILE).exists():
-        return
-    try:
-        model_dir.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UsageError(f"--model_dir={model_dir} cannot be created: {error.strerror}.") from None
-    write_json(model_dir / CONFIG_FILE, dataclasses.asdict(info))
-
-
-@contextmanager
-def locked(model_dir: Path) -> Iterator[None]:
-    """Locks the run's folder, so that no second process writes into it. The lock of a killed process is released.
-
-    Raises:
-        UsageError: another process has the lock.
+        UsageError: the folder cannot be created, or another process has the lock.
     """
 
     def held(holder: str) -> UsageError:
@@ -188,8 +166,13 @@ def locked(model_dir: Path) -> Iterator[None]:
             "Wait for it, stop it, or choose another --model_dir."
         )
 
-    with locked_file(model_dir / _LOCK_FILE, held):
-        yield
+    if not (model_dir / CONFIG_FILE).exists():
+        try:
+            model_dir.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UsageError(f"--model_dir={model_dir} cannot be created: {error.strerror}.") from None
+        write_json(model_dir / CONFIG_FILE, dataclasses.asdict(info))
+    return locked_file(model_dir / _LOCK_FILE, held)
 
 
 def _dataset_sha256(split: Split, layout: Layout | None) -> str:

@@ -10,8 +10,9 @@ import tensorflow as tf
 
 from simimg.errors import UsageError
 from simimg.input import SHUFFLES, Order, Reader, ReaderChoice, choose_shuffle, mixing_of, open_reader
-from simimg.models import APPLICATIONS, RunInfo
-from simimg.training.run_folder import describe_run, recorded_shuffle
+from simimg.models import APPLICATIONS, RunInfo, load_run
+from simimg.models.model_folder import CONFIG_FILE
+from simimg.training.run_folder import describe_run
 from simimg.training.strategy import Workers, local_replicas, make_strategy, workers
 from simimg.training.train_config import TrainConfig
 
@@ -83,7 +84,7 @@ def open_run_setup(config: TrainConfig) -> RunSetup:
     split = reader.split
     model_dir = config.model_dir or Path("runs") / f"{split.name}-{config.preset}-seed{config.seed}"
     config = config.resolved(strategy.num_replicas_in_sync, model_dir)
-    shuffle = _shuffle(config, reader, recorded_shuffle(model_dir))
+    shuffle = _shuffle(config, reader, model_dir)
     local = local_replicas(strategy)
     order = Order(
         num_examples=split.num_examples,
@@ -127,7 +128,7 @@ def open_run_setup(config: TrainConfig) -> RunSetup:
     )
 
 
-def _shuffle(config: TrainConfig, reader: Reader, recorded: str | None) -> str:
+def _shuffle(config: TrainConfig, reader: Reader, model_dir: Path) -> str:
     """Returns the kind of shuffle: the one given, the one the run began with, or one that fits into memory."""
     if reader.kind == "stream":
         if config.shuffle != "auto":
@@ -135,6 +136,7 @@ def _shuffle(config: TrainConfig, reader: Reader, recorded: str | None) -> str:
         return "buffered"
     if config.shuffle != "auto":
         return config.shuffle
+    recorded = load_run(model_dir).shuffle if (model_dir / CONFIG_FILE).exists() else ""
     if recorded in SHUFFLES or reader.kind == "resident":
         return recorded if recorded in SHUFFLES else "uniform"
     return choose_shuffle(reader.split, psutil.virtual_memory().available)

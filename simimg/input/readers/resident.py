@@ -84,19 +84,12 @@ class DeviceReader(Reader):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Examples:
-    """A split as arrays, in the order of its shards.
+    """A split as arrays, in the order of its shards."""
 
-    Attributes:
-        images: uint8 `[num_examples, image_size, image_size, 3]`.
-        labels: int32 `[num_examples]`.
-        ids: int64 `[num_examples]`, -1 for skipped records.
-        corrupt: the reason for each record that was skipped, by its place.
-    """
-
-    images: np.ndarray
-    labels: np.ndarray
-    ids: np.ndarray
-    corrupt: dict[int, str]
+    images: np.ndarray  # uint8 `[num_examples, image_size, image_size, 3]`
+    labels: np.ndarray  # int32 `[num_examples]`
+    ids: np.ndarray  # int64 `[num_examples]`, -1 for skipped records
+    corrupt: dict[int, str]  # the reason for each record that was skipped, by its place
 
     def tensors(self) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         """Returns images, labels and ids as tensors on the CPU; the images are not copied."""

@@ -17,7 +17,8 @@ import numpy as np
 import pytest
 
 from simimg.errors import ModelError
-from simimg.models import lite, lite_features, load_lite, pretrained, read_lite, read_torch_pickle, small
+from simimg.models import lite, lite_features, pretrained, read_lite, small
+from simimg.models.pretrained import load_lite, read_torch_pickle
 
 
 def test_lite0_s_file_has_the_tensors_it_should() -> None:
