@@ -166,22 +166,16 @@ def input_errors(split: Split) -> Iterator[None]:
                     raise kind(text) from None
         if isinstance(error, tf.errors.UnknownError) or "GetNext" not in error.message + str(error.op):
             raise
-        if isinstance(error, tf.errors.DataLossError) and (fault := _first_fault(split)):
-            raise CorruptRecordError(f"{fault}. Convert the images again.") from None
+        if isinstance(error, tf.errors.DataLossError):  # TensorFlow does not name the shard
+            for shard in split.shards:
+                if faults := scan_shard(shard.path).faults:
+                    raise CorruptRecordError(f"{shard.path}: {faults[0]}. Convert the images again.") from None
         line = next(line for line in error.message.splitlines() if "}} " in line or "GetNext" in line)
         reason = line.rpartition("}} ")[2].partition(" [Op:")[0]
         raise DataError(
             f"{split.dataset_dir}: a record of split {split.split!r} cannot be read: {reason}. "
             "Run `simimg verify`, and convert the images again."
         ) from None
-
-
-def _first_fault(split: Split) -> str:
-    """Returns the first fault in the split's shards, "" if there is none; TensorFlow does not name the shard."""
-    for shard in split.shards:
-        if faults := scan_shard(shard.path).faults:
-            return f"{shard.path}: {faults[0]}"
-    return ""
 
 
 def _own(dataset_dir: Path, split: str) -> Split:

@@ -18,11 +18,10 @@ from __future__ import annotations
 from simimg.models.backbones import LITES, lite, lite_features, small, tutorial
 from simimg.models.dropout import ExampleDropout, dropout_scope
 from simimg.models.heads import PROBABILITIES, copy_model, embedder, fix_backbone, search_embedder
-from simimg.models.inference import VIEWS, compiled, views_of
+from simimg.models.inference import VIEWS, compiled, export_saved_model, views_of
 from simimg.models.keras_applications import APPLICATIONS, application
 from simimg.models.model_folder import OBJECTIVES, Objective, RunInfo, load_model, load_run, load_trained
 from simimg.models.pretrained import read_lite, start_from
-from simimg.models.saved_model import export_saved_model
 from simimg.models.sscd import import_sscd
 
 # The values of `--model` without pretrained weights, each a function of (image_size, num_classes).

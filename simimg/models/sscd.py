@@ -78,12 +78,7 @@ def sscd(tensors: Tensors, image_size: int) -> keras.Model:
 
     Tensors and variables must match one to one, except for the counters of batches seen.
 
-    Args:
-        tensors: the result of `read_torch_file`.
-        image_size: side of the square input, px; the authors use 288 and 320.
-
-    Returns:
-        See `resnet_embedder`.
+    The tensors are those of `read_torch_file`, and the model is that of `resnet_embedder`.
 
     Raises:
         ModelError: the tensors are those of another network; names what is missing, unexpected or of another shape.

@@ -32,9 +32,6 @@ _MAX_MODULES = 10_000  # ResNeXt-101 has 450; the limit stops a module that cont
 def read_torch_file(path: Path) -> Tensors:
     """Reads the tensors of a PyTorch file: a state dict, in the zip format or the old one, or TorchScript.
 
-    Args:
-        path: the file.
-
     Returns:
         name -> array, float32, float16, float64 or int64, contiguous, writable.
 

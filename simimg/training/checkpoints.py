@@ -112,7 +112,10 @@ def save(
     best = progress.best.number if progress.best else None
     for old in sorted(final.parent.glob("[0-9]*"))[:-num_kept]:
         if int(old.name) != best:
-            _remove(old)
+            # Renamed first, so that no half-removed checkpoint is found if the process is killed meanwhile.
+            leaving = old.with_name(f".{old.name}{TEMPORARY}{os.getpid()}-old")
+            old.rename(leaving)
+            shutil.rmtree(leaving)
 
 
 def folder_of(model_dir: Path, number: int) -> Path:
@@ -184,10 +187,3 @@ def _read(folder: Path) -> Progress:
 
 def _sha256(values: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
-
-
-def _remove(folder: Path) -> None:
-    # Renamed first, so that no half-removed checkpoint is found if the process is killed meanwhile.
-    leaving = folder.with_name(f".{folder.name}{TEMPORARY}{os.getpid()}-old")
-    folder.rename(leaving)
-    shutil.rmtree(leaving)

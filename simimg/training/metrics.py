@@ -31,9 +31,8 @@ def example_losses(kind: str, labels: tf.Tensor, probabilities: tf.Tensor, label
         label_smoothing: the share of the target spread over all classes (Szegedy et al., CVPR 2016, section 7).
     """
     targets = tf.one_hot(labels, probabilities.shape[1])
-    if kind == "binary":
-        return keras.losses.binary_crossentropy(targets, probabilities, label_smoothing=label_smoothing)
-    return keras.losses.categorical_crossentropy(targets, probabilities, label_smoothing=label_smoothing)
+    loss = keras.losses.binary_crossentropy if kind == "binary" else keras.losses.categorical_crossentropy
+    return loss(targets, probabilities, label_smoothing=label_smoothing)
 
 
 def num_correct(labels: tf.Tensor, probabilities: tf.Tensor) -> tf.Tensor:

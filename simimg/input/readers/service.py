@@ -44,11 +44,11 @@ _Arrival = tuple[int, Batch] | Exception | None
 class ServiceReader(Reader):
     """Reads a split that `simimg convert` wrote, through a service; evaluation batches are read in this process.
 
-    Attributes:
-        num_recovered: batches that were read in this process because no worker delivered them.
+    Workers must find the split under the same path. `num_recovered` batches were read in this process because no worker
+    delivered them.
 
     Args:
-        split: the split to read; workers must find it under the same path.
+        split: the split to read.
         address: the dispatcher, `grpc://HOST:PORT`.
         num_threads: threads that decode what is read in this process.
         on_corrupt: see `MappedReader`.

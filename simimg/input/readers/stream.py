@@ -106,13 +106,7 @@ class StreamReader(Reader):
 
 
 def decode_records(split: Split, serialized: tf.Tensor, places: tf.Tensor | None = None) -> Batch:
-    """Returns a Batch of raw records.
-
-    Args:
-        split: the split that the records are from.
-        serialized: string `[batch]`.
-        places: int64 `[batch]`, the ids of records that store none.
-    """
+    """Returns a Batch of raw records, string `[batch]`; `places`, int64 `[batch]`, are the ids if none are stored."""
     features = parse_records(split, serialized)
     pixels = tf.io.decode_raw(features["image"], tf.uint8, fixed_length=split.image_size**2 * 3)
     return Batch(
