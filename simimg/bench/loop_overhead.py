@@ -106,10 +106,10 @@ def measure_loop(
         colour_jitter=0.0,
         ema=0.0,
     ).resolved(1)
-    reader, choice = open_reader(config.dataset_dir, "train", config.reader)
+    reader, _ = open_reader(config.dataset_dir, "train", config.reader)
     batch_size = config.global_batch_size
     what = (
-        f"{reader.split.image_size} x {reader.split.image_size}, reader {choice.kind}; {config.model}, "
+        f"{reader.split.image_size} x {reader.split.image_size}, reader {reader.kind}; {config.model}, "
         f"batches of {batch_size}"
     )
     note(f"{what}: rounds: {repeats}, and one to warm up")

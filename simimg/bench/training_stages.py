@@ -121,7 +121,7 @@ def measure_training(
     strategy = make_strategy(config.num_devices)
     config = config.resolved(strategy.num_replicas_in_sync)
     with strategy.scope():
-        reader, choice = open_reader(
+        reader, _ = open_reader(
             config.dataset_dir, "train", config.reader, cache=config.cache, data_service=config.data_service
         )
     split, batch_size = reader.split, config.global_batch_size
@@ -136,7 +136,7 @@ def measure_training(
     )
     what = (
         f"{split.num_examples:,} pictures of {split.image_size} x {split.image_size}, {split.encoding}, reader "
-        f"{choice.kind}; {config.model}, batches of {batch_size}"
+        f"{reader.kind}; {config.model}, batches of {batch_size}"
     )
     note(f"{what}: rounds: {repeats}, and one to warm up")
     with strategy.scope():

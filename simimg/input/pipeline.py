@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -27,7 +26,6 @@ __all__ = [
     "ON_CORRUPT",
     "READERS",
     "SHUFFLES",
-    "ReaderChoice",
     "batches_of",
     "choose_reader",
     "choose_shuffle",
@@ -50,14 +48,6 @@ _CACHED_SHARE = 0.75
 _COUNT_BATCH_SIZE = 256
 
 
-@dataclasses.dataclass(frozen=True)
-class ReaderChoice:
-    """The kind of reader chosen for a split, and the reason as a clause for the user."""
-
-    kind: str
-    reason: str
-
-
 def open_reader(
     dataset_dir: Path,
     split: str,
@@ -67,8 +57,8 @@ def open_reader(
     cache: str = "host",
     data_service: str = "",
     num_threads: int = 0,
-) -> tuple[Reader, ReaderChoice]:
-    """Opens a split of a data set folder; returns its reader, and why this kind of reader was chosen.
+) -> tuple[Reader, str]:
+    """Opens a split of a data set folder; returns its reader, and the reason for this kind of reader, a clause.
 
     Args:
         dataset_dir: the data set's folder.
@@ -92,37 +82,35 @@ def open_reader(
         if kind != "auto" or cache != "host":
             raise UsageError(f"--data_service={data_service} is a reader of its own. Leave out --reader and --cache.")
         service = ServiceReader(opened, data_service, num_threads=num_threads, on_corrupt=on_corrupt)
-        return service, ReaderChoice(service.kind, f"{data_service} reads and decodes")
-    choice = (
-        choose_reader(opened, psutil.virtual_memory().available) if kind == "auto" else ReaderChoice(kind, "as given")
-    )
+        return service, f"{data_service} reads and decodes"
+    reason = "as given"
     if cache == "device":
         if kind not in ("auto", "resident"):
             raise UsageError(f"--cache=device: --reader={kind} keeps nothing in memory. Leave one of the two out.")
-        choice = ReaderChoice("resident", "--cache=device keeps it on the training devices")
-    if choice.kind == "stream":
+        kind, reason = "resident", "--cache=device keeps it on the training devices"
+    elif kind == "auto":
+        kind, reason = choose_reader(opened, psutil.virtual_memory().available)
+    if kind == "stream":
         if on_corrupt == "skip":
             raise UsageError(
                 "--on_corrupt=skip: a streamed shard cannot be read beyond a corrupt record. "
                 "Use --reader=mapped, which needs shards that `simimg convert` wrote."
             )
-        return StreamReader(opened), choice
+        return StreamReader(opened), reason
     reader: Callable[..., Reader] = MappedReader
-    if choice.kind == "resident":
+    if kind == "resident":
         reader = DeviceReader if cache == "device" else ResidentReader
-    return reader(opened, num_threads=num_threads, on_corrupt=on_corrupt), choice
+    return reader(opened, num_threads=num_threads, on_corrupt=on_corrupt), reason
 
 
-def choose_reader(split: Split, free_bytes: int) -> ReaderChoice:
-    """Returns the fastest kind of reader that can read `split` with `free_bytes` of memory."""
+def choose_reader(split: Split, free_bytes: int) -> tuple[str, str]:
+    """Returns the fastest kind of reader that can read `split` with `free_bytes` of memory, and the reason."""
     size = f"{split.decoded_bytes / 2**20:,.0f} MB decoded"
     if split.decoded_bytes <= free_bytes * _RESIDENT_SHARE:
-        return ReaderChoice("resident", f"{size} fits into memory")
+        return "resident", f"{size} fits into memory"
     if split.indexed:
-        return ReaderChoice("mapped", f"{size} does not fit into a quarter of the free memory; its shards are mapped")
-    return ReaderChoice(
-        "stream", f"{size} does not fit into a quarter of the free memory; shards without layout.json are streamed"
-    )
+        return "mapped", f"{size} does not fit into a quarter of the free memory; its shards are mapped"
+    return "stream", f"{size} does not fit into a quarter of the free memory; shards without layout.json are streamed"
 
 
 def choose_shuffle(split: Split, free_bytes: int) -> str:

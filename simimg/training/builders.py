@@ -36,13 +36,9 @@ def build_model(config: TrainConfig, image_size: int, num_classes: int) -> keras
     with _precision(config.precision):
         if config.model in models.APPLICATIONS:
             from_file = path is not None and path.suffix == ".h5"
+            weights = start if from_file or start == "imagenet" else None
             model = models.application(
-                config.model,
-                image_size,
-                num_classes,
-                weights=start if from_file or start == "imagenet" else None,
-                resolution=resolution,
-                fixed=start is not None,
+                config.model, image_size, num_classes, weights=weights, resolution=resolution, fixed=start is not None
             )
             path = None if from_file else path
         elif config.model in models.LITES:

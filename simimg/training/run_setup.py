@@ -9,7 +9,7 @@ import psutil
 import tensorflow as tf
 
 from simimg.errors import UsageError
-from simimg.input import SHUFFLES, Order, Reader, ReaderChoice, choose_shuffle, mixing_of, open_reader
+from simimg.input import SHUFFLES, Order, Reader, choose_shuffle, mixing_of, open_reader
 from simimg.models import APPLICATIONS, RunInfo, load_run
 from simimg.models.model_folder import CONFIG_FILE
 from simimg.training.run_folder import describe_run
@@ -25,8 +25,8 @@ MEASURED = ("validation", "test")  # splits that are measured after each epoch, 
 class RunSetup:
     """Everything that is decided before a model is built, with the resolved options, see `TrainConfig.resolved`.
 
-    `place` is this process among those that train together. `reader` reads the training examples, and `measured` the
-    measured splits, by name. `order` starts at the beginning of the training.
+    `place` is this process among those that train together. `reader` reads the training examples, for the
+    `reason` given, and `measured` the measured splits, by name. `order` starts at the beginning of the training.
     """
 
     config: TrainConfig
@@ -34,7 +34,7 @@ class RunSetup:
     strategy: tf.distribute.Strategy
     place: Workers
     reader: Reader
-    choice: ReaderChoice
+    reason: str
     order: Order
     measured: dict[str, Reader]
     info: RunInfo
@@ -50,7 +50,7 @@ class RunSetup:
         kind = "GPU" if tf.config.get_visible_devices("GPU") else "CPU"
         machines = f" in {self.place.count} processes" if self.place.count > 1 else ""
         parts = f", in {self.config.accumulate} parts" if self.config.accumulate > 1 else ""
-        found = [f"reading {order.num_examples:,} examples, {self.choice.kind}: {self.choice.reason}"]
+        found = [f"reading {order.num_examples:,} examples, {self.reader.kind}: {self.reason}"]
         if self.config.model in APPLICATIONS and self.config.start == "imagenet":
             found.append(f"Keras downloads ImageNet's weights of {self.config.model}, unless it has them in ~/.keras")
         if not self.config.epochs:
@@ -73,7 +73,7 @@ def open_run_setup(config: TrainConfig) -> RunSetup:
     """
     strategy, place = make_strategy(config.num_devices, config.cross_device_ops), workers()
     with strategy.scope():  # with --cache=device, each replica gets a copy of the split
-        reader, choice = open_reader(
+        reader, reason = open_reader(
             config.dataset_dir,
             "train",
             config.reader,
@@ -121,7 +121,7 @@ def open_run_setup(config: TrainConfig) -> RunSetup:
         strategy=strategy,
         place=place,
         reader=reader,
-        choice=choice,
+        reason=reason,
         order=order,
         measured=measured,
         info=describe_run(model_dir, config, split, shuffle),

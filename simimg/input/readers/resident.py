@@ -8,7 +8,7 @@ bring any example to any replica.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -19,7 +19,7 @@ from simimg.input.readers.random_access import GatherReader
 from simimg.input.readers.stream import StreamReader
 from simimg.input.records import EncodedRecords, aligned, corrupt_record, map_records, shared_tensor
 from simimg.input.sampler import Order
-from simimg.input.split import PADDING_ID, Batch, Reader, Split, reading
+from simimg.input.split import PADDING_ID, Batch, Split, reading
 from tfrecords.format.record import FOOTER_BYTES, FRAMING_BYTES, HEADER_BYTES, footer, header, varints
 from tfrecords.format.record_layout import INT_BYTES, Offsets
 
@@ -37,31 +37,25 @@ class ResidentReader(GatherReader):
         super().__init__(split, num_threads)
         examples = load_examples(split, num_threads=num_threads, on_corrupt=on_corrupt)
         self.corrupt = examples.corrupt
-        self._parts = examples.tensors()
+        self._parts: Sequence[tf.Tensor | tf.Variable] = examples.tensors()
 
     def gather(self, places: tf.Tensor) -> Batch:
         """Returns the examples at `places`, int64 `[batch]` in 0..num_examples-1."""
         return Batch(*(tf.gather(part, places) for part in self._parts))
 
 
-class DeviceReader(Reader):
+class DeviceReader(ResidentReader):
     """Reads a split that fits into the memory of each device; made in the scope of the strategy that trains.
-
-    Takes the arguments of `load_examples`, and raises what it raises.
 
     Raises:
         UsageError: the split does not fit into a device's memory.
     """
 
-    kind = "resident"
-
     def __init__(self, split: Split, *, num_threads: int, on_corrupt: str = "fail") -> None:
-        super().__init__(split)
-        self._num_threads, self._on_corrupt = num_threads, on_corrupt
-        examples = load_examples(split, num_threads=num_threads, on_corrupt=on_corrupt)
-        self.corrupt = examples.corrupt
+        super().__init__(split, num_threads=num_threads, on_corrupt=on_corrupt)
+        self._on_corrupt = on_corrupt
         try:
-            self._parts = [tf.Variable(part, trainable=False) for part in examples.tensors()]
+            self._parts = [tf.Variable(part, trainable=False) for part in self._parts]
         except tf.errors.ResourceExhaustedError:
             raise UsageError(
                 f"--cache=device: the {split.decoded_bytes / 2**20:,.0f} MB of split {split.split!r} do not fit into "
@@ -98,12 +92,9 @@ class Examples:
 
 
 def load_examples(split: Split, *, num_threads: int, on_corrupt: str = "fail") -> Examples:
-    """Reads a whole split and verifies the checksums of every record.
+    """Reads a whole split in `num_threads` threads, and verifies the checksums of every record.
 
-    Args:
-        split: the split to read.
-        num_threads: threads that read and decode.
-        on_corrupt: `fail`, or `skip`, which turns an unreadable record into padding: pixels and label 0, id -1.
+    With `on_corrupt` = `skip` an unreadable record becomes padding: pixels and label 0, id -1.
 
     Raises:
         DataError: a record cannot be read, or there are fewer or more records than the metadata says.
