@@ -35,15 +35,7 @@ from tfrecords.format.record import FOOTER_BYTES, FRAMING_BYTES, HEADER_BYTES, u
 from tfrecords.format.record_layout import INT_BYTES, record_spans
 from tfrecords.format.shard import ShardReader
 
-__all__ = [
-    "ON_CORRUPT",
-    "EncodedRecords",
-    "aligned",
-    "corrupt_record",
-    "map_records",
-    "shared_tensor",
-    "tf_varints",
-]
+__all__ = ["ON_CORRUPT", "EncodedRecords", "aligned", "corrupt_record", "map_records", "shared_tensor", "tf_varints"]
 
 ON_CORRUPT = ("fail", "skip")
 
@@ -137,9 +129,6 @@ def map_records(shards: Sequence[tuple[Path, int]], record_bytes: int) -> Mapped
 class EncodedRecords:
     """The records of a split that `simimg convert` wrote as JPEG or PNG.
 
-    Attributes:
-        corrupt: the reason for each record that was skipped so far, by its place.
-
     Args:
         split: the split to read.
         on_corrupt: `fail`, or `skip`, which turns an unreadable record into padding: pixels and label 0, id -1.
@@ -150,7 +139,7 @@ class EncodedRecords:
     """
 
     def __init__(self, split: Split, *, on_corrupt: str = "fail", decode: bool = True) -> None:
-        self.corrupt: dict[int, str] = {}
+        self.corrupt: dict[int, str] = {}  # the reason for each record that was skipped so far, by its place
         self._size = split.image_size
         self._decode = {"jpeg": _decode_jpeg, "png": _decode_png}[split.encoding] if decode else _decode_nothing
         self._skip = on_corrupt == "skip"

@@ -85,19 +85,13 @@ class Split:
 
 
 class Reader:
-    """Delivers the examples of a split.
+    """Delivers the examples of a split."""
 
-    Attributes:
-        kind: one of `READERS`, or `service`.
-        split: the split that it reads.
-        corrupt: the reason for each record that was skipped so far, by its place.
-    """
-
-    kind: str
+    kind: str  # one of `READERS`, or `service`
 
     def __init__(self, split: Split) -> None:
         self.split = split
-        self.corrupt: dict[int, str] = {}
+        self.corrupt: dict[int, str] = {}  # the reason for each record that was skipped so far, by its place
 
     def train_batches(self, order: Order) -> tf.data.Dataset:
         """Returns a data set of elements for `batch`: replica after replica, step after step."""

@@ -132,14 +132,10 @@ def lite(
 
 
 def lite_features(name: str, resolution: int | None = None) -> keras.Model:
-    """EfficientNet-Lite with ImageNet's weights and no classifier: features of any image.
+    """EfficientNet-Lite (lite0, lite1 or lite2) with ImageNet's weights and no classifier, for features of any image.
 
-    Args:
-        name: lite0, lite1 or lite2.
-        resolution: side of the input; None: the resolution of the weights.
-
-    Returns:
-        A model whose output is [batch, 1280] pooled features, 0..6, not normalized; `embedder` normalizes them.
+    The output is [batch, 1280] pooled features, 0..6, not normalized; `embedder` normalizes them. The default of
+    `resolution` is that of the weights.
     """
     pixels = image_input(_LITE[name].resolution if resolution is None else resolution, smallest=_SMALLEST)
     model = keras.Model(pixels, _lite_body(name, _lite_scaled(pixels), frozen=True), name=f"{name}_features")

@@ -26,11 +26,7 @@ def compiled(model: keras.Model, *, views: str = "one") -> Callable[[tf.Tensor],
     """Returns `model` as a compiled function from uint8 pixels to its outputs, float32, in inference mode.
 
     The network is compiled once, however many views there are. That takes a second or more, so keep the function if
-    you predict more than once.
-
-    Args:
-        model: a model from pixels 0..255 to probabilities or embeddings.
-        views: one of `VIEWS`; the output is the mean over them.
+    you predict more than once. The output is the mean over the `views`, one of `VIEWS`.
     """
 
     @tf.function
@@ -45,11 +41,8 @@ def compiled(model: keras.Model, *, views: str = "one") -> Callable[[tf.Tensor],
 
 
 def views_of(pixels: tf.Tensor, views: str) -> Iterator[tf.Tensor]:
-    """Yields the test-time views of images: 1, 2 or 12 tensors of the shape of `pixels`.
-
-    Args:
-        pixels: float32 `[batch, size, size, 3]`.
-        views: one of `VIEWS`.
+    """Yields the test-time `views`, one of `VIEWS`, of images, float32 `[batch, size, size, 3]`: 1, 2 or 12 tensors of
+    that shape.
     """
     yield pixels
     if views == "one":

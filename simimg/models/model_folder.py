@@ -109,11 +109,7 @@ def load_model(model_dir: Path) -> tuple[keras.Model, RunInfo]:
 
 
 def load_trained(model_dir: Path) -> tuple[keras.Model, RunInfo]:
-    """As `load_model`, but only a model that was trained here.
-
-    Raises:
-        ModelError: also if the weights were imported for search.
-    """
+    """As `load_model`, but raises a ModelError for a model whose weights were imported for search, too."""
     check_trained(model_dir)
     return load_model(model_dir)
 

@@ -27,15 +27,7 @@ from tfrecords.format.layout import Layout
 from tfrecords.format.naming import INFO_FILE
 from tfrecords.options import to_json
 
-__all__ = [
-    "RESULT_FILE",
-    "TrainResult",
-    "begin_run",
-    "describe_run",
-    "figures_by_split",
-    "load_result",
-    "save_result",
-]
+__all__ = ["RESULT_FILE", "TrainResult", "begin_run", "describe_run", "figures_by_split", "load_result", "save_result"]
 
 RESULT_FILE = "result.json"
 _LOCK_FILE = ".lock"
@@ -43,28 +35,18 @@ _LOCK_FILE = ".lock"
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TrainResult:
-    """A finished run.
-
-    Attributes:
-        model_dir: the run's folder.
-        steps: number of training steps.
-        epoch: the epoch whose weights are kept: the last one, or the best one under `--patience`.
-        seconds: time spent on training steps.
-        images_per_s: training throughput.
-        input_share: share of the time spent waiting for batches; None under `--deterministic`, where it is not known.
-        figures: figures of the kept model on the splits train, validation and test, as far as they exist: accuracies
-            of a classifier, and the recall of a network for copies.
-        history: the figures of each epoch.
-    """
+    """A finished run."""
 
     model_dir: Path
-    steps: int
-    epoch: int
-    seconds: float
-    images_per_s: float
-    input_share: float | None
+    steps: int  # number of training steps
+    epoch: int  # the epoch whose weights are kept: the last one, or the best one under `--patience`
+    seconds: float  # time spent on training steps
+    images_per_s: float  # training throughput
+    input_share: float | None  # share of the time spent waiting for batches; not known under `--deterministic`
+    # Figures of the kept model on the splits train, validation and test, as far as they exist: accuracies of a
+    # classifier, and the recall of a network for copies.
     figures: dict[str, dict[str, float]]
-    history: list[dict[str, Any]]
+    history: list[dict[str, Any]]  # the figures of each epoch
 
     def score(self, objective: Objective, split: str) -> float | None:
         """Returns the main figure of an objective on a split: train, validation or test."""
@@ -133,13 +115,10 @@ def describe_run(model_dir: Path, config: TrainConfig, split: Split, shuffle: st
     if not (model_dir / CONFIG_FILE).exists():
         return info
     there = load_run(model_dir)
+    now = config.determining()
     # An option that is newer than the run has its default, which is off.
-    options = {key: there.config.get(key, getattr(TrainConfig, key, None)) for key in config.determining()}
-    differing = [
-        f"--{key}={options[key]} there, {value} now"
-        for key, value in config.determining().items()
-        if options[key] != value
-    ]
+    old = {key: there.config.get(key, getattr(TrainConfig, key, None)) for key in now}
+    differing = [f"--{key}={old[key]} there, {value} now" for key, value in now.items() if old[key] != value]
     if there.shuffle != info.shuffle:
         differing.append(f"a {there.shuffle} shuffle there, a {info.shuffle} one now (see --reader and --shuffle)")
     if dataclasses.replace(there, config={}, shuffle="") != dataclasses.replace(info, config={}, shuffle=""):

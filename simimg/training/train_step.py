@@ -150,12 +150,7 @@ def _several_steps(
 
 
 class StepRunner:
-    """Runs several training steps per call.
-
-    Attributes:
-        images_per_s: throughput over the last calls.
-        input_share: share of that time spent waiting for a batch.
-    """
+    """Runs several training steps per call."""
 
     def __init__(
         self,
@@ -168,8 +163,8 @@ class StepRunner:
         timed: bool = True,
     ) -> None:
         """`step` is the result of `training_step`; `others` names the sums that it returns after the first three."""
-        self.images_per_s = 0.0
-        self.input_share = 0.0
+        self.images_per_s = 0.0  # over the last calls
+        self.input_share = 0.0  # share of that time spent waiting for a batch
         self._strategy, self._order, self._reader, self._others = strategy, order, reader, others
         self._run = _several_steps(step, timed=timed, num_sums=3 + len(others))
         self._batches = iter(distribute(strategy, reader, order))
