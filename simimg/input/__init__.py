@@ -2,7 +2,6 @@
 
 from simimg.input.pipeline import (
     CACHES,
-    ON_CORRUPT,
     READERS,
     SHUFFLES,
     batches_of,
@@ -14,6 +13,7 @@ from simimg.input.pipeline import (
     open_reader,
     train_batches,
 )
+from simimg.input.records import ON_CORRUPT
 from simimg.input.sampler import Order, Position
 from simimg.input.split import PADDING_ID, Batch, Reader, Split, input_errors, open_split, reading
 

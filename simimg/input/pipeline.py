@@ -15,7 +15,6 @@ from simimg.input.readers.mapped import MappedReader
 from simimg.input.readers.resident import DeviceReader, ResidentReader
 from simimg.input.readers.service import ServiceReader
 from simimg.input.readers.stream import StreamReader
-from simimg.input.records import ON_CORRUPT
 from simimg.input.sampler import Mixing, Order
 from simimg.input.split import PADDING_ID, Batch, Reader, Split, open_split, reading
 from tfrecords.format.manifest import iter_manifest
@@ -23,7 +22,6 @@ from tfrecords.format.naming import MANIFEST_FILE
 
 __all__ = [
     "CACHES",
-    "ON_CORRUPT",
     "READERS",
     "SHUFFLES",
     "batches_of",

@@ -38,7 +38,6 @@ class FrozenNormConv2D(keras.layers.Layer):
         epsilon: added to the variance.
         padding: zeros on each of the four sides, as in PyTorch.
         groups: parts of the channels that are convolved separately (ResNeXt); not for a depthwise convolution.
-        **kwargs: the arguments of every Keras layer.
     """
 
     def __init__(

@@ -144,11 +144,7 @@ class GeneralizedMeanPooling2D(keras.layers.Layer):
     p = 1 is the average, and a large p is nearly the maximum. 3 is the value that the authors' training arrives at and
     that copy detectors use. It gives small objects weight, which matters when the other image is a crop. Input float
     `[batch, h, w, channels]`, with negative values taken as zero; output `[batch, channels]`, float32 under mixed
-    precision too.
-
-    Args:
-        power: p.
-        **kwargs: the arguments of every Keras layer.
+    precision too. `power` is p.
     """
 
     def __init__(self, power: float = 3.0, **kwargs: Any) -> None:

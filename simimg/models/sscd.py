@@ -70,8 +70,6 @@ _NAMINGS = (
 )
 """torchvision/models/resnet.py; classy_vision/models/resnext.py."""
 
-_BACKBONE = "backbone."
-
 
 def sscd(tensors: Tensors, image_size: int) -> keras.Model:
     """Builds the model whose weights are in one of SSCD's files.
@@ -88,7 +86,7 @@ def sscd(tensors: Tensors, image_size: int) -> keras.Model:
     stages: list[Stage] = []
     while num_blocks := _num_blocks(tensors, prefix, naming, len(stages)):
         stages.append(_stage(tensors, prefix, naming, len(stages), num_blocks))
-    head = (prefix if naming.head_inside else prefix.removesuffix(_BACKBONE)) + naming.head
+    head = (prefix if naming.head_inside else prefix.removesuffix("backbone.")) + naming.head
     (stem, *_), (dim, _) = (_shape(tensors, name, ndim) for name, ndim in ((prefix + naming.stem[0], 4), (head, 2)))
     model = resnet_embedder(stem, stages, dim, image_size)
     # {layer: {variable: tensor}}

@@ -78,9 +78,8 @@ def build_optimizer(config: TrainConfig, num_steps: int) -> keras.optimizers.Opt
     Under float16 the optimizer scales the loss, so that small gradients are not rounded to 0 (Micikevicius et al.,
     "Mixed Precision Training", ICLR 2018, section 3.2).
     """
-    rate: Any = config.learning_rate
-    if config.schedule == "cosine":
-        rate = WarmUpCosine(config.learning_rate, num_steps)
+    peak = config.learning_rate
+    rate: Any = WarmUpCosine(peak, num_steps) if config.schedule == "cosine" else peak
     if config.optimizer == "rmsprop":
         optimizer = keras.optimizers.RMSprop(rate, weight_decay=config.weight_decay)
     elif config.optimizer == "sgd":

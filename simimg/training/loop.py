@@ -32,6 +32,7 @@ from simimg.training.strategy import agreed, worker_errors
 from simimg.training.tensorboard import TensorBoard
 from simimg.training.train_config import TrainConfig
 from simimg.training.train_step import StepRunner, training_step
+from tfrecords.format.atomic_files import write_json
 from tfrecords.options import to_json
 
 __all__ = ["StepInfo", "Watcher", "train"]
@@ -182,7 +183,7 @@ def _saved(
     if setup.place.is_chief:
         with writing(setup.model_dir):
             save_model(setup.model_dir, state.kept)
-            run_folder.save_result(result)
+            write_json(setup.model_dir / run_folder.RESULT_FILE, result.to_json())  # marks the run as finished
     return result
 
 

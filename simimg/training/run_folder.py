@@ -27,7 +27,7 @@ from tfrecords.format.layout import Layout
 from tfrecords.format.naming import INFO_FILE
 from tfrecords.options import to_json
 
-__all__ = ["RESULT_FILE", "TrainResult", "begin_run", "describe_run", "figures_by_split", "load_result", "save_result"]
+__all__ = ["RESULT_FILE", "TrainResult", "begin_run", "describe_run", "figures_by_split", "load_result"]
 
 RESULT_FILE = "result.json"
 _LOCK_FILE = ".lock"
@@ -74,11 +74,6 @@ def figures_by_split(values: dict[str, Any]) -> dict[str, dict[str, float]]:
         if split in _SPLITS and values.get(key) is not None:
             found.setdefault(split, {})[name] = values[key]
     return found
-
-
-def save_result(result: TrainResult) -> None:
-    """Writes result.json, which marks the run as finished."""
-    write_json(result.model_dir / RESULT_FILE, result.to_json())
 
 
 def load_result(model_dir: Path) -> TrainResult:

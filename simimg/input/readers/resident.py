@@ -153,8 +153,7 @@ def _load_encoded(records: EncodedRecords, examples: Examples, num_threads: int)
 
 def _run_tasks(task: Callable[..., None], arguments: Iterable[object], num_threads: int) -> None:
     with ThreadPoolExecutor(num_threads) as threads:
-        for _ in threads.map(task, arguments):
-            pass  # raises what a task has raised
+        list(threads.map(task, arguments))  # raises what a task has raised
 
 
 def _load_stream(split: Split, examples: Examples) -> None:
