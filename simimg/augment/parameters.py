@@ -47,7 +47,7 @@ class AugmentConfig:
         UsageError: a number is out of its range.
     """
 
-    rotation_degrees: float = 20.0  # each example is rotated by an angle drawn uniformly from -x to x; 0 is off
+    rotation_degrees: float = 20.0  # each example is rotated by an angle drawn uniformly from -x to x degrees; 0 is off
     horizontal_flip: bool = True  # each example is mirrored left to right with probability 1/2
     # Each example is cropped to a part and enlarged again. The part's share of the area is drawn uniformly from x to 1,
     # and its aspect ratio log-uniformly from 3/4 to 4/3 (Szegedy et al., "Going deeper with convolutions", CVPR 2015,
@@ -59,9 +59,8 @@ class AugmentConfig:
     grayscale: float = 0.0  # the probability that an example becomes grayscale
     # Each example is blurred by a Gaussian whose standard deviation is drawn uniformly from 0 to x px; 0 is off.
     blur: float = 0.0
-    min_jpeg_quality: float = (
-        100.0  # each example is quantized as by JPEG, at a quality of x to 100, uniform; 100 is off
-    )
+    # Each example is quantized as by JPEG, at a quality drawn uniformly from x to 100; 100 is off.
+    min_jpeg_quality: float = 100.0
     # A rectangle anywhere in each example becomes gray. Its sides are drawn uniformly from 0 to x of the image's
     # (DeVries, Taylor, "Improved regularization of CNNs with cutout", 2017); 0 is off.
     cutout: float = 0.0
@@ -114,9 +113,7 @@ class Parameters(NamedTuple):
     cutout: tf.Tensor  # float32 `[batch, 4]`, the rectangle that becomes gray, like `crop`
     pasted: tf.Tensor  # bool `[batch]`, whether it is pasted into a larger image
     ground: tf.Tensor  # float32 `[batch, 2, 2, 3]`, the larger image's colors in its corners, 0..255, top left first
-    bars: (
-        tf.Tensor
-    )  # float32 `[batch, 2]`, the height of each bar as a share of the image's, or 0; and its gray, 0..255
+    bars: tf.Tensor  # float32 `[batch, 2]`, a bar's height in shares of the image's, 0 for none; its gray, 0..255
 
 
 def draw(config: AugmentConfig, seed: int, epoch: tf.Tensor, id: tf.Tensor, view: tf.Tensor | int = 0) -> Parameters:

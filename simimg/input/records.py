@@ -130,7 +130,6 @@ class EncodedRecords:
     """The records of a split that `simimg convert` wrote as JPEG or PNG.
 
     Args:
-        split: the split to read.
         on_corrupt: `fail`, or `skip`, which turns an unreadable record into padding: pixels and label 0, id -1.
         decode: False leaves the pixels undefined, to measure the cost of everything else.
 

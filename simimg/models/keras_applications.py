@@ -35,14 +35,8 @@ def application(
     fine-tuning". Otherwise it trains as in Keras. Its dropout and batch statistics are then per replica, so a run on
     several replicas differs from a run on one.
 
-    Args:
-        name: one of `APPLICATIONS`.
-        image_size: side of the images in px.
-        num_classes: at least 2.
-        weights: "imagenet", which Keras downloads; a `.weights.h5` or `.h5` file of the network without its top; None
-            for random weights.
-        resolution: side that the input is enlarged to; None: `image_size`.
-        fixed: see above.
+    `weights` is "imagenet", which Keras downloads; a `.weights.h5` or `.h5` file of the network without its top; or
+    None for random weights. The input is enlarged to `resolution` px, if it is given.
 
     Raises:
         UsageError: the network cannot take images of this size.

@@ -48,7 +48,6 @@ class ServiceReader(Reader):
     delivered them.
 
     Args:
-        split: the split to read.
         address: the dispatcher, `grpc://HOST:PORT`.
         num_threads: threads that decode what is read in this process.
         on_corrupt: see `MappedReader`.
