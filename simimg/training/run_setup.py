@@ -25,8 +25,8 @@ MEASURED = ("validation", "test")  # splits that are measured after each epoch, 
 class RunSetup:
     """Everything that is decided before a model is built, with the resolved options, see `TrainConfig.resolved`.
 
-    `place` is this process among those that train together. `reader` reads the training examples, for the
-    `reason` given, and `measured` the measured splits, by name. `order` starts at the beginning of the training.
+    `place` is this process among those that train together. `reader` reads the training examples, and `reason` says why
+    this kind was chosen. `measured` has the readers of the measured splits, by name. `order` starts at the beginning.
     """
 
     config: TrainConfig
