@@ -27,10 +27,9 @@ from simimg.bench.measurements import Run, estimate, ratios, repeating, take_tur
 from simimg.input import Batch, Order, Reader, open_reader, train_batches
 from simimg.training.builders import build_state
 from simimg.training.checkpoints import Progress, State
-from simimg.training.loop import distribute
 from simimg.training.metrics import example_losses
 from simimg.training.train_config import TrainConfig
-from simimg.training.train_step import StepRunner, several_steps, training_step
+from simimg.training.train_step import StepRunner, training_step
 
 __all__ = ["LoopCost", "LoopCosts", "measure_loop"]
 
@@ -107,10 +106,10 @@ def measure_loop(
         colour_jitter=0.0,
         ema=0.0,
     ).resolved(1)
-    reader, choice = open_reader(config.dataset_dir, "train", config.reader)
+    reader, _ = open_reader(config.dataset_dir, "train", config.reader)
     batch_size = config.global_batch_size
     what = (
-        f"{reader.split.image_size} x {reader.split.image_size}, reader {choice.kind}; {config.model}, "
+        f"{reader.split.image_size} x {reader.split.image_size}, reader {reader.kind}; {config.model}, "
         f"batches of {batch_size}"
     )
     note(f"{what}: rounds: {repeats}, and one to warm up")
@@ -188,8 +187,7 @@ def _loop(config: TrainConfig, reader: Reader, strategy: tf.distribute.Strategy)
     order = _order(config, reader, strategy.num_replicas_in_sync)
     with strategy.scope():
         state = _state(config, reader)
-    run = several_steps(training_step(config, strategy, state, order, reader))
-    caller = StepRunner(strategy, run, iter(distribute(strategy, reader, order)), order, reader)
+    caller = StepRunner(strategy, training_step(config, strategy, state, order, reader), order, reader)
     progress, never = Progress(), threading.Event()
 
     def once() -> int:

@@ -33,10 +33,9 @@ from simimg.input.readers.random_access import GatherReader
 from simimg.input.readers.stream import StreamReader, parse_records
 from simimg.input.records import EncodedRecords, tf_varints
 from simimg.training.builders import build_state
-from simimg.training.loop import distribute
 from simimg.training.strategy import make_strategy
 from simimg.training.train_config import TrainConfig
-from simimg.training.train_step import training_step
+from simimg.training.train_step import distribute, training_step
 from tfrecords.convert.workers.pool import num_cores
 from tfrecords.format.record_layout import INT_BYTES
 
@@ -122,7 +121,7 @@ def measure_training(
     strategy = make_strategy(config.num_devices)
     config = config.resolved(strategy.num_replicas_in_sync)
     with strategy.scope():
-        reader, choice = open_reader(
+        reader, _ = open_reader(
             config.dataset_dir, "train", config.reader, cache=config.cache, data_service=config.data_service
         )
     split, batch_size = reader.split, config.global_batch_size
@@ -137,7 +136,7 @@ def measure_training(
     )
     what = (
         f"{split.num_examples:,} pictures of {split.image_size} x {split.image_size}, {split.encoding}, reader "
-        f"{choice.kind}; {config.model}, batches of {batch_size}"
+        f"{reader.kind}; {config.model}, batches of {batch_size}"
     )
     note(f"{what}: rounds: {repeats}, and one to warm up")
     with strategy.scope():

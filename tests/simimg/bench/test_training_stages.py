@@ -11,7 +11,7 @@ import pytest
 import tensorflow as tf
 
 from benchmarks import dataset_size
-from simimg.augment import draw
+from simimg.augment.parameters import draw
 from simimg.bench import augmentation_costs, measurements, training_stages
 from simimg.bench.converters import tool_server
 from simimg.bench.measurements import Run
