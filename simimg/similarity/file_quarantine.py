@@ -18,7 +18,7 @@ from pathlib import Path
 
 from simimg.errors import UsageError
 from simimg.similarity.plan_file import Plan, PlannedFile, is_inside
-from tfrecords.format.atomic_files import TEMPORARY, file_sha256, sync_dir, sync_file
+from tfrecords.format.atomic_files import TEMPORARY, file_sha256, sync_file
 
 __all__ = ["Applied", "apply_plan", "undo_plan"]
 
@@ -116,7 +116,7 @@ def _move(source: Path, target: Path) -> None:
         except BaseException:
             temporary.unlink(missing_ok=True)
             raise
-        sync_dir(target.parent)
+        sync_file(target.parent)
         source.unlink()
 
 

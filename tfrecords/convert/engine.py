@@ -18,7 +18,7 @@ import dataclasses
 import time
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TypeAlias
 
 from tfrecords.base_errors import ConversionError, Interrupted
 from tfrecords.convert.image.decoder import decoder_versions
@@ -33,14 +33,10 @@ from tfrecords.convert.sources import open_source, printable
 from tfrecords.convert.state.receipts import Receipt, read_receipt
 from tfrecords.convert.state.workdir import WorkDir
 from tfrecords.convert.workers import pool
-from tfrecords.convert.workers.shard_worker import ShardTask, not_there
+from tfrecords.convert.workers.pool import Runner
+from tfrecords.convert.workers.shard_worker import ShardTask, Task, not_there
 from tfrecords.format.layout import ShardInfo
 from tfrecords.format.naming import dataset_dir
-
-if TYPE_CHECKING:
-    from tfrecords.convert.workers.beam_runner import BeamRunner
-
-    Runner: TypeAlias = pool.Pool | BeamRunner
 
 __all__ = ["ConvertProgress", "convert"]
 
@@ -144,7 +140,7 @@ def _write_shards(
     receipt = Receipt(len(job.source.paths))
     receipt.refused.update(job.source.refused)
 
-    def take(task: pool.Task, check: bool = False) -> None:
+    def take(task: Task, check: bool = False) -> None:
         """Add the content of a task's receipt, if there is one that belongs to this task."""
         found = read_receipt(task.receipt, task.inputs, task.shard)
         if found is None or (check and not found[0].sha256 and not is_whole(task.shard, found[0])):
