@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 from tfrecords.base_errors import UsageError
 from tfrecords.convert.sources.container_files import Containers
 from tfrecords.convert.sources.labels import FileListing, some_of, source_of_labels
-from tfrecords.convert.sources.remote import check_url, exists_url, is_url, open_driver, read_url
+from tfrecords.convert.sources.remote import driver_of, exists_url, is_url, read_url
 from tfrecords.convert.sources.source import Source
 from tfrecords.convert.sources.webdataset import MULTI_LABEL
 from tfrecords.format.example import bytes_feature, find_features
@@ -47,11 +47,10 @@ class TfdsFiles:
     def read(self, path: str, place: tuple[int, int, int] | None) -> bytes:
         """Return the encoded image of the record at `place`, after checking the record's checksum.
 
-        Raises:
-            Refusal: it cannot be read, or the record is damaged or has no image.
+        Raises Refusal if it cannot be read, or the record is damaged or has no image.
         """
         assert place is not None
-        record = self.containers.read(*place)
+        record = self.containers.read_range(*place)
         payload = record[HEADER_BYTES:-FOOTER_BYTES]
         if masked_crc32c(payload) != int.from_bytes(record[-FOOTER_BYTES:], "little"):
             raise Refusal(Reason.CORRUPT, "the checksum of its record fails")
@@ -64,23 +63,20 @@ class TfdsFiles:
 def is_tfds(image_dir: str) -> bool:
     """Return whether `image_dir`, a folder or its URL, has the metadata of a TFDS data set.
 
-    Raises:
-        UsageError: there is no driver for the URL, or the driver fails.
+    Raises UsageError if there is no driver for the URL, or the driver fails.
     """
     names = (INFO_FILE, FEATURES_FILE)
     if is_url(image_dir):
-        check_url(image_dir)
-        open_driver(image_dir)
-        return all(exists_url(_join(image_dir, name)) for name in names)
+        with driver_of(image_dir):
+            return all(exists_url(_join(image_dir, name)) for name in names)
     return all(os.path.isfile(_join(image_dir, name)) for name in names)
 
 
 def open_tfds(dataset_dir: str, categories: Sequence[str] = ()) -> Source:
-    """Find the images of a TFDS data set, split by split in the order of its shards.
+    """Find the images of a TFDS data set, split by split in the order of its shards, with `categories` as in
+    `open_source`.
 
-    Args:
-        dataset_dir: the folder with dataset_info.json, or its URL.
-        categories: the classes to take, in the order of their labels; by default all, as in the data set.
+    `dataset_dir` is the folder with dataset_info.json, or its URL.
 
     Raises:
         UsageError: it is damaged, not stored as TFRecord, or its examples do not have one image and one class.
@@ -141,14 +137,8 @@ def walk_examples(
 ) -> Iterator[tuple[tuple[int, int], Values]]:
     """Yield offset and length of each record of a TFRecord file, framing included, and what is in it.
 
-    Images are not read.
-
-    Args:
-        read_at: reads the file.
-        num_bytes: its length.
-        path: its name in errors.
-        image: name of the image's feature.
-        label: name of the label's feature.
+    Images are not read. `num_bytes` is the length of the file, `path` its name in errors; `image` and `label` are the
+    names of the features.
 
     Raises:
         UsageError: the file is damaged, or a record is not an Example.

@@ -37,8 +37,7 @@ _NO_SIDECAR = Refusal(Reason.NO_CLASS_FOLDER, "there is no .cls, .json or .txt w
 class Samples:
     """The images of tars and their labels, collected while the tars are read.
 
-    Args:
-        names: prefix of the paths in each tar, so that all paths differ; "" for none.
+    `names` are prefixes of the paths in each tar, so that all paths differ; "" for none.
     """
 
     def __init__(self, names: Sequence[str]) -> None:
