@@ -79,13 +79,9 @@ def footer(payload: bytes) -> bytes:
 def read_records(file: BinaryIO, name: str) -> Iterator[bytes]:
     """Yield the payload of each record from the file's position on, after checking its checksums.
 
-    Args:
-        file: a binary file.
-        name: the file's name in errors.
-
     Raises:
-        CorruptRecordError: a checksum fails or the file ends inside a record. The message names the file, the record's
-            position and its offset in bytes.
+        CorruptRecordError: a checksum fails or the file ends inside a record. The message has `name`, the file's, the
+            record's position and its offset in bytes.
     """
     offset = file.tell()
     position = 0
@@ -138,8 +134,7 @@ def varint(value: int, num_bytes: int | None = None) -> bytes:
 def read_varint(read_at: ReadAt, at: int) -> tuple[int, int]:
     """Return the varint at `at`, in 0..2**64-1, and the offset of the byte after it.
 
-    Raises:
-        ValueError: the data ends inside it, or it is longer than ten bytes.
+    Raises ValueError if the data ends inside it, or it is longer than ten bytes.
     """
     value = 0
     groups = read_at(at, _MAX_VARINT_BYTES)
