@@ -215,16 +215,11 @@ def _orientation(image: Image.Image) -> int:
 def _finished(
     image: Image.Image | np.ndarray, box: Box, size: tuple[int, int], orientation: int, options: ImageOptions
 ) -> DecodedImage:
-    """Return the part `box` of `image` as an upright square.
+    """Return the part `box`, (left, top, right, bottom), of `image` as an upright square.
 
-    It is rotated after the resize: a rotated copy of a 24-megapixel image would take 96 MB.
-
-    Args:
-        image: as stored, mode RGB, perhaps reduced; or uint8 `[h, w, 1 or 3]`, from the fast decoder.
-        box: the part that is image, `(left, top, right, bottom)`.
-        size: width and height of the full image, as stored.
-        orientation: EXIF.
-        options: of the caller.
+    It is rotated after the resize: a rotated copy of a 24-megapixel image would take 96 MB. `image` is as stored, mode
+    RGB, perhaps reduced; or uint8 `[h, w, 1 or 3]`, from the fast decoder. `size` is width and height of the full
+    image, as stored, and `orientation` that of its EXIF.
     """
     image_size = options.image_size
     width, height = size

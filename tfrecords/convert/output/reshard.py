@@ -28,7 +28,7 @@ from tfrecords.format.record_layout import Offsets
 from tfrecords.format.shard import ShardReader, index_bytes, open_shard
 from tfrecords.format.shard_scan import ShardScan, scan_shard
 
-__all__ = ["ReshardTask", "SyncTask", "is_whole", "link_or_copy", "reshard"]
+__all__ = ["ReshardTask", "SyncTask", "link_or_copy", "reshard", "whole_scan"]
 
 _AGAIN = "Give the same command again; the shard will be written again."
 
@@ -136,7 +136,7 @@ class SyncTask(Task):
         for row in self.rows[:1].tolist():
             monitor.begin(row)
         with writing(self.shard):
-            scan = _whole_scan(self.shard, self.info)
+            scan = whole_scan(self.shard, self.info)
         if scan is None:
             raise ConversionError(f"{self.shard} was damaged since it was written. {_AGAIN}")
         with writing(self.shard):
@@ -147,15 +147,11 @@ class SyncTask(Task):
             write_receipt(self.receipt, self.inputs, dataclasses.replace(self.info, sha256=scan.sha256))
 
 
-def is_whole(shard: Path, info: ShardInfo) -> bool:
-    """Return whether a shard that is not durable yet, and its sidecar if any, still have what was written.
+def whole_scan(shard: Path, info: ShardInfo) -> ShardScan | None:
+    """Return the scan of a shard that is not durable yet, if it and its sidecar, if any, still have what was written.
 
     A power failure can take it away; a killed process cannot.
     """
-    return _whole_scan(shard, info) is not None
-
-
-def _whole_scan(shard: Path, info: ShardInfo) -> ShardScan | None:
     scan = scan_shard(shard)
     if scan.faults or not scan.whole or (scan.num_bytes, len(scan.ids)) != (info.num_bytes, info.num_examples):
         return None

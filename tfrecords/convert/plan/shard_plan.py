@@ -131,7 +131,7 @@ def rebalance(plan: ShardPlan, split_of: np.ndarray, ranks: np.ndarray) -> Shard
             before = plan.num_before.get(split, 0)
             file = shard_name(plan.name, split, before, before + 1)
             shards = [PlannedShard(file, split, before, np.empty(0, np.int64), changed=True)]
-        starts = _starts(shards, ranks)
+        starts = np.array([ranks[shard.rows[0]] if len(shard.rows) else 0 for shard in shards], np.uint64)
         places = np.maximum(np.searchsorted(starts, ranks[arriving], side="right") - 1, 0)
         for place, shard in enumerate(shards):
             staying = shard.rows[split_of[shard.rows] == number]
@@ -142,8 +142,3 @@ def rebalance(plan: ShardPlan, split_of: np.ndarray, ranks: np.ndarray) -> Shard
                 shard = dataclasses.replace(shard, rows=rows, changed=True)
             result.append(shard)
     return dataclasses.replace(plan, shards=tuple(result))
-
-
-def _starts(shards: Sequence[PlannedShard], ranks: np.ndarray) -> np.ndarray:
-    firsts = [int(ranks[shard.rows[0]]) if len(shard.rows) else 0 for shard in shards]
-    return np.array(firsts, np.uint64)

@@ -88,11 +88,8 @@ class Containers:
                 yield lambda offset, length: _seek_and_read(file, offset, length)
             return
         try:
-            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-            try:
-                yield lambda offset, length: os.pread(descriptor, length, offset)
-            finally:
-                os.close(descriptor)
+            with open(path, "rb", buffering=0) as local:
+                yield lambda offset, length: os.pread(local.fileno(), length, offset)
         except OSError as error:
             raise UsageError(f"--image_dir: {path} cannot be read: {error.strerror}.") from None
 

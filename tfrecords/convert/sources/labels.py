@@ -285,17 +285,14 @@ def _refusal(found: FileListing, row: int) -> Refusal | None:
 
 
 def _without_images(folders: Sequence[str], are_classes: bool) -> list[str]:
-    if not folders:
-        return []
+    count = len(folders)
     if are_classes:
-        have = "1 class has" if len(folders) == 1 else f"{len(folders)} classes have"
-        return [f"{have} no images: {some_of(folders)}"]
-    have = (
-        "1 folder has no images and is not a class"
-        if len(folders) == 1
-        else f"{len(folders)} folders have no images and are not classes"
-    )
-    return [f"{have}: {some_of(folders)}"]
+        have = "1 class has no images" if count == 1 else f"{count} classes have no images"
+    elif count == 1:
+        have = "1 folder has no images and is not a class"
+    else:
+        have = f"{count} folders have no images and are not classes"
+    return [f"{have}: {some_of(folders)}"] if folders else []
 
 
 def _label_order(labels: Iterable[str]) -> list[str]:

@@ -8,8 +8,8 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
-import struct
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from tfrecords.base_errors import UsageError
@@ -21,7 +21,7 @@ from tfrecords.convert.sources.webdataset import MULTI_LABEL
 from tfrecords.format.example import bytes_feature, find_features
 from tfrecords.format.naming import FEATURES_FILE, INFO_FILE
 from tfrecords.format.quarantine import Reason, Refusal
-from tfrecords.format.record import FOOTER_BYTES, FRAMING_BYTES, HEADER_BYTES, ReadAt, masked_crc32c
+from tfrecords.format.record import FOOTER_BYTES, FRAMING_BYTES, HEADER_BYTES, ReadAt, footer, header
 from tfrecords.format.tfds_metadata import TFRECORD, TfdsFeature, TfdsInfo, class_names, parse_features
 
 __all__ = ["TfdsFiles", "Values", "is_tfds", "open_tfds", "walk_examples"]
@@ -52,7 +52,7 @@ class TfdsFiles:
         assert place is not None
         record = self.containers.read_range(*place)
         payload = record[HEADER_BYTES:-FOOTER_BYTES]
-        if masked_crc32c(payload) != int.from_bytes(record[-FOOTER_BYTES:], "little"):
+        if record[-FOOTER_BYTES:] != footer(payload):
             raise Refusal(Reason.CORRUPT, "the checksum of its record fails")
         try:
             return bytes_feature(payload, self.feature)
@@ -145,13 +145,13 @@ def walk_examples(
     """
     offset = 0
     while offset < num_bytes:
-        window = _Window(read_at)
-        header = window(offset, HEADER_BYTES)
+        window = _windowed(read_at)
+        head = window(offset, HEADER_BYTES)
         where = f"{path}: record at byte {offset}"
-        if len(header) < HEADER_BYTES:
+        if len(head) < HEADER_BYTES:
             raise UsageError(f"{where}: the file is truncated. Prepare the data set again.")
-        length, crc = struct.unpack("<QI", header)
-        if masked_crc32c(header[:8]) != crc:
+        length = int.from_bytes(head[:8], "little")
+        if head != header(length):
             raise UsageError(f"{where}: the checksum of its length fails. Prepare the data set again.")
         if offset + FRAMING_BYTES + length > num_bytes:
             raise UsageError(f"{where}: the file is truncated. Prepare the data set again.")
@@ -169,20 +169,17 @@ def walk_examples(
         offset += length + FRAMING_BYTES
 
 
-class _Window:
-    """Reads a file in short ranges, from a somewhat longer range that it keeps."""
+def _windowed(read_at: ReadAt) -> ReadAt:
+    """Return a function that reads short ranges from a somewhat longer one, which it keeps."""
+    start, data = 0, b""
 
-    def __init__(self, read_at: ReadAt) -> None:
-        self._read_at = read_at
-        self._start = 0
-        self._data = b""
+    def read(offset: int, length: int) -> bytes:
+        nonlocal start, data
+        if offset < start or offset + length > start + len(data):
+            start, data = offset, read_at(offset, max(length, _PEEK_BYTES))
+        return data[offset - start : offset - start + length]
 
-    def __call__(self, offset: int, length: int) -> bytes:
-        at = offset - self._start
-        if at < 0 or at + length > len(self._data):
-            self._start, at = offset, 0
-            self._data = self._read_at(offset, max(length, _PEEK_BYTES))
-        return self._data[at : at + length]
+    return read
 
 
 def _no_class(label: int | None, num_classes: int) -> Refusal:
@@ -232,12 +229,11 @@ def _json(dataset_dir: str, name: str) -> Any:
 
 
 def _read(path: str) -> bytes:
-    if is_url(path):
-        if not exists_url(path):
-            raise FileNotFoundError(path)
-        return read_url(path)
-    with open(path, "rb") as file:
-        return file.read()
+    if not is_url(path):
+        return Path(path).read_bytes()
+    if not exists_url(path):
+        raise FileNotFoundError(path)
+    return read_url(path)
 
 
 def _join(folder: str, name: str) -> str:

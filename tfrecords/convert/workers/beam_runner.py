@@ -42,9 +42,8 @@ _LOG = "log.txt"  # output of local workers
 class BeamRunner(Runner):
     """Runs tasks on Apache Beam, which starts its workers when it runs a pipeline, and ends them.
 
-    Args:
-        beam_options: as on Beam's own command lines, e.g. `--runner=FlinkRunner --flink_master=host:8081`. Without a
-            runner, this machine's cores are used.
+    `beam_options` are as on Beam's own command lines, e.g. `--runner=FlinkRunner --flink_master=host:8081`. Without a
+    runner, this machine's cores are used.
     """
 
     def __init__(self, beam_options: str) -> None:

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from tfrecords.base_errors import ConversionError
-from tfrecords.convert.output.reshard import ReshardTask, SyncTask, is_whole, link_or_copy
+from tfrecords.convert.output.reshard import ReshardTask, SyncTask, link_or_copy, whole_scan
 from tfrecords.convert.state.receipts import read_info
 from tfrecords.convert.workers.shard_worker import Monitor, Stopped
 from tfrecords.format.naming import index_path
@@ -136,7 +136,7 @@ def test_a_sealed_shard_is_durable_and_has_its_checksum(seal: SyncTask, monkeypa
 
 @pytest.mark.parametrize("damage", ["a bit", "the end", "a record", "more", "the sidecar"])
 def test_a_shard_that_was_damaged_is_not_sealed(seal: SyncTask, damage: str) -> None:
-    assert is_whole(seal.shard, seal.info)
+    assert whole_scan(seal.shard, seal.info)
     path = index_path(seal.shard) if damage == "the sidecar" else seal.shard
     if not path.exists():
         pytest.skip("raw shards have none")
@@ -150,7 +150,7 @@ def test_a_shard_that_was_damaged_is_not_sealed(seal: SyncTask, damage: str) -> 
     else:
         data += b"0 1\n"
     path.write_bytes(data)
-    assert not is_whole(seal.shard, seal.info)
+    assert not whole_scan(seal.shard, seal.info)
     with pytest.raises(ConversionError, match="shard was damaged since it was written.*the same command again"):
         seal.run(Monitor())
     assert not seal.receipt.exists()
