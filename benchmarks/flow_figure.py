@@ -96,8 +96,8 @@ def follow(picture: Path, dataset_dir: Path, model_dir: Path, index_dir: Path) -
     if row is None or layout.encoding != "raw":
         raise UsageError(f"{dataset_dir} should have {name} in its split train, as raw pixels.")
     offsets, size = layout.offsets, layout.image_size
-    with ShardReader(dataset_dir / layout.splits["train"][row.shard].file) as shard:
-        record = shard.read_framed(row.position * offsets.record_bytes, offsets.record_bytes)
+    shard = ShardReader(dataset_dir / layout.splits["train"][row.shard].file)
+    record = shard.read_framed(row.position * offsets.record_bytes, offsets.record_bytes)
     pixels = np.frombuffer(record, np.uint8)[offsets.image_offset :][: size * size * 3].reshape(size, size, 3)
 
     model, info = load_trained(model_dir)
