@@ -19,24 +19,14 @@ _PLOT_PX = 2000
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class BenchContent:
-    """The content of the report. All texts are plain text; HTML in them is escaped.
-
-    Attributes:
-        title: what was measured.
-        date: when, for people.
-        lines: the tables, as the terminal shows them.
-        left_out: rivals that could not be measured, and why.
-        plot: a PNG file with the bars, or None.
-        command: repeats the measurement.
-        machine: facts on the machine.
-    """
+    """The content of the report. All texts are plain text; HTML in them is escaped."""
 
     title: str
     date: str
-    lines: Sequence[str]
-    left_out: Mapping[str, str]
-    plot: Path | None
-    command: str
+    lines: Sequence[str]  # the tables, as the terminal shows them
+    left_out: Mapping[str, str]  # rivals that could not be measured, and why
+    plot: Path | None  # a PNG file with the bars
+    command: str  # repeats the measurement
     machine: Mapping[str, str]
 
 
@@ -52,9 +42,9 @@ def write_bench_report(content: BenchContent, path: Path) -> None:
         content.title,
         about=[escape(content.date)],
         sections=[
-            section("plot", "", plot) if plot else "",
+            section("plot", "", plot),
             section("figures", "", f'<div class="scroll"><pre class="lines">{lines}</pre></div>'),
-            section("left out", "", missing) if missing else "",
+            section("left out", "", missing),
             section("again", "", command(content.command)),
             machine_section(content.machine),
         ],

@@ -82,8 +82,7 @@ def mark_part(original: Image.Image, place: Sequence[float]) -> Image.Image:
 def _opened(mask: np.ndarray, size: int) -> np.ndarray:
     """The parts of a mask, bool `[h, w]`, that a square of `size` px fits into; `size` is odd."""
     image = Image.fromarray(mask.astype(np.uint8) * 255)
-    opened: np.ndarray = np.asarray(image.filter(ImageFilter.MinFilter(size)).filter(ImageFilter.MaxFilter(size))) > 0
-    return opened
+    return np.asarray(image.filter(ImageFilter.MinFilter(size)).filter(ImageFilter.MaxFilter(size))) > 0
 
 
 def _shrunk(image: Image.Image) -> Image.Image:
@@ -100,5 +99,4 @@ def _fitted(theirs: np.ndarray, ours: np.ndarray, inside: np.ndarray) -> np.ndar
         solution = np.linalg.lstsq(rows[kept], goals[kept], rcond=None)[0]
         errors = np.abs(rows @ solution - goals).mean(axis=1)
         kept = errors <= np.quantile(errors, _FIT_KEPT)
-    fitted: np.ndarray = inputs @ solution
-    return fitted
+    return inputs @ solution

@@ -26,21 +26,13 @@ _NOT_ASCII = "…·"  # the only characters beyond ASCII that Pillow's built-in 
 
 @dataclasses.dataclass(frozen=True)
 class Tile:
-    """An image with a caption, usually its file name, and a note, usually its similarity.
+    """An image with a caption, usually its file name, and a note, usually its similarity; both are plain text."""
 
-    Attributes:
-        image: None where there is none to show.
-        caption: plain text.
-        note: plain text.
-        highlighted: marks the original that a search looked for.
-        cell: row and column of the confusion matrix, for an image that a classifier got wrong.
-    """
-
-    image: Image.Image | None
+    image: Image.Image | None  # None where there is none to show
     caption: str
     note: str = ""
-    highlighted: bool = False
-    cell: tuple[int, int] | None = None
+    highlighted: bool = False  # marks the original that a search looked for
+    cell: tuple[int, int] | None = None  # row and column of the confusion matrix, for an image classified wrongly
 
 
 def tile_sheet(rows: Sequence[Sequence[Tile]], path: Path, *, title: str = "") -> None:

@@ -17,43 +17,26 @@ COPY_PX = 400
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class CopyRow:
-    """An image and its copies.
+    """An image and its copies."""
 
-    Attributes:
-        first: the image; its note says why it comes first.
-        copies: each with a note on how it differs; a tile without an image where the file is gone.
-        num_more: copies that are not shown.
-    """
-
-    first: Tile
-    copies: Sequence[Tile]
-    num_more: int = 0
+    first: Tile  # its note says why it comes first
+    copies: Sequence[Tile]  # each with a note on how it differs; a tile without an image where the file is gone
+    num_more: int = 0  # copies that are not shown
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class CopiesContent:
-    """The content of the report. All texts are plain text; HTML in them is escaped.
-
-    Attributes:
-        title: of the page.
-        about: the folder that was searched.
-        number: the main figure, shown large, and what it counts.
-        facts: other figures by what they count.
-        heading: of the section of rows.
-        rows: in the order in which they are shown.
-        num_rows: of all rows, including those that are not shown.
-        note: a sentence that explains the rows.
-        commands: the next steps: a sentence and the command that it introduces.
-    """
+    """The content of the report. All texts are plain text; HTML in them is escaped."""
 
     title: str
-    about: str
-    number: tuple[str, str]
-    facts: Mapping[str, str]
-    heading: str
+    about: str  # the folder that was searched
+    number: tuple[str, str]  # the main figure, shown large, and what it counts
+    facts: Mapping[str, str]  # other figures by what they count
+    heading: str  # of the section of rows
     rows: Sequence[CopyRow]
-    num_rows: int
-    note: str
+    num_rows: int  # including those that are not shown
+    note: str  # a sentence that explains the rows
+    # The next steps: a sentence and the command that it introduces.
     commands: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
 
@@ -74,7 +57,7 @@ def write_copies_report(content: CopiesContent, path: Path) -> None:
                 f"<p>{shown}</p>" if shown else "",
                 f'<p class="quiet">{escape(content.note)}</p>{rows}',
             ),
-            section("what next", "", f'<div class="steps">{steps}</div>') if steps else "",
+            section("what next", "", steps and f'<div class="steps">{steps}</div>'),
         ],
     )
     write_bytes(path, html)

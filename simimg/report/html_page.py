@@ -100,7 +100,9 @@ def folded(summary: str, body: str) -> str:
 
 
 def section(title: str, facts: str, body: str) -> str:
-    """Returns a section of the page with its heading; `facts`, shown below the heading, and `body` are HTML."""
+    """Returns a section of the page, nothing without a body; `facts`, shown below its heading, and `body` are HTML."""
+    if not body:
+        return ""
     heading = escape(title[:1].upper() + title[1:])
     return f"<section><header><div><h2>{heading}</h2>{facts}</div></header><div>{body}</div></section>"
 

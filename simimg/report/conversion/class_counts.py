@@ -34,25 +34,17 @@ _NO_WIDTH = frozenset({"Mn", "Me", "Cf"})  # combining accents and invisible mar
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
 class Counts:
-    """The number of files by class, and by split or refused.
-
-    Attributes:
-        splits: the names of the splits.
-        examples: int64 [num_classes, num_splits].
-        refused: int64 [num_classes].
-        outside: refused files without a class.
-    """
+    """The number of files by class, and by split or refused."""
 
     splits: tuple[str, ...]
-    examples: np.ndarray
-    refused: np.ndarray
-    outside: int
+    examples: np.ndarray  # int64 [num_classes, num_splits]
+    refused: np.ndarray  # int64 [num_classes]
+    outside: int  # refused files without a class
 
     @property
     def sizes(self) -> np.ndarray:
         """The number of examples per class: int64 [num_classes]."""
-        sizes: np.ndarray = self.examples.sum(axis=1)
-        return sizes
+        return self.examples.sum(axis=1)
 
     @property
     def num_refused(self) -> int:
@@ -61,13 +53,11 @@ class Counts:
 
     def unsplit(self) -> list[int]:
         """Returns the labels of the classes that are missing from a split."""
-        labels: list[int] = np.flatnonzero((self.examples == 0).any(axis=1)).tolist()
-        return labels
+        return np.flatnonzero((self.examples == 0).any(axis=1)).tolist()
 
     def by_size(self) -> list[int]:
         """Returns the labels, the largest class first; equally large ones in order."""
-        labels: list[int] = np.argsort(-self.sizes, kind="stable").tolist()
-        return labels
+        return np.argsort(-self.sizes, kind="stable").tolist()
 
 
 class _Row(NamedTuple):

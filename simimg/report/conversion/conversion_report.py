@@ -30,8 +30,9 @@ from simimg.report.conversion.copy_groups import CopyGroups, copy_groups, find_g
 from simimg.report.conversion.image_sizes import original_sizes
 from simimg.report.conversion.quarantine_section import refused_files
 from simimg.report.conversion.sample_images import contact_sheet
-from simimg.report.html_page import command, escape, figure, folded, report_page, section, style_sheet
+from simimg.report.html_page import command, escape, figure, report_page, section, style_sheet
 from simimg.report.number_format import count_of, percent, storage
+from simimg.report.report_sections import option_tables
 from tfrecords.convert.plan.convert_config import ConvertConfig
 from tfrecords.convert.plan.split_assignment import SOURCE_SPLITS
 from tfrecords.format.dataset_images import DatasetImages
@@ -113,16 +114,10 @@ def _provenance(layout: Layout) -> str:
     }
     later = "" if layout.version == VERSION else " Some of them were added later, with <code>--append</code>."
     digest = {"SHA-256 of the names, classes and sizes of the files": layout.source_sha256}
-    changed = _changed(layout)
-    changes = (
-        f"<h3>Changed by you</h3>{_values(changed)}"
-        if changed
-        else '<p class="quiet">All options have their defaults.</p>'
-    )
     return (
         f"{command(command_line(layout))}"
-        f'<p class="quiet"><code>{_ORIGINALS}</code> stands for the originals.{later}</p>{changes}'
-        f"{folded(f'All {len(layout.config)} options', _values(layout.config))}"
+        f'<p class="quiet"><code>{_ORIGINALS}</code> stands for the originals.{later}</p>'
+        f"{option_tables(layout.config, _changed(layout), _values)}"
         f"<h3>Shards</h3>{_values(shards)}<h3>Source</h3>{_values(digest)}"
         f"<h3>Versions of the libraries</h3>{_values(layout.versions)}"
     )

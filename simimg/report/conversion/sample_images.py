@@ -82,14 +82,8 @@ def choose_samples(manifest: Manifest, most: int) -> dict[int, list[int]]:
 def _uris(rows: Sequence[int], layout: Layout, images: DatasetImages) -> tuple[dict[int, str], bool]:
     """Returns the images as data URIs, and whether these have exactly the stored pixels."""
     if layout.image_size <= _MAX_EXACT_PX:
-        uris: dict[int, str] = {}
-        total = 0
-        for row in rows:
-            uris[row] = _exact_uri(row, layout.encoding, images)
-            total += len(uris[row])
-            if total > _MAX_EMBEDDED:
-                break
-        else:
+        uris = {row: _exact_uri(row, layout.encoding, images) for row in rows}
+        if sum(map(len, uris.values())) <= _MAX_EMBEDDED:
             return uris, True
     for side in _SAMPLE_PX:
         uris = {row: data_uri(images.image(row), side) for row in rows}
