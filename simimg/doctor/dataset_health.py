@@ -35,14 +35,22 @@ def check_dataset(
     """
     facts: dict[str, Any] = {"dataset_dir": str(dataset_dir), "opens": False}
     rows = [("folder", str(dataset_dir))]
-    if not Layout.exists(dataset_dir) and is_tfds_folder(dataset_dir):
-        return _foreign(dataset_dir, facts, rows)
+    is_foreign = not Layout.exists(dataset_dir) and is_tfds_folder(dataset_dir)
     try:
-        layout = Layout.load(dataset_dir)
-        refused = read_quarantine(dataset_dir)
+        layout = None if is_foreign else Layout.load(dataset_dir)
+        refused = [] if is_foreign else read_quarantine(dataset_dir)
         promised = num_examples_by_split(dataset_dir)
     except DataError as error:
-        return CheckResult(title="data set", facts=facts, rows=tuple(rows), problems=(str(error),))
+        return CheckResult(title="data set", facts=facts, rows=rows, problems=[str(error)])
+    if layout is None:
+        other = "was written by another program. It is read as a stream, and simimg verify cannot check it."
+        return CheckResult(
+            title="data set",
+            facts={**facts, "opens": True, "splits": promised},
+            rows=[*rows, *((split, f"{count:,}") for split, count in promised.items())],
+            problems=list(_split_problems(dataset_dir, promised)),
+            notes=[f"{dataset_dir} {other}"],
+        )
     counts = {split: layout.num_examples(split) for split in layout.splits}
     shards = [info for infos in layout.splits.values() for info in infos]
     num_examples, num_bytes = sum(counts.values()), sum(info.num_bytes for info in shards)
@@ -82,34 +90,14 @@ def check_dataset(
         "file_system": kind,
     }
     sizes = sorted(info.num_bytes for info in shards) or [0]
+    classes = _plural(len(layout.class_names), "class", "es")
     rows += [
-        (
-            "images",
-            f"{num_examples:,} of {layout.image_size} px, {layout.encoding}, "
-            + _plural(len(layout.class_names), "class", "es"),
-        ),
+        ("images", f"{num_examples:,} of {layout.image_size} px, {layout.encoding}, {classes}"),
         *((split, f"{count:,} in {_plural(len(layout.splits[split]), 'shard')}") for split, count in counts.items()),
         ("shards", f"{gigabytes(num_bytes)}, from {gigabytes(sizes[0])} to {gigabytes(sizes[-1])} each"),
         ("rejected", f"{len(refused):,} ({share:.1%})"),
     ]
-    return CheckResult(title="data set", facts=facts, rows=tuple(rows), problems=tuple(problems), notes=tuple(notes))
-
-
-def _foreign(dataset_dir: Path, facts: dict[str, Any], rows: list[tuple[str, str]]) -> CheckResult:
-    """Return the result for a data set that another program wrote."""
-    try:
-        counts = num_examples_by_split(dataset_dir)
-    except DataError as error:
-        return CheckResult(title="data set", facts=facts, rows=tuple(rows), problems=(str(error),))
-    return CheckResult(
-        title="data set",
-        facts={**facts, "opens": True, "splits": counts},
-        rows=(*rows, *((split, f"{count:,}") for split, count in counts.items())),
-        problems=tuple(_split_problems(dataset_dir, counts)),
-        notes=(
-            f"{dataset_dir} was written by another program. It is read as a stream, and simimg verify cannot check it.",
-        ),
-    )
+    return CheckResult(title="data set", facts=facts, rows=rows, problems=problems, notes=notes)
 
 
 def _shard_problems(dataset_dir: Path, shards: list[ShardInfo]) -> Iterator[str]:
@@ -132,9 +120,8 @@ def _shard_problems(dataset_dir: Path, shards: list[ShardInfo]) -> Iterator[str]
 
 
 def _split_problems(dataset_dir: Path, counts: dict[str, int]) -> Iterator[str]:
-    for split in ("train", "test"):
+    for split, use in (("train", "to train on"), ("test", "to measure on")):
         if not counts.get(split):
-            use = "to train on" if split == "train" else "to measure on"
             what = "has no examples" if split in counts else "is missing"
             yield (
                 f"the split {split} of {dataset_dir} {what}, so there is nothing {use}. Run: "

@@ -19,21 +19,7 @@ _MIN_FREE_BYTES = 2 << 30
 _CHUNK_BYTES = 8 << 20
 _MAX_CHUNKS = 8
 _WRITING_S = 0.5
-_NETWORK = (
-    "nfs",
-    "nfs4",
-    "cifs",
-    "smb3",
-    "smbfs",
-    "ceph",
-    "lustre",
-    "gpfs",
-    "beegfs",
-    "glusterfs",
-    "afs",
-    "9p",
-    "davfs",
-)
+_NETWORK = "nfs nfs4 cifs smb3 smbfs ceph lustre gpfs beegfs glusterfs afs 9p davfs".split()
 _MEMORY = ("tmpfs", "ramfs")
 
 
@@ -88,7 +74,7 @@ def check_disk(
         "write_mb_per_s": round(write, 1) if write else None,
         "read_mb_per_s": round(read, 1) if read else None,
     }
-    return CheckResult(title="disk", facts=facts, rows=tuple(rows), problems=tuple(problems), notes=tuple(notes))
+    return CheckResult(title="disk", facts=facts, rows=rows, problems=problems, notes=notes)
 
 
 def network_kind(kind: str | None) -> bool:

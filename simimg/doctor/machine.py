@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
 import platform
+import re
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path, PurePosixPath
@@ -88,9 +90,7 @@ def check_machine(
         "memory_free_bytes": free,
         "memory_gb_per_s": round(speed, 1) if speed else None,
     }
-    return CheckResult(
-        title="machine", facts={**named, **numbers}, rows=tuple(rows), problems=tuple(problems), notes=tuple(notes)
-    )
+    return CheckResult(title="machine", facts={**named, **numbers}, rows=rows, problems=problems, notes=notes)
 
 
 def memory_bandwidth() -> float:
@@ -114,9 +114,8 @@ def memory_limit(root: Path = Path("/")) -> int | None:
 def cpu_quota(root: Path = Path("/")) -> float | None:
     """Return how many cores' time the control group of this process may use, or None without a limit."""
     shares = [value / period for value, period in _numbers(root, "cpu", "cpu.max")]
-    pairs = zip(
-        _numbers(root, "cpu", "cpu.cfs_quota_us"), _numbers(root, "cpu", "cpu.cfs_period_us"), strict=False
-    )  # both files exist, or neither
+    of_v1 = (_numbers(root, "cpu", file) for file in ("cpu.cfs_quota_us", "cpu.cfs_period_us"))
+    pairs = zip(*of_v1, strict=False)  # both files exist, or neither
     shares += [quota / period for (quota, *_), (period, *_) in pairs if quota > 0]
     return min(shares, default=None)
 
@@ -146,10 +145,7 @@ def _groups(root: Path, controller: str) -> Iterator[tuple[Path, PurePosixPath]]
 
 
 def _processor() -> str:
-    try:
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    except OSError:
-        pass
+    with contextlib.suppress(OSError):
+        if named := re.search(r"^model name\s*:(.*)", Path("/proc/cpuinfo").read_text(), re.MULTILINE):
+            return named[1].strip()
     return platform.processor() or platform.machine()
