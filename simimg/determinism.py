@@ -17,7 +17,7 @@ import functools
 import math
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from typing import Any
 
 import cv2
@@ -103,10 +103,13 @@ def _integers(values: np.ndarray, num_bits: int, axis: int) -> tuple[np.ndarray,
 
 
 class _SharedSetting:
-    """A process-wide setting that is applied for its first user and reverted after its last one."""
+    """A process-wide setting that is applied for its first user and reverted after its last one.
+
+    It decorates a function that applies the setting and returns the function that reverts it.
+    """
 
     def __init__(self, make: Callable[[], Callable[[], object]]) -> None:
-        """Take a function that applies the setting and returns the function that reverts it."""
+        functools.update_wrapper(self, make)
         self._make = make
         self._lock = threading.Lock()
         self._num_users = 0
@@ -127,13 +130,14 @@ class _SharedSetting:
                     self._undo()
 
 
-def one_blas_thread() -> AbstractContextManager[None]:
+@_SharedSetting
+def one_blas_thread() -> Callable[[], object]:
     """Return a context manager in which NumPy's products use one thread each, for callers with threads of their own.
 
     The products of two images' descriptors are small. On a busy machine, two BLAS threads that waited for each other
     took 15 ms for one instead of 0.4 ms. The limit is process-wide; contexts of several threads may overlap.
     """
-    return _one_blas_thread()
+    return _blas().limit(limits=1, user_api="blas").restore_original_limits
 
 
 @contextmanager
@@ -153,11 +157,8 @@ def plain_opencv() -> Iterator[None]:
             cv2.ipp.setUseIPP(before)
 
 
-def _limit_blas() -> Callable[[], object]:
-    return _blas().limit(limits=1, user_api="blas").restore_original_limits
-
-
-def _limit_opencv() -> Callable[[], object]:
+@_SharedSetting
+def _plain_opencv() -> Callable[[], object]:
     optimized, num_threads = cv2.useOptimized(), cv2.getNumThreads()
     cv2.setUseOptimized(False)
     cv2.setNumThreads(1)
@@ -167,10 +168,6 @@ def _limit_opencv() -> Callable[[], object]:
         cv2.setUseOptimized(optimized)
 
     return undo
-
-
-_one_blas_thread = _SharedSetting(_limit_blas)
-_plain_opencv = _SharedSetting(_limit_opencv)
 
 
 @functools.cache

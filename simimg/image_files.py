@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import io
+import itertools
 from collections import deque
 from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -98,12 +99,19 @@ def load_files(
         known: SHA-256 checksums of files that are not decoded: pixels None, width and height 0.
     """
     options = ImageOptions(image_size=image_size, resize=how)
-    return map_ahead(
-        lambda path: (path, _load(path, base, options, known)),
-        paths,
-        num_threads=_NUM_THREADS,
-        num_ahead=_FILES_AHEAD,
-    )
+
+    def load(path: str) -> tuple[str, tuple[FileFacts, np.ndarray | None] | Refusal]:
+        try:
+            data = FolderFiles(str(base)).read(path)  # does not block on a pipe, and detects concurrent writes
+            sha256 = hashlib.sha256(data).hexdigest()
+            if sha256 in known:
+                return path, (FileFacts(path, sha256, 0, 0), None)
+            picture = load_image(data, options)
+        except Refusal as refusal:
+            return path, refusal
+        return path, (FileFacts(path, sha256, picture.width, picture.height), picture.pixels)
+
+    return map_ahead(load, paths, num_threads=_NUM_THREADS, num_ahead=_FILES_AHEAD)
 
 
 def load_batches(
@@ -117,32 +125,24 @@ def load_batches(
 ) -> Iterator[tuple[list[FileFacts], np.ndarray]]:
     """Yield the facts of up to `BATCH_SIZE` files and their pixels, uint8 `[n, image_size, image_size, 3]`, in order.
 
-    Args:
-        paths: see `load_files`; so are `base`, `image_size` and `how`.
-        base: a folder.
-        image_size: px.
-        how: how images become squares.
-        refused: receives the path and the refusal of each file that cannot be decoded.
-        progress: called with the size of each batch when the next one is requested, and with 1 for each refusal.
+    The files are those of `load_files`. `refused` receives the path and the refusal of each one that cannot be decoded.
+    `progress` is called with the size of each batch when the next one is requested, and with 1 for each refusal.
     """
-    facts: list[FileFacts] = []
-    pending: list[np.ndarray] = []
-    for path, loaded in load_files(paths, base, image_size=image_size, how=how):
-        if isinstance(loaded, Refusal):
-            refused.append((path, loaded))
-            progress(1)
-            continue
-        found, pixels = loaded
-        assert pixels is not None  # only known files have none
-        facts.append(found)
-        pending.append(pixels)
-        if len(pending) == BATCH_SIZE:
-            yield facts, np.stack(pending)
-            progress(len(pending))
-            facts, pending = [], []
-    if pending:
-        yield facts, np.stack(pending)
-        progress(len(pending))
+
+    def decoded() -> Iterator[tuple[FileFacts, np.ndarray]]:
+        for path, loaded in load_files(paths, base, image_size=image_size, how=how):
+            if isinstance(loaded, Refusal):
+                refused.append((path, loaded))
+                progress(1)
+            else:
+                facts, pixels = loaded
+                assert pixels is not None  # only known files have none
+                yield facts, pixels
+
+    found = decoded()
+    while batch := list(itertools.islice(found, BATCH_SIZE)):
+        yield [facts for facts, _ in batch], np.stack([pixels for _, pixels in batch])
+        progress(len(batch))
 
 
 def png_bytes(image: Image.Image) -> bytes:
@@ -159,17 +159,3 @@ def jpeg_bytes(image: Image.Image, quality: int) -> bytes:
     buffer = io.BytesIO()
     image.save(buffer, "JPEG", quality=quality)
     return buffer.getvalue()
-
-
-def _load(
-    path: str, base: Path, options: ImageOptions, known: Container[str]
-) -> tuple[FileFacts, np.ndarray | None] | Refusal:
-    try:
-        data = FolderFiles(str(base)).read(path)  # does not block on a pipe, and detects concurrent writes
-        sha256 = hashlib.sha256(data).hexdigest()
-        if sha256 in known:
-            return FileFacts(path, sha256, 0, 0), None
-        picture = load_image(data, options)
-    except Refusal as refusal:
-        return refusal
-    return FileFacts(path, sha256, picture.width, picture.height), picture.pixels

@@ -86,13 +86,8 @@ def run(options: Options) -> Result:
         tile_sheet(rows, options.failures)
     micro = {score: measured.micro(score) for score in SCORES}
     failures = [
-        {
-            "edit": failure.edit,
-            "original": index.pictures[failure.original].path,
-            "first": index.pictures[failure.first].path,
-            "place": failure.place,
-        }
-        for failure in measured.failures
+        dataclasses.asdict(one) | {name: index.pictures[getattr(one, name)].path for name in ("original", "first")}
+        for one in measured.failures
     ]
     seconds = time.perf_counter() - start
     values: dict[str, Any] = {
@@ -110,10 +105,8 @@ def run(options: Options) -> Result:
         lines += ["", "mean average precision for images of the same kind, with the labels of the queries hidden"]
         lines += [f"  {name:<32}{value:6.3f}" for name, value in kinds.items()]
     if failures:
-        lines += [
-            "",
-            f"{len(failures)} of {measured.num_copies:,} copies do not have their original as the first match",
-        ]
+        wrong = f"{len(failures)} of {measured.num_copies:,} copies do not have their original as the first match"
+        lines += ["", wrong]
         lines += [f"  {one['original']} {one['edit']}: {one['first']}" for one in failures[:_FAILURES_SHOWN]]
     lines += [
         "",
@@ -133,15 +126,13 @@ def _tiles(index: SearchIndex, failure: Failure, seed: int) -> list[Tile]:
     )
     copy = edited_copy(original, failure.original, failure.edit, seed)
     place = "not among the verified candidates" if failure.place is None else f"match number {failure.place + 1}"
-    tiles = []
-    for image, title, text in (
-        (copy, failure.edit, "query"),
-        (original, index.pictures[failure.original].path, place),
-        (first, index.pictures[failure.first].path, "first match"),
-    ):
+    for image in (copy, original, first):
         image.thumbnail((_TILE_PX, _TILE_PX))
-        tiles.append(Tile(image, title, text))
-    return tiles
+    return [
+        Tile(copy, failure.edit, "query"),
+        Tile(original, index.pictures[failure.original].path, place),
+        Tile(first, index.pictures[failure.first].path, "first match"),
+    ]
 
 
 def _recall_table(measured: Retrieval) -> list[str]:

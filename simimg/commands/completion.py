@@ -61,14 +61,10 @@ def table() -> list[Command]:
 def _command(name: str, summary: str) -> Command:
     options = importlib.import_module(f"simimg.commands.{name}").Options
     kinds = typing.get_type_hints(options)
-    flags, argument = [], None
+    flags: dict[bool, list[Flag]] = {False: [], True: []}  # by whether they are positional arguments
     for field in dataclasses.fields(options):
-        flag = _flag(field, kinds[field.name])
-        if field.metadata["positional"]:
-            argument = flag
-        else:
-            flags.append(flag)
-    return Command(name=name, summary=summary, flags=(*flags, *_COMMON), argument=argument)
+        flags[field.metadata["positional"]].append(_flag(field, kinds[field.name]))
+    return Command(name=name, summary=summary, flags=(*flags[False], *_COMMON), argument=next(iter(flags[True]), None))
 
 
 def _flag(field: dataclasses.Field[typing.Any], kind: typing.Any) -> Flag:

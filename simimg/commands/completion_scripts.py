@@ -6,6 +6,7 @@ A script holds everything that the shell needs, so that TAB starts no other prog
 from __future__ import annotations
 
 import dataclasses
+import re
 import shlex
 from collections.abc import Callable, Iterable
 
@@ -124,24 +125,19 @@ def _bash(commands: Iterable[Command]) -> str:
     for command in commands:
         spellings = " ".join(spelling for flag in command.flags for spelling in flag.spellings)
         flags.append(f"        {command.name}) flags={shlex.quote(spellings)} ;;")
+        patterns = {f"{command.name}--{flag.name}": flag for flag in command.flags}
+        if command.argument:
+            patterns[command.name] = command.argument
         for kind in ("file", "folder"):
-            of_kind = [flag for flag in command.flags if flag.takes == kind]
-            patterns = [f"{command.name}--{flag.name}" for flag in of_kind]
-            if command.argument and command.argument.takes == kind:
-                patterns.append(command.name)
-            if patterns:
-                values.append(f"        {' | '.join(patterns)}) takes={kind} ;;")
-        for flag in command.flags:
-            if flag.takes == "choice":
-                values.append(_bash_choice(f"{command.name}--{flag.name}", flag))
-        if command.argument and command.argument.takes == "choice":
-            values.append(_bash_choice(command.name, command.argument))
+            if of_kind := [pattern for pattern, flag in patterns.items() if flag.takes == kind]:
+                values.append(f"        {' | '.join(of_kind)}) takes={kind} ;;")
+        values += [
+            f"        {pattern}) takes=choice choices={shlex.quote(' '.join(flag.choices))} ;;"
+            for pattern, flag in patterns.items()
+            if flag.takes == "choice"
+        ]
     names = " ".join([*(command.name for command in commands), "help", "--help", "--version"])
     return _BASH.replace("@NAMES@", names).replace("@FLAGS@", "\n".join(flags)).replace("@VALUES@", "\n".join(values))
-
-
-def _bash_choice(pattern: str, flag: Flag) -> str:
-    return f"        {pattern}) takes=choice choices={shlex.quote(' '.join(flag.choices))} ;;"
 
 
 def _zsh(commands: Iterable[Command]) -> str:
@@ -158,9 +154,7 @@ def _zsh(commands: Iterable[Command]) -> str:
 
 
 def _zsh_text(text: str) -> str:
-    for special in "\\[]:":
-        text = text.replace(special, f"\\{special}")
-    return text
+    return re.sub(r"[\\\[\]:]", r"\\\g<0>", text)
 
 
 def _zsh_flag(flag: Flag) -> Iterable[str]:

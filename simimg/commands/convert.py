@@ -52,15 +52,7 @@ def run(options: Options) -> Result:
         summary = api.convert(progress=show, **{name: getattr(config, name) for name in names})
     for warning in summary.warnings:
         note(f"note: {warning}")
-    values = {
-        "dataset_dir": str(summary.dataset_dir),
-        "num_examples": summary.num_examples,
-        "splits": summary.splits,
-        "num_refused": summary.num_refused,
-        "reasons": summary.reasons,
-        "seconds": summary.seconds,
-        "images_per_s": summary.images_per_s,
-    }
+    values = {name: getattr(summary, name) for name in JSON_KEYS.split()} | {"dataset_dir": str(summary.dataset_dir)}
     return Result(values=values, text=_text(summary), exit_code=2 if summary.num_refused else 0)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +23,7 @@ from tfrecords.convert.image.decoder import decode
 from tfrecords.format.atomic_files import atomic_file, read_json
 from tfrecords.format.layout import Layout
 from tfrecords.format.manifest import read_manifest
-from tfrecords.format.naming import QUARANTINE_FILE
+from tfrecords.format.quarantine import read_quarantine
 
 _NUM_EDITED = 6  # images, each in fourteen ways
 _SAMPLES_PER_CLASS = 8
@@ -69,15 +68,8 @@ def write_demo_report(
 ) -> dict[str, tuple[int, int]]:
     """Write the report; returns, for each edit, how many copies found their original first, and the number of copies.
 
-    Args:
-        path: file of the report.
-        dataset_dir: the converted data set.
-        model_dir: the trained model.
-        split: the split that the model was measured on.
-        stages: the commands that were run.
-        results: the results of `simimg search --json` for the edited copies.
-        originals: the original of each edited copy.
-        drawn: whether the images are the sample images.
+    The model was measured on `split`; `results` are those of `simimg search --json` for the edited copies, whose
+    originals are given; `drawn` tells whether the images are the sample images.
     """
     layout = Layout.load(dataset_dir)
     reader, _ = open_reader(dataset_dir, split)
@@ -99,7 +91,7 @@ def write_demo_report(
         splits={name: layout.num_examples(name) for name in layout.splits},
         image_size=layout.image_size,
         encoding=layout.encoding,
-        refused=_refused(dataset_dir),
+        refused=[(file.path, file.reason, file.detail) for file in read_quarantine(dataset_dir)],
         stages=stages,
         samples=samples,
         history=read_json(model_dir / "result.json", "the run's result")["history"],
@@ -112,14 +104,6 @@ def write_demo_report(
     )
     write_report(report, path)
     return recalls
-
-
-def _refused(dataset_dir: Path) -> list[tuple[str, str, str]]:
-    file = dataset_dir / QUARANTINE_FILE
-    if not file.exists():
-        return []
-    entries = [json.loads(line) for line in file.read_text().splitlines()]
-    return [(entry["path"], entry["reason"], entry["detail"]) for entry in entries]
 
 
 def _recalls(results: list[dict[str, Any]], originals: dict[str, str]) -> dict[str, tuple[int, int]]:
@@ -143,12 +127,9 @@ def _searches(results: list[dict[str, Any]], originals: dict[str, str]) -> list[
         original = originals[result["query"]]
         row = [Tile(_thumbnail(result["query"]), edit, "query")]
         for match in result["matches"]:
-            name = "/".join(Path(match["path"]).parts[-2:])
-            row.append(
-                Tile(
-                    _thumbnail(match["path"]), name, f"{match['similarity']:.3f}", highlighted=match["path"] == original
-                )
-            )
+            path, note = match["path"], f"{match['similarity']:.3f}"
+            name = "/".join(Path(path).parts[-2:])
+            row.append(Tile(_thumbnail(path), name, note, highlighted=path == original))
         rows.append(row)
     return rows
 

@@ -84,17 +84,7 @@ def run(options: Options) -> Result:
     copies = [member for group in found.groups for member in group.others if not is_reference(member.picture.path)]
     seconds = time.perf_counter() - start
     values = {
-        "groups": [
-            [
-                {
-                    "path": str(index.path_of(member.picture)),
-                    "similarity": round(member.similarity, 6),
-                    "reason": member.reason,
-                }
-                for member in group.members
-            ]
-            for group in found.groups
-        ],
+        "groups": [[_values(index, member) for member in group.members] for group in found.groups],
         "num_images": len(index.pictures),
         "num_copies": len(copies),
         "num_pairs_examined": found.num_pairs_examined,
@@ -165,6 +155,11 @@ def _write_report(options: Options, index: SearchIndex, found: Duplicates) -> No
         commands=commands if copies else {},
     )
     write_copies_report(content, options.report or Path())
+
+
+def _values(index: SearchIndex, member: Member) -> dict[str, object]:
+    path = str(index.path_of(member.picture))
+    return {"path": path, "similarity": round(member.similarity, 6), "reason": member.reason}
 
 
 def _megabytes(members: list[Member]) -> str:

@@ -42,15 +42,10 @@ def run(options: Options) -> Result:
     path = Path(options.files[0]).expanduser()
     model = import_sscd(path, options.model_dir, image_size=options.image_size)
     num_weights, dim = model.count_params(), int(model.output_shape[-1])
-    values = {
-        "model_dir": str(options.model_dir),
-        "num_weights": num_weights,
-        "dim": dim,
-        "image_size": options.image_size,
-    }
+    sizes = {"num_weights": num_weights, "dim": dim, "image_size": options.image_size}
     text = (
         f"model: {options.model_dir}, with {num_weights:,} weights of {path.name}\n"
         f"its embedding of an image of {options.image_size} x {options.image_size} px has {dim} numbers\n"
         f"use it with: simimg index --model={options.model_dir} --image_dir=PATH --index_dir=PATH"
     )
-    return Result(values=values, text=text)
+    return Result(values={"model_dir": str(options.model_dir), **sizes}, text=text)

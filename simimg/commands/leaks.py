@@ -14,7 +14,6 @@ import dataclasses
 import shlex
 import tempfile
 import time
-from collections.abc import Callable
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -104,11 +103,14 @@ def run(options: Options) -> Result:
         if options.report is not None:
             _write_report(options, index, found)
     command = clean_command(index, options.clean, options.image_dir) if options.clean and found.cleaned else ""
-    moved = _num_moved(index, found)
+    moved = None
+    if found.cleaned is not None:
+        splits = index.pictures.column("split").tolist()
+        moved = sum(new != old for new, old in zip(found.cleaned, splits, strict=True))
     if found.num_missing:
         note(f"{found.num_missing:,} images could not be read again, and were not compared")
-    num_test = found.num_images.get(found.splits[-1], 0) if len(found.splits) > 1 else 0
-    num_affected = found.affected(found.splits[-1]) if len(found.splits) > 1 else 0
+    last = found.splits[-1]
+    num_test, num_affected = (found.num_images.get(last, 0), found.affected(last)) if len(found.splits) > 1 else (0, 0)
     values: dict[str, Any] = {
         "pairs": [_values(pair) for pair in found.pairs],
         "num_test_affected": num_affected,
@@ -150,12 +152,6 @@ def run(options: Options) -> Result:
     if command:
         lines += _cleaned(found, options, moved, command)
     return Result(values=values, text="\n".join(lines), exit_code=2 if found.num_missing else 0)
-
-
-def _num_moved(index: SearchIndex, found: Leaks) -> int | None:
-    if found.cleaned is None:
-        return None
-    return sum(new != old for new, old in zip(found.cleaned, index.pictures.column("split").tolist(), strict=True))
 
 
 def _values(pair: LeakedPair) -> dict[str, object]:
@@ -236,24 +232,13 @@ def _write_report(options: Options, index: SearchIndex, found: Leaks) -> None:
     write_copies_report(content, options.report or Path())
 
 
-def _tiles(index: SearchIndex) -> Callable[[int, str, str], Tile]:
-    originals = IndexImages(index)
-
-    def tile(row: int, caption: str, text: str) -> Tile:
-        return Tile(originals.image(row, _TILE_PX), caption, text)
-
-    return tile
-
-
 def _draw(index: SearchIndex, found: Leaks, path: Path) -> None:
-    tile = _tiles(index)
-    rows = [
-        [
-            tile(pair.row, pair.picture.path, pair.picture.split),
-            tile(pair.other_row, pair.other.path, f"{pair.other.split}, {pair.similarity:.3f}: {pair.reason}"),
-        ]
-        for pair in found.pairs[:_PAIRS_DRAWN]
-    ]
+    images = IndexImages(index)
+    rows = []
+    for pair in found.pairs[:_PAIRS_DRAWN]:
+        copy, original = (images.image(row, _TILE_PX) for row in (pair.row, pair.other_row))
+        note = f"{pair.other.split}, {pair.similarity:.3f}: {pair.reason}"
+        rows.append([Tile(copy, pair.picture.path, pair.picture.split), Tile(original, pair.other.path, note)])
     title = f"{len(found.pairs):,} pairs of copies across splits"
     if len(rows) < len(found.pairs):
         title += f", the first {len(rows)}"

@@ -6,7 +6,6 @@ A module of its own because every check returns it.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
 from typing import Any
 
 __all__ = ["CheckResult", "gigabytes"]
@@ -18,9 +17,9 @@ class CheckResult:
 
     title: str
     facts: dict[str, Any]  # for programs, numbers with their unit in the name
-    rows: Sequence[tuple[str, str]]  # for people, pairs of a name and a value
-    problems: Sequence[str] = ()  # what is wrong and how to fix it, one sentence or two each
-    notes: Sequence[str] = ()  # what is worth knowing but not wrong
+    rows: tuple[tuple[str, str], ...]  # for people, pairs of a name and a value
+    problems: tuple[str, ...] = ()  # what is wrong and how to fix it, one sentence or two each
+    notes: tuple[str, ...] = ()  # what is worth knowing but not wrong
 
 
 def gigabytes(num_bytes: float) -> str:

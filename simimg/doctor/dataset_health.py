@@ -41,15 +41,15 @@ def check_dataset(
         refused = [] if is_foreign else read_quarantine(dataset_dir)
         promised = num_examples_by_split(dataset_dir)
     except DataError as error:
-        return CheckResult(title="data set", facts=facts, rows=rows, problems=[str(error)])
+        return CheckResult(title="data set", facts=facts, rows=tuple(rows), problems=(str(error),))
     if layout is None:
         other = "was written by another program. It is read as a stream, and simimg verify cannot check it."
         return CheckResult(
             title="data set",
             facts={**facts, "opens": True, "splits": promised},
-            rows=[*rows, *((split, f"{count:,}") for split, count in promised.items())],
-            problems=list(_split_problems(dataset_dir, promised)),
-            notes=[f"{dataset_dir} {other}"],
+            rows=(*rows, *((split, f"{count:,}") for split, count in promised.items())),
+            problems=tuple(_split_problems(dataset_dir, promised)),
+            notes=(f"{dataset_dir} {other}",),
         )
     counts = {split: layout.num_examples(split) for split in layout.splits}
     shards = [info for infos in layout.splits.values() for info in infos]
@@ -97,7 +97,7 @@ def check_dataset(
         ("shards", f"{gigabytes(num_bytes)}, from {gigabytes(sizes[0])} to {gigabytes(sizes[-1])} each"),
         ("rejected", f"{len(refused):,} ({share:.1%})"),
     ]
-    return CheckResult(title="data set", facts=facts, rows=rows, problems=problems, notes=notes)
+    return CheckResult(title="data set", facts=facts, rows=tuple(rows), problems=tuple(problems), notes=tuple(notes))
 
 
 def _shard_problems(dataset_dir: Path, shards: list[ShardInfo]) -> Iterator[str]:

@@ -74,7 +74,7 @@ def check_disk(
         "write_mb_per_s": round(write, 1) if write else None,
         "read_mb_per_s": round(read, 1) if read else None,
     }
-    return CheckResult(title="disk", facts=facts, rows=rows, problems=problems, notes=notes)
+    return CheckResult(title="disk", facts=facts, rows=tuple(rows), problems=tuple(problems), notes=tuple(notes))
 
 
 def network_kind(kind: str | None) -> bool:

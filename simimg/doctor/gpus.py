@@ -77,9 +77,9 @@ def check_gpus(probed: GpuFacts) -> CheckResult:
             "cudnn_of_tensorflow": probed.build.get("cudnn_version"),
             "nvidia_packages": dict(probed.libraries),
         },
-        rows=list(_rows(probed, gpus, idle)),
-        problems=problems,
-        notes=notes,
+        rows=tuple(_rows(probed, gpus, idle)),
+        problems=tuple(problems),
+        notes=tuple(notes),
     )
 
 

@@ -66,4 +66,4 @@ def check_limits(
                 f"{shm} has {gigabytes(total)}, with which NCCL may fail between {num_gpus} GPUs. Start the container "
                 f"with --shm-size=1g, or run: mount -o remount,size=1G {shm}"
             )
-    return CheckResult(title="limits", facts=facts, rows=rows, problems=problems)
+    return CheckResult(title="limits", facts=facts, rows=tuple(rows), problems=tuple(problems))

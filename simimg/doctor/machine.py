@@ -90,7 +90,9 @@ def check_machine(
         "memory_free_bytes": free,
         "memory_gb_per_s": round(speed, 1) if speed else None,
     }
-    return CheckResult(title="machine", facts={**named, **numbers}, rows=rows, problems=problems, notes=notes)
+    return CheckResult(
+        title="machine", facts={**named, **numbers}, rows=tuple(rows), problems=tuple(problems), notes=tuple(notes)
+    )
 
 
 def memory_bandwidth() -> float:

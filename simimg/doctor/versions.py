@@ -73,6 +73,6 @@ def check_versions(
     return CheckResult(
         title="software",
         facts={name: versions[name] for name in _SHOWN},
-        rows=[("simimg", __version__), ("Python", python), *((name, str(versions[name])) for name in shown)],
-        problems=problems,
+        rows=(("simimg", __version__), ("Python", python), *((name, str(versions[name])) for name in shown)),
+        problems=tuple(problems),
     )
