@@ -33,13 +33,8 @@ _PRODUCTS_AT_ONCE = 1 << 16  # 512 KB, which fit into the cache of a core
 def ordered_sum(values: np.ndarray) -> np.ndarray:
     """Return the sums over the last axis: the second half is added to the first until one number is left.
 
-    `np.sum` adds in an order that depends on the shape and memory layout of the array.
-
-    Args:
-        values: float `[..., n]`, n at least 1.
-
-    Returns:
-        `[...]`, of the same dtype.
+    `np.sum` adds in an order that depends on the shape and memory layout of the array. Float `[..., n]`, n at least 1,
+    gives `[...]` of the same dtype.
     """
     while (count := values.shape[-1]) > 1:
         half = count // 2
@@ -49,11 +44,9 @@ def ordered_sum(values: np.ndarray) -> np.ndarray:
 
 
 def inner_products(left: np.ndarray, right: np.ndarray) -> np.ndarray:
-    """Return the inner product of each pair of rows: float32 `[n]`, accurate to one unit in the last place.
+    """Return the inner product of each pair of rows, accurate to one unit in the last place.
 
-    Args:
-        left: float32 `[n, dim]`.
-        right: float32 `[n, dim]`.
+    Two arrays float32 `[n, dim]` give float32 `[n]`.
     """
     products = np.empty(len(left), np.float32)
     at_once = max(1, _PRODUCTS_AT_ONCE // left.shape[1])
@@ -79,14 +72,7 @@ def exact_matmul(left: np.ndarray, right: np.ndarray) -> np.ndarray:
     """Return a matrix product with the same bits on every processor.
 
     Rows of `left` and columns of `right` are rounded to about 21 bits relative to their largest number. For unit
-    vectors that is as accurate as a float32 product.
-
-    Args:
-        left: float `[..., n]`.
-        right: float `[n, m]`.
-
-    Returns:
-        float64 `[..., m]`.
+    vectors that is as accurate as a float32 product. Float `[..., n]` and float `[n, m]` give float64 `[..., m]`.
     """
     num_bits = (_FLOAT64_BITS - math.ceil(math.log2(max(2, right.shape[0])))) // 2
     left_numbers, left_scale = _integers(left, num_bits, axis=-1)

@@ -16,7 +16,7 @@ import numpy as np
 from PIL import Image
 
 from simimg.errors import UsageError
-from tfrecords.convert.image.decoder import ImageOptions, load_image
+from tfrecords.convert.image.decoder import ImageOptions, decode, load_image
 from tfrecords.convert.sources import walk
 from tfrecords.convert.sources.image_folder import FolderFiles
 from tfrecords.format.quarantine import Refusal
@@ -30,6 +30,7 @@ __all__ = [
     "map_ahead",
     "named_files",
     "png_bytes",
+    "thumbnail",
 ]
 
 BATCH_SIZE = 32
@@ -152,6 +153,13 @@ def png_bytes(image: Image.Image) -> bytes:
     bare.paste(image)
     bare.save(buffer, "PNG", optimize=True)
     return buffer.getvalue()
+
+
+def thumbnail(path: str | Path, max_px: int) -> Image.Image:
+    """Return the image in a file, shrunk to at most `max_px` per side; raises OSError or Refusal."""
+    image = decode(Path(path).read_bytes())
+    image.thumbnail((max_px, max_px))
+    return image
 
 
 def jpeg_bytes(image: Image.Image, quality: int) -> bytes:

@@ -51,7 +51,7 @@ from simimg.commands.bench_tables import (
 from simimg.commands.console import Result, note, progress_bar, quiet_tensorflow
 from simimg.doctor.machine import machine_facts
 from simimg.errors import UsageError
-from simimg.report import BenchContent, write_bench_report
+from simimg.report import write_bench_report
 from simimg.sample import draw_sample
 from tfrecords.format.atomic_files import write_json
 from tfrecords.options import check_choices, to_json
@@ -127,16 +127,16 @@ def run(options: Options) -> Result:
     elif measured.draw:
         measured.draw(plot, machine)
     left_out = measured.values.get("left_out", {})
-    content = BenchContent(
+    write_bench_report(
+        report,
         title=measured.title or f"Benchmark: {options.stage}",
         date=f"{start:%-d %B %Y, %H:%M} UTC",
         lines=measured.lines,
         left_out=left_out,
         plot=plot if plot.exists() else None,
-        command=values["command"],
+        repeat=values["command"],
         machine=machine,
     )
-    write_bench_report(content, report)
     lines = [
         f"{machine['processor']}, {machine['cores']} cores; {machine['versions']}",
         *measured.lines,

@@ -57,7 +57,6 @@ class Options:
     )
 
     def __post_init__(self) -> None:
-        """Check the number of queries."""
         if self.num_queries < 5:
             raise UsageError(f"--num_queries={self.num_queries}: should be 5 or more.")
 

@@ -78,13 +78,9 @@ _simimg() {
     [[ $value == '~/'* ]] && value=$HOME/${value#'~/'}
     case $takes in
         choice) COMPREPLY=($(compgen -P "$prefix" -W "$choices" -- "$value")) ;;
-        file)
+        file | directory)
             compopt -o filenames 2> /dev/null
-            mapfile -t COMPREPLY < <(compgen -P "$prefix" -f -- "$value")
-            ;;
-        folder)
-            compopt -o filenames 2> /dev/null
-            mapfile -t COMPREPLY < <(compgen -P "$prefix" -d -- "$value")
+            mapfile -t COMPREPLY < <(compgen -P "$prefix" -A $takes -- "$value")
             ;;
     esac
 }
@@ -128,9 +124,9 @@ def _bash(commands: Iterable[Command]) -> str:
         patterns = {f"{command.name}--{flag.name}": flag for flag in command.flags}
         if command.argument:
             patterns[command.name] = command.argument
-        for kind in ("file", "folder"):
+        for kind, action in (("file", "file"), ("folder", "directory")):
             if of_kind := [pattern for pattern, flag in patterns.items() if flag.takes == kind]:
-                values.append(f"        {' | '.join(of_kind)}) takes={kind} ;;")
+                values.append(f"        {' | '.join(of_kind)}) takes={action} ;;")
         values += [
             f"        {pattern}) takes=choice choices={shlex.quote(' '.join(flag.choices))} ;;"
             for pattern, flag in patterns.items()

@@ -10,10 +10,11 @@ from PIL import Image
 
 from simimg.commands.console import quiet_tensorflow
 from simimg.doctor.machine import machine_facts
+from simimg.image_files import thumbnail
 
 with quiet_tensorflow():
-    from simimg.api.run_report import surest_mistakes
-    from simimg.evaluation import classify, compiled, predict
+    from simimg.api.run_report import measure
+    from simimg.evaluation import Classification
     from simimg.input import eval_batches, open_reader
     from simimg.report import ReportContent, Stage, Tile, write_report
     from simimg.similarity import SearchIndex
@@ -22,7 +23,6 @@ with quiet_tensorflow():
 from tfrecords.convert.image.decoder import decode
 from tfrecords.format.atomic_files import atomic_file, read_json
 from tfrecords.format.layout import Layout
-from tfrecords.format.manifest import read_manifest
 from tfrecords.format.quarantine import read_quarantine
 
 _NUM_EDITED = 6  # images, each in fourteen ways
@@ -74,14 +74,14 @@ def write_demo_report(
     layout = Layout.load(dataset_dir)
     reader, _ = open_reader(dataset_dir, split)
     model, info = load_model(model_dir)
-    probabilities, labels, ids = predict(compiled(model, views=info.config["test_views"]), reader)
-    images = np.concatenate([batch.image.numpy() for batch in eval_batches(reader, _EVAL_BATCH)])[: len(labels)]
-    paths = {row.id: row.path for row in read_manifest(dataset_dir)}
-    names = layout.class_names
-    samples = {
-        name: [Image.fromarray(image) for image in images[labels == label][:_SAMPLES_PER_CLASS]]
-        for label, name in enumerate(names)
-    }
+    figures, mistakes = measure(reader, model, info)
+    assert isinstance(figures, Classification)  # the demo trains a classifier
+    samples: dict[str, list[Image.Image]] = {name: [] for name in layout.class_names}
+    for batch in eval_batches(reader, _EVAL_BATCH):
+        for image, label, id in zip(*(part.numpy() for part in batch), strict=True):
+            prints = samples[layout.class_names[label]]
+            if id >= 0 and len(prints) < _SAMPLES_PER_CLASS:  # -1 only fills the last batch up
+                prints.append(Image.fromarray(image))
     recalls = _recalls(results, originals)
     report = ReportContent(
         title="simimg demo",
@@ -95,8 +95,8 @@ def write_demo_report(
         stages=stages,
         samples=samples,
         history=read_json(model_dir / "result.json", "the run's result")["history"],
-        classification=classify(probabilities, labels, names),
-        mistakes=surest_mistakes(probabilities, labels, images, names, [paths[id] for id in ids.tolist()]),
+        classification=figures,
+        mistakes=mistakes,
         searches=_searches(results, originals),
         machine=machine_facts(),
         recalls=recalls,
@@ -125,16 +125,10 @@ def _searches(results: list[dict[str, Any]], originals: dict[str, str]) -> list[
         of_kind = _of_kind(results, edit)
         result = of_kind[number * len(of_kind) // len(EDITS)]
         original = originals[result["query"]]
-        row = [Tile(_thumbnail(result["query"]), edit, "query")]
+        row = [Tile(thumbnail(result["query"], _TILE_PX), edit, "query")]
         for match in result["matches"]:
             path, note = match["path"], f"{match['similarity']:.3f}"
             name = "/".join(Path(path).parts[-2:])
-            row.append(Tile(_thumbnail(path), name, note, highlighted=path == original))
+            row.append(Tile(thumbnail(path, _TILE_PX), name, note, highlighted=path == original))
         rows.append(row)
     return rows
-
-
-def _thumbnail(path: str) -> Image.Image:
-    image = decode(Path(path).read_bytes())
-    image.thumbnail((_TILE_PX, _TILE_PX))
-    return image

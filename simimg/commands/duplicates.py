@@ -24,7 +24,7 @@ from simimg.commands.copy_tiles import marked_pair
 
 with quiet_tensorflow():
     from simimg.errors import UsageError
-    from simimg.report import CopiesContent, CopyRow, Tile, write_copies_report
+    from simimg.report import CopyRow, Tile, write_copies_report
     from simimg.report.copies_report import COPY_PX
     from simimg.similarity import Duplicates, Group, IndexImages, Member, SearchIndex, check_threshold, reference_of
 from tfrecords.options import option
@@ -52,7 +52,6 @@ class Options:
     report: Path | None = option("Also write a page (HTML) that shows the groups.", None)
 
     def __post_init__(self) -> None:
-        """Check the source and the threshold."""
         if self.image_dir is None and self.index_dir is None:
             raise UsageError("name what to look through: --image_dir=PATH, --index_dir=PATH, or both.")
         check_threshold(self.threshold)
@@ -77,7 +76,7 @@ def run(options: Options) -> Result:
             )
         index = SearchIndex.open(index_dir)
         if options.report is not None:
-            _write_report(options, index, found)
+            _write_report(options, options.report, index, found)
     if found.num_missing:
         note(f"{found.num_missing:,} images of the index could not be read again, and were not compared")
     is_reference = reference_of(index, options.reference_dirs)
@@ -108,7 +107,7 @@ def run(options: Options) -> Result:
     return Result(values=values, text="\n".join(lines), exit_code=2 if refused or found.num_missing else 0)
 
 
-def _write_report(options: Options, index: SearchIndex, found: Duplicates) -> None:
+def _write_report(options: Options, report: Path, index: SearchIndex, found: Duplicates) -> None:
     originals = IndexImages(index)
 
     def row(group: Group) -> CopyRow:
@@ -138,10 +137,12 @@ def _write_report(options: Options, index: SearchIndex, found: Duplicates) -> No
         flag = f"--image_dir={options.image_dir}" if options.image_dir else f"--index_dir={options.index_dir}"
         write = {"Write a plan, which you can read and change:": f"simimg duplicates {shlex.quote(flag)} --plan={plan}"}
         commands = write | commands
-    content = CopiesContent(
+    write_copies_report(
+        report,
         title=f"Copies in {Path(source).resolve().name}",
         about=str(source),
-        number=(f"{len(copies):,}", f"copies among {len(index.pictures):,} images"),
+        number=f"{len(copies):,}",
+        counted=f"copies among {len(index.pictures):,} images",
         facts={
             "images that have copies": f"{len(found.groups):,}",
             "MB in copies": _megabytes(copies),
@@ -154,7 +155,6 @@ def _write_report(options: Options, index: SearchIndex, found: Duplicates) -> No
         "places of a copy that differ, and the part of the kept image that a single copy shows.",
         commands=commands if copies else {},
     )
-    write_copies_report(content, options.report or Path())
 
 
 def _values(index: SearchIndex, member: Member) -> dict[str, object]:

@@ -32,7 +32,6 @@ class Options:
     image_size: int = option("Side in px of the square that images are stretched to; the authors use 288 and 320.", 288)
 
     def __post_init__(self) -> None:
-        """Check that there is one file."""
         if len(self.files) != 1:
             raise UsageError(f"name one file of weights. Received: {', '.join(self.files)}")
 

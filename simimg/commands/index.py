@@ -38,7 +38,6 @@ class Options:
     index_dir: Path = option("Folder of the index; an existing index is updated.")
 
     def __post_init__(self) -> None:
-        """Check that there is one source."""
         if (self.image_dir is None) == (self.dataset_dir is None):
             raise UsageError("name one source: --image_dir=PATH or --dataset_dir=PATH.")
 

@@ -24,7 +24,7 @@ from simimg.commands.copy_tiles import marked_pair
 
 with quiet_tensorflow():
     from simimg.errors import UsageError
-    from simimg.report import CopiesContent, CopyRow, Tile, tile_sheet, write_copies_report
+    from simimg.report import CopyRow, Tile, tile_sheet, write_copies_report
     from simimg.similarity import (
         DEALS,
         IndexImages,
@@ -72,7 +72,6 @@ class Options:
     )
 
     def __post_init__(self) -> None:
-        """Check the threshold and the choices."""
         check_choices(self)
         check_threshold(self.threshold)
 
@@ -101,7 +100,7 @@ def run(options: Options) -> Result:
         if options.picture is not None:
             _draw(index, found, options.picture)
         if options.report is not None:
-            _write_report(options, index, found)
+            _write_report(options, options.report, index, found)
     command = clean_command(index, options.clean, options.image_dir) if options.clean and found.cleaned else ""
     moved = None
     if found.cleaned is not None:
@@ -203,7 +202,7 @@ def _cleaned(found: Leaks, options: Options, moved: int | None, command: str) ->
     return lines
 
 
-def _write_report(options: Options, index: SearchIndex, found: Leaks) -> None:
+def _write_report(options: Options, report: Path, index: SearchIndex, found: Leaks) -> None:
     images = IndexImages(index)
     rows = []
     for pair in found.pairs[:_PAIRS_IN_REPORT]:
@@ -212,24 +211,24 @@ def _write_report(options: Options, index: SearchIndex, found: Leaks) -> None:
         first = Tile(original, pair.other.path, pair.other.split)
         rows.append(CopyRow(first=first, copies=[Tile(copy, pair.picture.path, note)]))
     last = found.splits[-1]
+    what = "Write an image table in which all copies of an image are in one split:"
     clean = ["simimg", "leaks", f"--dataset_dir={options.dataset_dir}", "--clean=clean.csv"]
     if options.image_dir is not None:
         clean.append(f"--image_dir={options.image_dir}")
-    content = CopiesContent(
+    write_copies_report(
+        report,
         title=f"Copies across splits of {options.dataset_dir.parent.name}",
         about=str(options.dataset_dir),
-        number=(f"{found.affected(last):,}", f"of {found.num_images[last]:,} {last} images are copies of others"),
+        number=f"{found.affected(last):,}",
+        counted=f"of {found.num_images[last]:,} {last} images are copies of others",
         facts={"pairs": f"{len(found.pairs):,}", "pairs examined": f"{found.num_pairs_examined:,}"},
         heading="pairs",
         rows=rows,
         num_rows=len(found.pairs),
         note="The image of the earlier split comes first, then its copy with their similarity. Orange outlines mark "
         "the places of the copy that differ, and the part of the first image that it shows.",
-        commands={"Write an image table in which all copies of an image are in one split:": shlex.join(clean)}
-        if found.pairs
-        else {},
+        commands={what: shlex.join(clean)} if found.pairs else {},
     )
-    write_copies_report(content, options.report or Path())
 
 
 def _draw(index: SearchIndex, found: Leaks, path: Path) -> None:

@@ -10,15 +10,14 @@ Example: simimg search --index_dir=indexes/photos --k=5 --picture=matches.png ho
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from pathlib import Path
-
-from PIL import Image
 
 from simimg import api
 from simimg.commands.console import Result, noting_skipped, progress_bar, quiet_tensorflow, showing
 from simimg.errors import UsageError
-from tfrecords.convert.image.decoder import decode
+from simimg.image_files import thumbnail
 from tfrecords.format.quarantine import Refusal
 from tfrecords.options import check_choices, option
 
@@ -42,7 +41,6 @@ class Options:
     picture: Path | None = option("Also draw the matches to this PNG file.", None)
 
     def __post_init__(self) -> None:
-        """Check `k` and the choices."""
         check_choices(self)
         if self.k < 1:
             raise UsageError(f"--k={self.k}: should be 1 or more.")
@@ -86,16 +84,10 @@ def _text(query: str, matches: list[SearchResult]) -> str:
 
 
 def _tiles(originals: IndexImages, query: str, matches: list[SearchResult]) -> list[Tile]:
-    tiles = [Tile(_thumbnail(Path(query)), Path(query).name, "query")]
+    image = None
+    with contextlib.suppress(OSError, Refusal):  # it may be gone by now
+        image = thumbnail(query, _TILE_PX)
+    tiles = [Tile(image, Path(query).name, "query")]
     for match in matches:
         tiles.append(Tile(originals.image(match.row, _TILE_PX), match.picture.path, f"{match.similarity:.3f}"))
     return tiles
-
-
-def _thumbnail(path: Path) -> Image.Image | None:
-    try:
-        image = decode(path.read_bytes())
-    except (OSError, Refusal):
-        return None
-    image.thumbnail((_TILE_PX, _TILE_PX))
-    return image

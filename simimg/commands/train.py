@@ -108,5 +108,4 @@ def _train(config: TrainConfig) -> TrainResult:
             )
             bar.update(info.step - bar.n)
 
-        options = {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}
-        return api.train(watcher=Watcher(note=note, step=show), **options)
+        return api.train(watcher=Watcher(note=note, step=show), **vars(config))

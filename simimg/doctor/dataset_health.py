@@ -27,11 +27,8 @@ def check_dataset(
 ) -> CheckResult:
     """Check that a data set opens, its counts, its splits, the sizes of its shards and its rejected files.
 
-    Args:
-        dataset_dir: its folder.
-        num_cores: cores that may read it.
-        max_open_files: files that may be open at once; below 0 for unlimited.
-        mounts: the system's list of file systems.
+    `num_cores` may read it, and `max_open_files` may be open at once, below 0 for unlimited. `mounts` is the system's
+    list of file systems.
     """
     facts: dict[str, Any] = {"dataset_dir": str(dataset_dir), "opens": False}
     rows = [("folder", str(dataset_dir))]
@@ -139,4 +136,4 @@ def _shard_notes(layout: Layout, num_cores: int) -> Iterator[str]:
 
 
 def _plural(count: int, noun: str, ending: str = "s") -> str:
-    return f"{count:,} {noun}" + ("" if count == 1 else ending)
+    return f"{count:,} {noun}{'' if count == 1 else ending}"

@@ -28,13 +28,9 @@ def check_limits(
     usage: Callable[[Path], Any] = shutil.disk_usage,
     shm: Path = Path("/dev/shm"),
 ) -> CheckResult:
-    """Check the limit of open files and /dev/shm.
+    """Check the limit of open files and /dev/shm, through which NCCL communicates between several GPUs.
 
-    Args:
-        num_gpus: GPUs to train on; several communicate through NCCL.
-        open_files: returns the soft and the hard limit, -1 for unlimited.
-        usage: returns total, used and free bytes of a folder's file system.
-        shm: folder of shared memory.
+    `open_files` returns the soft and the hard limit, -1 for unlimited.
     """
     problems = []
     soft, hard = open_files()

@@ -37,11 +37,8 @@ def check_versions(
 ) -> CheckResult:
     """Compare the installed versions with the requirements in simimg's own metadata, without its extras.
 
-    Args:
-        version: returns the installed version of a distribution.
-        required: returns simimg's requirements.
-        python: version of Python.
-        providers: returns the distributions that provide each import name.
+    `version` returns that of a distribution, `required` simimg's requirements, and `providers` the distributions that
+    provide each import name.
     """
     problems = []
     if not _PYTHON.specifier.contains(python, prereleases=True):

@@ -1,9 +1,9 @@
 """Reports for people: charts, contact sheets and HTML pages. Nothing in this package imports TensorFlow."""
 
-from simimg.report.bench_report import BenchContent, write_bench_report
+from simimg.report.bench_report import write_bench_report
 from simimg.report.charts import calibration_curves, confusion_matrix
 from simimg.report.contact_sheet import Tile, tile_sheet
-from simimg.report.copies_report import CopiesContent, CopyRow, write_copies_report
+from simimg.report.copies_report import CopyRow, write_copies_report
 from simimg.report.demo_report import ReportContent, Stage, write_report
 from simimg.report.training_report import (
     RunGroup,
@@ -14,8 +14,6 @@ from simimg.report.training_report import (
 )
 
 __all__ = [
-    "BenchContent",
-    "CopiesContent",
     "CopyRow",
     "ReportContent",
     "RunGroup",

@@ -47,10 +47,13 @@ class Element(NamedTuple):
 
 def text(kind: str, x: float, y: float, words: str, anchor: str = "start", size: float = 0, turn: float = 0) -> Element:
     """Returns a text element; without a size, it has that of the chart."""
-    attributes: dict[str, float | str] = {"x": x, "y": y}
-    attributes |= {"text-anchor": anchor} if anchor != "start" else {}
-    attributes |= {"font-size": size} if size else {}
-    return Element("text", kind, attributes | ({"turn": turn} if turn else {}), words)
+    given: dict[str, float | str] = {
+        "text-anchor": "" if anchor == "start" else anchor,
+        "font-size": size,
+        "turn": turn,
+    }
+    attributes: dict[str, float | str] = {"x": x, "y": y, **{name: value for name, value in given.items() if value}}
+    return Element("text", kind, attributes, words)
 
 
 def svg(elements: Iterable[Element], kind: str, width: float, height: float, label: str, *, font: float = 0) -> str:

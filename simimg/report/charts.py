@@ -62,11 +62,9 @@ class _Curve(NamedTuple):
 
 
 def confusion_svg(figures: Classification, linked: Collection[tuple[int, int]] = ()) -> str:
-    """Returns the confusion matrix: rows are the true classes, columns the predicted ones.
+    """Returns the confusion matrix: rows are the true classes, columns the predicted ones; up to 150 stay readable.
 
-    Args:
-        figures: of any number of classes; 2 to about 150 stay readable.
-        linked: the cells (row, column) whose images the page shows: they get the id that its script looks for.
+    The cells `linked`, (row, column), whose images the page shows, get the id that its script looks for.
     """
     elements, width, height, font = _confusion(figures, linked)
     label = f"Confusion matrix of {len(figures.per_class)} classes; recall: " + ", ".join(
@@ -93,9 +91,8 @@ def confusion_matrix(figures: Classification, path: Path) -> None:
 def curve_svgs(history: Sequence[dict[str, Any]]) -> list[tuple[str, str]]:
     """Returns (name, SVG) of loss, accuracy and copy recall over the epochs; none where no epoch has a figure.
 
-    Args:
-        history: one dict per epoch: `epoch`, `loss`, `accuracy`, optionally `test_loss`, `test_accuracy` and so on.
-            Figures that are missing or not finite are left out.
+    The history has one dict per epoch: `epoch`, `loss`, `accuracy`, optionally `test_loss`, `test_accuracy` and so on.
+    Figures that are missing or not finite are left out.
     """
     charts = []
     for name, key in (("Loss", "loss"), ("Accuracy", "accuracy"), ("Copy recall", "recall")):
@@ -109,11 +106,8 @@ def curve_svgs(history: Sequence[dict[str, Any]]) -> list[tuple[str, str]]:
 def runs_svg(name: str, groups: Sequence[Sequence[Sequence[Point]]], *, share: bool) -> str:
     """Returns the curves of groups of runs in one chart, each group in its color; nothing where no run has points.
 
-    Args:
-        name: of what is drawn.
-        groups: the points (epoch, value) of the runs of each group, at most one group per color. A letter at the end of
-            its first curve names a group: A, B, C and so on.
-        share: whether the values are shares of 1.
+    A group has the points (epoch, value) of each of its runs; a letter at the end of its first curve names it. There is
+    at most one group per color. `share` tells whether the values are shares of 1.
     """
     curves = [
         _Curve(f"run of{number}", line, "" if index else chr(ord("A") + number))
@@ -132,12 +126,8 @@ def calibration_curves(
 
     The number of wrong matches is assumed to grow in proportion to the collection. This was not measured.
 
-    Args:
-        similarity: float `[n]`, in descending order.
-        right: bool `[n]`, whether each match is right.
-        num_copies: the number of copies that could be found.
-        threshold: the chosen similarity.
-        path: the PNG file; its folder is made.
+    Similarities, float `[n]`, are in descending order; `right`, bool `[n]`, tells which matches are. `num_copies` could
+    be found. A line marks the threshold. The folder of the PNG file is made.
     """
     counted = similarity >= 0.5
     values, hits = similarity[counted], np.cumsum(right[counted])

@@ -36,12 +36,9 @@ class Tile:
 
 
 def tile_sheet(rows: Sequence[Sequence[Tile]], path: Path, *, title: str = "") -> None:
-    """Draws one row per query: the query, on film black, and its matches, best first.
+    """Draws one row per query, the query on film black and its matches, best first, into a PNG file.
 
-    Args:
-        rows: each a query and its matches. Rows may differ in length; empty ones are left out.
-        path: the PNG file; its folder is made.
-        title: shown above the rows.
+    Rows may differ in length; empty ones are left out. The title stands above them. The folder of the file is made.
     """
     rows = [row for row in rows if row]
     num_columns = max((len(row) for row in rows), default=1)

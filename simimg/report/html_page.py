@@ -122,16 +122,10 @@ def report_page(
     subtitle: str = "",
     style: str = "",
 ) -> bytes:
-    """Returns the HTML file of a report, which reads from top to bottom: title, facts, headline, result, sections.
+    """Returns the HTML file of a report: title, facts about it, headline of large numbers, result, and sections.
 
-    Args:
-        title: plain text.
-        about: facts below the title, as HTML; empty ones are left out.
-        headline: the large numbers, as HTML.
-        result: what stands between them and the sections, as HTML.
-        sections: as HTML, see `section`.
-        subtitle: plain text.
-        style: CSS of this report alone.
+    Title and subtitle are plain text, and `style` is CSS of this report alone; the rest is HTML. Empty facts are left
+    out.
     """
     facts = "".join(f"<div>{fact}</div>" for fact in about if fact)
     body = "".join(

@@ -31,12 +31,7 @@ def measured(
 ) -> tuple[str, str]:
     """Returns the headline and the details of a model's figures on a split; nothing where it was not measured.
 
-    Args:
-        figures: of a classifier, or None.
-        copies: the figures of a network that was trained for copies, or None.
-        mistakes: images that it got wrong, as `evaluated` takes them.
-        split: the name of the split.
-        binary_loss: see `evaluated`.
+    A classifier has `figures`, a network that was trained for copies has `copies`; the rest is as in `evaluated`.
     """
     where = f" of the {split} split"
     if copies is not None:

@@ -132,13 +132,8 @@ def write_comparison(
 ) -> None:
     """Writes the report of a comparison as the HTML file `path`, which has its name only when it is complete.
 
-    Args:
-        groups: at least one, the best first.
-        split: what the scores are of.
-        path: the HTML file.
-        score: the key of the scores in a history.
-        words: the score's name for people.
-        common: options that differ from the defaults and have the same value in all groups.
+    There is at least one group; the best is the first. The scores of `split` have the key `score` in a history, and are
+    called `words`. `common` are options that differ from the defaults and have the same value in all groups.
     """
     num_runs = sum(len(group.seeds) for group in groups)
     names = list(dict.fromkeys(name for group in groups for name in group.unlike))
@@ -159,9 +154,8 @@ def write_comparison(
         lines = [[points(history, key) for history in group.histories] for group in drawn]
         if chart := runs_svg(name, lines, share=share):
             charts += f"<div><h3>{escape(name)}, {escape(split)}</h3>{chart}</div>"
-    legend = "One curve per run. Letters and colors are those of the table."
-    if len(groups) > len(drawn):
-        legend += f" Only the first {len(drawn)} groups are drawn."
+    more = f" Only the first {len(drawn)} groups are drawn." if len(groups) > len(drawn) else ""
+    legend = f'<p class="quiet">One curve per run. Letters and colors are those of the table.{more}</p>'
     html = report_page(
         "Runs compared",
         subtitle=f"{count_of(num_runs, 'run', 'runs')} in {count_of(len(groups), 'group', 'groups')}",
@@ -172,7 +166,7 @@ def write_comparison(
                 f'<div class="scroll"><table class="runs"><thead>{head}</thead><tbody>{rows}</tbody></table></div>'
                 f'<p class="quiet">{note}</p>{shared}',
             ),
-            section("curves", "", f'<div class="curves">{charts}</div><p class="quiet">{legend}</p>') if charts else "",
+            section("curves", "", charts and f'<div class="curves">{charts}</div>{legend}'),
         ],
     )
     write_bytes(path, html)

@@ -115,11 +115,7 @@ def summary_table(manifest: Manifest, class_names: Sequence[str]) -> str:
     """Returns the table for the terminal: examples in each split and refused files per class, and the totals.
 
     Of more classes than fit a terminal, the largest have a line each, and the others share one. Columns are aligned by
-    what a terminal draws, where a Korean letter is as wide as two Latin ones.
-
-    Args:
-        manifest: of the data set.
-        class_names: by label; characters that a terminal would not draw are spelled out.
+    what a terminal draws, where a Korean letter is as wide as two Latin ones. What it would not draw is spelled out.
     """
     counts = count_files(manifest, len(class_names))
     several = len(counts.splits) > 1
@@ -193,10 +189,7 @@ def size_curve(counts: Counts) -> str:
 def unsplit_classes(class_names: Sequence[str], counts: Counts, *, dealt: bool) -> str:
     """Returns which classes are missing from a split, and why, as HTML; nothing where none is.
 
-    Args:
-        class_names: by label.
-        counts: of the data set.
-        dealt: whether the converter assigned images to the splits; otherwise the splits are those of the source.
+    `dealt` tells whether the converter assigned images to the splits; otherwise the splits are those of the source.
     """
     missing = counts.unsplit()
     if not missing:

@@ -48,14 +48,9 @@ _ALWAYS = ("name", "image_size", "seed")  # in the command even with their defau
 
 
 def write_conversion_report(dataset_dir: Path, image_dir: str) -> Path:
-    """Writes `report.html` into a finished data set folder; it has its name only when it is complete.
+    """Writes `report.html` into a finished data set folder, and returns its path; it is there only when it is complete.
 
-    Args:
-        dataset_dir: the data set.
-        image_dir: the source of the conversion. Refused files are previewed where it is a local folder.
-
-    Returns:
-        The path of the report.
+    Refused files are previewed where the source of the conversion, `image_dir`, is a local folder.
 
     Raises:
         DataError: the data set is damaged.
@@ -65,6 +60,9 @@ def write_conversion_report(dataset_dir: Path, image_dir: str) -> Path:
     images = DatasetImages(dataset_dir, layout, manifest)
     counts, groups = count_files(manifest, len(layout.class_names)), find_groups(manifest)
     shards = [info for infos in layout.splits.values() for info in infos]
+    sheet, how = contact_sheet(layout, manifest, images)
+    width, height = manifest.widths[manifest.ok], manifest.heights[manifest.ok]
+    sizes = original_sizes(width, height, layout.image_size, str(layout.config.get("resize", "")))
     html = report_page(
         layout.name,
         subtitle="The result of the conversion",
@@ -75,9 +73,9 @@ def write_conversion_report(dataset_dir: Path, image_dir: str) -> Path:
         ],
         headline=_headline(layout, counts, groups),
         sections=[
-            _samples(layout, manifest, images),
+            section("Contact sheet", f"<p>{how}</p>", sheet),
             _classes(layout, counts),
-            _sizes(layout, manifest),
+            section("Originals", "<p>Sizes before the conversion</p>", sizes),
             _refused(dataset_dir, counts, image_dir),
             _copies(groups, layout, manifest, images),
             section("How it was made", "", _provenance(layout)),
@@ -159,11 +157,6 @@ def _headline(layout: Layout, counts: Counts, groups: CopyGroups) -> str:
     )
 
 
-def _samples(layout: Layout, manifest: Manifest, images: DatasetImages) -> str:
-    sheet, how = contact_sheet(layout, manifest, images)
-    return section("Contact sheet", f"<p>{how}</p>", sheet)
-
-
 def _classes(layout: Layout, counts: Counts) -> str:
     facts = [count_of(len(layout.class_names), "class", "classes")]
     if len(layout.class_names) > 1:
@@ -174,23 +167,8 @@ def _classes(layout: Layout, counts: Counts) -> str:
     if num_unsplit:
         what = "too small to be split" if dealt else "not in every split"
         warning = f'<p><span class="warn">{num_unsplit:,} {what}</span></p>'
-    return section(
-        "Classes",
-        "".join(f"<p>{fact}</p>" for fact in facts) + warning,
-        size_curve(counts)
-        + class_table(layout.class_names, counts)
-        + unsplit_classes(layout.class_names, counts, dealt=dealt),
-    )
-
-
-def _sizes(layout: Layout, manifest: Manifest) -> str:
-    ok = manifest.ok
-    resize = str(layout.config.get("resize", ""))
-    return section(
-        "Originals",
-        "<p>Sizes before the conversion</p>",
-        original_sizes(manifest.widths[ok], manifest.heights[ok], layout.image_size, resize),
-    )
+    tables = class_table(layout.class_names, counts) + unsplit_classes(layout.class_names, counts, dealt=dealt)
+    return section("Classes", "".join(f"<p>{fact}</p>" for fact in facts) + warning, size_curve(counts) + tables)
 
 
 def _refused(dataset_dir: Path, counts: Counts, image_dir: str) -> str:
@@ -203,9 +181,8 @@ def _refused(dataset_dir: Path, counts: Counts, image_dir: str) -> str:
 def _copies(groups: CopyGroups, layout: Layout, manifest: Manifest, images: DatasetImages) -> str:
     how = layout.config.get("copies")
     if how == "ignore":
-        return section(
-            "Copies", "", "<p>Not searched for, because of --copies=ignore. They may be in several splits.</p>"
-        )
+        ignored = "<p>Not searched for, because of --copies=ignore. They may be in several splits.</p>"
+        return section("Copies", "", ignored)
     if not len(groups):
         kind = "equal" if how == "exact" else "equal or look alike"
         return section("Copies", "", f"<p>None: no two images are {kind}.</p>")

@@ -86,19 +86,11 @@ def copy_groups(groups: CopyGroups, layout: Layout, manifest: Manifest, images: 
     parts = [facts({name: f"{num:,}" for name, num in kinds.items()})]
     by_size = np.argsort(-groups.sizes, kind="stable")
     taken: set[int] = set()
+    leak = "These leak: the model is measured on images that it was trained on."
+    wrong = "One image with two labels, of which one may be wrong; or two images that were wrongly taken for copies."
     for title, sentence, which, most in (
-        (
-            "In more than one split",
-            "These leak: the model is measured on images that it was trained on.",
-            groups.apart,
-            _MAX_APART,
-        ),
-        (
-            "Of more than one class",
-            "One image with two labels, of which one may be wrong; or two images that were wrongly taken for copies.",
-            groups.mixed,
-            _MAX_MIXED,
-        ),
+        ("In more than one split", leak, groups.apart, _MAX_APART),
+        ("Of more than one class", wrong, groups.mixed, _MAX_MIXED),
         ("Of more than one size", "Their originals differ in width or height.", groups.resized, _MAX_RESIZED),
         ("The largest", "", groups.sizes > 1, _MAX_LARGEST),
     ):

@@ -88,12 +88,7 @@ _CONTROLS = bytes({*range(32), 127} - {*b"\b\t\n\f\r\x1b"})  # bytes that no tex
 
 
 def refused_files(refused: Sequence[RefusedFile], image_dir: str) -> str:
-    """Returns the refused files as HTML, the most frequent reason first.
-
-    Args:
-        refused: as in the quarantine list.
-        image_dir: the source of the conversion. Files are previewed where it is a local folder.
-    """
+    """Returns the refused files as HTML, the most frequent reason first, with previews of files in a local folder."""
     by_reason: dict[str, list[RefusedFile]] = {}
     for file in refused:
         by_reason.setdefault(file.reason, []).append(file)
@@ -112,11 +107,6 @@ def preview(image_dir: str, path: str, reason: str) -> Image.Image | str | None:
     """Returns a part of a refused file: an image, or its first lines as text or as hexadecimal bytes, or None.
 
     Only files in a local folder are read. An archive or a remote source is not read again for a preview.
-
-    Args:
-        image_dir: the source of the conversion.
-        path: of the file, as in the quarantine list.
-        reason: why it was refused.
     """
     data = _bytes_of(image_dir, path) if reason in _READABLE else None
     if not data:
