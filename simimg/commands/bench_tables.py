@@ -15,16 +15,6 @@ if TYPE_CHECKING:
     from simimg.bench.search_speed import EmbeddingSpeed, QueryTime
     from simimg.bench.training_stages import StageCost, TrainingCosts
 
-__all__ = [
-    "augmentations_table",
-    "converters_table",
-    "loader_name",
-    "loaders_table",
-    "loop_table",
-    "search_table",
-    "stages_table",
-]
-
 
 def converters_table(stage: Stage) -> list[str]:
     """Return the converters, and what was aimed at."""

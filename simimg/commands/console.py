@@ -12,17 +12,6 @@ from typing import Any
 
 from tqdm import tqdm
 
-__all__ = [
-    "Result",
-    "note",
-    "noting_skipped",
-    "progress_bar",
-    "quiet_tensorflow",
-    "showing",
-    "shows_progress",
-    "stage_bars",
-]
-
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Result:

@@ -12,8 +12,6 @@ with quiet_tensorflow():
     from simimg.similarity import IndexImages
     from simimg.similarity.match_verification import SAME_PIXELS, verify
 
-__all__ = ["marked_pair"]
-
 
 def marked_pair(images: IndexImages, copy: int, original: int) -> tuple[Image.Image | None, Image.Image | None]:
     """Return the images of two rows of an index, with outlines on the copy and on the original.

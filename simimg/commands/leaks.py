@@ -154,16 +154,9 @@ def run(options: Options) -> Result:
 
 
 def _values(pair: LeakedPair) -> dict[str, object]:
-    return {
-        "split": pair.picture.split,
-        "path": pair.picture.path,
-        "label": pair.picture.label,
-        "other_split": pair.other.split,
-        "other_path": pair.other.path,
-        "other_label": pair.other.label,
-        "similarity": round(pair.similarity, 6),
-        "reason": pair.reason,
-    }
+    pictures = (("", pair.picture), ("other_", pair.other))
+    values = {f"{which}{name}": getattr(one, name) for which, one in pictures for name in ("split", "path", "label")}
+    return {**values, "similarity": round(pair.similarity, 6), "reason": pair.reason}
 
 
 def _text(pair: LeakedPair) -> str:

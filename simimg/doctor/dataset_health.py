@@ -75,10 +75,7 @@ def check_dataset(
     notes.append(f"shards were not read; simimg verify --dataset_dir={dataset_dir} checks every byte.")
     facts |= {
         "opens": True,
-        "name": layout.name,
-        "version": layout.version,
-        "encoding": layout.encoding,
-        "image_size": layout.image_size,
+        **{name: getattr(layout, name) for name in ("name", "version", "encoding", "image_size")},
         "num_classes": len(layout.class_names),
         "splits": counts,
         "num_shards": {split: len(infos) for split, infos in layout.splits.items()},

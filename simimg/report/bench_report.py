@@ -8,7 +8,7 @@ from pathlib import Path
 from PIL import Image
 
 from simimg.report.contact_sheet import write_bytes
-from simimg.report.html_page import command, data_uri, escape, report_page, section
+from simimg.report.html_page import command, data_uri, escape, page, section
 from simimg.report.report_sections import machine_section
 
 __all__ = ["write_bench_report"]
@@ -37,7 +37,7 @@ def write_bench_report(
             drawn = f'<img class="plot" src="{data_uri(image, _PLOT_PX, exact=True)}" alt="{escape(title)}">'
     shown = "\n".join(map(escape, lines)).strip("\n")
     missing = "".join(f"<p>{escape(name)}: {escape(why)}</p>" for name, why in left_out.items())
-    html = report_page(
+    html = page(
         title,
         about=[escape(date)],
         sections=[

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from simimg.report.contact_sheet import Tile, write_bytes
-from simimg.report.html_page import command, escape, figure, path_text, report_page, section, tile_figure, tiles
+from simimg.report.html_page import command, escape, figure, page, path_text, section, tile_figure, tiles
 
 __all__ = ["COPY_PX", "CopyRow", "write_copies_report"]
 
@@ -46,7 +46,7 @@ def write_copies_report(
     share = f"<p>{len(rows):,} of {num_rows:,}</p>" if len(rows) < num_rows else ""
     shown = "".join(map(_row, rows)) or '<p class="quiet">None.</p>'
     steps = "".join(f"<p>{escape(text)}</p>{command(line)}" for text, line in commands.items())
-    html = report_page(
+    html = page(
         title,
         about=[path_text(about)],
         headline=first + "".join(figure(value, name) for name, value in facts.items()),

@@ -20,8 +20,8 @@ from simimg.report.html_page import (
     data_uri,
     escape,
     figure,
+    page,
     path_text,
-    report_page,
     section,
     tile_figure,
     tiles,
@@ -87,7 +87,7 @@ def write_report(content: ReportContent, path: Path) -> None:
         f"<b>{duration(sum(stage.seconds for stage in content.stages))}</b> in all" if content.stages else "",
         path_text(content.dataset_dir),
     ]
-    html = report_page(
+    html = page(
         content.title,
         subtitle=content.subtitle,
         about=about,

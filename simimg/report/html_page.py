@@ -22,7 +22,7 @@ from simimg.report.contact_sheet import Tile
 from simimg.report.number_format import printable
 
 __all__ = [
-    "command", "data_uri", "escape", "figure", "folded", "page", "path_text", "report_page", "section", "style_sheet",
+    "command", "data_uri", "escape", "figure", "folded", "page", "path_text", "section", "style_sheet",
     "tile_figure", "tiles",
 ]  # fmt: skip
 
@@ -112,7 +112,7 @@ def style_sheet(package: str, name: str) -> str:
     return resources.files(package).joinpath(name).read_text("utf-8")
 
 
-def report_page(
+def page(
     title: str,
     *,
     about: Iterable[str] = (),
@@ -138,14 +138,9 @@ def report_page(
             f"<main>{''.join(sections)}</main>",
         ]
     )
-    return page(title, body, style).encode()  # `escape` has spelled out surrogates, so that this cannot fail
-
-
-def page(title: str, body: str, style: str = "") -> str:
-    """Returns the whole HTML file around `body`, which is HTML; `style` is CSS of this page alone."""
     digest = base64.b64encode(hashlib.sha256(_SCRIPT.encode()).digest()).decode()
     policy = f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{digest}'"
-    return f"""<!DOCTYPE html>
+    html = f"""<!DOCTYPE html>
 <html lang="en">
 <head>
 <meta charset="utf-8">
@@ -162,6 +157,7 @@ def page(title: str, body: str, style: str = "") -> str:
 </body>
 </html>
 """
+    return html.encode()  # `escape` has spelled out surrogates, so that this cannot fail
 
 
 # The page is complete without the script: a click into a command selects it (user-select: all), and the images of a

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from simimg.report.charts import NUM_RUN_COLORS, runs_svg
 from simimg.report.contact_sheet import Tile, write_bytes
-from simimg.report.html_page import command, escape, figure, path_text, report_page, section, tiles
+from simimg.report.html_page import command, escape, figure, page, path_text, section, tiles
 from simimg.report.number_format import count_of, duration, percent, points
 from simimg.report.report_sections import curves, machine_section, measured, option_tables, table
 
@@ -53,7 +53,7 @@ def write_training_report(content: TrainingContent, path: Path) -> None:
         kept, course = "A softmax was fitted to the features of the pretrained network, so there were no epochs.", ""
     rows = "".join(tiles(row, "seen") for row in content.augmented)
     augmented = f'<p class="quiet">Each image as it is stored, then as the network saw it in each epoch.</p>{rows}'
-    html = report_page(
+    html = page(
         content.name,
         about=[escape(content.dataset), path_text(content.model_dir)],
         headline=first + "".join(figure(value, name) for name, value in content.facts.items()),
@@ -85,7 +85,7 @@ def write_evaluation_report(
     The figures are those of `report_sections.measured`.
     """
     first, shown = measured(figures, copies, mistakes, split, binary_loss=binary_loss)
-    html = report_page(
+    html = page(
         Path(model_dir).name,
         about=[path_text(dataset_dir), path_text(model_dir)],
         headline=first,
@@ -156,7 +156,7 @@ def write_comparison(
             charts += f"<div><h3>{escape(name)}, {escape(split)}</h3>{chart}</div>"
     more = f" Only the first {len(drawn)} groups are drawn." if len(groups) > len(drawn) else ""
     legend = f'<p class="quiet">One curve per run. Letters and colors are those of the table.{more}</p>'
-    html = report_page(
+    html = page(
         "Runs compared",
         subtitle=f"{count_of(num_runs, 'run', 'runs')} in {count_of(len(groups), 'group', 'groups')}",
         sections=[

@@ -30,7 +30,7 @@ from simimg.report.conversion.copy_groups import CopyGroups, copy_groups, find_g
 from simimg.report.conversion.image_sizes import original_sizes
 from simimg.report.conversion.quarantine_section import refused_files
 from simimg.report.conversion.sample_images import contact_sheet
-from simimg.report.html_page import command, escape, figure, report_page, section, style_sheet
+from simimg.report.html_page import command, escape, figure, page, section, style_sheet
 from simimg.report.number_format import count_of, percent, storage
 from simimg.report.report_sections import option_tables
 from tfrecords.convert.plan.convert_config import ConvertConfig
@@ -63,7 +63,7 @@ def write_conversion_report(dataset_dir: Path, image_dir: str) -> Path:
     sheet, how = contact_sheet(layout, manifest, images)
     width, height = manifest.widths[manifest.ok], manifest.heights[manifest.ok]
     sizes = original_sizes(width, height, layout.image_size, str(layout.config.get("resize", "")))
-    html = report_page(
+    html = page(
         layout.name,
         subtitle="The result of the conversion",
         about=[
