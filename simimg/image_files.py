@@ -90,14 +90,10 @@ def map_ahead(
 def load_files(
     paths: Sequence[str], base: Path = Path(), *, image_size: int, how: str, known: Container[str] = ()
 ) -> Iterator[tuple[str, tuple[FileFacts, np.ndarray | None] | Refusal]]:
-    """Return an iterator over each path with its facts and pixels, or with its refusal, in order.
+    """Return an iterator over each path below `base` with its facts and pixels, or with its refusal, in order.
 
-    Args:
-        paths: the files, relative to `base`.
-        base: a folder.
-        image_size: width and height in px of the pixels, uint8 `[image_size, image_size, 3]`.
-        how: how images become squares, as in `simimg convert --resize`.
-        known: SHA-256 checksums of files that are not decoded: pixels None, width and height 0.
+    Pixels are uint8 `[image_size, image_size, 3]`; images become squares as by `simimg convert --resize=HOW`. Those
+    with `known` SHA-256 checksums are not decoded: their pixels are None, width and height 0.
     """
     options = ImageOptions(image_size=image_size, resize=how)
 
@@ -162,8 +158,8 @@ def thumbnail(path: str | Path, max_px: int) -> Image.Image:
     return image
 
 
-def jpeg_bytes(image: Image.Image, quality: int) -> bytes:
-    """Return an image, mode RGB, as a JPEG file of `quality`, 1..100 on libjpeg's scale."""
+def jpeg_bytes(image: Image.Image, quality: int, *, optimize: bool = False) -> bytes:
+    """Return an image, mode RGB or L, as a JPEG file of `quality`, 1..100 on libjpeg's scale."""
     buffer = io.BytesIO()
-    image.save(buffer, "JPEG", quality=quality)
+    image.save(buffer, "JPEG", quality=quality, optimize=optimize)
     return buffer.getvalue()

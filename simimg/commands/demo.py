@@ -95,13 +95,8 @@ def run(options: Options) -> Result:
         originals=originals,
         drawn=options.image_dir is None,
     )
-    values = {
-        "dataset_dir": str(dataset_dir),
-        "model_dir": str(model_dir),
-        "index_dir": str(index_dir),
-        "report": str(report),
-        "accuracy": evaluated["accuracy"],
-    }
+    paths = {"dataset_dir": dataset_dir, "model_dir": model_dir, "index_dir": index_dir, "report": report}
+    values = {**{name: str(path) for name, path in paths.items()}, "accuracy": evaluated["accuracy"]}
     text = (
         f"accuracy {evaluated['accuracy']:.3f} on {evaluated['num_examples']:,} images that were not trained on; "
         f"{sum(first for first, _ in recalls.values()):,} of {len(found['results']):,} edited copies found their "

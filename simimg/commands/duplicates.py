@@ -20,7 +20,7 @@ from pathlib import Path
 
 from simimg import api
 from simimg.commands.console import Result, note, noting_skipped, quiet_tensorflow, stage_bars
-from simimg.commands.copy_tiles import marked_pair
+from simimg.commands.copy_tiles import THRESHOLD_HELP, marked_pair
 
 with quiet_tensorflow():
     from simimg.errors import UsageError
@@ -42,11 +42,7 @@ class Options:
     image_dir: Path | None = option("Image folder, searched at any depth.", None)
     index_dir: Path | None = option("Index of the folder; updated if --image_dir is given too.", None)
     model: str = option("With --image_dir: as for `simimg index`.", "lite0")
-    threshold: float = option(
-        "Minimum similarity of copies, 0.5 to 1; auto is what `simimg calibrate` found, or 0.9.",
-        0.0,
-        words={"auto": 0},
-    )
+    threshold: float = option(THRESHOLD_HELP, 0.0, words={"auto": 0})
     reference_dirs: tuple[str, ...] = option("Folders below --image_dir whose files are kept and never moved.", ())
     plan: Path | None = option("Also write which files to keep and which to remove to this file.", None)
     report: Path | None = option("Also write a page (HTML) that shows the groups.", None)

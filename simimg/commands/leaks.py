@@ -20,7 +20,7 @@ from typing import Any
 
 from simimg import api
 from simimg.commands.console import Result, note, quiet_tensorflow, stage_bars
-from simimg.commands.copy_tiles import marked_pair
+from simimg.commands.copy_tiles import THRESHOLD_HELP, marked_pair
 
 with quiet_tensorflow():
     from simimg.errors import UsageError
@@ -55,11 +55,7 @@ class Options:
     image_dir: Path | None = option("Folder that it was converted from, to compare the files themselves.", None)
     index_dir: Path | None = option("Keep the index in this folder, so that the next call is fast.", None)
     model: str = option("As for `simimg index`.", "lite0")
-    threshold: float = option(
-        "Minimum similarity of copies, 0.5 to 1; auto is what `simimg calibrate` found, or 0.9.",
-        0.0,
-        words={"auto": 0},
-    )
+    threshold: float = option(THRESHOLD_HELP, 0.0, words={"auto": 0})
     picture: Path | None = option("Also draw the pairs to this PNG file.", None)
     report: Path | None = option("Also write a page (HTML) that shows the pairs.", None)
     clean: Path | None = option(

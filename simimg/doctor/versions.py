@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
 import platform
 import shlex
@@ -51,12 +52,10 @@ def check_versions(
             f"Run: pip uninstall -y {_OTHER_DISTRIBUTION} && pip install --force-reinstall --no-deps {_DISTRIBUTION}"
         )
     wanted = {wish.name: wish for wish in map(Requirement, required()) if not wish.marker or wish.marker.evaluate()}
-    versions: dict[str, str | None] = {}
-    for name in dict.fromkeys((*_SHOWN, *wanted)):
-        try:
+    versions: dict[str, str | None] = dict.fromkeys((*_SHOWN, *wanted))
+    for name in versions:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             versions[name] = version(name)
-        except importlib.metadata.PackageNotFoundError:
-            versions[name] = None
         wish = wanted.get(name, Requirement(name))
         there = versions[name]
         if there is None:

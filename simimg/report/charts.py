@@ -263,8 +263,7 @@ def _steps(xs: Sequence[float], ys: Sequence[float]) -> list[Point]:
 
 
 def _summary(name: str, curves: Sequence[_Curve]) -> str:
-    ends = [curve.points[0] + curve.points[-1] for curve in curves if curve.label]
-    first, last = min(end[0] for end in ends), max(end[2] for end in ends)
-    labels = [curve.label for curve in curves if curve.label]
-    changes = [f"{label} from {end[1]:.3g} to {end[3]:.3g}" for label, end in zip(labels, ends, strict=True)]
+    ends = [(curve.label, *curve.points[0], *curve.points[-1]) for curve in curves if curve.label]
+    first, last = min(end[1] for end in ends), max(end[3] for end in ends)
+    changes = [f"{label} from {begin:.3g} to {end:.3g}" for label, _, begin, _, end in ends]
     return f"{name}, epochs {first:g} to {last:g}: {'; '.join(changes)}"

@@ -11,13 +11,12 @@ from __future__ import annotations
 import base64
 import hashlib
 import html
-import io
 from collections.abc import Iterable
 from importlib import resources
 
 from PIL import Image
 
-from simimg.image_files import png_bytes
+from simimg.image_files import jpeg_bytes, png_bytes
 from simimg.report.contact_sheet import Tile
 from simimg.report.number_format import printable
 
@@ -56,11 +55,8 @@ def data_uri(image: Image.Image, max_px: int, *, exact: bool = False) -> str:
     if max(image.size) > max_px:
         scale = max_px / max(image.size)
         image = image.resize([max(1, round(side * scale)) for side in image.size], Image.Resampling.LANCZOS)
-    if exact:
-        return f"data:image/png;base64,{base64.b64encode(png_bytes(image)).decode()}"
-    buffer = io.BytesIO()
-    image.save(buffer, "JPEG", quality=_JPEG_QUALITY, optimize=True)
-    return f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}"
+    kind, data = ("png", png_bytes(image)) if exact else ("jpeg", jpeg_bytes(image, _JPEG_QUALITY, optimize=True))
+    return f"data:image/{kind};base64,{base64.b64encode(data).decode()}"
 
 
 def tile_figure(tile: Tile, max_px: int = _TILE_PX) -> str:
@@ -140,7 +136,7 @@ def page(
     )
     digest = base64.b64encode(hashlib.sha256(_SCRIPT.encode()).digest()).decode()
     policy = f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{digest}'"
-    html = f"""<!DOCTYPE html>
+    document = f"""<!DOCTYPE html>
 <html lang="en">
 <head>
 <meta charset="utf-8">
@@ -157,7 +153,7 @@ def page(
 </body>
 </html>
 """
-    return html.encode()  # `escape` has spelled out surrogates, so that this cannot fail
+    return document.encode()  # `escape` has spelled out surrogates, so that this cannot fail
 
 
 # The page is complete without the script: a click into a command selects it (user-select: all), and the images of a

@@ -69,13 +69,10 @@ def curves(history: Sequence[dict[str, Any]]) -> str:
 
 
 def evaluated(figures: Classification, mistakes: Sequence[Tile], *, binary_loss: bool = False) -> str:
-    """Returns the figures of a classifier, its confusion matrix, and images that it got wrong.
+    """Returns the figures of a classifier on one split, its confusion matrix, and images that it got wrong.
 
-    Args:
-        figures: of one split.
-        mistakes: the surest first. Those that name their cell of the confusion matrix are grouped by it.
-        binary_loss: whether the model was trained with a binary loss, as the tutorial does. Only then is the binary
-            accuracy worth a look.
+    The surest mistakes come first; those that name their cell of the confusion matrix are grouped by it. The binary
+    accuracy is worth a look only if the model was trained with a binary loss, as the tutorial does.
     """
     names = list(figures.per_class)
     values = {"mean of the classes' own accuracies": percent(figures.mean_per_class, 1)}
