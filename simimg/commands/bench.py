@@ -109,7 +109,9 @@ def run(options: Options) -> Result:
         cache_dir = options.cache_dir.expanduser().absolute()
         measured = _STAGES[options.stage](dataclasses.replace(options, cache_dir=cache_dir), file, watch)
     machine = machine_facts()
-    command = [f"--{name}={_flag(value)}" for name, value in to_json(options).items() if value not in (None, [])]
+    given = {name: value for name, value in to_json(options).items() if value not in (None, [])}
+    given |= {"rivals": ",".join(options.rivals)} if options.rivals else {}
+    command = [f"--{name}={value}" for name, value in given.items()]
     values = {
         "format": "simimg-bench/1",
         "date": start.isoformat(timespec="seconds"),
@@ -335,7 +337,3 @@ def _image_dir(options: Options) -> Path:
 
 def _load_per_core() -> float:
     return round(os.getloadavg()[0] / int(machine_facts()["cores"]), 2)
-
-
-def _flag(value: Any) -> str:
-    return ",".join(value) if isinstance(value, list) else str(value)

@@ -246,10 +246,10 @@ def table() -> list[Command]:
 def _command(name: str, summary: str) -> Command:
     options = importlib.import_module(f"simimg.commands.{name}").Options
     kinds = typing.get_type_hints(options)
-    flags: dict[bool, list[Flag]] = {False: [], True: []}  # by whether they are positional arguments
-    for field in dataclasses.fields(options):
-        flags[field.metadata["positional"]].append(_flag(field, kinds[field.name]))
-    return Command(name=name, summary=summary, flags=(*flags[False], *_COMMON), argument=next(iter(flags[True]), None))
+    flags = {field.name: _flag(field, kinds[field.name]) for field in dataclasses.fields(options)}
+    positional = next((field.name for field in dataclasses.fields(options) if field.metadata["positional"]), "")
+    argument = flags.pop(positional, None)
+    return Command(name=name, summary=summary, flags=(*flags.values(), *_COMMON), argument=argument)
 
 
 def _flag(field: dataclasses.Field[typing.Any], kind: typing.Any) -> Flag:

@@ -76,8 +76,7 @@ def run(options: Options) -> Result:
         text += f"\n{update.num_embedded:,} embedded, the others were unchanged"
     if update.num_removed:
         text += f"\n{update.num_removed:,} removed, since their files no longer exist"
-    if "copy" in index.cells:
-        cells = index.cells["copy"]
+    if (cells := index.cells.get("copy")) is not None:
         values["recall_at_10"] = cells.recall
         text += (
             f"\nsearched by faiss, {cells.num_probed} cells per query: finds {cells.recall:.1%} of the ten nearest "

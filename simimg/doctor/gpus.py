@@ -52,7 +52,7 @@ def check_gpus(probed: GpuFacts) -> CheckResult:
             "there is an NVIDIA card, but no driver. Install the one of your distribution (on Ubuntu `sudo "
             "ubuntu-drivers install`, on Debian `sudo apt install nvidia-driver`), then restart."
         )
-    problems += _without_kernels(probed, gpus)
+    problems += _without_kernels(probed, gpus, matched)
     if gpus:
         problems += _old_libraries(probed)
         notes += _why_idle(probed, idle)
@@ -183,9 +183,8 @@ def _mismatched(probed: GpuFacts) -> list[str]:
     return [str(path) for path, (name, version) in named if version.split(".")[0] != CUDA_LIBRARIES[name]]
 
 
-def _without_kernels(probed: GpuFacts, gpus: list[dict[str, Any]]) -> Iterator[str]:
+def _without_kernels(probed: GpuFacts, gpus: list[dict[str, Any]], matched: list[Gpu | None]) -> Iterator[str]:
     good = [gpu for gpu in gpus if gpu["kernels"]]
-    matched = _match(probed)
     numbers = [str(gpu.index) for gpu, facts in zip(matched, gpus, strict=True) if gpu and facts["kernels"]]
     hide = f"export CUDA_VISIBLE_DEVICES={','.join(numbers) if good and len(numbers) == len(good) else '-1'}"
     for gpu in gpus:

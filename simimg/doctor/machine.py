@@ -7,9 +7,8 @@ import importlib.metadata
 import platform
 import re
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
-from typing import Any
 
 import numpy as np
 import psutil
@@ -44,22 +43,15 @@ def machine_facts() -> dict[str, str]:
     }
 
 
-def check_machine(
-    *,
-    root: Path = Path("/"),
-    memory: Callable[[], Any] = psutil.virtual_memory,
-    cores: Callable[[], int] = num_cores,
-    bandwidth: Callable[[], float] = lambda: memory_bandwidth(),
-    facts: Callable[[], Mapping[str, str]] = machine_facts,
-) -> CheckResult:
+def check_machine(root: Path = Path("/")) -> CheckResult:
     """Check cores and memory; `root` is the folder of /proc and /sys."""
-    there = memory()
+    there = psutil.virtual_memory()
     limit = memory_limit(root)
     total = min(there.total, limit) if limit else there.total
     free = min(there.available, total)
-    may_use = cores()
+    may_use = num_cores()
     quota = cpu_quota(root)
-    speed = bandwidth() if free > 4 * _COPIED_BYTES else None
+    speed = memory_bandwidth() if free > 4 * _COPIED_BYTES else None
     problems, notes = [], []
     if free < _MIN_FREE_BYTES:
         problems.append(
@@ -73,7 +65,7 @@ def check_machine(
             f"the container may use the time of {quota:g} cores, but sees {may_use}. "
             f"Use simimg convert --num_workers={max(1, round(quota))} to start as many processes."
         )
-    named = facts()
+    named = machine_facts()
     rows = [
         ("processor", named["processor"]),
         ("cores", f"{may_use}" + (f", time of {quota:g}" if quota and quota < may_use else "")),

@@ -103,17 +103,14 @@ def _headline(content: ReportContent) -> str:
     figures = content.classification
     where = " of the test split" if content.splits.get("test") == figures.num_examples else ""
     parts = [accuracy(figures, where)]
-    for stage in content.stages:
-        rate, unit, _ = stage.figure.partition("images/s")
-        if unit:
-            parts.append(figure(rate.strip(), f"images/s, {stage.name}"))
-            break
+    if first := next((stage for stage in content.stages if "images/s" in stage.figure), None):
+        parts.append(figure(first.figure.partition("images/s")[0].strip(), f"images/s, {first.name}"))
     parts.append(figure(f"{len(content.refused):,}", "file refused" if len(content.refused) == 1 else "files refused"))
     # Counted searches go before those that are shown.
     shown = [(int(row[1].highlighted), 1) for row in content.searches if len(row) > 1]
-    first, searched = (sum(column) for column in zip((0, 0), *(content.recalls.values() or shown), strict=True))
+    hits, searched = (sum(column) for column in zip((0, 0), *(content.recalls.values() or shown), strict=True))
     if searched:
-        parts.append(figure(f"{first:,} of {searched:,}", "searches put the original first"))
+        parts.append(figure(f"{hits:,} of {searched:,}", "searches put the original first"))
     return "".join(parts)
 
 

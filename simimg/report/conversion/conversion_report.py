@@ -163,10 +163,8 @@ def _classes(layout: Layout, counts: Counts) -> str:
         few, many = int(counts.sizes.min()), int(counts.sizes.max())
         facts.append(f"{few:,} examples each" if few == many else f"{few:,} to {many:,} examples each")
     num_unsplit, dealt = len(counts.unsplit()), layout.config.get("splits") != SOURCE_SPLITS
-    warning = ""
-    if num_unsplit:
-        what = "too small to be split" if dealt else "not in every split"
-        warning = f'<p><span class="warn">{num_unsplit:,} {what}</span></p>'
+    what = "too small to be split" if dealt else "not in every split"
+    warning = f'<p><span class="warn">{num_unsplit:,} {what}</span></p>' if num_unsplit else ""
     tables = class_table(layout.class_names, counts) + unsplit_classes(layout.class_names, counts, dealt=dealt)
     return section("Classes", "".join(f"<p>{fact}</p>" for fact in facts) + warning, size_curve(counts) + tables)
 
