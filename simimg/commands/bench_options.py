@@ -13,8 +13,6 @@ from tfrecords.options import option
 with quiet_tensorflow():
     from simimg.input import READERS
 
-__all__ = ["Options"]
-
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Options:
