@@ -1,19 +1,19 @@
 """Measure conversion, reading, training and search.
 
-`--stage=convert` converts the JPEG files of a folder to 64 x 64 px with simimg and with each rival in turn, and once
-more with four times as many pictures. `--stage=input` reads records in shuffled batches, with simimg's readers and
-with other loaders; `--stage=growth` reads sets of a thousand to two million records. `--stage=augment` augments
-batches that are on the device already. `--stage=train` takes a training apart, from the bytes to the step, and says
-what holds it up. `--stage=loop` runs the training loop beside a bare compiled step and beside Keras's `fit`, and on 1,
-2 and 4 devices. `--stage=search` embeds pictures, searches a million vectors and takes a query apart; and
-`--stage=duplicates` counts the copies that are found by imagededup's protocol. `--stage=protocols` trains the
-tutorial's network and tests it as the tutorial did, with copies of the training photos in the test, and honestly; a
-round is a seed.
+`--stage=convert` converts the JPEG files of a folder to 64 x 64 px with simimg and with each rival in turn, and then
+does the same with four times as many images. `--stage=input` reads records in shuffled batches, with simimg's readers
+and with other loaders. `--stage=growth` reads datasets of a thousand to two million records. `--stage=augment` augments
+batches that are on the device already. `--stage=train` measures each stage of a training run, from reading bytes to the
+training step, and names the bottleneck. `--stage=loop` compares the training loop with a bare compiled step and with
+Keras's `fit`, and runs it on 1, 2 and 4 devices. `--stage=search` embeds images, searches a million vectors, and
+measures each part of a query. `--stage=duplicates` counts the copies that are found in imagededup's protocol.
+`--stage=protocols` trains the tutorial's network and tests it in two ways: as the tutorial did, with copies of the
+training photos in the test, and without them. It uses one seed per round.
 
-The stages `growth`, `duplicates` and `protocols`, and the rivals that need packages which simimg does not, are part of
-the source repository only. Such rivals get virtual environments of their own under --cache_dir, which takes some
-minutes and 3 GB once. A rival that cannot be installed is named with the reason; the exit code is then 2.
-Every run's time goes into a dated JSON file in --out_dir, with a report, and a plot, beside it.
+The stages `growth`, `duplicates` and `protocols` are in the source repository only. So are the rivals that need
+packages which simimg does not need. These rivals get virtual environments of their own under --cache_dir, which takes
+some minutes and 3 GB once. If a rival cannot be installed, it is named with the reason, and the exit code is 2.
+The time of every run is written to a dated JSON file in --out_dir, with a report and a plot beside it.
 
 Examples:
     simimg bench --stage=convert --image_dir=photos
@@ -73,12 +73,12 @@ _Watch = Callable[[int], Callable[[], object]]
 
 _CONVERTERS = ("tutorial", "tfdata", "dali", "ffcv")
 _LARGE_CONVERTERS = ("tutorial",)
-_BUSY = 0.3  # processes a core that run or wait, from which on a machine is not quiet
+_BUSY = 0.3  # running or waiting processes per core, from which on a machine counts as busy
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class _Measured:
-    """What a stage gives: values for the file, lines of a table, and what to plot."""
+    """The result of a stage: values for the file, lines of a table, and the data of the plot."""
 
     values: dict[str, Any]
     lines: list[str]
@@ -91,7 +91,7 @@ class _Measured:
 
 
 def run(options: Options) -> Result:
-    """Measure, writes the dated file and returns what is in it."""
+    """Measure, write the dated file and return its content."""
     check_choices(options)
     if options.repeats < 1:
         raise UsageError(f"--repeats={options.repeats}: should be 1 or more.")
@@ -100,7 +100,7 @@ def run(options: Options) -> Result:
     file = options.out_dir / f"bench-{options.stage}-{start:%Y-%m-%dT%H-%M-%SZ}.json"
     load = _load_per_core()
     if load > _BUSY:
-        note(f"the machine is busy ({load:.1f} processes a core); figures of a quiet one are better")
+        note(f"the machine is busy ({load:.1f} processes per core), so the figures will be less accurate")
     with progress_bar(None, "measuring", "run") as bar:
 
         def watch(num_runs: int) -> Callable[[], object]:
@@ -121,7 +121,7 @@ def run(options: Options) -> Result:
     }
     options.out_dir.mkdir(parents=True, exist_ok=True)
     write_json(file, values)
-    ending = f"every run is in {file}"
+    ending = f"all runs: {file}"
     plot, report = file.with_suffix(".png"), file.with_suffix(".html")
     if measured.bars:
         plot_bars(plot, measured.title, measured.what, measured.bars, measured.limit, machine)
@@ -187,7 +187,7 @@ def _input(options: Options, cache_dir: Path, file: Path, watch: _Watch) -> _Mea
         values=dataclasses.asdict(comparison),
         lines=["", *loaders_table(comparison)],
         left_out=comparison.left_out,
-        title="Images a second, shuffled",
+        title="Images per second, shuffled",
         what=f"{comparison.what}, batches of {comparison.batch_size}",
         bars=tuple(sorted(bars, key=lambda bar: -bar.images_per_s)),
         limit=("page cache", comparison.limit_images_per_s),
@@ -210,7 +210,7 @@ def _augment(options: Options, cache_dir: Path, file: Path, watch: _Watch) -> _M
     return _Measured(
         values=dataclasses.asdict(costs),
         lines=["", *augmentations_table(costs)],
-        title="Images a second, augmented",
+        title="Images per second, augmented",
         what=costs.what,
         bars=tuple(Bar(cost.name, cost.images_per_s, cost.ci95, cost.is_ours) for cost in found),
         limit=(limit.name, limit.images_per_s),
@@ -230,11 +230,13 @@ def _train(options: Options, cache_dir: Path, file: Path, watch: _Watch) -> _Mea
     limit, *found = costs.stages
     lines = ["", *stages_table(costs)]
     if costs.profile_dir:
-        lines.append(f"the trace: pip install tensorboard-plugin-profile; tensorboard --logdir={costs.profile_dir}")
+        lines.append(
+            f"to see the trace: pip install tensorboard-plugin-profile; tensorboard --logdir={costs.profile_dir}"
+        )
     return _Measured(
         values={**dataclasses.asdict(costs), "profile_dir": costs.profile_dir and str(costs.profile_dir)},
         lines=lines,
-        title="Images a second, stage by stage",
+        title="Images per second, stage by stage",
         what=costs.what,
         bars=tuple(Bar(stage.name, stage.images_per_s, stage.ci95, stage.own_us is not None) for stage in found),
         limit=("page cache", limit.images_per_s),
@@ -263,12 +265,12 @@ def _search(options: Options, cache_dir: Path, file: Path, watch: _Watch) -> _Me
     for name, value in (("num_vectors", options.num_vectors), ("num_queries", options.num_queries)):
         if value < 10:
             raise UsageError(f"--{name}={value}: should be 10 or more.")
-    pictures = good_jpegs(options.image_dir or _drawn(cache_dir), cache_dir)
+    images = good_jpegs(options.image_dir or _drawn(cache_dir), cache_dir)
     embedder = load_embedder("lite0")
-    note(f"bringing the index of {pictures.folder} up to date")
-    index = index_folder(cache_dir / "bench" / f"index-{pictures.folder.name}", pictures.folder, embedder).index
+    note(f"updating the index of {images.folder}")
+    index = index_folder(cache_dir / "bench" / f"index-{images.folder.name}", images.folder, embedder).index
     query = measure_queries(index, embedder, num_queries=options.num_queries, watch=watch)
-    embedding = measure_embedding(pictures, embedder, repeats=options.repeats, watch=watch)
+    embedding = measure_embedding(images, embedder, repeats=options.repeats, watch=watch)
     exact = measure_exact(options.num_vectors, repeats=options.repeats, watch=watch)
     return _Measured(
         values={
@@ -311,8 +313,8 @@ _STAGES = {
 
 def _records(options: Options, cache_dir: Path) -> Records:
     note("preparing the records")
-    pictures = good_jpegs(options.image_dir or _drawn(cache_dir), cache_dir)
-    return records_of(pictures, options.num_images, options.image_size, options.encoding, cache_dir)
+    images = good_jpegs(options.image_dir or _drawn(cache_dir), cache_dir)
+    return records_of(images, options.num_images, options.image_size, options.encoding, cache_dir)
 
 
 def _rivals(options: Options) -> list[Tool]:
@@ -322,7 +324,7 @@ def _rivals(options: Options) -> list[Tool]:
         others = checkout_module("rivals", "--rivals")
         there |= others.CONVERTERS if converts else others.LOADERS[options.encoding]
     elif not options.rivals:
-        note("other rivals are in the source repository; this compares with those that need no other packages")
+        note("comparing only with rivals that need no other packages; the other rivals are in the source repository")
     default = tuple(there)
     if converts:
         default = _LARGE_CONVERTERS if options.megapixels else tuple(name for name in _CONVERTERS if name in there)

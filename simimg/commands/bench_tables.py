@@ -1,4 +1,4 @@
-"""What `simimg bench` prints: a table a stage, as lines."""
+"""The tables that `simimg bench` prints, one per stage, as lines."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ __all__ = [
 
 
 def converters_table(stage: Stage) -> list[str]:
-    """Return the converters, and what was aimed at."""
+    """Return the converters, and whether the aims are met."""
     rounds = len(next(iter(stage.rounds.values())))
     plural = "" if rounds == 1 else "s"
     title = (
-        f"{stage.name}: {stage.num_images:,} pictures ({stage.num_bytes / 2**20:,.0f} MB) to {IMAGE_SIZE} x "
+        f"{stage.name}: {stage.num_images:,} images ({stage.num_bytes / 2**20:,.0f} MB) to {IMAGE_SIZE} x "
         f"{IMAGE_SIZE}, {rounds} round{plural}: {stage.what}"
     )
-    rows = [("", "images/s", "95 % interval", "simimg is", "95 % interval", "aim")]
+    rows = [("", "images/s", "95 % interval", "simimg / rival", "95 % interval", "aim")]
     rows.append(("simimg", f"{stage.images_per_s:,.0f}", interval(stage.ci95, ",.0f"), "", "", ""))
     for rival in stage.rivals:
         aim = "" if rival.bar is None else f"{rival.bar:g}x: {met(bool(rival.met))}"
@@ -53,9 +53,9 @@ def converters_table(stage: Stage) -> list[str]:
 
 
 def loaders_table(comparison: InputComparison) -> list[str]:
-    """Return the readers and the rivals, and what was aimed at."""
+    """Return the readers and the rivals, and whether the aims are met."""
     title = f"input: {comparison.what}, shuffled batches of {comparison.batch_size}"
-    rows = [("", "images/s", "95 % interval", "of the limit", "cores", "memory")]
+    rows = [("", "images/s", "95 % interval", "share of limit", "cores", "memory")]
     for loader in comparison.loaders:
         rows.append(
             (
@@ -69,13 +69,13 @@ def loaders_table(comparison: InputComparison) -> list[str]:
     lines = [title, *aligned(rows)]
     for aim in comparison.aims:
         ratio = f"{aim.ratio:.2f}x ({interval(aim.ratio_ci95, '.2f')})"
-        lines.append(f"simimg {aim.reader} is {ratio} {aim.rival}; aim {aim.aim:g}x: {met(aim.met)}")
+        lines.append(f"simimg {aim.reader} is {ratio} as fast as {aim.rival}; aim {aim.aim:g}x: {met(aim.met)}")
     return lines
 
 
 def stages_table(costs: TrainingCosts) -> list[str]:
-    """Return the stages of a training, and what holds it up."""
-    rows = [("", "images/s", "95 % interval", "of the limit", "adds a picture", "cores")]
+    """Return the stages of a training run, and its bottleneck."""
+    rows = [("", "images/s", "95 % interval", "share of limit", "added per image", "cores")]
     for stage in costs.stages:
         rows.append(
             (
@@ -85,13 +85,13 @@ def stages_table(costs: TrainingCosts) -> list[str]:
                 f"{stage.cores:.1f}",
             )
         )
-    memory = f"{costs.peak_bytes / 1e9:.1f} GB of memory at most"
+    memory = f"peak memory: {costs.peak_bytes / 1e9:.1f} GB"
     return [f"train: {costs.what}", *aligned(rows), memory, costs.bottleneck]
 
 
 def loop_table(costs: LoopCosts) -> list[str]:
-    """Return the ways of training beside the bare step."""
-    rows = [("", "steps/s", "of the bare step", "95 % interval", "adds a step")]
+    """Return the ways of training, compared with the bare step."""
+    rows = [("", "steps/s", "share of bare step", "95 % interval", "added per step")]
     rows += [
         (
             way.name,
@@ -102,13 +102,13 @@ def loop_table(costs: LoopCosts) -> list[str]:
         )
         for way in costs.ways
     ]
-    to_fit = f"the loop is {costs.to_fit:.2f}x ({interval(costs.to_fit_ci95, '.2f')}) Keras's fit"
+    to_fit = f"the loop is {costs.to_fit:.2f}x ({interval(costs.to_fit_ci95, '.2f')}) as fast as Keras's fit"
     return [f"loop: {costs.what}", *aligned(rows), to_fit]
 
 
 def augmentations_table(costs: AugmentationCosts) -> list[str]:
     """Return each augmentation, and the comparison with Keras."""
-    rows = [("", "images/s", "95 % interval", "of the limit", "pixels", "cores")]
+    rows = [("", "images/s", "95 % interval", "share of limit", "pixels", "cores")]
     for cost in costs.augmentations:
         rows.append(
             (
@@ -119,7 +119,7 @@ def augmentations_table(costs: AugmentationCosts) -> list[str]:
             )
         )
     ratio = f"{costs.ratio_to_keras:.2f}x ({interval(costs.ratio_to_keras_ci95, '.2f')})"
-    aim = f"rotation and flip are {ratio} the layers of Keras; aim {costs.aim:g}x: {met(costs.met)}"
+    aim = f"rotation and flip are {ratio} as fast as the layers of Keras; aim {costs.aim:g}x: {met(costs.met)}"
     return [f"augment: {costs.what}", *aligned(rows), aim]
 
 
@@ -132,14 +132,17 @@ def search_table(embedding: EmbeddingSpeed, exact: ExactSearch, query: QueryTime
     ]
     lines = [f"embedding: {embedding.what}", *aligned(rows)]
     lines.append(
-        f"index is {embedding.index_to_decode:.2f}x decoding and {embedding.index_to_network:.2f}x the network alone; "
+        f"index is {embedding.index_to_decode:.2f}x as fast as decoding alone and {embedding.index_to_network:.2f}x as "
+        f"fast as the network alone; "
         f"aim {embedding.aim:g} images/s: {met(embedding.met)}"
     )
     lines.append(
-        f"the network, {embedding.gflops_per_image:.3f} GFLOP a picture, reaches {embedding.network_to_peak:.0%} of "
-        f"the processor's {embedding.peak_gflops:,.0f} GFLOP/s"
+        f"the network needs {embedding.gflops_per_image:.3f} GFLOP per image and reaches "
+        f"{embedding.network_to_peak:.0%} of the CPU's {embedding.peak_gflops:,.0f} GFLOP/s"
     )
-    rows = [("", "queries", "queries/s", "95 % interval", "read", "of memory", "of the peak", "cores", "simimg is")]
+    rows = [
+        ("", "batch", "queries/s", "95 % interval", "read", "of memory", "of peak", "cores", "simimg / rival"),
+    ]
     rows += [
         (
             speed.name,
@@ -155,17 +158,17 @@ def search_table(embedding: EmbeddingSpeed, exact: ExactSearch, query: QueryTime
         for speed in exact.speeds
     ]
     lines += ["", f"exact search: {exact.what}", *aligned(rows)]
-    lines.append(f"memory is read at {exact.memory_gb_per_s:.1f} GB/s; the peak is {exact.peak_gflops:,.0f} GFLOP/s")
+    lines.append(f"limits: memory {exact.memory_gb_per_s:.1f} GB/s, peak {exact.peak_gflops:,.0f} GFLOP/s")
     rows = [("", "ms", "95 % interval")]
     rows += [
         (part.name, f"{part.ms:,.1f}", interval(part.ci95, ",.1f"))
-        for part in (*query.parts, dataclasses.replace(query.first, name="all, the first time"))
+        for part in (*query.parts, dataclasses.replace(query.first, name="all, for the first time"))
     ]
     rows.append(("all, again", f"{query.again.ms:,.1f}", interval(query.again.ci95, ",.1f")))
-    lines += ["", f"a query: {query.what}, medians", *aligned(rows)]
-    return [*lines, f"aim {query.aim_ms:g} ms the first time: {met(query.met)}"]
+    lines += ["", f"one query: {query.what}, medians", *aligned(rows)]
+    return [*lines, f"aim {query.aim_ms:g} ms for the first time: {met(query.met)}"]
 
 
 def _throughput(found: Loader | StageCost | AugmentationCost) -> tuple[str, str, str]:
-    """Return images a second, their interval, and the share of the limit."""
+    """Return images per second, their interval, and the share of the limit."""
     return f"{found.images_per_s:,.0f}", interval(found.ci95, ",.0f"), f"{100 * found.ratio_to_limit:.1f} %"

@@ -28,7 +28,7 @@ class BenchContent:
         left_out: rivals that could not be measured, and why.
         plot: a PNG file with the bars, or None.
         command: repeats the measurement.
-        machine: facts on the machine.
+        machine: facts about the machine.
     """
 
     title: str
@@ -55,7 +55,7 @@ def write_bench_report(content: BenchContent, path: Path) -> None:
             section("plot", "", plot) if plot else "",
             section("figures", "", f'<div class="scroll"><pre class="lines">{lines}</pre></div>'),
             section("left out", "", missing) if missing else "",
-            section("again", "", command(content.command)),
+            section("repeat the measurement", "", command(content.command)),
             machine_section(content.machine),
         ],
     )

@@ -448,7 +448,7 @@ def test_an_evaluation(tmp_path: Path) -> None:
 def test_a_benchmark(tmp_path: Path, with_plot: bool) -> None:
     RED.save(tmp_path / "plot.png")
     content = BenchContent(
-        title="Images a second",
+        title="Images per second",
         date="1 May 2026",
         lines=["", "tool   images/s", f"simimg   1,234  {ATTACK}"],
         left_out={"dali": "it has no wheel"},
@@ -458,6 +458,6 @@ def test_a_benchmark(tmp_path: Path, with_plot: bool) -> None:
     )
     write_bench_report(content, tmp_path / "b.html")
     page = page_of(tmp_path / "b.html")
-    for text in ("Images a second", "1 May 2026", "simimg 1,234", "dali: it has no wheel", "cores"):
+    for text in ("Images per second", "1 May 2026", "simimg 1,234", "dali: it has no wheel", "cores"):
         assert text in page.text
     assert len(page.all("img")) == with_plot
