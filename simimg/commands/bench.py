@@ -1,19 +1,19 @@
 """Measure conversion, reading, training and search.
 
-`--stage=convert` converts the JPEG files of a folder to 64 x 64 px with simimg and with each rival in turn, and once
-more with four times as many pictures. `--stage=input` reads records in shuffled batches, with simimg's readers and
-with other loaders; `--stage=growth` reads sets of a thousand to two million records. `--stage=augment` augments
-batches that are on the device already. `--stage=train` takes a training apart, from the bytes to the step, and says
-what holds it up. `--stage=loop` runs the training loop beside a bare compiled step and beside Keras's `fit`, and on 1,
-2 and 4 devices. `--stage=search` embeds pictures, searches a million vectors and takes a query apart; and
-`--stage=duplicates` counts the copies that are found by imagededup's protocol. `--stage=protocols` trains the
-tutorial's network and tests it as the tutorial did, with copies of the training photos in the test, and honestly; a
-round is a seed.
+`--stage=convert` converts the JPEG files of a folder to 64 x 64 px with simimg and with each rival in turn, and then
+does the same with four times as many images. `--stage=input` reads records in shuffled batches, with simimg's readers
+and with other loaders. `--stage=growth` reads datasets of a thousand to two million records. `--stage=augment` augments
+batches that are on the device already. `--stage=train` measures each stage of a training run, from reading bytes to the
+training step, and names the bottleneck. `--stage=loop` compares the training loop with a bare compiled step and with
+Keras's `fit`, and runs it on 1, 2 and 4 devices. `--stage=search` embeds images, searches a million vectors, and
+measures each part of a query. `--stage=duplicates` counts the copies that are found in imagededup's protocol.
+`--stage=protocols` trains the tutorial's network and tests it in two ways: as the tutorial did, with copies of the
+training photos in the test, and without them. It uses one seed per round.
 
-The stages `growth`, `duplicates` and `protocols`, and the rivals that need packages which simimg does not, are part of
-the source repository only. Such rivals get virtual environments of their own under --cache_dir, which takes some
-minutes and 3 GB once. A rival that cannot be installed is named with the reason; the exit code is then 2.
-Every run's time goes into a dated JSON file in --out_dir, with a report, and a plot, beside it.
+The stages `growth`, `duplicates` and `protocols` are in the source repository only. So are the rivals that need
+packages which simimg does not need. These rivals get virtual environments of their own under --cache_dir, which takes
+some minutes and 3 GB once. If a rival cannot be installed, it is named with the reason, and the exit code is 2.
+The time of every run is written to a dated JSON file in --out_dir, with a report and a plot beside it.
 
 Examples:
     simimg bench --stage=convert --image_dir=photos
@@ -74,12 +74,12 @@ _Watch = Callable[[int], Callable[[], object]]
 
 _CONVERTERS = ("tutorial", "tfdata", "dali", "ffcv")
 _LARGE_CONVERTERS = ("tutorial",)
-_BUSY = 0.3  # processes a core that run or wait, from which on a machine is not quiet
+_BUSY = 0.3  # running or waiting processes per core, from which on a machine counts as busy
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class _Measured:
-    """What a stage gives: values for the file, lines of a table, and what to plot."""
+    """The result of a stage: values for the file, lines of a table, and the data of the plot."""
 
     values: dict[str, Any]  # with the rivals that were left out, and why, under `left_out`
     lines: list[str]
@@ -91,7 +91,7 @@ class _Measured:
 
 
 def run(options: Options) -> Result:
-    """Measure, writes the dated file and returns what is in it."""
+    """Measure, write the dated file and return its content."""
     check_choices(options)
     if options.repeats < 1:
         raise UsageError(f"--repeats={options.repeats}: should be 1 or more.")
@@ -99,7 +99,7 @@ def run(options: Options) -> Result:
     file = options.out_dir / f"bench-{options.stage}-{start:%Y-%m-%dT%H-%M-%SZ}.json"
     load = _load_per_core()
     if load > _BUSY:
-        note(f"the machine is busy ({load:.1f} processes a core); figures of a quiet one are better")
+        note(f"the machine is busy ({load:.1f} processes per core), so the figures will be less accurate")
     with progress_bar(None, "measuring", "run") as bar:
 
         def watch(num_runs: int) -> Callable[[], object]:
@@ -144,7 +144,7 @@ def run(options: Options) -> Result:
         *measured.lines,
         *(f"left out: {name}: {reason}" for name, reason in left_out.items()),
         "",
-        f"every run is in {file}",
+        f"all runs: {file}",
         f"report: {report}",
     ]
     values |= {"file": str(file), "report": str(report)}
@@ -183,7 +183,7 @@ def _input(options: Options, file: Path, watch: _Watch) -> _Measured:
     return _Measured(
         values=dataclasses.asdict(comparison),
         lines=["", *loaders_table(comparison)],
-        title="Images a second, shuffled",
+        title="Images per second, shuffled",
         what=f"{comparison.what}, batches of {comparison.batch_size}",
         bars=sorted(bars, key=lambda bar: -bar.images_per_s),
         limit=("page cache", comparison.limit_images_per_s),
@@ -204,7 +204,7 @@ def _augment(options: Options, file: Path, watch: _Watch) -> _Measured:
     return _Measured(
         values=dataclasses.asdict(costs),
         lines=["", *augmentations_table(costs)],
-        title="Images a second, augmented",
+        title="Images per second, augmented",
         what=costs.what,
         bars=[Bar(cost.name, cost.images_per_s, cost.ci95, cost.is_ours) for cost in found],
         limit=(limit.name, limit.images_per_s),
@@ -217,11 +217,13 @@ def _train(options: Options, file: Path, watch: _Watch) -> _Measured:
     limit, *found = costs.stages
     lines = ["", *stages_table(costs)]
     if costs.profile_dir:
-        lines.append(f"the trace: pip install tensorboard-plugin-profile; tensorboard --logdir={costs.profile_dir}")
+        lines.append(
+            f"to see the trace: pip install tensorboard-plugin-profile; tensorboard --logdir={costs.profile_dir}"
+        )
     return _Measured(
         values={**dataclasses.asdict(costs), "profile_dir": costs.profile_dir and str(costs.profile_dir)},
         lines=lines,
-        title="Images a second, stage by stage",
+        title="Images per second, stage by stage",
         what=costs.what,
         bars=[Bar(stage.name, stage.images_per_s, stage.ci95, stage.own_us is not None) for stage in found],
         limit=("page cache", limit.images_per_s),
@@ -249,7 +251,7 @@ def _search(options: Options, file: Path, watch: _Watch) -> _Measured:
             raise UsageError(f"--{name}={value}: should be 10 or more.")
     pictures = good_jpegs(_image_dir(options), options.cache_dir)
     embedder = load_embedder("lite0")
-    note(f"bringing the index of {pictures.folder} up to date")
+    note(f"updating the index of {pictures.folder}")
     index_dir = options.cache_dir / "bench" / f"index-{pictures.folder.name}"
     index = index_folder(index_dir, pictures.folder, embedder).index
     query = measure_queries(index, embedder, num_queries=options.num_queries, watch=watch)
@@ -308,7 +310,7 @@ def _rivals(options: Options) -> list[Tool]:
         others = checkout_module("rivals", "--rivals")
         there |= others.CONVERTERS if converts else others.LOADERS[options.encoding]
     elif not options.rivals:
-        note("other rivals are in the source repository; this compares with those that need no other packages")
+        note("comparing only with rivals that need no other packages; the other rivals are in the source repository")
     default = tuple(there)
     if converts:
         default = _LARGE_CONVERTERS if options.megapixels else tuple(name for name in _CONVERTERS if name in there)

@@ -44,7 +44,7 @@ def write_bench_report(
             section("plot", "", drawn),
             section("figures", "", f'<div class="scroll"><pre class="lines">{shown}</pre></div>'),
             section("left out", "", missing),
-            section("again", "", command(repeat)),
+            section("repeat the measurement", "", command(repeat)),
             machine_section(machine),
         ],
     )

@@ -446,7 +446,7 @@ def test_a_benchmark(tmp_path: Path, with_plot: bool) -> None:
     RED.save(tmp_path / "plot.png")
     write_bench_report(
         tmp_path / "b.html",
-        title="Images a second",
+        title="Images per second",
         date="1 May 2026",
         lines=["", "tool   images/s", f"simimg   1,234  {ATTACK}"],
         left_out={"dali": "it has no wheel"},
@@ -455,6 +455,6 @@ def test_a_benchmark(tmp_path: Path, with_plot: bool) -> None:
         machine={"cores": "2"},
     )
     page = page_of(tmp_path / "b.html")
-    for text in ("Images a second", "1 May 2026", "simimg 1,234", "dali: it has no wheel", "cores"):
+    for text in ("Images per second", "1 May 2026", "simimg 1,234", "dali: it has no wheel", "cores"):
         assert text in page.text
     assert len(page.all("img")) == with_plot
