@@ -18,6 +18,7 @@ from simimg.errors import UsageError
 from tfrecords.convert.image.decoder import ImageOptions, decode, load_image
 from tfrecords.convert.sources import walk
 from tfrecords.convert.sources.image_folder import FolderFiles
+from tfrecords.convert.sources.read_errors import read_file
 from tfrecords.format.quarantine import Refusal
 
 __all__ = [
@@ -97,7 +98,7 @@ def load_files(
 
     def load(path: str) -> tuple[str, LoadedFile | Refusal]:
         try:
-            data = FolderFiles(str(base)).read(path)  # does not block on a pipe, and detects concurrent writes
+            data = read_file(FolderFiles(str(base)), path)  # does not block on a pipe, and detects concurrent writes
             sha256 = hashlib.sha256(data).hexdigest()
             if sha256 in known:
                 return path, LoadedFile(sha256)

@@ -143,7 +143,9 @@ def _write_shards(
     def take(task: Task, check: bool = False) -> None:
         """Add the content of a task's receipt, if there is one that belongs to this task."""
         found = read_receipt(task.receipt, task.inputs, task.shard)
-        if found is None or (check and not found[0].sha256 and whole_scan(task.shard, found[0]) is None):
+        if found is None or not found[1].is_about(len(task.rows), found[0].num_examples):
+            return
+        if check and not found[0].sha256 and whole_scan(task.shard, found[0]) is None:
             return
         infos[task.shard.name], part = found
         receipt.put(task.rows, part)

@@ -75,7 +75,9 @@ class Manifest:
     """All rows, in columns of the same length n; `ManifestRow` describes them.
 
     `sha256` and `pixels_sha256` are zeros if a file was not read. `splits` and `reasons` are indices into `split_names`
-    and `reason_names`, -1 for none. A file without a reason is an example.
+    and `reason_names`, -1 for none. A file without a reason is an example. `stamps` are not part of a row: they show a
+    later conversion which files have changed, see `tfrecords.convert.sources.source.Source`. By default they are 0,
+    unknown.
 
     Raises:
         ValueError: a column's dtype or shape differs from the comment beside it.
@@ -96,9 +98,12 @@ class Manifest:
     groups: np.ndarray  # int64 [n]
     reason_names: tuple[str, ...]
     reasons: np.ndarray  # int8 [n]
+    stamps: np.ndarray = dataclasses.field(default_factory=lambda: np.empty(0, np.int64))  # int64 [n]
 
     def __post_init__(self) -> None:
         n = len(self.paths)
+        if not len(self.stamps):
+            object.__setattr__(self, "stamps", np.zeros(n, np.int64))
         for column in _COLUMNS:
             values = getattr(self, column.name)
             if values.dtype != column.dtype or values.shape != column.shape(n):
@@ -173,7 +178,9 @@ _COLUMNS = (
     _Column("positions", "position", "int64"),
     _Column("groups", "group", "int64"),
     _Column("reasons", "reason", "int8"),
+    _Column("stamps", "stamp", "int64"),
 )
+_STAMP = "stamp"  # the only column of the file that may be absent, and that `ManifestRow` does not have
 _FIELDS = tuple(field.name for field in dataclasses.fields(ManifestRow))
 
 
@@ -181,7 +188,7 @@ def write_manifest(dataset_dir: Path, manifest: Manifest) -> None:
     """Write the manifest, rows in the order given; equal rows give equal bytes."""
     import pyarrow.parquet as pq  # not at the top, because it takes a third of a second, and workers do not need it
 
-    schema = _schema(manifest.split_names, manifest.reason_names)
+    schema = _schema(manifest.split_names, manifest.reason_names, stamps=bool(manifest.stamps.any()))
     with (
         atomic_file(dataset_dir / MANIFEST_FILE, sync_name=False) as file,
         pq.ParquetWriter(
@@ -233,7 +240,7 @@ def _opened(dataset_dir: Path) -> Iterator[tuple[pq.ParquetFile, tuple[str, ...]
             found = file.schema_arrow
             names = json.loads((found.metadata or {}).get(_NAMES, b"{}"))
             split_names, reason_names = (tuple(map(str, names.get(key, ()))) for key in ("splits", "reasons"))
-            if found != _schema(split_names, reason_names) or not names:
+            if found != _schema(split_names, reason_names, stamps=_STAMP in found.names) or not names:
                 raise DataError(f"{path} should have the columns {', '.join(_FIELDS)}. Convert the images again.")
             yield file, split_names, reason_names
     except FileNotFoundError:
@@ -242,10 +249,14 @@ def _opened(dataset_dir: Path) -> Iterator[tuple[pq.ParquetFile, tuple[str, ...]
         raise DataError(f"{path} cannot be read: {error}. Convert the images again.") from None
 
 
-def _schema(split_names: tuple[str, ...], reason_names: tuple[str, ...]) -> pa.Schema:
+def _schema(split_names: tuple[str, ...], reason_names: tuple[str, ...], *, stamps: bool = False) -> pa.Schema:
     import pyarrow as pa
 
-    numbers = {column.field: pa.from_numpy_dtype(column.dtype) for column in _COLUMNS if column.is_number}
+    numbers = {
+        column.field: pa.from_numpy_dtype(column.dtype)
+        for column in _COLUMNS
+        if column.is_number and (stamps or column.field != _STAMP)
+    }
     names = dict.fromkeys(("split", "status", "reason"), pa.dictionary(pa.int8(), pa.string()))
     types = {**dict.fromkeys(_FIELDS, pa.string()), **numbers, **names}
     metadata = {_NAMES: json.dumps({"splits": split_names, "reasons": reason_names}).encode()}
@@ -267,11 +278,11 @@ def _to_arrow(part: Manifest, schema: pa.Schema) -> pa.RecordBatch:
         # -1 is the first value of the dictionary: "" for a split or reason, "ok" for the status.
         first = OK if name == "status" else ""
         arrays[name] = pa.DictionaryArray.from_arrays(codes + np.int8(1), pa.array([first, *names], pa.string()))
-    return pa.RecordBatch.from_arrays([arrays[field] for field in _FIELDS], schema=schema)
+    return pa.RecordBatch.from_arrays([arrays[field] for field in schema.names], schema=schema)
 
 
 def _from_arrow(batch: pa.RecordBatch, split_names: tuple[str, ...], reason_names: tuple[str, ...]) -> Manifest:
-    arrays = dict(zip(_FIELDS, batch.columns, strict=True))
+    arrays = dict(zip(batch.schema.names, batch.columns, strict=True))
     reasons = _codes(arrays["reason"], reason_names)
     if (_codes(arrays["status"], (REFUSED,)) != np.where(reasons < 0, -1, 0)).any():
         raise ValueError("a file's status contradicts its reason")
@@ -283,7 +294,7 @@ def _from_arrow(batch: pa.RecordBatch, split_names: tuple[str, ...], reason_name
         splits=_codes(arrays["split"], split_names),
         reason_names=reason_names,
         reasons=reasons,
-        **{column.name: arrays[column.field].to_numpy() for column in _COLUMNS if column.is_number},
+        **{c.name: arrays[c.field].to_numpy() for c in _COLUMNS if c.is_number and c.field in arrays},
     )
 
 

@@ -216,12 +216,15 @@ def test_an_archive_of_the_folder_gives_the_same_shards(
     photos: Path, tmp_path: Path, a_config: AConfig, digests_of: Digests, expected: dict[str, str], kind: str
 ) -> None:
     archive = shutil.make_archive(str(tmp_path / "zoo"), kind, photos)
+    rows = list(read_manifest(convert(a_config(photos, tmp_path / "folder")).dataset_dir))
     for num_workers in (1, 2):
         config = a_config(Path(archive), tmp_path / str(num_workers), num_workers=num_workers)
         summary = convert(config)
         assert summary.dataset_dir.parent.name == "zoo"
         found = digests_of(summary.dataset_dir)
-        assert {name for name in found if found[name] != expected[name]} <= {"layout.json"}  # has the source's digest
+        # Those two have the source's digest and the stamps of its files.
+        assert {name for name in found if found[name] != expected[name]} <= {"layout.json", "manifest.parquet"}
+        assert list(read_manifest(summary.dataset_dir)) == rows
         assert verify(summary.dataset_dir).ok
         assert convert(config).num_converted == 0
 

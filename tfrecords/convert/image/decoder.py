@@ -22,6 +22,7 @@ from tfrecords.convert.image.jpeg import MARGIN, ORIENTATION, decode_reduced, pl
 __all__ = [
     "DECODES",
     "MAX_PIXELS",
+    "PIXELS",
     "RESIZES",
     "TRUNCATED",
     "WHITE",
@@ -34,6 +35,9 @@ __all__ = [
     "parse_background",
     "resize",
 ]
+
+PIXELS = 1
+"""The number of what makes pixels here, to be raised when the same bytes and options give other pixels."""
 
 DECODES = ("fast", "exact")
 TRUNCATED = ("refuse", "keep")

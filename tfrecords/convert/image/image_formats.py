@@ -8,17 +8,18 @@ allocated for pixels.
 from __future__ import annotations
 
 import contextlib
+import errno
 import functools
 import importlib
 import io
 import struct
-import warnings
 from collections.abc import Iterator
 from typing import Literal
 
 from PIL import Image, ImageFile
 
 from tfrecords.convert.image.jpeg import MAX_SCANS, num_scans
+from tfrecords.convert.image.pillow_threads import pillow_for_this_thread, refuse_truncated
 from tfrecords.format.quarantine import Reason, Refusal
 
 __all__ = ["MAX_PIXELS", "open_image", "reading"]
@@ -62,27 +63,22 @@ _CONTROLS = bytes({*range(32), 127} - {*b"\b\t\n\f\r\x1b"})
 
 @contextlib.contextmanager
 def reading(data: bytes, *, keep_truncated: bool = False) -> Iterator[None]:
-    """Raise any error about the image in `data` inside the block as a `Refusal`; MemoryError passes through.
+    """Raise any error about the image in `data` inside the block as a `Refusal`.
 
-    Pillow's warnings are suppressed. With `keep_truncated`, Pillow gives the part of an image that is there. That
-    switch holds for the whole process, and is restored at the end.
+    MemoryError passes through, and so does OSError if it comes from the operating system, which has no part in decoding
+    bytes. Pillow's warnings are suppressed. With `keep_truncated`, Pillow gives the part of an image that is there.
     """
-    before = ImageFile.LOAD_TRUNCATED_IMAGES
     try:
-        if before is not keep_truncated:  # threads do not write it if it already has the right value
-            ImageFile.LOAD_TRUNCATED_IMAGES = keep_truncated
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        with pillow_for_this_thread(keep_truncated=keep_truncated):
             yield
     except (Refusal, MemoryError):
         raise
     except Image.DecompressionBombError as error:
         raise Refusal(Reason.TOO_LARGE, str(error)) from None
     except Exception as error:  # Pillow's decoders raise OSError, SyntaxError, ValueError, struct.error and more
+        if isinstance(error, OSError) and error.errno is not None:
+            raise
         raise Refusal(_reason_of(error, data), f"{type(error).__name__}: {error}".strip()) from None
-    finally:
-        if ImageFile.LOAD_TRUNCATED_IMAGES is not before:
-            ImageFile.LOAD_TRUNCATED_IMAGES = before
 
 
 def open_image(data: bytes) -> ImageFile.ImageFile:
@@ -97,8 +93,8 @@ def open_image(data: bytes) -> ImageFile.ImageFile:
     if kind not in _formats(kind == "HEIF"):
         raise Refusal(Reason.UNSUPPORTED, _NEEDS.get(kind, f"this Pillow was built without {kind}"))
     _check_promised_sizes(data, kind)
-    if kind in _WHOLE_OR_NOTHING and ImageFile.LOAD_TRUNCATED_IMAGES:
-        ImageFile.LOAD_TRUNCATED_IMAGES = False
+    if kind in _WHOLE_OR_NOTHING:
+        refuse_truncated()
     # The JPEG plugin opens a JPEG with several images as MPO.
     factory, accept = Image.OPEN[kind]
     if accept and not accept(data[:16]):
@@ -169,10 +165,13 @@ def _is_text(data: bytes) -> bool:
 @functools.cache
 def _formats(with_heif: bool) -> frozenset[str]:
     """Return the formats that this installation decodes; pillow-heif is imported only if a file needs it."""
-    Image.init()
     if with_heif:
-        with contextlib.suppress(ImportError):
+        try:
             importlib.import_module("pillow_heif").register_heif_opener()
+        except ModuleNotFoundError:
+            pass
+        except ImportError as error:  # it is installed, but there are too many open files, or not enough memory
+            raise OSError(errno.ELIBACC, f"pillow-heif cannot be loaded: {error}") from None
     return frozenset(Image.OPEN)
 
 

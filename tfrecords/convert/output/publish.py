@@ -82,7 +82,7 @@ def publish(
     files = {p.name: file_sha256(p) for p in sorted(workdir.dataset.iterdir()) if p.name not in names}
     layout = dataclasses.replace(layout, files=files)
     layout.save(workdir.dataset)
-    began_ns = workdir.began_ns()  # a file changed since then may differ from what was converted; see PreviousVersion
+    began_ns = workdir.began_ns()  # a file without a stamp that changed since then may differ; see PreviousVersion
     os.utime(workdir.dataset / LAYOUT_FILE, ns=(began_ns, began_ns))
     workdir.publish()
     return layout
@@ -118,6 +118,7 @@ def _make_manifest(job: ConversionJob, final: FinalPlan, receipt: Receipt) -> Ma
         groups=final.groups,
         reason_names=_REASONS,
         reasons=reasons,
+        stamps=job.source.stamps,
     )
     return new if job.previous is None else _merged(job.previous.manifest, new)
 

@@ -1,12 +1,14 @@
 """An existing version of the data set: whether it is what the options ask for, and what can be appended to it.
 
-The modification time of layout.json is the time at which its conversion began. A source file that was changed since
-then is read and compared by its SHA-256; other files need not be read.
+The manifest has the stamp of each source file, such as its time of modification. A file whose stamp differs now is read
+and compared by its SHA-256; other files need not be read. In data sets of earlier versions of simimg, which have no
+stamps, a file is read if it changed after the modification time of layout.json, the time when its conversion began.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import json
 from pathlib import Path
@@ -17,6 +19,7 @@ import numpy as np
 from tfrecords.base_errors import UsageError
 from tfrecords.convert.plan.convert_config import ResolvedConfig
 from tfrecords.convert.sources import Source, printable
+from tfrecords.convert.sources.read_errors import read_file
 from tfrecords.convert.state.workdir import differing_options
 from tfrecords.convert.workers.shard_worker import place_of
 from tfrecords.format.layout import Layout
@@ -78,7 +81,7 @@ class PreviousVersion:
 
     def missing_rows(self, source: Source) -> np.ndarray:
         """Return the rows of the source whose files are not in the manifest: int64 `[num_new]`."""
-        known = set(self.manifest.paths)
+        known = self._index_of
         return np.array([row for row, path in enumerate(source.paths) if printable(path) not in known], np.int64)
 
     def pending_rows(self, source: Source) -> np.ndarray:
@@ -92,27 +95,30 @@ class PreviousVersion:
         """Return the examples' files whose bytes have changed since they were converted; with `refused`, the refused
         files instead.
         """
+        index_of = self._index_of
+        indices = np.array([index_of.get(printable(path), -1) for path in source.paths], np.int64)
+        before = np.append(self.manifest.stamps, 0)[indices]
         began_ns = (self.folder / LAYOUT_FILE).stat().st_mtime_ns
-        suspects = source.stamps >= began_ns
+        now = source.stamps
+        suspects = np.where(before == 0, (now >= began_ns) | (now <= 0), now != before)
         suspects[list(source.refused)] = True  # such as a link that is broken now, which has no stamp
-        touched = np.flatnonzero(suspects)
-        if not len(touched):
-            return []
-        index_of = {path: index for index, path in enumerate(self.manifest.paths)}
         changed = []
-        for row in touched:
-            path = printable(source.paths[row])
-            index = index_of.get(path)
-            if index is None or bool(self.manifest.ok[index]) == refused or (refused and int(row) in source.refused):
+        for row in np.flatnonzero(suspects & (indices >= 0)):
+            path, index = printable(source.paths[row]), indices[row]
+            if bool(self.manifest.ok[index]) == refused or (refused and int(row) in source.refused):
                 continue
             try:
-                data = source.files.read(source.paths[row], place_of(source.places, int(row)))
+                data = read_file(source.files, source.paths[row], place_of(source.places, int(row)))
                 digest = hashlib.sha256(data).digest()
             except Refusal:
                 digest = b""
             if digest != self.manifest.sha256[index].tobytes():
                 changed.append(path)
         return changed
+
+    @functools.cached_property
+    def _index_of(self) -> dict[str, int]:
+        return {path: index for index, path in enumerate(self.manifest.paths)}
 
 
 def find_previous_version(config: ResolvedConfig) -> PreviousVersion | None:

@@ -9,6 +9,7 @@ from tfrecords.base_errors import UsageError
 from tfrecords.convert.sources.archive import is_archive, open_archives
 from tfrecords.convert.sources.image_folder import open_folder, walk
 from tfrecords.convert.sources.labels import natural_key
+from tfrecords.convert.sources.read_errors import machine_errors
 from tfrecords.convert.sources.remote import is_url, local_path, open_remote_folder
 from tfrecords.convert.sources.source import SUFFIXES, Files, Source, printable, unprintable
 from tfrecords.convert.sources.table import is_table, open_table
@@ -29,7 +30,13 @@ def open_source(image_dir: str, *, table: str = "", categories: Sequence[str] = 
 
     Raises:
         UsageError: it does not exist, cannot be read, has an unknown form, or has no image file.
+        ConversionError: the machine or the network failed.
     """
+    with machine_errors(image_dir or table):
+        return _open(image_dir, table, categories)
+
+
+def _open(image_dir: str, table: str, categories: Sequence[str]) -> Source:
     image_dir, table = local_path(image_dir), local_path(table)
     if table:
         return open_table(table, image_dir, categories)

@@ -5,17 +5,19 @@ A member is read by its place, so workers share nothing, and no member waits for
 
 from __future__ import annotations
 
-import collections
 import dataclasses
+import functools
 import os
 import stat
+import weakref
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 from tfrecords.base_errors import UsageError
-from tfrecords.convert.sources.image_folder import refusal_of
-from tfrecords.convert.sources.remote import is_url, opened, read_url, refusal_of_url, remote_errors, stamp_of
+from tfrecords.convert.sources.read_errors import describe, refusal_of
+from tfrecords.convert.sources.remote import is_url, opened, read_url, remote_errors, size_and_stamp
+from tfrecords.convert.sources.source import stamp_of
 from tfrecords.format.quarantine import Reason, Refusal
 from tfrecords.format.record import ReadAt
 
@@ -38,21 +40,21 @@ _MAX_OPEN = 64
 
 @dataclasses.dataclass(frozen=True)
 class Containers:
-    """Container files by number; a worker keeps the files open that it has opened.
+    """Container files by number.
 
     Attributes:
         paths: absolute path of each file, or its URL.
         sizes: bytes of each file when it was found.
-        stamps: as in `Source`; for a local file its mtime in ns. Together with the size it shows whether places still
-            hold.
+        stamps: as in `Source`. Together with the size it shows whether places still hold.
     """
 
     paths: tuple[str, ...]
     sizes: tuple[int, ...]
     stamps: tuple[int, ...]
-    _open: collections.OrderedDict[int, int] = dataclasses.field(
-        default_factory=collections.OrderedDict, repr=False, compare=False
-    )
+
+    def __post_init__(self) -> None:
+        """Have no file open for longer than its containers are there: it may be deleted, and its disk space needed."""
+        weakref.finalize(self, lambda: _opened.cache_clear())
 
     @classmethod
     def of(cls, paths: Sequence[str]) -> Containers:
@@ -62,16 +64,16 @@ class Containers:
             if is_url(path):
                 with opened(path, "--image_dir") as file:
                     sizes.append(int(file.seek(0, os.SEEK_END)))
-                    stamps.append(stamp_of(getattr(file, "details", None) or {}))
+                stamps.append(size_and_stamp(path)[1])
                 continue
             try:
                 status = os.stat(path)
             except OSError as error:
-                raise UsageError(f"--image_dir: {path} cannot be opened: {error.strerror}.") from None
+                raise UsageError(f"--image_dir: {path} cannot be opened: {refusal_of(error).detail}.") from None
             if not stat.S_ISREG(status.st_mode):
                 raise UsageError(f"--image_dir: {path} is not a regular file.")
             sizes.append(status.st_size)
-            stamps.append(status.st_mtime_ns)
+            stamps.append(stamp_of(status))
         return cls(
             tuple(path if is_url(path) else os.path.abspath(path) for path in paths), tuple(sizes), tuple(stamps)
         )
@@ -80,7 +82,8 @@ class Containers:
     def scanned(self, number: int) -> Iterator[ReadAt]:
         """Open a container to read through it once, from front to back.
 
-        Raises UsageError if it cannot be opened or read, including errors inside the block.
+        Raises UsageError if it cannot be opened or read, including errors inside the block, and OSError if the machine
+        fails.
         """
         path = self.paths[number]
         if is_url(path):
@@ -91,56 +94,64 @@ class Containers:
             with open(path, "rb", buffering=0) as local:
                 yield lambda offset, length: os.pread(local.fileno(), length, offset)
         except OSError as error:
-            raise UsageError(f"--image_dir: {path} cannot be read: {error.strerror}.") from None
+            raise UsageError(f"--image_dir: {path} cannot be read: {refusal_of(error).detail}.") from None
 
     def read(self, path: str, place: tuple[int, int, int] | None) -> bytes:
         """Return the bytes at `place`: a container's number, an offset and a length; `path` is not used.
 
-        Raises Refusal if they cannot be read, or the container has changed since it was found.
+        Raises Refusal if they cannot be read, or the container has changed since it was found, and OSError if the
+        machine fails.
         """
         assert place is not None
         return self.read_range(*place)
 
     def read_range(self, number: int, offset: int, length: int) -> bytes:
         """Return `length` bytes from `offset` of a container; raises the same errors as `read`."""
-        path = self.paths[number]
+        path, name = self.paths[number], os.path.basename(self.paths[number])
+        changed = Refusal(Reason.CHANGED, f"{name} has changed since its members were listed")
         if is_url(path):
+            if self.stamps[number] and _stamp_of_url(path, self.stamps[number]) != self.stamps[number]:
+                raise changed
             data = read_url(path, offset, offset + length)
             if len(data) != length:
                 detail = f"{len(data)} bytes came where {length} were asked for; the server may not do range requests"
                 raise Refusal(Reason.UNREADABLE, detail)
             return data
         try:
-            descriptor = self._descriptor(number)
-            status = os.fstat(descriptor)
-            if (status.st_size, status.st_mtime_ns) != (self.sizes[number], self.stamps[number]):
-                raise Refusal(Reason.CHANGED, f"{os.path.basename(path)} has changed since its members were listed")
-            data = os.pread(descriptor, length, offset)
+            file = _opened(path, self.stamps[number])
+            status = os.fstat(file.descriptor)
+            if (status.st_size, stamp_of(status)) != (self.sizes[number], self.stamps[number]):
+                raise changed
+            data = os.pread(file.descriptor, length, offset)
         except OSError as error:
+            _opened.cache_clear()  # there may be too many, or the server of the files may have forgotten them
             raise refusal_of(error, path) from None
         if len(data) != length:
-            raise Refusal(Reason.TRUNCATED, f"{os.path.basename(path)} ends inside it")
+            raise Refusal(Reason.TRUNCATED, f"{name} ends inside it")
         return data
 
-    def __del__(self) -> None:
-        while self._open:  # a process may open many sources one after another
-            os.close(self._open.popitem()[1])
 
-    def __reduce__(self) -> tuple[Any, ...]:
-        return Containers, (self.paths, self.sizes, self.stamps)
+class _OpenFile:
+    """A file that is open until neither the cache nor a thread that reads from it refers to it."""
 
-    def _descriptor(self, number: int) -> int:
-        descriptor = self._open.get(number)
-        if descriptor is None:
-            if len(self._open) >= _MAX_OPEN:
-                os.close(self._open.popitem(last=False)[1])
-            descriptor = self._open[number] = os.open(self.paths[number], os.O_RDONLY | os.O_CLOEXEC)
-        else:
-            self._open.move_to_end(number)
-        return descriptor
+    def __init__(self, path: str) -> None:
+        self.descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        weakref.finalize(self, os.close, self.descriptor)
+
+
+@functools.lru_cache(maxsize=_MAX_OPEN)  # of the process, since each task comes with containers of its own
+def _opened(path: str, stamp: int) -> _OpenFile:
+    """Return the open file `path`; another one for another `stamp`, after it was replaced."""
+    return _OpenFile(path)
+
+
+@functools.lru_cache(maxsize=1024)
+def _stamp_of_url(path: str, expected: int) -> int:
+    """Return the stamp of a URL, asked for once per process and listing."""
+    return size_and_stamp(path)[1]
 
 
 def _seek_and_read(file: Any, offset: int, length: int) -> bytes:
-    with remote_errors(lambda error: UsageError(f"the container cannot be read: {refusal_of_url(error).detail}")):
+    with remote_errors(lambda error: UsageError(f"the container cannot be read: {describe(error)}")):
         file.seek(offset)
         return bytes(file.read(length))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import errno
 import os
 import re
 import stat
@@ -19,11 +18,12 @@ from tfrecords.convert.sources.labels import (
     natural_order,
     source_of_folders,
 )
+from tfrecords.convert.sources.read_errors import refusal_of
 from tfrecords.convert.sources.remote import is_url, read_url
-from tfrecords.convert.sources.source import MAX_FILE_BYTES, QUARANTINE_JOURNAL, Source, is_ignored, too_large
+from tfrecords.convert.sources.source import MAX_FILE_BYTES, QUARANTINE_JOURNAL, Source, is_ignored, stamp_of, too_large
 from tfrecords.format.quarantine import Reason, Refusal
 
-__all__ = ["FolderFiles", "add_file", "open_folder", "refusal_of", "walk"]
+__all__ = ["FolderFiles", "add_file", "open_folder", "walk"]
 
 _Identity = tuple[int, int]  # device and inode
 _OPEN = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK  # O_NONBLOCK, because opening a pipe would wait for a writer
@@ -45,7 +45,8 @@ class FolderFiles:
     def read(self, path: str, place: tuple[int, int, int] | None = None) -> bytes:
         """Return the bytes of the file `path`; `place` is not used.
 
-        Raises Refusal if it cannot be read, is not a regular file, or was written to meanwhile.
+        Raises Refusal if it cannot be read, is not a regular file, or was written to meanwhile, and OSError if the
+        machine fails, or the whole folder is gone.
         """
         if is_url(path):
             return read_url(path)
@@ -69,6 +70,8 @@ class FolderFiles:
             finally:
                 os.close(descriptor)
         except OSError as error:
+            if not os.path.isdir(self.root or "."):  # such as a mount that was lost
+                raise
             raise refusal_of(error, full) from None
         if len(data) != before.st_size or after.st_size != before.st_size or after.st_mtime_ns != before.st_mtime_ns:
             raise Refusal(Reason.CHANGED, _CHANGED)
@@ -106,7 +109,7 @@ def open_folder(image_dir: str, categories: Sequence[str] = ()) -> Source:
         name=os.path.basename(os.path.realpath(image_dir)),
         categories=categories,
         folders=folders,
-        notes=_same_folders(image_dir, categories or folders),
+        notes=_same_folders(image_dir, categories or sorted(folders, key=natural_key)),
     )
 
 
@@ -119,18 +122,11 @@ def walk(folder: Path) -> list[str]:
     return [paths[at] for at in natural_order(paths)]
 
 
-def refusal_of(error: OSError, path: str) -> Refusal:
-    """Return the refusal of a file for which the operating system gave this error."""
-    detail = error.strerror or str(error)
-    if error.errno == errno.ELOOP:
-        return Refusal(Reason.LINK_LOOP, detail)
-    if error.errno in (errno.ENOENT, errno.ENOTDIR) and os.path.islink(path):
-        return Refusal(Reason.BROKEN_LINK, f"{detail}: it links to {os.readlink(path)!r}")
-    return Refusal(Reason.UNREADABLE, detail)
-
-
 def add_file(found: FileListing, path: str, full: str, *, label: str | None = None, split: str | None = None) -> None:
-    """Append the file `full` to the listing as `path`; it is refused if there is no such regular file."""
+    """Append the file `full` to the listing as `path`; it is refused if there is no such regular file.
+
+    Raises OSError if the machine fails.
+    """
     try:
         _add_status(found, path, os.stat(full), label, split)
     except OSError as error:
@@ -143,8 +139,7 @@ def _add_status(
     found: FileListing, path: str, status: os.stat_result, label: str | None = None, split: str | None = None
 ) -> None:
     if stat.S_ISREG(status.st_mode):
-        # ctime, too: rsync and cp -p, for example, replace a file by another one with the same mtime.
-        found.add(path, status.st_size, max(status.st_mtime_ns, status.st_ctime_ns), label=label, split=split)
+        found.add(path, status.st_size, stamp_of(status), label=label, split=split)
     else:  # reading a named pipe would wait forever
         found.add(path, label=label, split=split, refused=Refusal(Reason.NOT_A_FILE, _NOT_A_FILE))
 
@@ -177,7 +172,7 @@ def _listing(folder: str) -> list[os.DirEntry[str]]:
         with os.scandir(folder) as entries:
             return [entry for entry in entries if not is_ignored(entry.name)]
     except OSError as error:
-        why = "permission denied" if isinstance(error, PermissionError) else error.strerror
+        why = "permission denied" if isinstance(error, PermissionError) else refusal_of(error).detail
         raise UsageError(f"{folder} cannot be listed: {why}. Make it readable, or leave it out.") from None
 
 

@@ -13,16 +13,19 @@ import os
 import re
 import urllib.parse
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
 
 from tfrecords.base_errors import UsageError
 from tfrecords.convert.sources.labels import FileListing, source_of_folders
-from tfrecords.convert.sources.source import MAX_FILE_BYTES, Source, is_ignored, too_large
-from tfrecords.format.quarantine import Reason, Refusal
+from tfrecords.convert.sources.read_errors import describe, patiently, redacted, refusal_of
+from tfrecords.convert.sources.source import MAX_FILE_BYTES, Source, is_ignored, is_image, too_large
+from tfrecords.format.quarantine import Refusal
 
 __all__ = [
     "RemoteFiles",
+    "add_stamps",
     "check_url",
     "driver_of",
     "exists_url",
@@ -32,17 +35,17 @@ __all__ = [
     "open_remote_folder",
     "opened",
     "read_url",
-    "redacted",
-    "refusal_of_url",
     "remote_errors",
-    "stamp_of",
+    "size_and_stamp",
 ]
 
 _SECRET = re.compile(
     r"://[^/@\s]*:[^/@\s]*@|[?&][^=&\s]*(?:sig|token|key|secret|passw|credential|auth)[^=&\s]*=", re.IGNORECASE
 )
 # Entries of a file's listing that change with its content; drivers use different names.
-_STAMPS = ("ETag", "etag", "md5Hash", "LastModified", "last_modified", "updated", "mtime", "created")
+_STAMPS = ("ETag", "etag", "md5Hash", "LastModified", "Last-Modified", "last_modified", "updated", "mtime", "created")
+_READ_BYTES = 1 << 20
+_NUM_THREADS = 32  # that ask for the stamps of files; each one waits for a server most of the time
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,15 +57,9 @@ class RemoteFiles:
     def read(self, path: str, place: tuple[int, int, int] | None = None) -> bytes:
         """Return the bytes of the file `path`; `place` is not used.
 
-        Raises Refusal if it cannot be read, after the driver's own retries.
+        Raises Refusal and OSError as `Files.read` does, after the driver's own retries.
         """
-        if is_url(path):
-            return read_url(path)
-        with remote_errors(refusal_of_url):
-            driver, root = _driver(self.base)
-            if _is_quoted(self.base):
-                path = urllib.parse.quote(path, errors="surrogateescape")
-            return _cat(driver, f"{root.rstrip('/')}/{path}")
+        return _read(*_located(path, self.base))
 
 
 def open_remote_folder(url: str, categories: Sequence[str] = ()) -> Source:
@@ -71,9 +68,10 @@ def open_remote_folder(url: str, categories: Sequence[str] = ()) -> Source:
     Raises:
         UsageError: there is no driver for the protocol, the folder cannot be listed, or there is no image file.
     """
-    unquote = functools.partial(urllib.parse.unquote, errors="surrogateescape") if _is_quoted(url) else str
+    unquote = functools.partial(urllib.parse.unquote, errors="surrogateescape") if _is_web(url) else str
     found = FileListing()
     folders: list[str] = []
+    unknown: list[int] = []  # files whose listing does not say when they change
     with driver_of(url) as (driver, root):
         root = root.rstrip("/")
         left = [root]
@@ -92,7 +90,10 @@ def open_remote_folder(url: str, categories: Sequence[str] = ()) -> Source:
                     continue
                 size = info.get("size")
                 path = unquote(f"{folder}/{quoted}"[len(root) + 1 :])
-                found.add(path, -1 if size is None else int(size), stamp_of(info))
+                if not (stamp := _stamp(info)) and is_image(path):
+                    unknown.append(len(found.paths))
+                found.add(path, -1 if size is None else int(size), stamp)
+    add_stamps(found, unknown, url)
     return source_of_folders(
         found,
         location=url,
@@ -126,11 +127,6 @@ def check_url(url: str, flag: str = "--image_dir") -> None:
         )
 
 
-def redacted(text: str) -> str:
-    """Return `text` without the user names, passwords and queries of the URLs in it."""
-    return re.sub(r"(://[^\s?'\"]*)\?[^\s'\")]*", r"\1?***", re.sub(r"://[^/@\s]*:[^/@\s]*@", "://***@", text))
-
-
 @contextmanager
 def driver_of(url: str, flag: str = "--image_dir") -> Iterator[tuple[Any, str]]:
     """Yield fsspec's driver for `url`, and the path that it knows it by.
@@ -155,10 +151,12 @@ def driver_of(url: str, flag: str = "--image_dir") -> Iterator[tuple[Any, str]]:
                 f"{shown}: unknown protocol {protocol}://. Known are file, http, https, s3, gs, az, hf, sftp and all "
                 "others that fsspec has a driver for."
             )
-        return UsageError(f"{shown} cannot be read: {refusal_of_url(error).detail}")
+        return UsageError(f"{shown} cannot be read: {describe(error)}")
 
     with remote_errors(as_error):
-        yield _driver(url)
+        driver, path = _driver(url)
+        driver.invalidate_cache()  # of what this process was told about the files before
+        yield driver, path
 
 
 def exists_url(url: str) -> bool:
@@ -183,12 +181,50 @@ def glob_urls(pattern: str) -> list[str]:
 
 
 def read_url(url: str, start: int | None = None, end: int | None = None) -> bytes:
-    """Return the bytes of the file at a URL, from `start` to `end` if they are given; raise Refusal if they cannot be
-    read.
+    """Return the bytes of the file at a URL, from `start` to `end` if they are given; raises Refusal and OSError as
+    `Files.read` does.
     """
-    with remote_errors(refusal_of_url):
+    if end is None:
+        return _read(*_located(url))
+    with remote_errors(refusal_of):
         driver, path = _driver(url)
-        return _cat(driver, path, start, end)
+        return bytes(driver.cat_file(path, start=start, end=end))
+
+
+def size_and_stamp(path: str, base: str = "") -> tuple[int, int]:
+    """Return the size in bytes of a file below the URL `base`, or of a URL, -1 if the server does not say it; and its
+    stamp as in `Source`.
+
+    Raises Refusal and OSError as `Files.read` does.
+    """
+    with remote_errors(refusal_of):
+        driver, path = _located(path, base)
+        info = driver.info(path)
+    size = info.get("size")
+    return -1 if size is None else int(size), _stamp(info)
+
+
+def add_stamps(found: FileListing, rows: Sequence[int], base: str) -> None:
+    """Ask for the stamps of the files at the indices `rows`, which lie below the URL `base` or have URLs of their own.
+
+    Their sizes decide only whether they are too large: the digest of a source has no size where a listing has none.
+    Raises OSError if a server does not answer.
+    """
+
+    def ask(row: int) -> tuple[int, int]:
+        try:
+            return patiently(lambda: size_and_stamp(found.paths[row], base))
+        except Refusal:
+            return -1, 0  # the worker finds out, too
+
+    executor = ThreadPoolExecutor(_NUM_THREADS)
+    try:
+        for row, (size, stamp) in zip(rows, executor.map(ask, rows), strict=True):
+            found.stamps[row] = stamp
+            if size > MAX_FILE_BYTES:
+                found.refused.setdefault(row, too_large(size))
+    finally:
+        executor.shutdown(wait=False, cancel_futures=True)
 
 
 @contextmanager
@@ -202,23 +238,13 @@ def remote_errors(as_error: Callable[[Exception], Exception]) -> Iterator[None]:
         raise as_error(error) from None
 
 
-def refusal_of_url(error: Exception) -> Refusal:
-    """Return the refusal of a file whose driver raised `error`."""
-    if isinstance(error, Refusal):
-        return error
-    if isinstance(error, FileNotFoundError):
-        return Refusal(Reason.UNREADABLE, "it does not exist")
-    text = redacted(str(error)).strip()
-    return Refusal(Reason.UNREADABLE, f"{type(error).__name__}: {text}" if text else type(error).__name__)
-
-
-def stamp_of(info: Mapping[str, Any]) -> int:
-    """Return a number that changes with the content of a file, from its listing by a driver; 0 if the listing has
-    nothing.
+def _stamp(info: Mapping[str, Any]) -> int:
+    """Return a negative number that changes with the content of a file, from its listing by a driver; 0 if the listing
+    has nothing.
     """
     for name in _STAMPS:
         if info.get(name) is not None:
-            return int.from_bytes(hashlib.sha256(str(info[name]).encode()).digest()[:7], "little")
+            return -1 - int.from_bytes(hashlib.sha256(str(info[name]).encode()).digest()[:7], "little")
     return 0
 
 
@@ -229,12 +255,31 @@ def _driver(url: str) -> tuple[Any, str]:
     return driver, str(path)
 
 
-def _cat(driver: Any, path: str, start: int | None = None, end: int | None = None) -> bytes:
-    data = bytes(driver.cat_file(path, start=start, end=end))
-    if len(data) > MAX_FILE_BYTES:
-        raise too_large(len(data))
-    return data
+def _located(path: str, base: str = "") -> tuple[Any, str]:
+    """Return the driver of a file below the URL `base`, or of a URL, and the path that it knows it by."""
+    if is_url(path):
+        return _driver(path)
+    driver, root = _driver(base)
+    return driver, f"{root.rstrip('/')}/{urllib.parse.quote(path, errors='surrogateescape') if _is_web(base) else path}"
 
 
-def _is_quoted(url: str) -> bool:
+def _read(driver: Any, path: str) -> bytes:
+    """Return a whole file, unless it is larger than a file may be: nothing is read before its size is known."""
+    with remote_errors(refusal_of):
+        data = bytearray()
+        if not _is_web(path):
+            size = driver.info(path).get("size") or 0
+            data += b"" if size > MAX_FILE_BYTES else driver.cat_file(path)
+        else:  # in one request, whose answer may have no size
+            with driver.open(path, block_size=0, size=1) as file:
+                size = getattr(file.r, "content_length", None) or 0
+                while len(data) <= MAX_FILE_BYTES >= size and (part := file.read(_READ_BYTES)):
+                    data += part
+        if max(size, len(data)) > MAX_FILE_BYTES:
+            raise too_large(max(size, len(data)))
+    return bytes(data)
+
+
+def _is_web(url: str) -> bool:
+    """Return whether a URL is an address of the web, in which special characters are quoted."""
     return url.startswith(("http://", "https://"))

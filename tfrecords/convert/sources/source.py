@@ -27,6 +27,7 @@ __all__ = [
     "is_ignored",
     "is_image",
     "printable",
+    "stamp_of",
     "too_large",
     "unprintable",
 ]
@@ -57,6 +58,7 @@ class Files(Protocol):
 
         Raises:
             Refusal: the file cannot be read, or has changed since the source was opened.
+            OSError: the machine or the network failed, which says nothing about the file.
         """
         ...
 
@@ -72,8 +74,8 @@ class Source:
             are escaped as by `os.fsdecode`.
         labels: int32 [n]; -1 if the file has no class.
         sizes: int64 [n], bytes; -1 if unknown.
-        stamps: int64 [n]; differs if the content may have changed. For local files the later of mtime and ctime in ns;
-            0 if the source has nothing like that.
+        stamps: int64 [n]; differs if the content may have changed. Above 0 for local files, see `stamp_of`; below 0 for
+            others, made from an ETag or the like; 0 if the source has nothing like that.
         files: reads the files in a worker.
         places: int64 [n, 3], (number of the container file, offset, length) if `files` reads by place; else None.
         splits: the source's own split of each file, if it has splits; else None.
@@ -181,6 +183,17 @@ def class_name(name: str, what: str = "class folder", fix: str = "Rename the fol
     if not name.strip() or "\n" in name or "\r" in name:
         raise UsageError(f"{what} {name!r}: a class name should not be blank or have a line break. {fix}")
     return printable(name)
+
+
+def stamp_of(status: os.stat_result) -> int:
+    """Return the stamp of a local file, in ns: the later of mtime and ctime, since `rsync -t` and `cp -p`, for example,
+    replace a file by another one with the same mtime.
+
+    An mtime after the ctime was set by hand, or the file system has no ctime, so it is the sum. Inodes are not part of
+    it, because some network file systems give a file another one each time.
+    """
+    mtime, ctime = status.st_mtime_ns, status.st_ctime_ns
+    return ctime if mtime <= ctime else mtime + ctime
 
 
 def too_large(num_bytes: int) -> Refusal:

@@ -18,7 +18,8 @@ from typing import Any, BinaryIO, NamedTuple
 from tfrecords.base_errors import UsageError
 from tfrecords.convert.sources.image_folder import FolderFiles, add_file
 from tfrecords.convert.sources.labels import FileListing, some_of, source_of_labels
-from tfrecords.convert.sources.remote import RemoteFiles, check_url, driver_of, is_url, local_path, opened
+from tfrecords.convert.sources.read_errors import refusal_of
+from tfrecords.convert.sources.remote import RemoteFiles, add_stamps, check_url, driver_of, is_url, local_path, opened
 from tfrecords.convert.sources.source import Source
 from tfrecords.convert.sources.webdataset import MULTI_LABEL
 from tfrecords.format.quarantine import Reason, Refusal
@@ -72,6 +73,7 @@ def open_table(table: str, image_dir: str = "", categories: Sequence[str] = ()) 
     numbers = array.array("q")
     repeated: list[str] = []
     protocols: set[str] = set()
+    remote: list[int] = []
     with _open(table) as file:
         is_parquet = file.read(4) == b"PAR1"
         file.seek(0)
@@ -85,6 +87,9 @@ def open_table(table: str, image_dir: str = "", categories: Sequence[str] = ()) 
                 continue
             numbers.append(row.number)
             _add(found, path, base, row, protocols, table)
+            if (is_url(path) or is_url(base)) and id not in found.refused:
+                remote.append(id)
+    add_stamps(found, remote, base)
     notes = []
     if repeated:
         notes.append(f"{len(repeated)} rows repeat a file and its label; each file is used once: {some_of(repeated)}")
@@ -144,7 +149,8 @@ def _open(table: str) -> AbstractContextManager[Any]:
     try:
         return open(table, "rb")
     except OSError as error:
-        raise UsageError(f"--table={table} cannot be opened: {error.strerror}. Name a CSV or parquet file.") from None
+        why = refusal_of(error).detail
+        raise UsageError(f"--table={table} cannot be opened: {why}. Name a CSV or parquet file.") from None
 
 
 def _csv_rows(file: BinaryIO, table: str) -> Iterator[_Row]:
@@ -243,6 +249,8 @@ def _parquet_rows(file: BinaryIO, table: str) -> Iterator[_Row]:
                 number += 1
                 yield _row(number, cells, table)
     except (pa.ArrowException, OSError) as error:
+        if isinstance(error, OSError) and error.errno is not None:  # not of the parser
+            raise
         raise UsageError(f"--table={table} is not a valid parquet file: {error}. Write it again.") from None
 
 

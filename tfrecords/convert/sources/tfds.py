@@ -224,16 +224,18 @@ def _json(dataset_dir: str, name: str) -> Any:
     path = _join(dataset_dir, name)
     try:
         return json.loads(_read(path))
-    except (OSError, ValueError) as error:
+    except (FileNotFoundError, ValueError) as error:
         raise UsageError(f"{path} is not valid JSON: {error}. Prepare the data set again.") from None
 
 
 def _read(path: str) -> bytes:
+    """Return the content of a file; raise FileNotFoundError if there is none, and OSError if the machine fails."""
     if not is_url(path):
         return Path(path).read_bytes()
-    if not exists_url(path):
-        raise FileNotFoundError(path)
-    return read_url(path)
+    try:
+        return read_url(path)
+    except Refusal:
+        raise FileNotFoundError(path) from None
 
 
 def _join(folder: str, name: str) -> str:

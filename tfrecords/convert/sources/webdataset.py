@@ -19,6 +19,7 @@ from pathlib import Path
 from tfrecords.base_errors import UsageError
 from tfrecords.convert.sources.container_files import Member
 from tfrecords.convert.sources.labels import FileListing, some_of, source_of_labels
+from tfrecords.convert.sources.read_errors import refusal_of
 from tfrecords.convert.sources.remote import is_url, read_url
 from tfrecords.convert.sources.source import Files, Source, is_image
 from tfrecords.format.quarantine import Reason, Refusal
@@ -168,9 +169,18 @@ class Samples:
 def _list_beside(tar: str) -> tuple[str, list[str]] | None:
     for base in _CLASS_LISTS:
         path = f"{tar.rpartition('/')[0]}/{base}"
-        with suppress(OSError, Refusal):
-            return path, _lines(read_url(path) if is_url(path) else Path(path).read_bytes())
+        with suppress(Refusal):
+            return path, _lines(_read(path))
     return None
+
+
+def _read(path: str) -> bytes:
+    if is_url(path):
+        return read_url(path)
+    try:
+        return Path(path).read_bytes()
+    except OSError as error:
+        raise refusal_of(error) from None
 
 
 def _lines(data: bytes) -> list[str]:

@@ -1,7 +1,8 @@
 """Receipts: what became of each file of a finished shard, kept until the data set is complete.
 
-A receipt is a JSON file with `inputs` (a digest of the files that the shard is made from), `info` (the shard's name,
-length and checksum) and one column per fact, so that the receipts of a million files are read in seconds.
+A receipt is a JSON file with `form` (`FORM`), `inputs` (a digest of the files that the shard is made from), `info` (the
+shard's name, length and checksum) and one column per fact, so that the receipts of a million files are read in seconds.
+A receipt that is damaged, or has another form, counts as not there: its shard is written again.
 """
 
 from __future__ import annotations
@@ -15,12 +16,13 @@ from typing import Any
 import numpy as np
 
 from tfrecords.base_errors import DataError
+from tfrecords.convert.sources.read_errors import machine_errors
 from tfrecords.convert.sources.source import printable
 from tfrecords.format.atomic_files import atomic_file, read_json
 from tfrecords.format.layout import ShardInfo
 from tfrecords.format.quarantine import Reason, Refusal, RefusedFile
 
-__all__ = ["Receipt", "read_info", "read_receipt", "write_receipt"]
+__all__ = ["FORM", "Receipt", "read_info", "read_receipt", "write_receipt"]
 
 
 class Receipt:
@@ -50,6 +52,16 @@ class Receipt:
             getattr(self, name)[rows] = getattr(part, name)
         self.refused.update((int(rows[number]), refusal) for number, refusal in part.refused.items())
 
+    def is_about(self, num_files: int, num_examples: int) -> bool:
+        """Return whether so many files became so many records, each of them one, and the others were refused."""
+        records = np.sort(self.positions[self.positions >= 0])
+        refused = np.flatnonzero(self.positions < 0).tolist()
+        return (
+            len(self.positions) == num_files
+            and np.array_equal(records, np.arange(num_examples))
+            and sorted(self.refused) == refused
+        )
+
     def refused_files(self, paths: Sequence[str]) -> list[RefusedFile]:
         """Return the entries of the quarantine list, given the path of each file."""
         return [
@@ -58,6 +70,9 @@ class Receipt:
         ]
 
 
+FORM = 1
+"""The number of the form of a receipt, to be raised when it changes."""
+
 _COLUMNS = ("positions", "sha256", "pixels_sha256", "phash", "widths", "heights")
 
 
@@ -65,7 +80,7 @@ def write_receipt(path: Path, inputs: str, info: ShardInfo, receipt: Receipt | N
     """Write a receipt atomically, and durably if the shard is durable. Receipts of the final plan's shards have no
     columns.
     """
-    values: dict[str, object] = {"inputs": inputs, "info": dataclasses.asdict(info)}
+    values: dict[str, object] = {"form": FORM, "inputs": inputs, "info": dataclasses.asdict(info)}
     if receipt is not None:
         for name in _COLUMNS:
             column: np.ndarray = getattr(receipt, name)
@@ -88,23 +103,31 @@ def read_receipt(path: Path, inputs: str, shard: Path) -> tuple[ShardInfo, Recei
     if found is None:
         return None
     info, values = found
-    receipt = Receipt(len(values["positions"]))
-    for name in _COLUMNS:
-        column: np.ndarray = getattr(receipt, name)
-        if column.dtype == np.uint8:
-            column[:] = np.frombuffer(bytes.fromhex(values[name]), np.uint8).reshape(column.shape)
-        else:
-            column[:] = np.array(values[name], column.dtype)
-    receipt.refused = {int(n): Refusal(Reason(reason), detail) for n, (reason, detail) in values["refused"].items()}
+    try:
+        receipt = Receipt(len(values["positions"]))
+        for name in _COLUMNS:
+            column: np.ndarray = getattr(receipt, name)
+            if column.dtype == np.uint8:
+                column[:] = np.frombuffer(bytes.fromhex(values[name]), np.uint8).reshape(column.shape)
+            else:
+                column[:] = np.array(values[name], column.dtype).reshape(column.shape)
+        receipt.refused = {int(n): Refusal(Reason(why), str(detail)) for n, (why, detail) in values["refused"].items()}
+    except _DAMAGED:
+        return None
     return info, receipt
+
+
+_DAMAGED = (KeyError, TypeError, ValueError, AttributeError, OverflowError)
 
 
 def _read(path: Path, inputs: str, shard: Path) -> tuple[ShardInfo, dict[str, Any]] | None:
     try:
-        values = read_json(path, "a receipt")
-    except DataError:  # missing, or lost in a power failure
+        with machine_errors(str(path)):
+            values = read_json(path, "a receipt")
+        if values["form"] != FORM or values["inputs"] != inputs:
+            return None
+        info = ShardInfo(**values["info"])
+        is_there = shard.is_file() and shard.stat().st_size == info.num_bytes
+        return (info, values) if is_there and shard.name == info.file else None
+    except (DataError, *_DAMAGED):  # missing, or lost in a power failure
         return None
-    info = ShardInfo(**values["info"])
-    if values["inputs"] != inputs or not shard.is_file() or shard.stat().st_size != info.num_bytes:
-        return None
-    return info, values

@@ -3,7 +3,7 @@
 For a data set `<data_dir>/<name>/1.0.0`, in `<data_dir>/<name>/.1.0.0.work/`:
 
     lock          held while a conversion is running
-    plan.json     the options; a later call with other options is refused
+    plan.json     the options, the decoders, and the number of what makes pixels; a later call with others is refused
     shards/       finished shards of the first plan       receipts/   what became of each of their files,
                   not synced if copies can move them                  and which shards were synced
     assembled/    shards made from the records of others  dataset/    the complete data set; renamed to 1.0.0
@@ -21,11 +21,13 @@ from pathlib import Path
 from typing import Any
 
 from tfrecords.base_errors import ConversionError, DataError, UsageError
+from tfrecords.convert.image.decoder import PIXELS
 from tfrecords.format.atomic_files import TEMPORARY, atomic_file, json_bytes, locked_file, read_json, sync_file
 
 __all__ = ["WorkDir", "differing_options"]
 
 _PLAN = "plan.json"
+_FORM = 1  # of plan.json; to be raised when its form changes, or when shards are planned in another way
 
 
 class WorkDir:
@@ -70,13 +72,11 @@ class WorkDir:
         """Resume what an earlier call left, or start a new conversion; leftovers without a plan.json are removed.
 
         Raises:
-            UsageError: the earlier call had other options or another decoder.
+            UsageError: the earlier call had other options, another decoder, or another version of simimg with other
+                pixels.
         """
         plan = self.work / _PLAN
-        try:
-            begun = read_json(plan, "an unfinished conversion")
-        except DataError:  # a new conversion, or one that a power failure ended right after its start
-            begun = None
+        begun = _begun(plan)
         if begun is None:
             for folder in (self.shards, self.receipts, self.assembled):
                 shutil.rmtree(folder, ignore_errors=True)
@@ -86,6 +86,11 @@ class WorkDir:
                 raise UsageError(
                     f"{self.work} was begun with other options: {'; '.join(differing)}. "
                     "Give those options again, choose another --name, or remove that folder."
+                )
+            if begun["pixels"] != PIXELS:
+                raise UsageError(
+                    f"{self.work} was begun with another version of simimg, which makes other pixels (number "
+                    f"{begun['pixels']}; this one is {PIXELS}). Install that version again, or remove that folder."
                 )
             if begun["versions"] != dict(versions):  # another decoder gives other pixels
                 raise UsageError(
@@ -100,7 +105,8 @@ class WorkDir:
         self.dataset.mkdir()
         if begun is None:
             with atomic_file(plan, sync=False) as file:
-                file.write(json_bytes({"config": dict(config), "versions": dict(versions)}))
+                values = {"form": _FORM, "pixels": PIXELS, "config": dict(config), "versions": dict(versions)}
+                file.write(json_bytes(values))
 
     def began_ns(self) -> int:
         """Return when the conversion began, in ns since 1970 by the clock of the file system."""
@@ -116,6 +122,21 @@ class WorkDir:
     def remove_work(self) -> None:
         """Remove the working folder, including one that was left by a call that was killed after the rename."""
         shutil.rmtree(self.work, ignore_errors=True)
+
+
+def _begun(plan: Path) -> dict[str, Any] | None:
+    """Return the content of a plan.json, or None if there is none, or one that is damaged or has another form."""
+    try:
+        values = read_json(plan, "an unfinished conversion")
+    except DataError:  # a new conversion, or one that a power failure ended right after its start
+        return None
+    is_whole = (
+        isinstance(values, dict)
+        and values.get("form") == _FORM
+        and isinstance(values.get("pixels"), int)
+        and all(isinstance(values.get(name), dict) for name in ("config", "versions"))
+    )
+    return values if is_whole else None
 
 
 def differing_options(there: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:

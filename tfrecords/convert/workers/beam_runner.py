@@ -26,6 +26,7 @@ import psutil
 
 from tfrecords.base_errors import ConversionError, UsageError
 from tfrecords.convert.sources import printable
+from tfrecords.convert.sources.read_errors import machine_errors
 from tfrecords.convert.state.receipts import read_info
 from tfrecords.convert.workers.beam_worker import END_S, GO, ROW, STOP_S, pack, run_task
 from tfrecords.convert.workers.pool import Runner, death, num_cores
@@ -197,7 +198,8 @@ class _Watch:
         # One listing instead of a lookup per name: it is cheap, and it makes NFS drop its cache of missing names.
         there: set[str] = set()
         for folder in {task.receipt.parent for task in self._waiting}:
-            there.update(os.listdir(folder))
+            with machine_errors(str(folder)):
+                there.update(os.listdir(folder))
         for task in [task for task in self._waiting if task.receipt.name in there]:
             info = read_info(task.receipt, task.inputs, task.shard)
             if info is None:  # of an earlier call with other files

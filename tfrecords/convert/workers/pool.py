@@ -13,6 +13,7 @@ import os
 import pickle
 import signal
 import threading
+import time
 import traceback
 import warnings
 from collections.abc import Callable, Iterator
@@ -30,6 +31,8 @@ __all__ = ["Pool", "Runner", "death", "num_cores"]
 _POLL_S = 0.1
 # Maximum time for a worker to notice that it should stop; it checks before each image.
 _STOP_S = 60.0
+# Maximum time for the system to end a worker that did not.
+_KILL_S = 0.5
 _MAIN_MODULE = "tfrecords.convert.workers.shard_worker"
 
 # Each worker has its own numbers in shared memory, so no worker waits for another; these are their indices.
@@ -158,10 +161,15 @@ class Pool(Runner):
     def __exit__(self, *_: object) -> None:
         self._starter.shutdown(cancel_futures=True)
         started = [future.result() for future in self._starting if not future.cancelled() and not future.exception()]
+        deadline = time.monotonic() + _STOP_S
         for worker in started:
-            worker.slots[_STOP] = 1
-        for worker in started:
-            worker.end()
+            worker.stop(deadline)
+        try:
+            for worker in started:
+                worker.end()
+        finally:
+            for worker in started:  # after a second Ctrl-C
+                worker.kill()
         self._starting.clear()
         self._workers.clear()
 
@@ -225,14 +233,31 @@ class _Worker:
         with suppress(OSError):
             self.connection.send(None)
 
-    def end(self) -> None:
-        """Wait until the process has ended, after it was told to stop."""
+    def stop(self, deadline: float) -> None:
+        """Tell the process to stop in the middle of its task, until `deadline` by time.monotonic()."""
+        self.slots[_STOP] = 1
+        self._deadline = deadline
         self.dismiss()
-        self._process.join(timeout=_STOP_S)
+
+    def end(self) -> None:
+        """Wait until the process has ended, after it was told to stop; kill it if it has not by the deadline.
+
+        All workers have the same deadline, since all of them may wait for the same disk or server. While they do, the
+        system cannot end them, and nobody waits for them any more, not even the interpreter at its own end.
+        """
+        self._process.join(timeout=max(0.0, self._deadline - time.monotonic()))
         if self._process.exitcode is None:
             self._process.kill()
-            self._process.join()
+            self._process.join(timeout=_KILL_S)
+        if self._process.exitcode is None:
+            multiprocessing.process._children.discard(self._process)  # type: ignore[attr-defined]
+            resource_tracker._resource_tracker._fd = None  # type: ignore[attr-defined]
         self.connection.close()
+
+    def kill(self) -> None:
+        """End the process if it is still there."""
+        if self._process.exitcode is None:
+            self._process.kill()
 
 
 class _Slots(Monitor):

@@ -19,6 +19,7 @@ from tfrecords.base_errors import ConversionError
 from tfrecords.convert.image.decoder import ImageOptions, encode, load_image
 from tfrecords.convert.image.near_duplicates import perceptual_hashes
 from tfrecords.convert.sources import Files, printable
+from tfrecords.convert.sources.read_errors import machine_errors, read_file
 from tfrecords.convert.state.receipts import Receipt, write_receipt
 from tfrecords.format.quarantine import Refusal
 from tfrecords.format.record_layout import encode_record
@@ -85,7 +86,7 @@ class ShardTask(Task):
     durable: bool
 
     def run(self, monitor: Monitor) -> None:
-        """Convert the files; a ConversionError can also mean that memory ran out."""
+        """Convert the files; a ConversionError can also mean that a file cannot be read for a reason of the machine."""
         receipt = Receipt(len(self.rows))
         position = 0
         batch: list[tuple[int, np.ndarray]] = []
@@ -170,9 +171,10 @@ def _write_batch(task: ShardTask, batch: list[tuple[int, np.ndarray]], receipt: 
 
 def _load_file(task: ShardTask, number: int, receipt: Receipt) -> np.ndarray:
     """Return the pixels of a file, and put everything else that is known about it into the receipt."""
-    data = task.files.read(task.paths[number], place_of(task.places, number))
+    data = read_file(task.files, task.paths[number], place_of(task.places, number))
     receipt.sha256[number] = np.frombuffer(hashlib.sha256(data).digest(), np.uint8)
-    image = load_image(data, task.image)
+    with machine_errors(task.paths[number]):
+        image = load_image(data, task.image)
     receipt.widths[number] = image.width
     receipt.heights[number] = image.height
     return image.pixels
