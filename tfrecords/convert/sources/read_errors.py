@@ -123,8 +123,6 @@ def _is_about_file(error: Exception) -> bool:
         return True
     if isinstance(error, ValueError) and not isinstance(error, json.JSONDecodeError):  # not an address, or a NUL in it
         return True
-    return any(
-        getattr(holder, name, None) in _OWN_STATUSES
-        for holder in (error, getattr(error, "response", None))
-        for name in ("status", "status_code", "code")
-    )
+    holders = (error, getattr(error, "response", None))
+    statuses = (getattr(holder, name, None) for holder in holders for name in ("status", "status_code", "code"))
+    return next((status for status in statuses if isinstance(status, int)), None) in _OWN_STATUSES

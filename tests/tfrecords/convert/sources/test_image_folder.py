@@ -415,9 +415,8 @@ def test_a_failing_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
         raise OSError(5, "Input/output error")
 
     monkeypatch.setattr(os, "read", fail)
-    with pytest.raises(Refusal) as caught:
+    with pytest.raises(OSError, match="Input/output error"):  # the file may be good
         FolderFiles(str(tmp_path)).read("1.jpg")
-    assert (caught.value.reason, caught.value.detail) == (Reason.UNREADABLE, "Input/output error")
 
 
 @pytest.mark.parametrize("change", ["grow", "shrink", "touch"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import http.server
 import importlib.util
@@ -23,8 +24,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tfrecords.base_errors import UsageError
-from tfrecords.convert.sources import Files, Source, open_source
+from tfrecords.base_errors import ConversionError, UsageError
+from tfrecords.convert.sources import Files, Source, open_source, read_errors
 from tfrecords.convert.sources import remote as remote_module
 from tfrecords.convert.sources.remote import check_url, redacted
 from tfrecords.format.quarantine import Reason, Refusal
@@ -187,9 +188,12 @@ def test_a_driver_that_is_missing(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
 
 @pytest.mark.parametrize(
     "error",
-    [OSError("reset by peer"), TimeoutError(), ValueError("https://me:hunter2@host/x?X-Amz-Signature=hunter2 is bad")],
+    [
+        PermissionError("Access Denied"),
+        ValueError("https://me:hunter2@host/x?X-Amz-Signature=hunter2 is bad"),
+    ],
 )
-def test_errors_while_reading_are_refusals(memory: Any, monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
+def test_errors_about_a_file_are_refusals(memory: Any, monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
     def fail(*_: Any, **__: Any) -> bytes:
         raise error
 
@@ -199,6 +203,18 @@ def test_errors_while_reading_are_refusals(memory: Any, monkeypatch: pytest.Monk
         source.files.read("cat/9.jpg", None)
     assert caught.value.reason is Reason.UNREADABLE
     assert caught.value.detail.startswith(type(error).__name__)
+    assert "hunter2" not in str(caught.value)
+
+
+@pytest.mark.parametrize("error", [OSError("reset by peer"), TimeoutError(), RuntimeError("https://a:hunter2@host/x")])
+def test_errors_of_the_network_are_not(memory: Any, monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
+    def fail(*_: Any, **__: Any) -> bytes:
+        raise error
+
+    source = open_source("memory://zoo")
+    monkeypatch.setattr(type(memory), "cat_file", fail)
+    with pytest.raises(OSError, match="") as caught:
+        source.files.read("cat/9.jpg", None)
     assert "hunter2" not in str(caught.value)
 
 
@@ -367,7 +383,80 @@ def test_a_web_server_that_is_gone(server: tuple[str, Path]) -> None:
     with pytest.raises(UsageError, match=r"http://127\.0\.0\.1:1/zoo cannot be read: ClientConnectorError"):
         open_source("http://127.0.0.1:1/zoo")
     files = remote_module.RemoteFiles("http://127.0.0.1:1/zoo")
-    assert read_some(files, [("1.jpg", None)])[0].startswith("unreadable: ClientConnectorError")  # type: ignore[arg-type]
+    with pytest.raises(OSError, match="Cannot connect"):
+        files.read("1.jpg", None)
+
+
+@needs_http
+def test_answers_of_a_web_server(server: tuple[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those about a name are refusals, the others stop the conversion. A table asks for each file when it is opened."""
+    url, folder = server
+
+    def answer(handler: Ranges) -> None:
+        handler.send_error(int(handler.path[1:4]))
+
+    monkeypatch.setattr(Ranges, "do_GET", answer)
+    monkeypatch.setattr(Ranges, "do_HEAD", answer)
+    monkeypatch.setattr(read_errors, "_WAITS_S", (0.0,))
+    for status in (403, 404, 410, 400, 401, 408, 429, 500, 503):
+        files = remote_module.RemoteFiles(url)
+        (folder / "t.csv").write_text(f"path,label\n{url}/{status}.jpg,a\n")
+        if status in (403, 404, 410):
+            with pytest.raises(Refusal):
+                files.read(f"{status}.jpg", None)
+            assert open_source("", table=f"{folder}/t.csv").stamps.tolist() == [0]
+        else:
+            with pytest.raises(OSError, match=str(status)):
+                files.read(f"{status}.jpg", None)
+            with pytest.raises(ConversionError, match=rf"cannot be read: .*{status}.*What is finished stays"):
+                open_source("", table=f"{folder}/t.csv")
+
+
+@needs_http
+@pytest.mark.parametrize("says_size", [True, False])
+def test_a_huge_file_of_the_web_is_not_read_whole(
+    server: tuple[str, Path], monkeypatch: pytest.MonkeyPatch, says_size: bool
+) -> None:
+    """Even if the server does not say how long it is."""
+    url, _ = server
+    monkeypatch.setattr(remote_module, "MAX_FILE_BYTES", 1 << 20)
+    sent: list[int] = []
+
+    def answer(handler: Ranges) -> None:
+        handler.send_response(200)
+        if says_size:
+            handler.send_header("Content-Length", str(1 << 40))
+        handler.end_headers()
+        with contextlib.suppress(OSError):
+            for _ in range(1 << 10):
+                sent.append(handler.wfile.write(bytes(1 << 20)))
+
+    monkeypatch.setattr(Ranges, "do_GET", answer)
+    with pytest.raises(Refusal) as caught:
+        remote_module.RemoteFiles(url).read("1.jpg", None)
+    assert caught.value.reason is Reason.TOO_LARGE
+    assert sum(sent) < 1 << 30
+
+
+@needs_http
+def test_stamps_of_the_web(server: tuple[str, Path]) -> None:
+    """That server says when a file was modified."""
+    url, folder = server
+    write_folder(folder / "zoo")
+    (folder / "t.csv").write_text(f"path,label\n{url}/zoo/cat/9.jpg,a\n")
+    with tarfile.open(folder / "a.tar", "w") as tar:
+        tar.add(folder / "zoo", "zoo")
+    for location, table in ((f"{url}/zoo", ""), ("", f"{folder}/t.csv"), (f"{url}/a.tar", "")):
+        before = open_source(location, table=table)
+        assert before.stamps[0] < 0
+        assert before.stamps.tolist() == open_source(location, table=table).stamps.tolist()
+        for path in ("zoo/cat/9.jpg", "a.tar"):
+            os.utime(folder / path, (1, len(path) + bool(table)))
+        assert open_source(location, table=table).stamps[0] not in (before.stamps[0], 0)
+    assert before.places is not None
+    files = pickle.loads(pickle.dumps(before.files))
+    with pytest.raises(Refusal, match="has changed since"):
+        files.read("", tuple(before.places[0].tolist()))
 
 
 @needs_http
