@@ -54,6 +54,23 @@ def same(a: Manifest, b: Manifest) -> bool:
     return list(a) == list(b) and (a.split_names, a.reason_names) == (b.split_names, b.reason_names)
 
 
+def test_stamps_are_a_column_if_there_are_any(tmp_path: Path) -> None:
+    without = manifest()
+    write_manifest(tmp_path, without)
+    assert "stamp" not in pq.read_schema(tmp_path / MANIFEST_FILE).names
+    assert read_manifest(tmp_path).stamps.tolist() == [0] * 6
+    stamped = dataclasses.replace(without, stamps=np.arange(6) - 3)
+    write_manifest(tmp_path, stamped)
+    assert pq.read_schema(tmp_path / MANIFEST_FILE).names[-1] == "stamp"
+    back = read_manifest(tmp_path)
+    assert back.stamps.tolist() == [-3, -2, -1, 0, 1, 2]
+    assert same(back, without)
+    assert np.concatenate([part.stamps for part in iter_manifest(tmp_path)]).tolist() == back.stamps.tolist()
+    assert back.concat(without).stamps.tolist() == [-3, -2, -1, 0, 1, 2, *[0] * 6]
+    assert back.take(np.array([5, 0])).stamps.tolist() == [2, -3]
+    assert back[2:4].stamps.tolist() == [-1, 0]
+
+
 @pytest.mark.parametrize("count", [0, 1, 6])
 def test_round_trip(tmp_path: Path, count: int) -> None:
     write_manifest(tmp_path, manifest(count))

@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
+import dataclasses
+import errno
 import json
 import os
+import shutil
+import tarfile
 import time
+import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import fsspec
 import pytest
 
 from tfrecords.base_errors import ConversionError, UsageError
 from tfrecords.convert import ConvertConfig, ConvertProgress, convert
 from tfrecords.convert.plan.previous_version import find_previous_version, listed_paths
-from tfrecords.convert.sources import open_source
+from tfrecords.convert.sources import open_source, read_errors
 from tfrecords.convert.sources.image_folder import FolderFiles
 from tfrecords.format.dataset_verification import verify
 from tfrecords.format.layout import Layout
-from tfrecords.format.manifest import read_manifest
+from tfrecords.format.manifest import read_manifest, write_manifest
 from tfrecords.format.quarantine import RefusedFile, read_quarantine, write_quarantine
 
 AConfig = Callable[..., ConvertConfig]
@@ -198,6 +204,148 @@ def test_mended_files_are_told(mine: Path, tmp_path: Path, a_config: AConfig) ->
         match=rf"{OTHERS}: 1 refused before and changed since, e\.g\. ant/image_3\.png\. Give --append to add the "
         "repaired ones, or choose another --name",
     ):
+        convert(a_config(mine, tmp_path / "data"))
+
+
+@pytest.mark.parametrize("kind", ["tar", "zip"])
+@pytest.mark.parametrize("newer", [False, True])
+def test_an_archive_that_was_replaced_is_told(
+    mine: Path, tmp_path: Path, a_config: AConfig, kind: str, newer: bool
+) -> None:
+    """By one of the same size and time, made before the conversion or after it."""
+
+    def pack(name: str) -> Path:
+        path = tmp_path / f"{name}.{kind}"
+        if kind == "tar":
+            with tarfile.open(path, "w") as tar:
+                tar.add(mine, "zoo")
+        else:
+            with zipfile.ZipFile(path, "w") as archive:
+                for file in sorted(mine.rglob("*.*")):
+                    archive.write(file, file.relative_to(mine))
+        os.utime(path, (10**9, 10**9))
+        return path
+
+    path = pack("zoo")
+    config = a_config(path, tmp_path / "data")
+    if newer:
+        convert(config)
+    edit(mine / "ant" / "image_3.png")
+    other = pack("other")
+    if not newer:
+        convert(config)
+    assert convert(config).num_converted == 0
+    assert other.stat().st_size == path.stat().st_size
+    other.rename(path)
+    with pytest.raises(UsageError, match=r"1 changed, e\.g\. ant/image_3\.png"):
+        convert(config)
+
+
+def test_a_folder_in_the_place_of_another_is_told(mine: Path, tmp_path: Path, a_config: AConfig) -> None:
+    """Its files are older than the data set, and a file in a renamed folder keeps all of its times."""
+    other = shutil.copytree(mine, tmp_path / "other")
+    edit(other / "ant" / "image_3.png")
+    time.sleep(0.02)
+    convert(a_config(mine, tmp_path / "data"))
+    mine.rename(tmp_path / "old")
+    other.rename(mine)
+    with pytest.raises(UsageError, match=r"1 changed, e\.g\. ant/image_3\.png"):
+        convert(a_config(mine, tmp_path / "data"))
+
+
+def test_a_link_that_leads_elsewhere_is_told(mine: Path, tmp_path: Path, a_config: AConfig) -> None:
+    path = mine / "ant" / "image_3.png"
+    for name in ("a", "b"):
+        shutil.copy(path, tmp_path / f"{name}.png")
+    edit(tmp_path / "b.png")
+    path.unlink()
+    path.symlink_to(tmp_path / "a.png")
+    time.sleep(0.02)
+    convert(a_config(mine, tmp_path / "data"))
+    path.unlink()
+    path.symlink_to(tmp_path / "b.png")
+    with pytest.raises(UsageError, match=r"1 changed, e\.g\. ant/image_3\.png"):
+        convert(a_config(mine, tmp_path / "data"))
+
+
+@pytest.mark.parametrize("kind", ["folder", "table"])
+@pytest.mark.parametrize("with_stamps", [True, False])
+def test_a_url_that_changed_is_told(
+    mine: Path, tmp_path: Path, a_config: AConfig, kind: str, with_stamps: bool
+) -> None:
+    """Data sets of earlier versions have no stamps, so that every URL is read."""
+    memory = fsspec.filesystem("memory")
+    for path in mine.rglob("*.*"):
+        memory.pipe(f"/zoo/{path.relative_to(mine)}", path.read_bytes())
+    rows = "".join(f"memory://zoo/{path.relative_to(mine)},{path.parent.name}\n" for path in sorted(mine.rglob("*.*")))
+    (tmp_path / "t.csv").write_text(f"path,label\n{rows}")
+    config = a_config(
+        *(("memory://zoo", tmp_path / "data") if kind == "folder" else ("", tmp_path / "data")),
+        name="zoo",
+        **({} if kind == "folder" else {"table": tmp_path / "t.csv"}),
+    )
+    folder = convert(config).dataset_dir
+    if not with_stamps:
+        forget_stamps(folder)
+    read: list[str] = []
+    actual = type(memory).cat_file
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(type(memory), "cat_file", lambda *values, **_: read.append(values[1]) or actual(*values))
+        assert convert(config).num_converted == 0
+    assert len(read) == (0 if with_stamps else 40)
+    edit(mine / "ant" / "image_3.png")
+    memory.pipe("/zoo/ant/image_3.png", (mine / "ant" / "image_3.png").read_bytes())
+    with pytest.raises(UsageError, match=r"1 changed, e\.g\. .*ant/image_3\.png"):
+        convert(config)
+    memory.store.clear()
+
+
+def forget_stamps(folder: Path) -> None:
+    """Has the manifest as earlier versions wrote it."""
+    manifest = read_manifest(folder)
+    assert manifest.stamps.all()
+    write_manifest(folder, dataclasses.replace(manifest, stamps=manifest.stamps * 0))
+
+
+def test_a_data_set_of_an_earlier_version(mine: Path, tmp_path: Path, a_config: AConfig, read: list[str]) -> None:
+    """Its files are read if they changed after its conversion began."""
+    forget_stamps(convert(a_config(mine, tmp_path / "data")).dataset_dir)
+    read.clear()
+    assert convert(a_config(mine, tmp_path / "data")).num_converted == 0
+    assert read == []
+    edit(mine / "ant" / "image_3.png")
+    with pytest.raises(UsageError, match=r"1 changed, e\.g\. ant/image_3\.png"):
+        convert(a_config(mine, tmp_path / "data"))
+
+
+def test_stamps_stay_with_their_files_in_a_new_version(
+    mine: Path, tmp_path: Path, a_config: AConfig, write_picture: Callable[..., None], read: list[str]
+) -> None:
+    convert(a_config(mine, tmp_path / "data"))
+    write_picture(mine / "ant" / "image_10_and_a_half.png", 100)
+    summary = convert(a_config(mine, tmp_path / "data", append=True))
+    source = open_source(str(mine))
+    manifest = read_manifest(summary.dataset_dir)
+    assert dict(zip(manifest.paths, manifest.stamps.tolist(), strict=True)) == dict(
+        zip(source.paths, source.stamps.tolist(), strict=True)
+    )
+    read.clear()
+    assert convert(a_config(mine, tmp_path / "data")).num_converted == 0
+    assert read == []
+
+
+def test_a_fault_of_the_machine_is_no_change(
+    mine: Path, tmp_path: Path, a_config: AConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    convert(a_config(mine, tmp_path / "data"))
+    os.utime(mine / "ant" / "image_3.png")
+
+    def fail(*_: Any) -> bytes:
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(read_errors, "_WAITS_S", ())
+    monkeypatch.setattr(os, "read", fail)
+    with pytest.raises(ConversionError, match=r"ant/image_3\.png cannot be read: Input/output error"):
         convert(a_config(mine, tmp_path / "data"))
 
 

@@ -10,15 +10,19 @@ import subprocess
 import sys
 import threading
 import time
+import types
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from tfrecords.base_errors import UsageError
 from tfrecords.convert.sources import SUFFIXES, Source, open_source, printable, walk
 from tfrecords.convert.sources import image_folder as folder_module
 from tfrecords.convert.sources.image_folder import FolderFiles
+from tfrecords.convert.sources.source import stamp_of
 from tfrecords.format.quarantine import Reason, Refusal
 
 
@@ -55,6 +59,19 @@ def test_classes_and_files_in_natural_order(tmp_path: Path) -> None:
 def test_the_order_is_that_of_whole_paths(tmp_path: Path) -> None:
     touch(tmp_path / "a" / "x 1" / "1.jpg", tmp_path / "a" / "x" / "2.jpg", tmp_path / "a" / "x" / "10.jpg")
     assert open_source(str(tmp_path)).paths == ["a/x 1/1.jpg", "a/x/2.jpg", "a/x/10.jpg"]
+
+
+@given(st.integers(-(10**18), 3 * 10**18), st.integers(1, 3 * 10**18))
+def test_a_stamp_is_the_later_time_or_changes_with_both(mtime: int, ctime: int) -> None:
+    """An mtime after the ctime was set by hand, so that a later ctime would not show."""
+
+    def stamp(mtime: int, ctime: int) -> int:
+        return stamp_of(types.SimpleNamespace(st_mtime_ns=mtime, st_ctime_ns=ctime))  # type: ignore[arg-type]
+
+    assert 0 < max(mtime, ctime) <= stamp(mtime, ctime) < 2**63
+    assert stamp(mtime, ctime + 1) != stamp(mtime, ctime)
+    assert stamp(mtime + 1, ctime) != stamp(mtime, ctime) or mtime < ctime
+    assert stamp(mtime, ctime) == ctime or mtime > ctime
 
 
 def test_stamps_change_with_the_content(tmp_path: Path) -> None:

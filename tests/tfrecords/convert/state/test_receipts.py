@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
+import json
 import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
-from tfrecords.convert.state.receipts import Receipt, read_info, read_receipt, write_receipt
+from tfrecords.base_errors import ConversionError
+from tfrecords.convert.state.receipts import FORM, Receipt, read_info, read_receipt, write_receipt
 from tfrecords.format.layout import ShardInfo
 from tfrecords.format.quarantine import Reason, Refusal
 
@@ -98,6 +104,75 @@ def test_a_damaged_receipt_does_not_count(tmp_path: Path, shard: tuple[Path, Sha
     path.write_bytes(damage or path.read_bytes()[:-1])
     assert read_info(path, "inputs", shard[0]) is None
     assert read_receipt(path, "inputs", shard[0]) is None
+
+
+def damaged(values: Any) -> st.SearchStrategy[Any]:
+    """Draws a JSON value with another one somewhere inside."""
+    anything = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=3) | st.just([]) | st.just({})
+    if isinstance(values, dict) and values:
+        one = st.sampled_from(sorted(values)).flatmap(
+            lambda key: damaged(values[key]).map(lambda value: {**values, key: value})
+        )
+        without = st.sampled_from(sorted(values)).map(lambda key: {k: v for k, v in values.items() if k != key})
+        return anything | one | without
+    if isinstance(values, list) and values:
+        return anything | damaged(values[0]).map(lambda value: [value, *values[1:]]) | st.just(values[1:])
+    return anything
+
+
+@given(st.data())
+@settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_a_receipt_of_any_form_counts_as_not_there(
+    tmp_path: Path, shard: tuple[Path, ShardInfo], data: st.DataObject
+) -> None:
+    """Or it is about the files that it should be about."""
+    path = tmp_path / "r.json"
+    receipt = some_receipt(3, 0)
+    receipt.positions[:] = [1, -1, 0]
+    write_receipt(path, "inputs", shard[1], receipt)
+    values = json.loads(path.read_bytes())
+    path.write_text(json.dumps(data.draw(damaged(values))))
+    read_info(path, "inputs", shard[0])
+    found = read_receipt(path, "inputs", shard[0])
+    if found is not None and found[1].is_about(3, 2):
+        assert found[1].positions.tolist() == [1, -1, 0]
+        assert list(found[1].refused) == [1]
+
+
+def test_a_receipt_of_another_version(tmp_path: Path, shard: tuple[Path, ShardInfo]) -> None:
+    path = tmp_path / "r.json"
+    write_receipt(path, "inputs", shard[1], some_receipt(3, 0))
+    values = json.loads(path.read_bytes())
+    assert read_receipt(path, "inputs", shard[0]) is not None
+    for form in (FORM + 1, None):
+        path.write_text(json.dumps({**values, "form": form}))
+        assert read_info(path, "inputs", shard[0]) is None
+        assert read_receipt(path, "inputs", shard[0]) is None
+
+
+def test_what_a_receipt_is_about() -> None:
+    receipt = Receipt(3)
+    receipt.positions[:] = [1, -1, 0]
+    receipt.refused = {1: Refusal(Reason.EMPTY, "")}
+    assert receipt.is_about(3, 2)
+    assert not receipt.is_about(4, 2)  # other files
+    assert not receipt.is_about(3, 3)
+    receipt.positions[0] = 0  # one record twice
+    assert not receipt.is_about(3, 2)
+    receipt.positions[:] = [1, 0, -1]  # a file that is neither
+    assert not receipt.is_about(3, 2)
+
+
+@pytest.mark.parametrize("number", [errno.EMFILE, errno.EIO])
+def test_a_receipt_that_cannot_be_read_now_is_not_missing(
+    tmp_path: Path, shard: tuple[Path, ShardInfo], monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    def fail(path: Path) -> bytes:
+        raise OSError(number, os.strerror(number), str(path))
+
+    monkeypatch.setattr(Path, "read_bytes", fail)
+    with pytest.raises(ConversionError, match=r"r\.json cannot be read: .*What is finished stays"):
+        read_receipt(tmp_path / "r.json", "inputs", shard[0])
 
 
 @pytest.mark.parametrize("sealed", [True, False])

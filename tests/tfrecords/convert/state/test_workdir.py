@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import json
 import os
 import subprocess
 import sys
@@ -11,13 +12,24 @@ from pathlib import Path
 from typing import IO, Any
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from tfrecords.base_errors import ConversionError, UsageError
 from tfrecords.convert.plan.convert_config import ConvertConfig
+from tfrecords.convert.state import workdir as workdir_module
 from tfrecords.convert.state.workdir import WorkDir, differing_options
 
 CONFIG: dict[str, Any] = {"seed": 0, "image_size": 8, "categories": ["a"]}
 VERSIONS = {"pillow": "12.0"}
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(st.sampled_from(["form", "pixels", "config", "versions"]) | st.text(max_size=3), inner)
+    ),
+    max_leaves=8,
+)
 
 
 @pytest.fixture
@@ -163,6 +175,40 @@ def test_begun_with_another_decoder(target: WorkDir) -> None:
         UsageError, match=r"begun with \{'pillow': '12\.0'\}; installed are \{'pillow': '12\.1'\}\. Install"
     ):
         begin(target, CONFIG, {"pillow": "12.1"})
+    begin(target)
+
+
+def test_begun_by_a_version_that_makes_other_pixels(target: WorkDir, monkeypatch: pytest.MonkeyPatch) -> None:
+    begin(target)
+    (target.shards / "shard").touch()
+    with monkeypatch.context() as patch:
+        patch.setattr(workdir_module, "PIXELS", workdir_module.PIXELS + 1)
+        with pytest.raises(
+            UsageError,
+            match=r"another version of simimg, which makes other pixels \(number 1; this one is 2\)\. Install",
+        ):
+            begin(target)
+    assert (target.shards / "shard").exists()
+    begin(target)
+
+
+def test_begun_by_a_version_with_another_form(target: WorkDir, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What it has made may not be what its receipts say here."""
+    begin(target)
+    plan = json.loads((target.work / "plan.json").read_bytes())
+    for form in (None, 0, "1"):
+        (target.shards / "shard").touch()
+        (target.work / "plan.json").write_text(json.dumps({**plan, "form": form}))
+        begin(target)
+        assert not list(target.shards.iterdir())
+        assert json.loads((target.work / "plan.json").read_bytes()) == plan
+
+
+@given(damage=JSON)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_a_plan_of_any_form_counts_as_not_there(target: WorkDir, damage: Any) -> None:
+    begin(target)
+    (target.work / "plan.json").write_text(json.dumps(damage))
     begin(target)
 
 

@@ -462,6 +462,26 @@ def test_workers_that_cannot_start_are_an_error(
     assert not started[0].is_alive()
 
 
+def test_workers_that_nothing_can_end_are_left_behind(some: Shards, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a disk that does not answer: neither the word nor the kill reaches them, and nobody may wait for that."""
+    monkeypatch.setattr(pool_module, "_STOP_S", 0.01)
+    monkeypatch.setattr(pool_module, "_KILL_S", 0.01)
+    monkeypatch.setattr(BaseProcess, "kill", lambda process: None)
+
+    def interrupt(*_: int) -> None:
+        if len(some.held()) == 2:
+            raise KeyboardInterrupt
+
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            run(some.tasks(_2="held", _8="held"), on_progress=interrupt)  # no child is active for the interpreter
+        assert all(Path(f"/proc/{process}").exists() for process in some.held())
+        assert len(some.held()) == 2
+    finally:
+        for process in some.held():
+            os.kill(process, signal.SIGKILL)
+
+
 def test_workers_end_when_their_parent_dies(some: Shards, environment: dict[str, str]) -> None:
     """Also in the middle of a shard, and with no end of a connection to notice it by."""
     script = some.folder / "parent.py"
