@@ -11,7 +11,7 @@ import os
 import stat
 import weakref
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, NamedTuple
 
 from tfrecords.base_errors import UsageError
@@ -62,9 +62,12 @@ class Containers:
         sizes, stamps = [], []
         for path in paths:
             if is_url(path):
+                stamp = 0
                 with opened(path, "--image_dir") as file:
                     sizes.append(int(file.seek(0, os.SEEK_END)))
-                stamps.append(size_and_stamp(path)[1])
+                with suppress(Refusal):  # such as a server that gives a file, but says nothing about it
+                    stamp = size_and_stamp(path)[1]
+                stamps.append(stamp)
                 continue
             try:
                 status = os.stat(path)

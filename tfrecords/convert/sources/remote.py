@@ -10,11 +10,12 @@ import dataclasses
 import functools
 import hashlib
 import os
+import queue
 import re
+import threading
 import urllib.parse
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from tfrecords.base_errors import UsageError
@@ -217,14 +218,43 @@ def add_stamps(found: FileListing, rows: Sequence[int], base: str) -> None:
         except Refusal:
             return -1, 0  # the worker finds out, too
 
-    executor = ThreadPoolExecutor(_NUM_THREADS)
+    for row, (size, stamp) in _in_threads(ask, rows):
+        found.stamps[row] = stamp
+        if size > MAX_FILE_BYTES:
+            found.refused.setdefault(row, too_large(size))
+
+
+def _in_threads(ask: Callable[[int], tuple[int, int]], rows: Sequence[int]) -> Iterator[tuple[int, tuple[int, int]]]:
+    """Yield each row and `ask(row)`, in any order; raise the first error.
+
+    The threads are daemons, so that neither Ctrl-C nor the end of the process waits for a server that does not answer.
+    """
+    todo: queue.SimpleQueue[int] = queue.SimpleQueue()
+    done: queue.SimpleQueue[tuple[int, tuple[int, int] | Exception]] = queue.SimpleQueue()
+    for row in rows:
+        todo.put(row)
+
+    def work() -> None:
+        with suppress(queue.Empty):
+            while True:
+                row = todo.get_nowait()
+                try:
+                    done.put((row, ask(row)))
+                except Exception as error:
+                    done.put((row, error))
+
+    for _ in range(min(_NUM_THREADS, len(rows))):
+        threading.Thread(target=work, daemon=True).start()
     try:
-        for row, (size, stamp) in zip(rows, executor.map(ask, rows), strict=True):
-            found.stamps[row] = stamp
-            if size > MAX_FILE_BYTES:
-                found.refused.setdefault(row, too_large(size))
+        for _ in rows:
+            row, answer = done.get()
+            if isinstance(answer, Exception):
+                raise answer
+            yield row, answer
     finally:
-        executor.shutdown(wait=False, cancel_futures=True)
+        with suppress(queue.Empty):  # after an error or Ctrl-C nobody waits for the others
+            while True:
+                todo.get_nowait()
 
 
 @contextmanager

@@ -52,7 +52,6 @@ def test_what_a_thread_keeps_is_its_own_business(monkeypatch: pytest.MonkeyPatch
         assert in_a_thread(other) == (Reason.TRUNCATED if here else "kept")
         assert ImageFile.LOAD_TRUNCATED_IMAGES is here
         assert bool(vars(ImageFile)["LOAD_TRUNCATED_IMAGES"]) is here  # as Pillow's own module sees it
-        Image.open(io.BytesIO(data)).load() if here else None
         refuse_truncated()
         assert ImageFile.LOAD_TRUNCATED_IMAGES is False
     assert ImageFile.LOAD_TRUNCATED_IMAGES is process
