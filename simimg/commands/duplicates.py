@@ -26,6 +26,7 @@ with quiet_tensorflow():
     from simimg.errors import UsageError
     from simimg.report import CopyRow, Tile, write_copies_report
     from simimg.report.copies_report import COPY_PX
+    from simimg.report.number_format import storage
     from simimg.similarity import Duplicates, Group, IndexImages, Member, SearchIndex, check_threshold, reference_of
 from tfrecords.options import option
 
@@ -93,8 +94,8 @@ def run(options: Options) -> Result:
     if len(found.groups) > _GROUPS_SHOWN:
         lines.append(f"… and {len(found.groups) - _GROUPS_SHOWN:,} more groups; --json and --plan list all of them")
     lines.append(
-        f"{len(copies):,} copies of {len(found.groups):,} images among {len(index.pictures):,}, "
-        f"{_megabytes(copies)} MB; {seconds:.0f} s"
+        f"{len(copies):,} of {len(index.pictures):,} images are copies of {len(found.groups):,} others, "
+        f"{storage(sum(member.picture.num_bytes for member in copies))} in all; {seconds:.0f} s"
     )
     if options.plan is not None:
         lines.append(f"plan: {options.plan}; `simimg apply --plan={options.plan} --dry_run` shows what it does")
