@@ -82,7 +82,7 @@ export class ReviewView {
       id: "least", oninput: () => { output.textContent = Number(slider.value).toFixed(2); } });
     const output = el("output", { for: "least" }, this.data.threshold.toFixed(2));
     return el("div", { class: "finder" },
-      el("div", { class: "threshold" }, el("label", { for: "least" }, "Least similarity"), output, slider),
+      el("div", { class: "threshold" }, el("label", { for: "least" }, "Minimum similarity"), output, slider),
       el("button", { type: "button", class: "button primary", onclick: () => this.#find(Number(slider.value)) }, text));
   }
 
@@ -131,7 +131,7 @@ export class ReviewView {
       el("header", { class: "group" }, el("div", {}, this.title, this.note),
         el("div", { class: "buttons" },
           button("Previous", "↑", () => this.#go(this.at - 1)), button("Next", "↓", () => this.#go(this.at + 1)),
-          button("Keep all", "A", () => this.#all(false)), button("Only the best", "R", () => this.#all(true)))),
+          button("Keep all", "A", () => this.#all(false)), button("Keep only the best", "R", () => this.#all(true)))),
       this.cards, this.again,
       el("footer", { class: "plan" }, el("div", {}, this.sum, this.where), this.saveButton));
     this.#draw();

@@ -86,12 +86,12 @@ export class SearchView {
       el("div", { class: "controls" },
         this.modes,
         el("div", { class: "threshold" },
-          el("label", { for: "threshold" }, "Least similarity"), this.output, this.slider, this.sliderText),
-        el("label", { class: "check", for: "only" }, this.only, "Hide matches below it"),
+          el("label", { for: "threshold" }, "Minimum similarity"), this.output, this.slider, this.sliderText),
+        el("label", { class: "check", for: "only" }, this.only, "Hide matches below this"),
         this.queryFilters,
         el("p", { class: "actions" },
           el("button", { type: "button", class: "button", onclick: () => { location.hash = "#/"; } },
-            "Back to all", el("kbd", {}, "Esc")))));
+            "Show all images", el("kbd", {}, "Esc")))));
 
     this.all = new Grid({ label: "The collection", tile: (row) => this.#pictureTile(row), key: (row) => row, caption: 30 });
     this.found = new Grid({
@@ -130,7 +130,7 @@ export class SearchView {
         return true;
       }],
       [["k"], "Copies, or same kind", () => this.#setBy(this.by === "copy" ? "kind" : "copy")],
-      [["[", "]"], "Lower or raise the least similarity", (event) => {
+      [["[", "]"], "Lower or raise the minimum similarity", (event) => {
         this.#setThreshold(this.thresholds[this.by] + (event.key === "]" ? 0.05 : -0.05));
       }],
       [["o"], "Choose another image", () => document.getElementById("file").click()],
@@ -262,14 +262,14 @@ export class SearchView {
     this.output.textContent = value.toFixed(2);
     this.sliderText.textContent = this.by === "kind" ? "The cosine of the embeddings."
       : calibrated !== undefined ? `At ${calibrated.toFixed(2)} and above, 99 of 100 matches were right.`
-        : "0.50 and above are verified copies.";
+        : "0.50 and above: verified copy";
     const sure = this.matches.filter((match) => this.#isSure(match));
     const rest = this.only.checked ? [] : this.matches.filter((match) => !this.#isSure(match));
     const verifying = !this.final && this.by === "copy";
     this.status.classList.toggle("working", !this.final);
     this.status.textContent = !this.matches.length && !this.final ? "Searching…"
-      : verifying ? "Verifying the nearest…"
-        : `${this.collection.size.toLocaleString("en")} images in ${(this.ms / 1000).toFixed(1)} s`;
+      : verifying ? "Verifying the nearest images…"
+        : `Searched ${count(this.collection.size, "image")} in ${(this.ms / 1000).toFixed(1)} s`;
     const heading = (title, number, note) => el("div", {}, el("h2", {}, title, number === null ? null : el("span", { class: "number" }, number)),
       note ? el("p", { class: "quiet" }, note) : null);
     const sections = [];
