@@ -12,6 +12,7 @@ No connection keeps others out, whatever it sends or leaves unsent:
 from __future__ import annotations
 
 import asyncio
+import math
 import socket
 import threading
 from collections.abc import Iterator
@@ -59,7 +60,8 @@ class _LimitedProtocol(H11Protocol):
 
     def pause_writing(self) -> None:
         super().pause_writing()
-        self._stalled = self.loop.call_later(_STALLED_S, self.transport.abort)
+        unsent = self.transport.get_write_buffer_size()
+        self._stalled = self.loop.call_later(_STALLED_S, self._disconnect, "_stalled", unsent)
 
     def resume_writing(self) -> None:
         super().resume_writing()
@@ -72,8 +74,16 @@ class _LimitedProtocol(H11Protocol):
 
     def _await_request(self, limit_s: float) -> None:
         _cancel(self._timeout)
-        self._timeout = self.loop.call_later(limit_s, self.transport.abort)
+        self._timeout = self.loop.call_later(limit_s, self._disconnect, "_timeout", math.inf)
         self._waiting_since = self.loop.time()
+
+    def _disconnect(self, timer: str, unsent: float) -> None:
+        """Disconnect the client, unless it has taken a part of what was `unsent`, in bytes, and is taking more."""
+        left = self.transport.get_write_buffer_size()
+        if 0 < left < unsent:
+            setattr(self, timer, self.loop.call_later(_STALLED_S, self._disconnect, timer, left))
+        else:
+            self.transport.abort()
 
     @property
     def _is_awaiting_request(self) -> bool:

@@ -11,6 +11,7 @@ import urllib.request
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -20,7 +21,7 @@ from simimg.commands import serve as command
 from simimg.commands.serve import Options, serve
 from simimg.errors import UsageError
 from simimg.similarity import Embedder, SearchIndex
-from simimg.web.http_server import listening, serving
+from simimg.web.http_server import _LimitedProtocol, listening, serving
 
 
 @pytest.fixture
@@ -217,3 +218,20 @@ def test_who_reads_nothing_is_hung_up_on(monkeypatch: pytest.MonkeyPatch) -> Non
     with serving(endless, listener), socket.create_connection(listener.getsockname()) as silent:
         silent.sendall(ASKED)
         assert given_up.wait(60)
+
+
+def test_who_reads_slowly_is_waited_for() -> None:
+    unsent, calls = [90, 50, 1, 1], []
+    protocol = object.__new__(_LimitedProtocol)
+    protocol.flow = SimpleNamespace(pause_writing=lambda: None)  # type: ignore[assignment]
+    wait = SimpleNamespace(call_later=lambda delay_s, call, *given: calls.append((call, given)))
+    protocol.loop = wait  # type: ignore[assignment]
+    protocol.transport = SimpleNamespace(  # type: ignore[assignment]
+        get_write_buffer_size=lambda: unsent.pop(0), abort=lambda: calls.append("aborted")
+    )
+    protocol.pause_writing()  # with 90 bytes
+    for _ in range(3):
+        call, given = calls[-1]
+        call(*given)
+    assert unsent == []
+    assert calls[3:] == ["aborted"]  # only when not one byte was taken
