@@ -2,7 +2,7 @@
 
 import * as api from "./api.js";
 import { openCompare } from "./compare.js";
-import { count, el, pathText, say, toast } from "./dom.js";
+import { count, el, pathText, say, similarityText, toast } from "./dom.js";
 import { Grid } from "./grid.js";
 import { keys } from "./keys.js";
 
@@ -172,6 +172,7 @@ export class SearchView {
   #setBy(by) {
     if (this.by === by) return;
     this.by = by;
+    this.matches = []; // their similarities are of the other kind
     this.#search();
   }
 
@@ -259,9 +260,9 @@ export class SearchView {
       button.tabIndex = on ? 0 : -1;
     }
     this.slider.value = value;
-    this.output.textContent = value.toFixed(2);
+    this.output.textContent = similarityText(value);
     this.sliderText.textContent = this.by === "kind" ? "The cosine of the embeddings."
-      : calibrated !== undefined ? `At ${calibrated.toFixed(2)} and above, 99 of 100 matches were right.`
+      : calibrated !== undefined ? `At ${similarityText(calibrated)} and above, 99 of 100 matches were right.`
         : "0.50 and above: verified copy";
     const sure = this.matches.filter((match) => this.#isSure(match));
     const rest = this.only.checked ? [] : this.matches.filter((match) => !this.#isSure(match));
