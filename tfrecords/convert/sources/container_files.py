@@ -1,6 +1,7 @@
 """Container files with many images inside (tars, zips, TFRecord shards), and reading a range of bytes from one.
 
-A member is read by its place, so workers share nothing, and no member waits for the one before it.
+A member is read by its place, so workers share nothing, and no member waits for the one before it. Each process keeps
+some of the files open.
 """
 
 from __future__ import annotations
@@ -110,28 +111,31 @@ class Containers:
 
     def read_range(self, number: int, offset: int, length: int) -> bytes:
         """Return `length` bytes from `offset` of a container; raises the same errors as `read`."""
-        path, name = self.paths[number], os.path.basename(self.paths[number])
-        changed = Refusal(Reason.CHANGED, f"{name} has changed since its members were listed")
+        path, size, stamp = self.paths[number], self.sizes[number], self.stamps[number]
         if is_url(path):
-            if self.stamps[number] and _stamp_of_url(path, self.stamps[number]) != self.stamps[number]:
-                raise changed
-            data = read_url(path, offset, offset + length)
+            if stamp and _stamp_of_url(path, stamp) != stamp:
+                raise _changed(path)
+            data = read_url(path, offset, offset + length) if length else b""
             if len(data) != length:
-                detail = f"{len(data)} bytes came where {length} were asked for; the server may not do range requests"
-                raise Refusal(Reason.UNREADABLE, detail)
+                came = f"{len(data)} bytes" if len(data) < length else "more bytes"
+                raise OSError(f"{came} came where {length} were asked for; the server may not do range requests")
             return data
         try:
-            file = _opened(path, self.stamps[number])
+            file = _opened(path, stamp)
             status = os.fstat(file.descriptor)
-            if (status.st_size, stamp_of(status)) != (self.sizes[number], self.stamps[number]):
-                raise changed
+            if (status.st_size, stamp_of(status)) != (size, stamp):
+                raise _changed(path)
             data = os.pread(file.descriptor, length, offset)
         except OSError as error:
             _opened.cache_clear()  # there may be too many, or the server of the files may have forgotten them
             raise refusal_of(error, path) from None
         if len(data) != length:
-            raise Refusal(Reason.TRUNCATED, f"{name} ends inside it")
+            raise Refusal(Reason.TRUNCATED, f"{os.path.basename(path)} ends inside it")
         return data
+
+
+def _changed(path: str) -> Refusal:
+    return Refusal(Reason.CHANGED, f"{os.path.basename(path)} has changed since its members were listed")
 
 
 class _OpenFile:

@@ -185,11 +185,7 @@ def read_url(url: str, start: int | None = None, end: int | None = None) -> byte
     """Return the bytes of the file at a URL, from `start` to `end` if they are given; raises Refusal and OSError as
     `Files.read` does.
     """
-    if end is None:
-        return _read(*_located(url))
-    with remote_errors(refusal_of):
-        driver, path = _driver(url)
-        return bytes(driver.cat_file(path, start=start, end=end))
+    return _read(*_located(url), start, end)
 
 
 def size_and_stamp(path: str, base: str = "") -> tuple[int, int]:
@@ -293,20 +289,37 @@ def _located(path: str, base: str = "") -> tuple[Any, str]:
     return driver, f"{root.rstrip('/')}/{urllib.parse.quote(path, errors='surrogateescape') if _is_web(base) else path}"
 
 
-def _read(driver: Any, path: str) -> bytes:
-    """Return a whole file, unless it is larger than a file may be: nothing is read before its size is known."""
+def _read(driver: Any, path: str, start: int | None = None, end: int | None = None) -> bytes:
+    """Return a file or a range of it. Of a file that is too large nothing is read; of a range up to one byte too many,
+    if a server sends the whole file instead.
+    """
     with remote_errors(refusal_of):
-        data = bytearray()
-        if not _is_web(path):
-            size = driver.info(path).get("size") or 0
-            data += b"" if size > MAX_FILE_BYTES else driver.cat_file(path)
-        else:  # in one request, whose answer may have no size
-            with driver.open(path, block_size=0, size=1) as file:
-                size = getattr(file.r, "content_length", None) or 0
-                while len(data) <= MAX_FILE_BYTES >= size and (part := file.read(_READ_BYTES)):
-                    data += part
-        if max(size, len(data)) > MAX_FILE_BYTES:
-            raise too_large(max(size, len(data)))
+        if start is not None and end is not None:
+            if not _is_web(path):
+                return bytes(driver.cat_file(path, start=start, end=end))
+            return _streamed(driver, path, end - start, {"Range": f"bytes={start}-{end - 1}"})
+        if _is_web(path):
+            data = _streamed(driver, path, MAX_FILE_BYTES)
+            size = len(data)
+        elif (size := driver.info(path).get("size") or 0) <= MAX_FILE_BYTES:
+            data = bytes(driver.cat_file(path))
+            size = len(data)
+        if size > MAX_FILE_BYTES:
+            raise too_large(size)
+    return data
+
+
+def _streamed(driver: Any, url: str, num_bytes: int, headers: Mapping[str, str] = {}) -> bytes:
+    """Return the answer to one request, of which no more than `num_bytes` and a MiB are read; one whose header says
+    that it is too large for a file is refused.
+    """
+    data = bytearray()
+    headers = {**driver.kwargs.get("headers", {}), **headers}
+    with driver.open(url, block_size=0, size=1, headers=headers) as file:  # an answer may have no size
+        if (size := file.r.content_length or 0) > num_bytes == MAX_FILE_BYTES:
+            raise too_large(size)
+        while len(data) <= num_bytes and (part := file.read(_READ_BYTES)):
+            data += part
     return bytes(data)
 
 
