@@ -24,7 +24,7 @@ class Reason(StrEnum):
 
     UNKNOWN_SUFFIX = "unknown_suffix"  # its suffix is not that of an image format
     NO_CLASS_FOLDER = "no_class_folder"  # it lies beside the class folders instead of in one, or has no label
-    UNREADABLE = "unreadable"  # the operating system cannot read it: no permission, a failing disk, or it has vanished
+    UNREADABLE = "unreadable"  # nobody may read it, or it has vanished; a failing disk is no reason
     BROKEN_LINK = "broken_link"  # a symbolic link whose target does not exist
     LINK_LOOP = "link_loop"  # a symbolic link that leads to itself or to a folder above it
     NOT_A_FILE = "not_a_file"  # a pipe, a socket or a device

@@ -36,7 +36,7 @@ _TEXTS = {
     ),
     Reason.UNREADABLE: (
         "Unreadable",
-        "The operating system could not read them: no permission, a failing disk, or removed during the conversion.",
+        "They could not be read: no permission, refused by a server, or removed during the conversion.",
     ),
     Reason.BROKEN_LINK: ("Broken links", "Symbolic links to files that do not exist. Fix or remove them."),
     Reason.LINK_LOOP: ("Links in a circle", "Symbolic links that lead back to themselves. Remove them."),
