@@ -16,7 +16,7 @@ import threading
 import time
 import traceback
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager, suppress
 from multiprocessing import forkserver, resource_tracker
@@ -31,8 +31,8 @@ __all__ = ["Pool", "Runner", "death", "num_cores"]
 _POLL_S = 0.1
 # Maximum time for a worker to notice that it should stop; it checks before each image.
 _STOP_S = 60.0
-# Maximum time for the system to end a worker that did not.
-_KILL_S = 0.5
+# Maximum time for the system to end a worker that did not, for each of them.
+_KILL_S = 0.2
 _MAIN_MODULE = "tfrecords.convert.workers.shard_worker"
 
 # Each worker has its own numbers in shared memory, so no worker waits for another; these are their indices.
@@ -161,15 +161,11 @@ class Pool(Runner):
     def __exit__(self, *_: object) -> None:
         self._starter.shutdown(cancel_futures=True)
         started = [future.result() for future in self._starting if not future.cancelled() and not future.exception()]
-        deadline = time.monotonic() + _STOP_S
-        for worker in started:
-            worker.stop(deadline)
         try:
-            for worker in started:
-                worker.end()
-        finally:
-            for worker in started:  # after a second Ctrl-C
-                worker.kill()
+            _end(started, time.monotonic() + _STOP_S)
+        except KeyboardInterrupt:  # the second one
+            _end(started, time.monotonic())
+            raise
         self._starting.clear()
         self._workers.clear()
 
@@ -254,10 +250,12 @@ class _Worker:
             resource_tracker._resource_tracker._fd = None  # type: ignore[attr-defined]
         self.connection.close()
 
-    def kill(self) -> None:
-        """End the process if it is still there."""
-        if self._process.exitcode is None:
-            self._process.kill()
+
+def _end(workers: Sequence[_Worker], deadline: float) -> None:
+    for worker in workers:
+        worker.stop(deadline)
+    for worker in workers:
+        worker.end()
 
 
 class _Slots(Monitor):

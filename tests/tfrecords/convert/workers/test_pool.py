@@ -482,6 +482,28 @@ def test_workers_that_nothing_can_end_are_left_behind(some: Shards, monkeypatch:
             os.kill(process, signal.SIGKILL)
 
 
+def test_a_second_interrupt_ends_the_workers_at_once(some: Shards, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those that are held would keep the first one waiting for a minute."""
+    join = BaseProcess.join
+    joined: list[int] = []
+
+    def interrupted(process: BaseProcess, timeout: float | None = None) -> None:
+        joined.append(process.pid or 0)
+        if len(joined) == 1:
+            raise KeyboardInterrupt
+        join(process, timeout)
+
+    def interrupt(*_: int) -> None:
+        if len(some.held()) == 2:
+            monkeypatch.setattr(BaseProcess, "join", interrupted)
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(some.tasks(_2="held", _8="held"), on_progress=interrupt)
+    for process in some.held():
+        until(lambda process=process: not Path(f"/proc/{process}").exists())
+
+
 def test_workers_end_when_their_parent_dies(some: Shards, environment: dict[str, str]) -> None:
     """Also in the middle of a shard, and with no end of a connection to notice it by."""
     script = some.folder / "parent.py"
