@@ -9,16 +9,19 @@ from collections import deque
 from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 from PIL import Image
 
 from simimg.errors import UsageError
-from tfrecords.convert.image.decoder import ImageOptions, decode, load_image
+from tfrecords.convert.image.decoder import ImageOptions, decode, load_image, parse_background
 from tfrecords.convert.sources import walk
 from tfrecords.convert.sources.image_folder import FolderFiles
 from tfrecords.format.quarantine import Refusal
+
+if TYPE_CHECKING:
+    from simimg.models.model_folder import RunInfo
 
 __all__ = [
     "BATCH_SIZE",
@@ -27,6 +30,7 @@ __all__ = [
     "load_files",
     "map_ahead",
     "named_files",
+    "options_of",
     "png_bytes",
     "thumbnail",
 ]
@@ -47,6 +51,17 @@ class LoadedFile:
     width: int = 0
     height: int = 0
     pixels: np.ndarray | None = None
+
+
+def options_of(model: RunInfo) -> ImageOptions:
+    """Return how image files are loaded for a model: as those that it was trained on."""
+    return ImageOptions(
+        image_size=model.image_size,
+        resize=model.resize,
+        decode=model.decode,
+        truncated=model.truncated,
+        background=parse_background(model.background),
+    )
 
 
 def named_files(names: Sequence[str]) -> list[str]:
@@ -86,18 +101,16 @@ def map_ahead(
 
 
 def load_files(
-    paths: Sequence[str], base: Path = Path(), *, image_size: int, how: str, known: Container[str] = ()
+    paths: Sequence[str], options: ImageOptions, base: Path = Path(), *, known: Container[str] = ()
 ) -> Iterator[tuple[str, LoadedFile | Refusal]]:
     """Return an iterator over each path with what was loaded, or with its refusal, in order.
 
     Args:
         paths: the files, relative to `base`.
+        options: how they become pixels, uint8 `[image_size, image_size, 3]`.
         base: a folder.
-        image_size: width and height in px of the pixels, uint8 `[image_size, image_size, 3]`.
-        how: how images become squares, as in `simimg convert --resize`.
         known: SHA-256 checksums of files that are not decoded.
     """
-    options = ImageOptions(image_size=image_size, resize=how)
     return map_ahead(
         lambda path: (path, _load(path, base, options, known)),
         paths,

@@ -96,7 +96,8 @@ class Searcher:
         """Return the `k` most similar images, best first.
 
         Args:
-            image: a file, or an image in memory, of any mode.
+            image: a file, or an image in memory, of any mode. What Pillow has opened finds what its file finds: the
+                orientation, color profile and transparency are applied.
             k: at least 1.
             by: `copy`: verified copies first, with the edits found; `kind`: images of the same kind.
 
@@ -104,15 +105,13 @@ class Searcher:
             UsageError: the file cannot be decoded, or `k` or `by` is not valid.
         """
         from simimg.similarity import Query, load_query
-        from simimg.similarity.query_search import make_query
+        from simimg.similarity.query_search import image_query
 
         _check_search(k, by)
-        if isinstance(image, str | Path):
-            query = load_query(str(image), self._finder.embedder)
-            if not isinstance(query, Query):
-                raise UsageError(f"{image} cannot be decoded: {query}.")
-        else:
-            query = make_query("", image.convert("RGB"), self._finder.embedder)
+        embedder = self._finder.embedder
+        query = load_query(str(image), embedder) if isinstance(image, str | Path) else image_query(image, embedder)
+        if not isinstance(query, Query):
+            raise UsageError(f"{image} cannot be decoded: {query}.")
         return self._finder.find(query, k, by)
 
     def search_files(

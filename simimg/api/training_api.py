@@ -152,7 +152,7 @@ def predict(
         ['photos/fishes/image_0001.jpg']
     """
     from simimg.evaluation import compiled, predict_files
-    from simimg.image_files import named_files
+    from simimg.image_files import named_files, options_of
     from simimg.training import load_trained
 
     paths = named_files([str(one) for one in ([images] if isinstance(images, str | Path) else images)])
@@ -165,8 +165,7 @@ def predict(
     found = predict_files(
         compiled(model, views=info.config["test_views"]),
         paths,
-        image_size=info.image_size,
-        resize=info.resize,
+        options_of(info),
         num_classes=len(info.class_names),
         progress=Counter(progress, len(paths)).advance,
     )

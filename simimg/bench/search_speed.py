@@ -114,7 +114,7 @@ def measure_embedding(
                 index_folder(Path(index_dir) / "index", source, embedder)
 
         def load() -> None:
-            for _ in load_files(files, pictures.folder, image_size=embedder.image_size, how=embedder.resize):
+            for _ in load_files(files, embedder.image_options, pictures.folder):
                 pass
 
         side = embedder.image_size
@@ -227,7 +227,7 @@ def _one(finder: Finder, path: Path) -> dict[str, float]:
 
     image = decode(path.read_bytes())
     done("decode")
-    views = query_views(image, embedder.image_size, embedder.resize)
+    views = query_views(image, embedder.image_options)
     done("17 views of it")
     query = Query(str(path), views, fingerprint(image, as_query=True))
     done("its keypoints")

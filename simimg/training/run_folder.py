@@ -142,13 +142,16 @@ def describe_run(model_dir: Path, config: TrainConfig, split: Split, shuffle: st
         UsageError: the folder has a run with other options, or on another data set; names the difference.
     """
     layout = Layout.load(split.dataset_dir) if Layout.exists(split.dataset_dir) else None
+    made = layout.config if layout else {}
+    prepared = {name: made[name] for name in ("decode", "truncated", "background") if name in made}
     info = RunInfo(
         image_size=split.image_size,
-        resize=layout.config["resize"] if layout else "stretch",
+        resize=made.get("resize", "stretch"),
         class_names=split.class_names,
         dataset_sha256=_dataset_sha256(split, layout),
         shuffle=shuffle,
         config=to_json(config),
+        **prepared,
     )
     if not (model_dir / CONFIG_FILE).exists():
         return info
@@ -162,6 +165,7 @@ def describe_run(model_dir: Path, config: TrainConfig, split: Split, shuffle: st
     ]
     if there.shuffle != info.shuffle:
         differing.append(f"a {there.shuffle} shuffle there, a {info.shuffle} one now (see --reader and --shuffle)")
+    there = dataclasses.replace(there, **prepared)  # an older run does not say; the checksums tell data sets apart
     if dataclasses.replace(there, config={}, shuffle="") != dataclasses.replace(info, config={}, shuffle=""):
         differing.append("the data set is another one")
     if differing:

@@ -82,7 +82,7 @@ class QueryCache:
                     413,
                     f"This image has {width:,} x {height:,} pixels. The limit is {MAX_PIXELS // 1_000_000} million.",
                 )
-            image = decode(data)
+            image = decode(data, background=self._embedder.background, truncated=self._embedder.truncated)
         except Refusal as refusal:
             raise RequestError(415, f"This is not an image that can be read: {refusal}.") from None
         except MemoryError:
@@ -90,7 +90,7 @@ class QueryCache:
         query = CachedQuery(
             name=secrets.token_urlsafe(12) if row < 0 else f"row-{row}",
             row=row,
-            views=query_views(image, self._embedder.image_size, self._embedder.resize),
+            views=query_views(image, self._embedder.image_options),
             size=image.size,
             jpeg=large_jpeg(image),
             _image=image,

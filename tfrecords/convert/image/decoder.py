@@ -33,6 +33,7 @@ __all__ = [
     "load_image",
     "parse_background",
     "resize",
+    "upright",
 ]
 
 DECODES = ("fast", "exact")
@@ -117,20 +118,25 @@ def load_image(data: bytes, options: ImageOptions) -> DecodedImage:
         return _finished(rgb, box or (0, 0, *rgb.size), size or rgb.size, orientation, options)
 
 
-def decode(data: bytes, *, background: tuple[int, int, int] = WHITE) -> Image.Image:
-    """Return the whole image in `data`, upright (EXIF orientation applied), in sRGB, mode RGB.
+def decode(data: bytes, *, background: tuple[int, int, int] = WHITE, truncated: str = "refuse") -> Image.Image:
+    """Return the whole image in `data`, see `upright`. An animation gives its first frame.
 
-    See `to_rgb` for other modes. An animation gives its first frame.
+    `background` and `truncated` are those of `ImageOptions`.
 
     Raises:
         Refusal: the bytes are not an image, or not all of one.
     """
-    with reading(data):
+    with reading(data, keep_truncated=truncated == "keep"):
         image = open_image(data)
         image.load()
-        method = _TRANSPOSE.get(_orientation(image))
-        rgb = to_rgb(image, background)
-        return rgb if method is None else rgb.transpose(method)
+        return upright(image, background)
+
+
+def upright(image: Image.Image, background: tuple[int, int, int] = WHITE) -> Image.Image:
+    """Return a loaded image upright (EXIF orientation applied), in sRGB, mode RGB; see `to_rgb` for other modes."""
+    method = _TRANSPOSE.get(_orientation(image))
+    rgb = to_rgb(image, background)
+    return rgb if method is None else rgb.transpose(method)
 
 
 def resize(image: Image.Image, image_size: int, how: str, *, background: tuple[int, int, int] = WHITE) -> np.ndarray:
