@@ -1,13 +1,14 @@
 """The plan that `simimg duplicates --plan` writes and `simimg apply` carries out: which files stay and which go.
 
-plan.json    for reading and editing: groups, each with a file to keep and the files to remove
+plan.json    for reading and editing: groups, each with a file to keep and the files to remove; and the reference
+             folders, from which nothing is ever removed
 """
 
 from __future__ import annotations
 
 import dataclasses
 import hashlib
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -23,6 +24,7 @@ __all__ = [
     "Plan",
     "PlannedFile",
     "PlannedGroup",
+    "References",
     "is_inside",
     "load_plan",
     "reference_of",
@@ -53,14 +55,26 @@ class PlannedGroup:
     remove: tuple[PlannedFile, ...]
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class References:
+    """Folders whose files are always kept, relative to that of the images; `.` is all of it. Called with a path."""
+
+    folders: tuple[str, ...] = ()
+
+    def __call__(self, path: str) -> bool:
+        """Tell whether a path lies in one of them."""
+        return any(folder == "." or path.startswith(f"{folder}/") for folder in self.folders)
+
+
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """A plan: its file, the folder of the images, the groups, and the SHA-256 of the file."""
+    """A plan: its file, the folder of the images, the groups, the SHA-256 of the file, and the reference folders."""
 
     path: Path
     image_dir: Path
     groups: tuple[PlannedGroup, ...]
     sha256: str
+    references: References = References()
 
     @property
     def removals(self) -> tuple[PlannedFile, ...]:
@@ -75,30 +89,26 @@ class Plan:
         return self.path.with_name(f"{self.path.stem}-quarantine")
 
 
-def reference_of(index: SearchIndex, folders: Iterable[str]) -> Callable[[str], bool]:
-    """Return a function that tells whether a path of an index of files lies in a reference folder, never touched.
-
-    The folders are relative to that of the index.
+def reference_of(index: SearchIndex, folders: Iterable[str]) -> References:
+    """Return the reference folders of an index of files, which are given relative to that of the index.
 
     Raises:
         UsageError: a folder does not exist there.
     """
     root = Path(index.info.image_dir) if index.info.image_dir else Path()
-    prefixes = []
+    found = []
     for folder in folders:
         below = root / folder
         if not below.is_dir() or not below.resolve().is_relative_to(root.resolve()):
             raise UsageError(f"--reference_dirs={folder}: there is no such folder below {root}.")
-        prefixes.append(f"{printable(below.resolve().relative_to(root.resolve()).as_posix())}/")
-    return lambda path: any(path.startswith(prefix) or prefix == "./" for prefix in prefixes)
+        found.append(printable(below.resolve().relative_to(root.resolve()).as_posix()))
+    return References(tuple(found))
 
 
-def write_plan(
-    path: Path, image_dir: Path, groups: Iterable[Group], reference: Callable[[str], bool] = lambda path: False
-) -> None:
+def write_plan(path: Path, image_dir: Path, groups: Iterable[Group], references: References = References()) -> None:
     """Write a plan, a JSON file, that keeps the keeper of each group and all files of reference folders.
 
-    Paths of images are relative to `image_dir`. `reference` tells whether a path is never touched.
+    Paths of images are relative to `image_dir`.
     """
     described = []
     for group in groups:
@@ -112,11 +122,12 @@ def write_plan(
                 "reason": member.reason,
             }
             for member in group.others
-            if not reference(member.picture.path)
+            if not references(member.picture.path)
         ]
         if others:
             described.append({"keep": keeper, "remove": others})
-    write_json(path, {"format": _FORMAT, "image_dir": str(image_dir.resolve()), "groups": described})
+    kept = {"reference_dirs": list(references.folders)} if references.folders else {}
+    write_json(path, {"format": _FORMAT, "image_dir": str(image_dir.resolve()), **kept, "groups": described})
 
 
 def load_plan(path: Path) -> Plan:
@@ -133,7 +144,11 @@ def load_plan(path: Path) -> Plan:
             PlannedGroup(_planned_file(group["keep"]), tuple(map(_planned_file, group["remove"])))
             for group in values["groups"]
         )
-        return Plan(path, Path(values["image_dir"]), groups, hashlib.sha256(path.read_bytes()).hexdigest())
+        references = _references(values.get("reference_dirs", []))
+        for file in (file for group in groups for file in group.remove if references(file.path)):
+            raise ValueError(f"it removes {file.path}, which lies in one of its reference_dirs")
+        sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
+        return Plan(path, Path(values["image_dir"]), groups, sha256, references)
     except (KeyError, TypeError, ValueError) as error:
         raise DataError(f"{path} is not a plan of `simimg duplicates`: {error}. Make it again.") from None
 
@@ -141,6 +156,12 @@ def load_plan(path: Path) -> Plan:
 def is_inside(path: str) -> bool:
     """Whether a path, which somebody may have edited, is relative and stays in its folder."""
     return bool(path) and not Path(path).is_absolute() and ".." not in Path(path).parts
+
+
+def _references(folders: Any) -> References:
+    if not isinstance(folders, list) or not all(isinstance(folder, str) and is_inside(folder) for folder in folders):
+        raise ValueError(f"its reference_dirs are {folders!r}, not a list of folders below image_dir")
+    return References(tuple(PurePosixPath(folder).as_posix() for folder in folders))
 
 
 def _planned_file(values: dict[str, Any]) -> PlannedFile:

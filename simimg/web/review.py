@@ -26,7 +26,7 @@ from simimg.similarity import (
     write_plan,
 )
 from simimg.similarity.match_verification import SAME_BYTES
-from simimg.similarity.plan_file import PlannedFile
+from simimg.similarity.plan_file import PlannedFile, References
 from simimg.web.background_job import BackgroundJob
 from simimg.web.request_guard import RequestError
 
@@ -43,12 +43,14 @@ class _Planned:
         version: checksum of its file; empty without a file.
         groups: those whose keeper and copies are in the index.
         num_unknown: number of files to remove that are not in the index.
+        references: its reference folders.
         problem: why it is not a plan of this index, or empty.
     """
 
     version: str
     groups: tuple[Group, ...] = ()
     num_unknown: int = 0
+    references: References = dataclasses.field(default_factory=References)
     problem: str = ""
 
 
@@ -64,10 +66,19 @@ class Review:
         self._lock = threading.Lock()
 
     def start(self, threshold: float) -> None:
-        """Search for copies with a similarity of at least `threshold`, 0.5..1, in a thread."""
+        """Search for copies with a similarity of at least `threshold`, 0.5..1, in a thread.
+
+        Files in the plan's reference folders are kept, as by `simimg duplicates --reference_dirs`.
+        """
         self.threshold = threshold
+        references = self._planned().references
         self.job.start(
-            lambda progress: find_duplicates(self._index, threshold=threshold, progress=progress),
+            lambda progress: find_duplicates(
+                self._index,
+                threshold=threshold,
+                reference=lambda picture: references(picture.path),
+                progress=progress,
+            ),
             len(self._index.pictures),
         )
 
@@ -104,7 +115,8 @@ class Review:
         """Write the plan: `{"version": text, "groups": [{"keep": row, "remove": [row, …]}, …]}`.
 
         Raises:
-            RequestError: the values are invalid, or the file was changed in the meantime.
+            RequestError: the values are invalid, the file was changed in the meantime or is not a plan of this index,
+                or a file of a reference folder would be removed.
         """
         if self._index.info.image_dir is None:
             raise RequestError(409, "The images of this index are not files of this machine, so none can be removed.")
@@ -112,8 +124,14 @@ class Review:
         with self._lock:
             if version != self._version():
                 raise RequestError(409, f"{self._path} was changed by another program. Load it again.")
-            groups = self._groups(choices)
-            write_plan(self._path, Path(self._index.info.image_dir), groups)
+            planned = self._planned()
+            if planned.problem:
+                raise RequestError(409, planned.problem)
+            groups = self._groups(choices, planned)
+            for member in (member for group in groups for member in group.others):
+                if planned.references(member.picture.path):
+                    raise RequestError(422, f"{member.picture.path} is in a reference folder of the plan. Keep it.")
+            write_plan(self._path, Path(self._index.info.image_dir), groups, planned.references)
             return {
                 "version": self._version(),
                 "path": str(self._path),
@@ -123,7 +141,8 @@ class Review:
 
     def pair(self, row: int, other: int) -> Verification | None:
         """Return the verification that one image is a copy of another one; None if it is not, or one is missing."""
-        if self._index.pictures[row].sha256 == self._index.pictures[other].sha256:
+        same = self._index.pictures[row].sha256 == self._index.pictures[other].sha256
+        if same and not any(map(self._images.is_edited, (row, other))):
             return Verification(1.0, (SAME_BYTES,), 0)
         return self._images.verify(row, other)
 
@@ -148,11 +167,11 @@ class Review:
                 choices.append((rows[0], rows[1:]))
         return values["version"], choices
 
-    def _groups(self, choices: Sequence[tuple[int, list[int]]]) -> list[Group]:
+    def _groups(self, choices: Sequence[tuple[int, list[int]]], planned: _Planned) -> list[Group]:
         """Return the groups to write, with known reasons, or new ones if another file is kept."""
         found: Duplicates | None = self.job.result
         known: dict[tuple[int, int], Member] = {}
-        for group in (*self._planned().groups, *(found.groups if found else ())):
+        for group in (*planned.groups, *(found.groups if found else ())):
             for member in group.members:
                 known[member.row, group.keeper.row] = member
         groups = []
@@ -190,7 +209,7 @@ class Review:
             num_unknown += len(others) - len(known)
             if keeper is not None and known:
                 groups.append(Group(keeper, tuple(known)))
-        return _Planned(version, tuple(groups), num_unknown)
+        return _Planned(version, tuple(groups), num_unknown, plan.references)
 
     def _planned_member(self, file: PlannedFile, rows: dict[str, int]) -> Member | None:
         row = rows.get(file.path)

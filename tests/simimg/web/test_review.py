@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from simimg.similarity import SearchIndex, apply_plan, find_duplicates, load_plan, write_plan
+from simimg.similarity.plan_file import References
 
 Row = Callable[[str], int]
 
@@ -64,7 +65,7 @@ def test_saved_as_suggested_it_is_the_plan_of_duplicates(
     expected = tmp_path / "expected.json"
     assert index.info.image_dir
     groups = find_duplicates(index, threshold=0.6).groups
-    write_plan(expected, Path(index.info.image_dir), groups, lambda path: False)
+    write_plan(expected, Path(index.info.image_dir), groups)
     ours, theirs = (json.loads(path.read_bytes()) for path in (plan_path, expected))
     for plan in (ours, theirs):
         for group in plan["groups"]:
@@ -90,7 +91,7 @@ def test_another_keeper_has_reasons_of_its_own(client: Any, plan_path: Path, row
 def test_a_plan_is_loaded_and_goes_on(client: Any, index: SearchIndex, plan_path: Path, row_of: Row) -> None:
     groups = find_duplicates(index, threshold=0.6).groups
     assert index.info.image_dir
-    write_plan(plan_path, Path(index.info.image_dir), groups[1:], lambda path: False)
+    write_plan(plan_path, Path(index.info.image_dir), groups[1:])
     values = json.loads(plan_path.read_bytes())
     values["groups"].append(
         {"keep": {"path": "gone.jpg", "sha256": "0"}, "remove": [{"path": "gone-too.jpg", "sha256": "0"}]}
@@ -172,3 +173,27 @@ def test_a_file_that_is_no_plan_is_left_alone(client: Any, plan_path: Path) -> N
 def test_a_plan_of_another_folder_is_told(client: Any, plan_path: Path) -> None:
     plan_path.write_text(json.dumps({"format": "simimg-plan/1", "image_dir": "/elsewhere", "groups": []}))
     assert "not about this collection" in client.get("/api/review").json()["plan"]["problem"]
+
+
+def test_reference_folders_of_a_plan_are_kept(client: Any, index: SearchIndex, plan_path: Path, row_of: Row) -> None:
+    assert index.info.image_dir
+    write_plan(plan_path, Path(index.info.image_dir), [], References(("old",)))
+    review = reviewed(client)
+    assert {group["keep"] for group in review["groups"]} == {row_of("old/0-bytes.jpg"), row_of("old/1-large.jpg")}
+    version = review["plan"]["version"]
+    group = {"keep": row_of("cats/0.jpg"), "remove": [row_of("old/0-bytes.jpg")]}
+    answer = save(client, version, [group])
+    assert answer.status_code == 422
+    assert "old/0-bytes.jpg is in a reference folder" in answer.json()["error"]
+    group = {"keep": row_of("old/0-bytes.jpg"), "remove": [row_of("cats/0.jpg")]}
+    assert save(client, version, [group]).status_code == 200
+    plan = load_plan(plan_path)
+    assert (plan.references, [file.path for file in plan.removals]) == (References(("old",)), ["cats/0.jpg"])
+
+
+def test_what_is_no_plan_of_this_folder_is_not_written_over(client: Any, plan_path: Path) -> None:
+    for text in ('{"mine": 1}', json.dumps({"format": "simimg-plan/1", "image_dir": "/elsewhere", "groups": []})):
+        plan_path.write_text(text)
+        answer = save(client, client.get("/api/review").json()["plan"]["version"], [])
+        assert answer.status_code == 409
+        assert plan_path.read_text() == text
