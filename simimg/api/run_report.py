@@ -16,7 +16,7 @@ from PIL import Image
 from simimg.augment import AugmentConfig, augment
 from simimg.doctor.machine import machine_facts
 from simimg.evaluation import Classification, CopyFigures, classify, compiled, copy_of, predict, search_copies
-from simimg.input import Reader, Split, eval_batches, open_reader
+from simimg.input import Reader, Split, eval_batches, open_reader, reading
 from simimg.presets import preset_options
 from simimg.report import Tile, TrainingContent, confusion_matrix, write_training_report
 from simimg.report.number_format import count_of, duration, percent
@@ -60,7 +60,7 @@ def measure(
     figures = classify(probabilities, labels, split.class_names)
     if not with_mistakes:
         return figures, []
-    batches = eval_batches(reader, min(_BATCH_SIZE, split.num_examples))
+    batches = reading(split, eval_batches(reader, min(_BATCH_SIZE, split.num_examples)))
     images = np.concatenate([batch.image.numpy() for batch in batches])[: len(labels)]
     return figures, surest_mistakes(probabilities, labels, images, split.class_names, _names(split, ids))
 
@@ -94,7 +94,8 @@ def _measure_copies(
     wrong = np.flatnonzero(search.found != np.arange(len(search.found)))[:_NUM_COPIES].tolist()
     wanted = {int(search.ids[row]) for place in wrong for row in (place, search.found[place])}
     images: dict[int, tf.Tensor] = {}
-    for batch in eval_batches(reader, min(_BATCH_SIZE, reader.split.num_examples)) if wanted else ():
+    batches = reading(reader.split, eval_batches(reader, min(_BATCH_SIZE, reader.split.num_examples)))
+    for batch in batches if wanted else ():
         there = [row for row, id in enumerate(batch.id.numpy().tolist()) if id in wanted]
         images |= {int(batch.id[row]): batch.image[row] for row in there}
     names = _names(reader.split, search.ids)
@@ -184,7 +185,7 @@ def _names(split: Split, ids: np.ndarray) -> list[str]:
 
 def _augmented(reader: Reader, options: TrainConfig) -> list[list[Tile]]:
     """Return rows of tiles: an image as stored, then as augmented in the first epochs."""
-    batch = next(iter(eval_batches(reader, min(_NUM_AUGMENTED, reader.split.num_examples))))
+    batch = next(reading(reader.split, eval_batches(reader, min(_NUM_AUGMENTED, reader.split.num_examples))))
     seen = []
     for epoch in range(_EPOCHS_SHOWN):
         number = tf.constant(epoch, tf.int64)

@@ -16,7 +16,7 @@ with quiet_tensorflow():
     from simimg.api.run_report import surest_mistakes
     from simimg.evaluation import classify, compiled, predict
     from simimg.image_files import thumbnail
-    from simimg.input import eval_batches, open_reader
+    from simimg.input import eval_batches, open_reader, reading
     from simimg.report import ReportContent, Stage, Tile, write_report
     from simimg.similarity import SearchIndex
     from simimg.similarity.evaluation.image_edits import EDITS
@@ -84,7 +84,8 @@ def write_demo_report(
     reader, _ = open_reader(dataset_dir, split)
     model, info = load_model(model_dir)
     probabilities, labels, ids = predict(compiled(model, views=info.config["test_views"]), reader)
-    images = np.concatenate([batch.image.numpy() for batch in eval_batches(reader, _EVAL_BATCH)])[: len(labels)]
+    batches = reading(reader.split, eval_batches(reader, _EVAL_BATCH))
+    images = np.concatenate([batch.image.numpy() for batch in batches])[: len(labels)]
     paths = {row.id: row.path for row in read_manifest(dataset_dir)}
     names = layout.class_names
     samples = {
