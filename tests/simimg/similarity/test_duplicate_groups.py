@@ -1,5 +1,6 @@
 """Groups of copies, who is kept, and a plan that is carried out, stopped, and undone."""
 
+import io
 import json
 import shutil
 from collections.abc import Callable
@@ -12,6 +13,7 @@ from PIL import Image, ImageOps
 from simimg.cli import main
 from simimg.errors import DataError, UsageError
 from simimg.similarity import SearchIndex, apply_plan, file_quarantine, find_duplicates, load_plan, undo_plan
+from simimg.similarity.fingerprint import is_lossless
 
 Scene = Callable[..., Image.Image]
 
@@ -135,6 +137,68 @@ def test_reference_folders_are_never_touched(folder: Path, tmp_path: Path) -> No
     assert main(["duplicates", *arguments, "--threshold=0.6", "--reference_dirs=old"]) == 0
     assert {file.path for file in load_plan(tmp_path / "p.json").removals} == {"0.jpg", "1.jpg"}
     assert main(["duplicates", *arguments, "--reference_dirs=nowhere"]) == 1
+
+
+def test_a_plan_that_removes_from_its_reference_folders_is_refused(folder: Path, tmp_path: Path) -> None:
+    plan = tmp_path / "p.json"
+    arguments = [f"--image_dir={folder}", f"--index_dir={tmp_path / 'i'}", f"--plan={plan}"]
+    assert main(["duplicates", *arguments, "--threshold=0.6", "--reference_dirs=old"]) == 0
+    values = json.loads(plan.read_text())
+    assert values["reference_dirs"] == ["old"]
+    assert load_plan(plan).references.folders == ("old",)
+    values["groups"][0]["remove"].append({"path": "./old//0-bytes.jpg", "sha256": "0"})
+    plan.write_text(json.dumps(values))
+    with pytest.raises(DataError, match=r"removes old/0-bytes\.jpg, which lies in one of its reference_dirs"):
+        load_plan(plan)
+    for folders in ("old", [3], ["../old"], ["/"], None):
+        plan.write_text(json.dumps(values | {"groups": [], "reference_dirs": folders}))
+        with pytest.raises(DataError, match="its reference_dirs are"):
+            load_plan(plan)
+
+
+def test_a_lossy_file_is_not_kept_as_one_without_loss(tmp_path: Path, scene: Scene) -> None:
+    """Whatever its name: a JPEG that is called .png, and WebP of quality 30."""
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    for seed, name, options in (
+        (0, "again.webp", {"quality": 30}),
+        (1, "again.webp", {"lossless": True}),
+        (2, "again.tif", {"compression": "jpeg", "quality": 30}),
+        (3, "again.tif", {"compression": "tiff_lzw"}),
+    ):
+        scene(seed).save(photos / f"{seed}.jpg", quality=95)
+        Image.open(photos / f"{seed}.jpg").save(photos / f"{seed}-{name}", **options)
+    assert main(["index", f"--image_dir={photos}", f"--index_dir={tmp_path / 'i'}"]) == 0
+    kept = {path: found[path] for path, found in described(SearchIndex.open(tmp_path / "i")).items()}
+    assert set(kept) == {"0.jpg", "1-again.webp", "2.jpg", "3-again.tif"}
+    assert kept["1-again.webp"] == kept["3-again.tif"] == "as many pixels, without loss"
+
+
+@pytest.mark.parametrize(
+    ("format", "options", "lossless"),
+    [
+        ("PNG", {}, True),
+        ("BMP", {}, True),
+        ("WEBP", {"lossless": True}, True),
+        ("WEBP", {"lossless": True, "exif": b"Exif\0\0MM\0*\0\0\0\x08\0\0\0\0\0\0"}, True),
+        ("WEBP", {"quality": 100}, False),
+        ("WEBP", {"quality": 100, "icc_profile": b"\0" * 200}, False),
+        ("TIFF", {}, True),
+        ("TIFF", {"compression": "tiff_deflate"}, True),
+        ("TIFF", {"compression": "jpeg"}, False),
+        ("JPEG", {"quality": 100}, False),
+        ("JPEG2000", {}, False),
+        ("GIF", {}, False),
+    ],
+)
+def test_the_bytes_tell_whether_a_format_loses_pixels(
+    scene: Scene, format: str, options: dict[str, object], lossless: bool
+) -> None:
+    buffer = io.BytesIO()
+    scene(0).save(buffer, format, **options)
+    assert is_lossless(buffer.getvalue()) == lossless
+    assert not is_lossless(buffer.getvalue()[:10])
+    assert not is_lossless(b"")
 
 
 def test_what_was_changed_since_is_left(planned: Path) -> None:
