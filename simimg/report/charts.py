@@ -134,7 +134,7 @@ def runs_svg(name: str, groups: Sequence[Sequence[Sequence[Point]]], *, share: b
 
 
 def calibration_curves(
-    similarity: np.ndarray, right: np.ndarray, num_copies: int, threshold: float, path: Path
+    similarity: np.ndarray, right: np.ndarray, num_copies: int, threshold: float | None, path: Path
 ) -> None:
     """Draws precision and recall of matches over the least similarity that counts, for collections of three sizes.
 
@@ -144,7 +144,7 @@ def calibration_curves(
         similarity: float `[n]`, in descending order.
         right: bool `[n]`, whether each match is right.
         num_copies: the number of copies that could be found.
-        threshold: the chosen similarity.
+        threshold: the chosen similarity, if there is one.
         path: the PNG file; its folder is made.
     """
     counted = similarity >= 0.5
@@ -163,12 +163,13 @@ def calibration_curves(
         if len(line)
     ]
     elements = _line_chart(curves, x, y)
-    at = _LEFT + (x.low - threshold) / (x.low - x.high) * (_plot_right(curves) - _LEFT)
-    elements += [
-        Element("path", "wrong", strokes=[[(at, _TOP), (at, _HEIGHT - _BOTTOM)]]),
-        text("wrong", at + 4, _HEIGHT - _BOTTOM - 6, f"{threshold:.3f}"),
-        text("label", _LEFT, -12, "Precision and recall of matches", size=17),
-    ]
+    if threshold is not None:
+        at = _LEFT + (x.low - threshold) / (x.low - x.high) * (_plot_right(curves) - _LEFT)
+        elements += [
+            Element("path", "wrong", strokes=[[(at, _TOP), (at, _HEIGHT - _BOTTOM)]]),
+            text("wrong", at + 4, _HEIGHT - _BOTTOM - 6, f"{threshold:.3f}"),
+        ]
+    elements.append(text("label", _LEFT, -12, "Precision and recall of matches", size=17))
     write_png(elements, 13, path)
 
 

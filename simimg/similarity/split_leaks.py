@@ -208,7 +208,7 @@ def _edges(examiner: PairExaminer, splits: np.ndarray, progress: Callable[[int],
 def _pairs(examiner: PairExaminer, splits: np.ndarray, edges: list[tuple[int, int]]) -> list[LeakedPair]:
     pictures = examiner.index.pictures
     sha256 = pictures.column("sha256")
-    identical = identical_rows(examiner.index, splits)
+    identical = identical_rows(examiner.images, splits)
     pairs: dict[tuple[int, int], LeakedPair] = {}
     for pair in edges:
         other, row = sorted(pair, key=lambda one: (splits[one], one))
