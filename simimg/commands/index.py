@@ -62,6 +62,11 @@ def run(options: Options) -> Result:
     if update.other_names:
         name, indexed = update.other_names[0]
         note(f"{len(update.other_names):,} names of files that are indexed by another name, e.g. {name}: {indexed}")
+    if update.outdated:
+        note(
+            f"the threshold that `simimg calibrate` chose is kept, but the images have changed much since. "
+            f"Measure again: simimg calibrate --index_dir={options.index_dir}"
+        )
     index = update.index
     dim = index.vectors["copy"].shape[1]
     values = {

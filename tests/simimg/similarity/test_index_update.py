@@ -1,5 +1,6 @@
 """An index follows its folder: only what is new is embedded, and a run that was killed goes on."""
 
+import dataclasses
 import os
 import shutil
 import signal
@@ -12,9 +13,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from simimg.errors import ModelError, SearchIndexError, UsageError
+from simimg.cli import main
+from simimg.errors import CorruptRecordError, ModelError, SearchIndexError, UsageError
+from simimg.input import pipeline
 from simimg.similarity import (
     Embedder,
+    IndexImages,
     SearchIndex,
     embedding_cache,
     embeddings,
@@ -23,10 +27,13 @@ from simimg.similarity import (
     index_folder,
     index_update,
     load_embedder,
+    load_query,
 )
+from simimg.similarity.query_search import Query
 from tfrecords.convert import ConvertConfig, convert
 from tfrecords.convert.image.decoder import decode, resize
 from tfrecords.format.atomic_files import file_sha256
+from tfrecords.format.layout import Layout
 
 
 def stand_in(fingerprint: str = "abc") -> Embedder:
@@ -363,3 +370,127 @@ def test_a_file_with_several_names_is_indexed_once(folder: Path, tmp_path: Path)
     os.unlink(folder / "b" / "1-copy.png")
     os.link(folder / "b" / "1.png", folder / "b" / "1-copy.png")  # since
     assert [group for group in find_duplicates(update.index, threshold=0.9).groups if len(group.members) > 1] == []
+
+
+def test_a_calibrated_threshold_stays(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Another class changes the projections, but not the similarity from which on copies are copies."""
+    index_folder(tmp_path / "i", folder, stand_in()).index.with_thresholds(copy=0.7, pairs=0.8)
+    draw(folder / "d" / "new.png", 50)
+    update = index_folder(tmp_path / "i", folder, stand_in())
+    assert update.index.info.thresholds == {"copy": 0.7, "pairs": 0.8}
+    assert update.outdated
+    assert not index_folder(tmp_path / "i", folder, stand_in()).outdated
+    assert not index_folder(tmp_path / "j", folder, stand_in()).outdated
+    arguments = ["index", f"--index_dir={tmp_path / 'k'}", f"--image_dir={folder}"]
+    assert main(arguments) == 0
+    SearchIndex.open(tmp_path / "k").with_thresholds(copy=0.7)
+    draw(folder / "e" / "new.png", 51)
+    assert main(arguments) == 0
+    assert f"simimg calibrate --index_dir={tmp_path / 'k'}" in capsys.readouterr().err
+
+
+def edit_in_place(path: Path) -> None:
+    """Changes pixels of a BMP file; its size and mtime stay the same."""
+    status = path.stat()
+    with open(path, "r+b") as file:
+        file.seek(-300, os.SEEK_END)
+        file.write(bytes(300))
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+
+
+def test_a_picture_that_was_edited_in_place_is_not_the_old_one(folder: Path, tmp_path: Path) -> None:
+    path = folder / "a" / "plain.bmp"
+    draw(path, 60)
+    old, index = path.read_bytes(), index_folder(tmp_path / "i", folder, stand_in()).index
+    row, images = index.pictures.column("path").tolist().index("a/plain.bmp"), IndexImages(index)
+    assert images.file(row) is not None
+    assert images.image(row, 20).size == (20, 17)  # type: ignore[union-attr]
+    assert not images.is_edited(row)
+    edit_in_place(path)
+    assert images.is_edited(row)
+    assert (images.file(row), images.image(row, 20)) == (None, None)
+    assert IndexImages(index).file(row) is None
+    path.write_bytes(old)
+    assert not images.is_edited(row)
+    assert images.file(row) is not None
+    path.unlink()
+    assert not images.is_edited(row)
+    assert images.file(row) is None
+    path.write_bytes(old)
+    assert images.file(row) is not None
+    assert counts(index_folder(tmp_path / "i", folder, stand_in())) == (0, 7, 0)
+    edit_in_place(path)
+    update = index_folder(tmp_path / "i", folder, stand_in())
+    assert counts(update) == (1, 6, 0)
+    assert update.index.pictures[row].sha256 == file_sha256(path)
+
+
+def test_an_edited_picture_is_no_copy_of_what_it_was(folder: Path, tmp_path: Path) -> None:
+    for name in ("one", "two", "three"):
+        draw(folder / f"{name}.bmp", 60)
+    index = index_folder(tmp_path / "i", folder, stand_in()).index
+
+    def copies() -> list[set[str]]:
+        groups = find_duplicates(index, threshold=0.9).groups
+        return [{member.picture.path for member in group.members} for group in groups]
+
+    assert copies() == [{"one.bmp", "two.bmp", "three.bmp"}]
+    edit_in_place(folder / "one.bmp")
+    assert copies() == [{"two.bmp", "three.bmp"}]
+    edit_in_place(folder / "two.bmp")
+    assert copies() == []
+
+
+def test_thumbnails_of_removed_pictures_are_removed(folder: Path, tmp_path: Path) -> None:
+    index = index_folder(tmp_path / "i", folder, stand_in()).index
+    thumbnails = []
+    for picture in index.pictures:
+        thumbnails.append(tmp_path / "i" / "web" / "thumbnails" / picture.sha256[:2] / f"{picture.sha256}-320.jpg")
+        thumbnails[-1].parent.mkdir(parents=True, exist_ok=True)
+        thumbnails[-1].touch()
+    index.path_of(index.pictures[2]).unlink()
+    index_folder(tmp_path / "i", folder, stand_in())
+    assert [path.exists() for path in thumbnails] == [True, True, False, True, True, True]
+
+
+@pytest.mark.parametrize("encoding", ["jpeg", "png"])
+@pytest.mark.parametrize("share", [0, 1])
+def test_a_damaged_record_is_named(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, encoding: str, share: int
+) -> None:
+    """Whether the data set fits into memory, or its shards are mapped."""
+    monkeypatch.setattr(pipeline, "_RESIDENT_SHARE", share)
+    options = {"data_dir": tmp_path / "data", "image_size": 16, "encoding": encoding, "num_workers": 1}
+    dataset_dir = convert(ConvertConfig(image_dir=str(folder), **options)).dataset_dir
+    shard = dataset_dir / Layout.load(dataset_dir).splits["train"][0].file
+    data = bytearray(shard.read_bytes())
+    data[60] ^= 255
+    shard.write_bytes(bytes(data))
+    with pytest.raises(CorruptRecordError, match=f"{shard.name}: record 0"):
+        index_dataset(tmp_path / "i", dataset_dir, stand_in())
+    assert not (tmp_path / "i").exists()
+
+
+def test_files_are_loaded_as_those_that_the_model_was_trained_on(tmp_path: Path) -> None:
+    """Transparent and truncated files give the embeddings that their data set's pixels have."""
+    pixels = np.random.default_rng(0).integers(0, 256, (40, 40, 4), np.uint8)
+    (tmp_path / "photos").mkdir()
+    Image.fromarray(pixels).save(tmp_path / "photos" / "clear.png")
+    Image.fromarray(pixels[:, :, :3]).save(tmp_path / "photos" / "large.jpg")
+    cut = (tmp_path / "photos" / "large.jpg").read_bytes()
+    (tmp_path / "photos" / "large.jpg").write_bytes(cut[: len(cut) * 2 // 3])
+    options = {"decode": "exact", "truncated": "keep", "background": "#1020c0"}
+    config = ConvertConfig(
+        image_dir=str(tmp_path / "photos"), data_dir=tmp_path, image_size=32, encoding="raw", num_workers=1, **options
+    )
+    trained = dataclasses.replace(stand_in(), decode="exact", truncated="keep", background=(0x10, 0x20, 0xC0))
+    stored = index_dataset(tmp_path / "stored", convert(config).dataset_dir, trained).index
+    index = index_folder(tmp_path / "i", tmp_path / "photos", trained).index
+    embeddings = {picture.path: row for picture, row in zip(index.pictures, index.embeddings, strict=True)}
+    assert len(embeddings) == 2
+    for picture, expected in zip(stored.pictures, stored.embeddings, strict=True):
+        np.testing.assert_array_equal(embeddings[picture.path], expected)
+        query = load_query(str(tmp_path / "photos" / picture.path), trained)
+        assert isinstance(query, Query)
+        np.testing.assert_allclose(trained.embed(query.views[:1])[0], expected, atol=1e-3)
+    assert all(IndexImages(index).file(row) is not None for row in range(2))

@@ -100,6 +100,21 @@ def test_only_the_bytes_that_were_indexed_are_shown(own: SearchIndex, scene: Sce
     assert refused.value.status == 404
 
 
+def test_a_picture_that_was_edited_since_is_not_shown_as_it_was(own: SearchIndex) -> None:
+    """Not from the disk or memory either, where its thumbnail is; as the same bytes again, it is shown again."""
+    shown, path = Thumbnails(own), own.path_of(own.pictures[1])
+    small, large, old = shown.thumbnail(1), shown.large(1), path.read_bytes()
+    edited = bytearray(old)
+    edited[-20] ^= 1
+    path.write_bytes(bytes(edited))
+    for again in (shown, Thumbnails(own)):
+        for show in (again.thumbnail, again.large):
+            with pytest.raises(RequestError, match="was changed after indexing"):
+                show(1)
+    path.write_bytes(old)
+    assert (shown.thumbnail(1), shown.large(1)) == (small, large)
+
+
 @pytest.mark.parametrize("path", ["../secret.png", "/etc/hostname", "a/../../secret.png", "", ".."])
 def test_no_path_leads_out_of_the_folder(own: SearchIndex, scene: Scene, path: str) -> None:
     scene(5).save(Path(own.info.image_dir or "").parent / "secret.png")
