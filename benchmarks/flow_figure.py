@@ -96,8 +96,8 @@ def follow(picture: Path, dataset_dir: Path, model_dir: Path, index_dir: Path) -
     if row is None or layout.encoding != "raw":
         raise UsageError(f"{dataset_dir} should have {name} in its split train, as raw pixels.")
     offsets, size = layout.offsets, layout.image_size
-    with ShardReader(dataset_dir / layout.splits["train"][row.shard].file) as shard:
-        record = shard.read_framed(row.position * offsets.record_bytes, offsets.record_bytes)
+    shard = ShardReader(dataset_dir / layout.splits["train"][row.shard].file)
+    record = shard.read_framed(row.position * offsets.record_bytes, offsets.record_bytes)
     pixels = np.frombuffer(record, np.uint8)[offsets.image_offset :][: size * size * 3].reshape(size, size, 3)
 
     model, info = load_trained(model_dir)
@@ -174,7 +174,7 @@ def draw_flow(path: Path, flow: Flow) -> None:
     width = 2 * _MARGIN + columns * _PANEL + (columns - 1) * _GAP
     sheet = Image.new("RGB", (width, _TOP + 2 * step + _MARGIN - 16), _PAPER)
     draw = ImageDraw.Draw(sheet)
-    _text(draw, (_MARGIN, 40), "One image, from a file to an answer", 32)
+    _text(draw, (_MARGIN, 40), "One image, from the file to the answer", 32)
     _text(draw, (_MARGIN, 82), f"{flow.name}: its data at each letter of the flow", 18, _GRAY)
     for number, panel in enumerate(panels):
         x = _MARGIN + number % columns * (_PANEL + _GAP)
@@ -270,7 +270,7 @@ def _record(panel: _Panel, flow: Flow) -> tuple[str, ...]:
         x += 40 + round(panel.draw.textlength(word, _font(14)))
     return (
         "record in a shard",
-        f"{len(flow.record):,} bytes, in every record of the set",
+        f"{len(flow.record):,} bytes, in every record of the dataset",
         "gray: the bytes of the pixels",
     )
 

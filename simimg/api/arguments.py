@@ -22,7 +22,6 @@ class Counter:
     """Turns counts since the last call into calls of `progress(done, total)`."""
 
     def __init__(self, progress: Callable[[int, int], object], total: int = 0) -> None:
-        """Take the callback, and the total if it is known already."""
         self._progress, self._done, self._total = progress, 0, total
 
     def begin(self, total: int) -> None:

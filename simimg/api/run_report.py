@@ -43,14 +43,10 @@ def measure(
     *,
     with_mistakes: bool = True,
 ) -> tuple[Classification | CopyFigures, list[Tile]]:
-    """Return the figures of a model on a split, and tiles of its mistakes.
+    """Return the figures of a model, trained for classes or for copies, on a split, and tiles of its mistakes.
 
-    Args:
-        reader: of the split.
-        model: trained, for classes or for copies.
-        info: description of its run.
-        progress: called with the number of examples since the last call.
-        with_mistakes: False leaves the tiles out, which need a second pass over the split.
+    `progress` is called with the number of examples since the last call. Without `with_mistakes` there are no tiles,
+    which need a second pass over the split.
     """
     if info.objective.score == "recall":
         return _measure_copies(reader, model, info, progress, with_mistakes=with_mistakes)
@@ -118,10 +114,7 @@ def write_run_report(
 ) -> Path:
     """Write report.html and the confusion matrix to the folder of a finished run, and return the report's path.
 
-    Args:
-        result: of the run.
-        options: of the run.
-        note: called with warnings.
+    `note` is called with warnings.
     """
     model_dir = result.model_dir
     model, info = load_model(model_dir)

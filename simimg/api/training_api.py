@@ -80,17 +80,15 @@ def evaluate(
     advance = Counter(progress, reader.split.num_examples).advance
     figures, mistakes = measure(reader, model, info, advance, with_mistakes=report is not None)
     if report is not None:
-        classification, copies = by_kind(figures)
-        folders = {"model_dir": str(model_dir), "dataset_dir": str(dataset_dir)}
         write_evaluation_report(
-            classification,
-            copies,
+            *by_kind(figures),
             mistakes,
             Path(report),
+            model_dir=str(model_dir),
+            dataset_dir=str(dataset_dir),
             split=split,
             machine=machine_facts(),
             binary_loss=info.config["loss"] == "binary",
-            **folders,
         )
     return figures
 

@@ -19,25 +19,15 @@ _MIDDLE_GRAY = 127.5
 
 
 def augment(
-    config: AugmentConfig,
-    seed: int,
-    epoch: tf.Tensor,
-    id: tf.Tensor,
-    images: tf.Tensor,
-    view: tf.Tensor | int = 0,
+    config: AugmentConfig, seed: int, epoch: tf.Tensor, id: tf.Tensor, images: tf.Tensor, view: tf.Tensor | int = 0
 ) -> tf.Tensor:
     """Returns `images` augmented by parameters drawn from (seed, epoch, id, view), float32, 0..255, of the same shape.
 
     On a CPU, XLA compiles it to loops that are several times as fast as TensorFlow's operations, in about a second per
     shape. On a GPU, TensorFlow's operations have kernels, including one that moves uint8.
 
-    Args:
-        config: the augmentations; those that are off cost nothing.
-        seed: any int64.
-        epoch: int64 scalar.
-        id: int64 `[batch]`.
-        images: uint8 `[batch, height, width, 3]`.
-        view: int64 `[batch]` or scalar, from 0: the number of the view of an example.
+    The images are uint8 `[batch, height, width, 3]`; for the other arguments see `draw`. An augmentation that is off
+    costs nothing.
     """
     on_gpu = bool(tf.config.list_logical_devices("GPU"))
     return _augmented(config, seed, on_gpu)(epoch, id, tf.cast(view, tf.int64), images)
@@ -56,7 +46,7 @@ def _augmented(
         if config.paste:
             images = paste(parameters, images)
         pixels = tf.cast(images, tf.float32)
-        if config.changes_colors:
+        if config.colour_jitter or config.grayscale:
             pixels = recolor(parameters, pixels)
         if config.bars:
             pixels = cover(parameters, pixels)
@@ -74,11 +64,7 @@ def recolor(parameters: Parameters, pixels: tf.Tensor) -> tf.Tensor:
 
     The three are applied in this order, as one 3 x 3 matrix and one offset per image. A saturation of s scales each
     color's distance from its own gray by s, a contrast of c scales each value's distance from 127.5 by c, and a
-    brightness of b multiplies all values by b.
-
-    Args:
-        parameters: one entry per image.
-        pixels: float32 `[batch, height, width, 3]`.
+    brightness of b multiplies all values by b. The pixels are float32 `[batch, height, width, 3]`.
     """
     color = tf.cast(parameters.color, tf.float64)
     brightness, contrast, saturation = (color[:, i, None, None] for i in range(3))

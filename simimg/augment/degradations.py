@@ -1,4 +1,7 @@
-"""Degrades images as copies often are: blur, JPEG quantization, and occlusion by a rectangle (cutout) or by bars."""
+"""Degrades images as copies often are: blur, JPEG quantization, and occlusion by a rectangle (cutout) or by bars.
+
+Each function takes parameters with one entry per image, and pixels, float32 `[batch, height, width, 3]`, 0..255.
+"""
 
 from __future__ import annotations
 
@@ -49,11 +52,7 @@ def blur(parameters: Parameters, pixels: tf.Tensor) -> tf.Tensor:
     """Returns `pixels` blurred by a Gaussian of each image's own width, mirrored at the border.
 
     Along each axis, the blur is a product with a matrix. This is fast on devices with matrix units, and exact, because
-    the Gaussian is not truncated.
-
-    Args:
-        parameters: one entry per image; sigma 0 changes nothing.
-        pixels: float32 `[batch, height, width, channels]`.
+    the Gaussian is not truncated. A sigma of 0 changes nothing.
     """
     height, width = pixels.shape[1], pixels.shape[2]
     down = tf.einsum("bij,bjwc->biwc", _gaussian(parameters.sigma, height), pixels)
@@ -61,12 +60,7 @@ def blur(parameters: Parameters, pixels: tf.Tensor) -> tf.Tensor:
 
 
 def quantize(parameters: Parameters, pixels: tf.Tensor) -> tf.Tensor:
-    """Returns `pixels` as decoded from a JPEG file of each image's own quality, without chroma subsampling.
-
-    Args:
-        parameters: one entry per image.
-        pixels: float32 `[batch, height, width, 3]`, 0..255.
-    """
+    """Returns `pixels` as decoded from a JPEG file of each image's own quality, without chroma subsampling."""
     height, width = pixels.shape[1], pixels.shape[2]
     rows, columns = -(-height // _BLOCK), -(-width // _BLOCK)
     padded = tf.gather(pixels, tf.minimum(tf.range(rows * _BLOCK), height - 1), axis=1)
@@ -82,12 +76,7 @@ def quantize(parameters: Parameters, pixels: tf.Tensor) -> tf.Tensor:
 
 
 def cut_out(parameters: Parameters, pixels: tf.Tensor) -> tf.Tensor:
-    """Returns `pixels` with the pixels gray whose middle is in the image's own rectangle.
-
-    Args:
-        parameters: one entry per image; a rectangle may extend beyond the image.
-        pixels: float32 `[batch, height, width, channels]`.
-    """
+    """Returns `pixels` with the pixels gray whose middle is in the image's own rectangle, which may extend outside."""
     height, width = pixels.shape[1], pixels.shape[2]
     x = (tf.range(width, dtype=tf.float32)[None] + 0.5) / width
     y = (tf.range(height, dtype=tf.float32)[None] + 0.5) / height
@@ -98,12 +87,7 @@ def cut_out(parameters: Parameters, pixels: tf.Tensor) -> tf.Tensor:
 
 
 def cover(parameters: Parameters, pixels: tf.Tensor) -> tf.Tensor:
-    """Returns `pixels` with each image's own bars at the top and bottom, over the rows whose middle is in a bar.
-
-    Args:
-        parameters: one entry per image.
-        pixels: float32 `[batch, height, width, channels]`.
-    """
+    """Returns `pixels` with each image's own bars at the top and bottom, over the rows whose middle is in a bar."""
     height = pixels.shape[1]
     y = (tf.range(height, dtype=tf.float32)[None] + 0.5) / height
     thickness, gray = (part[:, None] for part in tf.unstack(parameters.bars, axis=1))
@@ -139,10 +123,6 @@ def _tables(quality: tf.Tensor) -> tf.Tensor:
 
 def _cosines() -> list[list[float]]:
     """Returns the orthonormal DCT-II of eight values, one row per frequency."""
-    return [
-        [
-            math.sqrt((1 if u == 0 else 2) / _BLOCK) * math.cos((2 * i + 1) * u * math.pi / (2 * _BLOCK))
-            for i in range(_BLOCK)
-        ]
-        for u in range(_BLOCK)
-    ]
+    scales = [math.sqrt((1 if u == 0 else 2) / _BLOCK) for u in range(_BLOCK)]
+    middles = [(2 * i + 1) * math.pi / (2 * _BLOCK) for i in range(_BLOCK)]
+    return [[scale * math.cos(u * middle) for middle in middles] for u, scale in enumerate(scales)]

@@ -2,6 +2,9 @@
 
 `warp` is TensorFlow's ImageProjectiveTransformV3, which has kernels for CPUs and GPUs and takes uint8, but which XLA
 cannot compile (TensorFlow 2.21). `warp_by_gather` consists of arithmetic and gathers, which XLA fuses.
+
+Each function takes parameters with one entry per image, and images, uint8 or float32 `[batch, height, width, 3]`.
+`border` says what the pixels outside an image are, one of `BORDERS`.
 """
 
 from __future__ import annotations
@@ -18,11 +21,6 @@ def warp(parameters: Parameters, images: tf.Tensor, border: str = "reflect") -> 
 
     uint8 images stay uint8, which moves a quarter of the bytes of float32. The resampling rounds their values down, by
     at most one level.
-
-    Args:
-        parameters: one entry per image.
-        images: uint8 or float32 `[batch, height, width, channels]`.
-        border: the pixels outside the image, one of `BORDERS`.
     """
     height, width = images.shape[1], images.shape[2]
     moved = tf.raw_ops.ImageProjectiveTransformV3(
@@ -37,19 +35,9 @@ def warp(parameters: Parameters, images: tf.Tensor, border: str = "reflect") -> 
 
 
 def warp_by_gather(parameters: Parameters, images: tf.Tensor, border: str = "reflect") -> tf.Tensor:
-    """Computes the same as `warp`, float32 and not rounded, by operations that XLA compiles.
-
-    Args:
-        parameters: one entry per image.
-        images: uint8 or float32 `[batch, height, width, channels]`.
-        border: the pixels outside the image, one of `BORDERS`.
-    """
+    """Computes the same as `warp`, float32 and not rounded, by operations that XLA compiles."""
     height, width, channels = images.shape[1:]
-    a0, a1, a2, b0, b1, b2 = (
-        part[:, None, None] for part in tf.unstack(transforms(parameters, height, width)[:, :6], axis=1)
-    )
-    x, y = _grid(height, width)
-    from_x, from_y = a0 * x + a1 * y + a2, b0 * x + b1 * y + b2
+    from_x, from_y = _origins(parameters, height, width)
     left, top = tf.floor(from_x), tf.floor(from_y)
     right_share, bottom_share = (from_x - left)[..., None], (from_y - top)[..., None]
     rows = tf.reshape(images, [-1, height * width, channels])
@@ -68,21 +56,14 @@ def warp_by_gather(parameters: Parameters, images: tf.Tensor, border: str = "ref
 
 
 def paste(parameters: Parameters, images: tf.Tensor) -> tf.Tensor:
-    """Returns warped `images` with the ground drawn around those that are pasted, float32.
+    """Returns images that were warped, with the ground drawn around those that are pasted, float32.
 
     The ground is a bilinear gradient between the colors of its corners. A pixel is ground if its middle is outside the
     example.
-
-    Args:
-        parameters: one entry per image.
-        images: uint8 or float32 `[batch, height, width, 3]`, the result of `warp` or `warp_by_gather`.
     """
     height, width = images.shape[1], images.shape[2]
-    a0, a1, a2, b0, b1, b2 = (
-        part[:, None, None] for part in tf.unstack(transforms(parameters, height, width)[:, :6], axis=1)
-    )
     x, y = _grid(height, width)
-    from_x, from_y = a0 * x + a1 * y + a2, b0 * x + b1 * y + b2
+    from_x, from_y = _origins(parameters, height, width)
     outside = (from_x < -0.5) | (from_x > width - 0.5) | (from_y < -0.5) | (from_y > height - 0.5)
     corners = tf.cast(parameters.ground, tf.float64)[:, :, :, None, None]  # [batch, top and bottom, left and right, …]
     right = tf.cast(x / max(width - 1, 1), tf.float64)[..., None]
@@ -96,6 +77,14 @@ def paste(parameters: Parameters, images: tf.Tensor) -> tf.Tensor:
 def _grid(height: int, width: int) -> tuple[tf.Tensor, tf.Tensor]:
     """Returns x, float32 `[1, 1, width]`, and y, `[1, height, 1]`, of an image's pixels."""
     return tf.range(width, dtype=tf.float32)[None, None, :], tf.range(height, dtype=tf.float32)[None, :, None]
+
+
+def _origins(parameters: Parameters, height: int, width: int) -> tuple[tf.Tensor, tf.Tensor]:
+    """Returns the x and the y that each output pixel comes from, float32 `[batch, height, width]` each."""
+    parts = tf.unstack(transforms(parameters, height, width)[:, :6], axis=1)
+    a0, a1, a2, b0, b1, b2 = (part[:, None, None] for part in parts)
+    x, y = _grid(height, width)
+    return a0 * x + a1 * y + a2, b0 * x + b1 * y + b2
 
 
 def _inside(at: tf.Tensor, size: int, border: str) -> tuple[tf.Tensor, tf.Tensor]:

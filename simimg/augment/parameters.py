@@ -24,7 +24,12 @@ __all__ = ["BORDERS", "AugmentConfig", "Parameters", "draw", "uniform"]
 # black.
 BORDERS = ("reflect", "nearest", "constant")
 
-_MAX_BLUR = 16
+_RANGES = {
+    **dict.fromkeys(("colour_jitter", "grayscale", "cutout", "quarter_turns", "paste", "bars"), (0, 1)),
+    "rotation_degrees": (0, 180),
+    "blur": (0, 16),
+    "min_jpeg_quality": (1, 100),
+}
 _MAX_ASPECT = 4 / 3
 _LEAST_PASTED = 0.4  # of each side of the larger image
 _BARS = (0.05, 0.2)  # height of each bar in shares of the image's height
@@ -36,61 +41,45 @@ _MIX_2 = 0x94D049BB133111EB
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class AugmentConfig:
-    """The augmentations and their strengths.
-
-    Args:
-        rotation_degrees: each example is rotated by an angle drawn uniformly from -x to x degrees; 0 is off.
-        horizontal_flip: each example is mirrored left to right with probability 1/2.
-        crop_min_area: each example is cropped to a part and enlarged again. The part's share of the area is drawn
-            uniformly from this to 1, and its aspect ratio log-uniformly from 3/4 to 4/3 (Szegedy et al., "Going deeper
-            with convolutions", CVPR 2015, section 6); 1 is off.
-        colour_jitter: brightness, contrast and saturation are each multiplied by a factor drawn uniformly from 1 - x to
-            1 + x; 0 is off.
-        vertical_flip: each example is mirrored top to bottom with probability 1/2.
-        grayscale: the probability that an example becomes grayscale.
-        blur: each example is blurred by a Gaussian whose standard deviation is drawn uniformly from 0 to x px; 0 is
-            off.
-        min_jpeg_quality: each example is quantized as by JPEG, at a quality drawn uniformly from x to 100; 100 is off.
-        cutout: a rectangle anywhere in each example becomes gray. Its sides are drawn uniformly from 0 to x of the
-            image's (DeVries, Taylor, "Improved regularization of CNNs with cutout", 2017); 0 is off.
-        quarter_turns: the probability that an example is rotated by 90, 180 or 270 degrees, besides `rotation_degrees`.
-        paste: the probability that an example is pasted into a larger image instead of being cropped. It takes 0.4 to 1
-            of each side, and a color gradient fills the rest.
-        bars: the probability that an example is covered by bars at the top and the bottom, each of 5 to 20 % of its
-            height, in black, white or gray.
-        border: the pixels outside an image that is moved; see `BORDERS`.
+    """The augmentations and their strengths; x is the value of an option.
 
     Raises:
         UsageError: a number is out of its range.
     """
 
-    rotation_degrees: float = 20.0
-    horizontal_flip: bool = True
+    rotation_degrees: float = 20.0  # each example is rotated by an angle drawn uniformly from -x to x degrees; 0 is off
+    horizontal_flip: bool = True  # each example is mirrored left to right with probability 1/2
+    # Each example is cropped to a part and enlarged again. The part's share of the area is drawn uniformly from x to 1,
+    # and its aspect ratio log-uniformly from 3/4 to 4/3 (Szegedy et al., "Going deeper with convolutions", CVPR 2015,
+    # section 6); 1 is off.
     crop_min_area: float = 1.0
+    # Brightness, contrast and saturation are each multiplied by a factor drawn uniformly from 1 - x to 1 + x; 0 is off.
     colour_jitter: float = 0.0
-    vertical_flip: bool = False
-    grayscale: float = 0.0
+    vertical_flip: bool = False  # each example is mirrored top to bottom with probability 1/2
+    grayscale: float = 0.0  # the probability that an example becomes grayscale
+    # Each example is blurred by a Gaussian whose standard deviation is drawn uniformly from 0 to x px; 0 is off.
     blur: float = 0.0
+    # Each example is quantized as by JPEG, at a quality drawn uniformly from x to 100; 100 is off.
     min_jpeg_quality: float = 100.0
+    # A rectangle anywhere in each example becomes gray. Its sides are drawn uniformly from 0 to x of the image's
+    # (DeVries, Taylor, "Improved regularization of CNNs with cutout", 2017); 0 is off.
     cutout: float = 0.0
+    # The probability that an example is rotated by 90, 180 or 270 degrees, besides `rotation_degrees`.
     quarter_turns: float = 0.0
+    # The probability that an example is pasted into a larger image instead of being cropped. It takes 0.4 to 1 of each
+    # side, and a color gradient fills the rest.
     paste: float = 0.0
+    # The probability that an example is covered by bars at the top and the bottom, each of 5 to 20 % of its height, in
+    # black, white or gray.
     bars: float = 0.0
-    border: str = "reflect"
+    border: str = "reflect"  # the pixels outside an image that is moved; see `BORDERS`
 
     def __post_init__(self) -> None:
-        """Checks the ranges."""
-        if not 0 <= self.rotation_degrees <= 180:
-            raise UsageError(f"--rotation_degrees={self.rotation_degrees}: should be 0..180.")
+        for name, (least, most) in _RANGES.items():
+            if not least <= getattr(self, name) <= most:
+                raise UsageError(f"--{name}={getattr(self, name)}: should be {least}..{most}.")
         if not 0 < self.crop_min_area <= 1:
             raise UsageError(f"--crop_min_area={self.crop_min_area}: should be above 0, and 1 or less.")
-        for name in ("colour_jitter", "grayscale", "cutout", "quarter_turns", "paste", "bars"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise UsageError(f"--{name}={getattr(self, name)}: should be 0..1.")
-        if not 0 <= self.blur <= _MAX_BLUR:
-            raise UsageError(f"--blur={self.blur}: should be 0..{_MAX_BLUR}.")
-        if not 1 <= self.min_jpeg_quality <= 100:
-            raise UsageError(f"--min_jpeg_quality={self.min_jpeg_quality}: should be 1..100.")
         if self.border not in BORDERS:
             raise UsageError(f"--border={self.border}: should be one of {', '.join(BORDERS)}.")
 
@@ -109,39 +98,22 @@ class AugmentConfig:
         turns = self.rotation_degrees or self.quarter_turns
         return bool(turns or self.horizontal_flip or self.vertical_flip or self.crop_min_area < 1 or self.paste)
 
-    @property
-    def changes_colors(self) -> bool:
-        """Whether any augmentation changes colors: jitter or grayscale."""
-        return self.colour_jitter > 0 or self.grayscale > 0
-
 
 class Parameters(NamedTuple):
-    """The parameters of each example of a batch.
+    """The parameters of each example of a batch."""
 
-    Attributes:
-        angle: float32 `[batch]`, radians, counterclockwise, quarter turns included.
-        flip: bool `[batch, 2]`, mirrored left to right, and top to bottom.
-        crop: float32 `[batch, 4]`, the part that is kept: its middle (x, y) and its size (width, height), in shares of
-            the image's. The whole image is (0.5, 0.5, 1, 1); the size is above 1 for a pasted image.
-        color: float32 `[batch, 3]`, the factors of brightness, contrast and saturation.
-        sigma: float32 `[batch]`, standard deviation of the blur in px.
-        quality: float32 `[batch]`, quality of JPEG, 1..100.
-        cutout: float32 `[batch, 4]`, the rectangle that becomes gray, like `crop`.
-        pasted: bool `[batch]`, whether it is pasted into a larger image.
-        ground: float32 `[batch, 2, 2, 3]`, the larger image's colors in its corners, 0..255, top left first.
-        bars: float32 `[batch, 2]`, the height of each bar in shares of the image's, 0 for none; and its gray, 0..255.
-    """
-
-    angle: tf.Tensor
-    flip: tf.Tensor
+    angle: tf.Tensor  # float32 `[batch]`, radians, counterclockwise, quarter turns included
+    flip: tf.Tensor  # bool `[batch, 2]`, mirrored left to right, and top to bottom
+    # float32 `[batch, 4]`, the part that is kept: its middle (x, y) and its size (width, height), in shares of the
+    # image's. The whole image is (0.5, 0.5, 1, 1); the size is above 1 for a pasted image.
     crop: tf.Tensor
-    color: tf.Tensor
-    sigma: tf.Tensor
-    quality: tf.Tensor
-    cutout: tf.Tensor
-    pasted: tf.Tensor
-    ground: tf.Tensor
-    bars: tf.Tensor
+    color: tf.Tensor  # float32 `[batch, 3]`, the factors of brightness, contrast and saturation
+    sigma: tf.Tensor  # float32 `[batch]`, standard deviation of the blur in px
+    quality: tf.Tensor  # float32 `[batch]`, quality of JPEG, 1..100
+    cutout: tf.Tensor  # float32 `[batch, 4]`, the rectangle that becomes gray, like `crop`
+    pasted: tf.Tensor  # bool `[batch]`, whether it is pasted into a larger image
+    ground: tf.Tensor  # float32 `[batch, 2, 2, 3]`, the larger image's colors in its corners, 0..255, top left first
+    bars: tf.Tensor  # float32 `[batch, 2]`, a bar's height in shares of the image's, 0 for none; its gray, 0..255
 
 
 def draw(config: AugmentConfig, seed: int, epoch: tf.Tensor, id: tf.Tensor, view: tf.Tensor | int = 0) -> Parameters:
@@ -183,14 +155,8 @@ def draw(config: AugmentConfig, seed: int, epoch: tf.Tensor, id: tf.Tensor, view
 
 
 def uniform(seed: int, epoch: tf.Tensor, id: tf.Tensor, num_draws: int, view: tf.Tensor | int = 0) -> tf.Tensor:
-    """Returns float32 `[batch, num_draws]`, uniform in 0 <= x < 1, multiples of 2**-24.
-
-    Args:
-        seed: any int64.
-        epoch: int64 scalar.
-        id: int64 `[batch]`.
-        num_draws: independent numbers per example, at most 64.
-        view: int64 `[batch]` or scalar, from 0.
+    """Returns `num_draws` independent numbers per example, at most 64: float32 `[batch, num_draws]`, uniform in
+    0 <= x < 1, multiples of 2**-24; for the other arguments see `draw`.
     """
     run = _mix(tf.constant(_signed(seed & _MASK), tf.int64) + _signed(_GOLDEN))
     run = _mix(run + tf.cast(epoch, tf.int64) * _signed(_GOLDEN))

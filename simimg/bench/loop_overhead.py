@@ -3,7 +3,7 @@
     bare step        a `tf.function` of forward pass, gradients and optimizer, with one batch in memory
     loop             the training loop: batches read and shuffled, several steps per call, losses and accuracies summed
     loop, x 1 2 4    the same under MirroredStrategy with that many devices, which share the global batch
-    fit              `keras.Model.fit` on the same batches; `fit, 10 steps a call` with steps_per_execution=10
+    fit              `keras.Model.fit` on the same batches; `fit, 10 steps per call` with steps_per_execution=10
 
 There is no augmentation and no moving average of the weights, because `fit` has neither. All run in this process and
 take turns. Without a GPU, the devices are parts of the processor: they gain nothing, and what several of them cost
@@ -27,10 +27,9 @@ from simimg.bench.measurements import Run, estimate, ratios, repeating, take_tur
 from simimg.input import Batch, Order, Reader, open_reader, train_batches
 from simimg.training.builders import build_state
 from simimg.training.checkpoints import Progress, State
-from simimg.training.loop import distribute
 from simimg.training.metrics import example_losses
 from simimg.training.train_config import TrainConfig
-from simimg.training.train_step import StepRunner, several_steps, training_step
+from simimg.training.train_step import StepRunner, training_step
 
 __all__ = ["LoopCost", "LoopCosts", "measure_loop"]
 
@@ -107,13 +106,13 @@ def measure_loop(
         colour_jitter=0.0,
         ema=0.0,
     ).resolved(1)
-    reader, choice = open_reader(config.dataset_dir, "train", config.reader)
+    reader, _ = open_reader(config.dataset_dir, "train", config.reader)
     batch_size = config.global_batch_size
     what = (
-        f"{reader.split.image_size} x {reader.split.image_size}, reader {choice.kind}; {config.model}, "
+        f"{reader.split.image_size} x {reader.split.image_size}, reader {reader.kind}; {config.model}, "
         f"batches of {batch_size}"
     )
-    note(f"{what}: rounds: {repeats}, and one to warm up")
+    note(f"{what}; {repeats} rounds and one to warm up")
     runs = {BARE: _bare(config, reader), LOOP: _loop(config, reader, tf.distribute.OneDeviceStrategy(f"{kind}:0"))}
     for count in _DEVICES:
         if count <= there and batch_size % count == 0:
@@ -123,7 +122,7 @@ def measure_loop(
                 config, reader, tf.distribute.MirroredStrategy(names, cross_device_ops=between)
             )
     runs["fit"] = _fit(config, reader, 1)
-    runs[f"fit, {_FIT_STEPS_PER_CALL} steps a call"] = _fit(config, reader, _FIT_STEPS_PER_CALL)
+    runs[f"fit, {_FIT_STEPS_PER_CALL} steps per call"] = _fit(config, reader, _FIT_STEPS_PER_CALL)
     rounds, failures = take_turns(runs, repeats=repeats, progress=watch(len(runs) * (repeats + 1)))
     assert not failures
     to_fit = estimate(ratios(rounds[LOOP], rounds["fit"]))
@@ -188,8 +187,7 @@ def _loop(config: TrainConfig, reader: Reader, strategy: tf.distribute.Strategy)
     order = _order(config, reader, strategy.num_replicas_in_sync)
     with strategy.scope():
         state = _state(config, reader)
-    run = several_steps(training_step(config, strategy, state, order, reader))
-    caller = StepRunner(strategy, run, iter(distribute(strategy, reader, order)), order, reader)
+    caller = StepRunner(strategy, training_step(config, strategy, state, order, reader), order, reader)
     progress, never = Progress(), threading.Event()
 
     def once() -> int:

@@ -2,13 +2,9 @@
 
 from simimg.input.pipeline import (
     CACHES,
-    ON_CORRUPT,
     READERS,
     SHUFFLES,
-    Reader,
-    ReaderChoice,
     batches_of,
-    choose_reader,
     choose_shuffle,
     eval_batches,
     input_warnings,
@@ -17,8 +13,9 @@ from simimg.input.pipeline import (
     open_reader,
     train_batches,
 )
-from simimg.input.sampler import Mixing, Order, Position
-from simimg.input.split import PADDING_ID, Batch, Split, input_errors, open_split, reading
+from simimg.input.records import ON_CORRUPT
+from simimg.input.sampler import Order, Position
+from simimg.input.split import PADDING_ID, Batch, Reader, Split, input_errors, open_split, reading
 
 __all__ = [
     "CACHES",
@@ -27,14 +24,11 @@ __all__ = [
     "READERS",
     "SHUFFLES",
     "Batch",
-    "Mixing",
     "Order",
     "Position",
     "Reader",
-    "ReaderChoice",
     "Split",
     "batches_of",
-    "choose_reader",
     "choose_shuffle",
     "eval_batches",
     "input_errors",

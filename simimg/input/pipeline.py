@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, Protocol
 
 import numpy as np
 import psutil
@@ -17,19 +15,15 @@ from simimg.input.readers.mapped import MappedReader
 from simimg.input.readers.resident import DeviceReader, ResidentReader
 from simimg.input.readers.service import ServiceReader
 from simimg.input.readers.stream import StreamReader
-from simimg.input.records import ON_CORRUPT
 from simimg.input.sampler import Mixing, Order
-from simimg.input.split import PADDING_ID, Batch, Split, open_split, reading
+from simimg.input.split import PADDING_ID, Batch, Reader, Split, open_split, reading
 from tfrecords.format.manifest import iter_manifest
 from tfrecords.format.naming import MANIFEST_FILE
 
 __all__ = [
     "CACHES",
-    "ON_CORRUPT",
     "READERS",
     "SHUFFLES",
-    "Reader",
-    "ReaderChoice",
     "batches_of",
     "choose_reader",
     "choose_shuffle",
@@ -52,37 +46,6 @@ _CACHED_SHARE = 0.75
 _COUNT_BATCH_SIZE = 256
 
 
-class Reader(Protocol):
-    """Delivers the examples of a split.
-
-    Attributes:
-        kind: one of `READERS`, or `service`.
-        split: the split that it reads.
-        corrupt: the reason for each record that was skipped so far, by its place.
-    """
-
-    kind: str
-    split: Split
-    corrupt: dict[int, str]
-
-    def train_batches(self, order: Order) -> tf.data.Dataset:
-        """Returns a data set of elements for `batch`: replica after replica, step after step."""
-
-    def batch(self, element: Any) -> Batch:
-        """Returns the Batch of `order.per_replica_batch_size` for an element; called in the replica's training step."""
-
-    def eval_batches(self, batch_size: int) -> tf.data.Dataset:
-        """Returns a data set of Batches of `batch_size`: every example once, the last batch filled up with id -1."""
-
-
-@dataclasses.dataclass(frozen=True)
-class ReaderChoice:
-    """The kind of reader chosen for a split, and the reason as a clause for the user."""
-
-    kind: str
-    reason: str
-
-
 def open_reader(
     dataset_dir: Path,
     split: str,
@@ -92,8 +55,8 @@ def open_reader(
     cache: str = "host",
     data_service: str = "",
     num_threads: int = 0,
-) -> tuple[Reader, ReaderChoice]:
-    """Opens a split of a data set folder; returns its reader, and why this kind of reader was chosen.
+) -> tuple[Reader, str]:
+    """Opens a split of a data set folder; returns its reader, and the reason for this kind of reader, a clause.
 
     Args:
         dataset_dir: the data set's folder.
@@ -117,37 +80,35 @@ def open_reader(
         if kind != "auto" or cache != "host":
             raise UsageError(f"--data_service={data_service} is a reader of its own. Leave out --reader and --cache.")
         service = ServiceReader(opened, data_service, num_threads=num_threads, on_corrupt=on_corrupt)
-        return service, ReaderChoice(service.kind, f"{data_service} reads and decodes")
-    choice = (
-        choose_reader(opened, psutil.virtual_memory().available) if kind == "auto" else ReaderChoice(kind, "as given")
-    )
+        return service, f"{data_service} reads and decodes"
+    reason = "as given"
     if cache == "device":
         if kind not in ("auto", "resident"):
             raise UsageError(f"--cache=device: --reader={kind} keeps nothing in memory. Leave one of the two out.")
-        choice = ReaderChoice("resident", "--cache=device keeps it on the training devices")
-    if choice.kind == "stream":
+        kind, reason = "resident", "--cache=device keeps it on the training devices"
+    elif kind == "auto":
+        kind, reason = choose_reader(opened, psutil.virtual_memory().available)
+    if kind == "stream":
         if on_corrupt == "skip":
             raise UsageError(
                 "--on_corrupt=skip: a streamed shard cannot be read beyond a corrupt record. "
                 "Use --reader=mapped, which needs shards that `simimg convert` wrote."
             )
-        return StreamReader(opened), choice
+        return StreamReader(opened), reason
     reader: Callable[..., Reader] = MappedReader
-    if choice.kind == "resident":
+    if kind == "resident":
         reader = DeviceReader if cache == "device" else ResidentReader
-    return reader(opened, num_threads=num_threads, on_corrupt=on_corrupt), choice
+    return reader(opened, num_threads=num_threads, on_corrupt=on_corrupt), reason
 
 
-def choose_reader(split: Split, free_bytes: int) -> ReaderChoice:
-    """Returns the fastest kind of reader that can read `split` with `free_bytes` of memory."""
+def choose_reader(split: Split, free_bytes: int) -> tuple[str, str]:
+    """Returns the fastest kind of reader that can read `split` with `free_bytes` of memory, and the reason."""
     size = f"{split.decoded_bytes / 2**20:,.0f} MB decoded"
     if split.decoded_bytes <= free_bytes * _RESIDENT_SHARE:
-        return ReaderChoice("resident", f"{size} fits into memory")
+        return "resident", f"{size} fits into memory"
     if split.indexed:
-        return ReaderChoice("mapped", f"{size} does not fit into a quarter of the free memory; its shards are mapped")
-    return ReaderChoice(
-        "stream", f"{size} does not fit into a quarter of the free memory; shards without layout.json are streamed"
-    )
+        return "mapped", f"{size} does not fit into a quarter of the free memory; its shards are mapped"
+    return "stream", f"{size} does not fit into a quarter of the free memory; shards without layout.json are streamed"
 
 
 def choose_shuffle(split: Split, free_bytes: int) -> str:

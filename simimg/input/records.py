@@ -35,16 +35,7 @@ from tfrecords.format.record import FOOTER_BYTES, FRAMING_BYTES, HEADER_BYTES, u
 from tfrecords.format.record_layout import INT_BYTES, record_spans
 from tfrecords.format.shard import ShardReader
 
-__all__ = [
-    "ON_CORRUPT",
-    "EncodedRecords",
-    "MappedRecords",
-    "aligned",
-    "corrupt_record",
-    "map_records",
-    "shared_tensor",
-    "tf_varints",
-]
+__all__ = ["ON_CORRUPT", "EncodedRecords", "aligned", "corrupt_record", "map_records", "shared_tensor", "tf_varints"]
 
 ON_CORRUPT = ("fail", "skip")
 
@@ -82,17 +73,11 @@ def corrupt_record(fault: str) -> CorruptRecordError:
 
 @dataclasses.dataclass(frozen=True)
 class MappedRecords:
-    """Shards mapped into memory as one array.
+    """Shards mapped into memory as one array."""
 
-    Attributes:
-        rows: uint8 `[num_rows, record_bytes]`. The memory is read-only, although NumPy does not know it.
-        first_rows: the first row of each shard.
-        first_places: the place of each shard's first record among all records, and the number of records at the end.
-    """
-
-    rows: np.ndarray
-    first_rows: tuple[int, ...]
-    first_places: tuple[int, ...]
+    rows: np.ndarray  # uint8 `[num_rows, record_bytes]`; the memory is read-only, although NumPy does not know it
+    first_rows: tuple[int, ...]  # of each shard
+    first_places: tuple[int, ...]  # of each shard's first record among all records, and the number of records
 
     def spans(self) -> list[tuple[slice, slice]]:
         """Returns the places and the rows of each shard."""
@@ -144,11 +129,7 @@ def map_records(shards: Sequence[tuple[Path, int]], record_bytes: int) -> Mapped
 class EncodedRecords:
     """The records of a split that `simimg convert` wrote as JPEG or PNG.
 
-    Attributes:
-        corrupt: the reason for each record that was skipped so far, by its place.
-
     Args:
-        split: the split to read.
         on_corrupt: `fail`, or `skip`, which turns an unreadable record into padding: pixels and label 0, id -1.
         decode: False leaves the pixels undefined, to measure the cost of everything else.
 
@@ -157,7 +138,7 @@ class EncodedRecords:
     """
 
     def __init__(self, split: Split, *, on_corrupt: str = "fail", decode: bool = True) -> None:
-        self.corrupt: dict[int, str] = {}
+        self.corrupt: dict[int, str] = {}  # the reason for each record that was skipped so far, by its place
         self._size = split.image_size
         self._decode = {"jpeg": _decode_jpeg, "png": _decode_png}[split.encoding] if decode else _decode_nothing
         self._skip = on_corrupt == "skip"

@@ -60,33 +60,21 @@ _PLACES_PER_CALL = 1 << 14
 class Order:
     """The examples that each replica of this process gets, from a position to the end of the training.
 
-    Args:
-        num_examples: examples in the split.
-        global_batch_size: examples per step, over all replicas of all processes.
-        num_epochs: epochs of the whole training.
-        seed: any int; it selects the permutations.
-        start: the first step to deliver.
-        num_replicas: replicas of all processes.
-        first_replica: the first replica of this process.
-        num_local_replicas: replicas of this process; by default all.
-        mixing: how far examples are mixed; by default as a whole, with all permutations equally likely.
-
     Raises:
         UsageError: the batch cannot be divided among the replicas, or is larger than the split.
     """
 
-    num_examples: int
-    global_batch_size: int
-    num_epochs: int
-    seed: int
-    start: Position = Position()
-    num_replicas: int = 1
-    first_replica: int = 0
-    num_local_replicas: int = 0
-    mixing: Mixing | None = None
+    num_examples: int  # in the split
+    global_batch_size: int  # examples per step, over all replicas of all processes
+    num_epochs: int  # of the whole training
+    seed: int  # any int; it selects the permutations
+    start: Position = Position()  # the first step to deliver
+    num_replicas: int = 1  # of all processes
+    first_replica: int = 0  # of this process
+    num_local_replicas: int = 0  # of this process; 0 is all
+    mixing: Mixing | None = None  # how far examples are mixed; None: as a whole, all permutations equally likely
 
     def __post_init__(self) -> None:
-        """Checks that at least one batch can be delivered."""
         if self.global_batch_size % self.num_replicas:
             raise UsageError(
                 f"--global_batch_size={self.global_batch_size} cannot be divided among {self.num_replicas} replicas. "

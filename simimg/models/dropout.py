@@ -78,7 +78,6 @@ class ExampleDropout(keras.layers.Dropout):
     """
 
     def __init__(self, rate: float, *, stream: int, seed: int | None = None, **kwargs: Any) -> None:
-        """Checks the arguments, which the class describes."""
         if not 0 <= rate < 1:
             raise UsageError(f"the dropout rate should be at least 0 and below 1. Received: rate={rate}")
         if not 0 <= stream < NUM_STREAMS:

@@ -38,7 +38,6 @@ class FrozenNormConv2D(keras.layers.Layer):
         epsilon: added to the variance.
         padding: zeros on each of the four sides, as in PyTorch.
         groups: parts of the channels that are convolved separately (ResNeXt); not for a depthwise convolution.
-        **kwargs: the arguments of every Keras layer.
     """
 
     def __init__(
@@ -52,7 +51,6 @@ class FrozenNormConv2D(keras.layers.Layer):
         groups: int = 1,
         **kwargs: Any,
     ) -> None:
-        """Stores the arguments, which the class describes."""
         super().__init__(**kwargs)
         self.filters = filters
         self.kernel_size = kernel_size

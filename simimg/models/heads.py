@@ -77,16 +77,12 @@ def probabilities(features: Any, num_classes: int) -> Any:
 def embedder(model: keras.Model) -> keras.Model:
     """The part of a model that similarity search runs: pixels to unit vectors. It shares the model's weights.
 
-    Args:
-        model: a model with a layer named "embedding" whose output is [batch, dim].
-
-    Returns:
-        A model from [batch, image_size, image_size, 3] pixels 0..255 (uint8 or float, as the model takes them) to
-        float32 [batch, dim] of L2 norm 1, so the inner product of two rows is their cosine similarity. An embedding of
-        zeros stays zero, and its similarity to everything is 0. Runs without dropout and with fixed statistics.
+    Its output is float32 [batch, dim] of L2 norm 1, so the inner product of two rows is their cosine similarity. An
+    embedding of zeros stays zero, and its similarity to everything is 0. Runs without dropout and with fixed
+    statistics.
 
     Raises:
-        ModelError: the model has no such layer.
+        ModelError: the model has no layer "embedding" whose output is [batch, dim].
     """
     embedding = _embedding_layer(model).output
     if len(embedding.shape) != 2:
@@ -95,14 +91,11 @@ def embedder(model: keras.Model) -> keras.Model:
 
 
 def search_embedder(model: keras.Model) -> keras.Model:
-    """The embedder that similarity search indexes with: `embedder`, with average pooling replaced.
+    """The embedder that similarity search indexes with: `embedder`, with average pooling replaced; raises as that.
 
     If the model averages its last map, the generalized mean of the map is used instead. The average loses small
     objects, and the generalized mean finds 1.3 points more edited copies. A model whose embedding is not an average,
     such as one trained for search, is not changed.
-
-    Raises:
-        ModelError: the model has no layer named "embedding".
     """
     layer = _embedding_layer(model)
     if isinstance(layer, keras.layers.GlobalAveragePooling2D):
@@ -117,13 +110,9 @@ def copy_model(classifier: keras.Model, dim: int) -> keras.Model:
     the generalized mean of the last map, and one linear layer. The output of that layer is the embedding; there is no
     further layer to discard after the training.
 
-    Args:
-        classifier: a classifier of this package. If it averages its last map, the generalized mean replaces that.
-        dim: length of the embedding.
-
-    Returns:
-        A model from [batch, image_size, image_size, 3] pixels 0..255 to float32 [batch, dim] of L2 norm 1. The layer
-        "embedding" gives the vectors before they are normalized, so `search_embedder` does not change the model.
+    If the classifier averages its last map, the generalized mean replaces that. The output is float32 [batch, dim] of
+    L2 norm 1. The layer "embedding" gives the vectors before they are normalized, so `search_embedder` does not change
+    the model.
 
     Raises:
         UsageError: `dim` is below 2.
@@ -155,15 +144,10 @@ class GeneralizedMeanPooling2D(keras.layers.Layer):
     p = 1 is the average, and a large p is nearly the maximum. 3 is the value that the authors' training arrives at and
     that copy detectors use. It gives small objects weight, which matters when the other image is a crop. Input float
     `[batch, h, w, channels]`, with negative values taken as zero; output `[batch, channels]`, float32 under mixed
-    precision too.
-
-    Args:
-        power: p.
-        **kwargs: the arguments of every Keras layer.
+    precision too. `power` is p.
     """
 
     def __init__(self, power: float = 3.0, **kwargs: Any) -> None:
-        """Stores the power."""
         super().__init__(**{"dtype": "float32", **kwargs})
         self.power = power
 

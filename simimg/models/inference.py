@@ -1,13 +1,20 @@
-"""Running a trained model on pixels: compiled functions, and the test-time views that a prediction is averaged over."""
+"""Running a trained model on pixels: compiled functions, the test-time views that a prediction is averaged over, and
+the export as a SavedModel, which runs without simimg.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import keras
 import tensorflow as tf
 
-__all__ = ["VIEWS", "compiled", "views_of"]
+from simimg.errors import UsageError
+from simimg.models.model_folder import RunInfo, load_trained
+from tfrecords.format.atomic_files import atomic_folder
+
+__all__ = ["VIEWS", "compiled", "export_saved_model", "views_of"]
 
 VIEWS = ("one", "mirrored", "cropped")
 """Test-time views: the image; the image and its mirror image; both, and five crops of each."""
@@ -19,11 +26,7 @@ def compiled(model: keras.Model, *, views: str = "one") -> Callable[[tf.Tensor],
     """Returns `model` as a compiled function from uint8 pixels to its outputs, float32, in inference mode.
 
     The network is compiled once, however many views there are. That takes a second or more, so keep the function if
-    you predict more than once.
-
-    Args:
-        model: a model from pixels 0..255 to probabilities or embeddings.
-        views: one of `VIEWS`; the output is the mean over them.
+    you predict more than once. The output is the mean over the `views`, one of `VIEWS`.
     """
 
     @tf.function
@@ -38,11 +41,8 @@ def compiled(model: keras.Model, *, views: str = "one") -> Callable[[tf.Tensor],
 
 
 def views_of(pixels: tf.Tensor, views: str) -> Iterator[tf.Tensor]:
-    """Yields the test-time views of images: 1, 2 or 12 tensors of the shape of `pixels`.
-
-    Args:
-        pixels: float32 `[batch, size, size, 3]`.
-        views: one of `VIEWS`.
+    """Yields the test-time `views`, one of `VIEWS`, of images, float32 `[batch, size, size, 3]`: 1, 2 or 12 tensors of
+    that shape.
     """
     yield pixels
     if views == "one":
@@ -58,3 +58,36 @@ def views_of(pixels: tf.Tensor, views: str) -> Iterator[tf.Tensor]:
         crop.set_shape(pixels.shape)
         yield crop
         yield tf.reverse(crop, [2])
+
+
+def export_saved_model(model_dir: Path, out_dir: Path) -> RunInfo:
+    """Writes the model of a finished run as a SavedModel, atomically, and returns the description of the run.
+
+    The signature `serving_default` takes `image`, uint8 `[n, image_size, image_size, 3]`. It returns `probabilities`,
+    float32 `[n, num_classes]`, `label`, string `[n]`, and `class_names`, string `[num_classes]`. If the model was
+    trained to find copies, it returns `embedding`, float32 `[n, dim]` of L2 norm 1.
+
+    Raises:
+        ModelError: the folder has no finished run.
+        UsageError: `out_dir` has other files in it.
+    """
+    model, info = load_trained(model_dir)
+    if out_dir.exists() and any(out_dir.iterdir()) and not (out_dir / "saved_model.pb").exists():
+        raise UsageError(f"--out_dir={out_dir} is not empty and not a SavedModel. Name a new folder.")
+    module = tf.Module()
+    module.model = model  # so that its weights are saved
+    forward = compiled(model, views=info.config["test_views"])
+    image = tf.TensorSpec([None, info.image_size, info.image_size, 3], tf.uint8, name="image")
+
+    @tf.function(input_signature=[image])
+    def serve(image: tf.Tensor) -> dict[str, tf.Tensor]:
+        if info.objective.score == "recall":
+            return {"embedding": forward(image)}
+        probabilities = forward(image)
+        names = tf.constant(info.class_names)
+        label = tf.gather(names, tf.argmax(probabilities, axis=1))
+        return {"probabilities": probabilities, "label": label, "class_names": names}
+
+    with atomic_folder(out_dir) as folder:
+        tf.saved_model.save(module, str(folder), signatures={"serving_default": serve})
+    return info

@@ -27,7 +27,7 @@ def application(
     *,
     weights: str | Path | None,
     resolution: int | None = None,
-    fixed: bool | None = None,
+    fixed: bool,
 ) -> keras.Model:
     """One of Keras's networks with a new softmax over unit features, for fine-tuning.
 
@@ -35,17 +35,8 @@ def application(
     fine-tuning". Otherwise it trains as in Keras. Its dropout and batch statistics are then per replica, so a run on
     several replicas differs from a run on one.
 
-    Args:
-        name: one of `APPLICATIONS`.
-        image_size: width and height of the images in pixels.
-        num_classes: at least 2.
-        weights: "imagenet", which Keras downloads; a `.weights.h5` or `.h5` file of the network without its top; None
-            for random weights.
-        resolution: width and height that the input is enlarged to; None: `image_size`.
-        fixed: see above; None: if there are weights.
-
-    Returns:
-        A model from [batch, image_size, image_size, 3] pixels 0..255 to float32 [batch, num_classes] probabilities.
+    `weights` is "imagenet", which Keras downloads; a `.weights.h5` or `.h5` file of the network without its top; or
+    None for random weights. The input is enlarged to `resolution` px, if it is given.
 
     Raises:
         UsageError: the network cannot take images of this size.
@@ -58,7 +49,6 @@ def application(
         x = keras.layers.Resizing(size, size, "bilinear", dtype="float32", name="enlarged")(x)
     x = _preprocessed(name, x)
     base = _base(name, size, weights)
-    fixed = weights is not None if fixed is None else fixed
     x = _Fixed(base, name="fixed")(x) if fixed else base(x)
     x = keras.layers.Identity(name=EMBEDDING)(x)
     x = ExampleDropout(0.2, stream=1, name="dropout")(unit(x))

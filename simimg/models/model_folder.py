@@ -18,7 +18,7 @@ from typing import Any
 import keras
 
 from simimg.errors import ModelError, TrainingError, UsageError
-from tfrecords.format.atomic_files import TEMPORARY, atomic_folder, read_json, sync_dir, sync_file, write_json
+from tfrecords.format.atomic_files import TEMPORARY, atomic_folder, read_json, sync_file, write_json
 
 __all__ = [
     "CONFIG_FILE",
@@ -43,17 +43,11 @@ _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Objective:
-    """An objective of a training, and the names of its figures.
+    """An objective of a training, and the names of its figures."""
 
-    Attributes:
-        score: key of the main figure in a history and a result, a share of 1; a split's name may stand before it.
-        words: name of that figure for people.
-        others: keys of further figures: means over an epoch, of which a training step returns the sums.
-    """
-
-    score: str
-    words: str
-    others: tuple[str, ...] = ()
+    score: str  # key of the main figure in a history and a result, a share of 1; a split's name may stand before it
+    words: str  # name of that figure for people
+    others: tuple[str, ...] = ()  # keys of further figures: means over an epoch; a training step returns the sums
 
 
 OBJECTIVES = {
@@ -120,11 +114,7 @@ def load_model(model_dir: Path) -> tuple[keras.Model, RunInfo]:
 
 
 def load_trained(model_dir: Path) -> tuple[keras.Model, RunInfo]:
-    """As `load_model`, but only a model that was trained here.
-
-    Raises:
-        ModelError: also if the weights were imported for search.
-    """
+    """As `load_model`, but raises a ModelError for a model whose weights were imported for search, too."""
     check_trained(model_dir)
     return load_model(model_dir)
 
@@ -157,7 +147,7 @@ def save_model(model_dir: Path, model: keras.Model) -> None:
         temporary.rename(model_dir / MODEL_FILE)
     finally:
         temporary.unlink(missing_ok=True)
-    sync_dir(model_dir)
+    sync_file(model_dir)
 
 
 def save_folder(model_dir: Path, model: keras.Model, info: RunInfo) -> None:

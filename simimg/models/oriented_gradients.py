@@ -32,11 +32,9 @@ class OrientedGradients(keras.layers.Layer):
     Args:
         cell: distance of the windows in pixels.
         num_directions: directions over the full circle, so dark-to-bright and bright-to-dark edges differ.
-        **kwargs: the arguments of every Keras layer.
     """
 
     def __init__(self, cell: int = 4, num_directions: int = 16, **kwargs: Any) -> None:
-        """Stores the arguments, which the class describes."""
         super().__init__(**{"dtype": "float32", **kwargs})
         self.cell = cell
         self.num_directions = num_directions

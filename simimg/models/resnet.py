@@ -39,10 +39,7 @@ def resnet_embedder(stem: int, stages: Sequence[Stage], dim: int, image_size: in
     padding, because TensorFlow's "SAME" with a stride of 2 would be one pixel off from the authors' training.
 
     Layers with weights: "stem"; "stage1_block0_reduce", "…_spatial", "…_expand", and "…_shortcut" if the shape changes;
-    and "embedding".
-
-    Returns:
-        A model from [batch, image_size, image_size, 3] pixels 0..255 to float32 [batch, dim], not normalized.
+    and "embedding". The output is float32 [batch, dim], not normalized.
 
     Raises:
         UsageError: image_size is below 32 px.

@@ -16,7 +16,7 @@ import keras
 
 from simimg.errors import ModelError, UsageError
 from simimg.models.model_folder import RunInfo, save_folder
-from simimg.models.pretrained import assign
+from simimg.models.pretrained import assign, conv_and_norm, stored_names
 from simimg.models.resnet import Stage, resnet_embedder
 from simimg.models.torch_pickle import Tensors
 from simimg.models.torch_zip import read_torch_file
@@ -24,7 +24,6 @@ from tfrecords.format.atomic_files import file_sha256
 
 __all__ = ["import_sscd", "sscd"]
 
-_NORM = {"gamma": "weight", "beta": "bias", "moving_mean": "running_mean", "moving_variance": "running_var"}
 _SHOWN = 3
 _NOT_SSCD = "the weights are not those of an SSCD copy detector"
 
@@ -71,20 +70,13 @@ _NAMINGS = (
 )
 """torchvision/models/resnet.py; classy_vision/models/resnext.py."""
 
-_BACKBONE = "backbone."
-
 
 def sscd(tensors: Tensors, image_size: int) -> keras.Model:
     """Builds the model whose weights are in one of SSCD's files.
 
     Tensors and variables must match one to one, except for the counters of batches seen.
 
-    Args:
-        tensors: the result of `read_torch_file`.
-        image_size: side of the square input, px; the authors use 288 and 320.
-
-    Returns:
-        See `resnet_embedder`.
+    The tensors are those of `read_torch_file`, and the model is that of `resnet_embedder`.
 
     Raises:
         ModelError: the tensors are those of another network; names what is missing, unexpected or of another shape.
@@ -94,33 +86,25 @@ def sscd(tensors: Tensors, image_size: int) -> keras.Model:
     stages: list[Stage] = []
     while num_blocks := _num_blocks(tensors, prefix, naming, len(stages)):
         stages.append(_stage(tensors, prefix, naming, len(stages), num_blocks))
-    head = (prefix if naming.head_inside else prefix.removesuffix(_BACKBONE)) + naming.head
+    head = (prefix if naming.head_inside else prefix.removesuffix("backbone.")) + naming.head
     (stem, *_), (dim, _) = (_shape(tensors, name, ndim) for name, ndim in ((prefix + naming.stem[0], 4), (head, 2)))
     model = resnet_embedder(stem, stages, dim, image_size)
     # {layer: {variable: tensor}}
-    wanted = {"stem": _conv_and_norm(prefix + naming.stem[0], prefix + naming.stem[1])}
+    wanted = {"stem": conv_and_norm(prefix + naming.stem[0], prefix + naming.stem[1])}
     for s, stage in enumerate(stages):
         for b in range(stage.num_blocks):
             start = prefix + naming.block.format(s=s, t=s + 1, b=b)
             for part, (conv, norm) in naming.layers.items():
-                wanted[f"stage{s + 1}_block{b}_{part}"] = _conv_and_norm(f"{start}.{conv}", f"{start}.{norm}")
+                wanted[f"stage{s + 1}_block{b}_{part}"] = conv_and_norm(f"{start}.{conv}", f"{start}.{norm}")
     wanted["embedding"] = {"kernel": f"{head}.weight", "bias": f"{head}.bias"}
     layers = {layer.name: layer for layer in model.layers if layer.weights}
     names = {name for layer in layers for name in wanted[layer].values()}
-    there = {name for name in tensors if not name.endswith(".num_batches_tracked")}
-    if names != there:
-        raise ModelError(
-            f"{_NOT_SSCD}: "
-            + "; ".join(
-                f"{_some(odd)} {what}"
-                for odd, what in ((names - there, "missing"), (there - names, "not expected"))
-                if odd
-            )
-            + "."
-        )
+    there = stored_names(tensors)
+    odd = [(names - there, "missing"), (there - names, "not expected")]
+    if faults := [f"{_some(found)} {what}" for found, what in odd if found]:
+        raise ModelError(f"{_NOT_SSCD}: {'; '.join(faults)}.")
     for name, layer in layers.items():
-        for variable, tensor in wanted[name].items():
-            assign(getattr(layer, variable), tensor, tensors, name)
+        assign(layer, wanted[name], tensors)
     return model
 
 
@@ -193,10 +177,6 @@ def _shape(tensors: Tensors, layer: str, ndim: int) -> tuple[int, ...]:
     if len(shape) != ndim or 0 in shape:
         raise ModelError(f"{name} has the shape {shape}; it should have {ndim} dimensions.")
     return shape
-
-
-def _conv_and_norm(conv: str, norm: str) -> dict[str, str]:
-    return {"kernel": f"{conv}.weight", **{ours: f"{norm}.{theirs}" for ours, theirs in _NORM.items()}}
 
 
 def _some(names: Tensors | set[str]) -> str:

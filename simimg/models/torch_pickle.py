@@ -28,7 +28,9 @@ _LISTS = ("build_intlist", "build_doublelist", "build_boollist", "build_tensorli
 
 
 class FormatError(ValueError):
-    """A fault in a file; the callers turn it into a `ModelError` with the path."""
+    """A fault in a file; the callers turn it into a `ModelError` with the path, as they do with any other error."""
+
+    __repr__ = ValueError.__str__
 
 
 class Storage(NamedTuple):
@@ -55,7 +57,6 @@ class TorchUnpickler(pickle.Unpickler):
     """
 
     def __init__(self, stream: BinaryIO, *, script: bool = False) -> None:
-        """Creates the allow-list."""
         super().__init__(stream)
         self.module = type("ScriptModule", (), {})
         self._script = script

@@ -32,9 +32,6 @@ _MAX_MODULES = 10_000  # ResNeXt-101 has 450; the limit stops a module that cont
 def read_torch_file(path: Path) -> Tensors:
     """Reads the tensors of a PyTorch file: a state dict, in the zip format or the old one, or TorchScript.
 
-    Args:
-        path: the file.
-
     Returns:
         name -> array, float32, float16, float64 or int64, contiguous, writable.
 
@@ -53,41 +50,28 @@ def read_torch_file(path: Path) -> Tensors:
         raise ModelError(f"{path} is not a PyTorch file: it starts with {start!r}, unlike both of PyTorch's formats.")
     try:
         with zipfile.ZipFile(path) as archive:
-            return _Archive(archive).tensors()
-    except FormatError as error:
-        raise ModelError(f"{path} has no weights that can be read: {error}") from error
+            return _tensors(archive)
     except zipfile.BadZipFile as error:
         raise ModelError(f"{path} is damaged or truncated: {error}. Download it again.") from error
     except Exception as error:  # a damaged pickle can raise anything
         raise ModelError(f"{path} has no weights that can be read: {error!r}") from error
 
 
-class _Archive:
-    """The records of a file, by their names without the folder."""
-
-    def __init__(self, archive: zipfile.ZipFile) -> None:
-        self._archive = archive
-        self._records = {info.filename.partition("/")[2]: info for info in archive.infolist()}
-
-    def tensors(self) -> Tensors:
-        if "data.pkl" not in self._records:
-            raise FormatError("it is a zip file, but has no data.pkl as PyTorch's files have")
-        if "byteorder" in self._records and self._read("byteorder") != b"little":
-            raise FormatError("its numbers are big-endian")
-        if self._records["data.pkl"].file_size > _MAX_PICKLE_BYTES:
-            raise FormatError("its data.pkl is too large to hold only names and shapes")
-        script = "constants.pkl" in self._records
-        unpickler = TorchUnpickler(io.BytesIO(self._read("data.pkl")), script=script)
-        content = unpickler.load()
-        views = _script_views(content, unpickler.module) if script else _dict_views(content)
-        storages: dict[Storage, np.ndarray[Any, Any]] = {}
-        for view in views.values():
-            if view.storage not in storages:
-                storages[view.storage] = self._storage(view.storage)
-        return {name: array_of(name, view, storages[view.storage]) for name, view in views.items()}
-
-    def _storage(self, storage: Storage) -> np.ndarray[Any, Any]:
-        info = self._records.get(f"data/{storage.key}")
+def _tensors(archive: zipfile.ZipFile) -> Tensors:
+    records = {info.filename.partition("/")[2]: info for info in archive.infolist()}  # without the folder
+    if "data.pkl" not in records:
+        raise FormatError("it is a zip file, but has no data.pkl as PyTorch's files have")
+    if "byteorder" in records and archive.read(records["byteorder"]) != b"little":
+        raise FormatError("its numbers are big-endian")
+    if records["data.pkl"].file_size > _MAX_PICKLE_BYTES:
+        raise FormatError("its data.pkl is too large to hold only names and shapes")
+    script = "constants.pkl" in records
+    unpickler = TorchUnpickler(io.BytesIO(archive.read(records["data.pkl"])), script=script)
+    content = unpickler.load()
+    views = _script_views(content, unpickler.module) if script else _dict_views(content)
+    storages: dict[Storage, np.ndarray[Any, Any]] = {}
+    for storage in dict.fromkeys(view.storage for view in views.values()):
+        info = records.get(f"data/{storage.key}")
         if info is None:
             raise FormatError(f"it lacks the storage {storage.key}")
         # Compared before anything is read, because a compressed record could expand to any size.
@@ -95,10 +79,8 @@ class _Archive:
             raise FormatError(f"storage {storage.key} does not hold the {storage.num_elements} elements it should")
         if info.compress_type != zipfile.ZIP_STORED:
             raise FormatError(f"storage {storage.key} is compressed, which PyTorch never does")
-        return np.frombuffer(self._archive.read(info), storage.dtype)
-
-    def _read(self, name: str) -> bytes:
-        return self._archive.read(self._records[name])
+        storages[storage] = np.frombuffer(archive.read(info), storage.dtype)
+    return {name: array_of(name, view, storages[view.storage]) for name, view in views.items()}
 
 
 def _dict_views(content: Any) -> dict[str, View]:

@@ -15,5 +15,4 @@ PRESETS = ("small", "lite0", "lite1", "pair", "tutorial", "copy")
 
 def preset_options(name: str) -> dict[str, Any]:
     """Returns the options of the preset `name`, by field of `simimg.training.TrainConfig`."""
-    module = importlib.import_module(f"simimg.presets.{name}")
-    return dict(module.OPTIONS)
+    return dict(importlib.import_module(f"simimg.presets.{name}").OPTIONS)

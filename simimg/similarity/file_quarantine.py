@@ -35,7 +35,7 @@ from simimg.similarity.quarantine_journal import (
 )
 from tfrecords.convert.sources import printable, unprintable
 from tfrecords.convert.sources.source import QUARANTINE_JOURNAL
-from tfrecords.format.atomic_files import TEMPORARY, file_identity, locked_file, rename_new, sync_dir, sync_file
+from tfrecords.format.atomic_files import TEMPORARY, file_identity, locked_file, rename_new, sync_file
 
 __all__ = ["Applied", "apply_plan", "undo_plan"]
 
@@ -171,9 +171,9 @@ def _quarantine(plan: Plan, journal: Journal, names: list[str]) -> None:
         else:
             _move(source, target)
     for folder in {folder for move in moves for folder in _parents(plan.quarantine_dir, move.to)}:
-        sync_dir(folder)
+        sync_file(folder)
     for folder in {(plan.image_dir / move.path).parent for move in moves}:
-        sync_dir(folder)
+        sync_file(folder)
     journal.write({"moved": move.path, "to": move.to} for move in moves)
 
 
@@ -192,8 +192,8 @@ def _move_back(plan: Plan, move: Move, source: Path, target: Path) -> str:
             _move(source, target)
     except (FileExistsError, NotADirectoryError):
         return "there is a file of this name again; it stays in quarantine"
-    sync_dir(target.parent)
-    sync_dir(source.parent)
+    sync_file(target.parent)
+    sync_file(source.parent)
     return ""
 
 
@@ -219,7 +219,7 @@ def _move(source: Path, target: Path) -> None:
         except BaseException:
             temporary.unlink(missing_ok=True)
             raise
-        sync_dir(target.parent)
+        sync_file(target.parent)
         source.unlink()
 
 

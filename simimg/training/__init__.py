@@ -1,11 +1,12 @@
 """Training: from batches to a trained model in its folder."""
 
 from simimg.models import RunInfo, load_model, load_run, load_trained
-from simimg.training.loop import StepInfo, Watcher, distribute, train
+from simimg.training.loop import StepInfo, Watcher, train
 from simimg.training.run_folder import TrainResult, load_result
 from simimg.training.strategy import make_strategy, workers
 from simimg.training.tensorboard import TensorBoard
 from simimg.training.train_config import TrainConfig
+from simimg.training.train_step import distribute
 
 __all__ = [
     "RunInfo",

@@ -36,13 +36,9 @@ def build_model(config: TrainConfig, image_size: int, num_classes: int) -> keras
     with _precision(config.precision):
         if config.model in models.APPLICATIONS:
             from_file = path is not None and path.suffix == ".h5"
+            weights = start if from_file or start == "imagenet" else None
             model = models.application(
-                config.model,
-                image_size,
-                num_classes,
-                weights=start if from_file or start == "imagenet" else None,
-                resolution=resolution,
-                fixed=start is not None,
+                config.model, image_size, num_classes, weights=weights, resolution=resolution, fixed=start is not None
             )
             path = None if from_file else path
         elif config.model in models.LITES:
@@ -82,9 +78,8 @@ def build_optimizer(config: TrainConfig, num_steps: int) -> keras.optimizers.Opt
     Under float16 the optimizer scales the loss, so that small gradients are not rounded to 0 (Micikevicius et al.,
     "Mixed Precision Training", ICLR 2018, section 3.2).
     """
-    rate: Any = config.learning_rate
-    if config.schedule == "cosine":
-        rate = WarmUpCosine(config.learning_rate, num_steps)
+    peak = config.learning_rate
+    rate: Any = WarmUpCosine(peak, num_steps) if config.schedule == "cosine" else peak
     if config.optimizer == "rmsprop":
         optimizer = keras.optimizers.RMSprop(rate, weight_decay=config.weight_decay)
     elif config.optimizer == "sgd":
@@ -101,15 +96,10 @@ class WarmUpCosine(keras.optimizers.schedules.LearningRateSchedule):
 
     The rise starts above 0, so that the first step is not wasted. Keras's CosineDecay with an initial rate of
     peak / (warm-up + 1) is the same schedule, but a quarter of its values differ in the last bit, which would change
-    the results of runs.
-
-    Args:
-        peak: the highest rate, at the step after the rise.
-        num_steps: steps of the whole training.
+    the results of runs. `num_steps` are those of the whole training.
     """
 
     def __init__(self, peak: float, num_steps: int) -> None:
-        """Stores the arguments."""
         self.peak = peak
         self.num_steps = num_steps
 

@@ -43,23 +43,14 @@ class Best:
 
 @dataclasses.dataclass(kw_only=True)
 class Progress:
-    """The progress of a run.
+    """The progress of a run."""
 
-    Attributes:
-        position: the next step.
-        metrics: the sums of the epoch so far.
-        history: the figures of each epoch.
-        best: the best epoch so far, if there is a validation split.
-        seconds: time spent on training steps.
-        input_seconds: the part of it spent waiting for batches.
-    """
-
-    position: Position = Position()
-    metrics: EpochMetrics = dataclasses.field(default_factory=EpochMetrics)
-    history: list[dict[str, Any]] = dataclasses.field(default_factory=list)
-    best: Best | None = None
-    seconds: float = 0.0
-    input_seconds: float = 0.0
+    position: Position = Position()  # the next step
+    metrics: EpochMetrics = dataclasses.field(default_factory=EpochMetrics)  # of the epoch so far
+    history: list[dict[str, Any]] = dataclasses.field(default_factory=list)  # the figures of each epoch
+    best: Best | None = None  # the best epoch so far, if there is a validation split
+    seconds: float = 0.0  # spent on training steps
+    input_seconds: float = 0.0  # the part of it spent waiting for batches
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,15 +77,9 @@ class State:
 
     def variables(self) -> dict[str, Any]:
         """Returns the variables by number; Keras's names differ for a second model in the same process."""
-        owners: dict[str, Any] = {
-            "model": self.model,
-            "optimizer": self.optimizer,
-            "average": self.average,
-            "past": self.past,
-        }
         return {
             f"{owner}/{number:04d}": variable
-            for owner, holder in owners.items()
+            for owner, holder in vars(self).items()
             if holder is not None
             for number, variable in enumerate(holder.variables)
         }
@@ -103,15 +88,9 @@ class State:
 def save(
     model_dir: Path, number: int, state: State, progress: Progress, *, config: dict[str, Any], num_kept: int
 ) -> None:
-    """Writes a checkpoint, and removes all but the newest `num_kept` and the best.
+    """Writes a checkpoint, and removes all but the newest `num_kept`, at least 1, and the best.
 
-    Args:
-        model_dir: the run's folder.
-        number: number of steps trained so far; it orders checkpoints.
-        state: the variables.
-        progress: the progress of the run.
-        config: the run's options.
-        num_kept: at least 1.
+    `number` is the number of steps trained so far, and orders the checkpoints; `config` has the run's options.
 
     Raises:
         TrainingError: a variable is NaN or infinite, as after a step that diverged; nothing is written.
@@ -123,21 +102,20 @@ def save(
             "Try a smaller --learning_rate, or --clip_norm=1, in another --model_dir."
         )
     final = folder_of(model_dir, number)
-    folder = final.parent
     with atomic_folder(final) as temporary:
         np.savez(temporary / "state.npz", **arrays)
-        values = {
-            "state_sha256": file_sha256(temporary / "state.npz"),
-            **dataclasses.asdict(progress),
-            "config": config,
-        }
+        digest = file_sha256(temporary / "state.npz")
+        values = {"state_sha256": digest, **dataclasses.asdict(progress), "config": config}
         write_json(temporary / "checkpoint.json", {"sha256": _sha256(values), **values})
-    for leftover in folder.glob(f".*{TEMPORARY}*"):
+    for leftover in final.parent.glob(f".*{TEMPORARY}*"):
         shutil.rmtree(leftover)
     best = progress.best.number if progress.best else None
-    for old in sorted(folder.glob("[0-9]*"))[:-num_kept]:
+    for old in sorted(final.parent.glob("[0-9]*"))[:-num_kept]:
         if int(old.name) != best:
-            _remove(old)
+            # Renamed first, so that no half-removed checkpoint is found if the process is killed meanwhile.
+            leaving = old.with_name(f".{old.name}{TEMPORARY}{os.getpid()}-old")
+            old.rename(leaving)
+            shutil.rmtree(leaving)
 
 
 def folder_of(model_dir: Path, number: int) -> Path:
@@ -146,15 +124,9 @@ def folder_of(model_dir: Path, number: int) -> Path:
 
 
 def restore_latest(model_dir: Path, state: State, warn: Callable[[str], None]) -> Progress | None:
-    """Restores the newest undamaged checkpoint.
+    """Restores the newest undamaged checkpoint, and returns the progress of the run, or None without a checkpoint.
 
-    Args:
-        model_dir: the run's folder.
-        state: variables like those that were saved.
-        warn: called with a sentence about each damaged checkpoint that is skipped.
-
-    Returns:
-        The progress of the run, or None if there is no checkpoint.
+    `warn` is called with a sentence about each damaged checkpoint that is skipped.
 
     Raises:
         CheckpointError: all checkpoints are damaged, or they are those of another model.
@@ -215,10 +187,3 @@ def _read(folder: Path) -> Progress:
 
 def _sha256(values: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
-
-
-def _remove(folder: Path) -> None:
-    # Renamed first, so that no half-removed checkpoint is found if the process is killed meanwhile.
-    leaving = folder.with_name(f".{folder.name}{TEMPORARY}{os.getpid()}-old")
-    folder.rename(leaving)
-    shutil.rmtree(leaving)

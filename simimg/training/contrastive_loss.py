@@ -44,11 +44,8 @@ _RAMP = 0.1  # of the steps: the entropy's weight rises from 0, or views would b
 class PairTerms(NamedTuple):
     """The terms of each row, float32 `[num_rows]` each; undefined for padding.
 
-    Attributes:
-        contrast: see above.
-        entropy: see above.
-        positive: cosine to the other view of the image.
-        nearest: the largest cosine to a view of another image; -1 if there is none.
+    `positive` is the cosine to the other view of the image, and `nearest` the largest cosine to a view of another
+    image, -1 if there is none.
     """
 
     contrast: tf.Tensor

@@ -40,13 +40,9 @@ class Fitted(NamedTuple):
 
 
 def probe(model: keras.Model, reader: Reader, *, views: str = "mirrored", label_smoothing: float = 0.0) -> Fitted:
-    """Fits the softmax of `model` to the examples of `reader`.
+    """Fits the layer "probabilities" of `model`, a Dense on features, to the examples of `reader`.
 
-    Args:
-        model: a model with a layer "probabilities", a Dense on features; its other layers are not changed.
-        reader: reader of the training split.
-        views: the views of each example, one of `simimg.models.VIEWS`; the mirror image is always among them.
-        label_smoothing: see `fit_softmax`.
+    `views` are the views of each example, one of `simimg.models.VIEWS`; the mirror image is always among them.
     """
     softmax = model.get_layer(PROBABILITIES)
     features_of = keras.Model(model.input, softmax.input)
@@ -82,8 +78,8 @@ def fit_softmax(
 
     Args:
         features: float32 `[num_examples, dim]`, of any length.
-        labels: int32 `[num_examples]`.
-        num_classes: number of classes, above any label.
+        labels: int32 `[num_examples]`, below `num_classes`.
+        num_classes: number of classes.
         label_smoothing: the share of each label that is spread evenly over all classes.
     """
     num_examples, dim = features.shape

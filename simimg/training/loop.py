@@ -17,32 +17,25 @@ from typing import Any
 import tensorflow as tf
 
 from simimg.errors import DataError, TrainingInterrupted, UsageError
-from simimg.input import Order, Position, Reader, input_warnings, label_counts, train_batches
+from simimg.input import Order, Position, input_warnings, label_counts
 from simimg.models import Objective, compiled
 from simimg.models.model_folder import MODEL_FILE, save_model, writing
 from simimg.signals import stop_requested
-from simimg.training import checkpoints
+from simimg.training import checkpoints, run_folder
 from simimg.training.builders import build_state
 from simimg.training.checkpoints import Best, Progress, State
 from simimg.training.linear_probe import Fitted, probe
 from simimg.training.metrics import EpochMetrics, balanced, collapse, figures_of
-from simimg.training.run_folder import (
-    RESULT_FILE,
-    TrainResult,
-    begin_run,
-    figures_by_split,
-    load_result,
-    locked,
-    save_result,
-)
+from simimg.training.run_folder import TrainResult
 from simimg.training.run_setup import MEASURED, RunSetup, open_run_setup
 from simimg.training.strategy import agreed, worker_errors
 from simimg.training.tensorboard import TensorBoard
 from simimg.training.train_config import TrainConfig
-from simimg.training.train_step import StepRunner, several_steps, training_step
+from simimg.training.train_step import StepRunner, training_step
+from tfrecords.format.atomic_files import write_json
 from tfrecords.options import to_json
 
-__all__ = ["StepInfo", "Watcher", "distribute", "train"]
+__all__ = ["StepInfo", "Watcher", "train"]
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -85,9 +78,9 @@ def train(config: TrainConfig, watcher: Watcher = Watcher()) -> TrainResult:
     config, model_dir, place = setup.config, setup.model_dir, setup.place
     strategy, reader, order = setup.strategy, setup.reader, setup.order
     objective = config.objective_info
-    if (model_dir / MODEL_FILE).exists() and (model_dir / RESULT_FILE).exists():
+    if (model_dir / MODEL_FILE).exists() and (model_dir / run_folder.RESULT_FILE).exists():
         watcher.note(f"the run in {model_dir} is finished already")
-        return load_result(model_dir)
+        return run_folder.load_result(model_dir)
     for sentence in setup.sentences():
         watcher.note(sentence)
 
@@ -100,8 +93,7 @@ def train(config: TrainConfig, watcher: Watcher = Watcher()) -> TrainResult:
         stack.enter_context(worker_errors())
         if place.is_chief:
             with writing(model_dir):
-                begin_run(model_dir, setup.info)
-                stack.enter_context(locked(model_dir))
+                stack.enter_context(run_folder.begin_run(model_dir, setup.info))
 
         # Resume.
         progress = checkpoints.restore_latest(model_dir, state, watcher.note) or Progress()
@@ -122,14 +114,7 @@ def train(config: TrainConfig, watcher: Watcher = Watcher()) -> TrainResult:
         if config.class_weights == "balanced":
             class_weights = balanced(label_counts(reader))
         step = training_step(config, strategy, state, order, reader, class_weights=class_weights)
-        runner = StepRunner(
-            strategy,
-            several_steps(step, timed=not config.deterministic, num_sums=3 + len(objective.others)),
-            iter(distribute(strategy, reader, order)),
-            order,
-            reader,
-            objective.others,
-        )
+        runner = StepRunner(strategy, step, order, reader, objective.others, timed=not config.deterministic)
         # Crops take six times as long as the other views, so only the saved model is measured with them.
         with_crops = config.test_views == "cropped"
         forward = compiled(state.kept, views="mirrored" if with_crops else config.test_views)
@@ -156,14 +141,8 @@ def train(config: TrainConfig, watcher: Watcher = Watcher()) -> TrainResult:
             due = time.perf_counter() - saved > config.checkpoint_every_s
             if place.is_chief and (due or is_best or over or stopping):
                 with writing(model_dir):
-                    checkpoints.save(
-                        model_dir,
-                        order.step_number(progress.position),
-                        state,
-                        progress,
-                        config=to_json(config),
-                        num_kept=config.keep_checkpoints,
-                    )
+                    kept, number = config.keep_checkpoints, order.step_number(progress.position)
+                    checkpoints.save(model_dir, number, state, progress, config=to_json(config), num_kept=kept)
                 saved = time.perf_counter()
             for sentence in input_warnings(reader):
                 if sentence not in noted:
@@ -198,13 +177,13 @@ def _saved(
         seconds=round(progress.seconds, 3),
         images_per_s=round(num_images / progress.seconds, 1),
         input_share=round(progress.input_seconds / progress.seconds, 5) if is_timed else None,
-        figures=figures_by_split({**line, f"train_{score}": line[score]}),
+        figures=run_folder.figures_by_split({**line, f"train_{score}": line[score]}),
         history=progress.history,
     )
     if setup.place.is_chief:
         with writing(setup.model_dir):
             save_model(setup.model_dir, state.kept)
-            save_result(result)
+            write_json(setup.model_dir / run_folder.RESULT_FILE, result.to_json())  # marks the run as finished
     return result
 
 
@@ -234,15 +213,6 @@ def _measured(setup: RunSetup, forward: Callable[[tf.Tensor], tf.Tensor]) -> dic
         figures = agreed(setup.strategy, figures_of(setup.config, forward, reader))
         found |= {f"{name}_{key}": value for key, value in figures.items()}
     return found
-
-
-def distribute(strategy: tf.distribute.Strategy, reader: Reader, order: Order) -> tf.distribute.DistributedDataset:
-    """Returns the training batches on the devices of their replicas, prefetched."""
-    options = tf.distribute.InputOptions(
-        experimental_fetch_to_device=bool(tf.config.get_visible_devices("GPU")),
-        experimental_per_replica_buffer_size=2,
-    )
-    return strategy.distribute_datasets_from_function(lambda context: train_batches(reader, order), options)
 
 
 def _check_agreement(strategy: tf.distribute.Strategy, order: Order, model_dir: Path) -> None:

@@ -31,9 +31,8 @@ def example_losses(kind: str, labels: tf.Tensor, probabilities: tf.Tensor, label
         label_smoothing: the share of the target spread over all classes (Szegedy et al., CVPR 2016, section 7).
     """
     targets = tf.one_hot(labels, probabilities.shape[1])
-    if kind == "binary":
-        return keras.losses.binary_crossentropy(targets, probabilities, label_smoothing=label_smoothing)
-    return keras.losses.categorical_crossentropy(targets, probabilities, label_smoothing=label_smoothing)
+    loss = keras.losses.binary_crossentropy if kind == "binary" else keras.losses.categorical_crossentropy
+    return loss(targets, probabilities, label_smoothing=label_smoothing)
 
 
 def num_correct(labels: tf.Tensor, probabilities: tf.Tensor) -> tf.Tensor:
@@ -70,10 +69,7 @@ class EpochMetrics:
 def figures_of(config: TrainConfig, forward: Callable[[tf.Tensor], tf.Tensor], reader: Reader) -> dict[str, float]:
     """Measures a split: mean loss, accuracy and binary accuracy of a classifier, or the figures of a copy search.
 
-    Args:
-        config: options of the run. The loss is measured without label smoothing.
-        forward: function from pixels to probabilities, or to unit vectors.
-        reader: reader of the split.
+    `forward` is a function from pixels to probabilities, or to unit vectors. The loss has no label smoothing.
     """
     if config.objective == "similarity":
         search = search_copies(forward, reader, config.augmentation, seed=config.seed, temperature=config.temperature)
@@ -90,11 +86,10 @@ def figures_of(config: TrainConfig, forward: Callable[[tf.Tensor], tf.Tensor], r
 
 
 def collapse(line: dict[str, float]) -> str:
-    """Returns a warning if the figures of an epoch show that all embeddings become the same, else "".
+    """Returns a warning if an epoch's entry of the history shows that all embeddings become the same, else "".
 
-    Args:
-        line: the epoch's entry of the history. Figures of a measured split are preferred, because they are from the end
-            of the epoch, while those of the training are means over the epoch.
+    Figures of a measured split are preferred, because they are from the end of the epoch, while those of the training
+    are means over the epoch.
     """
     prefix = next((p for p in ("validation_", "test_", "") if f"{p}mean_norm" in line), None)
     if prefix is None:
@@ -112,10 +107,8 @@ def collapse(line: dict[str, float]) -> str:
 def balanced(counts: np.ndarray) -> tf.Tensor:
     """Returns the weight of an example of each class that gives all classes equal weight, float32 `[num_classes]`.
 
-    Classes without examples have the weight 0. The mean over all examples is 1, so learning rates stay valid.
-
-    Args:
-        counts: int64 `[num_classes]`, examples per class.
+    `counts` are the examples per class, int64 `[num_classes]`. Classes without examples have the weight 0. The mean
+    over all examples is 1, so learning rates stay valid.
     """
     there = counts > 0
     weights = np.where(there, counts.sum() / (there.sum() * np.maximum(counts, 1)), 0.0)

@@ -13,8 +13,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -28,17 +27,7 @@ from tfrecords.format.layout import Layout
 from tfrecords.format.naming import INFO_FILE
 from tfrecords.options import to_json
 
-__all__ = [
-    "RESULT_FILE",
-    "TrainResult",
-    "begin_run",
-    "describe_run",
-    "figures_by_split",
-    "load_result",
-    "locked",
-    "recorded_shuffle",
-    "save_result",
-]
+__all__ = ["RESULT_FILE", "TrainResult", "begin_run", "describe_run", "figures_by_split", "load_result"]
 
 RESULT_FILE = "result.json"
 _LOCK_FILE = ".lock"
@@ -46,28 +35,18 @@ _LOCK_FILE = ".lock"
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TrainResult:
-    """A finished run.
-
-    Attributes:
-        model_dir: the run's folder.
-        steps: number of training steps.
-        epoch: the epoch whose weights are kept: the last one, or the best one under `--patience`.
-        seconds: time spent on training steps.
-        images_per_s: training throughput.
-        input_share: share of the time spent waiting for batches; None under `--deterministic`, where it is not known.
-        figures: figures of the kept model on the splits train, validation and test, as far as they exist: accuracies
-            of a classifier, and the recall of a network for copies.
-        history: the figures of each epoch.
-    """
+    """A finished run."""
 
     model_dir: Path
-    steps: int
-    epoch: int
-    seconds: float
-    images_per_s: float
-    input_share: float | None
+    steps: int  # number of training steps
+    epoch: int  # the epoch whose weights are kept: the last one, or the best one under `--patience`
+    seconds: float  # time spent on training steps
+    images_per_s: float  # training throughput
+    input_share: float | None  # share of the time spent waiting for batches; not known under `--deterministic`
+    # Figures of the kept model on the splits train, validation and test, as far as they exist: accuracies of a
+    # classifier, and the recall of a network for copies.
     figures: dict[str, dict[str, float]]
-    history: list[dict[str, Any]]
+    history: list[dict[str, Any]]  # the figures of each epoch
 
     def score(self, objective: Objective, split: str) -> float | None:
         """Returns the main figure of an objective on a split: train, validation or test."""
@@ -81,21 +60,9 @@ class TrainResult:
 
 
 _RESULT_KEYS = (
-    "model_dir",
-    "steps",
-    "epoch",
-    "seconds",
-    "images_per_s",
-    "input_share",
-    "train_accuracy",
-    "validation_accuracy",
-    "test_accuracy",
-    "test_binary_accuracy",
-    "history",
-    "train_recall",
-    "validation_recall",
-    "test_recall",
-)
+    "model_dir steps epoch seconds images_per_s input_share train_accuracy validation_accuracy test_accuracy "
+    "test_binary_accuracy history train_recall validation_recall test_recall"
+).split()
 _SPLITS = ("train", "validation", "test")
 
 
@@ -107,11 +74,6 @@ def figures_by_split(values: dict[str, Any]) -> dict[str, dict[str, float]]:
         if split in _SPLITS and values.get(key) is not None:
             found.setdefault(split, {})[name] = values[key]
     return found
-
-
-def save_result(result: TrainResult) -> None:
-    """Writes result.json, which marks the run as finished."""
-    write_json(result.model_dir / RESULT_FILE, result.to_json())
 
 
 def load_result(model_dir: Path) -> TrainResult:
@@ -128,11 +90,6 @@ def load_result(model_dir: Path) -> TrainResult:
         return TrainResult(figures=figures_by_split(values), **others)
     except TypeError as error:
         raise ModelError(f"{path} is of another version of simimg ({error}). Train the model again.") from None
-
-
-def recorded_shuffle(model_dir: Path) -> str | None:
-    """Returns how the examples of the run in `model_dir` are shuffled, None if there is no run."""
-    return load_run(model_dir).shuffle if (model_dir / CONFIG_FILE).exists() else None
 
 
 def describe_run(model_dir: Path, config: TrainConfig, split: Split, shuffle: str) -> RunInfo:
@@ -156,13 +113,10 @@ def describe_run(model_dir: Path, config: TrainConfig, split: Split, shuffle: st
     if not (model_dir / CONFIG_FILE).exists():
         return info
     there = load_run(model_dir)
+    now = config.determining()
     # An option that is newer than the run has its default, which is off.
-    options = {key: there.config.get(key, getattr(TrainConfig, key, None)) for key in config.determining()}
-    differing = [
-        f"--{key}={options[key]} there, {value} now"
-        for key, value in config.determining().items()
-        if options[key] != value
-    ]
+    old = {key: there.config.get(key, getattr(TrainConfig, key, None)) for key in now}
+    differing = [f"--{key}={old[key]} there, {value} now" for key, value in now.items() if old[key] != value]
     if there.shuffle != info.shuffle:
         differing.append(f"a {there.shuffle} shuffle there, a {info.shuffle} one now (see --reader and --shuffle)")
     there = dataclasses.replace(there, **prepared)  # an older run does not say; the checksums tell data sets apart
@@ -175,27 +129,13 @@ def describe_run(model_dir: Path, config: TrainConfig, split: Split, shuffle: st
     return info
 
 
-def begin_run(model_dir: Path, info: RunInfo) -> None:
-    """Creates the run's folder with config.json, unless it exists.
+def begin_run(model_dir: Path, info: RunInfo) -> AbstractContextManager[object]:
+    """Creates the run's folder with config.json, unless it exists. In the block, no second process writes into it.
+
+    The lock of a killed process is released.
 
     Raises:
-        UsageError: the folder cannot be created.
-    """
-    if (model_dir / CONFIG_FILE).exists():
-        return
-    try:
-        model_dir.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UsageError(f"--model_dir={model_dir} cannot be created: {error.strerror}.") from None
-    write_json(model_dir / CONFIG_FILE, dataclasses.asdict(info))
-
-
-@contextmanager
-def locked(model_dir: Path) -> Iterator[None]:
-    """Locks the run's folder, so that no second process writes into it. The lock of a killed process is released.
-
-    Raises:
-        UsageError: another process has the lock.
+        UsageError: the folder cannot be created, or another process has the lock.
     """
 
     def held(holder: str) -> UsageError:
@@ -204,8 +144,13 @@ def locked(model_dir: Path) -> Iterator[None]:
             "Wait for it, stop it, or choose another --model_dir."
         )
 
-    with locked_file(model_dir / _LOCK_FILE, held):
-        yield
+    if not (model_dir / CONFIG_FILE).exists():
+        try:
+            model_dir.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UsageError(f"--model_dir={model_dir} cannot be created: {error.strerror}.") from None
+        write_json(model_dir / CONFIG_FILE, dataclasses.asdict(info))
+    return locked_file(model_dir / _LOCK_FILE, held)
 
 
 def _dataset_sha256(split: Split, layout: Layout | None) -> str:

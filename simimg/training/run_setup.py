@@ -9,9 +9,10 @@ import psutil
 import tensorflow as tf
 
 from simimg.errors import UsageError
-from simimg.input import SHUFFLES, Order, Reader, ReaderChoice, choose_shuffle, mixing_of, open_reader
-from simimg.models import APPLICATIONS, RunInfo
-from simimg.training.run_folder import describe_run, recorded_shuffle
+from simimg.input import SHUFFLES, Order, Reader, choose_shuffle, mixing_of, open_reader
+from simimg.models import APPLICATIONS, RunInfo, load_run
+from simimg.models.model_folder import CONFIG_FILE
+from simimg.training.run_folder import describe_run
 from simimg.training.strategy import Workers, local_replicas, make_strategy, workers
 from simimg.training.train_config import TrainConfig
 
@@ -22,18 +23,10 @@ MEASURED = ("validation", "test")  # splits that are measured after each epoch, 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class RunSetup:
-    """Everything that is decided before a model is built.
+    """Everything that is decided before a model is built, with the resolved options, see `TrainConfig.resolved`.
 
-    Attributes:
-        config: the resolved options, see `TrainConfig.resolved`.
-        model_dir: the run's folder.
-        strategy: TensorFlow's strategy for the devices.
-        place: this process among those that train together.
-        reader: reader of the training examples.
-        choice: why this reader was chosen.
-        order: order of the training examples, from the beginning.
-        measured: readers of the measured splits, by name.
-        info: description of the run.
+    `place` is this process among those that train together. `reader` reads the training examples, and `reason` says why
+    this kind was chosen. `measured` has the readers of the measured splits, by name. `order` starts at the beginning.
     """
 
     config: TrainConfig
@@ -41,7 +34,7 @@ class RunSetup:
     strategy: tf.distribute.Strategy
     place: Workers
     reader: Reader
-    choice: ReaderChoice
+    reason: str
     order: Order
     measured: dict[str, Reader]
     info: RunInfo
@@ -57,7 +50,7 @@ class RunSetup:
         kind = "GPU" if tf.config.get_visible_devices("GPU") else "CPU"
         machines = f" in {self.place.count} processes" if self.place.count > 1 else ""
         parts = f", in {self.config.accumulate} parts" if self.config.accumulate > 1 else ""
-        found = [f"reading {order.num_examples:,} examples, {self.choice.kind}: {self.choice.reason}"]
+        found = [f"reading {order.num_examples:,} examples, {self.reader.kind}: {self.reason}"]
         if self.config.model in APPLICATIONS and self.config.start == "imagenet":
             found.append(f"Keras downloads ImageNet's weights of {self.config.model}, unless it has them in ~/.keras")
         if not self.config.epochs:
@@ -80,7 +73,7 @@ def open_run_setup(config: TrainConfig) -> RunSetup:
     """
     strategy, place = make_strategy(config.num_devices, config.cross_device_ops), workers()
     with strategy.scope():  # with --cache=device, each replica gets a copy of the split
-        reader, choice = open_reader(
+        reader, reason = open_reader(
             config.dataset_dir,
             "train",
             config.reader,
@@ -91,7 +84,7 @@ def open_run_setup(config: TrainConfig) -> RunSetup:
     split = reader.split
     model_dir = config.model_dir or Path("runs") / f"{split.name}-{config.preset}-seed{config.seed}"
     config = config.resolved(strategy.num_replicas_in_sync, model_dir)
-    shuffle = _shuffle(config, reader, recorded_shuffle(model_dir))
+    shuffle = _shuffle(config, reader, model_dir)
     local = local_replicas(strategy)
     order = Order(
         num_examples=split.num_examples,
@@ -128,14 +121,14 @@ def open_run_setup(config: TrainConfig) -> RunSetup:
         strategy=strategy,
         place=place,
         reader=reader,
-        choice=choice,
+        reason=reason,
         order=order,
         measured=measured,
         info=describe_run(model_dir, config, split, shuffle),
     )
 
 
-def _shuffle(config: TrainConfig, reader: Reader, recorded: str | None) -> str:
+def _shuffle(config: TrainConfig, reader: Reader, model_dir: Path) -> str:
     """Returns the kind of shuffle: the one given, the one the run began with, or one that fits into memory."""
     if reader.kind == "stream":
         if config.shuffle != "auto":
@@ -143,6 +136,7 @@ def _shuffle(config: TrainConfig, reader: Reader, recorded: str | None) -> str:
         return "buffered"
     if config.shuffle != "auto":
         return config.shuffle
+    recorded = load_run(model_dir).shuffle if (model_dir / CONFIG_FILE).exists() else ""
     if recorded in SHUFFLES or reader.kind == "resident":
         return recorded if recorded in SHUFFLES else "uniform"
     return choose_shuffle(reader.split, psutil.virtual_memory().available)

@@ -16,7 +16,7 @@ import functools
 import json
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import tensorflow as tf
@@ -85,7 +85,8 @@ def make_strategy(num_devices: int = 0, cross_device_ops: str = "auto") -> tf.di
     if not gpus and cross_device_ops not in ("auto", "cpu"):
         raise UsageError(f"--cross_device_ops={cross_device_ops} is for GPUs, and there is none. Leave it out.")
     for gpu in gpus:
-        _grow_memory(gpu)
+        with suppress(RuntimeError):  # TensorFlow has started, with the settings of the program that uses simimg
+            tf.config.experimental.set_memory_growth(gpu, True)
     if workers().count > 1:
         return _multi_worker(num_devices, cross_device_ops)
     count = num_devices or len(gpus) or 1
@@ -166,13 +167,6 @@ def _multi_worker(num_devices: int, cross_device_ops: str) -> tf.distribute.Stra
     chosen = {"auto": implementations.AUTO, "nccl": implementations.NCCL, "cpu": implementations.RING}
     options = tf.distribute.experimental.CommunicationOptions(implementation=chosen[cross_device_ops])
     return tf.distribute.MultiWorkerMirroredStrategy(communication_options=options)
-
-
-def _grow_memory(gpu: tf.config.PhysicalDevice) -> None:
-    try:
-        tf.config.experimental.set_memory_growth(gpu, True)
-    except RuntimeError:
-        return  # TensorFlow has started, with the settings of the program that uses simimg
 
 
 def _split_processor(count: int) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,12 @@ _PRETRAINED = (*LITES, *APPLICATIONS)
 MODELS = (*NETWORKS, *LITES, *APPLICATIONS)
 PRECISIONS = ("float32", "bfloat16", "float16")
 _OFF = {"off": 0}
+
+# One for each group of options.
+_network, _optimization, _augmentation, _devices, _input, _checkpoints = (
+    functools.partial(option, group=group)
+    for group in ("network", "optimization", "augmentation", "devices", "input", "checkpoints")
+)
 _SIMILARITY_ONLY = {"embedding_dim", "temperature", "entropy_weight", "queue_size"}
 # Options of classifiers only, each with the value that switches it off.
 _CLASSIFIER_ONLY = (("probe", False), ("test_views", "one"), ("class_weights", "none"), ("accumulate", 1))
@@ -59,192 +66,134 @@ class TrainConfig:
         "classes",
         choices=tuple(OBJECTIVES),
     )
-    model: str = option("Network.", "small", choices=MODELS, group="network")
-    weights: str = option(
+    model: str = _network("Network.", "small", choices=MODELS)
+    weights: str = _network(
         "Initial weights: imagenet, none, or the path of a finished run or a weights file; auto is imagenet for "
         "networks that have such weights.",
         "auto",
-        group="network",
     )
-    resolution: int = option(
-        "Enlarge images to this side in px before a pretrained network.", 0, group="network", words=_OFF
+    resolution: int = _network("Enlarge images to this side in px before a pretrained network.", 0, words=_OFF)
+    train_backbone: bool = _network(
+        "Train the whole network; otherwise train only the layers on top of the initial weights.", True
     )
-    train_backbone: bool = option(
-        "Train the whole network; otherwise train only the layers on top of the initial weights.",
-        True,
-        group="network",
-    )
-    probe: bool = option(
+    probe: bool = _network(
         "First fit the softmax of a pretrained network to its features by logistic regression, which takes seconds.",
         False,
-        group="network",
     )
     epochs: int = option("Passes over the training split; 0 with --probe stops after the logistic regression.", 60)
     global_batch_size: int = option("Images per step, over all devices together.", 32)
-    per_replica_batch_size: int = option(
-        "Images per step and device, instead of --global_batch_size.", 0, group="optimization", words=_OFF
+    per_replica_batch_size: int = _optimization(
+        "Images per step and device, instead of --global_batch_size.", 0, words=_OFF
     )
-    accumulate: int = option(
-        "Parts into which a device splits its images of a step, to need less memory.", 1, group="optimization"
-    )
-    optimizer: str = option("Optimizer.", "adamw", choices=("adamw", "sgd", "rmsprop"), group="optimization")
+    accumulate: int = _optimization("Parts into which a device splits its images of a step, to need less memory.", 1)
+    optimizer: str = _optimization("Optimizer.", "adamw", choices=("adamw", "sgd", "rmsprop"))
     learning_rate: float = option(
         "Peak learning rate; auto is the preset's, scaled to the global batch size.", 0.0, words={"auto": 0}
     )
-    schedule: str = option(
+    schedule: str = _optimization(
         "Learning rate over time: constant, or cosine to 0 after a warm-up of 5% of the steps.",
         "cosine",
         choices=("constant", "cosine"),
-        group="optimization",
     )
-    weight_decay: float = option(
-        "Decoupled weight decay; not applied to biases and normalization layers.",
-        0.05,
-        group="optimization",
-        words=_OFF,
+    weight_decay: float = _optimization(
+        "Decoupled weight decay; not applied to biases and normalization layers.", 0.05, words=_OFF
     )
-    clip_norm: float = option(
-        "Scale gradients down to this norm over all weights together.", 0.0, group="optimization", words=_OFF
+    clip_norm: float = _optimization("Scale gradients down to this norm over all weights together.", 0.0, words=_OFF)
+    ema: float = _optimization(
+        "Decay per step of the moving average of the weights that is measured and kept.", 0.0, words=_OFF
     )
-    ema: float = option(
-        "Decay per step of the moving average of the weights that is measured and kept.",
-        0.0,
-        group="optimization",
-        words=_OFF,
-    )
-    loss: str = option(
+    loss: str = _optimization(
         "Cross-entropy: categorical, or binary over the outputs, as in the tutorial.",
         "categorical",
         choices=("categorical", "binary"),
-        group="optimization",
     )
-    label_smoothing: float = option(
-        "Share of the target that is spread over all classes.", 0.1, group="optimization", words=_OFF
+    label_smoothing: float = _optimization("Share of the target that is spread over all classes.", 0.1, words=_OFF)
+    embedding_dim: int = _network("Dimension of the embedding that --objective=similarity trains.", 512)
+    temperature: float = _optimization(
+        "Divisor of the cosines in the similarity loss; a small one emphasizes the nearest images.", 0.05
     )
-    embedding_dim: int = option("Dimension of the embedding that --objective=similarity trains.", 512, group="network")
-    temperature: float = option(
-        "Divisor of the cosines in the similarity loss; a small one emphasizes the nearest images.",
-        0.05,
-        group="optimization",
-    )
-    entropy_weight: float = option(
+    entropy_weight: float = _optimization(
         "Weight of the spreading (entropy) term of the similarity loss, which moves each image away from its nearest "
         "neighbor; ramped up over the first 10% of the steps.",
         5.0,
-        group="optimization",
         words=_OFF,
     )
-    queue_size: int = option(
-        "Embeddings of past steps that the similarity loss also compares with.", 0, group="optimization", words=_OFF
+    queue_size: int = _optimization(
+        "Embeddings of past steps that the similarity loss also compares with.", 0, words=_OFF
     )
-    class_weights: str = option(
+    class_weights: str = _optimization(
         "Weight of each image in the loss: equal (none), or inverse to the size of its class (balanced).",
         "none",
         choices=("none", "balanced"),
-        group="optimization",
     )
-    rotation_degrees: float = option(
-        "Rotate images by up to this angle in either direction.", 20.0, group="augmentation", words=_OFF
+    rotation_degrees: float = _augmentation("Rotate images by up to this angle in either direction.", 20.0, words=_OFF)
+    horizontal_flip: bool = _augmentation("Mirror half of the images left to right.", True)
+    crop_min_area: float = _augmentation(
+        "Crop images to a share of their area, drawn from this to 1.", 0.35, words={"off": 1}
     )
-    horizontal_flip: bool = option("Mirror half of the images left to right.", True, group="augmentation")
-    crop_min_area: float = option(
-        "Crop images to a share of their area, drawn from this to 1.", 0.35, group="augmentation", words={"off": 1}
+    colour_jitter: float = _augmentation(
+        "Vary brightness, contrast and saturation by up to this share.", 0.4, words=_OFF, flag="color_jitter"
     )
-    colour_jitter: float = option(
-        "Vary brightness, contrast and saturation by up to this share.",
-        0.4,
-        group="augmentation",
-        words=_OFF,
-        flag="color_jitter",
+    vertical_flip: bool = _augmentation("Mirror half of the images top to bottom.", False)
+    grayscale: float = _augmentation("Share of the images made grayscale.", 0.0, words=_OFF)
+    blur: float = _augmentation("Blur images with a Gaussian of up to this standard deviation in px.", 0.0, words=_OFF)
+    min_jpeg_quality: float = _augmentation(
+        "Degrade images like JPEG of a quality drawn from this to 100.", 100.0, words={"off": 100}
     )
-    vertical_flip: bool = option("Mirror half of the images top to bottom.", False, group="augmentation")
-    grayscale: float = option("Share of the images made grayscale.", 0.0, group="augmentation", words=_OFF)
-    blur: float = option(
-        "Blur images with a Gaussian of up to this standard deviation in px.", 0.0, group="augmentation", words=_OFF
+    cutout: float = _augmentation("Cover a rectangle of up to this share of each side.", 0.0, words=_OFF)
+    quarter_turns: float = _augmentation("Share of the images rotated by 90, 180 or 270 degrees.", 0.0, words=_OFF)
+    paste: float = _augmentation(
+        "Share of the images pasted into a larger image instead of being cropped.", 0.0, words=_OFF
     )
-    min_jpeg_quality: float = option(
-        "Degrade images like JPEG of a quality drawn from this to 100.",
-        100.0,
-        group="augmentation",
-        words={"off": 100},
-    )
-    cutout: float = option("Cover a rectangle of up to this share of each side.", 0.0, group="augmentation", words=_OFF)
-    quarter_turns: float = option(
-        "Share of the images rotated by 90, 180 or 270 degrees.", 0.0, group="augmentation", words=_OFF
-    )
-    paste: float = option(
-        "Share of the images pasted into a larger image instead of being cropped.",
-        0.0,
-        group="augmentation",
-        words=_OFF,
-    )
-    bars: float = option(
-        "Share of the images covered by bars at the top and the bottom.", 0.0, group="augmentation", words=_OFF
-    )
-    border: str = option("Pixels outside a rotated image.", "reflect", choices=BORDERS, group="augmentation")
-    test_views: str = option(
+    bars: float = _augmentation("Share of the images covered by bars at the top and the bottom.", 0.0, words=_OFF)
+    border: str = _augmentation("Pixels outside a rotated image.", "reflect", choices=BORDERS)
+    test_views: str = _network(
         "Predict from the image alone, from the mean over it and its mirror image, or also over five crops of each.",
         "one",
         choices=VIEWS,
-        group="network",
     )
-    patience: int = option(
-        "Stop after this many epochs without improvement on the split `validation`, and keep the best.",
-        0,
-        group="optimization",
-        words=_OFF,
+    patience: int = _optimization(
+        "Stop after this many epochs without improvement on the split `validation`, and keep the best.", 0, words=_OFF
     )
-    precision: str = option(
-        "Number format of the computation; weights are always float32.",
-        "float32",
-        choices=PRECISIONS,
-        group="devices",
+    precision: str = _devices(
+        "Number format of the computation; weights are always float32.", "float32", choices=PRECISIONS
     )
-    xla: bool = option(
-        "Compile the step with XLA; for a single GPU, since a CPU is several times slower with it.",
-        False,
-        group="devices",
+    xla: bool = _devices(
+        "Compile the step with XLA; for a single GPU, since a CPU is several times slower with it.", False
     )
-    deterministic: bool = option("Make a repeated run give the same bits; slower on GPUs.", False, group="devices")
+    deterministic: bool = _devices("Make a repeated run give the same bits; slower on GPUs.", False)
     seed: int = option("Seed of the initial weights, the order, the augmentation and the dropout.", 0)
-    reader: str = option("How to read shards; auto chooses and reports why.", "auto", choices=READERS, group="input")
-    shuffle: str = option(
+    reader: str = _input("How to read shards; auto chooses and reports why.", "auto", choices=READERS)
+    shuffle: str = _input(
         "Range of the shuffle: uniform over the whole split, or windowed, within 1 GB, for splits larger than memory.",
         "auto",
         choices=SHUFFLES,
-        group="input",
     )
-    cache: str = option(
+    cache: str = _input(
         "Where --reader=resident keeps the images: in host memory, or on the device, which leaves the CPU idle.",
         "host",
         choices=CACHES,
-        group="input",
     )
-    data_service: str = option(
-        "Read and decode on other machines: grpc://HOST:PORT of a `simimg data_service`.", "", group="input"
+    data_service: str = _input("Read and decode on other machines: grpc://HOST:PORT of a `simimg data_service`.", "")
+    on_corrupt: str = _input(
+        "What to do with a corrupt record: fail, or skip and count it.", "fail", choices=ON_CORRUPT
     )
-    on_corrupt: str = option(
-        "What to do with a corrupt record: fail, or skip and count it.", "fail", choices=ON_CORRUPT, group="input"
+    checkpoint_every_s: float = _checkpoints(
+        "Seconds between checkpoints, besides those at the end and on interruption.", 60.0
     )
-    checkpoint_every_s: float = option(
-        "Seconds between checkpoints, besides those at the end and on interruption.", 60.0, group="checkpoints"
-    )
-    keep_checkpoints: int = option("Checkpoints to keep, besides the best one.", 2, group="checkpoints")
-    cross_device_ops: str = option(
+    keep_checkpoints: int = _checkpoints("Checkpoints to keep, besides the best one.", 2)
+    cross_device_ops: str = _devices(
         "How to sum gradients over GPUs; try hierarchical or cpu if NCCL hangs or gives NaN.",
         "auto",
         choices=CROSS_DEVICE_OPS,
-        group="devices",
     )
-    num_devices: int = option(
+    num_devices: int = _devices(
         "GPUs to train on, or CPU devices if there is no GPU; auto is all GPUs, or one CPU device.",
         0,
-        group="devices",
         words={"auto": 0},
     )
 
     def __post_init__(self) -> None:
-        """Checks what can be checked without the data."""
         check_choices(self)
         for names, fits, words in _RANGES:
             for name in names:

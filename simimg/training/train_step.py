@@ -25,7 +25,7 @@ from simimg.training.metrics import example_losses, num_correct
 from simimg.training.strategy import agreed
 from simimg.training.train_config import TrainConfig
 
-__all__ = ["StepRunner", "several_steps", "training_step"]
+__all__ = ["StepRunner", "distribute", "training_step"]
 
 # The decay is smaller in the first steps, as in tf.train.ExponentialMovingAverage(num_updates=...).
 _EMA_START = 10.0
@@ -50,13 +50,8 @@ def training_step(
     float32 `[3]`: the losses, the correct examples, and the number of examples. If the objective has further figures,
     their sums follow.
 
-    Args:
-        config: the resolved options.
-        strategy: the strategy whose replicas train.
-        state: variables of the run, created in the strategy's scope.
-        order: order of the batches.
-        reader: reader of the elements.
-        class_weights: float32 `[num_classes]`, weight of an example of each class.
+    The options are the resolved ones, and the state was created in the strategy's scope. `class_weights` are float32
+    `[num_classes]`, the weight of an example of each class.
     """
     model, optimizer, average = state.model, state.optimizer, state.average
     variables = model.trainable_variables
@@ -113,8 +108,17 @@ def training_step(
     return step
 
 
-def several_steps(
-    step: Callable[[Any, tf.Tensor, tf.Tensor], tf.Tensor], *, timed: bool = True, num_sums: int = 3
+def distribute(strategy: tf.distribute.Strategy, reader: Reader, order: Order) -> tf.distribute.DistributedDataset:
+    """Returns the training batches on the devices of their replicas, prefetched."""
+    options = tf.distribute.InputOptions(
+        experimental_fetch_to_device=bool(tf.config.get_visible_devices("GPU")),
+        experimental_per_replica_buffer_size=2,
+    )
+    return strategy.distribute_datasets_from_function(lambda context: train_batches(reader, order), options)
+
+
+def _several_steps(
+    step: Callable[[Any, tf.Tensor, tf.Tensor], tf.Tensor], *, timed: bool, num_sums: int
 ) -> Callable[[Any, tf.Tensor, tf.Tensor, tf.Tensor], tuple[tf.Tensor, tf.Tensor]]:
     """Returns a function of (iterator, epoch, first step, number of steps) that runs this number of training steps.
 
@@ -146,31 +150,24 @@ def several_steps(
 
 
 class StepRunner:
-    """Runs several training steps per call.
-
-    Attributes:
-        images_per_s: throughput over the last calls.
-        input_share: share of that time spent waiting for a batch.
-    """
+    """Runs several training steps per call."""
 
     def __init__(
         self,
         strategy: tf.distribute.Strategy,
-        run: Callable[[Any, tf.Tensor, tf.Tensor, tf.Tensor], tuple[tf.Tensor, tf.Tensor]],
-        batches: Any,
+        step: Callable[[Any, tf.Tensor, tf.Tensor], tf.Tensor],
         order: Order,
         reader: Reader,
         others: Sequence[str] = (),
+        *,
+        timed: bool = True,
     ) -> None:
-        """Stores the arguments.
-
-        `run` is the result of `several_steps`, and `batches` the distributed iterator. `others` names the sums that a
-        step returns after the first three.
-        """
-        self.images_per_s = 0.0
-        self.input_share = 0.0
-        self._strategy, self._run, self._batches, self._order, self._reader = strategy, run, batches, order, reader
-        self._others = others
+        """`step` is the result of `training_step`; `others` names the sums that it returns after the first three."""
+        self.images_per_s = 0.0  # over the last calls
+        self.input_share = 0.0  # share of that time spent waiting for a batch
+        self._strategy, self._order, self._reader, self._others = strategy, order, reader, others
+        self._run = _several_steps(step, timed=timed, num_sums=3 + len(others))
+        self._batches = iter(distribute(strategy, reader, order))
         self._count, self._is_warm = 1, False
 
     def call(self, progress: Progress) -> None:

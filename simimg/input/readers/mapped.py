@@ -28,11 +28,9 @@ _Gather = Callable[[tf.Tensor], tf.Tensor]
 class MappedReader(GatherReader):
     """Reads a split that `simimg convert` wrote.
 
-    Args:
-        split: the split to read.
-        num_threads: threads that decode.
-        on_corrupt: what to do with a JPEG or PNG record that cannot be read, see `EncodedRecords`. The checksums of raw
-            records are not verified here, because that would cost more than reading them; `simimg verify` does it.
+    `num_threads` threads decode. `on_corrupt` says what to do with a JPEG or PNG record that cannot be read, see
+    `EncodedRecords`. The checksums of raw records are not verified here, because that would cost more than reading
+    them; `simimg verify` does it.
 
     Raises:
         UsageError: the split has no layout.json.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import tensorflow as tf
 
 from simimg.input.sampler import Order
-from simimg.input.split import PADDING_ID, Batch, Split
+from simimg.input.split import PADDING_ID, Batch, Reader, Split
 
 __all__ = ["GatherReader"]
 
@@ -17,19 +17,17 @@ _SMALL_BATCH_BYTES = 1 << 26
 _MIN_PLACES_PER_CALL = 16  # below that, a call costs more than its images
 
 
-class GatherReader:
+class GatherReader(Reader):
     """A reader whose batches are gathered from anywhere in its split.
 
     A subclass has `kind` and `gather`. If `places_per_call` is set, `gather` runs in one thread, and a larger batch is
     split into parallel calls of at most that many places.
     """
 
-    kind: str
     places_per_call: int | None = None
 
     def __init__(self, split: Split, num_threads: int) -> None:
-        self.split = split
-        self.corrupt: dict[int, str] = {}
+        super().__init__(split)
         self._num_threads = num_threads
 
     def gather(self, places: tf.Tensor) -> Batch:
@@ -39,10 +37,6 @@ class GatherReader:
     def train_batches(self, order: Order) -> tf.data.Dataset:
         """Returns a data set of Batches of `order.per_replica_batch_size`, replica after replica, step after step."""
         return self._gathered(order.indices(), order.per_replica_batch_size).with_options(_as_written())
-
-    def batch(self, element: Batch) -> Batch:
-        """Returns an element of `train_batches` unchanged."""
-        return element
 
     def eval_batches(self, batch_size: int) -> tf.data.Dataset:
         """Returns a data set of Batches of `batch_size`: every example once, the last batch filled up with id -1."""

@@ -8,7 +8,7 @@ bring any example to any replica.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -37,31 +37,25 @@ class ResidentReader(GatherReader):
         super().__init__(split, num_threads)
         examples = load_examples(split, num_threads=num_threads, on_corrupt=on_corrupt)
         self.corrupt = examples.corrupt
-        self._parts = examples.tensors()
+        self._parts: Sequence[tf.Tensor | tf.Variable] = examples.tensors()
 
     def gather(self, places: tf.Tensor) -> Batch:
         """Returns the examples at `places`, int64 `[batch]` in 0..num_examples-1."""
         return Batch(*(tf.gather(part, places) for part in self._parts))
 
 
-class DeviceReader:
+class DeviceReader(ResidentReader):
     """Reads a split that fits into the memory of each device; made in the scope of the strategy that trains.
-
-    Takes the arguments of `load_examples`, and raises what it raises.
 
     Raises:
         UsageError: the split does not fit into a device's memory.
     """
 
-    kind = "resident"
-
     def __init__(self, split: Split, *, num_threads: int, on_corrupt: str = "fail") -> None:
-        self.split = split
-        self._num_threads, self._on_corrupt = num_threads, on_corrupt
-        examples = load_examples(split, num_threads=num_threads, on_corrupt=on_corrupt)
-        self.corrupt = examples.corrupt
+        super().__init__(split, num_threads=num_threads, on_corrupt=on_corrupt)
+        self._on_corrupt = on_corrupt
         try:
-            self._parts = [tf.Variable(part, trainable=False) for part in examples.tensors()]
+            self._parts = [tf.Variable(part, trainable=False) for part in self._parts]
         except tf.errors.ResourceExhaustedError:
             raise UsageError(
                 f"--cache=device: the {split.decoded_bytes / 2**20:,.0f} MB of split {split.split!r} do not fit into "
@@ -84,19 +78,12 @@ class DeviceReader:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Examples:
-    """A split as arrays, in the order of its shards.
+    """A split as arrays, in the order of its shards."""
 
-    Attributes:
-        images: uint8 `[num_examples, image_size, image_size, 3]`.
-        labels: int32 `[num_examples]`.
-        ids: int64 `[num_examples]`, -1 for skipped records.
-        corrupt: the reason for each record that was skipped, by its place.
-    """
-
-    images: np.ndarray
-    labels: np.ndarray
-    ids: np.ndarray
-    corrupt: dict[int, str]
+    images: np.ndarray  # uint8 `[num_examples, image_size, image_size, 3]`
+    labels: np.ndarray  # int32 `[num_examples]`
+    ids: np.ndarray  # int64 `[num_examples]`, -1 for skipped records
+    corrupt: dict[int, str]  # the reason for each record that was skipped, by its place
 
     def tensors(self) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         """Returns images, labels and ids as tensors on the CPU; the images are not copied."""
@@ -105,23 +92,16 @@ class Examples:
 
 
 def load_examples(split: Split, *, num_threads: int, on_corrupt: str = "fail") -> Examples:
-    """Reads a whole split and verifies the checksums of every record.
+    """Reads a whole split in `num_threads` threads, and verifies the checksums of every record.
 
-    Args:
-        split: the split to read.
-        num_threads: threads that read and decode.
-        on_corrupt: `fail`, or `skip`, which turns an unreadable record into padding: pixels and label 0, id -1.
+    With `on_corrupt` = `skip` an unreadable record becomes padding: pixels and label 0, id -1.
 
     Raises:
         DataError: a record cannot be read, or there are fewer or more records than the metadata says.
     """
     count, size = split.num_examples, split.image_size
-    examples = Examples(
-        images=aligned((count, size, size, 3)),
-        labels=np.empty(count, np.int32),
-        ids=np.empty(count, np.int64),
-        corrupt={},
-    )
+    images, labels, ids = aligned((count, size, size, 3)), np.empty(count, np.int32), np.empty(count, np.int64)
+    examples = Examples(images=images, labels=labels, ids=ids, corrupt={})
     if not split.indexed:
         _load_stream(split, examples)
     elif split.offsets is not None:
@@ -173,8 +153,7 @@ def _load_encoded(records: EncodedRecords, examples: Examples, num_threads: int)
 
 def _run_tasks(task: Callable[..., None], arguments: Iterable[object], num_threads: int) -> None:
     with ThreadPoolExecutor(num_threads) as threads:
-        for _ in threads.map(task, arguments):
-            pass  # raises what a task has raised
+        list(threads.map(task, arguments))  # raises what a task has raised
 
 
 def _load_stream(split: Split, examples: Examples) -> None:

@@ -24,7 +24,7 @@ from simimg.errors import DataError, UsageError
 from simimg.input.readers.mapped import MappedReader
 from simimg.input.readers.stream import decode_record, decode_records
 from simimg.input.sampler import Order
-from simimg.input.split import Batch, Split
+from simimg.input.split import Batch, Reader, Split
 from tfrecords.format.shard import ShardReader
 
 __all__ = ["ServiceReader", "check_service"]
@@ -41,14 +41,13 @@ _READ_BUFFER_BYTES = 1 << 14  # covers a small record; the rest of a larger one 
 _Arrival = tuple[int, Batch] | Exception | None
 
 
-class ServiceReader:
+class ServiceReader(Reader):
     """Reads a split that `simimg convert` wrote, through a service; evaluation batches are read in this process.
 
-    Attributes:
-        num_recovered: batches that were read in this process because no worker delivered them.
+    Workers must find the split under the same path. `num_recovered` batches were read in this process because no worker
+    delivered them.
 
     Args:
-        split: the split to read; workers must find it under the same path.
         address: the dispatcher, `grpc://HOST:PORT`.
         num_threads: threads that decode what is read in this process.
         on_corrupt: see `MappedReader`.
@@ -66,7 +65,8 @@ class ServiceReader:
                 f"--data_service needs shards that `simimg convert` wrote; {split.dataset_dir} has no layout.json."
             )
         check_service("--data_service", address)
-        self.split, self.num_recovered = split, 0
+        super().__init__(split)
+        self.num_recovered = 0
         self._address = address
         self._local = MappedReader(split, num_threads=num_threads, on_corrupt=on_corrupt)
         self.corrupt = self._local.corrupt
@@ -74,16 +74,9 @@ class ServiceReader:
     def train_batches(self, order: Order) -> tf.data.Dataset:
         """Returns a data set of Batches of `order.per_replica_batch_size`, replica after replica, step after step."""
         batch, size = order.per_replica_batch_size, self.split.image_size
-        signature = Batch(
-            image=tf.TensorSpec([batch, size, size, 3], tf.uint8),
-            label=tf.TensorSpec([batch], tf.int32),
-            id=tf.TensorSpec([batch], tf.int64),
-        )
+        shapes = ([batch, size, size, 3], tf.uint8), ([batch], tf.int32), ([batch], tf.int64)
+        signature = Batch(*(tf.TensorSpec(*shape) for shape in shapes))
         return tf.data.Dataset.from_generator(lambda: self._in_order(order), output_signature=signature)
-
-    def batch(self, element: Batch) -> Batch:
-        """Returns an element of `train_batches` unchanged."""
-        return element
 
     def eval_batches(self, batch_size: int) -> tf.data.Dataset:
         """Returns a data set of Batches of `batch_size`: every example once, the last batch filled up with id -1."""

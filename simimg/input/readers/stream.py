@@ -16,7 +16,7 @@ import itertools
 import tensorflow as tf
 
 from simimg.input.sampler import Order, permuted
-from simimg.input.split import PADDING_ID, Batch, Split
+from simimg.input.split import PADDING_ID, Batch, Reader, Split
 
 __all__ = ["SHUFFLE_BUFFER", "StreamReader", "decode_record", "decode_records", "parse_records"]
 
@@ -26,14 +26,13 @@ _BLOCK_LENGTH = 16  # records taken from one shard before the next
 _READ_BUFFER_BYTES = 4 * 2**20  # TensorFlow's default of 256 KB makes too many requests
 
 
-class StreamReader:
+class StreamReader(Reader):
     """Reads a split sequentially."""
 
     kind = "stream"
 
     def __init__(self, split: Split) -> None:
-        self.split = split
-        self.corrupt: dict[int, str] = {}
+        super().__init__(split)
         self._files = [str(shard.path) for shard in split.shards]
         self._lengths = [shard.num_examples for shard in split.shards]
         self._first_places = [0, *itertools.accumulate(self._lengths[:-1])]
@@ -73,10 +72,6 @@ class StreamReader:
             records = records.enumerate().filter(is_ours).map(lambda count, record: record)
         return records
 
-    def batch(self, element: Batch) -> Batch:
-        """Returns an element of `train_batches` unchanged."""
-        return element
-
     def eval_batches(self, batch_size: int) -> tf.data.Dataset:
         """Returns a data set of Batches: every example once, in the order of the shards, the last batch filled up."""
         shards = tf.data.Dataset.range(len(self._files))
@@ -111,13 +106,7 @@ class StreamReader:
 
 
 def decode_records(split: Split, serialized: tf.Tensor, places: tf.Tensor | None = None) -> Batch:
-    """Returns a Batch of raw records.
-
-    Args:
-        split: the split that the records are from.
-        serialized: string `[batch]`.
-        places: int64 `[batch]`, the ids of records that store none.
-    """
+    """Returns a Batch of raw records, string `[batch]`; `places`, int64 `[batch]`, are the ids if none are stored."""
     features = parse_records(split, serialized)
     pixels = tf.io.decode_raw(features["image"], tf.uint8, fixed_length=split.image_size**2 * 3)
     return Batch(

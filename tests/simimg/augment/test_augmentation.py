@@ -4,19 +4,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from simimg.augment import (
-    BORDERS,
-    AugmentConfig,
-    Parameters,
-    augment,
-    cover,
-    draw,
-    paste,
-    recolor,
-    transforms,
-    warp,
-    warp_by_gather,
-)
+from simimg.augment.augmentation import augment, recolor
+from simimg.augment.degradations import cover
+from simimg.augment.geometry import paste, transforms, warp, warp_by_gather
+from simimg.augment.parameters import BORDERS, AugmentConfig, Parameters, draw
 
 pytestmark = pytest.mark.own_process
 

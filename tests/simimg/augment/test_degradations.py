@@ -8,7 +8,8 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from simimg.augment import AugmentConfig, Parameters, blur, cut_out, draw, quantize
+from simimg.augment.degradations import blur, cut_out, quantize
+from simimg.augment.parameters import AugmentConfig, Parameters, draw
 
 MODES = ["eager", "graph", "xla"]
 

@@ -6,7 +6,7 @@ import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from simimg.augment import AugmentConfig, Parameters, draw, uniform
+from simimg.augment.parameters import AugmentConfig, Parameters, draw, uniform
 from simimg.errors import UsageError
 
 GOLDEN = np.uint64(0x9E3779B97F4A7C15)

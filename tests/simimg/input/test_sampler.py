@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from simimg.errors import UsageError
-from simimg.input import Mixing, Order, Position
+from simimg.input.sampler import Mixing, Order, Position
 
 
 def batches(order: Order) -> np.ndarray:

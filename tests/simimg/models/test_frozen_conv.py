@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from simimg.models import FrozenNormConv2D
+from simimg.models.frozen_conv import FrozenNormConv2D
 
 
 @pytest.mark.parametrize("filters", [None, 6])

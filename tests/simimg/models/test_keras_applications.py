@@ -32,7 +32,7 @@ def test_weights_from_a_file(pixels: np.ndarray, tmp_path: Path) -> None:
     base = keras.applications.MobileNetV2(include_top=False, weights=None, input_shape=(32, 32, 3), pooling="avg")
     file = tmp_path / "mobilenet.weights.h5"
     base.save_weights(file)
-    model = application("MobileNetV2", 32, 5, weights=file)
+    model = application("MobileNetV2", 32, 5, weights=file, fixed=True)
     features = base(keras.applications.mobilenet_v2.preprocess_input(pixels.copy()), training=False).numpy()
     expected = features / np.linalg.norm(features, axis=1, keepdims=True)
     np.testing.assert_allclose(embedder(model)(pixels), expected, atol=1e-4)
@@ -48,7 +48,7 @@ def test_weights_from_a_file(pixels: np.ndarray, tmp_path: Path) -> None:
     again = keras.saving.load_model(tmp_path / "model.keras", compile=False)
     np.testing.assert_allclose(again(pixels), model(pixels), atol=1e-6)
     with pytest.raises(ModelError, match="does not have the weights of MobileNet without its top"):
-        application("MobileNet", 32, 5, weights=file)
+        application("MobileNet", 32, 5, weights=file, fixed=True)
 
 
 def test_weights_that_cannot_be_downloaded(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -59,10 +59,10 @@ def test_weights_that_cannot_be_downloaded(monkeypatch: pytest.MonkeyPatch) -> N
     build.__module__ = keras.applications.MobileNetV2.__module__
     monkeypatch.setattr(keras.applications, "MobileNetV2", build)
     with pytest.raises(ModelError, match=r"cannot be downloaded: URL fetch failure.*--weights=PATH.*--weights=none"):
-        application("MobileNetV2", 32, 5, weights="imagenet")
+        application("MobileNetV2", 32, 5, weights="imagenet", fixed=True)
 
 
 def test_a_size_that_is_too_small() -> None:
     assert "Xception" in APPLICATIONS
     with pytest.raises(UsageError, match="Xception cannot take images of 32 px"):
-        application("Xception", 32, 5, weights=None)
+        application("Xception", 32, 5, weights=None, fixed=False)

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from simimg.models import OrientedGradients
+from simimg.models.oriented_gradients import OrientedGradients
 
 
 @pytest.mark.parametrize(("height", "width", "cell", "directions"), [(16, 16, 4, 16), (13, 18, 4, 8), (9, 7, 2, 4)])

@@ -9,8 +9,11 @@ import numpy as np
 import pytest
 
 from simimg.errors import ModelError, UsageError
-from simimg.models import FrozenNormConv2D, embedder, read_torch_file, search_embedder, sscd
+from simimg.models import embedder, search_embedder
+from simimg.models.frozen_conv import FrozenNormConv2D
 from simimg.models.resnet import Stage, resnet_embedder
+from simimg.models.sscd import sscd
+from simimg.models.torch_zip import read_torch_file
 
 GOLDEN = Path(__file__).parents[2] / "golden"
 Tensors = dict[str, np.ndarray]

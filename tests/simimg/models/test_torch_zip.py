@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from simimg.errors import ModelError
-from simimg.models import read_torch_file
+from simimg.models.torch_zip import read_torch_file
 
 STORAGE_CLASSES = {"<f4": "FloatStorage", "<f2": "HalfStorage", "<f8": "DoubleStorage", "<i8": "LongStorage"}
 GOOD = {"0": np.arange(6, dtype="<f4")}

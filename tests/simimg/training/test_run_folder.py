@@ -16,25 +16,26 @@ from simimg.commands import train as command
 from simimg.errors import ModelError, TrainingError, UsageError
 from simimg.image_files import options_of
 from simimg.input import open_split
-from simimg.models.model_folder import load_run, writing
+from simimg.models.model_folder import RunInfo, load_run, writing
 from simimg.training import TrainConfig, load_result, train
-from simimg.training.run_folder import begin_run, describe_run, locked
+from simimg.training.run_folder import begin_run, describe_run
 from tfrecords.convert import ConvertConfig, convert
 from tfrecords.convert.image.decoder import ImageOptions
 
 
 def test_a_second_process_is_refused(tmp_path: Path) -> None:
     code = (
-        "import pathlib, sys\nfrom simimg.training.run_folder import locked\n"
-        "with locked(pathlib.Path(sys.argv[1])): pass"
+        "import pathlib, sys\nfrom simimg.models import load_run\nfrom simimg.training.run_folder import begin_run\n"
+        "folder = pathlib.Path(sys.argv[1])\nwith begin_run(folder, load_run(folder)): pass"
     )
+    info = RunInfo(image_size=8, resize="fit", class_names=("a",), dataset_sha256="", shuffle="uniform", config={})
     again = [sys.executable, "-c", code, str(tmp_path)]
-    with locked(tmp_path):
+    with begin_run(tmp_path, info):
         refused = subprocess.run(again, capture_output=True, text=True, check=False)
     assert refused.returncode == 1
     words = f"pid {os.getpid()}) is training in {tmp_path}. Wait for it, stop it, or choose another --model_dir."
     assert words in refused.stderr
-    with locked(tmp_path):  # it has been let go of
+    with begin_run(tmp_path, info):  # it has been let go of
         pass
 
 
@@ -153,7 +154,8 @@ def test_a_model_knows_how_its_images_were_made(tmp_path: Path, base: dict[str, 
     )
     config = TrainConfig.with_preset({**base, "dataset_dir": made.dataset_dir, "model_dir": tmp_path / "run"})
     info = describe_run(tmp_path / "run", config, open_split(made.dataset_dir, "train"), "uniform")
-    begin_run(tmp_path / "run", info)
+    with begin_run(tmp_path / "run", info):
+        pass
     there = options_of(load_run(tmp_path / "run"))
     assert there == ImageOptions(image_size=16, resize="pad", decode="exact", truncated="keep", background=(0, 0, 128))
     file = tmp_path / "run" / "config.json"

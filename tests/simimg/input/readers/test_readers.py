@@ -13,10 +13,8 @@ from PIL import Image
 
 from simimg.errors import DataError, UsageError
 from simimg.input import (
-    Mixing,
     Order,
     Position,
-    choose_reader,
     choose_shuffle,
     eval_batches,
     mixing_of,
@@ -24,6 +22,8 @@ from simimg.input import (
     open_split,
     train_batches,
 )
+from simimg.input.pipeline import choose_reader
+from simimg.input.sampler import Mixing
 from tfrecords.format.example import decode_example
 from tfrecords.format.shard import ShardReader
 
@@ -208,18 +208,18 @@ def test_a_damaged_shard_is_named(datasets: dict[str, Path], tmp_path: Path, kin
 def test_the_choice_of_a_reader(datasets: dict[str, Path]) -> None:
     raw, jpeg = open_split(datasets["raw"], "train"), open_split(datasets["jpeg"], "train")
     assert raw.decoded_bytes == 54 * 32 * 32 * 3
-    assert choose_reader(raw, 4 * raw.decoded_bytes).kind == "resident"
-    assert choose_reader(raw, 4 * raw.decoded_bytes - 1).kind == "mapped"
-    assert choose_reader(jpeg, 4 * jpeg.decoded_bytes - 1).kind == "mapped"
+    assert choose_reader(raw, 4 * raw.decoded_bytes)[0] == "resident"
+    assert choose_reader(raw, 4 * raw.decoded_bytes - 1)[0] == "mapped"
+    assert choose_reader(jpeg, 4 * jpeg.decoded_bytes - 1)[0] == "mapped"
     foreign = dataclasses.replace(jpeg, indexed=False)
-    assert choose_reader(foreign, 4 * jpeg.decoded_bytes - 1).kind == "stream"
-    assert "does not fit" in choose_reader(foreign, 0).reason
+    assert choose_reader(foreign, 4 * jpeg.decoded_bytes - 1)[0] == "stream"
+    assert "does not fit" in choose_reader(foreign, 0)[1]
 
 
 def test_a_split_on_the_device(datasets: dict[str, Path]) -> None:
     """Only places come from the host, and what is gathered there is what the host would have sent."""
-    device, choice = open_reader(datasets["raw"], "train", cache="device")
-    assert "--cache=device" in choice.reason
+    device, reason = open_reader(datasets["raw"], "train", cache="device")
+    assert "--cache=device" in reason
     host, _ = open_reader(datasets["raw"], "train", "resident")
     places = list(train_batches(device, order()))
     assert places[0].dtype == tf.int64

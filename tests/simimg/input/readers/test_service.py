@@ -82,8 +82,8 @@ def test_the_batches_are_those_of_other_readers(datasets: dict[str, Path], servi
         ("png", {"num_replicas": 3, "first_replica": 1, "num_local_replicas": 2}),
     ):
         here, _ = open_reader(datasets[encoding], "train", "mapped")
-        there, choice = open_reader(datasets[encoding], "train", data_service=service)
-        assert (choice.kind, choice.reason) == ("service", f"{service} reads and decodes")
+        there, reason = open_reader(datasets[encoding], "train", data_service=service)
+        assert (there.kind, reason) == ("service", f"{service} reads and decodes")
         theirs = arrays(train_batches(here, order(**changes)))
         for mine, other in zip(arrays(train_batches(there, order(**changes))), theirs, strict=True):
             np.testing.assert_array_equal(mine, other)
