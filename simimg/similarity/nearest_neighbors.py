@@ -49,7 +49,24 @@ _PROBED_QUERIES = 200
 _Nearest = tuple[np.ndarray, np.ndarray]  # similarities or products, and rows
 
 
-def nearest(vectors: np.ndarray, queries: np.ndarray, k: int, among: np.ndarray | None = None) -> _Nearest:
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Chosen:
+    """Some rows of an array as an array of their own, without a copy of all of them."""
+
+    array: np.ndarray | _Chosen
+    rows: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, key: slice | np.ndarray) -> np.ndarray:
+        return self.array[self.rows[key]]
+
+
+_Vectors = np.ndarray | _Chosen
+
+
+def nearest(vectors: _Vectors, queries: np.ndarray, k: int, among: np.ndarray | None = None) -> _Nearest:
     """Return the `k` nearest vectors of each query, best first; equal ones in the order of their rows.
 
     BLAS proposes every vector that may be among the nearest within its rounding error. The proposals are compared by
@@ -64,35 +81,11 @@ def nearest(vectors: np.ndarray, queries: np.ndarray, k: int, among: np.ndarray 
     Returns:
         Inner products float32 and rows int64, both `[num_queries, min(k, number of searched vectors)]`.
     """
+    if among is not None and len(chosen := np.flatnonzero(among)) <= len(vectors) // _COPIED_SHARE:
+        values, places = nearest(_Chosen(vectors, chosen), queries, k)
+        return values, chosen[places]
+    count = min(k, len(vectors) if among is None else len(chosen))
     queries = np.ascontiguousarray(queries, np.float32)
-    if among is None:
-        return _nearest(vectors, queries, min(k, len(vectors)), None)
-    chosen = np.flatnonzero(among)
-    count = min(k, len(chosen))
-    if len(chosen) > len(vectors) // _COPIED_SHARE:
-        return _nearest(vectors, queries, count, among)
-    values, places = _nearest(_Chosen(vectors, chosen), queries, count, None)
-    return values, chosen[places]
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class _Chosen:
-    """Some rows of an array as an array of their own, without a copy of all of them."""
-
-    array: np.ndarray
-    rows: np.ndarray
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def __getitem__(self, key: slice | np.ndarray) -> np.ndarray:
-        return self.array[self.rows[key]]
-
-
-_Vectors = np.ndarray | _Chosen
-
-
-def _nearest(vectors: _Vectors, queries: np.ndarray, count: int, among: np.ndarray | None) -> _Nearest:
     return _compared(vectors, queries, count, lambda some, most: _proposed(vectors, queries[some], most, among))
 
 
