@@ -1,14 +1,17 @@
 """The plan that `simimg duplicates --plan` writes and `simimg apply` carries out: which files stay and which go.
 
-plan.json    for reading and editing: groups, each with a file to keep and the files to remove; and the reference
-             folders, from which nothing is ever removed
+plan.json    for reading and editing: reference folders, and groups, each with a file to keep and the files to remove
+
+Files in reference folders are never moved. The plan names these folders, so that whoever writes it again, or carries it
+out after somebody edited it, knows them.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import hashlib
-from collections.abc import Iterable
+import os
+from collections.abc import Iterable, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -24,10 +27,10 @@ __all__ = [
     "Plan",
     "PlannedFile",
     "PlannedGroup",
-    "References",
     "is_inside",
+    "is_reference",
     "load_plan",
-    "reference_of",
+    "reference_dirs_of",
     "write_plan",
 ]
 
@@ -55,26 +58,18 @@ class PlannedGroup:
     remove: tuple[PlannedFile, ...]
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class References:
-    """Folders whose files are always kept, relative to that of the images; `.` is all of it. Called with a path."""
-
-    folders: tuple[str, ...] = ()
-
-    def __call__(self, path: str) -> bool:
-        """Tell whether a path lies in one of them."""
-        return any(folder == "." or path.startswith(f"{folder}/") for folder in self.folders)
-
-
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """A plan: its file, the folder of the images, the groups, the SHA-256 of the file, and the reference folders."""
+    """A plan: its file, the folder of the images, the groups, the SHA-256 of the file, and the reference folders.
+
+    Reference folders are relative to the folder of the images.
+    """
 
     path: Path
     image_dir: Path
     groups: tuple[PlannedGroup, ...]
     sha256: str
-    references: References = References()
+    reference_dirs: tuple[str, ...] = ()
 
     @property
     def removals(self) -> tuple[PlannedFile, ...]:
@@ -89,26 +84,35 @@ class Plan:
         return self.path.with_name(f"{self.path.stem}-quarantine")
 
 
-def reference_of(index: SearchIndex, folders: Iterable[str]) -> References:
-    """Return the reference folders of an index of files, which are given relative to that of the index.
+def reference_dirs_of(index: SearchIndex, folders: Iterable[str]) -> tuple[str, ...]:
+    """Return the names of reference folders in a plan: relative to the folder of the index, also with links followed.
+
+    The folders are relative to that of the index, too.
 
     Raises:
         UsageError: a folder does not exist there.
     """
     root = Path(index.info.image_dir) if index.info.image_dir else Path()
-    found = []
+    names = []
     for folder in folders:
         below = root / folder
         if not below.is_dir() or not below.resolve().is_relative_to(root.resolve()):
             raise UsageError(f"--reference_dirs={folder}: there is no such folder below {root}.")
-        found.append(printable(below.resolve().relative_to(root.resolve()).as_posix()))
-    return References(tuple(found))
+        for name in (os.path.relpath(below.resolve(), root.resolve()), os.path.relpath(below, root)):
+            if is_inside(name):
+                names.append(printable(PurePosixPath(name).as_posix()))
+    return tuple(dict.fromkeys(names))
 
 
-def write_plan(path: Path, image_dir: Path, groups: Iterable[Group], references: References = References()) -> None:
+def is_reference(path: str, reference_dirs: Iterable[str]) -> bool:
+    """Whether a file lies in a reference folder; all paths are relative to the folder of the images."""
+    return any(PurePosixPath(path).is_relative_to(folder) for folder in reference_dirs)
+
+
+def write_plan(path: Path, image_dir: Path, groups: Iterable[Group], reference_dirs: Sequence[str] = ()) -> None:
     """Write a plan, a JSON file, that keeps the keeper of each group and all files of reference folders.
 
-    Paths of images are relative to `image_dir`.
+    All paths in a plan are relative to `image_dir`. For `reference_dirs`, see `reference_dirs_of`.
     """
     described = []
     for group in groups:
@@ -122,12 +126,12 @@ def write_plan(path: Path, image_dir: Path, groups: Iterable[Group], references:
                 "reason": member.reason,
             }
             for member in group.others
-            if not references(member.picture.path)
+            if not is_reference(member.picture.path, reference_dirs)
         ]
         if others:
             described.append({"keep": keeper, "remove": others})
-    kept = {"reference_dirs": list(references.folders)} if references.folders else {}
-    write_json(path, {"format": _FORMAT, "image_dir": str(image_dir.resolve()), **kept, "groups": described})
+    values = {"format": _FORMAT, "image_dir": str(image_dir.resolve()), "reference_dirs": list(reference_dirs)}
+    write_json(path, {**values, "groups": described})
 
 
 def load_plan(path: Path) -> Plan:
@@ -144,11 +148,8 @@ def load_plan(path: Path) -> Plan:
             PlannedGroup(_planned_file(group["keep"]), tuple(map(_planned_file, group["remove"])))
             for group in values["groups"]
         )
-        references = _references(values.get("reference_dirs", []))
-        for file in (file for group in groups for file in group.remove if references(file.path)):
-            raise ValueError(f"it removes {file.path}, which lies in one of its reference_dirs")
         sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
-        return Plan(path, Path(values["image_dir"]), groups, sha256, references)
+        return Plan(path, Path(values["image_dir"]), groups, sha256, _reference_dirs(values))
     except (KeyError, TypeError, ValueError) as error:
         raise DataError(f"{path} is not a plan of `simimg duplicates`: {error}. Make it again.") from None
 
@@ -158,10 +159,11 @@ def is_inside(path: str) -> bool:
     return bool(path) and not Path(path).is_absolute() and ".." not in Path(path).parts
 
 
-def _references(folders: Any) -> References:
+def _reference_dirs(values: dict[str, Any]) -> tuple[str, ...]:
+    folders = values.get("reference_dirs", [])  # plans of older versions do not have it
     if not isinstance(folders, list) or not all(isinstance(folder, str) and is_inside(folder) for folder in folders):
-        raise ValueError(f"its reference_dirs are {folders!r}, not a list of folders below image_dir")
-    return References(tuple(PurePosixPath(folder).as_posix() for folder in folders))
+        raise ValueError(f"reference_dirs should be a list of folders below image_dir, but is {folders!r}")
+    return tuple(PurePosixPath(folder).as_posix() for folder in folders)
 
 
 def _planned_file(values: dict[str, Any]) -> PlannedFile:
