@@ -23,18 +23,6 @@ from tfrecords.format.quarantine import Refusal
 if TYPE_CHECKING:
     from simimg.models.model_folder import RunInfo
 
-__all__ = [
-    "BATCH_SIZE",
-    "LoadedFile",
-    "jpeg_bytes",
-    "load_files",
-    "map_ahead",
-    "named_files",
-    "options_of",
-    "png_bytes",
-    "thumbnail",
-]
-
 BATCH_SIZE = 32
 _FILES_AHEAD = 96
 _NUM_THREADS = 4  # Pillow releases the interpreter lock while it decodes

@@ -25,8 +25,6 @@ from tfrecords.format.layout import Layout
 from tfrecords.format.manifest import read_manifest
 from tfrecords.options import to_json
 
-__all__ = ["by_kind", "changed_options", "measure", "surest_mistakes", "write_run_report"]
-
 _IMAGES_PER_CELL, _MAX_MISTAKES = 12, 150  # of a confusion matrix: 5 kB per image in the report
 _NUM_COPIES = 6
 # Options that every run is given, so they are not changes of the defaults.

@@ -1,4 +1,4 @@
-"""A data set to a trained model, its evaluation and its predictions."""
+"""A dataset to a trained model, its evaluation and its predictions."""
 
 from __future__ import annotations
 
@@ -15,14 +15,12 @@ if TYPE_CHECKING:
     from simimg.input import Reader
     from simimg.training import RunInfo, TrainResult, Watcher
 
-__all__ = ["Prediction", "evaluate", "open_trained", "predict", "train"]
-
 
 def train(dataset_dir: Folder, *, watcher: Watcher | None = None, **options: Any) -> TrainResult:
     """Train a model, or resume an interrupted run.
 
     Args:
-        dataset_dir: the data set's folder.
+        dataset_dir: the dataset's folder.
         watcher: receives progress and notes; see `simimg.training.Watcher`.
         **options: options of `simimg train`, such as `preset`, `model_dir`, `epochs` and `seed`.
 
@@ -55,7 +53,7 @@ def evaluate(
 
     Args:
         model_dir: folder of a finished run.
-        dataset_dir: the data set's folder.
+        dataset_dir: the dataset's folder.
         split: the split to measure on.
         report: also write a report (HTML) with the model's mistakes to this file.
         progress: called with the number of examples done and the total.
@@ -64,7 +62,7 @@ def evaluate(
         A `Classification`, or `CopyFigures` for a model trained with `objective="similarity"`.
 
     Raises:
-        UsageError: the model does not fit the data set.
+        UsageError: the model does not fit the dataset.
         ModelError: the folder is not that of a finished run.
 
     Example:

@@ -79,7 +79,7 @@ def run(options: Options) -> Result:
         )
     thresholds = {"copy": measured.threshold(_PRECISION), "pairs": measured.threshold(_PRECISION, "pairs")}
     stored = _store(index, {name: value for name, value in thresholds.items() if value is not None})
-    kinds = kind_precision(index) if len(set(index.pictures.column("label"))) > 1 else {}
+    kinds = kind_precision(index) if len(set(index.images.column("label"))) > 1 else {}
     if options.picture is not None:
         calibration_curves(*measured.scored["similarity"], measured.num_copies, thresholds["copy"], options.picture)
     if options.failures is not None and measured.failures:
@@ -87,7 +87,7 @@ def run(options: Options) -> Result:
         tile_sheet(rows, options.failures)
     micro = {score: measured.micro(score) for score in SCORES}
     failures = [
-        dataclasses.asdict(one) | {name: index.pictures[getattr(one, name)].path for name in ("original", "first")}
+        dataclasses.asdict(one) | {name: index.images[getattr(one, name)].path for name in ("original", "first")}
         for one in measured.failures
     ]
     seconds = time.perf_counter() - start
@@ -149,8 +149,8 @@ def _tiles(index: SearchIndex, failure: Failure, seed: int) -> list[Tile]:
         image.thumbnail((_TILE_PX, _TILE_PX))
     return [
         Tile(copy, failure.edit, "query"),
-        Tile(original, index.pictures[failure.original].path, place),
-        Tile(first, index.pictures[failure.first].path, "first match"),
+        Tile(original, index.images[failure.original].path, place),
+        Tile(first, index.images[failure.first].path, "first match"),
     ]
 
 

@@ -39,13 +39,11 @@ def edited_copies(image_dir: Path, index_dir: Path, out_dir: Path, seed: int) ->
         The path of each copy with the path of its original.
     """
     index = SearchIndex.open(index_dir)
-    chosen = np.random.default_rng(seed).choice(
-        len(index.pictures), min(_NUM_EDITED, len(index.pictures)), replace=False
-    )
+    chosen = np.random.default_rng(seed).choice(len(index.images), min(_NUM_EDITED, len(index.images)), replace=False)
     out_dir.mkdir(parents=True, exist_ok=True)
     originals: dict[str, str] = {}
     for number, row in enumerate(sorted(chosen.tolist())):
-        original = index.path_of(index.pictures[row])
+        original = index.path_of(index.images[row])
         image = decode(original.read_bytes())
         for name, edit in EDITS.items():
             copy = out_dir / f"{number:02d}-{name}.jpg"

@@ -16,8 +16,6 @@ from simimg.input import Reader, eval_batches, reading
 from tfrecords.convert.image.decoder import ImageOptions
 from tfrecords.format.quarantine import Refusal
 
-__all__ = ["Classification", "PredictedFiles", "classify", "predict", "predict_files", "wilson_interval"]
-
 _BATCH_SIZE = 64
 _Z_95 = 1.959963984540054  # 97.5 % quantile of the normal distribution
 

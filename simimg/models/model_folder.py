@@ -20,22 +20,6 @@ import keras
 from simimg.errors import ModelError, TrainingError, UsageError
 from tfrecords.format.atomic_files import TEMPORARY, atomic_folder, read_json, sync_file, write_json
 
-__all__ = [
-    "CONFIG_FILE",
-    "MODEL_FILE",
-    "OBJECTIVES",
-    "Objective",
-    "RunInfo",
-    "check_trained",
-    "finished_file",
-    "load_model",
-    "load_run",
-    "load_trained",
-    "save_folder",
-    "save_model",
-    "writing",
-]
-
 CONFIG_FILE = "config.json"
 MODEL_FILE = "model.keras"
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}

@@ -18,15 +18,6 @@ from simimg.report.number_format import epoch_ticks, percent, points, shortened,
 if TYPE_CHECKING:  # the module imports TensorFlow, which no chart needs
     from simimg.evaluation.classification import Classification
 
-__all__ = [
-    "NUM_RUN_COLORS",
-    "calibration_curves",
-    "confusion_matrix",
-    "confusion_svg",
-    "curve_svgs",
-    "runs_svg",
-]
-
 NUM_RUN_COLORS = 6
 """The number of groups of runs that a comparison draws; report.css has their colors as .of0 to .of5."""
 

@@ -23,8 +23,6 @@ from simimg.similarity.search_index import SearchIndex
 from tfrecords.convert.image.near_duplicates import MAX_DISTANCE, NO_HASH, near_pairs
 from tfrecords.convert.workers.pool import num_cores
 
-__all__ = ["PairExaminer", "check_threshold", "copies_among", "identical_rows"]
-
 _NEIGHBORS = 24  # nearest embeddings that are verified, at most
 _GROUP = 8
 _QUERIES_PER_BLOCK = 256
@@ -56,7 +54,7 @@ class PairExaminer:
         With `kinds`, int `[num_images]`, only pairs of two kinds. `progress` is called with the number of images since
         its last call.
         """
-        rows = np.arange(len(self.index.pictures))
+        rows = np.arange(len(self.index.images))
         identical = identical_rows(self.images, kinds)
         single = np.isin(rows, list(identical))
         progress(int((~single).sum()))
@@ -143,7 +141,7 @@ def copies_among(
         return any(row in found for row in rows)
 
     if phash != NO_HASH:
-        hashes = index.pictures.column("phash").astype(np.uint64)
+        hashes = index.images.column("phash").astype(np.uint64)
         near = (hashes != NO_HASH) & (np.bitwise_count(hashes ^ np.uint64(phash)) <= MAX_DISTANCE)
         examine(np.flatnonzero(near if among is None else near & among).tolist())
     vector = index.projections["copy"](embedding[None, None])
@@ -168,8 +166,8 @@ def identical_rows(images: IndexImages, kinds: np.ndarray | None = None) -> dict
     """
     index = images.index
     rows_of: dict[tuple[str, int], list[int]] = defaultdict(list)
-    kind_of = [0] * len(index.pictures) if kinds is None else kinds.tolist()
-    for row, key in enumerate(zip(index.pictures.column("sha256").tolist(), kind_of, strict=True)):
+    kind_of = [0] * len(index.images) if kinds is None else kinds.tolist()
+    for row, key in enumerate(zip(index.images.column("sha256").tolist(), kind_of, strict=True)):
         rows_of[key].append(row)
     if kinds is not None:
         return {rows[0]: rows for rows in rows_of.values()}
@@ -194,7 +192,7 @@ def _unedited_together(images: IndexImages, same: list[int]) -> Iterator[list[in
 
 def _hash_pairs(index: SearchIndex, rows: np.ndarray, kinds: np.ndarray | None = None) -> Iterator[tuple[int, int]]:
     """Yield pairs of rows (of two kinds) with similar perceptual hashes; the first row of a hash represents all."""
-    hashes = index.pictures.column("phash")[rows].astype(np.uint64)
+    hashes = index.images.column("phash")[rows].astype(np.uint64)
     hashed, hashes = rows[hashes != NO_HASH], hashes[hashes != NO_HASH]
     unique, inverse = np.unique(hashes, return_inverse=True)
     firsts: list[dict[int, int]] = [{} for _ in unique]

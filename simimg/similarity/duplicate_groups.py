@@ -18,10 +18,9 @@ import numpy as np
 
 from simimg.determinism import one_blas_thread
 from simimg.similarity.copy_pairs import PairExaminer
+from simimg.similarity.image_table import IndexedImage
 from simimg.similarity.match_verification import HARMLESS, SAME_BYTES, Verification
-from simimg.similarity.search_index import IndexedImage, SearchIndex
-
-__all__ = ["Duplicates", "Group", "Member", "find_duplicates"]
+from simimg.similarity.search_index import SearchIndex
 
 _WITNESSES = 4  # members whose verifications count the edits of another member
 
@@ -36,9 +35,14 @@ class Member:
     """
 
     row: int
-    picture: IndexedImage
+    image: IndexedImage
     similarity: float
     reason: str
+
+    @property
+    def picture(self) -> IndexedImage:
+        """The earlier name of `image`."""
+        return self.image
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -123,7 +127,7 @@ def _group(
     single_of = {row: single for single in cluster for row in identical[single]}
     edits = {single: _num_edits(examiner, single, cluster) for single in cluster}
     lossless = {single: len(cluster) > 1 and _is_lossless(examiner, single) for single in cluster}
-    pictures = {row: examiner.index.pictures[row] for row in single_of}
+    pictures = {row: examiner.index.images[row] for row in single_of}
 
     def worth(row: int) -> _Worth:
         picture = pictures[row]

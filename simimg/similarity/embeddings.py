@@ -16,10 +16,9 @@ from simimg import models
 from simimg.errors import UsageError
 from simimg.image_files import options_of
 from simimg.models.model_folder import MODEL_FILE, load_model
-from tfrecords.convert.image.decoder import WHITE, ImageOptions
+from tfrecords.convert.image.color import WHITE
+from tfrecords.convert.image.decoder import ImageOptions
 from tfrecords.format.atomic_files import file_sha256
-
-__all__ = ["SHIPPED_MODELS", "Embedder", "load_embedder"]
 
 SHIPPED_MODELS = ("lite0",)  # at the resolution that its weights were made for
 
@@ -93,7 +92,7 @@ def load_embedder(model: str) -> Embedder:
     return _embedder(str(folder), fingerprint, options_of(info), network)
 
 
-@functools.cache  # a second to build, and another for the first picture
+@functools.cache  # a second to build, and another for the first image
 def _shipped(model: str) -> Embedder:
     network = models.lite_features(model)
     return _embedder(model, _weights_sha256(network), ImageOptions(image_size=network.input_shape[1]), network)

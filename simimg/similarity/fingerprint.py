@@ -21,22 +21,6 @@ from tfrecords.convert.image.decoder import decode
 from tfrecords.convert.image.image_formats import open_image, reading
 from tfrecords.format.quarantine import Reason, Refusal
 
-__all__ = [
-    "CACHED",
-    "PLAIN",
-    "WHOLE_PX",
-    "Fingerprint",
-    "fingerprint",
-    "fingerprint_file",
-    "forget_fingerprints",
-    "is_lossless",
-    "jpeg_quality",
-    "jpeg_quality_of",
-    "luma",
-    "read_unchanged",
-    "stamp_of",
-]
-
 Stamp = tuple[int, int, int, int]
 
 THUMBNAIL_PX = 192

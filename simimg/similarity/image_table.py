@@ -10,8 +10,6 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-__all__ = ["SCHEMA", "ImageTable", "IndexedImage", "size_and_time"]
-
 _ROWS_AT_ONCE = 8192
 
 

@@ -32,8 +32,6 @@ from tfrecords.format.layout import Layout
 from tfrecords.format.manifest import read_manifest
 from tfrecords.format.quarantine import Refusal
 
-__all__ = ["IndexImages"]
-
 
 class IndexImages:
     """The images of an index, by row. Thread-safe.
@@ -49,7 +47,7 @@ class IndexImages:
         self.missing: set[int] = set()
         self.stored: set[int] = set()
         self.index = index
-        self._paths, self._sha256 = index.pictures.table["path"], index.pictures.table["sha256"]
+        self._paths, self._sha256 = index.images.table["path"], index.images.table["sha256"]
         self._checked: dict[int, tuple[Stamp, bool]] = {}  # a file's stamp when it was read, and whether it was edited
         self._square = functools.lru_cache(maxsize=CACHED)(self._square_fingerprint)
 
@@ -73,7 +71,7 @@ class IndexImages:
 
     def is_edited(self, row: int) -> bool:
         """Whether a row's file is there, but is not the file that was indexed. It is read only if it has changed."""
-        facts = self.index.pictures.table
+        facts = self.index.images.table
         try:
             status = self._path(row).stat()
             if size_and_time(status) == (facts["num_bytes"][row].as_py(), facts["modified_ns"][row].as_py()):

@@ -10,8 +10,6 @@ from pathlib import Path
 from simimg.errors import UsageError
 from tfrecords.format.atomic_files import locked_file
 
-__all__ = ["INFO_FILE", "LOCK_FILE", "THUMBNAILS", "IndexInfo", "locked_index", "remove_thumbnails"]
-
 INFO_FILE = "index.json"
 LOCK_FILE = ".lock"
 THUMBNAILS = "web/thumbnails"

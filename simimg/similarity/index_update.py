@@ -26,16 +26,14 @@ from simimg.image_files import BATCH_SIZE, LoadedFile, load_files
 from simimg.input import eval_batches, open_reader, reading
 from simimg.similarity.embedding_cache import UNFINISHED, EmbeddingCache
 from simimg.similarity.embeddings import Embedder
-from simimg.similarity.image_table import size_and_time
+from simimg.similarity.image_table import IndexedImage, size_and_time
 from simimg.similarity.index_info import INFO_FILE, LOCK_FILE, locked_index
-from simimg.similarity.search_index import IndexedImage, SearchIndex, write_generation
+from simimg.similarity.search_index import SearchIndex, write_generation
 from tfrecords.convert.sources import SUFFIXES, printable, walk
 from tfrecords.format.atomic_files import file_identity
 from tfrecords.format.layout import Layout
 from tfrecords.format.manifest import OK, read_manifest
 from tfrecords.format.quarantine import Reason, Refusal
-
-__all__ = ["IndexUpdate", "index_dataset", "index_folder"]
 
 _REFIT_GROWTH = 1.5  # projections are fitted again if the collection has grown or shrunk by this factor
 
@@ -89,7 +87,7 @@ def index_folder(
     own = index_dir.resolve()
     image_paths = {path for path in found if Path(path).suffix.lower() in SUFFIXES}
     refused: _Refusals = [
-        (path, Refusal(Reason.UNKNOWN_SUFFIX, "not the name of a picture"))
+        (path, Refusal(Reason.UNKNOWN_SUFFIX, "not the name of an image"))
         for path in found
         if path not in image_paths and not (image_dir / path).resolve().is_relative_to(own)
     ]
@@ -103,7 +101,7 @@ def index_folder(
         before = _open_before(index_dir, embedder, dataset_dir=None)
         cache = EmbeddingCache(index_dir, embedder, before)
         same_place = before is not None and before.info.image_dir == str(image_dir.resolve())
-        unchanged = {image.path: image for image in before.pictures} if before and same_place else {}
+        unchanged = {image.path: image for image in before.images} if before and same_place else {}
         images = {path: _unread(image_dir, path) for path in paths}
         to_read = []
         for path, image in images.items():
@@ -198,7 +196,7 @@ def _finish(
     if (
         before is not None
         and (before.info.image_dir, before.info.dataset_dir, before.info.pixels) == (*places, pixels)
-        and list(before.pictures) == images
+        and list(before.images) == images
     ):
         index = before
     else:
@@ -214,8 +212,8 @@ def _finish(
             thresholds=before.info.thresholds if before else {},
         )
     cache.remove_parts()
-    paths = set(index.pictures.column("path"))
-    num_removed = sum(path not in paths for path in before.pictures.column("path")) if before else 0
+    paths = set(index.images.column("path"))
+    num_removed = sum(path not in paths for path in before.images.column("path")) if before else 0
     return IndexUpdate(
         index,
         cache.num_embedded,
@@ -229,7 +227,7 @@ def _finish(
 def _still_fits(before: SearchIndex, images: Sequence[IndexedImage], pixels: str) -> bool:
     """Whether the projections of an index hold for these images."""
     fewer, more = sorted((len(images), before.info.num_fitted))
-    same_labels = set(before.pictures.column("label")) == {image.label for image in images}
+    same_labels = set(before.images.column("label")) == {image.label for image in images}
     return before.info.pixels == pixels and more < _REFIT_GROWTH * fewer and same_labels
 
 

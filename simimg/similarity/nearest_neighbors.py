@@ -25,8 +25,6 @@ from scipy.sparse import csr_array
 from simimg.determinism import inner_products, one_blas_thread, ordered_sum, product_error
 from tfrecords.convert.workers.pool import num_cores
 
-__all__ = ["EXACT_UP_TO", "Cells", "build_cells", "nearest", "open_cells", "write_flat", "write_probed"]
-
 EXACT_UP_TO = 200_000
 """Vectors: 512 MB of 512 numbers each, read in 60 ms by two cores, which is less than embedding the query takes."""
 

@@ -28,26 +28,14 @@ from simimg.determinism import one_blas_thread
 from simimg.image_files import map_ahead
 from simimg.similarity.embeddings import Embedder
 from simimg.similarity.fingerprint import Fingerprint, fingerprint, jpeg_quality, jpeg_quality_of
+from simimg.similarity.image_table import IndexedImage
 from simimg.similarity.index_images import IndexImages
 from simimg.similarity.match_verification import Verification, verify
-from simimg.similarity.search_index import IndexedImage, Match, SearchIndex
+from simimg.similarity.search_index import Match, SearchIndex
 from tfrecords.convert.image.decoder import ImageOptions, decode, resize, upright
 from tfrecords.convert.image.near_duplicates import NO_HASH, perceptual_hashes
 from tfrecords.convert.workers.pool import num_cores
 from tfrecords.format.quarantine import Reason, Refusal
-
-__all__ = [
-    "CANDIDATES",
-    "NUM_VIEWS",
-    "Finder",
-    "Query",
-    "SearchResult",
-    "image_query",
-    "load_queries",
-    "load_query",
-    "make_query",
-    "query_views",
-]
 
 CANDIDATES = 48
 """Images that are verified per query, at most: for 99.6 % of edited copies the original is among the first fifty."""
@@ -83,11 +71,16 @@ class SearchResult:
     """
 
     row: int
-    picture: IndexedImage
+    image: IndexedImage
     path: Path
     similarity: float
     cosine: float
     verification: Verification | None
+
+    @property
+    def picture(self) -> IndexedImage:
+        """The earlier name of `image`."""
+        return self.image
 
     @property
     def is_copy(self) -> bool:
@@ -178,7 +171,7 @@ class Finder:
         self._threshold = index.info.thresholds.get("copy", 0.0) if threshold is None else threshold
         self._executor = ThreadPoolExecutor(num_cores())
         self._images = IndexImages(index)
-        self._hashes = index.pictures.column("phash").astype(np.uint64)
+        self._hashes = index.images.column("phash").astype(np.uint64)
 
     def find(self, query: Query, k: int, by: str = "copy", *, without: int = -1) -> list[SearchResult]:
         """Return the `k` (at least 1) most similar images of the index, best first; the row `without` is ignored.
@@ -295,8 +288,8 @@ class Finder:
             found = verified[place] if place < len(verified) else None
             cosine = match.similarity
             similarity = found.similarity if found else cosine if by == "kind" else 0.5 * max(0.0, cosine)
-            path = self.index.path_of(match.picture)
-            results.append(SearchResult(match.row, match.picture, path, similarity, cosine, found))
+            path = self.index.path_of(match.image)
+            results.append(SearchResult(match.row, match.image, path, similarity, cosine, found))
         return sorted(results, key=lambda one: -one.similarity)[:k]
 
 

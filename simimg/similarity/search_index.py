@@ -39,17 +39,6 @@ from simimg.similarity.projection import BY, Projection, fit_projection
 from tfrecords.convert.sources import unprintable
 from tfrecords.format.atomic_files import TEMPORARY, atomic_folder, file_identity, read_json, write_json
 
-__all__ = [
-    "COPY_THRESHOLD",
-    "INFO_FILE",
-    "ImageTable",
-    "IndexInfo",
-    "IndexedImage",
-    "Match",
-    "SearchIndex",
-    "write_generation",
-]
-
 COPY_THRESHOLD = 0.9
 """The least similarity of copies where nothing was calibrated."""
 
@@ -70,7 +59,7 @@ class Match:
     """An image of the index that is near a query: its row, the image, and the cosine; higher is closer."""
 
     row: int
-    picture: IndexedImage
+    image: IndexedImage
     similarity: float
 
 
@@ -154,11 +143,16 @@ class SearchIndex:
 
     index_dir: Path
     info: IndexInfo
-    pictures: ImageTable
+    images: ImageTable
     embeddings: np.ndarray
     projections: Mapping[str, Projection]
     vectors: Mapping[str, np.ndarray]
     cells: Mapping[str, Cells]
+
+    @property
+    def pictures(self) -> ImageTable:
+        """The earlier name of `images`."""
+        return self.images
 
     @classmethod
     def open(cls, index_dir: Path) -> SearchIndex:
@@ -205,7 +199,7 @@ class SearchIndex:
 
     def file_identity(self, row: int) -> tuple[int, int] | None:
         """Return device and inode of a row's file, links followed; None if it is not there."""
-        return file_identity(self.file_of(self.pictures.table["path"][row].as_py()))
+        return file_identity(self.file_of(self.images.table["path"][row].as_py()))
 
     def name_of(self, path: str) -> str:
         r"""Return the file name for a stored path, in which bytes that are not UTF-8 are written as \xNN."""
@@ -242,7 +236,7 @@ class SearchIndex:
         views = queries[:, None, :] if queries.ndim == 2 else queries
         similarities, rows = self.nearest_vectors(self.projections[by](views), k, by, among=among)
         return [
-            [Match(*one) for one in zip(found.tolist(), self.pictures.rows(found), values.tolist(), strict=True)]
+            [Match(*one) for one in zip(found.tolist(), self.images.rows(found), values.tolist(), strict=True)]
             for found, values in zip(rows, similarities, strict=True)
         ]
 

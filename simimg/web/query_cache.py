@@ -24,8 +24,6 @@ from tfrecords.convert.image.decoder import decode
 from tfrecords.convert.image.image_formats import open_image, reading
 from tfrecords.format.quarantine import Refusal
 
-__all__ = ["MAX_BYTES", "MAX_PIXELS", "CachedQuery", "QueryCache"]
-
 MAX_BYTES = 32 << 20
 """Of an upload; the largest JPEG files of cameras have about this size."""
 

@@ -25,8 +25,6 @@ from tfrecords.convert.image.decoder import ImageOptions, load_image
 from tfrecords.format.atomic_files import atomic_file
 from tfrecords.format.quarantine import Refusal
 
-__all__ = ["CACHE", "LARGE_PX", "THUMBNAIL_PX", "Thumbnails", "large_jpeg"]
-
 CACHE = PurePosixPath(THUMBNAILS).parts[0]
 """The folder of an index for files that can be computed again."""
 
@@ -100,9 +98,9 @@ class Thumbnails:
             raise RequestError(404, _EDITED)
 
     def _image(self, row: int) -> IndexedImage:
-        if not 0 <= row < len(self._index.pictures):
-            raise RequestError(404, f"There is no image {row}: the index has {len(self._index.pictures):,}.")
-        image: IndexedImage = self._index.pictures[row]
+        if not 0 <= row < len(self._index.images):
+            raise RequestError(404, f"There is no image {row}: the index has {len(self._index.images):,}.")
+        image: IndexedImage = self._index.images[row]
         return image
 
 

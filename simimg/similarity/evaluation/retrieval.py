@@ -43,19 +43,6 @@ from tfrecords.convert.image.near_duplicates import perceptual_hashes
 from tfrecords.convert.workers.pool import num_cores
 from tfrecords.format.quarantine import Refusal
 
-__all__ = [
-    "SCORES",
-    "Failure",
-    "Retrieval",
-    "average_precision",
-    "edited_copy",
-    "indexed_image",
-    "kind_precision",
-    "mean_kind_precision",
-    "measure_retrieval",
-    "precision_and_recall",
-]
-
 Hash = Callable[[Image.Image], np.ndarray]
 """A method to compare with, which maps an image to bits: bool `[n]`."""
 
@@ -136,9 +123,9 @@ def measure_retrieval(
     Raises:
         UsageError: the index has too few images, or they cannot be read.
     """
-    if len(index.pictures) < 2 * num_queries:
+    if len(index.images) < 2 * num_queries:
         raise UsageError(
-            f"{index.index_dir} has {len(index.pictures)} images, but {num_queries} queries and as many distractors "
+            f"{index.index_dir} has {len(index.images)} images, but {num_queries} queries and as many distractors "
             f"need {2 * num_queries}. Choose a smaller --num_queries."
         )
     hashes = hashes or {}
@@ -149,7 +136,7 @@ def measure_retrieval(
     failures = []
     twice: set[int] = set()
     images, executor = IndexImages(index), ThreadPoolExecutor(num_cores())
-    drawn = np.random.default_rng(seed).permutation(len(index.pictures))[: 2 * num_queries].tolist()
+    drawn = np.random.default_rng(seed).permutation(len(index.images))[: 2 * num_queries].tolist()
     for number, (row, name, copy, query, as_file) in enumerate(_queries(index, embedder, drawn, seed)):
         is_distractor = number >= num_queries * (len(EDITS) + 1)
         if name is None:
@@ -159,7 +146,7 @@ def measure_retrieval(
         found = finder.find(query, CANDIDATES, without=row if is_distractor else -1)
         _enter(scored, [one for one in found if one.row not in twice], row)
         square = query.views[:1]
-        among = np.arange(len(index.pictures)) != row if is_distractor else None
+        among = np.arange(len(index.images)) != row if is_distractor else None
         (embedding,), (phash,) = embedder.embed(square), perceptual_hashes(square).tolist()
         pairs = copies_among(images, executor, as_file, embedding, phash, among)
         scored["pairs"] += [(pairs[other], other == row) for other in pairs if other not in twice]
@@ -177,7 +164,7 @@ def measure_retrieval(
     finder.close()
     executor.shutdown()
     return Retrieval(
-        num_images=len(index.pictures),
+        num_images=len(index.images),
         num_queries=num_queries,
         recall={name: {edit: float(np.mean(found)) for edit, found in edits.items()} for name, edits in hits.items()},
         scored={score: _sorted(pairs) for score, pairs in scored.items()},
@@ -198,7 +185,7 @@ def _queries(
         row, edit = job
         image = indexed_image(index, row)
         copy = image if edit is None else edited_copy(image, row, edit, seed)
-        return row, edit, copy, make_query(index.pictures[row].path, copy, embedder), fingerprint(copy)
+        return row, edit, copy, make_query(index.images[row].path, copy, embedder), fingerprint(copy)
 
     jobs = [(row, edit) for row in rows for edit in (None, *EDITS)]
     return map_ahead(make, jobs, num_threads=num_cores(), num_ahead=_AHEAD * num_cores())
@@ -214,7 +201,7 @@ def _hashed(index: SearchIndex, hashes: Mapping[str, Hash]) -> dict[str, np.ndar
     if not hashes:
         return {}
     with ThreadPoolExecutor(num_cores()) as executor:
-        columns = zip(*executor.map(bits, range(len(index.pictures))), strict=True)
+        columns = zip(*executor.map(bits, range(len(index.images))), strict=True)
     return {name: np.stack(column) for name, column in zip(hashes, columns, strict=True)}
 
 
@@ -243,7 +230,7 @@ def kind_precision(index: SearchIndex) -> dict[str, float]:
 
     Every fourth image is a query, and its label is hidden when the projection is fitted. All other images are searched.
     """
-    labels = index.pictures.column("label")
+    labels = index.images.column("label")
     queries = np.arange(len(labels)) % _HELD_OUT == 0
     hidden = np.where(queries, "", labels)
     embeddings = np.asarray(index.embeddings, np.float32)
@@ -297,7 +284,7 @@ def _sorted(pairs: Sequence[tuple[float, bool]]) -> tuple[np.ndarray, np.ndarray
 
 def indexed_image(index: SearchIndex, row: int) -> Image.Image:
     """Return the image of a row, mode RGB, upright; raise UsageError if its file is not the one that was indexed."""
-    picture = index.pictures[row]
+    picture = index.images[row]
     path = index.path_of(picture)
     try:
         return decode(read_unchanged(path, picture.sha256), truncated="keep")

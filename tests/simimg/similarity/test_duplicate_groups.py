@@ -43,7 +43,7 @@ def index(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> SearchIndex
 def described(index: SearchIndex, **options) -> dict[str, dict[str, str]]:  # type: ignore[no-untyped-def]
     found = find_duplicates(index, threshold=0.6, **options)
     return {
-        group.keeper.picture.path: {member.picture.path: member.reason for member in group.members}
+        group.keeper.image.path: {member.image.path: member.reason for member in group.members}
         for group in found.groups
     }
 
@@ -77,7 +77,7 @@ def test_a_chain_is_no_group(tmp_path: Path, scene: Scene) -> None:
     assert main(["index", f"--image_dir={tmp_path}", f"--index_dir={tmp_path / 'i'}"]) == 0
     found = find_duplicates(SearchIndex.open(tmp_path / "i"), threshold=0.5)
     for group in found.groups:
-        numbers = [int(member.picture.path[0]) for member in group.members]
+        numbers = [int(member.image.path[0]) for member in group.members]
         assert max(numbers) - min(numbers) <= 2
         assert len(numbers) <= 3
 

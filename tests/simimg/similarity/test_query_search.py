@@ -1,4 +1,4 @@
-"""What a query finds beyond its looks: by its hash, through noise, and by the pixels that a data set has stored."""
+"""What a query finds beyond its looks: by its hash, through noise, and by the pixels that a dataset has stored."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def test_a_near_hash_is_examined_whatever_the_embedding_says(
 ) -> None:
     for seed in range(0, NUM_PHOTOS, 5):
         best = finder.find(make_query("q", edit(scene(seed)), blind), 3)[0]
-        assert best.picture.path.endswith(f"/{seed}.png")
+        assert best.image.path.endswith(f"/{seed}.png")
         assert best.verification is not None
 
 
@@ -102,7 +102,7 @@ def test_a_data_set_whose_files_are_gone_is_searched_by_its_stored_pixels(
     index = index_dataset(tmp_path / "i", tmp_path / "p" / "1.0.0", blind).index
     with closing(Finder(index, blind)) as finder:
         found = finder.find(make_query("q", ImageOps.mirror(scene(4)).resize((1280, 960)), blind), 2)
-    assert found[0].picture.path == "a/4.png"
+    assert found[0].image.path == "a/4.png"
     assert found[0].verification is not None
     # Squares are compared with squares: nothing was stretched or resized.
     assert found[0].verification.reasons == ("mirrored",)
@@ -136,7 +136,7 @@ def test_near_hashes_are_found_in_cells_as_in_memory(
         for seed in range(0, NUM_PHOTOS, 5):
             query = make_query("q", edit(scene(seed)), blind)
             found = beyond.find(query, 3)
-            assert found[0].picture.path.endswith(f"/{seed}.png")
+            assert found[0].image.path.endswith(f"/{seed}.png")
             *_, ours = beyond.steps(query.views, lambda query=query: query.fingerprint, NUM_PHOTOS, only=only)
             *_, theirs = finder.steps(query.views, lambda query=query: query.fingerprint, NUM_PHOTOS, only=only)
             assert ours == theirs

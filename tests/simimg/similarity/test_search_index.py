@@ -127,7 +127,7 @@ def test_products_have_one_thread_until_the_last_one_leaves() -> None:
 def test_equal_similarities_come_in_the_order_of_the_index(tmp_path: Path) -> None:
     embeddings = np.repeat(np.eye(1, 8, dtype=np.float32), 5, axis=0)
     found = make(tmp_path / "i", embeddings).search(embeddings[:1], 5)[0]
-    assert [match.picture.path for match in found] == [f"folder/{number}.jpg" for number in range(5)]
+    assert [match.image.path for match in found] == [f"folder/{number}.jpg" for number in range(5)]
     assert [match.row for match in found] == [0, 1, 2, 3, 4]
 
 
@@ -309,14 +309,14 @@ def test_few_pictures_are_left_as_they_are(by: str) -> None:
 
 def test_an_index_knows_where_its_pictures_are(tmp_path: Path) -> None:
     opened = make(tmp_path / "i", np.eye(2, 8, dtype=np.float32))
-    assert opened.path_of(opened.pictures[1]) == Path("/photos/folder/1.jpg")
-    assert list(opened.pictures) == opened.pictures[:] == pictures(2)
+    assert opened.path_of(opened.images[1]) == Path("/photos/folder/1.jpg")
+    assert list(opened.images) == opened.images[:] == pictures(2)
 
 
 def test_a_generation_is_replaced_whole(tmp_path: Path) -> None:
     make(tmp_path / "i", np.eye(2, 8, dtype=np.float32))
     (tmp_path / "i" / ".generation-000007.tmp-1-ab").mkdir()  # what a killed process left
-    assert len(make(tmp_path / "i", np.eye(3, 8, dtype=np.float32)).pictures) == 3
+    assert len(make(tmp_path / "i", np.eye(3, 8, dtype=np.float32)).images) == 3
     assert sorted(path.name for path in (tmp_path / "i").iterdir()) == ["generation-000002", "index.json"]
 
 
@@ -339,7 +339,7 @@ def test_a_threshold_of_an_index_that_was_updated_since_is_not_stored(tmp_path: 
     with pytest.raises(SearchIndexError, match="was updated after it was opened.*simimg calibrate"):
         before.with_thresholds(copy=0.7)
     now = SearchIndex.open(tmp_path / "i")
-    assert (len(now.pictures), now.info.thresholds) == (3, {})
+    assert (len(now.images), now.info.thresholds) == (3, {})
     with locked_index(tmp_path / "i"), pytest.raises(UsageError, match=f"pid {os.getpid()}.*is writing"):
         now.with_thresholds(copy=0.7)
     assert now.with_thresholds(copy=0.7).with_thresholds(pairs=0.8).info.thresholds == {"copy": 0.7, "pairs": 0.8}
@@ -422,7 +422,7 @@ def test_opening_while_another_process_writes(tmp_path: Path, monkeypatch: pytes
         return opened(index_dir, info)
 
     monkeypatch.setattr(search_index, "_opened", overtaken)
-    assert len(SearchIndex.open(tmp_path / "i").pictures) == 3
+    assert len(SearchIndex.open(tmp_path / "i").images) == 3
     assert seen == [1, 2]
 
 
@@ -446,8 +446,8 @@ def test_a_full_disk_leaves_the_index_as_it_was(tmp_path: Path, monkeypatch: pyt
             patch.setattr(getattr(search_index, target) if target else search_index, name, full)
             with pytest.raises(SearchIndexError, match="cannot be written.*No space left on device.*Free some disk"):
                 make(tmp_path / "i", np.eye(3, 8, dtype=np.float32))
-        assert len(SearchIndex.open(tmp_path / "i").pictures) == 2
-    assert len(make(tmp_path / "i", np.eye(3, 8, dtype=np.float32)).pictures) == 3
+        assert len(SearchIndex.open(tmp_path / "i").images) == 2
+    assert len(make(tmp_path / "i", np.eye(3, 8, dtype=np.float32)).images) == 3
     assert len(list((tmp_path / "i").iterdir())) == 2
 
 
@@ -493,5 +493,5 @@ def test_a_name_that_is_no_utf8_is_found(tmp_path: Path) -> None:
     ]
     opened = write_generation(tmp_path / "i", embedder(), np.eye(3, 8), rows, image_dir=tmp_path / "p")
     assert rows[0].path == r"gr\xfcn.jpg"
-    assert [opened.path_of(picture).name for picture in opened.pictures] == [name, r"odd\xfc.jpg", "gone.jpg"]
-    assert opened.path_of(opened.pictures[0]).exists()
+    assert [opened.path_of(picture).name for picture in opened.images] == [name, r"odd\xfc.jpg", "gone.jpg"]
+    assert opened.path_of(opened.images[0]).exists()

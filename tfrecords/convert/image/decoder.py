@@ -19,23 +19,6 @@ from tfrecords.convert.image.color import WHITE, to_rgb
 from tfrecords.convert.image.image_formats import MAX_PIXELS, open_image, reading
 from tfrecords.convert.image.jpeg import MARGIN, ORIENTATION, decode_reduced, plain_jpeg, reduction, resize_pixels
 
-__all__ = [
-    "DECODES",
-    "MAX_PIXELS",
-    "RESIZES",
-    "TRUNCATED",
-    "WHITE",
-    "DecodedImage",
-    "ImageOptions",
-    "decode",
-    "decoder_versions",
-    "encode",
-    "load_image",
-    "parse_background",
-    "resize",
-    "upright",
-]
-
 DECODES = ("fast", "exact")
 TRUNCATED = ("refuse", "keep")
 RESIZES = ("stretch", "crop", "pad")
@@ -61,7 +44,7 @@ class ImageOptions:
         image_size: px, the side of the resulting square.
         resize: `stretch` changes the aspect ratio, `crop` keeps the center, `pad` adds background.
         decode: `fast` lets the JPEG decoder reduce the image, `exact` resizes all of its pixels.
-        truncated: `refuse` a truncated file, or `keep` the part that is there, with the rest gray or black.
+        truncated: `refuse` to reject a truncated file, or `keep` the part that is there, with the rest gray or black.
         background: RGB, the color behind transparent pixels and beside a padded image.
     """
 
