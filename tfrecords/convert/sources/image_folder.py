@@ -182,7 +182,7 @@ def _listing(folder: str) -> list[os.DirEntry[str]]:
 def _same_folders(image_dir: str, folders: Sequence[str]) -> list[str]:
     """Return a note for each folder that is there under several names, by links."""
     names: dict[_Identity, list[str]] = {}
-    for folder in folders:
+    for folder in sorted(folders, key=natural_key):
         names.setdefault(_identity(os.path.join(image_dir, folder)), []).append(folder)
     return [
         f"the classes {', '.join(same)} are one folder, so that its images have several labels; "
