@@ -35,8 +35,6 @@ from PIL import (
     WebPImagePlugin,
 )
 
-__all__ = ["pillow_for_this_thread", "refuse_truncated"]
-
 # The formats that are read, imported here and not when the first image needs one: a process with too many open files
 # cannot import, and Pillow would take the format for one that it was built without.
 _FORMATS = (

@@ -1,9 +1,9 @@
 """Tells what is wrong with a file from what is wrong with the machine, for everything that reads a source.
 
-A file is refused for what is its own: it is missing, nobody may read it, it is a folder or a link to itself, or a
+A file is rejected for what is its own: it is missing, nobody may read it, it is a folder or a link to itself, or a
 server says so. Every other error says nothing about the file: too many open files, a failing disk, no memory, a
-time-out, a lost connection. Such a file is read again a few times, and then the conversion stops. If it were refused,
-the data set would lack good images, and the receipt that says so would never be written again.
+time-out, a lost connection. Such a file is read again a few times, and then the conversion stops. If it were rejected,
+the dataset would lack good images, and the receipt that says so would never be written again.
 """
 
 from __future__ import annotations
@@ -20,8 +20,6 @@ from typing import TypeVar
 from tfrecords.base_errors import ConversionError
 from tfrecords.convert.sources.source import Files, printable
 from tfrecords.format.quarantine import Reason, Refusal
-
-__all__ = ["describe", "machine_errors", "patiently", "read_file", "redacted", "refusal_of"]
 
 _Value = TypeVar("_Value")
 

@@ -1,6 +1,6 @@
 """Folders and files behind URLs, for every protocol that fsspec has a driver for.
 
-Addresses appear in messages and in the data set's files, so an address with a password, a key or a signature is not
+Addresses appear in messages and in the dataset's files, so an address with a password, a key or a signature is not
 accepted. Drivers find credentials in the environment and in their own files.
 """
 
@@ -23,22 +23,6 @@ from tfrecords.convert.sources.labels import FileListing, source_of_folders
 from tfrecords.convert.sources.read_errors import describe, patiently, redacted, refusal_of
 from tfrecords.convert.sources.source import MAX_FILE_BYTES, Source, is_ignored, is_image, too_large
 from tfrecords.format.quarantine import Refusal
-
-__all__ = [
-    "RemoteFiles",
-    "add_stamps",
-    "check_url",
-    "driver_of",
-    "exists_url",
-    "glob_urls",
-    "is_url",
-    "local_path",
-    "open_remote_folder",
-    "opened",
-    "read_url",
-    "remote_errors",
-    "size_and_stamp",
-]
 
 _SECRET = re.compile(
     r"://[^/@\s]*:[^/@\s]*@|[?&][^=&\s]*(?:sig|token|key|secret|passw|credential|auth)[^=&\s]*=", re.IGNORECASE
@@ -123,7 +107,7 @@ def check_url(url: str, flag: str = "--image_dir") -> None:
     """Raise UsageError if a URL contains a secret, which is not shown."""
     if _SECRET.search(url):
         raise UsageError(
-            f"{flag}={redacted(url)} contains a password, a key or a signature, which would appear in the data set's "
+            f"{flag}={redacted(url)} contains a password, a key or a signature, which would appear in the dataset's "
             "files. Leave it out: drivers take credentials from the environment and from their own configuration."
         )
 
@@ -311,7 +295,7 @@ def _read(driver: Any, path: str, start: int | None = None, end: int | None = No
 
 def _streamed(driver: Any, url: str, num_bytes: int, headers: Mapping[str, str] = {}) -> bytes:
     """Return the answer to one request, of which no more than `num_bytes` and a MiB are read; one whose header says
-    that it is too large for a file is refused.
+    that it is too large for a file is rejected.
     """
     data = bytearray()
     headers = {**driver.kwargs.get("headers", {}), **headers}
