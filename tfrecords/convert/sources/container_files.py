@@ -7,6 +7,7 @@ some of the files open.
 from __future__ import annotations
 
 import dataclasses
+import errno
 import functools
 import os
 import stat
@@ -116,7 +117,8 @@ class Containers:
             data = read_url(path, offset, offset + length) if length else b""
             if len(data) != length:
                 came = f"{len(data)} bytes" if len(data) < length else "more bytes"
-                raise OSError(f"{came} came where {length} were asked for; the server may not do range requests")
+                fault = f"{came} came where {length} were asked for; the server may not do range requests"
+                raise OSError(errno.EIO, fault)
             return data
         try:
             file = _opened(path, stamp)

@@ -45,7 +45,7 @@ _WAITS_S = (0.1, 0.5, 2.0)  # before each further attempt to read a file
 def refusal_of(error: Exception, path: str = "") -> Refusal:
     """Return the refusal of the file `path` for which `error` was raised; a URL needs no path.
 
-    Raises OSError if the error is a fault of the machine or the network.
+    Raises OSError, with a number, if the error is a fault of the machine or the network.
     """
     if isinstance(error, Refusal):
         return error
@@ -61,7 +61,9 @@ def refusal_of(error: Exception, path: str = "") -> Refusal:
         return Refusal(Reason.BROKEN_LINK, f"{detail}: it links to {os.readlink(path)!r}")
     if number in _OWN_ERRORS or (number is None and _is_about_file(error)):
         return Refusal(Reason.UNREADABLE, detail)
-    raise error if isinstance(error, OSError) else OSError(detail)
+    if isinstance(error, OSError) and error.errno is not None:
+        raise error
+    raise OSError(errno.EIO, detail)  # one without a number could be that of a parser
 
 
 def read_file(files: Files, path: str, place: tuple[int, int, int] | None = None) -> bytes:
@@ -105,8 +107,6 @@ def describe(error: Exception) -> str:
     if isinstance(error, OSError) and error.strerror and type(error).__module__ == "builtins":
         return redacted(error.strerror)
     text = redacted(str(error)).strip()
-    if type(error) is OSError and text:
-        return text
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 

@@ -111,8 +111,9 @@ def test_what_drivers_say_of_a_file(error: Exception) -> None:
     ],
 )
 def test_what_drivers_say_of_the_network(error: Exception) -> None:
-    with pytest.raises(OSError):  # noqa: PT011
+    with pytest.raises(OSError) as caught:  # noqa: PT011
         refusal_of(error)
+    assert caught.value.errno is not None  # a parser's has none
 
 
 def test_a_file_is_read_again_where_that_helps() -> None:
