@@ -224,7 +224,6 @@ def iter_manifest(dataset_dir: Path) -> Iterator[Manifest]:
 @contextmanager
 def _opened(dataset_dir: Path) -> Iterator[tuple[pq.ParquetFile, tuple[str, ...], tuple[str, ...]]]:
     """Open the manifest; yield it with the names of its splits and reasons, and raise every error as a DataError."""
-    import pyarrow as pa
     import pyarrow.parquet as pq
 
     path = dataset_dir / MANIFEST_FILE
@@ -238,7 +237,9 @@ def _opened(dataset_dir: Path) -> Iterator[tuple[pq.ParquetFile, tuple[str, ...]
             yield file, split_names, reason_names
     except FileNotFoundError:
         raise DataError(f"{path} is missing. Convert the images again.") from None
-    except (pa.ArrowException, OSError, ValueError, TypeError, AttributeError, MemoryError, RecursionError) as error:
+    except DataError:
+        raise
+    except Exception as error:  # MemoryError, too: the file says how many rows it has
         raise DataError(f"{path} cannot be read: {error}. Convert the images again.") from None
 
 

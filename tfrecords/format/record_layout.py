@@ -23,9 +23,10 @@ import numpy as np
 from tfrecords.format.example import encode_example
 from tfrecords.format.record import FOOTER_BYTES, FRAMING_BYTES, HEADER_BYTES, varint
 
-__all__ = ["ENCODINGS", "INT_BYTES", "Offsets", "encode_record", "match_record", "record_spans"]
+__all__ = ["ENCODINGS", "INT_BYTES", "MAX_IMAGE_SIZE", "Offsets", "encode_record", "match_record", "record_spans"]
 
 ENCODINGS = ("raw", "jpeg", "png")
+MAX_IMAGE_SIZE = 4096  # px
 # Five groups of 7 bits hold 34 billion ids. A label has the same length, so that there is one rule.
 INT_BYTES = 5
 

@@ -17,7 +17,7 @@ from tfrecords.convert.plan.shard_plan import ShardPlan, make_plan, rebalance
 from tfrecords.convert.plan.split_assignment import assign_splits, draw_ranks
 from tfrecords.convert.sources import Source, printable
 from tfrecords.convert.state.receipts import Receipt
-from tfrecords.format.naming import VERSION, next_version
+from tfrecords.format.naming import VERSION, check_splits, next_version
 
 __all__ = ["ConversionJob", "FinalPlan", "make_job"]
 
@@ -95,7 +95,8 @@ class ConversionJob:
 def make_job(config: ResolvedConfig, source: Source, previous: PreviousVersion | None, listed: Source) -> ConversionJob:
     """Return the job of converting `source`, which has all or some files of `listed`, into a new or later version.
 
-    Raises UsageError if the options ask for the source's own splits, and it has none.
+    Raises UsageError if the options ask for the source's own splits, and it has none, or some that a data set cannot
+    have.
     """
     num_files = len(source.paths)
     usable = source.usable()
@@ -123,6 +124,13 @@ def make_job(config: ResolvedConfig, source: Source, previous: PreviousVersion |
     else:
         before = () if previous is None else tuple(previous.layout.splits)
         splits = tuple(dict.fromkeys((*before, *(source.splits[row] for row in usable.tolist()))))
+        try:
+            check_splits(splits)
+        except UsageError as error:
+            raise UsageError(
+                f"--splits=source: {source.location}: {error} Change it there, or divide the files anew, e.g. with "
+                "--splits=train=0.75,test=0.25."
+            ) from None
         number = {name: split for split, name in enumerate(splits)}
         split_of[usable] = [number[source.splits[row]] for row in usable.tolist()]
     num_before = {} if previous is None else {split: len(infos) for split, infos in previous.layout.splits.items()}

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import json
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ from tfrecords.convert.plan.convert_config import ResolvedConfig
 from tfrecords.convert.sources import Source, printable
 from tfrecords.convert.state.workdir import differing_options
 from tfrecords.convert.workers.shard_worker import place_of
+from tfrecords.format.atomic_files import parse_json
 from tfrecords.format.layout import Layout
 from tfrecords.format.manifest import Manifest, read_manifest
 from tfrecords.format.naming import LAYOUT_FILE, QUARANTINE_FILE, versions
@@ -166,7 +166,7 @@ def listed_paths(path: str) -> set[str]:
     """Return the paths in a quarantine list; raise UsageError if it cannot be read, or is not such a list."""
     try:
         with open(path, encoding="utf-8") as file:
-            return {str(json.loads(line)["path"]) for line in file if line.strip()}
+            return {str(parse_json(line)["path"]) for line in file if line.strip()}
     except OSError as error:
         raise UsageError(f"--only={path} cannot be read: {error.strerror}. Name a {QUARANTINE_FILE}.") from None
     except (ValueError, KeyError, TypeError):

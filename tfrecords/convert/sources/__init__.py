@@ -13,6 +13,7 @@ from tfrecords.convert.sources.remote import is_url, local_path, open_remote_fol
 from tfrecords.convert.sources.source import SUFFIXES, Files, Source, printable, unprintable
 from tfrecords.convert.sources.table import is_table, open_table
 from tfrecords.convert.sources.tfds import is_tfds, open_tfds
+from tfrecords.format.parse_errors import parser_errors
 
 __all__ = ["SUFFIXES", "Files", "Source", "natural_key", "open_source", "printable", "unprintable", "walk"]
 
@@ -30,7 +31,11 @@ def open_source(image_dir: str, *, table: str = "", categories: Sequence[str] = 
     Raises:
         UsageError: it does not exist, cannot be read, has an unknown form, or has no image file.
     """
-    image_dir, table = local_path(image_dir), local_path(table)
+    with parser_errors(lambda fault: UsageError(f"{table or image_dir} is damaged: {fault}. Fetch or make it again.")):
+        return _open(local_path(image_dir), local_path(table), categories)
+
+
+def _open(image_dir: str, table: str, categories: Sequence[str]) -> Source:
     if table:
         return open_table(table, image_dir, categories)
     if is_archive(image_dir) and not os.path.isdir(image_dir):

@@ -20,7 +20,14 @@ from tfrecords.convert.sources.labels import (
     source_of_folders,
 )
 from tfrecords.convert.sources.remote import is_url, read_url
-from tfrecords.convert.sources.source import MAX_FILE_BYTES, QUARANTINE_JOURNAL, Source, is_ignored, too_large
+from tfrecords.convert.sources.source import (
+    MAX_FILE_BYTES,
+    QUARANTINE_JOURNAL,
+    Source,
+    is_ignored,
+    refuse_damaged,
+    too_large,
+)
 from tfrecords.format.quarantine import Reason, Refusal
 
 __all__ = ["FolderFiles", "add_file", "open_folder", "refusal_of", "walk"]
@@ -42,6 +49,7 @@ class FolderFiles:
 
     root: str
 
+    @refuse_damaged
     def read(self, path: str, place: tuple[int, int, int] | None = None) -> bytes:
         """Return the bytes of the file `path`; `place` is not used.
 

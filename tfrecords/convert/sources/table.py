@@ -143,8 +143,9 @@ def _open(table: str) -> AbstractContextManager[Any]:
         return opened(table, "--table")
     try:
         return open(table, "rb")
-    except OSError as error:
-        raise UsageError(f"--table={table} cannot be opened: {error.strerror}. Name a CSV or parquet file.") from None
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the path
+        detail = error.strerror if isinstance(error, OSError) else error
+        raise UsageError(f"--table={table} cannot be opened: {detail}. Name a CSV or parquet file.") from None
 
 
 def _csv_rows(file: BinaryIO, table: str) -> Iterator[_Row]:

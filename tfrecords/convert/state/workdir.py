@@ -20,8 +20,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from tfrecords.base_errors import ConversionError, DataError, UsageError
-from tfrecords.format.atomic_files import TEMPORARY, atomic_file, json_bytes, locked_file, read_json, sync_file
+from tfrecords.base_errors import ConversionError, UsageError
+from tfrecords.format.atomic_files import TEMPORARY, atomic_file, json_bytes, locked_file, parse_json, sync_file
 
 __all__ = ["WorkDir", "differing_options"]
 
@@ -43,8 +43,11 @@ class WorkDir:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Hold the lock, or raise ConversionError if another conversion holds it; the operating system releases it when
-        the process ends.
+        """Hold the lock; the operating system releases it when the process ends.
+
+        Raises:
+            ConversionError: another conversion holds the lock, or has just finished.
+            UsageError: something that is not a folder has the final name.
         """
 
         def held(holder: str) -> ConversionError:
@@ -52,6 +55,11 @@ class WorkDir:
                 f"{self.final}: another conversion is writing it ({holder}). Wait until it has finished, or stop it."
             )
 
+        if os.path.lexists(self.final) and not self.final.is_dir():
+            raise UsageError(
+                f"{self.final} is not a folder, but the data set should get this name. Move it away, or choose another "
+                "--name."
+            )
         self.work.mkdir(parents=True, exist_ok=True)
         lock = self.work / "lock"
         with locked_file(lock, held) as file:
@@ -74,9 +82,14 @@ class WorkDir:
         """
         plan = self.work / _PLAN
         try:
-            begun = read_json(plan, "an unfinished conversion")
-        except DataError:  # a new conversion, or one that a power failure ended right after its start
+            begun = parse_json(plan.read_bytes())
+        except (FileNotFoundError, ValueError):  # a new conversion, or one that a power failure ended at its start
             begun = None
+        except OSError as error:
+            raise ConversionError(
+                f"{plan} cannot be read: {error.strerror or error}. Finished shards are kept. Make it readable, or "
+                "remove that folder."
+            ) from None
         if begun is None:
             for folder in (self.shards, self.receipts, self.assembled):
                 shutil.rmtree(folder, ignore_errors=True)
