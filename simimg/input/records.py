@@ -241,7 +241,9 @@ def _decode_png(data: memoryview, pixels: np.ndarray) -> None:
 def _table(shard: Shard) -> np.ndarray:
     """Returns a shard's sidecar file, int64 `[num_examples, 2]`, after checking it against the shard's length."""
     table = ShardReader(shard.path).offsets()
-    if len(table) != shard.num_examples or table[-1].sum() != shard.path.stat().st_size:
+    ends = np.cumsum(table[:, 1])  # negative where lengths from elsewhere add up to more than an int64
+    whole = (table[:, 1] >= FRAMING_BYTES).all() and (ends > 0).all() and (table[:, 0] == ends - table[:, 1]).all()
+    if len(table) != shard.num_examples or not whole or ends[-1] != shard.path.stat().st_size:
         raise DataError(
             f"{index_path(shard.path)} does not list the {shard.num_examples:,} records of its shard without gaps. "
             "Run `simimg verify`, and convert the images again."

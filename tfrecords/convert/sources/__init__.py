@@ -14,6 +14,7 @@ from tfrecords.convert.sources.source import SUFFIXES, Files, Source, printable,
 from tfrecords.convert.sources.table import is_table, open_table
 from tfrecords.convert.sources.tfds import is_tfds, open_tfds
 from tfrecords.format.parse_errors import parser_errors
+from tfrecords.format.quarantine import Refusal
 
 __all__ = ["SUFFIXES", "Files", "Source", "natural_key", "open_source", "printable", "unprintable", "walk"]
 
@@ -31,8 +32,12 @@ def open_source(image_dir: str, *, table: str = "", categories: Sequence[str] = 
     Raises:
         UsageError: it does not exist, cannot be read, has an unknown form, or has no image file.
     """
-    with parser_errors(lambda fault: UsageError(f"{table or image_dir} is damaged: {fault}. Fetch or make it again.")):
-        return _open(local_path(image_dir), local_path(table), categories)
+    location = table or image_dir
+    try:
+        with parser_errors(lambda fault: UsageError(f"{location} is damaged: {fault}. Fetch or make it again.")):
+            return _open(local_path(image_dir), local_path(table), categories)
+    except Refusal as refusal:  # of a file that lists the others
+        raise UsageError(f"{location} cannot be read: {refusal.detail}.") from None
 
 
 def _open(image_dir: str, table: str, categories: Sequence[str]) -> Source:
