@@ -18,6 +18,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -80,8 +81,8 @@ class Layout:
 
     @classmethod
     def exists(cls, dataset_dir: Path) -> bool:
-        """Return whether `dataset_dir` has a layout.json."""
-        return (dataset_dir / LAYOUT_FILE).is_file()
+        """Return whether `dataset_dir` has a layout.json; `load` raises DataError if it is not a file."""
+        return os.path.lexists(dataset_dir / LAYOUT_FILE)
 
     @classmethod
     def load(cls, dataset_dir: Path) -> Layout:

@@ -69,7 +69,8 @@ class ConversionJob:
         if self.previous is not None:
             before = self.previous.manifest.take(np.flatnonzero(self.previous.manifest.ok))
             ids = before.ids
-            numbers = np.array([self.splits.index(name) for name in before.split_names], np.int8)
+            number = {name: split for split, name in enumerate(self.splits)}
+            numbers = np.array([number.get(name, -1) for name in before.split_names], np.int8)
             splits_before = numbers[before.splits]
             tables = [np.concatenate((getattr(before, name), new)) for name, new in zip(names, tables, strict=True)]
         groups = group_copies(tables[0], tables[1], tables[2], self.config.copies)

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from tfrecords.base_errors import UsageError
+from tfrecords.base_errors import DataError, UsageError
 from tfrecords.convert.plan.convert_config import ResolvedConfig
 from tfrecords.convert.sources import Source, printable
 from tfrecords.convert.state.workdir import differing_options
@@ -21,8 +21,9 @@ from tfrecords.convert.workers.shard_worker import place_of
 from tfrecords.format.atomic_files import parse_json
 from tfrecords.format.layout import Layout
 from tfrecords.format.manifest import Manifest, read_manifest
-from tfrecords.format.naming import LAYOUT_FILE, QUARANTINE_FILE, versions
+from tfrecords.format.naming import LAYOUT_FILE, MANIFEST_FILE, QUARANTINE_FILE, versions
 from tfrecords.format.quarantine import Refusal
+from tfrecords.format.record_layout import INT_BYTES
 
 __all__ = ["PreviousVersion", "find_previous_version", "listed_paths", "select_files"]
 
@@ -125,7 +126,23 @@ def find_previous_version(config: ResolvedConfig) -> PreviousVersion | None:
         return None
     previous = PreviousVersion(folders[-1], Layout.load(folders[-1]), read_manifest(folders[-1]))
     previous.check_options(config)
+    _check_manifest(previous)
     return previous
+
+
+def _check_manifest(previous: PreviousVersion) -> None:
+    """Raise DataError if the manifest has numbers that cannot be continued, as in a folder that was made to do harm."""
+    manifest, layout = previous.manifest, previous.layout
+    labels, splits, ids = manifest.labels[manifest.ok], manifest.splits[manifest.ok], manifest.ids
+    if (
+        not {manifest.split_names[split] for split in np.unique(splits[splits >= 0])} <= layout.splits.keys()
+        or (splits < 0).any()
+        or (labels < 0).any()
+        or (labels >= len(layout.class_names)).any()
+        or (ids < 0).any()
+        or (ids >= 1 << 7 * INT_BYTES).any()
+    ):
+        raise DataError(f"{previous.folder / MANIFEST_FILE} contradicts {LAYOUT_FILE}. Run `simimg verify`.")
 
 
 def select_files(config: ResolvedConfig, listed: Source, previous: PreviousVersion | None) -> Source:
