@@ -99,8 +99,8 @@ def run(options: Options) -> Result:
     values = {**{name: str(path) for name, path in paths.items()}, "accuracy": evaluated["accuracy"]}
     text = (
         f"accuracy {evaluated['accuracy']:.3f} on {evaluated['num_examples']:,} images that were not trained on; "
-        f"{sum(first for first, _ in recalls.values()):,} of {len(found['results']):,} edited copies found their "
-        "original first\n"
+        f"the original was the first match for {sum(first for first, _ in recalls.values()):,} of "
+        f"{len(found['results']):,} edited copies\n"
         f"{time.perf_counter() - start:.0f} s; report: {report.resolve().as_uri()}"
     )
     exit_code = 2 if options.image_dir is not None and converted["num_refused"] else 0

@@ -66,7 +66,7 @@ def write_demo_report(
     originals: dict[str, str],
     drawn: bool,
 ) -> dict[str, tuple[int, int]]:
-    """Write the report; returns, for each edit, how many copies found their original first, and the number of copies.
+    """Write the report; returns, for each edit, for how many copies the original was the first match, and their number.
 
     The model was measured on `split`; `results` are those of `simimg search --json` for the edited copies, whose
     originals are given; `drawn` tells whether the images are the sample images.

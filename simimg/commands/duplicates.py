@@ -26,7 +26,17 @@ with quiet_tensorflow():
     from simimg.errors import UsageError
     from simimg.report import CopyRow, Tile, write_copies_report
     from simimg.report.copies_report import COPY_PX
-    from simimg.similarity import Duplicates, Group, IndexImages, Member, SearchIndex, check_threshold, reference_of
+    from simimg.report.number_format import storage
+    from simimg.similarity import (
+        Duplicates,
+        Group,
+        IndexImages,
+        Member,
+        SearchIndex,
+        check_threshold,
+        is_reference,
+        reference_dirs_of,
+    )
 from tfrecords.options import option
 
 JSON_KEYS = "groups num_images num_copies num_pairs_examined num_refused threshold seconds plan report"
@@ -75,8 +85,9 @@ def run(options: Options) -> Result:
             _write_report(options, options.report, index, found)
     if found.num_missing:
         note(f"{found.num_missing:,} images of the index could not be read again, and were not compared")
-    is_reference = reference_of(index, options.reference_dirs)
-    copies = [member for group in found.groups for member in group.others if not is_reference(member.picture.path)]
+    reference = reference_dirs_of(index, options.reference_dirs)
+    others = [member for group in found.groups for member in group.others]
+    copies = [member for member in others if not is_reference(member.picture.path, reference)]
     seconds = time.perf_counter() - start
     values = {
         "groups": [[_values(index, member) for member in group.members] for group in found.groups],
@@ -93,8 +104,8 @@ def run(options: Options) -> Result:
     if len(found.groups) > _GROUPS_SHOWN:
         lines.append(f"… and {len(found.groups) - _GROUPS_SHOWN:,} more groups; --json and --plan list all of them")
     lines.append(
-        f"{len(copies):,} copies of {len(found.groups):,} images among {len(index.pictures):,}, "
-        f"{_megabytes(copies)} MB; {seconds:.0f} s"
+        f"{len(copies):,} of {len(index.pictures):,} images are copies of {len(found.groups):,} others, "
+        f"{storage(sum(member.picture.num_bytes for member in copies))} in all; {seconds:.0f} s"
     )
     if options.plan is not None:
         lines.append(f"plan: {options.plan}; `simimg apply --plan={options.plan} --dry_run` shows what it does")

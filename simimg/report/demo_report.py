@@ -70,7 +70,7 @@ class ReportContent:
     mistakes: Sequence[Tile]  # wrongly classified images, as `report_sections.evaluated` takes them
     searches: Sequence[Sequence[Tile]]  # rows of a query and its matches, best first, the original `highlighted`
     machine: Mapping[str, str]  # facts in this order, e.g. {"CPU": "...", "GPU": "none"}
-    # By kind of edit: (copies that found their original first, copies searched for).
+    # By kind of edit: (copies for which the original was the first match, copies searched for).
     recalls: Mapping[str, tuple[int, int]] = dataclasses.field(default_factory=dict)
     binary_loss: bool = False  # whether the classifier was trained with one
 
@@ -216,5 +216,5 @@ def _recalls(recalls: Mapping[str, tuple[int, int]]) -> str:
         f'<tr><td>{escape(edit)}</td><td class="num">{first:,} of {searched:,}</td></tr>'
         for edit, (first, searched) in recalls.items()
     )
-    head = "<tr><th>Edited copy</th><th>finds its original first</th></tr>"
-    return f"<h3>Copies that found their original</h3><table><thead>{head}</thead><tbody>{rows}</tbody></table>"
+    head = "<tr><th>Edited copy</th><th>original is the first match</th></tr>"
+    return f"<h3>Copies for which the original was found</h3><table><thead>{head}</thead><tbody>{rows}</tbody></table>"
