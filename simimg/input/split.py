@@ -207,7 +207,8 @@ def _foreign(dataset_dir: Path, split: str) -> Split:
         if image.encoding not in ENCODINGS or (image.encoding == "raw" and image.dtype != "uint8"):
             raise ValueError("the image is a tensor that is not stored as bytes of uint8")
         labels = dataset_dir / LABELS_FILE
-        names = class_names(labels.read_bytes() if labels.is_file() else None, label.num_classes)
+        with readable(labels):
+            names = class_names(labels.read_bytes() if labels.exists() else None, label.num_classes)
     except (KeyError, ValueError) as error:
         raise DataError(
             f"{dataset_dir}: simimg reads TFRecords with a square RGB `image` of one size and a class `label`; "

@@ -44,6 +44,8 @@ def readable(path: Path) -> Iterator[None]:
     except FileNotFoundError:
         raise DataError(f"{path} is missing. Convert the images again.") from None
     except OSError as error:
+        if error.errno is None:  # of a parser
+            raise
         raise DataError(
             f"{path} cannot be read: {error.strerror or error}. Make it readable, or convert the images again."
         ) from None
