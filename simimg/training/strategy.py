@@ -23,8 +23,6 @@ import tensorflow as tf
 
 from simimg.errors import UsageError, WorkerLost
 
-__all__ = ["CROSS_DEVICE_OPS", "Workers", "agreed", "local_replicas", "make_strategy", "worker_errors", "workers"]
-
 CROSS_DEVICE_OPS = ("auto", "nccl", "hierarchical", "cpu")
 
 

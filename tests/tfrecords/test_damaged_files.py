@@ -1,4 +1,4 @@
-"""Sources and data sets whose structure is wrong: each is opened, or is an error that names it; nothing else is raised.
+"""Sources and datasets whose structure is wrong: each is opened, or is an error that names it; nothing else is raised.
 
 Not bits are flipped here, which checksums find, but headers, directories, metadata and records are made up whole, with
 their checksums: sizes that no file has, names that lead elsewhere, JSON of another form. SIMIMG_FUZZ_FILES multiplies
@@ -246,7 +246,7 @@ def test_zips(archive: bytes) -> None:
     in_folder("a.zip", archive)
 
 
-# Data sets of TFDS
+# Datasets of TFDS
 
 
 FEATURES = {
@@ -407,7 +407,7 @@ def test_parquet(path: pa.Array, label: pa.Array, split: pa.Array | None, name: 
     in_folder("1.parquet", data.getvalue(), lambda file: check("", table=str(file)))
 
 
-# Data sets in this project's own format, whose checksums are computed again after the damage
+# Datasets in this project's own format, whose checksums are computed again after the damage
 
 
 def resealed(layout: bytes, original: dict[str, Any]) -> bytes:
@@ -424,7 +424,7 @@ def resealed(layout: bytes, original: dict[str, Any]) -> bytes:
 
 
 def check_dataset(folder: Path) -> None:
-    """Opens and verifies a data set, and reads all of its images; each may only fail with a DataError."""
+    """Opens and verifies a dataset, and reads all of its images; each may only fail with a DataError."""
     assert isinstance(verify(folder).problems, tuple)
     for use in (read_quarantine, num_examples_by_split):
         with suppress(DataError):

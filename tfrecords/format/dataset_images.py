@@ -16,8 +16,6 @@ from tfrecords.format.manifest import Manifest
 from tfrecords.format.parse_errors import parser_errors
 from tfrecords.format.shard import ShardReader
 
-__all__ = ["DatasetImages"]
-
 
 class DatasetImages:
     """Reads the image of a manifest row. Record offsets of a shard are cached once it has been read."""

@@ -1,4 +1,4 @@
-"""layout.json: where each part of a record lies, which shards there are, and how the data set was made.
+"""layout.json: where each part of a record lies, which shards there are, and how the dataset was made.
 
 `offsets` are those of `tfrecords.format.record_layout`; with JPEG or PNG all four are 0, and each shard has a sidecar
 `<shard>.idx`. It has one line `offset length` in bytes per record, framing included, as NVIDIA DALI's tfrecord2idx
@@ -8,7 +8,7 @@ writes it.
 ends with the SHA-256 of its own other values, as JSON, so a change to it is noticed. Only report.html is in neither,
 because it may be written at any time. It ends with its own SHA-256.
 
-The checksum finds damage, but anyone can compute it. A data set folder may come from elsewhere, so every value is
+The checksum finds damage, but anyone can compute it. A dataset folder may come from elsewhere, so every value is
 checked as it is loaded: names lead to files of this folder only, numbers are in range, and offsets are those of the
 records.
 """
@@ -29,11 +29,9 @@ from tfrecords.format.naming import LAYOUT_FILE, check_file_name
 from tfrecords.format.parse_errors import parser_errors
 from tfrecords.format.record_layout import ENCODINGS, MAX_IMAGE_SIZE, Offsets
 
-__all__ = ["Layout", "ShardInfo"]
-
 _FORMAT = "simimg-layout/2"
 _MAX_COUNT = (1 << 63) - 1
-_HINT = "the data set's layout, written by `simimg convert`"
+_HINT = "the dataset's layout, written by `simimg convert`"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -48,7 +46,7 @@ class ShardInfo:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Layout:
-    """Everything that is needed to read a data set's shards without looking into them.
+    """Everything that is needed to read a dataset's shards without looking into them.
 
     `files` maps the name of each file that is not a shard to its SHA-256 in hexadecimal.
     """
@@ -116,7 +114,7 @@ class Layout:
         return layout
 
     def _check(self) -> None:
-        """Raise ValueError if a value cannot be that of a data set."""
+        """Raise ValueError if a value cannot be that of a dataset."""
         self.to_bytes()  # a JSON text may have surrogates, which are no characters
         _check_names("name", [self.name, self.version, self.source_sha256])
         _check_names("class name", self.class_names)

@@ -1,4 +1,4 @@
-"""Names of a data set's folder and of the files in it; the shards' names are those of TensorFlow Datasets.
+"""Names of a dataset's folder and of the files in it; the shards' names are those of TensorFlow Datasets.
 
     <data_dir>/<name>/<version>/<name>-<split>.tfrecord-00000-of-00004
 
@@ -14,31 +14,11 @@ from pathlib import Path
 
 from tfrecords.base_errors import UsageError
 
-__all__ = [
-    "FEATURES_FILE",
-    "INFO_FILE",
-    "LABELS_FILE",
-    "LAYOUT_FILE",
-    "MANIFEST_FILE",
-    "QUARANTINE_FILE",
-    "REPORT_FILE",
-    "VERSION",
-    "check_file_name",
-    "check_name",
-    "check_split",
-    "check_splits",
-    "dataset_dir",
-    "index_path",
-    "next_version",
-    "shard_name",
-    "versions",
-]
-
-VERSION = "1.0.0"  # of a data set that nothing was appended to
+VERSION = "1.0.0"  # of a dataset that nothing was appended to
 
 LAYOUT_FILE = "layout.json"
 MANIFEST_FILE = "manifest.parquet"
-QUARANTINE_FILE = "quarantine.jsonl"  # one line per refused file; absent if there is none
+QUARANTINE_FILE = "quarantine.jsonl"  # one line per rejected file; absent if there is none
 REPORT_FILE = "report.html"
 # TFDS's own:
 INFO_FILE = "dataset_info.json"
@@ -46,12 +26,12 @@ FEATURES_FILE = "features.json"
 LABELS_FILE = "label.labels.txt"
 
 _MAX_SPLITS = 127  # the manifest has a signed byte for the number of a split
-_MAX_SPLIT_NAME = 100  # characters; a file name has at most 255 bytes, and also holds the data set's name
+_MAX_SPLIT_NAME = 100  # characters; a file name has at most 255 bytes, and also holds the dataset's name
 _ALL_SPLITS = "all"  # in TFDS, the name of all splits together
 
 
 def check_name(name: str) -> str:
-    """Return `name`, or raise UsageError if TFDS does not accept it for a data set."""
+    """Return `name`, or raise UsageError if TFDS does not accept it for a dataset."""
     if not re.fullmatch(r"[a-zA-Z][a-zA-Z0-9_]*", name):
         raise UsageError(f"--name={name}: should be a letter followed by letters, digits or '_', e.g. --name=caltech5.")
     return name
@@ -73,11 +53,11 @@ def check_split(split: str) -> str:
 
 
 def check_splits(splits: Collection[str]) -> None:
-    """Raise UsageError unless a data set can have these splits: TFDS accepts each name, and they are not too many."""
+    """Raise UsageError unless a dataset can have these splits: TFDS accepts each name, and they are not too many."""
     for split in splits:
         check_split(split)
     if len(splits) > _MAX_SPLITS:
-        raise UsageError(f"a data set should have at most {_MAX_SPLITS} splits. Received: {len(splits)}.")
+        raise UsageError(f"a dataset should have at most {_MAX_SPLITS} splits. Received: {len(splits)}.")
 
 
 def check_file_name(name: str) -> str:
@@ -88,12 +68,12 @@ def check_file_name(name: str) -> str:
 
 
 def dataset_dir(data_dir: Path, name: str, version: str = VERSION) -> Path:
-    """Return the folder of a version of data set `name` in `data_dir`."""
+    """Return the folder of a version of dataset `name` in `data_dir`."""
     return data_dir / name / version
 
 
 def versions(data_dir: Path, name: str) -> list[Path]:
-    """Return the folders of all versions of data set `name` in `data_dir`, in the order of their version numbers
+    """Return the folders of all versions of dataset `name` in `data_dir`, in the order of their version numbers
     (1.10.0 after 1.9.0).
 
     Folders with other names, such as a conversion's working folder, are left out.
@@ -106,7 +86,7 @@ def versions(data_dir: Path, name: str) -> list[Path]:
 
 
 def next_version(version: str) -> str:
-    """Return the version number of a data set made by appending to `version`: 1.1.0 after 1.0.0.
+    """Return the version number of a dataset made by appending to `version`: 1.1.0 after 1.0.0.
 
     TFDS's rule: a higher minor version has the same examples and more. Raises ValueError if `version` is not three
     numbers.

@@ -14,8 +14,6 @@ from pathlib import Path
 from tfrecords.base_errors import DataError, SimimgError
 from tfrecords.format.quarantine import Refusal
 
-__all__ = ["parser_errors", "readable"]
-
 _MAX_TEXT = 200  # characters of an exception's text, which may quote the file
 
 
@@ -38,7 +36,7 @@ def parser_errors(as_error: Callable[[str], Exception]) -> Iterator[None]:
 
 @contextmanager
 def readable(path: Path) -> Iterator[None]:
-    """Turn errors of the operating system, while the file `path` of a data set is read, into a DataError."""
+    """Turn errors of the operating system, while the file `path` of a dataset is read, into a DataError."""
     try:
         yield
     except FileNotFoundError:

@@ -21,8 +21,6 @@ from tfrecords.format.parse_errors import parser_errors
 from tfrecords.format.quarantine import Reason, Refusal
 from tfrecords.format.record import ReadAt
 
-__all__ = ["Containers", "Member"]
-
 
 class Member(NamedTuple):
     """A file in a container: its name as stored, its size, its place, and why it cannot be used."""

@@ -25,8 +25,6 @@ from tfrecords.format.quarantine import Refusal
 from tfrecords.format.record_layout import encode_record
 from tfrecords.format.shard import ShardWriter, open_shard
 
-__all__ = ["Monitor", "ShardTask", "Stopped", "Task", "not_there", "place_of", "unwritable", "writing"]
-
 _BATCH_BYTES = 1 << 18
 _ADVICE = {
     errno.ENOTDIR: "Move away the file that has the name of a folder",
