@@ -112,7 +112,7 @@ def open_folder(image_dir: str, categories: Sequence[str] = ()) -> Source:
         name=os.path.basename(os.path.realpath(image_dir)),
         categories=categories,
         folders=folders,
-        notes=_same_folders(image_dir, categories or sorted(folders, key=natural_key)),
+        notes=_same_folders(image_dir, categories or folders),
     )
 
 
