@@ -31,6 +31,7 @@ from PIL import Image
 from simimg.errors import CorruptRecordError, DataError
 from simimg.input.split import PADDING_ID, Shard, Split
 from tfrecords.format.naming import index_path
+from tfrecords.format.parse_errors import parser_errors
 from tfrecords.format.record import FOOTER_BYTES, FRAMING_BYTES, HEADER_BYTES, unmasked, varints
 from tfrecords.format.record_layout import INT_BYTES, record_spans
 from tfrecords.format.shard import ShardReader
@@ -222,19 +223,24 @@ def _decode_nothing(data: memoryview, pixels: np.ndarray) -> None:
 
 
 def _decode_jpeg(data: memoryview, pixels: np.ndarray) -> None:
-    simplejpeg.decode_jpeg(data, "RGB", False, False, 0, 0, 1, pixels)  # the accurate transform, which is as fast
+    # The accurate transform, which is as fast. A smaller image leaves the rest of `pixels` uninitialized.
+    decoded = simplejpeg.decode_jpeg(data, "RGB", False, False, 0, 0, 1, pixels)
+    if decoded.shape != pixels.shape:
+        raise ValueError(f"it has {decoded.shape[1]} x {decoded.shape[0]} px instead of {len(pixels)} x {len(pixels)}")
 
 
 def _decode_png(data: memoryview, pixels: np.ndarray) -> None:
-    with Image.open(io.BytesIO(data), formats=("PNG",)) as image:
+    with parser_errors(ValueError), Image.open(io.BytesIO(data), formats=("PNG",)) as image:
+        if image.size != (len(pixels), len(pixels)):  # NumPy would repeat a smaller one
+            raise ValueError(f"it has {image.width} x {image.height} px instead of {len(pixels)} x {len(pixels)}")
         pixels[:] = np.asarray(image.convert("RGB"))
 
 
 def _table(shard: Shard) -> np.ndarray:
     """Returns a shard's sidecar file, int64 `[num_examples, 2]`, after checking it against the shard's length."""
     table = ShardReader(shard.path).offsets()
-    ends = np.cumsum(table[:, 1])
-    whole = (table[:, 1] >= FRAMING_BYTES).all() and (table[:, 0] == ends - table[:, 1]).all()
+    ends = np.cumsum(table[:, 1])  # negative where lengths from elsewhere add up to more than an int64
+    whole = (table[:, 1] >= FRAMING_BYTES).all() and (ends > 0).all() and (table[:, 0] == ends - table[:, 1]).all()
     if len(table) != shard.num_examples or not whole or ends[-1] != shard.path.stat().st_size:
         raise DataError(
             f"{index_path(shard.path)} does not list the {shard.num_examples:,} records of its shard without gaps. "

@@ -19,7 +19,9 @@ from simimg.input.sampler import Order
 from tfrecords.format.atomic_files import read_json
 from tfrecords.format.layout import Layout
 from tfrecords.format.naming import FEATURES_FILE, INFO_FILE, LABELS_FILE
-from tfrecords.format.record_layout import ENCODINGS, Offsets
+from tfrecords.format.parse_errors import readable
+from tfrecords.format.record import FRAMING_BYTES
+from tfrecords.format.record_layout import ENCODINGS, MAX_IMAGE_SIZE, Offsets
 from tfrecords.format.shard_scan import scan_shard
 from tfrecords.format.tfds_metadata import TFRECORD, TfdsInfo, class_names, is_tfds_folder, parse_features
 
@@ -196,24 +198,27 @@ def _foreign(dataset_dir: Path, split: str) -> Split:
         info, features = TfdsInfo.parse(info_json), parse_features(features_json)
         _check_split(dataset_dir, split, list(info.shards))
         image, label = features["image"], features["label"]
-        is_square = len(image.shape) == 3 and 0 < image.shape[0] == image.shape[1] and image.shape[2] == 3
+        is_square = len(image.shape) == 3 and image.shape[0] == image.shape[1] and image.shape[2] == 3
+        is_square = is_square and 0 < image.shape[0] <= MAX_IMAGE_SIZE
         if info.file_format != TFRECORD or not is_square or label.kind != "ClassLabel":
             raise ValueError(f"file format {info.file_format}, image {image.dtype} {list(image.shape)}, {label.kind}")
         if image.encoding not in ENCODINGS or (image.encoding == "raw" and image.dtype != "uint8"):
             raise ValueError("the image is a tensor that is not stored as bytes of uint8")
+        labels = dataset_dir / LABELS_FILE
+        with readable(labels):
+            names = class_names(labels.read_bytes() if labels.exists() else None, label.num_classes)
     except (KeyError, ValueError) as error:
         raise DataError(
             f"{dataset_dir}: simimg reads TFRecords with a square RGB `image` of one size and a class `label`; "
             f"this dataset has another form ({error!r}). Export its images to folders and use `simimg convert`."
         ) from None
-    labels = dataset_dir / LABELS_FILE
     return Split(
         dataset_dir=dataset_dir,
         name=info.name,
         split=split,
         encoding=image.encoding,
         image_size=image.shape[0],
-        class_names=tuple(class_names(labels.read_text() if labels.is_file() else None, label.num_classes)),
+        class_names=tuple(names),
         shards=tuple(Shard(dataset_dir / file, count) for file, count in info.shards[split]),
         offsets=None,
         has_id="id" in features and features["id"].dtype == "int64",
@@ -223,14 +228,17 @@ def _foreign(dataset_dir: Path, split: str) -> Split:
 
 def _checked(split: Split) -> Split:
     for shard in split.shards:
-        try:
+        with readable(shard.path):
             num_bytes = shard.path.stat().st_size
-        except FileNotFoundError:
-            raise DataError(f"{shard.path} is missing. Convert the images again.") from None
         if shard.num_bytes not in (None, num_bytes):
             raise DataError(
                 f"{shard.path} is {num_bytes} bytes long instead of {shard.num_bytes}. "
                 "Run `simimg verify`, and convert the images again."
+            )
+        if shard.num_examples * FRAMING_BYTES > num_bytes:
+            raise DataError(
+                f"{shard.path} is {num_bytes} bytes long, which is too short for {shard.num_examples} records. "
+                "Convert the images again."
             )
     return split
 

@@ -15,9 +15,11 @@ unfinished conversion.
 from __future__ import annotations
 
 import dataclasses
+import os
 import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import TypeAlias
 
 from tfrecords.base_errors import ConversionError, Interrupted
@@ -34,7 +36,7 @@ from tfrecords.convert.state.receipts import Receipt, read_receipt
 from tfrecords.convert.state.workdir import WorkDir
 from tfrecords.convert.workers import pool
 from tfrecords.convert.workers.pool import Runner
-from tfrecords.convert.workers.shard_worker import ShardTask, Task, not_there
+from tfrecords.convert.workers.shard_worker import ShardTask, Task, not_there, unwritable
 from tfrecords.format.layout import ShardInfo
 from tfrecords.format.naming import dataset_dir
 
@@ -85,11 +87,13 @@ def convert(config: ConvertConfig, *, progress: OnProgress = lambda _: None) -> 
     except KeyboardInterrupt:
         raise Interrupted("interrupted; the same command resumes the conversion.") from None
     except OSError as error:
-        raise ConversionError(
-            f"{error.filename or config.data_dir} cannot be written: {error.strerror or error}. Finished shards are "
-            "kept. Make room or make the folder writable, and give the same command again, or choose another "
-            "--data_dir."
-        ) from None
+        path = Path(os.fsdecode(error.filename or config.data_dir))
+        if not path.absolute().is_relative_to(config.data_dir.absolute()):
+            raise ConversionError(
+                f"{path} cannot be read: {error.strerror or error}. Finished shards are kept. Make it readable, and "
+                "give the same command again."
+            ) from None
+        raise unwritable(path, error, ", or choose another --data_dir") from None
 
 
 def _runner(options: ResolvedConfig, name_of: Callable[[int], str]) -> Runner:

@@ -18,6 +18,7 @@ from typing import Any, BinaryIO, TextIO
 from tfrecords.base_errors import DataError
 
 _LIBC = ctypes.CDLL(None, use_errno=True)
+_NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL)
 _AT_FDCWD, _RENAME_NOREPLACE, _RENAME_EXCHANGE = -100, 1, 2  # linux/fcntl.h, linux/fs.h
 
 TEMPORARY = ".tmp-"  # in every temporary name, so that leftovers of a killed process can be recognized
@@ -117,6 +118,9 @@ def locked_file(path: Path, on_held: Callable[[str], Exception]) -> Iterator[Tex
     The file is created if necessary, and holds the host and process id of its last holder. File systems without locks
     are used without one. `on_held` makes the error that is raised if another process holds the lock, given the text in
     the file.
+
+    Raises:
+        OSError: the file cannot be created, or the file system fails; it has the name of the file.
     """
     with open(path, "a+") as file:
         try:
@@ -124,8 +128,9 @@ def locked_file(path: Path, on_held: Callable[[str], Exception]) -> Iterator[Tex
         except BlockingIOError:
             file.seek(0)
             raise on_held(file.read().strip() or "an unknown process") from None
-        except OSError:
-            pass  # a file system without locks
+        except OSError as error:
+            if error.errno not in _NO_LOCKS:
+                raise OSError(error.errno, error.strerror, str(path)) from None
         file.truncate(0)
         file.write(f"{os.uname().nodename}, pid {os.getpid()}\n")
         file.flush()
@@ -162,16 +167,26 @@ def json_bytes(value: Any) -> bytes:
     return (json.dumps(value, indent=1, ensure_ascii=False) + "\n").encode()
 
 
+def parse_json(data: bytes | str) -> Any:
+    """Return the JSON value in `data`; raise ValueError if it is not JSON, or nested too deeply to be read."""
+    try:
+        return json.loads(data)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+
+
 def read_json(path: Path, what: str) -> Any:
-    """Return the JSON value in the file `path`; raise DataError if it is missing or not JSON.
+    """Return the JSON value in the file `path`; raise DataError if it is missing, cannot be read, or is not JSON.
 
     `what` says for errors what the file is and what to do about it, e.g. "the layout; convert the dataset again".
     """
     try:
-        return json.loads(path.read_bytes())
+        return parse_json(path.read_bytes())
     except (FileNotFoundError, NotADirectoryError):
         raise DataError(f"{path} is missing ({what}).") from None
-    except (ValueError, RecursionError) as error:
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror or error} ({what}).") from None
+    except ValueError as error:
         raise DataError(f"{path} is not valid JSON: {error} ({what}).") from None
 
 

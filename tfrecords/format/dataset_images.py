@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from tfrecords.base_errors import DataError
 from tfrecords.format.example import decode_example
 from tfrecords.format.layout import Layout
 from tfrecords.format.manifest import Manifest
+from tfrecords.format.parse_errors import parser_errors
 from tfrecords.format.shard import ShardReader
 
 
@@ -29,6 +31,25 @@ class DatasetImages:
 
         Raises DataError if the example is damaged, or not where the manifest says.
         """
+        with self._damaged(row):
+            return self._stored_bytes(row)
+
+    def image(self, row: int) -> Image.Image:
+        """Return the image of a row, mode RGB; raise DataError as `stored_bytes`, or if its size is another one."""
+        with self._damaged(row):
+            data, side = self._stored_bytes(row), self._layout.image_size
+            if self._layout.encoding == "raw":
+                return Image.frombytes("RGB", (side, side), data)
+            image = Image.open(io.BytesIO(data), formats=(self._layout.encoding.upper(),))
+            if image.size != (side, side):  # before it is decoded
+                raise ValueError(f"it has {image.width} x {image.height} px instead of {side} x {side}")
+            return image.convert("RGB")
+
+    def _damaged(self, row: int) -> AbstractContextManager[None]:
+        where = f"{self._dataset_dir}: the record of {self._manifest.paths[row]}"
+        return parser_errors(lambda fault: DataError(f"{where} is damaged: {fault}. Convert the images again."))
+
+    def _stored_bytes(self, row: int) -> bytes:
         manifest = self._manifest
         split, position = manifest.split_names[manifest.splits[row]], int(manifest.positions[row])
         file = self._layout.splits[split][manifest.shards[row]].file
@@ -45,11 +66,3 @@ class DatasetImages:
         if features["id"] != id or not isinstance(image, bytes):
             raise DataError(f"{reader.path}: record {position} should be example {id}. Convert the images again.")
         return image
-
-    def image(self, row: int) -> Image.Image:
-        """Return the image of a row, mode RGB; raise DataError as `stored_bytes`."""
-        data = self.stored_bytes(row)
-        if self._layout.encoding == "raw":
-            side = self._layout.image_size
-            return Image.frombytes("RGB", (side, side), data)
-        return Image.open(io.BytesIO(data)).convert("RGB")

@@ -30,7 +30,6 @@ from tfrecords.format.naming import (
     index_path,
     shard_name,
 )
-from tfrecords.format.record_layout import Offsets
 from tfrecords.format.shard import index_bytes
 from tfrecords.format.shard_scan import ShardScan, scan_shard
 from tfrecords.format.tfds_metadata import metadata_files, num_examples_by_split
@@ -166,9 +165,6 @@ def _needed(layout: Layout) -> set[str]:
 
 
 def _layout_problems(dataset_dir: Path, layout: Layout) -> Iterator[str]:
-    if layout.offsets != Offsets.of(layout.encoding, layout.image_size):
-        records = f"{layout.encoding} records with {layout.image_size} px"
-        yield f"{dataset_dir / LAYOUT_FILE}: its offsets are not those of {records}."
     for split, shards in layout.splits.items():
         for number, info in enumerate(shards):
             expected = shard_name(layout.name, split, number, len(shards))

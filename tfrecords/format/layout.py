@@ -7,6 +7,10 @@ writes it.
 `files` has the SHA-256 of every other file of the folder: sidecars, manifest, quarantine list and metadata. The layout
 ends with the SHA-256 of its own other values, as JSON, so a change to it is noticed. Only report.html is in neither,
 because it may be written at any time. It ends with its own SHA-256.
+
+The checksum finds damage, but anyone can compute it. A dataset folder may come from elsewhere, so every value is
+checked as it is loaded: names lead to files of this folder only, numbers are in range, and offsets are those of the
+records.
 """
 
 from __future__ import annotations
@@ -14,15 +18,19 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import os
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from tfrecords.base_errors import DataError
 from tfrecords.format.atomic_files import atomic_file, json_bytes, read_json
-from tfrecords.format.naming import LAYOUT_FILE
-from tfrecords.format.record_layout import Offsets
+from tfrecords.format.naming import LAYOUT_FILE, check_file_name
+from tfrecords.format.parse_errors import parser_errors
+from tfrecords.format.record_layout import ENCODINGS, MAX_IMAGE_SIZE, Offsets
 
 _FORMAT = "simimg-layout/2"
+_MAX_COUNT = (1 << 63) - 1
 _HINT = "the dataset's layout, written by `simimg convert`"
 
 
@@ -71,14 +79,19 @@ class Layout:
 
     @classmethod
     def exists(cls, dataset_dir: Path) -> bool:
-        """Return whether `dataset_dir` has a layout.json."""
-        return (dataset_dir / LAYOUT_FILE).is_file()
+        """Return whether `dataset_dir` has a layout.json; `load` raises DataError if it is not a file."""
+        return os.path.lexists(dataset_dir / LAYOUT_FILE)
 
     @classmethod
     def load(cls, dataset_dir: Path) -> Layout:
         """Read layout.json from `dataset_dir`; raise DataError if it is missing, damaged, or has another format."""
         path = dataset_dir / LAYOUT_FILE
         values = read_json(path, _HINT)
+        with parser_errors(lambda fault: DataError(f"{path}: {fault}. Convert the images again.")):
+            return cls._parse(path, values)
+
+    @classmethod
+    def _parse(cls, path: Path, values: Any) -> Layout:
         form = values.pop("format", None) if isinstance(values, dict) else None
         if form != _FORMAT:
             known = isinstance(form, str) and form.startswith(_FORMAT.partition("/")[0])
@@ -94,9 +107,46 @@ class Layout:
                 split: tuple(ShardInfo(**shard) for shard in shards) for split, shards in values["splits"].items()
             }
             values["class_names"] = tuple(values["class_names"])
-            return cls(**values)
+            layout = cls(**values)
         except (KeyError, TypeError, AttributeError) as error:
             raise DataError(f"{path} has missing or unknown keys ({error}). Convert the images again.") from None
+        layout._check()
+        return layout
+
+    def _check(self) -> None:
+        """Raise ValueError if a value cannot be that of a dataset."""
+        self.to_bytes()  # a JSON text may have surrogates, which are no characters
+        _check_names("name", [self.name, self.version, self.source_sha256])
+        _check_names("class name", self.class_names)
+        for table in (self.config, self.versions, self.files, self.splits):
+            if not isinstance(table, dict):
+                raise ValueError(f"there should be an object. Received: {table!r:.100}")
+        if self.encoding not in ENCODINGS:
+            raise ValueError(f"its encoding should be one of {', '.join(ENCODINGS)}. Received: {self.encoding!r}")
+        _check_number("image_size", self.image_size, 1, MAX_IMAGE_SIZE)
+        for offset in dataclasses.astuple(self.offsets):
+            _check_number("offset", offset, 0, _MAX_COUNT)
+        if self.offsets != Offsets.of(self.encoding, self.image_size):
+            raise ValueError(f"its offsets are not those of {self.encoding} records with {self.image_size} px")
+        for shard in (shard for shards in self.splits.values() for shard in shards):
+            _check_names("shard", [shard.file, shard.sha256])
+            check_file_name(shard.file)
+            _check_number("num_examples", shard.num_examples, 0, _MAX_COUNT)
+            _check_number("num_bytes", shard.num_bytes, 0, _MAX_COUNT)
+        for file, sha256 in self.files.items():
+            _check_names("checksum", [sha256])
+            check_file_name(file)
+
+
+def _check_names(what: str, names: Iterable[object]) -> None:
+    for name in names:
+        if not isinstance(name, str):
+            raise ValueError(f"a {what} should be a text. Received: {name!r:.100}")
+
+
+def _check_number(what: str, value: object, lowest: int, highest: int) -> None:
+    if type(value) is not int or not lowest <= value <= highest:
+        raise ValueError(f"{what} should be {lowest}..{highest}. Received: {value!r:.100}")
 
 
 def _digest(values: dict[str, Any]) -> str:

@@ -18,6 +18,7 @@ import numpy as np
 from tfrecords.base_errors import DataError
 from tfrecords.format.atomic_files import atomic_file
 from tfrecords.format.naming import MANIFEST_FILE
+from tfrecords.format.parse_errors import readable
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -220,21 +221,20 @@ def iter_manifest(dataset_dir: Path) -> Iterator[Manifest]:
 @contextmanager
 def _opened(dataset_dir: Path) -> Iterator[tuple[pq.ParquetFile, tuple[str, ...], tuple[str, ...]]]:
     """Open the manifest; yield it with the names of its splits and reasons, and raise every error as a DataError."""
-    import pyarrow as pa
     import pyarrow.parquet as pq
 
     path = dataset_dir / MANIFEST_FILE
     try:
-        with pq.ParquetFile(path, page_checksum_verification=True) as file:
+        with readable(path), pq.ParquetFile(path, page_checksum_verification=True) as file:
             found = file.schema_arrow
             names = json.loads((found.metadata or {}).get(_NAMES, b"{}"))
             split_names, reason_names = (tuple(map(str, names.get(key, ()))) for key in ("splits", "reasons"))
             if found != _schema(split_names, reason_names, stamps=_STAMP in found.names) or not names:
                 raise DataError(f"{path} should have the columns {', '.join(_FIELDS)}. Convert the images again.")
             yield file, split_names, reason_names
-    except FileNotFoundError:
-        raise DataError(f"{path} is missing. Convert the images again.") from None
-    except (pa.ArrowException, OSError, ValueError, TypeError, AttributeError, MemoryError, RecursionError) as error:
+    except DataError:
+        raise
+    except Exception as error:  # MemoryError, too: the file says how many rows it has
         raise DataError(f"{path} cannot be read: {error}. Convert the images again.") from None
 
 

@@ -9,6 +9,7 @@ also contain `-`. Indices have at least five digits.
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 from pathlib import Path
 
 from tfrecords.base_errors import UsageError
@@ -24,6 +25,10 @@ INFO_FILE = "dataset_info.json"
 FEATURES_FILE = "features.json"
 LABELS_FILE = "label.labels.txt"
 
+_MAX_SPLITS = 127  # the manifest has a signed byte for the number of a split
+_MAX_SPLIT_NAME = 100  # characters; a file name has at most 255 bytes, and also holds the dataset's name
+_ALL_SPLITS = "all"  # in TFDS, the name of all splits together
+
 
 def check_name(name: str) -> str:
     """Return `name`, or raise UsageError if TFDS does not accept it for a dataset."""
@@ -38,7 +43,28 @@ def check_split(split: str) -> str:
         raise UsageError(
             f"split {split!r}: a split's name should have only letters, digits or '_', e.g. train=0.75,test=0.25."
         )
+    if split == _ALL_SPLITS:
+        raise UsageError(f"split {split!r}: TensorFlow Datasets reads all splits under this name. Choose another one.")
+    if len(split) > _MAX_SPLIT_NAME:
+        raise UsageError(
+            f"split {split!r}: a split's name should have at most {_MAX_SPLIT_NAME} characters. Received: {len(split)}."
+        )
     return split
+
+
+def check_splits(splits: Collection[str]) -> None:
+    """Raise UsageError unless a dataset can have these splits: TFDS accepts each name, and they are not too many."""
+    for split in splits:
+        check_split(split)
+    if len(splits) > _MAX_SPLITS:
+        raise UsageError(f"a dataset should have at most {_MAX_SPLITS} splits. Received: {len(splits)}.")
+
+
+def check_file_name(name: str) -> str:
+    """Return `name`, or raise ValueError if it is not the name of a file in one given folder."""
+    if "/" in name or "\0" in name or name in ("", ".", ".."):
+        raise ValueError(f"a file name should have no folder in it. Received: {name[:100]!r}")
+    return name
 
 
 def dataset_dir(data_dir: Path, name: str, version: str = VERSION) -> Path:

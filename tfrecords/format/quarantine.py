@@ -13,7 +13,7 @@ from enum import StrEnum
 from pathlib import Path
 
 from tfrecords.base_errors import DataError
-from tfrecords.format.atomic_files import atomic_file
+from tfrecords.format.atomic_files import atomic_file, parse_json
 from tfrecords.format.naming import QUARANTINE_FILE
 
 
@@ -59,9 +59,14 @@ def read_quarantine(dataset_dir: Path) -> list[RefusedFile]:
     path = dataset_dir / QUARANTINE_FILE
     try:
         with open(path, encoding="utf-8", newline="\n") as file:
-            return [RefusedFile(**json.loads(line)) for line in file]
+            refused = [RefusedFile(**parse_json(line)) for line in file]
+        if not all(isinstance(value, str) for line in refused for value in dataclasses.astuple(line)):
+            raise TypeError
+        return refused
     except FileNotFoundError:
         return []
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror or error}. Make it readable.") from None
     except (ValueError, TypeError):
         raise DataError(f"{path} is damaged. Convert the images again.") from None
 

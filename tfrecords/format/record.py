@@ -15,6 +15,7 @@ padded with zero groups up to ten bytes, and every parser accepts that.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from functools import lru_cache
 from typing import BinaryIO
@@ -63,11 +64,15 @@ def footer(payload: bytes) -> bytes:
 def read_records(file: BinaryIO, name: str) -> Iterator[bytes]:
     """Yield the payload of each record from the file's position on, after checking its checksums.
 
+    A record is read only if the file is long enough for it, since its header may claim any length.
+
     Raises:
         CorruptRecordError: a checksum fails or the file ends inside a record. The message has `name`, the file's, the
             record's position and its offset in bytes.
     """
     offset = file.tell()
+    num_bytes = file.seek(0, os.SEEK_END)
+    file.seek(offset)
     position = 0
     while start := file.read(HEADER_BYTES):
         where = f"{name}: record {position} at byte {offset}"
@@ -76,7 +81,7 @@ def read_records(file: BinaryIO, name: str) -> Iterator[bytes]:
         length = int.from_bytes(start[:8], "little")
         if start != header(length):
             raise CorruptRecordError(f"{where}: the checksum of the length fails. Convert it again.")
-        body = file.read(length + FOOTER_BYTES)
+        body = file.read(length + FOOTER_BYTES) if offset + FRAMING_BYTES + length <= num_bytes else b""
         if len(body) < length + FOOTER_BYTES:
             raise CorruptRecordError(f"{where}: the file ends inside the record. Convert it again.")
         payload = body[:length]

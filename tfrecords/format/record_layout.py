@@ -24,6 +24,7 @@ from tfrecords.format.example import encode_example
 from tfrecords.format.record import FOOTER_BYTES, FRAMING_BYTES, HEADER_BYTES, varint
 
 ENCODINGS = ("raw", "jpeg", "png")
+MAX_IMAGE_SIZE = 4096  # px
 # Five groups of 7 bits hold 34 billion ids. A label has the same length, so that there is one rule.
 INT_BYTES = 5
 

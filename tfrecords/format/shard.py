@@ -17,6 +17,7 @@ from tfrecords.base_errors import CorruptRecordError, DataError
 from tfrecords.format.atomic_files import atomic_file
 from tfrecords.format.layout import ShardInfo
 from tfrecords.format.naming import index_path
+from tfrecords.format.parse_errors import readable
 from tfrecords.format.record import FOOTER_BYTES, FRAMING_BYTES, HEADER_BYTES, footer, header, read_records
 
 _WRITE_BYTES = 1 << 17  # per write: few calls, and the bytes are still in the processor's cache for the checksum
@@ -109,11 +110,8 @@ class ShardReader:
 
     def __iter__(self) -> Iterator[bytes]:
         """Yield each payload after checking its checksums; a CorruptRecordError says where the bad record is."""
-        try:
-            with open(self.path, "rb") as file:
-                yield from read_records(file, str(self.path))
-        except FileNotFoundError:
-            raise DataError(f"{self.path} is missing. Convert the images again.") from None
+        with readable(self.path), open(self.path, "rb") as file:
+            yield from read_records(file, str(self.path))
 
     def offsets(self) -> np.ndarray:
         """Return the sidecar, int64 `[num_records, 2]`: offset and length in bytes of each record with its framing.
@@ -124,12 +122,11 @@ class ShardReader:
             DataError: the sidecar is missing or damaged.
         """
         path = index_path(self.path)
-        try:
+        with readable(path):
             text = path.read_bytes()
+        try:
             numbers = np.fromstring(text, np.int64, sep=" ")  # a tenth of a second for two million records
             return numbers.reshape(text.count(b"\n"), 2)
-        except FileNotFoundError:
-            raise DataError(f"{path} is missing. Convert the images again.") from None
         except ValueError:
             raise DataError(
                 f"{path} should have one line `offset length` per record. Convert the images again."
@@ -139,20 +136,18 @@ class ShardReader:
         """Return the record at `offset` that is `length` bytes long, with its framing.
 
         Raises:
-            DataError: the shard is missing.
+            DataError: the shard is missing or cannot be read.
             CorruptRecordError: there is no such record, or a checksum fails.
         """
-        if self._descriptor < 0:
-            try:
+        with readable(self.path):
+            if self._descriptor < 0:
                 self._descriptor = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
-            except FileNotFoundError:
-                raise DataError(f"{self.path} is missing. Convert the images again.") from None
-            weakref.finalize(self, os.close, self._descriptor)
-        record = os.pread(self._descriptor, length, offset)
-        payload_bytes = length - FRAMING_BYTES
+                weakref.finalize(self, os.close, self._descriptor)
+            payload_bytes = length - FRAMING_BYTES
+            is_inside = offset >= 0 <= payload_bytes and offset + length <= os.fstat(self._descriptor).st_size
+            record = os.pread(self._descriptor, length, offset) if is_inside else b""
         if (
-            payload_bytes < 0
-            or len(record) < length
+            len(record) < max(length, FRAMING_BYTES)
             or not record.startswith(header(payload_bytes))
             or not record.endswith(footer(record[HEADER_BYTES:-FOOTER_BYTES]))
         ):

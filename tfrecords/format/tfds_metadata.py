@@ -1,12 +1,15 @@
 """The metadata files of TensorFlow Datasets: dataset_info.json, features.json and label.labels.txt.
 
 They are written as tensorflow_datasets.folder_dataset.write_metadata (4.9) writes them, so
-`tfds.builder_from_directory` opens a dataset folder. Those of folders that TFDS prepared are read here, too.
+`tfds.builder_from_directory` opens a dataset folder. Those of folders that TFDS prepared are read here, too. Such a
+folder comes from elsewhere: a file name has no folder in it, every number is in its range, and anything else is a
+ValueError.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,12 +18,14 @@ from typing import Any, NamedTuple
 from tfrecords.base_errors import DataError
 from tfrecords.format.atomic_files import atomic_file, json_bytes, read_json
 from tfrecords.format.layout import Layout
-from tfrecords.format.naming import FEATURES_FILE, INFO_FILE, LABELS_FILE
+from tfrecords.format.naming import FEATURES_FILE, INFO_FILE, LABELS_FILE, check_file_name
 from tfrecords.format.record import FRAMING_BYTES
 
 TFRECORD = "tfrecord"
 _FEATURES = "tensorflow_datasets.core.features"
 _TEMPLATE = "{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}"  # tensorflow_datasets/core/naming.py
+_MAX_CLASSES = 1 << 22  # each has a name in memory, also if the folder has only their number
+_MAX_COUNT = (1 << 63) - 1
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -42,14 +47,18 @@ class TfdsInfo:
         form.
         """
         with _value_errors():
-            name, file_format = info.get("name", ""), info.get("fileFormat", TFRECORD)
+            name, file_format = _text(info.get("name", "")), _text(info.get("fileFormat", TFRECORD))
             keys = info.get("supervisedKeys", {})
-            pair = [item.get("featureKey", "") for item in keys.get("tuple", {}).get("items", ())]
+            pair = [item.get("featureKey", "") for item in _list(keys.get("tuple", {}).get("items", []))]
+            splits = _list(info.get("splits", []))
+            shards = {_text(split["name"]): tuple(_shards(name, file_format, split)) for split in splits}
+            if len(shards) < len(splits):
+                raise ValueError("it has two splits of one name")
             return cls(
                 name=name,
                 file_format=file_format,
-                shards={split["name"]: tuple(_shards(name, file_format, split)) for split in info.get("splits", ())},
-                supervised=frozenset({*pair, keys.get("input", ""), keys.get("output", "")}),
+                shards=shards,
+                supervised=frozenset(map(_text, (*pair, keys.get("input", ""), keys.get("output", "")))),
             )
 
 
@@ -77,11 +86,21 @@ def parse_features(features: Any) -> dict[str, TfdsFeature]:
         return dict(_flat(features, "", False))
 
 
-def class_names(text: str | None, num_classes: int) -> list[str]:
-    """Return the names in a labels file, or the numbers of the classes if there is no such file."""
-    if text is None:
+def class_names(labels: bytes | None, num_classes: int) -> list[str]:
+    """Return the names in a labels file, or the numbers of the classes if there is no such file.
+
+    As in TFDS, a name ends at a line break of any system and at nothing else, and blank lines do not count.
+
+    Raises ValueError if the file is not UTF-8, or has names for another number of classes than `num_classes`, unless
+    that is 0.
+    """
+    if labels is None:
         return [str(number) for number in range(num_classes)]
-    return [name.strip() for name in text.split("\n") if name.strip()]  # as TFDS reads it
+    lines = re.split("\r\n|\r|\n", labels.decode())
+    names = [name.strip() for name in lines if name.strip()]
+    if num_classes not in (0, len(names)):
+        raise ValueError(f"it has {len(names)} names for {num_classes} classes")
+    return names
 
 
 def write_metadata(dataset_dir: Path, layout: Layout) -> None:
@@ -127,29 +146,26 @@ def _value_errors() -> Iterator[None]:
     """Turn the errors of reading a JSON value of another form into ValueErrors."""
     try:
         yield
-    except (AttributeError, LookupError, TypeError) as error:
+    except (AttributeError, LookupError, OverflowError, RecursionError, TypeError) as error:
         raise ValueError(repr(error)) from None
 
 
 def _shards(name: str, file_format: str, split: dict[str, Any]) -> Iterator[tuple[str, int]]:
-    lengths = [int(length) for length in split.get("shardLengths", ())]
+    lengths = [_number(length, 0, _MAX_COUNT) for length in _list(split.get("shardLengths", []))]
+    template = _text(split.get("filepathTemplate") or _TEMPLATE)
+    values = {"DATASET": name, "SPLIT": split["name"], "FILEFORMAT": file_format, "NUM_SHARDS": f"{len(lengths):05d}"}
     for index, length in enumerate(lengths):
-        number, count = f"{index:05d}", f"{len(lengths):05d}"
-        file = (split.get("filepathTemplate") or _TEMPLATE).format(
-            DATASET=name,
-            SPLIT=split["name"],
-            FILEFORMAT=file_format,
-            SHARD_X_OF_Y=f"{number}-of-{count}",
-            SHARD_INDEX=number,
-            NUM_SHARDS=count,
-        )
-        yield file, length
+        values["SHARD_INDEX"] = f"{index:05d}"
+        values["SHARD_X_OF_Y"] = f"{values['SHARD_INDEX']}-of-{values['NUM_SHARDS']}"
+        # Not str.format, which a template can make read attributes and fill the memory.
+        file = re.sub(r"\{([^{}]*)\}", lambda match: values[match[1]], template)
+        yield check_file_name(file), length
 
 
 def _flat(feature: Any, name: str, in_sequence: bool) -> Iterator[tuple[str, TfdsFeature]]:
     if "featuresDict" in feature:
         for key, inner in feature["featuresDict"].get("features", {}).items():
-            yield from _flat(inner, f"{name}/{key}" if name else key, in_sequence)
+            yield from _flat(inner, f"{name}/{key}" if name else _text(key), in_sequence)
     elif "sequence" in feature:
         yield from _flat(feature["sequence"].get("feature", {}), name, True)
     else:
@@ -160,12 +176,37 @@ def _flat(feature: Any, name: str, in_sequence: bool) -> Iterator[tuple[str, Tfd
             TfdsFeature(
                 kind=str(feature.get("pythonClassName", "")).rpartition(".")[2],
                 in_sequence=in_sequence,
-                num_classes=int(feature.get("classLabel", {}).get("numClasses", 0)),
+                num_classes=_number(feature.get("classLabel", {}).get("numClasses", 0), 0, _MAX_CLASSES),
                 encoding=image.get("encodingFormat") or "png" if "image" in feature else "raw" if is_raw else "",
                 dtype=image.get("dtype") or tensor.get("dtype") or "",
-                shape=tuple(map(int, (image or tensor).get("shape", {}).get("dimensions", ()))),
+                shape=tuple(
+                    _number(size, -1, _MAX_COUNT)
+                    for size in _list((image or tensor).get("shape", {}).get("dimensions", []))
+                ),
             ),
         )
+
+
+def _text(value: Any) -> str:
+    """Return a string that can be a name in a file system."""
+    if not isinstance(value, str) or "\0" in value:
+        raise ValueError(f"a name should be a text. Received: {value!r:.100}")
+    value.encode()  # a JSON text may have surrogates, which are no characters
+    return value
+
+
+def _list(value: Any) -> list[Any]:
+    if not isinstance(value, list):
+        raise ValueError(f"there should be a list. Received: {value!r:.100}")
+    return value
+
+
+def _number(value: Any, lowest: int, highest: int) -> int:
+    """Return a whole number, which protobuf's JSON writes as a number or as a string."""
+    text = str(value) if isinstance(value, (int, str)) else ""
+    if not re.fullmatch(r"-?[0-9]{1,19}", text) or not lowest <= int(text) <= highest:
+        raise ValueError(f"a number should be {lowest}..{highest}. Received: {value!r:.100}")
+    return int(text)
 
 
 def _info_json(layout: Layout) -> dict[str, Any]:

@@ -106,9 +106,10 @@ class StreamReader(Reader):
 def decode_records(split: Split, serialized: tf.Tensor, places: tf.Tensor | None = None) -> Batch:
     """Returns a Batch of raw records, string `[batch]`; `places`, int64 `[batch]`, are the ids if none are stored."""
     features = parse_records(split, serialized)
-    pixels = tf.io.decode_raw(features["image"], tf.uint8, fixed_length=split.image_size**2 * 3)
+    # Without `fixed_length`, which would fill up images of another size with zeros, or cut them off.
+    pixels = tf.io.decode_raw(features["image"], tf.uint8)
     return Batch(
-        image=tf.reshape(pixels, [-1, split.image_size, split.image_size, 3]),
+        image=tf.reshape(pixels, [tf.shape(serialized)[0], split.image_size, split.image_size, 3]),
         label=tf.cast(features["label"], tf.int32),
         id=features.get("id", places),
     )

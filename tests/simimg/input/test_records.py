@@ -1,7 +1,10 @@
 """Files mapped as one array: every record where it belongs, whatever the lengths; nothing kept open or mapped."""
 
+import dataclasses
 import gc
+import io
 import os
+import shutil
 import subprocess
 import sys
 import textwrap
@@ -15,9 +18,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from simimg.errors import DataError
-from simimg.input.records import aligned, map_records, shared_tensor
+from simimg.errors import CorruptRecordError, DataError
+from simimg.input.records import ON_CORRUPT, EncodedRecords, aligned, map_records, shared_tensor
+from simimg.input.split import open_split
 from tfrecords.convert import ConvertConfig, convert
+from tfrecords.format.layout import Layout
+from tfrecords.format.record_layout import encode_record
+from tfrecords.format.shard import open_shard
 
 
 @given(counts=st.lists(st.integers(0, 40), min_size=1, max_size=6), record_bytes=st.integers(1, 9000))
@@ -130,3 +137,44 @@ def _large_shard(folder: Path) -> Path:
         image_dir=folder / "pictures", data_dir=folder, name="set", image_size=36, splits="train=1", copies="ignore"
     )
     return convert(config).dataset_dir
+
+
+@pytest.mark.parametrize("encoding", ["jpeg", "png"])
+@pytest.mark.parametrize("size", [(8, 8), (32, 32), (1, 1), (8, 32)])
+@pytest.mark.parametrize("on_corrupt", ON_CORRUPT)
+def test_an_image_of_another_size_than_the_layout_says(
+    tmp_path: Path, encoding: str, size: tuple[int, int], on_corrupt: str
+) -> None:
+    """A forged `image_size`: what the decoder does not fill is memory that was never written."""
+    Image.effect_noise((40, 40), 50).convert("RGB").save(tmp_path / "1.png")
+    config = ConvertConfig(
+        image_dir=str(tmp_path), data_dir=tmp_path / "data", name="zoo", image_size=16, encoding=encoding,
+        splits="train=1", num_workers=1,
+    )  # fmt: skip
+    folder = convert(config).dataset_dir
+    layout = Layout.load(folder)
+    (info,) = layout.splits["train"]
+    data = io.BytesIO()
+    Image.effect_noise(size, 50).convert("RGB").save(data, encoding.upper())
+    with open_shard(folder / info.file, index=True) as writer:
+        writer.write(encode_record(data.getvalue(), 0, 0))
+    dataclasses.replace(layout, splits={"train": (writer.info(),)}).save(folder)
+    records = EncodedRecords(open_split(folder, "train"), on_corrupt=on_corrupt)
+    if on_corrupt == "skip":
+        images, labels, ids = records.gather(np.array([0]))
+        assert (images.any(), labels.tolist(), ids.tolist()) == (False, [0], [-1])
+        assert "instead of 16 x 16" in records.corrupt[0] or "buffer is too small" in records.corrupt[0]
+    else:
+        with pytest.raises(CorruptRecordError, match=r"00001: record 0 at byte 0: .*(instead of 16 x 16|too small)"):
+            records.gather(np.array([0]))
+
+
+def test_counts_that_the_files_are_too_short_for(datasets: dict[str, Path], tmp_path: Path) -> None:
+    for encoding, dataset_dir in datasets.items():
+        folder = Path(shutil.copytree(dataset_dir, tmp_path / encoding))
+        layout = Layout.load(folder)
+        first, *rest = layout.splits["train"]
+        many = dataclasses.replace(first, num_examples=1 << 50)
+        dataclasses.replace(layout, splits={"train": (many, *rest)}).save(folder)
+        with pytest.raises(DataError, match=rf"{first.file} is \d+ bytes long, which is too short for \d+ records"):
+            open_split(folder, "train")

@@ -188,8 +188,9 @@ def test_a_sidecar_that_lies_is_noticed(copy: dict[str, Path]) -> None:
     assert sidecar.is_file()
     lines = sidecar.read_text().splitlines()
     offset, length = map(int, lines[1].split())
+    wraps = [f"{n * 2**62 % 2**64 - 2**64 * (n in (2, 3))} {2**62}" for n in range(4)]  # four add up to 0 in 64 bits
     for lie in (f"{offset + 1} {length}", f"{offset} {length + 1}", f"{offset + 10**6} {length}", f"{offset} 3"):
-        for text in ([lines[0], lie, *lines[2:]], lines[1:], [*lines, lie]):
+        for text in ([lines[0], lie, *lines[2:]], lines[1:], [*lines, lie], [*wraps, *lines]):
             sidecar.write_text("\n".join(text) + "\n")
             with pytest.raises(DataError, match=rf"{sidecar.name} does not list the \d records.*simimg verify"):
                 reader_of(copy["jpeg"], "mapped")

@@ -141,3 +141,17 @@ def test_without_hard_links(
 
     monkeypatch.setattr(os, "link", no_links)
     assert digests_of(convert(a_config(photos, tmp_path)).dataset_dir) == expected
+
+
+def test_the_advice_fits_the_cause(photos: Path, tmp_path: Path, a_config: AConfig, monkeypatch: Any) -> None:
+    (tmp_path / "zoo").touch()
+    with pytest.raises(ConversionError, match=r"Not a directory\. .*Move away the file that has the name of a folder"):
+        convert(a_config(photos, tmp_path))
+
+    def unreadable(*_: Any, **__: Any) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO), str(photos / "ant"))
+
+    monkeypatch.setattr("tfrecords.convert.engine.open_source", unreadable)
+    with pytest.raises(ConversionError, match=r"ant cannot be read: Input/output error\. ") as caught:
+        convert(a_config(photos, tmp_path / "data"))
+    assert "room" not in str(caught.value)

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
+import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -242,3 +245,51 @@ def test_golden_layout(tmp_path: Path) -> None:
     layout.save(tmp_path)
     assert (tmp_path / "layout.json").read_bytes() == (GOLDEN / "layout.json").read_bytes()
     assert Layout.load(GOLDEN) == layout
+
+
+def _changed(folder: Path, change: Callable[[dict[str, Any]], object]) -> None:
+    """Changes the values of layout.json, and computes its checksum again, as anyone can."""
+    a_layout().save(folder)
+    values = json.loads((folder / "layout.json").read_bytes())
+    del values["sha256"]
+    change(values)
+    digest = hashlib.sha256(json.dumps(values).encode()).hexdigest()
+    (folder / "layout.json").write_text(json.dumps({**values, "sha256": digest}))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda values: values["splits"]["test"][0].update(file="../zoo"), "a file name should have no folder in it"),
+        (lambda values: values["splits"]["test"][0].update(file="/etc/passwd"), "a file name should have no folder"),
+        (lambda values: values["splits"]["test"][0].update(file=7), "a shard should be a text. Received: 7"),
+        (lambda values: values["splits"]["test"][0].update(num_examples=-1), "num_examples should be 0.."),
+        (lambda values: values["splits"]["test"][0].update(num_bytes=1 << 63), "num_bytes should be 0.."),
+        (lambda values: values["splits"]["test"][0].update(num_bytes=1.0), "num_bytes should be 0.."),
+        (lambda values: values["files"].update({"../x": ""}), "a file name should have no folder in it"),
+        (lambda values: values.update(image_size=1 << 40), "image_size should be 1..4096"),
+        (lambda values: values.update(image_size=3), "its offsets are not those of raw records with 3 px"),
+        (lambda values: values["offsets"].update(image_offset=10**9), "its offsets are not those of raw records"),
+        (lambda values: values["offsets"].update(image_offset="46"), "offset should be 0.."),
+        (lambda values: values.update(encoding="tiff"), "its encoding should be one of raw, jpeg, png"),
+        (lambda values: values.update(class_names=["a", 1]), "a class name should be a text"),
+        (lambda values: values.update(class_names=["\ud800"]), "surrogates not allowed"),
+        (lambda values: values.update(splits=[]), "missing or unknown keys"),
+        (lambda values: values.update(config=[]), "there should be an object"),
+    ],
+)
+def test_a_layout_from_elsewhere_is_not_trusted(
+    tmp_path: Path, change: Callable[[dict[str, Any]], object], message: str
+) -> None:
+    _changed(tmp_path, change)
+    with pytest.raises(DataError, match=re.escape(message)) as caught:
+        Layout.load(tmp_path)
+    assert str(tmp_path / "layout.json") in str(caught.value)
+    assert "Convert the images again" in str(caught.value)
+
+
+def test_a_folder_named_layout_json(tmp_path: Path) -> None:
+    (tmp_path / "layout.json").mkdir()
+    assert Layout.exists(tmp_path)  # so that the folder is not taken for one of another program
+    with pytest.raises(DataError, match=r"layout\.json cannot be read: Is a directory"):
+        Layout.load(tmp_path)

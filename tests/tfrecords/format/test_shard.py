@@ -6,6 +6,7 @@ import dataclasses
 import hashlib
 import os
 import re
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -239,3 +240,37 @@ def test_missing_and_damaged_files_are_named(tmp_path: Path) -> None:
         index_path(reader.path).write_bytes(damaged)
         with pytest.raises(DataError, match=r"shard\.idx should have one line `offset length` per record"):
             reader.offsets()
+
+
+@pytest.mark.parametrize("length", [1 << 40, (1 << 63) - 1, 1 << 63, (1 << 64) - 1])
+def test_a_header_that_claims_more_than_the_file_has(tmp_path: Path, length: int) -> None:
+    path = tmp_path / "shard"
+    path.write_bytes(header(length) + b"x" * 100)
+    tracemalloc.start()
+    with pytest.raises(CorruptRecordError, match=r"record 0 at byte 0: the file ends inside the record"):
+        list(ShardReader(path))
+    for offset, num_bytes in ((0, length), (length, 20), (-1, 20), (0, -20)):
+        with pytest.raises(CorruptRecordError, match=rf"no record of {num_bytes} bytes at byte {offset}\."):
+            ShardReader(path).read(offset, num_bytes)
+    assert tracemalloc.get_traced_memory()[1] < 1 << 20
+    tracemalloc.stop()
+
+
+@pytest.mark.parametrize("text", ["0 -5\n", "0 99999999999999999999\n", "-1 20\n", "5 20\n", "99 20\n"])
+def test_a_sidecar_that_leads_out_of_its_shard(tmp_path: Path, text: str) -> None:
+    with open_shard(tmp_path / "shard") as writer:
+        writer.write(b"content")
+    reader = ShardReader(tmp_path / "shard")
+    index_path(reader.path).write_text(text)
+    for place in reader.offsets().tolist():
+        with pytest.raises(CorruptRecordError, match=r"no record of -?\d+ bytes at byte -?\d+"):
+            reader.read(*place)
+
+
+def test_folders_in_the_place_of_files(tmp_path: Path) -> None:
+    reader = ShardReader(tmp_path / "shard")
+    for path in (reader.path, index_path(reader.path)):
+        path.mkdir()
+    for read in (lambda: list(reader), reader.offsets, lambda: reader.read(0, 20)):
+        with pytest.raises(DataError, match=r"cannot be read: Is a directory\. Make it readable"):
+            read()

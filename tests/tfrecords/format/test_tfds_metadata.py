@@ -20,7 +20,14 @@ from tfrecords.format.layout import Layout
 from tfrecords.format.manifest import read_manifest
 from tfrecords.format.naming import INFO_FILE
 from tfrecords.format.shard import ShardReader
-from tfrecords.format.tfds_metadata import is_tfds_folder, metadata_files, num_examples_by_split, write_metadata
+from tfrecords.format.tfds_metadata import (
+    TfdsInfo,
+    class_names,
+    is_tfds_folder,
+    metadata_files,
+    num_examples_by_split,
+    write_metadata,
+)
 
 
 @pytest.fixture(scope="module")
@@ -150,3 +157,39 @@ def test_damaged_info_is_named(tmp_path: Path, info: Any) -> None:
 def test_missing_info_is_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"dataset_info\.json is missing"):
         num_examples_by_split(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("labels", "names"),
+    [
+        (b"ant\nbee\n", ["ant", "bee"]),
+        (b"ant\r\nbee\rcat", ["ant", "bee", "cat"]),
+        ("a\u2028b\n\x0bc\x1cd\n".encode(), ["a\u2028b", "c\x1cd"]),
+        (b"\n\nant\n\nbee\n\n", ["ant", "bee"]),
+        (None, ["0", "1"]),
+    ],
+)
+def test_class_names_are_those_of_tfds(tfds: Any, tmp_path: Path, labels: bytes | None, names: list[str]) -> None:
+    assert class_names(labels, len(names)) == names
+    if labels is None:
+        theirs = tfds.features.ClassLabel(num_classes=len(names))
+    else:
+        (tmp_path / "labels.txt").write_bytes(labels)
+        theirs = tfds.features.ClassLabel(names_file=tmp_path / "labels.txt")
+    assert theirs.names == names
+
+
+@pytest.mark.parametrize("labels", [b"\xff", b"ant\n", b"ant\nbee\ncat\n"])
+def test_class_names_that_do_not_fit(labels: bytes) -> None:
+    with pytest.raises(ValueError, match="codec|names for 2 classes"):
+        class_names(labels, 2)
+
+
+TEMPLATES = ["../{DATASET}", "/etc/{SPLIT}", "{DATASET.__class__}", "{DATASET!r}", "{SPLIT:>99}", "{X}", "\0", "..", 7]
+
+
+@pytest.mark.parametrize("template", TEMPLATES)
+def test_a_template_that_does_more_than_name_a_file(template: Any) -> None:
+    split = {"name": "train", "shardLengths": ["1"], "filepathTemplate": template}
+    with pytest.raises(ValueError, match="folder|KeyError|a name should be a text"):
+        TfdsInfo.parse({"name": "zoo", "splits": [split]})

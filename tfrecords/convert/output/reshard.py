@@ -24,6 +24,7 @@ from tfrecords.convert.workers.shard_worker import Monitor, Task, not_there, wri
 from tfrecords.format.atomic_files import sync_file
 from tfrecords.format.layout import ShardInfo
 from tfrecords.format.naming import index_path
+from tfrecords.format.parse_errors import readable
 from tfrecords.format.record_layout import Offsets
 from tfrecords.format.shard import ShardReader, index_bytes, open_shard
 from tfrecords.format.shard_scan import ShardScan, scan_shard
@@ -133,8 +134,7 @@ class SyncTask(Task):
         """Do it; a ConversionError can also mean that the shard was damaged since it was written."""
         for row in self.rows[:1].tolist():
             monitor.begin(row)
-        with writing(self.shard):
-            scan = whole_scan(self.shard, self.info)
+        scan = whole_scan(self.shard, self.info)
         if scan is None:
             raise ConversionError(f"{self.shard} was damaged since it was written. {_AGAIN}")
         with writing(self.shard):
@@ -148,13 +148,14 @@ class SyncTask(Task):
 def whole_scan(shard: Path, info: ShardInfo) -> ShardScan | None:
     """Return the scan of a shard that is not durable yet, if it and its sidecar, if any, still have what was written.
 
-    A power failure can take it away; a killed process cannot.
+    A power failure can take it away; a killed process cannot. Raises DataError if it cannot be read.
     """
-    scan = scan_shard(shard)
-    if scan.faults or not scan.whole or (scan.num_bytes, len(scan.ids)) != (info.num_bytes, info.num_examples):
-        return None
     index = index_path(shard)
-    return None if index.exists() and index.read_bytes() != index_bytes(scan.lengths) else scan
+    with readable(shard):
+        scan = scan_shard(shard)
+        if scan.faults or not scan.whole or (scan.num_bytes, len(scan.ids)) != (info.num_bytes, info.num_examples):
+            return None
+        return None if index.exists() and index.read_bytes() != index_bytes(scan.lengths) else scan
 
 
 def link_or_copy(shard: Path, target: Path) -> None:

@@ -17,7 +17,7 @@ from tfrecords.convert.plan.shard_plan import ShardPlan, make_plan, rebalance
 from tfrecords.convert.plan.split_assignment import assign_splits, draw_ranks
 from tfrecords.convert.sources import Source, printable
 from tfrecords.convert.state.receipts import Receipt
-from tfrecords.format.naming import VERSION, next_version
+from tfrecords.format.naming import VERSION, check_splits, next_version
 
 
 @dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
@@ -67,7 +67,8 @@ class ConversionJob:
         if self.previous is not None:
             before = self.previous.manifest.take(np.flatnonzero(self.previous.manifest.ok))
             ids = before.ids
-            numbers = np.array([self.splits.index(name) for name in before.split_names], np.int8)
+            number = {name: split for split, name in enumerate(self.splits)}
+            numbers = np.array([number.get(name, -1) for name in before.split_names], np.int8)
             splits_before = numbers[before.splits]
             tables = [np.concatenate((getattr(before, name), new)) for name, new in zip(names, tables, strict=True)]
         groups = group_copies(tables[0], tables[1], tables[2], self.config.copies)
@@ -93,7 +94,8 @@ class ConversionJob:
 def make_job(config: ResolvedConfig, source: Source, previous: PreviousVersion | None, listed: Source) -> ConversionJob:
     """Return the job of converting `source`, which has all or some files of `listed`, into a new or later version.
 
-    Raises UsageError if the options ask for the source's own splits, and it has none.
+    Raises UsageError if the options ask for the source's own splits, and it has none, or some that a dataset cannot
+    have.
     """
     num_files = len(source.paths)
     usable = source.usable()
@@ -121,6 +123,13 @@ def make_job(config: ResolvedConfig, source: Source, previous: PreviousVersion |
     else:
         before = () if previous is None else tuple(previous.layout.splits)
         splits = tuple(dict.fromkeys((*before, *(source.splits[row] for row in usable.tolist()))))
+        try:
+            check_splits(splits)
+        except UsageError as error:
+            raise UsageError(
+                f"--splits=source: {source.location}: {error} Change it there, or divide the files anew, e.g. with "
+                "--splits=train=0.75,test=0.25."
+            ) from None
         number = {name: split for split, name in enumerate(splits)}
         split_of[usable] = [number[source.splits[row]] for row in usable.tolist()]
     num_before = {} if previous is None else {split: len(infos) for split, infos in previous.layout.splits.items()}

@@ -14,12 +14,11 @@ from tfrecords.convert.image.near_duplicates import COPIES
 from tfrecords.convert.plan.split_assignment import SOURCE_SPLITS, parse_splits
 from tfrecords.convert.sources import printable
 from tfrecords.format.naming import check_name
-from tfrecords.format.record_layout import ENCODINGS, Offsets
+from tfrecords.format.record_layout import ENCODINGS, MAX_IMAGE_SIZE, Offsets
 from tfrecords.options import check_choices, option
 
 # Up to this size, reading an image's raw pixels costs less than decoding a JPEG.
 _RAW_UP_TO_PX = 128
-_MAX_IMAGE_SIZE = 4096
 ENGINES = ("local", "beam")
 
 
@@ -97,8 +96,8 @@ class ConvertConfig:
         self.refusal_limit(0)
         if self.name:
             check_name(self.name)
-        if not 1 <= self.image_size <= _MAX_IMAGE_SIZE:
-            raise UsageError(f"--image_size={self.image_size}: should be 1..{_MAX_IMAGE_SIZE} px.")
+        if not 1 <= self.image_size <= MAX_IMAGE_SIZE:
+            raise UsageError(f"--image_size={self.image_size}: should be 1..{MAX_IMAGE_SIZE} px.")
         if not 1 <= self.jpeg_quality <= 100:
             raise UsageError(f"--jpeg_quality={self.jpeg_quality}: should be 1..100.")
         if self.num_workers < 0:

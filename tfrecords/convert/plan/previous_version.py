@@ -10,22 +10,23 @@ from __future__ import annotations
 import dataclasses
 import functools
 import hashlib
-import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from tfrecords.base_errors import UsageError
+from tfrecords.base_errors import DataError, UsageError
 from tfrecords.convert.plan.convert_config import ResolvedConfig
 from tfrecords.convert.sources import Source, printable
 from tfrecords.convert.sources.read_errors import read_file
 from tfrecords.convert.state.workdir import differing_options
 from tfrecords.convert.workers.shard_worker import place_of
+from tfrecords.format.atomic_files import parse_json
 from tfrecords.format.layout import Layout
 from tfrecords.format.manifest import Manifest, read_manifest
-from tfrecords.format.naming import LAYOUT_FILE, QUARANTINE_FILE, versions
+from tfrecords.format.naming import LAYOUT_FILE, MANIFEST_FILE, QUARANTINE_FILE, versions
 from tfrecords.format.quarantine import Refusal
+from tfrecords.format.record_layout import INT_BYTES
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -129,7 +130,23 @@ def find_previous_version(config: ResolvedConfig) -> PreviousVersion | None:
         return None
     previous = PreviousVersion(folders[-1], Layout.load(folders[-1]), read_manifest(folders[-1]))
     previous.check_options(config)
+    _check_manifest(previous)
     return previous
+
+
+def _check_manifest(previous: PreviousVersion) -> None:
+    """Raise DataError if the manifest has numbers that cannot be continued, as in a folder that was made to do harm."""
+    manifest, layout = previous.manifest, previous.layout
+    labels, splits, ids = manifest.labels[manifest.ok], manifest.splits[manifest.ok], manifest.ids
+    if (
+        not {manifest.split_names[split] for split in np.unique(splits[splits >= 0])} <= layout.splits.keys()
+        or (splits < 0).any()
+        or (labels < 0).any()
+        or (labels >= len(layout.class_names)).any()
+        or (ids < 0).any()
+        or (ids >= 1 << 7 * INT_BYTES).any()
+    ):
+        raise DataError(f"{previous.folder / MANIFEST_FILE} contradicts {LAYOUT_FILE}. Run `simimg verify`.")
 
 
 def select_files(config: ResolvedConfig, listed: Source, previous: PreviousVersion | None) -> Source:
@@ -170,7 +187,7 @@ def listed_paths(path: str) -> set[str]:
     """Return the paths in a quarantine list; raise UsageError if it cannot be read, or is not such a list."""
     try:
         with open(path, encoding="utf-8") as file:
-            return {str(json.loads(line)["path"]) for line in file if line.strip()}
+            return {str(parse_json(line)["path"]) for line in file if line.strip()}
     except OSError as error:
         raise UsageError(f"--only={path} cannot be read: {error.strerror}. Name a {QUARANTINE_FILE}.") from None
     except (ValueError, KeyError, TypeError):

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping
 import numpy as np
 
 from tfrecords.base_errors import UsageError
-from tfrecords.format.naming import check_split
+from tfrecords.format.naming import check_splits
 
 # The value of --splits that keeps the source's own splits.
 SOURCE_SPLITS = "source"
@@ -32,9 +32,10 @@ def parse_splits(text: str) -> dict[str, float]:
     for part in text.split(","):
         name, _, value = part.partition("=")
         try:
-            fractions[check_split(name.strip())] = float(value)
+            fractions[name.strip()] = float(value)
         except ValueError:
             raise UsageError(f"--splits={text}: {part!r} should be NAME=FRACTION, e.g. train=0.75,test=0.25.") from None
+    check_splits(fractions)
     total = sum(fractions.values())
     if any(not 0 < fraction <= 1 for fraction in fractions.values()) or abs(total - 1) > 1e-6:
         raise UsageError(f"--splits={text}: fractions should be above 0 and add up to 1; these add up to {total:g}.")

@@ -14,6 +14,8 @@ from tfrecords.convert.sources.remote import is_url, local_path, open_remote_fol
 from tfrecords.convert.sources.source import SUFFIXES, Files, Source, printable, unprintable
 from tfrecords.convert.sources.table import is_table, open_table
 from tfrecords.convert.sources.tfds import is_tfds, open_tfds
+from tfrecords.format.parse_errors import parser_errors
+from tfrecords.format.quarantine import Refusal
 
 __all__ = ["SUFFIXES", "Files", "Source", "natural_key", "open_source", "printable", "unprintable", "walk"]
 
@@ -32,12 +34,18 @@ def open_source(image_dir: str, *, table: str = "", categories: Sequence[str] = 
         UsageError: it does not exist, cannot be read, has an unknown form, or has no image file.
         ConversionError: the machine or the network failed.
     """
-    with machine_errors(image_dir or table):
-        return _open(image_dir, table, categories)
+    location = table or image_dir
+    try:
+        with (
+            machine_errors(location),
+            parser_errors(lambda fault: UsageError(f"{location} is damaged: {fault}. Fetch or make it again.")),
+        ):
+            return _open(local_path(image_dir), local_path(table), categories)
+    except Refusal as refusal:  # of a file that lists the others
+        raise UsageError(f"{location} cannot be read: {refusal.detail}.") from None
 
 
 def _open(image_dir: str, table: str, categories: Sequence[str]) -> Source:
-    image_dir, table = local_path(image_dir), local_path(table)
     if table:
         return open_table(table, image_dir, categories)
     if is_archive(image_dir) and not os.path.isdir(image_dir):

@@ -158,7 +158,7 @@ def _clean(name: str) -> str:
 
 
 def _choices(inner: str) -> list[str]:
-    numbers = re.fullmatch(r"(\d+)\.\.(\d+)", inner)
+    numbers = re.fullmatch(r"([0-9]{1,18})\.\.([0-9]{1,18})", inner)
     if numbers:
         first, last = int(numbers[1]), int(numbers[2])
         width = max(map(len, numbers.groups())) if "0" in (numbers[1][0], numbers[2][0]) else 0

@@ -19,7 +19,8 @@ from typing import Any, NamedTuple
 from tfrecords.base_errors import UsageError
 from tfrecords.convert.sources.read_errors import describe, refusal_of
 from tfrecords.convert.sources.remote import is_url, opened, read_url, remote_errors, size_and_stamp
-from tfrecords.convert.sources.source import stamp_of
+from tfrecords.convert.sources.source import MAX_FILE_BYTES, refuse_damaged, stamp_of, too_large
+from tfrecords.format.parse_errors import parser_errors
 from tfrecords.format.quarantine import Reason, Refusal
 from tfrecords.format.record import ReadAt
 
@@ -71,8 +72,9 @@ class Containers:
                 continue
             try:
                 status = os.stat(path)
-            except OSError as error:
-                raise UsageError(f"--image_dir: {path} cannot be opened: {refusal_of(error).detail}.") from None
+            except (OSError, ValueError) as error:  # ValueError: a NUL in the path
+                why = refusal_of(error).detail if isinstance(error, OSError) else error
+                raise UsageError(f"--image_dir: {path} cannot be opened: {why}.") from None
             if not stat.S_ISREG(status.st_mode):
                 raise UsageError(f"--image_dir: {path} is not a regular file.")
             sizes.append(status.st_size)
@@ -89,6 +91,10 @@ class Containers:
         fails.
         """
         path = self.paths[number]
+        with parser_errors(lambda fault: UsageError(f"{path} is damaged: {fault}. Fetch or make it again.")):
+            yield from self._scanned(path)
+
+    def _scanned(self, path: str) -> Iterator[ReadAt]:
         if is_url(path):
             with opened(path, "--image_dir") as file:
                 yield lambda offset, length: _seek_and_read(file, offset, length)
@@ -99,6 +105,7 @@ class Containers:
         except OSError as error:
             raise UsageError(f"--image_dir: {path} cannot be read: {refusal_of(error).detail}.") from None
 
+    @refuse_damaged
     def read(self, path: str, place: tuple[int, int, int] | None) -> bytes:
         """Return the bytes at `place`: a container's number, an offset and a length; `path` is not used.
 
@@ -111,6 +118,10 @@ class Containers:
     def read_range(self, number: int, offset: int, length: int) -> bytes:
         """Return `length` bytes from `offset` of a container; raises the same errors as `read`."""
         path, size, stamp = self.paths[number], self.sizes[number], self.stamps[number]
+        if not 0 <= offset <= offset + length <= size:  # a damaged archive may claim any place
+            raise Refusal(Reason.TRUNCATED, f"{os.path.basename(path)} ends inside it")
+        if length > MAX_FILE_BYTES:
+            raise too_large(length)
         if is_url(path):
             if stamp and _stamp_of_url(path, stamp) != stamp:
                 raise _changed(path)

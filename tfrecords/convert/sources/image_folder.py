@@ -20,7 +20,15 @@ from tfrecords.convert.sources.labels import (
 )
 from tfrecords.convert.sources.read_errors import refusal_of
 from tfrecords.convert.sources.remote import is_url, read_url
-from tfrecords.convert.sources.source import MAX_FILE_BYTES, QUARANTINE_JOURNAL, Source, is_ignored, stamp_of, too_large
+from tfrecords.convert.sources.source import (
+    MAX_FILE_BYTES,
+    QUARANTINE_JOURNAL,
+    Source,
+    is_ignored,
+    refuse_damaged,
+    stamp_of,
+    too_large,
+)
 from tfrecords.format.quarantine import Reason, Refusal
 
 _Identity = tuple[int, int]  # device and inode
@@ -40,6 +48,7 @@ class FolderFiles:
 
     root: str
 
+    @refuse_damaged
     def read(self, path: str, place: tuple[int, int, int] | None = None) -> bytes:
         """Return the bytes of the file `path`; `place` is not used.
 

@@ -11,6 +11,7 @@ import collections
 import dataclasses
 import difflib
 import re
+import unicodedata
 from collections.abc import Iterable, Sequence
 
 import numpy as np
@@ -36,6 +37,7 @@ _DIGITS = re.compile(r"[0-9]+")
 # of other scripts, which count as numbers if they are a whole part.
 _ODD = re.compile(r"\0|[0-9]{128}|(?![0-9])\d")
 
+_MAX_INT64 = (1 << 63) - 1
 _ALIKE = str.maketrans("0123456789", "0" * 10)
 
 
@@ -69,7 +71,7 @@ class FileListing:
         elif size > MAX_FILE_BYTES:
             self.refused[len(self.paths)] = too_large(size)
         self.paths.append(path)
-        self.sizes.append(size)
+        self.sizes.append(min(size, _MAX_INT64))  # an archive or a server may claim any size
         self.stamps.append(stamp)
         if place is not None:
             self.places.extend(place)
@@ -237,9 +239,9 @@ def check_categories(categories: Sequence[str], there: Sequence[str], location: 
             raise UsageError(f"--categories: {location} has no {what} {category!r}. {hint}")
 
 
-def natural_key(text: str) -> list[tuple[int, int, str]]:
+def natural_key(text: str) -> list[tuple[int, int, str, str]]:
     """Return a sort key that orders runs of digits by value, and equal values by their spelling."""
-    return [(0, int(part), part) if part.isdecimal() else (1, 0, part) for part in re.split(r"([0-9]+)", text) if part]
+    return [_part_key(part) for part in re.split(r"([0-9]+)", text) if part]
 
 
 def natural_order(texts: Sequence[str]) -> list[int]:
@@ -264,6 +266,14 @@ def some_of(names: Sequence[str]) -> str:
     """Return the first ten of `names` as text, and the number of the others."""
     shown = ", ".join(name if name.isprintable() else repr(name) for name in names[:10])
     return f"{shown} and {len(names) - 10} more" if len(names) > 10 else shown
+
+
+def _part_key(part: str) -> tuple[int, int, str, str]:
+    if not part.isdecimal():
+        return 1, 0, "", part
+    # Of two numbers without zeros in front, the longer one is larger. A name may have more digits than `int` takes.
+    digits = "".join(str(unicodedata.decimal(digit)) for digit in part).lstrip("0")
+    return 0, len(digits), digits, part
 
 
 def _in_order(rows: Sequence[int], paths: Sequence[str], start: int = 0) -> list[int]:

@@ -15,6 +15,7 @@ from typing import Protocol
 import numpy as np
 
 from tfrecords.base_errors import UsageError
+from tfrecords.format.parse_errors import parser_errors
 from tfrecords.format.quarantine import Reason, Refusal
 
 SUFFIXES = frozenset(
@@ -26,6 +27,9 @@ QUARANTINE_JOURNAL = "moves.jsonl"
 
 # A worker holds a whole file in memory. No camera writes a gigabyte; such a file is a video or a zip bomb.
 MAX_FILE_BYTES = 1 << 30
+
+refuse_damaged = parser_errors(lambda fault: Refusal(Reason.CORRUPT, fault))
+"""Decorates `Files.read`: whatever its parsers raise about a damaged file is a Refusal."""
 
 _DESKTOP_FILES = frozenset({"thumbs.db", "desktop.ini"})
 _ROWS_AT_ONCE = 10_000

@@ -146,8 +146,8 @@ def _open(table: str) -> AbstractContextManager[Any]:
         return opened(table, "--table")
     try:
         return open(table, "rb")
-    except OSError as error:
-        why = refusal_of(error).detail
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the path
+        why = refusal_of(error).detail if isinstance(error, OSError) else error
         raise UsageError(f"--table={table} cannot be opened: {why}. Name a CSV or parquet file.") from None
 
 
@@ -218,8 +218,9 @@ def _row(number: int, cells: Sequence[Any], table: str) -> _Row:
         raise UsageError(f"--table={table}: row {number} has no split. Add one, or remove the column.")
     if label.startswith("[") and label.endswith("]") and "," in label:
         raise UsageError(f"--table={table}: row {number} has the labels {label[:80]}. {MULTI_LABEL}.")
-    if not label.isascii() and re.search("[\ud800-\udfff]", label):
-        raise UsageError(f"--table={table}: the label in row {number} is not UTF-8. Save the table as UTF-8.")
+    for what, text in (("label", label), ("split", split or "")):
+        if not text.isascii() and re.search("[\ud800-\udfff]", text):
+            raise UsageError(f"--table={table}: the {what} in row {number} is not UTF-8. Save the table as UTF-8.")
     return _Row(number, path, sys.intern(label), split)
 
 

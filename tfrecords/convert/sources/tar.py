@@ -6,6 +6,7 @@ POSIX.1-2024, pax; the extensions L (long name) and S (sparse) are those of GNU 
 
 from __future__ import annotations
 
+import re
 import struct
 from collections.abc import Iterator
 
@@ -43,13 +44,15 @@ def tar_members(read_at: ReadAt, num_bytes: int, archive: str) -> Iterator[Membe
             what = "is damaged: there is no header" if offset else "is not a tar file: there is no header"
             raise UsageError(f"{archive} {what} at byte {offset}. Fetch or pack it again.")
         kind = header[156:157]
-        size = _number(header[124:136])
-        if "size" in pax and pax["size"].isdecimal():
-            size = int(pax["size"])
+        size = _decimal(pax["size"]) if pax.get("size") else _number(header[124:136])
         data = offset + _BLOCK
         # A link's header may have the size of its target, whose bytes do not follow.
         stored = 0 if kind in b"123456" else size
-        if size < 0 or data + stored > num_bytes:
+        if size < 0:
+            raise UsageError(
+                f"{archive} is damaged: the size of the member at byte {data - _BLOCK} is no number. Pack it again."
+            )
+        if data + stored > num_bytes:
             raise UsageError(
                 f"{archive} is truncated or damaged: the member at byte {offset} has {size} bytes, but the file ends "
                 f"at byte {num_bytes}. Fetch or pack it again."
@@ -95,6 +98,11 @@ def _number(field: bytes) -> int:
         return -1
 
 
+def _decimal(text: str) -> int:
+    """Return a number of a pax header, or -1 if it is none that a file's size or place can be."""
+    return int(text) if re.fullmatch("[0-9]{1,19}", text) else -1
+
+
 def _name(header: bytes) -> str:
     name, prefix = header[:100], header[345:500]
     if header[257:263] == b"ustar\0" and prefix[0]:  # GNU has other fields there
@@ -111,11 +119,12 @@ def _pax(data: bytes) -> dict[str, str]:
     records = {}
     while data:
         digits, _, _ = data.partition(b" ")
-        if not digits.isdigit() or not len(digits) < int(digits) <= len(data):
+        length = _decimal(digits.decode("latin-1"))
+        if not len(digits) < length <= len(data):
             break
-        key, _, value = data[len(digits) + 1 : int(digits) - 1].partition(b"=")
+        key, _, value = data[len(digits) + 1 : length - 1].partition(b"=")
         records[key.decode("utf-8", "surrogateescape")] = value.decode("utf-8", "surrogateescape")
-        data = data[int(digits) :]
+        data = data[length:]
     return records
 
 

@@ -6,20 +6,23 @@ Its TFRecord shards hold Examples with an encoded image and the number of its cl
 from __future__ import annotations
 
 import dataclasses
-import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from tfrecords.base_errors import UsageError
 from tfrecords.convert.sources.container_files import Containers
 from tfrecords.convert.sources.labels import FileListing, some_of, source_of_labels
+from tfrecords.convert.sources.read_errors import refusal_of
 from tfrecords.convert.sources.remote import driver_of, exists_url, is_url, read_url
-from tfrecords.convert.sources.source import Source
+from tfrecords.convert.sources.source import Source, refuse_damaged
 from tfrecords.convert.sources.webdataset import MULTI_LABEL
+from tfrecords.format.atomic_files import parse_json
 from tfrecords.format.example import bytes_feature, find_features
 from tfrecords.format.naming import FEATURES_FILE, INFO_FILE
+from tfrecords.format.parse_errors import parser_errors
 from tfrecords.format.quarantine import Reason, Refusal
 from tfrecords.format.record import FOOTER_BYTES, FRAMING_BYTES, HEADER_BYTES, ReadAt, footer, header
 from tfrecords.format.tfds_metadata import TFRECORD, TfdsFeature, TfdsInfo, class_names, parse_features
@@ -42,6 +45,7 @@ class TfdsFiles:
     containers: Containers
     feature: str
 
+    @refuse_damaged
     def read(self, path: str, place: tuple[int, int, int] | None) -> bytes:
         """Return the encoded image of the record at `place`, after checking the record's checksum.
 
@@ -79,13 +83,10 @@ def open_tfds(dataset_dir: str, categories: Sequence[str] = ()) -> Source:
     Raises:
         UsageError: it is damaged, not stored as TFRecord, or its examples do not have one image and one class.
     """
-    info_value, features_value = (_json(dataset_dir, name) for name in (INFO_FILE, FEATURES_FILE))
-    try:
-        info, features = TfdsInfo.parse(info_value), parse_features(features_value)
-    except ValueError as error:
-        raise UsageError(
-            f"{dataset_dir}: {INFO_FILE} or {FEATURES_FILE} has another form ({error}). Prepare the dataset again."
-        ) from None
+    with _parsing(f"{dataset_dir}: {INFO_FILE}"):
+        info = TfdsInfo.parse(_json(dataset_dir, INFO_FILE))
+    with _parsing(f"{dataset_dir}: {FEATURES_FILE}"):
+        features = parse_features(_json(dataset_dir, FEATURES_FILE))
     image, label, notes = _chosen_features(dataset_dir, features, info.supervised)
     names = _class_names(dataset_dir, label, features[label].num_classes)
     if info.file_format != TFRECORD:
@@ -211,17 +212,23 @@ def _chosen_features(
 
 
 def _class_names(dataset_dir: str, label: str, num_classes: int) -> list[str]:
-    try:
-        text = _read(_join(dataset_dir, f"{label.replace('/', '-')}.labels.txt")).decode()
-    except FileNotFoundError:
-        text = None
-    return class_names(text, num_classes)
+    path = _join(dataset_dir, f"{label.replace('/', '-')}.labels.txt")
+    with _parsing(path):
+        try:
+            labels = _read(path)
+        except FileNotFoundError:
+            labels = None
+        return class_names(labels, num_classes)
+
+
+def _parsing(what: str) -> AbstractContextManager[None]:
+    return parser_errors(lambda fault: UsageError(f"{what} has another form ({fault}). Prepare the dataset again."))
 
 
 def _json(dataset_dir: str, name: str) -> Any:
     path = _join(dataset_dir, name)
     try:
-        return json.loads(_read(path))
+        return parse_json(_read(path))
     except (FileNotFoundError, ValueError) as error:
         raise UsageError(f"{path} is not valid JSON: {error}. Prepare the dataset again.") from None
 
@@ -229,7 +236,12 @@ def _json(dataset_dir: str, name: str) -> Any:
 def _read(path: str) -> bytes:
     """Return the content of a file; raise FileNotFoundError if there is none, and OSError if the machine fails."""
     if not is_url(path):
-        return Path(path).read_bytes()
+        try:
+            return Path(path).read_bytes()
+        except FileNotFoundError:
+            raise
+        except OSError as error:
+            raise UsageError(f"{path} cannot be read: {refusal_of(error).detail}. Make it readable.") from None
     try:
         return read_url(path)
     except Refusal:

@@ -9,7 +9,6 @@ The common part, the key, goes up to the first dot of the base name.
 
 from __future__ import annotations
 
-import json
 import re
 import sys
 from collections.abc import Sequence
@@ -22,6 +21,7 @@ from tfrecords.convert.sources.labels import FileListing, some_of, source_of_lab
 from tfrecords.convert.sources.read_errors import refusal_of
 from tfrecords.convert.sources.remote import is_url, read_url
 from tfrecords.convert.sources.source import Files, Source, is_image
+from tfrecords.format.atomic_files import parse_json
 from tfrecords.format.quarantine import Reason, Refusal
 from tfrecords.format.record import ReadAt
 
@@ -140,13 +140,13 @@ class Samples:
                 )
             self._numbers.add(text := sys.intern(str(int(text))))
             return text
-        if not text or len(text) > _MAX_NAME or len(text.splitlines()) > 1:
+        if not text or len(text) > _MAX_NAME or "\n" in text or "\r" in text:
             return Refusal(Reason.NO_CLASS_FOLDER, f"{path} should contain the name of a class, not {text[:40]!r}")
         return sys.intern(text)
 
     def _json_label(self, path: str, data: bytes) -> str | Refusal | None:
         try:
-            value = json.loads(data)
+            value = parse_json(data)
         except ValueError as error:
             return Refusal(Reason.NO_CLASS_FOLDER, f"{path} is not valid JSON: {error}")
         labels = [value[key] for key in _LABEL_KEYS if value.get(key) is not None] if isinstance(value, dict) else []
@@ -182,5 +182,9 @@ def _read(path: str) -> bytes:
 
 
 def _lines(data: bytes) -> list[str]:
-    """Return the names in a list of classes, one per line; empty lines at its end are ignored."""
-    return [line.strip() for line in data.decode("utf-8-sig", "surrogateescape").rstrip().splitlines()]
+    """Return the names in a list of classes, one per line; empty lines at its end are ignored.
+
+    A line ends at a line break of any system, and not at the other characters at which `str.splitlines` divides a text.
+    """
+    text = data.decode("utf-8-sig", "surrogateescape").rstrip()
+    return [line.strip() for line in re.split("\r\n|\r|\n", text)] if text else []

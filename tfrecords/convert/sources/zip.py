@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 from tfrecords.base_errors import UsageError
 from tfrecords.convert.sources.container_files import Containers, Member
-from tfrecords.convert.sources.source import MAX_FILE_BYTES, too_large
+from tfrecords.convert.sources.source import MAX_FILE_BYTES, refuse_damaged, too_large
 from tfrecords.format.quarantine import Reason, Refusal
 from tfrecords.format.record import ReadAt
 
@@ -26,6 +26,7 @@ _END = struct.Struct("<4s4H2LH")
 _END64 = struct.Struct("<4sQ2H2L4Q")
 _LOCATOR64 = struct.Struct("<4sLQL")
 _MAX_COMMENT_BYTES = 65_535
+_MAX_DIRECTORY_BYTES = 1 << 31  # of about 20 million members; all of it is read at once
 _STORED, _DEFLATED = 0, 8
 _ENCRYPTED, _UTF8 = 0x1, 0x800
 _FAT, _UNIX = 0, 3
@@ -49,6 +50,7 @@ class ZipFiles:
     containers: Containers
     shifts: tuple[int, ...]
 
+    @refuse_damaged
     def read(self, path: str, place: tuple[int, int, int] | None) -> bytes:
         """Return the bytes of the member whose directory entry lies at `place`.
 
@@ -101,6 +103,10 @@ def zip_members(read_at: ReadAt, num_bytes: int, archive: str) -> tuple[int, Ite
     shift = end - size - offset
     if disk not in (0, 0xFFFF) or shift < 0:
         raise UsageError(f"{archive} is one part of several, or damaged. Pack it again as one file.")
+    if size > _MAX_DIRECTORY_BYTES:
+        raise UsageError(
+            f"{archive} is damaged or too large: its directory has {size:,} bytes. Pack its files as several archives."
+        )
     return shift, _members(read_at(offset + shift, size), offset + shift, size, archive)
 
 

@@ -10,15 +10,15 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from tfrecords.base_errors import DataError
 from tfrecords.convert.sources.read_errors import machine_errors
 from tfrecords.convert.sources.source import printable
-from tfrecords.format.atomic_files import atomic_file, read_json
+from tfrecords.format.atomic_files import atomic_file, parse_json
 from tfrecords.format.layout import ShardInfo
 from tfrecords.format.quarantine import Reason, Refusal, RefusedFile
 
@@ -119,13 +119,14 @@ _DAMAGED = (KeyError, TypeError, ValueError, AttributeError, OverflowError)
 
 
 def _read(path: Path, inputs: str, shard: Path) -> tuple[ShardInfo, dict[str, Any]] | None:
+    values: Any = None
     try:
-        with machine_errors(str(path)):
-            values = read_json(path, "a receipt")
+        with machine_errors(str(path)), suppress(FileNotFoundError, NotADirectoryError):
+            values = parse_json(path.read_bytes())
         if values["form"] != FORM or values["inputs"] != inputs:
             return None
         info = ShardInfo(**values["info"])
         is_there = shard.is_file() and shard.stat().st_size == info.num_bytes
         return (info, values) if is_there and shard.name == info.file else None
-    except (DataError, *_DAMAGED):  # missing, or lost in a power failure
+    except _DAMAGED:  # missing, or lost in a power failure
         return None

@@ -20,9 +20,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from tfrecords.base_errors import ConversionError, DataError, UsageError
+from tfrecords.base_errors import ConversionError, UsageError
 from tfrecords.convert.image.decoder import PIXELS
-from tfrecords.format.atomic_files import TEMPORARY, atomic_file, json_bytes, locked_file, read_json, sync_file
+from tfrecords.format.atomic_files import TEMPORARY, atomic_file, json_bytes, locked_file, parse_json, sync_file
 
 _PLAN = "plan.json"
 _FORM = 1  # of plan.json; to be raised when its form changes, or when shards are planned in another way
@@ -43,8 +43,11 @@ class WorkDir:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Hold the lock, or raise ConversionError if another conversion holds it; the operating system releases it when
-        the process ends.
+        """Hold the lock; the operating system releases it when the process ends.
+
+        Raises:
+            ConversionError: another conversion holds the lock, or has just finished.
+            UsageError: something that is not a folder has the final name.
         """
 
         def held(holder: str) -> ConversionError:
@@ -52,6 +55,11 @@ class WorkDir:
                 f"{self.final}: another conversion is writing it ({holder}). Wait until it has finished, or stop it."
             )
 
+        if os.path.lexists(self.final) and not self.final.is_dir():
+            raise UsageError(
+                f"{self.final} is not a folder, but the dataset should get this name. Move it away, or choose another "
+                "--name."
+            )
         self.work.mkdir(parents=True, exist_ok=True)
         lock = self.work / "lock"
         with locked_file(lock, held) as file:
@@ -125,9 +133,14 @@ class WorkDir:
 def _begun(plan: Path) -> dict[str, Any] | None:
     """Return the content of a plan.json, or None if there is none, or one that is damaged or has another form."""
     try:
-        values = read_json(plan, "an unfinished conversion")
-    except DataError:  # a new conversion, or one that a power failure ended right after its start
+        values = parse_json(plan.read_bytes())
+    except (FileNotFoundError, ValueError):  # a new conversion, or one that a power failure ended at its start
         return None
+    except OSError as error:
+        raise ConversionError(
+            f"{plan} cannot be read: {error.strerror or error}. Finished shards are kept. Make it readable, or "
+            "remove that folder."
+        ) from None
     is_whole = (
         isinstance(values, dict)
         and values.get("form") == _FORM

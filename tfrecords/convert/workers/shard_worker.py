@@ -8,6 +8,7 @@ cross a process boundary.
 from __future__ import annotations
 
 import dataclasses
+import errno
 import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -26,6 +27,11 @@ from tfrecords.format.record_layout import encode_record
 from tfrecords.format.shard import ShardWriter, open_shard
 
 _BATCH_BYTES = 1 << 18
+_ADVICE = {
+    errno.ENOTDIR: "Move away the file that has the name of a folder",
+    errno.EEXIST: "Move away the file that has this name",
+    errno.ENAMETOOLONG: "Choose a shorter --name",
+}
 
 
 class Stopped(Exception):
@@ -125,10 +131,16 @@ def writing(path: Path) -> Iterator[None]:
             "--num_workers."
         ) from None
     except OSError as error:
-        raise ConversionError(
-            f"{path} cannot be written: {error.strerror or error}. Finished shards are kept. Make room or make the "
-            "folder writable, and give the same command again."
-        ) from None
+        raise unwritable(path, error) from None
+
+
+def unwritable(path: Path, error: OSError, otherwise: str = "") -> ConversionError:
+    """Return the error for a file that cannot be written; `otherwise` is another way out, for the end of a sentence."""
+    advice = _ADVICE.get(error.errno or 0, "Make room or make the folder writable")
+    return ConversionError(
+        f"{path} cannot be written: {error.strerror or error}. Finished shards are kept. {advice}, and give the same "
+        f"command again{otherwise}."
+    )
 
 
 def not_there(shard: Path) -> ConversionError:

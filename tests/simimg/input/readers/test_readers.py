@@ -24,6 +24,7 @@ from simimg.input import (
 )
 from simimg.input.pipeline import choose_reader
 from simimg.input.sampler import Mixing
+from simimg.input.split import reading
 from tfrecords.format.example import decode_example
 from tfrecords.format.shard import ShardReader
 
@@ -171,6 +172,21 @@ def test_a_foreign_folder_of_another_form_is_refused(datasets: dict[str, Path], 
     (foreign / "features.json").write_text(text)
     with pytest.raises(DataError, match="square RGB"):
         open_split(foreign, "train")
+
+
+@pytest.mark.parametrize("side", [16, 64])
+@pytest.mark.parametrize("kind", ["stream", "resident"])
+@pytest.mark.parametrize("encoding", ["raw", "jpeg", "png"])
+def test_images_of_another_size_than_the_metadata_says(
+    datasets: dict[str, Path], tmp_path: Path, encoding: str, kind: str, side: int
+) -> None:
+    foreign = Path(shutil.copytree(datasets[encoding], tmp_path / "1.0.0"))
+    (foreign / "layout.json").unlink()
+    text = (foreign / "features.json").read_text().replace('"32"', f'"{side}"')
+    (foreign / "features.json").write_text(text)
+    with pytest.raises(DataError, match=r"a record of split 'train' cannot be read"):
+        reader, _ = open_reader(foreign, "train", kind)
+        list(reading(reader.split, eval_batches(reader, 8)))
 
 
 def test_mistakes(datasets: dict[str, Path], tmp_path: Path) -> None:

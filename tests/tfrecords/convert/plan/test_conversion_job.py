@@ -328,3 +328,21 @@ def test_made_from_is_what_the_manifest_has() -> None:
     assert _made_from(job, manifest).paths == ["ant/0.png", "ant/new.png", "ant/\udcff.png"]
     new = a_job(listed)
     assert _made_from(new, existing.manifest) is listed
+
+
+@pytest.mark.parametrize("split", ["my split", "all", "train+test", "val-1", "../../x", "훈련", "x" * 101])
+def test_a_split_of_the_source_that_tfds_cannot_read(split: str) -> None:
+    source = a_source(photos("ant", 4), splits=["train", split, "train", "train"])
+    with pytest.raises(UsageError, match=r"--splits=source: zoo: split .*: .*divide the files anew, e\.g\."):
+        a_job(source, splits="source")
+    a_job(source)  # these do not use it
+    unusable = dataclasses.replace(source, refused={1: Refusal(Reason.EMPTY, "")})
+    assert a_job(unusable, splits="source").splits == ("train",)
+
+
+def test_a_source_with_too_many_splits() -> None:
+    source = a_source(photos("ant", 130), splits=[f"s{number}" for number in range(130)])
+    with pytest.raises(UsageError, match=r"--splits=source: zoo: .* at most 127 splits\. Received: 130\."):
+        a_job(source, splits="source")
+    most = a_source(photos("ant", 127), splits=[f"s{number}" for number in range(127)])
+    assert sorted(set(a_job(most, splits="source").split_of.tolist())) == list(range(127))

@@ -17,7 +17,7 @@ from typing import Any
 import fsspec
 import pytest
 
-from tfrecords.base_errors import ConversionError, UsageError
+from tfrecords.base_errors import ConversionError, DataError, UsageError
 from tfrecords.convert import ConvertConfig, ConvertProgress, convert
 from tfrecords.convert.plan.previous_version import find_previous_version, listed_paths
 from tfrecords.convert.sources import open_source, read_errors
@@ -533,3 +533,19 @@ def test_a_data_set_that_lost_a_shard_is_not_added_to(
         convert(a_config(mine, tmp_path / "data", append=True))
     assert not isinstance(e.value, ConversionError)
     assert not folder.with_name("1.1.0").exists()
+
+
+@pytest.mark.parametrize(
+    ("column", "number"), [("ids", 2**63 - 1), ("ids", -5), ("labels", 7), ("labels", -1), ("splits", -1)]
+)
+def test_a_manifest_with_numbers_that_cannot_be_continued(
+    mine: Path, tmp_path: Path, a_config: AConfig, column: str, number: int
+) -> None:
+    folder = convert(a_config(mine, tmp_path)).dataset_dir
+    manifest = read_manifest(folder)
+    getattr(manifest, column)[3] = number
+    write_manifest(folder, manifest)
+    shutil.copy(mine / "ant" / "image_0.jpg", mine / "ant" / "image_99.jpg")
+    with pytest.raises(DataError, match=r"manifest\.parquet contradicts layout\.json\. Run `simimg verify`"):
+        convert(a_config(mine, tmp_path, append=True))
+    assert [path.name for path in folder.parent.iterdir()] == ["1.0.0"]

@@ -180,3 +180,12 @@ def test_a_file_that_is_replaced_is_left_out_with_all_that_belongs_to_it() -> No
 def test_long_lists_are_cut() -> None:
     assert some_of(["a", "b\n"]) == "a, 'b\\n'"
     assert some_of([str(number) for number in range(12)]) == "0, 1, 2, 3, 4, 5, 6, 7, 8, 9 and 2 more"
+
+
+def test_more_digits_than_an_integer_is_read_from() -> None:
+    ten = "1" + "0" * 5000
+    texts = ["x" + ten, "x9", f"x{'9' * 5000}", f"x0{ten}", f"x{'٣' * 4400}", "x"]
+    expected = ["x", "x9", f"x{'9' * 5000}", f"x0{ten}", "x" + ten, f"x{'٣' * 4400}"]
+    assert sorted(texts, key=natural_key)[:2] == expected[:2]
+    assert sorted(texts[:4], key=natural_key) == ["x9", f"x{'9' * 5000}", f"x0{ten}", "x" + ten]
+    assert [texts[at] for at in natural_order(texts)] == sorted(texts, key=natural_key)

@@ -297,3 +297,19 @@ def test_what_the_csv_module_writes_is_read(rows: dict[str, str], separator: str
             return
     assert source.paths == list(rows)
     assert names(source) == {path: label for path, label in expected.items() if label}
+
+
+def test_a_label_of_five_thousand_digits(photos: Path) -> None:
+    digits = "7" * 5000
+    source = open_table(write(photos / "t.csv", f"path,label\n1.jpg,{digits}\n2.jpg,8\n"))
+    assert source.class_names == ("8", digits)
+
+
+def test_a_split_that_is_not_utf8(photos: Path) -> None:
+    with pytest.raises(UsageError, match=r"the split in row 2 is not UTF-8\. Save the table as UTF-8"):
+        open_table(write(photos / "t.csv", "path,label,split\n1.jpg,a,caf\udce9\n"))
+
+
+def test_a_path_that_no_system_has(photos: Path) -> None:
+    with pytest.raises(UsageError, match=r"--table=.*cannot be opened: embedded null byte"):
+        open_table(f"{photos}/a\0.csv")

@@ -93,6 +93,13 @@ def test_a_list_of_classes(tmp_path: Path, where: str) -> None:
     assert detail.endswith(" has 3 classes, from 0")
 
 
+def test_a_line_of_a_list_ends_at_a_line_break_only(tmp_path: Path) -> None:
+    files = {"1.jpg": b"", "1.cls": b"1", "classes.txt": "a\u2028b\nc\x0bd\r\n".encode(), "2.jpg": b"", "2.cls": b"0"}
+    source = open_source(pack(tmp_path / "a.tar", files))
+    assert source.class_names == ("a\u2028b", "c\x0bd")
+    assert names(source) == {"1.jpg": "c\x0bd", "2.jpg": "a\u2028b"}
+
+
 def test_several_tars(tmp_path: Path) -> None:
     for shard in range(3):
         pack(tmp_path / f"s-{shard:02d}.tar", {"1.jpg": b"%d" % shard, "1.cls": b"%d" % shard})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
@@ -273,3 +274,57 @@ def test_differing_options() -> None:
         "--c=3 there, None now",
         "--d=None there, 4 now",
     ]
+
+
+# What is in the way
+
+
+@pytest.mark.parametrize("kind", ["file", "link to a file", "broken link"])
+def test_a_file_that_has_the_name_of_the_data_set(target: WorkDir, kind: str) -> None:
+    target.final.parent.mkdir(parents=True)
+    other = target.final.with_name("other")
+    if kind == "link to a file":
+        other.touch()
+    if kind == "file":
+        target.final.touch()
+    else:
+        target.final.symlink_to(other)
+    for _ in range(2):
+        with pytest.raises(UsageError, match=r"1\.0\.0 is not a folder.*Move it away, or choose another --name"):
+            begin(target)
+    assert not target.work.exists()
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.ESTALE, errno.EBADF, errno.EPERM])
+def test_an_error_of_the_lock_is_not_another_conversion(
+    target: WorkDir, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    def flock(*_: Any) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    with pytest.raises(OSError, match=r"work/lock") as caught:
+        begin(target)
+    assert caught.value.errno == number
+
+
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP])
+def test_a_file_system_without_locks_is_used_without_one(
+    target: WorkDir, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    def flock(*_: Any) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    begin(target)
+    assert target.dataset.is_dir()
+
+
+def test_a_plan_that_cannot_be_read_does_not_remove_what_is_finished(target: WorkDir) -> None:
+    begin(target)
+    (target.shards / "shard").touch()
+    (target.work / "plan.json").unlink()
+    (target.work / "plan.json").mkdir()
+    with pytest.raises(ConversionError, match=r"plan\.json cannot be read: Is a directory\. Finished shards are kept"):
+        begin(target)
+    assert (target.shards / "shard").exists()
