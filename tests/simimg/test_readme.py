@@ -127,7 +127,7 @@ def test_the_reference_pages_are_what_the_code_says() -> None:
 
 @pytest.mark.parametrize("page", ["determinism.md", "safety.md"])
 def test_the_tests_that_hold_the_promises_exist(page: str) -> None:
-    text = (DOCS / page).read_text()
+    text = (ROOT / "simimg/docs" / page).read_text()
     sources = {path.name: path.read_text() for path in (ROOT / "tests").rglob("test_*.py")}
     files, tests = set(re.findall(r"\btest_\w+\.py", text)), set(re.findall(r"\btest_\w+\b(?!\.py)", text))
     assert len(tests) > 5
