@@ -67,10 +67,10 @@ def measure_growth(
     """Measures the mapped reader on sets that are made of `split`.
 
     Raises:
-        UsageError: the smallest set has fewer records than a batch.
+        UsageError: the smallest dataset has fewer records than a batch.
     """
     if not 1 <= batch_size <= min(_COUNTS):
-        raise UsageError(f"--batch_size={batch_size}: should be 1..{min(_COUNTS)}, the smallest set.")
+        raise UsageError(f"--batch_size={batch_size}: should be 1..{min(_COUNTS)}, the size of the smallest dataset.")
     with tempfile.TemporaryDirectory(prefix="growth-") as parts_dir:
         return _measured(split, what, Path(parts_dir), batch_size, repeats, watch)
 

@@ -102,8 +102,8 @@ def ssim(a: np.ndarray, b: np.ndarray) -> float:
 def table(quality: Quality) -> str:
     """Returns the figures as a table in Markdown."""
     lines = [
-        f"{quality.num_pictures:,} pictures to {quality.image_size} x {quality.image_size} px,"
-        f" {quality.num_refused} refused; fast is farthest from exact in {quality.worst}",
+        f"{quality.num_pictures:,} images to {quality.image_size} x {quality.image_size} px,"
+        f" {quality.num_refused} rejected; the difference of fast to exact is largest for {quality.worst}",
         "",
         "| | PSNR mean | 5 % quantile | least | SSIM mean | 5 % quantile | least |",
         "|---|---|---|---|---|---|---|",

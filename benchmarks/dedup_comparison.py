@@ -136,7 +136,7 @@ def compare_duplicates(
             advance()
     methods = tuple(_method(name, seconds, pairs, collection) for name, (seconds, pairs) in found.items())
     return DedupComparison(
-        what=f"{num_originals:,} photos of {image_dir}, each in five ways more",
+        what=f"{num_originals:,} photos of {image_dir}, each also in five edits",
         num_files=len(collection.original_of),
         methods=methods,
         aim=(_PRECISION, _RECALL),
@@ -229,7 +229,7 @@ def duplicates_table(comparison: DedupComparison) -> list[str]:
     cnn_precision, cnn_recall = comparison.published_cnn
     aim = (
         f"simimg: aim {recall:g} at a precision of {precision:g}: {met(comparison.met)}; imagededup's CNN has "
-        f"{cnn_recall:g} at {cnn_precision:g} in its authors' table, of other photos"
+        f"{cnn_recall:g} at {cnn_precision:g} in the table of its authors, on other photos"
     )
-    cnn = "imagededup's CNN cannot be measured here: torchvision downloads its weights when it is first used"
+    cnn = "imagededup's CNN is not measured, because torchvision downloads its weights when it is first used"
     return [f"duplicates: {comparison.what}: {comparison.num_files:,} files", *aligned(rows), aim, cnn]

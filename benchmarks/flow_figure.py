@@ -1,4 +1,4 @@
-"""Draws docs/flow.jpg: the real data of one image at each letter of docs/flow.md, side by side.
+"""Draws docs/flow.jpg: the real data of one image at each step of docs/flow.md, side by side.
 
     python -m benchmarks.flow_figure sample/fishes/image_0002.jpg DATASET_DIR MODEL_DIR INDEX_DIR flow.jpg
 
@@ -96,8 +96,8 @@ def follow(picture: Path, dataset_dir: Path, model_dir: Path, index_dir: Path) -
     if row is None or layout.encoding != "raw":
         raise UsageError(f"{dataset_dir} should have {name} in its split train, as raw pixels.")
     offsets, size = layout.offsets, layout.image_size
-    with ShardReader(dataset_dir / layout.splits["train"][row.shard].file) as shard:
-        record = shard.read_framed(row.position * offsets.record_bytes, offsets.record_bytes)
+    shard = ShardReader(dataset_dir / layout.splits["train"][row.shard].file)
+    record = shard.read_framed(row.position * offsets.record_bytes, offsets.record_bytes)
     pixels = np.frombuffer(record, np.uint8)[offsets.image_offset :][: size * size * 3].reshape(size, size, 3)
 
     model, info = load_trained(model_dir)
@@ -174,8 +174,8 @@ def draw_flow(path: Path, flow: Flow) -> None:
     width = 2 * _MARGIN + columns * _PANEL + (columns - 1) * _GAP
     sheet = Image.new("RGB", (width, _TOP + 2 * step + _MARGIN - 16), _PAPER)
     draw = ImageDraw.Draw(sheet)
-    _text(draw, (_MARGIN, 40), "One image, from a file to an answer", 32)
-    _text(draw, (_MARGIN, 82), f"{flow.name}: its data at each letter of the flow", 18, _GRAY)
+    _text(draw, (_MARGIN, 40), "One image, from the file to the answer", 32)
+    _text(draw, (_MARGIN, 82), f"{flow.name}: the same image at each step, A to H", 18, _GRAY)
     for number, panel in enumerate(panels):
         x = _MARGIN + number % columns * (_PANEL + _GAP)
         y = _TOP + number // columns * step + _HEAD
@@ -236,7 +236,7 @@ def _file(panel: _Panel, flow: Flow) -> tuple[str, ...]:
 def _upright(panel: _Panel, flow: Flow) -> tuple[str, ...]:
     panel.place(flow.upright, _INNER)
     width, height = flow.upright.size
-    return "upright RGB image", f"uint8 [{height}, {width}, 3], 0..255", "or the file is rejected, with a reason"
+    return "upright RGB image", f"uint8 [{height}, {width}, 3], 0..255", "a file that cannot be decoded is rejected"
 
 
 def _example(panel: _Panel, flow: Flow) -> tuple[str, ...]:
@@ -247,7 +247,7 @@ def _example(panel: _Panel, flow: Flow) -> tuple[str, ...]:
 
 
 def _record(panel: _Panel, flow: Flow) -> tuple[str, ...]:
-    """Draws each byte as a dot and each row of pixels as a row, so the image is visible, three times as wide."""
+    """Draws one row per row of pixels and one cell per byte, so the image is visible, three times as wide."""
     values = np.frombuffer(flow.record, np.uint8)
     colors = np.repeat(values[:, None], 3, axis=1)
     offsets, size = flow.offsets, len(flow.stored)
@@ -270,21 +270,21 @@ def _record(panel: _Panel, flow: Flow) -> tuple[str, ...]:
         x += 40 + round(panel.draw.textlength(word, _font(14)))
     return (
         "record in a shard",
-        f"{len(flow.record):,} bytes, in every record of the set",
-        "gray: the bytes of the pixels",
+        f"every record of this dataset has {len(flow.record):,} bytes",
+        "gray: the bytes of the pixels, row by row",
     )
 
 
 def _batch(panel: _Panel, flow: Flow) -> tuple[str, ...]:
     _grid(panel, flow.batch, flow.at)
     n, size = len(flow.batch), len(flow.stored)
-    return "batch", f"uint8 [{n}, {size}, {size}, 3], label, id", "in the order of the epoch; ours is framed"
+    return "batch", f"uint8 [{n}, {size}, {size}, 3], label, id", "in the order of the epoch; the image is framed"
 
 
 def _augmented(panel: _Panel, flow: Flow) -> tuple[str, ...]:
     _grid(panel, np.rint(flow.augmented).astype(np.uint8), flow.at)
     n, size = len(flow.batch), len(flow.stored)
-    return "augmented batch", f"float32 [{n}, {size}, {size}, 3]", "parameters depend on seed, epoch and id only"
+    return "augmented batch", f"float32 [{n}, {size}, {size}, 3]", "the edits depend only on seed, epoch and id"
 
 
 def _embedding(panel: _Panel, flow: Flow) -> tuple[str, ...]:
@@ -300,7 +300,7 @@ def _embedding(panel: _Panel, flow: Flow) -> tuple[str, ...]:
         panel.draw.rectangle((left, y + 4, left + full, y + 15), "#e3e3e7")
         panel.draw.rectangle((left, y + 4, left + max(1, round(full * share)), y + 15), _GRAY if line else _BLUE)
         _text(panel.draw, (left + full + 12, y), f"{share:.3f}", 16, _GRAY if line else _INK)
-    return "embedding", f"float32 [{dim}], length 1: one dot per number", "below: predictions of a trained model"
+    return "embedding", f"float32 [{dim}], length 1; one square per number", "bars: the predictions of a trained model"
 
 
 def _answer(panel: _Panel, flow: Flow) -> tuple[str, ...]:
@@ -316,7 +316,7 @@ def _answer(panel: _Panel, flow: Flow) -> tuple[str, ...]:
         color = _BLUE if match.similarity >= 0.5 else _GRAY
         _text(panel.draw, (panel.x + left + 114, panel.y + top + 36), f"{match.similarity:.3f}", 18, color)
     reasons = flow.matches[0].reasons if flow.matches else ""
-    return "answer", "similarity, best first; from 0.5 on, a copy", reasons
+    return "answer", "the best matches; 0.5 and above: verified copy", f"edits found: {reasons or 'none'}"
 
 
 def _grid(panel: _Panel, images: np.ndarray, at: int) -> None:

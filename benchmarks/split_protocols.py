@@ -169,7 +169,7 @@ def _protocol(name: str, runs: list[tuple[int, int, float, float, float]]) -> Pr
 
 def protocols_table(protocols: Sequence[Protocol]) -> list[str]:
     """Returns a table of the protocols, with mean and standard deviation over the seeds."""
-    rows = [("", "train", "test", "binary", "categorical", "a seed each", "training")]
+    rows = [("", "train", "test", "binary", "categorical", "per seed", "training")]
     rows += [
         (
             found.name,
@@ -220,17 +220,17 @@ def plot_protocols(path: Path, protocols: Sequence[Protocol], machine: dict[str,
         side.set_visible(False)
     inch = 1 / figure.get_figheight()
     figure.text(
-        0.02, 1 - 0.12 * inch, "One network, three ways of testing it", va="top", fontsize=16, fontweight="bold"
+        0.02, 1 - 0.12 * inch, "One network under three test protocols", va="top", fontsize=16, fontweight="bold"
     )
-    what = "accuracy of the tutorial's network on its test pictures"
+    what = "accuracy of the tutorial's network on the test images"
     figure.text(0.02, 1 - 0.5 * inch, what, va="top", fontsize=11, color=GRAY)
-    for name, color in (("binary, of all outputs", THEIRS), ("categorical, of the pictures", OURS)):
+    for name, color in (("binary, of all outputs", THEIRS), ("categorical, of the images", OURS)):
         axes.scatter([], [], s=90, color=color, label=name)
     axes.legend(
         loc="lower right", bbox_to_anchor=(1.0, 1.0), ncols=2, frameon=False, fontsize=10.5, labelcolor=GRAY,
         handletextpad=0.2, borderaxespad=0,
     )  # fmt: skip
     seeds = len(protocols[0].binary)
-    note = f"{seeds} seeds, a small dot each; photos dealt anew by each. {machine['processor']}"
+    note = f"{seeds} seeds, one small dot per seed; each seed splits the photos differently. {machine['processor']}"
     figure.text(0.02, 0.1 * inch, note, va="bottom", fontsize=8.5, color=GRAY)
     figure.savefig(path, facecolor=PAPER)

@@ -1,10 +1,11 @@
 #!/usr/bin/env bash
-# NumPy 2.4.6 with its OpenBLAS 0.3.31: equal rows of a matrix get different products, according to their place.
+# NumPy 2.4.6 with its OpenBLAS 0.3.31: equal rows of a matrix get different products, depending on their position.
 #
 # Expected: 999 copies of one vector, times one matrix, give 999 equal rows of products.
-# Seen: with the Haswell kernels (chosen for every x86-64 processor with AVX2 and without AVX-512) they do not: full
-#   tiles of rows and the rows left over are added up in different orders. With the Nehalem kernels they are equal.
-#   So an order by similarity is not the order of the rows where vectors are equal, and it depends on the processor.
+# Seen: with the Haswell kernels (used on every x86-64 processor with AVX2 and without AVX-512) they do not, because
+#   full tiles of rows and the remaining rows are added up in different orders. With the Nehalem kernels they are
+#   equal. So if vectors are equal, sorting by similarity does not keep the order of the rows, and the order depends on
+#   the processor.
 # Needs x86-64 with AVX2. Exits with 1 if this changes.
 set -euo pipefail
 folder=$(mktemp -d)

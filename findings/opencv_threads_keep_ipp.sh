@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# OpenCV 5.0.0.93: after cv2.setUseOptimized(False), threads of OpenCV's own still use Intel's IPP.
+# OpenCV 5.0.0.93: after cv2.setUseOptimized(False), OpenCV's own threads still use Intel's IPP.
 #
 # Expected: with optimized code switched off, SIFT gives the same keypoints for any number of threads.
-# Seen: the switch turns IPP off in the calling thread alone (IPP's flag is a thread's own), so with two threads a part
-#   of the blurred images comes from IPP and a part does not. Keypoints with one thread and with two differ. With IPP
+# Seen: the switch turns IPP off in the calling thread only, because each thread has its own flag for IPP. So with two
+#   threads, a part of the blurred images comes from IPP and a part does not. Keypoints with one thread and with two differ. With IPP
 #   switched off for the whole process (OPENCV_IPP=disabled), or with cv2.setNumThreads(1), they are the same.
 # Needs x86-64: the wheels for arm64 have no IPP. Exits with 1 if this changes.
 set -euo pipefail

@@ -26,6 +26,7 @@ import json
 import os
 import sys
 import traceback
+import types
 import typing
 from collections.abc import Sequence
 from pathlib import Path
@@ -37,7 +38,7 @@ from simimg import __version__
 from simimg.command_help import command_help, flag_name, overview, usage
 from simimg.errors import SimimgError, UsageError
 
-__all__ = ["COMMANDS", "GROUPS", "main"]
+__all__ = ["COMMANDS", "GROUPS", "main", "run_command"]
 
 # Kept here so that `simimg --help` imports no command; a test compares the summaries with the modules' docstrings.
 GROUPS = {
@@ -128,11 +129,28 @@ def _main(arguments: list[str]) -> int:
         sys.stdout.write(command_help(name, module, full=asked[0].endswith("full")))
         return 0
     given, as_json = _parse(name, module.Options, rest)
-    resolve = getattr(module, "resolve", lambda given: module.Options(**given))
-    result = module.run(resolve(given))
+    try:
+        result = run_command(module, given)
+    except UsageError as error:
+        raise UsageError(_as_typed(str(error), module.Options, rest)) from error
     sys.stdout.write(json.dumps(result.values, ensure_ascii=False) + "\n" if as_json else result.text.rstrip() + "\n")
     sys.stdout.flush()
     return int(result.exit_code)
+
+
+def run_command(module: types.ModuleType, given: dict[str, Any]) -> Any:
+    """Run the command of a module with the given options, by field, and return its `Result`."""
+    resolve = getattr(module, "resolve", lambda given: module.Options(**given))
+    return module.run(resolve(given))
+
+
+def _as_typed(message: str, options: type, arguments: list[str]) -> str:
+    """Return a message with the flags as the user spells them; the library names a flag after its field."""
+    typed = {argument.lstrip("-").partition("=")[0] for argument in arguments}
+    for field in dataclasses.fields(options):
+        if field.name not in typed:
+            message = message.replace(f"--{field.name}=", f"--{flag_name(field)}=")
+    return message
 
 
 def _with_flagfiles(arguments: list[str]) -> list[str]:
@@ -140,10 +158,9 @@ def _with_flagfiles(arguments: list[str]) -> list[str]:
     try:
         return flags.FlagValues().read_flags_from_files(arguments)
     except flags.Error as error:
-        reason = error.__context__
-        what = (
-            f"{reason.filename}: {reason.strerror}" if isinstance(reason, OSError) else "name a file: --flagfile=PATH"
-        )
+        reason, what = error.__context__, "name a file: --flagfile=PATH"
+        if isinstance(reason, OSError):
+            what = f"{reason.filename}: {reason.strerror}"
         raise UsageError(f"--flagfile cannot be read: {what}.") from None
     except UnicodeDecodeError:
         raise UsageError("--flagfile cannot be read: its text is not UTF-8.") from None

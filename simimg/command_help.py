@@ -42,13 +42,7 @@ def overview(groups: Mapping[str, Mapping[str, str]]) -> str:
 
 
 def command_help(name: str, module: types.ModuleType, *, full: bool) -> str:
-    """Return the help of a command.
-
-    Args:
-        name: the command.
-        module: its module, with a docstring and a dataclass `Options`.
-        full: whether to describe the flags of groups too.
-    """
+    """Return the help of a command from its module's docstring and `Options`; `full` describes the flags of groups."""
     groups: dict[str, list[dataclasses.Field[Any]]] = {"": []}
     for field in dataclasses.fields(module.Options):
         groups.setdefault(field.metadata["group"], []).append(field)

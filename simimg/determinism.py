@@ -17,7 +17,7 @@ import functools
 import math
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from typing import Any
 
 import cv2
@@ -33,13 +33,8 @@ _PRODUCTS_AT_ONCE = 1 << 16  # 512 KB, which fit into the cache of a core
 def ordered_sum(values: np.ndarray) -> np.ndarray:
     """Return the sums over the last axis: the second half is added to the first until one number is left.
 
-    `np.sum` adds in an order that depends on the shape and memory layout of the array.
-
-    Args:
-        values: float `[..., n]`, n at least 1.
-
-    Returns:
-        `[...]`, of the same dtype.
+    `np.sum` adds in an order that depends on the shape and memory layout of the array. Float `[..., n]`, n at least 1,
+    gives `[...]` of the same dtype.
     """
     while (count := values.shape[-1]) > 1:
         half = count // 2
@@ -49,11 +44,9 @@ def ordered_sum(values: np.ndarray) -> np.ndarray:
 
 
 def inner_products(left: np.ndarray, right: np.ndarray) -> np.ndarray:
-    """Return the inner product of each pair of rows: float32 `[n]`, accurate to one unit in the last place.
+    """Return the inner product of each pair of rows, accurate to one unit in the last place.
 
-    Args:
-        left: float32 `[n, dim]`.
-        right: float32 `[n, dim]`.
+    Two arrays float32 `[n, dim]` give float32 `[n]`.
     """
     products = np.empty(len(left), np.float32)
     at_once = max(1, _PRODUCTS_AT_ONCE // left.shape[1])
@@ -79,14 +72,7 @@ def exact_matmul(left: np.ndarray, right: np.ndarray) -> np.ndarray:
     """Return a matrix product with the same bits on every processor.
 
     Rows of `left` and columns of `right` are rounded to about 21 bits relative to their largest number. For unit
-    vectors that is as accurate as a float32 product.
-
-    Args:
-        left: float `[..., n]`.
-        right: float `[n, m]`.
-
-    Returns:
-        float64 `[..., m]`.
+    vectors that is as accurate as a float32 product. Float `[..., n]` and float `[n, m]` give float64 `[..., m]`.
     """
     num_bits = (_FLOAT64_BITS - math.ceil(math.log2(max(2, right.shape[0])))) // 2
     left_numbers, left_scale = _integers(left, num_bits, axis=-1)
@@ -103,10 +89,13 @@ def _integers(values: np.ndarray, num_bits: int, axis: int) -> tuple[np.ndarray,
 
 
 class _SharedSetting:
-    """A process-wide setting that is applied for its first user and reverted after its last one."""
+    """A process-wide setting that is applied for its first user and reverted after its last one.
+
+    It decorates a function that applies the setting and returns the function that reverts it.
+    """
 
     def __init__(self, make: Callable[[], Callable[[], object]]) -> None:
-        """Take a function that applies the setting and returns the function that reverts it."""
+        functools.update_wrapper(self, make)
         self._make = make
         self._lock = threading.Lock()
         self._num_users = 0
@@ -127,13 +116,14 @@ class _SharedSetting:
                     self._undo()
 
 
-def one_blas_thread() -> AbstractContextManager[None]:
+@_SharedSetting
+def one_blas_thread() -> Callable[[], object]:
     """Return a context manager in which NumPy's products use one thread each, for callers with threads of their own.
 
     The products of two images' descriptors are small. On a busy machine, two BLAS threads that waited for each other
     took 15 ms for one instead of 0.4 ms. The limit is process-wide; contexts of several threads may overlap.
     """
-    return _one_blas_thread()
+    return _blas().limit(limits=1, user_api="blas").restore_original_limits
 
 
 @contextmanager
@@ -153,11 +143,8 @@ def plain_opencv() -> Iterator[None]:
             cv2.ipp.setUseIPP(before)
 
 
-def _limit_blas() -> Callable[[], object]:
-    return _blas().limit(limits=1, user_api="blas").restore_original_limits
-
-
-def _limit_opencv() -> Callable[[], object]:
+@_SharedSetting
+def _plain_opencv() -> Callable[[], object]:
     optimized, num_threads = cv2.useOptimized(), cv2.getNumThreads()
     cv2.setUseOptimized(False)
     cv2.setNumThreads(1)
@@ -167,10 +154,6 @@ def _limit_opencv() -> Callable[[], object]:
         cv2.setUseOptimized(optimized)
 
     return undo
-
-
-_one_blas_thread = _SharedSetting(_limit_blas)
-_plain_opencv = _SharedSetting(_limit_opencv)
 
 
 @functools.cache

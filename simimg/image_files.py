@@ -88,32 +88,25 @@ def map_ahead(
 def load_files(
     paths: Sequence[str], base: Path = Path(), *, image_size: int, how: str, known: Container[str] = ()
 ) -> Iterator[tuple[str, LoadedFile | Refusal]]:
-    """Return an iterator over each path with what was loaded, or with its refusal, in order.
+    """Return an iterator over each path below `base` with what was loaded, or with its refusal, in order.
 
-    Args:
-        paths: the files, relative to `base`.
-        base: a folder.
-        image_size: width and height in px of the pixels, uint8 `[image_size, image_size, 3]`.
-        how: how images become squares, as in `simimg convert --resize`.
-        known: SHA-256 checksums of files that are not decoded.
+    Pixels are uint8 `[image_size, image_size, 3]`; images become squares as by `simimg convert --resize=HOW`. Those
+    with `known` SHA-256 checksums are not decoded.
     """
     options = ImageOptions(image_size=image_size, resize=how)
-    return map_ahead(
-        lambda path: (path, _load(path, base, options, known)),
-        paths,
-        num_threads=_NUM_THREADS,
-        num_ahead=_FILES_AHEAD,
-    )
 
+    def load(path: str) -> tuple[str, LoadedFile | Refusal]:
+        try:
+            data = FolderFiles(str(base)).read(path)  # does not block on a pipe, and detects concurrent writes
+            sha256 = hashlib.sha256(data).hexdigest()
+            if sha256 in known:
+                return path, LoadedFile(sha256)
+            picture = load_image(data, options)
+        except Refusal as refusal:
+            return path, refusal
+        return path, LoadedFile(sha256, picture.width, picture.height, picture.pixels)
 
-def thumbnail(path: Path, most_px: int) -> Image.Image | None:
-    """Return the image of a file, mode RGB, upright, sides at most `most_px`; None if it cannot be read."""
-    try:
-        image = decode(path.read_bytes())
-    except (OSError, Refusal):
-        return None
-    image.thumbnail((most_px, most_px))
-    return image
+    return map_ahead(load, paths, num_threads=_NUM_THREADS, num_ahead=_FILES_AHEAD)
 
 
 def png_bytes(image: Image.Image) -> bytes:
@@ -125,20 +118,18 @@ def png_bytes(image: Image.Image) -> bytes:
     return buffer.getvalue()
 
 
-def jpeg_bytes(image: Image.Image, quality: int) -> bytes:
-    """Return an image, mode RGB, as a JPEG file of `quality`, 1..100 on libjpeg's scale."""
-    buffer = io.BytesIO()
-    image.save(buffer, "JPEG", quality=quality)
-    return buffer.getvalue()
-
-
-def _load(path: str, base: Path, options: ImageOptions, known: Container[str]) -> LoadedFile | Refusal:
+def thumbnail(path: str | Path, most_px: int) -> Image.Image | None:
+    """Return the image of a file, mode RGB, upright, sides at most `most_px`; None if it cannot be read."""
     try:
-        data = FolderFiles(str(base)).read(path)  # does not block on a pipe, and detects concurrent writes
-        sha256 = hashlib.sha256(data).hexdigest()
-        if sha256 in known:
-            return LoadedFile(sha256)
-        picture = load_image(data, options)
-    except Refusal as refusal:
-        return refusal
-    return LoadedFile(sha256, picture.width, picture.height, picture.pixels)
+        image = decode(Path(path).read_bytes())
+    except (OSError, Refusal):
+        return None
+    image.thumbnail((most_px, most_px))
+    return image
+
+
+def jpeg_bytes(image: Image.Image, quality: int, *, optimize: bool = False) -> bytes:
+    """Return an image, mode RGB or L, as a JPEG file of `quality`, 1..100 on libjpeg's scale."""
+    buffer = io.BytesIO()
+    image.save(buffer, "JPEG", quality=quality, optimize=optimize)
+    return buffer.getvalue()

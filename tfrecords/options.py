@@ -15,13 +15,12 @@ from tfrecords.base_errors import UsageError
 
 __all__ = ["check_choices", "from_json", "option", "to_json"]
 
-_REQUIRED: Any = object()
 _Config = TypeVar("_Config")
 
 
 def option(
     help: str,
-    default: Any = _REQUIRED,
+    default: Any = dataclasses.MISSING,
     *,
     choices: tuple[str, ...] = (),
     positional: bool = False,
@@ -43,17 +42,11 @@ def option(
     metadata = {
         "help": help, "choices": choices, "positional": positional, "group": group, "words": words, "flag": flag,
     }  # fmt: skip
-    if default is _REQUIRED:
-        return dataclasses.field(metadata=metadata)
     return dataclasses.field(default=default, metadata=metadata)
 
 
 def check_choices(config: Any) -> None:
-    """Check every field of a config dataclass that declares choices.
-
-    Raises:
-        UsageError: a value is not one of the choices.
-    """
+    """Raise UsageError if a field of a config dataclass that declares choices has another value."""
     for field in dataclasses.fields(config):
         choices = field.metadata.get("choices", ())
         value = getattr(config, field.name)
@@ -67,12 +60,8 @@ def to_json(config: Any) -> dict[str, Any]:
 
 
 def from_json(kind: type[_Config], values: Any, what: str) -> _Config:
-    """Returns the config dataclass of type `kind` from the values that `to_json` wrote.
-
-    Args:
-        kind: the dataclass.
-        values: the parsed JSON.
-        what: name of the source in error messages.
+    """Returns the config dataclass of type `kind` from the parsed JSON of what `to_json` wrote; `what` names it in
+    errors.
 
     Raises:
         UsageError: a value has the wrong type, is missing, or belongs to no field.

@@ -200,7 +200,14 @@ def duplicates(
         >>> [(group.keeper.picture.path, len(group.others)) for group in found.groups]
         []
     """
-    from simimg.similarity import SearchIndex, check_threshold, find_duplicates, reference_of, write_plan
+    from simimg.similarity import (
+        SearchIndex,
+        check_threshold,
+        find_duplicates,
+        is_reference,
+        reference_dirs_of,
+        write_plan,
+    )
 
     check_threshold(threshold)
     with ExitStack() as stack:
@@ -214,15 +221,15 @@ def duplicates(
             opened = SearchIndex.open(Path(index_dir))
         else:
             raise UsageError("name what to look through: image_dir, index_dir, or both.")
-        is_reference = reference_of(opened, tuple(str(one) for one in reference_dirs))
+        reference = reference_dirs_of(opened, tuple(str(one) for one in reference_dirs))
         found = find_duplicates(
             opened,
             threshold=threshold or opened.copy_threshold,
-            reference=lambda picture: is_reference(picture.path),
+            reference=lambda picture: is_reference(picture.path, reference),
             progress=Counter(partial(progress, "comparing"), len(opened.pictures)).advance,
         )
         if plan is not None:
-            write_plan(Path(plan), opened.files_dir(), found.groups, is_reference)
+            write_plan(Path(plan), opened.files_dir(), found.groups, reference)
     return found
 
 

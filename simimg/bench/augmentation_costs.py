@@ -26,7 +26,7 @@ _BYTES_PER_VALUE = 1 + 4  # uint8 in, float32 out
 _AUGMENTATIONS = {
     _OURS: AugmentConfig(),
     "crop": dataclasses.replace(_NOTHING, crop_min_area=0.35),
-    "colour": dataclasses.replace(_NOTHING, colour_jitter=0.4),
+    "color": dataclasses.replace(_NOTHING, colour_jitter=0.4),
     "blur": dataclasses.replace(_NOTHING, blur=2.0),
     "JPEG quantization": dataclasses.replace(_NOTHING, min_jpeg_quality=30),
     "cutout": dataclasses.replace(_NOTHING, cutout=0.5),
@@ -110,7 +110,7 @@ def measure_augmentations(
     assert not failures
     to_keras = estimate(ratios(rounds[_OURS], rounds[_KERAS]))
     return AugmentationCosts(
-        what=f"batches of {batch_size}, {image_size} x {image_size}, on the {'GPU' if on_gpu else 'processor'}",
+        what=f"batches of {batch_size}, {image_size} x {image_size}, on the {'GPU' if on_gpu else 'CPU'}",
         augmentations=tuple(_cost(name, found, rounds[_LIMIT], image_size) for name, found in rounds.items()),
         ratio_to_keras=to_keras.median,
         ratio_to_keras_ci95=to_keras.ci95,

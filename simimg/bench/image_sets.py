@@ -98,7 +98,7 @@ def good_jpegs(image_dir: Path, cache_dir: Path) -> ImageSet:
                 (folder / name / f"{number:06}.jpg").write_bytes(data)
 
     folder = made(cache_dir, "photos", [str(image_dir.resolve()), stamps], fill)
-    pictures = _listed(folder, f"the whole JPEG files of {image_dir}")
+    pictures = _listed(folder, f"the undamaged JPEG files of {image_dir}")
     if not pictures.files:
         raise UsageError(f"--image_dir={image_dir} has no JPEG files that can be decoded.")
     return pictures
@@ -125,7 +125,7 @@ def turned_jpegs(pictures: ImageSet, times: int, cache_dir: Path) -> ImageSet:
         _each_in(folder, job, pictures.files)
 
     folder = made(cache_dir, f"photos-x{times}", [pictures.folder.name], fill)
-    return _listed(folder, f"{pictures.what}, each in {times} positions (mirrored, turned)")
+    return _listed(folder, f"{pictures.what}, each in {times} orientations (mirrored, turned)")
 
 
 def large_jpegs(pictures: ImageSet, megapixels: int, count: int, cache_dir: Path, *, noise: float) -> ImageSet:

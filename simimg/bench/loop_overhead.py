@@ -3,7 +3,7 @@
     bare step        a `tf.function` of forward pass, gradients and optimizer, with one batch in memory
     loop             the training loop: batches read and shuffled, several steps per call, losses and accuracies summed
     loop, x 1 2 4    the same under MirroredStrategy with that many devices, which share the global batch
-    fit              `keras.Model.fit` on the same batches; `fit, 10 steps a call` with steps_per_execution=10
+    fit              `keras.Model.fit` on the same batches; `fit, 10 steps per call` with steps_per_execution=10
 
 There is no augmentation and no moving average of the weights, because `fit` has neither. All run in this process and
 take turns. Without a GPU, the devices are parts of the processor: they gain nothing, and what several of them cost
@@ -112,7 +112,7 @@ def measure_loop(
         f"{reader.split.image_size} x {reader.split.image_size}, reader {reader.kind}; {config.model}, "
         f"batches of {batch_size}"
     )
-    note(f"{what}: rounds: {repeats}, and one to warm up")
+    note(f"{what}; {repeats} rounds and one to warm up")
     runs = {BARE: _bare(config, reader), LOOP: _loop(config, reader, tf.distribute.OneDeviceStrategy(f"{kind}:0"))}
     for count in _DEVICES:
         if count <= there and batch_size % count == 0:
@@ -122,7 +122,7 @@ def measure_loop(
                 config, reader, tf.distribute.MirroredStrategy(names, cross_device_ops=between)
             )
     runs["fit"] = _fit(config, reader, 1)
-    runs[f"fit, {_FIT_STEPS_PER_CALL} steps a call"] = _fit(config, reader, _FIT_STEPS_PER_CALL)
+    runs[f"fit, {_FIT_STEPS_PER_CALL} steps per call"] = _fit(config, reader, _FIT_STEPS_PER_CALL)
     rounds, failures = take_turns(runs, repeats=repeats, progress=watch(len(runs) * (repeats + 1)))
     assert not failures
     to_fit = estimate(ratios(rounds[LOOP], rounds["fit"]))

@@ -142,7 +142,7 @@ def compare_readers(
             left_out[tool.name] = str(error)
     advance = watch(len(tools) * (repeats + 1))
     about: dict[str, dict[str, Any]] = {}
-    note(f"{records.what}, batches of {batch_size}: rounds: {repeats}, and one to warm up")
+    note(f"{records.what}, batches of {batch_size}; {repeats} rounds and one to warm up")
     with tempfile.TemporaryDirectory(prefix="out-", dir=cache_dir / "bench") as work_dir, ExitStack() as stack:
         started: dict[str, Callable[[], Run]] = {}
         for tool in tools:

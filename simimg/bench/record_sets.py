@@ -81,7 +81,7 @@ def records_of(pictures: ImageSet, num_images: int, image_size: int, encoding: s
         split=open_split(folder / "pictures" / "1.0.0", "train"),
         image_dir=folder / "links",
         forms_dir=folder / "forms",
-        what=f"{num_images:,} pictures of {image_size} x {image_size}, {form}",
+        what=f"{num_images:,} images of {image_size} x {image_size}, {form}",
     )
 
 

@@ -205,7 +205,7 @@ def measure_queries(
     parts = {name: _part(name, values) for name, values in seconds.items()}
     first, again = parts.pop("first"), parts.pop("again")
     return QueryTime(
-        what=f"{num_queries} edited copies among {len(index.pictures):,} pictures",
+        what=f"{num_queries} edited copies among {len(index.pictures):,} images",
         parts=tuple(parts.values()),
         first=first,
         again=again,

@@ -7,7 +7,7 @@
     + to device     batches on the training device, with prefetching
     + augment       augmented batches
     + train step    the training itself
-    train step alone    the same with one batch again and again: the speed if the input cost nothing
+    train step alone    the same, always with the same batch: the speed without the cost of the input
 
 A resident reader parses and decodes when it is opened, so it has no such stages. All stages run in this process and
 take turns; each turn ends when the device has finished.
@@ -46,10 +46,10 @@ _EPOCHS = 1_000_000  # more than any measurement needs
 ALONE, TRAINING, READ = "train step alone", "+ train step", "read"
 
 _ADVICE = {
-    "+ shuffle": "records are far apart; try --reader=resident, --cache=device or, from a disk, --shuffle=windowed",
-    "+ parse": "convert with --encoding=raw, whose records need no parsing, or use --reader=resident",
-    "+ decode": "convert with --encoding=raw at the training size, or decode on other machines: `simimg data_service`",
-    "+ to device": "use --cache=device, which moves nothing",
+    "+ shuffle": "The records are far apart: try --reader=resident, --cache=device or, from a disk, --shuffle=windowed",
+    "+ parse": "Convert with --encoding=raw, whose records need no parsing, or use --reader=resident",
+    "+ decode": "Convert with --encoding=raw at the training size, or let other machines decode: `simimg data_service`",
+    "+ to device": "Use --cache=device, which keeps the dataset on the device",
 }
 
 
@@ -135,10 +135,10 @@ def measure_training(
         num_replicas=strategy.num_replicas_in_sync,
     )
     what = (
-        f"{split.num_examples:,} pictures of {split.image_size} x {split.image_size}, {split.encoding}, reader "
+        f"{split.num_examples:,} images of {split.image_size} x {split.image_size}, {split.encoding}, reader "
         f"{reader.kind}; {config.model}, batches of {batch_size}"
     )
-    note(f"{what}: rounds: {repeats}, and one to warm up")
+    note(f"{what}; {repeats} rounds and one to warm up")
     with strategy.scope():
         num_steps = order.steps_per_epoch * config.epochs
         state = build_state(config, split.image_size, len(split.class_names), num_steps)
@@ -187,16 +187,16 @@ def bottleneck(stages: tuple[StageCost, ...], input_share: float) -> str:
     if input_share < 0.03:
         costs = {"the model": own[TRAINING], "the augmentation": own["+ augment"]}
         slowest = max(costs, key=lambda name: costs[name])
-        return f"The input keeps up: it takes {max(input_share, 0):.1%} of the time, {slowest} the most of it; " + (
-            "smaller pictures, a smaller network or more GPUs are what helps."
+        return f"The input takes only {max(input_share, 0):.1%} of the time, and {slowest} takes most of it. " + (
+            "Use smaller images, a smaller network or more GPUs."
             if slowest == "the model"
-            else "leave out augmentations, the dearest first: `simimg bench --stage=augment`."
+            else "Leave out the most expensive augmentations; `simimg bench --stage=augment` measures them."
         )
     parts = {name: own[name] for name in _ADVICE if name in own}
     slowest = max(parts, key=lambda name: parts[name])
     return (
-        f"The input takes {input_share:.0%} of the time, most of it `{slowest}` ({parts[slowest]:,.1f} us a picture): "
-        f"{_ADVICE[slowest]}."
+        f"The input takes {input_share:.0%} of the time, most of it for `{slowest}` ({parts[slowest]:,.1f} us per "
+        f"image). {_ADVICE[slowest]}."
     )
 
 

@@ -11,11 +11,12 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 from simimg.commands.console import Result, note, progress_bar, quiet_tensorflow
 
 with quiet_tensorflow():
-    from simimg.similarity import apply_plan, load_plan
+    from simimg.similarity import Applied, apply_plan, load_plan
 from tfrecords.options import option
 
 JSON_KEYS = "moved num_bytes skipped quarantine_dir dry_run"
@@ -34,18 +35,18 @@ def run(options: Options) -> Result:
     plan = load_plan(options.plan)
     with progress_bar(len(plan.removals), "moving", unit="file") as bar:
         applied = apply_plan(plan, dry_run=options.dry_run, progress=bar.update)
-    for path, reason in applied.skipped:
-        note(f"not moved {path}: {reason}")
-    values = {
-        "moved": list(applied.moved),
-        "num_bytes": applied.num_bytes,
-        "skipped": [{"path": path, "reason": reason} for path, reason in applied.skipped],
-        "quarantine_dir": str(plan.quarantine_dir),
-        "dry_run": options.dry_run,
-    }
+    values = {**moved(applied), "quarantine_dir": str(plan.quarantine_dir), "dry_run": options.dry_run}
     lines = [f"  {path}" for path in applied.moved] if options.dry_run else []
     done = "would be moved" if options.dry_run else "moved"
     lines.append(f"{len(applied.moved):,} files, {applied.num_bytes / 1e6:,.1f} MB, {done} to {plan.quarantine_dir}")
     if applied.moved and not options.dry_run:
         lines.append(f"`simimg undo --plan={options.plan}` moves them back")
     return Result(values=values, text="\n".join(lines), exit_code=2 if applied.skipped else 0)
+
+
+def moved(moves: Applied) -> dict[str, Any]:
+    """Note each file that was not moved, and return the files for JSON."""
+    for path, reason in moves.skipped:
+        note(f"not moved {path}: {reason}")
+    skipped = [{"path": path, "reason": reason} for path, reason in moves.skipped]
+    return {"moved": list(moves.moved), "num_bytes": moves.num_bytes, "skipped": skipped}

@@ -1,19 +1,19 @@
 """Measure conversion, reading, training and search.
 
-`--stage=convert` converts the JPEG files of a folder to 64 x 64 px with simimg and with each rival in turn, and once
-more with four times as many pictures. `--stage=input` reads records in shuffled batches, with simimg's readers and
-with other loaders; `--stage=growth` reads sets of a thousand to two million records. `--stage=augment` augments
-batches that are on the device already. `--stage=train` takes a training apart, from the bytes to the step, and says
-what holds it up. `--stage=loop` runs the training loop beside a bare compiled step and beside Keras's `fit`, and on 1,
-2 and 4 devices. `--stage=search` embeds pictures, searches a million vectors and takes a query apart; and
-`--stage=duplicates` counts the copies that are found by imagededup's protocol. `--stage=protocols` trains the
-tutorial's network and tests it as the tutorial did, with copies of the training photos in the test, and honestly; a
-round is a seed.
+`--stage=convert` converts the JPEG files of a folder to 64 x 64 px with simimg and with each rival in turn, and then
+does the same with four times as many images. `--stage=input` reads records in shuffled batches, with simimg's readers
+and with other loaders. `--stage=growth` reads datasets of a thousand to two million records. `--stage=augment` augments
+batches that are on the device already. `--stage=train` measures each stage of a training run, from reading bytes to the
+training step, and names the bottleneck. `--stage=loop` compares the training loop with a bare compiled step and with
+Keras's `fit`, and runs it on 1, 2 and 4 devices. `--stage=search` embeds images, searches a million vectors, and
+measures each part of a query. `--stage=duplicates` counts the copies that are found in imagededup's protocol.
+`--stage=protocols` trains the tutorial's network and tests it in two ways: as the tutorial did, with copies of the
+training photos in the test, and without them. It uses one seed per round.
 
-The stages `growth`, `duplicates` and `protocols`, and the rivals that need packages which simimg does not, are part of
-the source repository only. Such rivals get virtual environments of their own under --cache_dir, which takes some
-minutes and 3 GB once. A rival that cannot be installed is named with the reason; the exit code is then 2.
-Every run's time goes into a dated JSON file in --out_dir, with a report, and a plot, beside it.
+The stages `growth`, `duplicates` and `protocols` are in the source repository only. So are the rivals that need
+packages which simimg does not need. These rivals get virtual environments of their own under --cache_dir, which takes
+some minutes and 3 GB once. If a rival cannot be installed, it is named with the reason, and the exit code is 2.
+The time of every run is written to a dated JSON file in --out_dir, with a report and a plot beside it.
 
 Examples:
     simimg bench --stage=convert --image_dir=photos
@@ -28,7 +28,7 @@ import dataclasses
 import datetime
 import os
 import shlex
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +42,7 @@ from simimg.commands.bench_options import Options
 from simimg.commands.bench_tables import (
     augmentations_table,
     converters_table,
+    loader_name,
     loaders_table,
     loop_table,
     search_table,
@@ -50,7 +51,7 @@ from simimg.commands.bench_tables import (
 from simimg.commands.console import Result, note, progress_bar, quiet_tensorflow
 from simimg.doctor.machine import machine_facts
 from simimg.errors import UsageError
-from simimg.report import BenchContent, write_bench_report
+from simimg.report import write_bench_report
 from simimg.sample import draw_sample
 from tfrecords.format.atomic_files import write_json
 from tfrecords.options import check_choices, to_json
@@ -73,43 +74,44 @@ _Watch = Callable[[int], Callable[[], object]]
 
 _CONVERTERS = ("tutorial", "tfdata", "dali", "ffcv")
 _LARGE_CONVERTERS = ("tutorial",)
-_BUSY = 0.3  # processes a core that run or wait, from which on a machine is not quiet
+_BUSY = 0.3  # running or waiting processes per core, from which on a machine counts as busy
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class _Measured:
-    """What a stage gives: values for the file, lines of a table, and what to plot."""
+    """The result of a stage: values for the file, lines of a table, and the data of the plot."""
 
-    values: dict[str, Any]
+    values: dict[str, Any]  # with the rivals that were left out, and why, under `left_out`
     lines: list[str]
-    left_out: dict[str, str] = dataclasses.field(default_factory=dict)
     title: str = ""
     what: str = ""
-    bars: tuple[Bar, ...] = ()
+    bars: Sequence[Bar] = ()
     limit: tuple[str, float] = ("", 0.0)
     draw: Callable[[Path, dict[str, str]], None] | None = None
 
 
 def run(options: Options) -> Result:
-    """Measure, writes the dated file and returns what is in it."""
+    """Measure, write the dated file and return its content."""
     check_choices(options)
     if options.repeats < 1:
         raise UsageError(f"--repeats={options.repeats}: should be 1 or more.")
-    cache_dir = options.cache_dir.expanduser().absolute()
     start = datetime.datetime.now(datetime.UTC)
     file = options.out_dir / f"bench-{options.stage}-{start:%Y-%m-%dT%H-%M-%SZ}.json"
     load = _load_per_core()
     if load > _BUSY:
-        note(f"the machine is busy ({load:.1f} processes a core); figures of a quiet one are better")
+        note(f"the machine is busy ({load:.1f} processes per core), so the figures will be less accurate")
     with progress_bar(None, "measuring", "run") as bar:
 
         def watch(num_runs: int) -> Callable[[], object]:
             bar.total = num_runs
             return bar.update
 
-        measured = _STAGES[options.stage](options, cache_dir, file, watch)
+        cache_dir = options.cache_dir.expanduser().absolute()
+        measured = _STAGES[options.stage](dataclasses.replace(options, cache_dir=cache_dir), file, watch)
     machine = machine_facts()
-    command = [f"--{name}={_flag(value)}" for name, value in to_json(options).items() if value not in (None, [])]
+    given = {name: value for name, value in to_json(options).items() if value not in (None, [])}
+    given |= {"rivals": ",".join(options.rivals)} if options.rivals else {}
+    command = [f"--{name}={value}" for name, value in given.items()]
     values = {
         "format": "simimg-bench/1",
         "date": start.isoformat(timespec="seconds"),
@@ -121,42 +123,40 @@ def run(options: Options) -> Result:
     }
     options.out_dir.mkdir(parents=True, exist_ok=True)
     write_json(file, values)
-    ending = f"every run is in {file}"
     plot, report = file.with_suffix(".png"), file.with_suffix(".html")
     if measured.bars:
         plot_bars(plot, measured.title, measured.what, measured.bars, measured.limit, machine)
     elif measured.draw:
         measured.draw(plot, machine)
-    content = BenchContent(
+    left_out = measured.values.get("left_out", {})
+    write_bench_report(
+        report,
         title=measured.title or f"Benchmark: {options.stage}",
         date=f"{start:%-d %B %Y, %H:%M} UTC",
         lines=measured.lines,
-        left_out=measured.left_out,
+        left_out=left_out,
         plot=plot if plot.exists() else None,
-        command=values["command"],
+        repeat=values["command"],
         machine=machine,
     )
-    write_bench_report(content, report)
-    ending += f"\nreport: {report}"
-    text = "\n".join(
-        [
-            f"{machine['processor']}, {machine['cores']} cores; {machine['versions']}",
-            *measured.lines,
-            *(f"left out: {name}: {reason}" for name, reason in measured.left_out.items()),
-            "",
-            ending,
-        ]
-    )
+    lines = [
+        f"{machine['processor']}, {machine['cores']} cores; {machine['versions']}",
+        *measured.lines,
+        *(f"left out: {name}: {reason}" for name, reason in left_out.items()),
+        "",
+        f"all runs: {file}",
+        f"report: {report}",
+    ]
     values |= {"file": str(file), "report": str(report)}
-    return Result(values=values, text=text, exit_code=2 if measured.left_out else 0)
+    return Result(values=values, text="\n".join(lines), exit_code=2 if left_out else 0)
 
 
-def _convert(options: Options, cache_dir: Path, file: Path, watch: _Watch) -> _Measured:
+def _convert(options: Options, file: Path, watch: _Watch) -> _Measured:
     rivals = _rivals(options)
     comparison = compare_converters(
-        options.image_dir or _drawn(cache_dir),
+        _image_dir(options),
         rivals,
-        cache_dir=cache_dir,
+        cache_dir=options.cache_dir,
         repeats=options.repeats,
         replicate=options.replicate,
         megapixels=options.megapixels,
@@ -165,93 +165,79 @@ def _convert(options: Options, cache_dir: Path, file: Path, watch: _Watch) -> _M
         watch=watch,
     )
     lines = [line for stage in comparison.stages for line in ("", *converters_table(stage))]
-    return _Measured(values=dataclasses.asdict(comparison), lines=lines, left_out=comparison.left_out)
+    return _Measured(values=dataclasses.asdict(comparison), lines=lines)
 
 
-def _input(options: Options, cache_dir: Path, file: Path, watch: _Watch) -> _Measured:
+def _input(options: Options, file: Path, watch: _Watch) -> _Measured:
     rivals = _rivals(options)
     comparison = compare_readers(
-        _records(options, cache_dir),
+        _records(options),
         rivals,
         batch_size=options.batch_size,
         repeats=options.repeats,
-        cache_dir=cache_dir,
+        cache_dir=options.cache_dir,
         note=note,
         watch=watch,
     )
-    bars = [
-        Bar(f"simimg {found.name}" if found.is_ours else found.name, found.images_per_s, found.ci95, found.is_ours)
-        for found in comparison.loaders
-    ]
+    bars = [Bar(loader_name(found), found.images_per_s, found.ci95, found.is_ours) for found in comparison.loaders]
     return _Measured(
         values=dataclasses.asdict(comparison),
         lines=["", *loaders_table(comparison)],
-        left_out=comparison.left_out,
-        title="Images a second, shuffled",
+        title="Images per second, shuffled",
         what=f"{comparison.what}, batches of {comparison.batch_size}",
-        bars=tuple(sorted(bars, key=lambda bar: -bar.images_per_s)),
+        bars=sorted(bars, key=lambda bar: -bar.images_per_s),
         limit=("page cache", comparison.limit_images_per_s),
     )
 
 
-def _growth(options: Options, cache_dir: Path, file: Path, watch: _Watch) -> _Measured:
+def _growth(options: Options, file: Path, watch: _Watch) -> _Measured:
     stage = checkout_module("dataset_size", "--stage=growth")
-    records = _records(options, cache_dir)
+    split = _records(options).split
     what = f"{options.image_size} x {options.image_size}, {options.encoding}"
-    growth = stage.measure_growth(
-        records.split, what, batch_size=options.batch_size, repeats=options.repeats, watch=watch
-    )
+    growth = stage.measure_growth(split, what, batch_size=options.batch_size, repeats=options.repeats, watch=watch)
     return _Measured(values=dataclasses.asdict(growth), lines=["", *stage.growth_table(growth)])
 
 
-def _augment(options: Options, cache_dir: Path, file: Path, watch: _Watch) -> _Measured:
+def _augment(options: Options, file: Path, watch: _Watch) -> _Measured:
     costs = measure_augmentations(options.image_size, options.batch_size, repeats=options.repeats, watch=watch)
     *found, limit = costs.augmentations
     return _Measured(
         values=dataclasses.asdict(costs),
         lines=["", *augmentations_table(costs)],
-        title="Images a second, augmented",
+        title="Images per second, augmented",
         what=costs.what,
-        bars=tuple(Bar(cost.name, cost.images_per_s, cost.ci95, cost.is_ours) for cost in found),
+        bars=[Bar(cost.name, cost.images_per_s, cost.ci95, cost.is_ours) for cost in found],
         limit=(limit.name, limit.images_per_s),
     )
 
 
-def _train(options: Options, cache_dir: Path, file: Path, watch: _Watch) -> _Measured:
-    given = {"preset": options.preset, "reader": options.reader, "global_batch_size": options.batch_size}
-    dataset_dir = options.dataset_dir or _records(options, cache_dir).split.dataset_dir
-    costs = measure_training(
-        TrainConfig.with_preset({**given, "dataset_dir": dataset_dir}),
-        repeats=options.repeats,
-        profile_dir=file.with_suffix("") if options.profile else None,
-        note=note,
-        watch=watch,
-    )
+def _train(options: Options, file: Path, watch: _Watch) -> _Measured:
+    profile_dir = file.with_suffix("") if options.profile else None
+    costs = measure_training(_config(options), repeats=options.repeats, profile_dir=profile_dir, note=note, watch=watch)
     limit, *found = costs.stages
     lines = ["", *stages_table(costs)]
     if costs.profile_dir:
-        lines.append(f"the trace: pip install tensorboard-plugin-profile; tensorboard --logdir={costs.profile_dir}")
+        lines.append(
+            f"to see the trace: pip install tensorboard-plugin-profile; tensorboard --logdir={costs.profile_dir}"
+        )
     return _Measured(
         values={**dataclasses.asdict(costs), "profile_dir": costs.profile_dir and str(costs.profile_dir)},
         lines=lines,
-        title="Images a second, stage by stage",
+        title="Images per second, stage by stage",
         what=costs.what,
-        bars=tuple(Bar(stage.name, stage.images_per_s, stage.ci95, stage.own_us is not None) for stage in found),
+        bars=[Bar(stage.name, stage.images_per_s, stage.ci95, stage.own_us is not None) for stage in found],
         limit=("page cache", limit.images_per_s),
     )
 
 
-def _loop(options: Options, cache_dir: Path, file: Path, watch: _Watch) -> _Measured:
-    given = {"preset": options.preset, "reader": options.reader, "global_batch_size": options.batch_size}
-    dataset_dir = options.dataset_dir or _records(options, cache_dir).split.dataset_dir
-    config = TrainConfig.with_preset({**given, "dataset_dir": dataset_dir})
-    costs = measure_loop(config, repeats=options.repeats, note=note, watch=watch)
+def _loop(options: Options, file: Path, watch: _Watch) -> _Measured:
+    costs = measure_loop(_config(options), repeats=options.repeats, note=note, watch=watch)
     return _Measured(values=dataclasses.asdict(costs), lines=["", *loop_table(costs)])
 
 
-def _protocols(options: Options, cache_dir: Path, file: Path, watch: _Watch) -> _Measured:
+def _protocols(options: Options, file: Path, watch: _Watch) -> _Measured:
     stage = checkout_module("split_protocols", "--stage=protocols")
-    found = stage.compare_protocols(options.image_dir or _drawn(cache_dir), num_seeds=options.repeats, watch=watch)
+    found = stage.compare_protocols(_image_dir(options), num_seeds=options.repeats, watch=watch)
     return _Measured(
         values={"protocols": [dataclasses.asdict(protocol) for protocol in found]},
         lines=["", *stage.protocols_table(found)],
@@ -259,41 +245,38 @@ def _protocols(options: Options, cache_dir: Path, file: Path, watch: _Watch) -> 
     )
 
 
-def _search(options: Options, cache_dir: Path, file: Path, watch: _Watch) -> _Measured:
+def _search(options: Options, file: Path, watch: _Watch) -> _Measured:
     for name, value in (("num_vectors", options.num_vectors), ("num_queries", options.num_queries)):
         if value < 10:
             raise UsageError(f"--{name}={value}: should be 10 or more.")
-    pictures = good_jpegs(options.image_dir or _drawn(cache_dir), cache_dir)
+    pictures = good_jpegs(_image_dir(options), options.cache_dir)
     embedder = load_embedder("lite0")
-    note(f"bringing the index of {pictures.folder} up to date")
-    index = index_folder(cache_dir / "bench" / f"index-{pictures.folder.name}", pictures.folder, embedder).index
+    note(f"updating the index of {pictures.folder}")
+    index_dir = options.cache_dir / "bench" / f"index-{pictures.folder.name}"
+    index = index_folder(index_dir, pictures.folder, embedder).index
     query = measure_queries(index, embedder, num_queries=options.num_queries, watch=watch)
     embedding = measure_embedding(pictures, embedder, repeats=options.repeats, watch=watch)
     exact = measure_exact(options.num_vectors, repeats=options.repeats, watch=watch)
+    found: dict[str, Any] = {"embedding": embedding, "exact": exact, "query": query}
     return _Measured(
-        values={
-            "embedding": dataclasses.asdict(embedding),
-            "exact": dataclasses.asdict(exact),
-            "query": dataclasses.asdict(query),
-        },
+        values={name: dataclasses.asdict(costs) for name, costs in found.items()},
         lines=["", *search_table(embedding, exact, query)],
     )
 
 
-def _duplicates(options: Options, cache_dir: Path, file: Path, watch: _Watch) -> _Measured:
+def _duplicates(options: Options, file: Path, watch: _Watch) -> _Measured:
     stage = checkout_module("dedup_comparison", "--stage=duplicates")
     comparison = stage.compare_duplicates(
-        options.image_dir or _drawn(cache_dir),
+        _image_dir(options),
         load_embedder("lite0"),
         _chosen(options.rivals, stage.DUPLICATE_RIVALS, stage.DUPLICATE_RIVALS),
         num_originals=options.num_originals,
         seed=0,
-        cache_dir=cache_dir,
+        cache_dir=options.cache_dir,
         note=note,
         watch=watch,
     )
-    lines = ["", *stage.duplicates_table(comparison)]
-    return _Measured(values=dataclasses.asdict(comparison), lines=lines, left_out=comparison.left_out)
+    return _Measured(values=dataclasses.asdict(comparison), lines=["", *stage.duplicates_table(comparison)])
 
 
 _STAGES = {
@@ -309,10 +292,15 @@ _STAGES = {
 }
 
 
-def _records(options: Options, cache_dir: Path) -> Records:
+def _config(options: Options) -> TrainConfig:
+    given = {"preset": options.preset, "reader": options.reader, "global_batch_size": options.batch_size}
+    return TrainConfig.with_preset({**given, "dataset_dir": options.dataset_dir or _records(options).split.dataset_dir})
+
+
+def _records(options: Options) -> Records:
     note("preparing the records")
-    pictures = good_jpegs(options.image_dir or _drawn(cache_dir), cache_dir)
-    return records_of(pictures, options.num_images, options.image_size, options.encoding, cache_dir)
+    pictures = good_jpegs(_image_dir(options), options.cache_dir)
+    return records_of(pictures, options.num_images, options.image_size, options.encoding, options.cache_dir)
 
 
 def _rivals(options: Options) -> list[Tool]:
@@ -322,7 +310,7 @@ def _rivals(options: Options) -> list[Tool]:
         others = checkout_module("rivals", "--rivals")
         there |= others.CONVERTERS if converts else others.LOADERS[options.encoding]
     elif not options.rivals:
-        note("other rivals are in the source repository; this compares with those that need no other packages")
+        note("comparing only with rivals that need no other packages; the other rivals are in the source repository")
     default = tuple(there)
     if converts:
         default = _LARGE_CONVERTERS if options.megapixels else tuple(name for name in _CONVERTERS if name in there)
@@ -342,15 +330,12 @@ def _chosen(given: tuple[str, ...], default: tuple[str, ...], there: tuple[str, 
     return names
 
 
-def _drawn(cache_dir: Path) -> Path:
-    image_dir = cache_dir / "bench" / "sample"
-    draw_sample(image_dir)
-    return image_dir
+def _image_dir(options: Options) -> Path:
+    sample = options.cache_dir / "bench" / "sample"
+    if options.image_dir is None:
+        draw_sample(sample)
+    return options.image_dir or sample
 
 
 def _load_per_core() -> float:
     return round(os.getloadavg()[0] / int(machine_facts()["cores"]), 2)
-
-
-def _flag(value: Any) -> str:
-    return ",".join(value) if isinstance(value, list) else str(value)

@@ -1,4 +1,4 @@
-"""Options of `simimg bench`: which stage to measure, on what, and with which other tools to compare."""
+"""Options of `simimg bench`: the stage to measure, its images or records, and the tools to compare with."""
 
 from __future__ import annotations
 
@@ -12,8 +12,6 @@ from tfrecords.options import option
 
 with quiet_tensorflow():
     from simimg.input import READERS
-
-__all__ = ["Options"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -32,7 +30,7 @@ class Options:
         "convert: also measure this many times as many images, 1 to 8.", 4, group="sizes", words={"off": 1}
     )
     megapixels: int = option(
-        "convert: measure images of this size instead, against the tutorial; 12 is a camera's.",
+        "convert: measure images of this many megapixels instead, against the tutorial; a camera has about 12.",
         0,
         group="sizes",
         words={"off": 0},
@@ -47,13 +45,16 @@ class Options:
     batch_size: int = option("All but convert: images per batch.", 256, group="sizes")
     num_images: int = option("input, growth, train, loop: number of records.", 60_000, group="sizes")
     num_vectors: int = option("search: vectors to search, which take 2 KB of memory each.", 1_000_000, group="sizes")
-    num_queries: int = option("search: images to search for, one after another.", 28, group="sizes")
-    num_originals: int = option("duplicates: images to transform, in five ways each.", 300, group="sizes")
+    num_queries: int = option("search: images to search for, one after the other.", 28, group="sizes")
+    num_originals: int = option("duplicates: images to edit, in five ways each.", 300, group="sizes")
     dataset_dir: Path | None = option(
-        "train, loop: a data set, instead of one converted from --image_dir.", None, group="data"
+        "train, loop: a dataset to use instead of one converted from --image_dir.", None, group="data"
     )
     preset: str = option(
-        "train, loop: the preset with network, augmentation and optimizer.", "small", choices=PRESETS, group="training"
+        "train, loop: the preset, which sets network, augmentation and optimizer.",
+        "small",
+        choices=PRESETS,
+        group="training",
     )
     reader: str = option("train, loop: how to read shards.", "auto", choices=READERS, group="training")
     profile: bool = option("train: also write a trace of 20 steps for TensorBoard.", False, group="training")

@@ -1,8 +1,7 @@
-"""What `simimg bench` prints: a table a stage, as lines."""
+"""The tables that `simimg bench` prints, one per stage, as lines."""
 
 from __future__ import annotations
 
-import dataclasses
 from typing import TYPE_CHECKING
 
 from simimg.bench.bench_plots import aligned, interval, met
@@ -16,156 +15,120 @@ if TYPE_CHECKING:
     from simimg.bench.search_speed import EmbeddingSpeed, QueryTime
     from simimg.bench.training_stages import StageCost, TrainingCosts
 
-__all__ = [
-    "augmentations_table",
-    "converters_table",
-    "loaders_table",
-    "loop_table",
-    "search_table",
-    "stages_table",
-]
-
 
 def converters_table(stage: Stage) -> list[str]:
-    """Return the converters, and what was aimed at."""
+    """Return the converters, and whether the aims are met."""
     rounds = len(next(iter(stage.rounds.values())))
     plural = "" if rounds == 1 else "s"
     title = (
-        f"{stage.name}: {stage.num_images:,} pictures ({stage.num_bytes / 2**20:,.0f} MB) to {IMAGE_SIZE} x "
+        f"{stage.name}: {stage.num_images:,} images ({stage.num_bytes / 2**20:,.0f} MB) to {IMAGE_SIZE} x "
         f"{IMAGE_SIZE}, {rounds} round{plural}: {stage.what}"
     )
-    rows = [("", "images/s", "95 % interval", "simimg is", "95 % interval", "aim")]
-    rows.append(("simimg", f"{stage.images_per_s:,.0f}", interval(stage.ci95, ",.0f"), "", "", ""))
+    rows = [("", "images/s", "95 % interval", "simimg / rival", "95 % interval", "aim")]
+    rows.append(("simimg", *_rate(stage.images_per_s, stage.ci95), "", "", ""))
     for rival in stage.rivals:
         aim = "" if rival.bar is None else f"{rival.bar:g}x: {met(bool(rival.met))}"
-        rows.append(
-            (
-                rival.name,
-                f"{rival.images_per_s:,.0f}",
-                interval(rival.ci95, ",.0f"),
-                f"{rival.ratio:.2f}x",
-                interval(rival.ratio_ci95, ".2f"),
-                aim,
-            )
-        )
+        ratio = (f"{rival.ratio:.2f}x", interval(rival.ratio_ci95, ".2f"))
+        rows.append((rival.name, *_rate(rival.images_per_s, rival.ci95), *ratio, aim))
     parts = " and ".join(f"{name} {value:,.0f} images/s" for name, value in stage.limits.items())
     return [title, *aligned(rows), f"{100 * stage.ratio_to_limit:.1f} % of the limit ({parts})"]
 
 
 def loaders_table(comparison: InputComparison) -> list[str]:
-    """Return the readers and the rivals, and what was aimed at."""
+    """Return the readers and the rivals, and whether the aims are met."""
     title = f"input: {comparison.what}, shuffled batches of {comparison.batch_size}"
-    rows = [("", "images/s", "95 % interval", "of the limit", "cores", "memory")]
+    rows = [("", "images/s", "95 % interval", "share of limit", "cores", "memory")]
     for loader in comparison.loaders:
-        rows.append(
-            (
-                f"simimg {loader.name}" if loader.is_ours else loader.name,
-                *_throughput(loader),
-                f"{loader.cores:.1f}",
-                f"{loader.peak_bytes / 1e9:.1f} GB",
-            )
-        )
+        memory = f"{loader.peak_bytes / 1e9:.1f} GB"
+        rows.append((loader_name(loader), *_throughput(loader), f"{loader.cores:.1f}", memory))
     rows.append(("page cache, one thread", f"{comparison.limit_images_per_s:,.0f}", "", "100.0 %", "", ""))
     lines = [title, *aligned(rows)]
     for aim in comparison.aims:
-        ratio = f"{aim.ratio:.2f}x ({interval(aim.ratio_ci95, '.2f')})"
-        lines.append(f"simimg {aim.reader} is {ratio} {aim.rival}; aim {aim.aim:g}x: {met(aim.met)}")
+        ratio = _ratio(aim.ratio, aim.ratio_ci95)
+        lines.append(f"simimg {aim.reader} is {ratio} as fast as {aim.rival}; aim {aim.aim:g}x: {met(aim.met)}")
     return lines
 
 
+def loader_name(loader: Loader) -> str:
+    """Return the name under which a reader is shown."""
+    return f"simimg {loader.name}" if loader.is_ours else loader.name
+
+
 def stages_table(costs: TrainingCosts) -> list[str]:
-    """Return the stages of a training, and what holds it up."""
-    rows = [("", "images/s", "95 % interval", "of the limit", "adds a picture", "cores")]
+    """Return the stages of a training run, and its bottleneck."""
+    rows = [("", "images/s", "95 % interval", "share of limit", "added per image", "cores")]
     for stage in costs.stages:
-        rows.append(
-            (
-                stage.name,
-                *_throughput(stage),
-                "" if stage.own_us is None else f"{stage.own_us:,.1f} us",
-                f"{stage.cores:.1f}",
-            )
-        )
-    memory = f"{costs.peak_bytes / 1e9:.1f} GB of memory at most"
+        own = "" if stage.own_us is None else f"{stage.own_us:,.1f} us"
+        rows.append((stage.name, *_throughput(stage), own, f"{stage.cores:.1f}"))
+    memory = f"peak memory: {costs.peak_bytes / 1e9:.1f} GB"
     return [f"train: {costs.what}", *aligned(rows), memory, costs.bottleneck]
 
 
 def loop_table(costs: LoopCosts) -> list[str]:
-    """Return the ways of training beside the bare step."""
-    rows = [("", "steps/s", "of the bare step", "95 % interval", "adds a step")]
-    rows += [
-        (
-            way.name,
-            f"{way.steps_per_s:,.2f}",
-            f"{100 * way.ratio_to_bare:.1f} %",
-            "-" if way.ci95 is None else f"{100 * way.ci95[0]:.1f} to {100 * way.ci95[1]:.1f} %",
-            f"{way.overhead_us:,.0f} us",
-        )
-        for way in costs.ways
+    """Return the ways of training, compared with the bare step."""
+    rows = [("", "steps/s", "share of bare step", "95 % interval", "added per step")]
+    for way in costs.ways:
+        ends = "-" if way.ci95 is None else f"{100 * way.ci95[0]:.1f} to {100 * way.ci95[1]:.1f} %"
+        share = f"{100 * way.ratio_to_bare:.1f} %"
+        rows.append((way.name, f"{way.steps_per_s:,.2f}", share, ends, f"{way.overhead_us:,.0f} us"))
+    return [
+        f"loop: {costs.what}",
+        *aligned(rows),
+        f"the loop is {_ratio(costs.to_fit, costs.to_fit_ci95)} as fast as Keras's fit",
     ]
-    to_fit = f"the loop is {costs.to_fit:.2f}x ({interval(costs.to_fit_ci95, '.2f')}) Keras's fit"
-    return [f"loop: {costs.what}", *aligned(rows), to_fit]
 
 
 def augmentations_table(costs: AugmentationCosts) -> list[str]:
     """Return each augmentation, and the comparison with Keras."""
-    rows = [("", "images/s", "95 % interval", "of the limit", "pixels", "cores")]
+    rows = [("", "images/s", "95 % interval", "share of limit", "pixels", "cores")]
     for cost in costs.augmentations:
-        rows.append(
-            (
-                cost.name,
-                *_throughput(cost),
-                f"{cost.gb_per_s:.2f} GB/s",
-                f"{cost.cores:.1f}",
-            )
-        )
-    ratio = f"{costs.ratio_to_keras:.2f}x ({interval(costs.ratio_to_keras_ci95, '.2f')})"
-    aim = f"rotation and flip are {ratio} the layers of Keras; aim {costs.aim:g}x: {met(costs.met)}"
+        rows.append((cost.name, *_throughput(cost), f"{cost.gb_per_s:.2f} GB/s", f"{cost.cores:.1f}"))
+    ratio = _ratio(costs.ratio_to_keras, costs.ratio_to_keras_ci95)
+    aim = f"rotation and flip are {ratio} as fast as the layers of Keras; aim {costs.aim:g}x: {met(costs.met)}"
     return [f"augment: {costs.what}", *aligned(rows), aim]
 
 
 def search_table(embedding: EmbeddingSpeed, exact: ExactSearch, query: QueryTime) -> list[str]:
     """Return embedding, exact search and one query, each with its limits."""
     rows: list[tuple[str, ...]] = [("", "images/s", "95 % interval")]
-    rows += [
-        (name, f"{value:,.0f}", interval(embedding.ci95[name], ",.0f"))
-        for name, value in embedding.images_per_s.items()
+    rows += [(name, *_rate(value, embedding.ci95[name])) for name, value in embedding.images_per_s.items()]
+    lines = [
+        f"embedding: {embedding.what}",
+        *aligned(rows),
+        f"index is {embedding.index_to_decode:.2f}x as fast as decoding alone and {embedding.index_to_network:.2f}x as "
+        f"fast as the network alone; "
+        f"aim {embedding.aim:g} images/s: {met(embedding.met)}",
+        f"the network needs {embedding.gflops_per_image:.3f} GFLOP per image and reaches "
+        f"{embedding.network_to_peak:.0%} of the CPU's {embedding.peak_gflops:,.0f} GFLOP/s",
     ]
-    lines = [f"embedding: {embedding.what}", *aligned(rows)]
-    lines.append(
-        f"index is {embedding.index_to_decode:.2f}x decoding and {embedding.index_to_network:.2f}x the network alone; "
-        f"aim {embedding.aim:g} images/s: {met(embedding.met)}"
-    )
-    lines.append(
-        f"the network, {embedding.gflops_per_image:.3f} GFLOP a picture, reaches {embedding.network_to_peak:.0%} of "
-        f"the processor's {embedding.peak_gflops:,.0f} GFLOP/s"
-    )
-    rows = [("", "queries", "queries/s", "95 % interval", "read", "of memory", "of the peak", "cores", "simimg is")]
-    rows += [
-        (
-            speed.name,
-            f"{speed.batch}",
-            f"{speed.queries_per_s:,.1f}",
-            interval(speed.ci95, ",.1f"),
-            f"{speed.gb_per_s:.2f} GB/s",
-            f"{speed.ratio_to_memory:.0%}",
-            f"{speed.ratio_to_peak:.0%}",
-            f"{speed.cores:.1f}",
-            "" if speed.times_ours is None else f"{speed.times_ours:.2f}x ({interval(speed.times_ours_ci95, '.2f')})",
-        )
-        for speed in exact.speeds
+    rows = [
+        ("", "batch", "queries/s", "95 % interval", "read", "of memory", "of peak", "cores", "simimg / rival"),
     ]
+    for speed in exact.speeds:
+        shares = (f"{speed.gb_per_s:.2f} GB/s", f"{speed.ratio_to_memory:.0%}", f"{speed.ratio_to_peak:.0%}")
+        ours = "" if speed.times_ours is None else _ratio(speed.times_ours, speed.times_ours_ci95)
+        rate = _rate(speed.queries_per_s, speed.ci95, ",.1f")
+        rows.append((speed.name, f"{speed.batch}", *rate, *shares, f"{speed.cores:.1f}", ours))
     lines += ["", f"exact search: {exact.what}", *aligned(rows)]
-    lines.append(f"memory is read at {exact.memory_gb_per_s:.1f} GB/s; the peak is {exact.peak_gflops:,.0f} GFLOP/s")
+    lines.append(f"limits: memory {exact.memory_gb_per_s:.1f} GB/s, peak {exact.peak_gflops:,.0f} GFLOP/s")
+    parts = {part.name: part for part in query.parts} | {
+        "all, for the first time": query.first,
+        "all, again": query.again,
+    }
     rows = [("", "ms", "95 % interval")]
-    rows += [
-        (part.name, f"{part.ms:,.1f}", interval(part.ci95, ",.1f"))
-        for part in (*query.parts, dataclasses.replace(query.first, name="all, the first time"))
-    ]
-    rows.append(("all, again", f"{query.again.ms:,.1f}", interval(query.again.ci95, ",.1f")))
-    lines += ["", f"a query: {query.what}, medians", *aligned(rows)]
-    return [*lines, f"aim {query.aim_ms:g} ms the first time: {met(query.met)}"]
+    rows += [(name, *_rate(part.ms, part.ci95, ",.1f")) for name, part in parts.items()]
+    lines += ["", f"one query: {query.what}, medians", *aligned(rows)]
+    return [*lines, f"aim {query.aim_ms:g} ms for the first time: {met(query.met)}"]
 
 
 def _throughput(found: Loader | StageCost | AugmentationCost) -> tuple[str, str, str]:
-    """Return images a second, their interval, and the share of the limit."""
-    return f"{found.images_per_s:,.0f}", interval(found.ci95, ",.0f"), f"{100 * found.ratio_to_limit:.1f} %"
+    """Return images per second, their interval, and the share of the limit."""
+    return *_rate(found.images_per_s, found.ci95), f"{100 * found.ratio_to_limit:.1f} %"
+
+
+def _rate(value: float, ci95: tuple[float, float] | None, form: str = ",.0f") -> tuple[str, str]:
+    return f"{value:{form}}", interval(ci95, form)
+
+
+def _ratio(value: float, ci95: tuple[float, float] | None) -> str:
+    return f"{value:.2f}x ({interval(ci95, '.2f')})"

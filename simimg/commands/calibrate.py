@@ -57,7 +57,6 @@ class Options:
     )
 
     def __post_init__(self) -> None:
-        """Check the number of queries."""
         if self.num_queries < 5:
             raise UsageError(f"--num_queries={self.num_queries}: should be 5 or more.")
 
@@ -86,13 +85,8 @@ def run(options: Options) -> Result:
         tile_sheet(rows, options.failures)
     micro = {score: measured.micro(score) for score in SCORES}
     failures = [
-        {
-            "edit": failure.edit,
-            "original": index.pictures[failure.original].path,
-            "first": index.pictures[failure.first].path,
-            "place": failure.place,
-        }
-        for failure in measured.failures
+        dataclasses.asdict(one) | {name: index.pictures[getattr(one, name)].path for name in ("original", "first")}
+        for one in measured.failures
     ]
     seconds = time.perf_counter() - start
     values: dict[str, Any] = {
@@ -110,10 +104,8 @@ def run(options: Options) -> Result:
         lines += ["", "mean average precision for images of the same kind, with the labels of the queries hidden"]
         lines += [f"  {name:<32}{value:6.3f}" for name, value in kinds.items()]
     if failures:
-        lines += [
-            "",
-            f"{len(failures)} of {measured.num_copies:,} copies do not have their original as the first match",
-        ]
+        wrong = f"{len(failures)} of {measured.num_copies:,} copies do not have their original as the first match"
+        lines += ["", wrong]
         lines += [f"  {one['original']} {one['edit']}: {one['first']}" for one in failures[:_FAILURES_SHOWN]]
     lines += [
         "",

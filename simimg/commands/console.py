@@ -2,26 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from typing import Any
 
 from tqdm import tqdm
-
-__all__ = [
-    "Result",
-    "note",
-    "noting_skipped",
-    "progress_bar",
-    "quiet_tensorflow",
-    "showing",
-    "shows_progress",
-    "stage_bars",
-]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -79,39 +68,33 @@ def showing(bar: tqdm[Any]) -> Callable[[int, int], None]:
     return show
 
 
-@contextmanager
+@contextlib.contextmanager
 def stage_bars() -> Iterator[Callable[[str, int, int], None]]:
     """Yield a callback for the stage, the number done and the total; each stage has a progress bar of its own."""
-    stage, bar = "", None
+    with contextlib.ExitStack() as shown:
+        bars: dict[str, tqdm[Any]] = {}  # the one of the current stage
 
-    def show(name: str, done: int, total: int) -> None:
-        nonlocal stage, bar
-        if bar is None or name != stage:
-            if bar is not None:
-                bar.close()
-            stage, bar = name, progress_bar(total, name)
-        showing(bar)(done, total)
+        def show(name: str, done: int, total: int) -> None:
+            if name not in bars:
+                shown.close()
+                bars.clear()
+                bars[name] = shown.enter_context(progress_bar(total, name))
+            showing(bars[name])(done, total)
 
-    try:
         yield show
-    finally:
-        if bar is not None:
-            bar.close()
 
 
-@contextmanager
+@contextlib.contextmanager
 def quiet_tensorflow() -> Iterator[None]:
     """Capture what TensorFlow's libraries write to standard error while they are imported and look for GPUs.
 
     They write before their own log level applies. The captured text is shown if the import fails, and nothing is
     captured with `--verbose`. `simimg doctor` reports what matters.
     """
-    try:
+    stderr = None
+    with contextlib.suppress(OSError, ValueError):  # standard error is not a file, as under a test runner
         stderr = sys.stderr.fileno()
-    except (OSError, ValueError):  # standard error is not a file, as under a test runner
-        yield
-        return
-    if os.environ.get("TF_CPP_MIN_LOG_LEVEL") == "0":  # set by --verbose
+    if stderr is None or os.environ.get("TF_CPP_MIN_LOG_LEVEL") == "0":  # set by --verbose
         yield
         return
     with tempfile.TemporaryFile() as captured:

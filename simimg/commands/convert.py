@@ -36,10 +36,8 @@ class Options(ConvertConfig):
 
 def run(options: Options) -> Result:
     """Convert, with a progress bar, and write the report."""
-    names = [field.name for field in dataclasses.fields(ConvertConfig)]
-    config = ConvertConfig(**{name: getattr(options, name) for name in names})
-    if options.tfds_name:
-        config = _with_tfds(config, options.tfds_name)
+    given = vars(options) | (_tfds_source(options) if options.tfds_name else {})
+    del given["tfds_name"]
     with progress_bar(None, "converting") as bar:
 
         def show(progress: ConvertProgress) -> None:
@@ -49,24 +47,17 @@ def run(options: Options) -> Result:
             bar.set_postfix(rejected=progress.num_refused, refresh=False)
             bar.update(progress.num_done - bar.n)
 
-        summary = api.convert(progress=show, **{name: getattr(config, name) for name in names})
+        summary = api.convert(progress=show, **given)
     for warning in summary.warnings:
         note(f"note: {warning}")
-    values = {
-        "dataset_dir": str(summary.dataset_dir),
-        "num_examples": summary.num_examples,
-        "splits": summary.splits,
-        "num_refused": summary.num_refused,
-        "reasons": summary.reasons,
-        "seconds": summary.seconds,
-        "images_per_s": summary.images_per_s,
-    }
+    values = {name: getattr(summary, name) for name in JSON_KEYS.split()} | {"dataset_dir": str(summary.dataset_dir)}
     return Result(values=values, text=_text(summary), exit_code=2 if summary.num_refused else 0)
 
 
-def _with_tfds(config: ConvertConfig, name: str) -> ConvertConfig:
-    """Return the configuration with a TFDS data set, downloaded and prepared, as its source."""
-    if config.image_dir or config.table:
+def _tfds_source(options: Options) -> dict[str, str]:
+    """Return the options that make a TFDS data set, downloaded and prepared, the source."""
+    name = options.tfds_name
+    if options.image_dir or options.table:
         raise UsageError(f"--tfds_name={name} is a source of its own: leave out --image_dir and --table.")
     with quiet_tensorflow():
         import tensorflow_datasets as tfds
@@ -87,9 +78,7 @@ def _with_tfds(config: ConvertConfig, name: str) -> ConvertConfig:
         raise ConversionError(
             f"--tfds_name={name} could not be prepared: {error}. Run the same command again when the network works."
         ) from error
-    return dataclasses.replace(
-        config, image_dir=str(builder.data_dir), name=config.name or builder.info.name.replace("/", "_")
-    )
+    return {"image_dir": str(builder.data_dir), "name": options.name or builder.info.name.replace("/", "_")}
 
 
 def _text(summary: ConvertSummary) -> str:

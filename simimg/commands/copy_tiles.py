@@ -1,4 +1,4 @@
-"""Images of copies for the reports of `duplicates` and `leaks`, with the places that differ marked."""
+"""What `duplicates` and `leaks` share: images of copies for reports, with the places that differ marked."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ with quiet_tensorflow():
     from simimg.similarity import IndexImages
     from simimg.similarity.match_verification import SAME_PIXELS
 
-__all__ = ["marked_pair"]
+THRESHOLD_HELP = "Minimum similarity of copies, 0.5 to 1; auto is what `simimg calibrate` found, or 0.9."
 
 
 def marked_pair(images: IndexImages, copy: int, original: int) -> tuple[Image.Image | None, Image.Image | None]:

@@ -71,7 +71,8 @@ def serve(options: Options, stop: threading.Event) -> Result:
         if options.dispatcher:
             check_service("--dispatcher", options.dispatcher)
             url = urlsplit(options.dispatcher)
-            host = options.host or (url.hostname if _is_here(url.hostname or "") else socket.gethostname())
+            is_here = url.hostname == "localhost" or (url.hostname or "").startswith("127.")
+            host = options.host or (url.hostname if is_here else socket.gethostname())
             server = service.WorkerServer(
                 service.WorkerConfig(
                     dispatcher_address=url.netloc,
@@ -108,9 +109,4 @@ def serve(options: Options, stop: threading.Event) -> Result:
 def _free_port() -> int:
     with socket.socket() as listener:
         listener.bind(("", 0))
-        port: int = listener.getsockname()[1]
-        return port
-
-
-def _is_here(host: str) -> bool:
-    return host == "localhost" or host.startswith("127.")
+        return listener.getsockname()[1]

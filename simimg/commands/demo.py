@@ -10,13 +10,14 @@ Example: simimg demo --image_dir=photos
 from __future__ import annotations
 
 import dataclasses
+import importlib
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from simimg.commands import convert
+from simimg.cli import run_command
 from simimg.commands.console import Result, note, progress_bar
+from simimg.report import Stage
 from simimg.sample import draw_sample
 from tfrecords.format.layout import Layout
 from tfrecords.options import option
@@ -44,74 +45,62 @@ def run(options: Options) -> Result:
     start = time.perf_counter()
     image_dir = options.image_dir or _draw(options)
     model_dir, index_dir = options.out_dir / "model", options.out_dir / "index"
-    stages: list[dict[str, Any]] = []
+    stages: list[Stage] = []
 
-    def stage(name: str, run_command: Callable[[Any], Result], given: Any, quiet: bool = False, **shown: Any) -> Any:
-        """Run a command and returns its values; `shown` are the flags to print, `images` being without one."""
+    def stage(name: str, figure: str, shown: dict[str, Any], **hidden: Any) -> dict[str, Any]:
+        """Run a command, print it and its result, and return its values.
+
+        `figure` is a format of the values; `shown` are the flags to print, `images` being without one.
+        """
         arguments = [str(value) if flag == "images" else f"--{flag}={value}" for flag, value in shown.items()]
         command = " ".join(["simimg", name, *arguments])
         note(f"\n[{len(stages) + 1}/{_NUM_STAGES}] {command}")
+        module = importlib.import_module(f"simimg.commands.{name}")  # imports TensorFlow, which takes seconds
         begun = time.perf_counter()
-        result = run_command(given)
-        stages.append({"name": name, "command": command, "seconds": time.perf_counter() - begun})
-        if not quiet:
+        result = run_command(module, {**shown, **hidden})
+        seconds = time.perf_counter() - begun
+        stages.append(Stage(name=name, command=command, seconds=seconds, figure=figure.format(**result.values)))
+        if name != "search":  # many lines, which the report shows
             note(result.text)
         return result.values
 
-    flags: dict[str, Any] = {"image_dir": image_dir, "data_dir": options.out_dir / "data"}
-    given = convert.Options(**{**flags, "image_dir": str(image_dir)}, seed=options.seed)
-    converted = stage("convert", convert.run, given, **flags)
-
-    # Importing TensorFlow takes seconds, so the first stage runs before.
-    from simimg.commands import evaluate, index, search, train, verify
-    from simimg.commands.demo_content import edited_copies, write_demo_report
-    from simimg.report import Stage
-
+    speed, examples, images = "{images_per_s:,.0f} images/s", "{num_examples:,} examples", "{num_images:,} images"
+    flags: dict[str, Any] = {"image_dir": str(image_dir), "data_dir": options.out_dir / "data"}
+    converted = stage("convert", speed, flags, seed=options.seed)
     dataset_dir = Path(converted["dataset_dir"])
-    stage("verify", verify.run, verify.Options(dataset_dir=dataset_dir), dataset_dir=dataset_dir)
+    stage("verify", examples, {"dataset_dir": dataset_dir})
     flags = {"dataset_dir": dataset_dir, "model_dir": model_dir, "preset": _PRESET, "resolution": _RESOLUTION}
-    flags["epochs"] = options.epochs
-    trained = stage("train", train.run, train.resolve({**flags, "seed": options.seed}), **flags)
-    split = _test_split(dataset_dir)
+    stage("train", speed, {**flags, "epochs": options.epochs}, seed=options.seed)
+    splits = Layout.load(dataset_dir).splits
+    split = "test" if "test" in splits else next(iter(splits))
     flags = {"dataset_dir": dataset_dir, "model_dir": model_dir, "split": split}
-    evaluated = stage("evaluate", evaluate.run, evaluate.Options(**flags), **flags)
-    flags = {"image_dir": image_dir, "index_dir": index_dir}
-    indexed = stage("index", index.run, index.Options(**flags), **flags)
+    evaluated = stage("evaluate", "{num_examples:,} images", flags)
+    stage("index", images, {"image_dir": image_dir, "index_dir": index_dir})
+
+    from simimg.commands.demo_content import edited_copies, write_demo_report
+
     copies_dir = options.out_dir / "edited"
     originals = edited_copies(image_dir, index_dir, copies_dir, options.seed)
-    queries = search.Options(index_dir=index_dir, images=tuple(originals))
-    found = stage("search", search.run, queries, quiet=True, index_dir=index_dir, images=copies_dir)
+    what = f"{len(originals):,} edited copies"
+    found = stage("search", what, {"index_dir": index_dir, "images": copies_dir}, images=tuple(originals))
 
-    figures = (
-        f"{converted['images_per_s']:,.0f} images/s",
-        f"{converted['num_examples']:,} examples",
-        f"{trained['images_per_s']:,.0f} images/s",
-        f"{evaluated['num_examples']:,} images",
-        f"{indexed['num_images']:,} images",
-        f"{len(found['results']):,} edited copies",
-    )
     report = options.out_dir / "report.html"
     recalls = write_demo_report(
         report,
         dataset_dir=dataset_dir,
         model_dir=model_dir,
         split=split,
-        stages=[Stage(**one, figure=figure) for one, figure in zip(stages, figures, strict=True)],
+        stages=stages,
         results=found["results"],
         originals=originals,
         drawn=options.image_dir is None,
     )
-    values = {
-        "dataset_dir": str(dataset_dir),
-        "model_dir": str(model_dir),
-        "index_dir": str(index_dir),
-        "report": str(report),
-        "accuracy": evaluated["accuracy"],
-    }
+    paths = {"dataset_dir": dataset_dir, "model_dir": model_dir, "index_dir": index_dir, "report": report}
+    values = {**{name: str(path) for name, path in paths.items()}, "accuracy": evaluated["accuracy"]}
     text = (
         f"accuracy {evaluated['accuracy']:.3f} on {evaluated['num_examples']:,} images that were not trained on; "
-        f"{sum(first for first, _ in recalls.values()):,} of {len(found['results']):,} edited copies found their "
-        "original first\n"
+        f"the original was the first match for {sum(first for first, _ in recalls.values()):,} of "
+        f"{len(found['results']):,} edited copies\n"
         f"{time.perf_counter() - start:.0f} s; report: {report.resolve().as_uri()}"
     )
     exit_code = 2 if options.image_dir is not None and converted["num_refused"] else 0
@@ -124,8 +113,3 @@ def _draw(options: Options) -> Path:
     with progress_bar(None, "writing") as bar:
         draw_sample(image_dir, progress=lambda num_files: bar.update(num_files - bar.n) and None)
     return image_dir
-
-
-def _test_split(dataset_dir: Path) -> str:
-    splits = Layout.load(dataset_dir).splits
-    return "test" if "test" in splits else next(iter(splits))

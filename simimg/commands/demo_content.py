@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +10,11 @@ from PIL import Image
 
 from simimg.commands.console import quiet_tensorflow
 from simimg.doctor.machine import machine_facts
+from simimg.image_files import thumbnail
 
 with quiet_tensorflow():
-    from simimg.api.run_report import surest_mistakes
-    from simimg.evaluation import classify, compiled, predict
-    from simimg.image_files import thumbnail
+    from simimg.api.run_report import measure
+    from simimg.evaluation import Classification
     from simimg.input import eval_batches, open_reader
     from simimg.report import ReportContent, Stage, Tile, write_report
     from simimg.similarity import SearchIndex
@@ -24,8 +23,7 @@ with quiet_tensorflow():
 from tfrecords.convert.image.decoder import decode
 from tfrecords.format.atomic_files import atomic_file, read_json
 from tfrecords.format.layout import Layout
-from tfrecords.format.manifest import read_manifest
-from tfrecords.format.naming import QUARANTINE_FILE
+from tfrecords.format.quarantine import read_quarantine
 
 _NUM_EDITED = 6  # images, each in fourteen ways
 _SAMPLES_PER_CLASS = 8
@@ -68,29 +66,22 @@ def write_demo_report(
     originals: dict[str, str],
     drawn: bool,
 ) -> dict[str, tuple[int, int]]:
-    """Write the report; returns, for each edit, how many copies found their original first, and the number of copies.
+    """Write the report; returns, for each edit, for how many copies the original was the first match, and their number.
 
-    Args:
-        path: file of the report.
-        dataset_dir: the converted data set.
-        model_dir: the trained model.
-        split: the split that the model was measured on.
-        stages: the commands that were run.
-        results: the results of `simimg search --json` for the edited copies.
-        originals: the original of each edited copy.
-        drawn: whether the images are the sample images.
+    The model was measured on `split`; `results` are those of `simimg search --json` for the edited copies, whose
+    originals are given; `drawn` tells whether the images are the sample images.
     """
     layout = Layout.load(dataset_dir)
     reader, _ = open_reader(dataset_dir, split)
     model, info = load_model(model_dir)
-    probabilities, labels, ids = predict(compiled(model, views=info.config["test_views"]), reader)
-    images = np.concatenate([batch.image.numpy() for batch in eval_batches(reader, _EVAL_BATCH)])[: len(labels)]
-    paths = {row.id: row.path for row in read_manifest(dataset_dir)}
-    names = layout.class_names
-    samples = {
-        name: [Image.fromarray(image) for image in images[labels == label][:_SAMPLES_PER_CLASS]]
-        for label, name in enumerate(names)
-    }
+    figures, mistakes = measure(reader, model, info)
+    assert isinstance(figures, Classification)  # the demo trains a classifier
+    samples: dict[str, list[Image.Image]] = {name: [] for name in layout.class_names}
+    for batch in eval_batches(reader, _EVAL_BATCH):
+        for image, label, id in zip(*(part.numpy() for part in batch), strict=True):
+            prints = samples[layout.class_names[label]]
+            if id >= 0 and len(prints) < _SAMPLES_PER_CLASS:  # -1 only fills the last batch up
+                prints.append(Image.fromarray(image))
     recalls = _recalls(results, originals)
     report = ReportContent(
         title="simimg demo",
@@ -100,12 +91,12 @@ def write_demo_report(
         splits={name: layout.num_examples(name) for name in layout.splits},
         image_size=layout.image_size,
         encoding=layout.encoding,
-        refused=_refused(dataset_dir),
+        refused=[(file.path, file.reason, file.detail) for file in read_quarantine(dataset_dir)],
         stages=stages,
         samples=samples,
         history=read_json(model_dir / "result.json", "the run's result")["history"],
-        classification=classify(probabilities, labels, names),
-        mistakes=surest_mistakes(probabilities, labels, images, names, [paths[id] for id in ids.tolist()]),
+        classification=figures,
+        mistakes=mistakes,
         searches=_searches(results, originals),
         machine=machine_facts(),
         recalls=recalls,
@@ -113,14 +104,6 @@ def write_demo_report(
     )
     write_report(report, path)
     return recalls
-
-
-def _refused(dataset_dir: Path) -> list[tuple[str, str, str]]:
-    file = dataset_dir / QUARANTINE_FILE
-    if not file.exists():
-        return []
-    entries = [json.loads(line) for line in file.read_text().splitlines()]
-    return [(entry["path"], entry["reason"], entry["detail"]) for entry in entries]
 
 
 def _recalls(results: list[dict[str, Any]], originals: dict[str, str]) -> dict[str, tuple[int, int]]:

@@ -20,13 +20,23 @@ from pathlib import Path
 
 from simimg import api
 from simimg.commands.console import Result, note, noting_skipped, quiet_tensorflow, stage_bars
-from simimg.commands.copy_tiles import marked_pair
+from simimg.commands.copy_tiles import THRESHOLD_HELP, marked_pair
 
 with quiet_tensorflow():
     from simimg.errors import UsageError
-    from simimg.report import CopiesContent, CopyRow, Tile, write_copies_report
+    from simimg.report import CopyRow, Tile, write_copies_report
     from simimg.report.copies_report import COPY_PX
-    from simimg.similarity import Duplicates, Group, IndexImages, Member, SearchIndex, check_threshold, reference_of
+    from simimg.report.number_format import storage
+    from simimg.similarity import (
+        Duplicates,
+        Group,
+        IndexImages,
+        Member,
+        SearchIndex,
+        check_threshold,
+        is_reference,
+        reference_dirs_of,
+    )
 from tfrecords.options import option
 
 JSON_KEYS = "groups num_images num_copies num_pairs_examined num_refused threshold seconds plan report"
@@ -42,17 +52,12 @@ class Options:
     image_dir: Path | None = option("Image folder, searched at any depth.", None)
     index_dir: Path | None = option("Index of the folder; updated if --image_dir is given too.", None)
     model: str = option("With --image_dir: as for `simimg index`.", "lite0")
-    threshold: float = option(
-        "Minimum similarity of copies, 0.5 to 1; auto is what `simimg calibrate` found, or 0.9.",
-        0.0,
-        words={"auto": 0},
-    )
+    threshold: float = option(THRESHOLD_HELP, 0.0, words={"auto": 0})
     reference_dirs: tuple[str, ...] = option("Folders below --image_dir whose files are kept and never moved.", ())
     plan: Path | None = option("Also write which files to keep and which to remove to this file.", None)
     report: Path | None = option("Also write a page (HTML) that shows the groups.", None)
 
     def __post_init__(self) -> None:
-        """Check the source and the threshold."""
         if self.image_dir is None and self.index_dir is None:
             raise UsageError("name what to look through: --image_dir=PATH, --index_dir=PATH, or both.")
         check_threshold(self.threshold)
@@ -77,24 +82,15 @@ def run(options: Options) -> Result:
             )
         index = SearchIndex.open(index_dir)
         if options.report is not None:
-            _write_report(options, index, found)
+            _write_report(options, options.report, index, found)
     if found.num_missing:
         note(f"{found.num_missing:,} images of the index could not be read again, and were not compared")
-    is_reference = reference_of(index, options.reference_dirs)
-    copies = [member for group in found.groups for member in group.others if not is_reference(member.picture.path)]
+    reference = reference_dirs_of(index, options.reference_dirs)
+    others = [member for group in found.groups for member in group.others]
+    copies = [member for member in others if not is_reference(member.picture.path, reference)]
     seconds = time.perf_counter() - start
     values = {
-        "groups": [
-            [
-                {
-                    "path": str(index.path_of(member.picture)),
-                    "similarity": round(member.similarity, 6),
-                    "reason": member.reason,
-                }
-                for member in group.members
-            ]
-            for group in found.groups
-        ],
+        "groups": [[_values(index, member) for member in group.members] for group in found.groups],
         "num_images": len(index.pictures),
         "num_copies": len(copies),
         "num_pairs_examined": found.num_pairs_examined,
@@ -108,8 +104,8 @@ def run(options: Options) -> Result:
     if len(found.groups) > _GROUPS_SHOWN:
         lines.append(f"… and {len(found.groups) - _GROUPS_SHOWN:,} more groups; --json and --plan list all of them")
     lines.append(
-        f"{len(copies):,} copies of {len(found.groups):,} images among {len(index.pictures):,}, "
-        f"{_megabytes(copies)} MB; {seconds:.0f} s"
+        f"{len(copies):,} of {len(index.pictures):,} images are copies of {len(found.groups):,} others, "
+        f"{storage(sum(member.picture.num_bytes for member in copies))} in all; {seconds:.0f} s"
     )
     if options.plan is not None:
         lines.append(f"plan: {options.plan}; `simimg apply --plan={options.plan} --dry_run` shows what it does")
@@ -118,7 +114,7 @@ def run(options: Options) -> Result:
     return Result(values=values, text="\n".join(lines), exit_code=2 if refused or found.num_missing else 0)
 
 
-def _write_report(options: Options, index: SearchIndex, found: Duplicates) -> None:
+def _write_report(options: Options, report: Path, index: SearchIndex, found: Duplicates) -> None:
     originals = IndexImages(index)
 
     def row(group: Group) -> CopyRow:
@@ -148,10 +144,12 @@ def _write_report(options: Options, index: SearchIndex, found: Duplicates) -> No
         flag = f"--image_dir={options.image_dir}" if options.image_dir else f"--index_dir={options.index_dir}"
         write = {"Write a plan, which you can read and change:": f"simimg duplicates {shlex.quote(flag)} --plan={plan}"}
         commands = write | commands
-    content = CopiesContent(
+    write_copies_report(
+        report,
         title=f"Copies in {Path(source).resolve().name}",
         about=str(source),
-        number=(f"{len(copies):,}", f"copies among {len(index.pictures):,} images"),
+        number=f"{len(copies):,}",
+        counted=f"copies among {len(index.pictures):,} images",
         facts={
             "images that have copies": f"{len(found.groups):,}",
             "MB in copies": _megabytes(copies),
@@ -164,7 +162,11 @@ def _write_report(options: Options, index: SearchIndex, found: Duplicates) -> No
         "places of a copy that differ, and the part of the kept image that a single copy shows.",
         commands=commands if copies else {},
     )
-    write_copies_report(content, options.report or Path())
+
+
+def _values(index: SearchIndex, member: Member) -> dict[str, object]:
+    path = str(index.path_of(member.picture))
+    return {"path": path, "similarity": round(member.similarity, 6), "reason": member.reason}
 
 
 def _megabytes(members: list[Member]) -> str:

@@ -1,8 +1,8 @@
 """Measure a trained model on images it has not seen.
 
 Prints the accuracy with its 95% interval and the accuracy of each class, draws the confusion matrix, and writes a
-report with the misclassified images to MODEL_DIR. For a model trained with --objective=similarity, it prints how often
-an augmented copy of an image finds its original among all images of the split.
+report with the misclassified images to MODEL_DIR. For a model trained with --objective=similarity, it prints for
+how many augmented copies the original is the nearest of all images of the split.
 
 Example: simimg evaluate --dataset_dir=data/photos/1.0.0 --model_dir=runs/photos-small-seed0
 """

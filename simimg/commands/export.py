@@ -30,8 +30,6 @@ from tfrecords.options import check_choices, option
 
 JSON_KEYS = "saved_model image_size class_names dim out files num_bytes num_images model format by"
 
-_DEFAULT_FORMAT = "npy"
-
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Options:
@@ -40,7 +38,7 @@ class Options:
     model_dir: Path | None = option("Folder of a finished training run.", None)
     out_dir: Path | None = option("Folder of the SavedModel; by default MODEL_DIR/saved_model.", None)
     index_dir: Path | None = option("Index folder to export, instead of --model_dir.", None)
-    format: str = option("File format of an exported index.", _DEFAULT_FORMAT, choices=EXPORT_FORMATS)
+    format: str = option("File format of an exported index.", "npy", choices=EXPORT_FORMATS)
     by: str = option(
         "Vectors of an index to export: those that compare copies, or those that compare kinds.", "copy", choices=BY
     )
@@ -48,7 +46,6 @@ class Options:
     overwrite: bool = option("Replace an existing export of an index.", False)
 
     def __post_init__(self) -> None:
-        """Check that there is one thing to export, and that the flags apply to it."""
         check_choices(self)
         if (self.model_dir is None) == (self.index_dir is None):
             raise UsageError("name one thing to export: --model_dir=PATH or --index_dir=PATH.")
@@ -58,10 +55,9 @@ class Options:
             if self.out_dir is not None:
                 raise UsageError(f"--out_dir={self.out_dir} applies to --model_dir only. Use --out=PATH for an index.")
             return
-        defaults = {"format": _DEFAULT_FORMAT, "by": "copy", "out": None, "overwrite": False}
-        given = [name for name, default in defaults.items() if getattr(self, name) != default]
-        if given:
-            raise UsageError(f"--{given[0]} applies to --index_dir only. Use --out_dir=PATH for a model.")
+        for field in dataclasses.fields(self):
+            if field.name not in ("model_dir", "out_dir") and getattr(self, field.name) != field.default:
+                raise UsageError(f"--{field.name} applies to --index_dir only. Use --out_dir=PATH for a model.")
 
 
 def run(options: Options) -> Result:

@@ -32,7 +32,6 @@ class Options:
     image_size: int = option("Side in px of the square that images are stretched to; the authors use 288 and 320.", 288)
 
     def __post_init__(self) -> None:
-        """Check that there is one file."""
         if len(self.files) != 1:
             raise UsageError(f"name one file of weights. Received: {', '.join(self.files)}")
 
@@ -42,15 +41,10 @@ def run(options: Options) -> Result:
     path = Path(options.files[0]).expanduser()
     model = import_sscd(path, options.model_dir, image_size=options.image_size)
     num_weights, dim = model.count_params(), int(model.output_shape[-1])
-    values = {
-        "model_dir": str(options.model_dir),
-        "num_weights": num_weights,
-        "dim": dim,
-        "image_size": options.image_size,
-    }
+    sizes = {"num_weights": num_weights, "dim": dim, "image_size": options.image_size}
     text = (
         f"model: {options.model_dir}, with {num_weights:,} weights of {path.name}\n"
         f"its embedding of an image of {options.image_size} x {options.image_size} px has {dim} numbers\n"
         f"use it with: simimg index --model={options.model_dir} --image_dir=PATH --index_dir=PATH"
     )
-    return Result(values=values, text=text)
+    return Result(values={"model_dir": str(options.model_dir), **sizes}, text=text)

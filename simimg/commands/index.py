@@ -38,7 +38,6 @@ class Options:
     index_dir: Path = option("Folder of the index; an existing index is updated.")
 
     def __post_init__(self) -> None:
-        """Check that there is one source."""
         if (self.image_dir is None) == (self.dataset_dir is None):
             raise UsageError("name one source: --image_dir=PATH or --dataset_dir=PATH.")
 
@@ -81,8 +80,7 @@ def run(options: Options) -> Result:
         text += f"\n{update.num_embedded:,} embedded, the others were unchanged"
     if update.num_removed:
         text += f"\n{update.num_removed:,} removed, since their files no longer exist"
-    if "copy" in index.cells:
-        cells = index.cells["copy"]
+    if (cells := index.cells.get("copy")) is not None:
         values["recall_at_10"] = cells.recall
         text += (
             f"\nsearched by faiss, {cells.num_probed} cells per query: finds {cells.recall:.1%} of the ten nearest "

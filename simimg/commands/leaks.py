@@ -14,18 +14,17 @@ import dataclasses
 import shlex
 import tempfile
 import time
-from collections.abc import Callable
 from itertools import combinations
 from pathlib import Path
 from typing import Any
 
 from simimg import api
 from simimg.commands.console import Result, note, quiet_tensorflow, stage_bars
-from simimg.commands.copy_tiles import marked_pair
+from simimg.commands.copy_tiles import THRESHOLD_HELP, marked_pair
 
 with quiet_tensorflow():
     from simimg.errors import UsageError
-    from simimg.report import CopiesContent, CopyRow, Tile, tile_sheet, write_copies_report
+    from simimg.report import CopyRow, Tile, tile_sheet, write_copies_report
     from simimg.similarity import (
         DEALS,
         IndexImages,
@@ -56,11 +55,7 @@ class Options:
     image_dir: Path | None = option("Folder that it was converted from, to compare the files themselves.", None)
     index_dir: Path | None = option("Keep the index in this folder, so that the next call is fast.", None)
     model: str = option("As for `simimg index`.", "lite0")
-    threshold: float = option(
-        "Minimum similarity of copies, 0.5 to 1; auto is what `simimg calibrate` found, or 0.9.",
-        0.0,
-        words={"auto": 0},
-    )
+    threshold: float = option(THRESHOLD_HELP, 0.0, words={"auto": 0})
     picture: Path | None = option("Also draw the pairs to this PNG file.", None)
     report: Path | None = option("Also write a page (HTML) that shows the pairs.", None)
     clean: Path | None = option(
@@ -73,7 +68,6 @@ class Options:
     )
 
     def __post_init__(self) -> None:
-        """Check the threshold and the choices."""
         check_choices(self)
         check_threshold(self.threshold)
 
@@ -102,13 +96,16 @@ def run(options: Options) -> Result:
         if options.picture is not None:
             _draw(index, found, options.picture)
         if options.report is not None:
-            _write_report(options, index, found)
+            _write_report(options, options.report, index, found)
     command = clean_command(index, options.clean, options.image_dir) if options.clean and found.cleaned else ""
-    moved = _num_moved(index, found)
+    moved = None
+    if found.cleaned is not None:
+        splits = index.pictures.column("split").tolist()
+        moved = sum(new != old for new, old in zip(found.cleaned, splits, strict=True))
     if found.num_missing:
         note(f"{found.num_missing:,} images could not be read again, and were not compared")
-    num_test = found.num_images.get(found.splits[-1], 0) if len(found.splits) > 1 else 0
-    num_affected = found.affected(found.splits[-1]) if len(found.splits) > 1 else 0
+    last = found.splits[-1]
+    num_test, num_affected = (found.num_images.get(last, 0), found.affected(last)) if len(found.splits) > 1 else (0, 0)
     values: dict[str, Any] = {
         "pairs": [_values(pair) for pair in found.pairs],
         "num_test_affected": num_affected,
@@ -152,23 +149,10 @@ def run(options: Options) -> Result:
     return Result(values=values, text="\n".join(lines), exit_code=2 if found.num_missing else 0)
 
 
-def _num_moved(index: SearchIndex, found: Leaks) -> int | None:
-    if found.cleaned is None:
-        return None
-    return sum(new != old for new, old in zip(found.cleaned, index.pictures.column("split").tolist(), strict=True))
-
-
 def _values(pair: LeakedPair) -> dict[str, object]:
-    return {
-        "split": pair.picture.split,
-        "path": pair.picture.path,
-        "label": pair.picture.label,
-        "other_split": pair.other.split,
-        "other_path": pair.other.path,
-        "other_label": pair.other.label,
-        "similarity": round(pair.similarity, 6),
-        "reason": pair.reason,
-    }
+    pictures = (("", pair.picture), ("other_", pair.other))
+    values = {f"{which}{name}": getattr(one, name) for which, one in pictures for name in ("split", "path", "label")}
+    return {**values, "similarity": round(pair.similarity, 6), "reason": pair.reason}
 
 
 def _text(pair: LeakedPair) -> str:
@@ -207,7 +191,7 @@ def _cleaned(found: Leaks, options: Options, moved: int | None, command: str) ->
     return lines
 
 
-def _write_report(options: Options, index: SearchIndex, found: Leaks) -> None:
+def _write_report(options: Options, report: Path, index: SearchIndex, found: Leaks) -> None:
     images = IndexImages(index)
     rows = []
     for pair in found.pairs[:_PAIRS_IN_REPORT]:
@@ -216,44 +200,33 @@ def _write_report(options: Options, index: SearchIndex, found: Leaks) -> None:
         first = Tile(original, pair.other.path, pair.other.split)
         rows.append(CopyRow(first=first, copies=[Tile(copy, pair.picture.path, note)]))
     last = found.splits[-1]
+    what = "Write an image table in which all copies of an image are in one split:"
     clean = ["simimg", "leaks", f"--dataset_dir={options.dataset_dir}", "--clean=clean.csv"]
     if options.image_dir is not None:
         clean.append(f"--image_dir={options.image_dir}")
-    content = CopiesContent(
+    write_copies_report(
+        report,
         title=f"Copies across splits of {options.dataset_dir.parent.name}",
         about=str(options.dataset_dir),
-        number=(f"{found.affected(last):,}", f"of {found.num_images[last]:,} {last} images are copies of others"),
+        number=f"{found.affected(last):,}",
+        counted=f"of {found.num_images[last]:,} {last} images are copies of others",
         facts={"pairs": f"{len(found.pairs):,}", "pairs examined": f"{found.num_pairs_examined:,}"},
         heading="pairs",
         rows=rows,
         num_rows=len(found.pairs),
         note="The image of the earlier split comes first, then its copy with their similarity. Orange outlines mark "
         "the places of the copy that differ, and the part of the first image that it shows.",
-        commands={"Write an image table in which all copies of an image are in one split:": shlex.join(clean)}
-        if found.pairs
-        else {},
+        commands={what: shlex.join(clean)} if found.pairs else {},
     )
-    write_copies_report(content, options.report or Path())
-
-
-def _tiles(index: SearchIndex) -> Callable[[int, str, str], Tile]:
-    originals = IndexImages(index)
-
-    def tile(row: int, caption: str, text: str) -> Tile:
-        return Tile(originals.image(row, _TILE_PX), caption, text)
-
-    return tile
 
 
 def _draw(index: SearchIndex, found: Leaks, path: Path) -> None:
-    tile = _tiles(index)
-    rows = [
-        [
-            tile(pair.row, pair.picture.path, pair.picture.split),
-            tile(pair.other_row, pair.other.path, f"{pair.other.split}, {pair.similarity:.3f}: {pair.reason}"),
-        ]
-        for pair in found.pairs[:_PAIRS_DRAWN]
-    ]
+    images = IndexImages(index)
+    rows = []
+    for pair in found.pairs[:_PAIRS_DRAWN]:
+        copy, original = (images.image(row, _TILE_PX) for row in (pair.row, pair.other_row))
+        note = f"{pair.other.split}, {pair.similarity:.3f}: {pair.reason}"
+        rows.append([Tile(copy, pair.picture.path, pair.picture.split), Tile(original, pair.other.path, note)])
     title = f"{len(found.pairs):,} pairs of copies across splits"
     if len(rows) < len(found.pairs):
         title += f", the first {len(rows)}"

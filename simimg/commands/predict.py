@@ -31,7 +31,6 @@ class Options:
     top: int = option("Number of classes to print per image.", 3)
 
     def __post_init__(self) -> None:
-        """Check `top`."""
         if self.top < 1:
             raise UsageError(f"--top={self.top}: should be 1 or more.")
 

@@ -39,7 +39,6 @@ class Options:
     picture: Path | None = option("Also draw the matches to this PNG file.", None)
 
     def __post_init__(self) -> None:
-        """Check `k` and the choices."""
         check_choices(self)
         if self.k < 1:
             raise UsageError(f"--k={self.k}: should be 1 or more.")
@@ -83,7 +82,7 @@ def _text(query: str, matches: list[SearchResult]) -> str:
 
 
 def _tiles(originals: IndexImages, query: str, matches: list[SearchResult]) -> list[Tile]:
-    tiles = [Tile(thumbnail(Path(query), _TILE_PX), Path(query).name, "query")]
+    tiles = [Tile(thumbnail(query, _TILE_PX), Path(query).name, "query")]
     for match in matches:
         tiles.append(Tile(originals.image(match.row, _TILE_PX), match.picture.path, f"{match.similarity:.3f}"))
     return tiles

@@ -3,8 +3,9 @@
 Drop, paste or choose an image, or click one of the collection, to see its matches and the reasons. Reviewing copies
 group by group writes the plan of `simimg duplicates`; only `simimg apply` moves the files that it lists.
 
-The server listens on 127.0.0.1, so that only this machine can open the page. Everyone who can open it can see every
-image of the index. It needs the extra `web`: pip install 'simimg-tf[web]'. It runs until Ctrl-C or SIGTERM.
+The server listens on 127.0.0.1, so that only this machine can open the page, and only with the address that it prints:
+the token in it is new with each start. It needs the extra `web`: pip install 'simimg-tf[web]'. It runs until Ctrl-C or
+SIGTERM.
 
 Example: simimg serve --index_dir=indexes/photos --open
 """
@@ -13,8 +14,13 @@ from __future__ import annotations
 
 import dataclasses
 import ipaddress
+import os
+import secrets
+import tempfile
 import threading
 import webbrowser
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from simimg.commands.console import Result, note, quiet_tensorflow
@@ -36,7 +42,9 @@ class Options:
 
     index_dir: Path = option("Folder that `simimg index` made.")
     port: int = option("Port to listen on; auto is any free one.", 8765, words={"auto": 0})
-    host: str = option("Address to listen on; any but 127.0.0.1 lets other machines see the images.", "127.0.0.1")
+    host: str = option(
+        "Address to listen on; any but 127.0.0.1 lets other machines connect, without encryption.", "127.0.0.1"
+    )
     plan: Path | None = option(
         "Plan of copies to load and to write; by default NAME-plan.json beside the index, NAME being the index's.", None
     )
@@ -64,14 +72,32 @@ def serve(options: Options, stop: threading.Event) -> Result:
     plan = options.plan or folder.with_name(f"{folder.name}-plan.json")
     listener = listening(options.host, options.port)
     host, port = listener.getsockname()[:2]
-    url = f"http://[{host}]:{port}/" if ":" in host else f"http://{host}:{port}/"
-    app = create_app(index, load_embedder(index.info.model), plan, host=options.host)
-    with serving(app, listener) as ended:
+    token = secrets.token_hex(24)
+    url = f"http://{f'[{host}]' if ':' in host else host}:{port}/?token={token}"
+    app = create_app(index, load_embedder(index.info.model), plan, token=token, host=options.host)
+    with serving(app, listener) as ended, ExitStack() as stack:
         if not ipaddress.ip_address(host).is_loopback:
-            note("everyone who can reach this address can see every image of the index and write its plan")
+            note("the connection is not encrypted: who can read the traffic of this network sees images and token")
         note(f"{len(index.pictures):,} images are at {url}")
         if options.open:
-            webbrowser.open(url)
+            webbrowser.open(stack.enter_context(_file_that_opens(url, folder)))
         while not stop.wait(_POLL_S) and not ended.is_set():
             pass
     return Result(values={"url": url, "port": port, "plan": str(plan)}, text="the search page was stopped")
+
+
+@contextmanager
+def _file_that_opens(url: str, index_dir: Path) -> Iterator[str]:
+    """Yield the URL of a file that leads the browser to `url`.
+
+    All users of a machine see the arguments of its processes, so the browser is not started with the token. Only its
+    owner can read the file. Browsers that are installed as a snap cannot read /tmp, so it lies in the index's folder.
+    """
+    folder = index_dir if os.access(index_dir, os.W_OK) else None
+    with tempfile.NamedTemporaryFile("w", dir=folder, prefix="open-", suffix=".html", encoding="utf-8") as file:
+        file.write(
+            f'<!DOCTYPE html><meta charset="utf-8"><meta http-equiv="refresh" content="0; url={url}">'
+            f'<title>simimg</title><a href="{url}">The search page</a>'
+        )
+        file.flush()
+        yield Path(file.name).as_uri()

@@ -72,20 +72,11 @@ def run(options: TrainConfig) -> Result:
         note(f"{error}\nrestarting, to wait for the other workers")
         sys.stderr.flush()
         os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
-    values: dict[str, Any] = {
-        "model_dir": str(result.model_dir),
-        "steps": result.steps,
-        "seconds": result.seconds,
-        "images_per_s": result.images_per_s,
-        "input_share": result.input_share,
-        "epoch": result.epoch,
-    }
-    names: tuple[str, ...] = ("validation_accuracy", "train_accuracy", "test_accuracy", "test_binary_accuracy")
+    other = "accuracy" if options.objective == "similarity" else "recall"  # which the objective does not have
+    found = result.to_json()
+    values = {name: found[name] for name in JSON_KEYS.split() if name in found and other not in name}
     words = options.objective_info.words
     train_score, test_score = (result.score(options.objective_info, split) for split in ("train", "test"))
-    if options.objective == "similarity":
-        names = ("train_recall", "validation_recall", "test_recall")
-    values |= {name: result.to_json()[name] for name in names}
     lines = [
         f"softmax fitted in {result.seconds:.1f} s, {result.images_per_s:,.0f} views/s"
         if not result.steps
@@ -117,5 +108,4 @@ def _train(config: TrainConfig) -> TrainResult:
             )
             bar.update(info.step - bar.n)
 
-        options = {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}
-        return api.train(watcher=Watcher(note=note, step=show), **options)
+        return api.train(watcher=Watcher(note=note, step=show), **vars(config))

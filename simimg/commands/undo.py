@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
+from simimg.commands.apply import moved
 from simimg.commands.console import Result, note, progress_bar, quiet_tensorflow
 
 with quiet_tensorflow():
@@ -30,15 +31,8 @@ def run(options: Options) -> Result:
     plan = load_plan(options.plan)
     with progress_bar(None, "moving", unit="file") as bar:
         undone = undo_plan(plan, progress=bar.update)
-    for path, reason in undone.skipped:
-        note(f"not moved {path}: {reason}")
-    values = {
-        "moved": list(undone.moved),
-        "num_bytes": undone.num_bytes,
-        "skipped": [{"path": path, "reason": reason} for path, reason in undone.skipped],
-    }
     if undone.left:
         others = ", ".join(map(printable, undone.left[:3])) + (" …" if len(undone.left) > 3 else "")
         note(f"{plan.quarantine_dir} is left: it holds {others}, which no plan moved there")
     text = f"{len(undone.moved):,} files moved back to {plan.image_dir}"
-    return Result(values=values, text=text, exit_code=2 if undone.skipped else 0)
+    return Result(values=moved(undone), text=text, exit_code=2 if undone.skipped else 0)

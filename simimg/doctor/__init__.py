@@ -1,6 +1,6 @@
 """Checks of this machine and of a data set: one function per subject, each of which returns a `CheckResult`.
 
-What a function reads can be passed to it, so that tests can describe machines that do not exist.
+The folders that a function reads can be passed to it, so that tests can describe machines that do not exist.
 """
 
 from simimg.doctor.check_result import CheckResult

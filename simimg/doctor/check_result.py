@@ -13,21 +13,13 @@ __all__ = ["CheckResult", "gigabytes"]
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class CheckResult:
-    """Result of a check.
-
-    Attributes:
-        title: subject of the check.
-        facts: for programs, numbers with their unit in the name.
-        rows: for people, pairs of a name and a value.
-        problems: what is wrong and how to fix it, one sentence or two each.
-        notes: what is worth knowing but not wrong.
-    """
+    """Result of a check."""
 
     title: str
-    facts: dict[str, Any]
-    rows: tuple[tuple[str, str], ...]
-    problems: tuple[str, ...] = ()
-    notes: tuple[str, ...] = ()
+    facts: dict[str, Any]  # for programs, numbers with their unit in the name
+    rows: tuple[tuple[str, str], ...]  # for people, pairs of a name and a value
+    problems: tuple[str, ...] = ()  # what is wrong and how to fix it, one sentence or two each
+    notes: tuple[str, ...] = ()  # what is worth knowing but not wrong
 
 
 def gigabytes(num_bytes: float) -> str:

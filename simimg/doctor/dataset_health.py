@@ -27,22 +27,27 @@ def check_dataset(
 ) -> CheckResult:
     """Check that a data set opens, its counts, its splits, the sizes of its shards and its rejected files.
 
-    Args:
-        dataset_dir: its folder.
-        num_cores: cores that may read it.
-        max_open_files: files that may be open at once; below 0 for unlimited.
-        mounts: the system's list of file systems.
+    `num_cores` may read it, and `max_open_files` may be open at once, below 0 for unlimited. `mounts` is the system's
+    list of file systems.
     """
     facts: dict[str, Any] = {"dataset_dir": str(dataset_dir), "opens": False}
     rows = [("folder", str(dataset_dir))]
-    if not Layout.exists(dataset_dir) and is_tfds_folder(dataset_dir):
-        return _foreign(dataset_dir, facts, rows)
+    is_foreign = not Layout.exists(dataset_dir) and is_tfds_folder(dataset_dir)
     try:
-        layout = Layout.load(dataset_dir)
-        refused = read_quarantine(dataset_dir)
+        layout = None if is_foreign else Layout.load(dataset_dir)
+        refused = [] if is_foreign else read_quarantine(dataset_dir)
         promised = num_examples_by_split(dataset_dir)
     except DataError as error:
         return CheckResult(title="data set", facts=facts, rows=tuple(rows), problems=(str(error),))
+    if layout is None:
+        other = "was written by another program. It is read as a stream, and simimg verify cannot check it."
+        return CheckResult(
+            title="data set",
+            facts={**facts, "opens": True, "splits": promised},
+            rows=(*rows, *((split, f"{count:,}") for split, count in promised.items())),
+            problems=tuple(_split_problems(dataset_dir, promised)),
+            notes=(f"{dataset_dir} {other}",),
+        )
     counts = {split: layout.num_examples(split) for split in layout.splits}
     shards = [info for infos in layout.splits.values() for info in infos]
     num_examples, num_bytes = sum(counts.values()), sum(info.num_bytes for info in shards)
@@ -70,10 +75,7 @@ def check_dataset(
     notes.append(f"shards were not read; simimg verify --dataset_dir={dataset_dir} checks every byte.")
     facts |= {
         "opens": True,
-        "name": layout.name,
-        "version": layout.version,
-        "encoding": layout.encoding,
-        "image_size": layout.image_size,
+        **{name: getattr(layout, name) for name in ("name", "version", "encoding", "image_size")},
         "num_classes": len(layout.class_names),
         "splits": counts,
         "num_shards": {split: len(infos) for split, infos in layout.splits.items()},
@@ -82,34 +84,14 @@ def check_dataset(
         "file_system": kind,
     }
     sizes = sorted(info.num_bytes for info in shards) or [0]
+    classes = _plural(len(layout.class_names), "class", "es")
     rows += [
-        (
-            "images",
-            f"{num_examples:,} of {layout.image_size} px, {layout.encoding}, "
-            + _plural(len(layout.class_names), "class", "es"),
-        ),
+        ("images", f"{num_examples:,} of {layout.image_size} px, {layout.encoding}, {classes}"),
         *((split, f"{count:,} in {_plural(len(layout.splits[split]), 'shard')}") for split, count in counts.items()),
         ("shards", f"{gigabytes(num_bytes)}, from {gigabytes(sizes[0])} to {gigabytes(sizes[-1])} each"),
         ("rejected", f"{len(refused):,} ({share:.1%})"),
     ]
     return CheckResult(title="data set", facts=facts, rows=tuple(rows), problems=tuple(problems), notes=tuple(notes))
-
-
-def _foreign(dataset_dir: Path, facts: dict[str, Any], rows: list[tuple[str, str]]) -> CheckResult:
-    """Return the result for a data set that another program wrote."""
-    try:
-        counts = num_examples_by_split(dataset_dir)
-    except DataError as error:
-        return CheckResult(title="data set", facts=facts, rows=tuple(rows), problems=(str(error),))
-    return CheckResult(
-        title="data set",
-        facts={**facts, "opens": True, "splits": counts},
-        rows=(*rows, *((split, f"{count:,}") for split, count in counts.items())),
-        problems=tuple(_split_problems(dataset_dir, counts)),
-        notes=(
-            f"{dataset_dir} was written by another program. It is read as a stream, and simimg verify cannot check it.",
-        ),
-    )
 
 
 def _shard_problems(dataset_dir: Path, shards: list[ShardInfo]) -> Iterator[str]:
@@ -132,9 +114,8 @@ def _shard_problems(dataset_dir: Path, shards: list[ShardInfo]) -> Iterator[str]
 
 
 def _split_problems(dataset_dir: Path, counts: dict[str, int]) -> Iterator[str]:
-    for split in ("train", "test"):
+    for split, use in (("train", "to train on"), ("test", "to measure on")):
         if not counts.get(split):
-            use = "to train on" if split == "train" else "to measure on"
             what = "has no examples" if split in counts else "is missing"
             yield (
                 f"the split {split} of {dataset_dir} {what}, so there is nothing {use}. Run: "
@@ -152,4 +133,4 @@ def _shard_notes(layout: Layout, num_cores: int) -> Iterator[str]:
 
 
 def _plural(count: int, noun: str, ending: str = "s") -> str:
-    return f"{count:,} {noun}" + ("" if count == 1 else ending)
+    return f"{count:,} {noun}{'' if count == 1 else ending}"

@@ -7,9 +7,7 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from simimg.doctor.check_result import CheckResult, gigabytes
 
@@ -19,34 +17,14 @@ _MIN_FREE_BYTES = 2 << 30
 _CHUNK_BYTES = 8 << 20
 _MAX_CHUNKS = 8
 _WRITING_S = 0.5
-_NETWORK = (
-    "nfs",
-    "nfs4",
-    "cifs",
-    "smb3",
-    "smbfs",
-    "ceph",
-    "lustre",
-    "gpfs",
-    "beegfs",
-    "glusterfs",
-    "afs",
-    "9p",
-    "davfs",
-)
+_NETWORK = "nfs nfs4 cifs smb3 smbfs ceph lustre gpfs beegfs glusterfs afs 9p davfs".split()
 _MEMORY = ("tmpfs", "ramfs")
 
 
-def check_disk(
-    folder: Path,
-    *,
-    usage: Callable[[Path], Any] = shutil.disk_usage,
-    speed: Callable[[Path], tuple[float, float]] = lambda folder: disk_speed(folder),
-    mounts: Path = Path("/proc/self/mountinfo"),
-) -> CheckResult:
+def check_disk(folder: Path, mounts: Path = Path("/proc/self/mountinfo")) -> CheckResult:
     """Check the disk of `folder`; write an unnamed file of at most 64 MB and read it."""
     kind = file_system(folder, mounts)
-    total, _, free = usage(folder)
+    total, _, free = shutil.disk_usage(folder)
     problems, notes = [], []
     if free < _MIN_FREE_BYTES:
         problems.append(
@@ -56,7 +34,7 @@ def check_disk(
     write = read = None
     if free > 2 * _CHUNK_BYTES * _MAX_CHUNKS:
         try:
-            write, read = speed(folder)
+            write, read = disk_speed(folder)
         except OSError as error:
             problems.append(
                 f"{folder} cannot be written to ({error.strerror or error}). "

@@ -14,8 +14,15 @@ from typing import Any
 
 __all__ = ["CUDA_LIBRARIES", "Gpu", "GpuFacts", "probe_gpus"]
 
-# Copies of these in the folders of LD_LIBRARY_PATH take precedence over those from pip.
-CUDA_LIBRARIES = ("libcudart", "libcublas", "libcudnn", "libcufft", "libcusparse", "libnccl")
+# The versions that TensorFlow needs. Copies in the folders of LD_LIBRARY_PATH take precedence over those from pip.
+CUDA_LIBRARIES = {
+    "libcudart": "12",
+    "libcublas": "12",
+    "libcudnn": "9",
+    "libcufft": "11",
+    "libcusparse": "12",
+    "libnccl": "2",
+}
 _QUERY = ("index", "name", "compute_cap", "memory.total", "memory.free", "driver_version")
 _NVIDIA_VENDOR, _DISPLAY_CLASS = "0x10de", "0x03"
 _WAIT_S = 20.0  # a hung driver makes nvidia-smi hang too
@@ -34,37 +41,21 @@ class Gpu:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class GpuFacts:
-    """Facts about GPUs.
+    """Facts about GPUs."""
 
-    Attributes:
-        num_cards: number of NVIDIA display devices on the PCI bus.
-        driver: version of the driver, "" without one.
-        num_device_files: number of files such as /dev/nvidia0; in a container, those that were passed to it.
-        gpus: the GPUs that nvidia-smi lists.
-        p2p: output of `nvidia-smi topo -p2p r`; "" for fewer than two GPUs.
-        used: name and compute capability of each GPU that TensorFlow finds.
-        tensorflow: version of TensorFlow.
-        build: result of `tf.sysconfig.get_build_info()`.
-        environment: environment variables, such as CUDA_VISIBLE_DEVICES and LD_LIBRARY_PATH.
-        cuda_files: libraries of CUDA in the folders of LD_LIBRARY_PATH.
-        libraries: versions of NVIDIA's packages from pip.
-        wanted: TensorFlow's requirements for these packages.
-        iommu: whether the system's IOMMU is on.
-    """
-
-    num_cards: int = 0
-    driver: str = ""
-    num_device_files: int = 0
-    gpus: tuple[Gpu, ...] = ()
-    p2p: str = ""
-    used: tuple[tuple[str, str | None], ...] = ()
-    tensorflow: str = ""
-    build: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-    environment: Mapping[str, str] = dataclasses.field(default_factory=dict)
-    cuda_files: tuple[Path, ...] = ()
-    libraries: Mapping[str, str] = dataclasses.field(default_factory=dict)
-    wanted: tuple[str, ...] = ()
-    iommu: bool = False
+    num_cards: int = 0  # NVIDIA display devices on the PCI bus
+    driver: str = ""  # its version, "" without one
+    num_device_files: int = 0  # such as /dev/nvidia0; in a container, those that were passed to it
+    gpus: tuple[Gpu, ...] = ()  # those that nvidia-smi lists
+    p2p: str = ""  # output of `nvidia-smi topo -p2p r`; "" for fewer than two GPUs
+    used: Sequence[tuple[str, str | None]] = ()  # name and compute capability of each GPU that TensorFlow finds
+    tensorflow: str = ""  # its version
+    build: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # of `tf.sysconfig.get_build_info()`
+    environment: Mapping[str, str] = dataclasses.field(default_factory=dict)  # of this process
+    cuda_files: tuple[Path, ...] = ()  # libraries of CUDA in the folders of LD_LIBRARY_PATH
+    libraries: Mapping[str, str] = dataclasses.field(default_factory=dict)  # versions of NVIDIA's packages from pip
+    wanted: tuple[str, ...] = ()  # TensorFlow's requirements for these packages
+    iommu: bool = False  # whether the system's IOMMU is on
 
 
 def _run(*command: str) -> str:
@@ -88,15 +79,10 @@ def probe_gpus(
     run: Callable[..., str] = _run,
     environment: Mapping[str, str] | None = None,
 ) -> GpuFacts:
-    """Return the facts about the GPUs of this machine.
+    """Return the facts about the GPUs of this machine, with those that TensorFlow knows: see `GpuFacts`.
 
-    Args:
-        used: name and compute capability of each GPU that TensorFlow finds.
-        tensorflow: version of TensorFlow.
-        build: result of `tf.sysconfig.get_build_info()`.
-        root: folder of /proc, /sys and /dev.
-        run: returns the output of a command, "" if it fails.
-        environment: environment variables; None is those of this process.
+    `root` is the folder of /proc, /sys and /dev; `run` returns the output of a command, "" if it fails; the environment
+    is that of this process if it is None.
     """
     rows = [
         [word.strip() for word in line.split(",")]
@@ -107,9 +93,9 @@ def probe_gpus(
     folders = [Path(name) for name in environment.get("LD_LIBRARY_PATH", "").split(":") if name]
     installed, wanted = _packages()
     return GpuFacts(
-        num_cards=sum(1 for device in (root / "sys/bus/pci/devices").glob("*") if _is_nvidia_gpu(device)),
+        num_cards=sum(map(_is_nvidia_gpu, (root / "sys/bus/pci/devices").glob("*"))),
         driver=_driver(root) or (rows[0][5] if rows else ""),
-        num_device_files=sum(1 for path in (root / "dev").glob("nvidia*") if path.name[6:].isdigit()),
+        num_device_files=sum(path.name[6:].isdigit() for path in (root / "dev").glob("nvidia*")),
         gpus=tuple(
             Gpu(
                 index=int(index),
@@ -121,7 +107,7 @@ def probe_gpus(
             for index, name, capability, total, free, _ in rows
         ),
         p2p=run("nvidia-smi", "topo", "-p2p", "r") if len(rows) > 1 else "",
-        used=tuple(used),
+        used=used,
         tensorflow=tensorflow,
         build=build,
         environment=dict(environment),
@@ -161,9 +147,6 @@ def _packages() -> tuple[dict[str, str], tuple[str, ...]]:
         wishes = importlib.metadata.requires("tensorflow") or []
     except importlib.metadata.PackageNotFoundError:
         wishes = []
-    found = {}
-    for distribution in importlib.metadata.distributions():
-        name = distribution.metadata["Name"] or ""
-        if name.startswith("nvidia-"):
-            found[name] = distribution.version
-    return dict(sorted(found.items())), tuple(wish for wish in wishes if wish.startswith("nvidia-"))
+    versions = {found.metadata["Name"] or "": found.version for found in importlib.metadata.distributions()}
+    found = {name: versions[name] for name in sorted(versions) if name.startswith("nvidia-")}
+    return found, tuple(wish for wish in wishes if wish.startswith("nvidia-"))

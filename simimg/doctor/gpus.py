@@ -13,7 +13,7 @@ from typing import Any
 from packaging.requirements import Requirement
 
 from simimg.doctor.check_result import CheckResult, gigabytes
-from simimg.doctor.gpu_probe import Gpu, GpuFacts
+from simimg.doctor.gpu_probe import CUDA_LIBRARIES, Gpu, GpuFacts
 
 __all__ = ["check_gpus", "kernels_for"]
 
@@ -25,14 +25,6 @@ _MIN_PTX_DRIVER = "555.42"
 # Wheels of 2.20 and 2.21 have no kernels for Blackwell's capability 12.0, and XLA aborts when compiling for it
 # (tensorflow#111958).
 _WITHOUT_12 = ("2.20.", "2.21.")
-_SONAMES = {
-    "libcudart": "12",
-    "libcublas": "12",
-    "libcudnn": "9",
-    "libcufft": "11",
-    "libcusparse": "12",
-    "libnccl": "2",
-}
 _MIN_FREE_BYTES = 2 << 30
 
 
@@ -40,8 +32,18 @@ def check_gpus(probed: GpuFacts) -> CheckResult:
     """Return the GPUs in use, and the problems of the others."""
     problems: list[str] = []
     notes: list[str] = []
-    gpus = [_used(probed, number) for number in range(len(probed.used))]
-    idle = _idle(probed)
+    matched = _match(probed)
+    gpus: list[dict[str, Any]] = [
+        {
+            "name": name,
+            "compute_capability": capability,
+            "memory_bytes": gpu.memory_bytes if gpu else None,
+            "memory_free_bytes": gpu.memory_free_bytes if gpu else None,
+            "kernels": kernels_for(capability, probed) if capability else "wheel",
+        }
+        for (name, capability), gpu in zip(probed.used, matched, strict=True)
+    ]
+    idle = [gpu for gpu in probed.gpus if gpu not in matched] if len(probed.gpus) > len(probed.used) else []
     there = probed.driver or probed.gpus
     if there and not gpus:
         problems.append(_why_none(probed))
@@ -50,7 +52,7 @@ def check_gpus(probed: GpuFacts) -> CheckResult:
             "there is an NVIDIA card, but no driver. Install the one of your distribution (on Ubuntu `sudo "
             "ubuntu-drivers install`, on Debian `sudo apt install nvidia-driver`), then restart."
         )
-    problems += _without_kernels(probed, gpus)
+    problems += _without_kernels(probed, gpus, matched)
     if gpus:
         problems += _old_libraries(probed)
         notes += _why_idle(probed, idle)
@@ -127,23 +129,6 @@ def _match(probed: GpuFacts) -> list[Gpu | None]:
     return matched
 
 
-def _used(probed: GpuFacts, number: int) -> dict[str, Any]:
-    name, capability = probed.used[number]
-    gpu = _match(probed)[number]
-    return {
-        "name": name,
-        "compute_capability": capability,
-        "memory_bytes": gpu.memory_bytes if gpu else None,
-        "memory_free_bytes": gpu.memory_free_bytes if gpu else None,
-        "kernels": kernels_for(capability, probed) if capability else "wheel",
-    }
-
-
-def _idle(probed: GpuFacts) -> list[Gpu]:
-    matched = [gpu for gpu in _match(probed) if gpu]
-    return [gpu for gpu in probed.gpus if gpu not in matched] if len(probed.gpus) > len(probed.used) else []
-
-
 def _why_none(probed: GpuFacts) -> str:
     """Return why TensorFlow finds no GPU although there is a driver: the first cause that applies."""
     what = "there is an NVIDIA driver, but TensorFlow finds no GPU"
@@ -194,17 +179,12 @@ def _shows_any(probed: GpuFacts, hidden: str) -> bool:
 
 def _mismatched(probed: GpuFacts) -> list[str]:
     """Return the libraries in LD_LIBRARY_PATH whose major version differs from TensorFlow's."""
-    found = []
-    for path in probed.cuda_files:
-        name, _, version = path.name.partition(".so.")
-        if version.split(".")[0] != _SONAMES[name]:
-            found.append(str(path))
-    return found
+    named = [(path, path.name.split(".so.")) for path in probed.cuda_files]
+    return [str(path) for path, (name, version) in named if version.split(".")[0] != CUDA_LIBRARIES[name]]
 
 
-def _without_kernels(probed: GpuFacts, gpus: list[dict[str, Any]]) -> Iterator[str]:
+def _without_kernels(probed: GpuFacts, gpus: list[dict[str, Any]], matched: list[Gpu | None]) -> Iterator[str]:
     good = [gpu for gpu in gpus if gpu["kernels"]]
-    matched = _match(probed)
     numbers = [str(gpu.index) for gpu, facts in zip(matched, gpus, strict=True) if gpu and facts["kernels"]]
     hide = f"export CUDA_VISIBLE_DEVICES={','.join(numbers) if good and len(numbers) == len(good) else '-1'}"
     for gpu in gpus:
@@ -301,7 +281,7 @@ def _rows(probed: GpuFacts, gpus: list[dict[str, Any]], idle: list[Gpu]) -> Iter
         built = f"CUDA {probed.build.get('cuda_version')}, cuDNN {probed.build.get('cudnn_version')}"
         yield "TensorFlow for", built if probed.build.get("is_cuda_build") else "no CUDA"
         for name in ("cuda-runtime", "cudnn", "nccl"):
-            found = [
+            there = [
                 f"{key} {version}" for key, version in probed.libraries.items() if key.startswith(f"nvidia-{name}")
             ]
-            yield name, ", ".join(found) or "not from pip"
+            yield name, ", ".join(there) or "not from pip"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import resource
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,23 +20,10 @@ _NCCL_SHM_BYTES = 1 << 30
 _MIN_FREE_SHM_BYTES = 8 << 20
 
 
-def check_limits(
-    *,
-    num_gpus: int,
-    open_files: Callable[[], tuple[int, int]] = lambda: resource.getrlimit(resource.RLIMIT_NOFILE),
-    usage: Callable[[Path], Any] = shutil.disk_usage,
-    shm: Path = Path("/dev/shm"),
-) -> CheckResult:
-    """Check the limit of open files and /dev/shm.
-
-    Args:
-        num_gpus: GPUs to train on; several communicate through NCCL.
-        open_files: returns the soft and the hard limit, -1 for unlimited.
-        usage: returns total, used and free bytes of a folder's file system.
-        shm: folder of shared memory.
-    """
+def check_limits(*, num_gpus: int, shm: Path = Path("/dev/shm")) -> CheckResult:
+    """Check the limit of open files and /dev/shm, through which NCCL communicates between several GPUs."""
     problems = []
-    soft, hard = open_files()
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)  # -1 for unlimited
     if 0 <= soft < _MIN_OPEN_FILES:
         command = f"ulimit -n {4 * _MIN_OPEN_FILES if not 0 <= hard < 4 * _MIN_OPEN_FILES else hard}"
         if 0 <= hard < _MIN_OPEN_FILES:
@@ -46,7 +32,7 @@ def check_limits(
     rows = [("open files", "unlimited" if soft < 0 else f"{soft:,}")]
     facts: dict[str, Any] = {"open_files": soft, "open_files_hard": hard, "shm_bytes": None, "shm_free_bytes": None}
     try:
-        total, _, free = usage(shm)
+        total, _, free = shutil.disk_usage(shm)
     except OSError:
         rows.append((str(shm), "missing"))
         if num_gpus > 1:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
 import platform
+import re
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
-from typing import Any
 
 import numpy as np
 import psutil
@@ -42,22 +43,15 @@ def machine_facts() -> dict[str, str]:
     }
 
 
-def check_machine(
-    *,
-    root: Path = Path("/"),
-    memory: Callable[[], Any] = psutil.virtual_memory,
-    cores: Callable[[], int] = num_cores,
-    bandwidth: Callable[[], float] = lambda: memory_bandwidth(),
-    facts: Callable[[], Mapping[str, str]] = machine_facts,
-) -> CheckResult:
+def check_machine(root: Path = Path("/")) -> CheckResult:
     """Check cores and memory; `root` is the folder of /proc and /sys."""
-    there = memory()
+    there = psutil.virtual_memory()
     limit = memory_limit(root)
     total = min(there.total, limit) if limit else there.total
     free = min(there.available, total)
-    may_use = cores()
+    may_use = num_cores()
     quota = cpu_quota(root)
-    speed = bandwidth() if free > 4 * _COPIED_BYTES else None
+    speed = memory_bandwidth() if free > 4 * _COPIED_BYTES else None
     problems, notes = [], []
     if free < _MIN_FREE_BYTES:
         problems.append(
@@ -71,7 +65,7 @@ def check_machine(
             f"the container may use the time of {quota:g} cores, but sees {may_use}. "
             f"Use simimg convert --num_workers={max(1, round(quota))} to start as many processes."
         )
-    named = facts()
+    named = machine_facts()
     rows = [
         ("processor", named["processor"]),
         ("cores", f"{may_use}" + (f", time of {quota:g}" if quota and quota < may_use else "")),
@@ -114,9 +108,8 @@ def memory_limit(root: Path = Path("/")) -> int | None:
 def cpu_quota(root: Path = Path("/")) -> float | None:
     """Return how many cores' time the control group of this process may use, or None without a limit."""
     shares = [value / period for value, period in _numbers(root, "cpu", "cpu.max")]
-    pairs = zip(
-        _numbers(root, "cpu", "cpu.cfs_quota_us"), _numbers(root, "cpu", "cpu.cfs_period_us"), strict=False
-    )  # both files exist, or neither
+    of_v1 = (_numbers(root, "cpu", file) for file in ("cpu.cfs_quota_us", "cpu.cfs_period_us"))
+    pairs = zip(*of_v1, strict=False)  # both files exist, or neither
     shares += [quota / period for (quota, *_), (period, *_) in pairs if quota > 0]
     return min(shares, default=None)
 
@@ -146,10 +139,7 @@ def _groups(root: Path, controller: str) -> Iterator[tuple[Path, PurePosixPath]]
 
 
 def _processor() -> str:
-    try:
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    except OSError:
-        pass
+    with contextlib.suppress(OSError):
+        if named := re.search(r"^model name\s*:(.*)", Path("/proc/cpuinfo").read_text(), re.MULTILINE):
+            return named[1].strip()
     return platform.processor() or platform.machine()

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
 import platform
 import shlex
-from collections.abc import Callable, Mapping, Sequence
 
 from packaging.requirements import Requirement
 
@@ -21,45 +21,26 @@ _SHOWN = ("tensorflow", "keras", "tensorflow-datasets", "numpy", "pillow", "pyar
 _PYTHON = Requirement("python >=3.11, <3.14")
 
 
-def _required() -> list[str]:
-    try:
-        return importlib.metadata.requires(_DISTRIBUTION) or []
-    except importlib.metadata.PackageNotFoundError:  # run from a checkout that is not installed
-        return []
-
-
-def check_versions(
-    *,
-    version: Callable[[str], str] = importlib.metadata.version,
-    required: Callable[[], Sequence[str]] = _required,
-    python: str = platform.python_version(),
-    providers: Callable[[], Mapping[str, Sequence[str]]] = importlib.metadata.packages_distributions,
-) -> CheckResult:
-    """Compare the installed versions with the requirements in simimg's own metadata, without its extras.
-
-    Args:
-        version: returns the installed version of a distribution.
-        required: returns simimg's requirements.
-        python: version of Python.
-        providers: returns the distributions that provide each import name.
-    """
+def check_versions() -> CheckResult:
+    """Compare the installed versions with the requirements in simimg's own metadata, without its extras."""
     problems = []
+    python, required = platform.python_version(), []
+    with contextlib.suppress(importlib.metadata.PackageNotFoundError):  # run from a checkout that is not installed
+        required = importlib.metadata.requires(_DISTRIBUTION) or []
     if not _PYTHON.specifier.contains(python, prereleases=True):
         problems.append(
             f"this is Python {python}, but simimg requires {_PYTHON.specifier}. Make a virtual environment with one."
         )
-    if _OTHER_DISTRIBUTION in providers().get("simimg", ()):
+    if _OTHER_DISTRIBUTION in importlib.metadata.packages_distributions().get("simimg", ()):
         problems.append(
             f"the package {_OTHER_DISTRIBUTION}, another program with the same import name and command, is installed. "
             f"Run: pip uninstall -y {_OTHER_DISTRIBUTION} && pip install --force-reinstall --no-deps {_DISTRIBUTION}"
         )
-    wanted = {wish.name: wish for wish in map(Requirement, required()) if not wish.marker or wish.marker.evaluate()}
-    versions: dict[str, str | None] = {}
-    for name in dict.fromkeys((*_SHOWN, *wanted)):
-        try:
-            versions[name] = version(name)
-        except importlib.metadata.PackageNotFoundError:
-            versions[name] = None
+    wanted = {wish.name: wish for wish in map(Requirement, required) if not wish.marker or wish.marker.evaluate()}
+    versions: dict[str, str | None] = dict.fromkeys((*_SHOWN, *wanted))
+    for name in versions:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            versions[name] = importlib.metadata.version(name)
         wish = wanted.get(name, Requirement(name))
         there = versions[name]
         if there is None:

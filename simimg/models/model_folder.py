@@ -18,7 +18,7 @@ from typing import Any
 import keras
 
 from simimg.errors import ModelError, TrainingError, UsageError
-from tfrecords.format.atomic_files import TEMPORARY, atomic_folder, read_json, sync_dir, sync_file, write_json
+from tfrecords.format.atomic_files import TEMPORARY, atomic_folder, read_json, sync_file, write_json
 
 __all__ = [
     "CONFIG_FILE",
@@ -142,7 +142,7 @@ def save_model(model_dir: Path, model: keras.Model) -> None:
         temporary.rename(model_dir / MODEL_FILE)
     finally:
         temporary.unlink(missing_ok=True)
-    sync_dir(model_dir)
+    sync_file(model_dir)
 
 
 def save_folder(model_dir: Path, model: keras.Model, info: RunInfo) -> None:

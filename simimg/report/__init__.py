@@ -1,16 +1,19 @@
 """Reports for people: charts, contact sheets and HTML pages. Nothing in this package imports TensorFlow."""
 
-from simimg.report.bench_report import BenchContent, write_bench_report
-from simimg.report.charts import calibration_curves, confusion_matrix, training_curves
+from simimg.report.bench_report import write_bench_report
+from simimg.report.charts import calibration_curves, confusion_matrix
 from simimg.report.contact_sheet import Tile, tile_sheet
-from simimg.report.copies_report import CopiesContent, CopyRow, write_copies_report
+from simimg.report.copies_report import CopyRow, write_copies_report
 from simimg.report.demo_report import ReportContent, Stage, write_report
-from simimg.report.evaluation_report import write_evaluation_report
-from simimg.report.training_report import RunGroup, TrainingContent, write_comparison, write_training_report
+from simimg.report.training_report import (
+    RunGroup,
+    TrainingContent,
+    write_comparison,
+    write_evaluation_report,
+    write_training_report,
+)
 
 __all__ = [
-    "BenchContent",
-    "CopiesContent",
     "CopyRow",
     "ReportContent",
     "RunGroup",
@@ -20,7 +23,6 @@ __all__ = [
     "calibration_curves",
     "confusion_matrix",
     "tile_sheet",
-    "training_curves",
     "write_bench_report",
     "write_comparison",
     "write_copies_report",

@@ -23,13 +23,10 @@ _COLOR = (255, 90, 31)
 
 
 def mark_changes(copy: Image.Image, original: Image.Image, place: Sequence[float]) -> Image.Image:
-    """Returns the copy with an outline around each place that differs from the original.
+    """Returns the copy with an outline around each place that differs from the original; both have mode RGB.
 
-    Args:
-        copy: mode RGB.
-        original: mode RGB.
-        place: how the copy lies in the original, as `Verification.place`: the affine map `(a, b, c, d, e, f)` from the
-            unit square of the copy to that of the original.
+    `place` is how the copy lies in the original, as `Verification.place`: the affine map `(a, b, c, d, e, f)` from the
+    unit square of the copy to that of the original.
     """
     small, whole = (_shrunk(image) for image in (copy, original))
     a, b, c, d, e, f = place
@@ -62,12 +59,7 @@ def mark_changes(copy: Image.Image, original: Image.Image, place: Sequence[float
 
 
 def mark_part(original: Image.Image, place: Sequence[float]) -> Image.Image:
-    """Returns the original with an outline around the part that a copy shows; unmarked where that is nearly all.
-
-    Args:
-        original: mode RGB.
-        place: as for `mark_changes`.
-    """
+    """Returns the original, mode RGB, with an outline around the part that a copy shows, unless that is nearly all."""
     a, b, c, d, e, f = place
     if abs(a * e - b * d) > 0.97:  # the area of the part
         return original
@@ -82,8 +74,7 @@ def mark_part(original: Image.Image, place: Sequence[float]) -> Image.Image:
 def _opened(mask: np.ndarray, size: int) -> np.ndarray:
     """The parts of a mask, bool `[h, w]`, that a square of `size` px fits into; `size` is odd."""
     image = Image.fromarray(mask.astype(np.uint8) * 255)
-    opened: np.ndarray = np.asarray(image.filter(ImageFilter.MinFilter(size)).filter(ImageFilter.MaxFilter(size))) > 0
-    return opened
+    return np.asarray(image.filter(ImageFilter.MinFilter(size)).filter(ImageFilter.MaxFilter(size))) > 0
 
 
 def _shrunk(image: Image.Image) -> Image.Image:
@@ -100,5 +91,4 @@ def _fitted(theirs: np.ndarray, ours: np.ndarray, inside: np.ndarray) -> np.ndar
         solution = np.linalg.lstsq(rows[kept], goals[kept], rcond=None)[0]
         errors = np.abs(rows @ solution - goals).mean(axis=1)
         kept = errors <= np.quantile(errors, _FIT_KEPT)
-    fitted: np.ndarray = inputs @ solution
-    return fitted
+    return inputs @ solution

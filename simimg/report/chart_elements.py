@@ -17,7 +17,7 @@ from simimg.report.contact_sheet import write_bytes
 from simimg.report.html_page import escape
 from simimg.report.number_format import printable
 
-__all__ = ["Element", "Point", "shifted", "svg", "text", "write_png"]
+__all__ = ["Element", "Point", "svg", "text", "write_png"]
 
 _PAPER, _INK, _GRAY = "#ffffff", "#1c1c1e", "#6d6d72"
 _PNG_SCALE = 2.2  # px per user unit
@@ -47,16 +47,13 @@ class Element(NamedTuple):
 
 def text(kind: str, x: float, y: float, words: str, anchor: str = "start", size: float = 0, turn: float = 0) -> Element:
     """Returns a text element; without a size, it has that of the chart."""
-    attributes: dict[str, float | str] = {"x": x, "y": y}
-    attributes |= {"text-anchor": anchor} if anchor != "start" else {}
-    attributes |= {"font-size": size} if size else {}
-    return Element("text", kind, attributes | ({"turn": turn} if turn else {}), words)
-
-
-def shifted(element: Element, by: float) -> Element:
-    """Returns an element moved to the right."""
-    moved = {name: value + by if name in ("x", "cx") else value for name, value in element.attributes.items()}  # type: ignore[operator]
-    return element._replace(attributes=moved, strokes=[[(x + by, y) for x, y in stroke] for stroke in element.strokes])
+    given: dict[str, float | str] = {
+        "text-anchor": "" if anchor == "start" else anchor,
+        "font-size": size,
+        "turn": turn,
+    }
+    attributes: dict[str, float | str] = {"x": x, "y": y, **{name: value for name, value in given.items() if value}}
+    return Element("text", kind, attributes, words)
 
 
 def svg(elements: Iterable[Element], kind: str, width: float, height: float, label: str, *, font: float = 0) -> str:

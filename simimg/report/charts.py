@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from simimg.report.chart_elements import Element, Point, shifted, svg, text, write_png
+from simimg.report.chart_elements import Element, Point, svg, text, write_png
 from simimg.report.number_format import epoch_ticks, percent, points, shortened, spread, ticks, value_range
 
 if TYPE_CHECKING:  # the module imports TensorFlow, which no chart needs
@@ -25,7 +25,6 @@ __all__ = [
     "confusion_svg",
     "curve_svgs",
     "runs_svg",
-    "training_curves",
 ]
 
 NUM_RUN_COLORS = 6
@@ -63,11 +62,9 @@ class _Curve(NamedTuple):
 
 
 def confusion_svg(figures: Classification, linked: Collection[tuple[int, int]] = ()) -> str:
-    """Returns the confusion matrix: rows are the true classes, columns the predicted ones.
+    """Returns the confusion matrix: rows are the true classes, columns the predicted ones; up to 150 stay readable.
 
-    Args:
-        figures: of any number of classes; 2 to about 150 stay readable.
-        linked: the cells (row, column) whose images the page shows: they get the id that its script looks for.
+    The cells `linked`, (row, column), whose images the page shows, get the id that its script looks for.
     """
     elements, width, height, font = _confusion(figures, linked)
     label = f"Confusion matrix of {len(figures.per_class)} classes; recall: " + ", ".join(
@@ -92,36 +89,25 @@ def confusion_matrix(figures: Classification, path: Path) -> None:
 
 
 def curve_svgs(history: Sequence[dict[str, Any]]) -> list[tuple[str, str]]:
-    """Returns (name, SVG) of loss, accuracy and copy recall over the epochs; none where no epoch has a figure."""
-    return [
-        (name, svg(elements, "curve", _WIDTH, _HEIGHT, _summary(name, curves)))
-        for name, curves, elements in _training_charts(history)
-    ]
+    """Returns (name, SVG) of loss, accuracy and copy recall over the epochs; none where no epoch has a figure.
 
-
-def training_curves(history: Sequence[dict[str, Any]], path: Path) -> None:
-    """Writes the charts of `curve_svgs` side by side as a PNG file, and makes its folder.
-
-    Args:
-        history: one dict per epoch: `epoch`, `loss`, `accuracy`, optionally `test_loss`, `test_accuracy` and so on.
-            Figures that are missing or not finite are left out.
-        path: the PNG file.
+    The history has one dict per epoch: `epoch`, `loss`, `accuracy`, optionally `test_loss`, `test_accuracy` and so on.
+    Figures that are missing or not finite are left out.
     """
-    drawn = []
-    for number, (name, _, elements) in enumerate(_training_charts(history)):
-        heading = text("label", _LEFT, -12, name, size=17)
-        drawn += [shifted(element, number * (_WIDTH + 20)) for element in (heading, *elements)]
-    write_png(drawn or [text("tick", 0, 0, "no epoch was finished")], 13, path)
+    charts = []
+    for name, key in (("Loss", "loss"), ("Accuracy", "accuracy"), ("Copy recall", "recall")):
+        splits = (("train", "", "training"), ("validation", "validation_", "validation"), ("test", "test_", "test"))
+        lines = [(kind, points(history, prefix + key), label) for kind, prefix, label in splits]
+        if curves := [_Curve(*line) for line in lines if line[1]]:
+            charts.append((name, _epoch_svg(name, curves, share=key != "loss")))
+    return charts
 
 
 def runs_svg(name: str, groups: Sequence[Sequence[Sequence[Point]]], *, share: bool) -> str:
     """Returns the curves of groups of runs in one chart, each group in its color; nothing where no run has points.
 
-    Args:
-        name: of what is drawn.
-        groups: the points (epoch, value) of the runs of each group, at most one group per color. A letter at the end of
-            its first curve names a group: A, B, C and so on.
-        share: whether the values are shares of 1.
+    A group has the points (epoch, value) of each of its runs; a letter at the end of its first curve names it. There is
+    at most one group per color. `share` tells whether the values are shares of 1.
     """
     curves = [
         _Curve(f"run of{number}", line, "" if index else chr(ord("A") + number))
@@ -130,7 +116,7 @@ def runs_svg(name: str, groups: Sequence[Sequence[Sequence[Point]]], *, share: b
     ]
     if not curves:
         return ""
-    return svg(_epoch_chart(curves, share=share, figures=False), "curve", _WIDTH, _HEIGHT, _summary(name, curves))
+    return _epoch_svg(name, curves, share=share, figures=False)
 
 
 def calibration_curves(
@@ -140,12 +126,8 @@ def calibration_curves(
 
     The number of wrong matches is assumed to grow in proportion to the collection. This was not measured.
 
-    Args:
-        similarity: float `[n]`, in descending order.
-        right: bool `[n]`, whether each match is right.
-        num_copies: the number of copies that could be found.
-        threshold: the chosen similarity.
-        path: the PNG file; its folder is made.
+    Similarities, float `[n]`, are in descending order; `right`, bool `[n]`, tells which matches are. `num_copies` could
+    be found. A line marks the threshold. The folder of the PNG file is made.
     """
     counted = similarity >= 0.5
     values, hits = similarity[counted], np.cumsum(right[counted])
@@ -221,30 +203,17 @@ def _cell(
     return cell
 
 
-def _training_charts(history: Sequence[dict[str, Any]]) -> list[tuple[str, list[_Curve], list[Element]]]:
-    charts = []
-    for name, key in (("Loss", "loss"), ("Accuracy", "accuracy"), ("Copy recall", "recall")):
-        splits = (("train", "", "training"), ("validation", "validation_", "validation"), ("test", "test_", "test"))
-        curves = [
-            _Curve(kind, line, label) for kind, prefix, label in splits if (line := points(history, prefix + key))
-        ]
-        if curves:
-            charts.append((name, curves, _epoch_chart(curves, share=key != "loss")))
-    return charts
-
-
-def _epoch_chart(curves: Sequence[_Curve], *, share: bool, figures: bool = True) -> list[Element]:
+def _epoch_svg(name: str, curves: Sequence[_Curve], *, share: bool, figures: bool = True) -> str:
     """A chart over the epochs; with `figures`, the last value of each curve follows its label."""
+    summary = _summary(name, curves)
     low, high = value_range([value for curve in curves for _, value in curve.points], share=share)
     first, last = (int(pick(epoch for curve in curves for epoch, _ in curve.points)) for pick in (min, max))
     exact: Callable[[float], str] = (lambda value: percent(value, 1)) if share else "{:.3f}".format
     if figures:
         curves = [curve._replace(figure=exact(curve.points[-1][1])) for curve in curves]
-    return _line_chart(
-        curves,
-        _Axis(first, last, epoch_ticks(first, last), "{:g}".format, "{:g}".format, "epoch"),
-        _Axis(low, high, ticks(low, high, 5), percent if share else "{:g}".format, exact),
-    )
+    across = _Axis(first, last, epoch_ticks(first, last), "{:g}".format, "{:g}".format, "epoch")
+    up = _Axis(low, high, ticks(low, high, 5), percent if share else "{:g}".format, exact)
+    return svg(_line_chart(curves, across, up), "curve", _WIDTH, _HEIGHT, summary)
 
 
 def _line_chart(curves: Sequence[_Curve], across: _Axis, up: _Axis) -> list[Element]:
@@ -294,8 +263,7 @@ def _steps(xs: Sequence[float], ys: Sequence[float]) -> list[Point]:
 
 
 def _summary(name: str, curves: Sequence[_Curve]) -> str:
-    ends = [curve.points[0] + curve.points[-1] for curve in curves if curve.label]
-    first, last = min(end[0] for end in ends), max(end[2] for end in ends)
-    labels = [curve.label for curve in curves if curve.label]
-    changes = [f"{label} from {end[1]:.3g} to {end[3]:.3g}" for label, end in zip(labels, ends, strict=True)]
+    ends = [(curve.label, *curve.points[0], *curve.points[-1]) for curve in curves if curve.label]
+    first, last = min(end[1] for end in ends), max(end[3] for end in ends)
+    changes = [f"{label} from {begin:.3g} to {end:.3g}" for label, _, begin, _, end in ends]
     return f"{name}, epochs {first:g} to {last:g}: {'; '.join(changes)}"

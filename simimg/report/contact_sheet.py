@@ -26,30 +26,19 @@ _NOT_ASCII = "…·"  # the only characters beyond ASCII that Pillow's built-in 
 
 @dataclasses.dataclass(frozen=True)
 class Tile:
-    """An image with a caption, usually its file name, and a note, usually its similarity.
+    """An image with a caption, usually its file name, and a note, usually its similarity; both are plain text."""
 
-    Attributes:
-        image: None where there is none to show.
-        caption: plain text.
-        note: plain text.
-        highlighted: marks the original that a search looked for.
-        cell: row and column of the confusion matrix, for an image that a classifier got wrong.
-    """
-
-    image: Image.Image | None
+    image: Image.Image | None  # None where there is none to show
     caption: str
     note: str = ""
-    highlighted: bool = False
-    cell: tuple[int, int] | None = None
+    highlighted: bool = False  # marks the original that a search looked for
+    cell: tuple[int, int] | None = None  # row and column of the confusion matrix, for an image classified wrongly
 
 
 def tile_sheet(rows: Sequence[Sequence[Tile]], path: Path, *, title: str = "") -> None:
-    """Draws one row per query: the query, on film black, and its matches, best first.
+    """Draws one row per query, the query on film black and its matches, best first, into a PNG file.
 
-    Args:
-        rows: each a query and its matches. Rows may differ in length; empty ones are left out.
-        path: the PNG file; its folder is made.
-        title: shown above the rows.
+    Rows may differ in length; empty ones are left out. The title stands above them. The folder of the file is made.
     """
     rows = [row for row in rows if row]
     num_columns = max((len(row) for row in rows), default=1)

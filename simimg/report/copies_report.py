@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from simimg.report.contact_sheet import Tile, write_bytes
-from simimg.report.html_page import command, escape, figure, path_text, report_page, section, tile_figure, tiles
+from simimg.report.html_page import command, escape, figure, page, path_text, section, tile_figure, tiles
 
-__all__ = ["COPY_PX", "CopiesContent", "CopyRow", "write_copies_report"]
+__all__ = ["COPY_PX", "CopyRow", "write_copies_report"]
 
 COPY_PX = 400
 """Longest side of an image in this report: large enough to judge, 20 to 25 kB as JPEG."""
@@ -17,64 +17,42 @@ COPY_PX = 400
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class CopyRow:
-    """An image and its copies.
+    """An image and its copies."""
 
-    Attributes:
-        first: the image; its note says why it comes first.
-        copies: each with a note on how it differs; a tile without an image where the file is gone.
-        num_more: copies that are not shown.
+    first: Tile  # its note says why it comes first
+    copies: Sequence[Tile]  # each with a note on how it differs; a tile without an image where the file is gone
+    num_more: int = 0  # copies that are not shown
+
+
+def write_copies_report(
+    path: Path,
+    *,
+    title: str,
+    about: str,  # the folder that was searched
+    number: str,  # the main figure, shown large
+    counted: str,  # what it counts
+    facts: Mapping[str, str],  # other figures by what they count
+    heading: str,  # of the section of rows
+    rows: Sequence[CopyRow],
+    num_rows: int,  # including those that are not shown
+    note: str,  # a sentence that explains the rows
+    commands: Mapping[str, str],  # the next steps: a sentence and the command that it introduces
+) -> None:
+    """Writes the report as the HTML file `path`, which has its name only when it is complete.
+
+    All texts are plain text; HTML in them is escaped.
     """
-
-    first: Tile
-    copies: Sequence[Tile]
-    num_more: int = 0
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class CopiesContent:
-    """The content of the report. All texts are plain text; HTML in them is escaped.
-
-    Attributes:
-        title: of the page.
-        about: the folder that was searched.
-        number: the main figure, shown large, and what it counts.
-        facts: other figures by what they count.
-        heading: of the section of rows.
-        rows: in the order in which they are shown.
-        num_rows: of all rows, including those that are not shown.
-        note: a sentence that explains the rows.
-        commands: the next steps: a sentence and the command that it introduces.
-    """
-
-    title: str
-    about: str
-    number: tuple[str, str]
-    facts: Mapping[str, str]
-    heading: str
-    rows: Sequence[CopyRow]
-    num_rows: int
-    note: str
-    commands: Mapping[str, str] = dataclasses.field(default_factory=dict)
-
-
-def write_copies_report(content: CopiesContent, path: Path) -> None:
-    """Writes the report as the HTML file `path`, which has its name only when it is complete."""
-    number, what = content.number
-    first = f'<div class="first"><p class="number">{escape(number)}</p><p>{escape(what)}</p></div>'
-    shown = f"{len(content.rows):,} of {content.num_rows:,}" if len(content.rows) < content.num_rows else ""
-    rows = "".join(map(_row, content.rows)) or '<p class="quiet">None.</p>'
-    steps = "".join(f"<p>{escape(text)}</p>{command(line)}" for text, line in content.commands.items())
-    html = report_page(
-        content.title,
-        about=[path_text(content.about)],
-        headline=first + "".join(figure(value, name) for name, value in content.facts.items()),
+    first = f'<div class="first"><p class="number">{escape(number)}</p><p>{escape(counted)}</p></div>'
+    share = f"<p>{len(rows):,} of {num_rows:,}</p>" if len(rows) < num_rows else ""
+    shown = "".join(map(_row, rows)) or '<p class="quiet">None.</p>'
+    steps = "".join(f"<p>{escape(text)}</p>{command(line)}" for text, line in commands.items())
+    html = page(
+        title,
+        about=[path_text(about)],
+        headline=first + "".join(figure(value, name) for name, value in facts.items()),
         sections=[
-            section(
-                content.heading,
-                f"<p>{shown}</p>" if shown else "",
-                f'<p class="quiet">{escape(content.note)}</p>{rows}',
-            ),
-            section("what next", "", f'<div class="steps">{steps}</div>') if steps else "",
+            section(heading, share, f'<p class="quiet">{escape(note)}</p>{shown}'),
+            section("what next", "", steps and f'<div class="steps">{steps}</div>'),
         ],
     )
     write_bytes(path, html)

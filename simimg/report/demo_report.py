@@ -20,8 +20,8 @@ from simimg.report.html_page import (
     data_uri,
     escape,
     figure,
+    page,
     path_text,
-    report_page,
     section,
     tile_figure,
     tiles,
@@ -43,62 +43,36 @@ _NUM_RESULTS = 3  # searches that are shown at the top
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Stage:
-    """One step of the run.
+    """One step of the run."""
 
-    Attributes:
-        name: the command's name ("convert", "train", "evaluate", "search"), by which results find their section.
-        command: the shell command that repeats the stage.
-        seconds: how long it took.
-        figure: its rate or result, e.g. "3,600 images/s"; may be empty.
-    """
-
-    name: str
-    command: str
+    name: str  # of the command ("convert", "train", "evaluate", "search"), by which results find their section
+    command: str  # the shell command that repeats the stage
     seconds: float
-    figure: str = ""
+    figure: str = ""  # its rate or result, e.g. "3,600 images/s"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ReportContent:
-    """The content of the report. All texts are plain text; HTML in them is escaped.
-
-    Attributes:
-        title: the heading of the page.
-        subtitle: a line below it; may be empty.
-        dataset_dir: the folder of the data set.
-        num_examples: of all splits.
-        splits: the number of examples of each split.
-        image_size: side of the stored images in px.
-        encoding: how they are stored, e.g. "raw".
-        refused: (path, reason, detail) of the files that did not become examples.
-        stages: in the order in which they ran.
-        samples: stored images of each class; eight per class look best.
-        history: one dict per epoch, as `TrainResult.history`; may be empty.
-        classification: the figures of the classifier on images that it was not trained on.
-        mistakes: wrongly classified images, as `report_sections.evaluated` takes them.
-        searches: rows of a query and its matches, best first, the original `highlighted`.
-        machine: facts on the machine, e.g. {"CPU": "...", "GPU": "none"}, in this order.
-        recalls: by kind of edit: (copies that found their original first, copies searched for).
-        binary_loss: whether the classifier was trained with a binary loss.
-    """
+    """The content of the report. All texts are plain text; HTML in them is escaped."""
 
     title: str
-    subtitle: str
+    subtitle: str  # may be empty
     dataset_dir: str
-    num_examples: int
-    splits: Mapping[str, int]
-    image_size: int
-    encoding: str
-    refused: Sequence[tuple[str | Path, str, str]]
-    stages: Sequence[Stage]
-    samples: Mapping[str, Sequence[Image.Image]]
-    history: Sequence[dict[str, Any]]
-    classification: Classification
-    mistakes: Sequence[Tile]
-    searches: Sequence[Sequence[Tile]]
-    machine: Mapping[str, str]
+    num_examples: int  # of all splits
+    splits: Mapping[str, int]  # the number of examples of each split
+    image_size: int  # side of the stored images in px
+    encoding: str  # how they are stored, e.g. "raw"
+    refused: Sequence[tuple[str | Path, str, str]]  # (path, reason, detail) of files that did not become examples
+    stages: Sequence[Stage]  # in the order in which they ran
+    samples: Mapping[str, Sequence[Image.Image]]  # stored images of each class; eight per class look best
+    history: Sequence[dict[str, Any]]  # one dict per epoch, as `TrainResult.history`; may be empty
+    classification: Classification  # of images that the classifier was not trained on
+    mistakes: Sequence[Tile]  # wrongly classified images, as `report_sections.evaluated` takes them
+    searches: Sequence[Sequence[Tile]]  # rows of a query and its matches, best first, the original `highlighted`
+    machine: Mapping[str, str]  # facts in this order, e.g. {"CPU": "...", "GPU": "none"}
+    # By kind of edit: (copies for which the original was the first match, copies searched for).
     recalls: Mapping[str, tuple[int, int]] = dataclasses.field(default_factory=dict)
-    binary_loss: bool = False
+    binary_loss: bool = False  # whether the classifier was trained with one
 
 
 def write_report(content: ReportContent, path: Path) -> None:
@@ -113,7 +87,7 @@ def write_report(content: ReportContent, path: Path) -> None:
         f"<b>{duration(sum(stage.seconds for stage in content.stages))}</b> in all" if content.stages else "",
         path_text(content.dataset_dir),
     ]
-    html = report_page(
+    html = page(
         content.title,
         subtitle=content.subtitle,
         about=about,
@@ -129,17 +103,14 @@ def _headline(content: ReportContent) -> str:
     figures = content.classification
     where = " of the test split" if content.splits.get("test") == figures.num_examples else ""
     parts = [accuracy(figures, where)]
-    for stage in content.stages:
-        rate, unit, _ = stage.figure.partition("images/s")
-        if unit:
-            parts.append(figure(rate.strip(), f"images/s, {stage.name}"))
-            break
+    if first := next((stage for stage in content.stages if "images/s" in stage.figure), None):
+        parts.append(figure(first.figure.partition("images/s")[0].strip(), f"images/s, {first.name}"))
     parts.append(figure(f"{len(content.refused):,}", "file refused" if len(content.refused) == 1 else "files refused"))
     # Counted searches go before those that are shown.
     shown = [(int(row[1].highlighted), 1) for row in content.searches if len(row) > 1]
-    first, searched = (sum(column) for column in zip((0, 0), *(content.recalls.values() or shown), strict=True))
+    hits, searched = (sum(column) for column in zip((0, 0), *(content.recalls.values() or shown), strict=True))
     if searched:
-        parts.append(figure(f"{first:,} of {searched:,}", "searches put the original first"))
+        parts.append(figure(f"{hits:,} of {searched:,}", "searches put the original first"))
     return "".join(parts)
 
 
@@ -245,5 +216,5 @@ def _recalls(recalls: Mapping[str, tuple[int, int]]) -> str:
         f'<tr><td>{escape(edit)}</td><td class="num">{first:,} of {searched:,}</td></tr>'
         for edit, (first, searched) in recalls.items()
     )
-    head = "<tr><th>Edited copy</th><th>finds its original first</th></tr>"
-    return f"<h3>Copies that found their original</h3><table><thead>{head}</thead><tbody>{rows}</tbody></table>"
+    head = "<tr><th>Edited copy</th><th>original is the first match</th></tr>"
+    return f"<h3>Copies for which the original was found</h3><table><thead>{head}</thead><tbody>{rows}</tbody></table>"

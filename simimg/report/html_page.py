@@ -11,18 +11,17 @@ from __future__ import annotations
 import base64
 import hashlib
 import html
-import io
 from collections.abc import Iterable
 from importlib import resources
 
 from PIL import Image
 
-from simimg.image_files import png_bytes
+from simimg.image_files import jpeg_bytes, png_bytes
 from simimg.report.contact_sheet import Tile
 from simimg.report.number_format import printable
 
 __all__ = [
-    "command", "data_uri", "escape", "figure", "folded", "page", "path_text", "report_page", "section", "style_sheet",
+    "command", "data_uri", "escape", "figure", "folded", "page", "path_text", "section", "style_sheet",
     "tile_figure", "tiles",
 ]  # fmt: skip
 
@@ -56,11 +55,8 @@ def data_uri(image: Image.Image, max_px: int, *, exact: bool = False) -> str:
     if max(image.size) > max_px:
         scale = max_px / max(image.size)
         image = image.resize([max(1, round(side * scale)) for side in image.size], Image.Resampling.LANCZOS)
-    if exact:
-        return f"data:image/png;base64,{base64.b64encode(png_bytes(image)).decode()}"
-    buffer = io.BytesIO()
-    image.save(buffer, "JPEG", quality=_JPEG_QUALITY, optimize=True)
-    return f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}"
+    kind, data = ("png", png_bytes(image)) if exact else ("jpeg", jpeg_bytes(image, _JPEG_QUALITY, optimize=True))
+    return f"data:image/{kind};base64,{base64.b64encode(data).decode()}"
 
 
 def tile_figure(tile: Tile, max_px: int = _TILE_PX) -> str:
@@ -100,7 +96,9 @@ def folded(summary: str, body: str) -> str:
 
 
 def section(title: str, facts: str, body: str) -> str:
-    """Returns a section of the page with its heading; `facts`, shown below the heading, and `body` are HTML."""
+    """Returns a section of the page, nothing without a body; `facts`, shown below its heading, and `body` are HTML."""
+    if not body:
+        return ""
     heading = escape(title[:1].upper() + title[1:])
     return f"<section><header><div><h2>{heading}</h2>{facts}</div></header><div>{body}</div></section>"
 
@@ -110,7 +108,7 @@ def style_sheet(package: str, name: str) -> str:
     return resources.files(package).joinpath(name).read_text("utf-8")
 
 
-def report_page(
+def page(
     title: str,
     *,
     about: Iterable[str] = (),
@@ -120,16 +118,10 @@ def report_page(
     subtitle: str = "",
     style: str = "",
 ) -> bytes:
-    """Returns the HTML file of a report, which reads from top to bottom: title, facts, headline, result, sections.
+    """Returns the HTML file of a report: title, facts about it, headline of large numbers, result, and sections.
 
-    Args:
-        title: plain text.
-        about: facts below the title, as HTML; empty ones are left out.
-        headline: the large numbers, as HTML.
-        result: what stands between them and the sections, as HTML.
-        sections: as HTML, see `section`.
-        subtitle: plain text.
-        style: CSS of this report alone.
+    Title and subtitle are plain text, and `style` is CSS of this report alone; the rest is HTML. Empty facts are left
+    out.
     """
     facts = "".join(f"<div>{fact}</div>" for fact in about if fact)
     body = "".join(
@@ -142,14 +134,9 @@ def report_page(
             f"<main>{''.join(sections)}</main>",
         ]
     )
-    return page(title, body, style).encode()  # `escape` has spelled out surrogates, so that this cannot fail
-
-
-def page(title: str, body: str, style: str = "") -> str:
-    """Returns the whole HTML file around `body`, which is HTML; `style` is CSS of this page alone."""
     digest = base64.b64encode(hashlib.sha256(_SCRIPT.encode()).digest()).decode()
     policy = f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{digest}'"
-    return f"""<!DOCTYPE html>
+    document = f"""<!DOCTYPE html>
 <html lang="en">
 <head>
 <meta charset="utf-8">
@@ -166,6 +153,7 @@ def page(title: str, body: str, style: str = "") -> str:
 </body>
 </html>
 """
+    return document.encode()  # `escape` has spelled out surrogates, so that this cannot fail
 
 
 # The page is complete without the script: a click into a command selects it (user-select: all), and the images of a

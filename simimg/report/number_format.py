@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -20,6 +21,9 @@ __all__ = [
     "ticks",
     "value_range",
 ]
+
+# Control characters, surrogates, and marks that reverse the writing direction: `\u202egpj.exe` would read `exe.jpg`.
+_HIDDEN = re.compile("[\0-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
 def percent(share: float | None, decimals: int = 0) -> str:
@@ -72,7 +76,7 @@ def printable(text: str) -> str:
 
     A file name may contain line ends, escape characters and bytes that are not UTF-8. They become `\n`, `\x1b`, `\xff`.
     """
-    return "".join(_visible(character) for character in text)
+    return _HIDDEN.sub(lambda match: _spelled_out(match[0]), text)
 
 
 def shortened(text: str, num_characters: int) -> str:
@@ -150,19 +154,7 @@ def mistaken(class_names: Sequence[str], confusion: Sequence[Sequence[int]], mos
     return sorted(found, key=lambda mistake: -mistake[0])[:most]
 
 
-def _visible(character: str) -> str:
-    code = ord(character)
-    if 0xDC80 <= code <= 0xDCFF:  # Python's code for a byte of a file name that is not UTF-8
-        return f"\\x{code - 0xDC00:02x}"
-    if 0xD800 <= code <= 0xDFFF:
-        return f"\\u{code:04x}"
-    # Control characters, and marks that reverse the writing direction: `\u202egpj.exe` would read `exe.jpg`.
-    if (
-        code < 0x20
-        or 0x7F <= code < 0xA0
-        or 0x202A <= code <= 0x202E
-        or 0x2066 <= code <= 0x2069
-        or code in (0x2028, 0x2029)
-    ):
-        return character.encode("unicode_escape").decode()
-    return character
+def _spelled_out(character: str) -> str:
+    if "\udc80" <= character <= "\udcff":  # Python's code for a byte of a file name that is not UTF-8
+        return f"\\x{ord(character) - 0xDC00:02x}"
+    return character.encode("unicode_escape").decode()

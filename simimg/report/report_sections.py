@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from simimg.report.charts import confusion_svg, curve_svgs
@@ -14,14 +14,31 @@ if TYPE_CHECKING:  # the module imports TensorFlow, which no report needs
     from simimg.evaluation.classification import Classification
     from simimg.evaluation.copy_recall import CopyFigures
 
-__all__ = [
-    "accuracy", "copies_found", "copy_recall", "curves", "evaluated", "facts", "machine_section", "option_tables",
-    "table",
-]  # fmt: skip
+__all__ = ["accuracy", "curves", "evaluated", "facts", "machine_section", "measured", "option_tables", "table"]
 
 _NUM_CONFUSED = 6
 _NUM_OPEN = 3  # cells of the confusion matrix whose images are shown without a click
 _WIDE_CLASSES = 40  # more need the whole width of the page, and their figures are folded
+
+
+def measured(
+    figures: Classification | None,
+    copies: CopyFigures | None,
+    mistakes: Sequence[Tile],
+    split: str,
+    *,
+    binary_loss: bool,
+) -> tuple[str, str]:
+    """Returns the headline and the details of a model's figures on a split; nothing where it was not measured.
+
+    A classifier has `figures`, a network that was trained for copies has `copies`; the rest is as in `evaluated`.
+    """
+    where = f" of the {split} split"
+    if copies is not None:
+        return _copy_recall(copies, where), _copies_found(copies, mistakes)
+    if figures is not None:
+        return accuracy(figures, where), evaluated(figures, mistakes, binary_loss=binary_loss)
+    return "", ""
 
 
 def accuracy(figures: Classification, where: str) -> str:
@@ -34,8 +51,8 @@ def accuracy(figures: Classification, where: str) -> str:
     return _large_share(figures.accuracy, figures.accuracy_ci95, guess, what, note)
 
 
-def copy_recall(figures: CopyFigures, where: str) -> str:
-    """Returns the copy recall, large, with its interval; `where` follows "on 9 images"."""
+def _copy_recall(figures: CopyFigures, where: str) -> str:
+    """The copy recall, large, with its interval; `where` follows "on 9 images"."""
     what = f"copy recall on {count_of(figures.num_examples, 'image', 'images')}{where}"
     note = "This share of the copies has its original as the nearest image. The gray mark is chance."
     return _large_share(figures.recall, figures.recall_ci95, 1 / figures.num_examples, what, note)
@@ -52,13 +69,10 @@ def curves(history: Sequence[dict[str, Any]]) -> str:
 
 
 def evaluated(figures: Classification, mistakes: Sequence[Tile], *, binary_loss: bool = False) -> str:
-    """Returns the figures of a classifier, its confusion matrix, and images that it got wrong.
+    """Returns the figures of a classifier on one split, its confusion matrix, and images that it got wrong.
 
-    Args:
-        figures: of one split.
-        mistakes: the surest first. Those that name their cell of the confusion matrix are grouped by it.
-        binary_loss: whether the model was trained with a binary loss, as the tutorial does. Only then is the binary
-            accuracy worth a look.
+    The surest mistakes come first; those that name their cell of the confusion matrix are grouped by it. The binary
+    accuracy is worth a look only if the model was trained with a binary loss, as the tutorial does.
     """
     names = list(figures.per_class)
     values = {"mean of the classes' own accuracies": percent(figures.mean_per_class, 1)}
@@ -93,8 +107,8 @@ def evaluated(figures: Classification, mistakes: Sequence[Tile], *, binary_loss:
     )
 
 
-def copies_found(figures: CopyFigures, mistakes: Sequence[Tile]) -> str:
-    """Returns the similarity of copies to their originals and to other images, and copies that found another image."""
+def _copies_found(figures: CopyFigures, mistakes: Sequence[Tile]) -> str:
+    """The similarity of copies to their originals and to other images, and copies that found another image."""
     values = {
         "similarity of a copy to its original": f"{figures.copy_similarity:.3f}",
         "to the nearest other image": f"{figures.nearest_similarity:.3f}",
@@ -114,28 +128,25 @@ def facts(values: Mapping[str, str]) -> str:
     return f'<dl class="facts">{pairs}</dl>'
 
 
-def option_tables(options: Mapping[str, str], changed: Mapping[str, str]) -> str:
-    """Returns the options that differ from the defaults, and all options, folded."""
-    head = (
-        f"<h3>Changed by you</h3>{table(changed)}"
-        if changed
-        else '<p class="quiet">All options have their defaults.</p>'
-    )
-    return head + folded(f"All {len(options)} options", table(options))
-
-
-def machine_section(machine: Mapping[str, str]) -> str:
-    """Returns the section on the machine that the figures were measured on; nothing where it is not known."""
-    if not machine:
-        return ""
-    note = '<p class="quiet">Times and rates are of one run on this machine.</p>'
-    return section("machine", "", f"{table(machine)}{note}")
-
-
 def table(rows: Mapping[str, str]) -> str:
     """Returns names and their values as a table; both are plain text."""
     cells = "".join(f"<tr><th>{escape(key)}</th><td>{escape(value)}</td></tr>" for key, value in rows.items())
     return f'<table class="machine"><tbody>{cells}</tbody></table>'
+
+
+def option_tables(
+    options: Mapping[str, Any], changed: Mapping[str, Any], shown: Callable[[Mapping[str, Any]], str] = table
+) -> str:
+    """Returns the options that differ from the defaults, and all options, folded; `shown` makes the HTML of each."""
+    changes = f"<h3>Changed by you</h3>{shown(changed)}" if changed else ""
+    head = changes or '<p class="quiet">All options have their defaults.</p>'
+    return head + folded(f"All {len(options)} options", shown(options))
+
+
+def machine_section(machine: Mapping[str, str]) -> str:
+    """Returns the section on the machine that the figures were measured on; nothing where it is not known."""
+    note = '<p class="quiet">Times and rates are of one run on this machine.</p>'
+    return section("machine", "", f"{table(machine)}{note}") if machine else ""
 
 
 def _large_share(value: float, interval: tuple[float, float], guess: float, what: str, note: str) -> str:

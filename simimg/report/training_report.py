@@ -1,4 +1,4 @@
-"""The reports of a training run and of several runs compared, as HTML files that need only a browser."""
+"""The reports of a training run, of its evaluation, and of several runs compared: HTML files for any browser."""
 
 from __future__ import annotations
 
@@ -9,89 +9,57 @@ from typing import TYPE_CHECKING, Any
 
 from simimg.report.charts import NUM_RUN_COLORS, runs_svg
 from simimg.report.contact_sheet import Tile, write_bytes
-from simimg.report.html_page import command, escape, figure, path_text, report_page, section, tiles
+from simimg.report.html_page import command, escape, figure, page, path_text, section, tiles
 from simimg.report.number_format import count_of, duration, percent, points
-from simimg.report.report_sections import (
-    accuracy,
-    copies_found,
-    copy_recall,
-    curves,
-    evaluated,
-    machine_section,
-    option_tables,
-    table,
-)  # fmt: skip
+from simimg.report.report_sections import curves, machine_section, measured, option_tables, table
 
 if TYPE_CHECKING:  # the module imports TensorFlow, which no report needs
     from simimg.evaluation.classification import Classification
     from simimg.evaluation.copy_recall import CopyFigures
 
-__all__ = ["RunGroup", "TrainingContent", "write_comparison", "write_training_report"]
+__all__ = ["RunGroup", "TrainingContent", "write_comparison", "write_evaluation_report", "write_training_report"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TrainingContent:
-    """The content of the report of a run. All texts are plain text; HTML in them is escaped.
-
-    Attributes:
-        name: of the run.
-        dataset: what it was trained on, in words.
-        model_dir: the folder of the run.
-        command: repeats the run.
-        split: the split that was measured; "" where there is only the one for training.
-        classification: the figures of the classifier that is kept; None without such a split, or without classes.
-        mistakes: images that it got wrong, as `report_sections.evaluated` takes them.
-        history: one dict per epoch, as `TrainResult.history`.
-        epoch: the epoch, from 1, whose weights are kept; 0 where only a softmax was fitted.
-        facts: figures of the run by what they count, e.g. {"images/s": "533"}.
-        augmented: rows of one image each: as stored, and as the network saw it in the first epochs.
-        options: all options of the run.
-        machine: facts on the machine.
-        changed: the options that differ from those of the preset.
-        copies: the figures of a model that was trained for copies.
-        binary_loss: whether the model was trained with a binary loss.
-    """
+    """The content of the report of a run. All texts are plain text; HTML in them is escaped."""
 
     name: str
-    dataset: str
+    dataset: str  # what the run was trained on, in words
     model_dir: str
-    command: str
-    split: str
-    classification: Classification | None
-    mistakes: Sequence[Tile]
-    history: Sequence[dict[str, Any]]
-    epoch: int
-    facts: Mapping[str, str]
-    augmented: Sequence[Sequence[Tile]]
-    options: Mapping[str, str]
+    command: str  # repeats the run
+    split: str  # the split that was measured; "" where there is only the one for training
+    classification: Classification | None  # of the weights that are kept; None without such a split, or without classes
+    mistakes: Sequence[Tile]  # images that the model got wrong, as `report_sections.measured` takes them
+    history: Sequence[dict[str, Any]]  # one dict per epoch, as `TrainResult.history`
+    epoch: int  # the epoch, from 1, whose weights are kept; 0 where only a softmax was fitted
+    facts: Mapping[str, str]  # figures of the run by what they count, e.g. {"images/s": "533"}
+    augmented: Sequence[Sequence[Tile]]  # one row per image: as stored, and as the network saw it in the first epochs
+    options: Mapping[str, str]  # all options of the run
     machine: Mapping[str, str]
-    changed: Mapping[str, str] = dataclasses.field(default_factory=dict)
-    copies: CopyFigures | None = None
-    binary_loss: bool = False
+    changed: Mapping[str, str] = dataclasses.field(default_factory=dict)  # options that differ from the preset's
+    copies: CopyFigures | None = None  # of a model that was trained for copies
+    binary_loss: bool = False  # whether the model was trained with one
 
 
 def write_training_report(content: TrainingContent, path: Path) -> None:
     """Writes the report as the HTML file `path`, which has its name only when it is complete, and makes its folder."""
-    where = f" of the {content.split} split"
-    first = shown = ""
-    if content.classification:
-        first = accuracy(content.classification, where)
-        shown = evaluated(content.classification, content.mistakes, binary_loss=content.binary_loss)
-    if content.copies:
-        first, shown = copy_recall(content.copies, where), copies_found(content.copies, content.mistakes)
+    first, shown = measured(
+        content.classification, content.copies, content.mistakes, content.split, binary_loss=content.binary_loss
+    )
     kept = f"Kept: the weights after epoch {content.epoch} of {len(content.history)}."
     course = curves(content.history)
     if not content.epoch:
         kept, course = "A softmax was fitted to the features of the pretrained network, so there were no epochs.", ""
     rows = "".join(tiles(row, "seen") for row in content.augmented)
     augmented = f'<p class="quiet">Each image as it is stored, then as the network saw it in each epoch.</p>{rows}'
-    html = report_page(
+    html = page(
         content.name,
         about=[escape(content.dataset), path_text(content.model_dir)],
         headline=first + "".join(figure(value, name) for name, value in content.facts.items()),
         sections=[
             section("training", f"<p>{escape(kept)}</p>", command(content.command) + course),
-            section("evaluation", "", shown) if shown else "",
+            section("evaluation", "", shown),
             section("images", "", augmented) if content.augmented else "",
             section("options", "", option_tables(content.options, content.changed)),
             machine_section(content.machine),
@@ -100,26 +68,43 @@ def write_training_report(content: TrainingContent, path: Path) -> None:
     write_bytes(path, html)
 
 
+def write_evaluation_report(
+    figures: Classification | None,
+    copies: CopyFigures | None,
+    mistakes: Sequence[Tile],
+    path: Path,
+    *,
+    split: str,
+    model_dir: str,
+    dataset_dir: str,
+    machine: Mapping[str, str],
+    binary_loss: bool = False,
+) -> None:
+    """Writes the report of a model on one split as the HTML file `path`, which has its name only when it is complete.
+
+    The figures are those of `report_sections.measured`.
+    """
+    first, shown = measured(figures, copies, mistakes, split, binary_loss=binary_loss)
+    html = page(
+        Path(model_dir).name,
+        about=[path_text(dataset_dir), path_text(model_dir)],
+        headline=first,
+        sections=[section("evaluation", "", shown), machine_section(machine)],
+    )
+    write_bytes(path, html)
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class RunGroup:
-    """Runs with equal options except for the seed.
+    """Runs with equal options except for the seed."""
 
-    Attributes:
-        name: the folder's name without the seed.
-        differs: the preset, and the options that differ from it, e.g. {"epochs": "8"}.
-        seeds: one per run.
-        histories: one per run, as `TrainResult.history`.
-        scores: one per run, a share of 1: its accuracy or copy recall on the split that is compared.
-        seconds: one per run, of training.
-        unlike: the options in which the groups of a comparison differ, with their values in this group.
-    """
-
-    name: str
-    differs: Mapping[str, str]
-    seeds: Sequence[int]
-    histories: Sequence[Sequence[dict[str, Any]]]
-    scores: Sequence[float]
-    seconds: Sequence[float]
+    name: str  # the folder's name without the seed
+    differs: Mapping[str, str]  # the preset, and the options that differ from it, e.g. {"epochs": "8"}
+    seeds: Sequence[int]  # one per run
+    histories: Sequence[Sequence[dict[str, Any]]]  # one per run, as `TrainResult.history`
+    scores: Sequence[float]  # one per run, a share of 1: its accuracy or copy recall on the split that is compared
+    seconds: Sequence[float]  # one per run, of training
+    # The options in which the groups of a comparison differ, with their values in this group.
     unlike: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
     @property
@@ -147,13 +132,8 @@ def write_comparison(
 ) -> None:
     """Writes the report of a comparison as the HTML file `path`, which has its name only when it is complete.
 
-    Args:
-        groups: at least one, the best first.
-        split: what the scores are of.
-        path: the HTML file.
-        score: the key of the scores in a history.
-        words: the score's name for people.
-        common: options that differ from the defaults and have the same value in all groups.
+    There is at least one group; the best is the first. The scores of `split` have the key `score` in a history, and are
+    called `words`. `common` are options that differ from the defaults and have the same value in all groups.
     """
     num_runs = sum(len(group.seeds) for group in groups)
     names = list(dict.fromkeys(name for group in groups for name in group.unlike))
@@ -174,10 +154,9 @@ def write_comparison(
         lines = [[points(history, key) for history in group.histories] for group in drawn]
         if chart := runs_svg(name, lines, share=share):
             charts += f"<div><h3>{escape(name)}, {escape(split)}</h3>{chart}</div>"
-    legend = "One curve per run. Letters and colors are those of the table."
-    if len(groups) > len(drawn):
-        legend += f" Only the first {len(drawn)} groups are drawn."
-    html = report_page(
+    more = f" Only the first {len(drawn)} groups are drawn." if len(groups) > len(drawn) else ""
+    legend = f'<p class="quiet">One curve per run. Letters and colors are those of the table.{more}</p>'
+    html = page(
         "Runs compared",
         subtitle=f"{count_of(num_runs, 'run', 'runs')} in {count_of(len(groups), 'group', 'groups')}",
         sections=[
@@ -187,7 +166,7 @@ def write_comparison(
                 f'<div class="scroll"><table class="runs"><thead>{head}</thead><tbody>{rows}</tbody></table></div>'
                 f'<p class="quiet">{note}</p>{shared}',
             ),
-            section("curves", "", f'<div class="curves">{charts}</div><p class="quiet">{legend}</p>') if charts else "",
+            section("curves", "", charts and f'<div class="curves">{charts}</div>{legend}'),
         ],
     )
     write_bytes(path, html)

@@ -16,7 +16,7 @@ from simimg.similarity.index_export import EXPORT_FORMATS, export_index
 from simimg.similarity.index_images import IndexImages
 from simimg.similarity.index_update import IndexUpdate, index_dataset, index_folder
 from simimg.similarity.match_verification import Verification
-from simimg.similarity.plan_file import Plan, load_plan, reference_of, write_plan
+from simimg.similarity.plan_file import Plan, is_reference, load_plan, reference_dirs_of, write_plan
 from simimg.similarity.projection import BY
 from simimg.similarity.query_search import Finder, Query, SearchResult, load_query
 from simimg.similarity.search_index import IndexedImage, Match, SearchIndex
@@ -52,10 +52,11 @@ __all__ = [
     "find_leaks",
     "index_dataset",
     "index_folder",
+    "is_reference",
     "load_embedder",
     "load_plan",
     "load_query",
-    "reference_of",
+    "reference_dirs_of",
     "undo_plan",
     "write_clean_table",
     "write_plan",

@@ -173,4 +173,4 @@ def _why_kept(best: _Worth, next_best: _Worth, kept: IndexedImage) -> str:
     for reason, ours, theirs in zip(reasons, best, next_best, strict=False):
         if ours != theirs:
             return reason
-    return "the first of equals"
+    return "the first of equally good files"

@@ -5,8 +5,9 @@
     <quarantine_dir>/files/...          the files, under the paths that they had in their folder
 
 A file is moved only if its bytes, and those of the file that is kept in its place, are still those of the plan, and if
-it is not that file under another name. A link is moved as a link. Nothing is overwritten, in the quarantine or in the
-folder. A process that is killed at any moment leaves every file in one of the two places, where `undo_plan` finds it.
+it is not that file under another name. Files in the plan's reference folders stay. A link is moved as a link. Nothing
+is overwritten, in the quarantine or in the folder. A process that is killed at any moment leaves every file in one of
+the two places, where `undo_plan` finds it.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ from simimg.similarity.quarantine_journal import (
 )
 from tfrecords.convert.sources import printable, unprintable
 from tfrecords.convert.sources.source import QUARANTINE_JOURNAL
-from tfrecords.format.atomic_files import TEMPORARY, file_identity, locked_file, rename_new, sync_dir, sync_file
+from tfrecords.format.atomic_files import TEMPORARY, file_identity, locked_file, rename_new, sync_file
 
 __all__ = ["Applied", "apply_plan", "undo_plan"]
 
@@ -143,7 +144,9 @@ def _choose(plan: Plan, moves: list[Move], progress: _Progress) -> tuple[list[st
             if not os.path.lexists(path) and file.path in earlier:
                 continue
             pointing = [link for link in links.get(os.path.realpath(path), ()) if link != name and link not in chosen]
-            if not is_kept:
+            if folder := _reference_dir_of(plan, path):
+                reason = f"it is in {folder}, a reference folder, whose files are kept"
+            elif not is_kept:
                 reason = f"{keeper.path}, which is to be kept in its place, is gone or was changed"
             elif not has_bytes(path, file.sha256):
                 reason = "it is gone, or was changed since the plan was made"
@@ -171,9 +174,9 @@ def _quarantine(plan: Plan, journal: Journal, names: list[str]) -> None:
         else:
             _move(source, target)
     for folder in {folder for move in moves for folder in _parents(plan.quarantine_dir, move.to)}:
-        sync_dir(folder)
+        sync_file(folder)
     for folder in {(plan.image_dir / move.path).parent for move in moves}:
-        sync_dir(folder)
+        sync_file(folder)
     journal.write({"moved": move.path, "to": move.to} for move in moves)
 
 
@@ -192,8 +195,8 @@ def _move_back(plan: Plan, move: Move, source: Path, target: Path) -> str:
             _move(source, target)
     except (FileExistsError, NotADirectoryError):
         return "there is a file of this name again; it stays in quarantine"
-    sync_dir(target.parent)
-    sync_dir(source.parent)
+    sync_file(target.parent)
+    sync_file(source.parent)
     return ""
 
 
@@ -219,7 +222,7 @@ def _move(source: Path, target: Path) -> None:
         except BaseException:
             temporary.unlink(missing_ok=True)
             raise
-        sync_dir(target.parent)
+        sync_file(target.parent)
         source.unlink()
 
 
@@ -286,6 +289,15 @@ def _outside(plan: Plan, name: str) -> str:
             )
     if (plan.image_dir / name).absolute().is_relative_to(plan.quarantine_dir.absolute()):
         return f"it lies in {plan.quarantine_dir}"
+    return ""
+
+
+def _reference_dir_of(plan: Plan, path: Path) -> str:
+    """Return the reference folder that a file lies in, links to folders followed, or an empty text."""
+    parent = path.parent.resolve()
+    for folder in plan.reference_dirs:
+        if parent.is_relative_to((plan.image_dir / unprintable(folder, plan.image_dir)).resolve()):
+            return folder
     return ""
 
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
+import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -100,8 +101,8 @@ def _compared(
 def _proposed(vectors: np.ndarray, queries: np.ndarray, most: int, among: np.ndarray | None) -> _Nearest:
     """Return the `most` nearest of each query by BLAS, best first: products and rows, `[num_queries, most]`.
 
-    If there are fewer vectors, the last products are -inf and the last rows `_NO_ROW`. Threads, one per core, take
-    blocks of vectors.
+    If there are fewer vectors, the last products are -inf and the last rows `_NO_ROW`. Threads, one per core with this
+    one, take blocks of vectors.
     """
     num_queries, num_views, dim = queries.shape
     flat = queries.reshape(-1, dim)
@@ -109,7 +110,7 @@ def _proposed(vectors: np.ndarray, queries: np.ndarray, most: int, among: np.nda
     block_rows = min(_BLOCK_ROWS, max(1, most_rows // _SMALL_ROWS[0]) * _SMALL_ROWS[0])
     starts = iter(range(0, len(vectors), block_rows))  # shared by the threads; next() is atomic
 
-    def search(_: int) -> _Best:
+    def search() -> _Best:
         best = _Best(num_queries, most)
         for start in starts:
             block = np.asarray(vectors[start : start + block_rows])
@@ -124,14 +125,17 @@ def _proposed(vectors: np.ndarray, queries: np.ndarray, most: int, among: np.nda
 
     num_threads = min(num_cores(), -(-len(vectors) // block_rows))
     with one_blas_thread():
-        if num_threads < 2:
-            parts = [search(0)]
-        else:
-            with ThreadPoolExecutor(num_threads) as executor:
-                parts = list(executor.map(search, range(num_threads)))
+        others = [_threads(os.getpid()).submit(search) for _ in range(num_threads - 1)]
+        parts = [search(), *(other.result() for other in others)]
     values = np.concatenate([part.values for part in parts], axis=1)
     rows = np.concatenate([part.rows for part in parts], axis=1)
     return _sorted(values, rows, most)
+
+
+@functools.cache
+def _threads(process: int) -> ThreadPoolExecutor:
+    """Return the threads of a process; starting some for each call would take 0.2 ms. A forked process has none."""
+    return ThreadPoolExecutor(max(1, num_cores() - 1), "nearest")
 
 
 def _products(block: np.ndarray, queries: np.ndarray) -> np.ndarray:

@@ -1,13 +1,17 @@
 """The plan that `simimg duplicates --plan` writes and `simimg apply` carries out: which files stay and which go.
 
-plan.json    for reading and editing: groups, each with a file to keep and the files to remove
+plan.json    for reading and editing: reference folders, and groups, each with a file to keep and the files to remove
+
+Files in reference folders are never moved. The plan names these folders, so that whoever writes it again, or carries it
+out after somebody edited it, knows them.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import hashlib
-from collections.abc import Callable, Iterable
+import os
+from collections.abc import Iterable, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -24,8 +28,9 @@ __all__ = [
     "PlannedFile",
     "PlannedGroup",
     "is_inside",
+    "is_reference",
     "load_plan",
-    "reference_of",
+    "reference_dirs_of",
     "write_plan",
 ]
 
@@ -55,12 +60,16 @@ class PlannedGroup:
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """A plan: its file, the folder of the images, the groups, and the SHA-256 of the file."""
+    """A plan: its file, the folder of the images, the groups, the SHA-256 of the file, and the reference folders.
+
+    Reference folders are relative to the folder of the images.
+    """
 
     path: Path
     image_dir: Path
     groups: tuple[PlannedGroup, ...]
     sha256: str
+    reference_dirs: tuple[str, ...] = ()
 
     @property
     def removals(self) -> tuple[PlannedFile, ...]:
@@ -75,30 +84,35 @@ class Plan:
         return self.path.with_name(f"{self.path.stem}-quarantine")
 
 
-def reference_of(index: SearchIndex, folders: Iterable[str]) -> Callable[[str], bool]:
-    """Return a function that tells whether a path of an index of files lies in a reference folder, never touched.
+def reference_dirs_of(index: SearchIndex, folders: Iterable[str]) -> tuple[str, ...]:
+    """Return the names of reference folders in a plan: relative to the folder of the index, also with links followed.
 
-    The folders are relative to that of the index.
+    The folders are relative to that of the index, too.
 
     Raises:
         UsageError: a folder does not exist there.
     """
     root = Path(index.info.image_dir) if index.info.image_dir else Path()
-    prefixes = []
+    names = []
     for folder in folders:
         below = root / folder
         if not below.is_dir() or not below.resolve().is_relative_to(root.resolve()):
             raise UsageError(f"--reference_dirs={folder}: there is no such folder below {root}.")
-        prefixes.append(f"{printable(below.resolve().relative_to(root.resolve()).as_posix())}/")
-    return lambda path: any(path.startswith(prefix) or prefix == "./" for prefix in prefixes)
+        for name in (os.path.relpath(below.resolve(), root.resolve()), os.path.relpath(below, root)):
+            if is_inside(name):
+                names.append(printable(PurePosixPath(name).as_posix()))
+    return tuple(dict.fromkeys(names))
 
 
-def write_plan(
-    path: Path, image_dir: Path, groups: Iterable[Group], reference: Callable[[str], bool] = lambda path: False
-) -> None:
+def is_reference(path: str, reference_dirs: Iterable[str]) -> bool:
+    """Whether a file lies in a reference folder; all paths are relative to the folder of the images."""
+    return any(PurePosixPath(path).is_relative_to(folder) for folder in reference_dirs)
+
+
+def write_plan(path: Path, image_dir: Path, groups: Iterable[Group], reference_dirs: Sequence[str] = ()) -> None:
     """Write a plan, a JSON file, that keeps the keeper of each group and all files of reference folders.
 
-    Paths of images are relative to `image_dir`. `reference` tells whether a path is never touched.
+    All paths in a plan are relative to `image_dir`. For `reference_dirs`, see `reference_dirs_of`.
     """
     described = []
     for group in groups:
@@ -112,11 +126,12 @@ def write_plan(
                 "reason": member.reason,
             }
             for member in group.others
-            if not reference(member.picture.path)
+            if not is_reference(member.picture.path, reference_dirs)
         ]
         if others:
             described.append({"keep": keeper, "remove": others})
-    write_json(path, {"format": _FORMAT, "image_dir": str(image_dir.resolve()), "groups": described})
+    values = {"format": _FORMAT, "image_dir": str(image_dir.resolve()), "reference_dirs": list(reference_dirs)}
+    write_json(path, {**values, "groups": described})
 
 
 def load_plan(path: Path) -> Plan:
@@ -133,7 +148,8 @@ def load_plan(path: Path) -> Plan:
             PlannedGroup(_planned_file(group["keep"]), tuple(map(_planned_file, group["remove"])))
             for group in values["groups"]
         )
-        return Plan(path, Path(values["image_dir"]), groups, hashlib.sha256(path.read_bytes()).hexdigest())
+        sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
+        return Plan(path, Path(values["image_dir"]), groups, sha256, _reference_dirs(values))
     except (KeyError, TypeError, ValueError) as error:
         raise DataError(f"{path} is not a plan of `simimg duplicates`: {error}. Make it again.") from None
 
@@ -141,6 +157,13 @@ def load_plan(path: Path) -> Plan:
 def is_inside(path: str) -> bool:
     """Whether a path, which somebody may have edited, is relative and stays in its folder."""
     return bool(path) and not Path(path).is_absolute() and ".." not in Path(path).parts
+
+
+def _reference_dirs(values: dict[str, Any]) -> tuple[str, ...]:
+    folders = values.get("reference_dirs", [])  # plans of older versions do not have it
+    if not isinstance(folders, list) or not all(isinstance(folder, str) and is_inside(folder) for folder in folders):
+        raise ValueError(f"reference_dirs should be a list of folders below image_dir, but is {folders!r}")
+    return tuple(PurePosixPath(folder).as_posix() for folder in folders)
 
 
 def _planned_file(values: dict[str, Any]) -> PlannedFile:

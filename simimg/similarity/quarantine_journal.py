@@ -21,7 +21,7 @@ from simimg.errors import UsageError
 from simimg.similarity.plan_file import APPLIED_PLAN, Plan, is_inside
 from tfrecords.convert.sources import printable
 from tfrecords.convert.sources.source import QUARANTINE_JOURNAL
-from tfrecords.format.atomic_files import atomic_file, file_sha256, sync_dir
+from tfrecords.format.atomic_files import atomic_file, file_sha256, sync_file
 
 __all__ = ["FILES", "Journal", "Move", "files_below", "forgotten_moves", "has_bytes", "read_moves"]
 
@@ -53,7 +53,7 @@ class Journal:
         header = {"format": _FORMAT, "plan_sha256": plan.sha256, "image_dir": str(plan.image_dir)}
         with atomic_file(self._path) as file:
             file.write(_line(header))
-        sync_dir(plan.quarantine_dir.parent)
+        sync_file(plan.quarantine_dir.parent)
 
     def write(self, lines: Iterable[dict[str, str]]) -> None:
         """Append lines; return when they are on the disk."""

@@ -1,7 +1,7 @@
 """The search page: a server for one index on this machine. `static/` has the page itself.
 
 app              routes
-request_guard    checks of requests: host, origin, size, time
+request_guard    checks of requests: host, origin, token, size, time
 search_worker    the thread that searches
 query_cache      uploaded queries, in memory
 thumbnails       images as JPEG, by row

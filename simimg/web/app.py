@@ -1,6 +1,6 @@
 """The search page's server as an ASGI application: routes, parameters and responses.
 
-    GET  /                                      the page; its files are at /static/...
+    GET  /?token=TOKEN                          the page; its files are at /static/...
     GET  /api/collection                        columns of the images by row, labels, splits, thresholds
     GET  /api/thumbnail/{row}  /api/picture/{row}       JPEG
     POST /api/query                             an image file as the body: {"query", "width", "height"}
@@ -10,7 +10,7 @@
     GET  /api/map                               {"state", ...}, and {"x", "y"} when it is done
     GET  /api/review   POST /api/review {"threshold"}   PUT /api/plan   see `simimg.web.review`
 
-Errors are `{"error": message}`.
+Errors are `{"error": message}`. The first response sets a cookie with the token, see `simimg.web.request_guard`.
 """
 
 from __future__ import annotations
@@ -53,15 +53,17 @@ _TYPES = {".html": "text/html", ".css": "text/css", ".js": "text/javascript", ".
 _FOREVER = "private, max-age=31536000, immutable"  # if the URL has the generation of the index
 
 
-def create_app(index: SearchIndex, embedder: Embedder, plan_path: Path, *, host: str = "127.0.0.1") -> ASGIApp:
+def create_app(
+    index: SearchIndex, embedder: Embedder, plan_path: Path, *, token: str, host: str = "127.0.0.1"
+) -> ASGIApp:
     """Return the application for an index, whose review reads and writes the plan of `simimg duplicates`.
 
-    `host` is the one that the server is bound to.
+    Only requests that know `token` are answered. `host` is the one that the server is bound to.
 
     Raises:
         SearchIndexError: `embedder` did not make the index.
     """
-    return Guard(_Page(index, embedder, plan_path).application(), host)
+    return Guard(_Page(index, embedder, plan_path).application(), host, token)
 
 
 class _Page:
@@ -221,7 +223,7 @@ def _columns(index: SearchIndex) -> dict[str, Any]:
     values: dict[str, Any] = {
         "name": Path(index.info.image_dir or index.info.dataset_dir or index.index_dir).name,
         "generation": index.info.generation,
-        "thresholds": index.info.thresholds,
+        "thresholds": {by: round(value, 4) for by, value in index.info.thresholds.items()},  # as similarities are sent
         "model": index.info.model,
         "path": pictures.column("path").tolist(),
         "width": pictures.column("width").tolist(),

@@ -27,13 +27,17 @@ class BackgroundJob:
         self._state, self._done, self._total, self._error = "idle", 0, 0, ""
         self._stop = threading.Event()
 
-    def start(self, work: Callable[[_Progress], Any], total: int) -> None:
-        """Start `work(progress)`, unless a job is running; it returns the result and reports progress in steps."""
+    def start(self, work: Callable[[_Progress], Any], total: int) -> bool:
+        """Start `work(progress)`, which returns the result and reports progress in steps, unless a job is running.
+
+        Return whether it was started.
+        """
         with self._lock:
             if self._state == "running":
-                return
+                return False
             self._state, self._done, self._total, self._error = "running", 0, total, ""
             threading.Thread(target=self._run, args=(work,), name=self.name, daemon=True).start()
+            return True
 
     def described(self) -> dict[str, Any]:
         """Return JSON values: `state`, `done` of `total` steps, and `error`, a message or empty."""

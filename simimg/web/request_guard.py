@@ -1,10 +1,13 @@
-"""Request filter: checks Host and Origin, limits body size and time, and sets the security headers of responses.
+"""Request filter: checks Host, Origin and token, limits body size and time, and sets the security headers of responses.
 
 - The Host header has to name this server. A page of another site whose name was made to resolve to this address (DNS
   rebinding) would send its own name.
 - An Origin header, if present, has to be this server's, and the browser must not classify the request as `cross-site`
   or `same-site` (Sec-Fetch-Site, W3C Fetch Metadata). So no other page can search or write a plan. Only the front page
   can be opened by a link.
+- A request has to know the token of the server: in the address of the page, or later in the cookie that the page's
+  response set. So other users of the machine cannot see the images. Browsers share cookies among the ports of a host,
+  so the port is in the name of the cookie. It is not sent with requests that other sites make (SameSite).
 - Bodies are limited before they are read, and have to arrive in time. Clients that do not read a response are
   disconnected.
 - Responses forbid the browser to guess their type or to load anything from elsewhere.
@@ -14,12 +17,13 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
+import secrets
 from typing import Any
 from urllib.parse import urlsplit
 
-from starlette.datastructures import Headers, MutableHeaders
-from starlette.requests import Request
-from starlette.responses import JSONResponse
+from starlette.datastructures import Headers, MutableHeaders, QueryParams
+from starlette.requests import Request, cookie_parser
+from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 __all__ = ["HEADERS", "Guard", "RequestError", "body_of"]
@@ -42,6 +46,16 @@ _PIECE_S = 15.0  # timeout for receiving the next part of a body, and for sendin
 _BODY_S = 60.0  # timeout for receiving a whole body
 
 
+_NO_TOKEN = "This request has no valid token. Open the address that simimg serve printed when it started."
+_NO_TOKEN_PAGE = """<!DOCTYPE html>
+<html lang="en"><head><meta charset="utf-8"><title>simimg</title></head><body>
+<h1>Open the address that <code>simimg serve</code> printed</h1>
+<p>The whole address is needed: it ends with <code>?token=</code> and a secret that is new with each start, so that only
+who started the server can see the images. You find it in the terminal in which <code>simimg serve</code> runs.</p>
+</body></html>
+"""
+
+
 class RequestError(Exception):
     """A request that is rejected, with an HTTP status 4xx and a message that says what to do."""
 
@@ -54,9 +68,11 @@ class RequestError(Exception):
 class Guard:
     """ASGI middleware around the application."""
 
-    def __init__(self, app: ASGIApp, host: str) -> None:
-        """Take the application and the host that the server is bound to, a name or an IP address."""
+    def __init__(self, app: ASGIApp, host: str, token: str) -> None:
+        """Take the application, the host that the server is bound to, a name or an IP address, and the token."""
+        assert token
         self._app = app
+        self._token = token.encode()
         self._host = host.strip("[]").lower()
         self._open = not _is_loopback(self._host)
 
@@ -69,19 +85,32 @@ class Guard:
             await send({"type": "websocket.close", "code": 1008})
             return
 
+        headers, cookie = Headers(scope=scope), ""
+
         async def guarded(message: Message) -> None:
             if message["type"] == "http.response.start":
-                headers = MutableHeaders(scope=message)
-                headers.update(HEADERS)
-                headers.setdefault("cache-control", "no-store")
+                response_headers = MutableHeaders(scope=message)
+                response_headers.update(HEADERS)
+                response_headers.setdefault("cache-control", "no-store")
+                if cookie:
+                    response_headers.append("set-cookie", cookie)
             await asyncio.wait_for(send(message), _PIECE_S)
 
         try:
-            self._check(Headers(scope=scope), scope)
+            self._check(headers, scope)
         except RequestError as refused:
             await JSONResponse({"error": refused.sentence}, refused.status)(scope, receive, guarded)
             return
+        name = f"simimg-{_split('//' + headers['host']).port or 80}"
+        if self._is_token(QueryParams(scope["query_string"]).get("token", "")):
+            cookie = f"{name}={self._token.decode()}; Path=/; HttpOnly; SameSite=Strict"
+        elif not self._is_token(cookie_parser(headers.get("cookie", "")).get(name, "")):
+            await _without_token(headers)(scope, receive, guarded)
+            return
         await self._app(scope, receive, guarded)
+
+    def _is_token(self, text: str) -> bool:
+        return secrets.compare_digest(text.encode(), self._token)
 
     def _check(self, headers: Headers, scope: Scope) -> None:
         hosts = headers.getlist("host")
@@ -106,6 +135,12 @@ class Guard:
         if name == "localhost" or name == self._host or _is_loopback(name):
             return True
         return self._open and _is_address(name)  # DNS rebinding needs a name, not an address
+
+
+def _without_token(headers: Headers) -> Response:
+    if "text/html" in headers.get("accept", ""):
+        return HTMLResponse(_NO_TOKEN_PAGE, 403)
+    return JSONResponse({"error": _NO_TOKEN}, 403)
 
 
 def _split(url: str) -> Any:

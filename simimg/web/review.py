@@ -1,7 +1,8 @@
 """Reviews copies: groups that were found or planned, the choice of what to remove, and the plan's file.
 
 The file is that of `simimg duplicates --plan` and `simimg apply`. Its path is set when the server starts, never by the
-browser. It is only replaced if the browser knows its current content: `version` is the checksum of the file.
+browser. It is only replaced if the browser knows its current content: `version` is the checksum of the file. A file
+that is not a plan of this index is never replaced. The plan's reference folders stay in it, and their files are kept.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from simimg.errors import DataError
 from simimg.similarity import (
     Duplicates,
     Group,
+    IndexedImage,
     IndexImages,
     Member,
     SearchIndex,
@@ -26,7 +28,7 @@ from simimg.similarity import (
     write_plan,
 )
 from simimg.similarity.match_verification import SAME_BYTES
-from simimg.similarity.plan_file import PlannedFile
+from simimg.similarity.plan_file import PlannedFile, is_reference
 from simimg.web.background_job import BackgroundJob
 from simimg.web.request_guard import RequestError
 
@@ -44,12 +46,26 @@ class _Planned:
         groups: those whose keeper and copies are in the index.
         num_unknown: number of files to remove that are not in the index.
         problem: why it is not a plan of this index, or empty.
+        reference_dirs: folders whose files are kept.
     """
 
     version: str
     groups: tuple[Group, ...] = ()
     num_unknown: int = 0
     problem: str = ""
+    reference_dirs: tuple[str, ...] = ()
+
+    def is_kept(self, picture: IndexedImage) -> bool:
+        """Whether the image is in a reference folder."""
+        return is_reference(picture.path, self.reference_dirs)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Found:
+    """The result of a search, and the least similarity that it was made with."""
+
+    threshold: float
+    duplicates: Duplicates
 
 
 class Review:
@@ -57,40 +73,53 @@ class Review:
 
     def __init__(self, index: SearchIndex, images: IndexImages, plan_path: Path) -> None:
         self.job = BackgroundJob("duplicates")
-        self.threshold = index.copy_threshold
+        self._threshold = round(index.copy_threshold, 4)  # of the last search that was started, or to begin with
         self._index = index
         self._images = images
         self._path = plan_path
-        self._lock = threading.Lock()
+        self._starting, self._saving = threading.Lock(), threading.Lock()
 
     def start(self, threshold: float) -> None:
-        """Search for copies with a similarity of at least `threshold`, 0.5..1, in a thread."""
-        self.threshold = threshold
-        self.job.start(
-            lambda progress: find_duplicates(self._index, threshold=threshold, progress=progress),
-            len(self._index.pictures),
-        )
+        """Search for copies with a similarity of at least `threshold`, 0.5..1, in a thread.
+
+        Raises:
+            RequestError: a search with another threshold is running.
+        """
+
+        def search(progress: Callable[[int], object]) -> _Found:
+            is_kept = self._planned().is_kept
+            found = find_duplicates(self._index, threshold=threshold, reference=is_kept, progress=progress)
+            return _Found(threshold, found)
+
+        with self._starting:
+            if self.job.start(search, len(self._index.pictures)):
+                self._threshold = threshold
+            elif self._threshold != threshold:
+                running = f"A search with the least similarity {self._threshold:g} is running."
+                raise RequestError(409, f"{running} Search again when it has ended.")
 
     def described(self) -> dict[str, Any]:
         """Return the review as JSON values.
 
         A group has its members, the keeper first, and the rows to remove. Without a plan these are the removals that
         `simimg duplicates` would write. With a plan they are those of the plan; a group that it lacks has none.
+        Images in reference folders are marked. `threshold` is that of the search which found the groups.
         """
         job = self.job.described()  # first, because its result is there before it is done
-        found: Duplicates | None = self.job.result
+        found: _Found | None = self.job.result
         plan = self._planned()
-        groups = [_group_values(group, plan) for group in found.groups] if found else []
+        groups = [_group_values(group, plan) for group in found.duplicates.groups] if found else []
         there = {member["row"] for group in groups for member in group["members"]}
         for group in plan.groups:
             if not there & {member.row for member in group.members}:
                 groups.append(_group_values(group, plan))
         return {
             "job": job,
-            "threshold": self.threshold,
+            "threshold": found.threshold if found else self._threshold,
             "searched": found is not None,
-            "num_missing": found.num_missing if found else 0,
+            "num_missing": found.duplicates.num_missing if found else 0,
             "groups": groups,
+            "reference_dirs": plan.reference_dirs,
             "plan": {
                 "path": str(self._path),
                 "version": plan.version,
@@ -104,16 +133,20 @@ class Review:
         """Write the plan: `{"version": text, "groups": [{"keep": row, "remove": [row, …]}, …]}`.
 
         Raises:
-            RequestError: the values are invalid, or the file was changed in the meantime.
+            RequestError: the values are invalid, an image to remove is in a reference folder, or the file was changed
+                in the meantime or is not a plan of this index.
         """
         if self._index.info.image_dir is None:
             raise RequestError(409, "The images of this index are not files of this machine, so none can be removed.")
         version, choices = self._checked(values)
-        with self._lock:
+        with self._saving:
             if version != self._version():
                 raise RequestError(409, f"{self._path} was changed by another program. Load it again.")
-            groups = self._groups(choices)
-            write_plan(self._path, Path(self._index.info.image_dir), groups)
+            plan = self._planned()
+            if plan.problem:
+                raise RequestError(409, f"{plan.problem} It is left as it is. Start simimg serve with another --plan.")
+            groups = self._groups(choices, plan)
+            write_plan(self._path, Path(self._index.info.image_dir), groups, plan.reference_dirs)
             return {
                 "version": self._version(),
                 "path": str(self._path),
@@ -148,15 +181,18 @@ class Review:
                 choices.append((rows[0], rows[1:]))
         return values["version"], choices
 
-    def _groups(self, choices: Sequence[tuple[int, list[int]]]) -> list[Group]:
+    def _groups(self, choices: Sequence[tuple[int, list[int]]], plan: _Planned) -> list[Group]:
         """Return the groups to write, with known reasons, or new ones if another file is kept."""
-        found: Duplicates | None = self.job.result
+        found: _Found | None = self.job.result
         known: dict[tuple[int, int], Member] = {}
-        for group in (*self._planned().groups, *(found.groups if found else ())):
+        for group in (*plan.groups, *(found.duplicates.groups if found else ())):
             for member in group.members:
                 known[member.row, group.keeper.row] = member
         groups = []
         for keep, remove in choices:
+            for picture in (self._index.pictures[row] for row in remove):
+                if plan.is_kept(picture):
+                    raise RequestError(422, f"{picture.path} is in a reference folder of the plan, so it is kept.")
             keeper = known.get((keep, keep)) or Member(keep, self._index.pictures[keep], 1.0, _BY_HAND)
             groups.append(Group(keeper, tuple(known.get((row, keep)) or self._member(row, keep) for row in remove)))
         return groups
@@ -190,7 +226,7 @@ class Review:
             num_unknown += len(others) - len(known)
             if keeper is not None and known:
                 groups.append(Group(keeper, tuple(known)))
-        return _Planned(version, tuple(groups), num_unknown)
+        return _Planned(version, tuple(groups), num_unknown, reference_dirs=plan.reference_dirs)
 
     def _planned_member(self, file: PlannedFile, rows: dict[str, int]) -> Member | None:
         row = rows.get(file.path)
@@ -202,6 +238,7 @@ class Review:
 def _group_values(group: Group, plan: _Planned) -> dict[str, Any]:
     rows = {member.row for member in group.members}
     keep, remove, planned = group.keeper.row, [member.row for member in group.others], not plan.version
+    reference = {member.row for member in group.members if plan.is_kept(member.picture)}
     if plan.version:
         remove = []
         for one in plan.groups:
@@ -210,10 +247,15 @@ def _group_values(group: Group, plan: _Planned) -> dict[str, Any]:
             remove += [member.row for member in one.others if member.row in rows]
     return {
         "members": [
-            {"row": member.row, "similarity": round(member.similarity, 4), "reason": member.reason}
+            {
+                "row": member.row,
+                "similarity": round(member.similarity, 4),
+                "reason": member.reason,
+                "reference": member.row in reference,
+            }
             for member in group.members
         ],
         "keep": keep,
-        "remove": sorted(set(remove) - {keep}),
+        "remove": sorted(set(remove) - {keep} - reference),
         "planned": planned,
     }

@@ -307,6 +307,8 @@ def test_what_is_required(run: Run, name: str) -> None:
     [
         (["train", "--dataset_dir=/nowhere"], "--dataset_dir=/nowhere is not a folder"),
         (["train", "--dataset_dir=/nowhere", "--epochs=0"], "--epochs=0 trains nothing"),
+        (["train", "--dataset_dir=/nowhere", "--color_jitter=2"], "--color_jitter=2.0: should be 0..1."),
+        (["train", "--dataset_dir=/nowhere", "--colour_jitter=2"], "--colour_jitter=2.0: should be 0..1."),
         (["train", "--dataset_dir=/nowhere", "--preset=huge"], "for --preset, got 'huge'."),
         (["evaluate", "--dataset_dir=/nowhere", "--model_dir=/nowhere"], "--dataset_dir=/nowhere is not a folder"),
         (["verify", "--dataset_dir=/nowhere"], "--dataset_dir=/nowhere is not a folder"),

@@ -16,14 +16,14 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TypeAlias
 
 from tfrecords.base_errors import ConversionError, Interrupted
 from tfrecords.convert.image.decoder import decoder_versions
 from tfrecords.convert.output.publish import publish, write_tables
-from tfrecords.convert.output.reshard import is_whole, reshard
+from tfrecords.convert.output.reshard import reshard, whole_scan
 from tfrecords.convert.output.summary import ConvertSummary, check_refusals, summarize
 from tfrecords.convert.plan.conversion_job import ConversionJob, make_job
 from tfrecords.convert.plan.convert_config import ConvertConfig, ResolvedConfig
@@ -33,14 +33,10 @@ from tfrecords.convert.sources import open_source, printable
 from tfrecords.convert.state.receipts import Receipt, read_receipt
 from tfrecords.convert.state.workdir import WorkDir
 from tfrecords.convert.workers import pool
-from tfrecords.convert.workers.shard_worker import ShardTask, not_there
+from tfrecords.convert.workers.pool import Runner
+from tfrecords.convert.workers.shard_worker import ShardTask, Task, not_there
 from tfrecords.format.layout import ShardInfo
 from tfrecords.format.naming import dataset_dir
-
-if TYPE_CHECKING:
-    from tfrecords.convert.workers.beam_runner import BeamRunner
-
-    Runner: TypeAlias = pool.Pool | BeamRunner
 
 __all__ = ["ConvertProgress", "convert"]
 
@@ -144,10 +140,10 @@ def _write_shards(
     receipt = Receipt(len(job.source.paths))
     receipt.refused.update(job.source.refused)
 
-    def take(task: pool.Task, check: bool = False) -> None:
+    def take(task: Task, check: bool = False) -> None:
         """Add the content of a task's receipt, if there is one that belongs to this task."""
         found = read_receipt(task.receipt, task.inputs, task.shard)
-        if found is None or (check and not found[0].sha256 and not is_whole(task.shard, found[0])):
+        if found is None or (check and not found[0].sha256 and whole_scan(task.shard, found[0]) is None):
             return
         infos[task.shard.name], part = found
         receipt.put(task.rows, part)
@@ -159,7 +155,7 @@ def _write_shards(
     todo = [planned for planned in planned_shards if planned.file not in infos]
     num_total = sum(len(planned.rows) for planned in planned_shards)
     num_earlier = num_total - sum(len(planned.rows) for planned in todo)
-    examples_earlier = _num_examples(infos)
+    examples_earlier = sum(info.num_examples for info in infos.values())
 
     def on_progress(num_done: int, num_refused: int) -> None:
         refused_earlier = num_earlier - examples_earlier
@@ -175,11 +171,7 @@ def _write_shards(
     for planned in todo:
         if planned.file not in infos:
             raise not_there(workdir.shards / planned.file)
-    return infos, receipt, _num_examples(infos) - examples_earlier
-
-
-def _num_examples(infos: Mapping[str, ShardInfo]) -> int:
-    return sum(info.num_examples for info in infos.values())
+    return infos, receipt, sum(info.num_examples for info in infos.values()) - examples_earlier
 
 
 def _shard_task(job: ConversionJob, planned: PlannedShard, workdir: WorkDir) -> ShardTask:

@@ -27,7 +27,6 @@ __all__ = [
     "locked_file",
     "read_json",
     "rename_new",
-    "sync_dir",
     "sync_file",
     "sync_tree",
     "write_json",
@@ -63,7 +62,7 @@ def atomic_file(path: Path, *, sync: bool = True, sync_name: bool = True) -> Ite
         temporary.unlink(missing_ok=True)
         raise
     if sync and sync_name:
-        sync_dir(path.parent)
+        sync_file(path.parent)
 
 
 @contextmanager
@@ -98,7 +97,7 @@ def atomic_folder(path: Path) -> Iterator[Path]:
             path.rename(replaced)
             temporary.rename(path)
             replaced.rename(temporary)
-        sync_dir(path.parent)
+        sync_file(path.parent)
     finally:
         if replaced.exists() and not path.exists():
             replaced.rename(path)
@@ -135,11 +134,9 @@ def _rename(source: Path, target: Path, flags: int) -> bool:
 def locked_file(path: Path, on_held: Callable[[str], Exception]) -> Iterator[TextIO]:
     """Hold an exclusive lock on the file `path`; the operating system releases it when the process ends.
 
-    The file holds the host and process id of its last holder. File systems without locks are used without one.
-
-    Args:
-        path: the lock's file; it is created if necessary.
-        on_held: makes the error that is raised if another process holds the lock, given the text in the file.
+    The file is created if necessary, and holds the host and process id of its last holder. File systems without locks
+    are used without one. `on_held` makes the error that is raised if another process holds the lock, given the text in
+    the file.
     """
     with open(path, "a+") as file:
         try:
@@ -155,13 +152,8 @@ def locked_file(path: Path, on_held: Callable[[str], Exception]) -> Iterator[Tex
         yield file
 
 
-def sync_dir(path: Path) -> None:
-    """Make the names in a folder durable."""
-    sync_file(path)
-
-
 def sync_file(path: Path) -> None:
-    """Make a file's content durable."""
+    """Make a file's content, or the names in a folder, durable."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -180,7 +172,7 @@ def sync_tree(folder: Path) -> None:
             path = Path(parent, file)
             if not path.is_symlink():
                 sync_file(path)
-        sync_dir(Path(parent))
+        sync_file(Path(parent))
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -195,14 +187,9 @@ def json_bytes(value: Any) -> bytes:
 
 
 def read_json(path: Path, what: str) -> Any:
-    """Return the JSON value in the file `path`.
+    """Return the JSON value in the file `path`; raise DataError if it is missing or not JSON.
 
-    Args:
-        path: the file.
-        what: what the file is and what to do about it, for errors, e.g. "the layout; convert the data set again".
-
-    Raises:
-        DataError: the file is missing or not JSON.
+    `what` says for errors what the file is and what to do about it, e.g. "the layout; convert the data set again".
     """
     try:
         return json.loads(path.read_bytes())

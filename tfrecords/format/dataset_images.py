@@ -29,8 +29,7 @@ class DatasetImages:
     def stored_bytes(self, row: int) -> bytes:
         """Return the image feature of a row's example: raw pixels, or a JPEG or PNG file.
 
-        Raises:
-            DataError: the example is damaged, or not where the manifest says.
+        Raises DataError if the example is damaged, or not where the manifest says.
         """
         manifest = self._manifest
         split, position = manifest.split_names[manifest.splits[row]], int(manifest.positions[row])

@@ -56,11 +56,9 @@ class Verification:
 
 
 def verify(dataset_dir: Path, *, progress: Callable[[int], None] = lambda num_examples: None) -> Verification:
-    """Read all of a data set and compare its parts with each other.
+    """Read all of a data set folder and compare its parts with each other.
 
-    Args:
-        dataset_dir: a folder written by `tfrecords.convert`.
-        progress: called with the number of examples read since the last call.
+    `progress` is called with the number of examples read since the last call.
     """
     try:
         layout = Layout.load(dataset_dir)
@@ -230,18 +228,12 @@ def _shard_problems(path: Path, info: ShardInfo, scan: ShardScan, layout: Layout
 
 
 def _index_problems(path: Path, scan: ShardScan) -> Iterator[str]:
-    ends = np.cumsum(np.array(scan.lengths, np.int64)).tolist()
-    pairs = ((end - length, length) for end, length in zip(ends, scan.lengths, strict=True))
-    if index_path(path).read_bytes() != index_bytes(pairs):
+    if index_path(path).read_bytes() != index_bytes(scan.lengths):
         yield f"{index_path(path)} does not match the shard."
 
 
 class _ExampleRows:
-    """The manifest's rows of the examples, sorted by shard and position.
-
-    Args:
-        manifest: its rows in any order.
-    """
+    """The rows of the examples in a manifest, whose rows are in any order, sorted by shard and position."""
 
     def __init__(self, manifest: Manifest) -> None:
         ok = np.flatnonzero(manifest.ok)

@@ -33,10 +33,8 @@ class Feature(NamedTuple):
     end: int
 
     def value(self, read_at: ReadAt) -> int | bytes:
-        """Return the one integer or byte string of the feature.
-
-        Raises:
-            ValueError: it has another type, or not exactly one value.
+        """Return the one integer or byte string of the feature; raise ValueError if it has another type or number of
+        values.
         """
         lists = list(_fields(read_at, self.start, self.end))
         if len(lists) != 1 or lists[0].number not in (_BYTES_LIST, _INT64_LIST):
@@ -103,8 +101,7 @@ def encode_example(features: Mapping[str, int | bytes], *, int_bytes: int | None
 def decode_example(data: bytes) -> dict[str, int | bytes]:
     """Return the features of a serialized tf.train.Example in which each feature is one integer or one byte string.
 
-    Raises:
-        ValueError: `data` is not such a message.
+    Raises ValueError if `data` is not such a message.
     """
     read_at = _reader(data)
     return {key: feature.value(read_at) for key, feature in find_features(read_at, 0, len(data)).items()}
@@ -113,8 +110,7 @@ def decode_example(data: bytes) -> dict[str, int | bytes]:
 def bytes_feature(payload: bytes, key: str) -> bytes:
     """Return the byte string in feature `key` of a serialized Example, whatever its other features are.
 
-    Raises:
-        ValueError: `payload` is not an Example, or has no such byte string.
+    Raises ValueError if `payload` is not an Example, or has no such byte string.
     """
     read_at = _reader(payload)
     feature = find_features(read_at, 0, len(payload)).get(key)
@@ -127,8 +123,7 @@ def bytes_feature(payload: bytes, key: str) -> bytes:
 def find_features(read_at: ReadAt, start: int, end: int) -> dict[str, Feature]:
     """Return the features of the serialized Example at `start`..`end` by key, without reading their values.
 
-    Raises:
-        ValueError: the bytes are not an Example.
+    Raises ValueError if the bytes are not an Example.
     """
     features = {}
     for example_field in _fields(read_at, start, end):

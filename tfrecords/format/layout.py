@@ -78,11 +78,7 @@ class Layout:
 
     @classmethod
     def load(cls, dataset_dir: Path) -> Layout:
-        """Read layout.json from `dataset_dir`.
-
-        Raises:
-            DataError: it is missing, damaged, or has another format.
-        """
+        """Read layout.json from `dataset_dir`; raise DataError if it is missing, damaged, or has another format."""
         path = dataset_dir / LAYOUT_FILE
         values = read_json(path, _HINT)
         form = values.pop("format", None) if isinstance(values, dict) else None

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -31,7 +30,6 @@ __all__ = [
     "Manifest",
     "ManifestRow",
     "iter_manifest",
-    "preload",
     "read_manifest",
     "write_manifest",
 ]
@@ -179,15 +177,6 @@ _COLUMNS = (
 _FIELDS = tuple(field.name for field in dataclasses.fields(ManifestRow))
 
 
-def preload() -> None:
-    """Start to import pyarrow, which takes a third of a second, in the background."""
-
-    def load() -> None:
-        import pyarrow.parquet  # noqa: F401
-
-    threading.Thread(target=load, name="preload-pyarrow", daemon=True).start()
-
-
 def write_manifest(dataset_dir: Path, manifest: Manifest) -> None:
     """Write the manifest, rows in the order given; equal rows give equal bytes."""
     import pyarrow.parquet as pq  # not at the top, because it takes a third of a second, and workers do not need it
@@ -208,11 +197,7 @@ def write_manifest(dataset_dir: Path, manifest: Manifest) -> None:
 
 
 def read_manifest(dataset_dir: Path) -> Manifest:
-    """Return a data set's manifest.
-
-    Raises:
-        DataError: the manifest is missing or damaged.
-    """
+    """Return a data set's manifest; raise DataError if it is missing or damaged."""
     with _opened(dataset_dir) as (file, split_names, reason_names):
         n = file.metadata.num_rows
         columns = {column.name: np.empty(column.shape(n), column.dtype) for column in _COLUMNS}
@@ -229,8 +214,7 @@ def read_manifest(dataset_dir: Path) -> Manifest:
 def iter_manifest(dataset_dir: Path) -> Iterator[Manifest]:
     """Yield a data set's manifest in parts of up to `ROWS_PER_GROUP` rows, to save memory.
 
-    Raises:
-        DataError: the manifest is missing or damaged.
+    Raises DataError if it is missing or damaged.
     """
     with _opened(dataset_dir) as (file, split_names, reason_names):
         for batch in file.iter_batches(batch_size=ROWS_PER_GROUP):

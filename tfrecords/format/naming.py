@@ -44,22 +44,14 @@ LABELS_FILE = "label.labels.txt"
 
 
 def check_name(name: str) -> str:
-    """Return `name` after checking that TFDS accepts it for a data set.
-
-    Raises:
-        UsageError: it does not.
-    """
+    """Return `name`, or raise UsageError if TFDS does not accept it for a data set."""
     if not re.fullmatch(r"[a-zA-Z][a-zA-Z0-9_]*", name):
         raise UsageError(f"--name={name}: should be a letter followed by letters, digits or '_', e.g. --name=caltech5.")
     return name
 
 
 def check_split(split: str) -> str:
-    """Return `split` after checking that TFDS accepts it for a split.
-
-    Raises:
-        UsageError: it does not.
-    """
+    """Return `split`, or raise UsageError if TFDS does not accept it for a split."""
     if not re.fullmatch(r"[a-zA-Z0-9_]+", split):
         raise UsageError(
             f"split {split!r}: a split's name should have only letters, digits or '_', e.g. train=0.75,test=0.25."
@@ -88,10 +80,8 @@ def versions(data_dir: Path, name: str) -> list[Path]:
 def next_version(version: str) -> str:
     """Return the version number of a data set made by appending to `version`: 1.1.0 after 1.0.0.
 
-    TFDS's rule: a higher minor version has the same examples and more.
-
-    Raises:
-        ValueError: `version` is not three numbers.
+    TFDS's rule: a higher minor version has the same examples and more. Raises ValueError if `version` is not three
+    numbers.
     """
     numbers = _parsed(version)
     if not numbers:

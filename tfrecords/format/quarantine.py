@@ -57,11 +57,7 @@ class RefusedFile:
 
 
 def read_quarantine(dataset_dir: Path) -> list[RefusedFile]:
-    """Return the files listed in quarantine.jsonl; an empty list if it does not exist.
-
-    Raises:
-        DataError: it is damaged.
-    """
+    """Return the files listed in quarantine.jsonl, none if it does not exist; raise DataError if it is damaged."""
     path = dataset_dir / QUARANTINE_FILE
     try:
         with open(path, encoding="utf-8", newline="\n") as file:

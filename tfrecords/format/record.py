@@ -15,7 +15,6 @@ padded with zero groups up to ten bytes, and every parser accepts that.
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Callable, Iterator
 from functools import lru_cache
 from typing import BinaryIO
@@ -79,13 +78,9 @@ def footer(payload: bytes) -> bytes:
 def read_records(file: BinaryIO, name: str) -> Iterator[bytes]:
     """Yield the payload of each record from the file's position on, after checking its checksums.
 
-    Args:
-        file: a binary file.
-        name: the file's name in errors.
-
     Raises:
-        CorruptRecordError: a checksum fails or the file ends inside a record. The message names the file, the record's
-            position and its offset in bytes.
+        CorruptRecordError: a checksum fails or the file ends inside a record. The message has `name`, the file's, the
+            record's position and its offset in bytes.
     """
     offset = file.tell()
     position = 0
@@ -93,14 +88,14 @@ def read_records(file: BinaryIO, name: str) -> Iterator[bytes]:
         where = f"{name}: record {position} at byte {offset}"
         if len(start) < HEADER_BYTES:
             raise CorruptRecordError(f"{where}: the file ends inside the record's header. Convert it again.")
-        length, length_crc = struct.unpack("<QI", start)
-        if masked_crc32c(start[:8]) != length_crc:
+        length = int.from_bytes(start[:8], "little")
+        if start != header(length):
             raise CorruptRecordError(f"{where}: the checksum of the length fails. Convert it again.")
         body = file.read(length + FOOTER_BYTES)
         if len(body) < length + FOOTER_BYTES:
             raise CorruptRecordError(f"{where}: the file ends inside the record. Convert it again.")
         payload = body[:length]
-        if masked_crc32c(payload) != int.from_bytes(body[length:], "little"):
+        if body[length:] != footer(payload):
             raise CorruptRecordError(f"{where}: the checksum of the payload fails. Convert it again.")
         yield payload
         offset += FRAMING_BYTES + length
@@ -121,25 +116,19 @@ def varint(value: int, num_bytes: int | None = None) -> bytes:
         raise ValueError(f"`value` should fit into an int64. Received: value={value}")
     rest = value & 0xFFFFFFFFFFFFFFFF
     groups = bytearray()
-    while rest > 0x7F:
+    while rest > 0x7F or len(groups) + 1 < (num_bytes or 1):
         groups.append(rest & 0x7F | 0x80)
         rest >>= 7
     groups.append(rest)
-    if num_bytes is not None:
-        if len(groups) > num_bytes:
-            raise ValueError(f"`value` should fit into {num_bytes} varint bytes. Received: value={value}")
-        padding = num_bytes - len(groups)
-        if padding:
-            groups[-1] |= 0x80
-            groups.extend(b"\x80" * (padding - 1) + b"\x00")
+    if num_bytes is not None and len(groups) > num_bytes:
+        raise ValueError(f"`value` should fit into {num_bytes} varint bytes. Received: value={value}")
     return bytes(groups)
 
 
 def read_varint(read_at: ReadAt, at: int) -> tuple[int, int]:
     """Return the varint at `at`, in 0..2**64-1, and the offset of the byte after it.
 
-    Raises:
-        ValueError: the data ends inside it, or it is longer than ten bytes.
+    Raises ValueError if the data ends inside it, or it is longer than ten bytes.
     """
     value = 0
     groups = read_at(at, _MAX_VARINT_BYTES)

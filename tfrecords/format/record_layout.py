@@ -68,8 +68,7 @@ class Offsets:
 def encode_record(image: bytes, label: int, id: int) -> bytes:
     """Return the payload of one record.
 
-    Raises:
-        ValueError: `label` or `id` is negative or does not fit into `INT_BYTES` varint bytes.
+    Raises ValueError if `label` or `id` is negative or does not fit into `INT_BYTES` varint bytes.
     """
     before_id, before_image, before_label = _template(len(image))
     return b"".join((before_id, varint(id, INT_BYTES), before_image, image, before_label, varint(label, INT_BYTES)))

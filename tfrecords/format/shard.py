@@ -5,11 +5,10 @@ from __future__ import annotations
 import hashlib
 import os
 import weakref
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager
-from itertools import accumulate
+from array import array
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from types import TracebackType
 from typing import BinaryIO
 
 import numpy as np
@@ -20,18 +19,24 @@ from tfrecords.format.layout import ShardInfo
 from tfrecords.format.naming import index_path
 from tfrecords.format.record import FOOTER_BYTES, FRAMING_BYTES, HEADER_BYTES, footer, header, read_records
 
-__all__ = ["ShardReader", "ShardWriter", "index_bytes"]
+__all__ = ["ShardReader", "ShardWriter", "index_bytes", "open_shard"]
 
 _WRITE_BYTES = 1 << 17  # per write: few calls, and the bytes are still in the processor's cache for the checksum
 
 
-def index_bytes(offsets: Iterable[tuple[int, int]]) -> bytes:
-    """Return the content of the sidecar of a shard whose records have these offsets and lengths, framing included."""
-    return b"".join(b"%d %d\n" % pair for pair in offsets)
+def index_bytes(lengths: Iterable[int]) -> bytes:
+    """Return the content of the sidecar of a shard whose records have these lengths, framing included."""
+    lines = []
+    offset = 0
+    for length in lengths:
+        lines.append(b"%d %d\n" % (offset, length))
+        offset += length
+    return b"".join(lines)
 
 
-class ShardWriter(AbstractContextManager["ShardWriter"]):
-    """Writes records to `path`. The file appears when the block ends without an error, and not at all otherwise.
+@contextmanager
+def open_shard(path: Path, *, index: bool = False, durable: bool = True) -> Iterator[ShardWriter]:
+    """Open a shard for writing. The file appears when the block ends without an error, and not at all otherwise.
 
     Args:
         path: the shard's final name.
@@ -39,22 +44,26 @@ class ShardWriter(AbstractContextManager["ShardWriter"]):
         durable: sync the content to the disk and compute its SHA-256. A shard that is only an intermediate result needs
             neither. The name is durable once the caller has synced the folder.
     """
+    with atomic_file(path, sync=durable, sync_name=False) as file:
+        writer = ShardWriter(path.name, file, durable)
+        yield writer
+        writer.flush()
+        if index:
+            with atomic_file(index_path(path), sync=durable, sync_name=False) as sidecar:
+                sidecar.write(index_bytes(writer.lengths))
 
-    def __init__(self, path: Path, *, index: bool = False, durable: bool = True) -> None:
-        self._path = path
-        self._index = index
+
+class ShardWriter:
+    """Writes records to a file; `lengths` are those of the records in bytes, framing included. See `open_shard`."""
+
+    def __init__(self, name: str, file: BinaryIO, durable: bool) -> None:
+        self.lengths = array("q")
+        self._name = name
+        self._file = file
         self._durable = durable
         self._sha256 = hashlib.sha256()
-        self._lengths: list[int] = []
-        self._num_bytes = 0
         self._parts: list[bytes] = []  # not yet in the file
         self._part_bytes = 0
-        self._atomic: AbstractContextManager[BinaryIO] = atomic_file(path, sync=durable, sync_name=False)
-        self._file: BinaryIO
-
-    def __enter__(self) -> ShardWriter:
-        self._file = self._atomic.__enter__()
-        return self
 
     def write(self, payload: bytes) -> None:
         """Append one record."""
@@ -66,13 +75,13 @@ class ShardWriter(AbstractContextManager["ShardWriter"]):
 
     def _append(self, length: int, *parts: bytes) -> None:
         self._parts += parts
-        self._lengths.append(length)
-        self._num_bytes += length
+        self.lengths.append(length)
         self._part_bytes += length
         if self._part_bytes >= _WRITE_BYTES:
-            self._flush()
+            self.flush()
 
-    def _flush(self) -> None:
+    def flush(self) -> None:
+        """Hand all records to the file."""
         data = b"".join(self._parts)
         if self._durable:
             self._sha256.update(data)
@@ -80,46 +89,24 @@ class ShardWriter(AbstractContextManager["ShardWriter"]):
         self._parts.clear()
         self._part_bytes = 0
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        if kind is None:
-            try:
-                self._flush()
-                if self._index:
-                    with atomic_file(index_path(self._path), sync=self._durable, sync_name=False) as file:
-                        file.write(index_bytes(self._places()))
-            except BaseException as failure:
-                self._atomic.__exit__(type(failure), failure, failure.__traceback__)
-                raise
-        self._atomic.__exit__(kind, error, traceback)
-
-    def _places(self) -> Iterator[tuple[int, int]]:
-        return zip(accumulate(self._lengths, initial=0), self._lengths, strict=False)
-
     def info(self) -> ShardInfo:
         """Return what was written; to be called after the block has ended."""
         return ShardInfo(
-            file=self._path.name,
-            num_examples=len(self._lengths),
-            num_bytes=self._num_bytes,
+            file=self._name,
+            num_examples=len(self.lengths),
+            num_bytes=sum(self.lengths),
             sha256=self._sha256.hexdigest() if self._durable else "",
         )
 
 
-class ShardReader(AbstractContextManager["ShardReader"]):
-    """Reads a shard's records in order, or any of them by its offset and length.
+class ShardReader:
+    """Reads the records of the shard `path` in order, or any of them by its offset and length.
 
-    Reading by offset keeps the file open from the first such call until `close`, the end of the `with` block, or the
-    end of the reader.
-
-    Args:
-        path: the shard.
+    Reading by offset keeps the file open from the first such call until the end of the reader.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._close: Callable[[], object] = lambda: None
         self._descriptor = -1
 
     def __iter__(self) -> Iterator[bytes]:
@@ -162,7 +149,7 @@ class ShardReader(AbstractContextManager["ShardReader"]):
                 self._descriptor = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
             except FileNotFoundError:
                 raise DataError(f"{self.path} is missing. Convert the images again.") from None
-            self._close = weakref.finalize(self, os.close, self._descriptor)
+            weakref.finalize(self, os.close, self._descriptor)
         record = os.pread(self._descriptor, length, offset)
         payload_bytes = length - FRAMING_BYTES
         if (
@@ -177,11 +164,3 @@ class ShardReader(AbstractContextManager["ShardReader"]):
     def read(self, offset: int, length: int) -> bytes:
         """Return the payload of that record; raises the same errors as `read_framed`."""
         return self.read_framed(offset, length)[HEADER_BYTES:-FOOTER_BYTES]
-
-    def close(self) -> None:
-        """Close the file; the next read by offset opens it again."""
-        self._close()
-        self._descriptor = -1
-
-    def __exit__(self, *_: object) -> None:
-        self.close()

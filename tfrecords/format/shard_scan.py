@@ -46,11 +46,7 @@ class ShardScan:
 
 
 def scan_shard(path: Path, *, progress: Callable[[int], None] = lambda num_records: None) -> ShardScan:
-    """Read a shard.
-
-    Args:
-        path: the shard.
-        progress: called with the number of records read since the last call.
+    """Read a shard; `progress` is called with the number of records read since the last call.
 
     Raises:
         OSError: it cannot be read.
@@ -94,20 +90,16 @@ class _Records:
         self._file_bytes = file_bytes
         self._faults: list[str] = []
         self._num_faults = 0
-        self._known: dict[bytes, int] = {}  # by header, the payload's length
 
     def take(self, data: bytes) -> bytes:
         """Read the records in `data` and return the rest: the beginning of a record, or nothing once lost."""
         at, self.missing = 0, 0
         while not self.lost and len(data) - at >= HEADER_BYTES:
             start = data[at : at + HEADER_BYTES]
-            length = self._known.get(start, -1)
-            if length < 0:
-                length = int.from_bytes(start[:8], "little")
-                if header(length) != start:
-                    self.fail("the checksum of the length fails")
-                    break
-                self._known[start] = length
+            length = int.from_bytes(start[:8], "little")
+            if header(length) != start:
+                self.fail("the checksum of the length fails")
+                break
             end = at + FRAMING_BYTES + length
             if end > len(data):
                 if self._offset + FRAMING_BYTES + length > self._file_bytes:  # checked before any memory is allocated

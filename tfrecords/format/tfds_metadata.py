@@ -50,10 +50,8 @@ class TfdsInfo:
 
     @classmethod
     def parse(cls, info: Any) -> TfdsInfo:
-        """Return the content of a dataset_info.json, given as the value of its JSON.
-
-        Raises:
-            ValueError: it has another form.
+        """Return the content of a dataset_info.json, given as the value of its JSON; raise ValueError if it has another
+        form.
         """
         with _value_errors():
             name, file_format = info.get("name", ""), info.get("fileFormat", TFRECORD)
@@ -85,8 +83,7 @@ class TfdsFeature(NamedTuple):
 def parse_features(features: Any) -> dict[str, TfdsFeature]:
     """Return the features of a features.json, given as the value of its JSON; those of inner dictionaries as `a/b`.
 
-    Raises:
-        ValueError: it has another form.
+    Raises ValueError if it has another form.
     """
     with _value_errors():
         return dict(_flat(features, "", False))
@@ -126,8 +123,7 @@ def is_tfds_folder(dataset_dir: Path) -> bool:
 def num_examples_by_split(dataset_dir: Path) -> dict[str, int]:
     """Return the number of examples that dataset_info.json gives for each split.
 
-    Raises:
-        DataError: the file is missing, not JSON, or without the lengths of the shards.
+    Raises DataError if the file is missing, not JSON, or without the lengths of the shards.
     """
     path = dataset_dir / INFO_FILE
     info = read_json(path, "the data set's TFDS metadata")
@@ -204,26 +200,18 @@ def _info_json(layout: Layout) -> dict[str, Any]:
 
 
 def _features_json(layout: Layout) -> dict[str, Any]:
-    dimensions = {"dimensions": [str(layout.image_size), str(layout.image_size), "3"]}
+    pixels = {"shape": {"dimensions": [str(layout.image_size), str(layout.image_size), "3"]}, "dtype": "uint8"}
     if layout.encoding == "raw":
-        image: dict[str, Any] = {
-            "pythonClassName": f"{_FEATURES}.tensor_feature.Tensor",
-            "tensor": {"shape": dimensions, "dtype": "uint8", "encoding": "bytes"},
-        }
+        image = _feature("tensor_feature.Tensor", tensor={**pixels, "encoding": "bytes"})
     else:
-        image = {
-            "pythonClassName": f"{_FEATURES}.image_feature.Image",
-            "image": {"shape": dimensions, "dtype": "uint8", "encodingFormat": layout.encoding},
-        }
-    label = {
-        "pythonClassName": f"{_FEATURES}.class_label_feature.ClassLabel",
-        "classLabel": {"numClasses": str(len(layout.class_names))},
+        image = _feature("image_feature.Image", image={**pixels, "encodingFormat": layout.encoding})
+    features = {
+        "id": _feature("tensor_feature.Tensor", tensor={"shape": {}, "dtype": "int64", "encoding": "none"}),
+        "image": image,
+        "label": _feature("class_label_feature.ClassLabel", classLabel={"numClasses": str(len(layout.class_names))}),
     }
-    id_feature = {
-        "pythonClassName": f"{_FEATURES}.tensor_feature.Tensor",
-        "tensor": {"shape": {}, "dtype": "int64", "encoding": "none"},
-    }
-    return {
-        "pythonClassName": f"{_FEATURES}.features_dict.FeaturesDict",
-        "featuresDict": {"features": {"id": id_feature, "image": image, "label": label}},
-    }
+    return _feature("features_dict.FeaturesDict", featuresDict={"features": features})
+
+
+def _feature(kind: str, **content: Any) -> dict[str, Any]:
+    return {"pythonClassName": f"{_FEATURES}.{kind}", **content}

@@ -34,25 +34,17 @@ _NO_WIDTH = frozenset({"Mn", "Me", "Cf"})  # combining accents and invisible mar
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
 class Counts:
-    """The number of files by class, and by split or refused.
-
-    Attributes:
-        splits: the names of the splits.
-        examples: int64 [num_classes, num_splits].
-        refused: int64 [num_classes].
-        outside: refused files without a class.
-    """
+    """The number of files by class, and by split or refused."""
 
     splits: tuple[str, ...]
-    examples: np.ndarray
-    refused: np.ndarray
-    outside: int
+    examples: np.ndarray  # int64 [num_classes, num_splits]
+    refused: np.ndarray  # int64 [num_classes]
+    outside: int  # refused files without a class
 
     @property
     def sizes(self) -> np.ndarray:
         """The number of examples per class: int64 [num_classes]."""
-        sizes: np.ndarray = self.examples.sum(axis=1)
-        return sizes
+        return self.examples.sum(axis=1)
 
     @property
     def num_refused(self) -> int:
@@ -61,13 +53,11 @@ class Counts:
 
     def unsplit(self) -> list[int]:
         """Returns the labels of the classes that are missing from a split."""
-        labels: list[int] = np.flatnonzero((self.examples == 0).any(axis=1)).tolist()
-        return labels
+        return np.flatnonzero((self.examples == 0).any(axis=1)).tolist()
 
     def by_size(self) -> list[int]:
         """Returns the labels, the largest class first; equally large ones in order."""
-        labels: list[int] = np.argsort(-self.sizes, kind="stable").tolist()
-        return labels
+        return np.argsort(-self.sizes, kind="stable").tolist()
 
 
 class _Row(NamedTuple):
@@ -125,11 +115,7 @@ def summary_table(manifest: Manifest, class_names: Sequence[str]) -> str:
     """Returns the table for the terminal: examples in each split and refused files per class, and the totals.
 
     Of more classes than fit a terminal, the largest have a line each, and the others share one. Columns are aligned by
-    what a terminal draws, where a Korean letter is as wide as two Latin ones.
-
-    Args:
-        manifest: of the data set.
-        class_names: by label; characters that a terminal would not draw are spelled out.
+    what a terminal draws, where a Korean letter is as wide as two Latin ones. What it would not draw is spelled out.
     """
     counts = count_files(manifest, len(class_names))
     several = len(counts.splits) > 1
@@ -203,10 +189,7 @@ def size_curve(counts: Counts) -> str:
 def unsplit_classes(class_names: Sequence[str], counts: Counts, *, dealt: bool) -> str:
     """Returns which classes are missing from a split, and why, as HTML; nothing where none is.
 
-    Args:
-        class_names: by label.
-        counts: of the data set.
-        dealt: whether the converter assigned images to the splits; otherwise the splits are those of the source.
+    `dealt` tells whether the converter assigned images to the splits; otherwise the splits are those of the source.
     """
     missing = counts.unsplit()
     if not missing:

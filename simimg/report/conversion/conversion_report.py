@@ -30,8 +30,9 @@ from simimg.report.conversion.copy_groups import CopyGroups, copy_groups, find_g
 from simimg.report.conversion.image_sizes import original_sizes
 from simimg.report.conversion.quarantine_section import refused_files
 from simimg.report.conversion.sample_images import contact_sheet
-from simimg.report.html_page import command, escape, figure, folded, report_page, section, style_sheet
+from simimg.report.html_page import command, escape, figure, page, section, style_sheet
 from simimg.report.number_format import count_of, percent, storage
+from simimg.report.report_sections import option_tables
 from tfrecords.convert.plan.convert_config import ConvertConfig
 from tfrecords.convert.plan.split_assignment import SOURCE_SPLITS
 from tfrecords.format.dataset_images import DatasetImages
@@ -47,14 +48,9 @@ _ALWAYS = ("name", "image_size", "seed")  # in the command even with their defau
 
 
 def write_conversion_report(dataset_dir: Path, image_dir: str) -> Path:
-    """Writes `report.html` into a finished data set folder; it has its name only when it is complete.
+    """Writes `report.html` into a finished data set folder, and returns its path; it is there only when it is complete.
 
-    Args:
-        dataset_dir: the data set.
-        image_dir: the source of the conversion. Refused files are previewed where it is a local folder.
-
-    Returns:
-        The path of the report.
+    Refused files are previewed where the source of the conversion, `image_dir`, is a local folder.
 
     Raises:
         DataError: the data set is damaged.
@@ -64,7 +60,10 @@ def write_conversion_report(dataset_dir: Path, image_dir: str) -> Path:
     images = DatasetImages(dataset_dir, layout, manifest)
     counts, groups = count_files(manifest, len(layout.class_names)), find_groups(manifest)
     shards = [info for infos in layout.splits.values() for info in infos]
-    html = report_page(
+    sheet, how = contact_sheet(layout, manifest, images)
+    width, height = manifest.widths[manifest.ok], manifest.heights[manifest.ok]
+    sizes = original_sizes(width, height, layout.image_size, str(layout.config.get("resize", "")))
+    html = page(
         layout.name,
         subtitle="The result of the conversion",
         about=[
@@ -74,9 +73,9 @@ def write_conversion_report(dataset_dir: Path, image_dir: str) -> Path:
         ],
         headline=_headline(layout, counts, groups),
         sections=[
-            _samples(layout, manifest, images),
+            section("Contact sheet", f"<p>{how}</p>", sheet),
             _classes(layout, counts),
-            _sizes(layout, manifest),
+            section("Originals", "<p>Sizes before the conversion</p>", sizes),
             _refused(dataset_dir, counts, image_dir),
             _copies(groups, layout, manifest, images),
             section("How it was made", "", _provenance(layout)),
@@ -113,16 +112,10 @@ def _provenance(layout: Layout) -> str:
     }
     later = "" if layout.version == VERSION else " Some of them were added later, with <code>--append</code>."
     digest = {"SHA-256 of the names, classes and sizes of the files": layout.source_sha256}
-    changed = _changed(layout)
-    changes = (
-        f"<h3>Changed by you</h3>{_values(changed)}"
-        if changed
-        else '<p class="quiet">All options have their defaults.</p>'
-    )
     return (
         f"{command(command_line(layout))}"
-        f'<p class="quiet"><code>{_ORIGINALS}</code> stands for the originals.{later}</p>{changes}'
-        f"{folded(f'All {len(layout.config)} options', _values(layout.config))}"
+        f'<p class="quiet"><code>{_ORIGINALS}</code> stands for the originals.{later}</p>'
+        f"{option_tables(layout.config, _changed(layout), _values)}"
         f"<h3>Shards</h3>{_values(shards)}<h3>Source</h3>{_values(digest)}"
         f"<h3>Versions of the libraries</h3>{_values(layout.versions)}"
     )
@@ -164,38 +157,16 @@ def _headline(layout: Layout, counts: Counts, groups: CopyGroups) -> str:
     )
 
 
-def _samples(layout: Layout, manifest: Manifest, images: DatasetImages) -> str:
-    sheet, how = contact_sheet(layout, manifest, images)
-    return section("Contact sheet", f"<p>{how}</p>", sheet)
-
-
 def _classes(layout: Layout, counts: Counts) -> str:
     facts = [count_of(len(layout.class_names), "class", "classes")]
     if len(layout.class_names) > 1:
         few, many = int(counts.sizes.min()), int(counts.sizes.max())
         facts.append(f"{few:,} examples each" if few == many else f"{few:,} to {many:,} examples each")
     num_unsplit, dealt = len(counts.unsplit()), layout.config.get("splits") != SOURCE_SPLITS
-    warning = ""
-    if num_unsplit:
-        what = "too small to be split" if dealt else "not in every split"
-        warning = f'<p><span class="warn">{num_unsplit:,} {what}</span></p>'
-    return section(
-        "Classes",
-        "".join(f"<p>{fact}</p>" for fact in facts) + warning,
-        size_curve(counts)
-        + class_table(layout.class_names, counts)
-        + unsplit_classes(layout.class_names, counts, dealt=dealt),
-    )
-
-
-def _sizes(layout: Layout, manifest: Manifest) -> str:
-    ok = manifest.ok
-    resize = str(layout.config.get("resize", ""))
-    return section(
-        "Originals",
-        "<p>Sizes before the conversion</p>",
-        original_sizes(manifest.widths[ok], manifest.heights[ok], layout.image_size, resize),
-    )
+    what = "too small to be split" if dealt else "not in every split"
+    warning = f'<p><span class="warn">{num_unsplit:,} {what}</span></p>' if num_unsplit else ""
+    tables = class_table(layout.class_names, counts) + unsplit_classes(layout.class_names, counts, dealt=dealt)
+    return section("Classes", "".join(f"<p>{fact}</p>" for fact in facts) + warning, size_curve(counts) + tables)
 
 
 def _refused(dataset_dir: Path, counts: Counts, image_dir: str) -> str:
@@ -208,9 +179,8 @@ def _refused(dataset_dir: Path, counts: Counts, image_dir: str) -> str:
 def _copies(groups: CopyGroups, layout: Layout, manifest: Manifest, images: DatasetImages) -> str:
     how = layout.config.get("copies")
     if how == "ignore":
-        return section(
-            "Copies", "", "<p>Not searched for, because of --copies=ignore. They may be in several splits.</p>"
-        )
+        ignored = "<p>Not searched for, because of --copies=ignore. They may be in several splits.</p>"
+        return section("Copies", "", ignored)
     if not len(groups):
         kind = "equal" if how == "exact" else "equal or look alike"
         return section("Copies", "", f"<p>None: no two images are {kind}.</p>")

@@ -26,27 +26,16 @@ _MAX_APART, _MAX_MIXED, _MAX_RESIZED, _MAX_LARGEST = 4, 4, 3, 6
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
 class CopyGroups:
-    """The groups of two or more examples that are copies of each other, one entry per group in each column.
+    """The groups of two or more examples that are copies of each other, one entry per group in each column."""
 
-    Attributes:
-        members: int64 [num_images], rows of the manifest, group by group, sorted by id within each.
-        starts: int64 [n], where each group begins in `members`.
-        sizes: int64 [n].
-        mixed: bool [n], whether it has more than one class.
-        apart: bool [n], whether it is in more than one split.
-        resized: bool [n], whether its originals have more than one size.
-        same_bytes: bool [n], whether all its files are byte-identical.
-        same_pixels: bool [n], whether all its stored images are equal.
-    """
-
-    members: np.ndarray
-    starts: np.ndarray
-    sizes: np.ndarray
-    mixed: np.ndarray
-    apart: np.ndarray
-    resized: np.ndarray
-    same_bytes: np.ndarray
-    same_pixels: np.ndarray
+    members: np.ndarray  # int64 [num_images], rows of the manifest, group by group, sorted by id within each
+    starts: np.ndarray  # int64 [n], where each group begins in `members`
+    sizes: np.ndarray  # int64 [n]
+    mixed: np.ndarray  # bool [n], whether it has more than one class
+    apart: np.ndarray  # bool [n], whether it is in more than one split
+    resized: np.ndarray  # bool [n], whether its originals have more than one size
+    same_bytes: np.ndarray  # bool [n], whether all its files are byte-identical
+    same_pixels: np.ndarray  # bool [n], whether all its stored images are equal
 
     def __len__(self) -> int:
         return len(self.starts)
@@ -54,8 +43,7 @@ class CopyGroups:
     def rows(self, group: int) -> list[int]:
         """Returns the rows of the manifest that belong to a group."""
         start = int(self.starts[group])
-        rows: list[int] = self.members[start : start + int(self.sizes[group])].tolist()
-        return rows
+        return self.members[start : start + int(self.sizes[group])].tolist()
 
 
 def find_groups(manifest: Manifest) -> CopyGroups:
@@ -72,8 +60,7 @@ def find_groups(manifest: Manifest) -> CopyGroups:
     def any_differs(column: np.ndarray) -> np.ndarray:
         differs = column[members] != column[first]
         differs = differs.any(axis=1) if differs.ndim > 1 else differs
-        found: np.ndarray = np.logical_or.reduceat(differs, starts) if len(starts) else np.zeros(0, bool)
-        return found
+        return np.logical_or.reduceat(differs, starts) if len(starts) else np.zeros(0, bool)
 
     return CopyGroups(
         members=members,
@@ -99,19 +86,11 @@ def copy_groups(groups: CopyGroups, layout: Layout, manifest: Manifest, images: 
     parts = [facts({name: f"{num:,}" for name, num in kinds.items()})]
     by_size = np.argsort(-groups.sizes, kind="stable")
     taken: set[int] = set()
+    leak = "These leak: the model is measured on images that it was trained on."
+    wrong = "One image with two labels, of which one may be wrong; or two images that were wrongly taken for copies."
     for title, sentence, which, most in (
-        (
-            "In more than one split",
-            "These leak: the model is measured on images that it was trained on.",
-            groups.apart,
-            _MAX_APART,
-        ),
-        (
-            "Of more than one class",
-            "One image with two labels, of which one may be wrong; or two images that were wrongly taken for copies.",
-            groups.mixed,
-            _MAX_MIXED,
-        ),
+        ("In more than one split", leak, groups.apart, _MAX_APART),
+        ("Of more than one class", wrong, groups.mixed, _MAX_MIXED),
         ("Of more than one size", "Their originals differ in width or height.", groups.resized, _MAX_RESIZED),
         ("The largest", "", groups.sizes > 1, _MAX_LARGEST),
     ):
@@ -125,13 +104,11 @@ def copy_groups(groups: CopyGroups, layout: Layout, manifest: Manifest, images: 
         parts.append(f'<h3>{title}</h3>{about}<div class="groups">{rows}</div>')
     rest = [group for group in by_size.tolist() if group not in taken]
     if rest:
-        names = "".join(f"<li>{_named(groups, group, manifest)}</li>" for group in rest[:_MAX_NAMED])
-        note = (
-            ""
-            if len(rest) <= _MAX_NAMED
-            else f"<li>and {count_of(len(rest) - _MAX_NAMED, 'more group', 'more groups')}</li>"
-        )
-        parts.append(f'<h3>By name only</h3><ul class="named">{names}{note}</ul>')
+        names = [_named(groups, group, manifest) for group in rest[:_MAX_NAMED]]
+        if len(rest) > _MAX_NAMED:
+            names.append(f"and {count_of(len(rest) - _MAX_NAMED, 'more group', 'more groups')}")
+        items = "".join(f"<li>{name}</li>" for name in names)
+        parts.append(f'<h3>By name only</h3><ul class="named">{items}</ul>')
     parts.append(
         '<p class="quiet all-groups">manifest.parquet lists all groups: copies have the same <code>group</code>.</p>'
     )
@@ -147,13 +124,8 @@ def _group(groups: CopyGroups, group: int, layout: Layout, manifest: Manifest, i
     splits = _names(manifest.split_names, manifest.splits[rows])
     classes = _names(layout.class_names, manifest.labels[rows])
     apart, mixed = bool(groups.apart[group]), bool(groups.mixed[group])
-    kind = (
-        "in byte-identical files"
-        if groups.same_bytes[group]
-        else "with equal pixels"
-        if groups.same_pixels[group]
-        else "that look alike"
-    )
+    kinds = ((groups.same_bytes, "in byte-identical files"), (groups.same_pixels, "with equal pixels"))
+    kind = next((words for which, words in kinds if which[group]), "that look alike")
     more = ", …" if len(classes) > 4 else ""
     about = [
         f"<b>{len(rows):,} images</b> {kind}",

@@ -31,11 +31,8 @@ _DOES = {
 def original_sizes(widths: np.ndarray, heights: np.ndarray, image_size: int, resize: str) -> str:
     """Returns the sizes of the originals as HTML: figures, a map of width by height, and shapes.
 
-    Args:
-        widths: int [n] in px, of the originals that became examples, n > 0.
-        heights: int [n] in px.
-        image_size: side of the stored squares in px.
-        resize: the option --resize of the conversion.
+    Widths and heights, int [n] in px with n > 0, are those of the originals that became examples. They were stored as
+    squares of `image_size` px by the option --resize.
     """
     sides = np.stack((widths, heights))
     # `pad` fits the longer side into the square; the others fill the square, so both sides have to be long enough.

@@ -5,7 +5,6 @@ A preview shows what can be decoded of the image, or how the file begins.
 
 from __future__ import annotations
 
-import dataclasses
 import os
 import re
 import stat
@@ -19,7 +18,7 @@ from simimg.report.number_format import count_of, shortened
 from tfrecords.convert.image.decoder import DecodedImage, ImageOptions, load_image
 from tfrecords.format.quarantine import Reason, Refusal, RefusedFile
 
-__all__ = ["Preview", "preview", "reason_text", "refused_files"]
+__all__ = ["preview", "reason_text", "refused_files"]
 
 _MAX_FILES = 6  # per reason: enough to see what they have in common
 _SHOWN_PX = 224  # longest side of a preview
@@ -88,21 +87,8 @@ _HEX_ROWS, _HEX_COLUMNS = 6, 4
 _CONTROLS = bytes({*range(32), 127} - {*b"\b\t\n\f\r\x1b"})  # bytes that no text contains
 
 
-@dataclasses.dataclass(frozen=True)
-class Preview:
-    """A part of a file: an image, or its first lines as text or as hexadecimal bytes."""
-
-    image: Image.Image | None = None
-    text: str = ""
-
-
 def refused_files(refused: Sequence[RefusedFile], image_dir: str) -> str:
-    """Returns the refused files as HTML, the most frequent reason first.
-
-    Args:
-        refused: as in the quarantine list.
-        image_dir: the source of the conversion. Files are previewed where it is a local folder.
-    """
+    """Returns the refused files as HTML, the most frequent reason first, with previews of files in a local folder."""
     by_reason: dict[str, list[RefusedFile]] = {}
     for file in refused:
         by_reason.setdefault(file.reason, []).append(file)
@@ -117,31 +103,26 @@ def reason_text(reason: str) -> tuple[str, str]:
     return _TEXTS[Reason(reason)] if reason in set(Reason) else (reason.replace("_", " ").capitalize(), "")
 
 
-def preview(image_dir: str, path: str, reason: str) -> Preview | None:
-    """Returns the preview of a refused file, or None where there is nothing to show.
+def preview(image_dir: str, path: str, reason: str) -> Image.Image | str | None:
+    """Returns a part of a refused file: an image, or its first lines as text or as hexadecimal bytes, or None.
 
     Only files in a local folder are read. An archive or a remote source is not read again for a preview.
-
-    Args:
-        image_dir: the source of the conversion.
-        path: of the file, as in the quarantine list.
-        reason: why it was refused.
     """
     data = _bytes_of(image_dir, path) if reason in _READABLE else None
     if not data:
         return None
     try:
         options = ImageOptions(image_size=_SHOWN_PX, resize="pad", decode="exact", truncated="keep")
-        return Preview(image=_unpadded(load_image(data, options)))
+        return _unpadded(load_image(data, options))
     except (Refusal, MemoryError):
-        return Preview(text=_beginning(data))
+        return _beginning(data)
 
 
 def _reason(reason: str, files: Sequence[RefusedFile], image_dir: str) -> str:
     title, sentence = reason_text(reason)
     sentence = _FLAG.sub(r"<code>\g<0></code>", escape(sentence))
     previews = [preview(image_dir, file.path, reason) for file in files[:_MAX_FILES]]
-    if any(previews):
+    if any(part is not None for part in previews):
         cards = "".join(
             f"<figure>{_mount(file, part)}<figcaption>{path_text(file.path)}"
             f'<span class="note">{_detail(file)}</span></figcaption></figure>'
@@ -163,14 +144,14 @@ def _reason(reason: str, files: Sequence[RefusedFile], image_dir: str) -> str:
     )
 
 
-def _mount(file: RefusedFile, part: Preview | None) -> str:
+def _mount(file: RefusedFile, part: Image.Image | str | None) -> str:
     if part is None:
         return '<div class="mount empty"><span>no preview</span></div>'
-    if part.image is None:
-        lines = "\n".join(escape(shortened(line, _MAX_LINE)) for line in part.text.split("\n"))
+    if isinstance(part, str):
+        lines = "\n".join(escape(shortened(line, _MAX_LINE)) for line in part.split("\n"))
         return f'<div class="mount begins"><pre>{lines}</pre></div>'
     alt = f"the part of {file.path} that can be decoded"
-    return f'<div class="mount"><img src="{data_uri(part.image, _SHOWN_PX)}" alt="{escape(alt)}"></div>'
+    return f'<div class="mount"><img src="{data_uri(part, _SHOWN_PX)}" alt="{escape(alt)}"></div>'
 
 
 def _detail(file: RefusedFile) -> str:

@@ -32,11 +32,11 @@ def contact_sheet(layout: Layout, manifest: Manifest, images: DatasetImages) -> 
     uris, exact = _uris([row for rows in chosen.values() for row in rows], layout, images)
     how = "The stored pixels" if exact else "The stored images, compressed for this page"
     if max(map(len, chosen.values())) == 1 and len(chosen) > _FRAMES:
-        frames = []
-        for label, rows in chosen.items():
-            name = layout.class_names[label]
-            caption = f'<figcaption title="{escape(name)}">{escape(name)}</figcaption>'
-            frames.append(f"<figure>{_img(uris[rows[0]], name)}{caption}</figure>")
+        named = [(escape(layout.class_names[label]), uris[rows[0]]) for label, rows in chosen.items()]
+        frames = [
+            f'<figure><img src="{uri}" alt="{name}"><figcaption title="{name}">{name}</figcaption></figure>'
+            for name, uri in named
+        ]
         strips = [
             f'<div class="strip roll">{"".join(frames[start : start + _FRAMES])}</div>'
             for start in range(0, len(frames), _FRAMES)
@@ -44,10 +44,12 @@ def contact_sheet(layout: Layout, manifest: Manifest, images: DatasetImages) -> 
         return f'<div class="strips">{"".join(strips)}</div>', how
     strips = []
     for label, rows in chosen.items():
-        name = layout.class_names[label]
-        frames = [_img(uris[row], f"{name}, {number} of {len(rows)}") for number, row in enumerate(rows, 1)]
+        name = escape(layout.class_names[label])
+        frames = [
+            f'<img src="{uris[row]}" alt="{name}, {number} of {len(rows)}">' for number, row in enumerate(rows, 1)
+        ]
         strips.append(
-            f'<div class="strip"><p class="edge" title="{escape(name)}">{escape(name)}</p>'
+            f'<div class="strip"><p class="edge" title="{name}">{name}</p>'
             f'<div class="frames">{"".join(frames)}</div></div>'
         )
     wide = "" if max(map(len, chosen.values())) > _FRAMES // 2 else " pairs"
@@ -82,14 +84,8 @@ def choose_samples(manifest: Manifest, most: int) -> dict[int, list[int]]:
 def _uris(rows: Sequence[int], layout: Layout, images: DatasetImages) -> tuple[dict[int, str], bool]:
     """Returns the images as data URIs, and whether these have exactly the stored pixels."""
     if layout.image_size <= _MAX_EXACT_PX:
-        uris: dict[int, str] = {}
-        total = 0
-        for row in rows:
-            uris[row] = _exact_uri(row, layout.encoding, images)
-            total += len(uris[row])
-            if total > _MAX_EMBEDDED:
-                break
-        else:
+        uris = {row: _exact_uri(row, layout.encoding, images) for row in rows}
+        if sum(map(len, uris.values())) <= _MAX_EMBEDDED:
             return uris, True
     for side in _SAMPLE_PX:
         uris = {row: data_uri(images.image(row), side) for row in rows}
@@ -102,7 +98,3 @@ def _exact_uri(row: int, encoding: str, images: DatasetImages) -> str:
     """Returns an image as a data URI with exactly the stored pixels; raises DataError."""
     data = images.stored_bytes(row) if encoding != "raw" else png_bytes(images.image(row))
     return f"data:image/{'png' if encoding == 'raw' else encoding};base64,{base64.b64encode(data).decode()}"
-
-
-def _img(uri: str, alt: str) -> str:
-    return f'<img src="{uri}" alt="{escape(alt)}">'

@@ -9,6 +9,9 @@ import { MapView } from "./map.js";
 import { ReviewView } from "./review.js";
 import { SearchView } from "./search.js";
 
+// The cookie has the token from now on, so the address need not show it.
+if (new URLSearchParams(location.search).has("token")) history.replaceState(null, "", location.pathname + location.hash);
+
 const main = document.getElementById("main"), chooser = document.getElementById("file");
 let views = null, shown = null;
 

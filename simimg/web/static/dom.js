@@ -26,6 +26,11 @@ export function count(number, one, many = `${one}s`) {
   return `${number.toLocaleString("en")} ${number === 1 ? one : many}`;
 }
 
+// As precise as the server sends it, so that what is shown is what is compared: 0.9 as "0.90", 0.8734 as it is.
+export function similarityText(value) {
+  return value.toFixed(4).replace(/0{1,2}$/, "");
+}
+
 export function bytes(number) {
   if (number < 1000) return `${number} B`;
   if (number < 1e6) return `${Math.round(number / 1e3)} KB`;

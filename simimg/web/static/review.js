@@ -2,11 +2,12 @@
 
 import * as api from "./api.js";
 import { openCompare } from "./compare.js";
-import { bytes, count, el, pathText, say, toast } from "./dom.js";
+import { bytes, count, el, pathText, say, similarityText, toast } from "./dom.js";
 import { keys } from "./keys.js";
 import { mount } from "./search.js";
 
 const FRAME_PX = 82; // of the strip
+const IN_REFERENCE = "always kept, in a reference folder";
 
 export class ReviewView {
   constructor(collection) {
@@ -78,19 +79,23 @@ export class ReviewView {
   // Before the search
 
   #finder(text) {
-    const slider = el("input", { type: "range", min: "0.5", max: "1", step: "0.01", value: String(this.data.threshold),
-      id: "least", oninput: () => { output.textContent = Number(slider.value).toFixed(2); } });
-    const output = el("output", { for: "least" }, this.data.threshold.toFixed(2));
+    let { threshold } = this.data; // which the slider, in steps of 0.01, may not be able to show
+    const slider = el("input", { type: "range", min: "0.5", max: "1", step: "0.01", value: String(threshold), id: "least",
+      oninput: () => {
+        threshold = Number(slider.value);
+        output.textContent = similarityText(threshold);
+      } });
+    const output = el("output", { for: "least" }, similarityText(threshold));
     return el("div", { class: "finder" },
-      el("div", { class: "threshold" }, el("label", { for: "least" }, "Least similarity"), output, slider),
-      el("button", { type: "button", class: "button primary", onclick: () => this.#find(Number(slider.value)) }, text));
+      el("div", { class: "threshold" }, el("label", { for: "least" }, "Minimum similarity"), output, slider),
+      el("button", { type: "button", class: "button primary", onclick: () => this.#find(threshold) }, text));
   }
 
   #drawStart() {
     const nothing = this.data.searched;
     this.node.replaceChildren(el("section", { class: "start" },
       el("h1", {}, nothing ? "No copies" : "Find copies in the collection"),
-      el("p", {}, nothing ? `None of ${count(this.collection.size, "image")} is a copy of another one at this similarity.`
+      el("p", {}, nothing ? `None of ${count(this.collection.size, "image")} is a copy of another one at a similarity of ${similarityText(this.data.threshold)} or more.`
         : "Each image is compared with similar ones, and each pair is verified. Then you review the groups and choose which images to keep. This page moves no files: it writes a plan, which simimg apply carries out."),
       this.#finder(nothing ? "Search again" : "Find copies")));
   }
@@ -98,8 +103,8 @@ export class ReviewView {
   async #find(threshold) {
     try {
       await api.send("/api/review", "POST", { threshold });
-      await this.#load();
-    } catch (error) { toast(error.message); }
+    } catch (error) { toast(error.message); } // another search may be running: it is shown
+    await this.#load();
   }
 
   #drawRunning() {
@@ -125,13 +130,14 @@ export class ReviewView {
     this.sum = el("p", { class: "sum" });
     this.where = el("p", { class: "where quiet" });
     this.saveButton = el("button", { type: "button", class: "button primary", onclick: () => this.#save() }, "Save plan", el("kbd", {}, "S"));
-    this.again = el("details", { class: "again" }, el("summary", {}, "Search for copies"), this.#finder("Search"));
+    const searched = this.data.searched ? `Search again (these were found from ${similarityText(this.data.threshold)} on)` : "Search for copies";
+    this.again = el("details", { class: "again" }, el("summary", {}, searched), this.#finder("Search"));
     const button = (text, key, run) => el("button", { type: "button", class: "button", onclick: run }, text, el("kbd", {}, key));
     this.node.replaceChildren(this.strip,
       el("header", { class: "group" }, el("div", {}, this.title, this.note),
         el("div", { class: "buttons" },
           button("Previous", "↑", () => this.#go(this.at - 1)), button("Next", "↓", () => this.#go(this.at + 1)),
-          button("Keep all", "A", () => this.#all(false)), button("Only the best", "R", () => this.#all(true)))),
+          button("Keep all", "A", () => this.#all(false)), button("Keep only the best", "R", () => this.#all(true)))),
       this.cards, this.again,
       el("footer", { class: "plan" }, el("div", {}, this.sum, this.where), this.saveButton));
     this.#draw();
@@ -168,21 +174,21 @@ export class ReviewView {
   #card(member, place, choice) {
     const { collection } = this, { row } = member;
     const state = row === choice.keep ? "best" : choice.remove.has(row) ? "remove" : "keep";
-    const text = { best: "the best image, kept", remove: "to be removed", keep: "kept" }[state];
+    const text = { best: "the best image, kept", remove: "to be removed", keep: member.reference ? IN_REFERENCE : "kept" }[state];
     const button = (text, run, pressed) => el("button", { type: "button", class: "button", "aria-pressed": pressed, tabindex: "-1",
       onclick: (event) => { event.stopPropagation(); this.cursor = place; run(); } }, text);
     return el("article", { class: `card ${state}`, tabindex: place === this.cursor ? "0" : "-1", data: { row },
       "aria-label": `${collection.path[row]}, ${text}, ${member.reason}`,
       onfocus: () => this.#point(place), onclick: () => this.#point(place, true), ondblclick: () => this.#compare() },
       mount(collection, row),
-      el("div", { class: "tag" }, { best: "Best", remove: "Remove", keep: "Keep" }[state]),
+      el("div", { class: "tag" }, { best: "Best", remove: "Remove", keep: "Keep" }[state], member.reference ? ", reference" : ""),
       el("div", { class: "text" }, pathText(collection.path[row]),
         el("p", { class: "facts" }, collection.facts(row)),
         el("p", { class: "reason" }, place ? el("b", {}, member.similarity.toFixed(2)) : null, place ? " " : null, member.reason)),
       el("div", { class: "choice" },
         button("Best", () => this.#best(), state === "best"),
         button("Keep", () => this.#keep(), state === "keep"),
-        button("Remove", () => this.#remove(), state === "remove"),
+        member.reference ? null : button("Remove", () => this.#remove(), state === "remove"),
         row === choice.keep ? null : button("Compare", () => this.#compare())));
   }
 
@@ -201,9 +207,10 @@ export class ReviewView {
       for (const row of remove) { removals += 1; size += this.collection.num_bytes[row]; }
     }
     this.sum.replaceChildren(el("b", {}, count(removals, "file")), ` to be removed, ${bytes(size)}`, this.dirty ? el("span", { class: "unsaved" }, "not saved") : "");
-    this.saveButton.disabled = !this.dirty || !this.data.plan.possible;
-    const { path, version, num_unknown: unknown, possible } = this.data.plan;
-    if (!possible) this.where.textContent = "The images of this index are not files of this machine, so none can be removed.";
+    const { path, version, num_unknown: unknown, possible, problem } = this.data.plan;
+    this.saveButton.disabled = !this.dirty || !possible || Boolean(problem);
+    if (problem) this.where.textContent = `${problem} It is left as it is, so nothing can be saved.`;
+    else if (!possible) this.where.textContent = "The images of this index are not files of this machine, so none can be removed.";
     else if (version && !this.dirty) {
       const command = `simimg apply --plan=${/[^\w@%+=:,./-]/.test(path) ? `'${path.replaceAll("'", "'\\''")}'` : path} --dry_run`;
       const copy = el("button", { type: "button", class: "link", onclick: async () => {
@@ -228,6 +235,8 @@ export class ReviewView {
     this.#point(Math.min(Math.max(this.cursor + by, 0), last), true);
   }
 
+  get #removable() { return this.data.groups[this.at].members.filter((member) => !member.reference).map((member) => member.row); }
+
   get #row() { return this.data.groups[this.at].members[this.cursor].row; }
 
   #change(change, words) {
@@ -249,7 +258,11 @@ export class ReviewView {
   }
 
   #remove() {
-    const row = this.#row, rows = this.data.groups[this.at].members.map((member) => member.row);
+    const { members } = this.data.groups[this.at], row = this.#row, rows = members.map((member) => member.row);
+    if (members[this.cursor].reference) {
+      toast(`This image is ${IN_REFERENCE}.`);
+      return;
+    }
     this.#change((choice) => {
       if (row === choice.keep) { // every group keeps an image
         choice.keep = rows.find((one) => one !== row && !choice.remove.has(one)) ?? rows.find((one) => one !== row);
@@ -260,17 +273,17 @@ export class ReviewView {
   }
 
   #best() {
-    const row = this.#row;
+    const row = this.#row, removable = this.#removable;
     this.#change((choice) => {
       if (row === choice.keep) return;
-      if (choice.remove.size) choice.remove.add(choice.keep);
+      if (choice.remove.size && removable.includes(choice.keep)) choice.remove.add(choice.keep);
       choice.keep = row;
       choice.remove.delete(row);
     }, "the best image");
   }
 
   #all(remove) {
-    const rows = this.data.groups[this.at].members.map((member) => member.row);
+    const rows = this.#removable;
     this.#change((choice) => {
       choice.remove = new Set(remove ? rows.filter((row) => row !== choice.keep) : []);
     }, remove ? "all but the best to be removed" : "all kept");
@@ -301,7 +314,7 @@ export class ReviewView {
   }
 
   async #save() {
-    if (!this.dirty || !this.data.plan.possible) return;
+    if (this.saveButton.disabled) return;
     const groups = this.choices.filter(({ remove }) => remove.size).map(({ keep, remove }) => ({ keep, remove: [...remove] }));
     this.saveButton.disabled = true;
     try {

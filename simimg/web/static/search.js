@@ -2,7 +2,7 @@
 
 import * as api from "./api.js";
 import { openCompare } from "./compare.js";
-import { count, el, pathText, say, toast } from "./dom.js";
+import { count, el, pathText, say, similarityText, toast } from "./dom.js";
 import { Grid } from "./grid.js";
 import { keys } from "./keys.js";
 
@@ -86,12 +86,12 @@ export class SearchView {
       el("div", { class: "controls" },
         this.modes,
         el("div", { class: "threshold" },
-          el("label", { for: "threshold" }, "Least similarity"), this.output, this.slider, this.sliderText),
-        el("label", { class: "check", for: "only" }, this.only, "Hide matches below it"),
+          el("label", { for: "threshold" }, "Minimum similarity"), this.output, this.slider, this.sliderText),
+        el("label", { class: "check", for: "only" }, this.only, "Hide matches below this"),
         this.queryFilters,
         el("p", { class: "actions" },
           el("button", { type: "button", class: "button", onclick: () => { location.hash = "#/"; } },
-            "Back to all", el("kbd", {}, "Esc")))));
+            "Show all images", el("kbd", {}, "Esc")))));
 
     this.all = new Grid({ label: "The collection", tile: (row) => this.#pictureTile(row), key: (row) => row, caption: 30 });
     this.found = new Grid({
@@ -130,7 +130,7 @@ export class SearchView {
         return true;
       }],
       [["k"], "Copies, or same kind", () => this.#setBy(this.by === "copy" ? "kind" : "copy")],
-      [["[", "]"], "Lower or raise the least similarity", (event) => {
+      [["[", "]"], "Lower or raise the minimum similarity", (event) => {
         this.#setThreshold(this.thresholds[this.by] + (event.key === "]" ? 0.05 : -0.05));
       }],
       [["o"], "Choose another image", () => document.getElementById("file").click()],
@@ -172,6 +172,7 @@ export class SearchView {
   #setBy(by) {
     if (this.by === by) return;
     this.by = by;
+    this.matches = []; // their similarities are of the other kind
     this.#search();
   }
 
@@ -259,17 +260,17 @@ export class SearchView {
       button.tabIndex = on ? 0 : -1;
     }
     this.slider.value = value;
-    this.output.textContent = value.toFixed(2);
+    this.output.textContent = similarityText(value);
     this.sliderText.textContent = this.by === "kind" ? "The cosine of the embeddings."
-      : calibrated !== undefined ? `At ${calibrated.toFixed(2)} and above, 99 of 100 matches were right.`
-        : "0.50 and above are verified copies.";
+      : calibrated !== undefined ? `At ${similarityText(calibrated)} and above, 99 of 100 matches were right.`
+        : "0.50 and above: verified copy";
     const sure = this.matches.filter((match) => this.#isSure(match));
     const rest = this.only.checked ? [] : this.matches.filter((match) => !this.#isSure(match));
     const verifying = !this.final && this.by === "copy";
     this.status.classList.toggle("working", !this.final);
     this.status.textContent = !this.matches.length && !this.final ? "Searching…"
-      : verifying ? "Verifying the nearest…"
-        : `${this.collection.size.toLocaleString("en")} images in ${(this.ms / 1000).toFixed(1)} s`;
+      : verifying ? "Verifying the nearest images…"
+        : `Searched ${count(this.collection.size, "image")} in ${(this.ms / 1000).toFixed(1)} s`;
     const heading = (title, number, note) => el("div", {}, el("h2", {}, title, number === null ? null : el("span", { class: "number" }, number)),
       note ? el("p", { class: "quiet" }, note) : null);
     const sections = [];

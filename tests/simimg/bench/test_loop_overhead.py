@@ -19,9 +19,9 @@ def test_one_small_comparison(
     command = ["bench", "--stage=loop", f"--dataset_dir={datasets['raw']}", "--preset=tutorial", "--batch_size=6"]
     assert cli.main([*command, "--repeats=1", f"--out_dir={tmp_path}", "--json"]) == 0
     values = json.loads(capsys.readouterr().out)
-    assert "fit, 10 steps a call" in Path(values["report"]).read_text()
+    assert "fit, 10 steps per call" in Path(values["report"]).read_text()
     ways = {way["name"]: way for way in values["ways"]}
-    assert list(ways) == ["bare step", "loop", "loop, x 1", "loop, x 2", "fit", "fit, 10 steps a call"]
+    assert list(ways) == ["bare step", "loop", "loop, x 1", "loop, x 2", "fit", "fit, 10 steps per call"]
     rounds = {name: runs[0]["num_images"] / 6 / runs[0]["seconds"] for name, runs in values["rounds"].items()}
     for name, way in ways.items():
         assert way["steps_per_s"] == pytest.approx(rounds[name])

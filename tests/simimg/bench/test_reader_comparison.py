@@ -203,5 +203,5 @@ def test_the_plot_takes_few_and_many(tmp_path: Path) -> None:
             Bar(f"tool {n}", 100 / (1 + n), (90 / (1 + n), 110 / (1 + n)) if n else None, n < 3) for n in range(count)
         ]
         machine = {"processor": "a processor", "cores": "2"}
-        plot_bars(tmp_path / f"{count}.png", "Images a second", "pictures", bars, ("page cache", 200.0), machine)
+        plot_bars(tmp_path / f"{count}.png", "Images per second", "images", bars, ("page cache", 200.0), machine)
         assert (tmp_path / f"{count}.png").stat().st_size > 10_000

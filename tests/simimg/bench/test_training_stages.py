@@ -39,12 +39,12 @@ def costs(**own_us: float) -> tuple[StageCost, ...]:
 def test_the_bottleneck_is_named() -> None:
     parts = {"shuffle": 1.0, "parse": 2.0, "decode": 40.0, "device": 3.0, "augment": 30.0, "step": 200.0}
     assert bottleneck(costs(**parts), 0.2) == (
-        "The input takes 20% of the time, most of it `+ decode` (40.0 us a picture): convert with --encoding=raw at "
-        "the training size, or decode on other machines: `simimg data_service`."
+        "The input takes 20% of the time, most of it for `+ decode` (40.0 us per image). Convert with --encoding=raw "
+        "at the training size, or let other machines decode: `simimg data_service`."
     )
-    assert "`+ to device` (50.0 us a picture): use --cache=device" in bottleneck(costs(**{**parts, "device": 50}), 0.5)
-    assert bottleneck(costs(**parts), 0.01).startswith("The input keeps up: it takes 1.0% of the time, the model the")
-    assert bottleneck(costs(**parts), -0.02).startswith("The input keeps up: it takes 0.0% of the time")
+    assert "`+ to device` (50.0 us per image). Use --cache=device" in bottleneck(costs(**{**parts, "device": 50}), 0.5)
+    assert bottleneck(costs(**parts), 0.01).startswith("The input takes only 1.0% of the time, and the model takes")
+    assert bottleneck(costs(**parts), -0.02).startswith("The input takes only 0.0% of the time")
     assert "`simimg bench --stage=augment`" in bottleneck(costs(**{**parts, "augment": 300}), 0.01)
 
 
@@ -141,7 +141,7 @@ def test_each_augmentation_is_one() -> None:
         expected = {
             "rotation and flip": {"angle", "flip"},
             "crop": {"crop"},
-            "colour": {"color"},
+            "color": {"color"},
             "blur": {"sigma"},
             "JPEG quantization": {"quality"},
             "cutout": set(),
@@ -172,5 +172,5 @@ def test_sets_that_grow(folder: Path, tmp_path: Path, encoding: str, monkeypatch
     assert [found["num_examples"] for found in sets[:3]] == [-(-n // whole) * whole for n in (10, 100, 1000)]
     assert [found["num_shards"] for found in sets] == [1, 4, 34, 1]
     assert all(found["first_batch_s"] > 0 and found["images_per_s"] > 0 for found in sets)
-    with pytest.raises(UsageError, match=r"--batch_size=11: should be 1\.\.10, the smallest set"):
+    with pytest.raises(UsageError, match=r"--batch_size=11: should be 1\.\.10, the size of the smallest"):
         bench.run(bench.Options(**{**options, "batch_size": 11}))

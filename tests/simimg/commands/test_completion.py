@@ -15,8 +15,7 @@ import pytest
 
 from simimg import cli
 from simimg.command_help import flag_name
-from simimg.commands.completion import Options, run, table
-from simimg.commands.completion_scripts import SCRIPTS, Command, Flag
+from simimg.commands.completion import SCRIPTS, Command, Flag, Options, run, table
 
 # What bash puts into COMP_WORDS for a command line, "=" being one of its COMP_WORDBREAKS.
 ASK = """

@@ -45,6 +45,7 @@ def test_index_refuses_strays_and_counts(photos: Path, tmp_path: Path, capsys: p
         "index_dir",
         "num_embedded",
         "num_images",
+        "num_other_names",
         "num_refused",
         "num_removed",
         "seconds",

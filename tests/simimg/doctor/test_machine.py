@@ -5,9 +5,11 @@ from __future__ import annotations
 import errno
 import importlib.metadata
 import os
+import platform
 from collections import namedtuple
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
 
@@ -25,41 +27,55 @@ FACTS = {"processor": "a processor", "cores": "8", "memory": "32.0 GB", "system"
 
 
 def installed(**versions: str) -> Any:
+    known = importlib.metadata.version
+
     def version(name: str) -> str:
         if name in versions:
             return versions[name]
         if name == "grain":
             raise importlib.metadata.PackageNotFoundError(name)
-        return importlib.metadata.version(name)
+        return known(name)
 
     return version
 
 
-def test_versions() -> None:
-    found = check_versions(required=lambda: ["keras<4,>=3.15", "numpy", 'pytest; extra == "test"'])
+@pytest.fixture
+def requires(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Sets what simimg requires."""
+    return lambda *wishes: monkeypatch.setattr(importlib.metadata, "requires", lambda _: list(wishes))
+
+
+def test_versions(requires: Any) -> None:
+    requires("keras<4,>=3.15", "numpy", 'pytest; extra == "test"')
+    found = check_versions()
     assert found.problems == ()
     assert found.facts["keras"] == importlib.metadata.version("keras")
     assert [name for name, _ in found.rows[:2]] == ["simimg", "Python"]
 
 
-def test_versions_that_do_not_fit() -> None:
-    found = check_versions(
-        version=installed(keras="3.9.2"), required=lambda: ["keras<4,>=3.15", "grain>=1"], python="3.10.4"
-    )
+def test_versions_that_do_not_fit(requires: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    requires("keras<4,>=3.15", "grain>=1")
+    monkeypatch.setattr(importlib.metadata, "version", installed(keras="3.9.2"))
+    monkeypatch.setattr(platform, "python_version", lambda: "3.10.4")
+    found = check_versions()
     python, keras, grain = found.problems
     assert python.startswith("this is Python 3.10.4, but simimg requires <3.14,>=3.11")
     assert keras == "keras 3.9.2 is installed, but simimg requires <4,>=3.15. Run: pip install 'keras<4,>=3.15'"
     assert grain == "the package grain is missing. Run: pip install 'grain>=1'"
 
 
-def test_another_package_of_the_same_name() -> None:
+def test_another_package_of_the_same_name(requires: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """The package `simimg` on the package index installs the same import name and command."""
-    (problem,) = check_versions(required=list, providers=lambda: {"simimg": ["simimg-tf", "simimg"]}).problems
+    requires()
+    there = {"simimg": ["simimg-tf", "simimg"]}
+    monkeypatch.setattr(importlib.metadata, "packages_distributions", lambda: there)
+    (problem,) = check_versions().problems
     assert problem.startswith(
         "the package simimg, another program with the same import name and command, is installed."
     )
     assert problem.endswith("pip uninstall -y simimg && pip install --force-reinstall --no-deps simimg-tf")
-    assert check_versions(required=list, providers=lambda: {"simimg": ["simimg-tf"]}).problems == ()
+    there["simimg"].remove("simimg")
+    assert check_versions().problems == ()
 
 
 def test_what_is_required_is_installed_here() -> None:
@@ -70,13 +86,11 @@ def test_what_is_required_is_installed_here() -> None:
 
 
 def machine(root: Path, *, total: float = 32 * GB, free: float = 16 * GB, cores: int = 8) -> Any:
-    return check_machine(
-        root=root,
-        memory=lambda: Memory(int(total), int(free)),
-        cores=lambda: cores,
-        bandwidth=lambda: 21.04,
-        facts=lambda: FACTS,
-    )
+    values = {"num_cores": cores, "memory_bandwidth": 21.04, "machine_facts": FACTS}
+    given = {name: mock.Mock(return_value=value) for name, value in values.items()}
+    memory = mock.patch("psutil.virtual_memory", return_value=Memory(int(total), int(free)))
+    with memory, mock.patch.multiple("simimg.doctor.machine", **given):
+        return check_machine(root)
 
 
 def cgroup(root: Path, lines: str, files: dict[str, str]) -> Path:
@@ -161,8 +175,10 @@ def test_memory_bandwidth() -> None:
 def disk(folder: Path, *, free: float = 100 * GB, kind: str = "ext4", **changes: Any) -> Any:
     mounts = folder / "mountinfo"
     mounts.write_text(f"22 1 0:21 / / rw,relatime shared:1 - {kind} /dev/sda rw\n")
-    settings = {"usage": lambda _: Usage(200 * GB, 0, int(free)), "speed": lambda _: (512.0, 2048.0), "mounts": mounts}
-    return check_disk(folder, **{**settings, **changes})
+    usage = changes.pop("usage", lambda _: Usage(200 * GB, 0, int(free)))
+    speed = changes.pop("speed", lambda _: (512.0, 2048.0))
+    with mock.patch("shutil.disk_usage", usage), mock.patch("simimg.doctor.disk.disk_speed", speed):
+        return check_disk(folder, **{"mounts": mounts, **changes})
 
 
 def test_disk(tmp_path: Path) -> None:
@@ -242,9 +258,9 @@ def test_the_speed_of_a_disk_leaves_nothing(tmp_path: Path, monkeypatch: pytest.
 def limits(
     *, num_gpus: int = 0, soft: int = 20_000, hard: int = 1 << 20, total: float = 16 * GB, free: float = 15 * GB
 ) -> Any:
-    return check_limits(
-        num_gpus=num_gpus, open_files=lambda: (soft, hard), usage=lambda _: Usage(int(total), 0, int(free))
-    )
+    usage = mock.patch("shutil.disk_usage", return_value=Usage(int(total), 0, int(free)))
+    with usage, mock.patch("resource.getrlimit", return_value=(soft, hard)):
+        return check_limits(num_gpus=num_gpus)
 
 
 def test_limits() -> None:
@@ -283,5 +299,6 @@ def test_shared_memory() -> None:
 def test_no_shared_memory(tmp_path: Path) -> None:
     missing = tmp_path / "shm"
     assert check_limits(num_gpus=1, shm=missing).rows[1] == (str(missing), "missing")
-    (problem,) = check_limits(num_gpus=2, open_files=lambda: (-1, -1), shm=missing).problems
+    with mock.patch("resource.getrlimit", return_value=(-1, -1)):
+        (problem,) = check_limits(num_gpus=2, shm=missing).problems
     assert problem == f"{missing} is missing, but 2 GPUs communicate through it. Run: mount -t tmpfs tmpfs {missing}"

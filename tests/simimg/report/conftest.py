@@ -18,7 +18,7 @@ from tfrecords.format.manifest import Manifest, write_manifest
 from tfrecords.format.naming import shard_name
 from tfrecords.format.quarantine import RefusedFile, write_quarantine
 from tfrecords.format.record_layout import Offsets, encode_record
-from tfrecords.format.shard import ShardWriter
+from tfrecords.format.shard import open_shard
 
 REASONS = ("empty", "truncated", "text", "unknown_suffix", "too_large", "no_class_folder")
 CONFIG = {
@@ -79,7 +79,7 @@ def write_dataset(
         written = []
         for number, part in enumerate(parts):
             path = folder / shard_name("zoo", split, number, len(parts))
-            with ShardWriter(path, index=encoding != "raw") as writer:
+            with open_shard(path, index=encoding != "raw") as writer:
                 for position, row in enumerate(part):
                     writer.write(encode_record(_encoded(pixels[row], encoding), files[row].label, 2 * row))
                     shards[row], positions[row] = number, position

@@ -15,8 +15,6 @@ from PIL import Image
 
 from simimg.evaluation import classify
 from simimg.report import (
-    BenchContent,
-    CopiesContent,
     CopyRow,
     write_bench_report,
     write_copies_report,
@@ -397,10 +395,12 @@ def page_of(path: Path) -> Page:
 
 def test_copies(tmp_path: Path) -> None:
     copies = [Tile(RED, ATTACK, f"0.9{number}: mirrored") for number in range(4)]
-    content = CopiesContent(
+    write_copies_report(
+        tmp_path / "new" / "copies.html",
         title=f"Copies in {ATTACK}",
         about="photos",
-        number=("1,234", "copies among 5,000 pictures"),
+        number="1,234",
+        counted="copies among 5,000 pictures",
         facts={"MB in copies": "12.3"},
         heading="groups",
         rows=[
@@ -411,7 +411,6 @@ def test_copies(tmp_path: Path) -> None:
         note="The one that is kept comes first.",
         commands={"Move them:": "simimg apply --plan='my plan.json'"},
     )
-    write_copies_report(content, tmp_path / "new" / "copies.html")
     page = page_of(tmp_path / "new" / "copies.html")
     for text in ("1,234", "copies among 5,000 pictures", "12.3", "2 of 30", "and 7 more", "no image", "Move them:"):
         assert text in page.text
@@ -420,10 +419,8 @@ def test_copies(tmp_path: Path) -> None:
 
 
 def test_no_copies(tmp_path: Path) -> None:
-    content = CopiesContent(
-        title="t", about="a", number=("0", "n"), facts={}, heading="groups", rows=[], num_rows=0, note="x"
-    )
-    write_copies_report(content, tmp_path / "none.html")
+    empty = {"number": "0", "counted": "n", "facts": {}, "rows": [], "num_rows": 0, "commands": {}}
+    write_copies_report(tmp_path / "none.html", title="t", about="a", heading="groups", note="x", **empty)
     page = page_of(tmp_path / "none.html")
     assert "None." in page.text
     assert "What next" not in page.text
@@ -447,17 +444,17 @@ def test_an_evaluation(tmp_path: Path) -> None:
 @pytest.mark.parametrize("with_plot", [False, True])
 def test_a_benchmark(tmp_path: Path, with_plot: bool) -> None:
     RED.save(tmp_path / "plot.png")
-    content = BenchContent(
-        title="Images a second",
+    write_bench_report(
+        tmp_path / "b.html",
+        title="Images per second",
         date="1 May 2026",
         lines=["", "tool   images/s", f"simimg   1,234  {ATTACK}"],
         left_out={"dali": "it has no wheel"},
         plot=tmp_path / "plot.png" if with_plot else None,
-        command="simimg bench --stage=input",
+        repeat="simimg bench --stage=input",
         machine={"cores": "2"},
     )
-    write_bench_report(content, tmp_path / "b.html")
     page = page_of(tmp_path / "b.html")
-    for text in ("Images a second", "1 May 2026", "simimg 1,234", "dali: it has no wheel", "cores"):
+    for text in ("Images per second", "1 May 2026", "simimg 1,234", "dali: it has no wheel", "cores"):
         assert text in page.text
     assert len(page.all("img")) == with_plot

@@ -133,7 +133,9 @@ def test_apply_and_undo(planned: Path, capsys: pytest.CaptureFixture[str]) -> No
 def test_reference_folders_are_never_touched(folder: Path, tmp_path: Path) -> None:
     arguments = [f"--image_dir={folder}", f"--index_dir={tmp_path / 'i'}", f"--plan={tmp_path / 'p.json'}"]
     assert main(["duplicates", *arguments, "--threshold=0.6", "--reference_dirs=old"]) == 0
-    assert {file.path for file in load_plan(tmp_path / "p.json").removals} == {"0.jpg", "1.jpg"}
+    plan = load_plan(tmp_path / "p.json")
+    assert {file.path for file in plan.removals} == {"0.jpg", "1.jpg"}
+    assert plan.reference_dirs == ("old",)
     assert main(["duplicates", *arguments, "--reference_dirs=nowhere"]) == 1
 
 

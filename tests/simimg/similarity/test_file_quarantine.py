@@ -407,3 +407,30 @@ def test_killed_anywhere_nothing_is_lost(data: st.DataObject, tree: dict[str, An
             assert not undo(plan).skipped
         assert state(folder) == before
         assert not Path(home, "p-quarantine").exists()
+
+
+@pytest.mark.parametrize("written", [["originals"], ["./originals/"], ["scans", "originals/2024"], ["."], ["latest"]])
+def test_files_of_reference_folders_are_never_moved(tmp_path: Path, written: list[str]) -> None:
+    photos = make(tmp_path / "photos", a="1", originals__2024__b="1", originals__2024__c="1", originals2__d="1")
+    (photos / "latest").symlink_to("originals/2024")
+    path = plan_of(photos, ("a", "originals/2024/b", "originals2/d"), ("originals/2024/c",))
+    path.write_text(json.dumps(json.loads(path.read_bytes()) | {"reference_dirs": written}))
+    before = state(photos)
+    for dry_run in (True, False):
+        applied = apply_plan(load_plan(path), dry_run=dry_run)
+        assert applied.moved == (() if written == ["."] else ("originals2/d",))
+        reasons = dict(applied.skipped)
+        assert reasons["originals/2024/b"].startswith("it is in ")
+        assert reasons["originals/2024/b"].endswith("a reference folder, whose files are kept")
+    if applied.moved:
+        undo_plan(load_plan(path))
+    assert state(photos) == before
+
+
+@pytest.mark.parametrize("written", ["old", ["../photos"], ["/"], [3], [""], {}, None])
+def test_reference_folders_that_are_none(tmp_path: Path, written: Any) -> None:
+    path = plan_of(make(tmp_path / "photos", a="1"))
+    assert load_plan(path).reference_dirs == ()  # of an older version
+    path.write_text(json.dumps(json.loads(path.read_bytes()) | {"reference_dirs": written}))
+    with pytest.raises(DataError, match="reference_dirs should be a list of folders"):
+        load_plan(path)

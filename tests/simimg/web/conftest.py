@@ -16,6 +16,7 @@ from simimg.similarity import Embedder, SearchIndex, index_folder
 from simimg.web import create_app
 
 HOST = "127.0.0.1:8765"
+TOKEN = "5ec2e7"
 
 
 def _forward(pixels: tf.Tensor) -> tf.Tensor:
@@ -63,6 +64,7 @@ def plan_path(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def client(index: SearchIndex, embedder: Embedder, plan_path: Path) -> Iterator[Any]:
-    """What asks the page as a browser of this machine does."""
-    with TestClient(create_app(index, embedder, plan_path), base_url=f"http://{HOST}") as client:
+    """What asks the page as a browser of this machine does that has opened it."""
+    app = create_app(index, embedder, plan_path, token=TOKEN)
+    with TestClient(app, base_url=f"http://{HOST}", cookies={"simimg-8765": TOKEN}) as client:
         yield client

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import json
 import struct
@@ -15,6 +16,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageOps
+from starlette.testclient import TestClient
 
 from simimg.similarity import Embedder, SearchIndex
 from simimg.web import create_app
@@ -221,7 +223,42 @@ def test_other_origins_may_neither_search_nor_write(client: Any, scene: Scene) -
 def test_the_model_has_to_be_that_of_the_index(index: SearchIndex, plan_path: Path) -> None:
     other = Embedder("eight", "0" * 64, 32, "stretch", 192, lambda pixels: pixels)
     with pytest.raises(Exception, match="whose weights have changed since"):
-        create_app(index, other, plan_path)
+        create_app(index, other, plan_path, token="5ec2e7")
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [("GET", "/"), ("HEAD", "/"), ("GET", "/static/app.js"), ("GET", "/api/collection"), ("GET", "/api/thumbnail/0"),
+     ("GET", "/api/picture/0"), ("GET", "/api/search?row=0"), ("GET", "/api/pair?row=0&with=1"), ("GET", "/api/map"),
+     ("GET", "/api/review"), ("POST", "/api/review"), ("POST", "/api/query"), ("PUT", "/api/plan"), ("GET", "/nowhere"),
+     ("OPTIONS", "/api/plan")],
+)  # fmt: skip
+def test_who_does_not_know_the_token_sees_nothing(client: Any, plan_path: Path, method: str, path: str) -> None:
+    client.cookies.clear()
+    content = json.dumps({"version": "", "groups": [{"keep": 0, "remove": [1]}], "threshold": 0.9})
+    answer = client.request(method, path, content=content if method in ("POST", "PUT") else None)
+    assert answer.status_code == 403
+    assert method == "HEAD" or "the address that simimg serve printed" in answer.json()["error"]
+    assert not plan_path.exists()
+
+
+def test_the_address_opens_the_page_and_its_cookie_all_that_it_shows(client: Any, index: SearchIndex) -> None:
+    client.cookies.clear()
+    assert client.get("/?token=5ec2e7").text.startswith("<!DOCTYPE html>")
+    assert client.get("/static/app.js").status_code == 200
+    assert len(client.get("/api/collection").json()["path"]) == len(index.pictures)
+    assert client.get("/api/thumbnail/0").headers["content-type"] == "image/jpeg"
+    assert client.put("/api/plan", json={"version": "", "groups": []}).status_code == 200
+
+
+def test_a_threshold_is_shown_as_precisely_as_similarities(
+    index: SearchIndex, embedder: Embedder, plan_path: Path
+) -> None:
+    calibrated = dataclasses.replace(index, info=dataclasses.replace(index.info, thresholds={"copy": 0.873412345}))
+    app = create_app(calibrated, embedder, plan_path, token="5ec2e7")
+    with TestClient(app, base_url="http://127.0.0.1:8765", cookies={"simimg-8765": "5ec2e7"}) as client:
+        assert client.get("/api/collection").json()["thresholds"] == {"copy": 0.8734}
+        assert client.get("/api/review").json()["threshold"] == 0.8734
 
 
 def test_the_map_comes_when_it_is_laid_out(client: Any, index: SearchIndex) -> None:

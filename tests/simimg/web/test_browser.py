@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import dataclasses
 import io
 import json
 import shutil
@@ -18,6 +19,7 @@ from selenium import webdriver
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 
+from simimg.commands.serve import _file_that_opens
 from simimg.similarity import Embedder, SearchIndex, apply_plan, index_folder, load_plan
 from simimg.web import create_app, listening, serving
 
@@ -27,6 +29,7 @@ FLAGS = (
     "--headless=new --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
     "--disable-component-update --disable-sync --disable-dev-shm-usage"
 ).split()
+TOKEN = "5ec2e7"
 WAIT_S = 60.0  # for what takes a tenth of a second on an idle machine
 
 pytestmark = pytest.mark.skipif(not (CHROMIUM and DRIVER), reason="no chromium and chromedriver are installed")
@@ -103,8 +106,8 @@ def driver() -> Iterator[Any]:
 def page(driver: Any, index: SearchIndex, embedder: Embedder, plan_path: Path) -> Iterator[Page]:
     """A server of its own for each test; the browser must have had nothing to complain of."""
     listener = listening("127.0.0.1", 0)
-    url = f"http://127.0.0.1:{listener.getsockname()[1]}/"
-    with serving(create_app(index, embedder, plan_path), listener):
+    url = f"http://127.0.0.1:{listener.getsockname()[1]}/?token={TOKEN}"
+    with serving(create_app(index, embedder, plan_path, token=TOKEN), listener):
         page = Page(driver, url)
         page.media(1280, 800)
         yield page
@@ -175,6 +178,32 @@ def test_a_picture_of_the_collection_and_back(page: Page) -> None:
     assert page.run("return document.activeElement.getAttribute('aria-label')") == "cats/0.jpg"
 
 
+def test_the_token_is_kept_and_not_shown(page: Page) -> None:
+    address = page.url.partition("?")[0]
+    page.driver.delete_all_cookies()
+    page.driver.get(address)
+    assert "Open the address that simimg serve printed" in page.one("h1").text
+    page.driver.get_log("browser")  # the 403
+    page.open("row/0")
+    assert page.driver.current_url == f"{address}#/row/0"
+    assert page.run("return document.cookie") == ""
+    page.matched()
+    page.driver.refresh()
+    page.matched()
+    page.driver.get(address)  # as a bookmark
+    page.until("document.querySelectorAll('.tile img.there').length > 5")
+
+
+def test_opened_by_serve_it_can_be_reloaded(page: Page, tmp_path: Path) -> None:
+    page.driver.delete_all_cookies()
+    with _file_that_opens(page.url, tmp_path) as opened:
+        page.driver.get(opened)
+        page.until("document.querySelectorAll('.tile img.there').length > 5")
+    assert "token" not in page.driver.current_url
+    page.driver.refresh()
+    page.until("document.querySelectorAll('.tile img.there').length > 5")
+
+
 def test_filters(page: Page) -> None:
     page.open()
     assert len(page.all(".all .tile")) == 15
@@ -205,6 +234,30 @@ def test_the_threshold_and_the_kind(page: Page) -> None:
     page.matched()
     assert "Same kind" in page.one(".grid-heading h2").text
     assert not page.all(".match .reason")
+
+
+def test_a_calibrated_threshold_is_shown_and_used_as_it_is(
+    driver: Any, index: SearchIndex, embedder: Embedder, plan_path: Path
+) -> None:
+    info = dataclasses.replace(index.info, thresholds={"copy": 0.87341})
+    listener = listening("127.0.0.1", 0)
+    app = create_app(dataclasses.replace(index, info=info), embedder, plan_path, token=TOKEN)
+    with serving(app, listener):
+        page = Page(driver, f"http://127.0.0.1:{listener.getsockname()[1]}/?token={TOKEN}")
+        page.open("row/0")
+        page.matched()
+        assert page.one(".threshold output").text == "0.8734"
+        assert "At 0.8734 and above" in page.one(".threshold .hint").text
+        page.press("]")
+        assert page.one(".threshold output").text == "0.92"
+        page.open("copies")
+        page.until("document.querySelector('.start .primary')")
+        assert page.one(".threshold output").text == "0.8734"
+        page.one(".start .primary").click()
+        page.until("document.querySelector('.again summary')")
+        assert "found from 0.8734 on" in page.one(".again summary").text
+        page.run("onbeforeunload = null")
+        driver.get("about:blank")
 
 
 def test_keys(page: Page) -> None:
@@ -311,6 +364,37 @@ def test_a_review_writes_the_plan(page: Page, plan_path: Path) -> None:
     assert page.run(states) == ["best", "keep", "remove"]
 
 
+def test_files_of_reference_folders_stay(page: Page, index: SearchIndex, plan_path: Path) -> None:
+    values = {"format": "simimg-plan/1", "image_dir": index.info.image_dir, "reference_dirs": ["old"], "groups": []}
+    plan_path.write_text(json.dumps(values))
+    page.open("copies")
+    page.until("document.querySelector('.start .primary')")
+    slider = page.one("#least")
+    page.run("arguments[0].value = 0.6; arguments[0].dispatchEvent(new Event('input'))", slider)
+    page.one(".start .primary").click()
+    page.until("document.querySelector('.cards .card')")
+    assert page.one(".again summary").text == "Search again (these were found from 0.60 on)"
+    states = "return [...document.querySelectorAll('.card')].map((card) => card.className.split(' ')[1])"
+    assert [tag.text for tag in page.all(".card .tag")] == ["Best, reference", "Keep", "Keep, reference"]
+    page.all(".card")[1].click()
+    page.press("x")
+    assert page.run(states) == ["best", "remove", "keep"]
+    page.press(Keys.ENTER, "r")  # cats/0.jpg is the best, and only the best is kept
+    assert page.all(".card")[1].get_attribute("aria-label").startswith("cats/0.jpg")
+    assert page.run(states) == ["keep", "best", "keep"]
+    page.all(".card")[0].click()
+    page.press("x")
+    assert "always kept, in a reference folder" in page.one("#toast").text
+    page.all(".card")[2].click()
+    page.press(Keys.ENTER, "r")
+    assert page.run(states) == ["keep", "remove", "best"]
+    page.press("s")
+    page.until("document.querySelector('.where code')")
+    plan = load_plan(plan_path)
+    assert plan.reference_dirs == ("old",)
+    assert [file.path for file in plan.removals] == ["cats/0.jpg"]
+
+
 def test_the_map(page: Page) -> None:
     page.open("map")
     page.until("document.querySelector('.laying').hidden")
@@ -409,8 +493,8 @@ def test_a_name_that_is_html_stays_a_name(driver: Any, embedder: Embedder, scene
         (folder / file).write_bytes(buffer.getvalue())
     index = index_folder(tmp_path / "index", folder, embedder).index
     listener = listening("127.0.0.1", 0)
-    with serving(create_app(index, embedder, tmp_path / "plan.json"), listener):
-        page = Page(driver, f"http://127.0.0.1:{listener.getsockname()[1]}/")
+    with serving(create_app(index, embedder, tmp_path / "plan.json", token=TOKEN), listener):
+        page = Page(driver, f"http://127.0.0.1:{listener.getsockname()[1]}/?token={TOKEN}")
         page.open(tiles=False)
         page.until("document.querySelectorAll('.tile').length === 2")
         assert name in [tile.text for tile in page.all(".tile")]

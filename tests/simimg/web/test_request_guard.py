@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse
@@ -15,9 +18,10 @@ from simimg.web import request_guard
 from simimg.web.request_guard import HEADERS, Guard, RequestError, body_of
 
 HOST = "127.0.0.1:8765"
+TOKEN = "5ec2e7"
 
 
-def client(host: str = "127.0.0.1") -> TestClient:
+def client(host: str = "127.0.0.1", token: str = TOKEN) -> TestClient:
     async def front(request: Request) -> PlainTextResponse:
         return PlainTextResponse("here")
 
@@ -30,7 +34,10 @@ def client(host: str = "127.0.0.1") -> TestClient:
 
     routes = [Route("/", front), Route("/api/thing", front), Route("/api/take", take, methods=["POST"])]
     app = Starlette(routes=routes, exception_handlers={RequestError: refused})
-    return TestClient(Guard(app, host), base_url=f"http://{HOST}")
+    asking = TestClient(Guard(app, host, TOKEN), base_url=f"http://{HOST}")
+    if token:
+        asking.params = {"token": token}
+    return asking
 
 
 @pytest.mark.parametrize(
@@ -129,6 +136,71 @@ def test_who_takes_no_answer_is_let_go(monkeypatch: pytest.MonkeyPatch) -> None:
     async def send(message: object) -> None:
         await asyncio.sleep(10)
 
-    scope = {"type": "http", "method": "GET", "path": "/", "query_string": b"", "headers": [(b"host", b"localhost")]}
+    asked = {"path": "/", "query_string": b"token=5ec2e7", "headers": [(b"host", b"localhost")]}
     with pytest.raises(TimeoutError):
-        asyncio.run(Guard(PlainTextResponse("here"), "127.0.0.1")(scope, receive, send))
+        asyncio.run(
+            Guard(PlainTextResponse("here"), "127.0.0.1", TOKEN)(
+                {"type": "http", "method": "GET", **asked}, receive, send
+            )
+        )
+
+
+def test_the_token_is_kept_in_a_cookie_of_this_port() -> None:
+    asking = client(token="")
+    assert asking.get("/").status_code == 403
+    answer = asking.get(f"/?token={TOKEN}")
+    assert answer.text == "here"
+    assert answer.headers["set-cookie"] == f"simimg-8765={TOKEN}; Path=/; HttpOnly; SameSite=Strict"
+    answer = asking.get("/api/thing")
+    assert answer.text == "here"
+    assert "set-cookie" not in answer.headers
+    assert asking.get("/?token=of-an-earlier-start").text == "here"  # a bookmark
+    assert asking.get("/", headers={"host": "127.0.0.1:8766"}).status_code == 403
+
+
+def test_without_it_a_browser_is_told_what_to_do() -> None:
+    answer = client(token="").get("/", headers={"accept": "text/html,application/xhtml+xml,*/*;q=0.8"})
+    assert answer.status_code == 403
+    assert answer.headers["content-type"].startswith("text/html")
+    assert "Open the address that <code>simimg serve</code> printed" in answer.text
+    assert "Open the address that simimg serve printed" in client(token="").get("/api/thing").json()["error"]
+    assert TOKEN not in answer.text + str(answer.headers)
+
+
+def is_known(query: bytes, cookie: bytes) -> bool:
+    """Whether a request with this query and cookie is answered, whatever bytes they are."""
+    statuses = []
+
+    async def receive() -> dict[str, object]:
+        return {"type": "http.request", "body": b"", "more_body": False}
+
+    async def send(message: Any) -> None:
+        statuses.append(message.get("status"))
+
+    headers = [(b"host", HOST.encode()), (b"cookie", cookie)]
+    scope = {"type": "http", "method": "GET", "path": "/", "query_string": query, "headers": headers}
+    asyncio.run(Guard(PlainTextResponse("here"), "127.0.0.1", TOKEN)(scope, receive, send))
+    return statuses[0] == 200
+
+
+def test_the_whole_token_is_needed() -> None:
+    assert is_known(b"token=5ec2e7", b"")
+    assert is_known(b"", b"other=1; simimg-8765=5ec2e7")
+    for wrong in (
+        b"",
+        b"5ec2e",
+        b"5ec2e77",
+        b"5EC2E7",
+        b"5ec2e7%00",
+        b"%ff%fe",
+        b"\xff",
+        "\u0665ec2e7".encode(),
+    ):
+        assert not is_known(b"token=" + wrong, b"")
+        assert not is_known(b"", b"simimg=5ec2e7; simimg-80=5ec2e7; 5ec2e7; simimg-8765=" + wrong)
+
+
+@given(query=st.binary(), cookie=st.binary())
+def test_whatever_else_is_sent_is_refused(query: bytes, cookie: bytes) -> None:
+    assert not is_known(query, cookie)
+    assert not is_known(b"token=" + query, b"simimg-8765=" + cookie)

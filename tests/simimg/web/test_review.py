@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -10,7 +11,19 @@ from typing import Any
 
 import pytest
 
-from simimg.similarity import SearchIndex, apply_plan, find_duplicates, load_plan, write_plan
+from simimg.similarity import (
+    Duplicates,
+    IndexImages,
+    SearchIndex,
+    apply_plan,
+    find_duplicates,
+    load_plan,
+    reference_dirs_of,
+    write_plan,
+)
+from simimg.web import review as review_module
+from simimg.web.request_guard import RequestError
+from simimg.web.review import Review
 
 Row = Callable[[str], int]
 
@@ -64,7 +77,7 @@ def test_saved_as_suggested_it_is_the_plan_of_duplicates(
     expected = tmp_path / "expected.json"
     assert index.info.image_dir
     groups = find_duplicates(index, threshold=0.6).groups
-    write_plan(expected, Path(index.info.image_dir), groups, lambda path: False)
+    write_plan(expected, Path(index.info.image_dir), groups)
     ours, theirs = (json.loads(path.read_bytes()) for path in (plan_path, expected))
     for plan in (ours, theirs):
         for group in plan["groups"]:
@@ -90,7 +103,7 @@ def test_another_keeper_has_reasons_of_its_own(client: Any, plan_path: Path, row
 def test_a_plan_is_loaded_and_goes_on(client: Any, index: SearchIndex, plan_path: Path, row_of: Row) -> None:
     groups = find_duplicates(index, threshold=0.6).groups
     assert index.info.image_dir
-    write_plan(plan_path, Path(index.info.image_dir), groups[1:], lambda path: False)
+    write_plan(plan_path, Path(index.info.image_dir), groups[1:])
     values = json.loads(plan_path.read_bytes())
     values["groups"].append(
         {"keep": {"path": "gone.jpg", "sha256": "0"}, "remove": [{"path": "gone-too.jpg", "sha256": "0"}]}
@@ -172,3 +185,92 @@ def test_a_file_that_is_no_plan_is_left_alone(client: Any, plan_path: Path) -> N
 def test_a_plan_of_another_folder_is_told(client: Any, plan_path: Path) -> None:
     plan_path.write_text(json.dumps({"format": "simimg-plan/1", "image_dir": "/elsewhere", "groups": []}))
     assert "not about this collection" in client.get("/api/review").json()["plan"]["problem"]
+
+
+def test_reference_folders_of_the_plan_stay_when_it_is_saved(
+    client: Any, index: SearchIndex, plan_path: Path, row_of: Row
+) -> None:
+    assert index.info.image_dir
+    write_plan(plan_path, Path(index.info.image_dir), (), reference_dirs_of(index, ["old"]))
+    review = reviewed(client)
+    assert review["reference_dirs"] == ["old"]
+    first, second = review["groups"]
+    assert {one["row"] for one in first["members"] if one["reference"]} == {
+        row_of("old/0-bytes.jpg"),
+        row_of("old/0-mirrored.jpg"),
+    }
+    assert first["members"][0]["row"] == first["keep"] == row_of("old/0-bytes.jpg")
+    assert second["keep"] == row_of("old/1-large.jpg")
+    assert second["members"][0]["reason"] == "in a reference folder"  # the search knows the folder, too
+    version = review["plan"]["version"]
+    kept = save(client, version, [{"keep": row_of("cats/0.jpg"), "remove": [row_of("old/0-mirrored.jpg")]}])
+    assert kept.status_code == 422
+    assert kept.json()["error"] == "old/0-mirrored.jpg is in a reference folder of the plan, so it is kept."
+    for _ in range(2):
+        saved = save(client, version, [{"keep": row_of("old/1-large.jpg"), "remove": [row_of("dogs/1.jpg")]}])
+        version = saved.json()["version"]
+        plan = load_plan(plan_path)
+        assert plan.reference_dirs == ("old",)
+        assert [file.path for file in plan.removals] == ["dogs/1.jpg"]
+
+
+def test_a_removal_that_was_written_into_a_plan_by_hand_is_shown_as_kept(
+    client: Any, index: SearchIndex, plan_path: Path, row_of: Row
+) -> None:
+    assert index.info.image_dir
+    write_plan(plan_path, Path(index.info.image_dir), find_duplicates(index, threshold=0.6).groups)
+    values = json.loads(plan_path.read_bytes())
+    plan_path.write_text(json.dumps(values | {"reference_dirs": ["old"]}))
+    first, second = client.get("/api/review").json()["groups"]
+    assert (first["keep"], first["remove"]) == (row_of("cats/0.jpg"), [])
+    assert [one["reference"] for one in first["members"]] == [False, True, True]
+    assert second["remove"] == [row_of("dogs/1.jpg")]
+
+
+@pytest.mark.parametrize(
+    "text", ['{"mine": 1}', '{"format": "simimg-plan/1", "image_dir": "/elsewhere", "groups": []}']
+)
+def test_what_is_no_plan_of_this_index_is_never_written_over(
+    client: Any, plan_path: Path, text: str, row_of: Row
+) -> None:
+    plan_path.write_text(text)
+    version = client.get("/api/review").json()["plan"]["version"]
+    answer = save(client, version, [{"keep": row_of("old/1-large.jpg"), "remove": [row_of("dogs/1.jpg")]}])
+    assert answer.status_code == 409
+    assert "Start simimg serve with another --plan." in answer.json()["error"]
+    assert plan_path.read_text() == text
+
+
+def test_the_threshold_is_that_of_the_groups(
+    index: SearchIndex, plan_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked, may_end = [], threading.Event()
+
+    def search(index: SearchIndex, *, threshold: float, **others: Any) -> Duplicates:
+        asked.append(threshold)
+        assert may_end.wait(60)
+        if threshold == 0.9:
+            raise MemoryError("no more")
+        return Duplicates((), 0, 0)
+
+    def ended(state: str) -> dict[str, Any]:
+        may_end.set()
+        while review.job.described()["state"] == "running":
+            time.sleep(0.01)
+        may_end.clear()
+        assert review.described()["job"]["state"] == state
+        return review.described()
+
+    monkeypatch.setattr(review_module, "find_duplicates", search)
+    review = Review(index, IndexImages(index), plan_path)
+    review.start(0.6)
+    review.start(0.6)  # the same one
+    with pytest.raises(RequestError, match=r"A search with the least similarity 0\.6 is running"):
+        review.start(0.8)
+    assert ended("done")["threshold"] == 0.6
+    review.start(0.9)
+    assert review.described()["threshold"] == 0.6  # of what is there until it has ended
+    assert ended("failed")["threshold"] == 0.6
+    review.start(0.8)
+    assert ended("done")["threshold"] == 0.8
+    assert asked == [0.6, 0.9, 0.8]

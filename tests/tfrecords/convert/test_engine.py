@@ -332,7 +332,7 @@ def test_a_full_disk_at_the_end_is_an_error_and_the_next_call_goes_on(
         "engine.open_source",
         "output.publish.write_manifest",
         "engine.read_receipt",
-        "state.workdir.sync_dir",
+        "state.workdir.sync_file",
     ],
 )
 def test_ctrl_c_is_interrupted_wherever_it_comes(

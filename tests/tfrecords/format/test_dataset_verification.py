@@ -21,7 +21,7 @@ from tfrecords.format.manifest import read_manifest, write_manifest
 from tfrecords.format.naming import MANIFEST_FILE
 from tfrecords.format.record import FRAMING_BYTES
 from tfrecords.format.record_layout import encode_record
-from tfrecords.format.shard import ShardReader, ShardWriter
+from tfrecords.format.shard import ShardReader, open_shard
 from tfrecords.format.tfds_metadata import write_metadata
 
 
@@ -236,7 +236,7 @@ def test_finds_a_wrong_count_in_dataset_info(raw_folder: Path, change: int) -> N
 def test_finds_a_missing_record(folder: Path) -> None:
     path = shards(folder)[0]
     payloads = list(ShardReader(path))
-    with ShardWriter(path, index=Path(f"{path}.idx").exists()) as writer:
+    with open_shard(path, index=Path(f"{path}.idx").exists()) as writer:
         for payload in payloads[:-1]:
             writer.write(payload)
     assert f"{path} has {len(payloads) - 1} records; layout.json says {len(payloads)}." in problems(folder)
@@ -245,7 +245,7 @@ def test_finds_a_missing_record(folder: Path) -> None:
 def test_finds_an_extra_record(folder: Path) -> None:
     path = shards(folder)[0]
     payloads = list(ShardReader(path))
-    with ShardWriter(path, index=Path(f"{path}.idx").exists()) as writer:
+    with open_shard(path, index=Path(f"{path}.idx").exists()) as writer:
         for payload in [*payloads, payloads[0]]:
             writer.write(payload)
     assert f"{path} has {len(payloads) + 1} records; layout.json says {len(payloads)}." in problems(folder)
@@ -258,7 +258,7 @@ def test_finds_another_picture_in_a_well_formed_record(raw_folder: Path) -> None
     offsets = Layout.load(raw_folder).offsets
     payloads = [bytearray(payload) for payload in ShardReader(path)]
     payloads[0][offsets.image_offset - 12] ^= 1
-    with ShardWriter(path) as writer:
+    with open_shard(path) as writer:
         for payload in payloads:
             writer.write(bytes(payload))
     assert len(path.read_bytes()) == len(data)
@@ -276,7 +276,7 @@ def test_finds_another_picture_in_a_well_formed_record(raw_folder: Path) -> None
 def test_finds_a_record_of_another_kind(raw_folder: Path, payload: bytes, message: str) -> None:
     path = shards(raw_folder)[0]
     payloads = list(ShardReader(path))
-    with ShardWriter(path) as writer:
+    with open_shard(path) as writer:
         for each in [payload, *payloads[1:]]:
             writer.write(each)
     seal(raw_folder)

@@ -17,7 +17,7 @@ from tfrecords.format.example import decode_example, encode_example
 from tfrecords.format.layout import Layout, ShardInfo
 from tfrecords.format.record import footer, header
 from tfrecords.format.record_layout import INT_BYTES, Offsets, encode_record, record_spans
-from tfrecords.format.shard import ShardWriter
+from tfrecords.format.shard import open_shard
 
 
 def frame(payload: bytes) -> bytes:
@@ -201,7 +201,7 @@ def _regular_file(folder: Path) -> Path:
 
 
 def _golden_shard(path: Path) -> ShardInfo:
-    with ShardWriter(path) as writer:
+    with open_shard(path) as writer:
         for id in range(3):
             pixels = (np.arange(4 * 4 * 3) * 5 + id * 60).astype(np.uint8)
             writer.write(encode_record(pixels.tobytes(), id % 2, id * 1000))

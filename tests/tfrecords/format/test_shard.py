@@ -18,7 +18,7 @@ from tfrecords.base_errors import CorruptRecordError, DataError
 from tfrecords.format.layout import ShardInfo
 from tfrecords.format.naming import index_path
 from tfrecords.format.record import footer, header
-from tfrecords.format.shard import ShardReader, ShardWriter
+from tfrecords.format.shard import ShardReader, open_shard
 
 
 def frame(payload: bytes) -> bytes:
@@ -30,14 +30,14 @@ PAYLOADS = [b"one", b"", b"three" * 50]
 
 
 def write(path: Path, payloads: list[bytes], *, index: bool = False) -> ShardInfo:
-    with ShardWriter(path, index=index) as writer:
+    with open_shard(path, index=index) as writer:
         for payload in payloads:
             writer.write(payload)
     return writer.info()
 
 
 def write_half(path: Path, failure: type[BaseException], *, index: bool = False) -> None:
-    with ShardWriter(path, index=index) as writer:
+    with open_shard(path, index=index) as writer:
         writer.write(b"other")
         raise failure
 
@@ -49,7 +49,7 @@ def names(folder: Path) -> list[str]:
 @pytest.mark.parametrize("index", [False, True])
 def test_no_final_name_before_the_end(tmp_path: Path, index: bool) -> None:
     path = tmp_path / "shard"
-    with ShardWriter(path, index=index) as writer:
+    with open_shard(path, index=index) as writer:
         for payload in PAYLOADS:
             writer.write(payload)
             assert not path.exists()
@@ -152,7 +152,7 @@ def test_one_that_is_not_sealed_has_the_same_bytes(
 ) -> None:
     sealed = write(tmp_path / "sealed", PAYLOADS, index=index)
     monkeypatch.setattr(os, "fsync", lambda _: pytest.fail("waits for the disk"))
-    with ShardWriter(tmp_path / "other", index=index, durable=False) as writer:
+    with open_shard(tmp_path / "other", index=index, durable=False) as writer:
         for payload in PAYLOADS:
             writer.write(payload)
         assert not (tmp_path / "other").exists()
@@ -169,7 +169,7 @@ def test_framed_records_are_copied_as_they_are(tmp_path: Path) -> None:
     places = reader.offsets().tolist()
     framed = [reader.read_framed(*place) for place in places]
     assert framed == list(map(frame, PAYLOADS))
-    with ShardWriter(new, index=True) as writer:
+    with open_shard(new, index=True) as writer:
         writer.write_framed(framed[2])
         writer.write(b"between")
         writer.write_framed(framed[0])
@@ -214,19 +214,16 @@ def test_a_shard_of_many_pieces(tmp_path: Path) -> None:
     assert list(ShardReader(tmp_path / "shard")) == payloads
 
 
-def test_reading_by_place_keeps_one_file_open_until_it_is_closed(
+def test_reading_by_place_keeps_one_file_open_as_long_as_the_reader_lives(
     tmp_path: Path, num_open: Callable[[Path], int]
 ) -> None:
     path = tmp_path / "shard"
     write(path, PAYLOADS)
-
-    with ShardReader(path) as reader:
-        assert num_open(path) == 0
-        for _ in range(3):
-            assert reader.read(0, 19) == b"one"
-        assert num_open(path) == 1
+    reader = ShardReader(path)
     assert num_open(path) == 0
-    assert reader.read(19, 16) == b""  # opens it again
+    for _ in range(3):
+        assert reader.read(0, 19) == b"one"
+    assert reader.read(19, 16) == b""
     assert num_open(path) == 1
     del reader
     assert num_open(path) == 0

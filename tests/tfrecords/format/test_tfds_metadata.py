@@ -78,7 +78,7 @@ def test_stored_pixels_are_the_resized_pictures(converted: Any, photos: Path) ->
         for id, (label, image) in our_examples(converted.folder, split).items():
             assert label == ("ant", "bee").index(paths[id].split("/")[0])
             data = (photos / paths[id]).read_bytes()
-            expected = Image.fromarray(load_image(data, converted.config.image_options()).pixels)
+            expected = Image.fromarray(load_image(data, converted.config.resolved().image).pixels)
             if encoding == "jpeg":
                 buffer = io.BytesIO()
                 expected.save(buffer, "JPEG", quality=95)

@@ -82,12 +82,8 @@ class ImageOptions:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class DecodedImage:
-    """An image as it is stored, and its upright size before that.
-
-    Attributes:
-        pixels: uint8 `[image_size, image_size, 3]`, C-contiguous.
-        width: px.
-        height: px.
+    """An image as it is stored, uint8 `[image_size, image_size, 3]` and C-contiguous, and its upright size before that,
+    px.
     """
 
     pixels: np.ndarray
@@ -151,12 +147,9 @@ def resize(image: Image.Image, image_size: int, how: str, *, background: tuple[i
 
 
 def encode(pixels: np.ndarray, encoding: str, jpeg_quality: int) -> bytes:
-    """Return `pixels`, uint8 `[h, w, 3]`, as raw bytes (row by row), as JPEG or as PNG.
+    """Return `pixels`, uint8 `[h, w, 3]`, as bytes: `raw` (row by row), as `jpeg` or as `png`.
 
-    Args:
-        pixels: the image.
-        encoding: `raw`, `jpeg` or `png`.
-        jpeg_quality: 1..100, on libjpeg's scale.
+    `jpeg_quality` is 1..100, on libjpeg's scale.
     """
     if encoding == "raw":
         return pixels.tobytes()
@@ -171,10 +164,8 @@ def encode(pixels: np.ndarray, encoding: str, jpeg_quality: int) -> bytes:
 
 
 def parse_background(text: str) -> tuple[int, int, int]:
-    """Return the RGB value of `white`, `#RRGGBB` or any other color name or notation that Pillow knows.
-
-    Raises:
-        UsageError: Pillow does not know it.
+    """Return the RGB value of `white`, `#RRGGBB` or any other color name or notation that Pillow knows; raise
+    UsageError for the rest.
     """
     try:
         color = ImageColor.getrgb(text.strip())
@@ -185,13 +176,9 @@ def parse_background(text: str) -> tuple[int, int, int]:
     return color
 
 
+@functools.cache  # 2 ms
 def decoder_versions() -> dict[str, str]:
     """Return the versions, by name, of everything that can change a pixel; `none` for what is not installed."""
-    return dict(_decoder_versions())
-
-
-@functools.cache  # 2 ms
-def _decoder_versions() -> dict[str, str]:
     versions = {name: importlib.metadata.version(name) for name in ("pillow", "simplejpeg", "cykooz-resizer")}
     for name in ("libjpeg_turbo", "libtiff", "jpg_2000", "webp", "avif", "littlecms2"):
         versions[name] = (features.version(name) if name in features.get_supported() else None) or "none"
@@ -228,16 +215,11 @@ def _orientation(image: Image.Image) -> int:
 def _finished(
     image: Image.Image | np.ndarray, box: Box, size: tuple[int, int], orientation: int, options: ImageOptions
 ) -> DecodedImage:
-    """Return the part `box` of `image` as an upright square.
+    """Return the part `box`, (left, top, right, bottom), of `image` as an upright square.
 
-    It is rotated after the resize: a rotated copy of a 24-megapixel image would take 96 MB.
-
-    Args:
-        image: as stored, mode RGB, perhaps reduced; or uint8 `[h, w, 1 or 3]`, from the fast decoder.
-        box: the part that is image, `(left, top, right, bottom)`.
-        size: width and height of the full image, as stored.
-        orientation: EXIF.
-        options: of the caller.
+    It is rotated after the resize: a rotated copy of a 24-megapixel image would take 96 MB. `image` is as stored, mode
+    RGB, perhaps reduced; or uint8 `[h, w, 1 or 3]`, from the fast decoder. `size` is width and height of the full
+    image, as stored, and `orientation` that of its EXIF.
     """
     image_size = options.image_size
     width, height = size
@@ -254,11 +236,8 @@ def _finished(
         inner = (max(1, round(width / longest * image_size)), max(1, round(height / longest * image_size)))
     if isinstance(image, np.ndarray):
         pixels = resize_pixels(image, inner, box)
-        if orientation == 1 and pixels.shape == (
-            image_size,
-            image_size,
-            3,
-        ):  # nearly all images: no detour through Pillow
+        # Nearly all images: no detour through Pillow.
+        if orientation == 1 and pixels.shape == (image_size, image_size, 3):
             return DecodedImage(pixels, width, height)
         resized = Image.fromarray(pixels if pixels.shape[2] == 3 else pixels[:, :, 0])
     else:

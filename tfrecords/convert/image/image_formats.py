@@ -108,9 +108,8 @@ def open_image(data: bytes) -> ImageFile.ImageFile:
     except (MemoryError, Image.DecompressionBombError):
         raise
     except Exception as error:
-        if kind == "TGA":  # it has no magic number, so everything unknown is tried as TGA
-            raise _not_an_image(data) from None
-        if _is_text(data):  # "BMW is ..." begins like a BMP
+        # TGA has no magic number, so everything unknown is tried as TGA; "BMW is ..." begins like a BMP.
+        if kind == "TGA" or _is_text(data):
             raise _not_an_image(data) from None
         raise error
     _check_size(*image.size)

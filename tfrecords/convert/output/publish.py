@@ -49,12 +49,8 @@ def publish(
 ) -> Layout:
     """Complete the data set in the working folder, after `write_tables`, and give it its final name.
 
-    Args:
-        job: the conversion.
-        final: the new shards, besides those of the previous version.
-        shards: the path and the content of each new shard, by file name.
-        manifest: what became of each file.
-        workdir: the working folder.
+    `final` has the new shards, besides those of the previous version; `shards` has the path and the content of each of
+    them, by file name.
 
     Raises:
         DataError: a shard of the previous version is missing or incomplete.

@@ -9,11 +9,8 @@ from __future__ import annotations
 import dataclasses
 import os
 import shutil
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack
-from itertools import accumulate
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -22,19 +19,16 @@ from tfrecords.convert.plan.conversion_job import ConversionJob
 from tfrecords.convert.plan.shard_plan import PlannedShard, ShardPlan
 from tfrecords.convert.state.receipts import Receipt, read_info, write_receipt
 from tfrecords.convert.state.workdir import WorkDir
-from tfrecords.convert.workers.shard_worker import Monitor, not_there, writing
+from tfrecords.convert.workers.pool import Runner
+from tfrecords.convert.workers.shard_worker import Monitor, Task, not_there, writing
 from tfrecords.format.atomic_files import sync_file
 from tfrecords.format.layout import ShardInfo
 from tfrecords.format.naming import index_path
 from tfrecords.format.record_layout import Offsets
-from tfrecords.format.shard import ShardReader, ShardWriter, index_bytes
+from tfrecords.format.shard import ShardReader, index_bytes, open_shard
 from tfrecords.format.shard_scan import ShardScan, scan_shard
 
-if TYPE_CHECKING:
-    from tfrecords.convert.workers.beam_runner import BeamRunner
-    from tfrecords.convert.workers.pool import Pool, Task
-
-__all__ = ["ReshardTask", "SyncTask", "is_whole", "link_or_copy", "reshard"]
+__all__ = ["ReshardTask", "SyncTask", "link_or_copy", "reshard", "whole_scan"]
 
 _AGAIN = "Give the same command again; the shard will be written again."
 
@@ -45,17 +39,11 @@ def reshard(
     receipt: Receipt,
     infos: Mapping[str, ShardInfo],
     workdir: WorkDir,
-    runner: Pool | BeamRunner,
+    runner: Runner,
 ) -> dict[str, tuple[Path, ShardInfo]]:
-    """Return the path and the content of each shard of the final plan, by file name, and make those that are missing.
+    """Return the path and the content of each shard of the `final` plan, by file name, and make those that are missing.
 
-    Args:
-        job: the conversion.
-        final: the final plan.
-        receipt: what became of each file.
-        infos: the first plan's shards, by file name.
-        workdir: holds the first plan's shards, and gets the new ones.
-        runner: runs the tasks.
+    `infos` are the first plan's shards, by file name; `workdir` holds them, and gets the new ones.
     """
     found = {
         planned.file: (workdir.shards / planned.file, infos[planned.file])
@@ -72,15 +60,32 @@ def reshard(
         if info is not None:
             found[task.shard.name] = (task.shard, info)
 
+    def task_of(planned: PlannedShard) -> Task:
+        if not planned.changed:
+            return SyncTask(
+                shard=workdir.shards / planned.file,
+                receipt=workdir.receipt(planned.file, "sealed"),
+                inputs=job.source.digest(planned.rows, job.ids, job.labels),
+                rows=planned.rows,
+                info=infos[planned.file],
+            )
+        rows = planned.rows[receipt.positions[planned.rows] >= 0]
+        numbers, source_of = np.unique(shard_of[rows], return_inverse=True)
+        return ReshardTask(
+            shard=workdir.assembled / planned.file,
+            receipt=workdir.receipt(planned.file, "assembled"),
+            inputs=job.source.digest(rows, job.ids, job.labels),
+            rows=rows,
+            sources=tuple(workdir.shards / job.plan.shards[number].file for number in numbers),
+            source_of=source_of.astype(np.int32),
+            positions=receipt.positions[rows],
+            offsets=job.config.offsets,
+        )
+
     def tasks() -> Iterator[Task]:
-        for planned in todo:
-            task: Task
-            if planned.changed:
-                task = _reshard_task(job, planned, shard_of, receipt, workdir)
-            else:
-                task = _sync_task(job, planned, infos[planned.file], workdir)
+        for task in map(task_of, todo):
             take(task)  # of an earlier call
-            if planned.file not in found:
+            if task.shard.name not in found:
                 yield task
 
     runner.run(tasks(), take, lambda *_: None)
@@ -90,63 +95,25 @@ def reshard(
     return found
 
 
-def _sync_task(job: ConversionJob, planned: PlannedShard, info: ShardInfo, workdir: WorkDir) -> SyncTask:
-    return SyncTask(
-        shard=workdir.shards / planned.file,
-        receipt=workdir.receipt(planned.file, "sealed"),
-        inputs=job.source.digest(planned.rows, job.ids, job.labels),
-        rows=planned.rows,
-        info=info,
-    )
-
-
-def _reshard_task(
-    job: ConversionJob, planned: PlannedShard, shard_of: np.ndarray, receipt: Receipt, workdir: WorkDir
-) -> ReshardTask:
-    rows = planned.rows[receipt.positions[planned.rows] >= 0]
-    numbers, source_of = np.unique(shard_of[rows], return_inverse=True)
-    return ReshardTask(
-        shard=workdir.assembled / planned.file,
-        receipt=workdir.receipt(planned.file, "assembled"),
-        inputs=job.source.digest(rows, job.ids, job.labels),
-        sources=tuple(workdir.shards / job.plan.shards[number].file for number in numbers),
-        rows=rows,
-        source_of=source_of.astype(np.int32),
-        positions=receipt.positions[rows],
-        offsets=job.config.offsets,
-    )
-
-
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class ReshardTask:
+class ReshardTask(Task):
     """Writes a shard from the records of others: record i is record `positions[i]` of `sources[source_of[i]]`.
 
-    `rows` and `positions` are int64, `source_of` int32, all `[num_records]`. With raw pixels `offsets` gives the length
+    `positions` are int64, `source_of` int32, both `[num_records]` as `rows`. With raw pixels `offsets` gives the length
     of a record; other records are found by their sidecars.
     """
 
-    shard: Path
-    receipt: Path
-    inputs: str
     sources: tuple[Path, ...]
-    rows: np.ndarray
     source_of: np.ndarray
     positions: np.ndarray
     offsets: Offsets
 
-    def begin(self, monitor: Monitor) -> Callable[[], None]:
-        """Write the shard; return a function that makes it and its receipt durable and gives them their names.
-
-        Raises:
-            Stopped: the monitor asked to stop; nothing of the shard is left.
-            ConversionError: the shard cannot be written, or a record was damaged since it was written.
-        """
+    def run(self, monitor: Monitor) -> None:
+        """Write the shard; a ConversionError can also mean that a record was damaged since it was written."""
         stride = self.offsets.record_bytes
         readers = [ShardReader(path) for path in self.sources]
         places = [] if stride else [reader.offsets().tolist() for reader in readers]
-        with ExitStack() as stack:
-            stack.enter_context(writing(self.shard))
-            writer = stack.enter_context(ShardWriter(self.shard, index=not stride))
+        with writing(self.shard), open_shard(self.shard, index=not stride) as writer:
             for row, source, position in zip(self.rows, self.source_of, self.positions, strict=True):
                 monitor.begin(int(row))
                 offset, length = (int(position) * stride, stride) if stride else places[source][position]
@@ -154,71 +121,42 @@ class ReshardTask:
                     writer.write_framed(readers[source].read_framed(offset, length))
                 except CorruptRecordError as error:
                     raise ConversionError(f"{str(error).removesuffix(' Convert it again.')} {_AGAIN}") from None
-            shard = stack.pop_all()
-
-        def finish() -> None:
-            shard.close()
-            with writing(self.receipt):
-                write_receipt(self.receipt, self.inputs, writer.info())
-
-        return finish
+        with writing(self.receipt):
+            write_receipt(self.receipt, self.inputs, writer.info())
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class SyncTask:
-    """Checks a shard of the first plan that the final plan keeps, and makes it durable.
+class SyncTask(Task):
+    """Checks a shard of the first plan that the final plan keeps, and makes it durable."""
 
-    `rows`, int64 `[num_files]`, are the rows of the source in the shard.
-    """
-
-    shard: Path
-    receipt: Path
-    inputs: str
-    rows: np.ndarray
     info: ShardInfo
 
-    def begin(self, monitor: Monitor) -> Callable[[], None]:
-        """Check the shard; return a function that makes it durable and writes its receipt.
-
-        Raises:
-            ConversionError: it cannot be read, or was damaged since it was written.
-        """
+    def run(self, monitor: Monitor) -> None:
+        """Do it; a ConversionError can also mean that the shard was damaged since it was written."""
         for row in self.rows[:1].tolist():
             monitor.begin(row)
         with writing(self.shard):
-            scan = _whole_scan(self.shard, self.info)
+            scan = whole_scan(self.shard, self.info)
         if scan is None:
             raise ConversionError(f"{self.shard} was damaged since it was written. {_AGAIN}")
-
-        def finish() -> None:
-            with writing(self.shard):
-                for path in (self.shard, index_path(self.shard)):
-                    if path == self.shard or path.exists():
-                        sync_file(path)
-            with writing(self.receipt):
-                write_receipt(self.receipt, self.inputs, dataclasses.replace(self.info, sha256=scan.sha256))
-
-        return finish
+        with writing(self.shard):
+            for path in (self.shard, index_path(self.shard)):
+                if path == self.shard or path.exists():
+                    sync_file(path)
+        with writing(self.receipt):
+            write_receipt(self.receipt, self.inputs, dataclasses.replace(self.info, sha256=scan.sha256))
 
 
-def is_whole(shard: Path, info: ShardInfo) -> bool:
-    """Return whether a shard that is not durable yet, and its sidecar if any, still have what was written.
+def whole_scan(shard: Path, info: ShardInfo) -> ShardScan | None:
+    """Return the scan of a shard that is not durable yet, if it and its sidecar, if any, still have what was written.
 
     A power failure can take it away; a killed process cannot.
     """
-    return _whole_scan(shard, info) is not None
-
-
-def _whole_scan(shard: Path, info: ShardInfo) -> ShardScan | None:
     scan = scan_shard(shard)
     if scan.faults or not scan.whole or (scan.num_bytes, len(scan.ids)) != (info.num_bytes, info.num_examples):
         return None
     index = index_path(shard)
-    if index.exists():
-        places = zip(accumulate(scan.lengths, initial=0), scan.lengths, strict=False)
-        if index.read_bytes() != index_bytes(places):
-            return None
-    return scan
+    return None if index.exists() and index.read_bytes() != index_bytes(scan.lengths) else scan
 
 
 def link_or_copy(shard: Path, target: Path) -> None:

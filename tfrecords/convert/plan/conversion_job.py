@@ -43,7 +43,7 @@ class ConversionJob:
     data set that is appended to, None for a new one; `version` is the version that is made. `splits` are the names of
     the splits, `split_of` is the first assignment, int8 `[num_rows]`, and `ranks` uint64 `[num_rows, 2]` are random
     numbers; see `draw_ranks`. `plan` is the first plan, made from names alone; `may_move` says whether an image can
-    change its split after its copies are known. `num_before` is the number of existing shards by split.
+    change its split after its copies are known.
     """
 
     config: ResolvedConfig
@@ -57,7 +57,6 @@ class ConversionJob:
     split_of: np.ndarray
     ranks: np.ndarray
     version: str
-    num_before: dict[str, int]
     plan: ShardPlan
     may_move: bool
 
@@ -81,14 +80,7 @@ class ConversionJob:
             split_of[rows] = assign_splits(self.labels[rows], self.ranks[rows, 0], self.config.fractions, own)
             of_old = own < num_before  # a copy of an existing example goes to the split of that example
             split_of[rows[of_old]] = splits_before[own[of_old]]
-        plan = rebalance(
-            self.plan,
-            self.config.name,
-            split_of,
-            self.ranks[:, 1],
-            splits=self.splits,
-            num_before=self.num_before,
-        )
+        plan = rebalance(self.plan, split_of, self.ranks[:, 1])
         group_ids = self.ids.copy()
         group_ids[rows] = np.concatenate((ids, self.ids[rows]))[own]
         splits = np.concatenate((splits_before, split_of[rows]))
@@ -103,8 +95,7 @@ class ConversionJob:
 def make_job(config: ResolvedConfig, source: Source, previous: PreviousVersion | None, listed: Source) -> ConversionJob:
     """Return the job of converting `source`, which has all or some files of `listed`, into a new or later version.
 
-    Raises:
-        UsageError: the options ask for the source's own splits, and it has none.
+    Raises UsageError if the options ask for the source's own splits, and it has none.
     """
     num_files = len(source.paths)
     usable = source.usable()
@@ -158,7 +149,6 @@ def make_job(config: ResolvedConfig, source: Source, previous: PreviousVersion |
         split_of=split_of,
         ranks=ranks,
         version=VERSION if previous is None else next_version(previous.layout.version),
-        num_before=num_before,
         plan=plan,
         may_move=config.copies != "ignore" and len(config.fractions) > 1,
     )

@@ -116,11 +116,7 @@ class ConvertConfig:
             raise UsageError(f"--beam_options={self.beam_options!r} needs --engine=beam.")
 
     def resolved(self) -> ResolvedConfig:
-        """Return the values that a conversion uses.
-
-        Raises:
-            UsageError: there is neither `image_dir` nor `table`.
-        """
+        """Return the values that a conversion uses; raise UsageError if there is neither `image_dir` nor `table`."""
         if not self.image_dir and not self.table:
             raise UsageError("--image_dir is missing. Name a folder that has one folder of images per class.")
         encoding = self.encoding
@@ -130,27 +126,22 @@ class ConvertConfig:
         decided = dataclasses.replace(self, name=name, encoding=encoding)
         return ResolvedConfig(
             **{field.name: getattr(decided, field.name) for field in dataclasses.fields(ConvertConfig)},
-            image=decided.image_options(),
+            image=ImageOptions(
+                image_size=self.image_size,
+                resize=self.resize,
+                decode=self.decode,
+                truncated=self.truncated,
+                background=parse_background(self.background),
+            ),
             fractions=parse_splits(self.splits),
             offsets=Offsets.of(encoding, self.image_size),
             recorded=decided.determining(),
         )
 
-    def image_options(self) -> ImageOptions:
-        """Return the options that decide the pixels."""
-        return ImageOptions(
-            image_size=self.image_size,
-            resize=self.resize,
-            decode=self.decode,
-            truncated=self.truncated,
-            background=parse_background(self.background),
-        )
-
     def refusal_limit(self, num_files: int) -> int | None:
         """Return how many of `num_files` may be refused, or None if there is no limit.
 
-        Raises:
-            UsageError: `max_refused` is neither a number nor a percentage.
+        Raises UsageError if `max_refused` is neither a number nor a percentage.
         """
         if not self.max_refused:
             return None

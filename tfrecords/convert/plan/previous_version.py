@@ -118,9 +118,7 @@ class PreviousVersion:
 def find_previous_version(config: ResolvedConfig) -> PreviousVersion | None:
     """Return the newest version of the data set, or None if there is none.
 
-    Raises:
-        DataError: it is damaged.
-        UsageError: it was made with other options.
+    Raises DataError if it is damaged, and UsageError if it was made with other options.
     """
     folders = versions(config.data_dir, config.name)
     if not folders:
@@ -165,11 +163,7 @@ def select_files(config: ResolvedConfig, listed: Source, previous: PreviousVersi
 
 
 def listed_paths(path: str) -> set[str]:
-    """Return the paths in a quarantine list.
-
-    Raises:
-        UsageError: it cannot be read, or is not such a list.
-    """
+    """Return the paths in a quarantine list; raise UsageError if it cannot be read, or is not such a list."""
     try:
         with open(path, encoding="utf-8") as file:
             return {str(json.loads(line)["path"]) for line in file if line.strip()}

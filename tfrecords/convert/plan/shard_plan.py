@@ -1,4 +1,4 @@
-"""ShardPlan: which image goes into which shard. Pure functions; a plan can be printed.
+"""ShardPlan: which image goes into which shard. Pure functions.
 
 A first plan is made before a pixel is read, from names and seed alone and independent of the number of workers, so one
 worker or sixty-four write the same bytes. After all images are decoded, their copies are known; `rebalance` then moves
@@ -40,23 +40,21 @@ class PlannedShard:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class ShardPlan:
-    """All shards of a data set, or those that are appended to one, split by split."""
+    """All shards of the data set `name`, or those that are appended to it, split by split.
 
+    `num_before` is the number of existing shards by split; new shards are numbered after them.
+    """
+
+    name: str
+    splits: Sequence[str]
+    num_before: Mapping[str, int]
     shards: tuple[PlannedShard, ...]
-
-    def __str__(self) -> str:
-        """Return one line per shard."""
-        return "\n".join(f"{shard.file}  {len(shard.rows)} files" for shard in self.shards)
 
 
 def num_shards(num_examples: int, image_size: int, encoding: str, source_bytes: int = 0) -> int:
-    """Return the number of shards of a split with `num_examples`; at least 1.
+    """Return the number of shards of a split with `num_examples` images of `image_size` px; at least 1.
 
-    Args:
-        num_examples: of the split.
-        image_size: px.
-        encoding: of the shards.
-        source_bytes: total size of the examples' files, as far as it is known.
+    `source_bytes` is the total size of the examples' files, as far as it is known.
     """
     by_size = -(-num_examples * image_size * image_size * 3 // COMPRESSION[encoding] // SHARD_BYTES)
     by_work = max(num_examples // MIN_EXAMPLES_PER_SHARD, min(source_bytes // MIN_SOURCE_BYTES_PER_SHARD, num_examples))
@@ -73,7 +71,7 @@ def make_plan(
     image_size: int,
     encoding: str,
     sizes: np.ndarray | None = None,
-    num_before: Mapping[str, int] | None = None,
+    num_before: Mapping[str, int] = {},
 ) -> ShardPlan:
     """Return the plan: the images of each split in a seeded random order, cut into shards of nearly equal length.
 
@@ -81,7 +79,7 @@ def make_plan(
     without images has no shard.
 
     Args:
-        name: of the data set.
+        name: as in `ShardPlan`.
         rows: int64 `[num_images]`, the rows of the source to convert.
         split_of: int8 `[num_rows]`, the index in `splits` of each row of the source.
         ranks: uint64 `[num_rows]`, the order within a split, by row of the source.
@@ -89,7 +87,7 @@ def make_plan(
         image_size: px.
         encoding: of the shards.
         sizes: int64 `[num_rows]`, bytes, by row of the source; negative if unknown.
-        num_before: the number of existing shards by split; new shards are numbered after them.
+        num_before: as in `ShardPlan`.
     """
     shards = []
     for number, split in enumerate(splits):
@@ -97,25 +95,17 @@ def make_plan(
         if not len(members):
             continue
         members = members[np.lexsort((members, ranks[members]))]
-        before = (num_before or {}).get(split, 0)
+        before = num_before.get(split, 0)
         source_bytes = 0 if sizes is None else int(np.maximum(sizes[members], 0).sum())
         count = num_shards(len(members), image_size, encoding, source_bytes)
         for shard in range(count):
             part = members[len(members) * shard // count : len(members) * (shard + 1) // count]
             file = shard_name(name, split, before + shard, before + count)
             shards.append(PlannedShard(file=file, split=split, shard=before + shard, rows=part))
-    return ShardPlan(shards=tuple(shards))
+    return ShardPlan(name, splits, num_before, tuple(shards))
 
 
-def rebalance(
-    plan: ShardPlan,
-    name: str,
-    split_of: np.ndarray,
-    ranks: np.ndarray,
-    *,
-    splits: Sequence[str],
-    num_before: Mapping[str, int] | None = None,
-) -> ShardPlan:
+def rebalance(plan: ShardPlan, split_of: np.ndarray, ranks: np.ndarray) -> ShardPlan:
     """Return `plan` with each image in the split that `split_of` now gives it; shards without a change stay as they
     are.
 
@@ -124,27 +114,24 @@ def rebalance(
 
     Args:
         plan: from `make_plan`.
-        name: of the data set.
         split_of: int8 `[num_rows]`, by row of the source; rows that are not in `plan` are ignored.
         ranks: uint64 `[num_rows]`, by row of the source.
-        splits: the names of the splits.
-        num_before: the number of existing shards by split.
     """
-    planned = [(shard, splits.index(shard.split)) for shard in plan.shards]
+    planned = [(shard, plan.splits.index(shard.split)) for shard in plan.shards]
     leaving = [shard.rows[split_of[shard.rows] != number] for shard, number in planned]
     moved = np.concatenate([*leaving, np.empty(0, np.int64)])
     if not len(moved):
         return plan
 
     result = []
-    for number, split in enumerate(splits):
+    for number, split in enumerate(plan.splits):
         shards = [shard for shard, own in planned if own == number]
         arriving = moved[split_of[moved] == number]
         if not shards and len(arriving):
-            before = (num_before or {}).get(split, 0)
-            empty = np.empty(0, np.int64)
-            shards = [PlannedShard(shard_name(name, split, before, before + 1), split, before, empty, changed=True)]
-        starts = _starts(shards, ranks)
+            before = plan.num_before.get(split, 0)
+            file = shard_name(plan.name, split, before, before + 1)
+            shards = [PlannedShard(file, split, before, np.empty(0, np.int64), changed=True)]
+        starts = np.array([ranks[shard.rows[0]] if len(shard.rows) else 0 for shard in shards], np.uint64)
         places = np.maximum(np.searchsorted(starts, ranks[arriving], side="right") - 1, 0)
         for place, shard in enumerate(shards):
             staying = shard.rows[split_of[shard.rows] == number]
@@ -154,9 +141,4 @@ def rebalance(
                 rows = rows[np.lexsort((rows, ranks[rows]))]
                 shard = dataclasses.replace(shard, rows=rows, changed=True)
             result.append(shard)
-    return ShardPlan(shards=tuple(result))
-
-
-def _starts(shards: Sequence[PlannedShard], ranks: np.ndarray) -> np.ndarray:
-    firsts = [int(ranks[shard.rows[0]]) if len(shard.rows) else 0 for shard in shards]
-    return np.array(firsts, np.uint64)
+    return dataclasses.replace(plan, shards=tuple(result))

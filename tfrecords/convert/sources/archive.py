@@ -6,42 +6,25 @@ see `tfrecords.convert.sources.webdataset`. Otherwise the folders inside are the
 
 from __future__ import annotations
 
-import dataclasses
 import glob
 import os
 import re
 from collections.abc import Sequence
 
 from tfrecords.base_errors import UsageError
-from tfrecords.convert.sources.container_files import Containers, Member
+from tfrecords.convert.sources.container_files import Containers
 from tfrecords.convert.sources.labels import FileListing, natural_order, source_of_folders
 from tfrecords.convert.sources.remote import check_url, glob_urls, is_url
-from tfrecords.convert.sources.source import Source, is_ignored, is_image
+from tfrecords.convert.sources.source import Files, Source, is_ignored, is_image
 from tfrecords.convert.sources.tar import tar_members
 from tfrecords.convert.sources.webdataset import Samples
-from tfrecords.convert.sources.zip import ZipFiles, find_directory, zip_members
+from tfrecords.convert.sources.zip import ZipFiles, zip_members
 
-__all__ = ["TarFiles", "expand_braces", "find_archives", "is_archive", "open_archives"]
+__all__ = ["expand_braces", "find_archives", "is_archive", "open_archives"]
 
 _COMPRESSED = (".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.zst", ".tzst")
 _MAX_ARCHIVES = 100_000
 _BRACES = re.compile(r"\{([^{}]*)\}")
-
-
-@dataclasses.dataclass(frozen=True)
-class TarFiles:
-    """Reads members of tars by place."""
-
-    containers: Containers
-
-    def read(self, path: str, place: tuple[int, int, int] | None) -> bytes:
-        """Return the bytes at `place`.
-
-        Raises:
-            Refusal: they cannot be read, or the tar has changed.
-        """
-        assert place is not None
-        return self.containers.read(*place)
 
 
 def is_archive(path: str) -> bool:
@@ -52,8 +35,7 @@ def is_archive(path: str) -> bool:
 def find_archives(image_dir: str) -> list[str]:
     """Return the archives of a path, a URL, a pattern (`*.tar`) or braces (`{000..003}.tar`).
 
-    Raises:
-        UsageError: there are none, or too many.
+    Raises UsageError if there are none, or too many.
     """
     if is_url(image_dir):
         check_url(image_dir)
@@ -75,10 +57,7 @@ def expand_braces(text: str) -> list[str]:
     """Return all texts that result from replacing each `{a,b}` and `{000..003}` in `text`, as a shell does.
 
     The package braceexpand also expands `{a..b}`, has no limit, and would change the names that data sets are made
-    from.
-
-    Raises:
-        UsageError: there are more than a hundred thousand.
+    from. Raises UsageError if there are more than a hundred thousand.
     """
     results = [""]
     rest = 0
@@ -92,11 +71,7 @@ def expand_braces(text: str) -> list[str]:
 
 
 def open_archives(image_dir: str, categories: Sequence[str] = ()) -> Source:
-    """Find the image files in tars or zips.
-
-    Args:
-        image_dir: as in `find_archives`.
-        categories: the classes to take, in the order of their labels.
+    """Find the image files in tars or zips; `image_dir` is as in `find_archives`, `categories` as in `open_source`.
 
     Raises:
         UsageError: there is no such archive, one is damaged or of another kind, or there is no image file.
@@ -113,49 +88,35 @@ def open_archives(image_dir: str, categories: Sequence[str] = ()) -> Source:
             f"--image_dir={image_dir} should be tars only or zips only. Received: {' '.join(sorted(kinds))}"
         )
     containers = Containers.of(archives)
-    names = _short_names(archives)
-    return (_open_tars if kinds == {".tar"} else _open_zips)(image_dir, containers, names, categories)
-
-
-def _open_tars(image_dir: str, containers: Containers, names: Sequence[str], categories: Sequence[str]) -> Source:
     members = FileListing()
-    samples = Samples(names if len(names) > 1 else [""])
+    samples = Samples(_short_names(archives)) if kinds == {".tar"} else None
+    shifts = []
     for number, archive in enumerate(containers.paths):
+        size, stamp = containers.sizes[number], containers.stamps[number]
         with containers.scanned(number) as read_at:
-            for member in tar_members(read_at, containers.sizes[number], archive):
+            if samples:
+                found = tar_members(read_at, size, archive)
+            else:
+                shift, found = zip_members(read_at, size, archive)
+                shifts.append(shift)
+            for member in found:
                 path = _clean(member.name)
                 if path:
-                    _add(members, path, member, number, containers)
-                    samples.add(path, member, read_at)
-        samples.end_of_tar(number, containers.stamps[number])
-    files = TarFiles(containers)
-    if samples.any_label:
-        return samples.source(image_dir, files, categories, containers.paths)
+                    place = (number, member.offset, member.length)
+                    members.add(path, member.size, stamp, place, refused=member.refused)
+                    if samples:
+                        samples.add(path, member, read_at)
+        if samples:
+            samples.end_of_tar(number, stamp)
+    if samples and samples.any_label:
+        return samples.source(image_dir, containers, categories, containers.paths)
+    files = containers if samples else ZipFiles(containers, tuple(shifts))
     del samples
     return _class_folders(image_dir, members, files, containers, categories)
 
 
-def _open_zips(image_dir: str, containers: Containers, names: Sequence[str], categories: Sequence[str]) -> Source:
-    members = FileListing()
-    shifts = []
-    for number, archive in enumerate(containers.paths):
-        with containers.scanned(number) as read_at:
-            directory = find_directory(read_at, containers.sizes[number], archive)
-            shifts.append(directory.shift)
-            for member in zip_members(read_at, directory, archive):
-                path = _clean(member.name)
-                if path:
-                    _add(members, path, member, number, containers)
-    return _class_folders(image_dir, members, ZipFiles(containers, tuple(shifts)), containers, categories)
-
-
-def _add(found: FileListing, path: str, member: Member, number: int, containers: Containers) -> None:
-    place = (number, member.offset, member.length)
-    found.add(path, member.size, containers.stamps[number], place, refused=member.refused)
-
-
 def _class_folders(
-    image_dir: str, members: FileListing, files: TarFiles | ZipFiles, containers: Containers, categories: Sequence[str]
+    image_dir: str, members: FileListing, files: Files, containers: Containers, categories: Sequence[str]
 ) -> Source:
     notes = _drop_earlier_ones(members, containers.paths)
     top = _single_top(members.paths, categories)
@@ -170,16 +131,14 @@ def _drop_earlier_ones(members: FileListing, archives: Sequence[str]) -> list[st
     if len(set(members.paths)) == len(members.paths):
         return []
     last: dict[str, int] = {}
-    dropped = []
     for row, path in enumerate(members.paths):
         if path in last:
             a, b = members.places[3 * last[path]], members.places[3 * row]
             if a != b:
                 raise UsageError(f"{archives[a]} and {archives[b]} both have a file {path!r}. Rename one.")
-            dropped.append(last[path])
+            members.replaced.add(last[path])
         last[path] = row
-    members.drop(dropped)
-    return [f"{len(dropped)} files are in an archive twice with the same name; the later one was used"]
+    return [f"{len(members.replaced)} files are in an archive twice with the same name; the later one was used"]
 
 
 def _single_top(paths: Sequence[str], categories: Sequence[str]) -> str:
@@ -213,9 +172,9 @@ def _choices(inner: str) -> list[str]:
 
 
 def _short_names(archives: Sequence[str]) -> list[str]:
-    """Return the part of each archive's path in which the paths differ, with "/" as the separator."""
+    """Return the part of each archive's path in which the paths differ, with "/" as the separator; "" for only one."""
     if len(archives) == 1:
-        return [os.path.basename(archives[0])]
+        return [""]
     folders = {path.rpartition("/")[0] for path in archives}
     if len(folders) == 1:
         return [path.rpartition("/")[2] for path in archives]

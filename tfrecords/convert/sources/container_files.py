@@ -55,25 +55,21 @@ class Containers:
     )
 
     @classmethod
-    def of(cls, paths: Sequence[str], flag: str = "--image_dir") -> Containers:
-        """Return the containers of these paths or URLs.
-
-        Raises:
-            UsageError: one cannot be opened.
-        """
+    def of(cls, paths: Sequence[str]) -> Containers:
+        """Return the containers of these paths or URLs; raise UsageError if one cannot be opened."""
         sizes, stamps = [], []
         for path in paths:
             if is_url(path):
-                with opened(path, flag) as file:
+                with opened(path, "--image_dir") as file:
                     sizes.append(int(file.seek(0, os.SEEK_END)))
                     stamps.append(stamp_of(getattr(file, "details", None) or {}))
                 continue
             try:
                 status = os.stat(path)
             except OSError as error:
-                raise UsageError(f"{flag}: {path} cannot be opened: {error.strerror}.") from None
+                raise UsageError(f"--image_dir: {path} cannot be opened: {error.strerror}.") from None
             if not stat.S_ISREG(status.st_mode):
-                raise UsageError(f"{flag}: {path} is not a regular file.")
+                raise UsageError(f"--image_dir: {path} is not a regular file.")
             sizes.append(status.st_size)
             stamps.append(status.st_mtime_ns)
         return cls(
@@ -81,32 +77,32 @@ class Containers:
         )
 
     @contextmanager
-    def scanned(self, number: int, flag: str = "--image_dir") -> Iterator[ReadAt]:
+    def scanned(self, number: int) -> Iterator[ReadAt]:
         """Open a container to read through it once, from front to back.
 
-        Raises:
-            UsageError: it cannot be opened or read, including errors inside the block.
+        Raises UsageError if it cannot be opened or read, including errors inside the block.
         """
         path = self.paths[number]
         if is_url(path):
-            with opened(path, flag) as file:
+            with opened(path, "--image_dir") as file:
                 yield lambda offset, length: _seek_and_read(file, offset, length)
             return
         try:
-            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-            try:
-                yield lambda offset, length: os.pread(descriptor, length, offset)
-            finally:
-                os.close(descriptor)
+            with open(path, "rb", buffering=0) as local:
+                yield lambda offset, length: os.pread(local.fileno(), length, offset)
         except OSError as error:
-            raise UsageError(f"{flag}: {path} cannot be read: {error.strerror}.") from None
+            raise UsageError(f"--image_dir: {path} cannot be read: {error.strerror}.") from None
 
-    def read(self, number: int, offset: int, length: int) -> bytes:
-        """Return `length` bytes from `offset` of a container.
+    def read(self, path: str, place: tuple[int, int, int] | None) -> bytes:
+        """Return the bytes at `place`: a container's number, an offset and a length; `path` is not used.
 
-        Raises:
-            Refusal: they cannot be read, or the container has changed since it was found.
+        Raises Refusal if they cannot be read, or the container has changed since it was found.
         """
+        assert place is not None
+        return self.read_range(*place)
+
+    def read_range(self, number: int, offset: int, length: int) -> bytes:
+        """Return `length` bytes from `offset` of a container; raises the same errors as `read`."""
         path = self.paths[number]
         if is_url(path):
             data = read_url(path, offset, offset + length)

@@ -8,7 +8,7 @@ import os
 import re
 import stat
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from tfrecords.base_errors import UsageError
@@ -19,6 +19,7 @@ from tfrecords.convert.sources.labels import (
     natural_order,
     source_of_folders,
 )
+from tfrecords.convert.sources.remote import is_url, read_url
 from tfrecords.convert.sources.source import MAX_FILE_BYTES, QUARANTINE_JOURNAL, Source, is_ignored, too_large
 from tfrecords.format.quarantine import Reason, Refusal
 
@@ -27,6 +28,7 @@ __all__ = ["FolderFiles", "add_file", "open_folder", "refusal_of", "walk"]
 _Identity = tuple[int, int]  # device and inode
 _OPEN = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK  # O_NONBLOCK, because opening a pipe would wait for a writer
 _NOT_A_FILE = "it is not a regular file"
+_LOOP = Refusal(Reason.LINK_LOOP, "it links to a folder that contains it")
 _CHANGED = "it was written to while it was being read; convert it again later"
 # A write sets the mtime when it begins, by a clock that ticks every 4 to 10 ms. For that long after a write (with a
 # margin), an equal mtime does not mean equal bytes.
@@ -36,16 +38,17 @@ _GENERATION = re.compile(r"generation-\d+")  # of an index, see `simimg.similari
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class FolderFiles:
-    """Reads files relative to `root`, or anywhere by an absolute path."""
+    """Reads files relative to `root`, or anywhere by an absolute path or a URL."""
 
     root: str
 
     def read(self, path: str, place: tuple[int, int, int] | None = None) -> bytes:
         """Return the bytes of the file `path`; `place` is not used.
 
-        Raises:
-            Refusal: it cannot be read, is not a regular file, or was written to meanwhile.
+        Raises Refusal if it cannot be read, is not a regular file, or was written to meanwhile.
         """
+        if is_url(path):
+            return read_url(path)
         full = os.path.join(self.root, path)
         try:
             descriptor = os.open(full, _OPEN)
@@ -73,13 +76,10 @@ class FolderFiles:
 
 
 def open_folder(image_dir: str, categories: Sequence[str] = ()) -> Source:
-    """Find the image files of a folder.
+    """Find the image files of a folder, with `categories` as in `open_source`.
 
-    Args:
-        image_dir: has one folder per class, whose images may lie in folders of their own; or has images and no folders,
-            which are then one class named after the folder.
-        categories: the class folders to take, in the order of their labels; by default all that have images, in natural
-            order.
+    It has one folder per class, whose images may lie in folders of their own; or it has images and no folders, and they
+    are one class named after it. Classes without images are left out, and the others are in natural order.
 
     Raises:
         UsageError: a category does not exist, a folder cannot be listed, or there is no image file.
@@ -91,10 +91,14 @@ def open_folder(image_dir: str, categories: Sequence[str] = ()) -> Source:
         if _is_folder(entry):
             folders.append(entry.name)
         elif not categories:
-            _add_entry(found, entry, entry.name)
+            add_file(found, entry.name, entry.path)
     check_categories(categories, sorted(folders, key=natural_key), image_dir)
     for folder in categories or folders:
-        _visit(os.path.join(image_dir, folder), f"{folder}/", above, found)
+        for path, full in _walk(os.path.join(image_dir, folder), f"{folder}/", above):
+            if full:
+                add_file(found, path, full)
+            else:
+                found.add(path, refused=_LOOP)
     return source_of_folders(
         found,
         location=image_dir,
@@ -111,8 +115,7 @@ def walk(folder: Path) -> list[str]:
 
     Folders below it that simimg writes itself are left out: the quarantine of a plan, and an index.
     """
-    paths: list[str] = []
-    _walk(str(folder), "", frozenset(), lambda entry, path: paths.append(path), lambda path: None)
+    paths = [path for path, full in _walk(str(folder), "", frozenset()) if full]
     return [paths[at] for at in natural_order(paths)]
 
 
@@ -136,13 +139,6 @@ def add_file(found: FileListing, path: str, full: str, *, label: str | None = No
         found.add(path, label=label, split=split, refused=Refusal(Reason.UNREADABLE, str(error)))
 
 
-def _add_entry(found: FileListing, entry: os.DirEntry[str], path: str) -> None:
-    try:
-        _add_status(found, path, entry.stat())
-    except OSError as error:
-        found.add(path, refused=refusal_of(error, entry.path))
-
-
 def _add_status(
     found: FileListing, path: str, status: os.stat_result, label: str | None = None, split: str | None = None
 ) -> None:
@@ -153,36 +149,22 @@ def _add_status(
         found.add(path, label=label, split=split, refused=Refusal(Reason.NOT_A_FILE, _NOT_A_FILE))
 
 
-def _visit(folder: str, prefix: str, above: frozenset[_Identity], found: FileListing) -> None:
-    loop = Refusal(Reason.LINK_LOOP, "it links to a folder that contains it")
-    _walk(
-        folder,
-        prefix,
-        above,
-        lambda entry, path: _add_entry(found, entry, path),
-        lambda path: found.add(path.rstrip("/"), refused=loop),
-    )
-
-
-def _walk(
-    folder: str,
-    prefix: str,
-    above: frozenset[_Identity],
-    on_file: Callable[[os.DirEntry[str], str], None],
-    on_loop: Callable[[str], None],
-) -> None:
+def _walk(folder: str, prefix: str, above: frozenset[_Identity]) -> Iterator[tuple[str, str]]:
+    """Yield the path of each file below `folder`, after `prefix`, and its full path, which is "" for a link to a folder
+    that contains it.
+    """
     this = _identity(folder)
     if this in above:
-        on_loop(prefix)
+        yield prefix.rstrip("/"), ""
         return
     entries = _listing(folder)
     if above and _is_own(entries):
         return
     for entry in entries:
         if _is_folder(entry):
-            _walk(entry.path, f"{prefix}{entry.name}/", above | {this}, on_file, on_loop)
+            yield from _walk(entry.path, f"{prefix}{entry.name}/", above | {this})
         else:
-            on_file(entry, prefix + entry.name)
+            yield prefix + entry.name, entry.path
 
 
 def _identity(folder: str) -> _Identity:

@@ -11,7 +11,7 @@ import collections
 import dataclasses
 import difflib
 import re
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
@@ -60,6 +60,7 @@ class FileListing:
     labels: list[str] = dataclasses.field(default_factory=list)  # if the source gives labels; "" for none
     splits: list[str] = dataclasses.field(default_factory=list)  # if the source has its own splits
     refused: dict[int, Refusal] = dataclasses.field(default_factory=dict)
+    replaced: set[int] = dataclasses.field(default_factory=set)  # files that a later one with the same path replaces
 
     def add(
         self,
@@ -86,18 +87,6 @@ class FileListing:
             self.labels.append(label)
         if split is not None:
             self.splits.append(split)
-
-    def drop(self, rows: Collection[int]) -> None:
-        """Remove files."""
-        gone = set(rows)
-        kept = [row for row in range(len(self.paths)) if row not in gone]
-        self.refused = {new: self.refused[old] for new, old in enumerate(kept) if old in self.refused}
-        self.paths = [self.paths[row] for row in kept]
-        self.sizes = array.array("q", (self.sizes[row] for row in kept))
-        self.stamps = array.array("q", (self.stamps[row] for row in kept))
-        self.places = array.array("q", (self.places[3 * row + at] for row in kept if self.places for at in range(3)))
-        self.labels = [self.labels[row] for row in kept if self.labels]
-        self.splits = [self.splits[row] for row in kept if self.splits]
 
     def source(
         self,
@@ -159,6 +148,8 @@ def source_of_folders(
     by_folder: dict[str, list[int]] = {folder: [] for folder in folders}
     loose: list[int] = []
     for row, path in enumerate(paths):
+        if row in found.replaced:
+            continue
         top, slash, _ = path.partition("/")
         is_inside = slash and top != ".."  # ".." is beside the only folder of an archive
         (by_folder.setdefault(top, []) if is_inside else loose).append(row)
@@ -225,11 +216,9 @@ def source_of_labels(
     number = {name: label for label, name in enumerate(categories or there)}
     rows = [row for row, name in enumerate(found.labels) if not categories or name in number]
     labels = [number.get(found.labels[row], -1) for row in rows]
-    refused = {}
-    for id, row in enumerate(rows):
-        refusal = found.refused.get(row) or (_NO_LABEL if labels[id] < 0 else None)
-        if refusal is not None:
-            refused[id] = refusal
+    refused = {
+        id: found.refused.get(row, _NO_LABEL) for id, row in enumerate(rows) if labels[id] < 0 or row in found.refused
+    }
     if len(refused) == len(rows):
         first = next(iter(refused.values()), None)
         why = f"; the first was refused: {first.detail}" if first else ""
@@ -246,10 +235,8 @@ def source_of_labels(
 
 
 def check_categories(categories: Sequence[str], there: Sequence[str], location: str, what: str = "folder") -> None:
-    """Check that all `categories` are in `there`.
-
-    Raises:
-        UsageError: one is not; names the most similar one, or the first ten.
+    """Raise UsageError for the first of `categories` that is not in `there`; it names the most similar one, or ten
+    others.
     """
     known = set(there)
     for category in categories:
@@ -298,17 +285,14 @@ def _refusal(found: FileListing, row: int) -> Refusal | None:
 
 
 def _without_images(folders: Sequence[str], are_classes: bool) -> list[str]:
-    if not folders:
-        return []
+    count = len(folders)
     if are_classes:
-        have = "1 class has" if len(folders) == 1 else f"{len(folders)} classes have"
-        return [f"{have} no images: {some_of(folders)}"]
-    have = (
-        "1 folder has no images and is not a class"
-        if len(folders) == 1
-        else f"{len(folders)} folders have no images and are not classes"
-    )
-    return [f"{have}: {some_of(folders)}"]
+        have = "1 class has no images" if count == 1 else f"{count} classes have no images"
+    elif count == 1:
+        have = "1 folder has no images and is not a class"
+    else:
+        have = f"{count} folders have no images and are not classes"
+    return [f"{have}: {some_of(folders)}"] if folders else []
 
 
 def _label_order(labels: Iterable[str]) -> list[str]:

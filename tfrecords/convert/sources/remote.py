@@ -13,7 +13,7 @@ import os
 import re
 import urllib.parse
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from typing import Any
 
 from tfrecords.base_errors import UsageError
@@ -24,11 +24,11 @@ from tfrecords.format.quarantine import Reason, Refusal
 __all__ = [
     "RemoteFiles",
     "check_url",
+    "driver_of",
     "exists_url",
     "glob_urls",
     "is_url",
     "local_path",
-    "open_driver",
     "open_remote_folder",
     "opened",
     "read_url",
@@ -54,8 +54,7 @@ class RemoteFiles:
     def read(self, path: str, place: tuple[int, int, int] | None = None) -> bytes:
         """Return the bytes of the file `path`; `place` is not used.
 
-        Raises:
-            Refusal: it cannot be read, after the driver's own retries.
+        Raises Refusal if it cannot be read, after the driver's own retries.
         """
         if is_url(path):
             return read_url(path)
@@ -72,14 +71,12 @@ def open_remote_folder(url: str, categories: Sequence[str] = ()) -> Source:
     Raises:
         UsageError: there is no driver for the protocol, the folder cannot be listed, or there is no image file.
     """
-    check_url(url)
-    driver, root = open_driver(url)
-    root = root.rstrip("/")
     unquote = functools.partial(urllib.parse.unquote, errors="surrogateescape") if _is_quoted(url) else str
     found = FileListing()
     folders: list[str] = []
-    left = [root]
-    with _usage_errors("--image_dir", url):
+    with driver_of(url) as (driver, root):
+        root = root.rstrip("/")
+        left = [root]
         while left:
             folder = left.pop()
             for info in driver.ls(folder, detail=True):  # its walk() skips folders that it cannot list
@@ -121,11 +118,7 @@ def local_path(path: str) -> str:
 
 
 def check_url(url: str, flag: str = "--image_dir") -> None:
-    """Check that a URL contains no secret.
-
-    Raises:
-        UsageError: it does; the secret is not shown.
-    """
+    """Raise UsageError if a URL contains a secret, which is not shown."""
     if _SECRET.search(url):
         raise UsageError(
             f"{flag}={redacted(url)} contains a password, a key or a signature, which would appear in the data set's "
@@ -138,55 +131,60 @@ def redacted(text: str) -> str:
     return re.sub(r"(://[^\s?'\"]*)\?[^\s'\")]*", r"\1?***", re.sub(r"://[^/@\s]*:[^/@\s]*@", "://***@", text))
 
 
-def open_driver(url: str, flag: str = "--image_dir") -> tuple[Any, str]:
-    """Return fsspec's driver for `url`, and the path that it knows it by.
+@contextmanager
+def driver_of(url: str, flag: str = "--image_dir") -> Iterator[tuple[Any, str]]:
+    """Yield fsspec's driver for `url`, and the path that it knows it by.
 
     Raises:
-        UsageError: there is no driver; says what to install.
+        UsageError: the URL contains a secret, there is no driver, which says what to install, or the driver fails
+            inside the block.
     """
-    with _usage_errors(flag, url):
-        return _driver(url)
-
-
-def exists_url(url: str, flag: str = "--image_dir") -> bool:
-    """Return whether there is a file at a URL; raise UsageError if there is no driver for it."""
     check_url(url, flag)
-    driver, path = open_driver(url, flag)
-    with _usage_errors(flag, url):
+    protocol = url.partition("://")[0].rpartition("::")[2]
+
+    def as_error(error: Exception) -> UsageError:
+        shown = f"{flag}={redacted(url)}"
+        if isinstance(error, UsageError):
+            return error
+        if isinstance(error, FileNotFoundError):
+            return UsageError(f"{shown} does not exist. Check the address, and that it may be listed.")
+        if isinstance(error, ImportError):  # fsspec knows the protocol, and says what to install
+            return UsageError(f"{shown}: there is no driver for {protocol}://. {error}.")
+        if "Protocol not known" in str(error):
+            return UsageError(
+                f"{shown}: unknown protocol {protocol}://. Known are file, http, https, s3, gs, az, hf, sftp and all "
+                "others that fsspec has a driver for."
+            )
+        return UsageError(f"{shown} cannot be read: {refusal_of_url(error).detail}")
+
+    with remote_errors(as_error):
+        yield _driver(url)
+
+
+def exists_url(url: str) -> bool:
+    """Return whether there is a file at a URL; raises the same errors as `driver_of`."""
+    with driver_of(url) as (driver, path):
         return bool(driver.exists(path))
 
 
 @contextmanager
 def opened(url: str, flag: str) -> Iterator[Any]:
-    """Open the file at a URL for reading; it can seek.
-
-    Raises:
-        UsageError: it cannot be opened.
-    """
-    check_url(url, flag)
-    driver, path = open_driver(url, flag)
-    with _usage_errors(flag, url):
+    """Open the file at a URL for reading; it can seek. Raises the same errors as `driver_of`."""
+    with driver_of(url, flag) as (driver, path):
         file = driver.open(path, "rb")
     with file:
         yield file
 
 
-def glob_urls(pattern: str, flag: str = "--image_dir") -> list[str]:
-    """Return the URLs of the files that match `pattern`.
-
-    Raises:
-        UsageError: there is no driver for the protocol, or it cannot list files.
-    """
-    driver, path = open_driver(pattern, flag)
-    with _usage_errors(flag, pattern):
+def glob_urls(pattern: str) -> list[str]:
+    """Return the URLs of the files that match `pattern`; raises the same errors as `driver_of`."""
+    with driver_of(pattern) as (driver, path):
         return [driver.unstrip_protocol(found) for found in driver.glob(path)]
 
 
 def read_url(url: str, start: int | None = None, end: int | None = None) -> bytes:
-    """Return the bytes of the file at a URL, from `start` to `end` if they are given.
-
-    Raises:
-        Refusal: it cannot be read.
+    """Return the bytes of the file at a URL, from `start` to `end` if they are given; raise Refusal if they cannot be
+    read.
     """
     with remote_errors(refusal_of_url):
         driver, path = _driver(url)
@@ -229,27 +227,6 @@ def _driver(url: str) -> tuple[Any, str]:
 
     driver, path = fsspec.core.url_to_fs(url)
     return driver, str(path)
-
-
-def _usage_errors(flag: str, url: str) -> AbstractContextManager[None]:
-    protocol = url.partition("://")[0].rpartition("::")[2]
-
-    def as_error(error: Exception) -> UsageError:
-        shown = f"{flag}={redacted(url)}"
-        if isinstance(error, UsageError):
-            return error
-        if isinstance(error, FileNotFoundError):
-            return UsageError(f"{shown} does not exist. Check the address, and that it may be listed.")
-        if isinstance(error, ImportError):  # fsspec knows the protocol, and says what to install
-            return UsageError(f"{shown}: there is no driver for {protocol}://. {error}.")
-        if "Protocol not known" in str(error):
-            return UsageError(
-                f"{shown}: unknown protocol {protocol}://. Known are file, http, https, s3, gs, az, hf, sftp and all "
-                "others that fsspec has a driver for."
-            )
-        return UsageError(f"{shown} cannot be read: {refusal_of_url(error).detail}")
-
-    return remote_errors(as_error)
 
 
 def _cat(driver: Any, path: str, start: int | None = None, end: int | None = None) -> bytes:

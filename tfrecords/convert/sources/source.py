@@ -173,10 +173,7 @@ def is_image(path: str) -> bool:
 def class_name(name: str, what: str = "class folder", fix: str = "Rename the folder.") -> str:
     """Return `name` as it is written to the list of labels, which has one line per class.
 
-    Args:
-        name: as in the source.
-        what: name of its kind in errors.
-        fix: what the user should do, for errors.
+    `what` names its kind in errors, and `fix` says what the user should do.
 
     Raises:
         UsageError: it is blank or has a line break.

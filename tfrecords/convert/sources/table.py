@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import array
 import csv
-import dataclasses
 import io
 import os
 import re
@@ -19,12 +18,12 @@ from typing import Any, BinaryIO, NamedTuple
 from tfrecords.base_errors import UsageError
 from tfrecords.convert.sources.image_folder import FolderFiles, add_file
 from tfrecords.convert.sources.labels import FileListing, some_of, source_of_labels
-from tfrecords.convert.sources.remote import RemoteFiles, check_url, is_url, local_path, open_driver, opened, read_url
-from tfrecords.convert.sources.source import Files, Source
+from tfrecords.convert.sources.remote import RemoteFiles, check_url, driver_of, is_url, local_path, opened
+from tfrecords.convert.sources.source import Source
 from tfrecords.convert.sources.webdataset import MULTI_LABEL
 from tfrecords.format.quarantine import Reason, Refusal
 
-__all__ = ["TableFiles", "is_table", "open_table"]
+__all__ = ["is_table", "open_table"]
 
 _PATH = ("path", "file", "filename", "image")
 _LABEL = ("label", "class", "category")
@@ -34,28 +33,11 @@ _DELIMITERS = ",;\t|"
 _BATCH = 65_536  # rows of a parquet file per read
 
 
-class _Columns(NamedTuple):
-    path: int
-    label: int
-    split: int | None
-
-
 class _Row(NamedTuple):
     number: int  # the line of a CSV file, or the row of a parquet file, from 1
     path: str
     label: str
     split: str | None
-
-
-@dataclasses.dataclass(frozen=True)
-class TableFiles:
-    """Reads the local files in a table, and those given by a URL."""
-
-    folder: FolderFiles
-
-    def read(self, path: str, place: tuple[int, int, int] | None = None) -> bytes:
-        """Return the bytes of the file; raises Refusal as `FolderFiles` and `RemoteFiles` do."""
-        return read_url(path) if is_url(path) else self.folder.read(path)
 
 
 def is_table(path: str) -> bool:
@@ -71,7 +53,7 @@ def open_table(table: str, image_dir: str = "", categories: Sequence[str] = ()) 
     Args:
         table: a CSV or parquet file, or its URL.
         image_dir: folder or URL that the table's paths are relative to; by default the table's folder.
-        categories: the classes to take, in the order of their labels.
+        categories: as in `open_source`.
 
     Raises:
         UsageError: the table cannot be read, lacks a column, or has several labels for a file.
@@ -81,8 +63,8 @@ def open_table(table: str, image_dir: str = "", categories: Sequence[str] = ()) 
         raise UsageError(f"--image_dir={image_dir} {what}. Name the folder that the paths in --table are relative to.")
     base = image_dir or (table.rpartition("/")[0] if is_url(table) else os.path.dirname(table))
     if is_url(base):
-        check_url(base)
-        open_driver(base)
+        with driver_of(base):
+            pass
     else:
         base = os.path.abspath(base)
     found = FileListing()
@@ -106,11 +88,10 @@ def open_table(table: str, image_dir: str = "", categories: Sequence[str] = ()) 
     notes = []
     if repeated:
         notes.append(f"{len(repeated)} rows repeat a file and its label; each file is used once: {some_of(repeated)}")
-    folder: Files = RemoteFiles(base) if is_url(base) else FolderFiles(base)
     return source_of_labels(
         found,
         location=table,
-        files=TableFiles(folder) if protocols and isinstance(folder, FolderFiles) else folder,
+        files=RemoteFiles(base) if is_url(base) else FolderFiles(base),
         categories=categories,
         flag="--table",
         notes=notes,
@@ -122,8 +103,8 @@ def _add(found: FileListing, path: str, base: str, row: _Row, protocols: set[str
         check_url(path, f"--table={table}: row {row.number}:")
         protocol = path.partition("://")[0]
         if protocol not in protocols:
-            open_driver(path, f"--table={table}: row {row.number}:")
-            protocols.add(protocol)
+            with driver_of(path, f"--table={table}: row {row.number}:"):
+                protocols.add(protocol)
         found.add(path, label=row.label, split=row.split)
     elif not is_url(base):
         add_file(found, path, os.path.join(base, path), label=row.label, split=row.split)
@@ -182,15 +163,15 @@ def _csv_rows(file: BinaryIO, table: str) -> Iterator[_Row]:
                     f"--table={table}: line {reader.line_num} has {len(cells)} cells, the header {len(header)}. "
                     'Quote cells that contain the separator: "a, b".'
                 )
-            yield _row(reader.line_num, cells, columns, table)
+            yield _row(reader.line_num, [cells[at] for at in columns], table)
     except (csv.Error, UnicodeError) as error:
         raise UsageError(f"--table={table} is not valid CSV: {error}. Write it again.") from None
     finally:
         text.detach()
 
 
-def _header(text: io.TextIOWrapper, table: str) -> tuple[str, list[str], _Columns]:
-    """Return the separator, the names of the columns and the needed columns; `text` is then at its start."""
+def _header(text: io.TextIOWrapper, table: str) -> tuple[str, list[str], list[int]]:
+    """Return the separator, the names of the columns and `_columns` of them; `text` is then at its start."""
     headers = {}
     for delimiter in _DELIMITERS:
         text.seek(0)
@@ -205,7 +186,8 @@ def _matches(header: Iterable[str]) -> int:
     return sum(name.strip().lower() in (*_PATH, *_LABEL, *_SPLIT) for name in header)
 
 
-def _columns(header: Sequence[str], table: str) -> _Columns:
+def _columns(header: Sequence[str], table: str) -> list[int]:
+    """Return the numbers of the columns of paths and labels, and of splits if there is one."""
     labels, paths, splits = (_numbers(header, names) for names in (_LABEL, _PATH, _SPLIT))
     has = f"It has: {some_of([name.strip() for name in header])}." if header else "It is empty."
     several = [name for name in header if _SEVERAL.fullmatch(name.strip())]
@@ -216,16 +198,16 @@ def _columns(header: Sequence[str], table: str) -> _Columns:
         if len(numbers) != 1:
             count = "several columns" if numbers else "no column"
             raise UsageError(f"--table={table} has {count} of {what} ({', '.join(names)}). {has} Name one {names[0]}.")
-    return _Columns(paths[0], labels[0], splits[0] if splits else None)
+    return [paths[0], labels[0], *splits[:1]]
 
 
 def _numbers(header: Sequence[str], names: Sequence[str]) -> list[int]:
     return [at for at, name in enumerate(header) if name.strip().lower() in names]
 
 
-def _row(number: int, cells: Sequence[Any], columns: _Columns, table: str) -> _Row:
-    path, label = _text(cells[columns.path]), _text(cells[columns.label]).strip()
-    split = None if columns.split is None else sys.intern(_text(cells[columns.split]).strip())
+def _row(number: int, cells: Sequence[Any], table: str) -> _Row:
+    path, label = _text(cells[0]), _text(cells[1]).strip()
+    split = sys.intern(_text(cells[2]).strip()) if len(cells) > 2 else None
     if not path.strip():
         raise UsageError(f"--table={table}: row {number} has no path. Add one, or remove the row.")
     if split == "":
@@ -252,31 +234,27 @@ def _parquet_rows(file: BinaryIO, table: str) -> Iterator[_Row]:
 
     try:
         parquet = pq.ParquetFile(file)
-        columns = _columns(parquet.schema_arrow.names, table)
-        names = [parquet.schema_arrow.names[at] for at in columns if at is not None]
-        for at in columns:
-            _check_type(parquet.schema_arrow, at, columns, table)
+        fields = [parquet.schema_arrow.field(at) for at in _columns(parquet.schema_arrow.names, table)]
+        for field in fields:
+            _check_type(field, field is fields[0], table)
         number = 0
-        for batch in parquet.iter_batches(_BATCH, columns=names):
-            for cells in zip(*(batch.column(name).to_pylist() for name in names), strict=True):
+        for batch in parquet.iter_batches(_BATCH, columns=[field.name for field in fields]):
+            for cells in zip(*(batch.column(field.name).to_pylist() for field in fields), strict=True):
                 number += 1
-                yield _row(number, cells, _Columns(0, 1, 2 if columns.split is not None else None), table)
+                yield _row(number, cells, table)
     except (pa.ArrowException, OSError) as error:
         raise UsageError(f"--table={table} is not a valid parquet file: {error}. Write it again.") from None
 
 
-def _check_type(schema: Any, at: int | None, columns: _Columns, table: str) -> None:
+def _check_type(field: Any, is_path: bool, table: str) -> None:
     import pyarrow as pa
 
-    if at is None:
-        return
-    field = schema.field(at)
     kind = field.type.value_type if pa.types.is_dictionary(field.type) else field.type
     if pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind):
         raise UsageError(f"--table={table}: column {field.name!r} has lists ({field.type}). {MULTI_LABEL}.")
     texts = (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view)
-    texts += (pa.types.is_binary, pa.types.is_large_binary) if at == columns.path else ()
-    if pa.types.is_nested(kind) or (at == columns.path and not any(is_kind(kind) for is_kind in texts)):
+    texts += (pa.types.is_binary, pa.types.is_large_binary) if is_path else ()
+    if pa.types.is_nested(kind) or (is_path and not any(is_kind(kind) for is_kind in texts)):
         raise UsageError(
             f"--table={table}: column {field.name!r} should have plain values, a path as text. Received: {field.type}"
         )

@@ -25,12 +25,7 @@ _NO_FILE = Refusal(Reason.NOT_A_FILE, "it is not a regular file")
 
 
 def tar_members(read_at: ReadAt, num_bytes: int, archive: str) -> Iterator[Member]:
-    """Yield the members of a tar file, without folders.
-
-    Args:
-        read_at: reads the file.
-        num_bytes: its length.
-        archive: its name in errors.
+    """Yield the members of a tar file of `num_bytes`, without folders; `archive` is its name in errors.
 
     Raises:
         UsageError: it is not a tar file, is damaged, or is truncated.

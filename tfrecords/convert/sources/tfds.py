@@ -8,20 +8,20 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
-import struct
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from tfrecords.base_errors import UsageError
 from tfrecords.convert.sources.container_files import Containers
 from tfrecords.convert.sources.labels import FileListing, some_of, source_of_labels
-from tfrecords.convert.sources.remote import check_url, exists_url, is_url, open_driver, read_url
+from tfrecords.convert.sources.remote import driver_of, exists_url, is_url, read_url
 from tfrecords.convert.sources.source import Source
 from tfrecords.convert.sources.webdataset import MULTI_LABEL
 from tfrecords.format.example import bytes_feature, find_features
 from tfrecords.format.naming import FEATURES_FILE, INFO_FILE
 from tfrecords.format.quarantine import Reason, Refusal
-from tfrecords.format.record import FOOTER_BYTES, FRAMING_BYTES, HEADER_BYTES, ReadAt, masked_crc32c
+from tfrecords.format.record import FOOTER_BYTES, FRAMING_BYTES, HEADER_BYTES, ReadAt, footer, header
 from tfrecords.format.tfds_metadata import TFRECORD, TfdsFeature, TfdsInfo, class_names, parse_features
 
 __all__ = ["TfdsFiles", "Values", "is_tfds", "open_tfds", "walk_examples"]
@@ -47,13 +47,12 @@ class TfdsFiles:
     def read(self, path: str, place: tuple[int, int, int] | None) -> bytes:
         """Return the encoded image of the record at `place`, after checking the record's checksum.
 
-        Raises:
-            Refusal: it cannot be read, or the record is damaged or has no image.
+        Raises Refusal if it cannot be read, or the record is damaged or has no image.
         """
         assert place is not None
-        record = self.containers.read(*place)
+        record = self.containers.read_range(*place)
         payload = record[HEADER_BYTES:-FOOTER_BYTES]
-        if masked_crc32c(payload) != int.from_bytes(record[-FOOTER_BYTES:], "little"):
+        if record[-FOOTER_BYTES:] != footer(payload):
             raise Refusal(Reason.CORRUPT, "the checksum of its record fails")
         try:
             return bytes_feature(payload, self.feature)
@@ -64,23 +63,20 @@ class TfdsFiles:
 def is_tfds(image_dir: str) -> bool:
     """Return whether `image_dir`, a folder or its URL, has the metadata of a TFDS data set.
 
-    Raises:
-        UsageError: there is no driver for the URL, or the driver fails.
+    Raises UsageError if there is no driver for the URL, or the driver fails.
     """
     names = (INFO_FILE, FEATURES_FILE)
     if is_url(image_dir):
-        check_url(image_dir)
-        open_driver(image_dir)
-        return all(exists_url(_join(image_dir, name)) for name in names)
+        with driver_of(image_dir):
+            return all(exists_url(_join(image_dir, name)) for name in names)
     return all(os.path.isfile(_join(image_dir, name)) for name in names)
 
 
 def open_tfds(dataset_dir: str, categories: Sequence[str] = ()) -> Source:
-    """Find the images of a TFDS data set, split by split in the order of its shards.
+    """Find the images of a TFDS data set, split by split in the order of its shards, with `categories` as in
+    `open_source`.
 
-    Args:
-        dataset_dir: the folder with dataset_info.json, or its URL.
-        categories: the classes to take, in the order of their labels; by default all, as in the data set.
+    `dataset_dir` is the folder with dataset_info.json, or its URL.
 
     Raises:
         UsageError: it is damaged, not stored as TFRecord, or its examples do not have one image and one class.
@@ -141,27 +137,21 @@ def walk_examples(
 ) -> Iterator[tuple[tuple[int, int], Values]]:
     """Yield offset and length of each record of a TFRecord file, framing included, and what is in it.
 
-    Images are not read.
-
-    Args:
-        read_at: reads the file.
-        num_bytes: its length.
-        path: its name in errors.
-        image: name of the image's feature.
-        label: name of the label's feature.
+    Images are not read. `num_bytes` is the length of the file, `path` its name in errors; `image` and `label` are the
+    names of the features.
 
     Raises:
         UsageError: the file is damaged, or a record is not an Example.
     """
     offset = 0
     while offset < num_bytes:
-        window = _Window(read_at)
-        header = window(offset, HEADER_BYTES)
+        window = _windowed(read_at)
+        head = window(offset, HEADER_BYTES)
         where = f"{path}: record at byte {offset}"
-        if len(header) < HEADER_BYTES:
+        if len(head) < HEADER_BYTES:
             raise UsageError(f"{where}: the file is truncated. Prepare the data set again.")
-        length, crc = struct.unpack("<QI", header)
-        if masked_crc32c(header[:8]) != crc:
+        length = int.from_bytes(head[:8], "little")
+        if head != header(length):
             raise UsageError(f"{where}: the checksum of its length fails. Prepare the data set again.")
         if offset + FRAMING_BYTES + length > num_bytes:
             raise UsageError(f"{where}: the file is truncated. Prepare the data set again.")
@@ -179,20 +169,17 @@ def walk_examples(
         offset += length + FRAMING_BYTES
 
 
-class _Window:
-    """Reads a file in short ranges, from a somewhat longer range that it keeps."""
+def _windowed(read_at: ReadAt) -> ReadAt:
+    """Return a function that reads short ranges from a somewhat longer one, which it keeps."""
+    start, data = 0, b""
 
-    def __init__(self, read_at: ReadAt) -> None:
-        self._read_at = read_at
-        self._start = 0
-        self._data = b""
+    def read(offset: int, length: int) -> bytes:
+        nonlocal start, data
+        if offset < start or offset + length > start + len(data):
+            start, data = offset, read_at(offset, max(length, _PEEK_BYTES))
+        return data[offset - start : offset - start + length]
 
-    def __call__(self, offset: int, length: int) -> bytes:
-        at = offset - self._start
-        if at < 0 or at + length > len(self._data):
-            self._start, at = offset, 0
-            self._data = self._read_at(offset, max(length, _PEEK_BYTES))
-        return self._data[at : at + length]
+    return read
 
 
 def _no_class(label: int | None, num_classes: int) -> Refusal:
@@ -242,12 +229,11 @@ def _json(dataset_dir: str, name: str) -> Any:
 
 
 def _read(path: str) -> bytes:
-    if is_url(path):
-        if not exists_url(path):
-            raise FileNotFoundError(path)
-        return read_url(path)
-    with open(path, "rb") as file:
-        return file.read()
+    if not is_url(path):
+        return Path(path).read_bytes()
+    if not exists_url(path):
+        raise FileNotFoundError(path)
+    return read_url(path)
 
 
 def _join(folder: str, name: str) -> str:

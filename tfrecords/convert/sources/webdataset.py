@@ -13,6 +13,8 @@ import json
 import re
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
 
 from tfrecords.base_errors import UsageError
 from tfrecords.convert.sources.container_files import Member
@@ -37,8 +39,7 @@ _NO_SIDECAR = Refusal(Reason.NO_CLASS_FOLDER, "there is no .cls, .json or .txt w
 class Samples:
     """The images of tars and their labels, collected while the tars are read.
 
-    Args:
-        names: prefix of the paths in each tar, so that all paths differ; "" for none.
+    `names` are prefixes of the paths in each tar, so that all paths differ; "" for none.
     """
 
     def __init__(self, names: Sequence[str]) -> None:
@@ -165,16 +166,10 @@ class Samples:
 
 
 def _list_beside(tar: str) -> tuple[str, list[str]] | None:
-    folder = tar.rpartition("/")[0]
     for base in _CLASS_LISTS:
-        path = f"{folder}/{base}"
-        try:
-            if is_url(path):
-                return path, _lines(read_url(path))
-            with open(path, "rb") as file:
-                return path, _lines(file.read())
-        except (OSError, Refusal):
-            continue
+        path = f"{tar.rpartition('/')[0]}/{base}"
+        with suppress(OSError, Refusal):
+            return path, _lines(read_url(path) if is_url(path) else Path(path).read_bytes())
     return None
 
 

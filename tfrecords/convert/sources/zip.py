@@ -20,7 +20,7 @@ from tfrecords.convert.sources.source import MAX_FILE_BYTES, too_large
 from tfrecords.format.quarantine import Reason, Refusal
 from tfrecords.format.record import ReadAt
 
-__all__ = ["ZipDirectory", "ZipFiles", "find_directory", "zip_members"]
+__all__ = ["ZipFiles", "zip_members"]
 
 _ENTRY = struct.Struct("<4s4B4H3L5H2L")  # in the directory, before a name, extra fields and a comment
 _LOCAL = struct.Struct("<4s5H3L2H")  # before a member's bytes, again with a name and extra fields
@@ -33,14 +33,6 @@ _ENCRYPTED, _UTF8 = 0x1, 0x800
 _FAT, _UNIX = 0, 3
 _IN_EXTRA = 0xFFFFFFFF  # the value stands in the zip64 extra field
 _ZIP64 = 1
-
-
-class ZipDirectory(NamedTuple):
-    """Where an archive's directory lies in its file, and the number of bytes in front of the archive; all in bytes."""
-
-    offset: int
-    size: int
-    shift: int
 
 
 class _Entry(NamedTuple):
@@ -62,19 +54,18 @@ class ZipFiles:
     def read(self, path: str, place: tuple[int, int, int] | None) -> bytes:
         """Return the bytes of the member whose directory entry lies at `place`.
 
-        Raises:
-            Refusal: it cannot be read or unpacked, or does not match its entry.
+        Raises Refusal if it cannot be read or unpacked, or does not match its entry.
         """
         assert place is not None
         number, offset, length = place
-        entry = _entry(self.containers.read(number, offset, length))
+        entry = _entry(self.containers.read_range(number, offset, length))
         if max(entry.packed, entry.size) > MAX_FILE_BYTES:
             raise too_large(max(entry.packed, entry.size))
         start = self.shifts[number] + entry.offset
-        signature, *_, name_bytes, extra_bytes = _LOCAL.unpack(self.containers.read(number, start, _LOCAL.size))
+        signature, *_, name_bytes, extra_bytes = _LOCAL.unpack(self.containers.read_range(number, start, _LOCAL.size))
         if signature != b"PK\3\4":
             raise Refusal(Reason.CORRUPT, f"the archive has no member at byte {start}")
-        packed = self.containers.read(number, start + _LOCAL.size + name_bytes + extra_bytes, entry.packed)
+        packed = self.containers.read_range(number, start + _LOCAL.size + name_bytes + extra_bytes, entry.packed)
         data = _inflate(packed, entry.size) if entry.method == _DEFLATED else packed
         if len(data) != entry.size:
             raise Refusal(Reason.CORRUPT, f"it unpacks to {len(data)} bytes instead of {entry.size}")
@@ -83,11 +74,14 @@ class ZipFiles:
         return data
 
 
-def find_directory(read_at: ReadAt, num_bytes: int, archive: str) -> ZipDirectory:
-    """Return the place of the directory in a zip file of `num_bytes`; `archive` is its name in errors.
+def zip_members(read_at: ReadAt, num_bytes: int, archive: str) -> tuple[int, Iterator[Member]]:
+    """Return the number of bytes in front of the archive in a zip file of `num_bytes`, and its members without folders.
+
+    `archive` is its name in errors.
 
     Raises:
-        UsageError: it is not a zip file, is truncated, or is one part of several.
+        UsageError: it is not a zip file, is truncated, or is one part of several; or, while the members are listed, the
+            directory is damaged.
     """
     tail_at = max(0, num_bytes - _END.size - _MAX_COMMENT_BYTES)
     tail = read_at(tail_at, num_bytes - tail_at)
@@ -109,16 +103,11 @@ def find_directory(read_at: ReadAt, num_bytes: int, archive: str) -> ZipDirector
     shift = end - size - offset
     if disk not in (0, 0xFFFF) or shift < 0:
         raise UsageError(f"{archive} is one part of several, or damaged. Pack it again as one file.")
-    return ZipDirectory(offset + shift, size, shift)
+    return shift, _members(read_at(offset + shift, size), offset + shift, size, archive)
 
 
-def zip_members(read_at: ReadAt, directory: ZipDirectory, archive: str) -> Iterator[Member]:
-    """Yield the members of a zip file, without folders; `archive` is its name in errors.
-
-    Raises:
-        UsageError: the directory is damaged.
-    """
-    data = read_at(directory.offset, directory.size)
+def _members(data: bytes, offset: int, size: int, archive: str) -> Iterator[Member]:
+    """Yield the members in the directory `data`, which lies at `offset` and should have `size` bytes."""
     at = 0
     while at + _ENTRY.size <= len(data) and data[at : at + 4] == b"PK\1\2":
         fields = _ENTRY.unpack_from(data, at)
@@ -129,12 +118,10 @@ def zip_members(read_at: ReadAt, directory: ZipDirectory, archive: str) -> Itera
         raw = data[at + _ENTRY.size : at + _ENTRY.size + name_bytes]
         name = _name(raw, entry.flags, system)
         if not name.endswith("/"):
-            yield Member(name, entry.size, directory.offset + at, length, _refusal(entry, system, attributes >> 16))
+            yield Member(name, entry.size, offset + at, length, _refusal(entry, system, attributes >> 16))
         at += length
-    if at != directory.size:
-        raise UsageError(
-            f"{archive} is damaged: its directory ends early, at byte {directory.offset + at}. Pack it again."
-        )
+    if at != size:
+        raise UsageError(f"{archive} is damaged: its directory ends early, at byte {offset + at}. Pack it again.")
 
 
 def _entry(data: bytes) -> _Entry:

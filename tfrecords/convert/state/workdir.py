@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from tfrecords.base_errors import ConversionError, DataError, UsageError
-from tfrecords.format.atomic_files import TEMPORARY, atomic_file, json_bytes, locked_file, read_json, sync_dir
+from tfrecords.format.atomic_files import TEMPORARY, atomic_file, json_bytes, locked_file, read_json, sync_file
 
 __all__ = ["WorkDir", "differing_options"]
 
@@ -29,15 +29,7 @@ _PLAN = "plan.json"
 
 
 class WorkDir:
-    """The folder `final` that a conversion makes, and the folder that it works in.
-
-    Attributes:
-        work: folder of everything unfinished.
-        shards: folder of the finished shards of the first plan.
-        receipts: folder of the receipts of all shards.
-        assembled: folder of the shards that were made from the records of others.
-        dataset: the data set folder before it gets its final name.
-    """
+    """The folder `final` that a conversion makes, and the folder `work` with everything unfinished; see above."""
 
     def __init__(self, final: Path) -> None:
         self.final = final
@@ -51,10 +43,8 @@ class WorkDir:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Hold the lock; the operating system releases it when the process ends.
-
-        Raises:
-            ConversionError: another conversion holds it.
+        """Hold the lock, or raise ConversionError if another conversion holds it; the operating system releases it when
+        the process ends.
         """
 
         def held(holder: str) -> ConversionError:
@@ -118,9 +108,9 @@ class WorkDir:
 
     def publish(self) -> None:
         """Give the data set its final name, after all names in it are durable, and remove the rest."""
-        sync_dir(self.dataset)
+        sync_file(self.dataset)
         os.rename(self.dataset, self.final)
-        sync_dir(self.final.parent)
+        sync_file(self.final.parent)
         self.remove_work()
 
     def remove_work(self) -> None:

@@ -18,16 +18,18 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NoReturn
+
+import psutil
 
 from tfrecords.base_errors import ConversionError, UsageError
 from tfrecords.convert.sources import printable
 from tfrecords.convert.state.receipts import read_info
 from tfrecords.convert.workers.beam_worker import END_S, GO, ROW, STOP_S, pack, run_task
-from tfrecords.convert.workers.pool import Task, death, num_cores
-from tfrecords.convert.workers.shard_worker import ShardTask
+from tfrecords.convert.workers.pool import Runner, death, num_cores
+from tfrecords.convert.workers.shard_worker import ShardTask, Task
 
 __all__ = ["BeamRunner"]
 
@@ -37,36 +39,25 @@ _SETTLE_S = 15.0
 _LOG = "log.txt"  # output of local workers
 
 
-class BeamRunner(AbstractContextManager["BeamRunner"]):
-    """Runs tasks on Apache Beam, with the methods of `Pool`; Beam starts and ends its own workers.
+class BeamRunner(Runner):
+    """Runs tasks on Apache Beam, which starts its workers when it runs a pipeline, and ends them.
 
-    Args:
-        beam_options: as on Beam's own command lines, e.g. `--runner=FlinkRunner --flink_master=host:8081`. Without a
-            runner, this machine's cores are used.
+    `beam_options` are as on Beam's own command lines, e.g. `--runner=FlinkRunner --flink_master=host:8081`. Without a
+    runner, this machine's cores are used.
     """
 
     def __init__(self, beam_options: str) -> None:
         self._beam_options = beam_options
 
-    def start(self, num_workers: int) -> None:
-        """Do nothing: Beam starts its workers when it runs a pipeline."""
-
     def run(
         self, tasks: Iterator[Task], on_done: Callable[[Task], None], on_progress: Callable[[int, int], None]
     ) -> None:
-        """Run `tasks` as one pipeline and wait until it has finished.
+        """Run `tasks` as one pipeline. A task is done when its receipt has appeared; files are counted by shards.
 
-        Args:
-            tasks: the pieces of work.
-            on_done: called in this process with each task after its receipt has appeared.
-            on_progress: called about twice per second with the numbers of files done and refused so far, in finished
-                shards.
+        A task fails if all attempts of Beam's runner fail. Ctrl-C cancels the job of a cluster.
 
         Raises:
-            KeyboardInterrupt: Ctrl-C. Local workers have ended without leaving an unfinished shard; a cluster's job is
-                canceled.
             UsageError: Beam is not installed, or cannot use the options.
-            ConversionError: a task failed in all attempts of the runner, or a local worker died.
         """
         todo = list(tasks)
         if not todo:
@@ -83,12 +74,6 @@ class BeamRunner(AbstractContextManager["BeamRunner"]):
             else:
                 _run_there(pipeline, watch)
         watch.settle()
-
-    def dismiss(self) -> None:
-        """Do nothing: Beam's workers have ended."""
-
-    def __exit__(self, *_: object) -> None:
-        pass
 
 
 def _begin(text: str, folder: str) -> tuple[Any, bool]:
@@ -254,19 +239,10 @@ def _death(error: BaseException, folder: Path, todo: list[Task]) -> ConversionEr
     where = f": {lines[-1]}" if lines else ""
     for path in folder.glob(f"*{ROW}"):
         row = int.from_bytes(path.read_bytes(), "little", signed=True)
-        if row >= 0 and not _is_alive(int(path.stem)):
+        if row >= 0 and not psutil.pid_exists(int(path.stem)):
             where = f" while it converted {_name(row, todo)}"
             break
     return death("a Beam worker process", code, where, "--direct_num_workers")
-
-
-def _is_alive(pid: int) -> bool:
-    with suppress(PermissionError):
-        try:
-            os.kill(pid, 0)
-        except ProcessLookupError:
-            return False
-    return True
 
 
 def _name(row: int, todo: list[Task]) -> str:

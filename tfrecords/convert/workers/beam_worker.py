@@ -16,8 +16,7 @@ import zlib
 from pathlib import Path
 from typing import Any
 
-from tfrecords.convert.workers.pool import Task
-from tfrecords.convert.workers.shard_worker import Monitor, Stopped
+from tfrecords.convert.workers.shard_worker import Monitor, Stopped, Task
 
 __all__ = ["END_S", "GO", "ROW", "STOP_S", "pack", "run_task", "work_here"]
 
@@ -42,16 +41,12 @@ def pack(task: Task) -> bytes:
 
 
 def run_task(element: bytes) -> None:
-    """Run the task in an element.
-
-    Raises:
-        ConversionError: the task failed.
-    """
+    """Run the task in an element; raise ConversionError if it failed."""
     if _stopping.is_set():
         return
     task: Task = pickle.loads(zlib.decompress(element))
     try:
-        task.begin(_Noting())()
+        task.run(_Noting())
     except Stopped:  # not an error, which could be mistaken for the one that stopped all workers
         return
     except BaseException:

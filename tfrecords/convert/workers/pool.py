@@ -1,9 +1,8 @@
 """A pool of worker processes that write shards: with progress, a clean stop, and no orphans.
 
-Workers hold nothing of the parent: they are forked from a small server that has imported what they need, or spawned if
-the system has no such server. Only the parent handles Ctrl-C; workers block it from their first instruction on. A
-worker that dies is noticed at once, with the file that it was converting. Workers exit by themselves when the parent
-dies.
+Workers hold nothing of the parent: they are forked from a small server that has imported what they need. Only the
+parent handles Ctrl-C; workers block it from their first instruction on. A worker that dies is noticed at once, with the
+file that it was converting. Workers exit by themselves when the parent dies.
 """
 
 from __future__ import annotations
@@ -16,72 +15,32 @@ import signal
 import threading
 import traceback
 import warnings
-from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager, suppress
-from functools import partial
-from multiprocessing import resource_tracker
+from multiprocessing import forkserver, resource_tracker
 from multiprocessing.connection import Connection, wait
-from multiprocessing.context import BaseContext
-from pathlib import Path
-from typing import Any, Protocol
-
-import numpy as np
+from typing import Any
 
 from tfrecords.base_errors import ConversionError, SimimgError
-from tfrecords.convert.workers.shard_worker import Monitor, Stopped
+from tfrecords.convert.workers.shard_worker import Monitor, Stopped, Task
 
-__all__ = ["Pool", "Task", "death", "num_cores"]
+__all__ = ["Pool", "Runner", "death", "num_cores"]
 
 _POLL_S = 0.1
 # Maximum time for a worker to notice that it should stop; it checks before each image.
 _STOP_S = 60.0
-_BEHIND = 4  # tasks per worker that may wait for the disk
 _MAIN_MODULE = "tfrecords.convert.workers.shard_worker"
 
 # Each worker has its own numbers in shared memory, so no worker waits for another; these are their indices.
 _DONE, _REFUSED, _ROW, _STOP = range(4)
 
-# Messages of a worker: the processor's part of a task is done, and everything is on the disk.
-_READY, _FINISHED = "ready", "finished"
-
-
-class Task(Protocol):
-    """A piece of work that is cheap to pickle: a shard to be made of some rows of the source."""
-
-    @property
-    def shard(self) -> Path:
-        """Path of the shard."""
-
-    @property
-    def receipt(self) -> Path:
-        """Path of its receipt."""
-
-    @property
-    def inputs(self) -> str:
-        """Digest of the files that it is made from."""
-
-    @property
-    def rows(self) -> np.ndarray:
-        """Its rows of the source, int64 `[num_files]`."""
-
-    def begin(self, monitor: Monitor) -> Callable[[], None]:
-        """Do the processor's part of the work, and return a function for the rest, which waits for the disk.
-
-        Raises:
-            Stopped: the monitor asked to stop.
-        """
-
 
 def death(worker: str, exit_code: int, where: str, flag: str = "--num_workers") -> ConversionError:
     """Return the error about a worker process that died.
 
-    Args:
-        worker: its name.
-        exit_code: negative if a signal ended it, as in `multiprocessing`.
-        where: the rest of the sentence: what it was doing, or what it printed last.
-        flag: the option that sets the number of workers.
+    `exit_code` is negative if a signal ended it, as in `multiprocessing`; `where` is the rest of the sentence, what it
+    was doing or what it printed last; `flag` is the option that sets the number of workers.
     """
     how = signal.Signals(-exit_code).name if exit_code < 0 else f"exit code {exit_code}"
     if exit_code == -signal.SIGKILL:
@@ -97,12 +56,41 @@ def num_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-class Pool(AbstractContextManager["Pool"]):
+class Runner(AbstractContextManager["Runner"]):
+    """Runs tasks until the end of its block. This base class has no workers to start or to end."""
+
+    def start(self, num_workers: int) -> None:
+        """Start up to this many workers in the background, if they are not started elsewhere."""
+
+    def run(
+        self, tasks: Iterator[Task], on_done: Callable[[Task], None], on_progress: Callable[[int, int], None]
+    ) -> None:
+        """Run `tasks` and return when all of them are done.
+
+        Args:
+            tasks: the pieces of work.
+            on_done: called in this process with each finished task.
+            on_progress: called several times per second with the numbers of files done and refused so far, in these
+                tasks.
+
+        Raises:
+            KeyboardInterrupt: Ctrl-C. Local workers have ended, or will with the block, without an unfinished shard.
+            ConversionError: a task failed, or a worker died.
+        """
+        raise NotImplementedError
+
+    def dismiss(self) -> None:
+        """Tell the workers to end, now that all tasks are done, without waiting for them."""
+
+    def __exit__(self, *_: object) -> None:
+        """End the workers; a shard that one of them is writing is removed."""
+
+
+class Pool(Runner):
     """Processes that run tasks; they end with the block.
 
-    Args:
-        num_workers: the maximum; with 1, tasks run in this process.
-        name_of: returns the path of a row of the source, for the error about a worker that died.
+    There are at most `num_workers`; with 1, tasks run in this process. `name_of` returns the path of a row of the
+    source, for the error about a worker that died.
     """
 
     def __init__(self, num_workers: int, name_of: Callable[[int], str]) -> None:
@@ -113,29 +101,22 @@ class Pool(AbstractContextManager["Pool"]):
         self._workers: list[_Worker] = []
 
     def start(self, num_workers: int) -> None:
-        """Start this many workers, limited by the pool's size, in the background."""
+        """Start this many workers, limited by the pool's size."""
         while 1 < self._num_workers > len(self._starting) < num_workers:
             self._starting.append(self._starter.submit(_Worker))
 
     def run(
         self, tasks: Iterator[Task], on_done: Callable[[Task], None], on_progress: Callable[[int, int], None]
     ) -> None:
-        """Run `tasks` and return when all of them are done.
+        """Run `tasks`, each of which is taken after the one before was given to a free worker.
 
         After an error the pool cannot be used again: the workers are told to stop.
-
-        Args:
-            tasks: the pieces of work; the next one is taken after the one before was given to a free worker.
-            on_done: called in this process with each finished task.
-            on_progress: called about ten times per second with the numbers of files done and refused so far, in these
-                tasks.
-
-        Raises:
-            KeyboardInterrupt: Ctrl-C.
-            ConversionError: a shard cannot be written, or a worker died.
         """
         if self._num_workers == 1:
-            _run_here(tasks, on_done, on_progress)
+            monitor = _Slots([0, 0, -1, 0], on_progress)
+            for task in tasks:
+                task.run(monitor)
+                on_done(task)
             return
         done_before, refused_before = self._counts()
         busy: dict[Connection, _Worker] = {}
@@ -151,20 +132,17 @@ class Pool(AbstractContextManager["Pool"]):
             ready = wait([*busy, *(worker.sentinel for worker in busy.values())], timeout=_POLL_S)
             finished = []
             for worker in [busy[item] for item in ready if item in busy]:
-                done_task = worker.take(self._name_of)
-                if done_task is not None:
-                    finished.append(done_task)
-                elif following is not None:
+                finished.append(worker.take(self._name_of))
+                if following is not None:
                     worker.give(following)
                     following = next(tasks, None)
-                if not worker.tasks:
+                else:
                     del busy[worker.connection]
             for task in finished:
                 on_done(task)
             for worker in busy.values():
-                if (
-                    worker.sentinel in ready and not worker.connection.poll()
-                ):  # dead, although something else keeps its pipe open
+                # It is dead, although something else keeps its pipe open.
+                if worker.sentinel in ready and not worker.connection.poll():
                     raise worker.death(self._name_of)
             done, refused = self._counts()
             on_progress(done - done_before, refused - refused_before)
@@ -173,12 +151,11 @@ class Pool(AbstractContextManager["Pool"]):
         return sum(w.slots[_DONE] for w in self._workers), sum(w.slots[_REFUSED] for w in self._workers)
 
     def dismiss(self) -> None:
-        """Tell the workers to end, now that all tasks are done, without waiting for them."""
+        """Tell the workers to end after their current tasks."""
         for worker in self._workers:
             worker.dismiss()
 
     def __exit__(self, *_: object) -> None:
-        """End the workers; a shard that one of them is writing is removed."""
         self._starter.shutdown(cancel_futures=True)
         started = [future.result() for future in self._starting if not future.cancelled() and not future.exception()]
         for worker in started:
@@ -193,15 +170,16 @@ class _Worker:
     """A worker process, seen from its parent. Raises ConversionError if it cannot be started."""
 
     def __init__(self) -> None:
-        context = _context()
+        context = multiprocessing.get_context("forkserver")
+        context.set_forkserver_preload([_MAIN_MODULE])
         self.slots: Any = context.RawArray("q", 4)
         self.slots[_ROW] = -1
         self.connection, theirs = context.Pipe()
-        self._process = context.Process(target=_work, args=(theirs, self.slots), daemon=True)  # type: ignore[attr-defined]
-        self.tasks: deque[Task] = deque()  # begun; all except the last wait for the disk
+        self._process = context.Process(target=_work, args=(theirs, self.slots), daemon=True)
+        self._task: Task
         try:
             with _interrupts_blocked():
-                _start_server()
+                forkserver.ensure_running()
                 self._process.start()
         except (OSError, EOFError) as error:  # no process can be started, or the server died
             raise ConversionError(
@@ -217,24 +195,21 @@ class _Worker:
 
     def give(self, task: Task) -> None:
         """Send the next task."""
-        self.tasks.append(task)
+        self._task = task
         with suppress(OSError):  # it died, which the next read from its connection reports
             self.connection.send(task)
 
-    def take(self, name_of: Callable[[int], str]) -> Task | None:
-        """Return the finished task, or None if the worker is ready for another one.
-
-        Raises what the worker raised, or the error about its death.
-        """
+    def take(self, name_of: Callable[[int], str]) -> Task:
+        """Return the finished task; raises what the worker raised, or the error about its death."""
         try:
-            message: str | BaseException = self.connection.recv()
+            error: Exception | None = self.connection.recv()
         except (EOFError, OSError):
             raise self.death(name_of) from None
-        if isinstance(message, BaseException):
-            if not isinstance(message, SimimgError):
-                message.add_note(f"in a worker process {self._where(name_of)}")
-            raise message
-        return self.tasks.popleft() if message == _FINISHED else None
+        if error is None:
+            return self._task
+        if not isinstance(error, SimimgError):
+            error.add_note(f"in a worker process {self._where(name_of)}")
+        raise error
 
     def death(self, name_of: Callable[[int], str]) -> ConversionError:
         """Return the error that says how the worker died, and on which file."""
@@ -246,7 +221,7 @@ class _Worker:
         return f"while it converted {name_of(row)}" if row >= 0 else "between two shards"
 
     def dismiss(self) -> None:
-        """Tell the process to end after its current tasks."""
+        """Tell the process to end after its current task."""
         with suppress(OSError):
             self.connection.send(None)
 
@@ -261,10 +236,11 @@ class _Worker:
 
 
 class _Slots(Monitor):
-    """Writes progress to shared memory, and reads there whether to stop."""
+    """Writes progress to a worker's numbers, and reads there whether to stop; calls `on_progress` after each file."""
 
-    def __init__(self, slots: Any) -> None:
+    def __init__(self, slots: Any, on_progress: Callable[[int, int], None] = lambda *_: None) -> None:
         self._slots = slots
+        self._on_progress = on_progress
 
     def begin(self, row: int) -> None:
         if self._slots[_STOP]:
@@ -274,49 +250,12 @@ class _Slots(Monitor):
     def end(self, *, refused: bool) -> None:
         self._slots[_DONE] += 1
         self._slots[_REFUSED] += refused
-
-
-class _Here(Monitor):
-    """Reports progress after each file in this process; Ctrl-C arrives by itself."""
-
-    def __init__(self, on_progress: Callable[[int, int], None]) -> None:
-        self._on_progress = on_progress
-        self._done = self._refused = 0
-
-    def end(self, *, refused: bool) -> None:
-        self._done += 1
-        self._refused += refused
-        self._on_progress(self._done, self._refused)
-
-
-def _run_here(tasks: Iterator[Task], on_done: Callable[[Task], None], on_progress: Callable[[int, int], None]) -> None:
-    monitor = _Here(on_progress)
-    for task in tasks:
-        task.begin(monitor)()
-        on_done(task)
-
-
-def _context() -> BaseContext:
-    methods = multiprocessing.get_all_start_methods()
-    return multiprocessing.get_context("forkserver" if "forkserver" in methods else "spawn")
-
-
-def _start_server() -> None:
-    """Start the server that workers are forked from, if the system supports it and it is not running yet."""
-    context = _context()
-    if context.get_start_method() == "forkserver":
-        from multiprocessing import forkserver
-
-        context.set_forkserver_preload([_MAIN_MODULE])
-        forkserver.ensure_running()
+        self._on_progress(self._slots[_DONE], self._slots[_REFUSED])
 
 
 @contextmanager
 def _interrupts_blocked() -> Iterator[None]:
     """Block Ctrl-C in this thread, which new processes inherit. Other threads, such as the main one, still get it."""
-    if not hasattr(signal, "pthread_sigmask"):
-        yield
-        return
     resource_tracker.ensure_running()  # before blocking, because it unblocks Ctrl-C when it starts
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
@@ -326,47 +265,29 @@ def _interrupts_blocked() -> Iterator[None]:
 
 
 def _work(connection: Connection, slots: Any) -> None:
-    """Run tasks until there are no more; the main function of a worker process.
-
-    A second thread waits for the disk while this one runs the next tasks, with at most `_BEHIND` tasks behind.
-    """
+    """Run tasks until there are no more, and answer each with None or an error; the main function of a worker."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     warnings.simplefilter("ignore")
     threading.Thread(target=_end_with_parent, daemon=True).start()
     monitor = _Slots(slots)
-    lock = threading.Lock()
-
-    def tell(message: str | BaseException) -> None:
-        with lock:
-            connection.send(message)
-
-    def attempt(what: Callable[[], Any]) -> Any:
-        try:
-            return what()
-        except SimimgError as failure:
-            tell(failure)
-        except Stopped:
-            tell(ConversionError("stopped"))
-        except Exception as failure:
-            tell(_portable(failure))
-
-    def run(task: Task) -> None:
-        finish = task.begin(monitor)
-        slots[_ROW] = -1
-        if len(finishing) == _BEHIND:
-            finishing.popleft().result()
-        tell(_READY)
-
-        def end() -> None:
-            finish()
-            tell(_FINISHED)
-
-        finishing.append(disk.submit(attempt, end))
-
-    with suppress(EOFError, OSError), ThreadPoolExecutor(1) as disk:  # if the parent is gone, this process ends, too
-        finishing: deque[Future[None]] = deque()
+    with suppress(EOFError, OSError):  # if the parent is gone, this process ends, too
         while (task := connection.recv()) is not None:
-            attempt(partial(run, task))
+            error = _attempt(task, monitor)
+            if error is None:
+                slots[_ROW] = -1
+            connection.send(error)
+
+
+def _attempt(task: Task, monitor: Monitor) -> Exception | None:
+    try:
+        task.run(monitor)
+    except Stopped:
+        return ConversionError("stopped")
+    except SimimgError as error:
+        return error
+    except Exception as error:
+        return _portable(error)
+    return None
 
 
 def _portable(error: Exception) -> Exception:

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -22,9 +22,9 @@ from tfrecords.convert.sources import Files, printable
 from tfrecords.convert.state.receipts import Receipt, write_receipt
 from tfrecords.format.quarantine import Refusal
 from tfrecords.format.record_layout import encode_record
-from tfrecords.format.shard import ShardWriter
+from tfrecords.format.shard import ShardWriter, open_shard
 
-__all__ = ["Monitor", "ShardTask", "Stopped", "not_there", "place_of", "writing"]
+__all__ = ["Monitor", "ShardTask", "Stopped", "Task", "not_there", "place_of", "writing"]
 
 _BATCH_BYTES = 1 << 18
 
@@ -44,19 +44,36 @@ class Monitor:
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class ShardTask:
-    """Everything that a worker needs for one shard: its files, in the order of its records, and how they are converted.
+class Task:
+    """A piece of work that is cheap to pickle: a shard to be made of `rows` of the source, int64 `[num_files]`.
 
-    `rows`, `ids` and `labels` are int64 `[num_files]`; `places` is int64 `[num_files, 3]` if `files` reads by place.
-    `inputs` is a digest of the files that the shard is made from, so that a receipt of other files is recognized. An
-    intermediate shard need not be `durable`: synced to the disk, with its SHA-256.
+    `inputs` is a digest of the files that the shard is made from, so that a receipt of other files is recognized.
     """
 
     shard: Path
     receipt: Path
     inputs: str
-    files: Files
     rows: np.ndarray
+
+    def run(self, monitor: Monitor) -> None:
+        """Write the shard and its receipt.
+
+        Raises:
+            Stopped: the monitor asked to stop; nothing of the shard is left.
+            ConversionError: the shard cannot be written.
+        """
+        raise NotImplementedError
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class ShardTask(Task):
+    """Converts the files of one shard, in the order of its records.
+
+    `ids` and `labels` are int64 `[num_files]`; `places` is int64 `[num_files, 3]` if `files` reads by place. An
+    intermediate shard need not be `durable`: synced to the disk, with its SHA-256.
+    """
+
+    files: Files
     paths: tuple[str, ...]
     ids: np.ndarray
     labels: np.ndarray
@@ -67,25 +84,20 @@ class ShardTask:
     hashed: bool
     durable: bool
 
-    def begin(self, monitor: Monitor) -> Callable[[], None]:
-        """Convert the files; return a function that makes shard and receipt durable and gives them their names.
-
-        The function may be called from any thread, because it mostly waits for the disk.
-
-        Raises:
-            Stopped: the monitor asked to stop; nothing of the shard is left.
-            ConversionError: the shard cannot be written, or memory ran out.
-        """
+    def run(self, monitor: Monitor) -> None:
+        """Convert the files; a ConversionError can also mean that memory ran out."""
         receipt = Receipt(len(self.rows))
         position = 0
-        with ExitStack() as stack:
-            stack.enter_context(writing(self.shard))
-            writer = stack.enter_context(ShardWriter(self.shard, index=self.encoding != "raw", durable=self.durable))
-            batch = _Batch(self, receipt, writer)
+        batch: list[tuple[int, np.ndarray]] = []
+        batch_size = max(1, _BATCH_BYTES // (self.image.image_size**2 * 3))
+        shard = open_shard(self.shard, index=self.encoding != "raw", durable=self.durable)
+        with writing(self.shard), shard as writer:
             for number in range(len(self.rows)):
                 monitor.begin(int(self.rows[number]))
                 try:
-                    batch.add(number, _load_file(self, number, receipt))
+                    batch.append((number, _load_file(self, number, receipt)))
+                    if len(batch) == batch_size:
+                        _write_batch(self, batch, receipt, writer)
                 except Refusal as refusal:
                     receipt.refused[number] = refusal
                     monitor.end(refused=True)
@@ -98,15 +110,9 @@ class ShardTask:
                 receipt.positions[number] = position
                 position += 1
                 monitor.end(refused=False)
-            batch.flush()
-            shard = stack.pop_all()
-
-        def finish() -> None:
-            shard.close()
-            with writing(self.receipt):
-                write_receipt(self.receipt, self.inputs, writer.info(), receipt)
-
-        return finish
+            _write_batch(self, batch, receipt, writer)
+        with writing(self.receipt):
+            write_receipt(self.receipt, self.inputs, writer.info(), receipt)
 
 
 @contextmanager
@@ -142,41 +148,24 @@ def place_of(places: np.ndarray | None, row: int) -> tuple[int, int, int] | None
     return container, offset, length
 
 
-class _Batch:
-    """Writes images in batches, one step for all of them at a time, so that their data stays in the caches."""
-
-    def __init__(self, task: ShardTask, receipt: Receipt, writer: ShardWriter) -> None:
-        self._task = task
-        self._receipt = receipt
-        self._writer = writer
-        self._size = max(1, _BATCH_BYTES // (task.image.image_size**2 * 3))
-        self._numbers: list[int] = []
-        self._pixels: list[np.ndarray] = []
-
-    def add(self, number: int, pixels: np.ndarray) -> None:
-        """Write the image of file `number` as the next record, now or with a later batch."""
-        self._numbers.append(number)
-        self._pixels.append(pixels)
-        if len(self._numbers) == self._size:
-            self.flush()
-
-    def flush(self) -> None:
-        """Write the images that are waiting."""
-        if not self._numbers:
-            return
-        task, numbers, pixels = self._task, self._numbers, np.array(self._pixels)
-        images = [image.tobytes() for image in pixels]
-        digests = b"".join([hashlib.sha256(image).digest() for image in images])
-        self._receipt.pixels_sha256[numbers] = np.frombuffer(digests, np.uint8).reshape(-1, 32)
-        if task.hashed:
-            self._receipt.phash[numbers] = perceptual_hashes(pixels)
-        if task.encoding != "raw":
-            images = [encode(image, task.encoding, task.jpeg_quality) for image in pixels]
-        labels, ids = task.labels[numbers].tolist(), task.ids[numbers].tolist()
-        for image, label, id in zip(images, labels, ids, strict=True):
-            self._writer.write(encode_record(image, label, id))
-        self._numbers.clear()
-        self._pixels.clear()
+def _write_batch(task: ShardTask, batch: list[tuple[int, np.ndarray]], receipt: Receipt, writer: ShardWriter) -> None:
+    """Write the images of files, given by number, as the next records, one step for all of them at a time, so that
+    their data stays in the caches.
+    """
+    if not batch:
+        return
+    numbers, pixels = [number for number, _ in batch], np.array([image for _, image in batch])
+    images = [image.tobytes() for image in pixels]
+    digests = b"".join([hashlib.sha256(image).digest() for image in images])
+    receipt.pixels_sha256[numbers] = np.frombuffer(digests, np.uint8).reshape(-1, 32)
+    if task.hashed:
+        receipt.phash[numbers] = perceptual_hashes(pixels)
+    if task.encoding != "raw":
+        images = [encode(image, task.encoding, task.jpeg_quality) for image in pixels]
+    labels, ids = task.labels[numbers].tolist(), task.ids[numbers].tolist()
+    for image, label, id in zip(images, labels, ids, strict=True):
+        writer.write(encode_record(image, label, id))
+    batch.clear()
 
 
 def _load_file(task: ShardTask, number: int, receipt: Receipt) -> np.ndarray:

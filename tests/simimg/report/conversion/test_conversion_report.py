@@ -351,7 +351,7 @@ def test_only_files_of_the_folder_are_opened(tmp_path):
     (tmp_path / "secret.txt").write_text("secret")
     (photos / "note.txt").write_text("note")
     os.mkfifo(photos / "pipe.txt")
-    assert preview(str(photos), "note.txt", "text").text == "note"
+    assert preview(str(photos), "note.txt", "text") == "note"
     for path in ("../secret.txt", str(tmp_path / "secret.txt"), "pipe.txt", ".", "", "a\0b", "x" * 5000):
         assert preview(str(photos), path, "text") is None
     assert preview(str(photos), "note.txt", "too_large") is None

@@ -12,13 +12,13 @@ import numpy as np
 import pytest
 
 from tfrecords.base_errors import ConversionError
-from tfrecords.convert.output.reshard import ReshardTask, SyncTask, is_whole, link_or_copy
+from tfrecords.convert.output.reshard import ReshardTask, SyncTask, link_or_copy, whole_scan
 from tfrecords.convert.state.receipts import read_info
 from tfrecords.convert.workers.shard_worker import Monitor, Stopped
 from tfrecords.format.naming import index_path
 from tfrecords.format.record import FRAMING_BYTES
 from tfrecords.format.record_layout import Offsets, encode_record
-from tfrecords.format.shard import ShardReader, ShardWriter
+from tfrecords.format.shard import ShardReader, open_shard
 
 
 def payload(number: int, encoding: str) -> bytes:
@@ -37,7 +37,7 @@ def task(tmp_path: Path, encoding: str) -> ReshardTask:
     sources = []
     for start in (0, 3):
         sources.append(tmp_path / f"from_{start}")
-        with ShardWriter(sources[-1], index=encoding != "raw") as writer:
+        with open_shard(sources[-1], index=encoding != "raw") as writer:
             for number in range(start, start + 3):
                 writer.write(payload(number, encoding))
     (tmp_path / "out").mkdir()
@@ -54,8 +54,8 @@ def task(tmp_path: Path, encoding: str) -> ReshardTask:
 
 
 def test_the_bytes_are_those_of_a_shard_that_was_written_so(task: ReshardTask, tmp_path: Path, encoding: str) -> None:
-    task.begin(Monitor())()
-    with ShardWriter(tmp_path / "straight", index=encoding != "raw") as writer:
+    task.run(Monitor())
+    with open_shard(tmp_path / "straight", index=encoding != "raw") as writer:
         for number in (1, 4, 0, 4):
             writer.write(payload(number, encoding))
     assert task.shard.read_bytes() == (tmp_path / "straight").read_bytes()
@@ -77,7 +77,7 @@ def test_a_stopped_one_leaves_nothing(task: ReshardTask) -> None:
 
     begun: list[int] = []
     with pytest.raises(Stopped):
-        task.begin(StopsAt())()
+        task.run(StopsAt())
     assert begun == [7, 8, 9]
     assert list(task.shard.parent.iterdir()) == []
 
@@ -87,7 +87,7 @@ def test_a_shard_that_cannot_be_read_in_full_is_named(task: ReshardTask) -> None
     data = task.sources[1].read_bytes()
     task.sources[1].write_bytes(data[: len(data) // 2])
     with pytest.raises(ConversionError, match="from_3: no record .* the same command again"):
-        task.begin(Monitor())()
+        task.run(Monitor())
     assert list(task.shard.parent.iterdir()) == []
 
 
@@ -96,7 +96,7 @@ def test_a_spoiled_record_is_not_handed_on(task: ReshardTask) -> None:
     data[len(data) // 2] ^= 1
     task.sources[0].write_bytes(bytes(data))
     with pytest.raises(ConversionError, match="from_0"):
-        task.begin(Monitor())()
+        task.run(Monitor())
     assert list(task.shard.parent.iterdir()) == []
 
 
@@ -106,7 +106,7 @@ def test_a_spoiled_record_is_not_handed_on(task: ReshardTask) -> None:
 @pytest.fixture
 def seal(tmp_path: Path, encoding: str) -> SyncTask:
     """A shard of three records that is not sealed."""
-    with ShardWriter(tmp_path / "shard", index=encoding != "raw", durable=False) as writer:
+    with open_shard(tmp_path / "shard", index=encoding != "raw", durable=False) as writer:
         for number in range(3):
             writer.write(payload(number, encoding))
     return SyncTask(
@@ -125,7 +125,7 @@ def test_a_sealed_shard_is_durable_and_has_its_checksum(seal: SyncTask, monkeypa
         os, "fsync", lambda file: (synced.append(os.path.basename(os.readlink(f"/proc/self/fd/{file}"))), fsync(file))
     )
     before = seal.shard.read_bytes()
-    seal.begin(Monitor())()
+    seal.run(Monitor())
     assert seal.shard.read_bytes() == before
     info = read_info(seal.receipt, "these", seal.shard)
     assert info == dataclasses.replace(seal.info, sha256=hashlib.sha256(before).hexdigest())
@@ -136,7 +136,7 @@ def test_a_sealed_shard_is_durable_and_has_its_checksum(seal: SyncTask, monkeypa
 
 @pytest.mark.parametrize("damage", ["a bit", "the end", "a record", "more", "the sidecar"])
 def test_a_shard_that_was_damaged_is_not_sealed(seal: SyncTask, damage: str) -> None:
-    assert is_whole(seal.shard, seal.info)
+    assert whole_scan(seal.shard, seal.info)
     path = index_path(seal.shard) if damage == "the sidecar" else seal.shard
     if not path.exists():
         pytest.skip("raw shards have none")
@@ -150,9 +150,9 @@ def test_a_shard_that_was_damaged_is_not_sealed(seal: SyncTask, damage: str) -> 
     else:
         data += b"0 1\n"
     path.write_bytes(data)
-    assert not is_whole(seal.shard, seal.info)
+    assert not whole_scan(seal.shard, seal.info)
     with pytest.raises(ConversionError, match="shard was damaged since it was written.*the same command again"):
-        seal.begin(Monitor())
+        seal.run(Monitor())
     assert not seal.receipt.exists()
 
 
@@ -162,9 +162,10 @@ def test_a_stopped_seal_leaves_no_receipt(seal: SyncTask) -> None:
             raise Stopped
 
     with pytest.raises(Stopped):
-        seal.begin(Stops())
+        seal.run(Stops())
     assert not seal.receipt.exists()
-    assert dataclasses.replace(seal, rows=np.empty(0, np.int64)).begin(Stops())
+    dataclasses.replace(seal, rows=np.empty(0, np.int64)).run(Stops())
+    assert seal.receipt.exists()
 
 
 # Second names

@@ -126,7 +126,7 @@ def test_rows_become_ids_and_labels_stay() -> None:
     job = a_job(source)
     assert job.ids.tolist() == list(range(12))
     assert job.labels.tolist() == [0] * 8 + [1] * 4
-    assert (job.class_names, job.splits, job.num_before) == (("ant", "bee"), ("train", "test"), {})
+    assert (job.class_names, job.splits, job.plan.num_before) == (("ant", "bee"), ("train", "test"), {})
     planned = splits_of(job, job.plan.shards)
     assert sorted(planned) == sorted(set(source.paths) - {"ant/3.png"})
     assert list(planned.values()).count("test") == 3  # of 7 and 4
@@ -284,7 +284,7 @@ def test_labels_that_are_there_stay_and_new_classes_follow() -> None:
 def test_new_shards_are_counted_after_those_that_are_there() -> None:
     existing = an_existing(photos("ant", 4), ["train", "train", "test", "train"], ("ant",))
     job = a_job(a_source([f"ant/new_{number}.png" for number in range(8)]), existing)
-    assert job.num_before == {"train": 1, "test": 1}
+    assert job.plan.num_before == {"train": 1, "test": 1}
     assert [(shard.file, shard.shard) for shard in job.plan.shards] == [
         ("zoo-train.tfrecord-00001-of-00002", 1),
         ("zoo-test.tfrecord-00001-of-00002", 1),

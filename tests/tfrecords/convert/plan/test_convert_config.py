@@ -196,7 +196,7 @@ def test_refusal_limit(max_refused: str, num_files: int, expected: int | None) -
 
 
 def test_picture_options() -> None:
-    found = config(image_size=9, resize="pad", decode="exact", truncated="keep", background="#010203").image_options()
+    found = config(image_size=9, resize="pad", decode="exact", truncated="keep", background="#010203").resolved().image
     assert found == ImageOptions(image_size=9, resize="pad", decode="exact", truncated="keep", background=(1, 2, 3))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 
 import numpy as np
@@ -136,7 +137,7 @@ def test_golden_plan() -> None:
 
 
 def rebalanced(plan: ShardPlan, split_of: np.ndarray) -> ShardPlan:
-    return rebalance(plan, "zoo", split_of, ranks_of(len(split_of)), splits=SPLITS)
+    return rebalance(plan, split_of, ranks_of(len(split_of)))
 
 
 def test_without_a_move_the_plan_is_kept() -> None:
@@ -174,25 +175,15 @@ def test_a_split_that_had_no_shard_gets_one() -> None:
         [1],
     )
     assert sorted(settled.shards[0].rows.tolist()) == [0, 2]
-    appended = rebalance(
-        plan, "zoo", np.array([0, 1, 0], np.int8), ranks_of(3), splits=SPLITS, num_before={"test": 4, "train": 2}
-    )
+    appended = rebalanced(dataclasses.replace(plan, num_before={"test": 4, "train": 2}), np.array([0, 1, 0], np.int8))
     assert appended.shards[1].file == "zoo-test.tfrecord-00004-of-00005"
     assert appended.shards[1].shard == 4
 
 
 def test_a_shard_that_loses_all_its_photos_stays_empty() -> None:
-    settled = rebalanced(ShardPlan((PlannedShard("f", "train", 0, np.array([0])),)), np.array([1], np.int8))
+    plan = ShardPlan("zoo", SPLITS, {}, (PlannedShard("f", "train", 0, np.array([0])),))
+    settled = rebalanced(plan, np.array([1], np.int8))
     assert [(shard.split, shard.rows.tolist()) for shard in settled.shards] == [("train", []), ("test", [0])]
-
-
-def test_is_printable(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(plan_module, "MIN_EXAMPLES_PER_SHARD", 3)
-    assert str(plan_of(8)) == (
-        "zoo-train.tfrecord-00000-of-00002  3 files\n"
-        "zoo-train.tfrecord-00001-of-00002  3 files\n"
-        "zoo-test.tfrecord-00000-of-00001  2 files"
-    )
 
 
 def test_few_large_files_are_work_for_all_processes() -> None:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from tfrecords.base_errors import UsageError
 from tfrecords.convert.sources import Source, natural_key, printable
 from tfrecords.convert.sources.image_folder import FolderFiles
-from tfrecords.convert.sources.labels import FileListing, natural_order, some_of, source_of_labels
+from tfrecords.convert.sources.labels import FileListing, natural_order, some_of, source_of_folders, source_of_labels
 from tfrecords.convert.sources.source import MAX_FILE_BYTES, class_name
 from tfrecords.format.quarantine import Reason, Refusal
 
@@ -164,15 +164,17 @@ def test_huge_files_are_refused() -> None:
     assert {id: refusal.reason for id, refusal in source.refused.items()} == {1: Reason.TOO_LARGE}
 
 
-def test_files_are_dropped_with_all_that_belongs_to_them() -> None:
-    found = FileListing()
+def test_a_file_that_is_replaced_is_left_out_with_all_that_belongs_to_it() -> None:
+    found = FileListing(replaced={0, 1})
     for number in range(4):
         refused = Refusal(Reason.UNREADABLE, str(number)) if number % 2 else None
-        found.add(f"{number}", number, number, (number, 0, 1), label=f"l{number}", split=f"s{number}", refused=refused)
-    found.drop([0, 1])
-    assert (found.paths, found.labels, found.splits) == (["2", "3"], ["l2", "l3"], ["s2", "s3"])
-    assert (list(found.sizes), list(found.stamps), list(found.places)) == ([2, 3], [2, 3], [2, 0, 1, 3, 0, 1])
-    assert {row: refusal.detail for row, refusal in found.refused.items()} == {1: "3"}
+        found.add(f"a/{number % 2}.jpg", number, number, (number, 0, 1), refused=refused)
+    source = source_of_folders(found, location="t", files=FolderFiles("/"), name="t")
+    assert source.paths == ["a/0.jpg", "a/1.jpg"]
+    assert (source.sizes.tolist(), source.stamps.tolist()) == ([2, 3], [2, 3])
+    assert source.places is not None
+    assert source.places.tolist() == [[2, 0, 1], [3, 0, 1]]
+    assert {id: refusal.detail for id, refusal in source.refused.items()} == {1: "3"}
 
 
 def test_long_lists_are_cut() -> None:

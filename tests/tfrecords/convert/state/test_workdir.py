@@ -208,7 +208,7 @@ def test_published_is_there_whole_and_nothing_else(target: WorkDir) -> None:
 def test_the_files_are_on_the_disk_before_the_name(target: WorkDir, monkeypatch: pytest.MonkeyPatch) -> None:
     order: list[str] = []
     rename = os.rename
-    monkeypatch.setattr("tfrecords.convert.state.workdir.sync_dir", lambda path: order.append(path.name))
+    monkeypatch.setattr("tfrecords.convert.state.workdir.sync_file", lambda path: order.append(path.name))
     monkeypatch.setattr(os, "rename", lambda a, b: order.append("rename") or rename(a, b))  # type: ignore[func-returns-value]
     begin(target)
     target.publish()

@@ -72,7 +72,7 @@ def task(tmp_path: Path, write_picture: Callable[..., None]) -> ShardTask:
 
 def run(task: ShardTask) -> tuple[Receipt, Noting]:
     monitor = Noting()
-    task.begin(monitor)()
+    task.run(monitor)
     found = read_receipt(task.receipt, task.inputs, task.shard)
     assert found is not None
     return found[1], monitor
@@ -168,7 +168,7 @@ def test_pictures_are_written_in_batches_as_one_by_one(
 def test_stopped_leaves_nothing(task: ShardTask, num_files: int) -> None:
     monitor = Noting(stop_at=num_files)
     with pytest.raises(Stopped):
-        task.begin(monitor)()
+        task.run(monitor)
     assert len(monitor.refused) == num_files
     assert nothing_of(task)
 
