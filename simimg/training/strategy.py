@@ -154,12 +154,13 @@ def device_errors(config: TrainConfig) -> Iterator[None]:
         lines = [line.strip() for line in error.message.splitlines() if line.strip()]
         if reason := next((line for line in lines if _OUT_OF_MEMORY.search(line)), ""):
             raise TrainingError(_memory_text(config, reason)) from None
-        reason = next((line for line in lines if _PEER_LEFT.search(line)), "")
-        if workers().count == 1 or not (reason or isinstance(error, _PEER_ERRORS)):
+        says_so = [line for line in lines if _PEER_LEFT.search(line)]
+        if workers().count == 1 or not (says_so or isinstance(error, _PEER_ERRORS)):
             raise
+        reason = next(iter([*says_so, *(line for line in lines if "abort" in line or "task" in line), *lines]), "")
         raise WorkerLost(
-            f"another worker was lost ({(reason or ' '.join(lines))[:200]}). Give the same command again on all "
-            "workers to resume the run from its last checkpoint."
+            f"another worker was lost ({reason[:200]}). Give the same command again on all workers to resume the run "
+            "from its last checkpoint."
         ) from None
 
 
