@@ -157,7 +157,9 @@ def device_errors(config: TrainConfig) -> Iterator[None]:
         says_so = [line for line in lines if _PEER_LEFT.search(line)]
         if workers().count == 1 or not (says_so or isinstance(error, _PEER_ERRORS)):
             raise
-        reason = next(iter([*says_so, *(line for line in lines if "abort" in line or "task" in line), *lines]), "")
+        says_so += [line for line in lines if "abort" in line or "task" in line]
+        says_so += [line for line in reversed(lines) if not line.startswith("[[")]  # the trace stands before it
+        reason = says_so[0] if says_so else type(error).__name__
         raise WorkerLost(
             f"another worker was lost ({reason[:200]}). Give the same command again on all workers to resume the run "
             "from its last checkpoint."
