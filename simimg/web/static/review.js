@@ -164,9 +164,9 @@ export class ReviewView {
     for (let place = first; place < Math.min(first + most, groups.length); place++) {
       const choice = this.choices[place];
       frames.push(el("button", { type: "button", tabindex: "-1", class: `${place === this.at ? "now" : ""}${choice.seen ? " seen" : ""}`,
-        "aria-label": `Group ${place + 1}`, "aria-current": place === this.at ? "true" : null,
+        "aria-label": `Group ${place + 1}, ${groups[place].members.length} images`, "aria-current": place === this.at ? "true" : null,
         onclick: () => this.#go(place) },
-        mount(this.collection, choice.keep), el("span", { class: "edge" }, String(place + 1), el("b", {}, `${groups[place].members.length}`))));
+        mount(this.collection, choice.keep), el("span", { class: "edge" }, String(place + 1), el("b", {}, `×${groups[place].members.length}`))));
     }
     this.strip.replaceChildren(el("div", { class: "frames" }, frames));
   }
