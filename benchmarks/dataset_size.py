@@ -1,6 +1,6 @@
-"""Speed of reading by size of the data set: one thousand to two million records, in one shard to hundreds.
+"""Speed of reading by size of the dataset: one thousand to two million records, in one shard to hundreds.
 
-The records are those of a real data set whose shards are repeated, so that they need no more disk and stay in the page
+The records are those of a real dataset whose shards are repeated, so that they need no more disk and stay in the page
 cache; a reader treats them as different files. Each image should cost the same, and the first batch should not take
 longer in a larger set.
 """

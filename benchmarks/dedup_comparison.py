@@ -165,7 +165,7 @@ def _simimg(collection: Collection, embedder: Embedder, index_dir: Path) -> tupl
     index = index_folder(index_dir, collection.folder, embedder).index
     groups = find_duplicates(index, threshold=THRESHOLD).groups
     seconds = time.perf_counter() - start
-    return seconds, pairs_of_groups([member.picture.path for member in group.members] for group in groups)
+    return seconds, pairs_of_groups([member.image.path for member in group.members] for group in groups)
 
 
 def _imagehash(collection: Collection) -> dict[str, tuple[float, set[Pair]]]:

@@ -2,8 +2,8 @@
 
     python -m benchmarks.flow_figure sample/fishes/image_0002.jpg DATASET_DIR MODEL_DIR INDEX_DIR flow.jpg
 
-The data set has raw pixels and the image in its split `train`. The index is of the same folder, and the model was
-trained on the data set.
+The dataset has raw pixels and the image in its split `train`. The index is of the same folder, and the model was
+trained on the dataset.
 """
 
 from __future__ import annotations
@@ -87,8 +87,8 @@ def follow(picture: Path, dataset_dir: Path, model_dir: Path, index_dir: Path) -
     """Returns the data of `picture`, a file in a class folder, at each letter.
 
     Raises:
-        UsageError: it is not in the split `train` of the data set, or not in a batch of the first epoch; or the data
-            set does not have raw pixels.
+        UsageError: it is not in the split `train` of the dataset, or not in a batch of the first epoch; or the
+            dataset does not have raw pixels.
     """
     layout = Layout.load(dataset_dir)
     name = f"{picture.parent.name}/{picture.name}"
@@ -126,7 +126,7 @@ def follow(picture: Path, dataset_dir: Path, model_dir: Path, index_dir: Path) -
     finder.close()
     matches = [
         Match(
-            decode(index.path_of(match.picture).read_bytes()),
+            decode(index.path_of(match.image).read_bytes()),
             match.similarity,
             ", ".join(match.verification.reasons) if match.verification else "",
         )

@@ -111,7 +111,7 @@ def seventeen(image: Image.Image) -> list[Image.Image]:
 
 
 def _datasets(image_dir: Path, categories: tuple[str, ...], seed: int, folder: Path) -> Iterator[tuple[str, Path]]:
-    """Yields each protocol with its data set, at the tutorial's 64 px."""
+    """Yields each protocol with its dataset, at the tutorial's 64 px."""
     common: dict[str, Any] = {"data_dir": folder, "image_size": _IMAGE_SIZE, "seed": seed}
     photos = convert(
         ConvertConfig(

@@ -38,16 +38,14 @@ from simimg import __version__
 from simimg.command_help import command_help, flag_name, overview, usage
 from simimg.errors import SimimgError, UsageError
 
-__all__ = ["COMMANDS", "GROUPS", "main", "run_command"]
-
 # Kept here so that `simimg --help` imports no command; a test compares the summaries with the modules' docstrings.
 GROUPS = {
     "Data": {
         "convert": "Convert images to TFRecord shards.",
-        "verify": "Check every byte of a data set.",
+        "verify": "Check every byte of a dataset.",
     },
     "Training": {
-        "train": "Train a model on a data set, on all GPUs of the machine.",
+        "train": "Train a model on a dataset, on all GPUs of the machine.",
         "evaluate": "Measure a trained model on images it has not seen.",
         "predict": "Classify images with a trained model.",
         "compare": "Compare training runs.",
@@ -63,14 +61,14 @@ GROUPS = {
     },
     "Cleaning": {
         "duplicates": "Find copies in an image folder and plan which to keep.",
-        "leaks": "Find copies across the splits of a data set.",
+        "leaks": "Find copies across the splits of a dataset.",
         "apply": "Move the copies that a plan lists to a quarantine folder.",
         "undo": "Move the files of a plan back from quarantine.",
     },
     "Tools": {
         "demo": "Run the whole pipeline on sample images and write a report.",
         "bench": "Measure conversion, reading, training and search.",
-        "doctor": "Check this machine and a data set for problems.",
+        "doctor": "Check this machine and a dataset for problems.",
         "completion": "Print a completion script for bash, zsh or fish.",
     },
 }

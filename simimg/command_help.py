@@ -13,8 +13,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-__all__ = ["COMMON_FLAGS", "command_help", "flag_name", "overview", "shown_default", "usage"]
-
 COMMON_FLAGS = {
     "--json": "Print the result as one JSON object on standard output, and nothing else.",
     "-v, --verbose": "Also print TensorFlow's log and the tracebacks of errors, on standard error.",

@@ -24,8 +24,6 @@ import cv2
 import numpy as np
 import threadpoolctl
 
-__all__ = ["exact_matmul", "inner_products", "one_blas_thread", "ordered_sum", "plain_opencv", "product_error"]
-
 _FLOAT64_BITS = 53
 _PRODUCTS_AT_ONCE = 1 << 16  # 512 KB, which fit into the cache of a core
 

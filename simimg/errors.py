@@ -4,7 +4,7 @@
     ├── UsageError               exit code 1: an argument is not valid; nothing was done
     ├── ConversionError          a conversion cannot continue
     │   └── Interrupted          exit code 130: interrupted; the same command resumes
-    ├── DataError                a data set folder is damaged or incomplete
+    ├── DataError                a dataset folder is damaged or incomplete
     │   └── CorruptRecordError   a record's bytes fail their checksum
     ├── ModelError               a model, its weights or its folder cannot be used
     │   └── CheckpointError      a checkpoint is damaged, or was written by another run

@@ -9,27 +9,19 @@ from collections import deque
 from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 from PIL import Image
 
 from simimg.errors import UsageError
-from tfrecords.convert.image.decoder import ImageOptions, decode, load_image
+from tfrecords.convert.image.decoder import ImageOptions, decode, load_image, parse_background
 from tfrecords.convert.sources import walk
 from tfrecords.convert.sources.image_folder import FolderFiles
 from tfrecords.format.quarantine import Refusal
 
-__all__ = [
-    "BATCH_SIZE",
-    "LoadedFile",
-    "jpeg_bytes",
-    "load_files",
-    "map_ahead",
-    "named_files",
-    "png_bytes",
-    "thumbnail",
-]
+if TYPE_CHECKING:
+    from simimg.models.model_folder import RunInfo
 
 BATCH_SIZE = 32
 _FILES_AHEAD = 96
@@ -47,6 +39,17 @@ class LoadedFile:
     width: int = 0
     height: int = 0
     pixels: np.ndarray | None = None
+
+
+def options_of(model: RunInfo) -> ImageOptions:
+    """Return how image files are loaded for a model: as those that it was trained on."""
+    return ImageOptions(
+        image_size=model.image_size,
+        resize=model.resize,
+        decode=model.decode,
+        truncated=model.truncated,
+        background=parse_background(model.background),
+    )
 
 
 def named_files(names: Sequence[str]) -> list[str]:
@@ -86,14 +89,12 @@ def map_ahead(
 
 
 def load_files(
-    paths: Sequence[str], base: Path = Path(), *, image_size: int, how: str, known: Container[str] = ()
+    paths: Sequence[str], options: ImageOptions, base: Path = Path(), *, known: Container[str] = ()
 ) -> Iterator[tuple[str, LoadedFile | Refusal]]:
     """Return an iterator over each path below `base` with what was loaded, or with its refusal, in order.
 
-    Pixels are uint8 `[image_size, image_size, 3]`; images become squares as by `simimg convert --resize=HOW`. Those
-    with `known` SHA-256 checksums are not decoded.
+    Pixels are uint8 `[image_size, image_size, 3]`. Files with `known` SHA-256 checksums are not decoded.
     """
-    options = ImageOptions(image_size=image_size, resize=how)
 
     def load(path: str) -> tuple[str, LoadedFile | Refusal]:
         try:

@@ -11,8 +11,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-__all__ = ["stop_requested"]
-
 
 @contextmanager
 def stop_requested() -> Iterator[threading.Event]:

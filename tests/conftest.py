@@ -130,7 +130,7 @@ def pytest_collection_finish() -> None:
 
 
 @pytest.hookimpl(tryfirst=True)
-def pytest_runtest_protocol(item: pytest.Item) -> bool | None:
+def pytest_runtest_protocol(item: pytest.Item, nextitem: pytest.Item | None) -> bool | None:
     """Runs the tests of a module with `pytestmark = pytest.mark.own_process` in one process that ends with them.
 
     XLA keeps what it has compiled for as long as the process lives, 50 MB a shape of the augmentation.
@@ -144,6 +144,7 @@ def pytest_runtest_protocol(item: pytest.Item) -> bool | None:
     for report in reports.pop(item.nodeid):
         item.ihook.pytest_runtest_logreport(report=report)
     item.ihook.pytest_runtest_logfinish(nodeid=item.nodeid, location=item.location)
+    item.session._setupstate.teardown_exact(nextitem)  # what the test before left for this one
     return True
 
 

@@ -4,7 +4,7 @@
     ├── UsageError               exit code 1: an argument cannot be used; nothing was done
     ├── ConversionError          a conversion could not be completed
     │   └── Interrupted          exit code 130: stopped on request; the same command resumes it
-    └── DataError                a data set folder is incomplete or contradicts itself
+    └── DataError                a dataset folder is incomplete or contradicts itself
         └── CorruptRecordError   a record's bytes do not match their checksum
 
 A message says what is wrong, what was received and what to do, and names the file if there is one.
@@ -36,7 +36,7 @@ class Interrupted(ConversionError):
 
 
 class DataError(SimimgError):
-    """A data set folder lacks a part, or two of its parts contradict each other."""
+    """A dataset folder lacks a part, or two of its parts contradict each other."""
 
 
 class CorruptRecordError(DataError):

@@ -13,8 +13,6 @@ from typing import Any, TypeVar
 
 from tfrecords.base_errors import UsageError
 
-__all__ = ["check_choices", "from_json", "option", "to_json"]
-
 _Config = TypeVar("_Config")
 
 

@@ -1,6 +1,6 @@
 """FFCV's DatasetWriter: decoded by OpenCV in one worker process per core, resized by FFCV, into one .beton file.
 
-FFCV leaves decoding to its data set. OpenCV, which FFCV depends on, decodes a third faster than Pillow, which its
+FFCV leaves decoding to its dataset. OpenCV, which FFCV depends on, decodes a third faster than Pillow, which its
 examples use. FFCV keeps the aspect ratio: `max_resolution` gives the longer side the length of our squares, so it
 stores fewer pixels than the others.
 """
@@ -19,7 +19,7 @@ __all__ = ["load", "prepare"]
 
 
 class _Pictures:
-    """The files as a data set for FFCV: items (pixels, label) by index."""
+    """The files as a dataset for FFCV: items (pixels, label) by index."""
 
     def __init__(self, job: ConvertJob) -> None:
         self._paths, self._labels = job.paths(), job.labels

@@ -21,7 +21,7 @@ _LOADERS: list[Any] = []
 
 
 class _Pictures:
-    """The images as a data set for FFCV: items (pixels, label) by index."""
+    """The images as a dataset for FFCV: items (pixels, label) by index."""
 
     def __init__(self, job: ReadJob) -> None:
         import numpy as np

@@ -13,8 +13,6 @@ from typing import Any
 
 from simimg.errors import UsageError
 
-__all__ = ["Counter", "Folder", "checked_options"]
-
 Folder = str | Path
 
 

@@ -1,4 +1,4 @@
-"""Images to a data set, and a data set to batches."""
+"""Images to a dataset, and a dataset to batches."""
 
 from __future__ import annotations
 
@@ -14,13 +14,11 @@ if TYPE_CHECKING:
     from tfrecords.convert import ConvertProgress, ConvertSummary
     from tfrecords.format import Verification
 
-__all__ = ["Loader", "convert", "load", "verify"]
-
 
 def convert(
     image_dir: Folder, *, progress: Callable[[ConvertProgress], None] = lambda _: None, **options: Any
 ) -> ConvertSummary:
-    """Convert images to TFRecord shards, and write the data set's report.html.
+    """Convert images to TFRecord shards, and write the dataset's report.html.
 
     With more than one worker (`num_workers`), a script has to call it under `if __name__ == "__main__":`.
 
@@ -50,10 +48,10 @@ def convert(
 
 
 def verify(dataset_dir: Folder, *, progress: Callable[[int], None] = lambda num_examples: None) -> Verification:
-    """Check every byte of a data set.
+    """Check every byte of a dataset.
 
     Args:
-        dataset_dir: the data set's folder.
+        dataset_dir: the dataset's folder.
         progress: called with the number of examples since the last call.
 
     Raises:
@@ -80,10 +78,10 @@ def load(
     seed: int = 0,
     reader: str = "auto",
 ) -> Loader:
-    """Open a split of a data set, to iterate over it in batches.
+    """Open a split of a dataset, to iterate over it in batches.
 
     Args:
-        dataset_dir: the data set's folder.
+        dataset_dir: the dataset's folder.
         split: `train`, `test`, ….
         batch_size: examples per batch.
         shuffle: use a new random order in each epoch. All batches are then full: the examples left over at the end

@@ -16,7 +16,7 @@ from PIL import Image
 from simimg.augment import AugmentConfig, augment
 from simimg.doctor.machine import machine_facts
 from simimg.evaluation import Classification, CopyFigures, classify, compiled, copy_of, predict, search_copies
-from simimg.input import Reader, Split, eval_batches, open_reader
+from simimg.input import Reader, Split, eval_batches, open_reader, reading
 from simimg.presets import preset_options
 from simimg.report import Tile, TrainingContent, confusion_matrix, write_training_report
 from simimg.report.number_format import count_of, duration, percent
@@ -24,8 +24,6 @@ from simimg.training import RunInfo, TensorBoard, TrainConfig, TrainResult, load
 from tfrecords.format.layout import Layout
 from tfrecords.format.manifest import read_manifest
 from tfrecords.options import to_json
-
-__all__ = ["by_kind", "changed_options", "measure", "surest_mistakes", "write_run_report"]
 
 _IMAGES_PER_CELL, _MAX_MISTAKES = 12, 150  # of a confusion matrix: 5 kB per image in the report
 _NUM_COPIES = 6
@@ -56,7 +54,7 @@ def measure(
     figures = classify(probabilities, labels, split.class_names)
     if not with_mistakes:
         return figures, []
-    batches = eval_batches(reader, min(_BATCH_SIZE, split.num_examples))
+    batches = reading(split, eval_batches(reader, min(_BATCH_SIZE, split.num_examples)))
     images = np.concatenate([batch.image.numpy() for batch in batches])[: len(labels)]
     return figures, surest_mistakes(probabilities, labels, images, split.class_names, _names(split, ids))
 
@@ -90,7 +88,8 @@ def _measure_copies(
     wrong = np.flatnonzero(search.found != np.arange(len(search.found)))[:_NUM_COPIES].tolist()
     wanted = {int(search.ids[row]) for place in wrong for row in (place, search.found[place])}
     images: dict[int, tf.Tensor] = {}
-    for batch in eval_batches(reader, min(_BATCH_SIZE, reader.split.num_examples)) if wanted else ():
+    batches = reading(reader.split, eval_batches(reader, min(_BATCH_SIZE, reader.split.num_examples)))
+    for batch in batches if wanted else ():
         there = [row for row, id in enumerate(batch.id.numpy().tolist()) if id in wanted]
         images |= {int(batch.id[row]): batch.image[row] for row in there}
     names = _names(reader.split, search.ids)
@@ -177,7 +176,7 @@ def _names(split: Split, ids: np.ndarray) -> list[str]:
 
 def _augmented(reader: Reader, options: TrainConfig) -> list[list[Tile]]:
     """Return rows of tiles: an image as stored, then as augmented in the first epochs."""
-    batch = next(iter(eval_batches(reader, min(_NUM_AUGMENTED, reader.split.num_examples))))
+    batch = next(reading(reader.split, eval_batches(reader, min(_NUM_AUGMENTED, reader.split.num_examples))))
     seen = []
     for epoch in range(_EPOCHS_SHOWN):
         number = tf.constant(epoch, tf.int64)

@@ -17,8 +17,6 @@ if TYPE_CHECKING:
 
     from simimg.similarity import Duplicates, IndexUpdate, Leaks, SearchIndex, SearchResult
 
-__all__ = ["Searcher", "duplicates", "index", "leaks", "search"]
-
 
 def index(
     image_dir: Folder | None = None,
@@ -28,12 +26,12 @@ def index(
     model: str = "lite0",
     progress: Callable[[int, int], object] = lambda done, total: None,
 ) -> IndexUpdate:
-    """Create or update a search index of an image folder or a data set.
+    """Create or update a search index of an image folder or a dataset.
 
     Args:
         image_dir: folder of images, searched at any depth; its top-level folders are the labels.
         index_dir: folder of the index, new or existing.
-        dataset_dir: data set to index instead of `image_dir`; with both, `image_dir` is where its files lie.
+        dataset_dir: dataset to index instead of `image_dir`; with both, `image_dir` is where its files lie.
         model: name of a shipped model, or the folder of a run.
         progress: called with the number of images done and the total.
 
@@ -77,7 +75,7 @@ class Searcher:
         >>> from PIL import Image, ImageOps
         >>> with simimg.Searcher("indexes/photos") as searcher:
         ...     best = searcher.search(ImageOps.mirror(Image.open("photos/fishes/image_0002.jpg")))[0]
-        >>> best.picture.path, best.is_copy, best.reasons
+        >>> best.image.path, best.is_copy, best.reasons
         ('fishes/image_0002.jpg', True, ('mirrored',))
     """
 
@@ -96,7 +94,8 @@ class Searcher:
         """Return the `k` most similar images, best first.
 
         Args:
-            image: a file, or an image in memory, of any mode.
+            image: a file, or an image in memory, of any mode. What Pillow has opened finds what its file finds: the
+                orientation, color profile and transparency are applied.
             k: at least 1.
             by: `copy`: verified copies first, with the edits found; `kind`: images of the same kind.
 
@@ -104,15 +103,13 @@ class Searcher:
             UsageError: the file cannot be decoded, or `k` or `by` is not valid.
         """
         from simimg.similarity import Query, load_query
-        from simimg.similarity.query_search import make_query
+        from simimg.similarity.query_search import image_query
 
         _check_search(k, by)
-        if isinstance(image, str | Path):
-            query = load_query(str(image), self._finder.embedder)
-            if not isinstance(query, Query):
-                raise UsageError(f"{image} cannot be decoded: {query}.")
-        else:
-            query = make_query("", image.convert("RGB"), self._finder.embedder)
+        embedder = self._finder.embedder
+        query = load_query(str(image), embedder) if isinstance(image, str | Path) else image_query(image, embedder)
+        if not isinstance(query, Query):
+            raise UsageError(f"{image} cannot be decoded: {query}.")
         return self._finder.find(query, k, by)
 
     def search_files(
@@ -197,7 +194,7 @@ def duplicates(
 
     Example:
         >>> found = simimg.duplicates("photos", plan="plan.json")
-        >>> [(group.keeper.picture.path, len(group.others)) for group in found.groups]
+        >>> [(group.keeper.image.path, len(group.others)) for group in found.groups]
         []
     """
     from simimg.similarity import (
@@ -226,7 +223,7 @@ def duplicates(
             opened,
             threshold=threshold or opened.copy_threshold,
             reference=lambda picture: is_reference(picture.path, reference),
-            progress=Counter(partial(progress, "comparing"), len(opened.pictures)).advance,
+            progress=Counter(partial(progress, "comparing"), len(opened.images)).advance,
         )
         if plan is not None:
             write_plan(Path(plan), opened.files_dir(), found.groups, reference)
@@ -244,12 +241,12 @@ def leaks(
     deal: str = "first",
     progress: Callable[[str, int, int], object] = lambda stage, done, total: None,
 ) -> Leaks:
-    """Find the copies across a data set's splits: test images that the model has seen in training.
+    """Find the copies across a dataset's splits: test images that the model has seen in training.
 
     Args:
-        dataset_dir: the data set's folder.
+        dataset_dir: the dataset's folder.
         image_dir: folder that it was converted from, to examine the files themselves.
-        index_dir: an index of the data set, which is updated; None makes a temporary one.
+        index_dir: an index of the dataset, which is updated; None makes a temporary one.
         model: as for `index`.
         threshold: as for `duplicates`.
         clean: also write an image table (CSV) in which all copies of an image are in one split.
@@ -257,7 +254,7 @@ def leaks(
         progress: called with the stage (`indexing`, `comparing`), the number of images done and the total.
 
     Raises:
-        UsageError: the folder is not a data set of `simimg convert`, or an argument is not valid.
+        UsageError: the folder is not a dataset of `simimg convert`, or an argument is not valid.
 
     Example:
         >>> simimg.leaks("data/photos/1.0.0", image_dir="photos").affected("test")
@@ -275,7 +272,7 @@ def leaks(
             update.index,
             threshold=threshold or update.index.copy_threshold,
             deal=deal if clean else None,
-            progress=Counter(partial(progress, "comparing"), len(update.index.pictures)).advance,
+            progress=Counter(partial(progress, "comparing"), len(update.index.images)).advance,
         )
         if clean is not None and found.cleaned is not None:
             write_clean_table(update.index, found.cleaned, Path(clean))

@@ -1,4 +1,4 @@
-"""A data set to a trained model, its evaluation and its predictions."""
+"""A dataset to a trained model, its evaluation and its predictions."""
 
 from __future__ import annotations
 
@@ -15,14 +15,12 @@ if TYPE_CHECKING:
     from simimg.input import Reader
     from simimg.training import RunInfo, TrainResult, Watcher
 
-__all__ = ["Prediction", "evaluate", "open_trained", "predict", "train"]
-
 
 def train(dataset_dir: Folder, *, watcher: Watcher | None = None, **options: Any) -> TrainResult:
     """Train a model, or resume an interrupted run.
 
     Args:
-        dataset_dir: the data set's folder.
+        dataset_dir: the dataset's folder.
         watcher: receives progress and notes; see `simimg.training.Watcher`.
         **options: options of `simimg train`, such as `preset`, `model_dir`, `epochs` and `seed`.
 
@@ -55,7 +53,7 @@ def evaluate(
 
     Args:
         model_dir: folder of a finished run.
-        dataset_dir: the data set's folder.
+        dataset_dir: the dataset's folder.
         split: the split to measure on.
         report: also write a report (HTML) with the model's mistakes to this file.
         progress: called with the number of examples done and the total.
@@ -64,7 +62,7 @@ def evaluate(
         A `Classification`, or `CopyFigures` for a model trained with `objective="similarity"`.
 
     Raises:
-        UsageError: the model does not fit the data set.
+        UsageError: the model does not fit the dataset.
         ModelError: the folder is not that of a finished run.
 
     Example:
@@ -150,7 +148,7 @@ def predict(
         ['photos/fishes/image_0001.jpg']
     """
     from simimg.evaluation import compiled, predict_files
-    from simimg.image_files import named_files
+    from simimg.image_files import named_files, options_of
     from simimg.training import load_trained
 
     paths = named_files([str(one) for one in ([images] if isinstance(images, str | Path) else images)])
@@ -163,8 +161,7 @@ def predict(
     found = predict_files(
         compiled(model, views=info.config["test_views"]),
         paths,
-        image_size=info.image_size,
-        resize=info.resize,
+        options_of(info),
         num_classes=len(info.class_names),
         progress=Counter(progress, len(paths)).advance,
     )

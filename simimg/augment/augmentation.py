@@ -11,8 +11,6 @@ from simimg.augment.degradations import blur, cover, cut_out, quantize
 from simimg.augment.geometry import paste, warp, warp_by_gather
 from simimg.augment.parameters import AugmentConfig, Parameters, draw
 
-__all__ = ["augment", "recolor"]
-
 # The weights of a color's brightness, ITU-R BT.601, and the gray that a change of contrast keeps.
 _LUMA = (0.299, 0.587, 0.114)
 _MIDDLE_GRAY = 127.5

@@ -11,8 +11,6 @@ import tensorflow as tf
 
 from simimg.augment.parameters import Parameters
 
-__all__ = ["blur", "cover", "cut_out", "quantize"]
-
 _MIDDLE_GRAY = 127.5
 _BLOCK = 8  # of JPEG, in px
 

@@ -13,8 +13,6 @@ import tensorflow as tf
 
 from simimg.augment.parameters import Parameters
 
-__all__ = ["paste", "transforms", "warp", "warp_by_gather"]
-
 
 def warp(parameters: Parameters, images: tf.Tensor, border: str = "reflect") -> tf.Tensor:
     """Returns `images` mirrored, cropped and rotated.

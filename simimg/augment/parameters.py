@@ -18,8 +18,6 @@ import tensorflow as tf
 
 from simimg.errors import UsageError
 
-__all__ = ["BORDERS", "AugmentConfig", "Parameters", "draw", "uniform"]
-
 # Pixels outside an image a b c d: its mirror image (c b a | a b c d | d c b), its edge (a a a | a b c d | d d d), or
 # black.
 BORDERS = ("reflect", "nearest", "constant")

@@ -88,7 +88,7 @@ def measure_loop(
 
     Raises:
         UsageError: an option is invalid.
-        DataError: the data set is damaged.
+        DataError: the dataset is damaged.
     """
     gpus = tf.config.get_visible_devices("GPU")
     if not gpus:

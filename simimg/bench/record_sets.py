@@ -1,4 +1,4 @@
-"""The records that readers are compared on: a data set, and the same images in the formats that rivals need.
+"""The records that readers are compared on: a dataset, and the same images in the formats that rivals need.
 
 They are kept under `<cache_dir>/bench/` like the images that they are made of, see `simimg.bench.image_sets`.
 """
@@ -29,10 +29,10 @@ _QUALITY = 90  # of JPEG records; the same as FFCV's
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Records:
-    """A data set with one split `train`, and the paths of its other forms.
+    """A dataset with one split `train`, and the paths of its other forms.
 
     Attributes:
-        split: the data set.
+        split: the dataset.
         image_dir: the images that it was made of.
         forms_dir: `pixels.npy`, uint8 `[n, size, size, 3]`, and `labels.npy`, int64 `[n]`; of JPEG records, also tar
             shards for WebDataset, and `files/`, which has the records' own JPEG files in one folder per class.

@@ -114,7 +114,7 @@ def measure_embedding(
                 index_folder(Path(index_dir) / "index", source, embedder)
 
         def load() -> None:
-            for _ in load_files(files, pictures.folder, image_size=embedder.image_size, how=embedder.resize):
+            for _ in load_files(files, embedder.image_options, pictures.folder):
                 pass
 
         side = embedder.image_size
@@ -181,18 +181,18 @@ def measure_queries(
     Raises:
         UsageError: the index has fewer images.
     """
-    if not 1 <= num_queries <= len(index.pictures):
+    if not 1 <= num_queries <= len(index.images):
         raise UsageError(
-            f"{index.index_dir} has {len(index.pictures)} images; `num_queries` should be from 1 to that number. "
+            f"{index.index_dir} has {len(index.images)} images; `num_queries` should be from 1 to that number. "
             f"Received: num_queries={num_queries}."
         )
     advance = watch(num_queries + 1)
     seconds: dict[str, list[float]] = {}
     finder = Finder(index, embedder)
-    drawn = np.random.default_rng(seed).permutation(len(index.pictures))[:num_queries]
+    drawn = np.random.default_rng(seed).permutation(len(index.images))[:num_queries]
     edits = list(EDITS)
     for number, row in enumerate([drawn[0], *drawn]):  # the first is the warm-up
-        path = index.path_of(index.pictures[int(row)])
+        path = index.path_of(index.images[int(row)])
         edit = edits[number % len(edits)]
         copy = EDITS[edit](decode(path.read_bytes()), np.random.default_rng([seed, int(row)]))
         with tempfile.NamedTemporaryFile(suffix=".jpg") as file:
@@ -205,7 +205,7 @@ def measure_queries(
     parts = {name: _part(name, values) for name, values in seconds.items()}
     first, again = parts.pop("first"), parts.pop("again")
     return QueryTime(
-        what=f"{num_queries} edited copies among {len(index.pictures):,} images",
+        what=f"{num_queries} edited copies among {len(index.images):,} images",
         parts=tuple(parts.values()),
         first=first,
         again=again,
@@ -227,7 +227,7 @@ def _one(finder: Finder, path: Path) -> dict[str, float]:
 
     image = decode(path.read_bytes())
     done("decode")
-    views = query_views(image, embedder.image_size, embedder.resize)
+    views = query_views(image, embedder.image_options)
     done("17 views of it")
     query = Query(str(path), views, fingerprint(image, as_query=True))
     done("its keypoints")

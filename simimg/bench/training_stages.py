@@ -116,7 +116,7 @@ def measure_training(
 
     Raises:
         UsageError: an option is invalid.
-        DataError: the data set is damaged.
+        DataError: the dataset is damaged.
     """
     strategy = make_strategy(config.num_devices)
     config = config.resolved(strategy.num_replicas_in_sync)

@@ -2,8 +2,9 @@
 
 Random images of the index are edited in fourteen ways and searched for. As many distractors, images that count as
 missing from the index, are searched for too and should find nothing. The similarity above which 99% of the matches are
-correct is stored in the index as its threshold for `simimg search` and `simimg duplicates`. Images that the index
-contains twice are not counted.
+correct is stored in the index as the threshold of `simimg search`. The copies are also compared as `simimg duplicates`
+and `simimg leaks` compare files, which gives them a threshold of their own. Where nothing reaches 99%, the threshold
+stays as it was, and the exit code is 2. Images that the index contains twice are not counted.
 
 Example: simimg calibrate --index_dir=indexes/photos --picture=calibration.png
 """
@@ -18,7 +19,7 @@ from typing import Any
 from simimg.commands.console import Result, note, progress_bar, quiet_tensorflow
 
 with quiet_tensorflow():
-    from simimg.errors import UsageError
+    from simimg.errors import SearchIndexError, UsageError
     from simimg.report import Tile, calibration_curves, tile_sheet
     from simimg.similarity import SearchIndex, load_embedder
     from simimg.similarity.evaluation.image_edits import EDITS
@@ -28,15 +29,16 @@ with quiet_tensorflow():
         Hash,
         Retrieval,
         edited_copy,
+        indexed_image,
         kind_precision,
         measure_retrieval,
     )
-from tfrecords.convert.image.decoder import decode
 from tfrecords.options import option
 
-JSON_KEYS = "num_images num_queries threshold recall micro kind_map failures seconds"
+JSON_KEYS = "num_images num_queries threshold pair_threshold recall micro kind_map failures seconds"
 
 _PRECISION = 0.99
+_USED_BY = {"copy": "search", "pairs": "duplicates and leaks"}
 _NAMES = {"similarity": "simimg", "cosine": "embeddings alone", "normalised": "embeddings, normalized"}
 _FAILURES_SHOWN = 10
 _FAILURES_DRAWN = 40
@@ -75,24 +77,25 @@ def run(options: Options) -> Result:
             hashes=_hashes() if options.rivals else {},
             progress=bar.update,
         )
-    threshold = measured.threshold(_PRECISION)
-    index.with_threshold("copy", threshold)
-    kinds = kind_precision(index) if len(set(index.pictures.column("label"))) > 1 else {}
+    thresholds = {"copy": measured.threshold(_PRECISION), "pairs": measured.threshold(_PRECISION, "pairs")}
+    stored = _store(index, {name: value for name, value in thresholds.items() if value is not None})
+    kinds = kind_precision(index) if len(set(index.images.column("label"))) > 1 else {}
     if options.picture is not None:
-        calibration_curves(*measured.scored["similarity"], measured.num_copies, threshold, options.picture)
+        calibration_curves(*measured.scored["similarity"], measured.num_copies, thresholds["copy"], options.picture)
     if options.failures is not None and measured.failures:
         rows = [_tiles(index, failure, options.seed) for failure in measured.failures[:_FAILURES_DRAWN]]
         tile_sheet(rows, options.failures)
     micro = {score: measured.micro(score) for score in SCORES}
     failures = [
-        dataclasses.asdict(one) | {name: index.pictures[getattr(one, name)].path for name in ("original", "first")}
+        dataclasses.asdict(one) | {name: index.images[getattr(one, name)].path for name in ("original", "first")}
         for one in measured.failures
     ]
     seconds = time.perf_counter() - start
     values: dict[str, Any] = {
         "num_images": measured.num_images,
         "num_queries": measured.num_queries,
-        "threshold": threshold,
+        "threshold": thresholds["copy"],
+        "pair_threshold": thresholds["pairs"],
         "recall": measured.recall,
         "micro": {score: {"uap": uap, "recall_at_precision_90": recall} for score, (uap, recall) in micro.items()},
         "kind_map": kinds,
@@ -107,30 +110,47 @@ def run(options: Options) -> Result:
         wrong = f"{len(failures)} of {measured.num_copies:,} copies do not have their original as the first match"
         lines += ["", wrong]
         lines += [f"  {one['original']} {one['edit']}: {one['first']}" for one in failures[:_FAILURES_SHOWN]]
-    lines += [
-        "",
-        f"threshold {threshold:.3f}, above which 99% of the matches are correct, stored in {options.index_dir}; "
-        f"{seconds:.0f} s",
-    ]
+    lines += ["", *(_threshold_line(name, value, index) for name, value in thresholds.items())]
+    lines.append(f"{'stored' if stored else 'not stored'} in {options.index_dir}; {seconds:.0f} s")
     if options.picture is not None:
         lines.append(f"curves: {options.picture}")
     if options.failures is not None:
         lines.append(f"failures: {options.failures}" if failures else "there are no failures to draw")
-    return Result(values=values, text="\n".join(lines))
+    return Result(
+        values=values, text="\n".join(lines), exit_code=0 if stored and None not in thresholds.values() else 2
+    )
+
+
+def _store(index: SearchIndex, thresholds: dict[str, float]) -> bool:
+    """Store thresholds; return whether there were any. Minutes of measuring are shown even if they cannot be stored."""
+    try:
+        index.with_thresholds(**thresholds)
+    except (SearchIndexError, UsageError) as error:
+        note(str(error))
+        return False
+    return bool(thresholds)
+
+
+def _threshold_line(name: str, threshold: float | None, index: SearchIndex) -> str:
+    if threshold is not None:
+        return f"threshold {threshold:.3f} for {_USED_BY[name]}, above which 99% of the matches are correct"
+    before = index.info.thresholds.get(name)
+    return (
+        f"no threshold for {_USED_BY[name]}: at no similarity are 99% of the matches correct; "
+        f"{'there is none' if before is None else f'it stays {before:.3f}'}"
+    )
 
 
 def _tiles(index: SearchIndex, failure: Failure, seed: int) -> list[Tile]:
-    original, first = (
-        decode(index.path_of(index.pictures[row]).read_bytes()) for row in (failure.original, failure.first)
-    )
+    original, first = (indexed_image(index, row) for row in (failure.original, failure.first))
     copy = edited_copy(original, failure.original, failure.edit, seed)
     place = "not among the verified candidates" if failure.place is None else f"match number {failure.place + 1}"
     for image in (copy, original, first):
         image.thumbnail((_TILE_PX, _TILE_PX))
     return [
         Tile(copy, failure.edit, "query"),
-        Tile(original, index.pictures[failure.original].path, place),
-        Tile(first, index.pictures[failure.first].path, "first match"),
+        Tile(original, index.images[failure.original].path, place),
+        Tile(first, index.images[failure.first].path, "first match"),
     ]
 
 

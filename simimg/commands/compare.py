@@ -1,6 +1,6 @@
 """Compare training runs.
 
-Runs with equal options except for the seed (and the data set that it split) form a group. A group is shown with the
+Runs with equal options except for the seed (and the dataset that it split) form a group. A group is shown with the
 mean and the standard deviation of the accuracy of its runs, or of the copy recall with --objective=similarity, and with
 the options in which the groups differ. --report also draws the curves of all runs.
 

@@ -1,7 +1,7 @@
 """Convert images to TFRecord shards.
 
 The source is a folder with one folder of images per class, an archive of such a folder, tar shards, a table of paths
-and labels, a TensorFlow data set, or a URL. The data set goes to DATA_DIR/NAME/1.0.0, and
+and labels, a TensorFlow dataset, or a URL. The dataset goes to DATA_DIR/NAME/1.0.0, and
 `tfds.builder_from_directory` opens it too; report.html in it shows its contents. Files that cannot be used are
 rejected with a reason each and listed in quarantine.jsonl beside the shards, and the exit code is then 2. If the
 conversion is interrupted, the same command resumes it.
@@ -31,7 +31,7 @@ JSON_KEYS = "dataset_dir num_examples splits num_refused reasons seconds images_
 class Options(ConvertConfig):
     """The converter's options, and a source that needs TensorFlow Datasets."""
 
-    tfds_name: str = option("Data set of TensorFlow Datasets to convert, e.g. caltech101; downloaded if necessary.", "")
+    tfds_name: str = option("Dataset of TensorFlow Datasets to convert, e.g. caltech101; downloaded if necessary.", "")
 
 
 def run(options: Options) -> Result:
@@ -55,7 +55,7 @@ def run(options: Options) -> Result:
 
 
 def _tfds_source(options: Options) -> dict[str, str]:
-    """Return the options that make a TFDS data set, downloaded and prepared, the source."""
+    """Return the options that make a TFDS dataset, downloaded and prepared, the source."""
     name = options.tfds_name
     if options.image_dir or options.table:
         raise UsageError(f"--tfds_name={name} is a source of its own: leave out --image_dir and --table.")

@@ -6,7 +6,7 @@ One dispatcher distributes the work among any number of workers:
     simimg data_service --dispatcher=grpc://HOST:5050       a worker, on every machine that helps
     simimg train --data_service=grpc://HOST:5050 --dataset_dir=… the training
 
-Workers need the data set under the same path as the training, and the same version of TensorFlow. They may start and
+Workers need the dataset under the same path as the training, and the same version of TensorFlow. They may start and
 stop at any time. The service helps if training waits for decoding; `simimg bench --stage=train` shows whether it does.
 Everyone who can reach the ports can use the service and make the workers read files, so use it in a trusted network.
 

@@ -15,7 +15,7 @@ from simimg.image_files import thumbnail
 with quiet_tensorflow():
     from simimg.api.run_report import measure
     from simimg.evaluation import Classification
-    from simimg.input import eval_batches, open_reader
+    from simimg.input import eval_batches, open_reader, reading
     from simimg.report import ReportContent, Stage, Tile, write_report
     from simimg.similarity import SearchIndex
     from simimg.similarity.evaluation.image_edits import EDITS
@@ -39,13 +39,11 @@ def edited_copies(image_dir: Path, index_dir: Path, out_dir: Path, seed: int) ->
         The path of each copy with the path of its original.
     """
     index = SearchIndex.open(index_dir)
-    chosen = np.random.default_rng(seed).choice(
-        len(index.pictures), min(_NUM_EDITED, len(index.pictures)), replace=False
-    )
+    chosen = np.random.default_rng(seed).choice(len(index.images), min(_NUM_EDITED, len(index.images)), replace=False)
     out_dir.mkdir(parents=True, exist_ok=True)
     originals: dict[str, str] = {}
     for number, row in enumerate(sorted(chosen.tolist())):
-        original = index.path_of(index.pictures[row])
+        original = index.path_of(index.images[row])
         image = decode(original.read_bytes())
         for name, edit in EDITS.items():
             copy = out_dir / f"{number:02d}-{name}.jpg"
@@ -77,7 +75,7 @@ def write_demo_report(
     figures, mistakes = measure(reader, model, info)
     assert isinstance(figures, Classification)  # the demo trains a classifier
     samples: dict[str, list[Image.Image]] = {name: [] for name in layout.class_names}
-    for batch in eval_batches(reader, _EVAL_BATCH):
+    for batch in reading(reader.split, eval_batches(reader, _EVAL_BATCH)):
         for image, label, id in zip(*(part.numpy() for part in batch), strict=True):
             prints = samples[layout.class_names[label]]
             if id >= 0 and len(prints) < _SAMPLES_PER_CLASS:  # -1 only fills the last batch up

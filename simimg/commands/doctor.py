@@ -1,7 +1,7 @@
-"""Check this machine and a data set for problems.
+"""Check this machine and a dataset for problems.
 
 Checks Python and its packages, GPUs and why one is not used, cores, memory and their limits in a container, the disk of
-the working folder, /dev/shm and the limit of open files. With --dataset_dir, it also checks a data set without reading
+the working folder, /dev/shm and the limit of open files. With --dataset_dir, it also checks a dataset without reading
 its shards. To measure the disk, it writes 64 MB to the working folder and removes them. The exit code is 2 if there is
 a problem.
 
@@ -31,7 +31,7 @@ JSON_KEYS = "simimg tensorflow gpus versions gpu machine disk limits dataset not
 class Options:
     """Options of `doctor`."""
 
-    dataset_dir: Path | None = option("Data set folder to check too, DATA_DIR/NAME/VERSION.", None)
+    dataset_dir: Path | None = option("Dataset folder to check too, DATA_DIR/NAME/VERSION.", None)
 
 
 def run(options: Options) -> Result:

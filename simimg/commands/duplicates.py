@@ -87,11 +87,11 @@ def run(options: Options) -> Result:
         note(f"{found.num_missing:,} images of the index could not be read again, and were not compared")
     reference = reference_dirs_of(index, options.reference_dirs)
     others = [member for group in found.groups for member in group.others]
-    copies = [member for member in others if not is_reference(member.picture.path, reference)]
+    copies = [member for member in others if not is_reference(member.image.path, reference)]
     seconds = time.perf_counter() - start
     values = {
         "groups": [[_values(index, member) for member in group.members] for group in found.groups],
-        "num_images": len(index.pictures),
+        "num_images": len(index.images),
         "num_copies": len(copies),
         "num_pairs_examined": found.num_pairs_examined,
         "num_refused": len(refused),
@@ -104,8 +104,8 @@ def run(options: Options) -> Result:
     if len(found.groups) > _GROUPS_SHOWN:
         lines.append(f"… and {len(found.groups) - _GROUPS_SHOWN:,} more groups; --json and --plan list all of them")
     lines.append(
-        f"{len(copies):,} of {len(index.pictures):,} images are copies of {len(found.groups):,} others, "
-        f"{storage(sum(member.picture.num_bytes for member in copies))} in all; {seconds:.0f} s"
+        f"{len(copies):,} of {len(index.images):,} images are copies of {len(found.groups):,} others, "
+        f"{storage(sum(member.image.num_bytes for member in copies))} in all; {seconds:.0f} s"
     )
     if options.plan is not None:
         lines.append(f"plan: {options.plan}; `simimg apply --plan={options.plan} --dry_run` shows what it does")
@@ -123,9 +123,9 @@ def _write_report(options: Options, report: Path, index: SearchIndex, found: Dup
         # The part that a copy shows is marked where there is one copy: of several, no one could tell which.
         first = pairs[0][1] if len(group.others) == 1 else originals.image(keeper.row, COPY_PX)
         return CopyRow(
-            first=Tile(first, keeper.picture.path, f"kept: {keeper.reason}"),
+            first=Tile(first, keeper.image.path, f"kept: {keeper.reason}"),
             copies=[
-                Tile(image, member.picture.path, f"{member.similarity:.3f}: {member.reason}")
+                Tile(image, member.image.path, f"{member.similarity:.3f}: {member.reason}")
                 for member, (image, _) in zip(shown, pairs, strict=True)
             ],
             num_more=len(group.others) - len(shown),
@@ -149,7 +149,7 @@ def _write_report(options: Options, report: Path, index: SearchIndex, found: Dup
         title=f"Copies in {Path(source).resolve().name}",
         about=str(source),
         number=f"{len(copies):,}",
-        counted=f"copies among {len(index.pictures):,} images",
+        counted=f"copies among {len(index.images):,} images",
         facts={
             "images that have copies": f"{len(found.groups):,}",
             "MB in copies": _megabytes(copies),
@@ -165,15 +165,15 @@ def _write_report(options: Options, report: Path, index: SearchIndex, found: Dup
 
 
 def _values(index: SearchIndex, member: Member) -> dict[str, object]:
-    path = str(index.path_of(member.picture))
+    path = str(index.path_of(member.image))
     return {"path": path, "similarity": round(member.similarity, 6), "reason": member.reason}
 
 
 def _megabytes(members: list[Member]) -> str:
-    return f"{sum(member.picture.num_bytes for member in members) / 1e6:,.1f}"
+    return f"{sum(member.image.num_bytes for member in members) / 1e6:,.1f}"
 
 
 def _text(group: Group) -> str:
-    lines = [f"{group.keeper.picture.path}  (kept: {group.keeper.reason})"]
-    lines += [f"  {member.similarity:.3f}  {member.picture.path}  ({member.reason})" for member in group.others]
+    lines = [f"{group.keeper.image.path}  (kept: {group.keeper.reason})"]
+    lines += [f"  {member.similarity:.3f}  {member.image.path}  ({member.reason})" for member in group.others]
     return "\n".join(lines)

@@ -32,7 +32,7 @@ JSON_KEYS = (
 class Options:
     """Options of `evaluate`."""
 
-    dataset_dir: Path = option("Data set folder, DATA_DIR/NAME/VERSION.")
+    dataset_dir: Path = option("Dataset folder, DATA_DIR/NAME/VERSION.")
     model_dir: Path = option("Folder of a finished training run.")
     split: str = option("The split to measure on.", "test")
     picture: Path | None = option("PNG file of the confusion matrix; by default in MODEL_DIR.", None)

@@ -31,7 +31,7 @@ class Options:
     """Options of `index`. Raises UsageError unless exactly one source is given."""
 
     image_dir: Path | None = option("Image folder, searched at any depth; its top-level folders are the labels.", None)
-    dataset_dir: Path | None = option("Data set folder, instead of --image_dir; all splits are indexed.", None)
+    dataset_dir: Path | None = option("Dataset folder, instead of --image_dir; all splits are indexed.", None)
     model: str = option(
         "Folder of a finished training run or of imported weights, or the name of a shipped model.", "lite0"
     )
@@ -61,11 +61,16 @@ def run(options: Options) -> Result:
     if update.other_names:
         name, indexed = update.other_names[0]
         note(f"{len(update.other_names):,} names of files that are indexed by another name, e.g. {name}: {indexed}")
+    if update.outdated:
+        note(
+            f"the threshold that `simimg calibrate` chose is kept, but the images have changed much since. "
+            f"Measure again: simimg calibrate --index_dir={options.index_dir}"
+        )
     index = update.index
     dim = index.vectors["copy"].shape[1]
     values = {
         "index_dir": str(options.index_dir),
-        "num_images": len(index.pictures),
+        "num_images": len(index.images),
         "num_embedded": update.num_embedded,
         "num_removed": update.num_removed,
         "num_refused": len(update.refused),
@@ -73,10 +78,10 @@ def run(options: Options) -> Result:
         "dim": dim,
         "seconds": round(seconds, 3),
     }
-    text = f"{len(index.pictures):,} images as vectors of {dim} numbers in {options.index_dir}\n{seconds:.1f} s"
+    text = f"{len(index.images):,} images as vectors of {dim} numbers in {options.index_dir}\n{seconds:.1f} s"
     if update.num_embedded:
         text += f", {update.num_embedded / seconds:,.0f} images/s including the start of the model"
-    if update.num_embedded < len(index.pictures):
+    if update.num_embedded < len(index.images):
         text += f"\n{update.num_embedded:,} embedded, the others were unchanged"
     if update.num_removed:
         text += f"\n{update.num_removed:,} removed, since their files no longer exist"

@@ -1,7 +1,7 @@
-"""Find copies across the splits of a data set.
+"""Find copies across the splits of a dataset.
 
 Images are compared with those of the other splits as `simimg duplicates` does it: byte-identical files, then similar
-perceptual hashes and embeddings, and every candidate pair is verified. With --image_dir, the files that the data set
+perceptual hashes and embeddings, and every candidate pair is verified. With --image_dir, the files that the dataset
 was converted from are compared; otherwise its stored pixels, which show less detail. --clean=FILE writes an image
 table in which all copies of an image are in one split, and prints the command that converts it.
 
@@ -51,7 +51,7 @@ _MIN_SHARE_LEFT = 0.5  # of a split; below it, another --deal is suggested
 class Options:
     """Options of `leaks`. Raises UsageError if a choice or the threshold is not valid."""
 
-    dataset_dir: Path = option("Data set folder, DATA_DIR/NAME/VERSION.")
+    dataset_dir: Path = option("Dataset folder, DATA_DIR/NAME/VERSION.")
     image_dir: Path | None = option("Folder that it was converted from, to compare the files themselves.", None)
     index_dir: Path | None = option("Keep the index in this folder, so that the next call is fast.", None)
     model: str = option("As for `simimg index`.", "lite0")
@@ -100,7 +100,7 @@ def run(options: Options) -> Result:
     command = clean_command(index, options.clean, options.image_dir) if options.clean and found.cleaned else ""
     moved = None
     if found.cleaned is not None:
-        splits = index.pictures.column("split").tolist()
+        splits = index.images.column("split").tolist()
         moved = sum(new != old for new, old in zip(found.cleaned, splits, strict=True))
     if found.num_missing:
         note(f"{found.num_missing:,} images could not be read again, and were not compared")
@@ -115,13 +115,13 @@ def run(options: Options) -> Result:
                 "split": split,
                 "num_images": found.num_images[split],
                 "in": earlier,
-                "num_pairs": sum(pair.picture.split == split and pair.other.split == earlier for pair in found.pairs),
+                "num_pairs": sum(pair.image.split == split and pair.other.split == earlier for pair in found.pairs),
                 "num_affected": found.affected(split, earlier),
             }
             for earlier, split in combinations(found.splits, 2)
         ],
         "splits": found.num_images,
-        "num_images": len(index.pictures),
+        "num_images": len(index.images),
         "num_pairs_examined": found.num_pairs_examined,
         "num_looked_at_as_stored": found.num_stored,
         "threshold": options.threshold or index.copy_threshold,
@@ -150,21 +150,21 @@ def run(options: Options) -> Result:
 
 
 def _values(pair: LeakedPair) -> dict[str, object]:
-    pictures = (("", pair.picture), ("other_", pair.other))
+    pictures = (("", pair.image), ("other_", pair.other))
     values = {f"{which}{name}": getattr(one, name) for which, one in pictures for name in ("split", "path", "label")}
     return {**values, "similarity": round(pair.similarity, 6), "reason": pair.reason}
 
 
 def _text(pair: LeakedPair) -> str:
     return (
-        f"{pair.similarity:.3f}  {pair.picture.split}: {pair.picture.path}  =  {pair.other.split}: {pair.other.path}"
+        f"{pair.similarity:.3f}  {pair.image.split}: {pair.image.path}  =  {pair.other.split}: {pair.other.path}"
         f"  ({pair.reason})"
     )
 
 
 def _summary(found: Leaks, seconds: float) -> list[str]:
     if len(found.splits) < 2:
-        return [f"the data set has one split, {found.splits[0]}, so no copies can be in two splits"]
+        return [f"the dataset has one split, {found.splits[0]}, so no copies can be in two splits"]
     lines = []
     for earlier, split in combinations(found.splits, 2):
         count, total = found.affected(split, earlier), found.num_images[split]
@@ -196,9 +196,9 @@ def _write_report(options: Options, report: Path, index: SearchIndex, found: Lea
     rows = []
     for pair in found.pairs[:_PAIRS_IN_REPORT]:
         copy, original = marked_pair(images, pair.row, pair.other_row)
-        note = f"{pair.picture.split}, {pair.similarity:.3f}: {pair.reason}"
+        note = f"{pair.image.split}, {pair.similarity:.3f}: {pair.reason}"
         first = Tile(original, pair.other.path, pair.other.split)
-        rows.append(CopyRow(first=first, copies=[Tile(copy, pair.picture.path, note)]))
+        rows.append(CopyRow(first=first, copies=[Tile(copy, pair.image.path, note)]))
     last = found.splits[-1]
     what = "Write an image table in which all copies of an image are in one split:"
     clean = ["simimg", "leaks", f"--dataset_dir={options.dataset_dir}", "--clean=clean.csv"]
@@ -226,7 +226,7 @@ def _draw(index: SearchIndex, found: Leaks, path: Path) -> None:
     for pair in found.pairs[:_PAIRS_DRAWN]:
         copy, original = (images.image(row, _TILE_PX) for row in (pair.row, pair.other_row))
         note = f"{pair.other.split}, {pair.similarity:.3f}: {pair.reason}"
-        rows.append([Tile(copy, pair.picture.path, pair.picture.split), Tile(original, pair.other.path, note)])
+        rows.append([Tile(copy, pair.image.path, pair.image.split), Tile(original, pair.other.path, note)])
     title = f"{len(found.pairs):,} pairs of copies across splits"
     if len(rows) < len(found.pairs):
         title += f", the first {len(rows)}"

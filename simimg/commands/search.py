@@ -66,7 +66,7 @@ def _values(match: SearchResult) -> dict[str, object]:
     return {
         "path": str(match.path),
         "similarity": round(match.similarity, 6),
-        "label": match.picture.label,
+        "label": match.image.label,
         "verified": match.is_copy,
         "reasons": list(match.reasons),
         "cosine": round(match.cosine, 6),
@@ -84,5 +84,5 @@ def _text(query: str, matches: list[SearchResult]) -> str:
 def _tiles(originals: IndexImages, query: str, matches: list[SearchResult]) -> list[Tile]:
     tiles = [Tile(thumbnail(query, _TILE_PX), Path(query).name, "query")]
     for match in matches:
-        tiles.append(Tile(originals.image(match.row, _TILE_PX), match.picture.path, f"{match.similarity:.3f}"))
+        tiles.append(Tile(originals.image(match.row, _TILE_PX), match.image.path, f"{match.similarity:.3f}"))
     return tiles

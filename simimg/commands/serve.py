@@ -78,7 +78,7 @@ def serve(options: Options, stop: threading.Event) -> Result:
     with serving(app, listener) as ended, ExitStack() as stack:
         if not ipaddress.ip_address(host).is_loopback:
             note("the connection is not encrypted: who can read the traffic of this network sees images and token")
-        note(f"{len(index.pictures):,} images are at {url}")
+        note(f"{len(index.images):,} images are at {url}")
         if options.open:
             webbrowser.open(stack.enter_context(_file_that_opens(url, folder)))
         while not stop.wait(_POLL_S) and not ended.is_set():

@@ -1,4 +1,4 @@
-"""Train a model on a data set, on all GPUs of the machine.
+"""Train a model on a dataset, on all GPUs of the machine.
 
 MODEL_DIR receives config.json, checkpoints, metrics for TensorBoard, and at the end model.keras and report.html. With
 --objective=similarity the network learns from the images alone, without labels, to find copies of them, and
@@ -42,7 +42,7 @@ JSON_KEYS = (
 class Options(TrainConfig):
     """Options of `train`: those of a training run, and a file with all of them."""
 
-    dataset_dir: Path = option("Data set folder, DATA_DIR/NAME/VERSION. Required without --config.", Path())
+    dataset_dir: Path = option("Dataset folder, DATA_DIR/NAME/VERSION. Required without --config.", Path())
     config: Path | None = option("The config.json of a run to repeat; flags override its options.", None)
 
 
@@ -51,7 +51,7 @@ def resolve(given: dict[str, Any]) -> TrainConfig:
     file = given.pop("config", None)
     if file is None:
         if "dataset_dir" not in given:
-            raise UsageError("--dataset_dir=PATH is required: data set folder, DATA_DIR/NAME/VERSION.")
+            raise UsageError("--dataset_dir=PATH is required: dataset folder, DATA_DIR/NAME/VERSION.")
         return TrainConfig.with_preset(given)
     if not file.is_file():
         raise UsageError(f"--config={file} does not exist. Name the config.json of a run.")

@@ -1,4 +1,4 @@
-"""Check every byte of a data set.
+"""Check every byte of a dataset.
 
 Reads all records, verifies their checksums, and checks that counts, names, manifest and metadata agree. The exit code
 is 3 if there is a problem.
@@ -23,7 +23,7 @@ JSON_KEYS = "ok num_examples problems"
 class Options:
     """Options of `verify`."""
 
-    dataset_dir: Path = option("Data set folder, DATA_DIR/NAME/VERSION.")
+    dataset_dir: Path = option("Dataset folder, DATA_DIR/NAME/VERSION.")
 
 
 def run(options: Options) -> Result:

@@ -1,4 +1,4 @@
-"""Checks of this machine and of a data set: one function per subject, each of which returns a `CheckResult`.
+"""Checks of this machine and of a dataset: one function per subject, each of which returns a `CheckResult`.
 
 The folders that a function reads can be passed to it, so that tests can describe machines that do not exist.
 """

@@ -8,8 +8,6 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-__all__ = ["CheckResult", "gigabytes"]
-
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class CheckResult:

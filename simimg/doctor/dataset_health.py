@@ -1,4 +1,4 @@
-"""The health of a data set, without reading its shards, which `simimg verify` does."""
+"""The health of a dataset, without reading its shards, which `simimg verify` does."""
 
 from __future__ import annotations
 
@@ -14,8 +14,6 @@ from tfrecords.format.naming import INFO_FILE
 from tfrecords.format.quarantine import read_quarantine
 from tfrecords.format.tfds_metadata import is_tfds_folder, num_examples_by_split
 
-__all__ = ["check_dataset"]
-
 _MAX_REFUSED = 0.05  # of all files; a larger share mostly has a single cause
 _MIN_EXAMPLES = 512  # from which a split has several shards
 _OTHER_FILES = 256  # that a process has open besides shards
@@ -25,7 +23,7 @@ _MAX_NAMED = 3
 def check_dataset(
     dataset_dir: Path, *, num_cores: int, max_open_files: int, mounts: Path = Path("/proc/self/mountinfo")
 ) -> CheckResult:
-    """Check that a data set opens, its counts, its splits, the sizes of its shards and its rejected files.
+    """Check that a dataset opens, its counts, its splits, the sizes of its shards and its rejected files.
 
     `num_cores` may read it, and `max_open_files` may be open at once, below 0 for unlimited. `mounts` is the system's
     list of file systems.
@@ -38,11 +36,11 @@ def check_dataset(
         refused = [] if is_foreign else read_quarantine(dataset_dir)
         promised = num_examples_by_split(dataset_dir)
     except DataError as error:
-        return CheckResult(title="data set", facts=facts, rows=tuple(rows), problems=(str(error),))
+        return CheckResult(title="dataset", facts=facts, rows=tuple(rows), problems=(str(error),))
     if layout is None:
         other = "was written by another program. It is read as a stream, and simimg verify cannot check it."
         return CheckResult(
-            title="data set",
+            title="dataset",
             facts={**facts, "opens": True, "splits": promised},
             rows=(*rows, *((split, f"{count:,}") for split, count in promised.items())),
             problems=tuple(_split_problems(dataset_dir, promised)),
@@ -91,7 +89,7 @@ def check_dataset(
         ("shards", f"{gigabytes(num_bytes)}, from {gigabytes(sizes[0])} to {gigabytes(sizes[-1])} each"),
         ("rejected", f"{len(refused):,} ({share:.1%})"),
     ]
-    return CheckResult(title="data set", facts=facts, rows=tuple(rows), problems=tuple(problems), notes=tuple(notes))
+    return CheckResult(title="dataset", facts=facts, rows=tuple(rows), problems=tuple(problems), notes=tuple(notes))
 
 
 def _shard_problems(dataset_dir: Path, shards: list[ShardInfo]) -> Iterator[str]:

@@ -11,8 +11,6 @@ from pathlib import Path
 
 from simimg.doctor.check_result import CheckResult, gigabytes
 
-__all__ = ["check_disk", "disk_speed", "file_system"]
-
 _MIN_FREE_BYTES = 2 << 30
 _CHUNK_BYTES = 8 << 20
 _MAX_CHUNKS = 8
@@ -43,7 +41,7 @@ def check_disk(folder: Path, mounts: Path = Path("/proc/self/mountinfo")) -> Che
     if network_kind(kind):
         notes.append(
             f"{folder} is on a network file system ({kind}), where memory-mapping and locking are slow or missing. "
-            "Copy a data set to a local disk before training on it."
+            "Copy a dataset to a local disk before training on it."
         )
     elif kind == "overlay":
         notes.append(

@@ -12,8 +12,6 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-__all__ = ["CUDA_LIBRARIES", "Gpu", "GpuFacts", "probe_gpus"]
-
 # The versions that TensorFlow needs. Copies in the folders of LD_LIBRARY_PATH take precedence over those from pip.
 CUDA_LIBRARIES = {
     "libcudart": "12",

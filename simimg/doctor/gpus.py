@@ -15,8 +15,6 @@ from packaging.requirements import Requirement
 from simimg.doctor.check_result import CheckResult, gigabytes
 from simimg.doctor.gpu_probe import CUDA_LIBRARIES, Gpu, GpuFacts
 
-__all__ = ["check_gpus", "kernels_for"]
-
 _INSTALL = "pip install 'simimg-tf[gpu]'"
 # The oldest driver for each major version of CUDA, and the oldest one that compiles the PTX of CUDA 12.5
 # (CUDA's release notes, tables 2 and 3).

@@ -9,8 +9,6 @@ from typing import Any
 
 from simimg.doctor.check_result import CheckResult, gigabytes
 
-__all__ = ["check_limits"]
-
 # Shards, pipes of workers, event files and TensorFlow's own files add up to a few hundred.
 _MIN_OPEN_FILES = 1_024
 # NCCL's manual recommends it for containers (docker run --shm-size=1g). Docker's default is 64 MB, with which NCCL

@@ -16,8 +16,6 @@ import psutil
 from simimg.doctor.check_result import CheckResult, gigabytes
 from tfrecords.convert.workers.pool import num_cores
 
-__all__ = ["check_machine", "cpu_quota", "machine_facts", "memory_bandwidth", "memory_limit"]
-
 _PACKAGES = ("tensorflow", "keras", "numpy", "pillow")
 
 _MIN_FREE_BYTES = 1 << 30  # TensorFlow alone takes 0.5 GB, a worker process up to 0.25 GB

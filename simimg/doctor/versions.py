@@ -12,8 +12,6 @@ from packaging.requirements import Requirement
 from simimg import __version__
 from simimg.doctor.check_result import CheckResult
 
-__all__ = ["check_versions"]
-
 _DISTRIBUTION = "simimg-tf"
 # Another project on the package index, which installs a package and a command of the same name.
 _OTHER_DISTRIBUTION = "simimg"

@@ -13,9 +13,8 @@ import tensorflow as tf
 
 from simimg.image_files import BATCH_SIZE, load_files
 from simimg.input import Reader, eval_batches, reading
+from tfrecords.convert.image.decoder import ImageOptions
 from tfrecords.format.quarantine import Refusal
-
-__all__ = ["Classification", "PredictedFiles", "classify", "predict", "predict_files", "wilson_interval"]
 
 _BATCH_SIZE = 64
 _Z_95 = 1.959963984540054  # 97.5 % quantile of the normal distribution
@@ -73,23 +72,22 @@ class PredictedFiles:
 def predict_files(
     forward: Callable[[tf.Tensor], tf.Tensor],
     paths: Sequence[str],
+    options: ImageOptions,
     *,
-    image_size: int,
-    resize: str,
     num_classes: int,
     progress: Callable[[int], None] = lambda num_files: None,
 ) -> PredictedFiles:
     """Returns a model's output for image files.
 
-    `forward` computes probabilities from uint8 pixels, see `simimg.models.compiled`: squares of `image_size` px,
-    resized as for the training. `progress` is called with the number of files since its last call.
+    `forward` computes probabilities from uint8 pixels, see `simimg.models.compiled`; `options` are those of the images
+    that the model was trained on. `progress` is called with the number of files since its last call.
     """
     done: list[str] = []
     refused: list[tuple[str, Refusal]] = []
     parts: list[np.ndarray] = []
 
     def decoded() -> Iterator[tuple[str, Any]]:
-        for path, loaded in load_files(paths, image_size=image_size, how=resize):
+        for path, loaded in load_files(paths, options):
             if isinstance(loaded, Refusal):
                 refused.append((path, loaded))
                 progress(1)
@@ -99,7 +97,7 @@ def predict_files(
     images = decoded()
     while batch := list(islice(images, BATCH_SIZE)):
         # Batches of one size, so that the model is compiled once.
-        filled = np.zeros((BATCH_SIZE, image_size, image_size, 3), np.uint8)
+        filled = np.zeros((BATCH_SIZE, options.image_size, options.image_size, 3), np.uint8)
         filled[: len(batch)] = [pixels for _, pixels in batch]
         parts.append(forward(tf.constant(filled)).numpy()[: len(batch)])
         done += [path for path, _ in batch]

@@ -14,8 +14,6 @@ from simimg.determinism import exact_matmul
 from simimg.evaluation.classification import wilson_interval
 from simimg.input import PADDING_ID, Reader, eval_batches, reading
 
-__all__ = ["CopyFigures", "CopySearch", "copy_of", "search_copies"]
-
 _BATCH_SIZE = 64
 _MOST_EXAMPLES = 20_000  # with each other: 400 million similarities
 _ROWS_PER_BLOCK = 1024

@@ -1,4 +1,4 @@
-"""From a data set folder to batches: chooses the reader and the shuffle; training and evaluation batches."""
+"""From a dataset folder to batches: chooses the reader and the shuffle; training and evaluation batches."""
 
 from __future__ import annotations
 
@@ -19,21 +19,6 @@ from simimg.input.sampler import Mixing, Order
 from simimg.input.split import PADDING_ID, Batch, Reader, Split, open_split, reading
 from tfrecords.format.manifest import iter_manifest
 from tfrecords.format.naming import MANIFEST_FILE
-
-__all__ = [
-    "CACHES",
-    "READERS",
-    "SHUFFLES",
-    "batches_of",
-    "choose_reader",
-    "choose_shuffle",
-    "eval_batches",
-    "input_warnings",
-    "label_counts",
-    "mixing_of",
-    "open_reader",
-    "train_batches",
-]
 
 READERS = ("auto", "resident", "mapped", "stream")
 CACHES = ("host", "device")
@@ -56,10 +41,10 @@ def open_reader(
     data_service: str = "",
     num_threads: int = 0,
 ) -> tuple[Reader, str]:
-    """Opens a split of a data set folder; returns its reader, and the reason for this kind of reader, a clause.
+    """Opens a split of a dataset folder; returns its reader, and the reason for this kind of reader, a clause.
 
     Args:
-        dataset_dir: the data set's folder.
+        dataset_dir: the dataset's folder.
         split: `train`, `test`, ….
         kind: one of `READERS`.
         on_corrupt: `fail`, or `skip`, which turns an unreadable record into padding that nothing is trained on.
@@ -124,17 +109,17 @@ def mixing_of(split: Split, shuffle: str) -> Mixing | None:
 
 
 def train_batches(reader: Reader, order: Order) -> tf.data.Dataset:
-    """Returns a data set of elements for `reader.batch`: replica after replica, step after step."""
+    """Returns a dataset of elements for `reader.batch`: replica after replica, step after step."""
     return reader.train_batches(order).with_options(_options()).prefetch(2)
 
 
 def eval_batches(reader: Reader, batch_size: int) -> tf.data.Dataset:
-    """Returns a data set of Batches of `batch_size`: every example once, the last batch filled up with id -1."""
+    """Returns a dataset of Batches of `batch_size`: every example once, the last batch filled up with id -1."""
     return reader.eval_batches(batch_size).with_options(_options()).prefetch(2)
 
 
 def batches_of(dataset: tf.data.Dataset) -> Iterator[Batch]:
-    """Yields the elements of a data set of Batches, faster than tf.data's own iterator.
+    """Yields the elements of a dataset of Batches, faster than tf.data's own iterator.
 
     That iterator rebuilds the structure of each element in Python, and a Batch always has the same. Skipping it saves
     60 us per element, as long as reading a small batch takes.
@@ -187,6 +172,6 @@ def input_warnings(reader: Reader) -> list[str]:
 def _options() -> tf.data.Options:
     options = tf.data.Options()
     options.deterministic = True
-    # The data set is already divided among the replicas, so TensorFlow must not divide it again.
+    # The dataset is already divided among the replicas, so TensorFlow must not divide it again.
     options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.OFF
     return options

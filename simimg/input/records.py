@@ -35,8 +35,6 @@ from tfrecords.format.record import FOOTER_BYTES, FRAMING_BYTES, HEADER_BYTES, u
 from tfrecords.format.record_layout import INT_BYTES, record_spans
 from tfrecords.format.shard import ShardReader
 
-__all__ = ["ON_CORRUPT", "EncodedRecords", "aligned", "corrupt_record", "map_records", "shared_tensor", "tf_varints"]
-
 ON_CORRUPT = ("fail", "skip")
 
 _ALIGNMENT = 64  # bytes; TensorFlow copies memory that is aligned to less, or crashes the process

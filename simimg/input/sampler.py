@@ -19,8 +19,6 @@ import tensorflow as tf
 
 from simimg.errors import UsageError
 
-__all__ = ["Mixing", "Order", "Position", "permuted"]
-
 
 @dataclasses.dataclass(frozen=True, order=True)
 class Position:
@@ -102,7 +100,7 @@ class Order:
         return self.num_local_replicas or self.num_replicas
 
     def indices(self) -> tf.data.Dataset:
-        """Returns a data set of places in the split, int64 `[per_replica_batch_size]`, in the order of the contract.
+        """Returns a dataset of places in the split, int64 `[per_replica_batch_size]`, in the order of the contract.
 
         With L local replicas, element s * L + l belongs to local replica l at step s, counted from `start`.
         """

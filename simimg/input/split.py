@@ -1,4 +1,4 @@
-"""A split of a data set folder as the readers see it: its shards and their format; and what every reader delivers.
+"""A split of a dataset folder as the readers see it: its shards and their format; and what every reader delivers.
 
 Folders that `simimg convert` wrote have a layout.json. Folders that other programs wrote are read through their TFDS
 metadata, if they have square RGB images of one size in the feature `image` and a class label in `label`.
@@ -22,8 +22,6 @@ from tfrecords.format.naming import FEATURES_FILE, INFO_FILE, LABELS_FILE
 from tfrecords.format.record_layout import ENCODINGS, Offsets
 from tfrecords.format.shard_scan import scan_shard
 from tfrecords.format.tfds_metadata import TFRECORD, TfdsInfo, class_names, is_tfds_folder, parse_features
-
-__all__ = ["Batch", "Reader", "Shard", "Split", "input_errors", "open_split", "reading"]
 
 PADDING_ID = -1
 
@@ -50,7 +48,7 @@ class Shard:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Split:
-    """One split of a data set.
+    """One split of a dataset.
 
     `offsets` is None if the records have no fixed length. `has_id` says whether `id` is stored. `indexed` says whether
     a record can be found by its place, which is true for folders that `simimg convert` wrote.
@@ -94,7 +92,7 @@ class Reader:
         self.corrupt: dict[int, str] = {}  # the reason for each record that was skipped so far, by its place
 
     def train_batches(self, order: Order) -> tf.data.Dataset:
-        """Returns a data set of elements for `batch`: replica after replica, step after step."""
+        """Returns a dataset of elements for `batch`: replica after replica, step after step."""
         raise NotImplementedError
 
     def batch(self, element: Any) -> Batch:
@@ -104,12 +102,12 @@ class Reader:
         return element
 
     def eval_batches(self, batch_size: int) -> tf.data.Dataset:
-        """Returns a data set of Batches of `batch_size`: every example once, the last batch filled up with id -1."""
+        """Returns a dataset of Batches of `batch_size`: every example once, the last batch filled up with id -1."""
         raise NotImplementedError
 
 
 def open_split(dataset_dir: Path, split: str) -> Split:
-    """Returns a split of the data set folder `dataset_dir`.
+    """Returns a split of the dataset folder `dataset_dir`.
 
     Raises:
         UsageError: the folder or the split does not exist.
@@ -192,7 +190,7 @@ def _own(dataset_dir: Path, split: str) -> Split:
 
 
 def _foreign(dataset_dir: Path, split: str) -> Split:
-    what = "the data set's TFDS metadata"
+    what = "the dataset's TFDS metadata"
     info_json, features_json = (read_json(dataset_dir / name, what) for name in (INFO_FILE, FEATURES_FILE))
     try:
         info, features = TfdsInfo.parse(info_json), parse_features(features_json)
@@ -206,7 +204,7 @@ def _foreign(dataset_dir: Path, split: str) -> Split:
     except (KeyError, ValueError) as error:
         raise DataError(
             f"{dataset_dir}: simimg reads TFRecords with a square RGB `image` of one size and a class `label`; "
-            f"this data set has another form ({error!r}). Export its images to folders and use `simimg convert`."
+            f"this dataset has another form ({error!r}). Export its images to folders and use `simimg convert`."
         ) from None
     labels = dataset_dir / LABELS_FILE
     return Split(

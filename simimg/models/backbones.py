@@ -19,8 +19,6 @@ from simimg.models.heads import EMBEDDING, image_input, probabilities, scaled, u
 from simimg.models.oriented_gradients import OrientedGradients
 from simimg.models.pretrained import load_lite
 
-__all__ = ["LITES", "lite", "lite_features", "small", "tutorial"]
-
 _WIDTHS = (96, 144, 192)
 """Channels of the stages of `small`. With the usual doubling, the last stage would hold three quarters of all weights,
 for a map of 4 x 4 at 64 px."""
@@ -61,7 +59,7 @@ _SMALLEST_TUTORIAL = 8
 
 
 def small(image_size: int, num_classes: int) -> keras.Model:
-    """A residual network on oriented gradients, for images of about 64 px and data sets of hundreds.
+    """A residual network on oriented gradients, for images of about 64 px and datasets of hundreds.
 
     * The first layer is `OrientedGradients` with cells of 4 px. The first layers of every network for photographs
       learn such features, and a few hundred images are too few to learn them from. Accuracy with the 429 training

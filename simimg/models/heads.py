@@ -8,20 +8,6 @@ import keras
 
 from simimg.errors import ModelError, UsageError
 
-__all__ = [
-    "EMBEDDING",
-    "PROBABILITIES",
-    "GeneralizedMeanPooling2D",
-    "copy_model",
-    "embedder",
-    "fix_backbone",
-    "image_input",
-    "probabilities",
-    "scaled",
-    "search_embedder",
-    "unit",
-]
-
 EMBEDDING = "embedding"
 """Name of the layer whose output is a model's embedding, before it is normalized."""
 

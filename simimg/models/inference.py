@@ -14,8 +14,6 @@ from simimg.errors import UsageError
 from simimg.models.model_folder import RunInfo, load_trained
 from tfrecords.format.atomic_files import atomic_folder
 
-__all__ = ["VIEWS", "compiled", "export_saved_model", "views_of"]
-
 VIEWS = ("one", "mirrored", "cropped")
 """Test-time views: the image; the image and its mirror image; both, and five crops of each."""
 

@@ -14,8 +14,6 @@ from simimg.errors import ModelError, UsageError
 from simimg.models.dropout import ExampleDropout
 from simimg.models.heads import EMBEDDING, image_input, probabilities, unit
 
-__all__ = ["APPLICATIONS", "application"]
-
 APPLICATIONS = tuple(name for name in dir(keras.applications) if name[0].isupper())
 """Names such as "EfficientNetV2B0": all networks of the installed Keras."""
 

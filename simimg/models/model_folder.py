@@ -20,22 +20,6 @@ import keras
 from simimg.errors import ModelError, TrainingError, UsageError
 from tfrecords.format.atomic_files import TEMPORARY, atomic_folder, read_json, sync_file, write_json
 
-__all__ = [
-    "CONFIG_FILE",
-    "MODEL_FILE",
-    "OBJECTIVES",
-    "Objective",
-    "RunInfo",
-    "check_trained",
-    "finished_file",
-    "load_model",
-    "load_run",
-    "load_trained",
-    "save_folder",
-    "save_model",
-    "writing",
-]
-
 CONFIG_FILE = "config.json"
 MODEL_FILE = "model.keras"
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
@@ -62,6 +46,8 @@ OBJECTIVES = {
 class RunInfo:
     """The description of a model: how images are prepared for it, and what its outputs mean.
 
+    `decode`, `truncated` and `background` are the options of `simimg convert` that the dataset was made with; a run of
+    an older version has the defaults.
     `dataset_sha256` is the digest of all the shards' checksums. `shuffle` is uniform, windowed, or buffered if the
     shards were streamed. `config` holds the options of the run; those that are newer than the run are missing. A model
     whose weights were imported has no classes, and `config` names the file of the weights.
@@ -73,6 +59,9 @@ class RunInfo:
     dataset_sha256: str
     shuffle: str
     config: dict[str, Any]
+    decode: str = "fast"
+    truncated: str = "refuse"
+    background: str = "#ffffff"
 
     @property
     def objective(self) -> Objective:

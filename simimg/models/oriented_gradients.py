@@ -8,8 +8,6 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-__all__ = ["OrientedGradients"]
-
 _FLAT = 0.02
 """Added to the divisor of gradients, so that flat regions stay near 0; for square roots of intensities 0..1."""
 

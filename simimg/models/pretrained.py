@@ -31,8 +31,6 @@ from simimg.models.frozen_conv import FrozenNormConv2D
 from simimg.models.heads import EMBEDDING, PROBABILITIES
 from simimg.models.torch_pickle import FormatError, Storage, Tensors, TorchUnpickler, View, array_of
 
-__all__ = ["assign", "conv_and_norm", "load_lite", "read_lite", "read_torch_pickle", "start_from", "stored_names"]
-
 _LITE_FILES = {
     "lite0": "efficientnet-lite0-57934424.pth",
     "lite1": "efficientnet-lite1-77cc7160.pth",

@@ -10,8 +10,6 @@ import keras
 from simimg.models.frozen_conv import FrozenNormConv2D
 from simimg.models.heads import EMBEDDING, GeneralizedMeanPooling2D, image_input
 
-__all__ = ["Stage", "resnet_embedder"]
-
 _MEAN = (0.485, 0.456, 0.406)
 _DEVIATION = (0.229, 0.224, 0.225)
 """ImageNet's mean and deviation of red, green and blue as 0..1, as torchvision's transforms use them."""

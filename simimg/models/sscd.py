@@ -22,8 +22,6 @@ from simimg.models.torch_pickle import Tensors
 from simimg.models.torch_zip import read_torch_file
 from tfrecords.format.atomic_files import file_sha256
 
-__all__ = ["import_sscd", "sscd"]
-
 _SHOWN = 3
 _NOT_SSCD = "the weights are not those of an SSCD copy detector"
 

@@ -16,8 +16,6 @@ from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 
-__all__ = ["FormatError", "Storage", "Tensors", "TorchUnpickler", "View", "array_of"]
-
 Tensors = dict[str, np.ndarray[Any, Any]]
 
 _STORAGES = {"FloatStorage": "<f4", "HalfStorage": "<f2", "DoubleStorage": "<f8", "LongStorage": "<i8"}

@@ -22,8 +22,6 @@ from simimg.errors import ModelError
 from simimg.models.pretrained import read_torch_pickle
 from simimg.models.torch_pickle import FormatError, Storage, Tensors, TorchUnpickler, View, array_of
 
-__all__ = ["read_torch_file"]
-
 _ZIP, _PICKLE = b"PK\x03\x04", b"\x80"
 _MAX_PICKLE_BYTES = 1 << 26  # ResNeXt-101's has 140 KB
 _MAX_MODULES = 10_000  # ResNeXt-101 has 450; the limit stops a module that contains itself

@@ -1,4 +1,4 @@
-"""EfficientNet-Lite1 with ImageNet's weights, for data sets of 224 px: the most accurate single network.
+"""EfficientNet-Lite1 with ImageNet's weights, for datasets of 224 px: the most accurate single network.
 
 The softmax is fitted first, then the network is tuned for two epochs, at 240 px. On the five Caltech categories of
 docs/evaluation.md at 224 px, five seeds: accuracy 0.982 (sd 0.014), 1 minute on two cores.

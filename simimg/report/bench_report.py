@@ -11,8 +11,6 @@ from simimg.report.contact_sheet import write_bytes
 from simimg.report.html_page import command, data_uri, escape, page, section
 from simimg.report.report_sections import machine_section
 
-__all__ = ["write_bench_report"]
-
 _PLOT_PX = 2000
 
 

@@ -12,8 +12,6 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image, ImageChops, ImageDraw, ImageFilter
 
-__all__ = ["mark_changes", "mark_part"]
-
 _WORK_PX = 256  # longest side of the images that are compared
 _BLUR_PX = 2.5  # at that size: hides noise of JPEG, and an alignment that is off by a pixel or two
 _CHANGED = 26.0  # levels of 255, mean over the channels

@@ -17,8 +17,6 @@ from simimg.report.contact_sheet import write_bytes
 from simimg.report.html_page import escape
 from simimg.report.number_format import printable
 
-__all__ = ["Element", "Point", "svg", "text", "write_png"]
-
 _PAPER, _INK, _GRAY = "#ffffff", "#1c1c1e", "#6d6d72"
 _PNG_SCALE = 2.2  # px per user unit
 _PNG_COLORS = {

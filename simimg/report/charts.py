@@ -18,15 +18,6 @@ from simimg.report.number_format import epoch_ticks, percent, points, shortened,
 if TYPE_CHECKING:  # the module imports TensorFlow, which no chart needs
     from simimg.evaluation.classification import Classification
 
-__all__ = [
-    "NUM_RUN_COLORS",
-    "calibration_curves",
-    "confusion_matrix",
-    "confusion_svg",
-    "curve_svgs",
-    "runs_svg",
-]
-
 NUM_RUN_COLORS = 6
 """The number of groups of runs that a comparison draws; report.css has their colors as .of0 to .of5."""
 
@@ -120,14 +111,14 @@ def runs_svg(name: str, groups: Sequence[Sequence[Sequence[Point]]], *, share: b
 
 
 def calibration_curves(
-    similarity: np.ndarray, right: np.ndarray, num_copies: int, threshold: float, path: Path
+    similarity: np.ndarray, right: np.ndarray, num_copies: int, threshold: float | None, path: Path
 ) -> None:
     """Draws precision and recall of matches over the least similarity that counts, for collections of three sizes.
 
     The number of wrong matches is assumed to grow in proportion to the collection. This was not measured.
 
     Similarities, float `[n]`, are in descending order; `right`, bool `[n]`, tells which matches are. `num_copies` could
-    be found. A line marks the threshold. The folder of the PNG file is made.
+    be found. A line marks the threshold, if there is one. The folder of the PNG file is made.
     """
     counted = similarity >= 0.5
     values, hits = similarity[counted], np.cumsum(right[counted])
@@ -145,12 +136,13 @@ def calibration_curves(
         if len(line)
     ]
     elements = _line_chart(curves, x, y)
-    at = _LEFT + (x.low - threshold) / (x.low - x.high) * (_plot_right(curves) - _LEFT)
-    elements += [
-        Element("path", "wrong", strokes=[[(at, _TOP), (at, _HEIGHT - _BOTTOM)]]),
-        text("wrong", at + 4, _HEIGHT - _BOTTOM - 6, f"{threshold:.3f}"),
-        text("label", _LEFT, -12, "Precision and recall of matches", size=17),
-    ]
+    if threshold is not None:
+        at = _LEFT + (x.low - threshold) / (x.low - x.high) * (_plot_right(curves) - _LEFT)
+        elements += [
+            Element("path", "wrong", strokes=[[(at, _TOP), (at, _HEIGHT - _BOTTOM)]]),
+            text("wrong", at + 4, _HEIGHT - _BOTTOM - 6, f"{threshold:.3f}"),
+        ]
+    elements.append(text("label", _LEFT, -12, "Precision and recall of matches", size=17))
     write_png(elements, 13, path)
 
 

@@ -13,8 +13,6 @@ from simimg.image_files import png_bytes
 from simimg.report.number_format import printable, shortened
 from tfrecords.format.atomic_files import atomic_file
 
-__all__ = ["Tile", "tile_sheet", "write_bytes"]
-
 _PAPER, _INK, _GRAY, _RIGHT = "#ffffff", "#1c1c1e", "#6d6d72", "#1d5fc4"
 _FILM, _FILM_INK, _FILM_GRAY, _MOUNT = "#1b1b1e", "#f4f4f5", "#a0a0a6", "#ececee"
 # In px.

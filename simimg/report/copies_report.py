@@ -9,8 +9,6 @@ from pathlib import Path
 from simimg.report.contact_sheet import Tile, write_bytes
 from simimg.report.html_page import command, escape, figure, page, path_text, section, tile_figure, tiles
 
-__all__ = ["COPY_PX", "CopyRow", "write_copies_report"]
-
 COPY_PX = 400
 """Longest side of an image in this report: large enough to judge, 20 to 25 kB as JPEG."""
 

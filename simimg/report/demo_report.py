@@ -32,8 +32,6 @@ from simimg.report.report_sections import accuracy, curves, evaluated, machine_s
 if TYPE_CHECKING:  # the module imports TensorFlow, which no report needs
     from simimg.evaluation.classification import Classification
 
-__all__ = ["ReportContent", "Stage", "write_report"]
-
 _SAMPLE_PX = 192  # side of a sample image; it is shown at half of that
 _MAX_EXACT = 64  # sample images that are embedded pixel by pixel; more would make the file heavy
 _MAX_REFUSED = 100  # rows of a table that someone may read; the quarantine list has all
@@ -99,13 +97,14 @@ def write_report(content: ReportContent, path: Path) -> None:
 
 
 def _headline(content: ReportContent) -> str:
-    """The most important figures: accuracy with its interval, speed, refused files, searches."""
+    """The most important figures: accuracy with its interval, speed, rejected files, searches."""
     figures = content.classification
     where = " of the test split" if content.splits.get("test") == figures.num_examples else ""
     parts = [accuracy(figures, where)]
     if first := next((stage for stage in content.stages if "images/s" in stage.figure), None):
         parts.append(figure(first.figure.partition("images/s")[0].strip(), f"images/s, {first.name}"))
-    parts.append(figure(f"{len(content.refused):,}", "file refused" if len(content.refused) == 1 else "files refused"))
+    num_rejected = len(content.refused)
+    parts.append(figure(f"{num_rejected:,}", "file rejected" if num_rejected == 1 else "files rejected"))
     # Counted searches go before those that are shown.
     shown = [(int(row[1].highlighted), 1) for row in content.searches if len(row) > 1]
     hits, searched = (sum(column) for column in zip((0, 0), *(content.recalls.values() or shown), strict=True))
@@ -177,7 +176,7 @@ def _converted(content: ReportContent) -> str:
             )
             parts.append(f'<div><h4>{escape(name)}</h4><div class="prints">{prints}</div></div>')
         parts.append("</div>")
-    parts.append("<h3>Refused files</h3>")
+    parts.append("<h3>Rejected files</h3>")
     if not content.refused:
         parts.append('<p class="quiet">None: every file that was found became an example.</p>')
         return "".join(parts)
@@ -191,7 +190,7 @@ def _converted(content: ReportContent) -> str:
     parts.append(f'<table class="refused"><thead>{head}</thead><tbody>{rows}</tbody></table>')
     more = len(content.refused) - _MAX_REFUSED
     if more > 0:
-        parts.append(f'<p class="quiet">And {more:,} more; quarantine.jsonl in the data set lists all.</p>')
+        parts.append(f'<p class="quiet">And {more:,} more; quarantine.jsonl in the dataset lists all.</p>')
     return "".join(parts)
 
 

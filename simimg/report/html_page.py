@@ -20,11 +20,6 @@ from simimg.image_files import jpeg_bytes, png_bytes
 from simimg.report.contact_sheet import Tile
 from simimg.report.number_format import printable
 
-__all__ = [
-    "command", "data_uri", "escape", "figure", "folded", "page", "path_text", "section", "style_sheet",
-    "tile_figure", "tiles",
-]  # fmt: skip
-
 _JPEG_QUALITY = 82  # libjpeg's scale of 1..100
 _TILE_PX = 320  # twice the size at which a tile is shown
 _TAIL = 9  # characters at the end of a file name that stay when it is cut

@@ -7,21 +7,6 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-__all__ = [
-    "count_of",
-    "duration",
-    "epoch_ticks",
-    "mistaken",
-    "percent",
-    "points",
-    "printable",
-    "shortened",
-    "spread",
-    "storage",
-    "ticks",
-    "value_range",
-]
-
 # Control characters, surrogates, and marks that reverse the writing direction: `\u202egpj.exe` would read `exe.jpg`.
 _HIDDEN = re.compile("[\0-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 

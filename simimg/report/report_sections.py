@@ -14,8 +14,6 @@ if TYPE_CHECKING:  # the module imports TensorFlow, which no report needs
     from simimg.evaluation.classification import Classification
     from simimg.evaluation.copy_recall import CopyFigures
 
-__all__ = ["accuracy", "curves", "evaluated", "facts", "machine_section", "measured", "option_tables", "table"]
-
 _NUM_CONFUSED = 6
 _NUM_OPEN = 3  # cells of the confusion matrix whose images are shown without a click
 _WIDE_CLASSES = 40  # more need the whole width of the page, and their figures are folded

@@ -17,8 +17,6 @@ if TYPE_CHECKING:  # the module imports TensorFlow, which no report needs
     from simimg.evaluation.classification import Classification
     from simimg.evaluation.copy_recall import CopyFigures
 
-__all__ = ["RunGroup", "TrainingContent", "write_comparison", "write_evaluation_report", "write_training_report"]
-
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TrainingContent:

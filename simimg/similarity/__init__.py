@@ -12,6 +12,7 @@ from simimg.similarity.copy_pairs import check_threshold
 from simimg.similarity.duplicate_groups import Duplicates, Group, Member, find_duplicates
 from simimg.similarity.embeddings import SHIPPED_MODELS, Embedder, load_embedder
 from simimg.similarity.file_quarantine import Applied, apply_plan, undo_plan
+from simimg.similarity.image_table import IndexedImage
 from simimg.similarity.index_export import EXPORT_FORMATS, export_index
 from simimg.similarity.index_images import IndexImages
 from simimg.similarity.index_update import IndexUpdate, index_dataset, index_folder
@@ -19,7 +20,7 @@ from simimg.similarity.match_verification import Verification
 from simimg.similarity.plan_file import Plan, is_reference, load_plan, reference_dirs_of, write_plan
 from simimg.similarity.projection import BY
 from simimg.similarity.query_search import Finder, Query, SearchResult, load_query
-from simimg.similarity.search_index import IndexedImage, Match, SearchIndex
+from simimg.similarity.search_index import Match, SearchIndex
 from simimg.similarity.split_leaks import DEALS, LeakedPair, Leaks, clean_command, find_leaks, write_clean_table
 
 __all__ = [

@@ -12,8 +12,6 @@ import numpy as np
 
 from simimg.determinism import ordered_sum
 
-__all__ = ["compose", "determinant", "fit", "inverse", "scaling", "singular_values", "transform", "translation"]
-
 
 def scaling(x: float, y: float) -> np.ndarray:
     """Return the map that scales both axes."""

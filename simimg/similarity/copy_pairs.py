@@ -16,13 +16,12 @@ import numpy as np
 
 from simimg.determinism import one_blas_thread
 from simimg.errors import UsageError
+from simimg.similarity.fingerprint import Fingerprint
 from simimg.similarity.index_images import IndexImages
 from simimg.similarity.match_verification import Verification
 from simimg.similarity.search_index import SearchIndex
 from tfrecords.convert.image.near_duplicates import MAX_DISTANCE, NO_HASH, near_pairs
 from tfrecords.convert.workers.pool import num_cores
-
-__all__ = ["PairExaminer", "check_threshold", "identical_rows"]
 
 _NEIGHBORS = 24  # nearest embeddings that are verified, at most
 _GROUP = 8
@@ -55,8 +54,8 @@ class PairExaminer:
         With `kinds`, int `[num_images]`, only pairs of two kinds. `progress` is called with the number of images since
         its last call.
         """
-        rows = np.arange(len(self.index.pictures))
-        identical = identical_rows(self.index, kinds)
+        rows = np.arange(len(self.index.images))
+        identical = identical_rows(self.images, kinds)
         single = np.isin(rows, list(identical))
         progress(int((~single).sum()))
         self.examine_pairs(_hash_pairs(self.index, rows[single], kinds))
@@ -110,39 +109,90 @@ class PairExaminer:
         self.executor.shutdown(cancel_futures=True)
 
 
+def copies_among(
+    images: IndexImages,
+    executor: ThreadPoolExecutor,
+    new: Fingerprint,
+    embedding: np.ndarray,
+    phash: int,
+    among: np.ndarray | None = None,
+) -> dict[int, float]:
+    """Return the rows of an index that a new image is a copy of, with their similarities, by the steps 2 to 4 above.
+
+    So `simimg calibrate` measures pairs as `simimg duplicates` finds them.
+
+    Args:
+        images: the index.
+        executor: for the verifications.
+        new: the image's fingerprint, as a candidate.
+        embedding: `[network_dim]`, of the image as it is.
+        phash: its perceptual hash.
+        among: bool `[num_images]`, the images that it may be a copy of; by default all.
+    """
+    index, found, done = images.index, dict[int, float](), set[int]()
+
+    def examine(rows: Iterable[int]) -> bool:
+        """Verify rows; return whether one of them is a copy."""
+        todo = [row for row in rows if row not in done]
+        done.update(todo)
+        with one_blas_thread():
+            verified = list(executor.map(lambda row: images.verify_new(new, row), todo))
+        found.update({row: copy.similarity for row, copy in zip(todo, verified, strict=True) if copy is not None})
+        return any(row in found for row in rows)
+
+    if phash != NO_HASH:
+        hashes = index.images.column("phash").astype(np.uint64)
+        near = (hashes != NO_HASH) & (np.bitwise_count(hashes ^ np.uint64(phash)) <= MAX_DISTANCE)
+        examine(np.flatnonzero(near if among is None else near & among).tolist())
+    vector = index.projections["copy"](embedding[None, None])
+    nearest = index.nearest_vectors(vector, _NEIGHBORS, among=among)[1][0].tolist()
+    for first in range(0, len(nearest), _GROUP):
+        if not examine(nearest[first : first + _GROUP]):
+            break
+    return found
+
+
 def check_threshold(threshold: float) -> None:
     """Raise UsageError for a similarity that no copy can have; 0 stands for the index's own, see `copy_threshold`."""
     if threshold and not 0.5 <= threshold <= 1:
         raise UsageError(f"--threshold={threshold}: should be between 0.5 and 1.")
 
 
-def identical_rows(index: SearchIndex, kinds: np.ndarray | None = None) -> dict[int, list[int]]:
+def identical_rows(images: IndexImages, kinds: np.ndarray | None = None) -> dict[int, list[int]]:
     """Return all rows with the same bytes (and the same kind) by the first of them, which represents them.
 
-    Without kinds, a file that has several names (links, hard links) is there once: it is not a copy of itself.
+    Without kinds, a file that has several names (links, hard links) is there once: it is not a copy of itself. A file
+    that was edited since it was indexed is the same as no other.
     """
+    index = images.index
     rows_of: dict[tuple[str, int], list[int]] = defaultdict(list)
-    kind_of = [0] * len(index.pictures) if kinds is None else kinds.tolist()
-    for row, key in enumerate(zip(index.pictures.column("sha256").tolist(), kind_of, strict=True)):
+    kind_of = [0] * len(index.images) if kinds is None else kinds.tolist()
+    for row, key in enumerate(zip(index.images.column("sha256").tolist(), kind_of, strict=True)):
         rows_of[key].append(row)
-    if kinds is None:
-        return {rows[0]: _distinct_files(index, rows) for rows in rows_of.values()}
-    return {rows[0]: rows for rows in rows_of.values()}
+    if kinds is not None:
+        return {rows[0]: rows for rows in rows_of.values()}
+    return {rows[0]: rows for same in rows_of.values() for rows in _unedited_together(images, same)}
 
 
-def _distinct_files(index: SearchIndex, rows: list[int]) -> list[int]:
-    """Return the rows without those whose file an earlier row has under another name."""
-    if len(rows) == 1:
-        return rows
+def _unedited_together(images: IndexImages, same: list[int]) -> Iterator[list[int]]:
+    """Yield the rows that still have the same bytes, each file by its first name, and other rows by themselves."""
+    if len(same) == 1:
+        yield same
+        return
+    of_files = images.index.info.dataset_dir is None  # what a dataset stores stays as it was
     distinct: dict[object, int] = {}
-    for row in rows:
-        distinct.setdefault(index.file_identity(row) or row, row)
-    return list(distinct.values())
+    for row in same:
+        if of_files and images.is_edited(row):
+            yield [row]
+        else:
+            distinct.setdefault(images.index.file_identity(row) or row, row)
+    if distinct:
+        yield list(distinct.values())
 
 
 def _hash_pairs(index: SearchIndex, rows: np.ndarray, kinds: np.ndarray | None = None) -> Iterator[tuple[int, int]]:
     """Yield pairs of rows (of two kinds) with similar perceptual hashes; the first row of a hash represents all."""
-    hashes = index.pictures.column("phash")[rows].astype(np.uint64)
+    hashes = index.images.column("phash")[rows].astype(np.uint64)
     hashed, hashes = rows[hashes != NO_HASH], hashes[hashes != NO_HASH]
     unique, inverse = np.unique(hashes, return_inverse=True)
     firsts: list[dict[int, int]] = [{} for _ in unique]

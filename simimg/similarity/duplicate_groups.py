@@ -13,19 +13,16 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
-from pathlib import PurePosixPath
 
 import numpy as np
 
 from simimg.determinism import one_blas_thread
 from simimg.similarity.copy_pairs import PairExaminer
+from simimg.similarity.image_table import IndexedImage
 from simimg.similarity.match_verification import HARMLESS, SAME_BYTES, Verification
-from simimg.similarity.search_index import IndexedImage, SearchIndex
-
-__all__ = ["Duplicates", "Group", "Member", "find_duplicates"]
+from simimg.similarity.search_index import SearchIndex
 
 _WITNESSES = 4  # members whose verifications count the edits of another member
-_LOSSLESS = frozenset((".png", ".tif", ".tiff", ".bmp", ".webp", ".jp2", ".heic", ".dng"))
 
 _Worth = tuple[bool, int, int, bool, int, int]  # of keeping an image, see the order above
 
@@ -38,9 +35,14 @@ class Member:
     """
 
     row: int
-    picture: IndexedImage
+    image: IndexedImage
     similarity: float
     reason: str
+
+    @property
+    def picture(self) -> IndexedImage:
+        """The earlier name of `image`."""
+        return self.image
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -124,7 +126,8 @@ def _group(
     """Return the group of a cluster and of the files with the same bytes as its members."""
     single_of = {row: single for single in cluster for row in identical[single]}
     edits = {single: _num_edits(examiner, single, cluster) for single in cluster}
-    pictures = {row: examiner.index.pictures[row] for row in single_of}
+    lossless = {single: len(cluster) > 1 and _is_lossless(examiner, single) for single in cluster}
+    pictures = {row: examiner.index.images[row] for row in single_of}
 
     def worth(row: int) -> _Worth:
         picture = pictures[row]
@@ -132,7 +135,7 @@ def _group(
             reference(picture),
             -edits[single_of[row]],
             picture.width * picture.height,
-            PurePosixPath(picture.path).suffix.lower() in _LOSSLESS,
+            lossless[single_of[row]],
             picture.num_bytes,
             -row,
         )
@@ -160,6 +163,11 @@ def _num_edits(examiner: PairExaminer, row: int, cluster: Sequence[int]) -> int:
         if other != row and examiner.copy(row, other) and (found := examiner.explain(row, other)) is not None:
             counts.append(sum(not reason.startswith(HARMLESS) for reason in found.reasons))
     return int(np.median(counts)) if counts else 0
+
+
+def _is_lossless(examiner: PairExaminer, row: int) -> bool:
+    file = examiner.images.file(row)
+    return file is not None and file.lossless
 
 
 def _why_kept(best: _Worth, next_best: _Worth, kept: IndexedImage) -> str:

@@ -16,11 +16,10 @@ import numpy as np
 
 from simimg.image_files import BATCH_SIZE, LoadedFile
 from simimg.similarity.embeddings import Embedder
-from simimg.similarity.search_index import IndexedImage, SearchIndex
+from simimg.similarity.image_table import IndexedImage
+from simimg.similarity.search_index import SearchIndex
 from tfrecords.convert.image.near_duplicates import perceptual_hashes
 from tfrecords.format.atomic_files import atomic_file
-
-__all__ = ["UNFINISHED", "EmbeddingCache"]
 
 UNFINISHED = "unfinished"
 _IMAGES_PER_PART = 512  # some seconds of work, which a killed process loses at most
@@ -38,7 +37,7 @@ class EmbeddingCache:
         self._waiting: dict[str, tuple[LoadedFile, np.ndarray]] = {}
         self._part: list[str] = []
         if before is not None:
-            self._add_known(before.pictures.column, before.embeddings)
+            self._add_known(before.images.column, before.embeddings)
         self._num_parts = self._load_parts()
 
     def __contains__(self, sha256: object) -> bool:

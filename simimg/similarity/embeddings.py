@@ -14,10 +14,11 @@ import tensorflow as tf
 
 from simimg import models
 from simimg.errors import UsageError
+from simimg.image_files import options_of
 from simimg.models.model_folder import MODEL_FILE, load_model
+from tfrecords.convert.image.color import WHITE
+from tfrecords.convert.image.decoder import ImageOptions
 from tfrecords.format.atomic_files import file_sha256
-
-__all__ = ["SHIPPED_MODELS", "Embedder", "load_embedder"]
 
 SHIPPED_MODELS = ("lite0",)  # at the resolution that its weights were made for
 
@@ -32,6 +33,9 @@ class Embedder:
         image_size: side in px of the squares that the model takes.
         resize: how images become squares, see `tfrecords.convert.image.decoder.resize`.
         dim: length of an embedding before a projection (`simimg.similarity.projection`) shortens it.
+        decode: as in `ImageOptions`, like the next two: what the dataset of a trained model was converted with.
+        truncated: as in `ImageOptions`.
+        background: as in `ImageOptions`.
     """
 
     name: str
@@ -40,6 +44,20 @@ class Embedder:
     resize: str
     dim: int
     forward: Any
+    decode: str = "fast"
+    truncated: str = "refuse"
+    background: tuple[int, int, int] = WHITE
+
+    @property
+    def image_options(self) -> ImageOptions:
+        """How image files are loaded for the model."""
+        return ImageOptions(
+            image_size=self.image_size,
+            resize=self.resize,
+            decode=self.decode,
+            truncated=self.truncated,
+            background=self.background,
+        )
 
     def embed(self, images: np.ndarray) -> np.ndarray:
         """Return embeddings, float32 `[batch, dim]` of L2 norm 1, of images, uint8 `[batch, size, size, 3]`.
@@ -71,21 +89,22 @@ def load_embedder(model: str) -> Embedder:
         fingerprint = file_sha256(folder / MODEL_FILE)
     else:  # a second import is the same model, although the times in its file differ
         fingerprint = f"{_weights_sha256(network)}-{info.image_size}"
-    return _embedder(str(folder), fingerprint, info.image_size, info.resize, network)
+    return _embedder(str(folder), fingerprint, options_of(info), network)
 
 
-@functools.cache  # a second to build, and another for the first picture
+@functools.cache  # a second to build, and another for the first image
 def _shipped(model: str) -> Embedder:
     network = models.lite_features(model)
-    return _embedder(model, _weights_sha256(network), network.input_shape[1], "stretch", network)
+    return _embedder(model, _weights_sha256(network), ImageOptions(image_size=network.input_shape[1]), network)
 
 
-def _embedder(name: str, fingerprint: str, image_size: int, resize: str, network: keras.Model) -> Embedder:
+def _embedder(name: str, fingerprint: str, options: ImageOptions, network: keras.Model) -> Embedder:
     embedding = models.search_embedder(network)
     # One trace for batches of any length, because the last batch of a folder is nearly always short.
-    signature = [tf.TensorSpec([None, image_size, image_size, 3], tf.float32)]
+    signature = [tf.TensorSpec([None, options.image_size, options.image_size, 3], tf.float32)]
     forward = tf.function(lambda images: embedding(images, training=False), input_signature=signature)
-    return Embedder(name, fingerprint, image_size, resize, int(embedding.output_shape[-1]), forward)
+    dim = int(embedding.output_shape[-1])
+    return Embedder(name, fingerprint, dim=dim, forward=forward, **dataclasses.asdict(options))
 
 
 def _weights_sha256(network: keras.Model) -> str:

@@ -38,8 +38,6 @@ from tfrecords.convert.sources import printable, unprintable
 from tfrecords.convert.sources.source import QUARANTINE_JOURNAL
 from tfrecords.format.atomic_files import TEMPORARY, file_identity, locked_file, rename_new, sync_file
 
-__all__ = ["Applied", "apply_plan", "undo_plan"]
-
 _LOCK = ".simimg-lock"
 _COPY = ".simimg-copy-"  # begins the name of a file that is being copied to another file system
 _MOVES_PER_SYNC = 64  # of the journal; a disk syncs some hundred times per second

@@ -6,30 +6,22 @@ import dataclasses
 import functools
 import hashlib
 import io
+import os
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
 from PIL import Image
 
 from simimg.determinism import plain_opencv
+from simimg.similarity.image_table import size_and_time
 from simimg.similarity.keypoints import Keypoints, detect
 from tfrecords.convert.image.decoder import decode
-from tfrecords.convert.image.image_formats import reading
+from tfrecords.convert.image.image_formats import open_image, reading
 from tfrecords.format.quarantine import Reason, Refusal
 
-__all__ = [
-    "CACHED",
-    "PLAIN",
-    "WHOLE_PX",
-    "Fingerprint",
-    "fingerprint",
-    "fingerprint_file",
-    "forget_fingerprints",
-    "jpeg_quality",
-    "luma",
-]
+Stamp = tuple[int, int, int, int]
 
 THUMBNAIL_PX = 192
 WHOLE_PX = 48
@@ -39,6 +31,10 @@ PLAIN = 3.0
 CACHED = 8000
 """Number of fingerprints that are cached: 1.2 GB."""
 
+_DNG_VERSION = 0xC612  # a tag that every DNG file has
+# Pillow's names of TIFF's compressions.
+_LOSSLESS_TIFF = frozenset(("raw", "packbits", "tiff_ccitt", "group3", "group4", "tiff_lzw", "tiff_adobe_deflate",
+                            "tiff_deflate", "lzma", "zstd"))  # fmt: skip
 _CANDIDATE = (320, 400)  # px of the longer side, and keypoints: 60 KB and 15 ms per image
 _QUERY = (512, 800)  # more, because a query may be a crop, or contain its original as a small part
 
@@ -63,6 +59,7 @@ class Fingerprint:
         whole: float32 `[WHOLE_PX, WHOLE_PX]`, gray, blurred, normalized to mean 0 and deviation 1; None if plain.
         keypoints: see `simimg.similarity.keypoints`.
         jpeg_quality: 1..100 on libjpeg's scale; None for other formats.
+        lossless: whether its file keeps every pixel, see `is_lossless`.
     """
 
     size: tuple[int, int]
@@ -71,6 +68,7 @@ class Fingerprint:
     whole: np.ndarray | None
     keypoints: Keypoints
     jpeg_quality: int | None
+    lossless: bool = False
 
 
 def fingerprint(image: Image.Image, *, quality: int | None = None, as_query: bool = False) -> Fingerprint:
@@ -102,15 +100,15 @@ def _whole(thumbnail: np.ndarray) -> np.ndarray | None:
 
 
 @functools.lru_cache(maxsize=CACHED)
-def _cached(path: str, sha256: str, modified_ns: int, num_bytes: int) -> Fingerprint:
-    data = Path(path).read_bytes()
-    if sha256 and hashlib.sha256(data).hexdigest() != sha256:
-        raise Refusal(Reason.CHANGED, "the file changed after it was indexed")
-    return fingerprint(decode(data), quality=jpeg_quality(data))
+def _cached(path: str, sha256: str, stamp: Stamp) -> Fingerprint:
+    data = read_unchanged(Path(path), sha256)
+    # Whoever made the index decides what becomes of truncated files. One that is in it is whole, or is kept as it is.
+    image = decode(data, truncated="keep")
+    return dataclasses.replace(fingerprint(image, quality=jpeg_quality(data)), lossless=is_lossless(data))
 
 
 def fingerprint_file(path: Path, sha256: str = "") -> Fingerprint:
-    """Return the fingerprint of a file, as a candidate; the last `CACHED` ones are cached.
+    """Return the fingerprint of a file, as a candidate; the last `CACHED` ones are cached, until the file changes.
 
     `sha256` is the expected checksum of its bytes, in hexadecimal; "" for any.
 
@@ -118,8 +116,25 @@ def fingerprint_file(path: Path, sha256: str = "") -> Fingerprint:
         OSError: the file cannot be read.
         Refusal: the file is not an image, or its checksum differs.
     """
-    facts = path.stat()
-    return _cached(str(path), sha256, facts.st_mtime_ns, facts.st_size)
+    return _cached(str(path), sha256, stamp_of(path.stat()))
+
+
+def stamp_of(status: os.stat_result) -> Stamp:
+    """Return what changes with every change to a file, also if its size and mtime stay the same."""
+    return status.st_dev, status.st_ino, *size_and_time(status)
+
+
+def read_unchanged(path: Path, sha256: str) -> bytes:
+    """Return the bytes of a file, whose SHA-256 must be this one, in hexadecimal; "" for any.
+
+    Raises:
+        OSError: the file cannot be read.
+        Refusal: it was edited or replaced.
+    """
+    data = path.read_bytes()
+    if sha256 and hashlib.sha256(data).hexdigest() != sha256:
+        raise Refusal(Reason.CHANGED, "the file changed after it was indexed")
+    return data
 
 
 def forget_fingerprints() -> None:
@@ -134,11 +149,44 @@ def jpeg_quality(data: bytes) -> int | None:
     """
     try:
         with reading(data):
-            image: Any = Image.open(io.BytesIO(data), formats=["JPEG"])
-            luminance, *_ = image.quantization.values()
+            return jpeg_quality_of(Image.open(io.BytesIO(data), formats=["JPEG"]))
     except Refusal:
         return None
+
+
+def jpeg_quality_of(image: Image.Image) -> int | None:
+    """Do the same for an image that Pillow has opened; None if it was changed since, or is of another format."""
+    luminance, *_ = getattr(image, "quantization", {}).values() or [None]
+    if luminance is None:
+        return None
     return 1 + int(np.abs(_tables() - np.sort(luminance)).sum(axis=1).argmin())
+
+
+def is_lossless(data: bytes) -> bool:
+    """Return whether the format of an image file keeps every pixel: PNG, BMP, lossless WebP, and TIFF without JPEG.
+
+    The bytes decide, not the suffix. Formats that may drop pixels without saying so (HEIF, AVIF, JPEG 2000, DNG) count
+    as lossy.
+    """
+    if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
+        return any(kind == b"VP8L" for kind in _webp_chunks(data))
+    try:
+        with reading(data):
+            image = open_image(data)
+    except Refusal:
+        return False
+    if image.format == "TIFF":
+        return _DNG_VERSION not in getattr(image, "tag_v2", {}) and image.info.get("compression") in _LOSSLESS_TIFF
+    return image.format in ("PNG", "BMP")
+
+
+def _webp_chunks(data: bytes) -> Iterator[bytes]:
+    """Yield the names of a WebP file's chunks, those of an animation's frames left out."""
+    at = 12
+    while at + 8 <= len(data):
+        yield data[at : at + 4]
+        length = int.from_bytes(data[at + 4 : at + 8], "little")
+        at += 8 + length + length % 2
 
 
 @functools.cache

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-
-__all__ = ["SCHEMA", "ImageTable", "IndexedImage"]
 
 _ROWS_AT_ONCE = 8192
 
@@ -22,7 +21,7 @@ class IndexedImage:
         path: relative to the index's `image_dir`.
         sha256: of the file's bytes, in hexadecimal.
         num_bytes: of the file; 0 if not known.
-        modified_ns: modification time of the file, in ns since 1970; 0 if not known.
+        modified_ns: time of the last change to the file, in ns since 1970, see `size_and_time`; 0 if not known.
         width: px, upright; 0 if not known.
         height: px, upright; 0 if not known.
         phash: perceptual hash of the embedded pixels, see `tfrecords.convert.image.near_duplicates`; 0 if plain.
@@ -39,6 +38,15 @@ class IndexedImage:
     phash: int = 0
     label: str = ""
     split: str = ""
+
+
+def size_and_time(status: os.stat_result) -> tuple[int, int]:
+    """Return a file's `num_bytes` and `modified_ns`, by which an edited file is noticed.
+
+    The time is the later one of mtime and ctime: programs that edit a file in place or replace it, such as `exiftool
+    -P` and `rsync -t`, set its mtime to what it was.
+    """
+    return status.st_size, max(status.st_mtime_ns, status.st_ctime_ns)
 
 
 SCHEMA = pa.schema(

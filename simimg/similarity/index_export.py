@@ -25,8 +25,6 @@ from simimg.similarity.nearest_neighbors import write_flat, write_probed
 from simimg.similarity.search_index import SearchIndex
 from tfrecords.format.atomic_files import atomic_folder, write_json
 
-__all__ = ["EXPORT_FORMATS", "export_index"]
-
 EXPORT_FORMATS = ("npy", "parquet", "faiss")
 
 _INFO_FILE = "export.json"
@@ -84,7 +82,7 @@ def export_index(index: SearchIndex, out: Path, *, format: str, by: str, overwri
 
 
 def _write_rows(index: SearchIndex, path: Path, vectors: np.ndarray | None) -> None:
-    table = index.pictures.table.select(list(_COLUMNS))
+    table = index.images.table.select(list(_COLUMNS))
     fields = [pa.field("id", pa.int64()), *table.schema]
     if vectors is not None:
         # Not nullable, because readers that map it to a plain vector column reject a nullable one.

@@ -1,8 +1,9 @@
 """The images of an index for verification and display: their files, or the pixels that a dataset stores.
 
-A file counts only if its bytes are still those that were indexed. If it is missing or changed, or the index does not
-know its folder, a dataset may have the image as it was converted: a smaller square, perhaps stretched. Squares are only
-compared with squares, and files with files, because next to a small square a file would seem stretched and resized.
+A file counts only if its bytes are still those that were indexed, which is checked again whenever the file has changed.
+If it is missing or edited, or the index does not know its folder, a dataset may have the image as it was converted: a
+smaller square, perhaps stretched. Squares are only compared with squares, and files with files, because next to a small
+square a file would seem stretched and resized.
 """
 
 from __future__ import annotations
@@ -12,23 +13,31 @@ from pathlib import Path
 
 from PIL import Image
 
-from simimg.image_files import thumbnail
-from simimg.similarity.fingerprint import CACHED, Fingerprint, fingerprint, fingerprint_file
+from simimg.similarity.fingerprint import (
+    CACHED,
+    Fingerprint,
+    Stamp,
+    fingerprint,
+    fingerprint_file,
+    read_unchanged,
+    stamp_of,
+)
+from simimg.similarity.image_table import size_and_time
 from simimg.similarity.match_verification import Verification, verify
 from simimg.similarity.search_index import SearchIndex
 from tfrecords.base_errors import DataError
+from tfrecords.convert.image.decoder import decode
 from tfrecords.format.dataset_images import DatasetImages
 from tfrecords.format.layout import Layout
 from tfrecords.format.manifest import read_manifest
 from tfrecords.format.quarantine import Refusal
-
-__all__ = ["IndexImages"]
 
 
 class IndexImages:
     """The images of an index, by row. Thread-safe.
 
     Attributes:
+        index: the index.
         missing: requested rows that have neither a file nor stored pixels.
         stored: requested rows of which the stored pixels were used.
     """
@@ -37,20 +46,47 @@ class IndexImages:
         """Take an opened index."""
         self.missing: set[int] = set()
         self.stored: set[int] = set()
-        self._index = index
-        self._paths, self._sha256 = index.pictures.table["path"], index.pictures.table["sha256"]
-        self._without_file: set[int] = set()
+        self.index = index
+        self._paths, self._sha256 = index.images.table["path"], index.images.table["sha256"]
+        self._checked: dict[int, tuple[Stamp, bool]] = {}  # a file's stamp when it was read, and whether it was edited
         self._square = functools.lru_cache(maxsize=CACHED)(self._square_fingerprint)
 
     def file(self, row: int) -> Fingerprint | None:
         """Return the fingerprint of a row's file; None if it is not the file that was indexed."""
-        if row in self._without_file:
-            return None
+        path = self._path(row)
         try:
-            return fingerprint_file(self._path(row), self._sha256[row].as_py())
-        except (OSError, Refusal):
-            self._without_file.add(row)
+            stamp = stamp_of(path.stat())
+            if self._checked.get(row) == (stamp, True):
+                return None
+            return fingerprint_file(path, self._sha256[row].as_py())
+        except OSError:
             return None
+        except Refusal:
+            self._checked[row] = stamp, True
+            return None
+
+    def read(self, row: int) -> bytes:
+        """Return the bytes of a row's file; raise OSError if it cannot be read, and Refusal if it was edited."""
+        return read_unchanged(self._path(row), self._sha256[row].as_py())
+
+    def is_edited(self, row: int) -> bool:
+        """Whether a row's file is there, but is not the file that was indexed. It is read only if it has changed."""
+        facts = self.index.images.table
+        try:
+            status = self._path(row).stat()
+            if size_and_time(status) == (facts["num_bytes"][row].as_py(), facts["modified_ns"][row].as_py()):
+                return False
+            stamp, edited = self._checked.get(row, (None, False))
+            if stamp != (now := stamp_of(status)):
+                try:
+                    self.read(row)
+                    edited = False
+                except Refusal:
+                    edited = True
+                self._checked[row] = now, edited
+        except OSError:
+            return False
+        return edited
 
     def square(self, row: int) -> Fingerprint | None:
         """Return the fingerprint of a row's stored pixels; None if there are none."""
@@ -65,10 +101,19 @@ class IndexImages:
             ours, theirs = self.square(one), self.square(other)
         return None if ours is None or theirs is None else verify(ours, theirs)
 
+    def verify_new(self, new: Fingerprint, row: int) -> Verification | None:
+        """Return the verification that an image is a copy of a row's file; None if it is not, or the file is gone."""
+        file = self.file(row)
+        return None if file is None else verify(new, file)
+
     def image(self, row: int, most_px: int) -> Image.Image | None:
         """Return an image for display, mode RGB, upright, sides at most `most_px`, or None if it is missing."""
-        image = thumbnail(self._path(row), most_px)
-        if image is None and (image := self.square_image(row)) is not None:
+        image: Image.Image | None
+        try:
+            image = decode(self.read(row), truncated="keep")
+        except (OSError, Refusal):
+            image = self.square_image(row)
+        if image is not None:
             image.thumbnail((most_px, most_px))
         return image
 
@@ -83,7 +128,7 @@ class IndexImages:
             return None
 
     def _path(self, row: int) -> Path:
-        return self._index.file_of(self._paths[row].as_py())
+        return self.index.file_of(self._paths[row].as_py())
 
     def _square_fingerprint(self, row: int) -> Fingerprint | None:
         image = self.square_image(row)
@@ -92,9 +137,9 @@ class IndexImages:
     @functools.cached_property
     def _dataset(self) -> tuple[DatasetImages, dict[str, int]] | None:
         """The stored images of the index's dataset, and the rows of its manifest by path."""
-        if self._index.info.dataset_dir is None:
+        if self.index.info.dataset_dir is None:
             return None
-        folder = Path(self._index.info.dataset_dir)
+        folder = Path(self.index.info.dataset_dir)
         try:
             manifest = read_manifest(folder)
             rows = {path: row for row, path in enumerate(manifest.paths) if manifest.reasons[row] < 0}

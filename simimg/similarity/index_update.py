@@ -23,19 +23,18 @@ import numpy as np
 
 from simimg.errors import SearchIndexError, UsageError
 from simimg.image_files import BATCH_SIZE, LoadedFile, load_files
-from simimg.input import eval_batches, open_reader
+from simimg.input import eval_batches, open_reader, reading
 from simimg.similarity.embedding_cache import UNFINISHED, EmbeddingCache
 from simimg.similarity.embeddings import Embedder
-from simimg.similarity.search_index import INFO_FILE, IndexedImage, SearchIndex, write_generation
+from simimg.similarity.image_table import IndexedImage, size_and_time
+from simimg.similarity.index_info import INFO_FILE, LOCK_FILE, locked_index
+from simimg.similarity.search_index import SearchIndex, write_generation
 from tfrecords.convert.sources import SUFFIXES, printable, walk
-from tfrecords.format.atomic_files import file_identity, locked_file
+from tfrecords.format.atomic_files import file_identity
 from tfrecords.format.layout import Layout
 from tfrecords.format.manifest import OK, read_manifest
 from tfrecords.format.quarantine import Reason, Refusal
 
-__all__ = ["IndexUpdate", "index_dataset", "index_folder"]
-
-_LOCK_FILE = ".lock"
 _REFIT_GROWTH = 1.5  # projections are fitted again if the collection has grown or shrunk by this factor
 
 _Progress = Callable[[int], object]
@@ -53,6 +52,7 @@ class IndexUpdate:
         num_removed: of images that were in the index before.
         refused: files that are not in the index, each with the reason.
         other_names: names that lead to a file which is in the index already, each with its name there.
+        outdated: whether its thresholds were calibrated on a collection that has changed much since.
     """
 
     index: SearchIndex
@@ -61,6 +61,7 @@ class IndexUpdate:
     num_removed: int
     refused: tuple[tuple[str, Refusal], ...]
     other_names: tuple[tuple[str, str], ...] = ()
+    outdated: bool = False
 
 
 def index_folder(
@@ -86,7 +87,7 @@ def index_folder(
     own = index_dir.resolve()
     image_paths = {path for path in found if Path(path).suffix.lower() in SUFFIXES}
     refused: _Refusals = [
-        (path, Refusal(Reason.UNKNOWN_SUFFIX, "not the name of a picture"))
+        (path, Refusal(Reason.UNKNOWN_SUFFIX, "not the name of an image"))
         for path in found
         if path not in image_paths and not (image_dir / path).resolve().is_relative_to(own)
     ]
@@ -100,7 +101,7 @@ def index_folder(
         before = _open_before(index_dir, embedder, dataset_dir=None)
         cache = EmbeddingCache(index_dir, embedder, before)
         same_place = before is not None and before.info.image_dir == str(image_dir.resolve())
-        unchanged = {image.path: image for image in before.pictures} if before and same_place else {}
+        unchanged = {image.path: image for image in before.images} if before and same_place else {}
         images = {path: _unread(image_dir, path) for path in paths}
         to_read = []
         for path, image in images.items():
@@ -111,9 +112,7 @@ def index_folder(
             else:
                 to_read.append(path)
         progress(len(paths) - len(to_read))
-        for path, loaded in load_files(
-            to_read, image_dir, image_size=embedder.image_size, how=embedder.resize, known=cache
-        ):
+        for path, loaded in load_files(to_read, embedder.image_options, image_dir, known=cache):
             if isinstance(loaded, Refusal):
                 refused.append((path, loaded))
                 del images[path]
@@ -144,6 +143,7 @@ def index_dataset(
     Raises:
         UsageError: `dataset_dir` is not a dataset, or `index_dir` is not an index, or another process is writing it.
         SearchIndexError: the index was made with another model, or is damaged.
+        DataError: a record of the dataset is damaged; names its file and place.
     """
     if not Layout.exists(dataset_dir):
         raise UsageError(f"--dataset_dir={dataset_dir} is not a dataset of `simimg convert`: it has no layout.json.")
@@ -162,7 +162,7 @@ def index_dataset(
             if not layout.num_examples(split):
                 continue
             reader, _ = open_reader(dataset_dir, split)
-            for batch in eval_batches(reader, BATCH_SIZE):
+            for batch in reading(reader.split, eval_batches(reader, BATCH_SIZE)):
                 for id, square in zip(batch.id.numpy().tolist(), batch.image.numpy(), strict=True):
                     if id < 0:  # padding of the last batch
                         continue
@@ -192,10 +192,11 @@ def _finish(
     cache.finish()
     images = [cache.with_facts(image) for image in images]
     places = tuple(None if place is None else str(place.resolve()) for place in (image_dir, dataset_dir))
+    fits = before is not None and _still_fits(before, images, pixels)
     if (
         before is not None
         and (before.info.image_dir, before.info.dataset_dir, before.info.pixels) == (*places, pixels)
-        and list(before.pictures) == images
+        and list(before.images) == images
     ):
         index = before
     else:
@@ -207,24 +208,32 @@ def _finish(
             image_dir=image_dir,
             dataset_dir=dataset_dir,
             pixels=pixels,
-            fitted=before if before and _still_fits(before, images, pixels) else None,
+            fitted=before if fits else None,
+            thresholds=before.info.thresholds if before else {},
         )
     cache.remove_parts()
-    paths = set(index.pictures.column("path"))
-    num_removed = sum(path not in paths for path in before.pictures.column("path")) if before else 0
-    return IndexUpdate(index, cache.num_embedded, len(paths) - cache.num_embedded, num_removed, tuple(refused))
+    paths = set(index.images.column("path"))
+    num_removed = sum(path not in paths for path in before.images.column("path")) if before else 0
+    return IndexUpdate(
+        index,
+        cache.num_embedded,
+        len(paths) - cache.num_embedded,
+        num_removed,
+        tuple(refused),
+        outdated=bool(index.info.thresholds) and not fits,
+    )
 
 
 def _still_fits(before: SearchIndex, images: Sequence[IndexedImage], pixels: str) -> bool:
-    """Whether the projections and thresholds of an index hold for these images."""
+    """Whether the projections of an index hold for these images."""
     fewer, more = sorted((len(images), before.info.num_fitted))
-    same_labels = set(before.pictures.column("label")) == {image.label for image in images}
+    same_labels = set(before.images.column("label")) == {image.label for image in images}
     return before.info.pixels == pixels and more < _REFIT_GROWTH * fewer and same_labels
 
 
 def _open_before(index_dir: Path, embedder: Embedder, *, dataset_dir: Path | None) -> SearchIndex | None:
     if not (index_dir / INFO_FILE).is_file():
-        strange = [path.name for path in index_dir.iterdir() if path.name not in (_LOCK_FILE, UNFINISHED)]
+        strange = [path.name for path in index_dir.iterdir() if path.name not in (LOCK_FILE, UNFINISHED)]
         strange = [name for name in strange if "generation-" not in name]
         if strange:
             raise UsageError(
@@ -260,15 +269,11 @@ def _locked(index_dir: Path) -> Iterator[None]:
         index_dir.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UsageError(f"--index_dir={index_dir} cannot be created: {error.strerror}.") from None
-
-    def held(holder: str) -> UsageError:
-        return UsageError(f"another process ({holder}) is writing {index_dir}. Wait for it, or stop it.")
-
-    with locked_file(index_dir / _LOCK_FILE, held):
+    with locked_index(index_dir):
         try:
             yield
         finally:
-            if new and [path.name for path in index_dir.iterdir()] == [_LOCK_FILE]:
+            if new and [path.name for path in index_dir.iterdir()] == [LOCK_FILE]:
                 shutil.rmtree(index_dir)
 
 
@@ -296,7 +301,7 @@ def _unread(image_dir: Path, path: str) -> IndexedImage:
     label, slash, _ = printable(path).partition("/")
     image = IndexedImage(path=printable(path), sha256="", label=label if slash else "")
     try:
-        facts = os.stat(image_dir / path)
+        num_bytes, modified_ns = size_and_time(os.stat(image_dir / path))
     except OSError:  # reported when it is read
         return image
-    return dataclasses.replace(image, num_bytes=facts.st_size, modified_ns=facts.st_mtime_ns)
+    return dataclasses.replace(image, num_bytes=num_bytes, modified_ns=modified_ns)

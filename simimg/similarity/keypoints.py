@@ -25,8 +25,6 @@ from PIL import Image
 from simimg.determinism import plain_opencv
 from simimg.similarity.affine import determinant, fit, singular_values, transform
 
-__all__ = ["MIN_INLIERS", "Alignment", "Keypoints", "align", "detect"]
-
 MIN_INLIERS = 8
 """Matches that agree on one map. Among 7,000 pairs of different photos of 25 categories, none had more than 5."""
 

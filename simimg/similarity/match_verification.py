@@ -23,8 +23,6 @@ from simimg.similarity.affine import compose, determinant, inverse, scaling, tra
 from simimg.similarity.fingerprint import PLAIN, WHOLE_PX, Fingerprint, luma
 from simimg.similarity.keypoints import align
 
-__all__ = ["HARMLESS", "MIN_AGREEMENT", "SAME_BYTES", "SAME_FILE", "SAME_PIXELS", "Verification", "verify"]
-
 MIN_AGREEMENT = 0.45
 """Least agreement of the frame if many keypoints match, see `_agreement`. Images half covered by something reach it."""
 

@@ -4,7 +4,8 @@ Exact search reads every vector once for all queries of a call, at the speed of 
 inverted file is built beside the vectors (Sivic and Zisserman, ICCV 2003; faiss's IndexIVFFlat): vectors are sorted
 into cells, and a query is compared only with those of the nearest cells. The number of probed cells is measured when
 the file is built: the smallest power of two that finds 99 % of the true ten nearest of the vectors themselves. The
-measured recall is stored and shown.
+measured recall is stored and shown. A search among at most `EXACT_UP_TO` given vectors is exact there, too: their
+nearest may lie in any cell.
 """
 
 from __future__ import annotations
@@ -24,8 +25,6 @@ from scipy.sparse import csr_array
 from simimg.determinism import inner_products, one_blas_thread, ordered_sum, product_error
 from tfrecords.convert.workers.pool import num_cores
 
-__all__ = ["EXACT_UP_TO", "Cells", "build_cells", "nearest", "open_cells", "write_flat", "write_probed"]
-
 EXACT_UP_TO = 200_000
 """Vectors: 512 MB of 512 numbers each, read in 60 ms by two cores, which is less than embedding the query takes."""
 
@@ -35,7 +34,7 @@ _DOT_QUERIES = 6  # up to so many queries, dot products read memory 2.5 times as
 # Packing costs more than the products of some dozen queries: for 16 queries, it is half of the time.
 _SMALL_ROWS, _SMALL_PRODUCT = (128, 64, 32), 1_000_000
 _MANY = 8  # times the number of wanted rows
-_COPIED_SHARE = 8  # if at most an eighth of the vectors is searched, these are copied first
+_COPIED_SHARE = 8  # if at most an eighth of the vectors is searched, only these are read, and copied block by block
 _SPARE, _MORE = 2, 8  # rows that are proposed in addition, and the factor if they may not suffice
 _NO_ROW = np.iinfo(np.int64).max  # sorts after all others
 _ADDED_ROWS = 65_536  # added to faiss's lists at a time
@@ -48,7 +47,24 @@ _PROBED_QUERIES = 200
 _Nearest = tuple[np.ndarray, np.ndarray]  # similarities or products, and rows
 
 
-def nearest(vectors: np.ndarray, queries: np.ndarray, k: int, among: np.ndarray | None = None) -> _Nearest:
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Chosen:
+    """Some rows of an array as an array of their own, without a copy of all of them."""
+
+    array: np.ndarray | _Chosen
+    rows: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, key: slice | np.ndarray) -> np.ndarray:
+        return self.array[self.rows[key]]
+
+
+_Vectors = np.ndarray | _Chosen
+
+
+def nearest(vectors: _Vectors, queries: np.ndarray, k: int, among: np.ndarray | None = None) -> _Nearest:
     """Return the `k` nearest vectors of each query, best first; equal ones in the order of their rows.
 
     BLAS proposes every vector that may be among the nearest within its rounding error. The proposals are compared by
@@ -63,17 +79,16 @@ def nearest(vectors: np.ndarray, queries: np.ndarray, k: int, among: np.ndarray 
     Returns:
         Inner products float32 and rows int64, both `[num_queries, min(k, number of searched vectors)]`.
     """
-    if among is not None and 0 < (num_chosen := int(among.sum())) <= len(vectors) // _COPIED_SHARE:
-        chosen = np.flatnonzero(among)
-        values, rows = nearest(vectors[chosen], queries, k)
-        return values, chosen[rows]
-    count = min(k, len(vectors) if among is None else num_chosen)
+    if among is not None and len(chosen := np.flatnonzero(among)) <= len(vectors) // _COPIED_SHARE:
+        values, places = nearest(_Chosen(vectors, chosen), queries, k)
+        return values, chosen[places]
+    count = min(k, len(vectors) if among is None else len(chosen))
     queries = np.ascontiguousarray(queries, np.float32)
     return _compared(vectors, queries, count, lambda some, most: _proposed(vectors, queries[some], most, among))
 
 
 def _compared(
-    vectors: np.ndarray, queries: np.ndarray, count: int, propose: Callable[[np.ndarray, int], _Nearest]
+    vectors: _Vectors, queries: np.ndarray, count: int, propose: Callable[[np.ndarray, int], _Nearest]
 ) -> _Nearest:
     """Return the `count` nearest of each query among those that are proposed; -inf and `_NO_ROW` if there are fewer.
 
@@ -90,15 +105,14 @@ def _compared(
         complete = ~near[:, -1]  # all other vectors are too far away
         done, candidates, near = waiting[complete], at[complete], near[complete]
         similarities = np.full(candidates.shape, -np.inf, np.float32)
-        query_of = done[np.nonzero(near)[0]]
-        similarities[near] = _similarities(vectors[candidates[near]], queries[query_of], error)
+        similarities[near] = _similarities(vectors, candidates[near], queries, done[np.nonzero(near)[0]])
         candidates[~near] = _NO_ROW
         values[done], rows[done] = _sorted(similarities, candidates, count)
         waiting, most = waiting[~complete], _MORE * most
     return values, rows
 
 
-def _proposed(vectors: np.ndarray, queries: np.ndarray, most: int, among: np.ndarray | None) -> _Nearest:
+def _proposed(vectors: _Vectors, queries: np.ndarray, most: int, among: np.ndarray | None) -> _Nearest:
     """Return the `most` nearest of each query by BLAS, best first: products and rows, `[num_queries, most]`.
 
     If there are fewer vectors, the last products are -inf and the last rows `_NO_ROW`. Threads, one per core with this
@@ -157,17 +171,21 @@ def _products(block: np.ndarray, queries: np.ndarray) -> np.ndarray:
     return products
 
 
-def _similarities(vectors: np.ndarray, queries: np.ndarray, error: float) -> np.ndarray:
-    """Return the similarity of each vector to the closest view of its query: float32 `[n]`.
+def _similarities(vectors: _Vectors, rows: np.ndarray, queries: np.ndarray, query_of: np.ndarray) -> np.ndarray:
+    """Return the similarity of the vector at each row to the closest view of its query: float32 `[n]`.
 
-    `vectors` are float32 `[n, dim]`, `queries` float32 `[n, num_views, dim]`, and `error` is that of a product of BLAS.
+    `rows` and `query_of`, int64 `[n]`, are places in `vectors` and `queries`. Pairs are compared block by block: all
+    vectors of a thousand matches of some hundred queries would take a gigabyte.
     """
-    if queries.shape[1] == 1:
-        return inner_products(vectors, queries[:, 0])
-    products = np.vecdot(vectors[:, None], queries)
-    rows, closest = np.nonzero(products >= products.max(axis=1, keepdims=True) - 2 * error)  # mostly one per vector
-    similarities = np.full(len(vectors), -np.inf, np.float32)
-    np.maximum.at(similarities, rows, inner_products(vectors[rows], queries[rows, closest]))
+    _, num_views, dim = queries.shape
+    error = product_error(dim)
+    similarities = np.full(len(rows), -np.inf, np.float32)
+    at_once = max(1, _BLOCK_VALUES // (num_views * dim))
+    for start in range(0, len(rows), at_once):
+        block, views = vectors[rows[start : start + at_once]], queries[query_of[start : start + at_once]]
+        products = np.vecdot(block[:, None], views)
+        near, closest = np.nonzero(products >= products.max(axis=1, keepdims=True) - 2 * error)  # mostly one per vector
+        np.maximum.at(similarities, start + near, inner_products(block[near], views[near, closest]))
     return similarities
 
 
@@ -227,8 +245,13 @@ class Cells:
     path: Path
 
     def nearest(self, queries: np.ndarray, k: int, among: np.ndarray | None = None) -> _Nearest:
-        """Do the same as `nearest` above in the probed cells; more cells are probed if they hold too few vectors."""
-        num_queries, num_views, dim = queries.shape
+        """Do the same as `nearest` above in the probed cells; more cells are probed if they hold too few vectors.
+
+        Among at most `EXACT_UP_TO` vectors, the search is exact.
+        """
+        if among is not None and among.sum() <= EXACT_UP_TO:
+            return nearest(self.vectors, queries, k, among)
+        num_queries, _, dim = queries.shape
         queries = np.ascontiguousarray(queries, np.float32)
         count = min(k, len(self.vectors) if among is None else int(among.sum()))
         best, found = np.zeros((num_queries, count), np.float32), np.zeros((num_queries, count), np.int64)
@@ -241,8 +264,7 @@ class Cells:
                 if len(rows) < count:
                     lacking.append(query)
                     continue
-                views = np.broadcast_to(queries[query], (len(rows), num_views, dim))
-                similarities = _similarities(self.vectors[rows], views, product_error(dim))
+                similarities = _similarities(self.vectors, rows, queries, np.full(len(rows), query))
                 best[query], found[query] = _sorted(similarities, rows, count)
             waiting, num_probed = np.array(lacking, np.int64), min(2 * num_probed, self.faiss_index.nlist)
         return best, found

@@ -22,18 +22,6 @@ from tfrecords.convert.sources import printable
 from tfrecords.convert.sources.source import QUARANTINE_JOURNAL
 from tfrecords.format.atomic_files import read_json, write_json
 
-__all__ = [
-    "APPLIED_PLAN",
-    "Plan",
-    "PlannedFile",
-    "PlannedGroup",
-    "is_inside",
-    "is_reference",
-    "load_plan",
-    "reference_dirs_of",
-    "write_plan",
-]
-
 APPLIED_PLAN = "applied-plan.json"
 """The copy of a plan in its quarantine folder, which `simimg undo` takes as well."""
 
@@ -116,17 +104,17 @@ def write_plan(path: Path, image_dir: Path, groups: Iterable[Group], reference_d
     """
     described = []
     for group in groups:
-        keeper = {"path": group.keeper.picture.path, "sha256": group.keeper.picture.sha256, "why": group.keeper.reason}
+        keeper = {"path": group.keeper.image.path, "sha256": group.keeper.image.sha256, "why": group.keeper.reason}
         others = [
             {
-                "path": member.picture.path,
-                "sha256": member.picture.sha256,
-                "num_bytes": member.picture.num_bytes,
+                "path": member.image.path,
+                "sha256": member.image.sha256,
+                "num_bytes": member.image.num_bytes,
                 "similarity": round(member.similarity, 4),
                 "reason": member.reason,
             }
             for member in group.others
-            if not is_reference(member.picture.path, reference_dirs)
+            if not is_reference(member.image.path, reference_dirs)
         ]
         if others:
             described.append({"keep": keeper, "remove": others})

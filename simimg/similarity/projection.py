@@ -21,8 +21,6 @@ import numpy as np
 
 from simimg.determinism import exact_matmul, one_blas_thread, ordered_sum
 
-__all__ = ["BY", "Projection", "fit_projection"]
-
 BY = ("copy", "kind")
 
 _MAX_SAMPLES = 20_000  # 200 MB of 1280 numbers each; far more than the axes need

@@ -23,8 +23,6 @@ from tfrecords.convert.sources import printable
 from tfrecords.convert.sources.source import QUARANTINE_JOURNAL
 from tfrecords.format.atomic_files import atomic_file, file_sha256, sync_file
 
-__all__ = ["FILES", "Journal", "Move", "files_below", "forgotten_moves", "has_bytes", "read_moves"]
-
 FILES = "files"
 """The folder of a quarantine that files are moved to."""
 

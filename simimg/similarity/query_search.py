@@ -27,26 +27,15 @@ from PIL import Image
 from simimg.determinism import one_blas_thread
 from simimg.image_files import map_ahead
 from simimg.similarity.embeddings import Embedder
-from simimg.similarity.fingerprint import Fingerprint, fingerprint, jpeg_quality
+from simimg.similarity.fingerprint import Fingerprint, fingerprint, jpeg_quality, jpeg_quality_of
+from simimg.similarity.image_table import IndexedImage
 from simimg.similarity.index_images import IndexImages
 from simimg.similarity.match_verification import Verification, verify
-from simimg.similarity.search_index import IndexedImage, Match, SearchIndex
-from tfrecords.convert.image.decoder import decode, resize
+from simimg.similarity.search_index import Match, SearchIndex
+from tfrecords.convert.image.decoder import ImageOptions, decode, resize, upright
 from tfrecords.convert.image.near_duplicates import NO_HASH, perceptual_hashes
 from tfrecords.convert.workers.pool import num_cores
 from tfrecords.format.quarantine import Reason, Refusal
-
-__all__ = [
-    "CANDIDATES",
-    "NUM_VIEWS",
-    "Finder",
-    "Query",
-    "SearchResult",
-    "load_queries",
-    "load_query",
-    "make_query",
-    "query_views",
-]
 
 CANDIDATES = 48
 """Images that are verified per query, at most: for 99.6 % of edited copies the original is among the first fifty."""
@@ -82,11 +71,16 @@ class SearchResult:
     """
 
     row: int
-    picture: IndexedImage
+    image: IndexedImage
     path: Path
     similarity: float
     cosine: float
     verification: Verification | None
+
+    @property
+    def picture(self) -> IndexedImage:
+        """The earlier name of `image`."""
+        return self.image
 
     @property
     def is_copy(self) -> bool:
@@ -99,7 +93,7 @@ class SearchResult:
         return self.verification.reasons if self.verification else ()
 
 
-def query_views(image: Image.Image, image_size: int, how: str) -> np.ndarray:
+def query_views(image: Image.Image, options: ImageOptions) -> np.ndarray:
     """Return the views of a query, uint8 `[NUM_VIEWS, image_size, image_size, 3]`.
 
     The first view is the image, the next seven are its other orientations (quarter turns, and each mirrored), and the
@@ -107,10 +101,13 @@ def query_views(image: Image.Image, image_size: int, how: str) -> np.ndarray:
     for 87 % with the image and its mirror image alone and for 92 % with all views; it is among the first fifty for 98 %
     and 99.6 %.
 
-    The mode of the image is RGB. `image_size`, px, is that of the network, and `how` tells how images become squares,
-    see `tfrecords.convert.image.decoder.resize`.
+    The mode of the image is RGB. `options` are the model's; they tell the size, and how images become squares.
     """
-    whole = resize(image, image_size, how)
+
+    def square(image: Image.Image) -> np.ndarray:
+        return resize(image, options.image_size, options.resize, background=options.background)
+
+    whole = square(image)
     # The resized square is rotated instead of the image; the result is the same.
     views = [np.rot90(side, turns) for side in (whole, whole[:, ::-1]) for turns in range(4)]
     width, height = image.size
@@ -119,7 +116,7 @@ def query_views(image: Image.Image, image_size: int, how: str) -> np.ndarray:
             box = (left * width, top * height, (left + _WINDOW) * width, (top + _WINDOW) * height)
             edges = [round(edge) for edge in box]
             part = image.crop((edges[0], edges[1], max(edges[0] + 1, edges[2]), max(edges[1] + 1, edges[3])))
-            views.append(resize(part, image_size, how))
+            views.append(square(part))
     return np.stack(views)
 
 
@@ -127,7 +124,7 @@ def load_query(path: str, embedder: Embedder) -> Query | Refusal:
     """Return a file as a query, or why it cannot be read."""
     try:
         data = Path(path).read_bytes()
-        image = decode(data)
+        image = decode(data, background=embedder.background, truncated=embedder.truncated)
     except OSError as error:
         return Refusal(Reason.UNREADABLE, error.strerror or str(error))
     except Refusal as refusal:
@@ -135,9 +132,18 @@ def load_query(path: str, embedder: Embedder) -> Query | Refusal:
     return make_query(path, image, embedder, quality=jpeg_quality(data))
 
 
+def image_query(image: Image.Image, embedder: Embedder) -> Query | Refusal:
+    """Return an image of any mode as a query, the same as that of its file if Pillow has just opened it."""
+    try:
+        image.load()
+    except (OSError, SyntaxError, ValueError) as error:  # of a file that Pillow opened, but cannot decode
+        return Refusal(Reason.UNREADABLE, str(error))
+    return make_query("", upright(image, embedder.background), embedder, quality=jpeg_quality_of(image))
+
+
 def make_query(path: str, image: Image.Image, embedder: Embedder, *, quality: int | None = None) -> Query:
-    """Return an image, mode RGB, as a query."""
-    views = query_views(image, embedder.image_size, embedder.resize)
+    """Return an image, mode RGB, upright, as a query."""
+    views = query_views(image, embedder.image_options)
     return Query(path, views, fingerprint(image, quality=quality, as_query=True))
 
 
@@ -165,7 +171,7 @@ class Finder:
         self._threshold = index.info.thresholds.get("copy", 0.0) if threshold is None else threshold
         self._executor = ThreadPoolExecutor(num_cores())
         self._images = IndexImages(index)
-        self._hashes = index.pictures.column("phash").astype(np.uint64)
+        self._hashes = index.images.column("phash").astype(np.uint64)
 
     def find(self, query: Query, k: int, by: str = "copy", *, without: int = -1) -> list[SearchResult]:
         """Return the `k` (at least 1) most similar images of the index, best first; the row `without` is ignored.
@@ -282,8 +288,8 @@ class Finder:
             found = verified[place] if place < len(verified) else None
             cosine = match.similarity
             similarity = found.similarity if found else cosine if by == "kind" else 0.5 * max(0.0, cosine)
-            path = self.index.path_of(match.picture)
-            results.append(SearchResult(match.row, match.picture, path, similarity, cosine, found))
+            path = self.index.path_of(match.image)
+            results.append(SearchResult(match.row, match.image, path, similarity, cosine, found))
         return sorted(results, key=lambda one: -one.similarity)[:k]
 
 

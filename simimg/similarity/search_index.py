@@ -8,8 +8,11 @@
         copy.npy, kind.npy              float32 [num_images, dim]: projected embeddings, memory-mapped for search
         copy.faiss, kind.faiss          for more than 200,000 images, see `simimg.similarity.nearest_neighbors`
 
+    <index_dir>/web/                    what the search page computed; thumbnails by the SHA-256 of their files
+
 A generation is complete before index.json names it, and only then is the previous one removed. So a process that is
-killed at any moment leaves an index that can be searched.
+killed at any moment leaves an index that can be searched. An opened index keeps its generation, also when it is
+replaced. Whoever writes holds the lock of the folder, and checks that nobody has written since it opened the index.
 """
 
 from __future__ import annotations
@@ -30,23 +33,12 @@ import pyarrow.parquet as pq
 from simimg.errors import DataError, SearchIndexError, UsageError
 from simimg.similarity.embeddings import Embedder
 from simimg.similarity.image_table import SCHEMA, ImageTable, IndexedImage
+from simimg.similarity.index_info import INFO_FILE, IndexInfo, locked_index, remove_thumbnails
 from simimg.similarity.nearest_neighbors import EXACT_UP_TO, Cells, build_cells, nearest, open_cells
 from simimg.similarity.projection import BY, Projection, fit_projection
 from tfrecords.convert.sources import unprintable
 from tfrecords.format.atomic_files import TEMPORARY, atomic_folder, file_identity, read_json, write_json
 
-__all__ = [
-    "COPY_THRESHOLD",
-    "INFO_FILE",
-    "ImageTable",
-    "IndexInfo",
-    "IndexedImage",
-    "Match",
-    "SearchIndex",
-    "write_generation",
-]
-
-INFO_FILE = "index.json"
 COPY_THRESHOLD = 0.9
 """The least similarity of copies where nothing was calibrated."""
 
@@ -62,45 +54,12 @@ _DAMAGE = (
 )  # fmt: skip
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class IndexInfo:
-    """The content of index.json.
-
-    Attributes:
-        generation: number of the current generation.
-        model: a shipped model's name, or a model folder.
-        model_fingerprint: changes with the weights.
-        image_size: side in px of the squares that were embedded.
-        resize: how images became squares.
-        num_images: number of rows.
-        image_dir: the folder that paths are relative to; None if the images are not files of this machine.
-        dataset_dir: the dataset of the images; None for a folder of files.
-        num_fitted: number of images that the projections were fitted to.
-        pixels: an id of the options that determine a dataset's stored pixels; "" if files were embedded.
-        cells: by projection, for more than 200,000 images: the number of probed cells and the measured recall.
-        thresholds: by projection, the similarity that `simimg calibrate` chose.
-    """
-
-    generation: int
-    model: str
-    model_fingerprint: str
-    image_size: int
-    resize: str
-    num_images: int
-    image_dir: str | None
-    dataset_dir: str | None
-    num_fitted: int
-    pixels: str = ""
-    cells: dict[str, dict[str, float]] = dataclasses.field(default_factory=dict)
-    thresholds: dict[str, float] = dataclasses.field(default_factory=dict)
-
-
 @dataclasses.dataclass(frozen=True, slots=True)
 class Match:
     """An image of the index that is near a query: its row, the image, and the cosine; higher is closer."""
 
     row: int
-    picture: IndexedImage
+    image: IndexedImage
     similarity: float
 
 
@@ -114,12 +73,13 @@ def write_generation(
     dataset_dir: Path | None = None,
     pixels: str = "",
     fitted: SearchIndex | None = None,
+    thresholds: Mapping[str, float] | None = None,
 ) -> SearchIndex:
     """Write a new generation of an index, or its first one, and make it the current one; return the index, opened.
 
     Embeddings are float `[num_images, network_dim]` of L2 norm 1, in the order of the pictures. For `image_dir`,
-    `dataset_dir` and `pixels`, see `IndexInfo`. The projections and thresholds are those of `fitted`, an index for
-    which they were made; by default, projections are fitted to these images.
+    `dataset_dir`, `pixels` and `thresholds`, see `IndexInfo`. The projections are those of `fitted`, an index for which
+    they were made; by default, they are fitted to these images. Thumbnails of images that are gone are removed.
 
     Raises:
         SearchIndexError: it cannot be written, for example because the disk is full; the index is unchanged.
@@ -157,7 +117,7 @@ def write_generation(
             num_fitted=fitted.info.num_fitted if fitted else len(table),
             pixels=pixels,
             cells=cells,
-            thresholds=fitted.info.thresholds if fitted else {},
+            thresholds=dict(thresholds or {}),
         )
         _write_info(index_dir, info)
     except OSError as error:
@@ -166,6 +126,7 @@ def write_generation(
         ) from None
     for old in before:
         shutil.rmtree(_folder(index_dir, old), ignore_errors=True)
+    remove_thumbnails(index_dir, set(table.column("sha256")))
     return SearchIndex.open(index_dir)
 
 
@@ -182,11 +143,16 @@ class SearchIndex:
 
     index_dir: Path
     info: IndexInfo
-    pictures: ImageTable
+    images: ImageTable
     embeddings: np.ndarray
     projections: Mapping[str, Projection]
     vectors: Mapping[str, np.ndarray]
     cells: Mapping[str, Cells]
+
+    @property
+    def pictures(self) -> ImageTable:
+        """The earlier name of `images`."""
+        return self.images
 
     @classmethod
     def open(cls, index_dir: Path) -> SearchIndex:
@@ -208,8 +174,9 @@ class SearchIndex:
 
     @property
     def copy_threshold(self) -> float:
-        """The least similarity of copies: the one that `simimg calibrate` chose, or else `COPY_THRESHOLD`."""
-        return self.info.thresholds.get("copy", COPY_THRESHOLD)
+        """The least similarity of pairs that are copies: what `simimg calibrate` chose, or else `COPY_THRESHOLD`."""
+        thresholds = self.info.thresholds
+        return thresholds.get("pairs", thresholds.get("copy", COPY_THRESHOLD))  # older indexes have `copy` alone
 
     def files_dir(self) -> Path:
         """Return the folder that the paths of the images are relative to.
@@ -232,7 +199,7 @@ class SearchIndex:
 
     def file_identity(self, row: int) -> tuple[int, int] | None:
         """Return device and inode of a row's file, links followed; None if it is not there."""
-        return file_identity(self.file_of(self.pictures.table["path"][row].as_py()))
+        return file_identity(self.file_of(self.images.table["path"][row].as_py()))
 
     def name_of(self, path: str) -> str:
         r"""Return the file name for a stored path, in which bytes that are not UTF-8 are written as \xNN."""
@@ -269,14 +236,31 @@ class SearchIndex:
         views = queries[:, None, :] if queries.ndim == 2 else queries
         similarities, rows = self.nearest_vectors(self.projections[by](views), k, by, among=among)
         return [
-            [Match(*one) for one in zip(found.tolist(), self.pictures.rows(found), values.tolist(), strict=True)]
+            [Match(*one) for one in zip(found.tolist(), self.images.rows(found), values.tolist(), strict=True)]
             for found, values in zip(rows, similarities, strict=True)
         ]
 
-    def with_threshold(self, by: str, threshold: float) -> SearchIndex:
-        """Write a calibrated threshold to the index; return the index with it."""
-        info = dataclasses.replace(self.info, thresholds={**self.info.thresholds, by: threshold})
-        _write_info(self.index_dir, info)
+    def with_thresholds(self, **thresholds: float) -> SearchIndex:
+        """Write calibrated thresholds to the index, see `IndexInfo`; return the index with them.
+
+        Raises:
+            UsageError: another process is writing the index, or its folder cannot be written.
+            SearchIndexError: the index has changed since it was opened, or the disk is full.
+        """
+        with locked_index(self.index_dir):
+            current = _read_info(self.index_dir)
+            if dataclasses.replace(current, thresholds=self.info.thresholds) != self.info:
+                raise SearchIndexError(
+                    f"{self.index_dir} was updated after it was opened, so its new images were not measured. "
+                    "Run `simimg calibrate` again."
+                )
+            info = dataclasses.replace(current, thresholds={**current.thresholds, **thresholds})
+            try:
+                _write_info(self.index_dir, info)
+            except OSError as error:
+                raise SearchIndexError(
+                    f"{self.index_dir} cannot be written: {error}. Free some disk space and calibrate again."
+                ) from None
         return dataclasses.replace(self, info=info)
 
 

@@ -32,14 +32,13 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from simimg.similarity.copy_pairs import PairExaminer, identical_rows
+from simimg.similarity.image_table import IndexedImage
 from simimg.similarity.match_verification import SAME_BYTES, SAME_FILE
-from simimg.similarity.search_index import IndexedImage, SearchIndex
+from simimg.similarity.search_index import SearchIndex
 from tfrecords.convert.sources import natural_key
 from tfrecords.format.atomic_files import atomic_file
 from tfrecords.format.layout import Layout
 from tfrecords.format.manifest import read_manifest
-
-__all__ = ["DEALS", "LeakedPair", "Leaks", "clean_command", "deal_groups", "find_leaks", "write_clean_table"]
 
 DEALS = ("first", "shares")
 
@@ -56,11 +55,16 @@ class LeakedPair:
     """
 
     row: int
-    picture: IndexedImage
+    image: IndexedImage
     other_row: int
     other: IndexedImage
     similarity: float
     reason: str
+
+    @property
+    def picture(self) -> IndexedImage:
+        """The earlier name of `image`."""
+        return self.image
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -84,7 +88,7 @@ class Leaks:
 
     def affected(self, split: str, by: str = "") -> int:
         """Return how many images of a split are copies of images in the earlier split `by`, or in any earlier one."""
-        return len({pair.row for pair in self.pairs if pair.picture.split == split and by in ("", pair.other.split)})
+        return len({pair.row for pair in self.pairs if pair.image.split == split and by in ("", pair.other.split)})
 
 
 def find_leaks(
@@ -101,10 +105,10 @@ def find_leaks(
     """
     if deal is not None and deal not in DEALS:
         raise ValueError(f"`deal` should be one of {DEALS}. Received: deal={deal!r}")
-    split_names = index.pictures.column("split").tolist()
+    split_names = index.images.column("split").tolist()
     names = tuple(sorted(dict.fromkeys(split_names), key=lambda name: (name != "train", name == "test")))
     splits = np.array([names.index(name) for name in split_names], np.int64)
-    labels = np.unique(index.pictures.column("label").astype(str), return_inverse=True)[1]
+    labels = np.unique(index.images.column("label").astype(str), return_inverse=True)[1]
     with closing(PairExaminer(index, threshold)) as examiner:
         edges = _edges(examiner, splits, progress)
         pairs = _pairs(examiner, splits, edges)
@@ -161,7 +165,7 @@ def write_clean_table(index: SearchIndex, splits: tuple[str, ...], path: Path) -
     """
     assert index.info.dataset_dir is not None
     id_of = {row.path: row.id for row in read_manifest(Path(index.info.dataset_dir))}
-    images = sorted(zip(index.pictures, splits, strict=True), key=lambda one: id_of[one[0].path])
+    images = sorted(zip(index.images, splits, strict=True), key=lambda one: id_of[one[0].path])
     text = io.StringIO(newline="")
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(_COLUMNS)
@@ -186,7 +190,7 @@ def clean_command(index: SearchIndex, table: Path, image_dir: Path | None) -> st
         "name": f"{layout.name}_clean",
         **{name: config[name] for name in _KEPT if name in config},
     }
-    used = set(index.pictures.column("label").tolist())
+    used = set(index.images.column("label").tolist())
     names = [name for name in layout.class_names if name in used]
     if names != sorted(names, key=natural_key):  # the order in which the labels of a table are numbered
         flags["categories"] = ",".join(names)
@@ -195,7 +199,7 @@ def clean_command(index: SearchIndex, table: Path, image_dir: Path | None) -> st
 
 def _edges(examiner: PairExaminer, splits: np.ndarray, progress: Callable[[int], object]) -> list[tuple[int, int]]:
     """Return pairs of copies in two splits; a file is paired with the first identical file of each other split."""
-    sha256 = examiner.index.pictures.column("sha256")
+    sha256 = examiner.index.images.column("sha256")
     first_of: dict[str, dict[int, int]] = defaultdict(dict)
     for row in examiner.examine_all(progress, splits):
         first_of[sha256[row]][int(splits[row])] = row
@@ -206,9 +210,9 @@ def _edges(examiner: PairExaminer, splits: np.ndarray, progress: Callable[[int],
 
 
 def _pairs(examiner: PairExaminer, splits: np.ndarray, edges: list[tuple[int, int]]) -> list[LeakedPair]:
-    pictures = examiner.index.pictures
+    pictures = examiner.index.images
     sha256 = pictures.column("sha256")
-    identical = identical_rows(examiner.index, splits)
+    identical = identical_rows(examiner.images, splits)
     pairs: dict[tuple[int, int], LeakedPair] = {}
     for pair in edges:
         other, row = sorted(pair, key=lambda one: (splits[one], one))

@@ -16,8 +16,6 @@ from simimg.training.checkpoints import State
 from simimg.training.contrastive_loss import EmbeddingQueue
 from simimg.training.train_config import TrainConfig
 
-__all__ = ["WarmUpCosine", "build_model", "build_optimizer", "build_state"]
-
 _WARM_UP = 0.05  # of the steps, under the cosine schedule
 
 

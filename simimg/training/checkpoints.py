@@ -29,8 +29,6 @@ from simimg.training.contrastive_loss import EmbeddingQueue
 from simimg.training.metrics import EpochMetrics
 from tfrecords.format.atomic_files import TEMPORARY, atomic_folder, file_sha256, read_json, write_json
 
-__all__ = ["Best", "Progress", "State", "folder_of", "restore", "restore_latest", "save"]
-
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Best:

@@ -34,8 +34,6 @@ from simimg.augment import augment
 from simimg.input import PADDING_ID, Batch, Order
 from simimg.training.train_config import TrainConfig
 
-__all__ = ["EmbeddingQueue", "PairTerms", "pair_gradients", "pair_terms"]
-
 _EPSILON = 1e-6
 _NONE = -1e9  # a logit that adds nothing; minus infinity would make NaN gradients
 _RAMP = 0.1  # of the steps: the entropy's weight rises from 0, or views would be driven apart before they agree

@@ -19,8 +19,6 @@ import tensorflow as tf
 from simimg.input import PADDING_ID, Reader, eval_batches, reading
 from simimg.models import PROBABILITIES, views_of
 
-__all__ = ["Fitted", "fit_softmax", "probe"]
-
 _BATCH_SIZE = 32
 _MOST_FEATURES = 40_000  # 200 MB; more features change the regression little
 _L2 = 1e-5

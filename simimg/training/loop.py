@@ -35,8 +35,6 @@ from simimg.training.train_step import StepRunner, training_step
 from tfrecords.format.atomic_files import write_json
 from tfrecords.options import to_json
 
-__all__ = ["StepInfo", "Watcher", "train"]
-
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class StepInfo:
@@ -65,7 +63,7 @@ def train(config: TrainConfig, watcher: Watcher = Watcher()) -> TrainResult:
 
     Raises:
         UsageError: an option cannot be used, or the model folder has another run.
-        DataError: the data set is damaged.
+        DataError: the dataset is damaged.
         CheckpointError: all checkpoints of the run are damaged.
         TrainingError: the loss is NaN or infinite, the disk is full, or a device is out of memory.
         WorkerLost: another process that trains with this one was lost.

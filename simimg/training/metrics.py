@@ -14,8 +14,6 @@ from simimg.input import Reader
 from simimg.models import Objective
 from simimg.training.train_config import TrainConfig
 
-__all__ = ["EpochMetrics", "balanced", "collapse", "example_losses", "figures_of", "num_correct"]
-
 _ALIKE = 0.9  # mean norm: 0.08 for a trained Lite0 on a thousand images, 1 if all embeddings are the same
 _NO_GAP = 0.01  # between cosines
 

@@ -1,6 +1,6 @@
 """A training run's folder: its options and figures beside the model, and the check that it has no other run.
 
-<model_dir>/config.json     the options, and the data set they were used on; `simimg train --config` repeats the run
+<model_dir>/config.json     the options, and the dataset they were used on; `simimg train --config` repeats the run
 <model_dir>/model.keras     the trained model, once the run is finished; see `simimg.models.model_folder`
 <model_dir>/result.json     figures of the finished run
 <model_dir>/checkpoints/    see `simimg.training.checkpoints`
@@ -26,8 +26,6 @@ from tfrecords.format.atomic_files import file_sha256, locked_file, read_json, w
 from tfrecords.format.layout import Layout
 from tfrecords.format.naming import INFO_FILE
 from tfrecords.options import to_json
-
-__all__ = ["RESULT_FILE", "TrainResult", "begin_run", "describe_run", "figures_by_split", "load_result"]
 
 RESULT_FILE = "result.json"
 _LOCK_FILE = ".lock"
@@ -96,16 +94,19 @@ def describe_run(model_dir: Path, config: TrainConfig, split: Split, shuffle: st
     """Returns the description of a run, after checking that the folder has no other run.
 
     Raises:
-        UsageError: the folder has a run with other options, or on another data set; names the difference.
+        UsageError: the folder has a run with other options, or on another dataset; names the difference.
     """
     layout = Layout.load(split.dataset_dir) if Layout.exists(split.dataset_dir) else None
+    made = layout.config if layout else {}
+    prepared = {name: made[name] for name in ("decode", "truncated", "background") if name in made}
     info = RunInfo(
         image_size=split.image_size,
-        resize=layout.config["resize"] if layout else "stretch",
+        resize=made.get("resize", "stretch"),
         class_names=split.class_names,
         dataset_sha256=_dataset_sha256(split, layout),
         shuffle=shuffle,
         config=to_json(config),
+        **prepared,
     )
     if not (model_dir / CONFIG_FILE).exists():
         return info
@@ -116,8 +117,9 @@ def describe_run(model_dir: Path, config: TrainConfig, split: Split, shuffle: st
     differing = [f"--{key}={old[key]} there, {value} now" for key, value in now.items() if old[key] != value]
     if there.shuffle != info.shuffle:
         differing.append(f"a {there.shuffle} shuffle there, a {info.shuffle} one now (see --reader and --shuffle)")
+    there = dataclasses.replace(there, **prepared)  # an older run does not say; the checksums tell datasets apart
     if dataclasses.replace(there, config={}, shuffle="") != dataclasses.replace(info, config={}, shuffle=""):
-        differing.append("the data set is another one")
+        differing.append("the dataset is another one")
     if differing:
         raise UsageError(
             f"{model_dir} has another run: {'; '.join(differing)}. Choose another --model_dir, or remove it."

@@ -16,8 +16,6 @@ from simimg.training.run_folder import describe_run
 from simimg.training.strategy import Workers, local_replicas, make_strategy, workers
 from simimg.training.train_config import TrainConfig
 
-__all__ = ["MEASURED", "RunSetup", "open_run_setup"]
-
 MEASURED = ("validation", "test")  # splits that are measured after each epoch, if they exist
 
 
@@ -69,7 +67,7 @@ def open_run_setup(config: TrainConfig) -> RunSetup:
 
     Raises:
         UsageError: an option cannot be used, or the model folder has another run.
-        DataError: the data set is damaged.
+        DataError: the dataset is damaged.
     """
     strategy, place = make_strategy(config.num_devices, config.cross_device_ops), workers()
     with strategy.scope():  # with --cache=device, each replica gets a copy of the split

@@ -27,8 +27,6 @@ from simimg.errors import TrainingError, UsageError, WorkerLost
 if TYPE_CHECKING:
     from simimg.training.train_config import TrainConfig
 
-__all__ = ["CROSS_DEVICE_OPS", "Workers", "agreed", "device_errors", "local_replicas", "make_strategy", "workers"]
-
 # What TensorFlow, its collective operations, cuDNN and XLA say, under several types of errors.
 _OUT_OF_MEMORY = re.compile(r"\bOOM when|out.of.memory|alloc_failed|failed to allocate|tensor is not initialized", re.I)
 _PEER_LEFT = re.compile(

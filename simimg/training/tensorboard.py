@@ -15,8 +15,6 @@ from simimg.input import Reader, eval_batches, reading
 from simimg.training.run_setup import MEASURED
 from simimg.training.train_config import TrainConfig
 
-__all__ = ["TensorBoard"]
-
 _NUM_IMAGES = 24
 _EPOCHS_SHOWN = 3
 

@@ -16,8 +16,6 @@ from simimg.presets import PRESETS, preset_options
 from simimg.training.strategy import CROSS_DEVICE_OPS
 from tfrecords.options import check_choices, option
 
-__all__ = ["TrainConfig"]
-
 _PRETRAINED = (*LITES, *APPLICATIONS)
 MODELS = (*NETWORKS, *LITES, *APPLICATIONS)
 PRECISIONS = ("float32", "bfloat16", "float16")
@@ -52,9 +50,9 @@ class TrainConfig:
         UsageError: an option cannot be used.
     """
 
-    dataset_dir: Path = option("Data set folder, DATA_DIR/NAME/VERSION.")
+    dataset_dir: Path = option("Dataset folder, DATA_DIR/NAME/VERSION.")
     model_dir: Path | None = option(
-        "Folder of the run; by default runs/NAME-PRESET-seedSEED, NAME being the data set's.", None
+        "Folder of the run; by default runs/NAME-PRESET-seedSEED, NAME being the dataset's.", None
     )
     preset: str = option(
         "Named set of options; flags override it. Defaults in brackets hold for options that the preset does not set.",

@@ -25,8 +25,6 @@ from simimg.training.metrics import example_losses, num_correct
 from simimg.training.strategy import agreed
 from simimg.training.train_config import TrainConfig
 
-__all__ = ["StepRunner", "distribute", "training_step"]
-
 # The decay is smaller in the first steps, as in tf.train.ExponentialMovingAverage(num_updates=...).
 _EMA_START = 10.0
 # Target duration of a call: long enough that the return to Python costs nothing, short enough for Ctrl-C and progress.

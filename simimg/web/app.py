@@ -43,8 +43,6 @@ from simimg.web.search_worker import SearchWorker
 from simimg.web.thumbnails import Thumbnails
 from tfrecords.convert.workers.pool import num_cores
 
-__all__ = ["create_app"]
-
 _T = TypeVar("_T")
 
 _MAX_MATCHES = 500
@@ -195,7 +193,7 @@ class _Page:
         return await self._decode(lambda: self.queries.add(self.thumbnails.read(row), row=row))
 
     def _row(self, request: Request, name: str) -> int:
-        return _number(request.query_params.get(name, ""), name, 0, len(self.index.pictures) - 1)
+        return _number(request.query_params.get(name, ""), name, 0, len(self.index.images) - 1)
 
     def _known_query(self, name: str) -> CachedQuery:
         query = self.queries.get(name)
@@ -219,7 +217,7 @@ def _static_files() -> dict[str, tuple[str, bytes]]:
 
 def _columns(index: SearchIndex) -> dict[str, Any]:
     """Return the columns of the images for the page; labels and splits are indices into lists of their names."""
-    pictures = index.pictures
+    pictures = index.images
     values: dict[str, Any] = {
         "name": Path(index.info.image_dir or index.info.dataset_dir or index.index_dir).name,
         "generation": index.info.generation,

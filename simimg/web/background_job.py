@@ -8,8 +8,6 @@ from typing import Any
 
 from simimg.errors import SimimgError
 
-__all__ = ["BackgroundJob", "Stopped"]
-
 _Progress = Callable[[int], object]
 
 

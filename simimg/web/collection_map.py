@@ -23,8 +23,6 @@ from simimg.similarity.nearest_neighbors import nearest
 from simimg.web.thumbnails import CACHE
 from tfrecords.format.atomic_files import atomic_file
 
-__all__ = ["LANDMARKS", "ROUNDS", "lay_out", "load_or_lay_out"]
-
 LANDMARKS = 20_000
 """Finding their neighbors takes 400 million inner products, some seconds."""
 
@@ -52,7 +50,7 @@ def load_or_lay_out(index: SearchIndex, progress: _Progress = lambda rounds: Non
     path = folder / f"map-{index.info.generation}-{index.info.model_fingerprint[:12]}.npy"
     with suppress(OSError, ValueError, EOFError):  # missing, or damaged by a power failure
         known: np.ndarray = np.load(path)
-        if known.shape == (len(index.pictures), 2) and np.isfinite(known).all():
+        if known.shape == (len(index.images), 2) and np.isfinite(known).all():
             return known
     places = lay_out(np.asarray(index.vectors["kind"]), progress)
     with suppress(OSError):  # the index is read-only; the map is computed again next time

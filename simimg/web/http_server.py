@@ -24,8 +24,6 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from simimg.errors import SimimgError, UsageError
 
-__all__ = ["listening", "serving"]
-
 _CONNECTIONS = 64  # a browser opens six
 _HEADERS_S = 10.0  # timeout for the first request of a connection
 _KEEP_ALIVE_S = 30  # timeout for the next one

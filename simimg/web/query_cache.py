@@ -24,8 +24,6 @@ from tfrecords.convert.image.decoder import decode
 from tfrecords.convert.image.image_formats import open_image, reading
 from tfrecords.format.quarantine import Refusal
 
-__all__ = ["MAX_BYTES", "MAX_PIXELS", "CachedQuery", "QueryCache"]
-
 MAX_BYTES = 32 << 20
 """Of an upload; the largest JPEG files of cameras have about this size."""
 
@@ -82,7 +80,7 @@ class QueryCache:
                     413,
                     f"This image has {width:,} x {height:,} pixels. The limit is {MAX_PIXELS // 1_000_000} million.",
                 )
-            image = decode(data)
+            image = decode(data, background=self._embedder.background, truncated=self._embedder.truncated)
         except Refusal as refusal:
             raise RequestError(415, f"This is not an image that can be read: {refusal}.") from None
         except MemoryError:
@@ -90,7 +88,7 @@ class QueryCache:
         query = CachedQuery(
             name=secrets.token_urlsafe(12) if row < 0 else f"row-{row}",
             row=row,
-            views=query_views(image, self._embedder.image_size, self._embedder.resize),
+            views=query_views(image, self._embedder.image_options),
             size=image.size,
             jpeg=large_jpeg(image),
             _image=image,

@@ -32,8 +32,6 @@ from simimg.similarity.plan_file import PlannedFile, is_reference
 from simimg.web.background_job import BackgroundJob
 from simimg.web.request_guard import RequestError
 
-__all__ = ["Review"]
-
 _BY_HAND = "chosen by hand"
 
 
@@ -92,7 +90,7 @@ class Review:
             return _Found(threshold, found)
 
         with self._starting:
-            if self.job.start(search, len(self._index.pictures)):
+            if self.job.start(search, len(self._index.images)):
                 self._threshold = threshold
             elif self._threshold != threshold:
                 running = f"A search with the least similarity {self._threshold:g} is running."
@@ -151,12 +149,13 @@ class Review:
                 "version": self._version(),
                 "path": str(self._path),
                 "num_removals": sum(len(group.others) for group in groups),
-                "num_bytes": sum(member.picture.num_bytes for group in groups for member in group.others),
+                "num_bytes": sum(member.image.num_bytes for group in groups for member in group.others),
             }
 
     def pair(self, row: int, other: int) -> Verification | None:
         """Return the verification that one image is a copy of another one; None if it is not, or one is missing."""
-        if self._index.pictures[row].sha256 == self._index.pictures[other].sha256:
+        same = self._index.images[row].sha256 == self._index.images[other].sha256
+        if same and not any(map(self._images.is_edited, (row, other))):
             return Verification(1.0, (SAME_BYTES,), 0)
         return self._images.verify(row, other)
 
@@ -172,7 +171,7 @@ class Review:
                 raise wrong
             rows = [group.get("keep"), *group["remove"]]
             for row in rows:
-                if type(row) is not int or not 0 <= row < len(self._index.pictures):
+                if type(row) is not int or not 0 <= row < len(self._index.images):
                     raise wrong
                 if row in seen:
                     raise RequestError(422, f"Image {row} occurs twice. An image can be kept or removed, once.")
@@ -190,17 +189,17 @@ class Review:
                 known[member.row, group.keeper.row] = member
         groups = []
         for keep, remove in choices:
-            for picture in (self._index.pictures[row] for row in remove):
+            for picture in (self._index.images[row] for row in remove):
                 if plan.is_kept(picture):
                     raise RequestError(422, f"{picture.path} is in a reference folder of the plan, so it is kept.")
-            keeper = known.get((keep, keep)) or Member(keep, self._index.pictures[keep], 1.0, _BY_HAND)
+            keeper = known.get((keep, keep)) or Member(keep, self._index.images[keep], 1.0, _BY_HAND)
             groups.append(Group(keeper, tuple(known.get((row, keep)) or self._member(row, keep) for row in remove)))
         return groups
 
     def _member(self, row: int, keeper: int) -> Member:
         found = self.pair(row, keeper)
         similarity, reason = (found.similarity, found.text) if found else (0.5, _BY_HAND)
-        return Member(row, self._index.pictures[row], similarity, reason)
+        return Member(row, self._index.images[row], similarity, reason)
 
     def _version(self) -> str:
         try:
@@ -218,7 +217,7 @@ class Review:
             return _Planned(version, problem=str(error))
         if self._index.info.image_dir is None or plan.image_dir != Path(self._index.info.image_dir):
             return _Planned(version, problem=f"{self._path} is about {plan.image_dir}, not about this collection.")
-        rows = {path: row for row, path in enumerate(self._index.pictures.column("path").tolist())}
+        rows = {path: row for row, path in enumerate(self._index.images.column("path").tolist())}
         groups, num_unknown = [], 0
         for planned in plan.groups:
             keeper, *others = (self._planned_member(file, rows) for file in (planned.keep, *planned.remove))
@@ -230,15 +229,15 @@ class Review:
 
     def _planned_member(self, file: PlannedFile, rows: dict[str, int]) -> Member | None:
         row = rows.get(file.path)
-        if row is None or self._index.pictures[row].sha256 != file.sha256:
+        if row is None or self._index.images[row].sha256 != file.sha256:
             return None
-        return Member(row, self._index.pictures[row], file.similarity, file.reason)
+        return Member(row, self._index.images[row], file.similarity, file.reason)
 
 
 def _group_values(group: Group, plan: _Planned) -> dict[str, Any]:
     rows = {member.row for member in group.members}
     keep, remove, planned = group.keeper.row, [member.row for member in group.others], not plan.version
-    reference = {member.row for member in group.members if plan.is_kept(member.picture)}
+    reference = {member.row for member in group.members if plan.is_kept(member.image)}
     if plan.version:
         remove = []
         for one in plan.groups:

@@ -18,8 +18,6 @@ from simimg.similarity import Embedder, Finder, SearchIndex, SearchResult
 from simimg.similarity.query_search import NUM_VIEWS
 from simimg.web.query_cache import CachedQuery
 
-__all__ = ["SearchWorker"]
-
 
 class SearchWorker:
     """Searches an index in a thread of its own."""
@@ -29,7 +27,7 @@ class SearchWorker:
         # The page has its own threshold, which may be moved below the calibrated one.
         self._finder = Finder(index, embedder, threshold=0.0)
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="search")
-        self._columns = {name: index.pictures.column(name) for name in ("label", "split")}
+        self._columns = {name: index.images.column(name) for name in ("label", "split")}
 
     def warm_up(self) -> None:
         """Compile the model, so that the first search is as fast as the next."""

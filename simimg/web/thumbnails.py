@@ -1,31 +1,31 @@
 """Images of an index for the browser: thumbnails, which are created once, and larger images, all as JPEG.
 
-    <index_dir>/web/thumbnails/<ab>/<sha256>-<px>.jpg
+    <index_dir>/web/thumbnails/<ab>/<sha256>-<px>.jpg       `simimg index` removes those of images that are gone
 
 Images are requested by row. A file is used only if it lies in the folder of the index and its bytes are those that were
-indexed. It is never sent itself: it is decoded and encoded again, so only images can leave the server. For a dataset
-whose files are elsewhere, the stored pixels are used.
+indexed, and so is its thumbnail: of a file that was edited since, none is shown. A file is never sent itself: it is
+decoded and encoded again, so only images can leave the server. For a dataset whose files are elsewhere, the stored
+pixels are used.
 """
 
 from __future__ import annotations
 
 import functools
-import hashlib
 from contextlib import suppress
+from pathlib import PurePosixPath
 
 from PIL import Image
 
 from simimg.image_files import jpeg_bytes, png_bytes
 from simimg.similarity import IndexedImage, IndexImages, SearchIndex
+from simimg.similarity.index_info import THUMBNAILS
 from simimg.similarity.plan_file import is_inside
 from simimg.web.request_guard import RequestError
 from tfrecords.convert.image.decoder import ImageOptions, load_image
 from tfrecords.format.atomic_files import atomic_file
 from tfrecords.format.quarantine import Refusal
 
-__all__ = ["CACHE", "LARGE_PX", "THUMBNAIL_PX", "Thumbnails", "large_jpeg"]
-
-CACHE = "web"
+CACHE = PurePosixPath(THUMBNAILS).parts[0]
 """The folder of an index for files that can be computed again."""
 
 THUMBNAIL_PX = 320
@@ -33,6 +33,7 @@ THUMBNAIL_PX = 320
 
 LARGE_PX = 1600
 
+_EDITED = "The file of this image was changed after indexing. Run simimg index again."
 _QUALITY, _LARGE_QUALITY = 80, 90  # libjpeg's scale
 _LARGE_CACHED = 12  # 400 KB each
 _SMALL_CACHED = 2_000  # in memory, in addition to the disk: 30 MB
@@ -44,16 +45,25 @@ class Thumbnails:
     def __init__(self, index: SearchIndex) -> None:
         self.images = IndexImages(index)
         self._index = index
-        self._folder = index.index_dir / CACHE / "thumbnails"
-        self.thumbnail = functools.lru_cache(_SMALL_CACHED)(self._thumbnail)
-        self.large = functools.lru_cache(_LARGE_CACHED)(lambda row: _reduced(self.read(row), LARGE_PX, _LARGE_QUALITY))
+        self._folder = index.index_dir / THUMBNAILS
+        self._small = functools.lru_cache(_SMALL_CACHED)(self._thumbnail)
+        self._large = functools.lru_cache(_LARGE_CACHED)(lambda row: _reduced(self.read(row), LARGE_PX, _LARGE_QUALITY))
 
-    def _thumbnail(self, row: int) -> bytes:
+    def thumbnail(self, row: int) -> bytes:
         """Return a JPEG whose longer side is at most `THUMBNAIL_PX`.
 
         Raises:
-            RequestError: there is no such row, or its file is missing, changed, or outside the folder of the index.
+            RequestError: there is no such row, or its file is missing, edited, or outside the folder of the index.
         """
+        self._check(row)
+        return self._small(row)
+
+    def large(self, row: int) -> bytes:
+        """Return a JPEG whose longer side is at most `LARGE_PX`; raise as `thumbnail`."""
+        self._check(row)
+        return self._large(row)
+
+    def _thumbnail(self, row: int) -> bytes:
         sha256 = self._image(row).sha256
         path = self._folder / sha256[:2] / f"{sha256}-{THUMBNAIL_PX}.jpg"
         with suppress(OSError):
@@ -66,7 +76,7 @@ class Thumbnails:
         return data
 
     def read(self, row: int) -> bytes:
-        """Return the bytes of a row's file, which are those that were indexed; raise as `_thumbnail`.
+        """Return the bytes of a row's file, which are those that were indexed; raise as `thumbnail`.
 
         If the index knows only a dataset, the stored pixels are returned as a PNG.
         """
@@ -76,17 +86,21 @@ class Thumbnails:
         if self._index.info.image_dir is None or not is_inside(image.path):
             raise RequestError(404, "This image is not a file of this machine.")
         try:
-            data = self._index.path_of(image).read_bytes()
+            return self.images.read(row)
         except (OSError, ValueError):
             raise RequestError(404, "The file of this image is gone. Run simimg index again.") from None
-        if hashlib.sha256(data).hexdigest() != image.sha256:
-            raise RequestError(404, "The file of this image was changed after indexing. Run simimg index again.")
-        return data
+        except Refusal:
+            raise RequestError(404, _EDITED) from None
+
+    def _check(self, row: int) -> None:
+        image = self._image(row)
+        if self._index.info.image_dir is not None and is_inside(image.path) and self.images.is_edited(row):
+            raise RequestError(404, _EDITED)
 
     def _image(self, row: int) -> IndexedImage:
-        if not 0 <= row < len(self._index.pictures):
-            raise RequestError(404, f"There is no image {row}: the index has {len(self._index.pictures):,}.")
-        image: IndexedImage = self._index.pictures[row]
+        if not 0 <= row < len(self._index.images):
+            raise RequestError(404, f"There is no image {row}: the index has {len(self._index.images):,}.")
+        image: IndexedImage = self._index.images[row]
         return image
 
 
@@ -101,7 +115,7 @@ def large_jpeg(image: Image.Image) -> bytes:
 def _reduced(data: bytes, longer_side: int, quality: int) -> bytes:
     """Return the image of a file as a JPEG: decoded at a fraction of its size if possible, upright, in sRGB."""
     try:
-        picture = load_image(data, ImageOptions(image_size=longer_side, resize="pad"))
+        picture = load_image(data, ImageOptions(image_size=longer_side, resize="pad", truncated="keep"))
     except Refusal as refusal:
         raise RequestError(404, f"This image cannot be decoded: {refusal}.") from None
     longest = max(picture.width, picture.height)

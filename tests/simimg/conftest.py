@@ -1,4 +1,4 @@
-"""Two logical CPU devices for the whole session, and small data sets made by the converter."""
+"""Two logical CPU devices for the whole session, and small datasets made by the converter."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -45,7 +45,7 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def datasets(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """The same pictures at 32 px as a data set of each encoding; 54 examples to train on, 18 to test."""
+    """The same pictures at 32 px as a dataset of each encoding; 54 examples to train on, 18 to test."""
     data_dir = tmp_path_factory.mktemp("data")
     return {
         encoding: convert(

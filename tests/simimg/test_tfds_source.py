@@ -1,4 +1,4 @@
-"""A data set that TensorFlow Datasets wrote, read without TensorFlow and compared with what it reads itself."""
+"""A dataset that TensorFlow Datasets wrote, read without TensorFlow and compared with what it reads itself."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Folders of generated pictures, and the data sets that are made of them."""
+"""Folders of generated pictures, and the datasets that are made of them."""
 
 from __future__ import annotations
 
@@ -74,14 +74,14 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @dataclasses.dataclass(frozen=True)
 class Converted:
-    """A data set and how it was made."""
+    """A dataset and how it was made."""
 
     config: ConvertConfig
     summary: ConvertSummary
 
     @property
     def folder(self) -> Path:
-        """Where the data set lies."""
+        """Where the dataset lies."""
         return self.summary.dataset_dir
 
 

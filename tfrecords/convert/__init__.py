@@ -1,4 +1,4 @@
-"""Converts images to a data set folder."""
+"""Converts images to a dataset folder."""
 
 from tfrecords.convert.engine import ConvertProgress, convert
 from tfrecords.convert.image.decoder import decode, encode, resize

@@ -1,4 +1,4 @@
-"""Converts a source of images into a data set folder, with all cores, and resumes an interrupted conversion.
+"""Converts a source of images into a dataset folder, with all cores, and resumes an interrupted conversion.
 
 1. The options are resolved, and the source is listed.
 2. A plan is made from names and seed alone.
@@ -38,8 +38,6 @@ from tfrecords.convert.workers.shard_worker import ShardTask, Task, not_there
 from tfrecords.format.layout import ShardInfo
 from tfrecords.format.naming import dataset_dir
 
-__all__ = ["ConvertProgress", "convert"]
-
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class ConvertProgress:
@@ -54,17 +52,17 @@ OnProgress: TypeAlias = Callable[[ConvertProgress], None]
 
 
 def convert(config: ConvertConfig, *, progress: OnProgress = lambda _: None) -> ConvertSummary:
-    """Convert the source in `config` into the data set folder `<data_dir>/<name>/1.0.0`.
+    """Convert the source in `config` into the dataset folder `<data_dir>/<name>/1.0.0`.
 
-    A data set that exists and was made from the same files with the same options is left as it is. With `append`, files
+    A dataset that exists and was made from the same files with the same options is left as it is. With `append`, files
     that it does not have are added in a new version (1.1.0), which shares the old shards. With more than one worker, a
     script has to call this under `if __name__ == "__main__":`.
 
     Raises:
-        UsageError: there are no images, or the data set exists and differs; nothing was written.
-        ConversionError: the shards cannot be written, a worker died, too many files were refused, or another
-            conversion is writing the same data set.
-        DataError: the existing data set is damaged.
+        UsageError: there are no images, or the dataset exists and differs; nothing was written.
+        ConversionError: the shards cannot be written, a worker died, too many files were rejected, or another
+            conversion is writing the same dataset.
+        DataError: the existing dataset is damaged.
         Interrupted: Ctrl-C. Finished shards are kept, and the same call resumes.
     """
     start = time.perf_counter()
@@ -107,7 +105,7 @@ def _convert(
 ) -> ConvertSummary:
     infos, receipt, num_converted = _write_shards(job, workdir, runner, progress)
     check_refusals(job, receipt, workdir.work)
-    if job.previous is not None and not (receipt.positions >= 0).any():  # every file was refused: no new version
+    if job.previous is not None and not (receipt.positions >= 0).any():  # every file was rejected: no new version
         workdir.remove_work()
         return _unchanged(job.previous, job.source.notes, start)
 

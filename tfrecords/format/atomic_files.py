@@ -17,21 +17,6 @@ from typing import Any, BinaryIO, TextIO
 
 from tfrecords.base_errors import DataError
 
-__all__ = [
-    "TEMPORARY",
-    "atomic_file",
-    "atomic_folder",
-    "file_identity",
-    "file_sha256",
-    "json_bytes",
-    "locked_file",
-    "read_json",
-    "rename_new",
-    "sync_file",
-    "sync_tree",
-    "write_json",
-]
-
 _LIBC = ctypes.CDLL(None, use_errno=True)
 _AT_FDCWD, _RENAME_NOREPLACE, _RENAME_EXCHANGE = -100, 1, 2  # linux/fcntl.h, linux/fs.h
 
@@ -189,7 +174,7 @@ def json_bytes(value: Any) -> bytes:
 def read_json(path: Path, what: str) -> Any:
     """Return the JSON value in the file `path`; raise DataError if it is missing or not JSON.
 
-    `what` says for errors what the file is and what to do about it, e.g. "the layout; convert the data set again".
+    `what` says for errors what the file is and what to do about it, e.g. "the layout; convert the dataset again".
     """
     try:
         return json.loads(path.read_bytes())

@@ -14,8 +14,6 @@ from tfrecords.format.layout import Layout
 from tfrecords.format.manifest import Manifest
 from tfrecords.format.shard import ShardReader
 
-__all__ = ["DatasetImages"]
-
 
 class DatasetImages:
     """Reads the image of a manifest row. Record offsets of a shard are cached once it has been read."""

@@ -1,7 +1,7 @@
-"""Verifies a data set folder: every byte, every count, every name, and that its parts agree.
+"""Verifies a dataset folder: every byte, every count, every name, and that its parts agree.
 
 layout.json has a checksum of itself and of every other file, so any damage is found. The rest of the work is to say
-where it is: which record of which shard, at which byte. Shards are nearly all of a data set's bytes and are read once.
+where it is: which record of which shard, at which byte. Shards are nearly all of a dataset's bytes and are read once.
 The manifest is compared with them in columns, one shard at a time, which takes some tens of megabytes for a million
 examples.
 """
@@ -35,8 +35,6 @@ from tfrecords.format.shard import index_bytes
 from tfrecords.format.shard_scan import ShardScan, scan_shard
 from tfrecords.format.tfds_metadata import metadata_files, num_examples_by_split
 
-__all__ = ["Verification", "verify"]
-
 # More missing or unknown files than this share one sentence: a half-copied folder is one cause.
 _MAX_NAMED = 3
 _REPORT_END = re.compile(rb"<!-- sha256 ([0-9a-f]{64}) -->\n\Z")
@@ -56,7 +54,7 @@ class Verification:
 
 
 def verify(dataset_dir: Path, *, progress: Callable[[int], None] = lambda num_examples: None) -> Verification:
-    """Read all of a data set folder and compare its parts with each other.
+    """Read all of a dataset folder and compare its parts with each other.
 
     `progress` is called with the number of examples read since the last call.
     """
@@ -161,7 +159,7 @@ def _unreadable(path: Path, error: OSError) -> str:
 
 
 def _needed(layout: Layout) -> set[str]:
-    """Return the names of the files that every data set has, besides layout.json and the shards."""
+    """Return the names of the files that every dataset has, besides layout.json and the shards."""
     shards = (info for infos in layout.splits.values() for info in infos)
     indices = () if layout.encoding == "raw" else (index_path(Path(info.file)).name for info in shards)
     return {MANIFEST_FILE, *metadata_files(layout), *indices}
@@ -185,7 +183,7 @@ def _quarantine_problems(dataset_dir: Path, layout: Layout, num_refused: int) ->
         with open(path, "rb") as file:
             num_lines = sum(1 for _ in file)
     if num_lines != num_refused:
-        yield f"{path} lists {num_lines:,} refused files, manifest.parquet {num_refused:,}."
+        yield f"{path} lists {num_lines:,} rejected files, manifest.parquet {num_refused:,}."
 
 
 def _metadata_problems(dataset_dir: Path, layout: Layout) -> Iterator[str]:

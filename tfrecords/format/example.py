@@ -4,7 +4,7 @@ The message is `Example{features: Features{feature: map<string, Feature>}}`, whe
 Int64List with one value (tensorflow/core/example/example.proto and feature.proto). Protobuf leaves the order of a map
 open. Here keys are sorted, so the same input always gives the same bytes.
 
-Integers may be padded to a fixed number of bytes (see `tfrecords.format.record.varint`). All records of a raw data set
+Integers may be padded to a fixed number of bytes (see `tfrecords.format.record.varint`). All records of a raw dataset
 then have the same length with the image at the same offset, so a TFRecord file can be used as an array (see
 `tfrecords.format.record_layout`).
 
@@ -18,8 +18,6 @@ from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
 from tfrecords.format.record import ReadAt, read_varint, varint
-
-__all__ = ["Feature", "bytes_feature", "decode_example", "encode_example", "find_features"]
 
 _BYTES_LIST, _INT64_LIST = 1, 3  # field numbers in Feature
 _VARINT, _LENGTH_DELIMITED = 0, 2  # wire types

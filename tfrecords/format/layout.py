@@ -1,4 +1,4 @@
-"""layout.json: where each part of a record lies, which shards there are, and how the data set was made.
+"""layout.json: where each part of a record lies, which shards there are, and how the dataset was made.
 
 `offsets` are those of `tfrecords.format.record_layout`; with JPEG or PNG all four are 0, and each shard has a sidecar
 `<shard>.idx`. It has one line `offset length` in bytes per record, framing included, as NVIDIA DALI's tfrecord2idx
@@ -22,10 +22,8 @@ from tfrecords.format.atomic_files import atomic_file, json_bytes, read_json
 from tfrecords.format.naming import LAYOUT_FILE
 from tfrecords.format.record_layout import Offsets
 
-__all__ = ["Layout", "ShardInfo"]
-
 _FORMAT = "simimg-layout/2"
-_HINT = "the data set's layout, written by `simimg convert`"
+_HINT = "the dataset's layout, written by `simimg convert`"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -40,7 +38,7 @@ class ShardInfo:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Layout:
-    """Everything that is needed to read a data set's shards without looking into them.
+    """Everything that is needed to read a dataset's shards without looking into them.
 
     `files` maps the name of each file that is not a shard to its SHA-256 in hexadecimal.
     """

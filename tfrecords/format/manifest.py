@@ -23,17 +23,6 @@ if TYPE_CHECKING:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-__all__ = [
-    "OK",
-    "REFUSED",
-    "ROWS_PER_GROUP",
-    "Manifest",
-    "ManifestRow",
-    "iter_manifest",
-    "read_manifest",
-    "write_manifest",
-]
-
 OK = "ok"
 REFUSED = "refused"
 ROWS_PER_GROUP = 65_536
@@ -50,7 +39,7 @@ class ManifestRow:
     `sha256` is that of the file's bytes and `pixels_sha256` that of the stored pixels, in hexadecimal, "" if they were
     not read. `phash` is the perceptual hash of the pixels, 0 if there is none. `width` and `height` (px) are those of
     the upright image before it was resized. `shard` and `position` are the shard of `split` and the record in it, -1
-    for a refused file, which has a `reason` instead. `group` is the id of the first file that this one is a copy of,
+    for a rejected file, which has a `reason` instead. `group` is the id of the first file that this one is a copy of,
     its own id if it is not a copy.
     """
 
@@ -197,7 +186,7 @@ def write_manifest(dataset_dir: Path, manifest: Manifest) -> None:
 
 
 def read_manifest(dataset_dir: Path) -> Manifest:
-    """Return a data set's manifest; raise DataError if it is missing or damaged."""
+    """Return a dataset's manifest; raise DataError if it is missing or damaged."""
     with _opened(dataset_dir) as (file, split_names, reason_names):
         n = file.metadata.num_rows
         columns = {column.name: np.empty(column.shape(n), column.dtype) for column in _COLUMNS}
@@ -212,7 +201,7 @@ def read_manifest(dataset_dir: Path) -> Manifest:
 
 
 def iter_manifest(dataset_dir: Path) -> Iterator[Manifest]:
-    """Yield a data set's manifest in parts of up to `ROWS_PER_GROUP` rows, to save memory.
+    """Yield a dataset's manifest in parts of up to `ROWS_PER_GROUP` rows, to save memory.
 
     Raises DataError if it is missing or damaged.
     """

@@ -1,4 +1,4 @@
-"""Names of a data set's folder and of the files in it; the shards' names are those of TensorFlow Datasets.
+"""Names of a dataset's folder and of the files in it; the shards' names are those of TensorFlow Datasets.
 
     <data_dir>/<name>/<version>/<name>-<split>.tfrecord-00000-of-00004
 
@@ -13,29 +13,11 @@ from pathlib import Path
 
 from tfrecords.base_errors import UsageError
 
-__all__ = [
-    "FEATURES_FILE",
-    "INFO_FILE",
-    "LABELS_FILE",
-    "LAYOUT_FILE",
-    "MANIFEST_FILE",
-    "QUARANTINE_FILE",
-    "REPORT_FILE",
-    "VERSION",
-    "check_name",
-    "check_split",
-    "dataset_dir",
-    "index_path",
-    "next_version",
-    "shard_name",
-    "versions",
-]
-
-VERSION = "1.0.0"  # of a data set that nothing was appended to
+VERSION = "1.0.0"  # of a dataset that nothing was appended to
 
 LAYOUT_FILE = "layout.json"
 MANIFEST_FILE = "manifest.parquet"
-QUARANTINE_FILE = "quarantine.jsonl"  # one line per refused file; absent if there is none
+QUARANTINE_FILE = "quarantine.jsonl"  # one line per rejected file; absent if there is none
 REPORT_FILE = "report.html"
 # TFDS's own:
 INFO_FILE = "dataset_info.json"
@@ -44,7 +26,7 @@ LABELS_FILE = "label.labels.txt"
 
 
 def check_name(name: str) -> str:
-    """Return `name`, or raise UsageError if TFDS does not accept it for a data set."""
+    """Return `name`, or raise UsageError if TFDS does not accept it for a dataset."""
     if not re.fullmatch(r"[a-zA-Z][a-zA-Z0-9_]*", name):
         raise UsageError(f"--name={name}: should be a letter followed by letters, digits or '_', e.g. --name=caltech5.")
     return name
@@ -60,12 +42,12 @@ def check_split(split: str) -> str:
 
 
 def dataset_dir(data_dir: Path, name: str, version: str = VERSION) -> Path:
-    """Return the folder of a version of data set `name` in `data_dir`."""
+    """Return the folder of a version of dataset `name` in `data_dir`."""
     return data_dir / name / version
 
 
 def versions(data_dir: Path, name: str) -> list[Path]:
-    """Return the folders of all versions of data set `name` in `data_dir`, in the order of their version numbers
+    """Return the folders of all versions of dataset `name` in `data_dir`, in the order of their version numbers
     (1.10.0 after 1.9.0).
 
     Folders with other names, such as a conversion's working folder, are left out.
@@ -78,7 +60,7 @@ def versions(data_dir: Path, name: str) -> list[Path]:
 
 
 def next_version(version: str) -> str:
-    """Return the version number of a data set made by appending to `version`: 1.1.0 after 1.0.0.
+    """Return the version number of a dataset made by appending to `version`: 1.1.0 after 1.0.0.
 
     TFDS's rule: a higher minor version has the same examples and more. Raises ValueError if `version` is not three
     numbers.

@@ -1,6 +1,6 @@
-"""Refused files: the reasons why a file did not become an example, and quarantine.jsonl, which lists those files.
+"""Rejected files: the reasons why a file did not become an example, and quarantine.jsonl, which lists those files.
 
-quarantine.jsonl lies beside the shards if anything was refused. It has one line `{"path", "reason", "detail"}` per
+quarantine.jsonl lies beside the shards if anything was rejected. It has one line `{"path", "reason", "detail"}` per
 file.
 """
 
@@ -16,11 +16,9 @@ from tfrecords.base_errors import DataError
 from tfrecords.format.atomic_files import atomic_file
 from tfrecords.format.naming import QUARANTINE_FILE
 
-__all__ = ["Reason", "Refusal", "RefusedFile", "read_quarantine", "write_quarantine"]
-
 
 class Reason(StrEnum):
-    """Why a file was refused."""
+    """Why a file was rejected."""
 
     UNKNOWN_SUFFIX = "unknown_suffix"  # its suffix is not that of an image format
     NO_CLASS_FOLDER = "no_class_folder"  # it lies beside the class folders instead of in one, or has no label
@@ -39,7 +37,7 @@ class Reason(StrEnum):
 
 
 class Refusal(Exception):
-    """Raised when one file is refused; the conversion continues with the next file."""
+    """Raised when one file is rejected; the conversion continues with the next file."""
 
     def __init__(self, reason: Reason, detail: str) -> None:
         super().__init__(f"{reason}: {detail}")
@@ -49,7 +47,7 @@ class Refusal(Exception):
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class RefusedFile:
-    """A refused file; `path` is relative to the image folder."""
+    """A rejected file; `path` is relative to the image folder."""
 
     path: str
     reason: str

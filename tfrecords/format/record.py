@@ -24,21 +24,6 @@ import numpy as np
 
 from tfrecords.base_errors import CorruptRecordError
 
-__all__ = [
-    "FOOTER_BYTES",
-    "FRAMING_BYTES",
-    "HEADER_BYTES",
-    "ReadAt",
-    "footer",
-    "header",
-    "masked_crc32c",
-    "read_records",
-    "read_varint",
-    "unmasked",
-    "varint",
-    "varints",
-]
-
 HEADER_BYTES = 12
 FOOTER_BYTES = 4
 FRAMING_BYTES = HEADER_BYTES + FOOTER_BYTES

@@ -1,6 +1,6 @@
 """The byte layout of a record: an Example with the features `id`, `image` and `label`, and where each of them lies.
 
-With raw pixels every record of a data set has the same length and the image lies at the same offset. A shard is then an
+With raw pixels every record of a dataset has the same length and the image lies at the same offset. A shard is then an
 array `uint8 [num_examples, record_bytes]` on disk as well as an ordinary TFRecord file:
 
     record_bytes                                     length of a record with its framing
@@ -22,8 +22,6 @@ import numpy as np
 
 from tfrecords.format.example import encode_example
 from tfrecords.format.record import FOOTER_BYTES, FRAMING_BYTES, HEADER_BYTES, varint
-
-__all__ = ["ENCODINGS", "INT_BYTES", "Offsets", "encode_record", "match_record", "record_spans"]
 
 ENCODINGS = ("raw", "jpeg", "png")
 # Five groups of 7 bits hold 34 billion ids. A label has the same length, so that there is one rule.
@@ -108,7 +106,7 @@ def record_spans(record_bytes: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.n
     return ids[which], offsets[which], np.where(found == lengths, images, -1)[which]
 
 
-@lru_cache(maxsize=1 << 14)  # a raw data set has one length, others have some thousands
+@lru_cache(maxsize=1 << 14)  # a raw dataset has one length, others have some thousands
 def _template(image_bytes: int) -> tuple[bytes, bytes, bytes]:
     """Return the bytes before the id, the image and the label of a record whose image has `image_bytes` bytes."""
     payload = encode_example({"id": 0, "image": bytes(image_bytes), "label": 0}, int_bytes=INT_BYTES)

@@ -19,8 +19,6 @@ from tfrecords.format.layout import ShardInfo
 from tfrecords.format.naming import index_path
 from tfrecords.format.record import FOOTER_BYTES, FRAMING_BYTES, HEADER_BYTES, footer, header, read_records
 
-__all__ = ["ShardReader", "ShardWriter", "index_bytes", "open_shard"]
-
 _WRITE_BYTES = 1 << 17  # per write: few calls, and the bytes are still in the processor's cache for the checksum
 
 

@@ -20,8 +20,6 @@ from tfrecords.format.example import decode_example
 from tfrecords.format.record import FOOTER_BYTES, FRAMING_BYTES, HEADER_BYTES, footer, header, varints
 from tfrecords.format.record_layout import INT_BYTES, encode_record, match_record
 
-__all__ = ["ShardScan", "scan_shard"]
-
 _CHUNK_BYTES = 1 << 22
 _MAX_FAULTS = 3  # reported per shard
 _NO_NUMBER = b"\xff" * INT_BYTES

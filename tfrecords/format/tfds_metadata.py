@@ -1,7 +1,7 @@
 """The metadata files of TensorFlow Datasets: dataset_info.json, features.json and label.labels.txt.
 
 They are written as tensorflow_datasets.folder_dataset.write_metadata (4.9) writes them, so
-`tfds.builder_from_directory` opens a data set folder. Those of folders that TFDS prepared are read here, too.
+`tfds.builder_from_directory` opens a dataset folder. Those of folders that TFDS prepared are read here, too.
 """
 
 from __future__ import annotations
@@ -18,18 +18,6 @@ from tfrecords.format.layout import Layout
 from tfrecords.format.naming import FEATURES_FILE, INFO_FILE, LABELS_FILE
 from tfrecords.format.record import FRAMING_BYTES
 
-__all__ = [
-    "TFRECORD",
-    "TfdsFeature",
-    "TfdsInfo",
-    "class_names",
-    "is_tfds_folder",
-    "metadata_files",
-    "num_examples_by_split",
-    "parse_features",
-    "write_metadata",
-]
-
 TFRECORD = "tfrecord"
 _FEATURES = "tensorflow_datasets.core.features"
 _TEMPLATE = "{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}"  # tensorflow_datasets/core/naming.py
@@ -40,7 +28,7 @@ class TfdsInfo:
     """The parts of dataset_info.json that readers need.
 
     `shards` has, for each split, the file name and the number of examples of each shard. `supervised` are the names of
-    the features that the data set declares as input and target.
+    the features that the dataset declares as input and target.
     """
 
     name: str
@@ -97,7 +85,7 @@ def class_names(text: str | None, num_classes: int) -> list[str]:
 
 
 def write_metadata(dataset_dir: Path, layout: Layout) -> None:
-    """Write the metadata files of the data set that `layout` describes into `dataset_dir`."""
+    """Write the metadata files of the dataset that `layout` describes into `dataset_dir`."""
     for name, content in metadata_files(layout).items():
         with atomic_file(dataset_dir / name, sync_name=False) as file:
             file.write(content)
@@ -126,7 +114,7 @@ def num_examples_by_split(dataset_dir: Path) -> dict[str, int]:
     Raises DataError if the file is missing, not JSON, or without the lengths of the shards.
     """
     path = dataset_dir / INFO_FILE
-    info = read_json(path, "the data set's TFDS metadata")
+    info = read_json(path, "the dataset's TFDS metadata")
     try:
         shards = TfdsInfo.parse(info).shards
     except ValueError as error:

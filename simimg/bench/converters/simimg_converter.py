@@ -1,6 +1,6 @@
 """The converter of this project, as `simimg convert` runs it: default options, one worker per core.
 
-It writes a complete data set folder, synced to disk, with manifest and checksums; no rival does as much. A module of
+It writes a complete dataset folder, synced to disk, with manifest and checksums; no rival does as much. A module of
 its own because each tool of a comparison is a script that runs in its own process.
 """
 

@@ -80,7 +80,7 @@ class ReadJob:
     """A reading of records as batches of pixels, each record once.
 
     Attributes:
-        dataset_dir: the data set folder, as `simimg convert` wrote it, with one split `train`.
+        dataset_dir: the dataset folder, as `simimg convert` wrote it, with one split `train`.
         shards: its TFRecord files.
         records: the number of records of each.
         image_dir: the images that it was made of, as JPEG files in one folder per class.

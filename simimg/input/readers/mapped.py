@@ -18,8 +18,6 @@ from simimg.input.records import EncodedRecords, map_records, shared_tensor, tf_
 from simimg.input.split import Batch, Split
 from tfrecords.format.record_layout import INT_BYTES, Offsets
 
-__all__ = ["MappedReader"]
-
 _IMAGES_PER_CALL = 256  # decoded by one thread, one after the other
 
 _Gather = Callable[[tf.Tensor], tf.Tensor]

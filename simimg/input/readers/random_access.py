@@ -7,8 +7,6 @@ import tensorflow as tf
 from simimg.input.sampler import Order
 from simimg.input.split import PADDING_ID, Batch, Reader, Split
 
-__all__ = ["GatherReader"]
-
 # One gather already uses all cores. Several at the same time hide the gaps between two of them. Large batches take long
 # enough for two calls to suffice, and each call in flight holds a batch in memory.
 _CALLS = 4
@@ -35,11 +33,11 @@ class GatherReader(Reader):
         raise NotImplementedError
 
     def train_batches(self, order: Order) -> tf.data.Dataset:
-        """Returns a data set of Batches of `order.per_replica_batch_size`, replica after replica, step after step."""
+        """Returns a dataset of Batches of `order.per_replica_batch_size`, replica after replica, step after step."""
         return self._gathered(order.indices(), order.per_replica_batch_size).with_options(_as_written())
 
     def eval_batches(self, batch_size: int) -> tf.data.Dataset:
-        """Returns a data set of Batches of `batch_size`: every example once, the last batch filled up with id -1."""
+        """Returns a dataset of Batches of `batch_size`: every example once, the last batch filled up with id -1."""
         last = self.split.num_examples - 1
         steps = tf.data.Dataset.range(-(-self.split.num_examples // batch_size))
         places = steps.map(lambda step: step * batch_size + tf.range(batch_size, dtype=tf.int64))
@@ -64,7 +62,7 @@ class GatherReader(Reader):
 
 
 def _as_written() -> tf.data.Options:
-    """Returns options that stop TensorFlow from rewriting a data set, for which it would copy all pixels."""
+    """Returns options that stop TensorFlow from rewriting a dataset, for which it would copy all pixels."""
     options = tf.data.Options()
     options.experimental_optimization.apply_default_optimizations = False
     return options

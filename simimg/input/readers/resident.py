@@ -23,8 +23,6 @@ from simimg.input.split import PADDING_ID, Batch, Split, reading
 from tfrecords.format.record import FOOTER_BYTES, FRAMING_BYTES, HEADER_BYTES, footer, header, varints
 from tfrecords.format.record_layout import INT_BYTES, Offsets
 
-__all__ = ["DeviceReader", "Examples", "ResidentReader", "load_examples"]
-
 _RECORDS_PER_TASK = 256
 
 
@@ -63,7 +61,7 @@ class DeviceReader(ResidentReader):
             ) from None
 
     def train_batches(self, order: Order) -> tf.data.Dataset:
-        """Returns a data set of places, int64 `[per_replica_batch_size]`."""
+        """Returns a dataset of places, int64 `[per_replica_batch_size]`."""
         return order.indices()
 
     def batch(self, places: tf.Tensor) -> Batch:
@@ -71,7 +69,7 @@ class DeviceReader(ResidentReader):
         return Batch(*(tf.gather(part.read_value(), places) for part in self._parts))
 
     def eval_batches(self, batch_size: int) -> tf.data.Dataset:
-        """Returns a data set of Batches of `batch_size` from the host, which reads the split again for it."""
+        """Returns a dataset of Batches of `batch_size` from the host, which reads the split again for it."""
         on_host = ResidentReader(self.split, num_threads=self._num_threads, on_corrupt=self._on_corrupt)
         return on_host.eval_batches(batch_size)
 

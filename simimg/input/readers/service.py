@@ -27,8 +27,6 @@ from simimg.input.sampler import Order
 from simimg.input.split import Batch, Reader, Split
 from tfrecords.format.shard import ShardReader
 
-__all__ = ["ServiceReader", "check_service"]
-
 # Batches that may wait for an earlier one before that one is read here. Workers of the same speed are never further
 # apart than the batches in their threads.
 _MOST_WAITING = 16
@@ -72,18 +70,18 @@ class ServiceReader(Reader):
         self.corrupt = self._local.corrupt
 
     def train_batches(self, order: Order) -> tf.data.Dataset:
-        """Returns a data set of Batches of `order.per_replica_batch_size`, replica after replica, step after step."""
+        """Returns a dataset of Batches of `order.per_replica_batch_size`, replica after replica, step after step."""
         batch, size = order.per_replica_batch_size, self.split.image_size
         shapes = ([batch, size, size, 3], tf.uint8), ([batch], tf.int32), ([batch], tf.int64)
         signature = Batch(*(tf.TensorSpec(*shape) for shape in shapes))
         return tf.data.Dataset.from_generator(lambda: self._in_order(order), output_signature=signature)
 
     def eval_batches(self, batch_size: int) -> tf.data.Dataset:
-        """Returns a data set of Batches of `batch_size`: every example once, the last batch filled up with id -1."""
+        """Returns a dataset of Batches of `batch_size`: every example once, the last batch filled up with id -1."""
         return self._local.eval_batches(batch_size)
 
     def numbered(self, order: Order) -> tf.data.Dataset:
-        """Returns the data set that the workers compute: (number, Batch) for the numbers of `order.elements`.
+        """Returns the dataset that the workers compute: (number, Batch) for the numbers of `order.elements`.
 
         A batch that cannot be read is left out. Reading it in this process then raises the reason.
         """

@@ -18,8 +18,6 @@ import tensorflow as tf
 from simimg.input.sampler import Order, permuted
 from simimg.input.split import PADDING_ID, Batch, Reader, Split
 
-__all__ = ["SHUFFLE_BUFFER", "StreamReader", "decode_record", "decode_records", "parse_records"]
-
 SHUFFLE_BUFFER = 8192
 _CYCLE_LENGTH = 8  # shards open at the same time
 _BLOCK_LENGTH = 16  # records taken from one shard before the next
@@ -38,7 +36,7 @@ class StreamReader(Reader):
         self._first_places = [0, *itertools.accumulate(self._lengths[:-1])]
 
     def train_batches(self, order: Order) -> tf.data.Dataset:
-        """Returns a data set of per-replica Batches in the order that the module's docstring describes."""
+        """Returns a dataset of per-replica Batches in the order that the module's docstring describes."""
         return self._decoded(self.train_records(order), order.per_replica_batch_size, drop_remainder=True)
 
     def train_records(self, order: Order) -> tf.data.Dataset:
@@ -73,7 +71,7 @@ class StreamReader(Reader):
         return records
 
     def eval_batches(self, batch_size: int) -> tf.data.Dataset:
-        """Returns a data set of Batches: every example once, in the order of the shards, the last batch filled up."""
+        """Returns a dataset of Batches: every example once, in the order of the shards, the last batch filled up."""
         shards = tf.data.Dataset.range(len(self._files))
         records = shards.interleave(self._shard_records, cycle_length=1, block_length=1)
 

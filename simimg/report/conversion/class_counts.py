@@ -1,4 +1,4 @@
-"""The classes of a data set: files per class and split, as a table of the report and as one for the terminal."""
+"""The classes of a dataset: files per class and split, as a table of the report and as one for the terminal."""
 
 from __future__ import annotations
 
@@ -13,11 +13,6 @@ from simimg.report.chart_elements import Element, svg, text
 from simimg.report.html_page import escape
 from simimg.report.number_format import count_of, printable, shortened, ticks, value_range
 from tfrecords.format.manifest import Manifest
-
-__all__ = [
-    "Counts", "bar", "class_table", "class_text", "count_files", "size_curve", "split_color", "summary_table",
-    "unsplit_classes",
-]  # fmt: skip
 
 _MAX_ROWS = 60  # a longer table is one to search, not to read
 _NUM_LARGEST, _NUM_SMALLEST = 24, 12  # rows of a table with more classes
@@ -34,12 +29,12 @@ _NO_WIDTH = frozenset({"Mn", "Me", "Cf"})  # combining accents and invisible mar
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
 class Counts:
-    """The number of files by class, and by split or refused."""
+    """The number of files by class, and by split or rejected."""
 
     splits: tuple[str, ...]
     examples: np.ndarray  # int64 [num_classes, num_splits]
     refused: np.ndarray  # int64 [num_classes]
-    outside: int  # refused files without a class
+    outside: int  # rejected files without a class
 
     @property
     def sizes(self) -> np.ndarray:
@@ -48,7 +43,7 @@ class Counts:
 
     @property
     def num_refused(self) -> int:
-        """The number of all refused files."""
+        """The number of all rejected files."""
         return int(self.refused.sum()) + self.outside
 
     def unsplit(self) -> list[int]:
@@ -103,7 +98,7 @@ def class_table(class_names: Sequence[str], counts: Counts) -> str:
         kind = {"class": "", "all": ' class="all"'}.get(row.kind, ' class="rest"')
         named = f'<span class="name">{number}<span>{name}</span></span>'
         lines.append(f'<tr{kind}><td><div class="class">{named}{line}</div></td>{cells}</tr>')
-    names = [*map(escape, counts.splits), *(["total"] if several else []), *(["refused"] if refused else [])]
+    names = [*map(escape, counts.splits), *(["total"] if several else []), *(["rejected"] if refused else [])]
     head = "".join(f'<th class="num">{name}</th>' for name in names)
     return (
         f'<div class="scroll"><table class="counts"><thead><tr><th>Class</th>{head}</tr></thead>'
@@ -112,14 +107,14 @@ def class_table(class_names: Sequence[str], counts: Counts) -> str:
 
 
 def summary_table(manifest: Manifest, class_names: Sequence[str]) -> str:
-    """Returns the table for the terminal: examples in each split and refused files per class, and the totals.
+    """Returns the table for the terminal: examples in each split and rejected files per class, and the totals.
 
     Of more classes than fit a terminal, the largest have a line each, and the others share one. Columns are aligned by
     what a terminal draws, where a Korean letter is as wide as two Latin ones. What it would not draw is spelled out.
     """
     counts = count_files(manifest, len(class_names))
     several = len(counts.splits) > 1
-    cells = [["class", *counts.splits, *(["total"] if several else []), "refused"]]
+    cells = [["class", *counts.splits, *(["total"] if several else []), "rejected"]]
     for row in _rows(counts, _MAX_LINES, _MAX_LINES - 1, 0):
         name = {"outside": "(in no class)", "all": "total", "rest": f"… {len(row.labels):,} more classes"}.get(row.kind)
         numbers = [*row.examples, *([sum(row.examples)] if several else []), row.refused]
@@ -134,7 +129,7 @@ def summary_table(manifest: Manifest, class_names: Sequence[str]) -> str:
 
 
 def bar(parts: Sequence[int], longest: int) -> str:
-    """Returns a bar with one part per split and a last one for refused files; `longest` is the full width."""
+    """Returns a bar with one part per split and a last one for rejected files; `longest` is the full width."""
     pieces = "".join(
         f'<i class="{"refused" if place == len(parts) - 1 else split_color(place)}" '
         f'style="width:{100 * part / longest:.2f}%"></i>'
@@ -199,7 +194,7 @@ def unsplit_classes(class_names: Sequence[str], counts: Counts, *, dealt: bool) 
         examples = counts.examples[label].tolist()
         where = ", ".join(f"{num:,} in {split}" for split, num in zip(counts.splits, examples, strict=True) if num)
         without = " and ".join(split for split, num in zip(counts.splits, examples, strict=True) if not num)
-        fate = f"{where}, none in {without}" if where else "every file was refused"
+        fate = f"{where}, none in {without}" if where else "every file was rejected"
         items.append(f"<li><b>{class_text(class_names[label])}</b> {escape(fate)}</li>")
     more = len(missing) - _MAX_UNSPLIT
     if more > 0:

@@ -1,7 +1,7 @@
-"""report.html of a data set: the result of a conversion, as one HTML file that needs only a browser.
+"""report.html of a dataset: the result of a conversion, as one HTML file that needs only a browser.
 
-It depends on the data set folder alone and, for the previews of refused files, on the originals. It contains no time,
-no duration and no path of the machine, so the same data set has a byte-identical report. The file ends with a line
+It depends on the dataset folder alone and, for the previews of rejected files, on the originals. It contains no time,
+no duration and no path of the machine, so the same dataset has a byte-identical report. The file ends with a line
 
     <!-- sha256 HEX -->
 
@@ -41,19 +41,17 @@ from tfrecords.format.manifest import Manifest, read_manifest
 from tfrecords.format.naming import REPORT_FILE, VERSION
 from tfrecords.format.quarantine import read_quarantine
 
-__all__ = ["REPORT_FILE", "command_line", "write_conversion_report"]
-
 _ORIGINALS = "PHOTOS"  # stands for the source in the command
 _ALWAYS = ("name", "image_size", "seed")  # in the command even with their defaults, as what people look for first
 
 
 def write_conversion_report(dataset_dir: Path, image_dir: str) -> Path:
-    """Writes `report.html` into a finished data set folder, and returns its path; it is there only when it is complete.
+    """Writes `report.html` into a finished dataset folder, and returns its path; it is there only when it is complete.
 
-    Refused files are previewed where the source of the conversion, `image_dir`, is a local folder.
+    Rejected files are previewed where the source of the conversion, `image_dir`, is a local folder.
 
     Raises:
-        DataError: the data set is damaged.
+        DataError: the dataset is damaged.
         OSError: the report cannot be written.
     """
     layout, manifest = Layout.load(dataset_dir), read_manifest(dataset_dir)
@@ -88,7 +86,7 @@ def write_conversion_report(dataset_dir: Path, image_dir: str) -> Path:
 
 
 def command_line(layout: Layout) -> str:
-    """Returns the shell command that makes the data set again, with the options that are not the defaults."""
+    """Returns the shell command that makes the dataset again, with the options that are not the defaults."""
     given = {key: layout.config[key] for key in layout.config if key in _ALWAYS or key in _changed(layout)}
     words = ["simimg", "convert", f"--image_dir={_ORIGINALS}"]
     words += [f"--{key}={shlex.quote(_option_text(value))}" for key, value in given.items()]
@@ -105,7 +103,7 @@ def _changed(layout: Layout) -> dict[str, Any]:
 
 
 def _provenance(layout: Layout) -> str:
-    """The command that makes the data set again, its options, and everything else that its bytes depend on."""
+    """The command that makes the dataset again, its options, and everything else that its bytes depend on."""
     shards = {
         split: f"{count_of(len(infos), 'shard', 'shards')}, {storage(sum(info.num_bytes for info in infos))}"
         for split, infos in layout.splits.items()
@@ -141,12 +139,12 @@ def _headline(layout: Layout, counts: Counts, groups: CopyGroups) -> str:
         for number, (split, num) in enumerate(zip(counts.splits, by_split, strict=True))
     ]
     if num_refused:
-        legend.append(f'<span><i class="refused"></i>{num_refused:,} refused</span>')
+        legend.append(f'<span><i class="refused"></i>{num_refused:,} rejected</span>')
     what = "example" if num_examples == 1 else "examples"
     of = f" of {num_examples + num_refused:,} files" if num_refused else ""
     figures = [
         figure(f"{len(layout.class_names):,}", "class" if len(layout.class_names) == 1 else "classes"),
-        figure(f"{num_refused:,}", "file refused" if num_refused == 1 else "files refused"),
+        figure(f"{num_refused:,}", "file rejected" if num_refused == 1 else "files rejected"),
     ]
     if layout.config.get("copies") != "ignore":
         figures.append(figure(f"{len(groups.members):,}", "images that have copies"))
@@ -171,9 +169,9 @@ def _classes(layout: Layout, counts: Counts) -> str:
 
 def _refused(dataset_dir: Path, counts: Counts, image_dir: str) -> str:
     if not counts.num_refused:
-        return section("Refused", "", "<p>None: every file that was found became an example.</p>")
+        return section("Rejected", "", "<p>None: every file that was found became an example.</p>")
     facts = f"<p>{count_of(counts.num_refused, 'file', 'files')}</p>"
-    return section("Refused", facts, refused_files(read_quarantine(dataset_dir), image_dir))
+    return section("Rejected", facts, refused_files(read_quarantine(dataset_dir), image_dir))
 
 
 def _copies(groups: CopyGroups, layout: Layout, manifest: Manifest, images: DatasetImages) -> str:

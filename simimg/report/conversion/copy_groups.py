@@ -15,8 +15,6 @@ from tfrecords.format.dataset_images import DatasetImages
 from tfrecords.format.layout import Layout
 from tfrecords.format.manifest import Manifest
 
-__all__ = ["CopyGroups", "copy_groups", "find_groups"]
-
 _MAX_MEMBERS = 6  # images per group, one row
 _TILE_PX = 160
 _MAX_NAME, _MAX_PATH = 32, 60  # characters

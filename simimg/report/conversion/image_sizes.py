@@ -8,8 +8,6 @@ from simimg.report.chart_elements import Element, svg, text
 from simimg.report.number_format import count_of, percent
 from simimg.report.report_sections import facts
 
-__all__ = ["original_sizes"]
-
 _BINS = 40  # per side
 _SIDE = 380  # of the plot, in px
 _LEFT, _TOP, _BOTTOM, _RIGHT = 52, 10, 44, 14

@@ -1,4 +1,4 @@
-"""The refused files of a conversion: how many for which reason, what to do about it, and previews of the first ones.
+"""The rejected files of a conversion: how many for which reason, what to do about it, and previews of the first ones.
 
 A preview shows what can be decoded of the image, or how the file begins.
 """
@@ -17,8 +17,6 @@ from simimg.report.html_page import data_uri, escape, path_text
 from simimg.report.number_format import count_of, shortened
 from tfrecords.convert.image.decoder import DecodedImage, ImageOptions, load_image
 from tfrecords.format.quarantine import Reason, Refusal, RefusedFile
-
-__all__ = ["preview", "reason_text", "refused_files"]
 
 _MAX_FILES = 6  # per reason: enough to see what they have in common
 _SHOWN_PX = 224  # longest side of a preview
@@ -88,7 +86,7 @@ _CONTROLS = bytes({*range(32), 127} - {*b"\b\t\n\f\r\x1b"})  # bytes that no tex
 
 
 def refused_files(refused: Sequence[RefusedFile], image_dir: str) -> str:
-    """Returns the refused files as HTML, the most frequent reason first, with previews of files in a local folder."""
+    """Returns the rejected files as HTML, the most frequent reason first, with previews of files in a local folder."""
     by_reason: dict[str, list[RefusedFile]] = {}
     for file in refused:
         by_reason.setdefault(file.reason, []).append(file)
@@ -104,7 +102,7 @@ def reason_text(reason: str) -> tuple[str, str]:
 
 
 def preview(image_dir: str, path: str, reason: str) -> Image.Image | str | None:
-    """Returns a part of a refused file: an image, or its first lines as text or as hexadecimal bytes, or None.
+    """Returns a part of a rejected file: an image, or its first lines as text or as hexadecimal bytes, or None.
 
     Only files in a local folder are read. An archive or a remote source is not read again for a preview.
     """

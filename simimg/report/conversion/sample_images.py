@@ -13,8 +13,6 @@ from tfrecords.format.dataset_images import DatasetImages
 from tfrecords.format.layout import Layout
 from tfrecords.format.manifest import Manifest
 
-__all__ = ["choose_samples", "contact_sheet"]
-
 _MAX_SAMPLES = 120
 _FRAMES = 8  # per strip, at most
 _MAX_ROLL = 96  # classes on a sheet with one frame per class

@@ -14,8 +14,6 @@ from PIL import Image, ImageDraw, ImageEnhance, ImageFilter, ImageFont, ImageOps
 
 from simimg.image_files import jpeg_bytes
 
-__all__ = ["EDITS", "Edit", "cropped", "jpeg"]
-
 Edit = Callable[[Image.Image, np.random.Generator], Image.Image]
 
 _WORDS = ("breaking", "watch this", "for sale", "my summer", "look at her", "who did that", "2019", "draft", "live")

@@ -10,6 +10,10 @@ uAP             micro average precision, as in the Image Similarity Challenge 20
                 curve of all matches of all queries and distractors, in one list sorted by score
 R@P90           recall at the largest score down to which nine of ten matches are right
 
+`simimg duplicates` compares files instead of searching: it knows fewer keypoints of a copy, has one view of it, and
+tries other candidates. So the matches of each copy as a file of the collection are listed as well, as `pairs`; they
+have a distribution, and so a threshold, of their own.
+
 Scores: `cosine` of the embeddings; `normalised`, the cosine minus the mean of the query's second to fourth best, which
 measures the density of its neighborhood (SSCD, CVPR 2022, section 4.2, with the index itself as the background set);
 and `similarity`, after verification.
@@ -28,25 +32,16 @@ from PIL import Image
 from simimg.determinism import exact_matmul
 from simimg.errors import UsageError
 from simimg.image_files import map_ahead
-from simimg.similarity import Embedder, Finder, Query, SearchIndex, SearchResult
+from simimg.similarity import Embedder, Finder, IndexImages, Query, SearchIndex, SearchResult
+from simimg.similarity.copy_pairs import copies_among
 from simimg.similarity.evaluation.image_edits import EDITS
+from simimg.similarity.fingerprint import Fingerprint, fingerprint, read_unchanged
 from simimg.similarity.projection import fit_projection
 from simimg.similarity.query_search import CANDIDATES, make_query
 from tfrecords.convert.image.decoder import decode
+from tfrecords.convert.image.near_duplicates import perceptual_hashes
 from tfrecords.convert.workers.pool import num_cores
 from tfrecords.format.quarantine import Refusal
-
-__all__ = [
-    "SCORES",
-    "Failure",
-    "Retrieval",
-    "average_precision",
-    "edited_copy",
-    "kind_precision",
-    "mean_kind_precision",
-    "measure_retrieval",
-    "precision_and_recall",
-]
 
 Hash = Callable[[Image.Image], np.ndarray]
 """A method to compare with, which maps an image to bits: bool `[n]`."""
@@ -77,7 +72,8 @@ class Retrieval:
     Attributes:
         num_queries: images that were searched for in each edit; there were as many distractors.
         recall: by method and edit. `similarity` and `cosine` are simimg with and without verification.
-        scored: by score, all matches of all queries, best first: float64 scores, and bool, whether they are right.
+        scored: by score, and for `pairs`, all matches of all queries, best first: float64 scores, and bool, whether
+            they are right.
         num_copies: copies that had an original to find.
         failures: by `similarity`.
     """
@@ -96,14 +92,17 @@ class Retrieval:
         good = recall[precision >= 0.9]
         return average_precision(right, self.num_copies), float(good.max()) if len(good) else 0.0
 
-    def threshold(self, precision: float) -> float:
-        """Return the least similarity of 0.5 or more from which on this share of matches is right, or 1."""
-        similarity, right = self.scored["similarity"]
+    def threshold(self, precision: float, matches: str = "similarity") -> float | None:
+        """Return the least similarity of 0.5 or more from which on this share of matches is right; None without one.
+
+        `matches` is `similarity`, for a search, or `pairs`.
+        """
+        similarity, right = self.scored[matches]
         reached, _ = precision_and_recall(right, self.num_copies)
         # Of equal scores, the last one counts for all.
         last = np.append(similarity[1:] != similarity[:-1], True)
         good = (reached >= precision) & (similarity >= 0.5) & last
-        return float(similarity[good].min()) if good.any() else 1.0
+        return float(similarity[good].min()) if good.any() else None
 
 
 def measure_retrieval(
@@ -124,20 +123,21 @@ def measure_retrieval(
     Raises:
         UsageError: the index has too few images, or they cannot be read.
     """
-    if len(index.pictures) < 2 * num_queries:
+    if len(index.images) < 2 * num_queries:
         raise UsageError(
-            f"{index.index_dir} has {len(index.pictures)} images, but {num_queries} queries and as many distractors "
+            f"{index.index_dir} has {len(index.images)} images, but {num_queries} queries and as many distractors "
             f"need {2 * num_queries}. Choose a smaller --num_queries."
         )
     hashes = hashes or {}
     bits = _hashed(index, hashes)
     finder = Finder(index, embedder, threshold=0.5)
     hits: dict[str, dict[str, list[bool]]] = defaultdict(lambda: defaultdict(list))
-    scored: dict[str, list[tuple[float, bool]]] = {score: [] for score in SCORES}
+    scored: dict[str, list[tuple[float, bool]]] = {score: [] for score in (*SCORES, "pairs")}
     failures = []
     twice: set[int] = set()
-    drawn = np.random.default_rng(seed).permutation(len(index.pictures))[: 2 * num_queries].tolist()
-    for number, (row, name, copy, query) in enumerate(_queries(index, embedder, drawn, seed)):
+    images, executor = IndexImages(index), ThreadPoolExecutor(num_cores())
+    drawn = np.random.default_rng(seed).permutation(len(index.images))[: 2 * num_queries].tolist()
+    for number, (row, name, copy, query, as_file) in enumerate(_queries(index, embedder, drawn, seed)):
         is_distractor = number >= num_queries * (len(EDITS) + 1)
         if name is None:
             as_it_is = finder.find(query, CANDIDATES, without=row)
@@ -145,6 +145,11 @@ def measure_retrieval(
             continue
         found = finder.find(query, CANDIDATES, without=row if is_distractor else -1)
         _enter(scored, [one for one in found if one.row not in twice], row)
+        square = query.views[:1]
+        among = np.arange(len(index.images)) != row if is_distractor else None
+        (embedding,), (phash,) = embedder.embed(square), perceptual_hashes(square).tolist()
+        pairs = copies_among(images, executor, as_file, embedding, phash, among)
+        scored["pairs"] += [(pairs[other], other == row) for other in pairs if other not in twice]
         progress(1)
         if is_distractor:
             continue
@@ -157,8 +162,9 @@ def measure_retrieval(
             at = next((at for at, one in enumerate(found) if one.row == row), None)
             failures.append(Failure(name, row, found[0].row, at))
     finder.close()
+    executor.shutdown()
     return Retrieval(
-        num_images=len(index.pictures),
+        num_images=len(index.images),
         num_queries=num_queries,
         recall={name: {edit: float(np.mean(found)) for edit, found in edits.items()} for name, edits in hits.items()},
         scored={score: _sorted(pairs) for score, pairs in scored.items()},
@@ -169,14 +175,17 @@ def measure_retrieval(
 
 def _queries(
     index: SearchIndex, embedder: Embedder, rows: Sequence[int], seed: int
-) -> Iterator[tuple[int, str | None, Image.Image, Query]]:
-    """Yield each row with its unedited image (edit None), and then with each edit; threads prepare them in advance."""
+) -> Iterator[tuple[int, str | None, Image.Image, Query, Fingerprint]]:
+    """Yield each row with its unedited image (edit None), and then with each edit; threads prepare them in advance.
 
-    def make(job: tuple[int, str | None]) -> tuple[int, str | None, Image.Image, Query]:
+    The image comes as a query, and as the fingerprint of a file.
+    """
+
+    def make(job: tuple[int, str | None]) -> tuple[int, str | None, Image.Image, Query, Fingerprint]:
         row, edit = job
-        image = _image(index, row)
+        image = indexed_image(index, row)
         copy = image if edit is None else edited_copy(image, row, edit, seed)
-        return row, edit, copy, make_query(index.pictures[row].path, copy, embedder)
+        return row, edit, copy, make_query(index.images[row].path, copy, embedder), fingerprint(copy)
 
     jobs = [(row, edit) for row in rows for edit in (None, *EDITS)]
     return map_ahead(make, jobs, num_threads=num_cores(), num_ahead=_AHEAD * num_cores())
@@ -186,13 +195,13 @@ def _hashed(index: SearchIndex, hashes: Mapping[str, Hash]) -> dict[str, np.ndar
     """Return the bits of all images by method, bool `[num_images, n]`."""
 
     def bits(row: int) -> list[np.ndarray]:
-        image = _image(index, row)
+        image = indexed_image(index, row)
         return [hash(image) for hash in hashes.values()]
 
     if not hashes:
         return {}
     with ThreadPoolExecutor(num_cores()) as executor:
-        columns = zip(*executor.map(bits, range(len(index.pictures))), strict=True)
+        columns = zip(*executor.map(bits, range(len(index.images))), strict=True)
     return {name: np.stack(column) for name, column in zip(hashes, columns, strict=True)}
 
 
@@ -221,7 +230,7 @@ def kind_precision(index: SearchIndex) -> dict[str, float]:
 
     Every fourth image is a query, and its label is hidden when the projection is fitted. All other images are searched.
     """
-    labels = index.pictures.column("label")
+    labels = index.images.column("label")
     queries = np.arange(len(labels)) % _HELD_OUT == 0
     hidden = np.where(queries, "", labels)
     embeddings = np.asarray(index.embeddings, np.float32)
@@ -273,10 +282,12 @@ def _sorted(pairs: Sequence[tuple[float, bool]]) -> tuple[np.ndarray, np.ndarray
     return scores[order], right[order]
 
 
-def _image(index: SearchIndex, row: int) -> Image.Image:
-    path = index.path_of(index.pictures[row])
+def indexed_image(index: SearchIndex, row: int) -> Image.Image:
+    """Return the image of a row, mode RGB, upright; raise UsageError if its file is not the one that was indexed."""
+    picture = index.images[row]
+    path = index.path_of(picture)
     try:
-        return decode(path.read_bytes())
+        return decode(read_unchanged(path, picture.sha256), truncated="keep")
     except (OSError, Refusal) as error:
         raise UsageError(
             f"{path} of {index.index_dir} cannot be read: {error}. Update the index first, with `simimg index`."

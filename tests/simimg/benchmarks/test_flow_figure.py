@@ -20,7 +20,7 @@ from tfrecords.format.record import HEADER_BYTES
 
 @pytest.fixture(scope="module")
 def folders(photos: Path, datasets: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, ...]:
-    """The data set, a model trained on it, and an index made with that model."""
+    """The dataset, a model trained on it, and an index made with that model."""
     folder = tmp_path_factory.mktemp("flow")
     given = {"preset": "tutorial", "epochs": 1, "rotation_degrees": 20.0, "num_devices": 1}
     train(TrainConfig.with_preset({**given, "dataset_dir": datasets["raw"], "model_dir": folder / "run"}))

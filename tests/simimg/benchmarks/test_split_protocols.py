@@ -16,6 +16,8 @@ from simimg.input.readers.resident import load_examples
 from simimg.input.split import open_split
 from simimg.presets import tutorial
 
+pytestmark = pytest.mark.own_process
+
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:

@@ -1,4 +1,4 @@
-"""`convert --tfds_name`: a data set of TensorFlow Datasets is prepared, and then a source as any other."""
+"""`convert --tfds_name`: a dataset of TensorFlow Datasets is prepared, and then a source as any other."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tfrecords.format.layout import Layout
 
 @pytest.fixture(scope="module")
 def tfds() -> Any:
-    """TensorFlow Datasets, which knows one data set more."""
+    """TensorFlow Datasets, which knows one dataset more."""
     import tensorflow_datasets as tfds
 
     class SimimgTiny(tfds.core.GeneratorBasedBuilder):
@@ -49,7 +49,7 @@ def tfds() -> Any:
 
 @pytest.fixture
 def prepared_in(tfds: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Where data sets are prepared, instead of the home folder."""
+    """Where datasets are prepared, instead of the home folder."""
     monkeypatch.setattr(tfds, "builder", functools.partial(tfds.builder, data_dir=tmp_path / "tfds"))
     return tmp_path / "tfds"
 

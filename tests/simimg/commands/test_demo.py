@@ -38,7 +38,7 @@ def test_demo(
     monkeypatch.setattr(demo_content, "_NUM_EDITED", 2)
     monkeypatch.setitem(lite0.OPTIONS, "test_views", "mirrored")  # crops take long to compile, four times
     command = ["demo", f"--image_dir={shapes}", f"--out_dir={tmp_path / 'out'}", "--epochs=1", "--json"]
-    assert main(command) == 2  # a file was refused
+    assert main(command) == 2  # a file was rejected
     first = json.loads(capsys.readouterr().out)
     assert sorted(first) == ["accuracy", "dataset_dir", "index_dir", "model_dir", "report"]
     assert 0 <= first["accuracy"] <= 1

@@ -1,4 +1,4 @@
-"""`index` and `search` as a user runs them: a folder with strays, a data set, a picture of the matches, mistakes."""
+"""`index` and `search` as a user runs them: a folder with strays, a dataset, a picture of the matches, mistakes."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""`verify`: what a person and a program are told of a data set that is whole, and of one that is not."""
+"""`verify`: what a person and a program are told of a dataset that is whole, and of one that is not."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from simimg.errors import UsageError
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A data set with a refused file and a report. Only to be read."""
+    """A dataset with a rejected file and a report. Only to be read."""
     folder = tmp_path_factory.mktemp("verify")
     rng = np.random.default_rng(0)
     for number in range(12):
@@ -34,7 +34,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def folder(made: Path, tmp_path: Path) -> Path:
-    """The data set, to be spoiled."""
+    """The dataset, to be spoiled."""
     return Path(shutil.copytree(made, tmp_path / "set"))
 
 

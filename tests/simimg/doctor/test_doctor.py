@@ -1,4 +1,4 @@
-"""The command: keys, exit codes, what people read; and a data set's health."""
+"""The command: keys, exit codes, what people read; and a dataset's health."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def check(folder: Path, **changes: Any) -> CheckResult:
 
 @pytest.fixture
 def folder(datasets: dict[str, Path], tmp_path: Path) -> Path:
-    """A data set, to be spoiled."""
+    """A dataset, to be spoiled."""
     return Path(shutil.copytree(datasets["jpeg"], tmp_path / "set"))
 
 
@@ -73,7 +73,7 @@ def test_names_are_those_of_the_package() -> None:
         assert hasattr(doctor, name)
 
 
-# A data set
+# A dataset
 
 
 def test_a_sound_data_set(datasets: dict[str, Path]) -> None:

@@ -120,7 +120,7 @@ def test_a_large_set_is_neither_copied_nor_touched_after_the_end(tmp_path: Path)
 
 
 def _large_shard(folder: Path) -> Path:
-    """Returns a data set of 1,000 pictures of 36 x 36."""
+    """Returns a dataset of 1,000 pictures of 36 x 36."""
     rng = np.random.default_rng(0)
     for number in range(1000):
         path = folder / "pictures" / "ab"[number % 2] / f"{number}.bmp"

@@ -22,7 +22,7 @@ def batches(order: Order) -> np.ndarray:
     num_replicas=st.integers(1, 8),
     seed=st.integers(-9, 9),
 )
-@settings(max_examples=10)  # each one makes data sets, which takes 0.2 s
+@settings(max_examples=10)  # each one makes datasets, which takes 0.2 s
 def test_an_epoch_is_a_permutation_whatever_the_replicas(
     num_examples: int, per_replica: int, num_replicas: int, seed: int
 ) -> None:

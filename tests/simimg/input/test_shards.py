@@ -110,7 +110,7 @@ def test_a_stream_asks_nobody_but_its_own_seed(sharded: dict[str, Path]) -> None
 
 @pytest.fixture
 def copy(sharded: dict[str, Path], tmp_path: Path) -> dict[str, Path]:
-    """The data sets once more, to be damaged."""
+    """The datasets once more, to be damaged."""
     return {name: Path(shutil.copytree(folder, tmp_path / name)) for name, folder in sharded.items()}
 
 
@@ -286,5 +286,5 @@ def test_metadata_of_no_known_form(copy: dict[str, Path], change: Any) -> None:
     info = json.loads((folder / "dataset_info.json").read_text())
     change(info)
     (folder / "dataset_info.json").write_text(json.dumps(info))
-    with pytest.raises(DataError, match=r"this data set has another form.*use `simimg convert`"):
+    with pytest.raises(DataError, match=r"this dataset has another form.*use `simimg convert`"):
         open_split(folder, "train")

@@ -1,4 +1,4 @@
-"""Data sets written by hand, for the reports that are made of them."""
+"""Datasets written by hand, for the reports that are made of them."""
 
 from __future__ import annotations
 

@@ -136,7 +136,7 @@ def test_the_figures_are_on_the_page(tmp_path):
         "95 % interval 65.3 % to 93.6 %",
         "at 40 %, is the accuracy of calling every image crayfish",
         "3,600 images/s, convert",
-        "2 files refused",
+        "2 files rejected",
         "1 of 2 searches put the original first",
         "okapi/hal f.jpg",
         "truncated it ends early",
@@ -166,14 +166,14 @@ def test_results_stand_in_the_section_of_their_stage(tmp_path):
     titles = [text.split()[0] for text in sections]
     assert titles == ["Convert", "Train", "Evaluate", "Search", "Machine"]
     for title, words in zip(
-        titles, ("Refused files", "last epoch", "Confusion matrix", "closest first", "GPU"), strict=True
+        titles, ("Rejected files", "last epoch", "Confusion matrix", "closest first", "GPU"), strict=True
     ):
         assert [words in text for text in sections] == [other == title for other in titles]
 
 
 def test_results_without_a_stage_are_shown_all_the_same(tmp_path):
     text = Page(written(tmp_path, stages=[])).text
-    for words in ("Conversion", "Refused files", "Training", "last epoch", "Confusion matrix", "closest first"):
+    for words in ("Conversion", "Rejected files", "Training", "last epoch", "Confusion matrix", "closest first"):
         assert words in text
 
 
@@ -286,7 +286,7 @@ def test_what_is_empty_is_left_out_or_said(tmp_path):
         "Machine",
     ):
         assert words not in text
-    assert "0 files refused" in text
+    assert "0 files rejected" in text
 
 
 def test_a_query_without_matches_and_one_epoch(tmp_path):

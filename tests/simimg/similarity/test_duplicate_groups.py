@@ -1,5 +1,6 @@
 """Groups of copies, who is kept, and a plan that is carried out, stopped, and undone."""
 
+import io
 import json
 import shutil
 from collections.abc import Callable
@@ -12,6 +13,7 @@ from PIL import Image, ImageOps
 from simimg.cli import main
 from simimg.errors import DataError, UsageError
 from simimg.similarity import SearchIndex, apply_plan, file_quarantine, find_duplicates, load_plan, undo_plan
+from simimg.similarity.fingerprint import is_lossless
 
 Scene = Callable[..., Image.Image]
 
@@ -41,7 +43,7 @@ def index(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> SearchIndex
 def described(index: SearchIndex, **options) -> dict[str, dict[str, str]]:  # type: ignore[no-untyped-def]
     found = find_duplicates(index, threshold=0.6, **options)
     return {
-        group.keeper.picture.path: {member.picture.path: member.reason for member in group.members}
+        group.keeper.image.path: {member.image.path: member.reason for member in group.members}
         for group in found.groups
     }
 
@@ -75,7 +77,7 @@ def test_a_chain_is_no_group(tmp_path: Path, scene: Scene) -> None:
     assert main(["index", f"--image_dir={tmp_path}", f"--index_dir={tmp_path / 'i'}"]) == 0
     found = find_duplicates(SearchIndex.open(tmp_path / "i"), threshold=0.5)
     for group in found.groups:
-        numbers = [int(member.picture.path[0]) for member in group.members]
+        numbers = [int(member.image.path[0]) for member in group.members]
         assert max(numbers) - min(numbers) <= 2
         assert len(numbers) <= 3
 
@@ -137,6 +139,51 @@ def test_reference_folders_are_never_touched(folder: Path, tmp_path: Path) -> No
     assert {file.path for file in plan.removals} == {"0.jpg", "1.jpg"}
     assert plan.reference_dirs == ("old",)
     assert main(["duplicates", *arguments, "--reference_dirs=nowhere"]) == 1
+
+
+def test_a_lossy_file_is_not_kept_as_one_without_loss(tmp_path: Path, scene: Scene) -> None:
+    """Whatever its name: a JPEG that is called .png, and WebP of quality 30."""
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    for seed, name, options in (
+        (0, "again.webp", {"quality": 30}),
+        (1, "again.webp", {"lossless": True}),
+        (2, "again.tif", {"compression": "jpeg", "quality": 30}),
+        (3, "again.tif", {"compression": "tiff_lzw"}),
+    ):
+        scene(seed).save(photos / f"{seed}.jpg", quality=95)
+        Image.open(photos / f"{seed}.jpg").save(photos / f"{seed}-{name}", **options)
+    assert main(["index", f"--image_dir={photos}", f"--index_dir={tmp_path / 'i'}"]) == 0
+    kept = {path: found[path] for path, found in described(SearchIndex.open(tmp_path / "i")).items()}
+    assert set(kept) == {"0.jpg", "1-again.webp", "2.jpg", "3-again.tif"}
+    assert kept["1-again.webp"] == kept["3-again.tif"] == "as many pixels, without loss"
+
+
+@pytest.mark.parametrize(
+    ("format", "options", "lossless"),
+    [
+        ("PNG", {}, True),
+        ("BMP", {}, True),
+        ("WEBP", {"lossless": True}, True),
+        ("WEBP", {"lossless": True, "exif": b"Exif\0\0MM\0*\0\0\0\x08\0\0\0\0\0\0"}, True),
+        ("WEBP", {"quality": 100}, False),
+        ("WEBP", {"quality": 100, "icc_profile": b"\0" * 200}, False),
+        ("TIFF", {}, True),
+        ("TIFF", {"compression": "tiff_deflate"}, True),
+        ("TIFF", {"compression": "jpeg"}, False),
+        ("JPEG", {"quality": 100}, False),
+        ("JPEG2000", {}, False),
+        ("GIF", {}, False),
+    ],
+)
+def test_the_bytes_tell_whether_a_format_loses_pixels(
+    scene: Scene, format: str, options: dict[str, object], lossless: bool
+) -> None:
+    buffer = io.BytesIO()
+    scene(0).save(buffer, format, **options)
+    assert is_lossless(buffer.getvalue()) == lossless
+    assert not is_lossless(buffer.getvalue()[:10])
+    assert not is_lossless(b"")
 
 
 def test_what_was_changed_since_is_left(planned: Path) -> None:

@@ -72,7 +72,7 @@ def test_vectors_and_rows_arrive(
     rows = rows_of(tmp_path / "out" / ("pictures.parquet" if format == "parquet" else "rows.parquet"))
     assert [row.pop("id") for row in rows] == list(range(COUNT))
     assert rows == [
-        {name: getattr(picture, name) for name in ("path", "sha256", "label", "split")} for picture in index.pictures
+        {name: getattr(picture, name) for name in ("path", "sha256", "label", "split")} for picture in index.images
     ]
     assert json.loads((tmp_path / "out" / "export.json").read_text()) == info
     assert (info["dim"], info["num_images"], info["by"], info["model"]) == (*expected.shape[::-1], by, "lite0")
@@ -106,7 +106,7 @@ def test_cells_are_exported_with_as_many_probed_as_are_enough(tmp_path: Path, mo
     assert (opened.ntotal, opened.nprobe, info["num_probed"]) == (2000, 3, 3)
     _, ids = opened.search(np.array(index.vectors["copy"][:40]), 1)
     np.testing.assert_array_equal(ids[:, 0], np.arange(40))
-    assert len(SearchIndex.open(tmp_path / "i").pictures) == 2000
+    assert len(SearchIndex.open(tmp_path / "i").images) == 2000
 
 
 def test_nothing_is_overwritten_unasked(index: SearchIndex, tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """An index follows its folder: only what is new is embedded, and a run that was killed goes on."""
 
+import dataclasses
 import os
 import shutil
 import signal
@@ -12,9 +13,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from simimg.errors import ModelError, SearchIndexError, UsageError
+from simimg.cli import main
+from simimg.errors import CorruptRecordError, ModelError, SearchIndexError, UsageError
+from simimg.input import pipeline
 from simimg.similarity import (
     Embedder,
+    IndexImages,
     SearchIndex,
     embedding_cache,
     embeddings,
@@ -23,10 +27,13 @@ from simimg.similarity import (
     index_folder,
     index_update,
     load_embedder,
+    load_query,
 )
+from simimg.similarity.query_search import Query
 from tfrecords.convert import ConvertConfig, convert
 from tfrecords.convert.image.decoder import decode, resize
 from tfrecords.format.atomic_files import file_sha256
+from tfrecords.format.layout import Layout
 
 
 def stand_in(fingerprint: str = "abc") -> Embedder:
@@ -68,26 +75,26 @@ def test_only_what_is_new_or_changed_is_embedded(folder: Path, tmp_path: Path) -
     (folder / "b" / "4.png").rename(folder / "b" / "moved.png")
     update = index_folder(index_dir, folder, stand_in())
     assert counts(update) == (2, 4, 2)
-    paths = [picture.path for picture in update.index.pictures]
+    paths = [picture.path for picture in update.index.images]
     assert paths == ["a/0.png", "a/3.png", "b/moved.png", "c/2.png", "c/5.png", "c/new.png"]
     fresh = index_folder(tmp_path / "other", folder, stand_in()).index
     np.testing.assert_array_equal(update.index.embeddings, fresh.embeddings)
-    assert [picture.sha256 for picture in update.index.pictures] == [picture.sha256 for picture in fresh.pictures]
+    assert [picture.sha256 for picture in update.index.images] == [picture.sha256 for picture in fresh.images]
 
 
 def test_two_files_of_the_same_bytes_are_embedded_once(folder: Path, tmp_path: Path) -> None:
     shutil.copy(folder / "a" / "0.png", folder / "a" / "0-again.png")
     update = index_folder(tmp_path / "i", folder, stand_in())
     assert update.num_embedded == 6
-    assert len(update.index.pictures) == 7
-    assert {(picture.width, picture.height) for picture in update.index.pictures} == {(60, 50)}
+    assert len(update.index.images) == 7
+    assert {(picture.width, picture.height) for picture in update.index.images} == {(60, 50)}
 
 
 def test_models_and_sources_are_not_mixed(folder: Path, tmp_path: Path) -> None:
     index_folder(tmp_path / "i", folder, stand_in("abc"))
     with pytest.raises(SearchIndexError, match="embeddings of two models cannot be compared"):
         index_folder(tmp_path / "i", folder, stand_in("def"))
-    assert len(SearchIndex.open(tmp_path / "i").pictures) == 6
+    assert len(SearchIndex.open(tmp_path / "i").images) == 6
 
 
 def test_another_folder_is_not_overwritten(folder: Path, tmp_path: Path) -> None:
@@ -156,7 +163,7 @@ module.index_folder(Path({str(tmp_path / "i")!r}), Path({str(folder)!r}), module
             SearchIndex.open(tmp_path / "i")  # whole
     killed = index_folder(tmp_path / "i", folder, stand_in()).index
     fresh = index_folder(tmp_path / "fresh", folder, stand_in()).index
-    assert list(killed.pictures) == list(fresh.pictures)
+    assert list(killed.images) == list(fresh.images)
     np.testing.assert_allclose(np.float32(killed.embeddings), np.float32(fresh.embeddings), atol=1e-3)
     assert sorted(path.name for path in (tmp_path / "i").iterdir()) == [".lock", "generation-000001", "index.json"]
 
@@ -225,11 +232,11 @@ def test_a_file_that_changes_while_it_is_indexed_is_read_again(
             yield path, loaded
 
     monkeypatch.setattr(index_update, "load_files", changing)
-    before = index_folder(tmp_path / "i", folder, stand_in()).index.pictures[0]
+    before = index_folder(tmp_path / "i", folder, stand_in()).index.images[0]
     monkeypatch.undo()
     update = index_folder(tmp_path / "i", folder, stand_in())
     assert counts(update) == (1, 5, 0)
-    after = update.index.pictures[0]
+    after = update.index.images[0]
     assert (before.path, after.path) == ("a/0.png", "a/0.png")
     assert before.sha256 != after.sha256 == file_sha256(folder / "a" / "0.png")
 
@@ -245,7 +252,7 @@ def test_a_picture_whose_bytes_were_damaged_since_goes(folder: Path, tmp_path: P
 def test_one_picture(tmp_path: Path) -> None:
     draw(tmp_path / "photos" / "one.png", 0)
     index = index_folder(tmp_path / "i", tmp_path / "photos", stand_in()).index
-    assert [match.picture.path for match in index.search(np.float32(index.embeddings), 5)[0]] == ["one.png"]
+    assert [match.image.path for match in index.search(np.float32(index.embeddings), 5)[0]] == ["one.png"]
     draw(tmp_path / "photos" / "two.png", 1)
     assert counts(index_folder(tmp_path / "i", tmp_path / "photos", stand_in())) == (1, 1, 0)
 
@@ -257,7 +264,7 @@ def test_a_folder_that_was_emptied_leaves_the_index_as_it_was(folder: Path, tmp_
     folder.mkdir()
     with pytest.raises(UsageError, match="no image file"):
         index_folder(tmp_path / "i", folder, stand_in())
-    assert len(SearchIndex.open(tmp_path / "i").pictures) == 6
+    assert len(SearchIndex.open(tmp_path / "i").images) == 6
 
 
 def test_damaged_parts_of_an_unfinished_run_are_made_anew(
@@ -305,9 +312,9 @@ index_folder(Path({str(tmp_path / "i")!r}), Path({str(folder)!r}), test_index_up
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=False)
     assert done.returncode == -signal.SIGKILL, done.stderr.decode()[-2000:]
-    assert len(SearchIndex.open(tmp_path / "i").pictures) == (7 if step == "_generations" else 6)
+    assert len(SearchIndex.open(tmp_path / "i").images) == (7 if step == "_generations" else 6)
     update = index_folder(tmp_path / "i", folder, stand_in())
-    assert len(update.index.pictures) == 7
+    assert len(update.index.images) == 7
     draw(folder / "newer.png", 91)
     index_folder(tmp_path / "i", folder, stand_in())
     assert len([path for path in (tmp_path / "i").iterdir() if path.name not in (".lock", "index.json")]) == 1
@@ -338,7 +345,7 @@ def test_a_data_set_with_an_empty_split(folder: Path, tmp_path: Path) -> None:
     (folder / "a" / "3.png").unlink()
     config = ConvertConfig(image_dir=str(folder), data_dir=tmp_path / "data", image_size=16, num_workers=1)
     update = index_dataset(tmp_path / "i", convert(config).dataset_dir, stand_in())
-    assert [(picture.path, picture.split) for picture in update.index.pictures] == [("a/0.png", "train")]
+    assert [(picture.path, picture.split) for picture in update.index.images] == [("a/0.png", "train")]
 
 
 def test_a_file_with_several_names_is_indexed_once(folder: Path, tmp_path: Path) -> None:
@@ -350,7 +357,7 @@ def test_a_file_with_several_names_is_indexed_once(folder: Path, tmp_path: Path)
     (folder / "outside.png").symlink_to(tmp_path / "outside.png")
     draw(tmp_path / "outside.png", 9)
     update = index_folder(tmp_path / "i", folder, stand_in())
-    paths = update.index.pictures.column("path").tolist()
+    paths = update.index.images.column("path").tolist()
     assert sorted(paths) == sorted(
         ["a/0.png", "a/3.png", "b/1-hard.png", "b/1-copy.png", "b/4.png", "c/2.png", "c/5.png", "outside.png"]
     )
@@ -363,3 +370,127 @@ def test_a_file_with_several_names_is_indexed_once(folder: Path, tmp_path: Path)
     os.unlink(folder / "b" / "1-copy.png")
     os.link(folder / "b" / "1.png", folder / "b" / "1-copy.png")  # since
     assert [group for group in find_duplicates(update.index, threshold=0.9).groups if len(group.members) > 1] == []
+
+
+def test_a_calibrated_threshold_stays(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Another class changes the projections, but not the similarity from which on copies are copies."""
+    index_folder(tmp_path / "i", folder, stand_in()).index.with_thresholds(copy=0.7, pairs=0.8)
+    draw(folder / "d" / "new.png", 50)
+    update = index_folder(tmp_path / "i", folder, stand_in())
+    assert update.index.info.thresholds == {"copy": 0.7, "pairs": 0.8}
+    assert update.outdated
+    assert not index_folder(tmp_path / "i", folder, stand_in()).outdated
+    assert not index_folder(tmp_path / "j", folder, stand_in()).outdated
+    arguments = ["index", f"--index_dir={tmp_path / 'k'}", f"--image_dir={folder}"]
+    assert main(arguments) == 0
+    SearchIndex.open(tmp_path / "k").with_thresholds(copy=0.7)
+    draw(folder / "e" / "new.png", 51)
+    assert main(arguments) == 0
+    assert f"simimg calibrate --index_dir={tmp_path / 'k'}" in capsys.readouterr().err
+
+
+def edit_in_place(path: Path) -> None:
+    """Changes pixels of a BMP file; its size and mtime stay the same."""
+    status = path.stat()
+    with open(path, "r+b") as file:
+        file.seek(-300, os.SEEK_END)
+        file.write(bytes(300))
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+
+
+def test_a_picture_that_was_edited_in_place_is_not_the_old_one(folder: Path, tmp_path: Path) -> None:
+    path = folder / "a" / "plain.bmp"
+    draw(path, 60)
+    old, index = path.read_bytes(), index_folder(tmp_path / "i", folder, stand_in()).index
+    row, images = index.images.column("path").tolist().index("a/plain.bmp"), IndexImages(index)
+    assert images.file(row) is not None
+    assert images.image(row, 20).size == (20, 17)  # type: ignore[union-attr]
+    assert not images.is_edited(row)
+    edit_in_place(path)
+    assert images.is_edited(row)
+    assert (images.file(row), images.image(row, 20)) == (None, None)
+    assert IndexImages(index).file(row) is None
+    path.write_bytes(old)
+    assert not images.is_edited(row)
+    assert images.file(row) is not None
+    path.unlink()
+    assert not images.is_edited(row)
+    assert images.file(row) is None
+    path.write_bytes(old)
+    assert images.file(row) is not None
+    assert counts(index_folder(tmp_path / "i", folder, stand_in())) == (0, 7, 0)
+    edit_in_place(path)
+    update = index_folder(tmp_path / "i", folder, stand_in())
+    assert counts(update) == (1, 6, 0)
+    assert update.index.images[row].sha256 == file_sha256(path)
+
+
+def test_an_edited_picture_is_no_copy_of_what_it_was(folder: Path, tmp_path: Path) -> None:
+    for name in ("one", "two", "three"):
+        draw(folder / f"{name}.bmp", 60)
+    index = index_folder(tmp_path / "i", folder, stand_in()).index
+
+    def copies() -> list[set[str]]:
+        groups = find_duplicates(index, threshold=0.9).groups
+        return [{member.image.path for member in group.members} for group in groups]
+
+    assert copies() == [{"one.bmp", "two.bmp", "three.bmp"}]
+    edit_in_place(folder / "one.bmp")
+    assert copies() == [{"two.bmp", "three.bmp"}]
+    edit_in_place(folder / "two.bmp")
+    assert copies() == []
+
+
+def test_thumbnails_of_removed_pictures_are_removed(folder: Path, tmp_path: Path) -> None:
+    index = index_folder(tmp_path / "i", folder, stand_in()).index
+    thumbnails = []
+    for picture in index.images:
+        thumbnails.append(tmp_path / "i" / "web" / "thumbnails" / picture.sha256[:2] / f"{picture.sha256}-320.jpg")
+        thumbnails[-1].parent.mkdir(parents=True, exist_ok=True)
+        thumbnails[-1].touch()
+    index.path_of(index.images[2]).unlink()
+    index_folder(tmp_path / "i", folder, stand_in())
+    assert [path.exists() for path in thumbnails] == [True, True, False, True, True, True]
+
+
+@pytest.mark.parametrize("encoding", ["jpeg", "png"])
+@pytest.mark.parametrize("share", [0, 1])
+def test_a_damaged_record_is_named(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, encoding: str, share: int
+) -> None:
+    """Whether the dataset fits into memory, or its shards are mapped."""
+    monkeypatch.setattr(pipeline, "_RESIDENT_SHARE", share)
+    options = {"data_dir": tmp_path / "data", "image_size": 16, "encoding": encoding, "num_workers": 1}
+    dataset_dir = convert(ConvertConfig(image_dir=str(folder), **options)).dataset_dir
+    shard = dataset_dir / Layout.load(dataset_dir).splits["train"][0].file
+    data = bytearray(shard.read_bytes())
+    data[60] ^= 255
+    shard.write_bytes(bytes(data))
+    with pytest.raises(CorruptRecordError, match=f"{shard.name}: record 0"):
+        index_dataset(tmp_path / "i", dataset_dir, stand_in())
+    assert not (tmp_path / "i").exists()
+
+
+def test_files_are_loaded_as_those_that_the_model_was_trained_on(tmp_path: Path) -> None:
+    """Transparent and truncated files give the embeddings that their dataset's pixels have."""
+    pixels = np.random.default_rng(0).integers(0, 256, (40, 40, 4), np.uint8)
+    (tmp_path / "photos").mkdir()
+    Image.fromarray(pixels).save(tmp_path / "photos" / "clear.png")
+    Image.fromarray(pixels[:, :, :3]).save(tmp_path / "photos" / "large.jpg")
+    cut = (tmp_path / "photos" / "large.jpg").read_bytes()
+    (tmp_path / "photos" / "large.jpg").write_bytes(cut[: len(cut) * 2 // 3])
+    options = {"decode": "exact", "truncated": "keep", "background": "#1020c0"}
+    config = ConvertConfig(
+        image_dir=str(tmp_path / "photos"), data_dir=tmp_path, image_size=32, encoding="raw", num_workers=1, **options
+    )
+    trained = dataclasses.replace(stand_in(), decode="exact", truncated="keep", background=(0x10, 0x20, 0xC0))
+    stored = index_dataset(tmp_path / "stored", convert(config).dataset_dir, trained).index
+    index = index_folder(tmp_path / "i", tmp_path / "photos", trained).index
+    embeddings = {picture.path: row for picture, row in zip(index.images, index.embeddings, strict=True)}
+    assert len(embeddings) == 2
+    for picture, expected in zip(stored.images, stored.embeddings, strict=True):
+        np.testing.assert_array_equal(embeddings[picture.path], expected)
+        query = load_query(str(tmp_path / "photos" / picture.path), trained)
+        assert isinstance(query, Query)
+        np.testing.assert_allclose(trained.embed(query.views[:1])[0], expected, atol=1e-3)
+    assert all(IndexImages(index).file(row) is not None for row in range(2))

@@ -1,7 +1,8 @@
-"""What a query finds beyond its looks: by its hash, through noise, and by the pixels that a data set has stored."""
+"""What a query finds beyond its looks: by its hash, through noise, and by the pixels that a dataset has stored."""
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
@@ -9,13 +10,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tensorflow as tf
-from PIL import Image, ImageFilter, ImageOps
+from PIL import Image, ImageCms, ImageFilter, ImageOps
 
 from simimg.cli import main
 from simimg.similarity import Embedder, Finder, SearchIndex, index_dataset, index_folder, query_search
 from simimg.similarity.fingerprint import fingerprint
 from simimg.similarity.keypoints import align
-from simimg.similarity.query_search import make_query
+from simimg.similarity.query_search import Query, image_query, load_query, make_query
+from tfrecords.format.quarantine import Refusal
 
 Scene = Callable[..., Image.Image]
 
@@ -73,7 +75,7 @@ def test_a_near_hash_is_examined_whatever_the_embedding_says(
 ) -> None:
     for seed in range(0, NUM_PHOTOS, 5):
         best = finder.find(make_query("q", edit(scene(seed)), blind), 3)[0]
-        assert best.picture.path.endswith(f"/{seed}.png")
+        assert best.image.path.endswith(f"/{seed}.png")
         assert best.verification is not None
 
 
@@ -100,7 +102,7 @@ def test_a_data_set_whose_files_are_gone_is_searched_by_its_stored_pixels(
     index = index_dataset(tmp_path / "i", tmp_path / "p" / "1.0.0", blind).index
     with closing(Finder(index, blind)) as finder:
         found = finder.find(make_query("q", ImageOps.mirror(scene(4)).resize((1280, 960)), blind), 2)
-    assert found[0].picture.path == "a/4.png"
+    assert found[0].image.path == "a/4.png"
     assert found[0].verification is not None
     # Squares are compared with squares: nothing was stretched or resized.
     assert found[0].verification.reasons == ("mirrored",)
@@ -114,3 +116,74 @@ def test_noise_does_not_drown_what_can_be_aligned(scene: Scene, seed: int) -> No
     found = align(fingerprint(Image.fromarray(noisy), as_query=True).keypoints, fingerprint(scene(seed)).keypoints)
     assert found is not None
     assert found.num_inliers >= 40  # half of it where the strongest of any scale are taken, which are noise
+
+
+@pytest.mark.parametrize("edit", [pixelated, lambda image: image.filter(ImageFilter.GaussianBlur(5))])
+def test_near_hashes_are_found_in_cells_as_in_memory(
+    folder: Path,
+    finder: Finder,
+    blind: Embedder,
+    scene: Scene,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    edit: Callable[[Image.Image], Image.Image],
+) -> None:
+    """Beyond the limit of an exact search, whatever cells the pictures with near hashes lie in."""
+    monkeypatch.setattr("simimg.similarity.search_index.EXACT_UP_TO", 8)
+    with closing(Finder(index_folder(tmp_path / "i", folder, blind).index, blind)) as beyond:
+        assert set(beyond.index.cells) == {"copy", "kind"}
+        only = np.arange(NUM_PHOTOS) % 2 == 0
+        for seed in range(0, NUM_PHOTOS, 5):
+            query = make_query("q", edit(scene(seed)), blind)
+            found = beyond.find(query, 3)
+            assert found[0].image.path.endswith(f"/{seed}.png")
+            *_, ours = beyond.steps(query.views, lambda query=query: query.fingerprint, NUM_PHOTOS, only=only)
+            *_, theirs = finder.steps(query.views, lambda query=query: query.fingerprint, NUM_PHOTOS, only=only)
+            assert ours == theirs
+
+
+def _photos_of_a_phone(scene: Callable[..., Image.Image]) -> dict[str, bytes]:
+    """Files whose pixels alone are not what they show."""
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    image = scene(0)
+    clear = image.convert("RGBA")
+    clear.putalpha(Image.linear_gradient("L").resize(image.size))
+    deep = Image.fromarray(np.asarray(image.convert("L")).astype(np.uint16) * 257)
+    files = {
+        "side.jpg": (image, {"exif": exif, "quality": 60}),
+        "side.png": (image, {"exif": exif}),
+        "clear.png": (clear, {}),
+        "clear.webp": (clear, {"lossless": True}),
+        "palette.png": (image.quantize(16), {"transparency": 3}),
+        "deep.png": (deep, {}),
+        "ink.jpg": (image.convert("CMYK"), {"quality": 90}),
+        "grey.tif": (image.convert("L"), {}),
+        "moving.gif": (image.quantize(64), {"save_all": True, "append_images": [scene(1).quantize(64)]}),
+        "screen.png": (image, {"icc_profile": ImageCms.ImageCmsProfile(ImageCms.createProfile("LAB")).tobytes()}),
+    }
+    data = {}
+    for name, (one, options) in files.items():
+        buffer = io.BytesIO()
+        one.save(buffer, Image.registered_extensions()[Path(name).suffix], **options)
+        data[name] = buffer.getvalue()
+    return data
+
+
+def test_an_image_is_the_query_that_its_file_is(blind: Embedder, scene: Scene, tmp_path: Path) -> None:
+    for name, data in _photos_of_a_phone(scene).items():
+        (tmp_path / name).write_bytes(data)
+        by_path = load_query(str(tmp_path / name), blind)
+        with Image.open(tmp_path / name) as image:
+            by_image = image_query(image, blind)
+        assert isinstance(by_path, Query), name
+        assert isinstance(by_image, Query), name
+        np.testing.assert_array_equal(by_image.views, by_path.views, err_msg=name)
+        assert by_image.fingerprint.size == by_path.fingerprint.size, name
+        assert by_image.fingerprint.pixels_sha256 == by_path.fingerprint.pixels_sha256, name
+        assert by_image.fingerprint.jpeg_quality == by_path.fingerprint.jpeg_quality, name
+
+
+def test_an_image_that_ends_early_is_no_query(blind: Embedder, scene: Scene) -> None:
+    data = _photos_of_a_phone(scene)["side.jpg"]
+    assert isinstance(image_query(Image.open(io.BytesIO(data[:-2000])), blind), Refusal)

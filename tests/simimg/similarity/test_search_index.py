@@ -3,6 +3,7 @@
 import dataclasses
 import errno
 import os
+import tracemalloc
 from functools import partial
 from pathlib import Path
 
@@ -13,8 +14,9 @@ from hypothesis import strategies as st
 
 from simimg import determinism
 from simimg.determinism import one_blas_thread
-from simimg.errors import SearchIndexError
+from simimg.errors import SearchIndexError, UsageError
 from simimg.similarity import Embedder, IndexedImage, SearchIndex, nearest_neighbors, search_index
+from simimg.similarity.index_info import locked_index
 from simimg.similarity.projection import fit_projection
 from simimg.similarity.search_index import write_generation
 from tfrecords.convert.sources import printable
@@ -125,7 +127,7 @@ def test_products_have_one_thread_until_the_last_one_leaves() -> None:
 def test_equal_similarities_come_in_the_order_of_the_index(tmp_path: Path) -> None:
     embeddings = np.repeat(np.eye(1, 8, dtype=np.float32), 5, axis=0)
     found = make(tmp_path / "i", embeddings).search(embeddings[:1], 5)[0]
-    assert [match.picture.path for match in found] == [f"folder/{number}.jpg" for number in range(5)]
+    assert [match.image.path for match in found] == [f"folder/{number}.jpg" for number in range(5)]
     assert [match.row for match in found] == [0, 1, 2, 3, 4]
 
 
@@ -179,8 +181,11 @@ def test_more_copies_than_are_proposed_at_once(cells: bool, tmp_path: Path) -> N
     assert rows[0, 0] == 0
 
 
-def test_a_query_that_finds_little_takes_nothing_from_the_others(tmp_path: Path) -> None:
+def test_a_query_that_finds_little_takes_nothing_from_the_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """More cells are probed where those that are probed first hold too few of the chosen vectors."""
+    monkeypatch.setattr(nearest_neighbors, "EXACT_UP_TO", 0)
     rng = np.random.default_rng(0)
     vectors = unit(rng.normal(size=(1000, 16)))
     cells = dataclasses.replace(nearest_neighbors.build_cells(vectors, tmp_path / "c"), num_probed=1)
@@ -194,6 +199,79 @@ def test_a_query_that_finds_little_takes_nothing_from_the_others(tmp_path: Path)
         np.testing.assert_array_equal(own_rows[0], rows[query])
         np.testing.assert_array_equal(own_values[0], values[query])
     assert cells.nearest(vectors[:2, None], 5, np.zeros(1000, bool))[1].shape == (2, 0)
+
+
+@given(
+    num_chosen=st.integers(0, 700),
+    num_queries=st.integers(1, 8),
+    num_views=st.integers(1, 3),
+    k=st.integers(1, 40),
+    num_probed=st.sampled_from([1, 2, 8]),
+    seed=st.integers(0, 99),
+)
+@settings(deadline=None, max_examples=60)
+def test_cells_search_among_given_rows_as_exactly_as_memory(
+    flat_cells: nearest_neighbors.Cells,
+    num_chosen: int,
+    num_queries: int,
+    num_views: int,
+    k: int,
+    num_probed: int,
+    seed: int,
+) -> None:
+    """The nearest of the given rows may lie in any cell, and one query in a call has nothing to do with the others."""
+    rng = np.random.default_rng(seed)
+    among = np.zeros(700, bool)
+    among[rng.permutation(700)[:num_chosen]] = True
+    queries = unit(rng.normal(size=(num_queries, num_views, 8)))
+    cells = dataclasses.replace(flat_cells, num_probed=num_probed)
+    values, rows = cells.nearest(queries, k, among)
+    exact_values, exact_rows = nearest_neighbors.nearest(cells.vectors, queries, k, among)
+    np.testing.assert_array_equal(rows, exact_rows)
+    np.testing.assert_array_equal(values, exact_values)
+    together = cells.nearest(queries, k)
+    for query in range(num_queries):
+        for ours, theirs in zip(cells.nearest(queries[query : query + 1], k), together, strict=True):
+            np.testing.assert_array_equal(ours[0], theirs[query])
+
+
+@pytest.fixture(scope="module")
+def flat_cells(tmp_path_factory: pytest.TempPathFactory) -> nearest_neighbors.Cells:
+    """Cells over 700 vectors without any order."""
+    vectors = unit(np.random.default_rng(0).normal(size=(700, 8)))
+    return nearest_neighbors.build_cells(vectors, tmp_path_factory.mktemp("cells") / "c")
+
+
+def test_any_mixture_of_queries_finds_in_cells_what_it_finds_in_memory(tmp_path: Path) -> None:
+    """Queries in the middle of their cells, beside one that is far from everything."""
+    rng = np.random.default_rng(0)
+    centers = unit(rng.normal(size=(20, 16)) + 4 * np.eye(1, 16))
+    vectors = unit(np.repeat(centers, 50, axis=0) + rng.normal(size=(1000, 16)) * 0.01)
+    cells = nearest_neighbors.build_cells(vectors, tmp_path / "c")
+    queries = np.concatenate([centers[:10], -centers.mean(axis=0, keepdims=True), centers[10:]])[:, None]
+    near = np.arange(21) != 10
+    values, rows = cells.nearest(queries, 10)
+    exact_values, exact_rows = nearest_neighbors.nearest(vectors, queries, 10)
+    np.testing.assert_array_equal(rows[near], exact_rows[near])
+    np.testing.assert_array_equal(values[near], exact_values[near])
+    np.testing.assert_array_equal(rows[10], cells.nearest(queries[10:11], 10)[1][0])
+
+
+@pytest.mark.parametrize("num_views", [1, 3])
+def test_many_matches_of_many_queries_take_little_memory(num_views: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Their vectors together have 98 MB in float64; one block of them has 4."""
+    monkeypatch.setattr(nearest_neighbors, "num_cores", lambda: 1)
+    rng = np.random.default_rng(0)
+    vectors, queries = unit(rng.normal(size=(1000, 256))), unit(rng.normal(size=(60, num_views, 256)))
+    nearest_neighbors.nearest(vectors, queries[:1], 2)  # what is made once
+    tracemalloc.start()
+    blocks = nearest_neighbors.nearest(vectors, queries, 800)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 30 << 20
+    monkeypatch.setattr(nearest_neighbors, "_BLOCK_VALUES", 1 << 30)
+    for ours, theirs in zip(blocks, nearest_neighbors.nearest(vectors, queries, 800), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
 
 
 def test_projections_center_and_whiten() -> None:
@@ -231,14 +309,14 @@ def test_few_pictures_are_left_as_they_are(by: str) -> None:
 
 def test_an_index_knows_where_its_pictures_are(tmp_path: Path) -> None:
     opened = make(tmp_path / "i", np.eye(2, 8, dtype=np.float32))
-    assert opened.path_of(opened.pictures[1]) == Path("/photos/folder/1.jpg")
-    assert list(opened.pictures) == opened.pictures[:] == pictures(2)
+    assert opened.path_of(opened.images[1]) == Path("/photos/folder/1.jpg")
+    assert list(opened.images) == opened.images[:] == pictures(2)
 
 
 def test_a_generation_is_replaced_whole(tmp_path: Path) -> None:
     make(tmp_path / "i", np.eye(2, 8, dtype=np.float32))
     (tmp_path / "i" / ".generation-000007.tmp-1-ab").mkdir()  # what a killed process left
-    assert len(make(tmp_path / "i", np.eye(3, 8, dtype=np.float32)).pictures) == 3
+    assert len(make(tmp_path / "i", np.eye(3, 8, dtype=np.float32)).images) == 3
     assert sorted(path.name for path in (tmp_path / "i").iterdir()) == ["generation-000002", "index.json"]
 
 
@@ -250,8 +328,30 @@ def test_a_changed_model_is_noticed(tmp_path: Path) -> None:
 
 
 def test_a_threshold_is_kept(tmp_path: Path) -> None:
-    make(tmp_path / "i", np.eye(2, 8, dtype=np.float32)).with_threshold("copy", 0.7)
+    make(tmp_path / "i", np.eye(2, 8, dtype=np.float32)).with_thresholds(copy=0.7)
     assert SearchIndex.open(tmp_path / "i").info.thresholds == {"copy": 0.7}
+
+
+def test_a_threshold_of_an_index_that_was_updated_since_is_not_stored(tmp_path: Path) -> None:
+    """It was measured on other images; and index.json would name a generation that is gone."""
+    before = make(tmp_path / "i", np.eye(2, 8, dtype=np.float32))
+    make(tmp_path / "i", np.eye(3, 8, dtype=np.float32))
+    with pytest.raises(SearchIndexError, match="was updated after it was opened.*simimg calibrate"):
+        before.with_thresholds(copy=0.7)
+    now = SearchIndex.open(tmp_path / "i")
+    assert (len(now.images), now.info.thresholds) == (3, {})
+    with locked_index(tmp_path / "i"), pytest.raises(UsageError, match=f"pid {os.getpid()}.*is writing"):
+        now.with_thresholds(copy=0.7)
+    assert now.with_thresholds(copy=0.7).with_thresholds(pairs=0.8).info.thresholds == {"copy": 0.7, "pairs": 0.8}
+    assert before.search(np.eye(1, 8, dtype=np.float32), 1)[0][0].row == 0
+
+
+def test_pairs_have_a_threshold_of_their_own(tmp_path: Path) -> None:
+    index = make(tmp_path / "i", np.eye(2, 8, dtype=np.float32))
+    assert index.copy_threshold == 0.9
+    index = index.with_thresholds(copy=0.6)  # all that an older index has
+    assert index.copy_threshold == 0.6
+    assert index.with_thresholds(pairs=0.75).copy_threshold == 0.75
 
 
 FILES = ["index.json", "*/embeddings.npy", "*/pictures.parquet", "*/copy.npz", "*/copy.npy", "*/kind.npy"]
@@ -322,7 +422,7 @@ def test_opening_while_another_process_writes(tmp_path: Path, monkeypatch: pytes
         return opened(index_dir, info)
 
     monkeypatch.setattr(search_index, "_opened", overtaken)
-    assert len(SearchIndex.open(tmp_path / "i").pictures) == 3
+    assert len(SearchIndex.open(tmp_path / "i").images) == 3
     assert seen == [1, 2]
 
 
@@ -346,8 +446,8 @@ def test_a_full_disk_leaves_the_index_as_it_was(tmp_path: Path, monkeypatch: pyt
             patch.setattr(getattr(search_index, target) if target else search_index, name, full)
             with pytest.raises(SearchIndexError, match="cannot be written.*No space left on device.*Free some disk"):
                 make(tmp_path / "i", np.eye(3, 8, dtype=np.float32))
-        assert len(SearchIndex.open(tmp_path / "i").pictures) == 2
-    assert len(make(tmp_path / "i", np.eye(3, 8, dtype=np.float32)).pictures) == 3
+        assert len(SearchIndex.open(tmp_path / "i").images) == 2
+    assert len(make(tmp_path / "i", np.eye(3, 8, dtype=np.float32)).images) == 3
     assert len(list((tmp_path / "i").iterdir())) == 2
 
 
@@ -393,5 +493,5 @@ def test_a_name_that_is_no_utf8_is_found(tmp_path: Path) -> None:
     ]
     opened = write_generation(tmp_path / "i", embedder(), np.eye(3, 8), rows, image_dir=tmp_path / "p")
     assert rows[0].path == r"gr\xfcn.jpg"
-    assert [opened.path_of(picture).name for picture in opened.pictures] == [name, r"odd\xfc.jpg", "gone.jpg"]
-    assert opened.path_of(opened.pictures[0]).exists()
+    assert [opened.path_of(picture).name for picture in opened.images] == [name, r"odd\xfc.jpg", "gone.jpg"]
+    assert opened.path_of(opened.images[0]).exists()

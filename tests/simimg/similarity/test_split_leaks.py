@@ -1,4 +1,4 @@
-"""Copies across splits: found, counted, and gone from the data set that the cleaned table makes."""
+"""Copies across splits: found, counted, and gone from the dataset that the cleaned table makes."""
 
 import json
 import shlex
@@ -121,7 +121,7 @@ def test_files_that_were_changed_since_are_not_looked_at(
     (tmp_path / "photos" / "a" / "2.png").unlink()
     index = index_dataset(tmp_path / "i", dataset_dir, load_embedder("lite0"), image_dir=tmp_path / "photos").index
     found = find_leaks(index, threshold=0.9)
-    assert {(pair.picture.path, pair.other.path) for pair in found.pairs} == {leak[:2] for leak in LEAKS}
+    assert {(pair.image.path, pair.other.path) for pair in found.pairs} == {leak[:2] for leak in LEAKS}
     assert found.num_missing == 0
     assert found.num_stored > 0
 
@@ -133,7 +133,7 @@ def test_a_single_split_and_a_single_class(tmp_path: Path, scene: Scene, capsys:
     arguments = [f"--image_dir={tmp_path / 'p'}", "--copies=ignore"]
     one = convert(tmp_path, capsys, *arguments, "--splits=train=1")
     assert main(["leaks", f"--dataset_dir={one}"]) == 0
-    assert "the data set has one split, train" in capsys.readouterr().out
+    assert "the dataset has one split, train" in capsys.readouterr().out
     found = result_of(capsys, "leaks", f"--dataset_dir={one}", f"--clean={tmp_path / 'c.csv'}")
     assert (found["pairs"], found["num_test_affected"], found["by_splits"], found["num_moved"]) == ([], 0, [], 0)
     two = convert(tmp_path, capsys, *arguments, "--splits=train=0.5,validation=0.25,test=0.25", "--seed=1", name="q")
@@ -208,7 +208,7 @@ def test_what_was_moved_is_looked_at_again(tmp_path: Path, scene: Scene, capsys:
     dataset_dir = convert(tmp_path, capsys, *table)
     index = index_dataset(tmp_path / "i", dataset_dir, load_embedder("lite0"), image_dir=tmp_path / "p").index
     found = find_leaks(SearchIndex.open(tmp_path / "i"), threshold=0.6, deal="first")
-    assert [(pair.picture.path, pair.other.path) for pair in found.pairs] == [("1-test.png", "0-train.png")]
+    assert [(pair.image.path, pair.other.path) for pair in found.pairs] == [("1-test.png", "0-train.png")]
     assert found.cleaned is not None
-    cleaned = dict(zip(index.pictures.column("path").tolist(), found.cleaned, strict=True))
+    cleaned = dict(zip(index.images.column("path").tolist(), found.cleaned, strict=True))
     assert (cleaned["1-test.png"], cleaned["2-test.png"], cleaned["other-1.png"]) == ("train", "train", "test")

@@ -1,4 +1,4 @@
-"""Data sets and a network so small that a run takes a second."""
+"""Datasets and a network so small that a run takes a second."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -31,7 +31,7 @@ def _augmented_as_on_a_gpu(request: pytest.FixtureRequest) -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Data sets of 8 px: `two` classes of 8 pictures without a split test, the same dealt anew
+    """Datasets of 8 px: `two` classes of 8 pictures without a split test, the same dealt anew
     or in `three` splits, `one` class."""
     folder = tmp_path_factory.mktemp("tiny")
     rng = np.random.default_rng(0)

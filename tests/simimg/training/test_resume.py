@@ -151,7 +151,7 @@ def test_another_data_set_in_the_same_folder_is_refused(
             pixels = np.random.default_rng(number).integers(0, 256, (8, 8 + number, 3), np.uint8)
             tf.io.write_file(str(photos / name / f"{number}.png"), tf.io.encode_png(pixels))
     other = convert(ConvertConfig(image_dir=photos, data_dir=tmp_path, image_size=32, num_workers=1)).dataset_dir
-    with pytest.raises(UsageError, match="the data set is another one"):
+    with pytest.raises(UsageError, match="the dataset is another one"):
         train(config(other, undisturbed.model_dir))
 
 

@@ -9,13 +9,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from simimg.augment import AugmentConfig
 from simimg.commands import train as command
 from simimg.errors import ModelError, TrainingError, UsageError
+from simimg.image_files import options_of
+from simimg.input import open_split
 from simimg.models.model_folder import RunInfo, load_run, writing
 from simimg.training import TrainConfig, load_result, train
-from simimg.training.run_folder import begin_run
+from simimg.training.run_folder import begin_run, describe_run
+from tfrecords.convert import ConvertConfig, convert
+from tfrecords.convert.image.decoder import ImageOptions
 
 
 def test_a_second_process_is_refused(tmp_path: Path) -> None:
@@ -129,3 +134,34 @@ def test_a_result_of_another_version(tiny: dict[str, Path], run: Any, tmp_path: 
     file.unlink()
     with pytest.raises(ModelError, match="its training is not finished"):
         load_result(tmp_path / "run")
+
+
+def test_a_model_knows_how_its_images_were_made(tmp_path: Path, base: dict[str, Any]) -> None:
+    """Also if it was begun by a version that did not write it down: it is the same run then."""
+    for name in "ab":
+        (tmp_path / "photos" / name).mkdir(parents=True)
+        Image.new("RGB", (8, 8)).save(tmp_path / "photos" / name / "0.png")
+    options = {"resize": "pad", "decode": "exact", "truncated": "keep", "background": "navy"}
+    made = convert(
+        ConvertConfig(
+            image_dir=str(tmp_path / "photos"),
+            data_dir=tmp_path,
+            image_size=16,
+            num_workers=1,
+            splits="train=1",
+            **options,
+        )
+    )
+    config = TrainConfig.with_preset({**base, "dataset_dir": made.dataset_dir, "model_dir": tmp_path / "run"})
+    info = describe_run(tmp_path / "run", config, open_split(made.dataset_dir, "train"), "uniform")
+    with begin_run(tmp_path / "run", info):
+        pass
+    there = options_of(load_run(tmp_path / "run"))
+    assert there == ImageOptions(image_size=16, resize="pad", decode="exact", truncated="keep", background=(0, 0, 128))
+    file = tmp_path / "run" / "config.json"
+    values = json.loads(file.read_text())
+    for name in ("decode", "truncated", "background"):
+        del values[name]
+    file.write_text(json.dumps(values))
+    assert options_of(load_run(tmp_path / "run")) == ImageOptions(image_size=16, resize="pad")
+    describe_run(tmp_path / "run", config, open_split(made.dataset_dir, "train"), "uniform")

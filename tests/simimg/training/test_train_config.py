@@ -193,7 +193,7 @@ def test_a_folder_keeps_to_its_examples(tiny: dict[str, Path], run: Any, tmp_pat
     """The same photos dealt anew would be trained on that were tested on; a stream has another order."""
     model_dir = tmp_path / "run"
     run(tiny["two"], model_dir)
-    with pytest.raises(UsageError, match="has another run: the data set is another one"):
+    with pytest.raises(UsageError, match="has another run: the dataset is another one"):
         run(tiny["dealt_anew"], model_dir)
     with pytest.raises(UsageError, match="a uniform shuffle there, a buffered one now"):
         run(tiny["two"], model_dir, reader="stream")

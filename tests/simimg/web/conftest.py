@@ -54,7 +54,7 @@ def index(folder: Path, embedder: Embedder, tmp_path_factory: pytest.TempPathFac
 @pytest.fixture(scope="session")
 def row_of(index: SearchIndex) -> Callable[[str], int]:
     """The row of a path."""
-    return index.pictures.column("path").tolist().index
+    return index.images.column("path").tolist().index
 
 
 @pytest.fixture

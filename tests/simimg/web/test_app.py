@@ -76,7 +76,7 @@ def test_a_row_finds_its_copies_and_not_itself(client: Any, row_of: Callable[[st
 
 def test_filters_and_kind(client: Any, index: SearchIndex, row_of: Callable[[str], int]) -> None:
     *_, last, _ = matches_of(client, row=row_of("dogs/1.jpg"), k=20, label="old")
-    labels = {index.pictures[match["row"]].label for match in last["matches"]}
+    labels = {index.images[match["row"]].label for match in last["matches"]}
     assert labels == {"old"}
     assert last["matches"][0]["row"] == row_of("old/1-large.jpg")
     *_, last, _ = matches_of(client, row=0, k=20, label="nobody")
@@ -88,7 +88,7 @@ def test_filters_and_kind(client: Any, index: SearchIndex, row_of: Callable[[str
 
 
 def test_requests_at_the_same_time_are_answered_as_one_after_another(client: Any, index: SearchIndex) -> None:
-    rows = list(range(len(index.pictures)))
+    rows = list(range(len(index.images)))
     alone = [matches_of(client, row=row, k=3)[-2]["matches"] for row in rows]
     with ThreadPoolExecutor(8) as executor:
         together = list(executor.map(lambda row: matches_of(client, row=row, k=3)[-2]["matches"], rows))
@@ -148,8 +148,8 @@ def test_the_collection_is_described(client: Any, index: SearchIndex, folder: Pa
     values = client.get("/api/collection").json()
     assert values["name"] == "photos"
     assert values["labels"] == ["cats", "dogs", "old"]
-    assert values["path"] == index.pictures.column("path").tolist()
-    assert [values["labels"][number] for number in values["label"]] == index.pictures.column("label").tolist()
+    assert values["path"] == index.images.column("path").tolist()
+    assert [values["labels"][number] for number in values["label"]] == index.images.column("label").tolist()
     assert str(folder) not in json.dumps(values)
 
 
@@ -246,7 +246,7 @@ def test_the_address_opens_the_page_and_its_cookie_all_that_it_shows(client: Any
     client.cookies.clear()
     assert client.get("/?token=5ec2e7").text.startswith("<!DOCTYPE html>")
     assert client.get("/static/app.js").status_code == 200
-    assert len(client.get("/api/collection").json()["path"]) == len(index.pictures)
+    assert len(client.get("/api/collection").json()["path"]) == len(index.images)
     assert client.get("/api/thumbnail/0").headers["content-type"] == "image/jpeg"
     assert client.put("/api/plan", json={"version": "", "groups": []}).status_code == 200
 
@@ -267,7 +267,7 @@ def test_the_map_comes_when_it_is_laid_out(client: Any, index: SearchIndex) -> N
         if "x" in values:
             break
         assert values["state"] == "running"
-    assert len(values["x"]) == len(values["y"]) == len(index.pictures)
+    assert len(values["x"]) == len(values["y"]) == len(index.images)
     assert all(0 <= value <= 1 for value in values["x"] + values["y"])
 
 

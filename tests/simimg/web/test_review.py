@@ -70,7 +70,7 @@ def test_saved_as_suggested_it_is_the_plan_of_duplicates(
         {"keep": row_of("cats/0.jpg"), "remove": [row_of("old/0-bytes.jpg"), row_of("old/0-mirrored.jpg")]},
         {"keep": row_of("old/1-large.jpg"), "remove": [row_of("dogs/1.jpg")]},
     ]
-    assert review["job"]["done"] == review["job"]["total"] == len(index.pictures)
+    assert review["job"]["done"] == review["job"]["total"] == len(index.images)
     saved = save(client, "", choices_of(review))
     assert saved.status_code == 200
     assert saved.json()["num_removals"] == 3

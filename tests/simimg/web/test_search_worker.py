@@ -26,7 +26,7 @@ def engine(index: SearchIndex, embedder: Embedder) -> Iterator[SearchWorker]:
 
 @pytest.fixture
 def asked(index: SearchIndex, embedder: Embedder) -> CachedQuery:
-    return QueryCache(embedder).add(index.path_of(index.pictures[0]).read_bytes(), row=0)
+    return QueryCache(embedder).add(index.path_of(index.images[0]).read_bytes(), row=0)
 
 
 async def collected(engine: SearchWorker, asked: CachedQuery) -> list[dict[str, Any]]:
@@ -37,8 +37,8 @@ async def collected(engine: SearchWorker, asked: CachedQuery) -> list[dict[str, 
 def test_the_last_step_is_what_find_returns(index: SearchIndex, embedder: Embedder, by: str) -> None:
     finder = Finder(index, embedder)
     try:
-        for row in range(len(index.pictures)):
-            query = load_query(str(index.path_of(index.pictures[row])), embedder)
+        for row in range(len(index.images)):
+            query = load_query(str(index.path_of(index.images[row])), embedder)
             assert isinstance(query, Query)
             steps = list(finder.steps(query.views, lambda query=query: query.fingerprint, 6, by, without=row))
             expected = finder.find(query, 6, by, without=row)
@@ -55,7 +55,7 @@ def test_the_last_step_is_what_find_returns(index: SearchIndex, embedder: Embedd
 
 def test_a_filter_finds_what_is_far_down_the_list(index: SearchIndex, embedder: Embedder, asked: CachedQuery) -> None:
     finder = Finder(index, embedder)
-    only = np.zeros(len(index.pictures), bool)
+    only = np.zeros(len(index.images), bool)
     only[[3, 7]] = True
     try:
         for step in finder.steps(asked.views, asked.get_fingerprint, 10, only=only):

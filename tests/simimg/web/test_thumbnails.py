@@ -50,7 +50,7 @@ def test_sizes_and_orientation(own: SearchIndex) -> None:
 
 
 def test_it_looks_like_the_picture(own: SearchIndex) -> None:
-    expected = Image.open(own.path_of(own.pictures[0])).resize((320, 160), Image.Resampling.BICUBIC)
+    expected = Image.open(own.path_of(own.images[0])).resize((320, 160), Image.Resampling.BICUBIC)
     difference = np.abs(np.asarray(expected, float) - np.asarray(opened(Thumbnails(own).thumbnail(0)), float))
     assert difference.mean() < 5
 
@@ -63,7 +63,7 @@ def test_stored_pixels_are_shown_where_there_are_no_files(embedder: Embedder, sc
     assert main(["convert", f"--image_dir={tmp_path / 'photos'}", *flags]) == 0
     index = index_dataset(tmp_path / "index", tmp_path / "data" / "p" / "1.0.0", embedder).index
     shown = Thumbnails(index)
-    row = index.pictures.column("path").tolist().index("b/3.png")
+    row = index.images.column("path").tolist().index("b/3.png")
     expected = np.asarray(scene(3).resize((96, 96), Image.Resampling.BICUBIC), float)
     assert np.abs(expected - np.asarray(opened(shown.large(row)), float)).mean() < 10
     assert opened(shown.thumbnail(row)).size == (96, 96)
@@ -74,12 +74,12 @@ def test_stored_pixels_are_shown_where_there_are_no_files(embedder: Embedder, sc
 
 def test_a_thumbnail_is_made_once(own: SearchIndex, embedder: Embedder) -> None:
     first = Thumbnails(own).thumbnail(0)
-    sha256 = own.pictures[0].sha256
+    sha256 = own.images[0].sha256
     cached = own.index_dir / CACHE / "thumbnails" / sha256[:2] / f"{sha256}-{THUMBNAIL_PX}.jpg"
     assert cached.read_bytes() == first
     again = index_folder(own.index_dir, Path(own.info.image_dir or ""), embedder)  # it does not mind the folder
-    assert (again.num_embedded, len(again.index.pictures)) == (0, 4)
-    own.path_of(own.pictures[0]).unlink()
+    assert (again.num_embedded, len(again.index.images)) == (0, 4)
+    own.path_of(own.images[0]).unlink()
     assert Thumbnails(own).thumbnail(0) == first
     with pytest.raises(RequestError, match="is gone"):
         Thumbnails(own).large(0)
@@ -89,23 +89,38 @@ def test_an_index_that_cannot_be_written_is_served_from_memory(own: SearchIndex)
     (own.index_dir / CACHE).write_bytes(b"")  # no folder can be made there, not even by root
     shown = Thumbnails(own)
     first = shown.thumbnail(0)
-    own.path_of(own.pictures[0]).unlink()
+    own.path_of(own.images[0]).unlink()
     assert shown.thumbnail(0) == first
 
 
 def test_only_the_bytes_that_were_indexed_are_shown(own: SearchIndex, scene: Scene) -> None:
-    scene(9).save(own.path_of(own.pictures[1]))
+    scene(9).save(own.path_of(own.images[1]))
     with pytest.raises(RequestError, match="was changed") as refused:
         Thumbnails(own).thumbnail(1)
     assert refused.value.status == 404
 
 
+def test_a_picture_that_was_edited_since_is_not_shown_as_it_was(own: SearchIndex) -> None:
+    """Not from the disk or memory either, where its thumbnail is; as the same bytes again, it is shown again."""
+    shown, path = Thumbnails(own), own.path_of(own.images[1])
+    small, large, old = shown.thumbnail(1), shown.large(1), path.read_bytes()
+    edited = bytearray(old)
+    edited[-20] ^= 1
+    path.write_bytes(bytes(edited))
+    for again in (shown, Thumbnails(own)):
+        for show in (again.thumbnail, again.large):
+            with pytest.raises(RequestError, match="was changed after indexing"):
+                show(1)
+    path.write_bytes(old)
+    assert (shown.thumbnail(1), shown.large(1)) == (small, large)
+
+
 @pytest.mark.parametrize("path", ["../secret.png", "/etc/hostname", "a/../../secret.png", "", ".."])
 def test_no_path_leads_out_of_the_folder(own: SearchIndex, scene: Scene, path: str) -> None:
     scene(5).save(Path(own.info.image_dir or "").parent / "secret.png")
-    pictures = [dataclasses.replace(own.pictures[0], path=path)]
+    pictures = [dataclasses.replace(own.images[0], path=path)]
     with pytest.raises(RequestError, match="not a file of this machine"):
-        Thumbnails(dataclasses.replace(own, pictures=ImageTable.of(pictures))).thumbnail(0)
+        Thumbnails(dataclasses.replace(own, images=ImageTable.of(pictures))).thumbnail(0)
 
 
 def test_an_index_without_files_shows_none(own: SearchIndex) -> None:

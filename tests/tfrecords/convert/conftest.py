@@ -1,4 +1,4 @@
-"""What tests of the converter share: its configuration, a data set made in one go, and processes that can be killed."""
+"""What tests of the converter share: its configuration, a dataset made in one go, and processes that can be killed."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def _identities() -> Callable[[Path], dict[str, tuple[int, int]]]:
 def expected(
     photos: Path, tmp_path_factory: pytest.TempPathFactory, digests_of: Callable[[Path], dict[str, str]]
 ) -> dict[str, str]:
-    """The files of the photos' data set at 8 px, in 9 shards, converted in one go: SHA-256 by name. Only to be read."""
+    """The files of the photos' dataset at 8 px, in 9 shards, converted in one go: SHA-256 by name. Only to be read."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(plan_module, "MIN_EXAMPLES_PER_SHARD", 4)
         return digests_of(convert(a_config(photos, tmp_path_factory.mktemp("expected"))).dataset_dir)

@@ -130,7 +130,7 @@ def scenario(
 def test_killed_at_random_moments(
     scenario: Scenario, part: int, tmp_path: Path, start_child: Callable[..., Any], digests_of: Digests
 ) -> None:
-    """25 moments in all: ten each of a new data set and of an added version, five where copies change their split."""
+    """25 moments in all: ten each of a new dataset and of an added version, five where copies change their split."""
     child = start_child(scenario.image_dir, scenario.new(tmp_path / "timed"), **scenario.options)
     start = time.monotonic()
     assert child.line() == "done"
@@ -219,7 +219,7 @@ def test_a_power_failure_costs_the_shards_that_were_not_on_the_disk(
     """Shards of the first plan are not waited for: what a machine that went off has of them is looked at."""
     encoding = "png" if part == "sidecars" else "raw"
     if part == "sidecars" and scenario.kind == "append":
-        pytest.skip("the data set that is added to is raw")
+        pytest.skip("the dataset that is added to is raw")
 
     def fail(*_: Any) -> None:
         raise KeyboardInterrupt

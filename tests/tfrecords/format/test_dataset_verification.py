@@ -1,4 +1,4 @@
-"""Verify says ok of a good data set, and finds whatever is done to one."""
+"""Verify says ok of a good dataset, and finds whatever is done to one."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from tfrecords.format.tfds_metadata import write_metadata
 
 @pytest.fixture
 def folder(converted: Any, tmp_path: Path) -> Path:
-    """A data set of each encoding, to be spoiled."""
+    """A dataset of each encoding, to be spoiled."""
     return Path(shutil.copytree(converted.folder, tmp_path / "set"))
 
 
@@ -40,7 +40,7 @@ def html() -> bytes:
 
 @pytest.fixture
 def raw_folder(converted_raw: Any, tmp_path: Path) -> Path:
-    """A raw data set, to be spoiled."""
+    """A raw dataset, to be spoiled."""
     return Path(shutil.copytree(converted_raw.folder, tmp_path / "set"))
 
 
@@ -376,8 +376,8 @@ def _misnamed_shard(folder: Path) -> None:
         (_renumber, "more such records"),
         (_move_a_row, "records; manifest.parquet has"),
         (_forget_a_file, "layout.json has no checksum for manifest.parquet"),
-        (_refuse_one_more, "quarantine.jsonl lists 0 refused files, manifest.parquet 1."),
-        (_list_one_more, "quarantine.jsonl lists 1 refused files, manifest.parquet 0."),
+        (_refuse_one_more, "quarantine.jsonl lists 0 rejected files, manifest.parquet 1."),
+        (_list_one_more, "quarantine.jsonl lists 1 rejected files, manifest.parquet 0."),
         (_forget_a_row, "manifest.parquet has {"),
         (_rename_a_class, "label.labels.txt does not match layout.json"),
         (_move_the_offsets, "layout.json: its offsets are not those of raw records with 16 px"),

@@ -1,4 +1,4 @@
-"""The page that shows the data set folder byte by byte, against a data set that is made anew: bytes, names, keys."""
+"""The page that shows the dataset folder byte by byte, against a dataset that is made anew: bytes, names, keys."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def config(folder: Path, encoding: str, **values: Any) -> ConvertConfig:
 
 @pytest.fixture(scope="module", params=["raw", "jpeg"])
 def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The data set of the page, in each encoding. Only to be read."""
+    """The dataset of the page, in each encoding. Only to be read."""
     base = tmp_path_factory.mktemp(request.param)
     draw(base / "photos", PICTURES)
     (base / "photos" / "light" / "broken.png").write_bytes(b"no picture")

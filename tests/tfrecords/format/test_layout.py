@@ -209,7 +209,7 @@ def _golden_shard(path: Path) -> ShardInfo:
 
 
 def test_golden_shard(tmp_path: Path) -> None:
-    """If these bytes change, every raw data set on disk is one that this version would not write again.
+    """If these bytes change, every raw dataset on disk is one that this version would not write again.
 
     Who is hurt: whoever maps shards by offset (simimg's mapped reader, other programs with the numbers of layout.json),
     and whoever goes on with a conversion that an older version began: its shards would be mixed with others.
@@ -220,7 +220,7 @@ def test_golden_shard(tmp_path: Path) -> None:
 
 
 def test_golden_layout(tmp_path: Path) -> None:
-    """If these bytes change, data sets that were converted before cannot be opened, or are taken for changed ones.
+    """If these bytes change, datasets that were converted before cannot be opened, or are taken for changed ones.
 
     A change of the format needs another name than simimg-layout/2, and `Layout.load` should go on reading this one.
     """

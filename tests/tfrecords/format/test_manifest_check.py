@@ -15,7 +15,7 @@ from tfrecords.format.manifest import Manifest
 from tfrecords.format.record_layout import Offsets
 from tfrecords.format.shard_scan import ShardScan
 
-# Split, shard, position, id and label of each example: two shards of train and one of test; a refused file follows.
+# Split, shard, position, id and label of each example: two shards of train and one of test; a rejected file follows.
 EXAMPLES = [(0, 0, 0, 3, 1), (0, 0, 1, 0, 0), (0, 0, 2, 7, 1), (0, 1, 0, 2, 0), (1, 0, 0, 5, 1), (1, 0, 1, 6, 0)]
 
 

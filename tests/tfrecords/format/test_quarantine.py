@@ -1,4 +1,4 @@
-"""The list of refused files: one JSON object a line, and no list where nothing was refused."""
+"""The list of rejected files: one JSON object a line, and no list where nothing was refused."""
 
 from __future__ import annotations
 

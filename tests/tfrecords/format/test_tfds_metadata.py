@@ -97,7 +97,7 @@ def test_supervised_and_sliced_reading(tfds: Any, converted_raw: Any) -> None:
 
 @pytest.mark.usefixtures("small_shards")
 def test_tfds_opens_a_data_set_with_an_empty_shard(tfds: Any, tmp_path: Path, make_folder: Any) -> None:
-    """Shards are planned before pictures are decoded, so a shard all of whose pictures were refused is empty."""
+    """Shards are planned before pictures are decoded, so a shard all of whose pictures were rejected is empty."""
     photos = make_folder(tmp_path / "photos", {"a": 16})
     config = ConvertConfig(image_dir=photos, data_dir=tmp_path / "data", splits="train=1", image_size=4, num_workers=1)
     for row in read_manifest(convert(config).dataset_dir):

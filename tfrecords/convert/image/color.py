@@ -8,8 +8,6 @@ import io
 import numpy as np
 from PIL import Image, ImageChops, ImageCms
 
-__all__ = ["WHITE", "is_srgb", "to_rgb"]
-
 # Default color behind transparent pixels and beside a padded image.
 WHITE = (255, 255, 255)
 

@@ -19,22 +19,6 @@ from tfrecords.convert.image.color import WHITE, to_rgb
 from tfrecords.convert.image.image_formats import MAX_PIXELS, open_image, reading
 from tfrecords.convert.image.jpeg import MARGIN, ORIENTATION, decode_reduced, plain_jpeg, reduction, resize_pixels
 
-__all__ = [
-    "DECODES",
-    "MAX_PIXELS",
-    "RESIZES",
-    "TRUNCATED",
-    "WHITE",
-    "DecodedImage",
-    "ImageOptions",
-    "decode",
-    "decoder_versions",
-    "encode",
-    "load_image",
-    "parse_background",
-    "resize",
-]
-
 DECODES = ("fast", "exact")
 TRUNCATED = ("refuse", "keep")
 RESIZES = ("stretch", "crop", "pad")
@@ -60,7 +44,7 @@ class ImageOptions:
         image_size: px, the side of the resulting square.
         resize: `stretch` changes the aspect ratio, `crop` keeps the center, `pad` adds background.
         decode: `fast` lets the JPEG decoder reduce the image, `exact` resizes all of its pixels.
-        truncated: `refuse` a truncated file, or `keep` the part that is there, with the rest gray or black.
+        truncated: `refuse` to reject a truncated file, or `keep` the part that is there, with the rest gray or black.
         background: RGB, the color behind transparent pixels and beside a padded image.
     """
 
@@ -113,20 +97,25 @@ def load_image(data: bytes, options: ImageOptions) -> DecodedImage:
         return _finished(rgb, box or (0, 0, *rgb.size), size or rgb.size, orientation, options)
 
 
-def decode(data: bytes, *, background: tuple[int, int, int] = WHITE) -> Image.Image:
-    """Return the whole image in `data`, upright (EXIF orientation applied), in sRGB, mode RGB.
+def decode(data: bytes, *, background: tuple[int, int, int] = WHITE, truncated: str = "refuse") -> Image.Image:
+    """Return the whole image in `data`, see `upright`. An animation gives its first frame.
 
-    See `to_rgb` for other modes. An animation gives its first frame.
+    `background` and `truncated` are those of `ImageOptions`.
 
     Raises:
         Refusal: the bytes are not an image, or not all of one.
     """
-    with reading(data):
+    with reading(data, keep_truncated=truncated == "keep"):
         image = open_image(data)
         image.load()
-        method = _TRANSPOSE.get(_orientation(image))
-        rgb = to_rgb(image, background)
-        return rgb if method is None else rgb.transpose(method)
+        return upright(image, background)
+
+
+def upright(image: Image.Image, background: tuple[int, int, int] = WHITE) -> Image.Image:
+    """Return a loaded image upright (EXIF orientation applied), in sRGB, mode RGB; see `to_rgb` for other modes."""
+    method = _TRANSPOSE.get(_orientation(image))
+    rgb = to_rgb(image, background)
+    return rgb if method is None else rgb.transpose(method)
 
 
 def resize(image: Image.Image, image_size: int, how: str, *, background: tuple[int, int, int] = WHITE) -> np.ndarray:

@@ -21,8 +21,6 @@ from PIL import Image, ImageFile
 from tfrecords.convert.image.jpeg import MAX_SCANS, num_scans
 from tfrecords.format.quarantine import Reason, Refusal
 
-__all__ = ["MAX_PIXELS", "open_image", "reading"]
-
 # The largest cameras have 150 megapixels. A header with more counts as a decompression bomb: decoding it would need
 # more than 500 MB.
 MAX_PIXELS = 178_956_970

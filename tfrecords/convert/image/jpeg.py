@@ -1,7 +1,7 @@
 """The fast path for JPEG: the decoder itself reduces the image, and the rest of the resize uses vector code.
 
 A JPEG takes this path only if nothing about it is unusual: 8 bits, gray or three components, sRGB, not a single warning
-of libjpeg. `plain_jpeg` returns None for every other file, which Pillow then decodes or refuses.
+of libjpeg. `plain_jpeg` returns None for every other file, which Pillow then decodes or rejects.
 """
 
 from __future__ import annotations
@@ -16,18 +16,6 @@ import numpy as np
 import simplejpeg
 
 from tfrecords.convert.image.color import is_srgb
-
-__all__ = [
-    "MARGIN",
-    "MAX_SCANS",
-    "ORIENTATION",
-    "PlainJpeg",
-    "decode_reduced",
-    "num_scans",
-    "plain_jpeg",
-    "reduction",
-    "resize_pixels",
-]
 
 # The reduced image has to be at least this much larger than the wanted one before the antialiased resize. Quality and
 # speed of other margins are in simimg/docs/decoding.md.

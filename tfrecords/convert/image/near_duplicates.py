@@ -31,16 +31,6 @@ from itertools import combinations
 
 import numpy as np
 
-__all__ = [
-    "COPIES",
-    "MAX_DISTANCE",
-    "NO_HASH",
-    "group_copies",
-    "low_frequencies",
-    "near_pairs",
-    "perceptual_hashes",
-]
-
 COPIES = ("near", "exact", "ignore")
 MAX_DISTANCE = 4
 # Never a real hash, because 32 of the 64 frequencies are above their median.

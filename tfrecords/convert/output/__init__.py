@@ -1,1 +1,1 @@
-"""The result of a conversion: final shards, the published data set folder, and the summary."""
+"""The result of a conversion: final shards, the published dataset folder, and the summary."""

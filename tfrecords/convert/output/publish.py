@@ -1,4 +1,4 @@
-"""Completes a data set: manifest, quarantine list, links to the shards, layout and metadata; then its final name."""
+"""Completes a dataset: manifest, quarantine list, links to the shards, layout and metadata; then its final name."""
 
 from __future__ import annotations
 
@@ -25,8 +25,6 @@ from tfrecords.format.naming import LAYOUT_FILE, shard_name
 from tfrecords.format.quarantine import Reason, read_quarantine, write_quarantine
 from tfrecords.format.tfds_metadata import write_metadata
 
-__all__ = ["publish", "write_tables"]
-
 _REASONS = tuple(reason.value for reason in Reason)
 
 
@@ -47,7 +45,7 @@ def publish(
     manifest: Manifest,
     workdir: WorkDir,
 ) -> Layout:
-    """Complete the data set in the working folder, after `write_tables`, and give it its final name.
+    """Complete the dataset in the working folder, after `write_tables`, and give it its final name.
 
     `final` has the new shards, besides those of the previous version; `shards` has the path and the content of each of
     them, by file name.
@@ -123,7 +121,7 @@ def _make_manifest(job: ConversionJob, final: FinalPlan, receipt: Receipt) -> Ma
 
 
 def _made_from(job: ConversionJob, manifest: Manifest) -> Source:
-    """Return the part of the whole source whose files are in the finished data set's manifest."""
+    """Return the part of the whole source whose files are in the finished dataset's manifest."""
     if job.previous is None:
         return job.source
     known = set(manifest.paths)

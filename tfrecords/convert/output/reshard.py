@@ -28,8 +28,6 @@ from tfrecords.format.record_layout import Offsets
 from tfrecords.format.shard import ShardReader, index_bytes, open_shard
 from tfrecords.format.shard_scan import ShardScan, scan_shard
 
-__all__ = ["ReshardTask", "SyncTask", "link_or_copy", "reshard", "whole_scan"]
-
 _AGAIN = "Give the same command again; the shard will be written again."
 
 

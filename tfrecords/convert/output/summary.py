@@ -1,4 +1,4 @@
-"""The summary of a conversion, and the limit on refused files."""
+"""The summary of a conversion, and the limit on rejected files."""
 
 from __future__ import annotations
 
@@ -19,8 +19,6 @@ from tfrecords.format.manifest import Manifest
 from tfrecords.format.naming import QUARANTINE_FILE
 from tfrecords.format.quarantine import write_quarantine
 
-__all__ = ["ConvertSummary", "check_refusals", "summarize"]
-
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ConvertSummary:
@@ -40,7 +38,7 @@ class ConvertSummary:
 
 
 def check_refusals(job: ConversionJob, receipt: Receipt, work: Path) -> None:
-    """Raise ConversionError if no file could be converted, or more files were refused than `max_refused` allows."""
+    """Raise ConversionError if no file could be converted, or more files were rejected than `max_refused` allows."""
     source = job.source
     num_files = len(source.paths)
     num_ok = int((receipt.positions >= 0).sum())
@@ -61,7 +59,7 @@ def check_refusals(job: ConversionJob, receipt: Receipt, work: Path) -> None:
     counts = Counter(refusal.reason.value for refusal in receipt.refused.values())
     reasons = ", ".join(f"{count} {reason}" for reason, count in sorted(counts.items()))
     raise ConversionError(
-        f"{num_refused:,} of {num_files:,} files were refused ({reasons}), more than --max_refused="
+        f"{num_refused:,} of {num_files:,} files were rejected ({reasons}), more than --max_refused="
         f"{job.config.max_refused} allows. {work / QUARANTINE_FILE} lists them. Repair them and give the same command "
         "again: only their shards are written again. Or allow more, and all finished shards are used."
     )

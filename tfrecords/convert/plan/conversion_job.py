@@ -1,6 +1,6 @@
 """The job of one conversion: its files, their ids and labels, and the plan of its shards.
 
-Everything here is a pure function of the source, the options and the previous version of the data set.
+Everything here is a pure function of the source, the options and the previous version of the dataset.
 """
 
 from __future__ import annotations
@@ -18,8 +18,6 @@ from tfrecords.convert.plan.split_assignment import assign_splits, draw_ranks
 from tfrecords.convert.sources import Source, printable
 from tfrecords.convert.state.receipts import Receipt
 from tfrecords.format.naming import VERSION, next_version
-
-__all__ = ["ConversionJob", "FinalPlan", "make_job"]
 
 
 @dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
@@ -40,7 +38,7 @@ class ConversionJob:
     """The files to convert: row i of `source` becomes example `ids[i]` with label `labels[i]`.
 
     `listed` is the whole source; `source` may have only those of its files that are new or asked for. `previous` is the
-    data set that is appended to, None for a new one; `version` is the version that is made. `splits` are the names of
+    dataset that is appended to, None for a new one; `version` is the version that is made. `splits` are the names of
     the splits, `split_of` is the first assignment, int8 `[num_rows]`, and `ranks` uint64 `[num_rows, 2]` are random
     numbers; see `draw_ranks`. `plan` is the first plan, made from names alone; `may_move` says whether an image can
     change its split after its copies are known.
@@ -155,7 +153,7 @@ def make_job(config: ResolvedConfig, source: Source, previous: PreviousVersion |
 
 
 def _appended_ids(source: Source, previous: PreviousVersion) -> np.ndarray:
-    """Return ids that continue after the data set's last one; a file that was refused before keeps its id."""
+    """Return ids that continue after the dataset's last one; a file that was rejected before keeps its id."""
     manifest = previous.manifest
     refused = {manifest.paths[i]: int(manifest.ids[i]) for i in np.flatnonzero(~manifest.ok)}
     following = int(manifest.ids.max()) + 1 if len(manifest) else 0

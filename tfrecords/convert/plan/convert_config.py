@@ -17,8 +17,6 @@ from tfrecords.format.naming import check_name
 from tfrecords.format.record_layout import ENCODINGS, Offsets
 from tfrecords.options import check_choices, option
 
-__all__ = ["ENGINES", "ConvertConfig", "ResolvedConfig"]
-
 # Up to this size, reading an image's raw pixels costs less than decoding a JPEG.
 _RAW_UP_TO_PX = 128
 _MAX_IMAGE_SIZE = 4096
@@ -37,8 +35,8 @@ class ConvertConfig:
     table: str = option(
         "CSV or parquet file with the columns path, label and optionally split; paths are relative to --image_dir.", ""
     )
-    data_dir: Path = option("Folder of data sets; this one goes to DATA_DIR/NAME/1.0.0.", Path("data"))
-    name: str = option("Name of the data set; by default that of the image folder.", "")
+    data_dir: Path = option("Folder of datasets; this one goes to DATA_DIR/NAME/1.0.0.", Path("data"))
+    name: str = option("Name of the dataset; by default that of the image folder.", "")
     categories: tuple[str, ...] = option("Class folders to convert, in the order of their labels; by default all.", ())
     image_size: int = option("Side of the stored square images in px.", 64)
     resize: str = option("How an image becomes a square.", "stretch", choices=RESIZES, group="images")
@@ -69,7 +67,7 @@ class ConvertConfig:
     )
     seed: int = option("Seed of the splits and of the order.", 0)
     append: bool = option(
-        "Add the files that the data set does not have yet, as new shards in a new version.",
+        "Add the files that the dataset does not have yet, as new shards in a new version.",
         False,
         group="splits and files",
     )
@@ -109,8 +107,8 @@ class ConvertConfig:
             raise UsageError(f"--categories={','.join(self.categories)}: has a category twice.")
         if "://" in str(self.data_dir) or re.match(r"\w+:/\w", str(self.data_dir)):
             raise UsageError(
-                f"--data_dir={self.data_dir}: should be a folder, because a data set appears by an atomic rename. "
-                "Convert to a local folder and copy the finished data set."
+                f"--data_dir={self.data_dir}: should be a folder, because a dataset appears by an atomic rename. "
+                "Convert to a local folder and copy the finished dataset."
             )
         if self.beam_options and self.engine != "beam":
             raise UsageError(f"--beam_options={self.beam_options!r} needs --engine=beam.")
@@ -153,7 +151,7 @@ class ConvertConfig:
         return int(match[1]) if match[1] else int(num_files * Fraction(match[2]) / 100)
 
     def determining(self) -> dict[str, object]:
-        """Return the options that decide the bytes of the data set, to compare them with another conversion's."""
+        """Return the options that decide the bytes of the dataset, to compare them with another conversion's."""
         splits = ",".join(f"{name}={fraction:.15g}" for name, fraction in parse_splits(self.splits).items())
         return {
             "name": self.name,
@@ -179,7 +177,7 @@ class ResolvedConfig(ConvertConfig):
         image: decides the pixels.
         fractions: the fraction of each split, in order; empty if the splits are those of the source.
         offsets: where the parts of a record lie.
-        recorded: the options that decide the bytes of the data set, as layout.json has them.
+        recorded: the options that decide the bytes of the dataset, as layout.json has them.
     """
 
     image: ImageOptions
@@ -189,7 +187,7 @@ class ResolvedConfig(ConvertConfig):
 
 
 def _name_after(location: str) -> str:
-    """Return a data set name made from the last part of a path or URL, without its suffixes."""
+    """Return a dataset name made from the last part of a path or URL, without its suffixes."""
     last = re.split(r"[/\\]", location.rstrip("/\\") if "://" in location else os.path.abspath(location))[-1]
     stem = re.sub(r"(\.(zip|tar|csv|tsv|parquet))+$|[-_.]*(\{.*\}|\*).*$", "", last, flags=re.IGNORECASE)
     name = re.sub(r"\W+", "_", stem, flags=re.ASCII).strip("_")

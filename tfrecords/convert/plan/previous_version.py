@@ -1,4 +1,4 @@
-"""An existing version of the data set: whether it is what the options ask for, and what can be appended to it.
+"""An existing version of the dataset: whether it is what the options ask for, and what can be appended to it.
 
 The modification time of layout.json is the time at which its conversion began. A source file that was changed since
 then is read and compared by its SHA-256; other files need not be read.
@@ -24,19 +24,17 @@ from tfrecords.format.manifest import Manifest, read_manifest
 from tfrecords.format.naming import LAYOUT_FILE, QUARANTINE_FILE, versions
 from tfrecords.format.quarantine import Refusal
 
-__all__ = ["PreviousVersion", "find_previous_version", "listed_paths", "select_files"]
-
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class PreviousVersion:
-    """A finished data set folder."""
+    """A finished dataset folder."""
 
     folder: Path
     layout: Layout
     manifest: Manifest
 
     def check_options(self, config: ResolvedConfig) -> None:
-        """Raise UsageError if the data set was made with other options; with `append`, there may be more categories."""
+        """Raise UsageError if the dataset was made with other options; with `append`, there may be more categories."""
         there: dict[str, Any] = dict(self.layout.config)
         wanted = config.recorded
         if config.append:
@@ -49,7 +47,7 @@ class PreviousVersion:
             )
 
     def check_source(self, source: Source) -> None:
-        """Raise UsageError if the source's files are not those that the data set was made from."""
+        """Raise UsageError if the source's files are not those that the dataset was made from."""
         new = self.missing_rows(source)
         here = {printable(path) for path in source.paths}
         gone = [path for path in self.manifest.paths if path not in here]
@@ -61,7 +59,7 @@ class PreviousVersion:
                 ([printable(source.paths[row]) for row in new], "new"),
                 (gone, "gone"),
                 (changed, "changed"),
-                (repaired, "refused before and changed since"),
+                (repaired, "rejected before and changed since"),
             )
             if paths
         ]
@@ -82,14 +80,14 @@ class PreviousVersion:
         return np.array([row for row, path in enumerate(source.paths) if printable(path) not in known], np.int64)
 
     def pending_rows(self, source: Source) -> np.ndarray:
-        """Return the rows of the source whose files are not examples yet, because they are new or were refused: int64
+        """Return the rows of the source whose files are not examples yet, because they are new or were rejected: int64
         `[n]`.
         """
         examples = {self.manifest.paths[index] for index in np.flatnonzero(self.manifest.ok)}
         return np.array([row for row, path in enumerate(source.paths) if printable(path) not in examples], np.int64)
 
     def changed_paths(self, source: Source, *, refused: bool = False) -> list[str]:
-        """Return the examples' files whose bytes have changed since they were converted; with `refused`, the refused
+        """Return the examples' files whose bytes have changed since they were converted; with `refused`, the rejected
         files instead.
         """
         began_ns = (self.folder / LAYOUT_FILE).stat().st_mtime_ns
@@ -116,7 +114,7 @@ class PreviousVersion:
 
 
 def find_previous_version(config: ResolvedConfig) -> PreviousVersion | None:
-    """Return the newest version of the data set, or None if there is none.
+    """Return the newest version of the dataset, or None if there is none.
 
     Raises DataError if it is damaged, and UsageError if it was made with other options.
     """
@@ -144,7 +142,7 @@ def select_files(config: ResolvedConfig, listed: Source, previous: PreviousVersi
     if previous is None:
         if config.append:
             raise UsageError(
-                f"--append: there is no data set {config.name!r} in {config.data_dir} yet. Leave --append out to "
+                f"--append: there is no dataset {config.name!r} in {config.data_dir} yet. Leave --append out to "
                 "make it."
             )
         return source

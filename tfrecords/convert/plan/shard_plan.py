@@ -14,11 +14,9 @@ import numpy as np
 
 from tfrecords.format.naming import shard_name
 
-__all__ = ["PlannedShard", "ShardPlan", "make_plan", "num_shards", "rebalance"]
-
 # Large enough to be read in long stretches, small enough to be written again quickly after a crash.
 SHARD_BYTES = 64 * 2**20
-# Work for eight processes even in a small data set, unless a shard would then hold less than a batch or two.
+# Work for eight processes even in a small dataset, unless a shard would then hold less than a batch or two.
 MIN_SHARDS = 8
 MIN_EXAMPLES_PER_SHARD = 64
 # A few images of a large camera are work for eight processes, too: each takes a fifth of a second to decode.
@@ -40,7 +38,7 @@ class PlannedShard:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class ShardPlan:
-    """All shards of the data set `name`, or those that are appended to it, split by split.
+    """All shards of the dataset `name`, or those that are appended to it, split by split.
 
     `num_before` is the number of existing shards by split; new shards are numbered after them.
     """

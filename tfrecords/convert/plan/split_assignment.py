@@ -16,8 +16,6 @@ import numpy as np
 from tfrecords.base_errors import UsageError
 from tfrecords.format.naming import check_split
 
-__all__ = ["SOURCE_SPLITS", "assign_splits", "draw_ranks", "parse_splits"]
-
 # The value of --splits that keeps the source's own splits.
 SOURCE_SPLITS = "source"
 

@@ -1,4 +1,4 @@
-"""The sources of a conversion: folders, tables, archives and data sets, each as one list of files with labels."""
+"""The sources of a conversion: folders, tables, archives and datasets, each as one list of files with labels."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ def open_source(image_dir: str, *, table: str = "", categories: Sequence[str] = 
     """Find the files of a source and their labels.
 
     Args:
-        image_dir: a folder of class folders or of images; tars or zips (also `*.tar`, `{000..003}.tar`); a TFDS data
-            set folder; or a URL of one of these. With `table`, the folder that the table's paths are relative to; it
-            may then be "".
+        image_dir: a folder of class folders or of images; tars or zips (also `*.tar`, `{000..003}.tar`); a TFDS
+            dataset folder; or a URL of one of these. With `table`, the folder that the table's paths are relative to;
+            it may then be "".
         table: a CSV or parquet file, or its URL, with one path and label per row.
         categories: the classes to take, in the order of their labels; by default all.
 

@@ -20,8 +20,6 @@ from tfrecords.convert.sources.tar import tar_members
 from tfrecords.convert.sources.webdataset import Samples
 from tfrecords.convert.sources.zip import ZipFiles, zip_members
 
-__all__ = ["expand_braces", "find_archives", "is_archive", "open_archives"]
-
 _COMPRESSED = (".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.zst", ".tzst")
 _MAX_ARCHIVES = 100_000
 _BRACES = re.compile(r"\{([^{}]*)\}")
@@ -56,7 +54,7 @@ def find_archives(image_dir: str) -> list[str]:
 def expand_braces(text: str) -> list[str]:
     """Return all texts that result from replacing each `{a,b}` and `{000..003}` in `text`, as a shell does.
 
-    The package braceexpand also expands `{a..b}`, has no limit, and would change the names that data sets are made
+    The package braceexpand also expands `{a..b}`, has no limit, and would change the names that datasets are made
     from. Raises UsageError if there are more than a hundred thousand.
     """
     results = [""]

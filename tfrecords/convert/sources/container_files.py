@@ -19,8 +19,6 @@ from tfrecords.convert.sources.remote import is_url, opened, read_url, refusal_o
 from tfrecords.format.quarantine import Reason, Refusal
 from tfrecords.format.record import ReadAt
 
-__all__ = ["Containers", "Member"]
-
 
 class Member(NamedTuple):
     """A file in a container: its name as stored, its size, its place, and why it cannot be used."""

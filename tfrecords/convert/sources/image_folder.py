@@ -23,8 +23,6 @@ from tfrecords.convert.sources.remote import is_url, read_url
 from tfrecords.convert.sources.source import MAX_FILE_BYTES, QUARANTINE_JOURNAL, Source, is_ignored, too_large
 from tfrecords.format.quarantine import Reason, Refusal
 
-__all__ = ["FolderFiles", "add_file", "open_folder", "refusal_of", "walk"]
-
 _Identity = tuple[int, int]  # device and inode
 _OPEN = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK  # O_NONBLOCK, because opening a pipe would wait for a writer
 _NOT_A_FILE = "it is not a regular file"
@@ -130,7 +128,7 @@ def refusal_of(error: OSError, path: str) -> Refusal:
 
 
 def add_file(found: FileListing, path: str, full: str, *, label: str | None = None, split: str | None = None) -> None:
-    """Append the file `full` to the listing as `path`; it is refused if there is no such regular file."""
+    """Append the file `full` to the listing as `path`; it is rejected if there is no such regular file."""
     try:
         _add_status(found, path, os.stat(full), label, split)
     except OSError as error:
@@ -184,7 +182,7 @@ def _listing(folder: str) -> list[os.DirEntry[str]]:
 def _same_folders(image_dir: str, folders: Sequence[str]) -> list[str]:
     """Return a note for each folder that is there under several names, by links."""
     names: dict[_Identity, list[str]] = {}
-    for folder in folders:
+    for folder in sorted(folders, key=natural_key):
         names.setdefault(_identity(os.path.join(image_dir, folder)), []).append(folder)
     return [
         f"the classes {', '.join(same)} are one folder, so that its images have several labels; "
@@ -203,5 +201,5 @@ def _is_own(entries: list[os.DirEntry[str]]) -> bool:
 def _is_folder(entry: os.DirEntry[str]) -> bool:
     try:
         return entry.is_dir()
-    except OSError:  # a link to itself, or to a place without permission: refused as a file
+    except OSError:  # a link to itself, or to a place without permission: rejected as a file
         return False

@@ -1,4 +1,4 @@
-"""Turns a list of found files into a source: which class each file has, their order, and which names are refused.
+"""Turns a list of found files into a source: which class each file has, their order, and which names are rejected.
 
 A class comes either from the folder that a file lies in, or from a label that the source gives for each file. The order
 is natural: image_2 comes before image_10, so that an example's id does not depend on the file system.
@@ -26,16 +26,6 @@ from tfrecords.convert.sources.source import (
     too_large,
 )
 from tfrecords.format.quarantine import Reason, Refusal
-
-__all__ = [
-    "FileListing",
-    "check_categories",
-    "natural_key",
-    "natural_order",
-    "some_of",
-    "source_of_folders",
-    "source_of_labels",
-]
 
 _NO_CLASS = Refusal(Reason.NO_CLASS_FOLDER, "it lies beside the class folders; move it into one")
 _NO_LABEL = Refusal(Reason.NO_CLASS_FOLDER, "it has no label")
@@ -221,7 +211,7 @@ def source_of_labels(
     }
     if len(refused) == len(rows):
         first = next(iter(refused.values()), None)
-        why = f"; the first was refused: {first.detail}" if first else ""
+        why = f"; the first was rejected: {first.detail}" if first else ""
         raise UsageError(f"{flag}={location} has no image file that can be used ({len(rows)} files{why}).")
     return found.source(
         rows,
@@ -257,7 +247,7 @@ def natural_order(texts: Sequence[str]) -> list[int]:
 
     A million keys of tuples take a gigabyte and ten seconds. Plain strings in which each run of digits is preceded by
     its length have the same order. Tuples are used only for texts that such a string cannot distinguish. (The package
-    natsort has another order for equal values, which would change the ids of existing data sets.)
+    natsort has another order for equal values, which would change the ids of existing datasets.)
     """
     shape = texts[0].translate(_ALIKE) if texts else ""
     keys: Sequence[object]

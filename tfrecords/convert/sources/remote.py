@@ -1,6 +1,6 @@
 """Folders and files behind URLs, for every protocol that fsspec has a driver for.
 
-Addresses appear in messages and in the data set's files, so an address with a password, a key or a signature is not
+Addresses appear in messages and in the dataset's files, so an address with a password, a key or a signature is not
 accepted. Drivers find credentials in the environment and in their own files.
 """
 
@@ -20,23 +20,6 @@ from tfrecords.base_errors import UsageError
 from tfrecords.convert.sources.labels import FileListing, source_of_folders
 from tfrecords.convert.sources.source import MAX_FILE_BYTES, Source, is_ignored, too_large
 from tfrecords.format.quarantine import Reason, Refusal
-
-__all__ = [
-    "RemoteFiles",
-    "check_url",
-    "driver_of",
-    "exists_url",
-    "glob_urls",
-    "is_url",
-    "local_path",
-    "open_remote_folder",
-    "opened",
-    "read_url",
-    "redacted",
-    "refusal_of_url",
-    "remote_errors",
-    "stamp_of",
-]
 
 _SECRET = re.compile(
     r"://[^/@\s]*:[^/@\s]*@|[?&][^=&\s]*(?:sig|token|key|secret|passw|credential|auth)[^=&\s]*=", re.IGNORECASE
@@ -121,7 +104,7 @@ def check_url(url: str, flag: str = "--image_dir") -> None:
     """Raise UsageError if a URL contains a secret, which is not shown."""
     if _SECRET.search(url):
         raise UsageError(
-            f"{flag}={redacted(url)} contains a password, a key or a signature, which would appear in the data set's "
+            f"{flag}={redacted(url)} contains a password, a key or a signature, which would appear in the dataset's "
             "files. Leave it out: drivers take credentials from the environment and from their own configuration."
         )
 

@@ -17,20 +17,6 @@ import numpy as np
 from tfrecords.base_errors import UsageError
 from tfrecords.format.quarantine import Reason, Refusal
 
-__all__ = [
-    "MAX_FILE_BYTES",
-    "QUARANTINE_JOURNAL",
-    "SUFFIXES",
-    "Files",
-    "Source",
-    "class_name",
-    "is_ignored",
-    "is_image",
-    "printable",
-    "too_large",
-    "unprintable",
-]
-
 SUFFIXES = frozenset(
     ".jpg .jpeg .jpe .jfif .png .gif .bmp .webp .tif .tiff .ppm .pgm .pbm .pnm .tga .jp2 .ico .avif .heic .heif".split()
 )
@@ -94,7 +80,7 @@ class Source:
     notes: tuple[str, ...] = ()
 
     def usable(self) -> np.ndarray:
-        """Return the ids, int64 and ascending, of the files that are not refused already."""
+        """Return the ids, int64 and ascending, of the files that are not rejected already."""
         keep = np.ones(len(self.paths), dtype=bool)
         keep[list(self.refused)] = False
         return np.flatnonzero(keep)

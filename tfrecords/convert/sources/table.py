@@ -23,8 +23,6 @@ from tfrecords.convert.sources.source import Source
 from tfrecords.convert.sources.webdataset import MULTI_LABEL
 from tfrecords.format.quarantine import Reason, Refusal
 
-__all__ = ["is_table", "open_table"]
-
 _PATH = ("path", "file", "filename", "image")
 _LABEL = ("label", "class", "category")
 _SPLIT = ("split",)
@@ -48,7 +46,7 @@ def is_table(path: str) -> bool:
 def open_table(table: str, image_dir: str = "", categories: Sequence[str] = ()) -> Source:
     """Find the files in a table; ids count its rows.
 
-    A missing file is refused. A file that several rows have with the same label is taken once.
+    A missing file is rejected. A file that several rows have with the same label is taken once.
 
     Args:
         table: a CSV or parquet file, or its URL.

@@ -14,8 +14,6 @@ from tfrecords.convert.sources.container_files import Member
 from tfrecords.format.quarantine import Reason, Refusal
 from tfrecords.format.record import ReadAt
 
-__all__ = ["tar_members"]
-
 _BLOCK = 512
 _END = bytes(_BLOCK)
 _MAX_NAME_BYTES = 1 << 20  # limit of a long name or a pax header, so that a damaged length cannot fill the memory

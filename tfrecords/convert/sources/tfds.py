@@ -1,4 +1,4 @@
-"""A data set folder of TensorFlow Datasets, read without TensorFlow.
+"""A dataset folder of TensorFlow Datasets, read without TensorFlow.
 
 Its TFRecord shards hold Examples with an encoded image and the number of its class.
 """
@@ -23,8 +23,6 @@ from tfrecords.format.naming import FEATURES_FILE, INFO_FILE
 from tfrecords.format.quarantine import Reason, Refusal
 from tfrecords.format.record import FOOTER_BYTES, FRAMING_BYTES, HEADER_BYTES, ReadAt, footer, header
 from tfrecords.format.tfds_metadata import TFRECORD, TfdsFeature, TfdsInfo, class_names, parse_features
-
-__all__ = ["TfdsFiles", "Values", "is_tfds", "open_tfds", "walk_examples"]
 
 # Bytes of a record that are read to find the label: names and small features, but only the beginning of an image.
 _PEEK_BYTES = 512
@@ -61,7 +59,7 @@ class TfdsFiles:
 
 
 def is_tfds(image_dir: str) -> bool:
-    """Return whether `image_dir`, a folder or its URL, has the metadata of a TFDS data set.
+    """Return whether `image_dir`, a folder or its URL, has the metadata of a TFDS dataset.
 
     Raises UsageError if there is no driver for the URL, or the driver fails.
     """
@@ -73,7 +71,7 @@ def is_tfds(image_dir: str) -> bool:
 
 
 def open_tfds(dataset_dir: str, categories: Sequence[str] = ()) -> Source:
-    """Find the images of a TFDS data set, split by split in the order of its shards, with `categories` as in
+    """Find the images of a TFDS dataset, split by split in the order of its shards, with `categories` as in
     `open_source`.
 
     `dataset_dir` is the folder with dataset_info.json, or its URL.
@@ -86,7 +84,7 @@ def open_tfds(dataset_dir: str, categories: Sequence[str] = ()) -> Source:
         info, features = TfdsInfo.parse(info_value), parse_features(features_value)
     except ValueError as error:
         raise UsageError(
-            f"{dataset_dir}: {INFO_FILE} or {FEATURES_FILE} has another form ({error}). Prepare the data set again."
+            f"{dataset_dir}: {INFO_FILE} or {FEATURES_FILE} has another form ({error}). Prepare the dataset again."
         ) from None
     image, label, notes = _chosen_features(dataset_dir, features, info.supervised)
     names = _class_names(dataset_dir, label, features[label].num_classes)
@@ -98,7 +96,7 @@ def open_tfds(dataset_dir: str, categories: Sequence[str] = ()) -> Source:
     shards = [(split, files, number) for split, files in info.shards.items() for number in range(len(files))]
     if not shards:
         raise UsageError(
-            f"--image_dir={dataset_dir} has no shards according to {INFO_FILE}. Prepare the data set again."
+            f"--image_dir={dataset_dir} has no shards according to {INFO_FILE}. Prepare the dataset again."
         )
     containers = Containers.of([_join(dataset_dir, files[number][0]) for _, files, number in shards])
     found = FileListing()
@@ -120,7 +118,7 @@ def open_tfds(dataset_dir: str, categories: Sequence[str] = ()) -> Source:
                 count += 1
         if count != files[number][1]:
             raise UsageError(
-                f"{path} has {count} examples; {INFO_FILE} says {files[number][1]}. Prepare the data set again."
+                f"{path} has {count} examples; {INFO_FILE} says {files[number][1]}. Prepare the dataset again."
             )
     return source_of_labels(
         found,
@@ -149,12 +147,12 @@ def walk_examples(
         head = window(offset, HEADER_BYTES)
         where = f"{path}: record at byte {offset}"
         if len(head) < HEADER_BYTES:
-            raise UsageError(f"{where}: the file is truncated. Prepare the data set again.")
+            raise UsageError(f"{where}: the file is truncated. Prepare the dataset again.")
         length = int.from_bytes(head[:8], "little")
         if head != header(length):
-            raise UsageError(f"{where}: the checksum of its length fails. Prepare the data set again.")
+            raise UsageError(f"{where}: the checksum of its length fails. Prepare the dataset again.")
         if offset + FRAMING_BYTES + length > num_bytes:
-            raise UsageError(f"{where}: the file is truncated. Prepare the data set again.")
+            raise UsageError(f"{where}: the file is truncated. Prepare the dataset again.")
         start = offset + HEADER_BYTES
         try:
             features = find_features(window, start, start + length)
@@ -164,7 +162,7 @@ def walk_examples(
                 features[image].num_bytes(window) if image in features else -1,
             )
         except ValueError as error:
-            raise UsageError(f"{where} is not a tf.train.Example: {error}. Prepare the data set again.") from None
+            raise UsageError(f"{where} is not a tf.train.Example: {error}. Prepare the dataset again.") from None
         yield (offset, length + FRAMING_BYTES), values
         offset += length + FRAMING_BYTES
 
@@ -183,7 +181,7 @@ def _windowed(read_at: ReadAt) -> ReadAt:
 
 
 def _no_class(label: int | None, num_classes: int) -> Refusal:
-    return Refusal(Reason.NO_CLASS_FOLDER, f"its label is {label}, and the data set has {num_classes} classes")
+    return Refusal(Reason.NO_CLASS_FOLDER, f"its label is {label}, and the dataset has {num_classes} classes")
 
 
 def _chosen_features(
@@ -197,7 +195,7 @@ def _chosen_features(
         inside = [name for name, feature in features.items() if feature.kind == kind and feature.in_sequence]
         of_pair = [name for name in names if name in supervised]
         if len(names) > 1 and len(of_pair) == 1:
-            notes.append(f"{of_pair[0]} was chosen from {some_of(names)} by the data set's supervised keys")
+            notes.append(f"{of_pair[0]} was chosen from {some_of(names)} by the dataset's supervised keys")
             names = of_pair
         if kind == "ClassLabel" and len(names) != 1 and (names or inside):
             which = f"several labels ({some_of(names)})" if names else f"lists of labels ({some_of(inside)})"
@@ -225,7 +223,7 @@ def _json(dataset_dir: str, name: str) -> Any:
     try:
         return json.loads(_read(path))
     except (OSError, ValueError) as error:
-        raise UsageError(f"{path} is not valid JSON: {error}. Prepare the data set again.") from None
+        raise UsageError(f"{path} is not valid JSON: {error}. Prepare the dataset again.") from None
 
 
 def _read(path: str) -> bytes:

@@ -24,8 +24,6 @@ from tfrecords.convert.sources.source import Files, Source, is_image
 from tfrecords.format.quarantine import Reason, Refusal
 from tfrecords.format.record import ReadAt
 
-__all__ = ["MULTI_LABEL", "Samples"]
-
 MULTI_LABEL = "Each image file has one class: multi-label is not supported. Keep one label per image"
 
 _RANKS = {"cls": 0, "json": 1, "txt": 2}  # the lowest wins, because a text is often a caption

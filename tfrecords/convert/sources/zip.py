@@ -20,8 +20,6 @@ from tfrecords.convert.sources.source import MAX_FILE_BYTES, too_large
 from tfrecords.format.quarantine import Reason, Refusal
 from tfrecords.format.record import ReadAt
 
-__all__ = ["ZipFiles", "zip_members"]
-
 _ENTRY = struct.Struct("<4s4B4H3L5H2L")  # in the directory, before a name, extra fields and a comment
 _LOCAL = struct.Struct("<4s5H3L2H")  # before a member's bytes, again with a name and extra fields
 _END = struct.Struct("<4s4H2LH")

@@ -1,4 +1,4 @@
-"""Receipts: what became of each file of a finished shard, kept until the data set is complete.
+"""Receipts: what became of each file of a finished shard, kept until the dataset is complete.
 
 A receipt is a JSON file with `inputs` (a digest of the files that the shard is made from), `info` (the shard's name,
 length and checksum) and one column per fact, so that the receipts of a million files are read in seconds.
@@ -20,19 +20,17 @@ from tfrecords.format.atomic_files import atomic_file, read_json
 from tfrecords.format.layout import ShardInfo
 from tfrecords.format.quarantine import Reason, Refusal, RefusedFile
 
-__all__ = ["Receipt", "read_info", "read_receipt", "write_receipt"]
-
 
 class Receipt:
     """The results of `num_files` files, in columns.
 
     Attributes:
-        positions: int64 `[n]`, the record that each file became; -1 for a refused file.
+        positions: int64 `[n]`, the record that each file became; -1 for a rejected file.
         sha256: uint8 `[n, 32]`, of the file's bytes; zeros if it could not be read.
         pixels_sha256: uint8 `[n, 32]`, of the stored pixels before they are encoded.
         phash: uint64 `[n]`, the perceptual hash; 0 if it was not asked for.
         widths, heights: int32 `[n]`, px, of the upright image before it was resized.
-        refused: why a file was refused, by its index in the receipt.
+        refused: why a file was rejected, by its index in the receipt.
     """
 
     def __init__(self, num_files: int) -> None:

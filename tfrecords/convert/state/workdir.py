@@ -1,12 +1,12 @@
 """The working folder of a conversion, and how its result appears all at once.
 
-For a data set `<data_dir>/<name>/1.0.0`, in `<data_dir>/<name>/.1.0.0.work/`:
+For a dataset `<data_dir>/<name>/1.0.0`, in `<data_dir>/<name>/.1.0.0.work/`:
 
     lock          held while a conversion is running
     plan.json     the options; a later call with other options is refused
     shards/       finished shards of the first plan       receipts/   what became of each of their files,
                   not synced if copies can move them                  and which shards were synced
-    assembled/    shards made from the records of others  dataset/    the complete data set; renamed to 1.0.0
+    assembled/    shards made from the records of others  dataset/    the complete dataset; renamed to 1.0.0
 
 So `1.0.0` is either complete or absent, and finished work is never done twice.
 """
@@ -22,8 +22,6 @@ from typing import Any
 
 from tfrecords.base_errors import ConversionError, DataError, UsageError
 from tfrecords.format.atomic_files import TEMPORARY, atomic_file, json_bytes, locked_file, read_json, sync_file
-
-__all__ = ["WorkDir", "differing_options"]
 
 _PLAN = "plan.json"
 
@@ -107,7 +105,7 @@ class WorkDir:
         return (self.work / _PLAN).stat().st_mtime_ns
 
     def publish(self) -> None:
-        """Give the data set its final name, after all names in it are durable, and remove the rest."""
+        """Give the dataset its final name, after all names in it are durable, and remove the rest."""
         sync_file(self.dataset)
         os.rename(self.dataset, self.final)
         sync_file(self.final.parent)

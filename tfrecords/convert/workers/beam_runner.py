@@ -31,8 +31,6 @@ from tfrecords.convert.workers.beam_worker import END_S, GO, ROW, STOP_S, pack, 
 from tfrecords.convert.workers.pool import Runner, death, num_cores
 from tfrecords.convert.workers.shard_worker import ShardTask, Task
 
-__all__ = ["BeamRunner"]
-
 _POLL_S = 0.5
 # How long a file written by another machine may stay invisible here: network file systems cache missing names.
 _SETTLE_S = 15.0

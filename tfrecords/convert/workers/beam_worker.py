@@ -18,8 +18,6 @@ from typing import Any
 
 from tfrecords.convert.workers.shard_worker import Monitor, Stopped, Task
 
-__all__ = ["END_S", "GO", "ROW", "STOP_S", "pack", "run_task", "work_here"]
-
 GO = "go"
 ROW = ".row"  # suffix; the stem is the worker's process id
 # Maximum time for a worker to notice that it should stop; it checks before each image.

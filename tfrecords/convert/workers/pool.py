@@ -25,8 +25,6 @@ from typing import Any
 from tfrecords.base_errors import ConversionError, SimimgError
 from tfrecords.convert.workers.shard_worker import Monitor, Stopped, Task
 
-__all__ = ["Pool", "Runner", "death", "num_cores"]
-
 _POLL_S = 0.1
 # Maximum time for a worker to notice that it should stop; it checks before each image.
 _STOP_S = 60.0
@@ -70,7 +68,7 @@ class Runner(AbstractContextManager["Runner"]):
         Args:
             tasks: the pieces of work.
             on_done: called in this process with each finished task.
-            on_progress: called several times per second with the numbers of files done and refused so far, in these
+            on_progress: called several times per second with the numbers of files done and rejected so far, in these
                 tasks.
 
         Raises:

@@ -24,8 +24,6 @@ from tfrecords.format.quarantine import Refusal
 from tfrecords.format.record_layout import encode_record
 from tfrecords.format.shard import ShardWriter, open_shard
 
-__all__ = ["Monitor", "ShardTask", "Stopped", "Task", "not_there", "place_of", "writing"]
-
 _BATCH_BYTES = 1 << 18
 
 

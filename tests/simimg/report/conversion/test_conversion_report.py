@@ -100,14 +100,14 @@ def test_the_figures_are_on_the_page(dataset):
     for words in (
         "29 examples of 32 files",
         "3 classes",
-        "3 files refused",
+        "3 files rejected",
         "0 images that have copies",
         "22 train, 76 %",
         "7 test, 24 %",
         "8 × 8 px, raw",
         "5 shards , 7.7 kB",
         "1 too small to be split",
-        "Class train test total refused 0 ant 15 5 20 1",
+        "Class train test total rejected 0 ant 15 5 20 1",
         "1 bee 6 2 8 1 2 cow 1 0 1 0 in no class 0 0 0 1 all 22 7 29 3",
         "cow 1 in train, none in test",
         "smaller than 8 px, so enlarged 8 (28 %)",
@@ -325,7 +325,7 @@ def test_refused_files_show_what_is_there_of_them(tmp_path, write_dataset, make_
         make_file(path="a/none.jpg", reason="empty", detail="zero bytes"),
     ]
     folder = write_dataset(tmp_path / "zoo", files, ["a"])
-    text = section_of(report_of(folder, photos), "Refused")
+    text = section_of(report_of(folder, photos), "Rejected")
     page = Page(text)
     (image,) = page.all("img")
     shown = picture_of(image)
@@ -341,7 +341,7 @@ def test_refused_files_show_what_is_there_of_them(tmp_path, write_dataset, make_
         assert words.replace(" ", "") in page.text.replace(" ", ""), words
     for elsewhere in ("", "https://example.com/photos", str(tmp_path / "photos.zip"), str(tmp_path / "gone")):
         text = report_of(folder, elsewhere)
-        assert not Page(section_of(text, "Refused")).all("img")
+        assert not Page(section_of(text, "Rejected")).all("img")
         assert "a/half.png" in text.replace("</span><span>", "")
 
 
@@ -361,7 +361,7 @@ def test_only_files_of_the_folder_are_opened(tmp_path):
 def test_the_most_frequent_reason_comes_first_and_long_lists_are_cut(tmp_path, write_dataset, make_file):
     files = [make_file(path="a/1.jpg"), make_file(path="a/cut.jpg", reason="truncated")]
     files += [make_file(path=f"a/{i:04}.jpg", reason="empty") for i in range(1500)]
-    text = Page(section_of(report_of(write_dataset(tmp_path / "zoo", files, ["a"])), "Refused")).text
+    text = Page(section_of(report_of(write_dataset(tmp_path / "zoo", files, ["a"])), "Rejected")).text
     assert text.index("Empty 1,500 files") < text.index("Cut off 1 file")
     assert "0005.jpg" in text.replace(" ", "")
     assert "0006.jpg" not in text.replace(" ", "")
@@ -512,14 +512,14 @@ def test_bars_are_as_long_as_the_counts(dataset):
 
 def test_the_table_has_a_line_a_class_and_totals(dataset):
     assert summary_table(read_manifest(dataset), NAMES).splitlines() == [
-        "class          train  test  total  refused",
-        "─────────────  ─────  ────  ─────  ───────",
-        "ant               15     5     20        1",
-        "bee                6     2      8        1",
-        "cow                1     0      1        0",
-        "(in no class)      0     0      0        1",
-        "─────────────  ─────  ────  ─────  ───────",
-        "total             22     7     29        3",
+        "class          train  test  total  rejected",
+        "─────────────  ─────  ────  ─────  ────────",
+        "ant               15     5     20         1",
+        "bee                6     2      8         1",
+        "cow                1     0      1         0",
+        "(in no class)      0     0      0         1",
+        "─────────────  ─────  ────  ─────  ────────",
+        "total             22     7     29         3",
     ]
 
 
@@ -529,7 +529,7 @@ def test_the_table_of_many_classes_has_the_largest_and_the_rest(tmp_path, write_
     files += [make_file(path="0/x", label=0, reason="empty"), make_file(path="29/x", label=29, reason="empty")]
     manifest = read_manifest(write_dataset(tmp_path / "zoo", files, names, splits=("train",)))
     lines = [line.split() for line in summary_table(manifest, names).splitlines()]
-    assert lines[0] == ["class", "train", "refused"]
+    assert lines[0] == ["class", "train", "rejected"]
     assert lines[2:4] == [["class", "29", "30", "1"], ["class", "28", "29", "0"]]
     assert lines[13:] == [
         ["…", "19", "more", "classes", "190", "1"],

@@ -1,5 +1,6 @@
 """The figures of a retrieval against ones that were worked out by hand, and the command on drawn pictures."""
 
+import dataclasses
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -9,6 +10,7 @@ import pytest
 from PIL import Image
 
 from simimg.cli import main
+from simimg.commands import calibrate as command
 from simimg.similarity import SearchIndex
 from simimg.similarity.evaluation.image_edits import EDITS
 from simimg.similarity.evaluation.retrieval import (
@@ -41,7 +43,8 @@ def test_the_threshold_is_the_least_that_is_precise_enough() -> None:
     assert retrieval([0.9, 0.8, 0.7, 0.6], [True, True, True, False]).threshold(0.99) == 0.7
     assert retrieval([0.9, 0.8, 0.7, 0.6], [True, True, True, False]).threshold(0.75) == 0.6
     assert retrieval([0.9, 0.4], [True, True]).threshold(0.99) == 0.9  # below 0.5 nothing is verified
-    assert retrieval([0.9, 0.8], [False, True]).threshold(0.99) == 1.0
+    assert retrieval([0.9, 0.8], [False, True]).threshold(0.99) is None
+    assert retrieval([1.0, 0.8], [True, False]).threshold(0.99) == 1.0
     # One of two equal scores is wrong: the score is not precise, whichever is sorted first.
     assert retrieval([0.9, 0.8, 0.8], [True, False, True]).threshold(0.99) == 0.9
 
@@ -78,8 +81,52 @@ def test_calibrate(tmp_path: Path, scene: Callable[..., Image.Image], capsys: py
     assert found["micro"]["similarity"]["recall_at_precision_90"] == 1.0  # though one is there twice
     assert found["micro"]["similarity"]["uap"] > found["micro"]["cosine"]["uap"] - 0.05
     assert 0.5 <= found["threshold"] < 0.99
-    assert SearchIndex.open(index_dir).info.thresholds == {"copy": found["threshold"]}
+    assert SearchIndex.open(index_dir).info.thresholds == {"copy": found["threshold"], "pairs": found["pair_threshold"]}
+    assert 0.5 <= found["pair_threshold"] < 0.99
+    assert SearchIndex.open(index_dir).copy_threshold == found["pair_threshold"]
     assert Image.open(picture).width > 500
     assert (tmp_path / "failures.png").exists() == bool(found["failures"])
     assert main(["calibrate", f"--index_dir={index_dir}", "--num_queries=7"]) == 1
     assert "need 14" in capsys.readouterr().err
+
+
+def test_where_nothing_is_right_no_threshold_is_stored(
+    tmp_path: Path,
+    scene: Callable[..., Image.Image],
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Nor is one of an index that was updated meanwhile; what was measured is shown all the same."""
+    for seed in range(10):
+        (tmp_path / "photos").mkdir(exist_ok=True)
+        scene(seed).save(tmp_path / "photos" / f"{seed}.jpg", quality=95)
+    index_dir = tmp_path / "i"
+    assert main(["index", f"--image_dir={tmp_path / 'photos'}", f"--index_dir={index_dir}"]) == 0
+    SearchIndex.open(index_dir).with_thresholds(pairs=0.8)
+    arguments = ["calibrate", f"--index_dir={index_dir}", "--num_queries=5", f"--picture={tmp_path / 'curves.png'}"]
+    measured = retrieval([0.9, 0.8], [False, True])
+    nothing = {"cosine": measured.scored["similarity"], "normalised": measured.scored["similarity"]}
+    nothing |= measured.scored | {"pairs": measured.scored["similarity"]}
+    measured = dataclasses.replace(measured, scored=nothing, recall={"similarity": dict.fromkeys(EDITS, 0.0)})
+    monkeypatch.setattr(command, "measure_retrieval", lambda *arguments, **options: measured)
+    capsys.readouterr()
+    assert main(arguments) == 2
+    shown = capsys.readouterr().out
+    assert "no threshold for search: at no similarity are 99% of the matches correct; there is none" in shown
+    assert (
+        "no threshold for duplicates and leaks: at no similarity are 99% of the matches correct; it stays 0.8" in shown
+    )
+    assert SearchIndex.open(index_dir).info.thresholds == {"pairs": 0.8}
+
+    def updating(*arguments: object, **options: object) -> Retrieval:
+        scene(20).save(tmp_path / "photos" / "new.jpg")
+        main(["index", f"--image_dir={tmp_path / 'photos'}", f"--index_dir={index_dir}"])
+        good = (np.array([0.9]), np.array([True]))
+        return dataclasses.replace(measured, scored=dict.fromkeys(nothing, good))
+
+    monkeypatch.setattr(command, "measure_retrieval", updating)
+    assert main([*arguments, "--json"]) == 2
+    output = capsys.readouterr()
+    assert json.loads(output.out.splitlines()[-1])["threshold"] == 0.9
+    assert "was updated after it was opened" in output.err
+    assert SearchIndex.open(index_dir).info.thresholds == {"pairs": 0.8}

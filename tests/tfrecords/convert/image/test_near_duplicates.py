@@ -82,7 +82,7 @@ def test_the_hash_is_near_that_of_imagehash_at_any_size_and_in_color(size: int) 
 
 
 def test_hashes_stay_what_they_are() -> None:
-    """Data sets are added to by hashes that an earlier version wrote."""
+    """Datasets are added to by hashes that an earlier version wrote."""
     assert MAX_DISTANCE == 4
     y, x, c = np.mgrid[:48, :64, :3]
     pixels = ((x * x // 7 + y * 5 + c * 40 + x * y // 3) % 256).astype(np.uint8)
@@ -256,7 +256,7 @@ def test_a_hundred_thousand_photos_take_little_time_and_memory(alike: bool) -> N
     assert seconds < 20
 
 
-# In data sets
+# In datasets
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,4 @@
-"""What came of a conversion: too many refused files end it; manifest and summary say what became of each file."""
+"""What came of a conversion: too many rejected files end it; manifest and summary say what became of each file."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def test_more_refused_files_end_it_and_are_listed(
     with pytest.raises(ConversionError) as caught:
         convert(a_config(bad, tmp_path / "data", max_refused=max_refused))
     assert str(caught.value) == (
-        "4 of 41 files were refused (2 empty, 1 text, 1 unknown_suffix), more than "
+        "4 of 41 files were rejected (2 empty, 1 text, 1 unknown_suffix), more than "
         f"--max_refused={max_refused} allows. {work}/quarantine.jsonl lists them. Repair them and give the same "
         "command again: only their shards are written again. Or allow more, and all finished shards are used."
     )
@@ -116,7 +116,7 @@ def test_max_refused_of_what_is_added_counts_that_alone(
     convert(a_config(bad, tmp_path / "data"))
     for number in range(10):
         write_picture(bad / "bee" / f"new_{number}.png", 100 + number)
-    with pytest.raises(ConversionError, match="4 of 14 files were refused"):  # the four are tried again
+    with pytest.raises(ConversionError, match="4 of 14 files were rejected"):  # the four are tried again
         convert(a_config(bad, tmp_path / "data", append=True, max_refused="10%"))
     summary = convert(a_config(bad, tmp_path / "data", append=True, max_refused="4"))
     assert (summary.num_converted, summary.num_examples, summary.num_refused) == (0, 47, 4)

@@ -1,4 +1,4 @@
-"""What a conversion has to do: ids, labels and splits of its files, also of those that are added to a data set."""
+"""What a conversion has to do: ids, labels and splits of its files, also of those that are added to a dataset."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def a_job(
 
 
 def an_existing(paths: list[str], splits: list[str], class_names: tuple[str, ...]) -> PreviousVersion:
-    """Returns a data set of these files; those of split "" were refused. Each has a digest of its own, and no hash."""
+    """Returns a dataset of these files; those of split "" were refused. Each has a digest of its own, and no hash."""
     names = tuple(dict.fromkeys(split for split in splits if split))
     count = len(paths)
     ok = np.array([bool(split) for split in splits])
@@ -118,7 +118,7 @@ def splits_of(job: ConversionJob, shards: tuple[PlannedShard, ...]) -> dict[str,
     return {job.source.paths[row]: shard.split for shard in shards for row in shard.rows.tolist()}
 
 
-# A new data set
+# A new dataset
 
 
 def test_rows_become_ids_and_labels_stay() -> None:

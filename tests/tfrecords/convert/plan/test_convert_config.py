@@ -48,12 +48,12 @@ def config(**values: Any) -> ConvertConfig:
         (
             "data_dir",
             Path("gs://bucket/data"),
-            "--data_dir=gs:/bucket/data: should be a folder, because a data set appears by an atomic rename",
+            "--data_dir=gs:/bucket/data: should be a folder, because a dataset appears by an atomic rename",
         ),
         (
             "data_dir",
             "s3://bucket",
-            "--data_dir=s3://bucket: should be a folder, because a data set appears by an atomic rename",
+            "--data_dir=s3://bucket: should be a folder, because a dataset appears by an atomic rename",
         ),
     ],
 )

@@ -1,4 +1,4 @@
-"""A data set that is there already: left alone where it is what was asked for; else what differs is said."""
+"""A dataset that is there already: left alone where it is what was asked for; else what differs is said."""
 
 from __future__ import annotations
 
@@ -195,7 +195,7 @@ def test_mended_files_are_told(mine: Path, tmp_path: Path, a_config: AConfig) ->
     (mine / "ant" / "image_4.jpg").symlink_to("nowhere_else")  # as bad as before
     with pytest.raises(
         UsageError,
-        match=rf"{OTHERS}: 1 refused before and changed since, e\.g\. ant/image_3\.png\. Give --append to add the "
+        match=rf"{OTHERS}: 1 rejected before and changed since, e\.g\. ant/image_3\.png\. Give --append to add the "
         "repaired ones, or choose another --name",
     ):
         convert(a_config(mine, tmp_path / "data"))
@@ -211,7 +211,8 @@ def test_all_of_it_is_told_at_once(mine: Path, tmp_path: Path, a_config: AConfig
     with pytest.raises(
         UsageError,
         match=r"zoo: 1 new, e\.g\. bee/renamed\.png; 1 gone, e\.g\. bee/image_1\.png; 1 changed, e\.g\. "
-        r"ant/image_5\.png; 1 refused before and changed since, e\.g\. ant/image_3\.png\. Give --append to add the new",
+        r"ant/image_5\.png; 1 rejected before and changed since, e\.g\. ant/image_3\.png\. Give --append to add the "
+        r"new",
     ):
         convert(a_config(mine, tmp_path / "data"))
 
@@ -265,7 +266,7 @@ def test_more_categories_are_appended_and_keep_the_labels_that_there_are(
 
 
 def test_nothing_to_append_to(mine: Path, tmp_path: Path, a_config: AConfig) -> None:
-    with pytest.raises(UsageError, match=r"--append: there is no data set 'zoo' in .*data yet\. Leave --append out"):
+    with pytest.raises(UsageError, match=r"--append: there is no dataset 'zoo' in .*data yet\. Leave --append out"):
         convert(a_config(mine, tmp_path / "data", append=True))
     assert not (tmp_path / "data").exists()
 

@@ -126,7 +126,7 @@ def test_appended_shards_are_counted_after_those_that_are_there(monkeypatch: pyt
 def test_golden_plan() -> None:
     """If this changes, a half finished conversion would go on with other pictures in the shards than it began with.
 
-    And data sets converted before and after the change would have their examples in another order.
+    And datasets converted before and after the change would have their examples in another order.
     """
     (train, test) = plan_of(12, seed=5).shards
     assert train.rows.tolist() == [6, 4, 2, 9, 10, 5, 0, 1, 8]

@@ -141,7 +141,7 @@ def test_another_seed_deals_otherwise() -> None:
 
 
 def test_golden_assignment() -> None:
-    """If this changes, photos that a model was trained on move to the test split of the same data set, converted anew.
+    """If this changes, photos that a model was trained on move to the test split of the same dataset, converted anew.
 
     Who is hurt: everyone who compares an accuracy with one of before.
     """

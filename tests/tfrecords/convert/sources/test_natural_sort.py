@@ -146,7 +146,7 @@ def test_labels_that_are_chosen() -> None:
 
 def test_no_label_at_all() -> None:
     with pytest.raises(
-        UsageError, match=r"has no image file that can be used \(2 files; the first was refused: it has no"
+        UsageError, match=r"has no image file that can be used \(2 files; the first was rejected: it has no"
     ):
         source_of_labels(labeled("", ""), location="t", files=FolderFiles("/"))
 

@@ -205,7 +205,7 @@ def test_lists_of_labels_are_refused(photos: Path) -> None:
         ('path,label\n"1.jpg,a\n', r"is not valid CSV: unexpected end of data"),
         ("path,label\n,a\n", r"row 2 has no path"),
         ("path,label\n", r"has no image file that can be used \(0 files\)"),
-        ("path,label\nno.jpg,a\n", r"\(1 files; the first was refused: No such file or directory\)"),
+        ("path,label\nno.jpg,a\n", r"\(1 files; the first was rejected: No such file or directory\)"),
         (
             'path,label\n1.jpg,"a\nb"\n',
             r"label 'a\\nb': a class name should not be blank or have a line break\. Rename the c",

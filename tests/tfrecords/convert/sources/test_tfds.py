@@ -1,4 +1,4 @@
-"""Data set folders as TensorFlow Datasets writes them, written here by hand; tests/simimg has one that it wrote."""
+"""Dataset folders as TensorFlow Datasets writes them, written here by hand; tests/simimg has one that it wrote."""
 
 from __future__ import annotations
 
@@ -128,7 +128,7 @@ def test_labels_that_are_no_class_are_refused(tmp_path: Path) -> None:
     source = open_source(write(tmp_path, {"test": [[example(0, -1), example(1, 3), example(2, 2), {"image": b"x"}]]}))
     assert source.labels.tolist() == [-1, -1, 2, -1]
     assert {refusal.reason for refusal in source.refused.values()} == {Reason.NO_CLASS_FOLDER}
-    assert source.refused[1].detail == "its label is 3, and the data set has 3 classes"
+    assert source.refused[1].detail == "its label is 3, and the dataset has 3 classes"
     assert source.usable().tolist() == [2]
 
 
@@ -187,8 +187,8 @@ def test_supervised_keys_choose_among_features(tmp_path: Path, supervised: dict[
     source = open_source(write(tmp_path, SPLITS, features, supervisedKeys=supervised))
     assert source.labels.tolist() == [0, 2, 1, 0]
     assert source.notes == (
-        "image was chosen from image, mask by the data set's supervised keys",
-        "label was chosen from label, coarse by the data set's supervised keys",
+        "image was chosen from image, mask by the dataset's supervised keys",
+        "label was chosen from label, coarse by the dataset's supervised keys",
     )
 
 

@@ -24,7 +24,7 @@ COLUMNS = {
 
 
 def some_receipt(num_files: int, seed: int) -> Receipt:
-    """Returns a receipt with all values that a column can have, its second file refused."""
+    """Returns a receipt with all values that a column can have, its second file rejected."""
     draw = np.random.default_rng(seed)
     receipt = Receipt(num_files)
     for name, dtype in COLUMNS.items():

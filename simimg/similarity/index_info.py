@@ -1,0 +1,77 @@
+"""The folder of an index: its description, its lock, and the thumbnails that the search page keeps there."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+
+from simimg.errors import UsageError
+from tfrecords.format.atomic_files import locked_file
+
+INFO_FILE = "index.json"
+LOCK_FILE = ".lock"
+THUMBNAILS = "web/thumbnails"
+"""Where the thumbnails are: <ab>/<sha256>-<px>.jpg, by the SHA-256 of an image's file."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class IndexInfo:
+    """The content of index.json.
+
+    Attributes:
+        generation: number of the current generation.
+        model: a shipped model's name, or a model folder.
+        model_fingerprint: changes with the weights.
+        image_size: side in px of the squares that were embedded.
+        resize: how images became squares.
+        num_images: number of rows.
+        image_dir: the folder that paths are relative to; None if the images are not files of this machine.
+        dataset_dir: the dataset of the images; None for a folder of files.
+        num_fitted: number of images that the projections were fitted to.
+        pixels: an id of the options that determine a dataset's stored pixels; "" if files were embedded.
+        cells: by projection, for more than 200,000 images: the number of probed cells and the measured recall.
+        thresholds: the similarities that `simimg calibrate` chose: `copy` for a search, `pairs` for pairs of images of
+            the index.
+    """
+
+    generation: int
+    model: str
+    model_fingerprint: str
+    image_size: int
+    resize: str
+    num_images: int
+    image_dir: str | None
+    dataset_dir: str | None
+    num_fitted: int
+    pixels: str = ""
+    cells: dict[str, dict[str, float]] = dataclasses.field(default_factory=dict)
+    thresholds: dict[str, float] = dataclasses.field(default_factory=dict)
+
+
+@contextmanager
+def locked_index(index_dir: Path) -> Iterator[None]:
+    """Hold the lock of an index folder, so that no other process writes to it.
+
+    Raises:
+        UsageError: another process holds it, or the folder cannot be written.
+    """
+
+    def held(holder: str) -> UsageError:
+        return UsageError(f"another process ({holder}) is writing {index_dir}. Wait for it, or stop it.")
+
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(locked_file(index_dir / LOCK_FILE, held))
+        except OSError as error:
+            raise UsageError(f"{index_dir} cannot be written: {error.strerror}. Make the folder writable.") from None
+        yield
+
+
+def remove_thumbnails(index_dir: Path, known: set[str]) -> None:
+    """Remove the thumbnails of all files but those with a known SHA-256."""
+    for path in (index_dir / THUMBNAILS).glob("*/*"):
+        if path.name.partition("-")[0] not in known:
+            with suppress(OSError):  # another user's
+                path.unlink()
