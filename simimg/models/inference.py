@@ -17,6 +17,7 @@ from tfrecords.format.atomic_files import atomic_folder
 VIEWS = ("one", "mirrored", "cropped")
 """Test-time views: the image; the image and its mirror image; both, and five crops of each."""
 
+_SAVED_MODEL = {"saved_model.pb", "fingerprint.pb", "variables", "assets", "assets.extra", "keras_metadata.pb"}
 _CROP = 7 / 8  # of each side, at the corners and in the middle (Krizhevsky et al., NIPS 2012, section 4.1: 224 of 256)
 
 
@@ -67,11 +68,16 @@ def export_saved_model(model_dir: Path, out_dir: Path) -> RunInfo:
 
     Raises:
         ModelError: the folder has no finished run.
-        UsageError: `out_dir` has other files in it.
+        UsageError: `out_dir` is a file, or has other files than a SavedModel in it.
     """
     model, info = load_trained(model_dir)
-    if out_dir.exists() and any(out_dir.iterdir()) and not (out_dir / "saved_model.pb").exists():
+    if out_dir.exists() and not out_dir.is_dir():
+        raise UsageError(f"--out_dir={out_dir} is a file. Name a new folder.")
+    there = {path.name for path in out_dir.iterdir()} if out_dir.exists() else set()
+    if there and "saved_model.pb" not in there:
         raise UsageError(f"--out_dir={out_dir} is not empty and not a SavedModel. Name a new folder.")
+    if others := sorted(there - _SAVED_MODEL):
+        raise UsageError(f"--out_dir={out_dir} has {others[0]} beside its SavedModel. Move it, or name a new folder.")
     module = tf.Module()
     module.model = model  # so that its weights are saved
     forward = compiled(model, views=info.config["test_views"])

@@ -17,6 +17,7 @@ from PIL import Image
 from simimg.determinism import plain_opencv
 from simimg.similarity.image_table import size_and_time
 from simimg.similarity.keypoints import Keypoints, detect
+from tfrecords.convert.image.color import WHITE
 from tfrecords.convert.image.decoder import decode
 from tfrecords.convert.image.image_formats import open_image, reading
 from tfrecords.format.quarantine import Reason, Refusal
@@ -100,23 +101,24 @@ def _whole(thumbnail: np.ndarray) -> np.ndarray | None:
 
 
 @functools.lru_cache(maxsize=CACHED)
-def _cached(path: str, sha256: str, stamp: Stamp) -> Fingerprint:
+def _cached(path: str, sha256: str, stamp: Stamp, background: tuple[int, int, int]) -> Fingerprint:
     data = read_unchanged(Path(path), sha256)
     # Whoever made the index decides what becomes of truncated files. One that is in it is whole, or is kept as it is.
-    image = decode(data, truncated="keep")
+    image = decode(data, background=background, truncated="keep")
     return dataclasses.replace(fingerprint(image, quality=jpeg_quality(data)), lossless=is_lossless(data))
 
 
-def fingerprint_file(path: Path, sha256: str = "") -> Fingerprint:
+def fingerprint_file(path: Path, sha256: str = "", background: tuple[int, int, int] = WHITE) -> Fingerprint:
     """Return the fingerprint of a file, as a candidate; the last `CACHED` ones are cached, until the file changes.
 
-    `sha256` is the expected checksum of its bytes, in hexadecimal; "" for any.
+    `sha256` is the expected checksum of its bytes, in hexadecimal; "" for any. The color `background` is behind
+    transparent pixels.
 
     Raises:
         OSError: the file cannot be read.
         Refusal: the file is not an image, or its checksum differs.
     """
-    return _cached(str(path), sha256, stamp_of(path.stat()))
+    return _cached(str(path), sha256, stamp_of(path.stat()), background)
 
 
 def stamp_of(status: os.stat_result) -> Stamp:

@@ -28,6 +28,7 @@ from tfrecords.format.atomic_files import atomic_folder, write_json
 EXPORT_FORMATS = ("npy", "parquet", "faiss")
 
 _INFO_FILE = "export.json"
+_FILES = {_INFO_FILE, "projection.npz", "vectors.npy", "index.faiss", "rows.parquet", "pictures.parquet"}
 _COLUMNS = ("path", "sha256", "label", "split")
 _BLOCK_ROWS = 16_384  # 32 MB of 512 numbers each
 
@@ -38,13 +39,15 @@ def export_index(index: SearchIndex, out: Path, *, format: str, by: str, overwri
     `format` is one of `EXPORT_FORMATS`. `overwrite` replaces an existing export in the folder `out`.
 
     Raises:
-        UsageError: `out` is not an export, or exists and `overwrite` is not set.
+        UsageError: `out` is not an export, has other files, or exists and `overwrite` is not set.
     """
     if out.exists() and not out.is_dir():
         raise UsageError(f"--out={out} is a file. Name a new folder.")
-    if out.is_dir() and any(out.iterdir()):
-        if not (out / _INFO_FILE).is_file():
+    if there := {path.name for path in out.iterdir()} if out.is_dir() else set():
+        if _INFO_FILE not in there:
             raise UsageError(f"--out={out} is not empty and not an export. Name a new folder.")
+        if others := sorted(there - _FILES):
+            raise UsageError(f"--out={out} has {others[0]} beside its export. Move it, or name a new folder.")
         if not overwrite:
             raise UsageError(f"--out={out} already has an export. Name a new folder, or add --overwrite.")
     vectors, projection = index.vectors[by], index.projections[by]

@@ -26,6 +26,7 @@ from simimg.similarity.image_table import size_and_time
 from simimg.similarity.match_verification import Verification, verify
 from simimg.similarity.search_index import SearchIndex
 from tfrecords.base_errors import DataError
+from tfrecords.convert.image.color import WHITE
 from tfrecords.convert.image.decoder import decode
 from tfrecords.format.dataset_images import DatasetImages
 from tfrecords.format.layout import Layout
@@ -42,11 +43,12 @@ class IndexImages:
         stored: requested rows of which the stored pixels were used.
     """
 
-    def __init__(self, index: SearchIndex) -> None:
-        """Take an opened index."""
+    def __init__(self, index: SearchIndex, *, background: tuple[int, int, int] = WHITE) -> None:
+        """Take an opened index, and the color behind transparent pixels of its files, the same as of the queries."""
         self.missing: set[int] = set()
         self.stored: set[int] = set()
         self.index = index
+        self._background = background
         self._paths, self._sha256 = index.images.table["path"], index.images.table["sha256"]
         self._checked: dict[int, tuple[Stamp, bool]] = {}  # a file's stamp when it was read, and whether it was edited
         self._square = functools.lru_cache(maxsize=CACHED)(self._square_fingerprint)
@@ -58,7 +60,7 @@ class IndexImages:
             stamp = stamp_of(path.stat())
             if self._checked.get(row) == (stamp, True):
                 return None
-            return fingerprint_file(path, self._sha256[row].as_py())
+            return fingerprint_file(path, self._sha256[row].as_py(), self._background)
         except OSError:
             return None
         except Refusal:

@@ -170,7 +170,7 @@ class Finder:
         self.embedder = embedder
         self._threshold = index.info.thresholds.get("copy", 0.0) if threshold is None else threshold
         self._executor = ThreadPoolExecutor(num_cores())
-        self._images = IndexImages(index)
+        self._images = IndexImages(index, background=embedder.background)
         self._hashes = index.images.column("phash").astype(np.uint64)
 
     def find(self, query: Query, k: int, by: str = "copy", *, without: int = -1) -> list[SearchResult]:

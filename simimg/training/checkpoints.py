@@ -4,8 +4,9 @@
     <model_dir>/checkpoints/<number>/checkpoint.json   position, metrics, history, configuration, and checksums
 
 The number is the number of trained steps. A folder is written under a temporary name, synced and renamed, so a folder
-with its final name is complete. If its bytes have changed since, the checkpoint before it is used. The newest
-checkpoints are kept, and the best one if there is a validation split.
+with its final name is complete. If its bytes have changed since, the checkpoint before it is used, and the next one
+that is saved sets the damaged ones aside as `damaged-<number>-…`. The newest checkpoints are kept, and the best one if
+there is a validation split. No other name in the folder is read or removed.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import os
+import secrets
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -88,7 +89,8 @@ def save(
 ) -> None:
     """Writes a checkpoint, and removes all but the newest `num_kept`, at least 1, and the best.
 
-    `number` is the number of steps trained so far, and orders the checkpoints; `config` has the run's options.
+    `number` is the number of steps trained so far, and orders the checkpoints; those with a higher one are set aside.
+    `config` has the run's options.
 
     Raises:
         TrainingError: a variable is NaN or infinite, as after a step that diverged; nothing is written.
@@ -107,13 +109,14 @@ def save(
         write_json(temporary / "checkpoint.json", {"sha256": _sha256(values), **values})
     for leftover in final.parent.glob(f".*{TEMPORARY}*"):
         shutil.rmtree(leftover)
+    # The run went on from an older checkpoint than these, so they are damaged, and must not count as the newest ones.
+    for damaged in (one for one in _numbers(model_dir) if one > number):
+        _renamed(folder_of(model_dir, damaged), f"damaged-{damaged:08d}-")
     best = progress.best.number if progress.best else None
-    for old in sorted(final.parent.glob("[0-9]*"))[:-num_kept]:
-        if int(old.name) != best:
+    for old in _numbers(model_dir)[:-num_kept]:
+        if old != best:
             # Renamed first, so that no half-removed checkpoint is found if the process is killed meanwhile.
-            leaving = old.with_name(f".{old.name}{TEMPORARY}{os.getpid()}-old")
-            old.rename(leaving)
-            shutil.rmtree(leaving)
+            shutil.rmtree(_renamed(folder_of(model_dir, old), f".{old:08d}{TEMPORARY}"))
 
 
 def folder_of(model_dir: Path, number: int) -> Path:
@@ -127,17 +130,18 @@ def restore_latest(model_dir: Path, state: State, warn: Callable[[str], None]) -
     `warn` is called with a sentence about each damaged checkpoint that is skipped.
 
     Raises:
-        CheckpointError: all checkpoints are damaged, or they are those of another model.
+        CheckpointError: all checkpoints are damaged, one cannot be read, or they are those of another model.
     """
-    folders = sorted((model_dir / "checkpoints").glob("[0-9]*"), reverse=True)
-    for folder in folders:
+    numbers = _numbers(model_dir)
+    for number in reversed(numbers):
+        folder = folder_of(model_dir, number)
         try:
             return restore(folder, state)
-        except (DataError, OSError) as error:
+        except DataError as error:
             warn(f"{folder} is damaged and skipped: {error}")
-    if folders:
+    if numbers:
         raise CheckpointError(
-            f"{model_dir}: all of its {len(folders)} checkpoints are damaged. Remove the folder to start again."
+            f"{model_dir}: all of its {len(numbers)} checkpoints are damaged. Remove the folder to start again."
         )
     return None
 
@@ -146,22 +150,33 @@ def restore(folder: Path, state: State) -> Progress:
     """Restores the checkpoint in `folder`, and returns the progress of the run.
 
     Raises:
-        CheckpointError: the checkpoint is that of another model.
+        CheckpointError: the checkpoint is that of another model, or the system cannot read it.
         DataError: the checkpoint is damaged.
     """
-    progress = _read(folder)
-    variables = state.variables()
-    with np.load(folder / "state.npz") as arrays:
-        if set(arrays.files) != set(variables):
-            raise CheckpointError(f"{folder} belongs to another model or optimizer. Choose another --model_dir.")
-        for name, variable in variables.items():
-            if arrays[name].shape != tuple(variable.shape):
-                raise CheckpointError(
-                    f"{folder}: {name} has the shape {arrays[name].shape}, but the model has {tuple(variable.shape)}. "
-                    "Choose another --model_dir."
-                )
-            variable.assign(arrays[name])
+    try:
+        progress = _read(folder)
+        with np.load(folder / "state.npz") as arrays:
+            _assign(arrays, state.variables(), folder)
+    except (FileNotFoundError, IsADirectoryError, NotADirectoryError) as error:
+        raise DataError(f"{error.filename}: {error.strerror}") from None
+    except OSError as error:  # of the disk or the network: whether the checkpoint is damaged is not known
+        raise CheckpointError(
+            f"{folder} cannot be read: {error.strerror}. It may be undamaged: give the same command again when it can "
+            "be read, or move it away to resume from the checkpoint before it."
+        ) from None
     return progress
+
+
+def _assign(arrays: Any, variables: dict[str, Any], folder: Path) -> None:
+    if set(arrays.files) != set(variables):
+        raise CheckpointError(f"{folder} belongs to another model or optimizer. Choose another --model_dir.")
+    for name, variable in variables.items():
+        if arrays[name].shape != tuple(variable.shape):
+            raise CheckpointError(
+                f"{folder}: {name} has the shape {arrays[name].shape}, but the model has {tuple(variable.shape)}. "
+                "Choose another --model_dir."
+            )
+        variable.assign(arrays[name])
 
 
 def _read(folder: Path) -> Progress:
@@ -185,3 +200,14 @@ def _read(folder: Path) -> Progress:
 
 def _sha256(values: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
+
+
+def _numbers(model_dir: Path) -> list[int]:
+    """Returns the numbers of the checkpoints, in ascending order."""
+    names = [path.name for path in (model_dir / "checkpoints").glob("*") if path.is_dir()]
+    return sorted(int(name) for name in names if name.isdecimal() and name == f"{int(name):08d}")
+
+
+def _renamed(folder: Path, prefix: str) -> Path:
+    """Gives a folder a name that nothing has, and returns its new path."""
+    return folder.rename(folder.with_name(f"{prefix}{secrets.token_hex(4)}"))

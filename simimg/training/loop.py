@@ -28,7 +28,7 @@ from simimg.training.linear_probe import Fitted, probe
 from simimg.training.metrics import EpochMetrics, balanced, collapse, figures_of
 from simimg.training.run_folder import TrainResult
 from simimg.training.run_setup import MEASURED, RunSetup, open_run_setup
-from simimg.training.strategy import agreed, worker_errors
+from simimg.training.strategy import agreed, device_errors
 from simimg.training.tensorboard import TensorBoard
 from simimg.training.train_config import TrainConfig
 from simimg.training.train_step import StepRunner, training_step
@@ -65,30 +65,31 @@ def train(config: TrainConfig, watcher: Watcher = Watcher()) -> TrainResult:
         UsageError: an option cannot be used, or the model folder has another run.
         DataError: the dataset is damaged.
         CheckpointError: all checkpoints of the run are damaged.
-        TrainingError: the loss is NaN or infinite, or the disk is full.
+        TrainingError: the loss is NaN or infinite, the disk is full, or a device is out of memory.
         WorkerLost: another process that trains with this one was lost.
         TrainingInterrupted: Ctrl-C or SIGTERM; a checkpoint was written.
     """
-    # Set up.
-    if config.deterministic:
-        tf.config.experimental.enable_op_determinism()
-    setup = open_run_setup(config)
-    config, model_dir, place = setup.config, setup.model_dir, setup.place
-    strategy, reader, order = setup.strategy, setup.reader, setup.order
-    objective = config.objective_info
-    if (model_dir / MODEL_FILE).exists() and (model_dir / run_folder.RESULT_FILE).exists():
-        watcher.note(f"the run in {model_dir} is finished already")
-        return run_folder.load_result(model_dir)
-    for sentence in setup.sentences():
-        watcher.note(sentence)
-
-    # Build the model.
-    with strategy.scope():
-        split = reader.split
-        state = build_state(config, split.image_size, len(split.class_names), setup.num_steps)
-
     with ExitStack() as stack:
-        stack.enter_context(worker_errors())
+        stack.enter_context(device_errors(config))
+
+        # Set up.
+        if config.deterministic:
+            tf.config.experimental.enable_op_determinism()
+        setup = open_run_setup(config)
+        config, model_dir, place = setup.config, setup.model_dir, setup.place
+        strategy, reader, order = setup.strategy, setup.reader, setup.order
+        objective = config.objective_info
+        if (model_dir / MODEL_FILE).exists() and (model_dir / run_folder.RESULT_FILE).exists():
+            watcher.note(f"the run in {model_dir} is finished already")
+            return run_folder.load_result(model_dir)
+        for sentence in setup.sentences():
+            watcher.note(sentence)
+
+        # Build the model.
+        with strategy.scope():
+            split = reader.split
+            state = build_state(config, split.image_size, len(split.class_names), setup.num_steps)
+
         if place.is_chief:
             with writing(model_dir):
                 stack.enter_context(run_folder.begin_run(model_dir, setup.info))
@@ -243,7 +244,7 @@ def _return_to_best(setup: RunSetup, state: State, progress: Progress, best: Bes
     """Restores the best epoch's weights, unless their checkpoint is damaged, and returns the figures of the weights."""
     try:
         checkpoints.restore(checkpoints.folder_of(setup.model_dir, best.number), state)
-    except (DataError, OSError) as error:
+    except DataError as error:
         watcher.note(f"the best epoch's checkpoint is damaged ({error}); keeping the last epoch's weights instead")
         return progress.history[-1]
     words = setup.config.objective_info.words

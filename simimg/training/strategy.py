@@ -15,13 +15,24 @@ import dataclasses
 import functools
 import json
 import os
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import tensorflow as tf
 
-from simimg.errors import UsageError, WorkerLost
+from simimg.errors import TrainingError, UsageError, WorkerLost
+
+if TYPE_CHECKING:
+    from simimg.training.train_config import TrainConfig
+
+# What TensorFlow, its collective operations, cuDNN and XLA say, under several types of errors.
+_OUT_OF_MEMORY = re.compile(r"\bOOM when|out.of.memory|alloc_failed|failed to allocate|tensor is not initialized", re.I)
+_PEER_LEFT = re.compile(
+    r"heartbeat|incarnation|remote process exited|connection (reset|refused|closed)|socket closed|broken pipe", re.I
+)
+_PEER_ERRORS = (tf.errors.AbortedError, tf.errors.DeadlineExceededError, tf.errors.UnavailableError)  # gRPC's codes
 
 CROSS_DEVICE_OPS = ("auto", "nccl", "hierarchical", "cpu")
 
@@ -126,22 +137,44 @@ def _mean_over_replicas(strategy: tf.distribute.Strategy) -> Callable[[tf.Tensor
 
 
 @contextmanager
-def worker_errors() -> Iterator[None]:
-    """Turns TensorFlow's errors in the block into WorkerLost if there are several workers.
+def device_errors(config: TrainConfig) -> Iterator[None]:
+    """Turns TensorFlow's errors in the block about devices and workers into those that say what to do.
 
-    TensorFlow reports a lost worker with several error types. Errors about the data are DataErrors by then.
+    Errors about the data are DataErrors by then, and any other error, such as one of cuDNN, passes unchanged.
+
+    Raises:
+        TrainingError: a device is out of memory.
+        WorkerLost: another worker left, or has restarted.
     """
     try:
         yield
     except tf.errors.OpError as error:
-        if workers().count == 1:
+        lines = [line.strip() for line in error.message.splitlines() if line.strip()]
+        if reason := next((line for line in lines if _OUT_OF_MEMORY.search(line)), ""):
+            raise TrainingError(_memory_text(config, reason)) from None
+        says_so = [line for line in lines if _PEER_LEFT.search(line)]
+        if workers().count == 1 or not (says_so or isinstance(error, _PEER_ERRORS)):
             raise
-        lines = [line for line in error.message.splitlines() if line.strip()]
-        reason = next((line for line in lines if "abort" in line or "task" in line), lines[0] if lines else "")
+        says_so += [line for line in lines if "abort" in line or "task" in line]
+        says_so += [line for line in reversed(lines) if not line.startswith("[[")]  # the trace stands before it
+        reason = says_so[0] if says_so else type(error).__name__
         raise WorkerLost(
-            f"another worker was lost ({reason.strip()[:200]}). Give the same command again on all workers to resume "
-            "the run from its last checkpoint."
+            f"another worker was lost ({reason[:200]}). Give the same command again on all workers to resume the run "
+            "from its last checkpoint."
         ) from None
+
+
+def _memory_text(config: TrainConfig, reason: str) -> str:
+    name = "per_replica_batch_size" if config.per_replica_batch_size else "global_batch_size"
+    tries = [f"a smaller --{name} than {getattr(config, name)}"]
+    if config.precision == "float32":
+        tries.append("--precision=bfloat16")
+    if config.objective == "classes":
+        tries.append(f"--accumulate={2 * config.accumulate}")
+    return (
+        f"a device is out of memory ({reason[:200]}). If another process uses it, end that one and give the same "
+        f"command again. Otherwise try {' or '.join(tries)}, in another --model_dir."
+    )
 
 
 def _between_devices(name: str, on_gpus: bool) -> Any:

@@ -123,3 +123,13 @@ def test_the_reference_pages_are_what_the_code_says() -> None:
     command = [sys.executable, "-m", "tools.write_reference", "--check"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("page", ["determinism.md", "safety.md"])
+def test_the_tests_that_hold_the_promises_exist(page: str) -> None:
+    text = (ROOT / "simimg/docs" / page).read_text()
+    sources = {path.name: path.read_text() for path in (ROOT / "tests").rglob("test_*.py")}
+    files, tests = set(re.findall(r"\btest_\w+\.py", text)), set(re.findall(r"\btest_\w+\b(?!\.py)", text))
+    assert len(tests) > 2
+    assert files <= sources.keys()
+    assert not [test for test in tests if not any(f"def {test}(" in source for source in sources.values())]

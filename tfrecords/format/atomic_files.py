@@ -55,34 +55,39 @@ def atomic_file(path: Path, *, sync: bool = True, sync_name: bool = True) -> Ite
 def atomic_folder(path: Path) -> Iterator[Path]:
     """Yield a new folder to fill. It gets its name when the block ends without an error, and vanishes otherwise.
 
-    An existing folder of that name is replaced: the two are exchanged in one step, so that there is a complete folder
-    under the name at any time. On a file system that cannot exchange (NFS), the old folder is first set aside as
-    `.<name>.tmp-replaced`; if the process is killed before the new one has the name, the next call puts it back.
+    An existing folder of that name, or the one that a link of that name leads to, is replaced: the two are exchanged in
+    one step, so that there is a complete folder under the name at any time. On a file system that cannot exchange
+    (NFS), the old folder is first set aside as `.<name>.tmp-replaced`. If the process is killed before the new one has
+    the name, the next call puts the old one back. Any other name with `TEMPORARY` that a killed process leaves is of no
+    use.
+
+    Raises:
+        NotADirectoryError: something else than a folder has the name.
     """
+    path = Path(os.path.realpath(path))
+    if path.exists() and not path.is_dir():
+        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(path))
     replaced = path.with_name(f".{path.name}{TEMPORARY}replaced")
     temporary = path.with_name(f".{path.name}{TEMPORARY}{os.getpid()}-{secrets.token_hex(4)}")
     path.parent.mkdir(parents=True, exist_ok=True)
-    if replaced.exists() and not path.exists():  # a killed process left it
-        replaced.rename(path)
-    temporary.mkdir()
+    if replaced.exists():  # Under a name from which it can be put back, a folder is never filled or removed.
+        replaced.rename(temporary if path.exists() else path)
+        shutil.rmtree(temporary, ignore_errors=True)
     try:
+        temporary.mkdir()
         yield temporary
         sync_tree(temporary)
         if not path.exists():
             temporary.rename(path)
-        elif _rename(temporary, path, _RENAME_EXCHANGE):
-            replaced = temporary
-        else:
-            shutil.rmtree(replaced, ignore_errors=True)
+        elif not _rename(temporary, path, _RENAME_EXCHANGE):
             path.rename(replaced)
             temporary.rename(path)
-    except BaseException:
+            replaced.rename(temporary)
+        sync_file(path.parent)
+    finally:
         if replaced.exists() and not path.exists():
             replaced.rename(path)
-        shutil.rmtree(temporary, ignore_errors=True)
-        raise
-    sync_file(path.parent)
-    shutil.rmtree(replaced, ignore_errors=True)
+        shutil.rmtree(temporary, ignore_errors=True)  # the new folder after an error, or else the old one
 
 
 def rename_new(source: Path, target: Path) -> None:
@@ -148,7 +153,11 @@ def sync_file(path: Path) -> None:
 
 def sync_tree(folder: Path) -> None:
     """Make all files and names at and below a folder durable; links are not followed."""
-    for parent, _, files in os.walk(folder, topdown=False):
+
+    def fail(error: OSError) -> None:
+        raise error
+
+    for parent, _, files in os.walk(folder, topdown=False, onerror=fail):
         for file in files:
             path = Path(parent, file)
             if not path.is_symlink():

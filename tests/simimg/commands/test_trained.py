@@ -132,3 +132,9 @@ def test_a_saved_model_stands_alone(runs: Path, tmp_path: Path, capsys: pytest.C
     (tmp_path / "other" / "file").touch()
     assert cli.main(["export", f"--model_dir={model_dir}", f"--out_dir={tmp_path / 'other'}"]) == 1
     assert "is not empty and not a SavedModel" in capsys.readouterr().err
+    assert cli.main(["export", f"--model_dir={model_dir}", f"--out_dir={tmp_path / 'other' / 'file'}"]) == 1
+    assert "is a file" in capsys.readouterr().err
+    (tmp_path / "saved" / "notes.txt").write_text("mine")
+    assert cli.main(["export", f"--model_dir={model_dir}", f"--out_dir={tmp_path / 'saved'}"]) == 1
+    assert "has notes.txt beside its SavedModel" in capsys.readouterr().err
+    assert (tmp_path / "saved" / "notes.txt").read_text() == "mine"

@@ -116,6 +116,10 @@ def test_nothing_is_overwritten_unasked(index: SearchIndex, tmp_path: Path) -> N
         export_index(index, out, format="parquet", by="copy")
     export_index(index, out, format="parquet", by="copy", overwrite=True)
     assert sorted(path.name for path in out.iterdir()) == ["export.json", "pictures.parquet", "projection.npz"]
+    (out / "notes.txt").write_text("mine")
+    with pytest.raises(UsageError, match=r"has notes\.txt beside its export"):
+        export_index(index, out, format="parquet", by="copy", overwrite=True)
+    assert (out / "notes.txt").read_text() == "mine"
     (tmp_path / "thesis").mkdir()
     (tmp_path / "thesis" / "years.txt").write_text("of work")
     for overwrite in (False, True):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -187,3 +188,24 @@ def test_an_image_is_the_query_that_its_file_is(blind: Embedder, scene: Scene, t
 def test_an_image_that_ends_early_is_no_query(blind: Embedder, scene: Scene) -> None:
     data = _photos_of_a_phone(scene)["side.jpg"]
     assert isinstance(image_query(Image.open(io.BytesIO(data[:-2000])), blind), Refusal)
+
+
+def test_a_query_has_the_background_of_what_it_is_compared_with(tmp_path: Path, scene: Scene, blind: Embedder) -> None:
+    """That of the model's dataset: white shapes, of which a white background would leave nothing."""
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for seed in range(6):
+        image = Image.new("RGBA", scene(seed).size, "white")
+        image.putalpha(scene(seed).convert("L").point(lambda level: 255 * (level > 128)))
+        image.save(folder / f"{seed}.png")
+    scene(6).save(folder / "6.jpg")
+    (folder / "6.jpg").write_bytes((folder / "6.jpg").read_bytes()[:-2000])
+    embedder = dataclasses.replace(blind, background=(0, 0, 0), truncated="keep", resize="pad")
+    made = index_folder(tmp_path / "index", folder, embedder)
+    assert not made.refused
+    with closing(Finder(made.index, embedder)) as found:
+        for name in ("3.png", "6.jpg"):
+            query = load_query(str(folder / name), embedder)
+            assert isinstance(query, Query)
+            best, other = found.find(query, 2)
+            assert (best.image.path, best.reasons, other.is_copy) == (name, ("the same pixels",), False)

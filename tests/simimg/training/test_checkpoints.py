@@ -1,7 +1,11 @@
 """A checkpoint is there whole or not at all, and what has happened to it since is noticed."""
 
+import errno
 import json
+import os
+import shutil
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -180,6 +184,79 @@ def test_a_changed_bit_of_the_weights(saved: Path) -> None:
     with pytest.raises(CheckpointError, match="all of its 2 checkpoints are damaged. Remove the folder"):
         restore_latest(saved, small_state(), warn=warnings.append)
     assert len(warnings) == 2
+
+
+def damage(folder: Path, step: int) -> bytes:
+    state = folder / "checkpoints" / f"{step:08d}" / "state.npz"
+    state.write_bytes(state.read_bytes()[:-1])
+    return state.read_bytes()
+
+
+def test_a_run_makes_progress_whose_newest_checkpoints_are_damaged(saved: Path) -> None:
+    """Also if it is killed after each of its checkpoints: damaged ones do not count as the newest."""
+    state = small_state()
+    keep(saved, 24, state, progress_at(24))
+    keep(saved, 20, state, progress_at(20))  # sets 24 aside
+    assert restore_latest(saved, state, pytest.fail) == progress_at(20)
+    for step in (28, 32):
+        shutil.copytree(saved / "checkpoints" / "00000020", saved / "checkpoints" / f"{step:08d}")
+    damaged = {step: damage(saved, step) for step in (28, 32)}
+    for step in (21, 22, 23, 28, 29):
+        keep(saved, step, state, progress_at(step))
+        warnings: list[str] = []
+        assert restore_latest(saved, small_state(), warnings.append) == progress_at(step)
+        assert not warnings
+    assert [name for name in names(saved) if name.isdecimal()] == ["00000028", "00000029"]
+    aside = {name[:16]: name for name in names(saved) if not name.isdecimal()}
+    assert set(aside) == {"damaged-00000024", "damaged-00000028", "damaged-00000032"}
+    for step, content in damaged.items():
+        assert (saved / "checkpoints" / aside[f"damaged-{step:08d}"] / "state.npz").read_bytes() == content
+
+
+def test_all_damaged_ones_are_left_where_they_are(saved: Path) -> None:
+    for step in (8, 16):
+        damage(saved, step)
+    for _ in range(2):  # a second call does not start anew either
+        with pytest.raises(CheckpointError, match="all of its 2 checkpoints are damaged"):
+            restore_latest(saved, small_state(), warn=lambda text: None)
+    assert names(saved) == ["00000008", "00000016"]
+
+
+def test_what_a_user_has_put_beside_them_stays(saved: Path) -> None:
+    shutil.copytree(saved / "checkpoints" / "00000008", saved / "checkpoints" / "00000008-before-the-crash")
+    (saved / "checkpoints" / "0-notes.txt").write_text("mine")
+    state = small_state()
+    assert restore_latest(saved, state, pytest.fail) == progress_at(16)
+    for step in (24, 32):
+        keep(saved, step, state, progress_at(step))
+    assert names(saved) == ["0-notes.txt", "00000008-before-the-crash", "00000024", "00000032"]
+
+
+def test_numbers_of_more_digits_are_newer(tmp_path: Path) -> None:
+    state = small_state()
+    for step in (99_999_998, 99_999_999, 100_000_000):
+        keep(tmp_path, step, state, progress_at(step))
+    assert restore_latest(tmp_path, state, pytest.fail) == progress_at(100_000_000)
+    assert names(tmp_path) == ["100000000", "99999999"]
+
+
+@pytest.mark.parametrize("code", [errno.EIO, errno.ESTALE, errno.EMFILE, errno.EACCES])
+def test_a_fault_of_the_disk_is_none_of_the_checkpoint(saved: Path, monkeypatch: pytest.MonkeyPatch, code: int) -> None:
+    """It would go back to an older one, and set aside what may be whole."""
+
+    def fail(*_: Any) -> None:
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr("simimg.training.checkpoints.file_sha256", fail)
+    with pytest.raises(CheckpointError, match=rf"00000016 cannot be read: {os.strerror(code)}\. It may be undamaged"):
+        restore_latest(saved, small_state(), pytest.fail)
+
+
+def test_a_missing_state_is_damage(saved: Path) -> None:
+    (saved / "checkpoints" / "00000016" / "state.npz").unlink()
+    warnings: list[str] = []
+    assert restore_latest(saved, small_state(), warnings.append) == progress_at(8)
+    assert "state.npz: No such file" in warnings[0]
 
 
 def test_another_model_or_optimizer_is_refused(saved: Path) -> None:

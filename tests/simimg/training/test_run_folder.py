@@ -8,9 +8,11 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from PIL import Image
 
+from simimg import api
 from simimg.augment import AugmentConfig
 from simimg.commands import train as command
 from simimg.errors import ModelError, TrainingError, UsageError
@@ -20,7 +22,7 @@ from simimg.models.model_folder import RunInfo, load_run, writing
 from simimg.training import TrainConfig, load_result, train
 from simimg.training.run_folder import begin_run, describe_run
 from tfrecords.convert import ConvertConfig, convert
-from tfrecords.convert.image.decoder import ImageOptions
+from tfrecords.convert.image.decoder import ImageOptions, load_image
 
 
 def test_a_second_process_is_refused(tmp_path: Path) -> None:
@@ -165,3 +167,35 @@ def test_a_model_knows_how_its_images_were_made(tmp_path: Path, base: dict[str, 
     file.write_text(json.dumps(values))
     assert options_of(load_run(tmp_path / "run")) == ImageOptions(image_size=16, resize="pad")
     describe_run(tmp_path / "run", config, open_split(made.dataset_dir, "train"), "uniform")
+
+
+def test_files_are_prepared_as_those_that_a_model_was_trained_on(
+    run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Transparent ones, large JPEG files, and truncated ones, in predictions and in searches."""
+    from simimg.similarity import load_embedder
+    from simimg.training import load_model
+
+    rng = np.random.default_rng(0)
+    photos = tmp_path / "photos"
+    for name in ("a", "b"):
+        (photos / name).mkdir(parents=True)
+        for number in range(4):
+            Image.fromarray(rng.integers(0, 256, (8, 8, 4), np.uint8)).save(photos / name / f"{number}.png")
+        large = Image.fromarray(rng.integers(0, 256, (9, 9, 3), np.uint8)).resize((100, 100))
+        large.save(photos / name / "large.jpg")
+        data = (photos / name / "large.jpg").read_bytes()
+        (photos / name / "truncated.jpg").write_bytes(data[: len(data) // 2])
+    options = {"decode": "exact", "truncated": "keep", "background": "navy", "resize": "pad", "image_size": 8}
+    config = ConvertConfig(image_dir=photos, data_dir=tmp_path / "data", splits="train=1", num_workers=1, **options)
+    run(convert(config).dataset_dir, tmp_path / "run", global_batch_size=4)
+
+    model, info = load_model(tmp_path / "run")
+    monkeypatch.setattr("simimg.models.search_embedder", lambda network: network)
+    assert options_of(info) == config.resolved().image == load_embedder(str(tmp_path / "run")).image_options
+    files = sorted(photos.rglob("*.*"))
+    found = api.predict(tmp_path / "run", files, refused=pytest.fail)
+    assert len(found) == len(files) == 12
+    pixels = np.stack([load_image(file.read_bytes(), config.resolved().image).pixels for file in files])
+    for one, expected in zip(found, model(pixels).numpy(), strict=True):
+        assert one.probabilities == pytest.approx(dict(zip("ab", expected.tolist(), strict=True)), abs=1e-5)

@@ -13,10 +13,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
-from simimg.errors import UsageError
+from simimg.errors import TrainingError, UsageError, WorkerLost
 from simimg.training import TrainConfig, train
-from simimg.training.strategy import Workers, make_strategy, workers
+from simimg.training.strategy import Workers, device_errors, make_strategy, workers
 from tfrecords.convert import ConvertConfig, convert
 
 ROOT = Path(__file__).parents[3]
@@ -122,6 +123,89 @@ def test_a_tf_config_that_can(monkeypatch: pytest.MonkeyPatch) -> None:
     assert not workers().is_chief
     with pytest.raises(UsageError, match="--num_devices=2: with several workers, each one trains on all of its GPUs"):
         make_strategy(2)
+
+
+TWO = json.dumps({"cluster": {"worker": ["a:1", "b:1"]}, "task": {"type": "worker", "index": 0}})
+
+
+def raised(kind: type[tf.errors.OpError], text: str, **options: object) -> Exception:
+    """Returns what becomes of an error in a run."""
+    message = f"Graph execution error:\n\nDetected at node x (most recent call last):\n{text}\n\t [[{{{{node x}}}}]]"
+    config = TrainConfig(dataset_dir=Path(), **options)
+    with pytest.raises((TrainingError, tf.errors.OpError)) as found, device_errors(config):
+        raise kind(None, None, message)
+    return found.value
+
+
+@pytest.mark.parametrize(
+    ("kind", "text"),
+    [
+        (tf.errors.UnavailableError, "Collective ops is aborted by: recvmsg:Connection reset by peer"),
+        (tf.errors.UnavailableError, "failed to connect to all addresses"),
+        (tf.errors.UnavailableError, "The following tasks are unhealthy (stopped sending heartbeats):"),
+        (tf.errors.AbortedError, "/job:worker/task:1 unexpectedly tried to connect with a different incarnation."),
+        (tf.errors.DeadlineExceededError, "Barrier timed out. Some tasks did not arrive: task:1"),
+        (tf.errors.FailedPreconditionError, "Device current incarnation doesn't match with one in the group."),
+        (tf.errors.InternalError, "NCCL: remote process exited or there was a network error"),
+        (tf.errors.CancelledError, "Collective ops is aborted by: Socket closed"),
+    ],
+)
+def test_a_worker_that_left(monkeypatch: pytest.MonkeyPatch, kind: type[tf.errors.OpError], text: str) -> None:
+    assert isinstance(raised(kind, text), kind)  # there is no other worker
+    monkeypatch.setenv("TF_CONFIG", TWO)
+    found = raised(kind, text)
+    assert type(found) is WorkerLost
+    assert text[:40] in str(found)
+
+
+@pytest.mark.parametrize(
+    ("kind", "text"),
+    [
+        (tf.errors.InvalidArgumentError, "Incompatible shapes: [2,3] vs. [3,2]"),
+        (tf.errors.InvalidArgumentError, "Collective ops is aborted by: Incompatible shapes on task:0"),
+        (tf.errors.InternalError, "cuDNN launch failure : input shape ([32,3,8,8])"),
+        (tf.errors.UnknownError, "CUDNN_STATUS_EXECUTION_FAILED in task 0"),
+        (tf.errors.UnimplementedError, "DNN library is not found"),
+        (tf.errors.NotFoundError, "No algorithm worked!"),
+        (tf.errors.ResourceExhaustedError, "/job:worker/task:0: No space left on device"),
+        (tf.errors.PermissionDeniedError, "task"),
+    ],
+)
+def test_any_other_error_is_not_told_as_a_lost_worker(
+    monkeypatch: pytest.MonkeyPatch, kind: type[tf.errors.OpError], text: str
+) -> None:
+    monkeypatch.setenv("TF_CONFIG", TWO)
+    assert type(raised(kind, text)) is kind
+
+
+@pytest.mark.parametrize("tf_config", ["", TWO])
+@pytest.mark.parametrize(
+    ("kind", "text"),
+    [
+        (tf.errors.ResourceExhaustedError, "OOM when allocating tensor with shape[64,9] by allocator GPU_0_bfc"),
+        (tf.errors.ResourceExhaustedError, "Collective ops is aborted by: OOM when allocating tensor on task:1"),
+        (tf.errors.ResourceExhaustedError, "Out of memory while trying to allocate 17179869184 bytes."),
+        (tf.errors.InternalError, "Failed to allocate 8 bytes: CUDA_ERROR_OUT_OF_MEMORY"),
+        (tf.errors.InternalError, "CUDNN_STATUS_ALLOC_FAILED"),
+        (tf.errors.InternalError, "Dst tensor is not initialized."),
+    ],
+)
+def test_out_of_memory_says_what_needs_less(
+    monkeypatch: pytest.MonkeyPatch, kind: type[tf.errors.OpError], text: str, tf_config: str
+) -> None:
+    monkeypatch.setenv("TF_CONFIG", tf_config)
+    found = raised(kind, text, global_batch_size=64, accumulate=2)
+    assert type(found) is TrainingError
+    assert f"a device is out of memory ({text})" in str(found)
+    wanted = "a smaller --global_batch_size than 64 or --precision=bfloat16 or --accumulate=4, in another --model_dir."
+    assert str(found).endswith(wanted)
+    options = {"per_replica_batch_size": 8, "precision": "bfloat16", "objective": "similarity"}
+    assert "try a smaller --per_replica_batch_size than 8, in" in str(raised(kind, text, **options))
+
+
+def test_a_device_that_is_really_out_of_memory(tmp_path: Path) -> None:
+    with pytest.raises(TrainingError, match="OOM when allocating"), device_errors(TrainConfig(dataset_dir=tmp_path)):
+        tf.zeros([1 << 46], tf.uint8) + tf.ones([1 << 46], tf.uint8)
 
 
 DOCUMENT = (ROOT / "simimg" / "docs" / "many_gpus.md").read_text()
