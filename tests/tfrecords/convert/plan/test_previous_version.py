@@ -242,7 +242,7 @@ def test_an_archive_that_was_replaced_is_told(
 
 
 def test_a_folder_in_the_place_of_another_is_told(mine: Path, tmp_path: Path, a_config: AConfig) -> None:
-    """Its files are older than the data set, and a file in a renamed folder keeps all of its times."""
+    """Its files are older than the dataset, and a file in a renamed folder keeps all of its times."""
     other = shutil.copytree(mine, tmp_path / "other")
     edit(other / "ant" / "image_3.png")
     time.sleep(0.02)
@@ -273,7 +273,7 @@ def test_a_link_that_leads_elsewhere_is_told(mine: Path, tmp_path: Path, a_confi
 def test_a_url_that_changed_is_told(
     mine: Path, tmp_path: Path, a_config: AConfig, kind: str, with_stamps: bool
 ) -> None:
-    """Data sets of earlier versions have no stamps, so that every URL is read."""
+    """Datasets of earlier versions have no stamps, so that every URL is read."""
     memory = fsspec.filesystem("memory")
     for path in mine.rglob("*.*"):
         memory.pipe(f"/zoo/{path.relative_to(mine)}", path.read_bytes())
