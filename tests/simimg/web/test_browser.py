@@ -244,6 +244,7 @@ def test_a_calibrated_threshold_is_shown_and_used_as_it_is(
     app = create_app(dataclasses.replace(index, info=info), embedder, plan_path, token=TOKEN)
     with serving(app, listener):
         page = Page(driver, f"http://127.0.0.1:{listener.getsockname()[1]}/?token={TOKEN}")
+        page.media(1280, 800)
         page.open("row/0")
         page.matched()
         assert page.one(".threshold output").text == "0.8734"

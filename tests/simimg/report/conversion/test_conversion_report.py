@@ -533,7 +533,7 @@ def test_the_table_of_many_classes_has_the_largest_and_the_rest(tmp_path, write_
     assert lines[2:4] == [["class", "29", "30", "1"], ["class", "28", "29", "0"]]
     assert lines[13:] == [
         ["…", "19", "more", "classes", "190", "1"],
-        ["─" * 17, "─" * 5, "─" * 7],
+        ["─" * 17, "─" * 5, "─" * 8],
         ["total", "465", "2"],
     ]
     assert len(summary_table(manifest[:78], names[:12]).splitlines()) == 12 + 4  # those of the first twelve classes
@@ -555,5 +555,5 @@ def test_the_table_is_aligned_by_what_a_terminal_draws(tmp_path, write_dataset, 
     lines = summary_table(read_manifest(folder), [name, "plain"]).splitlines()
     column = len(lines[1].split("  ")[0])
     assert column == max(width, 5)
-    assert lines[2] == f"{drawn}{' ' * (column - width)}      1     0      1        0"
-    assert lines[3] == f"plain{' ' * (column - 5)}      1     0      1        0"
+    assert lines[2] == f"{drawn}{' ' * (column - width)}      1     0      1         0"
+    assert lines[3] == f"plain{' ' * (column - 5)}      1     0      1         0"
