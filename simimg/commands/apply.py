@@ -1,6 +1,6 @@
 """Move the copies that a plan lists to a quarantine folder.
 
-The plan is a file that `simimg duplicates --plan` wrote; the quarantine folder lies beside the image folder. A file is
+The plan is a file that `simimg duplicates --plan` wrote; the quarantine folder lies beside the plan. A file is
 moved only if it and the file that is kept in its place are unchanged since the plan was made. If the command is
 interrupted, run it again to resume. When you are sure, delete the quarantine folder.
 
@@ -10,6 +10,7 @@ Example: simimg apply --plan=plan.json --dry_run
 from __future__ import annotations
 
 import dataclasses
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +41,7 @@ def run(options: Options) -> Result:
     done = "would be moved" if options.dry_run else "moved"
     lines.append(f"{len(applied.moved):,} files, {applied.num_bytes / 1e6:,.1f} MB, {done} to {plan.quarantine_dir}")
     if applied.moved and not options.dry_run:
-        lines.append(f"`simimg undo --plan={options.plan}` moves them back")
+        lines.append(f"`simimg undo --plan={shlex.quote(str(options.plan))}` moves them back")
     return Result(values=values, text="\n".join(lines), exit_code=2 if applied.skipped else 0)
 
 

@@ -2,7 +2,7 @@
 
 Candidates are byte-identical files, then files with similar perceptual hashes or embeddings. Every candidate pair is
 verified, so each copy is listed with the edit that made it. Nothing is removed: --plan writes a file that you can read
-and change. `simimg apply --plan=FILE` moves the files that it lists to a quarantine folder beside the images, and
+and change. `simimg apply --plan=FILE` moves the files that it lists to a quarantine folder beside the plan, and
 `simimg undo --plan=FILE` moves everything back.
 
 The index is created or updated first; --index_dir keeps it, so that the next call is fast.
@@ -108,7 +108,8 @@ def run(options: Options) -> Result:
         f"{storage(sum(member.image.num_bytes for member in copies))} in all; {seconds:.0f} s"
     )
     if options.plan is not None:
-        lines.append(f"plan: {options.plan}; `simimg apply --plan={options.plan} --dry_run` shows what it does")
+        quoted = shlex.quote(str(options.plan))
+        lines.append(f"plan: {options.plan}; `simimg apply --plan={quoted} --dry_run` shows what it does")
     if options.report is not None:
         lines.append(f"report: {options.report}")
     return Result(values=values, text="\n".join(lines), exit_code=2 if refused or found.num_missing else 0)
@@ -138,7 +139,7 @@ def _write_report(options: Options, report: Path, index: SearchIndex, found: Dup
     apply = ["simimg", "apply", f"--plan={plan}"]
     commands = {
         "Show what a plan would move:": shlex.join([*apply, "--dry_run"]),
-        "Move the copies to a quarantine folder beside the images; simimg undo moves them back:": shlex.join(apply),
+        "Move the copies to a quarantine folder beside the plan; simimg undo moves them back:": shlex.join(apply),
     }
     if options.plan is None:
         flag = f"--image_dir={options.image_dir}" if options.image_dir else f"--index_dir={options.index_dir}"

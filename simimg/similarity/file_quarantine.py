@@ -17,6 +17,7 @@ import dataclasses
 import errno
 import filecmp
 import hashlib
+import itertools
 import os
 import shutil
 from collections import defaultdict
@@ -42,6 +43,8 @@ _LOCK = ".simimg-lock"
 _COPY = ".simimg-copy-"  # begins the name of a file that is being copied to another file system
 _MOVES_PER_SYNC = 64  # of the journal; a disk syncs some hundred times per second
 
+_CHANGED = "it, or the file that is kept in its place, was changed since the plan was made, or is gone"
+
 _Progress = Callable[[int], object]
 
 
@@ -62,6 +65,22 @@ class Applied:
     left: tuple[str, ...] = ()
 
 
+_Stamp = tuple[int, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class _Chosen:
+    """A file to move: its name, and the stamps of the file and of its keeper when their bytes were compared."""
+
+    name: str
+    file: tuple[Path, _Stamp]
+    keeper: tuple[Path, _Stamp]
+
+    def is_unchanged(self) -> bool:
+        """Whether both are still what they were."""
+        return all(_stamp(path) == stamp for path, stamp in (self.file, self.keeper))
+
+
 def apply_plan(plan: Plan, *, dry_run: bool, progress: _Progress = lambda num_files: None) -> Applied:
     """Move the files that the plan removes into its quarantine folder.
 
@@ -77,20 +96,23 @@ def apply_plan(plan: Plan, *, dry_run: bool, progress: _Progress = lambda num_fi
             process is at work in it.
     """
     _check_image_dir(plan)
+    skipped: list[tuple[str, str]] = []
     if dry_run:
-        moves = read_moves(plan)
-        chosen, skipped = _choose(plan, moves, progress)
-        return Applied(tuple(map(printable, chosen)), _total_bytes(plan, chosen), skipped)
+        names = [one.name for one in _choose(plan, _moves(plan), skipped, progress)]
+        return Applied(tuple(map(printable, names)), _total_bytes(plan, names), tuple(skipped))
+    moved, num_bytes = [], 0
     with _locked(plan):
-        moves = read_moves(plan)
-        chosen, skipped = _choose(plan, moves, progress)
-        num_bytes = _total_bytes(plan, chosen)
-        journal = Journal(plan)
-        for start in range(0, len(chosen), _MOVES_PER_SYNC):
-            _quarantine(plan, journal, chosen[start : start + _MOVES_PER_SYNC])
-        if not chosen and not moves:
+        earlier = _moves(plan)
+        chosen = _choose(plan, earlier, skipped, progress)
+        while some := list(itertools.islice(chosen, _MOVES_PER_SYNC)):
+            names = [one.name for one in some if one.is_unchanged()]
+            skipped += [(printable(one.name), _CHANGED) for one in some if one.name not in names]
+            num_bytes += _total_bytes(plan, names)
+            _quarantine(plan, Journal(plan), names)
+            moved += names
+        if not moved and not earlier:
             _remove_own(plan.quarantine_dir)
-    return Applied(tuple(map(printable, chosen)), num_bytes, skipped)
+    return Applied(tuple(map(printable, moved)), num_bytes, tuple(skipped))
 
 
 def undo_plan(plan: Plan, *, progress: _Progress = lambda num_files: None) -> Applied:
@@ -105,8 +127,7 @@ def undo_plan(plan: Plan, *, progress: _Progress = lambda num_files: None) -> Ap
     _check_image_dir(plan)
     moved, skipped, num_bytes = [], [], 0
     with _locked(plan):
-        moves = read_moves(plan)
-        moves += forgotten_moves(plan, moves)
+        moves = _moves(plan, undoing=True)
         journal = Journal(plan)
         for move in moves:
             source, target = plan.quarantine_dir / move.to, plan.image_dir / move.path
@@ -123,10 +144,14 @@ def undo_plan(plan: Plan, *, progress: _Progress = lambda num_files: None) -> Ap
     return Applied(tuple(dict.fromkeys(moved)), num_bytes, tuple(skipped), left)
 
 
-def _choose(plan: Plan, moves: list[Move], progress: _Progress) -> tuple[list[str], tuple[tuple[str, str], ...]]:
-    """Return the names of the files to move, and the paths that stay, each with the reason."""
-    chosen: dict[str, None] = {}
-    skipped = []
+def _moves(plan: Plan, *, undoing: bool = False) -> list[Move]:
+    moves = read_moves(plan, undoing=undoing)
+    return moves + forgotten_moves(plan, moves)
+
+
+def _choose(plan: Plan, moves: list[Move], skipped: list[tuple[str, str]], progress: _Progress) -> Iterator[_Chosen]:
+    """Yield the files to move; append the paths that stay to `skipped`, each with the reason."""
+    chosen: set[str] = set()
     removed = {file.path for file in plan.removals}
     earlier = {printable(move.path) for move in moves if os.path.lexists(plan.quarantine_dir / move.to)}
     keepers = [group.keep for group in plan.groups if group.keep.path not in removed]
@@ -134,12 +159,15 @@ def _choose(plan: Plan, moves: list[Move], progress: _Progress) -> tuple[list[st
     links = _links(plan.image_dir)
     for group in plan.groups:
         keeper = group.keep
-        is_kept = keeper.path not in removed and has_bytes(_path(plan, keeper), keeper.sha256)
+        keeper_path = _path(plan, keeper)
+        keeper_stamp = _stamp(keeper_path)
+        is_kept = keeper.path not in removed and has_bytes(keeper_path, keeper.sha256)
         for file in sorted(group.remove, key=lambda file: not _path(plan, file).is_symlink()):  # links before files
             progress(1)
             path = _path(plan, file)
+            stamp = _stamp(path)
             name = path.relative_to(plan.image_dir).as_posix()
-            if not os.path.lexists(path) and file.path in earlier:
+            if name in chosen or (not os.path.lexists(path) and file.path in earlier):
                 continue
             pointing = [link for link in links.get(os.path.realpath(path), ()) if link != name and link not in chosen]
             if folder := _reference_dir_of(plan, path):
@@ -147,7 +175,7 @@ def _choose(plan: Plan, moves: list[Move], progress: _Progress) -> tuple[list[st
             elif not is_kept:
                 reason = f"{keeper.path}, which is to be kept in its place, is gone or was changed"
             elif not has_bytes(path, file.sha256):
-                reason = "it is gone, or was changed since the plan was made"
+                reason = _CHANGED
             elif same := kept.get(file_identity(path)):
                 reason = f"it is the same file as {same}, which is kept: another name of it, not a copy"
             elif outside := _outside(plan, name):
@@ -155,10 +183,10 @@ def _choose(plan: Plan, moves: list[Move], progress: _Progress) -> tuple[list[st
             elif pointing and not path.is_symlink():
                 reason = f"{printable(pointing[0])} is a link to it, which would lead nowhere"
             else:
-                chosen[name] = None
+                chosen.add(name)
+                yield _Chosen(name, (path, stamp), (keeper_path, keeper_stamp))
                 continue
             skipped.append((file.path, reason))
-    return list(chosen), tuple(skipped)
 
 
 def _quarantine(plan: Plan, journal: Journal, names: list[str]) -> None:
@@ -312,6 +340,15 @@ def _num_bytes(path: Path) -> int | None:
         return 0 if path.is_symlink() else os.lstat(path).st_size
     except OSError:
         return None
+
+
+def _stamp(path: Path) -> _Stamp:
+    """Return what changes if a file is replaced or written to; empty if it is gone."""
+    try:
+        status = os.stat(path)
+    except OSError:
+        return ()
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
 
 
 def _total_bytes(plan: Plan, names: list[str]) -> int:

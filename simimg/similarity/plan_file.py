@@ -20,7 +20,7 @@ from simimg.similarity.duplicate_groups import Group
 from simimg.similarity.search_index import SearchIndex
 from tfrecords.convert.sources import printable
 from tfrecords.convert.sources.source import QUARANTINE_JOURNAL
-from tfrecords.format.atomic_files import read_json, write_json
+from tfrecords.format.atomic_files import parse_json, read_bytes, write_json
 
 APPLIED_PLAN = "applied-plan.json"
 """The copy of a plan in its quarantine folder, which `simimg undo` takes as well."""
@@ -48,7 +48,7 @@ class PlannedGroup:
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """A plan: its file, the folder of the images, the groups, the SHA-256 of the file, and the reference folders.
+    """A plan: its file, the folder of the images, the groups, the content of the file, and the reference folders.
 
     Reference folders are relative to the folder of the images.
     """
@@ -56,8 +56,13 @@ class Plan:
     path: Path
     image_dir: Path
     groups: tuple[PlannedGroup, ...]
-    sha256: str
+    data: bytes = dataclasses.field(repr=False)
     reference_dirs: tuple[str, ...] = ()
+
+    @property
+    def sha256(self) -> str:
+        """The checksum of the file, in hexadecimal."""
+        return hashlib.sha256(self.data).hexdigest()
 
     @property
     def removals(self) -> tuple[PlannedFile, ...]:
@@ -128,16 +133,16 @@ def load_plan(path: Path) -> Plan:
     Raises:
         DataError: the file is missing, or is not a plan.
     """
-    values: Any = read_json(path, "a plan of `simimg duplicates`")
+    data = read_bytes(path, "a plan of `simimg duplicates`")
     try:
+        values: Any = parse_json(data)
         if values["format"] != _FORMAT:
             raise ValueError(f"its format is {values['format']}, not {_FORMAT}")
         groups = tuple(
             PlannedGroup(_planned_file(group["keep"]), tuple(map(_planned_file, group["remove"])))
             for group in values["groups"]
         )
-        sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
-        return Plan(path, Path(values["image_dir"]), groups, sha256, _reference_dirs(values))
+        return Plan(path, Path(values["image_dir"]), groups, data, _reference_dirs(values))
     except (KeyError, TypeError, ValueError) as error:
         raise DataError(f"{path} is not a plan of `simimg duplicates`: {error}. Make it again.") from None
 

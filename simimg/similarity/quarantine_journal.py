@@ -13,6 +13,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import shlex
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -47,7 +48,7 @@ class Journal:
         if self._path.exists():
             return
         with atomic_file(plan.quarantine_dir / APPLIED_PLAN) as file:
-            file.write(plan.path.read_bytes())
+            file.write(plan.data)
         header = {"format": _FORMAT, "plan_sha256": plan.sha256, "image_dir": str(plan.image_dir)}
         with atomic_file(self._path) as file:
             file.write(_line(header))
@@ -63,8 +64,11 @@ class Journal:
             os.fsync(file.fileno())
 
 
-def read_moves(plan: Plan) -> list[Move]:
-    """Return the moves of the plan's journal; raise UsageError if it is that of another plan."""
+def read_moves(plan: Plan, *, undoing: bool = False) -> list[Move]:
+    """Return the moves of the plan's journal; raise UsageError if it is that of another plan.
+
+    Journals of older versions do not say whose they are. For undoing, any plan of that name will do.
+    """
     journal = plan.quarantine_dir / QUARANTINE_JOURNAL
     moves: dict[str, Move] = {}
     owners = []
@@ -84,12 +88,14 @@ def read_moves(plan: Plan) -> list[Move]:
             continue
     planned = {file.path for file in plan.removals}
     is_ours = (plan.sha256, str(plan.image_dir)) in owners
-    if not is_ours and (owners or not {printable(move.path) for move in moves.values()} <= planned):
+    are_planned = undoing or {printable(move.path) for move in moves.values()} <= planned
+    if not is_ours and (owners or not are_planned):
+        applied = plan.quarantine_dir / APPLIED_PLAN
+        undo = f"simimg undo --plan={shlex.quote(str(applied if applied.exists() else plan.path))}"
         raise UsageError(
             f"{plan.quarantine_dir} holds the files that another plan of this name moved"
             + (f" from {owners[0][1]}" if owners else "")
-            + f". Move them back with `simimg undo --plan={plan.quarantine_dir / APPLIED_PLAN}`, or give "
-            f"{plan.quarantine_dir} or {plan.path} another name."
+            + f". Move them back with `{undo}`, or give {plan.quarantine_dir} or {plan.path} another name."
         )
     return list(moves.values())
 

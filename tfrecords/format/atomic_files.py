@@ -190,13 +190,19 @@ def read_json(path: Path, what: str) -> Any:
     `what` says for errors what the file is and what to do about it, e.g. "the layout; convert the dataset again".
     """
     try:
-        return parse_json(path.read_bytes())
+        return parse_json(read_bytes(path, what))
+    except ValueError as error:
+        raise DataError(f"{path} is not valid JSON: {error} ({what}).") from None
+
+
+def read_bytes(path: Path, what: str) -> bytes:
+    """Return the content of the file `path`; raise DataError if it is missing or cannot be read, as `read_json`."""
+    try:
+        return path.read_bytes()
     except (FileNotFoundError, NotADirectoryError):
         raise DataError(f"{path} is missing ({what}).") from None
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror or error} ({what}).") from None
-    except ValueError as error:
-        raise DataError(f"{path} is not valid JSON: {error} ({what}).") from None
 
 
 def file_sha256(path: Path) -> str:

@@ -286,6 +286,62 @@ def test_a_path_with_another_type_is_refused(folder: Path) -> None:
         load_plan(plan)
 
 
+def test_a_plan_that_is_saved_while_it_is_applied(folder: Path) -> None:
+    before = state(folder)
+    plan = plan_of(folder, ("0.jpg", "1.jpg"))
+    loaded = load_plan(plan)
+    plan_of(folder, ("0.jpg", "2.jpg"))
+    assert apply_plan(loaded, dry_run=False).moved == ("1.jpg",)
+    with pytest.raises(UsageError, match="another plan"):
+        undo(plan)
+    assert undo(folder.parent / "p-quarantine" / "applied-plan.json").moved == ("1.jpg",)
+    assert state(folder) == before
+
+
+@pytest.mark.parametrize("changed", ["0.jpg", "1.jpg"])
+def test_what_changes_while_a_plan_is_applied_stays(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, changed: str
+) -> None:
+    make(folder, **{"3.jpg": "other", "4.jpg": "copy of other"})
+    plan = plan_of(folder, ("0.jpg", "1.jpg"), ("3.jpg", "4.jpg"))
+    has_bytes = quarantine.has_bytes
+
+    def edit_then_compare(path: Path, sha256: str) -> bool:
+        if path.name == "4.jpg":
+            (folder / changed).write_text("edited meanwhile")
+        return has_bytes(path, sha256)
+
+    monkeypatch.setattr(quarantine, "has_bytes", edit_then_compare)
+    applied = apply(plan)
+    assert applied.moved == ("4.jpg",)
+    assert [path for path, _ in applied.skipped] == ["1.jpg"]
+    assert (folder / changed).read_text() == "edited meanwhile"
+
+
+def test_an_older_journal_is_undone_by_an_edited_plan(folder: Path) -> None:
+    before = state(folder)
+    quarantine_dir = folder.parent / "p-quarantine"
+    (quarantine_dir / "files").mkdir(parents=True)
+    (quarantine_dir / "moves.jsonl").write_text(json.dumps(planned(folder, "1.jpg")) + "\n")
+    os.rename(folder / "1.jpg", quarantine_dir / "files" / "1.jpg")
+    plan = plan_of(folder, ("0.jpg", "2.jpg"))
+    with pytest.raises(UsageError, match=r"another plan .*undo --plan=.*p\.json"):
+        apply(plan)
+    assert undo(plan).moved == ("1.jpg",)
+    assert state(folder) == before
+
+
+def test_apply_keeps_what_it_has_forgotten(folder: Path) -> None:
+    before = state(folder)
+    plan = plan_of(folder, ("0.jpg", "1.jpg"))
+    apply(plan)
+    journal = folder.parent / "p-quarantine" / "moves.jsonl"
+    journal.write_bytes(journal.read_bytes().split(b"\n")[0] + b"\n")
+    assert not apply(plan).moved
+    assert undo(plan).moved == ("1.jpg",)
+    assert state(folder) == before
+
+
 # Kill -9 at any line: any tree, any plan. What is written by then is on the disk, and nothing is cleaned up.
 
 NAMES = ("a", "b", "c.jpg", "\udce9.jpg", "d e.jpg")
