@@ -22,7 +22,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders, QueryParams
-from starlette.requests import Request, cookie_parser
+from starlette.requests import ClientDisconnect, Request, cookie_parser
 from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -166,7 +166,7 @@ async def body_of(request: Request, most: int) -> bytes:
     """Return the body of a request.
 
     Raises:
-        RequestError: it is longer than `most` bytes, or too slow.
+        RequestError: it is longer than `most` bytes, too slow, or incomplete.
     """
     too_large = RequestError(413, f"This is too large. The limit is {most / (1 << 20):.0f} MB.")
     length = request.headers.get("content-length", "")
@@ -184,3 +184,5 @@ async def body_of(request: Request, most: int) -> bytes:
         return bytes(body)
     except TimeoutError:
         raise RequestError(408, "This took too long to arrive. Try again.") from None
+    except ClientDisconnect:
+        raise RequestError(400, "The connection was closed before everything arrived. Send it again.") from None

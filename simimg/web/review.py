@@ -101,22 +101,19 @@ class Review:
 
         A group has its members, the keeper first, and the rows to remove. Without a plan these are the removals that
         `simimg duplicates` would write. With a plan they are those of the plan; a group that it lacks has none.
+        Found and planned groups that share an image are one group, so that all removals of the plan are there.
         Images in reference folders are marked. `threshold` is that of the search which found the groups.
         """
         job = self.job.described()  # first, because its result is there before it is done
         found: _Found | None = self.job.result
         plan = self._planned()
-        groups = [_group_values(group, plan) for group in found.duplicates.groups] if found else []
-        there = {member["row"] for group in groups for member in group["members"]}
-        for group in plan.groups:
-            if not there & {member.row for member in group.members}:
-                groups.append(_group_values(group, plan))
+        groups = _joined(found.duplicates.groups if found else (), plan.groups)
         return {
             "job": job,
             "threshold": found.threshold if found else self._threshold,
             "searched": found is not None,
             "num_missing": found.duplicates.num_missing if found else 0,
-            "groups": groups,
+            "groups": [_group_values(members, plan) for members in groups],
             "reference_dirs": plan.reference_dirs,
             "plan": {
                 "path": str(self._path),
@@ -234,16 +231,48 @@ class Review:
         return Member(row, self._index.images[row], file.similarity, file.reason)
 
 
-def _group_values(group: Group, plan: _Planned) -> dict[str, Any]:
-    rows = {member.row for member in group.members}
-    keep, remove, planned = group.keeper.row, [member.row for member in group.others], not plan.version
-    reference = {member.row for member in group.members if plan.is_kept(member.image)}
+def _joined(found: Sequence[Group], planned: Sequence[Group]) -> list[list[Member]]:
+    """Return the members of all groups, the keeper first; those that share a row are joined, and no row is twice.
+
+    The members of a planned group come before those of the found groups that it extends or joins, because their
+    similarities are to its keeper. The keeper of such a found group gets the similarity of an image that both have.
+    """
+    joined = [list(group.members) for group in found]
+    place_of = {member.row: place for place, members in enumerate(joined) for member in members}
+    for group in planned:
+        rows = {member.row for member in group.members}
+        places = sorted({place_of[row] for row in rows if row in place_of})
+        if len(places) == 1 and rows <= {member.row for member in joined[places[0]]}:
+            continue
+        merged: dict[int, Member] = {}
+        for member in group.members:
+            merged.setdefault(member.row, member)
+        for place in places:
+            keeper, *others = joined[place]
+            shared = next(member for member in joined[place] if member.row in merged)
+            reason = f"similar to {shared.image.path}"
+            for member in (dataclasses.replace(keeper, similarity=shared.similarity, reason=reason), *others):
+                merged.setdefault(member.row, member)
+            joined[place] = []
+        if not places:
+            places = [len(joined)]
+            joined.append([])
+        joined[places[0]] = list(merged.values())
+        place_of.update(dict.fromkeys(merged, places[0]))
+    return [members for members in joined if members]
+
+
+def _group_values(members: Sequence[Member], plan: _Planned) -> dict[str, Any]:
+    rows = [member.row for member in members]
+    keep, remove, planned = rows[0], rows[1:], not plan.version
+    reference = {member.row for member in members if plan.is_kept(member.image)}
     if plan.version:
-        remove = []
-        for one in plan.groups:
-            if one.keeper.row in rows:
-                keep, planned = one.keeper.row, True
-            remove += [member.row for member in one.others if member.row in rows]
+        there = set(rows)
+        groups = [group for group in plan.groups if group.keeper.row in there]
+        remove, planned = [member.row for group in groups for member in group.others], bool(groups)
+        for group in groups:
+            if group.keeper.row not in remove:
+                keep = group.keeper.row
     return {
         "members": [
             {
@@ -252,7 +281,7 @@ def _group_values(group: Group, plan: _Planned) -> dict[str, Any]:
                 "reason": member.reason,
                 "reference": member.row in reference,
             }
-            for member in group.members
+            for member in members
         ],
         "keep": keep,
         "remove": sorted(set(remove) - {keep} - reference),

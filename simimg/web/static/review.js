@@ -18,6 +18,8 @@ export class ReviewView {
     this.at = 0;
     this.cursor = 0;
     this.dirty = false;
+    this.edits = 0; // since the groups were loaded; tells whether there were any while the plan was being saved
+    this.saving = false;
     this.node = el("div", { class: "view copies" });
     this.#register();
     addEventListener("resize", () => { if (this.strip?.isConnected) this.#drawStrip(); });
@@ -51,7 +53,7 @@ export class ReviewView {
     if (data.plan.problem) toast(data.plan.problem);
     this.choices = data.groups.map((group) => ({ keep: group.keep, remove: new Set(group.remove), seen: false }));
     this.done = [];
-    this.at = this.cursor = 0;
+    this.at = this.cursor = this.edits = 0;
     this.dirty = data.groups.some((group) => group.remove.length) && !data.plan.version;
     if (data.groups.length) {
       this.#build();
@@ -60,7 +62,7 @@ export class ReviewView {
   }
 
   #register() {
-    const here = () => this.node.isConnected && Boolean(this.data?.groups.length);
+    const here = () => this.node.isConnected && this.#shown;
     const onButton = (event) => event.target.tagName === "BUTTON";
     keys("Copies", here, [
       [["ArrowLeft", "ArrowRight"], "Previous or next image", (event) => this.#move(event.key === "ArrowLeft" ? -1 : 1)],
@@ -101,6 +103,8 @@ export class ReviewView {
   }
 
   async #find(threshold) {
+    // What a search suggested, the next one suggests again; choices that were made by hand would be lost.
+    if (this.dirty && this.edits && !confirm("Some choices are not saved. Search again and discard them?")) return;
     try {
       await api.send("/api/review", "POST", { threshold });
     } catch (error) { toast(error.message); } // another search may be running: it is shown
@@ -208,7 +212,7 @@ export class ReviewView {
     }
     this.sum.replaceChildren(el("b", {}, count(removals, "file")), ` to be removed, ${bytes(size)}`, this.dirty ? el("span", { class: "unsaved" }, "not saved") : "");
     const { path, version, num_unknown: unknown, possible, problem } = this.data.plan;
-    this.saveButton.disabled = !this.dirty || !possible || Boolean(problem);
+    this.saveButton.disabled = !this.dirty || this.saving || !possible || Boolean(problem);
     if (problem) this.where.textContent = `${problem} It is left as it is, so nothing can be saved.`;
     else if (!possible) this.where.textContent = "The images of this index are not files of this machine, so none can be removed.";
     else if (version && !this.dirty) {
@@ -235,6 +239,8 @@ export class ReviewView {
     this.#point(Math.min(Math.max(this.cursor + by, 0), last), true);
   }
 
+  get #shown() { return Boolean(this.data?.groups.length) && this.data.job.state !== "running"; }
+
   get #removable() { return this.data.groups[this.at].members.filter((member) => !member.reference).map((member) => member.row); }
 
   get #row() { return this.data.groups[this.at].members[this.cursor].row; }
@@ -247,9 +253,14 @@ export class ReviewView {
       && [...before.remove].every((row) => choice.remove.has(row));
     if (same) return;
     this.done.push([this.at, before]);
-    this.dirty = true;
+    this.#edited();
     this.#draw({ focus: true });
     say(words);
+  }
+
+  #edited() {
+    this.edits += 1;
+    this.dirty = true;
   }
 
   #keep() {
@@ -292,9 +303,10 @@ export class ReviewView {
   #undo() {
     const last = this.done.pop();
     if (!last) return;
+    if (this.at !== last[0]) this.cursor = 0;
     [this.at] = last;
     this.choices[this.at] = last[1];
-    this.dirty = true;
+    this.#edited();
     this.#draw({ focus: true });
     say("undone");
   }
@@ -316,15 +328,18 @@ export class ReviewView {
   async #save() {
     if (this.saveButton.disabled) return;
     const groups = this.choices.filter(({ remove }) => remove.size).map(({ keep, remove }) => ({ keep, remove: [...remove] }));
-    this.saveButton.disabled = true;
+    const { data, edits } = this; // of what is saved
+    this.saving = true;
+    this.#drawSum();
     try {
-      const saved = await api.send("/api/plan", "PUT", { version: this.data.plan.version, groups });
-      this.data.plan.version = saved.version;
-      this.data.plan.num_unknown = 0;
-      for (const group of this.data.groups) group.planned = true;
-      this.dirty = false;
+      const saved = await api.send("/api/plan", "PUT", { version: data.plan.version, groups });
+      data.plan.version = saved.version;
+      data.plan.num_unknown = 0;
+      for (const group of data.groups) group.planned = true;
+      if (this.data === data) this.dirty = this.edits !== edits;
       say(`The plan is saved, ${count(saved.num_removals, "file")} to be removed`);
     } catch (error) { toast(error.message); }
-    this.#draw();
+    this.saving = false;
+    if (this.#shown) this.#draw();
   }
 }

@@ -365,6 +365,53 @@ def test_a_review_writes_the_plan(page: Page, plan_path: Path) -> None:
     assert page.run(states) == ["best", "keep", "remove"]
 
 
+def test_choices_made_while_saving_stay_unsaved(page: Page, plan_path: Path) -> None:
+    page.open("copies")
+    page.until("document.querySelector('.start .primary')")
+    slider = page.one("#least")
+    page.run("arguments[0].value = 0.6; arguments[0].dispatchEvent(new Event('input'))", slider)
+    page.one(".start .primary").click()
+    page.until("document.querySelector('.cards .card')")
+    states = "return [...document.querySelectorAll('.card')].map((card) => card.className.split(' ')[1])"
+    page.run("""
+    const { fetch } = window;
+    window.puts = 0;
+    window.fetch = async (...request) => {
+      if (request[1]?.method === "PUT") {
+        window.puts += 1;
+        await new Promise((resolve) => { window.answer = resolve; });
+      }
+      return fetch(...request);
+    };
+    """)
+    page.one(".card").click()
+    page.press("s", Keys.ARROW_RIGHT, "k", "s")  # the second s does nothing yet
+    assert page.run("return window.puts") == 1
+    assert not page.one(".plan .primary").is_enabled()
+    page.run("window.answer()")
+    page.until("!document.querySelector('.plan .primary').disabled")
+    assert page.one(".unsaved").is_displayed()
+    removed = [file.path for file in load_plan(plan_path).removals]
+    assert "old/0-bytes.jpg" in removed
+    page.press("s")
+    page.until("window.puts === 2")
+    page.run("window.answer()")
+    page.until("document.querySelector('.where code')")
+    assert not page.all(".unsaved")
+    assert len(load_plan(plan_path).removals) == len(removed) - 1
+
+    page.run("window.asked = 0; window.confirm = () => { window.asked += 1; return false; }")
+    page.one(".card").click()
+    page.press(Keys.ARROW_DOWN, "a", Keys.ARROW_UP)
+    page.press(Keys.ARROW_RIGHT, Keys.ARROW_RIGHT, "u")  # from the third image into a group of two
+    assert page.one(".group h1").text == "Group 2 of 2"
+    page.press("k", "a")
+    assert page.run(states) == ["best", "keep"]
+    page.run("document.querySelector('.again .primary').click()")
+    assert page.run("return window.asked") == 1
+    assert page.run(states) == ["best", "keep"]
+
+
 def test_files_of_reference_folders_stay(page: Page, index: SearchIndex, plan_path: Path) -> None:
     values = {"format": "simimg-plan/1", "image_dir": index.info.image_dir, "reference_dirs": ["old"], "groups": []}
     plan_path.write_text(json.dumps(values))

@@ -126,6 +126,22 @@ def test_a_body_that_does_not_arrive_is_given_up(monkeypatch: pytest.MonkeyPatch
     assert refused.value.status == 408
 
 
+def test_an_upload_that_is_given_up_is_no_exception() -> None:
+    messages = iter([{"type": "http.request", "body": b"abc", "more_body": True}, {"type": "http.disconnect"}])
+    statuses = []
+
+    async def receive() -> dict[str, object]:
+        return next(messages)
+
+    async def send(message: Any) -> None:
+        statuses.append(message.get("status"))
+
+    headers = [(b"host", HOST.encode())]
+    scope = {"type": "http", "method": "POST", "path": "/api/take", "query_string": b"token=5ec2e7", "headers": headers}
+    asyncio.run(client().app(scope, receive, send))  # type: ignore[arg-type]
+    assert statuses[0] == 400
+
+
 def test_who_takes_no_answer_is_let_go(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(request_guard, "_PIECE_S", 0.05)
 

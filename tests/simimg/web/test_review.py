@@ -13,7 +13,9 @@ import pytest
 
 from simimg.similarity import (
     Duplicates,
+    Group,
     IndexImages,
+    Member,
     SearchIndex,
     apply_plan,
     find_duplicates,
@@ -121,6 +123,53 @@ def test_a_plan_is_loaded_and_goes_on(client: Any, index: SearchIndex, plan_path
     assert not found["planned"]
     assert found["remove"] == []
     assert planned["remove"] == [row_of("dogs/1.jpg")]
+
+
+def groups_of(index: SearchIndex, *groups: str) -> tuple[Group, ...]:
+    """Groups of rows, each a digit, the keeper first."""
+    members = ([Member(int(row), index.images[int(row)], 0.5 + int(row) / 20, f"of {group}") for row in group]
+               for group in groups)  # fmt: skip
+    return tuple(Group(keeper, tuple(others)) for keeper, *others in members)
+
+
+@pytest.mark.parametrize(
+    ("found", "planned", "shown"),
+    [
+        (["12"], ["123"], [([1, 2, 3], 1, [2, 3])]),  # it is extended
+        (["23"], ["123"], [([1, 2, 3], 1, [2, 3])]),
+        (["32"], ["12"], [([1, 2, 3], 1, [2])]),
+        (["45", "12", "37"], ["13"], [([4, 5], 4, []), ([1, 3, 2, 7], 1, [3])]),  # two of them are joined
+        (["23", "67"], ["12", "34", "46"], [([4, 6, 3, 1, 2, 7], 3, [2, 4, 6])]),
+        (["1234"], ["21", "43"], [([1, 2, 3, 4], 4, [1, 3])]),
+        ([], ["12", "34"], [([1, 2], 1, [2]), ([3, 4], 3, [4])]),
+        ([], ["12", "23"], [([2, 3, 1], 1, [2, 3])]),  # which somebody wrote
+        ([], ["12", "21"], [([1, 2], 1, [2])]),
+    ],
+)
+def test_no_removal_of_the_plan_is_lost_by_a_search(
+    index: SearchIndex, plan_path: Path, found: list[str], planned: list[str], shown: list[Any]
+) -> None:
+    assert index.info.image_dir
+    write_plan(plan_path, Path(index.info.image_dir), groups_of(index, *planned))
+    review = Review(index, IndexImages(index), plan_path)
+    review.job.result = review_module._Found(0.6, Duplicates(groups_of(index, *found), 0, 0))
+    values = review.described()
+    groups = [([one["row"] for one in group["members"]], group["keep"], group["remove"]) for group in values["groups"]]
+    assert groups == shown
+    review.save({"version": values["plan"]["version"], "groups": choices_of(values)})
+
+
+def test_a_found_keeper_in_a_planned_group_has_the_similarity_of_the_shared_image(
+    index: SearchIndex, plan_path: Path
+) -> None:
+    assert index.info.image_dir
+    write_plan(plan_path, Path(index.info.image_dir), groups_of(index, "12"))
+    review = Review(index, IndexImages(index), plan_path)
+    review.job.result = review_module._Found(0.6, Duplicates(groups_of(index, "32"), 0, 0))
+    ((_, shared, keeper),) = (group["members"] for group in review.described()["groups"])
+    assert (shared["similarity"], shared["reason"]) == (0.6, "of 12")
+    assert (keeper["row"], keeper["similarity"]) == (3, 0.6)
+    assert keeper["reason"] == f"similar to {index.images[2].path}"
 
 
 def test_what_somebody_else_has_written_is_not_written_over(client: Any, plan_path: Path, row_of: Row) -> None:
