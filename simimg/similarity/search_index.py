@@ -267,6 +267,23 @@ class SearchIndex:
                 ) from None
         return dataclasses.replace(self, info=info)
 
+    def with_model(self, model: str) -> SearchIndex:
+        """Write another name of the index's model, whose folder was moved; return the index with it.
+
+        The caller holds the lock, see `locked_index`, since before it opened the index.
+
+        Raises:
+            SearchIndexError: it cannot be written, for example because the disk is full; the index is unchanged.
+        """
+        info = dataclasses.replace(self.info, model=model)
+        try:
+            _write_info(self.index_dir, info)
+        except OSError as error:
+            raise SearchIndexError(
+                f"{self.index_dir} cannot be written: {error}. Free some disk space and index again."
+            ) from None
+        return dataclasses.replace(self, info=info)
+
 
 def is_system_error(error: BaseException) -> bool:
     """Whether the system could not read a file, as of a failing disk or network; the file may be undamaged."""

@@ -303,6 +303,15 @@ def unreadable(*arguments: object, **options: object) -> None:
     raise OSError(errno.EIO, os.strerror(errno.EIO))
 
 
+def test_a_model_folder_that_was_moved_is_recorded(folder: Path, tmp_path: Path) -> None:
+    before = index_folder(tmp_path / "i", folder, stand_in()).index.with_thresholds(copy=0.8)
+    moved = dataclasses.replace(stand_in(), name="elsewhere")
+    update = index_folder(tmp_path / "i", folder, moved)
+    assert counts(update) == (0, 6, 0)
+    assert update.index.info == dataclasses.replace(before.info, model="elsewhere")
+    assert SearchIndex.open(tmp_path / "i").info == update.index.info
+
+
 def interrupted(*arguments: object, **options: object) -> None:
     raise KeyboardInterrupt
 
