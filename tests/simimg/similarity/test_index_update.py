@@ -312,6 +312,15 @@ def test_a_model_folder_that_was_moved_is_recorded(folder: Path, tmp_path: Path)
     assert SearchIndex.open(tmp_path / "i").info == update.index.info
 
 
+def test_only_what_has_neither_file_nor_pixels_is_missing(folder: Path, tmp_path: Path) -> None:
+    index = index_folder(tmp_path / "i", folder, stand_in()).index
+    (folder / index.images[5].path).unlink()
+    images = IndexImages(index)
+    assert all(images.verify(row, 5) is None for row in range(5))
+    assert images.missing == {5}
+    assert not images.stored
+
+
 def interrupted(*arguments: object, **options: object) -> None:
     raise KeyboardInterrupt
 
