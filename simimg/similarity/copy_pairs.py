@@ -104,6 +104,10 @@ class PairExaminer:
             self._explained[row, other] = self.copies.get((row, other)) or self.images.verify(row, other)
         return self._explained[row, other]
 
+    def explain_either(self, row: int, other: int) -> Verification | None:
+        """Return the verification with `row` as the query, or else the one of the pair that made them copies."""
+        return self.explain(row, other) or self.copy(row, other)
+
     def close(self) -> None:
         """Stop the threads."""
         self.executor.shutdown(cancel_futures=True)

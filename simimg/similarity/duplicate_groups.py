@@ -146,9 +146,10 @@ def _group(
     for row in ranked:
         similarity, reason = 1.0, SAME_BYTES
         if single_of[row] != single_of[keeper]:
-            prefix, found = "", examiner.explain(single_of[row], single_of[keeper])
-            if found is None and (found := examiner.explain(single_of[row], cluster[0])):
-                prefix = f"of {pictures[cluster[0]].path}: "  # a copy of the center, if not of the keeper
+            single, center = single_of[row], cluster[0]
+            prefix, found = "", examiner.explain_either(single, single_of[keeper])
+            if found is None and single != center and (found := examiner.explain_either(single, center)):
+                prefix = f"of {pictures[center].path}: "  # a copy of the center, if not of the keeper
             found = found or Verification(0.5, (), 0)
             similarity, reason = found.similarity, prefix + found.text
         others.append(Member(row, pictures[row], similarity, reason))

@@ -17,7 +17,7 @@ import numpy as np
 from simimg.image_files import BATCH_SIZE, LoadedFile
 from simimg.similarity.embeddings import Embedder
 from simimg.similarity.image_table import IndexedImage
-from simimg.similarity.search_index import SearchIndex
+from simimg.similarity.search_index import SearchIndex, is_system_error
 from tfrecords.convert.image.near_duplicates import perceptual_hashes
 from tfrecords.format.atomic_files import atomic_file
 
@@ -102,6 +102,7 @@ class EmbeddingCache:
             try:
                 with np.load(path) as part:
                     self._add_known(part.__getitem__, part["embeddings"])
-            except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):  # damaged by a power failure
-                path.unlink()
+            except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+                if not is_system_error(error):  # damaged by a power failure
+                    path.unlink()
         return int(parts[-1].stem.rpartition("-")[2]) + 1 if parts else 0

@@ -93,7 +93,10 @@ class IndexImages:
     def square(self, row: int) -> Fingerprint | None:
         """Return the fingerprint of a row's stored pixels; None if there are none."""
         found = self._square(row)
-        (self.missing if found is None else self.stored).add(row)
+        if found is not None:
+            self.stored.add(row)
+        elif self.file(row) is None:  # a file is there in vain if the image it is compared with has none
+            self.missing.add(row)
         return found
 
     def verify(self, one: int, other: int) -> Verification | None:

@@ -188,7 +188,10 @@ def _finish(
     dataset_dir: Path | None = None,
     pixels: str = "",
 ) -> IndexUpdate:
-    """Embed the remaining images and write the next generation, unless the current one is the same."""
+    """Embed the remaining images and write the next generation, unless the current one is the same.
+
+    Of that one, the model's name is still written if its folder was moved.
+    """
     cache.finish()
     images = [cache.with_facts(image) for image in images]
     places = tuple(None if place is None else str(place.resolve()) for place in (image_dir, dataset_dir))
@@ -198,7 +201,7 @@ def _finish(
         and (before.info.image_dir, before.info.dataset_dir, before.info.pixels) == (*places, pixels)
         and list(before.images) == images
     ):
-        index = before
+        index = before if before.info.model == embedder.name else before.with_model(embedder.name)
     else:
         index = write_generation(
             index_dir,

@@ -18,6 +18,7 @@ replaced. Whoever writes holds the lock of the folder, and checks that nobody ha
 from __future__ import annotations
 
 import dataclasses
+import errno
 import shutil
 import zipfile
 import zlib
@@ -37,7 +38,7 @@ from simimg.similarity.index_info import INFO_FILE, IndexInfo, locked_index, rem
 from simimg.similarity.nearest_neighbors import EXACT_UP_TO, Cells, build_cells, nearest, open_cells
 from simimg.similarity.projection import BY, Projection, fit_projection
 from tfrecords.convert.sources import unprintable
-from tfrecords.format.atomic_files import TEMPORARY, atomic_folder, file_identity, read_json, write_json
+from tfrecords.format.atomic_files import TEMPORARY, atomic_folder, file_identity, parse_json, write_json
 
 COPY_THRESHOLD = 0.9
 """The least similarity of copies where nothing was calibrated."""
@@ -52,6 +53,9 @@ _DAMAGE = (
     ValueError, TypeError, KeyError, AttributeError, OSError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error,
     pa.ArrowException,
 )  # fmt: skip
+# Of an OSError that a missing or damaged file causes. Arrow's errors about checksums have no number, and zipfile seeks
+# before the start of a file whose offsets are damaged (EINVAL).
+_ERRNOS_OF_DAMAGE = (None, errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EINVAL)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -159,7 +163,7 @@ class SearchIndex:
         """Open an index folder.
 
         Raises:
-            SearchIndexError: it is not an index, is damaged, or has another version.
+            SearchIndexError: it is not an index, is damaged, cannot be read, or has another version.
         """
         if not (index_dir / INFO_FILE).is_file():
             raise SearchIndexError(f"{index_dir} is not an index: it has no {INFO_FILE}. Make one with `simimg index`.")
@@ -263,6 +267,28 @@ class SearchIndex:
                 ) from None
         return dataclasses.replace(self, info=info)
 
+    def with_model(self, model: str) -> SearchIndex:
+        """Write another name of the index's model, whose folder was moved; return the index with it.
+
+        The caller holds the lock, see `locked_index`, since before it opened the index.
+
+        Raises:
+            SearchIndexError: it cannot be written, for example because the disk is full; the index is unchanged.
+        """
+        info = dataclasses.replace(self.info, model=model)
+        try:
+            _write_info(self.index_dir, info)
+        except OSError as error:
+            raise SearchIndexError(
+                f"{self.index_dir} cannot be written: {error}. Free some disk space and index again."
+            ) from None
+        return dataclasses.replace(self, info=info)
+
+
+def is_system_error(error: BaseException) -> bool:
+    """Whether the system could not read a file, as of a failing disk or network; the file may be undamaged."""
+    return isinstance(error, OSError) and error.errno not in _ERRNOS_OF_DAMAGE
+
 
 def _opened(index_dir: Path, info: IndexInfo) -> SearchIndex:
     folder = _folder(index_dir, info.generation)
@@ -303,7 +329,10 @@ def _reading(index_dir: Path, path: Path) -> Iterator[Path]:
     try:
         yield path
     except (*_DAMAGE, DataError) as error:
-        reason = (str(error) or type(error).__name__) if path.exists() else "it is missing"
+        if is_system_error(error):
+            reason = getattr(error, "strerror", None) or error
+            raise SearchIndexError(f"{path} cannot be read: {reason}. It may be undamaged: try again.") from None
+        reason = (str(error).rstrip(".") or type(error).__name__) if path.exists() else "it is missing"
         raise SearchIndexError(
             f"{path} is damaged: {reason}. Remove the folder {index_dir} and make it again with `simimg index`."
         ) from None
@@ -311,7 +340,7 @@ def _reading(index_dir: Path, path: Path) -> Iterator[Path]:
 
 def _read_info(index_dir: Path) -> IndexInfo:
     with _reading(index_dir, index_dir / INFO_FILE) as path:
-        values: dict[str, Any] = read_json(path, "the index's description")
+        values: dict[str, Any] = parse_json(path.read_bytes())
         if (format := values.pop("format", None)) != _FORMAT:
             raise ValueError(f"its format is {format}, not {_FORMAT}")
         return IndexInfo(**values)

@@ -27,7 +27,7 @@ from simimg.errors import CheckpointError, DataError, TrainingError
 from simimg.input import Position
 from simimg.training.contrastive_loss import EmbeddingQueue
 from simimg.training.metrics import EpochMetrics
-from tfrecords.format.atomic_files import TEMPORARY, atomic_folder, file_sha256, read_json, write_json
+from tfrecords.format.atomic_files import TEMPORARY, atomic_folder, file_sha256, parse_json, write_json
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -180,10 +180,14 @@ def _assign(arrays: Any, variables: dict[str, Any], folder: Path) -> None:
 
 
 def _read(folder: Path) -> Progress:
-    values = read_json(folder / "checkpoint.json", "a checkpoint")
+    path = folder / "checkpoint.json"
+    try:
+        values = parse_json(path.read_bytes())
+    except ValueError as error:
+        raise DataError(f"{path} is not valid JSON: {error}") from None
     try:
         if values.pop("sha256") != _sha256(values):
-            raise DataError(f"{folder / 'checkpoint.json'} has changed since it was written")
+            raise DataError(f"{path} has changed since it was written")
         if file_sha256(folder / "state.npz") != values["state_sha256"]:
             raise DataError(f"{folder / 'state.npz'} has changed since it was written")
         return Progress(

@@ -4,6 +4,7 @@ import io
 import json
 import shutil
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +13,21 @@ from PIL import Image, ImageOps
 
 from simimg.cli import main
 from simimg.errors import DataError, UsageError
-from simimg.similarity import SearchIndex, apply_plan, file_quarantine, find_duplicates, load_plan, undo_plan
+from simimg.similarity import (
+    Embedder,
+    IndexedImage,
+    SearchIndex,
+    apply_plan,
+    file_quarantine,
+    find_duplicates,
+    load_plan,
+    undo_plan,
+)
+from simimg.similarity.copy_pairs import PairExaminer
+from simimg.similarity.duplicate_groups import _group
 from simimg.similarity.fingerprint import is_lossless
+from simimg.similarity.match_verification import SAME_PIXELS, Verification
+from simimg.similarity.search_index import write_generation
 
 Scene = Callable[..., Image.Image]
 
@@ -80,6 +94,30 @@ def test_a_chain_is_no_group(tmp_path: Path, scene: Scene) -> None:
         numbers = [int(member.image.path[0]) for member in group.members]
         assert max(numbers) - min(numbers) <= 2
         assert len(numbers) <= 3
+
+
+def test_a_center_is_never_explained_by_itself(tmp_path: Path) -> None:
+    """Verified in the one direction only, it has the explanation of that one."""
+    verification = Verification(0.7, ("cropped",), 0)
+    for name in ("0", "1", "2"):
+        (tmp_path / f"{name}.png").touch()
+    rows = [IndexedImage(path=f"{row}.png", sha256=str(row), num_bytes=9, width=9, height=9) for row in range(3)]
+    embedder = Embedder("lite0", "abc", 224, "stretch", 8, None)
+    index = write_generation(tmp_path / "i", embedder, np.eye(3, 8), rows, image_dir=tmp_path)
+
+    def verify(one: int, other: int) -> Verification | None:
+        return Verification(1.0, (SAME_PIXELS,), 0) if one == other else verification if one < other else None
+
+    with closing(PairExaminer(index, 0.5)) as examiner:
+        examiner.images.verify = verify  # type: ignore[method-assign]
+        examiner.images.file = lambda row: None  # type: ignore[method-assign]
+        examiner.examine_pairs([(0, 2), (1, 2)])
+        identical = {row: [row] for row in range(3)}
+        group = _group(examiner, [2, 0, 1], identical, lambda image: image.path == "0.png")
+    assert group.keeper.row == 0
+    found = {member.row: (member.similarity, member.reason) for member in group.others}
+    assert found[2] == (0.7, verification.text)
+    assert found[1] == (0.7, f"of 2.png: {verification.text}")
 
 
 def test_no_pictures_alike(tmp_path: Path, scene: Scene, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,6 +1,7 @@
 """An index follows its folder: only what is new is embedded, and a run that was killed goes on."""
 
 import dataclasses
+import errno
 import os
 import shutil
 import signal
@@ -280,6 +281,44 @@ def test_damaged_parts_of_an_unfinished_run_are_made_anew(
     second.write_bytes(b"")
     monkeypatch.undo()
     assert counts(index_folder(tmp_path / "i", folder, stand_in())) == (4, 2, 0)
+
+
+def test_a_part_that_cannot_be_read_now_is_kept(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(index_update, "write_generation", interrupted)
+    monkeypatch.setattr(embedding_cache, "_IMAGES_PER_PART", 2)
+    with pytest.raises(KeyboardInterrupt):
+        index_folder(tmp_path / "i", folder, stand_in())
+    parts = sorted((tmp_path / "i" / "unfinished").glob("*/part-*.npz"))
+    assert parts
+    with monkeypatch.context() as patch:
+        patch.setattr(embedding_cache.np, "load", unreadable)
+        with pytest.raises(KeyboardInterrupt):
+            index_folder(tmp_path / "i", folder, stand_in())
+    assert all(part.exists() for part in parts)
+    monkeypatch.undo()
+    assert counts(index_folder(tmp_path / "i", folder, stand_in())) == (0, 6, 0)
+
+
+def unreadable(*arguments: object, **options: object) -> None:
+    raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+
+def test_a_model_folder_that_was_moved_is_recorded(folder: Path, tmp_path: Path) -> None:
+    before = index_folder(tmp_path / "i", folder, stand_in()).index.with_thresholds(copy=0.8)
+    moved = dataclasses.replace(stand_in(), name="elsewhere")
+    update = index_folder(tmp_path / "i", folder, moved)
+    assert counts(update) == (0, 6, 0)
+    assert update.index.info == dataclasses.replace(before.info, model="elsewhere")
+    assert SearchIndex.open(tmp_path / "i").info == update.index.info
+
+
+def test_only_what_has_neither_file_nor_pixels_is_missing(folder: Path, tmp_path: Path) -> None:
+    index = index_folder(tmp_path / "i", folder, stand_in()).index
+    (folder / index.images[5].path).unlink()
+    images = IndexImages(index)
+    assert all(images.verify(row, 5) is None for row in range(5))
+    assert images.missing == {5}
+    assert not images.stored
 
 
 def interrupted(*arguments: object, **options: object) -> None:

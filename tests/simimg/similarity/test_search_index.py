@@ -392,8 +392,42 @@ def test_a_missing_or_damaged_part_is_named(
     else:
         assert message.startswith(f"{part} is damaged: ")
         assert f"Remove the folder {tmp_path / 'i'}" in message
+        assert ".." not in message
     if damage == "missing" and file != "index.json":
         assert "is damaged: it is missing" in message
+
+
+@pytest.mark.parametrize("step", ["parse_json", "np.load", "pq.read_table"])
+@pytest.mark.parametrize("code", [errno.EIO, errno.EACCES, errno.EMFILE, errno.ESTALE])
+def test_a_fault_of_the_disk_is_no_damage(
+    tmp_path: Path, step: str, code: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody is told to remove an index that may be whole."""
+    make(tmp_path / "i", np.eye(3, 8, dtype=np.float32))
+
+    def fail(*arguments: object, **options: object) -> None:
+        raise OSError(code, os.strerror(code))
+
+    target, _, name = step.rpartition(".")
+    with monkeypatch.context() as patch:
+        patch.setattr(getattr(search_index, target) if target else search_index, name, fail)
+        with pytest.raises(SearchIndexError) as raised:
+            SearchIndex.open(tmp_path / "i")
+    message = str(raised.value)
+    assert message.startswith(str(tmp_path / "i"))
+    assert message.endswith(f" cannot be read: {os.strerror(code)}. It may be undamaged: try again.")
+    assert len(SearchIndex.open(tmp_path / "i").images) == 3
+
+
+def test_damaged_offsets_in_an_archive_are_damage(tmp_path: Path) -> None:
+    """They lead before the start of the file, where the system does not seek."""
+    make(tmp_path / "i", np.eye(3, 8, dtype=np.float32))
+    (part,) = (tmp_path / "i").glob("*/copy.npz")
+    data = bytearray(part.read_bytes())
+    data[-6:-2] = (int.from_bytes(data[-6:-2], "little") + 100).to_bytes(4, "little")  # of the central directory
+    part.write_bytes(data)
+    with pytest.raises(SearchIndexError, match=r"copy\.npz is damaged: "):
+        SearchIndex.open(tmp_path / "i")
 
 
 def test_a_flipped_bit_in_the_rows_is_noticed(tmp_path: Path) -> None:

@@ -252,6 +252,20 @@ def test_a_fault_of_the_disk_is_none_of_the_checkpoint(saved: Path, monkeypatch:
         restore_latest(saved, small_state(), pytest.fail)
 
 
+@pytest.mark.parametrize("code", [errno.EIO, errno.EACCES])
+def test_nor_is_one_while_checkpoint_json_is_read(saved: Path, monkeypatch: pytest.MonkeyPatch, code: int) -> None:
+    read_bytes = Path.read_bytes
+
+    def fail(path: Path) -> bytes:
+        if path.name == "checkpoint.json":
+            raise OSError(code, os.strerror(code), str(path))
+        return read_bytes(path)
+
+    monkeypatch.setattr(Path, "read_bytes", fail)
+    with pytest.raises(CheckpointError, match=rf"00000016 cannot be read: {os.strerror(code)}\. It may be undamaged"):
+        restore_latest(saved, small_state(), pytest.fail)
+
+
 def test_a_missing_state_is_damage(saved: Path) -> None:
     (saved / "checkpoints" / "00000016" / "state.npz").unlink()
     warnings: list[str] = []
