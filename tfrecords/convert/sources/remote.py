@@ -44,7 +44,7 @@ class RemoteFiles:
 
         Raises Refusal and OSError as `Files.read` does, after the driver's own retries.
         """
-        return _read(*_located(path, self.base))
+        return _read(path, self.base)
 
 
 def open_remote_folder(url: str, categories: Sequence[str] = ()) -> Source:
@@ -169,7 +169,7 @@ def read_url(url: str, start: int | None = None, end: int | None = None) -> byte
     """Return the bytes of the file at a URL, from `start` to `end` if they are given; raises Refusal and OSError as
     `Files.read` does.
     """
-    return _read(*_located(url), start, end)
+    return _read(url, start=start, end=end)
 
 
 def size_and_stamp(path: str, base: str = "") -> tuple[int, int]:
@@ -273,11 +273,12 @@ def _located(path: str, base: str = "") -> tuple[Any, str]:
     return driver, f"{root.rstrip('/')}/{urllib.parse.quote(path, errors='surrogateescape') if _is_web(base) else path}"
 
 
-def _read(driver: Any, path: str, start: int | None = None, end: int | None = None) -> bytes:
-    """Return a file or a range of it. Of a file that is too large nothing is read; of a range up to one byte too many,
-    if a server sends the whole file instead.
+def _read(path: str, base: str = "", start: int | None = None, end: int | None = None) -> bytes:
+    """Return a file below the URL `base` or of a URL, or a range of it. Of a file that is too large nothing is read; of
+    a range up to one byte too many, if a server sends the whole file instead.
     """
-    with remote_errors(refusal_of):
+    with remote_errors(refusal_of):  # also of a driver that cannot be made: some connect at once
+        driver, path = _located(path, base)
         if start is not None and end is not None:
             if not _is_web(path):
                 return bytes(driver.cat_file(path, start=start, end=end))

@@ -29,7 +29,7 @@ from tfrecords.base_errors import ConversionError
 from tfrecords.convert import ConvertConfig, convert
 from tfrecords.convert.image import image_formats
 from tfrecords.convert.image.decoder import ImageOptions
-from tfrecords.convert.sources import Files, open_source, read_errors
+from tfrecords.convert.sources import Files, open_source, read_errors, remote
 from tfrecords.convert.sources.container_files import Containers
 from tfrecords.convert.sources.image_folder import FolderFiles
 from tfrecords.convert.sources.read_errors import machine_errors, read_file, refusal_of
@@ -325,6 +325,25 @@ def test_a_fault_while_a_folder_is_listed(photos: Path, monkeypatch: pytest.Monk
     monkeypatch.setattr(os, call, fail)
     with pytest.raises(ConversionError, match=r"bee.* cannot be read: Input/output error\. This is a fault"):
         open_source(str(photos))
+
+
+@pytest.mark.parametrize(
+    "files",
+    [
+        RemoteFiles("sftp://host"),
+        FolderFiles("."),
+        Containers(("sftp://host/a.tar",), (100,), (0,)),
+    ],
+)
+def test_a_driver_that_cannot_be_made(monkeypatch: pytest.MonkeyPatch, files: Files) -> None:
+    """That of SFTP connects when it is made, others look for credentials, or miss a package."""
+
+    def fail(url: str) -> Any:
+        raise RuntimeError("SSH session not active")
+
+    monkeypatch.setattr(remote, "_driver", fail)
+    with pytest.raises(ConversionError, match="SSH session not active"):
+        read_file(files, "sftp://host/1.jpg", (0, 0, 10))
 
 
 def test_a_fault_while_an_archive_is_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
