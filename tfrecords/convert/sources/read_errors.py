@@ -39,6 +39,18 @@ _OWN_ERRORS = frozenset(
     }
 )
 _OWN_STATUSES = frozenset({403, 404, 410, 414, 451})
+# Codes of S3 that are about who asks. Its driver raises PermissionError for them, as where a file may not be read.
+_CODES_OF_CALLER = frozenset(
+    {
+        "ExpiredToken",
+        "InvalidAccessKeyId",
+        "SignatureDoesNotMatch",
+        "RequestTimeTooSkewed",
+        "AccountProblem",
+        "NotSignedUp",
+        "InvalidSecurity",
+    }
+)
 _WAITS_S = (0.1, 0.5, 2.0)  # before each further attempt to read a file
 
 
@@ -117,6 +129,8 @@ def redacted(text: str) -> str:
 
 def _is_about_file(error: Exception) -> bool:
     """Return whether an error of a driver, which has no number, is about one file."""
+    if isinstance(error, PermissionError) and _s3_code(error.__cause__) in _CODES_OF_CALLER:
+        return False
     if isinstance(error, FileNotFoundError | PermissionError | IsADirectoryError | NotADirectoryError):
         return True
     if isinstance(error, ValueError) and not isinstance(error, json.JSONDecodeError):  # not an address, or a NUL in it
@@ -124,3 +138,10 @@ def _is_about_file(error: Exception) -> bool:
     holders = (error, getattr(error, "response", None))
     statuses = (getattr(holder, name, None) for holder in holders for name in ("status", "status_code", "code"))
     return next((status for status in statuses if isinstance(status, int)), None) in _OWN_STATUSES
+
+
+def _s3_code(error: BaseException | None) -> str:
+    """Return the code in the answer of S3 that botocore raised `error` for, or ""."""
+    response = getattr(error, "response", None)
+    answer = response.get("Error") if isinstance(response, dict) else None
+    return str(answer.get("Code", "")) if isinstance(answer, dict) else ""

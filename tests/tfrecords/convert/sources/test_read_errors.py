@@ -116,6 +116,22 @@ def test_what_drivers_say_of_the_network(error: Exception) -> None:
     assert caught.value.errno is not None  # a parser's has none
 
 
+@pytest.mark.parametrize(
+    ("code", "is_about_file"),
+    [("AccessDenied", True), ("AllAccessDisabled", True), ("ExpiredToken", False), ("RequestTimeTooSkewed", False)],
+)
+def test_what_s3_forbids(code: str, is_about_file: bool) -> None:
+    """As its driver raises it; credentials that have expired say nothing about a file."""
+    error = PermissionError("forbidden")
+    error.__cause__ = type("ClientError", (Exception,), {"response": {"Error": {"Code": code}}})()
+    if is_about_file:
+        assert refusal_of(error).reason is Reason.UNREADABLE
+    else:
+        with pytest.raises(OSError, match="forbidden") as caught:
+            refusal_of(error)
+        assert caught.value.errno == errno.EIO
+
+
 def test_a_file_is_read_again_where_that_helps() -> None:
     class Failing:
         def __init__(self, *errors: Exception) -> None:
