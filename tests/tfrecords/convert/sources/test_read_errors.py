@@ -321,8 +321,12 @@ def test_a_process_that_may_open_fewer_files_than_there_are_archives(tmp_path: P
 
 def test_a_folder_that_is_gone_is_no_missing_file(tmp_path: Path) -> None:
     (tmp_path / "zoo").mkdir()
+    (tmp_path / "zoo" / "2.jpg").touch()
     files = FolderFiles(str(tmp_path / "zoo"))
     with pytest.raises(Refusal, match="No such file"):
+        files.read("1.jpg")
+    (tmp_path / "zoo" / "2.jpg").unlink()
+    with pytest.raises(FileNotFoundError):  # a mount that was lost leaves an empty folder
         files.read("1.jpg")
     (tmp_path / "zoo").rmdir()
     with pytest.raises(FileNotFoundError):
