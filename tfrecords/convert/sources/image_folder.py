@@ -214,5 +214,6 @@ def _is_own(entries: list[os.DirEntry[str]]) -> bool:
 def _is_folder(entry: os.DirEntry[str]) -> bool:
     try:
         return entry.is_dir()
-    except OSError:  # a link to itself, or to a place without permission: rejected as a file
-        return False
+    except OSError as error:
+        refusal_of(error, entry.path)  # raises the faults of the machine
+        return False  # a link to itself, or to a place without permission: rejected as a file

@@ -29,7 +29,7 @@ from tfrecords.base_errors import ConversionError
 from tfrecords.convert import ConvertConfig, convert
 from tfrecords.convert.image import image_formats
 from tfrecords.convert.image.decoder import ImageOptions
-from tfrecords.convert.sources import Files, open_source, read_errors, remote
+from tfrecords.convert.sources import Files, image_folder, open_source, read_errors, remote
 from tfrecords.convert.sources.container_files import Containers
 from tfrecords.convert.sources.image_folder import FolderFiles
 from tfrecords.convert.sources.read_errors import machine_errors, read_file, refusal_of
@@ -364,6 +364,24 @@ def test_a_driver_that_cannot_be_made(monkeypatch: pytest.MonkeyPatch, files: Fi
     monkeypatch.setattr(remote, "_driver", fail)
     with pytest.raises(ConversionError, match="SSH session not active"):
         read_file(files, "sftp://host/1.jpg", (0, 0, 10))
+
+
+def test_a_fault_while_an_entry_of_a_folder_is_looked_at(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Otherwise the folder of a class would be one rejected file."""
+
+    class Entry:
+        def __init__(self, entry: os.DirEntry[str]) -> None:
+            self.name, self.path = entry.name, entry.path
+
+        def is_dir(self) -> bool:
+            if self.name == "bee":
+                raise OSError(errno.EIO, "Input/output error", self.path)
+            return os.path.isdir(self.path)
+
+    listing = image_folder._listing
+    monkeypatch.setattr(image_folder, "_listing", lambda folder: [Entry(entry) for entry in listing(folder)])
+    with pytest.raises(ConversionError, match=r"bee cannot be read: Input/output error\. This is a fault"):
+        open_source(str(photos))
 
 
 def test_a_fault_while_an_archive_is_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
