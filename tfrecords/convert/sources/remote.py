@@ -279,11 +279,12 @@ def _read(path: str, base: str = "", start: int | None = None, end: int | None =
     """
     with remote_errors(refusal_of):  # also of a driver that cannot be made: some connect at once
         driver, path = _located(path, base)
+        streams = "https" in driver.protocol  # not one such as simplecache, which fetches from the web by itself
         if start is not None and end is not None:
-            if not _is_web(path):
+            if not streams:
                 return bytes(driver.cat_file(path, start=start, end=end))
             return _streamed(driver, path, end - start, {"Range": f"bytes={start}-{end - 1}"})
-        if _is_web(path):
+        if streams:
             data = _streamed(driver, path, MAX_FILE_BYTES)
             size = len(data)
         elif (size := driver.info(path).get("size") or 0) <= MAX_FILE_BYTES:

@@ -368,6 +368,15 @@ def test_two_processes_read_from_a_web_server(server: tuple[str, Path]) -> None:
 
 
 @needs_http
+def test_a_chained_address(server: tuple[str, Path]) -> None:
+    url, folder = server
+    (folder / "1.jpg").write_bytes(b"content")
+    assert remote_module.RemoteFiles(f"simplecache::{url}").read("1.jpg") == b"content"
+    assert read_url(f"simplecache::{url}/1.jpg") == b"content"
+    assert read_url(f"simplecache::{url}/1.jpg", 3, 5) == b"te"
+
+
+@needs_http
 def test_a_web_server_that_is_gone(server: tuple[str, Path]) -> None:
     with pytest.raises(UsageError, match=r"http://127\.0\.0\.1:1/zoo cannot be read: ClientConnectorError"):
         open_source("http://127.0.0.1:1/zoo")
