@@ -35,16 +35,20 @@ _NUM_THREADS = 32  # that ask for the stamps of files; each one waits for a serv
 
 @dataclasses.dataclass(frozen=True)
 class RemoteFiles:
-    """Reads files relative to the URL `base`, or anywhere by their own URL."""
+    """Reads files relative to the URL `base`, or anywhere by their own URL.
+
+    With `has_sizes` the listing had the size of each file, so that none needs to be asked for before it is read.
+    """
 
     base: str
+    has_sizes: bool = False
 
     def read(self, path: str, place: tuple[int, int, int] | None = None) -> bytes:
         """Return the bytes of the file `path`; `place` is not used.
 
         Raises Refusal and OSError as `Files.read` does, after the driver's own retries.
         """
-        return _read(path, self.base)
+        return _read(path, self.base, has_size=self.has_sizes)
 
 
 def open_remote_folder(url: str, categories: Sequence[str] = ()) -> Source:
@@ -82,7 +86,7 @@ def open_remote_folder(url: str, categories: Sequence[str] = ()) -> Source:
     return source_of_folders(
         found,
         location=url,
-        files=RemoteFiles(url),
+        files=RemoteFiles(url, all(size >= 0 for size in found.sizes)),
         name=unquote(root.rpartition("/")[2]) or "pictures",
         categories=categories,
         folders=folders,
@@ -273,9 +277,12 @@ def _located(path: str, base: str = "") -> tuple[Any, str]:
     return driver, f"{root.rstrip('/')}/{urllib.parse.quote(path, errors='surrogateescape') if _is_web(base) else path}"
 
 
-def _read(path: str, base: str = "", start: int | None = None, end: int | None = None) -> bytes:
-    """Return a file below the URL `base` or of a URL, or a range of it. Of a file that is too large nothing is read; of
-    a range up to one byte too many, if a server sends the whole file instead.
+def _read(
+    path: str, base: str = "", start: int | None = None, end: int | None = None, *, has_size: bool = False
+) -> bytes:
+    """Return a file below the URL `base` or of a URL, or a range of it. Of a file that is too large nothing is read,
+    unless its listing had a size that was not; of a range up to one byte too many, if a server sends the whole file
+    instead.
     """
     with remote_errors(refusal_of):  # also of a driver that cannot be made: some connect at once
         driver, path = _located(path, base)
@@ -287,7 +294,7 @@ def _read(path: str, base: str = "", start: int | None = None, end: int | None =
         if streams:
             data = _streamed(driver, path, MAX_FILE_BYTES)
             size = len(data)
-        elif (size := driver.info(path).get("size") or 0) <= MAX_FILE_BYTES:
+        elif (size := 0 if has_size else driver.info(path).get("size") or 0) <= MAX_FILE_BYTES:
             data = bytes(driver.cat_file(path))
             size = len(data)
         if size > MAX_FILE_BYTES:

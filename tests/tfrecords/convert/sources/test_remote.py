@@ -235,6 +235,13 @@ def test_a_huge_object_is_refused(memory: Any, monkeypatch: pytest.MonkeyPatch) 
     assert caught.value.reason is Reason.TOO_LARGE
 
 
+def test_one_request_per_object(memory: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = open_source("memory://zoo")
+    monkeypatch.setattr(type(memory), "info", lambda *_, **__: pytest.fail("it is asked for"))
+    monkeypatch.setattr(type(memory), "cat_file", lambda *_, **__: b"content")
+    assert set(read_all(source).values()) == {b"content"}
+
+
 SECRETS = [
     "s3://AKIA:hunter2@bucket/x", "https://me:hunter2@host:99/x", "http://host/x?X-Amz-Signature=hunter2",
     "http://host/x?a=b&sig=hunter2", "http://host/x?token=hunter2", "https://host/x?X-Goog-Credential=hunter2",
