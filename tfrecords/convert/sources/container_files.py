@@ -17,7 +17,7 @@ from contextlib import contextmanager, suppress
 from typing import Any, NamedTuple
 
 from tfrecords.base_errors import ConversionError, UsageError
-from tfrecords.convert.sources.read_errors import describe, redacted, refusal_of
+from tfrecords.convert.sources.read_errors import describe, machine_errors, redacted, refusal_of
 from tfrecords.convert.sources.remote import is_url, opened, read_url, remote_errors, size_and_stamp
 from tfrecords.convert.sources.source import MAX_FILE_BYTES, printable, refuse_damaged, stamp_of, too_large
 from tfrecords.format.parse_errors import parser_errors
@@ -68,7 +68,7 @@ class Containers:
                 stamp = 0
                 with opened(path, "--image_dir") as file:
                     sizes.append(int(file.seek(0, os.SEEK_END)))
-                with suppress(Refusal):  # such as a server that gives a file, but says nothing about it
+                with suppress(Refusal), machine_errors(path):  # such as a server that gives a file, but says nothing about it
                     stamp = size_and_stamp(path)[1]
                 stamps.append(stamp)
                 mtimes_ns.append(0)
@@ -90,11 +90,14 @@ class Containers:
     def scanned(self, number: int) -> Iterator[ReadAt]:
         """Open a container to read through it once, from front to back.
 
-        Raises UsageError if it cannot be opened or read, including errors inside the block, and OSError if the machine
-        fails.
+        Raises UsageError if it cannot be opened or read, including errors inside the block, and ConversionError if the
+        machine fails.
         """
         path = self.paths[number]
-        with parser_errors(lambda fault: UsageError(f"{path} is damaged: {fault}. Fetch or make it again.")):
+        with (
+            machine_errors(path),
+            parser_errors(lambda fault: UsageError(f"{path} is damaged: {fault}. Fetch or make it again.")),
+        ):
             yield from self._scanned(path)
 
     def _scanned(self, path: str) -> Iterator[ReadAt]:

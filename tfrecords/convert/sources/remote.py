@@ -20,7 +20,7 @@ from typing import Any
 
 from tfrecords.base_errors import UsageError
 from tfrecords.convert.sources.labels import FileListing, source_of_folders
-from tfrecords.convert.sources.read_errors import describe, patiently, redacted, refusal_of
+from tfrecords.convert.sources.read_errors import describe, machine_errors, patiently, redacted, refusal_of
 from tfrecords.convert.sources.source import MAX_FILE_BYTES, Source, is_ignored, is_image, too_large
 from tfrecords.format.quarantine import Refusal
 
@@ -193,12 +193,14 @@ def add_stamps(found: FileListing, rows: Sequence[int], base: str) -> None:
     """Ask for the stamps of the files at the indices `rows`, which lie below the URL `base` or have URLs of their own.
 
     Their sizes decide only whether they are too large: the digest of a source has no size where a listing has none.
-    Raises OSError if a server does not answer.
+    Raises ConversionError, with the address of the file, if a server does not answer.
     """
 
     def ask(row: int) -> tuple[int, int]:
+        path = found.paths[row]
         try:
-            return patiently(lambda: size_and_stamp(found.paths[row], base))
+            with machine_errors(path if is_url(path) else f"{base.rstrip('/')}/{path}"):
+                return patiently(lambda: size_and_stamp(path, base))
         except Refusal:
             return -1, 0  # the worker finds out, too
 

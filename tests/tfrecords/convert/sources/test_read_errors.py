@@ -400,6 +400,23 @@ def test_a_fault_while_an_archive_is_opened(tmp_path: Path, monkeypatch: pytest.
         open_source(str(tmp_path / "a.tar"))
 
 
+def test_a_fault_while_one_of_several_archives_is_listed(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number, name in enumerate(sorted(photos.rglob("*.*"))[:2]):
+        packed(photos, tmp_path / f"{number}.tar", [name])
+    pread, second = os.pread, (tmp_path / "1.tar").stat().st_ino
+
+    def fail(descriptor: int, length: int, offset: int) -> bytes:
+        if os.fstat(descriptor).st_ino == second:
+            raise OSError(errno.EIO, "Input/output error")
+        return pread(descriptor, length, offset)
+
+    monkeypatch.setattr(os, "pread", fail)
+    with pytest.raises(ConversionError, match=rf"^{tmp_path}/1\.tar cannot be read: Input/output error"):
+        open_source(f"{tmp_path}/*.tar")
+
+
 def test_a_fault_while_a_list_of_classes_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without it the classes would have other names."""
     with tarfile.open(tmp_path / "a.tar", "w") as tar:

@@ -393,6 +393,14 @@ def test_a_web_server_that_is_gone(server: tuple[str, Path]) -> None:
 
 
 @needs_http
+def test_a_row_whose_server_is_gone_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(read_errors, "_WAITS_S", ())
+    (tmp_path / "t.csv").write_text("path,label\nhttp://127.0.0.1:1/a.jpg,x\n")
+    with pytest.raises(ConversionError, match=r"^http://127\.0\.0\.1:1/a\.jpg cannot be read: "):
+        open_source("", table=f"{tmp_path}/t.csv")
+
+
+@needs_http
 def test_answers_of_a_web_server(server: tuple[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
     """Those about a name are refusals, the others stop the conversion. A table asks for each file when it is opened."""
     url, folder = server
