@@ -135,9 +135,16 @@ def _is_about_file(error: Exception) -> bool:
         return True
     if isinstance(error, ValueError) and not isinstance(error, json.JSONDecodeError):  # not an address, or a NUL in it
         return True
-    holders = (error, getattr(error, "response", None))
-    statuses = (getattr(holder, name, None) for holder in holders for name in ("status", "status_code", "code"))
-    return next((status for status in statuses if isinstance(status, int)), None) in _OWN_STATUSES
+    return _status(error) in _OWN_STATUSES
+
+
+def _status(error: Exception) -> int | None:
+    """Return the status of the answer that a driver's library raised `error` for, if there was one."""
+    response = getattr(error, "response", None)
+    statuses = [getattr(holder, name, None) for holder in (error, response) for name in ("status", "status_code", "code")]
+    if isinstance(response, dict):  # of botocore
+        statuses.append(response.get("ResponseMetadata", {}).get("HTTPStatusCode"))
+    return next((status for status in statuses if isinstance(status, int)), None)
 
 
 def _s3_code(error: BaseException | None) -> str:

@@ -132,6 +132,14 @@ def test_what_s3_forbids(code: str, is_about_file: bool) -> None:
         assert caught.value.errno == errno.EIO
 
 
+def test_an_object_that_s3_does_not_have() -> None:
+    """Its driver raises what it was told as the cause, where it did not look for the object before."""
+    error = FileNotFoundError("The specified key does not exist.")
+    answer = {"Error": {"Code": "NoSuchKey"}, "ResponseMetadata": {"HTTPStatusCode": 404}}
+    error.__cause__ = type("ClientError", (Exception,), {"response": answer})("NoSuchKey")
+    assert refusal_of(error).detail == "ClientError: NoSuchKey"
+
+
 def test_a_file_is_read_again_where_that_helps() -> None:
     class Failing:
         def __init__(self, *errors: Exception) -> None:
