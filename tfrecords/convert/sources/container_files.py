@@ -59,6 +59,10 @@ class Containers:
         """Have no file open for longer than its containers are there: it may be deleted, and its disk space needed."""
         weakref.finalize(self, lambda: _opened.cache_clear())
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Have a copy in a worker be made as this one was, so that it closes its files, too."""
+        return type(self), (self.paths, self.sizes, self.stamps, self.mtimes_ns)
+
     @classmethod
     def of(cls, paths: Sequence[str]) -> Containers:
         """Return the containers of these paths or URLs; raise UsageError if one cannot be opened."""

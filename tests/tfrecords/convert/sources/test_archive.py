@@ -222,6 +222,17 @@ def test_several_archives(tmp_path: Path) -> None:
         open_source(f"{tmp_path}/{{,more/}}a_9.tar")
 
 
+def test_a_copy_of_containers_closes_its_files(tmp_path: Path, num_open: Callable[[Path], int]) -> None:
+    containers = containers_module.Containers.of([str(pack_tar(tmp_path / "a.tar", {"cat/1.jpg": b"1"}))])
+    copy = pickle.loads(pickle.dumps(containers))
+    assert copy == containers
+    copy.read_range(0, 0, 1)
+    assert num_open(tmp_path) == 1
+    del copy
+    gc.collect()
+    assert num_open(tmp_path) == 0
+
+
 def test_more_archives_than_files_may_be_open(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, num_open: Callable[[Path], int]
 ) -> None:
