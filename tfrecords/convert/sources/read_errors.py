@@ -39,6 +39,7 @@ _OWN_ERRORS = frozenset(
     }
 )
 _OWN_STATUSES = frozenset({403, 404, 410, 414, 451})
+_MISSING_STATUSES = frozenset({404, 410})
 # Codes of S3 that are about who asks. Its driver raises PermissionError for them, as where a file may not be read.
 _CODES_OF_CALLER = frozenset(
     {
@@ -52,6 +53,10 @@ _CODES_OF_CALLER = frozenset(
     }
 )
 _WAITS_S = (0.1, 0.5, 2.0)  # before each further attempt to read a file
+
+
+class MissingFile(Refusal):
+    """The refusal of a file that does not exist, as opposed to one that may not be read."""
 
 
 def refusal_of(error: Exception, path: str = "") -> Refusal:
@@ -72,7 +77,8 @@ def refusal_of(error: Exception, path: str = "") -> Refusal:
     if number in (errno.ENOENT, errno.ENOTDIR) and path and os.path.islink(path):
         return Refusal(Reason.BROKEN_LINK, f"{detail}: it links to {os.readlink(path)!r}")
     if number in _OWN_ERRORS or (number is None and _is_about_file(error)):
-        return Refusal(Reason.UNREADABLE, detail)
+        is_missing = isinstance(error, FileNotFoundError | NotADirectoryError) or _status(error) in _MISSING_STATUSES
+        return (MissingFile if is_missing else Refusal)(Reason.UNREADABLE, detail)
     if isinstance(error, OSError) and error.errno is not None:
         raise error
     raise OSError(errno.EIO, detail)  # one without a number could be that of a parser
@@ -141,7 +147,9 @@ def _is_about_file(error: Exception) -> bool:
 def _status(error: Exception) -> int | None:
     """Return the status of the answer that a driver's library raised `error` for, if there was one."""
     response = getattr(error, "response", None)
-    statuses = [getattr(holder, name, None) for holder in (error, response) for name in ("status", "status_code", "code")]
+    statuses = [
+        getattr(holder, name, None) for holder in (error, response) for name in ("status", "status_code", "code")
+    ]
     if isinstance(response, dict):  # of botocore
         statuses.append(response.get("ResponseMetadata", {}).get("HTTPStatusCode"))
     return next((status for status in statuses if isinstance(status, int)), None)
