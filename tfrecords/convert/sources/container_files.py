@@ -72,10 +72,8 @@ class Containers:
                 stamp = 0
                 with opened(path, "--image_dir") as file:
                     sizes.append(int(file.seek(0, os.SEEK_END)))
-                with (
-                    suppress(Refusal),
-                    machine_errors(path),
-                ):  # such as a server that gives a file, but says nothing about it
+                # A Refusal is that of a server, for example, that gives a file but says nothing about it.
+                with suppress(Refusal), machine_errors(path):
                     stamp = size_and_stamp(path)[1]
                 stamps.append(stamp)
                 mtimes_ns.append(0)

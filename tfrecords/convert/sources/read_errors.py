@@ -147,11 +147,11 @@ def _is_about_file(error: Exception) -> bool:
 def _status(error: Exception) -> int | None:
     """Return the status of the answer that a driver's library raised `error` for, if there was one."""
     response = getattr(error, "response", None)
-    statuses = [
-        getattr(holder, name, None) for holder in (error, response) for name in ("status", "status_code", "code")
-    ]
     if isinstance(response, dict):  # of botocore
-        statuses.append(response.get("ResponseMetadata", {}).get("HTTPStatusCode"))
+        status = response.get("ResponseMetadata", {}).get("HTTPStatusCode")
+        return status if isinstance(status, int) else None
+    holders = (error, response)
+    statuses = (getattr(holder, name, None) for holder in holders for name in ("status", "status_code", "code"))
     return next((status for status in statuses if isinstance(status, int)), None)
 
 
