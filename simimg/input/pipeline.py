@@ -10,7 +10,7 @@ import numpy as np
 import psutil
 import tensorflow as tf
 
-from simimg.errors import UsageError
+from simimg.errors import DataError, UsageError
 from simimg.input.readers.mapped import MappedReader
 from simimg.input.readers.resident import DeviceReader, ResidentReader
 from simimg.input.readers.service import ServiceReader
@@ -18,7 +18,7 @@ from simimg.input.readers.stream import StreamReader
 from simimg.input.sampler import Mixing, Order
 from simimg.input.split import PADDING_ID, Batch, Reader, Split, open_split, reading
 from tfrecords.format.manifest import iter_manifest
-from tfrecords.format.naming import MANIFEST_FILE
+from tfrecords.format.naming import LAYOUT_FILE, MANIFEST_FILE
 
 READERS = ("auto", "resident", "mapped", "stream")
 CACHES = ("host", "device")
@@ -141,19 +141,26 @@ def label_counts(reader: Reader) -> np.ndarray:
     """Returns the number of examples per class, int64 `[num_classes]`, from the manifest or by reading the split.
 
     Raises:
-        DataError: the manifest is damaged, or a record cannot be read.
+        DataError: the manifest is damaged, a record cannot be read, or a label is none of the classes.
     """
     split = reader.split
+    manifest = split.dataset_dir / MANIFEST_FILE
     counts = np.zeros(len(split.class_names), np.int64)
-    if split.indexed and (split.dataset_dir / MANIFEST_FILE).exists():
+    if split.indexed and manifest.exists():
         for part in iter_manifest(split.dataset_dir):
             here = part.ok & (np.array([*part.split_names, ""])[part.splits] == split.split)
-            counts += np.bincount(part.labels[here], minlength=len(counts))
+            counts += _counts(part.labels[here], len(counts), str(manifest))
         return counts
     for batch in reading(split, eval_batches(reader, min(_COUNT_BATCH_SIZE, split.num_examples))):
         labels = batch.label.numpy()[batch.id.numpy() != PADDING_ID]
-        counts += np.bincount(labels, minlength=len(counts))
+        counts += _counts(labels, len(counts), f"{split.dataset_dir}: a label of split {split.split}")
     return counts
+
+
+def _counts(labels: np.ndarray, num_classes: int, what: str) -> np.ndarray:
+    if ((labels < 0) | (labels >= num_classes)).any():
+        raise DataError(f"{what} contradicts {LAYOUT_FILE}. Run `simimg verify`.")
+    return np.bincount(labels, minlength=num_classes)
 
 
 def input_warnings(reader: Reader) -> list[str]:

@@ -188,7 +188,8 @@ class EncodedRecords:
             except ValueError as error:
                 faults.append((row, str(error)))
         labels = self._varints(ends - INT_BYTES).astype(np.int32)
-        ids = self._varints(starts + self._ids_at[places])
+        # A wrong record may end before its id, and where the memory is not mapped.
+        ids = self._varints(np.where(wrong, starts, starts + self._ids_at[places]))
         for row, reason in faults:
             self._report(int(places[row]), reason)
             images[row], labels[row], ids[row] = 0, 0, PADDING_ID

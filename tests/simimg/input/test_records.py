@@ -9,8 +9,10 @@ import subprocess
 import sys
 import textwrap
 import time
+import types
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,11 +20,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+import simimg.input.pipeline as pipeline
 from simimg.errors import CorruptRecordError, DataError
 from simimg.input.records import ON_CORRUPT, EncodedRecords, aligned, map_records, shared_tensor
-from simimg.input.split import open_split
+from simimg.input.split import Shard, Split, open_split
 from tfrecords.convert import ConvertConfig, convert
 from tfrecords.format.layout import Layout
+from tfrecords.format.manifest import Manifest, write_manifest
 from tfrecords.format.record_layout import encode_record
 from tfrecords.format.shard import open_shard
 
@@ -178,3 +182,38 @@ def test_counts_that_the_files_are_too_short_for(datasets: dict[str, Path], tmp_
         dataclasses.replace(layout, splits={"train": (many, *rest)}).save(folder)
         with pytest.raises(DataError, match=rf"{first.file} is \d+ bytes long, which is too short for \d+ records"):
             open_split(folder, "train")
+
+
+def _split_with_an_empty_record(folder: Path) -> Split:
+    path = folder / "a-train.tfrecord-00000-of-00001"
+    with open_shard(path, index=True) as writer:
+        writer.write(b"")
+    return Split(
+        dataset_dir=folder, name="a", split="train", encoding="jpeg", image_size=64, class_names=("x",),
+        shards=(Shard(path, 1, 16),), offsets=None, has_id=True, indexed=True,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("on_corrupt", ON_CORRUPT)
+def test_a_record_that_ends_before_its_id(tmp_path: Path, on_corrupt: str) -> None:
+    records = EncodedRecords(_split_with_an_empty_record(tmp_path), on_corrupt=on_corrupt)
+    if on_corrupt == "skip":
+        assert records.gather(np.array([0]))[2].tolist() == [-1]
+    else:
+        with pytest.raises(CorruptRecordError, match="record 0 at byte 0: its length is not the one in the sidecar"):
+            records.gather(np.array([0]))
+
+
+@pytest.mark.parametrize("label", [-1, 1, 5])
+def test_a_manifest_with_a_label_that_is_no_class(tmp_path: Path, label: int) -> None:
+    manifest = Manifest(
+        ids=np.zeros(1, np.int64), paths=["a"], sha256=np.zeros((1, 32), np.uint8),
+        pixels_sha256=np.zeros((1, 32), np.uint8), phash=np.zeros(1, np.uint64), widths=np.zeros(1, np.int32),
+        heights=np.zeros(1, np.int32), labels=np.array([label], np.int32), split_names=("train",),
+        splits=np.zeros(1, np.int8), shards=np.zeros(1, np.int32), positions=np.zeros(1, np.int64),
+        groups=np.zeros(1, np.int64), reason_names=(), reasons=np.array([-1], np.int8),
+    )  # fmt: skip
+    write_manifest(tmp_path, manifest)
+    reader: Any = types.SimpleNamespace(split=_split_with_an_empty_record(tmp_path))
+    with pytest.raises(DataError, match=r"manifest\.parquet contradicts layout\.json\. Run `simimg verify`"):
+        pipeline.label_counts(reader)

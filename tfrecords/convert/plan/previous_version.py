@@ -2,7 +2,8 @@
 
 The manifest has the stamp of each source file, such as its time of modification. A file whose stamp differs now is read
 and compared by its SHA-256; other files need not be read. In datasets of earlier versions of simimg, which have no
-stamps, a file is read if it changed after the modification time of layout.json, the time when its conversion began.
+stamps, a local file is read if it changed after the modification time of layout.json, the time when its conversion
+began, and all files of a URL are read.
 """
 
 from __future__ import annotations

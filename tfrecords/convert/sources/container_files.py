@@ -16,10 +16,10 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any, NamedTuple
 
-from tfrecords.base_errors import UsageError
-from tfrecords.convert.sources.read_errors import describe, refusal_of
+from tfrecords.base_errors import ConversionError, UsageError
+from tfrecords.convert.sources.read_errors import describe, machine_errors, redacted, refusal_of
 from tfrecords.convert.sources.remote import is_url, opened, read_url, remote_errors, size_and_stamp
-from tfrecords.convert.sources.source import MAX_FILE_BYTES, refuse_damaged, stamp_of, too_large
+from tfrecords.convert.sources.source import MAX_FILE_BYTES, printable, refuse_damaged, stamp_of, too_large
 from tfrecords.format.parse_errors import parser_errors
 from tfrecords.format.quarantine import Reason, Refusal
 from tfrecords.format.record import ReadAt
@@ -47,28 +47,36 @@ class Containers:
         paths: absolute path of each file, or its URL.
         sizes: bytes of each file when it was found.
         stamps: as in `Source`. Together with the size it shows whether places still hold.
+        mtimes_ns: time of modification of each local file. A ctime may change while the file is read, by a chmod.
     """
 
     paths: tuple[str, ...]
     sizes: tuple[int, ...]
     stamps: tuple[int, ...]
+    mtimes_ns: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         """Have no file open for longer than its containers are there: it may be deleted, and its disk space needed."""
         weakref.finalize(self, lambda: _opened.cache_clear())
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Have a copy in a worker be made as this one was, so that it closes its files, too."""
+        return type(self), (self.paths, self.sizes, self.stamps, self.mtimes_ns)
+
     @classmethod
     def of(cls, paths: Sequence[str]) -> Containers:
         """Return the containers of these paths or URLs; raise UsageError if one cannot be opened."""
-        sizes, stamps = [], []
+        sizes, stamps, mtimes_ns = [], [], []
         for path in paths:
             if is_url(path):
                 stamp = 0
                 with opened(path, "--image_dir") as file:
                     sizes.append(int(file.seek(0, os.SEEK_END)))
-                with suppress(Refusal):  # such as a server that gives a file, but says nothing about it
+                # A Refusal is that of a server, for example, that gives a file but says nothing about it.
+                with suppress(Refusal), machine_errors(path):
                     stamp = size_and_stamp(path)[1]
                 stamps.append(stamp)
+                mtimes_ns.append(0)
                 continue
             try:
                 status = os.stat(path)
@@ -79,19 +87,22 @@ class Containers:
                 raise UsageError(f"--image_dir: {path} is not a regular file.")
             sizes.append(status.st_size)
             stamps.append(stamp_of(status))
-        return cls(
-            tuple(path if is_url(path) else os.path.abspath(path) for path in paths), tuple(sizes), tuple(stamps)
-        )
+            mtimes_ns.append(status.st_mtime_ns)
+        absolute = tuple(path if is_url(path) else os.path.abspath(path) for path in paths)
+        return cls(absolute, tuple(sizes), tuple(stamps), tuple(mtimes_ns))
 
     @contextmanager
     def scanned(self, number: int) -> Iterator[ReadAt]:
         """Open a container to read through it once, from front to back.
 
-        Raises UsageError if it cannot be opened or read, including errors inside the block, and OSError if the machine
-        fails.
+        Raises UsageError if it cannot be opened or read, including errors inside the block, and ConversionError if the
+        machine fails.
         """
         path = self.paths[number]
-        with parser_errors(lambda fault: UsageError(f"{path} is damaged: {fault}. Fetch or make it again.")):
+        with (
+            machine_errors(path),
+            parser_errors(lambda fault: UsageError(f"{path} is damaged: {fault}. Fetch or make it again.")),
+        ):
             yield from self._scanned(path)
 
     def _scanned(self, path: str) -> Iterator[ReadAt]:
@@ -109,8 +120,8 @@ class Containers:
     def read(self, path: str, place: tuple[int, int, int] | None) -> bytes:
         """Return the bytes at `place`: a container's number, an offset and a length; `path` is not used.
 
-        Raises Refusal if they cannot be read, or the container has changed since it was found, and OSError if the
-        machine fails.
+        Raises Refusal if they cannot be read, ConversionError if the container has changed or vanished since it was
+        found, and OSError if the machine fails.
         """
         assert place is not None
         return self.read_range(*place)
@@ -123,9 +134,12 @@ class Containers:
         if length > MAX_FILE_BYTES:
             raise too_large(length)
         if is_url(path):
-            if stamp and _stamp_of_url(path, stamp) != stamp:
-                raise _changed(path)
-            data = read_url(path, offset, offset + length) if length else b""
+            try:
+                if stamp and _stamp_of_url(path, stamp) != stamp:
+                    raise _changed(path)
+                data = read_url(path, offset, offset + length) if length else b""
+            except Refusal:
+                raise _changed(path) from None
             if len(data) != length:
                 came = f"{len(data)} bytes" if len(data) < length else "more bytes"
                 fault = f"{came} came where {length} were asked for; the server may not do range requests"
@@ -134,19 +148,25 @@ class Containers:
         try:
             file = _opened(path, stamp)
             status = os.fstat(file.descriptor)
-            if (status.st_size, stamp_of(status)) != (size, stamp):
+            if (status.st_size, status.st_mtime_ns) != (size, self.mtimes_ns[number]):
                 raise _changed(path)
             data = os.pread(file.descriptor, length, offset)
         except OSError as error:
-            _opened.cache_clear()  # there may be too many, or the server of the files may have forgotten them
-            raise refusal_of(error, path) from None
+            if error.errno not in (errno.ENOENT, errno.ENOTDIR):
+                _opened.cache_clear()  # there may be too many, or the server of the files may have forgotten them
+            refusal_of(error, path)  # raises the faults of the machine
+            raise _changed(path) from None
         if len(data) != length:
-            raise Refusal(Reason.TRUNCATED, f"{os.path.basename(path)} ends inside it")
+            raise _changed(path)
         return data
 
 
-def _changed(path: str) -> Refusal:
-    return Refusal(Reason.CHANGED, f"{os.path.basename(path)} has changed since its members were listed")
+def _changed(path: str) -> ConversionError:
+    """Return the error for a container that is not the listed one: it says nothing about any single member."""
+    return ConversionError(
+        f"{redacted(printable(path))} has changed or vanished since its members were listed. Give the same command "
+        "again; it lists them anew."
+    )
 
 
 class _OpenFile:

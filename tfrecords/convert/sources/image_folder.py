@@ -77,12 +77,21 @@ class FolderFiles:
             finally:
                 os.close(descriptor)
         except OSError as error:
-            if not os.path.isdir(self.root or "."):  # such as a mount that was lost
+            if _is_gone(self.root or "."):
                 raise
             raise refusal_of(error, full) from None
         if len(data) != before.st_size or after.st_size != before.st_size or after.st_mtime_ns != before.st_mtime_ns:
             raise Refusal(Reason.CHANGED, _CHANGED)
         return data
+
+
+def _is_gone(folder: str) -> bool:
+    """Return whether a folder is missing, or empty as the place of a mount that was lost."""
+    try:
+        with os.scandir(folder) as entries:
+            return next(entries, None) is None
+    except OSError:  # one that may not be listed is there
+        return not os.path.isdir(folder)
 
 
 def open_folder(image_dir: str, categories: Sequence[str] = ()) -> Source:
@@ -205,5 +214,6 @@ def _is_own(entries: list[os.DirEntry[str]]) -> bool:
 def _is_folder(entry: os.DirEntry[str]) -> bool:
     try:
         return entry.is_dir()
-    except OSError:  # a link to itself, or to a place without permission: rejected as a file
-        return False
+    except OSError as error:
+        refusal_of(error, entry.path)  # raises the faults of the machine
+        return False  # a link to itself, or to a place without permission: rejected as a file

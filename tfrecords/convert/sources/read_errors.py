@@ -39,7 +39,24 @@ _OWN_ERRORS = frozenset(
     }
 )
 _OWN_STATUSES = frozenset({403, 404, 410, 414, 451})
+_MISSING_STATUSES = frozenset({404, 410})
+# Codes of S3 that are about who asks. Its driver raises PermissionError for them, as where a file may not be read.
+_CODES_OF_CALLER = frozenset(
+    {
+        "ExpiredToken",
+        "InvalidAccessKeyId",
+        "SignatureDoesNotMatch",
+        "RequestTimeTooSkewed",
+        "AccountProblem",
+        "NotSignedUp",
+        "InvalidSecurity",
+    }
+)
 _WAITS_S = (0.1, 0.5, 2.0)  # before each further attempt to read a file
+
+
+class MissingFile(Refusal):
+    """The refusal of a file that does not exist, as opposed to one that may not be read."""
 
 
 def refusal_of(error: Exception, path: str = "") -> Refusal:
@@ -60,7 +77,8 @@ def refusal_of(error: Exception, path: str = "") -> Refusal:
     if number in (errno.ENOENT, errno.ENOTDIR) and path and os.path.islink(path):
         return Refusal(Reason.BROKEN_LINK, f"{detail}: it links to {os.readlink(path)!r}")
     if number in _OWN_ERRORS or (number is None and _is_about_file(error)):
-        return Refusal(Reason.UNREADABLE, detail)
+        is_missing = isinstance(error, FileNotFoundError | NotADirectoryError) or _status(error) in _MISSING_STATUSES
+        return (MissingFile if is_missing else Refusal)(Reason.UNREADABLE, detail)
     if isinstance(error, OSError) and error.errno is not None:
         raise error
     raise OSError(errno.EIO, detail)  # one without a number could be that of a parser
@@ -117,10 +135,28 @@ def redacted(text: str) -> str:
 
 def _is_about_file(error: Exception) -> bool:
     """Return whether an error of a driver, which has no number, is about one file."""
+    if isinstance(error, PermissionError) and _s3_code(error.__cause__) in _CODES_OF_CALLER:
+        return False
     if isinstance(error, FileNotFoundError | PermissionError | IsADirectoryError | NotADirectoryError):
         return True
     if isinstance(error, ValueError) and not isinstance(error, json.JSONDecodeError):  # not an address, or a NUL in it
         return True
-    holders = (error, getattr(error, "response", None))
+    return _status(error) in _OWN_STATUSES
+
+
+def _status(error: Exception) -> int | None:
+    """Return the status of the answer that a driver's library raised `error` for, if there was one."""
+    response = getattr(error, "response", None)
+    if isinstance(response, dict):  # of botocore
+        status = response.get("ResponseMetadata", {}).get("HTTPStatusCode")
+        return status if isinstance(status, int) else None
+    holders = (error, response)
     statuses = (getattr(holder, name, None) for holder in holders for name in ("status", "status_code", "code"))
-    return next((status for status in statuses if isinstance(status, int)), None) in _OWN_STATUSES
+    return next((status for status in statuses if isinstance(status, int)), None)
+
+
+def _s3_code(error: BaseException | None) -> str:
+    """Return the code in the answer of S3 that botocore raised `error` for, or ""."""
+    response = getattr(error, "response", None)
+    answer = response.get("Error") if isinstance(response, dict) else None
+    return str(answer.get("Code", "")) if isinstance(answer, dict) else ""

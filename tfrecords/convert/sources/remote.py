@@ -20,7 +20,7 @@ from typing import Any
 
 from tfrecords.base_errors import UsageError
 from tfrecords.convert.sources.labels import FileListing, source_of_folders
-from tfrecords.convert.sources.read_errors import describe, patiently, redacted, refusal_of
+from tfrecords.convert.sources.read_errors import describe, machine_errors, patiently, redacted, refusal_of
 from tfrecords.convert.sources.source import MAX_FILE_BYTES, Source, is_ignored, is_image, too_large
 from tfrecords.format.quarantine import Refusal
 
@@ -35,16 +35,20 @@ _NUM_THREADS = 32  # that ask for the stamps of files; each one waits for a serv
 
 @dataclasses.dataclass(frozen=True)
 class RemoteFiles:
-    """Reads files relative to the URL `base`, or anywhere by their own URL."""
+    """Reads files relative to the URL `base`, or anywhere by their own URL.
+
+    With `has_sizes` the listing had the size of each file, so that none needs to be asked for before it is read.
+    """
 
     base: str
+    has_sizes: bool = False
 
     def read(self, path: str, place: tuple[int, int, int] | None = None) -> bytes:
         """Return the bytes of the file `path`; `place` is not used.
 
         Raises Refusal and OSError as `Files.read` does, after the driver's own retries.
         """
-        return _read(*_located(path, self.base))
+        return _read(path, self.base, has_size=self.has_sizes)
 
 
 def open_remote_folder(url: str, categories: Sequence[str] = ()) -> Source:
@@ -82,7 +86,7 @@ def open_remote_folder(url: str, categories: Sequence[str] = ()) -> Source:
     return source_of_folders(
         found,
         location=url,
-        files=RemoteFiles(url),
+        files=RemoteFiles(url, all(size >= 0 for size in found.sizes)),
         name=unquote(root.rpartition("/")[2]) or "pictures",
         categories=categories,
         folders=folders,
@@ -169,7 +173,7 @@ def read_url(url: str, start: int | None = None, end: int | None = None) -> byte
     """Return the bytes of the file at a URL, from `start` to `end` if they are given; raises Refusal and OSError as
     `Files.read` does.
     """
-    return _read(*_located(url), start, end)
+    return _read(url, start=start, end=end)
 
 
 def size_and_stamp(path: str, base: str = "") -> tuple[int, int]:
@@ -189,12 +193,14 @@ def add_stamps(found: FileListing, rows: Sequence[int], base: str) -> None:
     """Ask for the stamps of the files at the indices `rows`, which lie below the URL `base` or have URLs of their own.
 
     Their sizes decide only whether they are too large: the digest of a source has no size where a listing has none.
-    Raises OSError if a server does not answer.
+    Raises ConversionError, with the address of the file, if a server does not answer.
     """
 
     def ask(row: int) -> tuple[int, int]:
+        path = found.paths[row]
         try:
-            return patiently(lambda: size_and_stamp(found.paths[row], base))
+            with machine_errors(path if is_url(path) else f"{base.rstrip('/')}/{path}"):
+                return patiently(lambda: size_and_stamp(path, base))
         except Refusal:
             return -1, 0  # the worker finds out, too
 
@@ -273,19 +279,24 @@ def _located(path: str, base: str = "") -> tuple[Any, str]:
     return driver, f"{root.rstrip('/')}/{urllib.parse.quote(path, errors='surrogateescape') if _is_web(base) else path}"
 
 
-def _read(driver: Any, path: str, start: int | None = None, end: int | None = None) -> bytes:
-    """Return a file or a range of it. Of a file that is too large nothing is read; of a range up to one byte too many,
-    if a server sends the whole file instead.
+def _read(
+    path: str, base: str = "", start: int | None = None, end: int | None = None, *, has_size: bool = False
+) -> bytes:
+    """Return a file below the URL `base` or of a URL, or a range of it. Of a file that is too large nothing is read,
+    unless its listing had a size that was not; of a range up to one byte too many, if a server sends the whole file
+    instead.
     """
-    with remote_errors(refusal_of):
+    with remote_errors(refusal_of):  # also of a driver that cannot be made: some connect at once
+        driver, path = _located(path, base)
+        streams = "https" in driver.protocol  # not one such as simplecache, which fetches from the web by itself
         if start is not None and end is not None:
-            if not _is_web(path):
+            if not streams:
                 return bytes(driver.cat_file(path, start=start, end=end))
             return _streamed(driver, path, end - start, {"Range": f"bytes={start}-{end - 1}"})
-        if _is_web(path):
+        if streams:
             data = _streamed(driver, path, MAX_FILE_BYTES)
             size = len(data)
-        elif (size := driver.info(path).get("size") or 0) <= MAX_FILE_BYTES:
+        elif (size := 0 if has_size else driver.info(path).get("size") or 0) <= MAX_FILE_BYTES:
             data = bytes(driver.cat_file(path))
             size = len(data)
         if size > MAX_FILE_BYTES:

@@ -178,11 +178,11 @@ def stamp_of(status: os.stat_result) -> int:
     """Return the stamp of a local file, in ns: the later of mtime and ctime, since `rsync -t` and `cp -p`, for example,
     replace a file by another one with the same mtime.
 
-    An mtime after the ctime was set by hand, or the file system has no ctime, so it is the sum. Inodes are not part of
-    it, because some network file systems give a file another one each time.
+    An mtime after the ctime was set by hand, or the file system has no ctime, so it is the sum, modulo 2^63. Inodes
+    are not part of it, because some network file systems give a file another one each time.
     """
     mtime, ctime = status.st_mtime_ns, status.st_ctime_ns
-    return ctime if mtime <= ctime else mtime + ctime
+    return ctime if mtime <= ctime else ((mtime + ctime) & (2**63 - 1)) or 1
 
 
 def too_large(num_bytes: int) -> Refusal:

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 from tfrecords.base_errors import UsageError
 from tfrecords.convert.sources.container_files import Containers
 from tfrecords.convert.sources.labels import FileListing, some_of, source_of_labels
-from tfrecords.convert.sources.read_errors import refusal_of
+from tfrecords.convert.sources.read_errors import MissingFile, refusal_of
 from tfrecords.convert.sources.remote import driver_of, exists_url, is_url, read_url
 from tfrecords.convert.sources.source import Source, refuse_damaged
 from tfrecords.convert.sources.webdataset import MULTI_LABEL
@@ -229,12 +229,17 @@ def _json(dataset_dir: str, name: str) -> Any:
     path = _join(dataset_dir, name)
     try:
         return parse_json(_read(path))
-    except (FileNotFoundError, ValueError) as error:
+    except FileNotFoundError:
+        raise UsageError(f"{path} is missing. Prepare the dataset again.") from None
+    except ValueError as error:
         raise UsageError(f"{path} is not valid JSON: {error}. Prepare the dataset again.") from None
 
 
 def _read(path: str) -> bytes:
-    """Return the content of a file; raise FileNotFoundError if there is none, and OSError if the machine fails."""
+    """Return the content of a file.
+
+    Raises FileNotFoundError if there is none, UsageError if it may not be read, and OSError if the machine fails.
+    """
     if not is_url(path):
         try:
             return Path(path).read_bytes()
@@ -244,8 +249,10 @@ def _read(path: str) -> bytes:
             raise UsageError(f"{path} cannot be read: {refusal_of(error).detail}. Make it readable.") from None
     try:
         return read_url(path)
-    except Refusal:
+    except MissingFile:
         raise FileNotFoundError(path) from None
+    except Refusal as refusal:
+        raise UsageError(f"{path} cannot be read: {refusal.detail}. Make it readable.") from None
 
 
 def _join(folder: str, name: str) -> str:

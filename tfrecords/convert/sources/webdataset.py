@@ -12,13 +12,12 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Sequence
-from contextlib import suppress
 from pathlib import Path
 
 from tfrecords.base_errors import UsageError
 from tfrecords.convert.sources.container_files import Member
 from tfrecords.convert.sources.labels import FileListing, some_of, source_of_labels
-from tfrecords.convert.sources.read_errors import refusal_of
+from tfrecords.convert.sources.read_errors import MissingFile, refusal_of
 from tfrecords.convert.sources.remote import is_url, read_url
 from tfrecords.convert.sources.source import Files, Source, is_image
 from tfrecords.format.atomic_files import parse_json
@@ -167,8 +166,12 @@ class Samples:
 def _list_beside(tar: str) -> tuple[str, list[str]] | None:
     for base in _CLASS_LISTS:
         path = f"{tar.rpartition('/')[0]}/{base}"
-        with suppress(Refusal):
+        try:
             return path, _lines(_read(path))
+        except MissingFile:
+            continue
+        except Refusal as refusal:  # without it the classes would have other names
+            raise UsageError(f"{path} cannot be read: {refusal.detail}. Make it readable, or move it away.") from None
     return None
 
 

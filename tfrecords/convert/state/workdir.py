@@ -139,7 +139,7 @@ def _begun(plan: Path) -> dict[str, Any] | None:
     except OSError as error:
         raise ConversionError(
             f"{plan} cannot be read: {error.strerror or error}. Finished shards are kept. Make it readable, or "
-            "remove that folder."
+            f"remove {plan.parent}."
         ) from None
     is_whole = (
         isinstance(values, dict)

@@ -74,6 +74,14 @@ def test_a_stamp_is_the_later_time_or_changes_with_both(mtime: int, ctime: int) 
     assert stamp(mtime, ctime) == ctime or mtime > ctime
 
 
+def test_a_stamp_of_a_time_in_the_far_future(tmp_path: Path) -> None:
+    """The sum of the times passes 2^63 ns in the year 2206."""
+    path = tmp_path / "a" / "1.jpg"
+    touch(path)
+    os.utime(path, ns=(8 * 10**18, 8 * 10**18))
+    assert open_source(str(tmp_path)).stamps[0] > 0
+
+
 def test_stamps_change_with_the_content(tmp_path: Path) -> None:
     path = tmp_path / "a" / "1.jpg"
     touch(path)

@@ -29,7 +29,7 @@ from tfrecords.base_errors import ConversionError
 from tfrecords.convert import ConvertConfig, convert
 from tfrecords.convert.image import image_formats
 from tfrecords.convert.image.decoder import ImageOptions
-from tfrecords.convert.sources import Files, open_source, read_errors
+from tfrecords.convert.sources import Files, image_folder, open_source, read_errors, remote
 from tfrecords.convert.sources.container_files import Containers
 from tfrecords.convert.sources.image_folder import FolderFiles
 from tfrecords.convert.sources.read_errors import machine_errors, read_file, refusal_of
@@ -114,6 +114,30 @@ def test_what_drivers_say_of_the_network(error: Exception) -> None:
     with pytest.raises(OSError) as caught:  # noqa: PT011
         refusal_of(error)
     assert caught.value.errno is not None  # a parser's has none
+
+
+@pytest.mark.parametrize(
+    ("code", "is_about_file"),
+    [("AccessDenied", True), ("AllAccessDisabled", True), ("ExpiredToken", False), ("RequestTimeTooSkewed", False)],
+)
+def test_what_s3_forbids(code: str, is_about_file: bool) -> None:
+    """As its driver raises it; credentials that have expired say nothing about a file."""
+    error = PermissionError("forbidden")
+    error.__cause__ = type("ClientError", (Exception,), {"response": {"Error": {"Code": code}}})()
+    if is_about_file:
+        assert refusal_of(error).reason is Reason.UNREADABLE
+    else:
+        with pytest.raises(OSError, match="forbidden") as caught:
+            refusal_of(error)
+        assert caught.value.errno == errno.EIO
+
+
+def test_an_object_that_s3_does_not_have() -> None:
+    """Its driver raises what it was told as the cause, where it did not look for the object before."""
+    error = FileNotFoundError("The specified key does not exist.")
+    answer = {"Error": {"Code": "NoSuchKey"}, "ResponseMetadata": {"HTTPStatusCode": 404}}
+    error.__cause__ = type("ClientError", (Exception,), {"response": answer})("NoSuchKey")
+    assert refusal_of(error).detail == "ClientError: NoSuchKey"
 
 
 def test_a_file_is_read_again_where_that_helps() -> None:
@@ -305,8 +329,12 @@ def test_a_process_that_may_open_fewer_files_than_there_are_archives(tmp_path: P
 
 def test_a_folder_that_is_gone_is_no_missing_file(tmp_path: Path) -> None:
     (tmp_path / "zoo").mkdir()
+    (tmp_path / "zoo" / "2.jpg").touch()
     files = FolderFiles(str(tmp_path / "zoo"))
     with pytest.raises(Refusal, match="No such file"):
+        files.read("1.jpg")
+    (tmp_path / "zoo" / "2.jpg").unlink()
+    with pytest.raises(FileNotFoundError):  # a mount that was lost leaves an empty folder
         files.read("1.jpg")
     (tmp_path / "zoo").rmdir()
     with pytest.raises(FileNotFoundError):
@@ -327,6 +355,43 @@ def test_a_fault_while_a_folder_is_listed(photos: Path, monkeypatch: pytest.Monk
         open_source(str(photos))
 
 
+@pytest.mark.parametrize(
+    "files",
+    [
+        RemoteFiles("sftp://host"),
+        FolderFiles("."),
+        Containers(("sftp://host/a.tar",), (100,), (0,)),
+    ],
+)
+def test_a_driver_that_cannot_be_made(monkeypatch: pytest.MonkeyPatch, files: Files) -> None:
+    """That of SFTP connects when it is made, others look for credentials, or miss a package."""
+
+    def fail(url: str) -> Any:
+        raise RuntimeError("SSH session not active")
+
+    monkeypatch.setattr(remote, "_driver", fail)
+    with pytest.raises(ConversionError, match="SSH session not active"):
+        read_file(files, "sftp://host/1.jpg", (0, 0, 10))
+
+
+def test_a_fault_while_an_entry_of_a_folder_is_looked_at(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Otherwise the folder of a class would be one rejected file."""
+
+    class Entry:
+        def __init__(self, entry: os.DirEntry[str]) -> None:
+            self.name, self.path = entry.name, entry.path
+
+        def is_dir(self) -> bool:
+            if self.name == "bee":
+                raise OSError(errno.EIO, "Input/output error", self.path)
+            return os.path.isdir(self.path)
+
+    listing = image_folder._listing
+    monkeypatch.setattr(image_folder, "_listing", lambda folder: [Entry(entry) for entry in listing(folder)])
+    with pytest.raises(ConversionError, match=r"bee cannot be read: Input/output error\. This is a fault"):
+        open_source(str(photos))
+
+
 def test_a_fault_while_an_archive_is_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "a.tar").write_bytes(bytes(1024))
     containers = Containers.of([str(tmp_path / "a.tar")])
@@ -341,6 +406,23 @@ def test_a_fault_while_an_archive_is_opened(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.setattr(builtins, "open", fail)
     with pytest.raises(ConversionError, match="Too many open files"):
         open_source(str(tmp_path / "a.tar"))
+
+
+def test_a_fault_while_one_of_several_archives_is_listed(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number, name in enumerate(sorted(photos.rglob("*.*"))[:2]):
+        packed(photos, tmp_path / f"{number}.tar", [name])
+    pread, second = os.pread, (tmp_path / "1.tar").stat().st_ino
+
+    def fail(descriptor: int, length: int, offset: int) -> bytes:
+        if os.fstat(descriptor).st_ino == second:
+            raise OSError(errno.EIO, "Input/output error")
+        return pread(descriptor, length, offset)
+
+    monkeypatch.setattr(os, "pread", fail)
+    with pytest.raises(ConversionError, match=rf"^{tmp_path}/1\.tar cannot be read: Input/output error"):
+        open_source(f"{tmp_path}/*.tar")
 
 
 def test_a_fault_while_a_list_of_classes_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

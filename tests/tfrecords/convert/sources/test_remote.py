@@ -235,6 +235,13 @@ def test_a_huge_object_is_refused(memory: Any, monkeypatch: pytest.MonkeyPatch) 
     assert caught.value.reason is Reason.TOO_LARGE
 
 
+def test_one_request_per_object(memory: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = open_source("memory://zoo")
+    monkeypatch.setattr(type(memory), "info", lambda *_, **__: pytest.fail("it is asked for"))
+    monkeypatch.setattr(type(memory), "cat_file", lambda *_, **__: b"content")
+    assert set(read_all(source).values()) == {b"content"}
+
+
 SECRETS = [
     "s3://AKIA:hunter2@bucket/x", "https://me:hunter2@host:99/x", "http://host/x?X-Amz-Signature=hunter2",
     "http://host/x?a=b&sig=hunter2", "http://host/x?token=hunter2", "https://host/x?X-Goog-Credential=hunter2",
@@ -368,12 +375,29 @@ def test_two_processes_read_from_a_web_server(server: tuple[str, Path]) -> None:
 
 
 @needs_http
+def test_a_chained_address(server: tuple[str, Path]) -> None:
+    url, folder = server
+    (folder / "1.jpg").write_bytes(b"content")
+    assert remote_module.RemoteFiles(f"simplecache::{url}").read("1.jpg") == b"content"
+    assert read_url(f"simplecache::{url}/1.jpg") == b"content"
+    assert read_url(f"simplecache::{url}/1.jpg", 3, 5) == b"te"
+
+
+@needs_http
 def test_a_web_server_that_is_gone(server: tuple[str, Path]) -> None:
     with pytest.raises(UsageError, match=r"http://127\.0\.0\.1:1/zoo cannot be read: ClientConnectorError"):
         open_source("http://127.0.0.1:1/zoo")
     files = remote_module.RemoteFiles("http://127.0.0.1:1/zoo")
     with pytest.raises(OSError, match="Cannot connect"):
         files.read("1.jpg", None)
+
+
+@needs_http
+def test_a_row_whose_server_is_gone_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(read_errors, "_WAITS_S", ())
+    (tmp_path / "t.csv").write_text("path,label\nhttp://127.0.0.1:1/a.jpg,x\n")
+    with pytest.raises(ConversionError, match=r"^http://127\.0\.0\.1:1/a\.jpg cannot be read: "):
+        open_source("", table=f"{tmp_path}/t.csv")
 
 
 @needs_http
@@ -445,7 +469,7 @@ def test_stamps_of_the_web(server: tuple[str, Path]) -> None:
         assert open_source(location, table=table).stamps[0] not in (before.stamps[0], 0)
     assert before.places is not None
     files = pickle.loads(pickle.dumps(before.files))
-    with pytest.raises(Refusal, match="has changed since"):
+    with pytest.raises(ConversionError, match="a.tar has changed or vanished since"):
         files.read("", tuple(before.places[0].tolist()))
 
 

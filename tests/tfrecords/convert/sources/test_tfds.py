@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from tfrecords.base_errors import UsageError
 from tfrecords.convert.sources import Source, open_source
-from tfrecords.convert.sources.tfds import walk_examples
+from tfrecords.convert.sources.tfds import open_tfds, walk_examples
 from tfrecords.format.example import bytes_feature, encode_example
 from tfrecords.format.quarantine import Reason, Refusal
 from tfrecords.format.record import footer, header, masked_crc32c
@@ -288,3 +288,31 @@ def test_garbage_is_a_usage_error(garbage: bytes, at: int, value: int) -> None:
             list(walk_examples(lambda a, b, data=data: data[a : a + b], len(data), "shard", "image", "label"))
         except UsageError as error:
             assert "shard: record at byte 0 is not a tf.train.Example" in str(error)
+
+
+def test_metadata_that_is_missing(tmp_path: Path) -> None:
+    folder = write(tmp_path, SPLITS)
+    (tmp_path / "features.json").unlink()
+    with pytest.raises(UsageError, match=r"features\.json is missing\. Prepare the dataset again"):
+        open_tfds(folder)
+
+
+def test_names_of_classes_that_cannot_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without them the classes would be numbers, as where there are none."""
+    driver = fsspec.filesystem("memory")
+    for path in Path(write(tmp_path, SPLITS)).iterdir():
+        driver.pipe(f"/tfds/zoo/{path.name}", path.read_bytes())
+    info = type(driver).info
+
+    def fail(self: Any, path: str, **options: Any) -> Any:
+        if path.endswith("labels.txt"):
+            raise PermissionError("Access Denied")
+        return info(self, path, **options)
+
+    monkeypatch.setattr(type(driver), "info", fail)
+    with pytest.raises(UsageError, match=r"label\.labels\.txt cannot be read: PermissionError: Access Denied"):
+        open_source("memory://tfds/zoo")
+    monkeypatch.undo()
+    driver.rm("/tfds/zoo/label.labels.txt")
+    assert open_source("memory://tfds/zoo").class_names == ("0", "1", "2")
+    driver.rm("/tfds", recursive=True)

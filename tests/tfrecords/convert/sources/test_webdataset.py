@@ -8,7 +8,9 @@ import json
 import tarfile
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
+import fsspec
 import pytest
 
 from tfrecords.base_errors import UsageError
@@ -208,3 +210,29 @@ def test_members_that_cannot_be_read_are_refused(tmp_path: Path) -> None:
             tar.addfile(label, io.BytesIO(b"3"))
     source = open_source(str(tmp_path / "a.tar"))
     assert {source.paths[id]: refusal.reason for id, refusal in source.refused.items()} == {"2.jpg": Reason.NOT_A_FILE}
+
+
+def test_a_list_of_classes_that_cannot_be_read(tmp_path: Path) -> None:
+    """Without it the classes would be numbers. One that does not exist is no error."""
+    tar = pack(tmp_path / "a.tar", {"1.jpg": b"", "1.cls": b"0"})
+    assert open_source(tar).class_names == ("0",)
+    (tmp_path / "labels.txt").mkdir()
+    with pytest.raises(UsageError, match=r"labels\.txt cannot be read: Is a directory\. Make it readable, or move"):
+        open_source(tar)
+
+
+def test_a_list_of_classes_behind_a_url_that_cannot_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    memory = fsspec.filesystem("memory")
+    memory.pipe("/wds/a.tar", Path(pack(tmp_path / "a.tar", {"1.jpg": b"", "1.cls": b"0"})).read_bytes())
+    assert open_source("memory://wds/a.tar").class_names == ("0",)
+    info = type(memory).info
+
+    def fail(driver: Any, path: str, **options: Any) -> Any:
+        if path.endswith("classes.txt"):
+            raise PermissionError("Access Denied")
+        return info(driver, path, **options)
+
+    monkeypatch.setattr(type(memory), "info", fail)
+    with pytest.raises(UsageError, match=r"memory://wds/classes\.txt cannot be read: PermissionError: Access Denied"):
+        open_source("memory://wds/a.tar")
+    memory.store.clear()

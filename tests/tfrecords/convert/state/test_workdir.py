@@ -325,6 +325,9 @@ def test_a_plan_that_cannot_be_read_does_not_remove_what_is_finished(target: Wor
     (target.shards / "shard").touch()
     (target.work / "plan.json").unlink()
     (target.work / "plan.json").mkdir()
-    with pytest.raises(ConversionError, match=r"plan\.json cannot be read: Is a directory\. Finished shards are kept"):
+    with pytest.raises(
+        ConversionError, match=r"plan\.json cannot be read: Is a directory\. Finished shards are kept"
+    ) as caught:
         begin(target)
+    assert str(caught.value).endswith(f"or remove {target.work}.")
     assert (target.shards / "shard").exists()
