@@ -249,9 +249,10 @@ def _read(path: str) -> bytes:
             raise UsageError(f"{path} cannot be read: {refusal_of(error).detail}. Make it readable.") from None
     try:
         return read_url(path)
-    except MissingFile:
-        raise FileNotFoundError(path) from None
     except Refusal as refusal:
+        # S3 answers 403 for a missing object too, unless one may list the bucket; labels may be missing.
+        if isinstance(refusal, MissingFile) or path.endswith(".labels.txt"):
+            raise FileNotFoundError(path) from None
         raise UsageError(f"{path} cannot be read: {refusal.detail}. Make it readable.") from None
 
 

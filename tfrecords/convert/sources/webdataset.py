@@ -170,7 +170,10 @@ def _list_beside(tar: str) -> tuple[str, list[str]] | None:
             return path, _lines(_read(path))
         except MissingFile:
             continue
-        except Refusal as refusal:  # without it the classes would have other names
+        except Refusal as refusal:
+            if is_url(path):  # S3 answers 403 for a missing object too, unless one may list the bucket
+                continue
+            # Without it the classes would have other names.
             raise UsageError(f"{path} cannot be read: {refusal.detail}. Make it readable, or move it away.") from None
     return None
 
