@@ -297,8 +297,8 @@ def test_metadata_that_is_missing(tmp_path: Path) -> None:
         open_tfds(folder)
 
 
-def test_names_of_classes_that_cannot_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without them the classes would be numbers, as where there are none."""
+def test_names_of_classes_that_a_bucket_forbids_to_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """S3 answers 403 for an object that is missing, unless one may list the bucket."""
     driver = fsspec.filesystem("memory")
     for path in Path(write(tmp_path, SPLITS)).iterdir():
         driver.pipe(f"/tfds/zoo/{path.name}", path.read_bytes())
@@ -310,9 +310,9 @@ def test_names_of_classes_that_cannot_be_read(tmp_path: Path, monkeypatch: pytes
         return info(self, path, **options)
 
     monkeypatch.setattr(type(driver), "info", fail)
-    with pytest.raises(UsageError, match=r"label\.labels\.txt cannot be read: PermissionError: Access Denied"):
-        open_source("memory://tfds/zoo")
+    assert open_source("memory://tfds/zoo").class_names == ("0", "1", "2")
     monkeypatch.undo()
+    assert open_source("memory://tfds/zoo").class_names != ("0", "1", "2")
     driver.rm("/tfds/zoo/label.labels.txt")
     assert open_source("memory://tfds/zoo").class_names == ("0", "1", "2")
     driver.rm("/tfds", recursive=True)

@@ -221,7 +221,8 @@ def test_a_list_of_classes_that_cannot_be_read(tmp_path: Path) -> None:
         open_source(tar)
 
 
-def test_a_list_of_classes_behind_a_url_that_cannot_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_list_of_classes_that_a_bucket_forbids_to_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """S3 answers 403 for an object that is missing, unless one may list the bucket."""
     memory = fsspec.filesystem("memory")
     memory.pipe("/wds/a.tar", Path(pack(tmp_path / "a.tar", {"1.jpg": b"", "1.cls": b"0"})).read_bytes())
     assert open_source("memory://wds/a.tar").class_names == ("0",)
@@ -233,6 +234,5 @@ def test_a_list_of_classes_behind_a_url_that_cannot_be_read(tmp_path: Path, monk
         return info(driver, path, **options)
 
     monkeypatch.setattr(type(memory), "info", fail)
-    with pytest.raises(UsageError, match=r"memory://wds/classes\.txt cannot be read: PermissionError: Access Denied"):
-        open_source("memory://wds/a.tar")
+    assert open_source("memory://wds/a.tar").class_names == ("0",)
     memory.store.clear()
