@@ -22,8 +22,6 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NoReturn
 
-import psutil
-
 from tfrecords.base_errors import ConversionError, UsageError
 from tfrecords.convert.sources import printable
 from tfrecords.convert.sources.read_errors import machine_errors
@@ -239,10 +237,19 @@ def _death(error: BaseException, folder: Path, todo: list[Task]) -> ConversionEr
     where = f": {lines[-1]}" if lines else ""
     for path in folder.glob(f"*{ROW}"):
         row = int.from_bytes(path.read_bytes(), "little", signed=True)
-        if row >= 0 and not psutil.pid_exists(int(path.stem)):
+        if row >= 0 and not _is_alive(int(path.stem)):
             where = f" while it converted {_name(row, todo)}"
             break
     return death("a Beam worker process", code, where, "--direct_num_workers")
+
+
+def _is_alive(pid: int) -> bool:
+    with suppress(PermissionError):
+        try:
+            os.kill(pid, 0)
+        except ProcessLookupError:
+            return False
+    return True
 
 
 def _name(row: int, todo: list[Task]) -> str:
