@@ -16,6 +16,8 @@ from simimg.api import dataset_api, search_api, training_api
 from simimg.errors import UsageError
 from simimg.sample import draw_sample
 
+pytestmark = pytest.mark.own_process
+
 PER_CLASS = 8
 
 

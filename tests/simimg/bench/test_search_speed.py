@@ -26,6 +26,8 @@ from simimg.commands import bench
 from simimg.errors import UsageError
 from simimg.models import lite_features
 
+pytestmark = pytest.mark.own_process
+
 Scene = Callable[..., Image.Image]
 
 

@@ -11,6 +11,8 @@ from simimg import cli
 from simimg.training import load_model
 from tfrecords.convert import ConvertConfig, convert
 
+pytestmark = pytest.mark.own_process
+
 
 @pytest.fixture(scope="module")
 def dataset_dir(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:

@@ -16,6 +16,8 @@ from simimg.models import lite
 from simimg.training import TrainConfig, Watcher, train
 from simimg.training.linear_probe import _L2, fit_softmax, probe
 
+pytestmark = pytest.mark.own_process
+
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.2])
 def test_the_softmax_is_at_the_minimum_of_its_loss(smoothing: float) -> None:
