@@ -25,6 +25,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from simimg.errors import UsageError
+from simimg.similarity.fingerprint import Stamp, stamp_of
 from simimg.similarity.plan_file import APPLIED_PLAN, Plan, PlannedFile
 from simimg.similarity.quarantine_journal import (
     FILES,
@@ -65,16 +66,13 @@ class Applied:
     left: tuple[str, ...] = ()
 
 
-_Stamp = tuple[int, ...]
-
-
 @dataclasses.dataclass(frozen=True)
 class _Chosen:
     """A file to move: its name, and the stamps of the file and of its keeper when their bytes were compared."""
 
     name: str
-    file: tuple[Path, _Stamp]
-    keeper: tuple[Path, _Stamp]
+    file: tuple[Path, Stamp | None]
+    keeper: tuple[Path, Stamp | None]
 
     def is_unchanged(self) -> bool:
         """Whether both are still what they were."""
@@ -342,13 +340,11 @@ def _num_bytes(path: Path) -> int | None:
         return None
 
 
-def _stamp(path: Path) -> _Stamp:
-    """Return what changes if a file is replaced or written to; empty if it is gone."""
+def _stamp(path: Path) -> Stamp | None:
     try:
-        status = os.stat(path)
+        return stamp_of(path.stat())
     except OSError:
-        return ()
-    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
+        return None
 
 
 def _total_bytes(plan: Plan, names: list[str]) -> int:

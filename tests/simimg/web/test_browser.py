@@ -76,6 +76,15 @@ class Page:
         """Waits until a search has ended."""
         self.until("document.querySelector('.match') && !document.querySelector('.search[aria-busy]')")
 
+    def find_copies(self) -> None:
+        """Opens the copies, and has those found that are 0.6 similar."""
+        self.open("copies")
+        self.until("document.querySelector('.start .primary')")
+        slider = self.one("#least")
+        self.run("arguments[0].value = 0.6; arguments[0].dispatchEvent(new Event('input'))", slider)
+        self.one(".start .primary").click()
+        self.until("document.querySelector('.cards .card')")
+
     def first_match(self) -> str:
         return str(self.one(".match[data-index='0']").get_attribute("aria-label"))
 
@@ -325,12 +334,7 @@ def test_compare_lays_the_query_over_the_match(page: Page, copy: Path) -> None:
 
 
 def test_a_review_writes_the_plan(page: Page, plan_path: Path) -> None:
-    page.open("copies")
-    page.until("document.querySelector('.start .primary')")
-    slider = page.one("#least")
-    page.run("arguments[0].value = 0.6; arguments[0].dispatchEvent(new Event('input'))", slider)
-    page.one(".start .primary").click()
-    page.until("document.querySelector('.cards .card')")
+    page.find_copies()
     assert page.one(".group h1").text == "Group 1 of 2"
     states = "return [...document.querySelectorAll('.card')].map((card) => card.className.split(' ')[1])"
     assert page.run(states) == ["best", "remove", "remove"]
@@ -366,12 +370,7 @@ def test_a_review_writes_the_plan(page: Page, plan_path: Path) -> None:
 
 
 def test_choices_made_while_saving_stay_unsaved(page: Page, plan_path: Path) -> None:
-    page.open("copies")
-    page.until("document.querySelector('.start .primary')")
-    slider = page.one("#least")
-    page.run("arguments[0].value = 0.6; arguments[0].dispatchEvent(new Event('input'))", slider)
-    page.one(".start .primary").click()
-    page.until("document.querySelector('.cards .card')")
+    page.find_copies()
     states = "return [...document.querySelectorAll('.card')].map((card) => card.className.split(' ')[1])"
     page.run("""
     const { fetch } = window;
@@ -415,12 +414,7 @@ def test_choices_made_while_saving_stay_unsaved(page: Page, plan_path: Path) -> 
 def test_files_of_reference_folders_stay(page: Page, index: SearchIndex, plan_path: Path) -> None:
     values = {"format": "simimg-plan/1", "image_dir": index.info.image_dir, "reference_dirs": ["old"], "groups": []}
     plan_path.write_text(json.dumps(values))
-    page.open("copies")
-    page.until("document.querySelector('.start .primary')")
-    slider = page.one("#least")
-    page.run("arguments[0].value = 0.6; arguments[0].dispatchEvent(new Event('input'))", slider)
-    page.one(".start .primary").click()
-    page.until("document.querySelector('.cards .card')")
+    page.find_copies()
     assert page.one(".again summary").text == "Search again (these were found from 0.60 on)"
     states = "return [...document.querySelectorAll('.card')].map((card) => card.className.split(' ')[1])"
     assert [tag.text for tag in page.all(".card .tag")] == ["Best, reference", "Keep", "Keep, reference"]

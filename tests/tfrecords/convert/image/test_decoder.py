@@ -18,17 +18,6 @@ from tfrecords.convert.image.decoder import RESIZES, WHITE, decode, encode, resi
 from tfrecords.format.quarantine import Reason, Refusal
 
 ORIENTATION = 0x0112
-# What each EXIF orientation asks a viewer to do with the stored rows and columns (TIFF 6.0, tag 274).
-UPRIGHT: dict[int, Callable[[np.ndarray], np.ndarray]] = {
-    1: lambda stored: stored,
-    2: lambda stored: stored[:, ::-1],
-    3: lambda stored: stored[::-1, ::-1],
-    4: lambda stored: stored[::-1],
-    5: lambda stored: stored.transpose(1, 0, 2),
-    6: lambda stored: stored.transpose(1, 0, 2)[:, ::-1],
-    7: lambda stored: stored.transpose(1, 0, 2)[::-1, ::-1],
-    8: lambda stored: stored.transpose(1, 0, 2)[::-1],
-}
 
 
 def picture(height: int = 5, width: int = 7, seed: int = 0, channels: int = 3) -> np.ndarray:
@@ -76,23 +65,27 @@ def test_webp_gives_its_pixels() -> None:
 
 @pytest.mark.parametrize("orientation", range(1, 9))
 @pytest.mark.parametrize("kind", ["PNG", "TIFF"])
-def test_every_exif_orientation(kind: str, orientation: int) -> None:
+def test_every_exif_orientation(
+    kind: str, orientation: int, turned_upright: dict[int, Callable[[np.ndarray], np.ndarray]]
+) -> None:
     stored = picture()
     exif = Image.Exif()
     exif[ORIENTATION] = orientation
     data = saved(Image.fromarray(stored), kind, exif=exif)
-    np.testing.assert_array_equal(decoded(data), UPRIGHT[orientation](stored))
+    np.testing.assert_array_equal(decoded(data), turned_upright[orientation](stored))
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_every_exif_orientation_of_a_jpeg(orientation: int) -> None:
+def test_every_exif_orientation_of_a_jpeg(
+    orientation: int, turned_upright: dict[int, Callable[[np.ndarray], np.ndarray]]
+) -> None:
     """Four flat quarters, which survive JPEG nearly unchanged."""
     corners = np.array([[[250, 0, 0], [0, 250, 0]], [[0, 0, 250], [120, 120, 120]]], np.uint8)
     stored = corners.repeat(16, axis=0).repeat(32, axis=1)
     exif = Image.Exif()
     exif[ORIENTATION] = orientation
     found = decoded(saved(Image.fromarray(stored), "JPEG", exif=exif, quality=95, subsampling=0))
-    expected = UPRIGHT[orientation](stored)
+    expected = turned_upright[orientation](stored)
     assert found.shape == expected.shape
     assert np.abs(found.astype(int) - expected).mean() < 3
 

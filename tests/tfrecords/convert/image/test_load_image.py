@@ -39,16 +39,6 @@ from tfrecords.convert.image.jpeg import decode_reduced, num_scans, plain_jpeg, 
 from tfrecords.format.quarantine import Refusal
 
 ORIENTATION = 0x0112
-UPRIGHT: dict[int, Callable[[np.ndarray], np.ndarray]] = {
-    1: lambda stored: stored,
-    2: lambda stored: stored[:, ::-1],
-    3: lambda stored: stored[::-1, ::-1],
-    4: lambda stored: stored[::-1],
-    5: lambda stored: stored.transpose(1, 0, 2),
-    6: lambda stored: stored.transpose(1, 0, 2)[:, ::-1],
-    7: lambda stored: stored.transpose(1, 0, 2)[::-1, ::-1],
-    8: lambda stored: stored.transpose(1, 0, 2)[::-1],
-}
 
 
 @pytest.fixture(scope="module")
@@ -160,12 +150,14 @@ def test_narrow_pictures(how: str, decode_how: str, size: tuple[int, int], kind:
 @pytest.mark.parametrize("how", RESIZES)
 @pytest.mark.parametrize("value", range(1, 9))
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF"])
-def test_every_orientation(photo: Image.Image, kind: str, value: int, how: str) -> None:
+def test_every_orientation(
+    photo: Image.Image, kind: str, value: int, how: str, turned_upright: dict[int, Callable[[np.ndarray], np.ndarray]]
+) -> None:
     """The picture is turned after the resize, which is what it would be turned before."""
     stored = photo.crop((100, 50, 400, 250))
     data = saved(stored, kind, exif=orientation(value), **({"quality": 95} if kind in ("JPEG", "WEBP") else {}))
     unturned = saved(stored, kind, **({"quality": 95} if kind in ("JPEG", "WEBP") else {}))
-    upright = Image.fromarray(np.ascontiguousarray(UPRIGHT[value](np.asarray(decode(unturned)))))
+    upright = Image.fromarray(np.ascontiguousarray(turned_upright[value](np.asarray(decode(unturned)))))
     np.testing.assert_array_equal(np.asarray(decode(data)), np.asarray(upright))
     for decode_how in DECODES:
         options = ImageOptions(image_size=33, resize=how, decode=decode_how)
