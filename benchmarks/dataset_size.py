@@ -20,7 +20,7 @@ from simimg.errors import UsageError
 from simimg.input import Order, Split, batches_of, train_batches
 from simimg.input.readers.mapped import MappedReader
 from simimg.input.split import Shard
-from tfrecords.convert.workers.pool import num_cores
+from tfrecords.machine_limits import num_cores
 
 __all__ = ["GrownSet", "Growth", "growth_table", "measure_growth"]
 

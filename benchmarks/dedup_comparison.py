@@ -31,7 +31,9 @@ from simimg.bench.image_sets import good_jpegs
 from simimg.bench.measurements import RunFailed
 from simimg.bench.virtualenvs import environment_variables, python_of
 from simimg.errors import UsageError
-from simimg.similarity import Embedder, find_duplicates, index_folder
+from simimg.similarity.duplicate_groups import find_duplicates
+from simimg.similarity.embeddings import Embedder
+from simimg.similarity.index_update import index_folder
 from tfrecords.convert.image.decoder import decode
 
 __all__ = ["DUPLICATE_RIVALS", "DedupComparison", "DedupMethod", "compare_duplicates", "duplicates_table"]

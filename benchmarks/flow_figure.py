@@ -22,9 +22,9 @@ from PIL import Image, ImageDraw, ImageFont
 from simimg.augment import AugmentConfig, augment
 from simimg.errors import UsageError
 from simimg.input import Order, open_reader, train_batches
-from simimg.models import load_trained
-from simimg.similarity import Finder, SearchIndex, load_embedder
-from simimg.similarity.query_search import make_query
+from simimg.models.model_folder import load_trained
+from simimg.similarity.query_search import Finder, make_query
+from simimg.similarity.search_index import SearchIndex
 from tfrecords.convert.image.decoder import decode, resize
 from tfrecords.format.layout import Layout
 from tfrecords.format.manifest import read_manifest
@@ -118,7 +118,7 @@ def follow(picture: Path, dataset_dir: Path, model_dir: Path, index_dir: Path) -
     file = picture.read_bytes()
     upright = decode(file)
     index = SearchIndex.open(index_dir)
-    finder = Finder(index, load_embedder(index.info.model))
+    finder = Finder(index, index.load_embedder())
     embedder = finder.embedder
     embedding = embedder.embed(resize(upright, embedder.image_size, embedder.resize)[None])[0]
     query = _copy(upright)

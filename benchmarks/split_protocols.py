@@ -24,9 +24,10 @@ from simimg.bench.bench_plots import GRAY, INK, OURS, PAPER, THEIRS, aligned
 from simimg.input.readers.resident import load_examples
 from simimg.input.split import open_split
 from simimg.training import TrainConfig, train
-from tfrecords.convert import ConvertConfig, convert
+from tfrecords.convert.engine import convert
+from tfrecords.convert.plan.convert_config import ConvertConfig
 from tfrecords.convert.plan.split_assignment import SOURCE_SPLITS
-from tfrecords.convert.workers.pool import num_cores
+from tfrecords.machine_limits import num_cores
 
 __all__ = [
     "ANGLES",

@@ -36,6 +36,7 @@ from absl import flags
 
 from simimg import __version__
 from simimg.command_help import command_help, flag_name, overview, usage
+from simimg.commands.console import note_what_is_logged
 from simimg.errors import SimimgError, UsageError
 
 # Kept here so that `simimg --help` imports no command; a test compares the summaries with the modules' docstrings.
@@ -123,6 +124,7 @@ def _main(arguments: list[str]) -> int:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     os.environ.setdefault("KERAS_BACKEND", "tensorflow")
     module = importlib.import_module(f"simimg.commands.{name}")
+    note_what_is_logged()
     if asked := [argument for argument in _before_separator(rest) if argument in _HELP]:
         sys.stdout.write(command_help(name, module, full=asked[0].endswith("full")))
         return 0

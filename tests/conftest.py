@@ -112,7 +112,7 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
         return int(asked)
     import psutil
 
-    from simimg.doctor.machine import memory_limit
+    from tfrecords.machine_limits import memory_limit
 
     free = psutil.virtual_memory().available
     return num_workers(len(os.sched_getaffinity(0)), min(free, memory_limit() or free))

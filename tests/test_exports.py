@@ -24,12 +24,18 @@ WITHOUT_EXPORTS = {
     "simimg.bench",
     "simimg.commands",
     "simimg.input.readers",
+    "simimg.models",
+    "simimg.report",
+    "simimg.inference",
+    "simimg.similarity",
     "simimg.similarity.evaluation",
+    "tfrecords.convert",
     "tfrecords.convert.image",
     "tfrecords.convert.output",
     "tfrecords.convert.plan",
     "tfrecords.convert.state",
     "tfrecords.convert.workers",
+    "tfrecords.format",
 }
 
 

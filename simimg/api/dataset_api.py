@@ -11,8 +11,9 @@ from simimg.errors import UsageError
 
 if TYPE_CHECKING:
     from simimg.input import Batch, Reader
-    from tfrecords.convert import ConvertProgress, ConvertSummary
-    from tfrecords.format import Verification
+    from tfrecords.convert.engine import ConvertProgress
+    from tfrecords.convert.output.summary import ConvertSummary
+    from tfrecords.format.dataset_verification import Verification
 
 
 def convert(
@@ -37,8 +38,8 @@ def convert(
         PosixPath('data/photos/1.0.0')
     """
     from simimg.report.conversion import write_conversion_report
-    from tfrecords.convert import ConvertConfig
-    from tfrecords.convert import convert as convert_images
+    from tfrecords.convert.engine import convert as convert_images
+    from tfrecords.convert.plan.convert_config import ConvertConfig
 
     config = ConvertConfig(**checked_options(ConvertConfig, "convert", {"image_dir": str(image_dir), **options}))
     summary = convert_images(config, progress=progress)
@@ -61,7 +62,7 @@ def verify(dataset_dir: Folder, *, progress: Callable[[int], None] = lambda num_
         >>> simimg.verify("data/photos/1.0.0").problems
         ()
     """
-    from tfrecords.format import verify as verify_bytes
+    from tfrecords.format.dataset_verification import verify as verify_bytes
 
     if not Path(dataset_dir).is_dir():
         raise UsageError(f"{dataset_dir} is not a folder. Name one that `simimg convert` wrote.")

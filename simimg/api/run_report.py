@@ -18,8 +18,10 @@ from simimg.doctor.machine import machine_facts
 from simimg.evaluation import Classification, CopyFigures, classify, compiled, copy_of, predict, search_copies
 from simimg.input import Reader, Split, eval_batches, open_reader, reading
 from simimg.presets import preset_options
-from simimg.report import Tile, TrainingContent, confusion_matrix, write_training_report
+from simimg.report.charts import confusion_matrix
+from simimg.report.contact_sheet import Tile
 from simimg.report.number_format import count_of, duration, percent
+from simimg.report.training_report import TrainingContent, write_training_report
 from simimg.training import RunInfo, TensorBoard, TrainConfig, TrainResult, load_model
 from tfrecords.format.layout import Layout
 from tfrecords.format.manifest import read_manifest

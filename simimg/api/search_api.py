@@ -15,7 +15,11 @@ from simimg.errors import UsageError
 if TYPE_CHECKING:
     from PIL import Image
 
-    from simimg.similarity import Duplicates, IndexUpdate, Leaks, SearchIndex, SearchResult
+    from simimg.similarity.duplicate_groups import Duplicates
+    from simimg.similarity.index_update import IndexUpdate
+    from simimg.similarity.query_search import SearchResult
+    from simimg.similarity.search_index import SearchIndex
+    from simimg.similarity.split_leaks import Leaks
 
 
 def index(
@@ -24,6 +28,7 @@ def index(
     *,
     dataset_dir: Folder | None = None,
     model: str = "lite0",
+    precision: str = "auto",
     progress: Callable[[int, int], object] = lambda done, total: None,
 ) -> IndexUpdate:
     """Create or update a search index of an image folder or a dataset.
@@ -33,6 +38,8 @@ def index(
         index_dir: folder of the index, new or existing.
         dataset_dir: dataset to index instead of `image_dir`; with both, `image_dir` is where its files lie.
         model: name of a shipped model, or the folder of a run.
+        precision: of the embeddings: `float32`; `bfloat16`, twice as fast on processors that have it, with the extra
+            `fast`; or `auto`, that of the existing index or else float32.
         progress: called with the number of images done and the total.
 
     Raises:
@@ -44,16 +51,22 @@ def index(
         >>> made.num_embedded, len(made.refused)
         (40, 2)
     """
-    from simimg.similarity import index_dataset, index_folder, load_embedder
+    from simimg.similarity.embeddings import load_embedder
+    from simimg.similarity.index_update import index_dataset, index_folder
+    from simimg.similarity.search_index import index_precision
 
     files_in = None if image_dir is None else Path(image_dir)
     counter = Counter(progress)
     calls = {"begin": counter.begin, "progress": counter.advance}
-    if dataset_dir is not None:
-        return index_dataset(Path(index_dir), Path(dataset_dir), load_embedder(model), image_dir=files_in, **calls)
-    if files_in is None:
+    if dataset_dir is None and files_in is None:
         raise UsageError("name what to index: image_dir, or dataset_dir.")
-    return index_folder(Path(index_dir), files_in, load_embedder(model), **calls)
+    if precision == "auto":
+        precision = index_precision(Path(index_dir))
+    embedder = load_embedder(model, precision=precision, many=True)
+    if dataset_dir is not None:
+        return index_dataset(Path(index_dir), Path(dataset_dir), embedder, image_dir=files_in, **calls)
+    assert files_in is not None
+    return index_folder(Path(index_dir), files_in, embedder, **calls)
 
 
 def search(index_dir: Folder, image: Folder | Image.Image, *, k: int = 5, by: str = "copy") -> list[SearchResult]:
@@ -85,10 +98,11 @@ class Searcher:
         Raises:
             SearchIndexError: the folder is not an index, is damaged, or its model has changed.
         """
-        from simimg.similarity import Finder, SearchIndex, load_embedder
+        from simimg.similarity.query_search import Finder
+        from simimg.similarity.search_index import SearchIndex
 
         self.index: SearchIndex = SearchIndex.open(Path(index_dir))
-        self._finder = Finder(self.index, load_embedder(self.index.info.model))
+        self._finder = Finder(self.index, self.index.load_embedder())
 
     def search(self, image: Folder | Image.Image, *, k: int = 5, by: str = "copy") -> list[SearchResult]:
         """Return the `k` most similar images, best first.
@@ -102,8 +116,7 @@ class Searcher:
         Raises:
             UsageError: the file cannot be decoded, or `k` or `by` is not valid.
         """
-        from simimg.similarity import Query, load_query
-        from simimg.similarity.query_search import image_query
+        from simimg.similarity.query_search import Query, image_query, load_query
 
         _check_search(k, by)
         embedder = self._finder.embedder
@@ -134,8 +147,7 @@ class Searcher:
             UsageError: a file does not exist, or `k` or `by` is not valid.
         """
         from simimg.image_files import named_files
-        from simimg.similarity import Query
-        from simimg.similarity.query_search import load_queries
+        from simimg.similarity.query_search import Query, load_queries
 
         _check_search(k, by)
         paths = named_files([str(image) for image in images])
@@ -160,7 +172,7 @@ class Searcher:
 
 
 def _check_search(k: int, by: str) -> None:
-    from simimg.similarity import BY
+    from simimg.similarity.projection import BY
 
     if k < 1 or by not in BY:
         raise UsageError(f"k={k}, by={by!r}: k should be 1 or more, by one of {', '.join(BY)}.")
@@ -197,14 +209,10 @@ def duplicates(
         >>> [(group.keeper.image.path, len(group.others)) for group in found.groups]
         []
     """
-    from simimg.similarity import (
-        SearchIndex,
-        check_threshold,
-        find_duplicates,
-        is_reference,
-        reference_dirs_of,
-        write_plan,
-    )
+    from simimg.similarity.copy_pairs import check_threshold
+    from simimg.similarity.duplicate_groups import find_duplicates
+    from simimg.similarity.plan_file import is_reference, reference_dirs_of, write_plan
+    from simimg.similarity.search_index import SearchIndex
 
     check_threshold(threshold)
     with ExitStack() as stack:
@@ -260,7 +268,8 @@ def leaks(
         >>> simimg.leaks("data/photos/1.0.0", image_dir="photos").affected("test")
         0
     """
-    from simimg.similarity import DEALS, check_threshold, find_leaks, write_clean_table
+    from simimg.similarity.copy_pairs import check_threshold
+    from simimg.similarity.split_leaks import DEALS, find_leaks, write_clean_table
 
     check_threshold(threshold)
     if deal not in DEALS:

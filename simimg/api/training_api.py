@@ -72,7 +72,7 @@ def evaluate(
     """
     from simimg.api.run_report import by_kind, measure
     from simimg.doctor.machine import machine_facts
-    from simimg.report import write_evaluation_report
+    from simimg.report.training_report import write_evaluation_report
 
     reader, model, info = open_trained(model_dir, dataset_dir, split)
     advance = Counter(progress, reader.split.num_examples).advance
@@ -147,22 +147,24 @@ def predict(
         >>> [found.path for found in simimg.predict("runs/first", "photos/fishes")][:1]
         ['photos/fishes/image_0001.jpg']
     """
-    from simimg.evaluation import compiled, predict_files
     from simimg.image_files import named_files, options_of
-    from simimg.training import load_trained
+    from simimg.inference.classifier import predict_files
+    from simimg.inference.network import MANY, open_network
+    from simimg.models.model_folder import check_trained, load_run
 
     paths = named_files([str(one) for one in ([images] if isinstance(images, str | Path) else images)])
-    model, info = load_trained(Path(model_dir))
+    check_trained(Path(model_dir))
+    info = load_run(Path(model_dir))
     if info.objective.score == "recall":
         raise UsageError(
             f"{model_dir} was trained to find copies and has no classes. Make an index with it: "
             f"simimg index --model={model_dir} --image_dir=PATH --index_dir=PATH; then run simimg search."
         )
     found = predict_files(
-        compiled(model, views=info.config["test_views"]),
+        open_network(str(model_dir), "probabilities", many=len(paths) >= MANY),
         paths,
         options_of(info),
-        num_classes=len(info.class_names),
+        views=info.config.get("test_views", "one"),
         progress=Counter(progress, len(paths)).advance,
     )
     for path, refusal in found.refused:

@@ -24,7 +24,7 @@ from simimg.bench.measurements import Run, RunFailed, estimate, limit_of_both, r
 from simimg.bench.tool_process import ToolProcess
 from simimg.bench.virtualenvs import environment_variables, python_of
 from simimg.errors import SimimgError
-from tfrecords.convert.workers.pool import num_cores
+from tfrecords.machine_limits import num_cores
 
 __all__ = ["IMAGE_SIZE", "Against", "Comparison", "Stage", "compare_converters"]
 

@@ -15,7 +15,7 @@ import numpy as np
 
 from simimg.bench.measurements import Run, estimate, ratios, take_turns, timed
 from simimg.similarity.nearest_neighbors import nearest
-from tfrecords.convert.workers.pool import num_cores
+from tfrecords.machine_limits import num_cores
 
 __all__ = ["PEAK", "ExactSearch", "ExactSpeed", "matrix_product", "measure_exact", "turn"]
 

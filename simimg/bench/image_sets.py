@@ -24,7 +24,7 @@ import numpy as np
 from PIL import Image, ImageOps, JpegImagePlugin
 
 from simimg.errors import UsageError
-from tfrecords.convert.workers.pool import num_cores
+from tfrecords.machine_limits import num_cores
 
 __all__ = ["TURNS", "ImageSet", "good_jpegs", "large_jpegs", "made", "turned_jpegs"]
 

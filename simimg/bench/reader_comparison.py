@@ -24,7 +24,7 @@ from simimg.bench.record_sets import Records
 from simimg.bench.tool_process import ToolProcess
 from simimg.bench.virtualenvs import environment_variables, python_of
 from simimg.errors import SimimgError, UsageError
-from tfrecords.convert.workers.pool import num_cores
+from tfrecords.machine_limits import num_cores
 
 __all__ = ["Aim", "InputComparison", "Loader", "compare_readers"]
 

@@ -17,10 +17,11 @@ from simimg.bench.image_sets import ImageSet, made
 from simimg.errors import UsageError
 from simimg.input.readers.resident import load_examples
 from simimg.input.split import Split, open_split
-from tfrecords.convert import ConvertConfig, convert
-from tfrecords.convert.workers.pool import num_cores
+from tfrecords.convert.engine import convert
+from tfrecords.convert.plan.convert_config import ConvertConfig
 from tfrecords.format.example import decode_example
 from tfrecords.format.shard import ShardReader
+from tfrecords.machine_limits import num_cores
 
 __all__ = ["Records", "records_of"]
 

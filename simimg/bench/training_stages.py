@@ -36,8 +36,8 @@ from simimg.training.builders import build_state
 from simimg.training.strategy import make_strategy
 from simimg.training.train_config import TrainConfig
 from simimg.training.train_step import distribute, training_step
-from tfrecords.convert.workers.pool import num_cores
 from tfrecords.format.record_layout import INT_BYTES
+from tfrecords.machine_limits import num_cores
 
 __all__ = ["StageCost", "TrainingCosts", "measure_training"]
 

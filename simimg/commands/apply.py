@@ -14,10 +14,9 @@ import shlex
 from pathlib import Path
 from typing import Any
 
-from simimg.commands.console import Result, note, progress_bar, quiet_tensorflow
-
-with quiet_tensorflow():
-    from simimg.similarity import Applied, apply_plan, load_plan
+from simimg.commands.console import Result, note, progress_bar
+from simimg.similarity.file_quarantine import Applied, apply_plan
+from simimg.similarity.plan_file import load_plan
 from tfrecords.options import option
 
 JSON_KEYS = "moved num_bytes skipped quarantine_dir dry_run"

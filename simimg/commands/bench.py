@@ -51,7 +51,7 @@ from simimg.commands.bench_tables import (
 from simimg.commands.console import Result, note, progress_bar, quiet_tensorflow
 from simimg.doctor.machine import machine_facts
 from simimg.errors import UsageError
-from simimg.report import write_bench_report
+from simimg.report.bench_report import write_bench_report
 from simimg.sample import draw_sample
 from tfrecords.format.atomic_files import write_json
 from tfrecords.options import check_choices, to_json
@@ -64,7 +64,8 @@ with quiet_tensorflow():
     from simimg.bench.record_sets import Records, records_of
     from simimg.bench.search_speed import measure_embedding, measure_queries
     from simimg.bench.training_stages import measure_training
-    from simimg.similarity import index_folder, load_embedder
+    from simimg.similarity.embeddings import load_embedder
+    from simimg.similarity.index_update import index_folder
     from simimg.training import TrainConfig
 
 # Each stage adds keys of its own.

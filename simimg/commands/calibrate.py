@@ -16,23 +16,22 @@ import time
 from pathlib import Path
 from typing import Any
 
-from simimg.commands.console import Result, note, progress_bar, quiet_tensorflow
-
-with quiet_tensorflow():
-    from simimg.errors import SearchIndexError, UsageError
-    from simimg.report import Tile, calibration_curves, tile_sheet
-    from simimg.similarity import SearchIndex, load_embedder
-    from simimg.similarity.evaluation.image_edits import EDITS
-    from simimg.similarity.evaluation.retrieval import (
-        SCORES,
-        Failure,
-        Hash,
-        Retrieval,
-        edited_copy,
-        indexed_image,
-        kind_precision,
-        measure_retrieval,
-    )
+from simimg.commands.console import Result, note, progress_bar
+from simimg.errors import SearchIndexError, UsageError
+from simimg.report.charts import calibration_curves
+from simimg.report.contact_sheet import Tile, tile_sheet
+from simimg.similarity.evaluation.image_edits import EDITS
+from simimg.similarity.evaluation.retrieval import (
+    SCORES,
+    Failure,
+    Hash,
+    Retrieval,
+    edited_copy,
+    indexed_image,
+    kind_precision,
+    measure_retrieval,
+)
+from simimg.similarity.search_index import SearchIndex
 from tfrecords.options import option
 
 JSON_KEYS = "num_images num_queries threshold pair_threshold recall micro kind_map failures seconds"
@@ -67,7 +66,7 @@ def run(options: Options) -> Result:
     """Measure, with a progress bar, and store the threshold."""
     start = time.perf_counter()
     index = SearchIndex.open(options.index_dir)
-    embedder = load_embedder(index.info.model)
+    embedder = index.load_embedder(many=True)
     with progress_bar(2 * options.num_queries * len(EDITS), "searching") as bar:
         measured = measure_retrieval(
             index,

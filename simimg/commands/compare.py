@@ -20,7 +20,7 @@ from simimg.commands.console import Result, note, quiet_tensorflow
 with quiet_tensorflow():
     from simimg.api.run_report import changed_options
     from simimg.errors import ModelError, UsageError
-    from simimg.report import RunGroup, write_comparison
+    from simimg.report.training_report import RunGroup, write_comparison
     from simimg.training import RunInfo, TrainResult, load_result, load_run
 from tfrecords.options import option
 

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import logging
 import os
 import sys
-import tempfile
 from collections.abc import Callable, Iterator
 from typing import Any
 
 from tqdm import tqdm
+
+from simimg.stderr_capture import captured_stderr
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -25,6 +27,23 @@ class Result:
 def note(text: str) -> None:
     """Write a line to standard error, above any progress bar."""
     tqdm.write(text, file=sys.stderr)
+
+
+class NoteHandler(logging.Handler):
+    """Writes what the library logs, such as that a network is being converted, as notes."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write a record's message."""
+        note(record.getMessage())
+
+
+def note_what_is_logged() -> None:
+    """Show the messages of the loggers of `simimg` as notes, once, and not by any handler of another library."""
+    logger = logging.getLogger("simimg")
+    if not any(isinstance(handler, NoteHandler) for handler in logger.handlers):
+        logger.addHandler(NoteHandler())
+        logger.setLevel(logging.INFO)
+        logger.propagate = False
 
 
 def noting_skipped(skipped: list[str]) -> Callable[[str, str], None]:
@@ -91,25 +110,9 @@ def quiet_tensorflow() -> Iterator[None]:
     They write before their own log level applies. The captured text is shown if the import fails, and nothing is
     captured with `--verbose`. `simimg doctor` reports what matters.
     """
-    stderr = None
-    with contextlib.suppress(OSError, ValueError):  # standard error is not a file, as under a test runner
-        stderr = sys.stderr.fileno()
-    if stderr is None or os.environ.get("TF_CPP_MIN_LOG_LEVEL") == "0":  # set by --verbose
+    with captured_stderr():
         yield
-        return
-    with tempfile.TemporaryFile() as captured:
-        saved = os.dup(stderr)
-        os.dup2(captured.fileno(), stderr)
-        try:
-            yield
-            _start_tensorflow()
-        except BaseException:
-            captured.seek(0)
-            os.write(saved, captured.read())
-            raise
-        finally:
-            os.dup2(saved, stderr)
-            os.close(saved)
+        _start_tensorflow()
 
 
 def _start_tensorflow() -> None:

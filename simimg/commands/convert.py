@@ -19,7 +19,9 @@ from simimg import api
 from simimg.commands.console import Result, note, progress_bar, quiet_tensorflow, shows_progress
 from simimg.errors import ConversionError, UsageError
 from simimg.report.conversion import summary_table
-from tfrecords.convert import ConvertConfig, ConvertProgress, ConvertSummary
+from tfrecords.convert.engine import ConvertProgress
+from tfrecords.convert.output.summary import ConvertSummary
+from tfrecords.convert.plan.convert_config import ConvertConfig
 from tfrecords.format.layout import Layout
 from tfrecords.format.manifest import read_manifest
 from tfrecords.options import option

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 from PIL import Image
 
-from simimg.commands.console import quiet_tensorflow
-
-with quiet_tensorflow():
-    from simimg.report.changed_places import mark_changes, mark_part
-    from simimg.report.copies_report import COPY_PX
-    from simimg.similarity import IndexImages
-    from simimg.similarity.match_verification import SAME_PIXELS
+from simimg.report.changed_places import mark_changes, mark_part
+from simimg.report.copies_report import COPY_PX
+from simimg.similarity.index_images import IndexImages
+from simimg.similarity.match_verification import SAME_PIXELS
 
 THRESHOLD_HELP = "Minimum similarity of copies, 0.5 to 1; auto is what `simimg calibrate` found, or 0.9."
 

@@ -17,7 +17,7 @@ from typing import Any
 
 from simimg.cli import run_command
 from simimg.commands.console import Result, note, progress_bar
-from simimg.report import Stage
+from simimg.report.demo_report import Stage
 from simimg.sample import draw_sample
 from tfrecords.format.layout import Layout
 from tfrecords.options import option

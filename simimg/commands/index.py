@@ -14,12 +14,10 @@ import time
 from pathlib import Path
 
 from simimg import api
-from simimg.commands.console import Result, note, progress_bar, quiet_tensorflow, showing
+from simimg.commands.console import Result, note, progress_bar, showing
 from simimg.errors import UsageError
-from tfrecords.options import option
-
-with quiet_tensorflow():
-    import simimg.similarity  # noqa: F401 - imported here, where TensorFlow's output is captured
+from simimg.inference.engine import PRECISIONS
+from tfrecords.options import check_choices, option
 
 JSON_KEYS = "index_dir num_images num_embedded num_removed num_refused num_other_names dim seconds recall_at_10"
 
@@ -28,7 +26,7 @@ _REFUSALS_SHOWN = 10
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Options:
-    """Options of `index`. Raises UsageError unless exactly one source is given."""
+    """Options of `index`. Raises UsageError unless exactly one source is given, and for a precision not listed."""
 
     image_dir: Path | None = option("Image folder, searched at any depth; its top-level folders are the labels.", None)
     dataset_dir: Path | None = option("Dataset folder, instead of --image_dir; all splits are indexed.", None)
@@ -36,8 +34,15 @@ class Options:
         "Folder of a finished training run or of imported weights, or the name of a shipped model.", "lite0"
     )
     index_dir: Path = option("Folder of the index; an existing index is updated.")
+    precision: str = option(
+        "Of the embeddings. bfloat16 takes half the time on processors that have it (extra `fast`); auto is the "
+        "existing index's, or float32.",
+        "auto",
+        choices=("auto", *PRECISIONS),
+    )
 
     def __post_init__(self) -> None:
+        check_choices(self)
         if (self.image_dir is None) == (self.dataset_dir is None):
             raise UsageError("name one source: --image_dir=PATH or --dataset_dir=PATH.")
 
@@ -51,6 +56,7 @@ def run(options: Options) -> Result:
             options.index_dir,
             dataset_dir=options.dataset_dir,
             model=options.model,
+            precision=options.precision,
             progress=showing(bar),
         )
     seconds = time.perf_counter() - start

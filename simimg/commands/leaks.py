@@ -19,21 +19,15 @@ from pathlib import Path
 from typing import Any
 
 from simimg import api
-from simimg.commands.console import Result, note, quiet_tensorflow, stage_bars
+from simimg.commands.console import Result, note, stage_bars
 from simimg.commands.copy_tiles import THRESHOLD_HELP, marked_pair
-
-with quiet_tensorflow():
-    from simimg.errors import UsageError
-    from simimg.report import CopyRow, Tile, tile_sheet, write_copies_report
-    from simimg.similarity import (
-        DEALS,
-        IndexImages,
-        LeakedPair,
-        Leaks,
-        SearchIndex,
-        check_threshold,
-        clean_command,
-    )
+from simimg.errors import UsageError
+from simimg.report.contact_sheet import Tile, tile_sheet
+from simimg.report.copies_report import CopyRow, write_copies_report
+from simimg.similarity.copy_pairs import check_threshold
+from simimg.similarity.index_images import IndexImages
+from simimg.similarity.search_index import SearchIndex
+from simimg.similarity.split_leaks import DEALS, LeakedPair, Leaks, clean_command
 from tfrecords.options import check_choices, option
 
 JSON_KEYS = (

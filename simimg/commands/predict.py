@@ -12,12 +12,9 @@ import dataclasses
 from pathlib import Path
 
 from simimg import api
-from simimg.commands.console import Result, noting_skipped, progress_bar, quiet_tensorflow, showing
+from simimg.commands.console import Result, noting_skipped, progress_bar, showing
 from simimg.errors import UsageError
 from tfrecords.options import option
-
-with quiet_tensorflow():
-    import simimg.evaluation  # noqa: F401 - imported here, where TensorFlow's output is captured
 
 JSON_KEYS = "results"
 

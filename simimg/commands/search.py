@@ -14,14 +14,14 @@ import dataclasses
 from pathlib import Path
 
 from simimg import api
-from simimg.commands.console import Result, noting_skipped, progress_bar, quiet_tensorflow, showing
+from simimg.commands.console import Result, noting_skipped, progress_bar, showing
 from simimg.errors import UsageError
 from simimg.image_files import thumbnail
+from simimg.report.contact_sheet import Tile, tile_sheet
+from simimg.similarity.index_images import IndexImages
+from simimg.similarity.projection import BY
+from simimg.similarity.query_search import SearchResult
 from tfrecords.options import check_choices, option
-
-with quiet_tensorflow():
-    from simimg.report import Tile, tile_sheet
-    from simimg.similarity import BY, IndexImages, SearchResult
 
 JSON_KEYS = "results"
 

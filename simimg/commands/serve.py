@@ -23,13 +23,11 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from simimg.commands.console import Result, note, quiet_tensorflow
+from simimg.commands.console import Result, note
 from simimg.errors import UsageError
 from simimg.signals import stop_requested
+from simimg.similarity.search_index import SearchIndex
 from tfrecords.options import option
-
-with quiet_tensorflow():
-    from simimg.similarity import SearchIndex, load_embedder
 
 JSON_KEYS = "url port plan"
 
@@ -74,7 +72,7 @@ def serve(options: Options, stop: threading.Event) -> Result:
     host, port = listener.getsockname()[:2]
     token = secrets.token_hex(24)
     url = f"http://{f'[{host}]' if ':' in host else host}:{port}/?token={token}"
-    app = create_app(index, load_embedder(index.info.model), plan, token=token, host=options.host)
+    app = create_app(index, index.load_embedder(), plan, token=token, host=options.host)
     with serving(app, listener) as ended, ExitStack() as stack:
         if not ipaddress.ip_address(host).is_loopback:
             note("the connection is not encrypted: who can read the traffic of this network sees images and token")

@@ -9,10 +9,9 @@ import dataclasses
 from pathlib import Path
 
 from simimg.commands.apply import moved
-from simimg.commands.console import Result, note, progress_bar, quiet_tensorflow
-
-with quiet_tensorflow():
-    from simimg.similarity import load_plan, undo_plan
+from simimg.commands.console import Result, note, progress_bar
+from simimg.similarity.file_quarantine import undo_plan
+from simimg.similarity.plan_file import load_plan
 from tfrecords.convert.sources import printable
 from tfrecords.options import option
 

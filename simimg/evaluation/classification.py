@@ -1,20 +1,15 @@
-"""Predictions of a classifier for a split or for image files, and its figures on a split."""
+"""Predictions of a classifier for a split, and its figures there."""
 
 from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Iterator, Sequence
-from itertools import islice
-from typing import Any
+from collections.abc import Callable
 
 import numpy as np
 import tensorflow as tf
 
-from simimg.image_files import BATCH_SIZE, load_files
 from simimg.input import Reader, eval_batches, reading
-from tfrecords.convert.image.decoder import ImageOptions
-from tfrecords.format.quarantine import Refusal
 
 _BATCH_SIZE = 64
 _Z_95 = 1.959963984540054  # 97.5 % quantile of the normal distribution
@@ -58,52 +53,6 @@ def predict(
         progress(int(real.sum()))
     probabilities, labels, ids = (np.concatenate(column) for column in zip(*parts, strict=True))
     return probabilities, labels, ids
-
-
-@dataclasses.dataclass(frozen=True)
-class PredictedFiles:
-    """Probabilities, float32 `[num_files, num_classes]`; the files in the same order; and the rejected files."""
-
-    probabilities: np.ndarray
-    paths: tuple[str, ...]
-    refused: tuple[tuple[str, Refusal], ...]
-
-
-def predict_files(
-    forward: Callable[[tf.Tensor], tf.Tensor],
-    paths: Sequence[str],
-    options: ImageOptions,
-    *,
-    num_classes: int,
-    progress: Callable[[int], None] = lambda num_files: None,
-) -> PredictedFiles:
-    """Returns a model's output for image files.
-
-    `forward` computes probabilities from uint8 pixels, see `simimg.models.compiled`; `options` are those of the images
-    that the model was trained on. `progress` is called with the number of files since its last call.
-    """
-    done: list[str] = []
-    refused: list[tuple[str, Refusal]] = []
-    parts: list[np.ndarray] = []
-
-    def decoded() -> Iterator[tuple[str, Any]]:
-        for path, loaded in load_files(paths, options):
-            if isinstance(loaded, Refusal):
-                refused.append((path, loaded))
-                progress(1)
-            else:
-                yield path, loaded.pixels
-
-    images = decoded()
-    while batch := list(islice(images, BATCH_SIZE)):
-        # Batches of one size, so that the model is compiled once.
-        filled = np.zeros((BATCH_SIZE, options.image_size, options.image_size, 3), np.uint8)
-        filled[: len(batch)] = [pixels for _, pixels in batch]
-        parts.append(forward(tf.constant(filled)).numpy()[: len(batch)])
-        done += [path for path, _ in batch]
-        progress(len(batch))
-    probabilities = np.concatenate(parts) if parts else np.zeros((0, num_classes), np.float32)
-    return PredictedFiles(probabilities, tuple(done), tuple(refused))
 
 
 def classify(probabilities: np.ndarray, labels: np.ndarray, class_names: tuple[str, ...]) -> Classification:

@@ -246,3 +246,7 @@ def _lite_conv(x: Any, filters: int | None, kernel_size: int, name: str, *, stri
 
 def _relu6(x: Any, name: str) -> Any:
     return keras.layers.ReLU(6.0, name=f"{name}_relu6")(x)
+
+
+NETWORKS = {"small": small, "tutorial": tutorial}
+"""The values of `--model` without pretrained weights, each a function of (image_size, num_classes)."""

@@ -13,12 +13,13 @@ import errno
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
-
-import keras
+from typing import TYPE_CHECKING, Any
 
 from simimg.errors import ModelError, TrainingError, UsageError
 from tfrecords.format.atomic_files import TEMPORARY, atomic_folder, read_json, sync_file, write_json
+
+if TYPE_CHECKING:
+    import keras
 
 CONFIG_FILE = "config.json"
 MODEL_FILE = "model.keras"
@@ -93,6 +94,8 @@ def load_model(model_dir: Path) -> tuple[keras.Model, RunInfo]:
     Raises:
         ModelError: the folder has no model, or its training run is not finished.
     """
+    import keras
+
     info = load_run(model_dir)
     return keras.saving.load_model(finished_file(model_dir, MODEL_FILE), compile=False), info
 

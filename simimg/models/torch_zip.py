@@ -19,8 +19,7 @@ from typing import Any
 import numpy as np
 
 from simimg.errors import ModelError
-from simimg.models.pretrained import read_torch_pickle
-from simimg.models.torch_pickle import FormatError, Storage, Tensors, TorchUnpickler, View, array_of
+from simimg.models.torch_pickle import FormatError, Storage, Tensors, TorchUnpickler, View, array_of, read_torch_pickle
 
 _ZIP, _PICKLE = b"PK\x03\x04", b"\x80"
 _MAX_PICKLE_BYTES = 1 << 26  # ResNeXt-101's has 140 KB

@@ -21,7 +21,7 @@ from simimg.similarity.index_images import IndexImages
 from simimg.similarity.match_verification import Verification
 from simimg.similarity.search_index import SearchIndex
 from tfrecords.convert.image.near_duplicates import MAX_DISTANCE, NO_HASH, near_pairs
-from tfrecords.convert.workers.pool import num_cores
+from tfrecords.machine_limits import num_cores
 
 _NEIGHBORS = 24  # nearest embeddings that are verified, at most
 _GROUP = 8

@@ -1,11 +1,12 @@
 """Embeddings that are known while an index is updated: those of the old index, of an interrupted run, and new ones.
 
-<index_dir>/unfinished/<fingerprint, pixels>/part-000000.npz    SHA-256, size, hash and embedding of some hundred files
+<index_dir>/unfinished/<fingerprint, pixels, engine>/part-000000.npz    checksum, size, hash, embedding of 512 files
 """
 
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import shutil
 import zipfile
 from collections.abc import Callable
@@ -14,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from simimg.image_files import BATCH_SIZE, LoadedFile
+from simimg.image_files import LoadedFile
 from simimg.similarity.embeddings import Embedder
 from simimg.similarity.image_table import IndexedImage
 from simimg.similarity.search_index import SearchIndex, is_system_error
@@ -31,7 +32,8 @@ class EmbeddingCache:
 
     def __init__(self, index_dir: Path, embedder: Embedder, before: SearchIndex | None, pixels: str = "") -> None:
         self.num_embedded = 0
-        self._folder = index_dir / UNFINISHED / f"{embedder.fingerprint[:16]}{pixels}"
+        engine = hashlib.sha256(str(embedder.engine).encode()).hexdigest()[:8]
+        self._folder = index_dir / UNFINISHED / f"{embedder.fingerprint[:16]}{pixels}-{engine}"
         self._embedder = embedder
         self._known: dict[str, tuple[tuple[int, ...], np.ndarray]] = {}  # the facts, and the embedding
         self._waiting: dict[str, tuple[LoadedFile, np.ndarray]] = {}
@@ -48,7 +50,7 @@ class EmbeddingCache:
         if file.pixels is None or file.sha256 in self._known or file.sha256 in self._waiting:
             return
         self._waiting[file.sha256] = file, file.pixels
-        if len(self._waiting) == BATCH_SIZE:
+        if len(self._waiting) == self._embedder.batch_size:
             self.finish()
 
     def finish(self) -> None:

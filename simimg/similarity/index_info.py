@@ -8,6 +8,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from simimg.errors import UsageError
+from simimg.inference.engine import Engine
 from tfrecords.format.atomic_files import locked_file
 
 INFO_FILE = "index.json"
@@ -29,8 +30,10 @@ class IndexInfo:
         num_images: number of rows.
         image_dir: the folder that paths are relative to; None if the images are not files of this machine.
         dataset_dir: the dataset of the images; None for a folder of files.
-        num_fitted: number of images that the projections were fitted to.
+        engines: the arithmetics that computed the embeddings; none for an index of an earlier version.
+        num_calibrated: number of images when `simimg calibrate` was run; 0 if it was not.
         pixels: an id of the options that determine a dataset's stored pixels; "" if files were embedded.
+        images_crc32: checksum of the file with the table of images; 0 for an index of an earlier version.
         cells: by projection, for more than 200,000 images: the number of probed cells and the measured recall.
         thresholds: the similarities that `simimg calibrate` chose: `copy` for a search, `pairs` for pairs of images of
             the index.
@@ -44,10 +47,17 @@ class IndexInfo:
     num_images: int
     image_dir: str | None
     dataset_dir: str | None
-    num_fitted: int
+    engines: tuple[Engine, ...] = ()
+    num_calibrated: int = 0
     pixels: str = ""
+    images_crc32: int = 0
     cells: dict[str, dict[str, float]] = dataclasses.field(default_factory=dict)
     thresholds: dict[str, float] = dataclasses.field(default_factory=dict)
+
+    @property
+    def precision(self) -> str:
+        """The precision of the embeddings; those of an earlier version are float32."""
+        return self.engines[0].precision if self.engines else "float32"
 
 
 @contextmanager

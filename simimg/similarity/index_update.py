@@ -12,6 +12,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import logging
 import os
 import shutil
 from collections import defaultdict
@@ -22,20 +23,24 @@ from pathlib import Path
 import numpy as np
 
 from simimg.errors import SearchIndexError, UsageError
-from simimg.image_files import BATCH_SIZE, LoadedFile, load_files
-from simimg.input import eval_batches, open_reader, reading
+from simimg.image_files import BATCH_SIZE, LoadedFile, load_files, map_ahead
+from simimg.inference.engine import MAX_DIFFERENCE, Engine
 from simimg.similarity.embedding_cache import UNFINISHED, EmbeddingCache
 from simimg.similarity.embeddings import Embedder
 from simimg.similarity.image_table import IndexedImage, size_and_time
-from simimg.similarity.index_info import INFO_FILE, LOCK_FILE, locked_index
+from simimg.similarity.index_info import INFO_FILE, LOCK_FILE, IndexInfo, locked_index
 from simimg.similarity.search_index import SearchIndex, write_generation
 from tfrecords.convert.sources import SUFFIXES, printable, walk
 from tfrecords.format.atomic_files import file_identity
+from tfrecords.format.dataset_images import DatasetImages
 from tfrecords.format.layout import Layout
-from tfrecords.format.manifest import OK, read_manifest
+from tfrecords.format.manifest import Manifest, read_manifest
 from tfrecords.format.quarantine import Reason, Refusal
+from tfrecords.machine_limits import num_cores
 
-_REFIT_GROWTH = 1.5  # projections are fitted again if the collection has grown or shrunk by this factor
+_GROWTH = 1.5  # thresholds should be calibrated again if the collection has grown or shrunk by this factor
+_EARLIER = Engine("TensorFlow", "of an earlier version", "float32", "unknown")
+_LOG = logging.getLogger(__name__)
 
 _Progress = Callable[[int], object]
 _Refusals = list[tuple[str, Refusal]]
@@ -148,32 +153,41 @@ def index_dataset(
     if not Layout.exists(dataset_dir):
         raise UsageError(f"--dataset_dir={dataset_dir} is not a dataset of `simimg convert`: it has no layout.json.")
     layout = Layout.load(dataset_dir)
-    rows = {row.id: row for row in read_manifest(dataset_dir) if row.status == OK}
-    begin(len(rows))
-    if not rows:
+    manifest = read_manifest(dataset_dir)
+    stored = _in_order(manifest, layout)
+    begin(len(stored))
+    if not stored:
         raise UsageError(f"--dataset_dir={dataset_dir} has no examples. Convert some images.")
+    squares = DatasetImages(dataset_dir, layout, manifest)
     with _locked(index_dir):
         before = _open_before(index_dir, embedder, dataset_dir=dataset_dir)
-        pixels = _pixels_id(layout)
+        pixels = _pixels_id(layout, embedder)
         same_pixels = before is not None and before.info.pixels == pixels
         cache = EmbeddingCache(index_dir, embedder, before if same_pixels else None, pixels)
         images: list[IndexedImage] = []
-        for split in layout.splits:
-            if not layout.num_examples(split):
-                continue
-            reader, _ = open_reader(dataset_dir, split)
-            for batch in reading(reader.split, eval_batches(reader, BATCH_SIZE)):
-                for id, square in zip(batch.id.numpy().tolist(), batch.image.numpy(), strict=True):
-                    if id < 0:  # padding of the last batch
-                        continue
-                    row = rows[id]
-                    label = layout.class_names[row.label]
-                    images.append(IndexedImage(path=row.path, sha256=row.sha256, label=label, split=split))
-                    cache.add(LoadedFile(row.sha256, row.width, row.height, square))
-                    progress(1)
+
+        def load(row: int) -> tuple[int, np.ndarray | None]:
+            known = manifest.sha256[row].tobytes().hex() in cache
+            return row, None if known else np.asarray(squares.image(row))
+
+        for row, square in map_ahead(load, stored, num_threads=num_cores(), num_ahead=4 * BATCH_SIZE):
+            sha256, label = manifest.sha256[row].tobytes().hex(), layout.class_names[manifest.labels[row]]
+            split = manifest.split_names[manifest.splits[row]]
+            images.append(IndexedImage(path=manifest.paths[row], sha256=sha256, label=label, split=split))
+            width, height = int(manifest.widths[row]), int(manifest.heights[row])
+            cache.add(LoadedFile(sha256, width, height, square))
+            progress(1)
         return _finish(
             index_dir, embedder, cache, images, before, [], image_dir=image_dir, dataset_dir=dataset_dir, pixels=pixels
         )
+
+
+def _in_order(manifest: Manifest, layout: Layout) -> list[int]:
+    """Return the manifest's rows that are examples, in the order of the splits, their shards and the records."""
+    split_order = [list(layout.splits).index(name) for name in manifest.split_names]
+    rows = np.flatnonzero(manifest.ok)
+    order = np.lexsort((manifest.positions[rows], manifest.shards[rows], np.take(split_order, manifest.splits[rows])))
+    return rows[order].tolist()
 
 
 def _finish(
@@ -193,9 +207,9 @@ def _finish(
     Of that one, the model's name is still written if its folder was moved.
     """
     cache.finish()
+    engines = _engines(index_dir, embedder, cache, before, num_images=len({image.sha256 for image in images}))
     images = [cache.with_facts(image) for image in images]
     places = tuple(None if place is None else str(place.resolve()) for place in (image_dir, dataset_dir))
-    fits = before is not None and _still_fits(before, images, pixels)
     if (
         before is not None
         and (before.info.image_dir, before.info.dataset_dir, before.info.pixels) == (*places, pixels)
@@ -211,8 +225,8 @@ def _finish(
             image_dir=image_dir,
             dataset_dir=dataset_dir,
             pixels=pixels,
-            fitted=before if fits else None,
-            thresholds=before.info.thresholds if before else {},
+            before=before,
+            engines=engines,
         )
     cache.remove_parts()
     paths = set(index.images.column("path"))
@@ -223,15 +237,32 @@ def _finish(
         len(paths) - cache.num_embedded,
         num_removed,
         tuple(refused),
-        outdated=bool(index.info.thresholds) and not fits,
+        outdated=bool(index.info.thresholds) and _has_outgrown(index.info),
     )
 
 
-def _still_fits(before: SearchIndex, images: Sequence[IndexedImage], pixels: str) -> bool:
-    """Whether the projections of an index hold for these images."""
-    fewer, more = sorted((len(images), before.info.num_fitted))
-    same_labels = set(before.images.column("label")) == {image.label for image in images}
-    return before.info.pixels == pixels and more < _REFIT_GROWTH * fewer and same_labels
+def _engines(
+    index_dir: Path, embedder: Embedder, cache: EmbeddingCache, before: SearchIndex | None, *, num_images: int
+) -> tuple[Engine, ...]:
+    """Return the arithmetics of an index whose new images are embedded; a line tells if they are several."""
+    old = () if before is None or cache.num_embedded >= num_images else before.info.engines or (_EARLIER,)
+    if not cache.num_embedded or embedder.engine in old:
+        return old if old != (_EARLIER,) else ()
+    if old:
+        _LOG.info(
+            "%s: what is new is embedded by %s, what was known is by %s; such vectors differ by at most %g",
+            index_dir,
+            embedder.engine,
+            old[-1],
+            MAX_DIFFERENCE,
+        )
+    return (*old, embedder.engine)
+
+
+def _has_outgrown(info: IndexInfo) -> bool:
+    """Whether the collection is another one than that on which its thresholds were calibrated."""
+    fewer, more = sorted((info.num_images, info.num_calibrated))
+    return more >= _GROWTH * fewer
 
 
 def _open_before(index_dir: Path, embedder: Embedder, *, dataset_dir: Path | None) -> SearchIndex | None:
@@ -249,6 +280,11 @@ def _open_before(index_dir: Path, embedder: Embedder, *, dataset_dir: Path | Non
             f"{index_dir} was made with --model={before.info.model}, of other weights than {embedder.name}, and "
             "embeddings of two models cannot be compared. Name another --index_dir, or remove that folder first."
         )
+    if before.info.precision != embedder.engine.precision:
+        raise SearchIndexError(
+            f"{index_dir} was made in {before.info.precision}, and embeddings of two precisions cannot be compared. "
+            f"Give --precision={before.info.precision}, or name another --index_dir."
+        )
     if (before.info.dataset_dir is None) != (dataset_dir is None):
         raise SearchIndexError(
             f"{index_dir} is the index of {before.info.dataset_dir or before.info.image_dir}. An index is either of "
@@ -257,11 +293,13 @@ def _open_before(index_dir: Path, embedder: Embedder, *, dataset_dir: Path | Non
     return before
 
 
-def _pixels_id(layout: Layout) -> str:
-    """Return an id of all options that determine the stored pixels; the bytes of the file alone do not."""
+def _pixels_id(layout: Layout, embedder: Embedder) -> str:
+    """Return an id of all options that determine the embedded pixels; the bytes of the file alone do not."""
     names = ("image_size", "resize", "decode", "truncated", "background", "encoding", "jpeg_quality")
-    described = json.dumps({name: layout.config.get(name) for name in names})
-    return hashlib.sha256(described.encode()).hexdigest()[:16]
+    described = {name: layout.config.get(name) for name in names}
+    if layout.image_size != embedder.image_size:  # earlier versions resized them with another filter
+        described["resized"] = "bicubic"
+    return hashlib.sha256(json.dumps(described).encode()).hexdigest()[:16]
 
 
 @contextmanager

@@ -20,10 +20,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scipy.sparse import csr_array
 
 from simimg.determinism import inner_products, one_blas_thread, ordered_sum, product_error
-from tfrecords.convert.workers.pool import num_cores
+from tfrecords.machine_limits import num_cores
 
 EXACT_UP_TO = 200_000
 """Vectors: 512 MB of 512 numbers each, read in 60 ms by two cores, which is less than embedding the query takes."""
@@ -330,6 +329,8 @@ def _fitted_centroids(sample: np.ndarray, num_cells: int, rng: np.random.Generat
 
     faiss's own k-means adds by BLAS, and so divides the vectors differently on another processor.
     """
+    from scipy.sparse import csr_array  # 0.1 s, which an exact search should not wait for
+
     count = len(sample)
     # Sums of integers are exact, in any order.
     numbers = np.rint(sample * _CENTROID_UNIT).astype(np.int64)

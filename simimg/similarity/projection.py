@@ -63,6 +63,11 @@ def fit_projection(embeddings: np.ndarray, labels: np.ndarray, by: str) -> Proje
     """
     if by not in BY:
         raise ValueError(f"`by` should be one of {BY}. Received: by={by!r}")
+    with one_blas_thread():  # the number of threads changes the last bits, and the sign of an axis
+        return _fit(embeddings, labels, by)
+
+
+def _fit(embeddings: np.ndarray, labels: np.ndarray, by: str) -> Projection:
     if len(embeddings) > _MAX_SAMPLES:
         rows = np.linspace(0, len(embeddings) - 1, _MAX_SAMPLES).astype(np.int64)
         embeddings, labels = embeddings[rows], labels[rows]

@@ -16,6 +16,7 @@ before all others. Verified copies come first:
 from __future__ import annotations
 
 import dataclasses
+import functools
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -34,8 +35,8 @@ from simimg.similarity.match_verification import Verification, verify
 from simimg.similarity.search_index import Match, SearchIndex
 from tfrecords.convert.image.decoder import ImageOptions, decode, resize, upright
 from tfrecords.convert.image.near_duplicates import NO_HASH, perceptual_hashes
-from tfrecords.convert.workers.pool import num_cores
 from tfrecords.format.quarantine import Reason, Refusal
+from tfrecords.machine_limits import num_cores
 
 CANDIDATES = 48
 """Images that are verified per query, at most: for 99.6 % of edited copies the original is among the first fifty."""
@@ -51,13 +52,24 @@ _NEAR_HASHES = 4  # images with similar hashes that are verified, at most
 _MAX_DISTANCE = 10  # of their 64 bits
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@dataclasses.dataclass(frozen=True)
 class Query:
-    """An image to search for: its file, its views (see `query_views`), and its fingerprint for verification."""
+    """An image to search for.
+
+    Attributes:
+        path: of its file, or "".
+        views: see `query_views`.
+        get_fingerprint: computes its fingerprint for verification.
+    """
 
     path: str
     views: np.ndarray
-    fingerprint: Fingerprint
+    get_fingerprint: Callable[[], Fingerprint]
+
+    @functools.cached_property
+    def fingerprint(self) -> Fingerprint:
+        """Its fingerprint, computed when it is first needed."""
+        return self.get_fingerprint()
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -144,14 +156,19 @@ def image_query(image: Image.Image, embedder: Embedder) -> Query | Refusal:
 def make_query(path: str, image: Image.Image, embedder: Embedder, *, quality: int | None = None) -> Query:
     """Return an image, mode RGB, upright, as a query."""
     views = query_views(image, embedder.image_options)
-    return Query(path, views, fingerprint(image, quality=quality, as_query=True))
+    return Query(path, views, lambda: fingerprint(image, quality=quality, as_query=True))
 
 
 def load_queries(paths: Sequence[str], embedder: Embedder) -> Iterator[tuple[str, Query | Refusal]]:
     """Return an iterator over each path with its query or its refusal, in order, loaded ahead by threads."""
-    return map_ahead(
-        lambda path: (path, load_query(path, embedder)), paths, num_threads=num_cores(), num_ahead=4 * num_cores()
-    )
+
+    def load(path: str) -> tuple[str, Query | Refusal]:
+        query = load_query(path, embedder)
+        if isinstance(query, Query) and len(paths) > 1:  # a single one is better computed while the network runs
+            query.fingerprint  # noqa: B018
+        return path, query
+
+    return map_ahead(load, paths, num_threads=num_cores(), num_ahead=4 * num_cores())
 
 
 class Finder:
@@ -178,13 +195,15 @@ class Finder:
 
         By `copy`, these are verified copies first; by `kind`, images of the same kind, by their embeddings.
         """
-        embeddings = self.embedder.embed(query.views[_UPRIGHT] if by == "kind" else query.views)
         among = self._among(None, without)
+        if by == "kind":
+            matches = self._nearest(self.embedder.embed(query.views[_UPRIGHT]), k, by, among)
+            return self._ranked(matches, [], k, by)
+        fingerprint = self._executor.submit(lambda: query.fingerprint)  # while the network runs
+        embeddings = self.embedder.embed(query.views)
         matches = self._nearest(embeddings, k, by, among)
-        verified: list[Verification | None] = []
-        if by == "copy":
-            matches = self._near_hashes_first(matches, query.views, embeddings, among)
-            *_, verified = self._verified(_QueryFingerprints(query.fingerprint, query.views[0]), matches)
+        matches = self._near_hashes_first(matches, query.views, embeddings, among)
+        *_, verified = self._verified(_QueryFingerprints(fingerprint.result(), query.views[0]), matches)
         return self._ranked(matches, verified, k, by)
 
     def steps(

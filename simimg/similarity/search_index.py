@@ -2,7 +2,7 @@
 
     <index_dir>/index.json              the model, its fingerprint, how images are prepared, and the current generation
     <index_dir>/generation-000001/      everything else
-        pictures.parquet                a row per image: path, sha256, bytes, time, width, height, hash, label, split
+        images.arrow                    a row per image: path, sha256, bytes, time, width, height, hash, label, split
         embeddings.npy                  float16 [num_images, network_dim], as the network returns them, of L2 norm 1
         copy.npz, kind.npz              the projections, see `simimg.similarity.projection`
         copy.npy, kind.npy              float32 [num_images, dim]: projected embeddings, memory-mapped for search
@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import dataclasses
 import errno
+import mmap
 import shutil
 import zipfile
 import zlib
@@ -29,10 +30,10 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from simimg.errors import DataError, SearchIndexError, UsageError
-from simimg.similarity.embeddings import Embedder
+from simimg.inference.engine import Engine
+from simimg.similarity.embeddings import Embedder, load_embedder
 from simimg.similarity.image_table import SCHEMA, ImageTable, IndexedImage
 from simimg.similarity.index_info import INFO_FILE, IndexInfo, locked_index, remove_thumbnails
 from simimg.similarity.nearest_neighbors import EXACT_UP_TO, Cells, build_cells, nearest, open_cells
@@ -43,9 +44,11 @@ from tfrecords.format.atomic_files import TEMPORARY, atomic_folder, file_identit
 COPY_THRESHOLD = 0.9
 """The least similarity of copies where nothing was calibrated."""
 
-_FORMAT = "simimg-index/2"
+_FORMAT = "simimg-index/3"
+_OLDER = "simimg-index/2"  # without engines
 _EMBEDDINGS_FILE = "embeddings.npy"
-_PICTURES_FILE = "pictures.parquet"
+_IMAGES_FILE = "images.arrow"
+_OLDER_IMAGES_FILE = "pictures.parquet"
 _PROJECTED_ROWS = 8192
 _ATTEMPTS = 3  # to open an index that another process writes; writing a generation takes longer than opening one
 # Errors of NumPy, zipfile, faiss and Arrow when they read a damaged file.
@@ -76,30 +79,29 @@ def write_generation(
     image_dir: Path | None,
     dataset_dir: Path | None = None,
     pixels: str = "",
-    fitted: SearchIndex | None = None,
-    thresholds: Mapping[str, float] | None = None,
+    before: SearchIndex | None = None,
+    engines: Sequence[Engine] = (),
 ) -> SearchIndex:
     """Write a new generation of an index, or its first one, and make it the current one; return the index, opened.
 
     Embeddings are float `[num_images, network_dim]` of L2 norm 1, in the order of the pictures. For `image_dir`,
-    `dataset_dir`, `pixels` and `thresholds`, see `IndexInfo`. The projections are those of `fitted`, an index for which
-    they were made; by default, they are fitted to these images. Thumbnails of images that are gone are removed.
+    `dataset_dir`, `pixels` and `engines`, see `IndexInfo`. The thresholds are those of `before`, the index that is
+    replaced. The projections are fitted to these images, so that the files depend on nothing but them. Thumbnails of
+    images that are gone are removed.
 
     Raises:
         SearchIndexError: it cannot be written, for example because the disk is full; the index is unchanged.
     """
     table = pictures if isinstance(pictures, ImageTable) else ImageTable.of(pictures)
-    before = _generations(index_dir)
-    generation = max(before, default=0) + 1
-    if fitted is None:
-        projections: Mapping[str, Projection] = {by: fit_projection(embeddings, table.column("label"), by) for by in BY}
-    else:
-        projections = fitted.projections
+    earlier = _generations(index_dir)
+    generation = max(earlier, default=0) + 1
+    projections = {by: fit_projection(embeddings, table.column("label"), by) for by in BY}
     cells: dict[str, dict[str, float]] = {}
     try:
         with atomic_folder(_folder(index_dir, generation)) as folder:
             np.save(folder / _EMBEDDINGS_FILE, np.asarray(embeddings, np.float16))
-            pq.write_table(table.table, folder / _PICTURES_FILE, compression="zstd", write_page_checksum=True)
+            table.write(folder / _IMAGES_FILE)
+            images_crc32 = _crc32(folder / _IMAGES_FILE)
             for by, projection in projections.items():
                 arrays: dict[str, Any] = {"mean": projection.mean}
                 if projection.matrix is not None:
@@ -118,17 +120,19 @@ def write_generation(
             num_images=len(table),
             image_dir=None if image_dir is None else str(image_dir.resolve()),
             dataset_dir=None if dataset_dir is None else str(dataset_dir.resolve()),
-            num_fitted=fitted.info.num_fitted if fitted else len(table),
+            engines=tuple(engines),
+            num_calibrated=before.info.num_calibrated if before else 0,
             pixels=pixels,
+            images_crc32=images_crc32,
             cells=cells,
-            thresholds=dict(thresholds or {}),
+            thresholds=before.info.thresholds if before else {},
         )
         _write_info(index_dir, info)
     except OSError as error:
         raise SearchIndexError(
             f"{index_dir} cannot be written: {error}. Free some disk space and index again."
         ) from None
-    for old in before:
+    for old in earlier:
         shutil.rmtree(_folder(index_dir, old), ignore_errors=True)
     remove_thumbnails(index_dir, set(table.column("sha256")))
     return SearchIndex.open(index_dir)
@@ -217,6 +221,18 @@ class SearchIndex:
                 "Remove that folder and make it again with `simimg index`."
             )
 
+    def load_embedder(self, *, many: bool = False) -> Embedder:
+        """Return the model that made the embeddings, in their precision; see `simimg.similarity.embeddings`.
+
+        Raises:
+            ModelError: the model is gone.
+            UsageError: as ModelError, or this machine cannot compute in that precision.
+            SearchIndexError: the model's weights have changed since.
+        """
+        embedder = load_embedder(self.info.model, precision=self.info.precision, many=many)
+        self.check_model(embedder)
+        return embedder
+
     def nearest_vectors(
         self, queries: np.ndarray, k: int, by: str = "copy", *, among: np.ndarray | None = None
     ) -> tuple[np.ndarray, np.ndarray]:
@@ -258,7 +274,9 @@ class SearchIndex:
                     f"{self.index_dir} was updated after it was opened, so its new images were not measured. "
                     "Run `simimg calibrate` again."
                 )
-            info = dataclasses.replace(current, thresholds={**current.thresholds, **thresholds})
+            info = dataclasses.replace(
+                current, thresholds={**current.thresholds, **thresholds}, num_calibrated=current.num_images
+            )
             try:
                 _write_info(self.index_dir, info)
             except OSError as error:
@@ -285,6 +303,11 @@ class SearchIndex:
         return dataclasses.replace(self, info=info)
 
 
+def index_precision(index_dir: Path) -> str:
+    """Return the precision of an index, float32 for a new one; raise SearchIndexError as `SearchIndex.open`."""
+    return _read_info(index_dir).precision if (index_dir / INFO_FILE).is_file() else "float32"
+
+
 def is_system_error(error: BaseException) -> bool:
     """Whether the system could not read a file, as of a failing disk or network; the file may be undamaged."""
     return isinstance(error, OSError) and error.errno not in _ERRNOS_OF_DAMAGE
@@ -295,8 +318,8 @@ def _opened(index_dir: Path, info: IndexInfo) -> SearchIndex:
     with _reading(index_dir, folder / _EMBEDDINGS_FILE) as path:
         embeddings = np.load(path, mmap_mode="r")
         _check_shape(embeddings, np.float16, info.num_images, None)
-    with _reading(index_dir, folder / _PICTURES_FILE) as path:
-        pictures = ImageTable(pq.read_table(path, schema=SCHEMA, page_checksum_verification=True))
+    with _reading(index_dir, folder / (_IMAGES_FILE if info.images_crc32 else _OLDER_IMAGES_FILE)) as path:
+        pictures = _opened_images(path, info.images_crc32)
         if len(pictures) != info.num_images:
             raise ValueError(f"it has {len(pictures)} rows, but the index has {info.num_images} images")
     projections, vectors, cells = {}, {}, {}
@@ -315,6 +338,21 @@ def _opened(index_dir: Path, info: IndexInfo) -> SearchIndex:
                 if cells[by].faiss_index.ntotal != info.num_images:
                     raise ValueError(f"it has {cells[by].faiss_index.ntotal} vectors, not {info.num_images}")
     return SearchIndex(index_dir, info, pictures, embeddings, projections, vectors, cells)
+
+
+def _opened_images(path: Path, crc32: int) -> ImageTable:
+    if not crc32:  # of an earlier version
+        import pyarrow.parquet as pq
+
+        return ImageTable(pq.read_table(path, schema=SCHEMA, page_checksum_verification=True))
+    if _crc32(path) != crc32:
+        raise ValueError("its checksum is wrong")
+    return ImageTable.open(path)
+
+
+def _crc32(path: Path) -> int:
+    with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        return zlib.crc32(content)
 
 
 def _check_shape(array: np.ndarray, dtype: Any, num_rows: int, dim: int | None) -> None:
@@ -341,8 +379,11 @@ def _reading(index_dir: Path, path: Path) -> Iterator[Path]:
 def _read_info(index_dir: Path) -> IndexInfo:
     with _reading(index_dir, index_dir / INFO_FILE) as path:
         values: dict[str, Any] = parse_json(path.read_bytes())
-        if (format := values.pop("format", None)) != _FORMAT:
+        if (format := values.pop("format", None)) not in (_FORMAT, _OLDER):
             raise ValueError(f"its format is {format}, not {_FORMAT}")
+        if format == _OLDER:
+            values["num_calibrated"] = values.pop("num_fitted") if values.get("thresholds") else 0
+        values["engines"] = tuple(Engine(**engine) for engine in values.get("engines", ()))
         return IndexInfo(**values)
 
 

@@ -1,6 +1,6 @@
 """Training: from batches to a trained model in its folder."""
 
-from simimg.models import RunInfo, load_model, load_run, load_trained
+from simimg.models.model_folder import RunInfo, load_model, load_run, load_trained
 from simimg.training.loop import StepInfo, Watcher, train
 from simimg.training.run_folder import TrainResult, load_result
 from simimg.training.strategy import make_strategy, workers

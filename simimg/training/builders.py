@@ -11,7 +11,10 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from simimg import models
+from simimg.models.backbones import LITES, NETWORKS, lite
+from simimg.models.heads import copy_model, fix_backbone
+from simimg.models.keras_applications import APPLICATIONS, application
+from simimg.models.pretrained import start_from
 from simimg.training.checkpoints import State
 from simimg.training.contrastive_loss import EmbeddingQueue
 from simimg.training.train_config import TrainConfig
@@ -32,25 +35,25 @@ def build_model(config: TrainConfig, image_size: int, num_classes: int) -> keras
     start: str | None = None if config.start == "none" else config.start
     path = Path(start) if start not in (None, "imagenet") else None
     with _precision(config.precision):
-        if config.model in models.APPLICATIONS:
+        if config.model in APPLICATIONS:
             from_file = path is not None and path.suffix == ".h5"
             weights = start if from_file or start == "imagenet" else None
-            model = models.application(
+            model = application(
                 config.model, image_size, num_classes, weights=weights, resolution=resolution, fixed=start is not None
             )
             path = None if from_file else path
-        elif config.model in models.LITES:
+        elif config.model in LITES:
             # The weights of a fine-tuned run have fixed statistics, as ImageNet's weights do.
             weights = None if start is None else "imagenet"
-            model = models.lite(config.model, image_size, num_classes, weights=weights, resolution=resolution)
+            model = lite(config.model, image_size, num_classes, weights=weights, resolution=resolution)
         else:
-            model = models.NETWORKS[config.model](image_size, num_classes)
+            model = NETWORKS[config.model](image_size, num_classes)
         if config.objective == "similarity":
-            model = models.copy_model(model, config.embedding_dim)
+            model = copy_model(model, config.embedding_dim)
         if path is not None:
-            models.start_from(model, path)
+            start_from(model, path)
         if not config.train_backbone:
-            models.fix_backbone(model)
+            fix_backbone(model)
     return model
 
 

@@ -29,9 +29,9 @@ from typing import Any, NamedTuple
 import keras
 import tensorflow as tf
 
-from simimg import models
 from simimg.augment import augment
 from simimg.input import PADDING_ID, Batch, Order
+from simimg.models.dropout import dropout_scope
 from simimg.training.train_config import TrainConfig
 
 _EPSILON = 1e-6
@@ -144,7 +144,7 @@ def pair_gradients(
         images: tf.Tensor, ids: tf.Tensor, step: tf.Tensor, first_row: tf.Tensor, earlier: list[tf.Tensor]
     ) -> tuple[Any, ...]:
         weight = config.entropy_weight * tf.minimum(1.0, (tf.cast(step, tf.float32) + 1) / ramp)
-        scope = models.dropout_scope(seed=tf.stack([tf.constant(config.seed, tf.int64), step]), first_row=first_row)
+        scope = dropout_scope(seed=tf.stack([tf.constant(config.seed, tf.int64), step]), first_row=first_row)
         with tf.GradientTape() as tape, scope:
             mine = model(images, training=True)
             embeddings, all_ids = _gathered(mine, ids, first_row, num_rows, order.num_replicas)

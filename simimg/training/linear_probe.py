@@ -17,7 +17,8 @@ import scipy.special
 import tensorflow as tf
 
 from simimg.input import PADDING_ID, Reader, eval_batches, reading
-from simimg.models import PROBABILITIES, views_of
+from simimg.models.heads import PROBABILITIES
+from simimg.models.saved_model import views_of
 
 _BATCH_SIZE = 32
 _MOST_FEATURES = 40_000  # 200 MB; more features change the regression little

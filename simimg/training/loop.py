@@ -18,8 +18,8 @@ import tensorflow as tf
 
 from simimg.errors import DataError, TrainingInterrupted, UsageError
 from simimg.input import Order, Position, input_warnings, label_counts
-from simimg.models import Objective, compiled
-from simimg.models.model_folder import MODEL_FILE, save_model, writing
+from simimg.models.model_folder import MODEL_FILE, Objective, save_model, writing
+from simimg.models.saved_model import compiled
 from simimg.signals import stop_requested
 from simimg.training import checkpoints, run_folder
 from simimg.training.builders import build_state

@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from simimg.evaluation import classify, predict, search_copies
 from simimg.input import Reader
-from simimg.models import Objective
+from simimg.models.model_folder import Objective
 from simimg.training.train_config import TrainConfig
 
 _ALIKE = 0.9  # mean norm: 0.08 for a trained Lite0 on a thousand images, 1 if all embeddings are the same

@@ -19,8 +19,7 @@ from typing import Any
 
 from simimg.errors import ModelError, UsageError
 from simimg.input import Split
-from simimg.models import Objective, RunInfo, load_run
-from simimg.models.model_folder import CONFIG_FILE, check_trained, finished_file
+from simimg.models.model_folder import CONFIG_FILE, Objective, RunInfo, check_trained, finished_file, load_run
 from simimg.training.train_config import TrainConfig
 from tfrecords.format.atomic_files import file_sha256, locked_file, read_json, write_json
 from tfrecords.format.layout import Layout

@@ -10,8 +10,8 @@ import tensorflow as tf
 
 from simimg.errors import UsageError
 from simimg.input import SHUFFLES, Order, Reader, choose_shuffle, mixing_of, open_reader
-from simimg.models import APPLICATIONS, RunInfo, load_run
-from simimg.models.model_folder import CONFIG_FILE
+from simimg.models.keras_applications import APPLICATIONS
+from simimg.models.model_folder import CONFIG_FILE, RunInfo, load_run
 from simimg.training.run_folder import describe_run
 from simimg.training.strategy import Workers, local_replicas, make_strategy, workers
 from simimg.training.train_config import TrainConfig

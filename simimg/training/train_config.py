@@ -11,7 +11,10 @@ from typing import Any
 from simimg.augment import BORDERS, AugmentConfig
 from simimg.errors import UsageError
 from simimg.input import CACHES, ON_CORRUPT, READERS, SHUFFLES
-from simimg.models import APPLICATIONS, LITES, NETWORKS, OBJECTIVES, VIEWS, Objective
+from simimg.models.backbones import LITES, NETWORKS
+from simimg.models.keras_applications import APPLICATIONS
+from simimg.models.model_folder import OBJECTIVES, Objective
+from simimg.models.saved_model import VIEWS
 from simimg.presets import PRESETS, preset_options
 from simimg.training.strategy import CROSS_DEVICE_OPS
 from tfrecords.options import check_choices, option

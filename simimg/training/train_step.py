@@ -15,10 +15,10 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from simimg import models
 from simimg.augment import augment
 from simimg.errors import TrainingError
 from simimg.input import PADDING_ID, Batch, Order, Position, Reader, input_errors, train_batches
+from simimg.models.dropout import dropout_scope
 from simimg.training.checkpoints import Progress, State
 from simimg.training.contrastive_loss import pair_gradients
 from simimg.training.metrics import example_losses, num_correct
@@ -240,7 +240,7 @@ def _class_gradients(
     def of_pixels(images: tf.Tensor, batch: Batch, step: tf.Tensor, first_row: tf.Tensor) -> tuple[Any, tf.Tensor]:
         there = tf.cast(batch.id != PADDING_ID, tf.float32)  # 0 for skipped records
         weights = there if class_weights is None else there * tf.gather(class_weights, batch.label)
-        scope = models.dropout_scope(seed=tf.stack([tf.constant(config.seed, tf.int64), step]), first_row=first_row)
+        scope = dropout_scope(seed=tf.stack([tf.constant(config.seed, tf.int64), step]), first_row=first_row)
         with tf.GradientTape() as tape, scope:
             probabilities = model(images, training=True)
             losses = example_losses(config.loss, batch.label, probabilities, config.label_smoothing)

@@ -33,7 +33,9 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
-from simimg.similarity import BY, Embedder, SearchIndex
+from simimg.similarity.embeddings import Embedder
+from simimg.similarity.projection import BY
+from simimg.similarity.search_index import SearchIndex
 from simimg.web.background_job import BackgroundJob
 from simimg.web.collection_map import ROUNDS, load_or_lay_out
 from simimg.web.query_cache import MAX_BYTES, CachedQuery, QueryCache
@@ -41,7 +43,7 @@ from simimg.web.request_guard import Guard, RequestError, body_of
 from simimg.web.review import Review
 from simimg.web.search_worker import SearchWorker
 from simimg.web.thumbnails import Thumbnails
-from tfrecords.convert.workers.pool import num_cores
+from tfrecords.machine_limits import num_cores
 
 _T = TypeVar("_T")
 

@@ -18,8 +18,8 @@ import numpy as np
 from scipy import sparse
 from scipy.spatial import cKDTree
 
-from simimg.similarity import SearchIndex
 from simimg.similarity.nearest_neighbors import nearest
+from simimg.similarity.search_index import SearchIndex
 from simimg.web.thumbnails import CACHE
 from tfrecords.format.atomic_files import atomic_file
 

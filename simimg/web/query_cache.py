@@ -15,7 +15,7 @@ from collections import OrderedDict
 import numpy as np
 from PIL import Image
 
-from simimg.similarity import Embedder
+from simimg.similarity.embeddings import Embedder
 from simimg.similarity.fingerprint import Fingerprint, fingerprint, jpeg_quality
 from simimg.similarity.query_search import query_views
 from simimg.web.request_guard import RequestError

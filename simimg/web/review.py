@@ -15,20 +15,12 @@ from pathlib import Path
 from typing import Any
 
 from simimg.errors import DataError
-from simimg.similarity import (
-    Duplicates,
-    Group,
-    IndexedImage,
-    IndexImages,
-    Member,
-    SearchIndex,
-    Verification,
-    find_duplicates,
-    load_plan,
-    write_plan,
-)
-from simimg.similarity.match_verification import SAME_BYTES
-from simimg.similarity.plan_file import PlannedFile, is_reference
+from simimg.similarity.duplicate_groups import Duplicates, Group, Member, find_duplicates
+from simimg.similarity.image_table import IndexedImage
+from simimg.similarity.index_images import IndexImages
+from simimg.similarity.match_verification import SAME_BYTES, Verification
+from simimg.similarity.plan_file import PlannedFile, is_reference, load_plan, write_plan
+from simimg.similarity.search_index import SearchIndex
 from simimg.web.background_job import BackgroundJob
 from simimg.web.request_guard import RequestError
 

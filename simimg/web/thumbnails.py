@@ -17,9 +17,11 @@ from pathlib import PurePosixPath
 from PIL import Image
 
 from simimg.image_files import jpeg_bytes, png_bytes
-from simimg.similarity import IndexedImage, IndexImages, SearchIndex
+from simimg.similarity.image_table import IndexedImage
+from simimg.similarity.index_images import IndexImages
 from simimg.similarity.index_info import THUMBNAILS
 from simimg.similarity.plan_file import is_inside
+from simimg.similarity.search_index import SearchIndex
 from simimg.web.request_guard import RequestError
 from tfrecords.convert.image.decoder import ImageOptions, load_image
 from tfrecords.format.atomic_files import atomic_file

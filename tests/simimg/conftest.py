@@ -12,7 +12,8 @@ from simimg.commands.console import quiet_tensorflow
 with quiet_tensorflow():
     import tensorflow as tf
 
-from tfrecords.convert import ConvertConfig, convert
+from tfrecords.convert.engine import convert
+from tfrecords.convert.plan.convert_config import ConvertConfig
 
 CLASSES = ("discs", "boxes", "stripes")
 PER_CLASS = 24

@@ -41,7 +41,7 @@ def unit(rows: np.ndarray) -> np.ndarray:
 
 def embedder() -> Any:
     """Returns an embedder of means of pixels, which are exact: what TensorFlow computes is not the same everywhere."""
-    from simimg.similarity import Embedder
+    from simimg.similarity.embeddings import Embedder
 
     class Means:
         def __init__(self, pixels: np.ndarray) -> None:
@@ -60,7 +60,7 @@ def make(folder: Path) -> Iterator[tuple[str, str]]:
     """Makes image files of many kinds, an index of copies, and vectors."""
     from PIL import ImageCms, ImageOps
 
-    from simimg.similarity import index_folder
+    from simimg.similarity.index_update import index_folder
 
     def scene(seed: int) -> Image.Image:
         return Image.open(folder / "scenes" / f"{seed}.png").convert("RGB")
@@ -104,9 +104,10 @@ def make(folder: Path) -> Iterator[tuple[str, str]]:
 
 def converted(folder: Path) -> Iterator[tuple[str, str]]:
     """Digests of what the converter makes of files."""
-    from tfrecords.convert import ConvertConfig, convert, decode, resize
-    from tfrecords.convert.image.decoder import ImageOptions, load_image
+    from tfrecords.convert.engine import convert
+    from tfrecords.convert.image.decoder import ImageOptions, decode, load_image, resize
     from tfrecords.convert.image.near_duplicates import low_frequencies, perceptual_hashes
+    from tfrecords.convert.plan.convert_config import ConvertConfig
     from tfrecords.format.layout import Layout
 
     for path in sorted((folder / "files").iterdir()):
@@ -210,11 +211,12 @@ def searched(folder: Path) -> Iterator[tuple[str, str]]:
 
 def verified(folder: Path) -> Iterator[tuple[str, str]]:
     """Digests of what copies are found, and how similar: duplicates, leaks among two halves, and a calibration."""
-    from simimg.similarity import Finder, SearchIndex, find_duplicates
+    from simimg.similarity.duplicate_groups import find_duplicates
     from simimg.similarity.evaluation.retrieval import edited_copy
     from simimg.similarity.fingerprint import fingerprint_file, forget_fingerprints
     from simimg.similarity.match_verification import verify
-    from simimg.similarity.query_search import make_query
+    from simimg.similarity.query_search import Finder, make_query
+    from simimg.similarity.search_index import SearchIndex
 
     paths = sorted((folder / "photos").iterdir())
     with ThreadPoolExecutor(3) as executor:
@@ -242,7 +244,7 @@ def verified(folder: Path) -> Iterator[tuple[str, str]]:
 def bounded(folder: Path) -> Iterator[tuple[str, Any]]:
     """What TensorFlow computes, which is not the same everywhere: embeddings, and the losses of two epochs."""
     import simimg
-    from simimg.similarity import load_embedder
+    from simimg.similarity.embeddings import load_embedder
 
     scenes = [Image.open(folder / "scenes" / f"{seed}.png").convert("RGB").resize((224, 224)) for seed in range(2)]
     yield "embeddings", load_embedder("lite0").embed(np.stack(scenes)).tolist()

@@ -12,8 +12,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tfrecords.convert import ConvertConfig, ConvertSummary, convert
+from tfrecords.convert.engine import convert
+from tfrecords.convert.output.summary import ConvertSummary
 from tfrecords.convert.plan import shard_plan as plan_module
+from tfrecords.convert.plan.convert_config import ConvertConfig
 
 MakeFolder = Callable[..., Path]
 Digests = Callable[[Path], dict[str, str]]

@@ -39,6 +39,7 @@ from tfrecords.convert.workers.pool import Runner
 from tfrecords.convert.workers.shard_worker import ShardTask, Task, not_there, unwritable
 from tfrecords.format.layout import ShardInfo
 from tfrecords.format.naming import dataset_dir
+from tfrecords.machine_limits import num_cores
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -101,7 +102,7 @@ def _runner(options: ResolvedConfig, name_of: Callable[[int], str]) -> Runner:
         from tfrecords.convert.workers.beam_runner import BeamRunner
 
         return BeamRunner(options.beam_options)
-    return pool.Pool(options.num_workers or pool.num_cores(), name_of)
+    return pool.Pool(options.num_workers or num_cores(), name_of)
 
 
 def _convert(

@@ -28,7 +28,8 @@ def load(job: ConvertJob) -> dict[str, Any]:
 
 def prepare(job: ConvertJob, out_dir: Path) -> Callable[[], int]:
     """Returns a function that converts the folder."""
-    from tfrecords.convert import ConvertConfig, convert
+    from tfrecords.convert.engine import convert
+    from tfrecords.convert.plan.convert_config import ConvertConfig
 
     config = ConvertConfig(
         image_dir=job.image_dir,

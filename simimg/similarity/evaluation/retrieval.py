@@ -32,16 +32,18 @@ from PIL import Image
 from simimg.determinism import exact_matmul
 from simimg.errors import UsageError
 from simimg.image_files import map_ahead
-from simimg.similarity import Embedder, Finder, IndexImages, Query, SearchIndex, SearchResult
 from simimg.similarity.copy_pairs import copies_among
+from simimg.similarity.embeddings import Embedder
 from simimg.similarity.evaluation.image_edits import EDITS
 from simimg.similarity.fingerprint import Fingerprint, fingerprint, read_unchanged
+from simimg.similarity.index_images import IndexImages
 from simimg.similarity.projection import fit_projection
-from simimg.similarity.query_search import CANDIDATES, make_query
+from simimg.similarity.query_search import CANDIDATES, Finder, Query, SearchResult, make_query
+from simimg.similarity.search_index import SearchIndex
 from tfrecords.convert.image.decoder import decode
 from tfrecords.convert.image.near_duplicates import perceptual_hashes
-from tfrecords.convert.workers.pool import num_cores
 from tfrecords.format.quarantine import Refusal
+from tfrecords.machine_limits import num_cores
 
 Hash = Callable[[Image.Image], np.ndarray]
 """A method to compare with, which maps an image to bits: bool `[n]`."""

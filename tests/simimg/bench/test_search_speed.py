@@ -24,7 +24,7 @@ from simimg.bench import exact_search, search_speed
 from simimg.bench.measurements import RunFailed
 from simimg.commands import bench
 from simimg.errors import UsageError
-from simimg.models import lite_features
+from simimg.models.backbones import lite_features
 
 pytestmark = pytest.mark.own_process
 

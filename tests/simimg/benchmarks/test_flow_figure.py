@@ -10,7 +10,8 @@ from PIL import Image
 
 from benchmarks.flow_figure import Flow, draw_flow, follow
 from simimg.errors import UsageError
-from simimg.similarity import index_folder, load_embedder
+from simimg.similarity.embeddings import load_embedder
+from simimg.similarity.index_update import index_folder
 from simimg.training import TrainConfig, train
 from tfrecords.convert.image.decoder import decode
 from tfrecords.format.example import decode_example

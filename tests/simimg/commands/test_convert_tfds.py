@@ -12,7 +12,7 @@ import pytest
 
 from simimg.commands.convert import Options, run
 from simimg.errors import ConversionError, UsageError
-from tfrecords.format import verify
+from tfrecords.format.dataset_verification import verify
 from tfrecords.format.layout import Layout
 
 

@@ -12,9 +12,9 @@ from PIL import Image, ImageOps
 
 from simimg.cli import main
 from simimg.errors import UsageError
-from simimg.models import import_sscd
+from simimg.models.sscd import import_sscd
 from simimg.models.torch_zip import read_torch_file
-from simimg.similarity import load_embedder
+from simimg.similarity.embeddings import load_embedder
 
 WEIGHTS = Path(__file__).parents[2] / "golden" / "sscd-tiny.torchvision.pt"
 

@@ -9,7 +9,8 @@ import tensorflow as tf
 
 from simimg import cli
 from simimg.training import load_model
-from tfrecords.convert import ConvertConfig, convert
+from tfrecords.convert.engine import convert
+from tfrecords.convert.plan.convert_config import ConvertConfig
 
 pytestmark = pytest.mark.own_process
 

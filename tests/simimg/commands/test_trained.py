@@ -12,7 +12,8 @@ from PIL import Image
 
 from simimg import cli
 from simimg.training import load_model
-from tfrecords.convert import ConvertConfig, convert
+from tfrecords.convert.engine import convert
+from tfrecords.convert.plan.convert_config import ConvertConfig
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,8 @@ from simimg import doctor
 from simimg.cli import main
 from simimg.commands import doctor as command
 from simimg.doctor import CheckResult, check_dataset
-from tfrecords.convert import ConvertConfig, convert
+from tfrecords.convert.engine import convert
+from tfrecords.convert.plan.convert_config import ConvertConfig
 
 KEYS = {"simimg", "tensorflow", "gpus", "versions", "gpu", "machine", "disk", "limits", "notes", "problems"}
 

@@ -15,7 +15,8 @@ import pytest
 
 from simimg.doctor import check_disk, check_limits, check_machine, check_versions, file_system
 from simimg.doctor.disk import disk_speed
-from simimg.doctor.machine import cpu_quota, memory_bandwidth, memory_limit
+from simimg.doctor.machine import memory_bandwidth
+from tfrecords.machine_limits import cpu_quota, memory_limit, num_cores
 
 GB = 1 << 30
 Memory = namedtuple("Memory", "total available")
@@ -86,7 +87,7 @@ def test_what_is_required_is_installed_here() -> None:
 
 
 def machine(root: Path, *, total: float = 32 * GB, free: float = 16 * GB, cores: int = 8) -> Any:
-    values = {"num_cores": cores, "memory_bandwidth": 21.04, "machine_facts": FACTS}
+    values = {"visible_cores": cores, "memory_bandwidth": 21.04, "machine_facts": FACTS}
     given = {name: mock.Mock(return_value=value) for name, value in values.items()}
     memory = mock.patch("psutil.virtual_memory", return_value=Memory(int(total), int(free)))
     with memory, mock.patch.multiple("simimg.doctor.machine", **given):
@@ -147,7 +148,9 @@ def test_the_limits_of_a_container(tmp_path: Path, lines: str, files: dict[str, 
     assert found.problems == ()
     memory, cores = found.notes
     assert memory == "the container may use 4.0 GB of the 32.0 GB memory of the machine."
-    assert "--num_workers=2" in cores
+    assert cores.startswith("the container may use the time of 1.5 cores, but sees 8.")
+    with mock.patch("tfrecords.machine_limits.visible_cores", return_value=8):
+        assert num_cores(root) == 1
     assert ("cores", "8, time of 1.5") in found.rows
     assert ("memory", "4.0 GB free of 4.0 GB") in found.rows
 

@@ -13,8 +13,9 @@ from PIL import Image
 
 from simimg.errors import CorruptRecordError, DataError
 from simimg.input import Order, Position, Reader, eval_batches, open_reader, open_split, reading, train_batches
-from tfrecords.convert import ConvertConfig, convert
+from tfrecords.convert.engine import convert
 from tfrecords.convert.plan import shard_plan as plan_module
+from tfrecords.convert.plan.convert_config import ConvertConfig
 from tfrecords.format.example import decode_example
 from tfrecords.format.record import footer, header
 from tfrecords.format.record_layout import encode_record

@@ -13,18 +13,11 @@ import pytest
 import tensorflow as tf
 
 from simimg.errors import UsageError
-from simimg.models import (
-    ExampleDropout,
-    dropout_scope,
-    embedder,
-    lite,
-    lite_features,
-    read_lite,
-    small,
-    tutorial,
-)
-from simimg.models.heads import probabilities
+from simimg.models.backbones import lite, lite_features, small, tutorial
+from simimg.models.dropout import ExampleDropout, dropout_scope
+from simimg.models.heads import embedder, probabilities
 from simimg.models.pretrained import assign
+from simimg.models.torch_pickle import read_lite
 
 pytestmark = pytest.mark.own_process
 

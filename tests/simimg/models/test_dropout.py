@@ -11,7 +11,7 @@ import pytest
 import tensorflow as tf
 
 from simimg.errors import UsageError
-from simimg.models import ExampleDropout, dropout_scope
+from simimg.models.dropout import ExampleDropout, dropout_scope
 
 SEED = 2**40 + 7  # beyond int32: a cast on the way would lose it
 

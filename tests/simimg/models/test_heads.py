@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from simimg.errors import ModelError
-from simimg.models import embedder, small, tutorial
+from simimg.models.backbones import small, tutorial
+from simimg.models.heads import embedder
 
 
 def test_embeddings_are_the_layer_s_output_on_the_unit_sphere() -> None:

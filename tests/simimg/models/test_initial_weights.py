@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from simimg.errors import ModelError, UsageError
-from simimg.models import small, start_from, tutorial
+from simimg.models.backbones import small, tutorial
+from simimg.models.pretrained import start_from
 
 
 def test_all_but_the_softmax(tmp_path: Path) -> None:

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from simimg.errors import ModelError, UsageError
-from simimg.models import APPLICATIONS, application, embedder
-from simimg.models.keras_applications import _preprocessed
+from simimg.models.heads import embedder
+from simimg.models.keras_applications import APPLICATIONS, _preprocessed, application
 
 
 @pytest.fixture

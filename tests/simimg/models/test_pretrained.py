@@ -17,8 +17,10 @@ import numpy as np
 import pytest
 
 from simimg.errors import ModelError
-from simimg.models import lite, lite_features, pretrained, read_lite, small
-from simimg.models.pretrained import load_lite, read_torch_pickle
+from simimg.models import pretrained
+from simimg.models.backbones import lite, lite_features, small
+from simimg.models.pretrained import load_lite
+from simimg.models.torch_pickle import read_lite, read_torch_pickle
 
 
 def test_lite0_s_file_has_the_tensors_it_should() -> None:

@@ -14,7 +14,8 @@ import numpy as np
 import keras
 import tensorflow as tf
 
-from simimg.models import dropout_scope, lite, small, tutorial
+from simimg.models.backbones import lite, small, tutorial
+from simimg.models.dropout import dropout_scope
 
 cpu = tf.config.list_physical_devices("CPU")[0]
 tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)

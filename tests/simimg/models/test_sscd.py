@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from simimg.errors import ModelError, UsageError
-from simimg.models import embedder, search_embedder
 from simimg.models.frozen_conv import FrozenNormConv2D
+from simimg.models.heads import embedder, search_embedder
 from simimg.models.resnet import Stage, resnet_embedder
 from simimg.models.sscd import sscd
 from simimg.models.torch_zip import read_torch_file

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from simimg.errors import UsageError
-from simimg.models import tutorial
+from simimg.models.backbones import tutorial
 
 
 def _summary(layer: Any) -> tuple[Any, ...]:

@@ -14,14 +14,11 @@ import pytest
 from PIL import Image
 
 from simimg.evaluation import classify
-from simimg.report import (
-    CopyRow,
-    write_bench_report,
-    write_copies_report,
-    write_evaluation_report,
-)
+from simimg.report.bench_report import write_bench_report
 from simimg.report.contact_sheet import Tile
+from simimg.report.copies_report import CopyRow, write_copies_report
 from simimg.report.demo_report import ReportContent, Stage, write_report
+from simimg.report.training_report import write_evaluation_report
 
 NAMES = ("crayfish", "dolphin", "okapi")
 VOID = {"meta", "img", "br"}

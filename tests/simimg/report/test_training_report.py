@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from simimg.report import RunGroup, Tile, TrainingContent, write_comparison, write_training_report
+from simimg.report.contact_sheet import Tile
+from simimg.report.training_report import RunGroup, TrainingContent, write_comparison, write_training_report
 
 HOSTILE = '<script>alert("x")</script>\u202e&'
 HISTORY = [

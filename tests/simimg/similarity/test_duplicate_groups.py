@@ -13,21 +13,16 @@ from PIL import Image, ImageOps
 
 from simimg.cli import main
 from simimg.errors import DataError, UsageError
-from simimg.similarity import (
-    Embedder,
-    IndexedImage,
-    SearchIndex,
-    apply_plan,
-    file_quarantine,
-    find_duplicates,
-    load_plan,
-    undo_plan,
-)
+from simimg.similarity import file_quarantine
 from simimg.similarity.copy_pairs import PairExaminer
-from simimg.similarity.duplicate_groups import _group
+from simimg.similarity.duplicate_groups import _group, find_duplicates
+from simimg.similarity.embeddings import Embedder
+from simimg.similarity.file_quarantine import apply_plan, undo_plan
 from simimg.similarity.fingerprint import is_lossless
+from simimg.similarity.image_table import IndexedImage
 from simimg.similarity.match_verification import SAME_PIXELS, Verification
-from simimg.similarity.search_index import write_generation
+from simimg.similarity.plan_file import load_plan
+from simimg.similarity.search_index import SearchIndex, write_generation
 
 Scene = Callable[..., Image.Image]
 

@@ -19,8 +19,9 @@ from hypothesis import strategies as st
 
 from simimg.cli import main
 from simimg.errors import DataError, UsageError
-from simimg.similarity import apply_plan, load_plan, undo_plan
 from simimg.similarity import file_quarantine as quarantine
+from simimg.similarity.file_quarantine import apply_plan, undo_plan
+from simimg.similarity.plan_file import load_plan
 from tfrecords.convert.sources import printable, walk
 
 TREE = Path("photos")

@@ -11,8 +11,11 @@ import pytest
 
 from simimg.cli import main
 from simimg.errors import UsageError
-from simimg.similarity import EXPORT_FORMATS, Embedder, IndexedImage, SearchIndex, export_index, index_export
-from simimg.similarity.search_index import write_generation
+from simimg.similarity import index_export
+from simimg.similarity.embeddings import Embedder
+from simimg.similarity.image_table import IndexedImage
+from simimg.similarity.index_export import EXPORT_FORMATS, export_index
+from simimg.similarity.search_index import SearchIndex, write_generation
 
 COUNT, DIM = 300, 96
 

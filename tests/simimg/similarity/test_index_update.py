@@ -17,22 +17,16 @@ from PIL import Image
 from simimg.cli import main
 from simimg.errors import CorruptRecordError, ModelError, SearchIndexError, UsageError
 from simimg.input import pipeline
-from simimg.similarity import (
-    Embedder,
-    IndexImages,
-    SearchIndex,
-    embedding_cache,
-    embeddings,
-    find_duplicates,
-    index_dataset,
-    index_folder,
-    index_update,
-    load_embedder,
-    load_query,
-)
-from simimg.similarity.query_search import Query
-from tfrecords.convert import ConvertConfig, convert
+from simimg.similarity import embedding_cache, embeddings, index_update
+from simimg.similarity.duplicate_groups import find_duplicates
+from simimg.similarity.embeddings import Embedder, load_embedder
+from simimg.similarity.index_images import IndexImages
+from simimg.similarity.index_update import index_dataset, index_folder
+from simimg.similarity.query_search import Query, load_query
+from simimg.similarity.search_index import SearchIndex
+from tfrecords.convert.engine import convert
 from tfrecords.convert.image.decoder import decode, resize
+from tfrecords.convert.plan.convert_config import ConvertConfig
 from tfrecords.format.atomic_files import file_sha256
 from tfrecords.format.layout import Layout
 
@@ -335,7 +329,8 @@ import contextlib, os, signal, sys
 sys.path.insert(0, {str(Path(__file__).parent)!r})
 from pathlib import Path
 import test_index_update
-from simimg.similarity import index_folder, search_index
+from simimg.similarity import search_index
+from simimg.similarity.index_update import index_folder
 kill = lambda *arguments: os.kill(os.getpid(), signal.SIGKILL)
 if {step!r} == "atomic_folder":
     Path.rename = kill

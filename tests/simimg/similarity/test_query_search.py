@@ -14,10 +14,13 @@ import tensorflow as tf
 from PIL import Image, ImageCms, ImageFilter, ImageOps
 
 from simimg.cli import main
-from simimg.similarity import Embedder, Finder, SearchIndex, index_dataset, index_folder, query_search
+from simimg.similarity import query_search
+from simimg.similarity.embeddings import Embedder
 from simimg.similarity.fingerprint import fingerprint
+from simimg.similarity.index_update import index_dataset, index_folder
 from simimg.similarity.keypoints import align
-from simimg.similarity.query_search import Query, image_query, load_query, make_query
+from simimg.similarity.query_search import Finder, Query, image_query, load_query, make_query
+from simimg.similarity.search_index import SearchIndex
 from tfrecords.format.quarantine import Refusal
 
 Scene = Callable[..., Image.Image]

@@ -15,10 +15,12 @@ from hypothesis import strategies as st
 from simimg import determinism
 from simimg.determinism import one_blas_thread
 from simimg.errors import SearchIndexError, UsageError
-from simimg.similarity import Embedder, IndexedImage, SearchIndex, nearest_neighbors, search_index
+from simimg.similarity import nearest_neighbors, search_index
+from simimg.similarity.embeddings import Embedder
+from simimg.similarity.image_table import IndexedImage
 from simimg.similarity.index_info import locked_index
 from simimg.similarity.projection import fit_projection
-from simimg.similarity.search_index import write_generation
+from simimg.similarity.search_index import SearchIndex, write_generation
 from tfrecords.convert.sources import printable
 
 

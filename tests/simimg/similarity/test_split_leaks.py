@@ -13,7 +13,9 @@ from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
 from simimg.cli import main
-from simimg.similarity import SearchIndex, index_dataset, load_embedder
+from simimg.similarity.embeddings import load_embedder
+from simimg.similarity.index_update import index_dataset
+from simimg.similarity.search_index import SearchIndex
 from simimg.similarity.split_leaks import deal_groups, find_leaks
 from tfrecords.format.manifest import read_manifest
 

@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from simimg import models
 from simimg.augment import augmentation
+from simimg.models.backbones import NETWORKS
 from simimg.training import TrainConfig, load_model, train
-from tfrecords.convert import ConvertConfig, convert
+from tfrecords.convert.engine import convert
+from tfrecords.convert.plan.convert_config import ConvertConfig
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -64,7 +65,7 @@ def tiny_model(monkeypatch: pytest.MonkeyPatch) -> None:
         x = keras.layers.Flatten()(keras.layers.Conv2D(4, 3, activation="relu")(x))
         return keras.Model(pixels, keras.layers.Dense(num_classes, activation="softmax", dtype="float32")(x))
 
-    monkeypatch.setitem(models.NETWORKS, "tutorial", build)
+    monkeypatch.setitem(NETWORKS, "tutorial", build)
 
 
 BASE: dict[str, Any] = {

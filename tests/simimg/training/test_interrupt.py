@@ -13,7 +13,8 @@ import pytest
 from simimg import cli
 from simimg.errors import TrainingInterrupted
 from simimg.training import StepInfo, TrainConfig, Watcher, train, train_step
-from tfrecords.convert import ConvertConfig, convert
+from tfrecords.convert.engine import convert
+from tfrecords.convert.plan.convert_config import ConvertConfig
 
 ROOT = Path(__file__).parents[3]
 

@@ -14,7 +14,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tfrecords.convert import ConvertConfig, convert
+from tfrecords.convert.engine import convert
+from tfrecords.convert.plan.convert_config import ConvertConfig
 
 ROOT = Path(__file__).parents[3]
 

@@ -12,7 +12,7 @@ from simimg.api.run_report import write_run_report
 from simimg.errors import UsageError
 from simimg.evaluation import Classification
 from simimg.input import open_reader
-from simimg.models import lite
+from simimg.models.backbones import lite
 from simimg.training import TrainConfig, Watcher, train
 from simimg.training.linear_probe import _L2, fit_softmax, probe
 

@@ -12,8 +12,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from simimg import models
 from simimg.errors import CheckpointError, ModelError, TrainingError, TrainingInterrupted, UsageError
+from simimg.models.backbones import NETWORKS
+from simimg.models.dropout import ExampleDropout
+from simimg.models.heads import PROBABILITIES
 from simimg.training import StepInfo, TrainConfig, Watcher, load_model, loop, train, train_step
 
 
@@ -43,15 +45,15 @@ def build(image_size: int, num_classes: int) -> keras.Model:
     x = keras.layers.Conv2D(8, 5, strides=4, name="conv")(keras.layers.Rescaling(1 / 255)(pixels))
     x = keras.layers.BatchNormalization(momentum=0.9, synchronized=True, name="norm")(x)
     x = keras.layers.GlobalAveragePooling2D(name="embedding")(keras.layers.ReLU()(x))
-    x = models.ExampleDropout(0.2, stream=1, name="dropout")(x)
-    x = keras.layers.Dense(num_classes, "softmax", name=models.PROBABILITIES, dtype="float32")(x)
+    x = ExampleDropout(0.2, stream=1, name="dropout")(x)
+    x = keras.layers.Dense(num_classes, "softmax", name=PROBABILITIES, dtype="float32")(x)
     return keras.Model(pixels, x, name="small")
 
 
 @pytest.fixture(scope="module", autouse=True)
 def _tiny_network() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(models.NETWORKS, "small", build)
+        patch.setitem(NETWORKS, "small", build)
         yield
 
 
@@ -142,7 +144,8 @@ def test_another_run_in_the_same_folder_is_refused(
 def test_another_data_set_in_the_same_folder_is_refused(
     datasets: dict[str, Path], undisturbed: loop.TrainResult, tmp_path: Path
 ) -> None:
-    from tfrecords.convert import ConvertConfig, convert
+    from tfrecords.convert.engine import convert
+    from tfrecords.convert.plan.convert_config import ConvertConfig
 
     photos = tmp_path / "photos"
     for name in ("x", "y"):

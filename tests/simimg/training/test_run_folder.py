@@ -21,8 +21,9 @@ from simimg.input import open_split
 from simimg.models.model_folder import RunInfo, load_run, writing
 from simimg.training import TrainConfig, load_result, train
 from simimg.training.run_folder import begin_run, describe_run
-from tfrecords.convert import ConvertConfig, convert
+from tfrecords.convert.engine import convert
 from tfrecords.convert.image.decoder import ImageOptions, load_image
+from tfrecords.convert.plan.convert_config import ConvertConfig
 
 
 def test_a_second_process_is_refused(tmp_path: Path) -> None:
@@ -173,7 +174,7 @@ def test_files_are_prepared_as_those_that_a_model_was_trained_on(
     run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Transparent ones, large JPEG files, and truncated ones, in predictions and in searches."""
-    from simimg.similarity import load_embedder
+    from simimg.similarity.embeddings import load_embedder
     from simimg.training import load_model
 
     rng = np.random.default_rng(0)

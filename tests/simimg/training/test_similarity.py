@@ -10,8 +10,10 @@ import keras
 import numpy as np
 import pytest
 
-from simimg import models
 from simimg.errors import UsageError
+from simimg.models.backbones import NETWORKS
+from simimg.models.dropout import ExampleDropout
+from simimg.models.heads import search_embedder
 from simimg.training import TrainConfig, TrainResult, Watcher, load_model, train
 from simimg.training.builders import build_model
 from simimg.training.metrics import collapse
@@ -39,11 +41,11 @@ def tiny_network(monkeypatch: pytest.MonkeyPatch) -> None:
     def build(image_size: int, num_classes: int) -> keras.Model:
         pixels = keras.Input((image_size, image_size, 3))
         x = keras.layers.Conv2D(8, 3, activation="relu", name="conv")(keras.layers.Rescaling(1 / 255)(pixels))
-        x = models.ExampleDropout(0.2, stream=1, name="dropout")(x)
+        x = ExampleDropout(0.2, stream=1, name="dropout")(x)
         x = keras.layers.GlobalAveragePooling2D(name="embedding")(x)
         return keras.Model(pixels, keras.layers.Dense(num_classes, "softmax", name="probabilities")(x), name="tiny")
 
-    monkeypatch.setitem(models.NETWORKS, "tutorial", build)
+    monkeypatch.setitem(NETWORKS, "tutorial", build)
 
 
 def configured(dataset_dir: Path, model_dir: Path, **changes: Any) -> TrainConfig:
@@ -61,7 +63,7 @@ def test_two_replicas_are_one(tiny: dict[str, Path], tmp_path: Path, monkeypatch
     The network tells the pictures well apart: the entropy of near ones divides by their distance, which makes much of
     a rounding.
     """
-    monkeypatch.setitem(models.NETWORKS, "tutorial", functools.partial(_flattened, rate=0.2))
+    monkeypatch.setitem(NETWORKS, "tutorial", functools.partial(_flattened, rate=0.2))
     one, weights = trained(tiny["three"], tmp_path / "one", ema=0.5)
     two, others = trained(tiny["three"], tmp_path / "two", ema=0.5, num_devices=2)
     for mine, theirs in zip(one.history, two.history, strict=True):
@@ -126,7 +128,7 @@ def test_the_figures_of_a_step(tiny: dict[str, Path], tmp_path: Path, monkeypatc
         "global_batch_size": 16,
     }
 
-    monkeypatch.setitem(models.NETWORKS, "tutorial", _flattened)  # nothing is dropped, or views would differ
+    monkeypatch.setitem(NETWORKS, "tutorial", _flattened)  # nothing is dropped, or views would differ
     result, _ = trained(tiny["two"], tmp_path / "run", epochs=1, **still)
     line = result.history[0]
     assert line["copy_similarity"] == pytest.approx(1, abs=1e-5)
@@ -137,7 +139,7 @@ def test_the_figures_of_a_step(tiny: dict[str, Path], tmp_path: Path, monkeypatc
 def _flattened(image_size: int, num_classes: int, rate: float = 0.0) -> keras.Model:
     pixels = keras.Input((image_size, image_size, 3))
     x = keras.layers.Flatten()(keras.layers.Rescaling(1 / 127.5, -1)(pixels))
-    x = models.ExampleDropout(rate, stream=1, name="dropout")(x)
+    x = ExampleDropout(rate, stream=1, name="dropout")(x)
     x = keras.layers.Dense(7, name="embedding")(x)
     return keras.Model(pixels, keras.layers.Dense(num_classes, "softmax", name="probabilities")(x))
 
@@ -191,7 +193,7 @@ def test_lite0_has_a_linear_layer_on_the_generalized_mean(tmp_path: Path) -> Non
     assert model.output_shape == (None, 16)
     assert [weight.path for weight in model.trainable_variables] == ["embedding/kernel", "embedding/bias"]
     pixels = np.random.default_rng(0).integers(0, 256, (2, 32, 32, 3), np.uint8)
-    embedder = models.search_embedder(model)
+    embedder = search_embedder(model)
     np.testing.assert_allclose(embedder(pixels), model(pixels), atol=1e-6)
     small = build_model(dataclasses.replace(config, model="small", train_backbone=True), 32, 1)
     assert small.count_params() == sum(np.prod(weight.shape) for weight in small.weights)

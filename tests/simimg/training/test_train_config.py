@@ -10,9 +10,8 @@ import keras
 import numpy as np
 import pytest
 
-from simimg import models
 from simimg.errors import CorruptRecordError, UsageError
-from simimg.training import TrainConfig, Watcher, load_model, load_run, run_setup, train
+from simimg.training import TrainConfig, Watcher, builders, load_model, load_run, run_setup, train
 from simimg.training.builders import build_model, build_optimizer
 
 
@@ -95,7 +94,7 @@ def test_options_of_the_model(monkeypatch: pytest.MonkeyPatch) -> None:
         return build_model(TrainConfig(dataset_dir=Path(), **changes), 64, 3)
 
     assert [built(model=name).name for name in ("tutorial", "small")] == ["tutorial", "small"]
-    monkeypatch.setattr(models, "lite", lambda *arguments, **options: (arguments, options))
+    monkeypatch.setattr(builders, "lite", lambda *arguments, **options: (arguments, options))
     assert built(model="lite0") == (("lite0", 64, 3), {"weights": "imagenet", "resolution": None})
     assert built(model="lite0", weights="none") == (("lite0", 64, 3), {"weights": None, "resolution": None})
     assert built(model="lite0", resolution=128) == (("lite0", 64, 3), {"weights": "imagenet", "resolution": 128})

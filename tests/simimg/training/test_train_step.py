@@ -17,7 +17,8 @@ from simimg.training.builders import build_optimizer
 from simimg.training.metrics import balanced
 from simimg.training.train_config import TrainConfig
 from simimg.training.train_step import _clipped
-from tfrecords.convert import ConvertConfig, convert
+from tfrecords.convert.engine import convert
+from tfrecords.convert.plan.convert_config import ConvertConfig
 
 SGD = {"optimizer": "sgd", "learning_rate": 0.05}
 

@@ -18,7 +18,8 @@ import tensorflow as tf
 from simimg.errors import TrainingError, UsageError, WorkerLost
 from simimg.training import TrainConfig, train
 from simimg.training.strategy import Workers, device_errors, make_strategy, workers
-from tfrecords.convert import ConvertConfig, convert
+from tfrecords.convert.engine import convert
+from tfrecords.convert.plan.convert_config import ConvertConfig
 
 ROOT = Path(__file__).parents[3]
 AUGMENTS_BY_XLA = True  # as the processes do that it starts

@@ -12,7 +12,9 @@ import tensorflow as tf
 from PIL import Image, ImageOps
 from starlette.testclient import TestClient
 
-from simimg.similarity import Embedder, SearchIndex, index_folder
+from simimg.similarity.embeddings import Embedder
+from simimg.similarity.index_update import index_folder
+from simimg.similarity.search_index import SearchIndex
 from simimg.web import create_app
 
 HOST = "127.0.0.1:8765"

@@ -18,7 +18,8 @@ from hypothesis import strategies as st
 from PIL import Image, ImageOps
 from starlette.testclient import TestClient
 
-from simimg.similarity import Embedder, SearchIndex
+from simimg.similarity.embeddings import Embedder
+from simimg.similarity.search_index import SearchIndex
 from simimg.web import create_app
 from simimg.web.query_cache import MAX_BYTES, MAX_PIXELS
 

@@ -20,7 +20,11 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 
 from simimg.commands.serve import _file_that_opens
-from simimg.similarity import Embedder, SearchIndex, apply_plan, index_folder, load_plan
+from simimg.similarity.embeddings import Embedder
+from simimg.similarity.file_quarantine import apply_plan
+from simimg.similarity.index_update import index_folder
+from simimg.similarity.plan_file import load_plan
+from simimg.similarity.search_index import SearchIndex
 from simimg.web import create_app, listening, serving
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")

@@ -7,7 +7,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from simimg.similarity import SearchIndex
+from simimg.similarity.search_index import SearchIndex
 from simimg.web import collection_map
 from simimg.web.collection_map import ROUNDS, lay_out, load_or_lay_out
 

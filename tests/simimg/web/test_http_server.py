@@ -20,7 +20,8 @@ import pytest
 from simimg.commands import serve as command
 from simimg.commands.serve import Options, serve
 from simimg.errors import UsageError
-from simimg.similarity import Embedder, SearchIndex
+from simimg.similarity.embeddings import Embedder
+from simimg.similarity.search_index import SearchIndex
 from simimg.web.http_server import _LimitedProtocol, listening, serving
 
 

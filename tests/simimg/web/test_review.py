@@ -11,18 +11,11 @@ from typing import Any
 
 import pytest
 
-from simimg.similarity import (
-    Duplicates,
-    Group,
-    IndexImages,
-    Member,
-    SearchIndex,
-    apply_plan,
-    find_duplicates,
-    load_plan,
-    reference_dirs_of,
-    write_plan,
-)
+from simimg.similarity.duplicate_groups import Duplicates, Group, Member, find_duplicates
+from simimg.similarity.file_quarantine import apply_plan
+from simimg.similarity.index_images import IndexImages
+from simimg.similarity.plan_file import load_plan, reference_dirs_of, write_plan
+from simimg.similarity.search_index import SearchIndex
 from simimg.web import review as review_module
 from simimg.web.request_guard import RequestError
 from simimg.web.review import Review

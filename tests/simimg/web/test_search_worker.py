@@ -11,7 +11,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from simimg.similarity import Embedder, Finder, Query, SearchIndex, SearchResult, load_query
+from simimg.similarity.embeddings import Embedder
+from simimg.similarity.query_search import Finder, Query, SearchResult, load_query
+from simimg.similarity.search_index import SearchIndex
 from simimg.web.background_job import BackgroundJob
 from simimg.web.query_cache import CachedQuery, QueryCache
 from simimg.web.search_worker import SearchWorker

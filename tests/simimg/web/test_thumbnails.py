@@ -13,8 +13,9 @@ import pytest
 from PIL import Image
 
 from simimg.cli import main
-from simimg.similarity import Embedder, SearchIndex, index_dataset, index_folder
-from simimg.similarity.search_index import ImageTable
+from simimg.similarity.embeddings import Embedder
+from simimg.similarity.index_update import index_dataset, index_folder
+from simimg.similarity.search_index import ImageTable, SearchIndex
 from simimg.web.request_guard import RequestError
 from simimg.web.thumbnails import CACHE, LARGE_PX, THUMBNAIL_PX, Thumbnails
 

@@ -17,8 +17,9 @@ from typing import Any
 
 import pytest
 
-from tfrecords.convert import ConvertConfig, ConvertProgress, convert
+from tfrecords.convert.engine import ConvertProgress, convert
 from tfrecords.convert.plan import shard_plan as plan_module
+from tfrecords.convert.plan.convert_config import ConvertConfig
 
 ROOT = Path(__file__).parents[3]
 WAIT_S = 60  # far more than any of this takes: a hang, not a slow machine, fails a test
@@ -86,7 +87,8 @@ CHILD = textwrap.dedent(
     """
     import sys, time, traceback
     from pathlib import Path
-    from tfrecords.convert import ConvertConfig, convert
+    from tfrecords.convert.engine import convert
+    from tfrecords.convert.plan.convert_config import ConvertConfig
     from tfrecords.convert.plan import shard_plan
     from tfrecords.convert.workers import pool
     from tfrecords.base_errors import SimimgError

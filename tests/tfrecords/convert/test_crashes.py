@@ -19,11 +19,12 @@ from typing import Any
 import pytest
 
 from tfrecords.base_errors import Interrupted
-from tfrecords.convert import ConvertSummary, convert
+from tfrecords.convert.engine import convert
+from tfrecords.convert.output.summary import ConvertSummary
 from tfrecords.convert.plan import shard_plan as plan_module
 from tfrecords.convert.plan.convert_config import ConvertConfig
-from tfrecords.format import verify
 from tfrecords.format.atomic_files import TEMPORARY, read_json
+from tfrecords.format.dataset_verification import verify
 
 Digests = Callable[[Path], dict[str, str]]
 AConfig = Callable[..., ConvertConfig]
@@ -35,7 +36,8 @@ HOLDING = textwrap.dedent(
     """
     import importlib, sys, time
     from pathlib import Path
-    from tfrecords.convert import ConvertConfig, convert
+    from tfrecords.convert.engine import convert
+    from tfrecords.convert.plan.convert_config import ConvertConfig
     from tfrecords.convert.plan import shard_plan
 
     def hold(*_, **__):

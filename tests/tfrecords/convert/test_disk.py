@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from tfrecords.base_errors import ConversionError
-from tfrecords.convert import convert
+from tfrecords.convert.engine import convert
 from tfrecords.convert.plan.convert_config import ConvertConfig
 
 AConfig = Callable[..., ConvertConfig]

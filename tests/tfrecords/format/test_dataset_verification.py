@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tfrecords.convert import ConvertConfig, convert
+from tfrecords.convert.engine import convert
+from tfrecords.convert.plan.convert_config import ConvertConfig
 from tfrecords.format.atomic_files import file_sha256, read_json, write_json
 from tfrecords.format.dataset_verification import verify
 from tfrecords.format.layout import Layout

@@ -16,7 +16,8 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from tfrecords.convert import ConvertConfig, convert
+from tfrecords.convert.engine import convert
+from tfrecords.convert.plan.convert_config import ConvertConfig
 from tfrecords.format.layout import Layout
 from tfrecords.format.manifest import read_manifest
 from tfrecords.format.quarantine import RefusedFile

@@ -12,8 +12,9 @@ import pytest
 from PIL import Image
 
 from tfrecords.base_errors import DataError
-from tfrecords.convert import ConvertConfig, convert
+from tfrecords.convert.engine import convert
 from tfrecords.convert.image.decoder import load_image
+from tfrecords.convert.plan.convert_config import ConvertConfig
 from tfrecords.format.atomic_files import read_json, write_json
 from tfrecords.format.example import decode_example
 from tfrecords.format.layout import Layout

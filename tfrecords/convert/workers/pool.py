@@ -52,11 +52,6 @@ def death(worker: str, exit_code: int, where: str, flag: str = "--num_workers") 
     )
 
 
-def num_cores() -> int:
-    """Return the number of cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 class Runner(AbstractContextManager["Runner"]):
     """Runs tasks until the end of its block. This base class has no workers to start or to end."""
 

@@ -18,7 +18,7 @@ from simimg.report.conversion.image_sizes import original_sizes
 from simimg.report.conversion.quarantine_section import preview, reason_text
 from simimg.report.conversion.sample_images import choose_samples
 from tfrecords.base_errors import DataError
-from tfrecords.convert import ConvertConfig
+from tfrecords.convert.plan.convert_config import ConvertConfig
 from tfrecords.format.layout import Layout
 from tfrecords.format.manifest import read_manifest
 from tfrecords.format.quarantine import Reason

@@ -11,7 +11,6 @@ from PIL import Image
 
 from simimg.cli import main
 from simimg.commands import calibrate as command
-from simimg.similarity import SearchIndex
 from simimg.similarity.evaluation.image_edits import EDITS
 from simimg.similarity.evaluation.retrieval import (
     Retrieval,
@@ -19,6 +18,7 @@ from simimg.similarity.evaluation.retrieval import (
     mean_kind_precision,
     precision_and_recall,
 )
+from simimg.similarity.search_index import SearchIndex
 
 RIGHT = np.array([True, False, True, False, True])
 

@@ -18,7 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageEnhance
 
-from tfrecords.convert import ConvertConfig, convert
+from tfrecords.convert.engine import convert
 from tfrecords.convert.image import near_duplicates as copies_module
 from tfrecords.convert.image.near_duplicates import (
     COPIES,
@@ -29,6 +29,7 @@ from tfrecords.convert.image.near_duplicates import (
     near_pairs,
     perceptual_hashes,
 )
+from tfrecords.convert.plan.convert_config import ConvertConfig
 from tfrecords.format.layout import Layout
 from tfrecords.format.manifest import read_manifest
 

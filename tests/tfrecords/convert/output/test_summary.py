@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 
 from tfrecords.base_errors import ConversionError
-from tfrecords.convert import ConvertConfig, ConvertProgress, convert
+from tfrecords.convert.engine import ConvertProgress, convert
 from tfrecords.convert.output.publish import _merged
+from tfrecords.convert.plan.convert_config import ConvertConfig
 from tfrecords.format.dataset_verification import verify
 from tfrecords.format.layout import Layout
 from tfrecords.format.manifest import Manifest, read_manifest

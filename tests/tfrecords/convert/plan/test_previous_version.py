@@ -18,7 +18,8 @@ import fsspec
 import pytest
 
 from tfrecords.base_errors import ConversionError, DataError, UsageError
-from tfrecords.convert import ConvertConfig, ConvertProgress, convert
+from tfrecords.convert.engine import ConvertProgress, convert
+from tfrecords.convert.plan.convert_config import ConvertConfig
 from tfrecords.convert.plan.previous_version import find_previous_version, listed_paths
 from tfrecords.convert.sources import open_source, read_errors
 from tfrecords.convert.sources.image_folder import FolderFiles

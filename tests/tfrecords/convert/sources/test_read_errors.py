@@ -26,9 +26,10 @@ from hypothesis import strategies as st
 
 import tfrecords
 from tfrecords.base_errors import ConversionError
-from tfrecords.convert import ConvertConfig, convert
+from tfrecords.convert.engine import convert
 from tfrecords.convert.image import image_formats
 from tfrecords.convert.image.decoder import ImageOptions
+from tfrecords.convert.plan.convert_config import ConvertConfig
 from tfrecords.convert.sources import Files, image_folder, open_source, read_errors, remote
 from tfrecords.convert.sources.container_files import Containers
 from tfrecords.convert.sources.image_folder import FolderFiles
@@ -308,7 +309,8 @@ def test_a_process_that_may_open_fewer_files_than_there_are_archives(tmp_path: P
     code = f"""
     import os, resource
     from pathlib import Path
-    from tfrecords.convert import ConvertConfig, convert
+    from tfrecords.convert.engine import convert
+    from tfrecords.convert.plan.convert_config import ConvertConfig
 
     limit = len(os.listdir("/proc/self/fd")) + 20
     resource.setrlimit(resource.RLIMIT_NOFILE, (limit, limit))

@@ -16,8 +16,9 @@ import numpy as np
 import pytest
 
 from tfrecords.base_errors import ConversionError, UsageError
-from tfrecords.convert import ConvertConfig, ConvertProgress, convert
+from tfrecords.convert.engine import ConvertProgress, convert
 from tfrecords.convert.image.decoder import ImageOptions
+from tfrecords.convert.plan.convert_config import ConvertConfig
 from tfrecords.convert.state.receipts import write_receipt
 from tfrecords.convert.state.workdir import WorkDir
 from tfrecords.convert.workers import beam_runner as beam_module

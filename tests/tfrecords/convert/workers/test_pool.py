@@ -30,8 +30,9 @@ from tfrecords.convert.image.decoder import ImageOptions
 from tfrecords.convert.sources import open_source
 from tfrecords.convert.state.receipts import read_info
 from tfrecords.convert.workers import pool as pool_module
-from tfrecords.convert.workers.pool import Pool, num_cores
+from tfrecords.convert.workers.pool import Pool
 from tfrecords.convert.workers.shard_worker import ShardTask, Task
+from tfrecords.machine_limits import num_cores
 
 WAIT_S = 60  # far more than any of this takes: a hang, not a slow machine, fails a test
 NUM_SHARDS, NUM_FILES = 6, 5

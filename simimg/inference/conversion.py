@@ -1,0 +1,166 @@
+"""Converts a Keras network to LiteRT's file format, and checks it against TensorFlow. It imports TensorFlow.
+
+A process that has not imported TensorFlow runs this module in a child process instead, which takes its memory along
+when it ends:
+
+    python -m simimg.inference.conversion MODEL OUTPUT    writes the facts, a line of JSON, and the network
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import importlib.resources
+import io
+import json
+import os
+import sys
+import zipfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from PIL import Image
+
+from simimg.errors import ModelError
+from simimg.inference.network_cache import CANNOT_LOAD, SHIPPED_MODELS, NetworkFacts
+from simimg.models.model_folder import MODEL_FILE, load_model
+from simimg.stderr_capture import captured_stderr
+from tfrecords.convert.image.decoder import resize
+from tfrecords.format.atomic_files import file_sha256
+
+if TYPE_CHECKING:
+    import keras
+    import tensorflow as tf
+
+_TOLERANCE = 1e-5  # between LiteRT and TensorFlow; lite0's unit vectors differ by 7e-7
+_NUM_CHECKED = 12
+
+
+def load_network(model: str, output: str) -> tuple[keras.Model, str]:
+    """Return a network that maps pixels to an output, and the fingerprint of its weights.
+
+    Args:
+        model: a name in `SHIPPED_MODELS`, or the folder of a model.
+        output: `embedding`, unit vectors for search, or `probabilities` of a trained classifier.
+
+    Raises:
+        ModelError: the folder has no finished run, or the shipped weights are not installed.
+    """
+    from simimg.models.backbones import lite_features
+    from simimg.models.heads import search_embedder
+
+    if model in SHIPPED_MODELS:
+        network = lite_features(model)
+        return search_embedder(network), _weights_sha256(network)
+    network, info = load_model(Path(model))
+    if info.class_names:
+        fingerprint = file_sha256(Path(model) / MODEL_FILE)
+    else:  # a second import is the same model, although the times in its file differ
+        fingerprint = f"{_weights_sha256(network)}-{info.image_size}"
+    return network if output == "probabilities" else search_embedder(network), fingerprint
+
+
+def convert_network(model: str, output: str, *, refused: str = "") -> tuple[bytes, NetworkFacts]:
+    """Return a network, see `load_network`, as a `.tflite` file; if LiteRT cannot run it, b"" and facts that say why.
+
+    `refused` is a known reason, with which the conversion is not tried.
+
+    Raises:
+        ModelError: as `load_network`.
+    """
+    network, fingerprint = load_network(model, output)
+    content, reason, difference = b"", refused, 0.0
+    try:
+        if not refused:
+            with captured_stderr():
+                content = _tflite(network)
+            difference = _largest_difference(network, content)
+            if not difference <= _TOLERANCE:  # also if it is not a number
+                reason = f"its output differs from TensorFlow's by {difference:.1e}"
+    except Exception as error:  # the converter and the runtime raise what they like
+        reason = _reason(error)
+    facts = NetworkFacts(
+        fingerprint=fingerprint,
+        image_size=int(network.input_shape[1]),
+        dim=int(network.output_shape[-1]),
+        largest_difference=difference,
+        refused=reason,
+    )
+    return b"" if reason else content, facts
+
+
+def _tflite(network: keras.Model) -> bytes:
+    """Return the file of a network with its variables as constants.
+
+    The converter keeps Keras's variables as variables without values: the file is small, runs, and computes NaN.
+    """
+    import tensorflow as tf
+
+    trainable = [tf.constant(variable.numpy()) for variable in network.trainable_variables]
+    others = [tf.constant(variable.numpy()) for variable in network.non_trainable_variables]
+    pixels = tf.TensorSpec([1, *network.input_shape[1:]], tf.float32, name="pixels")
+
+    @tf.function(input_signature=[pixels])
+    def forward(pixels: tf.Tensor) -> tf.Tensor:
+        outputs, _ = network.stateless_call(trainable, others, pixels, training=False)
+        return outputs
+
+    converter = tf.lite.TFLiteConverter.from_concrete_functions([forward.get_concrete_function()])
+    return converter.convert()
+
+
+def _largest_difference(network: keras.Model, content: bytes) -> float:
+    from simimg.inference.litert_network import LiteRtNetwork
+
+    images = _check_images(int(network.input_shape[1]))
+    expected = network(images.astype(np.float32), training=False).numpy()
+    return float(np.abs(LiteRtNetwork(content)(images) - expected).max())
+
+
+def _check_images(image_size: int) -> np.ndarray:
+    """Return a photograph, which Matplotlib installs, and images of the sample, uint8 `[n, size, size, 3]`."""
+    images = []
+    photo = importlib.resources.files("matplotlib") / "mpl-data/sample_data/grace_hopper.jpg"
+    if photo.is_file():  # some distributions leave it out
+        images.append(Image.open(io.BytesIO(photo.read_bytes())))
+    with (
+        (importlib.resources.files("simimg") / "sample/sample_images.zip").open("rb") as file,
+        zipfile.ZipFile(file) as archive,
+    ):
+        names = sorted(name for name in archive.namelist() if name.endswith(".webp"))
+        for name in names[:: len(names) // _NUM_CHECKED]:
+            images.append(Image.open(io.BytesIO(archive.read(name))))
+    return np.stack([resize(image.convert("RGB"), image_size, "stretch") for image in images])
+
+
+def _weights_sha256(network: keras.Model) -> str:
+    digest = hashlib.sha256()
+    for weight in network.weights:
+        digest.update(weight.numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _reason(error: Exception) -> str:
+    """Return the line of a converter's message that says what is missing; it is followed by a dump of the network."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    named = next((line for line in lines if "ops:" in line.lower() or "not a custom op" in line), None)
+    return (named or (lines[0] if lines else type(error).__name__))[:200]
+
+
+def main(arguments: list[str]) -> int:
+    """Convert a network to standard output; if it cannot be loaded, write a line about that to standard error."""
+    output = os.dup(sys.stdout.fileno())
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # what libraries print is no part of the network
+    try:
+        content, facts = convert_network(*arguments)
+    except ModelError as error:
+        sys.stderr.write(f"{error}\n")
+        return CANNOT_LOAD
+    with os.fdopen(output, "wb") as file:
+        file.write(json.dumps(dataclasses.asdict(facts)).encode() + b"\n" + content)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

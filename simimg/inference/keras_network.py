@@ -1,0 +1,36 @@
+"""A network that TensorFlow computes: on a GPU, or on the processor if LiteRT cannot run it. It imports TensorFlow.
+
+On the processor, the last bits of a row depend on its batch, its place in it and the number of threads.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import tensorflow as tf
+
+from simimg.inference.conversion import load_network
+
+
+class KerasNetwork:
+    """A network that TensorFlow computes."""
+
+    def __init__(self, model: str, output: str, batch_size: int) -> None:
+        """Load a network, whose arguments and errors are those of `simimg.inference.conversion.load_network`.
+
+        At most `batch_size` images are computed at a time.
+        """
+        network, _ = load_network(model, output)
+        self._batch_size = batch_size
+        # One trace for batches of any length, because the last batch of a folder is nearly always short.
+        pixels = tf.TensorSpec([None, *network.input_shape[1:]], tf.float32)
+        self._forward = tf.function(lambda images: network(images, training=False), input_signature=[pixels])
+
+    def __call__(self, images: np.ndarray) -> np.ndarray:
+        """Return the output, float32 `[n, dim]`, for images, 0..255, `[n, size, size, 3]`, of any type."""
+        parts = [images[start : start + self._batch_size] for start in range(0, len(images), self._batch_size)]
+        return np.concatenate([self._forward(tf.constant(part, tf.float32)).numpy() for part in parts])
+
+
+def has_gpu() -> bool:
+    """Whether TensorFlow can use a GPU."""
+    return bool(tf.config.list_physical_devices("GPU"))

@@ -1,0 +1,109 @@
+"""Opens a model's network for this machine, and says which arithmetic computes it; loads it when it is first used.
+
+a processor                            LiteRT, float32
+a GPU, and many images                 TensorFlow, float32, in large batches
+a processor, precision="bfloat16"      OpenVINO
+a network that LiteRT cannot run       TensorFlow, with a note
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import logging
+from collections.abc import Callable
+
+import numpy as np
+
+from simimg.errors import UsageError
+from simimg.inference.engine import PRECISIONS, Engine, engine, may_have_gpu
+from simimg.inference.network_cache import NetworkFacts, converted_network
+from simimg.stderr_capture import captured_stderr
+
+MANY = 500
+"""So many images are worth the seconds that TensorFlow takes to start on a GPU."""
+
+_GPU_BATCH = 256
+_LOG = logging.getLogger(__name__)
+
+Network = Callable[[np.ndarray], np.ndarray]
+"""Returns the output, float32 `[n, dim]`, for images, 0..255, `[n, size, size, 3]`, of any type."""
+
+
+@dataclasses.dataclass(frozen=True)
+class OpenNetwork:
+    """A network that is loaded when it is first called.
+
+    Attributes:
+        facts: what is known of it.
+        engine: the arithmetic that computes it.
+        load: loads it.
+        batch_size: the number of images that a call should have at least, for speed.
+    """
+
+    facts: NetworkFacts
+    engine: Engine
+    load: Callable[[], Network]
+    batch_size: int = 32
+
+    def __call__(self, images: np.ndarray) -> np.ndarray:
+        """Return the output, float32 `[n, dim]`, for images, 0..255, `[n, size, size, 3]`, of any type."""
+        return self._loaded(images)
+
+    @functools.cached_property
+    def _loaded(self) -> Network:
+        return self.load()
+
+
+def open_network(
+    model: str,
+    output: str,
+    *,
+    precision: str = "float32",
+    many: bool = False,
+) -> OpenNetwork:
+    """Return a network for this machine.
+
+    Args:
+        model: as of `simimg.inference.network_cache.converted_network`, like `output`.
+        output: `embedding` or `probabilities`.
+        precision: one of `simimg.inference.engine.PRECISIONS`.
+        many: whether there are enough images for a GPU to be worth the seconds that TensorFlow takes to start.
+
+    Raises:
+        ModelError: the folder has no finished run, or the shipped weights are not installed.
+        UsageError: this machine cannot compute in that precision.
+    """
+    if precision not in PRECISIONS:
+        raise UsageError(f"precision={precision!r} should be one of {', '.join(PRECISIONS)}.")
+    if precision == "bfloat16":
+        from simimg.inference.openvino_network import check_bfloat16
+
+        check_bfloat16()
+    converted = converted_network(model, output)
+    facts = converted.facts
+    if facts.refused:
+        if precision != "float32":
+            raise UsageError(f"--precision={precision}: {model} cannot be converted: {facts.refused}.")
+        _LOG.warning("%s: computed by TensorFlow, slower, because LiteRT cannot run it: %s", model, facts.refused)
+    if facts.refused or (many and precision == "float32" and may_have_gpu()):
+        with captured_stderr():
+            from simimg.inference.keras_network import KerasNetwork, has_gpu
+
+            on_gpu = has_gpu()
+        if on_gpu or facts.refused:
+            kind = engine("TensorFlow", "tensorflow", on="gpu" if on_gpu else "")
+            batch_size = _GPU_BATCH if on_gpu else OpenNetwork.batch_size
+            return OpenNetwork(facts, kind, lambda: KerasNetwork(model, output, batch_size), batch_size)
+    if precision == "bfloat16":
+        from simimg.inference.openvino_network import OpenVinoNetwork
+
+        kind = engine("OpenVINO", "openvino", precision=precision)
+        return OpenNetwork(facts, kind, lambda: OpenVinoNetwork(converted.content))
+
+    def load() -> Network:
+        from simimg.inference.litert_network import LiteRtNetwork
+
+        return LiteRtNetwork(converted.content)
+
+    return OpenNetwork(facts, engine("LiteRT", "ai-edge-litert"), load)

@@ -1,0 +1,63 @@
+"""The cores and the memory that this process may use: affinity, and the control groups of a container."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+
+# Without a limit, cgroup v1 reports the largest multiple of the page size below 2**63.
+_NO_LIMIT = 1 << 60
+
+
+def num_cores(root: Path = Path("/")) -> int:
+    """Return the number of cores that this process may use, at least 1; `root` is the folder of /proc and /sys.
+
+    A container with the time of 2.5 cores may use 2, because a third thread would only make the others wait.
+    """
+    quota = cpu_quota(root)
+    return visible_cores() if quota is None else max(1, min(visible_cores(), int(quota)))
+
+
+def visible_cores() -> int:
+    """Return the number of cores that this process may run on, whatever share of their time it gets."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def memory_limit(root: Path = Path("/")) -> int | None:
+    """Return how many bytes the control group of this process may use, or None without a limit."""
+    found = [*_numbers(root, "memory", "memory.max"), *_numbers(root, "memory", "memory.limit_in_bytes")]
+    return min((int(value) for (value, *_) in found if value < _NO_LIMIT), default=None)
+
+
+def cpu_quota(root: Path = Path("/")) -> float | None:
+    """Return how many cores' time the control group of this process may use, or None without a limit."""
+    shares = [value / period for value, period in _numbers(root, "cpu", "cpu.max")]
+    of_v1 = (_numbers(root, "cpu", file) for file in ("cpu.cfs_quota_us", "cpu.cfs_period_us"))
+    pairs = zip(*of_v1, strict=False)  # both files exist, or neither
+    shares += [quota / period for (quota, *_), (period, *_) in pairs if quota > 0]
+    return min(shares, default=None)
+
+
+def _numbers(root: Path, controller: str, file: str) -> Iterator[list[float]]:
+    """Yield the numbers in a file of each control group of this process, from the innermost one to the root."""
+    for base, group in _groups(root, controller):
+        for folder in (group, *group.parents):
+            try:
+                words = (base / str(folder).lstrip("/") / file).read_text().split()
+                yield [float(word) for word in words]
+            except (OSError, ValueError):  # missing, or "max"
+                continue
+
+
+def _groups(root: Path, controller: str) -> Iterator[tuple[Path, PurePosixPath]]:
+    try:
+        lines = (root / "proc/self/cgroup").read_text().splitlines()
+    except OSError:
+        return
+    for line in lines:
+        number, controllers, path = line.split(":", 2)
+        if number == "0" and not controllers:
+            yield root / "sys/fs/cgroup", PurePosixPath(path)
+        elif controller in controllers.split(","):
+            yield root / "sys/fs/cgroup" / controller, PurePosixPath(path)
