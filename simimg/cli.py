@@ -36,8 +36,8 @@ from absl import flags
 
 from simimg import __version__
 from simimg.command_help import command_help, flag_name, overview, usage
-from simimg.commands.console import note_what_is_logged
 from simimg.errors import SimimgError, UsageError
+from simimg.standard_error import note_what_is_logged
 
 # Kept here so that `simimg --help` imports no command; a test compares the summaries with the modules' docstrings.
 GROUPS = {

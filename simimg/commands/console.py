@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import logging
 import os
 import sys
 from collections.abc import Callable, Iterator
@@ -12,7 +11,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from simimg.stderr_capture import captured_stderr
+from simimg.standard_error import captured_stderr
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -27,23 +26,6 @@ class Result:
 def note(text: str) -> None:
     """Write a line to standard error, above any progress bar."""
     tqdm.write(text, file=sys.stderr)
-
-
-class NoteHandler(logging.Handler):
-    """Writes what the library logs, such as that a network is being converted, as notes."""
-
-    def emit(self, record: logging.LogRecord) -> None:
-        """Write a record's message."""
-        note(record.getMessage())
-
-
-def note_what_is_logged() -> None:
-    """Show the messages of the loggers of `simimg` as notes, once, and not by any handler of another library."""
-    logger = logging.getLogger("simimg")
-    if not any(isinstance(handler, NoteHandler) for handler in logger.handlers):
-        logger.addHandler(NoteHandler())
-        logger.setLevel(logging.INFO)
-        logger.propagate = False
 
 
 def noting_skipped(skipped: list[str]) -> Callable[[str, str], None]:

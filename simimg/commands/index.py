@@ -16,7 +16,7 @@ from pathlib import Path
 from simimg import api
 from simimg.commands.console import Result, note, progress_bar, showing
 from simimg.errors import UsageError
-from simimg.inference.engine import PRECISIONS
+from simimg.inference.inference_engine import PRECISIONS
 from tfrecords.options import check_choices, option
 
 JSON_KEYS = "index_dir num_images num_embedded num_removed num_refused num_other_names dim seconds recall_at_10"

@@ -25,7 +25,7 @@ from PIL import Image
 from simimg.errors import ModelError
 from simimg.inference.network_cache import CANNOT_LOAD, SHIPPED_MODELS, NetworkFacts
 from simimg.models.model_folder import MODEL_FILE, load_model
-from simimg.stderr_capture import captured_stderr
+from simimg.standard_error import captured_stderr
 from tfrecords.convert.image.decoder import resize
 from tfrecords.format.atomic_files import file_sha256
 

@@ -1,4 +1,5 @@
-"""A network that TensorFlow computes: on a GPU, or on the processor if LiteRT cannot run it. It imports TensorFlow.
+"""A network that TensorFlow computes: on a GPU, or on the processor if LiteRT cannot run it. A module of its
+own because it imports TensorFlow.
 
 On the processor, the last bits of a row depend on its batch, its place in it and the number of threads.
 """

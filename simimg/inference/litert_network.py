@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 from ai_edge_litert.interpreter import Interpreter
 
-from simimg.stderr_capture import captured_stderr
+from simimg.standard_error import captured_stderr
 from tfrecords.machine_limits import num_cores
 
 

@@ -16,9 +16,9 @@ from collections.abc import Callable
 import numpy as np
 
 from simimg.errors import UsageError
-from simimg.inference.engine import PRECISIONS, Engine, engine, may_have_gpu
+from simimg.inference.inference_engine import PRECISIONS, Engine, engine, may_have_gpu
 from simimg.inference.network_cache import NetworkFacts, converted_network
-from simimg.stderr_capture import captured_stderr
+from simimg.standard_error import captured_stderr
 
 MANY = 500
 """So many images are worth the seconds that TensorFlow takes to start on a GPU."""
@@ -67,7 +67,7 @@ def open_network(
     Args:
         model: as of `simimg.inference.network_cache.converted_network`, like `output`.
         output: `embedding` or `probabilities`.
-        precision: one of `simimg.inference.engine.PRECISIONS`.
+        precision: one of `simimg.inference.inference_engine.PRECISIONS`.
         many: whether there are enough images for a GPU to be worth the seconds that TensorFlow takes to start.
 
     Raises:

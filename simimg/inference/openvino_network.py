@@ -13,7 +13,7 @@ import tempfile
 import numpy as np
 
 from simimg.errors import UsageError
-from simimg.inference.engine import has_bfloat16
+from simimg.inference.inference_engine import has_bfloat16
 from tfrecords.machine_limits import num_cores
 
 _INSTALL = "pip install 'simimg-tf[fast]'"

@@ -10,7 +10,7 @@ from PIL import Image
 
 from simimg.errors import UsageError
 from simimg.image_files import BATCH_SIZE, options_of
-from simimg.inference.engine import UNKNOWN, Engine
+from simimg.inference.inference_engine import UNKNOWN, Engine
 from simimg.inference.network import Network, open_network
 from simimg.inference.network_cache import SHIPPED_MODELS
 from simimg.models.model_folder import load_run

@@ -6,7 +6,9 @@ On disk the table is an Arrow file, which is mapped: a search reads the few rows
 from __future__ import annotations
 
 import dataclasses
+import mmap
 import os
+import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -83,17 +85,30 @@ class ImageTable(Sequence[IndexedImage]):
         return cls(pa.table(columns, schema=SCHEMA))
 
     @classmethod
-    def open(cls, path: Path) -> ImageTable:
-        """Map the table in a file; raise pyarrow.ArrowException, OSError or ValueError if it is none."""
+    def open(cls, path: Path, crc32: int) -> ImageTable:
+        """Map the table in a file with that checksum; 0 for a Parquet file, which earlier versions wrote.
+
+        Raises:
+            pyarrow.ArrowException: the file is no table, or another one.
+            ValueError: as pyarrow.ArrowException.
+            OSError: the file cannot be read.
+        """
+        if not crc32:
+            import pyarrow.parquet as pq
+
+            return cls(pq.read_table(path, schema=SCHEMA, page_checksum_verification=True))
+        if _crc32(path) != crc32:
+            raise ValueError("its checksum is wrong")
         with pa.memory_map(str(path)) as file, pa.ipc.open_file(file) as reader:
             if not reader.schema.equals(SCHEMA):
                 raise ValueError("its columns are not those of an index")
             return cls(reader.read_all())
 
-    def write(self, path: Path) -> None:
-        """Write the table to a file; equal tables give equal bytes."""
+    def write(self, path: Path) -> int:
+        """Write the table to a file, of equal bytes for equal tables; return its checksum."""
         with pa.OSFile(str(path), "wb") as file, pa.ipc.new_file(file, SCHEMA) as writer:
             writer.write_table(self.table)
+        return _crc32(path)
 
     def __len__(self) -> int:
         return self.table.num_rows
@@ -117,3 +132,8 @@ class ImageTable(Sequence[IndexedImage]):
     def column(self, name: str) -> np.ndarray:
         """Return a column, `[num_images]`."""
         return self.table[name].to_numpy()
+
+
+def _crc32(path: Path) -> int:
+    with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        return zlib.crc32(content)

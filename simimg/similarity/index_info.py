@@ -8,7 +8,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from simimg.errors import UsageError
-from simimg.inference.engine import Engine
+from simimg.inference.inference_engine import Engine
 from tfrecords.format.atomic_files import locked_file
 
 INFO_FILE = "index.json"

@@ -24,11 +24,11 @@ import numpy as np
 
 from simimg.errors import SearchIndexError, UsageError
 from simimg.image_files import BATCH_SIZE, LoadedFile, load_files, map_ahead
-from simimg.inference.engine import MAX_DIFFERENCE, Engine
+from simimg.inference.inference_engine import MAX_DIFFERENCE, Engine
 from simimg.similarity.embedding_cache import UNFINISHED, EmbeddingCache
 from simimg.similarity.embeddings import Embedder
 from simimg.similarity.image_table import IndexedImage, size_and_time
-from simimg.similarity.index_info import INFO_FILE, LOCK_FILE, IndexInfo, locked_index
+from simimg.similarity.index_info import INFO_FILE, LOCK_FILE, locked_index
 from simimg.similarity.search_index import SearchIndex, write_generation
 from tfrecords.convert.sources import SUFFIXES, printable, walk
 from tfrecords.format.atomic_files import file_identity
@@ -184,7 +184,8 @@ def index_dataset(
 
 def _in_order(manifest: Manifest, layout: Layout) -> list[int]:
     """Return the manifest's rows that are examples, in the order of the splits, their shards and the records."""
-    split_order = [list(layout.splits).index(name) for name in manifest.split_names]
+    places = {name: place for place, name in enumerate(layout.splits)}
+    split_order = [places.get(name, 0) for name in manifest.split_names]  # the manifest names empty splits, too
     rows = np.flatnonzero(manifest.ok)
     order = np.lexsort((manifest.positions[rows], manifest.shards[rows], np.take(split_order, manifest.splits[rows])))
     return rows[order].tolist()
@@ -229,6 +230,7 @@ def _finish(
             engines=engines,
         )
     cache.remove_parts()
+    changed = before is not None and index.info.generation != before.info.generation
     paths = set(index.images.column("path"))
     num_removed = sum(path not in paths for path in before.images.column("path")) if before else 0
     return IndexUpdate(
@@ -237,7 +239,7 @@ def _finish(
         len(paths) - cache.num_embedded,
         num_removed,
         tuple(refused),
-        outdated=bool(index.info.thresholds) and _has_outgrown(index.info),
+        outdated=bool(index.info.thresholds) and changed and _is_another(before, index),
     )
 
 
@@ -259,10 +261,11 @@ def _engines(
     return (*old, embedder.engine)
 
 
-def _has_outgrown(info: IndexInfo) -> bool:
+def _is_another(before: SearchIndex | None, index: SearchIndex) -> bool:
     """Whether the collection is another one than that on which its thresholds were calibrated."""
-    fewer, more = sorted((info.num_images, info.num_calibrated))
-    return more >= _GROWTH * fewer
+    fewer, more = sorted((index.info.num_images, index.info.num_calibrated))
+    labels = [set(one.images.column("label")) for one in (before, index) if one is not None]
+    return more >= _GROWTH * fewer or labels[0] != labels[-1]
 
 
 def _open_before(index_dir: Path, embedder: Embedder, *, dataset_dir: Path | None) -> SearchIndex | None:

@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import dataclasses
 import errno
-import mmap
 import shutil
 import zipfile
 import zlib
@@ -32,9 +31,9 @@ import numpy as np
 import pyarrow as pa
 
 from simimg.errors import DataError, SearchIndexError, UsageError
-from simimg.inference.engine import Engine
+from simimg.inference.inference_engine import Engine
 from simimg.similarity.embeddings import Embedder, load_embedder
-from simimg.similarity.image_table import SCHEMA, ImageTable, IndexedImage
+from simimg.similarity.image_table import ImageTable, IndexedImage
 from simimg.similarity.index_info import INFO_FILE, IndexInfo, locked_index, remove_thumbnails
 from simimg.similarity.nearest_neighbors import EXACT_UP_TO, Cells, build_cells, nearest, open_cells
 from simimg.similarity.projection import BY, Projection, fit_projection
@@ -100,8 +99,7 @@ def write_generation(
     try:
         with atomic_folder(_folder(index_dir, generation)) as folder:
             np.save(folder / _EMBEDDINGS_FILE, np.asarray(embeddings, np.float16))
-            table.write(folder / _IMAGES_FILE)
-            images_crc32 = _crc32(folder / _IMAGES_FILE)
+            images_crc32 = table.write(folder / _IMAGES_FILE)
             for by, projection in projections.items():
                 arrays: dict[str, Any] = {"mean": projection.mean}
                 if projection.matrix is not None:
@@ -319,7 +317,7 @@ def _opened(index_dir: Path, info: IndexInfo) -> SearchIndex:
         embeddings = np.load(path, mmap_mode="r")
         _check_shape(embeddings, np.float16, info.num_images, None)
     with _reading(index_dir, folder / (_IMAGES_FILE if info.images_crc32 else _OLDER_IMAGES_FILE)) as path:
-        pictures = _opened_images(path, info.images_crc32)
+        pictures = ImageTable.open(path, info.images_crc32)
         if len(pictures) != info.num_images:
             raise ValueError(f"it has {len(pictures)} rows, but the index has {info.num_images} images")
     projections, vectors, cells = {}, {}, {}
@@ -338,21 +336,6 @@ def _opened(index_dir: Path, info: IndexInfo) -> SearchIndex:
                 if cells[by].faiss_index.ntotal != info.num_images:
                     raise ValueError(f"it has {cells[by].faiss_index.ntotal} vectors, not {info.num_images}")
     return SearchIndex(index_dir, info, pictures, embeddings, projections, vectors, cells)
-
-
-def _opened_images(path: Path, crc32: int) -> ImageTable:
-    if not crc32:  # of an earlier version
-        import pyarrow.parquet as pq
-
-        return ImageTable(pq.read_table(path, schema=SCHEMA, page_checksum_verification=True))
-    if _crc32(path) != crc32:
-        raise ValueError("its checksum is wrong")
-    return ImageTable.open(path)
-
-
-def _crc32(path: Path) -> int:
-    with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
-        return zlib.crc32(content)
 
 
 def _check_shape(array: np.ndarray, dtype: Any, num_rows: int, dim: int | None) -> None:

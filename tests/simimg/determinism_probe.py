@@ -40,20 +40,16 @@ def unit(rows: np.ndarray) -> np.ndarray:
 
 
 def embedder() -> Any:
-    """Returns an embedder of means of pixels, which are exact: what TensorFlow computes is not the same everywhere."""
+    """Returns an embedder of means of pixels, which are exact: what a network computes is not the same everywhere."""
     from simimg.similarity.embeddings import Embedder
 
-    class Means:
-        def __init__(self, pixels: np.ndarray) -> None:
-            count = len(pixels)
-            self.sums = np.asarray(pixels, np.int64).reshape(count, 8, 4, 8, 4, 3).sum(axis=(2, 4)).reshape(count, -1)
+    def means(images: np.ndarray) -> np.ndarray:
+        sums = np.asarray(images, np.int64).reshape(-1, 8, 4, 8, 4, 3).sum(axis=(2, 4)).reshape(len(images), -1)
+        centered = sums - 2000
+        squares = np.sqrt((centered * centered).sum(axis=1, keepdims=True).astype(np.float64))
+        return (centered / np.maximum(squares, 1)).astype(np.float32)
 
-        def numpy(self) -> np.ndarray:
-            centered = self.sums - 2000
-            squares = np.sqrt((centered * centered).sum(axis=1, keepdims=True).astype(np.float64))
-            return (centered / np.maximum(squares, 1)).astype(np.float32)
-
-    return Embedder("lite0", "means", 32, "stretch", 192, lambda pixels: Means(np.asarray(pixels)))
+    return Embedder("lite0", "means", 32, "stretch", 192, means)
 
 
 def make(folder: Path) -> Iterator[tuple[str, str]]:

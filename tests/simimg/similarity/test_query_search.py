@@ -10,7 +10,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import tensorflow as tf
 from PIL import Image, ImageCms, ImageFilter, ImageOps
 
 from simimg.cli import main
@@ -28,9 +27,10 @@ Scene = Callable[..., Image.Image]
 NUM_PHOTOS = 24
 
 
-def _blind(pixels: tf.Tensor) -> tf.Tensor:
-    mean = tf.reduce_mean(pixels, axis=(1, 2, 3))[:, None]
-    return tf.math.l2_normalize(tf.sin(mean * tf.range(1.0, 65.0) * 37.0), axis=-1)
+def _blind(images: np.ndarray) -> np.ndarray:
+    mean = images.mean(axis=(1, 2, 3))[:, None]
+    waves = np.sin(mean * np.arange(1.0, 65.0) * 37.0).astype(np.float32)
+    return waves / np.maximum(np.linalg.norm(waves, axis=1, keepdims=True), 1e-12)
 
 
 @pytest.fixture(scope="module")

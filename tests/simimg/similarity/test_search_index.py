@@ -356,7 +356,7 @@ def test_pairs_have_a_threshold_of_their_own(tmp_path: Path) -> None:
     assert index.with_thresholds(pairs=0.75).copy_threshold == 0.75
 
 
-FILES = ["index.json", "*/embeddings.npy", "*/pictures.parquet", "*/copy.npz", "*/copy.npy", "*/kind.npy"]
+FILES = ["index.json", "*/embeddings.npy", "*/images.arrow", "*/copy.npz", "*/copy.npy", "*/kind.npy"]
 CELLS = ["*/copy.faiss", "*/kind.faiss"]
 
 
@@ -399,7 +399,7 @@ def test_a_missing_or_damaged_part_is_named(
         assert "is damaged: it is missing" in message
 
 
-@pytest.mark.parametrize("step", ["parse_json", "np.load", "pq.read_table"])
+@pytest.mark.parametrize("step", ["parse_json", "np.load", "ImageTable.open"])
 @pytest.mark.parametrize("code", [errno.EIO, errno.EACCES, errno.EMFILE, errno.ESTALE])
 def test_a_fault_of_the_disk_is_no_damage(
     tmp_path: Path, step: str, code: int, monkeypatch: pytest.MonkeyPatch
@@ -434,12 +434,12 @@ def test_damaged_offsets_in_an_archive_are_damage(tmp_path: Path) -> None:
 
 def test_a_flipped_bit_in_the_rows_is_noticed(tmp_path: Path) -> None:
     make(tmp_path / "i", unit(np.random.default_rng(0).normal(size=(500, 8))))
-    (part,) = (tmp_path / "i").glob("*/pictures.parquet")
+    (part,) = (tmp_path / "i").glob("*/images.arrow")
     data = bytearray(part.read_bytes())
     for place in range(200, len(data) // 2, 400):
         data[place] ^= 1
     part.write_bytes(bytes(data))
-    with pytest.raises(SearchIndexError, match=r"pictures\.parquet is damaged"):
+    with pytest.raises(SearchIndexError, match=r"images\.arrow is damaged"):
         SearchIndex.open(tmp_path / "i")
 
 
@@ -476,7 +476,7 @@ def test_a_full_disk_leaves_the_index_as_it_was(tmp_path: Path, monkeypatch: pyt
     def full(*arguments: object, **options: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    for step in ("np.savez", "pq.write_table", "_write_vectors", "_write_info"):
+    for step in ("np.savez", "ImageTable.write", "_write_vectors", "_write_info"):
         target, _, name = step.rpartition(".")
         with monkeypatch.context() as patch:
             patch.setattr(getattr(search_index, target) if target else search_index, name, full)

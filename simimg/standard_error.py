@@ -1,17 +1,36 @@
-"""Keeps off the terminal what native libraries write to standard error, below Python and below any log level.
+"""Standard error: what the library logs is shown as notes, and the noise of native libraries is kept off.
 
-TensorFlow writes while it is imported and looks for GPUs, its converter while it runs, and LiteRT when it starts. The
-text is shown after an error, and nothing is captured with `--verbose`. A module of its own because the command line and
-the networks both need it.
+TensorFlow writes while it is imported and looks for GPUs, its converter while it runs, and LiteRT when it starts, all
+below Python and below any log level. The text is shown after an error, and nothing is captured with `--verbose`.
 """
 
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import sys
 import tempfile
 from collections.abc import Iterator
+
+
+class NoteHandler(logging.Handler):
+    """Writes what the library logs, such as that a network is being converted, as notes."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write a record's message."""
+        from tqdm import tqdm
+
+        tqdm.write(record.getMessage(), file=sys.stderr)
+
+
+def note_what_is_logged() -> None:
+    """Show the messages of the loggers of `simimg` as notes, once, and not by any handler of another library."""
+    logger = logging.getLogger("simimg")
+    if not any(isinstance(handler, NoteHandler) for handler in logger.handlers):
+        logger.addHandler(NoteHandler())
+        logger.setLevel(logging.INFO)
+        logger.propagate = False
 
 
 @contextlib.contextmanager
