@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 import functools
 import gc
+import hashlib
 import json
 import os
 import random
@@ -28,6 +29,12 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # TensorFlow's lines about the processor, of each process that imports it; its errors are still written.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+# Networks that were converted, for all processes of all runs with the same code; not the cache of whoever tests.
+CONVERSION = Path(__file__).parents[1] / "simimg/inference/conversion.py"
+os.environ["XDG_CACHE_HOME"] = str(
+    Path(tempfile.gettempdir(), f"simimg-tests-{os.getuid()}", hashlib.sha256(CONVERSION.read_bytes()).hexdigest()[:12])
+)
 
 WORKER_BYTES = 4 << 30  # a worker, 3 GB at most, and the processes that it starts: two took 7.4 GB together
 LARGE_BYTES = 64 << 20  # a test that leaves more than that has what it left collected at once

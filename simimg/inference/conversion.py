@@ -14,6 +14,7 @@ import importlib.resources
 import io
 import json
 import os
+import re
 import sys
 import zipfile
 from pathlib import Path
@@ -106,7 +107,7 @@ def _tflite(network: keras.Model) -> bytes:
         outputs, _ = network.stateless_call(trainable, others, pixels, training=False)
         return outputs
 
-    converter = tf.lite.TFLiteConverter.from_concrete_functions([forward.get_concrete_function()])
+    converter = tf.lite.TFLiteConverter.from_concrete_functions([forward.get_concrete_function()], tf.Module())
     return converter.convert()
 
 
@@ -142,10 +143,11 @@ def _weights_sha256(network: keras.Model) -> str:
 
 
 def _reason(error: Exception) -> str:
-    """Return the line of a converter's message that says what is missing; it is followed by a dump of the network."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    named = next((line for line in lines if "ops:" in line.lower() or "not a custom op" in line), None)
-    return (named or (lines[0] if lines else type(error).__name__))[:200]
+    """Return what is missing, from a converter's message, which also has a dump of the network."""
+    if missing := re.search(r"(?:Custom|Select|Flex) ops: (.+)", str(error)):
+        return f"LiteRT lacks the operations {missing[1]}"
+    first = str(error).strip().partition("\n")[0].rstrip(".")
+    return first[:200] or type(error).__name__
 
 
 def main(arguments: list[str]) -> int:

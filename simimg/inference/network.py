@@ -85,7 +85,11 @@ def open_network(
     if facts.refused:
         if precision != "float32":
             raise UsageError(f"--precision={precision}: {model} cannot be converted: {facts.refused}.")
-        _LOG.warning("%s: computed by TensorFlow, slower, because LiteRT cannot run it: %s", model, facts.refused)
+        _LOG.warning(
+            "%s: computed by TensorFlow, slower than by LiteRT, because %s",
+            model,
+            facts.refused,
+        )
     if facts.refused or (many and precision == "float32" and may_have_gpu()):
         with captured_stderr():
             from simimg.inference.keras_network import KerasNetwork, has_gpu

@@ -92,12 +92,20 @@ def load_model(model_dir: Path) -> tuple[keras.Model, RunInfo]:
     """Returns the model of a folder, and its description.
 
     Raises:
-        ModelError: the folder has no model, or its training run is not finished.
+        ModelError: the folder has no model, or its training run is not finished, or the model cannot be loaded.
     """
     import keras
 
+    import simimg.models.backbones
+    import simimg.models.keras_applications  # both register layers under the names that the file has  # noqa: F401
+
     info = load_run(model_dir)
-    return keras.saving.load_model(finished_file(model_dir, MODEL_FILE), compile=False), info
+    path = finished_file(model_dir, MODEL_FILE)
+    try:
+        return keras.saving.load_model(path, compile=False), info
+    except Exception as error:  # Keras, h5py and zipfile raise what they like
+        first = str(error).strip().partition("\n")[0].rstrip(".") or type(error).__name__
+        raise ModelError(f"{path} cannot be loaded: {first}. Train or import it again.") from error
 
 
 def load_trained(model_dir: Path) -> tuple[keras.Model, RunInfo]:

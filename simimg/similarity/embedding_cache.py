@@ -28,7 +28,12 @@ _FACTS = {"width": np.int32, "height": np.int32, "phash": np.uint64}  # determin
 
 
 class EmbeddingCache:
-    """Embeddings by the SHA-256 of a file: known ones, and those that are being computed."""
+    """Embeddings by the SHA-256 of a file: known ones, and those that are being computed.
+
+    Attributes:
+        num_embedded: images that were embedded now.
+        num_resumed: images that an interrupted run has embedded, on the same engine.
+    """
 
     def __init__(self, index_dir: Path, embedder: Embedder, before: SearchIndex | None, pixels: str = "") -> None:
         self.num_embedded = 0
@@ -40,7 +45,9 @@ class EmbeddingCache:
         self._part: list[str] = []
         if before is not None:
             self._add_known(before.images.column, before.embeddings)
+        num_known = len(self._known)
         self._num_parts = self._load_parts()
+        self.num_resumed = len(self._known) - num_known
 
     def __contains__(self, sha256: object) -> bool:
         return sha256 in self._known

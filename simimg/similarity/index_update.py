@@ -247,8 +247,9 @@ def _engines(
     index_dir: Path, embedder: Embedder, cache: EmbeddingCache, before: SearchIndex | None, *, num_images: int
 ) -> tuple[Engine, ...]:
     """Return the arithmetics of an index whose new images are embedded; a line tells if they are several."""
-    old = () if before is None or cache.num_embedded >= num_images else before.info.engines or (_EARLIER,)
-    if not cache.num_embedded or embedder.engine in old:
+    num_new = cache.num_embedded + cache.num_resumed
+    old = () if before is None or num_new >= num_images else before.info.engines or (_EARLIER,)
+    if not num_new or embedder.engine in old:
         return old if old != (_EARLIER,) else ()
     if old:
         _LOG.info(

@@ -365,7 +365,8 @@ def _read_info(index_dir: Path) -> IndexInfo:
         if (format := values.pop("format", None)) not in (_FORMAT, _OLDER):
             raise ValueError(f"its format is {format}, not {_FORMAT}")
         if format == _OLDER:
-            values["num_calibrated"] = values.pop("num_fitted") if values.get("thresholds") else 0
+            num_fitted = values.pop("num_fitted")
+            values["num_calibrated"] = num_fitted if values.get("thresholds") else 0
         values["engines"] = tuple(Engine(**engine) for engine in values.get("engines", ()))
         return IndexInfo(**values)
 

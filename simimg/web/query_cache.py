@@ -81,6 +81,7 @@ class QueryCache:
                     f"This image has {width:,} x {height:,} pixels. The limit is {MAX_PIXELS // 1_000_000} million.",
                 )
             image = decode(data, background=self._embedder.background, truncated=self._embedder.truncated)
+            views = query_views(image, self._embedder.image_options, data)
         except Refusal as refusal:
             raise RequestError(415, f"This is not an image that can be read: {refusal}.") from None
         except MemoryError:
@@ -88,7 +89,7 @@ class QueryCache:
         query = CachedQuery(
             name=secrets.token_urlsafe(12) if row < 0 else f"row-{row}",
             row=row,
-            views=query_views(image, self._embedder.image_options),
+            views=views,
             size=image.size,
             jpeg=large_jpeg(image),
             _image=image,

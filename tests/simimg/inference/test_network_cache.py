@@ -1,0 +1,212 @@
+"""A converted network is kept; a file that is missing, damaged, old or cannot be written is no error."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import subprocess
+import sys
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import keras
+import pytest
+
+from simimg.errors import ModelError
+from simimg.inference import conversion, network_cache
+from simimg.inference.network_cache import ConvertedNetwork, converted_network
+from simimg.models.backbones import small
+from simimg.models.model_folder import save_folder, save_model
+
+from .conftest import info
+
+Counted = Callable[[], int]
+
+
+@pytest.fixture
+def conversions(monkeypatch: pytest.MonkeyPatch) -> Counted:
+    """Returns the number of conversions so far."""
+    calls = []
+
+    def counting(*arguments: str, **options: str):  # type: ignore[no-untyped-def]
+        calls.append(arguments)
+        return convert(*arguments, **options)
+
+    convert = conversion.convert_network
+    monkeypatch.setattr(conversion, "convert_network", counting)
+    return lambda: len(calls)
+
+
+def test_a_network_is_converted_once_per_output(model_dir: Path, conversions: Counted) -> None:
+    first = converted_network(str(model_dir), "embedding")
+    assert converted_network(str(model_dir), "embedding") == first
+    assert conversions() == 1
+    assert (first.facts.dim, first.facts.image_size, first.facts.refused) == (192, 32, "")
+    assert 0 < first.facts.largest_difference < 1e-5
+    assert converted_network(str(model_dir), "probabilities").facts.dim == 5
+    assert conversions() == 2
+    assert {path.name for path in model_dir.glob("*.tflite")} == {"embedding.tflite", "probabilities.tflite"}
+
+
+def test_the_file_is_one_for_litert_and_for_zip(model_dir: Path) -> None:
+    from ai_edge_litert.interpreter import Interpreter
+
+    converted_network(str(model_dir), "embedding")
+    Interpreter(model_path=str(model_dir / "embedding.tflite")).allocate_tensors()
+    assert zipfile.ZipFile(model_dir / "embedding.tflite").namelist() == ["simimg.json"]
+
+
+@pytest.mark.parametrize("damage", ["missing", "empty", "half", "text", "flipped", "metadata", "library"])
+def test_a_file_that_cannot_be_used_is_made_again(
+    model_dir: Path, conversions: Counted, damage: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = converted_network(str(model_dir), "embedding")
+    path = model_dir / "embedding.tflite"
+    data = bytearray(path.read_bytes())
+    if damage == "missing":
+        path.unlink()
+    elif damage == "library":
+        monkeypatch.setattr(network_cache, "_FORMAT", 2)
+        network_cache._made_by.cache_clear()
+    else:
+        data[1000] ^= 1
+        contents = {"empty": b"", "half": data[: len(data) // 2], "text": b"<html>", "flipped": bytes(data)}
+        contents["metadata"] = bytes(data).replace(b'"facts"', b'"fakes"')
+        path.write_bytes(contents[damage])
+    assert converted_network(str(model_dir), "embedding") == whole
+    assert conversions() == 2
+    assert converted_network(str(model_dir), "embedding") == whole
+    assert conversions() == 2
+    monkeypatch.undo()
+    network_cache._made_by.cache_clear()
+
+
+def test_other_weights_are_another_network(model_dir: Path, conversions: Counted) -> None:
+    before = converted_network(str(model_dir), "embedding")
+    copied = shutil.copytree(model_dir, model_dir.with_name("copied"))  # its times are the same
+    os.utime(copied / "model.keras")
+    assert converted_network(str(copied), "embedding") == before
+    assert conversions() == 1
+    keras.utils.set_random_seed(4)
+    save_model(model_dir, small(32, 5))
+    after = converted_network(str(model_dir), "embedding")
+    assert conversions() == 2
+    assert after.facts.fingerprint != before.facts.fingerprint
+    assert after.content != before.content
+
+
+def full(*arguments: object, **options: object) -> None:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def test_a_model_folder_that_cannot_be_written(
+    model_dir: Path, cache: Path, conversions: Counted, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The file goes to the user's cache."""
+    atomic_file = network_cache.atomic_file
+
+    def read_only(path: Path, **options: bool):  # type: ignore[no-untyped-def]
+        if path.parent == model_dir:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+        return atomic_file(path, **options)
+
+    monkeypatch.setattr(network_cache, "atomic_file", read_only)
+    first = converted_network(str(model_dir), "embedding")
+    assert converted_network(str(model_dir), "embedding") == first
+    assert conversions() == 1
+    assert not list(model_dir.glob("*.tflite"))
+    (kept,) = cache.iterdir()
+    assert kept.name.endswith("-embedding.tflite")
+
+
+def test_a_full_disk_is_no_error(
+    model_dir: Path, conversions: Counted, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(network_cache, "atomic_file", full)
+    assert converted_network(str(model_dir), "embedding").content
+    message = caplog.records[-1].getMessage()
+    assert "each command converts it again" in message
+    assert "No space left on device. Set XDG_CACHE_HOME to" in message
+    assert converted_network(str(model_dir), "embedding").content
+    assert conversions() == 2
+    assert not [path for path in model_dir.rglob("*") if ".tmp-" in path.name]
+
+
+def test_without_a_home_a_model_folder_is_enough(model_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setenv("HOME", "/dev/null")
+    assert converted_network(str(model_dir), "embedding").content
+    assert converted_network("lite0", "embedding").content  # which has no folder of its own
+
+
+def test_a_child_process_converts_without_tensorflow_here(model_dir: Path) -> None:
+    """The network is that which a process with TensorFlow makes; several processes at once make one."""
+    code = """
+import sys
+from simimg.inference.network_cache import converted_network
+content = converted_network(sys.argv[1], "embedding").content
+assert not {"tensorflow", "keras"} & set(sys.modules)
+import hashlib
+print(hashlib.sha256(content).hexdigest())
+"""
+    command = [sys.executable, "-c", code, str(model_dir)]
+    running = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    printed = {process.communicate()[0] for process in running}
+    assert [process.returncode for process in running] == [0, 0]
+    assert len(printed) == 1
+    (file,) = model_dir.glob("*.tflite")
+    content = file.read_bytes()
+    (file.parent / file.name).unlink()
+    assert converted_network(str(model_dir), "embedding").content
+    assert file.read_bytes() == content
+
+
+def died(command: list[str], **options: object) -> subprocess.CompletedProcess[bytes]:
+    return subprocess.CompletedProcess(command, -9, b"", b"")
+
+
+def test_a_child_process_that_is_killed(model_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The work goes on by TensorFlow, and the next command tries again."""
+    monkeypatch.setattr(network_cache.subprocess, "run", died)
+    monkeypatch.delitem(sys.modules, "tensorflow")
+    found = converted_network(str(model_dir), "embedding")
+    assert found.facts.refused == "the process that converted it ended with SIGKILL"
+    assert not list(model_dir.glob("*.tflite"))
+
+
+def test_weights_that_cannot_be_loaded(model_dir: Path, tmp_path: Path) -> None:
+    """One sentence, from this process and from the one that converts."""
+    whole = (model_dir / "model.keras").read_bytes()
+    (model_dir / "model.keras").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(ModelError, match=r"model\.keras cannot be loaded: .*\. Train or import it again\.$"):
+        converted_network(str(model_dir), "embedding")
+    code = """
+import sys
+from simimg.cli import main
+sys.exit(main(["index", f"--model={sys.argv[1]}", f"--image_dir={sys.argv[1]}", f"--index_dir={sys.argv[2]}"]))
+"""
+    command = [sys.executable, "-c", code, str(model_dir), str(tmp_path / "index")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 3
+    lines = done.stderr.splitlines()
+    assert len(lines) == 2, done.stderr
+    assert "converting the network" in lines[0]
+    assert "model.keras cannot be loaded: " in lines[1]
+
+
+def test_an_imported_model_keeps_its_fingerprint(tmp_path: Path) -> None:
+    """The times in its file differ, its weights do not."""
+    keras.utils.set_random_seed(3)
+    model = small(32, 5)
+    facts = []
+    for name in ("one", "two"):
+        save_folder(tmp_path / name, model, info(class_names=()))
+        facts.append(converted_network(str(tmp_path / name), "embedding").facts)
+    assert facts[0] == facts[1]
+
+
+def test_a_conversion_in_memory_compares_by_value() -> None:
+    facts = network_cache.NetworkFacts("f", 32, 8, 0.0)
+    assert ConvertedNetwork(facts, b"a") == ConvertedNetwork(facts, b"a")

@@ -1,0 +1,196 @@
+"""Networks on every engine: the same vectors, and by LiteRT the same bits however many images and threads there are."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from simimg.errors import UsageError
+from simimg.inference import inference_engine, network, openvino_network
+from simimg.inference.classifier import image_views, predict_files
+from simimg.inference.inference_engine import has_bfloat16, instruction_set, may_have_gpu
+from simimg.inference.litert_network import LiteRtNetwork
+from simimg.inference.network import open_network
+from simimg.models.backbones import small
+from simimg.models.model_folder import save_folder
+from simimg.models.saved_model import VIEWS, views_of
+from tfrecords.convert.image.decoder import ImageOptions
+
+from .conftest import info
+
+
+@pytest.fixture(scope="module")
+def litert(converted: bytes) -> LiteRtNetwork:
+    return LiteRtNetwork(converted, num_threads=3)
+
+
+@pytest.fixture(scope="module")
+def one_by_one(litert: LiteRtNetwork, images: np.ndarray) -> np.ndarray:
+    return np.concatenate([litert(image[None]) for image in images])
+
+
+def test_an_embedding_has_the_length_one(one_by_one: np.ndarray) -> None:
+    np.testing.assert_allclose(np.linalg.norm(one_by_one, axis=1), 1, atol=1e-6)
+    assert len(np.unique(one_by_one, axis=0)) == len(one_by_one)
+
+
+@given(st.lists(st.integers(0, 39), min_size=1, max_size=40))
+@settings(max_examples=30)
+def test_bits_do_not_depend_on_the_batch(
+    litert: LiteRtNetwork, images: np.ndarray, one_by_one: np.ndarray, rows: list[int]
+) -> None:
+    np.testing.assert_array_equal(litert(images[rows]), one_by_one[rows])
+
+
+@pytest.mark.parametrize("num_threads", [1, 2, 8])
+def test_bits_do_not_depend_on_the_threads(
+    converted: bytes, images: np.ndarray, one_by_one: np.ndarray, num_threads: int
+) -> None:
+    np.testing.assert_array_equal(LiteRtNetwork(converted, num_threads=num_threads)(images), one_by_one)
+
+
+def test_no_images(litert: LiteRtNetwork) -> None:
+    assert litert(np.zeros((0, 32, 32, 3), np.uint8)).shape == (0, 192)
+
+
+def test_litert_never_has_more_threads_than_cores(
+    converted: bytes, images: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("simimg.inference.litert_network.num_cores", lambda: 1)
+    limited = LiteRtNetwork(converted)
+    limited(images)
+    assert len(limited._executor._threads) == 1
+
+
+@pytest.mark.parametrize("output", ["embedding", "probabilities"])
+def test_tensorflow_computes_the_same(
+    model_dir: Path, images: np.ndarray, output: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened = open_network(str(model_dir), output)
+    assert (opened.engine.library, opened.engine.instruction_set) == ("LiteRT", instruction_set())
+    by_litert = opened(images)
+    monkeypatch.setattr(network, "may_have_gpu", lambda: True)
+    monkeypatch.setattr("simimg.inference.keras_network.has_gpu", lambda: True)
+    on_gpu = open_network(str(model_dir), output, many=True)
+    assert (on_gpu.engine.library, on_gpu.engine.instruction_set, on_gpu.batch_size) == ("TensorFlow", "gpu", 256)
+    np.testing.assert_allclose(on_gpu(images), by_litert, atol=1e-5)
+    assert open_network(str(model_dir), output).engine == opened.engine  # a few images are not worth TensorFlow's start
+
+
+@pytest.mark.parametrize("views", VIEWS)
+@pytest.mark.parametrize("size", [8, 33])
+def test_the_views_of_a_prediction_are_those_of_training(views: str, size: int) -> None:
+    import tensorflow as tf
+
+    pixels = np.random.default_rng(size).integers(0, 256, (2, size, size, 3), np.uint8)
+    expected = np.stack([view.numpy() for view in views_of(tf.cast(pixels, tf.float32), views)], axis=1)
+    found = np.stack([image_views(image, views) for image in pixels])
+    assert found.shape == expected.shape
+    np.testing.assert_allclose(found, expected, atol=2e-3)
+
+
+def test_predictions_of_files(model_dir: Path, images: np.ndarray, tmp_path: Path) -> None:
+    """More files than a batch, a rejected one among them; the outputs are those of the network on their pixels."""
+    paths = []
+    for number, image in enumerate(images):
+        paths.append(str(tmp_path / f"{number:02d}.png"))
+        Image.fromarray(image).save(paths[-1])
+    (tmp_path / "text.png").write_text("no image")
+    paths.insert(3, str(tmp_path / "text.png"))
+    opened, seen = open_network(str(model_dir), "probabilities"), []
+    options = ImageOptions(image_size=32)
+    found = predict_files(opened, paths, options, progress=seen.append)
+    assert [path for path, _ in found.refused] == [paths.pop(3)]
+    assert found.paths == tuple(paths)
+    assert sum(seen) == 41
+    np.testing.assert_array_equal(found.probabilities, opened(images))
+    mirrored = predict_files(opened, paths, options, views="mirrored").probabilities
+    np.testing.assert_allclose(mirrored, (opened(images) + opened(images[:, :, ::-1])) / 2, atol=1e-6)
+    assert predict_files(opened, [str(tmp_path / "text.png")], options).probabilities.shape == (0, 5)
+
+
+def test_a_network_that_litert_cannot_run_is_computed_by_tensorflow(
+    tmp_path: Path, images: np.ndarray, caplog: pytest.LogCaptureFixture
+) -> None:
+    """An operation that LiteRT lacks; the second time, it is known from the cache."""
+
+    @keras.saving.register_keras_serializable(package="test_networks")
+    class Unknown(keras.layers.Layer):
+        def call(self, inputs):  # type: ignore[no-untyped-def]
+            import tensorflow as tf
+
+            return inputs + 1e-9 * tf.math.igamma(tf.abs(inputs) + 1, tf.abs(inputs) + 2)
+
+    model = small(32, 5)
+    through = keras.Model(model.input, Unknown(name="unknown")(model.output), name="through")
+    save_folder(tmp_path / "run", through, info())
+    for _ in range(2):
+        caplog.clear()
+        opened = open_network(str(tmp_path / "run"), "probabilities")
+        assert opened.engine.library == "TensorFlow"
+        (told,) = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+        assert "computed by TensorFlow" in told
+        assert "Igamma" in told
+        np.testing.assert_allclose(opened(images), through.predict(images, verbose=0), atol=1e-5)
+
+
+def test_a_network_that_differs_is_not_used(model_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("simimg.inference.conversion._TOLERANCE", 0.0)
+    opened = open_network(str(model_dir), "embedding")
+    assert opened.engine.library == "TensorFlow"
+    assert opened.facts.refused.startswith("its output differs from TensorFlow's by ")
+
+
+def test_bfloat16_needs_openvino_and_a_processor_that_has_it(model_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(importlib.util, "find_spec", lambda name: None)
+        with pytest.raises(UsageError, match=r"pip install 'simimg-tf\[fast\]'"):
+            open_network(str(model_dir), "embedding", precision="bfloat16")
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: name)
+    monkeypatch.setattr(openvino_network, "has_bfloat16", lambda: False)
+    with pytest.raises(UsageError, match="has no instructions for bfloat16.*--precision=float32"):
+        open_network(str(model_dir), "embedding", precision="bfloat16")
+    with pytest.raises(UsageError, match="'float16' should be one of float32, bfloat16"):
+        open_network(str(model_dir), "embedding", precision="float16")
+
+
+@pytest.mark.skipif(importlib.util.find_spec("openvino") is None, reason="needs the extra fast")
+@pytest.mark.skipif(not has_bfloat16(), reason="needs a processor with bfloat16")
+def test_bfloat16(converted: bytes, images: np.ndarray, one_by_one: np.ndarray) -> None:
+    coarse = openvino_network.OpenVinoNetwork(converted)
+    outputs = coarse(images)
+    assert (outputs * one_by_one).sum(axis=1).min() > 0.995
+    assert not np.array_equal(outputs, one_by_one)
+    np.testing.assert_array_equal(coarse(images[5:8]), outputs[5:8])
+
+
+def test_the_instruction_set_of_a_processor(monkeypatch: pytest.MonkeyPatch) -> None:
+    avx2 = {"sse2", "avx", "avx2", "fma"}
+    cases = {
+        "sse": {"sse2"},
+        "avx": {"sse2", "avx"},
+        "avx2": avx2,
+        "avx512": {*avx2, "avx512f", "avx512cd", "avx512bw", "avx512dq", "avx512vl"},
+    }
+    monkeypatch.setattr(inference_engine.platform, "machine", lambda: "x86_64")
+    for expected, flags in cases.items():
+        monkeypatch.setattr(inference_engine, "_processor_flags", lambda flags=flags: frozenset(flags))
+        assert instruction_set.__wrapped__() == expected
+    monkeypatch.setattr(inference_engine.platform, "machine", lambda: "aarch64")
+    assert instruction_set.__wrapped__() == "aarch64"
+
+
+@pytest.mark.parametrize("hidden", ["", "-1"])
+def test_a_hidden_gpu_is_none(monkeypatch: pytest.MonkeyPatch, hidden: str) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", hidden)
+    monkeypatch.setattr(Path, "glob", lambda self, pattern: iter([Path("/dev/nvidia0")]))
+    assert not may_have_gpu()
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
+    assert may_have_gpu()
