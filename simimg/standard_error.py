@@ -14,14 +14,31 @@ import tempfile
 from collections.abc import Iterator
 
 
+def shows_progress() -> bool:
+    """Tell whether standard error is a terminal that can return to the beginning of a line.
+
+    TERM=dumb, which the shells of editors set, says that it cannot. No output is colored, so NO_COLOR has no effect.
+    """
+    return sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
+
+
+def write_note(text: str) -> None:
+    """Write a line to standard error, above any progress bar."""
+    if not shows_progress():
+        sys.stderr.write(f"{text}\n")
+        sys.stderr.flush()
+        return
+    from tqdm import tqdm  # 20 ms
+
+    tqdm.write(text, file=sys.stderr)
+
+
 class NoteHandler(logging.Handler):
     """Writes what the library logs, such as that a network is being converted, as notes."""
 
     def emit(self, record: logging.LogRecord) -> None:
         """Write a record's message."""
-        from tqdm import tqdm
-
-        tqdm.write(record.getMessage(), file=sys.stderr)
+        write_note(record.getMessage())
 
 
 def note_what_is_logged() -> None:

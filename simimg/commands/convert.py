@@ -16,9 +16,10 @@ import dataclasses
 import sys
 
 from simimg import api
-from simimg.commands.console import Result, note, progress_bar, quiet_tensorflow, shows_progress
+from simimg.commands.console import Result, note, progress_bar, quiet_tensorflow
 from simimg.errors import ConversionError, UsageError
 from simimg.report.conversion import summary_table
+from simimg.standard_error import shows_progress
 from tfrecords.convert.engine import ConvertProgress
 from tfrecords.convert.output.summary import ConvertSummary
 from tfrecords.convert.plan.convert_config import ConvertConfig

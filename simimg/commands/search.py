@@ -12,16 +12,19 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from simimg import api
 from simimg.commands.console import Result, noting_skipped, progress_bar, showing
 from simimg.errors import UsageError
 from simimg.image_files import thumbnail
-from simimg.report.contact_sheet import Tile, tile_sheet
 from simimg.similarity.index_images import IndexImages
 from simimg.similarity.projection import BY
 from simimg.similarity.query_search import SearchResult
 from tfrecords.options import check_choices, option
+
+if TYPE_CHECKING:
+    from simimg.report.contact_sheet import Tile
 
 JSON_KEYS = "results"
 
@@ -55,6 +58,8 @@ def run(options: Options) -> Result:
         raise UsageError("none of the given images can be decoded.")
     text = "\n".join(_text(query, matches) for query, matches in found.items())
     if options.picture is not None:
+        from simimg.report.contact_sheet import tile_sheet
+
         originals = IndexImages(searcher.index)
         tile_sheet([_tiles(originals, query, matches) for query, matches in found.items()], options.picture)
         text += f"\ndrawing of the matches: {options.picture}"
@@ -82,6 +87,8 @@ def _text(query: str, matches: list[SearchResult]) -> str:
 
 
 def _tiles(originals: IndexImages, query: str, matches: list[SearchResult]) -> list[Tile]:
+    from simimg.report.contact_sheet import Tile
+
     tiles = [Tile(thumbnail(query, _TILE_PX), Path(query).name, "query")]
     for match in matches:
         tiles.append(Tile(originals.image(match.row, _TILE_PX), match.image.path, f"{match.similarity:.3f}"))

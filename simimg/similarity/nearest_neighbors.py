@@ -217,8 +217,9 @@ class _Best:
         rows, queries = np.divmod(found, num_queries)
         values = products.ravel()[found]
         order = np.argsort(queries, kind="stable")
-        ends = np.cumsum(np.bincount(queries, minlength=num_queries))
-        for query in np.unique(queries):
+        counts = np.bincount(queries, minlength=num_queries)
+        ends = np.cumsum(counts)
+        for query in np.flatnonzero(counts):
             some = order[ends[query - 1] if query else 0 : ends[query]]
             better = np.concatenate([self.values[query], values[some]])
             at = np.concatenate([self.rows[query], rows[some] + start])

@@ -306,18 +306,21 @@ class Finder:
         return [*first, *(match for match in matches if match.row not in rows)]
 
     def _verified(self, query: _QueryFingerprints, matches: Sequence[Match]) -> Iterator[list[Verification | None]]:
-        """Yield the verifications so far, at least once; ends at a group without copies that follows a copy."""
+        """Yield the verifications so far, at least once; ends after a copy and `_GROUP` others in a row."""
         rows = [match.row for match in matches[:CANDIDATES]]
         verified: list[Verification | None] = []
+        since_copy = 0  # how many were no copies since the last one
         yield verified
-        for start in range(0, len(rows), _GROUP):
+        while len(verified) < len(rows) and not (any(verified) and since_copy >= _GROUP):
+            num_next = _GROUP - since_copy if any(verified) else _GROUP
             with one_blas_thread():
-                group = list(self._executor.map(lambda row: self._verify(query, row), rows[start : start + _GROUP]))
-            had_copies = any(verified)
-            verified += group
+                found = self._executor.map(
+                    lambda row: self._verify(query, row), rows[len(verified) : len(verified) + num_next]
+                )
+                for one in found:
+                    verified.append(one)
+                    since_copy = 0 if one else since_copy + 1
             yield verified
-            if had_copies and not any(group):
-                break
 
     def _verify(self, query: _QueryFingerprints, row: int) -> Verification | None:
         candidate = self._images.file(row)
