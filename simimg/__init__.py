@@ -1,4 +1,4 @@
-"""Shards to tensors, models and search results: the half of simimg that uses TensorFlow.
+"""Shards to tensors, models and search results: the half of simimg that trains and searches.
 
 The names below are its whole Python interface; `simimg.api` describes it. Each is imported when it is first used.
 """
