@@ -43,13 +43,14 @@ product = tf.function(lambda pixels: pixels @ module.matrix, input_signature=SIG
 
 expected = model(PIXELS).numpy()
 through = tf.lite.TFLiteConverter.from_concrete_functions([function.get_concrete_function()], model)
-print(*result(through, expected))
-print(*result(tf.lite.TFLiteConverter.from_keras_model(model), expected))
+results = [result(through, expected)]
+results.append(result(tf.lite.TFLiteConverter.from_keras_model(model), expected))
 own = tf.lite.TFLiteConverter.from_concrete_functions([product.get_concrete_function()], module)
-print(*result(own, product(PIXELS).numpy()))
+results.append(result(own, product(PIXELS).numpy()))
+print(*(f"\nresult {size} {output}" for size, output in results))  # the converter prints lines of its own
 PY
-{ read -r size keras_function; read -r whole keras_model; read -r _ variable; } \
-  < <(TF_CPP_MIN_LOG_LEVEL=3 "$folder/venv/bin/python" "$folder/convert.py" 2> /dev/null)
+TF_CPP_MIN_LOG_LEVEL=3 "$folder/venv/bin/python" "$folder/convert.py" > "$folder/printed" 2> /dev/null
+{ read -r _ size keras_function; read -r _ whole keras_model; read -r _ _ variable; } < <(grep '^ *result ' "$folder/printed")
 echo "TensorFlow 2.21.0, Keras 3.15.1: function of a model: $keras_function in $size bytes;" \
   "from_keras_model: $keras_model in $whole bytes; tf.Variable: $variable"
 [ "$keras_function" = nan ] && [ "$keras_model" = equal ] && [ "$variable" = equal ] && [ "$size" -lt 10000 ]

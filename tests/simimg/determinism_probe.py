@@ -238,12 +238,14 @@ def verified(folder: Path) -> Iterator[tuple[str, str]]:
 
 
 def bounded(folder: Path) -> Iterator[tuple[str, Any]]:
-    """What TensorFlow computes, which is not the same everywhere: embeddings, and the losses of two epochs."""
+    """What a network computes, which is not the same everywhere: embeddings, and the losses of two epochs."""
     import simimg
+    from simimg.inference.keras_network import KerasNetwork
     from simimg.similarity.embeddings import load_embedder
 
     scenes = [Image.open(folder / "scenes" / f"{seed}.png").convert("RGB").resize((224, 224)) for seed in range(2)]
-    yield "embeddings", load_embedder("lite0").embed(np.stack(scenes)).tolist()
+    yield "litert", load_embedder("lite0").embed(np.stack(scenes)).tolist()
+    yield "tensorflow", KerasNetwork("lite0", "embedding", 32)(np.stack(scenes)).tolist()
     run = simimg.train(
         next((folder / "dataset").glob("*/*")), model_dir=folder / f"run-{os.getpid()}", preset="tutorial", epochs=2,
         global_batch_size=18,

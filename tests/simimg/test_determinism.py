@@ -111,7 +111,10 @@ def test_what_tensorflow_computes_is_within_its_bounds(
         scene(seed).save(tmp_path / "scenes" / f"{seed}.png")
     shutil.copytree(datasets["raw"].parents[1], tmp_path / "dataset")
     own, other = (run(tmp_path, "bounded", **level) for level in ({}, LEVELS["SSE"]))
-    assert np.abs(np.subtract(own["embeddings"], other["embeddings"])).max() < 2e-6
+    # Whatever a level does to it: XNNPACK, which LiteRT computes with, has no switch.
+    assert own["litert"] == other["litert"]
+    for found in (own, other):
+        assert np.abs(np.subtract(own["litert"], found["tensorflow"])).max() < 2e-6
     assert own["losses"][0] == pytest.approx(other["losses"][0], rel=1e-4)
     assert own["losses"][1] == pytest.approx(other["losses"][1], rel=0.05)
 

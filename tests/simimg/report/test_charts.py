@@ -165,7 +165,7 @@ def test_pictures_need_neither_tensorflow_nor_pyplot(tmp_path):
         "import simimg.report.charts, simimg.report.demo_report, simimg.report.conversion;"
         "there = lambda: sorted({'matplotlib', 'tensorflow', 'keras', 'matplotlib.pyplot'} & set(sys.modules));"
         "print(there()); import numpy as np, pathlib; none = np.zeros(0);"
-        "simimg.report.calibration_curves(none, none > 0, 1, 0.9, pathlib.Path('curves.png')); print(there())"
+        "simimg.report.charts.calibration_curves(none, none > 0, 1, 0.9, pathlib.Path('curves.png')); print(there())"
     )
     environment = {**os.environ, "PYTHONPATH": str(Path(simimg.__file__).parents[1])}
     done = subprocess.run(

@@ -18,6 +18,8 @@ from simimg.models.dropout import ExampleDropout
 from simimg.models.heads import PROBABILITIES
 from simimg.training import StepInfo, TrainConfig, Watcher, load_model, loop, train, train_step
 
+pytestmark = pytest.mark.own_process
+
 
 def config(dataset_dir: Path, model_dir: Path, **changes: Any) -> TrainConfig:
     given = {

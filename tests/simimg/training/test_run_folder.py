@@ -28,7 +28,7 @@ from tfrecords.convert.plan.convert_config import ConvertConfig
 
 def test_a_second_process_is_refused(tmp_path: Path) -> None:
     code = (
-        "import pathlib, sys\nfrom simimg.models import load_run\nfrom simimg.training.run_folder import begin_run\n"
+        "import pathlib, sys\nfrom simimg.models.model_folder import load_run\nfrom simimg.training.run_folder import begin_run\n"
         "folder = pathlib.Path(sys.argv[1])\nwith begin_run(folder, load_run(folder)): pass"
     )
     info = RunInfo(image_size=8, resize="fit", class_names=("a",), dataset_sha256="", shuffle="uniform", config={})
@@ -192,7 +192,7 @@ def test_files_are_prepared_as_those_that_a_model_was_trained_on(
     run(convert(config).dataset_dir, tmp_path / "run", global_batch_size=4)
 
     model, info = load_model(tmp_path / "run")
-    monkeypatch.setattr("simimg.models.search_embedder", lambda network: network)
+    monkeypatch.setattr("simimg.models.heads.search_embedder", lambda network: network)
     assert options_of(info) == config.resolved().image == load_embedder(str(tmp_path / "run")).image_options
     files = sorted(photos.rglob("*.*"))
     found = api.predict(tmp_path / "run", files, refused=pytest.fail)

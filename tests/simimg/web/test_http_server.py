@@ -29,7 +29,7 @@ from simimg.web.http_server import _LimitedProtocol, listening, serving
 def notes(monkeypatch: pytest.MonkeyPatch, embedder: Embedder) -> list[str]:
     """What the command says on standard error; the model is the tests'."""
     said: list[str] = []
-    monkeypatch.setattr(command, "load_embedder", lambda name: embedder)
+    monkeypatch.setattr(command.SearchIndex, "load_embedder", lambda self: embedder)
     monkeypatch.setattr(command, "note", said.append)
     return said
 
