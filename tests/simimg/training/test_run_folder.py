@@ -28,7 +28,8 @@ from tfrecords.convert.plan.convert_config import ConvertConfig
 
 def test_a_second_process_is_refused(tmp_path: Path) -> None:
     code = (
-        "import pathlib, sys\nfrom simimg.models.model_folder import load_run\nfrom simimg.training.run_folder import begin_run\n"
+        "import pathlib, sys\nfrom simimg.models.model_folder import load_run\n"
+        "from simimg.training.run_folder import begin_run\n"
         "folder = pathlib.Path(sys.argv[1])\nwith begin_run(folder, load_run(folder)): pass"
     )
     info = RunInfo(image_size=8, resize="fit", class_names=("a",), dataset_sha256="", shuffle="uniform", config={})
