@@ -78,3 +78,33 @@ def fit(start: np.ndarray, goal: np.ndarray) -> np.ndarray:
         a, b = (with_x * yy - with_y * xy) / by, (with_y * xx - with_x * xy) / by
         rows.append([a, b, center - a * float(centers[0][0]) - b * float(centers[0][1])])
     return np.array(rows)
+
+
+def part_in_unit_square(polygon: np.ndarray) -> np.ndarray:
+    """Return the part of a convex polygon that is in the unit square, float64 `[m, 2]`; m is 0 if there is none.
+
+    `polygon` is float `[n, 2]`, in either order. The polygon is cut at one side of the square after the other
+    (Sutherland and Hodgman, "Reentrant polygon clipping", CACM 1974). OpenCV's `intersectConvexConvex` has a tolerance
+    that suits pixels: of squares that differ by 0.00001, it returns nothing, or half.
+    """
+    corners = [(float(x), float(y)) for x, y in polygon]
+    for axis, sign in ((0, 1.0), (1, 1.0), (0, -1.0), (1, -1.0)):
+        least = 0.0 if sign > 0 else -1.0
+        kept = []
+        for here, there in zip(corners, corners[1:] + corners[:1], strict=True):
+            inside_here, inside_there = sign * here[axis] >= least, sign * there[axis] >= least
+            if inside_here:
+                kept.append(here)
+            if inside_here != inside_there:
+                share = (sign * least - here[axis]) / (there[axis] - here[axis])
+                cut = [a + share * (b - a) for a, b in zip(here, there, strict=True)]
+                cut[axis] = sign * least
+                kept.append((cut[0], cut[1]))
+        corners = kept
+    return np.array(corners, np.float64).reshape(-1, 2)
+
+
+def area(polygon: np.ndarray) -> float:
+    """Return the area of a polygon, float `[n, 2]`."""
+    x, y = polygon.astype(np.float64).T
+    return abs(float(ordered_sum(x * np.roll(y, -1) - y * np.roll(x, -1)))) / 2 if len(polygon) > 2 else 0.0

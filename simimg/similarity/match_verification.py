@@ -19,7 +19,16 @@ import cv2
 import numpy as np
 
 from simimg.determinism import ordered_sum, plain_opencv
-from simimg.similarity.affine import compose, determinant, inverse, scaling, transform, translation
+from simimg.similarity.affine import (
+    area,
+    compose,
+    determinant,
+    inverse,
+    part_in_unit_square,
+    scaling,
+    transform,
+    translation,
+)
 from simimg.similarity.fingerprint import PLAIN, WHOLE_PX, Fingerprint, luma
 from simimg.similarity.keypoints import align
 
@@ -153,12 +162,11 @@ _MIRRORED = np.array([[-1.0, 0.0, 1.0], [0.0, 1.0, 0.0]])
 
 def _common_part(matrix: np.ndarray) -> tuple[np.ndarray, float, float] | None:
     """Return the polygon in the candidate's unit square that the query shows, and its share of either image's area."""
-    square = np.array([[0, 0], [1, 0], [1, 1], [0, 1]], np.float32)
-    area, polygon = cv2.intersectConvexConvex(square, transform(matrix, square).astype(np.float32))
-    own = abs(determinant(matrix))
-    if polygon is None or area < 1e-3 or own < 1e-6:
+    polygon = part_in_unit_square(transform(matrix, np.array([[0, 0], [1, 0], [1, 1], [0, 1]])))
+    common, own = area(polygon), abs(determinant(matrix))
+    if common < 1e-3 or own < 1e-6:
         return None
-    return polygon.reshape(-1, 2), min(1.0, float(area)), min(1.0, float(area) / own)
+    return polygon, min(1.0, common), min(1.0, common / own)
 
 
 def _frame(

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageEnhance, ImageFilter, ImageOps
 
+from simimg.similarity.affine import area, determinant, inverse, part_in_unit_square, transform
 from simimg.similarity.evaluation.image_edits import EDITS
 from simimg.similarity.fingerprint import fingerprint, jpeg_quality, luma
 from simimg.similarity.keypoints import align, detect
@@ -35,6 +36,57 @@ def test_the_same_picture_has_nothing_done_to_it(scene) -> None:
     found = verified(EDITS["recompressed"](scene(0), np.random.default_rng(0)), scene(0))
     assert found.reasons == ()
     assert found.similarity > 0.95
+
+
+RESAVES = [(97, 1.0), (90, 1.0), (30, 1.0), (97, 0.5), (75, 2.0), (60, 0.97)]  # quality, factor of its size
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_a_photo_that_was_saved_again_is_verified_both_ways(scene, seed: int) -> None:
+    """The plainest copies: their parts are nearly the whole of each other, and none of them is cropped."""
+    original = scene(seed)
+    ours = fingerprint(original)
+    for quality, factor in RESAVES:
+        buffer = io.BytesIO()
+        resized = original.resize((round(320 * factor), round(240 * factor)), Image.Resampling.BICUBIC)
+        resized.save(buffer, "JPEG", quality=quality)
+        theirs = fingerprint(Image.open(buffer), quality=quality)
+        for query, candidate in ((theirs, ours), (ours, theirs)):
+            found = verify(query, candidate)
+            assert found is not None, (quality, factor)
+            assert found.similarity > 0.9, (quality, factor)
+            assert not [reason for reason in found.reasons if "cropped" in reason or "pasted" in reason]
+
+
+COEFFICIENT = st.floats(-3, 3, allow_nan=False, width=32)
+
+
+@given(st.lists(COEFFICIENT, min_size=6, max_size=6))
+@settings(max_examples=300)
+def test_the_common_part_of_two_squares(numbers: list[float]) -> None:
+    """It is in both, has the same share of both seen from the other side, and covers what a grid of points finds."""
+    matrix = np.array(numbers).reshape(2, 3)
+    square = np.array([[0.0, 0.0], [1.0, 0.0], [1.0, 1.0], [0.0, 1.0]])
+    own = abs(determinant(matrix))
+    if own < 0.01:
+        return
+    part = part_in_unit_square(transform(matrix, square))
+    assert part.size == 0 or (part.min() >= -1e-12 and part.max() <= 1 + 1e-12)
+    assert area(part) <= min(1.0, own) + 1e-9
+    back = part_in_unit_square(transform(inverse(matrix), square))
+    assert area(back) * own == pytest.approx(area(part), abs=1e-9)
+    steps = (np.arange(100) + 0.5) / 100
+    grid = np.stack(np.meshgrid(steps, steps), axis=-1).reshape(-1, 2)
+    there = transform(inverse(matrix), grid)
+    assert area(part) == pytest.approx(((there >= 0) & (there <= 1)).all(axis=1).mean(), abs=0.03)
+
+
+@given(st.lists(st.floats(-1e-4, 1e-4), min_size=6, max_size=6))
+@settings(max_examples=300)
+def test_nearly_equal_squares_have_nearly_everything_in_common(changes: list[float]) -> None:
+    matrix = np.array([[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]]) + np.array(changes).reshape(2, 3)
+    square = np.array([[0.0, 0.0], [1.0, 0.0], [1.0, 1.0], [0.0, 1.0]])
+    assert area(part_in_unit_square(transform(matrix, square))) == pytest.approx(1, abs=1e-3)
 
 
 @pytest.mark.parametrize(
