@@ -5,12 +5,12 @@ does the same with four times as many images. `--stage=input` reads records in s
 and with other loaders. `--stage=growth` reads datasets of a thousand to two million records. `--stage=augment` augments
 batches that are on the device already. `--stage=train` measures each stage of a training run, from reading bytes to the
 training step, and names the bottleneck. `--stage=loop` compares the training loop with a bare compiled step and with
-Keras's `fit`, and runs it on 1, 2 and 4 devices. `--stage=embedding` computes embeddings by LiteRT,
-TensorFlow and OpenVINO, and measures whole commands in processes of their own: time, processor time and memory, beside
-those of an earlier version with --before. `--stage=search` embeds images, searches a million vectors, and
-measures each part of a query. `--stage=duplicates` counts the copies that are found in imagededup's protocol.
-`--stage=protocols` trains the tutorial's network and tests it in two ways: as the tutorial did, with copies of the
-training photos in the test, and without them. It uses one seed per round.
+Keras's `fit`, and runs it on 1, 2 and 4 devices. `--stage=embedding` computes embeddings by LiteRT, TensorFlow and
+OpenVINO, and measures whole commands in processes of their own: time, processor time and memory, beside those of an
+earlier version with --before. `--stage=search` embeds images, searches a million vectors, and measures each part of a
+query. `--stage=duplicates` counts the copies that are found in imagededup's protocol. `--stage=protocols` trains the
+tutorial's network and tests it in two ways: as the tutorial did, with copies of the training photos in the test, and
+without them. It uses one seed per round.
 
 The stages `growth`, `duplicates` and `protocols` are in the source repository only. So are the rivals that need
 packages which simimg does not need. These rivals get virtual environments of their own under --cache_dir, which takes
@@ -21,7 +21,7 @@ Examples:
     simimg bench --stage=convert --image_dir=photos
     simimg bench --stage=input --image_dir=photos --encoding=jpeg --image_size=224 --num_images=6000
     simimg bench --stage=train --dataset_dir=data/photos/1.0.0 --preset=small --profile
-    simimg bench --stage=embedding --image_dir=photos --before=../simimg-2.0
+    simimg bench --stage=embedding --image_dir=photos --before=../simimg-earlier
     simimg bench --stage=duplicates --image_dir=photos --num_originals=300
 """
 
