@@ -20,9 +20,8 @@ from pathlib import Path
 
 import numpy as np
 
-from simimg.bench.exact_search import turn
 from simimg.bench.image_sets import ImageSet
-from simimg.bench.measurements import Estimate, Run, estimate, ratios, take_turns
+from simimg.bench.measurements import Estimate, Run, estimate, ratios, take_turns, timed
 from simimg.errors import SimimgError, UsageError
 from simimg.image_files import LoadedFile, load_files
 from simimg.inference.engine import has_bfloat16
@@ -35,6 +34,7 @@ __all__ = ["BATCH", "EngineSpeed", "EngineSpeeds", "check_batch", "load_engines"
 
 BATCH = 32
 _MODEL = "lite0"
+_TURN_S = 2.0  # other processes disturb a shorter one by a factor of two
 _SMALLER_BATCHES = (1, 8)
 _TENSORFLOW = "TensorFlow, float32"
 
@@ -101,7 +101,7 @@ def measure_engines(
     """
     images = _batch(pictures)
     engines, not_measured = load_engines()
-    tools = {name: turn(partial(network, images), BATCH) for name, network in engines.items()}
+    tools = {name: partial(_turn, network, images) for name, network in engines.items()}
     outputs = {name: network(images).copy() for name, network in engines.items()}
     in_batches = {
         name: all(np.array_equal(_in_batches(network, images, size), outputs[name]) for size in _SMALLER_BATCHES)
@@ -170,6 +170,13 @@ def _batch(pictures: ImageSet) -> np.ndarray:
     options = ImageOptions(image_size=converted_network(_MODEL, "embedding").facts.image_size)
     loaded = [found for _, found in load_files(files, options, pictures.folder)]
     return np.stack([found.pixels for found in loaded if isinstance(found, LoadedFile) and found.pixels is not None])
+
+
+def _turn(network: Network, images: np.ndarray) -> Run:
+    def once() -> int:
+        return len(network(images))
+
+    return timed(once, min_s=_TURN_S, min_calls=1)
 
 
 def _in_batches(network: Network, images: np.ndarray, size: int) -> np.ndarray:

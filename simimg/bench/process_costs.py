@@ -24,7 +24,7 @@ from simimg.errors import UsageError
 
 __all__ = ["check_linux", "run_command"]
 
-_SAMPLE_MS = 10
+_SAMPLE_MS = 20  # a look takes 0.2 ms of the processor
 _SUM_EVERY_S = 0.1  # the system takes 5 ms and more to count the pages of a process with TensorFlow
 _TIMEOUT_S = 3_600
 _ROLLUP = "smaps_rollup"
