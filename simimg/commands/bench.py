@@ -5,10 +5,12 @@ does the same with four times as many images. `--stage=input` reads records in s
 and with other loaders. `--stage=growth` reads datasets of a thousand to two million records. `--stage=augment` augments
 batches that are on the device already. `--stage=train` measures each stage of a training run, from reading bytes to the
 training step, and names the bottleneck. `--stage=loop` compares the training loop with a bare compiled step and with
-Keras's `fit`, and runs it on 1, 2 and 4 devices. `--stage=search` embeds images, searches a million vectors, and
-measures each part of a query. `--stage=duplicates` counts the copies that are found in imagededup's protocol.
-`--stage=protocols` trains the tutorial's network and tests it in two ways: as the tutorial did, with copies of the
-training photos in the test, and without them. It uses one seed per round.
+Keras's `fit`, and runs it on 1, 2 and 4 devices. `--stage=embedding` computes embeddings by LiteRT, TensorFlow and
+OpenVINO, and measures whole commands in processes of their own: time, processor time and memory, beside those of an
+earlier version with --before. `--stage=search` embeds images, searches a million vectors, and measures each part of a
+query. `--stage=duplicates` counts the copies that are found in imagededup's protocol. `--stage=protocols` trains the
+tutorial's network and tests it in two ways: as the tutorial did, with copies of the training photos in the test, and
+without them. It uses one seed per round.
 
 The stages `growth`, `duplicates` and `protocols` are in the source repository only. So are the rivals that need
 packages which simimg does not need. These rivals get virtual environments of their own under --cache_dir, which takes
@@ -19,6 +21,7 @@ Examples:
     simimg bench --stage=convert --image_dir=photos
     simimg bench --stage=input --image_dir=photos --encoding=jpeg --image_size=224 --num_images=6000
     simimg bench --stage=train --dataset_dir=data/photos/1.0.0 --preset=small --profile
+    simimg bench --stage=embedding --image_dir=photos --before=../simimg-earlier
     simimg bench --stage=duplicates --image_dir=photos --num_originals=300
 """
 
@@ -34,14 +37,19 @@ from typing import Any
 
 from simimg.bench.bench_plots import Bar, plot_bars
 from simimg.bench.checkout import checkout_module, is_checkout
+from simimg.bench.command_costs import check_before, measure_commands
 from simimg.bench.converter_comparison import compare_converters
 from simimg.bench.converters import RIVALS, Tool
+from simimg.bench.embedding_speed import check_batch, measure_engines
 from simimg.bench.image_sets import good_jpegs
 from simimg.bench.loaders import RIVALS as LOADERS
+from simimg.bench.process_costs import check_linux
 from simimg.commands.bench_options import Options
 from simimg.commands.bench_tables import (
     augmentations_table,
+    commands_table,
     converters_table,
+    engines_table,
     loader_name,
     loaders_table,
     loop_table,
@@ -246,6 +254,33 @@ def _protocols(options: Options, file: Path, watch: _Watch) -> _Measured:
     )
 
 
+def _embedding(options: Options, file: Path, watch: _Watch) -> _Measured:
+    check_linux()
+    check_before(options.before)
+    pictures = good_jpegs(_image_dir(options), options.cache_dir)
+    check_batch(pictures)
+    sample = good_jpegs(_image_dir(dataclasses.replace(options, image_dir=None)), options.cache_dir)
+    engines = measure_engines(pictures, repeats=options.repeats, watch=watch)
+    commands = measure_commands(
+        pictures,
+        sample,
+        repeats=options.repeats,
+        num_indexed=options.num_indexed,
+        before=options.before,
+        cache_dir=options.cache_dir,
+        note=note,
+        watch=watch,
+    )
+    return _Measured(
+        values={
+            "engines": dataclasses.asdict(engines),
+            "commands": dataclasses.asdict(commands),
+            "left_out": commands.left_out,
+        },
+        lines=["", *engines_table(engines), "", *commands_table(commands)],
+    )
+
+
 def _search(options: Options, file: Path, watch: _Watch) -> _Measured:
     for name, value in (("num_vectors", options.num_vectors), ("num_queries", options.num_queries)):
         if value < 10:
@@ -288,6 +323,7 @@ _STAGES = {
     "train": _train,
     "loop": _loop,
     "protocols": _protocols,
+    "embedding": _embedding,
     "search": _search,
     "duplicates": _duplicates,
 }

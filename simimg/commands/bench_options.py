@@ -20,7 +20,10 @@ class Options:
 
     stage: str = option(
         "What to measure.",
-        choices=("convert", "input", "growth", "augment", "train", "loop", "search", "duplicates", "protocols"),
+        choices=(
+            *("convert", "input", "growth", "augment", "train", "loop", "embedding", "search", "duplicates"),
+            "protocols",
+        ),
     )
     image_dir: Path | None = option("Images to use, one folder per class; by default the sample images.", None)
     out_dir: Path = option("Folder of the dated results.", Path("bench_results"))
@@ -46,9 +49,15 @@ class Options:
     num_images: int = option("input, growth, train, loop: number of records.", 60_000, group="sizes")
     num_vectors: int = option("search: vectors to search, which take 2 KB of memory each.", 1_000_000, group="sizes")
     num_queries: int = option("search: images to search for, one after the other.", 28, group="sizes")
+    num_indexed: int = option(
+        "embedding: images of the large index that is searched, most of them random vectors.", 100_000, group="sizes"
+    )
     num_originals: int = option("duplicates: images to edit, in five ways each.", 300, group="sizes")
     dataset_dir: Path | None = option(
         "train, loop: a dataset to use instead of one converted from --image_dir.", None, group="data"
+    )
+    before: Path | None = option(
+        "embedding: a clone of an earlier version, whose commands are measured in turn.", None, group="data"
     )
     preset: str = option(
         "train, loop: the preset, which sets network, augmentation and optimizer.",

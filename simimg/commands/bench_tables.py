@@ -9,6 +9,8 @@ from simimg.bench.converter_comparison import IMAGE_SIZE, Stage
 
 if TYPE_CHECKING:
     from simimg.bench.augmentation_costs import AugmentationCost, AugmentationCosts
+    from simimg.bench.command_costs import CommandCosts
+    from simimg.bench.embedding_speed import EngineSpeeds
     from simimg.bench.exact_search import ExactSearch
     from simimg.bench.loop_overhead import LoopCosts
     from simimg.bench.reader_comparison import InputComparison, Loader
@@ -86,6 +88,52 @@ def augmentations_table(costs: AugmentationCosts) -> list[str]:
     ratio = _ratio(costs.ratio_to_keras, costs.ratio_to_keras_ci95)
     aim = f"rotation and flip are {ratio} as fast as the layers of Keras; aim {costs.aim:g}x: {met(costs.met)}"
     return [f"augment: {costs.what}", *aligned(rows), aim]
+
+
+def engines_table(found: EngineSpeeds) -> list[str]:
+    """Return the engines, and how far their results are from TensorFlow's."""
+    rows: list[tuple[str, ...]] = [
+        ("", "ms/image", "95 % interval", "processor ms", "as fast as TensorFlow", "difference", "cosine", "same bits"),
+    ]
+    for engine in found.engines:
+        same = [
+            f"{name}: {'-' if value is None else 'yes' if value else 'NO'}"
+            for name, value in (("batches", engine.same_in_batches), ("threads", engine.same_with_threads))
+        ]
+        rows.append(
+            (
+                engine.name,
+                *_rate(engine.ms.median, engine.ms.ci95, ".2f"),
+                f"{engine.cpu_ms.median:.2f}",
+                _ratio(engine.times_tensorflow.median, engine.times_tensorflow.ci95),
+                f"{engine.largest_difference:.1e}",
+                f"{engine.least_cosine:.7f}",
+                ", ".join(same),
+            )
+        )
+    lines = [f"engines: {found.what}", *aligned(rows)]
+    lines.append(
+        "difference: the largest of a number of the unit vectors to TensorFlow's; cosine: the least to TensorFlow's; "
+        "same bits: in batches of 1, 8 and 32, and with one thread as with all"
+    )
+    return [*lines, *(f"not measured: {name}: {reason}" for name, reason in found.not_measured.items())]
+
+
+def commands_table(costs: CommandCosts) -> list[str]:
+    """Return the costs of each command, and the ratios to those of an earlier version."""
+    rows: list[tuple[str, ...]] = [("", "", "s", "95 % interval", "processor s", "peak memory")]
+    for cost in costs.commands:
+        memory = f"{cost.peak_bytes.median / 1e6:,.0f} MB"
+        cpu_s = f"{cost.cpu_seconds.median:.2f}"
+        rows.append((cost.name, cost.version, *_rate(cost.seconds.median, cost.seconds.ci95, ".2f"), cpu_s, memory))
+    lines = [f"commands, each in a new process: {costs.what}", *aligned(rows)]
+    if costs.ratios:
+        rows = [("before / this version", "s", "processor s", "peak memory")]
+        for ratio in costs.ratios:
+            parts = (ratio.seconds, ratio.cpu_seconds, ratio.peak_bytes)
+            rows.append((ratio.name, *(_ratio(part.median, part.ci95) for part in parts)))
+        lines += ["", *aligned(rows)]
+    return lines
 
 
 def search_table(embedding: EmbeddingSpeed, exact: ExactSearch, query: QueryTime) -> list[str]:

@@ -17,6 +17,7 @@ from simimg.inference.inference_engine import has_bfloat16
 from tfrecords.machine_limits import num_cores
 
 _INSTALL = "pip install 'simimg-tf[fast]'"
+_HINTS = {"float32": "f32", "bfloat16": "bf16"}
 
 
 def check_bfloat16() -> None:
@@ -31,15 +32,19 @@ def check_bfloat16() -> None:
 
 
 class OpenVinoNetwork:
-    """A network that OpenVINO computes in bfloat16. Not thread-safe; has as many threads as there are cores."""
+    """A network that OpenVINO computes. Not thread-safe; has as many threads as there are cores."""
 
-    def __init__(self, content: bytes) -> None:
+    def __init__(self, content: bytes, *, precision: str = "bfloat16") -> None:
         """Take the content of a `.tflite` file, as `LiteRtNetwork`.
 
+        `precision` is one of `simimg.inference.engine.PRECISIONS`; float32 is for comparisons alone.
+
         Raises:
-            UsageError: this machine cannot compute in bfloat16.
+            UsageError: this machine cannot compute in that precision.
         """
-        check_bfloat16()
+        if precision == "bfloat16":
+            check_bfloat16()
+        hint = _HINTS[precision]
         import openvino
 
         core, num_threads = openvino.Core(), num_cores()
@@ -50,10 +55,10 @@ class OpenVinoNetwork:
         self._compiled = core.compile_model(
             network,
             "CPU",
-            {"INFERENCE_PRECISION_HINT": "bf16", "INFERENCE_NUM_THREADS": num_threads, "NUM_STREAMS": num_threads},
+            {"INFERENCE_PRECISION_HINT": hint, "INFERENCE_NUM_THREADS": num_threads, "NUM_STREAMS": num_threads},
         )
-        if (used := self._compiled.get_property("INFERENCE_PRECISION_HINT").get_type_name()) != "bf16":
-            raise UsageError(f"--precision=bfloat16: OpenVINO would compute in {used}. Use --precision=float32.")
+        if (used := self._compiled.get_property("INFERENCE_PRECISION_HINT").get_type_name()) != hint:
+            raise UsageError(f"--precision={precision}: OpenVINO would compute in {used}. Use --precision=float32.")
         self._queue = openvino.AsyncInferQueue(self._compiled, 2 * num_threads)
         self._queue.set_callback(self._keep)
         self._outputs = np.empty((0, int(self._compiled.output(0).shape[-1])), np.float32)
