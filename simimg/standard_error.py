@@ -11,6 +11,7 @@ import logging
 import os
 import sys
 import tempfile
+import threading
 from collections.abc import Iterator
 
 
@@ -54,24 +55,52 @@ def note_what_is_logged() -> None:
 def captured_stderr() -> Iterator[None]:
     """Capture standard error of the whole process while the block runs, and show it if the block raises an error.
 
-    Nothing is captured if standard error is not a file, as under a test runner. Not for blocks that run for long,
-    because messages of other threads are captured, too.
+    Blocks of several threads may overlap: the capture lasts until the last of them ends. Nothing is captured if
+    standard error is not a file, as under a test runner, or without a folder for temporary files. Not for blocks that
+    run for long, because messages of other threads are captured, too.
     """
-    stderr = None
-    with contextlib.suppress(OSError, ValueError, AttributeError):
-        stderr = sys.stderr.fileno()
-    if stderr is None or os.environ.get("TF_CPP_MIN_LOG_LEVEL") == "0":  # set by --verbose
+    with _LOCK:
+        _CAPTURES.append(_CAPTURES[0] if _CAPTURES else _Capture())
+    failed = True
+    try:
         yield
-        return
-    with tempfile.TemporaryFile() as captured:
-        saved = os.dup(stderr)
-        os.dup2(captured.fileno(), stderr)
-        try:
-            yield
-        except BaseException:
-            captured.seek(0)
-            os.write(saved, captured.read())
-            raise
-        finally:
-            os.dup2(saved, stderr)
-            os.close(saved)
+        failed = False
+    finally:
+        with _LOCK:
+            capture = _CAPTURES.pop()
+            if failed:
+                capture.show()
+            if not _CAPTURES:
+                capture.end()
+
+
+class _Capture:
+    """Standard error on its way to a temporary file."""
+
+    def __init__(self) -> None:
+        self._saved: int | None = None
+        if os.environ.get("TF_CPP_MIN_LOG_LEVEL") == "0":  # set by --verbose
+            return
+        with contextlib.suppress(OSError, ValueError, AttributeError):
+            self._stderr = sys.stderr.fileno()
+            self._file = tempfile.TemporaryFile()  # noqa: SIM115 - it is closed when the capture ends
+            self._saved = os.dup(self._stderr)
+            os.dup2(self._file.fileno(), self._stderr)
+
+    def show(self) -> None:
+        """Write to standard error what was captured so far."""
+        if self._saved is not None:
+            self._file.seek(0)
+            os.write(self._saved, self._file.read())
+            self._file.truncate(0)
+
+    def end(self) -> None:
+        """Give standard error back."""
+        if self._saved is not None:
+            os.dup2(self._saved, self._stderr)
+            os.close(self._saved)
+            self._file.close()
+
+
+_LOCK = threading.Lock()
+_CAPTURES: list[_Capture] = []  # one per block that runs, all the same

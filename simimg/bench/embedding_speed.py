@@ -24,7 +24,7 @@ from simimg.bench.image_sets import ImageSet
 from simimg.bench.measurements import Estimate, Run, estimate, ratios, take_turns, timed
 from simimg.errors import SimimgError, UsageError
 from simimg.image_files import LoadedFile, load_files
-from simimg.inference.engine import has_bfloat16
+from simimg.inference.inference_engine import has_bfloat16
 from simimg.inference.network import Network
 from simimg.inference.network_cache import converted_network
 from tfrecords.convert.image.decoder import ImageOptions

@@ -14,6 +14,9 @@ from simimg.inference.network import OpenNetwork
 from tfrecords.convert.image.decoder import ImageOptions
 from tfrecords.format.quarantine import Refusal
 
+NUM_VIEWS = {"one": 1, "mirrored": 2, "cropped": 12}
+"""Test-time views of an image, see `image_views`."""
+
 _CROP = 7 / 8  # of each side, as in `simimg.models.saved_model.views_of`
 
 
@@ -52,7 +55,7 @@ def predict_files(
                 yield path, loaded.pixels
 
     images = decoded()
-    while batch := list(islice(images, network.batch_size)):
+    while batch := list(islice(images, max(1, network.batch_size // NUM_VIEWS[views]))):
         shown = [view for _, pixels in batch for view in image_views(pixels, views)]
         outputs = network(np.stack(shown)).reshape(len(batch), -1, network.facts.dim)
         parts.append(outputs.mean(axis=1))

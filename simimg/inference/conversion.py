@@ -24,7 +24,9 @@ import numpy as np
 from PIL import Image
 
 from simimg.errors import ModelError
-from simimg.inference.network_cache import CANNOT_LOAD, SHIPPED_MODELS, NetworkFacts
+from simimg.inference.inference_engine import MAX_DIFFERENCE
+from simimg.inference.litert_network import LiteRtNetwork
+from simimg.inference.network_cache import CANNOT_LOAD, SHIPPED_MODELS, ConversionFailed, NetworkFacts
 from simimg.models.model_folder import MODEL_FILE, load_model
 from simimg.standard_error import captured_stderr
 from tfrecords.convert.image.decoder import resize
@@ -34,7 +36,7 @@ if TYPE_CHECKING:
     import keras
     import tensorflow as tf
 
-_TOLERANCE = 1e-5  # between LiteRT and TensorFlow; lite0's unit vectors differ by 7e-7
+_TOLERANCE = MAX_DIFFERENCE
 _NUM_CHECKED = 12
 
 
@@ -48,12 +50,19 @@ def load_network(model: str, output: str) -> tuple[keras.Model, str]:
     Raises:
         ModelError: the folder has no finished run, or the shipped weights are not installed.
     """
+    import keras
+
     from simimg.models.backbones import lite_features
     from simimg.models.heads import search_embedder
 
     if model in SHIPPED_MODELS:
-        network = lite_features(model)
-        return search_embedder(network), _weights_sha256(network)
+        policy = keras.config.dtype_policy()
+        keras.config.set_dtype_policy("float32")  # whatever the caller's own models compute in
+        try:
+            network = lite_features(model)
+            return search_embedder(network), _weights_sha256(network)
+        finally:
+            keras.config.set_dtype_policy(policy)
     network, info = load_model(Path(model))
     if info.class_names:
         fingerprint = file_sha256(Path(model) / MODEL_FILE)
@@ -69,18 +78,19 @@ def convert_network(model: str, output: str, *, refused: str = "") -> tuple[byte
 
     Raises:
         ModelError: as `load_network`.
+        ConversionFailed: the machine could not convert it now, for lack of memory for example.
     """
-    network, fingerprint = load_network(model, output)
-    content, reason, difference = b"", refused, 0.0
-    try:
+    import tensorflow as tf
+
+    with captured_stderr(), tf.device("CPU"):  # a GPU's rounding is no measure
+        network, fingerprint = load_network(model, output)
+        content, reason, difference = b"", refused, 0.0
         if not refused:
-            with captured_stderr():
-                content = _tflite(network)
+            content, reason = _tflite(network)
+        if not reason:
             difference = _largest_difference(network, content)
             if not difference <= _TOLERANCE:  # also if it is not a number
                 reason = f"its output differs from TensorFlow's by {difference:.1e}"
-    except Exception as error:  # the converter and the runtime raise what they like
-        reason = _reason(error)
     facts = NetworkFacts(
         fingerprint=fingerprint,
         image_size=int(network.input_shape[1]),
@@ -91,8 +101,8 @@ def convert_network(model: str, output: str, *, refused: str = "") -> tuple[byte
     return b"" if reason else content, facts
 
 
-def _tflite(network: keras.Model) -> bytes:
-    """Return the file of a network with its variables as constants.
+def _tflite(network: keras.Model) -> tuple[bytes, str]:
+    """Return the file of a network with its variables as constants, or why LiteRT has none.
 
     The converter keeps Keras's variables as variables without values: the file is small, runs, and computes NaN.
     """
@@ -108,12 +118,21 @@ def _tflite(network: keras.Model) -> bytes:
         return outputs
 
     converter = tf.lite.TFLiteConverter.from_concrete_functions([forward.get_concrete_function()], tf.Module())
-    return converter.convert()
+    try:
+        content = converter.convert()
+    except Exception as error:
+        if type(error).__name__ != "ConverterError":  # which is in no public module
+            raise ConversionFailed(_first_line(error)) from error
+        missing = re.search(r"(?:Custom|Select|Flex) ops: (.+)", str(error))
+        return b"", f"LiteRT lacks the operations {missing[1]}" if missing else _first_line(error)
+    try:
+        LiteRtNetwork(content, num_threads=1)
+    except (ValueError, RuntimeError) as error:  # it lacks an operation that the converter has
+        return b"", _first_line(error)
+    return content, ""
 
 
 def _largest_difference(network: keras.Model, content: bytes) -> float:
-    from simimg.inference.litert_network import LiteRtNetwork
-
     converted, differences = LiteRtNetwork(content, num_threads=1), []
     for image in _check_images(int(network.input_shape[1])):  # one by one, which takes less memory
         expected = network(image[None].astype(np.float32), training=False).numpy()
@@ -144,24 +163,21 @@ def _weights_sha256(network: keras.Model) -> str:
     return digest.hexdigest()
 
 
-def _reason(error: Exception) -> str:
-    """Return what is missing, from a converter's message, which also has a dump of the network."""
-    if missing := re.search(r"(?:Custom|Select|Flex) ops: (.+)", str(error)):
-        return f"LiteRT lacks the operations {missing[1]}"
-    first = str(error).strip().partition("\n")[0].rstrip(".")
-    return first[:200] or type(error).__name__
+def _first_line(error: Exception) -> str:
+    """Return the first line of a message, which a dump of the network may follow, without its full stop."""
+    return str(error).strip().partition("\n")[0].rstrip(".")[:200] or type(error).__name__
 
 
 def main(arguments: list[str]) -> int:
-    """Convert a network to standard output; if it cannot be loaded, write a line about that to standard error."""
+    """Convert a network to standard output; if it cannot be loaded, write the reason there."""
     output = os.dup(sys.stdout.fileno())
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # what libraries print is no part of the network
-    try:
-        content, facts = convert_network(*arguments)
-    except ModelError as error:
-        sys.stderr.write(f"{error}\n")
-        return CANNOT_LOAD
     with os.fdopen(output, "wb") as file:
+        try:
+            content, facts = convert_network(*arguments)
+        except ModelError as error:
+            file.write(str(error).encode())
+            return CANNOT_LOAD
         file.write(json.dumps(dataclasses.asdict(facts)).encode() + b"\n" + content)
     return 0
 

@@ -28,8 +28,15 @@ class KerasNetwork:
 
     def __call__(self, images: np.ndarray) -> np.ndarray:
         """Return the output, float32 `[n, dim]`, for images, 0..255, `[n, size, size, 3]`, of any type."""
-        parts = [images[start : start + self._batch_size] for start in range(0, len(images), self._batch_size)]
-        return np.concatenate([self._forward(tf.constant(part, tf.float32)).numpy() for part in parts])
+        starts = range(0, max(1, len(images)), self._batch_size)
+        parts = [images[start : start + self._batch_size] for start in starts]
+        # TF32, GPUs' default, rounds to 10 bits: vectors would differ by 0.001 from those in an index.
+        before = tf.config.experimental.tensor_float_32_execution_enabled()
+        tf.config.experimental.enable_tensor_float_32_execution(False)
+        try:
+            return np.concatenate([self._forward(tf.constant(part, tf.float32)).numpy() for part in parts])
+        finally:
+            tf.config.experimental.enable_tensor_float_32_execution(before)
 
 
 def has_gpu() -> bool:

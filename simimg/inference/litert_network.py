@@ -6,6 +6,7 @@ in one thread, so its bits depend neither on the other images nor on the number 
 
 from __future__ import annotations
 
+import os
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
@@ -29,14 +30,20 @@ class LiteRtNetwork:
             RuntimeError: as ValueError; which of the two LiteRT raises depends on the fault.
         """
         self._content = content
-        self._own = threading.local()
+        self._num_threads = num_threads or num_cores()
         with captured_stderr():  # LiteRT announces its kernels when a process makes the first interpreter
             self._unused = [_Interpreter(content)]
         self._dim = self._unused[0].dim
-        self._executor = ThreadPoolExecutor(num_threads or num_cores(), thread_name_prefix="litert")
+        self._start_threads()
+
+    def _start_threads(self) -> None:
+        self._process, self._own = os.getpid(), threading.local()
+        self._executor = ThreadPoolExecutor(self._num_threads, thread_name_prefix="litert")
 
     def __call__(self, images: np.ndarray) -> np.ndarray:
         """Return the output, float32 `[n, dim]`, for images, 0..255, `[n, size, size, 3]`, of any type."""
+        if os.getpid() != self._process:  # a forked process has none of the threads
+            self._start_threads()
         outputs = np.empty((len(images), self._dim), np.float32)
         for row, output in enumerate(self._executor.map(self._one, images)):
             outputs[row] = output

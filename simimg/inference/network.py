@@ -11,6 +11,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import logging
+import threading
 from collections.abc import Callable
 
 import numpy as np
@@ -24,6 +25,7 @@ MANY = 500
 """So many images are worth the seconds that TensorFlow takes to start on a GPU."""
 
 _GPU_BATCH = 256
+_LOADING = threading.Lock()
 _LOG = logging.getLogger(__name__)
 
 Network = Callable[[np.ndarray], np.ndarray]
@@ -52,7 +54,8 @@ class OpenNetwork:
 
     @functools.cached_property
     def _loaded(self) -> Network:
-        return self.load()
+        with _LOADING:  # the property has no lock since Python 3.12
+            return self.__dict__.get("_loaded") or self.load()
 
 
 def open_network(

@@ -23,13 +23,14 @@ import sys
 import zipfile
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from simimg.errors import ModelError
 from simimg.models.model_folder import MODEL_FILE, finished_file
 from simimg.models.torch_pickle import lite_file
+from simimg.standard_error import captured_stderr
 from tfrecords.format.atomic_files import atomic_file, file_sha256
 
 SHIPPED_MODELS = ("lite0",)  # at the resolution that its weights were made for
@@ -43,8 +44,8 @@ _METADATA = "simimg.json"
 _LIBRARIES = ("ai-edge-litert", "keras", "tensorflow")
 
 
-class _ConversionDied(Exception):
-    """The process that converted a network ended without a result; the message says how."""
+class ConversionFailed(Exception):
+    """The machine could not convert a network now; the message says why. The next command tries again."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -91,12 +92,14 @@ def converted_network(model: str, output: str) -> ConvertedNetwork:
     _LOG.info("%s: converting the network for LiteRT, once; this takes about 10 s", model)
     try:
         content, facts = _converted(model, output)
-    except _ConversionDied as error:  # of memory, perhaps; the next command tries again
-        from simimg.inference.conversion import convert_network
+    except ConversionFailed as error:
+        with captured_stderr():
+            from simimg.inference.conversion import convert_network
 
         content, facts = convert_network(model, output, refused=str(error))
         return ConvertedNetwork(facts, content)
     data = _with_metadata(content, facts, output, weights)
+    problem: OSError | None = None
     for place in _places(model, output, weights):
         try:
             place.parent.mkdir(parents=True, exist_ok=True)
@@ -107,10 +110,9 @@ def converted_network(model: str, output: str) -> ConvertedNetwork:
             problem = error
     else:
         _LOG.warning(
-            "the converted network cannot be kept, so each command converts it again: %s: %s. "
+            "the converted network cannot be kept, so each command converts it again%s. "
             "Set XDG_CACHE_HOME to a folder that can be written.",
-            place,
-            problem.strerror,
+            f": {place}: {problem.strerror}" if problem else "",
         )
     return ConvertedNetwork(facts, content)
 
@@ -122,7 +124,7 @@ class _Weights:
         self._path = path
         with self._reading():
             status = path.stat()
-        self.stamp = [status.st_size, status.st_mtime_ns]
+        self.stamp = [status.st_size, status.st_mtime_ns, status.st_ctime_ns]
 
     @functools.cached_property
     def sha256(self) -> str:
@@ -139,18 +141,17 @@ class _Weights:
 
 def _places(model: str, output: str, weights: _Weights) -> Iterator[Path]:
     """Yield where a network is looked for, and where it is written if the places before cannot be."""
-    shared = Path(os.environ.get("XDG_CACHE_HOME") or Path(os.path.expanduser("~")) / ".cache") / "simimg/networks"
-    if model in SHIPPED_MODELS:
-        yield shared / f"{model}-{output}.tflite"
-    else:
+    if model not in SHIPPED_MODELS:
         yield Path(model) / f"{output}.tflite"
-        yield shared / f"{weights.sha256[:16]}-{output}.tflite"
+    shared = Path(os.environ.get("XDG_CACHE_HOME") or Path(os.path.expanduser("~"), ".cache"), "simimg/networks")
+    if shared.is_absolute():  # as it is not without HOME for a user that the system does not know
+        yield shared / f"{model if model in SHIPPED_MODELS else weights.sha256[:16]}-{output}.tflite"
 
 
 def _read(place: Path, output: str, weights: _Weights) -> ConvertedNetwork | None:
     """Return a network from its file; None if it is missing, damaged, or made from something else.
 
-    Weights of the same size and time as those that it was made from are the same.
+    Weights of the same size and times as those that it was made from are the same.
     """
     try:
         with zipfile.ZipFile(place) as archive:
@@ -188,7 +189,10 @@ def _with_metadata(content: bytes, facts: NetworkFacts, output: str, weights: _W
 @functools.cache
 def _made_by(output: str) -> dict[str, Any]:
     """Return what else determines the file; another version of a library could make another one."""
-    versions = {name: importlib.metadata.version(name) for name in _LIBRARIES}
+    versions = {}
+    for name in _LIBRARIES:
+        with suppress(importlib.metadata.PackageNotFoundError):  # a build under another name, such as tensorflow-cpu
+            versions[name] = importlib.metadata.version(name)
     return {"format": _FORMAT, "output": output, **versions}
 
 
@@ -198,14 +202,18 @@ def _converted(model: str, output: str) -> tuple[bytes, NetworkFacts]:
         from simimg.inference.conversion import convert_network
 
         return convert_network(model, output)
-    command = [sys.executable, "-m", "simimg.inference.conversion", model, output]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
+    # Not from the current folder (-P), whose files may have the names of modules.
+    command = [sys.executable, "-P", "-m", "simimg.inference.conversion", model, output]
+    modules = os.pathsep.join(path or os.getcwd() for path in sys.path)
+    environment = {**os.environ, "PYTHONPATH": modules, "CUDA_VISIBLE_DEVICES": "-1"}
     done = subprocess.run(command, capture_output=True, env=environment, check=False)
-    last = done.stderr.decode(errors="replace").strip().rpartition("\n")[2]
     if done.returncode == CANNOT_LOAD:
-        raise ModelError(last)
+        raise ModelError(done.stdout.decode())
+    if done.returncode in (-signal.SIGINT, -signal.SIGTERM):  # which this process gets, too
+        raise KeyboardInterrupt
     if done.returncode:
-        how = f"exit code {done.returncode}" if done.returncode > 0 else signal.Signals(-done.returncode).name
-        raise _ConversionDied(f"the process that converted it ended with {how}{f': {last}' if last else ''}")
+        last = done.stderr.decode(errors="replace").strip().rpartition("\n")[2]
+        how = f"exit code {done.returncode}" if done.returncode > 0 else f"signal {-done.returncode}"
+        raise ConversionFailed(f"the process that converted it ended with {how}{f': {last}' if last else ''}")
     facts, content = done.stdout.split(b"\n", 1)
     return content, NetworkFacts(**json.loads(facts))

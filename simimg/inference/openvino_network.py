@@ -27,7 +27,7 @@ def check_bfloat16() -> None:
     if not has_bfloat16():
         raise UsageError(
             "--precision=bfloat16: this processor has no instructions for bfloat16 (AVX512-BF16 or AMX), so it would "
-            "not be faster. Use --precision=float32."
+            "not be faster. Use --precision=float32; make an index that is in bfloat16 again, with another --index_dir."
         )
 
 
@@ -37,7 +37,7 @@ class OpenVinoNetwork:
     def __init__(self, content: bytes, *, precision: str = "bfloat16") -> None:
         """Take the content of a `.tflite` file, as `LiteRtNetwork`.
 
-        `precision` is one of `simimg.inference.engine.PRECISIONS`; float32 is for comparisons alone.
+        `precision` is one of `simimg.inference.inference_engine.PRECISIONS`; float32 is for comparisons alone.
 
         Raises:
             UsageError: this machine cannot compute in that precision.

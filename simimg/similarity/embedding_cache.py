@@ -1,6 +1,6 @@
 """Embeddings that are known while an index is updated: those of the old index, of an interrupted run, and new ones.
 
-<index_dir>/unfinished/<fingerprint, pixels, engine>/part-000000.npz    checksum, size, hash, embedding of 512 files
+<index_dir>/unfinished/<of model and engine>/part-000000.npz    checksum, size, hash, embedding of 512 files
 """
 
 from __future__ import annotations
@@ -32,22 +32,22 @@ class EmbeddingCache:
 
     Attributes:
         num_embedded: images that were embedded now.
-        num_resumed: images that an interrupted run has embedded, on the same engine.
+        resumed: checksums of the images that an interrupted run has embedded, on the same engine.
     """
 
     def __init__(self, index_dir: Path, embedder: Embedder, before: SearchIndex | None, pixels: str = "") -> None:
         self.num_embedded = 0
-        engine = hashlib.sha256(str(embedder.engine).encode()).hexdigest()[:8]
-        self._folder = index_dir / UNFINISHED / f"{embedder.fingerprint[:16]}{pixels}-{engine}"
+        made_by = (embedder.fingerprint, embedder.image_options, embedder.engine, pixels)
+        self._folder = index_dir / UNFINISHED / hashlib.sha256(repr(made_by).encode()).hexdigest()[:24]
         self._embedder = embedder
         self._known: dict[str, tuple[tuple[int, ...], np.ndarray]] = {}  # the facts, and the embedding
         self._waiting: dict[str, tuple[LoadedFile, np.ndarray]] = {}
         self._part: list[str] = []
         if before is not None:
             self._add_known(before.images.column, before.embeddings)
-        num_known = len(self._known)
+        known = set(self._known)
         self._num_parts = self._load_parts()
-        self.num_resumed = len(self._known) - num_known
+        self.resumed = self._known.keys() - known
 
     def __contains__(self, sha256: object) -> bool:
         return sha256 in self._known

@@ -208,7 +208,7 @@ def _finish(
     Of that one, the model's name is still written if its folder was moved.
     """
     cache.finish()
-    engines = _engines(index_dir, embedder, cache, before, num_images=len({image.sha256 for image in images}))
+    engines = _engines(index_dir, embedder, cache, before, {image.sha256 for image in images})
     images = [cache.with_facts(image) for image in images]
     places = tuple(None if place is None else str(place.resolve()) for place in (image_dir, dataset_dir))
     if (
@@ -244,11 +244,11 @@ def _finish(
 
 
 def _engines(
-    index_dir: Path, embedder: Embedder, cache: EmbeddingCache, before: SearchIndex | None, *, num_images: int
+    index_dir: Path, embedder: Embedder, cache: EmbeddingCache, before: SearchIndex | None, checksums: set[str]
 ) -> tuple[Engine, ...]:
     """Return the arithmetics of an index whose new images are embedded; a line tells if they are several."""
-    num_new = cache.num_embedded + cache.num_resumed
-    old = () if before is None or num_new >= num_images else before.info.engines or (_EARLIER,)
+    num_new = cache.num_embedded + len(cache.resumed & checksums)
+    old = () if before is None or num_new >= len(checksums) else before.info.engines or (_EARLIER,)
     if not num_new or embedder.engine in old:
         return old if old != (_EARLIER,) else ()
     if old:

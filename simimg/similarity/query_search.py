@@ -16,7 +16,6 @@ before all others. Verified copies come first:
 from __future__ import annotations
 
 import dataclasses
-import functools
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -66,10 +65,26 @@ class Query:
     views: np.ndarray
     get_fingerprint: Callable[[], Fingerprint]
 
-    @functools.cached_property
+    @property
     def fingerprint(self) -> Fingerprint:
         """Its fingerprint, computed when it is first needed."""
         return self.get_fingerprint()
+
+
+class _LazyFingerprint:
+    """Computes the fingerprint of a query once, and then drops the image, which may have 192 MB. Thread-safe."""
+
+    def __init__(self, image: Image.Image, quality: int | None) -> None:
+        self._image: Image.Image | None = image
+        self._quality = quality
+        self._lock = threading.Lock()
+
+    def __call__(self) -> Fingerprint:
+        with self._lock:
+            if self._image is not None:
+                self._found = fingerprint(self._image, quality=self._quality, as_query=True)
+                self._image = None
+            return self._found
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -186,7 +201,7 @@ def make_query(
 ) -> Query:
     """Return an image, mode RGB, upright, as a query; `data` is the content of its file, if it has one."""
     views = query_views(image, embedder.image_options, data)
-    return Query(path, views, lambda: fingerprint(image, quality=quality, as_query=True))
+    return Query(path, views, _LazyFingerprint(image, quality))
 
 
 def load_queries(paths: Sequence[str], embedder: Embedder) -> Iterator[tuple[str, Query | Refusal]]:

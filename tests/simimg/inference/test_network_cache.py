@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import zipfile
@@ -172,8 +173,80 @@ def test_a_child_process_that_is_killed(model_dir: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr(network_cache.subprocess, "run", died)
     monkeypatch.delitem(sys.modules, "tensorflow")
     found = converted_network(str(model_dir), "embedding")
-    assert found.facts.refused == "the process that converted it ended with SIGKILL"
+    assert found.facts.refused == "the process that converted it ended with signal 9"
     assert not list(model_dir.glob("*.tflite"))
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interruption_of_the_child_is_one_of_the_command(
+    model_dir: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    """A terminal sends Ctrl-C to both; TensorFlow is not started instead."""
+    monkeypatch.setattr(
+        network_cache.subprocess, "run", lambda command, **options: subprocess.CompletedProcess(command, -number)
+    )
+    monkeypatch.delitem(sys.modules, "tensorflow")
+    with pytest.raises(KeyboardInterrupt):
+        converted_network(str(model_dir), "embedding")
+
+
+@pytest.mark.parametrize("error", [MemoryError(), OSError(errno.ENOSPC, "No space left on device")])
+def test_a_fault_of_the_machine_is_not_kept(model_dir: Path, error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
+    import tensorflow as tf
+
+    def fail(self: object) -> None:
+        raise error
+
+    with monkeypatch.context() as patch:
+        patch.setattr(tf.lite.TFLiteConverter.from_concrete_functions.__self__, "convert", fail)
+        assert converted_network(str(model_dir), "embedding").facts.refused
+    assert not list(model_dir.glob("*.tflite"))
+    assert not converted_network(str(model_dir), "embedding").facts.refused
+
+
+def test_what_the_caller_computes_in_is_not_what_a_network_is_converted_in(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    policy = keras.config.dtype_policy()
+    keras.config.set_dtype_policy("mixed_float16")
+    try:
+        converted = converted_network("lite0", "embedding")
+        assert keras.config.dtype_policy().name == "mixed_float16"
+    finally:
+        keras.config.set_dtype_policy(policy)
+    assert converted.facts.refused == ""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "other"))
+    assert converted_network("lite0", "embedding") == converted
+
+
+def test_files_of_the_current_folder_are_no_modules(model_dir: Path, tmp_path: Path) -> None:
+    (tmp_path / "tensorflow.py").write_text("raise ImportError('of the user')")
+    code = "import sys; from simimg.inference.network_cache import converted_network as c; c(sys.argv[1], 'embedding')"
+    command = [sys.executable, "-P", "-c", code, str(model_dir)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert (model_dir / "embedding.tflite").is_file()
+
+
+def test_weights_of_the_same_size_and_mtime_are_other_weights(model_dir: Path, conversions: Counted) -> None:
+    before, times = converted_network(str(model_dir), "embedding"), (model_dir / "model.keras").stat()
+    keras.utils.set_random_seed(5)
+    save_model(model_dir, small(32, 5))
+    os.utime(model_dir / "model.keras", ns=(times.st_atime_ns, times.st_mtime_ns))
+    assert (model_dir / "model.keras").stat().st_size == times.st_size
+    assert converted_network(str(model_dir), "embedding").facts.fingerprint != before.facts.fingerprint
+    assert conversions() == 2
+
+
+def test_a_cache_that_is_no_absolute_path_is_not_used(
+    model_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As that of a user without a home; a folder named ~ would invite to remove the wrong one."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_CACHE_HOME", "~/.cache")
+    assert converted_network("lite0", "embedding").content
+    assert not (tmp_path / "~").exists()
+    assert "Set XDG_CACHE_HOME to a folder that can be written" in caplog.records[-1].getMessage()
 
 
 def test_weights_that_cannot_be_loaded(model_dir: Path, tmp_path: Path) -> None:

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import importlib.util
+import os
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import keras
@@ -54,6 +58,44 @@ def test_bits_do_not_depend_on_the_threads(
     converted: bytes, images: np.ndarray, one_by_one: np.ndarray, num_threads: int
 ) -> None:
     np.testing.assert_array_equal(LiteRtNetwork(converted, num_threads=num_threads)(images), one_by_one)
+
+
+def test_a_forked_process_has_threads_of_its_own(litert: LiteRtNetwork, images: np.ndarray) -> None:
+    expected = litert(images[:2])
+    child = os.fork()
+    if not child:
+        signal.alarm(60)
+        os._exit(0 if np.array_equal(litert(images[:2]), expected) else 1)
+    _, status = os.waitpid(child, 0)
+    assert os.waitstatus_to_exitcode(status) == 0
+
+
+def test_captures_of_standard_error_may_overlap() -> None:
+    """Standard error is given back when the last one ends, and what was written is shown only after an error."""
+    code = """if True:
+        import os, threading, time
+        from simimg.standard_error import captured_stderr
+
+        def capture(begin, end):
+            time.sleep(begin)
+            with captured_stderr():
+                os.write(2, b"noise ")
+                time.sleep(end)
+
+        for _ in range(3):
+            threads = [threading.Thread(target=capture, args=times) for times in ((0, 0.2), (0.1, 0.2), (0.05, 0.05))]
+            [thread.start() for thread in threads]
+            [thread.join() for thread in threads]
+            os.write(2, b"shown ")
+        try:
+            with captured_stderr():
+                os.write(2, b"reason ")
+                raise ValueError
+        except ValueError:
+            os.write(2, b"end")
+    """
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stderr == "shown shown shown reason end"
 
 
 def test_no_images(litert: LiteRtNetwork) -> None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import gc
 import os
 import shutil
 import signal
 import subprocess
 import sys
 import time
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,8 +21,10 @@ from PIL import Image
 from simimg.inference.inference_engine import Engine, instruction_set
 from simimg.inference.litert_network import LiteRtNetwork
 from simimg.inference.network_cache import converted_network
+from simimg.similarity import embedding_cache, index_update
 from simimg.similarity.embeddings import Embedder, load_embedder
 from simimg.similarity.index_update import index_folder
+from simimg.similarity.query_search import make_query
 from simimg.similarity.search_index import SearchIndex
 from tfrecords.convert.image.decoder import load_image
 from tfrecords.format.atomic_files import parse_json, write_json
@@ -199,9 +203,60 @@ def test_an_index_of_an_earlier_version(
     (told,) = [record.getMessage() for record in caplog.records]
     assert told.startswith(f"{older}: what is new is embedded by LiteRT ")
     assert told.endswith("what was known is by TensorFlow of an earlier version, float32, unknown; "
-                         "such vectors differ by at most 5e-07")  # fmt: skip
+                         "such vectors differ by at most 1e-05")  # fmt: skip
     assert [engine.library for engine in update.index.info.engines] == ["TensorFlow", "LiteRT"]
     assert update.index.info.engines == SearchIndex.open(older).info.engines
+
+
+def test_engines_of_images_that_are_gone_are_not_told(
+    lite0: Embedder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An interrupted run has embedded images on another engine, which are gone when the next run ends."""
+    first = dataclasses.replace(lite0, engine=Engine("LiteRT", "1", "float32", "a"))
+    second = dataclasses.replace(lite0, engine=Engine("LiteRT", "2", "float32", "b"))
+    photos = tmp_path / "photos"
+    draw(photos / "a.png", 1)
+    index_folder(tmp_path / "i", photos, first)
+    draw(photos / "b.png", 2)
+    with monkeypatch.context() as patch:
+        patch.setattr(embedding_cache, "_IMAGES_PER_PART", 1)
+        patch.setattr(index_update, "write_generation", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            index_folder(tmp_path / "i", photos, second)
+    (photos / "b.png").unlink()
+    assert index_folder(tmp_path / "i", photos, second).index.info.engines == (first.engine,)
+
+
+def test_an_interrupted_run_is_not_resumed_with_other_pixels(
+    lite0: Embedder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of imported weights, the fingerprint ends with the size of the images."""
+    embedder = dataclasses.replace(lite0, fingerprint=f"{'f' * 64}-224")
+    photos = tmp_path / "photos"
+    draw(photos / "a.png", 1)
+    with monkeypatch.context() as patch:
+        patch.setattr(embedding_cache, "_IMAGES_PER_PART", 1)
+        patch.setattr(index_update, "write_generation", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            index_folder(tmp_path / "i", photos, embedder)
+    other = dataclasses.replace(lite0, fingerprint=f"{'f' * 64}-288")
+    assert index_folder(tmp_path / "i", photos, other).num_embedded == 1
+
+
+def interrupted(*arguments: object, **options: object) -> None:
+    raise KeyboardInterrupt
+
+
+def test_a_query_keeps_no_image(lite0: Embedder) -> None:
+    """Some dozens wait at a time, and a photo has 36 MB."""
+    image = Image.new("RGB", (300, 200), "navy")
+    kept = weakref.ref(image)
+    query = make_query("", image, lite0)
+    del image
+    assert kept() is not None
+    assert query.fingerprint is query.fingerprint
+    gc.collect()
+    assert kept() is None
 
 
 def test_another_engine_is_mixed_and_another_precision_refused(
