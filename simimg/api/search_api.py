@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import tempfile
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
@@ -77,7 +78,7 @@ def search(index_dir: Folder, image: Folder | Image.Image, *, k: int = 5, by: st
         >>> best.path.name, best.similarity, best.reasons
         ('image_0002.jpg', 1.0, ('the same pixels',))
     """
-    with Searcher(index_dir) as searcher:
+    with Searcher(index_dir, once=True) as searcher:
         return searcher.search(image, k=k, by=by)
 
 
@@ -92,8 +93,8 @@ class Searcher:
         ('fishes/image_0002.jpg', True, ('mirrored',))
     """
 
-    def __init__(self, index_dir: Folder) -> None:
-        """Open an index.
+    def __init__(self, index_dir: Folder, *, once: bool = False) -> None:
+        """Open an index; `once` is for a search or two, which then take less memory.
 
         Raises:
             SearchIndexError: the folder is not an index, is damaged, or its model has changed.
@@ -101,7 +102,7 @@ class Searcher:
         from simimg.similarity.query_search import Finder
         from simimg.similarity.search_index import SearchIndex
 
-        self.index: SearchIndex = SearchIndex.open(Path(index_dir))
+        self.index: SearchIndex = dataclasses.replace(SearchIndex.open(Path(index_dir)), once=once)
         self._finder = Finder(self.index, self.index.load_embedder())
 
     def search(self, image: Folder | Image.Image, *, k: int = 5, by: str = "copy") -> list[SearchResult]:

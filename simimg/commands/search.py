@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 JSON_KEYS = "results"
 
 _TILE_PX = 320
+_FEW = 4  # images, for which little memory matters more than the time of a search
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -50,7 +51,8 @@ class Options:
 def run(options: Options) -> Result:
     """Search for all given images, with a progress bar."""
     refused: list[str] = []
-    with api.Searcher(options.index_dir) as searcher, progress_bar(None, "searching") as bar:
+    few = len(options.images) <= _FEW and not any(Path(image).is_dir() for image in options.images)
+    with api.Searcher(options.index_dir, once=few) as searcher, progress_bar(None, "searching") as bar:
         found = searcher.search_files(
             options.images, k=options.k, by=options.by, refused=noting_skipped(refused), progress=showing(bar)
         )

@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 
 from simimg.determinism import inner_products, one_blas_thread, ordered_sum, product_error
+from simimg.similarity.vector_rows import ChosenRows, VectorRows
 from tfrecords.machine_limits import num_cores
 
 EXACT_UP_TO = 200_000
@@ -46,24 +47,7 @@ _PROBED_QUERIES = 200
 _Nearest = tuple[np.ndarray, np.ndarray]  # similarities or products, and rows
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class _Chosen:
-    """Some rows of an array as an array of their own, without a copy of all of them."""
-
-    array: np.ndarray | _Chosen
-    rows: np.ndarray
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def __getitem__(self, key: slice | np.ndarray) -> np.ndarray:
-        return self.array[self.rows[key]]
-
-
-_Vectors = np.ndarray | _Chosen
-
-
-def nearest(vectors: _Vectors, queries: np.ndarray, k: int, among: np.ndarray | None = None) -> _Nearest:
+def nearest(vectors: VectorRows, queries: np.ndarray, k: int, among: np.ndarray | None = None) -> _Nearest:
     """Return the `k` nearest vectors of each query, best first; equal ones in the order of their rows.
 
     BLAS proposes every vector that may be among the nearest within its rounding error. The proposals are compared by
@@ -79,7 +63,7 @@ def nearest(vectors: _Vectors, queries: np.ndarray, k: int, among: np.ndarray | 
         Inner products float32 and rows int64, both `[num_queries, min(k, number of searched vectors)]`.
     """
     if among is not None and len(chosen := np.flatnonzero(among)) <= len(vectors) // _COPIED_SHARE:
-        values, places = nearest(_Chosen(vectors, chosen), queries, k)
+        values, places = nearest(ChosenRows(vectors, chosen), queries, k)
         return values, chosen[places]
     count = min(k, len(vectors) if among is None else len(chosen))
     queries = np.ascontiguousarray(queries, np.float32)
@@ -87,7 +71,7 @@ def nearest(vectors: _Vectors, queries: np.ndarray, k: int, among: np.ndarray | 
 
 
 def _compared(
-    vectors: _Vectors, queries: np.ndarray, count: int, propose: Callable[[np.ndarray, int], _Nearest]
+    vectors: VectorRows, queries: np.ndarray, count: int, propose: Callable[[np.ndarray, int], _Nearest]
 ) -> _Nearest:
     """Return the `count` nearest of each query among those that are proposed; -inf and `_NO_ROW` if there are fewer.
 
@@ -111,7 +95,7 @@ def _compared(
     return values, rows
 
 
-def _proposed(vectors: _Vectors, queries: np.ndarray, most: int, among: np.ndarray | None) -> _Nearest:
+def _proposed(vectors: VectorRows, queries: np.ndarray, most: int, among: np.ndarray | None) -> _Nearest:
     """Return the `most` nearest of each query by BLAS, best first: products and rows, `[num_queries, most]`.
 
     If there are fewer vectors, the last products are -inf and the last rows `_NO_ROW`. Threads, one per core with this
@@ -170,7 +154,7 @@ def _products(block: np.ndarray, queries: np.ndarray) -> np.ndarray:
     return products
 
 
-def _similarities(vectors: _Vectors, rows: np.ndarray, queries: np.ndarray, query_of: np.ndarray) -> np.ndarray:
+def _similarities(vectors: VectorRows, rows: np.ndarray, queries: np.ndarray, query_of: np.ndarray) -> np.ndarray:
     """Return the similarity of the vector at each row to the closest view of its query: float32 `[n]`.
 
     `rows` and `query_of`, int64 `[n]`, are places in `vectors` and `queries`. Pairs are compared block by block: all

@@ -37,6 +37,7 @@ from simimg.similarity.image_table import ImageTable, IndexedImage
 from simimg.similarity.index_info import INFO_FILE, IndexInfo, locked_index, remove_thumbnails
 from simimg.similarity.nearest_neighbors import EXACT_UP_TO, Cells, build_cells, nearest, open_cells
 from simimg.similarity.projection import BY, Projection, fit_projection
+from simimg.similarity.vector_rows import OnePass
 from tfrecords.convert.sources import unprintable
 from tfrecords.format.atomic_files import TEMPORARY, atomic_folder, file_identity, parse_json, write_json
 
@@ -50,13 +51,12 @@ _IMAGES_FILE = "images.arrow"
 _OLDER_IMAGES_FILE = "pictures.parquet"
 _PROJECTED_ROWS = 8192
 _ATTEMPTS = 3  # to open an index that another process writes; writing a generation takes longer than opening one
-# Errors of NumPy, zipfile, faiss and Arrow when they read a damaged file.
+# Of NumPy, zipfile, faiss and Arrow when they read a damaged file.
 _DAMAGE = (
     ValueError, TypeError, KeyError, AttributeError, OSError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error,
     pa.ArrowException,
 )  # fmt: skip
-# Of an OSError that a missing or damaged file causes. Arrow's errors about checksums have no number, and zipfile seeks
-# before the start of a file whose offsets are damaged (EINVAL).
+# Of a missing or damaged file; zipfile seeks before the start of a file whose offsets are damaged (EINVAL).
 _ERRNOS_OF_DAMAGE = (None, errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EINVAL)
 
 
@@ -145,6 +145,7 @@ class SearchIndex:
         projections: by name.
         vectors: float32 `[num_images, dim]` by projection, memory-mapped.
         cells: by projection, for more than 200,000 images.
+        once: whether it is opened for a search or two, and should take little memory.
     """
 
     index_dir: Path
@@ -154,6 +155,7 @@ class SearchIndex:
     projections: Mapping[str, Projection]
     vectors: Mapping[str, np.ndarray]
     cells: Mapping[str, Cells]
+    once: bool = False
 
     @property
     def pictures(self) -> ImageTable:
@@ -222,10 +224,7 @@ class SearchIndex:
     def load_embedder(self, *, many: bool = False) -> Embedder:
         """Return the model that made the embeddings, in their precision; see `simimg.similarity.embeddings`.
 
-        Raises:
-            ModelError: the model is gone.
-            UsageError: as ModelError, or this machine cannot compute in that precision.
-            SearchIndexError: the model's weights have changed since.
+        Raises SearchIndexError if the model's weights have changed since, and whatever `load_embedder` raises.
         """
         embedder = load_embedder(self.info.model, precision=self.info.precision, many=many)
         self.check_model(embedder)
@@ -241,7 +240,8 @@ class SearchIndex:
         """
         if by in self.cells:
             return self.cells[by].nearest(queries, k, among)
-        return nearest(self.vectors[by], queries, k, among)
+        vectors = self.vectors[by]
+        return nearest(OnePass(vectors) if self.once and isinstance(vectors, np.memmap) else vectors, queries, k, among)
 
     def search(
         self, queries: np.ndarray, k: int, by: str = "copy", *, among: np.ndarray | None = None

@@ -531,3 +531,17 @@ def test_a_name_that_is_no_utf8_is_found(tmp_path: Path) -> None:
     assert rows[0].path == r"gr\xfcn.jpg"
     assert [opened.path_of(picture).name for picture in opened.images] == [name, r"odd\xfc.jpg", "gone.jpg"]
     assert opened.path_of(opened.images[0]).exists()
+
+
+@pytest.mark.parametrize("among", [None, "few", "most"])
+def test_an_index_that_is_opened_once_finds_the_same(tmp_path: Path, among: str | None) -> None:
+    vectors = unit(np.random.default_rng(0).normal(size=(20_000, 8)))
+    index = make(tmp_path / "i", vectors)
+    chosen = (
+        None if among is None else np.random.default_rng(1).uniform(size=20_000) < (0.05 if among == "few" else 0.9)
+    )
+    queries = unit(np.random.default_rng(2).normal(size=(3, 4, 8)))
+    expected = index.nearest_vectors(queries, 7, among=chosen)
+    found = dataclasses.replace(index, once=True).nearest_vectors(queries, 7, among=chosen)
+    for ours, theirs in zip(found, expected, strict=True):
+        np.testing.assert_array_equal(ours, theirs)
