@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image, ImageEnhance, ImageFilter, ImageOps
+from PIL import Image, ImageColor, ImageDraw, ImageEnhance, ImageFilter, ImageOps
 
 from simimg.similarity.affine import area, determinant, inverse, part_in_unit_square, transform
 from simimg.similarity.evaluation.image_edits import EDITS
 from simimg.similarity.fingerprint import fingerprint, jpeg_quality, luma
 from simimg.similarity.keypoints import align, detect
-from simimg.similarity.match_verification import _agreement, verify
+from simimg.similarity.match_verification import HARMLESS, _agreement, verify
 
 
 def verified(query: Image.Image, original: Image.Image):
@@ -56,6 +56,61 @@ def test_a_photo_that_was_saved_again_is_verified_both_ways(scene, seed: int) ->
             assert found is not None, (quality, factor)
             assert found.similarity > 0.9, (quality, factor)
             assert not [reason for reason in found.reasons if "cropped" in reason or "pasted" in reason]
+
+
+def gradient(colors: tuple[str, str], size: tuple[int, int] = (640, 400)) -> Image.Image:
+    """A sky: one color fades into another from top to bottom."""
+    top, bottom = (np.array(ImageColor.getrgb(color), np.float64) for color in colors)
+    share = np.linspace(0, 1, size[1])[:, None, None] ** 1.3
+    pixels = top + (bottom - top) * np.broadcast_to(share, (size[1], size[0], 1))
+    return Image.fromarray(np.rint(pixels).astype(np.uint8))
+
+
+SKIES = [("navy", "orange"), ("skyblue", "white"), ("teal", "lightgreen"), ("black", "gray"), ("purple", "pink")]
+
+
+def page(seed: int) -> Image.Image:
+    """A blank page under a lamp, with a few pencil strokes."""
+    y, x = np.mgrid[:500, :360]
+    light = 245 - 70 * ((x - 120) ** 2 + (y - 90) ** 2) / 300_000
+    image = Image.fromarray(np.rint(light).astype(np.uint8)).convert("RGB")
+    rng, draw = np.random.default_rng(seed), ImageDraw.Draw(image)
+    for _ in range(4):
+        start = rng.integers(20, 320, 2)
+        draw.line([tuple((start + step).tolist()) for step in rng.integers(-18, 19, (5, 2))], fill=(120, 120, 125))
+    return image
+
+
+@pytest.mark.parametrize("images", [[gradient(sky) for sky in SKIES], [page(seed) for seed in range(5)]])
+def test_smooth_images_are_no_copies_of_each_other(images: list[Image.Image]) -> None:
+    """Not even turned or mirrored: any two of them correlate in some orientation."""
+    found = [fingerprint(image) for image in images]
+    for row, one in enumerate(found):
+        for other in (*found[:row], *found[row + 1 :]):
+            assert verify(one, other) is None
+
+
+@pytest.mark.parametrize(
+    "image", [gradient(SKIES[0]), gradient(SKIES[3]), page(0), Image.new("RGB", (300, 200), "red")]
+)
+@pytest.mark.parametrize(("quality", "factor"), [(97, 1.0), (30, 1.0), (60, 0.5), (80, 2.0)])
+def test_a_smooth_image_that_was_saved_again_is_a_copy(image: Image.Image, quality: int, factor: float) -> None:
+    buffer = io.BytesIO()
+    image.resize((round(image.width * factor), round(image.height * factor))).save(buffer, "JPEG", quality=quality)
+    ours, theirs = fingerprint(image), fingerprint(Image.open(buffer), quality=quality)
+    for query, candidate in ((ours, theirs), (theirs, ours)):
+        found = verify(query, candidate)
+        assert found is not None
+        assert found.similarity > 0.9
+        assert all(reason.startswith(HARMLESS) for reason in found.reasons), found.reasons
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_a_strongly_blurred_copy_is_still_found(scene, seed: int) -> None:
+    """It has few keypoints or none, and is aligned as a whole."""
+    found = verified(scene(seed).filter(ImageFilter.GaussianBlur(8)), scene(seed))
+    assert found is not None
+    assert "blurred" in found.reasons
 
 
 COEFFICIENT = st.floats(-3, 3, allow_nan=False, width=32)
