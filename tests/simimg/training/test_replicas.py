@@ -11,6 +11,8 @@ from simimg.augment import AugmentConfig, augment
 from simimg.input import Order, open_reader
 from simimg.training import StepInfo, TrainConfig, Watcher, distribute, make_strategy, train
 
+pytestmark = pytest.mark.own_process
+
 AUGMENTS_BY_XLA = True
 AUGMENTATION = AugmentConfig(rotation_degrees=20, horizontal_flip=True, crop_min_area=0.5, colour_jitter=0.3)
 

@@ -14,6 +14,8 @@ from simimg.errors import CorruptRecordError, UsageError
 from simimg.training import TrainConfig, Watcher, builders, load_model, load_run, run_setup, train
 from simimg.training.builders import build_model, build_optimizer
 
+pytestmark = pytest.mark.own_process
+
 
 def equal(mine: list[np.ndarray], theirs: list[np.ndarray]) -> bool:
     return all(np.allclose(a, b, rtol=0, atol=1e-7) for a, b in zip(mine, theirs, strict=True))
