@@ -1,6 +1,6 @@
 """A converted network on the processor by OpenVINO, in bfloat16: half of LiteRT's time where the processor has it.
 
-bfloat16 has 8 bits of precision instead of 24: embeddings of lite0 have a cosine of 0.998 and more to those in float32.
+bfloat16 has 8 bits of precision instead of 24: embeddings of lite0 have a cosine of 0.997 and more to those in float32.
 OpenVINO accepts any precision without a word and computes in float32 where the processor lacks it, so the precision is
 read back.
 """
