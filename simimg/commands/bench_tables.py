@@ -93,12 +93,12 @@ def augmentations_table(costs: AugmentationCosts) -> list[str]:
 def engines_table(found: EngineSpeeds) -> list[str]:
     """Return the engines, and how far their results are from TensorFlow's."""
     rows: list[tuple[str, ...]] = [
-        ("", "ms/image", "95 % interval", "processor ms", "as fast as TensorFlow", "difference", "cosine", "same bits"),
+        ("", "ms/image", "95 % interval", "processor ms", "to TensorFlow", "difference", "cosine", "same bits"),
     ]
     for engine in found.engines:
         same = [
-            f"{name}: {'-' if value is None else 'yes' if value else 'NO'}"
-            for name, value in (("batches", engine.same_in_batches), ("threads", engine.same_with_threads))
+            "-" if value is None else "yes" if value else "NO"
+            for value in (engine.same_in_batches, engine.same_with_threads)
         ]
         rows.append(
             (
@@ -112,10 +112,10 @@ def engines_table(found: EngineSpeeds) -> list[str]:
             )
         )
     lines = [f"engines: {found.what}", *aligned(rows)]
-    lines.append(
-        "difference: the largest of a number of the unit vectors to TensorFlow's; cosine: the least to TensorFlow's; "
-        "same bits: in batches of 1, 8 and 32, and with one thread as with all"
-    )
+    lines += [
+        "to TensorFlow: as fast; difference: the largest of a number of the unit vectors; cosine: the least",
+        "same bits: in batches of 1, 8 and 32, and with one thread as with all",
+    ]
     return [*lines, *(f"not measured: {name}: {reason}" for name, reason in found.not_measured.items())]
 
 

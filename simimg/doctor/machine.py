@@ -15,7 +15,7 @@ import psutil
 from simimg.doctor.check_result import CheckResult, gigabytes
 from tfrecords.machine_limits import cpu_quota, memory_limit, visible_cores
 
-_PACKAGES = ("tensorflow", "keras", "numpy", "pillow")
+_PACKAGES = ("tensorflow", "keras", "ai-edge-litert", "numpy", "pillow")
 
 _MIN_FREE_BYTES = 1 << 30  # TensorFlow alone takes 0.5 GB, a worker process up to 0.25 GB
 # More than the caches of most processors; on processors with larger caches, the speed of the cache is measured.

@@ -42,7 +42,7 @@ def write_bench_report(
             section("plot", "", drawn),
             section("figures", "", f'<div class="scroll"><pre class="lines">{shown}</pre></div>'),
             section("left out", "", missing),
-            section("repeat the measurement", "", command(repeat)),
+            section("repeat it", "", command(repeat)),
             machine_section(machine),
         ],
     )
