@@ -9,6 +9,8 @@ from PIL import Image, ImageOps
 
 from simimg.cli import main
 
+pytestmark = pytest.mark.own_process
+
 
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:

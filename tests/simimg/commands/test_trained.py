@@ -15,6 +15,8 @@ from simimg.training import load_model
 from tfrecords.convert.engine import convert
 from tfrecords.convert.plan.convert_config import ConvertConfig
 
+pytestmark = pytest.mark.own_process
+
 
 @pytest.fixture(scope="module")
 def dataset_dir(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
