@@ -64,11 +64,23 @@ def load_network(model: str, output: str) -> tuple[keras.Model, str]:
         finally:
             keras.config.set_dtype_policy(policy)
     network, info = load_model(Path(model))
+    network = _in_float32(network)
     if info.class_names:
         fingerprint = file_sha256(Path(model) / MODEL_FILE)
     else:  # a second import is the same model, although the times in its file differ
         fingerprint = f"{_weights_sha256(network)}-{info.image_size}"
     return network if output == "probabilities" else search_embedder(network), fingerprint
+
+
+def _in_float32(network: keras.Model) -> keras.Model:
+    """Return a network that was trained in mixed precision, which LiteRT lacks, with the same weights in float32."""
+    text = json.dumps(network.get_config())
+    plain = text.replace('"mixed_bfloat16"', '"float32"').replace('"mixed_float16"', '"float32"')
+    if plain == text:
+        return network
+    rebuilt = type(network).from_config(json.loads(plain))
+    rebuilt.set_weights(network.get_weights())
+    return rebuilt
 
 
 def convert_network(model: str, output: str, *, refused: str = "") -> tuple[bytes, NetworkFacts]:

@@ -23,6 +23,7 @@ from simimg.inference.inference_engine import has_bfloat16, instruction_set, may
 from simimg.inference.litert_network import LiteRtNetwork
 from simimg.inference.network import open_network
 from simimg.models.backbones import small
+from simimg.models.heads import search_embedder
 from simimg.models.model_folder import save_folder
 from simimg.models.saved_model import VIEWS, views_of
 from tfrecords.convert.image.decoder import ImageOptions
@@ -181,6 +182,25 @@ def test_a_network_that_litert_cannot_run_is_computed_by_tensorflow(
         assert "computed by TensorFlow" in told
         assert "Igamma" in told
         np.testing.assert_allclose(opened(images), through.predict(images, verbose=0), atol=1e-5)
+
+
+@pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])
+@pytest.mark.parametrize("output", ["embedding", "probabilities"])
+def test_a_network_of_mixed_precision_is_computed_in_float32(
+    tmp_path: Path, images: np.ndarray, policy: str, output: str
+) -> None:
+    """LiteRT has no operations for less; the results are those of training but for its rounding."""
+    keras.utils.set_random_seed(3)
+    keras.config.set_dtype_policy(policy)
+    try:
+        model = small(32, 5)
+    finally:
+        keras.config.set_dtype_policy("float32")
+    save_folder(tmp_path / "run", model, info())
+    opened = open_network(str(tmp_path / "run"), output)
+    assert (opened.engine.library, opened.engine.precision) == ("LiteRT", "float32")
+    expected = (model if output == "probabilities" else search_embedder(model)).predict(images, verbose=0)
+    np.testing.assert_allclose(opened(images), expected, atol=0.03)
 
 
 def test_a_network_that_differs_is_not_used(model_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
