@@ -11,7 +11,6 @@ from __future__ import annotations
 import dataclasses
 import importlib.util
 import os
-import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
@@ -22,6 +21,7 @@ import numpy as np
 
 from simimg.bench.image_sets import ImageSet
 from simimg.bench.measurements import Estimate, Run, estimate, ratios, take_turns, timed
+from simimg.child_process import last_message, run_module
 from simimg.errors import SimimgError, UsageError
 from simimg.image_files import LoadedFile, load_files
 from simimg.inference.inference_engine import has_bfloat16
@@ -189,12 +189,9 @@ def _outputs_of_one_core(images: np.ndarray) -> dict[str, np.ndarray]:
     with tempfile.TemporaryDirectory(prefix="one-core-") as folder:
         given, wanted = Path(folder) / "images.npy", Path(folder) / "outputs.npz"
         np.save(given, images)
-        command = [sys.executable, "-P", "-m", "simimg.bench.embedding_speed", str(given), str(wanted)]
-        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
-        done = subprocess.run(command, capture_output=True, env=environment, cwd=folder, check=False)
+        done = run_module("simimg.bench.embedding_speed", str(given), str(wanted), folder=Path(folder))
         if done.returncode:
-            last = done.stderr.decode(errors="replace").strip().rpartition("\n")[2]
-            raise SimimgError(f"the engines cannot run in a process with one core: {last}")
+            raise SimimgError(f"the engines cannot run in a process with one core: {last_message(done)}")
         with np.load(wanted) as file:
             return dict(file)
 

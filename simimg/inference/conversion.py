@@ -36,7 +36,6 @@ if TYPE_CHECKING:
     import keras
     import tensorflow as tf
 
-_TOLERANCE = MAX_DIFFERENCE
 _NUM_CHECKED = 12
 
 
@@ -100,9 +99,14 @@ def convert_network(model: str, output: str, *, refused: str = "") -> tuple[byte
         if not refused:
             content, reason = _tflite(network)
         if not reason:
-            difference = _largest_difference(network, content)
-            if not difference <= _TOLERANCE:  # also if it is not a number
-                reason = f"its output differs from TensorFlow's by {difference:.1e}"
+            try:
+                converted = LiteRtNetwork(content, num_threads=1)
+            except (ValueError, RuntimeError) as error:  # it lacks an operation that the converter has
+                reason = _first_line(error)
+            else:
+                difference = _largest_difference(network, converted)
+                if not difference <= MAX_DIFFERENCE:  # also if it is not a number
+                    reason = f"its output differs from TensorFlow's by {difference:.1e}"
     facts = NetworkFacts(
         fingerprint=fingerprint,
         image_size=int(network.input_shape[1]),
@@ -131,21 +135,16 @@ def _tflite(network: keras.Model) -> tuple[bytes, str]:
 
     converter = tf.lite.TFLiteConverter.from_concrete_functions([forward.get_concrete_function()], tf.Module())
     try:
-        content = converter.convert()
+        return converter.convert(), ""
     except Exception as error:
         if type(error).__name__ != "ConverterError":  # which is in no public module
             raise ConversionFailed(_first_line(error)) from error
         missing = re.search(r"(?:Custom|Select|Flex) ops: (.+)", str(error))
         return b"", f"LiteRT lacks the operations {missing[1]}" if missing else _first_line(error)
-    try:
-        LiteRtNetwork(content, num_threads=1)
-    except (ValueError, RuntimeError) as error:  # it lacks an operation that the converter has
-        return b"", _first_line(error)
-    return content, ""
 
 
-def _largest_difference(network: keras.Model, content: bytes) -> float:
-    converted, differences = LiteRtNetwork(content, num_threads=1), []
+def _largest_difference(network: keras.Model, converted: LiteRtNetwork) -> float:
+    differences = []
     for image in _check_images(int(network.input_shape[1])):  # one by one, which takes less memory
         expected = network(image[None].astype(np.float32), training=False).numpy()
         differences.append(np.abs(converted(image[None]) - expected).max())

@@ -18,7 +18,6 @@ import json
 import logging
 import os
 import signal
-import subprocess
 import sys
 import zipfile
 import zlib
@@ -27,6 +26,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from simimg.child_process import last_message, run_module
 from simimg.errors import ModelError
 from simimg.models.model_folder import MODEL_FILE, finished_file
 from simimg.models.torch_pickle import lite_file
@@ -202,18 +202,14 @@ def _converted(model: str, output: str) -> tuple[bytes, NetworkFacts]:
         from simimg.inference.conversion import convert_network
 
         return convert_network(model, output)
-    # Not from the current folder (-P), whose files may have the names of modules.
-    command = [sys.executable, "-P", "-m", "simimg.inference.conversion", model, output]
-    modules = os.pathsep.join(path or os.getcwd() for path in sys.path)
-    environment = {**os.environ, "PYTHONPATH": modules, "CUDA_VISIBLE_DEVICES": "-1"}
-    done = subprocess.run(command, capture_output=True, env=environment, check=False)
+    done = run_module("simimg.inference.conversion", model, output, environment={"CUDA_VISIBLE_DEVICES": "-1"})
     if done.returncode == CANNOT_LOAD:
         raise ModelError(done.stdout.decode())
     if done.returncode in (-signal.SIGINT, -signal.SIGTERM):  # which this process gets, too
         raise KeyboardInterrupt
     if done.returncode:
-        last = done.stderr.decode(errors="replace").strip().rpartition("\n")[2]
         how = f"exit code {done.returncode}" if done.returncode > 0 else f"signal {-done.returncode}"
+        last = last_message(done)
         raise ConversionFailed(f"the process that converted it ended with {how}{f': {last}' if last else ''}")
     facts, content = done.stdout.split(b"\n", 1)
     return content, NetworkFacts(**json.loads(facts))

@@ -45,9 +45,8 @@ class EmbeddingCache:
         self._part: list[str] = []
         if before is not None:
             self._add_known(before.images.column, before.embeddings)
-        known = set(self._known)
+        self.resumed: set[str] = set()
         self._num_parts = self._load_parts()
-        self.resumed = self._known.keys() - known
 
     def __contains__(self, sha256: object) -> bool:
         return sha256 in self._known
@@ -111,6 +110,7 @@ class EmbeddingCache:
             try:
                 with np.load(path) as part:
                     self._add_known(part.__getitem__, part["embeddings"])
+                    self.resumed.update(part["sha256"].tolist())
             except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
                 if not is_system_error(error):  # damaged by a power failure
                     path.unlink()

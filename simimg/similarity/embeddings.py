@@ -83,15 +83,16 @@ def load_embedder(
         UsageError: `model` is neither, or this machine cannot compute in that precision.
         ModelError: the folder has no finished run, or the shipped weights are not installed.
     """
-    if model not in SHIPPED_MODELS and not Path(model).is_dir():
+    is_shipped, folder = model in SHIPPED_MODELS, Path(model)
+    if not is_shipped and not folder.is_dir():
         raise UsageError(
             f"--model={model} is neither a folder of a trained model nor one of {', '.join(SHIPPED_MODELS)}."
         )
-    options = None if model in SHIPPED_MODELS else options_of(load_run(Path(model)))
+    options = None if is_shipped else options_of(load_run(folder))
     opened = open_network(model, "embedding", precision=precision, many=many)
     options = options or ImageOptions(image_size=opened.facts.image_size)
     return Embedder(
-        model if model in SHIPPED_MODELS else str(Path(model)),
+        model if is_shipped else str(folder),
         opened.facts.fingerprint,
         dim=opened.facts.dim,
         network=opened,

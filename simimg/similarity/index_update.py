@@ -230,7 +230,6 @@ def _finish(
             engines=engines,
         )
     cache.remove_parts()
-    changed = before is not None and index.info.generation != before.info.generation
     paths = set(index.images.column("path"))
     num_removed = sum(path not in paths for path in before.images.column("path")) if before else 0
     return IndexUpdate(
@@ -239,7 +238,7 @@ def _finish(
         len(paths) - cache.num_embedded,
         num_removed,
         tuple(refused),
-        outdated=bool(index.info.thresholds) and changed and _is_another(before, index),
+        outdated=before is not None and bool(index.info.thresholds) and _is_another(before, index),
     )
 
 
@@ -262,11 +261,13 @@ def _engines(
     return (*old, embedder.engine)
 
 
-def _is_another(before: SearchIndex | None, index: SearchIndex) -> bool:
-    """Whether the collection is another one than that on which its thresholds were calibrated."""
+def _is_another(before: SearchIndex, index: SearchIndex) -> bool:
+    """Whether the collection has changed into another one than that on which its thresholds were calibrated."""
+    if index.info.generation == before.info.generation:
+        return False
     fewer, more = sorted((index.info.num_images, index.info.num_calibrated))
-    labels = [set(one.images.column("label")) for one in (before, index) if one is not None]
-    return more >= _GROWTH * fewer or labels[0] != labels[-1]
+    labels, earlier = (set(one.images.column("label")) for one in (index, before))
+    return more >= _GROWTH * fewer or labels != earlier
 
 
 def _open_before(index_dir: Path, embedder: Embedder, *, dataset_dir: Path | None) -> SearchIndex | None:

@@ -71,15 +71,17 @@ class Query:
         return self.get_fingerprint()
 
 
-class _LazyFingerprint:
+class LazyFingerprint:
     """Computes the fingerprint of a query once, and then drops the image, which may have 192 MB. Thread-safe."""
 
     def __init__(self, image: Image.Image, quality: int | None) -> None:
+        """Take an image, mode RGB, upright, and the quality of its JPEG file, see `jpeg_quality`."""
         self._image: Image.Image | None = image
         self._quality = quality
         self._lock = threading.Lock()
 
     def __call__(self) -> Fingerprint:
+        """Return the fingerprint; the first call takes 0.1 s."""
         with self._lock:
             if self._image is not None:
                 self._found = fingerprint(self._image, quality=self._quality, as_query=True)
@@ -201,7 +203,7 @@ def make_query(
 ) -> Query:
     """Return an image, mode RGB, upright, as a query; `data` is the content of its file, if it has one."""
     views = query_views(image, embedder.image_options, data)
-    return Query(path, views, _LazyFingerprint(image, quality))
+    return Query(path, views, LazyFingerprint(image, quality))
 
 
 def load_queries(paths: Sequence[str], embedder: Embedder) -> Iterator[tuple[str, Query | Refusal]]:

@@ -13,11 +13,10 @@ import threading
 from collections import OrderedDict
 
 import numpy as np
-from PIL import Image
 
 from simimg.similarity.embeddings import Embedder
-from simimg.similarity.fingerprint import Fingerprint, fingerprint, jpeg_quality
-from simimg.similarity.query_search import query_views
+from simimg.similarity.fingerprint import jpeg_quality
+from simimg.similarity.query_search import LazyFingerprint, query_views
 from simimg.web.request_guard import RequestError
 from simimg.web.thumbnails import large_jpeg
 from tfrecords.convert.image.decoder import decode
@@ -33,11 +32,12 @@ MAX_PIXELS = 64_000_000
 _KEPT = 6
 
 
-@dataclasses.dataclass(slots=True)
+@dataclasses.dataclass(frozen=True, slots=True)
 class CachedQuery:
     """A query: its id for the browser, its row of the index (-1 for an upload), its views and a JPEG for display.
 
-    `size` is the width and height in px, upright. For the views, see `simimg.similarity.query_search.query_views`.
+    `size` is the width and height in px, upright. For the views and the fingerprint, see
+    `simimg.similarity.query_search`.
     """
 
     name: str
@@ -45,17 +45,7 @@ class CachedQuery:
     views: np.ndarray
     size: tuple[int, int]
     jpeg: bytes
-    _image: Image.Image | None
-    _quality: int | None
-    _fingerprint: Fingerprint | None = None
-
-    def get_fingerprint(self) -> Fingerprint:
-        """Return the fingerprint. The first call takes 0.1 s. Not thread-safe."""
-        if self._fingerprint is None:
-            assert self._image is not None
-            self._fingerprint = fingerprint(self._image, quality=self._quality, as_query=True)
-            self._image = None  # up to 192 MB
-        return self._fingerprint
+    get_fingerprint: LazyFingerprint
 
 
 class QueryCache:
@@ -92,8 +82,7 @@ class QueryCache:
             views=views,
             size=image.size,
             jpeg=large_jpeg(image),
-            _image=image,
-            _quality=jpeg_quality(data),
+            get_fingerprint=LazyFingerprint(image, jpeg_quality(data)),
         )
         with self._lock:
             self._kept[query.name] = query

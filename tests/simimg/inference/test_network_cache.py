@@ -172,7 +172,7 @@ def died(command: list[str], **options: object) -> subprocess.CompletedProcess[b
 
 def test_a_child_process_that_is_killed(model_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The work goes on by TensorFlow, and the next command tries again."""
-    monkeypatch.setattr(network_cache.subprocess, "run", died)
+    monkeypatch.setattr(subprocess, "run", died)
     monkeypatch.delitem(sys.modules, "tensorflow")
     found = converted_network(str(model_dir), "embedding")
     assert found.facts.refused == "the process that converted it ended with signal 9"
@@ -184,9 +184,7 @@ def test_an_interruption_of_the_child_is_one_of_the_command(
     model_dir: Path, monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:
     """A terminal sends Ctrl-C to both; TensorFlow is not started instead."""
-    monkeypatch.setattr(
-        network_cache.subprocess, "run", lambda command, **options: subprocess.CompletedProcess(command, -number)
-    )
+    monkeypatch.setattr(subprocess, "run", lambda command, **options: subprocess.CompletedProcess(command, -number))
     monkeypatch.delitem(sys.modules, "tensorflow")
     with pytest.raises(KeyboardInterrupt):
         converted_network(str(model_dir), "embedding")

@@ -204,7 +204,7 @@ def test_a_network_of_mixed_precision_is_computed_in_float32(
 
 
 def test_a_network_that_differs_is_not_used(model_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("simimg.inference.conversion._TOLERANCE", 0.0)
+    monkeypatch.setattr("simimg.inference.conversion.MAX_DIFFERENCE", 0.0)
     opened = open_network(str(model_dir), "embedding")
     assert opened.engine.library == "TensorFlow"
     assert opened.facts.refused.startswith("its output differs from TensorFlow's by ")

@@ -218,11 +218,7 @@ def test_engines_of_images_that_are_gone_are_not_told(
     draw(photos / "a.png", 1)
     index_folder(tmp_path / "i", photos, first)
     draw(photos / "b.png", 2)
-    with monkeypatch.context() as patch:
-        patch.setattr(embedding_cache, "_IMAGES_PER_PART", 1)
-        patch.setattr(index_update, "write_generation", interrupted)
-        with pytest.raises(KeyboardInterrupt):
-            index_folder(tmp_path / "i", photos, second)
+    interrupt(monkeypatch, tmp_path / "i", photos, second)
     (photos / "b.png").unlink()
     assert index_folder(tmp_path / "i", photos, second).index.info.engines == (first.engine,)
 
@@ -234,17 +230,22 @@ def test_an_interrupted_run_is_not_resumed_with_other_pixels(
     embedder = dataclasses.replace(lite0, fingerprint=f"{'f' * 64}-224")
     photos = tmp_path / "photos"
     draw(photos / "a.png", 1)
-    with monkeypatch.context() as patch:
-        patch.setattr(embedding_cache, "_IMAGES_PER_PART", 1)
-        patch.setattr(index_update, "write_generation", interrupted)
-        with pytest.raises(KeyboardInterrupt):
-            index_folder(tmp_path / "i", photos, embedder)
+    interrupt(monkeypatch, tmp_path / "i", photos, embedder)
     other = dataclasses.replace(lite0, fingerprint=f"{'f' * 64}-288")
     assert index_folder(tmp_path / "i", photos, other).num_embedded == 1
 
 
-def interrupted(*arguments: object, **options: object) -> None:
-    raise KeyboardInterrupt
+def interrupt(monkeypatch: pytest.MonkeyPatch, index_dir: Path, photos: Path, embedder: Embedder) -> None:
+    """Indexes, and is interrupted when all images are embedded and saved."""
+
+    def interrupted(*arguments: object, **options: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(embedding_cache, "_IMAGES_PER_PART", 1)
+        patch.setattr(index_update, "write_generation", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            index_folder(index_dir, photos, embedder)
 
 
 def test_a_query_keeps_no_image(lite0: Embedder) -> None:
