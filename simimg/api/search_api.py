@@ -190,7 +190,7 @@ def duplicates(
     refused: Callable[[str, str], object] = lambda path, reason: None,
     progress: Callable[[str, int, int], object] = lambda stage, done, total: None,
 ) -> Duplicates:
-    """Find the copies in an image folder; nothing is moved.
+    """Find the copies in an image folder; nothing is moved. What `simimg decide` stored in `index_dir` is honored.
 
     Args:
         image_dir: the folder, or None for the images of the index as they are.
@@ -198,7 +198,8 @@ def duplicates(
         model: as for `index`.
         threshold: minimum similarity of copies, 0.5 to 1; 0 is what `simimg calibrate` found, or 0.9.
         reference_dirs: folders below `image_dir` whose files are always kept.
-        plan: also write what to keep and what to remove into this file, for `simimg apply`.
+        plan: also write what to keep and what to remove into this file, for `simimg apply`; the decisions in a plan
+            that is replaced are stored.
         refused: called with each file that cannot be decoded, and the reason; the file is skipped.
         progress: called with the stage (`indexing`, `comparing`), the number of images done and the total.
 
@@ -213,6 +214,7 @@ def duplicates(
     from simimg.similarity.copy_pairs import check_threshold
     from simimg.similarity.duplicate_groups import find_duplicates
     from simimg.similarity.plan_file import is_reference, reference_dirs_of, write_plan
+    from simimg.similarity.plan_memory import keep_decisions_of
     from simimg.similarity.search_index import SearchIndex
 
     check_threshold(threshold)
@@ -227,6 +229,9 @@ def duplicates(
             opened = SearchIndex.open(Path(index_dir))
         else:
             raise UsageError("name what to look through: image_dir, index_dir, or both.")
+        kept_dir = None if index_dir is None else Path(index_dir)
+        if plan is not None:
+            keep_decisions_of(Path(plan), kept_dir)
         reference = reference_dirs_of(opened, tuple(str(one) for one in reference_dirs))
         found = find_duplicates(
             opened,
@@ -235,7 +240,7 @@ def duplicates(
             progress=Counter(partial(progress, "comparing"), len(opened.images)).advance,
         )
         if plan is not None:
-            write_plan(Path(plan), opened.files_dir(), found.groups, reference)
+            write_plan(Path(plan), opened.files_dir(), found.groups, reference, kept_dir)
     return found
 
 

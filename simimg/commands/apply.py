@@ -4,6 +4,9 @@ The plan is a file that `simimg duplicates --plan` wrote; the quarantine folder 
 moved only if it and the file that is kept in its place are unchanged since the plan was made. If the command is
 interrupted, run it again to resume. When you are sure, delete the quarantine folder.
 
+Decisions that you wrote into the plan are stored beside its index, and so is which files were removed: `simimg
+duplicates` tells when one of them is back, under any name. For both, make the plan with --index_dir.
+
 Example: simimg apply --plan=plan.json --dry_run
 """
 
@@ -19,7 +22,7 @@ from simimg.similarity.file_quarantine import Applied, apply_plan
 from simimg.similarity.plan_file import load_plan
 from tfrecords.options import option
 
-JSON_KEYS = "moved num_bytes skipped quarantine_dir dry_run"
+JSON_KEYS = "moved num_bytes skipped num_decisions quarantine_dir dry_run"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -35,10 +38,19 @@ def run(options: Options) -> Result:
     plan = load_plan(options.plan)
     with progress_bar(len(plan.removals), "moving", unit="file") as bar:
         applied = apply_plan(plan, dry_run=options.dry_run, progress=bar.update)
-    values = {**moved(applied), "quarantine_dir": str(plan.quarantine_dir), "dry_run": options.dry_run}
+    num_decisions = len(plan.decisions)
+    values = {
+        **moved(applied),
+        "num_decisions": num_decisions,
+        "quarantine_dir": str(plan.quarantine_dir),
+        "dry_run": options.dry_run,
+    }
     lines = [f"  {path}" for path in applied.moved] if options.dry_run else []
     done = "would be moved" if options.dry_run else "moved"
     lines.append(f"{len(applied.moved):,} files, {applied.num_bytes / 1e6:,.1f} MB, {done} to {plan.quarantine_dir}")
+    if num_decisions:
+        stored = "would be stored" if options.dry_run else "stored"
+        lines.append(f"decisions of the plan {stored} in {plan.index_dir}: {num_decisions:,}")
     if applied.moved and not options.dry_run:
         lines.append(f"`simimg undo --plan={shlex.quote(str(options.plan))}` moves them back")
     return Result(values=values, text="\n".join(lines), exit_code=2 if applied.skipped else 0)

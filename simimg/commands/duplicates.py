@@ -5,7 +5,10 @@ verified, so each copy is listed with the edit that made it. Nothing is removed:
 and change. `simimg apply --plan=FILE` moves the files that it lists to a quarantine folder beside the plan, and
 `simimg undo --plan=FILE` moves everything back.
 
-The index is created or updated first; --index_dir keeps it, so that the next call is fast.
+The index is created or updated first; --index_dir keeps it, so that the next call is fast, and keeps what you decide:
+groups that were settled by `simimg decide` or on the page of `simimg serve` are not shown again. You can also write a
+decision into a group of the plan, such as "decision": "not copies" ("keep all", "this one"), which `simimg apply`
+stores.
 
 Example: simimg duplicates --image_dir=photos --plan=plan.json
 """
@@ -20,7 +23,7 @@ from pathlib import Path
 
 from simimg import api
 from simimg.commands.console import Result, note, noting_skipped, stage_bars
-from simimg.commands.copy_tiles import THRESHOLD_HELP, marked_pair
+from simimg.commands.copy_tiles import THRESHOLD_HELP, left_out, marked_pair
 from simimg.errors import UsageError
 from simimg.report.contact_sheet import Tile
 from simimg.report.copies_report import COPY_PX, CopyRow, write_copies_report
@@ -32,7 +35,9 @@ from simimg.similarity.plan_file import is_reference, reference_dirs_of
 from simimg.similarity.search_index import SearchIndex
 from tfrecords.options import option
 
-JSON_KEYS = "groups num_images num_copies num_pairs_examined num_refused threshold seconds plan report"
+JSON_KEYS = (
+    "groups num_images num_copies num_pairs_examined num_refused num_left_out returned threshold seconds plan report"
+)
 
 _GROUPS_SHOWN = 20
 _GROUPS_DRAWN, _COPIES_DRAWN = 200, 10  # 25 kB per image
@@ -80,7 +85,7 @@ def run(options: Options) -> Result:
         note(f"{found.num_missing:,} images of the index could not be read again, and were not compared")
     reference = reference_dirs_of(index, options.reference_dirs)
     others = [member for group in found.groups for member in group.others]
-    copies = [member for member in others if not is_reference(member.image.path, reference)]
+    copies = [member for member in others if not is_reference(member.image.path, reference) and not member.stays]
     seconds = time.perf_counter() - start
     values = {
         "groups": [[_values(index, member) for member in group.members] for group in found.groups],
@@ -88,6 +93,8 @@ def run(options: Options) -> Result:
         "num_copies": len(copies),
         "num_pairs_examined": found.num_pairs_examined,
         "num_refused": len(refused),
+        "num_left_out": found.num_left_out,
+        "returned": [dataclasses.asdict(one) for one in found.returned],
         "threshold": options.threshold or index.copy_threshold,
         "seconds": round(seconds, 3),
         "plan": None if options.plan is None else str(options.plan),
@@ -100,6 +107,11 @@ def run(options: Options) -> Result:
         f"{len(copies):,} of {len(index.images):,} images are copies of {len(found.groups):,} others, "
         f"{storage(sum(member.image.num_bytes for member in copies))} in all; {seconds:.0f} s"
     )
+    lines += [one.text for one in found.returned[:_GROUPS_SHOWN]]
+    if len(found.returned) > _GROUPS_SHOWN:
+        lines.append(f"… and {len(found.returned) - _GROUPS_SHOWN:,} more are back; --json lists all of them")
+    if found.num_left_out:
+        lines.append(left_out(found.num_left_out, index_dir))
     if options.plan is not None:
         quoted = shlex.quote(str(options.plan))
         lines.append(f"plan: {options.plan}; `simimg apply --plan={quoted} --dry_run` shows what it does")
@@ -160,7 +172,8 @@ def _write_report(options: Options, report: Path, index: SearchIndex, found: Dup
 
 def _values(index: SearchIndex, member: Member) -> dict[str, object]:
     path = str(index.path_of(member.image))
-    return {"path": path, "similarity": round(member.similarity, 6), "reason": member.reason}
+    values = {"path": path, "similarity": round(member.similarity, 6), "reason": member.reason}
+    return values | ({"remembered": member.remembered, "stays": member.stays} if member.remembered else {})
 
 
 def _megabytes(members: list[Member]) -> str:
@@ -168,6 +181,18 @@ def _megabytes(members: list[Member]) -> str:
 
 
 def _text(group: Group) -> str:
-    lines = [f"{group.keeper.image.path}  (kept: {group.keeper.reason})"]
-    lines += [f"  {member.similarity:.3f}  {member.image.path}  ({member.reason})" for member in group.others]
+    lines = [f"{group.keeper.image.path}  (kept: {group.keeper.reason}){_remembered(group.keeper, is_keeper=True)}"]
+    lines += [
+        f"  {member.similarity:.3f}  {member.image.path}  ({member.reason}){_remembered(member)}"
+        for member in group.others
+    ]
+    joined = [member.image.path for member in group.members if not member.remembered]
+    if joined and len(joined) < len(group.members) - 1:
+        more = f" and {len(joined) - 1:,} more" if len(joined) > 1 else ""
+        lines.append(f"  shown again, because {joined[0]}{more} joined the images that you decided about")
     return "\n".join(lines)
+
+
+def _remembered(member: Member, *, is_keeper: bool = False) -> str:
+    stays = ", so it stays" if member.stays and not is_keeper else ""
+    return f"  [{member.remembered}{stays}]" if member.remembered else ""

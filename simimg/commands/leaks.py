@@ -3,7 +3,8 @@
 Images are compared with those of the other splits as `simimg duplicates` does it: byte-identical files, then similar
 perceptual hashes and embeddings, and every candidate pair is verified. With --image_dir, the files that the dataset
 was converted from are compared; otherwise its stored pixels, which show less detail. --clean=FILE writes an image
-table in which all copies of an image are in one split, and prints the command that converts it.
+table in which all copies of an image are in one split, and prints the command that converts it. Pairs that `simimg
+decide` called no copies, in the folder of --index_dir, are left out.
 
 Example: simimg leaks --dataset_dir=data/photos/1.0.0 --image_dir=photos --clean=clean.csv
 """
@@ -20,7 +21,7 @@ from typing import Any
 
 from simimg import api
 from simimg.commands.console import Result, note, stage_bars
-from simimg.commands.copy_tiles import THRESHOLD_HELP, marked_pair
+from simimg.commands.copy_tiles import THRESHOLD_HELP, left_out, marked_pair
 from simimg.errors import UsageError
 from simimg.report.contact_sheet import Tile, tile_sheet
 from simimg.report.copies_report import CopyRow, write_copies_report
@@ -32,7 +33,7 @@ from tfrecords.options import check_choices, option
 
 JSON_KEYS = (
     "pairs num_test_affected share_test_affected by_splits splits num_images num_pairs_examined "
-    "num_looked_at_as_stored threshold seconds clean num_moved report convert"
+    "num_looked_at_as_stored num_left_out threshold seconds clean num_moved report convert"
 )
 
 _PAIRS_SHOWN = 20
@@ -118,6 +119,7 @@ def run(options: Options) -> Result:
         "num_images": len(index.images),
         "num_pairs_examined": found.num_pairs_examined,
         "num_looked_at_as_stored": found.num_stored,
+        "num_left_out": found.num_left_out,
         "threshold": options.threshold or index.copy_threshold,
         "seconds": round(time.perf_counter() - start, 3),
         "clean": None if options.clean is None else str(options.clean),
@@ -129,6 +131,8 @@ def run(options: Options) -> Result:
     if len(found.pairs) > _PAIRS_SHOWN:
         lines.append(f"… and {len(found.pairs) - _PAIRS_SHOWN:,} more pairs; --json lists all of them")
     lines += _summary(found, values["seconds"])
+    if found.num_left_out:
+        lines.append(left_out(found.num_left_out, index_dir))
     if options.picture is not None:
         lines.append(f"drawing of the pairs: {options.picture}")
     if options.report is not None:

@@ -3,7 +3,8 @@
 1. Files with the same bytes: one of them represents all in the following steps.
 2. Pairs with similar perceptual hashes.
 3. The nearest embeddings of each image, in groups of eight until a group has no copy.
-4. Each pair of 2 and 3 is verified (`simimg.similarity.match_verification`), which also gives its similarity.
+4. Each pair of 2 and 3 is verified (`simimg.similarity.match_verification`), which also gives its similarity. Pairs
+   that were decided to be no copies (`simimg.similarity.decisions`) are left out.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import numpy as np
 
 from simimg.determinism import one_blas_thread
 from simimg.errors import UsageError
+from simimg.similarity.decisions import read_decisions
 from simimg.similarity.fingerprint import Fingerprint
 from simimg.similarity.index_images import IndexImages
 from simimg.similarity.match_verification import Verification
@@ -35,6 +37,8 @@ class PairExaminer:
         copies: verifications of the pairs, smaller row first, that reach the threshold.
         neighbors: of each row, the rows it is a copy of.
         num_examined: number of verified pairs.
+        decisions: those in the folder of the index.
+        settling: keys of the decisions because of which pairs were not verified.
     """
 
     def __init__(self, index: SearchIndex, threshold: float) -> None:
@@ -44,6 +48,9 @@ class PairExaminer:
         self.copies: dict[tuple[int, int], Verification] = {}
         self.neighbors: dict[int, set[int]] = defaultdict(set)
         self.num_examined = 0
+        self.decisions = read_decisions(index.index_dir)
+        self.settling: set[frozenset[str]] = set()
+        self._decided = self.decisions.rows(index.images)
         self._threshold = threshold
         self._done: set[tuple[int, int]] = set()
         self._explained: dict[tuple[int, int], Verification | None] = {}
@@ -67,6 +74,8 @@ class PairExaminer:
     def examine_pairs(self, pairs: Iterable[tuple[int, int]]) -> None:
         """Verify those pairs that were not verified before."""
         todo = sorted({(min(pair), max(pair)) for pair in pairs} - self._done)
+        if self._decided:
+            todo = [pair for pair in todo if not self._are_different(*pair)]
         with one_blas_thread():
             verified = list(self.executor.map(lambda pair: self.images.verify(*pair), todo))
         self._done.update(todo)
@@ -76,6 +85,14 @@ class PairExaminer:
                 self.copies[pair] = verification
                 self.neighbors[pair[0]].add(pair[1])
                 self.neighbors[pair[1]].add(pair[0])
+
+    def _are_different(self, row: int, other: int) -> bool:
+        """Whether it was decided that two rows are not copies."""
+        if row not in self._decided or other not in self._decided:
+            return False
+        if decision := self.decisions.difference(self._decided[row], self._decided[other]):
+            self.settling.add(decision.key)
+        return decision is not None
 
     def _examine_neighbors(self, rows: np.ndarray, among: np.ndarray, progress: Callable[[int], object]) -> None:
         """Verify each row with its nearest embeddings among some, in groups of eight, as long as a group has a copy."""

@@ -4,7 +4,8 @@
 2. Groups: a connected component is not a group, because a chain of pairs connects images that have nothing in common.
    The member that most others are copies of becomes the center. The center and its copies are a group; pairs with the
    center that were not candidates are verified as well. The remaining members are grouped in the same way.
-3. The keeper of a group is chosen by, in this order: being in a reference folder, fewest visible edits, most pixels,
+3. What was decided about groups and pairs is honored: see `simimg.similarity.decided_groups`.
+4. The keeper of a group is chosen by, in this order: being in a reference folder, fewest visible edits, most pixels,
    lossless format, most bytes.
 """
 
@@ -18,26 +19,30 @@ import numpy as np
 
 from simimg.determinism import one_blas_thread
 from simimg.similarity.copy_pairs import PairExaminer
+from simimg.similarity.decided_groups import ReturnedImage, returned_images, settled_groups
 from simimg.similarity.image_table import IndexedImage
 from simimg.similarity.match_verification import HARMLESS, SAME_BYTES, Verification
 from simimg.similarity.search_index import SearchIndex
 
 _WITNESSES = 4  # members whose verifications count the edits of another member
 
-_Worth = tuple[bool, int, int, bool, int, int]  # of keeping an image, see the order above
+_Worth = tuple[bool, bool, int, int, bool, int, int]  # of keeping an image, see the order above
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Member:
     """An image of a group: its row in the index, its similarity to the keeper, 0.5..1, and why it is a copy of it.
 
-    The similarity of the keeper itself is 1, and its reason is why it is kept.
+    The similarity of the keeper itself is 1, and its reason is why it is kept. `remembered` says what was decided about
+    it earlier, and that it was removed once; `stays` is whether no plan may remove it because of a decision.
     """
 
     row: int
     image: IndexedImage
     similarity: float
     reason: str
+    remembered: str = ""
+    stays: bool = False
 
     @property
     def picture(self) -> IndexedImage:
@@ -60,11 +65,22 @@ class Group:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Duplicates:
-    """Groups in the order of their smallest rows, and the numbers of verified pairs and of unreadable images."""
+    """Groups in the order of their smallest rows, and the numbers of verified pairs and of unreadable images.
+
+    `settling` are the keys of the decisions because of which groups or pairs are not among them, and `returned` are the
+    images that a plan removed once and that are there again.
+    """
 
     groups: tuple[Group, ...]
     num_pairs_examined: int
     num_missing: int
+    settling: frozenset[frozenset[str]] = frozenset()
+    returned: tuple[ReturnedImage, ...] = ()
+
+    @property
+    def num_left_out(self) -> int:
+        """The number of decisions because of which groups or pairs are left out."""
+        return len(self.settling)
 
 
 def find_duplicates(
@@ -76,8 +92,8 @@ def find_duplicates(
 ) -> Duplicates:
     """Return the groups of copies, of a similarity of `threshold` (0.5..1) or more, among the images of an index.
 
-    `reference` tells whether an image is kept in any case. `progress` is called with the number of images since its
-    last call.
+    Decisions in the folder of the index are honored. `reference` tells whether an image is kept in any case.
+    `progress` is called with the number of images since its last call.
     """
     with closing(PairExaminer(index, threshold)) as examiner:
         identical = examiner.examine_all(progress)
@@ -87,7 +103,14 @@ def find_duplicates(
         with one_blas_thread():
             groups = list(examiner.executor.map(lambda one: _group(examiner, one, identical, reference), clusters))
     groups.sort(key=lambda group: min(member.row for member in group.members))
-    return Duplicates(tuple(groups), examiner.num_examined, len(examiner.images.missing))
+    shown, settling = settled_groups(groups, examiner.decisions)
+    return Duplicates(
+        tuple(shown),
+        examiner.num_examined,
+        len(examiner.images.missing),
+        frozenset(settling | examiner.settling),
+        returned_images(index, examiner.decisions),
+    )
 
 
 def _clusters(examiner: PairExaminer) -> Iterator[list[int]]:
@@ -133,6 +156,7 @@ def _group(
         picture = pictures[row]
         return (
             reference(picture),
+            examiner.decisions.is_kept(picture.sha256, picture.path),
             -edits[single_of[row]],
             picture.width * picture.height,
             lossless[single_of[row]],
@@ -174,6 +198,7 @@ def _is_lossless(examiner: PairExaminer, row: int) -> bool:
 def _why_kept(best: _Worth, next_best: _Worth, kept: IndexedImage) -> str:
     reasons = (
         "in a reference folder",
+        "as decided",
         "nothing was done to it",
         f"the most pixels, {kept.width} x {kept.height}",
         "as many pixels, without loss",

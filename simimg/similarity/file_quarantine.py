@@ -5,9 +5,10 @@
     <quarantine_dir>/files/...          the files, under the paths that they had in their folder
 
 A file is moved only if its bytes, and those of the file that is kept in its place, are still those of the plan, and if
-it is not that file under another name. Files in the plan's reference folders stay. A link is moved as a link. Nothing
-is overwritten, in the quarantine or in the folder. A process that is killed at any moment leaves every file in one of
-the two places, where `undo_plan` finds it.
+it is not that file under another name. Files in the plan's reference folders stay, and so do those that were decided to
+stay since. A link is moved as a link. Nothing is overwritten, in the quarantine or in the folder. A process that is
+killed at any moment leaves every file in one of the two places, where `undo_plan` finds it. What was moved is
+remembered beside the plan's index, see `simimg.similarity.plan_memory`.
 """
 
 from __future__ import annotations
@@ -25,8 +26,16 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from simimg.errors import UsageError
+from simimg.similarity.decisions import Decisions
 from simimg.similarity.fingerprint import Stamp, stamp_of
 from simimg.similarity.plan_file import APPLIED_PLAN, Plan, PlannedFile
+from simimg.similarity.plan_memory import (
+    decisions_beside,
+    forget_removals,
+    remember_decisions,
+    remember_removals,
+    why_stays,
+)
 from simimg.similarity.quarantine_journal import (
     FILES,
     Journal,
@@ -80,7 +89,7 @@ class _Chosen:
 
 
 def apply_plan(plan: Plan, *, dry_run: bool, progress: _Progress = lambda num_files: None) -> Applied:
-    """Move the files that the plan removes into its quarantine folder.
+    """Move the files that the plan removes into its quarantine folder, and store its decisions.
 
     If it is interrupted, the same call continues, and `undo_plan` moves back what was moved.
 
@@ -90,24 +99,28 @@ def apply_plan(plan: Plan, *, dry_run: bool, progress: _Progress = lambda num_fi
         progress: called with the number of files since the last call.
 
     Raises:
-        UsageError: the folder of the images is missing, the quarantine folder belongs to another plan, or another
-            process is at work in it.
+        UsageError: the folder of the images is missing, the quarantine folder belongs to another plan, another
+            process is at work in it, or the plan has decisions and no index to keep them in.
+        DataError: the file of decisions is damaged.
     """
     _check_image_dir(plan)
+    decisions = decisions_beside(plan)
     skipped: list[tuple[str, str]] = []
     if dry_run:
-        names = [one.name for one in _choose(plan, _moves(plan), skipped, progress)]
+        names = [one.name for one in _choose(plan, _moves(plan), decisions, skipped, progress)]
         return Applied(tuple(map(printable, names)), _total_bytes(plan, names), tuple(skipped))
     moved, num_bytes = [], 0
     with _locked(plan):
         earlier = _moves(plan)
-        chosen = _choose(plan, earlier, skipped, progress)
+        remember_decisions(plan)
+        chosen = _choose(plan, earlier, decisions, skipped, progress)
         while some := list(itertools.islice(chosen, _MOVES_PER_SYNC)):
             names = [one.name for one in some if one.is_unchanged()]
             skipped += [(printable(one.name), _CHANGED) for one in some if one.name not in names]
             num_bytes += _total_bytes(plan, names)
             _quarantine(plan, Journal(plan), names)
             moved += names
+        remember_removals(plan, _moves(plan), moved)
         if not moved and not earlier:
             _remove_own(plan.quarantine_dir)
     return Applied(tuple(map(printable, moved)), num_bytes, tuple(skipped))
@@ -123,7 +136,9 @@ def undo_plan(plan: Plan, *, progress: _Progress = lambda num_files: None) -> Ap
     if not (plan.quarantine_dir / QUARANTINE_JOURNAL).is_file():
         raise UsageError(f"{plan.path} was not applied: {plan.quarantine_dir / QUARANTINE_JOURNAL} does not exist.")
     _check_image_dir(plan)
+    decisions_beside(dataclasses.replace(plan, groups=()))  # before anything is moved: is their file readable?
     moved, skipped, num_bytes = [], [], 0
+    back: list[Move] = []
     with _locked(plan):
         moves = _moves(plan, undoing=True)
         journal = Journal(plan)
@@ -137,7 +152,9 @@ def undo_plan(plan: Plan, *, progress: _Progress = lambda num_files: None) -> Ap
                 journal.write([{"undone": move.path, "to": move.to}])
                 num_bytes += size
                 moved.append(printable(move.path))
+                back.append(move)
             progress(1)
+        forget_removals(plan, back)
         left = () if skipped else _remove_own(plan.quarantine_dir)
     return Applied(tuple(dict.fromkeys(moved)), num_bytes, tuple(skipped), left)
 
@@ -147,7 +164,9 @@ def _moves(plan: Plan, *, undoing: bool = False) -> list[Move]:
     return moves + forgotten_moves(plan, moves)
 
 
-def _choose(plan: Plan, moves: list[Move], skipped: list[tuple[str, str]], progress: _Progress) -> Iterator[_Chosen]:
+def _choose(
+    plan: Plan, moves: list[Move], decisions: Decisions, skipped: list[tuple[str, str]], progress: _Progress
+) -> Iterator[_Chosen]:
     """Yield the files to move; append the paths that stay to `skipped`, each with the reason."""
     chosen: set[str] = set()
     removed = {file.path for file in plan.removals}
@@ -174,6 +193,8 @@ def _choose(plan: Plan, moves: list[Move], skipped: list[tuple[str, str]], progr
                 reason = f"{keeper.path}, which is to be kept in its place, is gone or was changed"
             elif not has_bytes(path, file.sha256):
                 reason = _CHANGED
+            elif decided := why_stays(file, keeper, decisions):
+                reason = decided
             elif same := kept.get(file_identity(path)):
                 reason = f"it is the same file as {same}, which is kept: another name of it, not a copy"
             elif outside := _outside(plan, name):

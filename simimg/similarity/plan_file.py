@@ -3,7 +3,8 @@
 plan.json    for reading and editing: reference folders, and groups, each with a file to keep and the files to remove
 
 Files in reference folders are never moved. The plan names these folders, so that whoever writes it again, or carries it
-out after somebody edited it, knows them.
+out after somebody edited it, knows them. Whoever edits it may write a decision into a group, such as
+`"decision": "not copies"`, see `simimg.similarity.decisions`: it is stored in the folder of the plan's index.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from simimg.errors import DataError, UsageError
+from simimg.similarity.decisions import DECISIONS, THIS_ONE, DecidedImage, Decision, check_decision
 from simimg.similarity.duplicate_groups import Group
 from simimg.similarity.search_index import SearchIndex
 from tfrecords.convert.sources import printable
@@ -40,17 +42,19 @@ class PlannedFile:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class PlannedGroup:
-    """A file to keep, and its copies to remove."""
+    """A file to keep, and its copies to remove; or which files somebody decided to keep as well, and what else."""
 
     keep: PlannedFile
     remove: tuple[PlannedFile, ...]
+    decision: str = ""
+    decided: tuple[PlannedFile, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
     """A plan: its file, the folder of the images, the groups, the content of the file, and the reference folders.
 
-    Reference folders are relative to the folder of the images.
+    Reference folders are relative to the folder of the images. `index_dir` is the index that the plan was made with.
     """
 
     path: Path
@@ -58,6 +62,12 @@ class Plan:
     groups: tuple[PlannedGroup, ...]
     data: bytes = dataclasses.field(repr=False)
     reference_dirs: tuple[str, ...] = ()
+    index_dir: Path | None = None
+
+    @property
+    def decisions(self) -> tuple[Decision, ...]:
+        """The decisions that somebody wrote into groups."""
+        return tuple(_decision_of(group) for group in self.groups if group.decision)
 
     @property
     def sha256(self) -> str:
@@ -102,10 +112,17 @@ def is_reference(path: str, reference_dirs: Iterable[str]) -> bool:
     return any(PurePosixPath(path).is_relative_to(folder) for folder in reference_dirs)
 
 
-def write_plan(path: Path, image_dir: Path, groups: Iterable[Group], reference_dirs: Sequence[str] = ()) -> None:
-    """Write a plan, a JSON file, that keeps the keeper of each group and all files of reference folders.
+def write_plan(
+    path: Path,
+    image_dir: Path,
+    groups: Iterable[Group],
+    reference_dirs: Sequence[str] = (),
+    index_dir: Path | None = None,
+) -> None:
+    """Write a plan, a JSON file, that keeps the keeper of each group, what was decided to stay, and reference folders.
 
-    All paths in a plan are relative to `image_dir`. For `reference_dirs`, see `reference_dirs_of`.
+    All paths in a plan are relative to `image_dir`. For `reference_dirs`, see `reference_dirs_of`. `index_dir` is the
+    index, unless it is a temporary one.
     """
     described = []
     for group in groups:
@@ -119,12 +136,14 @@ def write_plan(path: Path, image_dir: Path, groups: Iterable[Group], reference_d
                 "reason": member.reason,
             }
             for member in group.others
-            if not is_reference(member.image.path, reference_dirs)
+            if not is_reference(member.image.path, reference_dirs) and not member.stays
         ]
         if others:
             described.append({"keep": keeper, "remove": others})
-    values = {"format": _FORMAT, "image_dir": str(image_dir.resolve()), "reference_dirs": list(reference_dirs)}
-    write_json(path, {**values, "groups": described})
+    values: dict[str, Any] = {"format": _FORMAT, "image_dir": str(image_dir.resolve())}
+    if index_dir is not None:
+        values["index_dir"] = str(index_dir.resolve())
+    write_json(path, {**values, "reference_dirs": list(reference_dirs), "groups": described})
 
 
 def load_plan(path: Path) -> Plan:
@@ -132,17 +151,16 @@ def load_plan(path: Path) -> Plan:
 
     Raises:
         DataError: the file is missing, or is not a plan.
+        UsageError: a decision that somebody wrote into it is not valid.
     """
     data = read_bytes(path, "a plan of `simimg duplicates`")
     try:
         values: Any = parse_json(data)
         if values["format"] != _FORMAT:
             raise ValueError(f"its format is {values['format']}, not {_FORMAT}")
-        groups = tuple(
-            PlannedGroup(_planned_file(group["keep"]), tuple(map(_planned_file, group["remove"])))
-            for group in values["groups"]
-        )
-        return Plan(path, Path(values["image_dir"]), groups, data, _reference_dirs(values))
+        groups = tuple(_planned_group(path, group) for group in values["groups"])
+        index_dir = Path(values["index_dir"]) if values.get("index_dir") else None
+        return Plan(path, Path(values["image_dir"]), groups, data, _reference_dirs(values), index_dir)
     except (KeyError, TypeError, ValueError) as error:
         raise DataError(f"{path} is not a plan of `simimg duplicates`: {error}. Make it again.") from None
 
@@ -157,6 +175,27 @@ def _reference_dirs(values: dict[str, Any]) -> tuple[str, ...]:
     if not isinstance(folders, list) or not all(isinstance(folder, str) and is_inside(folder) for folder in folders):
         raise ValueError(f"reference_dirs should be a list of folders below image_dir, but is {folders!r}")
     return tuple(PurePosixPath(folder).as_posix() for folder in folders)
+
+
+def _planned_group(path: Path, values: dict[str, Any]) -> PlannedGroup:
+    keep, files = _planned_file(values["keep"]), tuple(map(_planned_file, values["remove"]))
+    decision = values.get("decision", "")
+    if not decision:
+        return PlannedGroup(keep, files)
+    group = PlannedGroup(keep, files if decision == THIS_ONE else (), decision, files)
+    try:
+        if decision not in DECISIONS:
+            raise ValueError(f"should be one of {', '.join(DECISIONS)}")
+        check_decision(_decision_of(group))
+    except ValueError as error:
+        raise UsageError(f"{path}: the decision {decision!r} about {keep.path}: {error}. Correct the file.") from None
+    return group
+
+
+def _decision_of(group: PlannedGroup) -> Decision:
+    return Decision(
+        group.decision, tuple(DecidedImage(file.sha256, file.path) for file in (group.keep, *group.decided))
+    )
 
 
 def _planned_file(values: dict[str, Any]) -> PlannedFile:

@@ -76,6 +76,7 @@ class Leaks:
         num_pairs_examined: pairs that were verified.
         num_stored: images that were verified by their stored pixels.
         num_missing: images that could not be read.
+        num_left_out: decisions because of which pairs are not among them.
     """
 
     splits: tuple[str, ...]
@@ -85,6 +86,7 @@ class Leaks:
     num_pairs_examined: int
     num_stored: int
     num_missing: int
+    num_left_out: int = 0
 
     def affected(self, split: str, by: str = "") -> int:
         """Return how many images of a split are copies of images in the earlier split `by`, or in any earlier one."""
@@ -125,6 +127,7 @@ def find_leaks(
             num_pairs_examined=examiner.num_examined,
             num_stored=len(examiner.images.stored),
             num_missing=len(examiner.images.missing),
+            num_left_out=len(examiner.settling),
         )
 
 
