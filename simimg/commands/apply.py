@@ -36,6 +36,8 @@ class Options:
 def run(options: Options) -> Result:
     """Apply a plan, with a progress bar."""
     plan = load_plan(options.plan)
+    if plan.index_dir is not None and not plan.index_dir.is_dir():
+        note(f"{plan.index_dir}, the index of the plan, is not there, so removed files are not remembered")
     with progress_bar(len(plan.removals), "moving", unit="file") as bar:
         applied = apply_plan(plan, dry_run=options.dry_run, progress=bar.update)
     num_decisions = len(plan.decisions)

@@ -117,6 +117,8 @@ def run(options: Options) -> Result:
         lines.append(f"plan: {options.plan}; `simimg apply --plan={quoted} --dry_run` shows what it does")
     if options.report is not None:
         lines.append(f"report: {options.report}")
+    if found.groups and options.index_dir is None:
+        lines.append("to have decisions about these groups remembered, give --index_dir=PATH")
     return Result(values=values, text="\n".join(lines), exit_code=2 if refused or found.num_missing else 0)
 
 
@@ -129,9 +131,9 @@ def _write_report(options: Options, report: Path, index: SearchIndex, found: Dup
         # The part that a copy shows is marked where there is one copy: of several, no one could tell which.
         first = pairs[0][1] if len(group.others) == 1 else originals.image(keeper.row, COPY_PX)
         return CopyRow(
-            first=Tile(first, keeper.image.path, f"kept: {keeper.reason}"),
+            first=Tile(first, keeper.image.path, f"kept: {keeper.reason}{_remembered(keeper, is_keeper=True)}"),
             copies=[
-                Tile(image, member.image.path, f"{member.similarity:.3f}: {member.reason}")
+                Tile(image, member.image.path, f"{member.similarity:.3f}: {member.reason}{_remembered(member)}")
                 for member, (image, _) in zip(shown, pairs, strict=True)
             ],
             num_more=len(group.others) - len(shown),

@@ -193,4 +193,6 @@ def _told(
         texts = [f"decided on {max(dates)}: {', '.join(texts)}"]
     if (removal := decisions.removed.get(member.image.sha256)) is not None:
         texts.append(f"removed on {removal.date} as {removal.images[0].path}, and back")
-    return dataclasses.replace(member, remembered="; ".join(texts)) if texts else member
+    if not texts and not member.remembered:
+        return member
+    return dataclasses.replace(member, remembered="; ".join(texts), stays=False)  # not what was decided earlier

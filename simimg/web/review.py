@@ -279,6 +279,9 @@ def _group_values(members: Sequence[Member], plan: _Planned) -> dict[str, Any]:
     keep, remove, planned = rows[0], rows[1:], not plan.version
     reference = {member.row for member in members if plan.is_kept(member.image)}
     stays = {member.row for member in members if member.stays}
+    if stays and keep not in stays:  # what was decided since the search
+        keep = next(row for row in rows if row in stays)
+        remove = [row for row in rows if row != keep]
     if plan.version:
         there = set(rows)
         groups = [group for group in plan.groups if group.keeper.row in there]

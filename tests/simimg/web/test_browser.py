@@ -394,16 +394,19 @@ def test_what_is_decided_is_not_shown_again(page: Page, index: SearchIndex) -> N
         page.until("document.querySelector('.group .quiet').textContent.includes('decided: this one')")
         assert page.run(states) == ["remove", "best"]
         page.press("?")
-        assert "Decide: these are not copies" in page.one("dialog.keys").text
+        assert "For good: these are not copies" in page.one("dialog.keys").text
         page.press(Keys.ESCAPE)
         assert [one.decision for one in read_decisions(index.index_dir)] == ["keep all", "this one"]
-        page.find_copies()
+        page.press("s")
+        page.until("document.querySelector('.where code')")
+        page.driver.refresh()
+        page.until("document.querySelector('.cards .card')")
         assert page.one(".group h1").text == "Group 1 of 1"
-        assert "What 1 decision settled is left out" in page.one("p.remembered").text
-        assert [tag.text for tag in page.all(".card .tag")] == ["Best, decided", "Remove"]
+        assert "What 1 decision settled is left out" in page.one(".cards + .remembered").text
+        assert [tag.text for tag in page.all(".card .tag")] == ["Remove", "Best, decided"]
         page.press("d")
         page.until("document.querySelector('.group .quiet').textContent.includes('decided: one is not a copy')")
-        assert page.run(states) == ["best", "keep"]
+        assert page.run(states) == ["keep", "best"]
     finally:
         (index.index_dir / DECISIONS_FILE).unlink(missing_ok=True)
 

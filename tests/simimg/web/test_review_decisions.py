@@ -85,6 +85,8 @@ def test_a_chosen_one_is_the_best_next_time_and_an_undo_restores_what_counted(cl
     keep, other = rows(group)
     first = decide(client, "this one", other, keep).json()
     assert [(one["row"], one["stays"]) for one in first["members"]] == [(other, True), (keep, False)]
+    again = client.get("/api/review").json()["groups"][1]  # without a new search
+    assert (again["keep"], again["remove"]) == (other, [keep])
     found = reviewed(client)["groups"][1]
     assert (found["keep"], found["remove"]) == (other, [keep])
     assert found["members"][0]["remembered"].endswith("this one is kept")
@@ -93,6 +95,9 @@ def test_a_chosen_one_is_the_best_next_time_and_an_undo_restores_what_counted(cl
     client.post("/api/decisions", json={"decisions": second["undo"], "group": [keep, other]})
     (counts,) = read_decisions(index_dir)
     assert (counts.decision, counts.images[0].path) == ("this one", "dogs/1.jpg")
+    decide(client, "undone", keep, other)
+    again = client.get("/api/review").json()["groups"][1]
+    assert [(one["remembered"], one["stays"]) for one in again["members"]] == [("", False)] * 2
 
 
 def test_what_a_plan_removes_stays_after_a_decision(client: Any, row_of: Row) -> None:
