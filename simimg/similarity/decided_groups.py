@@ -106,7 +106,7 @@ def settled_members(members: Sequence[Member], decisions: Decisions) -> tuple[Se
             stays = protecting is not None or any(one.decision == NOT_COPIES for one in of.values())
         others = [(decision, paths[row]) for row, decision in of.items()]
         told = _told(member, others, () if protecting is None else (protecting,), decisions)
-        shown.append(dataclasses.replace(told, stays=stays))
+        shown.append(dataclasses.replace(told, stays=stays, is_decided=bool(of) or protecting is not None))
     if left[0] is not members[0]:
         shown[0] = dataclasses.replace(shown[0], similarity=1.0, reason=_NEXT)
     return shown, keys
@@ -133,7 +133,7 @@ def _numbers(members: Sequence[Member], decisions: Decisions) -> dict[int, int]:
         if len(files) > 1:
             known = [image.path for decision in decisions.about(sha256) for image in decision.images]
             rank = {path: place for place, path in reversed(list(enumerate(known)))}
-            files.sort(key=lambda member: (rank.get(member.image.path, len(rank)), member.row))
+            files.sort(key=lambda member: (rank.get(member.image.path, len(known)), member.row))
         numbers.update({member.row: number for number, member in enumerate(files)})
     return numbers
 
@@ -195,4 +195,6 @@ def _told(
         texts.append(f"removed on {removal.date} as {removal.images[0].path}, and back")
     if not texts and not member.remembered:
         return member
-    return dataclasses.replace(member, remembered="; ".join(texts), stays=False)  # not what was decided earlier
+    return dataclasses.replace(
+        member, remembered="; ".join(texts), stays=False, is_decided=False
+    )  # not what was decided earlier

@@ -34,7 +34,8 @@ class Member:
     """An image of a group: its row in the index, its similarity to the keeper, 0.5..1, and why it is a copy of it.
 
     The similarity of the keeper itself is 1, and its reason is why it is kept. `remembered` says what was decided about
-    it earlier, and that it was removed once; `stays` is whether no plan may remove it because of a decision.
+    it earlier, and that it was removed once; `is_decided` is whether something was decided about it, and `stays` whether
+    no plan may remove it because of that.
     """
 
     row: int
@@ -43,6 +44,7 @@ class Member:
     reason: str
     remembered: str = ""
     stays: bool = False
+    is_decided: bool = False
 
     @property
     def picture(self) -> IndexedImage:

@@ -93,6 +93,20 @@ def test_decide_list_and_undo(folder: Path, simimg: Simimg, capsys: pytest.Captu
     assert "nothing is decided" in simimg("decide", "--index_dir=i", "--undo", code=1)
 
 
+def test_a_group_that_is_shown_again_says_why(
+    folder: Path, simimg: Simimg, scene: Scene, capsys: pytest.CaptureFixture[str]
+) -> None:
+    simimg("decide", "--index_dir=i", "--keep_all", "1.png", "1-small.png")
+    scene(1).resize((160, 120)).save(folder / "photos/1-tiny.png")
+    update()
+    capsys.readouterr()
+    assert main(["duplicates", "--index_dir=i", "--threshold=0.6"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("1.png  (kept: as decided)  [decided on 20")
+    assert lines[1].endswith(": all are kept, so it stays]")
+    assert lines[3] == "  shown again, because 1-tiny.png joined: nothing is decided about that yet"
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
