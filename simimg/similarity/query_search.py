@@ -20,6 +20,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageFile
@@ -30,9 +31,18 @@ from simimg.similarity.embeddings import Embedder
 from simimg.similarity.fingerprint import Fingerprint, fingerprint, jpeg_quality, jpeg_quality_of
 from simimg.similarity.image_table import IndexedImage
 from simimg.similarity.index_images import IndexImages
-from simimg.similarity.match_verification import Verification, verify
+from simimg.similarity.match_verification import Verification
 from simimg.similarity.search_index import Match, SearchIndex
-from tfrecords.convert.image.decoder import ImageOptions, decode, load_image, resize, upright
+from simimg.similarity.transparency import verify_composites
+from tfrecords.convert.image.color import contrasting
+from tfrecords.convert.image.decoder import (
+    DecodedImage,
+    ImageOptions,
+    decode_composites,
+    load_image,
+    resize,
+    upright_composites,
+)
 from tfrecords.convert.image.near_duplicates import NO_HASH, perceptual_hashes
 from tfrecords.format.quarantine import Reason, Refusal
 from tfrecords.machine_limits import num_cores
@@ -74,18 +84,19 @@ class Query:
 class LazyFingerprint:
     """Computes the fingerprint of a query once, and then drops the image, which may have 192 MB. Thread-safe."""
 
-    def __init__(self, image: Image.Image, quality: int | None) -> None:
-        """Take an image, mode RGB, upright, and the quality of its JPEG file, see `jpeg_quality`."""
+    def __init__(self, image: Image.Image, **options: Any) -> None:
+        """Take an image, mode RGB, upright, and the options of `fingerprint`."""
         self._image: Image.Image | None = image
-        self._quality = quality
+        self._options = options
         self._lock = threading.Lock()
 
     def __call__(self) -> Fingerprint:
         """Return the fingerprint; the first call takes 0.1 s."""
         with self._lock:
             if self._image is not None:
-                self._found = fingerprint(self._image, quality=self._quality, as_query=True)
+                self._found = fingerprint(self._image, as_query=True, **self._options)
                 self._image = None
+                self._options.clear()
             return self._found
 
 
@@ -122,8 +133,10 @@ class SearchResult:
         return self.verification.reasons if self.verification else ()
 
 
-def query_views(image: Image.Image, options: ImageOptions, data: bytes = b"") -> np.ndarray:
-    """Return the views of a query, uint8 `[NUM_VIEWS, image_size, image_size, 3]`.
+def query_views(
+    image: Image.Image, options: ImageOptions, data: bytes = b"", contrast: Image.Image | None = None
+) -> np.ndarray:
+    """Return the views of a query, uint8 `[NUM_VIEWS, image_size, image_size, 3]`, and one more if it is transparent.
 
     Of a file with the content `data`, the whole image has the same pixels as when the file is indexed. Pixels in memory
     are resized as those of a PNG file would be. A JPEG decoder reduces a large image itself, which cannot be repeated
@@ -134,16 +147,27 @@ def query_views(image: Image.Image, options: ImageOptions, data: bytes = b"") ->
     for 87 % with the image and its mirror image alone and for 92 % with all views; it is among the first fifty for 98 %
     and 99.6 %.
 
+    Of an image with transparent pixels, `contrast` is the image on the contrasting background, which is one more view.
+    If the image shows nothing else, all views are of `contrast`, as in the index.
+
     The mode of the image is RGB. `options` are the model's; they tell the size, and how images become squares.
 
     Raises:
         Refusal: `data` cannot be decoded.
     """
+    other = dataclasses.replace(options, background=contrasting(options.background))
 
-    def square(image: Image.Image) -> np.ndarray:
+    def square(image: Image.Image, options: ImageOptions = options) -> np.ndarray:
         return resize(image, options.image_size, options.resize, background=options.background)
 
-    whole = load_image(data, options).pixels if data else square(image)
+    if data:
+        loaded = load_image(data, options, contrast=True)
+    else:
+        laid = None if contrast is None else square(contrast, other)
+        loaded = DecodedImage(square(image), *image.size, laid)
+    whole, extra = loaded.pixels, loaded.contrast
+    if extra is not None and contrast is not None and loaded.vanishes:
+        image, whole, options, extra = contrast, extra, other, None
     # The resized square is rotated instead of the image; the result is the same.
     views = [np.rot90(side, turns) for side in (whole, whole[:, ::-1]) for turns in range(4)]
     width, height = image.size
@@ -152,8 +176,8 @@ def query_views(image: Image.Image, options: ImageOptions, data: bytes = b"") ->
             box = (left * width, top * height, (left + _WINDOW) * width, (top + _WINDOW) * height)
             edges = [round(edge) for edge in box]
             part = image.crop((edges[0], edges[1], max(edges[0] + 1, edges[2]), max(edges[1] + 1, edges[3])))
-            views.append(square(part))
-    return np.stack(views)
+            views.append(square(part, options))
+    return np.stack(views if extra is None else [*views, extra])
 
 
 def load_query(path: str, embedder: Embedder) -> Query | Refusal:
@@ -166,8 +190,8 @@ def load_query(path: str, embedder: Embedder) -> Query | Refusal:
 
 def _file_query(path: str, data: bytes, embedder: Embedder) -> Query | Refusal:
     try:
-        image = decode(data, background=embedder.background, truncated=embedder.truncated)
-        return make_query(path, image, embedder, quality=jpeg_quality(data), data=data)
+        image, contrast = decode_composites(data, background=embedder.background, truncated=embedder.truncated)
+        return make_query(path, image, embedder, quality=jpeg_quality(data), data=data, contrast=contrast)
     except Refusal as refusal:
         return refusal
 
@@ -180,7 +204,8 @@ def image_query(image: Image.Image, embedder: Embedder) -> Query | Refusal:
         image.load()
     except (OSError, SyntaxError, ValueError) as error:  # of a file that Pillow opened, but cannot decode
         return Refusal(Reason.UNREADABLE, str(error))
-    return make_query("", upright(image, embedder.background), embedder, quality=jpeg_quality_of(image))
+    laid, contrast = upright_composites(image, embedder.background)
+    return make_query("", laid, embedder, quality=jpeg_quality_of(image), contrast=contrast)
 
 
 def _unread_file(image: Image.Image) -> bytes:
@@ -199,11 +224,22 @@ def _unread_file(image: Image.Image) -> bytes:
 
 
 def make_query(
-    path: str, image: Image.Image, embedder: Embedder, *, quality: int | None = None, data: bytes = b""
+    path: str,
+    image: Image.Image,
+    embedder: Embedder,
+    *,
+    quality: int | None = None,
+    data: bytes = b"",
+    contrast: Image.Image | None = None,
 ) -> Query:
-    """Return an image, mode RGB, upright, as a query; `data` is the content of its file, if it has one."""
-    views = query_views(image, embedder.image_options, data)
-    return Query(path, views, LazyFingerprint(image, quality))
+    """Return an image, mode RGB, upright, as a query; `data` is the content of its file, if it has one.
+
+    For `contrast`, see `query_views`.
+    """
+    views = query_views(image, embedder.image_options, data, contrast)
+    return Query(
+        path, views, LazyFingerprint(image, quality=quality, contrast=contrast, background=embedder.background)
+    )
 
 
 def load_queries(paths: Sequence[str], embedder: Embedder) -> Iterator[tuple[str, Query | Refusal]]:
@@ -235,7 +271,7 @@ class Finder:
         self._threshold = index.info.thresholds.get("copy", 0.0) if threshold is None else threshold
         self._executor = ThreadPoolExecutor(num_cores())
         self._images = IndexImages(index, background=embedder.background)
-        self._hashes = index.images.column("phash").astype(np.uint64)
+        self._hashes = [column for column in index.images.hashes() if column.any()]
 
     def find(self, query: Query, k: int, by: str = "copy", *, without: int = -1) -> list[SearchResult]:
         """Return the `k` (at least 1) most similar images of the index, best first; the row `without` is ignored.
@@ -291,7 +327,7 @@ class Finder:
     def _among(self, only: np.ndarray | None, without: int) -> np.ndarray | None:
         if without < 0:
             return only
-        among = np.ones(len(self._hashes), bool) if only is None else only.copy()
+        among = np.ones(len(self.index.images), bool) if only is None else only.copy()
         among[without] = False
         return among
 
@@ -305,9 +341,15 @@ class Finder:
         self, matches: list[Match], views: np.ndarray, embeddings: np.ndarray, among: np.ndarray | None
     ) -> list[Match]:
         """Return images with a similar hash, whether or not they are among the matches, then the other matches."""
-        hashes = perceptual_hashes(views[:_ORIENTATIONS])
-        distances = np.bitwise_count(self._hashes ^ hashes[:, None]).min(axis=0)
-        near = (distances <= _MAX_DISTANCE) & (self._hashes != NO_HASH)
+        orientations = [views[:_ORIENTATIONS]]
+        for extra in views[NUM_VIEWS:]:
+            orientations += [np.rot90(side, turns)[None] for side in (extra, extra[:, ::-1]) for turns in range(4)]
+        hashes = np.concatenate([perceptual_hashes(some) for some in orientations])
+        distances = np.full(len(self.index.images), 64, np.uint8)
+        for column in self._hashes:
+            found = np.bitwise_count(column ^ hashes[:, None]).min(axis=0)
+            np.minimum(distances, found, out=distances, where=column != NO_HASH)
+        near = distances <= _MAX_DISTANCE
         if among is not None:
             near &= among
         rows = np.flatnonzero(near)
@@ -315,7 +357,7 @@ class Finder:
         known = {match.row: match for match in matches}
         unknown = [row for row in rows if row not in known]
         if unknown:
-            among = np.zeros(len(self._hashes), bool)
+            among = np.zeros(len(self.index.images), bool)
             among[unknown] = True
             (found,) = self.index.search(embeddings[None], len(unknown), among=among)
             known |= {match.row: match for match in found}
@@ -342,10 +384,10 @@ class Finder:
     def _verify(self, query: _QueryFingerprints, row: int) -> Verification | None:
         candidate = self._images.file(row)
         if candidate is not None:
-            found = verify(query.whole, candidate)
+            found = verify_composites(query.whole, candidate)
         else:  # the file was moved, changed or removed, or belongs to a dataset whose files are elsewhere
             stored = self._images.square(row)
-            found = None if stored is None else verify(query.square(stored.size), stored)
+            found = None if stored is None else verify_composites(query.square(stored.size), stored)
         return found if found is not None and found.similarity >= self._threshold else None
 
     def _ranked(
