@@ -118,7 +118,7 @@ def load_files(
             picture = load_image(data, options, contrast=visible)
         except Refusal as refusal:
             return path, refusal
-        pixels = picture.contrast if visible and picture.vanishes else picture.pixels
+        pixels = picture.visible if visible else picture.pixels
         return path, LoadedFile(sha256, picture.width, picture.height, pixels, picture.contrast)
 
     return map_ahead(load, paths, num_threads=_NUM_THREADS, num_ahead=_FILES_AHEAD)

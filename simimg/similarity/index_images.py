@@ -11,6 +11,7 @@ from __future__ import annotations
 import functools
 from pathlib import Path
 
+import numpy as np
 from PIL import Image
 
 from simimg.similarity.fingerprint import (
@@ -28,7 +29,7 @@ from simimg.similarity.search_index import SearchIndex
 from simimg.similarity.transparency import verify_composites
 from tfrecords.base_errors import DataError
 from tfrecords.convert.image.color import WHITE
-from tfrecords.convert.image.decoder import decode
+from tfrecords.convert.image.decoder import decode_composites, shows_nothing
 from tfrecords.format.dataset_images import DatasetImages
 from tfrecords.format.layout import Layout
 from tfrecords.format.manifest import read_manifest
@@ -113,10 +114,15 @@ class IndexImages:
         return None if file is None else verify_composites(new, file)
 
     def image(self, row: int, most_px: int) -> Image.Image | None:
-        """Return an image for display, mode RGB, upright, sides at most `most_px`, or None if it is missing."""
+        """Return an image for display, mode RGB, upright, sides at most `most_px`, or None if it is missing.
+
+        It is on white, or on black if it shows nothing on white.
+        """
         image: Image.Image | None
         try:
-            image = decode(self.read(row), truncated="keep")
+            image, contrast = decode_composites(self.read(row), truncated="keep")
+            if contrast is not None and shows_nothing(np.asarray(image)):
+                image = contrast
         except (OSError, Refusal):
             image = self.square_image(row)
         if image is not None:

@@ -5,7 +5,7 @@ logos on white show nothing, so that all of them would be equal; on black they s
 
 both transparent    They are copies if they are on both backgrounds. Where both show nothing, the other one decides.
 one transparent     Another program may have laid it on any color, so either composite may be a copy of the opaque
-                    image. The reason names the color.
+                    image, or one on the color of the opaque image's border. The reason names the color.
 
 A composite that shows nothing is no evidence: neither that two transparent images are copies, nor that a blank page is
 a copy of white logos. Images that show nothing on both backgrounds, such as fully transparent ones, are copies of no
@@ -15,10 +15,18 @@ other image.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterator
 
-from simimg.similarity.fingerprint import Fingerprint
+import numpy as np
+from PIL import Image, ImageColor
+
+from simimg.similarity.fingerprint import Fingerprint, fingerprint
 from simimg.similarity.match_verification import Verification, verify
+from tfrecords.convert.image.color import color_name
 from tfrecords.convert.image.decoder import shows_nothing
+
+_SAME_COLOR = 8  # levels by which pixels of one color differ in a JPEG, at most
+_ONE_COLOR = 0.8  # share of a border
 
 
 def verify_composites(query: Fingerprint, candidate: Fingerprint) -> Verification | None:
@@ -38,16 +46,35 @@ def verify_composites(query: Fingerprint, candidate: Fingerprint) -> Verificatio
 
 
 def _verify_flattened(query: Fingerprint, candidate: Fingerprint) -> Verification | None:
-    """Return the best verification of an opaque image and either composite of a transparent one."""
-    best = None
-    transparent = candidate if query.on_contrast is None else query
-    for composite in (transparent, transparent.on_contrast):
-        if composite is None or shows_nothing(composite.thumbnail):
+    """Return the verification of an opaque image and the first composite of a transparent one that is a copy."""
+    opaque, transparent = (query, candidate) if query.on_contrast is None else (candidate, query)
+    for composite in _composites(transparent, opaque):
+        if shows_nothing(composite.thumbnail):
             continue
         if transparent is candidate:
             found, reason = verify(query, composite), f"laid on {composite.laid_on}"
         else:
             found, reason = verify(composite, candidate), f"transparent instead of {composite.laid_on}"
-        if found is not None and (best is None or found.similarity > best.similarity):
-            best = dataclasses.replace(found, reasons=(reason, *found.reasons))
-    return best
+        if found is not None:
+            return dataclasses.replace(found, reasons=(reason, *found.reasons))
+    return None
+
+
+def _composites(transparent: Fingerprint, opaque: Fingerprint) -> Iterator[Fingerprint]:
+    """Yield composites of a transparent image, first those on a color like that of the opaque image's border."""
+    assert transparent.on_contrast is not None
+    known = (transparent, transparent.on_contrast)
+    sides = opaque.thumbnail[[0, -1]].reshape(-1, 3), opaque.thumbnail[:, [0, -1]].reshape(-1, 3)
+    border = np.concatenate(sides).astype(np.float32)
+    color = np.rint(np.median(border, axis=0))
+    colors = np.array([ImageColor.getrgb(one.laid_on) for one in known], np.float32)
+    distances = np.abs(colors - color).max(axis=1)
+    if distances.min() > _SAME_COLOR and (np.abs(border - color) <= _SAME_COLOR).all(axis=1).mean() >= _ONE_COLOR:
+        # What is seen of the background, measured in the channel in which the two backgrounds differ most.
+        one, other = (composite.thumbnail.astype(np.float32) for composite in known)
+        channel = int(np.abs(colors[0] - colors[1]).argmax())
+        seen = (one - other)[..., channel, None] / (colors[0] - colors[1])[channel]
+        pixels = np.rint(np.clip(one + seen * (color - colors[0]), 0, 255)).astype(np.uint8)
+        name = color_name((int(color[0]), int(color[1]), int(color[2])))
+        yield dataclasses.replace(fingerprint(Image.fromarray(pixels)), size=transparent.size, laid_on=name)
+    yield from (known[place] for place in np.argsort(distances, kind="stable").tolist())

@@ -16,7 +16,7 @@ import numpy as np
 
 from simimg.similarity.embeddings import Embedder
 from simimg.similarity.fingerprint import jpeg_quality
-from simimg.similarity.query_search import LazyFingerprint, query_views
+from simimg.similarity.search_queries import LazyFingerprint, query_views
 from simimg.web.request_guard import RequestError
 from simimg.web.thumbnails import large_jpeg
 from tfrecords.convert.image.decoder import decode_composites
@@ -37,7 +37,7 @@ class CachedQuery:
     """A query: its id for the browser, its row of the index (-1 for an upload), its views and a JPEG for display.
 
     `size` is the width and height in px, upright. For the views and the fingerprint, see
-    `simimg.similarity.query_search`.
+    `simimg.similarity.search_queries`.
     """
 
     name: str

@@ -38,8 +38,9 @@ from simimg.similarity.evaluation.image_edits import EDITS
 from simimg.similarity.fingerprint import Fingerprint, fingerprint, read_unchanged
 from simimg.similarity.index_images import IndexImages
 from simimg.similarity.projection import fit_projection
-from simimg.similarity.query_search import CANDIDATES, Finder, Query, SearchResult, make_query
+from simimg.similarity.query_search import CANDIDATES, Finder, SearchResult
 from simimg.similarity.search_index import SearchIndex
+from simimg.similarity.search_queries import Query, make_query
 from tfrecords.convert.image.decoder import decode
 from tfrecords.convert.image.near_duplicates import perceptual_hashes
 from tfrecords.format.quarantine import Refusal

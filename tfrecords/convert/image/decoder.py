@@ -86,7 +86,14 @@ class DecodedImage:
     @property
     def vanishes(self) -> bool:
         """Whether the image shows nothing on the background, but does on the contrasting one: white logos on white."""
-        return self.contrast is not None and shows_nothing(self.pixels) and not shows_nothing(self.contrast)
+        return self.visible is not self.pixels
+
+    @property
+    def visible(self) -> np.ndarray:
+        """The pixels, or those of `contrast` if only they show something."""
+        if self.contrast is None or not shows_nothing(self.pixels) or shows_nothing(self.contrast):
+            return self.pixels
+        return self.contrast
 
 
 def load_image(data: bytes, options: ImageOptions, *, contrast: bool = False) -> DecodedImage:
