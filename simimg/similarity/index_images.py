@@ -11,7 +11,6 @@ from __future__ import annotations
 import functools
 from pathlib import Path
 
-import numpy as np
 from PIL import Image
 
 from simimg.similarity.fingerprint import (
@@ -29,7 +28,7 @@ from simimg.similarity.search_index import SearchIndex
 from simimg.similarity.transparency import verify_composites
 from tfrecords.base_errors import DataError
 from tfrecords.convert.image.color import WHITE
-from tfrecords.convert.image.decoder import decode_composites, shows_nothing
+from tfrecords.convert.image.decoder import decode, decode_visible
 from tfrecords.format.dataset_images import DatasetImages
 from tfrecords.format.layout import Layout
 from tfrecords.format.manifest import read_manifest
@@ -113,16 +112,15 @@ class IndexImages:
         file = self.file(row)
         return None if file is None else verify_composites(new, file)
 
-    def image(self, row: int, most_px: int) -> Image.Image | None:
+    def image(self, row: int, most_px: int, background: tuple[int, int, int] | None = None) -> Image.Image | None:
         """Return an image for display, mode RGB, upright, sides at most `most_px`, or None if it is missing.
 
-        It is on white, or on black if it shows nothing on white.
+        It is on this background; by default on white, or on black if it shows nothing on white.
         """
         image: Image.Image | None
         try:
-            image, contrast = decode_composites(self.read(row), truncated="keep")
-            if contrast is not None and shows_nothing(np.asarray(image)):
-                image = contrast
+            data = self.read(row)
+            image = decode(data, background=background, truncated="keep") if background else decode_visible(data)
         except (OSError, Refusal):
             image = self.square_image(row)
         if image is not None:

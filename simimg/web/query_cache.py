@@ -19,7 +19,7 @@ from simimg.similarity.fingerprint import jpeg_quality
 from simimg.similarity.search_queries import LazyFingerprint, query_views
 from simimg.web.request_guard import RequestError
 from simimg.web.thumbnails import large_jpeg
-from tfrecords.convert.image.decoder import decode_composites
+from tfrecords.convert.image.decoder import decode_composites, visible_composite
 from tfrecords.convert.image.image_formats import open_image, reading
 from tfrecords.format.quarantine import Refusal
 
@@ -82,7 +82,7 @@ class QueryCache:
             row=row,
             views=views,
             size=image.size,
-            jpeg=large_jpeg(image),
+            jpeg=large_jpeg(visible_composite(image, contrast)),
             get_fingerprint=LazyFingerprint(
                 image, quality=jpeg_quality(data), contrast=contrast, background=options.background
             ),
