@@ -235,6 +235,17 @@ def test_duplicates_of_transparent_images(index: SearchIndex) -> None:
     assert {group.others[0].reason for group in groups} == {"laid on black"}
 
 
+def test_the_transparent_one_is_kept(tmp_path: Path) -> None:
+    """Also if the one that was laid on a color is larger: the background cannot be taken away again."""
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    token(0).save(photos / "token.png")
+    laid_on(token(0).resize((2 * SIZE, 2 * SIZE)), "black").save(photos / "large.png")
+    (group,) = find_duplicates(index_folder(tmp_path / "i", photos, BLIND).index, threshold=0.9).groups
+    assert group.keeper.image.path == "token.png"
+    assert group.keeper.reason == "nothing was done to it"
+
+
 def test_their_hashes_alone_make_them_candidates(index: SearchIndex) -> None:
     paths = index.images.column("path")
     pairs = {frozenset(paths[list(pair)]) for pair in _hash_pairs(index, np.arange(len(paths)))}
