@@ -60,7 +60,6 @@ class Fingerprint:
         whole: float32 `[WHOLE_PX, WHOLE_PX]`, gray, blurred, normalized to mean 0 and deviation 1; None if plain.
         keypoints: see `simimg.similarity.keypoints`.
         jpeg_quality: 1..100 on libjpeg's scale; None for other formats.
-        lossless: whether its file keeps every pixel, see `is_lossless`.
     """
 
     size: tuple[int, int]
@@ -69,7 +68,6 @@ class Fingerprint:
     whole: np.ndarray | None
     keypoints: Keypoints
     jpeg_quality: int | None
-    lossless: bool = False
 
 
 def fingerprint(image: Image.Image, *, quality: int | None = None, as_query: bool = False) -> Fingerprint:
@@ -105,7 +103,7 @@ def _cached(path: str, sha256: str, stamp: Stamp, background: tuple[int, int, in
     data = read_unchanged(Path(path), sha256)
     # Whoever made the index decides what becomes of truncated files. One that is in it is whole, or is kept as it is.
     image = decode(data, background=background, truncated="keep")
-    return dataclasses.replace(fingerprint(image, quality=jpeg_quality(data)), lossless=is_lossless(data))
+    return fingerprint(image, quality=jpeg_quality(data))
 
 
 def fingerprint_file(path: Path, sha256: str = "", background: tuple[int, int, int] = WHITE) -> Fingerprint:

@@ -175,7 +175,9 @@ class _Group:
 
     def _not_made_from_another(self, rows: list[int]) -> tuple[list[int], _Reason]:
         again = {row for row in rows if any(self._is_made_from(row, other) for other in rows if other != row)}
-        best = [row for row in rows if row not in self._enlarged and row not in again]
+        # Nobody enlarges the camera's files, but some are soft, and smaller copies keep their metadata.
+        again |= {row for row in rows if row in self._enlarged and not self._of(row).camera}
+        best = [row for row in rows if row not in again]
 
         def why(kept: int, other: int) -> str:
             if other in self._enlarged:
@@ -215,8 +217,8 @@ class _Group:
         return _best(rows, lambda row: -len(self._image(row).path)), lambda kept, other: "the shortest path"
 
     def _is_more_detailed(self, row: int, than: int) -> bool:
-        gray = self._gray(row)
-        return gray is None or has_more_detail(gray, self._side(than) / self._side(row))
+        gray, smaller = self._gray(row), self._gray(than)
+        return gray is None or smaller is None or has_more_detail(gray, smaller)
 
     def _is_made_from(self, row: int, source: int) -> bool:
         """Whether an image is a JPEG file of the group that was saved again, at a higher quality or without loss."""
