@@ -186,6 +186,7 @@ def duplicates(
     model: str = "lite0",
     threshold: float = 0.0,
     reference_dirs: Iterable[Folder] = (),
+    keep: Iterable[str] = ("best",),
     plan: Folder | None = None,
     refused: Callable[[str, str], object] = lambda path, reason: None,
     progress: Callable[[str, int, int], object] = lambda stage, done, total: None,
@@ -198,6 +199,8 @@ def duplicates(
         model: as for `index`.
         threshold: minimum similarity of copies, 0.5 to 1; 0 is what `simimg calibrate` found, or 0.9.
         reference_dirs: folders below `image_dir` whose files are always kept.
+        keep: which image of a group is kept, by rules in this order: `best` (the default, which always comes last),
+            `exif`, `folder:NAME`, `largest`, `newest`, `oldest`, `shortest`.
         plan: also write what to keep and what to remove into this file, for `simimg apply`.
         refused: called with each file that cannot be decoded, and the reason; the file is skipped.
         progress: called with the stage (`indexing`, `comparing`), the number of images done and the total.
@@ -212,10 +215,13 @@ def duplicates(
     """
     from simimg.similarity.copy_pairs import check_threshold
     from simimg.similarity.duplicate_groups import find_duplicates
+    from simimg.similarity.keeper_choice import check_keep
     from simimg.similarity.plan_file import is_reference, reference_dirs_of, write_plan
     from simimg.similarity.search_index import SearchIndex
 
     check_threshold(threshold)
+    rules = tuple(keep)
+    check_keep(rules, None if image_dir is None else Path(image_dir))
     with ExitStack() as stack:
         if image_dir is not None:
             folder = index_dir or Path(stack.enter_context(tempfile.TemporaryDirectory())) / "index"
@@ -232,6 +238,7 @@ def duplicates(
             opened,
             threshold=threshold or opened.copy_threshold,
             reference=lambda picture: is_reference(picture.path, reference),
+            keep=rules,
             progress=Counter(partial(progress, "comparing"), len(opened.images)).advance,
         )
         if plan is not None:

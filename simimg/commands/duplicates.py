@@ -28,6 +28,7 @@ from simimg.report.number_format import storage
 from simimg.similarity.copy_pairs import check_threshold
 from simimg.similarity.duplicate_groups import Duplicates, Group, Member
 from simimg.similarity.index_images import IndexImages
+from simimg.similarity.keeper_choice import check_keep
 from simimg.similarity.plan_file import is_reference, reference_dirs_of
 from simimg.similarity.search_index import SearchIndex
 from tfrecords.options import option
@@ -47,6 +48,11 @@ class Options:
     model: str = option("With --image_dir: as for `simimg index`.", "lite0")
     threshold: float = option(THRESHOLD_HELP, 0.0, words={"auto": 0})
     reference_dirs: tuple[str, ...] = option("Folders below --image_dir whose files are kept and never moved.", ())
+    keep: tuple[str, ...] = option(
+        "Which image of a group is kept, by rules in this order: best (the default, always the last), exif, "
+        "folder:NAME, largest, newest, oldest, shortest.",
+        ("best",),
+    )
     plan: Path | None = option("Also write which files to keep and which to remove to this file.", None)
     report: Path | None = option("Also write a page (HTML) that shows the groups.", None)
 
@@ -54,6 +60,7 @@ class Options:
         if self.image_dir is None and self.index_dir is None:
             raise UsageError("name what to look through: --image_dir=PATH, --index_dir=PATH, or both.")
         check_threshold(self.threshold)
+        check_keep(self.keep, self.image_dir)
 
 
 def run(options: Options) -> Result:
@@ -69,6 +76,7 @@ def run(options: Options) -> Result:
                 model=options.model,
                 threshold=options.threshold,
                 reference_dirs=options.reference_dirs,
+                keep=options.keep,
                 plan=options.plan,
                 refused=noting_skipped(refused),
                 progress=show,

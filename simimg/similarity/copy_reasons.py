@@ -118,7 +118,7 @@ def _sharpness(image: np.ndarray, inside: np.ndarray) -> float:
 
 def add_compression(reasons: Reasons, query: Fingerprint, candidate: Fingerprint) -> None:
     """Add the reason that the JPEG quality shows, or only the edit if it is of no interest to people."""
-    if query.jpeg_quality != candidate.jpeg_quality or query.lossless != candidate.lossless:
+    if query.jpeg_quality != candidate.jpeg_quality:
         reasons.edits.add(COMPRESSION)
     if query.jpeg_quality is None or query.jpeg_quality > 85:
         return

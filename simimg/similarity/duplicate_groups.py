@@ -4,13 +4,13 @@
 2. Groups: a connected component is not a group, because a chain of pairs connects images that have nothing in common.
    The member that most others are copies of becomes the center. The center and its copies are a group; pairs with the
    center that were not candidates are verified as well. The remaining members are grouped in the same way.
-3. The keeper of a group is chosen by, in this order: being in a reference folder, fewest visible edits, most pixels,
-   lossless format, most bytes.
+3. The keeper of a group is chosen by rules (`simimg.similarity.keeper_choice`).
 """
 
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 
@@ -19,13 +19,12 @@ import numpy as np
 from simimg.determinism import one_blas_thread
 from simimg.similarity.copy_pairs import PairExaminer
 from simimg.similarity.image_table import IndexedImage
+from simimg.similarity.keeper_choice import choose_keeper
 from simimg.similarity.match_verification import HARMLESS, SAME_BYTES, Verification
 from simimg.similarity.search_index import SearchIndex
 from simimg.similarity.transparency import TRANSPARENT
 
 _WITNESSES = 4  # members whose verifications count the edits of another member
-
-_Worth = tuple[bool, int, int, bool, int, int]  # of keeping an image, see the order above
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -73,12 +72,13 @@ def find_duplicates(
     *,
     threshold: float,
     reference: Callable[[IndexedImage], bool] = lambda picture: False,
+    keep: Sequence[str] = (),
     progress: Callable[[int], object] = lambda num_images: None,
 ) -> Duplicates:
     """Return the groups of copies, of a similarity of `threshold` (0.5..1) or more, among the images of an index.
 
-    `reference` tells whether an image is kept in any case. `progress` is called with the number of images since its
-    last call.
+    `reference` tells whether an image is kept in any case. `keep` are rules of
+    `simimg.similarity.keeper_choice.KEEP_RULES`. `progress` is called with the number of images since its last call.
     """
     with closing(PairExaminer(index, threshold)) as examiner:
         identical = examiner.examine_all(progress)
@@ -86,7 +86,8 @@ def find_duplicates(
         grouped = {row for cluster in clusters for row in cluster}
         clusters += [[row] for row, members in identical.items() if len(members) > 1 and row not in grouped]
         with one_blas_thread():
-            groups = list(examiner.executor.map(lambda one: _group(examiner, one, identical, reference), clusters))
+            grouped_by = functools.partial(_group, examiner, identical=identical, reference=reference, keep=keep)
+            groups = list(examiner.executor.map(grouped_by, clusters))
     groups.sort(key=lambda group: min(member.row for member in group.members))
     return Duplicates(tuple(groups), examiner.num_examined, len(examiner.images.missing))
 
@@ -123,28 +124,22 @@ def _group(
     cluster: Sequence[int],
     identical: dict[int, list[int]],
     reference: Callable[[IndexedImage], bool],
+    keep: Sequence[str] = (),
 ) -> Group:
     """Return the group of a cluster and of the files with the same bytes as its members."""
     single_of = {row: single for single in cluster for row in identical[single]}
     edits = {single: _num_edits(examiner, single, cluster) for single in cluster}
-    lossless = {single: len(cluster) > 1 and _is_lossless(examiner, single) for single in cluster}
     pictures = {row: examiner.index.images[row] for row in single_of}
-
-    def worth(row: int) -> _Worth:
-        picture = pictures[row]
-        return (
-            reference(picture),
-            -edits[single_of[row]],
-            picture.width * picture.height,
-            lossless[single_of[row]],
-            picture.num_bytes,
-            -row,
-        )
-
-    keeper, *ranked = sorted(pictures, key=worth, reverse=True)
-    why = _why_kept(worth(keeper), worth(ranked[0]), pictures[keeper])
+    keeper, why = choose_keeper(
+        examiner.images,
+        {row: edits[single] for row, single in single_of.items()},
+        is_reference=reference,
+        rules=keep,
+    )
     others = []
-    for row in ranked:
+    for row in pictures:
+        if row == keeper:
+            continue
         similarity, reason = 1.0, SAME_BYTES
         if single_of[row] != single_of[keeper]:
             single, center = single_of[row], cluster[0]
@@ -168,22 +163,3 @@ def _num_edits(examiner: PairExaminer, row: int, cluster: Sequence[int]) -> int:
         if other != row and examiner.copy(row, other) and (found := examiner.explain(row, other)) is not None:
             counts.append(sum(not reason.startswith((*HARMLESS, TRANSPARENT)) for reason in found.reasons))
     return int(np.median(counts)) if counts else 0
-
-
-def _is_lossless(examiner: PairExaminer, row: int) -> bool:
-    file = examiner.images.file(row)
-    return file is not None and file.lossless
-
-
-def _why_kept(best: _Worth, next_best: _Worth, kept: IndexedImage) -> str:
-    reasons = (
-        "in a reference folder",
-        "nothing was done to it",
-        f"the most pixels, {kept.width} x {kept.height}",
-        "as many pixels, without loss",
-        f"as many pixels, more bytes: {kept.num_bytes:,}",
-    )
-    for reason, ours, theirs in zip(reasons, best, next_best, strict=False):
-        if ours != theirs:
-            return reason
-    return "the first of equally good files"

@@ -2,8 +2,9 @@
 
 plan.json    for reading and editing: reference folders, and groups, each with a file to keep and the files to remove
 
-Files in reference folders are never moved. The plan names these folders, so that whoever writes it again, or carries it
-out after somebody edited it, knows them.
+An entry of `remove` also lists the image's sidecars that go along with it, with their checksums, and those that stay,
+with the reason (`simimg.similarity.sidecars`). Files in reference folders are never moved. The plan names these
+folders, so that whoever writes it again, or carries it out after somebody edited it, knows them.
 """
 
 from __future__ import annotations
@@ -18,9 +19,10 @@ from typing import Any
 from simimg.errors import DataError, UsageError
 from simimg.similarity.duplicate_groups import Group
 from simimg.similarity.search_index import SearchIndex
-from tfrecords.convert.sources import printable
+from simimg.similarity.sidecars import sidecars_of
+from tfrecords.convert.sources import printable, unprintable
 from tfrecords.convert.sources.source import QUARANTINE_JOURNAL
-from tfrecords.format.atomic_files import parse_json, read_bytes, write_json
+from tfrecords.format.atomic_files import file_sha256, parse_json, read_bytes, write_json
 
 APPLIED_PLAN = "applied-plan.json"
 """The copy of a plan in its quarantine folder, which `simimg undo` takes as well."""
@@ -30,12 +32,16 @@ _FORMAT = "simimg-plan/1"
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class PlannedFile:
-    """A file: path relative to `image_dir`, checksum, similarity to the kept file, and why it goes or stays."""
+    """A file: path relative to `image_dir`, checksum, similarity to the kept file, and why it goes or stays.
+
+    `sidecars` go along with it; plans of older versions list none.
+    """
 
     path: str
     sha256: str
     similarity: float
     reason: str
+    sidecars: tuple[PlannedFile, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -68,6 +74,12 @@ class Plan:
     def removals(self) -> tuple[PlannedFile, ...]:
         """All files to remove."""
         return tuple(file for group in self.groups for file in group.remove)
+
+    @property
+    def checksums(self) -> dict[str, str]:
+        """The SHA-256 of all files that may be moved, by their paths."""
+        files = (*self.removals, *(sidecar for file in self.removals for sidecar in file.sidecars))
+        return {file.path: file.sha256 for file in files}
 
     @property
     def quarantine_dir(self) -> Path:
@@ -107,10 +119,10 @@ def write_plan(path: Path, image_dir: Path, groups: Iterable[Group], reference_d
 
     All paths in a plan are relative to `image_dir`. For `reference_dirs`, see `reference_dirs_of`.
     """
-    described = []
+    described: list[dict[str, Any]] = []
     for group in groups:
         keeper = {"path": group.keeper.image.path, "sha256": group.keeper.image.sha256, "why": group.keeper.reason}
-        others = [
+        others: list[dict[str, Any]] = [
             {
                 "path": member.image.path,
                 "sha256": member.image.sha256,
@@ -123,6 +135,7 @@ def write_plan(path: Path, image_dir: Path, groups: Iterable[Group], reference_d
         ]
         if others:
             described.append({"keep": keeper, "remove": others})
+    _add_sidecars(image_dir, [file for group in described for file in group["remove"]])
     values = {"format": _FORMAT, "image_dir": str(image_dir.resolve()), "reference_dirs": list(reference_dirs)}
     write_json(path, {**values, "groups": described})
 
@@ -159,6 +172,22 @@ def _reference_dirs(values: dict[str, Any]) -> tuple[str, ...]:
     return tuple(PurePosixPath(folder).as_posix() for folder in folders)
 
 
+def _add_sidecars(image_dir: Path, removed: list[dict[str, Any]]) -> None:
+    """Add to each described file which sidecars go along with it, and which stay."""
+    by_name = {Path(unprintable(file["path"], image_dir)).as_posix(): file for file in removed}
+    for sidecar in sidecars_of(image_dir, by_name, by_name.__contains__):
+        file, path = by_name[sidecar.image], printable(sidecar.path)
+        why = sidecar.stays
+        try:
+            sha256 = "" if why else file_sha256(image_dir / sidecar.path)
+        except OSError as error:
+            why = f"it cannot be read: {error.strerror}"
+        if why:
+            file.setdefault("sidecars_that_stay", []).append({"path": path, "why": why})
+        else:
+            file.setdefault("sidecars", []).append({"path": path, "sha256": sha256})
+
+
 def _planned_file(values: dict[str, Any]) -> PlannedFile:
     path = values["path"]
     if not isinstance(path, str) or not is_inside(path):
@@ -168,4 +197,6 @@ def _planned_file(values: dict[str, Any]) -> PlannedFile:
         similarity = float(values.get("similarity", 1.0))
     except (TypeError, ValueError, OverflowError):  # edited by hand
         similarity = 0.5
-    return PlannedFile(path, str(values["sha256"]), similarity, str(values.get("reason", values.get("why", ""))))
+    reason = str(values.get("reason", values.get("why", "")))
+    sidecars = tuple(map(_planned_file, values.get("sidecars", [])))
+    return PlannedFile(path, str(values["sha256"]), similarity, reason, sidecars)
