@@ -3,7 +3,8 @@
 1. Files with the same bytes: one of them represents all in the following steps.
 2. Pairs with similar perceptual hashes; an image with transparent pixels has two, one on each background.
 3. The nearest embeddings of each image, in groups of eight until a group has no copy.
-4. Each pair of 2 and 3 is verified (`simimg.similarity.match_verification`), which also gives its similarity.
+4. Each pair of 2 and 3 is verified (`simimg.similarity.match_verification`), which also gives its similarity. Pairs
+   that were decided to be no copies (`simimg.similarity.decisions`) are left out.
 5. Each verified pair is compared at full size (`simimg.similarity.differences`). If it differs by edits that do not
    count, it is no pair of copies. Two images that differ in nothing from a third one are not compared.
 """
@@ -19,6 +20,7 @@ import numpy as np
 
 from simimg.determinism import one_blas_thread
 from simimg.errors import UsageError
+from simimg.similarity.decisions import read_decisions
 from simimg.similarity.differences import Differences
 from simimg.similarity.edits import COUNTED
 from simimg.similarity.fingerprint import Fingerprint
@@ -40,6 +42,8 @@ class PairExaminer:
         copies: verifications of the pairs, smaller row first, that reach the threshold and differ by edits that count.
         neighbors: of each row, the rows it is a copy of.
         num_examined: number of verified pairs.
+        decisions: those in the folder of the index.
+        settling: keys of the decisions because of which pairs were not verified.
     """
 
     def __init__(self, index: SearchIndex, threshold: float, edits: frozenset[str] = COUNTED) -> None:
@@ -50,6 +54,9 @@ class PairExaminer:
         self.copies: dict[tuple[int, int], Verification] = {}
         self.neighbors: dict[int, set[int]] = defaultdict(set)
         self.num_examined = 0
+        self.decisions = read_decisions(index.index_dir)
+        self.settling: set[frozenset[str]] = set()
+        self._decided = self.decisions.rows(index.images)
         self._threshold = threshold
         self._edits = edits
         self._alike = DisjointSets()  # of rows that differ in nothing but their size, file, position and part
@@ -75,6 +82,8 @@ class PairExaminer:
     def examine_pairs(self, pairs: Iterable[tuple[int, int]]) -> None:
         """Verify those pairs that were not verified before."""
         todo = sorted({(min(pair), max(pair)) for pair in pairs} - self._done)
+        if self._decided:
+            todo = [pair for pair in todo if not self._are_different(*pair)]
         with one_blas_thread():
             verified = list(self.executor.map(lambda pair: self.images.verify(*pair), todo))
         self._done.update(todo)
@@ -109,6 +118,14 @@ class PairExaminer:
                     self._alike.join(*pair)
                 yield pair, one
             left = later
+
+    def _are_different(self, row: int, other: int) -> bool:
+        """Whether it was decided that two rows are not copies."""
+        if row not in self._decided or other not in self._decided:
+            return False
+        if decision := self.decisions.difference(self._decided[row], self._decided[other]):
+            self.settling.add(decision.key)
+        return decision is not None
 
     def _examine_neighbors(self, rows: np.ndarray, among: np.ndarray, progress: Callable[[int], object]) -> None:
         """Verify each row with its nearest embeddings among some, in groups of eight, as long as a group has a copy."""

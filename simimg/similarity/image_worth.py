@@ -138,9 +138,8 @@ def has_more_detail(gray: Image.Image, smaller: Image.Image) -> bool:
         lost_below += max(_FLAT, _difference(small, again))
         scales = (smaller.width / gray.width, smaller.height / gray.height) * 2
         spectrum += _spectrum(patch)
-        its_spectrum += _spectrum(
-            smaller.crop(tuple(round(side * scale) for side, scale in zip(box, scales, strict=True)))
-        )
+        left, top, right, bottom = (round(side * scale) for side, scale in zip(box, scales, strict=True))
+        its_spectrum += _spectrum(smaller.crop((left, top, right, bottom)))
     return lost > _LOSS * share * share * lost_below or _is_less_resampled(spectrum, its_spectrum, share)
 
 
