@@ -1,7 +1,8 @@
 """Move the copies that a plan lists to a quarantine folder.
 
 The plan is a file that `simimg duplicates --plan` wrote; the quarantine folder lies beside the plan. A file is
-moved only if it and the file that is kept in its place are unchanged since the plan was made. If the command is
+moved only if it and the file that is kept in its place are unchanged since the plan was made. Files that belong to it
+alone (NAME.xmp, NAME.jpg.json, the film of a live photo) go along; those that stay are named. If the command is
 interrupted, run it again to resume. When you are sure, delete the quarantine folder.
 
 Decisions that you wrote into the plan are stored beside its index, and so is which files were removed: `simimg
@@ -22,7 +23,7 @@ from simimg.similarity.file_quarantine import Applied, apply_plan
 from simimg.similarity.plan_file import load_plan
 from tfrecords.options import option
 
-JSON_KEYS = "moved num_bytes skipped num_decisions quarantine_dir dry_run"
+JSON_KEYS = "moved num_bytes skipped sidecars_that_stay num_decisions quarantine_dir dry_run"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -40,13 +41,12 @@ def run(options: Options) -> Result:
         note(f"{plan.index_dir}, the index of the plan, is not there, so removed files are not remembered")
     with progress_bar(len(plan.removals), "moving", unit="file") as bar:
         applied = apply_plan(plan, dry_run=options.dry_run, progress=bar.update)
+    for path, reason in applied.sidecars:
+        note(f"{path} stays: {reason}")
+    staying = [{"path": path, "reason": reason} for path, reason in applied.sidecars]
+    values = {**moved(applied), "sidecars_that_stay": staying}
     num_decisions = len(plan.decisions)
-    values = {
-        **moved(applied),
-        "num_decisions": num_decisions,
-        "quarantine_dir": str(plan.quarantine_dir),
-        "dry_run": options.dry_run,
-    }
+    values |= {"num_decisions": num_decisions, "quarantine_dir": str(plan.quarantine_dir), "dry_run": options.dry_run}
     lines = [f"  {path}" for path in applied.moved] if options.dry_run else []
     done = "would be moved" if options.dry_run else "moved"
     lines.append(f"{len(applied.moved):,} files, {applied.num_bytes / 1e6:,.1f} MB, {done} to {plan.quarantine_dir}")

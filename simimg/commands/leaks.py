@@ -26,6 +26,7 @@ from simimg.errors import UsageError
 from simimg.report.contact_sheet import Tile, tile_sheet
 from simimg.report.copies_report import CopyRow, write_copies_report
 from simimg.similarity.copy_pairs import check_threshold
+from simimg.similarity.edits import COUNTED, EDITS_HELP, edits_of
 from simimg.similarity.index_images import IndexImages
 from simimg.similarity.search_index import SearchIndex
 from simimg.similarity.split_leaks import DEALS, LeakedPair, Leaks, clean_command
@@ -51,6 +52,7 @@ class Options:
     index_dir: Path | None = option("Keep the index in this folder, so that the next call is fast.", None)
     model: str = option("As for `simimg index`.", "lite0")
     threshold: float = option(THRESHOLD_HELP, 0.0, words={"auto": 0})
+    edits: tuple[str, ...] = option(EDITS_HELP, ("auto",))
     picture: Path | None = option("Also draw the pairs to this PNG file.", None)
     report: Path | None = option("Also write a page (HTML) that shows the pairs.", None)
     clean: Path | None = option(
@@ -65,6 +67,7 @@ class Options:
     def __post_init__(self) -> None:
         check_choices(self)
         check_threshold(self.threshold)
+        edits_of("edits", self.edits, COUNTED)
 
 
 def run(options: Options) -> Result:
@@ -83,6 +86,7 @@ def run(options: Options) -> Result:
                 index_dir=index_dir,
                 model=options.model,
                 threshold=options.threshold,
+                edits=options.edits,
                 clean=options.clean,
                 deal=options.deal,
                 progress=show,

@@ -2,9 +2,14 @@
 
 plan.json    for reading and editing: reference folders, and groups, each with a file to keep and the files to remove
 
-Files in reference folders are never moved. The plan names these folders, so that whoever writes it again, or carries it
-out after somebody edited it, knows them. Whoever edits it may write a decision into a group, such as
-`"decision": "not copies"`, see `simimg.similarity.decisions`: it is stored in the folder of the plan's index.
+An entry of `remove` also lists the image's sidecars that go along with it, with their checksums, and those that stay,
+with the reason (`simimg.similarity.sidecars`). Files in reference folders are never moved. The plan names these
+folders, so that whoever writes it again, or carries it out after somebody edited it, knows them. Whoever edits it may
+write a decision into a group, such as `"decision": "not copies"`, see `simimg.similarity.decisions`: it is stored in
+the folder of the plan's index.
+
+By default, only copies that differ in nothing but size and compression are to be removed. The others are the
+`questions` of a group: nothing happens to them unless somebody moves their entries to `remove`.
 """
 
 from __future__ import annotations
@@ -18,11 +23,12 @@ from typing import Any
 
 from simimg.errors import DataError, UsageError
 from simimg.similarity.decisions import DECISIONS, THIS_ONE, DecidedImage, Decision, check_decision
-from simimg.similarity.duplicate_groups import Group
+from simimg.similarity.duplicate_groups import Group, Member
 from simimg.similarity.search_index import SearchIndex
-from tfrecords.convert.sources import printable
+from simimg.similarity.sidecars import sidecars_of
+from tfrecords.convert.sources import printable, unprintable
 from tfrecords.convert.sources.source import QUARANTINE_JOURNAL
-from tfrecords.format.atomic_files import parse_json, read_bytes, write_json
+from tfrecords.format.atomic_files import file_sha256, parse_json, read_bytes, write_json
 
 APPLIED_PLAN = "applied-plan.json"
 """The copy of a plan in its quarantine folder, which `simimg undo` takes as well."""
@@ -32,12 +38,16 @@ _FORMAT = "simimg-plan/1"
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class PlannedFile:
-    """A file: path relative to `image_dir`, checksum, similarity to the kept file, and why it goes or stays."""
+    """A file: path relative to `image_dir`, checksum, similarity to the kept file, and why it goes or stays.
+
+    `sidecars` go along with it; plans of older versions list none.
+    """
 
     path: str
     sha256: str
     similarity: float
     reason: str
+    sidecars: tuple[PlannedFile, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -80,6 +90,12 @@ class Plan:
         return tuple(file for group in self.groups for file in group.remove)
 
     @property
+    def checksums(self) -> dict[str, str]:
+        """The SHA-256 of all files that may be moved, by their paths."""
+        files = (*self.removals, *(sidecar for file in self.removals for sidecar in file.sidecars))
+        return {file.path: file.sha256 for file in files}
+
+    @property
     def quarantine_dir(self) -> Path:
         """The folder that removed files are moved to, next to the plan."""
         if self.path.name == APPLIED_PLAN and (self.path.parent / QUARANTINE_JOURNAL).exists():
@@ -118,32 +134,43 @@ def write_plan(
     groups: Iterable[Group],
     reference_dirs: Sequence[str] = (),
     index_dir: Path | None = None,
+    edits: frozenset[str] | None = None,
 ) -> None:
     """Write a plan, a JSON file, that keeps the keeper of each group, what was decided to stay, and reference folders.
 
     All paths in a plan are relative to `image_dir`. For `reference_dirs`, see `reference_dirs_of`. `index_dir` is the
-    index, unless it is a temporary one.
+    index, unless it is a temporary one. Copies that differ by more than `edits`, see `simimg.similarity.edits`, are
+    questions; None: all copies are to be removed.
     """
-    described = []
+    described: list[dict[str, Any]] = []
     for group in groups:
         keeper = {"path": group.keeper.image.path, "sha256": group.keeper.image.sha256, "why": group.keeper.reason}
-        others = [
-            {
-                "path": member.image.path,
-                "sha256": member.image.sha256,
-                "num_bytes": member.image.num_bytes,
-                "similarity": round(member.similarity, 4),
-                "reason": member.reason,
-            }
-            for member in group.others
-            if not is_reference(member.image.path, reference_dirs) and not member.stays
-        ]
-        if others:
-            described.append({"keep": keeper, "remove": others})
+        remove, questions = list[dict[str, Any]](), list[dict[str, Any]]()
+        for member in group.others:
+            if not is_reference(member.image.path, reference_dirs) and not member.stays:
+                (remove if is_planned(member, edits) else questions).append(_described(member))
+        if remove or questions:
+            described.append({"keep": keeper, "remove": remove} | ({"questions": questions} if questions else {}))
+    _add_sidecars(image_dir, [file for group in described for file in group["remove"]])
     values: dict[str, Any] = {"format": _FORMAT, "image_dir": str(image_dir.resolve())}
     if index_dir is not None:
         values["index_dir"] = str(index_dir.resolve())
     write_json(path, {**values, "reference_dirs": list(reference_dirs), "groups": described})
+
+
+def is_planned(member: Member, edits: frozenset[str] | None) -> bool:
+    """Whether a copy is to be removed, not a question: as decided, or it differs by these edits at most; None: by any."""
+    return edits is None or member.may_go or member.edits <= edits
+
+
+def _described(member: Member) -> dict[str, Any]:
+    return {
+        "path": member.image.path,
+        "sha256": member.image.sha256,
+        "num_bytes": member.image.num_bytes,
+        "similarity": round(member.similarity, 4),
+        "reason": member.reason,
+    }
 
 
 def load_plan(path: Path) -> Plan:
@@ -177,12 +204,29 @@ def _reference_dirs(values: dict[str, Any]) -> tuple[str, ...]:
     return tuple(PurePosixPath(folder).as_posix() for folder in folders)
 
 
+def _add_sidecars(image_dir: Path, removed: list[dict[str, Any]]) -> None:
+    """Add to each described file which sidecars go along with it, and which stay."""
+    by_name = {Path(unprintable(file["path"], image_dir)).as_posix(): file for file in removed}
+    for sidecar in sidecars_of(image_dir, by_name, by_name.__contains__):
+        file, path = by_name[sidecar.image], printable(sidecar.path)
+        why = sidecar.stays
+        try:
+            sha256 = "" if why else file_sha256(image_dir / sidecar.path)
+        except OSError as error:
+            why = f"it cannot be read: {error.strerror}"
+        if why:
+            file.setdefault("sidecars_that_stay", []).append({"path": path, "why": why})
+        else:
+            file.setdefault("sidecars", []).append({"path": path, "sha256": sha256})
+
+
 def _planned_group(path: Path, values: dict[str, Any]) -> PlannedGroup:
     keep, files = _planned_file(values["keep"]), tuple(map(_planned_file, values["remove"]))
     decision = values.get("decision", "")
     if not decision:
         return PlannedGroup(keep, files)
-    group = PlannedGroup(keep, files if decision == THIS_ONE else (), decision, files)
+    decided = (*files, *map(_planned_file, values.get("questions", ())))
+    group = PlannedGroup(keep, decided if decision == THIS_ONE else (), decision, decided)
     try:
         if decision not in DECISIONS:
             raise ValueError(f"should be one of {', '.join(DECISIONS)}")
@@ -207,4 +251,6 @@ def _planned_file(values: dict[str, Any]) -> PlannedFile:
         similarity = float(values.get("similarity", 1.0))
     except (TypeError, ValueError, OverflowError):  # edited by hand
         similarity = 0.5
-    return PlannedFile(path, str(values["sha256"]), similarity, str(values.get("reason", values.get("why", ""))))
+    reason = str(values.get("reason", values.get("why", "")))
+    sidecars = tuple(map(_planned_file, values.get("sidecars", [])))
+    return PlannedFile(path, str(values["sha256"]), similarity, reason, sidecars)
