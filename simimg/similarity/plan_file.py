@@ -159,7 +159,7 @@ def write_plan(
 
 
 def is_planned(member: Member, edits: frozenset[str] | None) -> bool:
-    """Whether a copy is to be removed, not a question: as decided, or it differs by these edits at most; None: by any."""
+    """Whether a copy is to be removed, as decided or since it differs by these edits at most (None: by any)."""
     return edits is None or member.may_go or member.edits <= edits
 
 
