@@ -193,6 +193,23 @@ def test_a_plan_without_an_index_keeps_no_decisions(folder: Path, simimg: Simimg
     assert f"its index, {folder / 'gone'}, is not there" in simimg("apply", "--plan=plan.json", code=1)
 
 
+def test_a_damaged_file_or_a_lost_index_keeps_nothing_in_quarantine(
+    folder: Path, simimg: Simimg, capsys: pytest.CaptureFixture[str]
+) -> None:
+    duplicates(simimg)
+    simimg("apply", "--plan=plan.json")
+    file = folder / "i" / DECISIONS_FILE
+    file.write_bytes(file.read_bytes()[:-9])
+    capsys.readouterr()
+    assert main(["undo", "--plan=plan.json"]) == 0
+    said = capsys.readouterr()
+    assert "2 files moved back" in said.out
+    assert f"which files were moved is not remembered: {file} is damaged in line 3: it is cut off" in said.err
+    shutil.rmtree(folder / "i")
+    assert main(["apply", "--plan=plan.json"]) == 0
+    assert f"is not remembered: its index, {folder / 'i'}, is not there" in capsys.readouterr().err
+
+
 def returned(simimg: Simimg) -> list[tuple[str, str]]:
     update()
     found = simimg("duplicates", "--index_dir=i", "--threshold=0.6")["returned"]
