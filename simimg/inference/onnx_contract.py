@@ -190,7 +190,7 @@ def _parsed(text: str, where: str, error: type[Exception]) -> dict[str, str]:
     for key, allowed in choices.items():
         if key in values and values[key] not in allowed:
             raise error(f"{where}{text}: {key}={values[key]} should be one of {', '.join(allowed)}.")
-    if "size" in values and not re.fullmatch(r"[1-9][0-9]{0,4}", values["size"]):
+    if "size" in values and not re.fullmatch(r"[1-9][0-9]{0,3}", values["size"]):
         raise error(f"{where}{text}: size={values['size']} should be the side of the images in px, such as size=224.")
     for key in ("mean", "std"):
         if key in values and _numbers(values[key], key) is None:
