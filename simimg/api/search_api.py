@@ -118,7 +118,7 @@ class Searcher:
         Raises:
             UsageError: the file cannot be decoded, or `k` or `by` is not valid.
         """
-        from simimg.similarity.query_search import Query, image_query, load_query
+        from simimg.similarity.search_queries import Query, image_query, load_query
 
         _check_search(k, by)
         embedder = self._finder.embedder
@@ -149,7 +149,7 @@ class Searcher:
             UsageError: a file does not exist, or `k` or `by` is not valid.
         """
         from simimg.image_files import named_files
-        from simimg.similarity.query_search import Query, load_queries
+        from simimg.similarity.search_queries import Query, load_queries
 
         _check_search(k, by)
         paths = named_files([str(image) for image in images])

@@ -29,8 +29,9 @@ from simimg.similarity.embeddings import Embedder
 from simimg.similarity.evaluation.image_edits import EDITS
 from simimg.similarity.fingerprint import fingerprint, forget_fingerprints
 from simimg.similarity.index_update import index_folder
-from simimg.similarity.query_search import Finder, Query, query_views
+from simimg.similarity.query_search import Finder
 from simimg.similarity.search_index import SearchIndex
+from simimg.similarity.search_queries import Query, query_views
 from tfrecords.convert.image.decoder import decode
 
 __all__ = ["EmbeddingSpeed", "Part", "QueryTime", "flops_of", "measure_embedding", "measure_queries"]

@@ -1,7 +1,7 @@
 """Finds pairs of copies in a collection: cheap candidates first, and each candidate pair is verified.
 
 1. Files with the same bytes: one of them represents all in the following steps.
-2. Pairs with similar perceptual hashes.
+2. Pairs with similar perceptual hashes; an image with transparent pixels has two, one on each background.
 3. The nearest embeddings of each image, in groups of eight until a group has no copy.
 4. Each pair of 2 and 3 is verified (`simimg.similarity.match_verification`), which also gives its similarity.
 """
@@ -145,8 +145,8 @@ def copies_among(
         return any(row in found for row in rows)
 
     if phash != NO_HASH:
-        hashes = index.images.column("phash").astype(np.uint64)
-        near = (hashes != NO_HASH) & (np.bitwise_count(hashes ^ np.uint64(phash)) <= MAX_DISTANCE)
+        hashes = index.images.hashes()
+        near = ((hashes != NO_HASH) & (np.bitwise_count(hashes ^ np.uint64(phash)) <= MAX_DISTANCE)).any(axis=0)
         examine(np.flatnonzero(near if among is None else near & among).tolist())
     vector = index.projections["copy"](embedding[None, None])
     nearest = index.nearest_vectors(vector, _NEIGHBORS, among=among)[1][0].tolist()
@@ -196,8 +196,8 @@ def _unedited_together(images: IndexImages, same: list[int]) -> Iterator[list[in
 
 def _hash_pairs(index: SearchIndex, rows: np.ndarray, kinds: np.ndarray | None = None) -> Iterator[tuple[int, int]]:
     """Yield pairs of rows (of two kinds) with similar perceptual hashes; the first row of a hash represents all."""
-    hashes = index.images.column("phash")[rows].astype(np.uint64)
-    hashed, hashes = rows[hashes != NO_HASH], hashes[hashes != NO_HASH]
+    hashes = index.images.hashes()[:, rows]
+    hashed, hashes = np.tile(rows, (len(hashes), 1))[hashes != NO_HASH], hashes[hashes != NO_HASH]
     unique, inverse = np.unique(hashes, return_inverse=True)
     firsts: list[dict[int, int]] = [{} for _ in unique]
     kind_of = [0] * len(hashed) if kinds is None else kinds[hashed].tolist()
@@ -212,5 +212,5 @@ def _hash_pairs(index: SearchIndex, rows: np.ndarray, kinds: np.ndarray | None =
         for one, other in zip(ones.tolist(), others.tolist(), strict=True):
             for kind, row in firsts[one].items():
                 for other_kind, near in firsts[other].items():
-                    if kinds is None or kind != other_kind:
+                    if row != near and (kinds is None or kind != other_kind):
                         yield row, near

@@ -21,6 +21,7 @@ from simimg.similarity.copy_pairs import PairExaminer
 from simimg.similarity.image_table import IndexedImage
 from simimg.similarity.match_verification import HARMLESS, SAME_BYTES, Verification
 from simimg.similarity.search_index import SearchIndex
+from simimg.similarity.transparency import TRANSPARENT
 
 _WITNESSES = 4  # members whose verifications count the edits of another member
 
@@ -158,11 +159,14 @@ def _group(
 
 
 def _num_edits(examiner: PairExaminer, row: int, cluster: Sequence[int]) -> int:
-    """Return the median number of visible edits of a row against other members: crop, text, blur, but not size."""
+    """Return the median number of visible edits of a row against other members: crop, text, blur, but not size.
+
+    That it is transparent where others were laid on a color is none.
+    """
     counts = []
     for other in cluster[: _WITNESSES + 1]:
         if other != row and examiner.copy(row, other) and (found := examiner.explain(row, other)) is not None:
-            counts.append(sum(not reason.startswith(HARMLESS) for reason in found.reasons))
+            counts.append(sum(not reason.startswith((*HARMLESS, TRANSPARENT)) for reason in found.reasons))
     return int(np.median(counts)) if counts else 0
 
 

@@ -23,11 +23,12 @@ from simimg.similarity.fingerprint import (
     stamp_of,
 )
 from simimg.similarity.image_table import size_and_time
-from simimg.similarity.match_verification import Verification, verify
+from simimg.similarity.match_verification import Verification
 from simimg.similarity.search_index import SearchIndex
+from simimg.similarity.transparency import verify_composites
 from tfrecords.base_errors import DataError
 from tfrecords.convert.image.color import WHITE
-from tfrecords.convert.image.decoder import decode
+from tfrecords.convert.image.decoder import decode, decode_visible
 from tfrecords.format.dataset_images import DatasetImages
 from tfrecords.format.layout import Layout
 from tfrecords.format.manifest import read_manifest
@@ -104,18 +105,22 @@ class IndexImages:
         ours, theirs = self.file(one), self.file(other)
         if ours is None or theirs is None:
             ours, theirs = self.square(one), self.square(other)
-        return None if ours is None or theirs is None else verify(ours, theirs)
+        return None if ours is None or theirs is None else verify_composites(ours, theirs)
 
     def verify_new(self, new: Fingerprint, row: int) -> Verification | None:
         """Return the verification that an image is a copy of a row's file; None if it is not, or the file is gone."""
         file = self.file(row)
-        return None if file is None else verify(new, file)
+        return None if file is None else verify_composites(new, file)
 
-    def image(self, row: int, most_px: int) -> Image.Image | None:
-        """Return an image for display, mode RGB, upright, sides at most `most_px`, or None if it is missing."""
+    def image(self, row: int, most_px: int, background: tuple[int, int, int] | None = None) -> Image.Image | None:
+        """Return an image for display, mode RGB, upright, sides at most `most_px`, or None if it is missing.
+
+        It is on this background; by default on white, or on black if it shows nothing on white.
+        """
         image: Image.Image | None
         try:
-            image = decode(self.read(row), truncated="keep")
+            data = self.read(row)
+            image = decode(data, background=background, truncated="keep") if background else decode_visible(data)
         except (OSError, Refusal):
             image = self.square_image(row)
         if image is not None:

@@ -117,7 +117,7 @@ def index_folder(
             else:
                 to_read.append(path)
         progress(len(paths) - len(to_read))
-        for path, loaded in load_files(to_read, embedder.image_options, image_dir, known=cache):
+        for path, loaded in load_files(to_read, embedder.image_options, image_dir, known=cache, visible=True):
             if isinstance(loaded, Refusal):
                 refused.append((path, loaded))
                 del images[path]

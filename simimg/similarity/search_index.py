@@ -2,7 +2,7 @@
 
     <index_dir>/index.json              the model, its fingerprint, how images are prepared, and the current generation
     <index_dir>/generation-000001/      everything else
-        images.arrow                    a row per image: path, sha256, bytes, time, width, height, hash, label, split
+        images.arrow                    a row per image: path, sha256, bytes, time, size in px, hashes, label, split
         embeddings.npy                  float16 [num_images, network_dim], as the network returns them, of L2 norm 1
         copy.npz, kind.npz              the projections, see `simimg.similarity.projection`
         copy.npy, kind.npy              float32 [num_images, dim]: projected embeddings, memory-mapped for search
@@ -44,8 +44,9 @@ from tfrecords.format.atomic_files import TEMPORARY, atomic_folder, file_identit
 COPY_THRESHOLD = 0.9
 """The least similarity of copies where nothing was calibrated."""
 
-_FORMAT = "simimg-index/3"
+_FORMAT = "simimg-index/4"
 _OLDER = "simimg-index/2"  # without engines
+_READABLE = (_FORMAT, "simimg-index/3", _OLDER)  # those before 4 have no hashes on the contrasting background
 _EMBEDDINGS_FILE = "embeddings.npy"
 _IMAGES_FILE = "images.arrow"
 _OLDER_IMAGES_FILE = "pictures.parquet"
@@ -362,7 +363,7 @@ def _reading(index_dir: Path, path: Path) -> Iterator[Path]:
 def _read_info(index_dir: Path) -> IndexInfo:
     with _reading(index_dir, index_dir / INFO_FILE) as path:
         values: dict[str, Any] = parse_json(path.read_bytes())
-        if (format := values.pop("format", None)) not in (_FORMAT, _OLDER):
+        if (format := values.pop("format", None)) not in _READABLE:
             raise ValueError(f"its format is {format}, not {_FORMAT}")
         if format == _OLDER:
             num_fitted = values.pop("num_fitted")

@@ -15,8 +15,9 @@ from typing import Any
 import numpy as np
 
 from simimg.similarity.embeddings import Embedder
-from simimg.similarity.query_search import NUM_VIEWS, Finder, SearchResult
+from simimg.similarity.query_search import Finder, SearchResult
 from simimg.similarity.search_index import SearchIndex
+from simimg.similarity.search_queries import NUM_VIEWS
 from simimg.web.query_cache import CachedQuery
 
 

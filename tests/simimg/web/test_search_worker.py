@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 
 from simimg.similarity.embeddings import Embedder
-from simimg.similarity.query_search import Finder, Query, SearchResult, load_query
+from simimg.similarity.query_search import Finder, SearchResult
 from simimg.similarity.search_index import SearchIndex
+from simimg.similarity.search_queries import Query, load_query
 from simimg.web.background_job import BackgroundJob
 from simimg.web.query_cache import CachedQuery, QueryCache
 from simimg.web.search_worker import SearchWorker
