@@ -1,6 +1,9 @@
-"""What `duplicates` and `leaks` share: images of copies for reports, with the places that differ marked."""
+"""What `duplicates` and `leaks` share: images for reports, with the places that differ marked, and a line."""
 
 from __future__ import annotations
+
+import shlex
+from pathlib import Path
 
 from PIL import Image
 
@@ -11,6 +14,13 @@ from simimg.similarity.match_verification import SAME_PIXELS
 from simimg.similarity.transparency import background_of
 
 THRESHOLD_HELP = "Minimum similarity of copies, 0.5 to 1; auto is what `simimg calibrate` found, or 0.9."
+
+
+def left_out(num_decisions: int, index_dir: Path) -> str:
+    """Return the line that says what is not shown because of decisions."""
+    which = "1 decision" if num_decisions == 1 else f"{num_decisions:,} decisions"
+    command = shlex.join(["simimg", "decide", f"--index_dir={index_dir}", "--list"])
+    return f"what {which} settled is left out; `{command}` lists what was decided"
 
 
 def marked_pair(images: IndexImages, copy: int, original: int) -> tuple[Image.Image | None, Image.Image | None]:

@@ -22,12 +22,11 @@ import numpy as np
 
 from simimg.determinism import plain_opencv
 from simimg.similarity.color_fit import fit_colors, local_range
+from simimg.similarity.edits import CONTENT, EXCHANGE, OVERLAY
 from simimg.similarity.registration import Registered, Registration
 
 MOST_PX = 1024
 """Longer side of the images that are compared, at most."""
-
-OVERLAY, CONTENT, EXCHANGE = "overlay", "content", "exchange"
 
 # Levels of 255. Of 3 x 3 px around, the nearest level counts, which hides the noise of a JPEG of quality 12 and more.
 _LUMA, _CHROMA = 24, 36
@@ -75,6 +74,10 @@ class Differences:
     def area(self) -> float:
         """The share of the part that both images show that differs, 0..1."""
         return min(1.0, sum(place.area for place in self.places))
+
+    def boxes(self) -> list[list[float]]:
+        """Return the boxes of the places, for JSON."""
+        return [[round(side, 4) for side in place.box] for place in self.places]
 
     @property
     def text(self) -> str:
@@ -204,7 +207,7 @@ def _fine_detail(gray: np.ndarray, core: np.ndarray) -> float:
     return (mean * mean + deviation * deviation) / max(1.0, float(cv2.meanStdDev(gray, mask=mask)[1][0, 0]) ** 2)
 
 
-def _judged(places: Sequence[tuple[Place, float, bool]], is_drawing: bool) -> Differences:
+def _judged(places: Sequence[tuple[Place, int, bool]], is_drawing: bool) -> Differences:
     """Return the differences; `places` come with the sum of levels, and whether they may be content."""
     changed = sum(levels for place, levels, _ in places if place.kind != EXCHANGE)
     content = sum(levels for place, levels, _ in places if place.kind == CONTENT)
@@ -225,7 +228,7 @@ def _judged(places: Sequence[tuple[Place, float, bool]], is_drawing: bool) -> Di
     return Differences(tuple(sorted(listed, key=lambda one: -one.area)), frozenset(kinds))
 
 
-def _places(seen: _Seen, pair: Registered) -> list[tuple[Place, float, bool]]:
+def _places(seen: _Seen, pair: Registered) -> list[tuple[Place, int, bool]]:
     """Return the places that differ, each with the sum of its levels, and whether it may be content."""
     height, width = seen.differs.shape
     reach = max(3, round(max(width, height) * _JOINED)) | 1
@@ -262,9 +265,7 @@ def _places(seen: _Seen, pair: Registered) -> list[tuple[Place, float, bool]]:
         beyond = bool((mine & outside[box]).any())
         strong = levels >= _STRONG * size
         is_bar = at_border and (across >= _SPANS * width or down >= _SPANS * height)
-        may_be_content = strong and not (
-            (is_bar or bool((mine & outside[box]).any())) if seen.is_drawing else at_border
-        )
+        may_be_content = strong and not (beyond or (is_bar if seen.is_drawing else at_border))
         is_exchanged = agreeing >= _SAME_OUTLINES and size >= _LARGE
         kind = EXCHANGE if is_exchanged else CONTENT if may_be_content and not laid_over else OVERLAY
         corners = pair.to_query[:, :2] @ np.array([[left, left + across], [top, top + down]]) + pair.to_query[:, 2:]

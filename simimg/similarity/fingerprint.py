@@ -60,7 +60,6 @@ class Fingerprint:
         whole: float32 `[WHOLE_PX, WHOLE_PX]`, gray, blurred, normalized to mean 0 and deviation 1; None if plain.
         keypoints: see `simimg.similarity.keypoints`.
         jpeg_quality: 1..100 on libjpeg's scale; None for other formats.
-        lossless: whether its file keeps every pixel, see `is_lossless`.
         laid_on: of an image with transparent pixels, the name of the color behind them; "" for an opaque image.
         on_contrast: of an image with transparent pixels, the fingerprint on the contrasting background: black, or white
             if the background is dark. See `simimg.similarity.transparency`.
@@ -72,7 +71,6 @@ class Fingerprint:
     whole: np.ndarray | None
     keypoints: Keypoints
     jpeg_quality: int | None
-    lossless: bool = False
     laid_on: str = ""
     on_contrast: Fingerprint | None = None
 
@@ -126,8 +124,7 @@ def _cached(path: str, sha256: str, stamp: Stamp, background: tuple[int, int, in
     data = read_unchanged(Path(path), sha256)
     # Whoever made the index decides what becomes of truncated files. One that is in it is whole, or is kept as it is.
     image, contrast = decode_composites(data, background=background, truncated="keep")
-    found = fingerprint(image, quality=jpeg_quality(data), contrast=contrast, background=background)
-    return dataclasses.replace(found, lossless=is_lossless(data))
+    return fingerprint(image, quality=jpeg_quality(data), contrast=contrast, background=background)
 
 
 def fingerprint_file(path: Path, sha256: str = "", background: tuple[int, int, int] = WHITE) -> Fingerprint:

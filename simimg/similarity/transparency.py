@@ -20,6 +20,7 @@ from collections.abc import Iterator
 import numpy as np
 from PIL import Image, ImageColor
 
+from simimg.similarity.edits import BACKGROUND
 from simimg.similarity.fingerprint import Fingerprint, fingerprint
 from simimg.similarity.match_verification import Verification, verify
 from tfrecords.convert.image.color import color_name
@@ -69,7 +70,7 @@ def _verify_flattened(query: Fingerprint, candidate: Fingerprint) -> Verificatio
         else:
             found, reason = verify(composite, candidate), TRANSPARENT + composite.laid_on
         if found is not None:
-            return dataclasses.replace(found, reasons=(reason, *found.reasons))
+            return dataclasses.replace(found, reasons=(reason, *found.reasons), edits=found.edits | {BACKGROUND})
     return None
 
 

@@ -16,7 +16,7 @@ import numpy as np
 
 from simimg.similarity.embeddings import Embedder
 from simimg.similarity.fingerprint import jpeg_quality
-from simimg.similarity.search_queries import LazyFingerprint, query_views
+from simimg.similarity.search_queries import QueryImage, query_views
 from simimg.web.request_guard import RequestError
 from simimg.web.thumbnails import large_jpeg
 from tfrecords.convert.image.decoder import decode_composites, visible_composite
@@ -36,7 +36,7 @@ _KEPT = 6
 class CachedQuery:
     """A query: its id for the browser, its row of the index (-1 for an upload), its views and a JPEG for display.
 
-    `size` is the width and height in px, upright. For the views and the fingerprint, see
+    `size` is the width and height in px, upright. For the views and the image, see
     `simimg.similarity.search_queries`.
     """
 
@@ -45,7 +45,7 @@ class CachedQuery:
     views: np.ndarray
     size: tuple[int, int]
     jpeg: bytes
-    get_fingerprint: LazyFingerprint
+    image: QueryImage
 
 
 class QueryCache:
@@ -83,9 +83,7 @@ class QueryCache:
             views=views,
             size=image.size,
             jpeg=large_jpeg(visible_composite(image, contrast)),
-            get_fingerprint=LazyFingerprint(
-                image, quality=jpeg_quality(data), contrast=contrast, background=options.background
-            ),
+            image=QueryImage(image, quality=jpeg_quality(data), contrast=contrast, background=options.background),
         )
         with self._lock:
             self._kept[query.name] = query
