@@ -127,7 +127,8 @@ def run(options: Options) -> Result:
     if len(found.groups) > _GROUPS_SHOWN:
         lines.append(f"… and {len(found.groups) - _GROUPS_SHOWN:,} more groups; --json and --plan list all of them")
     lines.append(
-        f"{len(copies):,} of {len(index.images):,} images are copies of {len(found.groups):,} others, "
+        f"{len(copies):,} of {len(index.images):,} images are copies of {len(found.groups):,} "
+        f"{'other' if len(found.groups) == 1 else 'others'}, "
         f"{storage(sum(member.image.num_bytes for member in copies))} in all; {seconds:.0f} s"
     )
     lines += [one.text for one in found.returned[:_GROUPS_SHOWN]]
