@@ -38,8 +38,8 @@ from simimg.similarity.search_index import SearchIndex
 from tfrecords.options import option
 
 JSON_KEYS = (
-    "groups num_images num_copies num_planned num_pairs_examined num_refused num_left_out returned threshold seconds "
-    "plan report"
+    "groups num_images num_copies num_planned num_pairs_examined num_refused num_left_out returned "
+    "threshold seconds plan report"
 )
 
 _GROUPS_SHOWN = 20
