@@ -23,8 +23,9 @@ from simimg.augment import AugmentConfig, augment
 from simimg.errors import UsageError
 from simimg.input import Order, open_reader, train_batches
 from simimg.models.model_folder import load_trained
-from simimg.similarity.query_search import Finder, make_query
+from simimg.similarity.query_search import Finder
 from simimg.similarity.search_index import SearchIndex
+from simimg.similarity.search_queries import make_query
 from tfrecords.convert.image.decoder import decode, resize
 from tfrecords.format.layout import Layout
 from tfrecords.format.manifest import read_manifest

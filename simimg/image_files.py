@@ -15,7 +15,13 @@ import numpy as np
 from PIL import Image
 
 from simimg.errors import UsageError
-from tfrecords.convert.image.decoder import ImageOptions, decode, load_image, parse_background
+from tfrecords.convert.image.decoder import (
+    ImageOptions,
+    decode_composites,
+    load_image,
+    parse_background,
+    visible_composite,
+)
 from tfrecords.convert.sources import walk
 from tfrecords.convert.sources.image_folder import FolderFiles
 from tfrecords.convert.sources.read_errors import read_file
@@ -34,12 +40,16 @@ _Result = TypeVar("_Result")
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class LoadedFile:
-    """A file: checksum of its bytes, size in px of the upright image, and pixels; 0 and None if it was not decoded."""
+    """A file: checksum of its bytes, size in px of the upright image, and pixels; 0 and None if it was not decoded.
+
+    `contrast` is that of `DecodedImage`.
+    """
 
     sha256: str
     width: int = 0
     height: int = 0
     pixels: np.ndarray | None = None
+    contrast: np.ndarray | None = None
 
 
 def options_of(model: RunInfo) -> ImageOptions:
@@ -90,11 +100,19 @@ def map_ahead(
 
 
 def load_files(
-    paths: Sequence[str], options: ImageOptions, base: Path = Path(), *, known: Container[str] = ()
+    paths: Sequence[str],
+    options: ImageOptions,
+    base: Path = Path(),
+    *,
+    known: Container[str] = (),
+    visible: bool = False,
 ) -> Iterator[tuple[str, LoadedFile | Refusal]]:
     """Return an iterator over each path below `base` with what was loaded, or with its refusal, in order.
 
     Pixels are uint8 `[image_size, image_size, 3]`. Files with `known` SHA-256 checksums are not decoded.
+
+    With `visible`, images with transparent pixels come with `contrast`, and those that show nothing on the background,
+    such as white logos on white, have the pixels of `contrast`.
     """
 
     def load(path: str) -> tuple[str, LoadedFile | Refusal]:
@@ -103,10 +121,11 @@ def load_files(
             sha256 = hashlib.sha256(data).hexdigest()
             if sha256 in known:
                 return path, LoadedFile(sha256)
-            picture = load_image(data, options)
+            picture = load_image(data, options, contrast=visible)
         except Refusal as refusal:
             return path, refusal
-        return path, LoadedFile(sha256, picture.width, picture.height, picture.pixels)
+        pixels = picture.visible if visible else picture.pixels
+        return path, LoadedFile(sha256, picture.width, picture.height, pixels, picture.contrast)
 
     return map_ahead(load, paths, num_threads=_NUM_THREADS, num_ahead=_FILES_AHEAD)
 
@@ -123,7 +142,8 @@ def png_bytes(image: Image.Image) -> bytes:
 def thumbnail(path: str | Path, most_px: int) -> Image.Image | None:
     """Return the image of a file, mode RGB, upright, sides at most `most_px`; None if it cannot be read."""
     try:
-        image = decode(Path(path).read_bytes())
+        data = Path(path).read_bytes()
+        image = visible_composite(*decode_composites(data))
     except (OSError, Refusal):
         return None
     image.thumbnail((most_px, most_px))

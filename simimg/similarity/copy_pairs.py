@@ -1,9 +1,13 @@
 """Finds pairs of copies in a collection: cheap candidates first, and each candidate pair is verified.
 
 1. Files with the same bytes: one of them represents all in the following steps.
-2. Pairs with similar perceptual hashes.
+2. Pairs with similar perceptual hashes; an image with transparent pixels has two, one on each background.
 3. The nearest embeddings of each image, in groups of eight until a group has no copy.
-4. Each pair of 2 and 3 is verified (`simimg.similarity.match_verification`), which also gives its similarity.
+4. Each pair of 2 and 3 is verified (`simimg.similarity.match_verification`), which also gives its similarity. Pairs
+   that were decided to be no copies (`simimg.similarity.decisions`) are left out.
+5. Each verified pair is compared at full size (`simimg.similarity.differences`). If it differs by edits that do not
+   count, it is no pair of copies. Two images that differ in nothing from a third one are not compared, unless they
+   may be planned for removal.
 """
 
 from __future__ import annotations
@@ -16,7 +20,10 @@ import numpy as np
 
 from simimg.determinism import one_blas_thread
 from simimg.errors import UsageError
+from simimg.similarity.decisions import read_decisions
+from simimg.similarity.edits import COUNTED, PLANNED
 from simimg.similarity.fingerprint import Fingerprint
+from simimg.similarity.full_size import alike
 from simimg.similarity.index_images import IndexImages
 from simimg.similarity.match_verification import Verification
 from simimg.similarity.search_index import SearchIndex
@@ -32,19 +39,27 @@ class PairExaminer:
     """Verifies pairs of rows of an index, each pair once, by one thread per core; the smaller row is the query.
 
     Attributes:
-        copies: verifications of the pairs, smaller row first, that reach the threshold.
+        copies: verifications of the pairs, smaller row first, that reach the threshold and differ by edits that count.
         neighbors: of each row, the rows it is a copy of.
         num_examined: number of verified pairs.
+        decisions: those in the folder of the index.
+        settling: keys of the decisions because of which pairs were not verified.
     """
 
-    def __init__(self, index: SearchIndex, threshold: float) -> None:
+    def __init__(self, index: SearchIndex, threshold: float, edits: frozenset[str] = COUNTED) -> None:
+        """Take an index, the least similarity of copies, and the kinds of edits that count, see `edits`."""
         self.index = index
         self.images = IndexImages(index)
         self.executor = ThreadPoolExecutor(num_cores())
         self.copies: dict[tuple[int, int], Verification] = {}
         self.neighbors: dict[int, set[int]] = defaultdict(set)
         self.num_examined = 0
+        self.decisions = read_decisions(index.index_dir)
+        self.settling: set[frozenset[str]] = set()
+        self._decided = self.decisions.rows(index.images)
         self._threshold = threshold
+        self._edits = edits
+        self._alike = DisjointSets()  # of rows that differ in nothing but their size, file, position and part
         self._done: set[tuple[int, int]] = set()
         self._explained: dict[tuple[int, int], Verification | None] = {}
 
@@ -67,15 +82,53 @@ class PairExaminer:
     def examine_pairs(self, pairs: Iterable[tuple[int, int]]) -> None:
         """Verify those pairs that were not verified before."""
         todo = sorted({(min(pair), max(pair)) for pair in pairs} - self._done)
+        if self._decided:
+            todo = [pair for pair in todo if not self._are_different(*pair)]
         with one_blas_thread():
             verified = list(self.executor.map(lambda pair: self.images.verify(*pair), todo))
         self._done.update(todo)
         self.num_examined += len(todo)
-        for pair, verification in zip(todo, verified, strict=True):
-            if verification is not None and verification.similarity >= self._threshold:
-                self.copies[pair] = verification
+        reached = {
+            pair: found
+            for pair, found in zip(todo, verified, strict=True)
+            if found is not None and found.similarity >= self._threshold
+        }
+        for pair, found in self._compared(reached):
+            if found.similarity >= self._threshold and found.edits <= self._edits:
+                self.copies[pair] = found
                 self.neighbors[pair[0]].add(pair[1])
                 self.neighbors[pair[1]].add(pair[0])
+
+    def _compared(self, found: dict[tuple[int, int], Verification]) -> Iterator[tuple[tuple[int, int], Verification]]:
+        """Yield the pairs with what differs at full size; rows that differ in nothing from a third are not compared."""
+        left = list(found)
+        while left:
+            joined, now, later = self._alike.copy(), [], []
+            for pair in left:
+                if self._are_alike(pair, found[pair]):
+                    yield pair, alike(found[pair])
+                elif joined.join(*pair) or found[pair].edits <= PLANNED:
+                    now.append(pair)
+                else:  # perhaps the pairs before it show that nothing differs
+                    later.append(pair)
+            for pair, one in zip(
+                now, self.executor.map(lambda at: self.images.compared(found[at], *at), now), strict=True
+            ):
+                if one.differs is not None and not one.differs.places:
+                    self._alike.join(*pair)
+                yield pair, one
+            left = later
+
+    def _are_alike(self, pair: tuple[int, int], found: Verification) -> bool:
+        return self._alike.are_joined(*pair) and not found.edits <= PLANNED
+
+    def _are_different(self, row: int, other: int) -> bool:
+        """Whether it was decided that two rows are not copies."""
+        if row not in self._decided or other not in self._decided:
+            return False
+        if decision := self.decisions.difference(self._decided[row], self._decided[other]):
+            self.settling.add(decision.key)
+        return decision is not None
 
     def _examine_neighbors(self, rows: np.ndarray, among: np.ndarray, progress: Callable[[int], object]) -> None:
         """Verify each row with its nearest embeddings among some, in groups of eight, as long as a group has a copy."""
@@ -101,7 +154,11 @@ class PairExaminer:
     def explain(self, row: int, other: int) -> Verification | None:
         """Return the verification with `row` as the query, whichever row is smaller."""
         if (row, other) not in self._explained:
-            self._explained[row, other] = self.copies.get((row, other)) or self.images.verify(row, other)
+            found = self.copies.get((row, other)) or self.images.verify(row, other)
+            if found is not None and found.differs is None:
+                known = self._are_alike((row, other), found)
+                found = alike(found) if known else self.images.compared(found, row, other)
+            self._explained[row, other] = found
         return self._explained[row, other]
 
     def explain_either(self, row: int, other: int) -> Verification | None:
@@ -111,6 +168,36 @@ class PairExaminer:
     def close(self) -> None:
         """Stop the threads."""
         self.executor.shutdown(cancel_futures=True)
+
+
+class DisjointSets:
+    """Sets of numbers that are joined pair by pair."""
+
+    def __init__(self) -> None:
+        self._parent: dict[int, int] = {}
+
+    def find(self, number: int) -> int:
+        """Return the number that stands for the set of this one."""
+        while (parent := self._parent.get(number, number)) != number:
+            self._parent[number] = self._parent.get(parent, parent)
+            number = parent
+        return number
+
+    def are_joined(self, one: int, other: int) -> bool:
+        """Whether both are in one set."""
+        return self.find(one) == self.find(other)
+
+    def join(self, one: int, other: int) -> bool:
+        """Join the sets of both; return whether they were two."""
+        one, other = self.find(one), self.find(other)
+        self._parent[one] = other
+        return one != other
+
+    def copy(self) -> DisjointSets:
+        """Return a copy, which can be joined further."""
+        copied = DisjointSets()
+        copied._parent = dict(self._parent)
+        return copied
 
 
 def copies_among(
@@ -145,8 +232,8 @@ def copies_among(
         return any(row in found for row in rows)
 
     if phash != NO_HASH:
-        hashes = index.images.column("phash").astype(np.uint64)
-        near = (hashes != NO_HASH) & (np.bitwise_count(hashes ^ np.uint64(phash)) <= MAX_DISTANCE)
+        hashes = index.images.hashes()
+        near = ((hashes != NO_HASH) & (np.bitwise_count(hashes ^ np.uint64(phash)) <= MAX_DISTANCE)).any(axis=0)
         examine(np.flatnonzero(near if among is None else near & among).tolist())
     vector = index.projections["copy"](embedding[None, None])
     nearest = index.nearest_vectors(vector, _NEIGHBORS, among=among)[1][0].tolist()
@@ -196,8 +283,8 @@ def _unedited_together(images: IndexImages, same: list[int]) -> Iterator[list[in
 
 def _hash_pairs(index: SearchIndex, rows: np.ndarray, kinds: np.ndarray | None = None) -> Iterator[tuple[int, int]]:
     """Yield pairs of rows (of two kinds) with similar perceptual hashes; the first row of a hash represents all."""
-    hashes = index.images.column("phash")[rows].astype(np.uint64)
-    hashed, hashes = rows[hashes != NO_HASH], hashes[hashes != NO_HASH]
+    hashes = index.images.hashes()[:, rows]
+    hashed, hashes = np.tile(rows, (len(hashes), 1))[hashes != NO_HASH], hashes[hashes != NO_HASH]
     unique, inverse = np.unique(hashes, return_inverse=True)
     firsts: list[dict[int, int]] = [{} for _ in unique]
     kind_of = [0] * len(hashed) if kinds is None else kinds[hashed].tolist()
@@ -212,5 +299,5 @@ def _hash_pairs(index: SearchIndex, rows: np.ndarray, kinds: np.ndarray | None =
         for one, other in zip(ones.tolist(), others.tolist(), strict=True):
             for kind, row in firsts[one].items():
                 for other_kind, near in firsts[other].items():
-                    if kinds is None or kind != other_kind:
+                    if row != near and (kinds is None or kind != other_kind):
                         yield row, near

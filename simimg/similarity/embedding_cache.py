@@ -1,6 +1,6 @@
 """Embeddings that are known while an index is updated: those of the old index, of an interrupted run, and new ones.
 
-<index_dir>/unfinished/<of model and engine>/part-000000.npz    checksum, size, hash, embedding of 512 files
+<index_dir>/unfinished/<of model and engine>/part-000000.npz    checksum, size, hashes, embedding of 512 files
 """
 
 from __future__ import annotations
@@ -19,12 +19,13 @@ from simimg.image_files import LoadedFile
 from simimg.similarity.embeddings import Embedder
 from simimg.similarity.image_table import IndexedImage
 from simimg.similarity.search_index import SearchIndex, is_system_error
-from tfrecords.convert.image.near_duplicates import perceptual_hashes
+from tfrecords.convert.image.near_duplicates import NO_HASH, perceptual_hashes
 from tfrecords.format.atomic_files import atomic_file
 
 UNFINISHED = "unfinished"
 _IMAGES_PER_PART = 512  # some seconds of work, which a killed process loses at most
-_FACTS = {"width": np.int32, "height": np.int32, "phash": np.uint64}  # determined by the pixels, as is the embedding
+# Determined by the pixels, as is the embedding.
+_FACTS = {"width": np.int32, "height": np.int32, "phash": np.uint64, "contrast_phash": np.uint64}
 
 
 class EmbeddingCache:
@@ -67,7 +68,8 @@ class EmbeddingCache:
         embeddings = self._embedder.embed(pixels).astype(np.float16)
         hashes = perceptual_hashes(pixels).tolist()
         for (file, _), phash, embedding in zip(self._waiting.values(), hashes, embeddings, strict=True):
-            self._known[file.sha256] = (file.width, file.height, phash), embedding
+            contrast = NO_HASH if file.contrast is None else int(perceptual_hashes(file.contrast[None])[0])
+            self._known[file.sha256] = (file.width, file.height, phash, contrast), embedding
         self.num_embedded += len(self._waiting)
         self._part += self._waiting
         self._waiting.clear()
@@ -79,7 +81,7 @@ class EmbeddingCache:
         return self._known[image.sha256][1]
 
     def with_facts(self, image: IndexedImage) -> IndexedImage:
-        """Return the image with its size and hash."""
+        """Return the image with its size and hashes."""
         facts: dict[str, Any] = dict(zip(_FACTS, self._known[image.sha256][0], strict=True))
         return dataclasses.replace(image, **facts)
 

@@ -6,7 +6,8 @@
 
 What is moved is decided in `simimg.similarity.planned_moves`: images first, then the sidecars of those that are gone. A
 link is moved as a link. Nothing is overwritten, in the quarantine or in the folder. A process that is killed at any
-moment leaves every file in one of the two places, where `undo_plan` finds it.
+moment leaves every file in one of the two places, where `undo_plan` finds it. What was moved is remembered beside the
+plan's index, see `simimg.similarity.plan_memory`.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from pathlib import Path
 
 from simimg.errors import UsageError
 from simimg.similarity.plan_file import APPLIED_PLAN, Plan
+from simimg.similarity.plan_memory import decisions_beside, forget_removals, remember_decisions, remember_removals
 from simimg.similarity.planned_moves import CHANGED, choose_images, choose_sidecars, outside_folder
 from simimg.similarity.quarantine_journal import (
     FILES,
@@ -64,7 +66,7 @@ class Applied:
 
 
 def apply_plan(plan: Plan, *, dry_run: bool, progress: _Progress = lambda num_files: None) -> Applied:
-    """Move the files that the plan removes into its quarantine folder.
+    """Move the files that the plan removes into its quarantine folder, and store its decisions.
 
     If it is interrupted, the same call continues, and `undo_plan` moves back what was moved.
 
@@ -74,19 +76,23 @@ def apply_plan(plan: Plan, *, dry_run: bool, progress: _Progress = lambda num_fi
         progress: called with the number of files since the last call.
 
     Raises:
-        UsageError: the folder of the images is missing, the quarantine folder belongs to another plan, or another
-            process is at work in it.
+        UsageError: the folder of the images is missing, the quarantine folder belongs to another plan, another
+            process is at work in it, or the plan has decisions and no index to keep them in.
+        DataError: the file of decisions is damaged.
     """
     _check_image_dir(plan)
+    decisions = decisions_beside(plan)
     skipped: list[tuple[str, str]] = []
     staying: list[tuple[str, str]] = []
     moved: list[str] = []
     num_bytes = 0
     with contextlib.nullcontext() if dry_run else _locked(plan):
         earlier = _moves(plan)
+        if not dry_run:
+            remember_decisions(plan)
         # What belongs to an image is chosen when the image is gone.
         for chosen in (
-            choose_images(plan, earlier, skipped, progress),
+            choose_images(plan, earlier, decisions, skipped, progress),
             choose_sidecars(plan, earlier, moved, skipped, staying),
         ):
             while some := list(itertools.islice(chosen, _MOVES_PER_SYNC)):
@@ -96,6 +102,8 @@ def apply_plan(plan: Plan, *, dry_run: bool, progress: _Progress = lambda num_fi
                 if not dry_run:
                     _quarantine(plan, Journal(plan), names)
                 moved += names
+        if not dry_run:
+            remember_removals(plan, _moves(plan), moved)
         if not moved and not earlier and not dry_run:
             _remove_own(plan.quarantine_dir)
     return Applied(tuple(map(printable, moved)), num_bytes, tuple(skipped), sidecars=tuple(staying))
@@ -111,7 +119,9 @@ def undo_plan(plan: Plan, *, progress: _Progress = lambda num_files: None) -> Ap
     if not (plan.quarantine_dir / QUARANTINE_JOURNAL).is_file():
         raise UsageError(f"{plan.path} was not applied: {plan.quarantine_dir / QUARANTINE_JOURNAL} does not exist.")
     _check_image_dir(plan)
+    decisions_beside(dataclasses.replace(plan, groups=()))  # before anything is moved: is their file readable?
     moved, skipped, num_bytes = [], [], 0
+    back: list[Move] = []
     with _locked(plan):
         moves = _moves(plan, undoing=True)
         journal = Journal(plan)
@@ -125,7 +135,9 @@ def undo_plan(plan: Plan, *, progress: _Progress = lambda num_files: None) -> Ap
                 journal.write([{"undone": move.path, "to": move.to}])
                 num_bytes += size
                 moved.append(printable(move.path))
+                back.append(move)
             progress(1)
+        forget_removals(plan, back)
         left = () if skipped else _remove_own(plan.quarantine_dir)
     return Applied(tuple(dict.fromkeys(moved)), num_bytes, tuple(skipped), left)
 

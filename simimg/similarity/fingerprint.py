@@ -17,8 +17,8 @@ from PIL import Image
 from simimg.determinism import plain_opencv
 from simimg.similarity.image_table import size_and_time
 from simimg.similarity.keypoints import Keypoints, detect
-from tfrecords.convert.image.color import WHITE
-from tfrecords.convert.image.decoder import decode
+from tfrecords.convert.image.color import WHITE, color_name, contrasting
+from tfrecords.convert.image.decoder import decode_composites
 from tfrecords.convert.image.image_formats import open_image, reading
 from tfrecords.format.quarantine import Reason, Refusal
 
@@ -55,11 +55,14 @@ class Fingerprint:
 
     Attributes:
         size: width and height in px of the upright image.
-        pixels_sha256: of all its pixels.
+        pixels_sha256: of all its pixels, and of all those of `on_contrast`: colors that are transparent do not count.
         thumbnail: uint8 `[h, w, 3]`, sRGB, the longer side `THUMBNAIL_PX`.
         whole: float32 `[WHOLE_PX, WHOLE_PX]`, gray, blurred, normalized to mean 0 and deviation 1; None if plain.
         keypoints: see `simimg.similarity.keypoints`.
         jpeg_quality: 1..100 on libjpeg's scale; None for other formats.
+        laid_on: of an image with transparent pixels, the name of the color behind them; "" for an opaque image.
+        on_contrast: of an image with transparent pixels, the fingerprint on the contrasting background: black, or white
+            if the background is dark. See `simimg.similarity.transparency`.
     """
 
     size: tuple[int, int]
@@ -68,13 +71,31 @@ class Fingerprint:
     whole: np.ndarray | None
     keypoints: Keypoints
     jpeg_quality: int | None
+    laid_on: str = ""
+    on_contrast: Fingerprint | None = None
 
 
-def fingerprint(image: Image.Image, *, quality: int | None = None, as_query: bool = False) -> Fingerprint:
+def fingerprint(
+    image: Image.Image,
+    *,
+    quality: int | None = None,
+    as_query: bool = False,
+    contrast: Image.Image | None = None,
+    background: tuple[int, int, int] = WHITE,
+) -> Fingerprint:
     """Return the fingerprint of an image, mode RGB, upright, whose JPEG file has this quality, see `jpeg_quality`.
 
-    `as_query` detects twice as many keypoints, because a query may be a part of an image or contain one as a part.
+    `as_query` detects twice as many keypoints, because a query may be a part of an image or contain one as a part. Of
+    an image with transparent pixels, `contrast` is the image on the color that contrasts with its `background`.
     """
+    if contrast is not None:
+        first, second = (fingerprint(one, quality=quality, as_query=as_query) for one in (image, contrast))
+        return dataclasses.replace(
+            first,
+            pixels_sha256=hashlib.sha256(first.pixels_sha256 + second.pixels_sha256).digest(),
+            laid_on=color_name(background),
+            on_contrast=dataclasses.replace(second, laid_on=color_name(contrasting(background))),
+        )
     longer_side, most = _QUERY if as_query else _CANDIDATE
     factor = THUMBNAIL_PX / max(image.size)
     small = (max(2, round(image.width * factor)), max(2, round(image.height * factor)))
@@ -102,8 +123,8 @@ def _whole(thumbnail: np.ndarray) -> np.ndarray | None:
 def _cached(path: str, sha256: str, stamp: Stamp, background: tuple[int, int, int]) -> Fingerprint:
     data = read_unchanged(Path(path), sha256)
     # Whoever made the index decides what becomes of truncated files. One that is in it is whole, or is kept as it is.
-    image = decode(data, background=background, truncated="keep")
-    return fingerprint(image, quality=jpeg_quality(data))
+    image, contrast = decode_composites(data, background=background, truncated="keep")
+    return fingerprint(image, quality=jpeg_quality(data), contrast=contrast, background=background)
 
 
 def fingerprint_file(path: Path, sha256: str = "", background: tuple[int, int, int] = WHITE) -> Fingerprint:

@@ -32,6 +32,7 @@ class IndexedImage:
         width: px, upright; 0 if not known.
         height: px, upright; 0 if not known.
         phash: perceptual hash of the embedded pixels, see `tfrecords.convert.image.near_duplicates`; 0 if plain.
+        contrast_phash: that of an image with transparent pixels on the contrasting background; 0 if opaque or plain.
         label: the name of its class, or empty.
         split: of its dataset, or empty.
     """
@@ -45,6 +46,7 @@ class IndexedImage:
     phash: int = 0
     label: str = ""
     split: str = ""
+    contrast_phash: int = 0
 
 
 def size_and_time(status: os.stat_result) -> tuple[int, int]:
@@ -67,15 +69,19 @@ SCHEMA = pa.schema(
         ("phash", pa.uint64()),
         ("label", pa.string()),
         ("split", pa.string()),
+        ("contrast_phash", pa.uint64()),
     ]
 )
+_OLDER_SCHEMA = pa.schema(list(SCHEMA)[:-1])
 
 
 class ImageTable(Sequence[IndexedImage]):
     """The images of an index, by row."""
 
     def __init__(self, table: pa.Table) -> None:
-        """Take a table with the columns of `SCHEMA`."""
+        """Take a table with the columns of `SCHEMA`; one of an earlier version has no `contrast_phash`."""
+        if table.schema.equals(_OLDER_SCHEMA):
+            table = table.append_column(SCHEMA.field("contrast_phash"), pa.array(np.zeros(len(table), np.uint64)))
         self.table = table.combine_chunks()
 
     @classmethod
@@ -96,11 +102,11 @@ class ImageTable(Sequence[IndexedImage]):
         if not crc32:
             import pyarrow.parquet as pq
 
-            return cls(pq.read_table(path, schema=SCHEMA, page_checksum_verification=True))
+            return cls(pq.read_table(path, schema=_OLDER_SCHEMA, page_checksum_verification=True))
         if _crc32(path) != crc32:
             raise ValueError("its checksum is wrong")
         with pa.memory_map(str(path)) as file, pa.ipc.open_file(file) as reader:
-            if not reader.schema.equals(SCHEMA):
+            if reader.schema not in (SCHEMA, _OLDER_SCHEMA):
                 raise ValueError("its columns are not those of an index")
             return cls(reader.read_all())
 
@@ -128,6 +134,10 @@ class ImageTable(Sequence[IndexedImage]):
         if len(rows) <= _FEW_ROWS:
             return [self[row] for row in rows]
         return [IndexedImage(**values) for values in self.table.take(pa.array(rows, pa.int64())).to_pylist()]
+
+    def hashes(self) -> np.ndarray:
+        """Return the perceptual hashes of the images, on either background: uint64 `[2, num_images]`, 0 for none."""
+        return np.stack([self.column(name).astype(np.uint64) for name in ("phash", "contrast_phash")])
 
     def column(self, name: str) -> np.ndarray:
         """Return a column, `[num_images]`."""

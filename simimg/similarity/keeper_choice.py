@@ -71,6 +71,7 @@ def choose_keeper(
     edits: dict[int, int],
     *,
     is_reference: Callable[[IndexedImage], bool],
+    is_decided: Callable[[IndexedImage], bool] = lambda image: False,
     rules: Iterable[str] = (),
 ) -> tuple[int, str]:
     """Return the row of a group's image that is kept, and why.
@@ -79,12 +80,13 @@ def choose_keeper(
         images: the index.
         edits: the number of visible edits of each row of the group.
         is_reference: whether an image is kept in any case.
+        is_decided: whether somebody decided to keep it.
         rules: see `KEEP_RULES`; they come before `best`.
     """
-    group = _Group(images, edits, is_reference)
+    group = _Group(images, edits, is_reference, is_decided)
     left, why = sorted(edits), "the first of equally good files"
     decided: tuple[list[int], list[int], _Reason] | None = None
-    for rule in (group.reference, *(one for name in (*rules, "best") for one in group.named(name))):
+    for rule in (group.reference, group.decided, *(one for name in (*rules, "best") for one in group.named(name))):
         best, reason = rule(left)
         if len(best) < len(left):
             decided = best, [row for row in left if row not in best], reason
@@ -100,9 +102,14 @@ class _Group:
     """The rules, for the images of one group. Files are read when a rule needs them."""
 
     def __init__(
-        self, images: IndexImages, edits: dict[int, int], is_reference: Callable[[IndexedImage], bool]
+        self,
+        images: IndexImages,
+        edits: dict[int, int],
+        is_reference: Callable[[IndexedImage], bool],
+        is_decided: Callable[[IndexedImage], bool],
     ) -> None:
-        self._images, self._edits, self._is_reference = images, edits, is_reference
+        self._images, self._edits = images, edits
+        self._is_reference, self._is_decided = is_reference, is_decided
         self._first = dict[str, int]()  # files with the same bytes are read once
         self._enlarged = dict[int, int]()  # from the size of which image each row was enlarged
         self._facts = functools.cache(lambda row: camera_facts(self._data(row)))
@@ -132,6 +139,11 @@ class _Group:
         """Leave the images of reference folders."""
         best = _best(rows, lambda row: self._is_reference(self._image(row)))
         return best, lambda kept, other: "in a reference folder"
+
+    def decided(self, rows: list[int]) -> tuple[list[int], _Reason]:
+        """Leave the images that somebody decided to keep."""
+        best = _best(rows, lambda row: self._is_decided(self._image(row)))
+        return best, lambda kept, other: "as decided"
 
     def _in_folder(self, folder: str) -> _Rule:
         def rule(rows: list[int]) -> tuple[list[int], _Reason]:

@@ -14,8 +14,10 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
+from simimg.similarity.decisions import Decisions
 from simimg.similarity.fingerprint import Stamp, stamp_of
 from simimg.similarity.plan_file import Plan, PlannedFile
+from simimg.similarity.plan_memory import why_stays
 from simimg.similarity.quarantine_journal import Move, has_bytes
 from simimg.similarity.sidecars import sidecars_of
 from tfrecords.convert.sources import printable, unprintable
@@ -40,9 +42,12 @@ class ChosenFile:
 
 
 def choose_images(
-    plan: Plan, moves: Sequence[Move], skipped: _Skipped, progress: Callable[[int], object]
+    plan: Plan, moves: Sequence[Move], decisions: Decisions, skipped: _Skipped, progress: Callable[[int], object]
 ) -> Iterator[ChosenFile]:
-    """Yield the images to move; append the paths that stay to `skipped`, each with the reason."""
+    """Yield the images to move; append the paths that stay to `skipped`, each with the reason.
+
+    Those that were decided to stay since the plan was made stay, too.
+    """
     chosen: set[str] = set()
     removed = {file.path for file in plan.removals}
     earlier = {printable(move.path) for move in moves if os.path.lexists(plan.quarantine_dir / move.to)}
@@ -67,6 +72,8 @@ def choose_images(
                 reason = f"{keeper.path}, which is to be kept in its place, is gone or was changed"
             elif not has_bytes(path, file.sha256):
                 reason = CHANGED
+            elif decided := why_stays(file, keeper, decisions):
+                reason = decided
             elif same := kept.get(file_identity(path)):
                 reason = f"it is the same file as {same}, which is kept: another name of it, not a copy"
             elif not (reason := outside_folder(plan, name) or _leading_to(path, name, links, chosen)):

@@ -2,7 +2,7 @@
 
     <index_dir>/index.json              the model, its fingerprint, how images are prepared, and the current generation
     <index_dir>/generation-000001/      everything else
-        images.arrow                    a row per image: path, sha256, bytes, time, width, height, hash, label, split
+        images.arrow                    a row per image: path, sha256, bytes, time, size in px, hashes, label, split
         embeddings.npy                  float16 [num_images, network_dim], as the network returns them, of L2 norm 1
         copy.npz, kind.npz              the projections, see `simimg.similarity.projection`
         copy.npy, kind.npy              float32 [num_images, dim]: projected embeddings, memory-mapped for search
@@ -34,7 +34,7 @@ from simimg.errors import DataError, SearchIndexError, UsageError
 from simimg.inference.inference_engine import Engine
 from simimg.similarity.embeddings import Embedder, load_embedder
 from simimg.similarity.image_table import ImageTable, IndexedImage
-from simimg.similarity.index_info import INFO_FILE, IndexInfo, locked_index, remove_thumbnails
+from simimg.similarity.index_info import INFO_FILE, IndexInfo, all_of, locked_index, remove_thumbnails
 from simimg.similarity.nearest_neighbors import EXACT_UP_TO, Cells, build_cells, nearest, open_cells
 from simimg.similarity.projection import BY, Projection, fit_projection
 from simimg.similarity.vector_rows import OnePass
@@ -44,8 +44,9 @@ from tfrecords.format.atomic_files import TEMPORARY, atomic_folder, file_identit
 COPY_THRESHOLD = 0.9
 """The least similarity of copies where nothing was calibrated."""
 
-_FORMAT = "simimg-index/3"
+_FORMAT = "simimg-index/4"
 _OLDER = "simimg-index/2"  # without engines
+_READABLE = (_FORMAT, "simimg-index/3", _OLDER)  # those before 4 have no hashes on the contrasting background
 _EMBEDDINGS_FILE = "embeddings.npy"
 _IMAGES_FILE = "images.arrow"
 _OLDER_IMAGES_FILE = "pictures.parquet"
@@ -218,7 +219,7 @@ class SearchIndex:
         if embedder.fingerprint != self.info.model_fingerprint:
             raise SearchIndexError(
                 f"{self.index_dir} was made with --model={self.info.model}, whose weights have changed since. "
-                "Remove that folder and make it again with `simimg index`."
+                f"Remove {all_of(self.index_dir)} and make it again with `simimg index`."
             )
 
     def load_embedder(self, *, many: bool = False) -> Embedder:
@@ -355,14 +356,14 @@ def _reading(index_dir: Path, path: Path) -> Iterator[Path]:
             raise SearchIndexError(f"{path} cannot be read: {reason}. It may be undamaged: try again.") from None
         reason = (str(error).rstrip(".") or type(error).__name__) if path.exists() else "it is missing"
         raise SearchIndexError(
-            f"{path} is damaged: {reason}. Remove the folder {index_dir} and make it again with `simimg index`."
+            f"{path} is damaged: {reason}. Remove {all_of(index_dir)} and make it again with `simimg index`."
         ) from None
 
 
 def _read_info(index_dir: Path) -> IndexInfo:
     with _reading(index_dir, index_dir / INFO_FILE) as path:
         values: dict[str, Any] = parse_json(path.read_bytes())
-        if (format := values.pop("format", None)) not in (_FORMAT, _OLDER):
+        if (format := values.pop("format", None)) not in _READABLE:
             raise ValueError(f"its format is {format}, not {_FORMAT}")
         if format == _OLDER:
             num_fitted = values.pop("num_fitted")

@@ -9,6 +9,7 @@
     GET  /api/pair?row=N&with=M                 how one image is a copy of another
     GET  /api/map                               {"state", ...}, and {"x", "y"} when it is done
     GET  /api/review   POST /api/review {"threshold"}   PUT /api/plan   see `simimg.web.review`
+    POST /api/decisions                         see `simimg.web.review_decisions`
 
 Errors are `{"error": message}`. The first response sets a cookie with the token, see `simimg.web.request_guard`.
 """
@@ -33,6 +34,7 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
+from simimg.similarity.edits import COUNTED
 from simimg.similarity.embeddings import Embedder
 from simimg.similarity.projection import BY
 from simimg.similarity.search_index import SearchIndex
@@ -41,6 +43,7 @@ from simimg.web.collection_map import ROUNDS, load_or_lay_out
 from simimg.web.query_cache import MAX_BYTES, CachedQuery, QueryCache
 from simimg.web.request_guard import Guard, RequestError, body_of
 from simimg.web.review import Review
+from simimg.web.review_decisions import store_decisions
 from simimg.web.search_worker import SearchWorker
 from simimg.web.thumbnails import Thumbnails
 from tfrecords.machine_limits import num_cores
@@ -54,27 +57,34 @@ _FOREVER = "private, max-age=31536000, immutable"  # if the URL has the generati
 
 
 def create_app(
-    index: SearchIndex, embedder: Embedder, plan_path: Path, *, token: str, host: str = "127.0.0.1"
+    index: SearchIndex,
+    embedder: Embedder,
+    plan_path: Path,
+    *,
+    token: str,
+    host: str = "127.0.0.1",
+    edits: frozenset[str] = COUNTED,
 ) -> ASGIApp:
     """Return the application for an index, whose review reads and writes the plan of `simimg duplicates`.
 
-    Only requests that know `token` are answered. `host` is the one that the server is bound to.
+    `edits` are the kinds of edits that a copy may show, see `simimg.similarity.edits`. Only requests that know `token`
+    are answered. `host` is the one that the server is bound to.
 
     Raises:
         SearchIndexError: `embedder` did not make the index.
     """
-    return Guard(_Page(index, embedder, plan_path).application(), host, token)
+    return Guard(_Page(index, embedder, plan_path, edits).application(), host, token)
 
 
 class _Page:
     """The routes, and the state that they share."""
 
-    def __init__(self, index: SearchIndex, embedder: Embedder, plan_path: Path) -> None:
+    def __init__(self, index: SearchIndex, embedder: Embedder, plan_path: Path, edits: frozenset[str]) -> None:
         self.index = index
         self.thumbnails = Thumbnails(index)
         self.queries = QueryCache(embedder)
-        self.worker = SearchWorker(index, embedder)
-        self.review = Review(index, self.thumbnails.images, plan_path)
+        self.worker = SearchWorker(index, embedder, edits)
+        self.review = Review(index, self.thumbnails.images, plan_path, edits)
         self.map = BackgroundJob("map")
         self.static = _static_files()
         self.collection = json.dumps(_columns(index), ensure_ascii=False).encode()
@@ -94,6 +104,7 @@ class _Page:
             Route("/api/map", self.layout),
             Route("/api/review", self.describe_review),
             Route("/api/review", self.start_review, methods=["POST"]),
+            Route("/api/decisions", self.decide, methods=["POST"]),
             Route("/api/plan", self.save_plan, methods=["PUT"]),
         ]
         return Starlette(
@@ -153,9 +164,11 @@ class _Page:
         row, other = (self._row(request, name) for name in ("row", "with"))
         found = await self._decode(lambda: self.review.pair(row, other))
         if found is None:
-            return JSONResponse({"similarity": None, "reason": None, "place": None})
+            return JSONResponse({"similarity": None, "reason": None, "place": None, "differs": []})
         similarity = round(found.similarity, 4)
-        return JSONResponse({"similarity": similarity, "reason": found.text, "place": list(found.place)})
+        differs = [] if found.differs is None else found.differs.boxes()
+        values = {"similarity": similarity, "reason": found.text, "place": list(found.place), "differs": differs}
+        return JSONResponse(values)
 
     async def layout(self, request: Request) -> Response:
         if self.map.result is None:
@@ -183,6 +196,10 @@ class _Page:
             return JSONResponse(await self._decode(lambda: self.review.save(values)))
         except OSError as error:
             raise RequestError(409, f"The plan cannot be written: {error.strerror}.") from None
+
+    async def decide(self, request: Request) -> Response:
+        values = _json(await body_of(request, _MAX_PLAN_BYTES))
+        return JSONResponse(await self._decode(lambda: store_decisions(self.index, values)))
 
     async def _query_of(self, request: Request) -> CachedQuery:
         """Return the query that a request names, or the image of the index that it names as one."""

@@ -16,10 +16,10 @@ import numpy as np
 
 from simimg.similarity.embeddings import Embedder
 from simimg.similarity.fingerprint import jpeg_quality
-from simimg.similarity.query_search import LazyFingerprint, query_views
+from simimg.similarity.search_queries import QueryImage, query_views
 from simimg.web.request_guard import RequestError
 from simimg.web.thumbnails import large_jpeg
-from tfrecords.convert.image.decoder import decode
+from tfrecords.convert.image.decoder import decode_composites, visible_composite
 from tfrecords.convert.image.image_formats import open_image, reading
 from tfrecords.format.quarantine import Refusal
 
@@ -36,8 +36,8 @@ _KEPT = 6
 class CachedQuery:
     """A query: its id for the browser, its row of the index (-1 for an upload), its views and a JPEG for display.
 
-    `size` is the width and height in px, upright. For the views and the fingerprint, see
-    `simimg.similarity.query_search`.
+    `size` is the width and height in px, upright. For the views and the image, see
+    `simimg.similarity.search_queries`.
     """
 
     name: str
@@ -45,7 +45,7 @@ class CachedQuery:
     views: np.ndarray
     size: tuple[int, int]
     jpeg: bytes
-    get_fingerprint: LazyFingerprint
+    image: QueryImage
 
 
 class QueryCache:
@@ -70,8 +70,9 @@ class QueryCache:
                     413,
                     f"This image has {width:,} x {height:,} pixels. The limit is {MAX_PIXELS // 1_000_000} million.",
                 )
-            image = decode(data, background=self._embedder.background, truncated=self._embedder.truncated)
-            views = query_views(image, self._embedder.image_options, data)
+            options = self._embedder.image_options
+            image, contrast = decode_composites(data, background=options.background, truncated=options.truncated)
+            views = query_views(image, options, data, contrast)
         except Refusal as refusal:
             raise RequestError(415, f"This is not an image that can be read: {refusal}.") from None
         except MemoryError:
@@ -81,8 +82,8 @@ class QueryCache:
             row=row,
             views=views,
             size=image.size,
-            jpeg=large_jpeg(image),
-            get_fingerprint=LazyFingerprint(image, jpeg_quality(data)),
+            jpeg=large_jpeg(visible_composite(image, contrast)),
+            image=QueryImage(image, quality=jpeg_quality(data), contrast=contrast, background=options.background),
         )
         with self._lock:
             self._kept[query.name] = query

@@ -14,12 +14,16 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from simimg.errors import DataError
+from simimg.errors import DataError, SimimgError, UsageError
+from simimg.similarity.decided_groups import returned_images, settled_members
+from simimg.similarity.decisions import Decisions, read_decisions
 from simimg.similarity.duplicate_groups import Duplicates, Group, Member, find_duplicates
+from simimg.similarity.edits import COUNTED, PLANNED
 from simimg.similarity.image_table import IndexedImage
 from simimg.similarity.index_images import IndexImages
 from simimg.similarity.match_verification import SAME_BYTES, Verification
-from simimg.similarity.plan_file import PlannedFile, is_reference, load_plan, write_plan
+from simimg.similarity.plan_file import PlannedFile, is_planned, is_reference, load_plan, write_plan
+from simimg.similarity.plan_memory import keep_decisions_of
 from simimg.similarity.search_index import SearchIndex
 from simimg.web.background_job import BackgroundJob
 from simimg.web.request_guard import RequestError
@@ -61,12 +65,15 @@ class _Found:
 class Review:
     """The groups of an index and one plan. Thread-safe."""
 
-    def __init__(self, index: SearchIndex, images: IndexImages, plan_path: Path) -> None:
+    def __init__(
+        self, index: SearchIndex, images: IndexImages, plan_path: Path, edits: frozenset[str] = COUNTED
+    ) -> None:
         self.job = BackgroundJob("duplicates")
         self._threshold = round(index.copy_threshold, 4)  # of the last search that was started, or to begin with
         self._index = index
         self._images = images
         self._path = plan_path
+        self._edits = edits
         self._starting, self._saving = threading.Lock(), threading.Lock()
 
     def start(self, threshold: float) -> None:
@@ -78,7 +85,9 @@ class Review:
 
         def search(progress: Callable[[int], object]) -> _Found:
             is_kept = self._planned().is_kept
-            found = find_duplicates(self._index, threshold=threshold, reference=is_kept, progress=progress)
+            found = find_duplicates(
+                self._index, threshold=threshold, edits=self._edits, reference=is_kept, progress=progress
+            )
             return _Found(threshold, found)
 
         with self._starting:
@@ -92,20 +101,26 @@ class Review:
         """Return the review as JSON values.
 
         A group has its members, the keeper first, and the rows to remove. Without a plan these are the removals that
-        `simimg duplicates` would write. With a plan they are those of the plan; a group that it lacks has none.
-        Found and planned groups that share an image are one group, so that all removals of the plan are there.
-        Images in reference folders are marked. `threshold` is that of the search which found the groups.
+        `simimg duplicates` would write; all other copies are questions. With a plan they are those of the plan; a group
+        that it lacks has none. Found and planned groups that share an image are one group, so that all removals of the
+        plan are there. Images in reference folders are marked. `threshold` is that of the search which found the
+        groups. What was decided is left out; `num_left_out` counts the decisions that did so.
         """
         job = self.job.described()  # first, because its result is there before it is done
         found: _Found | None = self.job.result
         plan = self._planned()
-        groups = _joined(found.duplicates.groups if found else (), plan.groups)
+        decisions = Decisions() if job["state"] == "running" else self._decisions()
+        joined = _joined(found.duplicates.groups if found else (), plan.groups)
+        settled = [settled_members(members, decisions) for members in joined]
+        settling = {key for _, keys in settled for key in keys} | (found.duplicates.settling if found else set())
         return {
             "job": job,
             "threshold": found.threshold if found else self._threshold,
             "searched": found is not None,
             "num_missing": found.duplicates.num_missing if found else 0,
-            "groups": [_group_values(members, plan) for members in groups],
+            "num_left_out": sum(decisions.of(key) is not None for key in settling),
+            "returned": [one.text for one in returned_images(self._index, decisions)],
+            "groups": [_group_values(members, plan) for members, _ in settled if members],
             "reference_dirs": plan.reference_dirs,
             "plan": {
                 "path": str(self._path),
@@ -133,7 +148,12 @@ class Review:
             if plan.problem:
                 raise RequestError(409, f"{plan.problem} It is left as it is. Start simimg serve with another --plan.")
             groups = self._groups(choices, plan)
-            write_plan(self._path, Path(self._index.info.image_dir), groups, plan.reference_dirs)
+            try:
+                keep_decisions_of(self._path, self._index.index_dir)
+            except SimimgError as error:
+                raise RequestError(409, str(error)) from None
+            image_dir = Path(self._index.info.image_dir)
+            write_plan(self._path, image_dir, groups, plan.reference_dirs, self._index.index_dir)
             return {
                 "version": self._version(),
                 "path": str(self._path),
@@ -146,7 +166,8 @@ class Review:
         same = self._index.images[row].sha256 == self._index.images[other].sha256
         if same and not any(map(self._images.is_edited, (row, other))):
             return Verification(1.0, (SAME_BYTES,), 0)
-        return self._images.verify(row, other)
+        found = self._images.verify(row, other)
+        return None if found is None else self._images.compared(found, row, other)
 
     def _checked(self, values: Any) -> tuple[str, list[tuple[int, list[int]]]]:
         wrong = RequestError(422, "This is not a review: a version, and groups with a row to keep and rows to remove.")
@@ -190,6 +211,12 @@ class Review:
         similarity, reason = (found.similarity, found.text) if found else (0.5, _BY_HAND)
         return Member(row, self._index.images[row], similarity, reason)
 
+    def _decisions(self) -> Decisions:
+        try:
+            return read_decisions(self._index.index_dir)
+        except DataError as error:
+            raise RequestError(409, str(error)) from None
+
     def _version(self) -> str:
         try:
             return hashlib.sha256(self._path.read_bytes()).hexdigest()
@@ -202,7 +229,7 @@ class Review:
             return _Planned(version)
         try:
             plan = load_plan(self._path)
-        except DataError as error:
+        except (DataError, UsageError) as error:
             return _Planned(version, problem=str(error))
         if self._index.info.image_dir is None or plan.image_dir != Path(self._index.info.image_dir):
             return _Planned(version, problem=f"{self._path} is about {plan.image_dir}, not about this collection.")
@@ -256,8 +283,13 @@ def _joined(found: Sequence[Group], planned: Sequence[Group]) -> list[list[Membe
 
 def _group_values(members: Sequence[Member], plan: _Planned) -> dict[str, Any]:
     rows = [member.row for member in members]
-    keep, remove, planned = rows[0], rows[1:], not plan.version
+    keep, planned = rows[0], not plan.version
+    remove = [member.row for member in members[1:] if is_planned(member, PLANNED)]
     reference = {member.row for member in members if plan.is_kept(member.image)}
+    stays = {member.row for member in members if member.stays}
+    if stays and keep not in stays:  # what was decided since the search
+        keep = next(row for row in rows if row in stays)
+        remove = [row for row in (*remove, rows[0]) if row != keep]
     if plan.version:
         there = set(rows)
         groups = [group for group in plan.groups if group.keeper.row in there]
@@ -272,10 +304,12 @@ def _group_values(members: Sequence[Member], plan: _Planned) -> dict[str, Any]:
                 "similarity": round(member.similarity, 4),
                 "reason": member.reason,
                 "reference": member.row in reference,
+                "remembered": member.remembered,
+                "stays": member.stays,
             }
             for member in members
         ],
         "keep": keep,
-        "remove": sorted(set(remove) - {keep} - reference),
+        "remove": sorted(set(remove) - {keep} - reference - stays),
         "planned": planned,
     }

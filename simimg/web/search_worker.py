@@ -14,19 +14,25 @@ from typing import Any
 
 import numpy as np
 
+from simimg.similarity.edits import COUNTED
 from simimg.similarity.embeddings import Embedder
-from simimg.similarity.query_search import NUM_VIEWS, Finder, SearchResult
+from simimg.similarity.query_search import Finder, SearchResult
 from simimg.similarity.search_index import SearchIndex
+from simimg.similarity.search_queries import NUM_VIEWS
 from simimg.web.query_cache import CachedQuery
 
 
 class SearchWorker:
     """Searches an index in a thread of its own."""
 
-    def __init__(self, index: SearchIndex, embedder: Embedder) -> None:
-        """Take an index and its model; raises SearchIndexError if the model did not make the index."""
+    def __init__(self, index: SearchIndex, embedder: Embedder, edits: frozenset[str] = COUNTED) -> None:
+        """Take an index, its model, and the kinds of edits that a copy may show, see `simimg.similarity.edits`.
+
+        Raises:
+            SearchIndexError: the model did not make the index.
+        """
         # The page has its own threshold, which may be moved below the calibrated one.
-        self._finder = Finder(index, embedder, threshold=0.0)
+        self._finder = Finder(index, embedder, threshold=0.0, edits=edits)
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="search")
         self._columns = {name: index.images.column(name) for name in ("label", "split")}
 
@@ -47,7 +53,7 @@ class SearchWorker:
 
         def run() -> Iterator[list[SearchResult]]:
             only = self._filter(label=label, split=split)
-            yield from self._finder.steps(query.views, query.get_fingerprint, k, by, without=query.row, only=only)
+            yield from self._finder.steps(query.views, query.image, k, by, without=query.row, only=only)
 
         steps = run()
         while (matches := await loop.run_in_executor(self._thread, next, steps, None)) is not None:
@@ -75,4 +81,6 @@ def _match_values(found: SearchResult) -> dict[str, Any]:
         "similarity": round(found.similarity, 4),
         "reason": None if verification is None else verification.text,
         "place": None if verification is None else [round(value, 5) for value in verification.place],
+        "copy": found.is_copy,
+        "differs": [] if found.differs is None else found.differs.boxes(),
     }

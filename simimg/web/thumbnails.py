@@ -123,7 +123,7 @@ def _reduced(data: bytes, longer_side: int, quality: int) -> bytes:
     longest = max(picture.width, picture.height)
     width, height = (max(1, round(side / longest * longer_side)) for side in (picture.width, picture.height))
     left, top = round((longer_side - width) * 0.5), round((longer_side - height) * 0.5)
-    image = Image.fromarray(picture.pixels[top : top + height, left : left + width])
+    image = Image.fromarray(picture.visible[top : top + height, left : left + width])
     if longest < longer_side:  # small images are not enlarged
         image = image.resize((picture.width, picture.height), Image.Resampling.BICUBIC)
     return jpeg_bytes(image, quality)

@@ -211,8 +211,9 @@ def verified(folder: Path) -> Iterator[tuple[str, str]]:
     from simimg.similarity.evaluation.retrieval import edited_copy
     from simimg.similarity.fingerprint import fingerprint_file, forget_fingerprints
     from simimg.similarity.match_verification import verify
-    from simimg.similarity.query_search import Finder, make_query
+    from simimg.similarity.query_search import Finder
     from simimg.similarity.search_index import SearchIndex
+    from simimg.similarity.search_queries import make_query
 
     paths = sorted((folder / "photos").iterdir())
     with ThreadPoolExecutor(3) as executor:

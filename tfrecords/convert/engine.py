@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import TypeAlias
 
 from tfrecords.base_errors import ConversionError, Interrupted
+from tfrecords.convert.image.color import color_name, contrasting
 from tfrecords.convert.image.decoder import decoder_versions
 from tfrecords.convert.output.publish import publish, write_tables
 from tfrecords.convert.output.reshard import reshard, whole_scan
@@ -121,7 +122,7 @@ def _convert(
         manifest = tables.result()
     runner.dismiss()
     layout = publish(job, final.plan, shards, manifest, workdir)
-    notes = job.source.notes
+    notes = (*job.source.notes, *_vanished(job, receipt))
     if final.leaks:
         notes = (
             *notes,
@@ -129,6 +130,18 @@ def _convert(
             "the existing splits were kept",
         )
     return summarize(workdir.final, layout, manifest, start, num_converted, notes)
+
+
+def _vanished(job: ConversionJob, receipt: Receipt) -> Iterable[str]:
+    """Yield a note if images show nothing on the background, though they have transparent pixels."""
+    if receipt.vanished:
+        background, example = job.config.image.background, job.source.paths[min(receipt.vanished)]
+        count = len(receipt.vanished)
+        yield (
+            f"{count:,} transparent {'images have' if count > 1 else 'image has'} become plain "
+            f"{color_name(background)}, e.g. {printable(example)}; --background={color_name(contrasting(background))} "
+            f"keeps {'them' if count > 1 else 'it'} visible"
+        )
 
 
 def _unchanged(previous: PreviousVersion, notes: Iterable[str], start: float) -> ConvertSummary:

@@ -24,8 +24,8 @@ from simimg.inference.network_cache import converted_network
 from simimg.similarity import embedding_cache, index_update
 from simimg.similarity.embeddings import Embedder, load_embedder
 from simimg.similarity.index_update import index_folder
-from simimg.similarity.query_search import make_query
 from simimg.similarity.search_index import SearchIndex
+from simimg.similarity.search_queries import make_query
 from tfrecords.convert.image.decoder import load_image
 from tfrecords.format.atomic_files import parse_json, write_json
 
@@ -153,7 +153,7 @@ sys.exit(main(["index", "--image_dir={folder}", "--index_dir={tmp_path / "i"}"])
 
 def test_a_query_has_the_pixels_that_were_indexed(folder: Path, at_once: Path, lite0: Embedder) -> None:
     """From a file, an image that Pillow has opened, the bytes of an upload and the page's own copy of them."""
-    from simimg.similarity.query_search import image_query, load_query
+    from simimg.similarity.search_queries import image_query, load_query
     from simimg.web.query_cache import QueryCache
 
     index = SearchIndex.open(at_once)

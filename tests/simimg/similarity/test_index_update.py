@@ -22,8 +22,8 @@ from simimg.similarity.duplicate_groups import find_duplicates
 from simimg.similarity.embeddings import Embedder, load_embedder
 from simimg.similarity.index_images import IndexImages
 from simimg.similarity.index_update import index_dataset, index_folder
-from simimg.similarity.query_search import Query, load_query
 from simimg.similarity.search_index import SearchIndex
+from simimg.similarity.search_queries import Query, load_query
 from tfrecords.convert.engine import convert
 from tfrecords.convert.image.decoder import decode, resize
 from tfrecords.convert.plan.convert_config import ConvertConfig

@@ -18,8 +18,9 @@ from simimg.similarity.embeddings import Embedder
 from simimg.similarity.fingerprint import fingerprint
 from simimg.similarity.index_update import index_dataset, index_folder
 from simimg.similarity.keypoints import align
-from simimg.similarity.query_search import Finder, Query, image_query, load_query, make_query
+from simimg.similarity.query_search import Finder
 from simimg.similarity.search_index import SearchIndex
+from simimg.similarity.search_queries import Query, image_query, load_query, make_query
 from tfrecords.format.quarantine import Refusal
 
 Scene = Callable[..., Image.Image]

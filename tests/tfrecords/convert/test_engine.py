@@ -47,6 +47,34 @@ def test_summary_and_progress(photos: Path, tmp_path: Path, a_config: AConfig) -
     assert verify(summary.dataset_dir).ok
 
 
+@pytest.mark.parametrize(
+    ("background", "color", "told", "other"), [("white", 255, "white", "black"), ("#101010", 16, "#101010", "white")]
+)
+def test_transparent_images_that_become_plain_are_told(
+    photos: Path, tmp_path: Path, a_config: AConfig, background: str, color: int, told: str, other: str
+) -> None:
+    """Also after an interruption, and only those; their pixels are what the background says."""
+    folder = tmp_path / "photos"
+    shutil.copytree(photos, folder)
+    for number in range(3):
+        image = Image.new("RGBA", (20, 20))
+        image.paste((color, color, color, 255), (4 * number, 2, 12 + number, 18))
+        image.save(folder / "ant" / f"logo{number}.png")
+    Image.new("RGBA", (20, 20)).save(folder / "ant" / "nothing.png")
+    Image.new("RGB", (20, 20), "white").save(folder / "ant" / "page.png")
+    config = a_config(folder, tmp_path / "data", background=background)
+    with pytest.raises(Interrupted):
+        convert(config, progress=interrupt_after_a_half)
+    assert convert(config).warnings == (
+        f"3 transparent images have become plain {told}, e.g. ant/logo0.png; --background={other} keeps them visible",
+    )
+
+
+def interrupt_after_a_half(progress: ConvertProgress) -> None:
+    if progress.num_done >= progress.num_total // 2:
+        raise KeyboardInterrupt
+
+
 def test_summary_is_a_plain_value(photos: Path, tmp_path: Path, a_config: AConfig) -> None:
     summary = convert(a_config(photos, tmp_path))
     assert isinstance(summary, ConvertSummary)

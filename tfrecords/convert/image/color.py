@@ -10,6 +10,10 @@ from PIL import Image, ImageChops, ImageCms
 
 # Default color behind transparent pixels and beside a padded image.
 WHITE = (255, 255, 255)
+BLACK = (0, 0, 0)
+
+# The least alpha that counts as opaque: some programs write 254 everywhere, and lossy formats are off by a few.
+_OPAQUE = 250
 
 # A profile that changes no color by more than this many levels of 255 counts as sRGB, whatever its name: the versions
 # of the sRGB profile that cameras, phones and programs embed differ by rounding.
@@ -18,6 +22,7 @@ _SRGB_LEVELS = 2
 _MAX_PROFILE_BYTES = 8 << 20  # profiles of printing presses have up to 3 MB
 _BAND_PIXELS = 1 << 22  # 16 MB of RGBA
 _MODES = {"RGB ": "RGB", "GRAY": "L", "CMYK": "CMYK"}
+_ALPHA = frozenset(("RGBA", "LA", "PA", "RGBa"))  # whose last band is alpha
 
 
 def to_rgb(image: Image.Image, background: tuple[int, int, int] = WHITE) -> Image.Image:
@@ -40,7 +45,7 @@ def to_rgb(image: Image.Image, background: tuple[int, int, int] = WHITE) -> Imag
         return colors
     if image.mode == "F":
         return _to_srgb(_from_floats(image), profile)
-    if image.mode in ("RGBA", "LA", "PA", "RGBa") or "transparency" in image.info:
+    if image.mode in _ALPHA or "transparency" in image.info:
         return _laid_on(background, image, profile)
     if image.mode == "CMYK" and image.format in ("JPEG", "MPO") and "adobe" not in image.info:
         # Adobe's programs store reflected light and mark it with their own segment; others store ink, as in the
@@ -49,6 +54,31 @@ def to_rgb(image: Image.Image, background: tuple[int, int, int] = WHITE) -> Imag
     if image.mode in ("L", "CMYK"):
         return _to_srgb(image, profile)
     return _to_srgb(image.convert("RGB"), profile if image.mode in ("P", "RGBX") else None)
+
+
+def is_transparent(image: Image.Image) -> bool:
+    """Return whether a loaded image has transparent pixels, whatever its mode."""
+    transparent = image.info.get("transparency")
+    if image.mode.startswith("I"):  # see `to_rgb`
+        return isinstance(transparent, int) and bool((np.asarray(image) == transparent).any())
+    if image.mode in _ALPHA:
+        alpha = image.getchannel(image.getbands()[-1])
+    elif transparent is not None:
+        alpha = image.convert("RGBA").getchannel("A")
+    else:
+        return False
+    return int(alpha.getextrema()[0]) < _OPAQUE  # type: ignore[arg-type]
+
+
+def contrasting(background: tuple[int, int, int]) -> tuple[int, int, int]:
+    """Return the other background on which a transparent image is looked at: black, or white if this one is dark."""
+    red, green, blue = background
+    return BLACK if 0.299 * red + 0.587 * green + 0.114 * blue >= 128 else WHITE
+
+
+def color_name(color: tuple[int, int, int]) -> str:
+    """Return `white`, `black` or #RRGGBB, as `--background` takes it."""
+    return {WHITE: "white", BLACK: "black"}.get(color) or "#" + bytes(color).hex()
 
 
 def is_srgb(profile: bytes, mode: str) -> bool:

@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image, ImageColor, ImageFile, features
 
 from tfrecords.base_errors import UsageError
-from tfrecords.convert.image.color import WHITE, to_rgb
+from tfrecords.convert.image.color import WHITE, contrasting, is_transparent, to_rgb
 from tfrecords.convert.image.image_formats import MAX_PIXELS, open_image, reading
 from tfrecords.convert.image.jpeg import MARGIN, ORIENTATION, decode_reduced, plain_jpeg, reduction, resize_pixels
 
@@ -37,6 +37,9 @@ _TRANSPOSE = {
 }
 
 Box = tuple[float, float, float, float]
+
+# Levels between the lowest and the highest value of each channel, at most, of an image that shows nothing.
+_PLAIN = 8
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,15 +74,32 @@ class ImageOptions:
 class DecodedImage:
     """An image as it is stored, uint8 `[image_size, image_size, 3]` and C-contiguous, and its upright size before that,
     px.
+
+    `contrast` is the same on the contrasting background, if the image has transparent pixels and that was requested.
     """
 
     pixels: np.ndarray
     width: int
     height: int
+    contrast: np.ndarray | None = None
+
+    @property
+    def vanishes(self) -> bool:
+        """Whether the image shows nothing on the background, but does on the contrasting one: white logos on white."""
+        return self.visible is not self.pixels
+
+    @property
+    def visible(self) -> np.ndarray:
+        """The pixels, or those of `contrast` if only they show something."""
+        if self.contrast is None or not shows_nothing(self.pixels) or shows_nothing(self.contrast):
+            return self.pixels
+        return self.contrast
 
 
-def load_image(data: bytes, options: ImageOptions) -> DecodedImage:
+def load_image(data: bytes, options: ImageOptions, *, contrast: bool = False) -> DecodedImage:
     """Return the image in the bytes of a file, upright, in sRGB, as a square.
+
+    A transparent one is also laid on the contrasting background if `contrast` says so, or if it shows nothing else.
 
     Raises:
         Refusal: the bytes are not an image, or not all of one.
@@ -97,7 +117,18 @@ def load_image(data: bytes, options: ImageOptions) -> DecodedImage:
         image.load()
         orientation = _orientation(image)
         rgb = to_rgb(image, options.background)
-        return _finished(rgb, box or (0, 0, *rgb.size), size or rgb.size, orientation, options)
+        found = _finished(rgb, box or (0, 0, *rgb.size), size or rgb.size, orientation, options)
+        if is_transparent(image) and (contrast or shows_nothing(found.pixels)):
+            other = dataclasses.replace(options, background=contrasting(options.background))
+            rgb = to_rgb(image, other.background)
+            laid = _finished(rgb, (0, 0, *rgb.size), rgb.size, orientation, other)
+            found = dataclasses.replace(found, contrast=laid.pixels)
+        return found
+
+
+def shows_nothing(pixels: np.ndarray) -> bool:
+    """Return whether an image, uint8 `[h, w, 3]`, has one color, but for what compression changes."""
+    return int(np.ptp(pixels, axis=(0, 1)).max()) <= _PLAIN
 
 
 def decode(data: bytes, *, background: tuple[int, int, int] = WHITE, truncated: str = "refuse") -> Image.Image:
@@ -112,6 +143,34 @@ def decode(data: bytes, *, background: tuple[int, int, int] = WHITE, truncated: 
         image = open_image(data)
         image.load()
         return upright(image, background)
+
+
+def decode_visible(data: bytes) -> Image.Image:
+    """Return an image for display: what is there of it, on white, or on black if it shows nothing on white."""
+    return visible_composite(*decode_composites(data, truncated="keep"))
+
+
+def visible_composite(image: Image.Image, contrast: Image.Image | None) -> Image.Image:
+    """Return that one of two composites that shows something; the first one if both or none do."""
+    return contrast if contrast is not None and shows_nothing(np.asarray(image)) else image
+
+
+def decode_composites(
+    data: bytes, *, background: tuple[int, int, int] = WHITE, truncated: str = "refuse"
+) -> tuple[Image.Image, Image.Image | None]:
+    """Return the same as `decode`, and the image on the contrasting background; None if it is opaque."""
+    with reading(data, keep_truncated=truncated == "keep"):
+        image = open_image(data)
+        image.load()
+        return upright_composites(image, background)
+
+
+def upright_composites(
+    image: Image.Image, background: tuple[int, int, int] = WHITE
+) -> tuple[Image.Image, Image.Image | None]:
+    """Return the same as `upright`, and the image on the contrasting background; None if it is opaque."""
+    contrast = upright(image, contrasting(background)) if is_transparent(image) else None
+    return upright(image, background), contrast
 
 
 def upright(image: Image.Image, background: tuple[int, int, int] = WHITE) -> Image.Image:

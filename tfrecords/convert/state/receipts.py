@@ -33,6 +33,7 @@ class Receipt:
         phash: uint64 `[n]`, the perceptual hash; 0 if it was not asked for.
         widths, heights: int32 `[n]`, px, of the upright image before it was resized.
         refused: why a file was rejected, by its index in the receipt.
+        vanished: indices of the images that show nothing on the background, see `DecodedImage.vanishes`.
     """
 
     def __init__(self, num_files: int) -> None:
@@ -43,12 +44,14 @@ class Receipt:
         self.widths = np.zeros(num_files, np.int32)
         self.heights = np.zeros(num_files, np.int32)
         self.refused: dict[int, Refusal] = {}
+        self.vanished: set[int] = set()
 
     def put(self, rows: np.ndarray, part: Receipt) -> None:
         """Copy the columns of `part` to the indices `rows` of this receipt."""
         for name in _COLUMNS:
             getattr(self, name)[rows] = getattr(part, name)
         self.refused.update((int(rows[number]), refusal) for number, refusal in part.refused.items())
+        self.vanished.update(int(rows[number]) for number in part.vanished)
 
     def is_about(self, num_files: int, num_examples: int) -> bool:
         """Return whether so many files became so many records, each of them one, and the others were rejected."""
@@ -84,6 +87,8 @@ def write_receipt(path: Path, inputs: str, info: ShardInfo, receipt: Receipt | N
             column: np.ndarray = getattr(receipt, name)
             values[name] = column.tobytes().hex() if column.dtype == np.uint8 else column.tolist()
         values["refused"] = {number: [r.reason.value, r.detail] for number, r in receipt.refused.items()}
+        if receipt.vanished:
+            values["vanished"] = sorted(receipt.vanished)
     data = json.dumps(values).encode()  # in one call, which is all C code
     with atomic_file(path, sync=bool(info.sha256), sync_name=False) as file:
         file.write(data)
@@ -110,12 +115,13 @@ def read_receipt(path: Path, inputs: str, shard: Path) -> tuple[ShardInfo, Recei
             else:
                 column[:] = np.array(values[name], column.dtype).reshape(column.shape)
         receipt.refused = {int(n): Refusal(Reason(why), str(detail)) for n, (why, detail) in values["refused"].items()}
+        receipt.vanished = {range(len(receipt.positions))[number] for number in values.get("vanished", ())}
     except _DAMAGED:
         return None
     return info, receipt
 
 
-_DAMAGED = (KeyError, TypeError, ValueError, AttributeError, OverflowError)
+_DAMAGED = (KeyError, TypeError, ValueError, AttributeError, OverflowError, IndexError)
 
 
 def _read(path: Path, inputs: str, shard: Path) -> tuple[ShardInfo, dict[str, Any]] | None:

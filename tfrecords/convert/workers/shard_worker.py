@@ -187,4 +187,6 @@ def _load_file(task: ShardTask, number: int, receipt: Receipt) -> np.ndarray:
         image = load_image(data, task.image)
     receipt.widths[number] = image.width
     receipt.heights[number] = image.height
+    if image.vanishes:
+        receipt.vanished.add(number)
     return image.pixels

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image, ImageChops, ImageCms
 
 from tfrecords.convert.image import color
-from tfrecords.convert.image.color import WHITE, is_srgb, to_rgb
+from tfrecords.convert.image.color import BLACK, WHITE, color_name, contrasting, is_srgb, is_transparent, to_rgb
 from tfrecords.convert.image.decoder import DECODES, ImageOptions, decode, load_image
 from tfrecords.convert.image.jpeg import plain_jpeg
 
@@ -231,6 +231,29 @@ def test_transparency_is_laid_on_the_background(background: tuple[int, int, int]
         np.testing.assert_allclose(found.astype(int), expected, atol=1)
 
 
+def test_what_counts_as_transparent() -> None:
+    image = Image.new("RGBA", (4, 2), (*RED, 255))
+    for alpha, expected in ((255, False), (254, False), (249, True), (0, True)):
+        image.putpixel((1, 1), (*RED, alpha))
+        for mode in ("RGBA", "LA", "RGBa"):
+            assert is_transparent(image.convert("RGBA").convert(mode)) is expected
+    unused = Image.new("P", (4, 2), 0)
+    unused.info["transparency"] = 1
+    assert not is_transparent(unused)
+    assert not is_transparent(Image.new("I;16", (4, 2)))
+    assert not is_transparent(Image.new("RGB", (4, 2)))
+
+
+def test_the_other_background_contrasts() -> None:
+    assert [contrasting(color) for color in (WHITE, (200, 200, 200), (0, 0, 255), BLACK)] == [
+        BLACK,
+        BLACK,
+        WHITE,
+        WHITE,
+    ]
+    assert [color_name(color) for color in (WHITE, BLACK, (1, 16, 255))] == ["white", "black", "#0110ff"]
+
+
 @pytest.mark.parametrize("mode", ["RGBA", "LA", "RGBa", "P", "L", "1", "RGB", "I;16", "I"])
 def test_what_is_transparent_in_any_mode_shows_the_background(mode: str) -> None:
     background = (10, 200, 30)
@@ -246,6 +269,7 @@ def test_what_is_transparent_in_any_mode_shows_the_background(mode: str) -> None
         image.putalpha(0)
         image = image.convert(mode)
     assert image.mode == mode
+    assert is_transparent(image)
     np.testing.assert_array_equal(
         np.asarray(to_rgb(image, background)), np.broadcast_to(np.uint8(background), (2, 4, 3))
     )

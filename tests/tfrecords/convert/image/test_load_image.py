@@ -343,6 +343,36 @@ def test_every_option_changes_the_picture(photo: Image.Image) -> None:
         load_image(half, base)
 
 
+@pytest.mark.parametrize(("color", "background"), [((255, 255, 255), (255, 255, 255)), ((0, 0, 0), (0, 0, 0))])
+@pytest.mark.parametrize("how", ["stretch", "pad"])
+def test_an_image_that_vanishes_on_its_background(
+    color: tuple[int, int, int], background: tuple[int, int, int], how: str
+) -> None:
+    """Its pixels are as ever; the other composite comes with it, at the same place."""
+    image = Image.new("RGBA", (60, 30))
+    image.paste((*color, 255), (10, 5, 30, 25))
+    options = ImageOptions(image_size=32, resize=how, background=background)
+    found = load_image(saved(image, "PNG"), options)
+    assert (found.pixels == np.uint8(background)).all()
+    assert found.vanishes
+    assert found.contrast is found.visible
+    other = dataclasses.replace(options, background=tuple(255 - level for level in background))
+    np.testing.assert_array_equal(found.visible, load_image(saved(image, "PNG"), other).pixels)
+
+
+def test_the_other_composite_is_made_on_request() -> None:
+    image = Image.new("RGBA", (60, 30))
+    image.paste((200, 0, 0, 255), (10, 5, 30, 25))
+    options = ImageOptions(image_size=32)
+    assert load_image(saved(image, "PNG"), options).contrast is None
+    found = load_image(saved(image, "PNG"), options, contrast=True)
+    assert found.contrast is not None
+    assert not found.vanishes
+    assert found.visible is found.pixels
+    assert load_image(saved(image.convert("RGB"), "PNG"), options, contrast=True).contrast is None
+    assert not load_image(saved(Image.new("RGBA", (60, 30)), "PNG"), options).vanishes  # nothing to see anywhere
+
+
 @pytest.mark.parametrize(
     ("changed", "message"),
     [

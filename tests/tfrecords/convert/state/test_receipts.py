@@ -40,12 +40,17 @@ def some_receipt(num_files: int, seed: int) -> Receipt:
         column[:] = draw.integers(limits.min, limits.max, column.shape, column.dtype, endpoint=True)
         column[:1] = limits.max
     receipt.refused = {1: Refusal(Reason.CORRUPT, 'a "detail"\n벌 \udcff')}
+    receipt.vanished = {0}
     return receipt
 
 
 def same(one: Receipt, other: Receipt) -> bool:
     refused = [{n: (r.reason, r.detail) for n, r in receipt.refused.items()} for receipt in (one, other)]
-    return refused[0] == refused[1] and all((getattr(one, name) == getattr(other, name)).all() for name in COLUMNS)
+    return (
+        refused[0] == refused[1]
+        and one.vanished == other.vanished
+        and all((getattr(one, name) == getattr(other, name)).all() for name in COLUMNS)
+    )
 
 
 @pytest.fixture
@@ -197,3 +202,4 @@ def test_receipts_are_put_together_by_row() -> None:
     assert whole.positions[2] == -1
     assert set(whole.refused) == {1, 0}
     assert {type(row) for row in whole.refused} == {int}
+    assert whole.vanished == {4, 3}
