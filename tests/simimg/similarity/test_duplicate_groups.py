@@ -140,7 +140,8 @@ def planned(folder: Path, tmp_path: Path) -> Path:
     """A copy of the folder, and a plan for it."""
     shutil.copytree(folder, tmp_path / "photos")
     arguments = [f"--image_dir={tmp_path / 'photos'}", f"--index_dir={tmp_path / 'i'}", f"--plan={tmp_path / 'p.json'}"]
-    assert main(["duplicates", *arguments, "--threshold=0.6", f"--report={tmp_path / 'copies.html'}"]) == 0
+    arguments += ["--threshold=0.6", "--plan_edits=all", f"--report={tmp_path / 'copies.html'}"]
+    assert main(["duplicates", *arguments]) == 0
     return tmp_path / "p.json"
 
 
@@ -174,6 +175,21 @@ def test_apply_and_undo(planned: Path, capsys: pytest.CaptureFixture[str]) -> No
     assert contents(photos) == before
     assert not (planned.parent / "p-quarantine").exists()
     assert main(["undo", f"--plan={planned}"]) == 1
+
+
+def test_sidecars_of_a_question_go_along_if_it_is_moved_to_the_removals(planned: Path) -> None:
+    photos = planned.parent / "photos"
+    for name in ("1-crop.jpg.xmp", "1-crop.json"):
+        (photos / "old" / name).write_text("{}")
+    arguments = [f"--image_dir={photos}", f"--index_dir={planned.parent / 'i'}", f"--plan={planned}"]
+    main(["duplicates", *arguments, "--threshold=0.6"])  # sidecars are no images
+    values = json.loads(planned.read_text())
+    group = next(group for group in values["groups"] if group["keep"]["path"] == "1.jpg")
+    (question,) = group.pop("questions")
+    group["remove"].append(question)
+    planned.write_text(json.dumps(values))
+    moved = apply_plan(load_plan(planned), dry_run=True).moved
+    assert {"old/1-crop.jpg", "old/1-crop.jpg.xmp", "old/1-crop.json"} < set(moved)
 
 
 def test_reference_folders_are_never_touched(folder: Path, tmp_path: Path) -> None:
