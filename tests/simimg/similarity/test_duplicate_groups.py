@@ -60,13 +60,13 @@ def described(index: SearchIndex, **options) -> dict[str, dict[str, str]]:  # ty
 def test_groups_keepers_and_reasons(index: SearchIndex) -> None:
     assert described(index) == {
         "0.jpg": {
-            "0.jpg": "the other one is a JPEG of about quality 95 that was saved again",
+            "0.jpg": "the other one is this JPEG of about quality 95, saved again",
             "old/0-bytes.jpg": "the same bytes",
             "old/0-pixels.png": "the same pixels",
             "old/0-mirrored.jpg": "mirrored, JPEG about quality 60",
         },
         "1.jpg": {
-            "1.jpg": "as much detail: the other one was enlarged from about 320 x 240",
+            "1.jpg": "as much detail: the other one looks enlarged from about 320 x 240",
             "old/1-large.jpg": "resized to 200%, JPEG about quality 75",
             "old/1-crop.jpg": "cropped to 73% of its area, JPEG about quality 75",
         },

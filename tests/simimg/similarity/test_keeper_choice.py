@@ -95,7 +95,7 @@ def test_the_camera_file_is_kept_before_a_larger_resave(folder: Path) -> None:
 def test_an_enlarged_copy_is_not_kept(folder: Path, scene: Scene, soft: bool, quality: int) -> None:
     original = jpeg(photo() if soft else scene(1, (640, 480)), 90)
     files = {"a.jpg": jpeg(resized(opened(original), 2), quality), "b.jpg": original}
-    assert kept(folder, files) == ("b.jpg", "as much detail: the other one was enlarged from about 640 x 480")
+    assert kept(folder, files) == ("b.jpg", "as much detail: the other one looks enlarged from about 640 x 480")
 
 
 @pytest.mark.parametrize("soft", [False, True])
@@ -104,7 +104,7 @@ def test_the_original_is_kept_before_a_smaller_copy(folder: Path, scene: Scene, 
     """Messengers reduce images, and exports keep the metadata."""
     original = photo() if soft else scene(1, (640, 480))
     files = {"a.jpg": jpeg(resized(original, 0.5), 95, camera() if exif else None), "b.jpg": jpeg(original, 85)}
-    assert kept(folder, files) == ("b.jpg", "more detail: 640 x 480, the other one 320 x 240")
+    assert kept(folder, files) == ("b.jpg", "more detail: 640 x 480, the other one has 320 x 240")
 
 
 def test_a_large_original_is_kept_before_an_export(folder: Path, scene: Scene) -> None:
@@ -129,7 +129,7 @@ def test_a_soft_camera_file_does_not_count_as_enlarged(folder: Path) -> None:
 
 def test_a_png_of_a_jpeg_is_not_kept_as_one_without_loss(folder: Path, scene: Scene) -> None:
     original = jpeg(scene(3), 85)
-    why = "the other one is a JPEG of about quality 85 that was saved again"
+    why = "the other one is this JPEG of about quality 85, saved again"
     assert kept(folder, {"a.png": png(opened(original)), "b.jpg": original}) == ("b.jpg", why)
     touched = opened(original)
     touched.putpixel((0, 0), (1, 2, 3))
@@ -140,7 +140,7 @@ def test_a_png_of_a_jpeg_is_not_kept_as_one_without_loss(folder: Path, scene: Sc
 def test_a_second_compression_is_no_gain_and_a_better_first_one_is(folder: Path, scene: Scene) -> None:
     original = jpeg(scene(4), 75)
     found = kept(folder, {"a.jpg": jpeg(opened(original), 95), "b.jpg": original})
-    assert found == ("b.jpg", "the other one is a JPEG of about quality 75 that was saved again")
+    assert found == ("b.jpg", "the other one is this JPEG of about quality 75, saved again")
     found = kept(folder, {"a.jpg": original, "b.jpg": jpeg(scene(4), 95)})
     assert found == ("b.jpg", "as many pixels, a higher JPEG quality: about 95")
 
