@@ -37,7 +37,10 @@ from simimg.similarity.plan_file import is_planned, is_reference, reference_dirs
 from simimg.similarity.search_index import SearchIndex
 from tfrecords.options import option
 
-JSON_KEYS = "groups num_images num_copies num_planned num_pairs_examined num_refused num_left_out returned threshold seconds plan report"
+JSON_KEYS = (
+    "groups num_images num_copies num_planned num_pairs_examined num_refused num_left_out returned "
+    "threshold seconds plan report"
+)
 
 _GROUPS_SHOWN = 20
 _GROUPS_DRAWN, _COPIES_DRAWN = 200, 10  # 25 kB per image
