@@ -41,7 +41,7 @@ _EDGE = 12  # levels within 3 x 3 px
 _SAME_OUTLINES = 0.9  # share of outlines that the other image has within a pixel
 _ONE_SIDED, _ONE_SIDED_OUTLINE = 0.5, 0.3  # ratio of the lesser to the larger strength
 _STRONG, _CLEAR_OUTLINE = 50, 12  # levels
-_CONTENT = 0.5  # share of what differs
+_CONTENT, _CONTENT_OF_DRAWING = 0.5, 0.2  # share of what differs
 _MIXED = 20  # levels within 3 x 3 px; at such edges, colors are mixed
 _FLAT, _DRAWING = 2, 0.68  # levels within 3 x 3 px, and the share of such pixels: 99 % of photos have at most 0.66
 _BAR = 0.5  # share of a side at which pixels differ, if there is a bar
@@ -218,7 +218,8 @@ def _judged(places: Sequence[tuple[Place, int, bool]], is_drawing: bool) -> Diff
     if exchanged >= (_EXCHANGED_IN_DRAWING if is_drawing else _EXCHANGED):
         kinds.add(EXCHANGE)
     if changed:
-        kinds.add(CONTENT if content >= _CONTENT * changed else OVERLAY)
+        least = _CONTENT_OF_DRAWING if is_drawing else _CONTENT
+        kinds.add(CONTENT if content >= least * changed else OVERLAY)
     listed = [
         dataclasses.replace(place, kind=CONTENT if may_be and CONTENT in kinds else OVERLAY)
         if place.kind != EXCHANGE

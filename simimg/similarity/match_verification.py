@@ -131,10 +131,8 @@ def _compare(
     agreement, disagreeing, agreeing = _agreement(ours, theirs, inside)
     if agreement < least or not (num_inliers or _structure_agrees(ours, theirs, inside)):
         return None
-    if (
-        not _is_upright(matrix, mirrored, query.size, candidate.size)
-        and _num_detailed(ours, theirs, inside) < _DETAILED
-    ):
+    is_upright = _is_upright(matrix, mirrored, query.size, candidate.size)
+    if not is_upright and _is_plain(query, candidate) and _num_detailed(ours, theirs, inside) < _DETAILED:
         return None
     overlap = candidate_share * query_share
     similarity = 0.5 + 0.5 * agreement * (0.8 + 0.2 * overlap)
