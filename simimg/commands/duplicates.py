@@ -228,10 +228,10 @@ def _text(group: Group) -> str:
         f"  {member.similarity:.3f}  {member.image.path}  ({member.reason}){_remembered(member)}"
         for member in group.others
     ]
-    joined = [member.image.path for member in group.members if not member.remembered]
-    if joined and len(joined) < len(group.members) - 1:
-        more = f" and {len(joined) - 1:,} more" if len(joined) > 1 else ""
-        lines.append(f"  shown again, because {joined[0]}{more} joined the images that you decided about")
+    new = [member.image.path for member in group.members if not member.is_decided]
+    if new and len(new) < len(group.members):
+        more = f" and {len(new) - 1:,} more" if len(new) > 1 else ""
+        lines.append(f"  shown again, because {new[0]}{more} joined: nothing is decided about that yet")
     return "\n".join(lines)
 
 

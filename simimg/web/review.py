@@ -306,6 +306,7 @@ def _group_values(members: Sequence[Member], plan: _Planned) -> dict[str, Any]:
                 "reference": member.row in reference,
                 "remembered": member.remembered,
                 "stays": member.stays,
+                "is_decided": member.is_decided,
             }
             for member in members
         ],

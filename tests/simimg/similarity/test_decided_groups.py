@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -25,11 +26,12 @@ from simimg.similarity.decisions import (
     record,
 )
 from simimg.similarity.duplicate_groups import Duplicates, Group, Member, find_duplicates
+from simimg.similarity.edits import PLANNED
 from simimg.similarity.embeddings import Embedder
 from simimg.similarity.file_quarantine import apply_plan
 from simimg.similarity.image_table import IndexedImage
 from simimg.similarity.index_update import index_folder
-from simimg.similarity.plan_file import load_plan, write_plan
+from simimg.similarity.plan_file import is_planned, load_plan, write_plan
 from simimg.similarity.search_index import SearchIndex
 
 Scene = Callable[..., Image.Image]
@@ -77,6 +79,13 @@ def test_a_chosen_one_stays_and_the_others_may_go() -> None:
     assert stay("b a d", decision) == "B a d"
     assert stay("b a", said(KEEP_ALL, "a b"), said(THIS_ONE, "b a")) == "B a"
     assert stay("b a", said(THIS_ONE, "b a"), said(KEEP_ALL, "a b")) == ""
+
+
+def test_a_decision_answers_what_was_a_question() -> None:
+    cropped = [dataclasses.replace(member, edits=frozenset({"crop"})) for member in members("a b c")]
+    assert not is_planned(cropped[1], PLANNED)
+    shown, _ = settled_members(cropped, Decisions([said(THIS_ONE, "a b")]))
+    assert [is_planned(member, PLANNED) for member in shown[1:]] == [True, False]
 
 
 def test_an_image_that_is_no_copy_of_the_others_leaves_the_group() -> None:
