@@ -187,6 +187,7 @@ def duplicates(
     threshold: float = 0.0,
     reference_dirs: Iterable[Folder] = (),
     plan: Folder | None = None,
+    fast: bool = False,
     refused: Callable[[str, str], object] = lambda path, reason: None,
     progress: Callable[[str, int, int], object] = lambda stage, done, total: None,
 ) -> Duplicates:
@@ -199,6 +200,8 @@ def duplicates(
         threshold: minimum similarity of copies, 0.5 to 1; 0 is what `simimg calibrate` found, or 0.9.
         reference_dirs: folders below `image_dir` whose files are always kept.
         plan: also write what to keep and what to remove into this file, for `simimg apply`.
+        fast: find only copies that were at most turned, mirrored, stretched, resized or compressed: no embeddings are
+            computed, so `index_dir` is not an index that can be searched.
         refused: called with each file that cannot be decoded, and the reason; the file is skipped.
         progress: called with the stage (`indexing`, `comparing`), the number of images done and the total.
 
@@ -219,7 +222,12 @@ def duplicates(
     with ExitStack() as stack:
         if image_dir is not None:
             folder = index_dir or Path(stack.enter_context(tempfile.TemporaryDirectory())) / "index"
-            update = index(image_dir, folder, model=model, progress=partial(progress, "indexing"))
+            counter = partial(progress, "indexing")
+            update = (
+                _index_hashes(image_dir, folder, counter)
+                if fast
+                else index(image_dir, folder, model=model, progress=counter)
+            )
             opened = update.index
             for path, refusal in update.refused:
                 refused(path, str(refusal))
@@ -232,11 +240,20 @@ def duplicates(
             opened,
             threshold=threshold or opened.copy_threshold,
             reference=lambda picture: is_reference(picture.path, reference),
+            by_hash=fast,
             progress=Counter(partial(progress, "comparing"), len(opened.images)).advance,
         )
         if plan is not None:
             write_plan(Path(plan), opened.files_dir(), found.groups, reference)
     return found
+
+
+def _index_hashes(image_dir: Folder, folder: Folder, progress: Callable[[int, int], object]) -> IndexUpdate:
+    from simimg.similarity.embeddings import hashes_alone
+    from simimg.similarity.index_update import index_folder
+
+    counter = Counter(progress)
+    return index_folder(Path(folder), Path(image_dir), hashes_alone(), begin=counter.begin, progress=counter.advance)
 
 
 def leaks(

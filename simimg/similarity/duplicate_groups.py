@@ -72,15 +72,16 @@ def find_duplicates(
     *,
     threshold: float,
     reference: Callable[[IndexedImage], bool] = lambda picture: False,
+    by_hash: bool = False,
     progress: Callable[[int], object] = lambda num_images: None,
 ) -> Duplicates:
     """Return the groups of copies, of a similarity of `threshold` (0.5..1) or more, among the images of an index.
 
     `reference` tells whether an image is kept in any case. `progress` is called with the number of images since its
-    last call.
+    last call. With `by_hash`, only images with similar hashes are compared, which need no embeddings.
     """
     with closing(PairExaminer(index, threshold)) as examiner:
-        identical = examiner.examine_all(progress)
+        identical = examiner.examine_all(progress, by_hash=by_hash)
         clusters = list(_clusters(examiner))
         grouped = {row for cluster in clusters for row in cluster}
         clusters += [[row] for row, members in identical.items() if len(members) > 1 and row not in grouped]
@@ -161,8 +162,12 @@ def _num_edits(examiner: PairExaminer, row: int, cluster: Sequence[int]) -> int:
     """Return the median number of visible edits of a row against other members: crop, text, blur, but not size."""
     counts = []
     for other in cluster[: _WITNESSES + 1]:
-        if other != row and examiner.copy(row, other) and (found := examiner.explain(row, other)) is not None:
-            counts.append(sum(not reason.startswith(HARMLESS) for reason in found.reasons))
+        if other == row:
+            continue
+        found = examiner.explain(row, other) if examiner.copy(row, other) else None
+        reasons = examiner.geometric_edits(row, other) if found is None else found.reasons
+        if reasons is not None:
+            counts.append(sum(not reason.startswith(HARMLESS) for reason in reasons))
     return int(np.median(counts)) if counts else 0
 
 

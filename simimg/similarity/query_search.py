@@ -145,8 +145,9 @@ class Finder:
             yield self._ranked(matches, verified, k, by)
 
     def close(self) -> None:
-        """Stop the threads."""
+        """Stop the threads, and keep what they computed of the images."""
         self._executor.shutdown(cancel_futures=True)
+        self._images.save()
 
     def _among(self, only: np.ndarray | None, without: int) -> np.ndarray | None:
         if without < 0:
@@ -206,12 +207,12 @@ class Finder:
             yield verified
 
     def _verify(self, query: _QueryFingerprints, row: int) -> Verification | None:
-        candidate = self._images.file(row)
-        if candidate is not None:
-            found = verify_composites(query.whole, candidate)
-        else:  # the file was moved, changed or removed, or belongs to a dataset whose files are elsewhere
-            stored = self._images.square(row)
-            found = None if stored is None else verify_composites(query.square(stored.size), stored)
+        found = None
+        if self._images.file(row) is not None:
+            found = self._images.verify_new(query.whole, row)
+        elif (stored := self._images.square(row)) is not None:
+            # The file was moved, changed or removed, or belongs to a dataset whose files are elsewhere.
+            found = verify_composites(query.square(stored.size), stored)
         return found if found is not None and found.similarity >= self._threshold else None
 
     def _ranked(

@@ -8,6 +8,7 @@
         copy.npy, kind.npy              float32 [num_images, dim]: projected embeddings, memory-mapped for search
         copy.faiss, kind.faiss          for more than 200,000 images, see `simimg.similarity.nearest_neighbors`
 
+    <index_dir>/fingerprints-….sqlite   what verification computed, see `simimg.similarity.fingerprint_store`
     <index_dir>/web/                    what the search page computed; thumbnails by the SHA-256 of their files
 
 A generation is complete before index.json names it, and only then is the previous one removed. So a process that is
@@ -33,6 +34,7 @@ import pyarrow as pa
 from simimg.errors import DataError, SearchIndexError, UsageError
 from simimg.inference.inference_engine import Engine
 from simimg.similarity.embeddings import Embedder, load_embedder
+from simimg.similarity.fingerprint_store import remove_fingerprints
 from simimg.similarity.image_table import ImageTable, IndexedImage
 from simimg.similarity.index_info import INFO_FILE, IndexInfo, locked_index, remove_thumbnails
 from simimg.similarity.nearest_neighbors import EXACT_UP_TO, Cells, build_cells, nearest, open_cells
@@ -107,7 +109,7 @@ def write_generation(
                     arrays["matrix"] = projection.matrix
                 np.savez(folder / f"{by}.npz", **arrays)
                 vectors = _write_vectors(folder / f"{by}.npy", projection, embeddings)
-                if len(vectors) > EXACT_UP_TO:
+                if len(vectors) > EXACT_UP_TO and embedder.dim > 1:
                     built = build_cells(vectors, folder / f"{by}.faiss")
                     cells[by] = {"num_probed": built.num_probed, "recall": built.recall}
         info = IndexInfo(
@@ -133,7 +135,9 @@ def write_generation(
         ) from None
     for old in earlier:
         shutil.rmtree(_folder(index_dir, old), ignore_errors=True)
-    remove_thumbnails(index_dir, set(table.column("sha256")))
+    known = set(table.column("sha256"))
+    remove_thumbnails(index_dir, known)
+    remove_fingerprints(index_dir, known)
     return SearchIndex.open(index_dir)
 
 
