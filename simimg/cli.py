@@ -64,6 +64,7 @@ GROUPS = {
     "Cleaning": {
         "duplicates": "Find copies in an image folder and plan which to keep.",
         "leaks": "Find copies across the splits of a dataset.",
+        "decide": "Decide about images that look like copies, for good.",
         "apply": "Move the copies that a plan lists to a quarantine folder.",
         "undo": "Move the files of a plan back from quarantine.",
     },

@@ -15,7 +15,13 @@ import numpy as np
 from PIL import Image
 
 from simimg.errors import UsageError
-from tfrecords.convert.image.decoder import ImageOptions, decode, load_image, parse_background
+from tfrecords.convert.image.decoder import (
+    ImageOptions,
+    decode_composites,
+    load_image,
+    parse_background,
+    visible_composite,
+)
 from tfrecords.convert.sources import walk
 from tfrecords.convert.sources.image_folder import FolderFiles
 from tfrecords.convert.sources.read_errors import read_file
@@ -136,7 +142,8 @@ def png_bytes(image: Image.Image) -> bytes:
 def thumbnail(path: str | Path, most_px: int) -> Image.Image | None:
     """Return the image of a file, mode RGB, upright, sides at most `most_px`; None if it cannot be read."""
     try:
-        image = decode(Path(path).read_bytes())
+        data = Path(path).read_bytes()
+        image = visible_composite(*decode_composites(data))
     except (OSError, Refusal):
         return None
     image.thumbnail((most_px, most_px))

@@ -70,7 +70,9 @@ def index(
     return index_folder(Path(index_dir), files_in, embedder, **calls)
 
 
-def search(index_dir: Folder, image: Folder | Image.Image, *, k: int = 5, by: str = "copy") -> list[SearchResult]:
+def search(
+    index_dir: Folder, image: Folder | Image.Image, *, k: int = 5, by: str = "copy", edits: Iterable[str] = ()
+) -> list[SearchResult]:
     """Find the images of an index that are similar to one image; for many queries, keep a `Searcher`.
 
     Example:
@@ -78,7 +80,7 @@ def search(index_dir: Folder, image: Folder | Image.Image, *, k: int = 5, by: st
         >>> best.path.name, best.similarity, best.reasons
         ('image_0002.jpg', 1.0, ('the same pixels',))
     """
-    with Searcher(index_dir, once=True) as searcher:
+    with Searcher(index_dir, once=True, edits=edits) as searcher:
         return searcher.search(image, k=k, by=by)
 
 
@@ -93,17 +95,20 @@ class Searcher:
         ('fishes/image_0002.jpg', True, ('mirrored',))
     """
 
-    def __init__(self, index_dir: Folder, *, once: bool = False) -> None:
-        """Open an index; `once` is for a search or two, which then take less memory.
+    def __init__(self, index_dir: Folder, *, once: bool = False, edits: Iterable[str] = ()) -> None:
+        """Open an index; `once` is for a search or two, which then take less memory. For `edits`, see `duplicates`.
 
         Raises:
+            UsageError: there is no such kind of edit.
             SearchIndexError: the folder is not an index, is damaged, or its model has changed.
         """
+        from simimg.similarity.edits import COUNTED, edits_of
         from simimg.similarity.query_search import Finder
         from simimg.similarity.search_index import SearchIndex
 
+        counted = edits_of("edits", edits, COUNTED)
         self.index: SearchIndex = dataclasses.replace(SearchIndex.open(Path(index_dir)), once=once)
-        self._finder = Finder(self.index, self.index.load_embedder())
+        self._finder = Finder(self.index, self.index.load_embedder(), edits=counted)
 
     def search(self, image: Folder | Image.Image, *, k: int = 5, by: str = "copy") -> list[SearchResult]:
         """Return the `k` most similar images, best first.
@@ -185,21 +190,31 @@ def duplicates(
     index_dir: Folder | None = None,
     model: str = "lite0",
     threshold: float = 0.0,
+    edits: Iterable[str] = (),
     reference_dirs: Iterable[Folder] = (),
+    keep: Iterable[str] = ("best",),
     plan: Folder | None = None,
+    plan_edits: Iterable[str] = (),
     fast: bool = False,
     refused: Callable[[str, str], object] = lambda path, reason: None,
     progress: Callable[[str, int, int], object] = lambda stage, done, total: None,
 ) -> Duplicates:
-    """Find the copies in an image folder; nothing is moved.
+    """Find the copies in an image folder; nothing is moved. What `simimg decide` stored in `index_dir` is honored.
 
     Args:
         image_dir: the folder, or None for the images of the index as they are.
         index_dir: an index of the folder, which is updated; None makes a temporary one.
         model: as for `index`.
         threshold: minimum similarity of copies, 0.5 to 1; 0 is what `simimg calibrate` found, or 0.9.
+        edits: kinds of edits that a copy may show, see `simimg.similarity.edits`; by default all but `exchange` and
+            `content`.
         reference_dirs: folders below `image_dir` whose files are always kept.
-        plan: also write what to keep and what to remove into this file, for `simimg apply`.
+        keep: which image of a group is kept, by rules in this order: `best` (the default, which always comes last),
+            `exif`, `folder:NAME`, `largest`, `newest`, `oldest`, `shortest`.
+        plan: also write what to keep and what to remove into this file, for `simimg apply`; the decisions in a plan
+            that is replaced are stored.
+        plan_edits: with `plan`: kinds of edits by which a copy that is removed may differ; by default `size` and
+            `compression`. All other copies are questions. `label` stands for a copy in another class folder.
         fast: find only copies that were at most turned, mirrored, stretched, resized or compressed: no embeddings are
             computed, so `index_dir` is not an index that can be searched.
         refused: called with each file that cannot be decoded, and the reason; the file is skipped.
@@ -215,10 +230,14 @@ def duplicates(
     """
     from simimg.similarity.copy_pairs import check_threshold
     from simimg.similarity.duplicate_groups import find_duplicates
+    from simimg.similarity.keeper_choice import check_keep
     from simimg.similarity.plan_file import is_reference, reference_dirs_of, write_plan
+    from simimg.similarity.plan_memory import keep_decisions_of
     from simimg.similarity.search_index import SearchIndex
 
     check_threshold(threshold)
+    rules = tuple(keep)
+    check_keep(rules, None if image_dir is None else Path(image_dir))
     with ExitStack() as stack:
         if image_dir is not None:
             folder = index_dir or Path(stack.enter_context(tempfile.TemporaryDirectory())) / "index"
@@ -235,16 +254,22 @@ def duplicates(
             opened = SearchIndex.open(Path(index_dir))
         else:
             raise UsageError("name what to look through: image_dir, index_dir, or both.")
+        kept_dir = None if index_dir is None else Path(index_dir)
+        if plan is not None:
+            keep_decisions_of(Path(plan), kept_dir)
         reference = reference_dirs_of(opened, tuple(str(one) for one in reference_dirs))
         found = find_duplicates(
             opened,
             threshold=threshold or opened.copy_threshold,
+            edits=counted,
+            folders_are_classes=False if reference or any(rule.startswith("folder:") for rule in keep) else None,
             reference=lambda picture: is_reference(picture.path, reference),
+            keep=rules,
             by_hash=fast,
             progress=Counter(partial(progress, "comparing"), len(opened.images)).advance,
         )
         if plan is not None:
-            write_plan(Path(plan), opened.files_dir(), found.groups, reference)
+            write_plan(Path(plan), opened.files_dir(), found.groups, reference, kept_dir, planned)
     return found
 
 
@@ -263,6 +288,7 @@ def leaks(
     index_dir: Folder | None = None,
     model: str = "lite0",
     threshold: float = 0.0,
+    edits: Iterable[str] = (),
     clean: Folder | None = None,
     deal: str = "first",
     progress: Callable[[str, int, int], object] = lambda stage, done, total: None,
@@ -275,6 +301,7 @@ def leaks(
         index_dir: an index of the dataset, which is updated; None makes a temporary one.
         model: as for `index`.
         threshold: as for `duplicates`.
+        edits: as for `duplicates`.
         clean: also write an image table (CSV) in which all copies of an image are in one split.
         deal: with `clean`: copies go to the `first` of their splits, or are dealt so that splits keep their `shares`.
         progress: called with the stage (`indexing`, `comparing`), the number of images done and the total.
@@ -287,9 +314,11 @@ def leaks(
         0
     """
     from simimg.similarity.copy_pairs import check_threshold
+    from simimg.similarity.edits import COUNTED, edits_of
     from simimg.similarity.split_leaks import DEALS, find_leaks, write_clean_table
 
     check_threshold(threshold)
+    counted = edits_of("edits", edits, COUNTED)
     if deal not in DEALS:
         raise UsageError(f"deal={deal!r} should be one of {', '.join(DEALS)}.")
     with ExitStack() as stack:
@@ -298,6 +327,7 @@ def leaks(
         found = find_leaks(
             update.index,
             threshold=threshold or update.index.copy_threshold,
+            edits=counted,
             deal=deal if clean else None,
             progress=Counter(partial(progress, "comparing"), len(update.index.images)).advance,
         )

@@ -27,11 +27,11 @@ from simimg.image_files import BATCH_SIZE, load_files
 from simimg.models.backbones import lite_features
 from simimg.similarity.embeddings import Embedder
 from simimg.similarity.evaluation.image_edits import EDITS
-from simimg.similarity.fingerprint import fingerprint, forget_fingerprints
+from simimg.similarity.fingerprint import forget_fingerprints
 from simimg.similarity.index_update import index_folder
 from simimg.similarity.query_search import Finder
 from simimg.similarity.search_index import SearchIndex
-from simimg.similarity.search_queries import Query, query_views
+from simimg.similarity.search_queries import Query, QueryImage, query_views
 from tfrecords.convert.image.decoder import decode
 
 __all__ = ["EmbeddingSpeed", "Part", "QueryTime", "flops_of", "measure_embedding", "measure_queries"]
@@ -232,8 +232,8 @@ def _one(finder: Finder, path: Path) -> dict[str, float]:
     done("decode")
     views = query_views(image, embedder.image_options)
     done("17 views of it")
-    query = Query(str(path), views, lambda: fingerprint(image, as_query=True))
-    query.fingerprint  # noqa: B018 - computed now
+    query = Query(str(path), views, QueryImage(image))
+    query.image.fingerprint  # noqa: B018 - computed now
     done("its keypoints")
     embeddings = embedder.embed(views)[None]
     done("embed the views")

@@ -1,8 +1,12 @@
 """Move the copies that a plan lists to a quarantine folder.
 
 The plan is a file that `simimg duplicates --plan` wrote; the quarantine folder lies beside the plan. A file is
-moved only if it and the file that is kept in its place are unchanged since the plan was made. If the command is
+moved only if it and the file that is kept in its place are unchanged since the plan was made. Files that belong to it
+alone (NAME.xmp, NAME.jpg.json, the film of a live photo) go along; those that stay are named. If the command is
 interrupted, run it again to resume. When you are sure, delete the quarantine folder.
+
+Decisions that you wrote into the plan are stored beside its index, and so is which files were removed: `simimg
+duplicates` tells when one of them is back, under any name. For both, make the plan with --index_dir.
 
 Example: simimg apply --plan=plan.json --dry_run
 """
@@ -19,7 +23,7 @@ from simimg.similarity.file_quarantine import Applied, apply_plan
 from simimg.similarity.plan_file import load_plan
 from tfrecords.options import option
 
-JSON_KEYS = "moved num_bytes skipped quarantine_dir dry_run"
+JSON_KEYS = "moved num_bytes skipped sidecars_that_stay num_decisions quarantine_dir dry_run"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -33,12 +37,22 @@ class Options:
 def run(options: Options) -> Result:
     """Apply a plan, with a progress bar."""
     plan = load_plan(options.plan)
+    if plan.index_dir is not None and not plan.index_dir.is_dir():
+        note(f"{plan.index_dir}, the index of the plan, is not there, so removed files are not remembered")
     with progress_bar(len(plan.removals), "moving", unit="file") as bar:
         applied = apply_plan(plan, dry_run=options.dry_run, progress=bar.update)
-    values = {**moved(applied), "quarantine_dir": str(plan.quarantine_dir), "dry_run": options.dry_run}
+    for path, reason in applied.sidecars:
+        note(f"{path} stays: {reason}")
+    staying = [{"path": path, "reason": reason} for path, reason in applied.sidecars]
+    values = {**moved(applied), "sidecars_that_stay": staying}
+    num_decisions = len(plan.decisions)
+    values |= {"num_decisions": num_decisions, "quarantine_dir": str(plan.quarantine_dir), "dry_run": options.dry_run}
     lines = [f"  {path}" for path in applied.moved] if options.dry_run else []
     done = "would be moved" if options.dry_run else "moved"
     lines.append(f"{len(applied.moved):,} files, {applied.num_bytes / 1e6:,.1f} MB, {done} to {plan.quarantine_dir}")
+    if num_decisions:
+        stored = "would be stored" if options.dry_run else "stored"
+        lines.append(f"decisions of the plan {stored} in {plan.index_dir}: {num_decisions:,}")
     if applied.moved and not options.dry_run:
         lines.append(f"`simimg undo --plan={shlex.quote(str(options.plan))}` moves them back")
     return Result(values=values, text="\n".join(lines), exit_code=2 if applied.skipped else 0)

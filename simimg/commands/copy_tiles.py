@@ -1,6 +1,9 @@
-"""What `duplicates` and `leaks` share: images of copies for reports, with the places that differ marked."""
+"""What `duplicates` and `leaks` share: images for reports, with the places that differ marked, and a line."""
 
 from __future__ import annotations
+
+import shlex
+from pathlib import Path
 
 from PIL import Image
 
@@ -8,8 +11,16 @@ from simimg.report.changed_places import mark_changes, mark_part
 from simimg.report.copies_report import COPY_PX
 from simimg.similarity.index_images import IndexImages
 from simimg.similarity.match_verification import SAME_PIXELS
+from simimg.similarity.transparency import background_of
 
 THRESHOLD_HELP = "Minimum similarity of copies, 0.5 to 1; auto is what `simimg calibrate` found, or 0.9."
+
+
+def left_out(num_decisions: int, index_dir: Path) -> str:
+    """Return the line that says what is not shown because of decisions."""
+    which = "1 decision" if num_decisions == 1 else f"{num_decisions:,} decisions"
+    command = shlex.join(["simimg", "decide", f"--index_dir={index_dir}", "--list"])
+    return f"what {which} settled is left out; `{command}` lists what was decided"
 
 
 def marked_pair(images: IndexImages, copy: int, original: int) -> tuple[Image.Image | None, Image.Image | None]:
@@ -18,16 +29,19 @@ def marked_pair(images: IndexImages, copy: int, original: int) -> tuple[Image.Im
     Those on the copy mark the places that differ; the one on the original marks the part that the copy shows. An image
     that is missing is None, and then, as where nothing differs, neither has an outline.
     """
-    ours, theirs = (_shown(images, row, (copy, original)) for row in (copy, original))
     seen = images.verify(copy, original)
+    background = None if seen is None else background_of(seen)
+    ours, theirs = (_shown(images, row, (copy, original), background) for row in (copy, original))
     if ours is None or theirs is None or seen is None or SAME_PIXELS in seen.reasons:
         return ours, theirs
     return mark_changes(ours, theirs, seen.place), mark_part(theirs, seen.place)
 
 
-def _shown(images: IndexImages, row: int, pair: tuple[int, int]) -> Image.Image | None:
+def _shown(
+    images: IndexImages, row: int, pair: tuple[int, int], background: tuple[int, int, int] | None
+) -> Image.Image | None:
     """The image of a row in the form in which `IndexImages.verify` compares it: both as files, or both as stored."""
     if any(images.file(one) is None for one in pair) and (square := images.square_image(row)) is not None:
         square.thumbnail((COPY_PX, COPY_PX))
         return square
-    return images.image(row, COPY_PX)
+    return images.image(row, COPY_PX, background)

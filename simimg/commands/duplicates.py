@@ -5,9 +5,13 @@ verified, so each copy is listed with the edit that made it. Nothing is removed:
 and change. `simimg apply --plan=FILE` moves the files that it lists to a quarantine folder beside the plan, and
 `simimg undo --plan=FILE` moves everything back.
 
-The index is created or updated first; --index_dir keeps it, so that the next call is fast. --fast makes none: it finds
-only copies that were at most turned by quarters, mirrored, stretched, resized or compressed, in the time that reading
-and decoding the files takes.
+The index is created or updated first; --index_dir keeps it, so that the next call is fast, and keeps what you decide:
+groups that were settled by `simimg decide` or on the page of `simimg serve` are not shown again. You can also write a
+decision into a group of the plan, such as "decision": "not copies" ("keep all", "this one"), which `simimg apply`
+stores.
+
+--fast makes no index: it finds only copies that were at most turned by quarters, mirrored, stretched, resized or
+compressed, in the time that reading and decoding the files takes.
 
 Examples:
     simimg duplicates --image_dir=photos --plan=plan.json
@@ -26,7 +30,7 @@ import numpy as np
 
 from simimg import api
 from simimg.commands.console import Result, note, noting_skipped, stage_bars
-from simimg.commands.copy_tiles import THRESHOLD_HELP, marked_pair
+from simimg.commands.copy_tiles import THRESHOLD_HELP, left_out, marked_pair
 from simimg.errors import UsageError
 from simimg.image_files import LoadedFile, load_files
 from simimg.report.contact_sheet import Tile
@@ -34,14 +38,16 @@ from simimg.report.copies_report import COPY_PX, CopyRow, write_copies_report
 from simimg.report.number_format import storage
 from simimg.similarity.copy_pairs import check_threshold
 from simimg.similarity.duplicate_groups import Duplicates, Group, Member
+from simimg.similarity.edits import COUNTED, EDITS, EDITS_HELP, LABEL, PLANNED, edits_of
 from simimg.similarity.embeddings import load_embedder
 from simimg.similarity.index_images import IndexImages
-from simimg.similarity.plan_file import is_reference, reference_dirs_of
+from simimg.similarity.keeper_choice import check_keep
+from simimg.similarity.plan_file import is_planned, is_reference, reference_dirs_of
 from simimg.similarity.search_index import SearchIndex
 from tfrecords.convert.sources import SUFFIXES, walk
 from tfrecords.options import option
 
-JSON_KEYS = "groups num_images num_copies num_pairs_examined num_refused threshold seconds plan report"
+JSON_KEYS = "groups num_images num_copies num_planned num_pairs_examined num_refused num_left_out returned threshold seconds plan report"
 
 _GROUPS_SHOWN = 20
 _MANY_FILES = 3000  # take more than some seconds
@@ -58,8 +64,19 @@ class Options:
     index_dir: Path | None = option("Index of the folder; updated if --image_dir is given too.", None)
     model: str = option("With --image_dir: as for `simimg index`.", "lite0")
     threshold: float = option(THRESHOLD_HELP, 0.0, words={"auto": 0})
+    edits: tuple[str, ...] = option(EDITS_HELP, ("auto",))
     reference_dirs: tuple[str, ...] = option("Folders below --image_dir whose files are kept and never moved.", ())
+    keep: tuple[str, ...] = option(
+        "Which image of a group is kept, by rules in this order: best (the default, always the last), exif, "
+        "folder:NAME, largest, newest, oldest, shortest.",
+        ("best",),
+    )
     plan: Path | None = option("Also write which files to keep and which to remove to this file.", None)
+    plan_edits: tuple[str, ...] = option(
+        "With --plan: kinds of edits by which a copy that is removed may differ, as for --edits; auto is size and "
+        "compression, and label adds copies in another class folder. All other copies are questions.",
+        ("auto",),
+    )
     report: Path | None = option("Also write a page (HTML) that shows the groups.", None)
     fast: bool = option(
         "Find only copies that were at most turned, mirrored, stretched, resized or compressed, without a model.", False
@@ -69,6 +86,9 @@ class Options:
         if self.image_dir is None and self.index_dir is None:
             raise UsageError("name what to look through: --image_dir=PATH, --index_dir=PATH, or both.")
         check_threshold(self.threshold)
+        edits_of("edits", self.edits, COUNTED)
+        edits_of("plan_edits", self.plan_edits, PLANNED, (*EDITS, LABEL))
+        check_keep(self.keep, self.image_dir)
         if self.fast and self.image_dir is not None and self.index_dir is not None:
             raise UsageError("--fast makes no index that could be kept. Leave out --index_dir, or --fast.")
 
@@ -87,8 +107,11 @@ def run(options: Options) -> Result:
                 index_dir=index_dir,
                 model=options.model,
                 threshold=options.threshold,
+                edits=options.edits,
                 reference_dirs=options.reference_dirs,
+                keep=options.keep,
                 plan=options.plan,
+                plan_edits=options.plan_edits,
                 fast=options.fast,
                 refused=noting_skipped(refused),
                 progress=show,
@@ -100,14 +123,19 @@ def run(options: Options) -> Result:
         note(f"{found.num_missing:,} images of the index could not be read again, and were not compared")
     reference = reference_dirs_of(index, options.reference_dirs)
     others = [member for group in found.groups for member in group.others]
-    copies = [member for member in others if not is_reference(member.image.path, reference)]
+    copies = [member for member in others if not is_reference(member.image.path, reference) and not member.stays]
+    planned_edits = edits_of("plan_edits", options.plan_edits, PLANNED, (*EDITS, LABEL))
+    planned = [member for member in copies if is_planned(member, planned_edits)]
     seconds = time.perf_counter() - start
     values = {
         "groups": [[_values(index, member) for member in group.members] for group in found.groups],
         "num_images": len(index.images),
         "num_copies": len(copies),
+        "num_planned": len(planned),
         "num_pairs_examined": found.num_pairs_examined,
         "num_refused": len(refused),
+        "num_left_out": found.num_left_out,
+        "returned": [dataclasses.asdict(one) for one in found.returned],
         "threshold": options.threshold or index.copy_threshold,
         "seconds": round(seconds, 3),
         "plan": None if options.plan is None else str(options.plan),
@@ -120,11 +148,32 @@ def run(options: Options) -> Result:
         f"{len(copies):,} of {len(index.images):,} images are copies of {len(found.groups):,} others, "
         f"{storage(sum(member.image.num_bytes for member in copies))} in all; {seconds:.0f} s"
     )
+    lines += [one.text for one in found.returned[:_GROUPS_SHOWN]]
+    if len(found.returned) > _GROUPS_SHOWN:
+        lines.append(f"… and {len(found.returned) - _GROUPS_SHOWN:,} more are back; --json lists all of them")
+    if found.num_left_out:
+        lines.append(left_out(found.num_left_out, index_dir))
+    if any(LABEL in member.edits for member in copies):
+        count = sum(LABEL in member.edits for member in copies)
+        lines.append(
+            f"{count:,} of them {'is' if count == 1 else 'are'} in another class folder than the kept image: "
+            "label conflicts, if the folders are classes"
+        )
     if options.plan is not None:
         quoted = shlex.quote(str(options.plan))
-        lines.append(f"plan: {options.plan}; `simimg apply --plan={quoted} --dry_run` shows what it does")
+        lines.append(
+            f"plan: {options.plan} removes {len(planned):,}; `simimg apply --plan={quoted} --dry_run` shows what it does"
+        )
+        if len(planned) < len(copies):
+            lines.append(
+                f"the other {len(copies) - len(planned):,} differ by more than "
+                f"{' and '.join(sorted(planned_edits, reverse=True))}: they are questions, and stay unless you name "
+                "their edits with --plan_edits or move them to `remove` in the plan"
+            )
     if options.report is not None:
         lines.append(f"report: {options.report}")
+    if found.groups and options.index_dir is None:
+        lines.append("to have decisions about these groups remembered, give --index_dir=PATH")
     return Result(values=values, text="\n".join(lines), exit_code=2 if refused or found.num_missing else 0)
 
 
@@ -155,9 +204,9 @@ def _write_report(options: Options, report: Path, index: SearchIndex, found: Dup
         # The part that a copy shows is marked where there is one copy: of several, no one could tell which.
         first = pairs[0][1] if len(group.others) == 1 else originals.image(keeper.row, COPY_PX)
         return CopyRow(
-            first=Tile(first, keeper.image.path, f"kept: {keeper.reason}"),
+            first=Tile(first, keeper.image.path, f"kept: {keeper.reason}{_remembered(keeper, is_keeper=True)}"),
             copies=[
-                Tile(image, member.image.path, f"{member.similarity:.3f}: {member.reason}")
+                Tile(image, member.image.path, f"{member.similarity:.3f}: {member.reason}{_remembered(member)}")
                 for member, (image, _) in zip(shown, pairs, strict=True)
             ],
             num_more=len(group.others) - len(shown),
@@ -198,7 +247,9 @@ def _write_report(options: Options, report: Path, index: SearchIndex, found: Dup
 
 def _values(index: SearchIndex, member: Member) -> dict[str, object]:
     path = str(index.path_of(member.image))
-    return {"path": path, "similarity": round(member.similarity, 6), "reason": member.reason}
+    values: dict[str, object] = {"path": path, "similarity": round(member.similarity, 6), "reason": member.reason}
+    values["edits"] = sorted(member.edits)
+    return values | ({"remembered": member.remembered, "stays": member.stays} if member.remembered else {})
 
 
 def _megabytes(members: list[Member]) -> str:
@@ -206,6 +257,18 @@ def _megabytes(members: list[Member]) -> str:
 
 
 def _text(group: Group) -> str:
-    lines = [f"{group.keeper.image.path}  (kept: {group.keeper.reason})"]
-    lines += [f"  {member.similarity:.3f}  {member.image.path}  ({member.reason})" for member in group.others]
+    lines = [f"{group.keeper.image.path}  (kept: {group.keeper.reason}){_remembered(group.keeper, is_keeper=True)}"]
+    lines += [
+        f"  {member.similarity:.3f}  {member.image.path}  ({member.reason}){_remembered(member)}"
+        for member in group.others
+    ]
+    joined = [member.image.path for member in group.members if not member.remembered]
+    if joined and len(joined) < len(group.members) - 1:
+        more = f" and {len(joined) - 1:,} more" if len(joined) > 1 else ""
+        lines.append(f"  shown again, because {joined[0]}{more} joined the images that you decided about")
     return "\n".join(lines)
+
+
+def _remembered(member: Member, *, is_keeper: bool = False) -> str:
+    stays = ", so it stays" if member.stays and not is_keeper else ""
+    return f"  [{member.remembered}{stays}]" if member.remembered else ""

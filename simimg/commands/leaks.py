@@ -3,7 +3,8 @@
 Images are compared with those of the other splits as `simimg duplicates` does it: byte-identical files, then similar
 perceptual hashes and embeddings, and every candidate pair is verified. With --image_dir, the files that the dataset
 was converted from are compared; otherwise its stored pixels, which show less detail. --clean=FILE writes an image
-table in which all copies of an image are in one split, and prints the command that converts it.
+table in which all copies of an image are in one split, and prints the command that converts it. Pairs that `simimg
+decide` called no copies, in the folder of --index_dir, are left out.
 
 Example: simimg leaks --dataset_dir=data/photos/1.0.0 --image_dir=photos --clean=clean.csv
 """
@@ -20,11 +21,12 @@ from typing import Any
 
 from simimg import api
 from simimg.commands.console import Result, note, stage_bars
-from simimg.commands.copy_tiles import THRESHOLD_HELP, marked_pair
+from simimg.commands.copy_tiles import THRESHOLD_HELP, left_out, marked_pair
 from simimg.errors import UsageError
 from simimg.report.contact_sheet import Tile, tile_sheet
 from simimg.report.copies_report import CopyRow, write_copies_report
 from simimg.similarity.copy_pairs import check_threshold
+from simimg.similarity.edits import COUNTED, EDITS_HELP, edits_of
 from simimg.similarity.index_images import IndexImages
 from simimg.similarity.search_index import SearchIndex
 from simimg.similarity.split_leaks import DEALS, LeakedPair, Leaks, clean_command
@@ -32,7 +34,7 @@ from tfrecords.options import check_choices, option
 
 JSON_KEYS = (
     "pairs num_test_affected share_test_affected by_splits splits num_images num_pairs_examined "
-    "num_looked_at_as_stored threshold seconds clean num_moved report convert"
+    "num_looked_at_as_stored num_left_out threshold seconds clean num_moved report convert"
 )
 
 _PAIRS_SHOWN = 20
@@ -50,6 +52,7 @@ class Options:
     index_dir: Path | None = option("Keep the index in this folder, so that the next call is fast.", None)
     model: str = option("As for `simimg index`.", "lite0")
     threshold: float = option(THRESHOLD_HELP, 0.0, words={"auto": 0})
+    edits: tuple[str, ...] = option(EDITS_HELP, ("auto",))
     picture: Path | None = option("Also draw the pairs to this PNG file.", None)
     report: Path | None = option("Also write a page (HTML) that shows the pairs.", None)
     clean: Path | None = option(
@@ -64,6 +67,7 @@ class Options:
     def __post_init__(self) -> None:
         check_choices(self)
         check_threshold(self.threshold)
+        edits_of("edits", self.edits, COUNTED)
 
 
 def run(options: Options) -> Result:
@@ -82,6 +86,7 @@ def run(options: Options) -> Result:
                 index_dir=index_dir,
                 model=options.model,
                 threshold=options.threshold,
+                edits=options.edits,
                 clean=options.clean,
                 deal=options.deal,
                 progress=show,
@@ -118,6 +123,7 @@ def run(options: Options) -> Result:
         "num_images": len(index.images),
         "num_pairs_examined": found.num_pairs_examined,
         "num_looked_at_as_stored": found.num_stored,
+        "num_left_out": found.num_left_out,
         "threshold": options.threshold or index.copy_threshold,
         "seconds": round(time.perf_counter() - start, 3),
         "clean": None if options.clean is None else str(options.clean),
@@ -129,6 +135,8 @@ def run(options: Options) -> Result:
     if len(found.pairs) > _PAIRS_SHOWN:
         lines.append(f"… and {len(found.pairs) - _PAIRS_SHOWN:,} more pairs; --json lists all of them")
     lines += _summary(found, values["seconds"])
+    if found.num_left_out:
+        lines.append(left_out(found.num_left_out, index_dir))
     if options.picture is not None:
         lines.append(f"drawing of the pairs: {options.picture}")
     if options.report is not None:

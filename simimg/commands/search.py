@@ -18,6 +18,7 @@ from simimg import api
 from simimg.commands.console import Result, noting_skipped, progress_bar, showing
 from simimg.errors import UsageError
 from simimg.image_files import thumbnail
+from simimg.similarity.edits import COUNTED, EDITS_HELP, edits_of
 from simimg.similarity.index_images import IndexImages
 from simimg.similarity.projection import BY
 from simimg.similarity.query_search import SearchResult
@@ -40,10 +41,12 @@ class Options:
     images: tuple[str, ...] = option("The images to look for; a folder stands for all images in it.", positional=True)
     k: int = option("Matches per image.", 5)
     by: str = option("What to look for: copies of the image, or images of the same kind.", "copy", choices=BY)
+    edits: tuple[str, ...] = option(EDITS_HELP, ("auto",))
     picture: Path | None = option("Also draw the matches to this PNG file.", None)
 
     def __post_init__(self) -> None:
         check_choices(self)
+        edits_of("edits", self.edits, COUNTED)
         if self.k < 1:
             raise UsageError(f"--k={self.k}: should be 1 or more.")
 
@@ -52,7 +55,10 @@ def run(options: Options) -> Result:
     """Search for all given images, with a progress bar."""
     refused: list[str] = []
     few = len(options.images) <= _FEW and not any(Path(image).is_dir() for image in options.images)
-    with api.Searcher(options.index_dir, once=few) as searcher, progress_bar(None, "searching") as bar:
+    with (
+        api.Searcher(options.index_dir, once=few, edits=options.edits) as searcher,
+        progress_bar(None, "searching") as bar,
+    ):
         found = searcher.search_files(
             options.images, k=options.k, by=options.by, refused=noting_skipped(refused), progress=showing(bar)
         )
@@ -76,6 +82,8 @@ def _values(match: SearchResult) -> dict[str, object]:
         "label": match.image.label,
         "verified": match.is_copy,
         "reasons": list(match.reasons),
+        "edits": sorted(match.edits),
+        "differs": [] if match.differs is None else match.differs.boxes(),
         "cosine": round(match.cosine, 6),
     }
 
@@ -83,7 +91,7 @@ def _values(match: SearchResult) -> dict[str, object]:
 def _text(query: str, matches: list[SearchResult]) -> str:
     lines = [query]
     for match in matches:
-        edits = f"  ({match.verification.text})" if match.verification else ""
+        edits = f"  ({'' if match.is_copy else 'no copy: '}{match.verification.text})" if match.verification else ""
         lines.append(f"  {match.similarity:.3f}  {match.path}{edits}")
     return "\n".join(lines)
 

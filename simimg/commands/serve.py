@@ -26,6 +26,7 @@ from pathlib import Path
 from simimg.commands.console import Result, note
 from simimg.errors import UsageError
 from simimg.signals import stop_requested
+from simimg.similarity.edits import COUNTED, EDITS_HELP, edits_of
 from simimg.similarity.search_index import SearchIndex
 from tfrecords.options import option
 
@@ -36,7 +37,7 @@ _POLL_S = 0.2
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Options:
-    """Options of `serve`."""
+    """Options of `serve`. Raises UsageError for an unknown kind of edit."""
 
     index_dir: Path = option("Folder that `simimg index` made.")
     port: int = option("Port to listen on; auto is any free one.", 8765, words={"auto": 0})
@@ -46,7 +47,11 @@ class Options:
     plan: Path | None = option(
         "Plan of copies to load and to write; by default NAME-plan.json beside the index, NAME being the index's.", None
     )
+    edits: tuple[str, ...] = option(EDITS_HELP, ("auto",))
     open: bool = option("Also open the page in the browser.", False)
+
+    def __post_init__(self) -> None:
+        edits_of("edits", self.edits, COUNTED)
 
 
 def run(options: Options) -> Result:
@@ -70,9 +75,10 @@ def serve(options: Options, stop: threading.Event) -> Result:
     plan = options.plan or folder.with_name(f"{folder.name}-plan.json")
     listener = listening(options.host, options.port)
     host, port = listener.getsockname()[:2]
+    edits = edits_of("edits", options.edits, COUNTED)
     token = secrets.token_hex(24)
     url = f"http://{f'[{host}]' if ':' in host else host}:{port}/?token={token}"
-    app = create_app(index, index.load_embedder(), plan, token=token, host=options.host)
+    app = create_app(index, index.load_embedder(), plan, token=token, host=options.host, edits=edits)
     with serving(app, listener) as ended, ExitStack() as stack:
         if not ipaddress.ip_address(host).is_loopback:
             note("the connection is not encrypted: who can read the traffic of this network sees images and token")

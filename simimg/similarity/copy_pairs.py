@@ -6,11 +6,15 @@
    size and compression, one represents all in the following steps.
 3. The nearest embeddings of each image, in groups of four as long as most of a group are copies.
 4. Each pair of 2 and 3 is verified (`simimg.similarity.match_verification`), which also gives its similarity. Pairs of
-   3 whose embeddings are not unusually close are compared by their thumbnails alone.
+   3 whose embeddings are not unusually close are compared by their thumbnails alone. Pairs
+   that were decided to be no copies (`simimg.similarity.decisions`) are left out.
+5. Each verified pair is compared at full size (`simimg.similarity.differences`). If it differs by edits that do not
+   count, it is no pair of copies. Two images that differ in nothing from a third one are not compared.
 """
 
 from __future__ import annotations
 
+import dataclasses
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -20,17 +24,20 @@ import numpy as np
 from simimg.determinism import one_blas_thread
 from simimg.errors import UsageError
 from simimg.similarity.affine import compose, determinant, inverse
+from simimg.similarity.candidate_pairs import DisjointSets, at_least, background, hash_pairs, identical_rows
+from simimg.similarity.decisions import read_decisions
+from simimg.similarity.differences import Differences
+from simimg.similarity.edits import COUNTED
 from simimg.similarity.fingerprint import Fingerprint
 from simimg.similarity.index_images import IndexImages
 from simimg.similarity.match_verification import Verification
 from simimg.similarity.search_index import SearchIndex
-from tfrecords.convert.image.near_duplicates import MAX_DISTANCE, NO_HASH, near_pairs
+from tfrecords.convert.image.near_duplicates import MAX_DISTANCE, NO_HASH
 from tfrecords.machine_limits import num_cores
 
 _NEIGHBORS = 24  # nearest embeddings that are verified, at most
-_GROUP = (
-    4  # of the photos of imagededup's protocol that have a copy among their first eight neighbors, all have one here
-)
+# Of the photos of imagededup's protocol that have a copy among their first eight neighbors, all have one in a group.
+_GROUP = 4
 # A neighbor is examined if its cosine is this many times that of an image's farther neighbors, and by fine keypoints
 # from that cosine on, which 3 % of images reach with another photo.
 _NEARER, _CLOSE = 1.3, 0.3
@@ -48,20 +55,28 @@ class PairExaminer:
     verification tells what was done to it.
 
     Attributes:
-        copies: verifications that reach the threshold, by pair, smaller row first.
+        copies: verifications that reach the threshold and differ by edits that count, by pair, smaller row first.
         neighbors: of each row, the rows it is a copy of.
         num_examined: number of verified pairs.
+        decisions: those in the folder of the index.
+        settling: keys of the decisions because of which pairs were not verified.
     """
 
-    def __init__(self, index: SearchIndex, threshold: float) -> None:
+    def __init__(self, index: SearchIndex, threshold: float, edits: frozenset[str] = COUNTED) -> None:
+        """Take an index, the least similarity of copies, and the kinds of edits that count, see `edits`."""
         self.index = index
         self.images = IndexImages(index)
         self.executor = ThreadPoolExecutor(num_cores())
         self.copies: dict[tuple[int, int], Verification] = {}
         self.neighbors: dict[int, set[int]] = defaultdict(set)
         self.num_examined = 0
+        self.decisions = read_decisions(index.index_dir)
+        self.settling: set[frozenset[str]] = set()
+        self._decided = self.decisions.rows(index.images)
         self._threshold = threshold
         self._num_pixels = (index.images.column("width").astype(np.int64) * index.images.column("height")).tolist()
+        self._edits = edits
+        self._alike = DisjointSets()  # of rows that differ in nothing but their size, file, position and part
         self._done: set[tuple[int, int]] = set()
         self._glanced: set[tuple[int, int]] = set()  # compared by their thumbnails alone
         self._explained: dict[tuple[int, int], Verification | None] = {}
@@ -78,7 +93,7 @@ class PairExaminer:
         identical = identical_rows(self.images, kinds)
         single = np.isin(rows, list(identical))
         progress(int((~single).sum()))
-        self.examine_pairs(_hash_pairs(self.index, rows[single], kinds), lambda pair: not by_hash)
+        self.examine_pairs(hash_pairs(self.index, rows[single], kinds), lambda pair: not by_hash)
         if by_hash:
             progress(int(single.sum()))
             return identical
@@ -95,7 +110,8 @@ class PairExaminer:
         for (row, other), copy in sorted(self.copies.items()):
             linear = np.abs([copy.place[number] for number in (0, 1, 3, 4)])
             whole = np.abs(linear - np.rint(linear)).max() < _POSITION_TOLERANCE and np.rint(linear).sum() == 2
-            if whole and copy.similarity >= _SAME_POSITION and row not in found:
+            alike = whole and copy.similarity >= _SAME_POSITION and self._alike.are_joined(row, other)
+            if alike and row not in found:
                 found.add(other)
         return found
 
@@ -105,6 +121,8 @@ class PairExaminer:
         """Verify those pairs that were not verified before; those that are not close, by their thumbnails alone."""
         close = {pair: is_close(pair) for pair in {(min(pair), max(pair)) for pair in pairs} - self._done}
         todo = sorted(pair for pair in close if close[pair] or pair not in self._glanced)
+        if self._decided:
+            todo = [pair for pair in todo if not self._are_different(*pair)]
         with one_blas_thread():
             verified = list(
                 self.executor.map(
@@ -112,14 +130,49 @@ class PairExaminer:
                     todo,
                 )
             )
-        self._done.update(pair for pair in todo if close[pair])
+        self._done.update(pair for pair, found in zip(todo, verified, strict=True) if close[pair] or found is not None)
         self._glanced.update(todo)
         self.num_examined += len(todo)
-        for pair, verification in zip(todo, verified, strict=True):
-            if verification is not None and verification.similarity >= self._threshold:
-                self.copies[pair] = self._explained[self._directed(pair)] = verification
+        reached = {
+            pair: found
+            for pair, found in zip(todo, verified, strict=True)
+            if found is not None and found.similarity >= self._threshold
+        }
+        for pair, found in self._compared(reached):
+            if found.similarity >= self._threshold and found.edits <= self._edits:
+                self.copies[pair] = self._explained[self._directed(pair)] = found
                 self.neighbors[pair[0]].add(pair[1])
                 self.neighbors[pair[1]].add(pair[0])
+
+    def _compared(self, found: dict[tuple[int, int], Verification]) -> Iterator[tuple[tuple[int, int], Verification]]:
+        """Yield the pairs with what differs at full size; rows that differ in nothing from a third are not compared."""
+        left = list(found)
+        while left:
+            joined, now, later = self._alike.copy(), [], []
+            for pair in left:
+                if self._alike.are_joined(*pair):
+                    yield pair, dataclasses.replace(found[pair], differs=Differences())
+                elif joined.join(*pair):
+                    now.append(pair)
+                else:  # perhaps the pairs before it show that nothing differs
+                    later.append(pair)
+            for pair, one in zip(
+                now,
+                self.executor.map(lambda at: self.images.compared(found[at], *self._directed(at)), now),
+                strict=True,
+            ):
+                if one.differs is not None and not one.differs.places:
+                    self._alike.join(*pair)
+                yield pair, one
+            left = later
+
+    def _are_different(self, row: int, other: int) -> bool:
+        """Whether it was decided that two rows are not copies."""
+        if row not in self._decided or other not in self._decided:
+            return False
+        if decision := self.decisions.difference(self._decided[row], self._decided[other]):
+            self.settling.add(decision.key)
+        return decision is not None
 
     def _directed(self, pair: tuple[int, int]) -> tuple[int, int]:
         """Return the rows of a pair, the query first."""
@@ -135,7 +188,7 @@ class PairExaminer:
             cosines, found = self.index.nearest_vectors(
                 np.asarray(vectors[block])[:, None], _NEIGHBORS + 1, among=among
             )
-            least = -1.0 if few else _NEARER * np.minimum(_background(cosines), 1.5 * np.median(_background(cosines)))
+            least = -1.0 if few else _NEARER * np.minimum(background(cosines), 1.5 * np.median(background(cosines)))
             near = cosines >= least
             cosine_of = {
                 (min(row, other), max(row, other)): cosine
@@ -150,7 +203,7 @@ class PairExaminer:
             for first in range(0, _NEIGHBORS, _GROUP):
                 group = {row: nearest[row][first : first + _GROUP] for row in active}
                 pairs = [(row, other) for row in active for other in group[row]]
-                self.examine_pairs(pairs, _at_least({} if few else cosine_of, _CLOSE))
+                self.examine_pairs(pairs, at_least({} if few else cosine_of, _CLOSE))
                 active = [
                     row for row in active if sum(bool(self.copy(row, other)) for other in group[row]) > _GROUP // 2
                 ]
@@ -165,7 +218,15 @@ class PairExaminer:
         if (row, other) not in self._explained:
             place = self._place(row, other)
             found = None if place is None else self.images.verify_placed(row, other, place)
-            self._explained[row, other] = found or self.images.verify(row, other)
+            found = found or self.images.verify(row, other)
+            if found is not None and found.differs is None:
+                alike = self._alike.are_joined(row, other)
+                found = (
+                    dataclasses.replace(found, differs=Differences())
+                    if alike
+                    else self.images.compared(found, row, other)
+                )
+            self._explained[row, other] = found
         return self._explained[row, other]
 
     def geometric_edits(self, row: int, other: int) -> list[str] | None:
@@ -245,71 +306,7 @@ def copies_among(
     return found
 
 
-def _at_least(values: dict[tuple[int, int], float], least: float) -> Callable[[tuple[int, int]], bool]:
-    """Return a function that says whether a pair's value reaches `least`; those without one do."""
-    return lambda pair: values.get(pair, least) >= least
-
-
-def _background(cosines: np.ndarray) -> np.ndarray:
-    """Return the median cosine of the farther half of each row's neighbors: `[n, k]`, best first, to `[n, 1]`."""
-    return np.median(cosines[:, cosines.shape[1] // 2 :], axis=1, keepdims=True)
-
-
 def check_threshold(threshold: float) -> None:
     """Raise UsageError for a similarity that no copy can have; 0 stands for the index's own, see `copy_threshold`."""
     if threshold and not 0.5 <= threshold <= 1:
         raise UsageError(f"--threshold={threshold}: should be between 0.5 and 1.")
-
-
-def identical_rows(images: IndexImages, kinds: np.ndarray | None = None) -> dict[int, list[int]]:
-    """Return all rows with the same bytes (and the same kind) by the first of them, which represents them.
-
-    Without kinds, a file that has several names (links, hard links) is there once: it is not a copy of itself. A file
-    that was edited since it was indexed is the same as no other.
-    """
-    index = images.index
-    rows_of: dict[tuple[str, int], list[int]] = defaultdict(list)
-    kind_of = [0] * len(index.images) if kinds is None else kinds.tolist()
-    for row, key in enumerate(zip(index.images.column("sha256").tolist(), kind_of, strict=True)):
-        rows_of[key].append(row)
-    if kinds is not None:
-        return {rows[0]: rows for rows in rows_of.values()}
-    return {rows[0]: rows for same in rows_of.values() for rows in _unedited_together(images, same)}
-
-
-def _unedited_together(images: IndexImages, same: list[int]) -> Iterator[list[int]]:
-    """Yield the rows that still have the same bytes, each file by its first name, and other rows by themselves."""
-    if len(same) == 1:
-        yield same
-        return
-    of_files = images.index.info.dataset_dir is None  # what a dataset stores stays as it was
-    distinct: dict[object, int] = {}
-    for row in same:
-        if of_files and images.is_edited(row):
-            yield [row]
-        else:
-            distinct.setdefault(images.index.file_identity(row) or row, row)
-    if distinct:
-        yield list(distinct.values())
-
-
-def _hash_pairs(index: SearchIndex, rows: np.ndarray, kinds: np.ndarray | None = None) -> Iterator[tuple[int, int]]:
-    """Yield pairs of rows (of two kinds) with similar perceptual hashes; the first row of a hash represents all."""
-    hashes = index.images.hashes()[:, rows]
-    hashed, hashes = np.tile(rows, (len(hashes), 1))[hashes != NO_HASH], hashes[hashes != NO_HASH]
-    unique, inverse = np.unique(hashes, return_inverse=True)
-    firsts: list[dict[int, int]] = [{} for _ in unique]
-    kind_of = [0] * len(hashed) if kinds is None else kinds[hashed].tolist()
-    listed = list(zip(hashed.tolist(), inverse.tolist(), kind_of, strict=True))
-    for row, place, kind in listed:
-        firsts[place].setdefault(kind, row)
-    for row, place, kind in listed:
-        for other_kind, first in firsts[place].items():
-            if first != row and (kinds is None or kind != other_kind):
-                yield first, row
-    for ones, others in near_pairs(unique, MAX_DISTANCE):
-        for one, other in zip(ones.tolist(), others.tolist(), strict=True):
-            for kind, row in firsts[one].items():
-                for other_kind, near in firsts[other].items():
-                    if row != near and (kinds is None or kind != other_kind):
-                        yield row, near

@@ -4,13 +4,14 @@
 2. Groups: a connected component is not a group, because a chain of pairs connects images that have nothing in common.
    The member that most others are copies of becomes the center. The center and its copies are a group; pairs with the
    center that were not candidates are verified as well. The remaining members are grouped in the same way.
-3. The keeper of a group is chosen by, in this order: being in a reference folder, fewest visible edits, most pixels,
-   lossless format, most bytes.
+3. What was decided about groups and pairs is honored: see `simimg.similarity.decided_groups`.
+4. The keeper of a group is chosen by rules (`simimg.similarity.keeper_choice`).
 """
 
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 
@@ -18,26 +19,34 @@ import numpy as np
 
 from simimg.determinism import one_blas_thread
 from simimg.similarity.copy_pairs import PairExaminer
+from simimg.similarity.decided_groups import ReturnedImage, returned_images, settled_groups
+from simimg.similarity.edits import CONTENT, COUNTED, LABEL
 from simimg.similarity.image_table import IndexedImage
+from simimg.similarity.keeper_choice import choose_keeper
 from simimg.similarity.match_verification import HARMLESS, SAME_BYTES, Verification
 from simimg.similarity.search_index import SearchIndex
+from simimg.similarity.transparency import TRANSPARENT
 
+_ANOTHER_CLASS = "in another class folder"
 _WITNESSES = 4  # members whose verifications count the edits of another member
-
-_Worth = tuple[bool, int, int, bool, int, int]  # of keeping an image, see the order above
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Member:
     """An image of a group: its row in the index, its similarity to the keeper, 0.5..1, and why it is a copy of it.
 
-    The similarity of the keeper itself is 1, and its reason is why it is kept.
+    The similarity of the keeper itself is 1, and its reason is why it is kept. `remembered` says what was decided about
+    it earlier, and that it was removed once; `stays` is whether no plan may remove it because of a decision. `edits`
+    are the kinds of edits by which it differs from the keeper, see `simimg.similarity.edits`.
     """
 
     row: int
     image: IndexedImage
     similarity: float
     reason: str
+    remembered: str = ""
+    stays: bool = False
+    edits: frozenset[str] = frozenset()
 
     @property
     def picture(self) -> IndexedImage:
@@ -60,35 +69,75 @@ class Group:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Duplicates:
-    """Groups in the order of their smallest rows, and the numbers of verified pairs and of unreadable images."""
+    """Groups in the order of their smallest rows, and the numbers of verified pairs and of unreadable images.
+
+    `settling` are the keys of the decisions because of which groups or pairs are not among them, and `returned` are the
+    images that a plan removed once and that are there again.
+    """
 
     groups: tuple[Group, ...]
     num_pairs_examined: int
     num_missing: int
+    settling: frozenset[frozenset[str]] = frozenset()
+    returned: tuple[ReturnedImage, ...] = ()
+
+    @property
+    def num_left_out(self) -> int:
+        """The number of decisions because of which groups or pairs are left out."""
+        return len(self.settling)
 
 
 def find_duplicates(
     index: SearchIndex,
     *,
     threshold: float,
+    edits: frozenset[str] = COUNTED,
     reference: Callable[[IndexedImage], bool] = lambda picture: False,
+    keep: Sequence[str] = (),
+    folders_are_classes: bool | None = None,
     by_hash: bool = False,
     progress: Callable[[int], object] = lambda num_images: None,
 ) -> Duplicates:
     """Return the groups of copies, of a similarity of `threshold` (0.5..1) or more, among the images of an index.
 
-    `reference` tells whether an image is kept in any case. `progress` is called with the number of images since its
-    last call. With `by_hash`, only images with similar hashes are compared, which need no embeddings.
+    `edits` are the kinds of edits that a copy may show, see `simimg.similarity.edits`. Decisions in the folder of the
+    index are honored. `reference` tells whether an image is kept in any case. `keep` are
+    rules of `simimg.similarity.keeper_choice.KEEP_RULES`. If `folders_are_classes`, copies in another first folder than
+    the keeper are label conflicts; None: if the folders look like it. `progress` is called with the number of images
+    since its last call. With `by_hash`, only images with similar hashes are compared, which need no embeddings.
     """
-    with closing(PairExaminer(index, threshold)) as examiner:
+    with closing(PairExaminer(index, threshold, edits)) as examiner:
         identical = examiner.examine_all(progress, by_hash=by_hash)
         clusters = list(_clusters(examiner))
         grouped = {row for cluster in clusters for row in cluster}
         clusters += [[row] for row, members in identical.items() if len(members) > 1 and row not in grouped]
         with one_blas_thread():
-            groups = list(examiner.executor.map(lambda one: _group(examiner, one, identical, reference), clusters))
+            grouped_by = functools.partial(
+                _group,
+                examiner,
+                identical=identical,
+                reference=reference,
+                keep=keep,
+                has_classes=_has_classes(index) if folders_are_classes is None else folders_are_classes,
+            )
+            groups = list(examiner.executor.map(grouped_by, clusters))
     groups.sort(key=lambda group: min(member.row for member in group.members))
-    return Duplicates(tuple(groups), examiner.num_examined, len(examiner.images.missing))
+    shown, settling = settled_groups(groups, examiner.decisions)
+    return Duplicates(
+        tuple(shown),
+        examiner.num_examined,
+        len(examiner.images.missing),
+        frozenset(settling | examiner.settling),
+        returned_images(index, examiner.decisions),
+    )
+
+
+def _has_classes(index: SearchIndex) -> bool:
+    """Whether the folders of the images look like classes: there are several, and every image is directly in one."""
+    if index.info.image_dir is None:
+        return False
+    depths = {path.count("/") for path in index.images.column("path").tolist()}
+    return depths == {1} and len(set(index.images.column("label").tolist())) > 1
 
 
 def _clusters(examiner: PairExaminer) -> Iterator[list[int]]:
@@ -123,43 +172,47 @@ def _group(
     cluster: Sequence[int],
     identical: dict[int, list[int]],
     reference: Callable[[IndexedImage], bool],
+    keep: Sequence[str] = (),
+    *,
+    has_classes: bool = False,
 ) -> Group:
     """Return the group of a cluster and of the files with the same bytes as its members."""
     single_of = {row: single for single in cluster for row in identical[single]}
     edits = {single: _num_edits(examiner, single, cluster) for single in cluster}
-    lossless = {single: len(cluster) > 1 and _is_lossless(examiner, single) for single in cluster}
     pictures = {row: examiner.index.images[row] for row in single_of}
-
-    def worth(row: int) -> _Worth:
-        picture = pictures[row]
-        return (
-            reference(picture),
-            -edits[single_of[row]],
-            picture.width * picture.height,
-            lossless[single_of[row]],
-            picture.num_bytes,
-            -row,
-        )
-
-    keeper, *ranked = sorted(pictures, key=worth, reverse=True)
-    why = _why_kept(worth(keeper), worth(ranked[0]), pictures[keeper])
+    keeper, why = choose_keeper(
+        examiner.images,
+        {row: edits[single] for row, single in single_of.items()},
+        is_reference=reference,
+        is_decided=lambda image: examiner.decisions.is_kept(image.sha256, image.path),
+        rules=keep,
+    )
     others = []
-    for row in ranked:
-        similarity, reason = 1.0, SAME_BYTES
+    for row in pictures:
+        if row == keeper:
+            continue
+        similarity, reason, differing = 1.0, SAME_BYTES, frozenset[str]()
         if single_of[row] != single_of[keeper]:
             single, center = single_of[row], cluster[0]
             prefix, found = "", examiner.explain_either(single, single_of[keeper])
             if found is None and single != center and (found := examiner.explain_either(single, center)):
                 prefix = f"of {pictures[center].path}: "  # a copy of the center, if not of the keeper
             found = found or Verification(0.5, (), 0)
-            similarity, reason = found.similarity, prefix + found.text
-        others.append(Member(row, pictures[row], similarity, reason))
+            similarity, reason, differing = found.similarity, prefix + found.text, found.edits
+            if prefix or not found.similarity > 0.5:  # how it differs from the keeper is not known
+                differing |= {CONTENT}
+        if has_classes and pictures[row].label != pictures[keeper].label:
+            reason, differing = f"{reason}; {_ANOTHER_CLASS}", differing | {LABEL}
+        others.append(Member(row, pictures[row], similarity, reason, edits=differing))
     others.sort(key=lambda member: (-member.similarity, member.row))
     return Group(Member(keeper, pictures[keeper], 1.0, why), tuple(others))
 
 
 def _num_edits(examiner: PairExaminer, row: int, cluster: Sequence[int]) -> int:
-    """Return the median number of visible edits of a row against other members: crop, text, blur, but not size."""
+    """Return the median number of visible edits of a row against other members: crop, text, blur, but not size.
+
+    That it is transparent where others were laid on a color is none.
+    """
     counts = []
     for other in cluster[: _WITNESSES + 1]:
         if other == row:
@@ -167,24 +220,5 @@ def _num_edits(examiner: PairExaminer, row: int, cluster: Sequence[int]) -> int:
         found = examiner.explain(row, other) if examiner.copy(row, other) else None
         reasons = examiner.geometric_edits(row, other) if found is None else found.reasons
         if reasons is not None:
-            counts.append(sum(not reason.startswith(HARMLESS) for reason in reasons))
+            counts.append(sum(not reason.startswith((*HARMLESS, TRANSPARENT)) for reason in reasons))
     return int(np.median(counts)) if counts else 0
-
-
-def _is_lossless(examiner: PairExaminer, row: int) -> bool:
-    file = examiner.images.file(row)
-    return file is not None and file.lossless
-
-
-def _why_kept(best: _Worth, next_best: _Worth, kept: IndexedImage) -> str:
-    reasons = (
-        "in a reference folder",
-        "nothing was done to it",
-        f"the most pixels, {kept.width} x {kept.height}",
-        "as many pixels, without loss",
-        f"as many pixels, more bytes: {kept.num_bytes:,}",
-    )
-    for reason, ours, theirs in zip(reasons, best, next_best, strict=False):
-        if ours != theirs:
-            return reason
-    return "the first of equally good files"

@@ -4,10 +4,10 @@
     <quarantine_dir>/applied-plan.json  the plan that was applied
     <quarantine_dir>/files/...          the files, under the paths that they had in their folder
 
-A file is moved only if its bytes, and those of the file that is kept in its place, are still those of the plan, and if
-it is not that file under another name. Files in the plan's reference folders stay. A link is moved as a link. Nothing
-is overwritten, in the quarantine or in the folder. A process that is killed at any moment leaves every file in one of
-the two places, where `undo_plan` finds it.
+What is moved is decided in `simimg.similarity.planned_moves`: images first, then the sidecars of those that are gone. A
+link is moved as a link. Nothing is overwritten, in the quarantine or in the folder. A process that is killed at any
+moment leaves every file in one of the two places, where `undo_plan` finds it. What was moved is remembered beside the
+plan's index, see `simimg.similarity.plan_memory`.
 """
 
 from __future__ import annotations
@@ -20,31 +20,28 @@ import hashlib
 import itertools
 import os
 import shutil
-from collections import defaultdict
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from simimg.errors import UsageError
-from simimg.similarity.fingerprint import Stamp, stamp_of
-from simimg.similarity.plan_file import APPLIED_PLAN, Plan, PlannedFile
+from simimg.similarity.plan_file import APPLIED_PLAN, Plan
+from simimg.similarity.plan_memory import decisions_beside, forget_removals, remember_decisions, remember_removals
+from simimg.similarity.planned_moves import CHANGED, choose_images, choose_sidecars, outside_folder
 from simimg.similarity.quarantine_journal import (
     FILES,
     Journal,
     Move,
     files_below,
     forgotten_moves,
-    has_bytes,
     read_moves,
 )
-from tfrecords.convert.sources import printable, unprintable
+from tfrecords.convert.sources import printable
 from tfrecords.convert.sources.source import QUARANTINE_JOURNAL
-from tfrecords.format.atomic_files import TEMPORARY, file_identity, locked_file, rename_new, sync_file
+from tfrecords.format.atomic_files import TEMPORARY, locked_file, rename_new, sync_file
 
 _LOCK = ".simimg-lock"
 _COPY = ".simimg-copy-"  # begins the name of a file that is being copied to another file system
 _MOVES_PER_SYNC = 64  # of the journal; a disk syncs some hundred times per second
-
-_CHANGED = "it, or the file that is kept in its place, was changed since the plan was made, or is gone"
 
 _Progress = Callable[[int], object]
 
@@ -57,6 +54,7 @@ class Applied:
         moved: the paths of the files that were moved.
         num_bytes: their total size; a link counts as nothing.
         skipped: paths that were not moved, each with the reason.
+        sidecars: paths of files that belong to an image which was moved, and stay, each with the reason.
         left: other files in the quarantine folder, because of which `undo_plan` left it.
     """
 
@@ -64,23 +62,11 @@ class Applied:
     num_bytes: int
     skipped: tuple[tuple[str, str], ...]
     left: tuple[str, ...] = ()
-
-
-@dataclasses.dataclass(frozen=True)
-class _Chosen:
-    """A file to move: its name, and the stamps of the file and of its keeper when their bytes were compared."""
-
-    name: str
-    file: tuple[Path, Stamp | None]
-    keeper: tuple[Path, Stamp | None]
-
-    def is_unchanged(self) -> bool:
-        """Whether both are still what they were."""
-        return all(_stamp(path) == stamp for path, stamp in (self.file, self.keeper))
+    sidecars: tuple[tuple[str, str], ...] = ()
 
 
 def apply_plan(plan: Plan, *, dry_run: bool, progress: _Progress = lambda num_files: None) -> Applied:
-    """Move the files that the plan removes into its quarantine folder.
+    """Move the files that the plan removes into its quarantine folder, and store its decisions.
 
     If it is interrupted, the same call continues, and `undo_plan` moves back what was moved.
 
@@ -90,27 +76,37 @@ def apply_plan(plan: Plan, *, dry_run: bool, progress: _Progress = lambda num_fi
         progress: called with the number of files since the last call.
 
     Raises:
-        UsageError: the folder of the images is missing, the quarantine folder belongs to another plan, or another
-            process is at work in it.
+        UsageError: the folder of the images is missing, the quarantine folder belongs to another plan, another
+            process is at work in it, or the plan has decisions and no index to keep them in.
+        DataError: the file of decisions is damaged.
     """
     _check_image_dir(plan)
+    decisions = decisions_beside(plan)
     skipped: list[tuple[str, str]] = []
-    if dry_run:
-        names = [one.name for one in _choose(plan, _moves(plan), skipped, progress)]
-        return Applied(tuple(map(printable, names)), _total_bytes(plan, names), tuple(skipped))
-    moved, num_bytes = [], 0
-    with _locked(plan):
+    staying: list[tuple[str, str]] = []
+    moved: list[str] = []
+    num_bytes = 0
+    with contextlib.nullcontext() if dry_run else _locked(plan):
         earlier = _moves(plan)
-        chosen = _choose(plan, earlier, skipped, progress)
-        while some := list(itertools.islice(chosen, _MOVES_PER_SYNC)):
-            names = [one.name for one in some if one.is_unchanged()]
-            skipped += [(printable(one.name), _CHANGED) for one in some if one.name not in names]
-            num_bytes += _total_bytes(plan, names)
-            _quarantine(plan, Journal(plan), names)
-            moved += names
-        if not moved and not earlier:
+        if not dry_run:
+            remember_decisions(plan)
+        # What belongs to an image is chosen when the image is gone.
+        for chosen in (
+            choose_images(plan, earlier, decisions, skipped, progress),
+            choose_sidecars(plan, earlier, moved, skipped, staying),
+        ):
+            while some := list(itertools.islice(chosen, _MOVES_PER_SYNC)):
+                names = [one.name for one in some if one.is_unchanged()]
+                skipped += [(printable(one.name), CHANGED) for one in some if one.name not in names]
+                num_bytes += _total_bytes(plan, names)
+                if not dry_run:
+                    _quarantine(plan, Journal(plan), names)
+                moved += names
+        if not dry_run:
+            remember_removals(plan, _moves(plan), moved)
+        if not moved and not earlier and not dry_run:
             _remove_own(plan.quarantine_dir)
-    return Applied(tuple(map(printable, moved)), num_bytes, tuple(skipped))
+    return Applied(tuple(map(printable, moved)), num_bytes, tuple(skipped), sidecars=tuple(staying))
 
 
 def undo_plan(plan: Plan, *, progress: _Progress = lambda num_files: None) -> Applied:
@@ -123,7 +119,9 @@ def undo_plan(plan: Plan, *, progress: _Progress = lambda num_files: None) -> Ap
     if not (plan.quarantine_dir / QUARANTINE_JOURNAL).is_file():
         raise UsageError(f"{plan.path} was not applied: {plan.quarantine_dir / QUARANTINE_JOURNAL} does not exist.")
     _check_image_dir(plan)
+    decisions_beside(dataclasses.replace(plan, groups=()))  # before anything is moved: is their file readable?
     moved, skipped, num_bytes = [], [], 0
+    back: list[Move] = []
     with _locked(plan):
         moves = _moves(plan, undoing=True)
         journal = Journal(plan)
@@ -137,7 +135,9 @@ def undo_plan(plan: Plan, *, progress: _Progress = lambda num_files: None) -> Ap
                 journal.write([{"undone": move.path, "to": move.to}])
                 num_bytes += size
                 moved.append(printable(move.path))
+                back.append(move)
             progress(1)
+        forget_removals(plan, back)
         left = () if skipped else _remove_own(plan.quarantine_dir)
     return Applied(tuple(dict.fromkeys(moved)), num_bytes, tuple(skipped), left)
 
@@ -145,46 +145,6 @@ def undo_plan(plan: Plan, *, progress: _Progress = lambda num_files: None) -> Ap
 def _moves(plan: Plan, *, undoing: bool = False) -> list[Move]:
     moves = read_moves(plan, undoing=undoing)
     return moves + forgotten_moves(plan, moves)
-
-
-def _choose(plan: Plan, moves: list[Move], skipped: list[tuple[str, str]], progress: _Progress) -> Iterator[_Chosen]:
-    """Yield the files to move; append the paths that stay to `skipped`, each with the reason."""
-    chosen: set[str] = set()
-    removed = {file.path for file in plan.removals}
-    earlier = {printable(move.path) for move in moves if os.path.lexists(plan.quarantine_dir / move.to)}
-    keepers = [group.keep for group in plan.groups if group.keep.path not in removed]
-    kept = {file_identity(_path(plan, file)): file.path for file in keepers}
-    links = _links(plan.image_dir)
-    for group in plan.groups:
-        keeper = group.keep
-        keeper_path = _path(plan, keeper)
-        keeper_stamp = _stamp(keeper_path)
-        is_kept = keeper.path not in removed and has_bytes(keeper_path, keeper.sha256)
-        for file in sorted(group.remove, key=lambda file: not _path(plan, file).is_symlink()):  # links before files
-            progress(1)
-            path = _path(plan, file)
-            stamp = _stamp(path)
-            name = path.relative_to(plan.image_dir).as_posix()
-            if name in chosen or (not os.path.lexists(path) and file.path in earlier):
-                continue
-            pointing = [link for link in links.get(os.path.realpath(path), ()) if link != name and link not in chosen]
-            if folder := _reference_dir_of(plan, path):
-                reason = f"it is in {folder}, a reference folder, whose files are kept"
-            elif not is_kept:
-                reason = f"{keeper.path}, which is to be kept in its place, is gone or was changed"
-            elif not has_bytes(path, file.sha256):
-                reason = _CHANGED
-            elif same := kept.get(file_identity(path)):
-                reason = f"it is the same file as {same}, which is kept: another name of it, not a copy"
-            elif outside := _outside(plan, name):
-                reason = outside
-            elif pointing and not path.is_symlink():
-                reason = f"{printable(pointing[0])} is a link to it, which would lead nowhere"
-            else:
-                chosen.add(name)
-                yield _Chosen(name, (path, stamp), (keeper_path, keeper_stamp))
-                continue
-            skipped.append((file.path, reason))
 
 
 def _quarantine(plan: Plan, journal: Journal, names: list[str]) -> None:
@@ -210,7 +170,7 @@ def _move_back(plan: Plan, move: Move, source: Path, target: Path) -> str:
         if move.is_moved and not move.is_undone and not os.path.lexists(target):
             return f"it is no longer in quarantine: {source} is gone"
         return ""
-    if outside := _outside(plan, move.path):
+    if outside := outside_folder(plan, move.path):
         return outside
     try:
         if _is_same(source, target):
@@ -293,56 +253,13 @@ def _remove_own(folder: Path) -> tuple[str, ...]:
     return left
 
 
-def _links(folder: Path) -> dict[str, list[str]]:
-    """Return the links to files at and below a folder: relative to it, by the path that each leads to."""
-    links = defaultdict(list)
-    for parent, _, files in os.walk(folder):
-        for name in files:
-            if os.path.islink(path := os.path.join(parent, name)):
-                links[os.path.realpath(path)].append(os.path.relpath(path, folder))
-    return links
-
-
-def _outside(plan: Plan, name: str) -> str:
-    """Return why a name is not one of a file that lies in the plan's folder itself, or an empty text."""
-    for parent in reversed(Path(name).parents):
-        if (plan.image_dir / parent).is_symlink() and parent != Path():
-            target = os.readlink(plan.image_dir / parent)
-            return (
-                f"{printable(str(parent))} is a link to {printable(target)}; only files of the folder itself are moved"
-            )
-    if (plan.image_dir / name).absolute().is_relative_to(plan.quarantine_dir.absolute()):
-        return f"it lies in {plan.quarantine_dir}"
-    return ""
-
-
-def _reference_dir_of(plan: Plan, path: Path) -> str:
-    """Return the reference folder that a file lies in, links to folders followed, or an empty text."""
-    parent = path.parent.resolve()
-    for folder in plan.reference_dirs:
-        if parent.is_relative_to((plan.image_dir / unprintable(folder, plan.image_dir)).resolve()):
-            return folder
-    return ""
-
-
 def _parents(folder: Path, name: str) -> list[Path]:
     return [folder / parent for parent in Path(name).parents]
-
-
-def _path(plan: Plan, file: PlannedFile) -> Path:
-    return plan.image_dir / unprintable(file.path, plan.image_dir)
 
 
 def _num_bytes(path: Path) -> int | None:
     try:
         return 0 if path.is_symlink() else os.lstat(path).st_size
-    except OSError:
-        return None
-
-
-def _stamp(path: Path) -> Stamp | None:
-    try:
-        return stamp_of(path.stat())
     except OSError:
         return None
 

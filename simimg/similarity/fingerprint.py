@@ -138,7 +138,6 @@ class Fingerprint:
         whole: float32 `[WHOLE_PX, WHOLE_PX]`, gray, blurred, normalized to mean 0 and deviation 1; None if plain.
         details: see there.
         jpeg_quality: 1..100 on libjpeg's scale; None for other formats.
-        lossless: whether its file keeps every pixel, see `is_lossless`.
         laid_on: of an image with transparent pixels, the name of the color behind them; "" for an opaque image.
         on_contrast: of an image with transparent pixels, the fingerprint on the contrasting background: black, or white
             if the background is dark. See `simimg.similarity.transparency`.
@@ -149,7 +148,6 @@ class Fingerprint:
     whole: np.ndarray | None
     details: Details
     jpeg_quality: int | None
-    lossless: bool = False
     laid_on: str = ""
     on_contrast: Fingerprint | None = None
 
@@ -223,7 +221,7 @@ def _cached(
     for place, thumbnail in enumerate(kept.pixels()):
         source = functools.partial(_all_pixels, path, sha256, background, bool(place))
         details = Details(thumbnail, source, _CANDIDATE[1], store if sha256 else None, f"{key}-{place}")
-        one = Fingerprint(kept.size, thumbnail, _whole(thumbnail), details, kept.jpeg_quality, kept.lossless)
+        one = Fingerprint(kept.size, thumbnail, _whole(thumbnail), details, kept.jpeg_quality)
         found.append(one)
     return found[0] if len(found) == 1 else _with_contrast(found[0], found[1], background)
 
@@ -238,7 +236,7 @@ def _loaded(data: bytes, background: tuple[int, int, int]) -> StoredThumbnail:
     left, top = (round((THUMBNAIL_PX - side) * 0.5) for side in (width, height))
     part = slice(top, top + height), slice(left, left + width)
     squares = [image.pixels] if image.contrast is None else [image.pixels, image.contrast]
-    return StoredThumbnail.of(size, jpeg_quality(data), is_lossless(data), [square[part] for square in squares])
+    return StoredThumbnail.of(size, jpeg_quality(data), [square[part] for square in squares])
 
 
 def _all_pixels(

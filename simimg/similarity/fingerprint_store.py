@@ -39,7 +39,7 @@ _QUALITY = 95  # of thumbnails
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class StoredThumbnail:
-    """An image's size in px, the quality of its JPEG file, whether its file is lossless, and its thumbnails as JPEG.
+    """An image's size in px, the quality of its JPEG file, and its thumbnails as JPEG.
 
     There are two thumbnails of an image with transparent pixels. They are compressed before they are used for the first
     time, so it makes no difference whether they were stored.
@@ -47,19 +47,16 @@ class StoredThumbnail:
 
     size: tuple[int, int]
     jpeg_quality: int | None
-    lossless: bool
     jpegs: tuple[bytes, ...]
 
     @classmethod
-    def of(
-        cls, size: tuple[int, int], jpeg_quality: int | None, lossless: bool, thumbnails: Sequence[np.ndarray]
-    ) -> StoredThumbnail:
+    def of(cls, size: tuple[int, int], jpeg_quality: int | None, thumbnails: Sequence[np.ndarray]) -> StoredThumbnail:
         """Compress thumbnails, uint8 `[h, w, 3]`."""
         jpegs = (
             simplejpeg.encode_jpeg(np.ascontiguousarray(one), _QUALITY, colorsubsampling="444", fastdct=False)
             for one in thumbnails
         )
-        return cls(size, jpeg_quality, lossless, tuple(jpegs))
+        return cls(size, jpeg_quality, tuple(jpegs))
 
     def pixels(self) -> list[np.ndarray]:
         """Return the thumbnails, uint8 `[h, w, 3]`."""
@@ -67,19 +64,18 @@ class StoredThumbnail:
 
     def to_bytes(self) -> bytes:
         """Return the content for the store: a line of JSON and the JPEG files."""
-        facts = [self.size, self.jpeg_quality, self.lossless, [len(jpeg) for jpeg in self.jpegs]]
+        facts = [self.size, self.jpeg_quality, [len(jpeg) for jpeg in self.jpegs]]
         return b"\n".join([json.dumps(facts).encode(), b"".join(self.jpegs)])
 
     @classmethod
     def from_bytes(cls, data: bytes) -> StoredThumbnail:
         """Return the thumbnail with this content."""
         line, _, jpegs = data.partition(b"\n")
-        (width, height), quality, lossless, lengths = json.loads(line)
+        (width, height), quality, lengths = json.loads(line)
         ends = np.cumsum(lengths).tolist()
         return cls(
             (width, height),
             quality,
-            lossless,
             tuple(jpegs[end - length : end] for end, length in zip(ends, lengths, strict=True)),
         )
 

@@ -20,21 +20,25 @@ from simimg.similarity.fingerprint import (
     Stamp,
     fingerprint,
     fingerprint_file,
+    jpeg_quality,
     read_unchanged,
     stamp_of,
 )
 from simimg.similarity.fingerprint_store import FingerprintStore
+from simimg.similarity.full_size import FullImage, compared, full_image
 from simimg.similarity.image_table import size_and_time
 from simimg.similarity.match_verification import Verification, geometric_edits, verify_placed
 from simimg.similarity.search_index import SearchIndex
 from simimg.similarity.transparency import verify_composites
 from tfrecords.base_errors import DataError
 from tfrecords.convert.image.color import WHITE
-from tfrecords.convert.image.decoder import decode_composites, shows_nothing
+from tfrecords.convert.image.decoder import decode, decode_composites, decode_visible
 from tfrecords.format.dataset_images import DatasetImages
 from tfrecords.format.layout import Layout
 from tfrecords.format.manifest import read_manifest
 from tfrecords.format.quarantine import Refusal
+
+_FULL_CACHED = 48  # images at the size at which they are compared: 110 MB
 
 
 class IndexImages:
@@ -57,6 +61,7 @@ class IndexImages:
         self._store = FingerprintStore(index.index_dir)
         self._checked: dict[int, tuple[Stamp, bool]] = {}  # a file's stamp when it was read, and whether it was edited
         self._square = functools.lru_cache(maxsize=CACHED)(self._square_fingerprint)
+        self._full = functools.lru_cache(maxsize=_FULL_CACHED)(self._decoded)
 
     def file(self, row: int) -> Fingerprint | None:
         """Return the fingerprint of a row's file; None if it is not the file that was indexed."""
@@ -115,6 +120,22 @@ class IndexImages:
         """Do the same without `thorough`, see `simimg.similarity.match_verification.verify`."""
         return self._verify(one, other, thorough=False)
 
+    def compared(self, found: Verification, one: int, other: int) -> Verification:
+        """Return a verification by `verify` with what differs at full size; see `simimg.similarity.full_size`."""
+        as_files = self.file(one) is not None and self.file(other) is not None
+        ours, theirs = (self._full_file(row) if as_files else self._full_square(row) for row in (one, other))
+        return found if ours is None or theirs is None else compared(found, ours, theirs)
+
+    def compared_file(self, found: Verification, image: FullImage, row: int) -> Verification:
+        """Return the verification that an image is a copy of a row's file, with what differs at full size."""
+        theirs = self._full_file(row)
+        return found if theirs is None else compared(found, image, theirs)
+
+    def compared_square(self, found: Verification, image: FullImage, row: int) -> Verification:
+        """Return the verification that a square is a copy of a row's stored pixels, with what differs."""
+        theirs = self._full_square(row)
+        return found if theirs is None else compared(found, image, theirs)
+
     def verify_new(self, new: Fingerprint, row: int) -> Verification | None:
         """Return the verification that an image is a copy of a row's file; None if it is not, or the file is gone."""
         file = self.file(row)
@@ -145,16 +166,15 @@ class IndexImages:
         ours, theirs = self.file(one), self.file(other)
         return (ours, theirs) if ours is not None and theirs is not None else (self.square(one), self.square(other))
 
-    def image(self, row: int, most_px: int) -> Image.Image | None:
+    def image(self, row: int, most_px: int, background: tuple[int, int, int] | None = None) -> Image.Image | None:
         """Return an image for display, mode RGB, upright, sides at most `most_px`, or None if it is missing.
 
-        It is on white, or on black if it shows nothing on white.
+        It is on this background; by default on white, or on black if it shows nothing on white.
         """
         image: Image.Image | None
         try:
-            image, contrast = decode_composites(self.read(row), truncated="keep")
-            if contrast is not None and shows_nothing(np.asarray(image)):
-                image = contrast
+            data = self.read(row)
+            image = decode(data, background=background, truncated="keep") if background else decode_visible(data)
         except (OSError, Refusal):
             image = self.square_image(row)
         if image is not None:
@@ -177,6 +197,21 @@ class IndexImages:
     def _square_fingerprint(self, row: int) -> Fingerprint | None:
         image = self.square_image(row)
         return None if image is None else fingerprint(image)
+
+    def _full_file(self, row: int) -> FullImage | None:
+        try:
+            return self._full(row, stamp_of(self._path(row).stat()))
+        except (OSError, Refusal):
+            return None
+
+    def _decoded(self, row: int, stamp: Stamp) -> FullImage:
+        data = self.read(row)
+        images = decode_composites(data, background=self._background, truncated="keep")
+        return full_image(*images, self._background, jpeg_quality(data))
+
+    def _full_square(self, row: int) -> FullImage | None:
+        image = self.square_image(row)
+        return None if image is None else full_image(image)
 
     @functools.cached_property
     def _dataset(self) -> tuple[DatasetImages, dict[str, int]] | None:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from simimg.errors import UsageError
 from simimg.inference.inference_engine import Engine
+from simimg.similarity.decisions import DECISIONS_FILE
 from tfrecords.format.atomic_files import locked_file
 
 INFO_FILE = "index.json"
@@ -77,6 +78,13 @@ def locked_index(index_dir: Path) -> Iterator[None]:
         except OSError as error:
             raise UsageError(f"{index_dir} cannot be written: {error.strerror}. Make the folder writable.") from None
         yield
+
+
+def all_of(index_dir: Path) -> str:
+    """Return what is to be removed to make an index again: its folder, but not what somebody decided."""
+    if (index_dir / DECISIONS_FILE).exists():
+        return f"everything in the folder {index_dir} but {DECISIONS_FILE}, which holds your decisions,"
+    return f"the folder {index_dir}"
 
 
 def remove_thumbnails(index_dir: Path, known: set[str]) -> None:

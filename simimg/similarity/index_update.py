@@ -25,10 +25,11 @@ import numpy as np
 from simimg.errors import SearchIndexError, UsageError
 from simimg.image_files import BATCH_SIZE, LoadedFile, load_files, map_ahead
 from simimg.inference.inference_engine import MAX_DIFFERENCE, Engine
+from simimg.similarity.decisions import DECISIONS_FILE
 from simimg.similarity.embedding_cache import UNFINISHED, EmbeddingCache
 from simimg.similarity.embeddings import Embedder
 from simimg.similarity.image_table import IndexedImage, size_and_time
-from simimg.similarity.index_info import INFO_FILE, LOCK_FILE, locked_index
+from simimg.similarity.index_info import INFO_FILE, LOCK_FILE, all_of, locked_index
 from simimg.similarity.search_index import SearchIndex, write_generation
 from tfrecords.convert.sources import SUFFIXES, printable, walk
 from tfrecords.format.atomic_files import file_identity
@@ -39,6 +40,7 @@ from tfrecords.format.quarantine import Reason, Refusal
 from tfrecords.machine_limits import num_cores
 
 _GROWTH = 1.5  # thresholds should be calibrated again if the collection has grown or shrunk by this factor
+_OTHER_FILES = (LOCK_FILE, UNFINISHED, DECISIONS_FILE)  # of a folder that has no index yet, or no longer
 _EARLIER = Engine("TensorFlow", "of an earlier version", "float32", "unknown")
 _LOG = logging.getLogger(__name__)
 
@@ -272,7 +274,7 @@ def _is_another(before: SearchIndex, index: SearchIndex) -> bool:
 
 def _open_before(index_dir: Path, embedder: Embedder, *, dataset_dir: Path | None) -> SearchIndex | None:
     if not (index_dir / INFO_FILE).is_file():
-        strange = [path.name for path in index_dir.iterdir() if path.name not in (LOCK_FILE, UNFINISHED)]
+        strange = [path.name for path in index_dir.iterdir() if path.name not in _OTHER_FILES]
         strange = [name for name in strange if "generation-" not in name]
         if strange:
             raise UsageError(
@@ -283,7 +285,8 @@ def _open_before(index_dir: Path, embedder: Embedder, *, dataset_dir: Path | Non
     if before.info.model_fingerprint != embedder.fingerprint:
         raise SearchIndexError(
             f"{index_dir} was made with --model={before.info.model}, of other weights than {embedder.name}, and "
-            "embeddings of two models cannot be compared. Name another --index_dir, or remove that folder first."
+            "embeddings of two models cannot be compared. "
+            f"Name another --index_dir, or remove {all_of(index_dir)} first."
         )
     if before.info.precision != embedder.engine.precision:
         raise SearchIndexError(
@@ -293,7 +296,7 @@ def _open_before(index_dir: Path, embedder: Embedder, *, dataset_dir: Path | Non
     if (before.info.dataset_dir is None) != (dataset_dir is None):
         raise SearchIndexError(
             f"{index_dir} is the index of {before.info.dataset_dir or before.info.image_dir}. An index is either of "
-            "files or of a dataset. Name another --index_dir, or remove that folder first."
+            f"files or of a dataset. Name another --index_dir, or remove {all_of(index_dir)} first."
         )
     return before
 

@@ -30,6 +30,8 @@ from simimg.similarity.affine import (
     transform,
     translation,
 )
+from simimg.similarity.copy_reasons import Reasons, add_color_and_detail, add_compression, add_geometry
+from simimg.similarity.differences import Differences
 from simimg.similarity.fingerprint import PLAIN, WHOLE_PX, Fingerprint, luma
 from simimg.similarity.keypoints import Keypoints, align
 from simimg.similarity.position_match import best_position, match_position
@@ -75,12 +77,16 @@ class Verification:
         num_inliers: keypoints that agree on the alignment; 0 if the images were aligned as a whole.
         place: where the query lies in the candidate: the affine map `(a, b, c, d, e, f)` from the unit square of the
             query to that of the candidate; `(x, y)` goes to `(a x + b y + c, d x + e y + f)`.
+        edits: the kinds of these reasons, see `simimg.similarity.edits`.
+        differs: what differs at full size; None if that was not compared.
     """
 
     similarity: float
     reasons: tuple[str, ...]
     num_inliers: int
     place: tuple[float, ...] = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0)
+    edits: frozenset[str] = frozenset()
+    differs: Differences | None = None
 
     @property
     def text(self) -> str:
@@ -121,7 +127,10 @@ def geometric_edits(query: Fingerprint, candidate: Fingerprint, place: np.ndarra
     """Return the reasons that the alignment alone shows: turns, crops, and changes of size."""
     matrix, mirrored = _mirrored_back(place)
     common = _common_part(matrix)
-    return [] if common is None else _geometry(query, candidate, matrix, mirrored, *common[1:])
+    reasons = Reasons()
+    if common is not None:
+        add_geometry(reasons, query, candidate, matrix, mirrored, *common[1:])
+    return reasons.texts
 
 
 def _mirrored_back(place: np.ndarray) -> tuple[np.ndarray, bool]:
@@ -176,13 +185,13 @@ def _compare(
         return None
     overlap = candidate_share * query_share
     similarity = 0.5 + 0.5 * agreement * (0.8 + 0.2 * overlap)
-    reasons = [
-        *_geometry(query, candidate, matrix, mirrored, candidate_share, query_share),
-        *_color_and_detail(ours, theirs, agreeing, disagreeing),
-        *_compression(query, candidate),
-    ]
+    reasons = Reasons()
+    add_geometry(reasons, query, candidate, matrix, mirrored, candidate_share, query_share)
+    add_color_and_detail(reasons, ours, theirs, agreeing, disagreeing)
+    add_compression(reasons, query, candidate)
     of_query = compose(matrix, _MIRRORED) if mirrored else matrix
-    return Verification(min(1.0, similarity), tuple(reasons), num_inliers, tuple(of_query.ravel().tolist()))
+    place = tuple(of_query.ravel().tolist())
+    return Verification(min(1.0, similarity), tuple(reasons.texts), num_inliers, place, frozenset(reasons.edits))
 
 
 def _between_sizes(matrix: np.ndarray, query: tuple[int, int], candidate: tuple[int, int]) -> np.ndarray:
@@ -335,8 +344,11 @@ def _nearly_equal(query: Fingerprint, candidate: Fingerprint) -> Verification | 
     mean = float(ordered_sum(difference.ravel().astype(np.float64))) / difference.size
     if mean > _EQUAL_MEAN or float(difference.max()) > _EQUAL_ANYWHERE:
         return None
-    reasons = [*_geometry(query, candidate, _WHOLE, False, 1.0, 1.0), *_compression(query, candidate)]
-    return Verification(1 - mean / (10 * _EQUAL_MEAN), tuple(reasons), 0)
+    reasons = Reasons()
+    add_geometry(reasons, query, candidate, _WHOLE, False, 1.0, 1.0)
+    add_compression(reasons, query, candidate)
+    similarity = 1 - mean / (10 * _EQUAL_MEAN)
+    return Verification(similarity, tuple(reasons.texts), 0, edits=frozenset(reasons.edits))
 
 
 @functools.lru_cache(maxsize=32)
@@ -347,95 +359,3 @@ def _blocks(height: int, width: int) -> np.ndarray:
         for side in (height, width)
     )
     return rows[:, None] * _BLOCKS + columns
-
-
-def _geometry(
-    query: Fingerprint,
-    candidate: Fingerprint,
-    matrix: np.ndarray,
-    mirrored: bool,
-    candidate_share: float,
-    query_share: float,
-) -> list[str]:
-    """Return the reasons that the map shows. The map in px of both images is split into a rotation and two scales."""
-    real = compose(scaling(*candidate.size), matrix, scaling(1 / query.size[0], 1 / query.size[1]))
-    turn = math.degrees(math.atan2(real[1, 0], real[0, 0]))  # from the query's to the candidate's x axis, clockwise
-    across = math.hypot(real[0, 0], real[1, 0])  # px of the candidate per px of the query
-    down = abs(determinant(real)) / across
-    # The map undoes the rotation of the query, so the query was rotated the other way. A mirrored query is mirrored
-    # back first: it was rotated and then mirrored, which reverses the sign again.
-    turned = turn if mirrored else -turn
-    reasons = []
-    half_turned = abs(abs(turned) - 180) < 2
-    if mirrored:
-        reasons.append("flipped upside down" if half_turned else "mirrored")
-    if half_turned and not mirrored:
-        reasons.append("turned upside down")
-    elif abs(turned) >= 1.5 and not half_turned:
-        nearest = round(turned / 90) * 90
-        angle = nearest if abs(turned - nearest) < 1 else round(turned)
-        reasons.append(f"turned by {abs(angle)}° {'clockwise' if angle > 0 else 'counter-clockwise'}")
-    if candidate_share < 0.97:
-        reasons.append(f"cropped to {candidate_share:.0%} of its area")
-    if query_share < 0.93 * _share_of_its_box(candidate.size, turned):
-        reasons.append(f"pasted into a larger picture, of which it is {query_share:.0%}")
-    stretch = down / across  # how much wider the query is than the candidate would be
-    if not 0.95 < stretch < 1.05:
-        reasons.append(
-            f"stretched to {stretch:.2f} times its width"
-            if stretch > 1
-            else f"stretched to {1 / stretch:.2f} times its height"
-        )
-    size = 1 / (down if stretch > 1.05 else across if stretch < 0.95 else math.sqrt(across * down))
-    if not 0.95 < size < 1.05:
-        reasons.append(f"resized to {size:.0%}")
-    return reasons
-
-
-def _share_of_its_box(size: tuple[int, int], turn: float) -> float:
-    """Return the share that an image rotated by `turn` degrees has of its upright bounding box."""
-    sine, cosine = abs(math.sin(math.radians(turn))), abs(math.cos(math.radians(turn)))
-    width, height = size
-    return width * height / ((width * cosine + height * sine) * (width * sine + height * cosine))
-
-
-def _color_and_detail(ours: np.ndarray, theirs: np.ndarray, inside: np.ndarray, disagreeing: float) -> list[str]:
-    """Return the reasons that the frame shows: changes of color, sharpness, and covered parts."""
-    if inside.sum() < 64:
-        return []
-    reasons = []
-    a, b = ours[inside], theirs[inside]
-    colorful_a, colorful_b = (float(np.ptp(one.T.copy(), axis=0).mean()) for one in (a, b))
-    if colorful_a < 3 and colorful_b > 9:
-        reasons.append("grey")
-    else:
-        bright_a, bright_b = float(luma(a).mean()), float(luma(b).mean())
-        tint = (a.mean(axis=0) - bright_a) - (b.mean(axis=0) - bright_b)
-        if float(np.abs(tint).max()) > 10 or not 0.7 < (colorful_a + 3) / (colorful_b + 3) < 1.4:
-            reasons.append("recoloured")
-        elif abs(bright_a - bright_b) > 12:
-            reasons.append("brighter" if bright_a > bright_b else "darker")
-    sharp_a, sharp_b = (_sharpness(image, inside) for image in (ours, theirs))
-    if sharp_b > 1 and sharp_a < 0.45 * sharp_b:
-        reasons.append("blurred")
-    if disagreeing > 0.04:
-        reasons.append(f"{disagreeing:.0%} covered or changed")
-    return reasons
-
-
-def _sharpness(image: np.ndarray, inside: np.ndarray) -> float:
-    """Return the deviation of the detail that a small blur removes, in percent of the image's own contrast."""
-    gray = luma(image)
-    detail = gray - cv2.GaussianBlur(gray, (0, 0), 1.5)
-    core = cv2.erode(inside.astype(np.uint8), np.ones((5, 5), np.uint8)).astype(bool)
-    if core.sum() < 64:
-        return 0.0
-    return 100 * float(detail[core].std()) / max(float(gray[core].std()), PLAIN)
-
-
-def _compression(query: Fingerprint, candidate: Fingerprint) -> list[str]:
-    if query.jpeg_quality is None or query.jpeg_quality > 85:
-        return []
-    if candidate.jpeg_quality is not None and query.jpeg_quality > candidate.jpeg_quality - 5:
-        return []
-    return [f"JPEG about quality {query.jpeg_quality}"]

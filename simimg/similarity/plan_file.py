@@ -2,8 +2,14 @@
 
 plan.json    for reading and editing: reference folders, and groups, each with a file to keep and the files to remove
 
-Files in reference folders are never moved. The plan names these folders, so that whoever writes it again, or carries it
-out after somebody edited it, knows them.
+An entry of `remove` also lists the image's sidecars that go along with it, with their checksums, and those that stay,
+with the reason (`simimg.similarity.sidecars`). Files in reference folders are never moved. The plan names these
+folders, so that whoever writes it again, or carries it out after somebody edited it, knows them. Whoever edits it may
+write a decision into a group, such as `"decision": "not copies"`, see `simimg.similarity.decisions`: it is stored in
+the folder of the plan's index.
+
+By default, only copies that differ in nothing but size and compression are to be removed. The others are the
+`questions` of a group: nothing happens to them unless somebody moves their entries to `remove`.
 """
 
 from __future__ import annotations
@@ -16,11 +22,13 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from simimg.errors import DataError, UsageError
-from simimg.similarity.duplicate_groups import Group
+from simimg.similarity.decisions import DECISIONS, THIS_ONE, DecidedImage, Decision, check_decision
+from simimg.similarity.duplicate_groups import Group, Member
 from simimg.similarity.search_index import SearchIndex
-from tfrecords.convert.sources import printable
+from simimg.similarity.sidecars import sidecars_of
+from tfrecords.convert.sources import printable, unprintable
 from tfrecords.convert.sources.source import QUARANTINE_JOURNAL
-from tfrecords.format.atomic_files import parse_json, read_bytes, write_json
+from tfrecords.format.atomic_files import file_sha256, parse_json, read_bytes, write_json
 
 APPLIED_PLAN = "applied-plan.json"
 """The copy of a plan in its quarantine folder, which `simimg undo` takes as well."""
@@ -30,27 +38,33 @@ _FORMAT = "simimg-plan/1"
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class PlannedFile:
-    """A file: path relative to `image_dir`, checksum, similarity to the kept file, and why it goes or stays."""
+    """A file: path relative to `image_dir`, checksum, similarity to the kept file, and why it goes or stays.
+
+    `sidecars` go along with it; plans of older versions list none.
+    """
 
     path: str
     sha256: str
     similarity: float
     reason: str
+    sidecars: tuple[PlannedFile, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class PlannedGroup:
-    """A file to keep, and its copies to remove."""
+    """A file to keep, and its copies to remove; or which files somebody decided to keep as well, and what else."""
 
     keep: PlannedFile
     remove: tuple[PlannedFile, ...]
+    decision: str = ""
+    decided: tuple[PlannedFile, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
     """A plan: its file, the folder of the images, the groups, the content of the file, and the reference folders.
 
-    Reference folders are relative to the folder of the images.
+    Reference folders are relative to the folder of the images. `index_dir` is the index that the plan was made with.
     """
 
     path: Path
@@ -58,6 +72,12 @@ class Plan:
     groups: tuple[PlannedGroup, ...]
     data: bytes = dataclasses.field(repr=False)
     reference_dirs: tuple[str, ...] = ()
+    index_dir: Path | None = None
+
+    @property
+    def decisions(self) -> tuple[Decision, ...]:
+        """The decisions that somebody wrote into groups."""
+        return tuple(_decision_of(group) for group in self.groups if group.decision)
 
     @property
     def sha256(self) -> str:
@@ -68,6 +88,12 @@ class Plan:
     def removals(self) -> tuple[PlannedFile, ...]:
         """All files to remove."""
         return tuple(file for group in self.groups for file in group.remove)
+
+    @property
+    def checksums(self) -> dict[str, str]:
+        """The SHA-256 of all files that may be moved, by their paths."""
+        files = (*self.removals, *(sidecar for file in self.removals for sidecar in file.sidecars))
+        return {file.path: file.sha256 for file in files}
 
     @property
     def quarantine_dir(self) -> Path:
@@ -102,29 +128,49 @@ def is_reference(path: str, reference_dirs: Iterable[str]) -> bool:
     return any(PurePosixPath(path).is_relative_to(folder) for folder in reference_dirs)
 
 
-def write_plan(path: Path, image_dir: Path, groups: Iterable[Group], reference_dirs: Sequence[str] = ()) -> None:
-    """Write a plan, a JSON file, that keeps the keeper of each group and all files of reference folders.
+def write_plan(
+    path: Path,
+    image_dir: Path,
+    groups: Iterable[Group],
+    reference_dirs: Sequence[str] = (),
+    index_dir: Path | None = None,
+    edits: frozenset[str] | None = None,
+) -> None:
+    """Write a plan, a JSON file, that keeps the keeper of each group, what was decided to stay, and reference folders.
 
-    All paths in a plan are relative to `image_dir`. For `reference_dirs`, see `reference_dirs_of`.
+    All paths in a plan are relative to `image_dir`. For `reference_dirs`, see `reference_dirs_of`. `index_dir` is the
+    index, unless it is a temporary one. Copies that differ by more than `edits`, see `simimg.similarity.edits`, are
+    questions; None: all copies are to be removed.
     """
-    described = []
+    described: list[dict[str, Any]] = []
     for group in groups:
         keeper = {"path": group.keeper.image.path, "sha256": group.keeper.image.sha256, "why": group.keeper.reason}
-        others = [
-            {
-                "path": member.image.path,
-                "sha256": member.image.sha256,
-                "num_bytes": member.image.num_bytes,
-                "similarity": round(member.similarity, 4),
-                "reason": member.reason,
-            }
-            for member in group.others
-            if not is_reference(member.image.path, reference_dirs)
-        ]
-        if others:
-            described.append({"keep": keeper, "remove": others})
-    values = {"format": _FORMAT, "image_dir": str(image_dir.resolve()), "reference_dirs": list(reference_dirs)}
-    write_json(path, {**values, "groups": described})
+        remove, questions = list[dict[str, Any]](), list[dict[str, Any]]()
+        for member in group.others:
+            if not is_reference(member.image.path, reference_dirs) and not member.stays:
+                (remove if is_planned(member, edits) else questions).append(_described(member))
+        if remove or questions:
+            described.append({"keep": keeper, "remove": remove} | ({"questions": questions} if questions else {}))
+    _add_sidecars(image_dir, [file for group in described for file in group["remove"]])
+    values: dict[str, Any] = {"format": _FORMAT, "image_dir": str(image_dir.resolve())}
+    if index_dir is not None:
+        values["index_dir"] = str(index_dir.resolve())
+    write_json(path, {**values, "reference_dirs": list(reference_dirs), "groups": described})
+
+
+def is_planned(member: Member, edits: frozenset[str] | None) -> bool:
+    """Whether a copy is to be removed, not a question: it differs by these edits at most; None: by any."""
+    return edits is None or member.edits <= edits
+
+
+def _described(member: Member) -> dict[str, Any]:
+    return {
+        "path": member.image.path,
+        "sha256": member.image.sha256,
+        "num_bytes": member.image.num_bytes,
+        "similarity": round(member.similarity, 4),
+        "reason": member.reason,
+    }
 
 
 def load_plan(path: Path) -> Plan:
@@ -132,17 +178,16 @@ def load_plan(path: Path) -> Plan:
 
     Raises:
         DataError: the file is missing, or is not a plan.
+        UsageError: a decision that somebody wrote into it is not valid.
     """
     data = read_bytes(path, "a plan of `simimg duplicates`")
     try:
         values: Any = parse_json(data)
         if values["format"] != _FORMAT:
             raise ValueError(f"its format is {values['format']}, not {_FORMAT}")
-        groups = tuple(
-            PlannedGroup(_planned_file(group["keep"]), tuple(map(_planned_file, group["remove"])))
-            for group in values["groups"]
-        )
-        return Plan(path, Path(values["image_dir"]), groups, data, _reference_dirs(values))
+        groups = tuple(_planned_group(path, group) for group in values["groups"])
+        index_dir = Path(values["index_dir"]) if values.get("index_dir") else None
+        return Plan(path, Path(values["image_dir"]), groups, data, _reference_dirs(values), index_dir)
     except (KeyError, TypeError, ValueError) as error:
         raise DataError(f"{path} is not a plan of `simimg duplicates`: {error}. Make it again.") from None
 
@@ -159,6 +204,44 @@ def _reference_dirs(values: dict[str, Any]) -> tuple[str, ...]:
     return tuple(PurePosixPath(folder).as_posix() for folder in folders)
 
 
+def _add_sidecars(image_dir: Path, removed: list[dict[str, Any]]) -> None:
+    """Add to each described file which sidecars go along with it, and which stay."""
+    by_name = {Path(unprintable(file["path"], image_dir)).as_posix(): file for file in removed}
+    for sidecar in sidecars_of(image_dir, by_name, by_name.__contains__):
+        file, path = by_name[sidecar.image], printable(sidecar.path)
+        why = sidecar.stays
+        try:
+            sha256 = "" if why else file_sha256(image_dir / sidecar.path)
+        except OSError as error:
+            why = f"it cannot be read: {error.strerror}"
+        if why:
+            file.setdefault("sidecars_that_stay", []).append({"path": path, "why": why})
+        else:
+            file.setdefault("sidecars", []).append({"path": path, "sha256": sha256})
+
+
+def _planned_group(path: Path, values: dict[str, Any]) -> PlannedGroup:
+    keep, files = _planned_file(values["keep"]), tuple(map(_planned_file, values["remove"]))
+    decision = values.get("decision", "")
+    if not decision:
+        return PlannedGroup(keep, files)
+    decided = (*files, *map(_planned_file, values.get("questions", ())))
+    group = PlannedGroup(keep, files if decision == THIS_ONE else (), decision, decided)
+    try:
+        if decision not in DECISIONS:
+            raise ValueError(f"should be one of {', '.join(DECISIONS)}")
+        check_decision(_decision_of(group))
+    except ValueError as error:
+        raise UsageError(f"{path}: the decision {decision!r} about {keep.path}: {error}. Correct the file.") from None
+    return group
+
+
+def _decision_of(group: PlannedGroup) -> Decision:
+    return Decision(
+        group.decision, tuple(DecidedImage(file.sha256, file.path) for file in (group.keep, *group.decided))
+    )
+
+
 def _planned_file(values: dict[str, Any]) -> PlannedFile:
     path = values["path"]
     if not isinstance(path, str) or not is_inside(path):
@@ -168,4 +251,6 @@ def _planned_file(values: dict[str, Any]) -> PlannedFile:
         similarity = float(values.get("similarity", 1.0))
     except (TypeError, ValueError, OverflowError):  # edited by hand
         similarity = 0.5
-    return PlannedFile(path, str(values["sha256"]), similarity, str(values.get("reason", values.get("why", ""))))
+    reason = str(values.get("reason", values.get("why", "")))
+    sidecars = tuple(map(_planned_file, values.get("sidecars", [])))
+    return PlannedFile(path, str(values["sha256"]), similarity, reason, sidecars)

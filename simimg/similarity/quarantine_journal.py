@@ -86,9 +86,8 @@ def read_moves(plan: Plan, *, undoing: bool = False) -> list[Move]:
                 move.is_undone = "undone" in values
         except (ValueError, KeyError, TypeError, AttributeError):  # a power failure cut off the last line
             continue
-    planned = {file.path for file in plan.removals}
     is_ours = (plan.sha256, str(plan.image_dir)) in owners
-    are_planned = undoing or {printable(move.path) for move in moves.values()} <= planned
+    are_planned = undoing or {printable(move.path) for move in moves.values()} <= plan.checksums.keys()
     if not is_ours and (owners or not are_planned):
         applied = plan.quarantine_dir / APPLIED_PLAN
         undo = f"simimg undo --plan={shlex.quote(str(applied if applied.exists() else plan.path))}"
@@ -103,7 +102,7 @@ def read_moves(plan: Plan, *, undoing: bool = False) -> list[Move]:
 def forgotten_moves(plan: Plan, moves: list[Move]) -> list[Move]:
     """Return the moves whose lines were lost in a power failure: of files of the plan that lie in quarantine."""
     known = {move.to for move in moves}
-    checksums = {file.path: file.sha256 for file in plan.removals}
+    checksums = plan.checksums
     found = []
     for file in files_below(plan.quarantine_dir):
         top, _, name = file.partition("/")

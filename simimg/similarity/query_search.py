@@ -10,13 +10,16 @@ before all others. Verified copies come first:
 
     verified        similarity 0.5 + 0.5 x agreement of the common part, reduced if it is a small part of either image
     not verified    similarity 0.5 x cosine of the embeddings
+
+A verified candidate is compared at full size (`simimg.similarity.differences`). If it differs by edits that do not
+count (other content on the same form), it is ranked as if it was not verified, but its reasons are told.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -24,13 +27,16 @@ import numpy as np
 from PIL import Image
 
 from simimg.determinism import one_blas_thread
+from simimg.similarity.differences import Differences
+from simimg.similarity.edits import COUNTED
 from simimg.similarity.embeddings import Embedder
 from simimg.similarity.fingerprint import Fingerprint, fingerprint
+from simimg.similarity.full_size import FullImage
 from simimg.similarity.image_table import IndexedImage
 from simimg.similarity.index_images import IndexImages
 from simimg.similarity.match_verification import Verification
 from simimg.similarity.search_index import Match, SearchIndex
-from simimg.similarity.search_queries import NUM_VIEWS, Query
+from simimg.similarity.search_queries import NUM_VIEWS, Query, QueryImage
 from simimg.similarity.transparency import verify_composites
 from tfrecords.convert.image.near_duplicates import NO_HASH, perceptual_hashes
 from tfrecords.machine_limits import num_cores
@@ -52,7 +58,8 @@ class SearchResult:
     Attributes:
         similarity: 0..1, higher is closer; 0.5 and more are verified copies. When searching by kind: the cosine.
         cosine: of the embeddings of the image and of the closest view.
-        verification: why it is a copy; None if it is not verified as one.
+        is_copy: whether the query is verified as a copy of it, and differs by edits that count.
+        verification: what both have in common and what differs; None if nothing shows that they are one picture.
     """
 
     row: int
@@ -60,6 +67,7 @@ class SearchResult:
     path: Path
     similarity: float
     cosine: float
+    is_copy: bool
     verification: Verification | None
 
     @property
@@ -68,23 +76,36 @@ class SearchResult:
         return self.image
 
     @property
-    def is_copy(self) -> bool:
-        """Whether the query is verified as a copy of it."""
-        return self.verification is not None
+    def reasons(self) -> tuple[str, ...]:
+        """What was done to the query if this is the original; empty if no edit is visible, or nothing is verified."""
+        return self.verification.reasons if self.verification else ()
 
     @property
-    def reasons(self) -> tuple[str, ...]:
-        """What was done to the query if this is the original; empty if no edit is visible, or it is not a copy."""
-        return self.verification.reasons if self.verification else ()
+    def edits(self) -> frozenset[str]:
+        """The kinds of the reasons, see `simimg.similarity.edits`."""
+        return self.verification.edits if self.verification else frozenset()
+
+    @property
+    def differs(self) -> Differences | None:
+        """What differs at full size; None if nothing is verified."""
+        return self.verification.differs if self.verification else None
 
 
 class Finder:
     """Searches an index. Not thread-safe; verifies candidates with one thread per core."""
 
-    def __init__(self, index: SearchIndex, embedder: Embedder, *, threshold: float | None = None) -> None:
+    def __init__(
+        self,
+        index: SearchIndex,
+        embedder: Embedder,
+        *,
+        threshold: float | None = None,
+        edits: frozenset[str] = COUNTED,
+    ) -> None:
         """Take an opened index and the model that made it.
 
         `threshold` is the least similarity of a copy; None uses the one that `simimg calibrate` chose, if it was run.
+        `edits` are the kinds of edits that a copy may show, see `simimg.similarity.edits`.
 
         Raises:
             SearchIndexError: `embedder` did not make the index.
@@ -93,6 +114,7 @@ class Finder:
         self.index = index
         self.embedder = embedder
         self._threshold = index.info.thresholds.get("copy", 0.0) if threshold is None else threshold
+        self._edits = edits
         self._executor = ThreadPoolExecutor(num_cores())
         self._images = IndexImages(index, background=embedder.background)
         self._hashes = [column for column in index.images.hashes() if column.any()]
@@ -106,17 +128,18 @@ class Finder:
         if by == "kind":
             matches = self._nearest(self.embedder.embed(query.views[_UPRIGHT]), k, by, among)
             return self._ranked(matches, [], k, by)
-        fingerprint = self._executor.submit(lambda: query.fingerprint)  # while the network runs
+        computed = self._executor.submit(lambda: query.image.fingerprint)  # while the network runs
         embeddings = self.embedder.embed(query.views)
         matches = self._nearest(embeddings, k, by, among)
         matches = self._near_hashes_first(matches, query.views, embeddings, among)
-        *_, verified = self._verified(_QueryFingerprints(fingerprint.result(), query.views[0]), matches)
+        computed.result()
+        *_, verified = self._verified(_QueryImages(query.image, query.views[0]), matches)
         return self._ranked(matches, verified, k, by)
 
     def steps(
         self,
         views: np.ndarray,
-        get_fingerprint: Callable[[], Fingerprint],
+        image: QueryImage,
         k: int,
         by: str = "copy",
         *,
@@ -127,7 +150,7 @@ class Finder:
 
         The first results use the embeddings of the image and its mirror image, an eighth of the work; the second ones
         those of all views; then there are new results for each group of candidates that is verified. When the first one
-        is verified, `get_fingerprint` is called for that of the query. `only`, bool `[num_images]`, selects the images
+        is verified, the fingerprint of the query is computed. `only`, bool `[num_images]`, selects the images
         that are searched.
         """
         among = self._among(only, without)
@@ -141,7 +164,7 @@ class Finder:
         matches = self._nearest(embeddings, k, by, among)
         yield self._ranked(matches, [], k, by)
         matches = self._near_hashes_first(matches, views, embeddings, among)
-        for verified in self._verified(_QueryFingerprints(get_fingerprint(), views[0]), matches):
+        for verified in self._verified(_QueryImages(image, views[0]), matches):
             yield self._ranked(matches, verified, k, by)
 
     def close(self) -> None:
@@ -189,31 +212,41 @@ class Finder:
         first = [known[row] for row in rows if row in known]
         return [*first, *(match for match in matches if match.row not in rows)]
 
-    def _verified(self, query: _QueryFingerprints, matches: Sequence[Match]) -> Iterator[list[Verification | None]]:
+    def _verified(self, query: _QueryImages, matches: Sequence[Match]) -> Iterator[list[Verification | None]]:
         """Yield the verifications so far, at least once; ends after a copy and `_GROUP` others in a row."""
         rows = [match.row for match in matches[:CANDIDATES]]
         verified: list[Verification | None] = []
         since_copy = 0  # how many were no copies since the last one
         yield verified
-        while len(verified) < len(rows) and not (any(verified) and since_copy >= _GROUP):
-            num_next = _GROUP - since_copy if any(verified) else _GROUP
+        found_copy = False
+        while len(verified) < len(rows) and not (found_copy and since_copy >= _GROUP):
+            num_next = _GROUP - since_copy if found_copy else _GROUP
             with one_blas_thread():
                 found = self._executor.map(
                     lambda row: self._verify(query, row), rows[len(verified) : len(verified) + num_next]
                 )
                 for one in found:
                     verified.append(one)
-                    since_copy = 0 if one else since_copy + 1
+                    is_copy = self._is_copy(one)
+                    found_copy |= is_copy
+                    since_copy = 0 if is_copy else since_copy + 1
             yield verified
 
-    def _verify(self, query: _QueryFingerprints, row: int) -> Verification | None:
-        found = None
-        if self._images.file(row) is not None:
-            found = self._images.verify_new(query.whole, row)
-        elif (stored := self._images.square(row)) is not None:
-            # The file was moved, changed or removed, or belongs to a dataset whose files are elsewhere.
-            found = verify_composites(query.square(stored.size), stored)
-        return found if found is not None and found.similarity >= self._threshold else None
+    def _is_copy(self, found: Verification | None) -> bool:
+        return found is not None and found.similarity >= self._threshold and found.edits <= self._edits
+
+    def _verify(self, query: _QueryImages, row: int) -> Verification | None:
+        candidate = self._images.file(row)
+        if candidate is not None:
+            found = self._images.verify_new(query.image.fingerprint, row)
+        else:  # the file was moved, changed or removed, or belongs to a dataset whose files are elsewhere
+            stored = self._images.square(row)
+            found = None if stored is None else verify_composites(query.square(stored.size), stored)
+        if found is None or found.similarity < self._threshold:
+            return None
+        if candidate is not None:
+            return self._images.compared_file(found, query.image.full, row)
+        return self._images.compared_square(found, query.full_square, row)
 
     def _ranked(
         self, matches: Sequence[Match], verified: Sequence[Verification | None], k: int, by: str
@@ -223,17 +256,19 @@ class Finder:
         for place, match in enumerate(matches):
             found = verified[place] if place < len(verified) else None
             cosine = match.similarity
-            similarity = found.similarity if found else cosine if by == "kind" else 0.5 * max(0.0, cosine)
+            is_copy = self._is_copy(found)
+            similarity = found.similarity if found and is_copy else cosine if by == "kind" else 0.5 * max(0.0, cosine)
             path = self.index.path_of(match.image)
-            results.append(SearchResult(match.row, match.image, path, similarity, cosine, found))
+            results.append(SearchResult(match.row, match.image, path, similarity, cosine, is_copy, found))
         return sorted(results, key=lambda one: -one.similarity)[:k]
 
 
-class _QueryFingerprints:
-    """Fingerprints of a query: of the image, and of the square that a dataset would have stored of it."""
+class _QueryImages:
+    """A query, and the square that a dataset would have stored of it."""
 
-    def __init__(self, whole: Fingerprint, square: np.ndarray) -> None:
-        self.whole = whole
+    def __init__(self, image: QueryImage, square: np.ndarray) -> None:
+        self.image = image
+        self.full_square = FullImage(square)
         self._image = Image.fromarray(square)
         self._squares: dict[tuple[int, int], Fingerprint] = {}
         self._lock = threading.Lock()  # so that only one of the verifying threads computes it

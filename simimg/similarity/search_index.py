@@ -36,7 +36,7 @@ from simimg.inference.inference_engine import Engine
 from simimg.similarity.embeddings import Embedder, load_embedder
 from simimg.similarity.fingerprint_store import remove_fingerprints
 from simimg.similarity.image_table import ImageTable, IndexedImage
-from simimg.similarity.index_info import INFO_FILE, IndexInfo, locked_index, remove_thumbnails
+from simimg.similarity.index_info import INFO_FILE, IndexInfo, all_of, locked_index, remove_thumbnails
 from simimg.similarity.nearest_neighbors import EXACT_UP_TO, Cells, build_cells, nearest, open_cells
 from simimg.similarity.projection import BY, Projection, fit_projection
 from simimg.similarity.vector_rows import OnePass
@@ -223,7 +223,7 @@ class SearchIndex:
         if embedder.fingerprint != self.info.model_fingerprint:
             raise SearchIndexError(
                 f"{self.index_dir} was made with --model={self.info.model}, whose weights have changed since. "
-                "Remove that folder and make it again with `simimg index`."
+                f"Remove {all_of(self.index_dir)} and make it again with `simimg index`."
             )
 
     def load_embedder(self, *, many: bool = False) -> Embedder:
@@ -360,7 +360,7 @@ def _reading(index_dir: Path, path: Path) -> Iterator[Path]:
             raise SearchIndexError(f"{path} cannot be read: {reason}. It may be undamaged: try again.") from None
         reason = (str(error).rstrip(".") or type(error).__name__) if path.exists() else "it is missing"
         raise SearchIndexError(
-            f"{path} is damaged: {reason}. Remove the folder {index_dir} and make it again with `simimg index`."
+            f"{path} is damaged: {reason}. Remove {all_of(index_dir)} and make it again with `simimg index`."
         ) from None
 
 

@@ -9,9 +9,8 @@ from __future__ import annotations
 
 import dataclasses
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from PIL import Image, ImageFile
@@ -19,7 +18,8 @@ from PIL import Image, ImageFile
 from simimg.image_files import map_ahead
 from simimg.similarity.embeddings import Embedder
 from simimg.similarity.fingerprint import Fingerprint, fingerprint, jpeg_quality, jpeg_quality_of
-from tfrecords.convert.image.color import contrasting
+from simimg.similarity.full_size import FullImage, full_image
+from tfrecords.convert.image.color import WHITE, contrasting
 from tfrecords.convert.image.decoder import (
     DecodedImage,
     ImageOptions,
@@ -43,36 +43,54 @@ class Query:
     Attributes:
         path: of its file, or "".
         views: see `query_views`.
-        get_fingerprint: computes its fingerprint for verification.
+        image: the image itself, for verification.
     """
 
     path: str
     views: np.ndarray
-    get_fingerprint: Callable[[], Fingerprint]
+    image: QueryImage
+
+
+class QueryImage:
+    """What verification needs of a query, computed once. Then the image, which may have 192 MB, is dropped.
+
+    Thread-safe.
+    """
+
+    def __init__(
+        self,
+        image: Image.Image,
+        *,
+        quality: int | None = None,
+        contrast: Image.Image | None = None,
+        background: tuple[int, int, int] = WHITE,
+    ) -> None:
+        """Take an image, mode RGB, upright, and what `fingerprint` takes of it."""
+        self._images: tuple[Image.Image, Image.Image | None] | None = (image, contrast)
+        self._quality, self._background = quality, background
+        self._lock = threading.Lock()
 
     @property
     def fingerprint(self) -> Fingerprint:
-        """Its fingerprint, computed when it is first needed."""
-        return self.get_fingerprint()
+        """Its fingerprint; the first call takes 0.1 s."""
+        self._compute()
+        return self._fingerprint
 
+    @property
+    def full(self) -> FullImage:
+        """The image at the size at which copies are compared."""
+        self._compute()
+        return self._full
 
-class LazyFingerprint:
-    """Computes the fingerprint of a query once, and then drops the image, which may have 192 MB. Thread-safe."""
-
-    def __init__(self, image: Image.Image, **options: Any) -> None:
-        """Take an image, mode RGB, upright, and the options of `fingerprint`."""
-        self._image: Image.Image | None = image
-        self._options = options
-        self._lock = threading.Lock()
-
-    def __call__(self) -> Fingerprint:
-        """Return the fingerprint; the first call takes 0.1 s."""
+    def _compute(self) -> None:
         with self._lock:
-            if self._image is not None:
-                self._found = fingerprint(self._image, as_query=True, **self._options)
-                self._image = None
-                self._options.clear()
-            return self._found
+            if self._images is not None:
+                image, contrast = self._images
+                self._fingerprint = fingerprint(
+                    image, quality=self._quality, as_query=True, contrast=contrast, background=self._background
+                )
+                self._full = full_image(image, contrast, self._background, self._quality)
+                self._images = None
 
 
 def query_views(
@@ -179,9 +197,7 @@ def make_query(
     For `contrast`, see `query_views`.
     """
     views = query_views(image, embedder.image_options, data, contrast)
-    return Query(
-        path, views, LazyFingerprint(image, quality=quality, contrast=contrast, background=embedder.background)
-    )
+    return Query(path, views, QueryImage(image, quality=quality, contrast=contrast, background=embedder.background))
 
 
 def load_queries(paths: Sequence[str], embedder: Embedder) -> Iterator[tuple[str, Query | Refusal]]:
@@ -190,7 +206,7 @@ def load_queries(paths: Sequence[str], embedder: Embedder) -> Iterator[tuple[str
     def load(path: str) -> tuple[str, Query | Refusal]:
         query = load_query(path, embedder)
         if isinstance(query, Query) and len(paths) > 1:  # a single one is better computed while the network runs
-            query.fingerprint  # noqa: B018
+            query.image.fingerprint  # noqa: B018
         return path, query
 
     return map_ahead(load, paths, num_threads=num_cores(), num_ahead=4 * num_cores())

@@ -31,7 +31,9 @@ import numpy as np
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from simimg.similarity.copy_pairs import PairExaminer, identical_rows
+from simimg.similarity.candidate_pairs import identical_rows
+from simimg.similarity.copy_pairs import PairExaminer
+from simimg.similarity.edits import COUNTED
 from simimg.similarity.image_table import IndexedImage
 from simimg.similarity.match_verification import SAME_BYTES, SAME_FILE
 from simimg.similarity.search_index import SearchIndex
@@ -76,6 +78,7 @@ class Leaks:
         num_pairs_examined: pairs that were verified.
         num_stored: images that were verified by their stored pixels.
         num_missing: images that could not be read.
+        num_left_out: decisions because of which pairs are not among them.
     """
 
     splits: tuple[str, ...]
@@ -85,6 +88,7 @@ class Leaks:
     num_pairs_examined: int
     num_stored: int
     num_missing: int
+    num_left_out: int = 0
 
     def affected(self, split: str, by: str = "") -> int:
         """Return how many images of a split are copies of images in the earlier split `by`, or in any earlier one."""
@@ -95,13 +99,14 @@ def find_leaks(
     index: SearchIndex,
     *,
     threshold: float,
+    edits: frozenset[str] = COUNTED,
     deal: str | None = None,
     progress: Callable[[int], object] = lambda num_images: None,
 ) -> Leaks:
     """Return the copies, of a similarity of `threshold` (0.5..1) or more, across the splits of an index of a dataset.
 
-    With `deal`, one of `DEALS`, clean splits are computed as well. `progress` is called with the number of images since
-    its last call.
+    `edits` are the kinds of edits that a copy may show, see `simimg.similarity.edits`. With `deal`, one of `DEALS`,
+    clean splits are computed as well. `progress` is called with the number of images since its last call.
     """
     if deal is not None and deal not in DEALS:
         raise ValueError(f"`deal` should be one of {DEALS}. Received: deal={deal!r}")
@@ -109,7 +114,7 @@ def find_leaks(
     names = tuple(sorted(dict.fromkeys(split_names), key=lambda name: (name != "train", name == "test")))
     splits = np.array([names.index(name) for name in split_names], np.int64)
     labels = np.unique(index.images.column("label").astype(str), return_inverse=True)[1]
-    with closing(PairExaminer(index, threshold)) as examiner:
+    with closing(PairExaminer(index, threshold, edits)) as examiner:
         edges = _edges(examiner, splits, progress)
         pairs = _pairs(examiner, splits, edges)
         dealt, joined = splits, edges
@@ -125,6 +130,7 @@ def find_leaks(
             num_pairs_examined=examiner.num_examined,
             num_stored=len(examiner.images.stored),
             num_missing=len(examiner.images.missing),
+            num_left_out=len(examiner.settling),
         )
 
 

@@ -20,10 +20,14 @@ from collections.abc import Iterator
 import numpy as np
 from PIL import Image, ImageColor
 
+from simimg.similarity.edits import BACKGROUND
 from simimg.similarity.fingerprint import Fingerprint, fingerprint
 from simimg.similarity.match_verification import Verification, verify
 from tfrecords.convert.image.color import color_name
 from tfrecords.convert.image.decoder import shows_nothing
+
+# Beginnings of reasons; the color follows, as `--background` takes it.
+LAID_ON, TRANSPARENT = "laid on ", "transparent instead of "
 
 _SAME_COLOR = 8  # levels by which pixels of one color differ in a JPEG, at most
 _ONE_COLOR = 0.8  # share of a border
@@ -45,6 +49,16 @@ def verify_composites(query: Fingerprint, candidate: Fingerprint, *, thorough: b
     return min(found, key=lambda one: one.similarity, default=None)
 
 
+def background_of(found: Verification) -> tuple[int, int, int] | None:
+    """Return the color on which a transparent image is a copy of an opaque one; None for other copies."""
+    for reason in found.reasons[:1]:
+        for begin in (LAID_ON, TRANSPARENT):
+            if reason.startswith(begin):
+                red, green, blue, *_ = ImageColor.getrgb(reason.removeprefix(begin))
+                return red, green, blue
+    return None
+
+
 def _verify_flattened(query: Fingerprint, candidate: Fingerprint) -> Verification | None:
     """Return the verification of an opaque image and the first composite of a transparent one that is a copy."""
     opaque, transparent = (query, candidate) if query.on_contrast is None else (candidate, query)
@@ -52,11 +66,11 @@ def _verify_flattened(query: Fingerprint, candidate: Fingerprint) -> Verificatio
         if shows_nothing(composite.thumbnail):
             continue
         if transparent is candidate:
-            found, reason = verify(query, composite), f"laid on {composite.laid_on}"
+            found, reason = verify(query, composite), LAID_ON + composite.laid_on
         else:
-            found, reason = verify(composite, candidate), f"transparent instead of {composite.laid_on}"
+            found, reason = verify(composite, candidate), TRANSPARENT + composite.laid_on
         if found is not None:
-            return dataclasses.replace(found, reasons=(reason, *found.reasons))
+            return dataclasses.replace(found, reasons=(reason, *found.reasons), edits=found.edits | {BACKGROUND})
     return None
 
 

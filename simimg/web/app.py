@@ -9,6 +9,7 @@
     GET  /api/pair?row=N&with=M                 how one image is a copy of another
     GET  /api/map                               {"state", ...}, and {"x", "y"} when it is done
     GET  /api/review   POST /api/review {"threshold"}   PUT /api/plan   see `simimg.web.review`
+    POST /api/decisions                         see `simimg.web.review_decisions`
 
 Errors are `{"error": message}`. The first response sets a cookie with the token, see `simimg.web.request_guard`.
 """
@@ -41,6 +42,7 @@ from simimg.web.collection_map import ROUNDS, load_or_lay_out
 from simimg.web.query_cache import MAX_BYTES, CachedQuery, QueryCache
 from simimg.web.request_guard import Guard, RequestError, body_of
 from simimg.web.review import Review
+from simimg.web.review_decisions import store_decisions
 from simimg.web.search_worker import SearchWorker
 from simimg.web.thumbnails import Thumbnails
 from tfrecords.machine_limits import num_cores
@@ -94,6 +96,7 @@ class _Page:
             Route("/api/map", self.layout),
             Route("/api/review", self.describe_review),
             Route("/api/review", self.start_review, methods=["POST"]),
+            Route("/api/decisions", self.decide, methods=["POST"]),
             Route("/api/plan", self.save_plan, methods=["PUT"]),
         ]
         return Starlette(
@@ -183,6 +186,10 @@ class _Page:
             return JSONResponse(await self._decode(lambda: self.review.save(values)))
         except OSError as error:
             raise RequestError(409, f"The plan cannot be written: {error.strerror}.") from None
+
+    async def decide(self, request: Request) -> Response:
+        values = _json(await body_of(request, _MAX_PLAN_BYTES))
+        return JSONResponse(await self._decode(lambda: store_decisions(self.index, values)))
 
     async def _query_of(self, request: Request) -> CachedQuery:
         """Return the query that a request names, or the image of the index that it names as one."""

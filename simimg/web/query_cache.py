@@ -16,10 +16,10 @@ import numpy as np
 
 from simimg.similarity.embeddings import Embedder
 from simimg.similarity.fingerprint import jpeg_quality
-from simimg.similarity.search_queries import LazyFingerprint, query_views
+from simimg.similarity.search_queries import QueryImage, query_views
 from simimg.web.request_guard import RequestError
 from simimg.web.thumbnails import large_jpeg
-from tfrecords.convert.image.decoder import decode_composites
+from tfrecords.convert.image.decoder import decode_composites, visible_composite
 from tfrecords.convert.image.image_formats import open_image, reading
 from tfrecords.format.quarantine import Refusal
 
@@ -36,7 +36,7 @@ _KEPT = 6
 class CachedQuery:
     """A query: its id for the browser, its row of the index (-1 for an upload), its views and a JPEG for display.
 
-    `size` is the width and height in px, upright. For the views and the fingerprint, see
+    `size` is the width and height in px, upright. For the views and the image, see
     `simimg.similarity.search_queries`.
     """
 
@@ -45,7 +45,7 @@ class CachedQuery:
     views: np.ndarray
     size: tuple[int, int]
     jpeg: bytes
-    get_fingerprint: LazyFingerprint
+    image: QueryImage
 
 
 class QueryCache:
@@ -82,10 +82,8 @@ class QueryCache:
             row=row,
             views=views,
             size=image.size,
-            jpeg=large_jpeg(image),
-            get_fingerprint=LazyFingerprint(
-                image, quality=jpeg_quality(data), contrast=contrast, background=options.background
-            ),
+            jpeg=large_jpeg(visible_composite(image, contrast)),
+            image=QueryImage(image, quality=jpeg_quality(data), contrast=contrast, background=options.background),
         )
         with self._lock:
             self._kept[query.name] = query

@@ -14,12 +14,15 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from simimg.errors import DataError
+from simimg.errors import DataError, SimimgError, UsageError
+from simimg.similarity.decided_groups import returned_images, settled_members
+from simimg.similarity.decisions import Decisions, read_decisions
 from simimg.similarity.duplicate_groups import Duplicates, Group, Member, find_duplicates
 from simimg.similarity.image_table import IndexedImage
 from simimg.similarity.index_images import IndexImages
 from simimg.similarity.match_verification import SAME_BYTES, Verification
 from simimg.similarity.plan_file import PlannedFile, is_reference, load_plan, write_plan
+from simimg.similarity.plan_memory import keep_decisions_of
 from simimg.similarity.search_index import SearchIndex
 from simimg.web.background_job import BackgroundJob
 from simimg.web.request_guard import RequestError
@@ -94,18 +97,24 @@ class Review:
         A group has its members, the keeper first, and the rows to remove. Without a plan these are the removals that
         `simimg duplicates` would write. With a plan they are those of the plan; a group that it lacks has none.
         Found and planned groups that share an image are one group, so that all removals of the plan are there.
-        Images in reference folders are marked. `threshold` is that of the search which found the groups.
+        Images in reference folders are marked. `threshold` is that of the search which found the groups. What was
+        decided is left out; `num_left_out` counts the decisions that did so.
         """
         job = self.job.described()  # first, because its result is there before it is done
         found: _Found | None = self.job.result
         plan = self._planned()
-        groups = _joined(found.duplicates.groups if found else (), plan.groups)
+        decisions = Decisions() if job["state"] == "running" else self._decisions()
+        joined = _joined(found.duplicates.groups if found else (), plan.groups)
+        settled = [settled_members(members, decisions) for members in joined]
+        settling = {key for _, keys in settled for key in keys} | (found.duplicates.settling if found else set())
         return {
             "job": job,
             "threshold": found.threshold if found else self._threshold,
             "searched": found is not None,
             "num_missing": found.duplicates.num_missing if found else 0,
-            "groups": [_group_values(members, plan) for members in groups],
+            "num_left_out": sum(decisions.of(key) is not None for key in settling),
+            "returned": [one.text for one in returned_images(self._index, decisions)],
+            "groups": [_group_values(members, plan) for members, _ in settled if members],
             "reference_dirs": plan.reference_dirs,
             "plan": {
                 "path": str(self._path),
@@ -133,7 +142,12 @@ class Review:
             if plan.problem:
                 raise RequestError(409, f"{plan.problem} It is left as it is. Start simimg serve with another --plan.")
             groups = self._groups(choices, plan)
-            write_plan(self._path, Path(self._index.info.image_dir), groups, plan.reference_dirs)
+            try:
+                keep_decisions_of(self._path, self._index.index_dir)
+            except SimimgError as error:
+                raise RequestError(409, str(error)) from None
+            image_dir = Path(self._index.info.image_dir)
+            write_plan(self._path, image_dir, groups, plan.reference_dirs, self._index.index_dir)
             return {
                 "version": self._version(),
                 "path": str(self._path),
@@ -190,6 +204,12 @@ class Review:
         similarity, reason = (found.similarity, found.text) if found else (0.5, _BY_HAND)
         return Member(row, self._index.images[row], similarity, reason)
 
+    def _decisions(self) -> Decisions:
+        try:
+            return read_decisions(self._index.index_dir)
+        except DataError as error:
+            raise RequestError(409, str(error)) from None
+
     def _version(self) -> str:
         try:
             return hashlib.sha256(self._path.read_bytes()).hexdigest()
@@ -202,7 +222,7 @@ class Review:
             return _Planned(version)
         try:
             plan = load_plan(self._path)
-        except DataError as error:
+        except (DataError, UsageError) as error:
             return _Planned(version, problem=str(error))
         if self._index.info.image_dir is None or plan.image_dir != Path(self._index.info.image_dir):
             return _Planned(version, problem=f"{self._path} is about {plan.image_dir}, not about this collection.")
@@ -258,6 +278,10 @@ def _group_values(members: Sequence[Member], plan: _Planned) -> dict[str, Any]:
     rows = [member.row for member in members]
     keep, remove, planned = rows[0], rows[1:], not plan.version
     reference = {member.row for member in members if plan.is_kept(member.image)}
+    stays = {member.row for member in members if member.stays}
+    if stays and keep not in stays:  # what was decided since the search
+        keep = next(row for row in rows if row in stays)
+        remove = [row for row in rows if row != keep]
     if plan.version:
         there = set(rows)
         groups = [group for group in plan.groups if group.keeper.row in there]
@@ -272,10 +296,12 @@ def _group_values(members: Sequence[Member], plan: _Planned) -> dict[str, Any]:
                 "similarity": round(member.similarity, 4),
                 "reason": member.reason,
                 "reference": member.row in reference,
+                "remembered": member.remembered,
+                "stays": member.stays,
             }
             for member in members
         ],
         "keep": keep,
-        "remove": sorted(set(remove) - {keep} - reference),
+        "remove": sorted(set(remove) - {keep} - reference - stays),
         "planned": planned,
     }

@@ -48,7 +48,7 @@ class SearchWorker:
 
         def run() -> Iterator[list[SearchResult]]:
             only = self._filter(label=label, split=split)
-            yield from self._finder.steps(query.views, query.get_fingerprint, k, by, without=query.row, only=only)
+            yield from self._finder.steps(query.views, query.image, k, by, without=query.row, only=only)
 
         steps = run()
         while (matches := await loop.run_in_executor(self._thread, next, steps, None)) is not None:
@@ -76,4 +76,6 @@ def _match_values(found: SearchResult) -> dict[str, Any]:
         "similarity": round(found.similarity, 4),
         "reason": None if verification is None else verification.text,
         "place": None if verification is None else [round(value, 5) for value in verification.place],
+        "copy": found.is_copy,
+        "differs": [] if found.differs is None else found.differs.boxes(),
     }

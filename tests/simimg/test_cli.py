@@ -269,7 +269,7 @@ def test_mistakes(toy: types.ModuleType, run: Run) -> None:
     check_mistake(run("toy", "--source"), "source")
 
 
-WITH_ARGUMENTS = ("search", "predict", "compare", "import_weights", "completion")
+WITH_ARGUMENTS = ("search", "predict", "compare", "import_weights", "decide", "completion")
 
 
 @pytest.mark.parametrize("name", [name for name in cli.COMMANDS if name not in WITH_ARGUMENTS])
@@ -294,6 +294,7 @@ def test_an_unknown_flag(run: Run, name: str) -> None:
         "index",
         "search",
         "leaks",
+        "decide",
         "bench",
         "completion",
     ],
@@ -526,6 +527,7 @@ BASE = {
     "calibrate": {"index_dir": Path("index")},
     "leaks": {"dataset_dir": Path("data")},
     "serve": {"index_dir": Path("index")},
+    "decide": {"index_dir": Path("index")},
     "apply": {"plan": Path("plan")},
     "undo": {"plan": Path("plan")},
     "bench": {"stage": "convert"},
@@ -535,6 +537,7 @@ BESIDE = {
     ("train", "probe"): {"model": "lite0"},
     ("train", "train_backbone"): {"model": "lite0"},
     ("index", "dataset_dir"): {"image_dir": None},
+    ("decide", "index_dir"): {"list": True},
     ("convert", "beam_options"): {"engine": "beam"},
     ("export", "index_dir"): {"model_dir": None, "out": Path("out")},
     **{

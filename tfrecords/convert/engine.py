@@ -140,7 +140,7 @@ def _vanished(job: ConversionJob, receipt: Receipt) -> Iterable[str]:
         yield (
             f"{count:,} transparent {'images have' if count > 1 else 'image has'} become plain "
             f"{color_name(background)}, e.g. {printable(example)}; --background={color_name(contrasting(background))} "
-            "keeps what they show"
+            f"keeps {'them' if count > 1 else 'it'} visible"
         )
 
 

@@ -41,7 +41,7 @@ from simimg.similarity.projection import fit_projection
 from simimg.similarity.query_search import CANDIDATES, Finder, SearchResult
 from simimg.similarity.search_index import SearchIndex
 from simimg.similarity.search_queries import Query, make_query
-from tfrecords.convert.image.decoder import decode
+from tfrecords.convert.image.decoder import decode_visible
 from tfrecords.convert.image.near_duplicates import perceptual_hashes
 from tfrecords.format.quarantine import Refusal
 from tfrecords.machine_limits import num_cores
@@ -286,11 +286,15 @@ def _sorted(pairs: Sequence[tuple[float, bool]]) -> tuple[np.ndarray, np.ndarray
 
 
 def indexed_image(index: SearchIndex, row: int) -> Image.Image:
-    """Return the image of a row, mode RGB, upright; raise UsageError if its file is not the one that was indexed."""
+    """Return the image of a row as it is displayed, mode RGB, upright.
+
+    Raises:
+        UsageError: its file is not the one that was indexed.
+    """
     picture = index.images[row]
     path = index.path_of(picture)
     try:
-        return decode(read_unchanged(path, picture.sha256), truncated="keep")
+        return decode_visible(read_unchanged(path, picture.sha256))
     except (OSError, Refusal) as error:
         raise UsageError(
             f"{path} of {index.index_dir} cannot be read: {error}. Update the index first, with `simimg index`."

@@ -1,4 +1,5 @@
-// Review of copies, group by group: which image is kept, and which are removed. The plan is only written on request.
+// Review of copies, group by group: which image is kept, and which are removed. The plan is only written on request;
+// decisions are stored at once, and what they settle is not shown again.
 
 import * as api from "./api.js";
 import { openCompare } from "./compare.js";
@@ -8,18 +9,20 @@ import { mount } from "./search.js";
 
 const FRAME_PX = 82; // of the strip
 const IN_REFERENCE = "always kept, in a reference folder";
+const DECIDED = "kept, as decided";
 
 export class ReviewView {
   constructor(collection) {
     this.collection = collection;
     this.data = null;
     this.choices = []; // per group: {keep: row, remove: Set of rows, seen}
-    this.done = [];    // for undo: [group, previous choice]
+    this.done = [];    // for undo: [group, previous choice, of a decision: {members, decisions} that restore it]
     this.at = 0;
     this.cursor = 0;
     this.dirty = false;
     this.edits = 0; // since the groups were loaded; tells whether there were any while the plan was being saved
     this.saving = false;
+    this.deciding = false;
     this.node = el("div", { class: "view copies" });
     this.#register();
     addEventListener("resize", () => { if (this.strip?.isConnected) this.#drawStrip(); });
@@ -51,7 +54,7 @@ export class ReviewView {
     }
     if (data.job.state === "failed") toast(data.job.error);
     if (data.plan.problem) toast(data.plan.problem);
-    this.choices = data.groups.map((group) => ({ keep: group.keep, remove: new Set(group.remove), seen: false }));
+    this.choices = data.groups.map((group) => ({ keep: group.keep, remove: new Set(group.remove), seen: false, decided: "" }));
     this.done = [];
     this.at = this.cursor = this.edits = 0;
     this.dirty = data.groups.some((group) => group.remove.length) && !data.plan.version;
@@ -72,8 +75,12 @@ export class ReviewView {
       [["Enter"], "Keep it as the best image", (event) => (onButton(event) ? false : this.#best())],
       [["a"], "Keep all images of the group", () => this.#all(false)],
       [["r"], "Remove all but the best", () => this.#all(true)],
+      [["n"], "For good: these are not copies", () => { this.#settle("not copies"); }],
+      [["d"], "For good: this image is not a copy of the others", () => { this.#different(); }],
+      [["l"], "For good: these are copies, and all stay", () => { this.#settle("keep all"); }],
+      [["b"], "For good: the best stays, the others may go", () => { this.#settle("this one"); }],
       [[" ", "c"], "Compare it with the best", (event) => (event.key === " " && onButton(event) ? false : this.#compare())],
-      [["u"], "Undo", () => this.#undo()],
+      [["u"], "Undo", () => { this.#undo(); }],
       [["s"], "Save the plan", () => { this.#save(); }],
     ]);
   }
@@ -94,12 +101,12 @@ export class ReviewView {
   }
 
   #drawStart() {
-    const nothing = this.data.searched;
+    const nothing = this.data.searched, apart = this.data.num_left_out ? "Apart from what was decided, none" : "None";
     this.node.replaceChildren(el("section", { class: "start" },
-      el("h1", {}, nothing ? "No copies" : "Find copies in the collection"),
-      el("p", {}, nothing ? `None of ${count(this.collection.size, "image")} is a copy of another one at a similarity of ${similarityText(this.data.threshold)} or more.`
+      el("h1", {}, nothing ? (this.data.num_left_out ? "Nothing left to decide" : "No copies") : "Find copies in the collection"),
+      el("p", {}, nothing ? `${apart} of ${count(this.collection.size, "image")} is a copy of another one at a similarity of ${similarityText(this.data.threshold)} or more.`
         : "Each image is compared with similar ones, and each pair is verified. Then you review the groups and choose which images to keep. This page moves no files: it writes a plan, which simimg apply carries out."),
-      this.#finder(nothing ? "Search again" : "Find copies")));
+      this.#finder(nothing ? "Search again" : "Find copies"), this.#remembered()));
   }
 
   async #find(threshold) {
@@ -124,6 +131,13 @@ export class ReviewView {
     this.barText.textContent = `${done.toLocaleString("en")} of ${count(total, "image")}`;
   }
 
+  // What is remembered: decisions that leave groups out, and removed images that are back.
+  #remembered() {
+    const { num_left_out: settled, returned } = this.data;
+    const leftOut = `What ${count(settled, "decision")} settled is left out; simimg decide --list lists what was decided.`;
+    return [...(settled ? [leftOut] : []), ...returned].map((text) => el("p", { class: "quiet remembered" }, text));
+  }
+
   // The groups
 
   #build() {
@@ -141,8 +155,9 @@ export class ReviewView {
       el("header", { class: "group" }, el("div", {}, this.title, this.note),
         el("div", { class: "buttons" },
           button("Previous", "↑", () => this.#go(this.at - 1)), button("Next", "↓", () => this.#go(this.at + 1)),
-          button("Keep all", "A", () => this.#all(false)), button("Keep only the best", "R", () => this.#all(true)))),
-      this.cards, this.again,
+          button("Keep all", "A", () => this.#all(false)), button("Keep only the best", "R", () => this.#all(true)),
+          button("Not copies, for good", "N", () => this.#settle("not copies")), button("All stay, for good", "L", () => this.#settle("keep all")))),
+      this.cards, ...this.#remembered(), this.again,
       el("footer", { class: "plan" }, el("div", {}, this.sum, this.where), this.saveButton));
     this.#draw();
   }
@@ -154,7 +169,7 @@ export class ReviewView {
     this.title.textContent = `Group ${(this.at + 1).toLocaleString("en")} of ${this.data.groups.length.toLocaleString("en")}`;
     const removed = choice.remove.size;
     this.note.textContent = `${count(group.members.length, "image")}, ${removed ? `${removed} to be removed` : "all kept"}`
-      + (group.planned ? "" : " · not in the plan yet");
+      + (choice.decided ? ` · decided: ${choice.decided}; U undoes it` : group.planned ? "" : " · not in the plan yet");
     this.cards.classList.toggle("few", group.members.length < 4);
     this.cards.replaceChildren(...group.members.map((member, place) => this.#card(member, place, choice)));
     this.#drawSum();
@@ -178,21 +193,22 @@ export class ReviewView {
   #card(member, place, choice) {
     const { collection } = this, { row } = member;
     const state = row === choice.keep ? "best" : choice.remove.has(row) ? "remove" : "keep";
-    const text = { best: "the best image, kept", remove: "to be removed", keep: member.reference ? IN_REFERENCE : "kept" }[state];
+    const text = { best: "the best image, kept", remove: "to be removed", keep: member.reference ? IN_REFERENCE : member.stays ? DECIDED : "kept" }[state];
     const button = (text, run, pressed) => el("button", { type: "button", class: "button", "aria-pressed": pressed, tabindex: "-1",
       onclick: (event) => { event.stopPropagation(); this.cursor = place; run(); } }, text);
     return el("article", { class: `card ${state}`, tabindex: place === this.cursor ? "0" : "-1", data: { row },
       "aria-label": `${collection.path[row]}, ${text}, ${member.reason}`,
       onfocus: () => this.#point(place), onclick: () => this.#point(place, true), ondblclick: () => this.#compare() },
       mount(collection, row),
-      el("div", { class: "tag" }, { best: "Best", remove: "Remove", keep: "Keep" }[state], member.reference ? ", reference" : ""),
+      el("div", { class: "tag" }, { best: "Best", remove: "Remove", keep: "Keep" }[state], member.reference ? ", reference" : member.stays ? ", decided" : ""),
       el("div", { class: "text" }, pathText(collection.path[row]),
         el("p", { class: "facts" }, collection.facts(row)),
-        el("p", { class: "reason" }, place ? el("b", {}, member.similarity.toFixed(2)) : null, place ? " " : null, member.reason)),
+        el("p", { class: "reason" }, place ? el("b", {}, member.similarity.toFixed(2)) : null, place ? " " : null, member.reason),
+        member.remembered ? el("p", { class: "reason quiet remembered" }, member.remembered) : null),
       el("div", { class: "choice" },
         button("Best", () => this.#best(), state === "best"),
         button("Keep", () => this.#keep(), state === "keep"),
-        member.reference ? null : button("Remove", () => this.#remove(), state === "remove"),
+        member.reference || member.stays ? null : button("Remove", () => this.#remove(), state === "remove"),
         row === choice.keep ? null : button("Compare", () => this.#compare())));
   }
 
@@ -241,17 +257,15 @@ export class ReviewView {
 
   get #shown() { return Boolean(this.data?.groups.length) && this.data.job.state !== "running"; }
 
-  get #removable() { return this.data.groups[this.at].members.filter((member) => !member.reference).map((member) => member.row); }
+  get #removable() { return removable(this.data.groups[this.at]); }
 
   get #row() { return this.data.groups[this.at].members[this.cursor].row; }
 
   #change(change, words) {
     const choice = this.choices[this.at];
-    const before = { keep: choice.keep, remove: new Set(choice.remove), seen: true };
+    const before = copied(choice);
     change(choice);
-    const same = before.keep === choice.keep && before.remove.size === choice.remove.size
-      && [...before.remove].every((row) => choice.remove.has(row));
-    if (same) return;
+    if (isSame(before, choice)) return;
     this.done.push([this.at, before]);
     this.#edited();
     this.#draw({ focus: true });
@@ -272,6 +286,10 @@ export class ReviewView {
     const { members } = this.data.groups[this.at], row = this.#row, rows = members.map((member) => member.row);
     if (members[this.cursor].reference) {
       toast(`This image is ${IN_REFERENCE}.`);
+      return;
+    }
+    if (members[this.cursor].stays) {
+      toast(`This image is ${DECIDED}. Decide again, or take it back with simimg decide --undo.`);
       return;
     }
     this.#change((choice) => {
@@ -300,15 +318,67 @@ export class ReviewView {
     }, remove ? "all but the best to be removed" : "all kept");
   }
 
-  #undo() {
-    const last = this.done.pop();
+  async #undo() {
+    const last = this.deciding ? null : this.done.pop();
     if (!last) return;
-    if (this.at !== last[0]) this.cursor = 0;
-    [this.at] = last;
-    this.choices[this.at] = last[1];
-    this.#edited();
+    const [at, before, decided] = last;
+    if (decided && !await this.#store(at, decided.decisions)) {
+      this.done.push(last);
+      return;
+    }
+    if (decided) this.data.groups[at].members = decided.members;
+    if (this.at !== at) this.cursor = 0;
+    this.at = at;
+    if (!isSame(before, this.choices[at])) this.#edited();
+    this.choices[at] = before;
     this.#draw({ focus: true });
     say("undone");
+  }
+
+  // Decisions
+
+  #settle(decision) {
+    const { keep } = this.choices[this.at];
+    const others = this.data.groups[this.at].members.map((member) => member.row).filter((row) => row !== keep);
+    return this.#decide([{ decision, rows: [keep, ...others] }], decision, (choice, group) => {
+      if (decision === "this one") choice.remove = new Set(removable(group).filter((row) => row !== keep));
+    });
+  }
+
+  #different() {
+    const row = this.#row;
+    const others = this.data.groups[this.at].members.map((member) => member.row).filter((one) => one !== row);
+    return this.#decide(others.map((other) => ({ decision: "not copies", rows: [row, other] })), "one is not a copy", (choice) => {
+      if (row === choice.keep) [choice.keep] = others;
+      choice.remove.delete(choice.keep);
+    });
+  }
+
+  // Stores decisions about the group, and marks what follows from them.
+  async #decide(decisions, words, change) {
+    const { at } = this, group = this.data.groups[at], { members } = group, choice = this.choices[at], before = copied(choice);
+    const stored = this.deciding ? null : await this.#store(at, decisions);
+    if (!stored) return;
+    const left = new Map(stored.members.map((member) => [member.row, member]));
+    group.members = members.map((member) => ({ ...member, ...left.get(member.row) ?? { remembered: `decided: ${words}`, stays: true } }));
+    choice.decided = words;
+    change(choice, group);
+    for (const { row, stays } of group.members) if (stays) choice.remove.delete(row);
+    this.done.push([at, before, { members, decisions: stored.undo }]);
+    if (!isSame(before, choice)) this.#edited();
+    this.#draw({ focus: true });
+    say(`decided: ${words}`);
+  }
+
+  async #store(at, decisions) {
+    const { keep } = this.choices[at], rows = this.data.groups[at].members.map((member) => member.row);
+    this.deciding = true;
+    try {
+      return await api.send("/api/decisions", "POST", { decisions, group: [keep, ...rows.filter((row) => row !== keep)] });
+    } catch (error) {
+      toast(error.message);
+      return null;
+    } finally { this.deciding = false; }
   }
 
   #compare() {
@@ -342,4 +412,16 @@ export class ReviewView {
     this.saving = false;
     if (this.#shown) this.#draw();
   }
+}
+
+function copied(choice) {
+  return { ...choice, remove: new Set(choice.remove), seen: true };
+}
+
+function isSame(one, other) {
+  return one.keep === other.keep && one.remove.size === other.remove.size && [...one.remove].every((row) => other.remove.has(row));
+}
+
+function removable(group) {
+  return group.members.filter((member) => !member.reference && !member.stays).map((member) => member.row);
 }

@@ -128,6 +128,20 @@ def test_files_that_were_changed_since_are_not_looked_at(
     assert found.num_stored > 0
 
 
+def test_pairs_that_are_no_copies_as_decided_are_left_out(
+    photos: Path, dataset_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    index_dir = tmp_path / "i"
+    source = ["leaks", f"--image_dir={photos}", f"--index_dir={index_dir}", f"--dataset_dir={dataset_dir}"]
+    index_dataset(index_dir, dataset_dir, load_embedder("lite0"), image_dir=photos)
+    result_of(capsys, "decide", f"--index_dir={index_dir}", "--not_copies", "a/2-crop.png", photos / "a/2.png")
+    result_of(capsys, "decide", f"--index_dir={index_dir}", "--keep_all", "b/1-mirrored.jpg", "b/1.png")
+    found = result_of(capsys, *source)
+    assert found["num_left_out"] == 1
+    pairs = {(pair["path"], pair["other_path"]) for pair in found["pairs"]}
+    assert pairs == {leak[:2] for leak in LEAKS} - {("a/2-crop.png", "a/2.png")}  # copies that stay are leaks
+
+
 def test_a_single_split_and_a_single_class(tmp_path: Path, scene: Scene, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "p").mkdir()
     for seed in range(4):

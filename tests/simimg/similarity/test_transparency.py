@@ -13,8 +13,9 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
-from PIL import Image, ImageDraw, ImageFilter
+from PIL import Image, ImageColor, ImageDraw, ImageFilter
 
+from simimg.image_files import thumbnail
 from simimg.similarity import query_search
 from simimg.similarity.copy_pairs import _hash_pairs
 from simimg.similarity.duplicate_groups import find_duplicates
@@ -27,7 +28,8 @@ from simimg.similarity.match_verification import SAME_PIXELS, Verification
 from simimg.similarity.query_search import Finder
 from simimg.similarity.search_index import SearchIndex
 from simimg.similarity.search_queries import NUM_VIEWS, Query, load_query
-from simimg.similarity.transparency import verify_composites
+from simimg.similarity.transparency import background_of, verify_composites
+from simimg.web.query_cache import QueryCache
 from tfrecords.convert.image.color import BLACK, WHITE
 from tfrecords.convert.image.decoder import decode_composites
 from tfrecords.format.atomic_files import parse_json, write_json
@@ -127,6 +129,7 @@ def test_a_transparent_image_that_was_saved_again_is_a_copy(
     found = verified(edit(image), image)
     assert found is not None
     assert found.reasons[: len(reasons)] == reasons
+    assert background_of(found) is None
     assert found.similarity > 0.9
 
 
@@ -162,6 +165,8 @@ def test_a_jpeg_that_another_program_made_of_it(color: str) -> None:
     if color in ("black", "white", "#808080", "#303030", "#d0d0d0"):  # gray is not changed by JPEG
         assert found.reasons[0] == f"laid on {color}"
         assert back.reasons[0] == f"transparent instead of {color}"
+    background = np.array([background_of(found), background_of(back)])
+    assert np.abs(background - np.array(ImageColor.getrgb(color))).max() <= 2
     assert found.similarity > 0.95
     assert verified(saved(laid_on(token(1), color), "JPEG", quality=95), token(0)) is None
 
@@ -230,6 +235,17 @@ def test_duplicates_of_transparent_images(index: SearchIndex) -> None:
     assert {group.others[0].reason for group in groups} == {"laid on black"}
 
 
+def test_the_transparent_one_is_kept(tmp_path: Path) -> None:
+    """Also if the one that was laid on a color is larger: the background cannot be taken away again."""
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    token(0).save(photos / "token.png")
+    laid_on(token(0).resize((2 * SIZE, 2 * SIZE)), "black").save(photos / "large.png")
+    (group,) = find_duplicates(index_folder(tmp_path / "i", photos, BLIND).index, threshold=0.9).groups
+    assert group.keeper.image.path == "token.png"
+    assert group.keeper.reason == "nothing was done to it"
+
+
 def test_their_hashes_alone_make_them_candidates(index: SearchIndex) -> None:
     paths = index.images.column("path")
     pairs = {frozenset(paths[list(pair)]) for pair in _hash_pairs(index, np.arange(len(paths)))}
@@ -270,12 +286,21 @@ def test_white_logos_are_embedded_on_black(folder: Path, index: SearchIndex) -> 
     assert images["token0.jpg"].contrast_phash == images["opaque.png"].contrast_phash == 0
 
 
-def test_they_are_displayed_on_the_background_on_which_they_show_something(index: SearchIndex) -> None:
+def test_they_are_displayed_on_the_background_on_which_they_show_something(index: SearchIndex, folder: Path) -> None:
+    for name, color in (("star.png", BLACK), ("token0.png", WHITE)):
+        shown = thumbnail(folder / name, 64)
+        assert shown is not None
+        assert shown.getpixel((0, 0)) == color
+        upload = Image.open(io.BytesIO(QueryCache(BLIND).add((folder / name).read_bytes()).jpeg))
+        assert upload.getpixel((0, 0)) == color
     corners = {}
     for row, path in enumerate(index.images.column("path").tolist()):
         image = IndexImages(index).image(row, 64)
         assert image is not None
         corners[path] = image.getpixel((0, 0))
+        on_red = IndexImages(index).image(row, 64, (255, 0, 0))
+        assert on_red is not None
+        assert (on_red.getpixel((0, 0)) == (255, 0, 0)) is (path.endswith(".png") and path != "opaque.png")
     assert {corners[f"{shape}.png"] for shape in SHAPES} == {BLACK}
     assert corners["token0.png"] == WHITE
 

@@ -20,6 +20,7 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 
 from simimg.commands.serve import _file_that_opens
+from simimg.similarity.decisions import DECISIONS_FILE, read_decisions
 from simimg.similarity.embeddings import Embedder
 from simimg.similarity.file_quarantine import apply_plan
 from simimg.similarity.index_update import index_folder
@@ -371,6 +372,43 @@ def test_a_review_writes_the_plan(page: Page, plan_path: Path) -> None:
     page.driver.refresh()  # it is there again, with what was decided
     page.until("document.querySelector('.cards .card')")
     assert page.run(states) == ["best", "keep", "remove"]
+
+
+def test_what_is_decided_is_not_shown_again(page: Page, index: SearchIndex) -> None:
+    try:
+        page.find_copies()
+        states = "return [...document.querySelectorAll('.card')].map((card) => card.className.split(' ')[1])"
+        page.one(".card").click()
+        page.press("n")
+        page.until("document.querySelector('.group .quiet').textContent.includes('decided: not copies')")
+        assert page.run(states) == ["best", "remove", "keep"]  # the second one has the bytes of the best
+        page.press("u")
+        page.until("document.querySelectorAll('.card.remove').length === 2")
+        assert not list(read_decisions(index.index_dir))
+        page.press("l")
+        page.until("!document.querySelector('.card.remove')")
+        assert page.one(".card .remembered").text == "decided: keep all"
+        page.press(Keys.ARROW_RIGHT, "x")
+        assert "kept, as decided" in page.one("#toast").text
+        page.press(Keys.ARROW_DOWN, Keys.ARROW_RIGHT, Keys.ENTER, "b")
+        page.until("document.querySelector('.group .quiet').textContent.includes('decided: this one')")
+        assert page.run(states) == ["remove", "best"]
+        page.press("?")
+        assert "For good: these are not copies" in page.one("dialog.keys").text
+        page.press(Keys.ESCAPE)
+        assert [one.decision for one in read_decisions(index.index_dir)] == ["keep all", "this one"]
+        page.press("s")
+        page.until("document.querySelector('.where code')")
+        page.driver.refresh()
+        page.until("document.querySelector('.cards .card')")
+        assert page.one(".group h1").text == "Group 1 of 1"
+        assert "What 1 decision settled is left out" in page.one(".cards + .remembered").text
+        assert [tag.text for tag in page.all(".card .tag")] == ["Remove", "Best, decided"]
+        page.press("d")
+        page.until("document.querySelector('.group .quiet').textContent.includes('decided: one is not a copy')")
+        assert page.run(states) == ["keep", "best"]
+    finally:
+        (index.index_dir / DECISIONS_FILE).unlink(missing_ok=True)
 
 
 def test_choices_made_while_saving_stay_unsaved(page: Page, plan_path: Path) -> None:

@@ -72,7 +72,7 @@ def test_saved_as_suggested_it_is_the_plan_of_duplicates(
     expected = tmp_path / "expected.json"
     assert index.info.image_dir
     groups = find_duplicates(index, threshold=0.6).groups
-    write_plan(expected, Path(index.info.image_dir), groups)
+    write_plan(expected, Path(index.info.image_dir), groups, (), index.index_dir)
     ours, theirs = (json.loads(path.read_bytes()) for path in (plan_path, expected))
     for plan in (ours, theirs):
         for group in plan["groups"]:

@@ -61,9 +61,9 @@ def test_a_filter_finds_what_is_far_down_the_list(index: SearchIndex, embedder: 
     only = np.zeros(len(index.images), bool)
     only[[3, 7]] = True
     try:
-        for step in finder.steps(asked.views, asked.get_fingerprint, 10, only=only):
+        for step in finder.steps(asked.views, asked.image, 10, only=only):
             assert {found.row for found in step} == {3, 7}
-        assert list(finder.steps(asked.views, asked.get_fingerprint, 10, only=np.zeros_like(only)))[-1] == []
+        assert list(finder.steps(asked.views, asked.image, 10, only=np.zeros_like(only)))[-1] == []
     finally:
         finder.close()
 

@@ -66,7 +66,7 @@ def test_transparent_images_that_become_plain_are_told(
     with pytest.raises(Interrupted):
         convert(config, progress=interrupt_after_a_half)
     assert convert(config).warnings == (
-        f"3 transparent images have become plain {told}, e.g. ant/logo0.png; --background={other} keeps what they show",
+        f"3 transparent images have become plain {told}, e.g. ant/logo0.png; --background={other} keeps them visible",
     )
 
 

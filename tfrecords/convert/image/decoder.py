@@ -145,6 +145,16 @@ def decode(data: bytes, *, background: tuple[int, int, int] = WHITE, truncated: 
         return upright(image, background)
 
 
+def decode_visible(data: bytes) -> Image.Image:
+    """Return an image for display: what is there of it, on white, or on black if it shows nothing on white."""
+    return visible_composite(*decode_composites(data, truncated="keep"))
+
+
+def visible_composite(image: Image.Image, contrast: Image.Image | None) -> Image.Image:
+    """Return that one of two composites that shows something; the first one if both or none do."""
+    return contrast if contrast is not None and shows_nothing(np.asarray(image)) else image
+
+
 def decode_composites(
     data: bytes, *, background: tuple[int, int, int] = WHITE, truncated: str = "refuse"
 ) -> tuple[Image.Image, Image.Image | None]:

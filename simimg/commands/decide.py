@@ -1,0 +1,190 @@
+"""Decide about images that look like copies, for good.
+
+Name two or more images, by their paths or by the SHA-256 of their bytes, and say what they are: not copies of each
+other; copies that all stay; or copies of one that is kept, while the others may go. `simimg duplicates` and the page of
+`simimg serve` then no longer ask about them: a group comes up again only when another image joins it. `simimg leaks`
+leaves out what is not a copy. A decision covers all pairs of its images, and replaces an earlier one about the same.
+
+Decisions are kept in the folder of the index, in decisions.jsonl. They are about the bytes of the images, so they
+survive moves and renames of files and folders and every update of the index.
+
+Examples:
+    simimg decide --index_dir=indexes/photos --not_copies page1.png page2.png
+    simimg decide --index_dir=indexes/photos --keep=photos/best.jpg photos/small.jpg photos/gray.jpg
+    simimg decide --index_dir=indexes/photos --list
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from pathlib import Path
+from typing import Any
+
+from simimg.commands.console import Result, note
+from simimg.errors import UsageError
+from simimg.similarity.decisions import (
+    DECISIONS_FILE,
+    KEEP_ALL,
+    NOT_COPIES,
+    RETURNED,
+    THIS_ONE,
+    UNDONE,
+    DecidedImage,
+    Decision,
+    Decisions,
+    check_decision,
+    read_decisions,
+    record,
+)
+from simimg.similarity.search_index import SearchIndex
+from tfrecords.convert.sources import printable
+from tfrecords.format.atomic_files import file_sha256
+from tfrecords.options import option
+
+JSON_KEYS = "decisions undone removed file"
+
+_REMOVALS_SHOWN = 20
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Options:
+    """Options of `decide`. Raises UsageError unless one thing is to be done."""
+
+    index_dir: Path = option("Index of the images; the decisions are kept in its folder.")
+    images: tuple[str, ...] = option("Two or more images: paths, or SHA-256 checksums.", (), positional=True)
+    not_copies: bool = option("They are not copies of each other.", False)
+    keep_all: bool = option("They are copies, and all of them stay.", False)
+    keep: Path | None = option("They are copies; this one is kept, and the others may go.", None)
+    list: bool = option("List what was decided, and removed; with images, only what is about all of them.", False)
+    undo: bool = option("Take back what was decided about all of the images; without images, the last decision.", False)
+
+    def __post_init__(self) -> None:
+        flags = [self.not_copies, self.keep_all, self.keep is not None, self.list, self.undo]
+        if sum(flags) != 1:
+            what = "several things are" if any(flags) else "nothing is"
+            raise UsageError(
+                f"{what} to be done. Give one of --not_copies, --keep_all, --keep=FILE, --list and --undo."
+            )
+
+
+def run(options: Options) -> Result:
+    """Store, list or take back decisions."""
+    index = SearchIndex.open(options.index_dir)
+    known = read_decisions(options.index_dir)
+    if options.keep is not None:
+        options = dataclasses.replace(options, images=(str(options.keep), *options.images))
+    images = _Images(index, known)
+    named = tuple(dict.fromkeys(images.named(text) for text in options.images))
+    made: list[Decision] = []
+    undone: list[Decision] = []
+    removed = list(known.removed.values())
+    if options.list:
+        checksums = {image.sha256 for image in named}
+        made = [one for one in known if checksums <= one.key]
+        removed = [one for one in removed if checksums <= one.key]
+    elif options.undo:
+        undone = _undo(options, named)
+        removed = [one for one in undone if one not in list(known)]
+        undone = [one for one in undone if one not in removed]
+    else:
+        word = NOT_COPIES if options.not_copies else KEEP_ALL if options.keep_all else THIS_ONE
+        made, removed = [Decision(word, named)], []
+        try:
+            check_decision(made[0])
+        except ValueError as error:
+            raise UsageError(f"{' '.join(options.images) or 'no image'}: {error}.") from None
+        for image in images.strangers(named):
+            note(f"{image.path or image.sha256} is not in {options.index_dir}; the decision counts when it is")
+        decisions = record(options.index_dir, lambda decisions: made)
+        made = [one for one in decisions if one.key == made[0].key]
+    values = {
+        "decisions": [images.values(one) for one in made],
+        "undone": [images.values(one) for one in undone],
+        "removed": [images.values(one) for one in removed],
+        "file": str(options.index_dir / DECISIONS_FILE),
+    }
+    lines = [images.text(one) for one in made]
+    lines += [f"taken back: {images.text(one)}" for one in undone]
+    lines += [images.text(one) for one in removed[:_REMOVALS_SHOWN]]
+    if len(removed) > _REMOVALS_SHOWN:
+        lines.append(f"… and {len(removed) - _REMOVALS_SHOWN:,} more removed images; --json lists all of them")
+    return Result(values=values, text="\n".join(lines or ["nothing was decided"]))
+
+
+def _undo(options: Options, named: tuple[DecidedImage, ...]) -> list[Decision]:
+    """Take decisions back, and of a single image, that it was removed; return them."""
+    undone: list[Decision] = []
+
+    def change(decisions: Decisions) -> list[Decision]:
+        undone[:] = decisions.about(*(image.sha256 for image in named)) if named else list(decisions)[-1:]
+        events = [Decision(UNDONE, one.images) for one in undone]
+        if len(named) == 1 and (removal := decisions.removed.get(named[0].sha256)) is not None:
+            undone.append(removal)
+            events.append(Decision(RETURNED, removal.images))
+        if not undone:
+            about = f" about {' '.join(options.images)}" if named else ""
+            raise UsageError(f"nothing is decided{about}. --list shows what is.")
+        return events
+
+    record(options.index_dir, change)
+    return undone
+
+
+class _Images:
+    """Finds the images that somebody named, and where those of decisions are now."""
+
+    def __init__(self, index: SearchIndex, decisions: Decisions) -> None:
+        self._index = index
+        self._decisions = decisions
+        self._paths: dict[str, list[str]] = {}  # by checksum
+        for path, sha256 in zip(*(index.images.column(name).tolist() for name in ("path", "sha256")), strict=True):
+            self._paths.setdefault(sha256, []).append(path)
+
+    def named(self, text: str) -> DecidedImage:
+        """Return the image of a path or a checksum.
+
+        Raises:
+            UsageError: there is no such file, neither here nor in the index nor in a decision.
+        """
+        if re.fullmatch("[0-9a-fA-F]{64}", text):
+            sha256 = text.lower()
+            known = [
+                image.path for one in self._decisions.about(sha256) for image in one.images if image.sha256 == sha256
+            ]
+            return DecidedImage(sha256, (self._paths.get(sha256) or known or [""])[0])
+        root = Path(self._index.info.image_dir or "")
+        for path in (Path(text).expanduser(), root / text):
+            if path.is_file():
+                inside = path.resolve().is_relative_to(root.resolve()) and self._index.info.image_dir is not None
+                name = path.resolve().relative_to(root.resolve()).as_posix() if inside else str(path.absolute())
+                return DecidedImage(file_sha256(path), printable(name))
+        gone = {image.path: image.sha256 for one in self._decisions for image in one.images}
+        gone |= {path: sha256 for sha256, paths in self._paths.items() for path in paths}
+        if text not in gone:
+            raise UsageError(
+                f"{text}: there is no such file, here or in {self._index.index_dir}. "
+                "Name files, paths as the index has them, or SHA-256 checksums."
+            )
+        return DecidedImage(gone[text], text)
+
+    def strangers(self, images: tuple[DecidedImage, ...]) -> list[DecidedImage]:
+        """Return those that are not in the index."""
+        return [image for image in images if image.sha256 not in self._paths]
+
+    def now(self, image: DecidedImage) -> str | None:
+        """Return the path of an image in the index, its last known one if it is one of several."""
+        paths = self._paths.get(image.sha256, [])
+        return image.path if image.path in paths else next(iter(paths), None)
+
+    def values(self, decision: Decision) -> dict[str, Any]:
+        """Return a decision for JSON; of each image, `path` is the last known one and `now` the one in the index."""
+        images = [{**dataclasses.asdict(image), "now": self.now(image)} for image in decision.images]
+        return {"time": decision.time, "decision": decision.decision, "images": images}
+
+    def text(self, decision: Decision) -> str:
+        """Return a line about a decision, with the paths in the index."""
+        paths = [self.now(image) or f"{image.path or image.sha256} (not in the index)" for image in decision.images]
+        if decision.decision == THIS_ONE:
+            paths = [f"{paths[0]} is kept", *(f"{path} may go" for path in paths[1:])]
+        return f"{decision.date}  {decision.decision}: {', '.join(paths)}"

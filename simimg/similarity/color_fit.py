@@ -1,0 +1,134 @@
+"""Gives one image the brightness, contrast, tint and saturation of another one that shows the same picture.
+
+What a photo program or a filter does to all pixels alike is fitted; a color that was exchanged is not. So brightness is
+learned from pixels without color: a red shirt that became black next to an unchanged white wall was not darkened.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+
+import cv2
+import numpy as np
+
+_NEUTRAL = 14  # chroma, in levels of 255, below which a pixel has no color
+_BINS = 16  # of luma
+_SAMPLE = 40_000  # pixels, at most
+_MOST_TINT = 40.0  # levels
+_MOST_SATURATION = 2.5
+_EVEN = 0.6  # ratio of the factors of both channels; farther apart, the hue was changed instead
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Fitted:
+    """An image with the colors of another one, both uint8 `[h, w, 3]`, YCrCb: with its saturation, and without."""
+
+    image: np.ndarray
+    tinted: np.ndarray
+
+
+def local_range(luma: np.ndarray) -> np.ndarray:
+    """Return the range of levels within 3 x 3 px of each pixel, uint8: large at edges, 0 where an image is flat."""
+    square = np.ones((3, 3), np.uint8)
+    return cv2.subtract(cv2.dilate(luma, square), cv2.erode(luma, square))
+
+
+def fit_colors(image: np.ndarray, goal: np.ndarray, inside: np.ndarray, flat: np.ndarray) -> Fitted:
+    """Return `image` with the colors of `goal`, learned where both are `inside`, and if possible only where `flat`.
+
+    Both images are uint8 `[h, w, 3]`, YCrCb, in one frame; the masks are bool `[h, w]`.
+    """
+    chosen = np.flatnonzero(inside & flat)
+    if len(chosen) <= 0.1 * inside.sum():
+        chosen = np.flatnonzero(inside)
+    chosen = chosen[:: max(1, len(chosen) // _SAMPLE)]
+    have, want = (side.reshape(-1, 3)[chosen].astype(np.int32) for side in (image, goal))
+    neutral = np.maximum(np.abs(have[:, 1] - 128), np.abs(have[:, 2] - 128)) < _NEUTRAL
+    bin_of = have[:, 0] * _BINS >> 8
+    bins = [np.flatnonzero(bin_of == one) for one in range(_BINS)]
+    least = max(8, len(have) // 1000)
+    neutrals = [one for one in (rows[neutral[rows]] for rows in bins) if len(one) >= least]
+    tone = _tone(have, want, bins, neutral, least)
+    tint = _tint(have, want, neutrals)
+    saturation = _saturation(have, want, tint)
+    fitted, tinted = np.empty_like(image), np.empty_like(image)
+    luma = image[..., 0]
+    fitted[..., 0] = tinted[..., 0] = tone[luma]
+    for channel in (0, 1):
+        shift, own = tint[channel][luma], image[..., 1 + channel]
+        scaled = np.rint(128 + saturation[channel] * (np.arange(256) - 128.0)).astype(np.int16)
+        tinted[..., 1 + channel] = np.clip(own.astype(np.int16) + shift, 0, 255)
+        fitted[..., 1 + channel] = np.clip(scaled[own] + shift, 0, 255)
+    return Fitted(fitted, tinted)
+
+
+def _tone(have: np.ndarray, want: np.ndarray, bins: list[np.ndarray], neutral: np.ndarray, least: int) -> np.ndarray:
+    """Return the luma to have for each luma, uint8 `[256]`: a curve that never falls, through the medians of bins."""
+    anywhere = any(neutral[rows].sum() >= least for rows in bins)
+    places, goals, weights = [], [], []
+    for all_rows in bins:
+        rows, weight = all_rows[neutral[all_rows]], 1.0
+        if len(rows) < least:
+            rows, weight = all_rows, 0.25
+            if len(rows) < least:
+                continue
+            changed = np.median(want[rows, 1:] - have[rows, 1:], axis=0)
+            if anywhere and float(np.abs(changed).max()) > 20:  # an exchanged color tells nothing about brightness
+                continue
+        places.append(float(np.median(have[rows, 0])))
+        goals.append(float(np.median(want[rows, 0])))
+        weights.append(weight * math.sqrt(min(1.0, 8 * len(rows) / len(have))))
+    levels = np.arange(256)
+    if not places:
+        return levels.astype(np.uint8)
+    rising = _rising(goals, weights)
+    # Beyond the first and the last bin, the curve is as steep as that of an unchanged image.
+    curve = np.interp(levels, places, rising)
+    curve = np.where(levels < places[0], rising[0] + levels - places[0], curve)
+    curve = np.where(levels > places[-1], rising[-1] + levels - places[-1], curve)
+    return np.clip(np.rint(curve), 0, 255).astype(np.uint8)
+
+
+def _rising(values: list[float], weights: list[float]) -> list[float]:
+    """Return the nearest values that never fall, by pooling adjacent violators (Ayer and others, 1955)."""
+    pooled: list[tuple[float, float, int]] = []
+    for value, weight in zip(values, weights, strict=True):
+        pooled.append((value, weight, 1))
+        while len(pooled) > 1 and pooled[-2][0] > pooled[-1][0]:
+            (first, first_weight, count), (last, last_weight, more) = pooled[-2:]
+            both = first_weight + last_weight
+            pooled[-2:] = [((first * first_weight + last * last_weight) / both, both, count + more)]
+    return [value for value, _, count in pooled for _ in range(count)]
+
+
+def _tint(have: np.ndarray, want: np.ndarray, neutrals: list[np.ndarray]) -> np.ndarray:
+    """Return the chroma that pixels without color get, by their luma: int16 `[2, 256]`."""
+    if not neutrals:
+        return np.zeros((2, 256), np.int16)
+    places = [float(np.median(have[rows, 0])) for rows in neutrals]
+    shifts = [
+        np.interp(np.arange(256), places, [float(np.median(want[rows, c] - have[rows, c])) for rows in neutrals])
+        for c in (1, 2)
+    ]
+    return np.rint(np.clip(shifts, -_MOST_TINT, _MOST_TINT)).astype(np.int16)
+
+
+def _saturation(have: np.ndarray, want: np.ndarray, tint: np.ndarray) -> tuple[float, float]:
+    """Return the factor of each chroma channel, 0 to 2.5; a pair that differs much would be another hue."""
+    own = have[:, 1:] - 128
+    goal = want[:, 1:] - 128 - tint[:, have[:, 0]].T
+    colored = np.abs(own).max(axis=1) >= _NEUTRAL
+    if colored.sum() < 50:
+        return 1.0, 1.0
+    products = [int((own[colored] * side[colored]).sum(dtype=np.int64)) for side in (goal, own)]
+    common = min(_MOST_SATURATION, max(0.0, products[0] / products[1]))
+    factors = []
+    for channel in (0, 1):
+        rows = np.abs(own[:, channel]) >= _NEUTRAL
+        ratios = np.sort(goal[rows, channel] / own[rows, channel])
+        factor = float(ratios[len(ratios) // 2]) if len(ratios) >= 50 else common
+        factors.append(min(_MOST_SATURATION, max(0.0, factor)))
+    if max(factors) > 0.25 and min(factors) < _EVEN * max(factors):
+        return common, common
+    return factors[0], factors[1]

@@ -1,0 +1,126 @@
+"""What was done to a copy, as reasons for people and as kinds of edits: geometry, color, detail and compression."""
+
+from __future__ import annotations
+
+import math
+
+import cv2
+import numpy as np
+
+from simimg.similarity.affine import compose, determinant, scaling
+from simimg.similarity.edits import BLUR, COLOR, COMPRESSION, CROP, MIRROR, OVERLAY, PASTE, SIZE, STRETCH, TURN
+from simimg.similarity.fingerprint import PLAIN, Fingerprint, luma
+
+_COVERAGE = "covered or changed"
+
+
+class Reasons:
+    """Reasons, and the kinds of edits that they show."""
+
+    def __init__(self) -> None:
+        self.texts: list[str] = []
+        self.edits: set[str] = set()
+
+    def add(self, edit: str, text: str) -> None:
+        """Add a reason."""
+        self.texts.append(text)
+        self.edits.add(edit)
+
+
+def is_coverage(reason: str) -> bool:
+    """Whether a reason tells how much of an image is covered or changed, as far as its thumbnail shows."""
+    return reason.endswith(_COVERAGE)
+
+
+def add_geometry(
+    reasons: Reasons,
+    query: Fingerprint,
+    candidate: Fingerprint,
+    matrix: np.ndarray,
+    mirrored: bool,
+    candidate_share: float,
+    query_share: float,
+) -> None:
+    """Add the reasons that the map shows. The map in px of both images is split into a rotation and two scales."""
+    real = compose(scaling(*candidate.size), matrix, scaling(1 / query.size[0], 1 / query.size[1]))
+    turn = math.degrees(math.atan2(real[1, 0], real[0, 0]))  # from the query's to the candidate's x axis, clockwise
+    across = math.hypot(real[0, 0], real[1, 0])  # px of the candidate per px of the query
+    down = abs(determinant(real)) / across
+    # The map undoes the rotation of the query, so the query was rotated the other way. A mirrored query is mirrored
+    # back first: it was rotated and then mirrored, which reverses the sign again.
+    turned = turn if mirrored else -turn
+    half_turned = abs(abs(turned) - 180) < 2
+    if mirrored:
+        reasons.add(MIRROR, "flipped upside down" if half_turned else "mirrored")
+    if half_turned and not mirrored:
+        reasons.add(TURN, "turned upside down")
+    elif abs(turned) >= 1.5 and not half_turned:
+        nearest = round(turned / 90) * 90
+        angle = nearest if abs(turned - nearest) < 1 else round(turned)
+        reasons.add(TURN, f"turned by {abs(angle)}° {'clockwise' if angle > 0 else 'counter-clockwise'}")
+    if candidate_share < 0.97:
+        reasons.add(CROP, f"cropped to {candidate_share:.0%} of its area")
+    if query_share < 0.93 * _share_of_its_box(candidate.size, turned):
+        reasons.add(PASTE, f"pasted into a larger picture, of which it is {query_share:.0%}")
+    stretch = down / across  # how much wider the query is than the candidate would be
+    if not 0.95 < stretch < 1.05:
+        reasons.add(
+            STRETCH,
+            f"stretched to {stretch:.2f} times its width"
+            if stretch > 1
+            else f"stretched to {1 / stretch:.2f} times its height",
+        )
+    size = 1 / (down if stretch > 1.05 else across if stretch < 0.95 else math.sqrt(across * down))
+    if not 0.95 < size < 1.05:
+        reasons.add(SIZE, f"resized to {size:.0%}")
+
+
+def _share_of_its_box(size: tuple[int, int], turn: float) -> float:
+    """Return the share that an image rotated by `turn` degrees has of its upright bounding box."""
+    sine, cosine = abs(math.sin(math.radians(turn))), abs(math.cos(math.radians(turn)))
+    width, height = size
+    return width * height / ((width * cosine + height * sine) * (width * sine + height * cosine))
+
+
+def add_color_and_detail(
+    reasons: Reasons, ours: np.ndarray, theirs: np.ndarray, inside: np.ndarray, disagreeing: float
+) -> None:
+    """Add the reasons that the frame shows: changes of color, sharpness, and covered parts."""
+    if inside.sum() < 64:
+        return
+    a, b = ours[inside], theirs[inside]
+    colorful_a, colorful_b = (float(np.ptp(one.T.copy(), axis=0).mean()) for one in (a, b))
+    if colorful_a < 3 and colorful_b > 9:
+        reasons.add(COLOR, "grey")
+    else:
+        bright_a, bright_b = float(luma(a).mean()), float(luma(b).mean())
+        tint = (a.mean(axis=0) - bright_a) - (b.mean(axis=0) - bright_b)
+        if float(np.abs(tint).max()) > 10 or not 0.7 < (colorful_a + 3) / (colorful_b + 3) < 1.4:
+            reasons.add(COLOR, "recoloured")
+        elif abs(bright_a - bright_b) > 12:
+            reasons.add(COLOR, "brighter" if bright_a > bright_b else "darker")
+    sharp_a, sharp_b = (_sharpness(image, inside) for image in (ours, theirs))
+    if sharp_b > 1 and sharp_a < 0.45 * sharp_b:
+        reasons.add(BLUR, "blurred")
+    if disagreeing > 0.04:
+        reasons.add(OVERLAY, f"{disagreeing:.0%} {_COVERAGE}")
+
+
+def _sharpness(image: np.ndarray, inside: np.ndarray) -> float:
+    """Return the deviation of the detail that a small blur removes, in percent of the image's own contrast."""
+    gray = luma(image)
+    detail = gray - cv2.GaussianBlur(gray, (0, 0), 1.5)
+    core = cv2.erode(inside.astype(np.uint8), np.ones((5, 5), np.uint8)).astype(bool)
+    if core.sum() < 64:
+        return 0.0
+    return 100 * float(detail[core].std()) / max(float(gray[core].std()), PLAIN)
+
+
+def add_compression(reasons: Reasons, query: Fingerprint, candidate: Fingerprint) -> None:
+    """Add the reason that the JPEG quality shows, or only the edit if it is of no interest to people."""
+    if query.jpeg_quality != candidate.jpeg_quality:
+        reasons.edits.add(COMPRESSION)
+    if query.jpeg_quality is None or query.jpeg_quality > 85:
+        return
+    if candidate.jpeg_quality is None or query.jpeg_quality <= candidate.jpeg_quality - 5:
+        reasons.add(COMPRESSION, f"JPEG about quality {query.jpeg_quality}")

@@ -1,0 +1,294 @@
+"""What differs between two images that show the same picture, at full size.
+
+1. Both are brought into one frame (`simimg.similarity.registration`).
+2. What concerns all pixels alike is no difference: sharpness, and colors (`simimg.similarity.color_fit`).
+3. Compression and resampling are noise: a pixel differs only if no pixel next to it in the other image is like it, by
+   more levels than the noise of the two files.
+4. Pixels that differ and are close together are a place. Where the outlines of both images agree and only the color
+   does not, a color was exchanged. Where only one image has outlines, or the place begins at the border, something was
+   laid over it: text, a logo, a bar. Where both have outlines of their own, the content is another one.
+5. The pair differs in content if a large part of what differs is such places: other numbers, a frown instead of a
+   smile. In a drawing or a document, whose areas are plain and without noise, everything that is laid over it is
+   content as well: a badge, a spade instead of a club.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+import cv2
+import numpy as np
+
+from simimg.determinism import plain_opencv
+from simimg.similarity.color_fit import fit_colors, local_range
+from simimg.similarity.edits import CONTENT, EXCHANGE, OVERLAY
+from simimg.similarity.registration import Registered, Registration
+
+MOST_PX = 1024
+"""Longer side of the images that are compared, at most."""
+
+# Levels of 255. Of 3 x 3 px around, the nearest level counts, which hides the noise of a JPEG of quality 12 and more.
+_LUMA, _CHROMA = 24, 36
+_MOST_NOISE = 4  # times the median of what is left, in noisy images
+_WORST_QUALITY, _PER_QUALITY = 12, 3  # below this JPEG quality, levels that are added per step
+_COLORED, _COSINE, _HUE = 24, 0.75, 12  # chroma from which a hue counts, the cosine below which it is another, levels
+_SIGMAS = (0.5, 0.7, 1.0, 1.4, 2.0, 2.8, 4.0)  # px, of blur
+_JOINED = 0.012  # of the longer side: pixels that are closer belong to one place
+_MIN_PIXELS, _MIN_LEVELS = 6, 400  # of a place: pixels, and the sum of levels by which they differ
+_FAINT, _LARGE = 45, 200  # levels per pixel; a faint place counts if it has 200 px and outlines of its own
+_EDGE = 12  # levels within 3 x 3 px
+_SAME_OUTLINES = 0.9  # share of outlines that the other image has within a pixel
+_ONE_SIDED, _ONE_SIDED_OUTLINE = 0.4, 0.3  # ratio of the lesser to the larger strength
+_STRONG, _CLEAR_OUTLINE = 50, 12  # levels
+_CONTENT = 0.3  # share of what differs
+_MIXED = 20  # levels within 3 x 3 px; at such edges, colors are mixed
+_FLAT, _DRAWING = 2, 0.68  # levels within 3 x 3 px, and the share of such pixels: 99 % of photos have at most 0.66
+_SPANS = 0.9  # of a side, by a bar
+_EXCHANGED, _EXCHANGED_IN_DRAWING = 0.01, 0.001  # share of the area
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Place:
+    """A place that differs.
+
+    Attributes:
+        box: left, top, right and bottom in the unit square of the query.
+        area: its share of the part that both images show, 0..1.
+        kind: `OVERLAY`, `CONTENT` or `EXCHANGE`.
+    """
+
+    box: tuple[float, float, float, float]
+    area: float
+    kind: str
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Differences:
+    """The places that differ, largest first, and the kinds of changes they amount to."""
+
+    places: tuple[Place, ...] = ()
+    kinds: frozenset[str] = frozenset()
+
+    @property
+    def area(self) -> float:
+        """The share of the part that both images show that differs, 0..1."""
+        return min(1.0, sum(place.area for place in self.places))
+
+    def boxes(self) -> list[list[float]]:
+        """Return the boxes of the places, for JSON."""
+        return [[round(side, 4) for side in place.box] for place in self.places]
+
+    @property
+    def text(self) -> str:
+        """The differences as text for people, or ""."""
+        if not self.places:
+            return ""
+        count = len(self.places)
+        share = f"{self.area:.1%}" if self.area >= 0.001 else "less than 0.1%"
+        return f"{count} {'place differs' if count == 1 else 'places differ'}, {share} of the area"
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Seen:
+    """What `_places` needs: maps of the frame, `[h, w]`."""
+
+    differs: np.ndarray  # bool
+    levels: np.ndarray  # int16, by which each pixel differs
+    query_edges: np.ndarray  # uint8, see `local_range`
+    candidate_edges: np.ndarray
+    inside: np.ndarray  # bool
+    is_drawing: bool
+
+
+@plain_opencv()
+def find_differences(
+    query: np.ndarray,
+    candidate: np.ndarray,
+    place: Sequence[float],
+    qualities: Sequence[int | None] = (),
+) -> Differences:
+    """Return what differs between two images that show the same picture.
+
+    Args:
+        query: uint8 `[h, w, 3]`, sRGB; its sides are at most `MOST_PX`.
+        candidate: the same.
+        place: how the query lies in the candidate, as `Verification.place`.
+        qualities: of the JPEG files, 1..100, or None for other formats.
+    """
+    threshold = _LUMA + _PER_QUALITY * max([0, *(_WORST_QUALITY - one for one in qualities if one is not None)])
+    try:
+        registration = Registration(query, candidate, np.array(place, np.float64).reshape(2, 3))
+    except ValueError:
+        return Differences()
+    pair = registration.images()
+    if _is_alike(pair):
+        return Differences()
+    registration.correct()
+    pair = registration.images()
+    if _is_alike(pair):
+        return Differences()
+    seen = _compared(pair, threshold)
+    return _judged(_places(seen, pair), seen.is_drawing)
+
+
+def _is_alike(pair: Registered) -> bool:
+    """Whether no pixel differs, even without a fit of sharpness and colors."""
+    if pair.inside.sum() < 64:
+        return True
+    ours, theirs = (cv2.cvtColor(side, cv2.COLOR_RGB2YCrCb) for side in (pair.query, pair.candidate))
+    more = cv2.subtract(_beyond(ours, theirs, 3), (_LUMA, _HUE, _HUE, 0))
+    more = cv2.bitwise_and(more, more, mask=_eroded(pair.inside).view(np.uint8))
+    return cv2.countNonZero(more.reshape(len(more), -1)) == 0
+
+
+def _compared(pair: Registered, threshold: int) -> _Seen:
+    core = _eroded(pair.inside)
+    ours, theirs = (cv2.cvtColor(side, cv2.COLOR_RGB2YCrCb) for side in _equally_sharp(pair, core))
+    ranges = [local_range(side[..., 0]) for side in (ours, theirs)]
+    fitted = fit_colors(theirs, ours, pair.inside, cv2.max(*ranges) < _MIXED)
+    a, b, tinted = (cv2.split(cv2.GaussianBlur(side, (3, 3), 0.6)) for side in (ours, fitted.image, fitted.tinted))
+    mask = core.view(np.uint8)
+    luma = cv2.bitwise_and(difference := _beyond(a[0], b[0], 3), difference, mask=mask)
+    chroma = cv2.max(*(_beyond(one, other, 5) for one, other in zip(a[1:], b[1:], strict=True)))
+    chroma = cv2.bitwise_and(chroma, chroma, mask=mask)
+    counts = np.cumsum(np.bincount(luma[core], minlength=256))
+    noise = int(np.searchsorted(counts, counts[-1] / 2))
+    differs = (luma > max(threshold, _MOST_NOISE * noise)) | (chroma > _CHROMA) | (_other_hue(a, tinted) & core)
+    edges = local_range(ours[..., 0]), local_range(fitted.image[..., 0])
+    num_flat = int(((cv2.max(*ranges) <= _FLAT) & pair.inside).sum())
+    is_drawing = num_flat >= _DRAWING * int(pair.inside.sum())
+    return _Seen(differs, cv2.add(luma, chroma, dtype=cv2.CV_16S), *edges, pair.inside, is_drawing)
+
+
+def _eroded(inside: np.ndarray) -> np.ndarray:
+    """Return a mask without what is within 2 px of the outside."""
+    return cv2.erode(inside.astype(np.uint8), np.ones((5, 5), np.uint8), borderValue=1).astype(bool)
+
+
+def _beyond(image: np.ndarray, other: np.ndarray, size: int) -> np.ndarray:
+    """Return by how many levels a pixel is beyond all within `size` px in the other image, in either direction."""
+    square = np.ones((size, size), np.uint8)
+    parts = []
+    for one, two in ((image, other), (other, image)):
+        parts += [cv2.subtract(one, cv2.dilate(two, square)), cv2.subtract(cv2.erode(two, square), one)]
+    return cv2.max(cv2.max(parts[0], parts[1]), cv2.max(parts[2], parts[3]))
+
+
+def _other_hue(ours: Sequence[np.ndarray], theirs: Sequence[np.ndarray]) -> np.ndarray:
+    """Return where both images, planes Y, Cr, Cb, have color, but of another hue: bool `[h, w]`."""
+    a, b, c, d = (plane.astype(np.float32) - 128 for plane in (*ours[1:], *theirs[1:]))
+    size, other_size, product = a * a + b * b, c * c + d * d, a * c + b * d  # integers below 2 ** 24: exact
+    other_hue = (product < 0) | (product * product < _COSINE**2 * size * other_size)
+    other_hue &= (cv2.min(size, other_size) >= _COLORED**2) & (cv2.max(cv2.absdiff(a, c), cv2.absdiff(b, d)) > _HUE)
+    return _eroded(other_hue)
+
+
+def _equally_sharp(pair: Registered, core: np.ndarray) -> list[np.ndarray]:
+    """Return both images, the sharper one blurred until it has no more fine detail than the other one."""
+    images = [pair.query, pair.candidate]
+    grays = [cv2.cvtColor(image, cv2.COLOR_RGB2GRAY) for image in images]
+    details = [_fine_detail(gray, core) for gray in grays]
+    sharper = 0 if details[0] > details[1] else 1
+    sigma = 0.0
+    for more in _SIGMAS:
+        if _fine_detail(cv2.GaussianBlur(grays[sharper], (0, 0), more), core) < min(details):
+            break
+        sigma = more
+    if sigma:
+        images[sharper] = cv2.GaussianBlur(images[sharper], (0, 0), sigma)
+    return images
+
+
+def _fine_detail(gray: np.ndarray, core: np.ndarray) -> float:
+    """Return the energy of the Laplacian, relative to the variance of the levels."""
+    mask = core.view(np.uint8)
+    mean, deviation = (float(one[0, 0]) for one in cv2.meanStdDev(cv2.Laplacian(gray, cv2.CV_16S), mask=mask))
+    return (mean * mean + deviation * deviation) / max(1.0, float(cv2.meanStdDev(gray, mask=mask)[1][0, 0]) ** 2)
+
+
+def _judged(places: Sequence[tuple[Place, int, bool]], is_drawing: bool) -> Differences:
+    """Return the differences; `places` come with the sum of levels, and whether they may be content."""
+    changed = sum(levels for place, levels, _ in places if place.kind != EXCHANGE)
+    content = sum(levels for place, levels, _ in places if place.kind == CONTENT)
+    if is_drawing:
+        content = sum(levels for place, levels, may_be in places if place.kind != EXCHANGE and may_be)
+    exchanged = sum(place.area for place, *_ in places if place.kind == EXCHANGE)
+    kinds = set()
+    if exchanged >= (_EXCHANGED_IN_DRAWING if is_drawing else _EXCHANGED):
+        kinds.add(EXCHANGE)
+    if changed:
+        kinds.add(CONTENT if content >= _CONTENT * changed else OVERLAY)
+    listed = [
+        dataclasses.replace(place, kind=CONTENT if may_be and CONTENT in kinds else OVERLAY)
+        if place.kind != EXCHANGE
+        else place
+        for place, _, may_be in places
+    ]
+    return Differences(tuple(sorted(listed, key=lambda one: -one.area)), frozenset(kinds))
+
+
+def _places(seen: _Seen, pair: Registered) -> list[tuple[Place, int, bool]]:
+    """Return the places that differ, each with the sum of its levels, and whether it may be content."""
+    height, width = seen.differs.shape
+    reach = max(3, round(max(width, height) * _JOINED)) | 1
+    square = np.ones((reach, reach), np.uint8)
+    joined = cv2.dilate(seen.differs.astype(np.uint8), square)
+    outline = _outline(cv2.erode(joined, square)) & seen.inside
+    outside = cv2.dilate((~seen.inside).astype(np.uint8), np.ones((7, 7), np.uint8)).astype(bool)
+    only_ours = cv2.subtract(seen.query_edges, seen.candidate_edges)
+    only_theirs = cv2.subtract(seen.candidate_edges, seen.query_edges)
+    ours, theirs = seen.query_edges >= _EDGE, seen.candidate_edges >= _EDGE
+    wide_ours, wide_theirs = (cv2.dilate(side.astype(np.uint8), np.ones((3, 3), np.uint8)) for side in (ours, theirs))
+    shared = (ours & (wide_theirs > 0)) | (theirs & (wide_ours > 0))
+    total = max(1, int(seen.inside.sum()))
+    count, labels, boxes, _ = cv2.connectedComponentsWithStats(joined, connectivity=8)
+    places = []
+    for label in range(1, count):
+        left, top, across, down, _ = boxes[label].tolist()
+        box = slice(top, top + down), slice(left, left + across)
+        mine = (labels[box] == label) & seen.inside[box]
+        hit = mine & seen.differs[box]
+        size, levels = int(hit.sum()), _sum(seen.levels[box], hit)
+        if size < _MIN_PIXELS or levels < _MIN_LEVELS:
+            continue
+        near = cv2.dilate(hit.astype(np.uint8), np.ones((5, 5), np.uint8)).astype(bool) & mine
+        either, both = near & (ours[box] | theirs[box]), near & shared[box]
+        agreeing = int(both.sum()) / max(1, int(either.sum()))
+        if levels < _FAINT * size and (size < _LARGE or 0.5 < agreeing < _SAME_OUTLINES):
+            continue
+        contour = mine & outline[box]
+        ratio, strength = _balance(_sum(only_ours[box], contour), _sum(only_theirs[box], contour), int(contour.sum()))
+        laid_over = _balance(_sum(only_ours[box], near), _sum(only_theirs[box], near), 1)[0] < _ONE_SIDED
+        laid_over |= strength > _CLEAR_OUTLINE and ratio < _ONE_SIDED_OUTLINE
+        at_border = min(left, top, width - left - across, height - top - down) <= reach
+        beyond = bool((mine & outside[box]).any())
+        strong = levels >= _STRONG * size
+        is_bar = at_border and (across >= _SPANS * width or down >= _SPANS * height)
+        may_be_content = strong and not (beyond or (is_bar if seen.is_drawing else at_border))
+        is_exchanged = agreeing >= _SAME_OUTLINES and size >= _LARGE
+        kind = EXCHANGE if is_exchanged else CONTENT if may_be_content and not laid_over else OVERLAY
+        corners = pair.to_query[:, :2] @ np.array([[left, left + across], [top, top + down]]) + pair.to_query[:, 2:]
+        low, high = np.clip(corners.min(axis=1), 0, 1).tolist(), np.clip(corners.max(axis=1), 0, 1).tolist()
+        places.append((Place((low[0], low[1], high[0], high[1]), size / total, kind), levels, may_be_content))
+    return places
+
+
+def _sum(values: np.ndarray, chosen: np.ndarray) -> int:
+    return int(values[chosen].sum(dtype=np.int64))
+
+
+def _balance(one: int, other: int, length: int) -> tuple[float, float]:
+    """Return the ratio of the lesser to the larger sum, 0..1, and the larger one per pixel."""
+    lesser, larger = sorted((one, other))
+    return lesser / max(1, larger), larger / max(1, length)
+
+
+def _outline(mask: np.ndarray) -> np.ndarray:
+    """Return the outlines of the parts of a mask, uint8, without those of their holes: bool, 5 px wide."""
+    padded = cv2.copyMakeBorder(mask, 1, 1, 1, 1, cv2.BORDER_CONSTANT, value=0)
+    height, width = padded.shape
+    cv2.floodFill(padded, np.zeros((height + 2, width + 2), np.uint8), (0, 0), 2)
+    filled = (padded[1:-1, 1:-1] != 2).astype(np.uint8)
+    square = np.ones((3, 3), np.uint8)
+    return (cv2.dilate(filled, square) - cv2.erode(filled, square)).astype(bool)

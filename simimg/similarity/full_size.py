@@ -1,0 +1,82 @@
+"""Images at the size at which copies are compared, and verifications with what differs there."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+from PIL import Image
+
+from simimg.similarity.copy_reasons import is_coverage
+from simimg.similarity.differences import MOST_PX, find_differences
+from simimg.similarity.edits import CONTENT, EXCHANGE
+from simimg.similarity.match_verification import SAME_PIXELS, Verification
+from simimg.similarity.transparency import background_of
+from tfrecords.convert.image.color import WHITE, contrasting
+
+Color = tuple[int, int, int]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class FullImage:
+    """An image whose longer side has at most `MOST_PX`.
+
+    Attributes:
+        pixels: uint8 `[h, w, 3]`, sRGB, upright, on `background`.
+        contrast: the same on the contrasting background; None if the image is opaque.
+        jpeg_quality: 1..100; None for other formats.
+    """
+
+    pixels: np.ndarray
+    contrast: np.ndarray | None = None
+    background: Color = WHITE
+    jpeg_quality: int | None = None
+
+    def on(self, color: Color) -> np.ndarray:
+        """Return the image on another background."""
+        if self.contrast is None:
+            return self.pixels
+        ends = [np.array(one, np.float32) for one in (self.background, contrasting(self.background))]
+        one, other = (side.astype(np.float32) for side in (self.pixels, self.contrast))
+        channel = int(np.abs(ends[0] - ends[1]).argmax())
+        seen = (one - other)[..., channel, None] / (ends[0] - ends[1])[channel]  # of the background
+        return np.rint(np.clip(one + seen * (np.array(color, np.float32) - ends[0]), 0, 255)).astype(np.uint8)
+
+
+def full_image(
+    image: Image.Image, contrast: Image.Image | None = None, background: Color = WHITE, quality: int | None = None
+) -> FullImage:
+    """Return an image, mode RGB, upright, at the size at which copies are compared; see `FullImage`."""
+    pixels, laid = (None if one is None else _reduced(one) for one in (image, contrast))
+    assert pixels is not None
+    return FullImage(pixels, laid, background, quality)
+
+
+def compared(found: Verification, query: FullImage, candidate: FullImage) -> Verification:
+    """Return a verification with what differs at full size, which is added to its reasons and edits.
+
+    Where content or a color was exchanged, the similarity is lower by the share of the area.
+    """
+    if SAME_PIXELS in found.reasons:
+        return found
+    color, qualities = background_of(found), (query.jpeg_quality, candidate.jpeg_quality)
+    ours, theirs = (image.pixels if color is None else image.on(color) for image in (query, candidate))
+    differs = find_differences(ours, theirs, found.place, qualities)
+    if not differs.places and query.contrast is not None and candidate.contrast is not None:
+        differs = find_differences(query.contrast, candidate.contrast, found.place, qualities)
+    # What the thumbnails showed is shown better at full size.
+    reasons = [reason for reason in found.reasons if not is_coverage(reason)]
+    if EXCHANGE in differs.kinds:
+        reasons.append(f"other colors in {differs.area:.0%} of the area")
+    if differs.kinds - {EXCHANGE}:
+        reasons.append(differs.text)
+    lost = differs.area if differs.kinds & {EXCHANGE, CONTENT} else 0.0
+    similarity = 0.5 + (found.similarity - 0.5) * (1 - lost)
+    edits = found.edits | differs.kinds
+    return dataclasses.replace(found, similarity=similarity, reasons=tuple(reasons), edits=edits, differs=differs)
+
+
+def _reduced(image: Image.Image) -> np.ndarray:
+    image = image.copy()
+    image.thumbnail((MOST_PX, MOST_PX), Image.Resampling.BICUBIC, reducing_gap=2.0)
+    return np.asarray(image)

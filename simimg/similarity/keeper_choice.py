@@ -1,0 +1,287 @@
+"""Chooses which image of a group of copies is kept, by rules in an order, and says which rule decided.
+
+Each rule leaves those images that are best by it, and the next rule chooses among them, so a rule that cannot tell two
+images apart decides nothing. Whatever the rules are, images of reference folders come first, and `best` comes last.
+It is this order:
+
+1. fewest visible edits, such as crops and text;
+2. most detail: an enlarged image has that of its original (`simimg.similarity.image_worth`);
+3. the camera's metadata;
+4. not made from another one that is as good: not enlarged, and not saved again, as JPEG or as PNG;
+5. lossless format, most pixels, highest JPEG quality, most bytes;
+6. the first path.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+import os
+from collections.abc import Callable, Iterable, Sequence
+from datetime import UTC, datetime
+from pathlib import Path, PurePosixPath
+
+from PIL import Image
+
+from simimg.errors import UsageError
+from simimg.similarity.fingerprint import is_lossless, jpeg_quality
+from simimg.similarity.image_table import IndexedImage
+from simimg.similarity.image_worth import (
+    COMPARABLE,
+    CameraFacts,
+    camera_facts,
+    gray_image,
+    has_more_detail,
+    is_saved_again,
+    jpeg_table,
+)
+from simimg.similarity.index_images import IndexImages
+from tfrecords.format.quarantine import Refusal
+
+KEEP_RULES = {
+    "best": "least edited, most detailed, with the camera's metadata",
+    "exif": "with the camera's metadata",
+    "largest": "most pixels",
+    "newest": "last modified",
+    "oldest": "first modified",
+    "shortest": "shortest path",
+}
+"""Names of rules, and what each one prefers; there is also `folder:NAME`."""
+
+_FOLDER = "folder:"
+
+_Reason = Callable[[int, int], str]  # of the image that is kept, and of one that is not
+_Rule = Callable[[list[int]], tuple[list[int], _Reason]]
+
+
+def check_keep(rules: Sequence[str], folder: Path | None) -> None:
+    """Raise UsageError for a rule that does not exist, or whose folder does not exist below that of the images."""
+    for rule in rules:
+        if rule.startswith(_FOLDER):
+            name = rule.removeprefix(_FOLDER)
+            inside = name and not PurePosixPath(name).is_absolute() and ".." not in PurePosixPath(name).parts
+            if not inside or (folder is not None and not (folder / name).is_dir()):
+                raise UsageError(f"--keep={rule}: there is no folder {name!r} below {folder or 'that of the images'}.")
+        elif rule not in KEEP_RULES:
+            raise UsageError(f"--keep={rule}: should be one of {', '.join(KEEP_RULES)}, or folder:NAME.")
+
+
+def choose_keeper(
+    images: IndexImages,
+    edits: dict[int, int],
+    *,
+    is_reference: Callable[[IndexedImage], bool],
+    is_decided: Callable[[IndexedImage], bool] = lambda image: False,
+    rules: Iterable[str] = (),
+) -> tuple[int, str]:
+    """Return the row of a group's image that is kept, and why.
+
+    Args:
+        images: the index.
+        edits: the number of visible edits of each row of the group.
+        is_reference: whether an image is kept in any case.
+        is_decided: whether somebody decided to keep it.
+        rules: see `KEEP_RULES`; they come before `best`.
+    """
+    group = _Group(images, edits, is_reference, is_decided)
+    left, why = sorted(edits), "the first of equally good files"
+    decided: tuple[list[int], list[int], _Reason] | None = None
+    for rule in (group.reference, group.decided, *(one for name in (*rules, "best") for one in group.named(name))):
+        best, reason = rule(left)
+        if len(best) < len(left):
+            decided = best, [row for row in left if row not in best], reason
+            left = best
+        if len(left) == 1:
+            break
+    if decided is not None:
+        why = decided[2](left[0], decided[1][0])
+    return left[0], why
+
+
+class _Group:
+    """The rules, for the images of one group. Files are read when a rule needs them."""
+
+    def __init__(
+        self,
+        images: IndexImages,
+        edits: dict[int, int],
+        is_reference: Callable[[IndexedImage], bool],
+        is_decided: Callable[[IndexedImage], bool],
+    ) -> None:
+        self._images, self._edits = images, edits
+        self._is_reference, self._is_decided = is_reference, is_decided
+        self._first = dict[str, int]()  # files with the same bytes are read once
+        self._enlarged = dict[int, int]()  # from the size of which image each row was enlarged
+        self._facts = functools.cache(lambda row: camera_facts(self._data(row)))
+        self._table = functools.cache(lambda row: jpeg_table(self._data(row)))
+        self._quality = functools.cache(lambda row: jpeg_quality(self._data(row)) or 0)
+        self._data = functools.lru_cache(maxsize=8)(self._read)
+        self._gray = functools.lru_cache(maxsize=2)(lambda row: gray_image(self._data(row)))
+
+    def named(self, name: str) -> Sequence[_Rule]:
+        """Return what a name of `KEEP_RULES` stands for."""
+        if name.startswith(_FOLDER):
+            return [self._in_folder(name.removeprefix(_FOLDER))]
+        rules: dict[str, Sequence[_Rule]] = {
+            "best": [
+                self._least_edited, self._most_detailed, self._with_metadata, self._not_made_from_another,
+                self._lossless, self._largest, self._highest_quality, self._most_bytes,
+            ],
+            "exif": [self._with_metadata],
+            "largest": [self._largest],
+            "newest": [lambda rows: self._by_time(rows, newest=True)],
+            "oldest": [lambda rows: self._by_time(rows, newest=False)],
+            "shortest": [self._shortest],
+        }  # fmt: skip
+        return rules[name]
+
+    def reference(self, rows: list[int]) -> tuple[list[int], _Reason]:
+        """Leave the images of reference folders."""
+        best = _best(rows, lambda row: self._is_reference(self._image(row)))
+        return best, lambda kept, other: "in a reference folder"
+
+    def decided(self, rows: list[int]) -> tuple[list[int], _Reason]:
+        """Leave the images that somebody decided to keep."""
+        best = _best(rows, lambda row: self._is_decided(self._image(row)))
+        return best, lambda kept, other: "as decided"
+
+    def _in_folder(self, folder: str) -> _Rule:
+        def rule(rows: list[int]) -> tuple[list[int], _Reason]:
+            best = _best(rows, lambda row: PurePosixPath(self._image(row).path).is_relative_to(folder))
+            return best, lambda kept, other: f"in the folder {folder}"
+
+        return rule
+
+    def _least_edited(self, rows: list[int]) -> tuple[list[int], _Reason]:
+        best = _best(rows, lambda row: -self._edits[row])
+        return best, lambda kept, other: "it has fewer edits" if self._edits[kept] else "nothing was done to it"
+
+    def _most_detailed(self, rows: list[int]) -> tuple[list[int], _Reason]:
+        detail = {row: self._side(row) for row in rows}  # of an enlarged image, that of its original
+        most = 0.0
+        for row in sorted(rows, key=lambda row: (-detail[row], row)):
+            if detail[row] < COMPARABLE * most:
+                break
+            smaller = [other for other in rows if self._side(other) < COMPARABLE * self._side(row)]
+            original = max(smaller, key=self._side, default=None)
+            if original is not None and not self._is_more_detailed(row, original):
+                self._enlarged[row] = original
+                detail[row] = self._side(original)
+            most = max(most, detail[row])
+        best = [row for row in rows if detail[row] >= COMPARABLE * most]
+        return best, self._why_detailed
+
+    def _why_detailed(self, kept: int, other: int) -> str:
+        if other in self._enlarged:
+            return f"more detail: {self._looks_enlarged(other)}"
+        return f"more detail: {self._size(kept)}, the other one {self._size(other)}"
+
+    def _looks_enlarged(self, row: int) -> str:
+        return f"the other one was enlarged from about {self._size(self._enlarged[row])}"
+
+    def _with_metadata(self, rows: list[int]) -> tuple[list[int], _Reason]:
+        def why(kept: int, other: int) -> str:
+            return self._of(kept).text + (", more of its metadata" if self._of(other).count else "")
+
+        return _best(rows, lambda row: self._of(row).count), why
+
+    def _not_made_from_another(self, rows: list[int]) -> tuple[list[int], _Reason]:
+        again = {row for row in rows if any(self._is_made_from(row, other) for other in rows if other != row)}
+        # Nobody enlarges the camera's files, but some are soft, and smaller copies keep their metadata.
+        again |= {row for row in rows if row in self._enlarged and not self._of(row).camera}
+        best = [row for row in rows if row not in again]
+
+        def why(kept: int, other: int) -> str:
+            if other in self._enlarged:
+                return f"as much detail: {self._looks_enlarged(other)}"
+            return f"the other one is a JPEG of about quality {self._quality(self._same(kept))} that was saved again"
+
+        return best or rows, why
+
+    def _lossless(self, rows: list[int]) -> tuple[list[int], _Reason]:
+        best = _best(rows, lambda row: is_lossless(self._data(self._same(row)))) if len(rows) > 1 else rows
+        return best, lambda kept, other: "as much detail, without loss"
+
+    def _largest(self, rows: list[int]) -> tuple[list[int], _Reason]:
+        best = _best(rows, lambda row: self._image(row).width * self._image(row).height)
+        return best, lambda kept, other: f"the most pixels, {self._size(kept)}"
+
+    def _highest_quality(self, rows: list[int]) -> tuple[list[int], _Reason]:
+        qualities = {row: self._quality(self._same(row)) for row in rows}
+        best = _best(rows, lambda row: qualities[row]) if all(qualities.values()) else rows
+        return best, lambda kept, other: f"as many pixels, a higher JPEG quality: about {qualities[kept]}"
+
+    def _most_bytes(self, rows: list[int]) -> tuple[list[int], _Reason]:
+        best = _best(rows, lambda row: self._image(row).num_bytes)
+        return best, lambda kept, other: f"as many pixels, more bytes: {self._image(kept).num_bytes:,}"
+
+    def _by_time(self, rows: list[int], *, newest: bool) -> tuple[list[int], _Reason]:
+        times = {row: _modified_ns(self._images.index.file_of(self._image(row).path)) for row in rows}
+        best = _best(rows, lambda row: times[row] if newest else -times[row]) if all(times.values()) else rows
+        name = "newest" if newest else "oldest"
+
+        def why(kept: int, other: int) -> str:
+            return f"the {name} file, of {datetime.fromtimestamp(times[kept] / 1e9, UTC):%Y-%m-%d %H:%M:%S} UTC"
+
+        return best, why
+
+    def _shortest(self, rows: list[int]) -> tuple[list[int], _Reason]:
+        return _best(rows, lambda row: -len(self._image(row).path)), lambda kept, other: "the shortest path"
+
+    def _is_more_detailed(self, row: int, than: int) -> bool:
+        gray, smaller = self._gray(row), self._gray(than)
+        return gray is None or smaller is None or has_more_detail(gray, smaller)
+
+    def _is_made_from(self, row: int, source: int) -> bool:
+        """Whether an image is a JPEG file of the group that was saved again, at a higher quality or without loss."""
+        row, source = self._same(row), self._same(source)
+        image, of_source = self._image(row), self._image(source)
+        table = self._table(source)
+        if table is None or row == source or (image.width, image.height) != (of_source.width, of_source.height):
+            return False
+        if self._quality(row):
+            if self._quality(row) <= self._quality(source):
+                return False
+        elif not is_lossless(self._data(row)):
+            return False
+        gray = self._gray(row)
+        return gray is not None and (self._is_equal(gray, source) or is_saved_again(gray, self._table(row), table))
+
+    def _is_equal(self, gray: Image.Image, other: int) -> bool:
+        their = self._gray(other)
+        return their is not None and gray.size == their.size and gray.tobytes() == their.tobytes()
+
+    def _image(self, row: int) -> IndexedImage:
+        return self._images.index.images[row]
+
+    def _side(self, row: int) -> float:
+        """Return the side of a square with as many pixels as the image."""
+        return math.sqrt(max(1, self._image(row).width * self._image(row).height))
+
+    def _size(self, row: int) -> str:
+        return f"{self._image(row).width} x {self._image(row).height}"
+
+    def _of(self, row: int) -> CameraFacts:
+        return self._facts(self._same(row))
+
+    def _same(self, row: int) -> int:
+        return self._first.setdefault(self._image(row).sha256, row)
+
+    def _read(self, row: int) -> bytes:
+        try:
+            return self._images.read(row)
+        except (OSError, Refusal):
+            return b""
+
+
+def _best(rows: list[int], worth: Callable[[int], float]) -> list[int]:
+    values = {row: worth(row) for row in rows}
+    most = max(values.values())
+    return [row for row in rows if values[row] == most]
+
+
+def _modified_ns(path: Path) -> int:
+    try:
+        return os.stat(path).st_mtime_ns
+    except OSError:
+        return 0

@@ -1,0 +1,153 @@
+"""What a plan leaves in its index's file of decisions: those that it contains, and which images it removed.
+
+Only a plan that was made with an index has a place for them: it names the folder of that index.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from simimg.errors import DataError, SearchIndexError, UsageError
+from simimg.similarity.decisions import (
+    REMOVED,
+    RETURNED,
+    THIS_ONE,
+    DecidedImage,
+    Decision,
+    Decisions,
+    read_decisions,
+    record,
+)
+from simimg.similarity.index_info import INFO_FILE
+from simimg.similarity.plan_file import Plan, PlannedFile, load_plan
+from simimg.similarity.quarantine_journal import Move
+from simimg.similarity.search_index import SearchIndex
+from tfrecords.convert.sources import printable
+
+
+def decisions_beside(plan: Plan) -> Decisions:
+    """Return the decisions in the folder of the plan's index, those of the plan included; none without an index.
+
+    Raises:
+        UsageError: the plan has decisions, and there is no index for them.
+        DataError: the file of decisions is damaged.
+    """
+    folder = _folder(plan)
+    if plan.decisions and folder is None:
+        where = "it names no index to keep them in"
+        if plan.index_dir is not None:
+            where = f"its index, {plan.index_dir}, is not there"
+        number = "a decision" if len(plan.decisions) == 1 else f"{len(plan.decisions):,} decisions"
+        raise UsageError(
+            f"{plan.path} has {number} about its groups, but {where}. "
+            'Make the plan with --index_dir=PATH, or write "index_dir" into it.'
+        )
+    decisions = Decisions() if folder is None else read_decisions(folder)
+    for decision in _new(plan, decisions):
+        decisions.add(decision)
+    return decisions
+
+
+def remember_decisions(plan: Plan) -> None:
+    """Store the decisions of a plan, unless they are known."""
+    folder = _folder(plan)
+    if folder is not None and plan.decisions:
+        record(folder, lambda decisions: _new(plan, decisions))
+
+
+def keep_decisions_of(path: Path, index_dir: Path | None) -> None:
+    """Store the decisions in a plan that is about to be replaced; of an index it names none, in `index_dir`.
+
+    Raises:
+        UsageError: it has decisions, and one is not valid, or there is no index.
+    """
+    with contextlib.suppress(DataError):  # there is no plan
+        plan = load_plan(path)
+        plan = dataclasses.replace(plan, index_dir=plan.index_dir or index_dir)
+        decisions_beside(plan)
+        remember_decisions(plan)
+
+
+def why_stays(file: PlannedFile, keeper: PlannedFile, decisions: Decisions) -> str:
+    """Return why a file that a plan removes shall stay, as was decided since the plan was made, or an empty text."""
+    if file.sha256 == keeper.sha256:
+        return ""
+    for decision in decisions.about(file.sha256, keeper.sha256):
+        if decision.decision == THIS_ONE and decision.images[0].sha256 != file.sha256:
+            return ""
+        when = f" on {decision.date}" if decision.time else ""
+        return f"it stays: {decision.decision!r} was decided{when} about it and {keeper.path}"
+    return ""
+
+
+def remember_removals(plan: Plan, moves: Iterable[Move], names: Sequence[str]) -> None:
+    """Store that files were moved away whose bytes are nowhere else in the index.
+
+    Args:
+        plan: whose files they are.
+        moves: all moves of its journal.
+        names: the files that were moved now; of the others, those that are known are not stored again.
+    """
+    folder = _folder(plan)
+    gone = _images(plan, [move for move in moves if move.is_moved and not move.is_undone])
+    if folder is None or not gone:
+        return
+    there = {group.keep.sha256 for group in plan.groups} | _checksums_there(folder, gone)
+    now = {printable(name) for name in names}
+    record(
+        folder,
+        lambda decisions: [
+            Decision(REMOVED, (image,))
+            for image in gone
+            if image.sha256 not in there and (image.path in now or image.sha256 not in decisions.removed)
+        ],
+    )
+
+
+def forget_removals(plan: Plan, moves: Iterable[Move]) -> None:
+    """Store that files were moved back."""
+    folder = _folder(plan)
+    back = _images(plan, moves)
+    if folder is not None and back:
+        record(
+            folder,
+            lambda decisions: [Decision(RETURNED, (image,)) for image in back if image.sha256 in decisions.removed],
+        )
+
+
+def _folder(plan: Plan) -> Path | None:
+    """Return the folder of the plan's index, if it is there."""
+    return plan.index_dir if plan.index_dir is not None and (plan.index_dir / INFO_FILE).is_file() else None
+
+
+def _new(plan: Plan, decisions: Decisions) -> list[Decision]:
+    """Return those decisions of a plan that say something new."""
+    new = []
+    for decision in plan.decisions:
+        known = decisions.of(decision.key)
+        first = [one.images[0].sha256 if one.decision == THIS_ONE else "" for one in (decision, known) if one]
+        if known is None or known.decision != decision.decision or len(set(first)) > 1:
+            new.append(decision)
+    return new
+
+
+def _images(plan: Plan, moves: Iterable[Move]) -> list[DecidedImage]:
+    checksums = {file.path: file.sha256 for file in plan.removals}
+    paths = [printable(move.path) for move in moves]
+    return [DecidedImage(checksums[path], path) for path in paths if path in checksums]
+
+
+def _checksums_there(folder: Path, images: Sequence[DecidedImage]) -> set[str]:
+    """Return the checksums of those images that are still in the indexed folder, under whatever name."""
+    try:
+        index = SearchIndex.open(folder)
+    except SearchIndexError:  # it is made again some time
+        return set()
+    wanted = list({image.sha256 for image in images})
+    rows = np.flatnonzero(np.isin(index.images.column("sha256").astype(str), wanted))
+    return {image.sha256 for image in index.images.rows(rows) if index.path_of(image).is_file()}

@@ -1,0 +1,209 @@
+"""Brings two images of the same picture into one frame, pixel on pixel, once it is known how one lies in the other.
+
+The finer image is warped onto the pixels of the coarser one. The map that keypoints found is off by a pixel or two of a
+large image, so it is corrected: each cell of the frame is shifted to where it fits best (Lucas and Kanade, "An
+Iterative Image Registration Technique with an Application to Stereo Vision", IJCAI 1981), and an affine map is fitted
+to the shifts that agree. What covers a part of one image moves some cells, but not the map.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+
+import cv2
+import numpy as np
+
+from simimg.similarity.affine import compose, determinant, fit, inverse, scaling, transform, translation
+
+_SNAP = 0.006  # share of a side; a whole image that is nearly in one of the eight positions is in it
+_CORRECT_PX = 512  # longer side at which the map is corrected
+_CELLS = 8  # per side of the frame
+_TEXTURE = 16.0  # root mean square of the slopes, in Sobel's units, that fixes where a cell belongs
+_MOST_SHIFT = 4.0  # px per round, at the size at which the map is corrected
+_CORRECTIONS = 4
+_AGREEING = (3.0, 1.5, 0.75, 0.75)  # px by which the shift of a cell may be off, in each round of the fit
+_MIN_CELLS = 6
+_CLOSER = 0.998  # a correction is kept if it reduces the error at least to this share
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Registered:
+    """Two images in one frame.
+
+    Attributes:
+        query: uint8 `[h, w, 3]`, sRGB.
+        candidate: uint8 `[h, w, 3]`, sRGB.
+        inside: bool `[h, w]`, where both are.
+        to_query: the map from px of the frame to the unit square of the query.
+    """
+
+    query: np.ndarray
+    candidate: np.ndarray
+    inside: np.ndarray
+    to_query: np.ndarray
+
+
+class Registration:
+    """The frame of two images, and how the finer one, `other`, lies in it.
+
+    Attributes:
+        base: the coarser image, cut to what the other one covers.
+        to_other: the map from px of the frame to px of the other image.
+    """
+
+    def __init__(self, query: np.ndarray, candidate: np.ndarray, place: np.ndarray) -> None:
+        """Take two images, uint8 `[h, w, 3]`, and the map from the query's unit square to the candidate's.
+
+        Raises:
+            ValueError: they have less than 8 px in common.
+        """
+        to_candidate = compose(scaling(*_size(candidate)), place, inverse(scaling(*_size(query))))
+        self._query_is_base = abs(determinant(to_candidate)) >= 1
+        base, self._other = (query, candidate) if self._query_is_base else (candidate, query)
+        to_other = to_candidate if self._query_is_base else inverse(to_candidate)
+        to_other = _snapped(to_other, _size(base), _size(self._other))
+        corners = transform(inverse(to_other), _corners(_size(self._other)))
+        left, top = np.maximum(0, np.floor(corners.min(axis=0) + 0.01)).astype(int).tolist()
+        right, bottom = np.minimum(_size(base), np.ceil(corners.max(axis=0) - 0.01)).astype(int).tolist()
+        if min(right - left, bottom - top) < 8:
+            raise ValueError("the images have less than 8 px in common")
+        self.base = np.ascontiguousarray(base[top:bottom, left:right])
+        self.to_other = compose(to_other, translation(left, top))
+        self._to_query = compose(inverse(scaling(*_size(query))), translation(left, top))
+        self._query_size = _size(query)
+
+    def images(self) -> Registered:
+        """Return both images in the frame."""
+        warped, inside = _warped(self._other, self.to_other, _size(self.base))
+        if self._query_is_base:
+            return Registered(self.base, warped, inside, self._to_query)
+        to_query = compose(inverse(scaling(*self._query_size)), self.to_other)
+        return Registered(warped, self.base, inside, to_query)
+
+    def correct(self) -> None:
+        """Correct the map, as far as this makes the images more alike."""
+        factor = min(1.0, _CORRECT_PX / max(_size(self.base)))
+        width, height = (max(16, round(side * factor)) for side in _size(self.base))
+        down = scaling(self.base.shape[1] / width, self.base.shape[0] / height)
+        small = cv2.resize(self.base, (width, height), interpolation=cv2.INTER_AREA) if factor < 1 else self.base
+        goal = _detail(small)
+        slopes = cv2.Sobel(goal, cv2.CV_16S, 1, 0), cv2.Sobel(goal, cv2.CV_16S, 0, 1)
+        tried, least = self.to_other, math.inf
+        for _ in range(_CORRECTIONS):
+            warped, inside = _warped(self._other, compose(tried, down), (width, height))
+            detail = _detail(warped)
+            inside = cv2.erode(inside.astype(np.uint8), np.ones((5, 5), np.uint8)).astype(bool)
+            gain = min(4.0, _strength(goal, inside) / max(1e-6, _strength(detail, inside)))
+            error = np.rint(detail * gain).astype(np.int16) - goal
+            total = int(np.minimum(np.abs(error[inside]), 24).sum(dtype=np.int64))
+            if total > _CLOSER * least:
+                break
+            self.to_other, least = tried, total
+            moved = _shifts(error, *slopes, inside)
+            if moved is None:
+                break
+            tried = compose(tried, down, moved, inverse(down))
+
+
+def _size(image: np.ndarray) -> tuple[int, int]:
+    return image.shape[1], image.shape[0]
+
+
+def _corners(size: tuple[int, int]) -> np.ndarray:
+    width, height = size
+    return np.array([[0, 0], [width, 0], [width, height], [0, height]], np.float64)
+
+
+def _snapped(to_other: np.ndarray, size: tuple[int, int], other: tuple[int, int]) -> np.ndarray:
+    """Return the map of one whole image onto the other in one of the eight positions, if it is nearly that."""
+    corners = _corners(size)
+    unit = transform(compose(scaling(1 / other[0], 1 / other[1]), to_other), corners)
+    nearest = np.rint(unit)
+    if float(np.abs(unit - nearest).max()) > _SNAP or len(np.unique(nearest, axis=0)) != 4:
+        return to_other
+    return fit(corners, nearest * np.array(other))
+
+
+def _warped(image: np.ndarray, matrix: np.ndarray, size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+    """Return an image under a map from px of the frame, smoothed to the frame's resolution, and where it is."""
+    turned = _turned(image, matrix, size)
+    if turned is not None:
+        return turned, np.ones(size[::-1], bool)
+    reduction = math.sqrt(abs(determinant(matrix)))
+    if reduction > 1.2:
+        image = cv2.GaussianBlur(image, (0, 0), 0.5 * math.sqrt(reduction**2 - 1))
+    # OpenCV's coordinates start at the center of a pixel, those of the frame at its corner.
+    full = compose(translation(-0.5, -0.5), matrix, translation(0.5, 0.5))
+    flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+    warped = cv2.warpAffine(image, full, size, flags=flags, borderMode=cv2.BORDER_REPLICATE)
+    there = cv2.warpAffine(np.full(image.shape[:2], 255, np.uint8), full, size, flags=flags, borderValue=0)
+    return warped, there > 250
+
+
+def _turned(image: np.ndarray, matrix: np.ndarray, size: tuple[int, int]) -> np.ndarray | None:
+    """Return the image in one of the eight positions, if the map is exactly that and the size is that of the frame."""
+    for transposed in (False, True):
+        turned = image.transpose(1, 0, 2) if transposed else image
+        linear = matrix[::-1, :2] if transposed else matrix[:, :2]
+        if _size(turned) == size and float(np.abs(np.abs(linear) - np.eye(2)).max()) < 1e-6:
+            along = [(-1 if linear[axis, axis] < 0 else 1) for axis in (1, 0)]
+            return np.ascontiguousarray(turned[:: along[0], :: along[1]])
+    return None
+
+
+def _detail(image: np.ndarray) -> np.ndarray:
+    """Return the luma without slow changes of brightness and without the finest noise, int16 `[h, w]`."""
+    gray = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY).astype(np.int16)
+    return cv2.subtract(cv2.GaussianBlur(gray, (3, 3), 0.8), cv2.blur(gray, (21, 21)))
+
+
+def _strength(detail: np.ndarray, inside: np.ndarray) -> float:
+    values = detail[inside].astype(np.int64)
+    return math.sqrt(int((values * values).sum()) / max(1, len(values)))
+
+
+def _shifts(error: np.ndarray, slope_x: np.ndarray, slope_y: np.ndarray, inside: np.ndarray) -> np.ndarray | None:
+    """Return the map of the frame onto itself that most cells agree on; None if too few cells have texture."""
+    height, width = error.shape
+    rows, columns = height // _CELLS, width // _CELLS
+    if min(rows, columns) < 4:
+        return None
+    cut = slice(0, rows * _CELLS), slice(0, columns * _CELLS)
+    e, x, y = (
+        np.where(inside[cut], side[cut], 0).astype(np.int32) for side in (np.clip(error, -60, 60), slope_x, slope_y)
+    )
+
+    def sums(products: np.ndarray) -> np.ndarray:  # of integers, so that their order does not matter
+        cells = products.reshape(_CELLS, rows, _CELLS, columns).sum(axis=(1, 3), dtype=np.int64)
+        return cells.astype(np.float64)
+
+    xx, xy, yy, xe, ye = (sums(product) for product in (x * x, x * y, y * y, x * e, y * e))
+    by = xx * yy - xy * xy
+    lesser = (xx + yy) / 2 - np.sqrt(np.maximum(0, (xx + yy) ** 2 / 4 - by))  # eigenvalue: texture in both directions
+    textured = lesser > rows * columns * _TEXTURE**2
+    if textured.sum() < _MIN_CELLS:
+        return None
+    by = np.where(textured, by, 1)
+    # Sobel's slopes are eight times those per pixel.
+    shift = np.stack([-8 * (yy * xe - xy * ye) / by, -8 * (xx * ye - xy * xe) / by], axis=-1)[textured]
+    shift = np.clip(shift, -_MOST_SHIFT, _MOST_SHIFT)
+    centers = np.stack(np.meshgrid((np.arange(_CELLS) + 0.5) * columns, (np.arange(_CELLS) + 0.5) * rows), axis=-1)
+    return _agreeing(centers[textured], shift)
+
+
+def _agreeing(centers: np.ndarray, shift: np.ndarray) -> np.ndarray:
+    """Return the affine map that moves the centers by their shifts, without those that do not agree."""
+    middle = np.median(shift, axis=0)
+    moved = translation(*middle.tolist())
+    error = np.abs(shift - middle).max(axis=1)
+    for tolerance in _AGREEING:
+        kept = error < tolerance
+        if kept.sum() < _MIN_CELLS:
+            break
+        fitted = fit(centers[kept], centers[kept] + shift[kept])
+        if abs(determinant(fitted) - 1) > 0.2:
+            break
+        moved = fitted
+        error = np.abs(transform(moved, centers) - centers - shift).max(axis=1)
+    return moved
