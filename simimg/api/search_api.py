@@ -230,12 +230,15 @@ def duplicates(
     """
     from simimg.similarity.copy_pairs import check_threshold
     from simimg.similarity.duplicate_groups import find_duplicates
+    from simimg.similarity.edits import COUNTED, EDITS, LABEL, PLANNED, edits_of
     from simimg.similarity.keeper_choice import check_keep
     from simimg.similarity.plan_file import is_reference, reference_dirs_of, write_plan
     from simimg.similarity.plan_memory import keep_decisions_of
     from simimg.similarity.search_index import SearchIndex
 
     check_threshold(threshold)
+    counted = edits_of("edits", edits, COUNTED)
+    planned = edits_of("plan_edits", plan_edits, PLANNED, (*EDITS, LABEL))
     rules = tuple(keep)
     check_keep(rules, None if image_dir is None else Path(image_dir))
     with ExitStack() as stack:

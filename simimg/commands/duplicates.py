@@ -162,7 +162,8 @@ def run(options: Options) -> Result:
     if options.plan is not None:
         quoted = shlex.quote(str(options.plan))
         lines.append(
-            f"plan: {options.plan} removes {len(planned):,}; `simimg apply --plan={quoted} --dry_run` shows what it does"
+            f"plan: {options.plan} removes {len(planned):,}; "
+            f"`simimg apply --plan={quoted} --dry_run` shows what it does"
         )
         if len(planned) < len(copies):
             lines.append(

@@ -34,6 +34,7 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
+from simimg.similarity.edits import COUNTED
 from simimg.similarity.embeddings import Embedder
 from simimg.similarity.projection import BY
 from simimg.similarity.search_index import SearchIndex
@@ -56,27 +57,34 @@ _FOREVER = "private, max-age=31536000, immutable"  # if the URL has the generati
 
 
 def create_app(
-    index: SearchIndex, embedder: Embedder, plan_path: Path, *, token: str, host: str = "127.0.0.1"
+    index: SearchIndex,
+    embedder: Embedder,
+    plan_path: Path,
+    *,
+    token: str,
+    host: str = "127.0.0.1",
+    edits: frozenset[str] = COUNTED,
 ) -> ASGIApp:
     """Return the application for an index, whose review reads and writes the plan of `simimg duplicates`.
 
-    Only requests that know `token` are answered. `host` is the one that the server is bound to.
+    `edits` are the kinds of edits that a copy may show, see `simimg.similarity.edits`. Only requests that know `token`
+    are answered. `host` is the one that the server is bound to.
 
     Raises:
         SearchIndexError: `embedder` did not make the index.
     """
-    return Guard(_Page(index, embedder, plan_path).application(), host, token)
+    return Guard(_Page(index, embedder, plan_path, edits).application(), host, token)
 
 
 class _Page:
     """The routes, and the state that they share."""
 
-    def __init__(self, index: SearchIndex, embedder: Embedder, plan_path: Path) -> None:
+    def __init__(self, index: SearchIndex, embedder: Embedder, plan_path: Path, edits: frozenset[str]) -> None:
         self.index = index
         self.thumbnails = Thumbnails(index)
         self.queries = QueryCache(embedder)
-        self.worker = SearchWorker(index, embedder)
-        self.review = Review(index, self.thumbnails.images, plan_path)
+        self.worker = SearchWorker(index, embedder, edits)
+        self.review = Review(index, self.thumbnails.images, plan_path, edits)
         self.map = BackgroundJob("map")
         self.static = _static_files()
         self.collection = json.dumps(_columns(index), ensure_ascii=False).encode()
@@ -156,9 +164,11 @@ class _Page:
         row, other = (self._row(request, name) for name in ("row", "with"))
         found = await self._decode(lambda: self.review.pair(row, other))
         if found is None:
-            return JSONResponse({"similarity": None, "reason": None, "place": None})
+            return JSONResponse({"similarity": None, "reason": None, "place": None, "differs": []})
         similarity = round(found.similarity, 4)
-        return JSONResponse({"similarity": similarity, "reason": found.text, "place": list(found.place)})
+        differs = [] if found.differs is None else found.differs.boxes()
+        values = {"similarity": similarity, "reason": found.text, "place": list(found.place), "differs": differs}
+        return JSONResponse(values)
 
     async def layout(self, request: Request) -> Response:
         if self.map.result is None:

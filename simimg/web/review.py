@@ -18,10 +18,11 @@ from simimg.errors import DataError, SimimgError, UsageError
 from simimg.similarity.decided_groups import returned_images, settled_members
 from simimg.similarity.decisions import Decisions, read_decisions
 from simimg.similarity.duplicate_groups import Duplicates, Group, Member, find_duplicates
+from simimg.similarity.edits import COUNTED, PLANNED
 from simimg.similarity.image_table import IndexedImage
 from simimg.similarity.index_images import IndexImages
 from simimg.similarity.match_verification import SAME_BYTES, Verification
-from simimg.similarity.plan_file import PlannedFile, is_reference, load_plan, write_plan
+from simimg.similarity.plan_file import PlannedFile, is_planned, is_reference, load_plan, write_plan
 from simimg.similarity.plan_memory import keep_decisions_of
 from simimg.similarity.search_index import SearchIndex
 from simimg.web.background_job import BackgroundJob
@@ -64,12 +65,15 @@ class _Found:
 class Review:
     """The groups of an index and one plan. Thread-safe."""
 
-    def __init__(self, index: SearchIndex, images: IndexImages, plan_path: Path) -> None:
+    def __init__(
+        self, index: SearchIndex, images: IndexImages, plan_path: Path, edits: frozenset[str] = COUNTED
+    ) -> None:
         self.job = BackgroundJob("duplicates")
         self._threshold = round(index.copy_threshold, 4)  # of the last search that was started, or to begin with
         self._index = index
         self._images = images
         self._path = plan_path
+        self._edits = edits
         self._starting, self._saving = threading.Lock(), threading.Lock()
 
     def start(self, threshold: float) -> None:
@@ -81,7 +85,9 @@ class Review:
 
         def search(progress: Callable[[int], object]) -> _Found:
             is_kept = self._planned().is_kept
-            found = find_duplicates(self._index, threshold=threshold, reference=is_kept, progress=progress)
+            found = find_duplicates(
+                self._index, threshold=threshold, edits=self._edits, reference=is_kept, progress=progress
+            )
             return _Found(threshold, found)
 
         with self._starting:
@@ -95,9 +101,9 @@ class Review:
         """Return the review as JSON values.
 
         A group has its members, the keeper first, and the rows to remove. Without a plan these are the removals that
-        `simimg duplicates` would write. With a plan they are those of the plan; a group that it lacks has none.
-        Found and planned groups that share an image are one group, so that all removals of the plan are there.
-        Images in reference folders are marked. `threshold` is that of the search which found the groups. What was
+        `simimg duplicates` would write; all other copies are questions. With a plan they are those of the plan; a group
+        that it lacks has none. Found and planned groups that share an image are one group, so that all removals of the
+        plan are there. Images in reference folders are marked. `threshold` is that of the search which found the groups. What was
         decided is left out; `num_left_out` counts the decisions that did so.
         """
         job = self.job.described()  # first, because its result is there before it is done
@@ -160,7 +166,8 @@ class Review:
         same = self._index.images[row].sha256 == self._index.images[other].sha256
         if same and not any(map(self._images.is_edited, (row, other))):
             return Verification(1.0, (SAME_BYTES,), 0)
-        return self._images.verify(row, other)
+        found = self._images.verify(row, other)
+        return None if found is None else self._images.compared(found, row, other)
 
     def _checked(self, values: Any) -> tuple[str, list[tuple[int, list[int]]]]:
         wrong = RequestError(422, "This is not a review: a version, and groups with a row to keep and rows to remove.")
@@ -276,12 +283,13 @@ def _joined(found: Sequence[Group], planned: Sequence[Group]) -> list[list[Membe
 
 def _group_values(members: Sequence[Member], plan: _Planned) -> dict[str, Any]:
     rows = [member.row for member in members]
-    keep, remove, planned = rows[0], rows[1:], not plan.version
+    keep, planned = rows[0], not plan.version
+    remove = [member.row for member in members[1:] if is_planned(member, PLANNED)]
     reference = {member.row for member in members if plan.is_kept(member.image)}
     stays = {member.row for member in members if member.stays}
     if stays and keep not in stays:  # what was decided since the search
         keep = next(row for row in rows if row in stays)
-        remove = [row for row in rows if row != keep]
+        remove = [row for row in (*remove, rows[0]) if row != keep]
     if plan.version:
         there = set(rows)
         groups = [group for group in plan.groups if group.keeper.row in there]

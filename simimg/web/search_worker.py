@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from simimg.similarity.edits import COUNTED
 from simimg.similarity.embeddings import Embedder
 from simimg.similarity.query_search import Finder, SearchResult
 from simimg.similarity.search_index import SearchIndex
@@ -24,10 +25,14 @@ from simimg.web.query_cache import CachedQuery
 class SearchWorker:
     """Searches an index in a thread of its own."""
 
-    def __init__(self, index: SearchIndex, embedder: Embedder) -> None:
-        """Take an index and its model; raises SearchIndexError if the model did not make the index."""
+    def __init__(self, index: SearchIndex, embedder: Embedder, edits: frozenset[str] = COUNTED) -> None:
+        """Take an index, its model, and the kinds of edits that a copy may show, see `simimg.similarity.edits`.
+
+        Raises:
+            SearchIndexError: the model did not make the index.
+        """
         # The page has its own threshold, which may be moved below the calibrated one.
-        self._finder = Finder(index, embedder, threshold=0.0)
+        self._finder = Finder(index, embedder, threshold=0.0, edits=edits)
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="search")
         self._columns = {name: index.images.column(name) for name in ("label", "split")}
 

@@ -2,7 +2,7 @@
 
 import { el, pathText } from "./dom.js";
 
-// pair(place) returns {query, match, place: six numbers or null or a promise of them, text, similarity, row}.
+// pair(place) returns {query, match, place: six numbers or null or a promise of them, differs: boxes, text, similarity, row}.
 export function openCompare({ start, count, pair, action, closed }) {
   let at = start, aligned = true, current = null;
   const under = el("img", { alt: "" }), over = el("img", { alt: "" });
@@ -10,7 +10,8 @@ export function openCompare({ start, count, pair, action, closed }) {
   const slider = el("input", { type: "range", min: "0", max: "100", value: "50", step: "1",
     "aria-label": "Share of the query that is shown, from the left", oninput: () => slide() });
   const names = el("div", { class: "names", "aria-hidden": "true" }, el("span", {}, ""), el("span", {}, ""));
-  const stage = el("div", { class: "stage" }, under, cut, line, names, slider);
+  const marks = el("div", { class: "marks", "aria-hidden": "true" });
+  const stage = el("div", { class: "stage" }, under, cut, marks, line, names, slider);
   const box = el("div", { class: "box" }, stage);
   const what = el("p", { class: "what", role: "status" }), left = el("p", { class: "about" }), right = el("p", { class: "about" });
   const alignedButton = el("button", { type: "button", class: "button", onclick: () => align() }, "Aligned", el("kbd", {}, "A"));
@@ -41,6 +42,14 @@ export function openCompare({ start, count, pair, action, closed }) {
       const [a, b, c, d, e, f] = current.laid;
       over.style.transform = `matrix(${a}, ${(d * h) / w}, ${(b * w) / h}, ${e}, ${c * w}, ${f * h})`;
     } else over.style.transform = "";
+    marks.style.transform = over.style.transform;
+    marks.classList.toggle("laid", laid);
+    marks.replaceChildren(...(current.differs ?? []).map(([left, top, right, bottom]) => {
+      const mark = el("i");
+      Object.assign(mark.style, { left: `${left * 100}%`, top: `${top * 100}%`,
+        width: `${(right - left) * 100}%`, height: `${(bottom - top) * 100}%` });
+      return mark;
+    }));
     alignedButton.hidden = !Array.isArray(current.laid);
     alignedButton.setAttribute("aria-pressed", laid);
   }
@@ -64,6 +73,7 @@ export function openCompare({ start, count, pair, action, closed }) {
       const found = await current.place.catch(() => null);
       if (current !== mine) return;
       current.laid = found?.place ?? null;
+      current.differs = found?.differs ?? [];
       if (found?.similarity) describe(found.similarity, found.reason);
       fit();
     }

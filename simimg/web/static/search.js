@@ -294,7 +294,7 @@ export class SearchView {
   }
 
   #matchTile(match, index) {
-    const { collection } = this, sure = this.#isSure(match), verified = match.reason !== null;
+    const { collection } = this, sure = this.#isSure(match), verified = match.copy;
     const similarity = match.similarity.toFixed(2);
     const name = [collection.path[match.row], `similarity ${similarity}`, match.reason, verified ? "copy" : "similar"];
     return el("button", { type: "button", class: `tile match${verified ? " verified" : ""}${sure ? " sure" : ""}`,
@@ -302,7 +302,7 @@ export class SearchView {
       onclick: () => this.#compare(match) },
       mount(collection, match.row),
       el("span", { class: "caption" },
-        el("span", { class: "what" }, el("b", {}, similarity), verified ? el("span", { class: "reason", title: match.reason }, match.reason) : null),
+        el("span", { class: "what" }, el("b", {}, similarity), match.reason ? el("span", { class: "reason", title: match.reason }, match.reason) : null),
         pathText(collection.path[match.row])));
   }
 
@@ -315,7 +315,7 @@ export class SearchView {
         return {
           query: { src: query.large, title: query.title, size: query.size, label: "query" },
           match: collection.side(one.row, "match"),
-          place: one.place, text: one.reason ?? "similar, not a copy", similarity: one.similarity, row: one.row,
+          place: one.place, differs: one.differs, text: one.copy ? one.reason : one.reason ? `not a copy: ${one.reason}` : "similar, not a copy", similarity: one.similarity, row: one.row,
         };
       },
       action: { text: "Search for this image", run: (pair) => { location.hash = `#/row/${pair.row}`; } },
