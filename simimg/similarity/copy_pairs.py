@@ -80,6 +80,7 @@ class PairExaminer:
         self._done: set[tuple[int, int]] = set()
         self._glanced: set[tuple[int, int]] = set()  # compared by their thumbnails alone
         self._explained: dict[tuple[int, int], Verification | None] = {}
+        self._seen: dict[tuple[int, int], Verification | None] = {}
 
     def examine_all(
         self, progress: Callable[[int], object], kinds: np.ndarray | None = None, *, by_hash: bool = False
@@ -156,11 +157,8 @@ class PairExaminer:
                     now.append(pair)
                 else:  # perhaps the pairs before it show that nothing differs
                     later.append(pair)
-            for pair, one in zip(
-                now,
-                self.executor.map(lambda at: self.images.compared(found[at], *self._directed(at)), now),
-                strict=True,
-            ):
+            compared = self.executor.map(lambda at: self.images.compared(found[at], *self._directed(at)), now)
+            for pair, one in zip(now, compared, strict=True):
                 if one.differs is not None and not one.differs.places:
                     self._alike.join(*pair)
                 yield pair, one
@@ -216,9 +214,7 @@ class PairExaminer:
     def explain(self, row: int, other: int) -> Verification | None:
         """Return the verification with `row` as the query, whichever row is smaller."""
         if (row, other) not in self._explained:
-            place = self._place(row, other)
-            found = None if place is None else self.images.verify_placed(row, other, place)
-            found = found or self.images.verify(row, other)
+            found = self._seen_as(row, other) or self.images.verify(row, other)
             if found is not None and found.differs is None:
                 alike = self._alike.are_joined(row, other)
                 found = (
@@ -229,10 +225,26 @@ class PairExaminer:
             self._explained[row, other] = found
         return self._explained[row, other]
 
-    def geometric_edits(self, row: int, other: int) -> list[str] | None:
-        """Return what the alignment of a row with another one shows; None if it is not known."""
+    def reasons_seen(self, row: int, other: int) -> Sequence[str] | None:
+        """Return what was done to a row, as far as thumbnails show it; None if its alignment is not known.
+
+        Of a pair that was not examined, but whose rows are copies of a third one, the alignment alone shows it.
+        """
+        if found := self._explained.get((row, other)):
+            return found.reasons
         place = self._place(row, other)
-        return None if place is None else self.images.geometric_edits(row, other, place)
+        if place is None:
+            return None
+        if self.copy(row, other) and (found := self._seen_as(row, other)):
+            return found.reasons
+        return self.images.geometric_edits(row, other, place)
+
+    def _seen_as(self, row: int, other: int) -> Verification | None:
+        """Return the verification of a pair whose alignment is known, by thumbnails."""
+        if (row, other) not in self._seen:
+            place = self._place(row, other)
+            self._seen[row, other] = None if place is None else self.images.verify_placed(row, other, place)
+        return self._seen[row, other]
 
     def _place(self, row: int, other: int) -> np.ndarray | None:
         """Return where a row lies in another one, see `Verification.place`, if both are copies of one image."""

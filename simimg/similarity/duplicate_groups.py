@@ -215,10 +215,6 @@ def _num_edits(examiner: PairExaminer, row: int, cluster: Sequence[int]) -> int:
     """
     counts = []
     for other in cluster[: _WITNESSES + 1]:
-        if other == row:
-            continue
-        found = examiner.explain(row, other) if examiner.copy(row, other) else None
-        reasons = examiner.geometric_edits(row, other) if found is None else found.reasons
-        if reasons is not None:
+        if other != row and (reasons := examiner.reasons_seen(row, other)) is not None:
             counts.append(sum(not reason.startswith((*HARMLESS, TRANSPARENT)) for reason in reasons))
     return int(np.median(counts)) if counts else 0

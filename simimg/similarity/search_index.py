@@ -34,7 +34,6 @@ import pyarrow as pa
 from simimg.errors import DataError, SearchIndexError, UsageError
 from simimg.inference.inference_engine import Engine
 from simimg.similarity.embeddings import Embedder, load_embedder
-from simimg.similarity.fingerprint_store import remove_fingerprints
 from simimg.similarity.image_table import ImageTable, IndexedImage
 from simimg.similarity.index_info import INFO_FILE, IndexInfo, all_of, locked_index, remove_thumbnails
 from simimg.similarity.nearest_neighbors import EXACT_UP_TO, Cells, build_cells, nearest, open_cells
@@ -135,9 +134,7 @@ def write_generation(
         ) from None
     for old in earlier:
         shutil.rmtree(_folder(index_dir, old), ignore_errors=True)
-    known = set(table.column("sha256"))
-    remove_thumbnails(index_dir, known)
-    remove_fingerprints(index_dir, known)
+    remove_thumbnails(index_dir, set(table.column("sha256")))
     return SearchIndex.open(index_dir)
 
 
