@@ -119,6 +119,8 @@ def verify(query: Fingerprint, candidate: Fingerprint, *, thorough: bool = True)
 @plain_opencv()
 def verify_placed(query: Fingerprint, candidate: Fingerprint, place: np.ndarray) -> Verification | None:
     """Do the same for images whose alignment is known, see `Verification.place`; it needs no keypoints."""
+    if _are_equal(query, candidate):
+        return Verification(1.0, (SAME_PIXELS,), 0)
     matrix, mirrored = _mirrored_back(place)
     return _compare(query, candidate, matrix, mirrored, _FEW_INLIERS, MIN_AGREEMENT)
 
@@ -138,15 +140,20 @@ def _mirrored_back(place: np.ndarray) -> tuple[np.ndarray, bool]:
     return compose(place, _MIRRORED) if mirrored else place, mirrored
 
 
-def _verify_in_position(query: Fingerprint, candidate: Fingerprint) -> Verification | None:
-    """Return the verification of images whose thumbnails agree closely in one of eight positions, without keypoints."""
+def _are_equal(query: Fingerprint, candidate: Fingerprint) -> bool:
+    """Whether all pixels of two upright images are equal; different thumbnails need not be checked."""
     ours, theirs = query.thumbnail, candidate.thumbnail
-    if (
+    return (
         query.size == candidate.size
         and ours.shape == theirs.shape
         and float(np.abs(ours.astype(np.int16) - theirs).mean()) < _EQUAL_MEAN
         and query.pixels_sha256 == candidate.pixels_sha256
-    ):
+    )
+
+
+def _verify_in_position(query: Fingerprint, candidate: Fingerprint) -> Verification | None:
+    """Return the verification of images whose thumbnails agree closely in one of eight positions, without keypoints."""
+    if _are_equal(query, candidate):
         return Verification(1.0, (SAME_PIXELS,), 0)
     found = match_position(query, candidate)
     if found is None:

@@ -17,7 +17,7 @@ from PIL import Image, ImageColor, ImageDraw, ImageFilter
 
 from simimg.image_files import thumbnail
 from simimg.similarity import query_search
-from simimg.similarity.copy_pairs import _hash_pairs
+from simimg.similarity.candidate_pairs import hash_pairs
 from simimg.similarity.duplicate_groups import find_duplicates
 from simimg.similarity.embeddings import Embedder
 from simimg.similarity.fingerprint import Fingerprint, fingerprint, jpeg_quality
@@ -248,7 +248,7 @@ def test_the_transparent_one_is_kept(tmp_path: Path) -> None:
 
 def test_their_hashes_alone_make_them_candidates(index: SearchIndex) -> None:
     paths = index.images.column("path")
-    pairs = {frozenset(paths[list(pair)]) for pair in _hash_pairs(index, np.arange(len(paths)))}
+    pairs = {frozenset(paths[list(pair)]) for pair in hash_pairs(index, np.arange(len(paths)))}
     assert {frozenset((f"token{seed}.png", f"token{seed}.jpg")) for seed in range(3)} <= pairs
     assert all(len(pair) == 2 for pair in pairs)  # an image whose two hashes are alike is no pair
 
