@@ -38,7 +38,8 @@ def index(
         image_dir: folder of images, searched at any depth; its top-level folders are the labels.
         index_dir: folder of the index, new or existing.
         dataset_dir: dataset to index instead of `image_dir`; with both, `image_dir` is where its files lie.
-        model: name of a shipped model, or the folder of a run.
+        model: name of a shipped model, the folder of a run, or an ONNX file (extra `onnx`) and what it does not say,
+            such as `model.onnx,size=224,range=imagenet`.
         precision: of the embeddings: `float32`; `bfloat16`, twice as fast on processors that have it, with the extra
             `fast`; or `auto`, that of the existing index or else float32.
         progress: called with the number of images done and the total.

@@ -37,8 +37,6 @@ class Options:
 def run(options: Options) -> Result:
     """Apply a plan, with a progress bar."""
     plan = load_plan(options.plan)
-    if plan.index_dir is not None and not plan.index_dir.is_dir():
-        note(f"{plan.index_dir}, the index of the plan, is not there, so removed files are not remembered")
     with progress_bar(len(plan.removals), "moving", unit="file") as bar:
         applied = apply_plan(plan, dry_run=options.dry_run, progress=bar.update)
     for path, reason in applied.sidecars:
@@ -62,5 +60,7 @@ def moved(moves: Applied) -> dict[str, Any]:
     """Note each file that was not moved, and return the files for JSON."""
     for path, reason in moves.skipped:
         note(f"not moved {path}: {reason}")
+    if moves.not_remembered:
+        note(f"which files were moved is not remembered: {moves.not_remembered}")
     skipped = [{"path": path, "reason": reason} for path, reason in moves.skipped]
     return {"moved": list(moves.moved), "num_bytes": moves.num_bytes, "skipped": skipped}

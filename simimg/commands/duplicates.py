@@ -47,7 +47,10 @@ from simimg.similarity.search_index import SearchIndex
 from tfrecords.convert.sources import SUFFIXES, walk
 from tfrecords.options import option
 
-JSON_KEYS = "groups num_images num_copies num_planned num_pairs_examined num_refused num_left_out returned threshold seconds plan report"
+JSON_KEYS = (
+    "groups num_images num_copies num_planned num_pairs_examined num_refused num_left_out returned "
+    "threshold seconds plan report"
+)
 
 _GROUPS_SHOWN = 20
 _MANY_FILES = 3000  # take more than some seconds
@@ -145,7 +148,8 @@ def run(options: Options) -> Result:
     if len(found.groups) > _GROUPS_SHOWN:
         lines.append(f"… and {len(found.groups) - _GROUPS_SHOWN:,} more groups; --json and --plan list all of them")
     lines.append(
-        f"{len(copies):,} of {len(index.images):,} images are copies of {len(found.groups):,} others, "
+        f"{len(copies):,} of {len(index.images):,} images are copies of {len(found.groups):,} "
+        f"{'other' if len(found.groups) == 1 else 'others'}, "
         f"{storage(sum(member.image.num_bytes for member in copies))} in all; {seconds:.0f} s"
     )
     lines += [one.text for one in found.returned[:_GROUPS_SHOWN]]
@@ -263,10 +267,10 @@ def _text(group: Group) -> str:
         f"  {member.similarity:.3f}  {member.image.path}  ({member.reason}){_remembered(member)}"
         for member in group.others
     ]
-    joined = [member.image.path for member in group.members if not member.remembered]
-    if joined and len(joined) < len(group.members) - 1:
-        more = f" and {len(joined) - 1:,} more" if len(joined) > 1 else ""
-        lines.append(f"  shown again, because {joined[0]}{more} joined the images that you decided about")
+    new = [member.image.path for member in group.members if not member.is_decided]
+    if new and len(new) < len(group.members):
+        more = f" and {len(new) - 1:,} more" if len(new) > 1 else ""
+        lines.append(f"  shown again, because {new[0]}{more} joined: nothing is decided about that yet")
     return "\n".join(lines)
 
 

@@ -1,8 +1,8 @@
 """Create or update a search index of images.
 
-Each image becomes an embedding, a vector of numbers, either by `lite0`, a pretrained network that needs no training,
-or by a model of your own. A second run embeds only new and changed files and drops removed ones; an interrupted run
-resumes. Files that cannot be decoded are skipped with a reason each, and the exit code is then 2.
+Each image becomes an embedding, a vector of numbers, by `lite0`, a pretrained network that needs no training, or by a
+model of your own or of others. A second run embeds only new and changed files and drops removed ones; an interrupted
+run resumes. Files that cannot be decoded are skipped with a reason each, and the exit code is then 2.
 
 Example: simimg index --image_dir=photos --index_dir=indexes/photos
 """
@@ -31,7 +31,9 @@ class Options:
     image_dir: Path | None = option("Image folder, searched at any depth; its top-level folders are the labels.", None)
     dataset_dir: Path | None = option("Dataset folder, instead of --image_dir; all splits are indexed.", None)
     model: str = option(
-        "Folder of a finished training run or of imported weights, or the name of a shipped model.", "lite0"
+        "Folder of a finished training run or of imported weights, the name of a shipped model, or an ONNX file (extra "
+        "`onnx`) and what it does not say, such as FILE.onnx,size=224,range=imagenet.",
+        "lite0",
     )
     index_dir: Path = option("Folder of the index; an existing index is updated.")
     precision: str = option(

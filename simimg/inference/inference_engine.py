@@ -1,7 +1,7 @@
 """Which arithmetic computes a network's output: the library, its version, its precision and the instruction set.
 
 Results are equal to the bit if the engine is the same. Between engines of one precision, the numbers of unit vectors
-differ by at most `MAX_DIFFERENCE`.
+differ by at most `MAX_DIFFERENCE`; for an ONNX file of 8-bit numbers, rounding can make more of a difference.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ class Engine:
     """The arithmetic of a network.
 
     Attributes:
-        library: `LiteRT`, `OpenVINO` or `TensorFlow`.
+        library: `LiteRT`, `OpenVINO`, `TensorFlow` or `ONNX Runtime`.
         version: of the library.
-        precision: one of `PRECISIONS`.
+        precision: one of `PRECISIONS`; for an ONNX file, float32 stands for whatever it computes in.
         instruction_set: of the processor, such as `avx2`; or `gpu`.
     """
 

@@ -4,6 +4,7 @@ a processor                            LiteRT, float32
 a GPU, and many images                 TensorFlow, float32, in large batches
 a processor, precision="bfloat16"      OpenVINO
 a network that LiteRT cannot run       TensorFlow, with a note
+an ONNX file                           ONNX Runtime
 """
 
 from __future__ import annotations
@@ -13,12 +14,14 @@ import functools
 import logging
 import threading
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 
 from simimg.errors import UsageError
 from simimg.inference.inference_engine import PRECISIONS, Engine, engine, may_have_gpu
 from simimg.inference.network_cache import NetworkFacts, converted_network
+from simimg.inference.onnx_contract import split_model
 from simimg.standard_error import captured_stderr
 
 MANY = 500
@@ -58,6 +61,11 @@ class OpenNetwork:
             return self.__dict__.get("_loaded") or self.load()
 
 
+def onnx_model(model: str) -> tuple[str, str] | None:
+    """Return the ONNX file that `model` names, and what is given behind it; None for a folder or a shipped model."""
+    return None if Path(model).is_dir() else split_model(model)
+
+
 def open_network(
     model: str,
     output: str,
@@ -68,17 +76,24 @@ def open_network(
     """Return a network for this machine.
 
     Args:
-        model: as of `simimg.inference.network_cache.converted_network`, like `output`.
+        model: as of `simimg.inference.network_cache.converted_network`, like `output`; or, for an embedding, an ONNX
+            file and what it does not say, see `simimg.inference.onnx_contract`.
         output: `embedding` or `probabilities`.
         precision: one of `simimg.inference.inference_engine.PRECISIONS`.
         many: whether there are enough images for a GPU to be worth the seconds that TensorFlow takes to start.
 
     Raises:
-        ModelError: the folder has no finished run, or the shipped weights are not installed.
-        UsageError: this machine cannot compute in that precision.
+        ModelError: the folder has no finished run, the shipped weights are not installed, or the ONNX file is unfit.
+        UsageError: this machine cannot compute in that precision, or an ONNX file needs more to be given.
     """
     if precision not in PRECISIONS:
         raise UsageError(f"precision={precision!r} should be one of {', '.join(PRECISIONS)}.")
+    if onnx := onnx_model(model):
+        if precision != "float32":
+            raise UsageError(f"--precision={precision}: an ONNX file has its own precision. Leave out --precision.")
+        from simimg.inference.onnx_network import open_onnx
+
+        return open_onnx(*onnx)
     if precision == "bfloat16":
         from simimg.inference.openvino_network import check_bfloat16
 

@@ -9,12 +9,12 @@
    3 whose embeddings are not unusually close are compared by their thumbnails alone. Pairs
    that were decided to be no copies (`simimg.similarity.decisions`) are left out.
 5. Each verified pair is compared at full size (`simimg.similarity.differences`). If it differs by edits that do not
-   count, it is no pair of copies. Two images that differ in nothing from a third one are not compared.
+   count, it is no pair of copies. Two images that differ in nothing from a third one are not compared, unless they
+   may be planned for removal.
 """
 
 from __future__ import annotations
 
-import dataclasses
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -26,9 +26,9 @@ from simimg.errors import UsageError
 from simimg.similarity.affine import compose, determinant, inverse
 from simimg.similarity.candidate_pairs import DisjointSets, at_least, background, hash_pairs, identical_rows
 from simimg.similarity.decisions import read_decisions
-from simimg.similarity.differences import Differences
-from simimg.similarity.edits import COUNTED
+from simimg.similarity.edits import COUNTED, PLANNED
 from simimg.similarity.fingerprint import Fingerprint
+from simimg.similarity.full_size import alike
 from simimg.similarity.index_images import IndexImages
 from simimg.similarity.match_verification import Verification
 from simimg.similarity.search_index import SearchIndex
@@ -151,9 +151,9 @@ class PairExaminer:
         while left:
             joined, now, later = self._alike.copy(), [], []
             for pair in left:
-                if self._alike.are_joined(*pair):
-                    yield pair, dataclasses.replace(found[pair], differs=Differences())
-                elif joined.join(*pair):
+                if self._are_alike(pair, found[pair]):
+                    yield pair, alike(found[pair])
+                elif joined.join(*pair) or found[pair].edits <= PLANNED:
                     now.append(pair)
                 else:  # perhaps the pairs before it show that nothing differs
                     later.append(pair)
@@ -163,6 +163,9 @@ class PairExaminer:
                     self._alike.join(*pair)
                 yield pair, one
             left = later
+
+    def _are_alike(self, pair: tuple[int, int], found: Verification) -> bool:
+        return self._alike.are_joined(*pair) and not found.edits <= PLANNED
 
     def _are_different(self, row: int, other: int) -> bool:
         """Whether it was decided that two rows are not copies."""
@@ -216,12 +219,8 @@ class PairExaminer:
         if (row, other) not in self._explained:
             found = self._seen_as(row, other) or self.images.verify(row, other)
             if found is not None and found.differs is None:
-                alike = self._alike.are_joined(row, other)
-                found = (
-                    dataclasses.replace(found, differs=Differences())
-                    if alike
-                    else self.images.compared(found, row, other)
-                )
+                known = self._are_alike((row, other), found)
+                found = alike(found) if known else self.images.compared(found, row, other)
             self._explained[row, other] = found
         return self._explained[row, other]
 

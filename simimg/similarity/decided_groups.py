@@ -106,7 +106,9 @@ def settled_members(members: Sequence[Member], decisions: Decisions) -> tuple[Se
             stays = protecting is not None or any(one.decision == NOT_COPIES for one in of.values())
         others = [(decision, paths[row]) for row, decision in of.items()]
         told = _told(member, others, () if protecting is None else (protecting,), decisions)
-        shown.append(dataclasses.replace(told, stays=stays))
+        may_go = not stays and with_keeper is not None
+        is_decided = bool(of) or protecting is not None
+        shown.append(dataclasses.replace(told, stays=stays, may_go=may_go, is_decided=is_decided))
     if left[0] is not members[0]:
         shown[0] = dataclasses.replace(shown[0], similarity=1.0, reason=_NEXT)
     return shown, keys
@@ -133,7 +135,7 @@ def _numbers(members: Sequence[Member], decisions: Decisions) -> dict[int, int]:
         if len(files) > 1:
             known = [image.path for decision in decisions.about(sha256) for image in decision.images]
             rank = {path: place for place, path in reversed(list(enumerate(known)))}
-            files.sort(key=lambda member: (rank.get(member.image.path, len(rank)), member.row))
+            files.sort(key=lambda member: (rank.get(member.image.path, len(known)), member.row))
         numbers.update({member.row: number for number, member in enumerate(files)})
     return numbers
 
@@ -195,4 +197,5 @@ def _told(
         texts.append(f"removed on {removal.date} as {removal.images[0].path}, and back")
     if not texts and not member.remembered:
         return member
-    return dataclasses.replace(member, remembered="; ".join(texts), stays=False)  # not what was decided earlier
+    # Nothing of what was decided earlier.
+    return dataclasses.replace(member, remembered="; ".join(texts), stays=False, may_go=False, is_decided=False)

@@ -26,6 +26,7 @@ import fcntl
 import json
 import os
 import re
+import threading
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import UTC, datetime
@@ -201,7 +202,9 @@ def record(index_dir: Path, change: Callable[[Decisions], Sequence[Decision]]) -
                     os.ftruncate(file.fileno(), size)  # the disk is full: no half of a line stays
                 raise
     except OSError as error:
-        raise UsageError(f"{path} cannot be written: {error.strerror or error}. Nothing was decided.") from None
+        raise UsageError(
+            f"{path} cannot be written: {error.strerror or error}. Make the folder writable, or free some disk space."
+        ) from None
     for event in events:
         decisions.add(event)
     return decisions
@@ -218,7 +221,7 @@ def check_decision(event: Decision) -> None:
 def _create(path: Path) -> None:
     """Write the header, unless another process does so first."""
     with contextlib.suppress(FileExistsError):
-        temporary = path.with_name(f".{path.name}-{os.getpid()}")
+        temporary = path.with_name(f".{path.name}-{os.getpid()}-{threading.get_ident()}")
         with atomic_file(temporary) as file:
             file.write(_line({"format": _FORMAT}))
         try:

@@ -36,8 +36,9 @@ class Member:
     """An image of a group: its row in the index, its similarity to the keeper, 0.5..1, and why it is a copy of it.
 
     The similarity of the keeper itself is 1, and its reason is why it is kept. `remembered` says what was decided about
-    it earlier, and that it was removed once; `stays` is whether no plan may remove it because of a decision. `edits`
-    are the kinds of edits by which it differs from the keeper, see `simimg.similarity.edits`.
+    it earlier, and that it was removed once. `is_decided` is whether something was decided about it, and `stays`
+    whether no plan may remove it because of that; `may_go` is whether the keeper was chosen instead of it.
+    `edits` are the kinds of edits by which it differs from the keeper, see `simimg.similarity.edits`.
     """
 
     row: int
@@ -47,6 +48,8 @@ class Member:
     remembered: str = ""
     stays: bool = False
     edits: frozenset[str] = frozenset()
+    may_go: bool = False
+    is_decided: bool = False
 
     @property
     def picture(self) -> IndexedImage:

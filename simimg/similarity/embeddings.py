@@ -11,7 +11,7 @@ from PIL import Image
 from simimg.errors import UsageError
 from simimg.image_files import BATCH_SIZE, options_of
 from simimg.inference.inference_engine import UNKNOWN, Engine
-from simimg.inference.network import Network, open_network
+from simimg.inference.network import Network, onnx_model, open_network
 from simimg.inference.network_cache import SHIPPED_MODELS
 from simimg.models.model_folder import load_run
 from tfrecords.convert.image.color import WHITE
@@ -25,7 +25,7 @@ class Embedder:
     """A model that computes embeddings, and how images are prepared for it.
 
     Attributes:
-        name: a shipped model's name, or the model folder.
+        name: a shipped model's name, the model folder, or the ONNX file with what is given behind its name.
         fingerprint: changes with the weights, so that an index is never searched with another model.
         image_size: side in px of the squares that the model takes.
         resize: how images become squares, see `tfrecords.convert.image.decoder.resize`.
@@ -77,24 +77,26 @@ def load_embedder(
     precision: str = "float32",
     many: bool = False,
 ) -> Embedder:
-    """Return the embedder of a name in `SHIPPED_MODELS`, or of the folder of a finished run or of imported weights.
+    """Return the embedder of a shipped model, an ONNX file, or the folder of a finished run or of imported weights.
 
     For the other arguments, see `simimg.inference.network.open_network`.
 
     Raises:
-        UsageError: `model` is neither, or this machine cannot compute in that precision.
-        ModelError: the folder has no finished run, or the shipped weights are not installed.
+        UsageError: `model` is none of them, the ONNX file does not say enough, or this machine cannot compute in that
+            precision.
+        ModelError: the folder has no finished run, the shipped weights are not installed, or the ONNX file is unfit.
     """
-    is_shipped, folder = model in SHIPPED_MODELS, Path(model)
-    if not is_shipped and not folder.is_dir():
+    has_folder, folder = model not in SHIPPED_MODELS and onnx_model(model) is None, Path(model)
+    if has_folder and not folder.is_dir():
         raise UsageError(
-            f"--model={model} is neither a folder of a trained model nor one of {', '.join(SHIPPED_MODELS)}."
+            f"--model={model} is neither a folder of a trained model nor a FILE.onnx nor one of "
+            f"{', '.join(SHIPPED_MODELS)}."
         )
-    options = None if is_shipped else options_of(load_run(folder))
+    options = options_of(load_run(folder)) if has_folder else None
     opened = open_network(model, "embedding", precision=precision, many=many)
     options = options or ImageOptions(image_size=opened.facts.image_size)
     return Embedder(
-        model if is_shipped else str(folder),
+        str(folder) if has_folder else model,
         opened.facts.fingerprint,
         dim=opened.facts.dim,
         network=opened,

@@ -56,6 +56,7 @@ class Applied:
         skipped: paths that were not moved, each with the reason.
         sidecars: paths of files that belong to an image which was moved, and stay, each with the reason.
         left: other files in the quarantine folder, because of which `undo_plan` left it.
+        not_remembered: why the index does not know what was moved, or empty.
     """
 
     moved: tuple[str, ...]
@@ -63,6 +64,7 @@ class Applied:
     skipped: tuple[tuple[str, str], ...]
     left: tuple[str, ...] = ()
     sidecars: tuple[tuple[str, str], ...] = ()
+    not_remembered: str = ""
 
 
 def apply_plan(plan: Plan, *, dry_run: bool, progress: _Progress = lambda num_files: None) -> Applied:
@@ -102,11 +104,10 @@ def apply_plan(plan: Plan, *, dry_run: bool, progress: _Progress = lambda num_fi
                 if not dry_run:
                     _quarantine(plan, Journal(plan), names)
                 moved += names
-        if not dry_run:
-            remember_removals(plan, _moves(plan), moved)
+        problem = "" if dry_run else remember_removals(plan, _moves(plan), moved)
         if not moved and not earlier and not dry_run:
             _remove_own(plan.quarantine_dir)
-    return Applied(tuple(map(printable, moved)), num_bytes, tuple(skipped), sidecars=tuple(staying))
+    return Applied(tuple(map(printable, moved)), num_bytes, tuple(skipped), (), tuple(staying), problem)
 
 
 def undo_plan(plan: Plan, *, progress: _Progress = lambda num_files: None) -> Applied:
@@ -119,7 +120,6 @@ def undo_plan(plan: Plan, *, progress: _Progress = lambda num_files: None) -> Ap
     if not (plan.quarantine_dir / QUARANTINE_JOURNAL).is_file():
         raise UsageError(f"{plan.path} was not applied: {plan.quarantine_dir / QUARANTINE_JOURNAL} does not exist.")
     _check_image_dir(plan)
-    decisions_beside(dataclasses.replace(plan, groups=()))  # before anything is moved: is their file readable?
     moved, skipped, num_bytes = [], [], 0
     back: list[Move] = []
     with _locked(plan):
@@ -137,9 +137,9 @@ def undo_plan(plan: Plan, *, progress: _Progress = lambda num_files: None) -> Ap
                 moved.append(printable(move.path))
                 back.append(move)
             progress(1)
-        forget_removals(plan, back)
+        problem = forget_removals(plan, back)
         left = () if skipped else _remove_own(plan.quarantine_dir)
-    return Applied(tuple(dict.fromkeys(moved)), num_bytes, tuple(skipped), left)
+    return Applied(tuple(dict.fromkeys(moved)), num_bytes, tuple(skipped), left, (), problem)
 
 
 def _moves(plan: Plan, *, undoing: bool = False) -> list[Move]:

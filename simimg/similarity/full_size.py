@@ -8,8 +8,8 @@ import numpy as np
 from PIL import Image
 
 from simimg.similarity.copy_reasons import is_coverage
-from simimg.similarity.differences import MOST_PX, find_differences
-from simimg.similarity.edits import CONTENT, EXCHANGE
+from simimg.similarity.differences import MOST_PX, Differences, find_differences
+from simimg.similarity.edits import CONTENT, EXCHANGE, OVERLAY
 from simimg.similarity.match_verification import SAME_PIXELS, Verification
 from simimg.similarity.transparency import background_of
 from tfrecords.convert.image.color import WHITE, contrasting
@@ -72,8 +72,14 @@ def compared(found: Verification, query: FullImage, candidate: FullImage) -> Ver
         reasons.append(differs.text)
     lost = differs.area if differs.kinds & {EXCHANGE, CONTENT} else 0.0
     similarity = 0.5 + (found.similarity - 0.5) * (1 - lost)
-    edits = found.edits | differs.kinds
+    edits = (found.edits - {OVERLAY}) | differs.kinds
     return dataclasses.replace(found, similarity=similarity, reasons=tuple(reasons), edits=edits, differs=differs)
+
+
+def alike(found: Verification) -> Verification:
+    """Return a verification of two images of which it is known that nothing differs at full size."""
+    reasons = tuple(reason for reason in found.reasons if not is_coverage(reason))
+    return dataclasses.replace(found, reasons=reasons, edits=found.edits - {OVERLAY}, differs=Differences())
 
 
 def _reduced(image: Image.Image) -> np.ndarray:

@@ -25,8 +25,8 @@ class IndexInfo:
 
     Attributes:
         generation: number of the current generation.
-        model: a shipped model's name, or a model folder.
-        model_fingerprint: changes with the weights.
+        model: a shipped model's name, a model folder, or an ONNX file with what was given behind its name.
+        model_fingerprint: changes with the weights; of an ONNX file, it begins with the SHA-256 of the file.
         image_size: side in px of the squares that were embedded.
         resize: how images became squares.
         num_images: number of rows.

@@ -253,12 +253,13 @@ def _engines(
     if not num_new or embedder.engine in old:
         return old if old != (_EARLIER,) else ()
     if old:
+        is_onnx = embedder.engine.library == "ONNX Runtime"
         _LOG.info(
-            "%s: what is new is embedded by %s, what was known is by %s; such vectors differ by at most %g",
+            "%s: what is new is embedded by %s, what was known is by %s; such vectors differ %s",
             index_dir,
             embedder.engine,
             old[-1],
-            MAX_DIFFERENCE,
+            "slightly, and by more if the network is quantized" if is_onnx else f"by at most {MAX_DIFFERENCE:g}",
         )
     return (*old, embedder.engine)
 

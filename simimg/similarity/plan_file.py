@@ -159,8 +159,8 @@ def write_plan(
 
 
 def is_planned(member: Member, edits: frozenset[str] | None) -> bool:
-    """Whether a copy is to be removed, not a question: it differs by these edits at most; None: by any."""
-    return edits is None or member.edits <= edits
+    """Whether a copy is to be removed, as decided or since it differs by these edits at most (None: by any)."""
+    return edits is None or member.may_go or member.edits <= edits
 
 
 def _described(member: Member) -> dict[str, Any]:
@@ -226,7 +226,7 @@ def _planned_group(path: Path, values: dict[str, Any]) -> PlannedGroup:
     if not decision:
         return PlannedGroup(keep, files)
     decided = (*files, *map(_planned_file, values.get("questions", ())))
-    group = PlannedGroup(keep, files if decision == THIS_ONE else (), decision, decided)
+    group = PlannedGroup(keep, decided if decision == THIS_ONE else (), decision, decided)
     try:
         if decision not in DECISIONS:
             raise ValueError(f"should be one of {', '.join(DECISIONS)}")

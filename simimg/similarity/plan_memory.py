@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
 
-from simimg.errors import DataError, SearchIndexError, UsageError
+from simimg.errors import DataError, SearchIndexError, SimimgError, UsageError
 from simimg.similarity.decisions import (
     REMOVED,
     RETURNED,
@@ -85,8 +85,8 @@ def why_stays(file: PlannedFile, keeper: PlannedFile, decisions: Decisions) -> s
     return ""
 
 
-def remember_removals(plan: Plan, moves: Iterable[Move], names: Sequence[str]) -> None:
-    """Store that files were moved away whose bytes are nowhere else in the index.
+def remember_removals(plan: Plan, moves: Iterable[Move], names: Sequence[str]) -> str:
+    """Store that files were moved away whose bytes are nowhere else in the index; return why it cannot, or "".
 
     Args:
         plan: whose files they are.
@@ -96,10 +96,10 @@ def remember_removals(plan: Plan, moves: Iterable[Move], names: Sequence[str]) -
     folder = _folder(plan)
     gone = _images(plan, [move for move in moves if move.is_moved and not move.is_undone])
     if folder is None or not gone:
-        return
+        return f"its index, {plan.index_dir}, is not there" if gone and plan.index_dir is not None else ""
     there = {group.keep.sha256 for group in plan.groups} | _checksums_there(folder, gone)
     now = {printable(name) for name in names}
-    record(
+    return _stored(
         folder,
         lambda decisions: [
             Decision(REMOVED, (image,))
@@ -109,15 +109,23 @@ def remember_removals(plan: Plan, moves: Iterable[Move], names: Sequence[str]) -
     )
 
 
-def forget_removals(plan: Plan, moves: Iterable[Move]) -> None:
-    """Store that files were moved back."""
+def forget_removals(plan: Plan, moves: Iterable[Move]) -> str:
+    """Store that files were moved back; return why it cannot, or "": nothing keeps files in quarantine."""
     folder = _folder(plan)
     back = _images(plan, moves)
-    if folder is not None and back:
-        record(
-            folder,
-            lambda decisions: [Decision(RETURNED, (image,)) for image in back if image.sha256 in decisions.removed],
-        )
+    if folder is None or not back:
+        return ""
+    return _stored(
+        folder, lambda decisions: [Decision(RETURNED, (image,)) for image in back if image.sha256 in decisions.removed]
+    )
+
+
+def _stored(folder: Path, change: Callable[[Decisions], Sequence[Decision]]) -> str:
+    try:
+        record(folder, change)
+    except SimimgError as error:
+        return str(error)
+    return ""
 
 
 def _folder(plan: Plan) -> Path | None:

@@ -86,7 +86,7 @@ class Registration:
         factor = min(1.0, _CORRECT_PX / max(_size(self.base)))
         width, height = (max(16, round(side * factor)) for side in _size(self.base))
         down = scaling(self.base.shape[1] / width, self.base.shape[0] / height)
-        small = cv2.resize(self.base, (width, height), interpolation=cv2.INTER_AREA) if factor < 1 else self.base
+        small = cv2.resize(self.base, (width, height), interpolation=cv2.INTER_AREA)
         goal = _detail(small)
         slopes = cv2.Sobel(goal, cv2.CV_16S, 1, 0), cv2.Sobel(goal, cv2.CV_16S, 0, 1)
         tried, least = self.to_other, math.inf

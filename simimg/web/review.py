@@ -103,8 +103,8 @@ class Review:
         A group has its members, the keeper first, and the rows to remove. Without a plan these are the removals that
         `simimg duplicates` would write; all other copies are questions. With a plan they are those of the plan; a group
         that it lacks has none. Found and planned groups that share an image are one group, so that all removals of the
-        plan are there. Images in reference folders are marked. `threshold` is that of the search which found the groups. What was
-        decided is left out; `num_left_out` counts the decisions that did so.
+        plan are there. Images in reference folders are marked. `threshold` is that of the search which found the
+        groups. What was decided is left out; `num_left_out` counts the decisions that did so.
         """
         job = self.job.described()  # first, because its result is there before it is done
         found: _Found | None = self.job.result
@@ -306,6 +306,7 @@ def _group_values(members: Sequence[Member], plan: _Planned) -> dict[str, Any]:
                 "reference": member.row in reference,
                 "remembered": member.remembered,
                 "stays": member.stays,
+                "is_decided": member.is_decided,
             }
             for member in members
         ],

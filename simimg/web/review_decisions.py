@@ -30,8 +30,8 @@ def store_decisions(index: SearchIndex, values: Any) -> dict[str, Any]:
     the group is its keeper.
 
     Returns:
-        `members`: the rows of the group that are still in question, each with what is `remembered` about it and whether
-        it `stays`; and `undo`: decisions that restore what counted before.
+        `members`: the rows of the group that are still in question, each with what is `remembered` about it, whether
+        that `is_decided` and whether it `stays`; and `undo`: decisions that restore what counted before.
 
     Raises:
         RequestError: the values are invalid, or the file of decisions cannot be read or written.
@@ -66,7 +66,10 @@ def store_decisions(index: SearchIndex, values: Any) -> dict[str, Any]:
         raise RequestError(409, str(error)) from None
     left, _ = settled_members([Member(row, image, 1.0, "") for row, image in group.items()], decisions)
     return {
-        "members": [{"row": one.row, "remembered": one.remembered, "stays": one.stays} for one in left],
+        "members": [
+            {"row": one.row, "remembered": one.remembered, "stays": one.stays, "is_decided": one.is_decided}
+            for one in left
+        ],
         "undo": undo,
     }
 

@@ -167,9 +167,10 @@ export class ReviewView {
     const group = this.data.groups[this.at], choice = this.choices[this.at];
     choice.seen = true;
     this.title.textContent = `Group ${(this.at + 1).toLocaleString("en")} of ${this.data.groups.length.toLocaleString("en")}`;
-    const removed = choice.remove.size;
+    const removed = choice.remove.size, fresh = group.members.filter((member) => !member.is_decided).length;
     this.note.textContent = `${count(group.members.length, "image")}, ${removed ? `${removed} to be removed` : "all kept"}`
-      + (choice.decided ? ` · decided: ${choice.decided}; U undoes it` : group.planned ? "" : " · not in the plan yet");
+      + (choice.decided ? ` · decided: ${choice.decided}; U undoes it` : fresh && fresh < group.members.length
+        ? ` · shown again, because ${count(fresh, "image")} joined` : group.planned ? "" : " · not in the plan yet");
     this.cards.classList.toggle("few", group.members.length < 4);
     this.cards.replaceChildren(...group.members.map((member, place) => this.#card(member, place, choice)));
     this.#drawSum();
@@ -360,7 +361,7 @@ export class ReviewView {
     const stored = this.deciding ? null : await this.#store(at, decisions);
     if (!stored) return;
     const left = new Map(stored.members.map((member) => [member.row, member]));
-    group.members = members.map((member) => ({ ...member, ...left.get(member.row) ?? { remembered: `decided: ${words}`, stays: true } }));
+    group.members = members.map((member) => ({ ...member, ...left.get(member.row) ?? { remembered: `decided: ${words}`, stays: true, is_decided: true } }));
     choice.decided = words;
     change(choice, group);
     for (const { row, stays } of group.members) if (stays) choice.remove.delete(row);

@@ -93,6 +93,21 @@ def test_decide_list_and_undo(folder: Path, simimg: Simimg, capsys: pytest.Captu
     assert "nothing is decided" in simimg("decide", "--index_dir=i", "--undo", code=1)
 
 
+def test_a_group_that_is_shown_again_says_why(
+    folder: Path, simimg: Simimg, scene: Scene, capsys: pytest.CaptureFixture[str]
+) -> None:
+    simimg("decide", "--index_dir=i", "--keep_all", "1.png", "1-small.png")
+    scene(1).resize((160, 120)).save(folder / "photos/1-tiny.png")
+    update()
+    capsys.readouterr()
+    assert main(["duplicates", "--index_dir=i", "--threshold=0.6"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("1.png  (kept: ")
+    assert lines[0].endswith(": all are kept]")
+    assert lines[1].endswith(": all are kept, so it stays]")
+    assert lines[3] == "  shown again, because 1-tiny.png joined: nothing is decided about that yet"
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
@@ -176,6 +191,23 @@ def test_a_plan_without_an_index_keeps_no_decisions(folder: Path, simimg: Simimg
     assert (folder / "photos/2-small.png").exists()
     edit_plan(lambda values: values.update(index_dir=str(folder / "gone")))
     assert f"its index, {folder / 'gone'}, is not there" in simimg("apply", "--plan=plan.json", code=1)
+
+
+def test_a_damaged_file_or_a_lost_index_keeps_nothing_in_quarantine(
+    folder: Path, simimg: Simimg, capsys: pytest.CaptureFixture[str]
+) -> None:
+    duplicates(simimg)
+    simimg("apply", "--plan=plan.json")
+    file = folder / "i" / DECISIONS_FILE
+    file.write_bytes(file.read_bytes()[:-9])
+    capsys.readouterr()
+    assert main(["undo", "--plan=plan.json"]) == 0
+    said = capsys.readouterr()
+    assert "2 files moved back" in said.out
+    assert f"which files were moved is not remembered: {file} is damaged in line 3: it is cut off" in said.err
+    shutil.rmtree(folder / "i")
+    assert main(["apply", "--plan=plan.json"]) == 0
+    assert f"is not remembered: its index, {folder / 'i'}, is not there" in capsys.readouterr().err
 
 
 def returned(simimg: Simimg) -> list[tuple[str, str]]:

@@ -379,6 +379,8 @@ def test_what_is_decided_is_not_shown_again(page: Page, index: SearchIndex) -> N
         page.find_copies()
         states = "return [...document.querySelectorAll('.card')].map((card) => card.className.split(' ')[1])"
         page.one(".card").click()
+        page.press(Keys.ENTER, "r")
+        page.until("document.querySelectorAll('.card.remove').length === 2")
         page.press("n")
         page.until("document.querySelector('.group .quiet').textContent.includes('decided: not copies')")
         assert page.run(states) == ["best", "remove", "keep"]  # the second one has the bytes of the best

@@ -80,7 +80,9 @@ def test_not_copies_is_said_of_each_pair(client: Any, row_of: Row) -> None:
     ]
 
 
-def test_a_chosen_one_is_the_best_next_time_and_an_undo_restores_what_counted(client: Any, index_dir: Path) -> None:
+def test_a_chosen_one_is_the_best_next_time_and_an_undo_restores_what_counted(
+    client: Any, index: SearchIndex, index_dir: Path
+) -> None:
     _, group = reviewed(client)["groups"]
     keep, other = rows(group)
     first = decide(client, "this one", other, keep).json()
@@ -94,18 +96,19 @@ def test_a_chosen_one_is_the_best_next_time_and_an_undo_restores_what_counted(cl
     assert second["undo"] == [{"decision": "this one", "rows": [other, keep]}]
     client.post("/api/decisions", json={"decisions": second["undo"], "group": [keep, other]})
     (counts,) = read_decisions(index_dir)
-    assert (counts.decision, counts.images[0].path) == ("this one", "dogs/1.jpg")
+    assert (counts.decision, counts.images[0].path) == ("this one", index.images[other].path)
     decide(client, "undone", keep, other)
     again = client.get("/api/review").json()["groups"][1]
     assert [(one["remembered"], one["stays"]) for one in again["members"]] == [("", False)] * 2
 
 
 def test_what_a_plan_removes_stays_after_a_decision(client: Any, row_of: Row) -> None:
-    first, _ = reviewed(client)["groups"]
-    saved = [{"keep": first["keep"], "remove": first["remove"]}]
+    reviewed(client)
+    removed = sorted([row_of("old/0-bytes.jpg"), row_of("old/0-mirrored.jpg")])
+    saved = [{"keep": row_of("cats/0.jpg"), "remove": removed}]
     assert client.put("/api/plan", json={"version": "", "groups": saved}).status_code == 200
     decide(client, "not copies", row_of("cats/0.jpg"), row_of("dogs/1.jpg"))  # of another group: changes nothing
-    assert client.get("/api/review").json()["groups"][0]["remove"] == first["remove"]
+    assert client.get("/api/review").json()["groups"][0]["remove"] == removed
     decide(client, "keep all", row_of("cats/0.jpg"), row_of("old/0-mirrored.jpg"))
     group = client.get("/api/review").json()["groups"][0]
     assert group["remove"] == [row_of("old/0-bytes.jpg")]
@@ -115,8 +118,10 @@ def test_what_a_plan_removes_stays_after_a_decision(client: Any, row_of: Row) ->
     }
 
 
-def test_a_decision_in_the_plan_is_stored_when_it_is_saved(client: Any, index_dir: Path, plan_path: Path) -> None:
-    groups = [{"keep": one["keep"], "remove": one["remove"]} for one in reviewed(client)["groups"]]
+def test_a_decision_in_the_plan_is_stored_when_it_is_saved(
+    client: Any, index_dir: Path, plan_path: Path, row_of: Row
+) -> None:
+    groups = [{"keep": row_of("cats/0.jpg"), "remove": [row_of("old/0-mirrored.jpg")]}]
     client.put("/api/plan", json={"version": "", "groups": groups})
     values = json.loads(plan_path.read_bytes())
     values["groups"][0]["decision"] = "keep all"
