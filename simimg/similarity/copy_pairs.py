@@ -279,7 +279,7 @@ def copies_among(
     executor: ThreadPoolExecutor,
     new: Fingerprint,
     embedding: np.ndarray,
-    phash: int,
+    hashes: tuple[int, int],
     among: np.ndarray | None = None,
 ) -> dict[int, float]:
     """Return the rows of an index that a new image is a copy of, with their similarities, by the steps 2 to 4 above.
@@ -291,7 +291,7 @@ def copies_among(
         executor: for the verifications.
         new: the image's fingerprint, as a candidate.
         embedding: `[network_dim]`, of the image as it is.
-        phash: its perceptual hash.
+        hashes: its perceptual hash, and that of the position that all eight share.
         among: bool `[num_images]`, the images that it may be a copy of; by default all.
     """
     index, found, done = images.index, dict[int, float](), set[int]()
@@ -305,10 +305,10 @@ def copies_among(
         found.update({row: copy.similarity for row, copy in zip(todo, verified, strict=True) if copy is not None})
         return sum(row in found for row in rows) > _GROUP // 2
 
-    if phash != NO_HASH:
-        hashes = index.images.hashes()
-        near = ((hashes != NO_HASH) & (np.bitwise_count(hashes ^ np.uint64(phash)) <= MAX_DISTANCE)).any(axis=0)
-        examine(np.flatnonzero(near if among is None else near & among).tolist())
+    known = index.images.hashes()
+    wanted = np.array([hashes[0], hashes[0], hashes[1]], np.uint64)[:, None]
+    near = (known != NO_HASH) & (wanted != NO_HASH) & (np.bitwise_count(known ^ wanted) <= MAX_DISTANCE)
+    examine(np.flatnonzero(near.any(axis=0) if among is None else near.any(axis=0) & among).tolist())
     vector = index.projections["copy"](embedding[None, None])
     nearest = index.nearest_vectors(vector, _NEIGHBORS, among=among)[1][0].tolist()
     for first in range(0, len(nearest), _GROUP):

@@ -85,16 +85,20 @@ class FingerprintStore:
 
     def __init__(self, index_dir: Path, max_bytes: int = _MAX_BYTES) -> None:
         """Take the folder of an index."""
+        self._connection: sqlite3.Connection | None = None
         self._path = index_dir / f"{_NAME}-{_versions()}.sqlite"
         self._max_bytes = max_bytes
         self._lock = threading.Lock()
         self._waiting: dict[str, bytes] = {}
         self._num_waiting_bytes = 0
-        self._connection: sqlite3.Connection | None = None
         if self._path.exists():
             with suppress(sqlite3.Error):
                 name = f"file:{quote(str(self._path.absolute()))}?mode=ro"
                 self._connection = sqlite3.connect(name, uri=True, check_same_thread=False, timeout=_TIMEOUT_S)
+
+    def __del__(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
 
     def thumbnail(self, key: str) -> StoredThumbnail | None:
         """Return a thumbnail, or None if there is none."""

@@ -25,10 +25,10 @@ def best_position(ours: np.ndarray, theirs: np.ndarray) -> tuple[float, int, boo
 
     The position follows: the number of quarter turns, as of `np.rot90`, and whether it was mirrored before.
     """
-    poses = [np.rot90(side, turns) for side in (ours, ours[:, ::-1]) for turns in range(4)]
-    values = [float((pose * theirs).mean()) for pose in poses]
+    poses = np.stack([np.rot90(side, turns) for side in (ours, ours[:, ::-1]) for turns in range(4)])
+    values = ordered_sum((poses * theirs).reshape(len(poses), -1)) / theirs.size
     best = int(np.argmax(values))
-    return values[best], best % 4, best >= 4
+    return float(values[best]), best % 4, best >= 4
 
 
 def match_position(query: Fingerprint, candidate: Fingerprint) -> tuple[int, bool, int] | None:
