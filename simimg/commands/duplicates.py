@@ -196,8 +196,9 @@ def _note_time(image_dir: Path, model: str) -> None:
         if pixels:
             embedder.embed(np.stack(pixels))
         seconds = time.perf_counter() - start
-    minutes = (1 + _COMPARING) * seconds * len(paths) / _SAMPLE / 60
-    note(f"{len(paths):,} images: this will take about {max(1, round(minutes)):,} minutes; --fast takes less")
+    minutes = max(1, round((1 + _COMPARING) * seconds * len(paths) / len(sample) / 60))
+    about = "1 minute" if minutes == 1 else f"{minutes:,} minutes"
+    note(f"{len(paths):,} images: this will take about {about}; --fast takes less")
 
 
 def _write_report(options: Options, report: Path, index: SearchIndex, found: Duplicates) -> None:
