@@ -174,10 +174,10 @@ class _Group:
     def _why_detailed(self, kept: int, other: int) -> str:
         if other in self._enlarged:
             return f"more detail: {self._looks_enlarged(other)}"
-        return f"more detail: {self._size(kept)}, the other one {self._size(other)}"
+        return f"more detail: {self._size(kept)}, the other one has {self._size(other)}"
 
     def _looks_enlarged(self, row: int) -> str:
-        return f"the other one was enlarged from about {self._size(self._enlarged[row])}"
+        return f"the other one looks enlarged from about {self._size(self._enlarged[row])}"
 
     def _with_metadata(self, rows: list[int]) -> tuple[list[int], _Reason]:
         def why(kept: int, other: int) -> str:
@@ -194,7 +194,7 @@ class _Group:
         def why(kept: int, other: int) -> str:
             if other in self._enlarged:
                 return f"as much detail: {self._looks_enlarged(other)}"
-            return f"the other one is a JPEG of about quality {self._quality(self._same(kept))} that was saved again"
+            return f"the other one is this JPEG of about quality {self._quality(self._same(kept))}, saved again"
 
         return best or rows, why
 

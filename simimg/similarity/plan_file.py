@@ -151,7 +151,9 @@ def write_plan(
                 (remove if is_planned(member, edits) else questions).append(_described(member))
         if remove or questions:
             described.append({"keep": keeper, "remove": remove} | ({"questions": questions} if questions else {}))
-    _add_sidecars(image_dir, [file for group in described for file in group["remove"]])
+    removed = [file for group in described for file in group["remove"]]
+    _add_sidecars(image_dir, removed)
+    _add_sidecars(image_dir, [file for group in described for file in group.get("questions", ())], removed)
     values: dict[str, Any] = {"format": _FORMAT, "image_dir": str(image_dir.resolve())}
     if index_dir is not None:
         values["index_dir"] = str(index_dir.resolve())
@@ -204,10 +206,13 @@ def _reference_dirs(values: dict[str, Any]) -> tuple[str, ...]:
     return tuple(PurePosixPath(folder).as_posix() for folder in folders)
 
 
-def _add_sidecars(image_dir: Path, removed: list[dict[str, Any]]) -> None:
-    """Add to each described file which sidecars go along with it, and which stay."""
-    by_name = {Path(unprintable(file["path"], image_dir)).as_posix(): file for file in removed}
-    for sidecar in sidecars_of(image_dir, by_name, by_name.__contains__):
+def _add_sidecars(image_dir: Path, files: list[dict[str, Any]], others: Sequence[dict[str, Any]] = ()) -> None:
+    """Add to each described file which sidecars go along with it, if it and some others go, and which stay."""
+    by_name, gone = (
+        {Path(unprintable(file["path"], image_dir)).as_posix(): file for file in some}
+        for some in (files, (*files, *others))
+    )
+    for sidecar in sidecars_of(image_dir, by_name, gone.__contains__):
         file, path = by_name[sidecar.image], printable(sidecar.path)
         why = sidecar.stays
         try:

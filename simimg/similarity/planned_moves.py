@@ -9,6 +9,7 @@ stay, and so does what lies behind a linked folder, and a file that a link leads
 from __future__ import annotations
 
 import dataclasses
+import functools
 import os
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
@@ -97,7 +98,7 @@ def choose_sidecars(
         is_there = os.path.lexists(plan.image_dir / move.path) or not os.path.lexists(plan.quarantine_dir / move.to)
         if printable(move.path) in removed and not is_there:
             gone.add(move.path)
-    links = _links(plan.image_dir) if gone else {}
+    links = functools.cache(lambda: _links(plan.image_dir))  # which takes a while, and there may be no sidecars
     chosen: set[str] = set()
     for sidecar in list(sidecars_of(plan.image_dir, sorted(gone), gone.__contains__)):
         path = plan.image_dir / sidecar.path
@@ -107,7 +108,7 @@ def choose_sidecars(
             staying.append((printable(sidecar.path), sidecar.stays or "the plan does not list it"))
         elif not has_bytes(path, file.sha256):
             skipped.append((file.path, "it was changed since the plan was made"))
-        elif reason := outside_folder(plan, sidecar.path) or _leading_to(path, sidecar.path, links, chosen):
+        elif reason := outside_folder(plan, sidecar.path) or _leading_to(path, sidecar.path, links(), chosen):
             skipped.append((file.path, reason))
         else:
             chosen.add(sidecar.path)

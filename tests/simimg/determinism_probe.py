@@ -228,6 +228,7 @@ def verified(folder: Path) -> Iterator[tuple[str, str]]:
     pairs = [verify(one, other) for one in examined for other in examined]
     assert sum(pair is not None for pair in pairs) > 20
     yield "verified", digest(pairs)
+    yield "worth", digest(*worth(paths))
     index = SearchIndex.open(folder / "index")
     yield "duplicates", digest(find_duplicates(index, threshold=0.8))
     finder = Finder(index, embedder(), threshold=0.5)
@@ -236,6 +237,21 @@ def verified(folder: Path) -> Iterator[tuple[str, str]]:
     queries = [make_query("copy", copy, embedder()) for copy in copies]
     yield "calibration", digest(*map(np.asarray, copies), [finder.find(query, 5) for query in queries])
     finder.close()
+
+
+def worth(paths: list[Path]) -> Iterator[Any]:
+    """What decides which copy is kept: spectra, coefficients, and the answers by them."""
+    from simimg.similarity import image_worth as module
+
+    for path in paths:
+        data = path.read_bytes()
+        gray, table = module.gray_image(data), module.jpeg_table(data)
+        assert gray is not None
+        yield module._spectrum(gray)
+        yield module._coefficients(gray)
+        yield module.has_more_detail(gray, gray.resize((gray.width // 2, gray.height // 2)))
+        if table is not None:
+            yield module.is_saved_again(gray, None, table)
 
 
 def bounded(folder: Path) -> Iterator[tuple[str, Any]]:

@@ -572,7 +572,7 @@ def other_value(name: str, field: dataclasses.Field[Any], kind: Any) -> Any:
         int: 7,
         float: {"min_jpeg_quality": 25.0, "threshold": 0.75}.get(field.name, 0.25),
         str: TEXTS.get((name, field.name), "other"),
-        tuple[str, ...]: ("one", "two"),
+        tuple[str, ...]: ("oldest", "exif") if field.name == "keep" else ("one", "two"),
     }
     return values[kind]
 

@@ -151,8 +151,8 @@ def measure_retrieval(
         square = query.views[:1]
         among = np.arange(len(index.images)) != row if is_distractor else None
         (embedding,) = embedder.embed(square)
-        hashes = int(perceptual_hashes(square)[0]), int(position_hashes(square)[0])
-        pairs = copies_among(images, executor, as_file, embedding, hashes, among)
+        own_hashes = int(perceptual_hashes(square)[0]), int(position_hashes(square)[0])
+        pairs = copies_among(images, executor, as_file, embedding, own_hashes, among)
         scored["pairs"] += [(pairs[other], other == row) for other in pairs if other not in twice]
         progress(1)
         if is_distractor:

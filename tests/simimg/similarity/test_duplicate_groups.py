@@ -59,18 +59,29 @@ def described(index: SearchIndex, **options) -> dict[str, dict[str, str]]:  # ty
 
 def test_groups_keepers_and_reasons(index: SearchIndex) -> None:
     assert described(index) == {
-        "old/0-pixels.png": {
-            "old/0-pixels.png": "as many pixels, without loss",
-            "0.jpg": "the same pixels",
-            "old/0-bytes.jpg": "the same pixels",
+        "0.jpg": {
+            "0.jpg": "the other one is this JPEG of about quality 95, saved again",
+            "old/0-bytes.jpg": "the same bytes",
+            "old/0-pixels.png": "the same pixels",
             "old/0-mirrored.jpg": "mirrored, JPEG about quality 60",
         },
-        "old/1-large.jpg": {
-            "old/1-large.jpg": "the most pixels, 640 x 480",
-            "1.jpg": "resized to 50%",
-            "old/1-crop.jpg": "cropped to 73% of its area, resized to 50%",
+        "1.jpg": {
+            "1.jpg": "as much detail: the other one looks enlarged from about 320 x 240",
+            "old/1-large.jpg": "resized to 200%, JPEG about quality 75",
+            "old/1-crop.jpg": "cropped to 73% of its area, JPEG about quality 75",
         },
     }
+
+
+def test_rules_decide_before_the_default_order(index: SearchIndex) -> None:
+    def kept(*rules: str) -> list[tuple[str, str]]:
+        found = described(index, keep=rules)
+        return [(path, members[path]) for path, members in found.items()]
+
+    assert kept("largest")[1] == ("old/1-large.jpg", "the most pixels, 640 x 480")
+    assert kept("shortest") == [("0.jpg", "the shortest path"), ("1.jpg", "the shortest path")]
+    assert {reason for _, reason in kept("folder:new", "folder:old", "shortest")} == {"the shortest path"}
+    assert [path for path, _ in kept("folder:old", "largest")] == ["old/0-bytes.jpg", "old/1-large.jpg"]
 
 
 def test_a_reference_folder_is_kept(index: SearchIndex) -> None:
@@ -129,7 +140,8 @@ def planned(folder: Path, tmp_path: Path) -> Path:
     """A copy of the folder, and a plan for it."""
     shutil.copytree(folder, tmp_path / "photos")
     arguments = [f"--image_dir={tmp_path / 'photos'}", f"--index_dir={tmp_path / 'i'}", f"--plan={tmp_path / 'p.json'}"]
-    assert main(["duplicates", *arguments, "--threshold=0.6", f"--report={tmp_path / 'copies.html'}"]) == 0
+    arguments += ["--threshold=0.6", "--plan_edits=all", f"--report={tmp_path / 'copies.html'}"]
+    assert main(["duplicates", *arguments]) == 0
     return tmp_path / "p.json"
 
 
@@ -145,7 +157,7 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-REMOVED = {"0.jpg", "old/0-bytes.jpg", "old/0-mirrored.jpg", "1.jpg", "old/1-crop.jpg"}
+REMOVED = {f"old/{name}" for name in ("0-bytes.jpg", "0-mirrored.jpg", "0-pixels.png", "1-crop.jpg", "1-large.jpg")}
 
 
 def test_apply_and_undo(planned: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -163,6 +175,21 @@ def test_apply_and_undo(planned: Path, capsys: pytest.CaptureFixture[str]) -> No
     assert contents(photos) == before
     assert not (planned.parent / "p-quarantine").exists()
     assert main(["undo", f"--plan={planned}"]) == 1
+
+
+def test_sidecars_of_a_question_go_along_if_it_is_moved_to_the_removals(planned: Path) -> None:
+    photos = planned.parent / "photos"
+    for name in ("1-crop.jpg.xmp", "1-crop.json"):
+        (photos / "old" / name).write_text("{}")
+    arguments = [f"--image_dir={photos}", f"--index_dir={planned.parent / 'i'}", f"--plan={planned}"]
+    main(["duplicates", *arguments, "--threshold=0.6"])  # sidecars are no images
+    values = json.loads(planned.read_text())
+    group = next(group for group in values["groups"] if group["keep"]["path"] == "1.jpg")
+    (question,) = group.pop("questions")
+    group["remove"].append(question)
+    planned.write_text(json.dumps(values))
+    moved = apply_plan(load_plan(planned), dry_run=True).moved
+    assert {"old/1-crop.jpg", "old/1-crop.jpg.xmp", "old/1-crop.json"} < set(moved)
 
 
 def test_reference_folders_are_never_touched(folder: Path, tmp_path: Path) -> None:
@@ -185,11 +212,11 @@ def test_a_lossy_file_is_not_kept_as_one_without_loss(tmp_path: Path, scene: Sce
         (3, "again.tif", {"compression": "tiff_lzw"}),
     ):
         scene(seed).save(photos / f"{seed}.jpg", quality=95)
-        Image.open(photos / f"{seed}.jpg").save(photos / f"{seed}-{name}", **options)
+        scene(seed).save(photos / f"{seed}-{name}", **options)
     assert main(["index", f"--image_dir={photos}", f"--index_dir={tmp_path / 'i'}"]) == 0
     kept = {path: found[path] for path, found in described(SearchIndex.open(tmp_path / "i")).items()}
     assert set(kept) == {"0.jpg", "1-again.webp", "2.jpg", "3-again.tif"}
-    assert kept["1-again.webp"] == kept["3-again.tif"] == "as many pixels, without loss"
+    assert kept["1-again.webp"] == kept["3-again.tif"] == "as much detail, without loss"
 
 
 @pytest.mark.parametrize(
@@ -221,23 +248,23 @@ def test_the_bytes_tell_whether_a_format_loses_pixels(
 
 def test_what_was_changed_since_is_left(planned: Path) -> None:
     photos = planned.parent / "photos"
-    (photos / "0.jpg").write_bytes(b"edited since")
-    (photos / "old" / "1-large.jpg").unlink()  # a keeper
+    (photos / "old" / "0-pixels.png").write_bytes(b"edited since")
+    (photos / "1.jpg").unlink()  # a keeper
     applied = apply_plan(load_plan(planned), dry_run=False)
     assert set(applied.moved) == {"old/0-bytes.jpg", "old/0-mirrored.jpg"}
-    assert {path for path, _ in applied.skipped} == {"0.jpg", "1.jpg", "old/1-crop.jpg"}
-    assert (photos / "0.jpg").read_bytes() == b"edited since"
+    assert {path for path, _ in applied.skipped} == {"old/0-pixels.png", "old/1-large.jpg", "old/1-crop.jpg"}
+    assert (photos / "old" / "0-pixels.png").read_bytes() == b"edited since"
 
 
 def test_undo_overwrites_nothing(planned: Path) -> None:
     photos = planned.parent / "photos"
     apply_plan(load_plan(planned), dry_run=False)
-    (photos / "0.jpg").write_bytes(b"another")
+    (photos / "old" / "0-pixels.png").write_bytes(b"another")
     undone = undo_plan(load_plan(planned))
-    assert [path for path, _ in undone.skipped] == ["0.jpg"]
-    assert set(undone.moved) == REMOVED - {"0.jpg"}
-    assert (photos / "0.jpg").read_bytes() == b"another"
-    assert (planned.parent / "p-quarantine" / "files" / "0.jpg").exists()
+    assert [path for path, _ in undone.skipped] == ["old/0-pixels.png"]
+    assert set(undone.moved) == REMOVED - {"old/0-pixels.png"}
+    assert (photos / "old" / "0-pixels.png").read_bytes() == b"another"
+    assert (planned.parent / "p-quarantine" / "files" / "old" / "0-pixels.png").exists()
 
 
 @pytest.mark.parametrize("stop_after", range(5))

@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 from simimg.cli import main
 from simimg.errors import DataError, UsageError
 from simimg.similarity import file_quarantine as quarantine
+from simimg.similarity import plan_file, planned_moves
 from simimg.similarity.file_quarantine import apply_plan, undo_plan
 from simimg.similarity.plan_file import load_plan
 from tfrecords.convert.sources import printable, walk
@@ -305,14 +306,14 @@ def test_what_changes_while_a_plan_is_applied_stays(
 ) -> None:
     make(folder, **{"3.jpg": "other", "4.jpg": "copy of other"})
     plan = plan_of(folder, ("0.jpg", "1.jpg"), ("3.jpg", "4.jpg"))
-    has_bytes = quarantine.has_bytes
+    has_bytes = planned_moves.has_bytes
 
     def edit_then_compare(path: Path, sha256: str) -> bool:
         if path.name == "4.jpg":
             (folder / changed).write_text("edited meanwhile")
         return has_bytes(path, sha256)
 
-    monkeypatch.setattr(quarantine, "has_bytes", edit_then_compare)
+    monkeypatch.setattr(planned_moves, "has_bytes", edit_then_compare)
     applied = apply(plan)
     assert applied.moved == ("4.jpg",)
     assert [path for path, _ in applied.skipped] == ["1.jpg"]
@@ -462,6 +463,154 @@ def test_killed_anywhere_nothing_is_lost(data: st.DataObject, tree: dict[str, An
             assert path.read_bytes() == text, (kept, applied)
         if (Path(home) / "p-quarantine" / "moves.jsonl").exists():
             assert not undo(plan).skipped
+        assert state(folder) == before
+        assert not Path(home, "p-quarantine").exists()
+
+
+# Sidecars: planned as `simimg duplicates` does it.
+
+
+def with_sidecars(folder: Path, *groups: tuple[str, ...]) -> Path:
+    """Writes a plan with the sidecars that its images have."""
+    path = plan_of(folder, *groups)
+    values = json.loads(path.read_text())
+    plan_file._add_sidecars(folder, [file for group in values["groups"] for file in group["remove"]])
+    path.write_text(json.dumps(values))
+    return path
+
+
+@pytest.fixture
+def album(tmp_path: Path) -> Path:
+    """a.jpg is kept; the others are copies of it."""
+    return make(
+        tmp_path / "photos",
+        **{"a.jpg": "best", "a.heic": "copy", "a.xmp": "of both", "b.jpg": "copy", "b.MOV": "film", "b.nef": "raw"},
+        **{"b.jpg.xmp": "settings", "b.jpg.supplemental-metadata.json": "{}", "b.json": "{}", "bb.xmp": "of none"},
+        **{"c(2).JPG": "copy", "c.JPG(2).json": "{}", "c.JPG": "other", "c.JPG.json": "{}", "c(2).aae": "edit"},
+    )
+
+
+OWN = {"b.jpg.xmp", "b.jpg.supplemental-metadata.json", "c.JPG(2).json", "c(2).aae"}
+
+
+def test_sidecars_go_along_and_come_back(album: Path) -> None:
+    before = state(album)
+    plan = with_sidecars(album, ("a.jpg", "a.heic", "b.jpg", "c(2).JPG"))
+    images = {"a.heic", "b.jpg", "c(2).JPG"}
+    expected = {
+        "a.xmp": "it also belongs to a.jpg, which stays",
+        "b.MOV": "it also belongs to b.nef, which stays",
+        "b.json": "it also belongs to b.nef, which stays",
+        "b.nef": "a RAW file is an original of its own",
+    }
+    planned_to_stay = [
+        one
+        for file in json.loads(plan.read_text())["groups"][0]["remove"]
+        for one in file.get("sidecars_that_stay", [])
+    ]
+    assert {one["path"]: one["why"] for one in planned_to_stay} == expected
+    dry = apply_plan(load_plan(plan), dry_run=True)
+    assert state(album) == before
+    applied = apply(plan)
+    assert dry == applied
+    assert set(applied.moved) == images | OWN
+    assert not applied.skipped
+    assert dict(applied.sidecars) == expected
+    assert applied.num_bytes == sum(len(before[name][1]) for name in applied.moved)
+    assert set(before) - set(state(album)) == images | OWN
+    assert not apply(plan).moved
+    assert set(undo(plan).moved) == images | OWN
+    assert state(album) == before
+    assert not (album.parent / "p-quarantine").exists()
+
+
+def test_a_film_goes_along_unless_it_is_too_long_for_a_live_photo(album: Path) -> None:
+    (album / "b.nef").unlink()
+    assert {"b.MOV", "b.json"} < set(apply(with_sidecars(album, ("a.jpg", "b.jpg"))).moved)
+    undo(album.parent / "p.json")
+    os.truncate(album / "b.MOV", 200 << 20)
+    applied = apply(with_sidecars(album, ("a.jpg", "b.jpg")))
+    assert dict(applied.sidecars) == {"b.MOV": "a film of 210 MB is more than that of a live photo"}
+
+
+def test_what_belongs_to_two_images_goes_with_the_last_of_them(album: Path) -> None:
+    make(album, **{"d.jpg": "copy", "d.png": "copy", "d.xmp": "of both"})
+    both = with_sidecars(album, ("a.jpg", "d.jpg", "d.png"))
+    assert set(apply(both).moved) == {"d.jpg", "d.png", "d.xmp"}
+    undo(both)
+    (album / "d.png").write_text("edited since")  # it stays, and so does what belongs to it
+    applied = apply(both)
+    assert applied.moved == ("d.jpg",)
+    assert applied.sidecars == (("d.xmp", "it also belongs to d.png, which stays"),)
+
+
+def test_sidecars_that_changed_or_are_not_planned_stay_and_are_named(
+    album: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plan = with_sidecars(album, ("a.jpg", "b.jpg"))
+    (album / "b.jpg.xmp").write_text("edited since")
+    (album / "b.jpg.json").write_text("new")
+    assert main(["apply", f"--plan={plan}", "--json"]) == 2
+    printed = capsys.readouterr()
+    result = json.loads(printed.out)
+    assert result["moved"] == ["b.jpg", "b.jpg.supplemental-metadata.json"]
+    assert result["skipped"] == [{"path": "b.jpg.xmp", "reason": "it was changed since the plan was made"}]
+    assert {"path": "b.jpg.json", "reason": "the plan does not list it"} in result["sidecars_that_stay"]
+    assert "b.jpg.json stays: the plan does not list it" in printed.err
+
+
+def test_a_plan_cannot_name_other_files_as_sidecars(album: Path) -> None:
+    before = state(album)
+    plan = plan_of(album, ("a.jpg", "b.jpg"))
+    values = json.loads(plan.read_text())
+    others = ("a.jpg", "a.xmp", "bb.xmp", "c.JPG", "b.nef")
+    values["groups"][0]["remove"][0]["sidecars"] = [planned(album, name) for name in others]
+    plan.write_text(json.dumps(values))
+    assert apply(plan).moved == ("b.jpg",)
+    assert undo(plan).moved == ("b.jpg",)
+    assert state(album) == before
+    values["groups"][0]["remove"][0]["sidecars"] = [{"path": "../b.xmp", "sha256": ""}]
+    plan.write_text(json.dumps(values))
+    with pytest.raises(DataError, match="leads out of the folder"):
+        load_plan(plan)
+
+
+def test_a_sidecar_that_a_link_leads_to_stays(album: Path) -> None:
+    (album / "album").mkdir()
+    (album / "album" / "settings").symlink_to("../b.jpg.xmp")
+    applied = apply(with_sidecars(album, ("a.jpg", "b.jpg")))
+    assert applied.skipped == (("b.jpg.xmp", "album/settings is a link to it, which would lead nowhere"),)
+    assert (album / "album" / "settings").exists()
+
+
+def test_sidecars_of_a_name_that_is_not_utf8(album: Path) -> None:
+    name = os.fsdecode(b"caf\xe9.jpg")
+    for file in (name, f"{name}.xmp"):
+        (album / file).write_text("copy")
+    before = state(album)
+    plan = with_sidecars(album, ("a.jpg", name))
+    killed_at(220, lambda plan: apply_plan(plan, dry_run=False), plan, False)
+    apply(plan)
+    assert not {name, f"{name}.xmp"} & state(album).keys()
+    undo(plan)
+    assert state(album) == before
+
+
+@settings(max_examples=40)
+@given(data=st.data(), across=st.booleans())
+def test_killed_anywhere_no_sidecar_is_lost(data: st.DataObject, across: bool) -> None:
+    with tempfile.TemporaryDirectory() as home:
+        folder = make(Path(home, "photos"), **{"a.jpg": "best", "b.jpg": "copy", "b.jpg.xmp": "1", "b.mov": "2"})
+        make(folder, **{"c__b.jpg": "copy", "c__b.aae": "3", "c__b.heic": "of another"})
+        before = state(folder)
+        plan = with_sidecars(folder, ("a.jpg", "b.jpg", "c/b.jpg"))
+        for _ in range(data.draw(st.integers(1, 3))):
+            call = data.draw(st.sampled_from([lambda plan: apply_plan(plan, dry_run=False), undo_plan]))
+            killed_at(data.draw(st.integers(1, 1200)), call, plan, across)
+            assert contents(folder, Path(home, "p-quarantine")) >= {value for _, value in before.values()}
+        apply(plan)
+        assert set(before) - set(state(folder)) == {"b.jpg", "b.jpg.xmp", "b.mov", "c/b.jpg"}
+        assert not undo(plan).skipped
         assert state(folder) == before
         assert not Path(home, "p-quarantine").exists()
 

@@ -43,7 +43,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory, scene: Callable[..., Image.
     (folder / "old").mkdir()
     shutil.copy(folder / "cats" / "0.jpg", folder / "old" / "0-bytes.jpg")
     ImageOps.mirror(scene(0)).save(folder / "old" / "0-mirrored.jpg", quality=60)
-    scene(1).resize((640, 480), Image.Resampling.BICUBIC).save(folder / "old" / "1-large.jpg")
+    exif = Image.Exif()  # it is the camera's file, which is kept
+    exif[271], exif[306] = "ExampleCam", "2021:05:04 10:11:12"
+    scene(1).resize((640, 480), Image.Resampling.BICUBIC).save(folder / "old" / "1-large.jpg", exif=exif)
     return folder
 
 

@@ -1,0 +1,225 @@
+"""Which of some copies is kept, and why: what people have in their folders, drawn small."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from simimg.errors import UsageError
+from simimg.similarity.embeddings import Embedder
+from simimg.similarity.image_table import IndexedImage
+from simimg.similarity.image_worth import camera_facts, gray_image, has_more_detail, is_saved_again, jpeg_table
+from simimg.similarity.index_images import IndexImages
+from simimg.similarity.keeper_choice import check_keep, choose_keeper
+from simimg.similarity.search_index import write_generation
+
+Scene = Callable[..., Image.Image]
+
+
+def jpeg(image: Image.Image, quality: int, exif: Image.Exif | None = None) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, "JPEG", quality=quality, **({} if exif is None else {"exif": exif}))
+    return buffer.getvalue()
+
+
+def png(image: Image.Image) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def opened(data: bytes) -> Image.Image:
+    return Image.open(io.BytesIO(data)).convert("RGB")
+
+
+def resized(image: Image.Image, factor: float, by: Image.Resampling = Image.Resampling.BICUBIC) -> Image.Image:
+    return image.resize((round(image.width * factor), round(image.height * factor)), by)
+
+
+def camera(size: tuple[int, int] | None = None) -> Image.Exif:
+    exif = Image.Exif()
+    exif[271], exif[272] = "ExampleCam", "X1"
+    details = exif.get_ifd(0x8769)
+    details[36867] = "2021:05:04 10:11:12"
+    if size:
+        details[40962], details[40963] = size
+    return exif
+
+
+def photo(seed: int = 0) -> Image.Image:
+    """A soft photo, 640 x 480, whose detail ends before its pixels do."""
+    rng = np.random.default_rng(seed)
+    total = np.zeros((480, 640, 3))
+    for px in (3, 6, 12, 24, 48):
+        coarse = Image.fromarray(rng.integers(0, 256, (480 // px + 1, 640 // px + 1, 3), np.uint8))
+        total += np.asarray(coarse.resize((640, 480), Image.Resampling.BICUBIC), float) * px
+    return Image.fromarray(np.uint8(total / 93))
+
+
+def kept(folder: Path, files: dict[str, bytes], *rules: str, edits: Iterable[str] = ()) -> tuple[str, str]:
+    """Returns the name of the file that is kept, and why; `edits` are those with a visible one."""
+    rows = []
+    for name, data in files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(data)
+        width, height = Image.open(io.BytesIO(data)).size
+        sha256 = hashlib.sha256(data).hexdigest()
+        rows.append(IndexedImage(path=name, sha256=sha256, num_bytes=len(data), width=width, height=height))
+    embedder = Embedder("lite0", "abc", 224, "stretch", 8, None)
+    index = write_generation(folder.with_name("i"), embedder, np.eye(len(rows), 8), rows, image_dir=folder)
+    counts = {row: int(image.path in edits) for row, image in enumerate(rows)}
+    row, why = choose_keeper(IndexImages(index), counts, is_reference=lambda image: False, rules=rules)
+    return rows[row].path, why
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return tmp_path / "photos"
+
+
+def test_the_camera_file_is_kept_before_a_larger_resave(folder: Path) -> None:
+    original = jpeg(photo(), 80, camera())
+    files = {"a.jpg": jpeg(opened(original), 97), "b.jpg": original}
+    assert kept(folder, files) == ("b.jpg", "the camera's file: EXIF of 2021-05-04, ExampleCam X1")
+
+
+@pytest.mark.parametrize("quality", [60, 90])
+@pytest.mark.parametrize("soft", [False, True])
+def test_an_enlarged_copy_is_not_kept(folder: Path, scene: Scene, soft: bool, quality: int) -> None:
+    original = jpeg(photo() if soft else scene(1, (640, 480)), 90)
+    files = {"a.jpg": jpeg(resized(opened(original), 2), quality), "b.jpg": original}
+    assert kept(folder, files) == ("b.jpg", "as much detail: the other one looks enlarged from about 640 x 480")
+
+
+@pytest.mark.parametrize("soft", [False, True])
+@pytest.mark.parametrize("exif", [False, True])
+def test_the_original_is_kept_before_a_smaller_copy(folder: Path, scene: Scene, soft: bool, exif: bool) -> None:
+    """Messengers reduce images, and exports keep the metadata."""
+    original = photo() if soft else scene(1, (640, 480))
+    files = {"a.jpg": jpeg(resized(original, 0.5), 95, camera() if exif else None), "b.jpg": jpeg(original, 85)}
+    assert kept(folder, files) == ("b.jpg", "more detail: 640 x 480, the other one has 320 x 240")
+
+
+def test_a_large_original_is_kept_before_an_export(folder: Path, scene: Scene) -> None:
+    original = scene(2, (1800, 1350))
+    small = jpeg(resized(original, 0.33, Image.Resampling.LANCZOS), 92)
+    files = {"a.jpg": small, "b.jpg": jpeg(original, 80, camera()), "c.jpg": jpeg(resized(opened(small), 3.5), 95)}
+    assert kept(folder, files)[0] == "b.jpg"
+
+
+def test_a_soft_camera_file_does_not_count_as_enlarged(folder: Path) -> None:
+    """It has no more detail than its smaller copy, which kept the metadata: like an enlarged one with metadata."""
+    small = photo()
+    large = resized(small, 1.8)
+    files = {"a.jpg": jpeg(small, 90, camera()), "b.jpg": jpeg(large, 90, camera())}
+    assert kept(folder, files) == ("b.jpg", "the most pixels, 1152 x 864")
+    files["b.jpg"] = jpeg(large, 90, camera(large.size))
+    assert kept(folder, files) == (
+        "b.jpg",
+        "the camera's file: EXIF of 2021-05-04, ExampleCam X1, more of its metadata",
+    )
+
+
+def test_a_png_of_a_jpeg_is_not_kept_as_one_without_loss(folder: Path, scene: Scene) -> None:
+    original = jpeg(scene(3), 85)
+    why = "the other one is this JPEG of about quality 85, saved again"
+    assert kept(folder, {"a.png": png(opened(original)), "b.jpg": original}) == ("b.jpg", why)
+    touched = opened(original)
+    touched.putpixel((0, 0), (1, 2, 3))
+    assert kept(folder, {"a.png": png(touched), "b.jpg": original}) == ("b.jpg", why)
+    assert kept(folder, {"a.jpg": original, "b.png": png(scene(3))}) == ("b.png", "as much detail, without loss")
+
+
+def test_a_second_compression_is_no_gain_and_a_better_first_one_is(folder: Path, scene: Scene) -> None:
+    original = jpeg(scene(4), 75)
+    found = kept(folder, {"a.jpg": jpeg(opened(original), 95), "b.jpg": original})
+    assert found == ("b.jpg", "the other one is this JPEG of about quality 75, saved again")
+    found = kept(folder, {"a.jpg": original, "b.jpg": jpeg(scene(4), 95)})
+    assert found == ("b.jpg", "as many pixels, a higher JPEG quality: about 95")
+
+
+def test_edits_count_more_than_size(folder: Path, scene: Scene) -> None:
+    files = {"a.jpg": jpeg(scene(5, (640, 480)), 95), "b.jpg": jpeg(scene(5), 80)}
+    assert kept(folder, files, edits=["a.jpg"]) == ("b.jpg", "nothing was done to it")
+
+
+def test_rules_and_their_reasons(folder: Path, scene: Scene) -> None:
+    original = jpeg(scene(6), 90, camera())
+    files = {"a/0.jpg": original, "b/c/0.jpg": jpeg(scene(6, (640, 480)), 90), "b/1.jpg": original}
+    for seconds, name in ((30, "a/0.jpg"), (10, "b/c/0.jpg"), (20, "b/1.jpg")):
+        kept(folder, files)
+        os.utime(folder / name, (seconds, seconds))
+    (folder / "b/1.jpg").touch()
+    for rule, expected in {
+        "exif": "a/0.jpg",
+        "largest": "b/c/0.jpg",
+        "shortest": "a/0.jpg",
+        "folder:b/c": "b/c/0.jpg",
+        "folder:b": "b/c/0.jpg",
+    }.items():
+        check_keep([rule], folder)
+        assert kept(folder, files, rule)[0] == expected, rule
+    assert kept(folder, files, "folder:b", "exif") == (
+        "b/1.jpg",
+        "the camera's file: EXIF of 2021-05-04, ExampleCam X1",
+    )
+    assert kept(folder, files, "folder:b", "shortest") == ("b/1.jpg", "the shortest path")
+
+
+@pytest.mark.parametrize("rule", ["oldest", "newest"])
+def test_the_time_of_the_file_decides(folder: Path, scene: Scene, rule: str) -> None:
+    data = jpeg(scene(7), 90)
+    files = dict.fromkeys(("a.jpg", "b.jpg", "c.jpg"), data)
+    kept(folder, files)
+    folder_times = {"a.jpg": 86400 * 365, "b.jpg": 10, "c.jpg": 86400 * 730}
+
+    def write_bytes(path: Path, data: bytes) -> int:
+        return len(data)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Path, "write_bytes", write_bytes)  # the files are there, with their times
+        for name, seconds in folder_times.items():
+            os.utime(folder / name, (seconds, seconds))
+        name, why = kept(folder, files, rule)
+    assert (name, why[:29]) == {
+        "oldest": ("b.jpg", "the oldest file, of 1970-01-0"),
+        "newest": ("c.jpg", "the newest file, of 1972-01-0"),
+    }[rule]
+
+
+@pytest.mark.parametrize(
+    ("rule", "message"),
+    [
+        ("bigest", r"--keep=bigest: should be one of best, exif, largest, newest, oldest, shortest, or folder:NAME\."),
+        ("folder:", "there is no folder ''"),
+        ("folder:nowhere", "there is no folder 'nowhere' below"),
+        ("folder:../photos", "there is no folder '../photos' below"),
+    ],
+)
+def test_a_rule_that_does_not_exist_is_refused(tmp_path: Path, rule: str, message: str) -> None:
+    (tmp_path / "photos").mkdir()
+    with pytest.raises(UsageError, match=message):
+        check_keep(["oldest", rule], tmp_path / "photos")
+
+
+def test_files_that_are_gone_or_damaged_are_worth_nothing_more(folder: Path, scene: Scene) -> None:
+    assert not camera_facts(b"").count
+    assert not camera_facts(jpeg(scene(0), 90, camera())[:100]).count
+    assert jpeg_table(b"GIF89a") is None
+    assert gray_image(b"") is None
+
+
+def test_what_is_too_small_or_plain_to_be_measured(scene: Scene) -> None:
+    plain = Image.new("L", (64, 48), 128)
+    assert not has_more_detail(plain, plain.resize((16, 12)))
+    table = jpeg_table(jpeg(scene(0), 50))
+    assert table is not None
+    assert not is_saved_again(plain, None, table)
+    assert not is_saved_again(Image.new("L", (5, 5)), None, table)
