@@ -87,6 +87,7 @@ def write_collection(
     photos: Sequence[Path],
     *,
     seed: int,
+    size: tuple[int, int] | None = None,
     progress: Callable[[int], object] = lambda num_photos: None,
 ) -> Collection:
     """Write each photo and its five transformed copies as JPEG files into an empty folder.
@@ -95,6 +96,7 @@ def write_collection(
         folder: new, or empty.
         photos: files.
         seed: of the positions of the crops.
+        size: width and height to which the photos are cropped and resized first; None leaves them as they are.
         progress: called with the number of photos since the last call.
 
     Raises:
@@ -107,6 +109,8 @@ def write_collection(
             image = decode(path.read_bytes())
         except (OSError, Refusal) as error:
             raise UsageError(f"{path} cannot be read: {error}. Leave it out.") from None
+        if size is not None:
+            image = ImageOps.fit(image, size, Image.Resampling.BICUBIC)
         original = f"{number:05d}.jpg"
         image.save(folder / original, quality=_QUALITY)
         original_of[original] = original

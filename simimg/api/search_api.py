@@ -196,6 +196,7 @@ def duplicates(
     keep: Iterable[str] = ("best",),
     plan: Folder | None = None,
     plan_edits: Iterable[str] = (),
+    fast: bool = False,
     refused: Callable[[str, str], object] = lambda path, reason: None,
     progress: Callable[[str, int, int], object] = lambda stage, done, total: None,
 ) -> Duplicates:
@@ -215,6 +216,8 @@ def duplicates(
             that is replaced are stored.
         plan_edits: with `plan`: kinds of edits by which a copy that is removed may differ; by default `size` and
             `compression`. All other copies are questions. `label` stands for a copy in another class folder.
+        fast: find only copies that were at most turned, mirrored, stretched, resized or compressed: no embeddings are
+            computed, so `index_dir` is not an index that can be searched.
         refused: called with each file that cannot be decoded, and the reason; the file is skipped.
         progress: called with the stage (`indexing`, `comparing`), the number of images done and the total.
 
@@ -242,7 +245,12 @@ def duplicates(
     with ExitStack() as stack:
         if image_dir is not None:
             folder = index_dir or Path(stack.enter_context(tempfile.TemporaryDirectory())) / "index"
-            update = index(image_dir, folder, model=model, progress=partial(progress, "indexing"))
+            counter = partial(progress, "indexing")
+            update = (
+                _index_hashes(image_dir, folder, counter)
+                if fast
+                else index(image_dir, folder, model=model, progress=counter)
+            )
             opened = update.index
             for path, refusal in update.refused:
                 refused(path, str(refusal))
@@ -262,11 +270,20 @@ def duplicates(
             folders_are_classes=False if reference or any(rule.startswith("folder:") for rule in keep) else None,
             reference=lambda picture: is_reference(picture.path, reference),
             keep=rules,
+            by_hash=fast,
             progress=Counter(partial(progress, "comparing"), len(opened.images)).advance,
         )
         if plan is not None:
             write_plan(Path(plan), opened.files_dir(), found.groups, reference, kept_dir, planned)
     return found
+
+
+def _index_hashes(image_dir: Folder, folder: Folder, progress: Callable[[int, int], object]) -> IndexUpdate:
+    from simimg.similarity.embeddings import hashes_alone
+    from simimg.similarity.index_update import index_folder
+
+    counter = Counter(progress)
+    return index_folder(Path(folder), Path(image_dir), hashes_alone(), begin=counter.begin, progress=counter.advance)
 
 
 def leaks(

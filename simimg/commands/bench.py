@@ -8,7 +8,8 @@ training step, and names the bottleneck. `--stage=loop` compares the training lo
 Keras's `fit`, and runs it on 1, 2 and 4 devices. `--stage=embedding` computes embeddings by LiteRT, TensorFlow and
 OpenVINO, and measures whole commands in processes of their own: time, processor time and memory, beside those of an
 earlier version with --before. `--stage=search` embeds images, searches a million vectors, and measures each part of a
-query. `--stage=duplicates` counts the copies that are found in imagededup's protocol. `--stage=protocols` trains the
+query. `--stage=duplicates` counts the copies that are found in imagededup's protocol, and the time, beside those of an
+earlier version with --before. `--stage=protocols` trains the
 tutorial's network and tests it in two ways: as the tutorial did, with copies of the training photos in the test, and
 without them. It uses one seed per round.
 
@@ -302,12 +303,14 @@ def _search(options: Options, file: Path, watch: _Watch) -> _Measured:
 
 def _duplicates(options: Options, file: Path, watch: _Watch) -> _Measured:
     stage = checkout_module("dedup_comparison", "--stage=duplicates")
+    check_linux()
+    check_before(options.before)
     comparison = stage.compare_duplicates(
         _image_dir(options),
-        load_embedder("lite0"),
         _chosen(options.rivals, stage.DUPLICATE_RIVALS, stage.DUPLICATE_RIVALS),
         num_originals=options.num_originals,
         seed=0,
+        before=options.before,
         cache_dir=options.cache_dir,
         note=note,
         watch=watch,

@@ -57,7 +57,7 @@ class Options:
         "train, loop: a dataset to use instead of one converted from --image_dir.", None, group="data"
     )
     before: Path | None = option(
-        "embedding: a clone of an earlier version, whose commands are measured in turn.", None, group="data"
+        "embedding, duplicates: a clone of an earlier version, which is measured, too.", None, group="data"
     )
     preset: str = option(
         "train, loop: the preset, which sets network, augmentation and optimizer.",

@@ -10,7 +10,12 @@ groups that were settled by `simimg decide` or on the page of `simimg serve` are
 decision into a group of the plan, such as "decision": "not copies" ("keep all", "this one"), which `simimg apply`
 stores.
 
-Example: simimg duplicates --image_dir=photos --plan=plan.json
+--fast makes no index: it finds only copies that were at most turned by quarters, mirrored, stretched, resized or
+compressed, in the time that reading and decoding the files takes.
+
+Examples:
+    simimg duplicates --image_dir=photos --plan=plan.json
+    simimg duplicates --image_dir=photos --fast
 """
 
 from __future__ import annotations
@@ -21,20 +26,25 @@ import tempfile
 import time
 from pathlib import Path
 
+import numpy as np
+
 from simimg import api
 from simimg.commands.console import Result, note, noting_skipped, stage_bars
 from simimg.commands.copy_tiles import THRESHOLD_HELP, left_out, marked_pair
 from simimg.errors import UsageError
+from simimg.image_files import LoadedFile, load_files
 from simimg.report.contact_sheet import Tile
 from simimg.report.copies_report import COPY_PX, CopyRow, write_copies_report
 from simimg.report.number_format import storage
 from simimg.similarity.copy_pairs import check_threshold
 from simimg.similarity.duplicate_groups import Duplicates, Group, Member
 from simimg.similarity.edits import COUNTED, EDITS, EDITS_HELP, LABEL, PLANNED, edits_of
+from simimg.similarity.embeddings import load_embedder
 from simimg.similarity.index_images import IndexImages
 from simimg.similarity.keeper_choice import check_keep
 from simimg.similarity.plan_file import is_planned, is_reference, reference_dirs_of
 from simimg.similarity.search_index import SearchIndex
+from tfrecords.convert.sources import SUFFIXES, walk
 from tfrecords.options import option
 
 JSON_KEYS = (
@@ -43,6 +53,9 @@ JSON_KEYS = (
 )
 
 _GROUPS_SHOWN = 20
+_MANY_FILES = 3000  # take more than some seconds
+_SAMPLE = 64  # of them, for the estimate
+_COMPARING = 1.0  # time for comparing as a share of that for indexing
 _GROUPS_DRAWN, _COPIES_DRAWN = 200, 10  # 25 kB per image
 
 
@@ -68,6 +81,9 @@ class Options:
         ("auto",),
     )
     report: Path | None = option("Also write a page (HTML) that shows the groups.", None)
+    fast: bool = option(
+        "Find only copies that were at most turned, mirrored, stretched, resized or compressed, without a model.", False
+    )
 
     def __post_init__(self) -> None:
         if self.image_dir is None and self.index_dir is None:
@@ -76,12 +92,16 @@ class Options:
         edits_of("edits", self.edits, COUNTED)
         edits_of("plan_edits", self.plan_edits, PLANNED, (*EDITS, LABEL))
         check_keep(self.keep, self.image_dir)
+        if self.fast and self.image_dir is not None and self.index_dir is not None:
+            raise UsageError("--fast makes no index that could be kept. Leave out --index_dir, or --fast.")
 
 
 def run(options: Options) -> Result:
     """Find duplicates, with progress bars."""
     start = time.perf_counter()
     refused: list[str] = []
+    if options.image_dir is not None and options.index_dir is None and not options.fast:
+        _note_time(options.image_dir, options.model)
     with tempfile.TemporaryDirectory() as temporary:
         index_dir = options.index_dir or Path(temporary) / "index"
         with stage_bars() as show:
@@ -95,6 +115,7 @@ def run(options: Options) -> Result:
                 keep=options.keep,
                 plan=options.plan,
                 plan_edits=options.plan_edits,
+                fast=options.fast,
                 refused=noting_skipped(refused),
                 progress=show,
             )
@@ -159,6 +180,25 @@ def run(options: Options) -> Result:
     if found.groups and options.index_dir is None:
         lines.append("to have decisions about these groups remembered, give --index_dir=PATH")
     return Result(values=values, text="\n".join(lines), exit_code=2 if refused or found.num_missing else 0)
+
+
+def _note_time(image_dir: Path, model: str) -> None:
+    """Note how long a large folder will take, from the time that some of its files take."""
+    paths = [path for path in walk(image_dir) if Path(path).suffix.lower() in SUFFIXES] if image_dir.is_dir() else []
+    if len(paths) < _MANY_FILES:
+        return
+    embedder = load_embedder(model)
+    sample = paths[:: len(paths) // _SAMPLE][:_SAMPLE]
+    for _ in range(2):  # the network is loaded in the first round
+        start = time.perf_counter()
+        loaded = [found for _, found in load_files(sample, embedder.image_options, image_dir)]
+        pixels = [found.pixels for found in loaded if isinstance(found, LoadedFile) and found.pixels is not None]
+        if pixels:
+            embedder.embed(np.stack(pixels))
+        seconds = time.perf_counter() - start
+    minutes = max(1, round((1 + _COMPARING) * seconds * len(paths) / len(sample) / 60))
+    about = "1 minute" if minutes == 1 else f"{minutes:,} minutes"
+    note(f"{len(paths):,} images: this will take about {about}; --fast takes less")
 
 
 def _write_report(options: Options, report: Path, index: SearchIndex, found: Duplicates) -> None:

@@ -98,6 +98,7 @@ def find_duplicates(
     reference: Callable[[IndexedImage], bool] = lambda picture: False,
     keep: Sequence[str] = (),
     folders_are_classes: bool | None = None,
+    by_hash: bool = False,
     progress: Callable[[int], object] = lambda num_images: None,
 ) -> Duplicates:
     """Return the groups of copies, of a similarity of `threshold` (0.5..1) or more, among the images of an index.
@@ -106,10 +107,10 @@ def find_duplicates(
     index are honored. `reference` tells whether an image is kept in any case. `keep` are
     rules of `simimg.similarity.keeper_choice.KEEP_RULES`. If `folders_are_classes`, copies in another first folder than
     the keeper are label conflicts; None: if the folders look like it. `progress` is called with the number of images
-    since its last call.
+    since its last call. With `by_hash`, only images with similar hashes are compared, which need no embeddings.
     """
     with closing(PairExaminer(index, threshold, edits)) as examiner:
-        identical = examiner.examine_all(progress)
+        identical = examiner.examine_all(progress, by_hash=by_hash)
         clusters = list(_clusters(examiner))
         grouped = {row for cluster in clusters for row in cluster}
         clusters += [[row] for row, members in identical.items() if len(members) > 1 and row not in grouped]
@@ -217,6 +218,6 @@ def _num_edits(examiner: PairExaminer, row: int, cluster: Sequence[int]) -> int:
     """
     counts = []
     for other in cluster[: _WITNESSES + 1]:
-        if other != row and examiner.copy(row, other) and (found := examiner.explain(row, other)) is not None:
-            counts.append(sum(not reason.startswith((*HARMLESS, TRANSPARENT)) for reason in found.reasons))
+        if other != row and (reasons := examiner.reasons_seen(row, other)) is not None:
+            counts.append(sum(not reason.startswith((*HARMLESS, TRANSPARENT)) for reason in reasons))
     return int(np.median(counts)) if counts else 0

@@ -19,13 +19,14 @@ from simimg.image_files import LoadedFile
 from simimg.similarity.embeddings import Embedder
 from simimg.similarity.image_table import IndexedImage
 from simimg.similarity.search_index import SearchIndex, is_system_error
-from tfrecords.convert.image.near_duplicates import NO_HASH, perceptual_hashes
+from tfrecords.convert.image.near_duplicates import NO_HASH, perceptual_hashes, position_hashes
 from tfrecords.format.atomic_files import atomic_file
 
 UNFINISHED = "unfinished"
 _IMAGES_PER_PART = 512  # some seconds of work, which a killed process loses at most
 # Determined by the pixels, as is the embedding.
-_FACTS = {"width": np.int32, "height": np.int32, "phash": np.uint64, "contrast_phash": np.uint64}
+_FACTS = {"width": np.int32, "height": np.int32, "phash": np.uint64, "contrast_phash": np.uint64,
+          "position_phash": np.uint64}  # fmt: skip
 
 
 class EmbeddingCache:
@@ -66,10 +67,12 @@ class EmbeddingCache:
             return
         pixels = np.stack([pixels for _, pixels in self._waiting.values()])
         embeddings = self._embedder.embed(pixels).astype(np.float16)
-        hashes = perceptual_hashes(pixels).tolist()
-        for (file, _), phash, embedding in zip(self._waiting.values(), hashes, embeddings, strict=True):
+        hashes, positions = perceptual_hashes(pixels).tolist(), position_hashes(pixels).tolist()
+        for (file, _), phash, position, embedding in zip(
+            self._waiting.values(), hashes, positions, embeddings, strict=True
+        ):
             contrast = NO_HASH if file.contrast is None else int(perceptual_hashes(file.contrast[None])[0])
-            self._known[file.sha256] = (file.width, file.height, phash, contrast), embedding
+            self._known[file.sha256] = (file.width, file.height, phash, contrast, position), embedding
         self.num_embedded += len(self._waiting)
         self._part += self._waiting
         self._waiting.clear()

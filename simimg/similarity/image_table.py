@@ -33,6 +33,7 @@ class IndexedImage:
         height: px, upright; 0 if not known.
         phash: perceptual hash of the embedded pixels, see `tfrecords.convert.image.near_duplicates`; 0 if plain.
         contrast_phash: that of an image with transparent pixels on the contrasting background; 0 if opaque or plain.
+        position_phash: that of the embedded pixels in the one of eight positions that all of them share; 0 if plain.
         label: the name of its class, or empty.
         split: of its dataset, or empty.
     """
@@ -47,6 +48,7 @@ class IndexedImage:
     label: str = ""
     split: str = ""
     contrast_phash: int = 0
+    position_phash: int = 0
 
 
 def size_and_time(status: os.stat_result) -> tuple[int, int]:
@@ -70,18 +72,20 @@ SCHEMA = pa.schema(
         ("label", pa.string()),
         ("split", pa.string()),
         ("contrast_phash", pa.uint64()),
+        ("position_phash", pa.uint64()),
     ]
 )
-_OLDER_SCHEMA = pa.schema(list(SCHEMA)[:-1])
+_HASHES = ("phash", "contrast_phash", "position_phash")
+_OLDER_SCHEMA = pa.schema(list(SCHEMA)[:-2])  # with one hash
 
 
 class ImageTable(Sequence[IndexedImage]):
     """The images of an index, by row."""
 
     def __init__(self, table: pa.Table) -> None:
-        """Take a table with the columns of `SCHEMA`; one of an earlier version has no `contrast_phash`."""
-        if table.schema.equals(_OLDER_SCHEMA):
-            table = table.append_column(SCHEMA.field("contrast_phash"), pa.array(np.zeros(len(table), np.uint64)))
+        """Take a table with the columns of `SCHEMA`; those of earlier versions have only some of the hashes."""
+        for field in list(SCHEMA)[len(table.schema) :]:
+            table = table.append_column(field, pa.array(np.zeros(len(table), np.uint64)))
         self.table = table.combine_chunks()
 
     @classmethod
@@ -106,7 +110,7 @@ class ImageTable(Sequence[IndexedImage]):
         if _crc32(path) != crc32:
             raise ValueError("its checksum is wrong")
         with pa.memory_map(str(path)) as file, pa.ipc.open_file(file) as reader:
-            if reader.schema not in (SCHEMA, _OLDER_SCHEMA):
+            if len(reader.schema) < len(_OLDER_SCHEMA) or list(reader.schema) != list(SCHEMA)[: len(reader.schema)]:
                 raise ValueError("its columns are not those of an index")
             return cls(reader.read_all())
 
@@ -136,8 +140,11 @@ class ImageTable(Sequence[IndexedImage]):
         return [IndexedImage(**values) for values in self.table.take(pa.array(rows, pa.int64())).to_pylist()]
 
     def hashes(self) -> np.ndarray:
-        """Return the perceptual hashes of the images, on either background: uint64 `[2, num_images]`, 0 for none."""
-        return np.stack([self.column(name).astype(np.uint64) for name in ("phash", "contrast_phash")])
+        """Return the perceptual hashes of the images: uint64 `[3, num_images]`, 0 for none.
+
+        They are those on either background, and in the position that all eight share.
+        """
+        return np.stack([self.column(name).astype(np.uint64) for name in _HASHES])
 
     def column(self, name: str) -> np.ndarray:
         """Return a column, `[num_images]`."""

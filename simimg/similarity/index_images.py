@@ -11,6 +11,7 @@ from __future__ import annotations
 import functools
 from pathlib import Path
 
+import numpy as np
 from PIL import Image
 
 from simimg.similarity.fingerprint import (
@@ -23,9 +24,10 @@ from simimg.similarity.fingerprint import (
     read_unchanged,
     stamp_of,
 )
+from simimg.similarity.fingerprint_store import FingerprintStore
 from simimg.similarity.full_size import FullImage, compared, full_image
 from simimg.similarity.image_table import size_and_time
-from simimg.similarity.match_verification import Verification
+from simimg.similarity.match_verification import Verification, geometric_edits, verify_placed
 from simimg.similarity.search_index import SearchIndex
 from simimg.similarity.transparency import verify_composites
 from tfrecords.base_errors import DataError
@@ -54,7 +56,9 @@ class IndexImages:
         self.stored: set[int] = set()
         self.index = index
         self._background = background
-        self._paths, self._sha256 = index.images.table["path"], index.images.table["sha256"]
+        self._facts = index.images.table
+        self._paths, self._sha256 = self._facts["path"], self._facts["sha256"]
+        self._store = FingerprintStore(index.index_dir)
         self._checked: dict[int, tuple[Stamp, bool]] = {}  # a file's stamp when it was read, and whether it was edited
         self._square = functools.lru_cache(maxsize=CACHED)(self._square_fingerprint)
         self._full = functools.lru_cache(maxsize=_FULL_CACHED)(self._decoded)
@@ -66,7 +70,10 @@ class IndexImages:
             stamp = stamp_of(path.stat())
             if self._checked.get(row) == (stamp, True):
                 return None
-            return fingerprint_file(path, self._sha256[row].as_py(), self._background)
+            unchanged = stamp[2:] == (self._facts["num_bytes"][row].as_py(), self._facts["modified_ns"][row].as_py())
+            return fingerprint_file(
+                path, self._sha256[row].as_py(), self._background, store=self._store, unchanged=unchanged
+            )
         except OSError:
             return None
         except Refusal:
@@ -79,7 +86,7 @@ class IndexImages:
 
     def is_edited(self, row: int) -> bool:
         """Whether a row's file is there, but is not the file that was indexed. It is read only if it has changed."""
-        facts = self.index.images.table
+        facts = self._facts
         try:
             status = self._path(row).stat()
             if size_and_time(status) == (facts["num_bytes"][row].as_py(), facts["modified_ns"][row].as_py()):
@@ -107,10 +114,11 @@ class IndexImages:
 
     def verify(self, one: int, other: int) -> Verification | None:
         """Return the verification that one image is a copy of another; None if it is not, or if one is missing."""
-        ours, theirs = self.file(one), self.file(other)
-        if ours is None or theirs is None:
-            ours, theirs = self.square(one), self.square(other)
-        return None if ours is None or theirs is None else verify_composites(ours, theirs)
+        return self._verify(one, other, thorough=True)
+
+    def glance(self, one: int, other: int) -> Verification | None:
+        """Do the same without `thorough`, see `simimg.similarity.match_verification.verify`."""
+        return self._verify(one, other, thorough=False)
 
     def compared(self, found: Verification, one: int, other: int) -> Verification:
         """Return a verification by `verify` with what differs at full size; see `simimg.similarity.full_size`."""
@@ -131,7 +139,32 @@ class IndexImages:
     def verify_new(self, new: Fingerprint, row: int) -> Verification | None:
         """Return the verification that an image is a copy of a row's file; None if it is not, or the file is gone."""
         file = self.file(row)
-        return None if file is None else verify_composites(new, file)
+        return None if file is None else _verified(new, file)
+
+    def save(self) -> None:
+        """Keep the thumbnails and keypoints that were computed, see `simimg.similarity.fingerprint_store`."""
+        self._store.save()
+
+    def verify_placed(self, one: int, other: int, place: np.ndarray) -> Verification | None:
+        """Do the same as `verify` for images whose alignment is known, see `Verification.place`."""
+        ours, theirs = self._both(one, other)
+        if ours is None or theirs is None or ours.on_contrast is not None or theirs.on_contrast is not None:
+            return None
+        return verify_placed(ours, theirs, place)
+
+    def geometric_edits(self, one: int, other: int, place: np.ndarray) -> list[str]:
+        """Return the reasons that the alignment shows, see `Verification`; none if an image is missing."""
+        ours, theirs = self._both(one, other)
+        return [] if ours is None or theirs is None else geometric_edits(ours, theirs, place)
+
+    def _verify(self, one: int, other: int, *, thorough: bool) -> Verification | None:
+        ours, theirs = self._both(one, other)
+        return None if ours is None or theirs is None else _verified(ours, theirs, thorough=thorough)
+
+    def _both(self, one: int, other: int) -> tuple[Fingerprint | None, Fingerprint | None]:
+        """Return the fingerprints of two files, or of their stored pixels if one has no file."""
+        ours, theirs = self.file(one), self.file(other)
+        return (ours, theirs) if ours is not None and theirs is not None else (self.square(one), self.square(other))
 
     def image(self, row: int, most_px: int, background: tuple[int, int, int] | None = None) -> Image.Image | None:
         """Return an image for display, mode RGB, upright, sides at most `most_px`, or None if it is missing.
@@ -192,3 +225,10 @@ class IndexImages:
             return DatasetImages(folder, Layout.load(folder), manifest), rows
         except DataError:  # it was removed, or is being converted again
             return None
+
+
+def _verified(query: Fingerprint, candidate: Fingerprint, *, thorough: bool = True) -> Verification | None:
+    try:
+        return verify_composites(query, candidate, thorough=thorough)
+    except (OSError, Refusal):  # a file was removed or edited in between
+        return None

@@ -10,6 +10,7 @@ from pathlib import Path
 from simimg.errors import UsageError
 from simimg.inference.inference_engine import Engine
 from simimg.similarity.decisions import DECISIONS_FILE
+from simimg.similarity.fingerprint_store import remove_fingerprints
 from tfrecords.format.atomic_files import locked_file
 
 INFO_FILE = "index.json"
@@ -88,7 +89,8 @@ def all_of(index_dir: Path) -> str:
 
 
 def remove_thumbnails(index_dir: Path, known: set[str]) -> None:
-    """Remove the thumbnails of all files but those with a known SHA-256."""
+    """Remove the thumbnails of all files but those with a known SHA-256, and what verification computed of them."""
+    remove_fingerprints(index_dir, known)
     for path in (index_dir / THUMBNAILS).glob("*/*"):
         if path.name.partition("-")[0] not in known:
             with suppress(OSError):  # another user's

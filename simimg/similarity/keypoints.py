@@ -81,17 +81,27 @@ class Alignment:
     num_inliers: int
 
 
-def detect(image: Image.Image, *, longer_side: int, most: int) -> Keypoints:
-    """Return the keypoints of an image.
+def gray_pixels(image: Image.Image, longer_side: int) -> np.ndarray:
+    """Return an image of any mode and size as keypoints are detected in it: uint8 `[h, w]`, gray, resized.
 
-    Args:
-        image: of any mode and size.
-        longer_side: px to which the image is resized first; small images are enlarged, as they have few keypoints.
-        most: maximum number of keypoints; the strongest of each cell and each band of scales are kept.
+    Small images are enlarged, as they have few keypoints.
     """
     factor = longer_side / max(image.size)
     size = (max(16, round(image.width * factor)), max(16, round(image.height * factor)))
-    gray = np.asarray(image.convert("L").resize(size, Image.Resampling.BICUBIC, reducing_gap=3.0))
+    return np.asarray(image.convert("L").resize(size, Image.Resampling.BICUBIC, reducing_gap=3.0))
+
+
+def detect(image: Image.Image, *, longer_side: int, most: int) -> Keypoints:
+    """Return the keypoints of an image, see `gray_pixels` and `detect_in`."""
+    return detect_in(gray_pixels(image, longer_side), most)
+
+
+def detect_in(gray: np.ndarray, most: int) -> Keypoints:
+    """Return the keypoints of a gray image, uint8 `[h, w]`: the strongest of each cell and each band of scales.
+
+    `most` is their maximum number.
+    """
+    size = gray.shape[1], gray.shape[0]
     with plain_opencv():
         found, descriptors = cv2.SIFT_create(contrastThreshold=_CONTRAST).detectAndCompute(gray, None)  # type: ignore[attr-defined]
     if descriptors is None:

@@ -73,7 +73,7 @@ def _fit(embeddings: np.ndarray, labels: np.ndarray, by: str) -> Projection:
         embeddings, labels = embeddings[rows], labels[rows]
     sample = np.asarray(embeddings, np.float64)
     num_images, network_dim = sample.shape
-    if num_images < _MIN_CENTERED:
+    if num_images < _MIN_CENTERED or network_dim == 1:
         return Projection(np.zeros(network_dim, np.float32), None)
     mean = sample.mean(axis=0)
     sample = sample - mean

@@ -168,8 +168,9 @@ class Finder:
             yield self._ranked(matches, verified, k, by)
 
     def close(self) -> None:
-        """Stop the threads."""
+        """Stop the threads, and keep what they computed of the images."""
         self._executor.shutdown(cancel_futures=True)
+        self._images.save()
 
     def _among(self, only: np.ndarray | None, without: int) -> np.ndarray | None:
         if without < 0:
@@ -237,7 +238,7 @@ class Finder:
     def _verify(self, query: _QueryImages, row: int) -> Verification | None:
         candidate = self._images.file(row)
         if candidate is not None:
-            found = verify_composites(query.image.fingerprint, candidate)
+            found = self._images.verify_new(query.image.fingerprint, row)
         else:  # the file was moved, changed or removed, or belongs to a dataset whose files are elsewhere
             stored = self._images.square(row)
             found = None if stored is None else verify_composites(query.square(stored.size), stored)

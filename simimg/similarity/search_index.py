@@ -8,7 +8,7 @@
         copy.npy, kind.npy              float32 [num_images, dim]: projected embeddings, memory-mapped for search
         copy.faiss, kind.faiss          for more than 200,000 images, see `simimg.similarity.nearest_neighbors`
 
-    <index_dir>/web/                    what the search page computed; thumbnails by the SHA-256 of their files
+    <index_dir>/web/, fingerprints-….sqlite     what the search page and verification computed
 
 A generation is complete before index.json names it, and only then is the previous one removed. So a process that is
 killed at any moment leaves an index that can be searched. An opened index keeps its generation, also when it is
@@ -107,7 +107,7 @@ def write_generation(
                     arrays["matrix"] = projection.matrix
                 np.savez(folder / f"{by}.npz", **arrays)
                 vectors = _write_vectors(folder / f"{by}.npy", projection, embeddings)
-                if len(vectors) > EXACT_UP_TO:
+                if len(vectors) > EXACT_UP_TO and embedder.dim > 1:
                     built = build_cells(vectors, folder / f"{by}.faiss")
                     cells[by] = {"num_probed": built.num_probed, "recall": built.recall}
         info = IndexInfo(

@@ -31,7 +31,8 @@ import numpy as np
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from simimg.similarity.copy_pairs import PairExaminer, identical_rows
+from simimg.similarity.candidate_pairs import identical_rows
+from simimg.similarity.copy_pairs import PairExaminer
 from simimg.similarity.edits import COUNTED
 from simimg.similarity.image_table import IndexedImage
 from simimg.similarity.match_verification import SAME_BYTES, SAME_FILE

@@ -33,10 +33,10 @@ _SAME_COLOR = 8  # levels by which pixels of one color differ in a JPEG, at most
 _ONE_COLOR = 0.8  # share of a border
 
 
-def verify_composites(query: Fingerprint, candidate: Fingerprint) -> Verification | None:
+def verify_composites(query: Fingerprint, candidate: Fingerprint, *, thorough: bool = True) -> Verification | None:
     """Return the same as `verify`, for images that may have transparent pixels, on the same backgrounds; see above."""
     if query.on_contrast is None and candidate.on_contrast is None:
-        return verify(query, candidate)
+        return verify(query, candidate, thorough=thorough)
     if query.on_contrast is None or candidate.on_contrast is None:
         return _verify_flattened(query, candidate)
     found = []

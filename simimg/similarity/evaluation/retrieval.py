@@ -42,7 +42,7 @@ from simimg.similarity.query_search import CANDIDATES, Finder, SearchResult
 from simimg.similarity.search_index import SearchIndex
 from simimg.similarity.search_queries import Query, make_query
 from tfrecords.convert.image.decoder import decode_visible
-from tfrecords.convert.image.near_duplicates import perceptual_hashes
+from tfrecords.convert.image.near_duplicates import perceptual_hashes, position_hashes
 from tfrecords.format.quarantine import Refusal
 from tfrecords.machine_limits import num_cores
 
@@ -150,8 +150,9 @@ def measure_retrieval(
         _enter(scored, [one for one in found if one.row not in twice], row)
         square = query.views[:1]
         among = np.arange(len(index.images)) != row if is_distractor else None
-        (embedding,), (phash,) = embedder.embed(square), perceptual_hashes(square).tolist()
-        pairs = copies_among(images, executor, as_file, embedding, phash, among)
+        (embedding,) = embedder.embed(square)
+        own_hashes = int(perceptual_hashes(square)[0]), int(position_hashes(square)[0])
+        pairs = copies_among(images, executor, as_file, embedding, own_hashes, among)
         scored["pairs"] += [(pairs[other], other == row) for other in pairs if other not in twice]
         progress(1)
         if is_distractor:

@@ -158,9 +158,11 @@ def test_copies_are_found_and_rivals_are_beside_them(
     )
     result = bench.run(options)
     methods = {method["name"]: method for method in result.values["methods"]}
-    assert list(methods) == ["simimg", "imagehash pHash", "imagehash dHash"]
+    assert list(methods) == ["simimg", "simimg --fast", "imagehash pHash", "imagehash dHash"]
     assert methods["simimg"]["precision"] == 1
     assert methods["simimg"]["recall"] > 0.9
+    assert methods["simimg --fast"]["precision"] == 1
+    assert methods["simimg --fast"]["recall"] == 6 / 15  # of four files in a position and two others
     assert methods["imagehash pHash"]["recall"] < 0.5
     assert result.values["left_out"] == {"imagededup": "no network here"}
     assert result.exit_code == 2

@@ -30,6 +30,7 @@ from simimg.similarity.edits import PLANNED
 from simimg.similarity.embeddings import Embedder
 from simimg.similarity.file_quarantine import apply_plan
 from simimg.similarity.image_table import IndexedImage
+from simimg.similarity.index_images import IndexImages
 from simimg.similarity.index_update import index_folder
 from simimg.similarity.plan_file import is_planned, load_plan, write_plan
 from simimg.similarity.search_index import SearchIndex
@@ -274,8 +275,21 @@ def test_a_plan_that_is_older_than_a_decision_moves_nothing_that_was_decided_to_
     assert reason.startswith("it stays: 'not copies' was decided on 20")
 
 
-def test_a_mirrored_copy_that_is_decided_is_never_verified(collection: Collection, scene: Scene) -> None:
+def test_a_mirrored_copy_that_is_decided_is_never_verified(
+    collection: Collection, scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
     ImageOps.mirror(scene(1)).save(collection.folder / "1-mirrored.png")
-    before = collection.find().num_pairs_examined
+    verify, verified = IndexImages.verify, set[frozenset[str]]()
+
+    def spied(images: IndexImages, one: int, other: int) -> object:
+        verified.add(frozenset(images.index.images[row].path for row in (one, other)))
+        return verify(images, one, other)
+
+    monkeypatch.setattr(IndexImages, "verify", spied)
+    collection.find()
+    assert {"1.png", "1-mirrored.png"} in verified
     collection.decide(NOT_COPIES, "1.png", "1-mirrored.png")
-    assert collection.find().num_pairs_examined < before
+    verified.clear()
+    collection.find()
+    assert verified
+    assert {"1.png", "1-mirrored.png"} not in verified

@@ -17,7 +17,7 @@ from PIL import Image, ImageColor, ImageDraw, ImageFilter
 
 from simimg.image_files import thumbnail
 from simimg.similarity import query_search
-from simimg.similarity.copy_pairs import _hash_pairs
+from simimg.similarity.candidate_pairs import hash_pairs
 from simimg.similarity.duplicate_groups import find_duplicates
 from simimg.similarity.embeddings import Embedder
 from simimg.similarity.fingerprint import Fingerprint, fingerprint, jpeg_quality
@@ -248,7 +248,7 @@ def test_the_transparent_one_is_kept(tmp_path: Path) -> None:
 
 def test_their_hashes_alone_make_them_candidates(index: SearchIndex) -> None:
     paths = index.images.column("path")
-    pairs = {frozenset(paths[list(pair)]) for pair in _hash_pairs(index, np.arange(len(paths)))}
+    pairs = {frozenset(paths[list(pair)]) for pair in hash_pairs(index, np.arange(len(paths)))}
     assert {frozenset((f"token{seed}.png", f"token{seed}.jpg")) for seed in range(3)} <= pairs
     assert all(len(pair) == 2 for pair in pairs)  # an image whose two hashes are alike is no pair
 
@@ -312,7 +312,7 @@ def test_an_index_without_the_second_hash_is_read_and_updated(folder: Path, tmp_
     token(0).save(photos / "token0.png")
     index = index_folder(tmp_path / "i", photos, BLIND).index
     (generation,) = (tmp_path / "i").glob("generation-*")
-    (image,), older = list(index.images), pa.schema(list(SCHEMA)[:-1])
+    (image,), older = list(index.images), pa.schema(list(SCHEMA)[:-2])
     table = index.images.table.select(older.names)
     with pa.OSFile(str(tmp_path / "older"), "wb") as file, pa.ipc.new_file(file, older) as writer:
         writer.write_table(table)
@@ -321,7 +321,7 @@ def test_an_index_without_the_second_hash_is_read_and_updated(folder: Path, tmp_
     crc32 = zlib.crc32((generation / "images.arrow").read_bytes())
     write_json(tmp_path / "i" / "index.json", {**info, "format": "simimg-index/3", "images_crc32": crc32})
     opened = SearchIndex.open(tmp_path / "i")
-    assert opened.images[0] == dataclasses.replace(image, contrast_phash=0)
+    assert opened.images[0] == dataclasses.replace(image, contrast_phash=0, position_phash=0)
     assert opened.images.table.schema.equals(SCHEMA)
     token(1).save(photos / "token1.png")
     update = index_folder(tmp_path / "i", photos, BLIND)
@@ -331,6 +331,6 @@ def test_an_index_without_the_second_hash_is_read_and_updated(folder: Path, tmp_
 
 
 def test_a_table_of_an_earlier_version_has_no_second_hash() -> None:
-    older = pa.schema(list(SCHEMA)[:-1])
+    older = pa.schema(list(SCHEMA)[:-2])
     table = pa.table({name: pa.array([], older.field(name).type) for name in older.names}, schema=older)
     assert ImageTable(table).table.schema.equals(SCHEMA)

@@ -60,13 +60,46 @@ def perceptual_hashes(pixels: np.ndarray) -> np.ndarray:
     number, height, width, _ = pixels.shape
     if min(height, width) < _LOW:
         return np.full(number, NO_HASH, np.uint64)
-    low = low_frequencies(pixels)
+    return _hashes(low_frequencies(pixels), height * width)
+
+
+def position_hashes(pixels: np.ndarray) -> np.ndarray:
+    """Return the hashes of images in one of their eight positions (turned by quarters, mirrored): uint64 [n].
+
+    All positions of an image share it, but for images in which two positions are equally good. Arguments are those of
+    `perceptual_hashes`, and so is `NO_HASH`.
+    """
+    number, height, width, _ = pixels.shape
+    if min(height, width) < _LOW:
+        return np.full(number, NO_HASH, np.uint64)
+    low = low_frequencies(pixels).reshape(number, _LOW, _LOW)
+    # A mirror image has the opposite sign at each odd frequency of that direction, so these sums change their sign with
+    # it, and not with a mirror image in the other direction. The transposed image has the transposed frequencies.
+    across, down = (_sums(one) for one in (low, low.transpose(0, 2, 1)))
+    odd = 1.0 - 2.0 * (np.arange(_LOW) % 2)
+    low = np.where((across < 0)[:, None, None], low * odd, low)
+    low = np.where((down < 0)[:, None, None], low * odd[:, None], low)
+    low = np.where((np.abs(across) < np.abs(down))[:, None, None], low.transpose(0, 2, 1), low)
+    return _hashes(low.reshape(number, -1), height * width)
+
+
+def _sums(low: np.ndarray) -> np.ndarray:
+    """Return the sum of the frequencies that are odd across and even down: float64 [n, 8, 8] to [n]."""
+    total = np.zeros(len(low))
+    for row in range(0, _LOW, 2):
+        for column in range(1, _LOW, 2):
+            total += low[:, row, column]
+    return total
+
+
+def _hashes(low: np.ndarray, num_pixels: int) -> np.ndarray:
+    """Return the hashes of images with these frequencies, float64 [n, 64], and so many pixels."""
     ordered = np.sort(low, axis=1)
     above = low > (ordered[:, 31:32] + ordered[:, 32:33]) / 2
     hashes = np.packbits(above, axis=1).view(">u8").ravel().astype(np.uint64)
     contrast = np.partition(np.abs(low[:, 1:]), 31, axis=1)[:, 31]
     # A squared cosine is 1/2 on average, so a wave of one gray level gives a quarter of the number of pixels.
-    return np.where(contrast < _MIN_CONTRAST * height * width / 4, np.uint64(NO_HASH), hashes)
+    return np.where(contrast < _MIN_CONTRAST * num_pixels / 4, np.uint64(NO_HASH), hashes)
 
 
 def low_frequencies(pixels: np.ndarray) -> np.ndarray:

@@ -1,0 +1,58 @@
+"""`duplicates --fast`, which needs no model, and the time that is told before the full search starts."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from PIL import Image, ImageOps
+
+from simimg.cli import main
+from simimg.commands import duplicates
+from simimg.similarity import embeddings
+
+Scene = Callable[..., Image.Image]
+
+
+@pytest.fixture
+def folder(tmp_path: Path, scene: Scene) -> Path:
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for seed in range(4):
+        scene(seed).save(folder / f"{seed}.png")
+    ImageOps.mirror(scene(0)).save(folder / "0-mirrored.jpg", quality=80)
+    scene(1).rotate(90, expand=True).resize((180, 240)).save(folder / "1-turned.jpg")
+    (folder / "2-bytes.png").write_bytes((folder / "2.png").read_bytes())
+    scene(3).crop((50, 40, 250, 200)).save(folder / "3-crop.png")
+    return folder
+
+
+def test_turned_and_mirrored_copies_are_found_without_a_model(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(embeddings, "open_network", lambda *_, **__: pytest.fail("no model is needed"))
+    assert main(["duplicates", f"--image_dir={folder}", "--fast", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    groups = {frozenset(Path(member["path"]).name for member in group) for group in found["groups"]}
+    assert groups == {
+        frozenset(("0.png", "0-mirrored.jpg")),
+        frozenset(("1.png", "1-turned.jpg")),
+        frozenset(("2.png", "2-bytes.png")),
+    }
+
+
+def test_no_index_is_kept(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["duplicates", f"--image_dir={folder}", f"--index_dir={tmp_path / 'i'}", "--fast"]) == 1
+    assert "Leave out --index_dir, or --fast" in capsys.readouterr().err
+    assert not (tmp_path / "i").exists()
+
+
+def test_the_time_is_told_only_for_large_folders(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    duplicates._note_time(folder, "lite0")
+    assert not capsys.readouterr().err
+    monkeypatch.setattr(duplicates, "_MANY_FILES", 8)
+    monkeypatch.setattr(duplicates, "_SAMPLE", 4)
+    duplicates._note_time(folder, "lite0")
+    assert "8 images: this will take about 1 minute; --fast takes less" in capsys.readouterr().err
