@@ -21,6 +21,7 @@ import cv2
 import numpy as np
 
 from simimg.determinism import plain_opencv
+from simimg.similarity.affine import transform
 from simimg.similarity.color_fit import fit_colors, local_range
 from simimg.similarity.edits import CONTENT, EXCHANGE, OVERLAY
 from simimg.similarity.registration import Registered, Registration
@@ -128,7 +129,7 @@ def find_differences(
     pair = registration.images()
     if _is_alike(pair):
         return Differences()
-    seen = _compared(pair, threshold)
+    seen = _compared(pair, threshold, all(map(_is_drawing, (query, candidate))))
     return _judged(_places(seen, pair), seen.is_drawing)
 
 
@@ -142,7 +143,7 @@ def _is_alike(pair: Registered) -> bool:
     return cv2.countNonZero(more.reshape(len(more), -1)) == 0
 
 
-def _compared(pair: Registered, threshold: int) -> _Seen:
+def _compared(pair: Registered, threshold: int, is_drawing: bool) -> _Seen:
     core = _eroded(pair.inside)
     ours, theirs = (cv2.cvtColor(side, cv2.COLOR_RGB2YCrCb) for side in _equally_sharp(pair, core))
     ranges = [local_range(side[..., 0]) for side in (ours, theirs)]
@@ -156,9 +157,13 @@ def _compared(pair: Registered, threshold: int) -> _Seen:
     noise = int(np.searchsorted(counts, counts[-1] / 2))
     differs = (luma > max(threshold, _MOST_NOISE * noise)) | (chroma > _CHROMA) | (_other_hue(a, tinted) & core)
     edges = local_range(ours[..., 0]), local_range(fitted.image[..., 0])
-    num_flat = int(((cv2.max(*ranges) <= _FLAT) & pair.inside).sum())
-    is_drawing = num_flat >= _DRAWING * int(pair.inside.sum())
     return _Seen(differs, cv2.add(luma, chroma, dtype=cv2.CV_16S), *edges, pair.inside, is_drawing)
+
+
+def _is_drawing(image: np.ndarray) -> bool:
+    """Whether most of an image is plain and without noise."""
+    flat = local_range(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)) <= _FLAT
+    return cv2.countNonZero(flat.view(np.uint8)) >= _DRAWING * flat.size
 
 
 def _eroded(inside: np.ndarray) -> np.ndarray:
@@ -277,8 +282,9 @@ def _places(seen: _Seen, pair: Registered) -> list[tuple[Place, int, bool]]:
         may_be_content = strong and not (beyond or (is_bar if seen.is_drawing else at_border))
         is_exchanged = agreeing >= _SAME_OUTLINES and size >= _LARGE
         kind = EXCHANGE if is_exchanged else CONTENT if may_be_content and not laid_over else OVERLAY
-        corners = pair.to_query[:, :2] @ np.array([[left, left + across], [top, top + down]]) + pair.to_query[:, 2:]
-        low, high = np.clip(corners.min(axis=1), 0, 1).tolist(), np.clip(corners.max(axis=1), 0, 1).tolist()
+        right, bottom = left + across, top + down
+        corners = transform(pair.to_query, np.array([[left, top], [right, top], [right, bottom], [left, bottom]]))
+        low, high = np.clip(corners.min(axis=0), 0, 1).tolist(), np.clip(corners.max(axis=0), 0, 1).tolist()
         places.append((Place((low[0], low[1], high[0], high[1]), size / total, kind), levels, may_be_content))
     return places
 
