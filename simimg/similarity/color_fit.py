@@ -15,6 +15,7 @@ import numpy as np
 _NEUTRAL = 14  # chroma, in levels of 255, below which a pixel has no color
 _BINS = 16  # of luma
 _SAMPLE = 40_000  # pixels, at most
+_OTHER = 24  # levels
 _MOST_TINT = 40.0  # levels
 _MOST_SATURATION = 2.5
 _EVEN = 0.6  # ratio of the factors of both channels; farther apart, the hue was changed instead
@@ -50,8 +51,13 @@ def fit_colors(image: np.ndarray, goal: np.ndarray, inside: np.ndarray, flat: np
     least = max(8, len(have) // 1000)
     neutrals = [one for one in (rows[neutral[rows]] for rows in bins) if len(one) >= least]
     tone = _tone(have, want, bins, neutral, least)
+    if _misfit(tone[have[:, 0]], want[:, 0]) >= _misfit(have[:, 0], want[:, 0]):  # misled by what covers a part
+        tone = np.arange(256, dtype=np.uint8)
     tint = _tint(have, want, neutrals)
     saturation = _saturation(have, want, tint)
+    changed = [128 + saturation[c] * (have[:, 1 + c] - 128) + tint[c][have[:, 0]] for c in (0, 1)]
+    if sum(_misfit(np.rint(changed[c]), want[:, 1 + c]) - _misfit(have[:, 1 + c], want[:, 1 + c]) for c in (0, 1)) >= 0:
+        tint, saturation = np.zeros_like(tint), (1.0, 1.0)
     fitted, tinted = np.empty_like(image), np.empty_like(image)
     luma = image[..., 0]
     fitted[..., 0] = tinted[..., 0] = tone[luma]
@@ -61,6 +67,11 @@ def fit_colors(image: np.ndarray, goal: np.ndarray, inside: np.ndarray, flat: np
         tinted[..., 1 + channel] = np.clip(own.astype(np.int16) + shift, 0, 255)
         fitted[..., 1 + channel] = np.clip(scaled[own] + shift, 0, 255)
     return Fitted(fitted, tinted)
+
+
+def _misfit(levels: np.ndarray, goal: np.ndarray) -> int:
+    """Return the sum of the differences, of which large ones count as `_OTHER`: they show something else."""
+    return int(np.minimum(np.abs(levels.astype(np.int32) - goal), _OTHER).sum())
 
 
 def _tone(have: np.ndarray, want: np.ndarray, bins: list[np.ndarray], neutral: np.ndarray, least: int) -> np.ndarray:

@@ -15,6 +15,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Sequence
 
 import cv2
@@ -33,7 +34,8 @@ MOST_PX = 1024
 _LUMA, _CHROMA = 24, 36
 _MOST_NOISE = 4  # times the median of what is left, in noisy images
 _WORST_QUALITY, _PER_QUALITY = 25, 2  # below this JPEG quality, levels that are added per step
-_COLORED, _COSINE, _HUE = 24, 0.75, 12  # chroma from which a hue counts, the cosine below which it is another, levels
+_CLIPPED = 0.35  # share of the chroma
+_COLORED, _COSINE, _HUE = 24, 0.5, 12  # chroma from which a hue counts, the cosine below which it is another, levels
 _SIGMAS = (0.5, 0.7, 1.0, 1.4, 2.0, 2.8, 4.0)  # px, of blur
 _JOINED = 0.012  # of the longer side: pixels that are closer belong to one place
 _MIN_PIXELS, _MIN_LEVELS = 6, 400  # of a place: pixels, and the sum of levels by which they differ
@@ -49,7 +51,7 @@ _DEGRADED = (
 )
 _FLAT, _DRAWING = 2, 0.68  # levels within 3 x 3 px, and the share of such pixels: 99 % of photos have at most 0.66
 _BAR = 0.5  # share of a side at which pixels differ, if there is a bar
-_EXCHANGED, _EXCHANGED_IN_DRAWING = 0.01, 0.001  # share of the area
+_EXCHANGED, _EXCHANGED_IN_DRAWING = 0.01, 0.005  # share of the area
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -158,7 +160,9 @@ def _compared(pair: Registered, noise: int, is_drawing: bool) -> _Seen:
     chroma = cv2.bitwise_and(chroma, chroma, mask=mask)
     counts = np.cumsum(np.bincount(luma[core], minlength=256))
     median = int(np.searchsorted(counts, counts[-1] / 2))
-    differs = (luma > max(_LUMA + noise, _MOST_NOISE * median)) | (chroma > _CHROMA + noise)
+    strongest = functools.reduce(cv2.max, (cv2.absdiff(plane, 128) for plane in (*a[1:], *b[1:])))
+    clipped = cv2.multiply(strongest, _CLIPPED, dtype=cv2.CV_8U)  # a stronger color loses more where it is clipped
+    differs = (luma > max(_LUMA + noise, _MOST_NOISE * median)) | (chroma > clipped + (_CHROMA + noise))
     differs |= _other_hue(a, tinted, _HUE + noise) & core
     edges = local_range(ours[..., 0]), local_range(fitted.image[..., 0])
     return _Seen(differs, cv2.add(luma, chroma, dtype=cv2.CV_16S), *edges, pair.inside, is_drawing)
@@ -255,6 +259,7 @@ def _places(seen: _Seen, pair: Registered) -> list[tuple[Place, int, bool]]:
     joined = cv2.dilate(seen.differs.astype(np.uint8), square)
     outline = _outline(cv2.erode(joined, square)) & seen.inside
     outside = cv2.dilate((~seen.inside).astype(np.uint8), np.ones((7, 7), np.uint8)).astype(bool)
+    edges = seen.query_edges, seen.candidate_edges
     only_ours = cv2.subtract(seen.query_edges, seen.candidate_edges)
     only_theirs = cv2.subtract(seen.candidate_edges, seen.query_edges)
     ours, theirs = seen.query_edges >= _EDGE, seen.candidate_edges >= _EDGE
@@ -293,7 +298,9 @@ def _places(seen: _Seen, pair: Registered) -> list[tuple[Place, int, bool]]:
         strong = levels >= _STRONG * size
         is_bar = any(margin <= reach and bar for margin, bar in zip(margins, bars, strict=True))
         may_be_content = strong and not (beyond or (is_bar if seen.is_drawing else at_border))
-        is_exchanged = agreeing >= _SAME_OUTLINES and size >= _LARGE
+        # An object has an outline; a filter that darkens the corners has none.
+        has_outline = _sum(cv2.min(*(side[box] for side in edges)), contour) >= _EDGE * int(contour.sum())
+        is_exchanged = agreeing >= _SAME_OUTLINES and size >= _LARGE and has_outline and not is_bar
         kind = EXCHANGE if is_exchanged else CONTENT if may_be_content and not laid_over else OVERLAY
         right, bottom = left + across, top + down
         corners = transform(pair.to_query, np.array([[left, top], [right, top], [right, bottom], [left, bottom]]))
