@@ -261,6 +261,7 @@ def duplicates(
         kept_dir = None if index_dir is None else Path(index_dir)
         if plan is not None:
             keep_decisions_of(Path(plan), kept_dir)
+        check_keep(rules, None if opened.info.image_dir is None else Path(opened.info.image_dir))
         reference = reference_dirs_of(opened, tuple(str(one) for one in reference_dirs))
         found = find_duplicates(
             opened,

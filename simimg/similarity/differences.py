@@ -21,6 +21,7 @@ import cv2
 import numpy as np
 
 from simimg.determinism import plain_opencv
+from simimg.similarity.affine import transform
 from simimg.similarity.color_fit import fit_colors, local_range
 from simimg.similarity.edits import CONTENT, EXCHANGE, OVERLAY
 from simimg.similarity.registration import Registered, Registration
@@ -28,10 +29,10 @@ from simimg.similarity.registration import Registered, Registration
 MOST_PX = 1024
 """Longer side of the images that are compared, at most."""
 
-# Levels of 255. Of 3 x 3 px around, the nearest level counts, which hides the noise of a JPEG of quality 12 and more.
+# Levels of 255. Of 3 x 3 px around, the nearest level counts, which hides the noise of a JPEG of quality 25 and more.
 _LUMA, _CHROMA = 24, 36
 _MOST_NOISE = 4  # times the median of what is left, in noisy images
-_WORST_QUALITY, _PER_QUALITY = 12, 3  # below this JPEG quality, levels that are added per step
+_WORST_QUALITY, _PER_QUALITY = 25, 2  # below this JPEG quality, levels that are added per step
 _COLORED, _COSINE, _HUE = 24, 0.75, 12  # chroma from which a hue counts, the cosine below which it is another, levels
 _SIGMAS = (0.5, 0.7, 1.0, 1.4, 2.0, 2.8, 4.0)  # px, of blur
 _JOINED = 0.012  # of the longer side: pixels that are closer belong to one place
@@ -39,12 +40,12 @@ _MIN_PIXELS, _MIN_LEVELS = 6, 400  # of a place: pixels, and the sum of levels b
 _FAINT, _LARGE = 45, 200  # levels per pixel; a faint place counts if it has 200 px and outlines of its own
 _EDGE = 12  # levels within 3 x 3 px
 _SAME_OUTLINES = 0.9  # share of outlines that the other image has within a pixel
-_ONE_SIDED, _ONE_SIDED_OUTLINE = 0.4, 0.3  # ratio of the lesser to the larger strength
+_ONE_SIDED, _ONE_SIDED_OUTLINE = 0.5, 0.3  # ratio of the lesser to the larger strength
 _STRONG, _CLEAR_OUTLINE = 50, 12  # levels
-_CONTENT = 0.3  # share of what differs
+_CONTENT, _CONTENT_OF_DRAWING = 0.5, 0.2  # share of what differs
 _MIXED = 20  # levels within 3 x 3 px; at such edges, colors are mixed
 _FLAT, _DRAWING = 2, 0.68  # levels within 3 x 3 px, and the share of such pixels: 99 % of photos have at most 0.66
-_SPANS = 0.9  # of a side, by a bar
+_BAR = 0.5  # share of a side at which pixels differ, if there is a bar
 _EXCHANGED, _EXCHANGED_IN_DRAWING = 0.01, 0.001  # share of the area
 
 
@@ -128,7 +129,7 @@ def find_differences(
     pair = registration.images()
     if _is_alike(pair):
         return Differences()
-    seen = _compared(pair, threshold)
+    seen = _compared(pair, threshold, all(map(_is_drawing, (query, candidate))))
     return _judged(_places(seen, pair), seen.is_drawing)
 
 
@@ -142,7 +143,7 @@ def _is_alike(pair: Registered) -> bool:
     return cv2.countNonZero(more.reshape(len(more), -1)) == 0
 
 
-def _compared(pair: Registered, threshold: int) -> _Seen:
+def _compared(pair: Registered, threshold: int, is_drawing: bool) -> _Seen:
     core = _eroded(pair.inside)
     ours, theirs = (cv2.cvtColor(side, cv2.COLOR_RGB2YCrCb) for side in _equally_sharp(pair, core))
     ranges = [local_range(side[..., 0]) for side in (ours, theirs)]
@@ -156,9 +157,13 @@ def _compared(pair: Registered, threshold: int) -> _Seen:
     noise = int(np.searchsorted(counts, counts[-1] / 2))
     differs = (luma > max(threshold, _MOST_NOISE * noise)) | (chroma > _CHROMA) | (_other_hue(a, tinted) & core)
     edges = local_range(ours[..., 0]), local_range(fitted.image[..., 0])
-    num_flat = int(((cv2.max(*ranges) <= _FLAT) & pair.inside).sum())
-    is_drawing = num_flat >= _DRAWING * int(pair.inside.sum())
     return _Seen(differs, cv2.add(luma, chroma, dtype=cv2.CV_16S), *edges, pair.inside, is_drawing)
+
+
+def _is_drawing(image: np.ndarray) -> bool:
+    """Whether most of an image is plain and without noise."""
+    flat = local_range(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)) <= _FLAT
+    return cv2.countNonZero(flat.view(np.uint8)) >= _DRAWING * flat.size
 
 
 def _eroded(inside: np.ndarray) -> np.ndarray:
@@ -218,7 +223,8 @@ def _judged(places: Sequence[tuple[Place, int, bool]], is_drawing: bool) -> Diff
     if exchanged >= (_EXCHANGED_IN_DRAWING if is_drawing else _EXCHANGED):
         kinds.add(EXCHANGE)
     if changed:
-        kinds.add(CONTENT if content >= _CONTENT * changed else OVERLAY)
+        least = _CONTENT_OF_DRAWING if is_drawing else _CONTENT
+        kinds.add(CONTENT if content >= least * changed else OVERLAY)
     listed = [
         dataclasses.replace(place, kind=CONTENT if may_be and CONTENT in kinds else OVERLAY)
         if place.kind != EXCHANGE
@@ -243,6 +249,13 @@ def _places(seen: _Seen, pair: Registered) -> list[tuple[Place, int, bool]]:
     shared = (ours & (wide_theirs > 0)) | (theirs & (wide_ours > 0))
     total = max(1, int(seen.inside.sum()))
     count, labels, boxes, _ = cv2.connectedComponentsWithStats(joined, connectivity=8)
+    ends = (
+        joined[:, :reach].max(axis=1),
+        joined[:reach].max(axis=0),
+        joined[:, -reach:].max(axis=1),
+        joined[-reach:].max(axis=0),
+    )
+    bars = [float(side.mean()) >= _BAR for side in ends]  # left, top, right and bottom
     places = []
     for label in range(1, count):
         left, top, across, down, _ = boxes[label].tolist()
@@ -261,15 +274,17 @@ def _places(seen: _Seen, pair: Registered) -> list[tuple[Place, int, bool]]:
         ratio, strength = _balance(_sum(only_ours[box], contour), _sum(only_theirs[box], contour), int(contour.sum()))
         laid_over = _balance(_sum(only_ours[box], near), _sum(only_theirs[box], near), 1)[0] < _ONE_SIDED
         laid_over |= strength > _CLEAR_OUTLINE and ratio < _ONE_SIDED_OUTLINE
-        at_border = min(left, top, width - left - across, height - top - down) <= reach
+        margins = left, top, width - left - across, height - top - down
+        at_border = min(margins) <= reach
         beyond = bool((mine & outside[box]).any())
         strong = levels >= _STRONG * size
-        is_bar = at_border and (across >= _SPANS * width or down >= _SPANS * height)
+        is_bar = any(margin <= reach and bar for margin, bar in zip(margins, bars, strict=True))
         may_be_content = strong and not (beyond or (is_bar if seen.is_drawing else at_border))
         is_exchanged = agreeing >= _SAME_OUTLINES and size >= _LARGE
         kind = EXCHANGE if is_exchanged else CONTENT if may_be_content and not laid_over else OVERLAY
-        corners = pair.to_query[:, :2] @ np.array([[left, left + across], [top, top + down]]) + pair.to_query[:, 2:]
-        low, high = np.clip(corners.min(axis=1), 0, 1).tolist(), np.clip(corners.max(axis=1), 0, 1).tolist()
+        right, bottom = left + across, top + down
+        corners = transform(pair.to_query, np.array([[left, top], [right, top], [right, bottom], [left, bottom]]))
+        low, high = np.clip(corners.min(axis=0), 0, 1).tolist(), np.clip(corners.max(axis=0), 0, 1).tolist()
         places.append((Place((low[0], low[1], high[0], high[1]), size / total, kind), levels, may_be_content))
     return places
 

@@ -160,14 +160,24 @@ def _is_less_resampled(spectrum: np.ndarray, smaller: np.ndarray, share: float) 
     return beyond > _ABOVE_NOISE * noise and middle > _LESS_RESAMPLED * lower
 
 
-def is_saved_again(gray: Image.Image, own: JpegTable | None, source: JpegTable) -> bool:
-    """Return whether an image, mode L, was compressed by the table of a `source` before it got its `own`, if any.
+def jpeg_coefficients(gray: Image.Image) -> np.ndarray:
+    """Return JPEG's coefficients of some 8 x 8 blocks without clipped pixels; mode L gives float64 `[n, 64]`."""
+    height, width = gray.height // 8, gray.width // 8
+    pixels = np.asarray(gray)[: 8 * height, : 8 * width]
+    blocks = pixels.reshape(height, 8, width, 8).swapaxes(1, 2).reshape(-1, 64)
+    blocks = blocks[(blocks.min(axis=1) > _CLIPPED) & (blocks.max(axis=1) < 255 - _CLIPPED)]
+    blocks = blocks[:: max(1, len(blocks) // _BLOCKS)]
+    return exact_matmul(blocks.astype(np.float64) - 128, _transform()) if len(blocks) else np.empty((0, 64))
 
-    False also if that cannot be seen: in plain images, after cropping or resizing, or if the tables differ too little.
+
+def is_saved_again(coefficients: np.ndarray, own: JpegTable | None, source: JpegTable) -> bool:
+    """Return whether an image was compressed by the table of a `source` before it got its `own`, if any.
+
+    For its coefficients, see `jpeg_coefficients`. False also if that cannot be seen: in plain images, after cropping or
+    resizing, or if the tables differ too little.
     """
     if not source.upright or (own is not None and not own.upright):
         return False
-    coefficients = _coefficients(gray)
     if not len(coefficients):
         return False
     steps = source.steps.ravel()
@@ -246,16 +256,6 @@ def _band(spectrum: np.ndarray, share: float, low: float, high: float) -> float:
 def _raised(share: float, at: float) -> float:
     """Return by how much differences of neighbors raise the power of a frequency, in units of `_band`."""
     return math.sin(math.pi / 2 * at * share) ** 2
-
-
-def _coefficients(gray: Image.Image) -> np.ndarray:
-    """Return JPEG's coefficients of some 8 x 8 blocks without clipped pixels, float64 `[n, 64]`, exact everywhere."""
-    height, width = gray.height // 8, gray.width // 8
-    pixels = np.asarray(gray)[: 8 * height, : 8 * width]
-    blocks = pixels.reshape(height, 8, width, 8).swapaxes(1, 2).reshape(-1, 64)
-    blocks = blocks[(blocks.min(axis=1) > _CLIPPED) & (blocks.max(axis=1) < 255 - _CLIPPED)]
-    blocks = blocks[:: max(1, len(blocks) // _BLOCKS)]
-    return exact_matmul(blocks.astype(np.float64) - 128, _transform()) if len(blocks) else np.empty((0, 64))
 
 
 @functools.cache

@@ -15,13 +15,12 @@ It is this order:
 from __future__ import annotations
 
 import functools
+import hashlib
 import math
 import os
 from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
-
-from PIL import Image
 
 from simimg.errors import UsageError
 from simimg.similarity.fingerprint import is_lossless, jpeg_quality
@@ -29,10 +28,12 @@ from simimg.similarity.image_table import IndexedImage
 from simimg.similarity.image_worth import (
     COMPARABLE,
     CameraFacts,
+    JpegTable,
     camera_facts,
     gray_image,
     has_more_detail,
     is_saved_again,
+    jpeg_coefficients,
     jpeg_table,
 )
 from simimg.similarity.index_images import IndexImages
@@ -110,11 +111,13 @@ class _Group:
     ) -> None:
         self._images, self._edits = images, edits
         self._is_reference, self._is_decided = is_reference, is_decided
+        self._image = functools.cache(images.index.images.__getitem__)
         self._first = dict[str, int]()  # files with the same bytes are read once
         self._enlarged = dict[int, int]()  # from the size of which image each row was enlarged
         self._facts = functools.cache(lambda row: camera_facts(self._data(row)))
         self._table = functools.cache(lambda row: jpeg_table(self._data(row)))
         self._quality = functools.cache(lambda row: jpeg_quality(self._data(row)) or 0)
+        self._keeps_pixels = functools.cache(lambda row: is_lossless(self._data(row)))
         self._data = functools.lru_cache(maxsize=8)(self._read)
         self._gray = functools.lru_cache(maxsize=2)(lambda row: gray_image(self._data(row)))
 
@@ -157,16 +160,22 @@ class _Group:
         return best, lambda kept, other: "it has fewer edits" if self._edits[kept] else "nothing was done to it"
 
     def _most_detailed(self, rows: list[int]) -> tuple[list[int], _Reason]:
-        detail = {row: self._side(row) for row in rows}  # of an enlarged image, that of its original
+        sides = {row: self._side(row) for row in rows}
+        first_of = {side: row for row, side in reversed(sides.items())}
+        detail = dict(sides)  # of an enlarged image, that of its original
+        tested: dict[int, bool] = {}
         most = 0.0
-        for row in sorted(rows, key=lambda row: (-detail[row], row)):
-            if detail[row] < COMPARABLE * most:
+        for row in sorted(rows, key=lambda row: (-sides[row], row)):
+            if sides[row] < COMPARABLE * most:
                 break
-            smaller = [other for other in rows if self._side(other) < COMPARABLE * self._side(row)]
-            original = max(smaller, key=self._side, default=None)
-            if original is not None and not self._is_more_detailed(row, original):
-                self._enlarged[row] = original
-                detail[row] = self._side(original)
+            smaller = max((side for side in first_of if side < COMPARABLE * sides[row]), default=None)
+            if smaller is not None:
+                same, original = self._same(row), first_of[smaller]
+                if same not in tested:
+                    tested[same] = self._is_more_detailed(same, original)
+                if not tested[same]:
+                    self._enlarged[row] = original
+                    detail[row] = smaller
             most = max(most, detail[row])
         best = [row for row in rows if detail[row] >= COMPARABLE * most]
         return best, self._why_detailed
@@ -186,7 +195,9 @@ class _Group:
         return _best(rows, lambda row: self._of(row).count), why
 
     def _not_made_from_another(self, rows: list[int]) -> tuple[list[int], _Reason]:
-        again = {row for row in rows if any(self._is_made_from(row, other) for other in rows if other != row)}
+        firsts = dict.fromkeys(map(self._same, rows))
+        made = {row for row in firsts if self._is_made_from(row, firsts)}
+        again = {row for row in rows if self._same(row) in made}
         # Nobody enlarges the camera's files, but some are soft, and smaller copies keep their metadata.
         again |= {row for row in rows if row in self._enlarged and not self._of(row).camera}
         best = [row for row in rows if row not in again]
@@ -199,7 +210,7 @@ class _Group:
         return best or rows, why
 
     def _lossless(self, rows: list[int]) -> tuple[list[int], _Reason]:
-        best = _best(rows, lambda row: is_lossless(self._data(self._same(row)))) if len(rows) > 1 else rows
+        best = _best(rows, lambda row: self._keeps_pixels(self._same(row)))
         return best, lambda kept, other: "as much detail, without loss"
 
     def _largest(self, rows: list[int]) -> tuple[list[int], _Reason]:
@@ -232,27 +243,28 @@ class _Group:
         gray, smaller = self._gray(row), self._gray(than)
         return gray is None or smaller is None or has_more_detail(gray, smaller)
 
-    def _is_made_from(self, row: int, source: int) -> bool:
-        """Whether an image is a JPEG file of the group that was saved again, at a higher quality or without loss."""
-        row, source = self._same(row), self._same(source)
-        image, of_source = self._image(row), self._image(source)
-        table = self._table(source)
-        if table is None or row == source or (image.width, image.height) != (of_source.width, of_source.height):
+    def _is_made_from(self, row: int, others: Iterable[int]) -> bool:
+        """Whether an image is one of the JPEG files that was saved again, at a higher quality or without loss."""
+        quality, sources = self._quality(row), dict[bytes, JpegTable]()
+        if not quality and not self._keeps_pixels(row):
             return False
-        if self._quality(row):
-            if self._quality(row) <= self._quality(source):
-                return False
-        elif not is_lossless(self._data(row)):
+        for other in others:
+            table = self._table(other)
+            if row == other or table is None or self._size(row) != self._size(other):
+                continue
+            if not quality and self._pixels(row) == self._pixels(other):
+                return True
+            if not quality or quality > self._quality(other):
+                sources[table.steps.tobytes()] = table
+        gray = self._gray(row) if sources else None
+        if gray is None:
             return False
+        coefficients = jpeg_coefficients(gray)
+        return any(is_saved_again(coefficients, self._table(row), source) for source in sources.values())
+
+    def _pixels(self, row: int) -> bytes:
         gray = self._gray(row)
-        return gray is not None and (self._is_equal(gray, source) or is_saved_again(gray, self._table(row), table))
-
-    def _is_equal(self, gray: Image.Image, other: int) -> bool:
-        their = self._gray(other)
-        return their is not None and gray.size == their.size and gray.tobytes() == their.tobytes()
-
-    def _image(self, row: int) -> IndexedImage:
-        return self._images.index.images[row]
+        return b"" if gray is None else hashlib.sha256(gray.tobytes()).digest()
 
     def _side(self, row: int) -> float:
         """Return the side of a square with as many pixels as the image."""

@@ -248,10 +248,10 @@ def worth(paths: list[Path]) -> Iterator[Any]:
         gray, table = module.gray_image(data), module.jpeg_table(data)
         assert gray is not None
         yield module._spectrum(gray)
-        yield module._coefficients(gray)
+        yield (coefficients := module.jpeg_coefficients(gray))
         yield module.has_more_detail(gray, gray.resize((gray.width // 2, gray.height // 2)))
         if table is not None:
-            yield module.is_saved_again(gray, None, table)
+            yield module.is_saved_again(coefficients, None, table)
 
 
 def bounded(folder: Path) -> Iterator[tuple[str, Any]]:

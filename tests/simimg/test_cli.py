@@ -550,6 +550,7 @@ TEXTS = {
     ("convert", "background"): "black",
     ("convert", "max_refused"): "2.5%",
 }
+LISTS = {"keep": ("oldest", "exif"), "edits": ("crop", "turn"), "plan_edits": ("crop", "turn")}
 
 
 def flags_of_all_commands() -> Iterator[tuple[str, str]]:
@@ -572,7 +573,7 @@ def other_value(name: str, field: dataclasses.Field[Any], kind: Any) -> Any:
         int: 7,
         float: {"min_jpeg_quality": 25.0, "threshold": 0.75}.get(field.name, 0.25),
         str: TEXTS.get((name, field.name), "other"),
-        tuple[str, ...]: ("oldest", "exif") if field.name == "keep" else ("one", "two"),
+        tuple[str, ...]: LISTS.get(field.name, ("one", "two")),
     }
     return values[kind]
 

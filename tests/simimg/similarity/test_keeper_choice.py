@@ -15,7 +15,14 @@ from PIL import Image
 from simimg.errors import UsageError
 from simimg.similarity.embeddings import Embedder
 from simimg.similarity.image_table import IndexedImage
-from simimg.similarity.image_worth import camera_facts, gray_image, has_more_detail, is_saved_again, jpeg_table
+from simimg.similarity.image_worth import (
+    camera_facts,
+    gray_image,
+    has_more_detail,
+    is_saved_again,
+    jpeg_coefficients,
+    jpeg_table,
+)
 from simimg.similarity.index_images import IndexImages
 from simimg.similarity.keeper_choice import check_keep, choose_keeper
 from simimg.similarity.search_index import write_generation
@@ -221,5 +228,10 @@ def test_what_is_too_small_or_plain_to_be_measured(scene: Scene) -> None:
     assert not has_more_detail(plain, plain.resize((16, 12)))
     table = jpeg_table(jpeg(scene(0), 50))
     assert table is not None
-    assert not is_saved_again(plain, None, table)
-    assert not is_saved_again(Image.new("L", (5, 5)), None, table)
+    for image in (plain, Image.new("L", (5, 5))):
+        assert not is_saved_again(jpeg_coefficients(image), None, table)
+
+
+def test_a_thousand_names_of_the_same_bytes_are_read_once(folder: Path, scene: Scene) -> None:
+    files = dict.fromkeys((f"{number}.jpg" for number in range(1000)), jpeg(scene(8, (64, 48)), 90))
+    assert kept(folder, files) == ("0.jpg", "the first of equally good files")
