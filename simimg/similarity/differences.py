@@ -44,6 +44,9 @@ _ONE_SIDED, _ONE_SIDED_OUTLINE = 0.5, 0.3  # ratio of the lesser to the larger s
 _STRONG, _CLEAR_OUTLINE = 50, 12  # levels
 _CONTENT, _CONTENT_OF_DRAWING = 0.5, 0.2  # share of what differs
 _MIXED = 20  # levels within 3 x 3 px; at such edges, colors are mixed
+_DEGRADED = (
+    0.3  # share of the outlines; pixelated images had at most 0.25 for squares of 8 px, other cards at least 0.4
+)
 _FLAT, _DRAWING = 2, 0.68  # levels within 3 x 3 px, and the share of such pixels: 99 % of photos have at most 0.66
 _BAR = 0.5  # share of a side at which pixels differ, if there is a bar
 _EXCHANGED, _EXCHANGED_IN_DRAWING = 0.01, 0.001  # share of the area
@@ -117,7 +120,7 @@ def find_differences(
         place: how the query lies in the candidate, as `Verification.place`.
         qualities: of the JPEG files, 1..100, or None for other formats.
     """
-    threshold = _LUMA + _PER_QUALITY * max([0, *(_WORST_QUALITY - one for one in qualities if one is not None)])
+    noise = _PER_QUALITY * max([0, *(_WORST_QUALITY - one for one in qualities if one is not None)])
     try:
         registration = Registration(query, candidate, np.array(place, np.float64).reshape(2, 3))
     except ValueError:
@@ -129,8 +132,8 @@ def find_differences(
     pair = registration.images()
     if _is_alike(pair):
         return Differences()
-    seen = _compared(pair, threshold, all(map(_is_drawing, (query, candidate))))
-    return _judged(_places(seen, pair), seen.is_drawing)
+    seen = _compared(pair, noise, all(map(_is_drawing, (query, candidate))))
+    return _judged(_places(seen, pair), seen.is_drawing, _shared_outlines(seen))
 
 
 def _is_alike(pair: Registered) -> bool:
@@ -143,7 +146,7 @@ def _is_alike(pair: Registered) -> bool:
     return cv2.countNonZero(more.reshape(len(more), -1)) == 0
 
 
-def _compared(pair: Registered, threshold: int, is_drawing: bool) -> _Seen:
+def _compared(pair: Registered, noise: int, is_drawing: bool) -> _Seen:
     core = _eroded(pair.inside)
     ours, theirs = (cv2.cvtColor(side, cv2.COLOR_RGB2YCrCb) for side in _equally_sharp(pair, core))
     ranges = [local_range(side[..., 0]) for side in (ours, theirs)]
@@ -154,8 +157,9 @@ def _compared(pair: Registered, threshold: int, is_drawing: bool) -> _Seen:
     chroma = cv2.max(*(_beyond(one, other, 5) for one, other in zip(a[1:], b[1:], strict=True)))
     chroma = cv2.bitwise_and(chroma, chroma, mask=mask)
     counts = np.cumsum(np.bincount(luma[core], minlength=256))
-    noise = int(np.searchsorted(counts, counts[-1] / 2))
-    differs = (luma > max(threshold, _MOST_NOISE * noise)) | (chroma > _CHROMA) | (_other_hue(a, tinted) & core)
+    median = int(np.searchsorted(counts, counts[-1] / 2))
+    differs = (luma > max(_LUMA + noise, _MOST_NOISE * median)) | (chroma > _CHROMA + noise)
+    differs |= _other_hue(a, tinted, _HUE + noise) & core
     edges = local_range(ours[..., 0]), local_range(fitted.image[..., 0])
     return _Seen(differs, cv2.add(luma, chroma, dtype=cv2.CV_16S), *edges, pair.inside, is_drawing)
 
@@ -180,12 +184,12 @@ def _beyond(image: np.ndarray, other: np.ndarray, size: int) -> np.ndarray:
     return cv2.max(cv2.max(parts[0], parts[1]), cv2.max(parts[2], parts[3]))
 
 
-def _other_hue(ours: Sequence[np.ndarray], theirs: Sequence[np.ndarray]) -> np.ndarray:
-    """Return where both images, planes Y, Cr, Cb, have color, but of another hue: bool `[h, w]`."""
+def _other_hue(ours: Sequence[np.ndarray], theirs: Sequence[np.ndarray], levels: int) -> np.ndarray:
+    """Return where both images, planes Y, Cr, Cb, have color, but of another hue, by more than `levels`: bool."""
     a, b, c, d = (plane.astype(np.float32) - 128 for plane in (*ours[1:], *theirs[1:]))
     size, other_size, product = a * a + b * b, c * c + d * d, a * c + b * d  # integers below 2 ** 24: exact
     other_hue = (product < 0) | (product * product < _COSINE**2 * size * other_size)
-    other_hue &= (cv2.min(size, other_size) >= _COLORED**2) & (cv2.max(cv2.absdiff(a, c), cv2.absdiff(b, d)) > _HUE)
+    other_hue &= (cv2.min(size, other_size) >= _COLORED**2) & (cv2.max(cv2.absdiff(a, c), cv2.absdiff(b, d)) > levels)
     return _eroded(other_hue)
 
 
@@ -212,7 +216,7 @@ def _fine_detail(gray: np.ndarray, core: np.ndarray) -> float:
     return (mean * mean + deviation * deviation) / max(1.0, float(cv2.meanStdDev(gray, mask=mask)[1][0, 0]) ** 2)
 
 
-def _judged(places: Sequence[tuple[Place, int, bool]], is_drawing: bool) -> Differences:
+def _judged(places: Sequence[tuple[Place, int, bool]], is_drawing: bool, shared_outlines: float) -> Differences:
     """Return the differences; `places` come with the sum of levels, and whether they may be content."""
     changed = sum(levels for place, levels, _ in places if place.kind != EXCHANGE)
     content = sum(levels for place, levels, _ in places if place.kind == CONTENT)
@@ -224,7 +228,8 @@ def _judged(places: Sequence[tuple[Place, int, bool]], is_drawing: bool) -> Diff
         kinds.add(EXCHANGE)
     if changed:
         least = _CONTENT_OF_DRAWING if is_drawing else _CONTENT
-        kinds.add(CONTENT if content >= least * changed else OVERLAY)
+        is_content = content >= least * changed and shared_outlines >= _DEGRADED
+        kinds.add(CONTENT if is_content else OVERLAY)
     listed = [
         dataclasses.replace(place, kind=CONTENT if may_be and CONTENT in kinds else OVERLAY)
         if place.kind != EXCHANGE
@@ -232,6 +237,14 @@ def _judged(places: Sequence[tuple[Place, int, bool]], is_drawing: bool) -> Diff
         for place, _, may_be in places
     ]
     return Differences(tuple(sorted(listed, key=lambda one: -one.area)), frozenset(kinds))
+
+
+def _shared_outlines(seen: _Seen) -> float:
+    """Return the share of the strength of all outlines that both images have, 0..1; little of a pixelated one."""
+    both, either = (
+        _sum(function(seen.query_edges, seen.candidate_edges), seen.inside) for function in (cv2.min, cv2.max)
+    )
+    return both / max(1, either)
 
 
 def _places(seen: _Seen, pair: Registered) -> list[tuple[Place, int, bool]]:

@@ -12,7 +12,8 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 
 import numpy as np
@@ -20,7 +21,7 @@ import numpy as np
 from simimg.determinism import one_blas_thread
 from simimg.similarity.copy_pairs import PairExaminer
 from simimg.similarity.decided_groups import ReturnedImage, returned_images, settled_groups
-from simimg.similarity.edits import CONTENT, COUNTED, LABEL
+from simimg.similarity.edits import CONTENT, COUNTED, LABEL, PLANNED
 from simimg.similarity.image_table import IndexedImage
 from simimg.similarity.keeper_choice import choose_keeper
 from simimg.similarity.match_verification import HARMLESS, SAME_BYTES, Verification
@@ -115,15 +116,10 @@ def find_duplicates(
         grouped = {row for cluster in clusters for row in cluster}
         clusters += [[row] for row, members in identical.items() if len(members) > 1 and row not in grouped]
         with one_blas_thread():
-            grouped_by = functools.partial(
-                _group,
-                examiner,
-                identical=identical,
-                reference=reference,
-                keep=keep,
-                has_classes=_has_classes(index) if folders_are_classes is None else folders_are_classes,
-            )
+            grouped_by = functools.partial(_group, examiner, identical=identical, reference=reference, keep=keep)
             groups = list(examiner.executor.map(grouped_by, clusters))
+    if _has_classes(index) if folders_are_classes is None else folders_are_classes:
+        groups = _with_conflicts(groups, Counter(index.images.column("label").tolist()))
     groups.sort(key=lambda group: min(member.row for member in group.members))
     shown, settling = settled_groups(groups, examiner.decisions)
     return Duplicates(
@@ -141,6 +137,32 @@ def _has_classes(index: SearchIndex) -> bool:
         return False
     depths = {path.count("/") for path in index.images.column("path").tolist()}
     return depths == {1} and len(set(index.images.column("label").tolist())) > 1
+
+
+def _with_conflicts(groups: Sequence[Group], num_images: Mapping[str, int]) -> list[Group]:
+    """Return the groups, in which copies in another class folder than the keeper are marked.
+
+    A folder most of which is equal, but for size and compression, to images in other folders is no class: somebody has
+    put copies there.
+    """
+    equal = Counter(
+        member.image.label
+        for group in groups
+        for member in group.members
+        if any(
+            other.image.label != member.image.label and (member.edits | other.edits) <= PLANNED
+            for other in group.members
+        )
+    )
+    classes = {label for label, count in num_images.items() if equal[label] <= 0.5 * count}
+
+    def marked(member: Member, keeper: Member) -> Member:
+        labels = {member.image.label, keeper.image.label}
+        if len(labels) == 1 or not labels <= classes:
+            return member
+        return dataclasses.replace(member, reason=f"{member.reason}; {_ANOTHER_CLASS}", edits=member.edits | {LABEL})
+
+    return [Group(one.keeper, tuple(marked(member, one.keeper) for member in one.others)) for one in groups]
 
 
 def _clusters(examiner: PairExaminer) -> Iterator[list[int]]:
@@ -176,8 +198,6 @@ def _group(
     identical: dict[int, list[int]],
     reference: Callable[[IndexedImage], bool],
     keep: Sequence[str] = (),
-    *,
-    has_classes: bool = False,
 ) -> Group:
     """Return the group of a cluster and of the files with the same bytes as its members."""
     single_of = {row: single for single in cluster for row in identical[single]}
@@ -204,8 +224,6 @@ def _group(
             similarity, reason, differing = found.similarity, prefix + found.text, found.edits
             if prefix or not found.similarity > 0.5:  # how it differs from the keeper is not known
                 differing |= {CONTENT}
-        if has_classes and pictures[row].label != pictures[keeper].label:
-            reason, differing = f"{reason}; {_ANOTHER_CLASS}", differing | {LABEL}
         others.append(Member(row, pictures[row], similarity, reason, edits=differing))
     others.sort(key=lambda member: (-member.similarity, member.row))
     return Group(Member(keeper, pictures[keeper], 1.0, why), tuple(others))

@@ -30,9 +30,9 @@ from simimg.similarity.affine import (
     transform,
     translation,
 )
-from simimg.similarity.color_fit import local_range
 from simimg.similarity.copy_reasons import Reasons, add_color_and_detail, add_compression, add_geometry
 from simimg.similarity.differences import Differences
+from simimg.similarity.drawing_evidence import have_detail, is_plain, is_upright
 from simimg.similarity.fingerprint import PLAIN, Fingerprint, luma
 from simimg.similarity.keypoints import Keypoints, align
 from simimg.similarity.position_match import QUARTER_TURN, align_whole, between_sizes, match_position
@@ -57,12 +57,6 @@ _WHOLE_AGREEMENT = 0.8
 # Of images that are aligned as a whole: blocks with structure, and its mean correlation. Blurred copies of 60 photos
 # had 14 blocks and more, and 0.61 and more; drawn gradients and blank pages under one lamp had at most 4, and 0.36.
 _MIN_STRUCTURED, _STRUCTURE_CORRELATION = 8, 0.5
-# Blocks with detail that a turned or mirrored copy of a simple drawing needs: a figure that holds its flags to the left
-# is no copy of one that holds them to the right. Such drawings had at most 32 blocks with detail, and at least 0.74 of
-# their thumbnails were without noise; 99.5 % of photos have at least 34 blocks, and the others at most 0.69.
-_DETAILED, _DETAIL = 34, 1.5
-_PLAIN_SHARE = 0.72
-_TAN_OF_15_DEGREES = 0.2679491924311227
 _STRUCTURE = 1.5  # deviation in gray levels of a block without its plane
 # Gray levels by which compression changes an image, on average and anywhere: JPEGs of quality 30 of smooth images had
 # at most 2.7 and 5.9, and different pencil strokes on one page at least 21 somewhere.
@@ -194,8 +188,8 @@ def _compare(
     agreement, disagreeing, agreeing = _agreement(ours, theirs, inside)
     if agreement < least or not (num_inliers or _structure_agrees(ours, theirs, inside)):
         return None
-    is_upright = _is_upright(matrix, mirrored, query.size, candidate.size)
-    if not is_upright and _is_plain(query, candidate) and _num_detailed(ours, theirs, inside) < _DETAILED:
+    upright = is_upright(matrix, mirrored, query.size, candidate.size)
+    if not upright and is_plain(query, candidate) and not have_detail(ours, theirs, inside, _blocks(*inside.shape)):
         return None
     overlap = candidate_share * query_share
     similarity = 0.5 + 0.5 * agreement * (0.8 + 0.2 * overlap)
@@ -302,33 +296,6 @@ def _structure_agrees(ours: np.ndarray, theirs: np.ndarray, inside: np.ndarray) 
                 if min(aa, bb) >= _STRUCTURE**2:
                     pairs.append(ab / math.sqrt(aa * bb))
     return len(pairs) >= _MIN_STRUCTURED and sum(pairs) / len(pairs) >= _STRUCTURE_CORRELATION
-
-
-def _is_upright(matrix: np.ndarray, mirrored: bool, query: tuple[int, int], candidate: tuple[int, int]) -> bool:
-    """Whether a map between the unit squares of images of these sizes turns by less than 15 degrees, mirroring none."""
-    (a, b, _), (c, d, _) = compose(scaling(*candidate), matrix, scaling(1 / query[0], 1 / query[1])).tolist()
-    return not mirrored and a > 0 and d > 0 and abs(c) < _TAN_OF_15_DEGREES * a and abs(b) < _TAN_OF_15_DEGREES * d
-
-
-def _is_plain(*images: Fingerprint) -> bool:
-    """Whether most of each image has no noise at all, as in a simple drawing."""
-    for image in images:
-        red, green, blue = (local_range(image.thumbnail[..., channel]) for channel in range(3))
-        if float((cv2.max(cv2.max(red, green), blue) <= 1).mean()) < _PLAIN_SHARE:
-            return False
-    return True
-
-
-def _num_detailed(ours: np.ndarray, theirs: np.ndarray, inside: np.ndarray) -> int:
-    """Return in how many blocks of the frame both images have detail, 0 to 64."""
-    blocks, num_blocks = _blocks(*inside.shape), _BLOCKS * _BLOCKS
-    at = blocks[inside]
-    counts = np.bincount(at, minlength=num_blocks)
-    there = counts >= 0.5 * np.bincount(blocks.ravel(), minlength=num_blocks)
-    for gray in (luma(ours), luma(theirs)):
-        detail = (gray - cv2.GaussianBlur(gray, (0, 0), 4.0))[inside].astype(np.float64)
-        there &= np.bincount(at, detail * detail, minlength=num_blocks) >= _DETAIL**2 * np.maximum(1, counts)
-    return int(there.sum())
 
 
 def _without_plane(block: np.ndarray) -> np.ndarray:

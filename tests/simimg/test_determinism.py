@@ -68,7 +68,7 @@ NEEDS = {"AVX": "avx", "AVX2": "avx2", "Zen": "avx2", "AVX-512": "avx512f"}
 def run(folder: Path, what: str, **environment: str) -> dict[str, Any]:
     done = subprocess.run(
         [sys.executable, str(PROBE), what, str(folder)],
-        # The seed of hashes is the order in which a set is printed.
+        # The order in which the kinds of edits are written in a `repr` depends on the seed of hashes.
         env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", "PYTHONHASHSEED": "0", **environment},
         capture_output=True, text=True, check=False,
     )  # fmt: skip

@@ -255,7 +255,7 @@ def test_a_query_keeps_no_image(lite0: Embedder) -> None:
     query = make_query("", image, lite0)
     del image
     assert kept() is not None
-    assert query.fingerprint is query.fingerprint
+    assert query.image.fingerprint is query.image.fingerprint
     gc.collect()
     assert kept() is None
 

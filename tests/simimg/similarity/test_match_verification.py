@@ -201,8 +201,8 @@ def test_plain_and_tiny_pictures_are_no_error(scene, size: tuple[int, int]) -> N
     assert verified(Image.new("RGB", size), scene(0)) is None
 
 
-def test_a_blurred_gradient_without_keypoints_is_laid_over() -> None:
-    coarse = np.random.default_rng(1).integers(0, 256, (3, 3, 3), np.uint8)
+def test_a_blurred_image_without_keypoints_is_laid_over() -> None:
+    coarse = np.random.default_rng(1).integers(0, 256, (9, 9, 3), np.uint8)
     original = Image.fromarray(coarse).resize((300, 200), Image.Resampling.BICUBIC)
     copy = original.transpose(Image.Transpose.ROTATE_270).resize((100, 150))
     found = verified(copy, original)

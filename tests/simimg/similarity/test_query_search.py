@@ -90,7 +90,7 @@ def test_a_near_hash_that_is_left_out_is_not_found(finder: Finder, blind: Embedd
     assert row not in {found.row for found in finder.find(query, NUM_PHOTOS, without=row)}
     only = np.ones(NUM_PHOTOS, bool)
     only[row] = False
-    *_, found = finder.steps(query.views, lambda: query.fingerprint, NUM_PHOTOS, only=only)
+    *_, found = finder.steps(query.views, query.image, NUM_PHOTOS, only=only)
     assert sorted(one.row for one in found) == [other for other in range(NUM_PHOTOS) if other != row]
 
 
@@ -142,8 +142,8 @@ def test_near_hashes_are_found_in_cells_as_in_memory(
             query = make_query("q", edit(scene(seed)), blind)
             found = beyond.find(query, 3)
             assert found[0].image.path.endswith(f"/{seed}.png")
-            *_, ours = beyond.steps(query.views, lambda query=query: query.fingerprint, NUM_PHOTOS, only=only)
-            *_, theirs = finder.steps(query.views, lambda query=query: query.fingerprint, NUM_PHOTOS, only=only)
+            *_, ours = beyond.steps(query.views, query.image, NUM_PHOTOS, only=only)
+            *_, theirs = finder.steps(query.views, query.image, NUM_PHOTOS, only=only)
             assert ours == theirs
 
 
@@ -184,9 +184,9 @@ def test_an_image_is_the_query_that_its_file_is(blind: Embedder, scene: Scene, t
         assert isinstance(by_path, Query), name
         assert isinstance(by_image, Query), name
         np.testing.assert_array_equal(by_image.views, by_path.views, err_msg=name)
-        assert by_image.fingerprint.size == by_path.fingerprint.size, name
-        assert by_image.fingerprint.pixels_sha256 == by_path.fingerprint.pixels_sha256, name
-        assert by_image.fingerprint.jpeg_quality == by_path.fingerprint.jpeg_quality, name
+        assert by_image.image.fingerprint.size == by_path.image.fingerprint.size, name
+        assert by_image.image.fingerprint.pixels_sha256 == by_path.image.fingerprint.pixels_sha256, name
+        assert by_image.image.fingerprint.jpeg_quality == by_path.image.fingerprint.jpeg_quality, name
 
 
 def test_an_image_that_ends_early_is_no_query(blind: Embedder, scene: Scene) -> None:

@@ -278,4 +278,4 @@ def test_a_pair_is_compared(client: Any, row_of: Callable[[str], int]) -> None:
     assert values["reason"].startswith("mirrored")
     assert values["place"] == pytest.approx([-1, 0, 1, 0, 1, 0], abs=0.02)
     nothing = client.get("/api/pair", params={"row": row_of("cats/2.jpg"), "with": row_of("cats/0.jpg")}).json()
-    assert nothing == {"similarity": None, "reason": None, "place": None}
+    assert nothing == {"similarity": None, "reason": None, "place": None, "differs": []}

@@ -43,7 +43,7 @@ def test_the_last_step_is_what_find_returns(index: SearchIndex, embedder: Embedd
         for row in range(len(index.images)):
             query = load_query(str(index.path_of(index.images[row])), embedder)
             assert isinstance(query, Query)
-            steps = list(finder.steps(query.views, lambda query=query: query.fingerprint, 6, by, without=row))
+            steps = list(finder.steps(query.views, query.image, 6, by, without=row))
             expected = finder.find(query, 6, by, without=row)
             assert [(found.row, found.verification) for found in steps[-1]] == [
                 (found.row, found.verification) for found in expected

@@ -1,0 +1,50 @@
+"""Evidence that simple drawings need: most of one is plain, and what is left often occurs in others, turned as well.
+
+A figure that holds its flags to the left is no copy of one that holds them to the right, and b is no copy of d. So a
+turned or mirrored copy of a drawing needs as much detail as a photo has.
+"""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+
+from simimg.similarity.affine import compose, scaling
+from simimg.similarity.color_fit import local_range
+from simimg.similarity.fingerprint import Fingerprint, luma
+
+# Drawings of signals had at most 32 blocks with detail, and at least 0.74 of their thumbnails were without noise. Of
+# photos, 99.5 % have at least 34 blocks, and the others at most 0.69.
+_NUM_BLOCKS, _MIN_BLOCKS, _DETAIL = 64, 34, 1.5  # detail in levels
+_PLAIN_SHARE = 0.72
+_TAN_OF_15_DEGREES = 0.2679491924311227
+
+
+def is_upright(matrix: np.ndarray, mirrored: bool, query: tuple[int, int], candidate: tuple[int, int]) -> bool:
+    """Whether a map between the unit squares of images of these sizes turns by less than 15 degrees, mirroring none."""
+    (a, b, _), (c, d, _) = compose(scaling(*candidate), matrix, scaling(1 / query[0], 1 / query[1])).tolist()
+    return not mirrored and a > 0 and d > 0 and abs(c) < _TAN_OF_15_DEGREES * a and abs(b) < _TAN_OF_15_DEGREES * d
+
+
+def is_plain(*images: Fingerprint) -> bool:
+    """Whether most of each image has no noise at all, as in a simple drawing."""
+    for image in images:
+        red, green, blue = (local_range(image.thumbnail[..., channel]) for channel in range(3))
+        if float((cv2.max(cv2.max(red, green), blue) <= 1).mean()) < _PLAIN_SHARE:
+            return False
+    return True
+
+
+def have_detail(ours: np.ndarray, theirs: np.ndarray, inside: np.ndarray, blocks: np.ndarray) -> bool:
+    """Whether both images have detail in enough blocks of the frame.
+
+    `ours` and `theirs` are float32 `[h, w, 3]`, and `inside`, bool, tells where both are. `blocks` has the number of
+    the block of each pixel, 0 to 63.
+    """
+    at = blocks[inside]
+    counts = np.bincount(at, minlength=_NUM_BLOCKS)
+    there = counts >= 0.5 * np.bincount(blocks.ravel(), minlength=_NUM_BLOCKS)
+    for gray in (luma(ours), luma(theirs)):
+        detail = (gray - cv2.GaussianBlur(gray, (0, 0), 4.0))[inside].astype(np.float64)
+        there &= np.bincount(at, detail * detail, minlength=_NUM_BLOCKS) >= _DETAIL**2 * np.maximum(1, counts)
+    return int(there.sum()) >= _MIN_BLOCKS
