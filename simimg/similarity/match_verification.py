@@ -33,9 +33,9 @@ from simimg.similarity.affine import (
 from simimg.similarity.copy_reasons import Reasons, add_color_and_detail, add_compression, add_geometry
 from simimg.similarity.differences import Differences
 from simimg.similarity.drawing_evidence import have_detail, is_plain, is_upright
-from simimg.similarity.fingerprint import PLAIN, WHOLE_PX, Fingerprint, luma
+from simimg.similarity.fingerprint import PLAIN, Fingerprint, luma
 from simimg.similarity.keypoints import Keypoints, align
-from simimg.similarity.position_match import best_position, match_position
+from simimg.similarity.position_match import QUARTER_TURN, align_whole, between_sizes, match_position
 
 MIN_AGREEMENT = 0.45
 """Least agreement of the frame if many keypoints match, see `_agreement`. Images half covered by something reach it."""
@@ -53,9 +53,6 @@ HARMLESS = (SAME_BYTES, SAME_PIXELS, "resized", "JPEG", "brighter", "darker")
 
 _FRAME_PX = 128  # longer side of the frame, at most
 _BLOCKS = 8  # per side of the frame
-_POSE_CORRELATION = 0.8  # below it, an orientation is not refined
-_FEW_KEYPOINTS = 150  # if both images have more and do not align by keypoints, they are not aligned as a whole
-_WHOLE_CORRELATION = 0.93  # required of whole images that are aligned without keypoints
 _WHOLE_AGREEMENT = 0.8
 # Of images that are aligned as a whole: blocks with structure, and its mean correlation. Blurred copies of 60 photos
 # had 14 blocks and more, and 0.61 and more; drawn gradients and blank pages under one lamp had at most 4, and 0.36.
@@ -112,7 +109,7 @@ def verify(query: Fingerprint, candidate: Fingerprint, *, thorough: bool = True)
         verified = _verify_aligned(query, candidate, ours, theirs)
     if verified is not None:
         return verified
-    whole = _align_whole(query, candidate, min(len(ours.points), len(theirs.points)))
+    whole = align_whole(query, candidate, min(len(ours.points), len(theirs.points)))
     verified = None if whole is None else _compare(query, candidate, *whole, 0, _WHOLE_AGREEMENT)
     return _nearly_equal(query, candidate) if verified is None else verified
 
@@ -160,7 +157,7 @@ def _verify_in_position(query: Fingerprint, candidate: Fingerprint) -> Verificat
     if found is None:
         return None
     turns, mirrored, num_blocks = found
-    place = compose(_WHOLE, *[_QUARTER_TURN] * turns)
+    place = compose(_WHOLE, *[QUARTER_TURN] * turns)
     verified = _compare(query, candidate, place, mirrored, num_blocks, MIN_AGREEMENT)
     return None if verified is None else dataclasses.replace(verified, num_inliers=0)
 
@@ -172,7 +169,7 @@ def _verify_aligned(
     found = align(ours, theirs)
     if found is None:
         return None
-    matrix = _between_sizes(found.matrix, ours.size, theirs.size)
+    matrix = between_sizes(found.matrix, ours.size, theirs.size)
     least = MIN_AGREEMENT if found.num_inliers >= _FEW_INLIERS else _AGREEMENT_OF_FEW
     return _compare(query, candidate, matrix, found.mirrored, found.num_inliers, least)
 
@@ -205,37 +202,8 @@ def _compare(
     return Verification(min(1.0, similarity), tuple(reasons.texts), num_inliers, place, frozenset(reasons.edits))
 
 
-def _between_sizes(matrix: np.ndarray, query: tuple[int, int], candidate: tuple[int, int]) -> np.ndarray:
-    """Convert a map between px of two images to a map between their unit squares."""
-    return compose(scaling(1 / candidate[0], 1 / candidate[1]), matrix, scaling(*query))
-
-
-def _align_whole(query: Fingerprint, candidate: Fingerprint, num_keypoints: int) -> tuple[np.ndarray, bool] | None:
-    """Return the map of the whole query onto the whole candidate, in the orientation of best correlation."""
-    ours, theirs = query.whole, candidate.whole
-    if ours is None or theirs is None or num_keypoints > _FEW_KEYPOINTS:
-        return None
-    correlation, turns, mirrored = best_position(ours, theirs)
-    if correlation < _POSE_CORRELATION:
-        return None
-    pose = np.rot90(ours[:, ::-1] if mirrored else ours, turns)
-    criteria = (cv2.TERM_CRITERIA_EPS | cv2.TERM_CRITERIA_COUNT, 30, 1e-4)
-    try:
-        value, refined = cv2.findTransformECC(
-            np.ascontiguousarray(pose), np.ascontiguousarray(theirs), np.eye(2, 3, dtype=np.float32),
-            cv2.MOTION_AFFINE, criteria, None, 1,
-        )  # fmt: skip
-    except cv2.error:  # the query was moved out of the frame
-        return None
-    if value < _WHOLE_CORRELATION:
-        return None
-    between = _between_sizes(refined.astype(np.float64), (WHOLE_PX,) * 2, (WHOLE_PX,) * 2)
-    return compose(between, *[_QUARTER_TURN] * turns), mirrored
-
-
-# Maps of the unit square: np.rot90, and a mirror image.
+# Maps of the unit square: none, and a mirror image.
 _WHOLE = np.array([[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]])
-_QUARTER_TURN = np.array([[0.0, 1.0, 0.0], [-1.0, 0.0, 1.0]])
 _MIRRORED = np.array([[-1.0, 0.0, 1.0], [0.0, 1.0, 0.0]])
 
 

@@ -1,7 +1,8 @@
-"""Compares the thumbnails of two images in the best of eight positions (turned by quarters, mirrored), block by block.
+"""Aligns whole images without keypoints: in the best of eight positions (turned by quarters, mirrored), block by block.
 
-It needs no keypoints, so it decides most copies: those that were only turned, mirrored, stretched, resized and
-compressed. Blocks are compared without the plane that fits them best, because any two smooth images agree otherwise.
+That decides most copies: those that were only turned, mirrored, stretched, resized and compressed. Images with few
+keypoints are aligned by their correlation. Blocks are compared without the plane that fits them best, because any two
+smooth images agree otherwise.
 """
 
 from __future__ import annotations
@@ -10,9 +11,16 @@ import cv2
 import numpy as np
 
 from simimg.determinism import ordered_sum
-from simimg.similarity.fingerprint import Fingerprint, luma
+from simimg.similarity.affine import compose, scaling
+from simimg.similarity.fingerprint import WHOLE_PX, Fingerprint, luma
+
+QUARTER_TURN = np.array([[0.0, 1.0, 0.0], [-1.0, 0.0, 1.0]])
+"""The map of the unit square that np.rot90 applies."""
 
 _CORRELATION = 0.97  # of the whole images, blurred; that of the second best position does not matter
+_POSE_CORRELATION = 0.8  # below it, an orientation is not refined
+_FEW_KEYPOINTS = 150  # if both images have more and do not align by keypoints, they are not aligned as a whole
+_WHOLE_CORRELATION = 0.93  # required of whole images that are aligned without keypoints
 _FRAME_PX, _BLOCKS = 64, 8
 _STRUCTURE = 1.5  # deviation in gray levels of a block without its plane
 # Blocks with structure, at least, and their mean correlation. Copies by flips of 300 photos had 0.95 and more; crops to
@@ -64,3 +72,31 @@ def _blocks(thumbnail: np.ndarray) -> np.ndarray:
         share = ordered_sum(blocks * weights) / float(ordered_sum(weights * weights))
         blocks = blocks - share[:, None] * weights
     return blocks
+
+
+def between_sizes(matrix: np.ndarray, query: tuple[int, int], candidate: tuple[int, int]) -> np.ndarray:
+    """Convert a map between px of two images to a map between their unit squares."""
+    return compose(scaling(1 / candidate[0], 1 / candidate[1]), matrix, scaling(*query))
+
+
+def align_whole(query: Fingerprint, candidate: Fingerprint, num_keypoints: int) -> tuple[np.ndarray, bool] | None:
+    """Return the map of the whole query onto the whole candidate, in the orientation of best correlation."""
+    ours, theirs = query.whole, candidate.whole
+    if ours is None or theirs is None or num_keypoints > _FEW_KEYPOINTS:
+        return None
+    correlation, turns, mirrored = best_position(ours, theirs)
+    if correlation < _POSE_CORRELATION:
+        return None
+    pose = np.rot90(ours[:, ::-1] if mirrored else ours, turns)
+    criteria = (cv2.TERM_CRITERIA_EPS | cv2.TERM_CRITERIA_COUNT, 30, 1e-4)
+    try:
+        value, refined = cv2.findTransformECC(
+            np.ascontiguousarray(pose), np.ascontiguousarray(theirs), np.eye(2, 3, dtype=np.float32),
+            cv2.MOTION_AFFINE, criteria, None, 1,
+        )  # fmt: skip
+    except cv2.error:  # the query was moved out of the frame
+        return None
+    if value < _WHOLE_CORRELATION:
+        return None
+    between = between_sizes(refined.astype(np.float64), (WHOLE_PX,) * 2, (WHOLE_PX,) * 2)
+    return compose(between, *[QUARTER_TURN] * turns), mirrored
