@@ -151,6 +151,8 @@ def _is_alike(pair: Registered) -> bool:
 def _compared(pair: Registered, noise: int, is_drawing: bool) -> _Seen:
     core = _eroded(pair.inside)
     ours, theirs = (cv2.cvtColor(side, cv2.COLOR_RGB2YCrCb) for side in _equally_sharp(pair, core))
+    if _chroma_sum(ours, core) > _chroma_sum(theirs, core):  # colors can be taken from an image, but not given to it
+        ours, theirs = theirs, ours
     ranges = [local_range(side[..., 0]) for side in (ours, theirs)]
     fitted = fit_colors(theirs, ours, pair.inside, cv2.max(*ranges) < _MIXED)
     a, b, tinted = (cv2.split(cv2.GaussianBlur(side, (3, 3), 0.6)) for side in (ours, fitted.image, fitted.tinted))
@@ -166,6 +168,10 @@ def _compared(pair: Registered, noise: int, is_drawing: bool) -> _Seen:
     differs |= _other_hue(a, tinted, _HUE + noise) & core
     edges = local_range(ours[..., 0]), local_range(fitted.image[..., 0])
     return _Seen(differs, cv2.add(luma, chroma, dtype=cv2.CV_16S), *edges, pair.inside, is_drawing)
+
+
+def _chroma_sum(image: np.ndarray, core: np.ndarray) -> int:
+    return sum(_sum(cv2.absdiff(plane, 128), core) for plane in cv2.split(image)[1:])
 
 
 def _is_drawing(image: np.ndarray) -> bool:

@@ -19,7 +19,9 @@ from simimg.similarity.affine import compose, determinant, fit, inverse, scaling
 _SNAP = 0.006  # share of a side; a whole image that is nearly in one of the eight positions is in it
 _CORRECT_PX = 512  # longer side at which the map is corrected
 _CELLS = 8  # per side of the frame
-_TEXTURE = 16.0  # root mean square of the slopes, in Sobel's units, that fixes where a cell belongs
+# Root mean square of the slopes, in Sobel's units, that fixes where a cell belongs; less in an image of low contrast: a
+# share of that of all cells, but at least what noise has.
+_TEXTURE, _SHARE_OF_TEXTURE, _NOISE = 16.0, 0.3, 4.0
 _MOST_SHIFT = 4.0  # px per round, at the size at which the map is corrected
 _CORRECTIONS = 4
 _AGREEING = (3.0, 1.5, 0.75, 0.75)  # px by which the shift of a cell may be off, in each round of the fit
@@ -181,7 +183,8 @@ def _shifts(error: np.ndarray, slope_x: np.ndarray, slope_y: np.ndarray, inside:
     xx, xy, yy, xe, ye = (sums(product) for product in (x * x, x * y, y * y, x * e, y * e))
     by = xx * yy - xy * xy
     lesser = (xx + yy) / 2 - np.sqrt(np.maximum(0, (xx + yy) ** 2 / 4 - by))  # eigenvalue: texture in both directions
-    textured = lesser > rows * columns * _TEXTURE**2
+    slope = math.sqrt(float((xx + yy).sum()) / 2 / (rows * columns * _CELLS**2))  # sums of integers, so exact
+    textured = lesser > rows * columns * min(_TEXTURE, max(_NOISE, _SHARE_OF_TEXTURE * slope)) ** 2
     if textured.sum() < _MIN_CELLS:
         return None
     by = np.where(textured, by, 1)
