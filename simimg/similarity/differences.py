@@ -34,6 +34,7 @@ MOST_PX = 1024
 _LUMA, _CHROMA = 24, 36
 _MOST_NOISE = 4  # times the median of what is left, in noisy images
 _WORST_QUALITY, _PER_QUALITY = 25, 2  # below this JPEG quality, levels that are added per step
+_UNLIKE = 16  # levels of chroma that are no other color, whatever the fit of colors would be
 _CLIPPED = 0.35  # share of the chroma
 _COLORED, _COSINE, _HUE = 24, 0.5, 12  # chroma from which a hue counts, the cosine below which it is another, levels
 _SIGMAS = (0.5, 0.7, 1.0, 1.4, 2.0, 2.8, 4.0)  # px, of blur
@@ -127,8 +128,7 @@ def find_differences(
         registration = Registration(query, candidate, np.array(place, np.float64).reshape(2, 3))
     except ValueError:
         return Differences()
-    pair = registration.images()
-    if _is_alike(pair):
+    if registration.is_straight and _is_alike(registration.images()):
         return Differences()
     registration.correct()
     pair = registration.images()
@@ -143,7 +143,7 @@ def _is_alike(pair: Registered) -> bool:
     if pair.inside.sum() < 64:
         return True
     ours, theirs = (cv2.cvtColor(side, cv2.COLOR_RGB2YCrCb) for side in (pair.query, pair.candidate))
-    more = cv2.subtract(_beyond(ours, theirs, 3), (_LUMA, _HUE, _HUE, 0))
+    more = cv2.subtract(_beyond(ours, theirs, 3), (_LUMA, _UNLIKE, _UNLIKE, 0))
     more = cv2.bitwise_and(more, more, mask=_eroded(pair.inside).view(np.uint8))
     return cv2.countNonZero(more.reshape(len(more), -1)) == 0
 
