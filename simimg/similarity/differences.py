@@ -7,9 +7,9 @@
 4. Pixels that differ and are close together are a place. Where the outlines of both images agree and only the color
    does not, a color was exchanged. Where only one image has outlines, or the place begins at the border, something was
    laid over it: text, a logo, a bar. Where both have outlines of their own, the content is another one.
-5. The pair differs in content if a large part of what differs is such places: other numbers, a frown instead of a
-   smile. In a drawing or a document, whose areas are plain and without noise, everything that is laid over it is
-   content as well: a badge, a spade instead of a club.
+5. The pair differs in content if a large part of what differs is such places, or if some places were laid over the
+   one image and some over the other: other numbers, a frown instead of a smile. In a drawing or a document, whose areas
+   are plain and without noise, everything that is laid over it is content as well: a badge, a spade instead of a club.
 """
 
 from __future__ import annotations
@@ -43,10 +43,12 @@ _MIN_PIXELS, _MIN_LEVELS = 6, 400  # of a place: pixels, and the sum of levels b
 _FAINT, _LARGE = 45, 200  # levels per pixel; a faint place counts if it has 200 px and outlines of its own
 _EDGE = 12  # levels within 3 x 3 px
 _SAME_OUTLINES = 0.9  # share of outlines that the other image has within a pixel
+_SAME_STRENGTH = 0.4  # share of the strength of the outlines that both have
 _ONE_SIDED, _ONE_SIDED_OUTLINE = 0.5, 0.3  # ratio of the lesser to the larger strength
 _STRONG, _CLEAR_OUTLINE = 50, 12  # levels
 _CONTENT, _CONTENT_OF_DRAWING = 0.5, 0.2  # share of what differs
 _MIXED = 20  # levels within 3 x 3 px; at such edges, colors are mixed
+_MIN_ON_BOTH, _ON_BOTH = 2, 0.3  # places on either image, and the ratio of their levels
 _DEGRADED = (
     0.3  # share of the outlines; pixelated images had at most 0.25 for squares of 8 px, other cards at least 0.4
 )
@@ -98,14 +100,25 @@ class Differences:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class _Seen:
-    """What `_places` needs: maps of the frame, `[h, w]`."""
+    """What `_changes` needs: maps of the frame, `[h, w]`."""
 
     differs: np.ndarray  # bool
+    in_color: np.ndarray  # bool, where it does because of its color
     levels: np.ndarray  # int16, by which each pixel differs
     query_edges: np.ndarray  # uint8, see `local_range`
     candidate_edges: np.ndarray
     inside: np.ndarray  # bool
     is_drawing: bool
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Change:
+    """A place, the sum of its levels, whether it may be content, and whether more of it is seen in the query."""
+
+    place: Place
+    levels: int
+    may_be_content: bool
+    on_query: bool
 
 
 @plain_opencv()
@@ -135,7 +148,7 @@ def find_differences(
     if _is_alike(pair):
         return Differences()
     seen = _compared(pair, noise, all(map(_is_drawing, (query, candidate))))
-    return _judged(_places(seen, pair), seen.is_drawing, _shared_outlines(seen))
+    return _judged(_changes(seen, pair), seen.is_drawing, _shared_outlines(seen))
 
 
 def _is_alike(pair: Registered) -> bool:
@@ -162,10 +175,10 @@ def _compared(pair: Registered, noise: int, is_drawing: bool) -> _Seen:
     median = int(np.searchsorted(counts, counts[-1] / 2))
     strongest = functools.reduce(cv2.max, (cv2.absdiff(plane, 128) for plane in (*a[1:], *b[1:])))
     clipped = cv2.multiply(strongest, _CLIPPED, dtype=cv2.CV_8U)  # a stronger color loses more where it is clipped
-    differs = (luma > max(_LUMA + noise, _MOST_NOISE * median)) | (chroma > clipped + (_CHROMA + noise))
-    differs |= _other_hue(a, tinted, _HUE + noise) & core
+    in_color = (chroma > clipped + (_CHROMA + noise)) | (_other_hue(a, tinted, _HUE + noise) & core)
+    differs = (luma > max(_LUMA + noise, _MOST_NOISE * median)) | in_color
     edges = local_range(ours[..., 0]), local_range(fitted.image[..., 0])
-    return _Seen(differs, cv2.add(luma, chroma, dtype=cv2.CV_16S), *edges, pair.inside, is_drawing)
+    return _Seen(differs, in_color, cv2.add(luma, chroma, dtype=cv2.CV_16S), *edges, pair.inside, is_drawing)
 
 
 def _is_drawing(image: np.ndarray) -> bool:
@@ -220,13 +233,14 @@ def _fine_detail(gray: np.ndarray, core: np.ndarray) -> float:
     return (mean * mean + deviation * deviation) / max(1.0, float(cv2.meanStdDev(gray, mask=mask)[1][0, 0]) ** 2)
 
 
-def _judged(places: Sequence[tuple[Place, int, bool]], is_drawing: bool, shared_outlines: float) -> Differences:
-    """Return the differences; `places` come with the sum of levels, and whether they may be content."""
-    changed = sum(levels for place, levels, _ in places if place.kind != EXCHANGE)
-    content = sum(levels for place, levels, _ in places if place.kind == CONTENT)
-    if is_drawing:
-        content = sum(levels for place, levels, may_be in places if place.kind != EXCHANGE and may_be)
-    exchanged = sum(place.area for place, *_ in places if place.kind == EXCHANGE)
+def _judged(changes: Sequence[_Change], is_drawing: bool, shared_outlines: float) -> Differences:
+    """Return the differences that changes amount to."""
+    changed = sum(change.levels for change in changes if change.place.kind != EXCHANGE)
+    exchanged = sum(change.place.area for change in changes if change.place.kind == EXCHANGE)
+    possible = [change for change in changes if change.place.kind != EXCHANGE and change.may_be_content]
+    sides = [[change.levels for change in possible if change.on_query is side] for side in (True, False)]
+    on_both = min(map(len, sides)) >= _MIN_ON_BOTH and min(map(sum, sides)) >= _ON_BOTH * max(map(sum, sides))
+    content = sum(change.levels for change in possible if is_drawing or on_both or change.place.kind == CONTENT)
     kinds = set()
     if exchanged >= (_EXCHANGED_IN_DRAWING if is_drawing else _EXCHANGED):
         kinds.add(EXCHANGE)
@@ -234,13 +248,13 @@ def _judged(places: Sequence[tuple[Place, int, bool]], is_drawing: bool, shared_
         least = _CONTENT_OF_DRAWING if is_drawing else _CONTENT
         is_content = content >= least * changed and shared_outlines >= _DEGRADED
         kinds.add(CONTENT if is_content else OVERLAY)
-    listed = [
-        dataclasses.replace(place, kind=CONTENT if may_be and CONTENT in kinds else OVERLAY)
-        if place.kind != EXCHANGE
-        else place
-        for place, _, may_be in places
+    places = [
+        change.place
+        if change.place.kind == EXCHANGE
+        else dataclasses.replace(change.place, kind=CONTENT if change in possible and CONTENT in kinds else OVERLAY)
+        for change in changes
     ]
-    return Differences(tuple(sorted(listed, key=lambda one: -one.area)), frozenset(kinds))
+    return Differences(tuple(sorted(places, key=lambda place: -place.area)), frozenset(kinds))
 
 
 def _shared_outlines(seen: _Seen) -> float:
@@ -251,8 +265,8 @@ def _shared_outlines(seen: _Seen) -> float:
     return both / max(1, either)
 
 
-def _places(seen: _Seen, pair: Registered) -> list[tuple[Place, int, bool]]:
-    """Return the places that differ, each with the sum of its levels, and whether it may be content."""
+def _changes(seen: _Seen, pair: Registered) -> list[_Change]:
+    """Return the places that differ."""
     height, width = seen.differs.shape
     reach = max(3, round(max(width, height) * _JOINED)) | 1
     square = np.ones((reach, reach), np.uint8)
@@ -274,7 +288,7 @@ def _places(seen: _Seen, pair: Registered) -> list[tuple[Place, int, bool]]:
         joined[-reach:].max(axis=0),
     )
     bars = [float(side.mean()) >= _BAR for side in ends]  # left, top, right and bottom
-    places = []
+    changes = []
     for label in range(1, count):
         left, top, across, down, _ = boxes[label].tolist()
         box = slice(top, top + down), slice(left, left + across)
@@ -290,7 +304,8 @@ def _places(seen: _Seen, pair: Registered) -> list[tuple[Place, int, bool]]:
             continue
         contour = mine & outline[box]
         ratio, strength = _balance(_sum(only_ours[box], contour), _sum(only_theirs[box], contour), int(contour.sum()))
-        laid_over = _balance(_sum(only_ours[box], near), _sum(only_theirs[box], near), 1)[0] < _ONE_SIDED
+        ours_alone, theirs_alone = _sum(only_ours[box], near), _sum(only_theirs[box], near)
+        laid_over = _balance(ours_alone, theirs_alone, 1)[0] < _ONE_SIDED
         laid_over |= strength > _CLEAR_OUTLINE and ratio < _ONE_SIDED_OUTLINE
         margins = left, top, width - left - across, height - top - down
         at_border = min(margins) <= reach
@@ -300,13 +315,19 @@ def _places(seen: _Seen, pair: Registered) -> list[tuple[Place, int, bool]]:
         may_be_content = strong and not (beyond or (is_bar if seen.is_drawing else at_border))
         # An object has an outline; a filter that darkens the corners has none.
         has_outline = _sum(cv2.min(*(side[box] for side in edges)), contour) >= _EDGE * int(contour.sum())
-        is_exchanged = agreeing >= _SAME_OUTLINES and size >= _LARGE and has_outline and not is_bar
+        # Its outlines are the same, and what is within them differs, not they: sharpening changes outlines.
+        strongest = cv2.max(*(side[box] for side in edges))
+        shared_strength = _sum(cv2.min(*(side[box] for side in edges)), near) / max(1, _sum(strongest, near))
+        within = int((hit & (seen.in_color[box] | (strongest < _EDGE))).sum())
+        is_exchanged = agreeing >= _SAME_OUTLINES and shared_strength >= _SAME_STRENGTH and within >= 0.5 * size
+        is_exchanged = is_exchanged and size >= _LARGE and has_outline and not is_bar
         kind = EXCHANGE if is_exchanged else CONTENT if may_be_content and not laid_over else OVERLAY
         right, bottom = left + across, top + down
         corners = transform(pair.to_query, np.array([[left, top], [right, top], [right, bottom], [left, bottom]]))
         low, high = np.clip(corners.min(axis=0), 0, 1).tolist(), np.clip(corners.max(axis=0), 0, 1).tolist()
-        places.append((Place((low[0], low[1], high[0], high[1]), size / total, kind), levels, may_be_content))
-    return places
+        place = Place((low[0], low[1], high[0], high[1]), size / total, kind)
+        changes.append(_Change(place, levels, may_be_content, ours_alone > theirs_alone))
+    return changes
 
 
 def _sum(values: np.ndarray, chosen: np.ndarray) -> int:
