@@ -23,7 +23,7 @@ import numpy as np
 
 from simimg.determinism import plain_opencv
 from simimg.similarity.affine import transform
-from simimg.similarity.color_fit import fit_colors, local_range
+from simimg.similarity.color_fit import Fitted, fit_colors, local_range
 from simimg.similarity.edits import CONTENT, EXCHANGE, OVERLAY
 from simimg.similarity.registration import Registered, Registration
 
@@ -35,6 +35,7 @@ _LUMA, _CHROMA = 24, 36
 _MOST_NOISE = 4  # times the median of what is left, in noisy images
 _WORST_QUALITY, _PER_QUALITY = 25, 2  # below this JPEG quality, levels that are added per step
 _UNLIKE = 16  # levels of chroma that are no other color, whatever the fit of colors would be
+_GRAY = 4  # ratio of the chroma of two images from which one of them is gray
 _CLIPPED = 0.35  # share of the chroma
 _COLORED, _COSINE, _HUE = 24, 0.5, 12  # chroma from which a hue counts, the cosine below which it is another, levels
 _SIGMAS = (0.5, 0.7, 1.0, 1.4, 2.0, 2.8, 4.0)  # px, of blur
@@ -165,10 +166,10 @@ def _is_alike(pair: Registered) -> bool:
 def _compared(pair: Registered, noise: int, is_drawing: bool) -> _Seen:
     core = _eroded(pair.inside)
     ours, theirs = (cv2.cvtColor(side, cv2.COLOR_RGB2YCrCb) for side in _equally_sharp(pair, core))
-    if _chroma_sum(ours, core) > _chroma_sum(theirs, core):  # colors can be taken from an image, but not given to it
+    flat = cv2.max(*(local_range(side[..., 0]) for side in (ours, theirs))) < _MIXED
+    swapped, fitted = _fitted(ours, theirs, pair.inside, flat)
+    if swapped:
         ours, theirs = theirs, ours
-    ranges = [local_range(side[..., 0]) for side in (ours, theirs)]
-    fitted = fit_colors(theirs, ours, pair.inside, cv2.max(*ranges) < _MIXED)
     a, b, tinted = (cv2.split(cv2.GaussianBlur(side, (3, 3), 0.6)) for side in (ours, fitted.image, fitted.tinted))
     mask = core.view(np.uint8)
     luma = cv2.bitwise_and(difference := _beyond(a[0], b[0], 3), difference, mask=mask)
@@ -180,12 +181,27 @@ def _compared(pair: Registered, noise: int, is_drawing: bool) -> _Seen:
     clipped = cv2.multiply(strongest, _CLIPPED, dtype=cv2.CV_8U)  # a stronger color loses more where it is clipped
     in_color = (chroma > clipped + (_CHROMA + noise)) | (_other_hue(a, tinted, _HUE + noise) & core)
     differs = (luma > max(_LUMA + noise, _MOST_NOISE * median)) | in_color
-    edges = local_range(ours[..., 0]), local_range(fitted.image[..., 0])
+    edges = [local_range(ours[..., 0]), local_range(fitted.image[..., 0])]
+    if swapped:
+        edges.reverse()
     return _Seen(differs, in_color, cv2.add(luma, chroma, dtype=cv2.CV_16S), *edges, pair.inside, is_drawing)
 
 
-def _chroma_sum(image: np.ndarray, core: np.ndarray) -> int:
-    return sum(_sum(cv2.absdiff(plane, 128), core) for plane in cv2.split(image)[1:])
+def _fitted(ours: np.ndarray, theirs: np.ndarray, inside: np.ndarray, flat: np.ndarray) -> tuple[bool, Fitted]:
+    """Return `theirs`, YCrCb, with the colors of `ours`, or the other way round (True) if that suits better.
+
+    Colors can be taken from an image, but not given to it, and what was too bright is lost as well.
+    """
+    chroma = [sum(_sum(cv2.absdiff(plane, 128), inside) for plane in cv2.split(side)[1:]) for side in (ours, theirs)]
+    ways = [False, True]
+    if max(chroma) > _GRAY * min(chroma):
+        ways = [chroma[0] > chroma[1]]
+    found = []
+    for swapped in ways:
+        goal, image = (theirs, ours) if swapped else (ours, theirs)
+        fitted = fit_colors(image, goal, inside, flat)
+        found.append((_sum(cv2.min(cv2.absdiff(goal, fitted.image), _LUMA), inside), swapped, fitted))
+    return min(found, key=lambda one: one[:2])[1:]
 
 
 def _is_drawing(image: np.ndarray) -> bool:

@@ -12,8 +12,8 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from contextlib import closing
 
 import numpy as np
@@ -143,18 +143,22 @@ def _with_conflicts(groups: Sequence[Group], num_images: Mapping[str, int]) -> l
     """Return the groups, in which copies in another class folder than the keeper are marked.
 
     A folder most of which is equal, but for size and compression, to images in other folders is no class: somebody has
-    put copies there.
+    put copies there. The folders that it was copied from are classes all the same, so the one with the most copies is
+    left out first, and the others are judged without it.
     """
-    equal = Counter(
-        member.image.label
-        for group in groups
-        for member in group.members
-        if any(
-            other.image.label != member.image.label and (member.edits | other.edits) <= PLANNED
-            for other in group.members
-        )
-    )
-    classes = {label for label, count in num_images.items() if equal[label] <= 0.5 * count}
+    classes, groups_of = set(num_images), defaultdict[str, list[Group]](list)
+    for group in groups:
+        for label in {member.image.label for member in group.members}:
+            groups_of[label].append(group)
+    equal = Counter[str]()
+    for group in groups:
+        equal.update(_equal_elsewhere(group, classes))
+    while suspects := [label for label in sorted(classes) if equal[label] > 0.5 * num_images[label]]:
+        folder = max(suspects, key=lambda label: equal[label])
+        for group in groups_of[folder]:
+            equal.subtract(_equal_elsewhere(group, classes))
+            equal.update(_equal_elsewhere(group, classes - {folder}))
+        classes.remove(folder)
 
     def marked(member: Member, keeper: Member) -> Member:
         labels = {member.image.label, keeper.image.label}
@@ -163,6 +167,18 @@ def _with_conflicts(groups: Sequence[Group], num_images: Mapping[str, int]) -> l
         return dataclasses.replace(member, reason=f"{member.reason}; {_ANOTHER_CLASS}", edits=member.edits | {LABEL})
 
     return [Group(one.keeper, tuple(marked(member, one.keeper) for member in one.others)) for one in groups]
+
+
+def _equal_elsewhere(group: Group, classes: Set[str]) -> Counter[str]:
+    """Return how many images of each class are equal, but for size and compression, to one in another class."""
+    members = [member for member in group.members if member.image.label in classes]
+    return Counter(
+        member.image.label
+        for member in members
+        if any(
+            other.image.label != member.image.label and (member.edits | other.edits) <= PLANNED for other in members
+        )
+    )
 
 
 def _clusters(examiner: PairExaminer) -> Iterator[list[int]]:

@@ -131,7 +131,7 @@ def test_another_format_differs_in_nothing(kind: str, options: dict[str, Any]) -
 
 
 FILTERS: dict[str, Callable[[Image.Image], Image.Image]] = {
-    "brighter": lambda image: ImageEnhance.Brightness(image).enhance(1.25),
+    "brighter": lambda image: image.point([min(255, 70 + level * 7 // 10) for level in range(256)] * 3),
     "darker": lambda image: ImageEnhance.Brightness(image).enhance(0.6),
     "contrast": lambda image: ImageEnhance.Contrast(image).enhance(0.7),
     "gray": lambda image: ImageOps.grayscale(image).convert("RGB"),
@@ -177,7 +177,7 @@ def test_a_crop_differs_in_nothing() -> None:
 @given(
     row=st.integers(0, ROWS - 1),
     column=st.integers(0, COLUMNS - 1),
-    digits=st.sampled_from([("3", "8"), ("1", "7"), ("5", "6"), ("0", "9"), ("2", "4")]),
+    digits=st.sampled_from([("3", "8"), ("1", "7"), ("3", "5"), ("0", "9"), ("2", "4")]),
     quality=st.sampled_from([None, 90, 60]),
 )
 @settings(max_examples=12)
@@ -201,7 +201,7 @@ def test_several_other_numbers() -> None:
     assert found.kinds == {CONTENT}
     assert len(found.places) >= 3
     assert [place.area for place in found.places] == sorted((place.area for place in found.places), reverse=True)
-    assert found.text.startswith(f"{len(found.places)} places differ, 0.")
+    assert found.text == f"{len(found.places)} places differ, less than 0.1% of the area"
     assert {round((place.box[1] * 1000 - 200) / 45) for place in found.places} == {1, 4, 9}
 
 
@@ -263,7 +263,7 @@ OVERLAYS: dict[str, tuple[tuple[int, int, int, int], Callable[[ImageDraw.ImageDr
     "text": ((60, 130, 330, 175), lambda draw: draw.text((60, 130), "SAMPLE TEXT", fill="white", font_size=36)),
     "disc": ((300, 20, 370, 90), lambda draw: draw.ellipse((300, 20, 370, 90), fill=(250, 220, 0), outline="black")),
     "bar": ((0, 260, 400, 300), lambda draw: draw.rectangle((0, 260, 400, 300), fill="black")),
-    "date": ((300, 270, 390, 295), lambda draw: draw.text((300, 272), "2024-05", fill=(255, 140, 0), font_size=18)),
+    "date": ((300, 270, 390, 295), lambda draw: draw.text((300, 272), "2024-05", fill="white", stroke_width=1, stroke_fill="black", font_size=18)),
 }
 
 
