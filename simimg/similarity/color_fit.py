@@ -94,11 +94,13 @@ def _tone(have: np.ndarray, want: np.ndarray, bins: list[np.ndarray], neutral: n
     if not places:
         return levels.astype(np.uint8)
     rising = _rising(goals, weights)
-    # Beyond the first and the last bin, the curve is as steep as that of an unchanged image.
-    curve = np.interp(levels, places, rising)
-    curve = np.where(levels < places[0], rising[0] + levels - places[0], curve)
-    curve = np.where(levels > places[-1], rising[-1] + levels - places[-1], curve)
-    return np.clip(np.rint(curve), 0, 255).astype(np.uint8)
+    # Beyond the first and the last bin, the curve is as steep as that of an unchanged image, or black and white stay.
+    inner = np.interp(levels, places, rising)
+    steep = np.where(levels < places[0], rising[0] + levels - places[0], inner)
+    steep = np.where(levels > places[-1], rising[-1] + levels - places[-1], steep)
+    curves = [steep, np.interp(levels, [-1, *places, 256], [0, *rising, 255])]
+    tones = [np.clip(np.rint(curve), 0, 255).astype(np.uint8) for curve in curves]
+    return min(tones, key=lambda tone: _misfit(tone[have[:, 0]], want[:, 0]))
 
 
 def _rising(values: list[float], weights: list[float]) -> list[float]:

@@ -42,7 +42,7 @@ _SIGMAS = (0.5, 0.7, 1.0, 1.4, 2.0, 2.8, 4.0)  # px, of blur
 _JOINED = 0.012  # of the longer side: pixels that are closer belong to one place
 _MIN_PIXELS, _MIN_LEVELS = 6, 400  # of a place: pixels, and the sum of levels by which they differ
 _FAINT, _LARGE = 45, 200  # levels per pixel; a faint place counts if it has 200 px and outlines of its own
-_EDGE = 12  # levels within 3 x 3 px
+_EDGE, _CLEAR_EDGE = 12, 30  # levels within 3 x 3 px
 _SAME_OUTLINES = 0.9  # share of outlines that the other image has within a pixel
 _SAME_STRENGTH = 0.4  # share of the strength of the outlines that both have
 _ONE_SIDED, _ONE_SIDED_OUTLINE = 0.5, 0.3  # ratio of the lesser to the larger strength
@@ -304,7 +304,10 @@ class _Places:
         self._only_ours = cv2.subtract(seen.query_edges, seen.candidate_edges)
         self._only_theirs = cv2.subtract(seen.candidate_edges, seen.query_edges)
         ours, theirs = seen.query_edges >= _EDGE, seen.candidate_edges >= _EDGE
-        self._shared = (ours & _dilated(theirs, 3)) | (theirs & _dilated(ours, 3))
+        near_ours, near_theirs = _dilated(ours, 3), _dilated(theirs, 3)
+        self._shared = (ours & near_theirs) | (theirs & near_ours)
+        ours, theirs = seen.query_edges >= _CLEAR_EDGE, seen.candidate_edges >= _CLEAR_EDGE
+        self._clear, self._clear_shared = ours | theirs, (ours & near_theirs) | (theirs & near_ours)
         _, self._labels, self._boxes, _ = cv2.connectedComponentsWithStats(joined, connectivity=8)
         reach = self._reach
         ends = (joined[:, :reach], joined[:reach].T, joined[:, -reach:], joined[-reach:].T)
@@ -335,7 +338,7 @@ class _Places:
         at_border = is_bar if seen.is_drawing else any(ends)
         may_be_content = levels >= _STRONG * size and not (at_border or (mine & self._outside[box]).any())
         ours, theirs = _sum(self._only_ours[box], near), _sum(self._only_theirs[box], near)
-        if agreeing >= _SAME_OUTLINES and size >= _LARGE and not is_bar and self._is_exchanged(box, hit, near, contour):
+        if size >= _LARGE and not is_bar and self._is_exchanged(box, hit, near, contour):
             kind = EXCHANGE
         elif may_be_content and min(ours, theirs) >= _ONE_SIDED * max(ours, theirs) and not self._is_laid(box, contour):
             kind = CONTENT
@@ -346,6 +349,9 @@ class _Places:
 
     def _is_exchanged(self, box: _Box, hit: np.ndarray, near: np.ndarray, contour: np.ndarray) -> bool:
         """Whether what is within outlines differs, but not they: sharpening changes outlines."""
+        clear = int((near & self._clear[box]).sum())  # without noise, which compression takes from one of the images
+        if int((near & self._clear_shared[box]).sum()) < _SAME_OUTLINES * max(1, clear):
+            return False
         # An object has an outline around it; a filter that darkens the corners of a photo has none.
         has_outline = _sum(self._weaker[box], contour) >= _EDGE * int(contour.sum())
         shared = _sum(self._weaker[box], near) >= _SAME_STRENGTH * _sum(self._stronger[box], near)
