@@ -181,9 +181,8 @@ def _compared(pair: Registered, noise: int, is_drawing: bool) -> _Seen:
     clipped = cv2.multiply(strongest, _CLIPPED, dtype=cv2.CV_8U)  # a stronger color loses more where it is clipped
     in_color = (chroma > clipped + (_CHROMA + noise)) | (_other_hue(a, tinted, _HUE + noise) & core)
     differs = (luma > max(_LUMA + noise, _MOST_NOISE * median)) | in_color
-    edges = [local_range(ours[..., 0]), local_range(fitted.image[..., 0])]
-    if swapped:
-        edges.reverse()
+    edges = local_range(ours[..., 0]), local_range(fitted.image[..., 0])
+    edges = edges[::-1] if swapped else edges
     return _Seen(differs, in_color, cv2.add(luma, chroma, dtype=cv2.CV_16S), *edges, pair.inside, is_drawing)
 
 

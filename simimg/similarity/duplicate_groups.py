@@ -175,9 +175,7 @@ def _equal_elsewhere(group: Group, classes: Set[str]) -> Counter[str]:
     return Counter(
         member.image.label
         for member in members
-        if any(
-            other.image.label != member.image.label and (member.edits | other.edits) <= PLANNED for other in members
-        )
+        if any(other.image.label != member.image.label and (member.edits | other.edits) <= PLANNED for other in members)
     )
 
 

@@ -129,9 +129,7 @@ def test_only_what_is_inside_counts() -> None:
     assert np.abs(fitted.image[:, :80, 0].astype(int) - theirs[:, :80, 0]).mean() < 4
 
 
-@given(
-    factor=st.floats(0.4, 1.3), shift=st.floats(-40, 60), saturation=st.floats(0, 1.5), seed=st.integers(0, 3)
-)
+@given(factor=st.floats(0.4, 1.3), shift=st.floats(-40, 60), saturation=st.floats(0, 1.5), seed=st.integers(0, 3))
 @settings(max_examples=30)
 def test_a_fit_never_makes_images_less_alike(factor: float, shift: float, saturation: float, seed: int) -> None:
     scene = SCENES[seed].astype(float)

@@ -65,9 +65,7 @@ def differences(
     """What differs; the same kinds do the other way round."""
     matrix = np.reshape(place, (2, 3))
     found = find_differences(np.asarray(query), np.asarray(candidate), matrix.ravel().tolist(), qualities)
-    back = find_differences(
-        np.asarray(candidate), np.asarray(query), inverse(matrix).ravel().tolist(), qualities[::-1]
-    )
+    back = find_differences(np.asarray(candidate), np.asarray(query), inverse(matrix).ravel().tolist(), qualities[::-1])
     assert found.kinds == back.kinds
     assert bool(found.places) == bool(back.places) == bool(found.kinds)
     return found
@@ -263,7 +261,10 @@ OVERLAYS: dict[str, tuple[tuple[int, int, int, int], Callable[[ImageDraw.ImageDr
     "text": ((60, 130, 330, 175), lambda draw: draw.text((60, 130), "SAMPLE TEXT", fill="white", font_size=36)),
     "disc": ((300, 20, 370, 90), lambda draw: draw.ellipse((300, 20, 370, 90), fill=(250, 220, 0), outline="black")),
     "bar": ((0, 260, 400, 300), lambda draw: draw.rectangle((0, 260, 400, 300), fill="black")),
-    "date": ((300, 270, 390, 295), lambda draw: draw.text((300, 272), "2024-05", fill="white", stroke_width=1, stroke_fill="black", font_size=18)),
+    "date": (
+        (300, 270, 390, 295),
+        lambda draw: draw.text((300, 272), "2024-05", fill="white", stroke_width=1, stroke_fill="black", font_size=18),
+    ),
 }
 
 
@@ -283,7 +284,9 @@ def test_what_is_laid_over_is_located(name: str, seed: int) -> None:
 def product(color: tuple[int, int, int], wall: int = 235) -> Image.Image:
     image = Image.new("RGB", (360, 360), (wall,) * 3)
     draw = ImageDraw.Draw(image)
-    draw.polygon([(90, 90), (270, 90), (310, 150), (260, 170), (260, 320), (100, 320), (100, 170), (50, 150)], fill=color)
+    draw.polygon(
+        [(90, 90), (270, 90), (310, 150), (260, 170), (260, 320), (100, 320), (100, 170), (50, 150)], fill=color
+    )
     draw.rectangle((150, 150, 210, 210), outline="white", width=6)
     draw.text((160, 162), "AB", fill="white", font_size=28)
     return noisy(image)
@@ -318,9 +321,7 @@ def test_the_same_color_in_another_light_is_not_exchanged() -> None:
     seed=st.integers(0, 3), factor=st.sampled_from([1.0, 0.5, 1.5]),
 )  # fmt: skip
 @settings(max_examples=12)
-def test_a_square_is_found_where_it_is(
-    left: int, top: int, side: int, gray: int, seed: int, factor: float
-) -> None:
+def test_a_square_is_found_where_it_is(left: int, top: int, side: int, gray: int, seed: int, factor: float) -> None:
     size = (400, 300)
     box = (left, top, min(left + side, 390), min(top + side, 290))
     changed = with_drawn(SCENES[seed], lambda draw: draw.rectangle(box, fill=(gray,) * 3, outline=(255 - gray,) * 3))

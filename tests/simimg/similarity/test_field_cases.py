@@ -424,7 +424,8 @@ def test_a_plan_removes_what_differs_in_size_and_compression(edited: Path, tmp_p
     assert found.removed == {"0-small.jpg"}
     assert found.questions == set(EDITED)
     for path, edit in EDITED.items():
-        assert found.edits[path] - {"size", "compression"} == {edit}
+        also = {"overlay"} if edit == "blur" else set()  # so strong a blur takes small details away
+        assert found.edits[path] - {"size", "compression"} - also == {edit}
     for group in found.groups:
         for file in (*group["remove"], *group.get("questions", ())):
             assert set(file) == {"path", "sha256", "num_bytes", "similarity", "reason"}
@@ -465,7 +466,7 @@ def test_what_is_asked_and_what_is_removed_is_never_kept(edited: Path, tmp_path:
     assert not kept & (found.removed | found.questions)
     assert not found.removed & found.questions
     assert all(edits <= set(EDITS) for edits in found.edits.values())
-    assert COUNTED < set(EDITS)
+    assert set(EDITS) > COUNTED
 
 
 def test_a_damaged_file_changes_nothing(edited: Path, tmp_path: Path) -> None:

@@ -81,10 +81,7 @@ def test_a_map_that_is_off_by_up_to_1_5_px_is_corrected(
 ) -> None:
     fine, truth = SCENES[seed], turned(degrees, scale, 11.3, -7.6)
     coarse, place = rendered(fine, truth), placed(compose(truth, disturbed(corners)))
-    if fine_is_query:
-        registration = Registration(fine, coarse, inverse(place))
-    else:
-        registration = Registration(coarse, fine, place)
+    registration = Registration(fine, coarse, inverse(place)) if fine_is_query else Registration(coarse, fine, place)
     assert registration.base.shape == (COARSE[1], COARSE[0], 3)
     registration.correct()
     assert error_px(registration.to_other, truth) < 0.2
