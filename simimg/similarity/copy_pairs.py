@@ -99,7 +99,9 @@ class PairExaminer:
             progress(int(single.sum()))
             return identical
         if kinds is None:
-            single[list(self._represented())] = False
+            represented = list(self._represented())
+            single[represented] = False
+            progress(len(represented))
         for kind in [None] if kinds is None else np.unique(kinds):
             own, others = (single, single) if kind is None else (single & (kinds == kind), single & (kinds != kind))
             self._examine_neighbors(rows[own], others, progress)
