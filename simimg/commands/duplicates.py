@@ -1,9 +1,13 @@
 """Find copies in an image folder and plan which to keep.
 
 Candidates are byte-identical files, then files with similar perceptual hashes or embeddings. Every candidate pair is
-verified, so each copy is listed with the edit that made it. Nothing is removed: --plan writes a file that you can read
-and change. `simimg apply --plan=FILE` moves the files that it lists to a quarantine folder beside the plan, and
-`simimg undo --plan=FILE` moves everything back.
+verified, so each copy is listed with the edit that made it, and with how much differs. Nothing is removed: --plan
+writes a file that you can read and change. `simimg apply --plan=FILE` moves the files that it lists to a quarantine
+folder beside the plan, and `simimg undo --plan=FILE` moves everything back.
+
+A plan removes copies that differ in nothing but size and compression. All others (crops, mirrored ones, text that was
+laid over them) are questions, which stay unless --plan_edits names their edits. Images with other content, or other
+colors in some places, are no copies unless --edits says so.
 
 The index is created or updated first; --index_dir keeps it, so that the next call is fast, and keeps what you decide:
 groups that were settled by `simimg decide` or on the page of `simimg serve` are not shown again. You can also write a
