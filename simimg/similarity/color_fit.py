@@ -14,7 +14,7 @@ import numpy as np
 
 _NEUTRAL = 14  # chroma, in levels of 255, below which a pixel has no color
 _BINS = 16  # of luma
-_SAMPLE = 40_000  # pixels, at most
+_SAMPLE = 16_000  # pixels, at most
 _OTHER = 24  # levels
 _MOST_TINT = 40.0  # levels
 _MOST_SATURATION = 2.5

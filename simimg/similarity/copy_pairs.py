@@ -99,8 +99,8 @@ class PairExaminer:
             progress(int(single.sum()))
             return identical
         if kinds is None:
-            represented = list(self._represented())
-            single[represented] = False
+            represented = self._represented()
+            single[list(represented)] = False
             progress(len(represented))
         for kind in [None] if kinds is None else np.unique(kinds):
             own, others = (single, single) if kind is None else (single & (kinds == kind), single & (kinds != kind))

@@ -95,7 +95,9 @@ def add_color_and_detail(
     else:
         bright_a, bright_b = float(luma(a).mean()), float(luma(b).mean())
         tint = (a.mean(axis=0) - bright_a) - (b.mean(axis=0) - bright_b)
-        if float(np.abs(tint).max()) > 10 or not 0.7 < (colorful_a + 3) / (colorful_b + 3) < 1.4:
+        ratio = (colorful_a + 3) / (colorful_b + 3)
+        # Strong compression takes some levels of weak colors.
+        if float(np.abs(tint).max()) > 10 or (not 0.7 < ratio < 1.4 and abs(colorful_a - colorful_b) > 6):
             reasons.add(COLOR, "recoloured")
         elif abs(bright_a - bright_b) > 12:
             reasons.add(COLOR, "brighter" if bright_a > bright_b else "darker")

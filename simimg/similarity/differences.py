@@ -7,9 +7,9 @@
 4. Pixels that differ and are close together are a place. Where the outlines of both images agree and only the color
    does not, a color was exchanged. Where only one image has outlines, or the place begins at the border, something was
    laid over it: text, a logo, a bar. Where both have outlines of their own, the content is another one.
-5. The pair differs in content if a large part of what differs is such places: other numbers, a frown instead of a
-   smile. In a drawing or a document, whose areas are plain and without noise, everything that is laid over it is
-   content as well: a badge, a spade instead of a club.
+5. The pair differs in content if a large part of what differs is such places, or if some places were laid over the
+   one image and some over the other: other numbers, a frown instead of a smile. In a drawing or a document, whose areas
+   are plain and without noise, everything that is laid over it is content as well: a badge, a spade instead of a club.
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ MOST_PX = 1024
 _LUMA, _CHROMA = 24, 36
 _MOST_NOISE = 4  # times the median of what is left, in noisy images
 _WORST_QUALITY, _PER_QUALITY = 25, 2  # below this JPEG quality, levels that are added per step
+_UNLIKE = 16  # levels of chroma that are no other color, whatever the fit of colors would be
 _CLIPPED = 0.35  # share of the chroma
 _COLORED, _COSINE, _HUE = 24, 0.5, 12  # chroma from which a hue counts, the cosine below which it is another, levels
 _SIGMAS = (0.5, 0.7, 1.0, 1.4, 2.0, 2.8, 4.0)  # px, of blur
@@ -42,16 +43,19 @@ _MIN_PIXELS, _MIN_LEVELS = 6, 400  # of a place: pixels, and the sum of levels b
 _FAINT, _LARGE = 45, 200  # levels per pixel; a faint place counts if it has 200 px and outlines of its own
 _EDGE = 12  # levels within 3 x 3 px
 _SAME_OUTLINES = 0.9  # share of outlines that the other image has within a pixel
+_SAME_STRENGTH = 0.4  # share of the strength of the outlines that both have
 _ONE_SIDED, _ONE_SIDED_OUTLINE = 0.5, 0.3  # ratio of the lesser to the larger strength
 _STRONG, _CLEAR_OUTLINE = 50, 12  # levels
 _CONTENT, _CONTENT_OF_DRAWING = 0.5, 0.2  # share of what differs
 _MIXED = 20  # levels within 3 x 3 px; at such edges, colors are mixed
-_DEGRADED = (
-    0.3  # share of the outlines; pixelated images had at most 0.25 for squares of 8 px, other cards at least 0.4
-)
+_MIN_ON_BOTH, _ON_BOTH = 2, 0.3  # places on either image, and the ratio of their levels
+_DEGRADED = 0.3  # share of the outlines: in images of squares of 8 px at most 0.25, in other playing cards 0.4 and more
 _FLAT, _DRAWING = 2, 0.68  # levels within 3 x 3 px, and the share of such pixels: 99 % of photos have at most 0.66
 _BAR = 0.5  # share of a side at which pixels differ, if there is a bar
 _EXCHANGED, _EXCHANGED_IN_DRAWING = 0.01, 0.005  # share of the area
+
+
+_Box = tuple[slice, slice]
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -97,14 +101,25 @@ class Differences:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class _Seen:
-    """What `_places` needs: maps of the frame, `[h, w]`."""
+    """Where both images differ, and their outlines: maps of the frame, `[h, w]`."""
 
     differs: np.ndarray  # bool
+    in_color: np.ndarray  # bool, where it does because of its color
     levels: np.ndarray  # int16, by which each pixel differs
     query_edges: np.ndarray  # uint8, see `local_range`
     candidate_edges: np.ndarray
     inside: np.ndarray  # bool
     is_drawing: bool
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Change:
+    """A place, the sum of its levels, whether it may be content, and whether more of it is seen in the query."""
+
+    place: Place
+    levels: int
+    may_be_content: bool
+    on_query: bool
 
 
 @plain_opencv()
@@ -127,15 +142,14 @@ def find_differences(
         registration = Registration(query, candidate, np.array(place, np.float64).reshape(2, 3))
     except ValueError:
         return Differences()
-    pair = registration.images()
-    if _is_alike(pair):
+    if registration.is_straight and _is_alike(registration.images()):
         return Differences()
     registration.correct()
     pair = registration.images()
     if _is_alike(pair):
         return Differences()
     seen = _compared(pair, noise, all(map(_is_drawing, (query, candidate))))
-    return _judged(_places(seen, pair), seen.is_drawing, _shared_outlines(seen))
+    return _judged(_Places(seen, pair).changes(), seen.is_drawing, _shared_outlines(seen))
 
 
 def _is_alike(pair: Registered) -> bool:
@@ -143,7 +157,7 @@ def _is_alike(pair: Registered) -> bool:
     if pair.inside.sum() < 64:
         return True
     ours, theirs = (cv2.cvtColor(side, cv2.COLOR_RGB2YCrCb) for side in (pair.query, pair.candidate))
-    more = cv2.subtract(_beyond(ours, theirs, 3), (_LUMA, _HUE, _HUE, 0))
+    more = cv2.subtract(_beyond(ours, theirs, 3), (_LUMA, _UNLIKE, _UNLIKE, 0))
     more = cv2.bitwise_and(more, more, mask=_eroded(pair.inside).view(np.uint8))
     return cv2.countNonZero(more.reshape(len(more), -1)) == 0
 
@@ -162,10 +176,10 @@ def _compared(pair: Registered, noise: int, is_drawing: bool) -> _Seen:
     median = int(np.searchsorted(counts, counts[-1] / 2))
     strongest = functools.reduce(cv2.max, (cv2.absdiff(plane, 128) for plane in (*a[1:], *b[1:])))
     clipped = cv2.multiply(strongest, _CLIPPED, dtype=cv2.CV_8U)  # a stronger color loses more where it is clipped
-    differs = (luma > max(_LUMA + noise, _MOST_NOISE * median)) | (chroma > clipped + (_CHROMA + noise))
-    differs |= _other_hue(a, tinted, _HUE + noise) & core
+    in_color = (chroma > clipped + (_CHROMA + noise)) | (_other_hue(a, tinted, _HUE + noise) & core)
+    differs = (luma > max(_LUMA + noise, _MOST_NOISE * median)) | in_color
     edges = local_range(ours[..., 0]), local_range(fitted.image[..., 0])
-    return _Seen(differs, cv2.add(luma, chroma, dtype=cv2.CV_16S), *edges, pair.inside, is_drawing)
+    return _Seen(differs, in_color, cv2.add(luma, chroma, dtype=cv2.CV_16S), *edges, pair.inside, is_drawing)
 
 
 def _is_drawing(image: np.ndarray) -> bool:
@@ -220,13 +234,14 @@ def _fine_detail(gray: np.ndarray, core: np.ndarray) -> float:
     return (mean * mean + deviation * deviation) / max(1.0, float(cv2.meanStdDev(gray, mask=mask)[1][0, 0]) ** 2)
 
 
-def _judged(places: Sequence[tuple[Place, int, bool]], is_drawing: bool, shared_outlines: float) -> Differences:
-    """Return the differences; `places` come with the sum of levels, and whether they may be content."""
-    changed = sum(levels for place, levels, _ in places if place.kind != EXCHANGE)
-    content = sum(levels for place, levels, _ in places if place.kind == CONTENT)
-    if is_drawing:
-        content = sum(levels for place, levels, may_be in places if place.kind != EXCHANGE and may_be)
-    exchanged = sum(place.area for place, *_ in places if place.kind == EXCHANGE)
+def _judged(changes: Sequence[_Change], is_drawing: bool, shared_outlines: float) -> Differences:
+    """Return the differences that changes amount to."""
+    changed = sum(change.levels for change in changes if change.place.kind != EXCHANGE)
+    exchanged = sum(change.place.area for change in changes if change.place.kind == EXCHANGE)
+    possible = [change for change in changes if change.place.kind != EXCHANGE and change.may_be_content]
+    sides = [[change.levels for change in possible if change.on_query is side] for side in (True, False)]
+    on_both = min(map(len, sides)) >= _MIN_ON_BOTH and min(map(sum, sides)) >= _ON_BOTH * max(map(sum, sides))
+    content = sum(change.levels for change in possible if is_drawing or on_both or change.place.kind == CONTENT)
     kinds = set()
     if exchanged >= (_EXCHANGED_IN_DRAWING if is_drawing else _EXCHANGED):
         kinds.add(EXCHANGE)
@@ -234,13 +249,13 @@ def _judged(places: Sequence[tuple[Place, int, bool]], is_drawing: bool, shared_
         least = _CONTENT_OF_DRAWING if is_drawing else _CONTENT
         is_content = content >= least * changed and shared_outlines >= _DEGRADED
         kinds.add(CONTENT if is_content else OVERLAY)
-    listed = [
-        dataclasses.replace(place, kind=CONTENT if may_be and CONTENT in kinds else OVERLAY)
-        if place.kind != EXCHANGE
-        else place
-        for place, _, may_be in places
+    places = [
+        change.place
+        if change.place.kind == EXCHANGE
+        else dataclasses.replace(change.place, kind=CONTENT if change in possible and CONTENT in kinds else OVERLAY)
+        for change in changes
     ]
-    return Differences(tuple(sorted(listed, key=lambda one: -one.area)), frozenset(kinds))
+    return Differences(tuple(sorted(places, key=lambda place: -place.area)), frozenset(kinds))
 
 
 def _shared_outlines(seen: _Seen) -> float:
@@ -251,72 +266,88 @@ def _shared_outlines(seen: _Seen) -> float:
     return both / max(1, either)
 
 
-def _places(seen: _Seen, pair: Registered) -> list[tuple[Place, int, bool]]:
-    """Return the places that differ, each with the sum of its levels, and whether it may be content."""
-    height, width = seen.differs.shape
-    reach = max(3, round(max(width, height) * _JOINED)) | 1
-    square = np.ones((reach, reach), np.uint8)
-    joined = cv2.dilate(seen.differs.astype(np.uint8), square)
-    outline = _outline(cv2.erode(joined, square)) & seen.inside
-    outside = cv2.dilate((~seen.inside).astype(np.uint8), np.ones((7, 7), np.uint8)).astype(bool)
-    edges = seen.query_edges, seen.candidate_edges
-    only_ours = cv2.subtract(seen.query_edges, seen.candidate_edges)
-    only_theirs = cv2.subtract(seen.candidate_edges, seen.query_edges)
-    ours, theirs = seen.query_edges >= _EDGE, seen.candidate_edges >= _EDGE
-    wide_ours, wide_theirs = (cv2.dilate(side.astype(np.uint8), np.ones((3, 3), np.uint8)) for side in (ours, theirs))
-    shared = (ours & (wide_theirs > 0)) | (theirs & (wide_ours > 0))
-    total = max(1, int(seen.inside.sum()))
-    count, labels, boxes, _ = cv2.connectedComponentsWithStats(joined, connectivity=8)
-    ends = (
-        joined[:, :reach].max(axis=1),
-        joined[:reach].max(axis=0),
-        joined[:, -reach:].max(axis=1),
-        joined[-reach:].max(axis=0),
-    )
-    bars = [float(side.mean()) >= _BAR for side in ends]  # left, top, right and bottom
-    places = []
-    for label in range(1, count):
-        left, top, across, down, _ = boxes[label].tolist()
-        box = slice(top, top + down), slice(left, left + across)
-        mine = (labels[box] == label) & seen.inside[box]
+class _Places:
+    """The places of a frame that differ, and the maps of it that tell what kind of change each one is."""
+
+    def __init__(self, seen: _Seen, pair: Registered) -> None:
+        self._seen, self._to_query = seen, pair.to_query
+        self._height, self._width = seen.differs.shape
+        self._reach = max(3, round(max(self._height, self._width) * _JOINED)) | 1
+        square = np.ones((self._reach, self._reach), np.uint8)
+        joined = cv2.dilate(seen.differs.astype(np.uint8), square)
+        self._outline = _outline(cv2.erode(joined, square)) & seen.inside
+        self._outside = cv2.dilate((~seen.inside).astype(np.uint8), np.ones((7, 7), np.uint8)).astype(bool)
+        self._weaker = cv2.min(seen.query_edges, seen.candidate_edges)
+        self._stronger = cv2.max(seen.query_edges, seen.candidate_edges)
+        self._only_ours = cv2.subtract(seen.query_edges, seen.candidate_edges)
+        self._only_theirs = cv2.subtract(seen.candidate_edges, seen.query_edges)
+        ours, theirs = seen.query_edges >= _EDGE, seen.candidate_edges >= _EDGE
+        self._shared = (ours & _dilated(theirs, 3)) | (theirs & _dilated(ours, 3))
+        _, self._labels, self._boxes, _ = cv2.connectedComponentsWithStats(joined, connectivity=8)
+        reach = self._reach
+        ends = (joined[:, :reach], joined[:reach].T, joined[:, -reach:], joined[-reach:].T)
+        self._bars = [float(end.max(axis=1).mean()) >= _BAR for end in ends]  # left, top, right and bottom
+
+    def changes(self) -> list[_Change]:
+        """Return the places that differ by more than noise."""
+        found = (self._change(label) for label in range(1, len(self._boxes)))
+        return [change for change in found if change is not None]
+
+    def _change(self, label: int) -> _Change | None:
+        seen = self._seen
+        left, top, width, height, _ = self._boxes[label].tolist()
+        box = slice(top, top + height), slice(left, left + width)
+        mine = (self._labels[box] == label) & seen.inside[box]
         hit = mine & seen.differs[box]
         size, levels = int(hit.sum()), _sum(seen.levels[box], hit)
         if size < _MIN_PIXELS or levels < _MIN_LEVELS:
-            continue
-        near = cv2.dilate(hit.astype(np.uint8), np.ones((5, 5), np.uint8)).astype(bool) & mine
-        either, both = near & (ours[box] | theirs[box]), near & shared[box]
-        agreeing = int(both.sum()) / max(1, int(either.sum()))
+            return None
+        near, contour = _dilated(hit, 5) & mine, mine & self._outline[box]
+        any_edge = near & (self._stronger[box] >= _EDGE)
+        agreeing = int((near & self._shared[box]).sum()) / max(1, int(any_edge.sum()))
         if levels < _FAINT * size and (size < _LARGE or 0.5 < agreeing < _SAME_OUTLINES):
-            continue
-        contour = mine & outline[box]
-        ratio, strength = _balance(_sum(only_ours[box], contour), _sum(only_theirs[box], contour), int(contour.sum()))
-        laid_over = _balance(_sum(only_ours[box], near), _sum(only_theirs[box], near), 1)[0] < _ONE_SIDED
-        laid_over |= strength > _CLEAR_OUTLINE and ratio < _ONE_SIDED_OUTLINE
-        margins = left, top, width - left - across, height - top - down
-        at_border = min(margins) <= reach
-        beyond = bool((mine & outside[box]).any())
-        strong = levels >= _STRONG * size
-        is_bar = any(margin <= reach and bar for margin, bar in zip(margins, bars, strict=True))
-        may_be_content = strong and not (beyond or (is_bar if seen.is_drawing else at_border))
-        # An object has an outline; a filter that darkens the corners has none.
-        has_outline = _sum(cv2.min(*(side[box] for side in edges)), contour) >= _EDGE * int(contour.sum())
-        is_exchanged = agreeing >= _SAME_OUTLINES and size >= _LARGE and has_outline and not is_bar
-        kind = EXCHANGE if is_exchanged else CONTENT if may_be_content and not laid_over else OVERLAY
-        right, bottom = left + across, top + down
-        corners = transform(pair.to_query, np.array([[left, top], [right, top], [right, bottom], [left, bottom]]))
-        low, high = np.clip(corners.min(axis=0), 0, 1).tolist(), np.clip(corners.max(axis=0), 0, 1).tolist()
-        places.append((Place((low[0], low[1], high[0], high[1]), size / total, kind), levels, may_be_content))
-    return places
+            return None
+        margins = left, top, self._width - left - width, self._height - top - height
+        ends = [margin <= self._reach for margin in margins]
+        is_bar = any(end and bar for end, bar in zip(ends, self._bars, strict=True))
+        at_border = is_bar if seen.is_drawing else any(ends)
+        may_be_content = levels >= _STRONG * size and not (at_border or (mine & self._outside[box]).any())
+        ours, theirs = _sum(self._only_ours[box], near), _sum(self._only_theirs[box], near)
+        if agreeing >= _SAME_OUTLINES and size >= _LARGE and not is_bar and self._is_exchanged(box, hit, near, contour):
+            kind = EXCHANGE
+        elif may_be_content and min(ours, theirs) >= _ONE_SIDED * max(ours, theirs) and not self._is_laid(box, contour):
+            kind = CONTENT
+        else:
+            kind = OVERLAY
+        place = Place(self._in_query(left, top, left + width, top + height), size / int(seen.inside.sum()), kind)
+        return _Change(place, levels, may_be_content, ours > theirs)
+
+    def _is_exchanged(self, box: _Box, hit: np.ndarray, near: np.ndarray, contour: np.ndarray) -> bool:
+        """Whether what is within outlines differs, but not they: sharpening changes outlines."""
+        # An object has an outline around it; a filter that darkens the corners of a photo has none.
+        has_outline = _sum(self._weaker[box], contour) >= _EDGE * int(contour.sum())
+        shared = _sum(self._weaker[box], near) >= _SAME_STRENGTH * _sum(self._stronger[box], near)
+        within = hit & (self._seen.in_color[box] | (self._stronger[box] < _EDGE))
+        return has_outline and shared and int(within.sum()) >= 0.5 * int(hit.sum())
+
+    def _is_laid(self, box: _Box, contour: np.ndarray) -> bool:
+        """Whether the outline around a place is clearly there in one of the images, and not in the other."""
+        lesser, larger = sorted(_sum(side[box], contour) for side in (self._only_ours, self._only_theirs))
+        return larger > _CLEAR_OUTLINE * int(contour.sum()) and lesser < _ONE_SIDED_OUTLINE * larger
+
+    def _in_query(self, left: int, top: int, right: int, bottom: int) -> tuple[float, float, float, float]:
+        """Return the box, in px of the frame, in the unit square of the query."""
+        corners = transform(self._to_query, np.array([[left, top], [right, top], [right, bottom], [left, bottom]]))
+        (left_, top_), (right_, bottom_) = np.clip([corners.min(axis=0), corners.max(axis=0)], 0, 1).tolist()
+        return left_, top_, right_, bottom_
+
+
+def _dilated(mask: np.ndarray, size: int) -> np.ndarray:
+    return cv2.dilate(mask.astype(np.uint8), np.ones((size, size), np.uint8)).astype(bool)
 
 
 def _sum(values: np.ndarray, chosen: np.ndarray) -> int:
     return int(values[chosen].sum(dtype=np.int64))
-
-
-def _balance(one: int, other: int, length: int) -> tuple[float, float]:
-    """Return the ratio of the lesser to the larger sum, 0..1, and the larger one per pixel."""
-    lesser, larger = sorted((one, other))
-    return lesser / max(1, larger), larger / max(1, length)
 
 
 def _outline(mask: np.ndarray) -> np.ndarray:

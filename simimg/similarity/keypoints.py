@@ -26,7 +26,13 @@ from simimg.determinism import plain_opencv
 from simimg.similarity.affine import determinant, fit, singular_values, transform
 
 MIN_INLIERS = 8
-"""Matches that agree on one map. Among 7,000 pairs of different photos of 25 categories, none had more than 5."""
+"""Matches that agree on one map. Among 7,000 pairs of different photos of 25 categories, none had more than 5.
+
+A wrong match agrees by chance with a probability of 0.00007: within 1.5 % of the side, 36 degrees, and a factor of two
+in scale. So among the maps that 400 wrong matches propose, on two mirror images, 2e-12 are expected on which 8 agree
+(Moisan, Moulon and Monasse, "Automatic Homographic Registration of a Pair of Images, with A Contrario Elimination of
+Outliers", IPOL 2012). Pictures that share a template do have such matches, so agreement is only the first step.
+"""
 
 _CONTRAST = 0.02  # half of Lowe's threshold, for blurred and recompressed images
 _GRID = 5  # cells per side that share the keypoints evenly, so that an image pasted onto a busy one keeps some

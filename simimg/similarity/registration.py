@@ -17,7 +17,7 @@ import numpy as np
 from simimg.similarity.affine import compose, determinant, fit, inverse, scaling, transform, translation
 
 _SNAP = 0.006  # share of a side; a whole image that is nearly in one of the eight positions is in it
-_CORRECT_PX = 512  # longer side at which the map is corrected
+_CORRECT_PX = 400  # longer side at which the map is corrected
 _CELLS = 8  # per side of the frame
 _TEXTURE = 16.0  # root mean square of the slopes, in Sobel's units, that fixes where a cell belongs
 _MOST_SHIFT = 4.0  # px per round, at the size at which the map is corrected
@@ -73,6 +73,12 @@ class Registration:
         self._to_query = compose(inverse(scaling(*_size(query))), translation(left, top))
         self._query_size = _size(query)
 
+    @property
+    def is_straight(self) -> bool:
+        """Whether one image is turned by quarters at most, so that the map is often right as it is."""
+        (a, b), (c, d) = np.abs(self.to_other[:, :2]).tolist()
+        return max(b, c) < 0.01 * min(a, d) or max(a, d) < 0.01 * min(b, c)
+
     def images(self) -> Registered:
         """Return both images in the frame."""
         warped, inside = _warped(self._other, self.to_other, _size(self.base))
@@ -84,14 +90,17 @@ class Registration:
     def correct(self) -> None:
         """Correct the map, as far as this makes the images more alike."""
         factor = min(1.0, _CORRECT_PX / max(_size(self.base)))
-        width, height = (max(16, round(side * factor)) for side in _size(self.base))
-        down = scaling(self.base.shape[1] / width, self.base.shape[0] / height)
-        small = cv2.resize(self.base, (width, height), interpolation=cv2.INTER_AREA)
-        goal = _detail(small)
+        size = _reduced_size(self.base, factor)
+        goal = _detail(_gray(self.base, size))
         slopes = cv2.Sobel(goal, cv2.CV_16S, 1, 0), cv2.Sobel(goal, cv2.CV_16S, 0, 1)
-        tried, least = self.to_other, math.inf
+        down = _between(size, _size(self.base))
+        # The other image at about the same resolution, and the map between these two.
+        other_size = _reduced_size(self._other, min(1.0, factor / math.sqrt(abs(determinant(self.to_other)))))
+        other, other_down = _gray(self._other, other_size), _between(other_size, _size(self._other))
+        best = tried = compose(inverse(other_down), self.to_other, down)
+        least = math.inf
         for _ in range(_CORRECTIONS):
-            warped, inside = _warped(self._other, compose(tried, down), (width, height))
+            warped, inside = _interpolated(other, tried, size)
             detail = _detail(warped)
             inside = cv2.erode(inside.astype(np.uint8), np.ones((5, 5), np.uint8)).astype(bool)
             gain = min(4.0, _strength(goal, inside) / max(1e-6, _strength(detail, inside)))
@@ -99,11 +108,12 @@ class Registration:
             total = int(np.minimum(np.abs(error[inside]), 24).sum(dtype=np.int64))
             if total > _CLOSER * least:
                 break
-            self.to_other, least = tried, total
+            best, least = tried, total
             moved = _shifts(error, *slopes, inside)
             if moved is None:
                 break
-            tried = compose(tried, down, moved, inverse(down))
+            tried = compose(tried, moved)
+        self.to_other = compose(other_down, best, inverse(down))
 
 
 def _size(image: np.ndarray) -> tuple[int, int]:
@@ -133,6 +143,11 @@ def _warped(image: np.ndarray, matrix: np.ndarray, size: tuple[int, int]) -> tup
     reduction = math.sqrt(abs(determinant(matrix)))
     if reduction > 1.2:
         image = cv2.GaussianBlur(image, (0, 0), 0.5 * math.sqrt(reduction**2 - 1))
+    return _interpolated(image, matrix, size)
+
+
+def _interpolated(image: np.ndarray, matrix: np.ndarray, size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+    """Return the same without smoothing."""
     # OpenCV's coordinates start at the center of a pixel, those of the frame at its corner.
     full = compose(translation(-0.5, -0.5), matrix, translation(0.5, 0.5))
     flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
@@ -152,9 +167,24 @@ def _turned(image: np.ndarray, matrix: np.ndarray, size: tuple[int, int]) -> np.
     return None
 
 
-def _detail(image: np.ndarray) -> np.ndarray:
+def _reduced_size(image: np.ndarray, factor: float) -> tuple[int, int]:
+    width, height = (max(16, round(side * factor)) for side in _size(image))
+    return width, height
+
+
+def _between(size: tuple[int, int], other: tuple[int, int]) -> np.ndarray:
+    """Return the map from px of an image of one size to px of the same image of another size."""
+    return scaling(other[0] / size[0], other[1] / size[1])
+
+
+def _gray(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    gray = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
+    return cv2.resize(gray, size, interpolation=cv2.INTER_AREA)
+
+
+def _detail(gray: np.ndarray) -> np.ndarray:
     """Return the luma without slow changes of brightness and without the finest noise, int16 `[h, w]`."""
-    gray = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY).astype(np.int16)
+    gray = gray.astype(np.int16)
     return cv2.subtract(cv2.GaussianBlur(gray, (3, 3), 0.8), cv2.blur(gray, (21, 21)))
 
 
