@@ -333,9 +333,10 @@ function reasonOf(match) {
   return match.reason && (match.copy ? match.reason : `not a copy: ${match.reason}`);
 }
 
-// Rounded down, unless it is a copy: "0.50" would look like one.
+// A match that is no copy has 0.49 at most: "0.50" would look like one.
 function similarityOf(match) {
-  return (match.copy ? match.similarity : Math.floor(100 * match.similarity) / 100).toFixed(2);
+  const text = match.similarity.toFixed(2);
+  return text === "0.50" && !match.copy ? "0.49" : text;
 }
 
 export function mount(collection, row) {
