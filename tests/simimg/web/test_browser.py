@@ -353,6 +353,26 @@ def test_compare_lays_the_query_over_the_match(page: Page, copy: Path) -> None:
     assert page.one(".query .title").text.replace("\n", "") == row
 
 
+def test_what_shows_the_same_picture_but_is_no_copy_says_why(
+    driver: Any, index: SearchIndex, embedder: Embedder, copy: Path, plan_path: Path
+) -> None:
+    listener = listening("127.0.0.1", 0)
+    app = create_app(index, embedder, plan_path, token=TOKEN, edits=frozenset({"compression"}))
+    with serving(app, listener):
+        page = Page(driver, f"http://127.0.0.1:{listener.getsockname()[1]}/?token={TOKEN}")
+        page.media(1280, 800)
+        page.open()
+        page.one("#file").send_keys(str(copy))
+        page.matched()
+        assert [heading.text for heading in page.all(".grid-heading h2")] == ["Similar, not copies"]
+        tile = page.one(".match[aria-label*='not a copy: mirrored']")
+        assert tile.find_element(By.CSS_SELECTOR, ".reason").text.startswith("mirrored")
+        tile.click()
+        page.until("document.querySelector('.compare .cut img.laid')")
+        assert "not a copy: mirrored" in page.one(".compare .what").text
+        driver.get("about:blank")
+
+
 def test_a_review_writes_the_plan(page: Page, plan_path: Path) -> None:
     page.find_copies()
     assert page.one(".group h1").text == "Group 1 of 2"
