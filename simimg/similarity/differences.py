@@ -77,10 +77,17 @@ class Place:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Differences:
-    """The places that differ, largest first, and the kinds of changes they amount to."""
+    """What differs.
+
+    Attributes:
+        places: the places that differ, largest first.
+        kinds: the kinds of changes they amount to.
+        on_query: the share of them that was laid over the query rather than the candidate, 0..1, by levels.
+    """
 
     places: tuple[Place, ...] = ()
     kinds: frozenset[str] = frozenset()
+    on_query: float = 0.5
 
     @property
     def area(self) -> float:
@@ -280,7 +287,8 @@ def _judged(changes: Sequence[_Change], is_drawing: bool, shared_outlines: float
         else dataclasses.replace(change.place, kind=CONTENT if change in possible and CONTENT in kinds else OVERLAY)
         for change in changes
     ]
-    return Differences(tuple(sorted(places, key=lambda place: -place.area)), frozenset(kinds))
+    on_query = sum(change.levels for change in changes if change.on_query) / max(1, sum(one.levels for one in changes))
+    return Differences(tuple(sorted(places, key=lambda place: -place.area)), frozenset(kinds), on_query)
 
 
 def _shared_outlines(seen: _Seen) -> float:
@@ -338,14 +346,19 @@ class _Places:
         at_border = is_bar if seen.is_drawing else any(ends)
         may_be_content = levels >= _STRONG * size and not (at_border or (mine & self._outside[box]).any())
         ours, theirs = _sum(self._only_ours[box], near), _sum(self._only_theirs[box], near)
+        around = _sum(self._only_ours[box], contour), _sum(self._only_theirs[box], contour)
+        has_clear_outline = max(around) > _CLEAR_OUTLINE * int(contour.sum())
+        is_laid = has_clear_outline and min(around) < _ONE_SIDED_OUTLINE * max(around)
         if agreeing >= _SAME_OUTLINES and size >= _LARGE and not is_bar and self._is_exchanged(box, hit, near, contour):
             kind = EXCHANGE
-        elif may_be_content and min(ours, theirs) >= _ONE_SIDED * max(ours, theirs) and not self._is_laid(box, contour):
+        elif may_be_content and min(ours, theirs) >= _ONE_SIDED * max(ours, theirs) and not is_laid:
             kind = CONTENT
         else:
             kind = OVERLAY
         place = Place(self._in_query(left, top, left + width, top + height), size / int(seen.inside.sum()), kind)
-        return _Change(place, levels, may_be_content, ours > theirs)
+        # What covers textured parts has an outline around it, and little within.
+        on_query = around[0] > around[1] if has_clear_outline else ours > theirs
+        return _Change(place, levels, may_be_content, on_query)
 
     def _is_exchanged(self, box: _Box, hit: np.ndarray, near: np.ndarray, contour: np.ndarray) -> bool:
         """Whether what is within outlines differs, but not they: sharpening changes outlines."""
@@ -354,11 +367,6 @@ class _Places:
         shared = _sum(self._weaker[box], near) >= _SAME_STRENGTH * _sum(self._stronger[box], near)
         within = hit & (self._seen.in_color[box] | (self._stronger[box] < _EDGE))
         return has_outline and shared and int(within.sum()) >= 0.5 * int(hit.sum())
-
-    def _is_laid(self, box: _Box, contour: np.ndarray) -> bool:
-        """Whether the outline around a place is clearly there in one of the images, and not in the other."""
-        lesser, larger = sorted(_sum(side[box], contour) for side in (self._only_ours, self._only_theirs))
-        return larger > _CLEAR_OUTLINE * int(contour.sum()) and lesser < _ONE_SIDED_OUTLINE * larger
 
     def _in_query(self, left: int, top: int, right: int, bottom: int) -> tuple[float, float, float, float]:
         """Return the box, in px of the frame, in the unit square of the query."""
