@@ -86,6 +86,8 @@ def shown_default(field: dataclasses.Field[Any]) -> str:
     """Return the default of an option as text: a number by its name if it has one; "" if there is nothing to show."""
     if field.default in ("", (), None, Path()):
         return ""
+    if isinstance(field.default, tuple):
+        return ",".join(map(str, field.default))
     named = {number: word for word, number in field.metadata["words"].items()}
     return (
         str(field.default).lower() if isinstance(field.default, bool) else str(named.get(field.default, field.default))

@@ -1,9 +1,13 @@
 """Find copies in an image folder and plan which to keep.
 
 Candidates are byte-identical files, then files with similar perceptual hashes or embeddings. Every candidate pair is
-verified, so each copy is listed with the edit that made it. Nothing is removed: --plan writes a file that you can read
-and change. `simimg apply --plan=FILE` moves the files that it lists to a quarantine folder beside the plan, and
-`simimg undo --plan=FILE` moves everything back.
+verified, so each copy is listed with the edit that made it, and with how much differs. Nothing is removed: --plan
+writes a file that you can read and change. `simimg apply --plan=FILE` moves the files that it lists to a quarantine
+folder beside the plan, and `simimg undo --plan=FILE` moves everything back.
+
+A plan removes copies that differ in nothing but size and compression. All others (crops, mirrored ones, text that was
+laid over them) are questions, which stay unless --plan_edits names their edits. Images with other content, or other
+colors in some places, are no copies unless --edits says so.
 
 The index is created or updated first; --index_dir keeps it, so that the next call is fast, and keeps what you decide:
 groups that were settled by `simimg decide` or on the page of `simimg serve` are not shown again. You can also write a
@@ -24,6 +28,7 @@ import dataclasses
 import shlex
 import tempfile
 import time
+from collections.abc import Set
 from pathlib import Path
 
 import numpy as np
@@ -52,6 +57,7 @@ JSON_KEYS = (
     "threshold seconds plan report"
 )
 
+_QUESTION = "question"  # a copy that differs by more than a plan removes
 _GROUPS_SHOWN = 20
 _MANY_FILES = 3000  # take more than some seconds
 _SAMPLE = 64  # of them, for the estimate
@@ -120,21 +126,21 @@ def run(options: Options) -> Result:
                 progress=show,
             )
         index = SearchIndex.open(index_dir)
+        reference = reference_dirs_of(index, options.reference_dirs)
+        others = [member for group in found.groups for member in group.others]
+        copies = [member for member in others if not is_reference(member.image.path, reference) and not member.stays]
+        planned_edits = edits_of("plan_edits", options.plan_edits, PLANNED, (*EDITS, LABEL))
+        questions = {member.row for member in copies if not is_planned(member, planned_edits)}
         if options.report is not None:
-            _write_report(options, options.report, index, found)
+            _write_report(options, options.report, index, found, questions)
     if found.num_missing:
         note(f"{found.num_missing:,} images of the index could not be read again, and were not compared")
-    reference = reference_dirs_of(index, options.reference_dirs)
-    others = [member for group in found.groups for member in group.others]
-    copies = [member for member in others if not is_reference(member.image.path, reference) and not member.stays]
-    planned_edits = edits_of("plan_edits", options.plan_edits, PLANNED, (*EDITS, LABEL))
-    planned = [member for member in copies if is_planned(member, planned_edits)]
     seconds = time.perf_counter() - start
     values = {
         "groups": [[_values(index, member) for member in group.members] for group in found.groups],
         "num_images": len(index.images),
         "num_copies": len(copies),
-        "num_planned": len(planned),
+        "num_planned": len(copies) - len(questions),
         "num_pairs_examined": found.num_pairs_examined,
         "num_refused": len(refused),
         "num_left_out": found.num_left_out,
@@ -144,7 +150,7 @@ def run(options: Options) -> Result:
         "plan": None if options.plan is None else str(options.plan),
         "report": None if options.report is None else str(options.report),
     }
-    lines = [_text(group) for group in found.groups[:_GROUPS_SHOWN]]
+    lines = [_text(group, questions) for group in found.groups[:_GROUPS_SHOWN]]
     if len(found.groups) > _GROUPS_SHOWN:
         lines.append(f"… and {len(found.groups) - _GROUPS_SHOWN:,} more groups; --json and --plan list all of them")
     lines.append(
@@ -163,18 +169,19 @@ def run(options: Options) -> Result:
             f"{count:,} of them {'is' if count == 1 else 'are'} in another class folder than the kept image: "
             "label conflicts, if the folders are classes"
         )
+    if questions:
+        count = len(questions)
+        more = "size and compression" if planned_edits == PLANNED else "what --plan_edits names"
+        lines.append(
+            f"{count:,} of them {'is a question: it differs' if count == 1 else 'are questions: they differ'} by more "
+            f"than {more}; a plan removes no question unless --plan_edits names its edits or you move it to `remove`"
+        )
     if options.plan is not None:
         quoted = shlex.quote(str(options.plan))
         lines.append(
-            f"plan: {options.plan} removes {len(planned):,}; "
+            f"plan: {options.plan} removes {len(copies) - len(questions):,}; "
             f"`simimg apply --plan={quoted} --dry_run` shows what it does"
         )
-        if len(planned) < len(copies):
-            lines.append(
-                f"the other {len(copies) - len(planned):,} differ by more than "
-                f"{' and '.join(sorted(planned_edits, reverse=True))}: they are questions, and stay unless you name "
-                "their edits with --plan_edits or move them to `remove` in the plan"
-            )
     if options.report is not None:
         lines.append(f"report: {options.report}")
     if found.groups and options.index_dir is None:
@@ -201,7 +208,7 @@ def _note_time(image_dir: Path, model: str) -> None:
     note(f"{len(paths):,} images: this will take about {about}; --fast takes less")
 
 
-def _write_report(options: Options, report: Path, index: SearchIndex, found: Duplicates) -> None:
+def _write_report(options: Options, report: Path, index: SearchIndex, found: Duplicates, questions: Set[int]) -> None:
     originals = IndexImages(index)
 
     def row(group: Group) -> CopyRow:
@@ -212,7 +219,12 @@ def _write_report(options: Options, report: Path, index: SearchIndex, found: Dup
         return CopyRow(
             first=Tile(first, keeper.image.path, f"kept: {keeper.reason}{_remembered(keeper, is_keeper=True)}"),
             copies=[
-                Tile(image, member.image.path, f"{member.similarity:.3f}: {member.reason}{_remembered(member)}")
+                Tile(
+                    image,
+                    member.image.path,
+                    f"{member.similarity:.3f}: {member.reason}{_remembered(member)}",
+                    tag=_QUESTION if member.row in questions else "",
+                )
                 for member, (image, _) in zip(shown, pairs, strict=True)
             ],
             num_more=len(group.others) - len(shown),
@@ -239,14 +251,15 @@ def _write_report(options: Options, report: Path, index: SearchIndex, found: Dup
         counted=f"copies among {len(index.images):,} images",
         facts={
             "images that have copies": f"{len(found.groups):,}",
+            "questions": f"{len(questions):,}",
             "MB in copies": _megabytes(copies),
-            "pairs examined": f"{found.num_pairs_examined:,}",
         },
         heading="groups",
         rows=rows,
         num_rows=len(found.groups),
-        note="The image that is kept comes first, then its copies with their similarity. Orange outlines mark the "
-        "places of a copy that differ, and the part of the kept image that a single copy shows.",
+        note="The image that is kept comes first, then its copies with their similarity. A plan leaves questions where "
+        "they are until you decide. Orange outlines mark the places of a copy that differ, and in an image that shows "
+        "more than the other one, the part that both show.",
         commands=commands if copies else {},
     )
 
@@ -262,10 +275,11 @@ def _megabytes(members: list[Member]) -> str:
     return f"{sum(member.image.num_bytes for member in members) / 1e6:,.1f}"
 
 
-def _text(group: Group) -> str:
+def _text(group: Group, questions: Set[int]) -> str:
     lines = [f"{group.keeper.image.path}  (kept: {group.keeper.reason}){_remembered(group.keeper, is_keeper=True)}"]
     lines += [
-        f"  {member.similarity:.3f}  {member.image.path}  ({member.reason}){_remembered(member)}"
+        f"  {member.similarity:.3f}  {member.image.path}  ({member.reason})"
+        f"{f'  [{_QUESTION}]' if member.row in questions else ''}{_remembered(member)}"
         for member in group.others
     ]
     new = [member.image.path for member in group.members if not member.is_decided]

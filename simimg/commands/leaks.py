@@ -217,7 +217,8 @@ def _write_report(options: Options, report: Path, index: SearchIndex, found: Lea
         rows=rows,
         num_rows=len(found.pairs),
         note="The image of the earlier split comes first, then its copy with their similarity. Orange outlines mark "
-        "the places of the copy that differ, and the part of the first image that it shows.",
+        "the places of the copy that differ, and in an image that shows more than the other one, the part that both "
+        "show.",
         commands={what: shlex.join(clean)} if found.pairs else {},
     )
 

@@ -91,7 +91,7 @@ def _values(match: SearchResult) -> dict[str, object]:
 def _text(query: str, matches: list[SearchResult]) -> str:
     lines = [query]
     for match in matches:
-        edits = f"  ({'' if match.is_copy else 'no copy: '}{match.verification.text})" if match.verification else ""
+        edits = f"  ({'' if match.is_copy else 'not a copy: '}{match.verification.text})" if match.verification else ""
         lines.append(f"  {match.similarity:.3f}  {match.path}{edits}")
     return "\n".join(lines)
 

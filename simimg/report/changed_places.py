@@ -1,92 +1,71 @@
-"""Marks where a copy differs from its original, once a verification has found how the copy lies in the original.
+"""Outlines on images of reports: the places where a copy differs, and the part that two images have in common.
 
-The original is brought into the frame of the copy, its colors are fitted to those of the copy, and what still differs
-is outlined: text, logos, borders, covered parts. Colors, compression and a slight blur change the whole image, so they
-are not outlined.
+What differs is found elsewhere (`simimg.similarity.differences`); here it is drawn, in orange with a dark rim on both
+sides, which is visible on images of any color. An outline lies around a place, so that it covers nothing of it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
-import numpy as np
-from PIL import Image, ImageChops, ImageDraw, ImageFilter
+from PIL import Image, ImageDraw
 
-_WORK_PX = 256  # longest side of the images that are compared
-_BLUR_PX = 2.5  # at that size: hides noise of JPEG, and an alignment that is off by a pixel or two
-_CHANGED = 26.0  # levels of 255, mean over the channels
-_MOST_CHANGED = 0.6  # share of the copy; more means that the fit failed
-_FIT_ROUNDS, _FIT_KEPT = 4, 0.7  # a least-squares fit to the pixels that fit best, repeated
-_COLOR = (255, 90, 31)
+_COLOR, _RIM = (255, 90, 31), (20, 20, 22)
+# In px of an image of 400 px; smaller images, which are shown enlarged, have thinner outlines.
+_ROOM, _RIM_WIDTH, _LINE_WIDTH = 3.0, 0.8, 2.2
+_FINE = 3  # outlines are drawn this many times as large, and then reduced
 
 
-def mark_changes(copy: Image.Image, original: Image.Image, place: Sequence[float]) -> Image.Image:
-    """Returns the copy with an outline around each place that differs from the original; both have mode RGB.
+def mark_places(image: Image.Image, boxes: Iterable[Sequence[float]]) -> Image.Image:
+    """Returns an image, mode RGB, with an outline around each box; boxes that overlap have one outline.
 
-    `place` is how the copy lies in the original, as `Verification.place`: the affine map `(a, b, c, d, e, f)` from the
-    unit square of the copy to that of the original.
+    A box is left, top, right and bottom in the unit square of the image.
     """
-    small, whole = (_shrunk(image) for image in (copy, original))
-    a, b, c, d, e, f = place
-    (width, height), (own_width, own_height) = whole.size, small.size
-    matrix = (
-        width * a / own_width, width * b / own_height, width * c,
-        height * d / own_width, height * e / own_height, height * f,
-    )  # fmt: skip
-    warped = whole.transform(small.size, Image.Transform.AFFINE, matrix, Image.Resampling.BILINEAR)
-    there = Image.new("L", whole.size, 255).transform(small.size, Image.Transform.AFFINE, matrix)
-    inside = np.asarray(there) > 0
-    # A border, or what the image was pasted into; thin strips are from rounding.
-    changed = _opened(~inside, 9)
-    if inside.mean() > 0.05:
-        ours, theirs = (
-            np.asarray(image.filter(ImageFilter.GaussianBlur(_BLUR_PX)), np.float64) for image in (small, warped)
+    unit = max(image.size) / 400
+    more = 2 * _RIM_WIDTH + _LINE_WIDTH
+    placed = []
+    for left, top, right, bottom in boxes:
+        # Also at the border, the outline is inside the image.
+        (x0, x1), (y0, y1) = (
+            (max(more * unit, low * size - _ROOM * unit), min(size - more * unit, high * size + _ROOM * unit))
+            for low, high, size in ((left, right, image.width), (top, bottom, image.height))
         )
-        difference = np.abs(ours - _fitted(theirs, ours, inside)).mean(axis=2)
-        changed |= _opened(inside & (difference > _CHANGED), 5)
-    mask = Image.fromarray(changed.astype(np.uint8) * 255)
-    mask = mask.filter(ImageFilter.MaxFilter(13)).filter(ImageFilter.MinFilter(5))  # neighbors joined, with some room
-    if not mask.getbbox() or np.asarray(mask).mean() > 255 * _MOST_CHANGED:
-        return copy
-    mask = mask.resize(copy.size, Image.Resampling.BICUBIC).point(lambda level: 255 * (level > 127))
-    outline = ImageChops.subtract(mask, mask.filter(ImageFilter.MinFilter(5)))
-    marked = copy.copy()
-    marked.paste((20, 20, 22), mask=outline.filter(ImageFilter.MaxFilter(3)))  # visible on bright orange, too
-    marked.paste(_COLOR, mask=outline)
+        if x0 < x1 and y0 < y1:
+            placed.append((x0, y0, x1, y1))
+    if not placed:
+        return image
+    marked = image.copy()
+    for color, width in ((_RIM, _RIM_WIDTH), (_COLOR, _LINE_WIDTH), (_RIM, _RIM_WIDTH)):
+        marked.paste(color, mask=_union(image.size, placed, more * unit, (_ROOM + more) * unit))
+        more -= width
+    marked.paste(image, mask=_union(image.size, placed, 0.0, _ROOM * unit))
     return marked
 
 
-def mark_part(original: Image.Image, place: Sequence[float]) -> Image.Image:
-    """Returns the original, mode RGB, with an outline around the part that a copy shows, unless that is nearly all."""
-    a, b, c, d, e, f = place
-    if abs(a * e - b * d) > 0.97:  # the area of the part
-        return original
-    corners = [(a * x + b * y + c, d * x + e * y + f) for x, y in ((0, 0), (1, 0), (1, 1), (0, 1), (0, 0), (1, 0))]
-    points = [(x * (original.width - 1), y * (original.height - 1)) for x, y in corners]
-    marked = original.copy()
-    for color, width in (((20, 20, 22), 5), (_COLOR, 3)):
-        ImageDraw.Draw(marked).line(points, color, width, joint="curve")
+def mark_part(image: Image.Image, corners: Sequence[Sequence[float]]) -> Image.Image:
+    """Returns an image, mode RGB, with the outline of a part; `corners` are points of the image's unit square."""
+    unit = max(image.size) / 400
+    inset = (_RIM_WIDTH + _LINE_WIDTH / 2) * unit
+    points = [
+        tuple(
+            _FINE * min(max(inset, place * size), size - inset) for place, size in zip(corner, image.size, strict=True)
+        )
+        for corner in corners
+    ]
+    marked = image.copy()
+    for color, width in ((_RIM, 2 * _RIM_WIDTH + _LINE_WIDTH), (_COLOR, _LINE_WIDTH)):
+        mask = Image.new("L", (_FINE * image.width, _FINE * image.height))
+        line = [*points, *points[:2]]
+        ImageDraw.Draw(mask).line(line, 255, max(1, round(_FINE * width * unit)), joint="curve")
+        marked.paste(color, mask=mask.reduce(_FINE))
     return marked
 
 
-def _opened(mask: np.ndarray, size: int) -> np.ndarray:
-    """The parts of a mask, bool `[h, w]`, that a square of `size` px fits into; `size` is odd."""
-    image = Image.fromarray(mask.astype(np.uint8) * 255)
-    return np.asarray(image.filter(ImageFilter.MinFilter(size)).filter(ImageFilter.MaxFilter(size))) > 0
-
-
-def _shrunk(image: Image.Image) -> Image.Image:
-    scale = min(1.0, _WORK_PX / max(image.size))
-    return image.resize([max(2, round(side * scale)) for side in image.size], Image.Resampling.LANCZOS)
-
-
-def _fitted(theirs: np.ndarray, ours: np.ndarray, inside: np.ndarray) -> np.ndarray:
-    """The colors of `theirs`, float64 `[h, w, 3]`, under the affine map of RGB that makes them most like `ours`."""
-    inputs = np.concatenate([theirs, np.ones((*inside.shape, 1))], axis=2)
-    rows, goals = inputs[inside], ours[inside]
-    kept = np.ones(len(rows), bool)
-    for _ in range(_FIT_ROUNDS):
-        solution = np.linalg.lstsq(rows[kept], goals[kept], rcond=None)[0]
-        errors = np.abs(rows @ solution - goals).mean(axis=1)
-        kept = errors <= np.quantile(errors, _FIT_KEPT)
-    return inputs @ solution
+def _union(size: tuple[int, int], boxes: Iterable[Sequence[float]], more: float, radius: float) -> Image.Image:
+    """Returns the mask of boxes, in px, that are enlarged by `more` px per side and have round corners."""
+    mask = Image.new("L", (_FINE * size[0], _FINE * size[1]))
+    draw = ImageDraw.Draw(mask)
+    for left, top, right, bottom in boxes:
+        corners = [_FINE * side for side in (left - more, top - more, right + more, bottom + more)]
+        draw.rounded_rectangle(corners, radius=_FINE * radius, fill=255)
+    return mask.reduce(_FINE)

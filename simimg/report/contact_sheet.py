@@ -24,12 +24,13 @@ _NOT_ASCII = "…·"  # the only characters beyond ASCII that Pillow's built-in 
 
 @dataclasses.dataclass(frozen=True)
 class Tile:
-    """An image with a caption, usually its file name, and a note, usually its similarity; both are plain text."""
+    """An image with a caption, usually its file name, and a note, usually its similarity; all texts are plain text."""
 
     image: Image.Image | None  # None where there is none to show
     caption: str
     note: str = ""
     highlighted: bool = False  # marks the original that a search looked for
+    tag: str = ""  # a word before the note, on HTML pages
     cell: tuple[int, int] | None = None  # row and column of the confusion matrix, for an image classified wrongly
 
 

@@ -59,11 +59,12 @@ def tile_figure(tile: Tile, max_px: int = _TILE_PX) -> str:
     if tile.image is None:
         shown = '<div class="mount empty"><span>no image</span></div>'
     else:
-        alt = ", ".join(filter(None, (tile.caption, tile.note, "the original" if tile.highlighted else "")))
+        alt = ", ".join(filter(None, (tile.caption, tile.tag, tile.note, "the original" if tile.highlighted else "")))
         size = f'width="{tile.image.width}" height="{tile.image.height}"'
         shown = f'<div class="mount"><img src="{data_uri(tile.image, max_px)}" alt="{escape(alt)}" {size}></div>'
     found = '<span class="found">original</span>' if tile.highlighted else ""
-    note = f'<span class="note">{escape(tile.note)} {found}</span>' if tile.note or found else ""
+    tag = f'<span class="tag">{escape(tile.tag)}</span> ' if tile.tag else ""
+    note = f'<span class="note">{tag}{escape(tile.note)} {found}</span>' if tag or tile.note or found else ""
     marked = ' class="marked"' if tile.highlighted else ""
     return f"<figure{marked}>{shown}<figcaption>{path_text(tile.caption)}{note}</figcaption></figure>"
 

@@ -26,7 +26,7 @@ from simimg.errors import UsageError
 from simimg.similarity.affine import compose, determinant, inverse
 from simimg.similarity.candidate_pairs import DisjointSets, at_least, background, hash_pairs, identical_rows
 from simimg.similarity.decisions import read_decisions
-from simimg.similarity.edits import COUNTED, PLANNED
+from simimg.similarity.edits import COUNTED, OVERLAY, PLANNED
 from simimg.similarity.fingerprint import Fingerprint
 from simimg.similarity.full_size import alike
 from simimg.similarity.index_images import IndexImages
@@ -55,6 +55,7 @@ class PairExaminer:
     verification tells what was done to it.
 
     Attributes:
+        edits: the kinds of edits that count, see `simimg.similarity.edits`.
         copies: verifications that reach the threshold and differ by edits that count, by pair, smaller row first.
         neighbors: of each row, the rows it is a copy of.
         num_examined: number of verified pairs.
@@ -75,7 +76,7 @@ class PairExaminer:
         self._decided = self.decisions.rows(index.images)
         self._threshold = threshold
         self._num_pixels = (index.images.column("width").astype(np.int64) * index.images.column("height")).tolist()
-        self._edits = edits
+        self.edits = edits
         self._alike = DisjointSets()  # of rows that differ in nothing but their size, file, position and part
         self._done: set[tuple[int, int]] = set()
         self._glanced: set[tuple[int, int]] = set()  # compared by their thumbnails alone
@@ -142,7 +143,7 @@ class PairExaminer:
             if found is not None and found.similarity >= self._threshold
         }
         for pair, found in self._compared(reached):
-            if found.similarity >= self._threshold and found.edits <= self._edits:
+            if found.similarity >= self._threshold and found.edits <= self.edits:
                 self.copies[pair] = self._explained[self._directed(pair)] = found
                 self.neighbors[pair[0]].add(pair[1])
                 self.neighbors[pair[1]].add(pair[0])
@@ -155,7 +156,7 @@ class PairExaminer:
             for pair in left:
                 if self._are_alike(pair, found[pair]):
                     yield pair, alike(found[pair])
-                elif joined.join(*pair) or found[pair].edits <= PLANNED:
+                elif joined.join(*pair) or found[pair].edits - {OVERLAY} <= PLANNED:
                     now.append(pair)
                 else:  # perhaps the pairs before it show that nothing differs
                     later.append(pair)
@@ -167,7 +168,8 @@ class PairExaminer:
             left = later
 
     def _are_alike(self, pair: tuple[int, int], found: Verification) -> bool:
-        return self._alike.are_joined(*pair) and not found.edits <= PLANNED
+        # What only the thumbnails show as covered is left out of the edits, so that the pair may be planned.
+        return self._alike.are_joined(*pair) and not found.edits - {OVERLAY} <= PLANNED
 
     def _are_different(self, row: int, other: int) -> bool:
         """Whether it was decided that two rows are not copies."""
@@ -225,6 +227,13 @@ class PairExaminer:
                 found = alike(found) if known else self.images.compared(found, row, other)
             self._explained[row, other] = found
         return self._explained[row, other]
+
+    def share_laid_over(self, row: int, other: int) -> float:
+        """Return the share of what differs that was laid over a row rather than the other one, 0.5 if not known."""
+        found = self.copy(row, other)
+        if found is None or found.differs is None or not found.differs.places:
+            return 0.5
+        return found.differs.on_query if row < other else 1 - found.differs.on_query
 
     def reasons_seen(self, row: int, other: int) -> Sequence[str] | None:
         """Return what was done to a row, as far as thumbnails show it; None if its alignment is not known.

@@ -11,7 +11,11 @@ from simimg.similarity.affine import compose, determinant, scaling
 from simimg.similarity.edits import BLUR, COLOR, COMPRESSION, CROP, MIRROR, OVERLAY, PASTE, SIZE, STRETCH, TURN
 from simimg.similarity.fingerprint import PLAIN, Fingerprint, luma
 
+GREY = "grey"
+"""The reason of a copy without the colors of its original."""
+
 _COVERAGE = "covered or changed"
+_SHARE = "of the area"  # as in `Differences.text`
 
 
 class Reasons:
@@ -28,8 +32,8 @@ class Reasons:
 
 
 def is_coverage(reason: str) -> bool:
-    """Whether a reason tells how much of an image is covered or changed, as far as its thumbnail shows."""
-    return reason.endswith(_COVERAGE)
+    """Whether a reason tells how much of an image is covered or changed."""
+    return reason.endswith((_COVERAGE, _SHARE))
 
 
 def add_geometry(
@@ -91,7 +95,7 @@ def add_color_and_detail(
     a, b = ours[inside], theirs[inside]
     colorful_a, colorful_b = (float(np.ptp(one.T.copy(), axis=0).mean()) for one in (a, b))
     if colorful_a < 3 and colorful_b > 9:
-        reasons.add(COLOR, "grey")
+        reasons.add(COLOR, GREY)
     else:
         bright_a, bright_b = float(luma(a).mean()), float(luma(b).mean())
         tint = (a.mean(axis=0) - bright_a) - (b.mean(axis=0) - bright_b)

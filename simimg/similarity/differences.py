@@ -30,12 +30,14 @@ from simimg.similarity.registration import Registered, Registration
 MOST_PX = 1024
 """Longer side of the images that are compared, at most."""
 
+_SMALL_PX, _MOST_ENLARGED, _SMALL_NOISE = 128, 8.0, -10  # levels that count more, as icons are drawn pixel by pixel
 # Levels of 255. Of 3 x 3 px around, the nearest level counts, which hides the noise of a JPEG of quality 25 and more.
 _LUMA, _CHROMA = 24, 36
 _MOST_NOISE = 4  # times the median of what is left, in noisy images
 _WORST_QUALITY, _PER_QUALITY = 25, 2  # below this JPEG quality, levels that are added per step
 _UNLIKE = 16  # levels of chroma that are no other color, whatever the fit of colors would be
 _GRAY = 4  # ratio of the chroma of two images from which one of them is gray
+_PLAIN_LUMA, _PLAIN_CHROMA = 12, 10  # levels that count where drawings are plain
 _CLIPPED = 0.35  # share of the chroma
 _COLORED, _COSINE, _HUE = 24, 0.5, 12  # chroma from which a hue counts, the cosine below which it is another, levels
 _SIGMAS = (0.5, 0.7, 1.0, 1.4, 2.0, 2.8, 4.0)  # px, of blur
@@ -76,10 +78,17 @@ class Place:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Differences:
-    """The places that differ, largest first, and the kinds of changes they amount to."""
+    """What differs.
+
+    Attributes:
+        places: the places that differ, largest first.
+        kinds: the kinds of changes they amount to.
+        on_query: the share of them that was laid over the query rather than the candidate, 0..1, by levels.
+    """
 
     places: tuple[Place, ...] = ()
     kinds: frozenset[str] = frozenset()
+    on_query: float = 0.5
 
     @property
     def area(self) -> float:
@@ -105,11 +114,13 @@ class _Seen:
     """Where both images differ, and their outlines: maps of the frame, `[h, w]`."""
 
     differs: np.ndarray  # bool
+    faintly: np.ndarray  # bool, where plain parts of drawings differ by few levels
     in_color: np.ndarray  # bool, where it does because of its color
     levels: np.ndarray  # int16, by which each pixel differs
     query_edges: np.ndarray  # uint8, see `local_range`
     candidate_edges: np.ndarray
     inside: np.ndarray  # bool
+    noise: int  # levels
     is_drawing: bool
 
 
@@ -138,27 +149,42 @@ def find_differences(
         place: how the query lies in the candidate, as `Verification.place`.
         qualities: of the JPEG files, 1..100, or None for other formats.
     """
-    noise = _PER_QUALITY * max([0, *(_WORST_QUALITY - one for one in qualities if one is not None)])
+    is_small = max(candidate.shape[:2]) < _SMALL_PX or max(query.shape[:2]) < _SMALL_PX
+    query, candidate = _enlarged(query, candidate)
+    noise = _SMALL_NOISE if is_small else 0
+    noise += _PER_QUALITY * max([0, *(_WORST_QUALITY - one for one in qualities if one is not None)])
     try:
         registration = Registration(query, candidate, np.array(place, np.float64).reshape(2, 3))
     except ValueError:
         return Differences()
-    if registration.is_straight and _is_alike(registration.images()):
+    is_drawing = _is_drawing(query) and _is_drawing(candidate)
+    is_plain = is_drawing or is_small
+    if registration.is_straight and _is_alike(registration.images(), is_plain):
         return Differences()
     registration.correct()
     pair = registration.images()
-    if _is_alike(pair):
+    if _is_alike(pair, is_plain):
         return Differences()
-    seen = _compared(pair, noise, all(map(_is_drawing, (query, candidate))))
-    return _judged(_Places(seen, pair).changes(), seen.is_drawing, _shared_outlines(seen))
+    seen = _compared(pair, noise, is_drawing)
+    changes = [*_Places(seen, seen.differs, pair).changes(), *_Places(seen, seen.faintly, pair).changes()]
+    return _judged(changes, is_drawing, _shared_outlines(seen))
 
 
-def _is_alike(pair: Registered) -> bool:
+def _enlarged(*images: np.ndarray) -> list[np.ndarray]:
+    """Return images, enlarged by one factor if one is small: within 3 px, an icon of 22 px has an arrow."""
+    factor = min(_MOST_ENLARGED, _SMALL_PX / min(max(image.shape[:2]) for image in images))
+    if factor <= 1:
+        return list(images)
+    return [cv2.resize(image, None, fx=factor, fy=factor, interpolation=cv2.INTER_LINEAR) for image in images]
+
+
+def _is_alike(pair: Registered, is_plain: bool) -> bool:
     """Whether no pixel differs, even without a fit of sharpness and colors."""
     if pair.inside.sum() < 64:
         return True
     ours, theirs = (cv2.cvtColor(side, cv2.COLOR_RGB2YCrCb) for side in (pair.query, pair.candidate))
-    more = cv2.subtract(_beyond(ours, theirs, 3), (_LUMA, _UNLIKE, _UNLIKE, 0))
+    levels = (_PLAIN_LUMA, _PLAIN_CHROMA, _PLAIN_CHROMA, 0) if is_plain else (_LUMA, _UNLIKE, _UNLIKE, 0)
+    more = cv2.subtract(_beyond(ours, theirs, 3), levels)
     more = cv2.bitwise_and(more, more, mask=_eroded(pair.inside).view(np.uint8))
     return cv2.countNonZero(more.reshape(len(more), -1)) == 0
 
@@ -166,8 +192,8 @@ def _is_alike(pair: Registered) -> bool:
 def _compared(pair: Registered, noise: int, is_drawing: bool) -> _Seen:
     core = _eroded(pair.inside)
     ours, theirs = (cv2.cvtColor(side, cv2.COLOR_RGB2YCrCb) for side in _equally_sharp(pair, core))
-    flat = cv2.max(*(local_range(side[..., 0]) for side in (ours, theirs))) < _MIXED
-    swapped, fitted = _fitted(ours, theirs, pair.inside, flat)
+    ranges = cv2.max(*(local_range(side[..., 0]) for side in (ours, theirs)))
+    swapped, fitted = _fitted(ours, theirs, pair.inside, ranges < _MIXED)
     if swapped:
         ours, theirs = theirs, ours
     a, b, tinted = (cv2.split(cv2.GaussianBlur(side, (3, 3), 0.6)) for side in (ours, fitted.image, fitted.tinted))
@@ -181,9 +207,15 @@ def _compared(pair: Registered, noise: int, is_drawing: bool) -> _Seen:
     clipped = cv2.multiply(strongest, _CLIPPED, dtype=cv2.CV_8U)  # a stronger color loses more where it is clipped
     in_color = (chroma > clipped + (_CHROMA + noise)) | (_other_hue(a, tinted, _HUE + noise) & core)
     differs = (luma > max(_LUMA + noise, _MOST_NOISE * median)) | in_color
+    faintly = np.zeros_like(core)
+    if is_drawing:
+        faintly = core & ~differs & (ranges <= _FLAT)
+        faintly &= (luma > _PLAIN_LUMA + noise) | (chroma > _PLAIN_CHROMA + noise)
     edges = local_range(ours[..., 0]), local_range(fitted.image[..., 0])
     edges = edges[::-1] if swapped else edges
-    return _Seen(differs, in_color, cv2.add(luma, chroma, dtype=cv2.CV_16S), *edges, pair.inside, is_drawing)
+    return _Seen(
+        differs, faintly, in_color, cv2.add(luma, chroma, dtype=cv2.CV_16S), *edges, pair.inside, noise, is_drawing
+    )
 
 
 def _fitted(ours: np.ndarray, theirs: np.ndarray, inside: np.ndarray, flat: np.ndarray) -> tuple[bool, Fitted]:
@@ -276,7 +308,8 @@ def _judged(changes: Sequence[_Change], is_drawing: bool, shared_outlines: float
         else dataclasses.replace(change.place, kind=CONTENT if change in possible and CONTENT in kinds else OVERLAY)
         for change in changes
     ]
-    return Differences(tuple(sorted(places, key=lambda place: -place.area)), frozenset(kinds))
+    on_query = sum(change.levels for change in changes if change.on_query) / max(1, sum(one.levels for one in changes))
+    return Differences(tuple(sorted(places, key=lambda place: -place.area)), frozenset(kinds), on_query)
 
 
 def _shared_outlines(seen: _Seen) -> float:
@@ -290,12 +323,12 @@ def _shared_outlines(seen: _Seen) -> float:
 class _Places:
     """The places of a frame that differ, and the maps of it that tell what kind of change each one is."""
 
-    def __init__(self, seen: _Seen, pair: Registered) -> None:
-        self._seen, self._to_query = seen, pair.to_query
-        self._height, self._width = seen.differs.shape
+    def __init__(self, seen: _Seen, differs: np.ndarray, pair: Registered) -> None:
+        self._seen, self._differs, self._to_query = seen, differs, pair.to_query
+        self._height, self._width = differs.shape
         self._reach = max(3, round(max(self._height, self._width) * _JOINED)) | 1
         square = np.ones((self._reach, self._reach), np.uint8)
-        joined = cv2.dilate(seen.differs.astype(np.uint8), square)
+        joined = cv2.dilate(differs.astype(np.uint8), square)
         self._outline = _outline(cv2.erode(joined, square)) & seen.inside
         self._outside = cv2.dilate((~seen.inside).astype(np.uint8), np.ones((7, 7), np.uint8)).astype(bool)
         self._weaker = cv2.min(seen.query_edges, seen.candidate_edges)
@@ -322,14 +355,14 @@ class _Places:
         left, top, width, height, _ = self._boxes[label].tolist()
         box = slice(top, top + height), slice(left, left + width)
         mine = (self._labels[box] == label) & seen.inside[box]
-        hit = mine & seen.differs[box]
+        hit = mine & self._differs[box]
         size, levels = int(hit.sum()), _sum(seen.levels[box], hit)
         if size < _MIN_PIXELS or levels < _MIN_LEVELS:
             return None
         near, contour = _dilated(hit, 5) & mine, mine & self._outline[box]
         any_edge = near & (self._stronger[box] >= _EDGE)
         agreeing = int((near & self._shared[box]).sum()) / max(1, int(any_edge.sum()))
-        if levels < _FAINT * size and (size < _LARGE or 0.5 < agreeing < _SAME_OUTLINES):
+        if levels < (_FAINT + seen.noise) * size and (size < _LARGE or 0.5 < agreeing < _SAME_OUTLINES):
             return None
         margins = left, top, self._width - left - width, self._height - top - height
         ends = [margin <= self._reach for margin in margins]
@@ -337,14 +370,19 @@ class _Places:
         at_border = is_bar if seen.is_drawing else any(ends)
         may_be_content = levels >= _STRONG * size and not (at_border or (mine & self._outside[box]).any())
         ours, theirs = _sum(self._only_ours[box], near), _sum(self._only_theirs[box], near)
+        around = _sum(self._only_ours[box], contour), _sum(self._only_theirs[box], contour)
+        has_clear_outline = max(around) > _CLEAR_OUTLINE * int(contour.sum())
+        is_laid = has_clear_outline and min(around) < _ONE_SIDED_OUTLINE * max(around)
         if size >= _LARGE and not is_bar and self._is_exchanged(box, hit, near, contour):
             kind = EXCHANGE
-        elif may_be_content and min(ours, theirs) >= _ONE_SIDED * max(ours, theirs) and not self._is_laid(box, contour):
+        elif may_be_content and min(ours, theirs) >= _ONE_SIDED * max(ours, theirs) and not is_laid:
             kind = CONTENT
         else:
             kind = OVERLAY
         place = Place(self._in_query(left, top, left + width, top + height), size / int(seen.inside.sum()), kind)
-        return _Change(place, levels, may_be_content, ours > theirs)
+        # What covers textured parts has an outline around it, and little within.
+        on_query = around[0] > around[1] if has_clear_outline else ours > theirs
+        return _Change(place, levels, may_be_content, on_query)
 
     def _is_exchanged(self, box: _Box, hit: np.ndarray, near: np.ndarray, contour: np.ndarray) -> bool:
         """Whether what is within outlines differs, but not they: sharpening changes outlines."""
@@ -356,11 +394,6 @@ class _Places:
         shared = _sum(self._weaker[box], near) >= _SAME_STRENGTH * _sum(self._stronger[box], near)
         within = hit & (self._seen.in_color[box] | (self._stronger[box] < _EDGE))
         return has_outline and shared and int(within.sum()) >= 0.5 * int(hit.sum())
-
-    def _is_laid(self, box: _Box, contour: np.ndarray) -> bool:
-        """Whether the outline around a place is clearly there in one of the images, and not in the other."""
-        lesser, larger = sorted(_sum(side[box], contour) for side in (self._only_ours, self._only_theirs))
-        return larger > _CLEAR_OUTLINE * int(contour.sum()) and lesser < _ONE_SIDED_OUTLINE * larger
 
     def _in_query(self, left: int, top: int, right: int, bottom: int) -> tuple[float, float, float, float]:
         """Return the box, in px of the frame, in the unit square of the query."""

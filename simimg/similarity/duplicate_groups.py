@@ -20,6 +20,7 @@ import numpy as np
 
 from simimg.determinism import one_blas_thread
 from simimg.similarity.copy_pairs import PairExaminer
+from simimg.similarity.copy_reasons import GREY, is_coverage
 from simimg.similarity.decided_groups import ReturnedImage, returned_images, settled_groups
 from simimg.similarity.edits import CONTENT, COUNTED, LABEL, PLANNED
 from simimg.similarity.image_table import IndexedImage
@@ -29,6 +30,7 @@ from simimg.similarity.search_index import SearchIndex
 from simimg.similarity.transparency import TRANSPARENT
 
 _ANOTHER_CLASS = "in another class folder"
+_LAID_OVER = 0.25  # share of what differs; below it, it was laid over the other image
 _WITNESSES = 4  # members whose verifications count the edits of another member
 
 
@@ -232,6 +234,8 @@ def _group(
         if single_of[row] != single_of[keeper]:
             single, center = single_of[row], cluster[0]
             prefix, found = "", examiner.explain_either(single, single_of[keeper])
+            if found is not None and not found.edits <= examiner.edits:  # they have only the center in common
+                found = None
             if found is None and single != center and (found := examiner.explain_either(single, center)):
                 prefix = f"of {pictures[center].path}: "  # a copy of the center, if not of the keeper
             found = found or Verification(0.5, (), 0)
@@ -246,10 +250,14 @@ def _group(
 def _num_edits(examiner: PairExaminer, row: int, cluster: Sequence[int]) -> int:
     """Return the median number of visible edits of a row against other members: crop, text, blur, but not size.
 
-    That it is transparent where others were laid on a color is none.
+    That it is transparent where others were laid on a color is none, nor is what was laid over the other one. A gray
+    copy of a photo in color has one more than the photo.
     """
     counts = []
     for other in cluster[: _WITNESSES + 1]:
         if other != row and (reasons := examiner.reasons_seen(row, other)) is not None:
-            counts.append(sum(not reason.startswith((*HARMLESS, TRANSPARENT)) for reason in reasons))
+            edits = [reason for reason in reasons if not reason.startswith((*HARMLESS, TRANSPARENT))]
+            if examiner.share_laid_over(row, other) < _LAID_OVER:
+                edits = [reason for reason in edits if not is_coverage(reason)]
+            counts.append(len(edits) + edits.count(GREY))
     return int(np.median(counts)) if counts else 0

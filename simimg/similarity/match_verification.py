@@ -96,8 +96,8 @@ class Verification:
 def verify(query: Fingerprint, candidate: Fingerprint, *, thorough: bool = True) -> Verification | None:
     """Return the verification that the query is a copy of the candidate, or None if nothing shows that it is one.
 
-    Without `thorough`, keypoints of the thumbnails have to be enough, which takes 1 ms instead of 60. They align 98 of
-    100 copies that the others align, in the edits of `simimg.similarity.evaluation.image_edits`.
+    Without `thorough`, keypoints of the thumbnails have to be enough, so that no file is decoded again. Of 560 edited
+    copies of 40 photos (`simimg.similarity.evaluation.image_edits`), 552 are verified so, and 557 with the others.
     """
     verified = _verify_in_position(query, candidate)
     if verified is not None:

@@ -101,10 +101,11 @@ class Review:
         """Return the review as JSON values.
 
         A group has its members, the keeper first, and the rows to remove. Without a plan these are the removals that
-        `simimg duplicates` would write; all other copies are questions. With a plan they are those of the plan; a group
-        that it lacks has none. Found and planned groups that share an image are one group, so that all removals of the
-        plan are there. Images in reference folders are marked. `threshold` is that of the search which found the
-        groups. What was decided is left out; `num_left_out` counts the decisions that did so.
+        `simimg duplicates` would write; members that differ by more than these are marked as questions. With a plan
+        they are those of the plan; a group that it lacks has none. Found and planned groups that share an image are one
+        group, so that all removals of the plan are there. Images in reference folders are marked. `threshold` is that
+        of the search which found the groups. What was decided is left out; `num_left_out` counts the decisions that did
+        so.
         """
         job = self.job.described()  # first, because its result is there before it is done
         found: _Found | None = self.job.result
@@ -306,9 +307,10 @@ def _group_values(members: Sequence[Member], plan: _Planned) -> dict[str, Any]:
                 "reference": member.row in reference,
                 "remembered": member.remembered,
                 "stays": member.stays,
+                "question": place > 0 and not member.stays and not is_planned(member, PLANNED),
                 "is_decided": member.is_decided,
             }
-            for member in members
+            for place, member in enumerate(members)
         ],
         "keep": keep,
         "remove": sorted(set(remove) - {keep} - reference - stays),

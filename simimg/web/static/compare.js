@@ -2,26 +2,29 @@
 
 import { el, pathText } from "./dom.js";
 
+const ROOM = 0.004; // of a side, around a place that differs
+
 // pair(place) returns {query, match, place: six numbers or null or a promise of them, differs: boxes, text, similarity, row}.
 export function openCompare({ start, count, pair, action, closed }) {
-  let at = start, aligned = true, current = null;
+  let at = start, aligned = true, marked = true, current = null;
   const under = el("img", { alt: "" }), over = el("img", { alt: "" });
   const cut = el("div", { class: "cut" }, over), line = el("i", { class: "line", "aria-hidden": "true" });
   const slider = el("input", { type: "range", min: "0", max: "100", value: "50", step: "1",
     "aria-label": "Share of the query that is shown, from the left", oninput: () => slide() });
   const names = el("div", { class: "names", "aria-hidden": "true" }, el("span", {}, ""), el("span", {}, ""));
-  const marks = el("div", { class: "marks", "aria-hidden": "true" });
+  const marks = svg("svg", { class: "marks", viewBox: "0 0 1 1", preserveAspectRatio: "none", "aria-hidden": "true" });
   const stage = el("div", { class: "stage" }, under, cut, marks, line, names, slider);
   const box = el("div", { class: "box" }, stage);
   const what = el("p", { class: "what", role: "status" }), left = el("p", { class: "about" }), right = el("p", { class: "about" });
   const alignedButton = el("button", { type: "button", class: "button", onclick: () => align() }, "Aligned", el("kbd", {}, "A"));
+  const marksButton = el("button", { type: "button", class: "button", onclick: () => mark() }, "Marks", el("kbd", {}, "M"));
   const act = action ? el("button", { type: "button", class: "button amber", onclick: () => run() }, action.text, el("kbd", {}, "Enter")) : null;
   const step = (by, name, text) => el("button", { type: "button", class: "button", "aria-label": name, onclick: () => go(by) }, text);
   const dialog = el("dialog", { class: "compare", "aria-label": "Compare" },
     el("header", {}, what, el("button", { type: "button", class: "button", onclick: () => dialog.close() }, "Close", el("kbd", {}, "Esc"))),
     box,
     el("footer", {}, el("div", { class: "abouts" }, left, right),
-      el("div", { class: "buttons" }, step(-1, "Previous", "↑"), step(1, "Next", "↓"), alignedButton, act)));
+      el("div", { class: "buttons" }, step(-1, "Previous", "↑"), step(1, "Next", "↓"), alignedButton, marksButton, act)));
 
   function slide() {
     stage.style.setProperty("--cut", `${slider.value}%`);
@@ -42,14 +45,10 @@ export function openCompare({ start, count, pair, action, closed }) {
       const [a, b, c, d, e, f] = current.laid;
       over.style.transform = `matrix(${a}, ${(d * h) / w}, ${(b * w) / h}, ${e}, ${c * w}, ${f * h})`;
     } else over.style.transform = "";
-    marks.style.transform = over.style.transform;
-    marks.classList.toggle("laid", laid);
-    marks.replaceChildren(...(current.differs ?? []).map(([left, top, right, bottom]) => {
-      const mark = el("i");
-      Object.assign(mark.style, { left: `${left * 100}%`, top: `${top * 100}%`,
-        width: `${(right - left) * 100}%`, height: `${(bottom - top) * 100}%` });
-      return mark;
-    }));
+    const boxes = laid ? current.differs ?? [] : [];
+    marks.replaceChildren(...(marked ? ["rim", "mark"] : []).map((kind) => svg("path", { class: kind, d: boxes.map((one) => outline(one, current.laid)).join("") })));
+    marksButton.hidden = !boxes.length;
+    marksButton.setAttribute("aria-pressed", marked);
     alignedButton.hidden = !Array.isArray(current.laid);
     alignedButton.setAttribute("aria-pressed", laid);
   }
@@ -92,6 +91,8 @@ export function openCompare({ start, count, pair, action, closed }) {
 
   function align() { aligned = !aligned; fit(); }
 
+  function mark() { marked = !marked; fit(); }
+
   function run() {
     const one = current;
     dialog.close();
@@ -102,7 +103,7 @@ export function openCompare({ start, count, pair, action, closed }) {
     if (event.ctrlKey || event.metaKey || event.altKey) return;
     const onButton = event.target.tagName === "BUTTON";
     const done = {
-      ArrowUp: () => go(-1), ArrowDown: () => go(1), PageUp: () => go(-1), PageDown: () => go(1), a: align,
+      ArrowUp: () => go(-1), ArrowDown: () => go(1), PageUp: () => go(-1), PageDown: () => go(1), a: align, m: mark,
       ArrowLeft: () => { slider.value = Number(slider.value) - 4; slide(); },
       ArrowRight: () => { slider.value = Number(slider.value) + 4; slide(); },
       " ": () => {
@@ -133,11 +134,24 @@ export function openCompare({ start, count, pair, action, closed }) {
   slider.focus();
 }
 
+// The outline of a box of the query, with some room, as a path in the unit square of the match; it may be turned.
+function outline([left, top, right, bottom], [a, b, c, d, e, f]) {
+  const corners = [[left - ROOM, top - ROOM], [right + ROOM, top - ROOM], [right + ROOM, bottom + ROOM], [left - ROOM, bottom + ROOM]];
+  return `M${corners.map(([x, y]) => `${a * x + b * y + c} ${d * x + e * y + f}`).join("L")}Z`;
+}
+
+function svg(tag, props) {
+  const node = document.createElementNS("http://www.w3.org/2000/svg", tag);
+  for (const [name, value] of Object.entries(props)) node.setAttribute(name, value);
+  return node;
+}
+
 export const COMPARE_KEYS = [
   [["ArrowLeft", "ArrowRight"], "Move the divider", null],
   [[" "], "Show one image or the other", null],
   [["ArrowUp", "ArrowDown"], "Previous or next match", null],
   [["a"], "Aligned, or as they are", null],
+  [["m"], "Show or hide the outlines of what differs", null],
   [["Enter"], "Search for this image", null],
   [["Escape"], "Close", null],
 ];

@@ -10,6 +10,7 @@ import { mount } from "./search.js";
 const FRAME_PX = 82; // of the strip
 const IN_REFERENCE = "always kept, in a reference folder";
 const DECIDED = "kept, as decided";
+const ASKED = "kept, a question: it differs by more than size and compression";
 
 export class ReviewView {
   constructor(collection) {
@@ -167,8 +168,10 @@ export class ReviewView {
     const group = this.data.groups[this.at], choice = this.choices[this.at];
     choice.seen = true;
     this.title.textContent = `Group ${(this.at + 1).toLocaleString("en")} of ${this.data.groups.length.toLocaleString("en")}`;
-    const removed = choice.remove.size, fresh = group.members.filter((member) => !member.is_decided).length;
+    const removed = choice.remove.size, asked = group.members.filter((one) => isAsked(one, choice)).length;
+    const fresh = group.members.filter((member) => !member.is_decided).length;
     this.note.textContent = `${count(group.members.length, "image")}, ${removed ? `${removed} to be removed` : "all kept"}`
+      + (asked ? `, ${count(asked, "question")}` : "")
       + (choice.decided ? ` · decided: ${choice.decided}; U undoes it` : fresh && fresh < group.members.length
         ? ` · shown again, because ${count(fresh, "image")} joined` : group.planned ? "" : " · not in the plan yet");
     this.cards.classList.toggle("few", group.members.length < 4);
@@ -194,14 +197,15 @@ export class ReviewView {
   #card(member, place, choice) {
     const { collection } = this, { row } = member;
     const state = row === choice.keep ? "best" : choice.remove.has(row) ? "remove" : "keep";
-    const text = { best: "the best image, kept", remove: "to be removed", keep: member.reference ? IN_REFERENCE : member.stays ? DECIDED : "kept" }[state];
+    const text = { best: "the best image, kept", remove: "to be removed", keep: member.reference ? IN_REFERENCE : member.stays ? DECIDED : isAsked(member, choice) ? ASKED : "kept" }[state];
+    const why = member.reference ? ", reference" : member.stays ? ", decided" : isAsked(member, choice) ? ", question" : "";
     const button = (text, run, pressed) => el("button", { type: "button", class: "button", "aria-pressed": pressed, tabindex: "-1",
       onclick: (event) => { event.stopPropagation(); this.cursor = place; run(); } }, text);
     return el("article", { class: `card ${state}`, tabindex: place === this.cursor ? "0" : "-1", data: { row },
       "aria-label": `${collection.path[row]}, ${text}, ${member.reason}`,
       onfocus: () => this.#point(place), onclick: () => this.#point(place, true), ondblclick: () => this.#compare() },
       mount(collection, row),
-      el("div", { class: "tag" }, { best: "Best", remove: "Remove", keep: "Keep" }[state], member.reference ? ", reference" : member.stays ? ", decided" : ""),
+      el("div", { class: "tag", title: why === ", question" ? ASKED : null }, { best: "Best", remove: "Remove", keep: "Keep" }[state], why),
       el("div", { class: "text" }, pathText(collection.path[row]),
         el("p", { class: "facts" }, collection.facts(row)),
         el("p", { class: "reason" }, place ? el("b", {}, member.similarity.toFixed(2)) : null, place ? " " : null, member.reason),
@@ -421,6 +425,11 @@ function copied(choice) {
 
 function isSame(one, other) {
   return one.keep === other.keep && one.remove.size === other.remove.size && [...one.remove].every((row) => other.remove.has(row));
+}
+
+// Whether nobody has to remove it, but somebody should look at it.
+function isAsked(member, choice) {
+  return member.question && !member.reference && !member.stays && member.row !== choice.keep && !choice.remove.has(member.row);
 }
 
 function removable(group) {

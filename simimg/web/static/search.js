@@ -188,7 +188,11 @@ export class SearchView {
     this.#draw();
   }
 
-  #isSure(match) { return match.similarity >= this.thresholds[this.by]; }
+  // At 0.5 and above, only copies count: half of a cosine of 0.9999 is rounded to 0.5.
+  #isSure(match) {
+    const least = this.thresholds[this.by];
+    return match.similarity >= least && (match.copy || this.by === "kind" || least < 0.5);
+  }
 
   #ask(query) {
     this.query = query;
@@ -295,14 +299,14 @@ export class SearchView {
 
   #matchTile(match, index) {
     const { collection } = this, sure = this.#isSure(match), verified = match.copy;
-    const similarity = match.similarity.toFixed(2);
-    const name = [collection.path[match.row], `similarity ${similarity}`, match.reason, verified ? "copy" : "similar"];
+    const similarity = similarityOf(match), reason = reasonOf(match);
+    const name = [collection.path[match.row], `similarity ${similarity}`, reason, verified ? "copy" : "similar"];
     return el("button", { type: "button", class: `tile match${verified ? " verified" : ""}${sure ? " sure" : ""}`,
       "aria-label": name.filter(Boolean).join(", "),
       onclick: () => this.#compare(match) },
       mount(collection, match.row),
       el("span", { class: "caption" },
-        el("span", { class: "what" }, el("b", {}, similarity), match.reason ? el("span", { class: "reason", title: match.reason }, match.reason) : null),
+        el("span", { class: "what" }, el("b", {}, similarity), reason ? el("span", { class: "reason", title: reason }, sure ? reason : match.reason) : null),
         pathText(collection.path[match.row])));
   }
 
@@ -315,13 +319,24 @@ export class SearchView {
         return {
           query: { src: query.large, title: query.title, size: query.size, label: "query" },
           match: collection.side(one.row, "match"),
-          place: one.place, differs: one.differs, text: one.copy ? one.reason : one.reason ? `not a copy: ${one.reason}` : "similar, not a copy", similarity: one.similarity, row: one.row,
+          place: one.place, differs: one.differs, text: reasonOf(one) ?? "similar, not a copy", similarity: Number(similarityOf(one)), row: one.row,
         };
       },
       action: { text: "Search for this image", run: (pair) => { location.hash = `#/row/${pair.row}`; } },
       closed: (place) => this.found.focus(place),
     });
   }
+}
+
+// What was done to a copy, or why another match that shows the same picture is none; null for all others.
+function reasonOf(match) {
+  return match.reason && (match.copy ? match.reason : `not a copy: ${match.reason}`);
+}
+
+// A match that is no copy has 0.49 at most: "0.50" would look like one.
+function similarityOf(match) {
+  const text = match.similarity.toFixed(2);
+  return text === "0.50" && !match.copy ? "0.49" : text;
 }
 
 export function mount(collection, row) {

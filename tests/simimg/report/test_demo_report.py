@@ -391,7 +391,7 @@ def page_of(path: Path) -> Page:
 
 
 def test_copies(tmp_path: Path) -> None:
-    copies = [Tile(RED, ATTACK, f"0.9{number}: mirrored") for number in range(4)]
+    copies = [Tile(RED, ATTACK, f"0.9{number}: mirrored", tag="question" if number else "") for number in range(4)]
     write_copies_report(
         tmp_path / "new" / "copies.html",
         title=f"Copies in {ATTACK}",
@@ -411,6 +411,7 @@ def test_copies(tmp_path: Path) -> None:
     page = page_of(tmp_path / "new" / "copies.html")
     for text in ("1,234", "copies among 5,000 pictures", "12.3", "2 of 30", "and 7 more", "no image", "Move them:"):
         assert text in page.text
+    assert page.text.count("question 0.9") == 3
     assert len(page.all("img")) == 6
     assert page.codes == ["simimg apply --plan='my plan.json'"]
 

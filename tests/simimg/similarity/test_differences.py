@@ -97,7 +97,7 @@ def is_within(place: Place, box: tuple[float, float, float, float], size: tuple[
 @pytest.mark.parametrize("seed", [0, 1, "table"])
 def test_a_jpeg_differs_in_nothing(quality: int, seed: int | str) -> None:
     image = table() if seed == "table" else SCENES[int(seed)]
-    assert differences(saved(image, quality=quality), image, qualities=(quality, None)) == Differences()
+    assert not differences(saved(image, quality=quality), image, qualities=(quality, None)).places
 
 
 @given(
@@ -109,7 +109,7 @@ def test_a_jpeg_differs_in_nothing(quality: int, seed: int | str) -> None:
 def test_two_jpegs_of_one_picture_differ_in_nothing(seed: int, qualities: tuple[int, int], subsampling: int) -> None:
     first = saved(SCENES[seed], quality=qualities[0])
     second = saved(first, quality=qualities[1], subsampling=subsampling)
-    assert differences(second, first, qualities=qualities[::-1]) == Differences()
+    assert not differences(second, first, qualities=qualities[::-1]).places
 
 
 @pytest.mark.parametrize("by", [Image.Resampling.BICUBIC, Image.Resampling.LANCZOS, Image.Resampling.BILINEAR])
@@ -118,14 +118,14 @@ def test_two_jpegs_of_one_picture_differ_in_nothing(seed: int, qualities: tuple[
 def test_another_size_differs_in_nothing(seed: int | str, factor: float, by: Image.Resampling) -> None:
     image = table(size=(500, 850)) if seed == "table" else SCENES[int(seed)]
     resized = image.resize((round(image.width * factor), round(image.height * factor)), by)
-    assert differences(resized, image) == Differences()
-    assert differences(saved(resized, quality=60), image, qualities=(60, None)) == Differences()
+    assert not differences(resized, image).places
+    assert not differences(saved(resized, quality=60), image, qualities=(60, None)).places
 
 
 @pytest.mark.parametrize(("kind", "options"), [("WEBP", {"quality": 60}), ("AVIF", {"quality": 60}), ("GIF", {})])
 def test_another_format_differs_in_nothing(kind: str, options: dict[str, Any]) -> None:
     for image in (SCENES[0], table()):
-        assert differences(saved(image, kind, **options), image) == Differences()
+        assert not differences(saved(image, kind, **options), image).places
 
 
 FILTERS: dict[str, Callable[[Image.Image], Image.Image]] = {
@@ -142,7 +142,7 @@ FILTERS: dict[str, Callable[[Image.Image], Image.Image]] = {
 @pytest.mark.parametrize("edit", FILTERS)
 @pytest.mark.parametrize("seed", [0, 1])
 def test_a_filter_changes_all_pixels_and_no_place(seed: int, edit: str) -> None:
-    assert differences(FILTERS[edit](SCENES[seed]), SCENES[seed]) == Differences()
+    assert not differences(FILTERS[edit](SCENES[seed]), SCENES[seed]).places
 
 
 @pytest.mark.parametrize("mirrored", [False, True])
@@ -154,7 +154,7 @@ def test_the_eight_positions_differ_in_nothing_but_what_was_changed(turns: int, 
     turned = Image.fromarray(np.rot90(pixels[:, ::-1] if mirrored else pixels, turns).copy())
     mirror = np.array([[-1.0, 0.0, 1.0], [0.0, 1.0, 0.0]])
     place = compose(np.reshape(WHOLE, (2, 3)), *[QUARTER_TURN] * turns, *[mirror] * mirrored)
-    assert differences(SCENES[0], turned, place) == Differences()
+    assert not differences(SCENES[0], turned, place).places
     found = differences(changed, turned, place)
     assert found.places
     assert all(is_within(one, (40, 60, 90, 110), SCENES[0].size, 4) for one in found.places)
@@ -164,9 +164,9 @@ def test_a_crop_differs_in_nothing() -> None:
     box = (37, 22, 337, 260)
     crop = SCENES[1].crop(box)
     place = compose(scaling(1 / 400, 1 / 300), translation(box[0], box[1]), scaling(*crop.size))
-    assert differences(crop, SCENES[1], place) == Differences()
+    assert not differences(crop, SCENES[1], place).places
     off = compose(translation(0.003, -0.003), place)  # 1.2 px: as keypoints are
-    assert differences(saved(crop.resize((260, 206)), quality=80), SCENES[1], off, (80, None)) == Differences()
+    assert not differences(saved(crop.resize((260, 206)), quality=80), SCENES[1], off, (80, None)).places
 
 
 # Content
@@ -216,7 +216,7 @@ def face(mouth: str, arm: int = 0) -> Image.Image:
 
 
 def test_another_moment_of_one_scene_differs() -> None:
-    assert differences(face("smile"), face("smile")) == Differences()
+    assert not differences(face("smile"), face("smile")).places
     found = differences(face("frown"), face("smile"))
     assert found.kinds
     assert all(is_within(place, (175, 120, 225, 185), (400, 300), 6) for place in found.places)
@@ -310,7 +310,7 @@ def test_an_exchanged_color_is_found(other: str, quality: int | None) -> None:
 
 def test_the_same_color_in_another_light_is_not_exchanged() -> None:
     dark = ImageEnhance.Brightness(product(PRODUCTS["red"])).enhance(0.7)
-    assert differences(dark, product(PRODUCTS["red"])) == Differences()
+    assert not differences(dark, product(PRODUCTS["red"])).places
 
 
 # Properties

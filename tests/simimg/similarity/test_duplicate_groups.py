@@ -153,6 +153,23 @@ def test_the_report_shows_the_groups(planned: Path) -> None:
     assert f"--plan={planned}" in page
 
 
+def test_a_plan_removes_what_differs_in_size_and_compression_alone_and_the_rest_are_questions(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plan, report = tmp_path / "p.json", tmp_path / "copies.html"
+    arguments = [f"--image_dir={folder}", f"--index_dir={tmp_path / 'i'}", f"--plan={plan}", f"--report={report}"]
+    capsys.readouterr()
+    assert main(["duplicates", *arguments, "--threshold=0.6"]) == 0
+    said, groups = capsys.readouterr().out, json.loads(plan.read_text())["groups"]
+    removed = {file["path"] for group in groups for file in group["remove"]}
+    questions = {file["path"] for group in groups for file in group.get("questions", ())}
+    assert questions == {"old/0-mirrored.jpg", "old/1-crop.jpg"}
+    assert {line.split()[1] for line in said.splitlines() if line.endswith("  [question]")} == questions
+    assert "2 of them are questions: they differ by more than size and compression;" in said
+    assert f"removes {len(removed)};" in said
+    assert report.read_text().count('<span class="tag">question</span>') == 2
+
+
 def contents(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 

@@ -314,6 +314,11 @@ def test_keys(page: Page) -> None:
 
 
 def test_compare_lays_the_query_over_the_match(page: Page, copy: Path) -> None:
+    with Image.open(copy) as image:
+        image.load()
+    width, height = image.size
+    image.paste((0, 0, 0), (width // 8, height // 8, width // 4, height // 4))
+    image.save(copy, quality=45)
     page.open()
     page.one("#file").send_keys(str(copy))
     page.matched()
@@ -324,12 +329,22 @@ def test_compare_lays_the_query_over_the_match(page: Page, copy: Path) -> None:
     matrix = page.run("return getComputedStyle(document.querySelector('.compare .laid')).transform")
     a, *_ = (float(value) for value in matrix.removeprefix("matrix(").removesuffix(")").split(","))
     assert a == pytest.approx(-1, abs=0.02)
+    # What was laid over the copy is outlined where it is in the match.
+    assert "1 place differs" in page.one(".compare .what").text
+    box = page.run("const {x, y, width, height} = document.querySelector('.marks .mark').getBBox(); "
+                   "return [x, y, x + width, y + height]")  # fmt: skip
+    assert box == pytest.approx([6 / 8, 1 / 8, 7 / 8, 2 / 8], abs=0.03)
+    page.press("m")
+    assert not page.all(".marks path")
+    page.press("m")
+    assert len(page.all(".marks path")) == 2
     page.press(Keys.ARROW_RIGHT)
     assert page.one(".compare input[type=range]").get_attribute("value") == "54"
     page.press(" ")
     assert page.one(".compare input[type=range]").get_attribute("value") == "0"
     page.press("a")
     assert not page.all(".compare .laid")
+    assert not page.run("return document.querySelector('.marks .mark').getAttribute('d')")
     page.press(Keys.ARROW_DOWN)
     assert "similar, not a copy" in page.one(".compare .what").text
     row = page.run("return document.querySelectorAll('.match')[1].getAttribute('aria-label')").split(",")[0]
@@ -338,15 +353,40 @@ def test_compare_lays_the_query_over_the_match(page: Page, copy: Path) -> None:
     assert page.one(".query .title").text.replace("\n", "") == row
 
 
+def test_what_shows_the_same_picture_but_is_no_copy_says_why(
+    driver: Any, index: SearchIndex, embedder: Embedder, copy: Path, plan_path: Path
+) -> None:
+    listener = listening("127.0.0.1", 0)
+    app = create_app(index, embedder, plan_path, token=TOKEN, edits=frozenset({"compression"}))
+    with serving(app, listener):
+        page = Page(driver, f"http://127.0.0.1:{listener.getsockname()[1]}/?token={TOKEN}")
+        page.media(1280, 800)
+        page.open()
+        page.one("#file").send_keys(str(copy))
+        page.matched()
+        assert [heading.text for heading in page.all(".grid-heading h2")] == ["Similar, not copies"]
+        tile = page.one(".match[aria-label*='not a copy: mirrored']")
+        assert tile.find_element(By.CSS_SELECTOR, ".reason").text.startswith("mirrored")
+        tile.click()
+        page.until("document.querySelector('.compare .cut img.laid')")
+        assert "not a copy: mirrored" in page.one(".compare .what").text
+        driver.get("about:blank")
+
+
 def test_a_review_writes_the_plan(page: Page, plan_path: Path) -> None:
     page.find_copies()
     assert page.one(".group h1").text == "Group 1 of 2"
     states = "return [...document.querySelectorAll('.card')].map((card) => card.className.split(' ')[1])"
-    assert page.run(states) == ["best", "remove", "remove"]
+    assert page.run(states) == ["best", "remove", "keep"]
+    assert [tag.text for tag in page.all(".card .tag")] == ["Best", "Remove", "Keep, question"]
+    assert page.one(".group .quiet").text.startswith("3 images, 1 to be removed, 1 question")
     shapes = "return [...document.querySelectorAll('.card .mount')].map((node) => node.clientWidth / node.clientHeight)"
     assert page.run(shapes) == pytest.approx([4 / 3] * 3, abs=0.02)  # whatever the picture's
     page.one(".card").click()
-    page.press(Keys.ARROW_RIGHT, "k")
+    page.press(Keys.ARROW_RIGHT, Keys.ARROW_RIGHT, "x")
+    assert page.run(states) == ["best", "remove", "remove"]
+    assert "question" not in page.one(".group .quiet").text
+    page.press(Keys.ARROW_LEFT, "k")
     assert page.run(states) == ["best", "keep", "remove"]
     page.press(Keys.ARROW_RIGHT, Keys.ENTER)  # the mirrored one is the best
     assert page.run(states) == ["remove", "keep", "best"]
