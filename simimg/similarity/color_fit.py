@@ -16,6 +16,7 @@ _NEUTRAL = 14  # chroma, in levels of 255, below which a pixel has no color
 _BINS = 16  # of luma
 _SAMPLE = 16_000  # pixels, at most
 _OTHER = 24  # levels
+_GRAY = 4  # ratio of the chroma of two images from which one of them is gray
 _MOST_TINT = 40.0  # levels
 _MOST_SATURATION = 2.5
 _EVEN = 0.6  # ratio of the factors of both channels; farther apart, the hue was changed instead
@@ -67,6 +68,23 @@ def fit_colors(image: np.ndarray, goal: np.ndarray, inside: np.ndarray, flat: np
         tinted[..., 1 + channel] = np.clip(own.astype(np.int16) + shift, 0, 255)
         fitted[..., 1 + channel] = np.clip(scaled[own] + shift, 0, 255)
     return Fitted(fitted, tinted)
+
+
+def fit_either(ours: np.ndarray, theirs: np.ndarray, inside: np.ndarray, flat: np.ndarray) -> tuple[bool, Fitted]:
+    """Return `theirs` with the colors of `ours`, or the other way round (True) if that suits better; see `fit_colors`.
+
+    Colors can be taken from an image, but not given to it, and what was too bright is lost as well.
+    """
+    chroma = [int(cv2.absdiff(side[inside][:, 1:], 128).sum(dtype=np.int64)) for side in (ours, theirs)]
+    ways = [False, True]
+    if max(chroma) > _GRAY * min(chroma):
+        ways = [chroma[0] > chroma[1]]
+    found = []
+    for swapped in ways:
+        goal, image = (theirs, ours) if swapped else (ours, theirs)
+        fitted = fit_colors(image, goal, inside, flat)
+        found.append((_misfit(fitted.image[inside], goal[inside]), swapped, fitted))
+    return min(found, key=lambda one: one[:2])[1:]
 
 
 def _misfit(levels: np.ndarray, goal: np.ndarray) -> int:

@@ -23,7 +23,7 @@ import numpy as np
 
 from simimg.determinism import plain_opencv
 from simimg.similarity.affine import transform
-from simimg.similarity.color_fit import Fitted, fit_colors, local_range
+from simimg.similarity.color_fit import fit_either, local_range
 from simimg.similarity.edits import CONTENT, EXCHANGE, OVERLAY
 from simimg.similarity.registration import Registered, Registration
 
@@ -36,7 +36,6 @@ _LUMA, _CHROMA = 24, 36
 _MOST_NOISE = 4  # times the median of what is left, in noisy images
 _WORST_QUALITY, _PER_QUALITY = 25, 2  # below this JPEG quality, levels that are added per step
 _UNLIKE = 16  # levels of chroma that are no other color, whatever the fit of colors would be
-_GRAY = 4  # ratio of the chroma of two images from which one of them is gray
 _PLAIN_LUMA, _PLAIN_CHROMA = 12, 10  # levels that count where drawings are plain
 _CLIPPED = 0.35  # share of the chroma
 _COLORED, _COSINE, _HUE = 24, 0.5, 12  # chroma from which a hue counts, the cosine below which it is another, levels
@@ -193,9 +192,8 @@ def _compared(pair: Registered, noise: int, is_drawing: bool) -> _Seen:
     core = _eroded(pair.inside)
     ours, theirs = (cv2.cvtColor(side, cv2.COLOR_RGB2YCrCb) for side in _equally_sharp(pair, core))
     ranges = cv2.max(*(local_range(side[..., 0]) for side in (ours, theirs)))
-    swapped, fitted = _fitted(ours, theirs, pair.inside, ranges < _MIXED)
-    if swapped:
-        ours, theirs = theirs, ours
+    swapped, fitted = fit_either(ours, theirs, pair.inside, ranges < _MIXED)
+    ours = theirs if swapped else ours
     a, b, tinted = (cv2.split(cv2.GaussianBlur(side, (3, 3), 0.6)) for side in (ours, fitted.image, fitted.tinted))
     mask = core.view(np.uint8)
     luma = cv2.bitwise_and(difference := _beyond(a[0], b[0], 3), difference, mask=mask)
@@ -211,28 +209,9 @@ def _compared(pair: Registered, noise: int, is_drawing: bool) -> _Seen:
     if is_drawing:
         faintly = core & ~differs & (ranges <= _FLAT)
         faintly &= (luma > _PLAIN_LUMA + noise) | (chroma > _PLAIN_CHROMA + noise)
-    edges = local_range(ours[..., 0]), local_range(fitted.image[..., 0])
-    edges = edges[::-1] if swapped else edges
-    return _Seen(
-        differs, faintly, in_color, cv2.add(luma, chroma, dtype=cv2.CV_16S), *edges, pair.inside, noise, is_drawing
-    )
-
-
-def _fitted(ours: np.ndarray, theirs: np.ndarray, inside: np.ndarray, flat: np.ndarray) -> tuple[bool, Fitted]:
-    """Return `theirs`, YCrCb, with the colors of `ours`, or the other way round (True) if that suits better.
-
-    Colors can be taken from an image, but not given to it, and what was too bright is lost as well.
-    """
-    chroma = [sum(_sum(cv2.absdiff(plane, 128), inside) for plane in cv2.split(side)[1:]) for side in (ours, theirs)]
-    ways = [False, True]
-    if max(chroma) > _GRAY * min(chroma):
-        ways = [chroma[0] > chroma[1]]
-    found = []
-    for swapped in ways:
-        goal, image = (theirs, ours) if swapped else (ours, theirs)
-        fitted = fit_colors(image, goal, inside, flat)
-        found.append((_sum(cv2.min(cv2.absdiff(goal, fitted.image), _LUMA), inside), swapped, fitted))
-    return min(found, key=lambda one: one[:2])[1:]
+    levels = cv2.add(luma, chroma, dtype=cv2.CV_16S)
+    edges, others = (local_range(side[..., 0]) for side in ((fitted.image, ours) if swapped else (ours, fitted.image)))
+    return _Seen(differs, faintly, in_color, levels, edges, others, pair.inside, noise, is_drawing)
 
 
 def _is_drawing(image: np.ndarray) -> bool:

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageEnhance
 
-from simimg.similarity.color_fit import fit_colors, local_range
+from simimg.similarity.color_fit import fit_colors, fit_either, local_range
 
 Scene = Callable[..., Image.Image]
 SIZE = (160, 120)
@@ -160,3 +160,21 @@ def test_local_range_is_that_of_nine_pixels() -> None:
     expected = np.zeros((5, 6), np.uint8)
     expected[1:4, 2:5] = 70
     np.testing.assert_array_equal(local_range(luma), expected)
+
+
+def test_colors_are_taken_from_the_more_colorful_image() -> None:
+    color, gray = in_ycrcb(SCENES[0]), in_ycrcb(EDITS["gray"](SCENES[0]))
+    anywhere = np.ones(color.shape[:2], bool)
+    for ours, theirs, expected in ((color, gray, True), (gray, color, False)):
+        swapped, fitted = fit_either(ours, theirs, anywhere, anywhere)
+        assert swapped is expected
+        assert np.abs(fitted.image.astype(int) - gray).mean() < 5
+
+
+@pytest.mark.parametrize("edit", [edit for edit in EDITS if edit != "gray"])
+def test_the_better_direction_is_the_same_both_ways_round(edit: str) -> None:
+    one, other = in_ycrcb(SCENES[1]), in_ycrcb(EDITS[edit](SCENES[1]))
+    anywhere = np.ones(one.shape[:2], bool)
+    found, back = fit_either(one, other, anywhere, anywhere), fit_either(other, one, anywhere, anywhere)
+    assert found[0] is not back[0]
+    np.testing.assert_array_equal(found[1].image, back[1].image)
