@@ -40,6 +40,7 @@ from simimg.similarity.position_match import QUARTER_TURN, align_whole, between_
 MIN_AGREEMENT = 0.45
 """Least agreement of the frame if many keypoints match, see `_agreement`. Images half covered by something reach it."""
 
+_SURE = 0.97  # similarity from which keypoints of the thumbnails align two images well enough
 _FEW_INLIERS, _AGREEMENT_OF_FEW = 24, 0.8
 """With fewer inliers, more agreement is needed: two photos of the same model of watch or piano had up to 19 keypoints
 in common, and an agreement of up to 0.75."""
@@ -104,9 +105,10 @@ def verify(query: Fingerprint, candidate: Fingerprint, *, thorough: bool = True)
         return verified
     ours, theirs = query.details.coarse, candidate.details.coarse
     verified = _verify_aligned(query, candidate, ours, theirs)
-    if verified is None and thorough:
+    if thorough and (verified is None or verified.similarity < _SURE):
         ours, theirs = query.keypoints, candidate.keypoints
-        verified = _verify_aligned(query, candidate, ours, theirs)
+        again = _verify_aligned(query, candidate, ours, theirs)
+        verified = max(filter(None, (verified, again)), key=lambda one: one.similarity, default=None)
     if verified is not None:
         return verified
     whole = align_whole(query, candidate, min(len(ours.points), len(theirs.points)))

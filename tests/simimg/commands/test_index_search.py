@@ -69,6 +69,8 @@ def test_search_finds_the_mirrored_original(
         "label": "stones",
         "verified": True,
         "reasons": ["mirrored"],
+        "edits": ["mirror"],
+        "differs": [],
         "cosine": pytest.approx(1, abs=1e-2),
     }
     assert all(match["similarity"] < 0.5 and not match["reasons"] for match in result["matches"][1:])

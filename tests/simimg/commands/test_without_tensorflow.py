@@ -62,7 +62,13 @@ def test_search(folder: Path, by: str) -> None:
 def test_duplicates_apply_and_undo(folder: Path, tmp_path: Path) -> None:
     photos = shutil.copytree(folder / "photos", tmp_path / "photos")
     plan = tmp_path / "plan.json"
-    found = run("duplicates", f"--image_dir={photos}", f"--plan={plan}", f"--report={tmp_path / 'report.html'}")
+    found = run(
+        "duplicates",
+        f"--image_dir={photos}",
+        f"--plan={plan}",
+        "--plan_edits=all",
+        f"--report={tmp_path / 'report.html'}",
+    )
     assert len(found["groups"]) >= 1  # type: ignore[arg-type]
     run("apply", f"--plan={plan}")
     run("undo", f"--plan={plan}")
