@@ -162,7 +162,7 @@ class PairExaminer:
                     later.append(pair)
             compared = self.executor.map(lambda at: self.images.compared(found[at], *self._directed(at)), now)
             for pair, one in zip(now, compared, strict=True):
-                if one.differs is not None and not one.differs.places:
+                if one.differs is not None and not (one.differs.places or one.differs.kinds):
                     self._alike.join(*pair)
                 yield pair, one
             left = later

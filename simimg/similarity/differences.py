@@ -22,9 +22,9 @@ import cv2
 import numpy as np
 
 from simimg.determinism import plain_opencv
-from simimg.similarity.affine import transform
 from simimg.similarity.color_fit import fit_either, local_range
-from simimg.similarity.edits import CONTENT, EXCHANGE, OVERLAY
+from simimg.similarity.difference_places import Change, Place, Places, Seen, level_sum
+from simimg.similarity.edits import BLUR, CONTENT, EXCHANGE, OVERLAY
 from simimg.similarity.registration import Registered, Registration
 
 MOST_PX = 1024
@@ -33,46 +33,23 @@ MOST_PX = 1024
 _SMALL_PX, _MOST_ENLARGED, _SMALL_NOISE = 128, 8.0, -10  # levels that count more, as icons are drawn pixel by pixel
 # Levels of 255. Of 3 x 3 px around, the nearest level counts, which hides the noise of a JPEG of quality 25 and more.
 _LUMA, _CHROMA = 24, 36
-_MOST_NOISE = 4  # times the median of what is left, in noisy images
+_MOST_NOISE, _NOISY = 4, 96  # times the median of what is left, in noisy images, and levels at most
 _WORST_QUALITY, _PER_QUALITY = 25, 2  # below this JPEG quality, levels that are added per step
 _UNLIKE = 16  # levels of chroma that are no other color, whatever the fit of colors would be
 _PLAIN_LUMA, _PLAIN_CHROMA = 12, 10  # levels that count where drawings are plain
+_GOOD_QUALITY, _NEVER = 90, 255
+_CLEARLY = 60  # levels by which a pixel of a drawing differs from the same pixel, whatever is next to it
+_DETAILED = 0.002  # fine detail, below which an image has none to lose
+_BLURRED = 0.2  # ratio of the fine detail; JPEGs, WebP and AVIF of photos at usual qualities keep more
 _CLIPPED = 0.35  # share of the chroma
 _COLORED, _COSINE, _HUE = 24, 0.5, 12  # chroma from which a hue counts, the cosine below which it is another, levels
 _SIGMAS = (0.5, 0.7, 1.0, 1.4, 2.0, 2.8, 4.0)  # px, of blur
-_JOINED = 0.012  # of the longer side: pixels that are closer belong to one place
-_MIN_PIXELS, _MIN_LEVELS = 6, 400  # of a place: pixels, and the sum of levels by which they differ
-_FAINT, _LARGE = 45, 200  # levels per pixel; a faint place counts if it has 200 px and outlines of its own
-_EDGE, _CLEAR_EDGE = 12, 30  # levels within 3 x 3 px
-_SAME_OUTLINES = 0.9  # share of outlines that the other image has within a pixel
-_SAME_STRENGTH = 0.4  # share of the strength of the outlines that both have
-_ONE_SIDED, _ONE_SIDED_OUTLINE = 0.5, 0.3  # ratio of the lesser to the larger strength
-_STRONG, _CLEAR_OUTLINE = 50, 12  # levels
 _CONTENT, _CONTENT_OF_DRAWING = 0.5, 0.2  # share of what differs
 _MIXED = 20  # levels within 3 x 3 px; at such edges, colors are mixed
 _MIN_ON_BOTH, _ON_BOTH = 2, 0.3  # places on either image, and the ratio of their levels
 _DEGRADED = 0.3  # share of the outlines: in images of squares of 8 px at most 0.25, in other playing cards 0.4 and more
 _FLAT, _DRAWING = 2, 0.68  # levels within 3 x 3 px, and the share of such pixels: 99 % of photos have at most 0.66
-_BAR = 0.5  # share of a side at which pixels differ, if there is a bar
 _EXCHANGED, _EXCHANGED_IN_DRAWING = 0.01, 0.005  # share of the area
-
-
-_Box = tuple[slice, slice]
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Place:
-    """A place that differs.
-
-    Attributes:
-        box: left, top, right and bottom in the unit square of the query.
-        area: its share of the part that both images show, 0..1.
-        kind: `OVERLAY`, `CONTENT` or `EXCHANGE`.
-    """
-
-    box: tuple[float, float, float, float]
-    area: float
-    kind: str
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -108,31 +85,6 @@ class Differences:
         return f"{count} {'place differs' if count == 1 else 'places differ'}, {share} of the area"
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class _Seen:
-    """Where both images differ, and their outlines: maps of the frame, `[h, w]`."""
-
-    differs: np.ndarray  # bool
-    faintly: np.ndarray  # bool, where plain parts of drawings differ by few levels
-    in_color: np.ndarray  # bool, where it does because of its color
-    levels: np.ndarray  # int16, by which each pixel differs
-    query_edges: np.ndarray  # uint8, see `local_range`
-    candidate_edges: np.ndarray
-    inside: np.ndarray  # bool
-    noise: int  # levels
-    is_drawing: bool
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class _Change:
-    """A place, the sum of its levels, whether it may be content, and whether more of it is seen in the query."""
-
-    place: Place
-    levels: int
-    may_be_content: bool
-    on_query: bool
-
-
 @plain_opencv()
 def find_differences(
     query: np.ndarray,
@@ -148,25 +100,31 @@ def find_differences(
         place: how the query lies in the candidate, as `Verification.place`.
         qualities: of the JPEG files, 1..100, or None for other formats.
     """
+    known = [quality for quality in qualities if quality is not None]
     is_small = max(candidate.shape[:2]) < _SMALL_PX or max(query.shape[:2]) < _SMALL_PX
+    noise = (_SMALL_NOISE if is_small else 0) + _PER_QUALITY * max([0, *(_WORST_QUALITY - one for one in known)])
     query, candidate = _enlarged(query, candidate)
-    noise = _SMALL_NOISE if is_small else 0
-    noise += _PER_QUALITY * max([0, *(_WORST_QUALITY - one for one in qualities if one is not None)])
     try:
         registration = Registration(query, candidate, np.array(place, np.float64).reshape(2, 3))
     except ValueError:
         return Differences()
     is_drawing = _is_drawing(query) and _is_drawing(candidate)
+    blur = _blur(registration.images()) if registration.is_exact else frozenset()  # resampling blurs, too
+    # Drawings of one size are compared pixel by pixel: within 3 px, a 5 is like a 6.
+    is_exact = is_drawing and registration.is_exact and not (blur or is_small)
+    clearly = _CLEARLY + max([0, *(_GOOD_QUALITY - one for one in known)]) if is_exact else _NEVER
     is_plain = is_drawing or is_small
-    if registration.is_straight and _is_alike(registration.images(), is_plain):
-        return Differences()
-    registration.correct()
+    if registration.is_straight and _is_alike(registration.images(), is_plain, clearly):
+        return Differences(kinds=blur)
+    if not is_exact:
+        registration.correct()
     pair = registration.images()
-    if _is_alike(pair, is_plain):
-        return Differences()
-    seen = _compared(pair, noise, is_drawing)
-    changes = [*_Places(seen, seen.differs, pair).changes(), *_Places(seen, seen.faintly, pair).changes()]
-    return _judged(changes, is_drawing, _shared_outlines(seen))
+    if _is_alike(pair, is_plain, clearly):
+        return Differences(kinds=blur)
+    seen = _compared(pair, noise, is_drawing, clearly)
+    changes = [*Places(seen, seen.differs, pair).changes(), *Places(seen, seen.faintly, pair).changes()]
+    found = _judged(changes, is_drawing, _shared_outlines(seen))
+    return dataclasses.replace(found, kinds=found.kinds | blur)
 
 
 def _enlarged(*images: np.ndarray) -> list[np.ndarray]:
@@ -177,18 +135,20 @@ def _enlarged(*images: np.ndarray) -> list[np.ndarray]:
     return [cv2.resize(image, None, fx=factor, fy=factor, interpolation=cv2.INTER_LINEAR) for image in images]
 
 
-def _is_alike(pair: Registered, is_plain: bool) -> bool:
+def _is_alike(pair: Registered, is_plain: bool, clearly: int) -> bool:
     """Whether no pixel differs, even without a fit of sharpness and colors."""
     if pair.inside.sum() < 64:
         return True
     ours, theirs = (cv2.cvtColor(side, cv2.COLOR_RGB2YCrCb) for side in (pair.query, pair.candidate))
+    if clearly < _NEVER and int(cv2.absdiff(ours[..., 0], theirs[..., 0]).max()) > clearly:
+        return False
     levels = (_PLAIN_LUMA, _PLAIN_CHROMA, _PLAIN_CHROMA, 0) if is_plain else (_LUMA, _UNLIKE, _UNLIKE, 0)
     more = cv2.subtract(_beyond(ours, theirs, 3), levels)
     more = cv2.bitwise_and(more, more, mask=_eroded(pair.inside).view(np.uint8))
     return cv2.countNonZero(more.reshape(len(more), -1)) == 0
 
 
-def _compared(pair: Registered, noise: int, is_drawing: bool) -> _Seen:
+def _compared(pair: Registered, noise: int, is_drawing: bool, clearly: int) -> Seen:
     core = _eroded(pair.inside)
     ours, theirs = (cv2.cvtColor(side, cv2.COLOR_RGB2YCrCb) for side in _equally_sharp(pair, core))
     ranges = cv2.max(*(local_range(side[..., 0]) for side in (ours, theirs)))
@@ -199,19 +159,32 @@ def _compared(pair: Registered, noise: int, is_drawing: bool) -> _Seen:
     luma = cv2.bitwise_and(difference := _beyond(a[0], b[0], 3), difference, mask=mask)
     chroma = cv2.max(*(_beyond(one, other, 5) for one, other in zip(a[1:], b[1:], strict=True)))
     chroma = cv2.bitwise_and(chroma, chroma, mask=mask)
+    if clearly < _NEVER:
+        straight = cv2.absdiff(ours[..., 0], theirs[..., 0])
+        luma = cv2.max(luma, np.where(core & (straight > clearly), straight, 0))
     counts = np.cumsum(np.bincount(luma[core], minlength=256))
     median = int(np.searchsorted(counts, counts[-1] / 2))
     strongest = functools.reduce(cv2.max, (cv2.absdiff(plane, 128) for plane in (*a[1:], *b[1:])))
     clipped = cv2.multiply(strongest, _CLIPPED, dtype=cv2.CV_8U)  # a stronger color loses more where it is clipped
     in_color = (chroma > clipped + (_CHROMA + noise)) | (_other_hue(a, tinted, _HUE + noise) & core)
-    differs = (luma > max(_LUMA + noise, _MOST_NOISE * median)) | in_color
+    differs = (luma > max(_LUMA + noise, min(_NOISY, _MOST_NOISE * median))) | in_color
     faintly = np.zeros_like(core)
     if is_drawing:
         faintly = core & ~differs & (ranges <= _FLAT)
         faintly &= (luma > _PLAIN_LUMA + noise) | (chroma > _PLAIN_CHROMA + noise)
     levels = cv2.add(luma, chroma, dtype=cv2.CV_16S)
     edges, others = (local_range(side[..., 0]) for side in ((fitted.image, ours) if swapped else (ours, fitted.image)))
-    return _Seen(differs, faintly, in_color, levels, edges, others, pair.inside, noise, is_drawing)
+    return Seen(differs, faintly, in_color, levels, edges, others, pair.inside, noise, is_drawing)
+
+
+def _blur(pair: Registered) -> frozenset[str]:
+    """Return whether one of the images is a blurred one, as a set of kinds."""
+    core = _eroded(pair.inside)
+    if core.sum() < 64:
+        return frozenset()
+    grays = (cv2.cvtColor(side, cv2.COLOR_RGB2GRAY) for side in (pair.query, pair.candidate))
+    lesser, larger = sorted(_fine_detail(gray, core) for gray in grays)
+    return frozenset({BLUR} if lesser < _BLURRED * larger and larger > _DETAILED else ())
 
 
 def _is_drawing(image: np.ndarray) -> bool:
@@ -266,7 +239,7 @@ def _fine_detail(gray: np.ndarray, core: np.ndarray) -> float:
     return (mean * mean + deviation * deviation) / max(1.0, float(cv2.meanStdDev(gray, mask=mask)[1][0, 0]) ** 2)
 
 
-def _judged(changes: Sequence[_Change], is_drawing: bool, shared_outlines: float) -> Differences:
+def _judged(changes: Sequence[Change], is_drawing: bool, shared_outlines: float) -> Differences:
     """Return the differences that changes amount to."""
     changed = sum(change.levels for change in changes if change.place.kind != EXCHANGE)
     exchanged = sum(change.place.area for change in changes if change.place.kind == EXCHANGE)
@@ -291,109 +264,9 @@ def _judged(changes: Sequence[_Change], is_drawing: bool, shared_outlines: float
     return Differences(tuple(sorted(places, key=lambda place: -place.area)), frozenset(kinds), on_query)
 
 
-def _shared_outlines(seen: _Seen) -> float:
+def _shared_outlines(seen: Seen) -> float:
     """Return the share of the strength of all outlines that both images have, 0..1; little of a pixelated one."""
     both, either = (
-        _sum(function(seen.query_edges, seen.candidate_edges), seen.inside) for function in (cv2.min, cv2.max)
+        level_sum(function(seen.query_edges, seen.candidate_edges), seen.inside) for function in (cv2.min, cv2.max)
     )
     return both / max(1, either)
-
-
-class _Places:
-    """The places of a frame that differ, and the maps of it that tell what kind of change each one is."""
-
-    def __init__(self, seen: _Seen, differs: np.ndarray, pair: Registered) -> None:
-        self._seen, self._differs, self._to_query = seen, differs, pair.to_query
-        self._height, self._width = differs.shape
-        self._reach = max(3, round(max(self._height, self._width) * _JOINED)) | 1
-        square = np.ones((self._reach, self._reach), np.uint8)
-        joined = cv2.dilate(differs.astype(np.uint8), square)
-        self._outline = _outline(cv2.erode(joined, square)) & seen.inside
-        self._outside = cv2.dilate((~seen.inside).astype(np.uint8), np.ones((7, 7), np.uint8)).astype(bool)
-        self._weaker = cv2.min(seen.query_edges, seen.candidate_edges)
-        self._stronger = cv2.max(seen.query_edges, seen.candidate_edges)
-        self._only_ours = cv2.subtract(seen.query_edges, seen.candidate_edges)
-        self._only_theirs = cv2.subtract(seen.candidate_edges, seen.query_edges)
-        ours, theirs = seen.query_edges >= _EDGE, seen.candidate_edges >= _EDGE
-        near_ours, near_theirs = _dilated(ours, 3), _dilated(theirs, 3)
-        self._shared = (ours & near_theirs) | (theirs & near_ours)
-        ours, theirs = seen.query_edges >= _CLEAR_EDGE, seen.candidate_edges >= _CLEAR_EDGE
-        self._clear, self._clear_shared = ours | theirs, (ours & near_theirs) | (theirs & near_ours)
-        _, self._labels, self._boxes, _ = cv2.connectedComponentsWithStats(joined, connectivity=8)
-        reach = self._reach
-        ends = (joined[:, :reach], joined[:reach].T, joined[:, -reach:], joined[-reach:].T)
-        self._bars = [float(end.max(axis=1).mean()) >= _BAR for end in ends]  # left, top, right and bottom
-
-    def changes(self) -> list[_Change]:
-        """Return the places that differ by more than noise."""
-        found = (self._change(label) for label in range(1, len(self._boxes)))
-        return [change for change in found if change is not None]
-
-    def _change(self, label: int) -> _Change | None:
-        seen = self._seen
-        left, top, width, height, _ = self._boxes[label].tolist()
-        box = slice(top, top + height), slice(left, left + width)
-        mine = (self._labels[box] == label) & seen.inside[box]
-        hit = mine & self._differs[box]
-        size, levels = int(hit.sum()), _sum(seen.levels[box], hit)
-        if size < _MIN_PIXELS or levels < _MIN_LEVELS:
-            return None
-        near, contour = _dilated(hit, 5) & mine, mine & self._outline[box]
-        any_edge = near & (self._stronger[box] >= _EDGE)
-        agreeing = int((near & self._shared[box]).sum()) / max(1, int(any_edge.sum()))
-        if levels < (_FAINT + seen.noise) * size and (size < _LARGE or 0.5 < agreeing < _SAME_OUTLINES):
-            return None
-        margins = left, top, self._width - left - width, self._height - top - height
-        ends = [margin <= self._reach for margin in margins]
-        is_bar = any(end and bar for end, bar in zip(ends, self._bars, strict=True))
-        at_border = is_bar if seen.is_drawing else any(ends)
-        may_be_content = levels >= _STRONG * size and not (at_border or (mine & self._outside[box]).any())
-        ours, theirs = _sum(self._only_ours[box], near), _sum(self._only_theirs[box], near)
-        around = _sum(self._only_ours[box], contour), _sum(self._only_theirs[box], contour)
-        has_clear_outline = max(around) > _CLEAR_OUTLINE * int(contour.sum())
-        is_laid = has_clear_outline and min(around) < _ONE_SIDED_OUTLINE * max(around)
-        if size >= _LARGE and not is_bar and self._is_exchanged(box, hit, near, contour):
-            kind = EXCHANGE
-        elif may_be_content and min(ours, theirs) >= _ONE_SIDED * max(ours, theirs) and not is_laid:
-            kind = CONTENT
-        else:
-            kind = OVERLAY
-        place = Place(self._in_query(left, top, left + width, top + height), size / int(seen.inside.sum()), kind)
-        # What covers textured parts has an outline around it, and little within.
-        on_query = around[0] > around[1] if has_clear_outline else ours > theirs
-        return _Change(place, levels, may_be_content, on_query)
-
-    def _is_exchanged(self, box: _Box, hit: np.ndarray, near: np.ndarray, contour: np.ndarray) -> bool:
-        """Whether what is within outlines differs, but not they: sharpening changes outlines."""
-        clear = int((near & self._clear[box]).sum())  # without noise, which compression takes from one of the images
-        if int((near & self._clear_shared[box]).sum()) < _SAME_OUTLINES * max(1, clear):
-            return False
-        # An object has an outline around it; a filter that darkens the corners of a photo has none.
-        has_outline = _sum(self._weaker[box], contour) >= _EDGE * int(contour.sum())
-        shared = _sum(self._weaker[box], near) >= _SAME_STRENGTH * _sum(self._stronger[box], near)
-        within = hit & (self._seen.in_color[box] | (self._stronger[box] < _EDGE))
-        return has_outline and shared and int(within.sum()) >= 0.5 * int(hit.sum())
-
-    def _in_query(self, left: int, top: int, right: int, bottom: int) -> tuple[float, float, float, float]:
-        """Return the box, in px of the frame, in the unit square of the query."""
-        corners = transform(self._to_query, np.array([[left, top], [right, top], [right, bottom], [left, bottom]]))
-        (left_, top_), (right_, bottom_) = np.clip([corners.min(axis=0), corners.max(axis=0)], 0, 1).tolist()
-        return left_, top_, right_, bottom_
-
-
-def _dilated(mask: np.ndarray, size: int) -> np.ndarray:
-    return cv2.dilate(mask.astype(np.uint8), np.ones((size, size), np.uint8)).astype(bool)
-
-
-def _sum(values: np.ndarray, chosen: np.ndarray) -> int:
-    return int(values[chosen].sum(dtype=np.int64))
-
-
-def _outline(mask: np.ndarray) -> np.ndarray:
-    """Return the outlines of the parts of a mask, uint8, without those of their holes: bool, 5 px wide."""
-    padded = cv2.copyMakeBorder(mask, 1, 1, 1, 1, cv2.BORDER_CONSTANT, value=0)
-    height, width = padded.shape
-    cv2.floodFill(padded, np.zeros((height + 2, width + 2), np.uint8), (0, 0), 2)
-    filled = (padded[1:-1, 1:-1] != 2).astype(np.uint8)
-    square = np.ones((3, 3), np.uint8)
-    return (cv2.dilate(filled, square) - cv2.erode(filled, square)).astype(bool)

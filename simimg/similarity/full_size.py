@@ -9,7 +9,7 @@ from PIL import Image
 
 from simimg.similarity.copy_reasons import is_coverage
 from simimg.similarity.differences import MOST_PX, Differences, find_differences
-from simimg.similarity.edits import CONTENT, EXCHANGE, OVERLAY
+from simimg.similarity.edits import BLUR, CONTENT, EXCHANGE, OVERLAY
 from simimg.similarity.match_verification import SAME_PIXELS, Verification
 from simimg.similarity.transparency import background_of
 from tfrecords.convert.image.color import WHITE, contrasting
@@ -68,8 +68,10 @@ def compared(found: Verification, query: FullImage, candidate: FullImage) -> Ver
     reasons = [reason for reason in found.reasons if not is_coverage(reason)]
     if EXCHANGE in differs.kinds:
         reasons.append(f"other colors in {differs.area:.0%} of the area")
-    if differs.kinds - {EXCHANGE}:
+    if differs.kinds - {EXCHANGE, BLUR}:
         reasons.append(differs.text)
+    if BLUR in differs.kinds and BLUR not in found.edits:
+        reasons.append("not as sharp, or sharper")
     lost = differs.area if differs.kinds & {EXCHANGE, CONTENT} else 0.0
     similarity = 0.5 + (found.similarity - 0.5) * (1 - lost)
     edits = (found.edits - {OVERLAY}) | differs.kinds

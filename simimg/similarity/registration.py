@@ -76,6 +76,11 @@ class Registration:
         self._query_size = _size(query)
 
     @property
+    def is_exact(self) -> bool:
+        """Whether every pixel of one image is a pixel of the other one."""
+        return _turned(self._other, self.to_other, _size(self.base)) is not None
+
+    @property
     def is_straight(self) -> bool:
         """Whether one image is turned by quarters at most, so that the map is often right as it is."""
         (a, b), (c, d) = np.abs(self.to_other[:, :2]).tolist()

@@ -14,7 +14,7 @@ from PIL import Image, ImageDraw, ImageEnhance, ImageFilter, ImageOps
 
 from simimg.similarity.affine import compose, inverse, scaling, translation
 from simimg.similarity.differences import MOST_PX, Differences, Place, find_differences
-from simimg.similarity.edits import CONTENT, EXCHANGE, OVERLAY
+from simimg.similarity.edits import BLUR, CONTENT, EXCHANGE, OVERLAY
 from simimg.similarity.position_match import QUARTER_TURN
 
 Scene = Callable[..., Image.Image]
@@ -67,7 +67,7 @@ def differences(
     found = find_differences(np.asarray(query), np.asarray(candidate), matrix.ravel().tolist(), qualities)
     back = find_differences(np.asarray(candidate), np.asarray(query), inverse(matrix).ravel().tolist(), qualities[::-1])
     assert found.kinds == back.kinds
-    assert bool(found.places) == bool(back.places) == bool(found.kinds)
+    assert bool(found.places) == bool(back.places) == bool(found.kinds - {BLUR})  # of which there is no place
     return found
 
 
@@ -199,7 +199,7 @@ def test_several_other_numbers() -> None:
     assert found.kinds == {CONTENT}
     assert len(found.places) >= 3
     assert [place.area for place in found.places] == sorted((place.area for place in found.places), reverse=True)
-    assert found.text == f"{len(found.places)} places differ, less than 0.1% of the area"
+    assert found.text == f"{len(found.places)} places differ, 0.2% of the area"
     assert {round((place.box[1] * 1000 - 200) / 45) for place in found.places} == {1, 4, 9}
 
 

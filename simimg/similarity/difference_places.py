@@ -1,0 +1,170 @@
+"""The places at which two images in one frame differ, and what kind of change each one is.
+
+Pixels that differ and are close together are a place. Where the outlines of both images agree and only the color does
+not, a color was exchanged. Where only one image has outlines, or the place begins at the border, something was laid
+over it: text, a logo, a bar. Where both have outlines of their own, the content is another one.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+import cv2
+import numpy as np
+
+from simimg.similarity.affine import transform
+from simimg.similarity.edits import CONTENT, EXCHANGE, OVERLAY
+from simimg.similarity.registration import Registered
+
+_JOINED = 0.012  # of the longer side: pixels that are closer belong to one place
+_MIN_PIXELS, _MIN_LEVELS = 6, 400  # of a place: pixels, and the sum of levels by which they differ
+_FAINT, _LARGE = 45, 200  # levels per pixel; a faint place counts if it has 200 px and outlines of its own
+_EDGE, _CLEAR_EDGE = 12, 30  # levels within 3 x 3 px
+_SAME_OUTLINES = 0.9  # share of outlines that the other image has within a pixel
+_SAME_STRENGTH = 0.4  # share of the strength of the outlines that both have
+_ONE_SIDED, _ONE_SIDED_OUTLINE = 0.5, 0.3  # ratio of the lesser to the larger strength
+_STRONG, _CLEAR_OUTLINE = 50, 12  # levels
+_BAR = 0.5  # share of a side at which pixels differ, if there is a bar
+
+_Box = tuple[slice, slice]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Place:
+    """A place that differs.
+
+    Attributes:
+        box: left, top, right and bottom in the unit square of the query.
+        area: its share of the part that both images show, 0..1.
+        kind: `OVERLAY`, `CONTENT` or `EXCHANGE`.
+    """
+
+    box: tuple[float, float, float, float]
+    area: float
+    kind: str
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Seen:
+    """Where both images differ, and their outlines: maps of the frame, `[h, w]`."""
+
+    differs: np.ndarray  # bool
+    faintly: np.ndarray  # bool, where plain parts of drawings differ by few levels
+    in_color: np.ndarray  # bool, where it does because of its color
+    levels: np.ndarray  # int16, by which each pixel differs
+    query_edges: np.ndarray  # uint8, see `local_range`
+    candidate_edges: np.ndarray
+    inside: np.ndarray  # bool
+    noise: int  # levels
+    is_drawing: bool
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Change:
+    """A place, the sum of its levels, whether it may be content, and whether more of it is seen in the query."""
+
+    place: Place
+    levels: int
+    may_be_content: bool
+    on_query: bool
+
+
+class Places:
+    """The places of a frame that differ, and the maps of it that tell what kind of change each one is."""
+
+    def __init__(self, seen: Seen, differs: np.ndarray, pair: Registered) -> None:
+        self._seen, self._differs, self._to_query = seen, differs, pair.to_query
+        self._height, self._width = differs.shape
+        self._reach = max(3, round(max(self._height, self._width) * _JOINED)) | 1
+        square = np.ones((self._reach, self._reach), np.uint8)
+        joined = cv2.dilate(differs.astype(np.uint8), square)
+        self._outline = _outline(cv2.erode(joined, square)) & seen.inside
+        self._outside = cv2.dilate((~seen.inside).astype(np.uint8), np.ones((7, 7), np.uint8)).astype(bool)
+        self._weaker = cv2.min(seen.query_edges, seen.candidate_edges)
+        self._stronger = cv2.max(seen.query_edges, seen.candidate_edges)
+        self._only_ours = cv2.subtract(seen.query_edges, seen.candidate_edges)
+        self._only_theirs = cv2.subtract(seen.candidate_edges, seen.query_edges)
+        ours, theirs = seen.query_edges >= _EDGE, seen.candidate_edges >= _EDGE
+        near_ours, near_theirs = _dilated(ours, 3), _dilated(theirs, 3)
+        self._shared = (ours & near_theirs) | (theirs & near_ours)
+        ours, theirs = seen.query_edges >= _CLEAR_EDGE, seen.candidate_edges >= _CLEAR_EDGE
+        self._clear, self._clear_shared = ours | theirs, (ours & near_theirs) | (theirs & near_ours)
+        _, self._labels, self._boxes, _ = cv2.connectedComponentsWithStats(joined, connectivity=8)
+        reach = self._reach
+        ends = (joined[:, :reach], joined[:reach].T, joined[:, -reach:], joined[-reach:].T)
+        self._bars = [float(end.max(axis=1).mean()) >= _BAR for end in ends]  # left, top, right and bottom
+
+    def changes(self) -> list[Change]:
+        """Return the places that differ by more than noise."""
+        found = (self._change(label) for label in range(1, len(self._boxes)))
+        return [change for change in found if change is not None]
+
+    def _change(self, label: int) -> Change | None:
+        seen = self._seen
+        left, top, width, height, _ = self._boxes[label].tolist()
+        box = slice(top, top + height), slice(left, left + width)
+        mine = (self._labels[box] == label) & seen.inside[box]
+        hit = mine & self._differs[box]
+        size, levels = int(hit.sum()), level_sum(seen.levels[box], hit)
+        if size < _MIN_PIXELS or levels < _MIN_LEVELS:
+            return None
+        near, contour = _dilated(hit, 5) & mine, mine & self._outline[box]
+        any_edge = near & (self._stronger[box] >= _EDGE)
+        agreeing = int((near & self._shared[box]).sum()) / max(1, int(any_edge.sum()))
+        if levels < (_FAINT + seen.noise) * size and (size < _LARGE or 0.5 < agreeing < _SAME_OUTLINES):
+            return None
+        margins = left, top, self._width - left - width, self._height - top - height
+        ends = [margin <= self._reach for margin in margins]
+        is_bar = any(end and bar for end, bar in zip(ends, self._bars, strict=True))
+        at_border = is_bar if seen.is_drawing else any(ends)
+        may_be_content = levels >= _STRONG * size and not (at_border or (mine & self._outside[box]).any())
+        ours, theirs = level_sum(self._only_ours[box], near), level_sum(self._only_theirs[box], near)
+        around = level_sum(self._only_ours[box], contour), level_sum(self._only_theirs[box], contour)
+        has_clear_outline = max(around) > _CLEAR_OUTLINE * int(contour.sum())
+        is_laid = has_clear_outline and min(around) < _ONE_SIDED_OUTLINE * max(around)
+        if size >= _LARGE and not is_bar and self._is_exchanged(box, hit, near, contour):
+            kind = EXCHANGE
+        elif may_be_content and min(ours, theirs) >= _ONE_SIDED * max(ours, theirs) and not is_laid:
+            kind = CONTENT
+        else:
+            kind = OVERLAY
+        place = Place(self._in_query(left, top, left + width, top + height), size / int(seen.inside.sum()), kind)
+        # What covers textured parts has an outline around it, and little within.
+        on_query = around[0] > around[1] if has_clear_outline else ours > theirs
+        return Change(place, levels, may_be_content, on_query)
+
+    def _is_exchanged(self, box: _Box, hit: np.ndarray, near: np.ndarray, contour: np.ndarray) -> bool:
+        """Whether what is within outlines differs, but not they: sharpening changes outlines."""
+        clear = int((near & self._clear[box]).sum())  # without noise, which compression takes from one of the images
+        if int((near & self._clear_shared[box]).sum()) < _SAME_OUTLINES * max(1, clear):
+            return False
+        # An object has an outline around it; a filter that darkens the corners of a photo has none.
+        has_outline = level_sum(self._weaker[box], contour) >= _EDGE * int(contour.sum())
+        shared = level_sum(self._weaker[box], near) >= _SAME_STRENGTH * level_sum(self._stronger[box], near)
+        within = hit & (self._seen.in_color[box] | (self._stronger[box] < _EDGE))
+        return has_outline and shared and int(within.sum()) >= 0.5 * int(hit.sum())
+
+    def _in_query(self, left: int, top: int, right: int, bottom: int) -> tuple[float, float, float, float]:
+        """Return the box, in px of the frame, in the unit square of the query."""
+        corners = transform(self._to_query, np.array([[left, top], [right, top], [right, bottom], [left, bottom]]))
+        (left_, top_), (right_, bottom_) = np.clip([corners.min(axis=0), corners.max(axis=0)], 0, 1).tolist()
+        return left_, top_, right_, bottom_
+
+
+def _dilated(mask: np.ndarray, size: int) -> np.ndarray:
+    return cv2.dilate(mask.astype(np.uint8), np.ones((size, size), np.uint8)).astype(bool)
+
+
+def level_sum(values: np.ndarray, chosen: np.ndarray) -> int:
+    """Return the sum of levels where a mask is set."""
+    return int(values[chosen].sum(dtype=np.int64))
+
+
+def _outline(mask: np.ndarray) -> np.ndarray:
+    """Return the outlines of the parts of a mask, uint8, without those of their holes: bool, 5 px wide."""
+    padded = cv2.copyMakeBorder(mask, 1, 1, 1, 1, cv2.BORDER_CONSTANT, value=0)
+    height, width = padded.shape
+    cv2.floodFill(padded, np.zeros((height + 2, width + 2), np.uint8), (0, 0), 2)
+    filled = (padded[1:-1, 1:-1] != 2).astype(np.uint8)
+    square = np.ones((3, 3), np.uint8)
+    return (cv2.dilate(filled, square) - cv2.erode(filled, square)).astype(bool)
