@@ -71,7 +71,7 @@ def compared(found: Verification, query: FullImage, candidate: FullImage) -> Ver
     if differs.kinds - {EXCHANGE, BLUR}:
         reasons.append(differs.text)
     if BLUR in differs.kinds and BLUR not in found.edits:
-        reasons.append("not as sharp, or sharper")
+        reasons.append("of another sharpness")
     lost = differs.area if differs.kinds & {EXCHANGE, CONTENT} else 0.0
     similarity = 0.5 + (found.similarity - 0.5) * (1 - lost)
     edits = (found.edits - {OVERLAY}) | differs.kinds
