@@ -197,6 +197,7 @@ def duplicates(
     plan: Folder | None = None,
     plan_edits: Iterable[str] = (),
     fast: bool = False,
+    temporary: bool = False,
     refused: Callable[[str, str], object] = lambda path, reason: None,
     progress: Callable[[str, int, int], object] = lambda stage, done, total: None,
 ) -> Duplicates:
@@ -218,6 +219,7 @@ def duplicates(
             `compression`. All other copies are questions. `label` stands for a copy in another class folder.
         fast: find only copies that were at most turned, mirrored, stretched, resized or compressed: no embeddings are
             computed, so `index_dir` is not an index that can be searched.
+        temporary: whether `index_dir` will be removed, so that no plan and no decision can refer to it.
         refused: called with each file that cannot be decoded, and the reason; the file is skipped.
         progress: called with the stage (`indexing`, `comparing`), the number of images done and the total.
 
@@ -258,7 +260,7 @@ def duplicates(
             opened = SearchIndex.open(Path(index_dir))
         else:
             raise UsageError("name what to look through: image_dir, index_dir, or both.")
-        kept_dir = None if index_dir is None else Path(index_dir)
+        kept_dir = None if index_dir is None or temporary else Path(index_dir)
         if plan is not None:
             keep_decisions_of(Path(plan), kept_dir)
         check_keep(rules, None if opened.info.image_dir is None else Path(opened.info.image_dir))

@@ -114,6 +114,7 @@ def run(options: Options) -> Result:
             found = api.duplicates(
                 options.image_dir,
                 index_dir=index_dir,
+                temporary=options.index_dir is None,
                 model=options.model,
                 threshold=options.threshold,
                 edits=options.edits,
@@ -161,7 +162,7 @@ def run(options: Options) -> Result:
     lines += [one.text for one in found.returned[:_GROUPS_SHOWN]]
     if len(found.returned) > _GROUPS_SHOWN:
         lines.append(f"… and {len(found.returned) - _GROUPS_SHOWN:,} more are back; --json lists all of them")
-    if found.num_left_out:
+    if found.num_left_out and options.index_dir is not None:
         lines.append(left_out(found.num_left_out, index_dir))
     if any(LABEL in member.edits for member in copies):
         count = sum(LABEL in member.edits for member in copies)

@@ -233,7 +233,8 @@ class PairExaminer:
         found = self.copy(row, other)
         if found is None or found.differs is None or not found.differs.places:
             return 0.5
-        return found.differs.on_query if row < other else 1 - found.differs.on_query
+        is_query = self._directed((min(row, other), max(row, other)))[0] == row
+        return found.differs.on_query if is_query else 1 - found.differs.on_query
 
     def reasons_seen(self, row: int, other: int) -> Sequence[str] | None:
         """Return what was done to a row, as far as thumbnails show it; None if its alignment is not known.

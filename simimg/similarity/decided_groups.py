@@ -106,7 +106,7 @@ def settled_members(members: Sequence[Member], decisions: Decisions) -> tuple[Se
             stays = protecting is not None or any(one.decision == NOT_COPIES for one in of.values())
         others = [(decision, paths[row]) for row, decision in of.items()]
         told = _told(member, others, () if protecting is None else (protecting,), decisions)
-        may_go = not stays and with_keeper is not None
+        may_go = not stays and with_keeper is not None and _is_first(left[0], numbers, with_keeper)
         is_decided = bool(of) or protecting is not None
         shown.append(dataclasses.replace(told, stays=stays, may_go=may_go, is_decided=is_decided))
     if left[0] is not members[0]:

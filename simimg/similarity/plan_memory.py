@@ -5,7 +5,6 @@ Only a plan that was made with an index has a place for them: it names the folde
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -66,15 +65,21 @@ def keep_decisions_of(path: Path, index_dir: Path | None) -> None:
     Raises:
         UsageError: it has decisions, and one is not valid, or there is no index.
     """
-    with contextlib.suppress(DataError):  # there is no plan
+    if not path.exists():
+        return
+    try:
         plan = load_plan(path)
-        plan = dataclasses.replace(plan, index_dir=plan.index_dir or index_dir)
-        decisions_beside(plan)
-        remember_decisions(plan)
+    except DataError as error:
+        raise UsageError(f"{error} It is left as it is: name another file, or remove it.") from None
+    plan = dataclasses.replace(plan, index_dir=plan.index_dir or index_dir)
+    decisions_beside(plan)
+    remember_decisions(plan)
 
 
 def why_stays(file: PlannedFile, keeper: PlannedFile, decisions: Decisions) -> str:
     """Return why a file that a plan removes shall stay, as was decided since the plan was made, or an empty text."""
+    if decisions.is_kept(file.sha256, file.path):
+        return "it stays, as was decided"
     if file.sha256 == keeper.sha256:
         return ""
     for decision in decisions.about(file.sha256, keeper.sha256):

@@ -20,8 +20,8 @@ from pathlib import Path, PurePosixPath
 from tfrecords.convert.sources import SUFFIXES, printable
 
 _NOTES = frozenset(".aae .dop .json .pp3 .thm .xmp".split())
-_FILMS = frozenset(".mov .mp4".split())
-_FILM_BYTES = 32 << 20  # the film of a live photo has three seconds, and at most 10 MB
+_FILMS = frozenset((".mov", ".mp4"))
+_FILM_BYTES = 10_000_000  # the film of a live photo has three seconds
 _RAW = frozenset(
     ".3fr .arw .cr2 .cr3 .crw .dcr .dng .erf .fff .iiq .kdc .mef .mos .mrw .nef .nrw .orf .pef .raf .raw .rw2 .rwl .srw"
     " .x3f".split()
