@@ -103,11 +103,11 @@ class Searcher:
             UsageError: there is no such kind of edit.
             SearchIndexError: the folder is not an index, is damaged, or its model has changed.
         """
-        from simimg.similarity.edits import COUNTED, edits_of
+        from simimg.similarity.edits import counted_edits
         from simimg.similarity.query_search import Finder
         from simimg.similarity.search_index import SearchIndex
 
-        counted = edits_of("edits", edits, COUNTED)
+        counted = counted_edits(edits)
         self.index: SearchIndex = dataclasses.replace(SearchIndex.open(Path(index_dir)), once=once)
         self._finder = Finder(self.index, self.index.load_embedder(), edits=counted)
 
@@ -233,15 +233,15 @@ def duplicates(
     """
     from simimg.similarity.copy_pairs import check_threshold
     from simimg.similarity.duplicate_groups import find_duplicates
-    from simimg.similarity.edits import COUNTED, EDITS, LABEL, PLANNED, edits_of
+    from simimg.similarity.edits import counted_edits, planned_edits
     from simimg.similarity.keeper_choice import check_keep
     from simimg.similarity.plan_file import is_reference, reference_dirs_of, write_plan
     from simimg.similarity.plan_memory import keep_decisions_of
     from simimg.similarity.search_index import SearchIndex
 
     check_threshold(threshold)
-    counted = edits_of("edits", edits, COUNTED)
-    planned = edits_of("plan_edits", plan_edits, PLANNED, (*EDITS, LABEL))
+    counted = counted_edits(edits)
+    planned = planned_edits(plan_edits)
     rules = tuple(keep)
     check_keep(rules, None if image_dir is None else Path(image_dir))
     with ExitStack() as stack:
@@ -321,11 +321,11 @@ def leaks(
         0
     """
     from simimg.similarity.copy_pairs import check_threshold
-    from simimg.similarity.edits import COUNTED, edits_of
+    from simimg.similarity.edits import counted_edits
     from simimg.similarity.split_leaks import DEALS, find_leaks, write_clean_table
 
     check_threshold(threshold)
-    counted = edits_of("edits", edits, COUNTED)
+    counted = counted_edits(edits)
     if deal not in DEALS:
         raise UsageError(f"deal={deal!r} should be one of {', '.join(DEALS)}.")
     with ExitStack() as stack:

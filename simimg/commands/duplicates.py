@@ -43,7 +43,7 @@ from simimg.report.copies_report import COPY_PX, CopyRow, write_copies_report
 from simimg.report.number_format import storage
 from simimg.similarity.copy_pairs import check_threshold
 from simimg.similarity.duplicate_groups import Duplicates, Group, Member
-from simimg.similarity.edits import COUNTED, EDITS, EDITS_HELP, LABEL, PLANNED, edits_of
+from simimg.similarity.edits import EDITS_HELP, LABEL, PLANNED, counted_edits, planned_edits
 from simimg.similarity.embeddings import load_embedder
 from simimg.similarity.index_images import IndexImages
 from simimg.similarity.keeper_choice import check_keep
@@ -95,8 +95,8 @@ class Options:
         if self.image_dir is None and self.index_dir is None:
             raise UsageError("name what to look through: --image_dir=PATH, --index_dir=PATH, or both.")
         check_threshold(self.threshold)
-        edits_of("edits", self.edits, COUNTED)
-        edits_of("plan_edits", self.plan_edits, PLANNED, (*EDITS, LABEL))
+        counted_edits(self.edits)
+        planned_edits(self.plan_edits)
         check_keep(self.keep, self.image_dir)
         if self.fast and self.image_dir is not None and self.index_dir is not None:
             raise UsageError("--fast makes no index that could be kept. Leave out --index_dir, or --fast.")
@@ -130,8 +130,8 @@ def run(options: Options) -> Result:
         reference = reference_dirs_of(index, options.reference_dirs)
         others = [member for group in found.groups for member in group.others]
         copies = [member for member in others if not is_reference(member.image.path, reference) and not member.stays]
-        planned_edits = edits_of("plan_edits", options.plan_edits, PLANNED, (*EDITS, LABEL))
-        questions = {member.row for member in copies if not is_planned(member, planned_edits)}
+        planned_kinds = planned_edits(options.plan_edits)
+        questions = {member.row for member in copies if not is_planned(member, planned_kinds)}
         if options.report is not None:
             _write_report(options, options.report, index, found, questions)
     if found.num_missing:
@@ -172,7 +172,7 @@ def run(options: Options) -> Result:
         )
     if questions:
         count = len(questions)
-        more = "size and compression" if planned_edits == PLANNED else "what --plan_edits names"
+        more = "size and compression" if planned_kinds == PLANNED else "what --plan_edits names"
         lines.append(
             f"{count:,} of them {'is a question: it differs' if count == 1 else 'are questions: they differ'} by more "
             f"than {more}; a plan removes no question unless --plan_edits names its edits or you move it to `remove`"

@@ -26,7 +26,7 @@ from simimg.errors import UsageError
 from simimg.report.contact_sheet import Tile, tile_sheet
 from simimg.report.copies_report import CopyRow, write_copies_report
 from simimg.similarity.copy_pairs import check_threshold
-from simimg.similarity.edits import COUNTED, EDITS_HELP, edits_of
+from simimg.similarity.edits import EDITS_HELP, counted_edits
 from simimg.similarity.index_images import IndexImages
 from simimg.similarity.search_index import SearchIndex
 from simimg.similarity.split_leaks import DEALS, LeakedPair, Leaks, clean_command
@@ -67,7 +67,7 @@ class Options:
     def __post_init__(self) -> None:
         check_choices(self)
         check_threshold(self.threshold)
-        edits_of("edits", self.edits, COUNTED)
+        counted_edits(self.edits)
 
 
 def run(options: Options) -> Result:

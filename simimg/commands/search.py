@@ -18,7 +18,7 @@ from simimg import api
 from simimg.commands.console import Result, noting_skipped, progress_bar, showing
 from simimg.errors import UsageError
 from simimg.image_files import thumbnail
-from simimg.similarity.edits import COUNTED, EDITS_HELP, edits_of
+from simimg.similarity.edits import EDITS_HELP, counted_edits
 from simimg.similarity.index_images import IndexImages
 from simimg.similarity.projection import BY
 from simimg.similarity.query_search import SearchResult
@@ -46,7 +46,7 @@ class Options:
 
     def __post_init__(self) -> None:
         check_choices(self)
-        edits_of("edits", self.edits, COUNTED)
+        counted_edits(self.edits)
         if self.k < 1:
             raise UsageError(f"--k={self.k}: should be 1 or more.")
 

@@ -26,7 +26,7 @@ from pathlib import Path
 from simimg.commands.console import Result, note
 from simimg.errors import UsageError
 from simimg.signals import stop_requested
-from simimg.similarity.edits import COUNTED, EDITS_HELP, edits_of
+from simimg.similarity.edits import EDITS_HELP, counted_edits
 from simimg.similarity.search_index import SearchIndex
 from tfrecords.options import option
 
@@ -51,7 +51,7 @@ class Options:
     open: bool = option("Also open the page in the browser.", False)
 
     def __post_init__(self) -> None:
-        edits_of("edits", self.edits, COUNTED)
+        counted_edits(self.edits)
 
 
 def run(options: Options) -> Result:
@@ -75,7 +75,7 @@ def serve(options: Options, stop: threading.Event) -> Result:
     plan = options.plan or folder.with_name(f"{folder.name}-plan.json")
     listener = listening(options.host, options.port)
     host, port = listener.getsockname()[:2]
-    edits = edits_of("edits", options.edits, COUNTED)
+    edits = counted_edits(options.edits)
     token = secrets.token_hex(24)
     url = f"http://{f'[{host}]' if ':' in host else host}:{port}/?token={token}"
     app = create_app(index, index.load_embedder(), plan, token=token, host=options.host, edits=edits)

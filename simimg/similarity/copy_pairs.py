@@ -6,8 +6,8 @@
    size and compression, one represents all in the following steps.
 3. The nearest embeddings of each image, in groups of four as long as most of a group are copies.
 4. Each pair of 2 and 3 is verified (`simimg.similarity.match_verification`), which also gives its similarity. Pairs of
-   3 whose embeddings are not unusually close are compared by their thumbnails alone. Pairs
-   that were decided to be no copies (`simimg.similarity.decisions`) are left out.
+   3 whose embeddings are not unusually close are compared by their thumbnails alone. Pairs that were decided to be no
+   copies (`simimg.similarity.decisions`) are left out.
 5. Each verified pair is compared at full size (`simimg.similarity.differences`). If it differs by edits that do not
    count, it is no pair of copies. Two images that differ in nothing from a third one are not compared, unless they
    may be planned for removal.

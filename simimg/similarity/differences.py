@@ -109,18 +109,20 @@ def find_differences(
     except ValueError:
         return Differences()
     is_drawing = _is_drawing(query) and _is_drawing(candidate)
-    blur = _blur(registration.images()) if registration.is_exact else frozenset()  # resampling blurs, too
-    # Drawings of one size are compared pixel by pixel: within 3 px, a 5 is like a 6.
-    is_exact = is_drawing and registration.is_exact and not (blur or is_small)
-    clearly = _CLEARLY + max([0, *(_GOOD_QUALITY - one for one in known)]) if is_exact else _NEVER
-    is_plain = is_drawing or is_small
-    if registration.is_straight and _is_alike(registration.images(), is_plain, clearly):
-        return Differences(kinds=blur)
-    if not is_exact:
+    is_plain, clearly, blur = is_drawing or is_small, _NEVER, frozenset[str]()
+    pair = registration.images() if registration.is_straight else None
+    if pair is not None:
+        blur = _blur(pair) if registration.is_exact else blur  # resampling blurs, too
+        # Drawings of one size are compared pixel by pixel: within 3 px, a 5 is like a 6.
+        if is_drawing and registration.is_exact and not (blur or is_small):
+            clearly = _CLEARLY + max([0, *(_GOOD_QUALITY - one for one in known)])
+        if _is_alike(pair, is_plain, clearly):
+            return Differences(kinds=blur)
+    if pair is None or clearly == _NEVER:
         registration.correct()
-    pair = registration.images()
-    if _is_alike(pair, is_plain, clearly):
-        return Differences(kinds=blur)
+        pair = registration.images()
+        if _is_alike(pair, is_plain, clearly):
+            return Differences(kinds=blur)
     seen = _compared(pair, noise, is_drawing, clearly)
     changes = [*Places(seen, seen.differs, pair).changes(), *Places(seen, seen.faintly, pair).changes()]
     found = _judged(changes, is_drawing, _shared_outlines(seen))
@@ -257,7 +259,7 @@ def _judged(changes: Sequence[Change], is_drawing: bool, shared_outlines: float)
     places = [
         change.place
         if change.place.kind == EXCHANGE
-        else dataclasses.replace(change.place, kind=CONTENT if change in possible and CONTENT in kinds else OVERLAY)
+        else dataclasses.replace(change.place, kind=CONTENT if change.may_be_content and CONTENT in kinds else OVERLAY)
         for change in changes
     ]
     on_query = sum(change.levels for change in changes if change.on_query) / max(1, sum(one.levels for one in changes))

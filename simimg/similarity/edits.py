@@ -45,6 +45,16 @@ EDITS_HELP = (
 )
 
 
+def counted_edits(names: Iterable[str]) -> frozenset[str]:
+    """Return the kinds of edits that make a copy, as `--edits` names them, see `edits_of`."""
+    return edits_of("edits", names, COUNTED)
+
+
+def planned_edits(names: Iterable[str]) -> frozenset[str]:
+    """Return the kinds of edits that a plan removes, as `--plan_edits` names them, see `edits_of`."""
+    return edits_of("plan_edits", names, PLANNED, (*EDITS, LABEL))
+
+
 def edits_of(flag: str, names: Iterable[str], default: frozenset[str], known: Iterable[str] = EDITS) -> frozenset[str]:
     """Return the kinds of edits that a flag names; none stands for the default.
 

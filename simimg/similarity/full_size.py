@@ -11,7 +11,7 @@ from simimg.similarity.copy_reasons import is_coverage
 from simimg.similarity.differences import MOST_PX, Differences, find_differences
 from simimg.similarity.edits import BLUR, CONTENT, EXCHANGE, OVERLAY
 from simimg.similarity.match_verification import SAME_PIXELS, Verification
-from simimg.similarity.transparency import background_of
+from simimg.similarity.transparency import background_of, laid_on
 from tfrecords.convert.image.color import WHITE, contrasting
 
 Color = tuple[int, int, int]
@@ -36,11 +36,7 @@ class FullImage:
         """Return the image on another background."""
         if self.contrast is None:
             return self.pixels
-        ends = [np.array(one, np.float32) for one in (self.background, contrasting(self.background))]
-        one, other = (side.astype(np.float32) for side in (self.pixels, self.contrast))
-        channel = int(np.abs(ends[0] - ends[1]).argmax())
-        seen = (one - other)[..., channel, None] / (ends[0] - ends[1])[channel]  # of the background
-        return np.rint(np.clip(one + seen * (np.array(color, np.float32) - ends[0]), 0, 255)).astype(np.uint8)
+        return laid_on((self.pixels, self.contrast), (self.background, contrasting(self.background)), color)
 
 
 def full_image(
@@ -85,6 +81,7 @@ def alike(found: Verification) -> Verification:
 
 
 def _reduced(image: Image.Image) -> np.ndarray:
-    image = image.copy()
-    image.thumbnail((MOST_PX, MOST_PX), Image.Resampling.BICUBIC, reducing_gap=2.0)
+    if max(image.size) > MOST_PX:
+        image = image.copy()
+        image.thumbnail((MOST_PX, MOST_PX), Image.Resampling.BICUBIC, reducing_gap=2.0)
     return np.asarray(image)

@@ -15,9 +15,10 @@ other image.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
+from numpy.typing import ArrayLike
 from PIL import Image, ImageColor
 
 from simimg.similarity.edits import BACKGROUND
@@ -59,6 +60,16 @@ def background_of(found: Verification) -> tuple[int, int, int] | None:
     return None
 
 
+def laid_on(composites: Sequence[np.ndarray], colors: ArrayLike, color: ArrayLike) -> np.ndarray:
+    """Return a transparent image on a color, uint8 `[h, w, 3]`, given two composites of it, on two other colors."""
+    one, other = (composite.astype(np.float32) for composite in composites)
+    first, second = np.asarray(colors, np.float32)
+    # What is seen of the background, measured in the channel in which the two backgrounds differ most.
+    channel = int(np.abs(first - second).argmax())
+    seen = (one - other)[..., channel, None] / (first - second)[channel]
+    return np.rint(np.clip(one + seen * (np.asarray(color, np.float32) - first), 0, 255)).astype(np.uint8)
+
+
 def _verify_flattened(query: Fingerprint, candidate: Fingerprint) -> Verification | None:
     """Return the verification of an opaque image and the first composite of a transparent one that is a copy."""
     opaque, transparent = (query, candidate) if query.on_contrast is None else (candidate, query)
@@ -84,11 +95,7 @@ def _composites(transparent: Fingerprint, opaque: Fingerprint) -> Iterator[Finge
     colors = np.array([ImageColor.getrgb(one.laid_on) for one in known], np.float32)
     distances = np.abs(colors - color).max(axis=1)
     if distances.min() > _SAME_COLOR and (np.abs(border - color) <= _SAME_COLOR).all(axis=1).mean() >= _ONE_COLOR:
-        # What is seen of the background, measured in the channel in which the two backgrounds differ most.
-        one, other = (composite.thumbnail.astype(np.float32) for composite in known)
-        channel = int(np.abs(colors[0] - colors[1]).argmax())
-        seen = (one - other)[..., channel, None] / (colors[0] - colors[1])[channel]
-        pixels = np.rint(np.clip(one + seen * (color - colors[0]), 0, 255)).astype(np.uint8)
+        pixels = laid_on([composite.thumbnail for composite in known], colors, color)
         name = color_name((int(color[0]), int(color[1]), int(color[2])))
         yield dataclasses.replace(fingerprint(Image.fromarray(pixels)), size=transparent.size, laid_on=name)
     yield from (known[place] for place in np.argsort(distances, kind="stable").tolist())
