@@ -78,7 +78,11 @@ def usage(field: dataclasses.Field[Any]) -> str:
         return f"{field.name.rstrip('s').upper()}..."
     if str(field.type) == "bool":
         return f"--[no]{flag_name(field)}"
-    values = field.metadata["choices"] or (_KINDS.get(str(field.type), "A,B,…"), *field.metadata["words"])
+    values = (
+        field.metadata["choices"]
+        or (field.metadata["repeated"],) * bool(field.metadata["repeated"])
+        or (_KINDS.get(str(field.type), "A,B,…"), *field.metadata["words"])
+    )
     return f"--{flag_name(field)}={'|'.join(values)}"
 
 

@@ -96,8 +96,7 @@ def summarize(
 
 
 def _without_images(class_names: Sequence[str], splits: Sequence[str], counts: np.ndarray) -> list[str]:
-    """Return a note about the classes that have no image in one of the splits; `counts` is `[num_classes, num_splits]`.
-    """
+    """Return a note about classes without an image in one of the splits; `counts` is `[num_classes, num_splits]`."""
     missing = [
         f"{class_names[label]!r} has no image in split {splits[split]!r} ({counts[label].sum()} in total)"
         for label, split in np.argwhere(counts == 0).tolist()

@@ -25,8 +25,9 @@ DEFAULT_SPLITS = "train=0.75,test=0.25"
 
 
 def parse_splits(text: str) -> dict[str, float]:
-    """Return the fractions in e.g. `train=0.75,test=0.25`, by split, in the order given; none for `source`, and those of
-    `DEFAULT_SPLITS` for `auto`.
+    """Return the fractions in e.g. `train=0.75,test=0.25`, by split, in the order given.
+
+    For `auto` they are those of `DEFAULT_SPLITS`, and for `source` there are none.
 
     Raises:
         UsageError: it does not have this form, a fraction is not in 0..1, or they do not add up to 1.

@@ -14,6 +14,7 @@ than a hundred.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 
 import numpy as np
@@ -99,7 +100,7 @@ def _balance(extras: np.ndarray, kinds: np.ndarray, members: np.ndarray, wanted:
         while before[chain[-1]] >= 0:
             chain.append(int(before[chain[-1]]))
         chain.reverse()
-        links = list(zip(chain, chain[1:], strict=False))
+        links = list(itertools.pairwise(chain))
         room = [min(extras[kind[a, b], a], members[kind[a, b]] - extras[kind[a, b], b]) for a, b in links]
         amount = min(*room, -missing[chain[0]], missing[end])
         for a, b in links:
