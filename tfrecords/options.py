@@ -36,8 +36,8 @@ def option(
         positional: whether the command line takes the values from the arguments that are not flags.
         group: heading of the list of flags; the flags of a group are described by `--helpfull` only.
         words: numbers that have a name, such as `{"auto": 0}`; the command line accepts and shows the name.
-        repeated: what a value of a flag is that may be given several times, once per value, such as `GLOB`; the field is
-            a tuple.
+        repeated: if the flag may be given several times, once for each item of a tuple: what an item is, such as
+            `GLOB`.
         flag: name of the flag, if it differs from the field's; the field's name stays as its former spelling.
     """
     metadata = {

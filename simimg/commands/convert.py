@@ -1,10 +1,10 @@
 """Convert images to TFRecord shards.
 
 The source is a folder with one folder of images per class, an archive of such a folder, tar shards, a table of paths
-and labels, a TensorFlow dataset, or a URL; a line says what it was taken for. The dataset goes to DATA_DIR/NAME/1.0.0, and
-`tfds.builder_from_directory` opens it too; report.html in it shows its contents. Files that cannot be used are
-rejected with a reason each and listed in quarantine.jsonl beside the shards, and the exit code is then 2. If the
-conversion is interrupted, the same command resumes it.
+and labels, a TensorFlow dataset, or a URL; a line says what it was taken for. The dataset goes to
+DATA_DIR/NAME/1.0.0, and `tfds.builder_from_directory` opens it too; report.html in it shows its contents. Files that
+cannot be used are rejected with a reason each and listed in quarantine.jsonl beside the shards, and the exit code is
+then 2. If the conversion is interrupted, the same command resumes it.
 
 Example: simimg convert --image_dir=photos --name=photos --image_size=64
 """

@@ -12,7 +12,14 @@ from tfrecords.base_errors import UsageError
 from tfrecords.convert.image.decoder import DECODES, RESIZES, TRUNCATED, ImageOptions, parse_background
 from tfrecords.convert.image.near_duplicates import COPIES
 from tfrecords.convert.plan.split_assignment import AUTO_SPLITS, DEFAULT_SPLITS, SOURCE_SPLITS, parse_splits
-from tfrecords.convert.sources import Source, check_encoding, check_patterns, printable
+from tfrecords.convert.sources import (
+    EXCLUDE_HELP,
+    INCLUDE_HELP,
+    Source,
+    check_encoding,
+    check_patterns,
+    printable,
+)
 from tfrecords.format.naming import check_name
 from tfrecords.format.record_layout import ENCODINGS, MAX_IMAGE_SIZE, Offsets
 from tfrecords.options import check_choices, option
@@ -20,12 +27,6 @@ from tfrecords.options import check_choices, option
 # Up to this size, reading an image's raw pixels costs less than decoding a JPEG.
 _RAW_UP_TO_PX = 128
 ENGINES = ("local", "beam")
-
-INCLUDE_HELP = (
-    "Take only files that match the pattern or lie in a folder that does, such as 'cat/*.jpg' or '**/small/'; may be "
-    "given several times."
-)
-EXCLUDE_HELP = "Leave out files and folders that match, such as '*.gif' or 'old/'; may be given several times."
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -38,7 +39,7 @@ class ConvertConfig:
         "",
     )
     table: str = option(
-        "CSV or parquet file, or a list, with paths and labels and optionally splits; paths are relative to --image_dir.",
+        "CSV or parquet file, or a list, with paths, labels and optionally splits; paths are relative to --image_dir.",
         "",
     )
     data_dir: Path = option("Folder of datasets; this one goes to DATA_DIR/NAME/1.0.0.", Path("data"))
@@ -62,8 +63,8 @@ class ConvertConfig:
     )
     jpeg_quality: int = option("Quality of JPEG records, 1..100.", 95, group="images")
     splits: str = option(
-        f"Splits and their shares of each class; {SOURCE_SPLITS} keeps those of the source, and {AUTO_SPLITS} does so if "
-        f"its folders are splits, or else takes {DEFAULT_SPLITS}.",
+        f"Splits and their shares of each class; {SOURCE_SPLITS} keeps those of the source, and {AUTO_SPLITS} does so "
+        f"if its folders are splits, or else takes {DEFAULT_SPLITS}.",
         AUTO_SPLITS,
     )
     copies: str = option(

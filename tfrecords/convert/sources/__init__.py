@@ -12,7 +12,7 @@ from tfrecords.convert.sources.name_encodings import check_encoding
 from tfrecords.convert.sources.natural_sort import natural_key
 from tfrecords.convert.sources.read_errors import machine_errors
 from tfrecords.convert.sources.remote import is_url, local_path, open_remote_folder
-from tfrecords.convert.sources.selection import Selection, check_patterns
+from tfrecords.convert.sources.selection import EXCLUDE_HELP, INCLUDE_HELP, Selection, check_patterns
 from tfrecords.convert.sources.source import SUFFIXES, Files, Source, printable, unprintable
 from tfrecords.convert.sources.table import is_table, open_table
 from tfrecords.convert.sources.tfds import is_tfds, open_tfds
@@ -20,6 +20,8 @@ from tfrecords.format.parse_errors import parser_errors
 from tfrecords.format.quarantine import Refusal
 
 __all__ = [
+    "EXCLUDE_HELP",
+    "INCLUDE_HELP",
     "SUFFIXES",
     "Files",
     "Selection",

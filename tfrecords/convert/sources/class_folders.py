@@ -102,7 +102,7 @@ def source_of_folders(
             "Name a folder that has one folder of images per class."
         )
     names = distinct(map(class_name, classes), location)
-    splits = {found.splits[row] for row in rows} - {""} if layout else ()
+    splits = {found.splits[row] for row in rows} - {""} if layout and layout.splits else set()
     return found.source(
         rows + loose,
         [label for label, members in enumerate(classes.values()) for _ in members] + [-1] * len(loose),

@@ -125,5 +125,5 @@ def _names(owners: Iterable[str], folders: Collection[str]) -> set[str]:
 
 def _counted(paths: Iterable[str]) -> str:
     """Return the number of files of each suffix, such as `3 .json and 1 .xmp`."""
-    counts = Counter(map(suffix_of, paths)).most_common()
+    counts = sorted(Counter(map(suffix_of, paths)).items(), key=lambda item: (-item[1], item[0]))
     return " and ".join(f"{number:,} {suffix}" for suffix, number in counts)

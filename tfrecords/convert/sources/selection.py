@@ -22,6 +22,12 @@ from collections.abc import Sequence
 
 from tfrecords.base_errors import UsageError
 
+INCLUDE_HELP = (
+    "Take only files that match the pattern or lie in a folder that does, such as 'cat/*.jpg' or '**/small/'; may be "
+    "given several times."
+)
+EXCLUDE_HELP = "Leave out files and folders that match, such as '*.gif' or 'old/'; may be given several times."
+
 # By desktops, Synology and QNAP stations, Windows, macOS, file systems and snapshots. In lower case.
 _SYSTEM_NAMES = frozenset(
     "@eadir @recently-snapshot @recycle @sharebin @sharesnap @snapshot @tmp #recycle #snapshot ~snapshot $recycle.bin "

@@ -254,6 +254,8 @@ def _row(number: int, cells: Sequence[Any], columns: Columns, table: str) -> _Ro
     if split == "":
         raise UsageError(f"--table={table}: row {number} has no split. Add one, or remove the column.")
     label = rest[0].strip() if columns.label is not None else _hot(number, rest, columns, table)
+    if columns.has_floats:
+        label = re.sub(r"\.0+$", "", label)
     if label.startswith("[") and label.endswith("]") and "," in label:
         raise UsageError(f"--table={table}: row {number} has the labels {label[:80]}. {MULTI_LABEL}.")
     for what, text in (("label", label), ("split", split or "")):

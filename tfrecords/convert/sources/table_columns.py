@@ -32,8 +32,8 @@ _LABEL = ("label", "class", "category")
 _LABELS = (
     frozenset(_LABEL),
     frozenset(
-        "animal breed categoryname classname diagnosis disease dx emotion finding groundtruth gt kind labelname object "
-        "primarylabel species target type variety y".split()
+        "animal breed categoryname classname diagnosis disease dx emotion finding genus groundtruth gt kind labelname "
+        "object primarylabel species target type variety y".split()
     ),
     frozenset(
         "categoryid classid classidx classindex classlabel id individualid labelid labelidx landmarkid targetid "
@@ -57,6 +57,7 @@ class Columns:
         split: the splits, or None.
         classes: the one-hot columns; none if there is a column of labels.
         class_names: their names.
+        has_floats: whether whole numbers are written with a point, as in MXNet's lists.
         form: where the paths and labels come from, for the user.
     """
 
@@ -65,6 +66,7 @@ class Columns:
     split: int | None
     classes: tuple[int, ...] = ()
     class_names: tuple[str, ...] = ()
+    has_floats: bool = False
     form: str = ""
 
     @property
@@ -186,7 +188,13 @@ def unnamed_columns(
             what = "no label" if not rest else f"{len(rest)} values beside the path"
             raise UsageError(f"--table={table} has no header, and a line has {what}: {first!r}. {flags}")
         label = rest[0]
-    return Columns(path, label, split, form=f"no header; paths from column {path + 1}, labels from column {label + 1}")
+    return Columns(
+        path,
+        label,
+        split,
+        has_floats=all(re.fullmatch(r"[0-9]+\.0+", row[label].strip()) for row in sample),
+        form=f"no header; paths from column {path + 1}, labels from column {label + 1}",
+    )
 
 
 def labels_of(plain: Sequence[str]) -> list[int]:
@@ -211,7 +219,7 @@ def _one_hot(
             )
     chosen = [names[at] for at in classes]
     form = f"paths from the column {names[path]}, labels from the one-hot columns {some_of(chosen)}"
-    return Columns(path, None, split, tuple(classes), tuple(chosen), form)
+    return Columns(path, None, split, tuple(classes), tuple(chosen), form=form)
 
 
 def zero_or_one(cell: str) -> int | None:

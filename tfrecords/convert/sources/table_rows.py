@@ -127,14 +127,12 @@ class CsvRows:
         by_numbers = any(column.isdecimal() for column in given)
         for delimiter in sorted(delimiters, key=rank, reverse=True):
             rows = tables[delimiter]
-            if (
-                rows
-                and len(rows[0]) > 1
-                and {len(row) for row in rows} == {len(rows[0])}
-                and _is_data(rows, by_numbers)
-            ):
-                self._delimiter, self._header = delimiter, None
-                return
+            if rows and len(rows[0]) > 1 and {len(row) for row in rows} == {len(rows[0])}:
+                has_paths = [any(map(looks_like_path, row)) for row in rows]
+                if any(has_paths) or by_numbers:
+                    is_data = has_paths[0] or not any(has_paths)  # or else a header of names that are not known
+                    self._delimiter, self._header = delimiter, None if is_data else rows[0]
+                    return
         if by_numbers or _is_list(lines):
             self._delimiter, self._header, self._splits_all = None, None, by_numbers
         elif all(looks_like_path(line.strip()) or line.strip().isdecimal() for line in lines):
@@ -157,6 +155,11 @@ class CsvRows:
             raise UsageError(
                 f"--table={self._table} is a list of pairs for verification, such as that of LFW, and has no labels. "
                 "Convert the folder of the images: --image_dir=PATH."
+            )
+        if all(sum(map(looks_like_path, row)) > 1 for row in words):
+            raise UsageError(
+                f"--table={self._table} has several paths per line, such as pairs for verification: "
+                f"{lines[0].strip()[:80]!r}. {MULTI_LABEL}."
             )
 
     def _lines(self) -> list[str]:
@@ -282,12 +285,6 @@ def _errors(kinds: tuple[type[Exception], ...], as_error: Callable[[Exception], 
         yield
     except kinds as error:
         raise as_error(error) from None
-
-
-def _is_data(rows: Sequence[Sequence[str]], by_numbers: bool) -> bool:
-    """Return whether the first row is one of the data and no header."""
-    first, *others = (any(map(looks_like_path, row)) for row in rows)
-    return first or (by_numbers and not any(others))
 
 
 def _is_list(lines: Sequence[str]) -> bool:
