@@ -94,7 +94,7 @@ def convert(
             )
             listed = source = _with_note_on_splits(source, options)
             options = options.for_source(source)
-            describe(f"{printable(source.location)}: {source.form}; {_described_splits(source, options)}")
+            describe(_description(source, options))
             if previous is not None:
                 previous.check_options(options)
             source = select_files(options, listed, previous)
@@ -129,12 +129,14 @@ def _with_note_on_splits(source: Source, options: ResolvedConfig) -> Source:
     return dataclasses.replace(source, notes=(*source.notes, note))
 
 
-def _described_splits(source: Source, options: ResolvedConfig) -> str:
-    """Return where the splits come from, for the user."""
-    if not options.fractions:
-        return "its splits are kept"
-    shares = ", ".join(f"{name} {fraction:.4g}" for name, fraction in options.fractions.items())
-    return f"{'divided anew' if source.keeps_splits else 'split'} into {shares}"
+def _description(source: Source, options: ResolvedConfig) -> str:
+    """Return what the source was taken for and where the splits come from, for the user."""
+    form = source.form or f"{len(source.paths):,} files"
+    splits = "its splits are kept"
+    if options.fractions:
+        shares = ", ".join(f"{name} {fraction:.4g}" for name, fraction in options.fractions.items())
+        splits = f"{'divided anew' if source.keeps_splits else 'split'} into {shares}"
+    return f"{printable(source.location)}: {form}; {splits}"
 
 
 def _runner(options: ResolvedConfig, name_of: Callable[[int], str]) -> Runner:

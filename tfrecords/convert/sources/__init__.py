@@ -99,7 +99,7 @@ def _open(image_dir: str, categories: Sequence[str], selection: Selection, zip_e
         )
     hint = (
         f"To convert the files in a table, give it as --table={image_dir}."
-        if is_table(image_dir)
+        if is_table(image_dir) or image_dir.lower().endswith((".lst", ".txt"))
         else "Name a folder that has one folder of images per class, a .tar or a .zip."
     )
     raise UsageError(f"--image_dir={image_dir} is not a folder. {hint}")
