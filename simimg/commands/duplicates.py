@@ -197,7 +197,7 @@ def run(options: Options) -> Result:
     return Result(values=values, text="\n".join(lines), exit_code=2 if refused or found.num_missing else 0)
 
 
-def _note_time(image_dir: Path, model: str, selection: Selection) -> None:
+def _note_time(image_dir: Path, model: str, selection: Selection | None = None) -> None:
     """Note how long a large folder will take, from the time that some of its files take."""
     found = walk(image_dir, selection) if image_dir.is_dir() else []
     paths = [path for path in found if Path(path).suffix.lower() in SUFFIXES]
