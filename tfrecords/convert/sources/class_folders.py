@@ -38,9 +38,9 @@ def source_of_folders(
 ) -> Source:
     """Return the source in which a file's class is its top folder, or the folder below or above its split folder.
 
-    Classes are in natural order, and so are the files of each class. Files beside the class folders come last. Folders
-    without images are not classes. If there is no class folder at all, the images are one class. Files that belong to
-    an image, such as sidecars, are left out.
+    Classes are in natural order, and so are the files of each class and split. Files beside the class folders come
+    last. Folders without images are not classes. If there is no class folder at all, the images are one class. Files
+    that belong to an image, such as sidecars, are left out.
 
     Args:
         found: the files.
@@ -79,7 +79,7 @@ def source_of_folders(
     check_categories(categories, in_order, location)
 
     classes = {
-        folder: _in_order(by_folder[folder], paths, 0 if layout else len(folder) + 1)
+        folder: _by_split(found, layout, _in_order(by_folder[folder], paths, 0 if layout else len(folder) + 1))
         for folder in categories or in_order
     }
     loose = [] if categories else _in_order(loose, paths)
@@ -161,6 +161,14 @@ def _regrouped(
     return classes, beside
 
 
+def _by_split(found: FileListing, layout: FolderLayout | None, rows: list[int]) -> list[int]:
+    """Return the rows of a class with those of the training split first."""
+    if layout is None or not layout.splits:
+        return rows
+    order = {split: number for number, split in enumerate(dict.fromkeys(layout.splits.values()))}
+    return sorted(rows, key=lambda row: order[found.splits[row]])
+
+
 def _form(kind: str, num_images: int, class_names: Sequence[str], layout: FolderLayout | None, is_flat: bool) -> str:
     """Return what the source was taken for."""
     where = "one folder without class folders" if is_flat else "class folders"
@@ -168,7 +176,8 @@ def _form(kind: str, num_images: int, class_names: Sequence[str], layout: Folder
         where = f"class folders {'in' if layout.is_outer else 'around'} the split folders {layout.folders}"
     elif layout:
         where = f"class folders in {layout.prefix}"
-    return f"{kind} with {num_images:,} images in {where}; {counted_classes(class_names)}"
+    images = "1 image" if num_images == 1 else f"{num_images:,} images"
+    return f"{kind} with {images} in {where}; {counted_classes(class_names)}"
 
 
 def _note_on_tables(paths: Iterable[str], location: str) -> list[str]:

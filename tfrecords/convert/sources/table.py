@@ -10,6 +10,7 @@ import array
 import os
 import re
 import sys
+import unicodedata
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, closing
 from typing import Any, NamedTuple
@@ -132,14 +133,17 @@ class _Spelling:
         if is_url(path):
             return path
         is_remote = is_url(self._base)
-        if "\\" in path and (is_remote or not os.path.lexists(os.path.join(self._base, path))):
+        if "\\" in path and (is_remote or not self._exists(path)):
             path = path.replace("\\", "/")
             self._backslashes.append(written)
         path = self._short(path)
+        if not is_remote and not path.isascii() and not self._exists(path):  # macOS writes NFD, and others NFC
+            forms = [unicodedata.normalize(form, path) for form in ("NFC", "NFD")]
+            path = next(filter(self._exists, forms), path)
         if not is_remote and not is_image(path) and "\0" not in path:
-            full = os.path.join(self._base, path)
-            if not os.path.lexists(full) and (names := self._named(os.path.dirname(full), os.path.basename(full))):
-                path = os.path.join(os.path.dirname(path), names[0])
+            folder, stem = os.path.split(path)
+            if not self._exists(path) and (names := self._named(os.path.join(self._base, folder), stem)):
+                path = os.path.join(folder, names[0])
                 self._completed.append(written)
         return path
 
@@ -151,6 +155,9 @@ class _Spelling:
         if self._completed:
             notes.append(f"{len(self._completed):,} paths have no suffix, e.g. {self._completed[0]}; it was added")
         return notes
+
+    def _exists(self, path: str) -> bool:
+        return os.path.lexists(os.path.join(self._base, path))
 
     def _short(self, path: str) -> str:
         plain = "/".join(part for part in path.split("/") if part not in ("", "."))

@@ -47,7 +47,7 @@ def rows(source: Source) -> dict[str, tuple[str, str]]:
         ("train eval test", "train validation test"),
         ("training_set test_set", "train test"),
         ("train2017 val2017", "train validation"),
-        ("train val dev", "train val dev"),
+        ("train dev val", "train dev val"),
     ],
 )
 @pytest.mark.parametrize("around", ["", "data/set/"])
@@ -57,6 +57,7 @@ def test_split_folders(tmp_path: Path, folders: str, splits: str, around: str) -
     named = dict(zip(folders.split(), splits.split(), strict=True))
     assert source.class_names == ("a", "b")
     assert source.keeps_splits
+    assert list(dict.fromkeys(source.splits or ())) == splits.split()
     of_path = {name: name.removeprefix(around).split("/") for name in names}
     assert rows(source) == {name: (label, named[split]) for name, (split, label, _) in of_path.items()}
     assert "in the split folders" in source.form
@@ -156,7 +157,7 @@ def test_what_a_folder_was_taken_for(tmp_path: Path) -> None:
     source = open_source(write(tmp_path / "a", "cat/1.jpg", "dog/2.jpg", "dog/3.jpg"))
     assert source.form == "folder with 3 images in class folders; 2 classes (cat, dog)"
     source = open_source(write(tmp_path / "flat", "1.jpg", "labels.csv"))
-    assert source.form == "folder with 1 images in one folder without class folders; 1 class (flat)"
+    assert source.form == "folder with 1 image in one folder without class folders; 1 class (flat)"
     assert any(f"give it as --table={tmp_path / 'flat'}/labels.csv" in note for note in source.notes)
 
 

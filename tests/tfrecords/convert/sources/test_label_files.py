@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from pathlib import Path
 
 import pyarrow as pa
@@ -159,6 +160,13 @@ def test_a_backslash_in_the_name_of_a_file_stays(tmp_path: Path) -> None:
     (tmp_path / "a\\1.jpg").write_bytes(b"")
     source = opened(tmp_path, tmp_path, "path,label\na\\1.jpg,x\n")
     assert (source.paths, source.notes) == (["a\\1.jpg"], ())
+
+
+def test_paths_in_another_unicode_form(tmp_path: Path) -> None:
+    for form, other in (("NFC", "NFD"), ("NFD", "NFC")):
+        name, written = (unicodedata.normalize(each, f"고양이-{form}.jpg") for each in (form, other))
+        (tmp_path / name).write_bytes(b"")
+        assert opened(tmp_path, tmp_path, f"path,label\n{written},x\n").paths == [name]
 
 
 def test_a_label_for_each_image_is_noted(tmp_path: Path) -> None:
