@@ -259,17 +259,17 @@ def duplicates(
     planned = planned_edits(plan_edits)
     rules = tuple(keep)
     check_keep(rules, None if image_dir is None else Path(image_dir))
-    patterns = {"include": tuple(include), "exclude": tuple(exclude)}
-    if image_dir is None and any(patterns.values()):
+    taken, left_out = tuple(include), tuple(exclude)
+    if image_dir is None and (taken or left_out):
         raise UsageError("include and exclude are about the files of an image_dir, and there is none.")
     with ExitStack() as stack:
         if image_dir is not None:
             folder = index_dir or Path(stack.enter_context(tempfile.TemporaryDirectory())) / "index"
             counter = partial(progress, "indexing")
             update = (
-                _index_hashes(image_dir, folder, counter, **patterns)
+                _index_hashes(image_dir, folder, counter, taken, left_out)
                 if fast
-                else index(image_dir, folder, model=model, progress=counter, **patterns)
+                else index(image_dir, folder, model=model, progress=counter, include=taken, exclude=left_out)
             )
             opened = update.index
             for path, refusal in update.refused:

@@ -219,8 +219,9 @@ class ParquetRows:
         with self._errors():
             batch = next(self._file.iter_batches(_SAMPLE, columns=flat), None) if flat else None
         sample = []
-        for row in range(batch.num_rows if batch else 0):
-            sample.append([cell_text(batch.column(name)[row].as_py()) if name in flat else "?" for name in names])
+        if batch is not None:
+            columns = [batch.column(name).to_pylist() if name in flat else ["?"] * batch.num_rows for name in names]
+            sample = [list(map(cell_text, row)) for row in zip(*columns, strict=True)]
         found = named_columns(names, sample, self._table, path_column, label_column)
         for at in found.needed:
             self._check_type(self._file.schema_arrow.field(at), at == found.path)
