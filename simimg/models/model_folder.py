@@ -16,6 +16,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from simimg.errors import ModelError, TrainingError, UsageError
+from tfrecords.convert.image.image_formats import MAX_PIXELS
+from tfrecords.convert.image.sample_range import AUTO
 from tfrecords.format.atomic_files import TEMPORARY, atomic_folder, read_json, sync_file, write_json
 
 if TYPE_CHECKING:
@@ -47,7 +49,7 @@ OBJECTIVES = {
 class RunInfo:
     """The description of a model: how images are prepared for it, and what its outputs mean.
 
-    `decode`, `truncated` and `background` are the options of `simimg convert` that the dataset was made with; a run of
+    `decode`, `truncated`, `background`, `range` and `max_pixels` are the options of `simimg convert` that the dataset was made with; a run of
     an older version has the defaults.
     `dataset_sha256` is the digest of all the shards' checksums. `shuffle` is uniform, windowed, or buffered if the
     shards were streamed. `config` holds the options of the run; those that are newer than the run are missing. A model
@@ -63,6 +65,8 @@ class RunInfo:
     decode: str = "fast"
     truncated: str = "refuse"
     background: str = "#ffffff"
+    range: str = AUTO
+    max_pixels: int = MAX_PIXELS
 
     @property
     def objective(self) -> Objective:
