@@ -68,6 +68,12 @@ def options_of(model: RunInfo) -> ImageOptions:
     )
 
 
+def check_max_pixels(max_pixels: int) -> None:
+    """Raise UsageError if this is not a limit for the size of image files, or 0 for the default."""
+    if max_pixels < 0:
+        raise UsageError(f"--max_pixels={max_pixels}: should be 1 or more, or auto.")
+
+
 def named_files(names: Sequence[str]) -> list[str]:
     """Return the files that are named; a folder stands for all files in it.
 

@@ -30,6 +30,7 @@ def index(
     dataset_dir: Folder | None = None,
     model: str = "lite0",
     precision: str = "auto",
+    max_pixels: int = 0,
     progress: Callable[[int, int], object] = lambda done, total: None,
 ) -> IndexUpdate:
     """Create or update a search index of an image folder or a dataset.
@@ -42,6 +43,7 @@ def index(
             such as `model.onnx,size=224,range=imagenet`.
         precision: of the embeddings: `float32`; `bfloat16`, twice as fast on processors that have it, with the extra
             `fast`; or `auto`, that of the existing index or else float32.
+        max_pixels: files with more pixels are skipped; 0 for the limit of the model's dataset, or 178,956,970.
         progress: called with the number of images done and the total.
 
     Raises:
@@ -64,7 +66,7 @@ def index(
         raise UsageError("name what to index: image_dir, or dataset_dir.")
     if precision == "auto":
         precision = index_precision(Path(index_dir))
-    embedder = load_embedder(model, precision=precision, many=True)
+    embedder = load_embedder(model, precision=precision, many=True).with_limit(max_pixels)
     if dataset_dir is not None:
         return index_dataset(Path(index_dir), Path(dataset_dir), embedder, image_dir=files_in, **calls)
     assert files_in is not None
@@ -198,6 +200,7 @@ def duplicates(
     plan_edits: Iterable[str] = (),
     fast: bool = False,
     temporary: bool = False,
+    max_pixels: int = 0,
     refused: Callable[[str, str], object] = lambda path, reason: None,
     progress: Callable[[str, int, int], object] = lambda stage, done, total: None,
 ) -> Duplicates:
@@ -220,6 +223,7 @@ def duplicates(
         fast: find only copies that were at most turned, mirrored, stretched, resized or compressed: no embeddings are
             computed, so `index_dir` is not an index that can be searched.
         temporary: whether `index_dir` will be removed, so that no plan and no decision can refer to it.
+        max_pixels: as for `index`.
         refused: called with each file that cannot be decoded, and the reason; the file is skipped.
         progress: called with the stage (`indexing`, `comparing`), the number of images done and the total.
 
@@ -249,9 +253,9 @@ def duplicates(
             folder = index_dir or Path(stack.enter_context(tempfile.TemporaryDirectory())) / "index"
             counter = partial(progress, "indexing")
             update = (
-                _index_hashes(image_dir, folder, counter)
+                _index_hashes(image_dir, folder, max_pixels, counter)
                 if fast
-                else index(image_dir, folder, model=model, progress=counter)
+                else index(image_dir, folder, model=model, max_pixels=max_pixels, progress=counter)
             )
             opened = update.index
             for path, refusal in update.refused:
@@ -280,12 +284,14 @@ def duplicates(
     return found
 
 
-def _index_hashes(image_dir: Folder, folder: Folder, progress: Callable[[int, int], object]) -> IndexUpdate:
+def _index_hashes(
+    image_dir: Folder, folder: Folder, max_pixels: int, progress: Callable[[int, int], object]
+) -> IndexUpdate:
     from simimg.similarity.embeddings import hashes_alone
     from simimg.similarity.index_update import index_folder
 
-    counter = Counter(progress)
-    return index_folder(Path(folder), Path(image_dir), hashes_alone(), begin=counter.begin, progress=counter.advance)
+    counter, embedder = Counter(progress), hashes_alone().with_limit(max_pixels)
+    return index_folder(Path(folder), Path(image_dir), embedder, begin=counter.begin, progress=counter.advance)
 
 
 def leaks(

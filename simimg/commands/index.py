@@ -16,7 +16,9 @@ from pathlib import Path
 from simimg import api
 from simimg.commands.console import Result, note, progress_bar, showing
 from simimg.errors import UsageError
+from simimg.image_files import check_max_pixels
 from simimg.inference.inference_engine import PRECISIONS
+from tfrecords.convert.image.image_formats import MAX_PIXELS
 from tfrecords.options import check_choices, option
 
 JSON_KEYS = "index_dir num_images num_embedded num_removed num_refused num_other_names dim seconds recall_at_10"
@@ -42,9 +44,15 @@ class Options:
         "auto",
         choices=("auto", *PRECISIONS),
     )
+    max_pixels: int = option(
+        f"Skip files with more pixels; auto is the limit of the model's dataset, or {MAX_PIXELS}.",
+        0,
+        words={"auto": 0},
+    )
 
     def __post_init__(self) -> None:
         check_choices(self)
+        check_max_pixels(self.max_pixels)
         if (self.image_dir is None) == (self.dataset_dir is None):
             raise UsageError("name one source: --image_dir=PATH or --dataset_dir=PATH.")
 
@@ -59,6 +67,7 @@ def run(options: Options) -> Result:
             dataset_dir=options.dataset_dir,
             model=options.model,
             precision=options.precision,
+            max_pixels=options.max_pixels,
             progress=showing(bar),
         )
     seconds = time.perf_counter() - start

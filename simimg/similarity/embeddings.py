@@ -72,6 +72,10 @@ class Embedder:
             max_pixels=self.max_pixels,
         )
 
+    def with_limit(self, max_pixels: int) -> Embedder:
+        """Return the embedder with another limit for the size of image files; the same if `max_pixels` is 0."""
+        return dataclasses.replace(self, max_pixels=max_pixels) if max_pixels else self
+
     def embed(self, images: np.ndarray) -> np.ndarray:
         """Return embeddings, float32 `[n, dim]` of L2 norm 1, of images, uint8 `[n, size, size, 3]`.
 

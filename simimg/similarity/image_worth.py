@@ -25,7 +25,7 @@ from PIL import Image
 
 from simimg.determinism import exact_matmul, ordered_sum
 from tfrecords.convert.image.decoder import decode
-from tfrecords.convert.image.image_formats import open_image, reading
+from tfrecords.convert.image.image_formats import ANY_SIZE, open_image, reading
 from tfrecords.format.quarantine import Refusal
 
 COMPARABLE = 0.8
@@ -116,7 +116,7 @@ def jpeg_table(data: bytes) -> JpegTable | None:
 def gray_image(data: bytes) -> Image.Image | None:
     """Return the image of a file, upright, in gray (mode L); None if it cannot be decoded."""
     try:
-        return decode(data, truncated="keep").convert("L")
+        return decode(data, truncated="keep", max_pixels=ANY_SIZE).convert("L")
     except Refusal:
         return None
 

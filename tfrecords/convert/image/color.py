@@ -8,7 +8,7 @@ import io
 import numpy as np
 from PIL import Image, ImageChops, ImageCms
 
-from tfrecords.convert.image.sample_range import AUTO, eight_bits, gray_samples
+from tfrecords.convert.image.sample_range import AUTO, gray_samples
 
 # Default color behind transparent pixels and beside a padded image.
 WHITE = (255, 255, 255)
@@ -43,12 +43,11 @@ def to_rgb(image: Image.Image, background: Background = WHITE) -> Image.Image:
     if image.mode == "RGB" and "transparency" not in image.info:
         return _to_srgb(image, profile)
     if image.mode.startswith("I") or image.mode == "F":
-        wide, known = gray_samples(image)
-        colors = _to_srgb(Image.fromarray(eight_bits(wide, AUTO, known).samples), profile)
+        colors = _to_srgb(Image.fromarray(gray_samples(image, AUTO).samples), profile)
         transparent = image.info.get("transparency")
         if isinstance(transparent, int):  # one gray of 65,536; Pillow's own conversion takes it for one of 256
             paper = _paper(background, image.size, (0, 0, *image.size))
-            colors.paste(paper, mask=Image.fromarray(wide == transparent))
+            colors.paste(paper, mask=Image.fromarray(np.asarray(image) == transparent))
         return colors
     if image.mode in _ALPHA or "transparency" in image.info:
         return _laid_on(background, image, profile)

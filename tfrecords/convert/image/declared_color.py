@@ -1,8 +1,8 @@
-"""Color that a file declares by numbers, not by a profile: code points of ITU-T H.273 (cICP, nclx), or PNG's gAMA, cHRM.
+"""Color that a file declares by numbers, not by a profile: code points of ITU-T H.273 (cICP, nclx), PNG's gAMA, cHRM.
 
 Each declaration becomes an ICC profile, so that all kinds of images are converted in one way. The profile has three
-primaries and one curve. For HDR (PQ and HLG of ITU-R BT.2100) the curve includes the tone mapping of ITU-R BT.2390, from
-a peak of 1,000 to diffuse white at 203 cd/m² (ITU-R BT.2408), for each primary on its own.
+primaries and one curve. For HDR (PQ and HLG of ITU-R BT.2100) the curve includes the tone mapping of ITU-R BT.2390,
+from a peak of 1,000 to diffuse white at 203 cd/m² (ITU-R BT.2408), for each primary on its own.
 """
 
 from __future__ import annotations

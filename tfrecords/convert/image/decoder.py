@@ -145,22 +145,29 @@ def shows_nothing(pixels: np.ndarray) -> bool:
     return int(np.ptp(pixels, axis=(0, 1)).max()) <= _PLAIN
 
 
-def decode(data: bytes, *, background: tuple[int, int, int] = WHITE, truncated: str = "refuse") -> Image.Image:
+def decode(
+    data: bytes,
+    *,
+    background: tuple[int, int, int] = WHITE,
+    truncated: str = "refuse",
+    max_pixels: int = MAX_PIXELS,
+) -> Image.Image:
     """Return the whole image in `data`, see `upright`. An animation gives its first frame.
 
-    `background` and `truncated` are those of `ImageOptions`.
+    An image of more than `image_formats.MAX_PIXELS` comes at a fraction of its size. The arguments are those of
+    `ImageOptions`.
 
     Raises:
         Refusal: the bytes are not an image, or not all of one.
     """
-    read = read_image(data, keep_truncated=truncated == "keep")
+    read = read_image(data, keep_truncated=truncated == "keep", max_pixels=max_pixels)
     with reading(data):
         return _upright(read.image, read.orientation, background)
 
 
-def decode_visible(data: bytes) -> Image.Image:
+def decode_visible(data: bytes, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
     """Return an image for display: what is there of it, on white, or on black if it shows nothing on white."""
-    return visible_composite(*decode_composites(data, truncated="keep"))
+    return visible_composite(*decode_composites(data, truncated="keep", max_pixels=max_pixels))
 
 
 def visible_composite(image: Image.Image, contrast: Image.Image | None) -> Image.Image:
@@ -180,9 +187,7 @@ def decode_composites(
 
     The arguments are those of `ImageOptions`.
     """
-    read = read_image(
-        data, keep_truncated=truncated == "keep", sample_range=sample_range, max_pixels=max_pixels
-    )
+    read = read_image(data, keep_truncated=truncated == "keep", sample_range=sample_range, max_pixels=max_pixels)
     with reading(data):
         return _composites(read.image, read.orientation, background)
 
@@ -260,7 +265,10 @@ def parse_background(text: str) -> tuple[int, int, int]:
     try:
         color = ImageColor.getrgb(text.strip())
     except (ValueError, AttributeError):
-        raise UsageError(f"--background={text}: should be a color such as white or #RRGGBB. The words auto and checker are possible, too.") from None
+        raise UsageError(
+            f"--background={text}: should be a color such as white or #RRGGBB. The words auto and checker are "
+            "possible, too."
+        ) from None
     if len(color) != 3:
         raise UsageError(f"--background={text}: should be a color without transparency, e.g. #RRGGBB.")
     return color

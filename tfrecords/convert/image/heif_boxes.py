@@ -1,8 +1,9 @@
 """Reads the boxes of an AVIF or HEIC file that say how its image is shown: color, clean aperture, rotation, mirror.
+And the color profile of a JPEG 2000, which has such boxes, too.
 
-The boxes are those of ISO/IEC 23008-12 (HEIF) and 14496-12 (ISO base media). EXIF and XMP in these files describe the
-image too, but a reader must not apply them. Nothing here raises an error: a damaged file has no such boxes, and its
-decoder finds the reason.
+The boxes are those of ISO/IEC 23008-12 (HEIF), 14496-12 (ISO base media) and 15444-1 (JPEG 2000). EXIF and XMP in AVIF
+and HEIC files describe the image, too, but a reader must not apply them. Nothing here raises an error: a damaged file
+has no such boxes, and its decoder finds the reason.
 """
 
 from __future__ import annotations
@@ -64,6 +65,15 @@ def shown_as(data: bytes, size: tuple[int, int]) -> ShownAs:
     except (struct.error, IndexError, ZeroDivisionError):
         pass
     return ShownAs(cicp=cicp, crop=crop, orientation=_ORIENTATIONS[axes])
+
+
+def jp2_profile(data: bytes) -> bytes | None:
+    """Return the ICC profile of a JPEG 2000 file, or None if it has none."""
+    header = _find(data, 0, len(data), b"jp2h")
+    color = header and _find(data, *header, b"colr")
+    if not color or data[color[0]] not in (2, 3):  # how color is specified: by a restricted or by any profile
+        return None
+    return data[color[0] + 3 : color[1]]
 
 
 def _then(

@@ -14,7 +14,7 @@ import importlib
 import io
 import struct
 from collections.abc import Iterator
-from typing import Literal
+from typing import Any, Literal
 
 from PIL import Image, ImageFile
 
@@ -26,6 +26,9 @@ from tfrecords.format.quarantine import Reason, Refusal
 # The default of --max_pixels. The largest cameras have 150 megapixels. A header with more counts as a decompression
 # bomb: decoding it would need more than 500 MB.
 MAX_PIXELS = 178_956_970
+
+ANY_SIZE = 1 << 62
+"""The `max_pixels` of files that were let in before, such as those of an index, whose checksum is known."""
 
 _MAGIC = (
     (b"\xff\xd8\xff", "JPEG"),
@@ -80,7 +83,7 @@ def reading(data: bytes, *, keep_truncated: bool = False, max_pixels: int = MAX_
     except Exception as error:  # Pillow's decoders raise OSError, SyntaxError, ValueError, struct.error and more
         if isinstance(error, OSError) and error.errno is not None:
             raise
-        if why := _unsupported(data):
+        if why := _unsupported(data, error):
             raise Refusal(Reason.UNSUPPORTED, why) from None
         raise Refusal(_reason_of(error, data), f"{type(error).__name__}: {error}".strip()) from None
 
@@ -99,8 +102,11 @@ def open_image(data: bytes, max_pixels: int = MAX_PIXELS) -> ImageFile.ImageFile
     if kind not in _formats(kind if kind in _PLUGINS else ""):
         raise Refusal(Reason.UNSUPPORTED, _NEEDS.get(kind, f"this Pillow was built without {kind}"))
     _check_promised_sizes(data, kind, max_pixels)
+    meant: dict[int, Any] = {}
     if kind == "TIFF":
-        data = tiff.full_page(data)
+        if why := tiff.unsupported(data):  # libtiff would write to the standard error stream
+            raise SyntaxError(why)
+        data, meant = tiff.as_pillow_reads(data)
     if kind in _WHOLE_OR_NOTHING:
         refuse_truncated()
     # The JPEG plugin opens a JPEG with several images as MPO.
@@ -120,7 +126,9 @@ def open_image(data: bytes, max_pixels: int = MAX_PIXELS) -> ImageFile.ImageFile
         _check_size(*image.size, max_pixels)
     if kind == "TIFF":
         _check_tiles(image, max_pixels)
-        tiff.repair_planes(image)
+        tiff.repair_decoding(image)
+        for tag, value in meant.items():
+            image.tag_v2[tag] = value
     if kind == "JPEG" and num_scans(data) > MAX_SCANS:
         raise Refusal(Reason.CORRUPT, f"the JPEG has more than {MAX_SCANS} scans")
     return image
@@ -219,7 +227,9 @@ def _check_promised_sizes(data: bytes, kind: str, max_pixels: int) -> None:
     if kind == "WEBP" and len(data) >= 30:  # its decoder allocates two canvases when the file is opened
         chunk = data[12:16]
         if chunk == b"VP8X":
-            _check_size(1 + int.from_bytes(data[24:27], "little"), 1 + int.from_bytes(data[27:30], "little"), max_pixels)
+            _check_size(
+                1 + int.from_bytes(data[24:27], "little"), 1 + int.from_bytes(data[27:30], "little"), max_pixels
+            )
         elif chunk == b"VP8L":
             bits = int.from_bytes(data[21:25], "little")
             _check_size(1 + (bits & 0x3FFF), 1 + (bits >> 14 & 0x3FFF), max_pixels)
@@ -246,7 +256,7 @@ def _check_tiles(image: ImageFile.ImageFile, max_pixels: int) -> None:
 
 
 def jxl_size(data: bytes) -> tuple[int, int] | None:
-    """Return width and height in px from the header of a JPEG XL (ISO/IEC 18181-1, annex D); None if it is not there."""
+    """Return width and height in px from the header of a JPEG XL (ISO/IEC 18181-1, annex D); None if it has none."""
     if not data.startswith(b"\xff\x0a"):
         at = 0
         while True:  # boxes, of which one has the codestream or its first part
@@ -277,10 +287,10 @@ def jxl_size(data: bytes) -> tuple[int, int] | None:
     return height * across // down, height
 
 
-def _unsupported(data: bytes) -> str:
+def _unsupported(data: bytes, error: Exception) -> str:
     """Return why no decoder here reads a file that is valid, or "" if there is no such reason."""
     if data.startswith(tiff.MAGIC):
-        return tiff.unsupported(tiff.full_page(data))
+        return tiff.unsupported(data) or tiff.unknown_samples(data, error)
     if not data.startswith(b"\xff\xd8\xff") or (frame := frame_of(data)) is None:
         return ""
     if frame.precision != 8:

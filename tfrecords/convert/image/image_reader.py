@@ -21,7 +21,7 @@ from PIL import Image, ImageFile
 
 from tfrecords.convert.image import tiff
 from tfrecords.convert.image.declared_color import is_known, profile_of_cicp, profile_of_gamma
-from tfrecords.convert.image.heif_boxes import shown_as
+from tfrecords.convert.image.heif_boxes import jp2_profile, shown_as
 from tfrecords.convert.image.image_formats import MAX_PIXELS, least_reduction, open_image, reading
 from tfrecords.convert.image.jpeg import ORIENTATION, plain_jpeg
 from tfrecords.convert.image.sample_range import AUTO, FULL, NARROW, SampleRange, eight_bits, gray_samples
@@ -139,12 +139,13 @@ def _read_plain(data: bytes, image: ImageFile.ImageFile, sample_range: SampleRan
 
 
 def _deep_gray(image: Image.Image, sample_range: SampleRange, orientation: int) -> ReadImage:
-    values, known = gray_samples(image)
-    found = eight_bits(values, sample_range, known)
+    found = gray_samples(image, sample_range)
     gray = Image.fromarray(found.samples)
     transparent = image.info.get("transparency")
     if isinstance(transparent, int):  # one gray of 65,536; Pillow's own conversion takes it for one of 256
-        gray = Image.merge("LA", (gray, Image.fromarray(np.where(values == transparent, 0, 255).astype(np.uint8))))
+        gray = Image.merge(
+            "LA", (gray, Image.fromarray(np.where(np.asarray(image) == transparent, 0, 255).astype(np.uint8)))
+        )
     gray.info = {name: value for name, value in image.info.items() if name != "transparency"}
     return _whole(gray, orientation, found.narrow)
 
@@ -192,7 +193,7 @@ def _read_tiff(data: bytes, image: ImageFile.ImageFile, sample_range: SampleRang
         return read
     if sample_range in _RELATIVE:
         return _deep_color(image, read.orientation)
-    found = tiff.read_with_tifffile(tiff.full_page(data), sample_range)
+    found = tiff.read_with_tifffile(data, sample_range)
     if found is None:
         raise ValueError(f"unsupported: --range for color of {bits} bits in a TIFF needs tifffile: {tiff.EXTRA}")
     return _whole(found[0], orientation_of(found[0]), found[1])
@@ -219,6 +220,7 @@ def _read_heif(data: bytes, image: ImageFile.ImageFile, sample_range: SampleRang
     if shown.cicp is not None and not image.info.get("icc_profile"):
         read.image.info["icc_profile"] = profile_of_cicp(shown.cicp[0], shown.cicp[1])
     if image.format != "AVIF":
+        read.orientation = 1
         return read
     if shown.crop is not None:
         info = read.image.info
@@ -228,8 +230,15 @@ def _read_heif(data: bytes, image: ImageFile.ImageFile, sample_range: SampleRang
     return read
 
 
+def _read_jp2(data: bytes, image: ImageFile.ImageFile, sample_range: SampleRange) -> ReadImage:
+    read = _read_plain(data, image, sample_range)
+    if profile := jp2_profile(data):
+        read.image.info["icc_profile"] = profile
+    return read
+
+
 def _read_jxl(data: bytes, image: ImageFile.ImageFile, sample_range: SampleRange) -> ReadImage:
-    """libjxl applies the orientation; its plugin does not to a JPEG in a JPEG XL, whose own decoder it uses."""
+    """Libjxl applies the orientation; its plugin does not to a JPEG in a JPEG XL, whose own decoder it uses."""
     read = _read_plain(data, image, sample_range)
     if not getattr(image, "jpeg", False):
         read.orientation = 1
@@ -242,6 +251,7 @@ _READERS: dict[str, Callable[[bytes, ImageFile.ImageFile, SampleRange], ReadImag
     "GIF": _read_gif,
     "AVIF": _read_heif,
     "HEIF": _read_heif,
+    "JPEG2000": _read_jp2,
     "JXL": _read_jxl,
 }
 
@@ -271,15 +281,14 @@ def _second_decoder(data: bytes, sample_range: SampleRange, max_pixels: int) -> 
         if (header := plain_jpeg(data)) and header.width * header.height <= max_pixels:  # Pillow cannot open it
             pixels = _decoded_by_simplejpeg(data)
             return None if pixels is None else _whole(pixels, header.orientation)
-        if data.startswith(tiff.MAGIC):
-            page = tiff.full_page(data)
-            if tiff.num_pixels(page) <= max_pixels and (found := tiff.read_with_tifffile(page, sample_range)):
-                return _whole(found[0], orientation_of(found[0]), found[1])
+        if not data.startswith(tiff.MAGIC) or tiff.num_pixels(data) > max_pixels:
+            return None
+        found = tiff.read_with_tifffile(data, sample_range)
+        return None if found is None else _whole(found[0], orientation_of(found[0]), found[1])
     except (MemoryError, Refusal):
         raise
     except Exception:  # what Pillow said about the file is better known
         return None
-    return None
 
 
 def _decoded_by_simplejpeg(data: bytes) -> Image.Image | None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import re
 
 import numpy as np
 from PIL import Image
@@ -74,24 +73,22 @@ def eight_bits(values: np.ndarray, choice: SampleRange, known: tuple[float, floa
     return EightBits(np.clip(scaled + 0.5, 0, 255).astype(np.uint8), narrow)
 
 
-def gray_samples(image: Image.Image) -> tuple[np.ndarray, tuple[float, float] | None]:
-    """Return the samples of a loaded image of mode I, I;16 or F, and their range if its file says it.
+def gray_samples(image: Image.Image, choice: SampleRange) -> EightBits:
+    """Return the samples of a loaded image of mode I, I;16 or F as eight bits, uint8 `[h, w]`, see `eight_bits`.
 
-    Samples of a TIFF are as its tags say: unsigned, with white at 0, or of 12 bits.
+    Samples of a TIFF are as its tags say: unsigned, of 12 bits, or with white at 0.
     """
     values = np.asarray(image)
     known = (0.0, 65535.0) if image.format == "PPM" and image.mode != "F" else None  # Pillow scales them to 16 bits
-    tags = getattr(image, "tag_v2", {})
+    tags = getattr(image, "tag_v2", {}) if image.format == "TIFF" else {}
     bits = tags.get(258, (0,))[0]
-    if image.format != "TIFF" or image.mode == "F" or not bits:
-        return values, known
-    signed = tags.get(339, (1,))[0] == 2
-    known = (-(2.0 ** (bits - 1)), 2.0 ** (bits - 1) - 1) if signed else (0.0, 2.0**bits - 1)
-    if bits == 32 and not signed:
-        values = values.view(np.uint32)
-    if tags.get(262) == 0:
-        values = values.dtype.type(known[1] + known[0]) - values
-    return values, known
+    if bits and image.mode != "F":
+        signed = tags.get(339, (1,))[0] == 2
+        known = (-(2.0 ** (bits - 1)), 2.0 ** (bits - 1) - 1) if signed else (0.0, 2.0**bits - 1)
+        if bits == 32 and not signed:
+            values = values.view(np.uint32)
+    found = eight_bits(values, choice, known)
+    return EightBits(255 - found.samples, found.narrow) if tags.get(262) == 0 else found
 
 
 # The ranges whose samples lose their lower bits.

@@ -1,8 +1,9 @@
 """What Pillow misreads of TIFF, read as TIFF 6.0 says; and what it does not read, with tifffile if that is installed.
 
-Pillow opens the first page, even if that is marked as a reduced-resolution version of another one, and misreads
-uncompressed samples of 16 bits in separate planes. `full_page` and `repair_planes` mend this. For gray samples that are
-unsigned or have white at 0, see `tfrecords.convert.image.sample_range.gray_samples`.
+Pillow opens the first page, even if that is marked as a reduced-resolution version of another one. It knows no
+big-endian BigTIFF, nor some kinds of gray samples. `as_pillow_reads` rewrites the directory of such files. And it
+misreads uncompressed samples of 16 bits in separate planes, and compressed big-endian ones, which `repair_decoding`
+mends. For the meaning of gray samples, see `tfrecords.convert.image.sample_range.gray_samples`.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import importlib
 import io
 import struct
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -21,10 +23,15 @@ MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 EXTRA = "pip install 'simimg-tf[tiff]'"
 
 _SUBFILE, _OLD_SUBFILE, _WIDTH, _HEIGHT, _BITS, _COMPRESSION = 254, 255, 256, 257, 258, 259
-_SUB_IFDS = 330
+_PHOTOMETRIC, _PLANAR, _SUB_IFDS, _EXTRA_SAMPLES, _SAMPLE_FORMAT = 262, 284, 330, 338, 339
+# What a rewritten directory has not: marks, and the places of other directories, which may be "big".
+_DROPPED = frozenset({_SUBFILE, _OLD_SUBFILE, _SUB_IFDS, 34665, 34853, 40965})
 _REDUCED, _MASK = 1, 4  # bits of the subfile type
 _FORMATS = {1: "B", 3: "H", 4: "I", 13: "I", 16: "Q", 18: "Q"}  # of the types of integers
-_MAX_PAGES, _MAX_VALUES = 1000, 64
+_SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8}
+# Pillow's names of big-endian samples, and of those in the order of the machine, which is libtiff's.
+_NATIVE = {"I;32BS": "I;32NS", "F;32BF": "F;32NF", "I;16BS": "I;16NS"}
+_MAX_PAGES, _MAX_ENTRIES, _MAX_VALUES = 1000, 4096, 64
 # Those that Pillow's libtiff decodes in every build, and the names of the others.
 _DECODED = frozenset({1, 2, 3, 4, 5, 6, 7, 8, 32773, 32946, 34925, 50000})
 _NAMES = {
@@ -40,47 +47,59 @@ _NAMES = {
 }
 
 
-def full_page(data: bytes) -> bytes:
-    """Return a TIFF that begins with the first page of full resolution, else with the largest such sub-image.
+def as_pillow_reads(data: bytes) -> tuple[bytes, dict[int, Any]]:
+    """Return a TIFF that Pillow reads as it is meant, and tags that have to be set again when it is open.
 
-    That is `data` itself unless its first page is marked as reduced or as a mask.
+    It begins with the first page of full resolution, else with the largest such sub-image. It is `data` itself if that
+    is possible.
     """
     try:
-        pages = _pages(data)
-        if not _is_part(pages[0][1]):
-            return data
-        inner = [offset for _, tags in pages for offset in tags.get(_SUB_IFDS, ())][:_MAX_PAGES]
-        sub_images = [(offset, _directory(data, offset)[0]) for offset in inner]
-        whole = [page for page in pages if not _is_part(page[1])][:1]
-        whole = whole or [page for page in sub_images if not _is_part(page[1])]
-        if not whole:
-            return data
-        offset = max(whole, key=lambda page: page[1][_WIDTH][0] * page[1][_HEIGHT][0])[0]
-    except (struct.error, IndexError, KeyError):
-        return data
-    order = _order(data)
-    if data[2:4] in (b"+\0", b"\0+"):
-        return data[:8] + struct.pack(order + "Q", offset) + data[16:]
-    return data[:4] + struct.pack(order + "I", offset) + data[8:]
+        start = _full_page(data)
+        tags = _directory(data, start)[0]
+        changed: dict[int, tuple[int, ...]] = {}
+        negative, bits = tags.get(_PHOTOMETRIC, (0,))[0] == 0, tags.get(_BITS, (1,))
+        format = tags.get(_SAMPLE_FORMAT, (1,))[0]
+        if len(bits) == 1 and bits[0] in (12, 16, 32) and format in (1, 2):
+            if negative:
+                changed[_PHOTOMETRIC] = (1,)
+            if bits[0] == 32 and format == 1 and (negative or _order(data) == ">"):
+                changed[_SAMPLE_FORMAT] = (2,)
+        if not changed and start == _first(data) and not (_is_big(data) and _order(data) == ">"):
+            return data, {}
+        rewritten = _rewritten(data, start, changed)
+    except (struct.error, IndexError, KeyError, OverflowError):
+        return data, {}
+    return rewritten, {tag: tags.get(tag, (1,))[0] if tag != _SAMPLE_FORMAT else (format,) for tag in changed}
 
 
-def repair_planes(image: ImageFile.ImageFile) -> None:
-    """Let libtiff read uncompressed samples of 16 bits in separate planes: Pillow's own reader takes every second
-    byte of them for a sample.
+def repair_decoding(image: ImageFile.ImageFile) -> None:
+    """Set how an opened TIFF is decoded.
+
+    Uncompressed samples of 16 bits in separate planes, and of colors multiplied by alpha, are decoded by libtiff:
+    Pillow takes each byte of the former for a sample, and fails on the latter. Compressed ones are in the byte order
+    in which libtiff gives them.
     """
     tags: Any = getattr(image, "tag_v2", {})
-    if tags.get(284) != 2 or tags.get(_COMPRESSION, 1) != 1 or max(tags.get(_BITS, (1,))) != 16 or not image.tile:
+    if not image.tile:
         return
-    layers = dict.fromkeys(tile[3][0] for tile in image.tile)  # each plane has its letter
-    size = getattr(image, "_tile_size", image.size)
-    image.tile = [ImageFile._Tile("libtiff", (0, 0, *size), 0, ("".join(layers) + ";16N", False, tags.offset))]
-    image.use_load_libtiff = True  # type: ignore[attr-defined]
+    kind, extents, offset, args = image.tile[0]
+    if kind == "libtiff" and args[0] in _NATIVE:
+        image.tile = [ImageFile._Tile(kind, extents, offset, (_NATIVE[args[0]], *args[1:]))]
+    if tags.get(_PLANAR) == 2 and tags.get(_COMPRESSION, 1) == 1:
+        layers = "".join(dict.fromkeys(tile[3][0] for tile in image.tile))  # each plane has its letter
+        deep = max(tags.get(_BITS, (1,))) == 16
+        if not deep and "a" not in layers:
+            return
+        size = getattr(image, "_tile_size", image.size)
+        args = (layers + ";16N" * deep, False, tags.offset)
+        image.tile = [ImageFile._Tile("libtiff", (0, 0, *size), 0, args)]
+        image.use_load_libtiff = True  # type: ignore[attr-defined]
 
 
 def unsupported(data: bytes) -> str:
     """Return why no decoder here reads a TIFF that is valid, or "" if it should have been read."""
     try:
-        tags = _pages(data)[0][1]
+        tags = _directory(data, _full_page(data))[0]
     except (struct.error, IndexError, KeyError):
         return ""
     compression = tags.get(_COMPRESSION, (1,))[0]
@@ -92,14 +111,25 @@ def unsupported(data: bytes) -> str:
     return f"this is a TIFF with {name} inside, which needs tifffile and imagecodecs: {EXTRA}"
 
 
+def unknown_samples(data: bytes, error: Exception) -> str:
+    """Return why Pillow failed on the samples of a TIFF that is valid, or "" if they are not the reason."""
+    try:
+        tags = _directory(data, _full_page(data))[0]
+    except (struct.error, IndexError, KeyError):
+        return ""
+    if "unknown pixel mode" in str(error) or (tags.get(_PLANAR, (1,))[0] == 2 and _EXTRA_SAMPLES in tags):
+        return f"this is a TIFF with samples that Pillow does not know, which needs tifffile: {EXTRA}"
+    return ""
+
+
 def num_pixels(data: bytes) -> int:
-    """Return the number of pixels of the first page."""
-    tags = _pages(data)[0][1]
+    """Return the number of pixels of the page that is read."""
+    tags = _directory(data, _full_page(data))[0]
     return tags[_WIDTH][0] * tags[_HEIGHT][0]
 
 
 def read_with_tifffile(data: bytes, choice: SampleRange) -> tuple[Image.Image, bool] | None:
-    """Return the first page of a TIFF and whether it is narrow, see `EightBits`; None without tifffile.
+    """Return the page of a TIFF that is read, and whether it is narrow, see `EightBits`; None without tifffile.
 
     Raises:
         Exception: of tifffile or one of its codecs, whatever is wrong.
@@ -108,7 +138,7 @@ def read_with_tifffile(data: bytes, choice: SampleRange) -> tuple[Image.Image, b
         tifffile = importlib.import_module("tifffile")
     except ModuleNotFoundError:
         return None
-    with tifffile.TiffFile(io.BytesIO(data)) as file:
+    with tifffile.TiffFile(io.BytesIO(_rewritten(data, _full_page(data), {}))) as file:
         page = file.pages.first
         values = page.asarray()
         tags = {tag.code: tag.value for tag in page.tags if tag.code in (274, 34675)}
@@ -156,37 +186,82 @@ def _order(data: bytes) -> str:
     return "<" if data[:1] == b"I" else ">"
 
 
-def _pages(data: bytes) -> list[tuple[int, dict[int, tuple[int, ...]]]]:
-    """Return offset and tags of the page at the beginning of a TIFF and, if it is only a part, of the others."""
-    big = data[2:4] in (b"+\0", b"\0+")
-    (offset,) = struct.unpack_from(_order(data) + ("Q" if big else "I"), data, 8 if big else 4)
-    pages: list[tuple[int, dict[int, tuple[int, ...]]]] = []
-    seen = set()
-    while offset and offset not in seen and len(pages) < _MAX_PAGES:
+def _is_big(data: bytes) -> bool:
+    return data[2:4] in (b"+\0", b"\0+")
+
+
+def _first(data: bytes) -> int:
+    """Return the offset of the first directory."""
+    return int(struct.unpack_from(_order(data) + ("Q" if _is_big(data) else "I"), data, 8 if _is_big(data) else 4)[0])
+
+
+def _full_page(data: bytes) -> int:
+    """Return the offset of the first page of full resolution, else of the largest such sub-image; of the first page if
+    there is none.
+    """
+    first = offset = _first(data)
+    inner: list[int] = []
+    seen: set[int] = set()
+    while offset and offset not in seen and len(seen) < _MAX_PAGES:
         seen.add(offset)
         tags, following = _directory(data, offset)
-        pages.append((offset, tags))
-        if not _is_part(pages[0][1]):
-            break
+        if not _is_part(tags):
+            return offset
+        inner += tags.get(_SUB_IFDS, ())
         offset = following
-    return pages
+    found = [(offset, _directory(data, offset)[0]) for offset in inner[:_MAX_PAGES]]
+    areas = {offset: tags[_WIDTH][0] * tags[_HEIGHT][0] for offset, tags in found if not _is_part(tags)}
+    return max(areas, key=areas.__getitem__, default=first)
+
+
+def _entries(data: bytes, offset: int) -> Iterator[tuple[int, int, int, int]]:
+    """Yield tag, type, number of values, and where these begin, of each entry of a directory."""
+    order, big = _order(data), _is_big(data)
+    count_format, size, word = (order + "Q", 20, "Q") if big else (order + "H", 12, "I")
+    (number,) = struct.unpack_from(count_format, data, offset)
+    at = offset + struct.calcsize(count_format)
+    for place in range(at, at + size * min(number, _MAX_ENTRIES), size):
+        tag, kind, count = struct.unpack_from(order + "HH" + word, data, place)
+        width = struct.calcsize(word)
+        begin = place + size - width
+        if _SIZES.get(kind, 0) * count > width:
+            (begin,) = struct.unpack_from(order + word, data, begin)
+        yield tag, kind, count, begin
+
+
+def _rewritten(data: bytes, offset: int, changed: Mapping[int, tuple[int, ...]]) -> bytes:
+    """Return a TIFF of one page: that at `offset`, in a new directory at the end of the file, which is not "big"."""
+    order = _order(data)
+    entries: dict[int, tuple[int, int, bytes]] = {}
+    for tag, kind, count, begin in _entries(data, offset):
+        content = data[begin : begin + _SIZES.get(kind, 0) * count]
+        if kind not in _SIZES or len(content) < _SIZES[kind] * count or tag in _DROPPED:
+            continue
+        if kind in (16, 17, 18):
+            kind, content = 4, struct.pack(f"{order}{count}I", *struct.unpack(f"{order}{count}Q", content))
+        entries[tag] = (kind, count, content)
+    for tag, values in changed.items():
+        entries[tag] = (3, len(values), struct.pack(f"{order}{len(values)}H", *values))
+    out = bytearray(data + bytes(len(data) % 2))
+    table = struct.pack(order + "H", len(entries))
+    for tag, (kind, count, content) in sorted(entries.items()):
+        if len(content) > 4:
+            content, start = struct.pack(order + "I", len(out)), content
+            out += start + bytes(len(start) % 2)
+        table += struct.pack(order + "HHI", tag, kind, count) + content.ljust(4, b"\0")
+    out[:8] = (b"II*\0" if order == "<" else b"MM\0*") + struct.pack(order + "I", len(out))
+    return bytes(out + table + bytes(4))
 
 
 def _directory(data: bytes, offset: int) -> tuple[dict[int, tuple[int, ...]], int]:
     """Return the integers in a directory, by tag, and the offset of the next one."""
-    order, big = _order(data), data[2:4] in (b"+\0", b"\0+")
-    count_format, entry, word = (order + "Q", 20, "Q") if big else (order + "H", 12, "I")
+    order, big = _order(data), _is_big(data)
+    tags = {
+        tag: struct.unpack_from(f"{order}{count}{_FORMATS[kind]}", data, begin)
+        for tag, kind, count, begin in _entries(data, offset)
+        if kind in _FORMATS and 0 < count <= _MAX_VALUES
+    }
+    count_format, size, word = (order + "Q", 20, "Q") if big else (order + "H", 12, "I")
     (number,) = struct.unpack_from(count_format, data, offset)
-    at = offset + struct.calcsize(count_format)
-    tags: dict[int, tuple[int, ...]] = {}
-    for place in range(at, at + entry * min(number, 4096), entry):
-        tag, kind, count = struct.unpack_from(order + "HH" + word, data, place)
-        if kind not in _FORMATS or not 0 < count <= _MAX_VALUES:
-            continue
-        values = f"{order}{count}{_FORMATS[kind]}"
-        start = place + entry - struct.calcsize(word)
-        if struct.calcsize(values) > struct.calcsize(word):
-            (start,) = struct.unpack_from(order + word, data, start)
-        tags[tag] = struct.unpack_from(values, data, start)
-    (following,) = struct.unpack_from(order + word, data, at + entry * number)
+    (following,) = struct.unpack_from(order + word, data, offset + struct.calcsize(count_format) + size * number)
     return tags, following
