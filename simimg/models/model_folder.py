@@ -16,8 +16,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from simimg.errors import ModelError, TrainingError, UsageError
-from tfrecords.convert.image.image_formats import MAX_PIXELS
-from tfrecords.convert.image.sample_range import AUTO
 from tfrecords.format.atomic_files import TEMPORARY, atomic_folder, read_json, sync_file, write_json
 
 if TYPE_CHECKING:
@@ -65,8 +63,8 @@ class RunInfo:
     decode: str = "fast"
     truncated: str = "refuse"
     background: str = "#ffffff"
-    range: str = AUTO
-    max_pixels: int = MAX_PIXELS
+    range: str = "auto"
+    max_pixels: int = 178_956_970
 
     @property
     def objective(self) -> Objective:
