@@ -26,7 +26,7 @@ _RAW = frozenset(
     ".3fr .arw .cr2 .cr3 .crw .dcr .dng .erf .fff .iiq .kdc .mef .mos .mrw .nef .nrw .orf .pef .raf .raw .rw2 .rwl .srw"
     " .x3f".split()
 )
-_IMAGES = SUFFIXES | _RAW | {".jxl"}
+_IMAGES = SUFFIXES | _RAW
 _NUMBERED = re.compile(r"(.*)(\(\d+\))")
 
 

@@ -31,6 +31,7 @@ _FORMATS = {1: "B", 3: "H", 4: "I", 13: "I", 16: "Q", 18: "Q"}  # of the types o
 _SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8}
 # Pillow's names of big-endian samples, and of those in the order of the machine, which is libtiff's.
 _NATIVE = {"I;32BS": "I;32NS", "F;32BF": "F;32NF", "I;16BS": "I;16NS"}
+_DAMAGED = (struct.error, IndexError, KeyError, OverflowError)
 _MAX_PAGES, _MAX_ENTRIES, _MAX_VALUES = 1000, 4096, 64
 # Those that Pillow's libtiff decodes in every build, and the names of the others.
 _DECODED = frozenset({1, 2, 3, 4, 5, 6, 7, 8, 32773, 32946, 34925, 50000})
@@ -67,7 +68,7 @@ def as_pillow_reads(data: bytes) -> tuple[bytes, dict[int, Any]]:
         if not changed and start == _first(data) and not (_is_big(data) and _order(data) == ">"):
             return data, {}
         rewritten = _rewritten(data, start, changed)
-    except (struct.error, IndexError, KeyError, OverflowError):
+    except _DAMAGED:
         return data, {}
     return rewritten, {tag: tags.get(tag, (1,))[0] if tag != _SAMPLE_FORMAT else (format,) for tag in changed}
 
@@ -100,7 +101,7 @@ def unsupported(data: bytes) -> str:
     """Return why no decoder here reads a TIFF that is valid, or "" if it should have been read."""
     try:
         tags = _directory(data, _full_page(data))[0]
-    except (struct.error, IndexError, KeyError):
+    except _DAMAGED:
         return ""
     compression = tags.get(_COMPRESSION, (1,))[0]
     if compression in _DECODED:
@@ -115,7 +116,7 @@ def unknown_samples(data: bytes, error: Exception) -> str:
     """Return why Pillow failed on the samples of a TIFF that is valid, or "" if they are not the reason."""
     try:
         tags = _directory(data, _full_page(data))[0]
-    except (struct.error, IndexError, KeyError):
+    except _DAMAGED:
         return ""
     if "unknown pixel mode" in str(error) or (tags.get(_PLANAR, (1,))[0] == 2 and _EXTRA_SAMPLES in tags):
         return f"this is a TIFF with samples that Pillow does not know, which needs tifffile: {EXTRA}"

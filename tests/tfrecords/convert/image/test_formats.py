@@ -558,3 +558,16 @@ def test_a_file_shows_what_was_drawn(name: str) -> None:
         # Colors are converted before the resize, so a tolerance there is one here.
         np.testing.assert_allclose(loaded.pixels.astype(float), small, atol=levels + 6)
         assert np.abs(loaded.pixels - small).mean() <= 2.2
+
+
+@pytest.mark.parametrize("name", ["tiff-thumbnail->big-t254-1", "tiff-planar-16", "clap-irot1.avif", "jpeg2000-linear"])
+@pytest.mark.parametrize("value", [b"\xff" * 8, bytes(8), b"\x7f" + b"\xff" * 7])
+def test_damage_in_a_directory_is_a_refusal_at_most(name: str, value: bytes) -> None:
+    """Wherever it is: what is read of directories and boxes here comes before any decoder."""
+    data = CASES[name][0]()
+    places = sorted({*range(0, 64, 3), *range(max(0, len(data) - 300), len(data), 7), *range(100, 400, 11)})
+    for place in places:
+        try:
+            load_image(data[:place] + value + data[place + 8 :], ImageOptions(image_size=8))
+        except Refusal as refused:
+            assert refused.reason in Reason
