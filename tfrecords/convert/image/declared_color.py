@@ -75,7 +75,7 @@ def profile_of_gamma(gamma: float | None, chromaticities: tuple[float, ...] | No
         gamma: the exponent that made the samples of light, e.g. 0.45455.
         chromaticities: x and y of white, red, green and blue.
     """
-    curve = _srgb
+    curve: Callable[[np.ndarray], np.ndarray] = _srgb
     if gamma is not None and gamma > 0 and abs(gamma - _SRGB_GAMMA) > _GAMMA_TOLERANCE:
         curve = _power(1 / gamma)
     places = _SRGB_PRIMARIES

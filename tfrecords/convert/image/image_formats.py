@@ -127,8 +127,7 @@ def open_image(data: bytes, max_pixels: int = MAX_PIXELS) -> ImageFile.ImageFile
     if kind == "TIFF":
         _check_tiles(image, max_pixels)
         tiff.repair_decoding(image)
-        for tag, value in meant.items():
-            image.tag_v2[tag] = value
+        getattr(image, "tag_v2", {}).update(meant)
     if kind == "JPEG" and num_scans(data) > MAX_SCANS:
         raise Refusal(Reason.CORRUPT, f"the JPEG has more than {MAX_SCANS} scans")
     return image
@@ -241,7 +240,8 @@ def _check_promised_sizes(data: bytes, kind: str, max_pixels: int) -> None:
             (start,) = struct.unpack_from("<I", data, at + 12)
             inner = data[start : start + 24]
             if inner.startswith(b"\x89PNG") and len(inner) == 24:
-                _check_size(*struct.unpack_from(">II", inner, 16), max_pixels)
+                width, height = struct.unpack_from(">II", inner, 16)
+                _check_size(width, height, max_pixels)
             elif len(inner) >= 12:
                 width, height = struct.unpack_from("<ii", inner, 4)
                 _check_size(abs(width), abs(height), max_pixels)

@@ -201,9 +201,10 @@ def _read_tiff(data: bytes, image: ImageFile.ImageFile, sample_range: SampleRang
 
 def _read_gif(data: bytes, image: ImageFile.ImageFile, sample_range: SampleRange) -> ReadImage:
     """The canvas beside the first frame is transparent, as browsers show it; Pillow gives it the first color."""
-    frame = tuple(image.tile[0][1]) if image.tile else (0, 0, *image.size)
+    whole = (0, 0, *image.size)
+    frame = (image.tile[0][1] if image.tile else None) or whole
     read = _read_plain(data, image, sample_range)
-    if frame != (0, 0, *image.size) and "transparency" not in image.info:
+    if tuple(frame) != whole and "transparency" not in image.info:
         alpha = Image.new("L", image.size, 0)
         alpha.paste(255, frame)
         canvas = image.convert("RGB")
@@ -271,7 +272,7 @@ def _reduced(read: ReadImage) -> ReadImage:
         band = image.crop((0, top * by, width, min((top + rows) * by, height)))
         small.paste((band if band.mode == mode else band.convert(mode)).reduce(by), (0, top))
     small.info = {name: value for name, value in image.info.items() if name != "transparency"}
-    small.format = image.format  # type: ignore[misc]
+    small.format = image.format
     return dataclasses.replace(read, image=small, box=(0, 0, width / by, height / by))
 
 

@@ -68,8 +68,8 @@ def eight_bits(values: np.ndarray, choice: SampleRange, known: tuple[float, floa
         return EightBits(np.clip(shifted, 0, 255).astype(np.uint8), narrow)
     if high <= low:  # all samples are equal, and stretching them says nothing
         return EightBits(np.zeros(values.shape, np.uint8), False)
-    wide = np.float64 if values.dtype.itemsize > 2 and values.dtype != np.float16 else np.float32
-    scaled = (values.astype(wide) - low) * (255.0 / (high - low))
+    scaled: np.ndarray = values.astype(np.float64 if values.dtype.itemsize > 2 else np.float32)
+    scaled = (scaled - low) * (255.0 / (high - low))
     return EightBits(np.clip(scaled + 0.5, 0, 255).astype(np.uint8), narrow)
 
 

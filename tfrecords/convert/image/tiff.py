@@ -84,10 +84,12 @@ def repair_decoding(image: ImageFile.ImageFile) -> None:
     if not image.tile:
         return
     kind, extents, offset, args = image.tile[0]
+    if not isinstance(args, tuple):
+        return
     if kind == "libtiff" and args[0] in _NATIVE:
         image.tile = [ImageFile._Tile(kind, extents, offset, (_NATIVE[args[0]], *args[1:]))]
     if tags.get(_PLANAR) == 2 and tags.get(_COMPRESSION, 1) == 1:
-        layers = "".join(dict.fromkeys(tile[3][0] for tile in image.tile))  # each plane has its letter
+        layers = "".join(dict.fromkeys(tile[3][0] for tile in image.tile if tile[3]))  # each plane has its letter
         deep = max(tags.get(_BITS, (1,))) == 16
         if not deep and "a" not in layers:
             return
