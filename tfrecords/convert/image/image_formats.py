@@ -14,7 +14,7 @@ import importlib
 import io
 import struct
 from collections.abc import Iterator
-from typing import Any, Literal
+from typing import Any
 
 from PIL import Image, ImageFile
 
@@ -302,6 +302,8 @@ def _unsupported(data: bytes, error: Exception) -> str:
 
 def _reason_of(error: Exception, data: bytes) -> Reason:
     message = str(error).lower()
+    if data.startswith(tiff.MAGIC) and tiff.ends_early(data):  # tags that are not there make other kinds of samples
+        return Reason.TRUNCATED
     if "unsupported" in message or "unknown pixel mode" in message or "not available" in message:
         return Reason.UNSUPPORTED
     ends_early = isinstance(error, EOFError | struct.error | IndexError) or any(
@@ -330,10 +332,6 @@ def _ends_early(data: bytes) -> bool:
         while at + 4 <= size and data[at] == 0xFF and data[at + 1] != 0xDA:
             at += 2 + max(2, int.from_bytes(data[at + 2 : at + 4]))
         return at + 4 > size
-    if data.startswith((b"II*\0", b"MM\0*")):
-        order: Literal["little", "big"] = "little" if data[0] == 0x49 else "big"
-        at = int.from_bytes(data[4:8], order)
-        return at + 2 + 12 * int.from_bytes(data[at : at + 2], order) > size
     if data[4:8] in (b"ftyp", b"jP  "):
         at = 0
         while at + 8 <= size:

@@ -193,7 +193,7 @@ def _read_tiff(data: bytes, image: ImageFile.ImageFile, sample_range: SampleRang
         return read
     if sample_range in _RELATIVE:
         return _deep_color(image, read.orientation)
-    found = tiff.read_with_tifffile(data, sample_range)
+    found = tiff.read_with_tifffile(data, sample_range, max(MAX_PIXELS, image.width * image.height))
     if found is None:
         raise ValueError(f"unsupported: --range for color of {bits} bits in a TIFF needs tifffile: {tiff.EXTRA}")
     return _whole(found[0], orientation_of(found[0]), found[1])
@@ -282,9 +282,7 @@ def _second_decoder(data: bytes, sample_range: SampleRange, max_pixels: int) -> 
         if (header := plain_jpeg(data)) and header.width * header.height <= max_pixels:  # Pillow cannot open it
             pixels = _decoded_by_simplejpeg(data)
             return None if pixels is None else _whole(pixels, header.orientation)
-        if not data.startswith(tiff.MAGIC) or tiff.num_pixels(data) > max_pixels:
-            return None
-        found = tiff.read_with_tifffile(data, sample_range)
+        found = tiff.read_with_tifffile(data, sample_range, max_pixels) if data.startswith(tiff.MAGIC) else None
         return None if found is None else _whole(found[0], orientation_of(found[0]), found[1])
     except (MemoryError, Refusal):
         raise

@@ -23,6 +23,8 @@ MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 EXTRA = "pip install 'simimg-tf[tiff]'"
 
 _SUBFILE, _OLD_SUBFILE, _WIDTH, _HEIGHT, _BITS, _COMPRESSION = 254, 255, 256, 257, 258, 259
+_SIDES = ((_WIDTH, _HEIGHT), (322, 323))  # of the page, and of its tiles
+_SAMPLES, _MAX_SAMPLES = 277, 8
 _PHOTOMETRIC, _PLANAR, _SUB_IFDS, _EXTRA_SAMPLES, _SAMPLE_FORMAT = 262, 284, 330, 338, 339
 # What a rewritten directory has not: marks, and the places of other directories, which may be "big".
 _DROPPED = frozenset({_SUBFILE, _OLD_SUBFILE, _SUB_IFDS, 34665, 34853, 40965})
@@ -34,7 +36,7 @@ _NATIVE = {"I;32BS": "I;32NS", "F;32BF": "F;32NF", "I;16BS": "I;16NS"}
 _DAMAGED = (struct.error, IndexError, KeyError, OverflowError)
 _MAX_PAGES, _MAX_ENTRIES, _MAX_VALUES = 1000, 4096, 64
 # Those that Pillow's libtiff decodes in every build, and the names of the others.
-_DECODED = frozenset({1, 2, 3, 4, 5, 6, 7, 8, 32773, 32946, 34925, 50000})
+_DECODED = frozenset({1, 2, 3, 4, 5, 6, 7, 8, 32771, 32773, 32809, 32946, 34676, 34677, 34925, 50000})
 _NAMES = {
     33003: "JPEG 2000",
     33005: "JPEG 2000",
@@ -52,7 +54,7 @@ def as_pillow_reads(data: bytes) -> tuple[bytes, dict[int, Any]]:
     """Return a TIFF that Pillow reads as it is meant, and tags that have to be set again when it is open.
 
     It begins with the first page of full resolution, else with the largest such sub-image. It is `data` itself if that
-    is possible.
+    is possible. Raises EOFError if the file ends before that page.
     """
     try:
         start = _full_page(data)
@@ -61,12 +63,14 @@ def as_pillow_reads(data: bytes) -> tuple[bytes, dict[int, Any]]:
         negative, bits = tags.get(_PHOTOMETRIC, (0,))[0] == 0, tags.get(_BITS, (1,))
         format = tags.get(_SAMPLE_FORMAT, (1,))[0]
         if len(bits) == 1 and bits[0] in (12, 16, 32) and format in (1, 2):
-            if negative:
+            if negative and (bits[0], format, _order(data)) != (16, 1, "<"):
                 changed[_PHOTOMETRIC] = (1,)
             if bits[0] == 32 and format == 1 and (negative or _order(data) == ">"):
                 changed[_SAMPLE_FORMAT] = (2,)
         if not changed and start == _first(data) and not (_is_big(data) and _order(data) == ">"):
             return data, {}
+        if _parts_beyond_end(data, start):  # where the new directory will be
+            raise EOFError("the TIFF is truncated")
         rewritten = _rewritten(data, start, changed)
     except _DAMAGED:
         return data, {}
@@ -99,11 +103,32 @@ def repair_decoding(image: ImageFile.ImageFile) -> None:
         image.use_load_libtiff = True  # type: ignore[attr-defined]
 
 
+def ends_early(data: bytes) -> bool:
+    """Return whether a TIFF ends before its directory or its pixels."""
+    try:
+        return _parts_beyond_end(data, _full_page(data))
+    except (*_DAMAGED, EOFError):
+        return True
+
+
+def _parts_beyond_end(data: bytes, start: int) -> bool:
+    """Return whether a strip or a tile of the page at `start` lies beyond the end of the file."""
+    found: dict[int, tuple[int, ...]] = {}
+    for tag, kind, count, begin in _entries(data, start):
+        if tag in (273, 279, 324, 325) and kind in _FORMATS and _SIZES[kind] * count <= len(data):
+            found[tag] = struct.unpack_from(f"{_order(data)}{count}{_FORMATS[kind]}", data, begin)
+    return any(
+        offset + length > len(data)
+        for offsets, lengths in ((273, 279), (324, 325))
+        for offset, length in zip(found.get(offsets, ()), found.get(lengths, ()), strict=False)
+    )
+
+
 def unsupported(data: bytes) -> str:
     """Return why no decoder here reads a TIFF that is valid, or "" if it should have been read."""
     try:
         tags = _directory(data, _full_page(data))[0]
-    except _DAMAGED:
+    except (*_DAMAGED, EOFError):
         return ""
     compression = tags.get(_COMPRESSION, (1,))[0]
     if compression in _DECODED:
@@ -118,21 +143,16 @@ def unknown_samples(data: bytes, error: Exception) -> str:
     """Return why Pillow failed on the samples of a TIFF that is valid, or "" if they are not the reason."""
     try:
         tags = _directory(data, _full_page(data))[0]
-    except _DAMAGED:
+    except (*_DAMAGED, EOFError):
         return ""
     if "unknown pixel mode" in str(error) or (tags.get(_PLANAR, (1,))[0] == 2 and _EXTRA_SAMPLES in tags):
         return f"this is a TIFF with samples that Pillow does not know, which needs tifffile: {EXTRA}"
     return ""
 
 
-def num_pixels(data: bytes) -> int:
-    """Return the number of pixels of the page that is read."""
-    tags = _directory(data, _full_page(data))[0]
-    return tags[_WIDTH][0] * tags[_HEIGHT][0]
-
-
-def read_with_tifffile(data: bytes, choice: SampleRange) -> tuple[Image.Image, bool] | None:
-    """Return the page of a TIFF that is read, and whether it is narrow, see `EightBits`; None without tifffile.
+def read_with_tifffile(data: bytes, choice: SampleRange, max_pixels: int) -> tuple[Image.Image, bool] | None:
+    """Return the page of a TIFF that is read, and whether it is narrow, see `EightBits`; None without tifffile, or
+    if the page or one of its tiles has more than `max_pixels`.
 
     Raises:
         Exception: of tifffile or one of its codecs, whatever is wrong.
@@ -141,10 +161,19 @@ def read_with_tifffile(data: bytes, choice: SampleRange) -> tuple[Image.Image, b
         tifffile = importlib.import_module("tifffile")
     except ModuleNotFoundError:
         return None
-    with tifffile.TiffFile(io.BytesIO(_rewritten(data, _full_page(data), {}))) as file:
+    start = _full_page(data)
+    tags = _directory(data, start)[0]
+    if _parts_beyond_end(data, start):
+        raise EOFError("the TIFF is truncated")  # tifffile would give zeros
+    sizes = [(tags[width][0], tags[height][0]) for width, height in _SIDES if width in tags and height in tags]
+    if tags.get(_SAMPLES, (1,))[0] > _MAX_SAMPLES or any(width * height > max_pixels for width, height in sizes):
+        return None
+    with tifffile.TiffFile(io.BytesIO(_rewritten(data, start, {}))) as file:
         page = file.pages.first
+        if not all(page.databytecounts):  # they are to be filled with a value that a tag gives
+            raise ValueError("the TIFF has parts without content")
         values = page.asarray()
-        tags = {tag.code: tag.value for tag in page.tags if tag.code in (274, 34675)}
+        orientation, profile = page.tags.valueof(274, 1), page.tags.valueof(34675)
         photometric, extra = int(page.photometric), tuple(int(kind) for kind in page.extrasamples)
         if page.samplesperpixel > 1 and int(page.planarconfig) == 2:
             values = np.moveaxis(values, 0, -1)
@@ -174,9 +203,9 @@ def read_with_tifffile(data: bytes, choice: SampleRange) -> tuple[Image.Image, b
             samples = np.concatenate([samples, opacity[..., None]], axis=-1)
             mode += "A"
     image = Image.fromarray(np.ascontiguousarray(samples if samples.shape[-1] > 1 else samples[..., 0]), mode)
-    if isinstance(tags.get(34675), bytes):
-        image.info["icc_profile"] = tags[34675]
-    image.getexif()[274] = int(tags.get(274, 1))
+    if isinstance(profile, bytes):
+        image.info["icc_profile"] = profile
+    image.getexif()[274] = int(orientation)
     return image, narrow
 
 
@@ -201,8 +230,20 @@ def _first(data: bytes) -> int:
 def _full_page(data: bytes) -> int:
     """Return the offset of the first page of full resolution, else of the largest such sub-image; of the first page if
     there is none.
+
+    Raises EOFError if the first page is reduced, and the file ends before the others.
     """
-    first = offset = _first(data)
+    first = _first(data)
+    if not _is_part(_directory(data, first)[0]):
+        return first
+    try:
+        return _other_page(data, first)
+    except _DAMAGED:
+        raise EOFError("the TIFF is truncated: it begins with a reduced image, and the others are not there") from None
+
+
+def _other_page(data: bytes, first: int) -> int:
+    offset = first
     inner: list[int] = []
     seen: set[int] = set()
     while offset and offset not in seen and len(seen) < _MAX_PAGES:

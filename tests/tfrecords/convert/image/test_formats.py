@@ -560,6 +560,20 @@ def test_a_file_shows_what_was_drawn(name: str) -> None:
         assert np.abs(loaded.pixels - small).mean() <= 2.2
 
 
+@pytest.mark.parametrize("name", [name for name in CASES if name.startswith("tiff-")])
+def test_a_tiff_that_ends_early_is_refused(name: str) -> None:
+    """And its thumbnail is not taken for the image."""
+    make, expected, _ = CASES[name]
+    data = make()
+    for share in (0.3, 0.6, 0.9):
+        try:
+            found = np.asarray(decode(data[: int(len(data) * share)]))
+        except Refusal as refused:
+            assert refused.reason is Reason.TRUNCATED
+        else:
+            np.testing.assert_array_equal(found, expected)
+
+
 @pytest.mark.parametrize("name", ["tiff-thumbnail->big-t254-1", "tiff-planar-16", "clap-irot1.avif", "jpeg2000-linear"])
 @pytest.mark.parametrize("value", [b"\xff" * 8, bytes(8), b"\x7f" + b"\xff" * 7])
 def test_damage_in_a_directory_is_a_refusal_at_most(name: str, value: bytes) -> None:
