@@ -98,8 +98,11 @@ class Searcher:
         ('fishes/image_0002.jpg', True, ('mirrored',))
     """
 
-    def __init__(self, index_dir: Folder, *, once: bool = False, edits: Iterable[str] = ()) -> None:
-        """Open an index; `once` is for a search or two, which then take less memory. For `edits`, see `duplicates`.
+    def __init__(
+        self, index_dir: Folder, *, once: bool = False, edits: Iterable[str] = (), max_pixels: int = 0
+    ) -> None:
+        """Open an index; `once` is for a search or two, which then take less memory. For `edits`, see `duplicates`, and
+        for `max_pixels`, `index`.
 
         Raises:
             UsageError: there is no such kind of edit.
@@ -111,7 +114,7 @@ class Searcher:
 
         counted = counted_edits(edits)
         self.index: SearchIndex = dataclasses.replace(SearchIndex.open(Path(index_dir)), once=once)
-        self._finder = Finder(self.index, self.index.load_embedder(), edits=counted)
+        self._finder = Finder(self.index, self.index.load_embedder().with_limit(max_pixels), edits=counted)
 
     def search(self, image: Folder | Image.Image, *, k: int = 5, by: str = "copy") -> list[SearchResult]:
         """Return the `k` most similar images, best first.

@@ -121,6 +121,8 @@ def open_image(data: bytes, max_pixels: int = MAX_PIXELS) -> ImageFile.ImageFile
         # TGA has no magic number, so everything unknown is tried as TGA; "BMW is ..." begins like a BMP.
         if kind == "TGA" or _is_text(data):
             raise _not_an_image(data) from None
+        if kind == "JXL":  # whose plugin advises to build libjxl from source
+            raise OSError("libjxl cannot decode the image") from error
         raise error
     if kind != "JPEG" or image.size[0] * image.size[1] > max_pixels * least_reduction(data, max_pixels) ** 2:
         _check_size(*image.size, max_pixels)
@@ -331,8 +333,8 @@ def _ends_early(data: bytes) -> bool:
         at = 2
         while at + 4 <= size and data[at] == 0xFF and data[at + 1] != 0xDA:
             at += 2 + max(2, int.from_bytes(data[at + 2 : at + 4]))
-        return at + 4 > size
-    if data[4:8] in (b"ftyp", b"jP  "):
+        return data.find(b"\xff\xd9", at) < 0
+    if data[4:8] in (b"ftyp", b"jP  ", b"JXL "):
         at = 0
         while at + 8 <= size:
             length = int.from_bytes(data[at : at + 4])

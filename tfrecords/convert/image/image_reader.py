@@ -25,7 +25,7 @@ from tfrecords.convert.image.heif_boxes import jp2_profile, shown_as
 from tfrecords.convert.image.image_formats import MAX_PIXELS, least_reduction, open_image, reading
 from tfrecords.convert.image.jpeg import ORIENTATION, plain_jpeg
 from tfrecords.convert.image.sample_range import AUTO, FULL, NARROW, SampleRange, eight_bits, gray_samples
-from tfrecords.format.quarantine import Refusal
+from tfrecords.format.quarantine import Reason, Refusal
 
 Box = tuple[float, float, float, float]
 _BAND_PIXELS = 1 << 22  # 16 MB
@@ -161,11 +161,13 @@ def _deep_color(image: Image.Image, orientation: int) -> ReadImage:
 def _read_png(data: bytes, image: ImageFile.ImageFile, sample_range: SampleRange) -> ReadImage:
     deep = data[24] == 16 and not image.mode.startswith("I")
     read = _read_plain(data, image, sample_range)
-    if deep and sample_range in _RELATIVE:
+    if deep and sample_range in _RELATIVE and "transparency" not in image.info:
         read = _deep_color(read.image, read.orientation)
-    elif deep:
-        values = _decoded_by_opencv(data)
-        read = dataclasses.replace(_from_array(values, sample_range, image.info), orientation=read.orientation)
+    elif deep:  # of a transparent color Pillow compares the upper eight bits with all sixteen
+        found = _from_array(_decoded_by_opencv(data), sample_range, image.info)
+        if "transparency" in image.info and found.image.mode == "RGB":
+            found.image.putalpha(image.convert("RGBA").getchannel("A"))
+        read = dataclasses.replace(found, orientation=read.orientation)
     # The precedence of PNG, third edition, 4.3: cICP, iCCP, sRGB, cHRM and gAMA.
     info = read.image.info
     if cicp := _cicp_of_png(data):
@@ -195,7 +197,8 @@ def _read_tiff(data: bytes, image: ImageFile.ImageFile, sample_range: SampleRang
         return _deep_color(image, read.orientation)
     found = tiff.read_with_tifffile(data, sample_range, max(MAX_PIXELS, image.width * image.height))
     if found is None:
-        raise ValueError(f"unsupported: --range for color of {bits} bits in a TIFF needs tifffile: {tiff.EXTRA}")
+        why = f"--range for color of {bits} bits in a TIFF needs tifffile: {tiff.EXTRA}"
+        raise Refusal(Reason.UNSUPPORTED, why)
     return _whole(found[0], orientation_of(found[0]), found[1])
 
 

@@ -26,8 +26,8 @@ _SUBFILE, _OLD_SUBFILE, _WIDTH, _HEIGHT, _BITS, _COMPRESSION = 254, 255, 256, 25
 _SIDES = ((_WIDTH, _HEIGHT), (322, 323))  # of the page, and of its tiles
 _SAMPLES, _MAX_SAMPLES = 277, 8
 _PHOTOMETRIC, _PLANAR, _SUB_IFDS, _EXTRA_SAMPLES, _SAMPLE_FORMAT = 262, 284, 330, 338, 339
-# What a rewritten directory has not: marks, and the places of other directories, which may be "big".
-_DROPPED = frozenset({_SUBFILE, _OLD_SUBFILE, _SUB_IFDS, 34665, 34853, 40965})
+# What a rewritten directory has not: marks, and if it was "big", the places of others (EXIF), which still are.
+_DROPPED, _PLACES = frozenset({_SUBFILE, _OLD_SUBFILE, _SUB_IFDS}), frozenset({34665, 34853, 40965})
 _REDUCED, _MASK = 1, 4  # bits of the subfile type
 _FORMATS = {1: "B", 3: "H", 4: "I", 13: "I", 16: "Q", 18: "Q"}  # of the types of integers
 _SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8}
@@ -276,10 +276,11 @@ def _entries(data: bytes, offset: int) -> Iterator[tuple[int, int, int, int]]:
 def _rewritten(data: bytes, offset: int, changed: Mapping[int, tuple[int, ...]]) -> bytes:
     """Return a TIFF of one page: that at `offset`, in a new directory at the end of the file, which is not "big"."""
     order = _order(data)
+    dropped = _DROPPED | _PLACES if _is_big(data) else _DROPPED
     entries: dict[int, tuple[int, int, bytes]] = {}
     for tag, kind, count, begin in _entries(data, offset):
         content = data[begin : begin + _SIZES.get(kind, 0) * count]
-        if kind not in _SIZES or len(content) < _SIZES[kind] * count or tag in _DROPPED:
+        if kind not in _SIZES or len(content) < _SIZES[kind] * count or tag in dropped:
             continue
         if kind in (16, 17, 18):
             kind, content = 4, struct.pack(f"{order}{count}I", *struct.unpack(f"{order}{count}Q", content))

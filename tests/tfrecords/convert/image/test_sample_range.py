@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import importlib.util
 import io
+import zipfile
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,6 +15,7 @@ from PIL import Image
 from tfrecords.base_errors import UsageError
 from tfrecords.convert.image.decoder import DecodedImage, ImageOptions, load_image
 from tfrecords.convert.image.sample_range import eight_bits, parse_range
+from tfrecords.format.quarantine import Refusal
 
 RAMP = np.linspace(0, 1, 16 * 16).reshape(16, 16)
 
@@ -94,6 +98,24 @@ def test_the_gray_that_is_transparent_stays_so(deep_png: Any) -> None:
     found = loaded(data, "0,4095").pixels
     assert found[0, 0].tolist() == [255, 255, 255]
     assert found[0, 2, 0] < 10
+
+
+@pytest.mark.parametrize("choice", ["auto", "min-max", "0,4095"])
+def test_the_color_that_is_transparent_stays_so(deep_png: Any, choice: str) -> None:
+    pixels = np.stack([RAMP, RAMP, RAMP], axis=-1)
+    pixels = (pixels * 4095).astype(np.uint16)
+    found = loaded(deep_png(pixels, (b"tRNS", pixels[3, 3].astype(">u2").tobytes())), choice).pixels
+    assert found[3, 3].tolist() == [255, 255, 255]
+    assert found[3, 2, 0] < 100
+
+
+@pytest.mark.skipif(importlib.util.find_spec("tifffile") is not None, reason="tifffile is installed")
+def test_color_in_a_tiff_needs_an_extra_for_a_range_of_its_own() -> None:
+    with zipfile.ZipFile(Path(__file__).with_name("formats.zip")) as archive:
+        data = archive.read("rgb16-predictor.tif")
+    loaded(data)
+    with pytest.raises(Refusal, match=r"unsupported: --range for color of 16 bits .* pip install 'simimg-tf\[tiff\]'"):
+        loaded(data, "min-max")
 
 
 def test_min_max_is_of_each_image_and_lo_hi_of_all() -> None:
