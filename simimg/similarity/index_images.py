@@ -26,7 +26,6 @@ from simimg.similarity.fingerprint import (
 )
 from simimg.similarity.fingerprint_store import FingerprintStore
 from simimg.similarity.full_size import FullImage, compared, full_image
-from simimg.similarity.image_table import size_and_time
 from simimg.similarity.match_verification import Verification, geometric_edits, verify_placed
 from simimg.similarity.search_index import SearchIndex
 from simimg.similarity.transparency import verify_composites
@@ -58,21 +57,19 @@ class IndexImages:
         self._background = background
         self._facts = index.images.table
         self._paths, self._sha256 = self._facts["path"], self._facts["sha256"]
-        self._store = FingerprintStore(index.index_dir)
+        self._store = FingerprintStore(None if index.is_temporary else index.index_dir)
         self._checked: dict[int, tuple[Stamp, bool]] = {}  # a file's stamp when it was read, and whether it was edited
         self._square = functools.lru_cache(maxsize=CACHED)(self._square_fingerprint)
         self._full = functools.lru_cache(maxsize=_FULL_CACHED)(self._decoded)
 
     def file(self, row: int) -> Fingerprint | None:
         """Return the fingerprint of a row's file; None if it is not the file that was indexed."""
-        path = self._path(row)
         try:
-            stamp = stamp_of(path.stat())
+            stamp, unchanged = self._stamp(row)
             if self._checked.get(row) == (stamp, True):
                 return None
-            unchanged = stamp[2:] == (self._facts["num_bytes"][row].as_py(), self._facts["modified_ns"][row].as_py())
             return fingerprint_file(
-                path, self._sha256[row].as_py(), self._background, store=self._store, unchanged=unchanged
+                self._path(row), self._sha256[row].as_py(), self._background, store=self._store, unchanged=unchanged
             )
         except OSError:
             return None
@@ -86,22 +83,17 @@ class IndexImages:
 
     def is_edited(self, row: int) -> bool:
         """Whether a row's file is there, but is not the file that was indexed. It is read only if it has changed."""
-        facts = self._facts
         try:
-            status = self._path(row).stat()
-            if size_and_time(status) == (facts["num_bytes"][row].as_py(), facts["modified_ns"][row].as_py()):
-                return False
-            stamp, edited = self._checked.get(row, (None, False))
-            if stamp != (now := stamp_of(status)):
+            stamp, unchanged = self._stamp(row)
+            if not unchanged and self._checked.get(row, (None,))[0] != stamp:
                 try:
                     self.read(row)
-                    edited = False
+                    self._checked[row] = stamp, False
                 except Refusal:
-                    edited = True
-                self._checked[row] = now, edited
+                    self._checked[row] = stamp, True
+            return not unchanged and self._checked[row][1]
         except OSError:
             return False
-        return edited
 
     def square(self, row: int) -> Fingerprint | None:
         """Return the fingerprint of a row's stored pixels; None if there are none."""
@@ -190,6 +182,11 @@ class IndexImages:
             return images.image(manifest_rows[self._paths[row].as_py()])
         except (DataError, KeyError, OSError):
             return None
+
+    def _stamp(self, row: int) -> tuple[Stamp, bool]:
+        """Return the stamp of a row's file, and whether its size and time are those that were indexed."""
+        stamp = stamp_of(self._path(row).stat())
+        return stamp, stamp[2:] == tuple(self._facts[name][row].as_py() for name in ("num_bytes", "modified_ns"))
 
     def _path(self, row: int) -> Path:
         return self.index.file_of(self._paths[row].as_py())

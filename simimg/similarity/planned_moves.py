@@ -73,7 +73,7 @@ def choose_images(
                 reason = f"{keeper.path}, which is to be kept in its place, is gone or was changed"
             elif not has_bytes(path, file.sha256):
                 reason = CHANGED
-            elif decided := why_stays(file, keeper, decisions):
+            elif decided := why_stays(file, group, decisions):
                 reason = decided
             elif same := kept.get(file_identity(path)):
                 reason = f"it is the same file as {same}, which is kept: another name of it, not a copy"

@@ -147,6 +147,7 @@ class SearchIndex:
         vectors: float32 `[num_images, dim]` by projection, memory-mapped.
         cells: by projection, for more than 200,000 images.
         once: whether it is opened for a search or two, and should take little memory.
+        is_temporary: whether its folder will be removed, so that nothing is kept in it and no plan refers to it.
     """
 
     index_dir: Path
@@ -157,6 +158,7 @@ class SearchIndex:
     vectors: Mapping[str, np.ndarray]
     cells: Mapping[str, Cells]
     once: bool = False
+    is_temporary: bool = False
 
     @property
     def pictures(self) -> ImageTable:
