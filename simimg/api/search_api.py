@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Self
 
 from simimg.api.arguments import Counter, Folder
 from simimg.errors import UsageError
+from simimg.signals import exit_on_sigterm
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -281,11 +282,11 @@ def duplicates(
 
 @contextmanager
 def _folder_of(index_dir: Folder | None) -> Iterator[Path]:
-    """Yield the folder of an index, or a temporary one."""
+    """Yield the folder of an index, or a temporary one, of which nothing is left."""
     if index_dir is not None:
         yield Path(index_dir)
         return
-    with tempfile.TemporaryDirectory(prefix="simimg-") as folder:
+    with exit_on_sigterm(), tempfile.TemporaryDirectory(prefix="simimg-") as folder:
         yield Path(folder) / "index"
 
 
