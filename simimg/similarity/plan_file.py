@@ -192,11 +192,13 @@ def load_plan(path: Path) -> Plan:
         if values["format"] != _FORMAT:
             raise ValueError(f"its format is {values['format']}, not {_FORMAT}")
         time = _last_change(path)
-        groups = tuple(_planned_group(path, group, time) for group in values["groups"])
+        groups = tuple(_group_at(number, path, group, time) for number, group in enumerate(values["groups"], 1))
         index_dir = Path(values["index_dir"]) if values.get("index_dir") else None
         return Plan(path, Path(values["image_dir"]), groups, data, _reference_dirs(values), index_dir)
     except (KeyError, TypeError, ValueError) as error:
-        raise DataError(f"{path} is not a plan of `simimg duplicates`: {error}. Make it again.") from None
+        raise DataError(
+            f"{path} is not a plan of `simimg duplicates`: {error}. Correct it, or make it again."
+        ) from None
 
 
 def is_inside(path: str) -> bool:
@@ -240,6 +242,15 @@ def _last_change(path: Path) -> str:
     return min(now, changed).isoformat(timespec="milliseconds")
 
 
+def _group_at(number: int, path: Path, values: dict[str, Any], time: str) -> PlannedGroup:
+    try:
+        return _planned_group(path, values, time)
+    except KeyError as error:
+        raise ValueError(f"group {number}, or a file in it, has no {error}") from None
+    except (TypeError, AttributeError):
+        raise ValueError(f"group {number} is not an object with files to keep and to remove") from None
+
+
 def _planned_group(path: Path, values: dict[str, Any], time: str) -> PlannedGroup:
     keep, remove = _planned_file(values["keep"]), tuple(map(_planned_file, values["remove"]))
     questions = tuple(map(_planned_file, values.get("questions") or ()))
@@ -268,4 +279,4 @@ def _planned_file(values: dict[str, Any]) -> PlannedFile:
         similarity = 0.5
     reason = str(values.get("reason", values.get("why", "")))
     sidecars = tuple(map(_planned_file, values.get("sidecars", [])))
-    return PlannedFile(path, str(values["sha256"]), similarity, reason, sidecars)
+    return PlannedFile(path, str(values["sha256"]).lower(), similarity, reason, sidecars)

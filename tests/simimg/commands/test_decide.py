@@ -269,6 +269,10 @@ def test_an_image_that_was_removed_and_is_back_is_told(
     assert "removed on 20" in said
     assert " as 1-small.png, back as again.png" in said
     assert simimg("decide", "--index_dir=i", "--list")["removed"][0]["images"][0]["now"] == "again.png"
+    assert main(["decide", "--index_dir=i", "--list"]) == 0
+    first, second = capsys.readouterr().out.splitlines()
+    assert first.endswith("  removed: 1-small.png, back as again.png")
+    assert second.endswith("  removed: 2-small.png")
     simimg("decide", "--index_dir=i", "--keep_all", "photos/again.png", "photos/1.png")  # now it may stay
     assert returned(simimg) == []
 
