@@ -129,12 +129,6 @@ def color_image(data: bytes) -> Image.Image | None:
         return None
 
 
-def gray_image(data: bytes) -> Image.Image | None:
-    """Return the image of a file, upright, in gray (mode L); None if it cannot be decoded."""
-    image = color_image(data)
-    return None if image is None else image.convert("L")
-
-
 def bits_per_color(data: bytes) -> int:
     """Return 16 for a PNG or TIFF file that says so, and 8 for any other file."""
     try:

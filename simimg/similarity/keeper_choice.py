@@ -22,6 +22,8 @@ from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
 
+from PIL import Image
+
 from simimg.errors import UsageError
 from simimg.similarity.fingerprint import is_lossless, jpeg_quality
 from simimg.similarity.image_table import IndexedImage
@@ -33,7 +35,6 @@ from simimg.similarity.image_worth import (
     camera_facts,
     color_image,
     earlier_quality,
-    gray_image,
     has_more_detail,
     is_saved_again,
     jpeg_coefficients,
@@ -54,6 +55,7 @@ KEEP_RULES = {
 """Names of rules, and what each one prefers; there is also `folder:NAME`."""
 
 _FOLDER = "folder:"
+_COMPARED = 6  # images of a group whose pixels are compared, each with each
 
 _Reason = Callable[[int, int], str]  # of the image that is kept, and of one that is not
 _Rule = Callable[[list[int]], tuple[list[int], _Reason]]
@@ -123,8 +125,8 @@ class _Group:
         self._quality = functools.cache(lambda row: jpeg_quality(self._data(row)) or 0)
         self._keeps_pixels = functools.cache(lambda row: is_lossless(self._data(row)))
         self._data = functools.lru_cache(maxsize=8)(self._read)
-        self._gray = functools.lru_cache(maxsize=2)(lambda row: gray_image(self._data(row)))
         self._color = functools.lru_cache(maxsize=2)(lambda row: color_image(self._data(row)))
+        self._gray = functools.lru_cache(maxsize=2)(self._find_gray)
         self._earlier = functools.cache(self._find_earlier)
 
     def named(self, name: str) -> Sequence[_Rule]:
@@ -217,6 +219,8 @@ class _Group:
 
     def _most_tones(self, rows: list[int]) -> tuple[list[int], _Reason]:
         firsts = list(dict.fromkeys(map(self._same, rows)))
+        if len(firsts) > _COMPARED:
+            firsts = []
         worse = {
             row: why for row in firsts for other in firsts if row != other and (why := self._worse_pixels(row, other))
         }
@@ -225,15 +229,15 @@ class _Group:
 
     def _worse_pixels(self, row: int, other: int) -> str:
         """Return what was done to an image, if its pixels were made from those of another one, or an empty text."""
-        images = self._color(row), self._color(other)
-        if images[0] is None or images[1] is None:
+        image, source = self._color(row), self._color(other)
+        if image is None or source is None:
             return ""
-        if lost_tones(*images):
+        if lost_tones(image, source):
             return "the other one has fewer colors"
-        if is_sharpened(*images):
+        if is_sharpened(image, source):
             return "the other one is sharpened"
         is_lossless = self._keeps_pixels(row) and self._keeps_pixels(other)
-        return "the other one is noisy" if is_lossless and has_noise(*images) else ""
+        return "the other one is noisy" if is_lossless and has_noise(image, source) else ""
 
     def _lossless(self, rows: list[int]) -> tuple[list[int], _Reason]:
         best = _best(rows, lambda row: self._keeps_pixels(self._same(row)) and not self._earlier(self._same(row)))
@@ -299,6 +303,10 @@ class _Group:
         return any(
             is_saved_again(coefficients, self._table(row), source, is_lossy=is_lossy) for source in sources.values()
         )
+
+    def _find_gray(self, row: int) -> Image.Image | None:
+        image = self._color(row)
+        return None if image is None else image.convert("L")
 
     def _find_earlier(self, row: int) -> int:
         """Return the quality at which an image was a JPEG file before it was saved as what it is; 0 if unknown."""

@@ -74,7 +74,7 @@ def is_sharpened(image: Image.Image, source: Image.Image) -> bool:
 def _num_tones(pixels: np.ndarray) -> tuple[int, int]:
     """Return the numbers of colors and of levels per color; the few colors of a gray image are no palette."""
     some = pixels[:: 1 + pixels[..., 0].size // _COUNTED_PX]
-    levels = max(np.count_nonzero(np.bincount(some[..., color].ravel(), minlength=256)) for color in range(3))
+    levels = max(len(np.unique(some[..., color])) for color in range(3))
     packed = (some.astype(np.uint32) * np.array([1 << 16, 1 << 8, 1], np.uint32)).sum(axis=2, dtype=np.uint32)
     is_gray = (some == some[..., :1]).all()
     return (1 << 24) if is_gray else len(np.unique(packed)), levels

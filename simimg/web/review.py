@@ -357,7 +357,7 @@ def _group_values(members: Sequence[Member], plan: _Planned) -> dict[str, Any]:
     stays = {member.row for member in members if member.stays}
     if plan.version:
         keepers = [group.keeper.row for group in plan.groups if group.keeper.row in rows]
-        remove, planned = plan.removals & set(rows), bool(keepers)
+        remove, planned = set(plan.removals.intersection(rows)), bool(keepers)
         keep = next((row for row in reversed(keepers) if row not in remove), keep)
     return {
         "members": [

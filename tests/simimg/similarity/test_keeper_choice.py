@@ -18,7 +18,7 @@ from simimg.similarity.embeddings import Embedder
 from simimg.similarity.image_table import IndexedImage
 from simimg.similarity.image_worth import (
     camera_facts,
-    gray_image,
+    color_image,
     has_more_detail,
     is_saved_again,
     jpeg_coefficients,
@@ -238,11 +238,11 @@ def test_sixteen_bits_are_kept_before_eight(folder: Path) -> None:
     Image.fromarray(deep).save(buffers[0], "PNG")
     Image.fromarray(deep).save(buffers[1], "TIFF", compression="tiff_adobe_deflate")
     for buffer in buffers:
-        shown = gray_image(buffer.getvalue())
+        shown = color_image(buffer.getvalue())
         assert shown is not None
         files = {"a.bmp": b"", "b": buffer.getvalue()}
         small = io.BytesIO()
-        shown.save(small, "BMP")
+        shown.convert("L").save(small, "BMP")
         assert kept(folder, files | {"a.bmp": small.getvalue()}) == ("b", "16 bits per color")
 
 
@@ -314,7 +314,7 @@ def test_files_that_are_gone_or_damaged_are_worth_nothing_more(folder: Path, sce
     assert not camera_facts(b"").count
     assert not camera_facts(jpeg(scene(0), 90, camera())[:100]).count
     assert jpeg_table(b"GIF89a") is None
-    assert gray_image(b"") is None
+    assert color_image(b"") is None
 
 
 def test_what_is_too_small_or_plain_to_be_measured(scene: Scene) -> None:
