@@ -115,6 +115,8 @@ def query_views(
     Raises:
         Refusal: `data` cannot be decoded.
     """
+    if options.backdrop == "auto":  # which is what happens to a query below, with all of its views
+        options = dataclasses.replace(options, backdrop="color")
     other = dataclasses.replace(options, background=contrasting(options.background))
 
     def square(image: Image.Image, options: ImageOptions = options) -> np.ndarray:
