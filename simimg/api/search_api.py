@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from simimg.similarity.query_search import SearchResult
     from simimg.similarity.search_index import SearchIndex
     from simimg.similarity.split_leaks import Leaks
+    from tfrecords.convert.sources import Selection
 
 
 def index(
@@ -33,6 +34,7 @@ def index(
     precision: str = "auto",
     include: Iterable[str] = (),
     exclude: Iterable[str] = (),
+    max_pixels: int = 0,
     progress: Callable[[int, int], object] = lambda done, total: None,
 ) -> IndexUpdate:
     """Create or update a search index of an image folder or a dataset.
@@ -48,6 +50,7 @@ def index(
         include: patterns of the files of `image_dir` to take, such as `cat/*.jpg`; by default all. See
             `tfrecords.convert.sources.selection`. Files that an index has and that are not taken leave it.
         exclude: patterns of files and folders to leave out.
+        max_pixels: files with more pixels are skipped; 0 for the limit of the model's dataset, or 178,956,970.
         progress: called with the number of images done and the total.
 
     Raises:
@@ -74,7 +77,7 @@ def index(
         raise UsageError("include and exclude are about the files of an image_dir; a dataset is indexed as a whole.")
     if precision == "auto":
         precision = index_precision(Path(index_dir))
-    embedder = load_embedder(model, precision=precision, many=True)
+    embedder = load_embedder(model, precision=precision, many=True).with_limit(max_pixels)
     if dataset_dir is not None:
         return index_dataset(Path(index_dir), Path(dataset_dir), embedder, image_dir=files_in, **calls)
     assert files_in is not None
@@ -106,8 +109,11 @@ class Searcher:
         ('fishes/image_0002.jpg', True, ('mirrored',))
     """
 
-    def __init__(self, index_dir: Folder, *, once: bool = False, edits: Iterable[str] = ()) -> None:
-        """Open an index; `once` is for a search or two, which then take less memory. For `edits`, see `duplicates`.
+    def __init__(
+        self, index_dir: Folder, *, once: bool = False, edits: Iterable[str] = (), max_pixels: int = 0
+    ) -> None:
+        """Open an index; `once` is for a search or two, which then take less memory. For `edits`, see `duplicates`, and
+        for `max_pixels`, `index`.
 
         Raises:
             UsageError: there is no such kind of edit.
@@ -119,7 +125,7 @@ class Searcher:
 
         counted = counted_edits(edits)
         self.index: SearchIndex = dataclasses.replace(SearchIndex.open(Path(index_dir)), once=once)
-        self._finder = Finder(self.index, self.index.load_embedder(), edits=counted)
+        self._finder = Finder(self.index, self.index.load_embedder().with_limit(max_pixels), edits=counted)
 
     def search(self, image: Folder | Image.Image, *, k: int = 5, by: str = "copy") -> list[SearchResult]:
         """Return the `k` most similar images, best first.
@@ -209,6 +215,7 @@ def duplicates(
     fast: bool = False,
     include: Iterable[str] = (),
     exclude: Iterable[str] = (),
+    max_pixels: int = 0,
     refused: Callable[[str, str], object] = lambda path, reason: None,
     noted: Callable[[str], object] = lambda text: None,
     progress: Callable[[str, int, int], object] = lambda stage, done, total: None,
@@ -234,6 +241,7 @@ def duplicates(
             computed, so `index_dir` is not an index that can be searched.
         include: as for `index`.
         exclude: as for `index`.
+        max_pixels: as for `index`.
         refused: called with each file that cannot be decoded, and the reason; the file is skipped.
         noted: called with each note about what was left out on purpose.
         progress: called with the stage (`indexing`, `comparing`), the number of images done and the total.
@@ -253,6 +261,7 @@ def duplicates(
     from simimg.similarity.plan_file import is_reference, reference_dirs_of, write_plan
     from simimg.similarity.plan_memory import keep_decisions_of
     from simimg.similarity.search_index import SearchIndex
+    from tfrecords.convert.sources import Selection
 
     check_threshold(threshold)
     counted = counted_edits(edits)
@@ -267,9 +276,17 @@ def duplicates(
             folder = stack.enter_context(_folder_of(index_dir))
             counter = partial(progress, "indexing")
             update = (
-                _index_hashes(image_dir, folder, counter, taken, left_out)
+                _index_hashes(image_dir, folder, max_pixels, counter, Selection(taken, left_out))
                 if fast
-                else index(image_dir, folder, model=model, progress=counter, include=taken, exclude=left_out)
+                else index(
+                    image_dir,
+                    folder,
+                    model=model,
+                    max_pixels=max_pixels,
+                    progress=counter,
+                    include=taken,
+                    exclude=left_out,
+                )
             )
             opened = dataclasses.replace(update.index, is_temporary=index_dir is None)
             for path, refusal in update.refused:
@@ -313,20 +330,19 @@ def _folder_of(index_dir: Folder | None) -> Iterator[Path]:
 def _index_hashes(
     image_dir: Folder,
     folder: Folder,
+    max_pixels: int,
     progress: Callable[[int, int], object],
-    include: Sequence[str],
-    exclude: Sequence[str],
+    selection: Selection,
 ) -> IndexUpdate:
     from simimg.similarity.embeddings import hashes_alone
     from simimg.similarity.index_update import index_folder
-    from tfrecords.convert.sources import Selection
 
-    counter = Counter(progress)
+    counter, embedder = Counter(progress), hashes_alone().with_limit(max_pixels)
     return index_folder(
         Path(folder),
         Path(image_dir),
-        hashes_alone(),
-        selection=Selection(include, exclude),
+        embedder,
+        selection=selection,
         begin=counter.begin,
         progress=counter.advance,
     )
