@@ -1,8 +1,8 @@
 """Which of two formulations computes an augmentation on a device: TensorFlow's operations, or one compiled by XLA.
 
-Both give the same pixels up to rounding. A processor always uses XLA, whose loops are several times as fast. Which one
-is faster on a GPU is not known beforehand: XLA reads and writes the pixels fewer times, and the operations have kernels
-that were written for GPUs. So a new kind of GPU is measured once, which takes about two seconds, and the result is kept in
+Both give the same pixels up to rounding. A processor always uses XLA, whose loops are several times as fast. Which is
+faster on a GPU is not known beforehand: XLA reads and writes the pixels fewer times, but the operations have kernels
+written for GPUs. So a new kind of GPU is measured once, which takes about two seconds, and the result is kept in
 
     ~/.cache/simimg/gpus.json     {"<name of the GPU>, TensorFlow <version>": {"operations": ms, "xla": ms}}
 
