@@ -18,7 +18,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from simimg.augment import FORMULATIONS, AugmentConfig, augment
+from simimg.augment import FORMULATIONS, AugmentConfig, augment, measure_formulations
 from simimg.bench.augmentation_costs import AUGMENTATIONS, NOTHING
 from simimg.bench.loop_overhead import loop_turn
 from simimg.bench.measurements import Run, take_turns, timed
@@ -117,6 +117,7 @@ def training(
     training with synthetic batches takes.
     """
     strategy = make_strategy(num_devices)
+    measure_formulations()  # as training does, which then uses the faster one
     given = {"preset": preset, "precision": precision, "dataset_dir": Path(dataset_dirs["raw"])}
     given |= {"global_batch_size": batch_size * num_devices, "probe": False, "epochs": 1}
     config = TrainConfig.with_preset(given).resolved(num_devices)

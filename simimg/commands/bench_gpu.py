@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -30,7 +31,8 @@ def measure_gpu_stage(
             "--stage=gpu: TensorFlow uses no GPU here; `simimg doctor` reports why. To try the command on CPU devices, "
             "add --quick."
         )
-    tf.config.set_visible_devices([], "GPU")  # the processes that measure need the memory
+    with contextlib.suppress(RuntimeError):  # TensorFlow has started in this process, and keeps the memory it has
+        tf.config.set_visible_devices([], "GPU")  # the processes that measure need all of it
     count, side = num_images(quick)
     note(f"preparing {count:,} images of {side} px")
     images = pictures()
