@@ -213,7 +213,12 @@ def _groups(sizes: _Sizes, dataset_dirs: dict[str, str], num_devices: int) -> li
         return _Task(f"{name}, {batch_size} x {image_size} px", {**arguments, **timing})
 
     def train(preset: str, precision: str, sources: Sequence[str], count: int, batch_size: int) -> _Task:
-        arguments = {"kind": "training", "preset": preset, "precision": precision, "dataset_dirs": dataset_dirs}
+        arguments: dict[str, Any] = {
+            "kind": "training",
+            "preset": preset,
+            "precision": precision,
+            "dataset_dirs": dataset_dirs,
+        }
         arguments |= {"sources": list(sources), "num_devices": count, "batch_size": batch_size}
         return _Task(f"training {preset}, {precision}, {count} device{'s' * (count > 1)}", {**arguments, **timing})
 

@@ -35,7 +35,7 @@ __all__ = ["MAIN", "SOURCES", "SYNTHETIC", "augmentation_of"]
 MAIN = "preset small"
 SYNTHETIC = "synthetic"
 # By name, the encoding of the records and the options of their reader.
-SOURCES: Mapping[str, tuple[str, dict[str, str]]] = {
+SOURCES: Mapping[str, tuple[str, dict[str, Any]]] = {
     "device": ("raw", {"cache": "device"}),
     "resident": ("raw", {"kind": "resident"}),
     "mapped": ("raw", {"kind": "mapped"}),
@@ -58,7 +58,7 @@ def augmentation_of(name: str) -> AugmentConfig:
         return AugmentConfig.from_options(preset_options("small"))
     if name in AUGMENTATIONS:
         return AUGMENTATIONS[name]
-    return dataclasses.replace(NOTHING, **{name.replace(" ", "_"): 0.3})
+    return AugmentConfig.from_options({**vars(NOTHING), name.replace(" ", "_"): 0.3})
 
 
 def memory_bandwidth(*, num_bytes: int, repeats: int, min_s: float) -> _Runs:

@@ -103,7 +103,7 @@ def _heading(found: GpuSpeeds) -> list[str]:
 
 
 def _augmentations(found: GpuSpeeds) -> list[tuple[str, ...]]:
-    rows = [("", "with", "batch", "px", "ms", "95 % interval", "GB/s", "of memory")]
+    rows: list[tuple[str, ...]] = [("", "with", "batch", "px", "ms", "95 % interval", "GB/s", "of memory")]
     for speed in found.augmentations:
         share = "" if speed.ratio_to_memory is None else f"{100 * speed.ratio_to_memory:.1f} %"
         sizes = (f"{speed.batch_size:,}", f"{speed.image_size}")

@@ -20,20 +20,39 @@ from simimg.child_process import Outcome
 _INSTALL = "pip install 'simimg-tf[gpu]'"
 _REPORT = "Report it with the output of `simimg doctor --train --json`."
 _SHOWN = 300
-# TensorFlow writes these whenever it is imported, and they mean nothing.
-_HARMLESS = re.compile(r"Unable to register|when one has already been registered|rebuild TensorFlow|oneDNN custom")
+# Information and warnings, such as the version of cuDNN, and what TensorFlow writes whenever it is imported.
+_HARMLESS = re.compile(r"^[IW]\d{4} |^\d{4}-\d\d-\d\d [\d:.]+: [IW] |Unable to register|rebuild TensorFlow")
+
+
+# The lines around the error itself in a message of a compiled function.
+_AROUND = re.compile(
+    r"Graph execution error:$|root error\(s\) found|^Detected at node|^<stack traces|^File |^\[\[|^\^+$"
+)
+_LOG_PREFIX = re.compile(r"^(\d{4}-\d\d-\d\d [\d:.]+ |[FEWI]\d{4} [\d:. ]+)")
 
 
 @dataclasses.dataclass(frozen=True)
 class Failure:
-    """Why a step fails, a clause; what to do, sentences; and whether the communication between devices fails."""
+    """Why a step fails and what to do. Two are equal if they have the same cause, whatever their errors are.
+
+    Attributes:
+        cause: a clause, in which `{error}` stands for the error.
+        next_step: sentences.
+        is_between_devices: whether the communication between devices fails.
+        error: the line of the message that says so.
+    """
 
     cause: str
     next_step: str
     is_between_devices: bool = False
+    error: str = dataclasses.field(default="", compare=False)
+
+    def __str__(self) -> str:
+        """Return the cause with the error."""
+        return self.cause.replace("{error}", self.error)
 
 
-# The first pattern that is found in an error names its cause. `{error}` is the line in which it was found.
+# The first pattern that is found in an error names its cause.
 _CAUSES = (
     (
         r"/dev/shm|shared memory segment|no space left on device.*nccl|nccl.*no space left",
@@ -115,7 +134,7 @@ def cause_of(outcome: Outcome, *, several: bool) -> Failure:
         return _hung(several)
     for pattern, failure in _CAUSES:
         if found := next((line for line in lines if re.search(pattern, line, re.IGNORECASE)), None):
-            return dataclasses.replace(failure, cause=failure.cause.format(error=_short(found)))
+            return dataclasses.replace(failure, error=_short(found))
     if outcome.how == "crashed" and "SIGKILL" in outcome.error:
         return Failure(
             f"{outcome.error}, as Linux does if no memory is left",
@@ -127,7 +146,15 @@ def cause_of(outcome: Outcome, *, several: bool) -> Failure:
             "TensorFlow's wheels need a processor with AVX.",
         )
     fatal = next((line for line in lines if re.search(r"^F\d* |Check failed|terminate called", line)), None)
-    return Failure(_short(": ".join(dict.fromkeys([lines[0], *([fatal] if fatal else [])]))), _REPORT)
+    telling = [_LOG_PREFIX.sub("", line) for line in (*lines[:1], fatal or _telling(lines)) if line]
+    return Failure(_short(": ".join(line.rstrip(":") for line in dict.fromkeys(telling))), _REPORT)
+
+
+def _telling(lines: list[str]) -> str:
+    """Return the line that says what happened, if the first one only says that something did."""
+    if not lines or not _AROUND.search(lines[0]):
+        return ""
+    return next((line for line in lines if not _AROUND.search(line)), "")
 
 
 def _hung(several: bool) -> Failure:
@@ -145,4 +172,5 @@ def _hung(several: bool) -> Failure:
 
 
 def _short(line: str) -> str:
+    line = _LOG_PREFIX.sub("", line)
     return line.rstrip(".") if len(line) <= _SHOWN else f"{line[:_SHOWN]}…"

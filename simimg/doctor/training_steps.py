@@ -134,7 +134,7 @@ def _dataset(folder: Path, num_devices: int) -> Path:
             pixels = rng.integers(100 * label, 100 * label + 156, (_IMAGE_SIZE, _IMAGE_SIZE, 3), np.uint8)
             Image.fromarray(pixels).save(folder / "images" / name / f"{number}.png")
     config = ConvertConfig(
-        image_dir=folder / "images",
+        image_dir=str(folder / "images"),
         data_dir=folder,
         name="noise",
         image_size=_IMAGE_SIZE,
@@ -172,7 +172,7 @@ def _result(
         failure = None
         if outcome.how not in ("returned", "not run"):
             failure = cause_of(outcome, several=number > 1)
-            failures[failure].append(named)
+            failures[failure].append(named)  # of several errors with one cause, the first one is shown
         rows.append((named, shown))
         found.append(
             {
@@ -182,7 +182,7 @@ def _result(
                 "outcome": outcome.how,
                 "seconds": round(outcome.seconds, 2),
                 "error": outcome.error if failure else None,
-                "cause": failure.cause if failure else None,
+                "cause": str(failure) if failure else None,
                 "next_step": failure.next_step if failure else None,
             }
         )
@@ -206,7 +206,7 @@ def _result(
 def _problem(failure: Failure, names: list[str], works: set[str]) -> str:
     others = f" and {len(names) - 3} more" if len(names) > 4 else ""
     shown = "; ".join(names if len(names) <= 4 else names[:3])
-    text = f"a training step fails with {shown}{others}: {failure.cause}. {failure.next_step}"
+    text = f"a training step fails with {shown}{others}: {failure}. {failure.next_step}"
     others_work = [name for name in ("--cross_device_ops=hierarchical", "--cross_device_ops=cpu") if name in works]
     if failure.is_between_devices and others_work:
         text += f" Here {others_work[0]} works."
