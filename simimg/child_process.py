@@ -6,9 +6,10 @@ measurement on one core must not be one of this process, and an error in a GPU's
 `run_module` runs a module once. `run_tasks` runs a list of tasks in one process. If a task ends or blocks the process,
 the tasks after it run in a new one. The module calls `serve_tasks`, and this is the protocol:
 
-    in  [task, task, ...]        JSON on standard input, until the end of the file
+    in  [task, task, ...]        one line of JSON on standard input
     out {"value": ...}           for each task in its order, one line: what the function returned
     out {"error": "..."}         or the error that it raised
+    in  end of the file          the process ends at once: whoever started it has ended, or has all answers
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -105,7 +107,9 @@ def serve_tasks(function: Callable[[dict[str, Any]], Any]) -> None:
     """
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
-    for task in json.load(sys.stdin):
+    tasks = json.loads(sys.stdin.readline())
+    threading.Thread(target=_end_with_stdin, daemon=True).start()
+    for task in tasks:
         try:
             answer = {"value": function(task)}
         except Exception as error:  # whatever it is, the next task can run
@@ -113,6 +117,13 @@ def serve_tasks(function: Callable[[dict[str, Any]], Any]) -> None:
             answer = {"error": f"{type(error).__name__}: {error}"}
         answers.write(json.dumps(answer) + "\n")
         answers.flush()
+
+
+def _end_with_stdin() -> None:
+    """End this process when standard input ends, whatever its main thread does."""
+    while os.read(0, 4096):
+        pass
+    os._exit(1)
 
 
 def _in_one_process(
@@ -132,8 +143,9 @@ def _in_one_process(
         assert process.stdin is not None
         assert process.stdout is not None
         try:
-            with contextlib.suppress(BrokenPipeError), process.stdin:
-                process.stdin.write(json.dumps(list(tasks)).encode())
+            with contextlib.suppress(BrokenPipeError):
+                process.stdin.write(json.dumps(list(tasks)).encode() + b"\n")
+                process.stdin.flush()
             lines = _Lines(process.stdout)
             for _ in tasks:
                 start = time.monotonic()
@@ -159,6 +171,8 @@ def _in_one_process(
                 os.killpg(process.pid, signal.SIGKILL)
             process.wait()
             process.stdout.close()
+            with contextlib.suppress(BrokenPipeError):
+                process.stdin.close()
 
 
 def _command(

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import psutil
 import pytest
 
+from simimg import child_process
 from simimg.child_process import Outcome, run_tasks
 
 MODULE = """
@@ -31,6 +36,7 @@ def do(task):
 serve_tasks(do)
 """
 
+ROOT = Path(__file__).parents[2]
 Run = Callable[..., list[Outcome]]
 
 
@@ -65,16 +71,42 @@ def test_one_failure_does_not_end_the_others(run: Run) -> None:
 
 
 def test_what_hangs_is_ended(run: Run) -> None:
-    hung, after = run([{"number": 1, "sleep": 60}, {"number": 2}], task_s=1.5)
-    assert (hung.how, hung.error) == ("hung", "no answer for 2 s")
+    hung, after = run([{"number": 1, "sleep": 60}, {"number": 2}], task_s=4.0)
+    assert (hung.how, hung.error) == ("hung", "no answer for 4 s")
     assert (after.how, after.value["twice"]) == ("returned", 4)
 
 
-def test_no_time_is_left(run: Run) -> None:
-    found = run([{"number": 1}, {"number": 2, "sleep": 60}, {"number": 3}], seconds=2.0)
+def test_no_time_is_left(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The time is up after the first task."""
+    passed = [0.0]
+    monkeypatch.setattr(
+        child_process, "time", SimpleNamespace(monotonic=lambda: time.monotonic() + passed[0], sleep=time.sleep)
+    )
+    tasks = [{"number": 1}, {"number": 2, "sleep": 60}, {"number": 3}]
+    found = run(tasks, progress=lambda: passed.append(passed.pop() + 1000.0))
     assert [outcome.how for outcome in found] == ["returned", "not run", "not run"]
     assert [outcome.error for outcome in found[1:]] == ["its time was up", "no time was left"]
     assert [outcome.how for outcome in run([{"number": 1}], seconds=0.0)] == ["not run"]
+
+
+def test_the_process_ends_with_the_one_that_started_it(run: Run, tmp_path: Path) -> None:
+    """However that one ends: a task that hangs does not stay behind."""
+    code = f"""
+import sys, time
+sys.path.insert(0, {str(tmp_path)!r})
+from simimg.child_process import run_tasks
+run_tasks("module_of_tasks", [{{"number": 1}}, {{"number": 2, "sleep": 600}}], until=time.monotonic() + 600,
+          progress=lambda: print("one is done", flush=True))
+"""
+    parent = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, cwd=ROOT)
+    assert parent.stdout is not None
+    assert parent.stdout.readline() == b"one is done\n"
+    (child,) = psutil.Process(parent.pid).children()
+    parent.kill()
+    parent.wait()
+    parent.stdout.close()
+    psutil.wait_procs([child], timeout=30)
+    assert not child.is_running()
 
 
 def test_a_module_that_cannot_start(run: Run, tmp_path: Path) -> None:
