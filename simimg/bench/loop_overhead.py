@@ -29,6 +29,7 @@ from simimg.training.builders import build_state
 from simimg.training.checkpoints import Progress, State
 from simimg.training.metrics import example_losses
 from simimg.training.train_config import TrainConfig
+from simimg.training.strategy import make_strategy
 from simimg.training.train_step import StepRunner, training_step
 
 __all__ = ["LoopCost", "LoopCosts", "measure_loop"]
@@ -116,11 +117,7 @@ def measure_loop(
     runs = {BARE: _bare(config, reader), LOOP: _loop(config, reader, tf.distribute.OneDeviceStrategy(f"{kind}:0"))}
     for count in _DEVICES:
         if count <= there and batch_size % count == 0:
-            names = [f"{kind}:{index}" for index in range(count)]
-            between = None if gpus else tf.distribute.ReductionToOneDevice("CPU:0")
-            runs[f"loop, x {count}"] = _loop(
-                config, reader, tf.distribute.MirroredStrategy(names, cross_device_ops=between)
-            )
+            runs[f"loop, x {count}"] = _loop(config, reader, make_strategy(count))
     runs["fit"] = _fit(config, reader, 1)
     runs[f"fit, {_FIT_STEPS_PER_CALL} steps per call"] = _fit(config, reader, _FIT_STEPS_PER_CALL)
     rounds, failures = take_turns(runs, repeats=repeats, progress=watch(len(runs) * (repeats + 1)))

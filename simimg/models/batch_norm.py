@@ -7,6 +7,8 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from simimg.errors import UsageError
+
 
 @keras.saving.register_keras_serializable(package="simimg")
 class SynchronizedBatchNormalization(keras.layers.BatchNormalization):
@@ -25,13 +27,19 @@ class SynchronizedBatchNormalization(keras.layers.BatchNormalization):
     all weights are summed together later. All of it is float32, under mixed precision, too.
 
     Input and output: [batch, ..., channels]. The arguments, weights and names are those of
-    `keras.layers.BatchNormalization`; masks and renormalization are not supported.
+    `keras.layers.BatchNormalization`. Masks are ignored in training.
+
+    Raises:
+        UsageError: the channels are not the last axis, or renormalization is asked for.
     """
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**{**kwargs, "synchronized": True})
         if self.axis == 1 or self.renorm:
-            raise ValueError(f"channels should be the last axis, without renorm. Received: {self.axis=}, {self.renorm=}")
+            raise UsageError(
+                "the channels should be the last axis, and renorm is not supported. "
+                f"Received: axis={self.axis}, renorm={self.renorm}"
+            )
 
     def call(self, inputs: Any, training: bool | None = None, mask: Any = None) -> Any:
         """Normalizes by the statistics of the batch if `training`, otherwise by the moving ones."""
