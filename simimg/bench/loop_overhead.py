@@ -28,8 +28,8 @@ from simimg.input import Batch, Order, Reader, open_reader, train_batches
 from simimg.training.builders import build_state
 from simimg.training.checkpoints import Progress, State
 from simimg.training.metrics import example_losses
-from simimg.training.train_config import TrainConfig
 from simimg.training.strategy import make_strategy
+from simimg.training.train_config import TrainConfig
 from simimg.training.train_step import StepRunner, training_step
 
 __all__ = ["LoopCost", "LoopCosts", "measure_loop"]

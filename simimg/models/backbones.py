@@ -176,9 +176,7 @@ def _conv_norm(x: Any, width: int, kernel_size: int, name: str, *, strides: int 
 
 
 def _norm(x: Any, name: str, *, gamma: str = "ones") -> Any:
-    return SynchronizedBatchNormalization(
-        momentum=0.9, epsilon=1e-5, gamma_initializer=gamma, name=f"{name}_norm"
-    )(x)
+    return SynchronizedBatchNormalization(momentum=0.9, epsilon=1e-5, gamma_initializer=gamma, name=f"{name}_norm")(x)
 
 
 def _lite_scaled(pixels: Any) -> Any:

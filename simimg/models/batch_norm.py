@@ -20,8 +20,8 @@ class SynchronizedBatchNormalization(keras.layers.BatchNormalization):
     n of values is not exchanged, because all replicas have batches of the same shape, and the gradient is written out
     (Ioffe and Szegedy, ICML 2015, algorithm 1 and section 3), with sums over the batch and its width and height:
 
-        mean = sum(x) / n        variance = sum(x ** 2) / n - mean ** 2        x' = (x - mean) / sqrt(variance + epsilon)
-        y = gamma * x' + beta    dx = gamma / sqrt(variance + epsilon) * (dy - sum(dy) / n - x' * sum(dy * x') / n)
+        mean = sum(x) / n,  variance = sum(x ** 2) / n - mean ** 2,  x' = (x - mean) / sqrt(variance + epsilon)
+        y = gamma * x' + beta,  dx = gamma / sqrt(variance + epsilon) * (dy - sum(dy) / n - x' * sum(dy * x') / n)
 
     The sums in dx are those of all replicas. Those for gamma and beta are the replica's own, because the gradients of
     all weights are summed together later. All of it is float32, under mixed precision, too.

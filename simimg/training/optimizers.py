@@ -23,7 +23,9 @@ class _OnEachReplica:
     def _apply_weight_decay(self: Any, variables: Any) -> None:
         """Does nothing, because `_backend_update_step` does it with the same learning rate."""
 
-    def _backend_update_step(self: Any, grads: Sequence[tf.Tensor], trainable_variables: Any, learning_rate: Any) -> None:
+    def _backend_update_step(
+        self: Any, grads: Sequence[tf.Tensor], trainable_variables: Any, learning_rate: Any
+    ) -> None:
         rate = tf.convert_to_tensor(learning_rate)
         variables = [getattr(variable, "value", variable) for variable in trainable_variables]
         if self.weight_decay:

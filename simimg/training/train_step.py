@@ -90,8 +90,8 @@ def training_step(
 class TrainingStep:
     """A step, called with (distributed element, epoch, step), and what to call after the last of several steps.
 
-    `run` is for use in a `tf.function`. `finish` writes the average of the weights into its model, which has the average
-    of before until then.
+    `run` is for use in a `tf.function`. `finish` writes the average of the weights into its model, which keeps the
+    previous average until then.
     """
 
     run: Callable[[Any, tf.Tensor, tf.Tensor], tf.Tensor]

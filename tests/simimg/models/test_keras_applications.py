@@ -78,14 +78,18 @@ def test_a_network_from_random_weights_has_the_layers_that_replicas_need() -> No
     streams = [layer.stream for layer in network.layers if isinstance(layer, ExampleDropout)]
     assert sorted(streams) == list(range(2, 11))  # 1 is that of the softmax
     for layer in network.layers:
-        for mine, theirs in zip(layer.weights, base.get_layer(layer.name).weights if layer.weights else (), strict=True):
+        for mine, theirs in zip(
+            layer.weights, base.get_layer(layer.name).weights if layer.weights else (), strict=True
+        ):
             assert isinstance(layer, ExampleDropout) or np.array_equal(mine.numpy(), theirs.numpy()), mine.path
 
 
 def test_two_replicas_train_as_one(pixels: np.ndarray) -> None:
     """Statistics of the batch, dropout of whole examples, and layers in an inner network."""
     source = keras.Input((32, 32, 3))
-    stem = keras.Sequential([keras.layers.Conv2D(4, 8, strides=8), keras.layers.BatchNormalization(scale=False)], name="stem")
+    stem = keras.Sequential(
+        [keras.layers.Conv2D(4, 8, strides=8), keras.layers.BatchNormalization(scale=False)], name="stem"
+    )
     x = keras.layers.Dropout(0.5, noise_shape=(None, 1, 1, 1), name="drop")(stem(source))
     base = keras.Model(source, keras.layers.GlobalAveragePooling2D()(x), name="base")
     batch = np.concatenate([pixels, 255 - pixels, pixels[:, ::-1], pixels / 2])

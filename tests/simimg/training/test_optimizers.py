@@ -24,14 +24,18 @@ def test_updates_are_those_of_keras(name: str, weight_decay: float) -> None:
     config = TrainConfig(dataset_dir=Path(), optimizer=name, learning_rate=0.1, weight_decay=weight_decay)
     theirs = THEIRS[name](WarmUpCosine(0.1, 40), weight_decay=weight_decay)
     theirs.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
-    found = []
-    for optimizer in (build_optimizer(config, 40), theirs):
-        rng = np.random.default_rng(0)
-        weights = [keras.Variable(rng.normal(size=shape), name=name) for name, shape in (("kernel", (3, 2)), ("bias", (2,)))]
-        optimizer.build(weights)
-        step = tf.function(lambda *gradients, o=optimizer, w=weights: o.apply(list(gradients), w))
-        for _ in range(20):
-            step(*(tf.constant(rng.normal(size=weight.shape), tf.float32) for weight in weights))
-        found.append([variable.numpy() for variable in (*weights, *optimizer.variables)])
-    for mine, expected in zip(*found, strict=True):
-        np.testing.assert_allclose(mine, expected, rtol=1e-5, atol=1e-6)
+    expected = after_20_updates(theirs)
+    for mine, value in zip(after_20_updates(build_optimizer(config, 40)), expected, strict=True):
+        np.testing.assert_allclose(mine, value, rtol=1e-5, atol=1e-6)
+
+
+def after_20_updates(optimizer: keras.optimizers.Optimizer) -> list[np.ndarray]:
+    """The two weights, and the optimizer's own variables."""
+    rng = np.random.default_rng(0)
+    shapes = {"kernel": (3, 2), "bias": (2,)}
+    weights = [keras.Variable(rng.normal(size=shape), name=name) for name, shape in shapes.items()]
+    optimizer.build(weights)
+    step = tf.function(lambda gradients: optimizer.apply(gradients, weights))
+    for _ in range(20):
+        step([tf.constant(rng.normal(size=shape), tf.float32) for shape in shapes.values()])
+    return [variable.numpy() for variable in (*weights, *optimizer.variables)]

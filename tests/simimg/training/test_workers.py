@@ -171,7 +171,10 @@ def test_two_workers_with_two_devices_each(tiny: dict[str, Path], tmp_path: Path
     assert [process.returncode for process in processes] == [0] * 3, "".join(errors[-3000:] for _, errors in outputs)
     assert outputs[1][0] == outputs[2][0]  # both workers print the same figures
     for name in BOTH:
-        states = [np.load(max((tmp_path / run / name / "checkpoints").iterdir()) / "state.npz") for run in ("alone", "together")]
+        states = [
+            np.load(max((tmp_path / run / name / "checkpoints").iterdir()) / "state.npz")
+            for run in ("alone", "together")
+        ]
         assert states[0].files == states[1].files
         for key in states[0].files:
             np.testing.assert_allclose(states[0][key], states[1][key], rtol=0, atol=1e-5, err_msg=f"{name} {key}")
