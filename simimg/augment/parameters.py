@@ -139,7 +139,7 @@ def draw(config: AugmentConfig, seed: int, epoch: tf.Tensor, id: tf.Tensor, view
     gray = tf.clip_by_value(3 * numbers[:, 35] - 1, 0.0, 1.0) * 255  # one third black, one third white
     parameters = Parameters(
         angle=(2 * numbers[:, 0] - 1) * limit + quarters * (math.pi / 2),
-        flip=(tf.gather(numbers, [1, 9], axis=1) < 0.5) & flips,
+        flip=(tf.stack([numbers[:, 1], numbers[:, 9]], axis=1) < 0.5) & flips,
         crop=tf.where(pasted[:, None], _frames(numbers[:, 18:21]), _crops(config, numbers[:, 2:6])),
         color=tf.concat([color[:, :2], saturation], axis=1),
         sigma=numbers[:, 11] * config.blur,
