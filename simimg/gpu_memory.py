@@ -23,4 +23,3 @@ def grow_gpu_memory() -> list[Any]:
         with suppress(RuntimeError):
             tf.config.experimental.set_memory_growth(gpu, True)
     return gpus
-

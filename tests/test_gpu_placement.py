@@ -354,7 +354,9 @@ def test_the_next_batches_are_on_the_devices(dataset: Path, monkeypatch: pytest.
     setup = run_setup.open_run_setup(TrainConfig.with_preset({**TINY, **given, "num_devices": num_devices}))
     images = next(iter(train_step.distribute(setup.strategy, setup.reader, setup.order))).image
     parts = setup.strategy.experimental_local_results(images)
-    assert [(part.device[-5:], part.dtype) for part in parts] == [("CPU:1", tf.uint8), ("CPU:2", tf.uint8)][:num_devices]
+    assert [(part.device[-5:], part.dtype) for part in parts] == [("CPU:1", tf.uint8), ("CPU:2", tf.uint8)][
+        :num_devices
+    ]
     for _ in range(100):
         if len(read) >= 3 * num_devices:  # the first batch, and two that are ready
             return

@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from simimg.input import Reader, eval_batches, reading
 
-BATCH_SIZE = 64  # per device
+_BATCH_SIZE = 64  # per device
 _Z_95 = 1.959963984540054  # 97.5 % quantile of the normal distribution
 
 
@@ -49,7 +49,7 @@ def predict(
     of examples since its last call.
     """
     parts = []
-    for batch in reading(reader.split, eval_batches(reader, num_devices * min(BATCH_SIZE, reader.split.num_examples))):
+    for batch in reading(reader.split, eval_batches(reader, num_devices * min(_BATCH_SIZE, reader.split.num_examples))):
         real = batch.id.numpy() >= 0
         parts.append((forward(batch.image).numpy()[real], batch.label.numpy()[real], batch.id.numpy()[real]))
         progress(int(real.sum()))

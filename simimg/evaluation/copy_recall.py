@@ -11,9 +11,10 @@ import tensorflow as tf
 
 from simimg.augment import AugmentConfig, augment
 from simimg.determinism import exact_matmul
-from simimg.evaluation.classification import BATCH_SIZE, wilson_interval
+from simimg.evaluation.classification import wilson_interval
 from simimg.input import PADDING_ID, Reader, eval_batches, reading
 
+_BATCH_SIZE = 64  # per device
 _MOST_EXAMPLES = 20_000  # with each other: 400 million similarities
 _ROWS_PER_BLOCK = 1024
 _VIEW = 2  # training uses the views 0 and 1, so these copies were not trained on
@@ -60,12 +61,12 @@ def search_copies(
 ) -> CopySearch:
     """Measures how well copies of a split's images find their originals, for the first 20,000 images.
 
-    `forward` computes unit vectors from pixels, and divides a batch among `num_devices`, see `predict`. The augmentation makes the same copies
-    each time from the same seed, so that epochs can be compared. `temperature` is that of the loss. `progress` is
-    called with the number of examples since its last call.
+    `forward` computes unit vectors from pixels, and divides a batch among `num_devices`, see `predict`. The
+    augmentation makes the same copies each time from the same seed, so that epochs can be compared. `temperature` is
+    that of the loss. `progress` is called with the number of examples since its last call.
     """
     originals, copies, ids = [], [], []
-    num_examples, size = 0, min(BATCH_SIZE, reader.split.num_examples)
+    num_examples, size = 0, min(_BATCH_SIZE, reader.split.num_examples)
     most = -(-_MOST_EXAMPLES // size) * size  # full batches, for any number of devices
     for batch in reading(reader.split, eval_batches(reader, num_devices * size)):
         there = batch.id.numpy() != PADDING_ID

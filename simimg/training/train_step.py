@@ -175,8 +175,7 @@ class StepRunner:
     ) -> None:
         """`step` is the result of `training_step`; `others` names the sums that it returns after the first three.
 
-        Without `timed`, waiting for batches is not measured, because deterministic operations must not read TensorFlow's
-        clock.
+        Without `timed`, waiting for batches is not measured, because deterministic operations must not read the clock.
         """
         self.images_per_s = 0.0  # over the last calls
         self.input_share: float | None = None  # share of that time spent waiting for a batch; None: not measured yet

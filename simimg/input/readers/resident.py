@@ -68,8 +68,8 @@ class DeviceReader(ResidentReader):
 
     def gather(self, places: tf.Tensor) -> Batch:
         """Returns the examples at `places`, gathered on the device of the replica that calls this."""
-        # From the variables themselves, which `tf.gather` does not do if each replica has its own: TensorFlow 2.21 has no
-        # kernel for GPUs that gathers from a tensor of uint8, and would copy the whole split to the host in each step.
+        # From the variables themselves, which `tf.gather` does not do if each replica has its own. TensorFlow 2.21 has
+        # no kernel for GPUs that gathers from a tensor of uint8, and would copy the split to the host in each step.
         image, label, id = (
             tf.raw_ops.ResourceGather(resource=part.handle, indices=places, dtype=part.dtype) for part in self._parts
         )
