@@ -1,4 +1,4 @@
-"""What a GPU would run: TensorFlow's wheel registers its kernels for GPUs on any machine, so graphs can be checked here.
+"""What a GPU would run: TensorFlow's wheel registers its kernels for GPUs on any machine, so graphs can be checked.
 
 Of three logical devices, the first is the host, and the other two are the devices that train. A graph is traced for
 them as for two GPUs. Then each node is looked up: whether it has a kernel for GPUs of its types, and in which memory
@@ -305,15 +305,13 @@ AUGMENTED = {
     "bars": 0.2,
 }
 TINY = {"preset": "tutorial", "horizontal_flip": True}
+QUEUE = {"preset": "copy", "queue_size": 8}
 STEPS: dict[str, dict[str, Any]] = {
     "tutorial": {"preset": "tutorial"},
     "small on two devices": {"preset": "small", "num_devices": 2},
     "lite0": {"preset": "lite0", "resolution": 32},  # lite1 has more of the same layers, and pair has no steps
     "copy": {"preset": "copy"},
-    "copy with a queue": {
-        **{"preset": "copy", "model": "tutorial", "weights": "none", "train_backbone": True, "queue_size": 8},
-        **{"border": "reflect", "num_devices": 2},
-    },
+    "copy with a queue": {**QUEUE, "model": "tutorial", "weights": "none", "train_backbone": True, "border": "reflect"},
     "augmented": {**TINY, **AUGMENTED, "border": "nearest"},
     "on the devices": {**TINY, "cache": "device", "num_devices": 2},
     "in parts": {**TINY, "accumulate": 2, "class_weights": "balanced", "optimizer": "adamw", "num_devices": 2},
@@ -354,9 +352,8 @@ def test_the_next_batches_are_on_the_devices(dataset: Path, monkeypatch: pytest.
     setup = run_setup.open_run_setup(TrainConfig.with_preset({**TINY, **given, "num_devices": num_devices}))
     images = next(iter(train_step.distribute(setup.strategy, setup.reader, setup.order))).image
     parts = setup.strategy.experimental_local_results(images)
-    assert [(part.device[-5:], part.dtype) for part in parts] == [("CPU:1", tf.uint8), ("CPU:2", tf.uint8)][
-        :num_devices
-    ]
+    assert [part.device[-5:] for part in parts] == ["CPU:1", "CPU:2"][:num_devices]
+    assert {part.dtype for part in parts} == {tf.uint8}
     for _ in range(100):
         if len(read) >= 3 * num_devices:  # the first batch, and two that are ready
             return

@@ -119,7 +119,7 @@ def distribute(strategy: tf.distribute.Strategy, reader: Reader, order: Order) -
 
 def _several_steps(
     step: Callable[[Any, tf.Tensor, tf.Tensor], tf.Tensor], *, timed: bool, num_sums: int
-) -> Callable[[Any, tf.Tensor, tf.Tensor, tf.Tensor], tuple[tf.Tensor, tf.Tensor]]:
+) -> Callable[[Any, tf.Tensor, tf.Tensor, tf.Tensor], tuple[tf.Tensor, tf.Tensor, tf.Tensor]]:
     """Returns a function of (iterator, epoch, first step, number of steps) that runs this number of training steps.
 
     Epoch and first step are int64 scalars. The number of steps is an int32 scalar, which TensorFlow keeps in the host's
