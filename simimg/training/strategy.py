@@ -18,12 +18,13 @@ import json
 import os
 import re
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import tensorflow as tf
 
 from simimg.errors import TrainingError, UsageError, WorkerLost
+from simimg.gpu_memory import grow_gpu_memory
 
 if TYPE_CHECKING:
     from simimg.training.train_config import TrainConfig
@@ -91,14 +92,11 @@ def make_strategy(num_devices: int = 0, cross_device_ops: str = "auto") -> tf.di
         UsageError: there are fewer GPUs, or TensorFlow has started with fewer CPU devices in this process; NCCL is
             chosen without GPUs, or `num_devices` with several workers.
     """
-    gpus = tf.config.get_visible_devices("GPU")
+    gpus = grow_gpu_memory()
     if num_devices > len(gpus) > 0:
         raise UsageError(f"--num_devices={num_devices}: this machine has {len(gpus)} GPUs. Give at most {len(gpus)}.")
     if not gpus and cross_device_ops == "nccl":
         raise UsageError(f"--cross_device_ops={cross_device_ops} is for GPUs, and there is none. Leave it out.")
-    for gpu in gpus:
-        with suppress(RuntimeError):  # TensorFlow has started, with the settings of the program that uses simimg
-            tf.config.experimental.set_memory_growth(gpu, True)
     if workers().count > 1:
         return _multi_worker(num_devices, cross_device_ops)
     count = num_devices or len(gpus) or 1

@@ -31,6 +31,8 @@ _EMA_START = 10.0
 # Target duration of a call: long enough that the return to Python costs nothing, short enough for Ctrl-C and progress.
 _CALL_S = 0.25
 _MOST_STEPS = 1000
+# On a GPU, one call in this many measures how long it waits for batches, because a host that measures also waits.
+_CALLS_PER_TIMED = 50
 _IDS_SHOWN = 8
 
 
@@ -62,15 +64,20 @@ def training_step(
 
     def replica_step(element: Any, epoch: tf.Tensor, step: tf.Tensor) -> tf.Tensor:
         batch = reader.batch(element)
+        # On a GPU, TensorFlow slices and compares int32 in the host's memory, and the host would wait for the device.
+        batch = batch._replace(label=tf.cast(batch.label, tf.int64))
         replica = tf.distribute.get_replica_context().replica_id_in_sync_group
         first_row = replica * order.per_replica_batch_size
         done: list[tf.Tensor] = []  # the gradients so far, and the sums
         for number in range(config.accumulate):
-            # Every k-th row: the same rows over all replicas, however many there are.
-            part = Batch(*(value[number :: config.accumulate] for value in batch)) if config.accumulate > 1 else batch
-            with tf.control_dependencies(done):  # or all parts would be in memory together
-                gradients, sums = gradients_of(part, epoch, step, first_row + number)
-                done = [a + b for a, b in zip(done, [*gradients, sums], strict=True)] if done else [*gradients, sums]
+            part = batch
+            if config.accumulate > 1:
+                # Every k-th row: the same rows over all replicas, however many there are.
+                part = Batch(*(value[number :: config.accumulate] for value in batch))
+                with tf.control_dependencies(done):  # or all parts would be in memory together
+                    part = part._replace(image=tf.identity(part.image))
+            gradients, sums = gradients_of(part, epoch, step, first_row + number)
+            done = [a + b for a, b in zip(done, [*gradients, sums], strict=True)] if done else [*gradients, sums]
         *gradients, sums = _summed(done, num_replicas)
         if config.clip_norm:
             gradients = _clipped(gradients, config.clip_norm * optimizer.scale_loss(tf.constant(1.0)))
@@ -137,42 +144,50 @@ class _Average:
 
 
 def distribute(strategy: tf.distribute.Strategy, reader: Reader, order: Order) -> tf.distribute.DistributedDataset:
-    """Returns the training batches on the devices of their replicas, prefetched."""
-    options = tf.distribute.InputOptions(
-        experimental_fetch_to_device=bool(tf.config.get_visible_devices("GPU")),
-        experimental_per_replica_buffer_size=2,
-    )
+    """Returns the training batches on the devices of their replicas, where two are kept ready, pixels as uint8."""
+    options = tf.distribute.InputOptions(experimental_fetch_to_device=True, experimental_per_replica_buffer_size=2)
     return strategy.distribute_datasets_from_function(lambda context: train_batches(reader, order), options)
 
 
 def _several_steps(
     step: TrainingStep, *, timed: bool, num_sums: int
-) -> Callable[[Any, tf.Tensor, tf.Tensor, tf.Tensor], tuple[tf.Tensor, tf.Tensor]]:
+) -> Callable[[Any, tf.Tensor, tf.Tensor, tf.Tensor], tuple[tf.Tensor, tf.Tensor, tf.Tensor]]:
     """Returns a function of (iterator, epoch, first step, number of steps) that runs this number of training steps.
 
-    The numbers are int64 scalars. The function returns the result of `step` for each step, float32 `[steps, num_sums]`,
-    and the seconds it waited for the iterator, a float64 scalar. The wait is from the end of a step to the arrival of
-    the next batch. If a device still works after its host has continued, the device was idle for less than that.
-    Without `timed` the wait is 0, because deterministic operations must not read TensorFlow's clock.
+    Epoch and first step are int64 scalars. The number of steps is an int32 scalar, which TensorFlow keeps in the host's
+    memory; a counter on a GPU would make the host wait for it before each step. The function returns the result of
+    `step` for each step, float32 `[steps, num_sums]`, and two float64 scalars: the seconds it waited for the iterator,
+    and its seconds in all. The wait is from the end of a step to the arrival of the next batch.
+
+    With `timed`, the host waits for the devices twice per step. Without it, both times are 0, and a host can start
+    steps on a GPU while the GPU is still busy with those before.
     """
 
     def now() -> tf.Tensor:
         return tf.timestamp() if timed else tf.zeros([], tf.float64)
 
     @tf.function(reduce_retracing=True)
-    def run(iterator: Any, epoch: tf.Tensor, first: tf.Tensor, count: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        sums = tf.TensorArray(tf.float32, tf.cast(count, tf.int32), element_shape=[num_sums])
-        last, waited = tf.zeros([num_sums]), tf.zeros([], tf.float64)
+    def run(
+        iterator: Any, epoch: tf.Tensor, first: tf.Tensor, count: tf.Tensor
+    ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        sums = tf.TensorArray(tf.float32, count, element_shape=[num_sums])
+        last, waited, began = tf.zeros([num_sums]), tf.zeros([], tf.float64), now()
+        current = first  # counted on the device, because a number from the host would arrive there after a wait
         for number in tf.range(count):
-            with tf.control_dependencies([last]):
-                start = now()
-            with tf.control_dependencies([start]):
+            if timed:
+                with tf.control_dependencies([last]):
+                    start = now()
+                with tf.control_dependencies([start]):
+                    element = next(iterator)
+                with tf.control_dependencies(tf.nest.flatten(element, expand_composites=True)):
+                    waited += now() - start
+            else:
                 element = next(iterator)
-            with tf.control_dependencies(tf.nest.flatten(element, expand_composites=True)):
-                waited += now() - start
-            last = step(element, epoch, first + number)
-            sums = sums.write(tf.cast(number, tf.int32), last)
-        return sums.stack(), waited
+            last = step(element, epoch, current)
+            sums = sums.write(number, last)
+            current += 1
+        with tf.control_dependencies([last]):
+            return sums.stack(), waited, now() - began
 
     return run
 
@@ -190,14 +205,19 @@ class StepRunner:
         *,
         timed: bool = True,
     ) -> None:
-        """`step` is the result of `training_step`; `others` names the sums that it returns after the first three."""
+        """`step` is the result of `training_step`; `others` names the sums that it returns after the first three.
+
+        Without `timed`, waiting for batches is not measured, because deterministic operations must not read the clock.
+        """
         self.images_per_s = 0.0  # over the last calls
-        self.input_share = 0.0  # share of that time spent waiting for a batch
+        self.input_share: float | None = None  # share of that time spent waiting for a batch; None: not measured yet
         self._strategy, self._order, self._reader, self._others = strategy, order, reader, others
         self._step = step
-        self._run = _several_steps(step, timed=timed, num_sums=3 + len(others))
+        self._runs = {timed: _several_steps(step, timed=timed, num_sums=3 + len(others)) for timed in (False, True)}
+        self._calls_per_timed = (_CALLS_PER_TIMED if tf.config.get_visible_devices("GPU") else 1) if timed else 0
         self._batches = iter(distribute(strategy, reader, order))
-        self._count, self._is_warm = 1, False
+        self._count, self._num_calls = 1, 0
+        self._warm = set[bool]()  # the kinds of calls, by whether they are timed, that have been compiled
 
     def call(self, progress: Progress) -> None:
         """Trains for some steps, at most to the end of the epoch, and updates `progress`.
@@ -209,12 +229,14 @@ class StepRunner:
         order, position = self._order, progress.position
         count = min(self._count, order.steps_per_epoch - position.step)
         first = order.step_number(position)
+        self._num_calls += 1
+        timed = bool(self._calls_per_timed) and self._num_calls % self._calls_per_timed == 0
         start = time.perf_counter()
         with input_errors(self._reader.split):
-            numbers = (tf.constant(number, tf.int64) for number in (position.epoch, first, count))
-            results, waited = self._run(self._batches, *numbers)
+            numbers = (tf.constant(number, tf.int64) for number in (position.epoch, first))
+            results, waited, spent = self._runs[timed](self._batches, *numbers, tf.constant(count))
             self._step.finish()
-            sums, input_seconds = results.numpy(), float(waited)
+            sums = results.numpy()
         seconds = time.perf_counter() - start
         self._check(sums[:, 0], position)
         progress.metrics.loss_sum += sum(map(float, sums[:, 0]))
@@ -224,24 +246,19 @@ class StepRunner:
             progress.metrics.others[name] = progress.metrics.others.get(name, 0.0) + sum(map(float, sums[:, number]))
         progress.position = Position(position.epoch, position.step + count)
         progress.seconds += seconds
-        progress.input_seconds += input_seconds
-        self._measure(count, seconds, input_seconds)
+        progress.input_seconds += float(waited) if timed else (self.input_share or 0.0) * seconds
+        if timed and self._num_calls > 1:  # the first call also waits for the input to start
+            self.input_share = _smoothed(self.input_share, float(waited) / max(float(spent), 1e-9))
+        if timed in self._warm:
+            self.images_per_s = _smoothed(self.images_per_s, count * order.global_batch_size / seconds)
+            self._count = min(max(1, round(_CALL_S * self.images_per_s / order.global_batch_size)), _MOST_STEPS)
+        self._warm.add(timed)
 
     def agree_to_stop(self, stop: threading.Event) -> bool:
         """Returns whether any worker wants to stop. All workers stop after the same step, and use equal step counts."""
         decided = agreed(self._strategy, {"count": float(self._count), "stop": float(stop.is_set())})
         self._count = max(1, round(decided["count"]))
         return decided["stop"] > 0
-
-    def _measure(self, count: int, seconds: float, input_seconds: float) -> None:
-        if not self._is_warm:  # the first call has compiled the step
-            self._is_warm = True
-            return
-        rate, share = count * self._order.global_batch_size / seconds, input_seconds / seconds
-        old = 0.8 if self.images_per_s else 0.0
-        self.images_per_s = old * self.images_per_s + (1 - old) * rate
-        self.input_share = old * self.input_share + (1 - old) * share
-        self._count = min(max(1, round(_CALL_S * self.images_per_s / self._order.global_batch_size)), _MOST_STEPS)
 
     def _check(self, losses: np.ndarray, position: Position) -> None:
         wrong = np.flatnonzero(~np.isfinite(losses))
@@ -261,6 +278,11 @@ class StepRunner:
         order = dataclasses.replace(self._order, start=at)
         elements = train_batches(self._reader, order).take(order.local_replicas)
         return [int(id) for element in elements for id in self._reader.batch(element).id.numpy()]
+
+
+def _smoothed(before: float | None, new: float) -> float:
+    """Returns a moving average that starts with the first value."""
+    return 0.8 * before + 0.2 * new if before else new
 
 
 def _class_gradients(
