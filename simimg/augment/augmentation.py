@@ -24,7 +24,7 @@ def augment(
     """Returns `images` augmented by parameters drawn from (seed, epoch, id, view), float32, 0..255, of the same shape.
 
     On a CPU, XLA compiles it to loops that are several times as fast as TensorFlow's operations, in about a second per
-    shape. On a GPU, TensorFlow's operations have kernels, including one that moves uint8.
+    shape. On a GPU, all of TensorFlow's operations here have kernels. The pixels are the same, up to rounding.
 
     The images are uint8 `[batch, height, width, 3]`; for the other arguments see `draw`. An augmentation that is off
     costs nothing.

@@ -28,6 +28,7 @@ from simimg.input import Batch, Order, Reader, open_reader, train_batches
 from simimg.training.builders import build_state
 from simimg.training.checkpoints import Progress, State
 from simimg.training.metrics import example_losses
+from simimg.training.strategy import make_strategy
 from simimg.training.train_config import TrainConfig
 from simimg.training.train_step import StepRunner, training_step
 
@@ -119,11 +120,7 @@ def measure_loop(
     }
     for count in _DEVICES:
         if count <= there and batch_size % count == 0:
-            names = [f"{kind}:{index}" for index in range(count)]
-            between = None if gpus else tf.distribute.ReductionToOneDevice("CPU:0")
-            runs[f"loop, x {count}"], _ = loop_turn(
-                config, reader, tf.distribute.MirroredStrategy(names, cross_device_ops=between)
-            )
+            runs[f"loop, x {count}"], _ = loop_turn(config, reader, make_strategy(count))
     runs["fit"] = _fit(config, reader, 1)
     runs[f"fit, {_FIT_STEPS_PER_CALL} steps per call"] = _fit(config, reader, _FIT_STEPS_PER_CALL)
     rounds, failures = take_turns(runs, repeats=repeats, progress=watch(len(runs) * (repeats + 1)))

@@ -68,11 +68,7 @@ STEPS = (
     Step(name="--cache=device", options={"cache": "device"}),
     Step(name="similarity", options={"preset": "copy", "model": "tutorial", "train_backbone": True, "queue_size": 16}),
     Step(name="--cross_device_ops=nccl", options={"cross_device_ops": "nccl"}, needs_gpu=True),
-    Step(
-        name="--cross_device_ops=hierarchical",
-        options={"cross_device_ops": "hierarchical"},
-        needs_gpu=True,
-    ),
+    Step(name="--cross_device_ops=hierarchical", options={"cross_device_ops": "hierarchical"}),
     Step(name="--cross_device_ops=cpu", options={"cross_device_ops": "cpu"}),
     Step(name="--accumulate=2", options={"accumulate": 2}),
     Step(name="averaged weights", options={"ema": 0.9}),
