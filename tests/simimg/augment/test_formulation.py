@@ -10,6 +10,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import tensorflow as tf
+from tensorflow.python.framework import kernels
 
 from simimg.augment import AugmentConfig, augment, augmentation, fastest, formulation, measure_formulations
 from simimg.errors import UsageError
@@ -109,3 +110,23 @@ def test_an_option_overrides_it() -> None:
     assert not np.array_equal(pixels["xla"], pixels["operations"])
     with pytest.raises(UsageError, match=r"--augment_with=cuda: should be one of auto, operations, xla\."):
         AugmentConfig(augment_with="cuda")
+
+
+@pytest.mark.parametrize("border", ["reflect", "constant"])
+def test_xla_can_compile_each_operation_for_gpus(border: str) -> None:
+    """TensorFlow's wheel registers what XLA can compile for GPUs on any machine."""
+    everything = {"vertical_flip": True, "crop_min_area": 0.35, "colour_jitter": 0.4, "grayscale": 0.2, "blur": 2.0}
+    everything |= {"min_jpeg_quality": 30.0, "cutout": 0.5, "quarter_turns": 0.3, "paste": 0.3, "bars": 0.3}
+    config = AugmentConfig(**everything, border=border)
+    function = augmentation._augmented(config, 0, on_gpu=False)
+    graph = function.get_concrete_function(EPOCH, IDS, tf.constant(0, tf.int64), IMAGES).graph.as_graph_def()
+    ops = {
+        node.op for part in (graph, *graph.library.function) for node in getattr(part, "node", None) or part.node_def
+    }
+    assert {"GatherV2", "Einsum"} <= ops
+
+    def devices(op: str) -> set[str]:
+        return {kernel.device_type for kernel in kernels.get_registered_kernels_for_op(op).kernel}
+
+    assert not {op for op in ops - {"Placeholder"} if "XLA_GPU_JIT" not in devices(op)}
+    assert "XLA_GPU_JIT" not in devices("ImageProjectiveTransformV3")  # so there are two formulations
