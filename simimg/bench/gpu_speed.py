@@ -26,7 +26,16 @@ from simimg.bench.gpu_tasks import MAIN, SOURCES, SYNTHETIC
 from simimg.bench.measurements import Run, estimate, ratios
 from simimg.child_process import Outcome, run_tasks
 
-__all__ = ["AugmentSpeed", "EmbedSpeed", "GpuSpeeds", "Target", "TrainSpeed", "measure_gpus", "num_images"]
+__all__ = [
+    "AugmentSpeed",
+    "EmbedSpeed",
+    "GpuSpeeds",
+    "Target",
+    "TrainSpeed",
+    "measure_gpus",
+    "num_images",
+    "public_figures",
+]
 
 TOTAL_S = 225.0
 # The parts of that time after which the first and the second group of measurements are ended.
