@@ -9,6 +9,7 @@ from __future__ import annotations
 import numpy as np
 import tensorflow as tf
 
+from simimg.gpu_memory import grow_gpu_memory
 from simimg.inference.conversion import load_network
 
 
@@ -20,6 +21,7 @@ class KerasNetwork:
 
         At most `batch_size` images are computed at a time.
         """
+        grow_gpu_memory()
         network, _ = load_network(model, output)
         self._batch_size = batch_size
         # One trace for batches of any length, because the last batch of a folder is nearly always short.
