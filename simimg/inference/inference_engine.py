@@ -88,9 +88,17 @@ def may_have_gpu() -> bool:
 
 @functools.cache
 def _processor_flags() -> frozenset[str]:
+    return frozenset(_processor_line("flags").split())
+
+
+def processor_name() -> str:
+    """Return the name of this processor's model, as the system knows it; else that of the architecture."""
+    return _processor_line("model name").strip() or platform.machine()
+
+
+def _processor_line(name: str) -> str:
     try:
         text = Path("/proc/cpuinfo").read_text()
     except OSError:
-        return frozenset()
-    line = next((line for line in text.splitlines() if line.startswith("flags")), "")
-    return frozenset(line.partition(":")[2].split())
+        return ""
+    return next((line for line in text.splitlines() if line.startswith(name)), "").partition(":")[2]

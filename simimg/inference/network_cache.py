@@ -85,7 +85,7 @@ def converted_network(model: str, output: str) -> ConvertedNetwork:
     Raises:
         ModelError: the folder has no finished run, or the shipped weights are not installed.
     """
-    weights = _Weights(lite_file(model) if model in SHIPPED_MODELS else finished_file(Path(model), MODEL_FILE))
+    weights = _weights_of(model)
     for place in _places(model, output, weights):
         if (found := _read(place, output, weights)) is not None:
             return found
@@ -117,6 +117,10 @@ def converted_network(model: str, output: str) -> ConvertedNetwork:
     return ConvertedNetwork(facts, content)
 
 
+def _weights_of(model: str) -> _Weights:
+    return _Weights(lite_file(model) if model in SHIPPED_MODELS else finished_file(Path(model), MODEL_FILE))
+
+
 class _Weights:
     """The file of a network's weights; raises ModelError if it cannot be read."""
 
@@ -137,6 +141,11 @@ class _Weights:
             yield
         except OSError as error:
             raise ModelError(f"{self._path} cannot be read: {error.strerror or error}.") from None
+
+
+def network_places(model: str, output: str) -> list[Path]:
+    """Return where a network is looked for, first the preferred place; arguments and errors as `converted_network`."""
+    return list(_places(model, output, _weights_of(model)))
 
 
 def _places(model: str, output: str, weights: _Weights) -> Iterator[Path]:
