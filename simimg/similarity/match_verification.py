@@ -36,11 +36,12 @@ from simimg.similarity.drawing_evidence import have_detail, is_plain, is_upright
 from simimg.similarity.fingerprint import PLAIN, Fingerprint, luma
 from simimg.similarity.keypoints import Keypoints, align
 from simimg.similarity.position_match import QUARTER_TURN, align_whole, between_sizes, match_position
+from simimg.similarity.registration import Registration
 
 MIN_AGREEMENT = 0.45
 """Least agreement of the frame if many keypoints match, see `_agreement`. Images half covered by something reach it."""
 
-_SURE = 0.97  # similarity from which keypoints of the thumbnails align two images well enough
+_SURE = 0.97  # similarity from which the alignment by keypoints of the thumbnails is not corrected
 _FEW_INLIERS, _AGREEMENT_OF_FEW = 24, 0.8
 """With fewer inliers, more agreement is needed: two photos of the same model of watch or piano had up to 19 keypoints
 in common, and an agreement of up to 0.75."""
@@ -105,7 +106,9 @@ def verify(query: Fingerprint, candidate: Fingerprint, *, thorough: bool = True)
         return verified
     ours, theirs = query.details.coarse, candidate.details.coarse
     verified = _verify_aligned(query, candidate, ours, theirs)
-    if thorough and (verified is None or verified.similarity < _SURE):
+    if verified is not None and verified.num_inliers >= _FEW_INLIERS:
+        return verified if verified.similarity >= _SURE else _corrected(query, candidate, verified)
+    if thorough:
         ours, theirs = query.keypoints, candidate.keypoints
         again = _verify_aligned(query, candidate, ours, theirs)
         verified = max(filter(None, (verified, again)), key=lambda one: one.similarity, default=None)
@@ -174,6 +177,22 @@ def _verify_aligned(
     matrix = between_sizes(found.matrix, ours.size, theirs.size)
     least = MIN_AGREEMENT if found.num_inliers >= _FEW_INLIERS else _AGREEMENT_OF_FEW
     return _compare(query, candidate, matrix, found.mirrored, found.num_inliers, least)
+
+
+def _corrected(query: Fingerprint, candidate: Fingerprint, found: Verification) -> Verification:
+    """Return a verification whose alignment is corrected by the pixels of the thumbnails, if that is better.
+
+    Of 360 pairs of edited photos this gave the similarity that fine keypoints give, or more (at most 0.0014 less), in a
+    twentieth of the time.
+    """
+    try:
+        registration = Registration(query.thumbnail, candidate.thumbnail, np.reshape(found.place, (2, 3)))
+    except ValueError:  # the thumbnails have too little in common
+        return found
+    registration.correct()
+    matrix, mirrored = _mirrored_back(registration.place)
+    again = _compare(query, candidate, matrix, mirrored, found.num_inliers, MIN_AGREEMENT)
+    return found if again is None or again.similarity < found.similarity else again
 
 
 def _compare(
