@@ -40,7 +40,9 @@ def main(folder: str, num_vectors: str, kind: str, result: str) -> None:
         for start in range(0, count, _BLOCK_ROWS):
             block = np.asarray(vectors[start : start + _BLOCK_ROWS], np.float32)
             rows = pa.array(np.arange(start, start + len(block)))
-            yield pa.record_batch([rows, pa.FixedSizeListArray.from_arrays(block.ravel(), dim)], names=["row", "vector"])
+            yield pa.record_batch(
+                [rows, pa.FixedSizeListArray.from_arrays(block.ravel(), dim)], names=["row", "vector"]
+            )
 
     schema = pa.schema([("row", pa.int64()), ("vector", pa.list_(pa.float32(), dim))])
     start_s, cpu_s = time.perf_counter(), time.process_time()

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import importlib.metadata
 import io
 import json
 import logging
@@ -22,7 +21,7 @@ import sys
 import zipfile
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +31,7 @@ from simimg.models.model_folder import MODEL_FILE, finished_file
 from simimg.models.torch_pickle import lite_file
 from simimg.standard_error import captured_stderr
 from tfrecords.format.atomic_files import atomic_file, file_sha256
+from tfrecords.installed_versions import installed_version
 
 SHIPPED_MODELS = ("lite0",)  # at the resolution that its weights were made for
 
@@ -198,11 +198,8 @@ def _with_metadata(content: bytes, facts: NetworkFacts, output: str, weights: _W
 @functools.cache
 def _made_by(output: str) -> dict[str, Any]:
     """Return what else determines the file; another version of a library could make another one."""
-    versions = {}
-    for name in _LIBRARIES:
-        with suppress(importlib.metadata.PackageNotFoundError):  # a build under another name, such as tensorflow-cpu
-            versions[name] = importlib.metadata.version(name)
-    return {"format": _FORMAT, "output": output, **versions}
+    versions = {name: installed_version(name) for name in _LIBRARIES}
+    return {"format": _FORMAT, "output": output, **{name: found for name, found in versions.items() if found}}
 
 
 def _converted(model: str, output: str) -> tuple[bytes, NetworkFacts]:

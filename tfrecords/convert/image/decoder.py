@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import importlib.metadata
 import io
 import math
 
@@ -18,6 +17,7 @@ from tfrecords.base_errors import UsageError
 from tfrecords.convert.image.color import WHITE, contrasting, is_transparent, to_rgb
 from tfrecords.convert.image.image_formats import MAX_PIXELS, open_image, reading
 from tfrecords.convert.image.jpeg import MARGIN, ORIENTATION, decode_reduced, plain_jpeg, reduction, resize_pixels
+from tfrecords.installed_versions import installed_version
 
 PIXELS = 1
 """The number of what makes pixels here, to be raised when the same bytes and options give other pixels."""
@@ -230,14 +230,11 @@ def parse_background(text: str) -> tuple[int, int, int]:
 @functools.cache  # 2 ms
 def decoder_versions() -> dict[str, str]:
     """Return the versions, by name, of everything that can change a pixel; `none` for what is not installed."""
-    versions = {name: importlib.metadata.version(name) for name in ("pillow", "simplejpeg", "cykooz-resizer")}
+    names = ("pillow", "simplejpeg", "cykooz-resizer")
+    versions = {name: installed_version(name) or "none" for name in names}
     for name in ("libjpeg_turbo", "libtiff", "jpg_2000", "webp", "avif", "littlecms2"):
         versions[name] = (features.version(name) if name in features.get_supported() else None) or "none"
-    try:
-        versions["pillow_heif"] = importlib.metadata.version("pillow-heif")
-    except importlib.metadata.PackageNotFoundError:
-        versions["pillow_heif"] = "none"
-    return versions
+    return {**versions, "pillow_heif": installed_version("pillow-heif") or "none"}
 
 
 def _needed(options: ImageOptions) -> int:

@@ -1,4 +1,7 @@
-"""The sources of a conversion: folders, tables, archives and datasets, each as one list of files with labels."""
+"""The sources of a conversion: folders, tables, archives and datasets, each as one list of files with labels.
+
+Modules of other sources than folders are imported when a source needs them: a search only wants the names of files.
+"""
 
 from __future__ import annotations
 
@@ -6,14 +9,11 @@ import os
 from collections.abc import Sequence
 
 from tfrecords.base_errors import UsageError
-from tfrecords.convert.sources.archive import is_archive, open_archives
 from tfrecords.convert.sources.image_folder import open_folder, walk
 from tfrecords.convert.sources.labels import natural_key
 from tfrecords.convert.sources.read_errors import machine_errors
 from tfrecords.convert.sources.remote import is_url, local_path, open_remote_folder
 from tfrecords.convert.sources.source import SUFFIXES, Files, Source, printable, unprintable
-from tfrecords.convert.sources.table import is_table, open_table
-from tfrecords.convert.sources.tfds import is_tfds, open_tfds
 from tfrecords.format.parse_errors import parser_errors
 from tfrecords.format.quarantine import Refusal
 
@@ -46,6 +46,10 @@ def open_source(image_dir: str, *, table: str = "", categories: Sequence[str] = 
 
 
 def _open(image_dir: str, table: str, categories: Sequence[str]) -> Source:
+    from tfrecords.convert.sources.archive import is_archive, open_archives
+    from tfrecords.convert.sources.table import is_table, open_table
+    from tfrecords.convert.sources.tfds import is_tfds, open_tfds
+
     if table:
         return open_table(table, image_dir, categories)
     if is_archive(image_dir) and not os.path.isdir(image_dir):
