@@ -39,12 +39,13 @@ _CLUSTER, _SPREAD = 50, 1.0  # vectors per cluster, and the standard deviation o
 _LEAST, _MOST = 0.2, 0.7  # cosine of two members; that of a member to the center is its root
 _NUM_QUERIES, _BATCH = 512, 64
 _BLOCK_ROWS = 65_536
-_CELLS, _TRAINING_PER_CELL = 4096, 64
+_TRAINING_PER_CELL = 64
 _COMPARED_AGAIN = 100
 _ENOUGH = 0.99
 _EFFORTS = tuple(2**power for power in range(11))  # of HNSW: from 64 on
 _RIVALS = Path(__file__).parent / "rivals"
 
+_Build = Callable[[np.ndarray, Path, int], tuple[int, "_Search"]]  # of vectors, with so many cells; returns its bytes
 _Search = Callable[[np.ndarray, int], np.ndarray]  # queries and the effort; returns rows
 
 
@@ -116,16 +117,16 @@ def _vectors(folder: Path, num_vectors: int) -> np.ndarray:
     return np.load(folder / "vectors.npy", mmap_mode="r")[:num_vectors]
 
 
-def _exact(vectors: np.ndarray, folder: Path) -> tuple[int, _Search]:
+def _exact(vectors: np.ndarray, folder: Path, num_cells: int) -> tuple[int, _Search]:
     return vectors.nbytes, lambda queries, _: nearest(_Halves(vectors), queries[:, None], K)[1]
 
 
-def _exact32(vectors: np.ndarray, folder: Path) -> tuple[int, _Search]:
+def _exact32(vectors: np.ndarray, folder: Path, num_cells: int) -> tuple[int, _Search]:
     whole = vectors.astype(np.float32)
     return whole.nbytes, lambda queries, _: nearest(whole, queries[:, None], K)[1]
 
 
-def _cells(vectors: np.ndarray, folder: Path) -> tuple[int, _Search]:
+def _cells(vectors: np.ndarray, folder: Path, num_cells: int) -> tuple[int, _Search]:
     built = build_cells(vectors.astype(np.float32), folder / "cells.faiss")
 
     def search(queries: np.ndarray, effort: int) -> np.ndarray:
@@ -134,13 +135,13 @@ def _cells(vectors: np.ndarray, folder: Path) -> tuple[int, _Search]:
     return built.path.stat().st_size, search
 
 
-def _faiss_way(description: str, *, again: int = 0) -> Callable[[np.ndarray, Path], tuple[int, _Search]]:
-    def build(vectors: np.ndarray, folder: Path) -> tuple[int, _Search]:
+def _faiss_way(description: str, *, again: int = 0) -> _Build:
+    def build(vectors: np.ndarray, folder: Path, num_cells: int) -> tuple[int, _Search]:
         import faiss
 
-        index = faiss.index_factory(DIM, description, faiss.METRIC_L2)
+        index = faiss.index_factory(DIM, description.format(cells=num_cells), faiss.METRIC_L2)
         rng = np.random.default_rng(0)
-        sample = np.sort(rng.permutation(len(vectors))[: _CELLS * _TRAINING_PER_CELL])
+        sample = np.sort(rng.permutation(len(vectors))[: num_cells * _TRAINING_PER_CELL])
         index.train(vectors[sample].astype(np.float32))
         for start in range(0, len(vectors), _BLOCK_ROWS):
             index.add(vectors[start : start + _BLOCK_ROWS].astype(np.float32))
@@ -168,24 +169,24 @@ def _faiss_way(description: str, *, again: int = 0) -> Callable[[np.ndarray, Pat
     return build
 
 
-WAYS: dict[str, Callable[[np.ndarray, Path], tuple[int, _Search]]] = {
+WAYS: dict[str, _Build] = {
     "exact": _exact,
     "exact-float32": _exact32,
     "cells": _cells,
-    "ivf-rabitq": _faiss_way(f"IVF{_CELLS},RaBitQ", again=_COMPARED_AGAIN),
-    "ivf-pq32": _faiss_way(f"IVF{_CELLS},PQ32", again=_COMPARED_AGAIN),
-    "ivf-float16": _faiss_way(f"IVF{_CELLS},SQfp16"),
+    "ivf-rabitq": _faiss_way("IVF{cells},RaBitQ", again=_COMPARED_AGAIN),
+    "ivf-pq32": _faiss_way("IVF{cells},PQ32", again=_COMPARED_AGAIN),
+    "ivf-float16": _faiss_way("IVF{cells},SQfp16"),
     "hnsw-sq8": _faiss_way("HNSW32,SQ8", again=_COMPARED_AGAIN),
 }
 LANCEDB = {"lancedb-pq": "IVF_PQ", "lancedb-rabitq": "IVF_RQ"}
 
 
-def measure(folder: Path, num_vectors: int, way: str) -> Outcome:
+def measure(folder: Path, num_vectors: int, way: str, num_cells: int = 4096) -> Outcome:
     """Build one index in this process, and search it."""
     vectors = _vectors(folder, num_vectors)
     queries, truth = np.load(folder / "queries.npy"), np.load(folder / f"truth-{num_vectors}.npy")
     start_s, cpu_s = time.perf_counter(), time.process_time()
-    index_bytes, search = WAYS[way](vectors, folder)
+    index_bytes, search = WAYS[way](vectors, folder, num_cells)
     build_s, build_cpu_s = time.perf_counter() - start_s, time.process_time() - cpu_s
     points = []
     for effort in (1,) if way.startswith("exact") else _EFFORTS[6:] if way.startswith("hnsw") else _EFFORTS:
@@ -254,10 +255,11 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("num_vectors", type=int)
     parser.add_argument("ways", nargs="*", metavar="WAY", help=", ".join([*WAYS, *LANCEDB]))
+    parser.add_argument("--cells", type=int, default=4096, help="of faiss's inverted lists")
     parser.add_argument("--result", type=Path, help=argparse.SUPPRESS)
     given = parser.parse_args(arguments)
     if given.result:
-        outcome = measure(given.folder, given.num_vectors, given.ways[0])
+        outcome = measure(given.folder, given.num_vectors, given.ways[0], given.cells)
         given.result.write_text(json.dumps(dataclasses.asdict(outcome)))
         return
     draw(given.folder, given.num_vectors)
@@ -267,13 +269,14 @@ def main(arguments: list[str]) -> None:
             if way in LANCEDB:
                 peak = _lancedb(given.folder, given.num_vectors, way, result)
             else:
-                numbers = [str(given.folder), str(given.num_vectors), way]
+                numbers = [str(given.folder), str(given.num_vectors), way, f"--cells={given.cells}"]
                 peak = _in_process(
                     [sys.executable, "-m", "benchmarks.vector_indexes", *numbers, "--result", str(result)]
                 )
             measured = {
                 "way": way,
                 "num_vectors": given.num_vectors,
+                "num_cells": given.cells,
                 **json.loads(result.read_text()),
                 "peak_bytes": peak,
             }
