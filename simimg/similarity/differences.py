@@ -109,16 +109,17 @@ def find_differences(
     except ValueError:
         return Differences()
     is_drawing = _is_drawing(query) and _is_drawing(candidate)
-    is_plain, clearly, blur = is_drawing or is_small, _NEVER, frozenset[str]()
+    is_plain, is_same_size, clearly, blur = is_drawing or is_small, False, _NEVER, frozenset[str]()
     pair = registration.images() if registration.is_straight else None
     if pair is not None:
         blur = _blur(pair) if registration.is_exact else blur  # resampling blurs, too
         # Drawings of one size are compared pixel by pixel: within 3 px, a 5 is like a 6.
-        if is_drawing and registration.is_exact and not (blur or is_small):
+        is_same_size = is_drawing and registration.is_exact and not blur
+        if is_same_size and not is_small:
             clearly = _CLEARLY + max([0, *(_GOOD_QUALITY - one for one in known)])
         if _is_alike(pair, is_plain, clearly):
             return Differences(kinds=blur)
-    if pair is None or clearly == _NEVER:
+    if pair is None or not is_same_size:
         registration.correct()
         pair = registration.images()
         if _is_alike(pair, is_plain, clearly):

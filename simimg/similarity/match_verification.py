@@ -30,7 +30,7 @@ from simimg.similarity.affine import (
     transform,
     translation,
 )
-from simimg.similarity.copy_reasons import Reasons, add_color_and_detail, add_compression, add_geometry
+from simimg.similarity.copy_reasons import Reasons, add_color_and_detail, add_compression, add_geometry, look
 from simimg.similarity.differences import Differences
 from simimg.similarity.drawing_evidence import have_detail, is_plain, is_upright
 from simimg.similarity.fingerprint import PLAIN, Fingerprint, luma
@@ -74,6 +74,7 @@ class Verification:
         similarity: 0.5..1, higher is closer. Half of it is given; the other half grows with the agreement of the common
             part and with its share of both images.
         reasons: what was done to the query if the candidate is the original; empty if no edit is visible.
+        reversed_reasons: what was done to the candidate if the query is the original.
         num_inliers: keypoints that agree on the alignment; 0 if the images were aligned as a whole.
         place: where the query lies in the candidate: the affine map `(a, b, c, d, e, f)` from the unit square of the
             query to that of the candidate; `(x, y)` goes to `(a x + b y + c, d x + e y + f)`.
@@ -87,6 +88,7 @@ class Verification:
     place: tuple[float, ...] = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0)
     edits: frozenset[str] = frozenset()
     differs: Differences | None = None
+    reversed_reasons: tuple[str, ...] = ()
 
     @property
     def text(self) -> str:
@@ -214,13 +216,24 @@ def _compare(
         return None
     overlap = candidate_share * query_share
     similarity = 0.5 + 0.5 * agreement * (0.8 + 0.2 * overlap)
-    reasons = Reasons()
-    add_geometry(reasons, query, candidate, matrix, mirrored, candidate_share, query_share)
-    add_color_and_detail(reasons, ours, theirs, agreeing, disagreeing)
-    add_compression(reasons, query, candidate)
     of_query = compose(matrix, _MIRRORED) if mirrored else matrix
-    place = tuple(of_query.ravel().tolist())
-    return Verification(min(1.0, similarity), tuple(reasons.texts), num_inliers, place, frozenset(reasons.edits))
+    back = _mirrored_back(inverse(of_query))[0]
+    reasons, undone = Reasons(), Reasons()
+    add_geometry(reasons, query, candidate, matrix, mirrored, candidate_share, query_share)
+    add_geometry(undone, candidate, query, back, mirrored, query_share, candidate_share)
+    looks = look(ours, agreeing), look(theirs, agreeing)
+    add_color_and_detail(reasons, *looks, disagreeing)
+    add_color_and_detail(undone, *looks[::-1], disagreeing)
+    add_compression(reasons, query, candidate)
+    add_compression(undone, candidate, query)
+    return Verification(
+        min(1.0, similarity),
+        tuple(reasons.texts),
+        num_inliers,
+        tuple(of_query.ravel().tolist()),
+        frozenset(reasons.edits),
+        reversed_reasons=tuple(undone.texts),
+    )
 
 
 # Maps of the unit square: none, and a mirror image.
@@ -344,11 +357,13 @@ def _nearly_equal(query: Fingerprint, candidate: Fingerprint) -> Verification | 
     mean = float(ordered_sum(difference.ravel().astype(np.float64))) / difference.size
     if mean > _EQUAL_MEAN or float(difference.max()) > _EQUAL_ANYWHERE:
         return None
-    reasons = Reasons()
-    add_geometry(reasons, query, candidate, _WHOLE, False, 1.0, 1.0)
-    add_compression(reasons, query, candidate)
+    reasons, undone = Reasons(), Reasons()
+    for found, one, other in ((reasons, query, candidate), (undone, candidate, query)):
+        add_geometry(found, one, other, _WHOLE, False, 1.0, 1.0)
+        add_compression(found, one, other)
     similarity = 1 - mean / (10 * _EQUAL_MEAN)
-    return Verification(similarity, tuple(reasons.texts), 0, edits=frozenset(reasons.edits))
+    edits = frozenset(reasons.edits)
+    return Verification(similarity, tuple(reasons.texts), 0, edits=edits, reversed_reasons=tuple(undone.texts))
 
 
 @functools.lru_cache(maxsize=32)
