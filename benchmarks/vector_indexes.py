@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import importlib
 import json
 import subprocess
 import sys
@@ -137,8 +138,7 @@ def _cells(vectors: np.ndarray, folder: Path, num_cells: int) -> tuple[int, _Sea
 
 def _faiss_way(description: str, *, again: int = 0) -> _Build:
     def build(vectors: np.ndarray, folder: Path, num_cells: int) -> tuple[int, _Search]:
-        import faiss
-
+        faiss: Any = importlib.import_module("faiss")  # whose types are those of an older version
         index = faiss.index_factory(DIM, description.format(cells=num_cells), faiss.METRIC_L2)
         rng = np.random.default_rng(0)
         sample = np.sort(rng.permutation(len(vectors))[: num_cells * _TRAINING_PER_CELL])
@@ -241,7 +241,6 @@ def _lancedb(folder: Path, num_vectors: int, way: str, result: Path) -> int:
     tool = Tool(
         name="lancedb",
         script=_RIVALS / "lancedb_vectors.py",
-        title="LanceDB",
         requirements=_RIVALS / "requirements-lancedb.txt",
     )
     python = python_of(tool, Path.home() / ".cache/simimg")
@@ -283,7 +282,8 @@ def main(arguments: list[str]) -> None:
         line = json.dumps(measured)
         with open(given.folder / "results.jsonl", "a") as file:
             file.write(line + "\n")
-        print(line, flush=True)  # noqa: T201 - a script
+        sys.stdout.write(line + "\n")
+        sys.stdout.flush()
 
 
 if __name__ == "__main__":

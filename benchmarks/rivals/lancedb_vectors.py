@@ -16,14 +16,11 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-import lancedb
 import numpy as np
 import pyarrow as pa
-from lancedb.index import IvfPq, IvfRq
 
 __all__ = ["main"]
 
-_KINDS = {"IVF_PQ": IvfPq, "IVF_RQ": IvfRq}
 _BLOCK_ROWS = 65_536
 _REFINED = 10
 _PROBES = tuple(2**power for power in range(10))
@@ -32,6 +29,9 @@ _ENOUGH = 0.99
 
 def main(folder: str, num_vectors: str, kind: str, result: str) -> None:
     """Builds the index, and searches with more and more probes until the recall is enough."""
+    import lancedb
+    from lancedb.index import IvfPq, IvfRq
+
     source, count = Path(folder), int(num_vectors)
     vectors = np.load(source / "vectors.npy", mmap_mode="r")[:count]
     queries, truth = np.load(source / "queries.npy"), np.load(source / f"truth-{count}.npy")
@@ -49,7 +49,7 @@ def main(folder: str, num_vectors: str, kind: str, result: str) -> None:
     schema = pa.schema([("row", pa.int64()), ("vector", pa.list_(pa.float32(), dim))])
     start_s, cpu_s = time.perf_counter(), time.process_time()
     table = lancedb.connect(where).create_table("vectors", blocks(), schema=schema)
-    table.create_index("vector", config=_KINDS[kind]())
+    table.create_index("vector", config={"IVF_PQ": IvfPq, "IVF_RQ": IvfRq}[kind]())
     built = {"build_s": time.perf_counter() - start_s, "build_cpu_s": time.process_time() - cpu_s}
     points = []
     for probes in _PROBES:

@@ -223,10 +223,7 @@ class SearchIndex:
             )
 
     def load_embedder(self, *, many: bool = False) -> Embedder:
-        """Return the model that made the embeddings, for queries; see `simimg.similarity.embeddings`.
-
-        Queries are in float32, also for an index in bfloat16. The vectors of an image in both precisions are nearly the
-        same (see `simimg.inference.precision_choice`). Any machine can compute float32, and LiteRT starts sooner.
+        """Return the model that made the embeddings, for queries: in float32, which any machine has, not in bfloat16.
 
         Raises SearchIndexError if the model's weights have changed since, and whatever `load_embedder` raises.
         """
