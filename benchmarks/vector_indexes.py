@@ -105,13 +105,14 @@ def draw(folder: Path, num_vectors: int) -> None:
             return found / np.linalg.norm(found, axis=1, keepdims=True)
 
         np.save(folder / "queries.npy", members(_NUM_QUERIES))
-        vectors = np.lib.format.open_memmap(path, "w+", np.float16, (num_vectors, DIM))
+        written = np.lib.format.open_memmap(path, "w+", np.float16, (num_vectors, DIM))
         for start in range(0, num_vectors, _BLOCK_ROWS):
-            vectors[start : start + _BLOCK_ROWS] = members(len(vectors[start : start + _BLOCK_ROWS]))
-        vectors.flush()
+            written[start : start + _BLOCK_ROWS] = members(len(written[start : start + _BLOCK_ROWS]))
+        written.flush()
     truth = folder / f"truth-{num_vectors}.npy"
     if not truth.exists():
-        np.save(truth, nearest(_Halves(_vectors(folder, num_vectors)), np.load(folder / "queries.npy")[:, None], K)[1])
+        vectors: Any = _Halves(_vectors(folder, num_vectors))
+        np.save(truth, nearest(vectors, np.load(folder / "queries.npy")[:, None], K)[1])
 
 
 def _vectors(folder: Path, num_vectors: int) -> np.ndarray:
@@ -119,7 +120,8 @@ def _vectors(folder: Path, num_vectors: int) -> np.ndarray:
 
 
 def _exact(vectors: np.ndarray, folder: Path, num_cells: int) -> tuple[int, _Search]:
-    return vectors.nbytes, lambda queries, _: nearest(_Halves(vectors), queries[:, None], K)[1]
+    halves: Any = _Halves(vectors)
+    return vectors.nbytes, lambda queries, _: nearest(halves, queries[:, None], K)[1]
 
 
 def _exact32(vectors: np.ndarray, folder: Path, num_cells: int) -> tuple[int, _Search]:

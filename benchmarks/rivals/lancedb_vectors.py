@@ -55,7 +55,13 @@ def main(folder: str, num_vectors: str, kind: str, result: str) -> None:
     for probes in _PROBES:
         hits, start_s, cpu_s = 0, time.perf_counter(), time.process_time()
         for query, true in zip(queries, truth, strict=True):
-            search = table.search(query).nprobes(probes).refine_factor(_REFINED).select(["row"]).limit(truth.shape[1])
+            search = (
+                table.search(query)
+                .nprobes(probes)
+                .refine_factor(_REFINED)
+                .select(["row", "_distance"])
+                .limit(truth.shape[1])
+            )
             hits += len(np.intersect1d(search.to_arrow()["row"].to_numpy(), true))
         queries_per_s = len(queries) / (time.perf_counter() - start_s)
         cpu_ms = 1000 * (time.process_time() - cpu_s) / len(queries)
