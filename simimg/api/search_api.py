@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import tempfile
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 from simimg.api.arguments import Counter, Folder
 from simimg.errors import UsageError
+from simimg.signals import exit_on_sigterm
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -213,7 +214,6 @@ def duplicates(
     plan: Folder | None = None,
     plan_edits: Iterable[str] = (),
     fast: bool = False,
-    temporary: bool = False,
     refused: Callable[[str, str], object] = lambda path, reason: None,
     progress: Callable[[str, int, int], object] = lambda stage, done, total: None,
 ) -> Duplicates:
@@ -221,7 +221,8 @@ def duplicates(
 
     Args:
         image_dir: the folder, or None for the images of the index as they are.
-        index_dir: an index of the folder, which is updated; None makes a temporary one.
+        index_dir: an index of the folder, which is updated; None makes a temporary one, which is removed at the end,
+            so that no plan and no decision refers to it.
         model: as for `index`.
         threshold: minimum similarity of copies, 0.5 to 1; 0 is what `simimg calibrate` found, or 0.9.
         edits: kinds of edits that a copy may show, see `simimg.similarity.edits`; by default all but `exchange` and
@@ -235,7 +236,6 @@ def duplicates(
             `compression`. All other copies are questions. `label` stands for a copy in another class folder.
         fast: find only copies that were at most turned, mirrored, stretched, resized or compressed: no embeddings are
             computed, so `index_dir` is not an index that can be searched.
-        temporary: whether `index_dir` will be removed, so that no plan and no decision can refer to it.
         refused: called with each file that cannot be decoded, and the reason; the file is skipped.
         progress: called with the stage (`indexing`, `comparing`), the number of images done and the total.
 
@@ -262,21 +262,21 @@ def duplicates(
     check_keep(rules, None if image_dir is None else Path(image_dir))
     with ExitStack() as stack:
         if image_dir is not None:
-            folder = index_dir or Path(stack.enter_context(tempfile.TemporaryDirectory())) / "index"
+            folder = stack.enter_context(_folder_of(index_dir))
             counter = partial(progress, "indexing")
             update = (
                 _index_hashes(image_dir, folder, counter)
                 if fast
                 else index(image_dir, folder, model=model, progress=counter)
             )
-            opened = update.index
+            opened = dataclasses.replace(update.index, is_temporary=index_dir is None)
             for path, refusal in update.refused:
                 refused(path, str(refusal))
         elif index_dir is not None:
             opened = SearchIndex.open(Path(index_dir))
         else:
             raise UsageError("name what to look through: image_dir, index_dir, or both.")
-        kept_dir = None if index_dir is None or temporary else Path(index_dir)
+        kept_dir = None if index_dir is None else Path(index_dir)
         if plan is not None:
             keep_decisions_of(Path(plan), kept_dir)
         check_keep(rules, None if opened.info.image_dir is None else Path(opened.info.image_dir))
@@ -294,6 +294,16 @@ def duplicates(
         if plan is not None:
             write_plan(Path(plan), opened.files_dir(), found.groups, reference, kept_dir, planned)
     return found
+
+
+@contextmanager
+def _folder_of(index_dir: Folder | None) -> Iterator[Path]:
+    """Yield the folder of an index, or a temporary one, of which nothing is left."""
+    if index_dir is not None:
+        yield Path(index_dir)
+        return
+    with exit_on_sigterm(), tempfile.TemporaryDirectory(prefix="simimg-") as folder:
+        yield Path(folder) / "index"
 
 
 def _index_hashes(image_dir: Folder, folder: Folder, progress: Callable[[int, int], object]) -> IndexUpdate:
@@ -344,16 +354,16 @@ def leaks(
     counted = counted_edits(edits)
     if deal not in DEALS:
         raise UsageError(f"deal={deal!r} should be one of {', '.join(DEALS)}.")
-    with ExitStack() as stack:
-        folder = index_dir or Path(stack.enter_context(tempfile.TemporaryDirectory())) / "index"
+    with _folder_of(index_dir) as folder:
         update = index(image_dir, folder, dataset_dir=dataset_dir, model=model, progress=partial(progress, "indexing"))
+        opened = dataclasses.replace(update.index, is_temporary=index_dir is None)
         found = find_leaks(
-            update.index,
-            threshold=threshold or update.index.copy_threshold,
+            opened,
+            threshold=threshold or opened.copy_threshold,
             edits=counted,
             deal=deal if clean else None,
-            progress=Counter(partial(progress, "comparing"), len(update.index.images)).advance,
+            progress=Counter(partial(progress, "comparing"), len(opened.images)).advance,
         )
         if clean is not None and found.cleaned is not None:
-            write_clean_table(update.index, found.cleaned, Path(clean))
+            write_clean_table(opened, found.cleaned, Path(clean))
     return found

@@ -26,7 +26,6 @@ from __future__ import annotations
 
 import dataclasses
 import shlex
-import tempfile
 import time
 from collections.abc import Set
 from pathlib import Path
@@ -108,32 +107,29 @@ def run(options: Options) -> Result:
     refused: list[str] = []
     if options.image_dir is not None and options.index_dir is None and not options.fast:
         _note_time(options.image_dir, options.model)
-    with tempfile.TemporaryDirectory() as temporary:
-        index_dir = options.index_dir or Path(temporary) / "index"
-        with stage_bars() as show:
-            found = api.duplicates(
-                options.image_dir,
-                index_dir=index_dir,
-                temporary=options.index_dir is None,
-                model=options.model,
-                threshold=options.threshold,
-                edits=options.edits,
-                reference_dirs=options.reference_dirs,
-                keep=options.keep,
-                plan=options.plan,
-                plan_edits=options.plan_edits,
-                fast=options.fast,
-                refused=noting_skipped(refused),
-                progress=show,
-            )
-        index = SearchIndex.open(index_dir)
-        reference = reference_dirs_of(index, options.reference_dirs)
-        others = [member for group in found.groups for member in group.others]
-        copies = [member for member in others if not is_reference(member.image.path, reference) and not member.stays]
-        planned_kinds = planned_edits(options.plan_edits)
-        questions = {member.row for member in copies if not is_planned(member, planned_kinds)}
-        if options.report is not None:
-            _write_report(options, options.report, index, found, questions)
+    with stage_bars() as show:
+        found = api.duplicates(
+            options.image_dir,
+            index_dir=options.index_dir,
+            model=options.model,
+            threshold=options.threshold,
+            edits=options.edits,
+            reference_dirs=options.reference_dirs,
+            keep=options.keep,
+            plan=options.plan,
+            plan_edits=options.plan_edits,
+            fast=options.fast,
+            refused=noting_skipped(refused),
+            progress=show,
+        )
+    index = found.index
+    reference = reference_dirs_of(index, options.reference_dirs)
+    others = [member for group in found.groups for member in group.others]
+    copies = [member for member in others if not is_reference(member.image.path, reference) and not member.stays]
+    planned_kinds = planned_edits(options.plan_edits)
+    questions = {member.row for member in copies if not is_planned(member, planned_kinds)}
+    if options.report is not None:
+        _write_report(options, options.report, index, found, questions)
     if found.num_missing:
         note(f"{found.num_missing:,} images of the index could not be read again, and were not compared")
     seconds = time.perf_counter() - start
@@ -163,7 +159,7 @@ def run(options: Options) -> Result:
     if len(found.returned) > _GROUPS_SHOWN:
         lines.append(f"… and {len(found.returned) - _GROUPS_SHOWN:,} more are back; --json lists all of them")
     if found.num_left_out and options.index_dir is not None:
-        lines.append(left_out(found.num_left_out, index_dir))
+        lines.append(left_out(found.num_left_out, options.index_dir))
     if any(LABEL in member.edits for member in copies):
         count = sum(LABEL in member.edits for member in copies)
         lines.append(

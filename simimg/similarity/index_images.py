@@ -27,7 +27,6 @@ from simimg.similarity.fingerprint import (
 )
 from simimg.similarity.fingerprint_store import FingerprintStore
 from simimg.similarity.full_size import FullImage, compared, full_image
-from simimg.similarity.image_table import size_and_time
 from simimg.similarity.match_verification import Verification, geometric_edits, verify_placed
 from simimg.similarity.search_index import SearchIndex
 from simimg.similarity.transparency import verify_composites
@@ -68,7 +67,7 @@ class IndexImages:
         self._background = background
         self._facts = index.images.table
         self._known = functools.lru_cache(maxsize=CACHED)(self._look_up)
-        self._store = FingerprintStore(index.index_dir)
+        self._store = FingerprintStore(None if index.is_temporary else index.index_dir)
         self._checked: dict[int, tuple[Stamp, bool]] = {}  # a file's stamp when it was read, and whether it was edited
         self._square = functools.lru_cache(maxsize=CACHED)(self._square_fingerprint)
         self._full = functools.lru_cache(maxsize=_FULL_CACHED)(self._decoded)
@@ -97,20 +96,17 @@ class IndexImages:
         """Whether a row's file is there, but is not the file that was indexed. It is read only if it has changed."""
         known = self._known(row)
         try:
-            status = known.path.stat()
-            if size_and_time(status) == known.size_and_time:
-                return False
-            stamp, edited = self._checked.get(row, (None, False))
-            if stamp != (now := stamp_of(status)):
+            stamp = stamp_of(known.path.stat())
+            unchanged = stamp[2:] == known.size_and_time
+            if not unchanged and self._checked.get(row, (None,))[0] != stamp:
                 try:
                     self.read(row)
-                    edited = False
+                    self._checked[row] = stamp, False
                 except Refusal:
-                    edited = True
-                self._checked[row] = now, edited
+                    self._checked[row] = stamp, True
+            return not unchanged and self._checked[row][1]
         except OSError:
             return False
-        return edited
 
     def square(self, row: int) -> Fingerprint | None:
         """Return the fingerprint of a row's stored pixels; None if there are none."""

@@ -3,6 +3,10 @@
     IMG_1.jpg.xmp  IMG_1.jpg.json  IMG_1.jpg.supplemental-metadata.json    belong to IMG_1.jpg
     IMG_1.jpg(2).json  IMG_1.jpg.supplemental-metadata(2).json             belong to IMG_1(2).jpg
     IMG_1.xmp  IMG_1.json  IMG_1.aae  IMG_1.mov  IMG_1.mp4  …              belong to every image that is named IMG_1
+    IMG_1.MP                                                               belongs to IMG_1.MP.jpg
+    A photo service's .json of 46 letters, where it cuts names off         belongs to the image that begins so
+
+What belongs to IMG_1.jpg belongs to IMG_1-edited.jpg as well, which has none of its own.
 
 A sidecar goes along with an image that is removed if no image that it belongs to stays. A large film is no part of a
 live photo, and stays. So does a RAW file: it is an original of its own.
@@ -20,7 +24,9 @@ from pathlib import Path, PurePosixPath
 from tfrecords.convert.sources import SUFFIXES, printable
 
 _NOTES = frozenset(".aae .dop .json .pp3 .thm .xmp".split())
-_FILMS = frozenset((".mov", ".mp4"))
+_FILMS = frozenset((".mov", ".mp4", ".mp"))
+_EDITED = "-edited"
+_CUT_OFF = 46  # characters, without the suffix
 _FILM_BYTES = 10_000_000  # the film of a live photo has three seconds
 _RAW = frozenset(
     ".3fr .arw .cr2 .cr3 .crw .dcr .dng .erf .fff .iiq .kdc .mef .mos .mrw .nef .nrw .orf .pef .raf .raw .rw2 .rwl .srw"
@@ -61,8 +67,11 @@ def sidecars_of(folder: Path, images: Iterable[str], is_gone: Callable[[str], bo
         named = defaultdict(set)
         for name in (*there, *removed):  # an image that was moved before belongs to its sidecars, too
             if _suffix(name) in _IMAGES:
-                named[_stem(name)].add(name)
-                named[name].add(name)
+                for key in (_stem(name), _stem(name).removesuffix(_EDITED)):
+                    named[key].add(name)
+                    named[f"{key}{name[len(_stem(name)) :]}"].add(name)
+                if len(name) > _CUT_OFF:
+                    named[name[:_CUT_OFF]].add(name)
         order = {name: place for place, name in enumerate(removed)}
         for file, size in there.items():
             owners = {image for key in _owners(file) for image in named.get(key, ())} - {file}
@@ -104,7 +113,7 @@ def _owners(file: str) -> list[str]:
     """Return the names and stems of the images that a file belongs to, if they are there."""
     suffix, stem = _suffix(file), _stem(file)
     if suffix in _RAW or suffix in _FILMS:
-        return [stem]
+        return [stem, file]
     if suffix not in _NOTES:
         return []
     owners = [stem]  # `a.xmp` belongs to a.jpg, and `a.jpg.xmp`, too

@@ -1,12 +1,16 @@
 """`duplicates --fast`, which needs no model, and the time that is told before the full search starts."""
 
 import json
+import os
+import signal
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from PIL import Image, ImageOps
 
+import simimg
 from simimg.cli import main
 from simimg.commands import duplicates
 from simimg.similarity import embeddings
@@ -45,6 +49,28 @@ def test_no_index_is_kept(folder: Path, tmp_path: Path, capsys: pytest.CaptureFi
     assert main(["duplicates", f"--image_dir={folder}", f"--index_dir={tmp_path / 'i'}", "--fast"]) == 1
     assert "Leave out --index_dir, or --fast" in capsys.readouterr().err
     assert not (tmp_path / "i").exists()
+
+
+def test_nothing_is_left_of_a_temporary_index(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "temporary").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
+    compared = []
+
+    def progress(stage: str, done: int, total: int) -> None:
+        if stage == "comparing":
+            compared.append([path.name for path in (tmp_path / "temporary").glob("*/index/*")])
+
+    found = simimg.duplicates(folder, fast=True, plan=tmp_path / "plan.json", progress=progress)
+    assert compared[0]
+    assert not any("fingerprints" in name for names in compared for name in names)
+    assert [found.index.images[group.keeper.row] for group in found.groups] == [
+        group.keeper.image for group in found.groups
+    ]
+    assert "index_dir" not in json.loads((tmp_path / "plan.json").read_bytes())
+    with pytest.raises(SystemExit, match="143"):
+        simimg.duplicates(folder, fast=True, progress=lambda *_: os.kill(os.getpid(), signal.SIGTERM))
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+    assert not list((tmp_path / "temporary").iterdir())
 
 
 def test_the_time_is_told_only_for_large_folders(
