@@ -46,7 +46,8 @@ def index(
         model: name of a shipped model, the folder of a run, or an ONNX file (extra `onnx`) and what it does not say,
             such as `model.onnx,size=224,range=imagenet`.
         precision: of the embeddings: `float32`; `bfloat16`, twice as fast on processors that have it, with the extra
-            `fast`; or `auto`, that of the existing index or else float32.
+            `fast`; or `auto`, that of the existing index. A new one of 500 images or more gets the one that is measured
+            to be faster on this machine, or else float32.
         include: patterns of the files of `image_dir` to take, such as `cat/*.jpg`; by default all. See
             `tfrecords.convert.sources.selection`. Files that an index has and that are not taken leave it.
         exclude: patterns of files and folders to leave out.
@@ -76,12 +77,27 @@ def index(
     if dataset_dir is not None and selection.has_patterns:
         raise UsageError("include and exclude are about the files of an image_dir; a dataset is indexed as a whole.")
     if precision == "auto":
-        precision = index_precision(Path(index_dir))
+        precision = index_precision(Path(index_dir)) or _new_precision(model, dataset_dir, files_in)
     embedder = load_embedder(model, precision=precision, many=True).with_limit(max_pixels)
     if dataset_dir is not None:
         return index_dataset(Path(index_dir), Path(dataset_dir), embedder, image_dir=files_in, **calls)
     assert files_in is not None
     return index_folder(Path(index_dir), files_in, embedder, selection=selection, **calls)
+
+
+def _new_precision(model: str, dataset_dir: Folder | None, image_dir: Path | None) -> str:
+    """Return the precision of a new index; for a few images, nothing is measured."""
+    from simimg.inference.network import MANY
+    from simimg.inference.precision_choice import faster_precision
+    from tfrecords.convert.sources.image_folder import has_files
+    from tfrecords.format.layout import Layout
+
+    if dataset_dir is not None:
+        splits = Layout.load(Path(dataset_dir)).splits.values() if Layout.exists(Path(dataset_dir)) else ()
+        many = sum(shard.num_examples for shards in splits for shard in shards) >= MANY
+    else:
+        many = image_dir is not None and image_dir.is_dir() and has_files(image_dir, MANY)
+    return faster_precision(model) if many else "float32"
 
 
 def search(
