@@ -57,6 +57,8 @@ class Seen:
     inside: np.ndarray  # bool
     noise: int  # levels
     is_drawing: bool
+    beyond_noise: np.ndarray | None = None  # bool, where `differs` cannot be noise; None if that is not known
+    faintly_beyond_noise: np.ndarray | None = None  # the same for `faintly`
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -72,8 +74,8 @@ class Change:
 class Places:
     """The places of a frame that differ, and the maps of it that tell what kind of change each one is."""
 
-    def __init__(self, seen: Seen, differs: np.ndarray, pair: Registered) -> None:
-        self._seen, self._differs, self._to_query = seen, differs, pair.to_query
+    def __init__(self, seen: Seen, differs: np.ndarray, beyond_noise: np.ndarray | None, pair: Registered) -> None:
+        self._seen, self._differs, self._beyond_noise, self._to_query = seen, differs, beyond_noise, pair.to_query
         self._height, self._width = differs.shape
         self._reach = max(3, round(max(self._height, self._width) * _JOINED)) | 1
         square = np.ones((self._reach, self._reach), np.uint8)
@@ -107,6 +109,8 @@ class Places:
         hit = mine & self._differs[box]
         size, levels = int(hit.sum()), level_sum(seen.levels[box], hit)
         if size < _MIN_PIXELS or levels < _MIN_LEVELS:
+            return None
+        if self._beyond_noise is not None and not (self._beyond_noise[box] & hit).any():
             return None
         near, contour = _dilated(hit, 5) & mine, mine & self._outline[box]
         any_edge = near & (self._stronger[box] >= _EDGE)

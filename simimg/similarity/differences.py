@@ -25,6 +25,7 @@ from simimg.determinism import plain_opencv
 from simimg.similarity.color_fit import fit_either, local_range
 from simimg.similarity.difference_places import Change, Place, Places, Seen, level_sum
 from simimg.similarity.edits import BLUR, CONTENT, EXCHANGE, OVERLAY
+from simimg.similarity.pixel_noise import luma_outliers, outliers
 from simimg.similarity.registration import Registered, Registration
 
 MOST_PX = 1024
@@ -37,8 +38,6 @@ _MOST_NOISE, _NOISY = 4, 96  # times the median of what is left, in noisy images
 _WORST_QUALITY, _PER_QUALITY = 25, 2  # below this JPEG quality, levels that are added per step
 _UNLIKE = 16  # levels of chroma that are no other color, whatever the fit of colors would be
 _PLAIN_LUMA, _PLAIN_CHROMA = 12, 10  # levels that count where drawings are plain
-_GOOD_QUALITY, _NEVER = 90, 255
-_CLEARLY = 60  # levels by which a pixel of a drawing differs from the same pixel, whatever is next to it
 _DETAILED = 0.002  # fine detail, below which an image has none to lose
 _BLURRED = 0.2  # ratio of the fine detail; JPEGs, WebP and AVIF of photos at usual qualities keep more
 _CLIPPED = 0.35  # share of the chroma
@@ -109,22 +108,23 @@ def find_differences(
     except ValueError:
         return Differences()
     is_drawing = _is_drawing(query) and _is_drawing(candidate)
-    is_plain, clearly, blur = is_drawing or is_small, _NEVER, frozenset[str]()
+    is_plain, blur = is_drawing or is_small, frozenset[str]()
     pair = registration.images() if registration.is_straight else None
     if pair is not None:
         blur = _blur(pair) if registration.is_exact else blur  # resampling blurs, too
-        # Drawings of one size are compared pixel by pixel: within 3 px, a 5 is like a 6.
-        if is_drawing and registration.is_exact and not (blur or is_small):
-            clearly = _CLEARLY + max([0, *(_GOOD_QUALITY - one for one in known)])
-        if _is_alike(pair, is_plain, clearly):
+        if _is_alike(pair, is_plain, registration.is_whole):
             return Differences(kinds=blur)
-    if pair is None or clearly == _NEVER:
+    # A drawing of the same size is where it is: what was changed must not pull it.
+    if pair is None or not (is_drawing and registration.is_exact):
         registration.correct()
         pair = registration.images()
-        if _is_alike(pair, is_plain, clearly):
+        if _is_alike(pair, is_plain, registration.is_whole):
             return Differences(kinds=blur)
-    seen = _compared(pair, noise, is_drawing, clearly)
-    changes = [*Places(seen, seen.differs, pair).changes(), *Places(seen, seen.faintly, pair).changes()]
+    seen = _compared(pair, noise, is_drawing, registration.is_whole)
+    changes = [
+        *Places(seen, seen.differs, seen.beyond_noise, pair).changes(),
+        *Places(seen, seen.faintly, seen.faintly_beyond_noise, pair).changes(),
+    ]
     found = _judged(changes, is_drawing, _shared_outlines(seen))
     return dataclasses.replace(found, kinds=found.kinds | blur)
 
@@ -137,20 +137,24 @@ def _enlarged(*images: np.ndarray) -> list[np.ndarray]:
     return [cv2.resize(image, None, fx=factor, fy=factor, interpolation=cv2.INTER_LINEAR) for image in images]
 
 
-def _is_alike(pair: Registered, is_plain: bool, clearly: int) -> bool:
+def _is_alike(pair: Registered, is_plain: bool, is_whole: bool) -> bool:
     """Whether no pixel differs, even without a fit of sharpness and colors."""
     if pair.inside.sum() < 64:
         return True
     ours, theirs = (cv2.cvtColor(side, cv2.COLOR_RGB2YCrCb) for side in (pair.query, pair.candidate))
-    if clearly < _NEVER and int(cv2.absdiff(ours[..., 0], theirs[..., 0]).max()) > clearly:
-        return False
     levels = (_PLAIN_LUMA, _PLAIN_CHROMA, _PLAIN_CHROMA, 0) if is_plain else (_LUMA, _UNLIKE, _UNLIKE, 0)
     more = cv2.subtract(_beyond(ours, theirs, 3), levels)
     more = cv2.bitwise_and(more, more, mask=_eroded(pair.inside).view(np.uint8))
-    return cv2.countNonZero(more.reshape(len(more), -1)) == 0
+    if cv2.countNonZero(more.reshape(len(more), -1)):
+        return False
+    return not (is_whole and _luma_outliers(ours, theirs, pair.inside).any())
 
 
-def _compared(pair: Registered, noise: int, is_drawing: bool, clearly: int) -> Seen:
+def _luma_outliers(ours: np.ndarray, theirs: np.ndarray, inside: np.ndarray) -> np.ndarray:
+    return luma_outliers(*(np.ascontiguousarray(side[..., 0]) for side in (ours, theirs)), _eroded(inside))
+
+
+def _compared(pair: Registered, noise: int, is_drawing: bool, is_whole: bool) -> Seen:
     core = _eroded(pair.inside)
     ours, theirs = (cv2.cvtColor(side, cv2.COLOR_RGB2YCrCb) for side in _equally_sharp(pair, core))
     ranges = cv2.max(*(local_range(side[..., 0]) for side in (ours, theirs)))
@@ -161,9 +165,6 @@ def _compared(pair: Registered, noise: int, is_drawing: bool, clearly: int) -> S
     luma = cv2.bitwise_and(difference := _beyond(a[0], b[0], 3), difference, mask=mask)
     chroma = cv2.max(*(_beyond(one, other, 5) for one, other in zip(a[1:], b[1:], strict=True)))
     chroma = cv2.bitwise_and(chroma, chroma, mask=mask)
-    if clearly < _NEVER:
-        straight = cv2.absdiff(ours[..., 0], theirs[..., 0])
-        luma = cv2.max(luma, np.where(core & (straight > clearly), straight, 0))
     counts = np.cumsum(np.bincount(luma[core], minlength=256))
     median = int(np.searchsorted(counts, counts[-1] / 2))
     strongest = functools.reduce(cv2.max, (cv2.absdiff(plane, 128) for plane in (*a[1:], *b[1:])))
@@ -176,7 +177,22 @@ def _compared(pair: Registered, noise: int, is_drawing: bool, clearly: int) -> S
         faintly &= (luma > _PLAIN_LUMA + noise) | (chroma > _PLAIN_CHROMA + noise)
     levels = cv2.add(luma, chroma, dtype=cv2.CV_16S)
     edges, others = (local_range(side[..., 0]) for side in ((fitted.image, ours) if swapped else (ours, fitted.image)))
-    return Seen(differs, faintly, in_color, levels, edges, others, pair.inside, noise, is_drawing)
+    seen = Seen(differs, faintly, in_color, levels, edges, others, pair.inside, noise, is_drawing)
+    return _with_noise(seen, ours, fitted.image, core) if is_whole else seen
+
+
+def _with_noise(seen: Seen, ours: np.ndarray, theirs: np.ndarray, core: np.ndarray) -> Seen:
+    """Return the same with what the comparison pixel by pixel adds, and what it shows to be noise."""
+    beyond = outliers(ours, theirs, core)
+    straight = cv2.absdiff(ours[..., 0], theirs[..., 0])
+    return dataclasses.replace(
+        seen,
+        differs=seen.differs | beyond.luma,
+        faintly=seen.faintly & ~beyond.luma,
+        levels=np.where(beyond.luma, np.maximum(seen.levels, straight), seen.levels),
+        beyond_noise=beyond.luma | beyond.chroma,
+        faintly_beyond_noise=beyond.faintly,
+    )
 
 
 def _blur(pair: Registered) -> frozenset[str]:

@@ -17,6 +17,7 @@ import numpy as np
 from simimg.similarity.affine import compose, determinant, fit, inverse, scaling, transform, translation
 
 _SNAP = 0.006  # share of a side; a whole image that is nearly in one of the eight positions is in it
+_STRETCHED = 1.05  # ratio of the sides, beyond which it is told
 _CORRECT_PX = 400  # longer side at which the map is corrected
 _CELLS = 8  # per side of the frame
 # Root mean square of the slopes, in Sobel's units, that fixes where a cell belongs; less in an image of low contrast: a
@@ -64,7 +65,8 @@ class Registration:
         self._query_is_base = abs(determinant(to_candidate)) >= 1
         base, self._other = (query, candidate) if self._query_is_base else (candidate, query)
         to_other = to_candidate if self._query_is_base else inverse(to_candidate)
-        to_other = _snapped(to_other, _size(base), _size(self._other))
+        snapped = _snapped(to_other, _size(base), _size(self._other))
+        is_snapped, to_other = snapped is not to_other, snapped
         corners = transform(inverse(to_other), _corners(_size(self._other)))
         left, top = np.maximum(0, np.floor(corners.min(axis=0) + 0.01)).astype(int).tolist()
         right, bottom = np.minimum(_size(base), np.ceil(corners.max(axis=0) - 0.01)).astype(int).tolist()
@@ -74,11 +76,19 @@ class Registration:
         self.to_other = compose(to_other, translation(left, top))
         self._to_query = compose(inverse(scaling(*_size(query))), translation(left, top))
         self._query_size = _size(query)
+        (a, b), (c, d) = np.abs(to_other[:, :2]).tolist()
+        across, down = (a, d) if a > b else (b, c)
+        self._is_whole = is_snapped and max(across, down) < _STRETCHED * min(across, down)
 
     @property
     def is_exact(self) -> bool:
         """Whether every pixel of one image is a pixel of the other one."""
         return _turned(self._other, self.to_other, _size(self.base)) is not None
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether each image is the whole other one in one of the eight positions, of any size, but not stretched."""
+        return self._is_whole
 
     @property
     def is_straight(self) -> bool:
