@@ -110,18 +110,20 @@ class Places:
         size, levels = int(hit.sum()), level_sum(seen.levels[box], hit)
         if size < _MIN_PIXELS or levels < _MIN_LEVELS:
             return None
-        if self._beyond_noise is not None and not (self._beyond_noise[box] & hit).any():
+        is_certain = self._beyond_noise is not None and (self._beyond_noise[box] & hit).any()
+        if self._beyond_noise is not None and not is_certain:
             return None
         near, contour = _dilated(hit, 5) & mine, mine & self._outline[box]
         any_edge = near & (self._stronger[box] >= _EDGE)
         agreeing = int((near & self._shared[box]).sum()) / max(1, int(any_edge.sum()))
-        if levels < (_FAINT + seen.noise) * size and (size < _LARGE or 0.5 < agreeing < _SAME_OUTLINES):
+        is_faint = not is_certain and levels < (_FAINT + seen.noise) * size
+        if is_faint and (size < _LARGE or 0.5 < agreeing < _SAME_OUTLINES):
             return None
         margins = left, top, self._width - left - width, self._height - top - height
         ends = [margin <= self._reach for margin in margins]
         is_bar = any(end and bar for end, bar in zip(ends, self._bars, strict=True))
         at_border = is_bar if seen.is_drawing else any(ends)
-        may_be_content = levels >= _STRONG * size and not (at_border or (mine & self._outside[box]).any())
+        may_be_content = (is_certain or levels >= _STRONG * size) and not (at_border or (mine & self._outside[box]).any())
         ours, theirs = level_sum(self._only_ours[box], near), level_sum(self._only_theirs[box], near)
         around = level_sum(self._only_ours[box], contour), level_sum(self._only_theirs[box], contour)
         has_clear_outline = max(around) > _CLEAR_OUTLINE * int(contour.sum())

@@ -27,7 +27,8 @@ _MOST_SHIFT = 4.0  # px per round, at the size at which the map is corrected
 _CORRECTIONS = 4
 _AGREEING = (3.0, 1.5, 0.75, 0.75)  # px by which the shift of a cell may be off, in each round of the fit
 _MIN_CELLS = 6
-_CLOSER = 0.998  # a correction is kept if it reduces the error at least to this share
+# A correction is kept if it reduces the error at least to this share; that of one whole image on the other is rarely off.
+_CLOSER, _CLOSER_THAN_WHOLE = 0.998, 0.8
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -79,6 +80,7 @@ class Registration:
         (a, b), (c, d) = np.abs(to_other[:, :2]).tolist()
         across, down = (a, d) if a > b else (b, c)
         self._is_whole = is_snapped and max(across, down) < _STRETCHED * min(across, down)
+        self._is_reduced = self._is_whole and min(across, down) >= 1 and not self.is_exact
 
     @property
     def is_exact(self) -> bool:
@@ -98,7 +100,10 @@ class Registration:
 
     def images(self) -> Registered:
         """Return both images in the frame."""
-        warped, inside = _warped(self._other, self.to_other, _size(self.base))
+        if self._is_reduced:
+            warped, inside = _reduced(self._other, self.to_other, _size(self.base))
+        else:
+            warped, inside = _warped(self._other, self.to_other, _size(self.base))
         if self._query_is_base:
             return Registered(self.base, warped, inside, self._to_query)
         to_query = compose(inverse(scaling(*self._query_size)), self.to_other)
@@ -114,7 +119,7 @@ class Registration:
         # The other image at about the same resolution, and the map between these two.
         other_size = _reduced_size(self._other, min(1.0, factor / math.sqrt(abs(determinant(self.to_other)))))
         other, other_down = _gray(self._other, other_size), _between(other_size, _size(self._other))
-        best = tried = compose(inverse(other_down), self.to_other, down)
+        best = tried = start = compose(inverse(other_down), self.to_other, down)
         least = math.inf
         for _ in range(_CORRECTIONS):
             warped, inside = _interpolated(other, tried, size)
@@ -123,14 +128,15 @@ class Registration:
             gain = min(4.0, _strength(goal, inside) / max(1e-6, _strength(detail, inside)))
             error = np.rint(detail * gain).astype(np.int16) - goal
             total = int(np.minimum(np.abs(error[inside]), 24).sum(dtype=np.int64))
-            if total > _CLOSER * least:
+            if total > (_CLOSER_THAN_WHOLE if self._is_whole and best is start else _CLOSER) * least:
                 break
             best, least = tried, total
             moved = _shifts(error, *slopes, inside)
             if moved is None:
                 break
             tried = compose(tried, moved)
-        self.to_other = compose(other_down, best, inverse(down))
+        if best is not start:
+            self.to_other, self._is_reduced = compose(other_down, best, inverse(down)), False
 
 
 def _size(image: np.ndarray) -> tuple[int, int]:
@@ -161,6 +167,15 @@ def _warped(image: np.ndarray, matrix: np.ndarray, size: tuple[int, int]) -> tup
     if reduction > 1.2:
         image = cv2.GaussianBlur(image, (0, 0), 0.5 * math.sqrt(reduction**2 - 1))
     return _interpolated(image, matrix, size)
+
+
+def _reduced(image: np.ndarray, matrix: np.ndarray, size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+    """Return a whole image in one of the eight positions, reduced to the size of the frame, and where it is."""
+    is_turned = abs(matrix[0, 0]) < abs(matrix[0, 1])
+    image = cv2.resize(image, size[::-1] if is_turned else size, interpolation=cv2.INTER_AREA)
+    image = image.transpose(1, 0, 2) if is_turned else image
+    down, across = (-1 if matrix[axis].sum() < 0 else 1 for axis in ((1, 0) if is_turned else (1, 0)))
+    return np.ascontiguousarray(image[::down, ::across]), np.ones(size[::-1], bool)
 
 
 def _interpolated(image: np.ndarray, matrix: np.ndarray, size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
