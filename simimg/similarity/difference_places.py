@@ -57,6 +57,7 @@ class Seen:
     inside: np.ndarray  # bool
     noise: int  # levels
     is_drawing: bool
+    is_recolored: bool = False  # in hue or in light, see `simimg.similarity.color_models`
     beyond_noise: np.ndarray | None = None  # bool, where `differs` cannot be noise; None if that is not known
     faintly_beyond_noise: np.ndarray | None = None  # the same for `faintly`
 

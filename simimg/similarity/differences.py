@@ -22,10 +22,11 @@ import cv2
 import numpy as np
 
 from simimg.determinism import plain_opencv
-from simimg.similarity.color_fit import fit_either, local_range
+from simimg.similarity.color_fit import Fitted, fit_either, local_range
+from simimg.similarity.color_models import Modeled, modeled
 from simimg.similarity.difference_places import Change, Place, Places, Seen, level_sum
-from simimg.similarity.edits import BLUR, CONTENT, EXCHANGE, OVERLAY
-from simimg.similarity.pixel_noise import luma_outliers, outliers
+from simimg.similarity.edits import BLUR, COLOR, CONTENT, EXCHANGE, OVERLAY
+from simimg.similarity.pixel_noise import chroma_outliers, luma_outliers, outliers
 from simimg.similarity.registration import Registered, Registration
 
 MOST_PX = 1024
@@ -120,13 +121,9 @@ def find_differences(
         pair = registration.images()
         if _is_alike(pair, is_plain, registration.is_whole):
             return Differences(kinds=blur)
-    seen = _compared(pair, noise, is_drawing, registration.is_whole)
-    changes = [
-        *Places(seen, seen.differs, seen.beyond_noise, pair).changes(),
-        *Places(seen, seen.faintly, seen.faintly_beyond_noise, pair).changes(),
-    ]
+    seen, changes = _compared(pair, noise, is_drawing, registration.is_whole)
     found = _judged(changes, is_drawing, _shared_outlines(seen))
-    return dataclasses.replace(found, kinds=found.kinds | blur)
+    return dataclasses.replace(found, kinds=found.kinds | blur | ({COLOR} if seen.is_recolored else set()))
 
 
 def _enlarged(*images: np.ndarray) -> list[np.ndarray]:
@@ -154,11 +151,30 @@ def _luma_outliers(ours: np.ndarray, theirs: np.ndarray, inside: np.ndarray) -> 
     return luma_outliers(*(np.ascontiguousarray(side[..., 0]) for side in (ours, theirs)), _eroded(inside))
 
 
-def _compared(pair: Registered, noise: int, is_drawing: bool, is_whole: bool) -> Seen:
+def _compared(pair: Registered, noise: int, is_drawing: bool, is_whole: bool) -> tuple[Seen, list[Change]]:
     core = _eroded(pair.inside)
     ours, theirs = (cv2.cvtColor(side, cv2.COLOR_RGB2YCrCb) for side in _equally_sharp(pair, core))
     ranges = cv2.max(*(local_range(side[..., 0]) for side in (ours, theirs)))
-    swapped, fitted = fit_either(ours, theirs, pair.inside, ranges < _MIXED)
+    colors = Modeled(*fit_either(ours, theirs, pair.inside, ranges < _MIXED))
+    seen = _seen(ours, theirs, colors, ranges, core, pair.inside, noise, is_drawing, is_whole)
+    changes = _changes(seen, pair)
+    if changes and (better := modeled(ours, theirs, colors, pair.inside)):
+        seen = _seen(ours, theirs, better, ranges, core, pair.inside, noise, is_drawing, is_whole)
+        changes = _changes(seen, pair)
+    return seen, changes
+
+
+def _changes(seen: Seen, pair: Registered) -> list[Change]:
+    places = (seen.differs, seen.beyond_noise), (seen.faintly, seen.faintly_beyond_noise)
+    return [change for mask, beyond in places for change in Places(seen, mask, beyond, pair).changes()]
+
+
+def _seen(
+    ours: np.ndarray, theirs: np.ndarray, colors: Modeled, ranges: np.ndarray, core: np.ndarray, inside: np.ndarray,
+    noise: int, is_drawing: bool, is_whole: bool,
+) -> Seen:  # fmt: skip
+    """Return where two images, YCrCb, differ, once one of them has the colors of the other one."""
+    swapped, fitted = colors.swapped, colors.fitted
     ours = theirs if swapped else ours
     a, b, tinted = (cv2.split(cv2.GaussianBlur(side, (3, 3), 0.6)) for side in (ours, fitted.image, fitted.tinted))
     mask = core.view(np.uint8)
@@ -177,20 +193,22 @@ def _compared(pair: Registered, noise: int, is_drawing: bool, is_whole: bool) ->
         faintly &= (luma > _PLAIN_LUMA + noise) | (chroma > _PLAIN_CHROMA + noise)
     levels = cv2.add(luma, chroma, dtype=cv2.CV_16S)
     edges, others = (local_range(side[..., 0]) for side in ((fitted.image, ours) if swapped else (ours, fitted.image)))
-    seen = Seen(differs, faintly, in_color, levels, edges, others, pair.inside, noise, is_drawing)
-    return _with_noise(seen, ours, fitted.image, core) if is_whole else seen
+    seen = Seen(differs, faintly, in_color, levels, edges, others, inside, noise, is_drawing, colors.is_recolored)
+    return _with_noise(seen, ours, fitted, core) if is_whole else seen
 
 
-def _with_noise(seen: Seen, ours: np.ndarray, theirs: np.ndarray, core: np.ndarray) -> Seen:
+def _with_noise(seen: Seen, ours: np.ndarray, fitted: Fitted, core: np.ndarray) -> Seen:
     """Return the same with what the comparison pixel by pixel adds, and what it shows to be noise."""
-    beyond = outliers(ours, theirs, core)
-    straight = cv2.absdiff(ours[..., 0], theirs[..., 0])
+    beyond = outliers(ours, fitted.image, core)
+    in_color = beyond.chroma if fitted.tinted is fitted.image else beyond.chroma | chroma_outliers(ours, fitted.tinted, core)
+    straight = cv2.absdiff(ours[..., 0], fitted.image[..., 0])
+    added = beyond.luma & (straight > _LUMA)
     return dataclasses.replace(
         seen,
-        differs=seen.differs | beyond.luma,
-        faintly=seen.faintly & ~beyond.luma,
-        levels=np.where(beyond.luma, np.maximum(seen.levels, straight), seen.levels),
-        beyond_noise=beyond.luma | beyond.chroma,
+        differs=seen.differs | added,
+        faintly=seen.faintly & ~added,
+        levels=np.where(added, np.maximum(seen.levels, straight), seen.levels),
+        beyond_noise=beyond.luma | in_color,
         faintly_beyond_noise=beyond.faintly,
     )
 

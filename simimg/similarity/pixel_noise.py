@@ -16,9 +16,12 @@ import dataclasses
 import cv2
 import numpy as np
 
+from simimg.determinism import ordered_sum
+
 _SAMPLE = 8_000  # pixels, at most, for the fit of the filter
 _FEWEST, _FEWEST_OF_SORT = 200, 64
 _ONE = 256  # a weight of 1, in integers
+_FAR = 24  # levels; what differs by more shows something else
 _KEPT = 0.95  # share of the sample that is kept for the second fit
 _CLASSES = ((0, 0), (0, 1), (1, 1), (0, 2), (1, 2), (2, 2))  # offsets; all that mirroring and turning makes of them
 _LUMA_WINDOW, _CHROMA_WINDOW = 3, 5  # px over which differences are averaged
@@ -48,14 +51,28 @@ class Outliers:
 
 def outliers(ours: np.ndarray, theirs: np.ndarray, inside: np.ndarray) -> Outliers:
     """Return where two images, uint8 `[h, w, 3]`, YCrCb, in one frame, differ by more than their noise."""
-    planes = [tuple(np.ascontiguousarray(side[..., channel]) for side in (ours, theirs)) for channel in range(3)]
-    difference = filtered_difference(*planes[0])
-    luma, faintly = _outliers(difference, *planes[0], inside, _LUMA_WINDOW, _LUMA_REACH)
-    chroma = np.zeros_like(luma)
-    for sides in planes[1:]:
+    sides = _plane(ours, 0), _plane(theirs, 0)
+    luma, faintly = _outliers(filtered_difference(*sides), *sides, inside, _LUMA_WINDOW, _LUMA_REACH)
+    chroma, faintly_in_color = _chroma_outliers(ours, theirs, inside)
+    return Outliers(luma, chroma, faintly | faintly_in_color)
+
+
+def chroma_outliers(ours: np.ndarray, theirs: np.ndarray, inside: np.ndarray) -> np.ndarray:
+    """Return the mask of color alone."""
+    return _chroma_outliers(ours, theirs, inside)[0]
+
+
+def _chroma_outliers(ours: np.ndarray, theirs: np.ndarray, inside: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    chroma, faintly = np.zeros(inside.shape, bool), np.zeros(inside.shape, bool)
+    for channel in (1, 2):
+        sides = _plane(ours, channel), _plane(theirs, channel)
         far, near = _outliers(cv2.absdiff(*sides), *sides, inside, _CHROMA_WINDOW, _CHROMA_REACH)
         chroma, faintly = chroma | far, faintly | near
-    return Outliers(luma, chroma, faintly)
+    return chroma, faintly
+
+
+def _plane(image: np.ndarray, channel: int) -> np.ndarray:
+    return np.ascontiguousarray(image[..., channel])
 
 
 def luma_outliers(ours: np.ndarray, theirs: np.ndarray, inside: np.ndarray) -> np.ndarray:
@@ -98,9 +115,12 @@ def filtered_difference(ours: np.ndarray, theirs: np.ndarray) -> np.ndarray:
     if _sharpness(ours) > _sharpness(theirs):
         ours, theirs = theirs, ours
     kernel, offset = _fitted_filter(ours, theirs)
+    straight = cv2.absdiff(ours, theirs)
     filtered = cv2.filter2D(theirs, cv2.CV_32F, kernel, borderType=cv2.BORDER_REPLICATE)  # integers, exact
     difference = cv2.absdiff(cv2.multiply(ours, _ONE, dtype=cv2.CV_32F), filtered + np.float32(offset))
-    return cv2.min(np.rint(difference * np.float32(1 / _ONE)), 255).astype(np.uint8)
+    found = cv2.min(np.rint(difference * np.float32(1 / _ONE)), 255).astype(np.uint8)
+    # A filter that was fitted to outlines that differ may suit nothing else.
+    return min(found, straight, key=lambda levels: cv2.norm(cv2.min(levels, _FAR), cv2.NORM_L1))
 
 
 def _sharpness(luma: np.ndarray) -> float:
@@ -124,10 +144,10 @@ def _fitted_filter(ours: np.ndarray, theirs: np.ndarray) -> tuple[np.ndarray, in
     ]
     have = np.stack([*rows, np.full(len(chosen), 256, np.int64)])
     want = ours.ravel()[chosen].astype(np.int64)
-    weights = _least_squares(have, want)
+    weights = least_squares(have, want)
     error = np.abs(sum(weight * row for weight, row in zip(weights, have, strict=True)) - want)
     kept = error <= max(2.0, float(np.partition(error, int(_KEPT * len(error)))[int(_KEPT * len(error))]))
-    weights = _least_squares(have[:, kept], want[kept])
+    weights = least_squares(have[:, kept], want[kept])
     for offset, weight in zip(_CLASSES, weights, strict=False):
         for y, x in _turned(offset):
             kernel[2 + y, 2 + x] = round(_ONE * weight)
@@ -139,15 +159,16 @@ def _turned(offset: tuple[int, int]) -> set[tuple[int, int]]:
     return {(sign * y, other * x) for y, x in ((a, b), (b, a)) for sign in (-1, 1) for other in (-1, 1)}
 
 
-def _least_squares(have: np.ndarray, want: np.ndarray) -> list[float]:
-    """Return the weights of the rows of `have`, int64 `[k, n]`, whose sum is nearest to `want`, `[n]`.
+def least_squares(have: np.ndarray, want: np.ndarray, ridge: float = 1.0) -> list[float]:
+    """Return the weights of the rows of `have`, `[k, n]`, whose sum is nearest to `want`, `[n]`.
 
-    The sums are exact integers; the equations are solved by elimination, written out as in `simimg.similarity.affine`.
+    Sums of integers are exact, those of floats in a fixed order; the equations are solved by elimination, written out
+    as in `simimg.similarity.affine`. `ridge` keeps weights small that nothing determines.
     """
-    rows = [[float(int((a * b).sum())) for b in have] + [float(int((a * want).sum()))] for a in have]
+    total = (lambda values: int(values.sum())) if have.dtype.kind == "i" else ordered_sum
+    rows = [[float(total(a * b)) for b in have] + [float(total(a * want))] for a in have]
     for place, row in enumerate(rows):
-        row[place] *= 1.001
-        row[place] += 1.0
+        row[place] = 1.0001 * row[place] + ridge
     for place, row in enumerate(rows):  # symmetric and positive definite, so no pivot is needed
         for other in rows:
             if other is not row:
