@@ -26,6 +26,7 @@ from simimg.similarity.color_fit import Fitted, fit_either, local_range
 from simimg.similarity.color_models import Modeled, modeled
 from simimg.similarity.difference_places import Change, Place, Places, Seen, level_sum
 from simimg.similarity.edits import BLUR, COLOR, CONTENT, EXCHANGE, OVERLAY
+from simimg.similarity.palette_noise import palette_of, within_palettes
 from simimg.similarity.pixel_noise import chroma_outliers, luma_outliers, outliers
 from simimg.similarity.registration import Registered, Registration
 
@@ -103,6 +104,7 @@ def find_differences(
     known = [quality for quality in qualities if quality is not None]
     is_small = max(candidate.shape[:2]) < _SMALL_PX or max(query.shape[:2]) < _SMALL_PX
     noise = (_SMALL_NOISE if is_small else 0) + _PER_QUALITY * max([0, *(_WORST_QUALITY - one for one in known)])
+    originals = query, candidate
     query, candidate = _enlarged(query, candidate)
     try:
         registration = Registration(query, candidate, np.array(place, np.float64).reshape(2, 3))
@@ -121,6 +123,11 @@ def find_differences(
         pair = registration.images()
         if _is_alike(pair, is_plain, registration.is_whole):
             return Differences(kinds=blur)
+    palettes = [palette_of(image) for image in originals]
+    if (palettes[0] is None) is not (palettes[1] is None):
+        pair, blur = within_palettes(pair, (palettes[0], palettes[1])), frozenset()  # dithering is no sharpness
+        if _is_alike(pair, is_plain, registration.is_whole):
+            return Differences()
     seen, changes = _compared(pair, noise, is_drawing, registration.is_whole)
     found = _judged(changes, is_drawing, _shared_outlines(seen))
     return dataclasses.replace(found, kinds=found.kinds | blur | ({COLOR} if seen.is_recolored else set()))
