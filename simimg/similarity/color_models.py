@@ -23,7 +23,7 @@ _SAMPLE = 6_000  # pixels, at most
 _BETTER, _BETTER_LIGHT = 0.8, 0.85  # share of the misfit that a model must reach
 _ONE = 256  # a factor of 1, in integers
 _CLIPPED = 6  # levels from black or white
-_MOST_MIXED, _LEAST_OWN, _GRAY = 0.5, 0.25, 4  # of a channel that goes into another one, and that stays; levels
+_UNEVEN, _LEAST_OWN, _GRAY = 0.25, 0.25, 4  # shares of a channel; levels
 _COLORED, _FEWEST_COLORED = 16, 0.02  # chroma, and share of the pixels
 _SECTORS, _EVERY_HUE, _SAME_ANGLE = 12, 0.1, 0.85
 _MOST_COLORED = 0.6  # share of colored pixels, with which one hue is enough
@@ -93,7 +93,7 @@ def _is_other_hue(have: np.ndarray, want: np.ndarray) -> bool:
     turned = np.stack([a[:, 0] * b[:, 0] + a[:, 1] * b[:, 1], a[:, 0] * b[:, 1] - a[:, 1] * b[:, 0]], axis=1)
     angles = np.bincount(_sector(turned), minlength=_SECTORS)
     near = angles + np.roll(angles, 1) + np.roll(angles, -1)
-    return int(near[1:].max()) >= _SAME_ANGLE * len(a)  # 0 is not turned
+    return int(near[2:-1].max()) >= _SAME_ANGLE * len(a)  # without those that are not turned
 
 
 def _has_several_hues(chroma: np.ndarray, colored: np.ndarray) -> bool:
@@ -152,10 +152,13 @@ def _mixed(image: np.ndarray, have: np.ndarray, want: np.ndarray) -> np.ndarray 
             error = np.abs(ordered_sum((rows * np.array(weights)[:, None]).T) - goal)
             chosen = (goal >= _CLIPPED) & (goal < 256 - _CLIPPED)
             chosen &= error <= max(4.0, float(np.sort(error[chosen])[int(0.8 * chosen.sum())]))
-        mixes = any(abs(weight) > _MOST_MIXED for at, weight in enumerate(weights[:3]) if at != channel)
-        if (mixes or weights[channel] < _LEAST_OWN) and not is_gray:
+        if weights[channel] < _LEAST_OWN and not is_gray:
             return None
         matrix[channel] = [*weights[:3], 256 * weights[3]]
+    # Saturation mixes a channel into both others alike; only an exchange of colors does not.
+    uneven = (abs(matrix[(at + 1) % 3, at] - matrix[(at + 2) % 3, at]) for at in range(3))
+    if not is_gray and max(uneven) > _UNEVEN:
+        return None
     # Integers below 2 ** 24: exact in float32.
     red_green_blue = cv2.cvtColor(image, cv2.COLOR_YCrCb2RGB).astype(np.float32)
     mixed = cv2.transform(red_green_blue, np.rint(matrix * _ONE).astype(np.float32))

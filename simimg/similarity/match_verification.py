@@ -64,7 +64,7 @@ _STRUCTURE = 1.5  # deviation in gray levels of a block without its plane
 _EQUAL_MEAN, _EQUAL_ANYWHERE = 4.0, 8.0
 # Levels of fine detail from which it should be the same, and its correlation. Of unlike papers it is at most 0.05.
 _NOISE, _SAME_NOISE = 0.7, 0.3
-_SIMPLER, _MAYBE_SAME = 0.003, 12.0  # similarity that a simpler alignment may lose; levels by which thumbnails differ
+_SIMPLER, _MAYBE_SAME = 0.001, 12.0  # similarity that a simpler alignment may lose; levels by which thumbnails differ
 _COVERED = 0.35  # blocks with a lower correlation show something else
 
 
