@@ -86,8 +86,9 @@ def _lit(image: np.ndarray, light: np.ndarray) -> np.ndarray:
 def _is_other_hue(have: np.ndarray, want: np.ndarray) -> bool:
     """Whether nearly all colored pixels have another hue, turned by one angle, and they are of several hues."""
     a, b = (side[:, 1:].astype(np.int32) - 128 for side in (have, want))
-    colored = (np.abs(a).max(axis=1) >= _COLORED) & (np.abs(b).max(axis=1) >= _COLORED)
-    if not _has_several_hues(a, colored):
+    in_ours, in_theirs = (np.abs(side).max(axis=1) >= _COLORED for side in (a, b))
+    colored = in_ours & in_theirs
+    if colored.sum() < _SAME_ANGLE * (in_ours | in_theirs).sum() or not _has_several_hues(a, colored):
         return False
     a, b = a[colored], b[colored]
     turned = np.stack([a[:, 0] * b[:, 0] + a[:, 1] * b[:, 1], a[:, 0] * b[:, 1] - a[:, 1] * b[:, 0]], axis=1)

@@ -27,9 +27,10 @@ _CLASSES = ((0, 0), (0, 1), (1, 1), (0, 2), (1, 2), (2, 2))  # offsets; all that
 _LUMA_WINDOW, _CHROMA_WINDOW = 3, 5  # px over which differences are averaged
 _LUMA_REACH, _CHROMA_REACH = 9, 17  # px within which the contrast counts; chroma is stored at half the resolution
 _SORTS = np.array([4, 7, 11, 16, 23, 32, 45, 64, 91, 128, 182])  # levels of contrast
-_FLOOR = 12  # levels, of the noise
+_FLOOR, _CLEAN_FLOOR = 12, 5  # levels, of the noise, and where there is none
 _MOST_NOISE, _MOST_SHARE = 10, 0.1  # levels, and share of the contrast: JPEGs of quality 10 have no more
-_COMMON = 0.9  # share of the pixels of a sort whose difference is noise
+_WEAK = 16  # levels of contrast
+_COMMON, _SPREAD = 0.9, 4  # share of the pixels of a sort whose difference is noise, and its ratio to the median
 _FACTOR = 10  # of the square of the noise. Copies at JPEG quality 10, WebP 5 and AVIF 25 had at most 9.6
 _FAINT_FLOOR = 4  # levels, of the noise of plain parts
 
@@ -83,15 +84,18 @@ def luma_outliers(ours: np.ndarray, theirs: np.ndarray, inside: np.ndarray) -> n
 def _outliers(
     difference: np.ndarray, ours: np.ndarray, theirs: np.ndarray, inside: np.ndarray, window: int, reach: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return the masks for the floors of the noise, `_FLOOR` and `_FAINT_FLOOR`."""
+    """Return the masks for the floors of the noise, that of all parts and that of plain ones."""
     square = np.ones((reach, reach), np.uint8)
-    contrast = cv2.max(*(cv2.subtract(cv2.dilate(side, square), cv2.erode(side, square)) for side in (ours, theirs)))
+    contrasts = [cv2.subtract(cv2.dilate(side, square), cv2.erode(side, square)) for side in (ours, theirs)]
+    contrast = cv2.max(*contrasts)
+    # What only one of the images has is no sample of noise.
+    shared = inside & ((cv2.min(*contrasts) >= contrast // 2) | (contrast < _WEAK))
     # Sums of integers below 2 ** 24: exact in float32, in any order.
     error = cv2.sqrBoxFilter(difference, cv2.CV_32F, (window, window), normalize=False)
-    noise = _noise(np.sqrt(error / np.float32(window * window)).astype(np.uint8)[inside], contrast[inside])
+    noise = _noise(np.sqrt(error / np.float32(window * window)).astype(np.uint8)[shared], contrast[shared])
     limits = (
         np.rint(window * window * _FACTOR * (noise * noise + floor * floor)).astype(np.float32)
-        for floor in (_FLOOR, _FAINT_FLOOR)
+        for floor in (min(_FLOOR, _CLEAN_FLOOR + float(noise.max())), _FAINT_FLOOR)
     )
     far, near = ((error > cv2.LUT(contrast, limit)) & inside for limit in limits)
     return far, near
@@ -105,7 +109,8 @@ def _noise(levels: np.ndarray, contrast: np.ndarray) -> np.ndarray:
     noise, last = np.zeros(num_sorts), 0
     for number, count in enumerate(np.cumsum(counts, axis=1)):
         if count[-1] >= _FEWEST_OF_SORT:
-            last = max(last, int(np.searchsorted(count, count[-1] * _COMMON)))
+            most, half = (int(np.searchsorted(count, count[-1] * share)) for share in (_COMMON, 0.5))
+            last = max(last, min(most, _SPREAD * half + 2))
         noise[number] = last
     return np.minimum(noise[sort], _MOST_NOISE + _MOST_SHARE * np.arange(256))
 
