@@ -175,7 +175,11 @@ def _light(luma: np.ndarray, goal: np.ndarray, inside: np.ndarray) -> np.ndarray
     if min(height, width) < 2 * _CELLS:
         return None
     rows, columns = (np.linspace(0, side, _CELLS + 1).astype(int) for side in (height, width))
-    cells = [(slice(rows[r], rows[r + 1]), slice(columns[c], columns[c + 1]), r, c) for r in range(_CELLS) for c in range(_CELLS)]
+    cells = [
+        (slice(rows[r], rows[r + 1]), slice(columns[c], columns[c + 1]), r, c)
+        for r in range(_CELLS)
+        for c in range(_CELLS)
+    ]
     ratios, places = [], []
     for down, across, r, c in cells:
         mask = inside[down, across]

@@ -124,7 +124,9 @@ class Places:
         ends = [margin <= self._reach for margin in margins]
         is_bar = any(end and bar for end, bar in zip(ends, self._bars, strict=True))
         at_border = is_bar if seen.is_drawing else any(ends)
-        may_be_content = (is_certain or levels >= _STRONG * size) and not (at_border or (mine & self._outside[box]).any())
+        may_be_content = (is_certain or levels >= _STRONG * size) and not (
+            at_border or (mine & self._outside[box]).any()
+        )
         ours, theirs = level_sum(self._only_ours[box], near), level_sum(self._only_theirs[box], near)
         around = level_sum(self._only_ours[box], contour), level_sum(self._only_theirs[box], contour)
         has_clear_outline = max(around) > _CLEAR_OUTLINE * int(contour.sum())

@@ -1,9 +1,12 @@
 """What differs between two images that show the same picture, at full size.
 
 1. Both are brought into one frame (`simimg.similarity.registration`).
-2. What concerns all pixels alike is no difference: sharpness, and colors (`simimg.similarity.color_fit`).
+2. What concerns all pixels alike is no difference: sharpness, and colors (`simimg.similarity.color_fit`;
+   `simimg.similarity.color_models`).
 3. Compression and resampling are noise: a pixel differs only if no pixel next to it in the other image is like it, by
-   more levels than the noise of the two files.
+   more levels than the noise of the two files. Whole images on each other are compared pixel by pixel as well, with
+   noise that is learned from the pair (`simimg.similarity.pixel_noise`), and palettes are noise, too
+   (`simimg.similarity.palette_noise`).
 4. Pixels that differ and are close together are a place. Where the outlines of both images agree and only the color
    does not, a color was exchanged. Where only one image has outlines, or the place begins at the border, something was
    laid over it: text, a logo, a bar. Where both have outlines of their own, the content is another one.
@@ -207,7 +210,9 @@ def _seen(
 def _with_noise(seen: Seen, ours: np.ndarray, fitted: Fitted, core: np.ndarray) -> Seen:
     """Return the same with what the comparison pixel by pixel adds, and what it shows to be noise."""
     beyond = outliers(ours, fitted.image, core)
-    in_color = beyond.chroma if fitted.tinted is fitted.image else beyond.chroma | chroma_outliers(ours, fitted.tinted, core)
+    in_color = (
+        beyond.chroma if fitted.tinted is fitted.image else beyond.chroma | chroma_outliers(ours, fitted.tinted, core)
+    )
     straight = cv2.absdiff(ours[..., 0], fitted.image[..., 0])
     added = beyond.luma & (straight > _LUMA)
     return dataclasses.replace(

@@ -363,7 +363,9 @@ def _nearly_equal(query: Fingerprint, candidate: Fingerprint) -> Verification | 
 def _is_other_noise(ours: np.ndarray, theirs: np.ndarray) -> bool:
     """Whether both images have fine detail, but not the same: paper or film of the same color."""
     a, b = (luma(image) - cv2.GaussianBlur(luma(image), (0, 0), 2.0) for image in (ours, theirs))
-    aa, ab, bb = (float(ordered_sum((product).ravel().astype(np.float64))) / a.size for product in (a * a, a * b, b * b))
+    aa, ab, bb = (
+        float(ordered_sum((product).ravel().astype(np.float64))) / a.size for product in (a * a, a * b, b * b)
+    )
     return min(aa, bb) >= _NOISE**2 and ab < _SAME_NOISE * math.sqrt(aa * bb)
 
 

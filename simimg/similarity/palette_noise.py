@@ -1,6 +1,6 @@
 """Images of at most 256 colors, such as GIF files: what a palette does to an image is no difference.
 
-Colors that a palette does not have are replaced by near ones (bands), or mixed from several of them (dithering). How far
+Colors that a palette does not have are replaced by near ones (bands), or mixed from several ones (dithering). How far
 the colors of the other image are from the palette tells by how much they may differ. Black text on white is in the
 palette of a document, so another digit stays a difference.
 """

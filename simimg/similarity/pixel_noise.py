@@ -1,6 +1,6 @@
 """Which pixels of two images in one frame differ by more than compression and resampling change them.
 
-Whatever a codec, a palette or a resampling filter does, it does to all parts that have as much contrast. So the noise is
+What a codec or a resampling filter does, it does to all parts that have as much contrast. So the noise is
 learned from the pair itself: parts are sorted by the contrast around them, and a pixel differs if it does so by much
 more than nine in ten of the pixels of its sort. Unlike the comparison with the nearest level of nine pixels (see
 `simimg.similarity.differences`), this tells a 5 from a 6 in text that is a few pixels high.
@@ -136,7 +136,7 @@ def _fitted_filter(ours: np.ndarray, theirs: np.ndarray) -> tuple[np.ndarray, in
     """Return the weights, float32 `[5, 5]`, integers of which `_ONE` stands for 1, and what is added, as well."""
     kernel = np.zeros((5, 5), np.float32)
     kernel[2, 2] = _ONE
-    height, width = ours.shape
+    width = ours.shape[1]
     around = cv2.absdiff(theirs, cv2.blur(theirs, (5, 5)))
     around[:2] = around[-2:] = around[:, :2] = around[:, -2:] = 0
     chosen = np.flatnonzero(around > 3)
@@ -144,9 +144,7 @@ def _fitted_filter(ours: np.ndarray, theirs: np.ndarray) -> tuple[np.ndarray, in
         return kernel, 0
     chosen = chosen[:: -(-len(chosen) // _SAMPLE)]
     flat = theirs.ravel()
-    rows = [
-        sum(flat[chosen + y * width + x].astype(np.int64) for y, x in _turned(offset)) for offset in _CLASSES
-    ]
+    rows = [sum(flat[chosen + y * width + x].astype(np.int64) for y, x in _turned(offset)) for offset in _CLASSES]
     have = np.stack([*rows, np.full(len(chosen), 256, np.int64)])
     want = ours.ravel()[chosen].astype(np.int64)
     weights = least_squares(have, want)

@@ -27,7 +27,7 @@ _MOST_SHIFT = 4.0  # px per round, at the size at which the map is corrected
 _CORRECTIONS = 4
 _AGREEING = (3.0, 1.5, 0.75, 0.75)  # px by which the shift of a cell may be off, in each round of the fit
 _MIN_CELLS = 6
-# A correction is kept if it reduces the error at least to this share; that of one whole image on the other is rarely off.
+# A correction is kept if it reduces the error at least to this share. Whole images on each other are rarely off.
 _CLOSER, _CLOSER_THAN_WHOLE = 0.998, 0.8
 
 
@@ -174,7 +174,7 @@ def _reduced(image: np.ndarray, matrix: np.ndarray, size: tuple[int, int]) -> tu
     is_turned = abs(matrix[0, 0]) < abs(matrix[0, 1])
     image = cv2.resize(image, size[::-1] if is_turned else size, interpolation=cv2.INTER_AREA)
     image = image.transpose(1, 0, 2) if is_turned else image
-    down, across = (-1 if matrix[axis].sum() < 0 else 1 for axis in ((1, 0) if is_turned else (1, 0)))
+    across, down = (-1 if row.sum() < 0 else 1 for row in (matrix[::-1, :2] if is_turned else matrix[:, :2]))
     return np.ascontiguousarray(image[::down, ::across]), np.ones(size[::-1], bool)
 
 

@@ -1,4 +1,4 @@
-"""What codecs, palettes and resampling do is noise; another digit of a few pixels is not, nor is what one image lacks."""
+"""What codecs, palettes and resampling do is noise; another digit of a few pixels is none, nor what one image lacks."""
 
 from __future__ import annotations
 
@@ -81,7 +81,9 @@ def test_a_palette_differs_in_nothing(dither: Image.Dither, scene: Scene) -> Non
         assert palette_of(np.asarray(image)) is None
         assert not kinds(few, image)
     with_text = image.copy()
-    ImageDraw.Draw(with_text).text((150, 120), "SALE 50 %", fill="white", stroke_width=2, stroke_fill="black", font_size=30)
+    ImageDraw.Draw(with_text).text(
+        (150, 120), "SALE 50 %", fill="white", stroke_width=2, stroke_fill="black", font_size=30
+    )
     assert kinds(few, with_text)
 
 
