@@ -20,7 +20,7 @@ from simimg.similarity.color_fit import Fitted, misfit
 from simimg.similarity.pixel_noise import least_squares
 
 _SAMPLE = 6_000  # pixels, at most
-_BETTER, _BETTER_LIGHT = 0.8, 0.85  # share of the misfit that a model must reach
+_BETTER, _BETTER_LIGHT = 0.8, 0.5  # share of the misfit that a model must reach
 _ONE = 256  # a factor of 1, in integers
 _CLIPPED = 6  # levels from black or white
 _UNEVEN, _LEAST_OWN, _GRAY = 0.25, 0.25, 4  # shares of a channel; levels
@@ -64,17 +64,17 @@ def modeled(ours: np.ndarray, theirs: np.ndarray, known: Modeled, inside: np.nda
         if _is_other_hue(have, want):
             turned = _by_color(image, goal, inside)
             found.append(Modeled(swapped, Fitted(turned, turned), True))
-        elif (one := _mixed(image, have, want)) is not None:
-            found.append(Modeled(swapped, Fitted(one, one)))
+        elif (mixed := _mixed(image, have, want)) is not None:
+            found.append(Modeled(swapped, Fitted(mixed, mixed)))
     best = min((known, *(one for one in found if error(one) < _BETTER * least)), key=error)
     least = error(best)
     # The curve of brightness that was fitted may have been misled by the light.
     for swapped, fitted in ((best.swapped, best.fitted), (False, Fitted(theirs, theirs)), (True, Fitted(ours, ours))):
         light = _light(fitted.image[..., 0], (theirs if swapped else ours)[..., 0], inside)
         if light is not None:
-            one = Modeled(swapped, Fitted(_lit(fitted.image, light), _lit(fitted.tinted, light)), True)
-            if error(one) < min(_BETTER_LIGHT * least, error(best)):
-                best = one
+            lit = Modeled(swapped, Fitted(_lit(fitted.image, light), _lit(fitted.tinted, light)), True)
+            if error(lit) < min(_BETTER_LIGHT * least, error(best)):
+                best = lit
     return None if best is known else best
 
 

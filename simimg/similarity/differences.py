@@ -154,11 +154,10 @@ def _is_alike(pair: Registered, is_plain: bool, is_whole: bool) -> bool:
     more = cv2.bitwise_and(more, more, mask=_eroded(pair.inside).view(np.uint8))
     if cv2.countNonZero(more.reshape(len(more), -1)):
         return False
-    return not (is_whole and _luma_outliers(ours, theirs, pair.inside).any())
-
-
-def _luma_outliers(ours: np.ndarray, theirs: np.ndarray, inside: np.ndarray) -> np.ndarray:
-    return luma_outliers(*(np.ascontiguousarray(side[..., 0]) for side in (ours, theirs)), _eroded(inside))
+    if not is_whole:
+        return True
+    luma, other = (np.ascontiguousarray(side[..., 0]) for side in (ours, theirs))
+    return not luma_outliers(luma, other, _eroded(pair.inside)).any()
 
 
 def _compared(pair: Registered, noise: int, is_drawing: bool, is_whole: bool) -> tuple[Seen, list[Change]]:

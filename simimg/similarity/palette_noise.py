@@ -18,7 +18,8 @@ _MOST_COLORS = 256
 _SAMPLED = 97  # one pixel in so many is counted first
 _BITS = 5  # of each channel, by which the nearest color is looked up
 _DITHERED = 1.5  # ratio of the differences to the distance from the palette
-_REACH = 5  # px
+_FAR, _MOST_FAR = 40, 0.02  # levels, and share of the pixels
+_REACH, _MOST = 5, 72  # px, and levels of a channel; the web's palette of 216 colors has steps of 51
 
 
 def palette_of(image: np.ndarray) -> np.ndarray | None:
@@ -52,7 +53,10 @@ def _nearer(image: np.ndarray, goal: np.ndarray, palette: np.ndarray) -> np.ndar
     nearest = palette[np.argmin((colors * colors).sum(axis=1) - 2 * centers @ colors.T, axis=1)]
     red, green, blue = (image[..., channel].astype(np.int32) >> 8 - _BITS for channel in range(3))
     quantized = nearest[(red << 2 * _BITS) + (green << _BITS) + blue]
-    allowed = cv2.dilate(cv2.absdiff(image, quantized), np.ones((_REACH, _REACH), np.uint8)).astype(np.float32)
-    allowed = np.rint(_DITHERED * allowed).astype(np.int16)
+    distance = cv2.absdiff(image, quantized)
+    if float((distance.max(axis=2) > _FAR).mean()) > _MOST_FAR:  # a palette suits the image that it was made for
+        return image
+    allowed = cv2.dilate(distance, np.ones((_REACH, _REACH), np.uint8)).astype(np.float32)
+    allowed = np.minimum(np.rint(_DITHERED * allowed), _MOST).astype(np.int16)
     change = np.clip(goal.astype(np.int16) - image, -allowed, allowed)
     return (image + change).astype(np.uint8)

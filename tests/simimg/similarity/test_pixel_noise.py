@@ -13,7 +13,7 @@ from PIL import Image, ImageDraw
 
 from simimg.similarity.color_models import modeled
 from simimg.similarity.differences import find_differences
-from simimg.similarity.edits import COLOR, CONTENT
+from simimg.similarity.edits import COLOR, CONTENT, EXCHANGE
 from simimg.similarity.fingerprint import fingerprint
 from simimg.similarity.match_verification import verify
 from simimg.similarity.palette_noise import palette_of
@@ -190,3 +190,12 @@ def test_a_symmetric_drawing_is_upright() -> None:
         found = verify(fingerprint(saved(image, "JPEG", quality=quality)), fingerprint(image))
         assert found is not None
         assert not found.edits & {"turn", "mirror", "crop"}
+
+
+def test_another_color_is_not_of_a_palette() -> None:
+    """A plain image with a red shirt has few colors, but blue is too far from all of them."""
+    pixels = np.full((200, 240, 3), 230, np.uint8)
+    pixels[60:160, 60:180] = (200, 30, 30)
+    other = pixels.copy()
+    other[60:160, 60:180] = (30, 60, 190)
+    assert EXCHANGE in kinds(saved(Image.fromarray(pixels), "JPEG", quality=70), Image.fromarray(other), 70)
