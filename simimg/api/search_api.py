@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import tempfile
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 from simimg.api.arguments import Counter, Folder
 from simimg.errors import UsageError
+from simimg.signals import exit_on_sigterm
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -30,6 +31,8 @@ def index(
     dataset_dir: Folder | None = None,
     model: str = "lite0",
     precision: str = "auto",
+    include: Iterable[str] = (),
+    exclude: Iterable[str] = (),
     progress: Callable[[int, int], object] = lambda done, total: None,
 ) -> IndexUpdate:
     """Create or update a search index of an image folder or a dataset.
@@ -42,6 +45,9 @@ def index(
             such as `model.onnx,size=224,range=imagenet`.
         precision: of the embeddings: `float32`; `bfloat16`, twice as fast on processors that have it, with the extra
             `fast`; or `auto`, that of the existing index or else float32.
+        include: patterns of the files of `image_dir` to take, such as `cat/*.jpg`; by default all. See
+            `tfrecords.convert.sources.selection`. Files that an index has and that are not taken leave it.
+        exclude: patterns of files and folders to leave out.
         progress: called with the number of images done and the total.
 
     Raises:
@@ -56,19 +62,23 @@ def index(
     from simimg.similarity.embeddings import load_embedder
     from simimg.similarity.index_update import index_dataset, index_folder
     from simimg.similarity.search_index import index_precision
+    from tfrecords.convert.sources import Selection
 
+    selection = Selection(tuple(include), tuple(exclude))
     files_in = None if image_dir is None else Path(image_dir)
     counter = Counter(progress)
     calls = {"begin": counter.begin, "progress": counter.advance}
     if dataset_dir is None and files_in is None:
         raise UsageError("name what to index: image_dir, or dataset_dir.")
+    if dataset_dir is not None and selection.has_patterns:
+        raise UsageError("include and exclude are about the files of an image_dir; a dataset is indexed as a whole.")
     if precision == "auto":
         precision = index_precision(Path(index_dir))
     embedder = load_embedder(model, precision=precision, many=True)
     if dataset_dir is not None:
         return index_dataset(Path(index_dir), Path(dataset_dir), embedder, image_dir=files_in, **calls)
     assert files_in is not None
-    return index_folder(Path(index_dir), files_in, embedder, **calls)
+    return index_folder(Path(index_dir), files_in, embedder, selection=selection, **calls)
 
 
 def search(
@@ -197,15 +207,18 @@ def duplicates(
     plan: Folder | None = None,
     plan_edits: Iterable[str] = (),
     fast: bool = False,
-    temporary: bool = False,
+    include: Iterable[str] = (),
+    exclude: Iterable[str] = (),
     refused: Callable[[str, str], object] = lambda path, reason: None,
+    noted: Callable[[str], object] = lambda text: None,
     progress: Callable[[str, int, int], object] = lambda stage, done, total: None,
 ) -> Duplicates:
     """Find the copies in an image folder; nothing is moved. What `simimg decide` stored in `index_dir` is honored.
 
     Args:
         image_dir: the folder, or None for the images of the index as they are.
-        index_dir: an index of the folder, which is updated; None makes a temporary one.
+        index_dir: an index of the folder, which is updated; None makes a temporary one, which is removed at the end,
+            so that no plan and no decision refers to it.
         model: as for `index`.
         threshold: minimum similarity of copies, 0.5 to 1; 0 is what `simimg calibrate` found, or 0.9.
         edits: kinds of edits that a copy may show, see `simimg.similarity.edits`; by default all but `exchange` and
@@ -219,8 +232,10 @@ def duplicates(
             `compression`. All other copies are questions. `label` stands for a copy in another class folder.
         fast: find only copies that were at most turned, mirrored, stretched, resized or compressed: no embeddings are
             computed, so `index_dir` is not an index that can be searched.
-        temporary: whether `index_dir` will be removed, so that no plan and no decision can refer to it.
+        include: as for `index`.
+        exclude: as for `index`.
         refused: called with each file that cannot be decoded, and the reason; the file is skipped.
+        noted: called with each note about what was left out on purpose.
         progress: called with the stage (`indexing`, `comparing`), the number of images done and the total.
 
     Raises:
@@ -244,23 +259,28 @@ def duplicates(
     planned = planned_edits(plan_edits)
     rules = tuple(keep)
     check_keep(rules, None if image_dir is None else Path(image_dir))
+    taken, left_out = tuple(include), tuple(exclude)
+    if image_dir is None and (taken or left_out):
+        raise UsageError("include and exclude are about the files of an image_dir, and there is none.")
     with ExitStack() as stack:
         if image_dir is not None:
-            folder = index_dir or Path(stack.enter_context(tempfile.TemporaryDirectory())) / "index"
+            folder = stack.enter_context(_folder_of(index_dir))
             counter = partial(progress, "indexing")
             update = (
-                _index_hashes(image_dir, folder, counter)
+                _index_hashes(image_dir, folder, counter, taken, left_out)
                 if fast
-                else index(image_dir, folder, model=model, progress=counter)
+                else index(image_dir, folder, model=model, progress=counter, include=taken, exclude=left_out)
             )
-            opened = update.index
+            opened = dataclasses.replace(update.index, is_temporary=index_dir is None)
             for path, refusal in update.refused:
                 refused(path, str(refusal))
+            for note in update.notes:
+                noted(note)
         elif index_dir is not None:
             opened = SearchIndex.open(Path(index_dir))
         else:
             raise UsageError("name what to look through: image_dir, index_dir, or both.")
-        kept_dir = None if index_dir is None or temporary else Path(index_dir)
+        kept_dir = None if index_dir is None else Path(index_dir)
         if plan is not None:
             keep_decisions_of(Path(plan), kept_dir)
         check_keep(rules, None if opened.info.image_dir is None else Path(opened.info.image_dir))
@@ -280,12 +300,36 @@ def duplicates(
     return found
 
 
-def _index_hashes(image_dir: Folder, folder: Folder, progress: Callable[[int, int], object]) -> IndexUpdate:
+@contextmanager
+def _folder_of(index_dir: Folder | None) -> Iterator[Path]:
+    """Yield the folder of an index, or a temporary one, of which nothing is left."""
+    if index_dir is not None:
+        yield Path(index_dir)
+        return
+    with exit_on_sigterm(), tempfile.TemporaryDirectory(prefix="simimg-") as folder:
+        yield Path(folder) / "index"
+
+
+def _index_hashes(
+    image_dir: Folder,
+    folder: Folder,
+    progress: Callable[[int, int], object],
+    include: Sequence[str],
+    exclude: Sequence[str],
+) -> IndexUpdate:
     from simimg.similarity.embeddings import hashes_alone
     from simimg.similarity.index_update import index_folder
+    from tfrecords.convert.sources import Selection
 
     counter = Counter(progress)
-    return index_folder(Path(folder), Path(image_dir), hashes_alone(), begin=counter.begin, progress=counter.advance)
+    return index_folder(
+        Path(folder),
+        Path(image_dir),
+        hashes_alone(),
+        selection=Selection(include, exclude),
+        begin=counter.begin,
+        progress=counter.advance,
+    )
 
 
 def leaks(
@@ -328,16 +372,16 @@ def leaks(
     counted = counted_edits(edits)
     if deal not in DEALS:
         raise UsageError(f"deal={deal!r} should be one of {', '.join(DEALS)}.")
-    with ExitStack() as stack:
-        folder = index_dir or Path(stack.enter_context(tempfile.TemporaryDirectory())) / "index"
+    with _folder_of(index_dir) as folder:
         update = index(image_dir, folder, dataset_dir=dataset_dir, model=model, progress=partial(progress, "indexing"))
+        opened = dataclasses.replace(update.index, is_temporary=index_dir is None)
         found = find_leaks(
-            update.index,
-            threshold=threshold or update.index.copy_threshold,
+            opened,
+            threshold=threshold or opened.copy_threshold,
             edits=counted,
             deal=deal if clean else None,
-            progress=Counter(partial(progress, "comparing"), len(update.index.images)).advance,
+            progress=Counter(partial(progress, "comparing"), len(opened.images)).advance,
         )
         if clean is not None and found.cleaned is not None:
-            write_clean_table(update.index, found.cleaned, Path(clean))
+            write_clean_table(opened, found.cleaned, Path(clean))
     return found

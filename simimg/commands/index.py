@@ -17,6 +17,7 @@ from simimg import api
 from simimg.commands.console import Result, note, progress_bar, showing
 from simimg.errors import UsageError
 from simimg.inference.inference_engine import PRECISIONS
+from tfrecords.convert.sources import EXCLUDE_HELP, INCLUDE_HELP, check_patterns
 from tfrecords.options import check_choices, option
 
 JSON_KEYS = "index_dir num_images num_embedded num_removed num_refused num_other_names dim seconds recall_at_10"
@@ -42,11 +43,14 @@ class Options:
         "auto",
         choices=("auto", *PRECISIONS),
     )
+    include: tuple[str, ...] = option(INCLUDE_HELP, (), repeated="GLOB")
+    exclude: tuple[str, ...] = option(EXCLUDE_HELP, (), repeated="GLOB")
 
     def __post_init__(self) -> None:
         check_choices(self)
         if (self.image_dir is None) == (self.dataset_dir is None):
             raise UsageError("name one source: --image_dir=PATH or --dataset_dir=PATH.")
+        check_patterns(self.include, self.exclude)
 
 
 def run(options: Options) -> Result:
@@ -59,9 +63,13 @@ def run(options: Options) -> Result:
             dataset_dir=options.dataset_dir,
             model=options.model,
             precision=options.precision,
+            include=options.include,
+            exclude=options.exclude,
             progress=showing(bar),
         )
     seconds = time.perf_counter() - start
+    for text in update.notes:
+        note(f"note: {text}")
     for path, refusal in update.refused[:_REFUSALS_SHOWN]:
         note(f"skipped {path}: {refusal}")
     if len(update.refused) > _REFUSALS_SHOWN:

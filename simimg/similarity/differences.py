@@ -121,7 +121,7 @@ def find_differences(
         if _is_alike(pair, is_plain, registration.is_whole):
             return Differences(kinds=blur)
     # A drawing of the same size is where it is: what was changed must not pull it.
-    if pair is None or not (is_drawing and registration.is_exact):
+    if pair is None or blur or not (is_drawing and registration.is_exact):
         registration.correct()
         pair = registration.images()
         if _is_alike(pair, is_plain, registration.is_whole):

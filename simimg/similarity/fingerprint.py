@@ -311,7 +311,7 @@ def jpeg_quality_of(image: Image.Image) -> int | None:
     luminance, *_ = getattr(image, "quantization", {}).values() or [None]
     if luminance is None:
         return None
-    return 1 + int(np.abs(_tables() - np.sort(luminance)).sum(axis=1).argmin())
+    return 1 + int(np.abs(_sorted_tables() - np.sort(luminance)).sum(axis=1).argmin())
 
 
 def is_lossless(data: bytes) -> bool:
@@ -342,8 +342,14 @@ def _webp_chunks(data: bytes) -> Iterator[bytes]:
 
 
 @functools.cache
-def _tables() -> np.ndarray:
-    """Return libjpeg's 100 tables, int64 `[100, 64]`, each sorted, because the order in a file is another one."""
+def jpeg_tables() -> np.ndarray:
+    """Return libjpeg's luminance tables of the qualities 1 to 100, int64 `[100, 64]`, vertical frequency first."""
     quality = np.arange(1, 101)[:, None]
     percent = np.where(quality < 50, 5000 // quality, 200 - 2 * quality)
-    return np.sort(np.clip((_STANDARD * percent + 50) // 100, 1, 255), axis=1)
+    return np.clip((_STANDARD * percent + 50) // 100, 1, 255)
+
+
+@functools.cache
+def _sorted_tables() -> np.ndarray:
+    """Return the tables, each sorted, because the order in a file is another one."""
+    return np.sort(jpeg_tables())

@@ -30,17 +30,18 @@ from simimg.similarity.affine import (
     transform,
     translation,
 )
-from simimg.similarity.copy_reasons import Reasons, add_color_and_detail, add_compression, add_geometry
+from simimg.similarity.copy_reasons import Reasons, add_color_and_detail, add_compression, add_geometry, look
 from simimg.similarity.differences import Differences
 from simimg.similarity.drawing_evidence import have_detail, is_plain, is_upright
 from simimg.similarity.fingerprint import PLAIN, Fingerprint, luma
 from simimg.similarity.keypoints import Keypoints, align
 from simimg.similarity.position_match import QUARTER_TURN, align_whole, between_sizes, match_position
+from simimg.similarity.registration import Registration
 
 MIN_AGREEMENT = 0.45
 """Least agreement of the frame if many keypoints match, see `_agreement`. Images half covered by something reach it."""
 
-_SURE = 0.97  # similarity from which keypoints of the thumbnails align two images well enough
+_SURE = 0.97  # similarity from which the alignment by keypoints of the thumbnails is not corrected
 _FEW_INLIERS, _AGREEMENT_OF_FEW = 24, 0.8
 """With fewer inliers, more agreement is needed: two photos of the same model of watch or piano had up to 19 keypoints
 in common, and an agreement of up to 0.75."""
@@ -76,6 +77,7 @@ class Verification:
         similarity: 0.5..1, higher is closer. Half of it is given; the other half grows with the agreement of the common
             part and with its share of both images.
         reasons: what was done to the query if the candidate is the original; empty if no edit is visible.
+        reversed_reasons: what was done to the candidate if the query is the original.
         num_inliers: keypoints that agree on the alignment; 0 if the images were aligned as a whole.
         place: where the query lies in the candidate: the affine map `(a, b, c, d, e, f)` from the unit square of the
             query to that of the candidate; `(x, y)` goes to `(a x + b y + c, d x + e y + f)`.
@@ -89,6 +91,7 @@ class Verification:
     place: tuple[float, ...] = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0)
     edits: frozenset[str] = frozenset()
     differs: Differences | None = None
+    reversed_reasons: tuple[str, ...] = ()
 
     @property
     def text(self) -> str:
@@ -112,7 +115,9 @@ def _verify(query: Fingerprint, candidate: Fingerprint, *, thorough: bool) -> Ve
         return verified
     ours, theirs = query.details.coarse, candidate.details.coarse
     verified = _verify_aligned(query, candidate, ours, theirs)
-    if thorough and (verified is None or verified.similarity < _SURE):
+    if verified is not None and verified.num_inliers >= _FEW_INLIERS:
+        return verified if verified.similarity >= _SURE else _corrected(query, candidate, verified)
+    if thorough:
         ours, theirs = query.keypoints, candidate.keypoints
         again = _verify_aligned(query, candidate, ours, theirs)
         verified = max(filter(None, (verified, again)), key=lambda one: one.similarity, default=None)
@@ -204,6 +209,22 @@ def _verify_aligned(
     return _compare(query, candidate, matrix, found.mirrored, found.num_inliers, least)
 
 
+def _corrected(query: Fingerprint, candidate: Fingerprint, found: Verification) -> Verification:
+    """Return a verification whose alignment is corrected by the pixels of the thumbnails, if that is better.
+
+    Of 360 pairs of edited photos this gave the similarity that fine keypoints give, or more (at most 0.0014 less), in a
+    twentieth of the time.
+    """
+    try:
+        registration = Registration(query.thumbnail, candidate.thumbnail, np.reshape(found.place, (2, 3)))
+    except ValueError:  # the thumbnails have too little in common
+        return found
+    registration.correct()
+    matrix, mirrored = _mirrored_back(registration.place)
+    again = _compare(query, candidate, matrix, mirrored, found.num_inliers, MIN_AGREEMENT)
+    return found if again is None or again.similarity < found.similarity else again
+
+
 def _compare(
     query: Fingerprint, candidate: Fingerprint, matrix: np.ndarray, mirrored: bool, num_inliers: int, least: float
 ) -> Verification | None:
@@ -223,13 +244,24 @@ def _compare(
         return None
     overlap = candidate_share * query_share
     similarity = 0.5 + 0.5 * agreement * (0.8 + 0.2 * overlap)
-    reasons = Reasons()
-    add_geometry(reasons, query, candidate, matrix, mirrored, candidate_share, query_share)
-    add_color_and_detail(reasons, ours, theirs, agreeing, disagreeing)
-    add_compression(reasons, query, candidate)
     of_query = compose(matrix, _MIRRORED) if mirrored else matrix
-    place = tuple(of_query.ravel().tolist())
-    return Verification(min(1.0, similarity), tuple(reasons.texts), num_inliers, place, frozenset(reasons.edits))
+    back = _mirrored_back(inverse(of_query))[0]
+    reasons, undone = Reasons(), Reasons()
+    add_geometry(reasons, query, candidate, matrix, mirrored, candidate_share, query_share)
+    add_geometry(undone, candidate, query, back, mirrored, query_share, candidate_share)
+    looks = look(ours, agreeing), look(theirs, agreeing)
+    add_color_and_detail(reasons, *looks, disagreeing)
+    add_color_and_detail(undone, *looks[::-1], disagreeing)
+    add_compression(reasons, query, candidate)
+    add_compression(undone, candidate, query)
+    return Verification(
+        min(1.0, similarity),
+        tuple(reasons.texts),
+        num_inliers,
+        tuple(of_query.ravel().tolist()),
+        frozenset(reasons.edits),
+        reversed_reasons=tuple(undone.texts),
+    )
 
 
 # Maps of the unit square: none, and a mirror image.
@@ -353,11 +385,13 @@ def _nearly_equal(query: Fingerprint, candidate: Fingerprint) -> Verification | 
     mean = float(ordered_sum(difference.ravel().astype(np.float64))) / difference.size
     if mean > _EQUAL_MEAN or float(difference.max()) > _EQUAL_ANYWHERE or _is_other_noise(ours, theirs):
         return None
-    reasons = Reasons()
-    add_geometry(reasons, query, candidate, _WHOLE, False, 1.0, 1.0)
-    add_compression(reasons, query, candidate)
+    reasons, undone = Reasons(), Reasons()
+    for found, one, other in ((reasons, query, candidate), (undone, candidate, query)):
+        add_geometry(found, one, other, _WHOLE, False, 1.0, 1.0)
+        add_compression(found, one, other)
     similarity = 1 - mean / (10 * _EQUAL_MEAN)
-    return Verification(similarity, tuple(reasons.texts), 0, edits=frozenset(reasons.edits))
+    edits = frozenset(reasons.edits)
+    return Verification(similarity, tuple(reasons.texts), 0, edits=edits, reversed_reasons=tuple(undone.texts))
 
 
 def _is_other_noise(ours: np.ndarray, theirs: np.ndarray) -> bool:

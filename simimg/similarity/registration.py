@@ -75,12 +75,17 @@ class Registration:
             raise ValueError("the images have less than 8 px in common")
         self.base = np.ascontiguousarray(base[top:bottom, left:right])
         self.to_other = compose(to_other, translation(left, top))
-        self._to_query = compose(inverse(scaling(*_size(query))), translation(left, top))
-        self._query_size = _size(query)
+        self._to_base = compose(inverse(scaling(*_size(base))), translation(left, top))  # its unit square
         (a, b), (c, d) = np.abs(to_other[:, :2]).tolist()
         across, down = (a, d) if a > b else (b, c)
         self._is_whole = is_snapped and max(across, down) < _STRETCHED * min(across, down)
         self._is_reduced = self._is_whole and min(across, down) >= 1 and not self.is_exact
+
+    @property
+    def place(self) -> np.ndarray:
+        """The map from the query's unit square to the candidate's, float64 `[2, 3]`."""
+        to_query, to_candidate = self._to_units()
+        return compose(to_candidate, inverse(to_query))
 
     @property
     def is_exact(self) -> bool:
@@ -100,14 +105,15 @@ class Registration:
 
     def images(self) -> Registered:
         """Return both images in the frame."""
-        if self._is_reduced:
-            warped, inside = _reduced(self._other, self.to_other, _size(self.base))
-        else:
-            warped, inside = _warped(self._other, self.to_other, _size(self.base))
-        if self._query_is_base:
-            return Registered(self.base, warped, inside, self._to_query)
-        to_query = compose(inverse(scaling(*self._query_size)), self.to_other)
-        return Registered(warped, self.base, inside, to_query)
+        reduced = _reduced if self._is_reduced else _warped
+        warped, inside = reduced(self._other, self.to_other, _size(self.base))
+        ours, theirs = (self.base, warped) if self._query_is_base else (warped, self.base)
+        return Registered(ours, theirs, inside, self._to_units()[0])
+
+    def _to_units(self) -> tuple[np.ndarray, np.ndarray]:
+        """Return the maps from px of the frame to the unit squares of the query and of the candidate."""
+        to_other = compose(inverse(scaling(*_size(self._other))), self.to_other)
+        return (self._to_base, to_other) if self._query_is_base else (to_other, self._to_base)
 
     def correct(self) -> None:
         """Correct the map, as far as this makes the images more alike."""

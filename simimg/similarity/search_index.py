@@ -102,10 +102,8 @@ def write_generation(
             np.save(folder / _EMBEDDINGS_FILE, np.asarray(embeddings, np.float16))
             images_crc32 = table.write(folder / _IMAGES_FILE)
             for by, projection in projections.items():
-                arrays: dict[str, Any] = {"mean": projection.mean}
-                if projection.matrix is not None:
-                    arrays["matrix"] = projection.matrix
-                np.savez(folder / f"{by}.npz", **arrays)
+                matrix: dict[str, Any] = {} if projection.matrix is None else {"matrix": projection.matrix}
+                np.savez(folder / f"{by}.npz", mean=projection.mean, **matrix)
                 vectors = _write_vectors(folder / f"{by}.npy", projection, embeddings)
                 if len(vectors) > EXACT_UP_TO and embedder.dim > 1:
                     built = build_cells(vectors, folder / f"{by}.faiss")
@@ -147,6 +145,7 @@ class SearchIndex:
         vectors: float32 `[num_images, dim]` by projection, memory-mapped.
         cells: by projection, for more than 200,000 images.
         once: whether it is opened for a search or two, and should take little memory.
+        is_temporary: whether its folder will be removed, so that nothing is kept in it and no plan refers to it.
     """
 
     index_dir: Path
@@ -157,6 +156,7 @@ class SearchIndex:
     vectors: Mapping[str, np.ndarray]
     cells: Mapping[str, Cells]
     once: bool = False
+    is_temporary: bool = False
 
     @property
     def pictures(self) -> ImageTable:

@@ -79,6 +79,7 @@ class Leaks:
         num_stored: images that were verified by their stored pixels.
         num_missing: images that could not be read.
         num_left_out: decisions because of which pairs are not among them.
+        index: that of the dataset; its rows are those of the pairs.
     """
 
     splits: tuple[str, ...]
@@ -89,6 +90,7 @@ class Leaks:
     num_stored: int
     num_missing: int
     num_left_out: int = 0
+    index: SearchIndex = dataclasses.field(kw_only=True, repr=False, compare=False)
 
     def affected(self, split: str, by: str = "") -> int:
         """Return how many images of a split are copies of images in the earlier split `by`, or in any earlier one."""
@@ -131,6 +133,7 @@ def find_leaks(
             num_stored=len(examiner.images.stored),
             num_missing=len(examiner.images.missing),
             num_left_out=len(examiner.settling),
+            index=index,
         )
 
 

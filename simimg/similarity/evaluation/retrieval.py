@@ -147,7 +147,8 @@ def measure_retrieval(
             twice = {one.row for one in as_it_is if one.similarity >= _TWICE}
             continue
         found = finder.find(query, CANDIDATES, without=row if is_distractor else -1)
-        _enter(scored, [one for one in found if one.row not in twice], row)
+        found = [one for one in found if one.row not in twice] or found[:1]
+        _enter(scored, found, row)
         square = query.views[:1]
         among = np.arange(len(index.images)) != row if is_distractor else None
         (embedding,) = embedder.embed(square)
@@ -161,6 +162,7 @@ def measure_retrieval(
         hits["cosine"][name].append(max(found, key=lambda one: one.cosine).row == row)
         for rival, hash in hashes.items():
             distances = (bits[rival] != hash(copy)).sum(axis=1)
+            distances[list(twice)] = distances.max() + 1
             hits[rival][name].append(int(np.argmin(distances)) == row)
         if found[0].row != row:
             at = next((at for at, one in enumerate(found) if one.row == row), None)

@@ -141,11 +141,17 @@ def test_determining_options_leave_out_what_does_not_change_the_bytes() -> None:
         "max_refused": "1%",
         "engine": "beam",
         "beam_options": "--a=b",
+        "zip_encoding": "cp949",
     }
     determining = config(name="zoo").resolved().determining()
     assert config(name="zoo", **elsewhere).resolved().determining() == determining
     names = {field.name for field in dataclasses.fields(ConvertConfig)}
-    assert names - set(determining) == {*elsewhere, "jpeg_quality"}
+    chosen = {"include": ("a/",), "exclude": ("*.gif",), "path_column": "1", "label_column": "2"}
+    assert names - set(determining) == {*elsewhere, *chosen, "jpeg_quality"}
+    for option, value in chosen.items():  # as before these options existed, if they are not given
+        assert config(**{option: value}).resolved().determining()[option] == (
+            list(value) if isinstance(value, tuple) else value
+        )
     assert config(encoding="jpeg").resolved().determining()["jpeg_quality"] == 95
     assert config(splits="source").resolved().determining()["splits"] == "source"
 
