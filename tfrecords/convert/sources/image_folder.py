@@ -146,7 +146,7 @@ def walk(folder: Path, selection: Selection | None = None) -> list[str]:
 
 def has_files(folder: Path, num_files: int) -> bool:
     """Return whether `walk` finds at least `num_files`, without looking further."""
-    found = (path for path, full in _walk(str(folder), "", frozenset()) if full)
+    found = (path for path, full in _walk(str(folder), "", frozenset(), Selection()) if full)
     return next(islice(found, num_files - 1, None), None) is not None
 
 
