@@ -48,7 +48,7 @@ from simimg.similarity.index_images import IndexImages
 from simimg.similarity.keeper_choice import check_keep
 from simimg.similarity.plan_file import is_planned, is_reference, reference_dirs_of
 from simimg.similarity.search_index import SearchIndex
-from tfrecords.convert.sources import SUFFIXES, walk
+from tfrecords.convert.sources import EXCLUDE_HELP, INCLUDE_HELP, SUFFIXES, Selection, check_patterns, walk
 from tfrecords.options import option
 
 JSON_KEYS = (
@@ -91,7 +91,11 @@ class Options:
     )
     max_pixels: int = option("With --image_dir: as for `simimg index`.", 0, words={"auto": 0})
 
+    include: tuple[str, ...] = option(INCLUDE_HELP, (), repeated="GLOB")
+    exclude: tuple[str, ...] = option(EXCLUDE_HELP, (), repeated="GLOB")
+
     def __post_init__(self) -> None:
+        check_patterns(self.include, self.exclude)
         if self.image_dir is None and self.index_dir is None:
             raise UsageError("name what to look through: --image_dir=PATH, --index_dir=PATH, or both.")
         check_threshold(self.threshold)
@@ -108,7 +112,7 @@ def run(options: Options) -> Result:
     start = time.perf_counter()
     refused: list[str] = []
     if options.image_dir is not None and options.index_dir is None and not options.fast:
-        _note_time(options.image_dir, options.model)
+        _note_time(options.image_dir, options.model, Selection(options.include, options.exclude))
     with stage_bars() as show:
         found = api.duplicates(
             options.image_dir,
@@ -121,8 +125,11 @@ def run(options: Options) -> Result:
             plan=options.plan,
             plan_edits=options.plan_edits,
             fast=options.fast,
+            include=options.include,
+            exclude=options.exclude,
             max_pixels=options.max_pixels,
             refused=noting_skipped(refused),
+            noted=lambda text: note(f"note: {text}"),
             progress=show,
         )
     index = found.index
@@ -189,9 +196,10 @@ def run(options: Options) -> Result:
     return Result(values=values, text="\n".join(lines), exit_code=2 if refused or found.num_missing else 0)
 
 
-def _note_time(image_dir: Path, model: str) -> None:
+def _note_time(image_dir: Path, model: str, selection: Selection | None = None) -> None:
     """Note how long a large folder will take, from the time that some of its files take."""
-    paths = [path for path in walk(image_dir) if Path(path).suffix.lower() in SUFFIXES] if image_dir.is_dir() else []
+    found = walk(image_dir, selection) if image_dir.is_dir() else []
+    paths = [path for path in found if Path(path).suffix.lower() in SUFFIXES]
     if len(paths) < _MANY_FILES:
         return
     embedder = load_embedder(model)

@@ -142,10 +142,10 @@ class IndexImages:
         theirs = self._full_square(row)
         return found if theirs is None else compared(found, image, theirs)
 
-    def verify_new(self, new: Fingerprint, row: int) -> Verification | None:
+    def verify_new(self, new: Fingerprint, row: int, *, thorough: bool = True) -> Verification | None:
         """Return the verification that an image is a copy of a row's file; None if it is not, or the file is gone."""
         file = self.file(row)
-        return None if file is None else _verified(new, file)
+        return None if file is None else _verified(new, file, thorough=thorough)
 
     def save(self) -> None:
         """Keep the thumbnails and keypoints that were computed, see `simimg.similarity.fingerprint_store`."""

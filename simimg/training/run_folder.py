@@ -39,7 +39,8 @@ class TrainResult:
     epoch: int  # the epoch whose weights are kept: the last one, or the best one under `--patience`
     seconds: float  # time spent on training steps
     images_per_s: float  # training throughput
-    input_share: float | None  # share of the time spent waiting for batches; not known under `--deterministic`
+    # Share of the time spent waiting for batches; not known under `--deterministic`, nor after seconds on a GPU.
+    input_share: float | None
     # Figures of the kept model on the splits train, validation and test, as far as they exist: accuracies of a
     # classifier, and the recall of a network for copies.
     figures: dict[str, dict[str, float]]

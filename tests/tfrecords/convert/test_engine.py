@@ -39,7 +39,7 @@ def test_summary_and_progress(photos: Path, tmp_path: Path, a_config: AConfig) -
     summary = convert(a_config(photos, tmp_path), progress=seen.append)
     assert summary.dataset_dir == tmp_path / "zoo" / "1.0.0"
     assert summary.num_examples == summary.num_converted == 40
-    assert summary.splits == {"train": 31, "test": 9}  # 17 + 14 of 22 and 18 photos
+    assert summary.splits == {"train": 30, "test": 10}  # 16 + 14 of 22 and 18 photos
     assert (summary.num_refused, summary.reasons, summary.warnings) == (0, {}, ())
     assert seen[0] == ConvertProgress(0, 40, 0)
     assert seen[-1] == ConvertProgress(40, 40, 0)
@@ -210,6 +210,8 @@ CHANGED: dict[str, Any] = {
     "splits": "train=0.5,test=0.5",
     "copies": "ignore",
     "seed": 1,
+    "include": ("**/[!g]*.*",),
+    "exclude": ("copy_of_image_0.jpg",),
 }
 # Those that do not, and where it is tested what they do.
 ELSEWHERE = {
@@ -219,6 +221,9 @@ ELSEWHERE = {
     "num_workers": "test_num_workers_is_how_many_there_are",
     "engine": "test_the_engine_is_what_runs_the_tasks",
     "beam_options": "test_the_engine_is_what_runs_the_tasks",
+    "path_column": "sources/test_label_files.py",
+    "label_column": "sources/test_label_files.py",
+    "zip_encoding": "sources/test_name_encodings.py",
     "append": "plan/test_previous_version.py",
     "only": "plan/test_previous_version.py",
     "max_refused": "output/test_summary.py",

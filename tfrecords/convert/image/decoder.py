@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import importlib.metadata
 import io
 import math
 
@@ -20,6 +19,7 @@ from tfrecords.convert.image.image_formats import MAX_PIXELS, reading
 from tfrecords.convert.image.image_reader import Box, ReadImage, orientation_of, read_image
 from tfrecords.convert.image.jpeg import MARGIN, decode_reduced, plain_jpeg, reduction, resize_pixels
 from tfrecords.convert.image.sample_range import AUTO, SampleRange
+from tfrecords.installed_versions import installed_version
 
 PIXELS = 2
 """The number of what makes pixels here, to be raised when the same bytes and options give other pixels."""
@@ -277,16 +277,13 @@ def parse_background(text: str) -> tuple[int, int, int]:
 @functools.cache  # 2 ms
 def decoder_versions() -> dict[str, str]:
     """Return the versions, by name, of everything that can change a pixel; `none` for what is not installed."""
-    versions = {name: importlib.metadata.version(name) for name in ("pillow", "simplejpeg", "cykooz-resizer")}
+    names = ("pillow", "simplejpeg", "cykooz-resizer")
+    versions = {name: installed_version(name) or "none" for name in names}
     for name in ("libjpeg_turbo", "libtiff", "jpg_2000", "webp", "avif", "littlecms2"):
         versions[name] = (features.version(name) if name in features.get_supported() else None) or "none"
-    for name in ("pillow_heif", *_EXTRAS):
-        try:
-            versions[name] = importlib.metadata.version(name.replace("_", "-"))
-        except importlib.metadata.PackageNotFoundError:
-            if name not in _EXTRAS:  # without those a dataset has the versions that it always had
-                versions[name] = "none"
-    return versions
+    versions["pillow_heif"] = installed_version("pillow-heif") or "none"
+    # Without the others a dataset has the versions that it always had.
+    return versions | {name: found for name in _EXTRAS if (found := installed_version(name)) is not None}
 
 
 def _needed(options: ImageOptions) -> int:

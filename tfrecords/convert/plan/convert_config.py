@@ -20,8 +20,15 @@ from tfrecords.convert.image.decoder import (
 from tfrecords.convert.image.image_formats import MAX_PIXELS
 from tfrecords.convert.image.near_duplicates import COPIES
 from tfrecords.convert.image.sample_range import AUTO, parse_range
-from tfrecords.convert.plan.split_assignment import SOURCE_SPLITS, parse_splits
-from tfrecords.convert.sources import printable
+from tfrecords.convert.plan.split_assignment import AUTO_SPLITS, DEFAULT_SPLITS, SOURCE_SPLITS, parse_splits
+from tfrecords.convert.sources import (
+    EXCLUDE_HELP,
+    INCLUDE_HELP,
+    Source,
+    check_encoding,
+    check_patterns,
+    printable,
+)
 from tfrecords.format.naming import check_name
 from tfrecords.format.record_layout import ENCODINGS, MAX_IMAGE_SIZE, Offsets
 from tfrecords.options import check_choices, option
@@ -41,7 +48,8 @@ class ConvertConfig:
         "",
     )
     table: str = option(
-        "CSV or parquet file with the columns path, label and optionally split; paths are relative to --image_dir.", ""
+        "CSV or parquet file, or a list, with paths, labels and optionally splits; paths are relative to --image_dir.",
+        "",
     )
     data_dir: Path = option("Folder of datasets; this one goes to DATA_DIR/NAME/1.0.0.", Path("data"))
     name: str = option("Name of the dataset; by default that of the image folder.", "")
@@ -80,8 +88,9 @@ class ConvertConfig:
     )
     jpeg_quality: int = option("Quality of JPEG records, 1..100.", 95, group="images")
     splits: str = option(
-        f"Splits and their shares of each class; {SOURCE_SPLITS} keeps the splits of the source.",
-        "train=0.75,test=0.25",
+        f"Splits and their shares of each class; {SOURCE_SPLITS} keeps those of the source, and {AUTO_SPLITS} does so "
+        f"if its folders are splits, or else takes {DEFAULT_SPLITS}.",
+        AUTO_SPLITS,
     )
     copies: str = option(
         "Copies to keep in one split: near (including resized and recompressed ones), exact, or ignore (none).",
@@ -90,6 +99,19 @@ class ConvertConfig:
         group="splits and files",
     )
     seed: int = option("Seed of the splits and of the order.", 0)
+    include: tuple[str, ...] = option(INCLUDE_HELP, (), repeated="GLOB", group="splits and files")
+    exclude: tuple[str, ...] = option(EXCLUDE_HELP, (), repeated="GLOB", group="splits and files")
+    path_column: str = option(
+        "With --table: the column of the paths, by name or number; by default it is recognized.",
+        "",
+        group="splits and files",
+    )
+    label_column: str = option("With --table: the column of the labels, likewise.", "", group="splits and files")
+    zip_encoding: str = option(
+        "Encoding of names in zips and tars that are not UTF-8, such as cp949; by default it is guessed.",
+        "",
+        group="splits and files",
+    )
     append: bool = option(
         "Add the files that the dataset does not have yet, as new shards in a new version.",
         False,
@@ -117,6 +139,8 @@ class ConvertConfig:
             object.__setattr__(self, name, os.path.expanduser(os.fspath(getattr(self, name))))
         check_choices(self)
         parse_splits(self.splits)
+        check_patterns(self.include, self.exclude)
+        check_encoding(self.zip_encoding)
         parse_background(self.background)
         parse_range(self.range)
         self.refusal_limit(0)
@@ -199,6 +223,11 @@ class ConvertConfig:
             "splits": splits or SOURCE_SPLITS,
             "copies": self.copies,
             "seed": self.seed,
+            **{
+                name: [printable(pattern) for pattern in value] if isinstance(value, tuple) else value
+                for name in ("include", "exclude", "path_column", "label_column")
+                if (value := getattr(self, name))
+            },
         }
 
 
@@ -217,6 +246,15 @@ class ResolvedConfig(ConvertConfig):
     fractions: dict[str, float]
     offsets: Offsets
     recorded: dict[str, object]
+
+    def for_source(self, source: Source) -> ResolvedConfig:
+        """Return the options in which it is decided whether the splits of the source are kept."""
+        if self.splits != AUTO_SPLITS:
+            return self
+        if not source.keeps_splits:
+            return dataclasses.replace(self, splits=DEFAULT_SPLITS)
+        recorded = {**self.recorded, "splits": SOURCE_SPLITS}
+        return dataclasses.replace(self, splits=SOURCE_SPLITS, fractions={}, recorded=recorded)
 
 
 def _recorded_background(text: str) -> str:

@@ -143,15 +143,25 @@ def test_determining_options_leave_out_what_does_not_change_the_bytes() -> None:
         "max_refused": "1%",
         "engine": "beam",
         "beam_options": "--a=b",
+        "zip_encoding": "cp949",
     }
     determining = config(name="zoo").resolved().determining()
     assert config(name="zoo", **elsewhere).resolved().determining() == determining
     names = {field.name for field in dataclasses.fields(ConvertConfig)}
     # Newer options are there if they are not the default, so that older datasets have the same.
-    newer = {"range": "min-max", "max_pixels": 1000}
+    newer = {
+        "include": ("a/",),
+        "exclude": ("*.gif",),
+        "path_column": "1",
+        "label_column": "2",
+        "range": "min-max",
+        "max_pixels": 1000,
+    }
     assert names - set(determining) == {*elsewhere, "jpeg_quality", *newer}
     for option, value in newer.items():
-        assert config(name="zoo", **{option: value}).resolved().determining() == {**determining, option: value}
+        expected = list(value) if isinstance(value, tuple) else value
+        found = config(name="zoo", **{option: value}).resolved().determining()
+        assert found == {**determining, option: expected}
     assert config(encoding="jpeg").resolved().determining()["jpeg_quality"] == 95
     assert config(splits="source").resolved().determining()["splits"] == "source"
 
