@@ -257,7 +257,7 @@ def test_a_query_has_the_background_of_what_it_is_compared_with(tmp_path: Path, 
 
 @pytest.mark.parametrize("backdrop", ["color", "auto", "checker"])
 def test_every_view_of_a_white_logo_shows_it(backdrop: str) -> None:
-    """Whatever the model's dataset has behind transparent pixels; and the first one is what an index has of the file."""
+    """Whatever the dataset has behind transparent pixels; and the first one is what an index has of the file."""
     logo = Image.new("RGBA", (64, 64))
     logo.paste((255, 255, 255, 255), (20, 20, 44, 44))
     buffer = io.BytesIO()
