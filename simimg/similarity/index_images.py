@@ -27,13 +27,13 @@ from simimg.similarity.fingerprint import (
 )
 from simimg.similarity.fingerprint_store import FingerprintStore
 from simimg.similarity.full_size import FullImage, compared, full_image
-from simimg.similarity.image_table import size_and_time
 from simimg.similarity.match_verification import Verification, geometric_edits, verify_placed
 from simimg.similarity.search_index import SearchIndex
 from simimg.similarity.transparency import verify_composites
 from tfrecords.base_errors import DataError
 from tfrecords.convert.image.color import WHITE
 from tfrecords.convert.image.decoder import decode, decode_composites, decode_visible
+from tfrecords.convert.image.image_formats import ANY_SIZE
 from tfrecords.format.dataset_images import DatasetImages
 from tfrecords.format.layout import Layout
 from tfrecords.format.manifest import read_manifest
@@ -68,7 +68,7 @@ class IndexImages:
         self._background = background
         self._facts = index.images.table
         self._known = functools.lru_cache(maxsize=CACHED)(self._look_up)
-        self._store = FingerprintStore(index.index_dir)
+        self._store = FingerprintStore(None if index.is_temporary else index.index_dir)
         self._checked: dict[int, tuple[Stamp, bool]] = {}  # a file's stamp when it was read, and whether it was edited
         self._square = functools.lru_cache(maxsize=CACHED)(self._square_fingerprint)
         self._full = functools.lru_cache(maxsize=_FULL_CACHED)(self._decoded)
@@ -97,20 +97,17 @@ class IndexImages:
         """Whether a row's file is there, but is not the file that was indexed. It is read only if it has changed."""
         known = self._known(row)
         try:
-            status = known.path.stat()
-            if size_and_time(status) == known.size_and_time:
-                return False
-            stamp, edited = self._checked.get(row, (None, False))
-            if stamp != (now := stamp_of(status)):
+            stamp = stamp_of(known.path.stat())
+            unchanged = stamp[2:] == known.size_and_time
+            if not unchanged and self._checked.get(row, (None,))[0] != stamp:
                 try:
                     self.read(row)
-                    edited = False
+                    self._checked[row] = stamp, False
                 except Refusal:
-                    edited = True
-                self._checked[row] = now, edited
+                    self._checked[row] = stamp, True
+            return not unchanged and self._checked[row][1]
         except OSError:
             return False
-        return edited
 
     def square(self, row: int) -> Fingerprint | None:
         """Return the fingerprint of a row's stored pixels; None if there are none."""
@@ -145,10 +142,10 @@ class IndexImages:
         theirs = self._full_square(row)
         return found if theirs is None else compared(found, image, theirs)
 
-    def verify_new(self, new: Fingerprint, row: int) -> Verification | None:
+    def verify_new(self, new: Fingerprint, row: int, *, thorough: bool = True) -> Verification | None:
         """Return the verification that an image is a copy of a row's file; None if it is not, or the file is gone."""
         file = self.file(row)
-        return None if file is None else _verified(new, file)
+        return None if file is None else _verified(new, file, thorough=thorough)
 
     def save(self) -> None:
         """Keep the thumbnails and keypoints that were computed, see `simimg.similarity.fingerprint_store`."""
@@ -183,7 +180,10 @@ class IndexImages:
         image: Image.Image | None
         try:
             data = self.read(row)
-            image = decode(data, background=background, truncated="keep") if background else decode_visible(data)
+            if background:
+                image = decode(data, background=background, truncated="keep", max_pixels=ANY_SIZE)
+            else:
+                image = decode_visible(data, max_pixels=ANY_SIZE)
         except (OSError, Refusal):
             image = self.square_image(row)
         if image is not None:
@@ -216,7 +216,7 @@ class IndexImages:
 
     def _decoded(self, row: int, stamp: Stamp) -> FullImage:
         data = self.read(row)
-        images = decode_composites(data, background=self._background, truncated="keep")
+        images = decode_composites(data, background=self._background, truncated="keep", max_pixels=ANY_SIZE)
         return full_image(*images, self._background, jpeg_quality(data))
 
     def _full_square(self, row: int) -> FullImage | None:

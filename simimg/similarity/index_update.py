@@ -4,7 +4,7 @@ A file is unchanged if its path, size and time are those of the index. Every oth
 if its bytes are nowhere in the index. So indexing a moved folder reads its files but embeds nothing, and a second run
 does not even read them. After every few hundred images, new embeddings are saved in `<index_dir>/unfinished/` by the
 checksum of the file, where the next run finds them, however this one ended. The index itself changes at the end, in one
-step.
+step. An index of an earlier version lacks hashes; its files are read once more, but not embedded.
 """
 
 from __future__ import annotations
@@ -224,6 +224,7 @@ def _finish(
     places = tuple(None if place is None else str(place.resolve()) for place in (image_dir, dataset_dir))
     if (
         before is not None
+        and before.images.has_all_hashes
         and (before.info.image_dir, before.info.dataset_dir, before.info.pixels) == (*places, pixels)
         and list(before.images) == images
     ):
@@ -315,6 +316,7 @@ def _pixels_id(layout: Layout, embedder: Embedder) -> str:
     """Return an id of all options that determine the embedded pixels; the bytes of the file alone do not."""
     names = ("image_size", "resize", "decode", "truncated", "background", "encoding", "jpeg_quality")
     described = {name: layout.config.get(name) for name in names}
+    described |= {name: layout.config[name] for name in ("range", "max_pixels") if name in layout.config}
     if layout.image_size != embedder.image_size:  # earlier versions resized them with another filter
         described["resized"] = "bicubic"
     return hashlib.sha256(json.dumps(described).encode()).hexdigest()[:16]

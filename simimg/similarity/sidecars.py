@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from tfrecords.convert.sources import printable
-from tfrecords.convert.sources.companion_files import LIVE_FILMS, OWNERS, RAW, owners_of, stem_of, suffix_of
+from tfrecords.convert.sources.companion_files import LIVE_FILMS, OWNERS, RAW, names_of, owners_of, suffix_of
 
 _FILM_BYTES = 10_000_000  # the film of a live photo has three seconds
 
@@ -51,8 +51,8 @@ def sidecars_of(folder: Path, images: Iterable[str], is_gone: Callable[[str], bo
         named = defaultdict(set)
         for name in (*there, *removed):  # an image that was moved before belongs to its sidecars, too
             if suffix_of(name) in OWNERS:
-                named[stem_of(name)].add(name)
-                named[name].add(name)
+                for key in names_of(name):
+                    named[key].add(name)
         order = {name: place for place, name in enumerate(removed)}
         for file, size in there.items():
             owners = {image for key in owners_of(file) for image in named.get(key, ())} - {file}

@@ -3,7 +3,11 @@
     IMG_1.jpg.xmp  IMG_1.jpg.json  IMG_1.jpg.supplemental-metadata.json    belong to IMG_1.jpg
     IMG_1.jpg(2).json  IMG_1.jpg.supplemental-metadata(2).json             belong to IMG_1(2).jpg
     IMG_1.xmp  IMG_1.json  IMG_1.aae  IMG_1.mov  IMG_1.mp4  IMG_1.cr2  …   belong to every image that is named IMG_1
+    IMG_1.MP                                                               belongs to IMG_1.MP.jpg
+    A photo service's .json of 46 letters, where it cuts names off         belongs to the image that begins so
     IMG_1.txt  IMG_1.jpg.txt                                               are its captions
+
+What belongs to IMG_1.jpg belongs to IMG_1-edited.jpg as well, which has none of its own.
 
 A RAW file alone is a picture that cannot be decoded, and a text that belongs to no image can be anything: both are
 rejected. Sidecars of albums and films of their own are left out and counted.
@@ -21,7 +25,7 @@ from pathlib import PurePosixPath
 from tfrecords.convert.sources.source import SUFFIXES
 
 SIDECARS = frozenset(".aae .dop .json .pp3 .thm .xmp".split())
-LIVE_FILMS = frozenset((".mov", ".mp4"))
+LIVE_FILMS = frozenset((".mov", ".mp4", ".mp"))
 RAW = frozenset(
     ".3fr .arw .cr2 .cr3 .crw .dcr .dng .erf .fff .iiq .kdc .mef .mos .mrw .nef .nrw .orf .pef .raf .raw .rw2 .rwl .srw"
     " .x3f".split()
@@ -31,6 +35,8 @@ OWNERS = SUFFIXES | RAW | {".jxl"}
 
 _CAPTIONS = frozenset((".caption", ".txt"))
 _FILMS = LIVE_FILMS | frozenset(".3gp .avi .m2ts .m4v .mkv .mpeg .mpg .mts .webm .wmv".split())
+_EDITED = "-edited"
+_CUT_OFF = 46  # characters, without the suffix
 _NUMBERED = re.compile(r"(.*)(\(\d+\))")
 
 
@@ -83,14 +89,22 @@ def companions_of(images: Iterable[str], others: Sequence[str]) -> Companions:
     return Companions(belong, alone)
 
 
+def names_of(image: str) -> set[str]:
+    """Return the names by which `owners_of` may call an image, given its name without folders."""
+    stem = stem_of(image)
+    bare = stem.removesuffix(_EDITED)
+    names = {stem, image, bare, bare + image[len(stem) :]}
+    return names | {image[:_CUT_OFF]} if len(image) > _CUT_OFF else names
+
+
 def owners_of(file: str, notes: Collection[str] = SIDECARS) -> list[str]:
-    """Return the names and stems of the images that a file belongs to, if they are there.
+    """Return the names of the images that a file belongs to, if they are there, see `names_of`.
 
     `file` is a name without folders, and `notes` are the suffixes of files that describe an image.
     """
     suffix, stem = suffix_of(file), stem_of(file)
     if suffix in RAW or suffix in LIVE_FILMS:
-        return [stem]
+        return [stem, file]
     if suffix not in notes:
         return []
     owners = [stem]  # `a.xmp` belongs to a.jpg, and `a.jpg.xmp`, too
@@ -118,9 +132,9 @@ def _owner_paths(path: str) -> list[str]:
 
 
 def _names(owners: Iterable[str], folders: Collection[str]) -> set[str]:
-    """Return the paths of the files in `folders`, with and without their suffixes."""
-    inside = [path for path in owners if os.path.dirname(path) in folders]
-    return {*inside, *(path.removesuffix(PurePosixPath(path).suffix) for path in inside)}
+    """Return the paths of the files in `folders`, under all of their names."""
+    inside = (os.path.split(path) for path in owners if os.path.dirname(path) in folders)
+    return {os.path.join(folder, name) for folder, file in inside for name in names_of(file)}
 
 
 def _counted(paths: Iterable[str]) -> str:
