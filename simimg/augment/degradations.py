@@ -61,8 +61,10 @@ def quantize(parameters: Parameters, pixels: tf.Tensor) -> tf.Tensor:
     """Returns `pixels` as decoded from a JPEG file of each image's own quality, without chroma subsampling."""
     height, width = pixels.shape[1], pixels.shape[2]
     rows, columns = -(-height // _BLOCK), -(-width // _BLOCK)
-    padded = tf.gather(pixels, tf.minimum(tf.range(rows * _BLOCK), height - 1), axis=1)
-    padded = tf.gather(padded, tf.minimum(tf.range(columns * _BLOCK), width - 1), axis=2)
+    # Indices are int64, because a GPU's int32 constants are in the host's memory and would be copied in each step.
+    down, across = (tf.range(count * _BLOCK, dtype=tf.int64) for count in (rows, columns))
+    padded = tf.gather(pixels, tf.minimum(down, height - 1), axis=1)
+    padded = tf.gather(padded, tf.minimum(across, width - 1), axis=2)
     colors = _mapped(padded, _TO_YCC) - tf.constant([128.0, 0.0, 0.0])
     blocks = tf.reshape(colors, [-1, rows, _BLOCK, columns, _BLOCK, 3])
     cosines = tf.constant(_cosines())

@@ -1,7 +1,8 @@
 """Geometric augmentation: flips, rotation, crop and pasting of a batch as one bilinear resampling, in two versions.
 
-`warp` is TensorFlow's ImageProjectiveTransformV3, which has kernels for CPUs and GPUs and takes uint8, but which XLA
-cannot compile (TensorFlow 2.21). `warp_by_gather` consists of arithmetic and gathers, which XLA fuses.
+`warp` is TensorFlow's ImageProjectiveTransformV3, which has kernels for CPUs and GPUs, but which XLA cannot compile
+(TensorFlow 2.21). `warp_by_gather` consists of arithmetic and gathers, which XLA fuses. Both return the same pixels, up
+to the rounding of float32.
 
 Each function takes parameters with one entry per image, and images, uint8 or float32 `[batch, height, width, 3]`.
 `border` says what the pixels outside an image are, one of `BORDERS`.
@@ -15,25 +16,23 @@ from simimg.augment.parameters import Parameters
 
 
 def warp(parameters: Parameters, images: tf.Tensor, border: str = "reflect") -> tf.Tensor:
-    """Returns `images` mirrored, cropped and rotated.
-
-    uint8 images stay uint8, which moves a quarter of the bytes of float32. The resampling rounds their values down, by
-    at most one level.
-    """
+    """Returns `images` mirrored, cropped and rotated, float32."""
     height, width = images.shape[1], images.shape[2]
+    with tf.device("CPU:0"):  # the kernel for GPUs reads it in the host's memory
+        black = tf.constant(0.0)
     moved = tf.raw_ops.ImageProjectiveTransformV3(
-        images=images,
+        images=tf.cast(images, tf.float32),  # of uint8, it rounds the resampled values down, by half a level on average
         transforms=transforms(parameters, height, width),
         output_shape=tf.constant([height, width]),
         interpolation="BILINEAR",
         fill_mode=border.upper(),
-        fill_value=0.0,
+        fill_value=black,
     )
     return tf.ensure_shape(moved, images.shape)
 
 
 def warp_by_gather(parameters: Parameters, images: tf.Tensor, border: str = "reflect") -> tf.Tensor:
-    """Computes the same as `warp`, float32 and not rounded, by operations that XLA compiles."""
+    """Computes the same as `warp` by operations that XLA compiles."""
     height, width, channels = images.shape[1:]
     from_x, from_y = _origins(parameters, height, width)
     left, top = tf.floor(from_x), tf.floor(from_y)

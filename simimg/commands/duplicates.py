@@ -36,7 +36,7 @@ from simimg import api
 from simimg.commands.console import Result, note, noting_skipped, stage_bars
 from simimg.commands.copy_tiles import THRESHOLD_HELP, left_out, marked_pair
 from simimg.errors import UsageError
-from simimg.image_files import LoadedFile, load_files
+from simimg.image_files import LoadedFile, check_max_pixels, load_files
 from simimg.report.contact_sheet import Tile
 from simimg.report.copies_report import COPY_PX, CopyRow, write_copies_report
 from simimg.report.number_format import storage
@@ -89,6 +89,7 @@ class Options:
     fast: bool = option(
         "Find only copies that were at most turned, mirrored, stretched, resized or compressed, without a model.", False
     )
+    max_pixels: int = option("With --image_dir: as for `simimg index`.", 0, words={"auto": 0})
 
     include: tuple[str, ...] = option(INCLUDE_HELP, (), repeated="GLOB")
     exclude: tuple[str, ...] = option(EXCLUDE_HELP, (), repeated="GLOB")
@@ -98,6 +99,7 @@ class Options:
         if self.image_dir is None and self.index_dir is None:
             raise UsageError("name what to look through: --image_dir=PATH, --index_dir=PATH, or both.")
         check_threshold(self.threshold)
+        check_max_pixels(self.max_pixels)
         counted_edits(self.edits)
         planned_edits(self.plan_edits)
         check_keep(self.keep, self.image_dir)
@@ -125,6 +127,7 @@ def run(options: Options) -> Result:
             fast=options.fast,
             include=options.include,
             exclude=options.exclude,
+            max_pixels=options.max_pixels,
             refused=noting_skipped(refused),
             noted=lambda text: note(f"note: {text}"),
             progress=show,

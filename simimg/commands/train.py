@@ -101,9 +101,10 @@ def _train(config: TrainConfig) -> TrainResult:
 
         def show(info: StepInfo) -> None:
             bar.total = info.num_steps
+            waiting = "" if info.input_share is None else f", waiting for input {info.input_share:.0%}"
             bar.set_postfix_str(
                 f"loss {info.loss:.3f}, {config.objective_info.words} {info.score:.3f}, "
-                f"{info.images_per_s:,.0f} img/s, waiting for input {info.input_share:.0%}",
+                f"{info.images_per_s:,.0f} img/s{waiting}",
                 refresh=False,
             )
             bar.update(info.step - bar.n)

@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from simimg.input import Reader, eval_batches, reading
 
-_BATCH_SIZE = 64
+_BATCH_SIZE = 64  # per device
 _Z_95 = 1.959963984540054  # 97.5 % quantile of the normal distribution
 
 
@@ -38,16 +38,18 @@ def predict(
     forward: Callable[[tf.Tensor], tf.Tensor],
     reader: Reader,
     *,
+    num_devices: int = 1,
     progress: Callable[[int], None] = lambda num_examples: None,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Returns a model's output for each example of a split, in the order of its shards.
 
     These are probabilities, float32 `[num_examples, num_classes]`, and labels, int32, and ids, int64 `[num_examples]`.
-    `forward` computes probabilities from pixels, see `simimg.models.compiled`. `progress` is called with the number of
-    examples since its last call.
+    `forward` computes probabilities from pixels, see `simimg.models.compiled`; it divides a batch among `num_devices`.
+    Each device gets the batches that one device would get, and computes the same. `progress` is called with the number
+    of examples since its last call.
     """
     parts = []
-    for batch in reading(reader.split, eval_batches(reader, min(_BATCH_SIZE, reader.split.num_examples))):
+    for batch in reading(reader.split, eval_batches(reader, num_devices * min(_BATCH_SIZE, reader.split.num_examples))):
         real = batch.id.numpy() >= 0
         parts.append((forward(batch.image).numpy()[real], batch.label.numpy()[real], batch.id.numpy()[real]))
         progress(int(real.sum()))

@@ -14,7 +14,7 @@ from simimg.determinism import exact_matmul
 from simimg.evaluation.classification import wilson_interval
 from simimg.input import PADDING_ID, Reader, eval_batches, reading
 
-_BATCH_SIZE = 64
+_BATCH_SIZE = 64  # per device
 _MOST_EXAMPLES = 20_000  # with each other: 400 million similarities
 _ROWS_PER_BLOCK = 1024
 _VIEW = 2  # training uses the views 0 and 1, so these copies were not trained on
@@ -56,27 +56,30 @@ def search_copies(
     *,
     seed: int,
     temperature: float,
+    num_devices: int = 1,
     progress: Callable[[int], object] = lambda num_examples: None,
 ) -> CopySearch:
     """Measures how well copies of a split's images find their originals, for the first 20,000 images.
 
-    `forward` computes unit vectors from pixels, see `simimg.models.compiled`. The augmentation makes the same copies
-    each time from the same seed, so that epochs can be compared. `temperature` is that of the loss. `progress` is
-    called with the number of examples since its last call.
+    `forward` computes unit vectors from pixels, and divides a batch among `num_devices`, see `predict`. The
+    augmentation makes the same copies each time from the same seed, so that epochs can be compared. `temperature` is
+    that of the loss. `progress` is called with the number of examples since its last call.
     """
     originals, copies, ids = [], [], []
-    num_examples = 0
-    for batch in reading(reader.split, eval_batches(reader, min(_BATCH_SIZE, reader.split.num_examples))):
+    num_examples, size = 0, min(_BATCH_SIZE, reader.split.num_examples)
+    most = -(-_MOST_EXAMPLES // size) * size  # full batches, for any number of devices
+    for batch in reading(reader.split, eval_batches(reader, num_devices * size)):
         there = batch.id.numpy() != PADDING_ID
         originals.append(forward(tf.cast(batch.image, tf.float32)).numpy()[there])
         copies.append(forward(copy_of(config, seed, batch.id, batch.image)).numpy()[there])
         ids.append(batch.id.numpy()[there])
         num_examples += int(there.sum())
         progress(int(there.sum()))
-        if num_examples >= _MOST_EXAMPLES:
+        if num_examples >= most:
             break
-    figures, found = _compared(np.concatenate(originals), np.concatenate(copies), temperature)
-    return CopySearch(figures, np.concatenate(ids), found)
+    mine, theirs, found_ids = (np.concatenate(parts)[:most] for parts in (originals, copies, ids))
+    figures, found = _compared(mine, theirs, temperature)
+    return CopySearch(figures, found_ids, found)
 
 
 def copy_of(config: AugmentConfig, seed: int, id: Any, image: Any) -> tf.Tensor:

@@ -10,6 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from simimg.inference.conversion import load_network
+from simimg.models.gpu_memory import grow_gpu_memory
 
 
 class KerasNetwork:
@@ -20,6 +21,7 @@ class KerasNetwork:
 
         At most `batch_size` images are computed at a time.
         """
+        grow_gpu_memory()
         network, _ = load_network(model, output)
         self._batch_size = batch_size
         # One trace for batches of any length, because the last batch of a folder is nearly always short.

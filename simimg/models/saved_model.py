@@ -6,11 +6,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import keras
 import tensorflow as tf
 
 from simimg.errors import UsageError
+from simimg.models.gpu_memory import grow_gpu_memory
 from simimg.models.model_folder import RunInfo, load_trained
 from tfrecords.format.atomic_files import atomic_folder
 
@@ -21,22 +23,51 @@ _SAVED_MODEL = {"saved_model.pb", "fingerprint.pb", "variables", "assets", "asse
 _CROP = 7 / 8  # of each side, at the corners and in the middle (Krizhevsky et al., NIPS 2012, section 4.1: 224 of 256)
 
 
-def compiled(model: keras.Model, *, views: str = "one") -> Callable[[tf.Tensor], tf.Tensor]:
+def compiled(
+    model: keras.Model, *, views: str = "one", strategy: tf.distribute.Strategy | None = None
+) -> Callable[[tf.Tensor], tf.Tensor]:
     """Returns `model` as a compiled function from uint8 pixels to its outputs, float32, in inference mode.
 
     The network is compiled once, however many views there are. That takes a second or more, so keep the function if
-    you predict more than once. The output is the mean over the `views`, one of `VIEWS`.
+    you predict more than once. The output is the mean over the `views`, one of `VIEWS`. With the `strategy` in whose
+    scope the model was built, each device of this process computes an equal part of the batch, which must be divisible
+    by their number, see `num_devices`.
     """
 
     @tf.function
-    def output(pixels: tf.Tensor) -> tf.Tensor:
+    def whole(pixels: tf.Tensor) -> tf.Tensor:
         return model(pixels, training=False)
+
+    output = whole if strategy is None or num_devices(strategy) == 1 else _divided(model, strategy)
 
     def forward(images: tf.Tensor) -> tf.Tensor:
         outputs = [output(view) for view in views_of(tf.cast(images, tf.float32), views)]
         return tf.add_n(outputs) / len(outputs)
 
     return forward
+
+
+def num_devices(strategy: tf.distribute.Strategy) -> int:
+    """Returns the number of devices of this process that `strategy` computes on."""
+    return len(strategy.extended.worker_devices)
+
+
+def _divided(model: keras.Model, strategy: tf.distribute.Strategy) -> Callable[[tf.Tensor], tf.Tensor]:
+    """Returns a function from pixels to the outputs of `model`, for which each device computes an equal part."""
+    count = num_devices(strategy)
+
+    @tf.function
+    def outputs(parts: Any) -> Any:
+        return strategy.run(lambda pixels: model(pixels, training=False), args=(parts,))
+
+    def output(pixels: tf.Tensor) -> tf.Tensor:
+        parts = tf.split(pixels, count)
+        there = strategy.experimental_distribute_values_from_function(
+            lambda context: parts[context.replica_id_in_sync_group % count]
+        )
+        return tf.concat(strategy.experimental_local_results(outputs(there)), 0)
+
+    return output
 
 
 def views_of(pixels: tf.Tensor, views: str) -> Iterator[tf.Tensor]:
@@ -70,6 +101,7 @@ def export_saved_model(model_dir: Path, out_dir: Path) -> RunInfo:
         ModelError: the folder has no finished run.
         UsageError: `out_dir` is a file, or has other files than a SavedModel in it.
     """
+    grow_gpu_memory()
     model, info = load_trained(model_dir)
     if out_dir.exists() and not out_dir.is_dir():
         raise UsageError(f"--out_dir={out_dir} is a file. Name a new folder.")

@@ -31,6 +31,7 @@ import tensorflow as tf
 
 from simimg.augment import augment
 from simimg.input import PADDING_ID, Batch, Order
+from simimg.models.batch_norm import sum_over_replicas
 from simimg.models.dropout import dropout_scope
 from simimg.training.train_config import TrainConfig
 
@@ -69,8 +70,8 @@ def pair_terms(
         past_ids: int64 `[num_past]`.
         temperature: above 0.
     """
-    rows = tf.range(tf.shape(embeddings)[0])
-    positive = tf.reduce_sum(embeddings * tf.gather(embeddings, tf.bitwise.bitwise_xor(rows, 1)), axis=1)
+    partners = tf.reshape(tf.reverse(tf.reshape(embeddings, [-1, 2, embeddings.shape[1]]), [1]), tf.shape(embeddings))
+    positive = tf.reduce_sum(embeddings * partners, axis=1)
     others, other_ids = embeddings, ids
     if past is not None and past_ids is not None:
         others, other_ids = tf.concat([embeddings, past], 0), tf.concat([ids, past_ids], 0)
@@ -155,7 +156,7 @@ def pair_gradients(
         mean = tf.einsum("r,rd->d", there, embeddings) / tf.maximum(tf.reduce_sum(there), 1.0)
         found = tf.cast(terms.positive > terms.nearest, tf.float32)
         columns = [losses, there * found, there, there * terms.positive, there * terms.nearest, there * tf.norm(mean)]
-        own = tf.range(tf.shape(ids)[0]) + tf.cast(first_row, tf.int32)
+        own = tf.range(ids.shape[0], dtype=tf.int64) + tf.cast(first_row, tf.int64)  # int64: see `_twice`
         sums = tf.reduce_sum(tf.gather(tf.stack(columns, axis=1), own), axis=0) / 2  # an image has two rows
         return tape.gradient(loss, variables), sums, embeddings, all_ids
 
@@ -163,8 +164,8 @@ def pair_gradients(
         of_pixels = tf.function(of_pixels, jit_compile=True)
 
     def gradients_of(batch: Batch, epoch: tf.Tensor, step: tf.Tensor, first_row: tf.Tensor) -> tuple[Any, tf.Tensor]:
-        ids, images = tf.repeat(batch.id, 2), tf.repeat(batch.image, 2, axis=0)
-        views = tf.tile(tf.constant([0, 1], tf.int64), tf.shape(batch.id))
+        ids, images = _twice(batch.id), _twice(batch.image)
+        views = tf.constant([0, 1] * batch.id.shape[0], tf.int64)
         pixels = augment(config.augmentation, config.seed, epoch, ids, images, views)
         earlier = [tf.convert_to_tensor(variable) for variable in past.variables] if past else []
         gradients, sums, embeddings, all_ids = of_pixels(pixels, ids, step, 2 * first_row, earlier)
@@ -175,21 +176,29 @@ def pair_gradients(
     return gradients_of
 
 
+def _twice(values: tf.Tensor) -> tf.Tensor:
+    """Returns each row twice, one after the other, by operations that GPUs have kernels for.
+
+    TensorFlow 2.21 has none that tiles or gathers uint8. It has those that compute with int32, but in the host's
+    memory, and the device would wait for each; therefore indices are int64.
+    """
+    rows = values[:, None] if len(values.shape) == 1 else values
+    return tf.reshape(tf.concat([rows, rows], axis=1), [2 * values.shape[0], *values.shape[1:]])
+
+
 def _gathered(
     mine: tf.Tensor, ids: tf.Tensor, first_row: tf.Tensor, num_rows: int, num_replicas: int
 ) -> tuple[tf.Tensor, tf.Tensor]:
     """Returns the embeddings and ids of all replicas in the order of the batch; only this replica's have a gradient.
 
     They are summed, with zeros in the rows of the other replicas. The sum is exact, has the same order on any devices,
-    and works with every method that reduces gradients.
+    and works with every method that reduces gradients. Embeddings and ids are summed one after the other, because
+    TensorFlow joins the tensors of a sum, which must then have one type.
     """
     if num_replicas == 1:
         return mine, ids
-    places = (tf.range(tf.shape(ids)[0]) + tf.cast(first_row, tf.int32))[:, None]
-    padded = [
-        tf.scatter_nd(places, tf.stop_gradient(mine), [num_rows, mine.shape[1]]),
-        tf.scatter_nd(places, ids, [num_rows]),
-    ]
-    context = tf.distribute.get_replica_context()
-    embeddings, all_ids = context.all_reduce(tf.distribute.ReduceOp.SUM, padded)
+    places = (tf.range(ids.shape[0], dtype=tf.int64) + tf.cast(first_row, tf.int64))[:, None]
+    shape = tf.constant([num_rows, mine.shape[1]], tf.int64)
+    embeddings = sum_over_replicas(tf.scatter_nd(places, tf.stop_gradient(mine), shape))
+    all_ids = sum_over_replicas(tf.scatter_nd(places, ids, shape[:1]))
     return tf.tensor_scatter_nd_update(tf.stop_gradient(embeddings), places, mine), all_ids

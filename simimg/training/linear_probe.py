@@ -8,6 +8,7 @@ averaged over crops. The softmax becomes the logistic regression on these featur
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import keras
@@ -43,9 +44,7 @@ def probe(model: keras.Model, reader: Reader, *, views: str = "mirrored", label_
 
     `views` are the views of each example, one of `simimg.models.VIEWS`; the mirror image is always among them.
     """
-    softmax = model.get_layer(PROBABILITIES)
-    features_of = keras.Model(model.input, softmax.input)
-    forward = tf.function(lambda images: features_of(images, training=False), reduce_retracing=True)
+    softmax, forward = model.get_layer(PROBABILITIES), features_of(model)
     features: list[np.ndarray] = []
     labels: list[np.ndarray] = []
     num_features = 0
@@ -64,6 +63,15 @@ def probe(model: keras.Model, reader: Reader, *, views: str = "mirrored", label_
     logits = x @ kernel + bias
     losses = scipy.special.logsumexp(logits, axis=1) - logits[np.arange(len(y)), y]
     return Fitted(float(losses.mean()), float((logits.argmax(axis=1) == y).mean()), num_features)
+
+
+def features_of(model: keras.Model) -> Callable[[tf.Tensor], tf.Tensor]:
+    """Returns the input of the layer "probabilities" as a compiled function of pixels, float32, in inference mode."""
+    network = keras.Model(model.input, model.get_layer(PROBABILITIES).input)
+    forward: Callable[[tf.Tensor], tf.Tensor] = tf.function(
+        lambda images: network(images, training=False), reduce_retracing=True
+    )
+    return forward
 
 
 def fit_softmax(

@@ -19,7 +19,7 @@ import tensorflow as tf
 from simimg.errors import DataError, TrainingInterrupted, UsageError
 from simimg.input import Order, Position, input_warnings, label_counts
 from simimg.models.model_folder import MODEL_FILE, Objective, save_model, writing
-from simimg.models.saved_model import compiled
+from simimg.models.saved_model import compiled, num_devices
 from simimg.signals import stop_requested
 from simimg.training import checkpoints, run_folder
 from simimg.training.builders import build_state
@@ -47,7 +47,7 @@ class StepInfo:
     loss: float
     score: float
     images_per_s: float
-    input_share: float
+    input_share: float | None  # not known under `--deterministic`, nor in a GPU's first seconds
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -116,7 +116,7 @@ def train(config: TrainConfig, watcher: Watcher = Watcher()) -> TrainResult:
         runner = StepRunner(strategy, step, order, reader, objective.others, timed=not config.deterministic)
         # Crops take six times as long as the other views, so only the saved model is measured with them.
         with_crops = config.test_views == "cropped"
-        forward = compiled(state.kept, views="mirrored" if with_crops else config.test_views)
+        forward = _forward(setup, state, "mirrored" if with_crops else config.test_views)
         board = stack.enter_context(TensorBoard(model_dir, watcher.note)) if place.is_chief else None
         stop = stack.enter_context(stop_requested())
         if board and progress.position == Position():
@@ -158,7 +158,7 @@ def train(config: TrainConfig, watcher: Watcher = Watcher()) -> TrainResult:
         if config.patience and progress.best and progress.best.number != steps:
             line = _return_to_best(setup, state, progress, progress.best, watcher)
         if with_crops:
-            line = line | _measured(setup, compiled(state.kept, views="cropped"))
+            line = line | _measured(setup, _forward(setup, state, "cropped"))
             watcher.note(_epoch_text(line, config.epochs, objective) + "  (with crops)")
         return _saved(setup, state, progress, line, steps, num_images=steps * config.global_batch_size)
 
@@ -168,14 +168,13 @@ def _saved(
 ) -> TrainResult:
     """Returns the result of a run whose figures are `line`; the chief saves it, and the model."""
     score = setup.config.objective_info.score
-    is_timed = steps and not setup.config.deterministic
     result = TrainResult(
         model_dir=setup.model_dir,
         steps=steps,
         epoch=line["epoch"],
         seconds=round(progress.seconds, 3),
         images_per_s=round(num_images / progress.seconds, 1),
-        input_share=round(progress.input_seconds / progress.seconds, 5) if is_timed else None,
+        input_share=round(progress.input_seconds / progress.seconds, 5) if progress.input_seconds else None,
         figures=run_folder.figures_by_split({**line, f"train_{score}": line[score]}),
         history=progress.history,
     )
@@ -189,7 +188,7 @@ def _saved(
 def _without_epochs(setup: RunSetup, state: State, fitted: Fitted, seconds: float, watcher: Watcher) -> TrainResult:
     """Measures and saves a network of which only the softmax was fitted."""
     line = {"epoch": 0, "loss": fitted.loss, "accuracy": fitted.accuracy}
-    line |= _measured(setup, compiled(state.kept, views=setup.config.test_views))
+    line |= _measured(setup, _forward(setup, state, setup.config.test_views))
     watcher.note(_epoch_text(line, 0, setup.config.objective_info))
     progress = Progress(history=[line], seconds=seconds)
     return _saved(setup, state, progress, line, steps=0, num_images=fitted.num_views)
@@ -205,11 +204,17 @@ def _end_epoch(setup: RunSetup, forward: Callable[[tf.Tensor], tf.Tensor], progr
     return line
 
 
+def _forward(setup: RunSetup, state: State, views: str) -> Callable[[tf.Tensor], tf.Tensor]:
+    """Returns the kept model as a function that divides a batch among the devices of this process."""
+    return compiled(state.kept, views=views, strategy=setup.strategy)
+
+
 def _measured(setup: RunSetup, forward: Callable[[tf.Tensor], tf.Tensor]) -> dict[str, float]:
     """Returns the figures of the measured splits, with keys such as `test_loss`."""
     found: dict[str, float] = {}
     for name, reader in setup.measured.items():
-        figures = agreed(setup.strategy, figures_of(setup.config, forward, reader))
+        figures = figures_of(setup.config, forward, reader, num_devices(setup.strategy))
+        figures = agreed(setup.strategy, figures)
         found |= {f"{name}_{key}": value for key, value in figures.items()}
     return found
 

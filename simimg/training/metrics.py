@@ -35,8 +35,9 @@ def example_losses(kind: str, labels: tf.Tensor, probabilities: tf.Tensor, label
 
 def num_correct(labels: tf.Tensor, probabilities: tf.Tensor) -> tf.Tensor:
     """Returns the number of examples whose most probable class is their label, float32 scalar."""
-    predicted = tf.argmax(probabilities, axis=1, output_type=labels.dtype)
-    return tf.reduce_sum(tf.cast(predicted == labels, tf.float32))
+    # As int64: TensorFlow compares int32 on the host, which would wait for the GPU in each step.
+    predicted = tf.argmax(probabilities, axis=1)
+    return tf.reduce_sum(tf.cast(predicted == tf.cast(labels, tf.int64), tf.float32))
 
 
 @dataclasses.dataclass
@@ -64,16 +65,22 @@ class EpochMetrics:
         return {"loss": self.loss, objective.score: self.score, **others}
 
 
-def figures_of(config: TrainConfig, forward: Callable[[tf.Tensor], tf.Tensor], reader: Reader) -> dict[str, float]:
+def figures_of(
+    config: TrainConfig, forward: Callable[[tf.Tensor], tf.Tensor], reader: Reader, num_devices: int = 1
+) -> dict[str, float]:
     """Measures a split: mean loss, accuracy and binary accuracy of a classifier, or the figures of a copy search.
 
-    `forward` is a function from pixels to probabilities, or to unit vectors. The loss has no label smoothing.
+    `forward` is a function from pixels to probabilities, or to unit vectors, which divides a batch among `num_devices`.
+    The loss has no label smoothing.
     """
     if config.objective == "similarity":
-        search = search_copies(forward, reader, config.augmentation, seed=config.seed, temperature=config.temperature)
+        seed, temperature = config.seed, config.temperature
+        search = search_copies(
+            forward, reader, config.augmentation, seed=seed, temperature=temperature, num_devices=num_devices
+        )
         names = ("loss", "recall", *config.objective_info.others)
         return {name: getattr(search.figures, name) for name in names}
-    probabilities, labels, _ = predict(forward, reader)
+    probabilities, labels, _ = predict(forward, reader, num_devices=num_devices)
     figures = classify(probabilities, labels, reader.split.class_names)
     losses = example_losses(config.loss, tf.constant(labels), tf.constant(probabilities), 0.0)
     return {

@@ -39,7 +39,8 @@ class TrainResult:
     epoch: int  # the epoch whose weights are kept: the last one, or the best one under `--patience`
     seconds: float  # time spent on training steps
     images_per_s: float  # training throughput
-    input_share: float | None  # share of the time spent waiting for batches; not known under `--deterministic`
+    # Share of the time spent waiting for batches; not known under `--deterministic`, nor after seconds on a GPU.
+    input_share: float | None
     # Figures of the kept model on the splits train, validation and test, as far as they exist: accuracies of a
     # classifier, and the recall of a network for copies.
     figures: dict[str, dict[str, float]]
@@ -97,7 +98,9 @@ def describe_run(model_dir: Path, config: TrainConfig, split: Split, shuffle: st
     """
     layout = Layout.load(split.dataset_dir) if Layout.exists(split.dataset_dir) else None
     made = layout.config if layout else {}
-    prepared = {name: made[name] for name in ("decode", "truncated", "background") if name in made}
+    prepared = {
+        name: made[name] for name in ("decode", "truncated", "background", "range", "max_pixels") if name in made
+    }
     info = RunInfo(
         image_size=split.image_size,
         resize=made.get("resize", "stretch"),

@@ -18,6 +18,7 @@ import tensorflow as tf
 from simimg.augment import augment
 from simimg.errors import TrainingError
 from simimg.input import PADDING_ID, Batch, Order, Position, Reader, input_errors, train_batches
+from simimg.models.batch_norm import sum_over_replicas
 from simimg.models.dropout import dropout_scope
 from simimg.training.checkpoints import Progress, State
 from simimg.training.contrastive_loss import pair_gradients
@@ -30,6 +31,8 @@ _EMA_START = 10.0
 # Target duration of a call: long enough that the return to Python costs nothing, short enough for Ctrl-C and progress.
 _CALL_S = 0.25
 _MOST_STEPS = 1000
+# On a GPU, one call in this many measures how long it waits for batches, because a host that measures also waits.
+_CALLS_PER_TIMED = 50
 _IDS_SHOWN = 8
 
 
@@ -41,20 +44,19 @@ def training_step(
     reader: Reader,
     *,
     class_weights: tf.Tensor | None = None,
-) -> Callable[[Any, tf.Tensor, tf.Tensor], tf.Tensor]:
+) -> TrainingStep:
     """Returns a function of (distributed element, epoch, step) that trains on a global batch.
 
-    `epoch` and `step` are int64 scalars. Call the function in a `tf.function`. It returns sums over all replicas,
-    float32 `[3]`: the losses, the correct examples, and the number of examples. If the objective has further figures,
-    their sums follow.
+    `epoch` and `step` are int64 scalars. It returns sums over all replicas, float32 `[3]`: the losses, the correct
+    examples, and the number of examples. If the objective has further figures, their sums follow.
 
-    The options are the resolved ones, and the state was created in the strategy's scope. `class_weights` are float32
-    `[num_classes]`, the weight of an example of each class.
+    The options are the resolved ones. The state was created in the strategy's scope, and has the values that the
+    training starts from. `class_weights` are float32 `[num_classes]`, the weight of an example of each class.
     """
-    model, optimizer, average = state.model, state.optimizer, state.average
+    model, optimizer = state.model, state.optimizer
     variables = model.trainable_variables
     num_replicas = strategy.num_replicas_in_sync
-    part_size = order.per_replica_batch_size // config.accumulate
+    average = _Average(config, strategy, state) if state.average else None
     if config.objective == "similarity":
         gradients_of = pair_gradients(config, order, model, optimizer, state.past)
     else:
@@ -62,87 +64,130 @@ def training_step(
 
     def replica_step(element: Any, epoch: tf.Tensor, step: tf.Tensor) -> tf.Tensor:
         batch = reader.batch(element)
+        # On a GPU, TensorFlow slices and compares int32 in the host's memory, and the host would wait for the device.
+        batch = batch._replace(label=tf.cast(batch.label, tf.int64))
         replica = tf.distribute.get_replica_context().replica_id_in_sync_group
         first_row = replica * order.per_replica_batch_size
-
-        def part(number: tf.Tensor) -> tuple[Any, tf.Tensor]:
-            rows = tf.range(number * part_size, (number + 1) * part_size)
-            some = Batch(*(tf.gather(value, rows) for value in batch)) if config.accumulate > 1 else batch
-            return gradients_of(some, epoch, step, first_row + number * part_size)
-
-        gradients, sums = part(tf.constant(0))
-        for number in tf.range(1, config.accumulate) if config.accumulate > 1 else ():
-            more, more_sums = part(number)
-            gradients = [a + b for a, b in zip(gradients, more, strict=True)]
-            sums += more_sums
-        if config.clip_norm or config.precision == "float16":
-            gradients = _reduced(gradients, num_replicas)
+        done: list[tf.Tensor] = []  # the gradients so far, and the sums
+        for number in range(config.accumulate):
+            part = batch
+            if config.accumulate > 1:
+                # Every k-th row: the same rows over all replicas, however many there are.
+                part = Batch(*(value[number :: config.accumulate] for value in batch))
+                with tf.control_dependencies(done):  # or all parts would be in memory together
+                    part = part._replace(image=tf.identity(part.image))
+            gradients, sums = gradients_of(part, epoch, step, first_row + number)
+            done = [a + b for a, b in zip(done, [*gradients, sums], strict=True)] if done else [*gradients, sums]
+        *gradients, sums = _summed(done, num_replicas)
         if config.clip_norm:
-            scale = optimizer.scale_loss(tf.constant(1.0))
-            gradients = _clipped(gradients, config.clip_norm * scale / num_replicas)
+            gradients = _clipped(gradients, config.clip_norm * optimizer.scale_loss(tf.constant(1.0)))
         optimizer.apply(gradients, variables)
+        if average is not None:
+            average.follow(optimizer.iterations)
         return sums
-
-    def follow() -> None:
-        assert average is not None
-        steps = tf.cast(optimizer.iterations.value, tf.float32)
-        decay = tf.minimum(config.ema, (1 + steps) / (_EMA_START + steps))
-        for mine, theirs in zip(average.variables, model.variables, strict=True):
-            if mine.dtype != "float32":
-                continue
-
-            def move(mine: tf.Variable, theirs: tf.Variable, decay: tf.Tensor = decay) -> None:
-                mine.assign(decay * mine + (1 - decay) * theirs)
-
-            strategy.extended.update(mine.value, move, args=(theirs.value,))
 
     def step(element: Any, epoch: tf.Tensor, step: tf.Tensor) -> tf.Tensor:
         sums = strategy.run(replica_step, args=(element, epoch, step))
-        total = strategy.reduce(tf.distribute.ReduceOp.SUM, sums, axis=None)
-        if average is not None:
-            follow()
-        return total
+        return strategy.experimental_local_results(sums)[0]  # all replicas have the same
 
-    return step
+    return TrainingStep(step, average.publish if average is not None else lambda: None)
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainingStep:
+    """A step, called with (distributed element, epoch, step), and what to call after the last of several steps.
+
+    `run` is for use in a `tf.function`. `finish` writes the average of the weights into its model, which keeps the
+    previous average until then.
+    """
+
+    run: Callable[[Any, tf.Tensor, tf.Tensor], tf.Tensor]
+    finish: Callable[[], None]
+
+    def __call__(self, element: Any, epoch: tf.Tensor, step: tf.Tensor) -> tf.Tensor:
+        """Runs the step."""
+        return self.run(element, epoch, step)
+
+
+class _Average:
+    """The moving average of a model's weights, in one vector per replica.
+
+    A vector takes a handful of operations per step, and an average of each weight takes several hundred, which are
+    launched one by one.
+    """
+
+    def __init__(self, config: TrainConfig, strategy: tf.distribute.Strategy, state: State) -> None:
+        assert state.average is not None
+        pairs = zip(state.average.variables, state.model.variables, strict=True)
+        self._pairs = [(mine.value, theirs.value) for mine, theirs in pairs if mine.dtype == "float32"]
+        self._strategy, self._decay = strategy, config.ema
+        start = np.concatenate([mine.numpy().ravel() for mine, _ in self._pairs])
+        with strategy.scope():
+            self._vector = tf.Variable(start, trainable=False, name="average")
+
+    def follow(self, num_steps: Any) -> None:
+        """Moves the average towards the weights, on a replica; `num_steps` is their number with the last one."""
+        steps = tf.cast(tf.convert_to_tensor(num_steps), tf.float32)
+        decay = tf.minimum(self._decay, (1 + steps) / (_EMA_START + steps))
+        weights = _joined([theirs for _, theirs in self._pairs])
+        self._vector.assign(decay * self._vector + (1 - decay) * weights)
+
+    @tf.function
+    def publish(self) -> None:
+        """Writes the average into its model, on all replicas."""
+        self._strategy.run(self._publish)
+
+    def _publish(self) -> None:
+        mine = [mine for mine, _ in self._pairs]
+        for variable, value in zip(mine, _split(self._vector, mine), strict=True):
+            variable.assign(value)
 
 
 def distribute(strategy: tf.distribute.Strategy, reader: Reader, order: Order) -> tf.distribute.DistributedDataset:
-    """Returns the training batches on the devices of their replicas, prefetched."""
-    options = tf.distribute.InputOptions(
-        experimental_fetch_to_device=bool(tf.config.get_visible_devices("GPU")),
-        experimental_per_replica_buffer_size=2,
-    )
+    """Returns the training batches on the devices of their replicas, where two are kept ready, pixels as uint8."""
+    options = tf.distribute.InputOptions(experimental_fetch_to_device=True, experimental_per_replica_buffer_size=2)
     return strategy.distribute_datasets_from_function(lambda context: train_batches(reader, order), options)
 
 
 def _several_steps(
-    step: Callable[[Any, tf.Tensor, tf.Tensor], tf.Tensor], *, timed: bool, num_sums: int
-) -> Callable[[Any, tf.Tensor, tf.Tensor, tf.Tensor], tuple[tf.Tensor, tf.Tensor]]:
+    step: TrainingStep, *, timed: bool, num_sums: int
+) -> Callable[[Any, tf.Tensor, tf.Tensor, tf.Tensor], tuple[tf.Tensor, tf.Tensor, tf.Tensor]]:
     """Returns a function of (iterator, epoch, first step, number of steps) that runs this number of training steps.
 
-    The numbers are int64 scalars. The function returns the result of `step` for each step, float32 `[steps, num_sums]`,
-    and the seconds it waited for the iterator, a float64 scalar. The wait is from the end of a step to the arrival of
-    the next batch. If a device still works after its host has continued, the device was idle for less than that.
-    Without `timed` the wait is 0, because deterministic operations must not read TensorFlow's clock.
+    Epoch and first step are int64 scalars. The number of steps is an int32 scalar, which TensorFlow keeps in the host's
+    memory; a counter on a GPU would make the host wait for it before each step. The function returns the result of
+    `step` for each step, float32 `[steps, num_sums]`, and two float64 scalars: the seconds it waited for the iterator,
+    and its seconds in all. The wait is from the end of a step to the arrival of the next batch.
+
+    With `timed`, the host waits for the devices twice per step. Without it, both times are 0, and a host can start
+    steps on a GPU while the GPU is still busy with those before.
     """
 
     def now() -> tf.Tensor:
         return tf.timestamp() if timed else tf.zeros([], tf.float64)
 
     @tf.function(reduce_retracing=True)
-    def run(iterator: Any, epoch: tf.Tensor, first: tf.Tensor, count: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        sums = tf.TensorArray(tf.float32, tf.cast(count, tf.int32), element_shape=[num_sums])
-        last, waited = tf.zeros([num_sums]), tf.zeros([], tf.float64)
+    def run(
+        iterator: Any, epoch: tf.Tensor, first: tf.Tensor, count: tf.Tensor
+    ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        sums = tf.TensorArray(tf.float32, count, element_shape=[num_sums])
+        last, waited, began = tf.zeros([num_sums]), tf.zeros([], tf.float64), now()
+        current = first  # counted on the device, because a number from the host would arrive there after a wait
         for number in tf.range(count):
-            with tf.control_dependencies([last]):
-                start = now()
-            with tf.control_dependencies([start]):
+            if timed:
+                with tf.control_dependencies([last]):
+                    start = now()
+                with tf.control_dependencies([start]):
+                    element = next(iterator)
+                with tf.control_dependencies(tf.nest.flatten(element, expand_composites=True)):
+                    waited += now() - start
+            else:
                 element = next(iterator)
-            with tf.control_dependencies(tf.nest.flatten(element, expand_composites=True)):
-                waited += now() - start
-            last = step(element, epoch, first + number)
-            sums = sums.write(tf.cast(number, tf.int32), last)
-        return sums.stack(), waited
+            last = step(element, epoch, current)
+            sums = sums.write(number, last)
+            current += 1
+        with tf.control_dependencies([last]):
+            return sums.stack(), waited, now() - began
 
     return run
 
@@ -153,20 +198,26 @@ class StepRunner:
     def __init__(
         self,
         strategy: tf.distribute.Strategy,
-        step: Callable[[Any, tf.Tensor, tf.Tensor], tf.Tensor],
+        step: TrainingStep,
         order: Order,
         reader: Reader,
         others: Sequence[str] = (),
         *,
         timed: bool = True,
     ) -> None:
-        """`step` is the result of `training_step`; `others` names the sums that it returns after the first three."""
+        """`step` is the result of `training_step`; `others` names the sums that it returns after the first three.
+
+        Without `timed`, waiting for batches is not measured, because deterministic operations must not read the clock.
+        """
         self.images_per_s = 0.0  # over the last calls
-        self.input_share = 0.0  # share of that time spent waiting for a batch
+        self.input_share: float | None = None  # share of that time spent waiting for a batch; None: not measured yet
         self._strategy, self._order, self._reader, self._others = strategy, order, reader, others
-        self._run = _several_steps(step, timed=timed, num_sums=3 + len(others))
+        self._step = step
+        self._runs = {timed: _several_steps(step, timed=timed, num_sums=3 + len(others)) for timed in (False, True)}
+        self._calls_per_timed = (_CALLS_PER_TIMED if tf.config.get_visible_devices("GPU") else 1) if timed else 0
         self._batches = iter(distribute(strategy, reader, order))
-        self._count, self._is_warm = 1, False
+        self._count, self._num_calls = 1, 0
+        self._warm = set[bool]()  # the kinds of calls, by whether they are timed, that have been compiled
 
     def call(self, progress: Progress) -> None:
         """Trains for some steps, at most to the end of the epoch, and updates `progress`.
@@ -178,11 +229,14 @@ class StepRunner:
         order, position = self._order, progress.position
         count = min(self._count, order.steps_per_epoch - position.step)
         first = order.step_number(position)
+        self._num_calls += 1
+        timed = bool(self._calls_per_timed) and self._num_calls % self._calls_per_timed == 0
         start = time.perf_counter()
         with input_errors(self._reader.split):
-            numbers = (tf.constant(number, tf.int64) for number in (position.epoch, first, count))
-            results, waited = self._run(self._batches, *numbers)
-            sums, input_seconds = results.numpy(), float(waited)
+            numbers = (tf.constant(number, tf.int64) for number in (position.epoch, first))
+            results, waited, spent = self._runs[timed](self._batches, *numbers, tf.constant(count))
+            self._step.finish()
+            sums = results.numpy()
         seconds = time.perf_counter() - start
         self._check(sums[:, 0], position)
         progress.metrics.loss_sum += sum(map(float, sums[:, 0]))
@@ -192,24 +246,23 @@ class StepRunner:
             progress.metrics.others[name] = progress.metrics.others.get(name, 0.0) + sum(map(float, sums[:, number]))
         progress.position = Position(position.epoch, position.step + count)
         progress.seconds += seconds
-        progress.input_seconds += input_seconds
-        self._measure(count, seconds, input_seconds)
+        progress.input_seconds += float(waited) if timed else (self.input_share or 0.0) * seconds
+        if timed and self._num_calls > 1:  # the first call also waits for the input to start
+            self.input_share = _smoothed(self.input_share, float(waited) / max(float(spent), 1e-9))
+        if timed in self._warm:
+            self.images_per_s = _smoothed(self.images_per_s, count * order.global_batch_size / seconds)
+            self._count = min(max(1, round(_CALL_S * self.images_per_s / order.global_batch_size)), _MOST_STEPS)
+        self._warm.add(timed)
+
+    def time_each_call(self) -> None:
+        """Measures in each of the next calls how long it waits for batches; on a GPU, they take longer for it."""
+        self._calls_per_timed = 1
 
     def agree_to_stop(self, stop: threading.Event) -> bool:
         """Returns whether any worker wants to stop. All workers stop after the same step, and use equal step counts."""
         decided = agreed(self._strategy, {"count": float(self._count), "stop": float(stop.is_set())})
         self._count = max(1, round(decided["count"]))
         return decided["stop"] > 0
-
-    def _measure(self, count: int, seconds: float, input_seconds: float) -> None:
-        if not self._is_warm:  # the first call has compiled the step
-            self._is_warm = True
-            return
-        rate, share = count * self._order.global_batch_size / seconds, input_seconds / seconds
-        old = 0.8 if self.images_per_s else 0.0
-        self.images_per_s = old * self.images_per_s + (1 - old) * rate
-        self.input_share = old * self.input_share + (1 - old) * share
-        self._count = min(max(1, round(_CALL_S * self.images_per_s / self._order.global_batch_size)), _MOST_STEPS)
 
     def _check(self, losses: np.ndarray, position: Position) -> None:
         wrong = np.flatnonzero(~np.isfinite(losses))
@@ -231,6 +284,11 @@ class StepRunner:
         return [int(id) for element in elements for id in self._reader.batch(element).id.numpy()]
 
 
+def _smoothed(before: float | None, new: float) -> float:
+    """Returns a moving average that starts with the first value."""
+    return 0.8 * before + 0.2 * new if before else new
+
+
 def _class_gradients(
     config: TrainConfig, state: State, order: Order, class_weights: tf.Tensor | None
 ) -> Callable[[Batch, tf.Tensor, tf.Tensor, tf.Tensor], tuple[Any, tf.Tensor]]:
@@ -240,7 +298,8 @@ def _class_gradients(
     def of_pixels(images: tf.Tensor, batch: Batch, step: tf.Tensor, first_row: tf.Tensor) -> tuple[Any, tf.Tensor]:
         there = tf.cast(batch.id != PADDING_ID, tf.float32)  # 0 for skipped records
         weights = there if class_weights is None else there * tf.gather(class_weights, batch.label)
-        scope = dropout_scope(seed=tf.stack([tf.constant(config.seed, tf.int64), step]), first_row=first_row)
+        seed = tf.stack([tf.constant(config.seed, tf.int64), step])
+        scope = dropout_scope(seed=seed, first_row=first_row, row_step=config.accumulate)
         with tf.GradientTape() as tape, scope:
             probabilities = model(images, training=True)
             losses = example_losses(config.loss, batch.label, probabilities, config.label_smoothing)
@@ -260,17 +319,27 @@ def _class_gradients(
     return gradients_of
 
 
-def _reduced(gradients: list[tf.Tensor], num_replicas: int) -> list[tf.Tensor]:
-    """Returns the mean of the replicas' gradients, whose sum over the replicas is then taken by the optimizer.
+def _summed(tensors: list[tf.Tensor], num_replicas: int) -> list[tf.Tensor]:
+    """Returns float32 tensors summed over the replicas, as one tensor: the only sum of a step that is not in a layer.
 
-    A replica's own gradients do not suffice: their norm is not the norm of the sum, and Keras's LossScaleOptimizer
-    would miss infinite gradients of other replicas.
+    A replica's own gradients do not suffice to clip them or to find infinite ones: their norm is not the norm of the
+    sum, and Keras's LossScaleOptimizer would miss infinite gradients of other replicas.
     """
     if num_replicas == 1:
-        return gradients
-    context = tf.distribute.get_replica_context()
-    summed = context.all_reduce(tf.distribute.ReduceOp.SUM, gradients)
-    return [gradient / num_replicas for gradient in summed]
+        return tensors
+    return _split(sum_over_replicas(_joined(tensors)), tensors)
+
+
+def _joined(tensors: Sequence[Any]) -> tf.Tensor:
+    """Returns the values of float32 tensors or variables as one vector."""
+    return tf.concat([tensor if len(tensor.shape) == 1 else tf.reshape(tensor, [-1]) for tensor in tensors], 0)
+
+
+def _split(vector: tf.Tensor, like: Sequence[Any]) -> list[tf.Tensor]:
+    """Returns tensors of the shapes of `like` from the vector that `_joined` makes of them."""
+    parts = tf.split(vector, [one.shape.num_elements() for one in like])
+    shaped = zip(parts, like, strict=True)
+    return [part if len(one.shape) == 1 else tf.reshape(part, one.shape) for part, one in shaped]
 
 
 def _clipped(gradients: list[tf.Tensor], most: tf.Tensor) -> list[tf.Tensor]:

@@ -546,6 +546,7 @@ BESIDE = {
     },
 }
 TEXTS = {
+    ("convert", "range"): "0,4095",
     ("convert", "splits"): "train=0.5,test=0.5",
     ("convert", "background"): "black",
     ("convert", "max_refused"): "2.5%",

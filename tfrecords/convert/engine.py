@@ -25,6 +25,7 @@ from typing import TypeAlias
 from tfrecords.base_errors import ConversionError, Interrupted
 from tfrecords.convert.image.color import color_name, contrasting
 from tfrecords.convert.image.decoder import decoder_versions
+from tfrecords.convert.image.sample_range import MIN_MAX, NARROW
 from tfrecords.convert.output.publish import publish, write_tables
 from tfrecords.convert.output.reshard import reshard, whole_scan
 from tfrecords.convert.output.summary import ConvertSummary, check_refusals, summarize
@@ -163,7 +164,7 @@ def _convert(
         manifest = tables.result()
     runner.dismiss()
     layout = publish(job, final.plan, shards, manifest, workdir)
-    notes = (*job.source.notes, *_vanished(job, receipt))
+    notes = (*job.source.notes, *_vanished(job, receipt), *_narrow(job, receipt))
     if final.leaks:
         notes = (
             *notes,
@@ -182,6 +183,17 @@ def _vanished(job: ConversionJob, receipt: Receipt) -> Iterable[str]:
             f"{count:,} transparent {'images have' if count > 1 else 'image has'} become plain "
             f"{color_name(background)}, e.g. {printable(example)}; --background={color_name(contrasting(background))} "
             f"keeps {'them' if count > 1 else 'it'} visible"
+        )
+
+
+def _narrow(job: ConversionJob, receipt: Receipt) -> Iterable[str]:
+    """Yield a note if images use so little of the range of their samples that they are dark or flat."""
+    if receipt.narrow:
+        example, count = job.source.paths[min(receipt.narrow)], len(receipt.narrow)
+        yield (
+            f"{count:,} {'images use' if count > 1 else 'image uses'} less than {NARROW:.0%} of the range of "
+            f"{'their' if count > 1 else 'its'} samples and {'are' if count > 1 else 'is'} dark or flat, e.g. "
+            f"{printable(example)}; --range={MIN_MAX} stretches each, --range=LO,HI all alike"
         )
 
 

@@ -53,7 +53,9 @@ class DeviceReader(ResidentReader):
         super().__init__(split, num_threads=num_threads, on_corrupt=on_corrupt)
         self._on_corrupt = on_corrupt
         try:
-            self._parts = [tf.Variable(part, trainable=False) for part in self._parts]
+            image, label, id = self._parts
+            kept = (image, tf.cast(label, tf.int64), id)  # a GPU has no variables of int32
+            self._parts = [tf.Variable(part, trainable=False) for part in kept]
         except tf.errors.ResourceExhaustedError:
             raise UsageError(
                 f"--cache=device: the {split.decoded_bytes / 2**20:,.0f} MB of split {split.split!r} do not fit into "
@@ -64,9 +66,18 @@ class DeviceReader(ResidentReader):
         """Returns a dataset of places, int64 `[per_replica_batch_size]`."""
         return order.indices()
 
-    def batch(self, places: tf.Tensor) -> Batch:
+    def gather(self, places: tf.Tensor) -> Batch:
         """Returns the examples at `places`, gathered on the device of the replica that calls this."""
-        return Batch(*(tf.gather(part.read_value(), places) for part in self._parts))
+        # From the variables themselves, which `tf.gather` does not do if each replica has its own. TensorFlow 2.21 has
+        # no kernel for GPUs that gathers from a tensor of uint8, and would copy the split to the host in each step.
+        image, label, id = (
+            tf.raw_ops.ResourceGather(resource=part.handle, indices=places, dtype=part.dtype) for part in self._parts
+        )
+        return Batch(image, tf.cast(label, tf.int32), id)
+
+    def batch(self, places: tf.Tensor) -> Batch:
+        """Returns the examples at `places`."""
+        return self.gather(places)
 
     def eval_batches(self, batch_size: int) -> tf.data.Dataset:
         """Returns a dataset of Batches of `batch_size` from the host, which reads the split again for it."""

@@ -9,8 +9,11 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from simimg.evaluation import Classification, classify, compiled, predict, wilson_interval
+from simimg.augment import AugmentConfig
+from simimg.evaluation import Classification, classify, compiled, predict, search_copies, wilson_interval
 from simimg.input import open_reader
+from simimg.models.saved_model import num_devices
+from simimg.training import make_strategy
 
 NAMES = ("ant", "bee", "cow")
 
@@ -109,3 +112,40 @@ def test_predict_in_several_batches(datasets: dict[str, Path], monkeypatch: pyte
     assert shapes == [(20, 32, 32, 3)] * 3  # the last one filled up, so that nothing is compiled anew
     assert answers.shape == (54, 3)
     assert len(set(ids.tolist())) == len(labels) == 54
+
+
+@pytest.mark.parametrize("batch_size", [7, 64])
+def test_two_devices_compute_what_one_does(
+    datasets: dict[str, Path], monkeypatch: pytest.MonkeyPatch, batch_size: int
+) -> None:
+    """To the bit: each gets batches of the same size, the last ones with nothing but padding."""
+    for name in ("classification", "copy_recall"):
+        monkeypatch.setattr(sys.modules[f"simimg.evaluation.{name}"], "_BATCH_SIZE", batch_size)
+    monkeypatch.setattr(sys.modules["simimg.evaluation.copy_recall"], "_MOST_EXAMPLES", 9)
+    reader, _ = open_reader(datasets["raw"], "test", "resident")
+    config = AugmentConfig(rotation_degrees=10.0)
+    computed_on: set[str] = set()
+
+    class Noting(keras.layers.Layer):
+        def call(self, inputs: tf.Tensor) -> tf.Tensor:
+            computed_on.add(tf.constant(0).device[-5:])
+            return inputs
+
+    found = []
+    for strategy in (make_strategy(1), make_strategy(2)):
+        keras.utils.set_random_seed(0)
+        with strategy.scope():
+            pixels = keras.Input((32, 32, 3))
+            x = Noting()(keras.layers.Conv2D(8, 3, activation="relu")(keras.layers.Rescaling(1 / 255)(pixels)))
+            model = keras.Model(pixels, keras.layers.UnitNormalization()(keras.layers.GlobalAveragePooling2D()(x)))
+        computed_on.clear()
+        count = num_devices(strategy)
+        outputs = predict(compiled(model, views="cropped", strategy=strategy), reader, num_devices=count)
+        assert len(computed_on) == count
+        forward = compiled(model, strategy=strategy)
+        found.append([*outputs, search_copies(forward, reader, config, seed=1, temperature=0.1, num_devices=count)])
+    for mine, theirs in zip(found[0][:3], found[1][:3], strict=True):
+        np.testing.assert_array_equal(mine, theirs)
+    assert found[0][3].figures == found[1][3].figures
+    assert found[0][3].figures.num_examples == (14 if batch_size == 7 else 18)
+    np.testing.assert_array_equal(found[0][3].ids, found[1][3].ids)

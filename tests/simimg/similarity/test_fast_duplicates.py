@@ -103,3 +103,17 @@ def test_sidecars_and_what_is_left_out_are_no_failures(folder: Path, capsys: pyt
     assert json.loads(capsys.readouterr().out)["num_images"] == 4
     assert main(["duplicates", f"--image_dir={folder}", "--fast", "--include="]) == 1
     assert "--include=: a pattern should name files or folders" in capsys.readouterr().err
+
+
+def test_the_limit_of_a_size_is_given(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The turned JPEG and the crop have fewer pixels than the others, of which the PNGs are not let in."""
+    most = 200 * 160 + 180 * 240 - 1
+    sizes = {path.name: Image.open(path).size for path in folder.iterdir()}
+    large = {name for name, size in sizes.items() if size[0] * size[1] > most and name.endswith("png")}
+    assert 0 < len(large) < len(sizes)
+    assert main(["duplicates", f"--image_dir={folder}", "--fast", f"--max_pixels={most}", "--json"]) == 2
+    told = capsys.readouterr()
+    assert json.loads(told.out)["num_refused"] == len(large)
+    assert "lets it in" in told.err
+    assert main(["duplicates", f"--image_dir={folder}", "--fast", "--max_pixels=-5"]) == 1
+    assert "--max_pixels=-5: should be 1 or more, or auto." in capsys.readouterr().err

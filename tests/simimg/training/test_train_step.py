@@ -158,3 +158,30 @@ def test_the_share_of_time_spent_waiting(tiny: dict[str, Path], run: Any, tmp_pa
     run(tiny["two"], tmp_path / "run", epochs=30)
     result = json.loads((tmp_path / "run" / "result.json").read_text())
     assert 0 < result["input_share"] < 1
+
+
+@pytest.mark.parametrize(("calls_per_timed", "is_known"), [(3, True), (1000, False)])
+def test_a_gpu_is_timed_in_some_calls(
+    tiny: dict[str, Path],
+    run: Any,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    calls_per_timed: int,
+    is_known: bool,
+) -> None:
+    """The steps are the same, whether timed or not."""
+    every = run(tiny["two"], tmp_path / "every", epochs=4, **SGD)
+    made = train_step.StepRunner.__init__
+
+    def as_on_a_gpu(self: Any, *args: Any, **kwargs: Any) -> None:
+        made(self, *args, **kwargs)
+        assert self._calls_per_timed == 1  # on a processor
+        self._calls_per_timed = calls_per_timed
+
+    monkeypatch.setattr(train_step.StepRunner, "__init__", as_on_a_gpu)
+    monkeypatch.setattr(train_step, "_MOST_STEPS", 1)
+    some = run(tiny["two"], tmp_path / "some", epochs=4, **SGD)
+    for mine, theirs in zip(some, every, strict=True):
+        np.testing.assert_array_equal(mine, theirs)
+    share = json.loads((tmp_path / "some" / "result.json").read_text())["input_share"]
+    assert 0 < share < 1 if is_known else share is None

@@ -9,8 +9,17 @@ from fractions import Fraction
 from pathlib import Path
 
 from tfrecords.base_errors import UsageError
-from tfrecords.convert.image.decoder import DECODES, RESIZES, TRUNCATED, ImageOptions, parse_background
+from tfrecords.convert.image.decoder import (
+    DECODES,
+    RESIZES,
+    TRUNCATED,
+    ImageOptions,
+    parse_backdrop,
+    parse_background,
+)
+from tfrecords.convert.image.image_formats import MAX_PIXELS
 from tfrecords.convert.image.near_duplicates import COPIES
+from tfrecords.convert.image.sample_range import AUTO, parse_range
 from tfrecords.convert.plan.split_assignment import AUTO_SPLITS, DEFAULT_SPLITS, SOURCE_SPLITS, parse_splits
 from tfrecords.convert.sources import (
     EXCLUDE_HELP,
@@ -54,7 +63,23 @@ class ConvertConfig:
         group="images",
     )
     truncated: str = option("What to do with truncated image files.", "refuse", choices=TRUNCATED, group="images")
-    background: str = option("Color behind transparent pixels: a name or #RRGGBB.", "white", group="images")
+    background: str = option(
+        "Color behind transparent pixels: a name or #RRGGBB; checker; or auto, which is white, or black where an image "
+        "would be plain white.",
+        "white",
+        group="images",
+    )
+    range: str = option(
+        "Values of deep samples (more than 8 bits) that become black and white: auto or full for those of the type, "
+        "min-max for those of each image, or LO,HI.",
+        AUTO,
+        group="images",
+    )
+    max_pixels: int = option(
+        "Reject images with more pixels. A JPEG may have more if it can be decoded at a fraction.",
+        MAX_PIXELS,
+        group="images",
+    )
     encoding: str = option(
         f"How to store pixels; auto is raw up to {_RAW_UP_TO_PX} px, and jpeg above.",
         "auto",
@@ -117,6 +142,7 @@ class ConvertConfig:
         check_patterns(self.include, self.exclude)
         check_encoding(self.zip_encoding)
         parse_background(self.background)
+        parse_range(self.range)
         self.refusal_limit(0)
         if self.name:
             check_name(self.name)
@@ -124,6 +150,8 @@ class ConvertConfig:
             raise UsageError(f"--image_size={self.image_size}: should be 1..{MAX_IMAGE_SIZE} px.")
         if not 1 <= self.jpeg_quality <= 100:
             raise UsageError(f"--jpeg_quality={self.jpeg_quality}: should be 1..100.")
+        if self.max_pixels < 1:
+            raise UsageError(f"--max_pixels={self.max_pixels}: should be 1 or more.")
         if self.num_workers < 0:
             raise UsageError(f"--num_workers={self.num_workers}: should be 1 or more, or 0 for one per core.")
         if len(set(self.categories)) < len(self.categories):
@@ -153,6 +181,9 @@ class ConvertConfig:
                 decode=self.decode,
                 truncated=self.truncated,
                 background=parse_background(self.background),
+                backdrop=parse_backdrop(self.background),
+                sample_range=parse_range(self.range),
+                max_pixels=self.max_pixels,
             ),
             fractions=parse_splits(self.splits),
             offsets=Offsets.of(encoding, self.image_size),
@@ -183,7 +214,10 @@ class ConvertConfig:
             "resize": self.resize,
             "decode": self.decode,
             "truncated": self.truncated,
-            "background": "#{:02x}{:02x}{:02x}".format(*parse_background(self.background)),
+            "background": _recorded_background(self.background),
+            # Not if they are the default, so that a dataset of an earlier version has the same options.
+            **({"range": self.range} if self.range != AUTO else {}),
+            **({"max_pixels": self.max_pixels} if self.max_pixels != MAX_PIXELS else {}),
             "encoding": self.encoding,
             **({"jpeg_quality": self.jpeg_quality} if self.encoding == "jpeg" else {}),
             "splits": splits or SOURCE_SPLITS,
@@ -221,6 +255,12 @@ class ResolvedConfig(ConvertConfig):
             return dataclasses.replace(self, splits=DEFAULT_SPLITS)
         recorded = {**self.recorded, "splits": SOURCE_SPLITS}
         return dataclasses.replace(self, splits=SOURCE_SPLITS, fractions={}, recorded=recorded)
+
+
+def _recorded_background(text: str) -> str:
+    """Return a value of `--background` in the one form in which layout.json has it."""
+    backdrop = parse_backdrop(text)
+    return "#{:02x}{:02x}{:02x}".format(*parse_background(text)) if backdrop == "color" else backdrop
 
 
 def _name_after(location: str) -> str:

@@ -1,4 +1,7 @@
-"""The sources of a conversion: folders, tables, archives and datasets, each as one list of files with labels."""
+"""The sources of a conversion: folders, tables, archives and datasets, each as one list of files with labels.
+
+Modules of other sources than folders are imported when a source needs them: a search only wants the names of files.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,6 @@ import os
 from collections.abc import Sequence
 
 from tfrecords.base_errors import UsageError
-from tfrecords.convert.sources.archive import is_archive, open_archives
 from tfrecords.convert.sources.image_folder import open_folder, walk
 from tfrecords.convert.sources.name_encodings import check_encoding
 from tfrecords.convert.sources.natural_sort import natural_key
@@ -14,8 +16,6 @@ from tfrecords.convert.sources.read_errors import machine_errors
 from tfrecords.convert.sources.remote import is_url, local_path, open_remote_folder
 from tfrecords.convert.sources.selection import EXCLUDE_HELP, INCLUDE_HELP, Selection, check_patterns
 from tfrecords.convert.sources.source import SUFFIXES, Files, Source, printable, unprintable
-from tfrecords.convert.sources.table import is_table, open_table
-from tfrecords.convert.sources.tfds import is_tfds, open_tfds
 from tfrecords.format.parse_errors import parser_errors
 from tfrecords.format.quarantine import Refusal
 
@@ -76,6 +76,8 @@ def open_source(
             parser_errors(lambda fault: UsageError(f"{location} is damaged: {fault}. Fetch or make it again.")),
         ):
             if table:
+                from tfrecords.convert.sources.table import open_table
+
                 return open_table(
                     local_path(table), local_path(image_dir), categories, selection, path_column, label_column
                 )
@@ -85,6 +87,10 @@ def open_source(
 
 
 def _open(image_dir: str, categories: Sequence[str], selection: Selection, zip_encoding: str) -> Source:
+    from tfrecords.convert.sources.archive import is_archive, open_archives
+    from tfrecords.convert.sources.table import is_table
+    from tfrecords.convert.sources.tfds import is_tfds, open_tfds
+
     if is_archive(image_dir) and not os.path.isdir(image_dir):
         return open_archives(image_dir, categories, selection, zip_encoding)
     if is_tfds(image_dir):

@@ -8,6 +8,7 @@ import re
 import stat
 import time
 from collections.abc import Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 
 from tfrecords.base_errors import UsageError
@@ -141,6 +142,12 @@ def walk(folder: Path, selection: Selection | None = None) -> list[str]:
     """
     paths = [path for path, full in _walk(str(folder), "", frozenset(), selection or Selection()) if full]
     return [paths[at] for at in natural_order(paths)]
+
+
+def has_files(folder: Path, num_files: int) -> bool:
+    """Return whether `walk` finds at least `num_files`, without looking further."""
+    found = (path for path, full in _walk(str(folder), "", frozenset(), Selection()) if full)
+    return next(islice(found, num_files - 1, None), None) is not None
 
 
 def add_file(found: FileListing, path: str, full: str, *, label: str | None = None, split: str | None = None) -> None:

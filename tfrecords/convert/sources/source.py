@@ -19,7 +19,10 @@ from tfrecords.format.parse_errors import parser_errors
 from tfrecords.format.quarantine import Reason, Refusal
 
 SUFFIXES = frozenset(
-    ".jpg .jpeg .jpe .jfif .png .gif .bmp .webp .tif .tiff .ppm .pgm .pbm .pnm .tga .jp2 .ico .avif .heic .heif".split()
+    (
+        ".jpg .jpeg .jpe .jfif .png .gif .bmp .webp .tif .tiff .ppm .pgm .pbm .pnm .tga .jp2 .j2k .ico .avif .heic "
+        ".heif .jxl"
+    ).split()
 )
 
 TABLE_SUFFIXES = (".csv", ".tsv", ".parquet", ".pq")
