@@ -32,7 +32,7 @@ from simimg.similarity.affine import (
 )
 from simimg.similarity.copy_reasons import Reasons, add_color_and_detail, add_compression, add_geometry, look
 from simimg.similarity.differences import Differences
-from simimg.similarity.drawing_evidence import have_detail, is_plain, is_upright
+from simimg.similarity.drawing_evidence import have_detail, is_other_noise, is_plain, is_upright, without_plane
 from simimg.similarity.fingerprint import PLAIN, Fingerprint, luma
 from simimg.similarity.keypoints import Keypoints, align
 from simimg.similarity.position_match import QUARTER_TURN, align_whole, between_sizes, match_position
@@ -63,8 +63,6 @@ _STRUCTURE = 1.5  # deviation in gray levels of a block without its plane
 # Gray levels by which compression changes an image, on average and anywhere: JPEGs of quality 30 of smooth images had
 # at most 2.7 and 5.9, and different pencil strokes on one page at least 21 somewhere.
 _EQUAL_MEAN, _EQUAL_ANYWHERE = 4.0, 8.0
-# Levels of fine detail from which it should be the same, and its correlation. Of unlike papers it is at most 0.05.
-_NOISE, _SAME_NOISE = 0.7, 0.3
 _SIMPLER, _MAYBE_SAME = 0.001, 12.0  # similarity that a simpler alignment may lose; levels by which thumbnails differ
 _COVERED = 0.35  # blocks with a lower correlation show something else
 
@@ -353,24 +351,11 @@ def _structure_agrees(ours: np.ndarray, theirs: np.ndarray, inside: np.ndarray) 
         for columns in np.array_split(np.arange(inside.shape[1]), _BLOCKS):
             block = slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
             if inside[block].all():
-                a, b = (_without_plane(luma(image[block])).ravel() for image in (ours, theirs))
+                a, b = (without_plane(luma(image[block])).ravel() for image in (ours, theirs))
                 aa, ab, bb = (float(ordered_sum(product)) / a.size for product in (a * a, a * b, b * b))
                 if min(aa, bb) >= _STRUCTURE**2:
                     pairs.append(ab / math.sqrt(aa * bb))
     return len(pairs) >= _MIN_STRUCTURED and sum(pairs) / len(pairs) >= _STRUCTURE_CORRELATION
-
-
-def _without_plane(block: np.ndarray) -> np.ndarray:
-    """Return a block, `[h, w]`, minus the plane that fits it best, float64."""
-    rest = block.astype(np.float64)
-    rest = rest - float(ordered_sum(rest.ravel())) / rest.size
-    for axis, side in enumerate(block.shape):
-        slope = np.expand_dims(np.arange(side) - (side - 1) / 2, 1 - axis)
-        weights = np.broadcast_to(slope, block.shape)
-        total = float(ordered_sum((weights * weights).ravel()))
-        if total:
-            rest = rest - weights * (float(ordered_sum((weights * rest).ravel())) / total)
-    return rest
 
 
 def _nearly_equal(query: Fingerprint, candidate: Fingerprint) -> Verification | None:
@@ -383,7 +368,7 @@ def _nearly_equal(query: Fingerprint, candidate: Fingerprint) -> Verification | 
         ours = cv2.resize(ours, (theirs.shape[1], theirs.shape[0]), interpolation=cv2.INTER_AREA)
     difference = np.abs(cv2.GaussianBlur(ours - theirs, (0, 0), 1.0))
     mean = float(ordered_sum(difference.ravel().astype(np.float64))) / difference.size
-    if mean > _EQUAL_MEAN or float(difference.max()) > _EQUAL_ANYWHERE or _is_other_noise(ours, theirs):
+    if mean > _EQUAL_MEAN or float(difference.max()) > _EQUAL_ANYWHERE or is_other_noise(ours, theirs):
         return None
     reasons, undone = Reasons(), Reasons()
     for found, one, other in ((reasons, query, candidate), (undone, candidate, query)):
@@ -392,15 +377,6 @@ def _nearly_equal(query: Fingerprint, candidate: Fingerprint) -> Verification | 
     similarity = 1 - mean / (10 * _EQUAL_MEAN)
     edits = frozenset(reasons.edits)
     return Verification(similarity, tuple(reasons.texts), 0, edits=edits, reversed_reasons=tuple(undone.texts))
-
-
-def _is_other_noise(ours: np.ndarray, theirs: np.ndarray) -> bool:
-    """Whether both images have fine detail, but not the same: paper or film of the same color."""
-    a, b = (luma(image) - cv2.GaussianBlur(luma(image), (0, 0), 2.0) for image in (ours, theirs))
-    aa, ab, bb = (
-        float(ordered_sum((product).ravel().astype(np.float64))) / a.size for product in (a * a, a * b, b * b)
-    )
-    return min(aa, bb) >= _NOISE**2 and ab < _SAME_NOISE * math.sqrt(aa * bb)
 
 
 @functools.lru_cache(maxsize=32)
