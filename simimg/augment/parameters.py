@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 import tensorflow as tf
 
+from simimg.augment.formulation import FORMULATIONS
 from simimg.errors import UsageError
 
 # Pixels outside an image a b c d: its mirror image (c b a | a b c d | d c b), its edge (a a a | a b c d | d d d), or
@@ -71,6 +72,7 @@ class AugmentConfig:
     # black, white or gray.
     bars: float = 0.0
     border: str = "reflect"  # the pixels outside an image that is moved; see `BORDERS`
+    augment_with: str = "auto"  # what computes it; the pixels are the same up to rounding; see `FORMULATIONS`
 
     def __post_init__(self) -> None:
         for name, (least, most) in _RANGES.items():
@@ -80,6 +82,8 @@ class AugmentConfig:
             raise UsageError(f"--crop_min_area={self.crop_min_area}: should be above 0, and 1 or less.")
         if self.border not in BORDERS:
             raise UsageError(f"--border={self.border}: should be one of {', '.join(BORDERS)}.")
+        if self.augment_with not in FORMULATIONS:
+            raise UsageError(f"--augment_with={self.augment_with}: should be one of {', '.join(FORMULATIONS)}.")
 
     @classmethod
     def from_options(cls, options: dict[str, Any]) -> AugmentConfig:
@@ -115,7 +119,7 @@ class Parameters(NamedTuple):
 
 
 def draw(config: AugmentConfig, seed: int, epoch: tf.Tensor, id: tf.Tensor, view: tf.Tensor | int = 0) -> Parameters:
-    """Draws the parameters of each example.
+    """Draws the parameters of each example. What is off costs few operations, because each replica has its own.
 
     Args:
         config: the augmentations.
@@ -130,18 +134,24 @@ def draw(config: AugmentConfig, seed: int, epoch: tf.Tensor, id: tf.Tensor, view
     limit = config.rotation_degrees * (math.pi / 180)
     flips = tf.constant([config.horizontal_flip, config.vertical_flip])
     color = 1 + (2 * numbers[:, 6:9] - 1) * config.colour_jitter
-    saturation = tf.where(numbers[:, 10:11] < config.grayscale, tf.zeros([], tf.float64), color[:, 2:])
+    if config.grayscale:
+        saturation = tf.where(numbers[:, 10:11] < config.grayscale, tf.zeros([], tf.float64), color[:, 2:])
+        color = tf.concat([color[:, :2], saturation], axis=1)
     side = tf.tile(numbers[:, 12:13] * config.cutout, [1, 2])
-    turn = numbers[:, 16] * (3 / max(config.quarter_turns, 1e-9))  # below 3 with the probability `quarter_turns`
-    quarters = tf.where(turn < 3, tf.floor(turn) + 1, 0.0)
-    pasted = numbers[:, 17] < config.paste
+    angle = (2 * numbers[:, 0] - 1) * limit
+    if config.quarter_turns:
+        turn = numbers[:, 16] * (3 / config.quarter_turns)  # below 3 with the probability `quarter_turns`
+        angle += tf.where(turn < 3, tf.floor(turn) + 1, 0.0) * (math.pi / 2)
+    crop, pasted = _crops(config, numbers[:, 2:6]), numbers[:, 17] < config.paste
+    if config.paste:
+        crop = tf.where(pasted[:, None], _frames(numbers[:, 18:21]), crop)
     thickness = _BARS[0] + (_BARS[1] - _BARS[0]) * numbers[:, 34]
     gray = tf.clip_by_value(3 * numbers[:, 35] - 1, 0.0, 1.0) * 255  # one third black, one third white
     parameters = Parameters(
-        angle=(2 * numbers[:, 0] - 1) * limit + quarters * (math.pi / 2),
+        angle=angle,
         flip=(tf.stack([numbers[:, 1], numbers[:, 9]], axis=1) < 0.5) & flips,
-        crop=tf.where(pasted[:, None], _frames(numbers[:, 18:21]), _crops(config, numbers[:, 2:6])),
-        color=tf.concat([color[:, :2], saturation], axis=1),
+        crop=crop,
+        color=color,
         sigma=numbers[:, 11] * config.blur,
         quality=config.min_jpeg_quality + numbers[:, 15] * (100 - config.min_jpeg_quality),
         cutout=tf.concat([numbers[:, 13:15], side], axis=1),

@@ -36,7 +36,7 @@ from simimg import api
 from simimg.commands.console import Result, note, noting_skipped, stage_bars
 from simimg.commands.copy_tiles import THRESHOLD_HELP, left_out, marked_pair
 from simimg.errors import UsageError
-from simimg.image_files import LoadedFile, load_files
+from simimg.image_files import LoadedFile, check_max_pixels, load_files
 from simimg.report.contact_sheet import Tile
 from simimg.report.copies_report import COPY_PX, CopyRow, write_copies_report
 from simimg.report.number_format import storage
@@ -48,7 +48,7 @@ from simimg.similarity.index_images import IndexImages
 from simimg.similarity.keeper_choice import check_keep
 from simimg.similarity.plan_file import is_planned, is_reference, reference_dirs_of
 from simimg.similarity.search_index import SearchIndex
-from tfrecords.convert.sources import SUFFIXES, walk
+from tfrecords.convert.sources import EXCLUDE_HELP, INCLUDE_HELP, SUFFIXES, Selection, check_patterns, walk
 from tfrecords.options import option
 
 JSON_KEYS = (
@@ -89,11 +89,17 @@ class Options:
     fast: bool = option(
         "Find only copies that were at most turned, mirrored, stretched, resized or compressed, without a model.", False
     )
+    max_pixels: int = option("With --image_dir: as for `simimg index`.", 0, words={"auto": 0})
+
+    include: tuple[str, ...] = option(INCLUDE_HELP, (), repeated="GLOB")
+    exclude: tuple[str, ...] = option(EXCLUDE_HELP, (), repeated="GLOB")
 
     def __post_init__(self) -> None:
+        check_patterns(self.include, self.exclude)
         if self.image_dir is None and self.index_dir is None:
             raise UsageError("name what to look through: --image_dir=PATH, --index_dir=PATH, or both.")
         check_threshold(self.threshold)
+        check_max_pixels(self.max_pixels)
         counted_edits(self.edits)
         planned_edits(self.plan_edits)
         check_keep(self.keep, self.image_dir)
@@ -106,7 +112,7 @@ def run(options: Options) -> Result:
     start = time.perf_counter()
     refused: list[str] = []
     if options.image_dir is not None and options.index_dir is None and not options.fast:
-        _note_time(options.image_dir, options.model)
+        _note_time(options.image_dir, options.model, Selection(options.include, options.exclude))
     with stage_bars() as show:
         found = api.duplicates(
             options.image_dir,
@@ -119,7 +125,11 @@ def run(options: Options) -> Result:
             plan=options.plan,
             plan_edits=options.plan_edits,
             fast=options.fast,
+            include=options.include,
+            exclude=options.exclude,
+            max_pixels=options.max_pixels,
             refused=noting_skipped(refused),
+            noted=lambda text: note(f"note: {text}"),
             progress=show,
         )
     index = found.index
@@ -186,9 +196,10 @@ def run(options: Options) -> Result:
     return Result(values=values, text="\n".join(lines), exit_code=2 if refused or found.num_missing else 0)
 
 
-def _note_time(image_dir: Path, model: str) -> None:
+def _note_time(image_dir: Path, model: str, selection: Selection | None = None) -> None:
     """Note how long a large folder will take, from the time that some of its files take."""
-    paths = [path for path in walk(image_dir) if Path(path).suffix.lower() in SUFFIXES] if image_dir.is_dir() else []
+    found = walk(image_dir, selection) if image_dir.is_dir() else []
+    paths = [path for path in found if Path(path).suffix.lower() in SUFFIXES]
     if len(paths) < _MANY_FILES:
         return
     embedder = load_embedder(model)

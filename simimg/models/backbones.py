@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import keras
 
 from simimg.errors import UsageError
+from simimg.models.batch_norm import SynchronizedBatchNormalization
 from simimg.models.dropout import ExampleDropout
 from simimg.models.frozen_conv import FrozenNormConv2D
 from simimg.models.heads import EMBEDDING, image_input, probabilities, scaled, unit
@@ -175,9 +176,7 @@ def _conv_norm(x: Any, width: int, kernel_size: int, name: str, *, strides: int 
 
 
 def _norm(x: Any, name: str, *, gamma: str = "ones") -> Any:
-    return keras.layers.BatchNormalization(
-        momentum=0.9, epsilon=1e-5, gamma_initializer=gamma, synchronized=True, name=f"{name}_norm"
-    )(x)
+    return SynchronizedBatchNormalization(momentum=0.9, epsilon=1e-5, gamma_initializer=gamma, name=f"{name}_norm")(x)
 
 
 def _lite_scaled(pixels: Any) -> Any:
@@ -241,7 +240,7 @@ def _lite_conv(x: Any, filters: int | None, kernel_size: int, name: str, *, stri
         x = keras.layers.DepthwiseConv2D(kernel_size, depthwise_initializer=start, **common)(x)
     else:
         x = keras.layers.Conv2D(filters, kernel_size, kernel_initializer=start, **common)(x)
-    return keras.layers.BatchNormalization(momentum=0.9, epsilon=1e-3, synchronized=True, name=f"{name}_norm")(x)
+    return SynchronizedBatchNormalization(momentum=0.9, epsilon=1e-3, name=f"{name}_norm")(x)
 
 
 def _relu6(x: Any, name: str) -> Any:

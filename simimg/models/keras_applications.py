@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import inspect
+import itertools
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,7 @@ import keras
 import numpy as np
 
 from simimg.errors import ModelError, UsageError
+from simimg.models.batch_norm import SynchronizedBatchNormalization
 from simimg.models.dropout import ExampleDropout
 from simimg.models.heads import EMBEDDING, image_input, probabilities, unit
 
@@ -30,8 +33,9 @@ def application(
     """One of Keras's networks with a new softmax over unit features, for fine-tuning.
 
     If `fixed`, the network keeps its batch statistics and has no dropout, as in Keras's guide "Transfer learning &
-    fine-tuning". Otherwise it trains as in Keras. Its dropout and batch statistics are then per replica, so a run on
-    several replicas differs from a run on one.
+    fine-tuning". Otherwise its batch statistics are those of the batch over all replicas, and its dropout belongs to
+    the example, so a run on several replicas equals a run on one. Keras's own layers would have statistics per replica,
+    of which those of the first are saved, and the same dropout on every replica.
 
     `weights` is "imagenet", which Keras downloads; a `.weights.h5` or `.h5` file of the network without its top; or
     None for random weights. The input is enlarged to `resolution` px, if it is given.
@@ -47,7 +51,7 @@ def application(
         x = keras.layers.Resizing(size, size, "bilinear", dtype="float32", name="enlarged")(x)
     x = _preprocessed(name, x)
     base = _base(name, size, weights)
-    x = _Fixed(base, name="fixed")(x) if fixed else base(x)
+    x = _Fixed(base, name="fixed")(x) if fixed else for_replicas(base, first_stream=2)(x)
     x = keras.layers.Identity(name=EMBEDDING)(x)
     x = ExampleDropout(0.2, stream=1, name="dropout")(unit(x))
     return keras.Model(pixels, probabilities(x, num_classes), name=name.lower())
@@ -61,6 +65,40 @@ class _Fixed(keras.layers.Wrapper):
 
     def call(self, inputs: Any) -> Any:
         return self.layer(inputs, training=False)
+
+
+def for_replicas(network: keras.Model, *, first_stream: int) -> keras.Model:
+    """Returns a copy of a network with the same weights, which computes on several replicas what it does on one.
+
+    Its batch normalization is synchronized, and its dropout is drawn by example. `first_stream` and the numbers after
+    it are the streams of the dropout, see `ExampleDropout`.
+    """
+    streams = itertools.count(first_stream)
+
+    def copied(layer: keras.layers.Layer) -> keras.layers.Layer:
+        config = layer.get_config()
+        if isinstance(layer, keras.layers.BatchNormalization):
+            return SynchronizedBatchNormalization.from_config(config)
+        if isinstance(layer, keras.layers.Dropout):
+            return ExampleDropout.from_config({**config, "stream": next(streams)})
+        return type(layer).from_config(config)
+
+    copy = keras.models.clone_model(network, clone_function=copied, recursive=True)
+    originals = dict(_named_layers(network))
+    for name, layer in _named_layers(copy):
+        if not isinstance(layer, keras.layers.Dropout | keras.layers.InputLayer):  # a seed; an input has a new name
+            layer.set_weights(originals[name].get_weights())
+    return copy
+
+
+def _named_layers(network: keras.Model, prefix: str = "") -> Iterator[tuple[str, keras.layers.Layer]]:
+    """Yields all layers, those of inner models, too, with names that are unique; cloning can change their order."""
+    for layer in network.layers:
+        name = f"{prefix}/{layer.name}"
+        if isinstance(layer, keras.Model):
+            yield from _named_layers(layer, name)
+        else:
+            yield name, layer
 
 
 def _base(name: str, size: int, weights: str | Path | None) -> keras.Model:

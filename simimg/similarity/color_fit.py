@@ -81,7 +81,7 @@ def fit_either(ours: np.ndarray, theirs: np.ndarray, inside: np.ndarray, flat: n
         goal, image = (theirs, ours) if swapped else (ours, theirs)
         curves = _fit(_pixels(image, plain), _pixels(goal, plain))
         seen = curves.apply(_pixels(image, everywhere)[:, None]).image[:, 0]
-        found.append((_misfit(seen, _pixels(goal, everywhere)), swapped, curves))
+        found.append((misfit(seen, _pixels(goal, everywhere)), swapped, curves))
     _, swapped, curves = min(found, key=lambda one: one[:2])
     return swapped, curves.apply(ours if swapped else theirs)
 
@@ -110,17 +110,17 @@ def _fit(image: np.ndarray, goal: np.ndarray) -> _Curves:
     least = max(8, len(have) // 1000)
     neutrals = [one for one in (rows[neutral[rows]] for rows in bins) if len(one) >= least]
     tone = _tone(have, want, bins, neutral, least)
-    if _misfit(tone[have[:, 0]], want[:, 0]) >= _misfit(have[:, 0], want[:, 0]):  # misled by what covers a part
+    if misfit(tone[have[:, 0]], want[:, 0]) >= misfit(have[:, 0], want[:, 0]):  # misled by what covers a part
         tone = np.arange(256, dtype=np.uint8)
     tint = _tint(have, want, neutrals)
     saturation = _saturation(have, want, tint)
     changed = [128 + saturation[c] * (have[:, 1 + c] - 128) + tint[c][have[:, 0]] for c in (0, 1)]
-    if sum(_misfit(np.rint(changed[c]), want[:, 1 + c]) - _misfit(have[:, 1 + c], want[:, 1 + c]) for c in (0, 1)) >= 0:
+    if sum(misfit(np.rint(changed[c]), want[:, 1 + c]) - misfit(have[:, 1 + c], want[:, 1 + c]) for c in (0, 1)) >= 0:
         tint, saturation = np.zeros_like(tint), (1.0, 1.0)
     return _Curves(tone, tint, saturation)
 
 
-def _misfit(levels: np.ndarray, goal: np.ndarray) -> int:
+def misfit(levels: np.ndarray, goal: np.ndarray) -> int:
     """Return the sum of the differences, of which large ones count as `_OTHER`: they show something else."""
     return int(np.minimum(np.abs(levels.astype(np.int32) - goal), _OTHER).sum())
 
@@ -151,7 +151,7 @@ def _tone(have: np.ndarray, want: np.ndarray, bins: list[np.ndarray], neutral: n
     steep = np.where(levels > places[-1], rising[-1] + levels - places[-1], steep)
     curves = [steep, np.interp(levels, [-1, *places, 256], [0, *rising, 255])]
     tones = [np.clip(np.rint(curve), 0, 255).astype(np.uint8) for curve in curves]
-    return min(tones, key=lambda tone: _misfit(tone[have[:, 0]], want[:, 0]))
+    return min(tones, key=lambda tone: misfit(tone[have[:, 0]], want[:, 0]))
 
 
 def _rising(values: list[float], weights: list[float]) -> list[float]:

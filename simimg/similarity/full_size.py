@@ -9,7 +9,7 @@ from PIL import Image
 
 from simimg.similarity.copy_reasons import is_coverage
 from simimg.similarity.differences import MOST_PX, Differences, find_differences
-from simimg.similarity.edits import BLUR, CONTENT, EXCHANGE, OVERLAY
+from simimg.similarity.edits import BLUR, COLOR, CONTENT, EXCHANGE, OVERLAY
 from simimg.similarity.match_verification import SAME_PIXELS, Verification
 from simimg.similarity.transparency import background_of, laid_on
 from tfrecords.convert.image.color import WHITE, contrasting
@@ -63,7 +63,9 @@ def compared(found: Verification, query: FullImage, candidate: FullImage) -> Ver
     more = []
     if EXCHANGE in differs.kinds:
         more.append(f"other colors in {differs.area:.0%} of the area")
-    if differs.kinds - {EXCHANGE, BLUR}:
+    if COLOR in differs.kinds and COLOR not in found.edits:
+        more.append("recoloured")
+    if differs.kinds - {EXCHANGE, BLUR, COLOR}:
         more.append(differs.text)
     if BLUR in differs.kinds and BLUR not in found.edits:
         more.append("of another sharpness")

@@ -26,7 +26,7 @@ from PIL import Image
 from simimg.determinism import exact_matmul, ordered_sum
 from simimg.similarity.fingerprint import jpeg_tables
 from tfrecords.convert.image.decoder import decode
-from tfrecords.convert.image.image_formats import open_image, reading
+from tfrecords.convert.image.image_formats import ANY_SIZE, open_image, reading
 from tfrecords.format.quarantine import Refusal
 
 COMPARABLE = 0.8
@@ -124,7 +124,7 @@ def jpeg_table(data: bytes) -> JpegTable | None:
 def color_image(data: bytes) -> Image.Image | None:
     """Return the image of a file, upright, mode RGB; None if it cannot be decoded."""
     try:
-        return decode(data, truncated="keep")
+        return decode(data, truncated="keep", max_pixels=ANY_SIZE)
     except Refusal:
         return None
 

@@ -33,6 +33,7 @@ from simimg.similarity.transparency import verify_composites
 from tfrecords.base_errors import DataError
 from tfrecords.convert.image.color import WHITE
 from tfrecords.convert.image.decoder import decode, decode_composites, decode_visible
+from tfrecords.convert.image.image_formats import ANY_SIZE
 from tfrecords.format.dataset_images import DatasetImages
 from tfrecords.format.layout import Layout
 from tfrecords.format.manifest import read_manifest
@@ -141,10 +142,10 @@ class IndexImages:
         theirs = self._full_square(row)
         return found if theirs is None else compared(found, image, theirs)
 
-    def verify_new(self, new: Fingerprint, row: int) -> Verification | None:
+    def verify_new(self, new: Fingerprint, row: int, *, thorough: bool = True) -> Verification | None:
         """Return the verification that an image is a copy of a row's file; None if it is not, or the file is gone."""
         file = self.file(row)
-        return None if file is None else _verified(new, file)
+        return None if file is None else _verified(new, file, thorough=thorough)
 
     def save(self) -> None:
         """Keep the thumbnails and keypoints that were computed, see `simimg.similarity.fingerprint_store`."""
@@ -179,7 +180,10 @@ class IndexImages:
         image: Image.Image | None
         try:
             data = self.read(row)
-            image = decode(data, background=background, truncated="keep") if background else decode_visible(data)
+            if background:
+                image = decode(data, background=background, truncated="keep", max_pixels=ANY_SIZE)
+            else:
+                image = decode_visible(data, max_pixels=ANY_SIZE)
         except (OSError, Refusal):
             image = self.square_image(row)
         if image is not None:
@@ -212,7 +216,7 @@ class IndexImages:
 
     def _decoded(self, row: int, stamp: Stamp) -> FullImage:
         data = self.read(row)
-        images = decode_composites(data, background=self._background, truncated="keep")
+        images = decode_composites(data, background=self._background, truncated="keep", max_pixels=ANY_SIZE)
         return full_image(*images, self._background, jpeg_quality(data))
 
     def _full_square(self, row: int) -> FullImage | None:

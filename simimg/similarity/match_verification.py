@@ -63,6 +63,9 @@ _STRUCTURE = 1.5  # deviation in gray levels of a block without its plane
 # Gray levels by which compression changes an image, on average and anywhere: JPEGs of quality 30 of smooth images had
 # at most 2.7 and 5.9, and different pencil strokes on one page at least 21 somewhere.
 _EQUAL_MEAN, _EQUAL_ANYWHERE = 4.0, 8.0
+# Levels of fine detail from which it should be the same, and its correlation. Of unlike papers it is at most 0.05.
+_NOISE, _SAME_NOISE = 0.7, 0.3
+_SIMPLER, _MAYBE_SAME = 0.001, 12.0  # similarity that a simpler alignment may lose; levels by which thumbnails differ
 _COVERED = 0.35  # blocks with a lower correlation show something else
 
 
@@ -103,6 +106,10 @@ def verify(query: Fingerprint, candidate: Fingerprint, *, thorough: bool = True)
     Without `thorough`, keypoints of the thumbnails have to be enough, so that no file is decoded again. Of 560 edited
     copies of 40 photos (`simimg.similarity.evaluation.image_edits`), 552 are verified so, and 557 with the others.
     """
+    return _simplest(query, candidate, _verify(query, candidate, thorough=thorough))
+
+
+def _verify(query: Fingerprint, candidate: Fingerprint, *, thorough: bool) -> Verification | None:
     verified = _verify_in_position(query, candidate)
     if verified is not None:
         return verified
@@ -119,6 +126,27 @@ def verify(query: Fingerprint, candidate: Fingerprint, *, thorough: bool = True)
     whole = align_whole(query, candidate, min(len(ours.points), len(theirs.points)))
     verified = None if whole is None else _compare(query, candidate, *whole, 0, _WHOLE_AGREEMENT)
     return _nearly_equal(query, candidate) if verified is None else verified
+
+
+def _simplest(query: Fingerprint, candidate: Fingerprint, found: Verification | None) -> Verification | None:
+    """Return the verification of the whole images, upright, if it agrees as well as the one that was found.
+
+    A symmetric flag is like itself in several positions, and few keypoints align a plain drawing a little wrong.
+    """
+    if found is None or found.place == tuple(_WHOLE.ravel().tolist()):
+        return found
+    (width, height), (other_width, other_height) = query.size, candidate.size
+    if not 0.98 < width * other_height / (height * other_width) < 1.02:
+        return found
+    ours, theirs = query.thumbnail, candidate.thumbnail
+    if ours.shape != theirs.shape:
+        ours = cv2.resize(ours, (theirs.shape[1], theirs.shape[0]), interpolation=cv2.INTER_AREA)
+    if int(cv2.absdiff(ours, theirs).sum(dtype=np.int64)) > _MAYBE_SAME * theirs.size:
+        return found
+    whole = _compare(query, candidate, _WHOLE, False, max(1, found.num_inliers), MIN_AGREEMENT)
+    if whole is None or whole.similarity < found.similarity - _SIMPLER:
+        return found
+    return dataclasses.replace(whole, num_inliers=found.num_inliers)
 
 
 @plain_opencv()
@@ -355,7 +383,7 @@ def _nearly_equal(query: Fingerprint, candidate: Fingerprint) -> Verification | 
         ours = cv2.resize(ours, (theirs.shape[1], theirs.shape[0]), interpolation=cv2.INTER_AREA)
     difference = np.abs(cv2.GaussianBlur(ours - theirs, (0, 0), 1.0))
     mean = float(ordered_sum(difference.ravel().astype(np.float64))) / difference.size
-    if mean > _EQUAL_MEAN or float(difference.max()) > _EQUAL_ANYWHERE:
+    if mean > _EQUAL_MEAN or float(difference.max()) > _EQUAL_ANYWHERE or _is_other_noise(ours, theirs):
         return None
     reasons, undone = Reasons(), Reasons()
     for found, one, other in ((reasons, query, candidate), (undone, candidate, query)):
@@ -364,6 +392,15 @@ def _nearly_equal(query: Fingerprint, candidate: Fingerprint) -> Verification | 
     similarity = 1 - mean / (10 * _EQUAL_MEAN)
     edits = frozenset(reasons.edits)
     return Verification(similarity, tuple(reasons.texts), 0, edits=edits, reversed_reasons=tuple(undone.texts))
+
+
+def _is_other_noise(ours: np.ndarray, theirs: np.ndarray) -> bool:
+    """Whether both images have fine detail, but not the same: paper or film of the same color."""
+    a, b = (luma(image) - cv2.GaussianBlur(luma(image), (0, 0), 2.0) for image in (ours, theirs))
+    aa, ab, bb = (
+        float(ordered_sum((product).ravel().astype(np.float64))) / a.size for product in (a * a, a * b, b * b)
+    )
+    return min(aa, bb) >= _NOISE**2 and ab < _SAME_NOISE * math.sqrt(aa * bb)
 
 
 @functools.lru_cache(maxsize=32)

@@ -223,11 +223,11 @@ class SearchIndex:
             )
 
     def load_embedder(self, *, many: bool = False) -> Embedder:
-        """Return the model that made the embeddings, in their precision; see `simimg.similarity.embeddings`.
+        """Return the model that made the embeddings, for queries: in float32, which any machine has, not in bfloat16.
 
         Raises SearchIndexError if the model's weights have changed since, and whatever `load_embedder` raises.
         """
-        embedder = load_embedder(self.info.model, precision=self.info.precision, many=many)
+        embedder = load_embedder(self.info.model, many=many)
         self.check_model(embedder)
         return embedder
 
@@ -302,9 +302,9 @@ class SearchIndex:
         return dataclasses.replace(self, info=info)
 
 
-def index_precision(index_dir: Path) -> str:
-    """Return the precision of an index, float32 for a new one; raise SearchIndexError as `SearchIndex.open`."""
-    return _read_info(index_dir).precision if (index_dir / INFO_FILE).is_file() else "float32"
+def index_precision(index_dir: Path) -> str | None:
+    """Return the precision of an index, None if there is none yet; raise SearchIndexError as `SearchIndex.open`."""
+    return _read_info(index_dir).precision if (index_dir / INFO_FILE).is_file() else None
 
 
 def is_system_error(error: BaseException) -> bool:

@@ -46,7 +46,10 @@ DEALS = ("first", "shares")
 
 _COLUMNS = ("path", "label", "split")
 # Options that the new conversion takes over; `splits` and `copies` are determined by the table.
-_KEPT = ("image_size", "resize", "decode", "truncated", "background", "encoding", "jpeg_quality", "seed")
+_KEPT = (
+    *("image_size", "resize", "decode", "truncated", "background", "range", "max_pixels"),
+    *("encoding", "jpeg_quality", "seed"),
+)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -15,6 +15,7 @@ from simimg.models.backbones import LITES, NETWORKS, lite
 from simimg.models.heads import copy_model, fix_backbone
 from simimg.models.keras_applications import APPLICATIONS, application
 from simimg.models.pretrained import start_from
+from simimg.training import optimizers
 from simimg.training.checkpoints import State
 from simimg.training.contrastive_loss import EmbeddingQueue
 from simimg.training.train_config import TrainConfig
@@ -77,16 +78,16 @@ def build_optimizer(config: TrainConfig, num_steps: int) -> keras.optimizers.Opt
     """Returns the optimizer that `config` names, with its schedule for `num_steps`.
 
     Under float16 the optimizer scales the loss, so that small gradients are not rounded to 0 (Micikevicius et al.,
-    "Mixed Precision Training", ICLR 2018, section 3.2).
+    "Mixed Precision Training", ICLR 2018, section 3.2). Its `apply` takes gradients that are summed over the replicas.
     """
     peak = config.learning_rate
     rate: Any = WarmUpCosine(peak, num_steps) if config.schedule == "cosine" else peak
     if config.optimizer == "rmsprop":
-        optimizer = keras.optimizers.RMSprop(rate, weight_decay=config.weight_decay)
+        optimizer: keras.optimizers.Optimizer = optimizers.RMSprop(rate, weight_decay=config.weight_decay)
     elif config.optimizer == "sgd":
-        optimizer = keras.optimizers.SGD(rate, momentum=0.9, nesterov=True, weight_decay=config.weight_decay)
+        optimizer = optimizers.SGD(rate, momentum=0.9, nesterov=True, weight_decay=config.weight_decay)
     else:
-        optimizer = keras.optimizers.AdamW(rate, weight_decay=config.weight_decay)
+        optimizer = optimizers.AdamW(rate, weight_decay=config.weight_decay)
     # Biases, and the scales and offsets of normalizations, have no weight decay (He et al., "Bag of Tricks", 2019).
     optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
     return keras.optimizers.LossScaleOptimizer(optimizer) if config.precision == "float16" else optimizer

@@ -31,6 +31,7 @@ import tensorflow as tf
 
 from simimg.augment import augment
 from simimg.input import PADDING_ID, Batch, Order
+from simimg.models.batch_norm import sum_over_replicas
 from simimg.models.dropout import dropout_scope
 from simimg.training.train_config import TrainConfig
 
@@ -191,15 +192,13 @@ def _gathered(
     """Returns the embeddings and ids of all replicas in the order of the batch; only this replica's have a gradient.
 
     They are summed, with zeros in the rows of the other replicas. The sum is exact, has the same order on any devices,
-    and works with every method that reduces gradients.
+    and works with every method that reduces gradients. Embeddings and ids are summed one after the other, because
+    TensorFlow joins the tensors of a sum, which must then have one type.
     """
     if num_replicas == 1:
         return mine, ids
     places = (tf.range(ids.shape[0], dtype=tf.int64) + tf.cast(first_row, tf.int64))[:, None]
-    padded = [
-        tf.scatter_nd(places, tf.stop_gradient(mine), tf.constant([num_rows, mine.shape[1]], tf.int64)),
-        tf.scatter_nd(places, ids, tf.constant([num_rows], tf.int64)),
-    ]
-    context = tf.distribute.get_replica_context()
-    embeddings, all_ids = context.all_reduce(tf.distribute.ReduceOp.SUM, padded)
+    shape = tf.constant([num_rows, mine.shape[1]], tf.int64)
+    embeddings = sum_over_replicas(tf.scatter_nd(places, tf.stop_gradient(mine), shape))
+    all_ids = sum_over_replicas(tf.scatter_nd(places, ids, shape[:1]))
     return tf.tensor_scatter_nd_update(tf.stop_gradient(embeddings), places, mine), all_ids

@@ -13,12 +13,13 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import itertools
 import json
 import os
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import tensorflow as tf
 
@@ -35,6 +36,7 @@ _PEER_LEFT = re.compile(
 )
 _PEER_ERRORS = (tf.errors.AbortedError, tf.errors.DeadlineExceededError, tf.errors.UnavailableError)  # gRPC's codes
 
+_GROUP_KEYS = itertools.count(1_000_000, 100)  # a strategy needs few
 CROSS_DEVICE_OPS = ("auto", "nccl", "hierarchical", "cpu")
 
 
@@ -78,12 +80,13 @@ def make_strategy(num_devices: int = 0, cross_device_ops: str = "auto") -> tf.di
     """Returns the strategy for the available devices, with one replica per device.
 
     Without a GPU, the CPU is split into `num_devices` logical devices. They are not faster than one, but behave like
-    that many GPUs.
+    that many GPUs, and sum gradients by the same operations. Calls with equal arguments return the same strategy.
 
     Args:
         num_devices: 0 for all GPUs, or one CPU device if there is no GPU.
         cross_device_ops: how gradients are summed over devices: nccl, GPU to GPU; hierarchical, in groups of GPUs, for
-            machines where NCCL hangs or gives NaN; cpu, through host memory; auto, TensorFlow's choice.
+            machines where NCCL hangs or gives NaN; cpu, through host memory; auto, TensorFlow's choice, which is NCCL
+            between GPUs and a ring between CPU devices.
 
     Raises:
         UsageError: there are fewer GPUs, or TensorFlow has started with fewer CPU devices in this process; NCCL is
@@ -92,7 +95,7 @@ def make_strategy(num_devices: int = 0, cross_device_ops: str = "auto") -> tf.di
     gpus = grow_gpu_memory()
     if num_devices > len(gpus) > 0:
         raise UsageError(f"--num_devices={num_devices}: this machine has {len(gpus)} GPUs. Give at most {len(gpus)}.")
-    if not gpus and cross_device_ops not in ("auto", "cpu"):
+    if not gpus and cross_device_ops == "nccl":
         raise UsageError(f"--cross_device_ops={cross_device_ops} is for GPUs, and there is none. Leave it out.")
     if workers().count > 1:
         return _multi_worker(num_devices, cross_device_ops)
@@ -102,9 +105,7 @@ def make_strategy(num_devices: int = 0, cross_device_ops: str = "auto") -> tf.di
     kind = "GPU" if gpus else "CPU"
     if count == 1:
         return tf.distribute.OneDeviceStrategy(f"{kind}:0")
-    return tf.distribute.MirroredStrategy(
-        [f"{kind}:{index}" for index in range(count)], cross_device_ops=_between_devices(cross_device_ops, bool(gpus))
-    )
+    return _mirrored(kind, count, cross_device_ops)
 
 
 def local_replicas(strategy: tf.distribute.Strategy) -> int:
@@ -175,13 +176,26 @@ def _memory_text(config: TrainConfig, reason: str) -> str:
     )
 
 
-def _between_devices(name: str, on_gpus: bool) -> Any:
-    if name == "cpu" or not on_gpus:
-        # NCCL does not work between CPU devices; TensorFlow would warn and use this instead.
-        return tf.distribute.ReductionToOneDevice("CPU:0")
-    if name == "nccl":
-        return tf.distribute.NcclAllReduce()
-    return tf.distribute.HierarchicalCopyAllReduce() if name == "hierarchical" else None
+@functools.cache
+def _mirrored(kind: str, count: int, cross_device_ops: str) -> tf.distribute.Strategy:
+    """Returns the strategy for these devices: the same object for all runs of a process.
+
+    TensorFlow knows a sum over devices by the number of its group of devices and its own. Every new strategy begins to
+    count at the same numbers, so a second strategy would take the sums of the first for its own, and fail because their
+    shapes differ. Strategies of other devices get other numbers; those below are for strategies of the program that
+    uses simimg.
+    """
+    ways = {
+        "cpu": lambda: tf.distribute.ReductionToOneDevice("CPU:0"),
+        "nccl": tf.distribute.NcclAllReduce,
+        "hierarchical": tf.distribute.HierarchicalCopyAllReduce,
+        "auto": lambda: None,
+    }
+
+    class Mirrored(tf.distribute.MirroredStrategy):
+        _collective_key_base = next(_GROUP_KEYS)
+
+    return Mirrored([f"{kind}:{index}" for index in range(count)], cross_device_ops=ways[cross_device_ops]())
 
 
 def _multi_worker(num_devices: int, cross_device_ops: str) -> tf.distribute.Strategy:
@@ -192,6 +206,12 @@ def _multi_worker(num_devices: int, cross_device_ops: str) -> tf.distribute.Stra
         )
     if cross_device_ops == "hierarchical":
         raise UsageError("--cross_device_ops=hierarchical is for one machine. Choose nccl, cpu or auto.")
+    return _multi_worker_mirrored(cross_device_ops)
+
+
+@functools.cache
+def _multi_worker_mirrored(cross_device_ops: str) -> tf.distribute.Strategy:
+    """Returns the strategy for the workers of TF_CONFIG, of which TensorFlow allows one per process."""
     implementations = tf.distribute.experimental.CommunicationImplementation
     chosen = {"auto": implementations.AUTO, "nccl": implementations.NCCL, "cpu": implementations.RING}
     options = tf.distribute.experimental.CommunicationOptions(implementation=chosen[cross_device_ops])

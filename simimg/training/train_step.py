@@ -18,6 +18,7 @@ import tensorflow as tf
 from simimg.augment import augment
 from simimg.errors import TrainingError
 from simimg.input import PADDING_ID, Batch, Order, Position, Reader, input_errors, train_batches
+from simimg.models.batch_norm import sum_over_replicas
 from simimg.models.dropout import dropout_scope
 from simimg.training.checkpoints import Progress, State
 from simimg.training.contrastive_loss import pair_gradients
@@ -43,20 +44,19 @@ def training_step(
     reader: Reader,
     *,
     class_weights: tf.Tensor | None = None,
-) -> Callable[[Any, tf.Tensor, tf.Tensor], tf.Tensor]:
+) -> TrainingStep:
     """Returns a function of (distributed element, epoch, step) that trains on a global batch.
 
-    `epoch` and `step` are int64 scalars. Call the function in a `tf.function`. It returns sums over all replicas,
-    float32 `[3]`: the losses, the correct examples, and the number of examples. If the objective has further figures,
-    their sums follow.
+    `epoch` and `step` are int64 scalars. It returns sums over all replicas, float32 `[3]`: the losses, the correct
+    examples, and the number of examples. If the objective has further figures, their sums follow.
 
-    The options are the resolved ones, and the state was created in the strategy's scope. `class_weights` are float32
-    `[num_classes]`, the weight of an example of each class.
+    The options are the resolved ones. The state was created in the strategy's scope, and has the values that the
+    training starts from. `class_weights` are float32 `[num_classes]`, the weight of an example of each class.
     """
-    model, optimizer, average = state.model, state.optimizer, state.average
+    model, optimizer = state.model, state.optimizer
     variables = model.trainable_variables
     num_replicas = strategy.num_replicas_in_sync
-    part_size = order.per_replica_batch_size // config.accumulate
+    average = _Average(config, strategy, state) if state.average else None
     if config.objective == "similarity":
         gradients_of = pair_gradients(config, order, model, optimizer, state.past)
     else:
@@ -68,47 +68,79 @@ def training_step(
         batch = batch._replace(label=tf.cast(batch.label, tf.int64))
         replica = tf.distribute.get_replica_context().replica_id_in_sync_group
         first_row = replica * order.per_replica_batch_size
-
-        def part(number: int) -> tuple[Any, tf.Tensor]:
-            first = number * part_size
-            # Slices, because GPUs have no kernel that gathers from uint8 (TensorFlow 2.21).
-            some = Batch(*(value[first : first + part_size] for value in batch)) if config.accumulate > 1 else batch
-            return gradients_of(some, epoch, step, first_row + first)
-
-        gradients, sums = part(0)
-        for number in range(1, config.accumulate):
-            more, more_sums = part(number)
-            gradients = [a + b for a, b in zip(gradients, more, strict=True)]
-            sums += more_sums
-        if config.clip_norm or config.precision == "float16":
-            gradients = _reduced(gradients, num_replicas)
+        done: list[tf.Tensor] = []  # the gradients so far, and the sums
+        for number in range(config.accumulate):
+            part = batch
+            if config.accumulate > 1:
+                # Every k-th row: the same rows over all replicas, however many there are.
+                part = Batch(*(value[number :: config.accumulate] for value in batch))
+                with tf.control_dependencies(done):  # or all parts would be in memory together
+                    part = part._replace(image=tf.identity(part.image))
+            gradients, sums = gradients_of(part, epoch, step, first_row + number)
+            done = [a + b for a, b in zip(done, [*gradients, sums], strict=True)] if done else [*gradients, sums]
+        *gradients, sums = _summed(done, num_replicas)
         if config.clip_norm:
-            scale = optimizer.scale_loss(tf.constant(1.0))
-            gradients = _clipped(gradients, config.clip_norm * scale / num_replicas)
+            gradients = _clipped(gradients, config.clip_norm * optimizer.scale_loss(tf.constant(1.0)))
         optimizer.apply(gradients, variables)
+        if average is not None:
+            average.follow(optimizer.iterations)
         return sums
-
-    def follow() -> None:
-        assert average is not None
-        steps = tf.cast(optimizer.iterations.value, tf.float32)
-        decay = tf.minimum(config.ema, (1 + steps) / (_EMA_START + steps))
-        for mine, theirs in zip(average.variables, model.variables, strict=True):
-            if mine.dtype != "float32":
-                continue
-
-            def move(mine: tf.Variable, theirs: tf.Variable, decay: tf.Tensor = decay) -> None:
-                mine.assign(decay * mine + (1 - decay) * theirs)
-
-            strategy.extended.update(mine.value, move, args=(theirs.value,))
 
     def step(element: Any, epoch: tf.Tensor, step: tf.Tensor) -> tf.Tensor:
         sums = strategy.run(replica_step, args=(element, epoch, step))
-        total = strategy.reduce(tf.distribute.ReduceOp.SUM, sums, axis=None)
-        if average is not None:
-            follow()
-        return total
+        return strategy.experimental_local_results(sums)[0]  # all replicas have the same
 
-    return step
+    return TrainingStep(step, average.publish if average is not None else lambda: None)
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainingStep:
+    """A step, called with (distributed element, epoch, step), and what to call after the last of several steps.
+
+    `run` is for use in a `tf.function`. `finish` writes the average of the weights into its model, which keeps the
+    previous average until then.
+    """
+
+    run: Callable[[Any, tf.Tensor, tf.Tensor], tf.Tensor]
+    finish: Callable[[], None]
+
+    def __call__(self, element: Any, epoch: tf.Tensor, step: tf.Tensor) -> tf.Tensor:
+        """Runs the step."""
+        return self.run(element, epoch, step)
+
+
+class _Average:
+    """The moving average of a model's weights, in one vector per replica.
+
+    A vector takes a handful of operations per step, and an average of each weight takes several hundred, which are
+    launched one by one.
+    """
+
+    def __init__(self, config: TrainConfig, strategy: tf.distribute.Strategy, state: State) -> None:
+        assert state.average is not None
+        pairs = zip(state.average.variables, state.model.variables, strict=True)
+        self._pairs = [(mine.value, theirs.value) for mine, theirs in pairs if mine.dtype == "float32"]
+        self._strategy, self._decay = strategy, config.ema
+        start = np.concatenate([mine.numpy().ravel() for mine, _ in self._pairs])
+        with strategy.scope():
+            self._vector = tf.Variable(start, trainable=False, name="average")
+
+    def follow(self, num_steps: Any) -> None:
+        """Moves the average towards the weights, on a replica; `num_steps` is their number with the last one."""
+        steps = tf.cast(tf.convert_to_tensor(num_steps), tf.float32)
+        decay = tf.minimum(self._decay, (1 + steps) / (_EMA_START + steps))
+        weights = _joined([theirs for _, theirs in self._pairs])
+        self._vector.assign(decay * self._vector + (1 - decay) * weights)
+
+    @tf.function
+    def publish(self) -> None:
+        """Writes the average into its model, on all replicas."""
+        self._strategy.run(self._publish)
+
+    def _publish(self) -> None:
+        mine = [mine for mine, _ in self._pairs]
+        for variable, value in zip(mine, _split(self._vector, mine), strict=True):
+            variable.assign(value)
 
 
 def distribute(strategy: tf.distribute.Strategy, reader: Reader, order: Order) -> tf.distribute.DistributedDataset:
@@ -118,7 +150,7 @@ def distribute(strategy: tf.distribute.Strategy, reader: Reader, order: Order) -
 
 
 def _several_steps(
-    step: Callable[[Any, tf.Tensor, tf.Tensor], tf.Tensor], *, timed: bool, num_sums: int
+    step: TrainingStep, *, timed: bool, num_sums: int
 ) -> Callable[[Any, tf.Tensor, tf.Tensor, tf.Tensor], tuple[tf.Tensor, tf.Tensor, tf.Tensor]]:
     """Returns a function of (iterator, epoch, first step, number of steps) that runs this number of training steps.
 
@@ -166,7 +198,7 @@ class StepRunner:
     def __init__(
         self,
         strategy: tf.distribute.Strategy,
-        step: Callable[[Any, tf.Tensor, tf.Tensor], tf.Tensor],
+        step: TrainingStep,
         order: Order,
         reader: Reader,
         others: Sequence[str] = (),
@@ -180,6 +212,7 @@ class StepRunner:
         self.images_per_s = 0.0  # over the last calls
         self.input_share: float | None = None  # share of that time spent waiting for a batch; None: not measured yet
         self._strategy, self._order, self._reader, self._others = strategy, order, reader, others
+        self._step = step
         self._runs = {timed: _several_steps(step, timed=timed, num_sums=3 + len(others)) for timed in (False, True)}
         self._calls_per_timed = (_CALLS_PER_TIMED if tf.config.get_visible_devices("GPU") else 1) if timed else 0
         self._batches = iter(distribute(strategy, reader, order))
@@ -202,6 +235,7 @@ class StepRunner:
         with input_errors(self._reader.split):
             epoch, start_step = (tf.constant(number, tf.int64) for number in (position.epoch, first))
             results, waited, spent = self._runs[timed](self._batches, epoch, start_step, tf.constant(count))
+            self._step.finish()
             sums = results.numpy()
         seconds = time.perf_counter() - start
         self._check(sums[:, 0], position)
@@ -219,6 +253,10 @@ class StepRunner:
             self.images_per_s = _smoothed(self.images_per_s, count * order.global_batch_size / seconds)
             self._count = min(max(1, round(_CALL_S * self.images_per_s / order.global_batch_size)), _MOST_STEPS)
         self._warm.add(timed)
+
+    def time_each_call(self) -> None:
+        """Measures in each of the next calls how long it waits for batches; on a GPU, they take longer for it."""
+        self._calls_per_timed = 1
 
     def agree_to_stop(self, stop: threading.Event) -> bool:
         """Returns whether any worker wants to stop. All workers stop after the same step, and use equal step counts."""
@@ -260,7 +298,8 @@ def _class_gradients(
     def of_pixels(images: tf.Tensor, batch: Batch, step: tf.Tensor, first_row: tf.Tensor) -> tuple[Any, tf.Tensor]:
         there = tf.cast(batch.id != PADDING_ID, tf.float32)  # 0 for skipped records
         weights = there if class_weights is None else there * tf.gather(class_weights, batch.label)
-        scope = dropout_scope(seed=tf.stack([tf.constant(config.seed, tf.int64), step]), first_row=first_row)
+        seed = tf.stack([tf.constant(config.seed, tf.int64), step])
+        scope = dropout_scope(seed=seed, first_row=first_row, row_step=config.accumulate)
         with tf.GradientTape() as tape, scope:
             probabilities = model(images, training=True)
             losses = example_losses(config.loss, batch.label, probabilities, config.label_smoothing)
@@ -280,17 +319,27 @@ def _class_gradients(
     return gradients_of
 
 
-def _reduced(gradients: list[tf.Tensor], num_replicas: int) -> list[tf.Tensor]:
-    """Returns the mean of the replicas' gradients, whose sum over the replicas is then taken by the optimizer.
+def _summed(tensors: list[tf.Tensor], num_replicas: int) -> list[tf.Tensor]:
+    """Returns float32 tensors summed over the replicas, as one tensor: the only sum of a step that is not in a layer.
 
-    A replica's own gradients do not suffice: their norm is not the norm of the sum, and Keras's LossScaleOptimizer
-    would miss infinite gradients of other replicas.
+    A replica's own gradients do not suffice to clip them or to find infinite ones: their norm is not the norm of the
+    sum, and Keras's LossScaleOptimizer would miss infinite gradients of other replicas.
     """
     if num_replicas == 1:
-        return gradients
-    context = tf.distribute.get_replica_context()
-    summed = context.all_reduce(tf.distribute.ReduceOp.SUM, gradients)
-    return [gradient / num_replicas for gradient in summed]
+        return tensors
+    return _split(sum_over_replicas(_joined(tensors)), tensors)
+
+
+def _joined(tensors: Sequence[Any]) -> tf.Tensor:
+    """Returns the values of float32 tensors or variables as one vector."""
+    return tf.concat([tensor if len(tensor.shape) == 1 else tf.reshape(tensor, [-1]) for tensor in tensors], 0)
+
+
+def _split(vector: tf.Tensor, like: Sequence[Any]) -> list[tf.Tensor]:
+    """Returns tensors of the shapes of `like` from the vector that `_joined` makes of them."""
+    parts = tf.split(vector, [one.shape.num_elements() for one in like])
+    shaped = zip(parts, like, strict=True)
+    return [part if len(one.shape) == 1 else tf.reshape(part, one.shape) for part, one in shaped]
 
 
 def _clipped(gradients: list[tf.Tensor], most: tf.Tensor) -> list[tf.Tensor]:

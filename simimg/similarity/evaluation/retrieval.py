@@ -42,6 +42,7 @@ from simimg.similarity.query_search import CANDIDATES, Finder, SearchResult
 from simimg.similarity.search_index import SearchIndex
 from simimg.similarity.search_queries import Query, make_query
 from tfrecords.convert.image.decoder import decode_visible
+from tfrecords.convert.image.image_formats import ANY_SIZE
 from tfrecords.convert.image.near_duplicates import perceptual_hashes, position_hashes
 from tfrecords.format.quarantine import Refusal
 from tfrecords.machine_limits import num_cores
@@ -297,7 +298,7 @@ def indexed_image(index: SearchIndex, row: int) -> Image.Image:
     picture = index.images[row]
     path = index.path_of(picture)
     try:
-        return decode_visible(read_unchanged(path, picture.sha256))
+        return decode_visible(read_unchanged(path, picture.sha256), max_pixels=ANY_SIZE)
     except (OSError, Refusal) as error:
         raise UsageError(
             f"{path} of {index.index_dir} cannot be read: {error}. Update the index first, with `simimg index`."

@@ -39,6 +39,32 @@ def test_slices_of_the_global_batch_get_the_masks_of_the_whole(shape: tuple[int,
         np.testing.assert_array_equal(np.concatenate(parts), whole)
 
 
+@pytest.mark.parametrize("row_step", [2, 3])
+def test_every_other_row_gets_the_masks_that_it_has_in_the_whole(row_step: int) -> None:
+    whole = dropped(12)
+    for first in range(row_step):
+        with dropout_scope(seed=(SEED, 11), first_row=first, row_step=row_step):
+            part = ExampleDropout(0.3, stream=5)(tf.ones((12 // row_step, 5, 3)), training=True).numpy()
+        np.testing.assert_array_equal(part, whole[first::row_step])
+
+
+def test_a_mask_for_all_of_an_example() -> None:
+    layer = ExampleDropout(0.5, stream=5, noise_shape=(None, 1, 3))
+    parts = []
+    for first in (0, 8):
+        with dropout_scope(seed=(SEED, 11), first_row=first):
+            parts.append(layer(tf.ones((8, 5, 3)), training=True).numpy())
+    both = np.concatenate(parts)
+    with dropout_scope(seed=(SEED, 11), first_row=0):
+        np.testing.assert_array_equal(layer(tf.ones((16, 5, 3)), training=True), both)
+    assert {tuple(row[0]) for row in both} > {(0, 0, 0), (2, 0, 2)}
+    np.testing.assert_array_equal(both, np.broadcast_to(both[:, :1], both.shape))
+    assert ExampleDropout.from_config(layer.get_config()).noise_shape == (None, 1, 3)
+    assert "noise_shape" not in ExampleDropout(0.5, stream=5).get_config()  # as in files of earlier versions
+    with pytest.raises(UsageError, match=r"None as its first dimension. Received: noise_shape=\(1, 3\)"):
+        ExampleDropout(0.5, stream=5, noise_shape=(1, 3))
+
+
 def test_rows_have_different_masks() -> None:
     masks = dropped(64, shape=(32,)) == 0
     assert len({row.tobytes() for row in masks}) == 64

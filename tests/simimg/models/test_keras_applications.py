@@ -1,15 +1,20 @@
 """Keras's networks: their own preprocessing, weights from a file, and what is said where there are none."""
 
+import collections
 import inspect
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from simimg.errors import ModelError, UsageError
+from simimg.models.dropout import ExampleDropout, dropout_scope
 from simimg.models.heads import embedder
-from simimg.models.keras_applications import APPLICATIONS, _preprocessed, application
+from simimg.models.keras_applications import APPLICATIONS, _preprocessed, application, for_replicas
+from simimg.training import make_strategy
 
 
 @pytest.fixture
@@ -60,6 +65,52 @@ def test_weights_that_cannot_be_downloaded(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(keras.applications, "MobileNetV2", build)
     with pytest.raises(ModelError, match=r"cannot be downloaded: URL fetch failure.*--weights=PATH.*--weights=none"):
         application("MobileNetV2", 32, 5, weights="imagenet", fixed=True)
+
+
+def test_a_network_from_random_weights_has_the_layers_that_replicas_need() -> None:
+    model = application("EfficientNetB0", 32, 5, weights=None, fixed=False)
+    layers = [layer for network in model.layers if isinstance(network, keras.Model) for layer in network.layers]
+    kinds = collections.Counter(type(layer).__name__ for layer in layers)
+    assert (kinds["BatchNormalization"], kinds["Dropout"]) == (0, 0)
+    assert (kinds["SynchronizedBatchNormalization"], kinds["ExampleDropout"]) == (49, 9)
+    streams = [layer.stream for layer in layers if isinstance(layer, ExampleDropout)]
+    assert sorted(streams) == list(range(2, 11))  # 1 is that of the softmax
+
+
+def test_two_replicas_train_as_one(pixels: np.ndarray) -> None:
+    """Statistics of the batch, dropout of whole examples, and layers in an inner network."""
+    source = keras.Input((32, 32, 3))
+    stem = keras.Sequential(
+        [keras.layers.Conv2D(4, 8, strides=8), keras.layers.BatchNormalization(scale=False)], name="stem"
+    )
+    x = keras.layers.Dropout(0.5, noise_shape=(None, 1, 1, 1), name="drop")(stem(source))
+    base = keras.Model(source, keras.layers.GlobalAveragePooling2D()(x), name="base")
+    batch = np.concatenate([pixels, 255 - pixels, pixels[:, ::-1], pixels / 2])
+    seed = tf.constant([3, 4], tf.int64)
+    found = []
+    for count in (1, 2):
+        strategy = make_strategy(count)
+        with strategy.scope():
+            network = for_replicas(base, first_stream=2)
+        for mine, theirs in zip(network.weights, base.weights, strict=True):
+            np.testing.assert_array_equal(mine.numpy(), theirs.numpy())
+
+        @tf.function
+        def trained(strategy=strategy, network=network, rows=8 // count) -> Any:
+            def replica() -> Any:
+                first = tf.distribute.get_replica_context().replica_id_in_sync_group * rows
+                with dropout_scope(seed=seed, first_row=first):
+                    return network(tf.constant(batch)[first : first + rows], training=True)
+
+            return strategy.experimental_local_results(strategy.run(replica))
+
+        outputs = np.concatenate([part.numpy() for part in trained()])
+        found.append([outputs, *(weight.numpy() for weight in network.weights)])
+    assert 0 < (found[0][0] == 0).all(axis=1).sum() < 8, "no example is dropped, or all are"
+    for one, two in zip(*found, strict=True):
+        np.testing.assert_allclose(one, two, rtol=1e-5, atol=1e-5)
+    statistics = network.get_layer("stem").layers[1]
+    assert not np.allclose(statistics.moving_mean.numpy(), 0)
 
 
 def test_a_size_that_is_too_small() -> None:

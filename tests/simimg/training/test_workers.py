@@ -100,6 +100,86 @@ def test_one_worker_is_killed_and_started_again(photos: Path, tmp_path: Path) ->
         np.testing.assert_allclose(mine[name], theirs[name], atol=1e-3)
 
 
+TRAINED = """
+import json, sys
+from pathlib import Path
+
+import keras
+import numpy as np
+import tensorflow as tf
+from tensorflow.python.distribute.collective_all_reduce_strategy import CollectiveAllReduceExtended
+
+from simimg.models.backbones import NETWORKS
+from simimg.models.batch_norm import SynchronizedBatchNormalization
+from simimg.models.dropout import ExampleDropout
+from simimg.training import TrainConfig, load_model, train
+
+dataset_dir, folder, is_alone = Path(sys.argv[1]), Path(sys.argv[2]), "alone" in sys.argv
+if not is_alone:  # a worker takes all of its GPUs, but only one CPU device; these two stand for GPUs
+    processor = tf.config.list_physical_devices("CPU")[0]
+    tf.config.set_logical_device_configuration(processor, [tf.config.LogicalDeviceConfiguration()] * 2)
+    CollectiveAllReduceExtended._initialize_local_devices = lambda self, resolver, worker_device: (
+        tuple(f"{worker_device}/device:CPU:{number}" for number in range(2)), "CPU"
+    )
+
+
+def build(image_size, num_classes):
+    pixels = keras.Input((image_size, image_size, 3))
+    x = keras.layers.Conv2D(4, 3, strides=2, name="conv")(keras.layers.Rescaling(1 / 127.5, -1)(pixels))
+    x = keras.layers.ReLU()(SynchronizedBatchNormalization(momentum=0.9, name="norm")(x))
+    x = keras.layers.Flatten()(ExampleDropout(0.2, stream=1, name="dropout")(x))
+    x = keras.layers.Dense(7, name="embedding")(x)
+    return keras.Model(pixels, keras.layers.Dense(num_classes, "softmax", name="probabilities")(x))
+
+
+NETWORKS["tutorial"] = build
+for name, options in json.loads(sys.argv[-1]).items():
+    config = TrainConfig.with_preset({"dataset_dir": dataset_dir, "model_dir": folder / name, **options})
+    print(name, train(config).history, flush=True)
+"""
+COMMON = {"model": "tutorial", "epochs": 2, "global_batch_size": 16, "optimizer": "sgd", "learning_rate": 0.05}
+BOTH = {
+    "classes": {"preset": "tutorial", **COMMON, "ema": 0.5, "clip_norm": 0.5, "accumulate": 2},
+    "similarity": {"objective": "similarity", **COMMON, "embedding_dim": 6, "queue_size": 8, "temperature": 0.2},
+}
+
+
+def test_two_workers_with_two_devices_each(tiny: dict[str, Path], tmp_path: Path) -> None:
+    """Both objectives, one run after the other in the same processes: four replicas train as one does."""
+    ports = free_ports()
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "TF_CPP_MIN_LOG_LEVEL": "2"}
+    processes = []
+    for index in (None, 0, 1):
+        more = [] if index is not None else ["alone"]
+        cluster = {"worker": [f"127.0.0.1:{port}" for port in ports]}
+        task = {"cluster": cluster, "task": {"type": "worker", "index": index}}
+        folder = tmp_path / ("alone" if index is None else "together")
+        processes.append(
+            subprocess.Popen(
+                [sys.executable, "-c", TRAINED, str(tiny["two"]), str(folder), *more, json.dumps(BOTH)],
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+                env=environment | ({} if index is None else {"TF_CONFIG": json.dumps(task)}),
+            )
+        )
+    try:
+        outputs = [process.communicate(timeout=600) for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+    assert [process.returncode for process in processes] == [0] * 3, "".join(errors[-3000:] for _, errors in outputs)
+    assert outputs[1][0] == outputs[2][0]  # both workers print the same figures
+    for name in BOTH:
+        states = [
+            np.load(max((tmp_path / run / name / "checkpoints").iterdir()) / "state.npz")
+            for run in ("alone", "together")
+        ]
+        assert states[0].files == states[1].files
+        for key in states[0].files:
+            np.testing.assert_allclose(states[0][key], states[1][key], rtol=0, atol=1e-5, err_msg=f"{name} {key}")
+
+
 @pytest.mark.parametrize(
     "text",
     [
@@ -230,6 +310,13 @@ def test_the_batch_and_the_rate_of_the_document(tmp_path: Path) -> None:
     config = TrainConfig.with_preset(given).resolved(int(num_devices))
     batch, rate = config.global_batch_size, config.learning_rate
     assert printed == f"{num_devices} x CPU: batch {batch} in all, {part} per replica; learning rate {rate:.3g}"
+
+
+def test_a_process_has_one_strategy_for_its_devices() -> None:
+    """A second one would take the sums of the first for its own."""
+    assert make_strategy(2) is make_strategy(2)
+    assert make_strategy(2) is not make_strategy(2, "hierarchical")
+    assert isinstance(make_strategy(2), tf.distribute.MirroredStrategy)
 
 
 def test_ways_between_devices_that_are_not_there() -> None:
