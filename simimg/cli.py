@@ -225,7 +225,9 @@ def _flags_of(options: type) -> tuple[flags.FlagValues, list[tuple[dataclasses.F
             continue
         name = flag_name(field)
         default = None if field.default is dataclasses.MISSING else field.default
-        if kind == tuple[str, ...]:
+        if field.metadata["repeated"]:
+            flags.DEFINE_multi_string(name, list(default or ()), "", flag_values=values)
+        elif kind == tuple[str, ...]:
             flags.DEFINE_list(name, list(default or ()), "", flag_values=values)
         elif field.metadata["choices"] or kind in (bool, int, float):
             flag = flags.Flag(_ValueParser(field, kind), None, name, default, "", boolean=kind is bool)

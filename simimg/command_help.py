@@ -78,7 +78,8 @@ def usage(field: dataclasses.Field[Any]) -> str:
         return f"{field.name.rstrip('s').upper()}..."
     if str(field.type) == "bool":
         return f"--[no]{flag_name(field)}"
-    values = field.metadata["choices"] or (_KINDS.get(str(field.type), "A,B,…"), *field.metadata["words"])
+    kind = field.metadata["repeated"] or _KINDS.get(str(field.type), "A,B,…")
+    values = field.metadata["choices"] or (kind, *field.metadata["words"])
     return f"--{flag_name(field)}={'|'.join(values)}"
 
 

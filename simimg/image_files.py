@@ -19,9 +19,11 @@ from tfrecords.convert.image.decoder import (
     ImageOptions,
     decode_composites,
     load_image,
+    parse_backdrop,
     parse_background,
     visible_composite,
 )
+from tfrecords.convert.image.sample_range import parse_range
 from tfrecords.convert.sources import walk
 from tfrecords.convert.sources.image_folder import FolderFiles
 from tfrecords.convert.sources.read_errors import read_file
@@ -60,7 +62,16 @@ def options_of(model: RunInfo) -> ImageOptions:
         decode=model.decode,
         truncated=model.truncated,
         background=parse_background(model.background),
+        backdrop=parse_backdrop(model.background),
+        sample_range=parse_range(model.range),
+        max_pixels=model.max_pixels,
     )
+
+
+def check_max_pixels(max_pixels: int) -> None:
+    """Raise UsageError if this is not a limit for the size of image files, or 0 for the default."""
+    if max_pixels < 0:
+        raise UsageError(f"--max_pixels={max_pixels}: should be 1 or more, or auto.")
 
 
 def named_files(names: Sequence[str]) -> list[str]:

@@ -1,6 +1,6 @@
-"""Handles Ctrl-C and SIGTERM by setting an event that a loop checks between two steps.
+"""Handles Ctrl-C and SIGTERM: as an event that a loop checks between two steps, or so that temporary files are removed.
 
-A module of its own because training, the search page and the data service share it.
+A module of its own because training, the search page, the data service and temporary indexes share it.
 """
 
 from __future__ import annotations
@@ -31,3 +31,24 @@ def stop_requested() -> Iterator[threading.Event]:
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)
+
+
+@contextmanager
+def exit_on_sigterm() -> Iterator[None]:
+    """Let SIGTERM raise SystemExit, as Ctrl-C raises KeyboardInterrupt, so that what the block made is removed.
+
+    Without effect outside the main thread, and where the program handles the signal in its own way.
+    """
+    is_main = threading.current_thread() is threading.main_thread()
+    if not is_main or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
+        yield
+        return
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        raise SystemExit(128 + number)
+
+    signal.signal(signal.SIGTERM, handle)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)

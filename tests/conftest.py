@@ -59,7 +59,7 @@ LONGEST = tuple(
         *("test_tour", "commands/test_demo", "training/test_killed", "training/test_linear_probe"),
         *("training/test_train_config", "training/test_workers", "training/test_resume", "models/test_backbones"),
         *("bench/test_reader_comparison", "similarity/evaluation/test_retrieval", "training/test_similarity"),
-        "bench/test_embedding_speed",
+        *("bench/test_embedding_speed", "bench/test_gpu_speed"),
         *("input/readers/test_service", "training/test_replicas", "training/test_train_step", "test_determinism"),
         *("similarity/test_index_update", "similarity/test_duplicate_groups", "test_api", "bench/test_training_stages"),
         *("augment/test_augmentation", "training/test_run_folder", "bench/test_loop_overhead", "test_extending"),

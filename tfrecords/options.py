@@ -25,6 +25,7 @@ def option(
     group: str = "",
     words: Mapping[str, float] = {},
     flag: str = "",
+    repeated: str = "",
 ) -> Any:
     """Declare a field of a config dataclass.
 
@@ -35,10 +36,13 @@ def option(
         positional: whether the command line takes the values from the arguments that are not flags.
         group: heading of the list of flags; the flags of a group are described by `--helpfull` only.
         words: numbers that have a name, such as `{"auto": 0}`; the command line accepts and shows the name.
+        repeated: if the flag may be given several times, once for each item of a tuple: what an item is, such as
+            `GLOB`.
         flag: name of the flag, if it differs from the field's; the field's name stays as its former spelling.
     """
     metadata = {
         "help": help, "choices": choices, "positional": positional, "group": group, "words": words, "flag": flag,
+        "repeated": repeated,
     }  # fmt: skip
     return dataclasses.field(default=default, metadata=metadata)
 

@@ -10,8 +10,9 @@ the same messages. Its dependencies are imported when it is called, so `import s
     (40, {'train': 30, 'test': 10})
 """
 
+from simimg.api.copies_api import duplicates, leaks
 from simimg.api.dataset_api import Loader, convert, load, verify
-from simimg.api.search_api import Searcher, duplicates, index, leaks, search
+from simimg.api.search_api import Searcher, index, search
 from simimg.api.training_api import Prediction, evaluate, open_trained, predict, train
 
 __all__ = [

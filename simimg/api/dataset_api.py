@@ -17,7 +17,11 @@ if TYPE_CHECKING:
 
 
 def convert(
-    image_dir: Folder, *, progress: Callable[[ConvertProgress], None] = lambda _: None, **options: Any
+    image_dir: Folder,
+    *,
+    progress: Callable[[ConvertProgress], None] = lambda _: None,
+    describe: Callable[[str], object] = lambda _: None,
+    **options: Any,
 ) -> ConvertSummary:
     """Convert images to TFRecord shards, and write the dataset's report.html.
 
@@ -26,6 +30,7 @@ def convert(
     Args:
         image_dir: a folder with one folder of images per class, or any other source of `simimg convert`.
         progress: called several times per second.
+        describe: called once, with a line that says what the source was taken for, before any image is read.
         **options: options of `simimg convert`, such as `name`, `image_size`, `splits` and `data_dir`.
 
     Raises:
@@ -42,7 +47,7 @@ def convert(
     from tfrecords.convert.plan.convert_config import ConvertConfig
 
     config = ConvertConfig(**checked_options(ConvertConfig, "convert", {"image_dir": str(image_dir), **options}))
-    summary = convert_images(config, progress=progress)
+    summary = convert_images(config, progress=progress, describe=describe)
     if not (summary.dataset_dir / "report.html").exists():
         write_conversion_report(summary.dataset_dir, config.image_dir)
     return summary

@@ -1,12 +1,9 @@
-"""Search indexes, and the copies that they reveal."""
+"""Search indexes, and searches in them."""
 
 from __future__ import annotations
 
 import dataclasses
-import tempfile
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import ExitStack
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
@@ -16,11 +13,9 @@ from simimg.errors import UsageError
 if TYPE_CHECKING:
     from PIL import Image
 
-    from simimg.similarity.duplicate_groups import Duplicates
     from simimg.similarity.index_update import IndexUpdate
     from simimg.similarity.query_search import SearchResult
     from simimg.similarity.search_index import SearchIndex
-    from simimg.similarity.split_leaks import Leaks
 
 
 def index(
@@ -30,6 +25,9 @@ def index(
     dataset_dir: Folder | None = None,
     model: str = "lite0",
     precision: str = "auto",
+    include: Iterable[str] = (),
+    exclude: Iterable[str] = (),
+    max_pixels: int = 0,
     progress: Callable[[int, int], object] = lambda done, total: None,
 ) -> IndexUpdate:
     """Create or update a search index of an image folder or a dataset.
@@ -41,7 +39,12 @@ def index(
         model: name of a shipped model, the folder of a run, or an ONNX file (extra `onnx`) and what it does not say,
             such as `model.onnx,size=224,range=imagenet`.
         precision: of the embeddings: `float32`; `bfloat16`, twice as fast on processors that have it, with the extra
-            `fast`; or `auto`, that of the existing index or else float32.
+            `fast`; or `auto`, that of the existing index. A new one of 500 images or more gets the one that is measured
+            to be faster on this machine, or else float32.
+        include: patterns of the files of `image_dir` to take, such as `cat/*.jpg`; by default all. See
+            `tfrecords.convert.sources.selection`. Files that an index has and that are not taken leave it.
+        exclude: patterns of files and folders to leave out.
+        max_pixels: files with more pixels are skipped; 0 for the limit of the model's dataset, or 178,956,970.
         progress: called with the number of images done and the total.
 
     Raises:
@@ -56,19 +59,38 @@ def index(
     from simimg.similarity.embeddings import load_embedder
     from simimg.similarity.index_update import index_dataset, index_folder
     from simimg.similarity.search_index import index_precision
+    from tfrecords.convert.sources import Selection
 
+    selection = Selection(tuple(include), tuple(exclude))
     files_in = None if image_dir is None else Path(image_dir)
     counter = Counter(progress)
     calls = {"begin": counter.begin, "progress": counter.advance}
     if dataset_dir is None and files_in is None:
         raise UsageError("name what to index: image_dir, or dataset_dir.")
+    if dataset_dir is not None and selection.has_patterns:
+        raise UsageError("include and exclude are about the files of an image_dir; a dataset is indexed as a whole.")
     if precision == "auto":
-        precision = index_precision(Path(index_dir))
-    embedder = load_embedder(model, precision=precision, many=True)
+        precision = index_precision(Path(index_dir)) or _new_precision(model, dataset_dir, files_in)
+    embedder = load_embedder(model, precision=precision, many=True).with_limit(max_pixels)
     if dataset_dir is not None:
         return index_dataset(Path(index_dir), Path(dataset_dir), embedder, image_dir=files_in, **calls)
     assert files_in is not None
-    return index_folder(Path(index_dir), files_in, embedder, **calls)
+    return index_folder(Path(index_dir), files_in, embedder, selection=selection, **calls)
+
+
+def _new_precision(model: str, dataset_dir: Folder | None, image_dir: Path | None) -> str:
+    """Return the precision of a new index; for a few images, nothing is measured."""
+    from simimg.inference.network import MANY
+    from simimg.inference.precision_choice import faster_precision
+    from tfrecords.convert.sources.image_folder import has_files
+    from tfrecords.format.layout import Layout
+
+    if dataset_dir is not None:
+        splits = Layout.load(Path(dataset_dir)).splits.values() if Layout.exists(Path(dataset_dir)) else ()
+        many = sum(shard.num_examples for shards in splits for shard in shards) >= MANY
+    else:
+        many = image_dir is not None and image_dir.is_dir() and has_files(image_dir, MANY)
+    return faster_precision(model) if many else "float32"
 
 
 def search(
@@ -96,8 +118,11 @@ class Searcher:
         ('fishes/image_0002.jpg', True, ('mirrored',))
     """
 
-    def __init__(self, index_dir: Folder, *, once: bool = False, edits: Iterable[str] = ()) -> None:
-        """Open an index; `once` is for a search or two, which then take less memory. For `edits`, see `duplicates`.
+    def __init__(
+        self, index_dir: Folder, *, once: bool = False, edits: Iterable[str] = (), max_pixels: int = 0
+    ) -> None:
+        """Open an index; `once` is for a search or two, which then take less memory. For `edits`, see `duplicates`, and
+        for `max_pixels`, `index`.
 
         Raises:
             UsageError: there is no such kind of edit.
@@ -109,7 +134,7 @@ class Searcher:
 
         counted = counted_edits(edits)
         self.index: SearchIndex = dataclasses.replace(SearchIndex.open(Path(index_dir)), once=once)
-        self._finder = Finder(self.index, self.index.load_embedder(), edits=counted)
+        self._finder = Finder(self.index, self.index.load_embedder().with_limit(max_pixels), edits=counted)
 
     def search(self, image: Folder | Image.Image, *, k: int = 5, by: str = "copy") -> list[SearchResult]:
         """Return the `k` most similar images, best first.
@@ -183,161 +208,3 @@ def _check_search(k: int, by: str) -> None:
 
     if k < 1 or by not in BY:
         raise UsageError(f"k={k}, by={by!r}: k should be 1 or more, by one of {', '.join(BY)}.")
-
-
-def duplicates(
-    image_dir: Folder | None = None,
-    *,
-    index_dir: Folder | None = None,
-    model: str = "lite0",
-    threshold: float = 0.0,
-    edits: Iterable[str] = (),
-    reference_dirs: Iterable[Folder] = (),
-    keep: Iterable[str] = ("best",),
-    plan: Folder | None = None,
-    plan_edits: Iterable[str] = (),
-    fast: bool = False,
-    temporary: bool = False,
-    refused: Callable[[str, str], object] = lambda path, reason: None,
-    progress: Callable[[str, int, int], object] = lambda stage, done, total: None,
-) -> Duplicates:
-    """Find the copies in an image folder; nothing is moved. What `simimg decide` stored in `index_dir` is honored.
-
-    Args:
-        image_dir: the folder, or None for the images of the index as they are.
-        index_dir: an index of the folder, which is updated; None makes a temporary one.
-        model: as for `index`.
-        threshold: minimum similarity of copies, 0.5 to 1; 0 is what `simimg calibrate` found, or 0.9.
-        edits: kinds of edits that a copy may show, see `simimg.similarity.edits`; by default all but `exchange` and
-            `content`.
-        reference_dirs: folders below `image_dir` whose files are always kept.
-        keep: which image of a group is kept, by rules in this order: `best` (the default, which always comes last),
-            `exif`, `folder:NAME`, `largest`, `newest`, `oldest`, `shortest`.
-        plan: also write what to keep and what to remove into this file, for `simimg apply`; the decisions in a plan
-            that is replaced are stored.
-        plan_edits: with `plan`: kinds of edits by which a copy that is removed may differ; by default `size` and
-            `compression`. All other copies are questions. `label` stands for a copy in another class folder.
-        fast: find only copies that were at most turned, mirrored, stretched, resized or compressed: no embeddings are
-            computed, so `index_dir` is not an index that can be searched.
-        temporary: whether `index_dir` will be removed, so that no plan and no decision can refer to it.
-        refused: called with each file that cannot be decoded, and the reason; the file is skipped.
-        progress: called with the stage (`indexing`, `comparing`), the number of images done and the total.
-
-    Raises:
-        UsageError: no source was given, or an argument is not valid.
-
-    Example:
-        >>> found = simimg.duplicates("photos", plan="plan.json")
-        >>> [(group.keeper.image.path, len(group.others)) for group in found.groups]
-        []
-    """
-    from simimg.similarity.copy_pairs import check_threshold
-    from simimg.similarity.duplicate_groups import find_duplicates
-    from simimg.similarity.edits import counted_edits, planned_edits
-    from simimg.similarity.keeper_choice import check_keep
-    from simimg.similarity.plan_file import is_reference, reference_dirs_of, write_plan
-    from simimg.similarity.plan_memory import keep_decisions_of
-    from simimg.similarity.search_index import SearchIndex
-
-    check_threshold(threshold)
-    counted = counted_edits(edits)
-    planned = planned_edits(plan_edits)
-    rules = tuple(keep)
-    check_keep(rules, None if image_dir is None else Path(image_dir))
-    with ExitStack() as stack:
-        if image_dir is not None:
-            folder = index_dir or Path(stack.enter_context(tempfile.TemporaryDirectory())) / "index"
-            counter = partial(progress, "indexing")
-            update = (
-                _index_hashes(image_dir, folder, counter)
-                if fast
-                else index(image_dir, folder, model=model, progress=counter)
-            )
-            opened = update.index
-            for path, refusal in update.refused:
-                refused(path, str(refusal))
-        elif index_dir is not None:
-            opened = SearchIndex.open(Path(index_dir))
-        else:
-            raise UsageError("name what to look through: image_dir, index_dir, or both.")
-        kept_dir = None if index_dir is None or temporary else Path(index_dir)
-        if plan is not None:
-            keep_decisions_of(Path(plan), kept_dir)
-        check_keep(rules, None if opened.info.image_dir is None else Path(opened.info.image_dir))
-        reference = reference_dirs_of(opened, tuple(str(one) for one in reference_dirs))
-        found = find_duplicates(
-            opened,
-            threshold=threshold or opened.copy_threshold,
-            edits=counted,
-            folders_are_classes=False if reference or any(rule.startswith("folder:") for rule in keep) else None,
-            reference=lambda picture: is_reference(picture.path, reference),
-            keep=rules,
-            by_hash=fast,
-            progress=Counter(partial(progress, "comparing"), len(opened.images)).advance,
-        )
-        if plan is not None:
-            write_plan(Path(plan), opened.files_dir(), found.groups, reference, kept_dir, planned)
-    return found
-
-
-def _index_hashes(image_dir: Folder, folder: Folder, progress: Callable[[int, int], object]) -> IndexUpdate:
-    from simimg.similarity.embeddings import hashes_alone
-    from simimg.similarity.index_update import index_folder
-
-    counter = Counter(progress)
-    return index_folder(Path(folder), Path(image_dir), hashes_alone(), begin=counter.begin, progress=counter.advance)
-
-
-def leaks(
-    dataset_dir: Folder,
-    *,
-    image_dir: Folder | None = None,
-    index_dir: Folder | None = None,
-    model: str = "lite0",
-    threshold: float = 0.0,
-    edits: Iterable[str] = (),
-    clean: Folder | None = None,
-    deal: str = "first",
-    progress: Callable[[str, int, int], object] = lambda stage, done, total: None,
-) -> Leaks:
-    """Find the copies across a dataset's splits: test images that the model has seen in training.
-
-    Args:
-        dataset_dir: the dataset's folder.
-        image_dir: folder that it was converted from, to examine the files themselves.
-        index_dir: an index of the dataset, which is updated; None makes a temporary one.
-        model: as for `index`.
-        threshold: as for `duplicates`.
-        edits: as for `duplicates`.
-        clean: also write an image table (CSV) in which all copies of an image are in one split.
-        deal: with `clean`: copies go to the `first` of their splits, or are dealt so that splits keep their `shares`.
-        progress: called with the stage (`indexing`, `comparing`), the number of images done and the total.
-
-    Raises:
-        UsageError: the folder is not a dataset of `simimg convert`, or an argument is not valid.
-
-    Example:
-        >>> simimg.leaks("data/photos/1.0.0", image_dir="photos").affected("test")
-        0
-    """
-    from simimg.similarity.copy_pairs import check_threshold
-    from simimg.similarity.edits import counted_edits
-    from simimg.similarity.split_leaks import DEALS, find_leaks, write_clean_table
-
-    check_threshold(threshold)
-    counted = counted_edits(edits)
-    if deal not in DEALS:
-        raise UsageError(f"deal={deal!r} should be one of {', '.join(DEALS)}.")
-    with ExitStack() as stack:
-        folder = index_dir or Path(stack.enter_context(tempfile.TemporaryDirectory())) / "index"
-        update = index(image_dir, folder, dataset_dir=dataset_dir, model=model, progress=partial(progress, "indexing"))
-        found = find_leaks(
-            update.index,
-            threshold=threshold or update.index.copy_threshold,
-            edits=counted,
-            deal=deal if clean else None,
-            progress=Counter(partial(progress, "comparing"), len(update.index.images)).advance,
-        )
-        if clean is not None and found.cleaned is not None:
-            write_clean_table(update.index, found.cleaned, Path(clean))
-    return found

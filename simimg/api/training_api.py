@@ -93,8 +93,8 @@ def evaluate(
 
 def open_trained(model_dir: Folder, dataset_dir: Folder, split: str) -> tuple[Reader, Any, RunInfo]:
     """Return a reader of a split, a trained model, and the description of its run; raises as `evaluate`."""
-    from simimg.gpu_memory import grow_gpu_memory
     from simimg.input import open_reader
+    from simimg.models.gpu_memory import grow_gpu_memory
     from simimg.training import load_trained
 
     grow_gpu_memory()

@@ -1,6 +1,7 @@
 """Augmentation: parameters are drawn from (seed, epoch, id), and then applied to the images on the device."""
 
-from simimg.augment.augmentation import augment
+from simimg.augment.augmentation import augment, measure_formulations
+from simimg.augment.formulation import FORMULATIONS, fastest
 from simimg.augment.parameters import BORDERS, AugmentConfig
 
-__all__ = ["BORDERS", "AugmentConfig", "augment"]
+__all__ = ["BORDERS", "FORMULATIONS", "AugmentConfig", "augment", "fastest", "measure_formulations"]

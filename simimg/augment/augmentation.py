@@ -8,12 +8,14 @@ from collections.abc import Callable
 import tensorflow as tf
 
 from simimg.augment.degradations import blur, cover, cut_out, quantize
+from simimg.augment.formulation import Milliseconds, choose, name_of, resolved
 from simimg.augment.geometry import paste, warp, warp_by_gather
 from simimg.augment.parameters import AugmentConfig, Parameters, draw
 
 # The weights of a color's brightness, ITU-R BT.601, and the gray that a change of contrast keeps.
 _LUMA = (0.299, 0.587, 0.114)
 _MIDDLE_GRAY = 127.5
+_PROBED = 256  # images
 
 
 def augment(
@@ -27,8 +29,34 @@ def augment(
     The images are uint8 `[batch, height, width, 3]`; for the other arguments see `draw`. An augmentation that is off
     costs nothing.
     """
-    on_gpu = bool(tf.config.list_logical_devices("GPU"))
-    return _augmented(config, seed, on_gpu)(epoch, id, tf.cast(view, tf.int64), images)
+    by_operations = resolved(config.augment_with) == "operations"
+    return _augmented(config, seed, by_operations)(epoch, id, tf.cast(view, tf.int64), images)
+
+
+def measure_formulations() -> tuple[Milliseconds, bool] | None:
+    """Returns the milliseconds per batch of each formulation on the first GPU, and whether they were measured before.
+
+    The batch has 256 images of 64 x 64 px, and the augmentation rotates, mirrors, crops and recolors. Returns None
+    without a GPU. Later calls of `augment` in this process use the faster formulation.
+    """
+    if not tf.config.list_logical_devices("GPU"):
+        return None
+    return choose(lambda formulation: _probe(formulation, "GPU:0"), name_of(tf.config.list_physical_devices("GPU")[0]))
+
+
+def _probe(formulation: str, device: str) -> Callable[[], tf.Tensor]:
+    """Returns a function that augments a batch on a device and returns one value of the result."""
+    config = AugmentConfig(crop_min_area=0.35, colour_jitter=0.4, augment_with=formulation)
+    with tf.device(device):
+        images = tf.cast(tf.reshape(tf.range(_PROBED * 64 * 64 * 3) % 251, [_PROBED, 64, 64, 3]), tf.uint8)
+        ids, epoch = tf.range(_PROBED, dtype=tf.int64), tf.constant(0, tf.int64)
+
+    @tf.function
+    def augmented() -> tf.Tensor:
+        with tf.device(device):
+            return augment(config, 0, epoch, ids, images)[0, 0, 0]
+
+    return augmented
 
 
 @functools.cache

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 import tensorflow as tf
 
+from simimg.augment.formulation import FORMULATIONS
 from simimg.errors import UsageError
 
 # Pixels outside an image a b c d: its mirror image (c b a | a b c d | d c b), its edge (a a a | a b c d | d d d), or
@@ -71,6 +72,7 @@ class AugmentConfig:
     # black, white or gray.
     bars: float = 0.0
     border: str = "reflect"  # the pixels outside an image that is moved; see `BORDERS`
+    augment_with: str = "auto"  # what computes it; the pixels are the same up to rounding; see `FORMULATIONS`
 
     def __post_init__(self) -> None:
         for name, (least, most) in _RANGES.items():
@@ -80,6 +82,8 @@ class AugmentConfig:
             raise UsageError(f"--crop_min_area={self.crop_min_area}: should be above 0, and 1 or less.")
         if self.border not in BORDERS:
             raise UsageError(f"--border={self.border}: should be one of {', '.join(BORDERS)}.")
+        if self.augment_with not in FORMULATIONS:
+            raise UsageError(f"--augment_with={self.augment_with}: should be one of {', '.join(FORMULATIONS)}.")
 
     @classmethod
     def from_options(cls, options: dict[str, Any]) -> AugmentConfig:

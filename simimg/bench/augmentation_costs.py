@@ -16,20 +16,20 @@ from simimg.augment import AugmentConfig, augment
 from simimg.bench.measurements import Run, estimate, ratios, repeating, take_turns
 from simimg.errors import UsageError
 
-__all__ = ["AugmentationCost", "AugmentationCosts", "measure_augmentations"]
+__all__ = ["AUGMENTATIONS", "NOTHING", "AugmentationCost", "AugmentationCosts", "measure_augmentations"]
 
-_NOTHING = AugmentConfig(rotation_degrees=0.0, horizontal_flip=False)
+NOTHING = AugmentConfig(rotation_degrees=0.0, horizontal_flip=False)
 _LIMIT, _OURS, _KERAS = "uint8 to float32", "rotation and flip", "Keras RandomFlip, RandomRotation"
 _BAR = 1.5  # times Keras
 _BYTES_PER_VALUE = 1 + 4  # uint8 in, float32 out
 
-_AUGMENTATIONS = {
+AUGMENTATIONS = {
     _OURS: AugmentConfig(),
-    "crop": dataclasses.replace(_NOTHING, crop_min_area=0.35),
-    "color": dataclasses.replace(_NOTHING, colour_jitter=0.4),
-    "blur": dataclasses.replace(_NOTHING, blur=2.0),
-    "JPEG quantization": dataclasses.replace(_NOTHING, min_jpeg_quality=30),
-    "cutout": dataclasses.replace(_NOTHING, cutout=0.5),
+    "crop": dataclasses.replace(NOTHING, crop_min_area=0.35),
+    "color": dataclasses.replace(NOTHING, colour_jitter=0.4),
+    "blur": dataclasses.replace(NOTHING, blur=2.0),
+    "JPEG quantization": dataclasses.replace(NOTHING, min_jpeg_quality=30),
+    "cutout": dataclasses.replace(NOTHING, cutout=0.5),
     "all of them": AugmentConfig(
         vertical_flip=True,
         crop_min_area=0.35,
@@ -103,7 +103,7 @@ def measure_augmentations(
                 keras.layers.RandomRotation(AugmentConfig().rotation_degrees / 360, fill_mode="reflect"),
             ]
         )
-        runs = {name: repeating(_ours(config, ids, images), batch_size) for name, config in _AUGMENTATIONS.items()}
+        runs = {name: repeating(_ours(config, ids, images), batch_size) for name, config in AUGMENTATIONS.items()}
         runs[_KERAS] = repeating(_compiled(lambda: layers(tf.cast(images, tf.float32), training=True)), batch_size)
         runs[_LIMIT] = repeating(_compiled(lambda: tf.cast(images, tf.float32)), batch_size)
         rounds, failures = take_turns(runs, repeats=repeats, progress=watch(len(runs) * (repeats + 1)))
@@ -124,7 +124,7 @@ def _cost(name: str, runs: list[Run], limit: list[Run], image_size: int) -> Augm
     throughput = estimate([run.images_per_s for run in runs])
     return AugmentationCost(
         name=name,
-        is_ours=name in _AUGMENTATIONS,
+        is_ours=name in AUGMENTATIONS,
         images_per_s=throughput.median,
         ci95=throughput.ci95,
         ratio_to_limit=estimate(ratios(runs, limit)).median,

@@ -32,7 +32,7 @@ from simimg.training.strategy import make_strategy
 from simimg.training.train_config import TrainConfig
 from simimg.training.train_step import StepRunner, training_step
 
-__all__ = ["LoopCost", "LoopCosts", "measure_loop"]
+__all__ = ["LoopCost", "LoopCosts", "loop_turn", "measure_loop"]
 
 BARE, LOOP = "bare step", "loop"
 _DEVICES = (1, 2, 4)
@@ -114,10 +114,13 @@ def measure_loop(
         f"batches of {batch_size}"
     )
     note(f"{what}; {repeats} rounds and one to warm up")
-    runs = {BARE: _bare(config, reader), LOOP: _loop(config, reader, tf.distribute.OneDeviceStrategy(f"{kind}:0"))}
+    runs = {
+        BARE: _bare(config, reader),
+        LOOP: loop_turn(config, reader, tf.distribute.OneDeviceStrategy(f"{kind}:0"))[0],
+    }
     for count in _DEVICES:
         if count <= there and batch_size % count == 0:
-            runs[f"loop, x {count}"] = _loop(config, reader, make_strategy(count))
+            runs[f"loop, x {count}"], _ = loop_turn(config, reader, make_strategy(count))
     runs["fit"] = _fit(config, reader, 1)
     runs[f"fit, {_FIT_STEPS_PER_CALL} steps per call"] = _fit(config, reader, _FIT_STEPS_PER_CALL)
     rounds, failures = take_turns(runs, repeats=repeats, progress=watch(len(runs) * (repeats + 1)))
@@ -180,11 +183,23 @@ def _bare(config: TrainConfig, reader: Reader) -> Callable[[], Run]:
     return repeating(step, config.global_batch_size)
 
 
-def _loop(config: TrainConfig, reader: Reader, strategy: tf.distribute.Strategy) -> Callable[[], Run]:
+def loop_turn(
+    config: TrainConfig,
+    reader: Reader,
+    strategy: tf.distribute.Strategy,
+    *,
+    min_s: float | None = None,
+    min_calls: int = 3,
+) -> tuple[Callable[[], Run], StepRunner]:
+    """Returns a function that trains for one turn, whose least length is that of `timed`, and what runs its steps.
+
+    The options are resolved, and the reader was opened in the scope of the strategy.
+    """
     order = _order(config, reader, strategy.num_replicas_in_sync)
     with strategy.scope():
         state = _state(config, reader)
-    caller = StepRunner(strategy, training_step(config, strategy, state, order, reader), order, reader)
+    step = training_step(config, strategy, state, order, reader)
+    caller = StepRunner(strategy, step, order, reader, config.objective_info.others)
     progress, never = Progress(), threading.Event()
 
     def once() -> int:
@@ -196,7 +211,7 @@ def _loop(config: TrainConfig, reader: Reader, strategy: tf.distribute.Strategy)
             progress.position = dataclasses.replace(progress.position, epoch=progress.position.epoch + 1, step=0)
         return done
 
-    return lambda: timed(once)
+    return lambda: timed(once, min_s=min_s, min_calls=min_calls), caller
 
 
 class _Clock(keras.callbacks.Callback):

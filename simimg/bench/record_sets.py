@@ -46,19 +46,24 @@ class Records:
     what: str
 
 
-def records_of(pictures: ImageSet, num_images: int, image_size: int, encoding: str, cache_dir: Path) -> Records:
+def records_of(
+    pictures: ImageSet, num_images: int, image_size: int, encoding: str, cache_dir: Path, *, spread: bool = False
+) -> Records:
     """Returns records of `num_images` images: the given ones, repeated.
+
+    If there are more images than that, the first ones are used; with `spread`, images of the whole list, evenly chosen.
 
     Raises:
         UsageError: a number is out of range.
     """
     if num_images < 1:
         raise UsageError(f"--num_images={num_images}: should be 1 or more.")
-    made_from = [pictures.folder.name, num_images, image_size, encoding, _QUALITY]
+    made_from = [pictures.folder.name, num_images, image_size, encoding, _QUALITY, *(["spread"] if spread else [])]
+    files = pictures.files[:: max(1, len(pictures.files) // num_images) if spread else 1]
 
     def fill(folder: Path) -> None:
         for number in range(num_images):
-            file = pictures.files[number % len(pictures.files)]
+            file = files[number % len(files)]
             path = folder / "links" / file.replace("/", f"/{number:08}-")
             path.parent.mkdir(parents=True, exist_ok=True)
             os.link(pictures.folder / file, path)

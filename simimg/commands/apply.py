@@ -43,7 +43,12 @@ def run(options: Options) -> Result:
         note(f"{path} stays: {reason}")
     staying = [{"path": path, "reason": reason} for path, reason in applied.sidecars]
     values = {**moved(applied), "sidecars_that_stay": staying}
-    num_decisions = len(plan.decisions)
+    for decision in applied.outdated:
+        note(
+            f"the plan's {decision.decision!r} about {decision.images[0].path} is older than what was decided about "
+            "these images since, and does not count"
+        )
+    num_decisions = len(plan.decisions) - len(applied.outdated)
     values |= {"num_decisions": num_decisions, "quarantine_dir": str(plan.quarantine_dir), "dry_run": options.dry_run}
     lines = [f"  {path}" for path in applied.moved] if options.dry_run else []
     done = "would be moved" if options.dry_run else "moved"

@@ -5,13 +5,14 @@ does the same with four times as many images. `--stage=input` reads records in s
 and with other loaders. `--stage=growth` reads datasets of a thousand to two million records. `--stage=augment` augments
 batches that are on the device already. `--stage=train` measures each stage of a training run, from reading bytes to the
 training step, and names the bottleneck. `--stage=loop` compares the training loop with a bare compiled step and with
-Keras's `fit`, and runs it on 1, 2 and 4 devices. `--stage=embedding` computes embeddings by LiteRT, TensorFlow and
-OpenVINO, and measures whole commands in processes of their own: time, processor time and memory, beside those of an
-earlier version with --before. `--stage=search` embeds images, searches a million vectors, and measures each part of a
-query. `--stage=duplicates` counts the copies that are found in imagededup's protocol, and the time, beside those of an
-earlier version with --before. `--stage=protocols` trains the
-tutorial's network and tests it in two ways: as the tutorial did, with copies of the training photos in the test, and
-without them. It uses one seed per round.
+Keras's `fit`, and runs it on 1, 2 and 4 devices. `--stage=gpu` measures augmentation, training and embedding on the
+GPUs of this machine in at most four minutes, with sizes of its own, and reports which targets are met.
+`--stage=embedding` computes embeddings by LiteRT, TensorFlow and OpenVINO, and measures whole commands in processes of
+their own: time, processor time and memory, beside those of an earlier version with --before. `--stage=search` embeds
+images, searches a million vectors, and measures each part of a query. `--stage=duplicates` counts the copies that are
+found in imagededup's protocol, and the time, beside those of an earlier version with --before. `--stage=protocols`
+trains the tutorial's network and tests it in two ways: as the tutorial did, with copies of the training photos in the
+test, and without them. It uses one seed per round.
 
 The stages `growth`, `duplicates` and `protocols` are in the source repository only. So are the rivals that need
 packages which simimg does not need. These rivals get virtual environments of their own under --cache_dir, which takes
@@ -22,6 +23,7 @@ Examples:
     simimg bench --stage=convert --image_dir=photos
     simimg bench --stage=input --image_dir=photos --encoding=jpeg --image_size=224 --num_images=6000
     simimg bench --stage=train --dataset_dir=data/photos/1.0.0 --preset=small --profile
+    simimg bench --stage=gpu
     simimg bench --stage=embedding --image_dir=photos --before=../simimg-earlier
     simimg bench --stage=duplicates --image_dir=photos --num_originals=300
 """
@@ -42,7 +44,7 @@ from simimg.bench.command_costs import check_before, measure_commands
 from simimg.bench.converter_comparison import compare_converters
 from simimg.bench.converters import RIVALS, Tool
 from simimg.bench.embedding_speed import check_batch, measure_engines
-from simimg.bench.image_sets import good_jpegs
+from simimg.bench.image_sets import ImageSet, good_jpegs
 from simimg.bench.loaders import RIVALS as LOADERS
 from simimg.bench.process_costs import check_linux
 from simimg.commands.bench_options import Options
@@ -73,6 +75,7 @@ with quiet_tensorflow():
     from simimg.bench.record_sets import Records, records_of
     from simimg.bench.search_speed import measure_embedding, measure_queries
     from simimg.bench.training_stages import measure_training
+    from simimg.commands.bench_gpu import gpu_plot, gpu_table, measure_gpu_stage
     from simimg.similarity.embeddings import load_embedder
     from simimg.similarity.index_update import index_folder
     from simimg.training import TrainConfig
@@ -245,6 +248,14 @@ def _loop(options: Options, file: Path, watch: _Watch) -> _Measured:
     return _Measured(values=dataclasses.asdict(costs), lines=["", *loop_table(costs)])
 
 
+def _gpu(options: Options, file: Path, watch: _Watch) -> _Measured:
+    def pictures() -> ImageSet:
+        return good_jpegs(_image_dir(options), options.cache_dir)
+
+    found = measure_gpu_stage(pictures, options.cache_dir, quick=options.quick, watch=watch)
+    return _Measured(values=dataclasses.asdict(found), lines=gpu_table(found), **gpu_plot(found))
+
+
 def _protocols(options: Options, file: Path, watch: _Watch) -> _Measured:
     stage = checkout_module("split_protocols", "--stage=protocols")
     found = stage.compare_protocols(_image_dir(options), num_seeds=options.repeats, watch=watch)
@@ -325,6 +336,7 @@ _STAGES = {
     "augment": _augment,
     "train": _train,
     "loop": _loop,
+    "gpu": _gpu,
     "protocols": _protocols,
     "embedding": _embedding,
     "search": _search,

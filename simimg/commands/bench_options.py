@@ -21,7 +21,7 @@ class Options:
     stage: str = option(
         "What to measure.",
         choices=(
-            *("convert", "input", "growth", "augment", "train", "loop", "embedding", "search", "duplicates"),
+            *("convert", "input", "growth", "augment", "train", "loop", "gpu", "embedding", "search", "duplicates"),
             "protocols",
         ),
     )
@@ -29,6 +29,7 @@ class Options:
     out_dir: Path = option("Folder of the dated results.", Path("bench_results"))
     rivals: tuple[str, ...] = option("Tools to compare with, or none; by default all that --stage knows.", ())
     repeats: int = option("Measured rounds; the intervals need 5 or more.", 9)
+    quick: bool = option("gpu: use tiny sizes, to try the command without a GPU; no target is checked.", False)
     replicate: int = option(
         "convert: also measure this many times as many images, 1 to 8.", 4, group="sizes", words={"off": 1}
     )

@@ -1,10 +1,10 @@
 """Convert images to TFRecord shards.
 
 The source is a folder with one folder of images per class, an archive of such a folder, tar shards, a table of paths
-and labels, a TensorFlow dataset, or a URL. The dataset goes to DATA_DIR/NAME/1.0.0, and
-`tfds.builder_from_directory` opens it too; report.html in it shows its contents. Files that cannot be used are
-rejected with a reason each and listed in quarantine.jsonl beside the shards, and the exit code is then 2. If the
-conversion is interrupted, the same command resumes it.
+and labels, a TensorFlow dataset, or a URL; a line says what it was taken for. The dataset goes to
+DATA_DIR/NAME/1.0.0, and `tfds.builder_from_directory` opens it too; report.html in it shows its contents. Files that
+cannot be used are rejected with a reason each and listed in quarantine.jsonl beside the shards, and the exit code is
+then 2. If the conversion is interrupted, the same command resumes it.
 
 Example: simimg convert --image_dir=photos --name=photos --image_size=64
 """
@@ -50,7 +50,7 @@ def run(options: Options) -> Result:
             bar.set_postfix(rejected=progress.num_refused, refresh=False)
             bar.update(progress.num_done - bar.n)
 
-        summary = api.convert(progress=show, **given)
+        summary = api.convert(progress=show, describe=note, **given)
     for warning in summary.warnings:
         note(f"note: {warning}")
     values = {name: getattr(summary, name) for name in JSON_KEYS.split()} | {"dataset_dir": str(summary.dataset_dir)}

@@ -27,6 +27,7 @@ from simimg.similarity.decisions import (
     DECISIONS_FILE,
     KEEP_ALL,
     NOT_COPIES,
+    REMOVED,
     RETURNED,
     THIS_ONE,
     UNDONE,
@@ -159,7 +160,8 @@ class _Images:
                 inside = path.resolve().is_relative_to(root.resolve()) and self._index.info.image_dir is not None
                 name = path.resolve().relative_to(root.resolve()).as_posix() if inside else str(path.absolute())
                 return DecidedImage(file_sha256(path), printable(name))
-        gone = {image.path: image.sha256 for one in self._decisions for image in one.images}
+        events = (*self._decisions.removed.values(), *self._decisions)
+        gone = {image.path: image.sha256 for one in events for image in one.images}
         gone |= {path: sha256 for sha256, paths in self._paths.items() for path in paths}
         if text not in gone:
             raise UsageError(
@@ -184,6 +186,11 @@ class _Images:
 
     def text(self, decision: Decision) -> str:
         """Return a line about a decision, with the paths in the index."""
+        if decision.decision == REMOVED:
+            (image,) = decision.images
+            now = self.now(image)
+            is_back = now is not None and self._index.file_of(now).is_file()
+            return f"{decision.date}  removed: {image.path}{f', back as {now}' if is_back else ''}"
         paths = [self.now(image) or f"{image.path or image.sha256} (not in the index)" for image in decision.images]
         if decision.decision == THIS_ONE:
             paths = [f"{paths[0]} is kept", *(f"{path} may go" for path in paths[1:])]

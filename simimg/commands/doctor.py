@@ -2,10 +2,13 @@
 
 Checks Python and its packages, GPUs and why one is not used, cores, memory and their limits in a container, the disk of
 the working folder, /dev/shm and the limit of open files. With --dataset_dir, it also checks a dataset without reading
-its shards. To measure the disk, it writes 64 MB to the working folder and removes them. The exit code is 2 if there is
-a problem.
+its shards. To measure the disk, it writes 64 MB to the working folder and removes them. With --train, it also trains
+one step with each kind of option, on one device or on all of them, in at most two minutes, and reports the cause of
+each failure. The exit code is 2 if there is a problem.
 
-Example: simimg doctor --dataset_dir=data/photos/1.0.0
+Examples:
+    simimg doctor --dataset_dir=data/photos/1.0.0
+    simimg doctor --train
 """
 
 from __future__ import annotations
@@ -15,7 +18,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from simimg.commands.console import Result, quiet_tensorflow
+from simimg.commands.console import Result, progress_bar, quiet_tensorflow, showing
 
 with quiet_tensorflow():
     import tensorflow as tf
@@ -25,7 +28,7 @@ from simimg.errors import ModelError, UsageError
 from simimg.models.torch_pickle import read_lite
 from tfrecords.options import option
 
-JSON_KEYS = "simimg tensorflow gpus versions gpu machine disk limits dataset notes problems"
+JSON_KEYS = "simimg tensorflow gpus versions gpu machine disk limits dataset training notes problems"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -33,6 +36,7 @@ class Options:
     """Options of `doctor`."""
 
     dataset_dir: Path | None = option("Dataset folder to check too, DATA_DIR/NAME/VERSION.", None)
+    train: bool = option("Also train one step with each kind of option on the devices of this machine.", False)
 
 
 def run(options: Options) -> Result:
@@ -52,6 +56,10 @@ def run(options: Options) -> Result:
             num_cores=found["machine"].facts["num_cores"],
             max_open_files=found["limits"].facts["open_files"],
         )
+    if options.train:
+        names = [gpu["name"] for gpu in found["gpu"].facts["gpus"]]
+        with progress_bar(None, "training", "step") as bar:
+            found["training"] = doctor.check_training(names, progress=showing(bar))
     return result_of(found, weights_problems())
 
 

@@ -26,7 +26,6 @@ from __future__ import annotations
 
 import dataclasses
 import shlex
-import tempfile
 import time
 from collections.abc import Set
 from pathlib import Path
@@ -37,7 +36,7 @@ from simimg import api
 from simimg.commands.console import Result, note, noting_skipped, stage_bars
 from simimg.commands.copy_tiles import THRESHOLD_HELP, left_out, marked_pair
 from simimg.errors import UsageError
-from simimg.image_files import LoadedFile, load_files
+from simimg.image_files import LoadedFile, check_max_pixels, load_files
 from simimg.report.contact_sheet import Tile
 from simimg.report.copies_report import COPY_PX, CopyRow, write_copies_report
 from simimg.report.number_format import storage
@@ -49,7 +48,7 @@ from simimg.similarity.index_images import IndexImages
 from simimg.similarity.keeper_choice import check_keep
 from simimg.similarity.plan_file import is_planned, is_reference, reference_dirs_of
 from simimg.similarity.search_index import SearchIndex
-from tfrecords.convert.sources import SUFFIXES, walk
+from tfrecords.convert.sources import EXCLUDE_HELP, INCLUDE_HELP, SUFFIXES, Selection, check_patterns, walk
 from tfrecords.options import option
 
 JSON_KEYS = (
@@ -90,11 +89,17 @@ class Options:
     fast: bool = option(
         "Find only copies that were at most turned, mirrored, stretched, resized or compressed, without a model.", False
     )
+    max_pixels: int = option("With --image_dir: as for `simimg index`.", 0, words={"auto": 0})
+
+    include: tuple[str, ...] = option(INCLUDE_HELP, (), repeated="GLOB")
+    exclude: tuple[str, ...] = option(EXCLUDE_HELP, (), repeated="GLOB")
 
     def __post_init__(self) -> None:
+        check_patterns(self.include, self.exclude)
         if self.image_dir is None and self.index_dir is None:
             raise UsageError("name what to look through: --image_dir=PATH, --index_dir=PATH, or both.")
         check_threshold(self.threshold)
+        check_max_pixels(self.max_pixels)
         counted_edits(self.edits)
         planned_edits(self.plan_edits)
         check_keep(self.keep, self.image_dir)
@@ -107,33 +112,34 @@ def run(options: Options) -> Result:
     start = time.perf_counter()
     refused: list[str] = []
     if options.image_dir is not None and options.index_dir is None and not options.fast:
-        _note_time(options.image_dir, options.model)
-    with tempfile.TemporaryDirectory() as temporary:
-        index_dir = options.index_dir or Path(temporary) / "index"
-        with stage_bars() as show:
-            found = api.duplicates(
-                options.image_dir,
-                index_dir=index_dir,
-                temporary=options.index_dir is None,
-                model=options.model,
-                threshold=options.threshold,
-                edits=options.edits,
-                reference_dirs=options.reference_dirs,
-                keep=options.keep,
-                plan=options.plan,
-                plan_edits=options.plan_edits,
-                fast=options.fast,
-                refused=noting_skipped(refused),
-                progress=show,
-            )
-        index = SearchIndex.open(index_dir)
-        reference = reference_dirs_of(index, options.reference_dirs)
-        others = [member for group in found.groups for member in group.others]
-        copies = [member for member in others if not is_reference(member.image.path, reference) and not member.stays]
-        planned_kinds = planned_edits(options.plan_edits)
-        questions = {member.row for member in copies if not is_planned(member, planned_kinds)}
-        if options.report is not None:
-            _write_report(options, options.report, index, found, questions)
+        _note_time(options.image_dir, options.model, Selection(options.include, options.exclude))
+    with stage_bars() as show:
+        found = api.duplicates(
+            options.image_dir,
+            index_dir=options.index_dir,
+            model=options.model,
+            threshold=options.threshold,
+            edits=options.edits,
+            reference_dirs=options.reference_dirs,
+            keep=options.keep,
+            plan=options.plan,
+            plan_edits=options.plan_edits,
+            fast=options.fast,
+            include=options.include,
+            exclude=options.exclude,
+            max_pixels=options.max_pixels,
+            refused=noting_skipped(refused),
+            noted=lambda text: note(f"note: {text}"),
+            progress=show,
+        )
+    index = found.index
+    reference = reference_dirs_of(index, options.reference_dirs)
+    others = [member for group in found.groups for member in group.others]
+    copies = [member for member in others if not is_reference(member.image.path, reference) and not member.stays]
+    planned_kinds = planned_edits(options.plan_edits)
+    questions = {member.row for member in copies if not is_planned(member, planned_kinds)}
+    if options.report is not None:
+        _write_report(options, options.report, index, found, questions)
     if found.num_missing:
         note(f"{found.num_missing:,} images of the index could not be read again, and were not compared")
     seconds = time.perf_counter() - start
@@ -163,7 +169,7 @@ def run(options: Options) -> Result:
     if len(found.returned) > _GROUPS_SHOWN:
         lines.append(f"… and {len(found.returned) - _GROUPS_SHOWN:,} more are back; --json lists all of them")
     if found.num_left_out and options.index_dir is not None:
-        lines.append(left_out(found.num_left_out, index_dir))
+        lines.append(left_out(found.num_left_out, options.index_dir))
     if any(LABEL in member.edits for member in copies):
         count = sum(LABEL in member.edits for member in copies)
         lines.append(
@@ -190,9 +196,10 @@ def run(options: Options) -> Result:
     return Result(values=values, text="\n".join(lines), exit_code=2 if refused or found.num_missing else 0)
 
 
-def _note_time(image_dir: Path, model: str) -> None:
+def _note_time(image_dir: Path, model: str, selection: Selection | None = None) -> None:
     """Note how long a large folder will take, from the time that some of its files take."""
-    paths = [path for path in walk(image_dir) if Path(path).suffix.lower() in SUFFIXES] if image_dir.is_dir() else []
+    found = walk(image_dir, selection) if image_dir.is_dir() else []
+    paths = [path for path in found if Path(path).suffix.lower() in SUFFIXES]
     if len(paths) < _MANY_FILES:
         return
     embedder = load_embedder(model)

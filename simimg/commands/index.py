@@ -16,7 +16,10 @@ from pathlib import Path
 from simimg import api
 from simimg.commands.console import Result, note, progress_bar, showing
 from simimg.errors import UsageError
+from simimg.image_files import check_max_pixels
 from simimg.inference.inference_engine import PRECISIONS
+from tfrecords.convert.image.image_formats import MAX_PIXELS
+from tfrecords.convert.sources import EXCLUDE_HELP, INCLUDE_HELP, check_patterns
 from tfrecords.options import check_choices, option
 
 JSON_KEYS = "index_dir num_images num_embedded num_removed num_refused num_other_names dim seconds recall_at_10"
@@ -38,15 +41,24 @@ class Options:
     index_dir: Path = option("Folder of the index; an existing index is updated.")
     precision: str = option(
         "Of the embeddings. bfloat16 takes half the time on processors that have it (extra `fast`); auto is the "
-        "existing index's, or float32.",
+        "existing index's; a new one of 500 images or more gets what is measured to be faster on this machine.",
         "auto",
         choices=("auto", *PRECISIONS),
+    )
+    include: tuple[str, ...] = option(INCLUDE_HELP, (), repeated="GLOB")
+    exclude: tuple[str, ...] = option(EXCLUDE_HELP, (), repeated="GLOB")
+    max_pixels: int = option(
+        f"Skip files with more pixels; auto is the limit of the model's dataset, or {MAX_PIXELS}.",
+        0,
+        words={"auto": 0},
     )
 
     def __post_init__(self) -> None:
         check_choices(self)
+        check_max_pixels(self.max_pixels)
         if (self.image_dir is None) == (self.dataset_dir is None):
             raise UsageError("name one source: --image_dir=PATH or --dataset_dir=PATH.")
+        check_patterns(self.include, self.exclude)
 
 
 def run(options: Options) -> Result:
@@ -59,9 +71,14 @@ def run(options: Options) -> Result:
             dataset_dir=options.dataset_dir,
             model=options.model,
             precision=options.precision,
+            include=options.include,
+            exclude=options.exclude,
+            max_pixels=options.max_pixels,
             progress=showing(bar),
         )
     seconds = time.perf_counter() - start
+    for text in update.notes:
+        note(f"note: {text}")
     for path, refusal in update.refused[:_REFUSALS_SHOWN]:
         note(f"skipped {path}: {refusal}")
     if len(update.refused) > _REFUSALS_SHOWN:

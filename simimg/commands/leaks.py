@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import dataclasses
 import shlex
-import tempfile
 import time
 from itertools import combinations
 from pathlib import Path
@@ -77,25 +76,23 @@ def run(options: Options) -> Result:
     if not options.dataset_dir.is_dir():
         raise UsageError(f"--dataset_dir={options.dataset_dir} is not a folder. Name one that `simimg convert` wrote.")
     start = time.perf_counter()
-    with tempfile.TemporaryDirectory() as temporary:
-        index_dir = options.index_dir or Path(temporary) / "index"
-        with stage_bars() as show:
-            found = api.leaks(
-                options.dataset_dir,
-                image_dir=options.image_dir,
-                index_dir=index_dir,
-                model=options.model,
-                threshold=options.threshold,
-                edits=options.edits,
-                clean=options.clean,
-                deal=options.deal,
-                progress=show,
-            )
-        index = SearchIndex.open(index_dir)
-        if options.picture is not None:
-            _draw(index, found, options.picture)
-        if options.report is not None:
-            _write_report(options, options.report, index, found)
+    with stage_bars() as show:
+        found = api.leaks(
+            options.dataset_dir,
+            image_dir=options.image_dir,
+            index_dir=options.index_dir,
+            model=options.model,
+            threshold=options.threshold,
+            edits=options.edits,
+            clean=options.clean,
+            deal=options.deal,
+            progress=show,
+        )
+    index = found.index
+    if options.picture is not None:
+        _draw(index, found, options.picture)
+    if options.report is not None:
+        _write_report(options, options.report, index, found)
     command = clean_command(index, options.clean, options.image_dir) if options.clean and found.cleaned else ""
     moved = None
     if found.cleaned is not None:
@@ -135,8 +132,8 @@ def run(options: Options) -> Result:
     if len(found.pairs) > _PAIRS_SHOWN:
         lines.append(f"… and {len(found.pairs) - _PAIRS_SHOWN:,} more pairs; --json lists all of them")
     lines += _summary(found, values["seconds"])
-    if found.num_left_out:
-        lines.append(left_out(found.num_left_out, index_dir))
+    if found.num_left_out and options.index_dir is not None:
+        lines.append(left_out(found.num_left_out, options.index_dir))
     if options.picture is not None:
         lines.append(f"drawing of the pairs: {options.picture}")
     if options.report is not None:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from simimg import api
 from simimg.commands.console import Result, noting_skipped, progress_bar, showing
 from simimg.errors import UsageError
-from simimg.image_files import thumbnail
+from simimg.image_files import check_max_pixels, thumbnail
 from simimg.similarity.edits import EDITS_HELP, counted_edits
 from simimg.similarity.index_images import IndexImages
 from simimg.similarity.projection import BY
@@ -42,11 +42,13 @@ class Options:
     k: int = option("Matches per image.", 5)
     by: str = option("What to look for: copies of the image, or images of the same kind.", "copy", choices=BY)
     edits: tuple[str, ...] = option(EDITS_HELP, ("auto",))
+    max_pixels: int = option("As for `simimg index`, of the images to look for.", 0, words={"auto": 0})
     picture: Path | None = option("Also draw the matches to this PNG file.", None)
 
     def __post_init__(self) -> None:
         check_choices(self)
         counted_edits(self.edits)
+        check_max_pixels(self.max_pixels)
         if self.k < 1:
             raise UsageError(f"--k={self.k}: should be 1 or more.")
 
@@ -56,7 +58,7 @@ def run(options: Options) -> Result:
     refused: list[str] = []
     few = len(options.images) <= _FEW and not any(Path(image).is_dir() for image in options.images)
     with (
-        api.Searcher(options.index_dir, once=few, edits=options.edits) as searcher,
+        api.Searcher(options.index_dir, once=few, edits=options.edits, max_pixels=options.max_pixels) as searcher,
         progress_bar(None, "searching") as bar,
     ):
         found = searcher.search_files(

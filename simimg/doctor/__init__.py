@@ -10,6 +10,7 @@ from simimg.doctor.gpu_probe import GpuFacts, probe_gpus
 from simimg.doctor.gpus import check_gpus
 from simimg.doctor.limits import check_limits
 from simimg.doctor.machine import check_machine
+from simimg.doctor.training_steps import check_training
 from simimg.doctor.versions import check_versions
 
 __all__ = [
@@ -20,6 +21,7 @@ __all__ = [
     "check_gpus",
     "check_limits",
     "check_machine",
+    "check_training",
     "check_versions",
     "file_system",
     "probe_gpus",

@@ -21,7 +21,9 @@ CUDA_LIBRARIES = {
     "libcusparse": "12",
     "libnccl": "2",
 }
+_MIG_SLICE = re.compile(r"\s*MIG (\S+)\s+Device\s+\d+: \(UUID: (MIG-[^)]+)\)")
 _QUERY = ("index", "name", "compute_cap", "memory.total", "memory.free", "driver_version")
+_CSV = ("--format=csv,noheader,nounits",)
 _NVIDIA_VENDOR, _DISPLAY_CLASS = "0x10de", "0x03"
 _WAIT_S = 20.0  # a hung driver makes nvidia-smi hang too
 
@@ -38,6 +40,14 @@ class Gpu:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class MigSlice:
+    """A part of a GPU in MIG mode: its profile, such as 1g.10gb, and its name for CUDA_VISIBLE_DEVICES."""
+
+    profile: str
+    uuid: str
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class GpuFacts:
     """Facts about GPUs."""
 
@@ -45,6 +55,7 @@ class GpuFacts:
     driver: str = ""  # its version, "" without one
     num_device_files: int = 0  # such as /dev/nvidia0; in a container, those that were passed to it
     gpus: tuple[Gpu, ...] = ()  # those that nvidia-smi lists
+    mig: Mapping[int, tuple[MigSlice, ...]] = dataclasses.field(default_factory=dict)  # of each GPU in MIG mode
     p2p: str = ""  # output of `nvidia-smi topo -p2p r`; "" for fewer than two GPUs
     used: Sequence[tuple[str, str | None]] = ()  # name and compute capability of each GPU that TensorFlow finds
     tensorflow: str = ""  # its version
@@ -84,7 +95,7 @@ def probe_gpus(
     """
     rows = [
         [word.strip() for word in line.split(",")]
-        for line in run("nvidia-smi", f"--query-gpu={','.join(_QUERY)}", "--format=csv,noheader,nounits").splitlines()
+        for line in run("nvidia-smi", f"--query-gpu={','.join(_QUERY)}", *_CSV).splitlines()
     ]
     rows = [row for row in rows if len(row) == len(_QUERY) and row[0].isdigit()]
     environment = os.environ if environment is None else environment
@@ -104,6 +115,7 @@ def probe_gpus(
             )
             for index, name, capability, total, free, _ in rows
         ),
+        mig=_mig(run("nvidia-smi", "--query-gpu=index,mig.mode.current", *_CSV), run("nvidia-smi", "-L")),
         p2p=run("nvidia-smi", "topo", "-p2p", "r") if len(rows) > 1 else "",
         used=used,
         tensorflow=tensorflow,
@@ -125,6 +137,21 @@ def _driver(root: Path) -> str:
         return ""
     found = re.search(r"^NVRM version:.*?\s(\d+\.\d+(?:\.\d+)?)\s", text, re.MULTILINE)
     return found[1] if found else "unknown"
+
+
+def _mig(modes: str, listed: str) -> dict[int, tuple[MigSlice, ...]]:
+    """Return the slices of each GPU in MIG mode, from a line "INDEX, MODE" per GPU and `nvidia-smi -L`."""
+    enabled = [
+        line.partition(",")[0].strip() for line in modes.splitlines() if re.search(r"^\s*\d+, Enabled\s*$", line)
+    ]
+    slices: dict[int, list[MigSlice]] = {int(index): [] for index in enabled}
+    at = -1
+    for line in listed.splitlines():
+        if gpu := re.match(r"GPU (\d+): ", line):
+            at = int(gpu[1])
+        elif (found := _MIG_SLICE.match(line)) and at >= 0:
+            slices.setdefault(at, []).append(MigSlice(profile=found[1], uuid=found[2]))
+    return {index: tuple(parts) for index, parts in slices.items()}
 
 
 def _is_nvidia_gpu(device: Path) -> bool:

@@ -2,10 +2,22 @@
 
 A TensorFlow wheel contains kernels for some compute capabilities. `sm_80` runs on 8.0 and higher 8.x. `compute_90` runs
 on 9.x and also contains PTX, which the driver compiles to kernels for newer capabilities.
+
+The facts are from these documents:
+
+    oldest drivers     NVIDIA, "CUDA Compatibility", minor version compatibility; CUDA's release notes, tables 2 and 3
+    PTX, capabilities  NVIDIA, "CUDA C++ Programming Guide", application compatibility
+    libraries          `importlib.metadata.requires("tensorflow")`, the extra and-cuda; without one of them, TensorFlow
+                       writes "Cannot dlopen some GPU libraries" and registers no GPU (tensorflow#66987)
+    MIG                NVIDIA, "Multi-Instance GPU User Guide", CUDA device enumeration: before driver 570, a process
+                       sees one compute instance and no GPU beside it; since 570, one of each GPU instance
+    P2P                NVIDIA, "NCCL user guide", NCCL_SHM_DISABLE: host memory is used where P2P is not possible
+    IOMMU              tensorflow#105552
 """
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from collections.abc import Iterator
 from typing import Any
@@ -16,14 +28,15 @@ from simimg.doctor.check_result import CheckResult, gigabytes
 from simimg.doctor.gpu_probe import CUDA_LIBRARIES, Gpu, GpuFacts
 
 _INSTALL = "pip install 'simimg-tf[gpu]'"
-# The oldest driver for each major version of CUDA, and the oldest one that compiles the PTX of CUDA 12.5
-# (CUDA's release notes, tables 2 and 3).
+# The oldest driver for each major version of CUDA, and the oldest one that compiles the PTX of CUDA 12.5.
 _MIN_DRIVERS = {"11": "450.80.02", "12": "525.60.13", "13": "580"}
 _MIN_PTX_DRIVER = "555.42"
 # Wheels of 2.20 and 2.21 have no kernels for Blackwell's capability 12.0, and XLA aborts when compiling for it
 # (tensorflow#111958).
 _WITHOUT_12 = ("2.20.", "2.21.")
 _MIN_FREE_BYTES = 2 << 30
+_MIG = " MIG "  # in CUDA's name of a slice, such as NVIDIA A100-SXM4-40GB MIG 1g.5gb
+_SEVERAL_SLICES_DRIVER = "570"
 
 
 def check_gpus(probed: GpuFacts) -> CheckResult:
@@ -35,8 +48,9 @@ def check_gpus(probed: GpuFacts) -> CheckResult:
         {
             "name": name,
             "compute_capability": capability,
-            "memory_bytes": gpu.memory_bytes if gpu else None,
-            "memory_free_bytes": gpu.memory_free_bytes if gpu else None,
+            # nvidia-smi lists the memory of the whole GPU, not that of a slice.
+            "memory_bytes": gpu.memory_bytes if gpu and _MIG not in name else None,
+            "memory_free_bytes": gpu.memory_free_bytes if gpu and _MIG not in name else None,
             "kernels": kernels_for(capability, probed) if capability else "wheel",
         }
         for (name, capability), gpu in zip(probed.used, matched, strict=True)
@@ -51,6 +65,7 @@ def check_gpus(probed: GpuFacts) -> CheckResult:
             "ubuntu-drivers install`, on Debian `sudo apt install nvidia-driver`), then restart."
         )
     problems += _without_kernels(probed, gpus, matched)
+    notes += _slices(probed)
     if gpus:
         problems += _old_libraries(probed)
         notes += _why_idle(probed, idle)
@@ -70,6 +85,9 @@ def check_gpus(probed: GpuFacts) -> CheckResult:
         facts={
             "gpus": gpus,
             "idle_gpus": [{"name": gpu.name, "compute_capability": gpu.compute_capability} for gpu in idle],
+            "mig_slices": {
+                str(index): [dataclasses.asdict(part) for part in parts] for index, parts in probed.mig.items()
+            },
             "driver": probed.driver or None,
             "cuda_of_tensorflow": probed.build.get("cuda_version"),
             "cudnn_of_tensorflow": probed.build.get("cudnn_version"),
@@ -120,7 +138,7 @@ def _match(probed: GpuFacts) -> list[Gpu | None]:
     left = _visible(probed)
     matched: list[Gpu | None] = []
     for name, _ in probed.used:
-        gpu = next((gpu for gpu in left if gpu.name == name), None)
+        gpu = next((gpu for gpu in left if gpu.name == name.partition(_MIG)[0]), None)
         if gpu:
             left.remove(gpu)
         matched.append(gpu)
@@ -142,6 +160,8 @@ def _why_none(probed: GpuFacts) -> str:
         )
     if hidden is not None and not _shows_any(probed, hidden):
         return f"{what}: CUDA_VISIBLE_DEVICES={hidden!r} hides all GPUs. Run: unset CUDA_VISIBLE_DEVICES"
+    if empty := _without_slices(probed):
+        return f"{what}: {empty}"
     if not probed.num_device_files and not probed.gpus:
         return (
             f"{what}: /dev/nvidia0 is missing. Start a container with `docker run --gpus all`; elsewhere run "
@@ -155,6 +175,14 @@ def _why_none(probed: GpuFacts) -> str:
     if missing:
         several = f"{missing[0]} and {len(missing) - 1} more" if len(missing) > 1 else missing[0]
         return f"{what}: CUDA's libraries are missing ({several}). Install them: {_INSTALL}"
+    if without := [gpu for gpu in _visible(probed) if gpu.compute_capability]:
+        known = [gpu for gpu in without if kernels_for(gpu.compute_capability or "", probed)]
+        if not known:
+            first = without[0]
+            return (
+                f"{what}: {first.name} has compute capability {first.compute_capability}, for which TensorFlow "
+                f"{probed.tensorflow} has no kernels. Use another GPU or another version of TensorFlow."
+            )
     if mismatched:
         return (
             f"{what}, perhaps because LD_LIBRARY_PATH names another CUDA ({mismatched[0]}). Run: unset LD_LIBRARY_PATH"
@@ -170,9 +198,47 @@ def _why_none(probed: GpuFacts) -> str:
 def _shows_any(probed: GpuFacts, hidden: str) -> bool:
     """Tell whether CUDA sees a GPU: it reads the list up to the first entry that does not exist."""
     first = hidden.split(",")[0].strip()
+    slices = [part.uuid for parts in probed.mig.values() for part in parts]
+    if first.startswith("MIG-") and slices:
+        return any(uuid.startswith(first) for uuid in slices)
     if first.isdigit() and probed.gpus:
         return int(first) in {gpu.index for gpu in probed.gpus}
     return first.isdigit() or first.startswith(("GPU-", "MIG-"))
+
+
+def _without_slices(probed: GpuFacts) -> str:
+    """Return what is wrong if all visible GPUs are in MIG mode and have no slice to compute on."""
+    visible = [gpu.index for gpu in _visible(probed)]
+    if not visible or any(probed.mig.get(index, ("a slice",)) for index in visible):
+        return ""
+    index = visible[0]
+    return (
+        f"GPU {index} is in MIG mode, but has no slice. Create one (`sudo nvidia-smi mig -i {index} -lgip` lists the "
+        f"profiles, `sudo nvidia-smi mig -i {index} -cgi PROFILE -C` creates a slice), or leave MIG mode: sudo "
+        f"nvidia-smi -i {index} -mig 0"
+    )
+
+
+def _one_slice_only(probed: GpuFacts) -> bool:
+    return any(probed.mig.values()) and (not probed.driver or _older(probed.driver, _SEVERAL_SLICES_DRIVER))
+
+
+def _slices(probed: GpuFacts) -> Iterator[str]:
+    """Yield what there is to know of GPUs that are divided into slices."""
+    for index, slices in probed.mig.items():
+        if not slices:
+            continue
+        profiles = ", ".join(part.profile for part in slices)
+        seen = (
+            f"With driver {probed.driver or 'unknown'}, a run can use one slice and no other GPU beside it"
+            if _one_slice_only(probed)
+            else "A run can use one compute instance of each GPU instance"
+        )
+        yield (
+            f"GPU {index} is divided by MIG ({profiles}). {seen}. CUDA_VISIBLE_DEVICES={slices[0].uuid} chooses the "
+            "first slice. A slice has its share of the GPU's memory and speed, and slices may communicate through "
+            "/dev/shm only."
+        )
 
 
 def _mismatched(probed: GpuFacts) -> list[str]:
@@ -219,6 +285,10 @@ def _why_idle(probed: GpuFacts, idle: list[Gpu]) -> Iterator[str]:
             why = f"CUDA_VISIBLE_DEVICES={hidden} hides it"
         elif gpu.compute_capability and kernels_for(gpu.compute_capability, probed) is None:
             why = f"TensorFlow {probed.tensorflow} has no kernels for its compute capability {gpu.compute_capability}"
+        elif probed.mig.get(gpu.index) == ():
+            why = "it is in MIG mode and has no slice"
+        elif _one_slice_only(probed):
+            why = f"with driver {probed.driver}, a process sees a single slice of MIG and no GPU beside it"
         elif hidden is not None:
             why = f"CUDA_VISIBLE_DEVICES={hidden} may hide it"
         else:

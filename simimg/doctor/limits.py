@@ -11,8 +11,9 @@ from simimg.doctor.check_result import CheckResult, gigabytes
 
 # Shards, pipes of workers, event files and TensorFlow's own files add up to a few hundred.
 _MIN_OPEN_FILES = 1_024
-# NCCL's manual recommends it for containers (docker run --shm-size=1g). Docker's default is 64 MB, with which NCCL
-# fails with "unhandled system error" if GPUs cannot reach each other directly.
+# NCCL's user guide recommends it for containers (docker run --shm-size=1g --ulimit memlock=-1). Docker's default is
+# 64 MB. "If insufficient shared memory is available, NCCL will fail to initialize" (Runtime and MPI issues, Shared
+# memory): it creates segments in /dev/shm between processes, and even between threads of one process.
 _NCCL_SHM_BYTES = 1 << 30
 # Semaphores and queues of worker processes need a few KB there.
 _MIN_FREE_SHM_BYTES = 8 << 20

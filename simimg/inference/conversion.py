@@ -145,13 +145,13 @@ def _tflite(network: keras.Model) -> tuple[bytes, str]:
 
 def _largest_difference(network: keras.Model, converted: LiteRtNetwork) -> float:
     differences = []
-    for image in _check_images(int(network.input_shape[1])):  # one by one, which takes less memory
+    for image in check_images(int(network.input_shape[1])):  # one by one, which takes less memory
         expected = network(image[None].astype(np.float32), training=False).numpy()
         differences.append(np.abs(converted(image[None]) - expected).max())
     return float(np.max(differences))
 
 
-def _check_images(image_size: int) -> np.ndarray:
+def check_images(image_size: int) -> np.ndarray:
     """Return a photograph, which Matplotlib installs, and images of the sample, uint8 `[n, size, size, 3]`."""
     images = []
     photo = importlib.resources.files("matplotlib") / "mpl-data/sample_data/grace_hopper.jpg"

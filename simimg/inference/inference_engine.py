@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import importlib.metadata
 import os
 import platform
 from pathlib import Path
+
+from tfrecords.installed_versions import installed_version
 
 PRECISIONS = ("float32", "bfloat16")
 MAX_DIFFERENCE = 1e-5
@@ -51,10 +52,7 @@ UNKNOWN = Engine("unknown", "", "float32", "")
 
 def engine(library: str, distribution: str, *, precision: str = "float32", on: str = "") -> Engine:
     """Return the engine of a library, by the name of its distribution; `on` is the instruction set of this machine."""
-    try:
-        version = importlib.metadata.version(distribution)
-    except importlib.metadata.PackageNotFoundError:  # a build under another name, such as tensorflow-cpu
-        version = "of an unknown version"
+    version = installed_version(distribution) or "of an unknown version"
     return Engine(library, version, precision, on or instruction_set())
 
 
@@ -88,9 +86,17 @@ def may_have_gpu() -> bool:
 
 @functools.cache
 def _processor_flags() -> frozenset[str]:
+    return frozenset(_processor_line("flags").split())
+
+
+def processor_name() -> str:
+    """Return the name of this processor's model, as the system knows it; else that of the architecture."""
+    return _processor_line("model name").strip() or platform.machine()
+
+
+def _processor_line(name: str) -> str:
     try:
         text = Path("/proc/cpuinfo").read_text()
     except OSError:
-        return frozenset()
-    line = next((line for line in text.splitlines() if line.startswith("flags")), "")
-    return frozenset(line.partition(":")[2].split())
+        return ""
+    return next((line for line in text.splitlines() if line.startswith(name)), "").partition(":")[2]

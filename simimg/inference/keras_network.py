@@ -9,8 +9,8 @@ from __future__ import annotations
 import numpy as np
 import tensorflow as tf
 
-from simimg.gpu_memory import grow_gpu_memory
 from simimg.inference.conversion import load_network
+from simimg.models.gpu_memory import grow_gpu_memory
 
 
 class KerasNetwork:

@@ -25,7 +25,7 @@ from simimg.inference.onnx_contract import split_model
 from simimg.standard_error import captured_stderr
 
 MANY = 500
-"""So many images are worth the seconds that TensorFlow takes to start on a GPU."""
+"""So many images are worth the seconds that TensorFlow takes to start on a GPU, or a measurement of the processor."""
 
 _GPU_BATCH = 256
 _LOADING = threading.Lock()

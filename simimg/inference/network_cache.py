@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import importlib.metadata
 import io
 import json
 import logging
@@ -22,7 +21,7 @@ import sys
 import zipfile
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +31,7 @@ from simimg.models.model_folder import MODEL_FILE, finished_file
 from simimg.models.torch_pickle import lite_file
 from simimg.standard_error import captured_stderr
 from tfrecords.format.atomic_files import atomic_file, file_sha256
+from tfrecords.installed_versions import installed_version
 
 SHIPPED_MODELS = ("lite0",)  # at the resolution that its weights were made for
 
@@ -85,7 +85,7 @@ def converted_network(model: str, output: str) -> ConvertedNetwork:
     Raises:
         ModelError: the folder has no finished run, or the shipped weights are not installed.
     """
-    weights = _Weights(lite_file(model) if model in SHIPPED_MODELS else finished_file(Path(model), MODEL_FILE))
+    weights = _weights_of(model)
     for place in _places(model, output, weights):
         if (found := _read(place, output, weights)) is not None:
             return found
@@ -117,6 +117,10 @@ def converted_network(model: str, output: str) -> ConvertedNetwork:
     return ConvertedNetwork(facts, content)
 
 
+def _weights_of(model: str) -> _Weights:
+    return _Weights(lite_file(model) if model in SHIPPED_MODELS else finished_file(Path(model), MODEL_FILE))
+
+
 class _Weights:
     """The file of a network's weights; raises ModelError if it cannot be read."""
 
@@ -137,6 +141,11 @@ class _Weights:
             yield
         except OSError as error:
             raise ModelError(f"{self._path} cannot be read: {error.strerror or error}.") from None
+
+
+def network_places(model: str, output: str) -> list[Path]:
+    """Return where a network is looked for, first the preferred place; arguments and errors as `converted_network`."""
+    return list(_places(model, output, _weights_of(model)))
 
 
 def _places(model: str, output: str, weights: _Weights) -> Iterator[Path]:
@@ -189,11 +198,8 @@ def _with_metadata(content: bytes, facts: NetworkFacts, output: str, weights: _W
 @functools.cache
 def _made_by(output: str) -> dict[str, Any]:
     """Return what else determines the file; another version of a library could make another one."""
-    versions = {}
-    for name in _LIBRARIES:
-        with suppress(importlib.metadata.PackageNotFoundError):  # a build under another name, such as tensorflow-cpu
-            versions[name] = importlib.metadata.version(name)
-    return {"format": _FORMAT, "output": output, **versions}
+    versions = {name: installed_version(name) for name in _LIBRARIES}
+    return {"format": _FORMAT, "output": output, **{name: found for name, found in versions.items() if found}}
 
 
 def _converted(model: str, output: str) -> tuple[bytes, NetworkFacts]:

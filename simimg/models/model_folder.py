@@ -47,8 +47,8 @@ OBJECTIVES = {
 class RunInfo:
     """The description of a model: how images are prepared for it, and what its outputs mean.
 
-    `decode`, `truncated` and `background` are the options of `simimg convert` that the dataset was made with; a run of
-    an older version has the defaults.
+    `decode`, `truncated`, `background`, `range` and `max_pixels` are the options of `simimg convert` that the dataset
+    was made with; a run of an older version has the defaults.
     `dataset_sha256` is the digest of all the shards' checksums. `shuffle` is uniform, windowed, or buffered if the
     shards were streamed. `config` holds the options of the run; those that are newer than the run are missing. A model
     whose weights were imported has no classes, and `config` names the file of the weights.
@@ -63,6 +63,8 @@ class RunInfo:
     decode: str = "fast"
     truncated: str = "refuse"
     background: str = "#ffffff"
+    range: str = "auto"
+    max_pixels: int = 178_956_970
 
     @property
     def objective(self) -> Objective:

@@ -12,7 +12,7 @@ import keras
 import tensorflow as tf
 
 from simimg.errors import UsageError
-from simimg.gpu_memory import grow_gpu_memory
+from simimg.models.gpu_memory import grow_gpu_memory
 from simimg.models.model_folder import RunInfo, load_trained
 from tfrecords.format.atomic_files import atomic_folder
 

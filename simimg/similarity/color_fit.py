@@ -36,38 +36,34 @@ def local_range(luma: np.ndarray) -> np.ndarray:
     return cv2.subtract(cv2.dilate(luma, square), cv2.erode(luma, square))
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Curves:
+    """How colors change: luma by luma, uint8 `[256]`; chroma is scaled, and gets more by luma, int16 `[2, 256]`."""
+
+    tone: np.ndarray
+    tint: np.ndarray
+    saturation: tuple[float, float]
+
+    def apply(self, image: np.ndarray) -> Fitted:
+        """Return an image, YCrCb, with changed colors."""
+        luma, *chroma = cv2.split(image)
+        tone = cv2.LUT(luma, self.tone)
+        fitted, tinted = [tone], [tone]
+        for channel, own in enumerate(chroma):
+            shift = cv2.LUT(luma, self.tint[channel])
+            tinted.append(cv2.add(own, shift, dtype=cv2.CV_8U))
+            scaled = np.rint(128 + self.saturation[channel] * (np.arange(256) - 128.0)).astype(np.int16)
+            fitted.append(cv2.add(cv2.LUT(own, scaled), shift, dtype=cv2.CV_8U))
+        return Fitted(cv2.merge(fitted), cv2.merge(tinted))
+
+
 def fit_colors(image: np.ndarray, goal: np.ndarray, inside: np.ndarray, flat: np.ndarray) -> Fitted:
     """Return `image` with the colors of `goal`, learned where both are `inside`, and if possible only where `flat`.
 
     Both images are uint8 `[h, w, 3]`, YCrCb, in one frame; the masks are bool `[h, w]`.
     """
-    chosen = np.flatnonzero(inside & flat)
-    if len(chosen) <= 0.1 * inside.sum():
-        chosen = np.flatnonzero(inside)
-    chosen = chosen[:: max(1, len(chosen) // _SAMPLE)]
-    have, want = (side.reshape(-1, 3)[chosen].astype(np.int32) for side in (image, goal))
-    neutral = np.maximum(np.abs(have[:, 1] - 128), np.abs(have[:, 2] - 128)) < _NEUTRAL
-    bin_of = have[:, 0] * _BINS >> 8
-    bins = [np.flatnonzero(bin_of == one) for one in range(_BINS)]
-    least = max(8, len(have) // 1000)
-    neutrals = [one for one in (rows[neutral[rows]] for rows in bins) if len(one) >= least]
-    tone = _tone(have, want, bins, neutral, least)
-    if _misfit(tone[have[:, 0]], want[:, 0]) >= _misfit(have[:, 0], want[:, 0]):  # misled by what covers a part
-        tone = np.arange(256, dtype=np.uint8)
-    tint = _tint(have, want, neutrals)
-    saturation = _saturation(have, want, tint)
-    changed = [128 + saturation[c] * (have[:, 1 + c] - 128) + tint[c][have[:, 0]] for c in (0, 1)]
-    if sum(_misfit(np.rint(changed[c]), want[:, 1 + c]) - _misfit(have[:, 1 + c], want[:, 1 + c]) for c in (0, 1)) >= 0:
-        tint, saturation = np.zeros_like(tint), (1.0, 1.0)
-    fitted, tinted = np.empty_like(image), np.empty_like(image)
-    luma = image[..., 0]
-    fitted[..., 0] = tinted[..., 0] = tone[luma]
-    for channel in (0, 1):
-        shift, own = tint[channel][luma], image[..., 1 + channel]
-        scaled = np.rint(128 + saturation[channel] * (np.arange(256) - 128.0)).astype(np.int16)
-        tinted[..., 1 + channel] = np.clip(own.astype(np.int16) + shift, 0, 255)
-        fitted[..., 1 + channel] = np.clip(scaled[own] + shift, 0, 255)
-    return Fitted(fitted, tinted)
+    plain = _plain_sample(inside, flat)
+    return _fit(_pixels(image, plain), _pixels(goal, plain)).apply(image)
 
 
 def fit_either(ours: np.ndarray, theirs: np.ndarray, inside: np.ndarray, flat: np.ndarray) -> tuple[bool, Fitted]:
@@ -75,19 +71,56 @@ def fit_either(ours: np.ndarray, theirs: np.ndarray, inside: np.ndarray, flat: n
 
     Colors can be taken from an image, but not given to it, and what was too bright is lost as well.
     """
-    chroma = [int(cv2.absdiff(side[inside][:, 1:], 128).sum(dtype=np.int64)) for side in (ours, theirs)]
+    everywhere, plain = _sample(inside), _plain_sample(inside, flat)
+    chroma = [int(cv2.absdiff(_pixels(side, everywhere)[:, 1:], 128).sum(dtype=np.int64)) for side in (ours, theirs)]
     ways = [False, True]
     if max(chroma) > _GRAY * min(chroma):
         ways = [chroma[0] > chroma[1]]
     found = []
     for swapped in ways:
         goal, image = (theirs, ours) if swapped else (ours, theirs)
-        fitted = fit_colors(image, goal, inside, flat)
-        found.append((_misfit(fitted.image[inside], goal[inside]), swapped, fitted))
-    return min(found, key=lambda one: one[:2])[1:]
+        curves = _fit(_pixels(image, plain), _pixels(goal, plain))
+        seen = curves.apply(_pixels(image, everywhere)[:, None]).image[:, 0]
+        found.append((misfit(seen, _pixels(goal, everywhere)), swapped, curves))
+    _, swapped, curves = min(found, key=lambda one: one[:2])
+    return swapped, curves.apply(ours if swapped else theirs)
 
 
-def _misfit(levels: np.ndarray, goal: np.ndarray) -> int:
+def _sample(mask: np.ndarray) -> np.ndarray:
+    """Return the indices of some pixels that are in a mask, spread evenly."""
+    chosen = np.flatnonzero(mask)
+    return chosen[:: max(1, len(chosen) // _SAMPLE)]
+
+
+def _plain_sample(inside: np.ndarray, flat: np.ndarray) -> np.ndarray:
+    plain = inside & flat
+    return _sample(plain if np.count_nonzero(plain) > 0.1 * np.count_nonzero(inside) else inside)
+
+
+def _pixels(image: np.ndarray, chosen: np.ndarray) -> np.ndarray:
+    return image.reshape(-1, 3)[chosen]
+
+
+def _fit(image: np.ndarray, goal: np.ndarray) -> _Curves:
+    """Return how the colors of pixels change to those of the same pixels of another image; both uint8 `[n, 3]`."""
+    have, want = image.astype(np.int32), goal.astype(np.int32)
+    neutral = np.maximum(np.abs(have[:, 1] - 128), np.abs(have[:, 2] - 128)) < _NEUTRAL
+    bin_of = have[:, 0] * _BINS >> 8
+    bins = [np.flatnonzero(bin_of == one) for one in range(_BINS)]
+    least = max(8, len(have) // 1000)
+    neutrals = [one for one in (rows[neutral[rows]] for rows in bins) if len(one) >= least]
+    tone = _tone(have, want, bins, neutral, least)
+    if misfit(tone[have[:, 0]], want[:, 0]) >= misfit(have[:, 0], want[:, 0]):  # misled by what covers a part
+        tone = np.arange(256, dtype=np.uint8)
+    tint = _tint(have, want, neutrals)
+    saturation = _saturation(have, want, tint)
+    changed = [128 + saturation[c] * (have[:, 1 + c] - 128) + tint[c][have[:, 0]] for c in (0, 1)]
+    if sum(misfit(np.rint(changed[c]), want[:, 1 + c]) - misfit(have[:, 1 + c], want[:, 1 + c]) for c in (0, 1)) >= 0:
+        tint, saturation = np.zeros_like(tint), (1.0, 1.0)
+    return _Curves(tone, tint, saturation)
+
+
+def misfit(levels: np.ndarray, goal: np.ndarray) -> int:
     """Return the sum of the differences, of which large ones count as `_OTHER`: they show something else."""
     return int(np.minimum(np.abs(levels.astype(np.int32) - goal), _OTHER).sum())
 
@@ -118,7 +151,7 @@ def _tone(have: np.ndarray, want: np.ndarray, bins: list[np.ndarray], neutral: n
     steep = np.where(levels > places[-1], rising[-1] + levels - places[-1], steep)
     curves = [steep, np.interp(levels, [-1, *places, 256], [0, *rising, 255])]
     tones = [np.clip(np.rint(curve), 0, 255).astype(np.uint8) for curve in curves]
-    return min(tones, key=lambda tone: _misfit(tone[have[:, 0]], want[:, 0]))
+    return min(tones, key=lambda tone: misfit(tone[have[:, 0]], want[:, 0]))
 
 
 def _rising(values: list[float], weights: list[float]) -> list[float]:

@@ -237,18 +237,15 @@ class PairExaminer:
         return found.differs.on_query if is_query else 1 - found.differs.on_query
 
     def reasons_seen(self, row: int, other: int) -> Sequence[str] | None:
-        """Return what was done to a row, as far as thumbnails show it; None if its alignment is not known.
+        """Return what was done to a row if the other one is the original; None if the alignment is not known.
 
         Of a pair that was not examined, but whose rows are copies of a third one, the alignment alone shows it.
         """
-        if found := self._explained.get((row, other)):
-            return found.reasons
+        pair = (min(row, other), max(row, other))
+        if found := self.copies.get(pair):
+            return found.reasons if self._directed(pair) == (row, other) else found.reversed_reasons
         place = self._place(row, other)
-        if place is None:
-            return None
-        if self.copy(row, other) and (found := self._seen_as(row, other)):
-            return found.reasons
-        return self.images.geometric_edits(row, other, place)
+        return None if place is None else self.images.geometric_edits(row, other, place)
 
     def _seen_as(self, row: int, other: int) -> Verification | None:
         """Return the verification of a pair whose alignment is known, by thumbnails."""

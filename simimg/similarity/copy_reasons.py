@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 
 import cv2
@@ -14,6 +15,7 @@ from simimg.similarity.fingerprint import PLAIN, Fingerprint, luma
 GREY = "grey"
 """The reason of a copy without the colors of its original."""
 
+_FEW_PX = 64
 _COVERAGE = "covered or changed"
 _SHARE = "of the area"  # as in `Differences.text`
 
@@ -86,38 +88,60 @@ def _share_of_its_box(size: tuple[int, int], turn: float) -> float:
     return width * height / ((width * cosine + height * sine) * (width * sine + height * cosine))
 
 
-def add_color_and_detail(
-    reasons: Reasons, ours: np.ndarray, theirs: np.ndarray, inside: np.ndarray, disagreeing: float
-) -> None:
+@dataclasses.dataclass(frozen=True, slots=True)
+class Look:
+    """Colors and detail of a part of an image.
+
+    Attributes:
+        colorful: mean range of the three channels, in levels of 255.
+        bright: mean luma, in levels.
+        tint: float `[3]`, the mean of each channel minus `bright`.
+        sharp: see `_sharpness`.
+    """
+
+    colorful: float
+    bright: float
+    tint: np.ndarray
+    sharp: float
+
+
+def look(image: np.ndarray, inside: np.ndarray) -> Look | None:
+    """Return how the part of an image in a mask looks, float32 `[h, w, 3]` and bool `[h, w]`; None if it is tiny."""
+    if np.count_nonzero(inside) < _FEW_PX:
+        return None
+    channels = [np.ascontiguousarray(channel) for channel in image[inside].T]
+    means = [float(channel.mean()) for channel in channels]
+    gray = luma(image)
+    bright = float(gray[inside].mean())
+    spread = np.maximum.reduce(channels) - np.minimum.reduce(channels)
+    return Look(float(spread.mean()), bright, np.array(means) - bright, _sharpness(gray, inside))
+
+
+def add_color_and_detail(reasons: Reasons, ours: Look | None, theirs: Look | None, disagreeing: float) -> None:
     """Add the reasons that the frame shows: changes of color, sharpness, and covered parts."""
-    if inside.sum() < 64:
+    if ours is None or theirs is None:
         return
-    a, b = ours[inside], theirs[inside]
-    colorful_a, colorful_b = (float(np.ptp(one.T.copy(), axis=0).mean()) for one in (a, b))
-    if colorful_a < 3 and colorful_b > 9:
+    if ours.colorful < 3 and theirs.colorful > 9:
         reasons.add(COLOR, GREY)
     else:
-        bright_a, bright_b = float(luma(a).mean()), float(luma(b).mean())
-        tint = (a.mean(axis=0) - bright_a) - (b.mean(axis=0) - bright_b)
-        ratio = (colorful_a + 3) / (colorful_b + 3)
+        ratio = (ours.colorful + 3) / (theirs.colorful + 3)
         # Strong compression takes some levels of weak colors.
-        if float(np.abs(tint).max()) > 10 or (not 0.7 < ratio < 1.4 and abs(colorful_a - colorful_b) > 6):
+        faded = not 0.7 < ratio < 1.4 and abs(ours.colorful - theirs.colorful) > 6
+        if float(np.abs(ours.tint - theirs.tint).max()) > 10 or faded:
             reasons.add(COLOR, "recoloured")
-        elif abs(bright_a - bright_b) > 12:
-            reasons.add(COLOR, "brighter" if bright_a > bright_b else "darker")
-    sharp_a, sharp_b = (_sharpness(image, inside) for image in (ours, theirs))
-    if sharp_b > 1 and sharp_a < 0.45 * sharp_b:
+        elif abs(ours.bright - theirs.bright) > 12:
+            reasons.add(COLOR, "brighter" if ours.bright > theirs.bright else "darker")
+    if theirs.sharp > 1 and ours.sharp < 0.45 * theirs.sharp:
         reasons.add(BLUR, "blurred")
     if disagreeing > 0.04:
         reasons.add(OVERLAY, f"{disagreeing:.0%} {_COVERAGE}")
 
 
-def _sharpness(image: np.ndarray, inside: np.ndarray) -> float:
+def _sharpness(gray: np.ndarray, inside: np.ndarray) -> float:
     """Return the deviation of the detail that a small blur removes, in percent of the image's own contrast."""
-    gray = luma(image)
     detail = gray - cv2.GaussianBlur(gray, (0, 0), 1.5)
     core = cv2.erode(inside.astype(np.uint8), np.ones((5, 5), np.uint8)).astype(bool)
-    if core.sum() < 64:
+    if np.count_nonzero(core) < _FEW_PX:
         return 0.0
     return 100 * float(detail[core].std()) / max(float(gray[core].std()), PLAIN)
 

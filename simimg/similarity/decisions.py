@@ -12,7 +12,8 @@
 
 An image is the SHA-256 of its bytes, so that a decision survives moves and renames; the path is the last known one, for
 people. An image that is listed twice stands for two files of the same bytes. A decision covers all pairs of its images.
-It replaces an earlier one about the same images, and of several about a pair the last counts.
+It replaces an earlier one about the same images, and of several about a pair the last counts. A decision that was
+written into a plan has the time of the plan's file; decisions that are newer follow it once more.
 
 Writers hold a lock on the file while they read and append, so that none of them loses what another one wrote.
 """
@@ -58,7 +59,7 @@ class DecidedImage:
 class Decision:
     """A decision about images, or another event of the file; of `THIS_ONE`, the first image is the one to keep.
 
-    `time` is in ISO format; `record` fills it in.
+    `time` is in ISO format; `record` fills it in where it is empty.
     """
 
     decision: str
@@ -69,6 +70,11 @@ class Decision:
     def key(self) -> frozenset[str]:
         """The checksums of the images; the last decision with the same ones counts."""
         return frozenset(image.sha256 for image in self.images)
+
+    @property
+    def seconds(self) -> float:
+        """The time in seconds since 1970."""
+        return datetime.fromisoformat(self.time).timestamp()
 
     @property
     def date(self) -> str:
@@ -87,6 +93,7 @@ class Decisions:
         self.removed: dict[str, Decision] = {}  # by checksum
         self._of: dict[str, dict[frozenset[str], int]] = defaultdict(dict)  # by checksum: number by key
         self._active: dict[frozenset[str], tuple[int, Decision]] = {}
+        self._last: dict[frozenset[str], Decision] = {}
         self._num_events = 0
         for event in events:
             self.add(event)
@@ -108,6 +115,7 @@ class Decisions:
         if event.decision == RETURNED:
             self._forget_removals(key)
             return
+        self._last[key] = event
         self._active.pop(key, None)
         for sha256 in key:
             self._of[sha256].pop(key, None)
@@ -126,6 +134,10 @@ class Decisions:
     def of(self, key: frozenset[str]) -> Decision | None:
         """Return the decision about exactly these images."""
         return self._active[key][1] if key in self._active else None
+
+    def last(self, key: frozenset[str]) -> Decision | None:
+        """Return the last decision about exactly these images, also one that took an earlier one back."""
+        return self._last.get(key)
 
     def rows(self, images: ImageTable) -> dict[int, str]:
         """Return the rows of those images that decisions name, with their checksums."""
@@ -188,8 +200,9 @@ def record(index_dir: Path, change: Callable[[Decisions], Sequence[Decision]]) -
             _create(path)
         with _locked(path, "r+b", fcntl.LOCK_EX) as file:
             decisions = Decisions(_parse(path, file.read()))
-            now = datetime.now(UTC).isoformat(timespec="seconds")
-            events = [dataclasses.replace(event, time=now) for event in change(decisions)]
+            # Finer than seconds, because times are compared with those of plans.
+            now = datetime.now(UTC).isoformat(timespec="milliseconds")
+            events = [dataclasses.replace(event, time=event.time or now) for event in change(decisions)]
             for event in events:
                 check_decision(event)
             size = file.seek(0, os.SEEK_END)

@@ -57,6 +57,9 @@ class Seen:
     inside: np.ndarray  # bool
     noise: int  # levels
     is_drawing: bool
+    is_recolored: bool = False  # in hue or in light, see `simimg.similarity.color_models`
+    beyond_noise: np.ndarray | None = None  # bool, where `differs` cannot be noise; None if that is not known
+    faintly_beyond_noise: np.ndarray | None = None  # the same for `faintly`
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -72,8 +75,8 @@ class Change:
 class Places:
     """The places of a frame that differ, and the maps of it that tell what kind of change each one is."""
 
-    def __init__(self, seen: Seen, differs: np.ndarray, pair: Registered) -> None:
-        self._seen, self._differs, self._to_query = seen, differs, pair.to_query
+    def __init__(self, seen: Seen, differs: np.ndarray, beyond_noise: np.ndarray | None, pair: Registered) -> None:
+        self._seen, self._differs, self._beyond_noise, self._to_query = seen, differs, beyond_noise, pair.to_query
         self._height, self._width = differs.shape
         self._reach = max(3, round(max(self._height, self._width) * _JOINED)) | 1
         square = np.ones((self._reach, self._reach), np.uint8)
@@ -108,16 +111,22 @@ class Places:
         size, levels = int(hit.sum()), level_sum(seen.levels[box], hit)
         if size < _MIN_PIXELS or levels < _MIN_LEVELS:
             return None
+        is_certain = self._beyond_noise is not None and (self._beyond_noise[box] & hit).any()
+        if self._beyond_noise is not None and not is_certain:
+            return None
         near, contour = _dilated(hit, 5) & mine, mine & self._outline[box]
         any_edge = near & (self._stronger[box] >= _EDGE)
         agreeing = int((near & self._shared[box]).sum()) / max(1, int(any_edge.sum()))
-        if levels < (_FAINT + seen.noise) * size and (size < _LARGE or 0.5 < agreeing < _SAME_OUTLINES):
+        is_faint = not is_certain and levels < (_FAINT + seen.noise) * size
+        if is_faint and (size < _LARGE or 0.5 < agreeing < _SAME_OUTLINES):
             return None
         margins = left, top, self._width - left - width, self._height - top - height
         ends = [margin <= self._reach for margin in margins]
         is_bar = any(end and bar for end, bar in zip(ends, self._bars, strict=True))
         at_border = is_bar if seen.is_drawing else any(ends)
-        may_be_content = levels >= _STRONG * size and not (at_border or (mine & self._outside[box]).any())
+        may_be_content = (is_certain or levels >= _STRONG * size) and not (
+            at_border or (mine & self._outside[box]).any()
+        )
         ours, theirs = level_sum(self._only_ours[box], near), level_sum(self._only_theirs[box], near)
         around = level_sum(self._only_ours[box], contour), level_sum(self._only_theirs[box], contour)
         has_clear_outline = max(around) > _CLEAR_OUTLINE * int(contour.sum())

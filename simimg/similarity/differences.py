@@ -1,9 +1,12 @@
 """What differs between two images that show the same picture, at full size.
 
 1. Both are brought into one frame (`simimg.similarity.registration`).
-2. What concerns all pixels alike is no difference: sharpness, and colors (`simimg.similarity.color_fit`).
+2. What concerns all pixels alike is no difference: sharpness, and colors (`simimg.similarity.color_fit`;
+   `simimg.similarity.color_models`).
 3. Compression and resampling are noise: a pixel differs only if no pixel next to it in the other image is like it, by
-   more levels than the noise of the two files.
+   more levels than the noise of the two files. Whole images on each other are compared pixel by pixel as well, with
+   noise that is learned from the pair (`simimg.similarity.pixel_noise`), and palettes are noise, too
+   (`simimg.similarity.palette_noise`).
 4. Pixels that differ and are close together are a place. Where the outlines of both images agree and only the color
    does not, a color was exchanged. Where only one image has outlines, or the place begins at the border, something was
    laid over it: text, a logo, a bar. Where both have outlines of their own, the content is another one.
@@ -22,9 +25,12 @@ import cv2
 import numpy as np
 
 from simimg.determinism import plain_opencv
-from simimg.similarity.color_fit import fit_either, local_range
+from simimg.similarity.color_fit import Fitted, fit_either, local_range
+from simimg.similarity.color_models import Modeled, modeled
 from simimg.similarity.difference_places import Change, Place, Places, Seen, level_sum
-from simimg.similarity.edits import BLUR, CONTENT, EXCHANGE, OVERLAY
+from simimg.similarity.edits import BLUR, COLOR, CONTENT, EXCHANGE, OVERLAY
+from simimg.similarity.palette_noise import palette_of, within_palettes
+from simimg.similarity.pixel_noise import chroma_outliers, luma_outliers, outliers
 from simimg.similarity.registration import Registered, Registration
 
 MOST_PX = 1024
@@ -37,8 +43,6 @@ _MOST_NOISE, _NOISY = 4, 96  # times the median of what is left, in noisy images
 _WORST_QUALITY, _PER_QUALITY = 25, 2  # below this JPEG quality, levels that are added per step
 _UNLIKE = 16  # levels of chroma that are no other color, whatever the fit of colors would be
 _PLAIN_LUMA, _PLAIN_CHROMA = 12, 10  # levels that count where drawings are plain
-_GOOD_QUALITY, _NEVER = 90, 255
-_CLEARLY = 60  # levels by which a pixel of a drawing differs from the same pixel, whatever is next to it
 _DETAILED = 0.002  # fine detail, below which an image has none to lose
 _BLURRED = 0.2  # ratio of the fine detail; JPEGs, WebP and AVIF of photos at usual qualities keep more
 _CLIPPED = 0.35  # share of the chroma
@@ -103,30 +107,33 @@ def find_differences(
     known = [quality for quality in qualities if quality is not None]
     is_small = max(candidate.shape[:2]) < _SMALL_PX or max(query.shape[:2]) < _SMALL_PX
     noise = (_SMALL_NOISE if is_small else 0) + _PER_QUALITY * max([0, *(_WORST_QUALITY - one for one in known)])
+    originals = query, candidate
     query, candidate = _enlarged(query, candidate)
     try:
         registration = Registration(query, candidate, np.array(place, np.float64).reshape(2, 3))
     except ValueError:
         return Differences()
     is_drawing = _is_drawing(query) and _is_drawing(candidate)
-    is_plain, clearly, blur = is_drawing or is_small, _NEVER, frozenset[str]()
+    is_plain, blur = is_drawing or is_small, frozenset[str]()
     pair = registration.images() if registration.is_straight else None
     if pair is not None:
         blur = _blur(pair) if registration.is_exact else blur  # resampling blurs, too
-        # Drawings of one size are compared pixel by pixel: within 3 px, a 5 is like a 6.
-        if is_drawing and registration.is_exact and not (blur or is_small):
-            clearly = _CLEARLY + max([0, *(_GOOD_QUALITY - one for one in known)])
-        if _is_alike(pair, is_plain, clearly):
+        if _is_alike(pair, is_plain, registration.is_whole):
             return Differences(kinds=blur)
-    if pair is None or clearly == _NEVER:
+    # A drawing of the same size is where it is: what was changed must not pull it.
+    if pair is None or blur or not (is_drawing and registration.is_exact):
         registration.correct()
         pair = registration.images()
-        if _is_alike(pair, is_plain, clearly):
+        if _is_alike(pair, is_plain, registration.is_whole):
             return Differences(kinds=blur)
-    seen = _compared(pair, noise, is_drawing, clearly)
-    changes = [*Places(seen, seen.differs, pair).changes(), *Places(seen, seen.faintly, pair).changes()]
+    palettes = [palette_of(image) for image in originals]
+    if (palettes[0] is None) is not (palettes[1] is None):
+        pair, blur = within_palettes(pair, (palettes[0], palettes[1])), frozenset()  # dithering is no sharpness
+        if _is_alike(pair, is_plain, registration.is_whole):
+            return Differences()
+    seen, changes = _compared(pair, noise, is_drawing, registration.is_whole)
     found = _judged(changes, is_drawing, _shared_outlines(seen))
-    return dataclasses.replace(found, kinds=found.kinds | blur)
+    return dataclasses.replace(found, kinds=found.kinds | blur | ({COLOR} if seen.is_recolored else set()))
 
 
 def _enlarged(*images: np.ndarray) -> list[np.ndarray]:
@@ -137,33 +144,52 @@ def _enlarged(*images: np.ndarray) -> list[np.ndarray]:
     return [cv2.resize(image, None, fx=factor, fy=factor, interpolation=cv2.INTER_LINEAR) for image in images]
 
 
-def _is_alike(pair: Registered, is_plain: bool, clearly: int) -> bool:
+def _is_alike(pair: Registered, is_plain: bool, is_whole: bool) -> bool:
     """Whether no pixel differs, even without a fit of sharpness and colors."""
     if pair.inside.sum() < 64:
         return True
     ours, theirs = (cv2.cvtColor(side, cv2.COLOR_RGB2YCrCb) for side in (pair.query, pair.candidate))
-    if clearly < _NEVER and int(cv2.absdiff(ours[..., 0], theirs[..., 0]).max()) > clearly:
-        return False
     levels = (_PLAIN_LUMA, _PLAIN_CHROMA, _PLAIN_CHROMA, 0) if is_plain else (_LUMA, _UNLIKE, _UNLIKE, 0)
     more = cv2.subtract(_beyond(ours, theirs, 3), levels)
     more = cv2.bitwise_and(more, more, mask=_eroded(pair.inside).view(np.uint8))
-    return cv2.countNonZero(more.reshape(len(more), -1)) == 0
+    if cv2.countNonZero(more.reshape(len(more), -1)):
+        return False
+    if not is_whole:
+        return True
+    luma, other = (np.ascontiguousarray(side[..., 0]) for side in (ours, theirs))
+    return not luma_outliers(luma, other, _eroded(pair.inside)).any()
 
 
-def _compared(pair: Registered, noise: int, is_drawing: bool, clearly: int) -> Seen:
+def _compared(pair: Registered, noise: int, is_drawing: bool, is_whole: bool) -> tuple[Seen, list[Change]]:
     core = _eroded(pair.inside)
     ours, theirs = (cv2.cvtColor(side, cv2.COLOR_RGB2YCrCb) for side in _equally_sharp(pair, core))
     ranges = cv2.max(*(local_range(side[..., 0]) for side in (ours, theirs)))
-    swapped, fitted = fit_either(ours, theirs, pair.inside, ranges < _MIXED)
+    colors = Modeled(*fit_either(ours, theirs, pair.inside, ranges < _MIXED))
+    seen = _seen(ours, theirs, colors, ranges, core, pair.inside, noise, is_drawing, is_whole)
+    changes = _changes(seen, pair)
+    if changes and (better := modeled(ours, theirs, colors, pair.inside)):
+        seen = _seen(ours, theirs, better, ranges, core, pair.inside, noise, is_drawing, is_whole)
+        changes = _changes(seen, pair)
+    return seen, changes
+
+
+def _changes(seen: Seen, pair: Registered) -> list[Change]:
+    places = (seen.differs, seen.beyond_noise), (seen.faintly, seen.faintly_beyond_noise)
+    return [change for mask, beyond in places for change in Places(seen, mask, beyond, pair).changes()]
+
+
+def _seen(
+    ours: np.ndarray, theirs: np.ndarray, colors: Modeled, ranges: np.ndarray, core: np.ndarray, inside: np.ndarray,
+    noise: int, is_drawing: bool, is_whole: bool,
+) -> Seen:  # fmt: skip
+    """Return where two images, YCrCb, differ, once one of them has the colors of the other one."""
+    swapped, fitted = colors.swapped, colors.fitted
     ours = theirs if swapped else ours
     a, b, tinted = (cv2.split(cv2.GaussianBlur(side, (3, 3), 0.6)) for side in (ours, fitted.image, fitted.tinted))
     mask = core.view(np.uint8)
     luma = cv2.bitwise_and(difference := _beyond(a[0], b[0], 3), difference, mask=mask)
     chroma = cv2.max(*(_beyond(one, other, 5) for one, other in zip(a[1:], b[1:], strict=True)))
     chroma = cv2.bitwise_and(chroma, chroma, mask=mask)
-    if clearly < _NEVER:
-        straight = cv2.absdiff(ours[..., 0], theirs[..., 0])
-        luma = cv2.max(luma, np.where(core & (straight > clearly), straight, 0))
     counts = np.cumsum(np.bincount(luma[core], minlength=256))
     median = int(np.searchsorted(counts, counts[-1] / 2))
     strongest = functools.reduce(cv2.max, (cv2.absdiff(plane, 128) for plane in (*a[1:], *b[1:])))
@@ -176,7 +202,26 @@ def _compared(pair: Registered, noise: int, is_drawing: bool, clearly: int) -> S
         faintly &= (luma > _PLAIN_LUMA + noise) | (chroma > _PLAIN_CHROMA + noise)
     levels = cv2.add(luma, chroma, dtype=cv2.CV_16S)
     edges, others = (local_range(side[..., 0]) for side in ((fitted.image, ours) if swapped else (ours, fitted.image)))
-    return Seen(differs, faintly, in_color, levels, edges, others, pair.inside, noise, is_drawing)
+    seen = Seen(differs, faintly, in_color, levels, edges, others, inside, noise, is_drawing, colors.is_recolored)
+    return _with_noise(seen, ours, fitted, core) if is_whole else seen
+
+
+def _with_noise(seen: Seen, ours: np.ndarray, fitted: Fitted, core: np.ndarray) -> Seen:
+    """Return the same with what the comparison pixel by pixel adds, and what it shows to be noise."""
+    beyond = outliers(ours, fitted.image, core)
+    in_color = (
+        beyond.chroma if fitted.tinted is fitted.image else beyond.chroma | chroma_outliers(ours, fitted.tinted, core)
+    )
+    straight = cv2.absdiff(ours[..., 0], fitted.image[..., 0])
+    added = beyond.luma & (straight > _LUMA)
+    return dataclasses.replace(
+        seen,
+        differs=seen.differs | added,
+        faintly=seen.faintly & ~added,
+        levels=np.where(added, np.maximum(seen.levels, straight), seen.levels),
+        beyond_noise=beyond.luma | in_color,
+        faintly_beyond_noise=beyond.faintly,
+    )
 
 
 def _blur(pair: Registered) -> frozenset[str]:

@@ -77,6 +77,7 @@ class Group:
 class Duplicates:
     """Groups in the order of their smallest rows, and the numbers of verified pairs and of unreadable images.
 
+    `index` has the images; its rows are those of the members.
     `settling` are the keys of the decisions because of which groups or pairs are not among them, and `returned` are the
     images that a plan removed once and that are there again.
     """
@@ -86,6 +87,7 @@ class Duplicates:
     num_missing: int
     settling: frozenset[frozenset[str]] = frozenset()
     returned: tuple[ReturnedImage, ...] = ()
+    index: SearchIndex = dataclasses.field(kw_only=True, repr=False, compare=False)
 
     @property
     def num_left_out(self) -> int:
@@ -130,6 +132,7 @@ def find_duplicates(
         len(examiner.images.missing),
         frozenset(settling | examiner.settling),
         returned_images(index, examiner.decisions),
+        index=index,
     )
 
 

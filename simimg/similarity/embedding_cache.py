@@ -1,5 +1,7 @@
 """Embeddings that are known while an index is updated: those of the old index, of an interrupted run, and new ones.
 
+An index of an earlier version lacks some hashes. Its images are read once more for them, but not embedded.
+
 <index_dir>/unfinished/<of model and engine>/part-000000.npz    checksum, size, hashes, embedding of 512 files
 """
 
@@ -45,8 +47,11 @@ class EmbeddingCache:
         self._known: dict[str, tuple[tuple[int, ...], np.ndarray]] = {}  # the facts, and the embedding
         self._waiting: dict[str, tuple[LoadedFile, np.ndarray]] = {}
         self._part: list[str] = []
-        if before is not None:
+        self._unhashed: dict[str, np.ndarray] = {}  # embeddings of an index that lacks hashes
+        if before is not None and before.images.has_all_hashes:
             self._add_known(before.images.column, before.embeddings)
+        elif before is not None:
+            self._unhashed.update(zip(before.images.column("sha256").tolist(), before.embeddings, strict=True))
         self.resumed: set[str] = set()
         self._num_parts = self._load_parts()
 
@@ -65,16 +70,19 @@ class EmbeddingCache:
         """Embed the files that were added."""
         if not self._waiting:
             return
+        new = [sha256 for sha256 in self._waiting if sha256 not in self._unhashed]
+        embeddings = {sha256: self._unhashed[sha256] for sha256 in self._waiting if sha256 in self._unhashed}
+        if new:
+            embedded = self._embedder.embed(np.stack([self._waiting[sha256][1] for sha256 in new]))
+            embeddings.update(zip(new, embedded.astype(np.float16), strict=True))
         pixels = np.stack([pixels for _, pixels in self._waiting.values()])
-        embeddings = self._embedder.embed(pixels).astype(np.float16)
         hashes, positions = perceptual_hashes(pixels).tolist(), position_hashes(pixels).tolist()
-        for (file, _), phash, position, embedding in zip(
-            self._waiting.values(), hashes, positions, embeddings, strict=True
-        ):
+        for (file, _), phash, position in zip(self._waiting.values(), hashes, positions, strict=True):
             contrast = NO_HASH if file.contrast is None else int(perceptual_hashes(file.contrast[None])[0])
-            self._known[file.sha256] = (file.width, file.height, phash, contrast, position), embedding
-        self.num_embedded += len(self._waiting)
-        self._part += self._waiting
+            facts = file.width, file.height, phash, contrast, position
+            self._known[file.sha256] = facts, embeddings[file.sha256]
+        self.num_embedded += len(new)
+        self._part += new
         self._waiting.clear()
         if len(self._part) >= _IMAGES_PER_PART:
             self._write_part()

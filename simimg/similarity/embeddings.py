@@ -16,6 +16,8 @@ from simimg.inference.network_cache import SHIPPED_MODELS
 from simimg.models.model_folder import load_run
 from tfrecords.convert.image.color import WHITE
 from tfrecords.convert.image.decoder import ImageOptions, resize
+from tfrecords.convert.image.image_formats import MAX_PIXELS
+from tfrecords.convert.image.sample_range import AUTO, SampleRange
 
 _HASH_PX = 64  # a JPEG decoder reduces images of 640 px and more by 4
 
@@ -33,9 +35,12 @@ class Embedder:
         network: maps uint8 `[n, image_size, image_size, 3]` to float32 `[n, dim]` of L2 norm 1.
         engine: the arithmetic that computes the network.
         batch_size: the number of images that a call should have at least, for speed.
-        decode: as in `ImageOptions`, like the next two: what the dataset of a trained model was converted with.
+        decode: as in `ImageOptions`, like the next five: what the dataset of a trained model was converted with.
         truncated: as in `ImageOptions`.
         background: as in `ImageOptions`.
+        backdrop: as in `ImageOptions`.
+        sample_range: as in `ImageOptions`.
+        max_pixels: as in `ImageOptions`.
     """
 
     name: str
@@ -49,6 +54,9 @@ class Embedder:
     decode: str = "fast"
     truncated: str = "refuse"
     background: tuple[int, int, int] = WHITE
+    backdrop: str = "color"
+    sample_range: SampleRange = AUTO
+    max_pixels: int = MAX_PIXELS
 
     @property
     def image_options(self) -> ImageOptions:
@@ -59,7 +67,14 @@ class Embedder:
             decode=self.decode,
             truncated=self.truncated,
             background=self.background,
+            backdrop=self.backdrop,
+            sample_range=self.sample_range,
+            max_pixels=self.max_pixels,
         )
+
+    def with_limit(self, max_pixels: int) -> Embedder:
+        """Return the embedder with another limit for the size of image files; the same if `max_pixels` is 0."""
+        return dataclasses.replace(self, max_pixels=max_pixels) if max_pixels else self
 
     def embed(self, images: np.ndarray) -> np.ndarray:
         """Return embeddings, float32 `[n, dim]` of L2 norm 1, of images, uint8 `[n, size, size, 3]`.

@@ -24,8 +24,15 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from simimg.errors import UsageError
+from simimg.similarity.decisions import Decision
 from simimg.similarity.plan_file import APPLIED_PLAN, Plan
-from simimg.similarity.plan_memory import decisions_beside, forget_removals, remember_decisions, remember_removals
+from simimg.similarity.plan_memory import (
+    decisions_beside,
+    forget_removals,
+    outdated_decisions,
+    remember_decisions,
+    remember_removals,
+)
 from simimg.similarity.planned_moves import CHANGED, choose_images, choose_sidecars, outside_folder
 from simimg.similarity.quarantine_journal import (
     FILES,
@@ -57,6 +64,7 @@ class Applied:
         sidecars: paths of files that belong to an image which was moved, and stay, each with the reason.
         left: other files in the quarantine folder, because of which `undo_plan` left it.
         not_remembered: why the index does not know what was moved, or empty.
+        outdated: decisions of the plan that do not count, because something else was decided since.
     """
 
     moved: tuple[str, ...]
@@ -65,6 +73,7 @@ class Applied:
     left: tuple[str, ...] = ()
     sidecars: tuple[tuple[str, str], ...] = ()
     not_remembered: str = ""
+    outdated: tuple[Decision, ...] = ()
 
 
 def apply_plan(plan: Plan, *, dry_run: bool, progress: _Progress = lambda num_files: None) -> Applied:
@@ -107,7 +116,8 @@ def apply_plan(plan: Plan, *, dry_run: bool, progress: _Progress = lambda num_fi
         problem = "" if dry_run else remember_removals(plan, _moves(plan), moved)
         if not moved and not earlier and not dry_run:
             _remove_own(plan.quarantine_dir)
-    return Applied(tuple(map(printable, moved)), num_bytes, tuple(skipped), (), tuple(staying), problem)
+    outdated = tuple(outdated_decisions(plan, decisions))
+    return Applied(tuple(map(printable, moved)), num_bytes, tuple(skipped), (), tuple(staying), problem, outdated)
 
 
 def undo_plan(plan: Plan, *, progress: _Progress = lambda num_files: None) -> Applied:

@@ -26,7 +26,7 @@ from simimg.similarity.image_table import size_and_time
 from simimg.similarity.keypoints import Keypoints, detect_in, gray_pixels
 from tfrecords.convert.image.color import WHITE, color_name, contrasting
 from tfrecords.convert.image.decoder import ImageOptions, decode_composites, load_image
-from tfrecords.convert.image.image_formats import open_image, reading
+from tfrecords.convert.image.image_formats import ANY_SIZE, open_image, reading
 from tfrecords.format.quarantine import Reason, Refusal
 
 Stamp = tuple[int, int, int, int]
@@ -227,7 +227,9 @@ def _cached(
 
 def _loaded(data: bytes, background: tuple[int, int, int]) -> StoredThumbnail:
     # Whoever made the index decides what becomes of truncated files. One that is in it is whole, or is kept as it is.
-    options = ImageOptions(image_size=THUMBNAIL_PX, resize="pad", truncated="keep", background=background)
+    options = ImageOptions(
+        image_size=THUMBNAIL_PX, resize="pad", truncated="keep", background=background, max_pixels=ANY_SIZE
+    )
     image = load_image(data, options, contrast=True)
     size = image.width, image.height
     shares = (side * THUMBNAIL_PX / max(size) for side in size)
@@ -242,7 +244,8 @@ def _all_pixels(
     path: str, sha256: str, background: tuple[int, int, int], on_contrast: bool
 ) -> tuple[np.ndarray, bytes]:
     """Return what the details of a file's fingerprint are made of, see `Details`."""
-    composites = decode_composites(read_unchanged(Path(path), sha256), background=background, truncated="keep")
+    data = read_unchanged(Path(path), sha256)
+    composites = decode_composites(data, background=background, truncated="keep", max_pixels=ANY_SIZE)
     image = composites[on_contrast]
     if image is None:
         raise Refusal(Reason.CHANGED, "the file changed after it was indexed")
@@ -311,7 +314,7 @@ def jpeg_quality_of(image: Image.Image) -> int | None:
     luminance, *_ = getattr(image, "quantization", {}).values() or [None]
     if luminance is None:
         return None
-    return 1 + int(np.abs(_tables() - np.sort(luminance)).sum(axis=1).argmin())
+    return 1 + int(np.abs(_sorted_tables() - np.sort(luminance)).sum(axis=1).argmin())
 
 
 def is_lossless(data: bytes) -> bool:
@@ -342,8 +345,14 @@ def _webp_chunks(data: bytes) -> Iterator[bytes]:
 
 
 @functools.cache
-def _tables() -> np.ndarray:
-    """Return libjpeg's 100 tables, int64 `[100, 64]`, each sorted, because the order in a file is another one."""
+def jpeg_tables() -> np.ndarray:
+    """Return libjpeg's luminance tables of the qualities 1 to 100, int64 `[100, 64]`, vertical frequency first."""
     quality = np.arange(1, 101)[:, None]
     percent = np.where(quality < 50, 5000 // quality, 200 - 2 * quality)
-    return np.sort(np.clip((_STANDARD * percent + 50) // 100, 1, 255), axis=1)
+    return np.clip((_STANDARD * percent + 50) // 100, 1, 255)
+
+
+@functools.cache
+def _sorted_tables() -> np.ndarray:
+    """Return the tables, each sorted, because the order in a file is another one."""
+    return np.sort(jpeg_tables())

@@ -83,15 +83,15 @@ class StoredThumbnail:
 class FingerprintStore:
     """Thumbnails and keypoints by a key that starts with the SHA-256 of a file, in hexadecimal. Thread-safe."""
 
-    def __init__(self, index_dir: Path, max_bytes: int = _MAX_BYTES) -> None:
-        """Take the folder of an index."""
+    def __init__(self, index_dir: Path | None, max_bytes: int = _MAX_BYTES) -> None:
+        """Take the folder of an index; None writes nothing, and keeps the last ones in memory."""
         self._connection: sqlite3.Connection | None = None
-        self._path = index_dir / f"{_NAME}-{_versions()}.sqlite"
+        self._path = None if index_dir is None else index_dir / f"{_NAME}-{_versions()}.sqlite"
         self._max_bytes = max_bytes
         self._lock = threading.Lock()
         self._waiting: dict[str, bytes] = {}
         self._num_waiting_bytes = 0
-        if self._path.exists():
+        if self._path is not None and self._path.exists():
             with suppress(sqlite3.Error):
                 name = f"file:{quote(str(self._path.absolute()))}?mode=ro"
                 self._connection = sqlite3.connect(name, uri=True, check_same_thread=False, timeout=_TIMEOUT_S)
@@ -163,6 +163,8 @@ class FingerprintStore:
             return
         rows = [(name, _checksum(content), content) for name, content in sorted(self._waiting.items())]
         self._waiting, self._num_waiting_bytes = {}, 0
+        if self._path is None:
+            return
         for _ in range(2):
             try:
                 with closing(sqlite3.connect(self._path, timeout=_TIMEOUT_S)) as connection, connection:

@@ -9,7 +9,7 @@ from PIL import Image
 
 from simimg.similarity.copy_reasons import is_coverage
 from simimg.similarity.differences import MOST_PX, Differences, find_differences
-from simimg.similarity.edits import BLUR, CONTENT, EXCHANGE, OVERLAY
+from simimg.similarity.edits import BLUR, COLOR, CONTENT, EXCHANGE, OVERLAY
 from simimg.similarity.match_verification import SAME_PIXELS, Verification
 from simimg.similarity.transparency import background_of, laid_on
 from tfrecords.convert.image.color import WHITE, contrasting
@@ -60,24 +60,39 @@ def compared(found: Verification, query: FullImage, candidate: FullImage) -> Ver
     differs = find_differences(ours, theirs, found.place, qualities)
     if not differs.places and query.contrast is not None and candidate.contrast is not None:
         differs = find_differences(query.contrast, candidate.contrast, found.place, qualities)
-    # What the thumbnails showed is shown better at full size.
-    reasons = [reason for reason in found.reasons if not is_coverage(reason)]
+    more = []
     if EXCHANGE in differs.kinds:
-        reasons.append(f"other colors in {differs.area:.0%} of the area")
-    if differs.kinds - {EXCHANGE, BLUR}:
-        reasons.append(differs.text)
+        more.append(f"other colors in {differs.area:.0%} of the area")
+    if COLOR in differs.kinds and COLOR not in found.edits:
+        more.append("recoloured")
+    if differs.kinds - {EXCHANGE, BLUR, COLOR}:
+        more.append(differs.text)
     if BLUR in differs.kinds and BLUR not in found.edits:
-        reasons.append("of another sharpness")
+        more.append("of another sharpness")
     lost = differs.area if differs.kinds & {EXCHANGE, CONTENT} else 0.0
     similarity = 0.5 + (found.similarity - 0.5) * (1 - lost)
-    edits = (found.edits - {OVERLAY}) | differs.kinds
-    return dataclasses.replace(found, similarity=similarity, reasons=tuple(reasons), edits=edits, differs=differs)
+    found = _without_coverage(found)
+    return dataclasses.replace(
+        found,
+        similarity=similarity,
+        reasons=(*found.reasons, *more),
+        reversed_reasons=(*found.reversed_reasons, *more),
+        edits=found.edits | differs.kinds,
+        differs=differs,
+    )
 
 
 def alike(found: Verification) -> Verification:
     """Return a verification of two images of which it is known that nothing differs at full size."""
-    reasons = tuple(reason for reason in found.reasons if not is_coverage(reason))
-    return dataclasses.replace(found, reasons=reasons, edits=found.edits - {OVERLAY}, differs=Differences())
+    return dataclasses.replace(_without_coverage(found), differs=Differences())
+
+
+def _without_coverage(found: Verification) -> Verification:
+    """Return a verification without what the thumbnails showed as covered: it is shown better at full size."""
+    reasons, back = (
+        tuple(reason for reason in side if not is_coverage(reason)) for side in (found.reasons, found.reversed_reasons)
+    )
+    return dataclasses.replace(found, reasons=reasons, reversed_reasons=back, edits=found.edits - {OVERLAY})
 
 
 def _reduced(image: Image.Image) -> np.ndarray:

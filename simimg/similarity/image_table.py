@@ -80,10 +80,15 @@ _OLDER_SCHEMA = pa.schema(list(SCHEMA)[:-2])  # with one hash
 
 
 class ImageTable(Sequence[IndexedImage]):
-    """The images of an index, by row."""
+    """The images of an index, by row.
+
+    Attributes:
+        has_all_hashes: False for the table of an earlier version; the hashes that it lacks are 0.
+    """
 
     def __init__(self, table: pa.Table) -> None:
         """Take a table with the columns of `SCHEMA`; those of earlier versions have only some of the hashes."""
+        self.has_all_hashes = len(table.schema) == len(SCHEMA)
         for field in list(SCHEMA)[len(table.schema) :]:
             table = table.append_column(field, pa.array(np.zeros(len(table), np.uint64)))
         self.table = table.combine_chunks()

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import functools
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -26,19 +27,28 @@ from simimg.similarity.fingerprint import (
 )
 from simimg.similarity.fingerprint_store import FingerprintStore
 from simimg.similarity.full_size import FullImage, compared, full_image
-from simimg.similarity.image_table import size_and_time
 from simimg.similarity.match_verification import Verification, geometric_edits, verify_placed
 from simimg.similarity.search_index import SearchIndex
 from simimg.similarity.transparency import verify_composites
 from tfrecords.base_errors import DataError
 from tfrecords.convert.image.color import WHITE
 from tfrecords.convert.image.decoder import decode, decode_composites, decode_visible
+from tfrecords.convert.image.image_formats import ANY_SIZE
 from tfrecords.format.dataset_images import DatasetImages
 from tfrecords.format.layout import Layout
 from tfrecords.format.manifest import read_manifest
 from tfrecords.format.quarantine import Refusal
 
+_COLUMNS = ("path", "sha256", "num_bytes", "modified_ns")
 _FULL_CACHED = 48  # images at the size at which they are compared: 110 MB
+
+
+class _Known(NamedTuple):
+    """What an index knows about a file."""
+
+    path: Path
+    sha256: str
+    size_and_time: tuple[int, ...]
 
 
 class IndexImages:
@@ -57,23 +67,21 @@ class IndexImages:
         self.index = index
         self._background = background
         self._facts = index.images.table
-        self._paths, self._sha256 = self._facts["path"], self._facts["sha256"]
-        self._store = FingerprintStore(index.index_dir)
+        self._known = functools.lru_cache(maxsize=CACHED)(self._look_up)
+        self._store = FingerprintStore(None if index.is_temporary else index.index_dir)
         self._checked: dict[int, tuple[Stamp, bool]] = {}  # a file's stamp when it was read, and whether it was edited
         self._square = functools.lru_cache(maxsize=CACHED)(self._square_fingerprint)
         self._full = functools.lru_cache(maxsize=_FULL_CACHED)(self._decoded)
 
     def file(self, row: int) -> Fingerprint | None:
         """Return the fingerprint of a row's file; None if it is not the file that was indexed."""
-        path = self._path(row)
+        known = self._known(row)
         try:
-            stamp = stamp_of(path.stat())
+            stamp = stamp_of(known.path.stat())
             if self._checked.get(row) == (stamp, True):
                 return None
-            unchanged = stamp[2:] == (self._facts["num_bytes"][row].as_py(), self._facts["modified_ns"][row].as_py())
-            return fingerprint_file(
-                path, self._sha256[row].as_py(), self._background, store=self._store, unchanged=unchanged
-            )
+            unchanged = stamp[2:] == known.size_and_time
+            return fingerprint_file(known.path, known.sha256, self._background, store=self._store, unchanged=unchanged)
         except OSError:
             return None
         except Refusal:
@@ -82,26 +90,24 @@ class IndexImages:
 
     def read(self, row: int) -> bytes:
         """Return the bytes of a row's file; raise OSError if it cannot be read, and Refusal if it was edited."""
-        return read_unchanged(self._path(row), self._sha256[row].as_py())
+        known = self._known(row)
+        return read_unchanged(known.path, known.sha256)
 
     def is_edited(self, row: int) -> bool:
         """Whether a row's file is there, but is not the file that was indexed. It is read only if it has changed."""
-        facts = self._facts
+        known = self._known(row)
         try:
-            status = self._path(row).stat()
-            if size_and_time(status) == (facts["num_bytes"][row].as_py(), facts["modified_ns"][row].as_py()):
-                return False
-            stamp, edited = self._checked.get(row, (None, False))
-            if stamp != (now := stamp_of(status)):
+            stamp = stamp_of(known.path.stat())
+            unchanged = stamp[2:] == known.size_and_time
+            if not unchanged and self._checked.get(row, (None,))[0] != stamp:
                 try:
                     self.read(row)
-                    edited = False
+                    self._checked[row] = stamp, False
                 except Refusal:
-                    edited = True
-                self._checked[row] = now, edited
+                    self._checked[row] = stamp, True
+            return not unchanged and self._checked[row][1]
         except OSError:
             return False
-        return edited
 
     def square(self, row: int) -> Fingerprint | None:
         """Return the fingerprint of a row's stored pixels; None if there are none."""
@@ -136,10 +142,10 @@ class IndexImages:
         theirs = self._full_square(row)
         return found if theirs is None else compared(found, image, theirs)
 
-    def verify_new(self, new: Fingerprint, row: int) -> Verification | None:
+    def verify_new(self, new: Fingerprint, row: int, *, thorough: bool = True) -> Verification | None:
         """Return the verification that an image is a copy of a row's file; None if it is not, or the file is gone."""
         file = self.file(row)
-        return None if file is None else _verified(new, file)
+        return None if file is None else _verified(new, file, thorough=thorough)
 
     def save(self) -> None:
         """Keep the thumbnails and keypoints that were computed, see `simimg.similarity.fingerprint_store`."""
@@ -174,7 +180,10 @@ class IndexImages:
         image: Image.Image | None
         try:
             data = self.read(row)
-            image = decode(data, background=background, truncated="keep") if background else decode_visible(data)
+            if background:
+                image = decode(data, background=background, truncated="keep", max_pixels=ANY_SIZE)
+            else:
+                image = decode_visible(data, max_pixels=ANY_SIZE)
         except (OSError, Refusal):
             image = self.square_image(row)
         if image is not None:
@@ -187,12 +196,13 @@ class IndexImages:
             return None
         images, manifest_rows = self._dataset
         try:
-            return images.image(manifest_rows[self._paths[row].as_py()])
+            return images.image(manifest_rows[self._facts["path"][row].as_py()])
         except (DataError, KeyError, OSError):
             return None
 
-    def _path(self, row: int) -> Path:
-        return self.index.file_of(self._paths[row].as_py())
+    def _look_up(self, row: int) -> _Known:
+        path, sha256, *size_and_time = (self._facts[name][row].as_py() for name in _COLUMNS)
+        return _Known(self.index.file_of(path), sha256, tuple(size_and_time))
 
     def _square_fingerprint(self, row: int) -> Fingerprint | None:
         image = self.square_image(row)
@@ -200,13 +210,13 @@ class IndexImages:
 
     def _full_file(self, row: int) -> FullImage | None:
         try:
-            return self._full(row, stamp_of(self._path(row).stat()))
+            return self._full(row, stamp_of(self._known(row).path.stat()))
         except (OSError, Refusal):
             return None
 
     def _decoded(self, row: int, stamp: Stamp) -> FullImage:
         data = self.read(row)
-        images = decode_composites(data, background=self._background, truncated="keep")
+        images = decode_composites(data, background=self._background, truncated="keep", max_pixels=ANY_SIZE)
         return full_image(*images, self._background, jpeg_quality(data))
 
     def _full_square(self, row: int) -> FullImage | None:

@@ -4,7 +4,7 @@ A file is unchanged if its path, size and time are those of the index. Every oth
 if its bytes are nowhere in the index. So indexing a moved folder reads its files but embeds nothing, and a second run
 does not even read them. After every few hundred images, new embeddings are saved in `<index_dir>/unfinished/` by the
 checksum of the file, where the next run finds them, however this one ended. The index itself changes at the end, in one
-step.
+step. An index of an earlier version lacks hashes; its files are read once more, but not embedded.
 """
 
 from __future__ import annotations
@@ -31,7 +31,8 @@ from simimg.similarity.embeddings import Embedder
 from simimg.similarity.image_table import IndexedImage, size_and_time
 from simimg.similarity.index_info import INFO_FILE, LOCK_FILE, all_of, locked_index
 from simimg.similarity.search_index import SearchIndex, write_generation
-from tfrecords.convert.sources import SUFFIXES, printable, walk
+from tfrecords.convert.sources import SUFFIXES, Selection, printable, walk
+from tfrecords.convert.sources.companion_files import companions_of
 from tfrecords.format.atomic_files import file_identity
 from tfrecords.format.dataset_images import DatasetImages
 from tfrecords.format.layout import Layout
@@ -58,6 +59,7 @@ class IndexUpdate:
         num_kept: of images whose embedding was known.
         num_removed: of images that were in the index before.
         refused: files that are not in the index, each with the reason.
+        notes: what was left out on purpose, for the user.
         other_names: names that lead to a file which is in the index already, each with its name there.
         outdated: whether its thresholds were calibrated on a collection that has changed much since.
     """
@@ -69,6 +71,7 @@ class IndexUpdate:
     refused: tuple[tuple[str, Refusal], ...]
     other_names: tuple[tuple[str, str], ...] = ()
     outdated: bool = False
+    notes: tuple[str, ...] = ()
 
 
 def index_folder(
@@ -76,13 +79,15 @@ def index_folder(
     image_dir: Path,
     embedder: Embedder,
     *,
+    selection: Selection | None = None,
     begin: _Progress = lambda num_files: None,
     progress: _Progress = lambda num_files: None,
 ) -> IndexUpdate:
     """Create an index of a folder of images, searched recursively, or update it.
 
     The label of an image is the name of the first subfolder. A file that has several names there, by links, is indexed
-    once. `begin` is called with the total number of files, and `progress` with the number of files since its last call.
+    once. Hidden and system files, files that belong to an image, and what `selection` does not take are left out.
+    `begin` is called with the total number of files, and `progress` with the number of files since its last call.
 
     Raises:
         UsageError: the folder has no images, or `index_dir` is not an index, or another process is writing it.
@@ -90,13 +95,16 @@ def index_folder(
     """
     if not image_dir.is_dir():
         raise UsageError(f"--image_dir={image_dir} is not a folder. Name a folder of images.")
-    found = walk(image_dir)
+    selection = selection or Selection()
+    found = walk(image_dir, selection)
     own = index_dir.resolve()
     image_paths = {path for path in found if Path(path).suffix.lower() in SUFFIXES}
+    others = [
+        path for path in found if path not in image_paths and not (image_dir / path).resolve().is_relative_to(own)
+    ]
+    companions = companions_of(image_paths, others)
     refused: _Refusals = [
-        (path, Refusal(Reason.UNKNOWN_SUFFIX, "not the name of an image"))
-        for path in found
-        if path not in image_paths and not (image_dir / path).resolve().is_relative_to(own)
+        (path, Refusal(Reason.UNKNOWN_SUFFIX, "not the name of an image")) for path in others if path not in companions
     ]
     paths, other_names = _one_name_each(image_dir, [path for path in found if path in image_paths])
     if not paths:
@@ -130,7 +138,8 @@ def index_folder(
         if not images:
             raise UsageError(f"--image_dir={image_dir}: none of its {len(paths)} image files can be decoded.")
         made = _finish(index_dir, embedder, cache, list(images.values()), before, refused, image_dir=image_dir)
-        return dataclasses.replace(made, other_names=tuple(other_names))
+        notes = (*selection.notes(), *companions.notes())
+        return dataclasses.replace(made, other_names=tuple(other_names), notes=notes)
 
 
 def index_dataset(
@@ -215,6 +224,7 @@ def _finish(
     places = tuple(None if place is None else str(place.resolve()) for place in (image_dir, dataset_dir))
     if (
         before is not None
+        and before.images.has_all_hashes
         and (before.info.image_dir, before.info.dataset_dir, before.info.pixels) == (*places, pixels)
         and list(before.images) == images
     ):
@@ -306,6 +316,7 @@ def _pixels_id(layout: Layout, embedder: Embedder) -> str:
     """Return an id of all options that determine the embedded pixels; the bytes of the file alone do not."""
     names = ("image_size", "resize", "decode", "truncated", "background", "encoding", "jpeg_quality")
     described = {name: layout.config.get(name) for name in names}
+    described |= {name: layout.config[name] for name in ("range", "max_pixels") if name in layout.config}
     if layout.image_size != embedder.image_size:  # earlier versions resized them with another filter
         described["resized"] = "bicubic"
     return hashlib.sha256(json.dumps(described).encode()).hexdigest()[:16]

@@ -7,8 +7,8 @@ It is this order:
 1. fewest visible edits, such as crops and text;
 2. most detail: an enlarged image has that of its original (`simimg.similarity.image_worth`);
 3. the camera's metadata;
-4. not made from another one that is as good: not enlarged, and not saved again, as JPEG or as PNG;
-5. lossless format, most pixels, highest JPEG quality, most bytes;
+4. not made from another one that is as good: not enlarged, saved again, posterized, or sharpened, and no noisy drawing;
+5. lossless format, most bits per color, most pixels, highest JPEG quality, most bytes;
 6. the first path.
 """
 
@@ -22,6 +22,8 @@ from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
 
+from PIL import Image
+
 from simimg.errors import UsageError
 from simimg.similarity.fingerprint import is_lossless, jpeg_quality
 from simimg.similarity.image_table import IndexedImage
@@ -29,14 +31,17 @@ from simimg.similarity.image_worth import (
     COMPARABLE,
     CameraFacts,
     JpegTable,
+    bits_per_color,
     camera_facts,
-    gray_image,
+    color_image,
+    earlier_quality,
     has_more_detail,
     is_saved_again,
     jpeg_coefficients,
     jpeg_table,
 )
 from simimg.similarity.index_images import IndexImages
+from simimg.similarity.pixel_history import has_noise, is_sharpened, lost_tones
 from tfrecords.format.quarantine import Refusal
 
 KEEP_RULES = {
@@ -50,6 +55,7 @@ KEEP_RULES = {
 """Names of rules, and what each one prefers; there is also `folder:NAME`."""
 
 _FOLDER = "folder:"
+_COMPARED = 6  # images of a group whose pixels are compared, each with each
 
 _Reason = Callable[[int, int], str]  # of the image that is kept, and of one that is not
 _Rule = Callable[[list[int]], tuple[list[int], _Reason]]
@@ -119,7 +125,9 @@ class _Group:
         self._quality = functools.cache(lambda row: jpeg_quality(self._data(row)) or 0)
         self._keeps_pixels = functools.cache(lambda row: is_lossless(self._data(row)))
         self._data = functools.lru_cache(maxsize=8)(self._read)
-        self._gray = functools.lru_cache(maxsize=2)(lambda row: gray_image(self._data(row)))
+        self._color = functools.lru_cache(maxsize=2)(lambda row: color_image(self._data(row)))
+        self._gray = functools.lru_cache(maxsize=2)(self._find_gray)
+        self._earlier = functools.cache(self._find_earlier)
 
     def named(self, name: str) -> Sequence[_Rule]:
         """Return what a name of `KEEP_RULES` stands for."""
@@ -128,7 +136,7 @@ class _Group:
         rules: dict[str, Sequence[_Rule]] = {
             "best": [
                 self._least_edited, self._most_detailed, self._with_metadata, self._not_made_from_another,
-                self._lossless, self._largest, self._highest_quality, self._most_bytes,
+                self._most_tones, self._lossless, self._deepest, self._largest, self._highest_quality, self._most_bytes,
             ],
             "exif": [self._with_metadata],
             "largest": [self._largest],
@@ -209,18 +217,52 @@ class _Group:
 
         return best or rows, why
 
+    def _most_tones(self, rows: list[int]) -> tuple[list[int], _Reason]:
+        firsts = list(dict.fromkeys(map(self._same, rows)))
+        if len(firsts) > _COMPARED:
+            firsts = []
+        worse = {
+            row: why for row in firsts for other in firsts if row != other and (why := self._worse_pixels(row, other))
+        }
+        best = [row for row in rows if self._same(row) not in worse]
+        return best or rows, lambda kept, other: f"as much detail: {worse.get(self._same(other), '')}"
+
+    def _worse_pixels(self, row: int, other: int) -> str:
+        """Return what was done to an image, if its pixels were made from those of another one, or an empty text."""
+        image, source = self._color(row), self._color(other)
+        if image is None or source is None:
+            return ""
+        if lost_tones(image, source):
+            return "the other one has fewer colors"
+        if is_sharpened(image, source):
+            return "the other one is sharpened"
+        is_lossless = self._keeps_pixels(row) and self._keeps_pixels(other)
+        return "the other one is noisy" if is_lossless and has_noise(image, source) else ""
+
     def _lossless(self, rows: list[int]) -> tuple[list[int], _Reason]:
-        best = _best(rows, lambda row: self._keeps_pixels(self._same(row)))
+        best = _best(rows, lambda row: self._keeps_pixels(self._same(row)) and not self._earlier(self._same(row)))
         return best, lambda kept, other: "as much detail, without loss"
+
+    def _deepest(self, rows: list[int]) -> tuple[list[int], _Reason]:
+        best = _best(rows, lambda row: bits_per_color(self._data(self._same(row))))
+        return best, lambda kept, other: f"{bits_per_color(self._data(self._same(kept)))} bits per color"
 
     def _largest(self, rows: list[int]) -> tuple[list[int], _Reason]:
         best = _best(rows, lambda row: self._image(row).width * self._image(row).height)
         return best, lambda kept, other: f"the most pixels, {self._size(kept)}"
 
     def _highest_quality(self, rows: list[int]) -> tuple[list[int], _Reason]:
-        qualities = {row: self._quality(self._same(row)) for row in rows}
+        own = {row: self._quality(self._same(row)) for row in rows}
+        earlier = {row: self._earlier(self._same(row)) for row in rows}
+        qualities = {row: min(filter(None, (own[row], earlier[row])), default=0) for row in rows}
         best = _best(rows, lambda row: qualities[row]) if all(qualities.values()) else rows
-        return best, lambda kept, other: f"as many pixels, a higher JPEG quality: about {qualities[kept]}"
+
+        def why(kept: int, other: int) -> str:
+            if earlier[other] == qualities[other]:
+                return f"as many pixels, the other one was a JPEG of about quality {qualities[other]} before"
+            return f"as many pixels, a higher JPEG quality: about {qualities[kept]}"
+
+        return best, why
 
     def _most_bytes(self, rows: list[int]) -> tuple[list[int], _Reason]:
         best = _best(rows, lambda row: self._image(row).num_bytes)
@@ -246,8 +288,6 @@ class _Group:
     def _is_made_from(self, row: int, others: Iterable[int]) -> bool:
         """Whether an image is one of the JPEG files that was saved again, at a higher quality or without loss."""
         quality, sources = self._quality(row), dict[bytes, JpegTable]()
-        if not quality and not self._keeps_pixels(row):
-            return False
         for other in others:
             table = self._table(other)
             if row == other or table is None or self._size(row) != self._size(other):
@@ -259,8 +299,20 @@ class _Group:
         gray = self._gray(row) if sources else None
         if gray is None:
             return False
-        coefficients = jpeg_coefficients(gray)
-        return any(is_saved_again(coefficients, self._table(row), source) for source in sources.values())
+        coefficients, is_lossy = jpeg_coefficients(gray), not quality and not self._keeps_pixels(row)
+        return any(
+            is_saved_again(coefficients, self._table(row), source, is_lossy=is_lossy) for source in sources.values()
+        )
+
+    def _find_gray(self, row: int) -> Image.Image | None:
+        image = self._color(row)
+        return None if image is None else image.convert("L")
+
+    def _find_earlier(self, row: int) -> int:
+        """Return the quality at which an image was a JPEG file before it was saved as what it is; 0 if unknown."""
+        gray = self._gray(row) if self._quality(row) or self._keeps_pixels(row) else None
+        found = 0 if gray is None else earlier_quality(jpeg_coefficients(gray), self._table(row)) or 0
+        return 0 if self._quality(row) and found >= self._quality(row) else found
 
     def _pixels(self, row: int) -> bytes:
         gray = self._gray(row)

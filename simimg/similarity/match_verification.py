@@ -30,17 +30,18 @@ from simimg.similarity.affine import (
     transform,
     translation,
 )
-from simimg.similarity.copy_reasons import Reasons, add_color_and_detail, add_compression, add_geometry
+from simimg.similarity.copy_reasons import Reasons, add_color_and_detail, add_compression, add_geometry, look
 from simimg.similarity.differences import Differences
 from simimg.similarity.drawing_evidence import have_detail, is_plain, is_upright
 from simimg.similarity.fingerprint import PLAIN, Fingerprint, luma
 from simimg.similarity.keypoints import Keypoints, align
 from simimg.similarity.position_match import QUARTER_TURN, align_whole, between_sizes, match_position
+from simimg.similarity.registration import Registration
 
 MIN_AGREEMENT = 0.45
 """Least agreement of the frame if many keypoints match, see `_agreement`. Images half covered by something reach it."""
 
-_SURE = 0.97  # similarity from which keypoints of the thumbnails align two images well enough
+_SURE = 0.97  # similarity from which the alignment by keypoints of the thumbnails is not corrected
 _FEW_INLIERS, _AGREEMENT_OF_FEW = 24, 0.8
 """With fewer inliers, more agreement is needed: two photos of the same model of watch or piano had up to 19 keypoints
 in common, and an agreement of up to 0.75."""
@@ -62,6 +63,9 @@ _STRUCTURE = 1.5  # deviation in gray levels of a block without its plane
 # Gray levels by which compression changes an image, on average and anywhere: JPEGs of quality 30 of smooth images had
 # at most 2.7 and 5.9, and different pencil strokes on one page at least 21 somewhere.
 _EQUAL_MEAN, _EQUAL_ANYWHERE = 4.0, 8.0
+# Levels of fine detail from which it should be the same, and its correlation. Of unlike papers it is at most 0.05.
+_NOISE, _SAME_NOISE = 0.7, 0.3
+_SIMPLER, _MAYBE_SAME = 0.001, 12.0  # similarity that a simpler alignment may lose; levels by which thumbnails differ
 _COVERED = 0.35  # blocks with a lower correlation show something else
 
 
@@ -73,6 +77,7 @@ class Verification:
         similarity: 0.5..1, higher is closer. Half of it is given; the other half grows with the agreement of the common
             part and with its share of both images.
         reasons: what was done to the query if the candidate is the original; empty if no edit is visible.
+        reversed_reasons: what was done to the candidate if the query is the original.
         num_inliers: keypoints that agree on the alignment; 0 if the images were aligned as a whole.
         place: where the query lies in the candidate: the affine map `(a, b, c, d, e, f)` from the unit square of the
             query to that of the candidate; `(x, y)` goes to `(a x + b y + c, d x + e y + f)`.
@@ -86,6 +91,7 @@ class Verification:
     place: tuple[float, ...] = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0)
     edits: frozenset[str] = frozenset()
     differs: Differences | None = None
+    reversed_reasons: tuple[str, ...] = ()
 
     @property
     def text(self) -> str:
@@ -100,12 +106,18 @@ def verify(query: Fingerprint, candidate: Fingerprint, *, thorough: bool = True)
     Without `thorough`, keypoints of the thumbnails have to be enough, so that no file is decoded again. Of 560 edited
     copies of 40 photos (`simimg.similarity.evaluation.image_edits`), 552 are verified so, and 557 with the others.
     """
+    return _simplest(query, candidate, _verify(query, candidate, thorough=thorough))
+
+
+def _verify(query: Fingerprint, candidate: Fingerprint, *, thorough: bool) -> Verification | None:
     verified = _verify_in_position(query, candidate)
     if verified is not None:
         return verified
     ours, theirs = query.details.coarse, candidate.details.coarse
     verified = _verify_aligned(query, candidate, ours, theirs)
-    if thorough and (verified is None or verified.similarity < _SURE):
+    if verified is not None and verified.num_inliers >= _FEW_INLIERS:
+        return verified if verified.similarity >= _SURE else _corrected(query, candidate, verified)
+    if thorough:
         ours, theirs = query.keypoints, candidate.keypoints
         again = _verify_aligned(query, candidate, ours, theirs)
         verified = max(filter(None, (verified, again)), key=lambda one: one.similarity, default=None)
@@ -114,6 +126,27 @@ def verify(query: Fingerprint, candidate: Fingerprint, *, thorough: bool = True)
     whole = align_whole(query, candidate, min(len(ours.points), len(theirs.points)))
     verified = None if whole is None else _compare(query, candidate, *whole, 0, _WHOLE_AGREEMENT)
     return _nearly_equal(query, candidate) if verified is None else verified
+
+
+def _simplest(query: Fingerprint, candidate: Fingerprint, found: Verification | None) -> Verification | None:
+    """Return the verification of the whole images, upright, if it agrees as well as the one that was found.
+
+    A symmetric flag is like itself in several positions, and few keypoints align a plain drawing a little wrong.
+    """
+    if found is None or found.place == tuple(_WHOLE.ravel().tolist()):
+        return found
+    (width, height), (other_width, other_height) = query.size, candidate.size
+    if not 0.98 < width * other_height / (height * other_width) < 1.02:
+        return found
+    ours, theirs = query.thumbnail, candidate.thumbnail
+    if ours.shape != theirs.shape:
+        ours = cv2.resize(ours, (theirs.shape[1], theirs.shape[0]), interpolation=cv2.INTER_AREA)
+    if int(cv2.absdiff(ours, theirs).sum(dtype=np.int64)) > _MAYBE_SAME * theirs.size:
+        return found
+    whole = _compare(query, candidate, _WHOLE, False, max(1, found.num_inliers), MIN_AGREEMENT)
+    if whole is None or whole.similarity < found.similarity - _SIMPLER:
+        return found
+    return dataclasses.replace(whole, num_inliers=found.num_inliers)
 
 
 @plain_opencv()
@@ -176,6 +209,22 @@ def _verify_aligned(
     return _compare(query, candidate, matrix, found.mirrored, found.num_inliers, least)
 
 
+def _corrected(query: Fingerprint, candidate: Fingerprint, found: Verification) -> Verification:
+    """Return a verification whose alignment is corrected by the pixels of the thumbnails, if that is better.
+
+    Of 360 pairs of edited photos this gave the similarity that fine keypoints give, or more (at most 0.0014 less), in a
+    twentieth of the time.
+    """
+    try:
+        registration = Registration(query.thumbnail, candidate.thumbnail, np.reshape(found.place, (2, 3)))
+    except ValueError:  # the thumbnails have too little in common
+        return found
+    registration.correct()
+    matrix, mirrored = _mirrored_back(registration.place)
+    again = _compare(query, candidate, matrix, mirrored, found.num_inliers, MIN_AGREEMENT)
+    return found if again is None or again.similarity < found.similarity else again
+
+
 def _compare(
     query: Fingerprint, candidate: Fingerprint, matrix: np.ndarray, mirrored: bool, num_inliers: int, least: float
 ) -> Verification | None:
@@ -195,13 +244,24 @@ def _compare(
         return None
     overlap = candidate_share * query_share
     similarity = 0.5 + 0.5 * agreement * (0.8 + 0.2 * overlap)
-    reasons = Reasons()
-    add_geometry(reasons, query, candidate, matrix, mirrored, candidate_share, query_share)
-    add_color_and_detail(reasons, ours, theirs, agreeing, disagreeing)
-    add_compression(reasons, query, candidate)
     of_query = compose(matrix, _MIRRORED) if mirrored else matrix
-    place = tuple(of_query.ravel().tolist())
-    return Verification(min(1.0, similarity), tuple(reasons.texts), num_inliers, place, frozenset(reasons.edits))
+    back = _mirrored_back(inverse(of_query))[0]
+    reasons, undone = Reasons(), Reasons()
+    add_geometry(reasons, query, candidate, matrix, mirrored, candidate_share, query_share)
+    add_geometry(undone, candidate, query, back, mirrored, query_share, candidate_share)
+    looks = look(ours, agreeing), look(theirs, agreeing)
+    add_color_and_detail(reasons, *looks, disagreeing)
+    add_color_and_detail(undone, *looks[::-1], disagreeing)
+    add_compression(reasons, query, candidate)
+    add_compression(undone, candidate, query)
+    return Verification(
+        min(1.0, similarity),
+        tuple(reasons.texts),
+        num_inliers,
+        tuple(of_query.ravel().tolist()),
+        frozenset(reasons.edits),
+        reversed_reasons=tuple(undone.texts),
+    )
 
 
 # Maps of the unit square: none, and a mirror image.
@@ -323,13 +383,24 @@ def _nearly_equal(query: Fingerprint, candidate: Fingerprint) -> Verification | 
         ours = cv2.resize(ours, (theirs.shape[1], theirs.shape[0]), interpolation=cv2.INTER_AREA)
     difference = np.abs(cv2.GaussianBlur(ours - theirs, (0, 0), 1.0))
     mean = float(ordered_sum(difference.ravel().astype(np.float64))) / difference.size
-    if mean > _EQUAL_MEAN or float(difference.max()) > _EQUAL_ANYWHERE:
+    if mean > _EQUAL_MEAN or float(difference.max()) > _EQUAL_ANYWHERE or _is_other_noise(ours, theirs):
         return None
-    reasons = Reasons()
-    add_geometry(reasons, query, candidate, _WHOLE, False, 1.0, 1.0)
-    add_compression(reasons, query, candidate)
+    reasons, undone = Reasons(), Reasons()
+    for found, one, other in ((reasons, query, candidate), (undone, candidate, query)):
+        add_geometry(found, one, other, _WHOLE, False, 1.0, 1.0)
+        add_compression(found, one, other)
     similarity = 1 - mean / (10 * _EQUAL_MEAN)
-    return Verification(similarity, tuple(reasons.texts), 0, edits=frozenset(reasons.edits))
+    edits = frozenset(reasons.edits)
+    return Verification(similarity, tuple(reasons.texts), 0, edits=edits, reversed_reasons=tuple(undone.texts))
+
+
+def _is_other_noise(ours: np.ndarray, theirs: np.ndarray) -> bool:
+    """Whether both images have fine detail, but not the same: paper or film of the same color."""
+    a, b = (luma(image) - cv2.GaussianBlur(luma(image), (0, 0), 2.0) for image in (ours, theirs))
+    aa, ab, bb = (
+        float(ordered_sum((product).ravel().astype(np.float64))) / a.size for product in (a * a, a * b, b * b)
+    )
+    return min(aa, bb) >= _NOISE**2 and ab < _SAME_NOISE * math.sqrt(aa * bb)
 
 
 @functools.lru_cache(maxsize=32)

@@ -6,7 +6,7 @@ An entry of `remove` also lists the image's sidecars that go along with it, with
 with the reason (`simimg.similarity.sidecars`). Files in reference folders are never moved. The plan names these
 folders, so that whoever writes it again, or carries it out after somebody edited it, knows them. Whoever edits it may
 write a decision into a group, such as `"decision": "not copies"`, see `simimg.similarity.decisions`: it is stored in
-the folder of the plan's index.
+the folder of the plan's index, with the time of the last change to the plan, and does not override newer decisions.
 
 By default, only copies that differ in nothing but size and compression are to be removed. The others are the
 `questions` of a group: nothing happens to them unless somebody moves their entries to `remove`.
@@ -18,6 +18,7 @@ import dataclasses
 import hashlib
 import os
 from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -52,12 +53,15 @@ class PlannedFile:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class PlannedGroup:
-    """A file to keep, and its copies to remove; or which files somebody decided to keep as well, and what else."""
+    """A file to keep, its copies to remove, and those that are questions.
+
+    With a decision, it is about the kept file and all others. It says which of them are removed.
+    """
 
     keep: PlannedFile
     remove: tuple[PlannedFile, ...]
-    decision: str = ""
-    decided: tuple[PlannedFile, ...] = ()
+    questions: tuple[PlannedFile, ...] = ()
+    decision: Decision | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,7 +81,7 @@ class Plan:
     @property
     def decisions(self) -> tuple[Decision, ...]:
         """The decisions that somebody wrote into groups."""
-        return tuple(_decision_of(group) for group in self.groups if group.decision)
+        return tuple(group.decision for group in self.groups if group.decision is not None)
 
     @property
     def sha256(self) -> str:
@@ -187,11 +191,14 @@ def load_plan(path: Path) -> Plan:
         values: Any = parse_json(data)
         if values["format"] != _FORMAT:
             raise ValueError(f"its format is {values['format']}, not {_FORMAT}")
-        groups = tuple(_planned_group(path, group) for group in values["groups"])
+        time = _last_change(path)
+        groups = tuple(_group_at(number, path, group, time) for number, group in enumerate(values["groups"], 1))
         index_dir = Path(values["index_dir"]) if values.get("index_dir") else None
         return Plan(path, Path(values["image_dir"]), groups, data, _reference_dirs(values), index_dir)
     except (KeyError, TypeError, ValueError) as error:
-        raise DataError(f"{path} is not a plan of `simimg duplicates`: {error}. Make it again.") from None
+        raise DataError(
+            f"{path} is not a plan of `simimg duplicates`: {error}. Correct it, or make it again."
+        ) from None
 
 
 def is_inside(path: str) -> bool:
@@ -225,26 +232,40 @@ def _add_sidecars(image_dir: Path, files: list[dict[str, Any]], others: Sequence
             file.setdefault("sidecars", []).append({"path": path, "sha256": sha256})
 
 
-def _planned_group(path: Path, values: dict[str, Any]) -> PlannedGroup:
-    keep, files = _planned_file(values["keep"]), tuple(map(_planned_file, values["remove"]))
-    decision = values.get("decision", "")
-    if not decision:
-        return PlannedGroup(keep, files)
-    decided = (*files, *map(_planned_file, values.get("questions", ())))
-    group = PlannedGroup(keep, decided if decision == THIS_ONE else (), decision, decided)
+def _last_change(path: Path) -> str:
+    """Return when a file was last changed, in ISO format; now, if its time is in the future."""
+    now = datetime.now(UTC)
     try:
-        if decision not in DECISIONS:
+        changed = datetime.fromtimestamp(path.stat().st_mtime, UTC)
+    except (OSError, OverflowError, ValueError):
+        return now.isoformat(timespec="milliseconds")
+    return min(now, changed).isoformat(timespec="milliseconds")
+
+
+def _group_at(number: int, path: Path, values: dict[str, Any], time: str) -> PlannedGroup:
+    try:
+        return _planned_group(path, values, time)
+    except KeyError as error:
+        raise ValueError(f"group {number}, or a file in it, has no {error}") from None
+    except (TypeError, AttributeError):
+        raise ValueError(f"group {number} is not an object with files to keep and to remove") from None
+
+
+def _planned_group(path: Path, values: dict[str, Any], time: str) -> PlannedGroup:
+    keep, remove = _planned_file(values["keep"]), tuple(map(_planned_file, values["remove"]))
+    questions = tuple(map(_planned_file, values.get("questions") or ()))
+    word = values.get("decision", "")
+    if not word:
+        return PlannedGroup(keep, remove, questions)
+    others = (*remove, *questions)
+    decision = Decision(word, tuple(DecidedImage(file.sha256, file.path) for file in (keep, *others)), time)
+    try:
+        if word not in DECISIONS:
             raise ValueError(f"should be one of {', '.join(DECISIONS)}")
-        check_decision(_decision_of(group))
+        check_decision(decision)
     except ValueError as error:
-        raise UsageError(f"{path}: the decision {decision!r} about {keep.path}: {error}. Correct the file.") from None
-    return group
-
-
-def _decision_of(group: PlannedGroup) -> Decision:
-    return Decision(
-        group.decision, tuple(DecidedImage(file.sha256, file.path) for file in (group.keep, *group.decided))
-    )
+        raise UsageError(f"{path}: the decision {word!r} about {keep.path}: {error}. Correct the file.") from None
+    return PlannedGroup(keep, others if word == THIS_ONE else (), () if word == THIS_ONE else others, decision)
 
 
 def _planned_file(values: dict[str, Any]) -> PlannedFile:
@@ -258,4 +279,4 @@ def _planned_file(values: dict[str, Any]) -> PlannedFile:
         similarity = 0.5
     reason = str(values.get("reason", values.get("why", "")))
     sidecars = tuple(map(_planned_file, values.get("sidecars", [])))
-    return PlannedFile(path, str(values["sha256"]), similarity, reason, sidecars)
+    return PlannedFile(path, str(values["sha256"]).lower(), similarity, reason, sidecars)

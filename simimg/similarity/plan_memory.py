@@ -23,7 +23,7 @@ from simimg.similarity.decisions import (
     record,
 )
 from simimg.similarity.index_info import INFO_FILE
-from simimg.similarity.plan_file import Plan, PlannedFile, load_plan
+from simimg.similarity.plan_file import Plan, PlannedFile, PlannedGroup, load_plan
 from simimg.similarity.quarantine_journal import Move
 from simimg.similarity.search_index import SearchIndex
 from tfrecords.convert.sources import printable
@@ -76,10 +76,18 @@ def keep_decisions_of(path: Path, index_dir: Path | None) -> None:
     remember_decisions(plan)
 
 
-def why_stays(file: PlannedFile, keeper: PlannedFile, decisions: Decisions) -> str:
+def outdated_decisions(plan: Plan, decisions: Decisions) -> list[Decision]:
+    """Return the decisions of a plan that do not count, because something else was decided since."""
+    return [decision for decision in plan.decisions if not _counts(decision, decisions)]
+
+
+def why_stays(file: PlannedFile, group: PlannedGroup, decisions: Decisions) -> str:
     """Return why a file that a plan removes shall stay, as was decided since the plan was made, or an empty text."""
+    keeper = group.keep
     if decisions.is_kept(file.sha256, file.path):
         return "it stays, as was decided"
+    if group.decision is not None and not _counts(group.decision, decisions):
+        return f"it stays: since the plan was changed, something else than its {group.decision.decision!r} was decided"
     if file.sha256 == keeper.sha256:
         return ""
     for decision in decisions.about(file.sha256, keeper.sha256):
@@ -139,14 +147,25 @@ def _folder(plan: Plan) -> Path | None:
 
 
 def _new(plan: Plan, decisions: Decisions) -> list[Decision]:
-    """Return those decisions of a plan that say something new."""
+    """Return those decisions of a plan that say something new, and then the newer ones that they would override.
+
+    A decision that was made, or taken back, about exactly the same images since the plan was changed replaces its own.
+    """
     new = []
     for decision in plan.decisions:
-        known = decisions.of(decision.key)
-        first = [one.images[0].sha256 if one.decision == THIS_ONE else "" for one in (decision, known) if one]
-        if known is None or known.decision != decision.decision or len(set(first)) > 1:
+        last = decisions.last(decision.key)
+        if not _counts(decision, decisions) and (last is None or last.seconds <= decision.seconds):
             new.append(decision)
-    return new
+    named = {sha256 for decision in new for sha256 in decision.key}
+    return new + [one for one in decisions if one.key & named and one.seconds > new[0].seconds]
+
+
+def _counts(decision: Decision, decisions: Decisions) -> bool:
+    """Whether the same was decided about exactly these images, and nothing else since."""
+    known = decisions.of(decision.key)
+    if known is None or known.decision != decision.decision:
+        return False
+    return decision.decision != THIS_ONE or known.images[0].sha256 == decision.images[0].sha256
 
 
 def _images(plan: Plan, moves: Iterable[Move]) -> list[DecidedImage]:

@@ -59,7 +59,7 @@ def choose_images(
         keeper = group.keep
         keeper_path = _path(plan, keeper)
         keeper_stamp = _stamp(keeper_path)
-        is_kept = keeper.path not in removed and has_bytes(keeper_path, keeper.sha256)
+        is_kept = has_bytes(keeper_path, keeper.sha256)
         for file in sorted(group.remove, key=lambda file: not _path(plan, file).is_symlink()):  # links before files
             progress(1)
             path = _path(plan, file)
@@ -69,11 +69,13 @@ def choose_images(
                 continue
             if folder := _reference_dir_of(plan, path):
                 reason = f"it is in {folder}, a reference folder, whose files are kept"
+            elif keeper.path in removed:
+                reason = f"{keeper.path}, which is to be kept in its place, is to be removed as well"
             elif not is_kept:
                 reason = f"{keeper.path}, which is to be kept in its place, is gone or was changed"
             elif not has_bytes(path, file.sha256):
                 reason = CHANGED
-            elif decided := why_stays(file, keeper, decisions):
+            elif decided := why_stays(file, group, decisions):
                 reason = decided
             elif same := kept.get(file_identity(path)):
                 reason = f"it is the same file as {same}, which is kept: another name of it, not a copy"

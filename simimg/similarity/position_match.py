@@ -17,6 +17,7 @@ from simimg.similarity.fingerprint import WHOLE_PX, Fingerprint, luma
 QUARTER_TURN = np.array([[0.0, 1.0, 0.0], [-1.0, 0.0, 1.0]])
 """The map of the unit square that np.rot90 applies."""
 
+_LEVELS = 1024  # per standard deviation, to which correlations are rounded
 _CORRELATION = 0.97  # of the whole images, blurred; that of the second best position does not matter
 _POSE_CORRELATION = 0.8  # below it, an orientation is not refined
 _FEW_KEYPOINTS = 150  # if both images have more and do not align by keypoints, they are not aligned as a whole
@@ -30,12 +31,15 @@ _MIN_STRUCTURED, _STRUCTURE_CORRELATION = 12, 0.9
 
 
 def best_position(ours: np.ndarray, theirs: np.ndarray) -> tuple[float, int, bool]:
-    """Return the largest correlation of two images, `[n, n]`, in eight positions of `ours`.
+    """Return the largest correlation of two normalized images, `[n, n]`, in eight positions of `ours`.
 
     The position follows: the number of quarter turns, as of `np.rot90`, and whether it was mirrored before.
     """
-    poses = np.stack([np.rot90(side, turns) for side in (ours, ours[:, ::-1]) for turns in range(4)])
-    values = ordered_sum((poses * theirs).reshape(len(poses), -1)) / theirs.size
+    a, b = (np.rint(side * np.float32(_LEVELS)).astype(np.float64) for side in (ours, theirs))
+    # Sums of products of integers, so their order does not matter. Instead of one image, the other one is turned back.
+    turned = np.stack([b, b.T[:, ::-1], b[::-1, ::-1], b.T[::-1]])
+    products = turned.reshape(4, -1) @ np.stack([a, a[:, ::-1]]).reshape(2, -1).T
+    values = products.T.ravel() / (_LEVELS**2 * theirs.size)
     best = int(np.argmax(values))
     return float(values[best]), best % 4, best >= 4
 

@@ -47,6 +47,9 @@ CANDIDATES = 48
 _UPRIGHT = [0, 4]  # views: the image and its mirror image; images of a kind are not turned by quarters
 _ORIENTATIONS = 8  # the first views: the whole image, rotated and mirrored
 _GROUP = 4
+# Once there is a copy, an image is compared by more than its thumbnail only from that cosine on, and from that share of
+# the copy's cosine on. Of 560 edited copies of 40 photos, 552 are verified by their thumbnails.
+_CLOSE, _CLOSE_TO_COPY = 0.3, 0.6
 _NEAR_HASHES = 4  # images with similar hashes that are verified, at most
 _MAX_DISTANCE = 10  # of their 64 bits
 
@@ -214,34 +217,55 @@ class Finder:
 
     def _verified(self, query: _QueryImages, matches: Sequence[Match]) -> Iterator[list[Verification | None]]:
         """Yield the verifications so far, at least once; ends after a copy and `_GROUP` others in a row."""
-        rows = [match.row for match in matches[:CANDIDATES]]
+        candidates = matches[:CANDIDATES]
         verified: list[Verification | None] = []
         since_copy = 0  # how many were no copies since the last one
         yield verified
-        found_copy = False
-        while len(verified) < len(rows) and not (found_copy and since_copy >= _GROUP):
-            num_next = _GROUP - since_copy if found_copy else _GROUP
+        nearest_copy = -1.0  # its cosine
+        while len(verified) < len(candidates) and not (nearest_copy >= 0 and since_copy >= _GROUP):
+            num_next = _GROUP - since_copy if nearest_copy >= 0 else _GROUP
+            group = candidates[len(verified) : len(verified) + num_next]
             with one_blas_thread():
-                found = self._executor.map(
-                    lambda row: self._verify(query, row), rows[len(verified) : len(verified) + num_next]
-                )
-                for one in found:
-                    verified.append(one)
-                    is_copy = self._is_copy(one)
-                    found_copy |= is_copy
-                    since_copy = 0 if is_copy else since_copy + 1
+                found, nearest_copy = self._examined(query, group, nearest_copy)
+            for one in found:
+                verified.append(one)
+                since_copy = 0 if self._is_copy(one) else since_copy + 1
             yield verified
+
+    def _examined(
+        self, query: _QueryImages, group: Sequence[Match], nearest_copy: float
+    ) -> tuple[list[Verification | None], float]:
+        """Return the verifications of a group, and the largest cosine of a copy so far, -1 if there is none.
+
+        Thumbnails are compared first. The keypoints of larger images take most of the time of a search. So these are
+        compared best first, and once there is a copy, only of images that are as close as another copy would be.
+        """
+        found = list(self._executor.map(lambda match: self._verify(query, match.row, thorough=False), group))
+        waiting = [place for place, one in enumerate(found) if one is None]
+        done = list(range(len(group)))
+        while True:
+            copies = [max(0.0, group[place].similarity) for place in done if self._is_copy(found[place])]
+            nearest_copy = max([nearest_copy, *copies])
+            least = max(_CLOSE, _CLOSE_TO_COPY * nearest_copy) if nearest_copy >= 0 else -1.0
+            done = [place for place in waiting if group[place].similarity >= least][: num_cores()]
+            if not done:
+                return found, nearest_copy
+            waiting = [place for place in waiting if place not in done]
+            rows = [group[place].row for place in done]
+            for place, one in zip(done, self._executor.map(lambda row: self._verify(query, row), rows), strict=True):
+                found[place] = one
 
     def _is_copy(self, found: Verification | None) -> bool:
         return found is not None and found.similarity >= self._threshold and found.edits <= self._edits
 
-    def _verify(self, query: _QueryImages, row: int) -> Verification | None:
+    def _verify(self, query: _QueryImages, row: int, *, thorough: bool = True) -> Verification | None:
         candidate = self._images.file(row)
         if candidate is not None:
-            found = self._images.verify_new(query.image.fingerprint, row)
+            found = self._images.verify_new(query.image.fingerprint, row, thorough=thorough)
         else:  # the file was moved, changed or removed, or belongs to a dataset whose files are elsewhere
             stored = self._images.square(row)
-            found = None if stored is None else verify_composites(query.square(stored.size), stored)
+            square = None if stored is None else query.square(stored.size)
+            found = None if stored is None or square is None else verify_composites(square, stored, thorough=thorough)
         if found is None or found.similarity < self._threshold:
             return None
         if candidate is not None:

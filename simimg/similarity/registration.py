@@ -17,6 +17,7 @@ import numpy as np
 from simimg.similarity.affine import compose, determinant, fit, inverse, scaling, transform, translation
 
 _SNAP = 0.006  # share of a side; a whole image that is nearly in one of the eight positions is in it
+_STRETCHED = 1.05  # ratio of the sides, beyond which it is told
 _CORRECT_PX = 400  # longer side at which the map is corrected
 _CELLS = 8  # per side of the frame
 # Root mean square of the slopes, in Sobel's units, that fixes where a cell belongs; less in an image of low contrast: a
@@ -26,7 +27,8 @@ _MOST_SHIFT = 4.0  # px per round, at the size at which the map is corrected
 _CORRECTIONS = 4
 _AGREEING = (3.0, 1.5, 0.75, 0.75)  # px by which the shift of a cell may be off, in each round of the fit
 _MIN_CELLS = 6
-_CLOSER = 0.998  # a correction is kept if it reduces the error at least to this share
+# A correction is kept if it reduces the error at least to this share. Whole images on each other are rarely off.
+_CLOSER, _CLOSER_THAN_WHOLE = 0.998, 0.8
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -64,7 +66,8 @@ class Registration:
         self._query_is_base = abs(determinant(to_candidate)) >= 1
         base, self._other = (query, candidate) if self._query_is_base else (candidate, query)
         to_other = to_candidate if self._query_is_base else inverse(to_candidate)
-        to_other = _snapped(to_other, _size(base), _size(self._other))
+        snapped = _snapped(to_other, _size(base), _size(self._other))
+        is_snapped, to_other = snapped is not to_other, snapped
         corners = transform(inverse(to_other), _corners(_size(self._other)))
         left, top = np.maximum(0, np.floor(corners.min(axis=0) + 0.01)).astype(int).tolist()
         right, bottom = np.minimum(_size(base), np.ceil(corners.max(axis=0) - 0.01)).astype(int).tolist()
@@ -72,13 +75,27 @@ class Registration:
             raise ValueError("the images have less than 8 px in common")
         self.base = np.ascontiguousarray(base[top:bottom, left:right])
         self.to_other = compose(to_other, translation(left, top))
-        self._to_query = compose(inverse(scaling(*_size(query))), translation(left, top))
-        self._query_size = _size(query)
+        self._to_base = compose(inverse(scaling(*_size(base))), translation(left, top))  # its unit square
+        (a, b), (c, d) = np.abs(to_other[:, :2]).tolist()
+        across, down = (a, d) if a > b else (b, c)
+        self._is_whole = is_snapped and max(across, down) < _STRETCHED * min(across, down)
+        self._is_reduced = self._is_whole and min(across, down) >= 1 and not self.is_exact
+
+    @property
+    def place(self) -> np.ndarray:
+        """The map from the query's unit square to the candidate's, float64 `[2, 3]`."""
+        to_query, to_candidate = self._to_units()
+        return compose(to_candidate, inverse(to_query))
 
     @property
     def is_exact(self) -> bool:
         """Whether every pixel of one image is a pixel of the other one."""
         return _turned(self._other, self.to_other, _size(self.base)) is not None
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether each image is the whole other one in one of the eight positions, of any size, but not stretched."""
+        return self._is_whole
 
     @property
     def is_straight(self) -> bool:
@@ -88,11 +105,15 @@ class Registration:
 
     def images(self) -> Registered:
         """Return both images in the frame."""
-        warped, inside = _warped(self._other, self.to_other, _size(self.base))
-        if self._query_is_base:
-            return Registered(self.base, warped, inside, self._to_query)
-        to_query = compose(inverse(scaling(*self._query_size)), self.to_other)
-        return Registered(warped, self.base, inside, to_query)
+        reduced = _reduced if self._is_reduced else _warped
+        warped, inside = reduced(self._other, self.to_other, _size(self.base))
+        ours, theirs = (self.base, warped) if self._query_is_base else (warped, self.base)
+        return Registered(ours, theirs, inside, self._to_units()[0])
+
+    def _to_units(self) -> tuple[np.ndarray, np.ndarray]:
+        """Return the maps from px of the frame to the unit squares of the query and of the candidate."""
+        to_other = compose(inverse(scaling(*_size(self._other))), self.to_other)
+        return (self._to_base, to_other) if self._query_is_base else (to_other, self._to_base)
 
     def correct(self) -> None:
         """Correct the map, as far as this makes the images more alike."""
@@ -104,7 +125,7 @@ class Registration:
         # The other image at about the same resolution, and the map between these two.
         other_size = _reduced_size(self._other, min(1.0, factor / math.sqrt(abs(determinant(self.to_other)))))
         other, other_down = _gray(self._other, other_size), _between(other_size, _size(self._other))
-        best = tried = compose(inverse(other_down), self.to_other, down)
+        best = tried = start = compose(inverse(other_down), self.to_other, down)
         least = math.inf
         for _ in range(_CORRECTIONS):
             warped, inside = _interpolated(other, tried, size)
@@ -113,14 +134,15 @@ class Registration:
             gain = min(4.0, _strength(goal, inside) / max(1e-6, _strength(detail, inside)))
             error = np.rint(detail * gain).astype(np.int16) - goal
             total = int(np.minimum(np.abs(error[inside]), 24).sum(dtype=np.int64))
-            if total > _CLOSER * least:
+            if total > (_CLOSER_THAN_WHOLE if self._is_whole and best is start else _CLOSER) * least:
                 break
             best, least = tried, total
             moved = _shifts(error, *slopes, inside)
             if moved is None:
                 break
             tried = compose(tried, moved)
-        self.to_other = compose(other_down, best, inverse(down))
+        if best is not start:
+            self.to_other, self._is_reduced = compose(other_down, best, inverse(down)), False
 
 
 def _size(image: np.ndarray) -> tuple[int, int]:
@@ -151,6 +173,15 @@ def _warped(image: np.ndarray, matrix: np.ndarray, size: tuple[int, int]) -> tup
     if reduction > 1.2:
         image = cv2.GaussianBlur(image, (0, 0), 0.5 * math.sqrt(reduction**2 - 1))
     return _interpolated(image, matrix, size)
+
+
+def _reduced(image: np.ndarray, matrix: np.ndarray, size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+    """Return a whole image in one of the eight positions, reduced to the size of the frame, and where it is."""
+    is_turned = abs(matrix[0, 0]) < abs(matrix[0, 1])
+    image = cv2.resize(image, size[::-1] if is_turned else size, interpolation=cv2.INTER_AREA)
+    image = image.transpose(1, 0, 2) if is_turned else image
+    across, down = (-1 if row.sum() < 0 else 1 for row in (matrix[::-1, :2] if is_turned else matrix[:, :2]))
+    return np.ascontiguousarray(image[::down, ::across]), np.ones(size[::-1], bool)
 
 
 def _interpolated(image: np.ndarray, matrix: np.ndarray, size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:

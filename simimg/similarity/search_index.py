@@ -102,10 +102,8 @@ def write_generation(
             np.save(folder / _EMBEDDINGS_FILE, np.asarray(embeddings, np.float16))
             images_crc32 = table.write(folder / _IMAGES_FILE)
             for by, projection in projections.items():
-                arrays: dict[str, Any] = {"mean": projection.mean}
-                if projection.matrix is not None:
-                    arrays["matrix"] = projection.matrix
-                np.savez(folder / f"{by}.npz", **arrays)
+                matrix: dict[str, Any] = {} if projection.matrix is None else {"matrix": projection.matrix}
+                np.savez(folder / f"{by}.npz", mean=projection.mean, **matrix)
                 vectors = _write_vectors(folder / f"{by}.npy", projection, embeddings)
                 if len(vectors) > EXACT_UP_TO and embedder.dim > 1:
                     built = build_cells(vectors, folder / f"{by}.faiss")
@@ -147,6 +145,7 @@ class SearchIndex:
         vectors: float32 `[num_images, dim]` by projection, memory-mapped.
         cells: by projection, for more than 200,000 images.
         once: whether it is opened for a search or two, and should take little memory.
+        is_temporary: whether its folder will be removed, so that nothing is kept in it and no plan refers to it.
     """
 
     index_dir: Path
@@ -157,6 +156,7 @@ class SearchIndex:
     vectors: Mapping[str, np.ndarray]
     cells: Mapping[str, Cells]
     once: bool = False
+    is_temporary: bool = False
 
     @property
     def pictures(self) -> ImageTable:
@@ -223,11 +223,11 @@ class SearchIndex:
             )
 
     def load_embedder(self, *, many: bool = False) -> Embedder:
-        """Return the model that made the embeddings, in their precision; see `simimg.similarity.embeddings`.
+        """Return the model that made the embeddings, for queries: in float32, which any machine has, not in bfloat16.
 
         Raises SearchIndexError if the model's weights have changed since, and whatever `load_embedder` raises.
         """
-        embedder = load_embedder(self.info.model, precision=self.info.precision, many=many)
+        embedder = load_embedder(self.info.model, many=many)
         self.check_model(embedder)
         return embedder
 
@@ -302,9 +302,9 @@ class SearchIndex:
         return dataclasses.replace(self, info=info)
 
 
-def index_precision(index_dir: Path) -> str:
-    """Return the precision of an index, float32 for a new one; raise SearchIndexError as `SearchIndex.open`."""
-    return _read_info(index_dir).precision if (index_dir / INFO_FILE).is_file() else "float32"
+def index_precision(index_dir: Path) -> str | None:
+    """Return the precision of an index, None if there is none yet; raise SearchIndexError as `SearchIndex.open`."""
+    return _read_info(index_dir).precision if (index_dir / INFO_FILE).is_file() else None
 
 
 def is_system_error(error: BaseException) -> bool:

@@ -150,7 +150,13 @@ def load_query(path: str, embedder: Embedder) -> Query | Refusal:
 
 def _file_query(path: str, data: bytes, embedder: Embedder) -> Query | Refusal:
     try:
-        image, contrast = decode_composites(data, background=embedder.background, truncated=embedder.truncated)
+        image, contrast = decode_composites(
+            data,
+            background=embedder.background,
+            truncated=embedder.truncated,
+            sample_range=embedder.sample_range,
+            max_pixels=embedder.max_pixels,
+        )
         return make_query(path, image, embedder, quality=jpeg_quality(data), data=data, contrast=contrast)
     except Refusal as refusal:
         return refusal

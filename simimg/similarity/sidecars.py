@@ -1,8 +1,6 @@
 """Sidecars: files that belong to an image of the same folder and mean nothing without it.
 
-    IMG_1.jpg.xmp  IMG_1.jpg.json  IMG_1.jpg.supplemental-metadata.json    belong to IMG_1.jpg
-    IMG_1.jpg(2).json  IMG_1.jpg.supplemental-metadata(2).json             belong to IMG_1(2).jpg
-    IMG_1.xmp  IMG_1.json  IMG_1.aae  IMG_1.mov  IMG_1.mp4  …              belong to every image that is named IMG_1
+Which file belongs to which image is decided by their names, see `tfrecords.convert.sources.companion_files`.
 
 A sidecar goes along with an image that is removed if no image that it belongs to stays. A large film is no part of a
 live photo, and stays. So does a RAW file: it is an original of its own.
@@ -12,22 +10,14 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
-from tfrecords.convert.sources import SUFFIXES, printable
+from tfrecords.convert.sources import printable
+from tfrecords.convert.sources.companion_files import LIVE_FILMS, OWNERS, RAW, names_of, owners_of, suffix_of
 
-_NOTES = frozenset(".aae .dop .json .pp3 .thm .xmp".split())
-_FILMS = frozenset((".mov", ".mp4"))
 _FILM_BYTES = 10_000_000  # the film of a live photo has three seconds
-_RAW = frozenset(
-    ".3fr .arw .cr2 .cr3 .crw .dcr .dng .erf .fff .iiq .kdc .mef .mos .mrw .nef .nrw .orf .pef .raf .raw .rw2 .rwl .srw"
-    " .x3f".split()
-)
-_IMAGES = SUFFIXES | _RAW | {".jxl"}
-_NUMBERED = re.compile(r"(.*)(\(\d+\))")
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -60,12 +50,12 @@ def sidecars_of(folder: Path, images: Iterable[str], is_gone: Callable[[str], bo
         there = _files_in(folder / parent)
         named = defaultdict(set)
         for name in (*there, *removed):  # an image that was moved before belongs to its sidecars, too
-            if _suffix(name) in _IMAGES:
-                named[_stem(name)].add(name)
-                named[name].add(name)
+            if suffix_of(name) in OWNERS:
+                for key in names_of(name):
+                    named[key].add(name)
         order = {name: place for place, name in enumerate(removed)}
         for file, size in there.items():
-            owners = {image for key in _owners(file) for image in named.get(key, ())} - {file}
+            owners = {image for key in owners_of(file) for image in named.get(key, ())} - {file}
             ours = min(owners & order.keys(), key=order.__getitem__, default=None)
             if ours is not None and file not in order:
                 path, image = (os.path.join(parent, name) for name in (file, ours))
@@ -75,11 +65,11 @@ def sidecars_of(folder: Path, images: Iterable[str], is_gone: Callable[[str], bo
 
 
 def _why_it_stays(file: str, size: int, others: list[str]) -> str:
-    if _suffix(file) in _RAW:
+    if suffix_of(file) in RAW:
         return "a RAW file is an original of its own"
     if others:
         return f"it also belongs to {printable(others[0])}, which stays"
-    if _suffix(file) in _FILMS and size > _FILM_BYTES:
+    if suffix_of(file) in LIVE_FILMS and size > _FILM_BYTES:
         return f"a film of {size / 1e6:,.0f} MB is more than that of a live photo"
     return ""
 
@@ -98,27 +88,3 @@ def _files_in(folder: Path) -> dict[str, int]:
     except OSError:
         return {}
     return dict(sorted(found.items()))
-
-
-def _owners(file: str) -> list[str]:
-    """Return the names and stems of the images that a file belongs to, if they are there."""
-    suffix, stem = _suffix(file), _stem(file)
-    if suffix in _RAW or suffix in _FILMS:
-        return [stem]
-    if suffix not in _NOTES:
-        return []
-    owners = [stem]  # `a.xmp` belongs to a.jpg, and `a.jpg.xmp`, too
-    numbered = _NUMBERED.fullmatch(stem)
-    bare, number = numbered.groups() if numbered else (stem, "")
-    for name in (bare, _stem(bare)):
-        if _suffix(name) in _IMAGES:
-            owners.append(f"{_stem(name)}{number}{name[len(_stem(name)) :]}")
-    return owners
-
-
-def _stem(name: str) -> str:
-    return PurePosixPath(name).stem
-
-
-def _suffix(name: str) -> str:
-    return PurePosixPath(name).suffix.lower()

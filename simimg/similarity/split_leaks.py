@@ -46,7 +46,10 @@ DEALS = ("first", "shares")
 
 _COLUMNS = ("path", "label", "split")
 # Options that the new conversion takes over; `splits` and `copies` are determined by the table.
-_KEPT = ("image_size", "resize", "decode", "truncated", "background", "encoding", "jpeg_quality", "seed")
+_KEPT = (
+    *("image_size", "resize", "decode", "truncated", "background", "range", "max_pixels"),
+    *("encoding", "jpeg_quality", "seed"),
+)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -79,6 +82,7 @@ class Leaks:
         num_stored: images that were verified by their stored pixels.
         num_missing: images that could not be read.
         num_left_out: decisions because of which pairs are not among them.
+        index: that of the dataset; its rows are those of the pairs.
     """
 
     splits: tuple[str, ...]
@@ -89,6 +93,7 @@ class Leaks:
     num_stored: int
     num_missing: int
     num_left_out: int = 0
+    index: SearchIndex = dataclasses.field(kw_only=True, repr=False, compare=False)
 
     def affected(self, split: str, by: str = "") -> int:
         """Return how many images of a split are copies of images in the earlier split `by`, or in any earlier one."""
@@ -131,6 +136,7 @@ def find_leaks(
             num_stored=len(examiner.images.stored),
             num_missing=len(examiner.images.missing),
             num_left_out=len(examiner.settling),
+            index=index,
         )
 
 

@@ -76,12 +76,19 @@ def _verify_flattened(query: Fingerprint, candidate: Fingerprint) -> Verificatio
     for composite in _composites(transparent, opaque):
         if shows_nothing(composite.thumbnail):
             continue
+        ways = [LAID_ON + composite.laid_on, TRANSPARENT + composite.laid_on]
         if transparent is candidate:
-            found, reason = verify(query, composite), LAID_ON + composite.laid_on
+            found = verify(query, composite)
         else:
-            found, reason = verify(composite, candidate), TRANSPARENT + composite.laid_on
+            found = verify(composite, candidate)
+            ways.reverse()
         if found is not None:
-            return dataclasses.replace(found, reasons=(reason, *found.reasons), edits=found.edits | {BACKGROUND})
+            return dataclasses.replace(
+                found,
+                reasons=(ways[0], *found.reasons),
+                reversed_reasons=(ways[1], *found.reversed_reasons),
+                edits=found.edits | {BACKGROUND},
+            )
     return None
 
 

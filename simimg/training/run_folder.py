@@ -98,7 +98,9 @@ def describe_run(model_dir: Path, config: TrainConfig, split: Split, shuffle: st
     """
     layout = Layout.load(split.dataset_dir) if Layout.exists(split.dataset_dir) else None
     made = layout.config if layout else {}
-    prepared = {name: made[name] for name in ("decode", "truncated", "background") if name in made}
+    prepared = {
+        name: made[name] for name in ("decode", "truncated", "background", "range", "max_pixels") if name in made
+    }
     info = RunInfo(
         image_size=split.image_size,
         resize=made.get("resize", "stretch"),

@@ -8,6 +8,7 @@ from pathlib import Path
 import psutil
 import tensorflow as tf
 
+from simimg.augment import fastest, measure_formulations
 from simimg.errors import UsageError
 from simimg.input import SHUFFLES, Order, Reader, choose_shuffle, mixing_of, open_reader
 from simimg.models.keras_applications import APPLICATIONS
@@ -36,6 +37,7 @@ class RunSetup:
     order: Order
     measured: dict[str, Reader]
     info: RunInfo
+    augmented_with: str = ""  # a sentence on the formulation of the augmentation that was chosen for a GPU
 
     @property
     def num_steps(self) -> int:
@@ -59,7 +61,7 @@ class RunSetup:
             f"training on {strategy.num_replicas_in_sync} x {kind}{machines}: batch {order.global_batch_size} in all, "
             f"{order.per_replica_batch_size} per replica{parts}; learning rate {self.config.learning_rate:.3g}"
         )
-        return found
+        return [*found, self.augmented_with] if self.augmented_with else found
 
 
 def open_run_setup(config: TrainConfig) -> RunSetup:
@@ -123,7 +125,19 @@ def open_run_setup(config: TrainConfig) -> RunSetup:
         order=order,
         measured=measured,
         info=describe_run(model_dir, config, split, shuffle),
+        augmented_with=_augmented_with(config),
     )
+
+
+def _augmented_with(config: TrainConfig) -> str:
+    """Measures both formulations of the augmentation, once for a kind of GPU, and returns which one is used."""
+    found = measure_formulations() if config.augment_with == "auto" and config.epochs else None
+    if found is None:
+        return ""
+    times, was_known = found
+    shown = ", ".join(f"{name} {ms:.2f} ms per batch of 256" for name, ms in times.items())
+    when = "measured earlier" if was_known else "measured now, once for this kind of GPU"
+    return f"augmenting with {fastest(times)}: {shown} ({when}); --augment_with overrides it"
 
 
 def _shuffle(config: TrainConfig, reader: Reader, model_dir: Path) -> str:

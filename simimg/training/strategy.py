@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING
 import tensorflow as tf
 
 from simimg.errors import TrainingError, UsageError, WorkerLost
-from simimg.gpu_memory import grow_gpu_memory
+from simimg.models.gpu_memory import grow_gpu_memory
 
 if TYPE_CHECKING:
     from simimg.training.train_config import TrainConfig

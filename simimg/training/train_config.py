@@ -8,7 +8,7 @@ import math
 from pathlib import Path
 from typing import Any
 
-from simimg.augment import BORDERS, AugmentConfig
+from simimg.augment import BORDERS, FORMULATIONS, AugmentConfig
 from simimg.errors import UsageError
 from simimg.input import CACHES, ON_CORRUPT, READERS, SHUFFLES
 from simimg.models.backbones import LITES, NETWORKS
@@ -162,6 +162,12 @@ class TrainConfig:
     xla: bool = _devices(
         "Compile the step with XLA; for a single GPU, since a CPU is several times slower with it.", False
     )
+    augment_with: str = _devices(
+        "What computes the augmentation: TensorFlow's operations, or code that XLA compiles; auto is xla on a CPU, and "
+        "on a GPU the faster one, which is measured once per kind of GPU.",
+        "auto",
+        choices=FORMULATIONS,
+    )
     deterministic: bool = _devices("Make a repeated run give the same bits; slower on GPUs.", False)
     seed: int = option("Seed of the initial weights, the order, the augmentation and the dropout.", 0)
     reader: str = _input("How to read shards; auto chooses and reports why.", "auto", choices=READERS)
@@ -288,7 +294,7 @@ class TrainConfig:
         """
         aside = {"model_dir", "preset", "num_devices", "dataset_dir", "per_replica_batch_size", "cross_device_ops"}
         aside |= {"reader", "shuffle", "cache", "data_service", "on_corrupt", "checkpoint_every_s", "keep_checkpoints"}
-        aside |= {"deterministic"}
+        aside |= {"deterministic", "augment_with"}
         if self.objective == "classes":
             aside |= _SIMILARITY_ONLY
         return {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name not in aside}

@@ -256,6 +256,10 @@ class StepRunner:
             self._count = min(max(1, round(_CALL_S * self.images_per_s / order.global_batch_size)), _MOST_STEPS)
         self._warm.add(timed)
 
+    def time_each_call(self) -> None:
+        """Measures in each of the next calls how long it waits for batches; on a GPU, they take longer for it."""
+        self._calls_per_timed = 1
+
     def agree_to_stop(self, stop: threading.Event) -> bool:
         """Returns whether any worker wants to stop. All workers stop after the same step, and use equal step counts."""
         decided = agreed(self._strategy, {"count": float(self._count), "stop": float(stop.is_set())})

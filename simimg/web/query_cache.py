@@ -71,7 +71,12 @@ class QueryCache:
                     f"This image has {width:,} x {height:,} pixels. The limit is {MAX_PIXELS // 1_000_000} million.",
                 )
             options = self._embedder.image_options
-            image, contrast = decode_composites(data, background=options.background, truncated=options.truncated)
+            image, contrast = decode_composites(
+                data,
+                background=options.background,
+                truncated=options.truncated,
+                sample_range=options.sample_range,
+            )
             views = query_views(image, options, data, contrast)
         except Refusal as refusal:
             raise RequestError(415, f"This is not an image that can be read: {refusal}.") from None

@@ -3,6 +3,7 @@
 The file is that of `simimg duplicates --plan` and `simimg apply`. Its path is set when the server starts, never by the
 browser. It is only replaced if the browser knows its current content: `version` is the checksum of the file. A file
 that is not a plan of this index is never replaced. The plan's reference folders stay in it, and their files are kept.
+Members of a group that are neither kept nor removed, and differ by more than a plan removes, are its questions.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from simimg.errors import DataError, SimimgError, UsageError
 from simimg.similarity.decided_groups import returned_images, settled_members
 from simimg.similarity.decisions import Decisions, read_decisions
 from simimg.similarity.duplicate_groups import Duplicates, Group, Member, find_duplicates
-from simimg.similarity.edits import COUNTED, PLANNED
+from simimg.similarity.edits import CONTENT, COUNTED, LABEL, PLANNED
 from simimg.similarity.image_table import IndexedImage
 from simimg.similarity.index_images import IndexImages
 from simimg.similarity.match_verification import SAME_BYTES, Verification
@@ -29,6 +30,7 @@ from simimg.web.background_job import BackgroundJob
 from simimg.web.request_guard import RequestError
 
 _BY_HAND = "chosen by hand"
+_UNKNOWN = frozenset((CONTENT,))  # a plan does not say by which edits its questions differ
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,7 +39,9 @@ class _Planned:
 
     Attributes:
         version: checksum of its file; empty without a file.
-        groups: those whose keeper and copies are in the index.
+        groups: those whose keeper and copies are in the index, questions included.
+        removals: rows to remove.
+        asked: rows that are questions.
         num_unknown: number of files to remove that are not in the index.
         problem: why it is not a plan of this index, or empty.
         reference_dirs: folders whose files are kept.
@@ -45,6 +49,8 @@ class _Planned:
 
     version: str
     groups: tuple[Group, ...] = ()
+    removals: frozenset[int] = frozenset()
+    asked: frozenset[int] = frozenset()
     num_unknown: int = 0
     problem: str = ""
     reference_dirs: tuple[str, ...] = ()
@@ -52,6 +58,10 @@ class _Planned:
     def is_kept(self, picture: IndexedImage) -> bool:
         """Whether the image is in a reference folder."""
         return is_reference(picture.path, self.reference_dirs)
+
+    def asks_about(self, member: Member) -> bool:
+        """Whether an image that is not kept is a question, in the plan or since it differs by more than others."""
+        return not member.stays and (member.row in self.asked or not is_planned(member, PLANNED))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -111,8 +121,7 @@ class Review:
         found: _Found | None = self.job.result
         plan = self._planned()
         decisions = Decisions() if job["state"] == "running" else self._decisions()
-        joined = _joined(found.duplicates.groups if found else (), plan.groups)
-        settled = [settled_members(members, decisions) for members in joined]
+        settled = self._settled(plan, decisions)
         settling = {key for _, keys in settled for key in keys} | (found.duplicates.settling if found else set())
         return {
             "job": job,
@@ -133,11 +142,11 @@ class Review:
         }
 
     def save(self, values: Any) -> dict[str, Any]:
-        """Write the plan: `{"version": text, "groups": [{"keep": row, "remove": [row, …]}, …]}`.
+        """Write the plan: `{"version": text, "groups": [{"keep": row, "remove": [row, …]}, …]}`, with its questions.
 
         Raises:
-            RequestError: the values are invalid, an image to remove is in a reference folder, or the file was changed
-                in the meantime or is not a plan of this index.
+            RequestError: the values are invalid, an image to remove is in a reference folder or was decided to stay, or
+                the file was changed in the meantime or is not a plan of this index.
         """
         if self._index.info.image_dir is None:
             raise RequestError(409, "The images of this index are not files of this machine, so none can be removed.")
@@ -148,18 +157,20 @@ class Review:
             plan = self._planned()
             if plan.problem:
                 raise RequestError(409, f"{plan.problem} It is left as it is. Start simimg serve with another --plan.")
-            groups = self._groups(choices, plan)
+            self._check_references(choices, plan)
             try:
                 keep_decisions_of(self._path, self._index.index_dir)
             except SimimgError as error:
                 raise RequestError(409, str(error)) from None
+            groups = list(self._groups(choices, plan, self._decisions()))
             image_dir = Path(self._index.info.image_dir)
-            write_plan(self._path, image_dir, groups, plan.reference_dirs, self._index.index_dir)
+            write_plan(self._path, image_dir, groups, plan.reference_dirs, self._index.index_dir, PLANNED)
+            removed = [member for group in groups for member in group.others if member.may_go]
             return {
                 "version": self._version(),
                 "path": str(self._path),
-                "num_removals": sum(len(group.others) for group in groups),
-                "num_bytes": sum(member.image.num_bytes for group in groups for member in group.others),
+                "num_removals": len(removed),
+                "num_bytes": sum(member.image.num_bytes for member in removed),
             }
 
     def pair(self, row: int, other: int) -> Verification | None:
@@ -187,30 +198,80 @@ class Review:
                 if row in seen:
                     raise RequestError(422, f"Image {row} occurs twice. An image can be kept or removed, once.")
                 seen.add(row)
-            if len(rows) > 1:
-                choices.append((rows[0], rows[1:]))
+            choices.append((rows[0], rows[1:]))
         return values["version"], choices
 
-    def _groups(self, choices: Sequence[tuple[int, list[int]]], plan: _Planned) -> list[Group]:
-        """Return the groups to write, with known reasons, or new ones if another file is kept."""
+    def _check_references(self, choices: Sequence[tuple[int, list[int]]], plan: _Planned) -> None:
+        for image in (self._index.images[row] for _, remove in choices for row in remove):
+            if plan.is_kept(image):
+                raise RequestError(422, f"{image.path} is in a reference folder of the plan, so it is kept.")
+
+    def _groups(
+        self, choices: Sequence[tuple[int, list[int]]], plan: _Planned, decisions: Decisions
+    ) -> Iterator[Group]:
+        """Yield the groups to write, with known reasons, or new ones if another file is kept.
+
+        Raises:
+            RequestError: an image to remove was decided to stay since the browser loaded the review.
+        """
         found: _Found | None = self.job.result
         known: dict[tuple[int, int], Member] = {}
         for group in (*plan.groups, *(found.duplicates.groups if found else ())):
             for member in group.members:
                 known[member.row, group.keeper.row] = member
-        groups = []
+        shown = {member.row: members for members, _ in self._settled(plan, decisions) for member in members}
         for keep, remove in choices:
-            for picture in (self._index.images[row] for row in remove):
-                if plan.is_kept(picture):
-                    raise RequestError(422, f"{picture.path} is in a reference folder of the plan, so it is kept.")
             keeper = known.get((keep, keep)) or Member(keep, self._index.images[keep], 1.0, _BY_HAND)
-            groups.append(Group(keeper, tuple(known.get((row, keep)) or self._member(row, keep) for row in remove)))
-        return groups
+            removed = [known.get((row, keep)) or self._copy(row, keep) for row in remove]
+            going = {one.row for one in settled_members([keeper, *removed], decisions)[0][1:] if not one.stays}
+            if stays := next((member for member in removed if member.row not in going), None):
+                raise RequestError(
+                    409, f"{stays.image.path} was decided to stay since this page was loaded. Load the page again."
+                )
+            others = [one for one in shown.get(keep, ()) if one.row not in (keep, *remove) and not one.stays]
+            others = [known.get((one.row, keep)) or self._copy(one.row, keep) for one in others if plan.asks_about(one)]
+            questions = [
+                dataclasses.replace(one, may_go=False, edits=one.edits | _UNKNOWN)
+                for one in others
+                if plan.asks_about(one)
+            ]
+            yield Group(keeper, (*(dataclasses.replace(one, may_go=True) for one in removed), *questions))
 
-    def _member(self, row: int, keeper: int) -> Member:
+    def _settled(self, plan: _Planned, decisions: Decisions) -> list[tuple[Sequence[Member], set[frozenset[str]]]]:
+        """Return `settled_members` of all groups, found and planned ones."""
+        found: _Found | None = self.job.result
+        joined = _joined(found.duplicates.groups if found else (), plan.groups)
+        planned = {group.keeper.row for group in plan.groups}
+        return [
+            settled_members(
+                members if any(one.row in planned for one in members) else self._kept_first(members, decisions),
+                decisions,
+            )
+            for members in joined
+        ]
+
+    def _kept_first(self, members: Sequence[Member], decisions: Decisions) -> Sequence[Member]:
+        """Return the members of a group; the first one is that which was decided to stay since it was found."""
+        kept = [one for one in members if decisions.is_kept(one.image.sha256, one.image.path)]
+        if not kept or members[0] in kept:
+            return members
+        keeper = dataclasses.replace(kept[0], similarity=1.0, reason="as decided", edits=frozenset())
+        in_classes = any(LABEL in one.edits for one in members)
+        others = []
+        for member in members:
+            if member is not kept[0]:
+                other = self._copy(member.row, keeper.row)
+                conflict = in_classes and member.image.label != keeper.image.label
+                others.append(dataclasses.replace(other, edits=other.edits | ({LABEL} if conflict else set())))
+        return [keeper, *others]
+
+    def _copy(self, row: int, keeper: int) -> Member:
+        """Return a row as a copy of another one, compared now."""
         found = self.pair(row, keeper)
-        similarity, reason = (found.similarity, found.text) if found else (0.5, _BY_HAND)
-        return Member(row, self._index.images[row], similarity, reason)
+        similarity, reason, edits = (0.5, _BY_HAND, _UNKNOWN) if found is None else (
+            found.similarity, found.text, found.edits
+        )  # fmt: skip
+        return Member(row, self._index.images[row], similarity, reason, edits=edits)
 
     def _decisions(self) -> Decisions:
         try:
@@ -235,14 +296,20 @@ class Review:
         if self._index.info.image_dir is None or plan.image_dir != Path(self._index.info.image_dir):
             return _Planned(version, problem=f"{self._path} is about {plan.image_dir}, not about this collection.")
         rows = {path: row for row, path in enumerate(self._index.images.column("path").tolist())}
-        groups, num_unknown = [], 0
+        groups, removals, questions, num_unknown = [], set[int](), set[int](), 0
         for planned in plan.groups:
-            keeper, *others = (self._planned_member(file, rows) for file in (planned.keep, *planned.remove))
-            known = [member for member in others if member is not None and keeper is not None]
-            num_unknown += len(others) - len(known)
-            if keeper is not None and known:
-                groups.append(Group(keeper, tuple(known)))
-        return _Planned(version, tuple(groups), num_unknown, reference_dirs=plan.reference_dirs)
+            keeper = self._planned_member(planned.keep, rows)
+            removed, asked = (
+                [member for file in files if keeper and (member := self._planned_member(file, rows))]
+                for files in (planned.remove, planned.questions)
+            )
+            num_unknown += len(planned.remove) - len(removed)
+            removals.update(member.row for member in removed)
+            questions.update(member.row for member in asked)
+            if keeper is not None and (removed or asked):
+                groups.append(Group(keeper, (*removed, *asked)))
+        rows_of = frozenset(removals), frozenset(questions - removals)
+        return _Planned(version, tuple(groups), *rows_of, num_unknown, reference_dirs=plan.reference_dirs)
 
     def _planned_member(self, file: PlannedFile, rows: dict[str, int]) -> Member | None:
         row = rows.get(file.path)
@@ -285,19 +352,13 @@ def _joined(found: Sequence[Group], planned: Sequence[Group]) -> list[list[Membe
 def _group_values(members: Sequence[Member], plan: _Planned) -> dict[str, Any]:
     rows = [member.row for member in members]
     keep, planned = rows[0], not plan.version
-    remove = [member.row for member in members[1:] if is_planned(member, PLANNED)]
+    remove = {member.row for member in members[1:] if is_planned(member, PLANNED)}
     reference = {member.row for member in members if plan.is_kept(member.image)}
     stays = {member.row for member in members if member.stays}
-    if stays and keep not in stays:  # what was decided since the search
-        keep = next(row for row in rows if row in stays)
-        remove = [row for row in (*remove, rows[0]) if row != keep]
     if plan.version:
-        there = set(rows)
-        groups = [group for group in plan.groups if group.keeper.row in there]
-        remove, planned = [member.row for group in groups for member in group.others], bool(groups)
-        for group in groups:
-            if group.keeper.row not in remove:
-                keep = group.keeper.row
+        keepers = [group.keeper.row for group in plan.groups if group.keeper.row in rows]
+        remove, planned = set(plan.removals.intersection(rows)), bool(keepers)
+        keep = next((row for row in reversed(keepers) if row not in remove), keep)
     return {
         "members": [
             {
@@ -307,12 +368,12 @@ def _group_values(members: Sequence[Member], plan: _Planned) -> dict[str, Any]:
                 "reference": member.row in reference,
                 "remembered": member.remembered,
                 "stays": member.stays,
-                "question": place > 0 and not member.stays and not is_planned(member, PLANNED),
+                "question": place > 0 and plan.asks_about(member),
                 "is_decided": member.is_decided,
             }
             for place, member in enumerate(members)
         ],
         "keep": keep,
-        "remove": sorted(set(remove) - {keep} - reference - stays),
+        "remove": sorted(remove - {keep} - reference - stays),
         "planned": planned,
     }

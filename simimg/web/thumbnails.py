@@ -24,6 +24,7 @@ from simimg.similarity.plan_file import is_inside
 from simimg.similarity.search_index import SearchIndex
 from simimg.web.request_guard import RequestError
 from tfrecords.convert.image.decoder import ImageOptions, load_image
+from tfrecords.convert.image.image_formats import ANY_SIZE
 from tfrecords.format.atomic_files import atomic_file
 from tfrecords.format.quarantine import Refusal
 
@@ -117,7 +118,8 @@ def large_jpeg(image: Image.Image) -> bytes:
 def _reduced(data: bytes, longer_side: int, quality: int) -> bytes:
     """Return the image of a file as a JPEG: decoded at a fraction of its size if possible, upright, in sRGB."""
     try:
-        picture = load_image(data, ImageOptions(image_size=longer_side, resize="pad", truncated="keep"))
+        options = ImageOptions(image_size=longer_side, resize="pad", truncated="keep", max_pixels=ANY_SIZE)
+        picture = load_image(data, options)
     except Refusal as refusal:
         raise RequestError(404, f"This image cannot be decoded: {refusal}.") from None
     longest = max(picture.width, picture.height)

@@ -17,7 +17,7 @@ from typing import Any
 from unittest import mock
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageFilter
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 _DIM = 96
@@ -242,16 +242,21 @@ def verified(folder: Path) -> Iterator[tuple[str, str]]:
 def worth(paths: list[Path]) -> Iterator[Any]:
     """What decides which copy is kept: spectra, coefficients, and the answers by them."""
     from simimg.similarity import image_worth as module
+    from simimg.similarity.pixel_history import is_sharpened, lost_tones
 
     for path in paths:
         data = path.read_bytes()
-        gray, table = module.gray_image(data), module.jpeg_table(data)
-        assert gray is not None
+        color, table = module.color_image(data), module.jpeg_table(data)
+        assert color is not None
+        gray = color.convert("L")
+        yield lost_tones(color.quantize(256).convert("RGB"), color)
+        yield is_sharpened(color.filter(ImageFilter.SHARPEN), color)
         yield module._spectrum(gray)
         yield (coefficients := module.jpeg_coefficients(gray))
         yield module.has_more_detail(gray, gray.resize((gray.width // 2, gray.height // 2)))
         if table is not None:
             yield module.is_saved_again(coefficients, None, table)
+            yield module.earlier_quality(coefficients, table)
 
 
 def bounded(folder: Path) -> Iterator[tuple[str, Any]]:

@@ -546,9 +546,11 @@ BESIDE = {
     },
 }
 TEXTS = {
+    ("convert", "range"): "0,4095",
     ("convert", "splits"): "train=0.5,test=0.5",
     ("convert", "background"): "black",
     ("convert", "max_refused"): "2.5%",
+    ("convert", "zip_encoding"): "cp949",
 }
 LISTS = {"keep": ("oldest", "exif"), "edits": ("crop", "turn"), "plan_edits": ("crop", "turn")}
 
@@ -585,7 +587,11 @@ def test_every_flag_of_every_command(name: str, flag: str) -> None:
     value = other_value(name, field, typing.get_type_hints(module.Options)[flag])
     assert value != field.default
     wanted = {**BASE.get(name, {}), **BESIDE.get((name, flag), {}), flag: value}
+    if field.metadata["repeated"]:
+        del wanted[flag]
     arguments = [as_flag(key, part) for key, part in wanted.items() if part is not None]
+    if field.metadata["repeated"]:
+        arguments += [as_flag(flag, part) for part in value]
     if name in WITH_ARGUMENTS:
         arguments.append("query.jpg")
     assert getattr(given_to(module, arguments), flag) == value

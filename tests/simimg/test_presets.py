@@ -12,7 +12,7 @@ from simimg.training import TrainConfig
 ELSEWHERE = {"dataset_dir", "model_dir", "preset", "weights", "resolution", "probe", "seed", "train_backbone"} | {
     *("reader", "shuffle", "cache", "data_service", "on_corrupt"),
     *("num_devices", "per_replica_batch_size", "accumulate", "cross_device_ops", "xla", "deterministic"),
-    *("checkpoint_every_s", "keep_checkpoints", "patience", "precision"),
+    *("checkpoint_every_s", "keep_checkpoints", "patience", "precision", "augment_with"),
     # Off, but in a preset that says otherwise.
     *("vertical_flip", "grayscale", "blur", "min_jpeg_quality", "cutout", "border"),
     *("objective", "embedding_dim", "temperature", "entropy_weight", "queue_size", "quarter_turns", "paste", "bars"),

@@ -25,6 +25,7 @@ from typing import TypeAlias
 from tfrecords.base_errors import ConversionError, Interrupted
 from tfrecords.convert.image.color import color_name, contrasting
 from tfrecords.convert.image.decoder import decoder_versions
+from tfrecords.convert.image.sample_range import MIN_MAX, NARROW
 from tfrecords.convert.output.publish import publish, write_tables
 from tfrecords.convert.output.reshard import reshard, whole_scan
 from tfrecords.convert.output.summary import ConvertSummary, check_refusals, summarize
@@ -32,7 +33,9 @@ from tfrecords.convert.plan.conversion_job import ConversionJob, make_job
 from tfrecords.convert.plan.convert_config import ConvertConfig, ResolvedConfig
 from tfrecords.convert.plan.previous_version import PreviousVersion, find_previous_version, select_files
 from tfrecords.convert.plan.shard_plan import MIN_SHARDS, PlannedShard
-from tfrecords.convert.sources import open_source, printable
+from tfrecords.convert.plan.split_assignment import AUTO_SPLITS, SOURCE_SPLITS
+from tfrecords.convert.sources import Source, open_source, printable
+from tfrecords.convert.sources.labels import some_of
 from tfrecords.convert.state.receipts import Receipt, read_receipt
 from tfrecords.convert.state.workdir import WorkDir
 from tfrecords.convert.workers import pool
@@ -53,14 +56,18 @@ class ConvertProgress:
 
 
 OnProgress: TypeAlias = Callable[[ConvertProgress], None]
+Describe: TypeAlias = Callable[[str], object]
 
 
-def convert(config: ConvertConfig, *, progress: OnProgress = lambda _: None) -> ConvertSummary:
+def convert(
+    config: ConvertConfig, *, progress: OnProgress = lambda _: None, describe: Describe = lambda _: None
+) -> ConvertSummary:
     """Convert the source in `config` into the dataset folder `<data_dir>/<name>/1.0.0`.
 
     A dataset that exists and was made from the same files with the same options is left as it is. With `append`, files
     that it does not have are added in a new version (1.1.0), which shares the old shards. With more than one worker, a
-    script has to call this under `if __name__ == "__main__":`.
+    script has to call this under `if __name__ == "__main__":`. `describe` is called with a line that says what the
+    source was taken for, before any image is read.
 
     Raises:
         UsageError: there are no images, or the dataset exists and differs; nothing was written.
@@ -76,7 +83,21 @@ def convert(config: ConvertConfig, *, progress: OnProgress = lambda _: None) -> 
         with _runner(options, lambda row: printable(source.paths[row])) as runner:
             if previous is None or options.append:
                 runner.start(MIN_SHARDS)  # so that they are ready when the files are listed
-            listed = source = open_source(options.image_dir, table=options.table, categories=options.categories)
+            listed = source = open_source(
+                options.image_dir,
+                table=options.table,
+                categories=options.categories,
+                include=options.include,
+                exclude=options.exclude,
+                path_column=options.path_column,
+                label_column=options.label_column,
+                zip_encoding=options.zip_encoding,
+            )
+            listed = source = _with_note_on_splits(source, options)
+            options = options.for_source(source)
+            describe(_description(source, options))
+            if previous is not None:
+                previous.check_options(options)
             source = select_files(options, listed, previous)
             if previous is not None and not len(source.usable() if options.append else ()):
                 WorkDir(previous.folder).remove_work()  # left by a call that was killed at its end
@@ -96,6 +117,27 @@ def convert(config: ConvertConfig, *, progress: OnProgress = lambda _: None) -> 
                 "give the same command again."
             ) from None
         raise unwritable(path, error, ", or choose another --data_dir") from None
+
+
+def _with_note_on_splits(source: Source, options: ResolvedConfig) -> Source:
+    """Return the source with a note if its splits are not used and nobody asked for others."""
+    if source.splits is None or source.keeps_splits or options.splits != AUTO_SPLITS:
+        return source
+    names = [name for name in dict.fromkeys(source.splits) if name]
+    if len(names) < 2:
+        return source
+    note = f"the splits of the source ({some_of(names)}) are not used; --splits={SOURCE_SPLITS} keeps them"
+    return dataclasses.replace(source, notes=(*source.notes, note))
+
+
+def _description(source: Source, options: ResolvedConfig) -> str:
+    """Return what the source was taken for and where the splits come from, for the user."""
+    form = source.form or f"{len(source.paths):,} files"
+    splits = "its splits are kept"
+    if options.fractions:
+        shares = ", ".join(f"{name} {fraction:.4g}" for name, fraction in options.fractions.items())
+        splits = f"{'divided anew' if source.keeps_splits else 'split'} into {shares}"
+    return f"{printable(source.location)}: {form}; {splits}"
 
 
 def _runner(options: ResolvedConfig, name_of: Callable[[int], str]) -> Runner:
@@ -122,7 +164,7 @@ def _convert(
         manifest = tables.result()
     runner.dismiss()
     layout = publish(job, final.plan, shards, manifest, workdir)
-    notes = (*job.source.notes, *_vanished(job, receipt))
+    notes = (*job.source.notes, *_vanished(job, receipt), *_narrow(job, receipt))
     if final.leaks:
         notes = (
             *notes,
@@ -141,6 +183,17 @@ def _vanished(job: ConversionJob, receipt: Receipt) -> Iterable[str]:
             f"{count:,} transparent {'images have' if count > 1 else 'image has'} become plain "
             f"{color_name(background)}, e.g. {printable(example)}; --background={color_name(contrasting(background))} "
             f"keeps {'them' if count > 1 else 'it'} visible"
+        )
+
+
+def _narrow(job: ConversionJob, receipt: Receipt) -> Iterable[str]:
+    """Yield a note if images use so little of the range of their samples that they are dark or flat."""
+    if receipt.narrow:
+        example, count = job.source.paths[min(receipt.narrow)], len(receipt.narrow)
+        yield (
+            f"{count:,} {'images use' if count > 1 else 'image uses'} less than {NARROW:.0%} of the range of "
+            f"{'their' if count > 1 else 'its'} samples and {'are' if count > 1 else 'is'} dark or flat, e.g. "
+            f"{printable(example)}; --range={MIN_MAX} stretches each, --range=LO,HI all alike"
         )
 
 

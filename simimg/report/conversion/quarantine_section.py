@@ -63,7 +63,8 @@ _TEXTS = {
     ),
     Reason.TOO_LARGE: (
         "Too large",
-        "They declare more pixels, or have more bytes, than any camera produces; decoding them could fill the memory.",
+        "They declare more pixels, or have more bytes, than any camera produces; decoding them could fill the memory. "
+        "If you trust them, --max_pixels lets them in.",
     ),
 }
 # Files whose bytes can be shown. The others have none, or reading them is dangerous.

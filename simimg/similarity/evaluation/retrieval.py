@@ -42,6 +42,7 @@ from simimg.similarity.query_search import CANDIDATES, Finder, SearchResult
 from simimg.similarity.search_index import SearchIndex
 from simimg.similarity.search_queries import Query, make_query
 from tfrecords.convert.image.decoder import decode_visible
+from tfrecords.convert.image.image_formats import ANY_SIZE
 from tfrecords.convert.image.near_duplicates import perceptual_hashes, position_hashes
 from tfrecords.format.quarantine import Refusal
 from tfrecords.machine_limits import num_cores
@@ -147,7 +148,8 @@ def measure_retrieval(
             twice = {one.row for one in as_it_is if one.similarity >= _TWICE}
             continue
         found = finder.find(query, CANDIDATES, without=row if is_distractor else -1)
-        _enter(scored, [one for one in found if one.row not in twice], row)
+        found = [one for one in found if one.row not in twice] or found[:1]
+        _enter(scored, found, row)
         square = query.views[:1]
         among = np.arange(len(index.images)) != row if is_distractor else None
         (embedding,) = embedder.embed(square)
@@ -161,6 +163,7 @@ def measure_retrieval(
         hits["cosine"][name].append(max(found, key=lambda one: one.cosine).row == row)
         for rival, hash in hashes.items():
             distances = (bits[rival] != hash(copy)).sum(axis=1)
+            distances[list(twice)] = distances.max() + 1
             hits[rival][name].append(int(np.argmin(distances)) == row)
         if found[0].row != row:
             at = next((at for at, one in enumerate(found) if one.row == row), None)
@@ -295,7 +298,7 @@ def indexed_image(index: SearchIndex, row: int) -> Image.Image:
     picture = index.images[row]
     path = index.path_of(picture)
     try:
-        return decode_visible(read_unchanged(path, picture.sha256))
+        return decode_visible(read_unchanged(path, picture.sha256), max_pixels=ANY_SIZE)
     except (OSError, Refusal) as error:
         raise UsageError(
             f"{path} of {index.index_dir} cannot be read: {error}. Update the index first, with `simimg index`."

@@ -402,7 +402,7 @@ export class ReviewView {
 
   async #save() {
     if (this.saveButton.disabled) return;
-    const groups = this.choices.filter(({ remove }) => remove.size).map(({ keep, remove }) => ({ keep, remove: [...remove] }));
+    const groups = this.choices.map(({ keep, remove }) => ({ keep, remove: [...remove] })); // all: they have questions, too
     const { data, edits } = this; // of what is saved
     this.saving = true;
     this.#drawSum();

@@ -117,7 +117,7 @@ def test_one_small_training(datasets: dict[str, Path], tmp_path: Path, reader: s
 def test_one_small_augmentation(tmp_path: Path) -> None:
     result = bench.run(bench.Options(stage="augment", out_dir=tmp_path, repeats=1, image_size=16, batch_size=4))
     found = {cost["name"]: cost for cost in result.values["augmentations"]}
-    assert set(found) == {*augmentation_costs._AUGMENTATIONS, augmentation_costs._KERAS, augmentation_costs._LIMIT}
+    assert set(found) == {*augmentation_costs.AUGMENTATIONS, augmentation_costs._KERAS, augmentation_costs._LIMIT}
     blur = found["blur"]
     assert blur["gb_per_s"] == pytest.approx(blur["images_per_s"] * 16 * 16 * 3 * 5 / 1e9)
     assert found["uint8 to float32"]["ratio_to_limit"] == 1
@@ -132,8 +132,8 @@ def test_one_small_augmentation(tmp_path: Path) -> None:
 def test_each_augmentation_is_one() -> None:
     """What is called `blur` draws a blur and nothing else."""
     ids, epoch = tf.range(64, dtype=tf.int64), tf.constant(0, tf.int64)
-    still = draw(augmentation_costs._NOTHING, 0, epoch, ids)
-    for name, config in augmentation_costs._AUGMENTATIONS.items():
+    still = draw(augmentation_costs.NOTHING, 0, epoch, ids)
+    for name, config in augmentation_costs.AUGMENTATIONS.items():
         drawn = draw(config, 0, epoch, ids)
         changed = {
             field for field in drawn._fields if not np.array_equal(getattr(drawn, field), getattr(still, field))

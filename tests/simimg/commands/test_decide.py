@@ -180,6 +180,44 @@ def test_a_plan_that_is_replaced_leaves_its_decisions(folder: Path, simimg: Simi
     assert "plan.json: the decision 'not copy' about 2.png: should be one of not copies, keep all, this one" in said
 
 
+def test_a_decision_in_a_plan_does_not_override_a_newer_one(
+    folder: Path, simimg: Simimg, scene: Scene, capsys: pytest.CaptureFixture[str]
+) -> None:
+    scene(1).resize((160, 120)).save(folder / "photos/1-tiny.png")
+    assert duplicates(simimg)[0] == ["1.png", "1-small.png", "1-tiny.png"]
+    decide_in_plan("this one")
+    simimg("decide", "--index_dir=i", "--keep_all", "1.png", "1-small.png")  # about a pair of the three
+    assert duplicates(simimg)[0] == ["1.png", "1-small.png", "1-tiny.png"]
+    counting = [(one.decision, len(one.images)) for one in read_decisions(Path("i"))]
+    assert counting == [("this one", 3), ("keep all", 2)]
+    assert simimg("apply", "--plan=plan.json", "--dry_run")["moved"] == ["1-tiny.png", "2-small.png"]
+    decide_in_plan("not copies")
+    simimg("decide", "--index_dir=i", "--keep=1.png", "1-tiny.png")  # about the same two, which are left in the group
+    capsys.readouterr()
+    assert main(["apply", "--plan=plan.json"]) == 0
+    said = capsys.readouterr()
+    assert "the plan's 'not copies' about 1.png is older than what was decided about these images since" in said.err
+    assert "decisions of the plan" not in said.out
+    counting = [(one.decision, len(one.images)) for one in read_decisions(Path("i"))]
+    assert counting == [("this one", 3), ("keep all", 2), ("this one", 2)]
+
+
+def test_what_was_taken_back_since_is_not_decided_again_by_the_plan(folder: Path, simimg: Simimg) -> None:
+    duplicates(simimg)
+    decide_in_plan("this one")
+    simimg("decide", "--index_dir=i", "--keep=1.png", "1-small.png")
+    simimg("decide", "--index_dir=i", "--undo")
+    said = simimg("apply", "--plan=plan.json", code=2)
+    assert [(one["path"], one["reason"]) for one in said["skipped"]] == [
+        ("1-small.png", "it stays: since the plan was changed, something else than its 'this one' was decided")
+    ]
+    assert not list(read_decisions(Path("i")))
+    decide_in_plan("keep all")  # now it is the newer one
+    simimg("apply", "--plan=plan.json", code=1)  # another plan's quarantine
+    assert duplicates(simimg) == []
+    assert [one.decision for one in read_decisions(Path("i"))] == ["keep all"]
+
+
 def test_a_plan_without_an_index_keeps_no_decisions(folder: Path, simimg: Simimg) -> None:
     duplicates(simimg)
     edit_plan(lambda values: values.pop("index_dir"))
@@ -231,6 +269,10 @@ def test_an_image_that_was_removed_and_is_back_is_told(
     assert "removed on 20" in said
     assert " as 1-small.png, back as again.png" in said
     assert simimg("decide", "--index_dir=i", "--list")["removed"][0]["images"][0]["now"] == "again.png"
+    assert main(["decide", "--index_dir=i", "--list"]) == 0
+    first, second = capsys.readouterr().out.splitlines()
+    assert first.endswith("  removed: 1-small.png, back as again.png")
+    assert second.endswith("  removed: 2-small.png")
     simimg("decide", "--index_dir=i", "--keep_all", "photos/again.png", "photos/1.png")  # now it may stay
     assert returned(simimg) == []
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from simimg.doctor import GpuFacts, check_gpus, probe_gpus
-from simimg.doctor.gpu_probe import Gpu
+from simimg.doctor.gpu_probe import Gpu, MigSlice
 from simimg.doctor.gpus import kernels_for
 
 BUILD = {
@@ -86,6 +86,12 @@ def test_no_gpu_at_all_is_no_problem() -> None:
         ({"driver": "470.256.02"}, ["driver 470.256.02 is too old", "CUDA 12.5.1", "525.60.13", "ubuntu-drivers"]),
         ({"libraries": {}}, ["libraries are missing (nvidia-cuda-runtime-cu12 and 2 more)", INSTALL]),
         ({"libraries": {**LIBRARIES, "nvidia-cudnn-cu12": "9.13.0"}}, ["simimg doctor --verbose"]),
+        (
+            {"libraries": {name: version for name, version in LIBRARIES.items() if "cudnn" not in name}},
+            ["CUDA's libraries are missing (nvidia-cudnn-cu12)", INSTALL],
+        ),
+        ({"tensorflow": "2.22.0", "build": {**BUILD, "cuda_compute_capabilities": ["sm_90"]}}, ["8.0", "no kernels"]),
+        ({"mig": {0: ()}}, ["GPU 0 is in MIG mode, but has no slice", "mig -i 0 -lgip", "nvidia-smi -i 0 -mig 0"]),
         (
             {"cuda_files": (Path("/usr/local/cuda-11.8/lib64/libcudart.so.11.0"),)},
             ["another CUDA (/usr/local/cuda-11.8/lib64/libcudart.so.11.0)", "unset LD_LIBRARY_PATH"],
@@ -220,6 +226,41 @@ def test_several_gpus_need_nccl() -> None:
     assert check_gpus(sight(gpu(0), libraries=libraries)).problems == ()
 
 
+SLICES = (MigSlice(profile="1g.5gb", uuid="MIG-aaaa"), MigSlice(profile="1g.5gb", uuid="MIG-bbbb"))
+
+
+def test_a_slice_of_a_gpu() -> None:
+    """Its memory is not the memory that nvidia-smi lists for the GPU."""
+    there = sight(gpu(free=1 << 30), mig={0: SLICES}, used=0)
+    found = check_gpus(dataclasses.replace(there, used=(("NVIDIA A100 MIG 1g.5gb", "8.0"),)))
+    assert found.problems == ()
+    assert found.facts["gpus"][0]["memory_free_bytes"] is None
+    assert found.facts["mig_slices"] == {
+        "0": [{"profile": "1g.5gb", "uuid": name} for name in ("MIG-aaaa", "MIG-bbbb")]
+    }
+    (note,) = found.notes
+    assert note.startswith("GPU 0 is divided by MIG (1g.5gb, 1g.5gb). A run can use one compute instance of each GPU")
+    assert "CUDA_VISIBLE_DEVICES=MIG-aaaa" in note
+    (older,) = check_gpus(
+        dataclasses.replace(there, used=(("NVIDIA A100 MIG 1g.5gb", "8.0"),), driver="550.54.15")
+    ).notes
+    assert "With driver 550.54.15, a run can use one slice and no other GPU beside it." in older
+
+
+def test_gpus_beside_a_slice() -> None:
+    there = sight(gpu(0), gpu(1), mig={0: SLICES}, driver="535.129.03")
+    found = check_gpus(dataclasses.replace(there, used=(("NVIDIA A100 MIG 1g.5gb", "8.0"),)))
+    assert "GPU 1 (NVIDIA A100) is not used: with driver 535.129.03, a process sees a single slice" in found.notes[1]
+    empty = check_gpus(dataclasses.replace(sight(gpu(0), gpu(1), mig={1: ()}), used=(("NVIDIA A100", "8.0"),)))
+    assert empty.notes == ("GPU 1 (NVIDIA A100) is not used: it is in MIG mode and has no slice.",)
+
+
+@pytest.mark.parametrize(("named", "hides"), [("MIG-aaaa", False), ("MIG-b", False), ("MIG-cccc,MIG-aaaa", True)])
+def test_slices_that_are_named(named: str, hides: bool) -> None:
+    problem = the_problem(sight(gpu(), used=0, mig={0: SLICES}, environment={"CUDA_VISIBLE_DEVICES": named}))
+    assert ("hides all GPUs" in problem) == hides
+
+
 # Seeing
 
 
@@ -290,3 +331,24 @@ def test_nvidia_smi_that_fails_says_nothing(tmp_path: Path) -> None:
     text = "NVIDIA-SMI has failed because it couldn't communicate with the NVIDIA driver.\n"
     there = probe_gpus(used=(), tensorflow="2.21.0", build=BUILD, root=tmp_path, run=lambda *_: text, environment={})
     assert there.gpus == ()
+
+
+LISTED = """GPU 0: NVIDIA H100 80GB HBM3 (UUID: GPU-c08d91cb)
+  MIG 1c.3g.40gb  Device  0: (UUID: MIG-c788539f)
+  MIG 1g.10gb     Device  1: (UUID: MIG-b4b2228d)
+GPU 1: NVIDIA H100 80GB HBM3 (UUID: GPU-c08d91cc)
+GPU 2: NVIDIA T600 (UUID: GPU-c08d91cd)
+"""
+
+
+def test_seeing_slices(tmp_path: Path) -> None:
+    def run(*command: str) -> str:
+        if "-L" in command:
+            return LISTED
+        return "0, Enabled\n1, Enabled\n2, [N/A]\n" if "mig.mode.current" in command[1] else SMI
+
+    there = probe_gpus(used=(), tensorflow="2.21.0", build=BUILD, root=tmp_path, run=run, environment={})
+    assert dict(there.mig) == {
+        0: (MigSlice(profile="1c.3g.40gb", uuid="MIG-c788539f"), MigSlice(profile="1g.10gb", uuid="MIG-b4b2228d")),
+        1: (),
+    }

@@ -1,12 +1,16 @@
 """`duplicates --fast`, which needs no model, and the time that is told before the full search starts."""
 
 import json
+import os
+import signal
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from PIL import Image, ImageOps
 
+import simimg
 from simimg.cli import main
 from simimg.commands import duplicates
 from simimg.similarity import embeddings
@@ -47,6 +51,28 @@ def test_no_index_is_kept(folder: Path, tmp_path: Path, capsys: pytest.CaptureFi
     assert not (tmp_path / "i").exists()
 
 
+def test_nothing_is_left_of_a_temporary_index(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "temporary").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
+    compared = []
+
+    def progress(stage: str, done: int, total: int) -> None:
+        if stage == "comparing":
+            compared.append([path.name for path in (tmp_path / "temporary").glob("*/index/*")])
+
+    found = simimg.duplicates(folder, fast=True, plan=tmp_path / "plan.json", progress=progress)
+    assert compared[0]
+    assert not any("fingerprints" in name for names in compared for name in names)
+    assert [found.index.images[group.keeper.row] for group in found.groups] == [
+        group.keeper.image for group in found.groups
+    ]
+    assert "index_dir" not in json.loads((tmp_path / "plan.json").read_bytes())
+    with pytest.raises(SystemExit, match="143"):
+        simimg.duplicates(folder, fast=True, progress=lambda *_: os.kill(os.getpid(), signal.SIGTERM))
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+    assert not list((tmp_path / "temporary").iterdir())
+
+
 def test_the_time_is_told_only_for_large_folders(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -56,3 +82,38 @@ def test_the_time_is_told_only_for_large_folders(
     monkeypatch.setattr(duplicates, "_SAMPLE", 4)
     duplicates._note_time(folder, "lite0")
     assert "8 images: this will take about 1 minute; --fast takes less" in capsys.readouterr().err
+
+
+def test_sidecars_and_what_is_left_out_are_no_failures(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A sidecar, a film of its own, a thumbnail of a NAS, and a folder that --exclude names."""
+    for name in ("0.png.xmp", "film.mp4", "@eaDir/0.png", "old/0.png"):
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_bytes((folder / "0.png").read_bytes())
+    assert main(["duplicates", f"--image_dir={folder}", "--fast", "--json", "--exclude=old/", "--exclude=3*"]) == 0
+    printed = capsys.readouterr()
+    found = json.loads(printed.out)
+    assert (found["num_images"], found["num_refused"]) == (6, 0)
+    assert printed.err.splitlines() == [
+        "note: 1 hidden or system file or folder is left out: @eaDir (1)",
+        "note: 3 files or folders are left out by --exclude",
+        "note: left out, since they are no images: 1 .xmp beside the images that they belong to; 1 .mp4 that belong to "
+        "no image, e.g. film.mp4",
+    ]
+    assert main(["duplicates", f"--image_dir={folder}", "--fast", "--json", "--include=[12]*"]) == 0
+    assert json.loads(capsys.readouterr().out)["num_images"] == 4
+    assert main(["duplicates", f"--image_dir={folder}", "--fast", "--include="]) == 1
+    assert "--include=: a pattern should name files or folders" in capsys.readouterr().err
+
+
+def test_the_limit_of_a_size_is_given(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The turned JPEG and the crop have fewer pixels than the others, of which the PNGs are not let in."""
+    most = 200 * 160 + 180 * 240 - 1
+    sizes = {path.name: Image.open(path).size for path in folder.iterdir()}
+    large = {name for name, size in sizes.items() if size[0] * size[1] > most and name.endswith("png")}
+    assert 0 < len(large) < len(sizes)
+    assert main(["duplicates", f"--image_dir={folder}", "--fast", f"--max_pixels={most}", "--json"]) == 2
+    told = capsys.readouterr()
+    assert json.loads(told.out)["num_refused"] == len(large)
+    assert "lets it in" in told.err
+    assert main(["duplicates", f"--image_dir={folder}", "--fast", "--max_pixels=-5"]) == 1
+    assert "--max_pixels=-5: should be 1 or more, or auto." in capsys.readouterr().err

@@ -9,7 +9,7 @@ import os
 import signal
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from simimg.similarity import file_quarantine as quarantine
 from simimg.similarity import plan_file, planned_moves
 from simimg.similarity.file_quarantine import apply_plan, undo_plan
 from simimg.similarity.plan_file import load_plan
+from simimg.similarity.sidecars import sidecars_of
 from tfrecords.convert.sources import printable, walk
 
 TREE = Path("photos")
@@ -640,3 +641,72 @@ def test_reference_folders_that_are_none(tmp_path: Path, written: Any) -> None:
     path.write_text(json.dumps(json.loads(path.read_bytes()) | {"reference_dirs": written}))
     with pytest.raises(DataError, match="reference_dirs should be a list of folders"):
         load_plan(path)
+
+
+@pytest.mark.parametrize(
+    ("files", "removed", "expected"),
+    [
+        ("PXL_1.MP.jpg PXL_1.MP PXL_2.MP", "PXL_1.MP.jpg", {"PXL_1.MP": ""}),
+        (f"{'n' * 50}.jpg {'n' * 46}.json", f"{'n' * 50}.jpg", {f"{'n' * 46}.json": ""}),
+        (f"{'n' * 44}.jpg {'n' * 44}.j.json", f"{'n' * 44}.jpg", {f"{'n' * 44}.j.json": ""}),
+        (
+            f"{'n' * 50}1.jpg {'n' * 50}2.jpg {'n' * 46}.json",
+            f"{'n' * 50}1.jpg",
+            {f"{'n' * 46}.json": f"it also belongs to {'n' * 50}2.jpg, which stays"},
+        ),
+        (
+            "a.jpg a-edited.jpg a.jpg.json",
+            "a.jpg",
+            {"a.jpg.json": "it also belongs to a-edited.jpg, which stays"},
+        ),
+        ("a.jpg a-edited.jpg a.jpg.supplemental-me.json", "a.jpg a-edited.jpg", {"a.jpg.supplemental-me.json": ""}),
+        (
+            "a.jpg a.heic a.mov a.aae",
+            "a.jpg",
+            dict.fromkeys(("a.aae", "a.mov"), "it also belongs to a.heic, which stays"),
+        ),
+        ("바다 1.jpg 바다 1.jpg.xmp", "바다 1.jpg", {"바다 1.jpg.xmp": ""}),
+        (
+            "a.jpg a.CR2 a.xmp",
+            "a.jpg",
+            {"a.CR2": "a RAW file is an original of its own", "a.xmp": "it also belongs to a.CR2, which stays"},
+        ),
+    ],
+)
+def test_which_sidecars_go_along(tmp_path: Path, files: str, removed: str, expected: dict[str, str]) -> None:
+    def names(text: str) -> list[str]:
+        return [name.replace("바다1", "바다 1") for name in text.replace("바다 1", "바다1").split()]
+
+    for name in names(files):
+        (tmp_path / name).write_text(name)
+    gone = names(removed)
+    assert {one.path: one.stays for one in sidecars_of(tmp_path, gone, gone.__contains__)} == expected
+
+
+@pytest.mark.parametrize(
+    ("edit", "words"),
+    [
+        (lambda group: group["remove"][0].pop("sha256"), "group 1, or a file in it, has no 'sha256'. Correct it, or"),
+        (lambda group: group.pop("remove"), "group 1, or a file in it, has no 'remove'"),
+        (lambda group: group.update(remove="1.jpg"), "group 1 is not an object with files to keep and to remove"),
+    ],
+)
+def test_a_mistake_in_an_edited_plan_is_named(folder: Path, edit: Callable[[Any], Any], words: str) -> None:
+    path = plan_of(folder, ("0.jpg", "1.jpg"))
+    values = json.loads(path.read_bytes())
+    edit(values["groups"][0])
+    path.write_text(json.dumps(values))
+    with pytest.raises(DataError, match=words):
+        load_plan(path)
+
+
+def test_a_kept_file_that_is_to_be_removed_as_well(folder: Path) -> None:
+    path = plan_of(folder, ("0.jpg", "1.jpg", "0.jpg"))
+    values = json.loads(path.read_bytes())
+    values["groups"][0]["remove"][0]["sha256"] = values["groups"][0]["remove"][0]["sha256"].upper()
+    path.write_text(json.dumps(values))
+    reason = "0.jpg, which is to be kept in its place, is to be removed as well"
+    assert dict(apply(path).skipped) == {"0.jpg": reason, "1.jpg": reason}
+    values["groups"][0]["remove"].pop()
+    path.write_text(json.dumps(values))
+    assert apply(path).moved == ("1.jpg",)

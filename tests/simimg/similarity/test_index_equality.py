@@ -24,7 +24,7 @@ from simimg.inference.network_cache import converted_network
 from simimg.similarity import embedding_cache, index_update
 from simimg.similarity.embeddings import Embedder, load_embedder
 from simimg.similarity.index_update import index_folder
-from simimg.similarity.search_index import SearchIndex
+from simimg.similarity.search_index import SearchIndex, index_precision
 from simimg.similarity.search_queries import make_query
 from tfrecords.convert.image.decoder import load_image
 from tfrecords.format.atomic_files import parse_json, write_json
@@ -280,3 +280,24 @@ def test_another_engine_is_mixed_and_another_precision_refused(
     coarse = dataclasses.replace(lite0, engine=Engine("OpenVINO", "2026.4", "bfloat16", "avx512"))
     with pytest.raises(SearchIndexError, match="was made in float32, .* Give --precision=float32, or name another"):
         index_folder(tmp_path / "i", small, coarse)
+    assert index_precision(tmp_path / "new") is None
+
+
+def test_an_index_in_bfloat16_keeps_it_and_is_searched_in_float32(
+    folder: Path, lite0: Embedder, tmp_path: Path
+) -> None:
+    """On any machine: its own embeddings are rounded here, as if another machine had made them."""
+
+    def rounded(images: np.ndarray) -> np.ndarray:
+        bits = lite0.network(images).view(np.uint32) + 0x8000
+        return (bits & np.uint32(0xFFFF0000)).view(np.float32)
+
+    coarse = dataclasses.replace(lite0, engine=Engine("OpenVINO", "2026.4", "bfloat16", "avx512"), network=rounded)
+    index = index_folder(tmp_path / "i", folder, coarse).index
+    assert index_precision(tmp_path / "i") == "bfloat16"
+    queries = index.load_embedder()
+    assert queries.engine.precision == "float32"
+    pixels = [load_image(index.path_of(image).read_bytes(), lite0.image_options).pixels for image in index.images]
+    found = index.search(queries.embed(np.stack(pixels)), 1)
+    assert [one[0].row for one in found] == list(range(NUM_IMAGES))
+    assert min(one[0].similarity for one in found) > 0.99

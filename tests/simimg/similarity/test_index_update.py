@@ -2,15 +2,18 @@
 
 import dataclasses
 import errno
+import json
 import os
 import shutil
 import signal
 import subprocess
 import sys
 import time
+import zlib
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from PIL import Image
 
@@ -20,6 +23,7 @@ from simimg.input import pipeline
 from simimg.similarity import embedding_cache, embeddings, index_update
 from simimg.similarity.duplicate_groups import find_duplicates
 from simimg.similarity.embeddings import Embedder, load_embedder
+from simimg.similarity.image_table import SCHEMA
 from simimg.similarity.index_images import IndexImages
 from simimg.similarity.index_update import index_dataset, index_folder
 from simimg.similarity.search_index import SearchIndex
@@ -56,6 +60,37 @@ def folder(tmp_path: Path) -> Path:
 
 def counts(update: index_update.IndexUpdate) -> tuple[int, int, int]:
     return update.num_embedded, update.num_kept, update.num_removed
+
+
+@pytest.mark.parametrize("num_columns", [9, 10])
+def test_an_index_of_an_earlier_version_gets_its_hashes_without_embedding(
+    folder: Path, tmp_path: Path, num_columns: int
+) -> None:
+    drawing = Image.new("RGBA", (60, 50))
+    drawing.paste(Image.open(folder / "a/0.png").resize((30, 25)), (9, 9))
+    drawing.save(folder / "a/transparent.png")
+    index_dir = tmp_path / "i"
+    fresh = index_folder(index_dir, folder, stand_in()).index
+    assert fresh.images.hashes().any(axis=1).all()
+    path = index_dir / "generation-000001/images.arrow"
+    table = fresh.images.table.select(SCHEMA.names[:num_columns])
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_file(sink, table.schema) as writer:
+        writer.write_table(table)
+    path.unlink()  # it is mapped
+    path.write_bytes(sink.getvalue())
+    info = json.loads((index_dir / "index.json").read_bytes())
+    info |= {"format": "simimg-index/3", "images_crc32": zlib.crc32(path.read_bytes())}
+    (index_dir / "index.json").write_text(json.dumps(info))
+    old = SearchIndex.open(index_dir)
+    assert not old.images.hashes()[2].any()
+    draw(folder / "c" / "new.png", 50)
+    update = index_folder(index_dir, folder, stand_in())
+    assert counts(update) == (1, 7, 0)
+    assert list(update.index.images)[:-1] == list(fresh.images)
+    np.testing.assert_array_equal(update.index.embeddings[:-1], fresh.embeddings)
+    generation = update.index.info.generation
+    assert index_folder(index_dir, folder, stand_in()).index.info.generation == generation  # nothing is left to do
 
 
 def test_only_what_is_new_or_changed_is_embedded(folder: Path, tmp_path: Path) -> None:

@@ -8,16 +8,17 @@ import os
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFilter, ImageOps
 
 from simimg.errors import UsageError
 from simimg.similarity.embeddings import Embedder
 from simimg.similarity.image_table import IndexedImage
 from simimg.similarity.image_worth import (
     camera_facts,
-    gray_image,
+    color_image,
     has_more_detail,
     is_saved_again,
     jpeg_coefficients,
@@ -152,6 +153,99 @@ def test_a_second_compression_is_no_gain_and_a_better_first_one_is(folder: Path,
     assert found == ("b.jpg", "as many pixels, a higher JPEG quality: about 95")
 
 
+def poor(image: Image.Image, kind: str) -> bytes:
+    """What programs make of an image, and what is worth less than it."""
+    buffer = io.BytesIO()
+    if kind == "web palette":
+        image.convert("P", palette=Image.Palette.WEB, dither=Image.Dither.FLOYDSTEINBERG).save(buffer, "PNG")
+    elif kind == "GIF":
+        image.save(buffer, "GIF")
+    elif kind == "palette without dithering":
+        image.quantize(256, dither=Image.Dither.NONE).save(buffer, "PNG")
+    elif kind == "dithered, in true color":
+        image.convert("P", palette=Image.Palette.WEB).convert("RGB").save(buffer, "PNG")
+    elif kind == "posterized":
+        ImageOps.posterize(image, 5).save(buffer, "PNG")
+    elif kind == "16 bits per pixel":
+        Image.fromarray(np.asarray(image) & np.array([0xF8, 0xFC, 0xF8], np.uint8)).save(buffer, "PNG")
+    elif kind == "sharpened":
+        image.filter(ImageFilter.UnsharpMask(2, 150, 0)).save(buffer, "PNG")
+    elif kind == "JPEG as PNG":
+        opened(jpeg(image, 40)).save(buffer, "PNG")
+    elif kind == "JPEG as better JPEG":
+        buffer.write(jpeg(opened(jpeg(image, 40)), 98))
+    elif kind == "WebP":
+        image.save(buffer, "WEBP", quality=95)
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("kind", "why"),
+    [
+        ("web palette", "as much detail: the other one has fewer colors"),
+        ("GIF", "as much detail: the other one has fewer colors"),
+        ("palette without dithering", "as much detail: the other one has fewer colors"),
+        ("dithered, in true color", "as much detail: the other one has fewer colors"),
+        ("posterized", "as much detail: the other one has fewer colors"),
+        ("16 bits per pixel", "as much detail: the other one has fewer colors"),
+        ("sharpened", "as much detail: the other one is sharpened"),
+        ("JPEG as PNG", ""),
+        ("JPEG as better JPEG", "as many pixels, the other one was a JPEG of about quality 40 before"),
+        ("WebP", "the other one is this JPEG of about quality 75, saved again"),
+    ],
+)
+def test_what_was_made_from_a_photo_is_not_kept(folder: Path, scene: Scene, kind: str, why: str) -> None:
+    """Neither if the photo is a JPEG file of moderate quality, nor without loss."""
+    image = scene(3) if kind == "WebP" else photo(3)
+    original = jpeg(image, 75)
+    name, said = kept(folder, {"a": poor(opened(original), kind), "b.jpg": original})
+    assert name == "b.jpg"
+    assert said.startswith(why or "as many pixels, the other one was a JPEG of about quality 40 before")
+    if kind not in ("JPEG as better JPEG", "WebP"):
+        name, said = kept(folder, {"a": poor(image, kind), "b.png": png(image)})
+        assert name == "b.png"
+        assert said.startswith(why or "as much detail, without loss")
+
+
+def drawing() -> Image.Image:
+    """A drawing of 40 flat shapes with smooth edges."""
+    rng = np.random.default_rng(5)
+    image = Image.new("RGB", (960, 720), "white")
+    draw = ImageDraw.Draw(image)
+    for _ in range(40):
+        x, y = rng.integers(0, 960), rng.integers(0, 720)
+        w, h = rng.integers(60, 300, 2)
+        color = tuple(int(level) for level in rng.integers(0, 256, 3))
+        (draw.ellipse if rng.integers(2) else draw.rectangle)((x, y, x + w, y + h), fill=color)
+    return image.resize((320, 240), Image.Resampling.BOX)
+
+
+def test_a_drawing_has_few_colors_and_is_kept(folder: Path) -> None:
+    original = drawing().quantize(128, dither=Image.Dither.NONE).convert("RGB")
+    rng = np.random.default_rng(0)
+    noise = np.uint8(np.clip(np.asarray(original) + rng.normal(0, 5, (240, 320, 3)), 0, 255))
+    webp = io.BytesIO()
+    original.save(webp, "WEBP", quality=90)
+    others = jpeg(original, 95), jpeg(original, 60), webp.getvalue(), png(opened(jpeg(original, 75)))
+    for other in (*others, png(Image.fromarray(noise))):
+        assert kept(folder, {"a": other, "b.png": png(original)})[0] == "b.png"
+
+
+def test_sixteen_bits_are_kept_before_eight(folder: Path) -> None:
+    pixels = np.random.default_rng(1).integers(0, 1 << 16, (12, 16), np.uint16)
+    deep = cv2.resize(pixels, (320, 240), interpolation=cv2.INTER_CUBIC)
+    buffers = io.BytesIO(), io.BytesIO()
+    Image.fromarray(deep).save(buffers[0], "PNG")
+    Image.fromarray(deep).save(buffers[1], "TIFF", compression="tiff_adobe_deflate")
+    for buffer in buffers:
+        shown = color_image(buffer.getvalue())
+        assert shown is not None
+        files = {"a.bmp": b"", "b": buffer.getvalue()}
+        small = io.BytesIO()
+        shown.convert("L").save(small, "BMP")
+        assert kept(folder, files | {"a.bmp": small.getvalue()}) == ("b", "16 bits per color")
+
+
 def test_edits_count_more_than_size(folder: Path, scene: Scene) -> None:
     files = {"a.jpg": jpeg(scene(5, (640, 480)), 95), "b.jpg": jpeg(scene(5), 80)}
     assert kept(folder, files, edits=["a.jpg"]) == ("b.jpg", "nothing was done to it")
@@ -220,7 +314,7 @@ def test_files_that_are_gone_or_damaged_are_worth_nothing_more(folder: Path, sce
     assert not camera_facts(b"").count
     assert not camera_facts(jpeg(scene(0), 90, camera())[:100]).count
     assert jpeg_table(b"GIF89a") is None
-    assert gray_image(b"") is None
+    assert color_image(b"") is None
 
 
 def test_what_is_too_small_or_plain_to_be_measured(scene: Scene) -> None:

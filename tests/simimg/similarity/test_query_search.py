@@ -18,8 +18,9 @@ from simimg.similarity.embeddings import Embedder
 from simimg.similarity.fingerprint import fingerprint
 from simimg.similarity.index_update import index_dataset, index_folder
 from simimg.similarity.keypoints import align
+from simimg.similarity.match_verification import Verification
 from simimg.similarity.query_search import Finder
-from simimg.similarity.search_index import SearchIndex
+from simimg.similarity.search_index import Match, SearchIndex
 from simimg.similarity.search_queries import Query, image_query, load_query, make_query
 from tfrecords.format.quarantine import Refusal
 
@@ -97,6 +98,44 @@ def test_a_near_hash_that_is_left_out_is_not_found(finder: Finder, blind: Embedd
 def test_no_row_is_found_twice(finder: Finder, blind: Embedder, scene: Scene) -> None:
     found = finder.find(make_query("q", scene(3), blind), NUM_PHOTOS)
     assert sorted(one.row for one in found) == list(range(NUM_PHOTOS))
+
+
+@pytest.mark.parametrize(
+    ("by_thumbnail", "by_keypoints", "before", "thorough"),
+    [
+        ([0], [], -1.0, [1]),  # 0.8 is close to a copy of 0.9
+        ([1], [0], -1.0, [0, 2]),  # so is 0.5 to one of 0.8
+        ([], [1], -1.0, [0, 1, 2]),  # the best two at a time, until there is a copy
+        ([], [], -1.0, [0, 1, 2, 3]),
+        ([], [], 0.9, [0, 1]),  # there was a copy in an earlier group
+        ([], [], 0.2, [0, 1, 2]),  # 0.2 is far from every copy
+    ],
+)
+def test_larger_images_are_compared_until_there_is_a_copy_and_where_another_may_be(
+    finder: Finder,
+    index: SearchIndex,
+    monkeypatch: pytest.MonkeyPatch,
+    by_thumbnail: list[int],
+    by_keypoints: list[int],
+    before: float,
+    thorough: list[int],
+) -> None:
+    copy = Verification(0.95, (), 30)
+    compared: list[int] = []
+
+    def verify(query: object, row: int, *, thorough: bool = True) -> Verification | None:
+        if thorough:
+            compared.append(row)
+        return copy if row in by_thumbnail or (thorough and row in by_keypoints) else None
+
+    monkeypatch.setattr(query_search, "num_cores", lambda: 2)
+    monkeypatch.setattr(finder, "_verify", verify)
+    group = [Match(row, index.images[row], cosine) for row, cosine in enumerate((0.9, 0.8, 0.5, 0.2))]
+    found, nearest = finder._examined(None, group, before)  # type: ignore[arg-type]
+    assert sorted(compared) == thorough
+    copies = [row for row in range(4) if row in by_thumbnail or row in by_keypoints]
+    assert [row for row, one in enumerate(found) if one is copy] == copies
+    assert nearest == max([before, *(group[row].similarity for row in copies)])
 
 
 def test_a_data_set_whose_files_are_gone_is_searched_by_its_stored_pixels(

@@ -206,3 +206,19 @@ def test_small_and_plain_images_keep_their_map(size: tuple[int, int], pixels: st
     registration.correct()
     np.testing.assert_allclose(registration.to_other, before, atol=0.05)
     np.testing.assert_array_equal(registration.images().inside.shape, shape[:2])
+
+
+@pytest.mark.parametrize("mirrored", [False, True])
+@pytest.mark.parametrize("turns", range(4))
+def test_a_whole_image_is_reduced_in_the_eight_positions(turns: int, mirrored: bool) -> None:
+    coarse = cv2.resize(SCENES[1], COARSE, interpolation=cv2.INTER_AREA)
+    fine = np.ascontiguousarray(np.rot90(SCENES[1][:, ::-1] if mirrored else SCENES[1], turns))
+    place = compose(IDENTITY, *[QUARTER_TURN] * turns, MIRRORED if mirrored else IDENTITY)
+    registration = Registration(coarse, fine, place)
+    assert registration.is_whole
+    assert not registration.is_exact
+    for _ in range(2):
+        pair = registration.images()
+        assert pair.inside.all()
+        assert np.abs(pair.query.astype(int) - pair.candidate).max() <= 2
+        registration.correct()

@@ -77,8 +77,7 @@ def test_saved_as_suggested_it_is_the_plan_of_duplicates(
     groups = find_duplicates(index, threshold=0.6).groups
     write_plan(expected, Path(index.info.image_dir), groups, (), index.index_dir, PLANNED)
     ours, theirs = (json.loads(path.read_bytes()) for path in (plan_path, expected))
-    (question,) = theirs["groups"][0].pop("questions")  # the page shows questions, and writes what was chosen
-    assert question["path"] == "old/0-mirrored.jpg"
+    assert [question["path"] for question in ours["groups"][0]["questions"]] == ["old/0-mirrored.jpg"]
     assert ours == theirs
     applied = apply_plan(load_plan(plan_path), dry_run=True)
     assert len(applied.moved) == 2
@@ -120,6 +119,31 @@ def test_a_plan_is_loaded_and_goes_on(client: Any, index: SearchIndex, plan_path
     assert planned["remove"] == [row_of("dogs/1.jpg")]
 
 
+def test_questions_of_a_plan_are_shown_and_stay_in_it(
+    client: Any, index: SearchIndex, plan_path: Path, row_of: Row
+) -> None:
+    assert index.info.image_dir
+    groups = find_duplicates(index, threshold=0.6).groups
+    write_plan(plan_path, Path(index.info.image_dir), groups, (), index.index_dir, frozenset())
+    written = json.loads(plan_path.read_bytes())
+    assert [len(group["questions"]) for group in written["groups"]] == [1, 1]
+    for find in (lambda: client.get("/api/review").json(), lambda: reviewed(client)):
+        review = find()
+        assert [group["remove"] for group in review["groups"]] == [[row_of("old/0-bytes.jpg")], []]
+        assert [[one["question"] for one in group["members"]] for group in review["groups"]] == [
+            [False, False, True],
+            [False, True],
+        ]
+        version = review["plan"]["version"]
+        assert save(client, version, choices_of(review)).json()["num_removals"] == 1
+        assert json.loads(plan_path.read_bytes()) == written
+    first, second = choices_of(review)
+    first["remove"].append(row_of("old/0-mirrored.jpg"))  # the user answers one
+    assert save(client, version, [first, second]).json()["num_removals"] == 2
+    ours = json.loads(plan_path.read_bytes())["groups"]
+    assert [(len(group["remove"]), len(group.get("questions", ()))) for group in ours] == [(2, 0), (0, 1)]
+
+
 def groups_of(index: SearchIndex, *groups: str) -> tuple[Group, ...]:
     """Groups of rows, each a digit, the keeper first."""
     members = ([Member(int(row), index.images[int(row)], 0.5 + int(row) / 20, f"of {group}") for row in group]
@@ -147,7 +171,7 @@ def test_no_removal_of_the_plan_is_lost_by_a_search(
     assert index.info.image_dir
     write_plan(plan_path, Path(index.info.image_dir), groups_of(index, *planned))
     review = Review(index, IndexImages(index), plan_path)
-    review.job.result = review_module._Found(0.6, Duplicates(groups_of(index, *found), 0, 0))
+    review.job.result = review_module._Found(0.6, Duplicates(groups_of(index, *found), 0, 0, index=index))
     values = review.described()
     groups = [([one["row"] for one in group["members"]], group["keep"], group["remove"]) for group in values["groups"]]
     assert groups == shown
@@ -160,7 +184,7 @@ def test_a_found_keeper_in_a_planned_group_has_the_similarity_of_the_shared_imag
     assert index.info.image_dir
     write_plan(plan_path, Path(index.info.image_dir), groups_of(index, "12"))
     review = Review(index, IndexImages(index), plan_path)
-    review.job.result = review_module._Found(0.6, Duplicates(groups_of(index, "32"), 0, 0))
+    review.job.result = review_module._Found(0.6, Duplicates(groups_of(index, "32"), 0, 0, index=index))
     ((_, shared, keeper),) = (group["members"] for group in review.described()["groups"])
     assert (shared["similarity"], shared["reason"]) == (0.6, "of 12")
     assert (keeper["row"], keeper["similarity"]) == (3, 0.6)
@@ -295,7 +319,7 @@ def test_the_threshold_is_that_of_the_groups(
         assert may_end.wait(60)
         if threshold == 0.9:
             raise MemoryError("no more")
-        return Duplicates((), 0, 0)
+        return Duplicates((), 0, 0, index=index)
 
     def ended(state: str) -> dict[str, Any]:
         may_end.set()

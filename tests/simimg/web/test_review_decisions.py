@@ -118,6 +118,33 @@ def test_what_a_plan_removes_stays_after_a_decision(client: Any, row_of: Row) ->
     }
 
 
+def test_a_decision_by_command_while_the_page_is_open(client: Any, index_dir: Path, row_of: Row) -> None:
+    """What is suggested is what a new search would suggest, and what was decided to stay cannot be removed."""
+    original, same, mirrored = (row_of(f"{name}.jpg") for name in ("cats/0", "old/0-bytes", "old/0-mirrored"))
+    shown = reviewed(client)
+    images = [DecidedImage(shas(index_dir)[row], "") for row in (mirrored, original)]
+    record(index_dir, lambda decisions: [Decision("this one", tuple(images))])
+    group = client.get("/api/review").json()["groups"][0]
+    again = reviewed(client)["groups"][0]
+    for one in (group, again):
+        assert one["keep"] == mirrored
+        states = {member["row"]: (member["question"], member["stays"]) for member in one["members"]}
+        assert states[mirrored] == (False, True)
+    assert group["remove"] == again["remove"]
+    choices = [{"keep": one["keep"], "remove": one["remove"]} for one in shown["groups"]]
+    choices[0]["remove"] = [mirrored]
+    answer = client.put("/api/plan", json={"version": "", "groups": choices})
+    assert answer.status_code == 409
+    assert answer.json()["error"] == (
+        "old/0-mirrored.jpg was decided to stay since this page was loaded. Load the page again."
+    )
+    assert same in group["remove"] or any(member["row"] == same and member["question"] for member in group["members"])
+
+
+def shas(index_dir: Path) -> list[str]:
+    return list(SearchIndex.open(index_dir).images.column("sha256"))
+
+
 def test_a_decision_in_the_plan_is_stored_when_it_is_saved(
     client: Any, index_dir: Path, plan_path: Path, row_of: Row
 ) -> None:

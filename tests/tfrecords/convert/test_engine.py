@@ -39,7 +39,7 @@ def test_summary_and_progress(photos: Path, tmp_path: Path, a_config: AConfig) -
     summary = convert(a_config(photos, tmp_path), progress=seen.append)
     assert summary.dataset_dir == tmp_path / "zoo" / "1.0.0"
     assert summary.num_examples == summary.num_converted == 40
-    assert summary.splits == {"train": 31, "test": 9}  # 17 + 14 of 22 and 18 photos
+    assert summary.splits == {"train": 30, "test": 10}  # 16 + 14 of 22 and 18 photos
     assert (summary.num_refused, summary.reasons, summary.warnings) == (0, {}, ())
     assert seen[0] == ConvertProgress(0, 40, 0)
     assert seen[-1] == ConvertProgress(40, 40, 0)
@@ -68,6 +68,42 @@ def test_transparent_images_that_become_plain_are_told(
     assert convert(config).warnings == (
         f"3 transparent images have become plain {told}, e.g. ant/logo0.png; --background={other} keeps them visible",
     )
+
+
+@pytest.mark.parametrize("num_workers", [1, 2])
+def test_images_that_use_little_of_their_range_are_told(
+    photos: Path, tmp_path: Path, a_config: AConfig, num_workers: int
+) -> None:
+    """Also after an interruption; and not if a range was given that they fill."""
+    folder = tmp_path / "photos"
+    shutil.copytree(photos, folder)
+    for number in range(2):
+        pixels = (np.arange(400, dtype=np.uint16) * 10 + number).reshape(20, 20)
+        Image.fromarray(pixels).save(folder / "ant" / f"xray{number}.png")
+    Image.fromarray(pixels * 10).save(folder / "ant" / "bright.png")
+    config = a_config(folder, tmp_path / "data", num_workers=num_workers)
+    if num_workers == 1:
+        with pytest.raises(Interrupted):
+            convert(config, progress=interrupt_after_a_half)
+    assert convert(config).warnings == (
+        "2 images use less than 10% of the range of their samples and are dark or flat, e.g. ant/xray0.png; "
+        "--range=min-max stretches each, --range=LO,HI all alike",
+    )
+    assert convert(a_config(folder, tmp_path / "data", name="b", range="0,4095")).warnings == ()
+
+
+@pytest.mark.parametrize("background", ["auto", "checker"])
+def test_no_transparent_image_becomes_plain(mine: Path, tmp_path: Path, a_config: AConfig, background: str) -> None:
+    for number in range(3):
+        image = Image.new("RGBA", (20, 20))
+        image.paste((255, 255, 255, 255), (4 * number, 2, 12 + number, 18))
+        image.save(mine / "ant" / f"logo{number}.png")
+    summary = convert(a_config(mine, tmp_path / "data", background=background))
+    assert summary.warnings == ()
+    manifest = read_manifest(summary.dataset_dir)
+    logos = [row for row, one in enumerate(manifest) if "logo" in one.path]
+    assert len({manifest.pixels_sha256[row].tobytes() for row in logos}) == 3
+    assert Layout.load(summary.dataset_dir).config["background"] == background
 
 
 def interrupt_after_a_half(progress: ConvertProgress) -> None:
@@ -167,11 +203,15 @@ CHANGED: dict[str, Any] = {
     "decode": "exact",
     "truncated": "keep",
     "background": "#ff0000",
+    "range": "0,1000",
+    "max_pixels": 479,
     "encoding": "png",
     "jpeg_quality": 50,
     "splits": "train=0.5,test=0.5",
     "copies": "ignore",
     "seed": 1,
+    "include": ("**/[!g]*.*",),
+    "exclude": ("copy_of_image_0.jpg",),
 }
 # Those that do not, and where it is tested what they do.
 ELSEWHERE = {
@@ -181,6 +221,9 @@ ELSEWHERE = {
     "num_workers": "test_num_workers_is_how_many_there_are",
     "engine": "test_the_engine_is_what_runs_the_tasks",
     "beam_options": "test_the_engine_is_what_runs_the_tasks",
+    "path_column": "sources/test_label_files.py",
+    "label_column": "sources/test_label_files.py",
+    "zip_encoding": "sources/test_name_encodings.py",
     "append": "plan/test_previous_version.py",
     "only": "plan/test_previous_version.py",
     "max_refused": "output/test_summary.py",
@@ -201,6 +244,7 @@ def telling(mine: Path, write_picture: Callable[..., None]) -> Path:
     (mine / "ant" / "cut.jpg").write_bytes(data[: len(data) * 3 // 4])
     pixels = np.random.default_rng(0).integers(0, 256, (20, 24, 4), np.uint8)
     Image.fromarray(pixels, "RGBA").save(mine / "bee" / "glass.png")
+    Image.fromarray(np.arange(480, dtype=np.uint16).reshape(20, 24)).save(mine / "bee" / "deep.png")
     for path in sorted(mine.rglob("image_*"))[::5]:
         shutil.copy(path, path.with_stem(f"copy_of_{path.stem}"))
     return mine

@@ -8,9 +8,16 @@ import io
 import numpy as np
 from PIL import Image, ImageChops, ImageCms
 
+from tfrecords.convert.image.sample_range import AUTO, gray_samples
+
 # Default color behind transparent pixels and beside a padded image.
 WHITE = (255, 255, 255)
 BLACK = (0, 0, 0)
+
+CHECKER = "checker"
+"""The background of squares in two grays, on which neither white nor black images vanish."""
+Background = tuple[int, int, int] | str
+_CHECKERS, _CHECKER_GRAYS = 8, (192, 64)  # squares along the longer side
 
 # The least alpha that counts as opaque: some programs write 254 everywhere, and lossy formats are off by a few.
 _OPAQUE = 250
@@ -25,26 +32,23 @@ _MODES = {"RGB ": "RGB", "GRAY": "L", "CMYK": "CMYK"}
 _ALPHA = frozenset(("RGBA", "LA", "PA", "RGBa"))  # whose last band is alpha
 
 
-def to_rgb(image: Image.Image, background: tuple[int, int, int] = WHITE) -> Image.Image:
+def to_rgb(image: Image.Image, background: Background = WHITE) -> Image.Image:
     """Return a loaded image in mode RGB; `image` itself if nothing has to be done.
 
-    Sixteen-bit gray keeps its upper eight bits. Thirty-two-bit gray counts as eight-bit if no value is larger, else as
-    sixteen-bit. Floating point in 0..1 is scaled to 0..255, other floating point is clipped to 0..255. An embedded
-    color profile is applied, unless it cannot be used. CMYK without a profile is 255 - ink - black.
+    Samples of more than eight bits are those of `eight_bits` with the range `auto`. An embedded color profile is
+    applied, unless it cannot be used. CMYK without a profile is 255 - ink - black.
     """
     profile = image.info.get("icc_profile")
     profile = profile if isinstance(profile, bytes) and profile else None
     if image.mode == "RGB" and "transparency" not in image.info:
         return _to_srgb(image, profile)
-    if image.mode.startswith("I"):
-        wide = np.asarray(image)
-        colors = _to_srgb(_from_integers(wide, image.mode), profile)
+    if image.mode.startswith("I") or image.mode == "F":
+        colors = _to_srgb(Image.fromarray(gray_samples(image, AUTO).samples), profile)
         transparent = image.info.get("transparency")
         if isinstance(transparent, int):  # one gray of 65,536; Pillow's own conversion takes it for one of 256
-            colors.paste(background, mask=Image.fromarray(wide == transparent))
+            paper = _paper(background, image.size, (0, 0, *image.size))
+            colors.paste(paper, mask=Image.fromarray(np.asarray(image) == transparent))
         return colors
-    if image.mode == "F":
-        return _to_srgb(_from_floats(image), profile)
     if image.mode in _ALPHA or "transparency" in image.info:
         return _laid_on(background, image, profile)
     if image.mode == "CMYK" and image.format in ("JPEG", "MPO") and "adobe" not in image.info:
@@ -139,26 +143,28 @@ def _space(profile: bytes) -> str:
     return profile[16:20].decode("latin-1")
 
 
-def _laid_on(background: tuple[int, int, int], image: Image.Image, profile: bytes | None) -> Image.Image:
+def _laid_on(background: Background, image: Image.Image, profile: bytes | None) -> Image.Image:
     """Return an image with transparency on a background, made in bands: a whole one would be in memory four times."""
     # Gray stays gray until its profile, if any, was applied.
     colors = "L" if image.mode in ("LA", "L", "1") and profile is not None else "RGB"
     width, height = image.size
-    paper = Image.new("RGB", image.size, background)
+    laid = Image.new("RGB", image.size)
     rows = max(1, _BAND_PIXELS // width)
     for top in range(0, height, rows):
         box = (0, top, width, min(top + rows, height))
         band = image.crop(box).convert("RGBA")
-        paper.paste(_to_srgb(band.convert(colors), profile), box, band.getchannel("A"))
-    return paper
+        paper = _paper(background, image.size, box)
+        paper.paste(_to_srgb(band.convert(colors), profile), (0, 0), band.getchannel("A"))
+        laid.paste(paper, box)
+    return laid
 
 
-def _from_integers(wide: np.ndarray, mode: str) -> Image.Image:
-    shift = 8 if mode.startswith("I;16") or wide.max() > 255 else 0
-    return Image.fromarray(np.clip(wide >> shift, 0, 255).astype(np.uint8))
-
-
-def _from_floats(image: Image.Image) -> Image.Image:
-    values = np.nan_to_num(np.asarray(image))
-    scale = 255.0 if values.min() >= 0 and values.max() <= 1 else 1.0
-    return Image.fromarray(np.clip(values * scale + 0.5, 0, 255).astype(np.uint8))
+def _paper(background: Background, size: tuple[int, int], box: tuple[int, int, int, int]) -> Image.Image:
+    """Return the part `box` of what is behind an image of this size."""
+    left, top, right, bottom = box
+    if background != CHECKER:
+        return Image.new("RGB", (right - left, bottom - top), background)
+    side = max(1, round(max(size) / _CHECKERS))
+    across, down = np.arange(left, right) // side, np.arange(top, bottom) // side
+    levels = np.array(_CHECKER_GRAYS, np.uint8)[(across + down[:, None]) % 2]
+    return Image.fromarray(levels).convert("RGB")

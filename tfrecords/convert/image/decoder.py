@@ -7,24 +7,27 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import importlib.metadata
 import io
 import math
 
 import numpy as np
-from PIL import Image, ImageColor, ImageFile, features
+from PIL import Image, ImageColor, features
 
 from tfrecords.base_errors import UsageError
-from tfrecords.convert.image.color import WHITE, contrasting, is_transparent, to_rgb
-from tfrecords.convert.image.image_formats import MAX_PIXELS, open_image, reading
-from tfrecords.convert.image.jpeg import MARGIN, ORIENTATION, decode_reduced, plain_jpeg, reduction, resize_pixels
+from tfrecords.convert.image.color import CHECKER, WHITE, Background, contrasting, is_transparent, to_rgb
+from tfrecords.convert.image.image_formats import MAX_PIXELS, reading
+from tfrecords.convert.image.image_reader import Box, ReadImage, orientation_of, read_image
+from tfrecords.convert.image.jpeg import MARGIN, decode_reduced, plain_jpeg, reduction, resize_pixels
+from tfrecords.convert.image.sample_range import AUTO, SampleRange
+from tfrecords.installed_versions import installed_version
 
-PIXELS = 1
+PIXELS = 2
 """The number of what makes pixels here, to be raised when the same bytes and options give other pixels."""
 
 DECODES = ("fast", "exact")
 TRUNCATED = ("refuse", "keep")
 RESIZES = ("stretch", "crop", "pad")
+BACKDROPS = ("color", "auto", CHECKER)
 
 _TRANSPOSE = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -36,7 +39,7 @@ _TRANSPOSE = {
     8: Image.Transpose.ROTATE_90,
 }
 
-Box = tuple[float, float, float, float]
+_EXTRAS = ("pillow_jxl_plugin", "tifffile", "imagecodecs")
 
 # Levels between the lowest and the highest value of each channel, at most, of an image that shows nothing.
 _PLAIN = 8
@@ -52,6 +55,10 @@ class ImageOptions:
         decode: `fast` lets the JPEG decoder reduce the image, `exact` resizes all of its pixels.
         truncated: `refuse` to reject a truncated file, or `keep` the part that is there, with the rest gray or black.
         background: RGB, the color behind transparent pixels and beside a padded image.
+        backdrop: what is behind transparent pixels: `color`, which is `background`; `auto`, which is that or, if an
+            image shows nothing on it, the contrasting color; or `checker`, squares in two grays.
+        sample_range: which values of deep samples become black and white, see `eight_bits`.
+        max_pixels: larger images are rejected, unless they are JPEGs that the decoder can reduce to this size.
     """
 
     image_size: int
@@ -59,11 +66,15 @@ class ImageOptions:
     decode: str = "fast"
     truncated: str = "refuse"
     background: tuple[int, int, int] = WHITE
+    backdrop: str = "color"
+    sample_range: SampleRange = AUTO
+    max_pixels: int = MAX_PIXELS
 
     def __post_init__(self) -> None:
         if self.image_size < 1:
             raise ValueError(f"`image_size` should be at least 1 px. Received: image_size={self.image_size}")
-        for name, values in (("resize", RESIZES), ("decode", DECODES), ("truncated", TRUNCATED)):
+        choices = (("resize", RESIZES), ("decode", DECODES), ("truncated", TRUNCATED), ("backdrop", BACKDROPS))
+        for name, values in choices:
             if getattr(self, name) not in values:
                 raise ValueError(f"`{name}` should be one of {values}. Received: {name}={getattr(self, name)!r}")
         if len(self.background) != 3 or not all(0 <= level <= 255 for level in self.background):
@@ -76,12 +87,14 @@ class DecodedImage:
     px.
 
     `contrast` is the same on the contrasting background, if the image has transparent pixels and that was requested.
+    `narrow` says that its samples are deep and use so little of the range that it is dark or flat, see `eight_bits`.
     """
 
     pixels: np.ndarray
     width: int
     height: int
     contrast: np.ndarray | None = None
+    narrow: bool = False
 
     @property
     def vanishes(self) -> bool:
@@ -105,24 +118,25 @@ def load_image(data: bytes, options: ImageOptions, *, contrast: bool = False) ->
         Refusal: the bytes are not an image, or not all of one.
         MemoryError: decoding needs more memory than there is.
     """
-    if options.decode == "fast" and (header := plain_jpeg(data)) and header.width * header.height <= MAX_PIXELS:
+    if options.decode == "fast" and (header := plain_jpeg(data)) and header.width * header.height <= options.max_pixels:
         reduced = decode_reduced(data, header, _needed(options), by_longer_side=options.resize == "pad")
         if reduced:
             return _finished(*reduced, (header.width, header.height), header.orientation, options)
-    with reading(data, keep_truncated=options.truncated == "keep"):
-        image = open_image(data)
-        size, box = None, None
-        if options.decode == "fast" and image.format in ("JPEG", "MPO"):
-            size, box = image.size, _draft(image, options)
-        image.load()
-        orientation = _orientation(image)
-        rgb = to_rgb(image, options.background)
-        found = _finished(rgb, box or (0, 0, *rgb.size), size or rgb.size, orientation, options)
-        if is_transparent(image) and (contrast or shows_nothing(found.pixels)):
+    read = read_image(
+        data,
+        keep_truncated=options.truncated == "keep",
+        sample_range=options.sample_range,
+        max_pixels=options.max_pixels,
+        reduction=lambda width, height: _reduction(width, height, options),
+    )
+    with reading(data):  # of colors, whose profiles come from the file
+        found = _laid_out(read, CHECKER if options.backdrop == CHECKER else options.background, options)
+        if is_transparent(read.image) and (contrast or shows_nothing(found.pixels)):
             other = dataclasses.replace(options, background=contrasting(options.background))
-            rgb = to_rgb(image, other.background)
-            laid = _finished(rgb, (0, 0, *rgb.size), rgb.size, orientation, other)
+            laid = _laid_out(read, other.background, other)
             found = dataclasses.replace(found, contrast=laid.pixels)
+            if options.backdrop == "auto" and found.vanishes:
+                found = dataclasses.replace(found, pixels=laid.pixels, contrast=found.pixels if contrast else None)
         return found
 
 
@@ -131,23 +145,29 @@ def shows_nothing(pixels: np.ndarray) -> bool:
     return int(np.ptp(pixels, axis=(0, 1)).max()) <= _PLAIN
 
 
-def decode(data: bytes, *, background: tuple[int, int, int] = WHITE, truncated: str = "refuse") -> Image.Image:
+def decode(
+    data: bytes,
+    *,
+    background: tuple[int, int, int] = WHITE,
+    truncated: str = "refuse",
+    max_pixels: int = MAX_PIXELS,
+) -> Image.Image:
     """Return the whole image in `data`, see `upright`. An animation gives its first frame.
 
-    `background` and `truncated` are those of `ImageOptions`.
+    An image of more than `image_formats.MAX_PIXELS` comes at a fraction of its size. The arguments are those of
+    `ImageOptions`.
 
     Raises:
         Refusal: the bytes are not an image, or not all of one.
     """
-    with reading(data, keep_truncated=truncated == "keep"):
-        image = open_image(data)
-        image.load()
-        return upright(image, background)
+    read = read_image(data, keep_truncated=truncated == "keep", max_pixels=max_pixels)
+    with reading(data):
+        return _upright(read.image, read.orientation, background)
 
 
-def decode_visible(data: bytes) -> Image.Image:
+def decode_visible(data: bytes, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
     """Return an image for display: what is there of it, on white, or on black if it shows nothing on white."""
-    return visible_composite(*decode_composites(data, truncated="keep"))
+    return visible_composite(*decode_composites(data, truncated="keep", max_pixels=max_pixels))
 
 
 def visible_composite(image: Image.Image, contrast: Image.Image | None) -> Image.Image:
@@ -156,26 +176,43 @@ def visible_composite(image: Image.Image, contrast: Image.Image | None) -> Image
 
 
 def decode_composites(
-    data: bytes, *, background: tuple[int, int, int] = WHITE, truncated: str = "refuse"
+    data: bytes,
+    *,
+    background: tuple[int, int, int] = WHITE,
+    truncated: str = "refuse",
+    sample_range: SampleRange = AUTO,
+    max_pixels: int = MAX_PIXELS,
 ) -> tuple[Image.Image, Image.Image | None]:
-    """Return the same as `decode`, and the image on the contrasting background; None if it is opaque."""
-    with reading(data, keep_truncated=truncated == "keep"):
-        image = open_image(data)
-        image.load()
-        return upright_composites(image, background)
+    """Return the same as `decode`, and the image on the contrasting background; None if it is opaque.
+
+    The arguments are those of `ImageOptions`.
+    """
+    read = read_image(data, keep_truncated=truncated == "keep", sample_range=sample_range, max_pixels=max_pixels)
+    with reading(data):
+        return _composites(read.image, read.orientation, background)
 
 
 def upright_composites(
     image: Image.Image, background: tuple[int, int, int] = WHITE
 ) -> tuple[Image.Image, Image.Image | None]:
     """Return the same as `upright`, and the image on the contrasting background; None if it is opaque."""
-    contrast = upright(image, contrasting(background)) if is_transparent(image) else None
-    return upright(image, background), contrast
+    return _composites(image, orientation_of(image), background)
 
 
 def upright(image: Image.Image, background: tuple[int, int, int] = WHITE) -> Image.Image:
     """Return a loaded image upright (EXIF orientation applied), in sRGB, mode RGB; see `to_rgb` for other modes."""
-    method = _TRANSPOSE.get(_orientation(image))
+    return _upright(image, orientation_of(image), background)
+
+
+def _composites(
+    image: Image.Image, orientation: int, background: tuple[int, int, int]
+) -> tuple[Image.Image, Image.Image | None]:
+    contrast = _upright(image, orientation, contrasting(background)) if is_transparent(image) else None
+    return _upright(image, orientation, background), contrast
+
+
+def _upright(image: Image.Image, orientation: int, background: tuple[int, int, int]) -> Image.Image:
+    method = _TRANSPOSE.get(orientation)
     rgb = to_rgb(image, background)
     return rgb if method is None else rgb.transpose(method)
 
@@ -214,14 +251,24 @@ def encode(pixels: np.ndarray, encoding: str, jpeg_quality: int) -> bytes:
     return buffer.getvalue()
 
 
+def parse_backdrop(text: str) -> str:
+    """Return which of `BACKDROPS` a value of `--background` is."""
+    return text.strip() if text.strip() in BACKDROPS[1:] else BACKDROPS[0]
+
+
 def parse_background(text: str) -> tuple[int, int, int]:
-    """Return the RGB value of `white`, `#RRGGBB` or any other color name or notation that Pillow knows; raise
-    UsageError for the rest.
+    """Return the RGB value of `white`, `#RRGGBB` or any other color name or notation that Pillow knows; white for the
+    other backdrops, which begin with it; raise UsageError for the rest.
     """
+    if parse_backdrop(text) != BACKDROPS[0]:
+        return WHITE
     try:
         color = ImageColor.getrgb(text.strip())
     except (ValueError, AttributeError):
-        raise UsageError(f"--background={text}: should be a color such as white or #RRGGBB.") from None
+        raise UsageError(
+            f"--background={text}: should be a color such as white or #RRGGBB. The words auto and checker are "
+            "possible, too."
+        ) from None
     if len(color) != 3:
         raise UsageError(f"--background={text}: should be a color without transparency, e.g. #RRGGBB.")
     return color
@@ -230,37 +277,29 @@ def parse_background(text: str) -> tuple[int, int, int]:
 @functools.cache  # 2 ms
 def decoder_versions() -> dict[str, str]:
     """Return the versions, by name, of everything that can change a pixel; `none` for what is not installed."""
-    versions = {name: importlib.metadata.version(name) for name in ("pillow", "simplejpeg", "cykooz-resizer")}
+    names = ("pillow", "simplejpeg", "cykooz-resizer")
+    versions = {name: installed_version(name) or "none" for name in names}
     for name in ("libjpeg_turbo", "libtiff", "jpg_2000", "webp", "avif", "littlecms2"):
         versions[name] = (features.version(name) if name in features.get_supported() else None) or "none"
-    try:
-        versions["pillow_heif"] = importlib.metadata.version("pillow-heif")
-    except importlib.metadata.PackageNotFoundError:
-        versions["pillow_heif"] = "none"
-    return versions
+    versions["pillow_heif"] = installed_version("pillow-heif") or "none"
+    # Without the others a dataset has the versions that it always had.
+    return versions | {name: found for name in _EXTRAS if (found := installed_version(name)) is not None}
 
 
 def _needed(options: ImageOptions) -> int:
     return math.ceil(options.image_size * MARGIN)
 
 
-def _draft(image: ImageFile.ImageFile, options: ImageOptions) -> Box | None:
-    """Let Pillow's JPEG decoder reduce the image by 2, 4 or 8; return the part of the result that is image."""
-    width, height = image.size
-    side = max(width, height) if options.resize == "pad" else min(width, height)
-    by = reduction(side, _needed(options))
-    drafted = image.draft(None, (max(1, width // by), max(1, height // by)))
-    return drafted[1] if drafted else None
-
-
-def _orientation(image: Image.Image) -> int:
-    """Return the EXIF orientation of a loaded image, 1 if it is damaged. A PNG may have its EXIF after the pixels."""
-    try:
-        return int(image.getexif().get(ORIENTATION, 1))
-    except MemoryError:
-        raise
-    except Exception:  # damaged EXIF does not make the image unusable
+def _reduction(width: int, height: int, options: ImageOptions) -> int:
+    """Return by what a JPEG's decoder may reduce it."""
+    if options.decode != "fast":
         return 1
+    return reduction(max(width, height) if options.resize == "pad" else min(width, height), _needed(options))
+
+
+def _laid_out(read: ReadImage, background: Background, options: ImageOptions) -> DecodedImage:
+    found = _finished(to_rgb(read.image, background), read.box, read.size, read.orientation, options)
+    return dataclasses.replace(found, narrow=True) if read.narrow else found
 
 
 def _finished(

@@ -14,17 +14,21 @@ import importlib
 import io
 import struct
 from collections.abc import Iterator
-from typing import Literal
+from typing import Any
 
 from PIL import Image, ImageFile
 
-from tfrecords.convert.image.jpeg import MAX_SCANS, num_scans
+from tfrecords.convert.image import tiff
+from tfrecords.convert.image.jpeg import MAX_SCANS, frame_of, num_scans
 from tfrecords.convert.image.pillow_threads import pillow_for_this_thread, refuse_truncated
 from tfrecords.format.quarantine import Reason, Refusal
 
-# The largest cameras have 150 megapixels. A header with more counts as a decompression bomb: decoding it would need
-# more than 500 MB.
+# The default of --max_pixels. The largest cameras have 150 megapixels. A header with more counts as a decompression
+# bomb: decoding it would need more than 500 MB.
 MAX_PIXELS = 178_956_970
+
+ANY_SIZE = 1 << 62
+"""The `max_pixels` of files that were let in before, such as those of an index, whose checksum is known."""
 
 _MAGIC = (
     (b"\xff\xd8\xff", "JPEG"),
@@ -32,42 +36,45 @@ _MAGIC = (
     (b"GIF87a", "GIF"),
     (b"GIF89a", "GIF"),
     (b"BM", "BMP"),
-    *((magic, "TIFF") for magic in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")),
+    *((magic, "TIFF") for magic in tiff.MAGIC),
     *((magic, "PPM") for magic in (b"P1", b"P2", b"P3", b"P4", b"P5", b"P6", b"Pf", b"PF", b"Py", b"P7")),
     (b"\xff\x4f\xff\x51", "JPEG2000"),
     (b"\0\0\0\x0cjP  \r\n\x87\n", "JPEG2000"),
     (b"\0\0\x01\0", "ICO"),
+    (b"\xff\x0a", "JXL"),
+    (b"\0\0\0\x0cJXL \r\n\x87\n", "JXL"),
 )
 _HEIF_BRANDS = frozenset({b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs", b"mif1", b"msf1"})
 _AVIF_BRANDS = frozenset({b"avif", b"avis"})
 
 # Image formats that are not decoded here.
 _FOREIGN = (
-    (b"\xff\x0a", "JPEG XL"),
-    (b"\0\0\0\x0cJXL \r\n\x87\n", "JPEG XL"),
     (b"8BPS", "Photoshop"),
     (b"v/1\x01", "OpenEXR"),
     (b"%PDF-", "PDF"),
     (b"%!PS", "PostScript"),
 )
+# Formats whose Pillow plugin is a package of its own: the module, and how it is registered when it is imported.
+_PLUGINS = {"HEIF": ("pillow_heif", "register_heif_opener"), "JXL": ("pillow_jxl", "")}
 _NEEDS = {
     "HEIF": "this is HEIC or HEIF, which needs pillow-heif: pip install 'simimg-tf[heif]'",
+    "JXL": "this is JPEG XL, which needs pillow-jxl-plugin: pip install 'simimg-tf[jxl]'",
     "AVIF": "this is AVIF, which this Pillow was built without: pip install --upgrade pillow",
 }
 # Their decoders give a whole image or nothing; for a truncated file they would give black.
-_WHOLE_OR_NOTHING = frozenset({"JPEG2000", "WEBP", "AVIF", "HEIF"})
+_WHOLE_OR_NOTHING = frozenset({"JPEG2000", "WEBP", "AVIF", "HEIF", "JXL"})
 _CONTROLS = bytes({*range(32), 127} - {*b"\b\t\n\f\r\x1b"})
 
 
 @contextlib.contextmanager
-def reading(data: bytes, *, keep_truncated: bool = False) -> Iterator[None]:
+def reading(data: bytes, *, keep_truncated: bool = False, max_pixels: int = MAX_PIXELS) -> Iterator[None]:
     """Raise any error about the image in `data` inside the block as a `Refusal`.
 
     MemoryError passes through, and so does OSError if it comes from the operating system, which has no part in decoding
     bytes. Pillow's warnings are suppressed. With `keep_truncated`, Pillow gives the part of an image that is there.
     """
     try:
-        with pillow_for_this_thread(keep_truncated=keep_truncated):
+        with pillow_for_this_thread(keep_truncated=keep_truncated, max_pixels=max_pixels):
             yield
     except (Refusal, MemoryError):
         raise
@@ -76,11 +83,15 @@ def reading(data: bytes, *, keep_truncated: bool = False) -> Iterator[None]:
     except Exception as error:  # Pillow's decoders raise OSError, SyntaxError, ValueError, struct.error and more
         if isinstance(error, OSError) and error.errno is not None:
             raise
+        if why := _unsupported(data, error):
+            raise Refusal(Reason.UNSUPPORTED, why) from None
         raise Refusal(_reason_of(error, data), f"{type(error).__name__}: {error}".strip()) from None
 
 
-def open_image(data: bytes) -> ImageFile.ImageFile:
+def open_image(data: bytes, max_pixels: int = MAX_PIXELS) -> ImageFile.ImageFile:
     """Return the first frame of the image in `data`, not decoded; to be called inside `reading(data)`.
+
+    A JPEG may have more than `max_pixels` if its decoder can reduce it to no more than that, see `least_reduction`.
 
     Raises:
         Refusal: the bytes are not an image, or one that is too large or that this installation cannot decode.
@@ -88,9 +99,14 @@ def open_image(data: bytes) -> ImageFile.ImageFile:
     if not data:
         raise Refusal(Reason.EMPTY, "the file has no bytes")
     kind = _kind_of(data)
-    if kind not in _formats(kind == "HEIF"):
+    if kind not in _formats(kind if kind in _PLUGINS else ""):
         raise Refusal(Reason.UNSUPPORTED, _NEEDS.get(kind, f"this Pillow was built without {kind}"))
-    _check_promised_sizes(data, kind)
+    _check_promised_sizes(data, kind, max_pixels)
+    meant: dict[int, Any] = {}
+    if kind == "TIFF":
+        if why := tiff.unsupported(data):  # libtiff would write to the standard error stream
+            raise SyntaxError(why)
+        data, meant = tiff.as_pillow_reads(data)
     if kind in _WHOLE_OR_NOTHING:
         refuse_truncated()
     # The JPEG plugin opens a JPEG with several images as MPO.
@@ -105,10 +121,15 @@ def open_image(data: bytes) -> ImageFile.ImageFile:
         # TGA has no magic number, so everything unknown is tried as TGA; "BMW is ..." begins like a BMP.
         if kind == "TGA" or _is_text(data):
             raise _not_an_image(data) from None
+        if kind == "JXL":  # whose plugin advises to build libjxl from source
+            raise OSError("libjxl cannot decode the image") from error
         raise error
-    _check_size(*image.size)
+    if kind != "JPEG" or image.size[0] * image.size[1] > max_pixels * least_reduction(data, max_pixels) ** 2:
+        _check_size(*image.size, max_pixels)
     if kind == "TIFF":
-        _check_tiles(image)
+        _check_tiles(image, max_pixels)
+        tiff.repair_decoding(image)
+        getattr(image, "tag_v2", {}).update(meant)
     if kind == "JPEG" and num_scans(data) > MAX_SCANS:
         raise Refusal(Reason.CORRUPT, f"the JPEG has more than {MAX_SCANS} scans")
     return image
@@ -160,57 +181,131 @@ def _is_text(data: bytes) -> bool:
     return True
 
 
+def least_reduction(data: bytes, max_pixels: int) -> int:
+    """Return by what the decoder has to reduce a JPEG so that it has at most `max_pixels`: 1, 2, 4 or 8.
+
+    It is 1 for a JPEG that is not to be reduced for that reason. A progressive one has all of its coefficients in
+    memory, whatever the size of the result. And an 8 x 8 block of samples takes at least two bits; if the file has
+    fewer, its header promises what is not there.
+    """
+    frame = frame_of(data)
+    if frame is None or frame.kind not in (0xC0, 0xC1) or len(data) < frame.width * frame.height // 256:
+        return 1
+    return next((by for by in (1, 2, 4, 8) if -(-frame.width // by) * -(-frame.height // by) <= max_pixels), 1)
+
+
 @functools.cache
-def _formats(with_heif: bool) -> frozenset[str]:
-    """Return the formats that this installation decodes; pillow-heif is imported only if a file needs it."""
-    if with_heif:
+def _formats(needed: str) -> frozenset[str]:
+    """Return the formats that this installation decodes; a plugin is imported only if a file `needed` it."""
+    if needed:
+        name, register = _PLUGINS[needed]
         try:
-            importlib.import_module("pillow_heif").register_heif_opener()
+            module = importlib.import_module(name)
+            if register:
+                getattr(module, register)()
         except ModuleNotFoundError:
             pass
         except ImportError as error:  # it is installed, but there are too many open files, or not enough memory
-            raise OSError(errno.ELIBACC, f"pillow-heif cannot be loaded: {error}") from None
+            raise OSError(errno.ELIBACC, f"{name.replace('_', '-')} cannot be loaded: {error}") from None
     return frozenset(Image.OPEN)
 
 
-def _check_size(width: int, height: int) -> None:
-    if width * height > MAX_PIXELS:
-        raise Refusal(Reason.TOO_LARGE, f"{width} x {height} is more than {MAX_PIXELS} pixels")
+def _check_size(width: int, height: int, max_pixels: int) -> None:
+    if width * height > max_pixels:
+        raise Refusal(
+            Reason.TOO_LARGE,
+            f"{width} x {height} is more than {max_pixels} pixels; if you trust the file, "
+            f"--max_pixels={width * height} lets it in",
+        )
 
 
-def _check_promised_sizes(data: bytes, kind: str) -> None:
+def _check_promised_sizes(data: bytes, kind: str, max_pixels: int) -> None:
     """Check sizes that Pillow's plugins use before they report them."""
+    if kind == "JXL":
+        if size := jxl_size(data):
+            _check_size(*size, max_pixels)
+        return
     if kind == "WEBP" and len(data) >= 30:  # its decoder allocates two canvases when the file is opened
         chunk = data[12:16]
         if chunk == b"VP8X":
-            _check_size(1 + int.from_bytes(data[24:27], "little"), 1 + int.from_bytes(data[27:30], "little"))
+            _check_size(
+                1 + int.from_bytes(data[24:27], "little"), 1 + int.from_bytes(data[27:30], "little"), max_pixels
+            )
         elif chunk == b"VP8L":
             bits = int.from_bytes(data[21:25], "little")
-            _check_size(1 + (bits & 0x3FFF), 1 + (bits >> 14 & 0x3FFF))
+            _check_size(1 + (bits & 0x3FFF), 1 + (bits >> 14 & 0x3FFF), max_pixels)
         elif chunk == b"VP8 ":
             width, height = struct.unpack_from("<HH", data, 26)
-            _check_size(width & 0x3FFF, height & 0x3FFF)
+            _check_size(width & 0x3FFF, height & 0x3FFF, max_pixels)
     elif kind == "ICO":  # its list has sizes up to 256 x 256, but the images in it have headers of their own
         for at in range(6, min(6 + 16 * int.from_bytes(data[4:6], "little"), len(data) - 15), 16):
             (start,) = struct.unpack_from("<I", data, at + 12)
             inner = data[start : start + 24]
             if inner.startswith(b"\x89PNG") and len(inner) == 24:
-                _check_size(*struct.unpack_from(">II", inner, 16))
+                width, height = struct.unpack_from(">II", inner, 16)
+                _check_size(width, height, max_pixels)
             elif len(inner) >= 12:
                 width, height = struct.unpack_from("<ii", inner, 4)
-                _check_size(abs(width), abs(height))
+                _check_size(abs(width), abs(height), max_pixels)
 
 
-def _check_tiles(image: ImageFile.ImageFile) -> None:
+def _check_tiles(image: ImageFile.ImageFile, max_pixels: int) -> None:
     """Check the size of a TIFF's tiles, which may be larger than the image: libtiff allocates a whole tile."""
     tags = getattr(image, "tag_v2", {})
     width, height = tags.get(322), tags.get(323)
     if isinstance(width, int) and isinstance(height, int):
-        _check_size(width, height)
+        _check_size(width, height, max_pixels)
+
+
+def jxl_size(data: bytes) -> tuple[int, int] | None:
+    """Return width and height in px from the header of a JPEG XL (ISO/IEC 18181-1, annex D); None if it has none."""
+    if not data.startswith(b"\xff\x0a"):
+        at = 0
+        while True:  # boxes, of which one has the codestream or its first part
+            length, kind, header = int.from_bytes(data[at : at + 4]), data[at + 4 : at + 8], 8
+            if length == 1:
+                length, header = int.from_bytes(data[at + 8 : at + 16]), 16
+            if kind in (b"jxlc", b"jxlp"):
+                data = data[at + header + (4 if kind == b"jxlp" else 0) :][:16]
+                break
+            if length < header or at + length > len(data):
+                return None
+            at += length
+    bits, at = int.from_bytes(data[2:16], "little"), 0
+
+    def take(number: int) -> int:
+        nonlocal at
+        at += number
+        return bits >> (at - number) & ((1 << number) - 1)
+
+    def side(small: int) -> int:
+        return 8 * (take(5) + 1) if small else take((9, 13, 18, 30)[take(2)]) + 1
+
+    small = take(1)
+    height = side(small)
+    if not (ratio := take(3)):
+        return side(small), height
+    across, down = ((1, 1), (12, 10), (4, 3), (3, 2), (16, 9), (5, 4), (2, 1))[ratio - 1]
+    return height * across // down, height
+
+
+def _unsupported(data: bytes, error: Exception) -> str:
+    """Return why no decoder here reads a file that is valid, or "" if there is no such reason."""
+    if data.startswith(tiff.MAGIC):
+        return tiff.unsupported(data) or tiff.unknown_samples(data, error)
+    if not data.startswith(b"\xff\xd8\xff") or (frame := frame_of(data)) is None:
+        return ""
+    if frame.precision != 8:
+        return f"this is a JPEG with {frame.precision} bits per sample, which no decoder here reads"
+    if frame.kind not in (0xC0, 0xC1, 0xC2, 0xC3, 0xC9, 0xCA):
+        return f"this is a JPEG of process {frame.kind - 0xC0} (hierarchical or lossless), which no decoder here reads"
+    return "" if frame.components in (1, 3, 4) else f"this is a JPEG of {frame.components} components"
 
 
 def _reason_of(error: Exception, data: bytes) -> Reason:
     message = str(error).lower()
+    if data.startswith(tiff.MAGIC) and tiff.ends_early(data):  # tags that are not there make other kinds of samples
+        return Reason.TRUNCATED
     if "unsupported" in message or "unknown pixel mode" in message or "not available" in message:
         return Reason.UNSUPPORTED
     ends_early = isinstance(error, EOFError | struct.error | IndexError) or any(
@@ -238,12 +333,8 @@ def _ends_early(data: bytes) -> bool:
         at = 2
         while at + 4 <= size and data[at] == 0xFF and data[at + 1] != 0xDA:
             at += 2 + max(2, int.from_bytes(data[at + 2 : at + 4]))
-        return at + 4 > size
-    if data.startswith((b"II*\0", b"MM\0*")):
-        order: Literal["little", "big"] = "little" if data[0] == 0x49 else "big"
-        at = int.from_bytes(data[4:8], order)
-        return at + 2 + 12 * int.from_bytes(data[at : at + 2], order) > size
-    if data[4:8] in (b"ftyp", b"jP  "):
+        return data.find(b"\xff\xd9", at) < 0
+    if data[4:8] in (b"ftyp", b"jP  ", b"JXL "):
         at = 0
         while at + 8 <= size:
             length = int.from_bytes(data[at : at + 4])

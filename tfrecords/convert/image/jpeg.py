@@ -54,6 +54,17 @@ class PlainJpeg:
     orientation: int
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class Frame:
+    """What the frame header of any JPEG says: 0xC0..0xCF for the kind of compression, bits, px, components."""
+
+    kind: int
+    precision: int
+    width: int
+    height: int
+    components: int
+
+
 class _Unusual(Exception):
     """The file is unusual, so Pillow should handle it."""
 
@@ -138,6 +149,27 @@ def num_scans(data: bytes) -> int:
         if kind not in (0x01, 0xD8) and len(data) >= at + 2:
             at += int.from_bytes(data[at : at + 2])
     return found
+
+
+def frame_of(data: bytes) -> Frame | None:
+    """Return the content of a JPEG's frame header, None if it has none before its first scan."""
+    at = 2
+    for _ in range(_MAX_SEGMENTS):
+        if at + 4 > len(data) or data[at] != 0xFF:
+            return None
+        kind = data[at + 1]
+        if kind == 0xFF:  # a fill byte
+            at += 1
+            continue
+        if 0xC0 <= kind <= 0xCF and kind not in (0xC4, 0xC8, 0xCC):
+            if at + 10 > len(data):
+                return None
+            precision, height, width, components = struct.unpack_from(">BHHB", data, at + 4)
+            return Frame(kind, precision, width, height, components)
+        if kind == 0xDA:
+            return None
+        at += 2 + max(2, int.from_bytes(data[at + 2 : at + 4]))
+    return None
 
 
 def _scan(data: bytes) -> PlainJpeg:

@@ -19,6 +19,8 @@ from tfrecords.format.manifest import Manifest
 from tfrecords.format.naming import QUARANTINE_FILE
 from tfrecords.format.quarantine import write_quarantine
 
+_MISSING_SHOWN = 3
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ConvertSummary:
@@ -78,12 +80,6 @@ def summarize(
     ok = manifest.ok
     counts = np.zeros((len(layout.class_names), len(manifest.split_names)), np.int64)
     np.add.at(counts, (manifest.labels[ok], manifest.splits[ok]), 1)
-    missing = [
-        f"class {name!r} has no image in split {split!r} ({counts[label].sum()} in total)"
-        for label, name in enumerate(layout.class_names)
-        for number, split in enumerate(manifest.split_names)
-        if not counts[label, number]
-    ]
     reasons = np.bincount(manifest.reasons[~ok], minlength=len(manifest.reason_names))
     by_reason = {name: int(count) for name, count in zip(manifest.reason_names, reasons, strict=True) if count}
     return ConvertSummary(
@@ -95,5 +91,20 @@ def summarize(
         seconds=round(seconds, 3),
         images_per_s=round(num_converted / seconds, 1),
         num_converted=num_converted,
-        warnings=(*notes, *missing),
+        warnings=(*notes, *_without_images(layout.class_names, manifest.split_names, counts)),
     )
+
+
+def _without_images(class_names: Sequence[str], splits: Sequence[str], counts: np.ndarray) -> list[str]:
+    """Return a note about classes without an image in one of the splits; `counts` is `[num_classes, num_splits]`."""
+    missing = [
+        f"{class_names[label]!r} has no image in split {splits[split]!r} ({counts[label].sum()} in total)"
+        for label, split in np.argwhere(counts == 0).tolist()
+    ]
+    if len(missing) < 2:
+        return [f"class {each}" for each in missing]
+    num_classes = int((counts == 0).any(axis=1).sum())
+    shown = "; ".join(missing[:_MISSING_SHOWN])
+    more = f"; and {len(missing) - _MISSING_SHOWN:,} more" if len(missing) > _MISSING_SHOWN else ""
+    plural = "classes have" if num_classes > 1 else "class has"
+    return [f"{num_classes:,} {plural} no image in a split: {shown}{more}"]

@@ -9,10 +9,26 @@ from fractions import Fraction
 from pathlib import Path
 
 from tfrecords.base_errors import UsageError
-from tfrecords.convert.image.decoder import DECODES, RESIZES, TRUNCATED, ImageOptions, parse_background
+from tfrecords.convert.image.decoder import (
+    DECODES,
+    RESIZES,
+    TRUNCATED,
+    ImageOptions,
+    parse_backdrop,
+    parse_background,
+)
+from tfrecords.convert.image.image_formats import MAX_PIXELS
 from tfrecords.convert.image.near_duplicates import COPIES
-from tfrecords.convert.plan.split_assignment import SOURCE_SPLITS, parse_splits
-from tfrecords.convert.sources import printable
+from tfrecords.convert.image.sample_range import AUTO, parse_range
+from tfrecords.convert.plan.split_assignment import AUTO_SPLITS, DEFAULT_SPLITS, SOURCE_SPLITS, parse_splits
+from tfrecords.convert.sources import (
+    EXCLUDE_HELP,
+    INCLUDE_HELP,
+    Source,
+    check_encoding,
+    check_patterns,
+    printable,
+)
 from tfrecords.format.naming import check_name
 from tfrecords.format.record_layout import ENCODINGS, MAX_IMAGE_SIZE, Offsets
 from tfrecords.options import check_choices, option
@@ -32,7 +48,8 @@ class ConvertConfig:
         "",
     )
     table: str = option(
-        "CSV or parquet file with the columns path, label and optionally split; paths are relative to --image_dir.", ""
+        "CSV or parquet file, or a list, with paths, labels and optionally splits; paths are relative to --image_dir.",
+        "",
     )
     data_dir: Path = option("Folder of datasets; this one goes to DATA_DIR/NAME/1.0.0.", Path("data"))
     name: str = option("Name of the dataset; by default that of the image folder.", "")
@@ -46,7 +63,23 @@ class ConvertConfig:
         group="images",
     )
     truncated: str = option("What to do with truncated image files.", "refuse", choices=TRUNCATED, group="images")
-    background: str = option("Color behind transparent pixels: a name or #RRGGBB.", "white", group="images")
+    background: str = option(
+        "Color behind transparent pixels: a name or #RRGGBB; checker; or auto, which is white, or black where an image "
+        "would be plain white.",
+        "white",
+        group="images",
+    )
+    range: str = option(
+        "Values of deep samples (more than 8 bits) that become black and white: auto or full for those of the type, "
+        "min-max for those of each image, or LO,HI.",
+        AUTO,
+        group="images",
+    )
+    max_pixels: int = option(
+        "Reject images with more pixels. A JPEG may have more if it can be decoded at a fraction.",
+        MAX_PIXELS,
+        group="images",
+    )
     encoding: str = option(
         f"How to store pixels; auto is raw up to {_RAW_UP_TO_PX} px, and jpeg above.",
         "auto",
@@ -55,8 +88,9 @@ class ConvertConfig:
     )
     jpeg_quality: int = option("Quality of JPEG records, 1..100.", 95, group="images")
     splits: str = option(
-        f"Splits and their shares of each class; {SOURCE_SPLITS} keeps the splits of the source.",
-        "train=0.75,test=0.25",
+        f"Splits and their shares of each class; {SOURCE_SPLITS} keeps those of the source, and {AUTO_SPLITS} does so "
+        f"if its folders are splits, or else takes {DEFAULT_SPLITS}.",
+        AUTO_SPLITS,
     )
     copies: str = option(
         "Copies to keep in one split: near (including resized and recompressed ones), exact, or ignore (none).",
@@ -65,6 +99,19 @@ class ConvertConfig:
         group="splits and files",
     )
     seed: int = option("Seed of the splits and of the order.", 0)
+    include: tuple[str, ...] = option(INCLUDE_HELP, (), repeated="GLOB", group="splits and files")
+    exclude: tuple[str, ...] = option(EXCLUDE_HELP, (), repeated="GLOB", group="splits and files")
+    path_column: str = option(
+        "With --table: the column of the paths, by name or number; by default it is recognized.",
+        "",
+        group="splits and files",
+    )
+    label_column: str = option("With --table: the column of the labels, likewise.", "", group="splits and files")
+    zip_encoding: str = option(
+        "Encoding of names in zips and tars that are not UTF-8, such as cp949; by default it is guessed.",
+        "",
+        group="splits and files",
+    )
     append: bool = option(
         "Add the files that the dataset does not have yet, as new shards in a new version.",
         False,
@@ -92,7 +139,10 @@ class ConvertConfig:
             object.__setattr__(self, name, os.path.expanduser(os.fspath(getattr(self, name))))
         check_choices(self)
         parse_splits(self.splits)
+        check_patterns(self.include, self.exclude)
+        check_encoding(self.zip_encoding)
         parse_background(self.background)
+        parse_range(self.range)
         self.refusal_limit(0)
         if self.name:
             check_name(self.name)
@@ -100,6 +150,8 @@ class ConvertConfig:
             raise UsageError(f"--image_size={self.image_size}: should be 1..{MAX_IMAGE_SIZE} px.")
         if not 1 <= self.jpeg_quality <= 100:
             raise UsageError(f"--jpeg_quality={self.jpeg_quality}: should be 1..100.")
+        if self.max_pixels < 1:
+            raise UsageError(f"--max_pixels={self.max_pixels}: should be 1 or more.")
         if self.num_workers < 0:
             raise UsageError(f"--num_workers={self.num_workers}: should be 1 or more, or 0 for one per core.")
         if len(set(self.categories)) < len(self.categories):
@@ -129,6 +181,9 @@ class ConvertConfig:
                 decode=self.decode,
                 truncated=self.truncated,
                 background=parse_background(self.background),
+                backdrop=parse_backdrop(self.background),
+                sample_range=parse_range(self.range),
+                max_pixels=self.max_pixels,
             ),
             fractions=parse_splits(self.splits),
             offsets=Offsets.of(encoding, self.image_size),
@@ -159,12 +214,20 @@ class ConvertConfig:
             "resize": self.resize,
             "decode": self.decode,
             "truncated": self.truncated,
-            "background": "#{:02x}{:02x}{:02x}".format(*parse_background(self.background)),
+            "background": _recorded_background(self.background),
+            # Not if they are the default, so that a dataset of an earlier version has the same options.
+            **({"range": self.range} if self.range != AUTO else {}),
+            **({"max_pixels": self.max_pixels} if self.max_pixels != MAX_PIXELS else {}),
             "encoding": self.encoding,
             **({"jpeg_quality": self.jpeg_quality} if self.encoding == "jpeg" else {}),
             "splits": splits or SOURCE_SPLITS,
             "copies": self.copies,
             "seed": self.seed,
+            **{
+                name: [printable(pattern) for pattern in value] if isinstance(value, tuple) else value
+                for name in ("include", "exclude", "path_column", "label_column")
+                if (value := getattr(self, name))
+            },
         }
 
 
@@ -183,6 +246,21 @@ class ResolvedConfig(ConvertConfig):
     fractions: dict[str, float]
     offsets: Offsets
     recorded: dict[str, object]
+
+    def for_source(self, source: Source) -> ResolvedConfig:
+        """Return the options in which it is decided whether the splits of the source are kept."""
+        if self.splits != AUTO_SPLITS:
+            return self
+        if not source.keeps_splits:
+            return dataclasses.replace(self, splits=DEFAULT_SPLITS)
+        recorded = {**self.recorded, "splits": SOURCE_SPLITS}
+        return dataclasses.replace(self, splits=SOURCE_SPLITS, fractions={}, recorded=recorded)
+
+
+def _recorded_background(text: str) -> str:
+    """Return a value of `--background` in the one form in which layout.json has it."""
+    backdrop = parse_backdrop(text)
+    return "#{:02x}{:02x}{:02x}".format(*parse_background(text)) if backdrop == "color" else backdrop
 
 
 def _name_after(location: str) -> str:

@@ -18,6 +18,7 @@ import numpy as np
 
 from tfrecords.base_errors import DataError, UsageError
 from tfrecords.convert.plan.convert_config import ResolvedConfig
+from tfrecords.convert.plan.split_assignment import AUTO_SPLITS
 from tfrecords.convert.sources import Source, printable
 from tfrecords.convert.sources.read_errors import read_file
 from tfrecords.convert.state.workdir import differing_options
@@ -44,6 +45,8 @@ class PreviousVersion:
         wanted = config.recorded
         if config.append:
             there["categories"] = wanted["categories"]
+        if config.splits == AUTO_SPLITS:  # checked again when the source is known
+            there["splits"] = wanted["splits"]
         differing = differing_options(there, wanted)
         if differing:
             raise UsageError(

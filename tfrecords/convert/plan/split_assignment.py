@@ -1,6 +1,7 @@
 """Assigns images to splits, from the image's name, the seed, and the images that it is a copy of.
 
-Stratified: every class is divided in the same proportions. Stable: the order within a class comes from a hash of (seed,
+Stratified: every class is divided in the same proportions, and so are all images together, also if no class is large
+enough for that (`tfrecords.convert.plan.split_counts`). Stable: the order within a class comes from a hash of (seed,
 path) and not from a random generator, whose stream a library could change. Copies of one image go to one split, so that
 no test image was also trained on under another name.
 """
@@ -14,14 +15,19 @@ from collections.abc import Iterable, Mapping
 import numpy as np
 
 from tfrecords.base_errors import UsageError
+from tfrecords.convert.plan.split_counts import split_counts
 from tfrecords.format.naming import check_splits
 
-# The value of --splits that keeps the source's own splits.
+# Values of --splits: keep the source's own splits; do that if its folders are splits, or else take the default.
 SOURCE_SPLITS = "source"
+AUTO_SPLITS = "auto"
+DEFAULT_SPLITS = "train=0.75,test=0.25"
 
 
 def parse_splits(text: str) -> dict[str, float]:
-    """Return the fractions in e.g. `train=0.75,test=0.25`, by split, in the order given; none for `source`.
+    """Return the fractions in e.g. `train=0.75,test=0.25`, by split, in the order given.
+
+    For `auto` they are those of `DEFAULT_SPLITS`, and for `source` there are none.
 
     Raises:
         UsageError: it does not have this form, a fraction is not in 0..1, or they do not add up to 1.
@@ -29,7 +35,7 @@ def parse_splits(text: str) -> dict[str, float]:
     fractions: dict[str, float] = {}
     if text == SOURCE_SPLITS:
         return fractions
-    for part in text.split(","):
+    for part in (DEFAULT_SPLITS if text == AUTO_SPLITS else text).split(","):
         name, _, value = part.partition("=")
         try:
             fractions[name.strip()] = float(value)
@@ -62,9 +68,9 @@ def assign_splits(
 ) -> np.ndarray:
     """Return the split of each image, as an index into `fractions`: int8 `[n]`.
 
-    A class of n images gives each split floor(n * fraction) of them. The rest goes to the splits with the largest
-    remainders, earlier splits first. A group of copies counts for the class of its first image, and a group that
-    straddles a border goes to the earlier split as a whole.
+    Of all n images together, each split gets its share, rounded as in `split_counts`, and of each class floor(n *
+    fraction) images or one more. A group of copies counts for the class of its first image, and a group that straddles
+    a border goes to the earlier split as a whole.
 
     Args:
         labels: int `[n]`.
@@ -81,21 +87,17 @@ def assign_splits(
     split_of_group = np.zeros(len(leaders), np.int8)
     order = np.lexsort((first, labels[leaders]))
     _, starts = np.unique(labels[leaders[order]], return_index=True)
-    for start, stop in zip(starts, [*starts[1:], len(order)], strict=True):
+    if not len(starts):
+        return np.zeros(0, np.int8)
+    # Which classes give a split one image more is decided by the ranks of their first images, not by their names.
+    class_ranks = first[order[starts]]
+    borders = np.cumsum(
+        split_counts(np.add.reduceat(sizes[order], starts), list(fractions.values()), class_ranks), axis=1
+    )
+    for number, (start, stop) in enumerate(zip(starts, [*starts[1:], len(order)], strict=True)):
         members = order[start:stop]
         assigned = np.cumsum(sizes[members]) - sizes[members]
-        borders = _borders(int(sizes[members].sum()), fractions)
-        split_of_group[members] = np.searchsorted(borders, assigned, side="right")
+        split_of_group[members] = np.searchsorted(borders[number], assigned, side="right")
     splits = np.empty(len(labels), np.int8)
     splits[by_rank] = split_of_group[group_of]
     return splits
-
-
-def _borders(num_images: int, fractions: Mapping[str, float]) -> np.ndarray:
-    exact = [num_images * fraction for fraction in fractions.values()]
-    counts = [int(value + 1e-9) for value in exact]
-    # A stable sort: of equal remainders, the earlier split's comes first. Rounded, as 50 * 0.29 is 14.499999999999998.
-    by_remainder = sorted(range(len(exact)), key=lambda split: round(counts[split] - exact[split], 9))
-    for split in by_remainder[: num_images - sum(counts)]:
-        counts[split] += 1
-    return np.cumsum(counts)

@@ -1,4 +1,7 @@
-"""The sources of a conversion: folders, tables, archives and datasets, each as one list of files with labels."""
+"""The sources of a conversion: folders, tables, archives and datasets, each as one list of files with labels.
+
+Modules of other sources than folders are imported when a source needs them: a search only wants the names of files.
+"""
 
 from __future__ import annotations
 
@@ -6,21 +9,44 @@ import os
 from collections.abc import Sequence
 
 from tfrecords.base_errors import UsageError
-from tfrecords.convert.sources.archive import is_archive, open_archives
 from tfrecords.convert.sources.image_folder import open_folder, walk
-from tfrecords.convert.sources.labels import natural_key
+from tfrecords.convert.sources.name_encodings import check_encoding
+from tfrecords.convert.sources.natural_sort import natural_key
 from tfrecords.convert.sources.read_errors import machine_errors
 from tfrecords.convert.sources.remote import is_url, local_path, open_remote_folder
+from tfrecords.convert.sources.selection import EXCLUDE_HELP, INCLUDE_HELP, Selection, check_patterns
 from tfrecords.convert.sources.source import SUFFIXES, Files, Source, printable, unprintable
-from tfrecords.convert.sources.table import is_table, open_table
-from tfrecords.convert.sources.tfds import is_tfds, open_tfds
 from tfrecords.format.parse_errors import parser_errors
 from tfrecords.format.quarantine import Refusal
 
-__all__ = ["SUFFIXES", "Files", "Source", "natural_key", "open_source", "printable", "unprintable", "walk"]
+__all__ = [
+    "EXCLUDE_HELP",
+    "INCLUDE_HELP",
+    "SUFFIXES",
+    "Files",
+    "Selection",
+    "Source",
+    "check_encoding",
+    "check_patterns",
+    "natural_key",
+    "open_source",
+    "printable",
+    "unprintable",
+    "walk",
+]
 
 
-def open_source(image_dir: str, *, table: str = "", categories: Sequence[str] = ()) -> Source:
+def open_source(
+    image_dir: str,
+    *,
+    table: str = "",
+    categories: Sequence[str] = (),
+    include: Sequence[str] = (),
+    exclude: Sequence[str] = (),
+    path_column: str = "",
+    label_column: str = "",
+    zip_encoding: str = "",
+) -> Source:
     """Find the files of a source and their labels.
 
     Args:
@@ -29,40 +55,57 @@ def open_source(image_dir: str, *, table: str = "", categories: Sequence[str] = 
             it may then be "".
         table: a CSV or parquet file, or its URL, with one path and label per row.
         categories: the classes to take, in the order of their labels; by default all.
+        include: patterns of the files to take, see `tfrecords.convert.sources.selection`; by default all.
+        exclude: patterns of files and folders to leave out.
+        path_column: with `table`: name or number, from 1, of its column of paths; "" has it found.
+        label_column: likewise, that of the labels.
+        zip_encoding: of names in tars and zips that are not UTF-8; "" has it guessed.
 
     Raises:
         UsageError: it does not exist, cannot be read, has an unknown form, or has no image file.
         ConversionError: the machine or the network failed.
     """
     location = table or image_dir
+    if not table and (path_column or label_column):
+        flag = f"--path_column={path_column}" if path_column else f"--label_column={label_column}"
+        raise UsageError(f"{flag} is a column of a table. Give the table as --table=PATH.")
+    selection = Selection(include, exclude)
     try:
         with (
             machine_errors(location),
             parser_errors(lambda fault: UsageError(f"{location} is damaged: {fault}. Fetch or make it again.")),
         ):
-            return _open(local_path(image_dir), local_path(table), categories)
+            if table:
+                from tfrecords.convert.sources.table import open_table
+
+                return open_table(
+                    local_path(table), local_path(image_dir), categories, selection, path_column, label_column
+                )
+            return _open(local_path(image_dir), categories, selection, zip_encoding)
     except Refusal as refusal:  # of a file that lists the others
         raise UsageError(f"{location} cannot be read: {refusal.detail}.") from None
 
 
-def _open(image_dir: str, table: str, categories: Sequence[str]) -> Source:
-    if table:
-        return open_table(table, image_dir, categories)
+def _open(image_dir: str, categories: Sequence[str], selection: Selection, zip_encoding: str) -> Source:
+    from tfrecords.convert.sources.archive import is_archive, open_archives
+    from tfrecords.convert.sources.table import is_table
+    from tfrecords.convert.sources.tfds import is_tfds, open_tfds
+
     if is_archive(image_dir) and not os.path.isdir(image_dir):
-        return open_archives(image_dir, categories)
+        return open_archives(image_dir, categories, selection, zip_encoding)
     if is_tfds(image_dir):
-        return open_tfds(image_dir, categories)
+        return open_tfds(image_dir, categories, selection)
     if is_url(image_dir):
-        return open_remote_folder(image_dir, categories)
+        return open_remote_folder(image_dir, categories, selection)
     if os.path.isdir(image_dir):
-        return open_folder(image_dir, categories)
+        return open_folder(image_dir, categories, selection)
     if not os.path.exists(image_dir):
         raise UsageError(
             f"--image_dir={image_dir} does not exist. Name a folder that has one folder of images per class."
         )
     hint = (
         f"To convert the files in a table, give it as --table={image_dir}."
-        if is_table(image_dir)
+        if is_table(image_dir) or image_dir.lower().endswith((".lst", ".txt"))
         else "Name a folder that has one folder of images per class, a .tar or a .zip."
     )
     raise UsageError(f"--image_dir={image_dir} is not a folder. {hint}")

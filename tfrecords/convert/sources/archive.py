@@ -12,10 +12,14 @@ import re
 from collections.abc import Sequence
 
 from tfrecords.base_errors import UsageError
+from tfrecords.convert.sources.class_folders import source_of_folders
 from tfrecords.convert.sources.container_files import Containers
-from tfrecords.convert.sources.labels import FileListing, natural_order, source_of_folders
+from tfrecords.convert.sources.labels import FileListing
+from tfrecords.convert.sources.name_encodings import decode_names
+from tfrecords.convert.sources.natural_sort import natural_order
 from tfrecords.convert.sources.remote import check_url, glob_urls, is_url
-from tfrecords.convert.sources.source import Files, Source, is_ignored, is_image
+from tfrecords.convert.sources.selection import Selection
+from tfrecords.convert.sources.source import Files, Source, is_image
 from tfrecords.convert.sources.tar import tar_members
 from tfrecords.convert.sources.webdataset import Samples
 from tfrecords.convert.sources.zip import ZipFiles, zip_members
@@ -68,12 +72,15 @@ def expand_braces(text: str) -> list[str]:
     return [result + text[rest:] for result in results]
 
 
-def open_archives(image_dir: str, categories: Sequence[str] = ()) -> Source:
-    """Find the image files in tars or zips; `image_dir` is as in `find_archives`, `categories` as in `open_source`.
+def open_archives(
+    image_dir: str, categories: Sequence[str] = (), selection: Selection | None = None, encoding: str = ""
+) -> Source:
+    """Find the image files in tars or zips; `image_dir` is as in `find_archives`, the others are as in `open_source`.
 
     Raises:
         UsageError: there is no such archive, one is damaged or of another kind, or there is no image file.
     """
+    selection = selection or Selection()
     archives = find_archives(image_dir)
     kinds = {os.path.splitext(path)[1].lower() for path in archives}
     packed = [path for path in archives if path.lower().endswith(_COMPRESSED)]
@@ -98,7 +105,7 @@ def open_archives(image_dir: str, categories: Sequence[str] = ()) -> Source:
                 shift, found = zip_members(read_at, size, archive)
                 shifts.append(shift)
             for member in found:
-                path = _clean(member.name)
+                path = _clean(member.name, selection)
                 if path:
                     place = (number, member.offset, member.length)
                     members.add(path, member.size, stamp, place, refused=member.refused)
@@ -107,21 +114,39 @@ def open_archives(image_dir: str, categories: Sequence[str] = ()) -> Source:
         if samples:
             samples.end_of_tar(number, stamp)
     if samples and samples.any_label:
-        return samples.source(image_dir, containers, categories, containers.paths)
+        return samples.source(image_dir, containers, categories, containers.paths, selection)
     files = containers if samples else ZipFiles(containers, tuple(shifts))
     del samples
-    return _class_folders(image_dir, members, files, containers, categories)
+    notes = decode_names(members.paths, encoding, image_dir)
+    return _class_folders(image_dir, members, files, containers, categories, selection, notes)
 
 
 def _class_folders(
-    image_dir: str, members: FileListing, files: Files, containers: Containers, categories: Sequence[str]
+    image_dir: str,
+    members: FileListing,
+    files: Files,
+    containers: Containers,
+    categories: Sequence[str],
+    selection: Selection,
+    notes: list[str],
 ) -> Source:
-    notes = _drop_earlier_ones(members, containers.paths)
+    notes = [*notes, *_drop_earlier_ones(members, containers.paths)]
     top = _single_top(members.paths, categories)
     if top:
         members.paths = [path[len(top) :] if path.startswith(top) else f"../{path}" for path in members.paths]
-    stem = os.path.splitext(os.path.basename(containers.paths[0]))[0]
-    return source_of_folders(members, location=image_dir, files=files, name=stem, categories=categories, notes=notes)
+    first = containers.paths[0]
+    stem, suffix = os.path.splitext(os.path.basename(first))
+    number = len(containers.paths)
+    return source_of_folders(
+        members,
+        location=image_dir,
+        files=files,
+        name=stem,
+        categories=categories,
+        selection=selection,
+        notes=notes,
+        kind=f"{number:,} {suffix[1:].lower()} files" if number > 1 else f"{suffix[1:].lower()} file",
+    )
 
 
 def _drop_earlier_ones(members: FileListing, archives: Sequence[str]) -> list[str]:
@@ -151,10 +176,10 @@ def _single_top(paths: Sequence[str], categories: Sequence[str]) -> str:
         top += f"{names.pop()}/"
 
 
-def _clean(name: str) -> str:
-    """Return a member's name as a path, or "" if it is hidden."""
+def _clean(name: str, selection: Selection) -> str:
+    """Return a member's name as a path, or "" if it is hidden or made by a system."""
     parts = [part for part in name.split("/") if part not in ("", ".")]
-    return "" if any(part != ".." and is_ignored(part) for part in parts) else "/".join(parts)
+    return "" if any(part != ".." and selection.skips(part) for part in parts) else "/".join(parts)
 
 
 def _choices(inner: str) -> list[str]:

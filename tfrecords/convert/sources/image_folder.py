@@ -8,23 +8,20 @@ import re
 import stat
 import time
 from collections.abc import Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 
 from tfrecords.base_errors import UsageError
-from tfrecords.convert.sources.labels import (
-    FileListing,
-    check_categories,
-    natural_key,
-    natural_order,
-    source_of_folders,
-)
+from tfrecords.convert.sources.class_folders import source_of_folders
+from tfrecords.convert.sources.labels import FileListing
+from tfrecords.convert.sources.natural_sort import natural_key, natural_order
 from tfrecords.convert.sources.read_errors import refusal_of
 from tfrecords.convert.sources.remote import is_url, read_url
+from tfrecords.convert.sources.selection import Selection
 from tfrecords.convert.sources.source import (
     MAX_FILE_BYTES,
     QUARANTINE_JOURNAL,
     Source,
-    is_ignored,
     refuse_damaged,
     stamp_of,
     too_large,
@@ -94,26 +91,31 @@ def _is_gone(folder: str) -> bool:
         return not os.path.isdir(folder)
 
 
-def open_folder(image_dir: str, categories: Sequence[str] = ()) -> Source:
-    """Find the image files of a folder, with `categories` as in `open_source`.
+def open_folder(image_dir: str, categories: Sequence[str] = (), selection: Selection | None = None) -> Source:
+    """Find the image files of a folder, with `categories` and `selection` as in `open_source`.
 
     It has one folder per class, whose images may lie in folders of their own; or it has images and no folders, and they
-    are one class named after it. Classes without images are left out, and the others are in natural order.
+    are one class named after it. Classes without images are left out, and the others are in natural order. There may
+    also be split folders, see `tfrecords.convert.sources.folder_layout`.
 
     Raises:
         UsageError: a category does not exist, a folder cannot be listed, or there is no image file.
     """
+    selection = selection or Selection()
     above = frozenset({_identity(image_dir)})
     found = FileListing()
     folders: list[str] = []
-    for entry in _listing(image_dir):
+    are_classes = bool(categories)
+    for entry in _listing(image_dir, selection):
         if _is_folder(entry):
-            folders.append(entry.name)
-        elif not categories:
+            if selection.enters(entry.name):
+                folders.append(entry.name)
+        elif not categories and selection.takes(entry.name):
             add_file(found, entry.name, entry.path)
-    check_categories(categories, sorted(folders, key=natural_key), image_dir)
-    for folder in categories or folders:
-        for path, full in _walk(os.path.join(image_dir, folder), f"{folder}/", above):
+    if not set(categories) <= set(folders):  # they may lie below split folders
+        are_classes = False
+    for folder in categories if are_classes else folders:
+        for path, full in _walk(os.path.join(image_dir, folder), f"{folder}/", above, selection):
             if full:
                 add_file(found, path, full)
             else:
@@ -125,17 +127,27 @@ def open_folder(image_dir: str, categories: Sequence[str] = ()) -> Source:
         name=os.path.basename(os.path.realpath(image_dir)),
         categories=categories,
         folders=folders,
-        notes=_same_folders(image_dir, categories or sorted(folders, key=natural_key)),
+        notes=(
+            *selection.notes(),
+            *_same_folders(image_dir, categories if are_classes else sorted(folders, key=natural_key)),
+        ),
     )
 
 
-def walk(folder: Path) -> list[str]:
+def walk(folder: Path, selection: Selection | None = None) -> list[str]:
     """Return the files in `folder`, relative to it, in natural order; links are followed, except in loops.
 
-    Folders below it that simimg writes itself are left out: the quarantine of a plan, and an index.
+    Folders below it that simimg writes itself are left out: the quarantine of a plan, and an index. So are hidden and
+    system files, and what `selection` does not take.
     """
-    paths = [path for path, full in _walk(str(folder), "", frozenset()) if full]
+    paths = [path for path, full in _walk(str(folder), "", frozenset(), selection or Selection()) if full]
     return [paths[at] for at in natural_order(paths)]
+
+
+def has_files(folder: Path, num_files: int) -> bool:
+    """Return whether `walk` finds at least `num_files`, without looking further."""
+    found = (path for path, full in _walk(str(folder), "", frozenset(), Selection()) if full)
+    return next(islice(found, num_files - 1, None), None) is not None
 
 
 def add_file(found: FileListing, path: str, full: str, *, label: str | None = None, split: str | None = None) -> None:
@@ -160,7 +172,7 @@ def _add_status(
         found.add(path, label=label, split=split, refused=Refusal(Reason.NOT_A_FILE, _NOT_A_FILE))
 
 
-def _walk(folder: str, prefix: str, above: frozenset[_Identity]) -> Iterator[tuple[str, str]]:
+def _walk(folder: str, prefix: str, above: frozenset[_Identity], selection: Selection) -> Iterator[tuple[str, str]]:
     """Yield the path of each file below `folder`, after `prefix`, and its full path, which is "" for a link to a folder
     that contains it.
     """
@@ -168,14 +180,16 @@ def _walk(folder: str, prefix: str, above: frozenset[_Identity]) -> Iterator[tup
     if this in above:
         yield prefix.rstrip("/"), ""
         return
-    entries = _listing(folder)
+    entries = _listing(folder, selection)
     if above and _is_own(entries):
         return
     for entry in entries:
+        path = prefix + entry.name
         if _is_folder(entry):
-            yield from _walk(entry.path, f"{prefix}{entry.name}/", above | {this})
-        else:
-            yield prefix + entry.name, entry.path
+            if selection.enters(path):
+                yield from _walk(entry.path, f"{path}/", above | {this}, selection)
+        elif selection.takes(path):
+            yield path, entry.path
 
 
 def _identity(folder: str) -> _Identity:
@@ -183,10 +197,10 @@ def _identity(folder: str) -> _Identity:
     return status.st_dev, status.st_ino
 
 
-def _listing(folder: str) -> list[os.DirEntry[str]]:
+def _listing(folder: str, selection: Selection) -> list[os.DirEntry[str]]:
     try:
         with os.scandir(folder) as entries:
-            return [entry for entry in entries if not is_ignored(entry.name)]
+            return [entry for entry in entries if not selection.skips(entry.name)]
     except OSError as error:
         why = "permission denied" if isinstance(error, PermissionError) else refusal_of(error).detail
         raise UsageError(f"{folder} cannot be listed: {why}. Make it readable, or leave it out.") from None

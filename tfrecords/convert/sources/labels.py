@@ -1,7 +1,7 @@
-"""Turns a list of found files into a source: which class each file has, their order, and which names are rejected.
+"""The list of the files that were found, the source that is made of it by labels of its own, and the names of classes.
 
-A class comes either from the folder that a file lies in, or from a label that the source gives for each file. The order
-is natural: image_2 comes before image_10, so that an example's id does not depend on the file system.
+`tfrecords.convert.sources.class_folders` makes the source whose classes are folders. The order of classes is natural,
+see `tfrecords.convert.sources.natural_sort`.
 """
 
 from __future__ import annotations
@@ -10,35 +10,20 @@ import array
 import collections
 import dataclasses
 import difflib
-import re
 import unicodedata
 from collections.abc import Iterable, Sequence
 
 import numpy as np
 
 from tfrecords.base_errors import UsageError
-from tfrecords.convert.sources.source import (
-    MAX_FILE_BYTES,
-    SUFFIXES,
-    Files,
-    Source,
-    class_name,
-    is_image,
-    too_large,
-)
+from tfrecords.convert.sources.natural_sort import natural_key
+from tfrecords.convert.sources.selection import Selection
+from tfrecords.convert.sources.source import MAX_FILE_BYTES, Files, Source, class_name, too_large
 from tfrecords.format.quarantine import Reason, Refusal
 
-_NO_CLASS = Refusal(Reason.NO_CLASS_FOLDER, "it lies beside the class folders; move it into one")
 _NO_LABEL = Refusal(Reason.NO_CLASS_FOLDER, "it has no label")
-_UNKNOWN_SUFFIX = Refusal(Reason.UNKNOWN_SUFFIX, f"the name ends in none of {' '.join(sorted(SUFFIXES))}")
-
-_DIGITS = re.compile(r"[0-9]+")
-# Texts that the short key below cannot express: its markers, runs too long for one character of Latin-1, and the digits
-# of other scripts, which count as numbers if they are a whole part.
-_ODD = re.compile(r"\0|[0-9]{128}|(?![0-9])\d")
 
 _MAX_INT64 = (1 << 63) - 1
-_ALIKE = str.maketrans("0123456789", "0" * 10)
 
 
 @dataclasses.dataclass(eq=False)
@@ -90,6 +75,8 @@ class FileListing:
         files: Files,
         refused: dict[int, Refusal],
         notes: Iterable[str],
+        form: str = "",
+        keeps_splits: bool = False,
     ) -> Source:
         """Return the source whose file i is row `rows[i]` of this listing, with these labels."""
         ids = np.asarray(rows, dtype=np.int64)
@@ -106,75 +93,9 @@ class FileListing:
             splits=[self.splits[row] for row in rows] if self.splits else None,
             refused=refused,
             notes=tuple(notes),
+            form=form,
+            keeps_splits=keeps_splits,
         )
-
-
-def source_of_folders(
-    found: FileListing,
-    *,
-    location: str,
-    files: Files,
-    name: str,
-    categories: Sequence[str] = (),
-    folders: Iterable[str] = (),
-    notes: Iterable[str] = (),
-) -> Source:
-    """Return the source in which a file's class is its top folder.
-
-    Classes are in natural order, and so are the files of each class. Files beside the class folders come last. Folders
-    without images are not classes. If there is no class folder at all, the images are one class.
-
-    Args:
-        found: the files.
-        location: as in `Source`.
-        files: as in `Source`.
-        name: the class of a folder that has images and no class folders.
-        categories: the class folders to take, in the order of their labels.
-        folders: top folders, including those in which nothing was found.
-        notes: further notes for the user.
-
-    Raises:
-        UsageError: a category does not exist, a class name cannot be used, or there is no image file.
-    """
-    paths = found.paths
-    by_folder: dict[str, list[int]] = {folder: [] for folder in folders}
-    loose: list[int] = []
-    for row, path in enumerate(paths):
-        if row in found.replaced:
-            continue
-        top, slash, _ = path.partition("/")
-        is_inside = slash and top != ".."  # ".." is beside the only folder of an archive
-        (by_folder.setdefault(top, []) if is_inside else loose).append(row)
-    in_order = sorted(by_folder, key=natural_key)
-    check_categories(categories, in_order, location)
-
-    classes = {folder: _in_order(by_folder[folder], paths, len(folder) + 1) for folder in categories or in_order}
-    loose = [] if categories else _in_order(loose, paths)
-    without = [folder for folder, rows in classes.items() if not any(is_image(paths[row]) for row in rows)]
-    if not categories:
-        for folder in without:
-            del classes[folder]
-    if not classes and any(is_image(paths[row]) for row in loose):
-        classes, loose = {name: loose}, []
-
-    rows = [row for members in classes.values() for row in members]
-    refused = {id: refusal for id, row in enumerate(rows) if (refusal := _refusal(found, row))}
-    for id, row in enumerate(loose, start=len(rows)):
-        refused[id] = found.refused.get(row, _NO_CLASS)
-    if len(refused) == len(rows) + len(loose):
-        raise UsageError(
-            f"--image_dir={location} has no image file ({len(refused)} other files). "
-            "Name a folder that has one folder of images per class."
-        )
-    return found.source(
-        rows + loose,
-        [label for label, members in enumerate(classes.values()) for _ in members] + [-1] * len(loose),
-        location=location,
-        class_names=_distinct(map(class_name, classes), location),
-        files=files,
-        refused=refused,
-        notes=(*notes, *_without_images(without, bool(categories))),
-    )
 
 
 def source_of_labels(
@@ -184,8 +105,10 @@ def source_of_labels(
     files: Files,
     categories: Sequence[str] = (),
     class_names: Sequence[str] = (),
+    selection: Selection | None = None,
     flag: str = "--image_dir",
     notes: Iterable[str] = (),
+    form: str = "",
 ) -> Source:
     """Return the source in which each file has its own label, in the order in which the files were found.
 
@@ -196,17 +119,23 @@ def source_of_labels(
         categories: the classes to take, in the order of their labels; files of other classes are left out.
         class_names: the classes of the source, if it has a list of them; by default the labels that occur, whole
             numbers sorted by value and names in natural order.
+        selection: which files are taken; by default all.
         flag: name of the source in errors.
         notes: further notes for the user.
+        form: as in `Source`, without the number of classes.
 
     Raises:
         UsageError: a category does not exist, a class name cannot be used, or no file is left.
     """
-    there = class_names or _label_order(set(found.labels) - {""})
+    taken: Iterable[int] = range(len(found.paths))
+    if selection and selection.has_patterns:
+        taken = [row for row in taken if selection.takes(found.paths[row])]
+        notes = (*notes, *selection.notes())
+    there = class_names or _label_order({found.labels[row] for row in taken} - {""})
     check_categories(categories, there, location, "class")
-    taken = [class_name(name, f"{flag}={location}: label", "Rename the class.") for name in categories or there]
+    names = [class_name(name, f"{flag}={location}: label", "Rename the class.") for name in categories or there]
     number = {name: label for label, name in enumerate(categories or there)}
-    rows = [row for row, name in enumerate(found.labels) if not categories or name in number]
+    rows = [row for row in taken if not categories or found.labels[row] in number]
     labels = [number.get(found.labels[row], -1) for row in rows]
     refused = {
         id: found.refused.get(row, _NO_LABEL) for id, row in enumerate(rows) if labels[id] < 0 or row in found.refused
@@ -219,10 +148,11 @@ def source_of_labels(
         rows,
         labels,
         location=location,
-        class_names=_distinct(taken, location),
+        class_names=distinct(names, location),
         files=files,
         refused=refused,
-        notes=notes,
+        notes=(*notes, *alike_names(names)),
+        form=f"{form}; {counted_classes(names)}" if form else "",
     )
 
 
@@ -239,27 +169,33 @@ def check_categories(categories: Sequence[str], there: Sequence[str], location: 
             raise UsageError(f"--categories: {location} has no {what} {category!r}. {hint}")
 
 
-def natural_key(text: str) -> list[tuple[int, int, str, str]]:
-    """Return a sort key that orders runs of digits by value, and equal values by their spelling."""
-    return [_part_key(part) for part in re.split(r"([0-9]+)", text) if part]
+def alike_names(class_names: Sequence[str]) -> list[str]:
+    """Return a note about classes whose names look the same, and differ in case, spaces or their Unicode form."""
+    alike: dict[str, list[str]] = {}
+    for name in class_names:
+        plain = "".join(part for part in unicodedata.normalize("NFC", name) if part.isprintable())
+        alike.setdefault(" ".join(plain.casefold().split()), []).append(name)
+    groups = [names for names in alike.values() if len(names) > 1]
+    if not groups:
+        return []
+    shown = "; ".join(f"{' and '.join(map(repr, names))} ({_difference(names)})" for names in groups[:3])
+    more = f" and {len(groups) - 3:,} more" if len(groups) > 3 else ""
+    return [f"classes whose names look the same are different classes: {shown}{more}; rename them to make them one"]
 
 
-def natural_order(texts: Sequence[str]) -> list[int]:
-    """Return the indices of `texts` in the order of `natural_key`.
+def counted_classes(class_names: Sequence[str]) -> str:
+    """Return the number of classes and some of their names."""
+    shown = ", ".join(class_names[:3]) + (", …" if len(class_names) > 3 else "")
+    return f"{len(class_names):,} {'class' if len(class_names) == 1 else 'classes'} ({shown})"
 
-    A million keys of tuples take a gigabyte and ten seconds. Plain strings in which each run of digits is preceded by
-    its length have the same order. Tuples are used only for texts that such a string cannot distinguish. (The package
-    natsort has another order for equal values, which would change the ids of existing datasets.)
-    """
-    shape = texts[0].translate(_ALIKE) if texts else ""
-    keys: Sequence[object]
-    if all(text.translate(_ALIKE) == shape for text in texts):  # image_0001.jpg, image_0002.jpg, ...
-        keys = texts
-    elif any(map(_ODD.search, texts)):
-        keys = [natural_key(text) for text in texts]
-    else:
-        keys = [_DIGITS.sub(_with_length, text) for text in texts]
-    return sorted(range(len(texts)), key=keys.__getitem__)  # type: ignore[arg-type]
+
+def distinct(names: Iterable[str], location: str) -> tuple[str, ...]:
+    """Return the names of the classes, or raise UsageError if one is there twice."""
+    listed = tuple(names)
+    twice = [name for name, count in collections.Counter(listed).items() if count > 1]
+    if twice:
+        raise UsageError(f"{location} has two classes named {twice[0]!r}. Rename one.")
+    return listed
 
 
 def some_of(names: Sequence[str]) -> str:
@@ -268,31 +204,12 @@ def some_of(names: Sequence[str]) -> str:
     return f"{shown} and {len(names) - 10} more" if len(names) > 10 else shown
 
 
-def _part_key(part: str) -> tuple[int, int, str, str]:
-    if not part.isdecimal():
-        return 1, 0, "", part
-    # Of two numbers without zeros in front, the longer one is larger. A name may have more digits than `int` takes.
-    digits = "".join(str(unicodedata.decimal(digit)) for digit in part).lstrip("0")
-    return 0, len(digits), digits, part
-
-
-def _in_order(rows: Sequence[int], paths: Sequence[str], start: int = 0) -> list[int]:
-    return [rows[at] for at in natural_order([paths[row][start:] for row in rows])]
-
-
-def _refusal(found: FileListing, row: int) -> Refusal | None:
-    return found.refused.get(row) or (None if is_image(found.paths[row]) else _UNKNOWN_SUFFIX)
-
-
-def _without_images(folders: Sequence[str], are_classes: bool) -> list[str]:
-    count = len(folders)
-    if are_classes:
-        have = "1 class has no images" if count == 1 else f"{count} classes have no images"
-    elif count == 1:
-        have = "1 folder has no images and is not a class"
-    else:
-        have = f"{count} folders have no images and are not classes"
-    return [f"{have}: {some_of(folders)}"] if folders else []
+def _difference(names: Sequence[str]) -> str:
+    """Return how names that look the same differ."""
+    composed = {unicodedata.normalize("NFC", name) for name in names}
+    if len(composed) < len(names):
+        return "Unicode forms NFC and NFD"
+    return "case" if len({name.casefold() for name in composed}) < len(names) else "spaces"
 
 
 def _label_order(labels: Iterable[str]) -> list[str]:
@@ -301,20 +218,3 @@ def _label_order(labels: Iterable[str]) -> list[str]:
         return sorted(names, key=lambda name: (int(name), name))
     except ValueError:
         return sorted(names, key=natural_key)
-
-
-def _distinct(names: Iterable[str], location: str) -> tuple[str, ...]:
-    listed = tuple(names)
-    twice = [name for name, count in collections.Counter(listed).items() if count > 1]
-    if twice:
-        raise UsageError(f"{location} has two classes named {twice[0]!r}. Rename one.")
-    return listed
-
-
-def _with_length(match: re.Match[str]) -> str:
-    # NUL sorts before any text, as a number does. Then come the number of digits and the digits, which give the value,
-    # and the zeros in front of them: by their spelling, 001 < 01 < 1, but 0 < 00.
-    digits = match[0]
-    value = digits.lstrip("0")
-    zeros = len(digits) - len(value)
-    return f"\0{chr(len(value))}{value}{chr(128 - zeros if value else zeros)}"

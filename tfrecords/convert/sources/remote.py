@@ -19,9 +19,11 @@ from contextlib import contextmanager, suppress
 from typing import Any
 
 from tfrecords.base_errors import UsageError
-from tfrecords.convert.sources.labels import FileListing, source_of_folders
+from tfrecords.convert.sources.class_folders import source_of_folders
+from tfrecords.convert.sources.labels import FileListing
 from tfrecords.convert.sources.read_errors import describe, machine_errors, patiently, redacted, refusal_of
-from tfrecords.convert.sources.source import MAX_FILE_BYTES, Source, is_ignored, is_image, too_large
+from tfrecords.convert.sources.selection import Selection
+from tfrecords.convert.sources.source import MAX_FILE_BYTES, Source, is_image, too_large
 from tfrecords.format.quarantine import Refusal
 
 _SECRET = re.compile(
@@ -51,12 +53,13 @@ class RemoteFiles:
         return _read(path, self.base, has_size=self.has_sizes)
 
 
-def open_remote_folder(url: str, categories: Sequence[str] = ()) -> Source:
+def open_remote_folder(url: str, categories: Sequence[str] = (), selection: Selection | None = None) -> Source:
     """Find the image files below a URL, as `open_folder` does on this machine.
 
     Raises:
         UsageError: there is no driver for the protocol, the folder cannot be listed, or there is no image file.
     """
+    selection = selection or Selection()
     unquote = functools.partial(urllib.parse.unquote, errors="surrogateescape") if _is_web(url) else str
     found = FileListing()
     folders: list[str] = []
@@ -70,15 +73,17 @@ def open_remote_folder(url: str, categories: Sequence[str] = ()) -> Source:
                 quoted = info["name"].rstrip("/").rpartition("/")[2]
                 name = unquote(quoted)
                 inside = info["name"].rstrip("/") == f"{folder}/{quoted}" and "?" not in quoted
-                if not name or not inside or is_ignored(name):
+                if not name or not inside or selection.skips(name):
                     continue
+                path = unquote(f"{folder}/{quoted}"[len(root) + 1 :])
                 if info["type"] == "directory":
+                    if not selection.enters(path):
+                        continue
                     left.append(f"{folder}/{quoted}")
                     if folder == root:
                         folders.append(name)
                     continue
                 size = info.get("size")
-                path = unquote(f"{folder}/{quoted}"[len(root) + 1 :])
                 if not (stamp := _stamp(info)) and is_image(path):
                     unknown.append(len(found.paths))
                 found.add(path, -1 if size is None else int(size), stamp)
@@ -90,6 +95,7 @@ def open_remote_folder(url: str, categories: Sequence[str] = ()) -> Source:
         name=unquote(root.rpartition("/")[2]) or "pictures",
         categories=categories,
         folders=folders,
+        selection=selection,
     )
 
 

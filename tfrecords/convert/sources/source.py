@@ -19,8 +19,13 @@ from tfrecords.format.parse_errors import parser_errors
 from tfrecords.format.quarantine import Reason, Refusal
 
 SUFFIXES = frozenset(
-    ".jpg .jpeg .jpe .jfif .png .gif .bmp .webp .tif .tiff .ppm .pgm .pbm .pnm .tga .jp2 .ico .avif .heic .heif".split()
+    (
+        ".jpg .jpeg .jpe .jfif .png .gif .bmp .webp .tif .tiff .ppm .pgm .pbm .pnm .tga .jp2 .j2k .ico .avif .heic "
+        ".heif .jxl"
+    ).split()
 )
+
+TABLE_SUFFIXES = (".csv", ".tsv", ".parquet", ".pq")
 
 QUARANTINE_JOURNAL = "moves.jsonl"
 """Is in a folder that `simimg apply` moves copies to. It is no part of any collection, wherever it lies."""
@@ -31,7 +36,6 @@ MAX_FILE_BYTES = 1 << 30
 refuse_damaged = parser_errors(lambda fault: Refusal(Reason.CORRUPT, fault))
 """Decorates `Files.read`: whatever its parsers raise about a damaged file is a Refusal."""
 
-_DESKTOP_FILES = frozenset({"thumbs.db", "desktop.ini"})
 _ROWS_AT_ONCE = 10_000
 
 
@@ -70,6 +74,8 @@ class Source:
         splits: the source's own split of each file, if it has splits; else None.
         refused: why a file cannot be used, by id, if its name or place alone shows it.
         notes: notes for the user.
+        form: what the source was taken for, in one line for the user.
+        keeps_splits: whether its splits are kept unless others are asked for.
     """
 
     location: str
@@ -83,6 +89,8 @@ class Source:
     splits: list[str] | None = None
     refused: dict[int, Refusal] = dataclasses.field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    form: str = ""
+    keeps_splits: bool = False
 
     def usable(self) -> np.ndarray:
         """Return the ids, int64 and ascending, of the files that are not rejected already."""
@@ -148,11 +156,6 @@ def unprintable(path: str, folder: Path) -> str:
                 return path
         name = os.path.join(name, part)
     return name
-
-
-def is_ignored(name: str) -> bool:
-    """Return whether a file or folder of this name is hidden (a leading dot) or created by a desktop system."""
-    return name.startswith(".") or name.lower() in _DESKTOP_FILES
 
 
 def is_image(path: str) -> bool:

@@ -1,39 +1,37 @@
-"""A table of paths and labels: CSV or parquet, one file per row, optionally with the file's split.
+"""A table of paths and labels: CSV, a list, or parquet, one file per row, optionally with the file's split.
 
-Columns are found by name, in any case and order: path, file, filename or image; label, class or category; split.
+`tfrecords.convert.sources.table_rows` reads its rows, and `table_columns` finds out which columns count. Paths may be
+those of another system: with backslashes, or without the suffixes of the files.
 """
 
 from __future__ import annotations
 
 import array
-import csv
-import io
 import os
 import re
 import sys
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager
-from typing import Any, BinaryIO, NamedTuple
+import unicodedata
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, closing
+from typing import Any, NamedTuple
 
 from tfrecords.base_errors import UsageError
 from tfrecords.convert.sources.image_folder import FolderFiles, add_file
 from tfrecords.convert.sources.labels import FileListing, some_of, source_of_labels
 from tfrecords.convert.sources.read_errors import refusal_of
 from tfrecords.convert.sources.remote import RemoteFiles, add_stamps, check_url, driver_of, is_url, local_path, opened
-from tfrecords.convert.sources.source import Source
-from tfrecords.convert.sources.webdataset import MULTI_LABEL
+from tfrecords.convert.sources.selection import Selection
+from tfrecords.convert.sources.source import TABLE_SUFFIXES, Source, is_image
+from tfrecords.convert.sources.table_columns import MULTI_LABEL, Columns, zero_or_one
+from tfrecords.convert.sources.table_rows import CsvRows, ParquetRows, Rows, cell_text
 from tfrecords.format.quarantine import Reason, Refusal
 
-_PATH = ("path", "file", "filename", "image")
-_LABEL = ("label", "class", "category")
-_SPLIT = ("split",)
-_SEVERAL = re.compile(r"(labels|classes|categories|tags|(label|class|category)[ _-]?\d+)", re.IGNORECASE)
-_DELIMITERS = ",;\t|"
-_BATCH = 65_536  # rows of a parquet file per read
+_MIN_ROWS = 10  # from here on, a label per row is suspicious
+_FOLDERS_SEARCHED = 1_000  # for files that are not where the table says
 
 
 class _Row(NamedTuple):
-    number: int  # the line of a CSV file, or the row of a parquet file, from 1
+    number: int  # the line of a text file, or the row of a parquet file, from 1
     path: str
     label: str
     split: str | None
@@ -41,21 +39,31 @@ class _Row(NamedTuple):
 
 def is_table(path: str) -> bool:
     """Return whether a path ends like that of a table."""
-    return path.lower().endswith((".csv", ".tsv", ".parquet", ".pq"))
+    return path.lower().endswith(TABLE_SUFFIXES)
 
 
-def open_table(table: str, image_dir: str = "", categories: Sequence[str] = ()) -> Source:
+def open_table(
+    table: str,
+    image_dir: str = "",
+    categories: Sequence[str] = (),
+    selection: Selection | None = None,
+    path_column: str = "",
+    label_column: str = "",
+) -> Source:
     """Find the files in a table; ids count its rows.
 
     A missing file is rejected. A file that several rows have with the same label is taken once.
 
     Args:
-        table: a CSV or parquet file, or its URL.
+        table: a CSV or parquet file, or a list with a path and a label per line, or its URL.
         image_dir: folder or URL that the table's paths are relative to; by default the table's folder.
         categories: as in `open_source`.
+        selection: as in `open_source`.
+        path_column: as in `open_source`.
+        label_column: as in `open_source`.
 
     Raises:
-        UsageError: the table cannot be read, lacks a column, or has several labels for a file.
+        UsageError: the table cannot be read, it is not clear which columns count, or a file has several labels.
     """
     if image_dir and not is_url(image_dir) and not os.path.isdir(image_dir):
         what = "is not a folder" if os.path.exists(image_dir) else "does not exist"
@@ -67,16 +75,17 @@ def open_table(table: str, image_dir: str = "", categories: Sequence[str] = ()) 
     else:
         base = os.path.abspath(base)
     found = FileListing()
+    spelling = _Spelling(base)
     ids: dict[str, int] = {}
     numbers = array.array("q")
     repeated: list[str] = []
     protocols: set[str] = set()
     remote: list[int] = []
-    with _open(table) as file:
-        is_parquet = file.read(4) == b"PAR1"
-        file.seek(0)
-        for row in _parquet_rows(file, table) if is_parquet else _csv_rows(file, table):
-            path = _short(local_path(row.path), base)
+    with _open(table) as file, closing(_rows_of(file, table, (path_column, label_column))) as rows:
+        columns = rows.columns(path_column, label_column)
+        for number, cells in rows.read(columns.needed):
+            row = _row(number, cells, columns, table)
+            path = spelling.of(row.path)
             id = ids.setdefault(path, len(numbers))
             if id < len(numbers):
                 split = found.splits[id] if found.splits else None
@@ -87,18 +96,121 @@ def open_table(table: str, image_dir: str = "", categories: Sequence[str] = ()) 
             _add(found, path, base, row, protocols, table)
             if (is_url(path) or is_url(base)) and id not in found.refused:
                 remote.append(id)
+        kind = rows.kind
     add_stamps(found, remote, base)
-    notes = []
+    if found.paths and len(found.refused) == len(found.paths) and not is_url(base):
+        _check_folder(found.paths, base, table)
+    notes = spelling.notes()
     if repeated:
         notes.append(f"{len(repeated)} rows repeat a file and its label; each file is used once: {some_of(repeated)}")
+    if len(numbers) >= _MIN_ROWS and len(set(found.labels)) == len(numbers):
+        notes.append(f"each image has a label of its own, e.g. {found.labels[0]!r}; --label_column= names other labels")
     return source_of_labels(
         found,
         location=table,
         files=RemoteFiles(base) if is_url(base) else FolderFiles(base),
         categories=categories,
+        class_names=columns.class_names,
+        selection=selection,
         flag="--table",
         notes=notes,
+        form=f"{kind} with {len(numbers):,} files; {columns.form}",
     )
+
+
+class _Spelling:
+    """Turns the paths of a table into those of files below `base`: one spelling for each file."""
+
+    def __init__(self, base: str) -> None:
+        self._base = base
+        self._stems: dict[str, dict[str, list[str]]] = {}  # of the folders that were listed: files by stem
+        self._backslashes: list[str] = []
+        self._completed: list[str] = []
+
+    def of(self, written: str) -> str:
+        """Return a path relative to `base` if the file lies there, without empty parts and dots; or a URL."""
+        path = local_path(written)
+        if is_url(path):
+            return path
+        is_remote = is_url(self._base)
+        if "\\" in path and (is_remote or not self._exists(path)):
+            path = path.replace("\\", "/")
+            self._backslashes.append(written)
+        path = self._short(path)
+        if not is_remote and not path.isascii() and not self._exists(path):  # macOS writes NFD, and others NFC
+            forms = [unicodedata.normalize(form, path) for form in ("NFC", "NFD")]
+            path = next(filter(self._exists, forms), path)
+        if not is_remote and not is_image(path) and "\0" not in path:
+            folder, stem = os.path.split(path)
+            if not self._exists(path) and (names := self._named(os.path.join(self._base, folder), stem)):
+                path = os.path.join(folder, names[0])
+                self._completed.append(written)
+        return path
+
+    def notes(self) -> list[str]:
+        """Return a note for each way in which paths were written otherwise."""
+        notes = []
+        if self._backslashes:
+            notes.append(f"{len(self._backslashes):,} paths have backslashes, e.g. {self._backslashes[0]}; read as /")
+        if self._completed:
+            notes.append(f"{len(self._completed):,} paths have no suffix, e.g. {self._completed[0]}; it was added")
+        return notes
+
+    def _exists(self, path: str) -> bool:
+        return os.path.lexists(os.path.join(self._base, path))
+
+    def _short(self, path: str) -> str:
+        plain = "/".join(part for part in path.split("/") if part not in ("", "."))
+        if not path.startswith("/"):
+            return plain
+        return f"/{plain}".removeprefix(f"{self._base.rstrip('/')}/")
+
+    def _named(self, folder: str, stem: str) -> list[str]:
+        """Return the names of the images in a folder that are `stem` and a suffix."""
+        if folder not in self._stems:
+            stems: dict[str, list[str]] = {}
+            try:
+                for name in sorted(os.listdir(folder)):
+                    if is_image(name):
+                        stems.setdefault(os.path.splitext(name)[0], []).append(name)
+            except OSError:
+                pass  # the file is rejected with the reason
+            self._stems[folder] = stems
+        return self._stems[folder].get(stem, [])
+
+
+def _rows_of(file: Any, table: str, given: Sequence[str]) -> Rows:
+    is_parquet = file.read(4) == b"PAR1"
+    file.seek(0)
+    return ParquetRows(file, table) if is_parquet else CsvRows(file, table, [name for name in given if name])
+
+
+def _check_folder(paths: Sequence[str], base: str, table: str) -> None:
+    """Raise UsageError if the first file of a table lies in another folder: below or above the one that was given, or
+    beside the table.
+    """
+    first = paths[0]
+    parts = first.split("/")
+    if re.match("[a-zA-Z]:/", first):
+        raise UsageError(
+            f"--table={table} has absolute paths of Windows, e.g. {first}. Make them relative to --image_dir={base}."
+        )
+    try:
+        with os.scandir(base) as entries:
+            below = [entry.path for _, entry in zip(range(_FOLDERS_SEARCHED), entries, strict=False) if entry.is_dir()]
+    except OSError:
+        return
+    for folder in sorted(below):
+        found = _Spelling(folder).of(first)
+        if not first.startswith("/") and os.path.isfile(os.path.join(folder, found)):
+            raise UsageError(f"--table={table}: its files are in {folder}. Give --image_dir={folder}.")
+    above = base
+    for part in parts[:-1]:
+        if os.path.basename(above) != part:
+            continue
+        above = os.path.dirname(above)
+        if os.path.isfile(os.path.join(above, first)):
+            raise UsageError(f"--table={table}: its paths are relative to {above}. Give --image_dir={above}.")
 
 
 def _add(found: FileListing, path: str, base: str, row: _Row, protocols: set[str], table: str) -> None:
@@ -131,16 +243,6 @@ def _check_same(earlier: _Row, row: _Row, table: str) -> None:
         )
 
 
-def _short(path: str, base: str) -> str:
-    """Return one spelling of a path: relative to `base` if it lies there, without empty parts and dots."""
-    if is_url(path):
-        return path
-    plain = "/".join(part for part in path.split("/") if part not in ("", "."))
-    if not path.startswith("/"):
-        return plain
-    return f"/{plain}".removeprefix(f"{base.rstrip('/')}/")
-
-
 def _open(table: str) -> AbstractContextManager[Any]:
     if is_url(table):
         return opened(table, "--table")
@@ -151,71 +253,16 @@ def _open(table: str) -> AbstractContextManager[Any]:
         raise UsageError(f"--table={table} cannot be opened: {why}. Name a CSV or parquet file.") from None
 
 
-def _csv_rows(file: BinaryIO, table: str) -> Iterator[_Row]:
-    encoding = "utf-16" if file.read(2) in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
-    file.seek(0)
-    text = io.TextIOWrapper(file, encoding=encoding, errors="surrogateescape", newline="")
-    try:
-        delimiter, header, columns = _header(text, table)
-        reader = csv.reader(text, delimiter=delimiter, strict=True)
-        next(reader)
-        for cells in reader:
-            if not any(map(str.strip, cells)):
-                continue
-            if len(cells) != len(header):
-                raise UsageError(
-                    f"--table={table}: line {reader.line_num} has {len(cells)} cells, the header {len(header)}. "
-                    'Quote cells that contain the separator: "a, b".'
-                )
-            yield _row(reader.line_num, [cells[at] for at in columns], table)
-    except (csv.Error, UnicodeError) as error:
-        raise UsageError(f"--table={table} is not valid CSV: {error}. Write it again.") from None
-    finally:
-        text.detach()
-
-
-def _header(text: io.TextIOWrapper, table: str) -> tuple[str, list[str], list[int]]:
-    """Return the separator, the names of the columns and `_columns` of them; `text` is then at its start."""
-    headers = {}
-    for delimiter in _DELIMITERS:
-        text.seek(0)
-        headers[delimiter] = next(csv.reader(text, delimiter=delimiter), [])
-    text.seek(0)
-    # The separator is the one that gives known column names.
-    delimiter = max(_DELIMITERS, key=lambda each: (_matches(headers[each]), len(headers[each])))
-    return delimiter, headers[delimiter], _columns(headers[delimiter], table)
-
-
-def _matches(header: Iterable[str]) -> int:
-    return sum(name.strip().lower() in (*_PATH, *_LABEL, *_SPLIT) for name in header)
-
-
-def _columns(header: Sequence[str], table: str) -> list[int]:
-    """Return the numbers of the columns of paths and labels, and of splits if there is one."""
-    labels, paths, splits = (_numbers(header, names) for names in (_LABEL, _PATH, _SPLIT))
-    has = f"It has: {some_of([name.strip() for name in header])}." if header else "It is empty."
-    several = [name for name in header if _SEVERAL.fullmatch(name.strip())]
-    if len(labels) > 1 or (not labels and several):
-        columns = [header[at] for at in labels] or several
-        raise UsageError(f"--table={table} has labels in {some_of(columns)}. {MULTI_LABEL}, in a column named label.")
-    for numbers, names, what in ((paths, _PATH, "paths"), (labels, _LABEL, "labels")):
-        if len(numbers) != 1:
-            count = "several columns" if numbers else "no column"
-            raise UsageError(f"--table={table} has {count} of {what} ({', '.join(names)}). {has} Name one {names[0]}.")
-    return [paths[0], labels[0], *splits[:1]]
-
-
-def _numbers(header: Sequence[str], names: Sequence[str]) -> list[int]:
-    return [at for at, name in enumerate(header) if name.strip().lower() in names]
-
-
-def _row(number: int, cells: Sequence[Any], table: str) -> _Row:
-    path, label = _text(cells[0]), _text(cells[1]).strip()
-    split = sys.intern(_text(cells[2]).strip()) if len(cells) > 2 else None
+def _row(number: int, cells: Sequence[Any], columns: Columns, table: str) -> _Row:
+    path, rest = cell_text(cells[0]), list(map(cell_text, cells[1:]))
+    split = sys.intern(rest.pop(0).strip()) if columns.split is not None else None
     if not path.strip():
         raise UsageError(f"--table={table}: row {number} has no path. Add one, or remove the row.")
     if split == "":
         raise UsageError(f"--table={table}: row {number} has no split. Add one, or remove the column.")
+    label = rest[0].strip() if columns.label is not None else _hot(number, rest, columns, table)
+    if columns.has_floats:
+        label = re.sub(r"\.0+$", "", label)
     if label.startswith("[") and label.endswith("]") and "," in label:
         raise UsageError(f"--table={table}: row {number} has the labels {label[:80]}. {MULTI_LABEL}.")
     for what, text in (("label", label), ("split", split or "")):
@@ -224,44 +271,16 @@ def _row(number: int, cells: Sequence[Any], table: str) -> _Row:
     return _Row(number, path, sys.intern(label), split)
 
 
-def _text(value: Any) -> str:
-    if isinstance(value, bytes):
-        return os.fsdecode(value)
-    if value is None or value != value:  # NaN, which pandas writes for missing values
-        return ""
-    # In pandas, a column of integers with a missing value becomes floats.
-    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
-
-
-def _parquet_rows(file: BinaryIO, table: str) -> Iterator[_Row]:
-    import pyarrow as pa  # not at the top: it takes a third of a second
-    import pyarrow.parquet as pq
-
-    try:
-        parquet = pq.ParquetFile(file)
-        fields = [parquet.schema_arrow.field(at) for at in _columns(parquet.schema_arrow.names, table)]
-        for field in fields:
-            _check_type(field, field is fields[0], table)
-        number = 0
-        for batch in parquet.iter_batches(_BATCH, columns=[field.name for field in fields]):
-            for cells in zip(*(batch.column(field.name).to_pylist() for field in fields), strict=True):
-                number += 1
-                yield _row(number, cells, table)
-    except (pa.ArrowException, OSError) as error:
-        if isinstance(error, OSError) and error.errno is not None:  # not of the parser
-            raise
-        raise UsageError(f"--table={table} is not a valid parquet file: {error}. Write it again.") from None
-
-
-def _check_type(field: Any, is_path: bool, table: str) -> None:
-    import pyarrow as pa
-
-    kind = field.type.value_type if pa.types.is_dictionary(field.type) else field.type
-    if pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind):
-        raise UsageError(f"--table={table}: column {field.name!r} has lists ({field.type}). {MULTI_LABEL}.")
-    texts = (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view)
-    texts += (pa.types.is_binary, pa.types.is_large_binary) if is_path else ()
-    if pa.types.is_nested(kind) or (is_path and not any(is_kind(kind) for is_kind in texts)):
+def _hot(number: int, cells: Sequence[str], columns: Columns, table: str) -> str:
+    """Return the class whose one-hot column has a 1, "" if none has."""
+    values = [zero_or_one(cell) for cell in cells]
+    if None in values:
+        at = values.index(None)
         raise UsageError(
-            f"--table={table}: column {field.name!r} should have plain values, a path as text. Received: {field.type}"
+            f"--table={table}: row {number} has {cells[at]!r} in the one-hot column {columns.class_names[at]!r}, not 0 "
+            "or 1. If another column has the labels, give --label_column=NAME."
         )
+    names = [name for name, value in zip(columns.class_names, values, strict=True) if value]
+    if len(names) > 1:
+        raise UsageError(f"--table={table}: row {number} has a 1 in {some_of(names)}. {MULTI_LABEL}.")
+    return names[0] if names else ""

@@ -17,8 +17,9 @@ from tfrecords.convert.sources.container_files import Containers
 from tfrecords.convert.sources.labels import FileListing, some_of, source_of_labels
 from tfrecords.convert.sources.read_errors import MissingFile, refusal_of
 from tfrecords.convert.sources.remote import driver_of, exists_url, is_url, read_url
+from tfrecords.convert.sources.selection import Selection
 from tfrecords.convert.sources.source import Source, refuse_damaged
-from tfrecords.convert.sources.webdataset import MULTI_LABEL
+from tfrecords.convert.sources.table_columns import MULTI_LABEL
 from tfrecords.format.atomic_files import parse_json
 from tfrecords.format.example import bytes_feature, find_features
 from tfrecords.format.naming import FEATURES_FILE, INFO_FILE
@@ -74,9 +75,9 @@ def is_tfds(image_dir: str) -> bool:
     return all(os.path.isfile(_join(image_dir, name)) for name in names)
 
 
-def open_tfds(dataset_dir: str, categories: Sequence[str] = ()) -> Source:
-    """Find the images of a TFDS dataset, split by split in the order of its shards, with `categories` as in
-    `open_source`.
+def open_tfds(dataset_dir: str, categories: Sequence[str] = (), selection: Selection | None = None) -> Source:
+    """Find the images of a TFDS dataset, split by split in the order of its shards, with `categories` and `selection`
+    as in `open_source`.
 
     `dataset_dir` is the folder with dataset_info.json, or its URL.
 
@@ -127,7 +128,10 @@ def open_tfds(dataset_dir: str, categories: Sequence[str] = ()) -> Source:
         files=TfdsFiles(containers, image),
         categories=categories,
         class_names=names,
+        selection=selection,
         notes=notes,
+        form=f"dataset of TensorFlow Datasets with {len(found.paths):,} examples; images from the feature {image}, "
+        f"labels from {label}",
     )
 
 

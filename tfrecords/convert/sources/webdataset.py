@@ -19,12 +19,12 @@ from tfrecords.convert.sources.container_files import Member
 from tfrecords.convert.sources.labels import FileListing, some_of, source_of_labels
 from tfrecords.convert.sources.read_errors import MissingFile, refusal_of
 from tfrecords.convert.sources.remote import is_url, read_url
+from tfrecords.convert.sources.selection import Selection
 from tfrecords.convert.sources.source import Files, Source, is_image
+from tfrecords.convert.sources.table_columns import MULTI_LABEL
 from tfrecords.format.atomic_files import parse_json
 from tfrecords.format.quarantine import Reason, Refusal
 from tfrecords.format.record import ReadAt
-
-MULTI_LABEL = "Each image file has one class: multi-label is not supported. Keep one label per image"
 
 _RANKS = {"cls": 0, "json": 1, "txt": 2}  # the lowest wins, because a text is often a caption
 _CLASS_LISTS = ("classes.txt", "labels.txt")
@@ -88,7 +88,9 @@ class Samples:
         self._no_image += [path for _, _, path in self._labels.values()]
         self._images, self._labels = {}, {}
 
-    def source(self, location: str, files: Files, categories: Sequence[str], tars: Sequence[str]) -> Source:
+    def source(
+        self, location: str, files: Files, categories: Sequence[str], tars: Sequence[str], selection: Selection
+    ) -> Source:
         """Return the source of all images that were found.
 
         Raises:
@@ -114,7 +116,14 @@ class Samples:
         if self._no_image:
             notes.append(f"{len(self._no_image)} labels have no image: {some_of(self._no_image)}")
         return source_of_labels(
-            found, location=location, files=files, categories=categories, class_names=listed, notes=notes
+            found,
+            location=location,
+            files=files,
+            categories=categories,
+            class_names=listed,
+            selection=selection,
+            notes=notes,
+            form=f"{len(tars):,} WebDataset {'tar' if len(tars) == 1 else 'tars'} with {len(found.paths):,} images",
         )
 
     def _one(self, images: list[tuple[str, Member]]) -> tuple[str, Member]:

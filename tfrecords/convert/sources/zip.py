@@ -31,7 +31,7 @@ _STORED, _DEFLATED = 0, 8
 _ENCRYPTED, _UTF8 = 0x1, 0x800
 _FAT, _UNIX = 0, 3
 _IN_EXTRA = 0xFFFFFFFF  # the value stands in the zip64 extra field
-_ZIP64 = 1
+_ZIP64, _UNICODE_PATH = 1, 0x7075
 
 
 class _Entry(NamedTuple):
@@ -120,7 +120,8 @@ def _members(data: bytes, offset: int, size: int, archive: str) -> Iterator[Memb
         length = _ENTRY.size + name_bytes + extra_bytes + comment_bytes
         entry = _entry(data[at : at + length])
         raw = data[at + _ENTRY.size : at + _ENTRY.size + name_bytes]
-        name = _name(raw, entry.flags, system)
+        extra = data[at + _ENTRY.size + name_bytes : at + _ENTRY.size + name_bytes + extra_bytes]
+        name = _name(raw, entry.flags, system, extra)
         if not name.endswith("/"):
             yield Member(name, entry.size, offset + at, length, _refusal(entry, system, attributes >> 16))
         at += length
@@ -145,23 +146,38 @@ def _entry(data: bytes) -> _Entry:
 
 
 def _zip64(extra: bytes) -> Iterator[int]:
+    for kind, data in _fields(extra):
+        if kind == _ZIP64:
+            for at in range(0, len(data) - 7, 8):
+                yield struct.unpack_from("<Q", data, at)[0]
+
+
+def _fields(extra: bytes) -> Iterator[tuple[int, bytes]]:
     while len(extra) >= 4:
         kind, length = struct.unpack_from("<2H", extra)
-        if kind == _ZIP64:
-            for at in range(4, min(4 + length, len(extra)) - 7, 8):
-                yield struct.unpack_from("<Q", extra, at)[0]
+        yield kind, extra[4 : 4 + length]
         extra = extra[4 + length :]
 
 
-def _name(raw: bytes, flags: int, system: int) -> str:
-    if flags & _UTF8:
-        name = raw.decode("utf-8", "surrogateescape")
-    else:
-        try:
-            name = raw.decode()  # macOS writes UTF-8 without setting the flag
-        except UnicodeDecodeError:
-            name = raw.decode("cp437")
+def _name(raw: bytes, flags: int, system: int, extra: bytes) -> str:
+    """Return a member's name. Bytes that are not UTF-8 are escaped as by `os.fsdecode`: `decode_names` has all names
+    to find out what they are.
+    """
+    if not flags & _UTF8 and (unicode := _unicode_path(raw, extra)):
+        return unicode
+    try:
+        name = raw.decode()  # macOS writes UTF-8 without setting the flag
+    except UnicodeDecodeError:  # in Chinese and Japanese encodings, a backslash may be half of a character
+        return raw.decode("utf-8", "surrogateescape")
     return name.replace("\\", "/") if system == _FAT and "/" not in name else name
+
+
+def _unicode_path(raw: bytes, extra: bytes) -> str:
+    """Return the name in the field of Info-ZIP's Unicode path, "" if there is none or it belongs to another name."""
+    for kind, data in _fields(extra):
+        if kind == _UNICODE_PATH and data[:1] == b"\1" and data[1:5] == struct.pack("<L", zlib.crc32(raw)):
+            return data[5:].decode("utf-8", "surrogateescape")
+    return ""
 
 
 def _refusal(entry: _Entry, system: int, mode: int) -> Refusal | None:

@@ -34,6 +34,7 @@ class Receipt:
         widths, heights: int32 `[n]`, px, of the upright image before it was resized.
         refused: why a file was rejected, by its index in the receipt.
         vanished: indices of the images that show nothing on the background, see `DecodedImage.vanishes`.
+        narrow: indices of the images that use little of the range of their deep samples, see `DecodedImage.narrow`.
     """
 
     def __init__(self, num_files: int) -> None:
@@ -45,13 +46,15 @@ class Receipt:
         self.heights = np.zeros(num_files, np.int32)
         self.refused: dict[int, Refusal] = {}
         self.vanished: set[int] = set()
+        self.narrow: set[int] = set()
 
     def put(self, rows: np.ndarray, part: Receipt) -> None:
         """Copy the columns of `part` to the indices `rows` of this receipt."""
         for name in _COLUMNS:
             getattr(self, name)[rows] = getattr(part, name)
         self.refused.update((int(rows[number]), refusal) for number, refusal in part.refused.items())
-        self.vanished.update(int(rows[number]) for number in part.vanished)
+        for name in _NOTED:
+            getattr(self, name).update(int(rows[number]) for number in getattr(part, name))
 
     def is_about(self, num_files: int, num_examples: int) -> bool:
         """Return whether so many files became so many records, each of them one, and the others were rejected."""
@@ -74,6 +77,7 @@ class Receipt:
 FORM = 1
 """The number of the form of a receipt, to be raised when it changes."""
 
+_NOTED = ("vanished", "narrow")
 _COLUMNS = ("positions", "sha256", "pixels_sha256", "phash", "widths", "heights")
 
 
@@ -87,8 +91,7 @@ def write_receipt(path: Path, inputs: str, info: ShardInfo, receipt: Receipt | N
             column: np.ndarray = getattr(receipt, name)
             values[name] = column.tobytes().hex() if column.dtype == np.uint8 else column.tolist()
         values["refused"] = {number: [r.reason.value, r.detail] for number, r in receipt.refused.items()}
-        if receipt.vanished:
-            values["vanished"] = sorted(receipt.vanished)
+        values |= {name: sorted(getattr(receipt, name)) for name in _NOTED if getattr(receipt, name)}
     data = json.dumps(values).encode()  # in one call, which is all C code
     with atomic_file(path, sync=bool(info.sha256), sync_name=False) as file:
         file.write(data)
@@ -115,7 +118,8 @@ def read_receipt(path: Path, inputs: str, shard: Path) -> tuple[ShardInfo, Recei
             else:
                 column[:] = np.array(values[name], column.dtype).reshape(column.shape)
         receipt.refused = {int(n): Refusal(Reason(why), str(detail)) for n, (why, detail) in values["refused"].items()}
-        receipt.vanished = {range(len(receipt.positions))[number] for number in values.get("vanished", ())}
+        for name in _NOTED:
+            setattr(receipt, name, {range(len(receipt.positions))[number] for number in values.get(name, ())})
     except _DAMAGED:
         return None
     return info, receipt

@@ -189,4 +189,6 @@ def _load_file(task: ShardTask, number: int, receipt: Receipt) -> np.ndarray:
     receipt.heights[number] = image.height
     if image.vanishes:
         receipt.vanished.add(number)
+    if image.narrow:
+        receipt.narrow.add(number)
     return image.pixels

@@ -77,7 +77,7 @@ def no_pillow(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*args: Any, **options: Any) -> Any:
         raise AssertionError("not the fast way")
 
-    monkeypatch.setattr(decoder, "open_image", refuse)
+    monkeypatch.setattr(decoder, "read_image", refuse)
 
 
 def only_pillow(monkeypatch: pytest.MonkeyPatch) -> None:

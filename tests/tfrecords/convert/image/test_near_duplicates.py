@@ -368,6 +368,6 @@ def test_classes_too_small_to_be_split_are_named(album: Path, tmp_path: Path, a_
         shutil.move(mine / "ant" / path.name, mine / "dog" / path.name)
     summary = convert(a_config(mine, tmp_path / "data", image_size=32))
     assert summary.warnings == (
-        "class 'cat' has no image in split 'test' (1 in total)",
-        "class 'dog' has no image in split 'test' (5 in total)",
+        "2 classes have no image in a split: 'cat' has no image in split 'test' (1 in total); 'dog' has no image in "
+        "split 'test' (5 in total)",
     )

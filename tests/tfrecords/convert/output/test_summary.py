@@ -251,8 +251,8 @@ def test_copies_that_the_splits_of_the_source_tear_are_told(bad: Path, tmp_path:
     summary = convert(a_config(bad, tmp_path / "data", table=tmp_path / "some.csv", splits="source"))
     assert summary.warnings == (
         "1 images have copies in another split, e.g. ant/image_7.png; the existing splits were kept",
-        "class 'a' has no image in split 'test' (1 in total)",
-        "class 'b' has no image in split 'train' (1 in total)",
+        "2 classes have no image in a split: 'a' has no image in split 'test' (1 in total); 'b' has no image in split "
+        "'train' (1 in total)",
     )
     dealt = convert(a_config(bad, tmp_path / "data", table=tmp_path / "some.csv", name="dealt"))
     assert not any("copies" in warning for warning in dealt.warnings)

@@ -36,6 +36,8 @@ def config(**values: Any) -> ConvertConfig:
         ("background", "pinkish", "--background=pinkish: should be a color such as white or #RRGGBB."),
         ("background", "#12345", "--background=#12345: should be a color such as white or #RRGGBB."),
         ("background", "#12345678", "--background=#12345678: should be a color without transparency"),
+        ("range", "5", "--range=5: should be auto, full, min-max, or the values that become black and white"),
+        ("max_pixels", 0, "--max_pixels=0: should be 1 or more."),
         ("copies", "all", "--copies=all: should be one of near, exact, ignore."),
         ("engine", "spark", "--engine=spark: should be one of local, beam."),
         ("beam_options", "--a=b", "--beam_options='--a=b' needs --engine=beam."),
@@ -141,11 +143,25 @@ def test_determining_options_leave_out_what_does_not_change_the_bytes() -> None:
         "max_refused": "1%",
         "engine": "beam",
         "beam_options": "--a=b",
+        "zip_encoding": "cp949",
     }
     determining = config(name="zoo").resolved().determining()
     assert config(name="zoo", **elsewhere).resolved().determining() == determining
     names = {field.name for field in dataclasses.fields(ConvertConfig)}
-    assert names - set(determining) == {*elsewhere, "jpeg_quality"}
+    # Newer options are there if they are not the default, so that older datasets have the same.
+    newer = {
+        "include": ("a/",),
+        "exclude": ("*.gif",),
+        "path_column": "1",
+        "label_column": "2",
+        "range": "min-max",
+        "max_pixels": 1000,
+    }
+    assert names - set(determining) == {*elsewhere, "jpeg_quality", *newer}
+    for option, value in newer.items():
+        expected = list(value) if isinstance(value, tuple) else value
+        found = config(name="zoo", **{option: value}).resolved().determining()
+        assert found == {**determining, option: expected}
     assert config(encoding="jpeg").resolved().determining()["jpeg_quality"] == 95
     assert config(splits="source").resolved().determining()["splits"] == "source"
 
@@ -154,6 +170,7 @@ def test_determining_options_leave_out_what_does_not_change_the_bytes() -> None:
     ("option", "spellings"),
     [
         ("background", ("white", "#ffffff", "#FFFFFF")),
+        ("background", ("auto", " auto ")),
         ("splits", ("train=0.5,test=0.5", "train=.50, test=5e-1")),
         ("encoding", ("auto", "raw")),
     ],

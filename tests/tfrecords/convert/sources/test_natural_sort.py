@@ -11,8 +11,10 @@ from hypothesis import strategies as st
 
 from tfrecords.base_errors import UsageError
 from tfrecords.convert.sources import Source, natural_key, printable
+from tfrecords.convert.sources.class_folders import source_of_folders
 from tfrecords.convert.sources.image_folder import FolderFiles
-from tfrecords.convert.sources.labels import FileListing, natural_order, some_of, source_of_folders, source_of_labels
+from tfrecords.convert.sources.labels import FileListing, some_of, source_of_labels
+from tfrecords.convert.sources.natural_sort import natural_order
 from tfrecords.convert.sources.source import MAX_FILE_BYTES, class_name
 from tfrecords.format.quarantine import Reason, Refusal
 

@@ -389,7 +389,7 @@ def test_a_fault_while_an_entry_of_a_folder_is_looked_at(photos: Path, monkeypat
             return os.path.isdir(self.path)
 
     listing = image_folder._listing
-    monkeypatch.setattr(image_folder, "_listing", lambda folder: [Entry(entry) for entry in listing(folder)])
+    monkeypatch.setattr(image_folder, "_listing", lambda *of: [Entry(entry) for entry in listing(*of)])
     with pytest.raises(ConversionError, match=r"bee cannot be read: Input/output error\. This is a fault"):
         open_source(str(photos))
 

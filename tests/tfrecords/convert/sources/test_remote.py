@@ -61,7 +61,10 @@ def read_all(source: Source) -> dict[str, bytes]:
 
 
 def test_a_remote_folder_is_as_the_local_one(memory: Any, tmp_path: Path) -> None:
-    remote, local = open_source("memory://zoo"), open_source(write_folder(tmp_path / "zoo"))
+    folder = write_folder(tmp_path / "zoo")
+    (tmp_path / "zoo" / ".cache").mkdir()
+    (tmp_path / "zoo" / "cat" / ".hidden.jpg").write_bytes(b"hidden")
+    remote, local = open_source("memory://zoo"), open_source(folder)
     assert remote.class_names == local.class_names == ("cat", "dog")
     assert remote.paths == local.paths == ["cat/9.jpg", "cat/10.jpg", "dog/deep/벌 나비.png", "README"]
     assert remote.labels.tolist() == local.labels.tolist()

@@ -197,8 +197,11 @@ def test_lists_of_labels_are_refused(photos: Path) -> None:
     ("text", "message"),
     [
         ("", r"has no column of paths \(path, file, filename, image\)\. It is empty"),
-        ("1.jpg,a\n", r"has no column of paths .*It has: 1\.jpg, a\. Name one path"),
-        ("path,x\n1.jpg,a\n", r"has no column of labels \(label, class, category\)\. It has: path, x\. Name one label"),
+        ("one,a\ntwo,b\n", r"has no column of paths .*It has: one, a\. Name one path, or give it as --path_column="),
+        (
+            "path,x,z\n1.jpg,a,b\n",
+            r"has no column of labels \(label, class, category\)\. It has: path, x, z\. Name one label, or give it ",
+        ),
         ("path,file,label\n", r"has several columns of paths"),
         ("path,label\n1.jpg,a,b\n", r"line 2 has 3 cells, the header 2\. Quote cells"),
         ("path,label\n1.jpg\n", r"line 2 has 1 cells, the header 2"),
@@ -252,7 +255,7 @@ def test_parquet_numbers_that_pandas_made_floats(photos: Path) -> None:
 
 
 def test_parquet_of_several_batches(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tfrecords.convert.sources.table._BATCH", 2)
+    monkeypatch.setattr("tfrecords.convert.sources.table_rows._BATCH", 2)
     table = write_parquet(photos / "t.parquet", path=[f"{number}.jpg" for number in range(5)], label=list("ababa"))
     source = open_table(table)
     assert source.paths == [f"{number}.jpg" for number in range(5)]

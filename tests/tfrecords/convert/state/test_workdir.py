@@ -186,7 +186,7 @@ def test_begun_by_a_version_that_makes_other_pixels(target: WorkDir, monkeypatch
         patch.setattr(workdir_module, "PIXELS", workdir_module.PIXELS + 1)
         with pytest.raises(
             UsageError,
-            match=r"another version of simimg, which makes other pixels \(number 1; this one is 2\)\. Install",
+            match=r"another version of simimg, which makes other pixels \(number 2; this one is 3\)\. Install",
         ):
             begin(target)
     assert (target.shards / "shard").exists()

@@ -1,7 +1,6 @@
 """GPU memory that TensorFlow takes as it needs it; by default, it takes all memory of all GPUs at its first operation.
 
-A short module of its own, because packages that do not import each other have to call it before that operation:
-training, which creates its devices, and the commands and networks that load a trained model.
+A module of its own because training, evaluation, export and inference all call it, before that operation.
 """
 
 from __future__ import annotations

@@ -1,0 +1,224 @@
+"""The copies in an image folder, and those across the splits of a dataset."""
+
+from __future__ import annotations
+
+import dataclasses
+import tempfile
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from simimg.api.arguments import Counter, Folder
+from simimg.api.search_api import index
+from simimg.errors import UsageError
+from simimg.signals import exit_on_sigterm
+
+if TYPE_CHECKING:
+    from simimg.similarity.duplicate_groups import Duplicates
+    from simimg.similarity.index_update import IndexUpdate
+    from simimg.similarity.split_leaks import Leaks
+    from tfrecords.convert.sources import Selection
+
+
+def duplicates(
+    image_dir: Folder | None = None,
+    *,
+    index_dir: Folder | None = None,
+    model: str = "lite0",
+    threshold: float = 0.0,
+    edits: Iterable[str] = (),
+    reference_dirs: Iterable[Folder] = (),
+    keep: Iterable[str] = ("best",),
+    plan: Folder | None = None,
+    plan_edits: Iterable[str] = (),
+    fast: bool = False,
+    include: Iterable[str] = (),
+    exclude: Iterable[str] = (),
+    max_pixels: int = 0,
+    refused: Callable[[str, str], object] = lambda path, reason: None,
+    noted: Callable[[str], object] = lambda text: None,
+    progress: Callable[[str, int, int], object] = lambda stage, done, total: None,
+) -> Duplicates:
+    """Find the copies in an image folder; nothing is moved. What `simimg decide` stored in `index_dir` is honored.
+
+    Args:
+        image_dir: the folder, or None for the images of the index as they are.
+        index_dir: an index of the folder, which is updated; None makes a temporary one, which is removed at the end,
+            so that no plan and no decision refers to it.
+        model: as for `index`.
+        threshold: minimum similarity of copies, 0.5 to 1; 0 is what `simimg calibrate` found, or 0.9.
+        edits: kinds of edits that a copy may show, see `simimg.similarity.edits`; by default all but `exchange` and
+            `content`.
+        reference_dirs: folders below `image_dir` whose files are always kept.
+        keep: which image of a group is kept, by rules in this order: `best` (the default, which always comes last),
+            `exif`, `folder:NAME`, `largest`, `newest`, `oldest`, `shortest`.
+        plan: also write what to keep and what to remove into this file, for `simimg apply`; the decisions in a plan
+            that is replaced are stored.
+        plan_edits: with `plan`: kinds of edits by which a copy that is removed may differ; by default `size` and
+            `compression`. All other copies are questions. `label` stands for a copy in another class folder.
+        fast: find only copies that were at most turned, mirrored, stretched, resized or compressed: no embeddings are
+            computed, so `index_dir` is not an index that can be searched.
+        include: as for `index`.
+        exclude: as for `index`.
+        max_pixels: as for `index`.
+        refused: called with each file that cannot be decoded, and the reason; the file is skipped.
+        noted: called with each note about what was left out on purpose.
+        progress: called with the stage (`indexing`, `comparing`), the number of images done and the total.
+
+    Raises:
+        UsageError: no source was given, or an argument is not valid.
+
+    Example:
+        >>> found = simimg.duplicates("photos", plan="plan.json")
+        >>> [(group.keeper.image.path, len(group.others)) for group in found.groups]
+        []
+    """
+    from simimg.similarity.copy_pairs import check_threshold
+    from simimg.similarity.duplicate_groups import find_duplicates
+    from simimg.similarity.edits import counted_edits, planned_edits
+    from simimg.similarity.keeper_choice import check_keep
+    from simimg.similarity.plan_file import is_reference, reference_dirs_of, write_plan
+    from simimg.similarity.plan_memory import keep_decisions_of
+    from simimg.similarity.search_index import SearchIndex
+    from tfrecords.convert.sources import Selection
+
+    check_threshold(threshold)
+    counted = counted_edits(edits)
+    planned = planned_edits(plan_edits)
+    rules = tuple(keep)
+    check_keep(rules, None if image_dir is None else Path(image_dir))
+    taken, left_out = tuple(include), tuple(exclude)
+    if image_dir is None and (taken or left_out):
+        raise UsageError("include and exclude are about the files of an image_dir, and there is none.")
+    with ExitStack() as stack:
+        if image_dir is not None:
+            folder = stack.enter_context(_folder_of(index_dir))
+            counter = partial(progress, "indexing")
+            update = (
+                _index_hashes(image_dir, folder, max_pixels, counter, Selection(taken, left_out))
+                if fast
+                else index(
+                    image_dir,
+                    folder,
+                    model=model,
+                    max_pixels=max_pixels,
+                    progress=counter,
+                    include=taken,
+                    exclude=left_out,
+                )
+            )
+            opened = dataclasses.replace(update.index, is_temporary=index_dir is None)
+            for path, refusal in update.refused:
+                refused(path, str(refusal))
+            for note in update.notes:
+                noted(note)
+        elif index_dir is not None:
+            opened = SearchIndex.open(Path(index_dir))
+        else:
+            raise UsageError("name what to look through: image_dir, index_dir, or both.")
+        kept_dir = None if index_dir is None else Path(index_dir)
+        if plan is not None:
+            keep_decisions_of(Path(plan), kept_dir)
+        check_keep(rules, None if opened.info.image_dir is None else Path(opened.info.image_dir))
+        reference = reference_dirs_of(opened, tuple(str(one) for one in reference_dirs))
+        found = find_duplicates(
+            opened,
+            threshold=threshold or opened.copy_threshold,
+            edits=counted,
+            folders_are_classes=False if reference or any(rule.startswith("folder:") for rule in keep) else None,
+            reference=lambda picture: is_reference(picture.path, reference),
+            keep=rules,
+            by_hash=fast,
+            progress=Counter(partial(progress, "comparing"), len(opened.images)).advance,
+        )
+        if plan is not None:
+            write_plan(Path(plan), opened.files_dir(), found.groups, reference, kept_dir, planned)
+    return found
+
+
+@contextmanager
+def _folder_of(index_dir: Folder | None) -> Iterator[Path]:
+    """Yield the folder of an index, or a temporary one, of which nothing is left."""
+    if index_dir is not None:
+        yield Path(index_dir)
+        return
+    with exit_on_sigterm(), tempfile.TemporaryDirectory(prefix="simimg-") as folder:
+        yield Path(folder) / "index"
+
+
+def _index_hashes(
+    image_dir: Folder,
+    folder: Folder,
+    max_pixels: int,
+    progress: Callable[[int, int], object],
+    selection: Selection,
+) -> IndexUpdate:
+    from simimg.similarity.embeddings import hashes_alone
+    from simimg.similarity.index_update import index_folder
+
+    counter, embedder = Counter(progress), hashes_alone().with_limit(max_pixels)
+    return index_folder(
+        Path(folder),
+        Path(image_dir),
+        embedder,
+        selection=selection,
+        begin=counter.begin,
+        progress=counter.advance,
+    )
+
+
+def leaks(
+    dataset_dir: Folder,
+    *,
+    image_dir: Folder | None = None,
+    index_dir: Folder | None = None,
+    model: str = "lite0",
+    threshold: float = 0.0,
+    edits: Iterable[str] = (),
+    clean: Folder | None = None,
+    deal: str = "first",
+    progress: Callable[[str, int, int], object] = lambda stage, done, total: None,
+) -> Leaks:
+    """Find the copies across a dataset's splits: test images that the model has seen in training.
+
+    Args:
+        dataset_dir: the dataset's folder.
+        image_dir: folder that it was converted from, to examine the files themselves.
+        index_dir: an index of the dataset, which is updated; None makes a temporary one.
+        model: as for `index`.
+        threshold: as for `duplicates`.
+        edits: as for `duplicates`.
+        clean: also write an image table (CSV) in which all copies of an image are in one split.
+        deal: with `clean`: copies go to the `first` of their splits, or are dealt so that splits keep their `shares`.
+        progress: called with the stage (`indexing`, `comparing`), the number of images done and the total.
+
+    Raises:
+        UsageError: the folder is not a dataset of `simimg convert`, or an argument is not valid.
+
+    Example:
+        >>> simimg.leaks("data/photos/1.0.0", image_dir="photos").affected("test")
+        0
+    """
+    from simimg.similarity.copy_pairs import check_threshold
+    from simimg.similarity.edits import counted_edits
+    from simimg.similarity.split_leaks import DEALS, find_leaks, write_clean_table
+
+    check_threshold(threshold)
+    counted = counted_edits(edits)
+    if deal not in DEALS:
+        raise UsageError(f"deal={deal!r} should be one of {', '.join(DEALS)}.")
+    with _folder_of(index_dir) as folder:
+        update = index(image_dir, folder, dataset_dir=dataset_dir, model=model, progress=partial(progress, "indexing"))
+        opened = dataclasses.replace(update.index, is_temporary=index_dir is None)
+        found = find_leaks(
+            opened,
+            threshold=threshold or opened.copy_threshold,
+            edits=counted,
+            deal=deal if clean else None,
+            progress=Counter(partial(progress, "comparing"), len(opened.images)).advance,
+        )
+        if clean is not None and found.cleaned is not None:
+            write_clean_table(opened, found.cleaned, Path(clean))
+    return found

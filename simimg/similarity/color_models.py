@@ -1,0 +1,214 @@
+"""Changes of color that `simimg.similarity.color_fit` does not know: of all hues, of clipped colors, of light by place.
+
+    hue       all hues are turned by one angle. A red shirt that became blue has one hue alone, so it is no such change.
+    channels  red, green and blue are mixed and clipped: a strong filter clips bright colors, which changes their hue.
+    light     brightness that changes slowly from place to place: the dark corners of a vignette, a lamp on a page.
+
+Sums are of integers, or in a fixed order, see `simimg.determinism`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+
+import cv2
+import numpy as np
+
+from simimg.determinism import ordered_sum
+from simimg.similarity.color_fit import Fitted, misfit
+from simimg.similarity.pixel_noise import least_squares
+
+_SAMPLE = 6_000  # pixels, at most
+_BETTER, _BETTER_LIGHT = 0.8, 0.5  # share of the misfit that a model must reach
+_ONE = 256  # a factor of 1, in integers
+_CLIPPED = 6  # levels from black or white
+_UNEVEN, _LEAST_OWN, _GRAY = 0.25, 0.25, 4  # shares of a channel; levels
+_COLORED, _FEWEST_COLORED = 16, 0.02  # chroma, and share of the pixels
+_SECTORS, _EVERY_HUE, _SAME_ANGLE = 12, 0.1, 0.85
+_MOST_COLORED = 0.6  # share of colored pixels, with which one hue is enough
+_CELLS, _MIN_CELL = 12, 0.85  # cells of light per side, and the share of them that must agree
+_DARKEST, _SAME_LIGHT, _LOCAL_LIGHT, _LIGHT_RANGE = 12, 0.12, 0.25, 0.08  # levels; ratios
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Modeled:
+    """The colors of one of two images, given to the other one.
+
+    Attributes:
+        swapped: whether the first image has the second one's colors now, see `simimg.similarity.color_fit.fit_either`.
+        fitted: the image with these colors.
+        is_recolored: whether its hues or its light are other ones.
+    """
+
+    swapped: bool
+    fitted: Fitted
+    is_recolored: bool = False
+
+
+def modeled(ours: np.ndarray, theirs: np.ndarray, known: Modeled, inside: np.ndarray) -> Modeled | None:
+    """Return the colors that these models explain better than what is `known`; None if they do not.
+
+    Images are uint8 `[h, w, 3]`, YCrCb, in one frame; the mask is bool `[h, w]`.
+    """
+    chosen = np.flatnonzero(inside)
+    chosen = chosen[:: max(1, len(chosen) // _SAMPLE)]
+
+    def error(one: Modeled) -> int:
+        return misfit(one.fitted.image.reshape(-1, 3)[chosen], (theirs if one.swapped else ours).reshape(-1, 3)[chosen])
+
+    least, found = error(known), list[Modeled]()
+    for swapped in (known.swapped, not known.swapped):
+        image, goal = (ours, theirs) if swapped else (theirs, ours)
+        have, want = (side.reshape(-1, 3)[chosen] for side in (image, goal))
+        if _is_other_hue(have, want):
+            turned = _by_color(image, goal, inside)
+            found.append(Modeled(swapped, Fitted(turned, turned), True))
+        elif (mixed := _mixed(image, have, want)) is not None:
+            found.append(Modeled(swapped, Fitted(mixed, mixed)))
+    best = min((known, *(one for one in found if error(one) < _BETTER * least)), key=error)
+    least = error(best)
+    # The curve of brightness that was fitted may have been misled by the light.
+    for swapped, fitted in ((best.swapped, best.fitted), (False, Fitted(theirs, theirs)), (True, Fitted(ours, ours))):
+        light = _light(fitted.image[..., 0], (theirs if swapped else ours)[..., 0], inside)
+        if light is not None:
+            lit = Modeled(swapped, Fitted(_lit(fitted.image, light), _lit(fitted.tinted, light)), True)
+            if error(lit) < min(_BETTER_LIGHT * least, error(best)):
+                best = lit
+    return None if best is known else best
+
+
+def _lit(image: np.ndarray, light: np.ndarray) -> np.ndarray:
+    gray = np.array([0, 128, 128])
+    return np.clip(np.rint((image - gray) * light[..., None] + gray), 0, 255).astype(np.uint8)
+
+
+def _is_other_hue(have: np.ndarray, want: np.ndarray) -> bool:
+    """Whether nearly all colored pixels have another hue, turned by one angle, and they are of several hues."""
+    a, b = (side[:, 1:].astype(np.int32) - 128 for side in (have, want))
+    in_ours, in_theirs = (np.abs(side).max(axis=1) >= _COLORED for side in (a, b))
+    colored = in_ours & in_theirs
+    if colored.sum() < _SAME_ANGLE * (in_ours | in_theirs).sum() or not _has_several_hues(a, colored):
+        return False
+    a, b = a[colored], b[colored]
+    turned = np.stack([a[:, 0] * b[:, 0] + a[:, 1] * b[:, 1], a[:, 0] * b[:, 1] - a[:, 1] * b[:, 0]], axis=1)
+    angles = np.bincount(_sector(turned), minlength=_SECTORS)
+    near = angles + np.roll(angles, 1) + np.roll(angles, -1)
+    return int(near[2:-1].max()) >= _SAME_ANGLE * len(a)  # without those that are not turned
+
+
+def _has_several_hues(chroma: np.ndarray, colored: np.ndarray) -> bool:
+    """Whether colored pixels have several hues, or are most of all; chroma is int32 `[n, 2]`, the mask bool `[n]`."""
+    if colored.sum() < _FEWEST_COLORED * len(chroma):
+        return False
+    hues = np.bincount(_sector(chroma[colored]), minlength=_SECTORS)
+    # Two hues side by side may be one color in two lights.
+    common = np.flatnonzero(hues >= _EVERY_HUE * hues.sum()).tolist()
+    apart = any(min((x - y) % _SECTORS, (y - x) % _SECTORS) > 1 for x, y in itertools.combinations(common, 2))
+    return apart or bool(colored.sum() >= _MOST_COLORED * len(chroma))
+
+
+def _sector(vectors: np.ndarray) -> np.ndarray:
+    """Return the sector of 30 degrees of vectors, int `[n, 2]`; sector 0 lies around the first axis."""
+    angles = np.degrees(np.arctan2(vectors[:, 1], vectors[:, 0]))
+    return np.rint(np.round(angles, 6) / (360 / _SECTORS)).astype(np.int64) % _SECTORS
+
+
+def _by_color(image: np.ndarray, goal: np.ndarray, inside: np.ndarray) -> np.ndarray:
+    """Return the image in which each color is replaced by the mean of what the goal has in its place."""
+    fine, coarse = (
+        (image[..., 0] >> 5).astype(np.int32) * size * size
+        + (image[..., 1] >> shift).astype(np.int32) * size
+        + (image[..., 2] >> shift)
+        for size, shift in ((32, 3), (8, 5))
+    )
+    change = goal.astype(np.int32) - image
+    number, number_coarse = (np.bincount(part[inside], minlength=8 * n * n) for part, n in ((fine, 32), (coarse, 8)))
+    out = np.empty_like(image)
+    for channel in range(3):
+        here = change[..., channel][inside]
+        means = np.bincount(fine[inside], here, minlength=len(number)) / np.maximum(1, number)
+        rough = np.bincount(coarse[inside], here, minlength=len(number_coarse)) / np.maximum(1, number_coarse)
+        moved = np.where((number >= 4)[fine], means[fine], rough[coarse])
+        out[..., channel] = np.clip(np.rint(image[..., channel] + moved), 0, 255)
+    return out
+
+
+def _mixed(image: np.ndarray, have: np.ndarray, want: np.ndarray) -> np.ndarray | None:
+    """Return the image with channels mixed and clipped as in the goal; None if too little is not clipped."""
+    chroma = have[:, 1:].astype(np.int32) - 128
+    have, want = (cv2.cvtColor(side[None], cv2.COLOR_YCrCb2RGB)[0].astype(np.int64) for side in (have, want))
+    # Black and white by one channel: a red shirt becomes black, and so does all that is red.
+    is_gray = int(np.ptp(want, axis=1).sum()) < _GRAY * len(want)
+    is_gray = is_gray and _has_several_hues(chroma, np.abs(chroma).max(axis=1) >= _COLORED)
+    rows = np.stack([*have.T, np.full(len(have), 256, np.int64)])
+    matrix = np.zeros((3, 4))
+    for channel in range(3):
+        goal = want[:, channel]
+        chosen = (goal >= _CLIPPED) & (goal < 256 - _CLIPPED)
+        for _ in range(3):
+            if chosen.sum() < max(200, 0.1 * len(goal)):
+                return None
+            weights = least_squares(rows[:, chosen], goal[chosen])
+            error = np.abs(ordered_sum((rows * np.array(weights)[:, None]).T) - goal)
+            chosen = (goal >= _CLIPPED) & (goal < 256 - _CLIPPED)
+            chosen &= error <= max(4.0, float(np.sort(error[chosen])[int(0.8 * chosen.sum())]))
+        if weights[channel] < _LEAST_OWN and not is_gray:
+            return None
+        matrix[channel] = [*weights[:3], 256 * weights[3]]
+    # Saturation mixes a channel into both others alike; only an exchange of colors does not.
+    uneven = (abs(matrix[(at + 1) % 3, at] - matrix[(at + 2) % 3, at]) for at in range(3))
+    if not is_gray and max(uneven) > _UNEVEN:
+        return None
+    # Integers below 2 ** 24: exact in float32.
+    red_green_blue = cv2.cvtColor(image, cv2.COLOR_YCrCb2RGB).astype(np.float32)
+    mixed = cv2.transform(red_green_blue, np.rint(matrix * _ONE).astype(np.float32))
+    return cv2.cvtColor(np.clip(np.rint(mixed / _ONE), 0, 255).astype(np.uint8), cv2.COLOR_RGB2YCrCb)
+
+
+def _light(luma: np.ndarray, goal: np.ndarray, inside: np.ndarray) -> np.ndarray | None:
+    """Return the factors that make the light of one image that of the goal, float64 `[h, w]`; None if not one light.
+
+    They are a polynomial of the place, fitted to the ratios of the mean levels of cells.
+    """
+    height, width = luma.shape
+    if min(height, width) < 2 * _CELLS:
+        return None
+    rows, columns = (np.linspace(0, side, _CELLS + 1).astype(int) for side in (height, width))
+    cells = [
+        (slice(rows[r], rows[r + 1]), slice(columns[c], columns[c + 1]), r, c)
+        for r in range(_CELLS)
+        for c in range(_CELLS)
+    ]
+    ratios, places = [], []
+    for down, across, r, c in cells:
+        mask = inside[down, across]
+        ours, theirs = (int(side[down, across][mask].sum(dtype=np.int64)) for side in (luma, goal))
+        if 2 * mask.sum() >= mask.size and min(ours, theirs) >= _DARKEST * mask.sum():
+            ratios.append(theirs / ours)
+            places.append(((2 * c + 1) / _CELLS - 1, (2 * r + 1) / _CELLS - 1))
+    if len(ratios) < _CELLS * _CELLS // 2:
+        return None
+    want, at = np.array(ratios), np.array(places).T
+    terms = _terms(*at)
+    chosen = np.ones(len(want), bool)
+    for _ in range(3):
+        weights = least_squares(terms[:, chosen], want[chosen], 1e-6)
+        fitted = ordered_sum((terms * np.array(weights)[:, None]).T)
+        error = np.abs(fitted - want)
+        chosen = error <= max(_SAME_LIGHT / 2, float(np.sort(error)[int(_MIN_CELL * len(error))]))
+    if (error <= _SAME_LIGHT).sum() < _MIN_CELL * len(error) or float(np.ptp(fitted)) < _LIGHT_RANGE:
+        return None
+    # What a polynomial cannot follow: where the dark corners of a vignette begin.
+    rest = np.ones((_CELLS, _CELLS), np.float32)
+    column, row = np.rint((at + 1) * _CELLS / 2 - 0.5).astype(int)
+    rest[row, column] = np.clip(want / np.maximum(0.05, fitted), 1 - _LOCAL_LIGHT, 1 + _LOCAL_LIGHT)
+    rest = cv2.resize(rest, (width, height), interpolation=cv2.INTER_LINEAR)
+    x, y = np.meshgrid((2 * np.arange(width) + 1) / width - 1, (2 * np.arange(height) + 1) / height - 1)
+    field = sum(weight * term for weight, term in zip(weights, _terms(x, y), strict=True))
+    return np.maximum(field, 0.02) * np.rint(rest * 1024) / 1024
+
+
+def _terms(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    around = x * x + y * y
+    return np.stack([np.ones_like(x), x, y, x * x, x * y, y * y, around * around, around**3])

@@ -1,0 +1,62 @@
+"""Images of at most 256 colors, such as GIF files: what a palette does to an image is no difference.
+
+Colors that a palette does not have are replaced by near ones (bands), or mixed from several ones (dithering). How far
+the colors of the other image are from the palette tells by how much they may differ. Black text on white is in the
+palette of a document, so another digit stays a difference.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+import cv2
+import numpy as np
+
+from simimg.similarity.registration import Registered
+
+_MOST_COLORS = 256
+_SAMPLED = 97  # one pixel in so many is counted first
+_BITS = 5  # of each channel, by which the nearest color is looked up
+_DITHERED = 1.5  # ratio of the differences to the distance from the palette
+_FAR, _MOST_FAR = 40, 0.02  # levels, and share of the pixels
+_REACH, _MOST = 5, 72  # px, and levels of a channel; the web's palette of 216 colors has steps of 51
+
+
+def palette_of(image: np.ndarray) -> np.ndarray | None:
+    """Return the colors of an image, uint8 `[h, w, 3]`, as uint8 `[n, 3]`; None if it has more than 256."""
+    red, green, blue = (image[..., channel].ravel() for channel in range(3))
+    numbers = red.astype(np.int32) << 16 | green.astype(np.int32) << 8 | blue
+    if len(np.unique(numbers[::_SAMPLED])) > _MOST_COLORS or len(found := np.unique(numbers)) > _MOST_COLORS:
+        return None
+    return np.stack([found >> 16, found >> 8 & 255, found & 255], axis=1).astype(np.uint8)
+
+
+def within_palettes(pair: Registered, palettes: tuple[np.ndarray | None, np.ndarray | None]) -> Registered:
+    """Return two images in one frame, the one without a palette as near to the other one as its palette explains.
+
+    `palettes` are those of the query and the candidate, see `palette_of`.
+    """
+    of_query, of_candidate = palettes
+    if of_query is not None:
+        return dataclasses.replace(pair, candidate=_nearer(pair.candidate, pair.query, of_query))
+    if of_candidate is not None:
+        return dataclasses.replace(pair, query=_nearer(pair.query, pair.candidate, of_candidate))
+    return pair
+
+
+def _nearer(image: np.ndarray, goal: np.ndarray, palette: np.ndarray) -> np.ndarray:
+    step = 1 << 8 - _BITS
+    levels = np.arange(step // 2, 256, step)
+    centers = np.stack(np.meshgrid(levels, levels, levels, indexing="ij"), axis=-1).reshape(-1, 3).astype(np.float32)
+    colors = palette.astype(np.float32)
+    # Squared distances, up to a constant: sums of integers below 2 ** 24, which are exact.
+    nearest = palette[np.argmin((colors * colors).sum(axis=1) - 2 * centers @ colors.T, axis=1)]
+    red, green, blue = (image[..., channel].astype(np.int32) >> 8 - _BITS for channel in range(3))
+    quantized = nearest[(red << 2 * _BITS) + (green << _BITS) + blue]
+    distance = cv2.absdiff(image, quantized)
+    if float((distance.max(axis=2) > _FAR).mean()) > _MOST_FAR:  # a palette suits the image that it was made for
+        return image
+    allowed = cv2.dilate(distance, np.ones((_REACH, _REACH), np.uint8)).astype(np.float32)
+    allowed = np.minimum(np.rint(_DITHERED * allowed), _MOST).astype(np.int16)
+    change = np.clip(goal.astype(np.int16) - image, -allowed, allowed)
+    return (image + change).astype(np.uint8)

@@ -1,0 +1,201 @@
+"""What codecs, palettes and resampling do is noise; another digit of a few pixels is none, nor what one image lacks."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+from PIL import Image, ImageDraw
+
+from simimg.similarity.color_models import modeled
+from simimg.similarity.differences import find_differences
+from simimg.similarity.edits import COLOR, CONTENT, EXCHANGE
+from simimg.similarity.fingerprint import fingerprint
+from simimg.similarity.match_verification import verify
+from simimg.similarity.palette_noise import palette_of
+from simimg.similarity.pixel_noise import least_squares, luma_outliers, outliers
+
+Scene = Callable[..., Image.Image]
+WHOLE = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0)
+
+
+def kinds(query: Image.Image, candidate: Image.Image, quality: int | None = None) -> frozenset[str]:
+    return find_differences(np.asarray(query), np.asarray(candidate), WHOLE, (quality, None)).kinds
+
+
+def saved(image: Image.Image, kind: str, **options: Any) -> Image.Image:
+    buffer = io.BytesIO()
+    image.save(buffer, kind, **options)
+    return Image.open(io.BytesIO(buffer.getvalue())).convert("RGB")
+
+
+def bill(number: str) -> Image.Image:
+    image = Image.new("RGB", (420, 560), "white")
+    draw = ImageDraw.Draw(image)
+    draw.rectangle((30, 20, 150, 60), fill=(40, 70, 120))
+    for row in range(11):
+        draw.text((30, 90 + 40 * row), f"Item {row * 7 + 3}", fill="black", font_size=20)
+        value = number if row == 4 else f"{(row * 37) % 90 + 10}.{(row * 13) % 90 + 10}"
+        draw.text((260, 90 + 40 * row), value, fill="black", font_size=20)
+    return image
+
+
+@pytest.mark.parametrize("digits", ["56", "38", "17", "08"])
+@pytest.mark.parametrize("factor", [1.0, 0.7, 0.5])
+def test_another_digit_of_another_size_is_content(digits: str, factor: float) -> None:
+    one, other = (bill(f"2{digit}.40") for digit in digits)
+    size = round(420 * factor), round(560 * factor)
+    for by in (Image.Resampling.BICUBIC, Image.Resampling.BOX, Image.Resampling.LANCZOS):
+        small = saved(other.resize(size, by), "JPEG", quality=85)
+        assert CONTENT in kinds(small, one, 85)
+        assert not kinds(saved(one.resize(size, by), "JPEG", quality=85), one, 85)
+
+
+@pytest.mark.parametrize("quality", [5, 10, 15, 20, 25])
+@pytest.mark.parametrize("subsampling", [0, 2])
+def test_a_drawing_that_was_strongly_compressed_differs_in_nothing(
+    quality: int, subsampling: int, scene: Scene
+) -> None:
+    for image in (scene(3, (400, 300)), bill("27.40")):
+        assert not kinds(saved(image, "JPEG", quality=quality, subsampling=subsampling), image, quality)
+
+
+@pytest.mark.parametrize(("kind", "quality"), [("WEBP", 5), ("WEBP", 30), ("AVIF", 40), ("AVIF", 60)])
+def test_other_codecs_at_low_quality(kind: str, quality: int, scene: Scene) -> None:
+    for image in (scene(2, (400, 300)), bill("27.40")):
+        assert not kinds(saved(image, kind, quality=quality), image)
+
+
+@pytest.mark.parametrize("dither", [Image.Dither.NONE, Image.Dither.FLOYDSTEINBERG])
+def test_a_palette_differs_in_nothing(dither: Image.Dither, scene: Scene) -> None:
+    for seed in range(3):
+        image = scene(seed, (400, 300))
+        few = image.convert("P", palette=Image.Palette.ADAPTIVE, dither=dither).convert("RGB")
+        colors = palette_of(np.asarray(few))
+        assert colors is not None
+        assert len(colors) <= 256
+        assert palette_of(np.asarray(image)) is None
+        assert not kinds(few, image)
+    with_text = image.copy()
+    ImageDraw.Draw(with_text).text(
+        (150, 120), "SALE 50 %", fill="white", stroke_width=2, stroke_fill="black", font_size=30
+    )
+    assert kinds(few, with_text)
+
+
+def test_lines_that_one_drawing_lacks_are_no_noise() -> None:
+    """Although there is nothing else with as much contrast to learn the noise from."""
+    plain = Image.new("RGB", (200, 200), "white")
+    ImageDraw.Draw(plain).ellipse((20, 20, 180, 180), fill=(100, 160, 120), outline=(60, 90, 70))
+    lined = plain.copy()
+    for x in range(50, 160, 30):
+        ImageDraw.Draw(lined).line((x, 40, x + 8, 160), fill=(60, 90, 70))
+    assert CONTENT in kinds(lined, plain)
+    assert CONTENT in kinds(plain, lined)
+
+
+def test_noise_is_not_beyond_noise() -> None:
+    rng = np.random.default_rng(0)
+    image = np.asarray(bill("27.40"))[..., 0].copy()
+    inside = np.ones(image.shape, bool)
+    noisy = np.clip(image + rng.normal(0, 6, image.shape), 0, 255).astype(np.uint8)
+    assert not luma_outliers(image, noisy, inside).any()
+    noisy[300:306, 100:106] = 60
+    found = luma_outliers(image, noisy, inside)
+    assert found[302, 102]
+    assert not found[:290].any()
+    color = cv2.merge([image, np.full_like(image, 128), np.full_like(image, 128)])
+    other = color.copy()
+    other[100:140, 300:340, 1] = 200
+    beyond = outliers(color, other, inside)
+    assert beyond.chroma[120, 320]
+    assert not beyond.luma.any()
+    assert not beyond.chroma[200:].any()
+
+
+def test_least_squares_are_those_of_numpy() -> None:
+    rng = np.random.default_rng(1)
+    have = rng.integers(-200, 200, (4, 500))
+    want = have.T @ np.array([3, -1, 2, 5]) + rng.integers(-3, 4, 500)
+    expected = np.linalg.lstsq(have.T.astype(float), want.astype(float), rcond=None)[0]
+    np.testing.assert_allclose(least_squares(have, want), expected, atol=0.002)
+
+
+# Colors
+
+
+def vignette(image: Image.Image) -> Image.Image:
+    y, x = np.mgrid[-1 : 1 : image.height * 1j, -1 : 1 : image.width * 1j]
+    light = np.clip(1.15 - 0.5 * (x * x + y * y), 0, 1)[..., None]
+    return Image.fromarray((np.asarray(image) * light).astype(np.uint8))
+
+
+def other_hue(image: Image.Image) -> Image.Image:
+    pixels = np.asarray(image.convert("HSV")).copy()
+    pixels[..., 0] += np.uint8(90)
+    return Image.fromarray(pixels, "HSV").convert("RGB")
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_a_vignette_and_other_hues_are_colors(seed: int, scene: Scene) -> None:
+    image = scene(seed, (400, 300))
+    assert kinds(vignette(image), image) == {COLOR}
+    assert kinds(image, vignette(image)) == {COLOR}
+    assert CONTENT not in kinds(other_hue(image), image)
+
+
+def test_clipped_colors_are_fitted() -> None:
+    rng = np.random.default_rng(0)
+    pixels = rng.integers(0, 256, (12, 16, 3)).repeat(20, 0).repeat(20, 1).astype(np.uint8)
+    bright = np.clip(pixels * 1.6, 0, 255).astype(np.uint8)
+    assert not kinds(Image.fromarray(bright), Image.fromarray(pixels))
+
+
+def test_one_other_color_is_not_modeled() -> None:
+    """A red shirt that became blue has neither other hues everywhere nor other light."""
+    from simimg.similarity.color_fit import fit_either
+    from simimg.similarity.color_models import Modeled
+
+    sides = []
+    for color in ((200, 30, 30), (30, 60, 190)):
+        pixels = np.full((200, 240, 3), 230, np.uint8)
+        pixels[60:160, 60:180] = color
+        sides.append(cv2.cvtColor(pixels, cv2.COLOR_RGB2YCrCb))
+    inside = np.ones((200, 240), bool)
+    known = Modeled(*fit_either(*sides, inside, inside))
+    assert modeled(*sides, known, inside) is None
+
+
+# Evidence
+
+
+def paper(seed: int) -> Image.Image:
+    noise = np.random.default_rng(seed).normal(0, 5, (320, 320, 1))
+    return Image.fromarray(np.clip(236 + noise, 0, 255).astype(np.uint8).repeat(3, axis=2))
+
+
+def test_unlike_papers_are_no_copies() -> None:
+    assert verify(fingerprint(paper(0)), fingerprint(paper(1))) is None
+    assert verify(fingerprint(saved(paper(0), "JPEG", quality=75)), fingerprint(paper(0))) is not None
+
+
+def test_a_symmetric_drawing_is_upright() -> None:
+    image = Image.new("RGB", (240, 240), (250, 210, 30))
+    ImageDraw.Draw(image).ellipse((60, 60, 180, 180), fill=(20, 20, 20))
+    for quality in (20, 40, 90):
+        found = verify(fingerprint(saved(image, "JPEG", quality=quality)), fingerprint(image))
+        assert found is not None
+        assert not found.edits & {"turn", "mirror", "crop"}
+
+
+def test_another_color_is_not_of_a_palette() -> None:
+    """A plain image with a red shirt has few colors, but blue is too far from all of them."""
+    pixels = np.full((200, 240, 3), 230, np.uint8)
+    pixels[60:160, 60:180] = (200, 30, 30)
+    other = pixels.copy()
+    other[60:160, 60:180] = (30, 60, 190)
+    assert EXCHANGE in kinds(saved(Image.fromarray(pixels), "JPEG", quality=70), Image.fromarray(other), 70)

@@ -1,0 +1,159 @@
+"""Which files and folders of a source are looked at: not those of systems, and those that --include and --exclude name.
+
+A pattern is about paths relative to the source, with "/" as the separator on every system:
+
+    *.gif          every file or folder of such a name, at any depth
+    cat/*.gif      those in the folder cat
+    **/old/*.gif   those in any folder old; `**` stands for any number of folders
+    cat/           the folder cat, at any depth, with all that is in it
+    /cat           cat at the top only
+
+`*`, `?` and `[abc]` do not match "/". What matches a folder stands for everything in it. Case matters, the Unicode form
+(NFC, NFD) does not. With --include, only what matches one of its patterns is taken, and --exclude wins over it. A
+pattern of --include that has the name of a system folder, such as `@eaDir/**`, also takes that folder.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections import Counter
+from collections.abc import Sequence
+
+from tfrecords.base_errors import UsageError
+
+INCLUDE_HELP = (
+    "Take only files that match the pattern or lie in a folder that does, such as 'cat/*.jpg' or '**/small/'; may be "
+    "given several times."
+)
+EXCLUDE_HELP = "Leave out files and folders that match, such as '*.gif' or 'old/'; may be given several times."
+
+# By desktops, Synology and QNAP stations, Windows, macOS, file systems and snapshots. In lower case.
+_SYSTEM_NAMES = frozenset(
+    "@eadir @recently-snapshot @recycle @sharebin @sharesnap @snapshot @tmp #recycle #snapshot ~snapshot $recycle.bin "
+    "recycler found.000 lost+found __macosx __pycache__ thumbs.db ehthumbs.db ehthumbs_vista.db desktop.ini "
+    "picasa.ini icon\r".split(" ")
+) | {"system volume information", "temporary items", "network trash folder"}
+_NAMES_SHOWN = 6
+
+
+def is_ignored(name: str) -> bool:
+    """Return whether a file or folder of this name is hidden (a leading dot) or was made by a system."""
+    return name.startswith(".") or name.lower() in _SYSTEM_NAMES
+
+
+class Selection:
+    """Decides about the files of a source, and counts what it leaves out for `notes`.
+
+    Raises UsageError if a pattern is empty.
+    """
+
+    def __init__(self, include: Sequence[str] = (), exclude: Sequence[str] = ()) -> None:
+        self.has_patterns = bool(include or exclude)
+        self._include = [(pattern, _regex(pattern, "--include")) for pattern in include]
+        self._exclude = [(pattern, _regex(pattern, "--exclude")) for pattern in exclude]
+        self._named = {part for pattern in include for part in pattern.split("/") if is_ignored(part)}
+        self._ignored: Counter[str] = Counter()
+        self._excluded: Counter[str] = Counter()
+        self._included: Counter[str] = Counter()
+        self._not_included = 0
+
+    def skips(self, name: str) -> bool:
+        """Return whether a file or folder is left out because of its name alone."""
+        if not is_ignored(name) or name in self._named:
+            return False
+        self._ignored["._*" if name.startswith("._") else name] += 1
+        return True
+
+    def enters(self, folder: str) -> bool:
+        """Return whether a folder, by its path, may have files that are taken."""
+        return not self._exclude or self._first_match(self._exclude, self._excluded, f"{folder}/") is None
+
+    def takes(self, path: str) -> bool:
+        """Return whether a file is taken, by its path."""
+        if not self.has_patterns:
+            return True
+        if self._first_match(self._exclude, self._excluded, path) is not None:
+            return False
+        if not self._include or self._first_match(self._include, self._included, path) is not None:
+            return True
+        self._not_included += 1
+        return False
+
+    def notes(self) -> list[str]:
+        """Return what was left out and why, a line for each flag; and patterns that matched nothing."""
+        notes = []
+        if self._ignored:
+            count = self._ignored.total()
+            names = [f"{name.strip()} ({number:,})" for name, number in self._ignored.most_common(_NAMES_SHOWN)]
+            more = f" and {len(self._ignored) - _NAMES_SHOWN} other names" if len(self._ignored) > _NAMES_SHOWN else ""
+            what = "hidden or system file or folder is" if count == 1 else "hidden or system files and folders are"
+            notes.append(f"{count:,} {what} left out: {', '.join(names)}{more}")
+        if self._excluded:
+            count = self._excluded.total()
+            notes.append(
+                f"{count:,} {'file or folder is' if count == 1 else 'files or folders are'} left out by --exclude"
+            )
+        if self._not_included:
+            count = self._not_included
+            notes.append(f"{count:,} {'file is' if count == 1 else 'files are'} left out: no --include matches")
+        for flag, patterns, counts in (
+            ("--include", self._include, self._included),
+            ("--exclude", self._exclude, self._excluded),
+        ):
+            notes += [f"{flag}={pattern} matches nothing" for pattern, _ in patterns if not counts[pattern]]
+        return notes
+
+    def _first_match(self, patterns: list[tuple[str, re.Pattern[str]]], counts: Counter[str], path: str) -> str | None:
+        path = _composed(path)
+        for pattern, regex in patterns:
+            if regex.fullmatch(path):
+                counts[pattern] += 1
+                return pattern
+        return None
+
+
+def check_patterns(include: Sequence[str], exclude: Sequence[str]) -> None:
+    """Raise UsageError if a pattern is empty."""
+    Selection(include, exclude)
+
+
+def _regex(pattern: str, flag: str) -> re.Pattern[str]:
+    """Return the expression of a pattern. Of paths, that of a folder ends with "/"."""
+    body = pattern.strip("/")
+    if not body:
+        raise UsageError(f"{flag}={pattern}: a pattern should name files or folders, e.g. {flag}='*.gif'.")
+    anchored = pattern.startswith("/") or "/" in body
+    parts = []
+    for part in _composed(body).split("/"):
+        parts.append("(?:[^/]+/)*" if part == "**" else _part(part) + "/")
+    whole = "".join(parts)
+    if not whole.endswith("(?:[^/]+/)*"):  # the last part is a file, or a folder with all that is in it
+        whole = whole.removesuffix("/") + ("/.*" if pattern.endswith("/") else "(?:/.*)?")
+    else:
+        whole = whole.removesuffix("(?:[^/]+/)*") + ".+"
+    return re.compile(("" if anchored else "(?:[^/]+/)*") + whole, re.DOTALL)
+
+
+def _part(part: str) -> str:
+    """Return the expression of a part of a pattern between slashes."""
+    expression = ""
+    at = 0
+    while at < len(part):
+        end = part.find("]", at + 2) if part[at] == "[" else -1
+        if part[at] == "*":
+            expression += "[^/]*"
+        elif part[at] == "?":
+            expression += "[^/]"
+        elif end > 0:
+            inner = part[at + 1 : end].replace("\\", r"\\").replace("[", r"\[")
+            expression += f"[{'^' + inner[1:] if inner[0] in '!^' else inner}]"
+            at = end
+        else:
+            expression += re.escape(part[at])
+        at += 1
+    return expression
+
+
+def _composed(text: str) -> str:
+    return text if text.isascii() else unicodedata.normalize("NFC", text)

@@ -1,0 +1,278 @@
+"""Which columns of a table have the paths, the labels and the splits of the images.
+
+Columns are recognized by their names, or in a table without a header by what is in them. The names come in ranks: a
+column `path` counts before `image_url`, and that before `id`. Instead of a column of labels there may be one column per
+class with a 1 for the class of the image and 0 elsewhere (one-hot).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Collection, Iterable, Sequence
+
+from tfrecords.base_errors import UsageError
+from tfrecords.convert.sources.folder_layout import split_of
+from tfrecords.convert.sources.labels import some_of
+from tfrecords.convert.sources.source import is_image
+
+MULTI_LABEL = "Each image file has one class: multi-label is not supported. Keep one label per image"
+
+# In the datasets of Kaggle, Keras, timm, fastai, Hugging Face, ISIC, GTSRB and others; without spaces and the like.
+_PATH = ("path", "file", "filename", "image")
+_PATHS = (
+    frozenset(_PATH),
+    frozenset(
+        "filepath filepaths filenames fname fullpath img imagefile imagefilename imagename imagepath images imageuri "
+        "imageurl imgfile imgname imgpath photo picture relativepath relpath src uri url".split()
+    ),
+    frozenset("id idcode imageid imageindex imgid index isicid key name photoid pictureid stem uuid".split()),
+)
+_LABEL = ("label", "class", "category")
+_LABELS = (
+    frozenset(_LABEL),
+    frozenset(
+        "animal breed categoryname classname diagnosis disease dx emotion finding genus groundtruth gt kind labelname "
+        "object primarylabel species target type variety y".split()
+    ),
+    frozenset(
+        "categoryid classid classidx classindex classlabel id individualid labelid labelidx landmarkid targetid "
+        "whaleid".split()
+    ),
+)
+_SPLIT = "split"
+_SPLITS = frozenset("dataset datasetsplit partition set subset usage".split())  # if their values are names of splits
+_ROW_NUMBERS = frozenset(("", "unnamed0"))  # pandas writes its index without a name
+_SEVERAL = re.compile(r"(labels|classes|categories|tags|(label|class|category)[ _-]?\d+)", re.IGNORECASE)
+_ZERO_ONE = {"0": 0, "1": 1, "0.0": 0, "1.0": 1, "false": 0, "true": 1, "": 0}
+
+
+@dataclasses.dataclass(frozen=True)
+class Columns:
+    """The columns of a table by number, from 0.
+
+    Attributes:
+        path: the paths.
+        label: the labels, or None if `classes` has them.
+        split: the splits, or None.
+        classes: the one-hot columns; none if there is a column of labels.
+        class_names: their names.
+        has_floats: whether whole numbers are written with a point, as in MXNet's lists.
+        form: where the paths and labels come from, for the user.
+    """
+
+    path: int
+    label: int | None
+    split: int | None
+    classes: tuple[int, ...] = ()
+    class_names: tuple[str, ...] = ()
+    has_floats: bool = False
+    form: str = ""
+
+    @property
+    def needed(self) -> list[int]:
+        """The columns to read: path, split if there is one, and those of the labels."""
+        return [
+            self.path,
+            *([] if self.split is None else [self.split]),
+            *(self.classes if self.label is None else [self.label]),
+        ]
+
+
+def is_known(name: str) -> bool:
+    """Return whether the name of a column says what is in it."""
+    return _plain(name) in {*_PATHS[0], *_PATHS[1], *_LABELS[0], *_LABELS[1], _SPLIT} or bool(
+        _SEVERAL.fullmatch(name.strip())
+    )
+
+
+def looks_like_path(cell: str) -> bool:
+    """Return whether a cell has the path of an image, or a URL."""
+    return is_image(cell.replace("\\", "/")) or "://" in cell
+
+
+def named_columns(
+    header: Sequence[str], sample: Sequence[Sequence[str]], table: str, path_column: str = "", label_column: str = ""
+) -> Columns:
+    """Return the columns of a table with a header.
+
+    Args:
+        header: the names of all columns.
+        sample: the cells of the first rows.
+        table: its name in errors.
+        path_column: name or number, from 1, of the column of paths; "" has it found.
+        label_column: likewise, that of the labels.
+
+    Raises:
+        UsageError: a column does not exist or cannot be told from others, or there are several labels per image.
+    """
+    names = [name.strip() for name in header]
+    plain = [_plain(name) for name in names]
+    has = f"It has: {some_of(names)}." if header else "It is empty."
+    path = _given(path_column, names, "--path_column", table)
+    label = _given(label_column, names, "--label_column", table)
+    splits = [at for at, name in enumerate(plain) if name == _SPLIT]
+    splits += [at for at, name in enumerate(plain) if name in _SPLITS and at != label and _are_splits(sample, at)]
+    split = splits[0] if splits else None
+    several = [name for name in names if _SEVERAL.fullmatch(name)]
+    labels = _ranked(plain, _LABELS, {path, split})
+    if label is None and (
+        (len(labels) > 1 and {plain[at] for at in labels} <= _LABELS[0]) or (several and not labels_of(plain))
+    ):
+        columns = [names[at] for at in labels] if len(labels) > 1 else several
+        raise UsageError(
+            f"--table={table} has labels in {some_of(columns)}. {MULTI_LABEL}, in a column named label; or name the "
+            f"one that counts: --label_column={columns[0]!r}."
+        )
+    if path is None:
+        paths = _ranked(plain, _PATHS, {label, split}) or _with_paths(sample, {label, split})
+        if len(paths) != 1:
+            count = "several columns" if paths else "no column"
+            raise UsageError(
+                f"--table={table} has {count} of paths ({', '.join(_PATH)}). {has} Name one {_PATH[0]}, or give it as "
+                "--path_column=NAME."
+            )
+        path = paths[0]
+    if label is None:
+        labels = _ranked(plain, _LABELS, {path, split})
+        rest = [at for at, name in enumerate(plain) if at not in (path, split) and name not in _ROW_NUMBERS]
+        classes = [at for at in rest if at not in labels and _is_zero_one(sample, at)]
+        if len(labels) > 1:
+            raise UsageError(
+                f"--table={table} has several columns of labels. {has} Name the one that counts, e.g. "
+                f"--label_column={names[labels[0]]!r}."
+            )
+        if not labels and len(classes) > 1 and sample and (classes == rest or _have_one(sample, classes)):
+            return _one_hot(path, split, classes, names, sample, table)
+        if not labels and len(rest) == 1:
+            labels = rest
+        if not labels:
+            raise UsageError(
+                f"--table={table} has no column of labels ({', '.join(_LABEL)}). {has} Name one {_LABEL[0]}, or give "
+                "it as --label_column=NAME."
+            )
+        label = labels[0]
+    if path == label:
+        raise UsageError(f"--table={table}: --path_column and --label_column are one column, {names[path]!r}. {has}")
+    form = f"paths from the column {names[path]}, labels from {names[label]}"
+    return Columns(path, label, split, form=form)
+
+
+def unnamed_columns(
+    sample: Sequence[Sequence[str]], table: str, path_column: str = "", label_column: str = ""
+) -> Columns:
+    """Return the columns of a table without a header; the arguments and errors are those of `named_columns`."""
+    numbers = [str(at + 1) for at in range(min(map(len, sample)))]
+    path = _given(path_column, numbers, "--path_column", table)
+    label = _given(label_column, numbers, "--label_column", table)
+    first = " ".join(sample[0])[:80]
+    flags = "Name the columns by their numbers, e.g. --path_column=1 --label_column=2."
+    columns = range(len(numbers))
+    paths = _with_paths(sample, {label})
+    if path is None:
+        if len(paths) > 1:
+            raise UsageError(
+                f"--table={table} has several paths per line, such as pairs for verification: {first!r}. {MULTI_LABEL}."
+            )
+        path = paths[0] if paths else 0 if len(numbers) == 2 and label is None else None
+        if path is None:
+            raise UsageError(
+                f"--table={table} has no header, and it is not clear which column has paths: {first!r}. {flags}"
+            )
+    split = next((at for at in columns if at not in (path, label) and _are_splits(sample, at)), None)
+    rest = [at for at in columns if at not in (path, split)]
+    if label is None:
+        if len(rest) == 2 and path == 2 and all(row[0].isdigit() for row in sample):
+            rest = rest[1:]  # MXNet: number, label, path
+        if len(rest) != 1:
+            what = "no label" if not rest else f"{len(rest)} values beside the path"
+            raise UsageError(f"--table={table} has no header, and a line has {what}: {first!r}. {flags}")
+        label = rest[0]
+    return Columns(
+        path,
+        label,
+        split,
+        has_floats=all(re.fullmatch(r"[0-9]+\.0+", row[label].strip()) for row in sample),
+        form=f"no header; paths from column {path + 1}, labels from column {label + 1}",
+    )
+
+
+def labels_of(plain: Sequence[str]) -> list[int]:
+    """Return the columns whose names, without spaces and the like, are those of labels."""
+    return _ranked(plain, _LABELS[:2], set())
+
+
+def _one_hot(
+    path: int,
+    split: int | None,
+    classes: Sequence[int],
+    names: Sequence[str],
+    sample: Sequence[Sequence[str]],
+    table: str,
+) -> Columns:
+    for number, row in enumerate(sample, 1):
+        ones = [names[at] for at in classes if zero_or_one(row[at])]
+        if len(ones) > 1:
+            raise UsageError(
+                f"--table={table}: data row {number} has a 1 in {some_of(ones)}. {MULTI_LABEL}; or name one column of "
+                "labels with --label_column=NAME."
+            )
+    chosen = [names[at] for at in classes]
+    form = f"paths from the column {names[path]}, labels from the one-hot columns {some_of(chosen)}"
+    return Columns(path, None, split, tuple(classes), tuple(chosen), form=form)
+
+
+def zero_or_one(cell: str) -> int | None:
+    """Return the value of a cell in a one-hot column, None if it is neither 0 nor 1."""
+    return _ZERO_ONE.get(cell.strip().lower())
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"[\W_]+", "", name.lower())
+
+
+def _given(column: str, names: Sequence[str], flag: str, table: str) -> int | None:
+    """Return the number of the column that a flag names, None if the flag is empty."""
+    if not column:
+        return None
+    if column in names:
+        return names.index(column)
+    lower = [name.lower() for name in names]
+    if column.lower() in lower:
+        return lower.index(column.lower())
+    if column.isdecimal() and 1 <= int(column[:9]) <= len(names):
+        return int(column) - 1
+    raise UsageError(
+        f"{flag}={column}: --table={table} has no such column. It has: {some_of(names)}. Give a name, or a number "
+        "from 1."
+    )
+
+
+def _ranked(plain: Sequence[str], ranks: Iterable[Collection[str]], used: Collection[int | None]) -> list[int]:
+    """Return the columns with names of the first rank that any column has."""
+    for names in ranks:
+        if found := [at for at, name in enumerate(plain) if name in names and at not in used]:
+            return found
+    return []
+
+
+def _with_paths(sample: Sequence[Sequence[str]], used: Collection[int | None]) -> list[int]:
+    """Return the columns in which most cells look like paths."""
+    columns = range(min(map(len, sample), default=0))
+    return [
+        at
+        for at in columns
+        if at not in used and sum(looks_like_path(row[at].strip()) for row in sample) * 2 > len(sample)
+    ]
+
+
+def _have_one(sample: Sequence[Sequence[str]], columns: Sequence[int]) -> bool:
+    return all(sum(zero_or_one(row[at]) or 0 for at in columns) == 1 for row in sample)
+
+
+def _are_splits(sample: Sequence[Sequence[str]], column: int) -> bool:
+    return bool(sample) and all(split_of(row[column].strip()) for row in sample if column < len(row))
+
+
+def _is_zero_one(sample: Sequence[Sequence[str]], column: int) -> bool:
+    return all(column < len(row) and zero_or_one(row[column]) is not None for row in sample)
