@@ -141,8 +141,13 @@ COMMON = {"model": "tutorial", "epochs": 2, "global_batch_size": 16, "optimizer"
 BOTH = {
     "classes": {"preset": "tutorial", **COMMON, "ema": 0.5, "clip_norm": 0.5, "accumulate": 2},
     "similarity": {
-        **{"objective": "similarity", **COMMON, "embedding_dim": 6, "queue_size": 8, "temperature": 0.2},
-        **{"blur": 0.0, "min_jpeg_quality": 100.0},  # which make pictures of 8 px the same
+        "objective": "similarity",
+        **COMMON,
+        "embedding_dim": 6,
+        "queue_size": 8,
+        "temperature": 0.2,
+        "blur": 0.0,  # it would make pictures of 8 px the same
+        "min_jpeg_quality": 100.0,
     },
 }
 
