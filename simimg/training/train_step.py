@@ -235,8 +235,8 @@ class StepRunner:
         timed = bool(self._calls_per_timed) and self._num_calls % self._calls_per_timed == 0
         start = time.perf_counter()
         with input_errors(self._reader.split):
-            numbers = (tf.constant(number, tf.int64) for number in (position.epoch, first))
-            results, waited, spent = self._runs[timed](self._batches, *numbers, tf.constant(count))
+            epoch, start_step = (tf.constant(number, tf.int64) for number in (position.epoch, first))
+            results, waited, spent = self._runs[timed](self._batches, epoch, start_step, tf.constant(count))
             self._step.finish()
             sums = results.numpy()
         seconds = time.perf_counter() - start
