@@ -24,13 +24,12 @@ from typing import TypeAlias
 
 from tfrecords.base_errors import ConversionError, Interrupted
 from tfrecords.convert.image.color import color_name, contrasting
-from tfrecords.convert.image.decoder import decoder_versions
 from tfrecords.convert.image.sample_range import MIN_MAX, NARROW
 from tfrecords.convert.output.publish import publish, write_tables
 from tfrecords.convert.output.reshard import reshard, whole_scan
 from tfrecords.convert.output.summary import ConvertSummary, check_refusals, summarize
 from tfrecords.convert.plan.conversion_job import ConversionJob, make_job
-from tfrecords.convert.plan.convert_config import ConvertConfig, ResolvedConfig
+from tfrecords.convert.plan.convert_config import ConvertConfig, ResolvedConfig, versions_of
 from tfrecords.convert.plan.previous_version import PreviousVersion, find_previous_version, select_files
 from tfrecords.convert.plan.shard_plan import MIN_SHARDS, PlannedShard
 from tfrecords.convert.plan.split_assignment import AUTO_SPLITS, SOURCE_SPLITS
@@ -105,7 +104,7 @@ def convert(
             job = make_job(options, source, previous, listed)
             workdir = WorkDir(dataset_dir(options.data_dir, options.name, job.version))
             with workdir.locked():
-                workdir.begin(options.recorded, decoder_versions())
+                workdir.begin(options.recorded, versions_of(options))
                 return _convert(job, workdir, runner, progress, start)
     except KeyboardInterrupt:
         raise Interrupted("interrupted; the same command resumes the conversion.") from None

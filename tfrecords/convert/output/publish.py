@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 
 from tfrecords.base_errors import DataError
-from tfrecords.convert.image.decoder import decoder_versions
 from tfrecords.convert.output.reshard import link_or_copy
 from tfrecords.convert.plan.conversion_job import ConversionJob, FinalPlan
+from tfrecords.convert.plan.convert_config import versions_of
 from tfrecords.convert.plan.previous_version import PreviousVersion
 from tfrecords.convert.plan.shard_plan import ShardPlan
 from tfrecords.convert.sources import Source, printable
@@ -72,8 +72,9 @@ def publish(
         splits={split: tuple(infos) for split, infos in splits.items() if infos},
         config=job.config.recorded,
         source_sha256=_made_from(job, manifest).sha256(),
-        versions=decoder_versions(),
+        versions=versions_of(job.config),
         files={},
+        file_format=job.config.format,
     )
     write_metadata(workdir.dataset, layout)
     names = {info.file for infos in splits.values() for info in infos}
@@ -143,7 +144,7 @@ def _link_previous(
     for split, infos in previous.layout.splits.items():
         num_shards = len(infos) + sum(planned.split == split for planned in final.shards)
         for number, info in enumerate(infos):
-            file = shard_name(previous.layout.name, split, number, num_shards)
+            file = shard_name(previous.layout.name, split, number, num_shards, previous.layout.file_format)
             shard = previous.folder / info.file
             if not shard.is_file() or shard.stat().st_size != info.num_bytes:
                 raise DataError(f"{shard} is missing or damaged; nothing was added. Convert the images again.")

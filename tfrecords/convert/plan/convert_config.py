@@ -14,6 +14,7 @@ from tfrecords.convert.image.decoder import (
     RESIZES,
     TRUNCATED,
     ImageOptions,
+    decoder_versions,
     parse_backdrop,
     parse_background,
 )
@@ -29,8 +30,10 @@ from tfrecords.convert.sources import (
     check_patterns,
     printable,
 )
-from tfrecords.format.naming import check_name
+from tfrecords.format.array_record_shard import array_record_library
+from tfrecords.format.naming import ARRAY_RECORD, FILE_FORMATS, TFRECORD, check_name
 from tfrecords.format.record_layout import ENCODINGS, MAX_IMAGE_SIZE, Offsets
+from tfrecords.installed_versions import installed_version
 from tfrecords.options import check_choices, option
 
 # Up to this size, reading an image's raw pixels costs less than decoding a JPEG.
@@ -84,6 +87,13 @@ class ConvertConfig:
         f"How to store pixels; auto is raw up to {_RAW_UP_TO_PX} px, and jpeg above.",
         "auto",
         choices=("auto", *ENCODINGS),
+        group="images",
+    )
+    format: str = option(
+        "Format of the shards: tfrecord, which the other commands and tf.data read, or array_record, which "
+        "tfds.data_source and Grain read at random.",
+        TFRECORD,
+        choices=FILE_FORMATS,
         group="images",
     )
     jpeg_quality: int = option("Quality of JPEG records, 1..100.", 95, group="images")
@@ -168,6 +178,8 @@ class ConvertConfig:
         """Return the values that a conversion uses; raise UsageError if there is neither `image_dir` nor `table`."""
         if not self.image_dir and not self.table:
             raise UsageError("--image_dir is missing. Name a folder that has one folder of images per class.")
+        if self.format == ARRAY_RECORD:
+            array_record_library()  # not after an hour of work
         encoding = self.encoding
         if encoding == "auto":
             encoding = "raw" if self.image_size <= _RAW_UP_TO_PX else "jpeg"
@@ -186,7 +198,7 @@ class ConvertConfig:
                 max_pixels=self.max_pixels,
             ),
             fractions=parse_splits(self.splits),
-            offsets=Offsets.of(encoding, self.image_size),
+            offsets=Offsets.of(encoding, self.image_size, self.format),
             recorded=decided.determining(),
         )
 
@@ -219,6 +231,7 @@ class ConvertConfig:
             **({"range": self.range} if self.range != AUTO else {}),
             **({"max_pixels": self.max_pixels} if self.max_pixels != MAX_PIXELS else {}),
             "encoding": self.encoding,
+            **({"format": self.format} if self.format != TFRECORD else {}),
             **({"jpeg_quality": self.jpeg_quality} if self.encoding == "jpeg" else {}),
             "splits": splits or SOURCE_SPLITS,
             "copies": self.copies,
@@ -255,6 +268,14 @@ class ResolvedConfig(ConvertConfig):
             return dataclasses.replace(self, splits=DEFAULT_SPLITS)
         recorded = {**self.recorded, "splits": SOURCE_SPLITS}
         return dataclasses.replace(self, splits=SOURCE_SPLITS, fractions={}, recorded=recorded)
+
+
+def versions_of(config: ConvertConfig) -> dict[str, str]:
+    """Return the versions of the libraries that decide the bytes of a dataset with these options."""
+    versions = dict(decoder_versions())
+    if config.format == ARRAY_RECORD:
+        versions["array-record"] = installed_version("array-record") or "unknown"
+    return versions
 
 
 def _recorded_background(text: str) -> str:
