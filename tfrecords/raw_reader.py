@@ -42,6 +42,10 @@ class Examples(NamedTuple):
     id: Any
 
 
+def _number(groups: bytes) -> int:
+    return sum((group & 0x7F) << (7 * place) for place, group in enumerate(groups))
+
+
 class RawSplit:
     """A split of a raw dataset as a sequence of `Examples`; see this module for what `[...]` takes and gives.
 
@@ -88,15 +92,17 @@ class RawSplit:
             raise IndexError("an index should be an integer, a slice, a list of integers or a mask.")
         if not self._verified[index].all():
             self._verify(records, np.arange(len(self))[index].reshape(-1).tolist())
-        part: Any = rows
+        size, part = self.layout.image_size, rows
+        if not rows.ndim:  # without NumPy's arithmetic, which takes most of the time for a single example
+            record = records[rows]
+            image = record[self._pixels].reshape(size, size, 3).copy()
+            return Examples(image, _number(record[self._label].tobytes()), _number(record[self._id].tobytes()))
         if isinstance(index, slice) and len(rows):  # a slice of the records if there is no other shard in between
             low, high = int(rows.min()), int(rows.max()) + 1
             view = records[low:high][:: index.step or 1]
-            records, part = (view, slice(None)) if len(view) == len(rows) else (records, rows)
-        size = self.layout.image_size
-        images = records[:, self._pixels][part].reshape(*rows.shape, size, size, 3)
-        labels, ids = varints(records[:, self._label][part]), varints(records[:, self._id][part])
-        return Examples(images, labels, ids) if rows.ndim else Examples(images.copy(), int(labels), int(ids))
+            records, part = (view, ...) if len(view) == len(rows) else (records, rows)
+        images = records[:, self._pixels][part].reshape(-1, size, size, 3)
+        return Examples(images, varints(records[:, self._label][part]), varints(records[:, self._id][part]))
 
     def __iter__(self) -> Iterator[Examples]:
         return (self[place] for place in range(len(self)))
