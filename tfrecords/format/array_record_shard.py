@@ -5,8 +5,8 @@ read without its neighbors, and it is not compressed: pixels and image files wou
 take longer, and the bytes would depend on the version of the compressor. Each chunk has a hash, which is verified when
 it is read.
 
-A file ends with the list of its records. If its end is missing, the package reads it as a file of 0 records, without an
-error. The number of records must therefore be compared with the expected one.
+A file ends with the list of its records. If its end is missing, the package opens it all the same and says that it has
+0 records; only `ok()` tells, and `close()` says why.
 """
 
 from __future__ import annotations
@@ -105,6 +105,9 @@ class ArrayRecordReader:
             pass  # the package's own errors do not tell a file that is missing from one that is damaged
         try:
             self._native = library.ArrayRecordReader(str(path), READER_OPTIONS, file_reader_buffer_size=1 << 15)
+            if not self._native.ok():
+                self._native.close()  # raises the reason, if there is one
+                raise RuntimeError("the list of its records is missing at its end")
             self._num_records = int(self._native.num_records())
         except RuntimeError as error:
             raise CorruptRecordError(f"{path}: {_reason(error)}. Convert the images again.") from None
@@ -142,7 +145,10 @@ class ArrayRecordReader:
 
 def _reason(error: RuntimeError) -> str:
     """Return what the package says about a damaged file, without hashes and places in the file."""
-    return str(error).partition("; ")[0].partition(", block at")[0].partition(" (computed")[0].strip() or "unreadable"
+    return (
+        str(error).partition("; ")[0].partition(", block at")[0].partition(" (computed")[0].strip()
+        or "it ends too early"
+    )
 
 
 @contextmanager

@@ -26,8 +26,6 @@ from tfrecords.format.record_layout import INT_BYTES, encode_record, match_recor
 
 _CHUNK_BYTES = 1 << 22
 _MAX_FAULTS = 3  # reported per shard
-_BLOCK_BYTES = 1 << 16  # ArrayRecord files consist of blocks of this size, and end with one for their list of records
-_EMPTY_BYTES = 2 * _BLOCK_BYTES  # the length of a file without records
 _NO_NUMBER = b"\xff" * INT_BYTES
 
 
@@ -93,14 +91,12 @@ def _scan_array_record(path: Path, progress: Callable[[int], None]) -> ShardScan
         records = _Records(num_bytes, framed=False)
         try:
             reader = ArrayRecordReader(path)
-            if num_bytes % _BLOCK_BYTES or (not len(reader) and num_bytes > _EMPTY_BYTES):
-                records.fail("the file has no list of its records at its end, as if it was truncated")
             for found in reader:
                 length = FRAMING_BYTES + len(found) if isinstance(found, bytes) else 0
                 records.add(length, records.fault_of(found) if isinstance(found, bytes) else found)
                 progress(1)
         except CorruptRecordError as error:
-            records.fail(str(error).removeprefix(f"{path}: ").removesuffix(". Convert the images again."))
+            records.unopened(str(error).removeprefix(f"{path}: ").removesuffix(". Convert the images again."))
         sha256 = hashed.result()
     return ShardScan(
         num_bytes=num_bytes,
@@ -166,6 +162,12 @@ class _Records:
     def fail(self, fault: str) -> None:
         """Note a fault after which no further record can be found."""
         self._note(fault)
+        self.lost = True
+
+    def unopened(self, fault: str) -> None:
+        """Note that the file cannot be opened, so that it has no records."""
+        self._faults.append(f"the file cannot be opened: {fault}")
+        self._num_faults += 1
         self.lost = True
 
     def reported(self) -> tuple[str, ...]:
