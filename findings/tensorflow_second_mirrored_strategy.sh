@@ -35,7 +35,8 @@ def total(size, devices, cross_device_ops=None):
     try:
         return float(summed()[0])
     except tf.errors.OpError as error:
-        return type(error).__name__ + ": " + error.message.splitlines()[0]
+        lines = [line.strip() for line in error.message.splitlines() if line.strip()]
+        return next((line for line in lines if "mismatch" in line), lines[0])
 
 
 copies = tf.distribute.HierarchicalCopyAllReduce

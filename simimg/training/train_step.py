@@ -64,6 +64,8 @@ def training_step(
 
     def replica_step(element: Any, epoch: tf.Tensor, step: tf.Tensor) -> tf.Tensor:
         batch = reader.batch(element)
+        for value in batch:  # with several workers, TensorFlow does not know it
+            value.set_shape([order.per_replica_batch_size, *value.shape[1:]])
         # On a GPU, TensorFlow slices and compares int32 in the host's memory, and the host would wait for the device.
         batch = batch._replace(label=tf.cast(batch.label, tf.int64))
         replica = tf.distribute.get_replica_context().replica_id_in_sync_group
