@@ -92,7 +92,8 @@ class RawSplit:
             raise IndexError("an index should be an integer, a slice, a list of integers or a mask.")
         if not self._verified[index].all():
             self._verify(records, np.arange(len(self))[index].reshape(-1).tolist())
-        size, part = self.layout.image_size, rows
+        size = self.layout.image_size
+        part: Any = rows
         if not rows.ndim:  # without NumPy's arithmetic, which takes most of the time for a single example
             record = records[rows]
             image = record[self._pixels].reshape(size, size, 3).copy()
