@@ -13,6 +13,7 @@ from tfrecords.base_errors import DataError
 from tfrecords.convert.image.decoder import decoder_versions
 from tfrecords.convert.output.reshard import link_or_copy
 from tfrecords.convert.plan.conversion_job import ConversionJob, FinalPlan
+from tfrecords.convert.plan.group_split import fold_number
 from tfrecords.convert.plan.previous_version import PreviousVersion
 from tfrecords.convert.plan.shard_plan import ShardPlan
 from tfrecords.convert.sources import Source, printable
@@ -25,7 +26,8 @@ from tfrecords.format.naming import LAYOUT_FILE, shard_name
 from tfrecords.format.quarantine import Reason, read_quarantine, write_quarantine
 from tfrecords.format.tfds_metadata import write_metadata
 
-_REASONS = tuple(reason.value for reason in Reason)
+# Without the reason that only --conflicts=drop has, so that other datasets keep their bytes.
+_REASONS = tuple(reason.value for reason in Reason if reason != Reason.LABEL_CONFLICT)
 
 
 def write_tables(job: ConversionJob, final: FinalPlan, receipt: Receipt, workdir: WorkDir) -> Manifest:
@@ -97,9 +99,16 @@ def _make_manifest(job: ConversionJob, final: FinalPlan, receipt: Receipt) -> Ma
         shards[rows] = planned.shard
         positions[rows] = np.arange(len(rows))
         splits[rows] = job.splits.index(planned.split)
+    reason_names = (*_REASONS, Reason.LABEL_CONFLICT.value) if job.config.conflicts == "drop" else _REASONS
     reasons = np.full(num_rows, -1, np.int8)
     for row, refusal in receipt.refused.items():
-        reasons[row] = _REASONS.index(refusal.reason.value)
+        reasons[row] = reason_names.index(refusal.reason.value)
+    optional = {}
+    if job.keys is not None:
+        optional["split_groups"] = final.joined
+    if job.config.folds:
+        numbers = np.array([*map(fold_number, job.splits), 0], np.int8)  # -1, no split, is the last one
+        optional["folds"] = numbers[splits]
     new = Manifest(
         ids=job.ids,
         paths=[path if path.isascii() else printable(path) for path in job.source.paths],
@@ -114,9 +123,10 @@ def _make_manifest(job: ConversionJob, final: FinalPlan, receipt: Receipt) -> Ma
         shards=shards,
         positions=positions,
         groups=final.groups,
-        reason_names=_REASONS,
+        reason_names=reason_names,
         reasons=reasons,
         stamps=job.source.stamps,
+        **optional,
     )
     return new if job.previous is None else _merged(job.previous.manifest, new)
 
