@@ -13,7 +13,6 @@ from tfrecords.base_errors import DataError
 from tfrecords.convert.image.decoder import decoder_versions
 from tfrecords.convert.output.reshard import link_or_copy
 from tfrecords.convert.plan.conversion_job import ConversionJob, FinalPlan
-from tfrecords.convert.plan.group_split import fold_number
 from tfrecords.convert.plan.previous_version import PreviousVersion
 from tfrecords.convert.plan.shard_plan import ShardPlan
 from tfrecords.convert.sources import Source, printable
@@ -107,8 +106,7 @@ def _make_manifest(job: ConversionJob, final: FinalPlan, receipt: Receipt) -> Ma
     if job.keys is not None:
         optional["split_groups"] = final.joined
     if job.config.folds:
-        numbers = np.array([*map(fold_number, job.splits), 0], np.int8)  # -1, no split, is the last one
-        optional["folds"] = numbers[splits]
+        optional["folds"] = splits + np.int8(1)  # of no split, -1, it is 0
     new = Manifest(
         ids=job.ids,
         paths=[path if path.isascii() else printable(path) for path in job.source.paths],

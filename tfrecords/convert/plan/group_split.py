@@ -23,6 +23,7 @@ import numpy as np
 
 from tfrecords.base_errors import UsageError
 from tfrecords.convert.sources import Source, printable
+from tfrecords.format.naming import fold_name, num_folds
 
 MAX_FOLDS = 100
 _EPSILON = 1e-9  # shares of images are fractions such as 4.6, and their sums are rounded
@@ -30,12 +31,7 @@ _EPSILON = 1e-9  # shares of images are fractions such as 4.6, and their sums ar
 
 def fold_fractions(folds: int) -> dict[str, float]:
     """Return the fractions of the splits fold1, fold2, …"""
-    return {f"fold{number}": 1 / folds for number in range(1, folds + 1)}
-
-
-def fold_number(split: str) -> int:
-    """Return the number of the fold that a split of `fold_fractions` is."""
-    return int(split.removeprefix("fold"))
+    return {fold_name(number): 1 / folds for number in range(1, folds + 1)}
 
 
 def parse_group_pattern(pattern: str) -> re.Pattern[str]:
@@ -114,7 +110,7 @@ def too_few_groups(count: int, fractions: Mapping[str, float], flag: str, what: 
 
 
 def _are_folds(fractions: Mapping[str, float]) -> bool:
-    return "fold1" in fractions
+    return num_folds(fractions) > 0
 
 
 def assign_groups(

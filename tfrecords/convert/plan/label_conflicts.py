@@ -97,8 +97,8 @@ class ConflictingRows:
         other = members[self._labels[members] != self._labels[members[0]]][0]
         shown = [f"{self._path_of(int(row))} ({self._class_names[self._labels[row]]})" for row in (members[0], other)]
         count = len(np.unique(groups))
-        where = f"{count:,} groups of copies" if count > 1 else "one group of copies"
-        return f"{len(self._rows):,} images in {where} have several classes, e.g. {' and '.join(shown)}"
+        have = "images have" if count > 1 else "image has"
+        return f"{count:,} {have} several labels, in {len(self._rows):,} files, e.g. {' and '.join(shown)}"
 
 
 def find_conflicts(manifest: Manifest, class_names: Sequence[str]) -> list[LabelConflict]:

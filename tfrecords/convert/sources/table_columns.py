@@ -164,6 +164,9 @@ def named_columns(
         if not labels and len(rest) == 1:
             labels = rest
         if not labels:
+            for at in (group, time):
+                if at is not None and plain[at] in _LABELS[0]:
+                    raise _one_column(names[at], at == group, has, table)
             raise UsageError(
                 f"--table={table} has no column of labels ({', '.join(_LABEL)}). {has} Name one {_LABEL[0]}, or give "
                 "it as --label_column=NAME."
@@ -172,10 +175,14 @@ def named_columns(
     if path == label:
         raise UsageError(f"--table={table}: --path_column and --label_column are one column, {names[path]!r}. {has}")
     if label in (group, time):
-        flag = "--group_column" if label == group else "--time_column"
-        raise UsageError(f"--table={table}: {flag} and the labels are one column, {names[label]!r}. {has}")
+        raise _one_column(names[label], label == group, has, table)
     form = f"paths from the column {names[path]}, labels from {names[label]}{_further(names, group, time)}"
     return Columns(path, label, split, form=form, group=group, time=time)
+
+
+def _one_column(name: str, is_group: bool, has: str, table: str) -> UsageError:
+    flag = "--group_column" if is_group else "--time_column"
+    return UsageError(f"--table={table}: {flag} and the labels are one column, {name!r}. {has}")
 
 
 def _further(names: Sequence[str], group: int | None, time: int | None) -> str:

@@ -98,7 +98,9 @@ def test_keys_join_groups_of_copies() -> None:
         (["a", "a"], {"train": 0.75, "test": 0.25}, r"1 groups cannot be divided among 2 splits"),
     ],
 )
-def test_groups_that_cannot_be_divided_are_an_error(names: list[str], fractions: dict[str, float], message: str) -> None:
+def test_groups_that_cannot_be_divided_are_an_error(
+    names: list[str], fractions: dict[str, float], message: str
+) -> None:
     with pytest.raises(UsageError, match=message):
         check_groups(names, fractions, "--group_column=patient")
     assert check_groups(["a"] * 7 + ["b", "", ""], {"train": 0.75, "test": 0.25}, "--group_column=patient") == (

@@ -26,11 +26,12 @@ def test_nothing_is_later_than_the_beginning_of_the_next_split(images: list[tupl
     try:
         splits, _ = assign_by_time(times, groups.astype(int), SHARES, FLAG)
     except UsageError as error:
-        assert "the times do not differ enough" in str(error)  # noqa: PT017
+        assert "the times do not differ enough" in str(error)
         return
     latest = np.array([times[groups == group].max() for group in groups])
     train, val, test = (latest[splits == number] for number in (1, 2, 0))
-    assert train.max() < val.min() and val.max() < test.min()
+    assert train.max() < val.min()
+    assert val.max() < test.min()
     assert times[splits == 1].max() < times[splits == 0].max()
     assert all(len(set(splits[groups == group])) == 1 for group in groups)
 
@@ -40,7 +41,9 @@ def test_shares_ties_and_missing_times() -> None:
     paths = [f"{number}.png" for number in range(7)]
     times = parse_times(cells, paths, FLAG)
     assert np.argsort(times[[4, 6, 0, 2]]).tolist() == [0, 1, 2, 3]
-    assert times[1] == times[6] and times[4] == times[5] and np.isnan(times[3])
+    assert times[1] == times[6]
+    assert times[4] == times[5]
+    assert np.isnan(times[3])
     splits, tied = assign_by_time(times, np.arange(7), {"train": 0.6, "test": 0.4}, FLAG)
     assert splits.tolist() == [1, 0, 1, 0, 0, 0, 0]
     assert [members.tolist() for members in tied] == [[1, 6]]
