@@ -151,8 +151,8 @@ def test_the_latest_images_are_the_test_split(scans: Path, tmp_path: Path, a_con
     last = [patient_of(path) for path, split in zip(manifest.paths, manifest.splits, strict=True) if split == number]
     assert sorted(last) == [f"p{patient:02}" for patient in (9, 10, 11) for _ in range(SLICES)]
     assert (
-        "1 image has several labels, in 2 files, e.g. sick/p03_0.png (sick) and well/p08_2.png (well); all are kept, and "
-        "--conflicts=drop leaves them out"
+        "1 image has several labels, in 2 files, e.g. sick/p03_0.png (sick) and well/p08_2.png (well); all are kept, "
+        "and --conflicts=drop leaves them out"
     ) in summary.warnings
     assert "--time_column=taken: train 2024-01-01 to 2024-09-04, test 2024-10-01 to 2024-12-04" in summary.warnings
     grouped = dataclasses.replace(options, name="grouped", group_column="patient")
