@@ -135,8 +135,11 @@ def time_notes(
     missing = np.flatnonzero(np.isnan(times)).tolist()
     if missing:
         have = f"{len(missing):,} images have" if len(missing) > 1 else "1 image has"
-        where = names[splits[missing[0]]]
-        notes.append(f"{flag}: {have} no time, e.g. {printable(paths[missing[0]])}; such images are in {where}")
+        found = {names[splits[row]] for row in missing}
+        where = " and ".join(name for name in order if name in found)
+        why = "" if found == {order[0]} else ", with the rest of their group or their copies"
+        example = printable(paths[missing[0]])
+        notes.append(f"{flag}: {have} no time, e.g. {example}; such images are in {where}{why}")
     for members in tied:
         if len(members):
             moment = cells[members[np.nanargmax(times[members])]].strip()

@@ -55,6 +55,18 @@ def test_shares_ties_and_missing_times() -> None:
     ]
 
 
+def test_images_without_a_time_follow_their_group() -> None:
+    times, groups = np.array([1, 2, np.nan, 3, np.nan, 4.0]), np.array([0, 1, 2, 3, 5, 5])
+    splits, tied = assign_by_time(times, groups, {"train": 0.6, "test": 0.4}, FLAG)
+    assert splits.tolist() == [0, 0, 0, 0, 1, 1]
+    cells = ["1", "2", "", "3", "", "4"]
+    notes = time_notes(times, cells, list("abcdef"), splits, ["train", "test"], tied, FLAG)
+    assert notes[1] == (
+        f"{FLAG}: 2 images have no time, e.g. c; such images are in train and test, with the rest of their group or "
+        "their copies"
+    )
+
+
 def test_numbers_are_times_too() -> None:
     assert parse_times(["1999", " 2e3", "nan", "-4.5"], list("abcd"), FLAG)[[0, 1, 3]].tolist() == [1999, 2000, -4.5]
 
