@@ -31,6 +31,7 @@ from tfrecords.convert.output.reshard import reshard, whole_scan
 from tfrecords.convert.output.summary import ConvertSummary, check_refusals, summarize
 from tfrecords.convert.plan.conversion_job import ConversionJob, make_job
 from tfrecords.convert.plan.convert_config import ConvertConfig, ResolvedConfig
+from tfrecords.convert.plan.label_conflicts import check_conflicts
 from tfrecords.convert.plan.previous_version import PreviousVersion, find_previous_version, select_files
 from tfrecords.convert.plan.shard_plan import MIN_SHARDS, PlannedShard
 from tfrecords.convert.plan.split_assignment import AUTO_SPLITS, SOURCE_SPLITS
@@ -103,6 +104,7 @@ def convert(
             source = select_files(options, listed, previous)
             if previous is not None and not len(source.usable() if options.append else ()):
                 WorkDir(previous.folder).remove_work()  # left by a call that was killed at its end
+                check_conflicts(previous.manifest, previous.layout.class_names, options.conflicts)
                 return _unchanged(previous, source.notes, start)
             job = make_job(options, source, previous, listed)
             workdir = WorkDir(dataset_dir(options.data_dir, options.name, job.version))

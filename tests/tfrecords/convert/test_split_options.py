@@ -141,6 +141,24 @@ def test_added_images_follow_their_patient(scans: Path, tmp_path: Path, a_config
     after = sides(checked(convert(dataclasses.replace(options, append=True))))
     assert {name: after[name] for name in before} == before
     assert len(after["p77"]) == 1
+    for path in folder.glob("*/p05_*.png"):  # what is known of a patient outlasts the files
+        path.unlink()
+    draw(folder / "well/p05_30.png", 7000)
+    assert sides(checked(convert(dataclasses.replace(options, append=True))))["p05"] == before["p05"]
+
+
+def test_added_rows_need_those_of_their_group(scans: Path, tmp_path: Path, a_config: AConfig) -> None:
+    header, *lines = (scans / "scans.csv").read_text().splitlines()
+    table = tmp_path / "t.csv"
+    options = a_config(scans, tmp_path, table=table, group_column="patient", splits="a=0.5,b=0.5")
+    table.write_text("\n".join([header, *lines[:40]]))
+    before = sides(checked(convert(options)))
+    table.write_text("\n".join([header, *lines[1:]]))
+    with pytest.raises(UsageError, match="1 images of the dataset are not in the table any more.* Put their rows back"):
+        convert(dataclasses.replace(options, append=True))
+    table.write_text("\n".join([header, *lines]))
+    after = sides(checked(convert(dataclasses.replace(options, append=True))))
+    assert {name: after[name] for name in before} == before
 
 
 def test_the_latest_images_are_the_test_split(scans: Path, tmp_path: Path, a_config: AConfig) -> None:
@@ -180,6 +198,8 @@ def test_one_image_under_two_labels(labeled: Path, tmp_path: Path, a_config: ACo
     assert not (tmp_path / "data" / "labeled" / "1.0.0").exists()
     kept = convert(options)  # goes on where the failure was
     assert kept.num_converted == 0
+    with pytest.raises(ConversionError, match="1 image has several labels"):
+        convert(dataclasses.replace(options, conflicts="fail"))
     assert kept.num_examples == 22
     (conflict,) = kept.label_conflicts
     assert conflict.equal

@@ -6,13 +6,21 @@ Everything here is a pure function of the source, the options and the previous v
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 
 import numpy as np
 
 from tfrecords.base_errors import ConversionError, UsageError
 from tfrecords.convert.image.near_duplicates import group_copies, join_groups
 from tfrecords.convert.plan.convert_config import ResolvedConfig
-from tfrecords.convert.plan.group_split import assign_groups, check_groups, group_codes, group_names, too_few_groups
+from tfrecords.convert.plan.group_split import (
+    assign_groups,
+    check_groups,
+    group_codes,
+    group_names,
+    group_of_path,
+    too_few_groups,
+)
 from tfrecords.convert.plan.label_conflicts import ConflictingRows
 from tfrecords.convert.plan.previous_version import PreviousVersion
 from tfrecords.convert.plan.shard_plan import ShardPlan, make_plan, rebalance, without_rows
@@ -50,9 +58,9 @@ class ConversionJob:
     dataset that is appended to, None for a new one; `version` is the version that is made. `splits` are the names of
     the splits, `split_of` is the first assignment, int8 `[num_rows]`, and `ranks` uint64 `[num_rows, 2]` are random
     numbers; see `draw_ranks`. `keys` are the numbers of the groups that the user asks for, int64 `[num_rows]`, -1 for
-    none, and `keys_before` are those of the previous dataset's examples; None without such groups. `times` is float64
-    `[num_rows]`, or None; see `parse_times`. `notes` are for the user. `plan` is the
-    first plan, made from names alone; `may_move` says whether an image can change its split after its copies are known.
+    none, and `keys_before` are those of the previous dataset's examples, if any; None without such groups. `times` is
+    float64 `[num_rows]`, or None; see `parse_times`. `notes` are for the user. `plan` is the first plan, made from
+    names alone; `may_move` says whether an image can change its split after its copies are known.
     """
 
     config: ResolvedConfig
@@ -69,7 +77,7 @@ class ConversionJob:
     plan: ShardPlan
     may_move: bool
     keys: np.ndarray | None = None
-    keys_before: np.ndarray | None = None
+    keys_before: np.ndarray = dataclasses.field(default_factory=lambda: np.empty(0, np.int64))
     times: np.ndarray | None = None
     notes: tuple[str, ...] = ()
 
@@ -106,8 +114,7 @@ class ConversionJob:
         notes = conflicts.notes(dropped=bool(dropped))
         joined = groups
         if self.keys is not None:
-            before_keys = np.empty(0, np.int64) if self.keys_before is None else self.keys_before
-            joined = join_groups(groups, np.concatenate((before_keys, self.keys[rows])))
+            joined = join_groups(groups, np.concatenate((self.keys_before, self.keys[rows])))
         keep = np.ones(len(groups), bool)
         keep[[num_before + int(np.searchsorted(rows, row)) for row in dropped]] = False
         kept = rows[keep[num_before:]]
@@ -173,7 +180,8 @@ def make_job(config: ResolvedConfig, source: Source, previous: PreviousVersion |
     ranks = draw_ranks(config.seed, source.paths)
     split_of = np.zeros(num_files, np.int8)
     notes: tuple[str, ...] = ()
-    times = keys = keys_before = None
+    times = keys = None
+    keys_before = np.empty(0, np.int64)
     names: list[str] | None = None
     if config.time_column:
         paths = list(map(printable, source.paths))
@@ -181,11 +189,9 @@ def make_job(config: ResolvedConfig, source: Source, previous: PreviousVersion |
     if config.group_column or config.group_pattern:
         of_path = dict(zip(map(printable, listed.paths), group_names(listed, config.group_pattern) or (), strict=True))
         names = [of_path[printable(path)] for path in source.paths]
-        number_of = {name: number for number, name in enumerate(dict.fromkeys(of_path.values())) if name}
-        keys = group_codes(names, number_of)
-        if previous is not None:
-            before_paths = (previous.manifest.paths[row] for row in np.flatnonzero(previous.manifest.ok).tolist())
-            keys_before = group_codes([of_path.get(path, "") for path in before_paths], number_of)
+        names_before = [] if previous is None else _groups_before(previous, of_path, config)
+        number_of = {name: number for number, name in enumerate(dict.fromkeys((*names, *names_before))) if name}
+        keys, keys_before = group_codes(names, number_of), group_codes(names_before, number_of)
     if config.fractions:
         splits = tuple(config.fractions)
         if (keys is not None or config.folds) and previous is None:
@@ -242,6 +248,18 @@ def make_job(config: ResolvedConfig, source: Source, previous: PreviousVersion |
         times=times,
         notes=notes,
     )
+
+
+def _groups_before(previous: PreviousVersion, of_path: Mapping[str, str], config: ResolvedConfig) -> list[str]:
+    """Return the names of the groups of the previous dataset's examples; `of_path` has those of the whole source."""
+    paths = [previous.manifest.paths[row] for row in np.flatnonzero(previous.manifest.ok).tolist()]
+    gone = [path for path in paths if path not in of_path]
+    if gone and config.group_column:
+        raise UsageError(
+            f"--append: {len(gone):,} images of the dataset are not in the table any more, e.g. {gone[0]}, so that it "
+            f"is not known which new images belong to them (--group_column={config.group_column}). Put their rows back."
+        )
+    return [of_path[path] if path in of_path else group_of_path(path, config.group_pattern) for path in paths]
 
 
 def assign(

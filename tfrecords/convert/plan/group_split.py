@@ -44,6 +44,13 @@ def parse_group_pattern(pattern: str) -> re.Pattern[str]:
         ) from None
 
 
+def group_of_path(path: str, pattern: str) -> str:
+    """Return the name of the group of a printable path, "" if the pattern does not match."""
+    match = re.search(pattern, path)
+    taking_part = [group for group in match.groups() if group is not None] if match else []
+    return "" if match is None else taking_part[0] if taking_part else match[0]
+
+
 def group_names(source: Source, pattern: str) -> list[str] | None:
     """Return the name of each file's group, "" if it has none; None if the images are not grouped by names.
 
@@ -54,12 +61,7 @@ def group_names(source: Source, pattern: str) -> list[str] | None:
     """
     if not pattern:
         return source.groups
-    search = parse_group_pattern(pattern).search
-    names = []
-    for path in source.paths:
-        match = search(printable(path))
-        taking_part = [group for group in match.groups() if group is not None] if match else []
-        names.append("" if match is None else taking_part[0] if taking_part else match[0])
+    names = [group_of_path(printable(path), pattern) for path in source.paths]
     usable = source.usable().tolist()
     if usable and not any(names[row] for row in usable):
         raise UsageError(
@@ -69,10 +71,9 @@ def group_names(source: Source, pattern: str) -> list[str] | None:
     return names
 
 
-def group_codes(names: Sequence[str], known: Mapping[str, int] = {}) -> np.ndarray:
-    """Return a number for each name, -1 for "": int64 `[n]`. Names in `known` keep their numbers."""
-    codes = {**known, "": -1}
-    return np.array([codes.setdefault(name, len(codes)) for name in names], np.int64)
+def group_codes(names: Sequence[str], number_of: Mapping[str, int]) -> np.ndarray:
+    """Return the number of each name, -1 for "": int64 `[n]`."""
+    return np.array([number_of[name] if name else -1 for name in names], np.int64)
 
 
 def check_groups(

@@ -101,6 +101,15 @@ class ConflictingRows:
         return f"{count:,} {have} several labels, in {len(self._rows):,} files, e.g. {' and '.join(shown)}"
 
 
+def check_conflicts(manifest: Manifest, class_names: Sequence[str], conflicts: str) -> None:
+    """Raise ConversionError if a finished dataset has conflicts, and `conflicts` is `fail`."""
+    rows = np.flatnonzero(manifest.ok)
+    found = ConflictingRows(
+        manifest.groups[rows], manifest.labels[rows], class_names, lambda row: manifest.paths[int(rows[row])]
+    )
+    found.refusals("fail" if conflicts == "fail" else "keep")
+
+
 def find_conflicts(manifest: Manifest, class_names: Sequence[str]) -> list[LabelConflict]:
     """Return the conflicts of a dataset, including those that were left out by `--conflicts=drop`, by first id; the
     first `MAX_LISTED` of them.
