@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from simimg.input import Batch, Reader
     from tfrecords.convert.engine import ConvertProgress
     from tfrecords.convert.output.summary import ConvertSummary
+    from tfrecords.edit.dataset_edit import EditSummary
     from tfrecords.format.dataset_verification import Verification
 
 
@@ -51,6 +52,40 @@ def convert(
     if not (summary.dataset_dir / "report.html").exists():
         write_conversion_report(summary.dataset_dir, config.image_dir)
     return summary
+
+
+def edit(
+    dataset_dir: Folder | None = None, *, progress: Callable[[int, int], object] = lambda done, total: None, **options: Any
+) -> EditSummary:
+    """Make a new version of a dataset, in which examples are deleted, relabeled or added, and write its report.html.
+
+    Args:
+        dataset_dir: the dataset's folder, its newest version.
+        progress: called with the number of records written and their total.
+        **options: options of `simimg edit`: `delete`, `relabel`, `merge`, `reason`, `add_classes`.
+
+    Raises:
+        UsageError: an option is not valid, or a list names something that is no example; nothing was done.
+        DataError: a dataset is damaged; nothing was changed.
+
+    Example:
+        >>> made = simimg.convert("photos", name="cleaned", image_size=64)
+        >>> with open("blurred.csv", "w") as file:
+        ...     _ = file.write("path,reason\\nhouses/image_0001.jpg,blurred\\n")
+        >>> edited = simimg.edit(made.dataset_dir, delete="blurred.csv")
+        >>> edited.dataset_dir, edited.num_examples
+        (PosixPath('data/cleaned/2.0.0'), 39)
+    """
+    from simimg.report.conversion import write_conversion_report
+    from tfrecords.edit.dataset_edit import EditConfig
+    from tfrecords.edit.dataset_edit import edit as edit_dataset
+
+    given = {"dataset_dir": dataset_dir, **options}
+    for name in ("delete", "relabel"):
+        given[name] = Path(given[name]) if given.get(name) else None
+    made = edit_dataset(EditConfig(**checked_options(EditConfig, "edit", given)), progress=progress)
+    write_conversion_report(made.dataset_dir, "")
+    return made
 
 
 def verify(dataset_dir: Folder, *, progress: Callable[[int], None] = lambda num_examples: None) -> Verification:

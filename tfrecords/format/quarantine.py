@@ -34,6 +34,7 @@ class Reason(StrEnum):
     TRUNCATED = "truncated"  # the file ends before the last pixel
     CORRUPT = "corrupt"  # it cannot be decoded for another reason
     TOO_LARGE = "too_large"  # it has more pixels than MAX_PIXELS, or more bytes than MAX_FILE_BYTES
+    DELETED = "deleted"  # it was an example, and `simimg edit` deleted it
 
 
 class Refusal(Exception):

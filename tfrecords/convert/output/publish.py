@@ -9,9 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from tfrecords.base_errors import DataError
 from tfrecords.convert.image.decoder import decoder_versions
-from tfrecords.convert.output.reshard import link_or_copy
+from tfrecords.convert.output.reshard import link_or_copy, link_shard
 from tfrecords.convert.plan.conversion_job import ConversionJob, FinalPlan
 from tfrecords.convert.plan.previous_version import PreviousVersion
 from tfrecords.convert.plan.shard_plan import ShardPlan
@@ -25,7 +24,8 @@ from tfrecords.format.naming import LAYOUT_FILE, shard_name
 from tfrecords.format.quarantine import Reason, read_quarantine, write_quarantine
 from tfrecords.format.tfds_metadata import write_metadata
 
-_REASONS = tuple(reason.value for reason in Reason)
+# Those of a conversion. `deleted` is written only where an edited version is appended to.
+_REASONS = tuple(reason.value for reason in Reason if reason is not Reason.DELETED)
 
 
 def write_tables(job: ConversionJob, final: FinalPlan, receipt: Receipt, workdir: WorkDir) -> Manifest:
@@ -114,11 +114,16 @@ def _make_manifest(job: ConversionJob, final: FinalPlan, receipt: Receipt) -> Ma
         shards=shards,
         positions=positions,
         groups=final.groups,
-        reason_names=_REASONS,
+        reason_names=_REASONS if job.previous is None else _all_reasons(job.previous.manifest),
         reasons=reasons,
         stamps=job.source.stamps,
     )
     return new if job.previous is None else _merged(job.previous.manifest, new)
+
+
+def _all_reasons(previous: Manifest) -> tuple[str, ...]:
+    """Return the names of the reasons, and those that only the previous version uses."""
+    return tuple(dict.fromkeys((*_REASONS, *previous.reason_names)))
 
 
 def _made_from(job: ConversionJob, manifest: Manifest) -> Source:
@@ -144,8 +149,4 @@ def _link_previous(
         num_shards = len(infos) + sum(planned.split == split for planned in final.shards)
         for number, info in enumerate(infos):
             file = shard_name(previous.layout.name, split, number, num_shards)
-            shard = previous.folder / info.file
-            if not shard.is_file() or shard.stat().st_size != info.num_bytes:
-                raise DataError(f"{shard} is missing or damaged; nothing was added. Convert the images again.")
-            link_or_copy(shard, folder / file)
-            splits[split].append(dataclasses.replace(info, file=file))
+            splits[split].append(link_shard(previous.folder, info, folder / file))

@@ -113,8 +113,10 @@ def make_job(config: ResolvedConfig, source: Source, previous: PreviousVersion |
 
     ranks = draw_ranks(config.seed, source.paths)
     split_of = np.zeros(num_files, np.int8)
+    # Those of datasets that `simimg edit` has added, and those that have no image, come last.
+    further = () if previous is None else (*previous.layout.splits, *previous.manifest.split_names)
     if config.fractions:
-        splits = tuple(config.fractions)
+        splits = tuple(dict.fromkeys((*config.fractions, *further)))
         split_of[usable] = assign_splits(labels[usable], ranks[usable, 0], config.fractions)
     elif source.splits is None:
         raise UsageError(
@@ -122,7 +124,7 @@ def make_job(config: ResolvedConfig, source: Source, previous: PreviousVersion |
         )
     else:
         before = () if previous is None else tuple(previous.layout.splits)
-        splits = tuple(dict.fromkeys((*before, *(source.splits[row] for row in usable.tolist()))))
+        splits = tuple(dict.fromkeys((*before, *(source.splits[row] for row in usable.tolist()), *further)))
         try:
             check_splits(splits)
         except UsageError as error:
