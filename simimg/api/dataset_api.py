@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def convert(
-    image_dir: Folder,
+    image_dir: Folder = "",
     *,
     progress: Callable[[ConvertProgress], None] = lambda _: None,
     describe: Callable[[str], object] = lambda _: None,
@@ -29,7 +29,8 @@ def convert(
     With more than one worker (`num_workers`), a script has to call it under `if __name__ == "__main__":`.
 
     Args:
-        image_dir: a folder with one folder of images per class, or any other source of `simimg convert`.
+        image_dir: a folder with one folder of images per class, or any other source of `simimg convert`; none with
+            `from_dataset`, the folder of a dataset that is converted into another size or encoding.
         progress: called several times per second.
         describe: called once, with a line that says what the source was taken for, before any image is read.
         **options: options of `simimg convert`, such as `name`, `image_size`, `splits` and `data_dir`.
@@ -45,9 +46,10 @@ def convert(
     """
     from simimg.report.conversion import write_conversion_report
     from tfrecords.convert.engine import convert as convert_images
-    from tfrecords.convert.plan.convert_config import ConvertConfig
+    from tfrecords.convert.plan.convert_config import ConvertConfig, with_stored_size
 
-    config = ConvertConfig(**checked_options(ConvertConfig, "convert", {"image_dir": str(image_dir), **options}))
+    given = checked_options(ConvertConfig, "convert", {"image_dir": str(image_dir), **options})
+    config = ConvertConfig(**with_stored_size(given))
     summary = convert_images(config, progress=progress, describe=describe)
     if not (summary.dataset_dir / "report.html").exists():
         write_conversion_report(summary.dataset_dir, config.image_dir)
@@ -55,7 +57,10 @@ def convert(
 
 
 def edit(
-    dataset_dir: Folder | None = None, *, progress: Callable[[int, int], object] = lambda done, total: None, **options: Any
+    dataset_dir: Folder | None = None,
+    *,
+    progress: Callable[[int, int], object] = lambda done, total: None,
+    **options: Any,
 ) -> EditSummary:
     """Make a new version of a dataset, in which examples are deleted, relabeled or added, and write its report.html.
 

@@ -41,7 +41,11 @@ def run(options: Options) -> Result:
 def _text(made: EditSummary) -> str:
     done = [
         f"{number:,} {what}"
-        for number, what in ((made.num_deleted, "deleted"), (made.num_relabeled, "relabeled"), (made.num_added, "added"))
+        for number, what in (
+            (made.num_deleted, "deleted"),
+            (made.num_relabeled, "relabeled"),
+            (made.num_added, "added"),
+        )
         if number
     ]
     splits = ", ".join(f"{count:,} {split}" for split, count in made.splits.items())

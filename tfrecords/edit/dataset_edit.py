@@ -345,4 +345,3 @@ def _emptied(old: Layout, before: Manifest, layout: Layout, manifest: Manifest) 
     notes += [f"so have {len(names) - 3:,} more classes"] if len(names) > 3 else []
     notes += [f"split {name!r} has no examples any more" for name in old.splits.keys() - layout.splits.keys()]
     return notes
-

@@ -123,7 +123,9 @@ def _check_alike(folder: Path, other: Layout, layout: Layout) -> None:
 def _different_pixels(folder: Path, other: Layout, layout: Layout) -> list[str]:
     there, here = ({name: each.config.get(name) for name in _OF_PIXELS} for each in (other, layout))
     differing = differing_options(there, here)
-    return [f"{folder} was made with other options: {'; '.join(differing).replace(' now', ' here')}"] if differing else []
+    return (
+        [f"{folder} was made with other options: {'; '.join(differing).replace(' now', ' here')}"] if differing else []
+    )
 
 
 def _renamed(paths: Sequence[str], known: set[str], layout: Layout) -> dict[str, str]:

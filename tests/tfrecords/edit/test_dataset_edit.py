@@ -255,7 +255,10 @@ def test_datasets_are_merged(dataset: Path, make_folder: MakeFolder, write_pictu
     now, manifest = stored(made.dataset_dir), read_manifest(made.dataset_dir)
     assert {id: now[id] for id in was} == was
     by_path = {each[0]: each for each in now.values()}
-    renamed = {path if path not in {each[0] for each in was.values()} else f"farm-1.0.0/{path}" for path, _, _ in added.values()}
+    renamed = {
+        path if path not in {each[0] for each in was.values()} else f"farm-1.0.0/{path}"
+        for path, _, _ in added.values()
+    }
     assert {path for path in by_path if path not in {each[0] for each in was.values()}} == renamed
     assert by_path["farm-1.0.0/bee/image_0.jpg"][1:] == ("bee", {e[0]: e for e in added.values()}["bee/image_0.jpg"][2])
     assert Layout.load(made.dataset_dir).class_names == ("ant", "bee", "cow")

@@ -7,6 +7,7 @@ import os
 import re
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 from tfrecords.base_errors import UsageError
 from tfrecords.convert.image.decoder import (
@@ -29,6 +30,7 @@ from tfrecords.convert.sources import (
     check_patterns,
     printable,
 )
+from tfrecords.convert.sources.stored_dataset import load_layout
 from tfrecords.format.naming import check_name
 from tfrecords.format.record_layout import ENCODINGS, MAX_IMAGE_SIZE, Offsets
 from tfrecords.options import check_choices, option
@@ -50,6 +52,11 @@ class ConvertConfig:
     table: str = option(
         "CSV or parquet file, or a list, with paths, labels and optionally splits; paths are relative to --image_dir.",
         "",
+    )
+    from_dataset: str = option(
+        "Dataset folder to convert into another size or encoding from its stored images, without the files.",
+        "",
+        flag="from",
     )
     data_dir: Path = option("Folder of datasets; this one goes to DATA_DIR/NAME/1.0.0.", Path("data"))
     name: str = option("Name of the dataset; by default that of the image folder.", "")
@@ -135,9 +142,16 @@ class ConvertConfig:
 
     def __post_init__(self) -> None:
         """Check the values that can be checked without looking at the source."""
-        for name in ("image_dir", "table", "only"):  # not Paths, which would make one slash of the two in a URL
+        for name in (
+            "image_dir",
+            "table",
+            "from_dataset",
+            "only",
+        ):  # not Paths, which would make one slash of the two in a URL
             object.__setattr__(self, name, os.path.expanduser(os.fspath(getattr(self, name))))
         check_choices(self)
+        if self.from_dataset and (self.image_dir or self.table):
+            raise UsageError(f"--from={self.from_dataset} is a source of its own: leave out --image_dir and --table.")
         parse_splits(self.splits)
         check_patterns(self.include, self.exclude)
         check_encoding(self.zip_encoding)
@@ -166,12 +180,16 @@ class ConvertConfig:
 
     def resolved(self) -> ResolvedConfig:
         """Return the values that a conversion uses; raise UsageError if there is neither `image_dir` nor `table`."""
-        if not self.image_dir and not self.table:
+        if not self.image_dir and not self.table and not self.from_dataset:
             raise UsageError("--image_dir is missing. Name a folder that has one folder of images per class.")
         encoding = self.encoding
         if encoding == "auto":
             encoding = "raw" if self.image_size <= _RAW_UP_TO_PX else "jpeg"
-        name = self.name or _name_after(self.image_dir or self.table)
+        name = self.name or (
+            _name_of_copy(self.from_dataset, self.image_size, encoding)
+            if self.from_dataset
+            else _name_after(self.image_dir or self.table)
+        )
         decided = dataclasses.replace(self, name=name, encoding=encoding)
         return ResolvedConfig(
             **{field.name: getattr(decided, field.name) for field in dataclasses.fields(ConvertConfig)},
@@ -228,6 +246,7 @@ class ConvertConfig:
                 for name in ("include", "exclude", "path_column", "label_column")
                 if (value := getattr(self, name))
             },
+            **({"from": _name_and_version(self.from_dataset)} if self.from_dataset else {}),
         }
 
 
@@ -261,6 +280,24 @@ def _recorded_background(text: str) -> str:
     """Return a value of `--background` in the one form in which layout.json has it."""
     backdrop = parse_backdrop(text)
     return "#{:02x}{:02x}{:02x}".format(*parse_background(text)) if backdrop == "color" else backdrop
+
+
+def with_stored_size(given: dict[str, Any]) -> dict[str, Any]:
+    """Return options of a conversion, of which `image_size` is that of the dataset to convert unless it is given."""
+    if not given.get("from_dataset") or "image_size" in given:
+        return given
+    return {**given, "image_size": load_layout(os.path.expanduser(os.fspath(given["from_dataset"]))).image_size}
+
+
+def _name_of_copy(dataset_dir: str, image_size: int, encoding: str) -> str:
+    """Return the name of a dataset that is made from another one: `photos_32`, or `photos_64_png` of the same size."""
+    layout = load_layout(dataset_dir)
+    return f"{layout.name}_{image_size}" + (f"_{encoding}" if image_size == layout.image_size else "")
+
+
+def _name_and_version(dataset_dir: str) -> str:
+    layout = load_layout(dataset_dir)
+    return f"{layout.name}/{layout.version}"
 
 
 def _name_after(location: str) -> str:

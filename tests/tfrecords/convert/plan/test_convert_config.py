@@ -157,7 +157,7 @@ def test_determining_options_leave_out_what_does_not_change_the_bytes() -> None:
         "range": "min-max",
         "max_pixels": 1000,
     }
-    assert names - set(determining) == {*elsewhere, "jpeg_quality", *newer}
+    assert names - set(determining) == {*elsewhere, "jpeg_quality", "from_dataset", *newer}
     for option, value in newer.items():
         expected = list(value) if isinstance(value, tuple) else value
         found = config(name="zoo", **{option: value}).resolved().determining()
