@@ -62,7 +62,7 @@ def edit(
     progress: Callable[[int, int], object] = lambda done, total: None,
     **options: Any,
 ) -> EditSummary:
-    """Make a new version of a dataset, in which examples are deleted, relabeled or added, and write its report.html.
+    r"""Make a new version of a dataset, in which examples are deleted, relabeled or added, and write its report.html.
 
     Args:
         dataset_dir: the dataset's folder, its newest version.
@@ -76,7 +76,7 @@ def edit(
     Example:
         >>> made = simimg.convert("photos", name="cleaned", image_size=64)
         >>> with open("blurred.csv", "w") as file:
-        ...     _ = file.write("path,reason\\nhouses/image_0001.jpg,blurred\\n")
+        ...     _ = file.write("path,reason\nhouses/image_0001.jpg,blurred\n")
         >>> edited = simimg.edit(made.dataset_dir, delete="blurred.csv")
         >>> edited.dataset_dir, edited.num_examples
         (PosixPath('data/cleaned/2.0.0'), 39)

@@ -4,8 +4,8 @@ The source is a folder with one folder of images per class, an archive of such a
 and labels, a TensorFlow dataset, or a URL; a line says what it was taken for. The dataset goes to
 DATA_DIR/NAME/1.0.0, and `tfds.builder_from_directory` opens it too; report.html in it shows its contents. Files that
 cannot be used are rejected with a reason each and listed in quarantine.jsonl beside the shards, and the exit code is
-then 2. If the conversion is interrupted, the same command resumes it. --from=DATASET_DIR converts a dataset into another
-size or encoding without the files, and notes what its stored images lose by that.
+then 2. If the conversion is interrupted, the same command resumes it. --from=DATASET_DIR converts a dataset into
+another size or encoding without the files, and notes what its stored images lose by that.
 
 Example: simimg convert --image_dir=photos --name=photos --image_size=64
 """

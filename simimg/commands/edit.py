@@ -52,7 +52,7 @@ def _text(made: EditSummary) -> str:
     return "\n".join(
         (
             f"{', '.join(done) or 'nothing changed'}: {made.num_examples:,} examples ({splits}) in {made.dataset_dir}",
-            f"{made.num_shards_written:,} shards written, {made.num_shards_shared:,} shared with the old version",
+            f"shards: {made.num_shards_written:,} written, {made.num_shards_shared:,} shared with the old version",
             f"report: {made.dataset_dir / 'report.html'}",
         )
     )

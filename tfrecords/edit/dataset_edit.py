@@ -3,8 +3,8 @@
 1. The lists of changes are read, and the datasets to be added are checked. Whatever is wrong is reported now.
 2. The new manifest is made: deleted examples become rejected files with the reason `deleted`, and added datasets get
    ids after the last one, so that no id ever changes or means something else.
-3. Shards without a change are shared with the old version, by hard links or as copies. The others are written again from
-   their records, whose images keep their bytes.
+3. Shards without a change are shared with the old version, by hard links or as copies. The others are written again
+   from their records, whose images keep their bytes.
 4. The folder gets its name. Until then it lies in the working folder of `tfrecords.convert.state.workdir`, so a version
    is complete or absent.
 """

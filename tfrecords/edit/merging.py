@@ -1,8 +1,8 @@
 """Adds the examples of other datasets to the manifest of one.
 
 Classes are joined by their names. Ids continue after the last one, so every added record is written again. A copy of an
-image that is there already goes to the split of that image, as in `simimg convert --append`; other images keep the split
-that they had. Paths that both datasets have get the name of the added dataset in front.
+image that is there already goes to the split of that image, as in `simimg convert --append`; other images keep their
+split. Paths that both datasets have get the name of the added dataset in front.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Copies records from finished shards into a new one, with another id or label where it is asked for.
 
-Only the padded varints of id and label are replaced, so images keep their bytes, and so does every other feature that an
-example may have. The checksums of each record are checked before it is copied.
+Only the padded varints of id and label are replaced, so images keep their bytes, and so does every other feature of an
+example. The checksums of each record are checked before it is copied.
 """
 
 from __future__ import annotations
@@ -60,9 +60,9 @@ class RecordPlaces:
 def write_records(
     target: Path, rows: np.ndarray, places: RecordPlaces, manifest: Manifest, old_labels: np.ndarray
 ) -> ShardInfo:
-    """Write the shard `target` from the records of `rows`, int64 `[num_records]`, with the ids and labels of `manifest`.
+    """Write the shard `target` from the records of `rows`, with the ids and labels of `manifest`.
 
-    `old_labels`, int `[num_rows]`, are the labels that the records have.
+    `rows` are int64 `[num_records]`, and `old_labels`, int `[num_rows]`, are the labels that the records have.
 
     Raises:
         DataError: a record is damaged, or is not the one that its manifest says.

@@ -124,7 +124,9 @@ def make_job(config: ResolvedConfig, source: Source, previous: PreviousVersion |
         )
     else:
         before = () if previous is None else tuple(previous.layout.splits)
-        splits = tuple(dict.fromkeys((*before, *(source.splits[row] for row in usable.tolist()), *further)))
+        there = dict.fromkeys(source.splits[row] for row in usable.tolist())
+        ordered = [split for split in source.split_order if split in there]
+        splits = tuple(dict.fromkeys((*before, *ordered, *there, *further)))
         try:
             check_splits(splits)
         except UsageError as error:

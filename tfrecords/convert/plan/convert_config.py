@@ -292,7 +292,8 @@ def with_stored_size(given: dict[str, Any]) -> dict[str, Any]:
 def _name_of_copy(dataset_dir: str, image_size: int, encoding: str) -> str:
     """Return the name of a dataset that is made from another one: `photos_32`, or `photos_64_png` of the same size."""
     layout = load_layout(dataset_dir)
-    return f"{layout.name}_{image_size}" + (f"_{encoding}" if image_size == layout.image_size else "")
+    name = f"{layout.name.removesuffix(f'_{image_size}')}_{image_size}"
+    return name + (f"_{encoding}" if image_size == layout.image_size else "")
 
 
 def _name_and_version(dataset_dir: str) -> str:

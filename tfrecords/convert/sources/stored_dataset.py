@@ -1,4 +1,4 @@
-"""A dataset folder that `simimg convert` wrote, as the source of another one: its stored images take the place of files.
+"""A dataset folder that `simimg convert` wrote, as the source of another one: stored images take the place of files.
 
 Paths, classes and splits are those of its manifest, so the new dataset can be compared with the old one by path. JPEG
 and PNG images are read as they are stored. Raw pixels are read as a PPM file, which is a header and the pixels.
@@ -89,7 +89,7 @@ def open_stored(dataset_dir: str, categories: Sequence[str] = (), selection: Sel
         notes=_left_out(manifest),
         form=f"dataset with {len(found.paths):,} {layout.encoding} images of {layout.image_size} px",
     )
-    return dataclasses.replace(source, keeps_splits=True)
+    return dataclasses.replace(source, keeps_splits=True, split_order=tuple(layout.splits))
 
 
 def notes_on_losses(dataset_dir: str, image_size: int, encoding: str, quality: int) -> list[str]:
@@ -109,7 +109,7 @@ def notes_on_losses(dataset_dir: str, image_size: int, encoding: str, quality: i
         )
     elif layout.encoding == "jpeg":
         notes.append(f"the stored images are JPEGs, whose losses stay in the {encoding} images; {files} avoids them")
-    if image_size != layout.image_size and layout.encoding != "jpeg":
+    if image_size < layout.image_size and layout.encoding != "jpeg":
         notes.append(f"the stored images were resized before and are resized a second time; {files} avoids that")
     return notes
 
