@@ -38,7 +38,7 @@ OnProgress: TypeAlias = Callable[[int, int], object]
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class EditConfig:
-    """The options of an edit. Raises UsageError if none of them asks for a change."""
+    """The options of an edit."""
 
     dataset_dir: Path | None = option(
         "Dataset folder, DATA_DIR/NAME/VERSION, the newest version; with --merge by default the first one named there.",
@@ -50,7 +50,8 @@ class EditConfig:
     reason: str = option("Why, for the manifest; a column `reason` in the CSV file says it for each example.", "")
     add_classes: tuple[str, ...] = option("New classes, which --relabel may then use.", ())
 
-    def __post_init__(self) -> None:
+    def check(self) -> None:
+        """Raise UsageError if none of the options asks for a change, or one needs another one."""
         if not (self.delete or self.relabel or self.merge):
             raise UsageError("nothing to change. Give --delete=IDS.csv, --relabel=LABELS.csv or --merge=DATASET_DIR.")
         if self.dataset_dir is None and len(self.merge) < 2:
@@ -94,6 +95,7 @@ def edit(config: EditConfig, *, progress: OnProgress = lambda done, total: None)
         ConversionError: the new version cannot be written; nothing was changed.
         Interrupted: Ctrl-C; nothing was changed.
     """
+    config.check()
     folders = [*([] if config.dataset_dir is None else [config.dataset_dir]), *map(Path, config.merge)]
     base, *others = (_checked(folder) for folder in folders)
     old, before = Layout.load(base), read_manifest(base)

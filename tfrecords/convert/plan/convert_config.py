@@ -31,6 +31,7 @@ from tfrecords.convert.sources import (
     printable,
 )
 from tfrecords.convert.sources.stored_dataset import load_layout
+from tfrecords.format.layout import Layout
 from tfrecords.format.naming import check_name
 from tfrecords.format.record_layout import ENCODINGS, MAX_IMAGE_SIZE, Offsets
 from tfrecords.options import check_choices, option
@@ -150,8 +151,6 @@ class ConvertConfig:
         ):  # not Paths, which would make one slash of the two in a URL
             object.__setattr__(self, name, os.path.expanduser(os.fspath(getattr(self, name))))
         check_choices(self)
-        if self.from_dataset and (self.image_dir or self.table):
-            raise UsageError(f"--from={self.from_dataset} is a source of its own: leave out --image_dir and --table.")
         parse_splits(self.splits)
         check_patterns(self.include, self.exclude)
         check_encoding(self.zip_encoding)
@@ -179,7 +178,9 @@ class ConvertConfig:
             raise UsageError(f"--beam_options={self.beam_options!r} needs --engine=beam.")
 
     def resolved(self) -> ResolvedConfig:
-        """Return the values that a conversion uses; raise UsageError if there is neither `image_dir` nor `table`."""
+        """Return the values that a conversion uses; raise UsageError if there is no source, or more than one."""
+        if self.from_dataset and (self.image_dir or self.table):
+            raise UsageError(f"--from={self.from_dataset} is a source of its own: leave out --image_dir and --table.")
         if not self.image_dir and not self.table and not self.from_dataset:
             raise UsageError("--image_dir is missing. Name a folder that has one folder of images per class.")
         encoding = self.encoding
@@ -283,10 +284,13 @@ def _recorded_background(text: str) -> str:
 
 
 def with_stored_size(given: dict[str, Any]) -> dict[str, Any]:
-    """Return options of a conversion, of which `image_size` is that of the dataset to convert unless it is given."""
-    if not given.get("from_dataset") or "image_size" in given:
+    """Return options of a conversion, of which `image_size` is that of the dataset to convert, if there is one, unless
+    it is given.
+    """
+    folder = os.path.expanduser(os.fspath(given.get("from_dataset") or ""))
+    if not folder or "image_size" in given or not Layout.exists(Path(folder)):
         return given
-    return {**given, "image_size": load_layout(os.path.expanduser(os.fspath(given["from_dataset"]))).image_size}
+    return {**given, "image_size": load_layout(folder).image_size}
 
 
 def _name_of_copy(dataset_dir: str, image_size: int, encoding: str) -> str:
