@@ -135,6 +135,11 @@ class CsvRows:
                     return
         if by_numbers or _is_list(lines):
             self._delimiter, self._header, self._splits_all = None, None, by_numbers
+        elif len(words) > 2 and len(self._header or ()) == 1:
+            raise UsageError(
+                f"--table={self._table} has several words per line, and it is not clear which are path and label: "
+                f"{lines[0].strip()[:80]!r}. Name them by their numbers, e.g. --path_column=1 --label_column=2."
+            )
         elif all(looks_like_path(line.strip()) or line.strip().isdecimal() for line in lines):
             what = "labels but no paths" if words[0].isdecimal() else "paths but no labels"
             raise UsageError(
