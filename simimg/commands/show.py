@@ -84,7 +84,7 @@ def _plain(value: Any) -> str:
 def _values(part: DatasetPart, path: Path) -> dict[str, Any]:
     manifest, names = part.part, part.layout.class_names
     ok = manifest.ok
-    by_label = np.bincount(manifest.labels[ok], minlength=len(names)).tolist()
+    by_label = np.bincount(manifest.labels[ok & (manifest.labels >= 0)], minlength=len(names)).tolist()
     by_reason = np.bincount(manifest.reasons[~ok], minlength=len(manifest.reason_names)).tolist()
     conflicts = part.conflicts
     whole = part.manifest

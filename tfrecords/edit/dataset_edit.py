@@ -30,7 +30,7 @@ from tfrecords.format.layout import Layout, ShardInfo
 from tfrecords.format.manifest import Manifest, read_manifest, write_manifest
 from tfrecords.format.naming import LAYOUT_FILE, QUARANTINE_FILE, next_version, shard_name, versions
 from tfrecords.format.quarantine import Reason, RefusedFile, read_quarantine, write_quarantine
-from tfrecords.format.tfds_metadata import write_metadata
+from tfrecords.format.tfds_metadata import has_one_class, read_features, write_metadata
 from tfrecords.options import option
 
 OnProgress: TypeAlias = Callable[[int, int], object]
@@ -99,6 +99,11 @@ def edit(config: EditConfig, *, progress: OnProgress = lambda done, total: None)
     folders = [*([] if config.dataset_dir is None else [config.dataset_dir]), *map(Path, config.merge)]
     base, *others = (_checked(folder) for folder in folders)
     old, before = Layout.load(base), read_manifest(base)
+    if config.relabel is not None and not has_one_class(read_features(base)):
+        raise UsageError(
+            f"--relabel={config.relabel}: the examples of {base} do not have one class each. Correct the table that it "
+            "was made from, and convert it again."
+        )
     deleted = None if config.delete is None else read_deletions(config.delete, before)
     class_names = (*old.class_names, *_new_classes(config.add_classes, old.class_names))
     relabeled = None if config.relabel is None else _differing(config, before, class_names)
@@ -106,7 +111,8 @@ def edit(config: EditConfig, *, progress: OnProgress = lambda done, total: None)
     version = next_version(old.version, changes=bool(config.delete or config.relabel))
     final = _new_folder(base, old, version)
     changed = _changed(config, old, before, deleted, relabeled, version, class_names)
-    added = add_datasets(changed, dataclasses.replace(old, class_names=class_names), others, version, config.reason)
+    described = dataclasses.replace(old, class_names=class_names)
+    added = add_datasets(changed, base, described, others, version, config.reason)
     manifest, places = added.manifest, RecordPlaces.of([(base, old, before), *added.datasets])
     old_labels = np.concatenate([before.labels, *(part.labels for _, _, part in added.datasets)])
     rewritten = np.concatenate((manifest.labels[: len(before)] != before.labels, np.ones(added.num_rows, bool)))
@@ -341,7 +347,10 @@ def _write_rest(
 
 def _emptied(old: Layout, before: Manifest, layout: Layout, manifest: Manifest) -> list[str]:
     """Return notes about classes and splits that have no examples any more."""
-    had, has = (np.bincount(each.labels[each.ok], minlength=len(layout.class_names)) for each in (before, manifest))
+    had, has = (
+        np.bincount(each.labels[each.ok & (each.labels >= 0)], minlength=len(layout.class_names))
+        for each in (before, manifest)
+    )
     names = [layout.class_names[label] for label in np.flatnonzero((had > 0) & (has == 0)).tolist()]
     notes = [f"class {name!r} has no examples any more; it keeps its label" for name in names[:3]]
     notes += [f"so have {len(names) - 3:,} more classes"] if len(names) > 3 else []

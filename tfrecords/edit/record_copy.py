@@ -93,12 +93,16 @@ def write_records(
 
 
 def _changed(payload: bytes, before: tuple[int, int], after: tuple[int, int]) -> bytes:
-    """Return a serialized Example with other values of `id` and `label`; raise ValueError if it has not those of
-    `before`.
+    """Return a serialized Example with other values of `id` and `label`.
+
+    Raises ValueError if it has another id than `before`, or another label where the label changes. A label that stays
+    may have any form, as several labels have.
     """
     features = find_features(lambda at, length: payload[at : at + length], 0, len(payload))
     parts = bytearray(payload)
     for key, old, new in zip(("id", "label"), before, after, strict=True):
+        if key == "label" and old == new:
+            continue
         end = features[key].end if key in features else 0
         value = slice(end - INT_BYTES, end)
         if end < INT_BYTES or payload[value] != varint(old, INT_BYTES):

@@ -86,6 +86,22 @@ def parse_features(features: Any) -> dict[str, TfdsFeature]:
         return dict(_flat(features, "", False))
 
 
+def read_features(dataset_dir: Path) -> dict[str, TfdsFeature]:
+    """Return the features of a dataset folder; raise DataError if features.json is missing or has another form."""
+    path = dataset_dir / FEATURES_FILE
+    features = read_json(path, "the dataset's TFDS metadata")
+    try:
+        return parse_features(features)
+    except ValueError as error:
+        raise DataError(f"{path} has another form ({error}). Convert the images again.") from None
+
+
+def has_one_class(features: dict[str, TfdsFeature]) -> bool:
+    """Return whether each example has one class as its `label`, not several, none, or numbers."""
+    label = features.get("label")
+    return label is not None and label.kind == "ClassLabel" and not label.in_sequence
+
+
 def class_names(labels: bytes | None, num_classes: int) -> list[str]:
     """Return the names in a labels file, or the numbers of the classes if there is no such file.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 from collections.abc import Callable
@@ -297,3 +298,24 @@ def test_an_edited_dataset_can_be_appended_to(raw: Path, mine: Path, photos: Pat
     assert manifest.edits[rows["ant/image_0.jpg"]] == "2.0.0: deleted"
     assert manifest.labels[rows["bee/image_0.jpg"]] == 0
     assert os.path.exists(appended / "quarantine.jsonl")
+
+
+def test_examples_of_other_forms(raw: Path, photos: Path, tmp_path: Path) -> None:
+    """Labels that are lists: deleting works, since records are copied as they are; new labels and --from do not."""
+    path = raw / "features.json"
+    features = json.loads(path.read_text())
+    label = features["featuresDict"]["features"]["label"]
+    lists = {"pythonClassName": "x.sequence_feature.Sequence", "sequence": {"feature": label}}
+    features["featuresDict"]["features"]["label"] = lists
+    path.write_text(json.dumps(features))
+    for call, message in (
+        (lambda: edited(raw, relabel="0,bee\n"), "do not have one class each"),
+        (lambda: edited(raw, merge=(str(converted(photos, tmp_path / "other")),)), "in another form"),
+        (
+            lambda: convert(ConvertConfig(from_dataset=str(raw), data_dir=tmp_path)),
+            "other labels than one class, which",
+        ),
+    ):
+        with pytest.raises(UsageError, match=message):
+            call()
+    assert edited(raw, delete="0\n").num_examples == 39

@@ -21,6 +21,7 @@ from tfrecords.convert.sources.tfds import TfdsFiles
 from tfrecords.format.layout import Layout, ShardInfo
 from tfrecords.format.manifest import Manifest, read_manifest
 from tfrecords.format.shard import ShardReader
+from tfrecords.format.tfds_metadata import has_one_class, read_features
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,6 +60,13 @@ def open_stored(dataset_dir: str, categories: Sequence[str] = (), selection: Sel
     """
     folder = Path(dataset_dir)
     layout, manifest = load_layout(dataset_dir), read_manifest(folder)
+    features = read_features(folder)
+    further = sorted(features.keys() - {"id", "image", "label"})
+    if further or not has_one_class(features):
+        what = f"the features {', '.join(further)}" if further else "other labels than one class"
+        raise UsageError(
+            f"--from={dataset_dir}: its examples have {what}, which would be lost. Convert the original files."
+        )
     shards = [(split, number, info) for split, infos in layout.splits.items() for number, info in enumerate(infos)]
     for _, _, info in shards:
         shard = folder / info.file
