@@ -30,7 +30,7 @@ from tfrecords.format.layout import Layout, ShardInfo
 from tfrecords.format.manifest import Manifest, read_manifest, write_manifest
 from tfrecords.format.naming import LAYOUT_FILE, QUARANTINE_FILE, next_version, shard_name, versions
 from tfrecords.format.quarantine import Reason, RefusedFile, read_quarantine, write_quarantine
-from tfrecords.format.tfds_metadata import has_one_class, read_features, write_metadata
+from tfrecords.format.tfds_metadata import TFRECORD, has_one_class, read_features, read_info, write_metadata
 from tfrecords.options import option
 
 OnProgress: TypeAlias = Callable[[int, int], object]
@@ -167,6 +167,10 @@ def _checked(folder: Path) -> Path:
     folder = folder.expanduser()
     if not Layout.exists(folder):
         raise UsageError(f"{folder} is no dataset folder. Name one that `simimg convert` wrote, DATA_DIR/NAME/VERSION.")
+    if (form := read_info(folder).file_format) != TFRECORD:
+        raise UsageError(
+            f"{folder} is stored as {form}, and only TFRecord shards can be edited. Convert it as TFRecord."
+        )
     return folder
 
 

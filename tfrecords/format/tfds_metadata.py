@@ -148,13 +148,20 @@ def num_examples_by_split(dataset_dir: Path) -> dict[str, int]:
 
     Raises DataError if the file is missing, not JSON, or without the lengths of the shards.
     """
+    shards = read_info(dataset_dir).shards
+    return {split: sum(count for _, count in files) for split, files in shards.items()}
+
+
+def read_info(dataset_dir: Path) -> TfdsInfo:
+    """Return the parts of a dataset folder's dataset_info.json that readers need; raise DataError as
+    `num_examples_by_split`.
+    """
     path = dataset_dir / INFO_FILE
     info = read_json(path, "the dataset's TFDS metadata")
     try:
-        shards = TfdsInfo.parse(info).shards
+        return TfdsInfo.parse(info)
     except ValueError as error:
         raise DataError(f"{path} should have each split's name and shardLengths ({error}).") from None
-    return {split: sum(count for _, count in files) for split, files in shards.items()}
 
 
 @contextmanager

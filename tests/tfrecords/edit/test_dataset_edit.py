@@ -319,3 +319,10 @@ def test_examples_of_other_forms(raw: Path, photos: Path, tmp_path: Path) -> Non
         with pytest.raises(UsageError, match=message):
             call()
     assert edited(raw, delete="0\n").num_examples == 39
+    other = tmp_path / "other" / "zoo" / "1.0.0"
+    info = json.loads((other / "dataset_info.json").read_text())
+    (other / "dataset_info.json").write_text(json.dumps({**info, "fileFormat": "array_record"}))
+    with pytest.raises(UsageError, match="is stored as array_record, and only TFRecord shards can be edited"):
+        edited(other, delete="0\n")
+    with pytest.raises(UsageError, match="is stored as array_record"):
+        convert(ConvertConfig(from_dataset=str(other), data_dir=tmp_path))

@@ -21,7 +21,7 @@ from tfrecords.convert.sources.tfds import TfdsFiles
 from tfrecords.format.layout import Layout, ShardInfo
 from tfrecords.format.manifest import Manifest, read_manifest
 from tfrecords.format.shard import ShardReader
-from tfrecords.format.tfds_metadata import has_one_class, read_features
+from tfrecords.format.tfds_metadata import TFRECORD, has_one_class, read_features, read_info
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,6 +60,8 @@ def open_stored(dataset_dir: str, categories: Sequence[str] = (), selection: Sel
     """
     folder = Path(dataset_dir)
     layout, manifest = load_layout(dataset_dir), read_manifest(folder)
+    if (form := read_info(folder).file_format) != TFRECORD:
+        raise UsageError(f"--from={dataset_dir} is stored as {form}. --from reads TFRecord shards only.")
     features = read_features(folder)
     further = sorted(features.keys() - {"id", "image", "label"})
     if further or not has_one_class(features):
