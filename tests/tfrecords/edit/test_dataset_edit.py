@@ -326,3 +326,10 @@ def test_examples_of_other_forms(raw: Path, photos: Path, tmp_path: Path) -> Non
         edited(other, delete="0\n")
     with pytest.raises(UsageError, match="is stored as array_record"):
         convert(ConvertConfig(from_dataset=str(other), data_dir=tmp_path))
+
+
+def test_the_same_conversion_again_leaves_the_edited_dataset(raw: Path, mine: Path, tmp_path: Path) -> None:
+    made = edited(raw, delete="0\n", relabel="1,bee\n").dataset_dir
+    before = contents(made)
+    assert converted(mine, tmp_path / "data") == made
+    assert contents(made) == before
