@@ -232,7 +232,7 @@ def _changed(
 ) -> Manifest:
     """Return the manifest after deletions and new labels; the places of the examples are still the old ones."""
     labels, splits, reasons = manifest.labels.copy(), manifest.splits.copy(), manifest.reasons.copy()
-    shards, positions = manifest.shards.copy(), manifest.positions.copy()
+    shards, positions, folds = manifest.shards.copy(), manifest.positions.copy(), manifest.folds.copy()
     edits = list(manifest.edits) or [""] * len(manifest)
     reason_names = manifest.reason_names
     if relabeled is not None:
@@ -244,7 +244,7 @@ def _changed(
         reason_names = tuple(dict.fromkeys((*reason_names, Reason.DELETED.value)))
         rows = deleted.rows
         reasons[rows] = reason_names.index(Reason.DELETED)
-        splits[rows], shards[rows], positions[rows] = -1, -1, -1
+        splits[rows], shards[rows], positions[rows], folds[rows] = -1, -1, -1, 0
         for row, why in zip(rows.tolist(), deleted.reasons, strict=True):
             edits[row] = _joined(edits[row], f"{version}: deleted", why or config.reason)
     return dataclasses.replace(
@@ -253,6 +253,7 @@ def _changed(
         splits=splits,
         shards=shards,
         positions=positions,
+        folds=folds,
         reasons=reasons,
         reason_names=reason_names,
         edits=edits,

@@ -80,6 +80,8 @@ def add_datasets(
         if renamed:
             old, path = next(iter(renamed.items()))
             notes.append(f"{len(renamed):,} paths of {folder} are there already, and became e.g. {path} for {old}")
+        if manifest.folds.any() or part.folds.any():
+            raise UsageError(f"--merge={folder}: datasets with folds cannot be merged. Convert all files with --folds.")
         first = int(manifest.ids.max(initial=-1)) + 1
         if first + len(part) >= 1 << 7 * INT_BYTES:
             raise UsageError(f"--merge={folder}: there are no ids left for its {len(part):,} files.")
@@ -97,6 +99,11 @@ def add_datasets(
             stamps=np.zeros(len(part), np.int64),
             edits=[" | ".join(filter(None, (before, what))) for before in part.edits or [""] * len(part)],
         )
+        if manifest.split_groups.any() or part.split_groups.any():
+            if not manifest.split_groups.any():
+                manifest = dataclasses.replace(manifest, split_groups=manifest.ids.copy())
+            groups = part.split_groups if part.split_groups.any() else part.ids
+            moved = dataclasses.replace(moved, split_groups=first + np.searchsorted(part.ids, groups))
         manifest = _with_names(manifest, part)
         manifest = manifest.concat(moved.concat(manifest[:0]))
         datasets.append((folder, other, part))

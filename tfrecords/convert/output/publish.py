@@ -24,8 +24,9 @@ from tfrecords.format.naming import LAYOUT_FILE, shard_name
 from tfrecords.format.quarantine import Reason, read_quarantine, write_quarantine
 from tfrecords.format.tfds_metadata import write_metadata
 
-# Those of a conversion. `deleted` is written only where an edited version is appended to.
-_REASONS = tuple(reason.value for reason in Reason if reason is not Reason.DELETED)
+# Those of a conversion, without the one that only --conflicts=drop has, so that other datasets keep their bytes, and
+# without the one of `simimg edit`.
+_REASONS = tuple(reason.value for reason in Reason if reason not in (Reason.LABEL_CONFLICT, Reason.DELETED))
 
 
 def write_tables(job: ConversionJob, final: FinalPlan, receipt: Receipt, workdir: WorkDir) -> Manifest:
@@ -97,9 +98,17 @@ def _make_manifest(job: ConversionJob, final: FinalPlan, receipt: Receipt) -> Ma
         shards[rows] = planned.shard
         positions[rows] = np.arange(len(rows))
         splits[rows] = job.splits.index(planned.split)
+    reason_names = (*_REASONS, Reason.LABEL_CONFLICT.value) if job.config.conflicts == "drop" else _REASONS
+    if job.previous is not None:
+        reason_names = tuple(dict.fromkeys((*reason_names, *job.previous.manifest.reason_names)))
     reasons = np.full(num_rows, -1, np.int8)
     for row, refusal in receipt.refused.items():
-        reasons[row] = _REASONS.index(refusal.reason.value)
+        reasons[row] = reason_names.index(refusal.reason.value)
+    optional = {}
+    if job.keys is not None:
+        optional["split_groups"] = final.joined
+    if job.config.folds:
+        optional["folds"] = splits + np.int8(1)  # of no split, -1, it is 0
     new = Manifest(
         ids=job.ids,
         paths=[path if path.isascii() else printable(path) for path in job.source.paths],
@@ -114,16 +123,12 @@ def _make_manifest(job: ConversionJob, final: FinalPlan, receipt: Receipt) -> Ma
         shards=shards,
         positions=positions,
         groups=final.groups,
-        reason_names=_REASONS if job.previous is None else _all_reasons(job.previous.manifest),
+        reason_names=reason_names,
         reasons=reasons,
         stamps=job.source.stamps,
+        **optional,
     )
     return new if job.previous is None else _merged(job.previous.manifest, new)
-
-
-def _all_reasons(previous: Manifest) -> tuple[str, ...]:
-    """Return the names of the reasons, and those that only the previous version uses."""
-    return tuple(dict.fromkeys((*_REASONS, *previous.reason_names)))
 
 
 def _made_from(job: ConversionJob, manifest: Manifest) -> Source:

@@ -47,6 +47,8 @@ def open_source(
     path_column: str = "",
     label_column: str = "",
     zip_encoding: str = "",
+    group_column: str = "",
+    time_column: str = "",
 ) -> Source:
     """Find the files of a source and their labels.
 
@@ -62,6 +64,8 @@ def open_source(
         path_column: with `table`: name or number, from 1, of its column of paths; "" has it found.
         label_column: likewise, that of the labels.
         zip_encoding: of names in tars and zips that are not UTF-8; "" has it guessed.
+        group_column: with `table`: name or number, from 1, of its column of groups; "" if there is none.
+        time_column: likewise, that of the times.
 
     Raises:
         UsageError: it does not exist, cannot be read, has an unknown form, or has no image file.
@@ -69,9 +73,11 @@ def open_source(
         DataError: `dataset_dir` is damaged.
     """
     location = dataset_dir or table or image_dir
-    if not table and (path_column or label_column):
-        flag = f"--path_column={path_column}" if path_column else f"--label_column={label_column}"
-        raise UsageError(f"{flag} is a column of a table. Give the table as --table=PATH.")
+    columns = {"path": path_column, "label": label_column, "group": group_column, "time": time_column}
+    for what, column in columns.items():
+        if column and not table:
+            other = " Or group by paths with --group_pattern." if what == "group" else ""
+            raise UsageError(f"--{what}_column={column} is a column of a table. Give the table as --table=PATH.{other}")
     selection = Selection(include, exclude)
     try:
         with (
@@ -86,7 +92,14 @@ def open_source(
                 from tfrecords.convert.sources.table import open_table
 
                 return open_table(
-                    local_path(table), local_path(image_dir), categories, selection, path_column, label_column
+                    local_path(table),
+                    local_path(image_dir),
+                    categories,
+                    selection,
+                    path_column,
+                    label_column,
+                    group_column,
+                    time_column,
                 )
             return _open(local_path(image_dir), categories, selection, zip_encoding)
     except Refusal as refusal:  # of a file that lists the others
