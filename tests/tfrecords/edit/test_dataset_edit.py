@@ -333,3 +333,18 @@ def test_the_same_conversion_again_leaves_the_edited_dataset(raw: Path, mine: Pa
     before = contents(made)
     assert converted(mine, tmp_path / "data") == made
     assert contents(made) == before
+
+
+def test_groups_of_merged_datasets_get_new_ids_and_folds_are_refused(raw: Path, photos: Path, tmp_path: Path) -> None:
+    other = converted(photos, tmp_path / "other", name="groups", group_pattern="image_[0-9]")
+    folds = converted(photos, tmp_path / "other", name="folds", folds=2)
+    with pytest.raises(UsageError, match="datasets with folds cannot be merged"):
+        edited(raw, merge=(str(folds),))
+    part, made = read_manifest(other), edited(raw, merge=(str(other),)).dataset_dir
+    manifest = read_manifest(made)
+    assert (manifest.split_groups[:41] == manifest.ids[:41]).all()
+    assert (manifest.split_groups[41:] == part.split_groups + 41).all()
+    assert verify(made).problems == ()
+    first = edited(folds, delete="0\n").dataset_dir
+    assert read_manifest(first).folds[0] == 0
+    assert verify(first).problems == ()
