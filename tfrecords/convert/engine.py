@@ -24,13 +24,12 @@ from typing import TypeAlias
 
 from tfrecords.base_errors import ConversionError, Interrupted
 from tfrecords.convert.image.color import color_name, contrasting
-from tfrecords.convert.image.decoder import decoder_versions
 from tfrecords.convert.image.sample_range import MIN_MAX, NARROW
 from tfrecords.convert.output.publish import publish, write_tables
 from tfrecords.convert.output.reshard import reshard, whole_scan
 from tfrecords.convert.output.summary import ConvertSummary, check_refusals, summarize
 from tfrecords.convert.plan.conversion_job import ConversionJob, make_job
-from tfrecords.convert.plan.convert_config import ConvertConfig, ResolvedConfig
+from tfrecords.convert.plan.convert_config import ConvertConfig, ResolvedConfig, versions_of
 from tfrecords.convert.plan.label_conflicts import check_conflicts
 from tfrecords.convert.plan.previous_version import PreviousVersion, find_previous_version, select_files
 from tfrecords.convert.plan.shard_plan import MIN_SHARDS, PlannedShard
@@ -112,7 +111,7 @@ def convert(
             with workdir.locked():
                 # The conflicts are known at the end, and what becomes of them can still be chosen then.
                 begun = {name: value for name, value in options.recorded.items() if name != "conflicts"}
-                workdir.begin(begun, decoder_versions())
+                workdir.begin(begun, versions_of(options))
                 return _convert(job, workdir, runner, progress, start)
     except KeyboardInterrupt:
         raise Interrupted("interrupted; the same command resumes the conversion.") from None

@@ -17,11 +17,10 @@ from typing import Any, NamedTuple
 
 from tfrecords.base_errors import DataError
 from tfrecords.format.atomic_files import atomic_file, json_bytes, read_json
-from tfrecords.format.layout import Layout
-from tfrecords.format.naming import FEATURES_FILE, INFO_FILE, LABELS_FILE, check_file_name
+from tfrecords.format.layout import Layout, ShardInfo
+from tfrecords.format.naming import FEATURES_FILE, INFO_FILE, LABELS_FILE, TFRECORD, check_file_name
 from tfrecords.format.record import FRAMING_BYTES
 
-TFRECORD = "tfrecord"
 _FEATURES = "tensorflow_datasets.core.features"
 _TEMPLATE = "{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}"  # tensorflow_datasets/core/naming.py
 _MAX_CLASSES = 1 << 22  # each has a name in memory, also if the folder has only their number
@@ -237,18 +236,24 @@ def _info_json(layout: Layout) -> dict[str, Any]:
     return {
         "name": layout.name,
         "version": layout.version,
-        "fileFormat": TFRECORD,
+        "fileFormat": layout.file_format,
         "supervisedKeys": {"tuple": {"items": [{"featureKey": "image"}, {"featureKey": "label"}]}},
         "splits": [
             {
                 "name": split,
                 "filepathTemplate": _TEMPLATE,
                 "shardLengths": [str(shard.num_examples) for shard in shards],
-                "numBytes": str(sum(shard.num_bytes - FRAMING_BYTES * shard.num_examples for shard in shards)),
+                "numBytes": str(sum(map(_payload_bytes, shards))),
             }
             for split, shards in layout.splits.items()
         ],
     }
+
+
+def _payload_bytes(shard: ShardInfo) -> int:
+    if shard.payload_bytes is not None:
+        return shard.payload_bytes
+    return shard.num_bytes - FRAMING_BYTES * shard.num_examples
 
 
 def _features_json(layout: Layout) -> dict[str, Any]:

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import numpy as np
 
-from tfrecords.convert.image.decoder import decoder_versions
 from tfrecords.convert.output.reshard import link_or_copy, link_shard
 from tfrecords.convert.plan.conversion_job import ConversionJob, FinalPlan
+from tfrecords.convert.plan.convert_config import versions_of
 from tfrecords.convert.plan.previous_version import PreviousVersion
 from tfrecords.convert.plan.shard_plan import ShardPlan
 from tfrecords.convert.sources import Source, printable
@@ -73,8 +73,9 @@ def publish(
         splits={split: tuple(infos) for split, infos in splits.items() if infos},
         config=job.config.recorded,
         source_sha256=_made_from(job, manifest).sha256(),
-        versions=decoder_versions(),
+        versions=versions_of(job.config),
         files={},
+        file_format=job.config.format,
     )
     write_metadata(workdir.dataset, layout)
     names = {info.file for infos in splits.values() for info in infos}
@@ -153,5 +154,5 @@ def _link_previous(
     for split, infos in previous.layout.splits.items():
         num_shards = len(infos) + sum(planned.split == split for planned in final.shards)
         for number, info in enumerate(infos):
-            file = shard_name(previous.layout.name, split, number, num_shards)
+            file = shard_name(previous.layout.name, split, number, num_shards, previous.layout.file_format)
             splits[split].append(link_shard(previous.folder, info, folder / file))

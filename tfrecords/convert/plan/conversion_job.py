@@ -232,6 +232,7 @@ def make_job(config: ResolvedConfig, source: Source, previous: PreviousVersion |
         encoding=config.encoding,
         sizes=source.sizes,
         num_before=num_before,
+        file_format=config.format,
     )
     return ConversionJob(
         config=config,

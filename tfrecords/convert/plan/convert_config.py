@@ -15,6 +15,7 @@ from tfrecords.convert.image.decoder import (
     RESIZES,
     TRUNCATED,
     ImageOptions,
+    decoder_versions,
     parse_backdrop,
     parse_background,
 )
@@ -31,10 +32,12 @@ from tfrecords.convert.sources import (
     check_patterns,
     printable,
 )
-from tfrecords.convert.sources.stored_dataset import load_layout
+from tfrecords.convert.sources.stored_dataset import load_layout, name_and_version, name_of_copy
+from tfrecords.format.array_record_shard import array_record_library
 from tfrecords.format.layout import Layout
-from tfrecords.format.naming import check_name
+from tfrecords.format.naming import ARRAY_RECORD, FILE_FORMATS, TFRECORD, check_name
 from tfrecords.format.record_layout import ENCODINGS, MAX_IMAGE_SIZE, Offsets
+from tfrecords.installed_versions import installed_version
 from tfrecords.options import check_choices, option
 
 # Up to this size, reading an image's raw pixels costs less than decoding a JPEG.
@@ -94,6 +97,13 @@ class ConvertConfig:
         f"How to store pixels; auto is raw up to {_RAW_UP_TO_PX} px, and jpeg above.",
         "auto",
         choices=("auto", *ENCODINGS),
+        group="images",
+    )
+    format: str = option(
+        "Format of the shards: tfrecord, which the other commands and tf.data read, or array_record, which "
+        "tfds.data_source and Grain read at random.",
+        TFRECORD,
+        choices=FILE_FORMATS,
         group="images",
     )
     jpeg_quality: int = option("Quality of JPEG records, 1..100.", 95, group="images")
@@ -248,11 +258,13 @@ class ConvertConfig:
             raise UsageError(f"--from={self.from_dataset} is a source of its own: leave out --image_dir and --table.")
         if not self.image_dir and not self.table and not self.from_dataset:
             raise UsageError("--image_dir is missing. Name a folder that has one folder of images per class.")
+        if self.format == ARRAY_RECORD:
+            array_record_library()  # not after an hour of work
         encoding = self.encoding
         if encoding == "auto":
             encoding = "raw" if self.image_size <= _RAW_UP_TO_PX else "jpeg"
         name = self.name or (
-            _name_of_copy(self.from_dataset, self.image_size, encoding)
+            name_of_copy(self.from_dataset, self.image_size, encoding)
             if self.from_dataset
             else _name_after(self.image_dir or self.table)
         )
@@ -270,7 +282,7 @@ class ConvertConfig:
                 max_pixels=self.max_pixels,
             ),
             fractions=fold_fractions(self.folds) if self.folds else parse_splits(self.splits),
-            offsets=Offsets.of(encoding, self.image_size),
+            offsets=Offsets.of(encoding, self.image_size, self.format),
             recorded=decided.determining(),
         )
 
@@ -303,6 +315,7 @@ class ConvertConfig:
             **({"range": self.range} if self.range != AUTO else {}),
             **({"max_pixels": self.max_pixels} if self.max_pixels != MAX_PIXELS else {}),
             "encoding": self.encoding,
+            **({"format": self.format} if self.format != TFRECORD else {}),
             **({"jpeg_quality": self.jpeg_quality} if self.encoding == "jpeg" else {}),
             **({"folds": self.folds} if self.folds else {"splits": splits or SOURCE_SPLITS}),
             "copies": self.copies,
@@ -317,7 +330,7 @@ class ConvertConfig:
             },
             # With `fail` there are none in the dataset, so that its bytes are those of `keep`.
             **({"conflicts": self.conflicts} if self.conflicts == "drop" else {}),
-            **({"from": _name_and_version(self.from_dataset)} if self.from_dataset else {}),
+            **({"from": name_and_version(self.from_dataset)} if self.from_dataset else {}),
         }
 
 
@@ -347,6 +360,14 @@ class ResolvedConfig(ConvertConfig):
         return dataclasses.replace(self, splits=SOURCE_SPLITS, fractions={}, recorded=recorded)
 
 
+def versions_of(config: ConvertConfig) -> dict[str, str]:
+    """Return the versions of the libraries that decide the bytes of a dataset with these options."""
+    versions = dict(decoder_versions())
+    if config.format == ARRAY_RECORD:
+        versions["array-record"] = installed_version("array-record") or "unknown"
+    return versions
+
+
 def _recorded_background(text: str) -> str:
     """Return a value of `--background` in the one form in which layout.json has it."""
     backdrop = parse_backdrop(text)
@@ -361,18 +382,6 @@ def with_stored_size(given: dict[str, Any]) -> dict[str, Any]:
     if not folder or "image_size" in given or not Layout.exists(Path(folder)):
         return given
     return {**given, "image_size": load_layout(folder).image_size}
-
-
-def _name_of_copy(dataset_dir: str, image_size: int, encoding: str) -> str:
-    """Return the name of a dataset that is made from another one: `photos_32`, or `photos_64_png` of the same size."""
-    layout = load_layout(dataset_dir)
-    name = f"{layout.name.removesuffix(f'_{image_size}')}_{image_size}"
-    return name + (f"_{encoding}" if image_size == layout.image_size else "")
-
-
-def _name_and_version(dataset_dir: str) -> str:
-    layout = load_layout(dataset_dir)
-    return f"{layout.name}/{layout.version}"
 
 
 def _name_after(location: str) -> str:

@@ -50,6 +50,19 @@ def load_layout(dataset_dir: str) -> Layout:
     return Layout.load(Path(dataset_dir))
 
 
+def name_of_copy(dataset_dir: str, image_size: int, encoding: str) -> str:
+    """Return the name of a dataset that is made from another one: `photos_32`, or `photos_64_png` of the same size."""
+    layout = load_layout(dataset_dir)
+    name = f"{layout.name.removesuffix(f'_{image_size}')}_{image_size}"
+    return name + (f"_{encoding}" if image_size == layout.image_size else "")
+
+
+def name_and_version(dataset_dir: str) -> str:
+    """Return the name and the version of a dataset, as layout.json of one made from it has them."""
+    layout = load_layout(dataset_dir)
+    return f"{layout.name}/{layout.version}"
+
+
 def open_stored(dataset_dir: str, categories: Sequence[str] = (), selection: Selection | None = None) -> Source:
     """Find the stored images of a dataset in the order of their ids, with `categories` and `selection` as in
     `open_source`.

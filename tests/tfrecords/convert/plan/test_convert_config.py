@@ -156,6 +156,7 @@ def test_determining_options_leave_out_what_does_not_change_the_bytes() -> None:
         "label_column": "2",
         "range": "min-max",
         "max_pixels": 1000,
+        "format": "array_record",
         "group_column": "patient",
         "group_pattern": "p[0-9]+",
         "time_column": "taken",
