@@ -85,6 +85,7 @@ def convert(
                 runner.start(MIN_SHARDS)  # so that they are ready when the files are listed
             listed = source = open_source(
                 options.image_dir,
+                dataset_dir=options.from_dataset,
                 table=options.table,
                 categories=options.categories,
                 include=options.include,
@@ -95,7 +96,7 @@ def convert(
                 group_column=options.group_column,
                 time_column=options.time_column,
             )
-            listed = source = _with_note_on_splits(source, options)
+            listed = source = _with_notes(source, options)
             options = options.for_source(source)
             describe(_description(source, options))
             if previous is not None:
@@ -124,8 +125,15 @@ def convert(
         raise unwritable(path, error, ", or choose another --data_dir") from None
 
 
-def _with_note_on_splits(source: Source, options: ResolvedConfig) -> Source:
-    """Return the source with a note if its splits are not used and nobody asked for others."""
+def _with_notes(source: Source, options: ResolvedConfig) -> Source:
+    """Return the source with notes about stored images that lose something, and about splits that are not used although
+    nobody asked for others.
+    """
+    if options.from_dataset:
+        from tfrecords.convert.sources.stored_dataset import notes_on_losses
+
+        losses = notes_on_losses(options.from_dataset, options.image_size, options.encoding, options.jpeg_quality)
+        return dataclasses.replace(source, notes=(*source.notes, *losses))
     if source.splits is None or options.splits != AUTO_SPLITS or (source.keeps_splits and not options.divided_by):
         return source
     names = [name for name in dict.fromkeys(source.splits) if name]

@@ -98,16 +98,16 @@ def versions(data_dir: Path, name: str) -> list[Path]:
     return sorted(folders, key=lambda path: _parsed(path.name))
 
 
-def next_version(version: str) -> str:
+def next_version(version: str, *, changes: bool = False) -> str:
     """Return the version number of a dataset made by appending to `version`: 1.1.0 after 1.0.0.
 
-    TFDS's rule: a higher minor version has the same examples and more. Raises ValueError if `version` is not three
-    numbers.
+    If it `changes` examples or leaves some out, it is 2.0.0. This is TFDS's rule: a higher minor version has the same
+    examples and more. Raises ValueError if `version` is not three numbers.
     """
     numbers = _parsed(version)
     if not numbers:
         raise ValueError(f"`version` should be three numbers, e.g. 1.0.0. Received: version={version!r}")
-    return f"{numbers[0]}.{numbers[1] + 1}.0"
+    return f"{numbers[0] + 1}.0.0" if changes else f"{numbers[0]}.{numbers[1] + 1}.0"
 
 
 def shard_name(name: str, split: str, shard: int, num_shards: int, file_format: str = TFRECORD) -> str:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tfrecords.base_errors import ConversionError, CorruptRecordError
+from tfrecords.base_errors import ConversionError, CorruptRecordError, DataError
 from tfrecords.convert.plan.conversion_job import ConversionJob
 from tfrecords.convert.plan.shard_plan import PlannedShard, ShardPlan
 from tfrecords.convert.state.receipts import Receipt, read_info, write_receipt
@@ -170,6 +170,18 @@ def whole_scan(shard: Path, info: ShardInfo) -> ShardScan | None:
         if scan.faults or not scan.whole or (scan.num_bytes, len(scan.ids)) != (info.num_bytes, info.num_examples):
             return None
         return None if index.exists() and index.read_bytes() != index_bytes(scan.lengths) else scan
+
+
+def link_shard(dataset_dir: Path, info: ShardInfo, target: Path) -> ShardInfo:
+    """Give the shard `info` of a dataset, and its sidecar if any, the second name `target`; return it under that name.
+
+    Raises DataError if it is missing or incomplete.
+    """
+    shard = dataset_dir / info.file
+    if not shard.is_file() or shard.stat().st_size != info.num_bytes:
+        raise DataError(f"{shard} is missing or damaged; nothing was added. Convert the images again.")
+    link_or_copy(shard, target)
+    return dataclasses.replace(info, file=target.name)
 
 
 def link_or_copy(shard: Path, target: Path) -> None:

@@ -78,6 +78,7 @@ class Source:
         notes: notes for the user.
         form: what the source was taken for, in one line for the user.
         keeps_splits: whether its splits are kept unless others are asked for.
+        split_order: its splits in order, where that is not the order in which they occur.
     """
 
     location: str
@@ -95,6 +96,7 @@ class Source:
     notes: tuple[str, ...] = ()
     form: str = ""
     keeps_splits: bool = False
+    split_order: tuple[str, ...] = ()
 
     def usable(self) -> np.ndarray:
         """Return the ids, int64 and ascending, of the files that are not rejected already."""
