@@ -81,7 +81,7 @@ def _num_tones(pixels: np.ndarray) -> tuple[int, int]:
     Of more colors than matter, only some are counted.
     """
     some = np.ascontiguousarray(pixels[:: 1 + pixels[..., 0].size // _COUNTED_PX]).reshape(-1, 3)
-    levels = max(np.count_nonzero(np.bincount(some[:, color], minlength=256)) for color in range(3))
+    levels = max(int(np.count_nonzero(np.bincount(some[:, color], minlength=256))) for color in range(3))
     if (some == some[:, :1]).all():
         return 1 << 24, levels
     few = _num_colors(some[:: 1 + len(some) // _SAMPLED_PX])

@@ -28,9 +28,9 @@ from tfrecords.edit.record_copy import RecordPlaces, write_records
 from tfrecords.format.atomic_files import file_sha256
 from tfrecords.format.layout import Layout, ShardInfo
 from tfrecords.format.manifest import Manifest, read_manifest, write_manifest
-from tfrecords.format.naming import LAYOUT_FILE, QUARANTINE_FILE, next_version, shard_name, versions
+from tfrecords.format.naming import LAYOUT_FILE, QUARANTINE_FILE, TFRECORD, next_version, shard_name, versions
 from tfrecords.format.quarantine import Reason, RefusedFile, read_quarantine, write_quarantine
-from tfrecords.format.tfds_metadata import TFRECORD, has_one_class, read_features, read_info, write_metadata
+from tfrecords.format.tfds_metadata import has_one_class, read_features, read_info, write_metadata
 from tfrecords.options import option
 
 OnProgress: TypeAlias = Callable[[int, int], object]

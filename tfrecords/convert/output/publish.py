@@ -6,6 +6,7 @@ import dataclasses
 import os
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -105,7 +106,7 @@ def _make_manifest(job: ConversionJob, final: FinalPlan, receipt: Receipt) -> Ma
     reasons = np.full(num_rows, -1, np.int8)
     for row, refusal in receipt.refused.items():
         reasons[row] = reason_names.index(refusal.reason.value)
-    optional = {}
+    optional: dict[str, Any] = {}
     if job.keys is not None:
         optional["split_groups"] = final.joined
     if job.config.folds:

@@ -20,8 +20,9 @@ from tfrecords.convert.sources.source import Source
 from tfrecords.convert.sources.tfds import TfdsFiles
 from tfrecords.format.layout import Layout, ShardInfo
 from tfrecords.format.manifest import Manifest, read_manifest
+from tfrecords.format.naming import TFRECORD
 from tfrecords.format.shard import ShardReader
-from tfrecords.format.tfds_metadata import TFRECORD, has_one_class, read_features, read_info
+from tfrecords.format.tfds_metadata import has_one_class, read_features, read_info
 
 
 @dataclasses.dataclass(frozen=True)
