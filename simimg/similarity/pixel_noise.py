@@ -94,7 +94,7 @@ def _outliers(
     # Sums of integers below 2 ** 24: exact in float32, in any order.
     error = cv2.sqrBoxFilter(difference, cv2.CV_32F, (window, window), normalize=False)
     noise = _noise(np.sqrt(error / np.float32(window * window)).astype(np.uint8)[shared], contrast[shared])
-    if _is_lossless(difference[shared & (contrast >= _WEAK)]):  # what differs fills a sort that is rare elsewhere
+    if _is_lossless(difference[shared & (contrast >= _SORTS[0])]):  # what differs fills a sort that is rare elsewhere
         noise = np.zeros(256)
     limits = (
         np.rint(window * window * _FACTOR * (noise * noise + floor * floor)).astype(np.float32)
