@@ -93,8 +93,9 @@ def convert(
                 label_column=options.label_column,
                 zip_encoding=options.zip_encoding,
             )
-            listed = source = _with_note_on_splits(source, options)
-            options = options.for_source(source)
+            options = options.for_source(source, previous.layout.config if previous is not None else None)
+            if config.splits == AUTO_SPLITS and options.splits != SOURCE_SPLITS:
+                listed = source = _with_note_on_splits(source)
             describe(_description(source, options))
             if previous is not None:
                 previous.check_options(options)
@@ -119,12 +120,10 @@ def convert(
         raise unwritable(path, error, ", or choose another --data_dir") from None
 
 
-def _with_note_on_splits(source: Source, options: ResolvedConfig) -> Source:
-    """Return the source with a note if its splits are not used and nobody asked for others."""
-    if source.splits is None or source.keeps_splits or options.splits != AUTO_SPLITS:
-        return source
-    names = [name for name in dict.fromkeys(source.splits) if name]
-    if len(names) < 2:
+def _with_note_on_splits(source: Source) -> Source:
+    """Return the source with a note if it has splits, which are not used although nobody asked for others."""
+    names = [name for name in dict.fromkeys(source.splits or ()) if name]
+    if len(names) < 2 or source.keeps_splits:
         return source
     note = f"the splits of the source ({some_of(names)}) are not used; --splits={SOURCE_SPLITS} keeps them"
     return dataclasses.replace(source, notes=(*source.notes, note))
