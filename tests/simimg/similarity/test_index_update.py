@@ -589,5 +589,5 @@ def test_copies_in_split_folders_without_classes_are_no_label_conflicts(tmp_path
         draw(tmp_path / "zoo" / ("train", "val")[number % 2] / f"{number}.png", number)
     shutil.copy(tmp_path / "zoo/train/0.png", tmp_path / "zoo/val/copy.png")
     index = index_folder(tmp_path / "i", tmp_path / "zoo", stand_in()).index
-    (group,) = find_duplicates(index, 0.99).groups
+    (group,) = find_duplicates(index, threshold=0.99).groups
     assert "class folder" not in group.others[0].reason

@@ -123,7 +123,7 @@ def source_of_folders(
             *_note_on_tables(others.values(), location),
         ),
         form=_form(kind, len(rows) + len(loose) - len(refused), names, layout, is_flat),
-        keeps_splits=len(splits) > 1 or splits == {"train"},
+        keeps_splits=len(splits) > 1 or (layout is not None and set(layout.splits.values()) == {"train"}),
     )
 
 

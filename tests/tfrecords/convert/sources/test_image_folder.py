@@ -594,4 +594,4 @@ def test_splits_that_are_one_folder_are_noted(tmp_path: Path, link: str) -> None
     (note,) = open_source(str(tmp_path)).notes
     assert note.startswith(f"{train}, {link} are one folder in several splits, so that the same images are trained on")
     assert note.endswith(f"--exclude=/{link}/")
-    assert not open_source(str(tmp_path), exclude=[f"/{link}/"]).notes
+    assert not [note for note in open_source(str(tmp_path), exclude=[f"/{link}/"]).notes if "one folder" in note]

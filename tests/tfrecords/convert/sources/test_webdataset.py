@@ -242,7 +242,7 @@ def test_a_list_of_classes_that_a_bucket_forbids_to_read(tmp_path: Path, monkeyp
 def test_names_of_samples_that_are_not_utf8(tmp_path: Path, encoding: str) -> None:
     korean = ["고양이", "강아지", "나비", "사과"]
     for number in range(2):
-        with tarfile.open(tmp_path / f"사진-{number}.tar", "w", tarfile.USTAR_FORMAT, encoding="cp949") as tar:
+        with tarfile.open(tmp_path / f"사진-{number}.tar", "w", format=tarfile.USTAR_FORMAT, encoding="cp949") as tar:
             for name in korean:
                 tar.addfile(tarfile.TarInfo(f"{name}.jpg"), io.BytesIO())
                 label = tarfile.TarInfo(f"{name}.cls")
