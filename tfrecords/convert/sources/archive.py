@@ -6,6 +6,7 @@ see `tfrecords.convert.sources.webdataset`. Otherwise the folders inside are the
 
 from __future__ import annotations
 
+import array
 import glob
 import os
 import re
@@ -94,7 +95,7 @@ def open_archives(
         )
     containers = Containers.of(archives)
     members = FileListing()
-    declared: set[int] = set()  # members whose names are UTF-8 according to their archive
+    declared = array.array("q")  # members whose names are UTF-8 according to their archive
     samples = Samples(_short_names(archives)) if kinds == {".tar"} else None
     shifts = []
     for number, archive in enumerate(containers.paths):
@@ -110,7 +111,7 @@ def open_archives(
                 if path:
                     place = (number, member.offset, member.length)
                     if member.is_utf8 and not path.isascii():
-                        declared.add(len(members.paths))
+                        declared.append(len(members.paths))
                     members.add(path, member.size, stamp, place, refused=member.refused)
                     if samples:
                         samples.add(path, member, read_at)

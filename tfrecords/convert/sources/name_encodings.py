@@ -13,7 +13,7 @@ import codecs
 import itertools
 import re
 import unicodedata
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 
 from tfrecords.base_errors import UsageError
 
@@ -73,7 +73,7 @@ def check_encoding(encoding: str) -> None:
         )
 
 
-def decode_names(paths: list[str], encoding: str, location: str, declared: Collection[int] = ()) -> list[str]:
+def decode_names(paths: list[str], encoding: str, location: str, declared: Sequence[int] = ()) -> list[str]:
     """Decode the names in `paths` that are not UTF-8, in place, and return notes.
 
     Args:

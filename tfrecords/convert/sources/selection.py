@@ -8,9 +8,10 @@ A pattern is about paths relative to the source, with "/" as the separator on ev
     cat/           the folder cat, at any depth, with all that is in it
     /cat           cat at the top only
 
-`*`, `?` and `[abc]` do not match "/". What matches a folder stands for everything in it. Case matters, the Unicode form
-(NFC, NFD) does not. With --include, only what matches one of its patterns is taken, and --exclude wins over it. A
-pattern of --include that has the name of a system folder, such as `@eaDir/**`, also takes that folder.
+Paths in an archive may be written with or without the folders around all of its classes. `*`, `?`, `[abc]` and `[!abc]`
+do not match "/". What matches a folder stands for everything in it. Case matters, the Unicode form (NFC, NFD) does not.
+With --include, only what matches one of its patterns is taken, and --exclude wins over it. A pattern of --include that
+has the name of a system folder, such as `@eaDir/**`, also takes that folder.
 """
 
 from __future__ import annotations

@@ -9,6 +9,7 @@ The common part, the key, goes up to the first dot of the base name.
 
 from __future__ import annotations
 
+import array
 import re
 import sys
 from collections.abc import Sequence
@@ -45,7 +46,7 @@ class Samples:
         self.any_label = False
         self._names = names
         self._found = FileListing()
-        self._declared: set[int] = set()  # images whose names are UTF-8 according to their tar
+        self._declared = array.array("q")  # images whose names are UTF-8 according to their tar
         self._class_list: tuple[str, list[str]] | None = None
         self._numbers: set[str] = set()  # labels that are numbers of classes
         self._multi_label = ""  # the first file with several labels
@@ -80,7 +81,7 @@ class Samples:
             path, member = self._one(images)
             label = rank_label_path[1] if rank_label_path is not None else ""
             if member.is_utf8 and not path.isascii():
-                self._declared.add(len(self._found.paths))
+                self._declared.append(len(self._found.paths))
             self._found.add(
                 path,
                 member.size,
