@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import re
+from collections.abc import Mapping
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -350,11 +351,19 @@ class ResolvedConfig(ConvertConfig):
     offsets: Offsets
     recorded: dict[str, object]
 
-    def for_source(self, source: Source) -> ResolvedConfig:
-        """Return the options in which it is decided whether the splits of the source are kept."""
+    def for_source(self, source: Source, recorded_before: Mapping[str, object] | None = None) -> ResolvedConfig:
+        """Return the options in which it is decided whether the splits of the source are kept.
+
+        A dataset that exists, whose options are `recorded_before`, decides for a source that has a single split, or
+        splits that are not kept by themselves.
+        """
         if self.splits != AUTO_SPLITS or self.folds:
             return self
-        if not source.keeps_splits or self.divided_by:
+        keeps = source.keeps_splits
+        if recorded_before is not None and source.splits is not None:
+            kept_before = recorded_before.get("splits") == SOURCE_SPLITS
+            keeps = kept_before or (keeps and len(set(source.splits) - {""}) > 1)
+        if not keeps or self.divided_by:
             return dataclasses.replace(self, splits=DEFAULT_SPLITS)
         recorded = {**self.recorded, "splits": SOURCE_SPLITS}
         return dataclasses.replace(self, splits=SOURCE_SPLITS, fractions={}, recorded=recorded)

@@ -59,7 +59,6 @@ class Columns:
         time: the times, or None.
         classes: the one-hot columns; none if there is a column of labels.
         class_names: their names.
-        has_floats: whether whole numbers are written with a point, as in MXNet's lists.
         form: where the paths and labels come from, for the user.
     """
 
@@ -68,7 +67,6 @@ class Columns:
     split: int | None
     classes: tuple[int, ...] = ()
     class_names: tuple[str, ...] = ()
-    has_floats: bool = False
     form: str = ""
     group: int | None = None
     time: int | None = None
@@ -232,7 +230,6 @@ def unnamed_columns(
         path,
         label,
         split,
-        has_floats=all(re.fullmatch(r"[0-9]+\.0+", row[label].strip()) for row in sample),
         form=f"no header; paths from column {path + 1}, labels from column {label + 1}"
         + _further([f"column {name}" for name in numbers], group, time),
         group=group,
