@@ -16,7 +16,7 @@ from PIL import Image
 from simimg.augment import AugmentConfig, augment
 from simimg.doctor.machine import machine_facts
 from simimg.evaluation import Classification, CopyFigures, classify, compiled, copy_of, predict, search_copies
-from simimg.input import Reader, Split, eval_batches, open_reader, reading
+from simimg.input import Reader, Split, eval_batches, open_reader, reading, run_splits
 from simimg.presets import preset_options
 from simimg.report.charts import confusion_matrix
 from simimg.report.contact_sheet import Tile
@@ -118,12 +118,13 @@ def write_run_report(
     """
     model_dir = result.model_dir
     model, info = load_model(model_dir)
-    train, _ = open_reader(options.dataset_dir, "train", options.reader)
+    splits = run_splits(options.dataset_dir, options.fold)
+    train, _ = open_reader(options.dataset_dir, splits["train"], options.reader)
     split = next((name for name in ("test", "validation") if result.score(info.objective, name) is not None), "")
     figures: Classification | CopyFigures | None = None
     mistakes: list[Tile] = []
     if split:
-        reader, _ = open_reader(options.dataset_dir, split, options.reader)
+        reader, _ = open_reader(options.dataset_dir, splits[split], options.reader)
         figures, mistakes = measure(reader, model, info)
     classification, copies = by_kind(figures)
     if classification is not None:

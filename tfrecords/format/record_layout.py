@@ -21,6 +21,7 @@ from typing import TypeVar
 import numpy as np
 
 from tfrecords.format.example import encode_example
+from tfrecords.format.naming import TFRECORD
 from tfrecords.format.record import FOOTER_BYTES, FRAMING_BYTES, HEADER_BYTES, varint
 
 ENCODINGS = ("raw", "jpeg", "png")
@@ -43,7 +44,9 @@ _Lengths = TypeVar("_Lengths", int, np.ndarray)
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Offsets:
-    """Where the parts of a raw record lie, in bytes from the record's start; all 0 if records differ in length."""
+    """Where the parts of a raw record lie, in bytes from the record's start; all 0 if records differ in length, or do
+    not lie one after the other.
+    """
 
     record_bytes: int = 0
     id_offset: int = 0
@@ -51,9 +54,9 @@ class Offsets:
     label_offset: int = 0
 
     @classmethod
-    def of(cls, encoding: str, image_size: int) -> Offsets:
-        """Return the offsets in records with `encoding` and images of `image_size` px."""
-        if encoding != "raw":
+    def of(cls, encoding: str, image_size: int, file_format: str = TFRECORD) -> Offsets:
+        """Return the offsets in records with `encoding` and images of `image_size` px, in shards of `file_format`."""
+        if encoding != "raw" or file_format != TFRECORD:
             return cls()
         record_bytes, id_offset, image_offset = _spans_of(image_size * image_size * 3)
         return cls(

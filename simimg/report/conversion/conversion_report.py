@@ -33,6 +33,7 @@ from simimg.report.conversion.sample_images import contact_sheet
 from simimg.report.html_page import command, escape, figure, page, section, style_sheet
 from simimg.report.number_format import count_of, percent, storage
 from simimg.report.report_sections import option_tables
+from tfrecords.convert.output.split_shares import split_shares
 from tfrecords.convert.plan.convert_config import ConvertConfig
 from tfrecords.convert.plan.split_assignment import SOURCE_SPLITS
 from tfrecords.format.dataset_images import DatasetImages
@@ -73,10 +74,11 @@ def write_conversion_report(dataset_dir: Path, image_dir: str) -> Path:
         sections=[
             section("Contact sheet", f"<p>{how}</p>", sheet),
             _classes(layout, counts),
+            *_shares(layout, manifest),
             section("Originals", "<p>Sizes before the conversion</p>", sizes),
             _refused(dataset_dir, counts, image_dir),
             _copies(groups, layout, manifest, images),
-            section("How it was made", "", _provenance(layout)),
+            section("How it was made", "", _provenance(layout, any(manifest.edits))),
         ],
         style=style_sheet("simimg.report.conversion", "conversion.css"),
     )
@@ -88,7 +90,7 @@ def write_conversion_report(dataset_dir: Path, image_dir: str) -> Path:
 def command_line(layout: Layout) -> str:
     """Returns the shell command that makes the dataset again, with the options that are not the defaults."""
     given = {key: layout.config[key] for key in layout.config if key in _ALWAYS or key in _changed(layout)}
-    words = ["simimg", "convert", f"--image_dir={_ORIGINALS}"]
+    words = ["simimg", "convert", *([] if "from" in layout.config else [f"--image_dir={_ORIGINALS}"])]
     words += [f"--{key}={shlex.quote(_option_text(value))}" for key, value in given.items()]
     return " ".join(words)
 
@@ -102,17 +104,24 @@ def _changed(layout: Layout) -> dict[str, Any]:
     return {key: value for key, value in config.items() if value != ordinary.get(key)}
 
 
-def _provenance(layout: Layout) -> str:
-    """The command that makes the dataset again, its options, and everything else that its bytes depend on."""
+def _provenance(layout: Layout, edits: bool) -> str:
+    """The command that makes the dataset again, its options, and everything else that its bytes depend on. `edits` says
+    whether it was edited.
+    """
     shards = {
         split: f"{count_of(len(infos), 'shard', 'shards')}, {storage(sum(info.num_bytes for info in infos))}"
         for split, infos in layout.splits.items()
     }
+    stands = f"<code>{_ORIGINALS}</code> stands for the originals."
+    if "from" in layout.config:
+        stands = "The images are those of this dataset, as they were stored; name its folder."
     later = "" if layout.version == VERSION else " Some of them were added later, with <code>--append</code>."
+    if edits:
+        later = " It was edited since; the column <code>edit</code> of manifest.parquet says how."
     digest = {"SHA-256 of the names, classes and sizes of the files": layout.source_sha256}
     return (
         f"{command(command_line(layout))}"
-        f'<p class="quiet"><code>{_ORIGINALS}</code> stands for the originals.{later}</p>'
+        f'<p class="quiet">{stands}{later}</p>'
         f"{option_tables(layout.config, _changed(layout), _values)}"
         f"<h3>Shards</h3>{_values(shards)}<h3>Source</h3>{_values(digest)}"
         f"<h3>Versions of the libraries</h3>{_values(layout.versions)}"
@@ -165,6 +174,29 @@ def _classes(layout: Layout, counts: Counts) -> str:
     warning = f'<p><span class="warn">{num_unsplit:,} {what}</span></p>' if num_unsplit else ""
     tables = class_table(layout.class_names, counts) + unsplit_classes(layout.class_names, counts, dealt=dealt)
     return section("Classes", "".join(f"<p>{fact}</p>" for fact in facts) + warning, size_curve(counts) + tables)
+
+
+def _shares(layout: Layout, manifest: Manifest) -> list[str]:
+    """How far the shares of the splits are off, where they were divided by groups or by time, or are folds."""
+    shares = split_shares(layout, manifest)
+    if shares is None:
+        return []
+    rows = "".join(
+        f'<tr><td>{escape(name)}</td><td class="num">{asked:.1%}</td><td class="num">{shares.found[name]:.1%}</td>'
+        f'<td class="num">{100 * (shares.found[name] - asked):+.1f}</td></tr>'
+        for name, asked in shares.asked.items()
+    )
+    head = "".join(f'<th class="num">{name}</th>' for name in ("asked", "found", "points off"))
+    name, split, share = shares.in_class
+    facts = [f"By <code>{escape(shares.by)}</code>"]
+    if shares.num_groups:
+        facts.append(f"{shares.num_groups:,} groups, none divided; the largest has {shares.largest:,} images")
+    facts.append(f"Farthest off within a class: {escape(name)}, {share:.1%} in {escape(split)}")
+    table = (
+        f'<div class="scroll"><table class="counts"><thead><tr><th>Split</th>{head}</tr></thead>'
+        f"<tbody>{rows}</tbody></table></div>"
+    )
+    return [section("Shares of the splits", "".join(f"<p>{fact}</p>" for fact in facts), table)]
 
 
 def _refused(dataset_dir: Path, counts: Counts, image_dir: str) -> str:

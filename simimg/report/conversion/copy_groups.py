@@ -19,7 +19,8 @@ _MAX_MEMBERS = 6  # images per group, one row
 _TILE_PX = 160
 _MAX_NAME, _MAX_PATH = 32, 60  # characters
 _MAX_NAMED = 100  # groups without images
-_MAX_APART, _MAX_MIXED, _MAX_RESIZED, _MAX_LARGEST = 4, 4, 3, 6
+_MAX_APART, _MAX_MIXED, _MAX_RESIZED, _MAX_LARGEST = 4, 24, 3, 6
+_CONFLICTS_ID = "label_conflicts"  # of the groups with several labels, for links to them
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
@@ -42,6 +43,20 @@ class CopyGroups:
         """Returns the rows of the manifest that belong to a group."""
         start = int(self.starts[group])
         return self.members[start : start + int(self.sizes[group])].tolist()
+
+    def with_any(self, rows: np.ndarray) -> np.ndarray:
+        """Returns whether each group has a member among these rows of the manifest: bool [n]."""
+        among = np.isin(self.members, rows)
+        return np.logical_or.reduceat(among, self.starts) if len(self) else np.zeros(0, bool)
+
+    def select(self, which: np.ndarray) -> CopyGroups:
+        """Returns the groups for which `which`, bool [n], is true."""
+        sizes = self.sizes[which]
+        columns = {
+            name: getattr(self, name)[which] for name in ("mixed", "apart", "resized", "same_bytes", "same_pixels")
+        }
+        members = self.members[np.repeat(which, self.sizes)]
+        return CopyGroups(members=members, starts=np.cumsum(sizes) - sizes, sizes=sizes, **columns)
 
 
 def find_groups(manifest: Manifest) -> CopyGroups:
@@ -97,9 +112,10 @@ def copy_groups(groups: CopyGroups, layout: Layout, manifest: Manifest, images: 
             continue
         title = "Others, the largest first" if taken and not sentence else title
         taken.update(candidates[:most])
-        rows = "".join(_group(groups, group, layout, manifest, images) for group in candidates[:most])
+        rows = "".join(group_figure(groups, group, layout, manifest, images) for group in candidates[:most])
         about = f'<p class="quiet">{_shown(len(candidates), most)}{sentence}</p>'
-        parts.append(f'<h3>{title}</h3>{about}<div class="groups">{rows}</div>')
+        anchor = f' id="{_CONFLICTS_ID}"' if which is groups.mixed else ""
+        parts.append(f'<h3>{title}</h3>{about}<div class="groups"{anchor}>{rows}</div>')
     rest = [group for group in by_size.tolist() if group not in taken]
     if rest:
         names = [_named(groups, group, manifest) for group in rest[:_MAX_NAMED]]
@@ -117,7 +133,8 @@ def _shown(num: int, most: int) -> str:
     return f"{most} of {num:,} groups. " if num > most else f"{count_of(num, 'group', 'groups')}. "
 
 
-def _group(groups: CopyGroups, group: int, layout: Layout, manifest: Manifest, images: DatasetImages) -> str:
+def group_figure(groups: CopyGroups, group: int, layout: Layout, manifest: Manifest, images: DatasetImages) -> str:
+    """Returns a group as HTML: its first images, and what they have in common."""
     rows = groups.rows(group)
     splits = _names(manifest.split_names, manifest.splits[rows])
     classes = _names(layout.class_names, manifest.labels[rows])

@@ -61,11 +61,17 @@ _TEXTS = {
         "Damaged",
         "They begin like an image but cannot be decoded. Restore them from their source.",
     ),
+    Reason.LABEL_CONFLICT: (
+        "Copies in several classes",
+        "One image under several labels, of which one may be wrong; or images that were wrongly taken for copies. "
+        "--conflicts=drop left all of them out. Correct their labels, or keep them with --conflicts=keep.",
+    ),
     Reason.TOO_LARGE: (
         "Too large",
         "They declare more pixels, or have more bytes, than any camera produces; decoding them could fill the memory. "
         "If you trust them, --max_pixels lets them in.",
     ),
+    Reason.DELETED: ("Deleted", "They were examples of an earlier version, and simimg edit deleted them."),
 }
 # Files whose bytes can be shown. The others have none, or reading them is dangerous.
 _READABLE = frozenset(
@@ -78,6 +84,7 @@ _READABLE = frozenset(
         Reason.UNSUPPORTED,
         Reason.TRUNCATED,
         Reason.CORRUPT,
+        Reason.LABEL_CONFLICT,
     }
 )
 _MAX_BYTES = 32 << 20

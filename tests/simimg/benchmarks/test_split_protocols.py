@@ -56,7 +56,7 @@ def test_who_is_on_which_side(folder: Path, tmp_path: Path) -> None:
     assert train & test  # a photo and itself, turned by 0 degrees
     train, test = found["split, then copied"]
     assert test == photos_test
-    assert len(train) == 10 * 16
+    assert len(train) == 9 * 16
     assert photos_train < train
     copies_of_tests = {
         np.asarray(copy).tobytes()

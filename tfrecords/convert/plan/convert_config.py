@@ -7,6 +7,7 @@ import os
 import re
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 from tfrecords.base_errors import UsageError
 from tfrecords.convert.image.decoder import (
@@ -14,12 +15,14 @@ from tfrecords.convert.image.decoder import (
     RESIZES,
     TRUNCATED,
     ImageOptions,
+    decoder_versions,
     parse_backdrop,
     parse_background,
 )
 from tfrecords.convert.image.image_formats import MAX_PIXELS
 from tfrecords.convert.image.near_duplicates import COPIES
 from tfrecords.convert.image.sample_range import AUTO, parse_range
+from tfrecords.convert.plan.group_split import MAX_FOLDS, fold_fractions, parse_group_pattern
 from tfrecords.convert.plan.split_assignment import AUTO_SPLITS, DEFAULT_SPLITS, SOURCE_SPLITS, parse_splits
 from tfrecords.convert.sources import (
     EXCLUDE_HELP,
@@ -29,13 +32,18 @@ from tfrecords.convert.sources import (
     check_patterns,
     printable,
 )
-from tfrecords.format.naming import check_name
+from tfrecords.convert.sources.stored_dataset import load_layout, name_and_version, name_of_copy
+from tfrecords.format.array_record_shard import array_record_library
+from tfrecords.format.layout import Layout
+from tfrecords.format.naming import ARRAY_RECORD, FILE_FORMATS, TFRECORD, check_name
 from tfrecords.format.record_layout import ENCODINGS, MAX_IMAGE_SIZE, Offsets
+from tfrecords.installed_versions import installed_version
 from tfrecords.options import check_choices, option
 
 # Up to this size, reading an image's raw pixels costs less than decoding a JPEG.
 _RAW_UP_TO_PX = 128
 ENGINES = ("local", "beam")
+CONFLICTS = ("keep", "drop", "fail")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -50,6 +58,11 @@ class ConvertConfig:
     table: str = option(
         "CSV or parquet file, or a list, with paths, labels and optionally splits; paths are relative to --image_dir.",
         "",
+    )
+    from_dataset: str = option(
+        "Dataset folder to convert into another size or encoding from its stored images, without the files.",
+        "",
+        flag="from",
     )
     data_dir: Path = option("Folder of datasets; this one goes to DATA_DIR/NAME/1.0.0.", Path("data"))
     name: str = option("Name of the dataset; by default that of the image folder.", "")
@@ -86,6 +99,13 @@ class ConvertConfig:
         choices=("auto", *ENCODINGS),
         group="images",
     )
+    format: str = option(
+        "Format of the shards: tfrecord, which the other commands and tf.data read, or array_record, which "
+        "tfds.data_source and Grain read at random.",
+        TFRECORD,
+        choices=FILE_FORMATS,
+        group="images",
+    )
     jpeg_quality: int = option("Quality of JPEG records, 1..100.", 95, group="images")
     splits: str = option(
         f"Splits and their shares of each class; {SOURCE_SPLITS} keeps those of the source, and {AUTO_SPLITS} does so "
@@ -96,6 +116,34 @@ class ConvertConfig:
         "Copies to keep in one split: near (including resized and recompressed ones), exact, or ignore (none).",
         "near",
         choices=COPIES,
+        group="splits and files",
+    )
+    group_column: str = option(
+        "With --table: a column, such as the patient; images with the same value stay in one split.",
+        "",
+        group="splits and files",
+    )
+    group_pattern: str = option(
+        "Regular expression on paths, such as '(patient[0-9]+)_'; images with the same first group of it (or whole "
+        "match) stay in one split.",
+        "",
+        group="splits and files",
+    )
+    time_column: str = option(
+        "With --table: a column of dates or numbers; the split test gets the latest images, and train the earliest.",
+        "",
+        group="splits and files",
+    )
+    folds: int = option(
+        "Instead of --splits: so many equal splits fold1, fold2, …; `train --fold=1` tests on the first one.",
+        0,
+        group="splits and files",
+        words={"off": 0},
+    )
+    conflicts: str = option(
+        "Copies of one image in several classes: keep all, drop all, or fail.",
+        "keep",
+        choices=CONFLICTS,
         group="splits and files",
     )
     seed: int = option("Seed of the splits and of the order.", 0)
@@ -135,7 +183,12 @@ class ConvertConfig:
 
     def __post_init__(self) -> None:
         """Check the values that can be checked without looking at the source."""
-        for name in ("image_dir", "table", "only"):  # not Paths, which would make one slash of the two in a URL
+        for name in (
+            "image_dir",
+            "table",
+            "from_dataset",
+            "only",
+        ):  # not Paths, which would make one slash of the two in a URL
             object.__setattr__(self, name, os.path.expanduser(os.fspath(getattr(self, name))))
         check_choices(self)
         parse_splits(self.splits)
@@ -144,6 +197,7 @@ class ConvertConfig:
         parse_background(self.background)
         parse_range(self.range)
         self.refusal_limit(0)
+        self._check_split_options()
         if self.name:
             check_name(self.name)
         if not 1 <= self.image_size <= MAX_IMAGE_SIZE:
@@ -164,14 +218,56 @@ class ConvertConfig:
         if self.beam_options and self.engine != "beam":
             raise UsageError(f"--beam_options={self.beam_options!r} needs --engine=beam.")
 
+    def _check_split_options(self) -> None:
+        parse_group_pattern(self.group_pattern)
+        if self.folds and not 2 <= self.folds <= MAX_FOLDS:
+            raise UsageError(f"--folds={self.folds}: should be 2..{MAX_FOLDS}, or 0 for none.")
+        if self.group_column and self.group_pattern:
+            raise UsageError(
+                f"--group_column={self.group_column} and --group_pattern={self.group_pattern} both say what stays "
+                "together. Give one of them."
+            )
+        if self.folds and self.splits != AUTO_SPLITS:
+            raise UsageError(f"--folds={self.folds} makes the splits. Leave out --splits={self.splits}.")
+        if self.time_column and self.folds:
+            raise UsageError(
+                f"--time_column={self.time_column} divides by time, --folds={self.folds} does not. Give one of them."
+            )
+        if self.time_column and self.append:
+            raise UsageError(
+                f"--append: a dataset with --time_column={self.time_column} has the latest images in its last split, "
+                "and new ones would be later. Convert all images under another --name."
+            )
+        if self.divided_by and self.splits == SOURCE_SPLITS:
+            raise UsageError(
+                f"{self.divided_by} divides the images anew, and --splits={SOURCE_SPLITS} keeps the splits of the "
+                "source. Leave one of them out."
+            )
+        if self.conflicts != "keep" and self.copies == "ignore":
+            raise UsageError(f"--conflicts={self.conflicts} needs the copies, which --copies=ignore does not look for.")
+
+    @property
+    def divided_by(self) -> str:
+        """The flag that says what stays together or how images are divided, as it was given; "" if there is none."""
+        names = ("group_column", "group_pattern", "time_column", "folds")
+        return next((f"--{name}={value}" for name in names if (value := getattr(self, name))), "")
+
     def resolved(self) -> ResolvedConfig:
-        """Return the values that a conversion uses; raise UsageError if there is neither `image_dir` nor `table`."""
-        if not self.image_dir and not self.table:
+        """Return the values that a conversion uses; raise UsageError if there is no source, or more than one."""
+        if self.from_dataset and (self.image_dir or self.table):
+            raise UsageError(f"--from={self.from_dataset} is a source of its own: leave out --image_dir and --table.")
+        if not self.image_dir and not self.table and not self.from_dataset:
             raise UsageError("--image_dir is missing. Name a folder that has one folder of images per class.")
+        if self.format == ARRAY_RECORD:
+            array_record_library()  # not after an hour of work
         encoding = self.encoding
         if encoding == "auto":
             encoding = "raw" if self.image_size <= _RAW_UP_TO_PX else "jpeg"
-        name = self.name or _name_after(self.image_dir or self.table)
+        name = self.name or (
+            name_of_copy(self.from_dataset, self.image_size, encoding)
+            if self.from_dataset
+            else _name_after(self.image_dir or self.table)
+        )
         decided = dataclasses.replace(self, name=name, encoding=encoding)
         return ResolvedConfig(
             **{field.name: getattr(decided, field.name) for field in dataclasses.fields(ConvertConfig)},
@@ -185,8 +281,8 @@ class ConvertConfig:
                 sample_range=parse_range(self.range),
                 max_pixels=self.max_pixels,
             ),
-            fractions=parse_splits(self.splits),
-            offsets=Offsets.of(encoding, self.image_size),
+            fractions=fold_fractions(self.folds) if self.folds else parse_splits(self.splits),
+            offsets=Offsets.of(encoding, self.image_size, self.format),
             recorded=decided.determining(),
         )
 
@@ -219,15 +315,22 @@ class ConvertConfig:
             **({"range": self.range} if self.range != AUTO else {}),
             **({"max_pixels": self.max_pixels} if self.max_pixels != MAX_PIXELS else {}),
             "encoding": self.encoding,
+            **({"format": self.format} if self.format != TFRECORD else {}),
             **({"jpeg_quality": self.jpeg_quality} if self.encoding == "jpeg" else {}),
-            "splits": splits or SOURCE_SPLITS,
+            **({"folds": self.folds} if self.folds else {"splits": splits or SOURCE_SPLITS}),
             "copies": self.copies,
             "seed": self.seed,
             **{
                 name: [printable(pattern) for pattern in value] if isinstance(value, tuple) else value
-                for name in ("include", "exclude", "path_column", "label_column")
+                for name in (
+                    *("include", "exclude", "path_column", "label_column"),
+                    *("group_column", "group_pattern", "time_column"),
+                )
                 if (value := getattr(self, name))
             },
+            # With `fail` there are none in the dataset, so that its bytes are those of `keep`.
+            **({"conflicts": self.conflicts} if self.conflicts == "drop" else {}),
+            **({"from": name_and_version(self.from_dataset)} if self.from_dataset else {}),
         }
 
 
@@ -249,18 +352,36 @@ class ResolvedConfig(ConvertConfig):
 
     def for_source(self, source: Source) -> ResolvedConfig:
         """Return the options in which it is decided whether the splits of the source are kept."""
-        if self.splits != AUTO_SPLITS:
+        if self.splits != AUTO_SPLITS or self.folds:
             return self
-        if not source.keeps_splits:
+        if not source.keeps_splits or self.divided_by:
             return dataclasses.replace(self, splits=DEFAULT_SPLITS)
         recorded = {**self.recorded, "splits": SOURCE_SPLITS}
         return dataclasses.replace(self, splits=SOURCE_SPLITS, fractions={}, recorded=recorded)
+
+
+def versions_of(config: ConvertConfig) -> dict[str, str]:
+    """Return the versions of the libraries that decide the bytes of a dataset with these options."""
+    versions = dict(decoder_versions())
+    if config.format == ARRAY_RECORD:
+        versions["array-record"] = installed_version("array-record") or "unknown"
+    return versions
 
 
 def _recorded_background(text: str) -> str:
     """Return a value of `--background` in the one form in which layout.json has it."""
     backdrop = parse_backdrop(text)
     return "#{:02x}{:02x}{:02x}".format(*parse_background(text)) if backdrop == "color" else backdrop
+
+
+def with_stored_size(given: dict[str, Any]) -> dict[str, Any]:
+    """Return options of a conversion, of which `image_size` is that of the dataset to convert, if there is one, unless
+    it is given.
+    """
+    folder = os.path.expanduser(os.fspath(given.get("from_dataset") or ""))
+    if not folder or "image_size" in given or not Layout.exists(Path(folder)):
+        return given
+    return {**given, "image_size": load_layout(folder).image_size}
 
 
 def _name_after(location: str) -> str:

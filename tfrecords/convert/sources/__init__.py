@@ -39,6 +39,7 @@ __all__ = [
 def open_source(
     image_dir: str,
     *,
+    dataset_dir: str = "",
     table: str = "",
     categories: Sequence[str] = (),
     include: Sequence[str] = (),
@@ -46,6 +47,8 @@ def open_source(
     path_column: str = "",
     label_column: str = "",
     zip_encoding: str = "",
+    group_column: str = "",
+    time_column: str = "",
 ) -> Source:
     """Find the files of a source and their labels.
 
@@ -53,6 +56,7 @@ def open_source(
         image_dir: a folder of class folders or of images; tars or zips (also `*.tar`, `{000..003}.tar`); a TFDS
             dataset folder; or a URL of one of these. With `table`, the folder that the table's paths are relative to;
             it may then be "".
+        dataset_dir: a dataset folder that `simimg convert` wrote, whose stored images are taken, instead of all others.
         table: a CSV or parquet file, or its URL, with one path and label per row.
         categories: the classes to take, in the order of their labels; by default all.
         include: patterns of the files to take, see `tfrecords.convert.sources.selection`; by default all.
@@ -60,26 +64,42 @@ def open_source(
         path_column: with `table`: name or number, from 1, of its column of paths; "" has it found.
         label_column: likewise, that of the labels.
         zip_encoding: of names in tars and zips that are not UTF-8; "" has it guessed.
+        group_column: with `table`: name or number, from 1, of its column of groups; "" if there is none.
+        time_column: likewise, that of the times.
 
     Raises:
         UsageError: it does not exist, cannot be read, has an unknown form, or has no image file.
         ConversionError: the machine or the network failed.
+        DataError: `dataset_dir` is damaged.
     """
-    location = table or image_dir
-    if not table and (path_column or label_column):
-        flag = f"--path_column={path_column}" if path_column else f"--label_column={label_column}"
-        raise UsageError(f"{flag} is a column of a table. Give the table as --table=PATH.")
+    location = dataset_dir or table or image_dir
+    columns = {"path": path_column, "label": label_column, "group": group_column, "time": time_column}
+    for what, column in columns.items():
+        if column and not table:
+            other = " Or group by paths with --group_pattern." if what == "group" else ""
+            raise UsageError(f"--{what}_column={column} is a column of a table. Give the table as --table=PATH.{other}")
     selection = Selection(include, exclude)
     try:
         with (
             machine_errors(location),
             parser_errors(lambda fault: UsageError(f"{location} is damaged: {fault}. Fetch or make it again.")),
         ):
+            if dataset_dir:
+                from tfrecords.convert.sources.stored_dataset import open_stored
+
+                return open_stored(dataset_dir, categories, selection)
             if table:
                 from tfrecords.convert.sources.table import open_table
 
                 return open_table(
-                    local_path(table), local_path(image_dir), categories, selection, path_column, label_column
+                    local_path(table),
+                    local_path(image_dir),
+                    categories,
+                    selection,
+                    path_column,
+                    label_column,
+                    group_column,
+                    time_column,
                 )
             return _open(local_path(image_dir), categories, selection, zip_encoding)
     except Refusal as refusal:  # of a file that lists the others

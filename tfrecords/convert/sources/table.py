@@ -35,6 +35,8 @@ class _Row(NamedTuple):
     path: str
     label: str
     split: str | None
+    group: str | None = None
+    time: str | None = None
 
 
 def is_table(path: str) -> bool:
@@ -49,6 +51,8 @@ def open_table(
     selection: Selection | None = None,
     path_column: str = "",
     label_column: str = "",
+    group_column: str = "",
+    time_column: str = "",
 ) -> Source:
     """Find the files in a table; ids count its rows.
 
@@ -61,6 +65,8 @@ def open_table(
         selection: as in `open_source`.
         path_column: as in `open_source`.
         label_column: as in `open_source`.
+        group_column: as in `open_source`.
+        time_column: as in `open_source`.
 
     Raises:
         UsageError: the table cannot be read, it is not clear which columns count, or a file has several labels.
@@ -81,19 +87,25 @@ def open_table(
     repeated: list[str] = []
     protocols: set[str] = set()
     remote: list[int] = []
-    with _open(table) as file, closing(_rows_of(file, table, (path_column, label_column))) as rows:
-        columns = rows.columns(path_column, label_column)
+    given = (path_column, label_column, group_column, time_column)
+    with _open(table) as file, closing(_rows_of(file, table, given)) as rows:
+        columns = rows.columns(*given)
         for number, cells in rows.read(columns.needed):
             row = _row(number, cells, columns, table)
             path = spelling.of(row.path)
             id = ids.setdefault(path, len(numbers))
             if id < len(numbers):
-                split = found.splits[id] if found.splits else None
-                _check_same(_Row(numbers[id], path, found.labels[id], split), row, table)
+                columns_of_id = (found.splits, found.groups, found.times)
+                split, group, time = (column[id] if column else None for column in columns_of_id)
+                _check_same(_Row(numbers[id], path, found.labels[id], split, group, time), row, table)
                 repeated.append(path)
                 continue
             numbers.append(row.number)
             _add(found, path, base, row, protocols, table)
+            if row.group is not None:
+                found.groups.append(row.group)
+            if row.time is not None:
+                found.times.append(row.time)
             if (is_url(path) or is_url(base)) and id not in found.refused:
                 remote.append(id)
         kind = rows.kind
@@ -236,11 +248,13 @@ def _check_same(earlier: _Row, row: _Row, table: str) -> None:
             f"--table={table}: row {row.number} has {row.path!r} as {row.label!r}, and row {earlier.number} as "
             f"{earlier.label!r}. {MULTI_LABEL}."
         )
-    if earlier.split != row.split:
-        raise UsageError(
-            f"--table={table}: {row.path!r} is in split {earlier.split!r} (row {earlier.number}) and in split "
-            f"{row.split!r} (row {row.number}). Keep one."
-        )
+    for what in ("split", "group", "time"):
+        before, now = getattr(earlier, what), getattr(row, what)
+        if before != now:
+            raise UsageError(
+                f"--table={table}: {row.path!r} is in {what} {before!r} (row {earlier.number}) and in {what} {now!r} "
+                f"(row {row.number}). Keep one."
+            )
 
 
 def _open(table: str) -> AbstractContextManager[Any]:
@@ -258,6 +272,8 @@ def _row(number: int, cells: Sequence[Any], columns: Columns, table: str) -> _Ro
     split = sys.intern(rest.pop(0).strip()) if columns.split is not None else None
     if not path.strip():
         raise UsageError(f"--table={table}: row {number} has no path. Add one, or remove the row.")
+    group = sys.intern(rest.pop(0).strip()) if columns.group is not None else None
+    time = rest.pop(0).strip() if columns.time is not None else None
     if split == "":
         raise UsageError(f"--table={table}: row {number} has no split. Add one, or remove the column.")
     label = rest[0].strip() if columns.label is not None else _hot(number, rest, columns, table)
@@ -268,7 +284,7 @@ def _row(number: int, cells: Sequence[Any], columns: Columns, table: str) -> _Ro
     for what, text in (("label", label), ("split", split or "")):
         if not text.isascii() and re.search("[\ud800-\udfff]", text):
             raise UsageError(f"--table={table}: the {what} in row {number} is not UTF-8. Save the table as UTF-8.")
-    return _Row(number, path, sys.intern(label), split)
+    return _Row(number, path, sys.intern(label), split, group, time)
 
 
 def _hot(number: int, cells: Sequence[str], columns: Columns, table: str) -> str:

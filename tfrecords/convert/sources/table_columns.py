@@ -55,6 +55,8 @@ class Columns:
         path: the paths.
         label: the labels, or None if `classes` has them.
         split: the splits, or None.
+        group: the groups that are not divided, or None.
+        time: the times, or None.
         classes: the one-hot columns; none if there is a column of labels.
         class_names: their names.
         has_floats: whether whole numbers are written with a point, as in MXNet's lists.
@@ -68,13 +70,15 @@ class Columns:
     class_names: tuple[str, ...] = ()
     has_floats: bool = False
     form: str = ""
+    group: int | None = None
+    time: int | None = None
 
     @property
     def needed(self) -> list[int]:
-        """The columns to read: path, split if there is one, and those of the labels."""
+        """The columns to read: path; split, group and time if there are such columns; and those of the labels."""
         return [
             self.path,
-            *([] if self.split is None else [self.split]),
+            *(column for column in (self.split, self.group, self.time) if column is not None),
             *(self.classes if self.label is None else [self.label]),
         ]
 
@@ -92,7 +96,13 @@ def looks_like_path(cell: str) -> bool:
 
 
 def named_columns(
-    header: Sequence[str], sample: Sequence[Sequence[str]], table: str, path_column: str = "", label_column: str = ""
+    header: Sequence[str],
+    sample: Sequence[Sequence[str]],
+    table: str,
+    path_column: str = "",
+    label_column: str = "",
+    group_column: str = "",
+    time_column: str = "",
 ) -> Columns:
     """Return the columns of a table with a header.
 
@@ -102,6 +112,8 @@ def named_columns(
         table: its name in errors.
         path_column: name or number, from 1, of the column of paths; "" has it found.
         label_column: likewise, that of the labels.
+        group_column: likewise, that of the groups; "" if there is none.
+        time_column: likewise, that of the times.
 
     Raises:
         UsageError: a column does not exist or cannot be told from others, or there are several labels per image.
@@ -111,11 +123,15 @@ def named_columns(
     has = f"It has: {some_of(names)}." if header else "It is empty."
     path = _given(path_column, names, "--path_column", table)
     label = _given(label_column, names, "--label_column", table)
+    group = _given(group_column, names, "--group_column", table)
+    time = _given(time_column, names, "--time_column", table)
     splits = [at for at, name in enumerate(plain) if name == _SPLIT]
     splits += [at for at, name in enumerate(plain) if name in _SPLITS and at != label and _are_splits(sample, at)]
+    splits = [at for at in splits if at not in (group, time)]
     split = splits[0] if splits else None
-    several = [name for name in names if _SEVERAL.fullmatch(name)]
-    labels = _ranked(plain, _LABELS, {path, split})
+    used = {split, group, time}
+    several = [name for at, name in enumerate(names) if _SEVERAL.fullmatch(name) and at not in (group, time)]
+    labels = _ranked(plain, _LABELS, {path, *used})
     if label is None and (
         (len(labels) > 1 and {plain[at] for at in labels} <= _LABELS[0]) or (several and not labels_of(plain))
     ):
@@ -125,7 +141,7 @@ def named_columns(
             f"one that counts: --label_column={columns[0]!r}."
         )
     if path is None:
-        paths = _ranked(plain, _PATHS, {label, split}) or _with_paths(sample, {label, split})
+        paths = _ranked(plain, _PATHS, {label, *used}) or _with_paths(sample, {label, *used})
         if len(paths) != 1:
             count = "several columns" if paths else "no column"
             raise UsageError(
@@ -134,8 +150,8 @@ def named_columns(
             )
         path = paths[0]
     if label is None:
-        labels = _ranked(plain, _LABELS, {path, split})
-        rest = [at for at, name in enumerate(plain) if at not in (path, split) and name not in _ROW_NUMBERS]
+        labels = _ranked(plain, _LABELS, {path, *used})
+        rest = [at for at, name in enumerate(plain) if at not in (path, *used) and name not in _ROW_NUMBERS]
         classes = [at for at in rest if at not in labels and _is_zero_one(sample, at)]
         if len(labels) > 1:
             raise UsageError(
@@ -143,10 +159,14 @@ def named_columns(
                 f"--label_column={names[labels[0]]!r}."
             )
         if not labels and len(classes) > 1 and sample and (classes == rest or _have_one(sample, classes)):
-            return _one_hot(path, split, classes, names, sample, table)
+            found = _one_hot(path, split, classes, names, sample, table)
+            return dataclasses.replace(found, group=group, time=time, form=found.form + _further(names, group, time))
         if not labels and len(rest) == 1:
             labels = rest
         if not labels:
+            for at in (group, time):
+                if at is not None and plain[at] in _LABELS[0]:
+                    raise _one_column(names[at], at == group, has, table)
             raise UsageError(
                 f"--table={table} has no column of labels ({', '.join(_LABEL)}). {has} Name one {_LABEL[0]}, or give "
                 "it as --label_column=NAME."
@@ -154,21 +174,40 @@ def named_columns(
         label = labels[0]
     if path == label:
         raise UsageError(f"--table={table}: --path_column and --label_column are one column, {names[path]!r}. {has}")
-    form = f"paths from the column {names[path]}, labels from {names[label]}"
-    return Columns(path, label, split, form=form)
+    if label in (group, time):
+        raise _one_column(names[label], label == group, has, table)
+    form = f"paths from the column {names[path]}, labels from {names[label]}{_further(names, group, time)}"
+    return Columns(path, label, split, form=form, group=group, time=time)
+
+
+def _one_column(name: str, is_group: bool, has: str, table: str) -> UsageError:
+    flag = "--group_column" if is_group else "--time_column"
+    return UsageError(f"--table={table}: {flag} and the labels are one column, {name!r}. {has}")
+
+
+def _further(names: Sequence[str], group: int | None, time: int | None) -> str:
+    groups = "" if group is None else f", groups from {names[group]}"
+    return groups if time is None else f"{groups}, times from {names[time]}"
 
 
 def unnamed_columns(
-    sample: Sequence[Sequence[str]], table: str, path_column: str = "", label_column: str = ""
+    sample: Sequence[Sequence[str]],
+    table: str,
+    path_column: str = "",
+    label_column: str = "",
+    group_column: str = "",
+    time_column: str = "",
 ) -> Columns:
     """Return the columns of a table without a header; the arguments and errors are those of `named_columns`."""
     numbers = [str(at + 1) for at in range(min(map(len, sample)))]
     path = _given(path_column, numbers, "--path_column", table)
     label = _given(label_column, numbers, "--label_column", table)
+    group = _given(group_column, numbers, "--group_column", table)
+    time = _given(time_column, numbers, "--time_column", table)
     first = " ".join(sample[0])[:80]
     flags = "Name the columns by their numbers, e.g. --path_column=1 --label_column=2."
     columns = range(len(numbers))
-    paths = _with_paths(sample, {label})
+    paths = _with_paths(sample, {label, group, time})
     if path is None:
         if len(paths) > 1:
             raise UsageError(
@@ -179,8 +218,9 @@ def unnamed_columns(
             raise UsageError(
                 f"--table={table} has no header, and it is not clear which column has paths: {first!r}. {flags}"
             )
-    split = next((at for at in columns if at not in (path, label) and _are_splits(sample, at)), None)
-    rest = [at for at in columns if at not in (path, split)]
+    used = {path, group, time}
+    split = next((at for at in columns if at not in (label, *used) and _are_splits(sample, at)), None)
+    rest = [at for at in columns if at not in (split, *used)]
     if label is None:
         if len(rest) == 2 and path == 2 and all(row[0].isdigit() for row in sample):
             rest = rest[1:]  # MXNet: number, label, path
@@ -193,7 +233,10 @@ def unnamed_columns(
         label,
         split,
         has_floats=all(re.fullmatch(r"[0-9]+\.0+", row[label].strip()) for row in sample),
-        form=f"no header; paths from column {path + 1}, labels from column {label + 1}",
+        form=f"no header; paths from column {path + 1}, labels from column {label + 1}"
+        + _further([f"column {name}" for name in numbers], group, time),
+        group=group,
+        time=time,
     )
 
 

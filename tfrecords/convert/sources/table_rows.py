@@ -41,8 +41,8 @@ class Rows(Protocol):
         """What the table is, for the user."""
         ...
 
-    def columns(self, path_column: str, label_column: str) -> Columns:
-        """Return where paths and labels are; see `named_columns`."""
+    def columns(self, *given: str) -> Columns:
+        """Return where paths, labels and more are; `given` are the names of columns as in `named_columns`."""
         ...
 
     def read(self, columns: Sequence[int]) -> Iterator[tuple[int, Sequence[Any]]]:
@@ -73,14 +73,14 @@ class CsvRows:
         """What the table is, for the user."""
         return "CSV table" if self._delimiter else "list"
 
-    def columns(self, path_column: str, label_column: str) -> Columns:
-        """Return where paths and labels are; see `named_columns`."""
+    def columns(self, *given: str) -> Columns:
+        """Return where paths, labels and more are; `given` are the names of columns as in `named_columns`."""
         with self._csv_errors():
             sample = [cells for _, cells in itertools.islice(self._rows(), _SAMPLE)]
         if self._header is None:
-            return unnamed_columns(sample, self._table, path_column, label_column)
+            return unnamed_columns(sample, self._table, *given)
         whole = [row for row in sample if len(row) == len(self._header)]
-        return named_columns(self._header, whole, self._table, path_column, label_column)
+        return named_columns(self._header, whole, self._table, *given)
 
     def read(self, columns: Sequence[int]) -> Iterator[tuple[int, Sequence[Any]]]:
         """Yield the number of each line and its cells in these columns."""
@@ -217,8 +217,8 @@ class ParquetRows:
         with self._errors():
             self._file = pq.ParquetFile(file)
 
-    def columns(self, path_column: str, label_column: str) -> Columns:
-        """Return where paths and labels are; see `named_columns`."""
+    def columns(self, *given: str) -> Columns:
+        """Return where paths, labels and more are; `given` are the names of columns as in `named_columns`."""
         names = list(self._file.schema_arrow.names)
         flat = [name for name in names if not self._is_nested(name)]
         with self._errors():
@@ -227,7 +227,7 @@ class ParquetRows:
         if batch is not None:
             columns = [batch.column(name).to_pylist() if name in flat else ["?"] * batch.num_rows for name in names]
             sample = [list(map(cell_text, row)) for row in zip(*columns, strict=True)]
-        found = named_columns(names, sample, self._table, path_column, label_column)
+        found = named_columns(names, sample, self._table, *given)
         for at in found.needed:
             self._check_type(self._file.schema_arrow.field(at), at == found.path)
         return found
