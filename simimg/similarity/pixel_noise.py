@@ -16,7 +16,7 @@ import dataclasses
 import cv2
 import numpy as np
 
-from simimg.determinism import ordered_sum
+from simimg.determinism import ordered_sum, solved
 
 _SAMPLE = 8_000  # pixels, at most, for the fit of the filter
 _FEWEST, _FEWEST_OF_SORT = 200, 64
@@ -180,9 +180,4 @@ def least_squares(have: np.ndarray, want: np.ndarray, ridge: float = 1.0) -> lis
     rows = [[float(total(a * b)) for b in have] + [float(total(a * want))] for a in have]
     for place, row in enumerate(rows):
         row[place] = 1.0001 * row[place] + ridge
-    for place, row in enumerate(rows):  # symmetric and positive definite, so no pivot is needed
-        for other in rows:
-            if other is not row:
-                factor = other[place] / row[place]
-                other[:] = [a - factor * b for a, b in zip(other, row, strict=True)]
-    return [row[-1] / row[place] for place, row in enumerate(rows)]
+    return solved(rows)
