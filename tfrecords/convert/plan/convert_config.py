@@ -354,15 +354,14 @@ class ResolvedConfig(ConvertConfig):
     def for_source(self, source: Source, recorded_before: Mapping[str, object] | None = None) -> ResolvedConfig:
         """Return the options in which it is decided whether the splits of the source are kept.
 
-        A dataset that exists, whose options are `recorded_before`, decides for a source that has a single split, or
-        splits that are not kept by themselves.
+        An existing dataset, with its options in `recorded_before`, decides for a single split, or splits of a table.
         """
         if self.splits != AUTO_SPLITS or self.folds:
             return self
         keeps = source.keeps_splits
-        if recorded_before is not None and source.splits is not None:
-            kept_before = recorded_before.get("splits") == SOURCE_SPLITS
-            keeps = kept_before or (keeps and len(set(source.splits) - {""}) > 1)
+        if recorded_before and source.splits:
+            is_kept = recorded_before.get("splits") == SOURCE_SPLITS
+            keeps = is_kept or (keeps and len(set(source.splits) - {""}) > 1)
         if not keeps or self.divided_by:
             return dataclasses.replace(self, splits=DEFAULT_SPLITS)
         recorded = {**self.recorded, "splits": SOURCE_SPLITS}
