@@ -125,7 +125,7 @@ def measure(raw_dir: Path, array_dir: Path, *, repeats: int, min_s: float = 1.0)
     for way in WAYS:
         pair = runs[f"{way} ours"], runs[f"{way} array_record"]
         cpu = [
-            (second.cpu_seconds / second.num_images) / (first.cpu_seconds / first.num_images)
+            (second.cpu_seconds / second.num_images) / max(1e-9, first.cpu_seconds / first.num_images)
             for first, second in zip(*pair, strict=True)
         ]
         found[way] = {

@@ -262,6 +262,7 @@ def worth(paths: list[Path]) -> Iterator[Any]:
 
 def light(folder: Path) -> Iterator[Any]:
     """The light of a vignette, and what palettes and noise leave of a pair."""
+    from simimg.determinism import plain_opencv
     from simimg.similarity.color_models import _light
     from simimg.similarity.differences import find_differences
 
@@ -271,7 +272,8 @@ def light(folder: Path) -> Iterator[Any]:
         dark = Image.fromarray(
             (np.asarray(image) * np.clip(1.15 - 0.5 * (x * x + y * y), 0, 1)[..., None]).astype(np.uint8)
         )
-        factors = _light(*(np.asarray(one.convert("L")) for one in (image, dark)), np.ones((240, 320), bool))
+        with plain_opencv():  # as in `find_differences`
+            factors = _light(*(np.asarray(one.convert("L")) for one in (image, dark)), np.ones((240, 320), bool))
         assert factors is not None
         yield factors
         for other in (dark, image.quantize(64).convert("RGB"), image.filter(ImageFilter.SHARPEN)):
