@@ -81,7 +81,6 @@ class PairExaminer:
         self._done: set[tuple[int, int]] = set()
         self._glanced: set[tuple[int, int]] = set()  # compared by their thumbnails alone
         self._explained: dict[tuple[int, int], Verification | None] = {}
-        self._seen: dict[tuple[int, int], Verification | None] = {}
 
     def examine_all(
         self, progress: Callable[[int], object], kinds: np.ndarray | None = None, *, by_hash: bool = False
@@ -221,7 +220,9 @@ class PairExaminer:
     def explain(self, row: int, other: int) -> Verification | None:
         """Return the verification with `row` as the query, whichever row is smaller."""
         if (row, other) not in self._explained:
-            found = self._seen_as(row, other) or self.images.verify(row, other)
+            place = self._place(row, other)
+            found = None if place is None else self.images.verify_placed(row, other, place)
+            found = found or self.images.verify(row, other)
             if found is not None and found.differs is None:
                 known = self._are_alike((row, other), found)
                 found = alike(found) if known else self.images.compared(found, row, other)
@@ -246,13 +247,6 @@ class PairExaminer:
             return found.reasons if self._directed(pair) == (row, other) else found.reversed_reasons
         place = self._place(row, other)
         return None if place is None else self.images.geometric_edits(row, other, place)
-
-    def _seen_as(self, row: int, other: int) -> Verification | None:
-        """Return the verification of a pair whose alignment is known, by thumbnails."""
-        if (row, other) not in self._seen:
-            place = self._place(row, other)
-            self._seen[row, other] = None if place is None else self.images.verify_placed(row, other, place)
-        return self._seen[row, other]
 
     def _place(self, row: int, other: int) -> np.ndarray | None:
         """Return where a row lies in another one, see `Verification.place`, if both are copies of one image."""

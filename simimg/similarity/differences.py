@@ -151,13 +151,14 @@ def _is_alike(pair: Registered, is_plain: bool, is_whole: bool) -> bool:
     ours, theirs = (cv2.cvtColor(side, cv2.COLOR_RGB2YCrCb) for side in (pair.query, pair.candidate))
     levels = (_PLAIN_LUMA, _PLAIN_CHROMA, _PLAIN_CHROMA, 0) if is_plain else (_LUMA, _UNLIKE, _UNLIKE, 0)
     more = cv2.subtract(_beyond(ours, theirs, 3), levels)
-    more = cv2.bitwise_and(more, more, mask=_eroded(pair.inside).view(np.uint8))
+    core = _eroded(pair.inside)
+    more = cv2.bitwise_and(more, more, mask=core.view(np.uint8))
     if cv2.countNonZero(more.reshape(len(more), -1)):
         return False
     if not is_whole:
         return True
     luma, other = (np.ascontiguousarray(side[..., 0]) for side in (ours, theirs))
-    return not luma_outliers(luma, other, _eroded(pair.inside)).any()
+    return not luma_outliers(luma, other, core).any()
 
 
 def _compared(pair: Registered, noise: int, is_drawing: bool, is_whole: bool) -> tuple[Seen, list[Change]]:

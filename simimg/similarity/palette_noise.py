@@ -28,11 +28,19 @@ _KEPT_PX, _SHIFTED = 9, 24
 
 def palette_of(image: np.ndarray) -> np.ndarray | None:
     """Return the colors of an image, uint8 `[h, w, 3]`, as uint8 `[n, 3]`; None if it has more than 256."""
-    red, green, blue = (image[..., channel].ravel() for channel in range(3))
-    numbers = red.astype(np.int32) << 16 | green.astype(np.int32) << 8 | blue
-    if len(np.unique(numbers[::_SAMPLED])) > _MOST_COLORS or len(found := np.unique(numbers)) > _MOST_COLORS:
-        return None
-    return np.stack([found >> 16, found >> 8 & 255, found & 255], axis=1).astype(np.uint8)
+    found = colors_of(image, _MOST_COLORS)
+    return None if found is None else np.stack([found >> 16, found >> 8 & 255, found & 255], axis=1).astype(np.uint8)
+
+
+def colors_of(pixels: np.ndarray, most: int) -> np.ndarray | None:
+    """Return the different colors of pixels, uint8 `[..., 3]`, as int32 `[n]`, 0xrrggbb; None if they are more."""
+    colors = pixels.reshape(-1, 3)
+    for some in (colors[::_SAMPLED], colors):
+        red, green, blue = (some[:, channel].astype(np.int32) for channel in range(3))
+        found = np.unique(red << 16 | green << 8 | blue)
+        if len(found) > most:
+            return None
+    return found
 
 
 def within_palettes(pair: Registered, palettes: tuple[np.ndarray | None, np.ndarray | None]) -> Registered:

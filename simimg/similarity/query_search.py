@@ -264,8 +264,7 @@ class Finder:
             found = self._images.verify_new(query.image.fingerprint, row, thorough=thorough)
         else:  # the file was moved, changed or removed, or belongs to a dataset whose files are elsewhere
             stored = self._images.square(row)
-            square = None if stored is None else query.square(stored.size)
-            found = None if stored is None or square is None else verify_composites(square, stored, thorough=thorough)
+            found = None if stored is None else verify_composites(query.square(stored.size), stored, thorough=thorough)
         if found is None or found.similarity < self._threshold:
             return None
         if candidate is not None:

@@ -173,7 +173,7 @@ def _warped(image: np.ndarray, matrix: np.ndarray, size: tuple[int, int]) -> tup
     """Return an image under a map from px of the frame, smoothed to the frame's resolution, and where it is."""
     turned = _turned(image, matrix, size)
     if turned is not None:
-        return turned, np.ones(size[::-1], bool)
+        return np.ascontiguousarray(turned), np.ones(size[::-1], bool)
     reduction = math.sqrt(abs(determinant(matrix)))
     if reduction > 1.2:
         image = cv2.GaussianBlur(image, (0, 0), 0.5 * math.sqrt(reduction**2 - 1))
@@ -200,13 +200,13 @@ def _interpolated(image: np.ndarray, matrix: np.ndarray, size: tuple[int, int]) 
 
 
 def _turned(image: np.ndarray, matrix: np.ndarray, size: tuple[int, int]) -> np.ndarray | None:
-    """Return the image in one of the eight positions, if the map is exactly that and the size is that of the frame."""
+    """Return a view of the image in one of the eight positions; None if the map is no such one, or the size another."""
     for transposed in (False, True):
         turned = image.transpose(1, 0, 2) if transposed else image
         linear = matrix[::-1, :2] if transposed else matrix[:, :2]
         if _size(turned) == size and float(np.abs(np.abs(linear) - np.eye(2)).max()) < 1e-6:
             along = [(-1 if linear[axis, axis] < 0 else 1) for axis in (1, 0)]
-            return np.ascontiguousarray(turned[:: along[0], :: along[1]])
+            return turned[:: along[0], :: along[1]]
     return None
 
 

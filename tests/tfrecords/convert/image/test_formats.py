@@ -166,22 +166,10 @@ def indexed() -> np.ndarray:
     return np.asarray(Image.fromarray(RGB).quantize(16).convert("RGB"))
 
 
-def tiff(
-    pixels: np.ndarray,
-    *,
-    order: str = "<",
-    planar: bool = False,
-    photometric: int | None = None,
-    rows: int = 0,
-    tile: int = 0,
-    deflate: bool = False,
-    big: bool = False,
-    signed: bool = False,
-    bits: int = 0,
-    **tags: int,
-) -> bytes:
-    """A TIFF of one page; `rows` per strip, or square tiles. Tags are t254=1, say."""
-    return _tiff([(pixels, tags)], order, planar, photometric, rows, tile, deflate, big, signed, bits)
+def tiff(pixels: np.ndarray, **given: Any) -> bytes:
+    """A TIFF of one page. Tags are t254=1, say; everything else is as for `_tiff`."""
+    tags = {name: value for name, value in given.items() if name[1:].isdigit()}
+    return _tiff([(pixels, tags)], **{name: value for name, value in given.items() if name not in tags})
 
 
 def _tiff(
@@ -197,7 +185,7 @@ def _tiff(
     bits: int = 0,
     inner: bool = False,
 ) -> bytes:
-    """Pages in a row, or the others as sub-images of the first one."""
+    """Pages in a row, or the others as sub-images of the first one; `rows` per strip, or square tiles."""
     word = "Q" if big else "I"
     magic = b"II" if order == "<" else b"MM"
     out = bytearray(magic + (struct.pack(order + "HHHQ", 43, 8, 0, 0) if big else struct.pack(order + "HI", 42, 0)))
