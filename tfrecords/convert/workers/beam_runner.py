@@ -34,7 +34,7 @@ from tfrecords.machine_limits import num_cores
 _POLL_S = 0.5
 # How long a file written by another machine may stay invisible here: network file systems cache missing names.
 _SETTLE_S = 15.0
-_LOG = "log.txt"  # output of local workers
+_LOG = ".log"  # ends the name of the file with what a local worker printed; the name begins with its process id
 
 
 class BeamRunner(Runner):
@@ -116,7 +116,9 @@ def _local_runner(folder: str) -> Any:
         f"from tfrecords.convert.workers.beam_worker import work_here; work_here({folder!r}, {os.getpid()})"
     )
     words = (sys.executable, "-c", code)
-    command = f"exec {shlex.join(words)} >>{shlex.quote(f'{folder}/{_LOG}')} 2>&1"  # no shell process in between
+    # No shell process in between: $$ is the worker's own id. One file each, because two that die at once would write
+    # into each other's last line.
+    command = f"exec {shlex.join(words)} >>{shlex.quote(folder)}/$${_LOG} 2>&1"
     return FnApiRunner(default_environment=SubprocessSDKEnvironment.from_command_string(command))
 
 
@@ -233,9 +235,12 @@ def _explained(error: BaseException) -> ConversionError:
 def _death(error: BaseException, folder: Path, todo: list[Task]) -> ConversionError:
     """Return the error about a local worker that died, with the file that it was converting."""
     code = int(found[0]) if (found := re.findall(r"-?\d+$", str(error))) else 0
-    log = folder / _LOG
-    lines = log.read_text(errors="replace").strip().splitlines() if log.exists() else []
-    where = f": {lines[-1]}" if lines else ""
+    where = ""
+    for path in sorted(folder.glob(f"*{_LOG}")):
+        lines = path.read_text(errors="replace").strip().splitlines()
+        if lines and not _is_alive(int(path.stem)):
+            where = f": {lines[-1]}"
+            break
     for path in folder.glob(f"*{ROW}"):
         row = int.from_bytes(path.read_bytes(), "little", signed=True)
         if row >= 0 and not _is_alive(int(path.stem)):

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.util
+import os
 import signal
+import subprocess
 import sys
 import textwrap
 import time
@@ -83,6 +85,15 @@ def test_a_workers_error_is_found_in_the_traceback_that_a_runner_gives() -> None
     other = str(beam_module._explained(RuntimeError("Traceback:\n  line 1\nTypeError: no. [while running 'write']")))
     assert other.startswith("Apache Beam could not finish: TypeError: no. Finished shards are kept")
     assert str(beam_module._explained(ValueError())).startswith("Apache Beam could not finish: ValueError.")
+
+
+def test_the_last_words_of_a_dead_worker_are_read_whole_while_others_still_write(tmp_path: Path) -> None:
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait(WAIT_S)
+    (tmp_path / f"{os.getpid()}.log").write_text("Traceback:\nImportError: a bro")
+    (tmp_path / f"{dead.pid}.log").write_text("Traceback:\nImportError: a broken installation\n")
+    error = beam_module._death(RuntimeError("Worker subprocess exited with return code 1"), tmp_path, [])
+    assert str(error).startswith("a Beam worker process died (exit code 1): ImportError: a broken installation. Finis")
 
 
 # The same bytes
