@@ -86,7 +86,7 @@ def _tfds_source(options: Options) -> dict[str, str]:
 
 def _text(summary: ConvertSummary) -> str:
     splits = ", ".join(f"{count:,} {split}" for split, count in summary.splits.items())
-    table = summary_table(read_manifest(summary.dataset_dir), Layout.load(summary.dataset_dir).class_names)
+    table = summary_table(read_manifest(summary.dataset_dir), Layout.load(summary.dataset_dir).counted_names)
     lines = [table, "", f"{summary.num_examples:,} examples ({splits}) in {summary.dataset_dir}"]
     if summary.num_converted:
         lines.append(

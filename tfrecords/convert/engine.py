@@ -92,6 +92,8 @@ def convert(
                 path_column=options.path_column,
                 label_column=options.label_column,
                 zip_encoding=options.zip_encoding,
+                label_type=options.label_type,
+                features=options.features,
             )
             listed = source = _with_note_on_splits(source, options)
             options = options.for_source(source)
@@ -164,7 +166,7 @@ def _convert(
         manifest = tables.result()
     runner.dismiss()
     layout = publish(job, final.plan, shards, manifest, workdir)
-    notes = (*job.source.notes, *_vanished(job, receipt), *_narrow(job, receipt))
+    notes = (*job.source.notes, *_without_stride(job), *_vanished(job, receipt), *_narrow(job, receipt))
     if final.leaks:
         notes = (
             *notes,
@@ -172,6 +174,16 @@ def _convert(
             "the existing splits were kept",
         )
     return summarize(workdir.final, layout, manifest, start, num_converted, notes)
+
+
+def _without_stride(job: ConversionJob) -> Iterable[str]:
+    """Yield a note if raw records differ in length."""
+    varying = [str(feature) for feature in job.schema.features if not feature.is_fixed]
+    if job.config.encoding == "raw" and varying:
+        yield (
+            f"records differ in length because of {some_of(varying)}, so each shard has a file of offsets; features "
+            "with numbers of a fixed shape alone keep one length"
+        )
 
 
 def _vanished(job: ConversionJob, receipt: Receipt) -> Iterable[str]:
@@ -214,7 +226,7 @@ def _write_shards(
         found = read_receipt(task.receipt, task.inputs, task.shard)
         if found is None or not found[1].is_about(len(task.rows), found[0].num_examples):
             return
-        if check and not found[0].sha256 and whole_scan(task.shard, found[0]) is None:
+        if check and not found[0].sha256 and whole_scan(task.shard, found[0], job.schema) is None:
             return
         infos[task.shard.name], part = found
         receipt.put(task.rows, part)
@@ -250,7 +262,7 @@ def _shard_task(job: ConversionJob, planned: PlannedShard, workdir: WorkDir) -> 
     return ShardTask(
         shard=workdir.shards / planned.file,
         receipt=workdir.receipt(planned.file),
-        inputs=source.digest(planned.rows, job.ids, job.labels),
+        inputs=job.inputs(planned.rows),
         files=source.files,
         rows=planned.rows,
         paths=tuple(source.paths[row] for row in planned.rows.tolist()),
@@ -262,4 +274,6 @@ def _shard_task(job: ConversionJob, planned: PlannedShard, workdir: WorkDir) -> 
         jpeg_quality=config.jpeg_quality,
         hashed=config.copies == "near",
         durable=not job.may_move,
+        indexed=not config.offsets.record_bytes,
+        tails=None if job.tails is None else tuple(job.tails[row] for row in planned.rows.tolist()),
     )

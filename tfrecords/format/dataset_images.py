@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 
 from tfrecords.base_errors import DataError
-from tfrecords.format.example import decode_example
+from tfrecords.format.example import decode_lists
 from tfrecords.format.layout import Layout
 from tfrecords.format.manifest import Manifest
 from tfrecords.format.parse_errors import parser_errors
@@ -61,8 +61,8 @@ class DatasetImages:
             if file not in self._offsets:
                 self._offsets[file] = reader.offsets()
             place = tuple(self._offsets[file][position].tolist())
-        features = decode_example(reader.read(*place))
-        image, id = features["image"], int(manifest.ids[row])
-        if features["id"] != id or not isinstance(image, bytes):
+        features = decode_lists(reader.read(*place))
+        image, id = features["image"][0], int(manifest.ids[row])
+        if features["id"] != [id] or not isinstance(image, bytes):
             raise DataError(f"{reader.path}: record {position} should be example {id}. Convert the images again.")
         return image

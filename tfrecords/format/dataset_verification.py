@@ -99,7 +99,7 @@ def verify(dataset_dir: Path, *, progress: Callable[[int], None] = lambda num_ex
             if info.file in missing:
                 continue
             try:
-                scan = scan_shard(path, progress=progress)
+                scan = scan_shard(path, schema=layout.schema, progress=progress)
             except OSError as error:
                 problems.append(_unreadable(path, error))
                 continue
@@ -108,7 +108,7 @@ def verify(dataset_dir: Path, *, progress: Callable[[int], None] = lambda num_ex
             if not found:
                 if rows is not None:
                     found += (f"{path}{problem}." for problem in rows.shard_problems(split, number, scan))
-                if layout.encoding != "raw" and index_path(path).name not in unsound:
+                if not layout.offsets.record_bytes and index_path(path).name not in unsound:
                     found += _index_problems(path, scan)
             problems += found
     return Verification(num_examples=num_examples, problems=tuple(problems))
@@ -160,7 +160,7 @@ def _unreadable(path: Path, error: OSError) -> str:
 def _needed(layout: Layout) -> set[str]:
     """Return the names of the files that every dataset has, besides layout.json and the shards."""
     shards = (info for infos in layout.splits.values() for info in infos)
-    indices = () if layout.encoding == "raw" else (index_path(Path(info.file)).name for info in shards)
+    indices = () if layout.offsets.record_bytes else (index_path(Path(info.file)).name for info in shards)
     return {MANIFEST_FILE, *metadata_files(layout), *indices}
 
 
@@ -212,7 +212,7 @@ def _shard_problems(path: Path, info: ShardInfo, scan: ShardScan, layout: Layout
         problems.append(f"{path} has {scan.num_bytes} bytes; layout.json says {info.num_bytes}.")
     elif not problems and scan.sha256 != info.sha256:
         problems.append(f"{path}: its SHA-256 differs from the one in layout.json.")
-    if not problems and layout.encoding == "raw":
+    if not problems and layout.offsets.record_bytes:
         lengths = np.array(scan.lengths, np.int64)
         wrong = np.flatnonzero(lengths != layout.offsets.record_bytes)
         if len(wrong):
@@ -255,7 +255,8 @@ class _ExampleRows:
         if len(again):
             yield f"has id {again[0]} more than once{_more(len(again), 'ids')}"
         labels = manifest.labels[order]
-        unknown = np.flatnonzero((labels < 0) | (labels >= len(layout.class_names)))
+        lowest = -1 if layout.schema.label_type == "multi" else 0  # -1: an image without any of the labels
+        unknown = np.flatnonzero((labels < lowest) | (labels >= len(layout.class_names)))
         if len(unknown):
             row = order[unknown[0]]
             yield (

@@ -1,7 +1,7 @@
 """layout.json: where each part of a record lies, which shards there are, and how the dataset was made.
 
-`offsets` are those of `tfrecords.format.record_layout`; with JPEG or PNG all four are 0, and each shard has a sidecar
-`<shard>.idx`. It has one line `offset length` in bytes per record, framing included, as NVIDIA DALI's tfrecord2idx
+`offsets` are those of `tfrecords.format.record_layout`; with JPEG or PNG, or with text in the records, all four are 0,
+and each shard has a sidecar `<shard>.idx`. It has one line `offset length` in bytes per record, framing included, as NVIDIA DALI's tfrecord2idx
 writes it.
 
 `files` has the SHA-256 of every other file of the folder: sidecars, manifest, quarantine list and metadata. The layout
@@ -28,6 +28,7 @@ from tfrecords.format.atomic_files import atomic_file, json_bytes, read_json
 from tfrecords.format.naming import LAYOUT_FILE, check_file_name
 from tfrecords.format.parse_errors import parser_errors
 from tfrecords.format.record_layout import ENCODINGS, MAX_IMAGE_SIZE, Offsets
+from tfrecords.format.schema import PLAIN, Schema
 
 _FORMAT = "simimg-layout/2"
 _MAX_COUNT = (1 << 63) - 1
@@ -48,7 +49,8 @@ class ShardInfo:
 class Layout:
     """Everything that is needed to read a dataset's shards without looking into them.
 
-    `files` maps the name of each file that is not a shard to its SHA-256 in hexadecimal.
+    `files` maps the name of each file that is not a shard to its SHA-256 in hexadecimal. `class_names` are the names of
+    the targets if labels are numbers.
     """
 
     name: str
@@ -62,6 +64,12 @@ class Layout:
     config: dict[str, Any]
     source_sha256: str
     versions: dict[str, str]
+    schema: Schema = PLAIN
+
+    @property
+    def counted_names(self) -> tuple[str, ...]:
+        """The class names, by the labels of the manifest; the last one is for -1, if images may have no label."""
+        return (*self.class_names, "(no label)") if self.schema.label_type == "multi" else self.class_names
 
     def num_examples(self, split: str) -> int:
         """Return the number of examples in `split`."""
@@ -70,6 +78,8 @@ class Layout:
     def to_bytes(self) -> bytes:
         """Return the content of layout.json; equal layouts give equal bytes."""
         values = {"format": _FORMAT, **dataclasses.asdict(self)}
+        if self.schema.is_plain:  # as every dataset was before there were others
+            del values["schema"]
         return json_bytes({**values, "sha256": _digest(values)})
 
     def save(self, dataset_dir: Path) -> None:
@@ -107,6 +117,8 @@ class Layout:
                 split: tuple(ShardInfo(**shard) for shard in shards) for split, shards in values["splits"].items()
             }
             values["class_names"] = tuple(values["class_names"])
+            if "schema" in values:
+                values["schema"] = Schema.parse(dict(values["schema"]))
             layout = cls(**values)
         except (KeyError, TypeError, AttributeError) as error:
             raise DataError(f"{path} has missing or unknown keys ({error}). Convert the images again.") from None
@@ -126,7 +138,7 @@ class Layout:
         _check_number("image_size", self.image_size, 1, MAX_IMAGE_SIZE)
         for offset in dataclasses.astuple(self.offsets):
             _check_number("offset", offset, 0, _MAX_COUNT)
-        if self.offsets != Offsets.of(self.encoding, self.image_size):
+        if self.offsets != Offsets.of(self.encoding, self.image_size, self.schema):
             raise ValueError(f"its offsets are not those of {self.encoding} records with {self.image_size} px")
         for shard in (shard for shards in self.splits.values() for shard in shards):
             _check_names("shard", [shard.file, shard.sha256])

@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import os
+import struct
 from array import array
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -16,9 +17,10 @@ from pathlib import Path
 
 import numpy as np
 
-from tfrecords.format.example import decode_example
-from tfrecords.format.record import FOOTER_BYTES, FRAMING_BYTES, HEADER_BYTES, footer, header, varints
-from tfrecords.format.record_layout import INT_BYTES, encode_record, match_record
+from tfrecords.format.example import decode_example, decode_lists
+from tfrecords.format.record import FOOTER_BYTES, FRAMING_BYTES, HEADER_BYTES, footer, header, varint, varints
+from tfrecords.format.record_layout import INT_BYTES, encode_record, encode_with_tail, match_record
+from tfrecords.format.schema import PLAIN, Schema, check_value
 
 _CHUNK_BYTES = 1 << 22
 _MAX_FAULTS = 3  # reported per shard
@@ -29,7 +31,8 @@ _NO_NUMBER = b"\xff" * INT_BYTES
 class ShardScan:
     """The records found in a shard, and what is wrong with them.
 
-    `ids` and `labels` are int64 `[num_records]`, -1 if a record could not be read. `lengths` are the lengths of the
+    `ids` and `labels` are int64 `[num_records]`, -1 if a record could not be read. The label is the first one of
+    several, -1 if there is none, and 0 if labels are no classes. `lengths` are the lengths of the
     records in bytes, framing included. `faults` are phrases such as "record 3 at byte 512: ...". If `whole` is False,
     the file has more records than could be found.
     """
@@ -43,15 +46,17 @@ class ShardScan:
     whole: bool
 
 
-def scan_shard(path: Path, *, progress: Callable[[int], None] = lambda num_records: None) -> ShardScan:
-    """Read a shard; `progress` is called with the number of records read since the last call.
+def scan_shard(
+    path: Path, *, schema: Schema = PLAIN, progress: Callable[[int], None] = lambda num_records: None
+) -> ShardScan:
+    """Read a shard whose examples have this schema; `progress` is called with the number of records read since the last call.
 
     Raises:
         OSError: it cannot be read.
     """
     digest = hashlib.sha256()
     with open(path, "rb", buffering=0) as file, ThreadPoolExecutor(1) as hasher:
-        records = _Records(os.fstat(file.fileno()).st_size)
+        records = _Records(os.fstat(file.fileno()).st_size, schema)
         hashed: Future[None] | None = None
         rest, num_bytes = b"", 0
         while chunk := file.read(max(_CHUNK_BYTES, records.missing)):
@@ -78,7 +83,7 @@ def scan_shard(path: Path, *, progress: Callable[[int], None] = lambda num_recor
 class _Records:
     """The records of a file that is passed in piece by piece."""
 
-    def __init__(self, file_bytes: int) -> None:
+    def __init__(self, file_bytes: int, schema: Schema) -> None:
         self.ids = bytearray()
         self.labels = bytearray()
         self.lengths = array("q")
@@ -86,6 +91,7 @@ class _Records:
         self.lost = False  # the start of the next record is unknown
         self._offset = 0
         self._file_bytes = file_bytes
+        self._schema = schema
         self._faults: list[str] = []
         self._num_faults = 0
 
@@ -138,6 +144,8 @@ class _Records:
 
     def _read(self, payload: bytes) -> str:
         """Note the id and label of an example, or return what is wrong with it."""
+        if not self._schema.is_plain:
+            return self._read_with_tail(payload)
         numbers = match_record(payload)
         if numbers is not None:
             self.ids += numbers[0]
@@ -157,6 +165,36 @@ class _Records:
         except ValueError as error:
             return f"its id or label is invalid: {error}"
         return "its parts are not where this version writes them"
+
+
+    def _read_with_tail(self, payload: bytes) -> str:
+        """Do the same for a schema that is not the plain one."""
+        schema = self._schema
+        try:
+            example = decode_lists(payload)
+        except ValueError as error:
+            return f"not a tf.train.Example ({error})"
+        label_type = schema.label_type
+        labels = {"none": [], "multi": ["label", "padding"]}.get(label_type, ["label"])
+        keys = sorted(["id", "image", *labels, *(feature.name for feature in schema.features)])
+        if sorted(example) != keys:
+            return f"has the features {sorted(example)} instead of {', '.join(keys)}"
+        for feature in schema.features:
+            if fault := check_value(feature, example[feature.name]):
+                return f"its feature {feature.name} {fault}"
+        label = example.get("label", [])
+        first = label[0] if label_type in ("single", "multi") and label else -1 if label_type == "multi" else 0
+        try:
+            values = [example[f.name] if f.length else example[f.name][0] for f in schema.features]
+            tail = schema.tail(label[0] if label_type == "single" else label, values)
+            (id,), (image,) = example["id"], example["image"]
+            if encode_with_tail(image, id, tail) != payload:
+                return "its parts are not where this version writes them"
+        except (TypeError, ValueError, LookupError, struct.error, AttributeError) as error:
+            return f"its id, label or a feature is invalid: {error}"
+        self.ids += varint(id, INT_BYTES)
+        self.labels += varint(first, INT_BYTES) if first >= 0 else _NO_NUMBER
+        return ""
 
 
 def _numbers(padded: bytearray) -> np.ndarray:

@@ -65,9 +65,9 @@ class _Row(NamedTuple):
 
 
 def count_files(manifest: Manifest, num_classes: int) -> Counts:
-    """Returns the counts of the files of a manifest."""
+    """Returns the counts of the files of a manifest; examples with the label -1 count for the last class."""
     ok, labels, num_splits = manifest.ok, manifest.labels, len(manifest.split_names)
-    cells = labels[ok].astype(np.int64) * num_splits + manifest.splits[ok]
+    cells = labels[ok].astype(np.int64) % num_classes * num_splits + manifest.splits[ok]
     refused = labels[~ok]
     return Counts(
         splits=manifest.split_names,

@@ -56,7 +56,7 @@ def write_conversion_report(dataset_dir: Path, image_dir: str) -> Path:
     """
     layout, manifest = Layout.load(dataset_dir), read_manifest(dataset_dir)
     images = DatasetImages(dataset_dir, layout, manifest)
-    counts, groups = count_files(manifest, len(layout.class_names)), find_groups(manifest)
+    counts, groups = count_files(manifest, len(layout.counted_names)), find_groups(manifest)
     shards = [info for infos in layout.splits.values() for info in infos]
     sheet, how = contact_sheet(layout, manifest, images)
     width, height = manifest.widths[manifest.ok], manifest.heights[manifest.ok]
@@ -143,7 +143,7 @@ def _headline(layout: Layout, counts: Counts, groups: CopyGroups) -> str:
     what = "example" if num_examples == 1 else "examples"
     of = f" of {num_examples + num_refused:,} files" if num_refused else ""
     figures = [
-        figure(f"{len(layout.class_names):,}", "class" if len(layout.class_names) == 1 else "classes"),
+        figure(f"{len(layout.counted_names):,}", "class" if len(layout.counted_names) == 1 else "classes"),
         figure(f"{num_refused:,}", "file rejected" if num_refused == 1 else "files rejected"),
     ]
     if layout.config.get("copies") != "ignore":
@@ -156,14 +156,14 @@ def _headline(layout: Layout, counts: Counts, groups: CopyGroups) -> str:
 
 
 def _classes(layout: Layout, counts: Counts) -> str:
-    facts = [count_of(len(layout.class_names), "class", "classes")]
-    if len(layout.class_names) > 1:
+    facts = [count_of(len(layout.counted_names), "class", "classes")]
+    if len(layout.counted_names) > 1:
         few, many = int(counts.sizes.min()), int(counts.sizes.max())
         facts.append(f"{few:,} examples each" if few == many else f"{few:,} to {many:,} examples each")
     num_unsplit, dealt = len(counts.unsplit()), layout.config.get("splits") != SOURCE_SPLITS
     what = "too small to be split" if dealt else "not in every split"
     warning = f'<p><span class="warn">{num_unsplit:,} {what}</span></p>' if num_unsplit else ""
-    tables = class_table(layout.class_names, counts) + unsplit_classes(layout.class_names, counts, dealt=dealt)
+    tables = class_table(layout.counted_names, counts) + unsplit_classes(layout.counted_names, counts, dealt=dealt)
     return section("Classes", "".join(f"<p>{fact}</p>" for fact in facts) + warning, size_curve(counts) + tables)
 
 

@@ -74,6 +74,7 @@ def publish(
         source_sha256=_made_from(job, manifest).sha256(),
         versions=decoder_versions(),
         files={},
+        schema=job.schema,
     )
     write_metadata(workdir.dataset, layout)
     names = {info.file for infos in splits.values() for info in infos}

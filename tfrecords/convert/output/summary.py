@@ -78,8 +78,10 @@ def summarize(
     """Return the summary of a call that began at `start`, by time.perf_counter()."""
     seconds = time.perf_counter() - start
     ok = manifest.ok
-    counts = np.zeros((len(layout.class_names), len(manifest.split_names)), np.int64)
+    counts = np.zeros((len(layout.counted_names), len(manifest.split_names)), np.int64)
     np.add.at(counts, (manifest.labels[ok], manifest.splits[ok]), 1)
+    is_single = layout.schema.label_type == "single"
+    missing = _without_images(layout.class_names, manifest.split_names, counts) if is_single else []
     reasons = np.bincount(manifest.reasons[~ok], minlength=len(manifest.reason_names))
     by_reason = {name: int(count) for name, count in zip(manifest.reason_names, reasons, strict=True) if count}
     return ConvertSummary(
@@ -91,7 +93,7 @@ def summarize(
         seconds=round(seconds, 3),
         images_per_s=round(num_converted / seconds, 1),
         num_converted=num_converted,
-        warnings=(*notes, *_without_images(layout.class_names, manifest.split_names, counts)),
+        warnings=(*notes, *missing),
     )
 
 

@@ -6,6 +6,7 @@ Everything here is a pure function of the source, the options and the previous v
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 
 import numpy as np
 
@@ -18,6 +19,8 @@ from tfrecords.convert.plan.split_assignment import assign_splits, draw_ranks
 from tfrecords.convert.sources import Source, printable
 from tfrecords.convert.state.receipts import Receipt
 from tfrecords.format.naming import VERSION, check_splits, next_version
+from tfrecords.format.record_layout import Offsets
+from tfrecords.format.schema import PLAIN, Schema
 
 
 @dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
@@ -39,7 +42,8 @@ class ConversionJob:
 
     `listed` is the whole source; `source` may have only those of its files that are new or asked for. `previous` is the
     dataset that is appended to, None for a new one; `version` is the version that is made. `splits` are the names of
-    the splits, `split_of` is the first assignment, int8 `[num_rows]`, and `ranks` uint64 `[num_rows, 2]` are random
+    the splits, `schema` and `tails` are those of the records, see `tfrecords.format.schema`, and there are no tails if
+    the schema is the plain one. `split_of` is the first assignment, int8 `[num_rows]`, and `ranks` uint64 `[num_rows, 2]` are random
     numbers; see `draw_ranks`. `plan` is the first plan, made from names alone; `may_move` says whether an image can
     change its split after its copies are known.
     """
@@ -57,6 +61,18 @@ class ConversionJob:
     version: str
     plan: ShardPlan
     may_move: bool
+    schema: Schema = PLAIN
+    tails: list[bytes] | None = None
+
+    def inputs(self, rows: np.ndarray) -> str:
+        """Return a digest of everything that the records of some rows are made of."""
+        digest = self.source.digest(rows, self.ids, self.labels)
+        if self.tails is None:
+            return digest
+        tails = hashlib.sha256()
+        for row in rows.tolist():
+            tails.update(len(self.tails[row]).to_bytes(8, "little") + self.tails[row])
+        return digest + tails.hexdigest()
 
     def final_plan(self, receipt: Receipt) -> FinalPlan:
         """Return the plan that has all copies of an image in one split, and the groups of copies."""
@@ -105,12 +121,16 @@ def make_job(config: ResolvedConfig, source: Source, previous: PreviousVersion |
     if previous is not None:
         ids = _appended_ids(source, previous)
         present = {source.class_names[label] for label in np.unique(source.labels[usable]) if label >= 0}
+        if source.values is not None and source.values.label_type == "multi":
+            present |= {source.class_names[label] for row in usable for label in source.values.labels[row]}
         added = [name for name in source.class_names if name in present - set(previous.layout.class_names)]
         class_names = (*previous.layout.class_names, *added)
         number = {name: label for label, name in enumerate(class_names)}
         mapping = np.array([*(number.get(name, -1) for name in source.class_names), -1], np.int32)
         labels = mapping[source.labels]
 
+    schema, tails = _tails(source, labels, class_names, previous)
+    config = dataclasses.replace(config, offsets=Offsets.of(config.encoding, config.image_size, schema))
     ranks = draw_ranks(config.seed, source.paths)
     split_of = np.zeros(num_files, np.int8)
     if config.fractions:
@@ -158,7 +178,39 @@ def make_job(config: ResolvedConfig, source: Source, previous: PreviousVersion |
         version=VERSION if previous is None else next_version(previous.layout.version),
         plan=plan,
         may_move=config.copies != "ignore" and len(config.fractions) > 1,
+        schema=schema,
+        tails=tails,
     )
+
+
+def _tails(
+    source: Source, labels: np.ndarray, class_names: tuple[str, ...], previous: PreviousVersion | None
+) -> tuple[Schema, list[bytes] | None]:
+    """Return the schema, and the tail of each record unless that is the plain one.
+
+    Raises:
+        UsageError: the values do not fit into the records of the previous version.
+    """
+    schema = source.values.schema() if source.values is not None else PLAIN
+    if previous is not None:
+        there, size = previous.layout.schema, schema.label_size
+        if there.label_type == "multi" and size <= there.label_size:
+            schema = dataclasses.replace(schema, label_size=there.label_size)
+        if schema != there:
+            what = f"up to {size} labels per image, and the dataset up to {there.label_size}"
+            if schema.features != there.features:
+                what = f"the features {', '.join(map(str, schema.features))}, and the dataset others"
+                what += f": {', '.join(map(str, there.features))}" if there.features else ""
+            raise UsageError(
+                f"--append: {source.location} has {what}, so its records have another form than those of "
+                f"{previous.folder}. Convert all files under another --name."
+            )
+    if schema.is_plain or source.values is None:
+        return schema, None
+    number = {name: label for label, name in enumerate(class_names)}
+    # A class that no usable file has is not in the dataset; only rejected files can have it.
+    mapping = np.array([number.get(name, 0) for name in source.class_names], np.int64)
+    return schema, source.values.tails(schema, labels, mapping)
 
 
 def _appended_ids(source: Source, previous: PreviousVersion) -> np.ndarray:

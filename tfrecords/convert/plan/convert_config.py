@@ -31,6 +31,7 @@ from tfrecords.convert.sources import (
 )
 from tfrecords.format.naming import check_name
 from tfrecords.format.record_layout import ENCODINGS, MAX_IMAGE_SIZE, Offsets
+from tfrecords.format.schema import LABEL_TYPES
 from tfrecords.options import check_choices, option
 
 # Up to this size, reading an image's raw pixels costs less than decoding a JPEG.
@@ -106,7 +107,23 @@ class ConvertConfig:
         "",
         group="splits and files",
     )
-    label_column: str = option("With --table: the column of the labels, likewise.", "", group="splits and files")
+    label_column: str = option(
+        "With --table: the column of the labels, likewise; with --label_type=multi or float several, with commas.",
+        "",
+        group="splits and files",
+    )
+    label_type: str = option(
+        "Labels of an image: one class (single), several (multi), numbers (float), or none. Several and numbers come "
+        "from a --table.",
+        "single",
+        choices=LABEL_TYPES,
+    )
+    features: tuple[str, ...] = option(
+        "With --table: further columns to store with each image; NAME:TYPE is int64, float32, bytes or text, by default "
+        "what fits.",
+        (),
+        group="splits and files",
+    )
     zip_encoding: str = option(
         "Encoding of names in zips and tars that are not UTF-8, such as cp949; by default it is guessed.",
         "",
@@ -154,6 +171,8 @@ class ConvertConfig:
             raise UsageError(f"--max_pixels={self.max_pixels}: should be 1 or more.")
         if self.num_workers < 0:
             raise UsageError(f"--num_workers={self.num_workers}: should be 1 or more, or 0 for one per core.")
+        if self.categories and self.label_type == "float":
+            raise UsageError(f"--categories={','.join(self.categories)}: numbers have no classes. Leave it out.")
         if len(set(self.categories)) < len(self.categories):
             raise UsageError(f"--categories={','.join(self.categories)}: has a category twice.")
         if "://" in str(self.data_dir) or re.match(r"\w+:/\w", str(self.data_dir)):
@@ -225,9 +244,10 @@ class ConvertConfig:
             "seed": self.seed,
             **{
                 name: [printable(pattern) for pattern in value] if isinstance(value, tuple) else value
-                for name in ("include", "exclude", "path_column", "label_column")
+                for name in ("include", "exclude", "path_column", "label_column", "features")
                 if (value := getattr(self, name))
             },
+            **({"label_type": self.label_type} if self.label_type != "single" else {}),
         }
 
 

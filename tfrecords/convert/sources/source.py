@@ -10,13 +10,16 @@ import hashlib
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
 from tfrecords.base_errors import UsageError
 from tfrecords.format.parse_errors import parser_errors
 from tfrecords.format.quarantine import Reason, Refusal
+
+if TYPE_CHECKING:
+    from tfrecords.convert.sources.row_values import RowValues
 
 SUFFIXES = frozenset(
     (
@@ -76,6 +79,7 @@ class Source:
         notes: notes for the user.
         form: what the source was taken for, in one line for the user.
         keeps_splits: whether its splits are kept unless others are asked for.
+        values: what is known of each file beside one class; None if that is all.
     """
 
     location: str
@@ -91,6 +95,7 @@ class Source:
     notes: tuple[str, ...] = ()
     form: str = ""
     keeps_splits: bool = False
+    values: RowValues | None = None
 
     def usable(self) -> np.ndarray:
         """Return the ids, int64 and ascending, of the files that are not rejected already."""
@@ -110,6 +115,7 @@ class Source:
             places=None if self.places is None else self.places[rows],
             splits=None if self.splits is None else [self.splits[row] for row in ids],
             refused={new: self.refused[old] for new, old in enumerate(ids) if old in self.refused},
+            values=None if self.values is None else self.values.select(ids),
         )
 
     def digest(self, rows: np.ndarray, *columns: np.ndarray) -> str:
@@ -122,7 +128,7 @@ class Source:
 
     def sha256(self) -> str:
         """Return a digest, in hexadecimal, of the class names and of each file's printable path, class name, size and,
-        if the source has splits, split. The order of ids does not matter.
+        if the source has them, split and values. The order of ids does not matter.
         """
         digest = hashlib.sha256(repr(self.class_names).encode())
         order = sorted(range(len(self.paths)), key=self.paths.__getitem__)
@@ -135,6 +141,7 @@ class Source:
         for id, label, size in zip(ids, self.labels[ids].tolist(), self.sizes[ids].tolist(), strict=True):
             path = self.paths[id]
             split = f"\0{self.splits[id]}" if self.splits is not None else ""
+            split += f"\0{self.values.text(id)}" if self.values is not None else ""
             yield f"{path if path.isascii() else printable(path)}\0{names[label]}\0{size}{split}\n"
 
 

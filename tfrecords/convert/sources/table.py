@@ -7,6 +7,7 @@ those of another system: with backslashes, or without the suffixes of the files.
 from __future__ import annotations
 
 import array
+import dataclasses
 import os
 import re
 import sys
@@ -22,8 +23,17 @@ from tfrecords.convert.sources.read_errors import refusal_of
 from tfrecords.convert.sources.remote import RemoteFiles, add_stamps, check_url, driver_of, is_url, local_path, opened
 from tfrecords.convert.sources.selection import Selection
 from tfrecords.convert.sources.source import TABLE_SUFFIXES, Source, is_image
-from tfrecords.convert.sources.table_columns import MULTI_LABEL, Columns, zero_or_one
+from tfrecords.convert.sources.table_columns import (
+    MULTI_LABEL,
+    Columns,
+    given_columns,
+    named_columns,
+    unnamed_columns,
+    value_columns,
+    zero_or_one,
+)
 from tfrecords.convert.sources.table_rows import CsvRows, ParquetRows, Rows, cell_text
+from tfrecords.convert.sources.table_values import TableValues, feature_names
 from tfrecords.format.quarantine import Reason, Refusal
 
 _MIN_ROWS = 10  # from here on, a label per row is suspicious
@@ -49,6 +59,8 @@ def open_table(
     selection: Selection | None = None,
     path_column: str = "",
     label_column: str = "",
+    label_type: str = "single",
+    features: Sequence[str] = (),
 ) -> Source:
     """Find the files in a table; ids count its rows.
 
@@ -61,6 +73,8 @@ def open_table(
         selection: as in `open_source`.
         path_column: as in `open_source`.
         label_column: as in `open_source`.
+        label_type: as in `open_source`.
+        features: as in `open_source`.
 
     Raises:
         UsageError: the table cannot be read, it is not clear which columns count, or a file has several labels.
@@ -81,18 +95,27 @@ def open_table(
     repeated: list[str] = []
     protocols: set[str] = set()
     remote: list[int] = []
-    with _open(table) as file, closing(_rows_of(file, table, (path_column, label_column))) as rows:
-        columns = rows.columns(path_column, label_column)
+    given = (path_column, *label_column.split(","), label_column, *(name.partition(":")[0] for name in features))
+    with _open(table) as file, closing(_rows_of(file, table, given, label_type != "none")) as rows:
+        columns = _columns(rows, table, path_column, label_column, label_type, features)
+        values = TableValues(table, columns) if label_type != "single" or features else None
+        num_features = len(columns.features)
         for number, cells in rows.read(columns.needed):
-            row = _row(number, cells, columns, table)
+            extra = cells[len(cells) - num_features :]
+            row = _row(number, cells[: len(cells) - num_features], columns, table)
+            several = cells[1 + (columns.split is not None) : len(cells) - num_features]
             path = spelling.of(row.path)
             id = ids.setdefault(path, len(numbers))
             if id < len(numbers):
                 split = found.splits[id] if found.splits else None
                 _check_same(_Row(numbers[id], path, found.labels[id], split), row, table)
+                if values is not None:
+                    values.again(id, number, several, extra)
                 repeated.append(path)
                 continue
             numbers.append(row.number)
+            if values is not None:
+                values.add(number, several, extra)
             _add(found, path, base, row, protocols, table)
             if (is_url(path) or is_url(base)) and id not in found.refused:
                 remote.append(id)
@@ -101,20 +124,74 @@ def open_table(
     if found.paths and len(found.refused) == len(found.paths) and not is_url(base):
         _check_folder(found.paths, base, table)
     notes = spelling.notes()
-    if repeated:
+    if repeated and label_type != "multi":
         notes.append(f"{len(repeated)} rows repeat a file and its label; each file is used once: {some_of(repeated)}")
-    if len(numbers) >= _MIN_ROWS and len(set(found.labels)) == len(numbers):
+    if label_type == "single" and len(numbers) >= _MIN_ROWS and len(set(found.labels)) == len(numbers):
         notes.append(f"each image has a label of its own, e.g. {found.labels[0]!r}; --label_column= names other labels")
-    return source_of_labels(
+    class_names, form = columns.class_names, f"{kind} with {len(numbers):,} files; {columns.form}"
+    if values is not None and label_type != "single":
+        if categories and label_type != "multi":
+            raise UsageError(f"--categories: --label_type={label_type} has no classes in a table. Leave it out.")
+        found.labels, class_names = values.classes(categories)
+    source = source_of_labels(
         found,
         location=table,
         files=RemoteFiles(base) if is_url(base) else FolderFiles(base),
         categories=categories,
-        class_names=columns.class_names,
+        class_names=class_names,
         selection=selection,
         flag="--table",
         notes=notes,
-        form=f"{kind} with {len(numbers):,} files; {columns.form}",
+        form=form,
+    )
+    if values is None:
+        return source
+    if label_type != "single":
+        source = dataclasses.replace(source, form=form)
+    return values.of(source, [ids[path] for path in source.paths])
+
+
+def _columns(
+    rows: Rows, table: str, path_column: str, label_column: str, label_type: str, features: Sequence[str]
+) -> Columns:
+    """Return where paths, labels and features are."""
+    header, sample = rows.sample()
+    names = [str(at + 1) for at in range(min(map(len, sample), default=0))] if header is None else header
+    names = [name.strip() for name in names]
+    wanted = feature_names(features, names, table)
+    extra = [at for name, _ in wanted for at in given_columns(name, [*names], "--features", table)]
+    if header is None:
+        if features:
+            raise UsageError(f"--features={','.join(features)}: --table={table} has no header. Add one.")
+        columns = _unnamed(sample, table, path_column, label_column, label_type)
+    elif label_type == "single":
+        columns = named_columns(header, sample, table, path_column, label_column, extra)
+    else:
+        columns = value_columns(header, sample, table, path_column, label_column, label_type, extra)
+    rows.check_types(columns.path, [at for at in columns.needed if at != columns.path], label_type == "multi")
+    rows.check_types(columns.path, extra, True)
+    if both := set(extra) & {columns.path, columns.split}:
+        raise UsageError(f"--features: the column {names[both.pop()]!r} has the paths or the splits. Leave it out.")
+    typed = [(names[at], dtype) for at, (_, dtype) in zip(extra, wanted, strict=True)]
+    return dataclasses.replace(columns, features=tuple(extra), feature_names=tuple(typed))
+
+
+def _unnamed(
+    sample: Sequence[Sequence[str]], table: str, path_column: str, label_column: str, label_type: str
+) -> Columns:
+    """Return the columns of a table without a header."""
+    if label_type == "none" and all(len(row) == 1 for row in sample):
+        return Columns(0, None, None, label_type=label_type, form="no header; a path per line, no labels")
+    columns = unnamed_columns(sample, table, path_column, label_column)
+    if label_type == "single" or columns.label is None:
+        return columns
+    labels = () if label_type == "none" else (columns.label,)
+    what = {"none": "no labels", "multi": "several labels per image", "float": "numbers as labels"}[label_type]
+    form = f"no header; paths from column {columns.path + 1}, {what}"
+    form += f" from column {columns.label + 1}" if labels else ""
+    class_names = ("target",) if label_type == "float" else ()
+    return Columns(
+        columns.path, None, columns.split, (), class_names, form=form, label_type=label_type, labels=labels
     )
 
 
@@ -179,10 +256,10 @@ class _Spelling:
         return self._stems[folder].get(stem, [])
 
 
-def _rows_of(file: Any, table: str, given: Sequence[str]) -> Rows:
+def _rows_of(file: Any, table: str, given: Sequence[str], needs_labels: bool) -> Rows:
     is_parquet = file.read(4) == b"PAR1"
     file.seek(0)
-    return ParquetRows(file, table) if is_parquet else CsvRows(file, table, [name for name in given if name])
+    return ParquetRows(file, table) if is_parquet else CsvRows(file, table, [name for name in given if name], needs_labels)
 
 
 def _check_folder(paths: Sequence[str], base: str, table: str) -> None:
@@ -260,6 +337,8 @@ def _row(number: int, cells: Sequence[Any], columns: Columns, table: str) -> _Ro
         raise UsageError(f"--table={table}: row {number} has no path. Add one, or remove the row.")
     if split == "":
         raise UsageError(f"--table={table}: row {number} has no split. Add one, or remove the column.")
+    if columns.label_type != "single":
+        return _Row(number, path, "", split)
     label = rest[0].strip() if columns.label is not None else _hot(number, rest, columns, table)
     if columns.has_floats:
         label = re.sub(r"\.0+$", "", label)

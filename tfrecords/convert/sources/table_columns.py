@@ -16,7 +16,10 @@ from tfrecords.convert.sources.folder_layout import split_of
 from tfrecords.convert.sources.labels import some_of
 from tfrecords.convert.sources.source import is_image
 
-MULTI_LABEL = "Each image file has one class: multi-label is not supported. Keep one label per image"
+MULTI_LABEL = (
+    "Without --label_type=multi, each image file has one class, and multi-label is not supported. Keep one label per "
+    "image"
+)
 
 # In the datasets of Kaggle, Keras, timm, fastai, Hugging Face, ISIC, GTSRB and others; without spaces and the like.
 _PATH = ("path", "file", "filename", "image")
@@ -43,6 +46,7 @@ _LABELS = (
 _SPLIT = "split"
 _SPLITS = frozenset("dataset datasetsplit partition set subset usage".split())  # if their values are names of splits
 _ROW_NUMBERS = frozenset(("", "unnamed0"))  # pandas writes its index without a name
+_TARGET = frozenset("groundtruth label score target value".split())  # of numbers
 _SEVERAL = re.compile(r"(labels|classes|categories|tags|(label|class|category)[ _-]?\d+)", re.IGNORECASE)
 _ZERO_ONE = {"0": 0, "1": 1, "0.0": 0, "1.0": 1, "false": 0, "true": 1, "": 0}
 
@@ -58,6 +62,11 @@ class Columns:
         classes: the one-hot columns; none if there is a column of labels.
         class_names: their names.
         has_floats: whether whole numbers are written with a point, as in MXNet's lists.
+        label_type: as in `tfrecords.format.schema`. If it is not `single`, `label` is None.
+        labels: the columns of several labels or of numbers, with `class_names` for numbers; none if there are
+            `classes`.
+        features: further columns to keep.
+        feature_names: the name and the type of each of them, "" for that of its cells.
         form: where the paths and labels come from, for the user.
     """
 
@@ -68,14 +77,20 @@ class Columns:
     class_names: tuple[str, ...] = ()
     has_floats: bool = False
     form: str = ""
+    label_type: str = "single"
+    labels: tuple[int, ...] = ()
+    features: tuple[int, ...] = ()
+    feature_names: tuple[tuple[str, str], ...] = ()
 
     @property
     def needed(self) -> list[int]:
-        """The columns to read: path, split if there is one, and those of the labels."""
+        """The columns to read: path, split if there is one, those of the labels, and the features."""
         return [
             self.path,
             *([] if self.split is None else [self.split]),
             *(self.classes if self.label is None else [self.label]),
+            *self.labels,
+            *self.features,
         ]
 
 
@@ -92,7 +107,12 @@ def looks_like_path(cell: str) -> bool:
 
 
 def named_columns(
-    header: Sequence[str], sample: Sequence[Sequence[str]], table: str, path_column: str = "", label_column: str = ""
+    header: Sequence[str],
+    sample: Sequence[Sequence[str]],
+    table: str,
+    path_column: str = "",
+    label_column: str = "",
+    aside: Collection[int] = (),
 ) -> Columns:
     """Return the columns of a table with a header.
 
@@ -102,6 +122,7 @@ def named_columns(
         table: its name in errors.
         path_column: name or number, from 1, of the column of paths; "" has it found.
         label_column: likewise, that of the labels.
+        aside: columns that are neither.
 
     Raises:
         UsageError: a column does not exist or cannot be told from others, or there are several labels per image.
@@ -114,8 +135,8 @@ def named_columns(
     splits = [at for at, name in enumerate(plain) if name == _SPLIT]
     splits += [at for at, name in enumerate(plain) if name in _SPLITS and at != label and _are_splits(sample, at)]
     split = splits[0] if splits else None
-    several = [name for name in names if _SEVERAL.fullmatch(name)]
-    labels = _ranked(plain, _LABELS, {path, split})
+    several = [name for at, name in enumerate(names) if _SEVERAL.fullmatch(name) and at not in aside]
+    labels = _ranked(plain, _LABELS, {path, split, *aside})
     if label is None and (
         (len(labels) > 1 and {plain[at] for at in labels} <= _LABELS[0]) or (several and not labels_of(plain))
     ):
@@ -125,17 +146,10 @@ def named_columns(
             f"one that counts: --label_column={columns[0]!r}."
         )
     if path is None:
-        paths = _ranked(plain, _PATHS, {label, split}) or _with_paths(sample, {label, split})
-        if len(paths) != 1:
-            count = "several columns" if paths else "no column"
-            raise UsageError(
-                f"--table={table} has {count} of paths ({', '.join(_PATH)}). {has} Name one {_PATH[0]}, or give it as "
-                "--path_column=NAME."
-            )
-        path = paths[0]
+        path = _path(plain, sample, {label, split, *aside}, table, has)
     if label is None:
-        labels = _ranked(plain, _LABELS, {path, split})
-        rest = [at for at, name in enumerate(plain) if at not in (path, split) and name not in _ROW_NUMBERS]
+        labels = _ranked(plain, _LABELS, {path, split, *aside})
+        rest = _others(plain, {path, split, *aside})
         classes = [at for at in rest if at not in labels and _is_zero_one(sample, at)]
         if len(labels) > 1:
             raise UsageError(
@@ -197,9 +211,108 @@ def unnamed_columns(
     )
 
 
+def value_columns(
+    header: Sequence[str],
+    sample: Sequence[Sequence[str]],
+    table: str,
+    path_column: str,
+    label_column: str,
+    label_type: str,
+    aside: Collection[int],
+) -> Columns:
+    """Return the columns of a table with a header whose labels are several per image, numbers, or not used.
+
+    The arguments and errors are those of `named_columns`; `label_column` may be several, with commas between them.
+    """
+    names = [name.strip() for name in header]
+    plain = [_plain(name) for name in names]
+    has = f"It has: {some_of(names)}."
+    path = _given(path_column, names, "--path_column", table)
+    labels = given_columns(label_column, names, "--label_column", table) if label_type != "none" else []
+    splits = [at for at, name in enumerate(plain) if name == _SPLIT]
+    splits += [at for at, name in enumerate(plain) if name in _SPLITS and at not in labels and _are_splits(sample, at)]
+    split = next((at for at in splits if at not in labels and at not in aside), None)
+    if path is None:
+        several = [at for at, name in enumerate(names) if _SEVERAL.fullmatch(name)]
+        path = _path(plain, sample, {split, *labels, *aside, *several}, table, has)
+    if path in labels:
+        raise UsageError(f"--table={table}: --path_column and --label_column are one column, {names[path]!r}. {has}")
+    where = f"paths from the column {names[path]}"
+    rest = _others(plain, {path, split, *aside})
+    if label_type == "none":
+        return Columns(path, None, split, label_type=label_type, form=f"{where}, no labels")
+    ranked = _ranked(plain, _LABELS, {path, split, *aside})
+    if label_type == "float":
+        numbers = [at for at in rest if _are_numbers(sample, at)]
+        named = [at for at in numbers if plain[at] in _TARGET]
+        labels = labels or named or (numbers if numbers == rest else [])
+        if labels:
+            chosen = tuple(names[at] for at in labels)
+            form = f"{where}, numbers as labels from {some_of(chosen)}"
+            return Columns(
+                path, None, split, (), chosen, form=form, label_type=label_type, labels=tuple(labels)
+            )
+        raise UsageError(
+            f"--table={table}: it is not clear which columns have the numbers. {has} Name them: --label_column=NAME, "
+            "or several with commas."
+        )
+    hot = [at for at in rest if _is_zero_one(sample, at)]
+    if labels and len(labels) > 1 and all(at in hot for at in labels):
+        hot, labels, rest, ranked = labels, [], labels, []
+    elif not labels:
+        plural = [at for at in rest if _SEVERAL.fullmatch(names[at]) and not names[at][-1].isdigit()]
+        numbered = [at for at in rest if _SEVERAL.fullmatch(names[at]) and names[at][-1].isdigit()]
+        labels = plural or numbered or ranked
+        if len(labels) > 1 and labels != numbered:
+            raise UsageError(
+                f"--table={table} has several columns of labels. {has} Name those that count: "
+                f"--label_column={names[labels[0]]}, or several with commas."
+            )
+        if not labels and (len(hot) < 2 or not sample):
+            labels = rest if len(rest) == 1 else []
+    if not labels and (len(hot) < 2 or not sample):
+        raise UsageError(
+            f"--table={table} has no column of labels ({', '.join(_LABEL)}). {has} Give it as --label_column=NAME."
+        )
+    chosen = tuple(names[at] for at in labels or hot)
+    if labels:
+        form = f"{where}, several labels per image from {some_of(chosen)}"
+        return Columns(path, None, split, form=form, label_type=label_type, labels=tuple(labels))
+    aside_names = [names[at] for at in rest if at not in hot]
+    form = f"{where}, several labels per image from the columns {some_of(chosen)}"
+    form += f" (not used: {some_of(aside_names)})" if aside_names else ""
+    return Columns(path, None, split, tuple(hot), chosen, form=form, label_type=label_type)
+
+
+def given_columns(columns: str, names: Sequence[str], flag: str, table: str) -> list[int]:
+    """Return the numbers of the columns that a flag names, with commas between them."""
+    if columns in names or "," not in columns:
+        one = _given(columns, names, flag, table)
+        return [] if one is None else [one]
+    several = (_given(column.strip(), names, flag, table) for column in columns.split(","))
+    return [at for at in several if at is not None]
+
+
 def labels_of(plain: Sequence[str]) -> list[int]:
     """Return the columns whose names, without spaces and the like, are those of labels."""
     return _ranked(plain, _LABELS[:2], set())
+
+
+def _path(
+    plain: Sequence[str], sample: Sequence[Sequence[str]], used: Collection[int | None], table: str, has: str
+) -> int:
+    paths = _ranked(plain, _PATHS, used) or _with_paths(sample, used)
+    if len(paths) != 1:
+        count = "several columns" if paths else "no column"
+        raise UsageError(
+            f"--table={table} has {count} of paths ({', '.join(_PATH)}). {has} Name one {_PATH[0]}, or give it as "
+            "--path_column=NAME."
+        )
+    return paths[0]
+
+
+def _others(plain: Sequence[str], used: Collection[int | None]) -> list[int]:
+    return [at for at, name in enumerate(plain) if at not in used and name not in _ROW_NUMBERS]
 
 
 def _one_hot(
@@ -272,6 +385,13 @@ def _have_one(sample: Sequence[Sequence[str]], columns: Sequence[int]) -> bool:
 
 def _are_splits(sample: Sequence[Sequence[str]], column: int) -> bool:
     return bool(sample) and all(split_of(row[column].strip()) for row in sample if column < len(row))
+
+
+def _are_numbers(sample: Sequence[Sequence[str]], column: int) -> bool:
+    try:
+        return bool(sample) and all(float(row[column] or 0) == float(row[column] or 0) for row in sample)
+    except (ValueError, IndexError):
+        return False
 
 
 def _is_zero_one(sample: Sequence[Sequence[str]], column: int) -> bool:
