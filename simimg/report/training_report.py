@@ -16,6 +16,7 @@ from simimg.report.report_sections import curves, machine_section, measured, opt
 if TYPE_CHECKING:  # the module imports TensorFlow, which no report needs
     from simimg.evaluation.classification import Classification
     from simimg.evaluation.copy_recall import CopyFigures
+    from simimg.evaluation.label_figures import MultiLabelFigures, RegressionFigures
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -37,13 +38,21 @@ class TrainingContent:
     machine: Mapping[str, str]
     changed: Mapping[str, str] = dataclasses.field(default_factory=dict)  # options that differ from the preset's
     copies: CopyFigures | None = None  # of a model that was trained for copies
+    labels: MultiLabelFigures | None = None  # of one for several labels per image
+    targets: RegressionFigures | None = None  # of one for numbers
     binary_loss: bool = False  # whether the model was trained with one
 
 
 def write_training_report(content: TrainingContent, path: Path) -> None:
     """Writes the report as the HTML file `path`, which has its name only when it is complete, and makes its folder."""
     first, shown = measured(
-        content.classification, content.copies, content.mistakes, content.split, binary_loss=content.binary_loss
+        content.classification,
+        content.copies,
+        content.mistakes,
+        content.split,
+        binary_loss=content.binary_loss,
+        labels=content.labels,
+        targets=content.targets,
     )
     kept = f"Kept: the weights after epoch {content.epoch} of {len(content.history)}."
     course = curves(content.history)
@@ -77,12 +86,16 @@ def write_evaluation_report(
     dataset_dir: str,
     machine: Mapping[str, str],
     binary_loss: bool = False,
+    labels: MultiLabelFigures | None = None,
+    targets: RegressionFigures | None = None,
 ) -> None:
     """Writes the report of a model on one split as the HTML file `path`, which has its name only when it is complete.
 
     The figures are those of `report_sections.measured`.
     """
-    first, shown = measured(figures, copies, mistakes, split, binary_loss=binary_loss)
+    first, shown = measured(
+        figures, copies, mistakes, split, binary_loss=binary_loss, labels=labels, targets=targets
+    )
     html = page(
         Path(model_dir).name,
         about=[path_text(dataset_dir), path_text(model_dir)],
@@ -100,7 +113,7 @@ class RunGroup:
     differs: Mapping[str, str]  # the preset, and the options that differ from it, e.g. {"epochs": "8"}
     seeds: Sequence[int]  # one per run
     histories: Sequence[Sequence[dict[str, Any]]]  # one per run, as `TrainResult.history`
-    scores: Sequence[float]  # one per run, a share of 1: its accuracy or copy recall on the split that is compared
+    scores: Sequence[float]  # one per run: its accuracy, or another main figure, on the split that is compared
     seconds: Sequence[float]  # one per run, of training
     # The options in which the groups of a comparison differ, with their values in this group.
     unlike: Mapping[str, str] = dataclasses.field(default_factory=dict)

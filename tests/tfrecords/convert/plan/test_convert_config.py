@@ -156,6 +156,8 @@ def test_determining_options_leave_out_what_does_not_change_the_bytes() -> None:
         "label_column": "2",
         "range": "min-max",
         "max_pixels": 1000,
+        "label_type": "multi",
+        "features": ("age", "caption:text"),
     }
     assert names - set(determining) == {*elsewhere, "jpeg_quality", *newer}
     for option, value in newer.items():
