@@ -131,33 +131,40 @@ def draw(config: AugmentConfig, seed: int, epoch: tf.Tensor, id: tf.Tensor, view
     # In float64 and then rounded. A device computes exp or cos of eight numbers at once differently than of the few
     # that remain, so in float32 an example's parameters would depend on its place in the batch.
     numbers = tf.cast(uniform(seed, epoch, id, num_draws=36, view=view), tf.float64)
-    limit = config.rotation_degrees * (math.pi / 180)
+    off = tf.zeros_like(id, tf.float64)
     flips = tf.constant([config.horizontal_flip, config.vertical_flip])
+    angle = (2 * numbers[:, 0] - 1) * (config.rotation_degrees * (math.pi / 180))
+    if config.quarter_turns:
+        turn = numbers[:, 16] * (3 / config.quarter_turns)  # below 3 with the probability `quarter_turns`
+        angle += tf.where(turn < 3, tf.floor(turn) + 1, 0.0) * (math.pi / 2)
     color = 1 + (2 * numbers[:, 6:9] - 1) * config.colour_jitter
     if config.grayscale:
         saturation = tf.where(numbers[:, 10:11] < config.grayscale, tf.zeros([], tf.float64), color[:, 2:])
         color = tf.concat([color[:, :2], saturation], axis=1)
-    side = tf.tile(numbers[:, 12:13] * config.cutout, [1, 2])
-    angle = (2 * numbers[:, 0] - 1) * limit
-    if config.quarter_turns:
-        turn = numbers[:, 16] * (3 / config.quarter_turns)  # below 3 with the probability `quarter_turns`
-        angle += tf.where(turn < 3, tf.floor(turn) + 1, 0.0) * (math.pi / 2)
-    crop, pasted = _crops(config, numbers[:, 2:6]), numbers[:, 17] < config.paste
+    crop, pasted, ground = _crops(config, numbers[:, 2:6]), off > 0, tf.stack([off] * 12, axis=1)
     if config.paste:
+        pasted, ground = numbers[:, 17] < config.paste, numbers[:, 21:33] * 255
         crop = tf.where(pasted[:, None], _frames(numbers[:, 18:21]), crop)
-    thickness = _BARS[0] + (_BARS[1] - _BARS[0]) * numbers[:, 34]
-    gray = tf.clip_by_value(3 * numbers[:, 35] - 1, 0.0, 1.0) * 255  # one third black, one third white
+    cutout = tf.stack([off] * 4, axis=1)
+    if config.cutout:
+        cutout = tf.concat([numbers[:, 13:15], tf.tile(numbers[:, 12:13] * config.cutout, [1, 2])], axis=1)
+    thickness, gray = off, off
+    if config.bars:
+        thickness = _BARS[0] + (_BARS[1] - _BARS[0]) * numbers[:, 34]
+        thickness = tf.where(numbers[:, 33] < config.bars, thickness, 0.0)
+        gray = tf.clip_by_value(3 * numbers[:, 35] - 1, 0.0, 1.0) * 255  # one third black, one third white
     parameters = Parameters(
         angle=angle,
         flip=(tf.stack([numbers[:, 1], numbers[:, 9]], axis=1) < 0.5) & flips,
         crop=crop,
         color=color,
-        sigma=numbers[:, 11] * config.blur,
-        quality=config.min_jpeg_quality + numbers[:, 15] * (100 - config.min_jpeg_quality),
-        cutout=tf.concat([numbers[:, 13:15], side], axis=1),
+        sigma=numbers[:, 11] * config.blur if config.blur else off,
+        quality=config.min_jpeg_quality
+        + (numbers[:, 15] * (100 - config.min_jpeg_quality) if config.min_jpeg_quality < 100 else off),
+        cutout=cutout,
         pasted=pasted,
-        ground=tf.reshape(numbers[:, 21:33] * 255, [-1, 2, 2, 3]),
-        bars=tf.stack([tf.where(numbers[:, 33] < config.bars, thickness, 0.0), gray], axis=1),
+        ground=tf.reshape(ground, [-1, 2, 2, 3]),
+        bars=tf.stack([thickness, gray], axis=1),
     )
     return Parameters(*(part if part.dtype == tf.bool else tf.cast(part, tf.float32) for part in parameters))
 

@@ -25,6 +25,7 @@ from simimg.bench.measurements import Run, take_turns, timed
 from simimg.child_process import serve_tasks
 from simimg.input import Batch, Order, Reader, open_reader
 from simimg.input.readers.resident import ResidentReader
+from simimg.models.gpu_memory import grow_gpu_memory
 from simimg.presets import preset_options
 from simimg.similarity.embeddings import load_embedder
 from simimg.training.strategy import make_strategy
@@ -227,8 +228,7 @@ _KINDS = {function.__name__: function for function in (memory_bandwidth, augment
 
 def main() -> None:
     """Measure the tasks on standard input."""
-    for gpu in tf.config.list_physical_devices("GPU"):
-        tf.config.experimental.set_memory_growth(gpu, True)
+    grow_gpu_memory()
 
     def measure(task: dict[str, Any]) -> Any:
         arguments = {name: value for name, value in task.items() if name != "kind"}

@@ -46,8 +46,8 @@ def run(options: Options) -> Result:
     if options.picture and objective.score != "accuracy":
         what = "to find copies and has no classes" if objective.score == "recall" else "on other labels than classes"
         raise UsageError(
-            f"--picture={options.picture}: {options.model_dir} was trained {what}, so it has no confusion matrix. Leave "
-            "it out."
+            f"--picture={options.picture}: {options.model_dir} was trained {what}, so it has no confusion matrix. "
+            "Leave it out."
         )
     report = options.model_dir / f"evaluation-{options.split}.html"
     with progress_bar(None, "evaluating") as bar:

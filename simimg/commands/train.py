@@ -107,8 +107,7 @@ def _train(config: TrainConfig) -> TrainResult:
             bar.total = info.num_steps
             waiting = "" if info.input_share is None else f", waiting for input {info.input_share:.0%}"
             bar.set_postfix_str(
-                f"loss {info.loss:.3f}, {info.words} {info.score:.3f}, "
-                f"{info.images_per_s:,.0f} img/s{waiting}",
+                f"loss {info.loss:.3f}, {info.words} {info.score:.3f}, {info.images_per_s:,.0f} img/s{waiting}",
                 refresh=False,
             )
             bar.update(info.step - bar.n)

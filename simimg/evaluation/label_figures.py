@@ -39,9 +39,7 @@ class RegressionFigures:
     per_target: dict[str, float]
 
 
-def multi_label_figures(
-    probabilities: np.ndarray, labels: np.ndarray, class_names: Sequence[str]
-) -> MultiLabelFigures:
+def multi_label_figures(probabilities: np.ndarray, labels: np.ndarray, class_names: Sequence[str]) -> MultiLabelFigures:
     """Computes the figures of predictions.
 
     Args:

@@ -162,7 +162,11 @@ class EncodedRecords:
         self.corrupt: dict[int, str] = {}  # the reason for each record that was skipped so far, by its place
         self._size = split.image_size
         self._schema, self._num_classes = split.schema, len(split.class_names)
-        self._decode = {"jpeg": _decode_jpeg, "png": _decode_png, "raw": _copy_pixels}[split.encoding] if decode else _decode_nothing
+        self._decode = (
+            {"jpeg": _decode_jpeg, "png": _decode_png, "raw": _copy_pixels}[split.encoding]
+            if decode
+            else _decode_nothing
+        )
         self._skip = on_corrupt == "skip"
         self._shards = [shard for shard in split.shards if shard.num_examples]
         files = map_records([(shard.path, shard.path.stat().st_size) for shard in self._shards], 1)
@@ -180,7 +184,7 @@ class EncodedRecords:
             self._spans = tuple(part.astype(np.int32) for part in record_spans(self._lengths))
 
     def gather(self, places: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Returns images uint8 `[n, size, size, 3]`, labels as in a Batch, and ids int64 `[n]` of the records at `places`.
+        """Returns the records at `places`: images uint8 `[n, size, size, 3]`, labels as in a Batch, and ids int64 `[n]`.
 
         Raises:
             CorruptRecordError: a record cannot be read; names its shard, its number there and its offset.

@@ -30,12 +30,13 @@ _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 class Objective:
     """An objective of a training, and the names of its figures."""
 
-    score: str  # key of the main figure in a history and a result, mostly a share of 1; a split's name may stand before it
+    score: (
+        str  # key of the main figure in a history and a result, mostly a share of 1; a split's name may stand before it
+    )
     words: str  # name of that figure for people
     train_score: str = ""  # key of the figure of training steps, if it is another one, since some do not add up
     lower_is_better: bool = False  # of the main figure, which is then no share
     others: tuple[str, ...] = ()  # keys of further figures: means over an epoch; a training step returns the sums
-
 
     @property
     def step_score(self) -> str:

@@ -93,9 +93,7 @@ def write_evaluation_report(
 
     The figures are those of `report_sections.measured`.
     """
-    first, shown = measured(
-        figures, copies, mistakes, split, binary_loss=binary_loss, labels=labels, targets=targets
-    )
+    first, shown = measured(figures, copies, mistakes, split, binary_loss=binary_loss, labels=labels, targets=targets)
     html = page(
         Path(model_dir).name,
         about=[path_text(dataset_dir), path_text(model_dir)],

@@ -115,23 +115,24 @@ def find_differences(
         return Differences()
     is_drawing = _is_drawing(query) and _is_drawing(candidate)
     is_plain, blur = is_drawing or is_small, frozenset[str]()
+    by_pixel = registration.is_whole and (registration.is_upright or is_drawing)  # no other photos are planned
     pair = registration.images() if registration.is_straight else None
     if pair is not None:
         blur = _blur(pair) if registration.is_exact else blur  # resampling blurs, too
-        if _is_alike(pair, is_plain, registration.is_whole):
+        if _is_alike(pair, is_plain, by_pixel):
             return Differences(kinds=blur)
     # A drawing of the same size is where it is: what was changed must not pull it.
     if pair is None or blur or not (is_drawing and registration.is_exact):
         registration.correct()
         pair = registration.images()
-        if _is_alike(pair, is_plain, registration.is_whole):
+        if _is_alike(pair, is_plain, by_pixel):
             return Differences(kinds=blur)
     palettes = [palette_of(image) for image in originals]
     if (palettes[0] is None) is not (palettes[1] is None):
         pair, blur = within_palettes(pair, (palettes[0], palettes[1])), frozenset()  # dithering is no sharpness
-        if _is_alike(pair, is_plain, registration.is_whole):
+        if _is_alike(pair, is_plain, by_pixel):
             return Differences()
-    seen, changes = _compared(pair, noise, is_drawing, registration.is_whole)
+    seen, changes = _compared(pair, noise, is_drawing, by_pixel)
     found = _judged(changes, is_drawing, _shared_outlines(seen))
     return dataclasses.replace(found, kinds=found.kinds | blur | ({COLOR} if seen.is_recolored else set()))
 

@@ -6,9 +6,12 @@ turned or mirrored copy of a drawing needs as much detail as a photo has.
 
 from __future__ import annotations
 
+import math
+
 import cv2
 import numpy as np
 
+from simimg.determinism import ordered_sum
 from simimg.similarity.affine import compose, scaling
 from simimg.similarity.color_fit import local_range
 from simimg.similarity.fingerprint import Fingerprint, luma
@@ -17,6 +20,8 @@ from simimg.similarity.fingerprint import Fingerprint, luma
 # photos, 99.5 % have at least 34 blocks, and the others at most 0.69.
 _NUM_BLOCKS, _MIN_BLOCKS, _DETAIL = 64, 34, 1.5  # detail in levels
 _PLAIN_SHARE = 0.72
+# Levels of fine detail from which it should be the same, and its correlation. Of unlike papers it is at most 0.05.
+_NOISE, _SAME_NOISE = 0.7, 0.3
 _TAN_OF_15_DEGREES = 0.2679491924311227
 
 
@@ -48,3 +53,25 @@ def have_detail(ours: np.ndarray, theirs: np.ndarray, inside: np.ndarray, blocks
         detail = (gray - cv2.GaussianBlur(gray, (0, 0), 4.0))[inside].astype(np.float64)
         there &= np.bincount(at, detail * detail, minlength=_NUM_BLOCKS) >= _DETAIL**2 * np.maximum(1, counts)
     return int(there.sum()) >= _MIN_BLOCKS
+
+
+def without_plane(block: np.ndarray) -> np.ndarray:
+    """Return a block, `[h, w]`, minus the plane that fits it best, float64."""
+    rest = block.astype(np.float64)
+    rest = rest - float(ordered_sum(rest.ravel())) / rest.size
+    for axis, side in enumerate(block.shape):
+        slope = np.expand_dims(np.arange(side) - (side - 1) / 2, 1 - axis)
+        weights = np.broadcast_to(slope, block.shape)
+        total = float(ordered_sum((weights * weights).ravel()))
+        if total:
+            rest = rest - weights * (float(ordered_sum((weights * rest).ravel())) / total)
+    return rest
+
+
+def is_other_noise(ours: np.ndarray, theirs: np.ndarray) -> bool:
+    """Whether both images have fine detail, but not the same: paper or film of the same color."""
+    a, b = (luma(image) - cv2.GaussianBlur(luma(image), (0, 0), 2.0) for image in (ours, theirs))
+    aa, ab, bb = (
+        float(ordered_sum((product).ravel().astype(np.float64))) / a.size for product in (a * a, a * b, b * b)
+    )
+    return min(aa, bb) >= _NOISE**2 and ab < _SAME_NOISE * math.sqrt(aa * bb)

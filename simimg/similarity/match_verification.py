@@ -13,33 +13,27 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
-import math
 
 import cv2
 import numpy as np
 
 from simimg.determinism import ordered_sum, plain_opencv
 from simimg.similarity.affine import (
-    area,
     compose,
     determinant,
     inverse,
-    part_in_unit_square,
-    scaling,
-    transform,
-    translation,
 )
+from simimg.similarity.common_frame import block_agreement, block_of_pixels, common_part, frame, structure_agrees
 from simimg.similarity.copy_reasons import Reasons, add_color_and_detail, add_compression, add_geometry, look
 from simimg.similarity.differences import Differences
-from simimg.similarity.drawing_evidence import have_detail, is_plain, is_upright
-from simimg.similarity.fingerprint import PLAIN, Fingerprint, luma
+from simimg.similarity.drawing_evidence import have_detail, is_other_noise, is_plain, is_upright
+from simimg.similarity.fingerprint import Fingerprint
 from simimg.similarity.keypoints import Keypoints, align
 from simimg.similarity.position_match import QUARTER_TURN, align_whole, between_sizes, match_position
 from simimg.similarity.registration import Registration
 
 MIN_AGREEMENT = 0.45
-"""Least agreement of the frame if many keypoints match, see `_agreement`. Images half covered by something reach it."""
+"""Least agreement of the frame if many keypoints match, see `block_agreement`. Images half covered reach it."""
 
 _SURE = 0.97  # similarity from which the alignment by keypoints of the thumbnails is not corrected
 _FEW_INLIERS, _AGREEMENT_OF_FEW = 24, 0.8
@@ -53,20 +47,11 @@ SAME_PIXELS = "the same pixels"
 HARMLESS = (SAME_BYTES, SAME_PIXELS, "resized", "JPEG", "brighter", "darker")
 """Beginnings of those reasons that concern the file rather than the image; all others show an edited copy."""
 
-_FRAME_PX = 128  # longer side of the frame, at most
-_BLOCKS = 8  # per side of the frame
 _WHOLE_AGREEMENT = 0.8
-# Of images that are aligned as a whole: blocks with structure, and its mean correlation. Blurred copies of 60 photos
-# had 14 blocks and more, and 0.61 and more; drawn gradients and blank pages under one lamp had at most 4, and 0.36.
-_MIN_STRUCTURED, _STRUCTURE_CORRELATION = 8, 0.5
-_STRUCTURE = 1.5  # deviation in gray levels of a block without its plane
 # Gray levels by which compression changes an image, on average and anywhere: JPEGs of quality 30 of smooth images had
 # at most 2.7 and 5.9, and different pencil strokes on one page at least 21 somewhere.
 _EQUAL_MEAN, _EQUAL_ANYWHERE = 4.0, 8.0
-# Levels of fine detail from which it should be the same, and its correlation. Of unlike papers it is at most 0.05.
-_NOISE, _SAME_NOISE = 0.7, 0.3
 _SIMPLER, _MAYBE_SAME = 0.001, 12.0  # similarity that a simpler alignment may lose; levels by which thumbnails differ
-_COVERED = 0.35  # blocks with a lower correlation show something else
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -161,7 +146,7 @@ def verify_placed(query: Fingerprint, candidate: Fingerprint, place: np.ndarray)
 def geometric_edits(query: Fingerprint, candidate: Fingerprint, place: np.ndarray) -> list[str]:
     """Return the reasons that the alignment alone shows: turns, crops, and changes of size."""
     matrix, mirrored = _mirrored_back(place)
-    common = _common_part(matrix)
+    common = common_part(matrix)
     reasons = Reasons()
     if common is not None:
         add_geometry(reasons, query, candidate, matrix, mirrored, *common[1:])
@@ -229,18 +214,22 @@ def _compare(
     query: Fingerprint, candidate: Fingerprint, matrix: np.ndarray, mirrored: bool, num_inliers: int, least: float
 ) -> Verification | None:
     """Return the verification under a map from the unit square of the (mirrored) query to that of the candidate."""
-    common = _common_part(matrix)
+    common = common_part(matrix)
     if common is None:
         return None
     polygon, candidate_share, query_share = common
-    ours, theirs, inside = _frame(
+    ours, theirs, inside = frame(
         query.thumbnail[:, ::-1] if mirrored else query.thumbnail, candidate.thumbnail, matrix, polygon
     )
-    agreement, disagreeing, agreeing = _agreement(ours, theirs, inside)
-    if agreement < least or not (num_inliers or _structure_agrees(ours, theirs, inside)):
+    agreement, disagreeing, agreeing = block_agreement(ours, theirs, inside)
+    if agreement < least or not (num_inliers or structure_agrees(ours, theirs, inside)):
         return None
     upright = is_upright(matrix, mirrored, query.size, candidate.size)
-    if not upright and is_plain(query, candidate) and not have_detail(ours, theirs, inside, _blocks(*inside.shape)):
+    if (
+        not upright
+        and is_plain(query, candidate)
+        and not have_detail(ours, theirs, inside, block_of_pixels(*inside.shape))
+    ):
         return None
     overlap = candidate_share * query_share
     similarity = 0.5 + 0.5 * agreement * (0.8 + 0.2 * overlap)
@@ -269,110 +258,6 @@ _WHOLE = np.array([[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]])
 _MIRRORED = np.array([[-1.0, 0.0, 1.0], [0.0, 1.0, 0.0]])
 
 
-def _common_part(matrix: np.ndarray) -> tuple[np.ndarray, float, float] | None:
-    """Return the polygon in the candidate's unit square that the query shows, and its share of either image's area."""
-    polygon = part_in_unit_square(transform(matrix, np.array([[0, 0], [1, 0], [1, 1], [0, 1]])))
-    common, own = area(polygon), abs(determinant(matrix))
-    if common < 1e-3 or own < 1e-6:
-        return None
-    return polygon, min(1.0, common), min(1.0, common / own)
-
-
-def _frame(
-    query: np.ndarray, candidate: np.ndarray, matrix: np.ndarray, polygon: np.ndarray
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return the common part of both images in one frame: float32 `[h, w, 3]` twice, and bool `[h, w]`: both valid."""
-    query, candidate = query.astype(np.float32), candidate.astype(np.float32)
-    size = np.array([candidate.shape[1], candidate.shape[0]], np.float64)
-    low, high = polygon.min(axis=0) * size, polygon.max(axis=0) * size
-    extent = np.maximum(high - low, 1e-3)
-    factor = _FRAME_PX / extent.max()
-    width, height = (max(_BLOCKS, round(side)) for side in extent * factor)
-    # From pixels of the frame to the candidate's unit square.
-    place = compose(scaling(*(1 / size)), translation(*low), scaling(extent[0] / width, extent[1] / height))
-    own_place = compose(inverse(matrix), place)
-    theirs = _warped(candidate, place, (width, height))
-    ours = _warped(query, own_place, (width, height))
-    inside = _warped(np.ones((*query.shape[:2], 1), np.float32), own_place, (width, height)) > 0.99
-    inside &= _warped(np.ones((*candidate.shape[:2], 1), np.float32), place, (width, height)) > 0.99
-    return ours, theirs, inside
-
-
-def _warped(image: np.ndarray, unit: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Return an image under a map from pixels of the frame to its unit square, smoothed to the frame's resolution."""
-    height, width = image.shape[:2]
-    full = compose(scaling(width, height), unit)
-    reduction = math.sqrt(abs(determinant(full)))  # pixels of the image per pixel of the frame
-    if reduction > 1.2:
-        image = cv2.GaussianBlur(image, (0, 0), 0.5 * math.sqrt(reduction**2 - 1))
-    # OpenCV's coordinates start at the center of a pixel, those of the unit square at its corner.
-    full = compose(translation(-0.5, -0.5), full, translation(0.5, 0.5))
-    flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
-    return cv2.warpAffine(image, full, size, flags=flags, borderMode=cv2.BORDER_CONSTANT, borderValue=0)
-
-
-def _agreement(ours: np.ndarray, theirs: np.ndarray, inside: np.ndarray) -> tuple[float, float, np.ndarray]:
-    """Return the agreement of the common part, the share of blocks that disagree, both 0..1, and the agreeing pixels.
-
-    The agreement is the mean correlation of the frame's blocks, weighted by their contrast. A block that something
-    covers counts as disagreeing, however well the other blocks agree.
-    """
-    a, b = (cv2.GaussianBlur(luma(image), (0, 0), 1.0) for image in (ours, theirs))
-    blocks = _blocks(*inside.shape)
-    num_blocks = _BLOCKS * _BLOCKS
-    at = blocks[inside]
-    count = np.maximum(1, np.bincount(at, minlength=num_blocks))
-
-    def means(values: np.ndarray) -> np.ndarray:
-        return np.bincount(at, values, minlength=num_blocks) / count
-
-    x, y = a[inside].astype(np.float64), b[inside].astype(np.float64)
-    x, y = x - means(x)[at], y - means(y)[at]
-    spread_x, spread_y = np.sqrt(means(x * x)), np.sqrt(means(y * y))
-    correlations = means(x * y) / np.maximum(spread_x * spread_y, PLAIN)
-    there = np.bincount(at, minlength=num_blocks) >= 0.5 * np.bincount(blocks.ravel(), minlength=num_blocks)
-    there &= np.maximum(spread_x, spread_y) >= PLAIN
-    agreeing = inside & ~(there & (correlations < _COVERED))[blocks]
-    values, weights = correlations[there], spread_y[there] + PLAIN
-    if not len(values):
-        # No block has contrast: plain images agree as far as the whole frame does.
-        x, y = a[inside], b[inside]
-        if len(x) < 2 or min(float(x.std()), float(y.std())) < 0.5:
-            return 0.0, 0.0, inside
-        x, y = x - x.mean(dtype=np.float64), y - y.mean(dtype=np.float64)
-        xx, xy, yy = (float(ordered_sum(product)) for product in (x * x, x * y, y * y))
-        return max(0.0, xy / math.sqrt(xx * yy)), 0.0, inside
-    clipped = np.clip(values, 0, 1)
-    return float(ordered_sum(clipped * weights) / ordered_sum(weights)), float(np.mean(clipped < _COVERED)), agreeing
-
-
-def _structure_agrees(ours: np.ndarray, theirs: np.ndarray, inside: np.ndarray) -> bool:
-    """Whether more agrees in the frame than slow changes of brightness: blocks are compared without their planes."""
-    pairs = []
-    for rows in np.array_split(np.arange(inside.shape[0]), _BLOCKS):
-        for columns in np.array_split(np.arange(inside.shape[1]), _BLOCKS):
-            block = slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
-            if inside[block].all():
-                a, b = (_without_plane(luma(image[block])).ravel() for image in (ours, theirs))
-                aa, ab, bb = (float(ordered_sum(product)) / a.size for product in (a * a, a * b, b * b))
-                if min(aa, bb) >= _STRUCTURE**2:
-                    pairs.append(ab / math.sqrt(aa * bb))
-    return len(pairs) >= _MIN_STRUCTURED and sum(pairs) / len(pairs) >= _STRUCTURE_CORRELATION
-
-
-def _without_plane(block: np.ndarray) -> np.ndarray:
-    """Return a block, `[h, w]`, minus the plane that fits it best, float64."""
-    rest = block.astype(np.float64)
-    rest = rest - float(ordered_sum(rest.ravel())) / rest.size
-    for axis, side in enumerate(block.shape):
-        slope = np.expand_dims(np.arange(side) - (side - 1) / 2, 1 - axis)
-        weights = np.broadcast_to(slope, block.shape)
-        total = float(ordered_sum((weights * weights).ravel()))
-        if total:
-            rest = rest - weights * (float(ordered_sum((weights * rest).ravel())) / total)
-    return rest
-
-
 def _nearly_equal(query: Fingerprint, candidate: Fingerprint) -> Verification | None:
     """Return the verification that two upright images differ by nothing but size and compression."""
     ours, theirs = query.thumbnail.astype(np.float32), candidate.thumbnail.astype(np.float32)
@@ -383,7 +268,7 @@ def _nearly_equal(query: Fingerprint, candidate: Fingerprint) -> Verification | 
         ours = cv2.resize(ours, (theirs.shape[1], theirs.shape[0]), interpolation=cv2.INTER_AREA)
     difference = np.abs(cv2.GaussianBlur(ours - theirs, (0, 0), 1.0))
     mean = float(ordered_sum(difference.ravel().astype(np.float64))) / difference.size
-    if mean > _EQUAL_MEAN or float(difference.max()) > _EQUAL_ANYWHERE or _is_other_noise(ours, theirs):
+    if mean > _EQUAL_MEAN or float(difference.max()) > _EQUAL_ANYWHERE or is_other_noise(ours, theirs):
         return None
     reasons, undone = Reasons(), Reasons()
     for found, one, other in ((reasons, query, candidate), (undone, candidate, query)):
@@ -392,22 +277,3 @@ def _nearly_equal(query: Fingerprint, candidate: Fingerprint) -> Verification | 
     similarity = 1 - mean / (10 * _EQUAL_MEAN)
     edits = frozenset(reasons.edits)
     return Verification(similarity, tuple(reasons.texts), 0, edits=edits, reversed_reasons=tuple(undone.texts))
-
-
-def _is_other_noise(ours: np.ndarray, theirs: np.ndarray) -> bool:
-    """Whether both images have fine detail, but not the same: paper or film of the same color."""
-    a, b = (luma(image) - cv2.GaussianBlur(luma(image), (0, 0), 2.0) for image in (ours, theirs))
-    aa, ab, bb = (
-        float(ordered_sum((product).ravel().astype(np.float64))) / a.size for product in (a * a, a * b, b * b)
-    )
-    return min(aa, bb) >= _NOISE**2 and ab < _SAME_NOISE * math.sqrt(aa * bb)
-
-
-@functools.lru_cache(maxsize=32)
-def _blocks(height: int, width: int) -> np.ndarray:
-    """Return the block of each pixel of a frame, int64 `[height, width]`, 0 to 63; blocks are of equal size."""
-    rows, columns = (
-        np.repeat(np.arange(_BLOCKS), [len(part) for part in np.array_split(np.arange(side), _BLOCKS)])
-        for side in (height, width)
-    )
-    return rows[:, None] * _BLOCKS + columns

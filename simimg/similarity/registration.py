@@ -98,6 +98,11 @@ class Registration:
         return self._is_whole
 
     @property
+    def is_upright(self) -> bool:
+        """Whether no image is turned by quarters or mirrored."""
+        return bool(self.to_other[0, 0] > abs(self.to_other[0, 1]) and self.to_other[1, 1] > abs(self.to_other[1, 0]))
+
+    @property
     def is_straight(self) -> bool:
         """Whether one image is turned by quarters at most, so that the map is often right as it is."""
         (a, b), (c, d) = np.abs(self.to_other[:, :2]).tolist()

@@ -19,7 +19,7 @@ from simimg.image_files import map_ahead
 from simimg.similarity.embeddings import Embedder
 from simimg.similarity.fingerprint import Fingerprint, fingerprint, jpeg_quality, jpeg_quality_of
 from simimg.similarity.full_size import FullImage, full_image
-from tfrecords.convert.image.color import WHITE, contrasting
+from tfrecords.convert.image.color import CHECKER, WHITE, contrasting
 from tfrecords.convert.image.decoder import (
     DecodedImage,
     ImageOptions,
@@ -27,6 +27,7 @@ from tfrecords.convert.image.decoder import (
     load_image,
     resize,
     upright_composites,
+    visible_composite,
 )
 from tfrecords.format.quarantine import Reason, Refusal
 from tfrecords.machine_limits import num_cores
@@ -115,6 +116,8 @@ def query_views(
     Raises:
         Refusal: `data` cannot be decoded.
     """
+    if options.backdrop == "auto":  # which is what happens to a query below, with all of its views
+        options = dataclasses.replace(options, backdrop="color")
     other = dataclasses.replace(options, background=contrasting(options.background))
 
     def square(image: Image.Image, options: ImageOptions = options) -> np.ndarray:
@@ -126,7 +129,9 @@ def query_views(
         laid = None if contrast is None else square(contrast, other)
         loaded = DecodedImage(square(image), *image.size, laid)
     whole, extra = loaded.pixels, loaded.contrast
-    if extra is not None and contrast is not None and loaded.vanishes:
+    if options.backdrop == CHECKER and contrast is not None:
+        image = visible_composite(image, contrast)  # the windows are of one color
+    elif extra is not None and contrast is not None and loaded.vanishes:
         image, whole, options, extra = contrast, extra, other, None
     # The resized square is rotated instead of the image; the result is the same.
     views = [np.rot90(side, turns) for side in (whole, whole[:, ::-1]) for turns in range(4)]

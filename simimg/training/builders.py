@@ -27,9 +27,7 @@ Spread = tuple[Sequence[float], Sequence[float]]
 """The mean and the standard deviation of each target of a regression."""
 
 
-def build_model(
-    config: TrainConfig, image_size: int, num_classes: int, spread: Spread | None = None
-) -> keras.Model:
+def build_model(config: TrainConfig, image_size: int, num_classes: int, spread: Spread | None = None) -> keras.Model:
     """Returns the network that `config` names, with its initial weights.
 
     `num_classes` is the number of targets under regression, and `spread` is theirs, by default 0 and 1.

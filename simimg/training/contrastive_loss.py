@@ -192,13 +192,18 @@ def _gathered(
     """Returns the embeddings and ids of all replicas in the order of the batch; only this replica's have a gradient.
 
     They are summed, with zeros in the rows of the other replicas. The sum is exact, has the same order on any devices,
-    and works with every method that reduces gradients. Embeddings and ids are summed one after the other, because
-    TensorFlow joins the tensors of a sum, which must then have one type.
+    and works with every method that reduces gradients. Each id is three more columns of its embedding, of 22 bits each,
+    which float32 holds exactly: TensorFlow splits sums of int64 on the host.
     """
     if num_replicas == 1:
         return mine, ids
     places = (tf.range(ids.shape[0], dtype=tf.int64) + tf.cast(first_row, tf.int64))[:, None]
-    shape = tf.constant([num_rows, mine.shape[1]], tf.int64)
-    embeddings = sum_over_replicas(tf.scatter_nd(places, tf.stop_gradient(mine), shape))
-    all_ids = sum_over_replicas(tf.scatter_nd(places, ids, shape[:1]))
+    shifts = tf.constant([0, 22, 44], tf.int64)
+    parts = tf.bitwise.right_shift(ids[:, None], shifts[None]) & ((1 << 22) - 1)
+    rows = tf.concat([tf.stop_gradient(mine), tf.cast(parts, tf.float32)], axis=1)
+    with tf.device("CPU:0"):  # the kernel for GPUs reads it in the host's memory
+        shape = tf.constant([num_rows, mine.shape[1] + 3], tf.int64)
+    summed = sum_over_replicas(tf.scatter_nd(places, rows, shape))
+    embeddings, all_parts = summed[:, :-3], tf.cast(summed[:, -3:], tf.int64)
+    all_ids = tf.reduce_sum(tf.bitwise.left_shift(all_parts, shifts[None]), axis=1)  # the parts share no bits
     return tf.tensor_scatter_nd_update(tf.stop_gradient(embeddings), places, mine), all_ids

@@ -70,6 +70,8 @@ def training_step(
 
     def replica_step(element: Any, epoch: tf.Tensor, step: tf.Tensor) -> tf.Tensor:
         batch = reader.batch(element)
+        for value in batch:  # with several workers, TensorFlow does not know it
+            value.set_shape([order.per_replica_batch_size, *value.shape[1:]])
         # On a GPU, TensorFlow slices and compares int32 in the host's memory, and the host would wait for the device.
         is_class = batch.label.dtype.is_integer and config.objective in ("classes", "similarity")
         batch = batch._replace(label=tf.cast(batch.label, tf.int64 if is_class else tf.float32))
@@ -240,8 +242,8 @@ class StepRunner:
         timed = bool(self._calls_per_timed) and self._num_calls % self._calls_per_timed == 0
         start = time.perf_counter()
         with input_errors(self._reader.split):
-            numbers = (tf.constant(number, tf.int64) for number in (position.epoch, first))
-            results, waited, spent = self._runs[timed](self._batches, *numbers, tf.constant(count))
+            epoch, start_step = (tf.constant(number, tf.int64) for number in (position.epoch, first))
+            results, waited, spent = self._runs[timed](self._batches, epoch, start_step, tf.constant(count))
             self._step.finish()
             sums = results.numpy()
         seconds = time.perf_counter() - start

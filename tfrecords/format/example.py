@@ -1,8 +1,9 @@
 """Encodes and decodes tf.train.Example without protobuf, as a dictionary of integers and byte strings.
 
 The message is `Example{features: Features{feature: map<string, Feature>}}`, where a Feature is a BytesList or an
-Int64List with one value, or in `decode_lists` also a FloatList and with any number of values (tensorflow/core/example/example.proto and feature.proto). Protobuf leaves the order of a map
-open. Here keys are sorted, so the same input always gives the same bytes.
+Int64List with one value (tensorflow/core/example/example.proto and feature.proto); `decode_lists` also reads FloatLists
+and any number of values. Protobuf leaves the order of a map open. Here keys are sorted, so the same input always gives
+the same bytes.
 
 Integers may be padded to a fixed number of bytes (see `tfrecords.format.record.varint`). All records of a raw dataset
 then have the same length with the image at the same offset, so a TFRecord file can be used as an array (see

@@ -1,8 +1,8 @@
 """layout.json: where each part of a record lies, which shards there are, and how the dataset was made.
 
 `offsets` are those of `tfrecords.format.record_layout`; with JPEG or PNG, or with text in the records, all four are 0,
-and each shard has a sidecar `<shard>.idx`. It has one line `offset length` in bytes per record, framing included, as NVIDIA DALI's tfrecord2idx
-writes it.
+and each shard has a sidecar `<shard>.idx`. It has one line `offset length` in bytes per record, framing included, as
+NVIDIA DALI's tfrecord2idx writes it.
 
 `files` has the SHA-256 of every other file of the folder: sidecars, manifest, quarantine list and metadata. The layout
 ends with the SHA-256 of its own other values, as JSON, so a change to it is noticed. Only report.html is in neither,

@@ -183,9 +183,7 @@ def _image_bytes_of(record_bytes: _Lengths) -> _Lengths:
     return image
 
 
-def _spans_of(
-    image_bytes: _Lengths, tail_bytes: int = len(_ENTRY_OF_LABEL)
-) -> tuple[_Lengths, _Lengths, _Lengths]:
+def _spans_of(image_bytes: _Lengths, tail_bytes: int = len(_ENTRY_OF_LABEL)) -> tuple[_Lengths, _Lengths, _Lengths]:
     """Return the length of a record and the offsets of its id and its image, for images of these lengths.
 
     This is the only arithmetic about a record's parts; everything else in this module uses it.

@@ -49,7 +49,9 @@ class ShardScan:
 def scan_shard(
     path: Path, *, schema: Schema = PLAIN, progress: Callable[[int], None] = lambda num_records: None
 ) -> ShardScan:
-    """Read a shard whose examples have this schema; `progress` is called with the number of records read since the last call.
+    """Read a shard whose examples have this schema.
+
+    `progress` is called with the number of records read since the last call.
 
     Raises:
         OSError: it cannot be read.
@@ -165,7 +167,6 @@ class _Records:
         except ValueError as error:
             return f"its id or label is invalid: {error}"
         return "its parts are not where this version writes them"
-
 
     def _read_with_tail(self, payload: bytes) -> str:
         """Do the same for a schema that is not the plain one."""

@@ -11,10 +11,11 @@ from hypothesis import strategies as st
 from PIL import Image, ImageColor, ImageDraw, ImageEnhance, ImageFilter, ImageOps
 
 from simimg.similarity.affine import area, determinant, inverse, part_in_unit_square, transform
+from simimg.similarity.common_frame import block_agreement
 from simimg.similarity.evaluation.image_edits import EDITS
 from simimg.similarity.fingerprint import fingerprint, jpeg_quality, luma
 from simimg.similarity.keypoints import align, detect
-from simimg.similarity.match_verification import HARMLESS, _agreement, verify
+from simimg.similarity.match_verification import HARMLESS, verify
 
 
 def verified(query: Image.Image, original: Image.Image):
@@ -267,7 +268,7 @@ def test_agreement_is_that_of_blocks_one_by_one(height: int, width: int, seed: i
                 expected[block] &= values[-1] >= 0.35
     if not values:
         return
-    agreement, disagreeing, agreeing = _agreement(ours, theirs, inside)
+    agreement, disagreeing, agreeing = block_agreement(ours, theirs, inside)
     assert agreement == pytest.approx(np.average(np.clip(values, 0, 1), weights=weights), abs=1e-5)
     assert disagreeing == pytest.approx(np.mean(np.array(values) < 0.35))
     np.testing.assert_array_equal(agreeing, expected)

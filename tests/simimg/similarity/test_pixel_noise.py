@@ -185,7 +185,11 @@ def test_unlike_papers_are_no_copies() -> None:
 
 def test_a_symmetric_drawing_is_upright() -> None:
     image = Image.new("RGB", (240, 240), (250, 210, 30))
-    ImageDraw.Draw(image).ellipse((60, 60, 180, 180), fill=(20, 20, 20))
+    draw = ImageDraw.Draw(image)
+    draw.ellipse((60, 60, 180, 180), fill=(20, 20, 20), outline=(200, 30, 30), width=12)
+    for x in (8, 202):
+        for y in (8, 202):
+            draw.rectangle((x, y, x + 29, y + 29), fill=(30, 60, 160))
     for quality in (20, 40, 90):
         found = verify(fingerprint(saved(image, "JPEG", quality=quality)), fingerprint(image))
         assert found is not None

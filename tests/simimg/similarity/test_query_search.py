@@ -21,7 +21,8 @@ from simimg.similarity.keypoints import align
 from simimg.similarity.match_verification import Verification
 from simimg.similarity.query_search import Finder
 from simimg.similarity.search_index import Match, SearchIndex
-from simimg.similarity.search_queries import Query, image_query, load_query, make_query
+from simimg.similarity.search_queries import Query, image_query, load_query, make_query, query_views
+from tfrecords.convert.image.decoder import ImageOptions, decode_composites, load_image
 from tfrecords.format.quarantine import Refusal
 
 Scene = Callable[..., Image.Image]
@@ -252,3 +253,17 @@ def test_a_query_has_the_background_of_what_it_is_compared_with(tmp_path: Path, 
             assert isinstance(query, Query)
             best, other = found.find(query, 2)
             assert (best.image.path, best.reasons, other.is_copy) == (name, ("the same pixels",), False)
+
+
+@pytest.mark.parametrize("backdrop", ["color", "auto", "checker"])
+def test_every_view_of_a_white_logo_shows_it(backdrop: str) -> None:
+    """Whatever the dataset has behind transparent pixels; and the first one is what an index has of the file."""
+    logo = Image.new("RGBA", (64, 64))
+    logo.paste((255, 255, 255, 255), (20, 20, 44, 44))
+    buffer = io.BytesIO()
+    logo.save(buffer, "PNG")
+    options = ImageOptions(image_size=32, backdrop=backdrop)
+    image, contrast = decode_composites(buffer.getvalue())
+    views = query_views(image, options, buffer.getvalue(), contrast)
+    assert (np.ptp(views, axis=(1, 2, 3)) > 100).all()
+    np.testing.assert_array_equal(views[0], load_image(buffer.getvalue(), options, contrast=True).visible)

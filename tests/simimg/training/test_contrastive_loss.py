@@ -101,3 +101,23 @@ def test_the_oldest_go_first() -> None:
     assert past.embeddings.numpy()[:, 0].tolist() == [4, 4, 2, 2, 0]
     past.push(tf.zeros([8, 2]), tf.range(8, dtype=tf.int64))
     assert past.ids.numpy().tolist() == [0, 1, 2, 3, 4]
+
+
+def test_replicas_exchange_any_ids() -> None:
+    """As columns of float32, but exactly."""
+    from simimg.training.contrastive_loss import _gathered
+    from simimg.training.strategy import make_strategy
+
+    every = tf.constant([-1, 0, 2**63 - 1, -(2**63), 2**22 + 1, 0x0123456789ABCDEF], tf.int64)
+    embeddings = tf.random.stateless_normal([6, 3], [0, 1])
+
+    def replica() -> tuple[tf.Tensor, tf.Tensor]:
+        first = tf.distribute.get_replica_context().replica_id_in_sync_group * 3
+        places = first + tf.range(3)
+        mine, ids = tf.gather(embeddings, places), tf.gather(every, places)
+        return _gathered(tf.ensure_shape(mine, [3, 3]), tf.ensure_shape(ids, [3]), first, 6, 2)
+
+    strategy = make_strategy(2)
+    for pair in zip(*map(strategy.experimental_local_results, tf.function(strategy.run)(replica)), strict=True):
+        np.testing.assert_array_equal(pair[0], embeddings)
+        np.testing.assert_array_equal(pair[1], every)

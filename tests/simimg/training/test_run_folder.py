@@ -140,12 +140,14 @@ def test_a_result_of_another_version(tiny: dict[str, Path], run: Any, tmp_path: 
         load_result(tmp_path / "run")
 
 
-def test_a_model_knows_how_its_images_were_made(tmp_path: Path, base: dict[str, Any]) -> None:
+@pytest.mark.parametrize("background", ["navy", "auto", "checker"])
+def test_a_model_knows_how_its_images_were_made(tmp_path: Path, base: dict[str, Any], background: str) -> None:
     """Also if it was begun by a version that did not write it down: it is the same run then."""
     for name in "ab":
         (tmp_path / "photos" / name).mkdir(parents=True)
         Image.new("RGB", (8, 8)).save(tmp_path / "photos" / name / "0.png")
-    options = {"resize": "pad", "decode": "exact", "truncated": "keep", "background": "navy"}
+    options = {"resize": "pad", "decode": "exact", "truncated": "keep", "background": background}
+    options |= {"range": "0,4095", "max_pixels": 300_000_000}
     made = convert(
         ConvertConfig(
             image_dir=str(tmp_path / "photos"),
@@ -161,10 +163,19 @@ def test_a_model_knows_how_its_images_were_made(tmp_path: Path, base: dict[str, 
     with begin_run(tmp_path / "run", info):
         pass
     there = options_of(load_run(tmp_path / "run"))
-    assert there == ImageOptions(image_size=16, resize="pad", decode="exact", truncated="keep", background=(0, 0, 128))
+    assert there == ImageOptions(
+        image_size=16,
+        resize="pad",
+        decode="exact",
+        truncated="keep",
+        background=(0, 0, 128) if background == "navy" else (255, 255, 255),
+        backdrop="color" if background == "navy" else background,
+        sample_range=(0, 4095),
+        max_pixels=300_000_000,
+    )
     file = tmp_path / "run" / "config.json"
     values = json.loads(file.read_text())
-    for name in ("decode", "truncated", "background"):
+    for name in ("decode", "truncated", "background", "range", "max_pixels"):
         del values[name]
     file.write_text(json.dumps(values))
     assert options_of(load_run(tmp_path / "run")) == ImageOptions(image_size=16, resize="pad")

@@ -137,10 +137,18 @@ for name, options in json.loads(sys.argv[-1]).items():
     config = TrainConfig.with_preset({"dataset_dir": dataset_dir, "model_dir": folder / name, **options})
     print(name, train(config).history, flush=True)
 """
-COMMON = {"model": "tutorial", "epochs": 2, "global_batch_size": 16, "optimizer": "sgd", "learning_rate": 0.05}
+COMMON = {"model": "tutorial", "epochs": 2, "global_batch_size": 16, "optimizer": "sgd", "learning_rate": 0.01}
 BOTH = {
     "classes": {"preset": "tutorial", **COMMON, "ema": 0.5, "clip_norm": 0.5, "accumulate": 2},
-    "similarity": {"objective": "similarity", **COMMON, "embedding_dim": 6, "queue_size": 8, "temperature": 0.2},
+    "similarity": {
+        "objective": "similarity",
+        **COMMON,
+        "embedding_dim": 6,
+        "queue_size": 8,
+        "temperature": 0.2,
+        "blur": 0.0,  # it would make pictures of 8 px the same
+        "min_jpeg_quality": 100.0,
+    },
 }
 
 

@@ -42,10 +42,10 @@ class ConversionJob:
 
     `listed` is the whole source; `source` may have only those of its files that are new or asked for. `previous` is the
     dataset that is appended to, None for a new one; `version` is the version that is made. `splits` are the names of
-    the splits, `schema` and `tails` are those of the records, see `tfrecords.format.schema`, and there are no tails if
-    the schema is the plain one. `split_of` is the first assignment, int8 `[num_rows]`, and `ranks` uint64 `[num_rows, 2]` are random
+    the splits, `split_of` is the first assignment, int8 `[num_rows]`, and `ranks` uint64 `[num_rows, 2]` are random
     numbers; see `draw_ranks`. `plan` is the first plan, made from names alone; `may_move` says whether an image can
-    change its split after its copies are known.
+    change its split after its copies are known. `schema` and `tails` are those of the records, see
+    `tfrecords.format.schema`; there are no tails if the schema is the plain one.
     """
 
     config: ResolvedConfig

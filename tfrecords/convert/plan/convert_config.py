@@ -119,8 +119,8 @@ class ConvertConfig:
         choices=LABEL_TYPES,
     )
     features: tuple[str, ...] = option(
-        "With --table: further columns to store with each image; NAME:TYPE is int64, float32, bytes or text, by default "
-        "what fits.",
+        "With --table: further columns to store with each image, as NAME or NAME:TYPE, which is int64, float32, bytes "
+        "or text.",
         (),
         group="splits and files",
     )

@@ -54,13 +54,19 @@ class FolderLayout:
     def notes(self, images: Iterable[str]) -> list[str]:
         """Return notes about images without a class, and about splits that have no class in common."""
         beside: list[str] = []
+        below: set[str] = set()  # of the split folders, if they are in the class folders
         splits_of: dict[str, set[str]] = defaultdict(set)
         for path in images:
             if (place := self.place(path)) is None:
                 beside.append(path)
             else:
                 splits_of[place[0]].add(place[1])
+                parts = path[len(self.prefix) :].split("/", 3)
+                if not self.is_outer and len(parts) > 3:
+                    below.add(parts[2])
         notes = []
+        if below:
+            notes.append(f"folders in the split folders are not classes: {', '.join(sorted(below)[:10])}")
         if beside:
             notes.append(f"{len(beside):,} images lie in no class folder, e.g. {beside[0]}: they have no label")
         num_splits = len({split for splits in splits_of.values() for split in splits})

@@ -87,10 +87,13 @@ def decode_names(paths: list[str], encoding: str, location: str) -> list[str]:
     rows = [row for row, path in enumerate(paths) if not path.isascii() and _ESCAPED.search(path)]
     if not rows:
         return [f"--zip_encoding={encoding} is not needed: all names are UTF-8"] if encoding else []
-    # Two bytes of another encoding may be valid UTF-8 by chance; three and more hardly ever are.
-    rows += [row for row, path in enumerate(paths) if not path.isascii() and "\x7f" < max(path) < "\u0800"]
     raw = [paths[row].encode("utf-8", "surrogateescape") for row in rows]
     parts = list(dict.fromkeys(part for name in raw for part in name.split(b"/") if not part.isascii()))
+    # Two bytes of another encoding may be valid UTF-8 by chance, in a few names; three and more hardly ever are.
+    chance = [row for row, path in enumerate(paths) if not path.isascii() and "\x7f" < max(path) < "\u0800"]
+    if len(chance) < len(rows):
+        rows += chance
+        raw += [paths[row].encode() for row in chance]
     ratings = rate_encodings(parts[:_MAX_RATED])
     chosen = encoding or (ratings[0][1] if ratings and ratings[0][0] >= _ACCEPTED else "")
     if not chosen:

@@ -14,8 +14,8 @@ from tfrecords.format.quarantine import Reason
 from tfrecords.format.schema import FeatureSpec, Schema
 
 ONE_CLASS = (
-    "Each image file has one class: multi-label is not supported. Keep one label per image, or convert the files with a "
-    "--table of them and --label_type=multi"
+    "Each image file has one class: multi-label is not supported. Keep one label per image, or convert the files by a "
+    "--table and --label_type=multi"
 )
 """For sources that are no tables."""
 
@@ -38,9 +38,7 @@ class RowValues:
 
     def select(self, ids: Sequence[int]) -> RowValues:
         """Return the values of some files."""
-        return dataclasses.replace(
-            self, labels=[self.labels[id] for id in ids], values=[self.values[id] for id in ids]
-        )
+        return dataclasses.replace(self, labels=[self.labels[id] for id in ids], values=[self.values[id] for id in ids])
 
     def schema(self) -> Schema:
         """Return the schema of a new dataset."""

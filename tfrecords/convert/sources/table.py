@@ -190,9 +190,7 @@ def _unnamed(
     form = f"no header; paths from column {columns.path + 1}, {what}"
     form += f" from column {columns.label + 1}" if labels else ""
     class_names = ("target",) if label_type == "float" else ()
-    return Columns(
-        columns.path, None, columns.split, (), class_names, form=form, label_type=label_type, labels=labels
-    )
+    return Columns(columns.path, None, columns.split, (), class_names, form=form, label_type=label_type, labels=labels)
 
 
 class _Spelling:
@@ -259,7 +257,9 @@ class _Spelling:
 def _rows_of(file: Any, table: str, given: Sequence[str], needs_labels: bool) -> Rows:
     is_parquet = file.read(4) == b"PAR1"
     file.seek(0)
-    return ParquetRows(file, table) if is_parquet else CsvRows(file, table, [name for name in given if name], needs_labels)
+    return (
+        ParquetRows(file, table) if is_parquet else CsvRows(file, table, [name for name in given if name], needs_labels)
+    )
 
 
 def _check_folder(paths: Sequence[str], base: str, table: str) -> None:

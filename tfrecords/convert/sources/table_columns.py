@@ -249,9 +249,7 @@ def value_columns(
         if labels:
             chosen = tuple(names[at] for at in labels)
             form = f"{where}, numbers as labels from {some_of(chosen)}"
-            return Columns(
-                path, None, split, (), chosen, form=form, label_type=label_type, labels=tuple(labels)
-            )
+            return Columns(path, None, split, (), chosen, form=form, label_type=label_type, labels=tuple(labels))
         raise UsageError(
             f"--table={table}: it is not clear which columns have the numbers. {has} Name them: --label_column=NAME, "
             "or several with commas."

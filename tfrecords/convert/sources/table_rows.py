@@ -141,6 +141,11 @@ class CsvRows:
             self._delimiter, self._header, self._splits_all = None, None, by_numbers
         elif not self._needs_labels and all(looks_like_path(line.strip()) for line in lines):
             self._delimiter, self._header, self._paths_only = None, None, True
+        elif len(words) > 2 and len(self._header or ()) == 1:
+            raise UsageError(
+                f"--table={self._table} has several words per line, and it is not clear which are path and label: "
+                f"{lines[0].strip()[:80]!r}. Name them by their numbers, e.g. --path_column=1 --label_column=2."
+            )
         elif all(looks_like_path(line.strip()) or line.strip().isdecimal() for line in lines):
             what = "labels but no paths" if words[0].isdecimal() else "paths but no labels"
             raise UsageError(

@@ -56,7 +56,7 @@ class TableValues:
         """
         is_multi = self._columns.label_type == "multi" and not self._columns.classes
         same = list(map(cell_text, self._labels[id])) == list(map(cell_text, labels))
-        if not is_multi and not same or repr(self._cells[id]) != repr(features):
+        if (not is_multi and not same) or repr(self._cells[id]) != repr(features):
             raise UsageError(
                 f"--table={self._table}: rows {self._numbers[id]} and {number} have one file and different values. "
                 "Keep one."
@@ -79,9 +79,7 @@ class TableValues:
             self._parsed = [self._hot(id, cells) for id, cells in enumerate(self._labels)]
         else:
             split = self._splitter()
-            self._parsed = [
-                [name for cell in cells for name in split(cell) if name] for cells in self._labels
-            ]
+            self._parsed = [[name for cell in cells for name in split(cell) if name] for cells in self._labels]
             names = tuple(label_order({name for parts in self._parsed for name in parts}))
         if not names:
             raise UsageError(f"--table={self._table} has no label in any row. Give --label_type=none to store none.")
@@ -104,9 +102,7 @@ class TableValues:
             classes = np.zeros(len(rows), np.int32)
         elif columns.label_type == "multi":
             number = {name: label for label, name in enumerate(class_names)}
-            labels = [
-                tuple(sorted({number[name] for name in self._parsed[row] if name in number})) for row in rows
-            ]
+            labels = [tuple(sorted({number[name] for name in self._parsed[row] if name in number})) for row in rows]
             classes = np.array([several[0] if several else -1 for several in labels], np.int32)
             refused = {id: why for id, why in refused.items() if why is not NO_LABEL}
         typed = sorted((self._typed(at, rows) for at in range(len(columns.features))), key=lambda pair: pair[0].name)

@@ -17,9 +17,9 @@ from tfrecords.convert.sources.container_files import Containers
 from tfrecords.convert.sources.labels import FileListing, some_of, source_of_labels
 from tfrecords.convert.sources.read_errors import MissingFile, refusal_of
 from tfrecords.convert.sources.remote import driver_of, exists_url, is_url, read_url
+from tfrecords.convert.sources.row_values import ONE_CLASS
 from tfrecords.convert.sources.selection import Selection
 from tfrecords.convert.sources.source import Source, refuse_damaged
-from tfrecords.convert.sources.row_values import ONE_CLASS
 from tfrecords.format.atomic_files import parse_json
 from tfrecords.format.example import bytes_feature, find_features
 from tfrecords.format.naming import FEATURES_FILE, INFO_FILE

@@ -19,9 +19,9 @@ from tfrecords.convert.sources.container_files import Member
 from tfrecords.convert.sources.labels import FileListing, some_of, source_of_labels
 from tfrecords.convert.sources.read_errors import MissingFile, refusal_of
 from tfrecords.convert.sources.remote import is_url, read_url
+from tfrecords.convert.sources.row_values import ONE_CLASS
 from tfrecords.convert.sources.selection import Selection
 from tfrecords.convert.sources.source import Files, Source, is_image
-from tfrecords.convert.sources.row_values import ONE_CLASS
 from tfrecords.format.atomic_files import parse_json
 from tfrecords.format.quarantine import Reason, Refusal
 from tfrecords.format.record import ReadAt

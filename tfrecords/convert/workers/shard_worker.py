@@ -75,8 +75,8 @@ class ShardTask(Task):
     """Converts the files of one shard, in the order of its records.
 
     `ids` and `labels` are int64 `[num_files]`; `places` is int64 `[num_files, 3]` if `files` reads by place. An
-    intermediate shard need not be `durable`: synced to the disk, with its SHA-256. `indexed` says whether it has a sidecar.
-    `tails` are those of the records, see `tfrecords.format.schema`; None for records that have a class alone.
+    intermediate shard need not be `durable`: synced to the disk, with its SHA-256. `indexed` asks for a sidecar of raw
+    records, too. `tails` are those of the records, see `tfrecords.format.schema`; None for records that have a class alone.
     """
 
     files: Files

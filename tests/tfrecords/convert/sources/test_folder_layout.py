@@ -75,6 +75,7 @@ def test_split_folders_inside_the_classes(tmp_path: Path) -> None:
         ("cat", "train"), ("cat", "test"), ("dog", "train"), ("dog", "test"),
     ]  # fmt: skip
     assert "around the split folders train, test" in source.form
+    assert source.notes == ("folders in the split folders are not classes: deep",)
 
 
 def test_split_folders_of_an_archive(tmp_path: Path) -> None:

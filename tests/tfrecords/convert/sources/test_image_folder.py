@@ -367,7 +367,8 @@ def test_no_permission(tmp_path: Path) -> None:
         if folder.owner() == tmp_path.owner() and len(folder.parts) > 2:
             folder.chmod(folder.stat().st_mode | 0o055)
     code = (
-        "import os, tfrecords.convert.sources.archive, tfrecords.convert.sources.tfds\nif not os.getuid(): os.setgid(65534), os.setuid(65534)  # root may do everything\n"
+        "import os\nfrom tfrecords.convert.sources import archive, table, tfds\n"
+        "if not os.getuid(): os.setgid(65534), os.setuid(65534)  # root may do everything\n"
         f"source = open_source({str(tmp_path)!r})\nprint(source.paths)\n"
         "try: source.files.read('a/2.jpg', None)\nexcept Exception as refusal: print(refusal)\n"
     )

@@ -132,6 +132,8 @@ REFUSED = {
     "lfw": ("2\t1\nAbel\t1\t4\nAbel\t1\tBo\t2\n", r"list of pairs for verification, such as that of LFW"),
     "pairs": ("4.png 5.jpeg 1\n4.png 6.jpg 0\n", r"has several paths per line, such as pairs for verification"),
     "only paths": ("cat/1.jpg\ndog/3.jpg\n", r"has paths but no labels: 'cat/1\.jpg'\. Give each line a path and a l"),
+    "breeds": ("Abyssinian_1 1 1 1\nbeagle_2 2 2 1\n", r"several words per line.*--path_column=1 --label_column=2"),
+    "several numbers": ("4.png 0 1 0\n5.jpeg 1 0 0\n", r"several words per line.*--path_column=1 --label_column=2"),
     "only labels": ("490\n361\n", r"has labels but no paths: '490'"),
     "boxes": ("4.png,1,2,3,4,cat\n", r"a line has 5 values beside the path.*--path_column=1 --label_column=2"),
     "several": ("image,species,genus\n4,a,b\n", r"several columns of labels\..*e\.g\. --label_column='species'"),

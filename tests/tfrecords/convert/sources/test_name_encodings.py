@@ -114,6 +114,11 @@ def test_a_name_that_is_utf8_by_chance_is_decoded_as_the_others(tmp_path: Path) 
     assert set(open_source(path).class_names) == {"짜", "고양이", "강아지"}
 
 
+def test_one_broken_name_changes_no_others(tmp_path: Path) -> None:
+    names = [b"caf\xe9/1.jpg", "é/2.jpg".encode(), "à/3.jpg".encode()]
+    assert set(open_source(pack_zip(tmp_path / "a.zip", names)).class_names) == {"caf\\xe9", "é", "à"}
+
+
 def test_the_unicode_path_of_info_zip(tmp_path: Path) -> None:
     raw = b"?/1.jpg"
     text = "고양이/1.jpg".encode()

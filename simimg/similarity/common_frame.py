@@ -1,0 +1,132 @@
+"""The common part of two aligned images in one small frame, and how far it agrees, block by block."""
+
+from __future__ import annotations
+
+import functools
+import math
+
+import cv2
+import numpy as np
+
+from simimg.determinism import ordered_sum
+from simimg.similarity.affine import (
+    area,
+    compose,
+    determinant,
+    inverse,
+    part_in_unit_square,
+    scaling,
+    transform,
+    translation,
+)
+from simimg.similarity.drawing_evidence import without_plane
+from simimg.similarity.fingerprint import PLAIN, luma
+
+_FRAME_PX = 128  # longer side of the frame, at most
+_BLOCKS = 8  # per side of the frame
+# Of images that are aligned as a whole: blocks with structure, and its mean correlation. Blurred copies of 60 photos
+# had 14 blocks and more, and 0.61 and more; drawn gradients and blank pages under one lamp had at most 4, and 0.36.
+_MIN_STRUCTURED, _STRUCTURE_CORRELATION = 8, 0.5
+_STRUCTURE = 1.5  # deviation in gray levels of a block without its plane
+_COVERED = 0.35  # blocks with a lower correlation show something else
+
+
+def common_part(matrix: np.ndarray) -> tuple[np.ndarray, float, float] | None:
+    """Return the polygon in the candidate's unit square that the query shows, and its share of either image's area."""
+    polygon = part_in_unit_square(transform(matrix, np.array([[0, 0], [1, 0], [1, 1], [0, 1]])))
+    common, own = area(polygon), abs(determinant(matrix))
+    if common < 1e-3 or own < 1e-6:
+        return None
+    return polygon, min(1.0, common), min(1.0, common / own)
+
+
+def frame(
+    query: np.ndarray, candidate: np.ndarray, matrix: np.ndarray, polygon: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return the common part of both images in one frame: float32 `[h, w, 3]` twice, and bool `[h, w]`: both valid."""
+    query, candidate = query.astype(np.float32), candidate.astype(np.float32)
+    size = np.array([candidate.shape[1], candidate.shape[0]], np.float64)
+    low, high = polygon.min(axis=0) * size, polygon.max(axis=0) * size
+    extent = np.maximum(high - low, 1e-3)
+    factor = _FRAME_PX / extent.max()
+    width, height = (max(_BLOCKS, round(side)) for side in extent * factor)
+    # From pixels of the frame to the candidate's unit square.
+    place = compose(scaling(*(1 / size)), translation(*low), scaling(extent[0] / width, extent[1] / height))
+    own_place = compose(inverse(matrix), place)
+    theirs = _warped(candidate, place, (width, height))
+    ours = _warped(query, own_place, (width, height))
+    inside = _warped(np.ones((*query.shape[:2], 1), np.float32), own_place, (width, height)) > 0.99
+    inside &= _warped(np.ones((*candidate.shape[:2], 1), np.float32), place, (width, height)) > 0.99
+    return ours, theirs, inside
+
+
+def _warped(image: np.ndarray, unit: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Return an image under a map from pixels of the frame to its unit square, smoothed to the frame's resolution."""
+    height, width = image.shape[:2]
+    full = compose(scaling(width, height), unit)
+    reduction = math.sqrt(abs(determinant(full)))  # pixels of the image per pixel of the frame
+    if reduction > 1.2:
+        image = cv2.GaussianBlur(image, (0, 0), 0.5 * math.sqrt(reduction**2 - 1))
+    # OpenCV's coordinates start at the center of a pixel, those of the unit square at its corner.
+    full = compose(translation(-0.5, -0.5), full, translation(0.5, 0.5))
+    flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+    return cv2.warpAffine(image, full, size, flags=flags, borderMode=cv2.BORDER_CONSTANT, borderValue=0)
+
+
+def block_agreement(ours: np.ndarray, theirs: np.ndarray, inside: np.ndarray) -> tuple[float, float, np.ndarray]:
+    """Return the agreement of the common part, the share of blocks that disagree, both 0..1, and the agreeing pixels.
+
+    The agreement is the mean correlation of the frame's blocks, weighted by their contrast. A block that something
+    covers counts as disagreeing, however well the other blocks agree.
+    """
+    a, b = (cv2.GaussianBlur(luma(image), (0, 0), 1.0) for image in (ours, theirs))
+    blocks = block_of_pixels(*inside.shape)
+    num_blocks = _BLOCKS * _BLOCKS
+    at = blocks[inside]
+    count = np.maximum(1, np.bincount(at, minlength=num_blocks))
+
+    def means(values: np.ndarray) -> np.ndarray:
+        return np.bincount(at, values, minlength=num_blocks) / count
+
+    x, y = a[inside].astype(np.float64), b[inside].astype(np.float64)
+    x, y = x - means(x)[at], y - means(y)[at]
+    spread_x, spread_y = np.sqrt(means(x * x)), np.sqrt(means(y * y))
+    correlations = means(x * y) / np.maximum(spread_x * spread_y, PLAIN)
+    there = np.bincount(at, minlength=num_blocks) >= 0.5 * np.bincount(blocks.ravel(), minlength=num_blocks)
+    there &= np.maximum(spread_x, spread_y) >= PLAIN
+    agreeing = inside & ~(there & (correlations < _COVERED))[blocks]
+    values, weights = correlations[there], spread_y[there] + PLAIN
+    if not len(values):
+        # No block has contrast: plain images agree as far as the whole frame does.
+        x, y = a[inside], b[inside]
+        if len(x) < 2 or min(float(x.std()), float(y.std())) < 0.5:
+            return 0.0, 0.0, inside
+        x, y = x - x.mean(dtype=np.float64), y - y.mean(dtype=np.float64)
+        xx, xy, yy = (float(ordered_sum(product)) for product in (x * x, x * y, y * y))
+        return max(0.0, xy / math.sqrt(xx * yy)), 0.0, inside
+    clipped = np.clip(values, 0, 1)
+    return float(ordered_sum(clipped * weights) / ordered_sum(weights)), float(np.mean(clipped < _COVERED)), agreeing
+
+
+def structure_agrees(ours: np.ndarray, theirs: np.ndarray, inside: np.ndarray) -> bool:
+    """Whether more agrees in the frame than slow changes of brightness: blocks are compared without their planes."""
+    pairs = []
+    for rows in np.array_split(np.arange(inside.shape[0]), _BLOCKS):
+        for columns in np.array_split(np.arange(inside.shape[1]), _BLOCKS):
+            block = slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
+            if inside[block].all():
+                a, b = (without_plane(luma(image[block])).ravel() for image in (ours, theirs))
+                aa, ab, bb = (float(ordered_sum(product)) / a.size for product in (a * a, a * b, b * b))
+                if min(aa, bb) >= _STRUCTURE**2:
+                    pairs.append(ab / math.sqrt(aa * bb))
+    return len(pairs) >= _MIN_STRUCTURED and sum(pairs) / len(pairs) >= _STRUCTURE_CORRELATION
+
+
+@functools.lru_cache(maxsize=32)
+def block_of_pixels(height: int, width: int) -> np.ndarray:
+    """Return the block of each pixel of a frame, int64 `[height, width]`, 0 to 63; blocks are of equal size."""
+    rows, columns = (
+        np.repeat(np.arange(_BLOCKS), [len(part) for part in np.array_split(np.arange(side), _BLOCKS)])
+        for side in (height, width)
+    )
+    return rows[:, None] * _BLOCKS + columns
