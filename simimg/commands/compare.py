@@ -108,7 +108,8 @@ def _groups(found: list[tuple[RunInfo, TrainResult]], split: str) -> list[RunGro
                 unlike={name: str(options.get(name, "–")) for name in unlike},
             )
         )
-    return sorted(groups, key=lambda group: -group.mean)
+    sign = 1 if found[0][0].objective.lower_is_better else -1
+    return sorted(groups, key=lambda group: sign * group.mean)
 
 
 def _differing(info: RunInfo) -> dict[str, str]:

@@ -83,8 +83,8 @@ def _label_text(figures: MultiLabelFigures, split: str) -> str:
     width = max(map(len, figures.per_class))
     return "\n".join(
         [
-            f"mean average precision {figures.mean_average_precision:.4f} on {figures.num_examples:,} examples of split "
-            f"{split}; binary accuracy over the outputs {figures.binary_accuracy:.4f}",
+            f"mean average precision {figures.mean_average_precision:.4f} on {figures.num_examples:,} examples of "
+            f"split {split}; binary accuracy over the outputs {figures.binary_accuracy:.4f}",
             *(
                 f"  {name:<{width}}  {'-' if value is None else f'{value:.4f}'}  of {figures.num_images[name]:,}"
                 for name, value in figures.per_class.items()

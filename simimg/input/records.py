@@ -184,7 +184,7 @@ class EncodedRecords:
             self._spans = tuple(part.astype(np.int32) for part in record_spans(self._lengths))
 
     def gather(self, places: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Returns the records at `places`: images uint8 `[n, size, size, 3]`, labels as in a Batch, and ids int64 `[n]`.
+        """Returns the records at `places`: images uint8 `[n, size, size, 3]`, labels as in a Batch, ids int64 `[n]`.
 
         Raises:
             CorruptRecordError: a record cannot be read; names its shard, its number there and its offset.

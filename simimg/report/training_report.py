@@ -151,7 +151,8 @@ def write_comparison(
         f'<tr><th>Runs</th><th class="num">{escape(words.capitalize())}, {escape(split)}</th>'
         f'<th class="num">Deviation</th>{columns}<th class="num">Each run</th><th class="num">Training</th></tr>'
     )
-    rows = "".join(_row(number, group, names) for number, group in enumerate(groups))
+    is_share = not score.endswith("_error")
+    rows = "".join(_row(number, group, names, is_share=is_share) for number, group in enumerate(groups))
     shared = f"<h3>In all of them</h3>{table(common)}" if common else ""
     note = (
         "A deviation is that of the runs of one group, which differ by their seed alone. Smaller differences between "
@@ -159,7 +160,7 @@ def write_comparison(
     )
     charts = ""
     drawn = groups[:NUM_RUN_COLORS]
-    for name, key, share in ((words.capitalize(), f"{split}_{score}", True), ("Loss", f"{split}_loss", False)):
+    for name, key, share in ((words.capitalize(), f"{split}_{score}", is_share), ("Loss", f"{split}_loss", False)):
         lines = [[points(history, key) for history in group.histories] for group in drawn]
         if chart := runs_svg(name, lines, share=share):
             charts += f"<div><h3>{escape(name)}, {escape(split)}</h3>{chart}</div>"
@@ -181,14 +182,17 @@ def write_comparison(
     write_bytes(path, html)
 
 
-def _row(number: int, group: RunGroup, names: Sequence[str]) -> str:
+def _row(number: int, group: RunGroup, names: Sequence[str], *, is_share: bool) -> str:
     key = f'<b class="key of{number}">{chr(ord("A") + number)}</b> ' if number < NUM_RUN_COLORS else ""
     values = "".join(f"<td>{escape(group.unlike.get(name, '–'))}</td>" for name in names)
-    each = ", ".join(percent(value, 1) for value in group.scores)
+    each, mean = ", ".join(percent(value, 1) for value in group.scores), percent(group.mean, 1)
     deviation = "–" if group.deviation is None else f"{100 * group.deviation:.1f}"
+    if not is_share:
+        each, mean = ", ".join(f"{value:.4g}" for value in group.scores), f"{group.mean:.4g}"
+        deviation = "–" if group.deviation is None else f"{group.deviation:.2g}"
     seconds = sum(group.seconds) / len(group.seconds)
     return (
-        f'<tr><td>{key}{escape(group.name)}</td><td class="num"><b>{percent(group.mean, 1)}</b></td>'
+        f'<tr><td>{key}{escape(group.name)}</td><td class="num"><b>{mean}</b></td>'
         f'<td class="num">{deviation}</td>{values}<td class="num">{each}</td>'
         f'<td class="num">{duration(seconds)}</td></tr>'
     )

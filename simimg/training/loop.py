@@ -38,8 +38,8 @@ from tfrecords.options import to_json
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class StepInfo:
-    """Progress of a run. `loss` and `score`, whose name is `words`, are means over the epoch so far; `input_share` is the
-    share of waiting.
+    """Progress of a run. `loss` and `score`, whose name is `words`, are means over the epoch so far. `input_share` is
+    the share of waiting.
     """
 
     step: int

@@ -35,6 +35,7 @@ _INT64_BYTES = 10
 _LENGTH_BYTES = 3  # of a length inside a multi-label
 _BYTES_LIST, _FLOAT_LIST, _INT64_LIST = b"\x0a", b"\x12", b"\x1a"  # tags in Feature
 _LIST_TAGS = {"int64": _INT64_LIST, "float32": _FLOAT_LIST, "bytes": _BYTES_LIST, "text": _BYTES_LIST}
+_MAX_FLOAT32 = float(np.finfo(np.float32).max)
 _MAX_SIZE = 1 << 14  # labels per image, or numbers per target
 
 
@@ -177,7 +178,7 @@ def check_value(feature: FeatureSpec, value: Any) -> str:
 
 def as_float32(value: float) -> float:
     """Return `value`; raise ValueError if it is finite but too large for a float32."""
-    if math.isfinite(value) and abs(value) > np.finfo(np.float32).max:
+    if math.isfinite(value) and abs(value) > _MAX_FLOAT32:
         raise ValueError(f"{value} is too large for a float32")
     return value
 

@@ -170,8 +170,6 @@ def _columns(
         columns = value_columns(header, sample, table, path_column, label_column, label_type, extra)
     rows.check_types(columns.path, [at for at in columns.needed if at != columns.path], label_type == "multi")
     rows.check_types(columns.path, extra, True)
-    if both := set(extra) & {columns.path, columns.split}:
-        raise UsageError(f"--features: the column {names[both.pop()]!r} has the paths or the splits. Leave it out.")
     typed = [(names[at], dtype) for at, (_, dtype) in zip(extra, wanted, strict=True)]
     return dataclasses.replace(columns, features=tuple(extra), feature_names=tuple(typed))
 

@@ -8,6 +8,7 @@ class with a 1 for the class of the image and 0 elsewhere (one-hot).
 from __future__ import annotations
 
 import dataclasses
+import math
 import re
 from collections.abc import Collection, Iterable, Sequence
 
@@ -47,6 +48,7 @@ _SPLIT = "split"
 _SPLITS = frozenset("dataset datasetsplit partition set subset usage".split())  # if their values are names of splits
 _ROW_NUMBERS = frozenset(("", "unnamed0"))  # pandas writes its index without a name
 _TARGET = frozenset("groundtruth label score target value".split())  # of numbers
+_MISSING = frozenset(("", "na", "n/a", "nan", "none", "null"))
 _SEVERAL = re.compile(r"(labels|classes|categories|tags|(label|class|category)[ _-]?\d+)", re.IGNORECASE)
 _ZERO_ONE = {"0": 0, "1": 1, "0.0": 0, "1.0": 1, "false": 0, "true": 1, "": 0}
 
@@ -146,7 +148,7 @@ def named_columns(
             f"one that counts: --label_column={columns[0]!r}."
         )
     if path is None:
-        path = _path(plain, sample, {label, split, *aside}, table, has)
+        path = _path(plain, sample, {label, split}, aside, table, has)
     if label is None:
         labels = _ranked(plain, _LABELS, {path, split, *aside})
         rest = _others(plain, {path, split, *aside})
@@ -234,7 +236,7 @@ def value_columns(
     split = next((at for at in splits if at not in labels and at not in aside), None)
     if path is None:
         several = [at for at, name in enumerate(names) if _SEVERAL.fullmatch(name)]
-        path = _path(plain, sample, {split, *labels, *aside, *several}, table, has)
+        path = _path(plain, sample, {split, *labels, *several}, aside, table, has)
     if path in labels:
         raise UsageError(f"--table={table}: --path_column and --label_column are one column, {names[path]!r}. {has}")
     where = f"paths from the column {names[path]}"
@@ -297,9 +299,16 @@ def labels_of(plain: Sequence[str]) -> list[int]:
 
 
 def _path(
-    plain: Sequence[str], sample: Sequence[Sequence[str]], used: Collection[int | None], table: str, has: str
+    plain: Sequence[str],
+    sample: Sequence[Sequence[str]],
+    used: Collection[int | None],
+    aside: Collection[int],
+    table: str,
+    has: str,
 ) -> int:
-    paths = _ranked(plain, _PATHS, used) or _with_paths(sample, used)
+    others = {*used, *aside}
+    paths = _ranked(plain, _PATHS, others) or _with_paths(sample, others)
+    paths = paths or _ranked(plain, _PATHS, used)  # which may be stored, too
     if len(paths) != 1:
         count = "several columns" if paths else "no column"
         raise UsageError(
@@ -385,9 +394,14 @@ def _are_splits(sample: Sequence[Sequence[str]], column: int) -> bool:
     return bool(sample) and all(split_of(row[column].strip()) for row in sample if column < len(row))
 
 
+def is_missing(cell: str) -> bool:
+    """Return whether a cell of a column of numbers stands for no number."""
+    return cell.strip().lower() in _MISSING
+
+
 def _are_numbers(sample: Sequence[Sequence[str]], column: int) -> bool:
     try:
-        return bool(sample) and all(float(row[column] or 0) == float(row[column] or 0) for row in sample)
+        return bool(sample) and all(is_missing(row[column]) or math.isfinite(float(row[column])) for row in sample)
     except (ValueError, IndexError):
         return False
 

@@ -23,7 +23,7 @@ from tfrecords.base_errors import UsageError
 from tfrecords.convert.sources.labels import NO_LABEL, label_order, some_of
 from tfrecords.convert.sources.row_values import UNLABELED, RowValues
 from tfrecords.convert.sources.source import Source
-from tfrecords.convert.sources.table_columns import Columns, zero_or_one
+from tfrecords.convert.sources.table_columns import Columns, is_missing, zero_or_one
 from tfrecords.convert.sources.table_rows import cell_text
 from tfrecords.format.schema import DTYPES, RESERVED, SCALAR, VARIABLE, FeatureSpec
 
@@ -171,8 +171,8 @@ class TableValues:
         for name, cell in zip(self._columns.class_names, cells, strict=True):
             text = cell_text(cell).strip()
             try:
-                value = float(text) if text else math.nan
-                if not math.isfinite(value) and text.lower() != "nan" and text:
+                value = math.nan if is_missing(text) else float(text)
+                if not math.isfinite(value) and not is_missing(text):
                     raise ValueError
                 found.append(_float32(value))
             except (ValueError, OverflowError):

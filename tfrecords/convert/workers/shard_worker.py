@@ -76,7 +76,7 @@ class ShardTask(Task):
 
     `ids` and `labels` are int64 `[num_files]`; `places` is int64 `[num_files, 3]` if `files` reads by place. An
     intermediate shard need not be `durable`: synced to the disk, with its SHA-256. `indexed` asks for a sidecar of raw
-    records, too. `tails` are those of the records, see `tfrecords.format.schema`; None for records that have a class alone.
+    records, too. `tails` are those of the records, see `tfrecords.format.schema`; None if records have a class alone.
     """
 
     files: Files
