@@ -23,6 +23,7 @@ from simimg.standard_error import shows_progress
 from tfrecords.convert.engine import ConvertProgress
 from tfrecords.convert.output.summary import ConvertSummary
 from tfrecords.convert.plan.convert_config import ConvertConfig
+from tfrecords.format.dataset_images import count_labels
 from tfrecords.format.layout import Layout
 from tfrecords.format.manifest import read_manifest
 from tfrecords.options import option
@@ -86,7 +87,9 @@ def _tfds_source(options: Options) -> dict[str, str]:
 
 def _text(summary: ConvertSummary) -> str:
     splits = ", ".join(f"{count:,} {split}" for split, count in summary.splits.items())
-    table = summary_table(read_manifest(summary.dataset_dir), Layout.load(summary.dataset_dir).counted_names)
+    manifest, layout = read_manifest(summary.dataset_dir), Layout.load(summary.dataset_dir)
+    several = count_labels(summary.dataset_dir, layout, manifest.split_names)
+    table = summary_table(manifest, layout.counted_names, several)
     lines = [table, "", f"{summary.num_examples:,} examples ({splits}) in {summary.dataset_dir}"]
     if summary.num_converted:
         lines.append(

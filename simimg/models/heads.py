@@ -142,7 +142,8 @@ def numbers(means: Sequence[float], deviations: Sequence[float]) -> Any:
     """
 
     def outputs(features: Any) -> Any:
-        x = keras.layers.Dense(len(means), dtype="float32", name="standardized")(features)
+        # Named as the softmax, so that a run can start from one with another output.
+        x = keras.layers.Dense(len(means), dtype="float32", name=PROBABILITIES)(features)
         return keras.layers.Rescaling(list(deviations), list(means), dtype="float32", name=TARGETS)(x)
 
     return outputs

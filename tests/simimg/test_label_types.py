@@ -21,6 +21,7 @@ from simimg.evaluation import multi_label_figures, regression_figures
 from simimg.evaluation.label_figures import average_precision
 from simimg.input import eval_batches, open_reader, target_spread
 from simimg.models.backbones import NETWORKS
+from simimg.report.conversion import summary_table, write_conversion_report
 from simimg.training import TrainConfig
 from simimg.training.builders import build_state
 from simimg.training.checkpoints import Progress
@@ -29,6 +30,9 @@ from simimg.training.train_step import StepRunner, training_step
 from tests.simimg.training.test_step_matrix import build
 from tfrecords.convert.engine import convert
 from tfrecords.convert.plan.convert_config import ConvertConfig
+from tfrecords.format.dataset_images import count_labels
+from tfrecords.format.layout import Layout
+from tfrecords.format.manifest import read_manifest
 
 pytestmark = pytest.mark.own_process
 SIZE = 16
@@ -143,6 +147,21 @@ def test_every_reader_and_tfds_give_the_labels(datasets: dict[str, Path], name: 
             assert np.ravel(example["label"].numpy()).tolist() == np.ravel(expected).tolist()
 
 
+@pytest.mark.parametrize("name", ["multi", "multi_jpeg", "multi_text"])
+def test_each_label_of_an_image_is_counted(datasets: dict[str, Path], name: str) -> None:
+    layout, manifest = Layout.load(datasets[name]), read_manifest(datasets[name])
+    counts = count_labels(datasets[name], layout, manifest.split_names)
+    assert counts is not None
+    assert counts.sum(axis=1).tolist() == [16, 16, 16, 4]
+    lines = summary_table(manifest, layout.counted_names, counts).splitlines()
+    assert lines[-1].split() == ["total", "24", "8", "32", "0"]
+    assert count_labels(datasets["float"], Layout.load(datasets["float"]), manifest.split_names) is None
+    report = write_conversion_report(datasets[name], "").read_text()
+    assert "(no label)" in report
+    for other in ("float", "none"):
+        write_conversion_report(datasets[other], "")
+
+
 def test_load_gives_features(datasets: dict[str, Path]) -> None:
     wanted = rows()
     for batch in simimg.load(datasets["multi_text"], "train", batch_size=5, shuffle=True):
@@ -217,6 +236,8 @@ def test_a_run_learns_and_is_measured(datasets: dict[str, Path], tmp_path: Path,
         assert "Error per target" in report
         with pytest.raises(UsageError, match=r"trained to give numbers \(level"):
             simimg.predict(tmp_path / "run", datasets[name].parents[2] / "7.png")
+    from_run = TrainConfig.with_preset({**options, "epochs": 1, "weights": str(tmp_path / "run"), "seed": 1})
+    train.run(dataclasses.replace(from_run, dataset_dir=datasets["single"], model_dir=tmp_path / "classes"))
     with pytest.raises(UsageError, match=r"--label_type=\w+, but .* has --label_type=single"):
         simimg.evaluate(tmp_path / "run", datasets["single"])
     with pytest.raises(UsageError, match="has no confusion matrix"):

@@ -1,8 +1,9 @@
-"""Reads single images of a dataset back from its shards, as they are stored."""
+"""Reads single images of a dataset back from its shards, as they are stored, and counts several labels per image."""
 
 from __future__ import annotations
 
 import io
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 
@@ -13,8 +14,41 @@ from tfrecords.base_errors import DataError
 from tfrecords.format.example import decode_lists
 from tfrecords.format.layout import Layout
 from tfrecords.format.manifest import Manifest
-from tfrecords.format.parse_errors import parser_errors
+from tfrecords.format.parse_errors import parser_errors, readable
+from tfrecords.format.record import FOOTER_BYTES
 from tfrecords.format.shard import ShardReader
+
+_LABELS_AT_ONCE = 1 << 14
+
+
+def count_labels(dataset_dir: Path, layout: Layout, split_names: Sequence[str]) -> np.ndarray | None:
+    """Return how many images of each split have each label: int64 `[num_classes + 1, num_splits]`, the last row for
+    those without any; None if each image has one class.
+
+    Only the ends of the records are read. Raises DataError if a shard or its sidecar is missing or damaged.
+    """
+    schema, num_classes = layout.schema, len(layout.class_names)
+    if schema.label_type != "multi":
+        return None
+    counts = np.zeros((num_classes + 1, len(split_names)), np.int64)
+    for column, split in enumerate(split_names):
+        for info in layout.splits.get(split, ()):
+            path = dataset_dir / info.file
+            stride = layout.offsets.record_bytes
+            ends = np.arange(1, info.num_examples + 1) * stride if stride else ShardReader(path).offsets().sum(axis=1)
+            if not len(ends):
+                continue
+            with readable(path):
+                data = np.memmap(path, np.uint8, "r")
+            if ends.max() > len(data) or ends.min() < schema.label_bytes + FOOTER_BYTES:
+                raise DataError(f"{path} does not have the records of its sidecar. Convert the images again.")
+            first = ends - FOOTER_BYTES - schema.label_bytes
+            for start in range(0, len(first), _LABELS_AT_ONCE):
+                part = data[first[start : start + _LABELS_AT_ONCE, None] + np.arange(schema.label_bytes)]
+                hot = schema.labels_of(part, num_classes)
+                counts[:-1, column] += hot.sum(axis=0, dtype=np.int64)
+                counts[-1, column] += int((hot.sum(axis=1, dtype=np.int64) == 0).sum())
+    return counts
 
 
 class DatasetImages:

@@ -35,7 +35,7 @@ from simimg.report.number_format import count_of, percent, storage
 from simimg.report.report_sections import option_tables
 from tfrecords.convert.plan.convert_config import ConvertConfig
 from tfrecords.convert.plan.split_assignment import SOURCE_SPLITS
-from tfrecords.format.dataset_images import DatasetImages
+from tfrecords.format.dataset_images import DatasetImages, count_labels
 from tfrecords.format.layout import Layout
 from tfrecords.format.manifest import Manifest, read_manifest
 from tfrecords.format.naming import REPORT_FILE, VERSION
@@ -56,7 +56,8 @@ def write_conversion_report(dataset_dir: Path, image_dir: str) -> Path:
     """
     layout, manifest = Layout.load(dataset_dir), read_manifest(dataset_dir)
     images = DatasetImages(dataset_dir, layout, manifest)
-    counts, groups = count_files(manifest, len(layout.counted_names)), find_groups(manifest)
+    several = count_labels(dataset_dir, layout, manifest.split_names)
+    counts, groups = count_files(manifest, len(layout.counted_names), several), find_groups(manifest)
     shards = [info for infos in layout.splits.values() for info in infos]
     sheet, how = contact_sheet(layout, manifest, images)
     width, height = manifest.widths[manifest.ok], manifest.heights[manifest.ok]
@@ -132,7 +133,7 @@ def _option_text(value: Any) -> str:
 
 
 def _headline(layout: Layout, counts: Counts, groups: CopyGroups) -> str:
-    by_split = counts.examples.sum(axis=0).tolist()
+    by_split = counts.by_split.tolist()
     num_examples, num_refused = sum(by_split), counts.num_refused
     legend = [
         f'<span><i class="{split_color(number)}"></i>{num:,} {escape(split)}, {percent(num / num_examples)}</span>'

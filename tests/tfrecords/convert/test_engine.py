@@ -223,6 +223,8 @@ ELSEWHERE = {
     "beam_options": "test_the_engine_is_what_runs_the_tasks",
     "path_column": "sources/test_label_files.py",
     "label_column": "sources/test_label_files.py",
+    "label_type": "sources/test_table_values.py",
+    "features": "sources/test_table_values.py",
     "zip_encoding": "sources/test_name_encodings.py",
     "append": "plan/test_previous_version.py",
     "only": "plan/test_previous_version.py",

@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 
 from tfrecords.base_errors import UsageError
 from tfrecords.convert.sources.image_folder import FolderFiles, add_file
+from tfrecords.convert.sources.label_columns import given_columns, value_columns
 from tfrecords.convert.sources.labels import FileListing, some_of, source_of_labels
 from tfrecords.convert.sources.read_errors import refusal_of
 from tfrecords.convert.sources.remote import RemoteFiles, add_stamps, check_url, driver_of, is_url, local_path, opened
@@ -26,10 +27,8 @@ from tfrecords.convert.sources.source import TABLE_SUFFIXES, Source, is_image
 from tfrecords.convert.sources.table_columns import (
     MULTI_LABEL,
     Columns,
-    given_columns,
     named_columns,
     unnamed_columns,
-    value_columns,
     zero_or_one,
 )
 from tfrecords.convert.sources.table_rows import CsvRows, ParquetRows, Rows, cell_text
@@ -96,7 +95,7 @@ def open_table(
     protocols: set[str] = set()
     remote: list[int] = []
     given = (path_column, *label_column.split(","), label_column, *(name.partition(":")[0] for name in features))
-    with _open(table) as file, closing(_rows_of(file, table, given, label_type != "none")) as rows:
+    with _open(table) as file, closing(_rows_of(file, table, given, label_type)) as rows:
         columns = _columns(rows, table, path_column, label_column, label_type, features)
         values = TableValues(table, columns) if label_type != "single" or features else None
         num_features = len(columns.features)
@@ -252,11 +251,11 @@ class _Spelling:
         return self._stems[folder].get(stem, [])
 
 
-def _rows_of(file: Any, table: str, given: Sequence[str], needs_labels: bool) -> Rows:
+def _rows_of(file: Any, table: str, given: Sequence[str], label_type: str) -> Rows:
     is_parquet = file.read(4) == b"PAR1"
     file.seek(0)
     return (
-        ParquetRows(file, table) if is_parquet else CsvRows(file, table, [name for name in given if name], needs_labels)
+        ParquetRows(file, table) if is_parquet else CsvRows(file, table, [name for name in given if name], label_type)
     )
 
 

@@ -8,7 +8,6 @@ class with a 1 for the class of the image and 0 elsewhere (one-hot).
 from __future__ import annotations
 
 import dataclasses
-import math
 import re
 from collections.abc import Collection, Iterable, Sequence
 
@@ -32,9 +31,9 @@ _PATHS = (
     ),
     frozenset("id idcode imageid imageindex imgid index isicid key name photoid pictureid stem uuid".split()),
 )
-_LABEL = ("label", "class", "category")
-_LABELS = (
-    frozenset(_LABEL),
+LABEL = ("label", "class", "category")
+LABELS = (
+    frozenset(LABEL),
     frozenset(
         "animal breed categoryname classname diagnosis disease dx emotion finding genus groundtruth gt kind labelname "
         "object primarylabel species target type variety y".split()
@@ -44,12 +43,10 @@ _LABELS = (
         "whaleid".split()
     ),
 )
-_SPLIT = "split"
-_SPLITS = frozenset("dataset datasetsplit partition set subset usage".split())  # if their values are names of splits
+SPLIT = "split"
+SPLITS = frozenset("dataset datasetsplit partition set subset usage".split())  # if their values are names of splits
 _ROW_NUMBERS = frozenset(("", "unnamed0"))  # pandas writes its index without a name
-_TARGET = frozenset("groundtruth label score target value".split())  # of numbers
-_MISSING = frozenset(("", "na", "n/a", "nan", "none", "null"))
-_SEVERAL = re.compile(r"(labels|classes|categories|tags|(label|class|category)[ _-]?\d+)", re.IGNORECASE)
+SEVERAL = re.compile(r"(labels|classes|categories|tags|(label|class|category)[ _-]?\d+)", re.IGNORECASE)
 _ZERO_ONE = {"0": 0, "1": 1, "0.0": 0, "1.0": 1, "false": 0, "true": 1, "": 0}
 
 
@@ -98,8 +95,8 @@ class Columns:
 
 def is_known(name: str) -> bool:
     """Return whether the name of a column says what is in it."""
-    return _plain(name) in {*_PATHS[0], *_PATHS[1], *_LABELS[0], *_LABELS[1], _SPLIT} or bool(
-        _SEVERAL.fullmatch(name.strip())
+    return plain_name(name) in {*_PATHS[0], *_PATHS[1], *LABELS[0], *LABELS[1], SPLIT} or bool(
+        SEVERAL.fullmatch(name.strip())
     )
 
 
@@ -130,17 +127,17 @@ def named_columns(
         UsageError: a column does not exist or cannot be told from others, or there are several labels per image.
     """
     names = [name.strip() for name in header]
-    plain = [_plain(name) for name in names]
+    plain = [plain_name(name) for name in names]
     has = f"It has: {some_of(names)}." if header else "It is empty."
-    path = _given(path_column, names, "--path_column", table)
-    label = _given(label_column, names, "--label_column", table)
-    splits = [at for at, name in enumerate(plain) if name == _SPLIT]
-    splits += [at for at, name in enumerate(plain) if name in _SPLITS and at != label and _are_splits(sample, at)]
+    path = given_column(path_column, names, "--path_column", table)
+    label = given_column(label_column, names, "--label_column", table)
+    splits = [at for at, name in enumerate(plain) if name == SPLIT]
+    splits += [at for at, name in enumerate(plain) if name in SPLITS and at != label and are_splits(sample, at)]
     split = splits[0] if splits else None
-    several = [name for at, name in enumerate(names) if _SEVERAL.fullmatch(name) and at not in aside]
-    labels = _ranked(plain, _LABELS, {path, split, *aside})
+    several = [name for at, name in enumerate(names) if SEVERAL.fullmatch(name) and at not in aside]
+    labels = ranked_columns(plain, LABELS, {path, split, *aside})
     if label is None and (
-        (len(labels) > 1 and {plain[at] for at in labels} <= _LABELS[0]) or (several and not labels_of(plain))
+        (len(labels) > 1 and {plain[at] for at in labels} <= LABELS[0]) or (several and not labels_of(plain))
     ):
         columns = [names[at] for at in labels] if len(labels) > 1 else several
         raise UsageError(
@@ -148,11 +145,11 @@ def named_columns(
             f"one that counts: --label_column={columns[0]!r}."
         )
     if path is None:
-        path = _path(plain, sample, {label, split}, aside, table, has)
+        path = find_path(plain, sample, {label, split}, aside, table, has)
     if label is None:
-        labels = _ranked(plain, _LABELS, {path, split, *aside})
-        rest = _others(plain, {path, split, *aside})
-        classes = [at for at in rest if at not in labels and _is_zero_one(sample, at)]
+        labels = ranked_columns(plain, LABELS, {path, split, *aside})
+        rest = other_columns(plain, {path, split, *aside})
+        classes = [at for at in rest if at not in labels and is_zero_one(sample, at)]
         if len(labels) > 1:
             raise UsageError(
                 f"--table={table} has several columns of labels. {has} Name the one that counts, e.g. "
@@ -164,7 +161,7 @@ def named_columns(
             labels = rest
         if not labels:
             raise UsageError(
-                f"--table={table} has no column of labels ({', '.join(_LABEL)}). {has} Name one {_LABEL[0]}, or give "
+                f"--table={table} has no column of labels ({', '.join(LABEL)}). {has} Name one {LABEL[0]}, or give "
                 "it as --label_column=NAME."
             )
         label = labels[0]
@@ -179,8 +176,8 @@ def unnamed_columns(
 ) -> Columns:
     """Return the columns of a table without a header; the arguments and errors are those of `named_columns`."""
     numbers = [str(at + 1) for at in range(min(map(len, sample)))]
-    path = _given(path_column, numbers, "--path_column", table)
-    label = _given(label_column, numbers, "--label_column", table)
+    path = given_column(path_column, numbers, "--path_column", table)
+    label = given_column(label_column, numbers, "--label_column", table)
     first = " ".join(sample[0])[:80]
     flags = "Name the columns by their numbers, e.g. --path_column=1 --label_column=2."
     columns = range(len(numbers))
@@ -195,7 +192,7 @@ def unnamed_columns(
             raise UsageError(
                 f"--table={table} has no header, and it is not clear which column has paths: {first!r}. {flags}"
             )
-    split = next((at for at in columns if at not in (path, label) and _are_splits(sample, at)), None)
+    split = next((at for at in columns if at not in (path, label) and are_splits(sample, at)), None)
     rest = [at for at in columns if at not in (path, split)]
     if label is None:
         if len(rest) == 2 and path == 2 and all(row[0].isdigit() for row in sample):
@@ -213,92 +210,12 @@ def unnamed_columns(
     )
 
 
-def value_columns(
-    header: Sequence[str],
-    sample: Sequence[Sequence[str]],
-    table: str,
-    path_column: str,
-    label_column: str,
-    label_type: str,
-    aside: Collection[int],
-) -> Columns:
-    """Return the columns of a table with a header whose labels are several per image, numbers, or not used.
-
-    The arguments and errors are those of `named_columns`; `label_column` may be several, with commas between them.
-    """
-    names = [name.strip() for name in header]
-    plain = [_plain(name) for name in names]
-    has = f"It has: {some_of(names)}."
-    path = _given(path_column, names, "--path_column", table)
-    labels = given_columns(label_column, names, "--label_column", table) if label_type != "none" else []
-    splits = [at for at, name in enumerate(plain) if name == _SPLIT]
-    splits += [at for at, name in enumerate(plain) if name in _SPLITS and at not in labels and _are_splits(sample, at)]
-    split = next((at for at in splits if at not in labels and at not in aside), None)
-    if path is None:
-        several = [at for at, name in enumerate(names) if _SEVERAL.fullmatch(name)]
-        path = _path(plain, sample, {split, *labels, *several}, aside, table, has)
-    if path in labels:
-        raise UsageError(f"--table={table}: --path_column and --label_column are one column, {names[path]!r}. {has}")
-    where = f"paths from the column {names[path]}"
-    rest = _others(plain, {path, split, *aside})
-    if label_type == "none":
-        return Columns(path, None, split, label_type=label_type, form=f"{where}, no labels")
-    ranked = _ranked(plain, _LABELS, {path, split, *aside})
-    if label_type == "float":
-        numbers = [at for at in rest if _are_numbers(sample, at)]
-        named = [at for at in numbers if plain[at] in _TARGET]
-        labels = labels or named or (numbers if numbers == rest else [])
-        if labels:
-            chosen = tuple(names[at] for at in labels)
-            form = f"{where}, numbers as labels from {some_of(chosen)}"
-            return Columns(path, None, split, (), chosen, form=form, label_type=label_type, labels=tuple(labels))
-        raise UsageError(
-            f"--table={table}: it is not clear which columns have the numbers. {has} Name them: --label_column=NAME, "
-            "or several with commas."
-        )
-    hot = [at for at in rest if _is_zero_one(sample, at)]
-    if labels and len(labels) > 1 and all(at in hot for at in labels):
-        hot, labels, rest, ranked = labels, [], labels, []
-    elif not labels:
-        plural = [at for at in rest if _SEVERAL.fullmatch(names[at]) and not names[at][-1].isdigit()]
-        numbered = [at for at in rest if _SEVERAL.fullmatch(names[at]) and names[at][-1].isdigit()]
-        labels = plural or numbered or ranked
-        if len(labels) > 1 and labels != numbered:
-            raise UsageError(
-                f"--table={table} has several columns of labels. {has} Name those that count: "
-                f"--label_column={names[labels[0]]}, or several with commas."
-            )
-        if not labels and (len(hot) < 2 or not sample):
-            labels = rest if len(rest) == 1 else []
-    if not labels and (len(hot) < 2 or not sample):
-        raise UsageError(
-            f"--table={table} has no column of labels ({', '.join(_LABEL)}). {has} Give it as --label_column=NAME."
-        )
-    chosen = tuple(names[at] for at in labels or hot)
-    if labels:
-        form = f"{where}, several labels per image from {some_of(chosen)}"
-        return Columns(path, None, split, form=form, label_type=label_type, labels=tuple(labels))
-    aside_names = [names[at] for at in rest if at not in hot]
-    form = f"{where}, several labels per image from the columns {some_of(chosen)}"
-    form += f" (not used: {some_of(aside_names)})" if aside_names else ""
-    return Columns(path, None, split, tuple(hot), chosen, form=form, label_type=label_type)
-
-
-def given_columns(columns: str, names: Sequence[str], flag: str, table: str) -> list[int]:
-    """Return the numbers of the columns that a flag names, with commas between them."""
-    if columns in names or "," not in columns:
-        one = _given(columns, names, flag, table)
-        return [] if one is None else [one]
-    several = (_given(column.strip(), names, flag, table) for column in columns.split(","))
-    return [at for at in several if at is not None]
-
-
 def labels_of(plain: Sequence[str]) -> list[int]:
     """Return the columns whose names, without spaces and the like, are those of labels."""
-    return _ranked(plain, _LABELS[:2], set())
+    return ranked_columns(plain, LABELS[:2], set())
 
 
-def _path(
+def find_path(
     plain: Sequence[str],
     sample: Sequence[Sequence[str]],
     used: Collection[int | None],
@@ -306,9 +223,10 @@ def _path(
     table: str,
     has: str,
 ) -> int:
+    """Return the column of paths, which is none of `used`, and of those `aside` only if there is no other."""
     others = {*used, *aside}
-    paths = _ranked(plain, _PATHS, others) or _with_paths(sample, others)
-    paths = paths or _ranked(plain, _PATHS, used)  # which may be stored, too
+    paths = ranked_columns(plain, _PATHS, others) or _with_paths(sample, others)
+    paths = paths or ranked_columns(plain, _PATHS, used)  # which may be stored, too
     if len(paths) != 1:
         count = "several columns" if paths else "no column"
         raise UsageError(
@@ -318,7 +236,8 @@ def _path(
     return paths[0]
 
 
-def _others(plain: Sequence[str], used: Collection[int | None]) -> list[int]:
+def other_columns(plain: Sequence[str], used: Collection[int | None]) -> list[int]:
+    """Return the columns that are not `used` and do not count the rows."""
     return [at for at, name in enumerate(plain) if at not in used and name not in _ROW_NUMBERS]
 
 
@@ -342,16 +261,18 @@ def _one_hot(
     return Columns(path, None, split, tuple(classes), tuple(chosen), form=form)
 
 
-def zero_or_one(cell: str) -> int | None:
-    """Return the value of a cell in a one-hot column, None if it is neither 0 nor 1."""
-    return _ZERO_ONE.get(cell.strip().lower())
+def zero_or_one(cell: str, *, signed: bool = False) -> int | None:
+    """Return the value of a cell in a one-hot column, None if it is neither 0 nor 1; `signed` takes -1 for 0."""
+    text = cell.strip().lower()
+    return 0 if signed and text in ("-1", "-1.0") else _ZERO_ONE.get(text)
 
 
-def _plain(name: str) -> str:
+def plain_name(name: str) -> str:
+    """Return the name of a column in lower case, without spaces and the like."""
     return re.sub(r"[\W_]+", "", name.lower())
 
 
-def _given(column: str, names: Sequence[str], flag: str, table: str) -> int | None:
+def given_column(column: str, names: Sequence[str], flag: str, table: str) -> int | None:
     """Return the number of the column that a flag names, None if the flag is empty."""
     if not column:
         return None
@@ -368,7 +289,7 @@ def _given(column: str, names: Sequence[str], flag: str, table: str) -> int | No
     )
 
 
-def _ranked(plain: Sequence[str], ranks: Iterable[Collection[str]], used: Collection[int | None]) -> list[int]:
+def ranked_columns(plain: Sequence[str], ranks: Iterable[Collection[str]], used: Collection[int | None]) -> list[int]:
     """Return the columns with names of the first rank that any column has."""
     for names in ranks:
         if found := [at for at, name in enumerate(plain) if name in names and at not in used]:
@@ -390,21 +311,11 @@ def _have_one(sample: Sequence[Sequence[str]], columns: Sequence[int]) -> bool:
     return all(sum(zero_or_one(row[at]) or 0 for at in columns) == 1 for row in sample)
 
 
-def _are_splits(sample: Sequence[Sequence[str]], column: int) -> bool:
+def are_splits(sample: Sequence[Sequence[str]], column: int) -> bool:
+    """Return whether a column has names of splits."""
     return bool(sample) and all(split_of(row[column].strip()) for row in sample if column < len(row))
 
 
-def is_missing(cell: str) -> bool:
-    """Return whether a cell of a column of numbers stands for no number."""
-    return cell.strip().lower() in _MISSING
-
-
-def _are_numbers(sample: Sequence[Sequence[str]], column: int) -> bool:
-    try:
-        return bool(sample) and all(is_missing(row[column]) or math.isfinite(float(row[column])) for row in sample)
-    except (ValueError, IndexError):
-        return False
-
-
-def _is_zero_one(sample: Sequence[Sequence[str]], column: int) -> bool:
-    return all(column < len(row) and zero_or_one(row[column]) is not None for row in sample)
+def is_zero_one(sample: Sequence[Sequence[str]], column: int, *, signed: bool = False) -> bool:
+    """Return whether a column has only 0 and 1; `signed` as in `zero_or_one`."""
+    return all(column < len(row) and zero_or_one(row[column], signed=signed) is not None for row in sample)

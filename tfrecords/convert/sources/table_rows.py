@@ -54,16 +54,17 @@ class Rows(Protocol):
 class CsvRows:
     """The rows of a text file. With `delimiter` None, cells are separated by spaces."""
 
-    def __init__(self, file: BinaryIO, table: str, given: Sequence[str], needs_labels: bool = True) -> None:
-        """Recognize the form; `given` are the columns that the user names. A list may have paths alone unless it
-        `needs_labels`.
+    def __init__(self, file: BinaryIO, table: str, given: Sequence[str], label_type: str = "single") -> None:
+        """Recognize the form; `given` are the columns that the user names. A list without labels may have paths alone,
+        and one with several may have several words after the path.
         """
         encoding = "utf-16" if file.read(2) in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
         file.seek(0)
         self._text = io.TextIOWrapper(file, encoding=encoding, errors="surrogateescape", newline="")
         self._table = table
         self._skipped = 0  # lines before the header or the first row
-        self._needs_labels = needs_labels
+        self._label_type = label_type
+        self._several_words = False  # a list that has several labels after the path
         self._paths_only = False  # a list that has nothing but a path per line
         self._splits_all = False  # a list whose lines are divided at every space
         with self._csv_errors():
@@ -136,10 +137,12 @@ class CsvRows:
                     is_data = has_paths[0] or not any(has_paths)  # or else a header of names that are not known
                     self._delimiter, self._header = delimiter, None if is_data else rows[0]
                     return
-        paths_alone = not self._needs_labels and all(looks_like_path(line.strip()) for line in lines)
-        if not paths_alone and (by_numbers or _is_list(lines)):
+        paths_alone = self._label_type == "none" and all(looks_like_path(line.strip()) for line in lines)
+        if self._label_type == "multi" and not by_numbers and _has_several(lines):
+            self._delimiter, self._header, self._several_words = None, None, True
+        elif not paths_alone and (by_numbers or _is_list(lines)):
             self._delimiter, self._header, self._splits_all = None, None, by_numbers
-        elif not self._needs_labels and all(looks_like_path(line.strip()) for line in lines):
+        elif paths_alone:
             self._delimiter, self._header, self._paths_only = None, None, True
         elif len(words) > 2 and len(self._header or ()) == 1:
             raise UsageError(
@@ -196,6 +199,9 @@ class CsvRows:
             for number, line in enumerate(self._text, self._skipped + 1):
                 if self._paths_only and line.strip():
                     yield number, [line.strip()]
+                elif self._several_words and line.strip():
+                    path, *labels = line.split()
+                    yield number, [path, ";".join(labels)]
                 elif line.strip():
                     yield number, line.split() if self._splits_all else line.strip().rsplit(None, 1)
             return
@@ -303,6 +309,16 @@ def _errors(kinds: tuple[type[Exception], ...], as_error: Callable[[Exception], 
         yield
     except kinds as error:
         raise as_error(error) from None
+
+
+def _has_several(lines: Sequence[str]) -> bool:
+    """Return whether each line is a path without spaces and labels, more than one in some line."""
+    rows = [line.split() for line in lines]
+    return (
+        all(looks_like_path(row[0]) and not any(map(looks_like_path, row[1:])) for row in rows)
+        and any(len(row) > 2 for row in rows)
+        and not any(separator in line for separator in ";|," for line in lines)
+    )
 
 
 def _is_list(lines: Sequence[str]) -> bool:

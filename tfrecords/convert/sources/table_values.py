@@ -20,10 +20,11 @@ from typing import Any
 import numpy as np
 
 from tfrecords.base_errors import UsageError
+from tfrecords.convert.sources.label_columns import is_missing
 from tfrecords.convert.sources.labels import NO_LABEL, label_order, some_of
 from tfrecords.convert.sources.row_values import UNLABELED, RowValues
 from tfrecords.convert.sources.source import Source
-from tfrecords.convert.sources.table_columns import Columns, is_missing, zero_or_one
+from tfrecords.convert.sources.table_columns import Columns, zero_or_one
 from tfrecords.convert.sources.table_rows import cell_text
 from tfrecords.format.schema import DTYPES, RESERVED, SCALAR, VARIABLE, FeatureSpec
 
@@ -76,6 +77,7 @@ class TableValues:
             self._parsed: list[Any] = [self._targets(id, cells) for id, cells in enumerate(self._labels)]
             return [names[0] if targets else "" for targets in self._parsed], tuple(names)
         if columns.classes:
+            self._check_signs()
             self._parsed = [self._hot(id, cells) for id, cells in enumerate(self._labels)]
         else:
             split = self._splitter()
@@ -152,10 +154,19 @@ class TableValues:
 
         return split
 
+    def _check_signs(self) -> None:
+        """Raise UsageError if -1 stands beside 0 and 1: in some datasets, it then means that a label is uncertain."""
+        texts = {cell_text(cell).strip().removesuffix(".0") for cells in self._labels for cell in cells}
+        if {"-1", "0"} <= texts:
+            raise UsageError(
+                f"--table={self._table}: the columns of labels have -1, 0 and 1, so -1 may mean uncertain. Replace it "
+                "by 0 or 1."
+            )
+
     def _hot(self, id: int, cells: Sequence[Any]) -> list[str]:
         names = []
         for name, cell in zip(self._columns.class_names, cells, strict=True):
-            value = zero_or_one(cell_text(cell))
+            value = zero_or_one(cell_text(cell), signed=True)
             if value is None:
                 raise UsageError(
                     f"--table={self._table}: row {self._numbers[id]} has {cell_text(cell)!r} in the column {name!r} of "
@@ -217,7 +228,7 @@ def feature_names(given: Sequence[str], names: Sequence[str], table: str) -> lis
     Raises:
         UsageError: a name cannot be that of a feature, or is there twice.
     """
-    found = []
+    found: list[tuple[str, str]] = []
     for text in given:
         name, colon, dtype = text.rpartition(":")
         if text in names or not colon:

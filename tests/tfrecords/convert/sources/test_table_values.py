@@ -45,8 +45,24 @@ def named(source: Source) -> list[list[str]]:
         ("filename,label\n0.jpg,cat\n0.jpg,dog\n1.jpg,cat\n2.jpg,\n", ""),
         ("file,label1,label2\n0.jpg,cat,dog\n1.jpg,cat,\n2.jpg,,\n", ""),
         ("id,cat,dog\n0.jpg,1,1\n1.jpg,1,0\n2.jpg,0,0\n", ""),
+        ("image_id,cat,dog\n0.jpg,1,1\n1.jpg,1,-1\n2.jpg,-1,-1\n", ""),
+        ("0.jpg cat dog\n1.jpg cat\n2.jpg\n", ", separated by ;"),
+        ("0.jpg\tcat;dog\n1.jpg\tcat\n2.jpg\t\n", ", separated by ;"),
     ],
-    ids=["semicolon", "bar", "comma", "other table", "JSON", "Python", "rows", "columns", "multi-hot"],
+    ids=[
+        "semicolon",
+        "bar",
+        "comma",
+        "other table",
+        "JSON",
+        "Python",
+        "rows",
+        "columns",
+        "multi-hot",
+        "signed",
+        "list",
+        "tabs",
+    ],
 )
 def test_several_labels(images: Path, text: str, separator: str) -> None:
     source = opened(images, text)
@@ -183,6 +199,7 @@ def test_features(images: Path) -> None:
         ("path,a,b\n0.jpg,x,y\n", {"label_type": "multi"}, r"no column of labels.*--label_column=NAME"),
         ("path,labels\n0.jpg,[1\n0.jpg,[x]\n", {"label_type": "multi"}, r"\[x\] are not a JSON list"),
         ("path,score\n0.jpg,1\n0.jpg,2\n", {"label_type": "float"}, r"rows 2 and 3 have one file and different values"),
+        ("path,a,b\n0.jpg,-1,1\n1.jpg,0,1\n", {"label_type": "multi"}, r"-1, 0 and 1, so -1 may mean uncertain"),
         ("0.jpg a\n1.jpg b\n", {"features": ("2",)}, r"has no header\. Add one"),
     ],
 )
