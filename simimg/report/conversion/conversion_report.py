@@ -144,7 +144,7 @@ def _headline(layout: Layout, counts: Counts, groups: CopyGroups) -> str:
     what = "example" if num_examples == 1 else "examples"
     of = f" of {num_examples + num_refused:,} files" if num_refused else ""
     figures = [
-        figure(f"{len(layout.counted_names):,}", "class" if len(layout.counted_names) == 1 else "classes"),
+        figure(f"{len(layout.class_names):,}", "class" if len(layout.class_names) == 1 else "classes"),
         figure(f"{num_refused:,}", "file rejected" if num_refused == 1 else "files rejected"),
     ]
     if layout.config.get("copies") != "ignore":
@@ -157,7 +157,7 @@ def _headline(layout: Layout, counts: Counts, groups: CopyGroups) -> str:
 
 
 def _classes(layout: Layout, counts: Counts) -> str:
-    facts = [count_of(len(layout.counted_names), "class", "classes")]
+    facts = [count_of(len(layout.class_names), "class", "classes")]
     if len(layout.counted_names) > 1:
         few, many = int(counts.sizes.min()), int(counts.sizes.max())
         facts.append(f"{few:,} examples each" if few == many else f"{few:,} to {many:,} examples each")

@@ -76,7 +76,9 @@ def test_several_labels(images: Path, text: str, separator: str) -> None:
 
 def test_spaces_separate_words_that_repeat() -> None:
     assert separator_of(["haze primary", "clear primary", "haze water", "clear water primary", "haze"]) == " "
+    assert separator_of(["cat dog", "cat", ""]) == " "
     assert separator_of(["sea view", "city view"]) == ""
+    assert separator_of(["cat", "dog"]) == ""
     assert separator_of([]) == ""
 
 
