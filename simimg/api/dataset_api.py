@@ -88,7 +88,7 @@ def load(
 
     Args:
         dataset_dir: the dataset's folder.
-        split: `train`, `test`, ….
+        split: `train`, `test`, …, or several as one, such as `fold1+fold3`.
         batch_size: examples per batch.
         shuffle: use a new random order in each epoch. All batches are then full: the examples left over at the end
             of an epoch are part of other epochs.

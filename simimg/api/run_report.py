@@ -28,7 +28,7 @@ from simimg.evaluation import (
     regression_figures,
     search_copies,
 )
-from simimg.input import Reader, Split, eval_batches, open_reader, reading
+from simimg.input import Reader, Split, eval_batches, open_reader, reading, run_splits
 from simimg.presets import preset_options
 from simimg.report.charts import confusion_matrix
 from simimg.report.contact_sheet import Tile
@@ -145,12 +145,13 @@ def write_run_report(
     """
     model_dir = result.model_dir
     model, info = load_model(model_dir)
-    train, _ = open_reader(options.dataset_dir, "train", options.reader)
+    splits = run_splits(options.dataset_dir, options.fold)
+    train, _ = open_reader(options.dataset_dir, splits["train"], options.reader)
     split = next((name for name in ("test", "validation") if result.score(info.objective, name) is not None), "")
     figures: Figures | None = None
     mistakes: list[Tile] = []
     if split:
-        reader, _ = open_reader(options.dataset_dir, split, options.reader)
+        reader, _ = open_reader(options.dataset_dir, splits[split], options.reader)
         figures, mistakes = measure(reader, model, info)
     classification = classes_only(figures)
     if classification is not None:

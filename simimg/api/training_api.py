@@ -58,7 +58,7 @@ def evaluate(
     Args:
         model_dir: folder of a finished run.
         dataset_dir: the dataset's folder.
-        split: the split to measure on.
+        split: the split to measure on. On a dataset with folds, `test` is the fold that the run did not train on.
         report: also write a report (HTML) with the model's mistakes to this file.
         progress: called with the number of examples done and the total.
 
@@ -99,12 +99,19 @@ def evaluate(
 
 def open_trained(model_dir: Folder, dataset_dir: Folder, split: str) -> tuple[Reader, Any, RunInfo]:
     """Return a reader of a split, a trained model, and the description of its run; raises as `evaluate`."""
-    from simimg.input import open_reader
+    from simimg.input import open_reader, run_splits
     from simimg.models.gpu_memory import grow_gpu_memory
-    from simimg.training import load_trained
+    from simimg.training import load_run, load_trained
+    from tfrecords.format.layout import Layout
+    from tfrecords.format.naming import num_folds
 
     grow_gpu_memory()
-    reader, _ = open_reader(Path(dataset_dir), split)
+    folder = Path(dataset_dir)
+    if Layout.exists(folder) and num_folds(Layout.load(folder).splits):
+        fold = load_run(Path(model_dir)).config.get("fold", 0)
+        if fold and split in (found := run_splits(folder, fold)):
+            split = found[split]
+    reader, _ = open_reader(folder, split)
     model, info = load_trained(Path(model_dir))
     there = reader.split
     if info.objective.score == "recall":

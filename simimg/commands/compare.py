@@ -1,8 +1,9 @@
 """Compare training runs.
 
-Runs with equal options except for the seed (and the dataset that it split) form a group. A group is shown with the
-mean and the standard deviation of the accuracy of its runs, or of the copy recall with --objective=similarity, and with
-the options in which the groups differ. --report also draws the curves of all runs.
+Runs with equal options except for the seed (and the dataset that it split) and the fold form a group. A group is shown
+with the mean and the standard deviation of the accuracy of its runs, or of the copy recall with --objective=similarity,
+and with the options in which the groups differ. The runs of all folds are thus one cross-validation. --report also
+draws the curves of all runs.
 
 Example: simimg compare runs/photos-small-seed* runs/photos-lite0-seed*
 """
@@ -26,9 +27,9 @@ from tfrecords.options import option
 
 JSON_KEYS = "split score groups"
 
-_SEED = re.compile(r"[-_.]?(s|seed)[-_]?\d+$")
+_SEED = re.compile(r"([-_.]?fold[-_]?\d+)?([-_.]?(s|seed)[-_]?\d+)?$")
 # Options that neither change what a model learns nor deserve a column.
-_ASIDE = {"model_dir", "dataset_dir", "seed", "reader", "cache", "checkpoint_every_s", "keep_checkpoints"}
+_ASIDE = {"model_dir", "dataset_dir", "seed", "fold", "reader", "cache", "checkpoint_every_s", "keep_checkpoints"}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -89,27 +90,33 @@ def run(options: Options) -> Result:
 def _groups(found: list[tuple[RunInfo, TrainResult]], split: str) -> list[RunGroup]:
     kinds: dict[str, list[tuple[RunInfo, TrainResult]]] = {}
     for info, result in found:
-        key = json.dumps([_options_of(info), info.class_names], sort_keys=True)
+        key = json.dumps([_options_of(info), info.class_names, bool(_fold(info))], sort_keys=True)
         kinds.setdefault(key, []).append((info, result))
     described = [_options_of(members[0][0]) for members in kinds.values()]
     names = dict.fromkeys(name for members in kinds.values() for name in _differing(members[0][0]))
     unlike = [name for name in names if len({str(options.get(name)) for options in described}) > 1]
     groups = []
     for members, options in zip(kinds.values(), described, strict=True):
-        members.sort(key=lambda member: member[0].config["seed"])
+        members.sort(key=lambda member: (_fold(member[0]), member[0].config["seed"]))
+        folds = [_fold(info) for info, _ in members]
         groups.append(
             RunGroup(
-                name=_SEED.sub("", members[0][1].model_dir.name) or members[0][1].model_dir.name,
+                name=_SEED.sub("", members[0][1].model_dir.name, count=1) or members[0][1].model_dir.name,
                 differs=_differing(members[0][0]),
                 seeds=[info.config["seed"] for info, _ in members],
                 histories=[result.history for _, result in members],
                 scores=[result.score(info.objective, split) or 0.0 for info, result in members],
                 seconds=[result.seconds for _, result in members],
                 unlike={name: str(options.get(name, "–")) for name in unlike},
+                folds=folds if all(folds) else (),
             )
         )
     sign = 1 if found[0][0].objective.lower_is_better else -1
     return sorted(groups, key=lambda group: sign * group.mean)
+
+
+def _fold(info: RunInfo) -> int:
+    return int(info.config.get("fold", 0))
 
 
 def _differing(info: RunInfo) -> dict[str, str]:
@@ -128,6 +135,10 @@ def _text(group: RunGroup, width: int, what: str) -> str:
     differs = ", ".join(f"{key} {value}" for key, value in (group.unlike or group.differs).items())
     seconds = sum(group.seconds) / len(group.seconds)
     runs = "run" if len(group.seeds) == 1 else "runs"
+    if group.folds:
+        runs += (
+            f" on {'fold' if len(set(group.folds)) == 1 else 'folds'} {', '.join(map(str, sorted(set(group.folds))))}"
+        )
     return f"{group.name:<{width}}  {what} {group.mean:.4f}{spread} of {len(group.seeds)} {runs}: {each}; " + (
         f"{seconds:,.0f} s; {differs}" if differs else f"{seconds:,.0f} s"
     )

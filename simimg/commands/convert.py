@@ -28,7 +28,7 @@ from tfrecords.format.layout import Layout
 from tfrecords.format.manifest import read_manifest
 from tfrecords.options import option
 
-JSON_KEYS = "dataset_dir num_examples splits num_refused reasons seconds images_per_s"
+JSON_KEYS = "dataset_dir num_examples splits num_refused reasons seconds images_per_s label_conflicts"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -54,7 +54,9 @@ def run(options: Options) -> Result:
         summary = api.convert(progress=show, describe=note, **given)
     for warning in summary.warnings:
         note(f"note: {warning}")
-    values = {name: getattr(summary, name) for name in JSON_KEYS.split()} | {"dataset_dir": str(summary.dataset_dir)}
+    values = {name: getattr(summary, name) for name in JSON_KEYS.split()}
+    values["dataset_dir"] = str(summary.dataset_dir)
+    values["label_conflicts"] = [dataclasses.asdict(conflict) for conflict in summary.label_conflicts]
     return Result(values=values, text=_text(summary), exit_code=2 if summary.num_refused else 0)
 
 

@@ -36,7 +36,9 @@ class Options:
 
     dataset_dir: Path = option("Dataset folder, DATA_DIR/NAME/VERSION.")
     model_dir: Path = option("Folder of a finished training run.")
-    split: str = option("The split to measure on.", "test")
+    split: str = option(
+        "The split to measure on; on a dataset with folds, test is the one that was not trained on.", "test"
+    )
     picture: Path | None = option("PNG file of the confusion matrix; by default in MODEL_DIR.", None)
 
 

@@ -10,7 +10,7 @@ from simimg.doctor.check_result import CheckResult, gigabytes
 from simimg.doctor.disk import file_system, network_kind
 from simimg.errors import DataError
 from tfrecords.format.layout import Layout, ShardInfo
-from tfrecords.format.naming import INFO_FILE
+from tfrecords.format.naming import INFO_FILE, num_folds
 from tfrecords.format.quarantine import read_quarantine
 from tfrecords.format.tfds_metadata import is_tfds_folder, num_examples_by_split
 
@@ -112,6 +112,8 @@ def _shard_problems(dataset_dir: Path, shards: list[ShardInfo]) -> Iterator[str]
 
 
 def _split_problems(dataset_dir: Path, counts: dict[str, int]) -> Iterator[str]:
+    if num_folds(counts) and all(counts.values()):
+        return
     for split, use in (("train", "to train on"), ("test", "to measure on")):
         if not counts.get(split):
             what = "has no examples" if split in counts else "is missing"

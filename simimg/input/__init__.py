@@ -16,7 +16,7 @@ from simimg.input.pipeline import (
 )
 from simimg.input.records import ON_CORRUPT
 from simimg.input.sampler import Order, Position
-from simimg.input.split import PADDING_ID, Batch, Reader, Split, input_errors, open_split, reading
+from simimg.input.split import PADDING_ID, Batch, Reader, Split, input_errors, open_split, reading, run_splits
 
 __all__ = [
     "CACHES",
@@ -39,6 +39,7 @@ __all__ = [
     "open_reader",
     "open_split",
     "reading",
+    "run_splits",
     "target_spread",
     "train_batches",
 ]

@@ -46,7 +46,7 @@ def open_reader(
 
     Args:
         dataset_dir: the dataset's folder.
-        split: `train`, `test`, ….
+        split: `train`, `test`, …, or several as one, such as `fold1+fold3`.
         kind: one of `READERS`.
         on_corrupt: `fail`, or `skip`, which turns an unreadable record into padding that nothing is trained on.
         cache: one of `CACHES`; `device` keeps the split on every device of the strategy in whose scope this is called.
@@ -149,7 +149,7 @@ def label_counts(reader: Reader) -> np.ndarray:
     counts = np.zeros(len(split.class_names), np.int64)
     if split.indexed and manifest.exists():
         for part in iter_manifest(split.dataset_dir):
-            here = part.ok & (np.array([*part.split_names, ""])[part.splits] == split.split)
+            here = part.ok & np.isin(np.array([*part.split_names, ""])[part.splits], split.split_names)
             counts += _counts(part.labels[here], len(counts), str(manifest))
         return counts
     for batch in reading(split, eval_batches(reader, min(_COUNT_BATCH_SIZE, split.num_examples))):

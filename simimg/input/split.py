@@ -18,7 +18,7 @@ from simimg.errors import CorruptRecordError, DataError, UsageError
 from simimg.input.sampler import Order
 from tfrecords.format.atomic_files import read_json
 from tfrecords.format.layout import Layout
-from tfrecords.format.naming import FEATURES_FILE, INFO_FILE, LABELS_FILE
+from tfrecords.format.naming import FEATURES_FILE, INFO_FILE, LABELS_FILE, fold_name, num_folds
 from tfrecords.format.parse_errors import readable
 from tfrecords.format.record import FRAMING_BYTES
 from tfrecords.format.record_layout import ENCODINGS, MAX_IMAGE_SIZE, Offsets
@@ -53,7 +53,7 @@ class Shard:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Split:
-    """One split of a dataset.
+    """One split of a dataset, or several together: `split` is then their names with + between them.
 
     `offsets` is None if the records have no fixed length. `class_names` are the names of the targets if labels are
     numbers. `has_id` says whether `id` is stored. `indexed` says whether
@@ -81,6 +81,11 @@ class Split:
     def label_dtype(self) -> tf.DType:
         """Type of the labels."""
         return tf.dtypes.as_dtype(self.schema.label_form(len(self.class_names))[1])
+
+    @property
+    def split_names(self) -> tuple[str, ...]:
+        """Names of the splits that it consists of."""
+        return tuple(self.split.split("+"))
 
     @property
     def num_examples(self) -> int:
@@ -124,7 +129,7 @@ class Reader:
 
 
 def open_split(dataset_dir: Path, split: str) -> Split:
-    """Returns a split of the dataset folder `dataset_dir`.
+    """Returns a split of the dataset folder `dataset_dir`, or several splits as one, such as `fold1+fold3`.
 
     Raises:
         UsageError: the folder or the split does not exist.
@@ -139,6 +144,34 @@ def open_split(dataset_dir: Path, split: str) -> Split:
     nested = sorted(path.parent for path in dataset_dir.glob(f"**/{INFO_FILE}"))
     hint = f"Did you mean {nested[0]}?" if nested else "Name one that `simimg convert` wrote."
     raise UsageError(f"--dataset_dir={dataset_dir} has neither layout.json nor {INFO_FILE}. {hint}")
+
+
+def run_splits(dataset_dir: Path, fold: int) -> dict[str, str]:
+    """Returns the splits of a training run by what they are for: train, validation, test.
+
+    With `fold` 0 these are their names. Otherwise the run tests on that fold, from 1, and trains on the others.
+
+    Raises:
+        UsageError: the dataset has no such fold, or has folds and `fold` is 0.
+        DataError: the layout is damaged.
+    """
+    splits = list(Layout.load(dataset_dir).splits) if Layout.exists(dataset_dir) else []
+    folds = num_folds(splits)
+    if not fold and not folds:
+        return {name: name for name in ("train", "validation", "test")}
+    if not folds:
+        has = ", ".join(splits) or "splits of another program"
+        raise UsageError(
+            f"--fold={fold}: {dataset_dir} has no folds. It has: {has}. Make folds with `simimg convert --folds=5`."
+        )
+    if not 1 <= fold <= folds:
+        given = f"--fold={fold}: " if fold else ""
+        raise UsageError(
+            f"{given}{dataset_dir} has {folds} folds. Name the one to test on, --fold=1 to --fold={folds}; the others "
+            "are trained on."
+        )
+    others = [fold_name(number) for number in range(1, folds + 1) if number != fold]
+    return {"train": "+".join(others), "test": fold_name(fold)}
 
 
 def reading(split: Split, batches: Iterable[Any]) -> Iterator[Any]:
@@ -189,7 +222,7 @@ def input_errors(split: Split) -> Iterator[None]:
 
 def _own(dataset_dir: Path, split: str) -> Split:
     layout = Layout.load(dataset_dir)
-    _check_split(dataset_dir, split, list(layout.splits))
+    names = _split_names(dataset_dir, split, list(layout.splits))
     return Split(
         dataset_dir=dataset_dir,
         name=layout.name,
@@ -198,7 +231,9 @@ def _own(dataset_dir: Path, split: str) -> Split:
         image_size=layout.image_size,
         class_names=layout.class_names,
         shards=tuple(
-            Shard(dataset_dir / info.file, info.num_examples, info.num_bytes) for info in layout.splits[split]
+            Shard(dataset_dir / info.file, info.num_examples, info.num_bytes)
+            for name in names
+            for info in layout.splits[name]
         ),
         offsets=layout.offsets if layout.offsets.record_bytes else None,
         has_id=True,
@@ -212,7 +247,7 @@ def _foreign(dataset_dir: Path, split: str) -> Split:
     info_json, features_json = (read_json(dataset_dir / name, what) for name in (INFO_FILE, FEATURES_FILE))
     try:
         info, features = TfdsInfo.parse(info_json), parse_features(features_json)
-        _check_split(dataset_dir, split, list(info.shards))
+        chosen = _split_names(dataset_dir, split, list(info.shards))
         image, label = features["image"], features["label"]
         is_square = len(image.shape) == 3 and image.shape[0] == image.shape[1] and image.shape[2] == 3
         is_square = is_square and 0 < image.shape[0] <= MAX_IMAGE_SIZE
@@ -235,7 +270,7 @@ def _foreign(dataset_dir: Path, split: str) -> Split:
         encoding=image.encoding,
         image_size=image.shape[0],
         class_names=tuple(names),
-        shards=tuple(Shard(dataset_dir / file, count) for file, count in info.shards[split]),
+        shards=tuple(Shard(dataset_dir / file, count) for name in chosen for file, count in info.shards[name]),
         offsets=None,
         has_id="id" in features and features["id"].dtype == "int64",
         indexed=False,
@@ -259,6 +294,11 @@ def _checked(split: Split) -> Split:
     return split
 
 
-def _check_split(dataset_dir: Path, split: str, existing: list[str]) -> None:
-    if split not in existing:
-        raise UsageError(f"{dataset_dir} has no split {split!r}. It has: {', '.join(existing) or 'none'}.")
+def _split_names(dataset_dir: Path, split: str, existing: list[str]) -> list[str]:
+    names = split.split("+")
+    for name in names:
+        if name not in existing:
+            raise UsageError(f"{dataset_dir} has no split {name!r}. It has: {', '.join(existing) or 'none'}.")
+    if len(set(names)) < len(names):
+        raise UsageError(f"split {split!r} has one split twice.")
+    return names

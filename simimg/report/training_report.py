@@ -105,7 +105,7 @@ def write_evaluation_report(
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class RunGroup:
-    """Runs with equal options except for the seed."""
+    """Runs with equal options except for the seed and the fold that they test on."""
 
     name: str  # the folder's name without the seed
     differs: Mapping[str, str]  # the preset, and the options that differ from it, e.g. {"epochs": "8"}
@@ -115,6 +115,7 @@ class RunGroup:
     seconds: Sequence[float]  # one per run, of training
     # The options in which the groups of a comparison differ, with their values in this group.
     unlike: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    folds: Sequence[int] = ()  # one per run, from 1; empty unless the dataset has folds
 
     @property
     def mean(self) -> float:

@@ -14,8 +14,11 @@ from __future__ import annotations
 import numpy as np
 from PIL import Image
 
+from simimg.determinism import ordered_sum
+
 _FEW_COLORS, _FEW_LEVELS = 256, 64  # of a palette; of 6 bits per color
 _MORE_COLORS, _MORE_LEVELS = 4, 2  # times as many has an image that did not lose them
+_NEXT = 2  # levels between neighbors in a gradient; in palettes of photos they are farther apart
 _COUNTED_PX = 1 << 19  # whose colors are counted
 _TILE = 8  # px; tiles begin in the middle of JPEG's blocks, so that they show the noise of several
 # Share of plain tiles, by which an image counts as drawn, and that of one with fewer inks. Of 12 drawings, all had more
@@ -40,7 +43,7 @@ def lost_tones(image: Image.Image, other: Image.Image) -> bool:
     if min(*image.size, *other.size) < _LEAST_PX:
         return False
     (colors, levels), (other_colors, other_levels) = _num_tones(pixels), _num_tones(others)
-    is_palette = colors <= _FEW_COLORS and other_colors > _MORE_COLORS * colors
+    is_palette = colors <= _FEW_COLORS and other_colors > _MORE_COLORS * colors and not _is_gradient(pixels)
     if not is_palette and not (levels <= _FEW_LEVELS and other_levels >= _MORE_LEVELS * levels):
         return False
     return bool((_tiles(pixels)[0] == 0).mean() < (_DRAWN_FEW if colors <= _INKS else _DRAWN))
@@ -78,6 +81,16 @@ def _num_tones(pixels: np.ndarray) -> tuple[int, int]:
     packed = (some.astype(np.uint32) * np.array([1 << 16, 1 << 8, 1], np.uint32)).sum(axis=2, dtype=np.uint32)
     is_gray = (some == some[..., :1]).all()
     return (1 << 24) if is_gray else len(np.unique(packed)), levels
+
+
+def _is_gradient(pixels: np.ndarray) -> bool:
+    """Return whether the few colors of an image are a row in which each is next to the one before, as in a gradient."""
+    colors = np.unique(pixels.reshape(-1, 3), axis=0).astype(np.int64)
+    if not 1 < len(colors) <= _FEW_COLORS:
+        return False
+    apart = np.abs(colors[:, None] - colors).max(axis=2)
+    np.fill_diagonal(apart, 255)
+    return bool(np.median(apart.min(axis=1)) <= _NEXT)
 
 
 def _tiles(pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -119,8 +132,10 @@ def _explains(source: np.ndarray, image: np.ndarray) -> bool:
     weights = _solved(products.tolist(), sides.tolist())
     if abs(sum(weight * size for weight, size in zip(weights, sizes.values(), strict=True)) - 1) > _WEIGHTS:
         return False
-    left = target - columns @ np.array(weights)
-    return float((left * left).mean()) <= max(_ROUNDING, min(_LOSS, _LEFT * changed))
+    left = target
+    for ring, weight in enumerate(weights):  # in a fixed order
+        left = left - weight * columns[:, ring]
+    return float(ordered_sum(left * left)) / len(left) <= max(_ROUNDING, min(_LOSS, _LEFT * changed))
 
 
 def _solved(rows: list[list[float]], sides: list[float]) -> list[float]:

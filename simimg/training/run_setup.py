@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from simimg.augment import fastest, measure_formulations
 from simimg.errors import UsageError
-from simimg.input import SHUFFLES, Order, Reader, Split, choose_shuffle, mixing_of, open_reader
+from simimg.input import SHUFFLES, Order, Reader, Split, choose_shuffle, mixing_of, open_reader, run_splits
 from simimg.models.keras_applications import APPLICATIONS
 from simimg.models.model_folder import CONFIG_FILE, RunInfo, load_run
 from simimg.training.run_folder import describe_run
@@ -79,10 +79,11 @@ def open_run_setup(config: TrainConfig) -> RunSetup:
         DataError: the dataset is damaged.
     """
     strategy, place = make_strategy(config.num_devices, config.cross_device_ops), workers()
+    splits = run_splits(config.dataset_dir, config.fold)
     with strategy.scope():  # with --cache=device, each replica gets a copy of the split
         reader, reason = open_reader(
             config.dataset_dir,
-            "train",
+            splits["train"],
             config.reader,
             on_corrupt=config.on_corrupt,
             cache=config.cache,
@@ -90,7 +91,8 @@ def open_run_setup(config: TrainConfig) -> RunSetup:
         )
     split = reader.split
     config = _for_labels(config, split)
-    model_dir = config.model_dir or Path("runs") / f"{split.name}-{config.preset}-seed{config.seed}"
+    fold = f"-fold{config.fold}" if config.fold else ""
+    model_dir = config.model_dir or Path("runs") / f"{split.name}-{config.preset}{fold}-seed{config.seed}"
     config = config.resolved(strategy.num_replicas_in_sync, model_dir)
     shuffle = _shuffle(config, reader, model_dir)
     local = local_replicas(strategy)
@@ -116,7 +118,7 @@ def open_run_setup(config: TrainConfig) -> RunSetup:
             f"{config.dataset_dir} has one class, {split.class_names[0]!r}; a classifier needs two. "
             "To train on it to find copies, use --objective=similarity."
         )
-    measured = {name: found for name in MEASURED if (found := _open_other(config, name))}
+    measured = {name: found for name in MEASURED if name in splits and (found := _open_other(config, splits[name]))}
     if config.patience and "validation" not in measured:
         raise UsageError(
             f"--patience={config.patience} needs images that are neither trained nor tested on, but "

@@ -35,7 +35,11 @@ _CLASSIFIER_ONLY = (("probe", False), ("test_views", "one"), ("class_weights", "
 
 _RANGES = (
     (("global_batch_size", "accumulate", "keep_checkpoints"), lambda x: x >= 1, "1 or more"),
-    (("epochs", "resolution", "num_devices", "per_replica_batch_size", "patience"), lambda x: x >= 0, "0 or more"),
+    (
+        ("epochs", "resolution", "num_devices", "per_replica_batch_size", "patience", "fold"),
+        lambda x: x >= 0,
+        "0 or more",
+    ),
     (("learning_rate", "weight_decay", "clip_norm", "checkpoint_every_s"), lambda x: x >= 0, "0 or more"),
     (("queue_size", "entropy_weight"), lambda x: x >= 0, "0 or more"),
     (("embedding_dim",), lambda x: x >= 2, "2 or more"),
@@ -55,7 +59,12 @@ class TrainConfig:
 
     dataset_dir: Path = option("Dataset folder, DATA_DIR/NAME/VERSION.")
     model_dir: Path | None = option(
-        "Folder of the run; by default runs/NAME-PRESET-seedSEED, NAME being the dataset's.", None
+        "Folder of the run; by default runs/NAME-PRESET-seedSEED, NAME being the dataset's; with -foldFOLD before the "
+        "seed.",
+        None,
+    )
+    fold: int = option(
+        "Of a dataset made with `convert --folds`: the fold to test on; the others are trained on.", 0, words=_OFF
     )
     preset: str = option(
         "Named set of options; flags override it. Defaults in brackets hold for options that the preset does not set.",

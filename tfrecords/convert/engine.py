@@ -31,6 +31,7 @@ from tfrecords.convert.output.reshard import reshard, whole_scan
 from tfrecords.convert.output.summary import ConvertSummary, check_refusals, summarize
 from tfrecords.convert.plan.conversion_job import ConversionJob, make_job
 from tfrecords.convert.plan.convert_config import ConvertConfig, ResolvedConfig
+from tfrecords.convert.plan.label_conflicts import check_conflicts
 from tfrecords.convert.plan.previous_version import PreviousVersion, find_previous_version, select_files
 from tfrecords.convert.plan.shard_plan import MIN_SHARDS, PlannedShard
 from tfrecords.convert.plan.split_assignment import AUTO_SPLITS, SOURCE_SPLITS
@@ -94,6 +95,8 @@ def convert(
                 zip_encoding=options.zip_encoding,
                 label_type=options.label_type,
                 features=options.features,
+                group_column=options.group_column,
+                time_column=options.time_column,
             )
             listed = source = _with_note_on_splits(source, options)
             options = options.for_source(source)
@@ -103,11 +106,14 @@ def convert(
             source = select_files(options, listed, previous)
             if previous is not None and not len(source.usable() if options.append else ()):
                 WorkDir(previous.folder).remove_work()  # left by a call that was killed at its end
+                check_conflicts(previous.manifest, previous.layout.class_names, options.conflicts)
                 return _unchanged(previous, source.notes, start)
             job = make_job(options, source, previous, listed)
             workdir = WorkDir(dataset_dir(options.data_dir, options.name, job.version))
             with workdir.locked():
-                workdir.begin(options.recorded, decoder_versions())
+                # The conflicts are known at the end, and what becomes of them can still be chosen then.
+                begun = {name: value for name, value in options.recorded.items() if name != "conflicts"}
+                workdir.begin(begun, decoder_versions())
                 return _convert(job, workdir, runner, progress, start)
     except KeyboardInterrupt:
         raise Interrupted("interrupted; the same command resumes the conversion.") from None
@@ -123,12 +129,13 @@ def convert(
 
 def _with_note_on_splits(source: Source, options: ResolvedConfig) -> Source:
     """Return the source with a note if its splits are not used and nobody asked for others."""
-    if source.splits is None or source.keeps_splits or options.splits != AUTO_SPLITS:
+    if source.splits is None or options.splits != AUTO_SPLITS or (source.keeps_splits and not options.divided_by):
         return source
     names = [name for name in dict.fromkeys(source.splits) if name]
     if len(names) < 2:
         return source
-    note = f"the splits of the source ({some_of(names)}) are not used; --splits={SOURCE_SPLITS} keeps them"
+    instead = f" instead of {options.divided_by}" if options.divided_by else ""
+    note = f"the splits of the source ({some_of(names)}) are not used; --splits={SOURCE_SPLITS}{instead} keeps them"
     return dataclasses.replace(source, notes=(*source.notes, note))
 
 
@@ -138,7 +145,12 @@ def _description(source: Source, options: ResolvedConfig) -> str:
     splits = "its splits are kept"
     if options.fractions:
         shares = ", ".join(f"{name} {fraction:.4g}" for name, fraction in options.fractions.items())
+        shares = f"{options.folds} folds" if options.folds else shares
         splits = f"{'divided anew' if source.keeps_splits else 'split'} into {shares}"
+        if options.time_column:
+            splits += f" by time ({options.time_column})"
+        if options.group_column or options.group_pattern:
+            splits += f", without dividing a group ({options.group_column or options.group_pattern})"
     return f"{printable(source.location)}: {form}; {splits}"
 
 
@@ -160,18 +172,27 @@ def _convert(
         return _unchanged(job.previous, job.source.notes, start)
 
     final = job.final_plan(receipt)
+    receipt.refused.update(final.dropped)
+    receipt.positions[list(final.dropped)] = -1
     with ThreadPoolExecutor(1) as background:
         tables = background.submit(write_tables, job, final, receipt, workdir)
         shards = reshard(job, final.plan, receipt, infos, workdir, runner)
         manifest = tables.result()
     runner.dismiss()
     layout = publish(job, final.plan, shards, manifest, workdir)
-    notes = (*job.source.notes, *_without_stride(job), *_vanished(job, receipt), *_narrow(job, receipt))
+    notes = (
+        *job.source.notes,
+        *job.notes,
+        *final.notes,
+        *_without_stride(job),
+        *_vanished(job, receipt),
+        *_narrow(job, receipt),
+    )
     if final.leaks:
+        copies = "images have copies" if job.keys is None else "groups have images or copies"
         notes = (
             *notes,
-            f"{len(final.leaks):,} images have copies in another split, e.g. {final.leaks[0]}; "
-            "the existing splits were kept",
+            f"{len(final.leaks):,} {copies} in another split, e.g. {final.leaks[0]}; the existing splits were kept",
         )
     return summarize(workdir.final, layout, manifest, start, num_converted, notes)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -65,9 +65,12 @@ class Manifest:
     """All rows, in columns of the same length n; `ManifestRow` describes them.
 
     `sha256` and `pixels_sha256` are zeros if a file was not read. `splits` and `reasons` are indices into `split_names`
-    and `reason_names`, -1 for none. A file without a reason is an example. `stamps` are not part of a row: they show a
-    later conversion which files have changed, see `tfrecords.convert.sources.source.Source`. By default they are 0,
-    unknown.
+    and `reason_names`, -1 for none. A file without a reason is an example.
+
+    The last three are not part of a row, and 0 everywhere by default. `stamps` show a later conversion which files have
+    changed, see `tfrecords.convert.sources.source.Source`. `split_groups` is the id of the first file of the group that
+    was kept in one split: files of one group by --group_column or --group_pattern, and their copies. `folds` is the
+    number of the fold, from 1; 0 for a rejected file.
 
     Raises:
         ValueError: a column's dtype or shape differs from the comment beside it.
@@ -89,11 +92,14 @@ class Manifest:
     reason_names: tuple[str, ...]
     reasons: np.ndarray  # int8 [n]
     stamps: np.ndarray = dataclasses.field(default_factory=lambda: np.empty(0, np.int64))  # int64 [n]
+    split_groups: np.ndarray = dataclasses.field(default_factory=lambda: np.empty(0, np.int64))  # int64 [n]
+    folds: np.ndarray = dataclasses.field(default_factory=lambda: np.empty(0, np.int8))  # int8 [n]
 
     def __post_init__(self) -> None:
         n = len(self.paths)
-        if not len(self.stamps):
-            object.__setattr__(self, "stamps", np.zeros(n, np.int64))
+        for column in _OPTIONAL:
+            if not len(getattr(self, column.name)):
+                object.__setattr__(self, column.name, np.zeros(n, column.dtype))
         for column in _COLUMNS:
             values = getattr(self, column.name)
             if values.dtype != column.dtype or values.shape != column.shape(n):
@@ -169,8 +175,10 @@ _COLUMNS = (
     _Column("groups", "group", "int64"),
     _Column("reasons", "reason", "int8"),
     _Column("stamps", "stamp", "int64"),
+    _Column("split_groups", "split_group", "int64"),
+    _Column("folds", "fold", "int8"),
 )
-_STAMP = "stamp"  # the only column of the file that may be absent, and that `ManifestRow` does not have
+_OPTIONAL = _COLUMNS[-3:]  # they may be absent from the file, and `ManifestRow` does not have them
 _FIELDS = tuple(field.name for field in dataclasses.fields(ManifestRow))
 
 
@@ -178,7 +186,8 @@ def write_manifest(dataset_dir: Path, manifest: Manifest) -> None:
     """Write the manifest, rows in the order given; equal rows give equal bytes."""
     import pyarrow.parquet as pq  # not at the top, because it takes a third of a second, and workers do not need it
 
-    schema = _schema(manifest.split_names, manifest.reason_names, stamps=bool(manifest.stamps.any()))
+    optional = [column.field for column in _OPTIONAL if getattr(manifest, column.name).any()]
+    schema = _schema(manifest.split_names, manifest.reason_names, optional)
     with (
         atomic_file(dataset_dir / MANIFEST_FILE, sync_name=False) as file,
         pq.ParquetWriter(
@@ -229,7 +238,7 @@ def _opened(dataset_dir: Path) -> Iterator[tuple[pq.ParquetFile, tuple[str, ...]
             found = file.schema_arrow
             names = json.loads((found.metadata or {}).get(_NAMES, b"{}"))
             split_names, reason_names = (tuple(map(str, names.get(key, ()))) for key in ("splits", "reasons"))
-            if found != _schema(split_names, reason_names, stamps=_STAMP in found.names) or not names:
+            if found != _schema(split_names, reason_names, found.names) or not names:
                 raise DataError(f"{path} should have the columns {', '.join(_FIELDS)}. Convert the images again.")
             yield file, split_names, reason_names
     except DataError:
@@ -238,13 +247,13 @@ def _opened(dataset_dir: Path) -> Iterator[tuple[pq.ParquetFile, tuple[str, ...]
         raise DataError(f"{path} cannot be read: {error}. Convert the images again.") from None
 
 
-def _schema(split_names: tuple[str, ...], reason_names: tuple[str, ...], *, stamps: bool = False) -> pa.Schema:
+def _schema(split_names: tuple[str, ...], reason_names: tuple[str, ...], optional: Collection[str] = ()) -> pa.Schema:
     import pyarrow as pa
 
     numbers = {
         column.field: pa.from_numpy_dtype(column.dtype)
         for column in _COLUMNS
-        if column.is_number and (stamps or column.field != _STAMP)
+        if column.is_number and (column.field in optional or column not in _OPTIONAL)
     }
     names = dict.fromkeys(("split", "status", "reason"), pa.dictionary(pa.int8(), pa.string()))
     types = {**dict.fromkeys(_FIELDS, pa.string()), **numbers, **names}

@@ -60,6 +60,16 @@ def check_splits(splits: Collection[str]) -> None:
         raise UsageError(f"a dataset should have at most {_MAX_SPLITS} splits. Received: {len(splits)}.")
 
 
+def fold_name(number: int) -> str:
+    """Return the name of the split that is fold `number`, from 1, of a dataset that was made for cross-validation."""
+    return f"fold{number}"
+
+
+def num_folds(splits: Collection[str]) -> int:
+    """Return the number of folds that these splits are, 0 if they are not fold1, fold2, … and nothing else."""
+    return len(splits) if len(splits) > 1 and set(splits) == {*map(fold_name, range(1, len(splits) + 1))} else 0
+
+
 def check_file_name(name: str) -> str:
     """Return `name`, or raise ValueError if it is not the name of a file in one given folder."""
     if "/" in name or "\0" in name or name in ("", ".", ".."):

@@ -33,6 +33,7 @@ class Reason(StrEnum):
     UNSUPPORTED = "unsupported"  # an image format that this installation cannot decode
     TRUNCATED = "truncated"  # the file ends before the last pixel
     CORRUPT = "corrupt"  # it cannot be decoded for another reason
+    LABEL_CONFLICT = "label_conflict"  # a copy of it has another class, and --conflicts=drop leaves both out
     TOO_LARGE = "too_large"  # it has more pixels than MAX_PIXELS, or more bytes than MAX_FILE_BYTES
 
 

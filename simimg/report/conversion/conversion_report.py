@@ -33,6 +33,7 @@ from simimg.report.conversion.sample_images import contact_sheet
 from simimg.report.html_page import command, escape, figure, page, section, style_sheet
 from simimg.report.number_format import count_of, percent, storage
 from simimg.report.report_sections import option_tables
+from tfrecords.convert.output.split_shares import split_shares
 from tfrecords.convert.plan.convert_config import ConvertConfig
 from tfrecords.convert.plan.split_assignment import SOURCE_SPLITS
 from tfrecords.format.dataset_images import DatasetImages, count_labels
@@ -74,6 +75,7 @@ def write_conversion_report(dataset_dir: Path, image_dir: str) -> Path:
         sections=[
             section("Contact sheet", f"<p>{how}</p>", sheet),
             _classes(layout, counts),
+            *_shares(layout, manifest),
             section("Originals", "<p>Sizes before the conversion</p>", sizes),
             _refused(dataset_dir, counts, image_dir),
             _copies(groups, layout, manifest, images),
@@ -166,6 +168,29 @@ def _classes(layout: Layout, counts: Counts) -> str:
     warning = f'<p><span class="warn">{num_unsplit:,} {what}</span></p>' if num_unsplit else ""
     tables = class_table(layout.counted_names, counts) + unsplit_classes(layout.counted_names, counts, dealt=dealt)
     return section("Classes", "".join(f"<p>{fact}</p>" for fact in facts) + warning, size_curve(counts) + tables)
+
+
+def _shares(layout: Layout, manifest: Manifest) -> list[str]:
+    """How far the shares of the splits are off, where they were divided by groups or by time, or are folds."""
+    shares = split_shares(layout, manifest)
+    if shares is None:
+        return []
+    rows = "".join(
+        f'<tr><td>{escape(name)}</td><td class="num">{asked:.1%}</td><td class="num">{shares.found[name]:.1%}</td>'
+        f'<td class="num">{100 * (shares.found[name] - asked):+.1f}</td></tr>'
+        for name, asked in shares.asked.items()
+    )
+    head = "".join(f'<th class="num">{name}</th>' for name in ("asked", "found", "points off"))
+    name, split, share = shares.in_class
+    facts = [f"By <code>{escape(shares.by)}</code>"]
+    if shares.num_groups:
+        facts.append(f"{shares.num_groups:,} groups, none divided; the largest has {shares.largest:,} images")
+    facts.append(f"Farthest off within a class: {escape(name)}, {share:.1%} in {escape(split)}")
+    table = (
+        f'<div class="scroll"><table class="counts"><thead><tr><th>Split</th>{head}</tr></thead>'
+        f"<tbody>{rows}</tbody></table></div>"
+    )
+    return [section("Shares of the splits", "".join(f"<p>{fact}</p>" for fact in facts), table)]
 
 
 def _refused(dataset_dir: Path, counts: Counts, image_dir: str) -> str:

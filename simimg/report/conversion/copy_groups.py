@@ -19,7 +19,8 @@ _MAX_MEMBERS = 6  # images per group, one row
 _TILE_PX = 160
 _MAX_NAME, _MAX_PATH = 32, 60  # characters
 _MAX_NAMED = 100  # groups without images
-_MAX_APART, _MAX_MIXED, _MAX_RESIZED, _MAX_LARGEST = 4, 4, 3, 6
+_MAX_APART, _MAX_MIXED, _MAX_RESIZED, _MAX_LARGEST = 4, 24, 3, 6
+_CONFLICTS_ID = "label_conflicts"  # of the groups with several labels, for links to them
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
@@ -99,7 +100,8 @@ def copy_groups(groups: CopyGroups, layout: Layout, manifest: Manifest, images: 
         taken.update(candidates[:most])
         rows = "".join(_group(groups, group, layout, manifest, images) for group in candidates[:most])
         about = f'<p class="quiet">{_shown(len(candidates), most)}{sentence}</p>'
-        parts.append(f'<h3>{title}</h3>{about}<div class="groups">{rows}</div>')
+        anchor = f' id="{_CONFLICTS_ID}"' if which is groups.mixed else ""
+        parts.append(f'<h3>{title}</h3>{about}<div class="groups"{anchor}>{rows}</div>')
     rest = [group for group in by_size.tolist() if group not in taken]
     if rest:
         names = [_named(groups, group, manifest) for group in rest[:_MAX_NAMED]]

@@ -61,6 +61,11 @@ _TEXTS = {
         "Damaged",
         "They begin like an image but cannot be decoded. Restore them from their source.",
     ),
+    Reason.LABEL_CONFLICT: (
+        "Copies in several classes",
+        "One image under several labels, of which one may be wrong; or images that were wrongly taken for copies. "
+        "--conflicts=drop left all of them out. Correct their labels, or keep them with --conflicts=keep.",
+    ),
     Reason.TOO_LARGE: (
         "Too large",
         "They declare more pixels, or have more bytes, than any camera produces; decoding them could fill the memory. "
@@ -78,6 +83,7 @@ _READABLE = frozenset(
         Reason.UNSUPPORTED,
         Reason.TRUNCATED,
         Reason.CORRUPT,
+        Reason.LABEL_CONFLICT,
     }
 )
 _MAX_BYTES = 32 << 20

@@ -78,7 +78,8 @@ def test_no_option_is_left_out() -> None:
         "test_views",
         "patience",
         "xla",
-    }  # test_train_step.py and test_validation.py
+        "fold",
+    }  # test_train_step.py, test_validation.py and test_folds.py
     of_similarity = {
         "objective",
         "embedding_dim",

@@ -163,6 +163,18 @@ def group_copies(sha256: np.ndarray, pixels_sha256: np.ndarray, phash: np.ndarra
     return _roots(groups, groups)
 
 
+def join_groups(groups: np.ndarray, keys: np.ndarray) -> np.ndarray:
+    """Return the groups, as `group_copies` gives them, after joining those that have a key in common: int64 [n].
+
+    `keys` are int64 [n]; rows with equal keys of 0 or more are joined.
+    """
+    joined = groups.copy()
+    rows = np.flatnonzero(keys >= 0)
+    _, first, number = np.unique(keys[rows], return_index=True, return_inverse=True)
+    _unite(joined, rows[first][number], rows)
+    return _roots(joined, joined)
+
+
 def near_pairs(hashes: np.ndarray, max_distance: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Yield all pairs of hashes that differ in `max_distance` bits or fewer, as blocks of index pairs.
 

@@ -25,7 +25,8 @@ from tfrecords.format.naming import LAYOUT_FILE, shard_name
 from tfrecords.format.quarantine import Reason, read_quarantine, write_quarantine
 from tfrecords.format.tfds_metadata import write_metadata
 
-_REASONS = tuple(reason.value for reason in Reason)
+# Without the reason that only --conflicts=drop has, so that other datasets keep their bytes.
+_REASONS = tuple(reason.value for reason in Reason if reason != Reason.LABEL_CONFLICT)
 
 
 def write_tables(job: ConversionJob, final: FinalPlan, receipt: Receipt, workdir: WorkDir) -> Manifest:
@@ -98,9 +99,15 @@ def _make_manifest(job: ConversionJob, final: FinalPlan, receipt: Receipt) -> Ma
         shards[rows] = planned.shard
         positions[rows] = np.arange(len(rows))
         splits[rows] = job.splits.index(planned.split)
+    reason_names = (*_REASONS, Reason.LABEL_CONFLICT.value) if job.config.conflicts == "drop" else _REASONS
     reasons = np.full(num_rows, -1, np.int8)
     for row, refusal in receipt.refused.items():
-        reasons[row] = _REASONS.index(refusal.reason.value)
+        reasons[row] = reason_names.index(refusal.reason.value)
+    optional = {}
+    if job.keys is not None:
+        optional["split_groups"] = final.joined
+    if job.config.folds:
+        optional["folds"] = splits + np.int8(1)  # of no split, -1, it is 0
     new = Manifest(
         ids=job.ids,
         paths=[path if path.isascii() else printable(path) for path in job.source.paths],
@@ -115,9 +122,10 @@ def _make_manifest(job: ConversionJob, final: FinalPlan, receipt: Receipt) -> Ma
         shards=shards,
         positions=positions,
         groups=final.groups,
-        reason_names=_REASONS,
+        reason_names=reason_names,
         reasons=reasons,
         stamps=job.source.stamps,
+        **optional,
     )
     return new if job.previous is None else _merged(job.previous.manifest, new)
 

@@ -11,7 +11,9 @@ from pathlib import Path
 import numpy as np
 
 from tfrecords.base_errors import ConversionError
+from tfrecords.convert.output.split_shares import split_shares
 from tfrecords.convert.plan.conversion_job import ConversionJob
+from tfrecords.convert.plan.label_conflicts import LabelConflict, find_conflicts
 from tfrecords.convert.sources import printable
 from tfrecords.convert.state.receipts import Receipt
 from tfrecords.format.layout import Layout
@@ -25,7 +27,7 @@ _MISSING_SHOWN = 3
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ConvertSummary:
     """Result of a conversion. `seconds`, `images_per_s` and `num_converted`, the number of images written, are of this
-    call.
+    call. `label_conflicts` are the copies in several classes, at most `MAX_LISTED`.
     """
 
     dataset_dir: Path
@@ -37,6 +39,7 @@ class ConvertSummary:
     images_per_s: float
     num_converted: int
     warnings: tuple[str, ...]
+    label_conflicts: tuple[LabelConflict, ...] = ()
 
 
 def check_refusals(job: ConversionJob, receipt: Receipt, work: Path) -> None:
@@ -82,6 +85,7 @@ def summarize(
     np.add.at(counts, (manifest.labels[ok], manifest.splits[ok]), 1)
     is_single = layout.schema.label_type == "single"
     missing = _without_images(layout.class_names, manifest.split_names, counts) if is_single else []
+    shares = split_shares(layout, manifest)
     reasons = np.bincount(manifest.reasons[~ok], minlength=len(manifest.reason_names))
     by_reason = {name: int(count) for name, count in zip(manifest.reason_names, reasons, strict=True) if count}
     return ConvertSummary(
@@ -93,7 +97,12 @@ def summarize(
         seconds=round(seconds, 3),
         images_per_s=round(num_converted / seconds, 1),
         num_converted=num_converted,
-        warnings=(*notes, *missing),
+        warnings=(
+            *notes,
+            *([shares.sentence()] if shares else []),
+            *missing,
+        ),
+        label_conflicts=tuple(find_conflicts(manifest, layout.class_names)) if is_single else (),
     )
 
 

@@ -7,18 +7,30 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+from collections.abc import Mapping
 
 import numpy as np
 
-from tfrecords.base_errors import UsageError
-from tfrecords.convert.image.near_duplicates import group_copies
+from tfrecords.base_errors import ConversionError, UsageError
+from tfrecords.convert.image.near_duplicates import group_copies, join_groups
 from tfrecords.convert.plan.convert_config import ResolvedConfig
+from tfrecords.convert.plan.group_split import (
+    assign_groups,
+    check_groups,
+    group_codes,
+    group_names,
+    group_of_path,
+    too_few_groups,
+)
+from tfrecords.convert.plan.label_conflicts import ConflictingRows
 from tfrecords.convert.plan.previous_version import PreviousVersion
-from tfrecords.convert.plan.shard_plan import ShardPlan, make_plan, rebalance
+from tfrecords.convert.plan.shard_plan import ShardPlan, make_plan, rebalance, without_rows
 from tfrecords.convert.plan.split_assignment import assign_splits, draw_ranks
+from tfrecords.convert.plan.time_split import assign_by_time, parse_times, time_notes
 from tfrecords.convert.sources import Source, printable
 from tfrecords.convert.state.receipts import Receipt
 from tfrecords.format.naming import VERSION, check_splits, next_version
+from tfrecords.format.quarantine import Refusal
 from tfrecords.format.record_layout import Offsets
 from tfrecords.format.schema import PLAIN, Schema
 
@@ -27,13 +39,18 @@ from tfrecords.format.schema import PLAIN, Schema
 class FinalPlan:
     """The plan after the copies are known.
 
-    `groups` is int64 `[num_rows]`: the id of the first file of the group of copies that each row belongs to. `leaks`
-    names one image of each group that nevertheless lies in several splits.
+    `groups` is int64 `[num_rows]`: the id of the first file of the group of copies that each row belongs to. `joined`
+    has the groups that are kept in one split, likewise: those of copies, joined with those that the user asks for.
+    `leaks` names one image of each group that nevertheless lies in several splits. `dropped` are the rows that are left
+    out because of their labels, each with the reason, and `notes` are for the user.
     """
 
     plan: ShardPlan
     groups: np.ndarray
+    joined: np.ndarray
     leaks: tuple[str, ...]
+    dropped: dict[int, Refusal]
+    notes: tuple[str, ...]
 
 
 @dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
@@ -43,9 +60,11 @@ class ConversionJob:
     `listed` is the whole source; `source` may have only those of its files that are new or asked for. `previous` is the
     dataset that is appended to, None for a new one; `version` is the version that is made. `splits` are the names of
     the splits, `split_of` is the first assignment, int8 `[num_rows]`, and `ranks` uint64 `[num_rows, 2]` are random
-    numbers; see `draw_ranks`. `plan` is the first plan, made from names alone; `may_move` says whether an image can
-    change its split after its copies are known. `schema` and `tails` are those of the records, see
-    `tfrecords.format.schema`; there are no tails if the schema is the plain one.
+    numbers; see `draw_ranks`. `keys` are the numbers of the groups that the user asks for, int64 `[num_rows]`, -1 for
+    none, and `keys_before` are those of the previous dataset's examples, if any; None without such groups. `times` is
+    float64 `[num_rows]`, or None; see `parse_times`. `notes` are for the user. `plan` is the first plan, made from
+    names alone; `may_move` says whether an image can change its split after its copies are known. `schema` and
+    `tails` are those of the records, see `tfrecords.format.schema`; there are no tails if the schema is the plain one.
     """
 
     config: ResolvedConfig
@@ -63,6 +82,10 @@ class ConversionJob:
     may_move: bool
     schema: Schema = PLAIN
     tails: list[bytes] | None = None
+    keys: np.ndarray | None = None
+    keys_before: np.ndarray = dataclasses.field(default_factory=lambda: np.empty(0, np.int64))
+    times: np.ndarray | None = None
+    notes: tuple[str, ...] = ()
 
     def inputs(self, rows: np.ndarray) -> str:
         """Return a digest of everything that the records of some rows are made of."""
@@ -77,7 +100,7 @@ class ConversionJob:
     def final_plan(self, receipt: Receipt) -> FinalPlan:
         """Return the plan that has all copies of an image in one split, and the groups of copies."""
         rows = np.flatnonzero(receipt.positions >= 0)
-        ids, splits_before = np.empty(0, np.int64), np.empty(0, np.int8)
+        ids, splits_before, labels = np.empty(0, np.int64), np.empty(0, np.int8), self.labels[rows]
         names = ("sha256", "pixels_sha256", "phash")
         tables: list[np.ndarray] = [getattr(receipt, name)[rows] for name in names]
         if self.previous is not None:
@@ -86,25 +109,68 @@ class ConversionJob:
             number = {name: split for split, name in enumerate(self.splits)}
             numbers = np.array([number.get(name, -1) for name in before.split_names], np.int8)
             splits_before = numbers[before.splits]
+            labels = np.concatenate((before.labels, labels))
             tables = [np.concatenate((getattr(before, name), new)) for name, new in zip(names, tables, strict=True)]
-        groups = group_copies(tables[0], tables[1], tables[2], self.config.copies)
         num_before = len(ids)
-        own = groups[num_before:]
+
+        def path_of(index: int) -> str:
+            return before.paths[index] if index < num_before else self._path(int(rows[index - num_before]))
+
+        groups = group_copies(tables[0], tables[1], tables[2], self.config.copies)
+        group_ids = self.ids.copy()
+        group_ids[rows] = np.concatenate((ids, self.ids[rows]))[groups[num_before:]]
+        conflicts = ConflictingRows(groups, labels, self.class_names, path_of)
+        refusals = conflicts.refusals(self.config.conflicts)
+        dropped = {int(rows[index - num_before]): why for index, why in refusals.items() if index >= num_before}
+        if len(rows) and len(dropped) == len(rows) and self.previous is None:
+            raise ConversionError(
+                f"{self.source.location}: every image has a copy in another class, so that none is left. Correct the "
+                "labels, or give --conflicts=keep."
+            )
+        notes = conflicts.notes(dropped=bool(dropped))
+        joined = groups
+        if self.keys is not None:
+            joined = join_groups(groups, np.concatenate((self.keys_before, self.keys[rows])))
+        keep = np.ones(len(groups), bool)
+        keep[[num_before + int(np.searchsorted(rows, row)) for row in dropped]] = False
+        kept = rows[keep[num_before:]]
+        own = joined[num_before:][keep[num_before:]]
         split_of = self.split_of.copy()
         if self.config.fractions:
-            split_of[rows] = assign_splits(self.labels[rows], self.ranks[rows, 0], self.config.fractions, own)
+            split_of[kept], more = self._assign(kept, own)
+            notes += more
             of_old = own < num_before  # a copy of an existing example goes to the split of that example
-            split_of[rows[of_old]] = splits_before[own[of_old]]
+            split_of[kept[of_old]] = splits_before[own[of_old]]
         plan = rebalance(self.plan, split_of, self.ranks[:, 1])
-        group_ids = self.ids.copy()
-        group_ids[rows] = np.concatenate((ids, self.ids[rows]))[own]
+        if dropped:
+            plan = without_rows(plan, np.array(list(dropped), np.int64))
+        joined_ids = self.ids.copy()
+        joined_ids[rows] = np.concatenate((ids, self.ids[rows]))[joined[num_before:]]
         splits = np.concatenate((splits_before, split_of[rows]))
-        torn = np.unique(groups[splits != splits[groups]]).tolist()
-        leaks = tuple(
-            before.paths[index] if index < num_before else printable(self.source.paths[int(rows[index - num_before])])
-            for index in torn
+        # Of the rows that are kept, compared with the first of their group that is.
+        first, group_of = np.unique(joined[keep], return_index=True, return_inverse=True)[1:]
+        torn = np.unique(joined[keep][splits[keep] != splits[keep][first][group_of]]).tolist()
+        return FinalPlan(
+            plan=plan,
+            groups=group_ids,
+            joined=joined_ids,
+            leaks=tuple(map(path_of, torn)),
+            dropped=dropped,
+            notes=tuple(notes),
         )
-        return FinalPlan(plan=plan, groups=group_ids, leaks=leaks)
+
+    def _path(self, row: int) -> str:
+        return printable(self.source.paths[row])
+
+    def _assign(self, rows: np.ndarray, groups: np.ndarray) -> tuple[np.ndarray, list[str]]:
+        """Return the splits of some rows, given the number of the group of each, and notes for the user."""
+        config = self.config
+        try:
+            return assign(config, self.source, rows, self.labels, self.ranks, self.times, groups, self.keys is not None)
+        except UsageError as error:  # the copies left too few groups
+            raise ConversionError(
+                f"{error} Copies of one image are never divided; --copies=ignore divides them."
+            ) from None
 
 
 def make_job(config: ResolvedConfig, source: Source, previous: PreviousVersion | None, listed: Source) -> ConversionJob:
@@ -133,9 +199,28 @@ def make_job(config: ResolvedConfig, source: Source, previous: PreviousVersion |
     config = dataclasses.replace(config, offsets=Offsets.of(config.encoding, config.image_size, schema))
     ranks = draw_ranks(config.seed, source.paths)
     split_of = np.zeros(num_files, np.int8)
+    notes: tuple[str, ...] = ()
+    times = keys = None
+    keys_before = np.empty(0, np.int64)
+    names: list[str] | None = None
+    if config.time_column:
+        paths = list(map(printable, source.paths))
+        times = parse_times(source.times or [], paths, f"--time_column={config.time_column}")
+    if config.group_column or config.group_pattern:
+        of_path = dict(zip(map(printable, listed.paths), group_names(listed, config.group_pattern) or (), strict=True))
+        names = [of_path[printable(path)] for path in source.paths]
+        names_before = [] if previous is None else _groups_before(previous, of_path, config)
+        number_of = {name: number for number, name in enumerate(dict.fromkeys((*names, *names_before))) if name}
+        keys, keys_before = group_codes(names, number_of), group_codes(names_before, number_of)
     if config.fractions:
         splits = tuple(config.fractions)
-        split_of[usable] = assign_splits(labels[usable], ranks[usable, 0], config.fractions)
+        if (keys is not None or config.folds) and previous is None:
+            used = [names[row] if names else "" for row in usable.tolist()]
+            notes = check_groups(used, config.fractions, config.divided_by, what="groups" if names else "images")
+        groups = np.arange(len(usable))
+        if keys is not None:
+            groups = join_groups(groups, keys[usable])
+        split_of[usable], _ = assign(config, source, usable, labels, ranks, times, groups, keys is not None)
     elif source.splits is None:
         raise UsageError(
             f"--splits=source: {source.location} has no splits of its own. Give e.g. --splits=train=0.75,test=0.25."
@@ -180,6 +265,10 @@ def make_job(config: ResolvedConfig, source: Source, previous: PreviousVersion |
         may_move=config.copies != "ignore" and len(config.fractions) > 1,
         schema=schema,
         tails=tails,
+        keys=keys,
+        keys_before=keys_before,
+        times=times,
+        notes=notes,
     )
 
 
@@ -211,6 +300,46 @@ def _tails(
     # A class that no usable file has is not in the dataset; only rejected files can have it.
     mapping = np.array([number.get(name, 0) for name in source.class_names], np.int64)
     return schema, source.values.tails(schema, labels, mapping)
+
+
+def _groups_before(previous: PreviousVersion, of_path: Mapping[str, str], config: ResolvedConfig) -> list[str]:
+    """Return the names of the groups of the previous dataset's examples; `of_path` has those of the whole source."""
+    paths = [previous.manifest.paths[row] for row in np.flatnonzero(previous.manifest.ok).tolist()]
+    gone = [path for path in paths if path not in of_path]
+    if gone and config.group_column:
+        raise UsageError(
+            f"--append: {len(gone):,} images of the dataset are not in the table any more, e.g. {gone[0]}, so that it "
+            f"is not known which new images belong to them (--group_column={config.group_column}). Put their rows back."
+        )
+    return [of_path[path] if path in of_path else group_of_path(path, config.group_pattern) for path in paths]
+
+
+def assign(
+    config: ResolvedConfig,
+    source: Source,
+    rows: np.ndarray,
+    labels: np.ndarray,
+    ranks: np.ndarray,
+    times: np.ndarray | None,
+    groups: np.ndarray,
+    by_groups: bool,
+) -> tuple[np.ndarray, list[str]]:
+    """Return the splits of some rows of the source, int8 `[num_rows]`, and notes for the user.
+
+    `labels`, `ranks` and `times` are those of all rows, `groups` those of `rows`. `by_groups` says whether groups are
+    more than copies. Raises UsageError if a split would be empty.
+    """
+    labels = np.where(labels < 0, labels.max(initial=0) + 1, labels)  # images without any label are a class, too
+    if times is not None:
+        flag = f"--time_column={config.time_column}"
+        splits, tied = assign_by_time(times[rows], groups, config.fractions, flag)
+        cells, paths = ([column[row] for row in rows.tolist()] for column in (source.times or [], source.paths))
+        return splits, time_notes(times[rows], cells, paths, splits, tuple(config.fractions), tied, flag)
+    if not by_groups and not config.folds:
+        return assign_splits(labels[rows], ranks[rows, 0], config.fractions, groups), []
+    if (count := len(np.unique(groups))) < len(config.fractions) and not config.append:
+        raise too_few_groups(count, config.fractions, config.divided_by, "groups")
+    return assign_groups(labels[rows], ranks[rows, 0], config.fractions, groups), []
 
 
 def _appended_ids(source: Source, previous: PreviousVersion) -> np.ndarray:

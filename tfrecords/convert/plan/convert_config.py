@@ -20,6 +20,7 @@ from tfrecords.convert.image.decoder import (
 from tfrecords.convert.image.image_formats import MAX_PIXELS
 from tfrecords.convert.image.near_duplicates import COPIES
 from tfrecords.convert.image.sample_range import AUTO, parse_range
+from tfrecords.convert.plan.group_split import MAX_FOLDS, fold_fractions, parse_group_pattern
 from tfrecords.convert.plan.split_assignment import AUTO_SPLITS, DEFAULT_SPLITS, SOURCE_SPLITS, parse_splits
 from tfrecords.convert.sources import (
     EXCLUDE_HELP,
@@ -37,6 +38,7 @@ from tfrecords.options import check_choices, option
 # Up to this size, reading an image's raw pixels costs less than decoding a JPEG.
 _RAW_UP_TO_PX = 128
 ENGINES = ("local", "beam")
+CONFLICTS = ("keep", "drop", "fail")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -97,6 +99,34 @@ class ConvertConfig:
         "Copies to keep in one split: near (including resized and recompressed ones), exact, or ignore (none).",
         "near",
         choices=COPIES,
+        group="splits and files",
+    )
+    group_column: str = option(
+        "With --table: a column, such as the patient; images with the same value stay in one split.",
+        "",
+        group="splits and files",
+    )
+    group_pattern: str = option(
+        "Regular expression on paths, such as '(patient[0-9]+)_'; images with the same first group of it (or whole "
+        "match) stay in one split.",
+        "",
+        group="splits and files",
+    )
+    time_column: str = option(
+        "With --table: a column of dates or numbers; the split test gets the latest images, and train the earliest.",
+        "",
+        group="splits and files",
+    )
+    folds: int = option(
+        "Instead of --splits: so many equal splits fold1, fold2, …; `train --fold=1` tests on the first one.",
+        0,
+        group="splits and files",
+        words={"off": 0},
+    )
+    conflicts: str = option(
+        "Copies of one image in several classes: keep all, drop all, or fail.",
+        "keep",
+        choices=CONFLICTS,
         group="splits and files",
     )
     seed: int = option("Seed of the splits and of the order.", 0)
@@ -161,6 +191,7 @@ class ConvertConfig:
         parse_background(self.background)
         parse_range(self.range)
         self.refusal_limit(0)
+        self._check_split_options()
         if self.name:
             check_name(self.name)
         if not 1 <= self.image_size <= MAX_IMAGE_SIZE:
@@ -183,6 +214,40 @@ class ConvertConfig:
         if self.beam_options and self.engine != "beam":
             raise UsageError(f"--beam_options={self.beam_options!r} needs --engine=beam.")
 
+    def _check_split_options(self) -> None:
+        parse_group_pattern(self.group_pattern)
+        if self.folds and not 2 <= self.folds <= MAX_FOLDS:
+            raise UsageError(f"--folds={self.folds}: should be 2..{MAX_FOLDS}, or 0 for none.")
+        if self.group_column and self.group_pattern:
+            raise UsageError(
+                f"--group_column={self.group_column} and --group_pattern={self.group_pattern} both say what stays "
+                "together. Give one of them."
+            )
+        if self.folds and self.splits != AUTO_SPLITS:
+            raise UsageError(f"--folds={self.folds} makes the splits. Leave out --splits={self.splits}.")
+        if self.time_column and self.folds:
+            raise UsageError(
+                f"--time_column={self.time_column} divides by time, --folds={self.folds} does not. Give one of them."
+            )
+        if self.time_column and self.append:
+            raise UsageError(
+                f"--append: a dataset with --time_column={self.time_column} has the latest images in its last split, "
+                "and new ones would be later. Convert all images under another --name."
+            )
+        if self.divided_by and self.splits == SOURCE_SPLITS:
+            raise UsageError(
+                f"{self.divided_by} divides the images anew, and --splits={SOURCE_SPLITS} keeps the splits of the "
+                "source. Leave one of them out."
+            )
+        if self.conflicts != "keep" and self.copies == "ignore":
+            raise UsageError(f"--conflicts={self.conflicts} needs the copies, which --copies=ignore does not look for.")
+
+    @property
+    def divided_by(self) -> str:
+        """The flag that says what stays together or how images are divided, as it was given; "" if there is none."""
+        names = ("group_column", "group_pattern", "time_column", "folds")
+        return next((f"--{name}={value}" for name in names if (value := getattr(self, name))), "")
+
     def resolved(self) -> ResolvedConfig:
         """Return the values that a conversion uses; raise UsageError if there is neither `image_dir` nor `table`."""
         if not self.image_dir and not self.table:
@@ -204,7 +269,7 @@ class ConvertConfig:
                 sample_range=parse_range(self.range),
                 max_pixels=self.max_pixels,
             ),
-            fractions=parse_splits(self.splits),
+            fractions=fold_fractions(self.folds) if self.folds else parse_splits(self.splits),
             offsets=Offsets.of(encoding, self.image_size),
             recorded=decided.determining(),
         )
@@ -239,14 +304,19 @@ class ConvertConfig:
             **({"max_pixels": self.max_pixels} if self.max_pixels != MAX_PIXELS else {}),
             "encoding": self.encoding,
             **({"jpeg_quality": self.jpeg_quality} if self.encoding == "jpeg" else {}),
-            "splits": splits or SOURCE_SPLITS,
+            **({"folds": self.folds} if self.folds else {"splits": splits or SOURCE_SPLITS}),
             "copies": self.copies,
             "seed": self.seed,
             **{
                 name: [printable(pattern) for pattern in value] if isinstance(value, tuple) else value
-                for name in ("include", "exclude", "path_column", "label_column", "features")
+                for name in (
+                    *("include", "exclude", "path_column", "label_column"),
+                    *("group_column", "group_pattern", "time_column", "features"),
+                )
                 if (value := getattr(self, name))
             },
+            # With `fail` there are none in the dataset, so that its bytes are those of `keep`.
+            **({"conflicts": self.conflicts} if self.conflicts == "drop" else {}),
             **({"label_type": self.label_type} if self.label_type != "single" else {}),
         }
 
@@ -269,9 +339,9 @@ class ResolvedConfig(ConvertConfig):
 
     def for_source(self, source: Source) -> ResolvedConfig:
         """Return the options in which it is decided whether the splits of the source are kept."""
-        if self.splits != AUTO_SPLITS:
+        if self.splits != AUTO_SPLITS or self.folds:
             return self
-        if not source.keeps_splits:
+        if not source.keeps_splits or self.divided_by:
             return dataclasses.replace(self, splits=DEFAULT_SPLITS)
         recorded = {**self.recorded, "splits": SOURCE_SPLITS}
         return dataclasses.replace(self, splits=SOURCE_SPLITS, fractions={}, recorded=recorded)

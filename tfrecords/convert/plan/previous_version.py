@@ -45,7 +45,7 @@ class PreviousVersion:
         wanted = config.recorded
         if config.append:
             there["categories"] = wanted["categories"]
-        if config.splits == AUTO_SPLITS:  # checked again when the source is known
+        if config.splits == AUTO_SPLITS and "splits" in there and "splits" in wanted:  # checked again with the source
             there["splits"] = wanted["splits"]
         differing = differing_options(there, wanted)
         if differing:

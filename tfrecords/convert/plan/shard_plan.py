@@ -103,6 +103,17 @@ def make_plan(
     return ShardPlan(name, splits, num_before, tuple(shards))
 
 
+def without_rows(plan: ShardPlan, rows: np.ndarray) -> ShardPlan:
+    """Return `plan` without some rows of the source, int64 `[n]`; shards without a change stay as they are."""
+    shards = []
+    for shard in plan.shards:
+        staying = shard.rows[~np.isin(shard.rows, rows)]
+        if len(staying) < len(shard.rows):
+            shard = dataclasses.replace(shard, rows=staying, changed=True)
+        shards.append(shard)
+    return dataclasses.replace(plan, shards=tuple(shards))
+
+
 def rebalance(plan: ShardPlan, split_of: np.ndarray, ranks: np.ndarray) -> ShardPlan:
     """Return `plan` with each image in the split that `split_of` now gives it; shards without a change stay as they
     are.

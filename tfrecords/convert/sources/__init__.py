@@ -47,6 +47,8 @@ def open_source(
     path_column: str = "",
     label_column: str = "",
     zip_encoding: str = "",
+    group_column: str = "",
+    time_column: str = "",
     label_type: str = "single",
     features: Sequence[str] = (),
 ) -> Source:
@@ -63,6 +65,8 @@ def open_source(
         path_column: with `table`: name or number, from 1, of its column of paths; "" has it found.
         label_column: likewise, that of the labels.
         zip_encoding: of names in tars and zips that are not UTF-8; "" has it guessed.
+        group_column: with `table`: name or number, from 1, of its column of groups; "" if there is none.
+        time_column: likewise, that of the times.
         label_type: one of `tfrecords.format.schema.LABEL_TYPES`; sources that are no tables have single labels or none.
         features: with `table`: names or numbers of further columns to keep, each with a type after a colon, or without.
 
@@ -71,9 +75,11 @@ def open_source(
         ConversionError: the machine or the network failed.
     """
     location = table or image_dir
-    if not table and (path_column or label_column):
-        flag = f"--path_column={path_column}" if path_column else f"--label_column={label_column}"
-        raise UsageError(f"{flag} is a column of a table. Give the table as --table=PATH.")
+    columns = {"path": path_column, "label": label_column, "group": group_column, "time": time_column}
+    for what, column in columns.items():
+        if column and not table:
+            other = " Or group by paths with --group_pattern." if what == "group" else ""
+            raise UsageError(f"--{what}_column={column} is a column of a table. Give the table as --table=PATH.{other}")
     selection = Selection(include, exclude)
     try:
         with (
@@ -90,6 +96,8 @@ def open_source(
                     selection,
                     path_column,
                     label_column,
+                    group_column,
+                    time_column,
                     label_type,
                     features,
                 )

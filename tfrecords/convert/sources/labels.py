@@ -36,6 +36,8 @@ class FileListing:
     places: array.array[int] = dataclasses.field(default_factory=lambda: array.array("q"))  # three per file, or none
     labels: list[str] = dataclasses.field(default_factory=list)  # if the source gives labels; "" for none
     splits: list[str] = dataclasses.field(default_factory=list)  # if the source has its own splits
+    groups: list[str] = dataclasses.field(default_factory=list)  # if a column gives them; "" for none
+    times: list[str] = dataclasses.field(default_factory=list)  # likewise
     refused: dict[int, Refusal] = dataclasses.field(default_factory=dict)
     replaced: set[int] = dataclasses.field(default_factory=set)  # files that a later one with the same path replaces
 
@@ -91,6 +93,8 @@ class FileListing:
             files=files,
             places=places,
             splits=[self.splits[row] for row in rows] if self.splits else None,
+            groups=[self.groups[row] for row in rows] if self.groups else None,
+            times=[self.times[row] for row in rows] if self.times else None,
             refused=refused,
             notes=tuple(notes),
             form=form,

@@ -75,6 +75,8 @@ class Source:
         files: reads the files in a worker.
         places: int64 [n, 3], (number of the container file, offset, length) if `files` reads by place; else None.
         splits: the source's own split of each file, if it has splits; else None.
+        groups: the group of each file that --group_column gives, "" if it has none; else None.
+        times: the cell of --time_column of each file, "" if it has none; else None.
         refused: why a file cannot be used, by id, if its name or place alone shows it.
         notes: notes for the user.
         form: what the source was taken for, in one line for the user.
@@ -91,6 +93,8 @@ class Source:
     files: Files
     places: np.ndarray | None = None
     splits: list[str] | None = None
+    groups: list[str] | None = None
+    times: list[str] | None = None
     refused: dict[int, Refusal] = dataclasses.field(default_factory=dict)
     notes: tuple[str, ...] = ()
     form: str = ""
@@ -114,6 +118,8 @@ class Source:
             stamps=self.stamps[rows],
             places=None if self.places is None else self.places[rows],
             splits=None if self.splits is None else [self.splits[row] for row in ids],
+            groups=None if self.groups is None else [self.groups[row] for row in ids],
+            times=None if self.times is None else [self.times[row] for row in ids],
             refused={new: self.refused[old] for new, old in enumerate(ids) if old in self.refused},
             values=None if self.values is None else self.values.select(ids),
         )
@@ -128,7 +134,7 @@ class Source:
 
     def sha256(self) -> str:
         """Return a digest, in hexadecimal, of the class names and of each file's printable path, class name, size and,
-        if the source has them, split and values. The order of ids does not matter.
+        if the source has them, split, group, time and values. The order of ids does not matter.
         """
         digest = hashlib.sha256(repr(self.class_names).encode())
         order = sorted(range(len(self.paths)), key=self.paths.__getitem__)
@@ -140,9 +146,10 @@ class Source:
         names = (*self.class_names, "")  # -1 counts from the end
         for id, label, size in zip(ids, self.labels[ids].tolist(), self.sizes[ids].tolist(), strict=True):
             path = self.paths[id]
-            split = f"\0{self.splits[id]}" if self.splits is not None else ""
-            split += f"\0{self.values.text(id)}" if self.values is not None else ""
-            yield f"{path if path.isascii() else printable(path)}\0{names[label]}\0{size}{split}\n"
+            columns = [column[id] for column in (self.splits, self.groups, self.times) if column is not None]
+            more = "".join(f"\0{printable(value)}" for value in columns)
+            more += f"\0{self.values.text(id)}" if self.values is not None else ""
+            yield f"{path if path.isascii() else printable(path)}\0{names[label]}\0{size}{more}\n"
 
 
 def printable(path: str) -> str:

@@ -27,6 +27,7 @@ from tfrecords.convert.sources.source import TABLE_SUFFIXES, Source, is_image
 from tfrecords.convert.sources.table_columns import (
     MULTI_LABEL,
     Columns,
+    given_column,
     named_columns,
     unnamed_columns,
     zero_or_one,
@@ -44,6 +45,8 @@ class _Row(NamedTuple):
     path: str
     label: str
     split: str | None
+    group: str | None = None
+    time: str | None = None
 
 
 def is_table(path: str) -> bool:
@@ -58,6 +61,8 @@ def open_table(
     selection: Selection | None = None,
     path_column: str = "",
     label_column: str = "",
+    group_column: str = "",
+    time_column: str = "",
     label_type: str = "single",
     features: Sequence[str] = (),
 ) -> Source:
@@ -72,6 +77,8 @@ def open_table(
         selection: as in `open_source`.
         path_column: as in `open_source`.
         label_column: as in `open_source`.
+        group_column: as in `open_source`.
+        time_column: as in `open_source`.
         label_type: as in `open_source`.
         features: as in `open_source`.
 
@@ -94,20 +101,22 @@ def open_table(
     repeated: list[str] = []
     protocols: set[str] = set()
     remote: list[int] = []
-    given = (path_column, *label_column.split(","), label_column, *(name.partition(":")[0] for name in features))
+    names = (name.partition(":")[0] for name in features)
+    given = (path_column, *label_column.split(","), label_column, group_column, time_column, *names)
     with _open(table) as file, closing(_rows_of(file, table, given, label_type)) as rows:
-        columns = _columns(rows, table, path_column, label_column, label_type, features)
+        columns = _columns(rows, table, path_column, label_column, group_column, time_column, label_type, features)
         values = TableValues(table, columns) if label_type != "single" or features else None
-        num_features = len(columns.features)
+        num_features, num_others = len(columns.features), columns.num_others
         for number, cells in rows.read(columns.needed):
             extra = cells[len(cells) - num_features :]
             row = _row(number, cells[: len(cells) - num_features], columns, table)
-            several = cells[1 + (columns.split is not None) : len(cells) - num_features]
+            several = cells[1 + num_others : len(cells) - num_features]
             path = spelling.of(row.path)
             id = ids.setdefault(path, len(numbers))
             if id < len(numbers):
-                split = found.splits[id] if found.splits else None
-                _check_same(_Row(numbers[id], path, found.labels[id], split), row, table)
+                columns_of_id = (found.splits, found.groups, found.times)
+                split, group, time = (column[id] if column else None for column in columns_of_id)
+                _check_same(_Row(numbers[id], path, found.labels[id], split, group, time), row, table)
                 if values is not None:
                     values.again(id, number, several, extra)
                 repeated.append(path)
@@ -116,6 +125,10 @@ def open_table(
             if values is not None:
                 values.add(number, several, extra)
             _add(found, path, base, row, protocols, table)
+            if row.group is not None:
+                found.groups.append(row.group)
+            if row.time is not None:
+                found.times.append(row.time)
             if (is_url(path) or is_url(base)) and id not in found.refused:
                 remote.append(id)
         kind = rows.kind
@@ -151,43 +164,69 @@ def open_table(
 
 
 def _columns(
-    rows: Rows, table: str, path_column: str, label_column: str, label_type: str, features: Sequence[str]
+    rows: Rows,
+    table: str,
+    path_column: str,
+    label_column: str,
+    group_column: str,
+    time_column: str,
+    label_type: str,
+    features: Sequence[str],
 ) -> Columns:
-    """Return where paths, labels and features are."""
+    """Return where paths, labels, groups, times and features are."""
     header, sample = rows.sample()
     names = [str(at + 1) for at in range(min(map(len, sample), default=0))] if header is None else header
     names = [name.strip() for name in names]
     wanted = feature_names(features, names, table)
-    extra = [at for name, _ in wanted for at in given_columns(name, [*names], "--features", table)]
+    extra = [at for name, _ in wanted for at in given_columns(name, names, "--features", table)]
     if header is None:
         if features:
             raise UsageError(f"--features={','.join(features)}: --table={table} has no header. Add one.")
-        columns = _unnamed(sample, table, path_column, label_column, label_type)
+        columns = _unnamed(sample, table, path_column, label_column, group_column, time_column, label_type)
     elif label_type == "single":
-        columns = named_columns(header, sample, table, path_column, label_column, extra)
+        columns = named_columns(header, sample, table, path_column, label_column, group_column, time_column, extra)
     else:
-        columns = value_columns(header, sample, table, path_column, label_column, label_type, extra)
-    rows.check_types(columns.path, [at for at in columns.needed if at != columns.path], label_type == "multi")
+        group = given_column(group_column, names, "--group_column", table)
+        time = given_column(time_column, names, "--time_column", table)
+        aside = [*extra, *(at for at in (group, time) if at is not None)]
+        columns = value_columns(header, sample, table, path_column, label_column, label_type, aside)
+        columns = dataclasses.replace(columns, group=group, time=time)
+    others = {columns.path, columns.split, columns.group, columns.time}
+    rows.check_types(columns.path, [at for at in columns.needed if at not in others], label_type == "multi")
+    rows.check_types(columns.path, sorted(others - {columns.path, None}), False)
     rows.check_types(columns.path, extra, True)
     typed = [(names[at], dtype) for at, (_, dtype) in zip(extra, wanted, strict=True)]
     return dataclasses.replace(columns, features=tuple(extra), feature_names=tuple(typed))
 
 
 def _unnamed(
-    sample: Sequence[Sequence[str]], table: str, path_column: str, label_column: str, label_type: str
+    sample: Sequence[Sequence[str]],
+    table: str,
+    path_column: str,
+    label_column: str,
+    group_column: str,
+    time_column: str,
+    label_type: str,
 ) -> Columns:
     """Return the columns of a table without a header."""
     if label_type == "none" and all(len(row) == 1 for row in sample):
         return Columns(0, None, None, label_type=label_type, form="no header; a path per line, no labels")
-    columns = unnamed_columns(sample, table, path_column, label_column)
+    columns = unnamed_columns(sample, table, path_column, label_column, group_column, time_column)
     if label_type == "single" or columns.label is None:
         return columns
     labels = () if label_type == "none" else (columns.label,)
     what = {"none": "no labels", "multi": "several labels per image", "float": "numbers as labels"}[label_type]
     form = f"no header; paths from column {columns.path + 1}, {what}"
     form += f" from column {columns.label + 1}" if labels else ""
-    class_names = ("target",) if label_type == "float" else ()
-    return Columns(columns.path, None, columns.split, (), class_names, form=form, label_type=label_type, labels=labels)
+    return dataclasses.replace(
+        columns,
+        label=None,
+        class_names=("target",) if label_type == "float" else (),
+        has_floats=False,
+        form=form,
+        label_type=label_type,
+        labels=labels,
+    )
 
 
 class _Spelling:
@@ -310,11 +349,13 @@ def _check_same(earlier: _Row, row: _Row, table: str) -> None:
             f"--table={table}: row {row.number} has {row.path!r} as {row.label!r}, and row {earlier.number} as "
             f"{earlier.label!r}. {MULTI_LABEL}."
         )
-    if earlier.split != row.split:
-        raise UsageError(
-            f"--table={table}: {row.path!r} is in split {earlier.split!r} (row {earlier.number}) and in split "
-            f"{row.split!r} (row {row.number}). Keep one."
-        )
+    for what in ("split", "group", "time"):
+        before, now = getattr(earlier, what), getattr(row, what)
+        if before != now:
+            raise UsageError(
+                f"--table={table}: {row.path!r} is in {what} {before!r} (row {earlier.number}) and in {what} {now!r} "
+                f"(row {row.number}). Keep one."
+            )
 
 
 def _open(table: str) -> AbstractContextManager[Any]:
@@ -332,10 +373,12 @@ def _row(number: int, cells: Sequence[Any], columns: Columns, table: str) -> _Ro
     split = sys.intern(rest.pop(0).strip()) if columns.split is not None else None
     if not path.strip():
         raise UsageError(f"--table={table}: row {number} has no path. Add one, or remove the row.")
+    group = sys.intern(rest.pop(0).strip()) if columns.group is not None else None
+    time = rest.pop(0).strip() if columns.time is not None else None
     if split == "":
         raise UsageError(f"--table={table}: row {number} has no split. Add one, or remove the column.")
     if columns.label_type != "single":
-        return _Row(number, path, "", split)
+        return _Row(number, path, "", split, group, time)
     label = rest[0].strip() if columns.label is not None else _hot(number, rest, columns, table)
     if columns.has_floats:
         label = re.sub(r"\.0+$", "", label)
@@ -344,7 +387,7 @@ def _row(number: int, cells: Sequence[Any], columns: Columns, table: str) -> _Ro
     for what, text in (("label", label), ("split", split or "")):
         if not text.isascii() and re.search("[\ud800-\udfff]", text):
             raise UsageError(f"--table={table}: the {what} in row {number} is not UTF-8. Save the table as UTF-8.")
-    return _Row(number, path, sys.intern(label), split)
+    return _Row(number, path, sys.intern(label), split, group, time)
 
 
 def _hot(number: int, cells: Sequence[str], columns: Columns, table: str) -> str:

@@ -58,6 +58,8 @@ class Columns:
         path: the paths.
         label: the labels, or None if `classes` has them.
         split: the splits, or None.
+        group: the groups that are not divided, or None.
+        time: the times, or None.
         classes: the one-hot columns; none if there is a column of labels.
         class_names: their names.
         has_floats: whether whole numbers are written with a point, as in MXNet's lists.
@@ -80,13 +82,22 @@ class Columns:
     labels: tuple[int, ...] = ()
     features: tuple[int, ...] = ()
     feature_names: tuple[tuple[str, str], ...] = ()
+    group: int | None = None
+    time: int | None = None
+
+    @property
+    def num_others(self) -> int:
+        """The number of columns of splits, groups and times."""
+        return sum(column is not None for column in (self.split, self.group, self.time))
 
     @property
     def needed(self) -> list[int]:
-        """The columns to read: path, split if there is one, those of the labels, and the features."""
+        """The columns to read: path; split, group and time if there are such columns; those of the
+        labels, and the features.
+        """
         return [
             self.path,
-            *([] if self.split is None else [self.split]),
+            *(column for column in (self.split, self.group, self.time) if column is not None),
             *(self.classes if self.label is None else [self.label]),
             *self.labels,
             *self.features,
@@ -111,6 +122,8 @@ def named_columns(
     table: str,
     path_column: str = "",
     label_column: str = "",
+    group_column: str = "",
+    time_column: str = "",
     aside: Collection[int] = (),
 ) -> Columns:
     """Return the columns of a table with a header.
@@ -121,7 +134,9 @@ def named_columns(
         table: its name in errors.
         path_column: name or number, from 1, of the column of paths; "" has it found.
         label_column: likewise, that of the labels.
-        aside: columns that are neither.
+        group_column: likewise, that of the groups; "" if there is none.
+        time_column: likewise, that of the times.
+        aside: columns that are none of these.
 
     Raises:
         UsageError: a column does not exist or cannot be told from others, or there are several labels per image.
@@ -131,11 +146,15 @@ def named_columns(
     has = f"It has: {some_of(names)}." if header else "It is empty."
     path = given_column(path_column, names, "--path_column", table)
     label = given_column(label_column, names, "--label_column", table)
+    group = given_column(group_column, names, "--group_column", table)
+    time = given_column(time_column, names, "--time_column", table)
     splits = [at for at, name in enumerate(plain) if name == SPLIT]
     splits += [at for at, name in enumerate(plain) if name in SPLITS and at != label and are_splits(sample, at)]
+    splits = [at for at in splits if at not in (group, time)]
     split = splits[0] if splits else None
-    several = [name for at, name in enumerate(names) if SEVERAL.fullmatch(name) and at not in aside]
-    labels = ranked_columns(plain, LABELS, {path, split, *aside})
+    used = {split, group, time, *aside}
+    several = [name for at, name in enumerate(names) if SEVERAL.fullmatch(name) and at not in (group, time, *aside)]
+    labels = ranked_columns(plain, LABELS, {path, *used})
     if label is None and (
         (len(labels) > 1 and {plain[at] for at in labels} <= LABELS[0]) or (several and not labels_of(plain))
     ):
@@ -145,10 +164,10 @@ def named_columns(
             f"one that counts: --label_column={columns[0]!r}."
         )
     if path is None:
-        path = find_path(plain, sample, {label, split}, aside, table, has)
+        path = find_path(plain, sample, {label, split, group, time}, aside, table, has)
     if label is None:
-        labels = ranked_columns(plain, LABELS, {path, split, *aside})
-        rest = other_columns(plain, {path, split, *aside})
+        labels = ranked_columns(plain, LABELS, {path, *used})
+        rest = other_columns(plain, {path, *used})
         classes = [at for at in rest if at not in labels and is_zero_one(sample, at)]
         if len(labels) > 1:
             raise UsageError(
@@ -156,10 +175,14 @@ def named_columns(
                 f"--label_column={names[labels[0]]!r}."
             )
         if not labels and len(classes) > 1 and sample and (classes == rest or _have_one(sample, classes)):
-            return _one_hot(path, split, classes, names, sample, table)
+            found = _one_hot(path, split, classes, names, sample, table)
+            return dataclasses.replace(found, group=group, time=time, form=found.form + _further(names, group, time))
         if not labels and len(rest) == 1:
             labels = rest
         if not labels:
+            for at in (group, time):
+                if at is not None and plain[at] in LABELS[0]:
+                    raise _one_column(names[at], at == group, has, table)
             raise UsageError(
                 f"--table={table} has no column of labels ({', '.join(LABEL)}). {has} Name one {LABEL[0]}, or give "
                 "it as --label_column=NAME."
@@ -167,21 +190,40 @@ def named_columns(
         label = labels[0]
     if path == label:
         raise UsageError(f"--table={table}: --path_column and --label_column are one column, {names[path]!r}. {has}")
-    form = f"paths from the column {names[path]}, labels from {names[label]}"
-    return Columns(path, label, split, form=form)
+    if label in (group, time):
+        raise _one_column(names[label], label == group, has, table)
+    form = f"paths from the column {names[path]}, labels from {names[label]}{_further(names, group, time)}"
+    return Columns(path, label, split, form=form, group=group, time=time)
+
+
+def _one_column(name: str, is_group: bool, has: str, table: str) -> UsageError:
+    flag = "--group_column" if is_group else "--time_column"
+    return UsageError(f"--table={table}: {flag} and the labels are one column, {name!r}. {has}")
+
+
+def _further(names: Sequence[str], group: int | None, time: int | None) -> str:
+    groups = "" if group is None else f", groups from {names[group]}"
+    return groups if time is None else f"{groups}, times from {names[time]}"
 
 
 def unnamed_columns(
-    sample: Sequence[Sequence[str]], table: str, path_column: str = "", label_column: str = ""
+    sample: Sequence[Sequence[str]],
+    table: str,
+    path_column: str = "",
+    label_column: str = "",
+    group_column: str = "",
+    time_column: str = "",
 ) -> Columns:
     """Return the columns of a table without a header; the arguments and errors are those of `named_columns`."""
     numbers = [str(at + 1) for at in range(min(map(len, sample)))]
     path = given_column(path_column, numbers, "--path_column", table)
     label = given_column(label_column, numbers, "--label_column", table)
+    group = given_column(group_column, numbers, "--group_column", table)
+    time = given_column(time_column, numbers, "--time_column", table)
     first = " ".join(sample[0])[:80]
     flags = "Name the columns by their numbers, e.g. --path_column=1 --label_column=2."
     columns = range(len(numbers))
-    paths = _with_paths(sample, {label})
+    paths = _with_paths(sample, {label, group, time})
     if path is None:
         if len(paths) > 1:
             raise UsageError(
@@ -192,8 +234,9 @@ def unnamed_columns(
             raise UsageError(
                 f"--table={table} has no header, and it is not clear which column has paths: {first!r}. {flags}"
             )
-    split = next((at for at in columns if at not in (path, label) and are_splits(sample, at)), None)
-    rest = [at for at in columns if at not in (path, split)]
+    used = {path, group, time}
+    split = next((at for at in columns if at not in (label, *used) and are_splits(sample, at)), None)
+    rest = [at for at in columns if at not in (split, *used)]
     if label is None:
         if len(rest) == 2 and path == 2 and all(row[0].isdigit() for row in sample):
             rest = rest[1:]  # MXNet: number, label, path
@@ -206,7 +249,10 @@ def unnamed_columns(
         label,
         split,
         has_floats=all(re.fullmatch(r"[0-9]+\.0+", row[label].strip()) for row in sample),
-        form=f"no header; paths from column {path + 1}, labels from column {label + 1}",
+        form=f"no header; paths from column {path + 1}, labels from column {label + 1}"
+        + _further([f"column {name}" for name in numbers], group, time),
+        group=group,
+        time=time,
     )
 
 

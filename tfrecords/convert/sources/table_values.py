@@ -3,8 +3,8 @@
     cat;dog    cat|dog    cat,dog    cat dog    ["cat", "dog"]    several labels in a cell
     3    -1.5    "a text"    [1, 2, 3]    1;2;3                   features; a list has numbers or texts
 
-A column has one separator: the first of `;`, `|` and `,` that is in any cell, or a space if there are no more words than
-cells that differ. The type of a feature is that of all its cells, unless it is given, as in `zip:text`.
+A column has one separator: the first of `|`, `;` and `,` that is in any cell, or a space if there are no more words
+than cells that differ. The type of a feature is that of all its cells, unless it is given, as in `zip:text`.
 """
 
 from __future__ import annotations

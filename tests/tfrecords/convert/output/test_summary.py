@@ -250,6 +250,8 @@ def test_copies_that_the_splits_of_the_source_tear_are_told(bad: Path, tmp_path:
     (tmp_path / "some.csv").write_text("path,label,split\nant/image_7.png,a,train\nbee/same.png,b,test\n")
     summary = convert(a_config(bad, tmp_path / "data", table=tmp_path / "some.csv", splits="source"))
     assert summary.warnings == (
+        "1 image has several labels, in 2 files, e.g. ant/image_7.png (a) and bee/same.png (b); all are kept, and "
+        "--conflicts=drop leaves them out",
         "1 images have copies in another split, e.g. ant/image_7.png; the existing splits were kept",
         "2 classes have no image in a split: 'a' has no image in split 'test' (1 in total); 'b' has no image in split "
         "'train' (1 in total)",

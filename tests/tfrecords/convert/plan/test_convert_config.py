@@ -158,14 +158,22 @@ def test_determining_options_leave_out_what_does_not_change_the_bytes() -> None:
         "max_pixels": 1000,
         "label_type": "multi",
         "features": ("age", "caption:text"),
+        "group_column": "patient",
+        "group_pattern": "p[0-9]+",
+        "time_column": "taken",
+        "conflicts": "drop",
     }
-    assert names - set(determining) == {*elsewhere, "jpeg_quality", *newer}
+    assert names - set(determining) == {*elsewhere, "jpeg_quality", *newer, "folds"}
     for option, value in newer.items():
         expected = list(value) if isinstance(value, tuple) else value
         found = config(name="zoo", **{option: value}).resolved().determining()
         assert found == {**determining, option: expected}
     assert config(encoding="jpeg").resolved().determining()["jpeg_quality"] == 95
     assert config(splits="source").resolved().determining()["splits"] == "source"
+    assert config(name="zoo", conflicts="fail").resolved().determining() == determining
+    folds = config(name="zoo", folds=5).resolved()
+    assert {**folds.determining(), "splits": determining["splits"]} == {**determining, "folds": 5}
+    assert folds.fractions == dict.fromkeys(["fold1", "fold2", "fold3", "fold4", "fold5"], 0.2)
 
 
 @pytest.mark.parametrize(

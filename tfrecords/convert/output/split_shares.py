@@ -1,0 +1,76 @@
+"""How far the shares of a dataset's splits are from those that were asked for, where groups cannot be divided."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+
+from tfrecords.convert.plan.group_split import fold_fractions
+from tfrecords.convert.plan.split_assignment import parse_splits
+from tfrecords.format.layout import Layout
+from tfrecords.format.manifest import Manifest
+
+_GROUPED_BY = ("group_column", "group_pattern")
+_OPTIONS = (*_GROUPED_BY, "time_column", "folds")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SplitShares:
+    """The shares of the splits, by name.
+
+    Attributes:
+        asked: the fractions that were asked for.
+        found: those of the dataset's examples.
+        by: the options that say what is not divided or how, as they were given, e.g. `--group_column=patient`.
+        num_groups: the number of groups, and of copies that are no part of one; 0 if only copies are kept together.
+        largest: the number of images of the largest group; 0 likewise.
+        in_class: where the share of a split within a class is farthest from the one that was asked for: the class, the
+            split and its share there.
+    """
+
+    asked: dict[str, float]
+    found: dict[str, float]
+    by: str
+    num_groups: int
+    largest: int
+    in_class: tuple[str, str, float]
+
+    def sentence(self) -> str:
+        """Return all of it in one line for the user."""
+        shares = ", ".join(f"{name} {self.found[name]:.1%} of {share:.1%}" for name, share in self.asked.items())
+        groups = f"{self.num_groups:,} groups, the largest of {self.largest:,} images; " if self.num_groups else ""
+        class_name, split, share = self.in_class
+        return (
+            f"{self.by}: {groups}shares of the images, found of asked: {shares}; farthest off within a class: "
+            f"{class_name}, {share:.1%} in {split}"
+        )
+
+
+def split_shares(layout: Layout, manifest: Manifest) -> SplitShares | None:
+    """Return the shares of a dataset that was divided by groups, by time or in folds; None for another one."""
+    config = layout.config
+    by = " ".join(f"--{name}={config[name]}" for name in _OPTIONS if config.get(name))
+    ok = np.flatnonzero(manifest.ok)
+    if not by or not len(ok):
+        return None
+    folds = config.get("folds")
+    asked = fold_fractions(folds) if folds else parse_splits(str(config.get("splits")))
+    numbers = np.array([list(asked).index(name) for name in manifest.split_names])
+    counts = np.zeros((len(layout.class_names), len(asked)), np.int64)
+    np.add.at(counts, (manifest.labels[ok], numbers[manifest.splits[ok]]), 1)
+    there = np.flatnonzero(counts.sum(axis=1))
+    within = counts[there] / counts[there].sum(axis=1, keepdims=True)
+    off = np.abs(within - np.array(list(asked.values())))
+    label, split = (int(at) for at in np.unravel_index(int(off.argmax()), off.shape))
+    sizes = np.zeros(0, np.int64)
+    if any(config.get(name) for name in _GROUPED_BY):
+        _, sizes = np.unique(manifest.split_groups[ok], return_counts=True)
+    return SplitShares(
+        asked=asked,
+        found=dict(zip(asked, (counts.sum(axis=0) / len(ok)).tolist(), strict=True)),
+        by=by,
+        num_groups=len(sizes),
+        largest=int(sizes.max(initial=0)),
+        in_class=(layout.class_names[there[label]], list(asked)[split], float(within[label, split])),
+    )
