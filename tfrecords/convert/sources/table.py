@@ -193,7 +193,7 @@ def _columns(
         columns = dataclasses.replace(columns, group=group, time=time)
     others = {columns.path, columns.split, columns.group, columns.time}
     rows.check_types(columns.path, [at for at in columns.needed if at not in others], label_type == "multi")
-    rows.check_types(columns.path, sorted(others - {columns.path, None}), False)
+    rows.check_types(columns.path, [at for at in others if at is not None and at != columns.path], False)
     rows.check_types(columns.path, extra, True)
     typed = [(names[at], dtype) for at, (_, dtype) in zip(extra, wanted, strict=True)]
     return dataclasses.replace(columns, features=tuple(extra), feature_names=tuple(typed))
