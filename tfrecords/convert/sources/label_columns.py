@@ -6,6 +6,7 @@ named as a target, or in all columns beside the paths.
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Collection, Sequence
 
@@ -25,6 +26,7 @@ from tfrecords.convert.sources.table_columns import (
     other_columns,
     plain_name,
     ranked_columns,
+    unnamed_columns,
 )
 
 _TARGET = frozenset("groundtruth label score target value".split())  # of numbers
@@ -100,6 +102,36 @@ def value_columns(
     form = f"{where}, several labels per image from the columns {some_of(chosen)}"
     form += f" (not used: {some_of(aside_names)})" if aside_names else ""
     return Columns(path, None, split, tuple(hot), chosen, form=form, label_type=label_type)
+
+
+def unnamed_value_columns(
+    sample: Sequence[Sequence[str]],
+    table: str,
+    path_column: str,
+    label_column: str,
+    group_column: str,
+    time_column: str,
+    label_type: str,
+) -> Columns:
+    """Return the columns of a table without a header."""
+    if label_type == "none" and all(len(row) == 1 for row in sample):
+        return Columns(0, None, None, label_type=label_type, form="no header; a path per line, no labels")
+    columns = unnamed_columns(sample, table, path_column, label_column, group_column, time_column)
+    if label_type == "single" or columns.label is None:
+        return columns
+    labels = () if label_type == "none" else (columns.label,)
+    what = {"none": "no labels", "multi": "several labels per image", "float": "numbers as labels"}[label_type]
+    form = f"no header; paths from column {columns.path + 1}, {what}"
+    form += f" from column {columns.label + 1}" if labels else ""
+    return dataclasses.replace(
+        columns,
+        label=None,
+        class_names=("target",) if label_type == "float" else (),
+        has_floats=False,
+        form=form,
+        label_type=label_type,
+        labels=labels,
+    )
 
 
 def given_columns(columns: str, names: Sequence[str], flag: str, table: str) -> list[int]:

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 
 from tfrecords.base_errors import UsageError
 from tfrecords.convert.sources.image_folder import FolderFiles, add_file
-from tfrecords.convert.sources.label_columns import given_columns, value_columns
+from tfrecords.convert.sources.label_columns import given_columns, unnamed_value_columns, value_columns
 from tfrecords.convert.sources.labels import FileListing, some_of, source_of_labels
 from tfrecords.convert.sources.read_errors import refusal_of
 from tfrecords.convert.sources.remote import RemoteFiles, add_stamps, check_url, driver_of, is_url, local_path, opened
@@ -29,7 +29,6 @@ from tfrecords.convert.sources.table_columns import (
     Columns,
     given_column,
     named_columns,
-    unnamed_columns,
     zero_or_one,
 )
 from tfrecords.convert.sources.table_rows import CsvRows, ParquetRows, Rows, cell_text
@@ -182,7 +181,7 @@ def _columns(
     if header is None:
         if features:
             raise UsageError(f"--features={','.join(features)}: --table={table} has no header. Add one.")
-        columns = _unnamed(sample, table, path_column, label_column, group_column, time_column, label_type)
+        columns = unnamed_value_columns(sample, table, path_column, label_column, group_column, time_column, label_type)
     elif label_type == "single":
         columns = named_columns(header, sample, table, path_column, label_column, group_column, time_column, extra)
     else:
@@ -197,36 +196,6 @@ def _columns(
     rows.check_types(columns.path, extra, True)
     typed = [(names[at], dtype) for at, (_, dtype) in zip(extra, wanted, strict=True)]
     return dataclasses.replace(columns, features=tuple(extra), feature_names=tuple(typed))
-
-
-def _unnamed(
-    sample: Sequence[Sequence[str]],
-    table: str,
-    path_column: str,
-    label_column: str,
-    group_column: str,
-    time_column: str,
-    label_type: str,
-) -> Columns:
-    """Return the columns of a table without a header."""
-    if label_type == "none" and all(len(row) == 1 for row in sample):
-        return Columns(0, None, None, label_type=label_type, form="no header; a path per line, no labels")
-    columns = unnamed_columns(sample, table, path_column, label_column, group_column, time_column)
-    if label_type == "single" or columns.label is None:
-        return columns
-    labels = () if label_type == "none" else (columns.label,)
-    what = {"none": "no labels", "multi": "several labels per image", "float": "numbers as labels"}[label_type]
-    form = f"no header; paths from column {columns.path + 1}, {what}"
-    form += f" from column {columns.label + 1}" if labels else ""
-    return dataclasses.replace(
-        columns,
-        label=None,
-        class_names=("target",) if label_type == "float" else (),
-        has_floats=False,
-        form=form,
-        label_type=label_type,
-        labels=labels,
-    )
 
 
 class _Spelling:
