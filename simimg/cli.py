@@ -44,6 +44,8 @@ from simimg.standard_error import note_what_is_logged
 GROUPS = {
     "Data": {
         "convert": "Convert images to TFRecord shards.",
+        "show": "Show what is in a dataset, as a page or by id.",
+        "edit": "Delete, relabel or merge examples in a new version.",
         "verify": "Check every byte of a dataset.",
     },
     "Training": {

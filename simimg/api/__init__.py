@@ -11,7 +11,7 @@ the same messages. Its dependencies are imported when it is called, so `import s
 """
 
 from simimg.api.copies_api import duplicates, leaks
-from simimg.api.dataset_api import Loader, convert, load, verify
+from simimg.api.dataset_api import Loader, convert, edit, load, verify
 from simimg.api.search_api import Searcher, index, search
 from simimg.api.training_api import Prediction, evaluate, open_trained, predict, train
 
@@ -21,6 +21,7 @@ __all__ = [
     "Searcher",
     "convert",
     "duplicates",
+    "edit",
     "evaluate",
     "index",
     "leaks",

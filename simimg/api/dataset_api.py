@@ -13,11 +13,12 @@ if TYPE_CHECKING:
     from simimg.input import Batch, Reader
     from tfrecords.convert.engine import ConvertProgress
     from tfrecords.convert.output.summary import ConvertSummary
+    from tfrecords.edit.dataset_edit import EditSummary
     from tfrecords.format.dataset_verification import Verification
 
 
 def convert(
-    image_dir: Folder,
+    image_dir: Folder = "",
     *,
     progress: Callable[[ConvertProgress], None] = lambda _: None,
     describe: Callable[[str], object] = lambda _: None,
@@ -28,7 +29,8 @@ def convert(
     With more than one worker (`num_workers`), a script has to call it under `if __name__ == "__main__":`.
 
     Args:
-        image_dir: a folder with one folder of images per class, or any other source of `simimg convert`.
+        image_dir: a folder with one folder of images per class, or any other source of `simimg convert`; none with
+            `from_dataset`, the folder of a dataset that is converted into another size or encoding.
         progress: called several times per second.
         describe: called once, with a line that says what the source was taken for, before any image is read.
         **options: options of `simimg convert`, such as `name`, `image_size`, `splits` and `data_dir`.
@@ -44,13 +46,51 @@ def convert(
     """
     from simimg.report.conversion import write_conversion_report
     from tfrecords.convert.engine import convert as convert_images
-    from tfrecords.convert.plan.convert_config import ConvertConfig
+    from tfrecords.convert.plan.convert_config import ConvertConfig, with_stored_size
 
-    config = ConvertConfig(**checked_options(ConvertConfig, "convert", {"image_dir": str(image_dir), **options}))
+    given = checked_options(ConvertConfig, "convert", {"image_dir": str(image_dir), **options})
+    config = ConvertConfig(**with_stored_size(given))
     summary = convert_images(config, progress=progress, describe=describe)
     if not (summary.dataset_dir / "report.html").exists():
         write_conversion_report(summary.dataset_dir, config.image_dir)
     return summary
+
+
+def edit(
+    dataset_dir: Folder | None = None,
+    *,
+    progress: Callable[[int, int], object] = lambda done, total: None,
+    **options: Any,
+) -> EditSummary:
+    r"""Make a new version of a dataset, in which examples are deleted, relabeled or added, and write its report.html.
+
+    Args:
+        dataset_dir: the dataset's folder, its newest version.
+        progress: called with the number of records written and their total.
+        **options: options of `simimg edit`: `delete`, `relabel`, `merge`, `reason`, `add_classes`.
+
+    Raises:
+        UsageError: an option is not valid, or a list names something that is no example; nothing was done.
+        DataError: a dataset is damaged; nothing was changed.
+
+    Example:
+        >>> made = simimg.convert("photos", name="cleaned", image_size=64)
+        >>> with open("blurred.csv", "w") as file:
+        ...     _ = file.write("path,reason\nhouses/image_0001.jpg,blurred\n")
+        >>> edited = simimg.edit(made.dataset_dir, delete="blurred.csv")
+        >>> edited.dataset_dir, edited.num_examples
+        (PosixPath('data/cleaned/2.0.0'), 39)
+    """
+    from simimg.report.conversion import write_conversion_report
+    from tfrecords.edit.dataset_edit import EditConfig
+    from tfrecords.edit.dataset_edit import edit as edit_dataset
+
+    given = {"dataset_dir": dataset_dir, **options}
+    for name in ("delete", "relabel"):
+        given[name] = Path(given[name]) if given.get(name) else None
+    made = edit_dataset(EditConfig(**checked_options(EditConfig, "edit", given)), progress=progress)
+    write_conversion_report(made.dataset_dir, "")
+    return made
 
 
 def verify(dataset_dir: Folder, *, progress: Callable[[int], None] = lambda num_examples: None) -> Verification:

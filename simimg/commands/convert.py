@@ -4,7 +4,8 @@ The source is a folder with one folder of images per class, an archive of such a
 and labels, a TensorFlow dataset, or a URL; a line says what it was taken for. The dataset goes to
 DATA_DIR/NAME/1.0.0, and `tfds.builder_from_directory` opens it too; report.html in it shows its contents. Files that
 cannot be used are rejected with a reason each and listed in quarantine.jsonl beside the shards, and the exit code is
-then 2. If the conversion is interrupted, the same command resumes it.
+then 2. If the conversion is interrupted, the same command resumes it. --from=DATASET_DIR converts a dataset into
+another size or encoding without the files, and notes what its stored images lose by that.
 
 Example: simimg convert --image_dir=photos --name=photos --image_size=64
 """
@@ -14,6 +15,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import sys
+from typing import Any
 
 from simimg import api
 from simimg.commands.console import Result, note, progress_bar, quiet_tensorflow
@@ -22,7 +24,7 @@ from simimg.report.conversion import summary_table
 from simimg.standard_error import shows_progress
 from tfrecords.convert.engine import ConvertProgress
 from tfrecords.convert.output.summary import ConvertSummary
-from tfrecords.convert.plan.convert_config import ConvertConfig
+from tfrecords.convert.plan.convert_config import ConvertConfig, with_stored_size
 from tfrecords.format.dataset_images import count_labels
 from tfrecords.format.layout import Layout
 from tfrecords.format.manifest import read_manifest
@@ -36,6 +38,11 @@ class Options(ConvertConfig):
     """The converter's options, and a source that needs TensorFlow Datasets."""
 
     tfds_name: str = option("Dataset of TensorFlow Datasets to convert, e.g. caltech101; downloaded if necessary.", "")
+
+
+def resolve(given: dict[str, Any]) -> Options:
+    """Return the options; with --from, images keep their size unless another one is given."""
+    return Options(**with_stored_size(given))
 
 
 def run(options: Options) -> Result:
@@ -63,8 +70,9 @@ def run(options: Options) -> Result:
 def _tfds_source(options: Options) -> dict[str, str]:
     """Return the options that make a TFDS dataset, downloaded and prepared, the source."""
     name = options.tfds_name
-    if options.image_dir or options.table:
-        raise UsageError(f"--tfds_name={name} is a source of its own: leave out --image_dir and --table.")
+    if options.image_dir or options.table or options.from_dataset:
+        also = " and --from" if options.from_dataset else ""
+        raise UsageError(f"--tfds_name={name} is a source of its own: leave out --image_dir and --table{also}.")
     with quiet_tensorflow():
         import tensorflow_datasets as tfds
     try:

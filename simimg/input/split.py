@@ -18,13 +18,13 @@ from simimg.errors import CorruptRecordError, DataError, UsageError
 from simimg.input.sampler import Order
 from tfrecords.format.atomic_files import read_json
 from tfrecords.format.layout import Layout
-from tfrecords.format.naming import FEATURES_FILE, INFO_FILE, LABELS_FILE, fold_name, num_folds
+from tfrecords.format.naming import FEATURES_FILE, INFO_FILE, LABELS_FILE, TFRECORD, fold_name, num_folds
 from tfrecords.format.parse_errors import readable
 from tfrecords.format.record import FRAMING_BYTES
 from tfrecords.format.record_layout import ENCODINGS, MAX_IMAGE_SIZE, Offsets
 from tfrecords.format.schema import PLAIN, Schema
 from tfrecords.format.shard_scan import scan_shard
-from tfrecords.format.tfds_metadata import TFRECORD, TfdsInfo, class_names, is_tfds_folder, parse_features
+from tfrecords.format.tfds_metadata import TfdsInfo, class_names, is_tfds_folder, parse_features
 
 PADDING_ID = -1
 
@@ -222,6 +222,11 @@ def input_errors(split: Split) -> Iterator[None]:
 
 def _own(dataset_dir: Path, split: str) -> Split:
     layout = Layout.load(dataset_dir)
+    if layout.file_format != TFRECORD:
+        raise UsageError(
+            f"{dataset_dir} is stored as {layout.file_format}, which tfds.data_source and Grain read. To "
+            "read it here, convert the images again under another --name without --format."
+        )
     names = _split_names(dataset_dir, split, list(layout.splits))
     return Split(
         dataset_dir=dataset_dir,

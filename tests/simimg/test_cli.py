@@ -269,7 +269,7 @@ def test_mistakes(toy: types.ModuleType, run: Run) -> None:
     check_mistake(run("toy", "--source"), "source")
 
 
-WITH_ARGUMENTS = ("search", "predict", "compare", "import_weights", "decide", "completion")
+WITH_ARGUMENTS = ("search", "predict", "compare", "import_weights", "decide", "completion", "show")
 
 
 @pytest.mark.parametrize("name", [name for name in cli.COMMANDS if name not in WITH_ARGUMENTS])

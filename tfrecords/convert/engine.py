@@ -24,13 +24,12 @@ from typing import TypeAlias
 
 from tfrecords.base_errors import ConversionError, Interrupted
 from tfrecords.convert.image.color import color_name, contrasting
-from tfrecords.convert.image.decoder import decoder_versions
 from tfrecords.convert.image.sample_range import MIN_MAX, NARROW
 from tfrecords.convert.output.publish import publish, write_tables
 from tfrecords.convert.output.reshard import reshard, whole_scan
 from tfrecords.convert.output.summary import ConvertSummary, check_refusals, summarize
 from tfrecords.convert.plan.conversion_job import ConversionJob, make_job
-from tfrecords.convert.plan.convert_config import ConvertConfig, ResolvedConfig
+from tfrecords.convert.plan.convert_config import ConvertConfig, ResolvedConfig, versions_of
 from tfrecords.convert.plan.label_conflicts import check_conflicts
 from tfrecords.convert.plan.previous_version import PreviousVersion, find_previous_version, select_files
 from tfrecords.convert.plan.shard_plan import MIN_SHARDS, PlannedShard
@@ -86,6 +85,7 @@ def convert(
                 runner.start(MIN_SHARDS)  # so that they are ready when the files are listed
             listed = source = open_source(
                 options.image_dir,
+                dataset_dir=options.from_dataset,
                 table=options.table,
                 categories=options.categories,
                 include=options.include,
@@ -98,7 +98,7 @@ def convert(
                 group_column=options.group_column,
                 time_column=options.time_column,
             )
-            listed = source = _with_note_on_splits(source, options)
+            listed = source = _with_notes(source, options)
             options = options.for_source(source)
             describe(_description(source, options))
             if previous is not None:
@@ -113,7 +113,7 @@ def convert(
             with workdir.locked():
                 # The conflicts are known at the end, and what becomes of them can still be chosen then.
                 begun = {name: value for name, value in options.recorded.items() if name != "conflicts"}
-                workdir.begin(begun, decoder_versions())
+                workdir.begin(begun, versions_of(options))
                 return _convert(job, workdir, runner, progress, start)
     except KeyboardInterrupt:
         raise Interrupted("interrupted; the same command resumes the conversion.") from None
@@ -127,8 +127,15 @@ def convert(
         raise unwritable(path, error, ", or choose another --data_dir") from None
 
 
-def _with_note_on_splits(source: Source, options: ResolvedConfig) -> Source:
-    """Return the source with a note if its splits are not used and nobody asked for others."""
+def _with_notes(source: Source, options: ResolvedConfig) -> Source:
+    """Return the source with notes about stored images that lose something, and about splits that are not used although
+    nobody asked for others.
+    """
+    if options.from_dataset:
+        from tfrecords.convert.sources.stored_dataset import notes_on_losses
+
+        losses = notes_on_losses(options.from_dataset, options.image_size, options.encoding, options.jpeg_quality)
+        return dataclasses.replace(source, notes=(*source.notes, *losses))
     if source.splits is None or options.splits != AUTO_SPLITS or (source.keeps_splits and not options.divided_by):
         return source
     names = [name for name in dict.fromkeys(source.splits) if name]

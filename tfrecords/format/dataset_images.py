@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import io
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
@@ -11,14 +12,17 @@ import numpy as np
 from PIL import Image
 
 from tfrecords.base_errors import DataError
+from tfrecords.format.array_record_shard import ArrayRecordReader
 from tfrecords.format.example import decode_lists
 from tfrecords.format.layout import Layout
 from tfrecords.format.manifest import Manifest
+from tfrecords.format.naming import is_array_record
 from tfrecords.format.parse_errors import parser_errors, readable
 from tfrecords.format.record import FOOTER_BYTES
 from tfrecords.format.shard import ShardReader
 
 _LABELS_AT_ONCE = 1 << 14
+_MAX_OPEN_FILES = 64  # ArrayRecord files, which are read quickly only while they are open
 
 
 def count_labels(dataset_dir: Path, layout: Layout, split_names: Sequence[str]) -> np.ndarray | None:
@@ -59,6 +63,7 @@ class DatasetImages:
         self._layout = layout
         self._manifest = manifest
         self._offsets: dict[str, np.ndarray] = {}
+        self._array_reader = functools.lru_cache(_MAX_OPEN_FILES)(ArrayRecordReader)
 
     def stored_bytes(self, row: int) -> bytes:
         """Return the image feature of a row's example: raw pixels, or a JPEG or PNG file.
@@ -87,7 +92,20 @@ class DatasetImages:
         manifest = self._manifest
         split, position = manifest.split_names[manifest.splits[row]], int(manifest.positions[row])
         file = self._layout.splits[split][manifest.shards[row]].file
-        reader = ShardReader(self._dataset_dir / file)
+        features = decode_lists(self._payload(file, position))
+        image, id = features["image"][0], int(manifest.ids[row])
+        if features["id"] != [id] or not isinstance(image, bytes):
+            raise DataError(
+                f"{self._dataset_dir / file}: record {position} should be example {id}. Convert the images again."
+            )
+        return image
+
+    def _payload(self, file: str, position: int) -> bytes:
+        path = self._dataset_dir / file
+        if is_array_record(file):
+            with readable(path):
+                return self._array_reader(path).read(position)
+        reader = ShardReader(path)
         record_bytes = self._layout.offsets.record_bytes
         if record_bytes:
             place = (position * record_bytes, record_bytes)
@@ -95,8 +113,4 @@ class DatasetImages:
             if file not in self._offsets:
                 self._offsets[file] = reader.offsets()
             place = tuple(self._offsets[file][position].tolist())
-        features = decode_lists(reader.read(*place))
-        image, id = features["image"][0], int(manifest.ids[row])
-        if features["id"] != [id] or not isinstance(image, bytes):
-            raise DataError(f"{reader.path}: record {position} should be example {id}. Convert the images again.")
-        return image
+        return reader.read(*place)

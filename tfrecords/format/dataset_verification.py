@@ -27,9 +27,11 @@ from tfrecords.format.naming import (
     MANIFEST_FILE,
     QUARANTINE_FILE,
     REPORT_FILE,
+    TFRECORD,
     index_path,
     shard_name,
 )
+from tfrecords.format.record_layout import Offsets
 from tfrecords.format.shard import index_bytes
 from tfrecords.format.shard_scan import ShardScan, scan_shard
 from tfrecords.format.tfds_metadata import metadata_files, num_examples_by_split
@@ -108,7 +110,7 @@ def verify(dataset_dir: Path, *, progress: Callable[[int], None] = lambda num_ex
             if not found:
                 if rows is not None:
                     found += (f"{path}{problem}." for problem in rows.shard_problems(split, number, scan))
-                if not layout.offsets.record_bytes and index_path(path).name not in unsound:
+                if _has_indices(layout) and index_path(path).name not in unsound:
                     found += _index_problems(path, scan)
             problems += found
     return Verification(num_examples=num_examples, problems=tuple(problems))
@@ -160,14 +162,18 @@ def _unreadable(path: Path, error: OSError) -> str:
 def _needed(layout: Layout) -> set[str]:
     """Return the names of the files that every dataset has, besides layout.json and the shards."""
     shards = (info for infos in layout.splits.values() for info in infos)
-    indices = () if layout.offsets.record_bytes else (index_path(Path(info.file)).name for info in shards)
+    indices = (index_path(Path(info.file)).name for info in shards) if _has_indices(layout) else ()
     return {MANIFEST_FILE, *metadata_files(layout), *indices}
+
+
+def _has_indices(layout: Layout) -> bool:
+    return not layout.offsets.record_bytes and layout.file_format == TFRECORD
 
 
 def _layout_problems(dataset_dir: Path, layout: Layout) -> Iterator[str]:
     for split, shards in layout.splits.items():
         for number, info in enumerate(shards):
-            expected = shard_name(layout.name, split, number, len(shards))
+            expected = shard_name(layout.name, split, number, len(shards), layout.file_format)
             if info.file != expected:
                 yield f"{dataset_dir / info.file} should be named {expected}."
 
@@ -212,11 +218,12 @@ def _shard_problems(path: Path, info: ShardInfo, scan: ShardScan, layout: Layout
         problems.append(f"{path} has {scan.num_bytes} bytes; layout.json says {info.num_bytes}.")
     elif not problems and scan.sha256 != info.sha256:
         problems.append(f"{path}: its SHA-256 differs from the one in layout.json.")
-    if not problems and layout.offsets.record_bytes:
+    record_bytes = Offsets.of(layout.encoding, layout.image_size, layout.schema).record_bytes
+    if not problems and record_bytes:
         lengths = np.array(scan.lengths, np.int64)
-        wrong = np.flatnonzero(lengths != layout.offsets.record_bytes)
+        wrong = np.flatnonzero(lengths != record_bytes)
         if len(wrong):
-            found = f"{lengths[wrong[0]]} bytes long instead of {layout.offsets.record_bytes}"
+            found = f"{lengths[wrong[0]]} bytes long instead of {record_bytes}"
             problems.append(f"{path}: record {wrong[0]} is {found}.")
     return problems
 
@@ -283,9 +290,9 @@ class _ExampleRows:
         if not len(places):
             return
         at, row = places[0], rows[places[0]]
-        offset = sum(scan.lengths[:at])
+        where = f" at byte {sum(scan.lengths[:at])}" if scan.framed else ""
         yield (
-            f": record {at} at byte {offset} has id {scan.ids[at]} and label {scan.labels[at]}; manifest.parquet has "
+            f": record {at}{where} has id {scan.ids[at]} and label {scan.labels[at]}; manifest.parquet has "
             f"id {manifest.ids[row]}, label {manifest.labels[row]} and position {manifest.positions[row]} for this "
             f"record{_more(len(places), 'records')}"
         )

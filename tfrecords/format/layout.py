@@ -2,7 +2,8 @@
 
 `offsets` are those of `tfrecords.format.record_layout`; with JPEG or PNG, or with text in the records, all four are 0,
 and each shard has a sidecar `<shard>.idx`. It has one line `offset length` in bytes per record, framing included, as
-NVIDIA DALI's tfrecord2idx writes it.
+NVIDIA DALI's tfrecord2idx writes it. ArrayRecord shards find their records themselves: all four offsets are 0, and
+there are no sidecars.
 
 `files` has the SHA-256 of every other file of the folder: sidecars, manifest, quarantine list and metadata. The layout
 ends with the SHA-256 of its own other values, as JSON, so a change to it is noticed. Only report.html is in neither,
@@ -25,7 +26,7 @@ from typing import Any
 
 from tfrecords.base_errors import DataError
 from tfrecords.format.atomic_files import atomic_file, json_bytes, read_json
-from tfrecords.format.naming import LAYOUT_FILE, check_file_name
+from tfrecords.format.naming import FILE_FORMATS, LAYOUT_FILE, TFRECORD, check_file_name, is_array_record
 from tfrecords.format.parse_errors import parser_errors
 from tfrecords.format.record_layout import ENCODINGS, MAX_IMAGE_SIZE, Offsets
 from tfrecords.format.schema import PLAIN, Schema
@@ -37,12 +38,16 @@ _HINT = "the dataset's layout, written by `simimg convert`"
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ShardInfo:
-    """One finished shard: its file name, its content, and the SHA-256 of all its bytes, "" if it was not computed."""
+    """One finished shard: its file name, its content, and the SHA-256 of all its bytes, "" if it was not computed.
+
+    `payload_bytes` is the length of all examples together; None for TFRecord, where it follows from the other numbers.
+    """
 
     file: str
     num_examples: int
     num_bytes: int
     sha256: str
+    payload_bytes: int | None = None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -50,7 +55,8 @@ class Layout:
     """Everything that is needed to read a dataset's shards without looking into them.
 
     `files` maps the name of each file that is not a shard to its SHA-256 in hexadecimal. `class_names` are the names of
-    the targets if labels are numbers.
+    the targets if labels are numbers. `file_format` is one of `FILE_FORMATS`; layout.json has it, and `payload_bytes`,
+    only for ArrayRecord.
     """
 
     name: str
@@ -64,6 +70,7 @@ class Layout:
     config: dict[str, Any]
     source_sha256: str
     versions: dict[str, str]
+    file_format: str = TFRECORD
     schema: Schema = PLAIN
 
     @property
@@ -80,6 +87,10 @@ class Layout:
         values = {"format": _FORMAT, **dataclasses.asdict(self)}
         if self.schema.is_plain:  # as every dataset was before there were others
             del values["schema"]
+        if self.file_format == TFRECORD:
+            del values["file_format"]
+            for shard in (shard for shards in values["splits"].values() for shard in shards):
+                del shard["payload_bytes"]
         return json_bytes({**values, "sha256": _digest(values)})
 
     def save(self, dataset_dir: Path) -> None:
@@ -138,13 +149,23 @@ class Layout:
         _check_number("image_size", self.image_size, 1, MAX_IMAGE_SIZE)
         for offset in dataclasses.astuple(self.offsets):
             _check_number("offset", offset, 0, _MAX_COUNT)
-        if self.offsets != Offsets.of(self.encoding, self.image_size, self.schema):
+        if self.file_format not in FILE_FORMATS:
+            raise ValueError(
+                f"its file_format should be one of {', '.join(FILE_FORMATS)}. Received: {self.file_format!r}"
+            )
+        if self.offsets != Offsets.of(self.encoding, self.image_size, self.schema, self.file_format):
             raise ValueError(f"its offsets are not those of {self.encoding} records with {self.image_size} px")
         for shard in (shard for shards in self.splits.values() for shard in shards):
             _check_names("shard", [shard.file, shard.sha256])
             check_file_name(shard.file)
             _check_number("num_examples", shard.num_examples, 0, _MAX_COUNT)
             _check_number("num_bytes", shard.num_bytes, 0, _MAX_COUNT)
+            if is_array_record(shard.file) != (self.file_format != TFRECORD):
+                raise ValueError(f"its shards should be {self.file_format} files. Received: {shard.file!r:.100}")
+            if self.file_format == TFRECORD:
+                _check_number("payload_bytes", shard.payload_bytes or 0, 0, 0)
+            else:
+                _check_number("payload_bytes", shard.payload_bytes, 0, _MAX_COUNT)
         for file, sha256 in self.files.items():
             _check_names("checksum", [sha256])
             check_file_name(file)

@@ -67,10 +67,11 @@ class Manifest:
     `sha256` and `pixels_sha256` are zeros if a file was not read. `splits` and `reasons` are indices into `split_names`
     and `reason_names`, -1 for none. A file without a reason is an example.
 
-    The last three are not part of a row, and 0 everywhere by default. `stamps` show a later conversion which files have
+    The last four are not part of a row, and 0 everywhere by default. `stamps` show a later conversion which files have
     changed, see `tfrecords.convert.sources.source.Source`. `split_groups` is the id of the first file of the group that
     was kept in one split: files of one group by --group_column or --group_pattern, and their copies. `folds` is the
-    number of the fold, from 1; 0 for a rejected file.
+    number of the fold, from 1; 0 for a rejected file. `edits` say for each file how and why `simimg edit` changed it,
+    "" if it did not; they are empty in a dataset that was never edited.
 
     Raises:
         ValueError: a column's dtype or shape differs from the comment beside it.
@@ -94,9 +95,12 @@ class Manifest:
     stamps: np.ndarray = dataclasses.field(default_factory=lambda: np.empty(0, np.int64))  # int64 [n]
     split_groups: np.ndarray = dataclasses.field(default_factory=lambda: np.empty(0, np.int64))  # int64 [n]
     folds: np.ndarray = dataclasses.field(default_factory=lambda: np.empty(0, np.int8))  # int8 [n]
+    edits: list[str] = dataclasses.field(default_factory=list)
 
     def __post_init__(self) -> None:
         n = len(self.paths)
+        if len(self.edits) not in (0, n):
+            raise ValueError(f"`edits` should have {n} texts or none. Received: {len(self.edits)}")
         for column in _OPTIONAL:
             if not len(getattr(self, column.name)):
                 object.__setattr__(self, column.name, np.zeros(n, column.dtype))
@@ -119,7 +123,7 @@ class Manifest:
     def __getitem__(self, rows: slice) -> Manifest:
         """Return some of the rows, without copying anything but their paths."""
         columns = {column.name: getattr(self, column.name)[rows] for column in _COLUMNS}
-        return dataclasses.replace(self, paths=self.paths[rows], **columns)
+        return dataclasses.replace(self, paths=self.paths[rows], edits=self.edits[rows], **columns)
 
     def __iter__(self) -> Iterator[ManifestRow]:
         """Yield the rows as plain values."""
@@ -131,7 +135,8 @@ class Manifest:
     def take(self, rows: np.ndarray) -> Manifest:
         """Return copies of the rows at the indices `rows`, in their order."""
         columns = {column.name: getattr(self, column.name)[rows] for column in _COLUMNS}
-        return dataclasses.replace(self, paths=[self.paths[row] for row in rows.tolist()], **columns)
+        edits = [self.edits[row] for row in rows.tolist()] if self.edits else []
+        return dataclasses.replace(self, paths=[self.paths[row] for row in rows.tolist()], edits=edits, **columns)
 
     def concat(self, after: Manifest) -> Manifest:
         """Return the rows of both, with the names of `after`, which has to have all names that this manifest uses."""
@@ -142,7 +147,9 @@ class Manifest:
             column.name: np.concatenate((getattr(before, column.name), getattr(after, column.name)))
             for column in _COLUMNS
         }
-        return dataclasses.replace(after, paths=[*self.paths, *after.paths], **columns)
+        edits = [text for part in (self, after) for text in part.edits or [""] * len(part)]
+        edits = edits if self.edits or after.edits else []
+        return dataclasses.replace(after, paths=[*self.paths, *after.paths], edits=edits, **columns)
 
 
 class _Column(NamedTuple):
@@ -178,7 +185,8 @@ _COLUMNS = (
     _Column("split_groups", "split_group", "int64"),
     _Column("folds", "fold", "int8"),
 )
-_OPTIONAL = _COLUMNS[-3:]  # they may be absent from the file, and `ManifestRow` does not have them
+_OPTIONAL = _COLUMNS[-3:]  # they may be absent from the file, as `_EDIT`, and `ManifestRow` does not have them
+_EDIT = "edit"
 _FIELDS = tuple(field.name for field in dataclasses.fields(ManifestRow))
 
 
@@ -187,6 +195,7 @@ def write_manifest(dataset_dir: Path, manifest: Manifest) -> None:
     import pyarrow.parquet as pq  # not at the top, because it takes a third of a second, and workers do not need it
 
     optional = [column.field for column in _OPTIONAL if getattr(manifest, column.name).any()]
+    optional += [_EDIT] if any(manifest.edits) else []
     schema = _schema(manifest.split_names, manifest.reason_names, optional)
     with (
         atomic_file(dataset_dir / MANIFEST_FILE, sync_name=False) as file,
@@ -208,13 +217,15 @@ def read_manifest(dataset_dir: Path) -> Manifest:
         n = file.metadata.num_rows
         columns = {column.name: np.empty(column.shape(n), column.dtype) for column in _COLUMNS}
         paths: list[str] = []
+        edits: list[str] = []
         for batch in file.iter_batches(batch_size=ROWS_PER_GROUP):
             part = _from_arrow(batch, split_names, reason_names)
             rows = slice(len(paths), len(paths) + len(part))
             for name, values in columns.items():
                 values[rows] = getattr(part, name)
             paths += part.paths
-        return Manifest(paths=paths, split_names=split_names, reason_names=reason_names, **columns)
+            edits += part.edits
+        return Manifest(paths=paths, split_names=split_names, reason_names=reason_names, edits=edits, **columns)
 
 
 def iter_manifest(dataset_dir: Path) -> Iterator[Manifest]:
@@ -256,7 +267,12 @@ def _schema(split_names: tuple[str, ...], reason_names: tuple[str, ...], optiona
         if column.is_number and (column.field in optional or column not in _OPTIONAL)
     }
     names = dict.fromkeys(("split", "status", "reason"), pa.dictionary(pa.int8(), pa.string()))
-    types = {**dict.fromkeys(_FIELDS, pa.string()), **numbers, **names}
+    types = {
+        **dict.fromkeys(_FIELDS, pa.string()),
+        **numbers,
+        **names,
+        **({_EDIT: pa.string()} if _EDIT in optional else {}),
+    }
     metadata = {_NAMES: json.dumps({"splits": split_names, "reasons": reason_names}).encode()}
     return pa.schema(types.items(), metadata=metadata)
 
@@ -266,6 +282,8 @@ def _to_arrow(part: Manifest, schema: pa.Schema) -> pa.RecordBatch:
 
     arrays = {column.field: pa.array(getattr(part, column.name)) for column in _COLUMNS if column.is_number}
     arrays["path"] = pa.array(part.paths, pa.string())
+    if _EDIT in schema.names:
+        arrays[_EDIT] = pa.array(part.edits, pa.string())
     arrays["sha256"] = _digests_to_arrow(part.sha256)
     arrays["pixels_sha256"] = _digests_to_arrow(part.pixels_sha256)
     for name, codes, names in (
@@ -286,6 +304,7 @@ def _from_arrow(batch: pa.RecordBatch, split_names: tuple[str, ...], reason_name
         raise ValueError("a file's status contradicts its reason")
     return Manifest(
         paths=arrays["path"].to_pylist(),
+        edits=arrays[_EDIT].to_pylist() if _EDIT in arrays else [],
         sha256=_digests_from_arrow(arrays["sha256"]),
         pixels_sha256=_digests_from_arrow(arrays["pixels_sha256"]),
         split_names=split_names,

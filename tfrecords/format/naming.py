@@ -16,6 +16,9 @@ from tfrecords.base_errors import UsageError
 
 VERSION = "1.0.0"  # of a dataset that nothing was appended to
 
+# The formats of shards, by the names that TFDS has for them.
+TFRECORD, ARRAY_RECORD = FILE_FORMATS = ("tfrecord", "array_record")
+
 LAYOUT_FILE = "layout.json"
 MANIFEST_FILE = "manifest.parquet"
 QUARANTINE_FILE = "quarantine.jsonl"  # one line per rejected file; absent if there is none
@@ -95,21 +98,29 @@ def versions(data_dir: Path, name: str) -> list[Path]:
     return sorted(folders, key=lambda path: _parsed(path.name))
 
 
-def next_version(version: str) -> str:
+def next_version(version: str, *, changes: bool = False) -> str:
     """Return the version number of a dataset made by appending to `version`: 1.1.0 after 1.0.0.
 
-    TFDS's rule: a higher minor version has the same examples and more. Raises ValueError if `version` is not three
-    numbers.
+    If it `changes` examples or leaves some out, it is 2.0.0. This is TFDS's rule: a higher minor version has the same
+    examples and more. Raises ValueError if `version` is not three numbers.
     """
     numbers = _parsed(version)
     if not numbers:
         raise ValueError(f"`version` should be three numbers, e.g. 1.0.0. Received: version={version!r}")
-    return f"{numbers[0]}.{numbers[1] + 1}.0"
+    return f"{numbers[0] + 1}.0.0" if changes else f"{numbers[0]}.{numbers[1] + 1}.0"
 
 
-def shard_name(name: str, split: str, shard: int, num_shards: int) -> str:
+def shard_name(name: str, split: str, shard: int, num_shards: int, file_format: str = TFRECORD) -> str:
     """Return the file name of one shard, e.g. `caltech5-train.tfrecord-00000-of-00008`."""
-    return f"{name}-{split}.tfrecord-{shard:05d}-of-{num_shards:05d}"
+    return f"{name}-{split}.{file_format}-{shard:05d}-of-{num_shards:05d}"
+
+
+def is_array_record(shard: str) -> bool:
+    """Return whether a shard is an ArrayRecord file, given its file name; `shard_name` has one dot, before the format.
+
+    Other names are those of TFRecord files, including names that other programs gave them.
+    """
+    return shard.partition(".")[2].startswith(f"{ARRAY_RECORD}-")
 
 
 def index_path(shard: Path) -> Path:

@@ -35,6 +35,7 @@ class Reason(StrEnum):
     CORRUPT = "corrupt"  # it cannot be decoded for another reason
     LABEL_CONFLICT = "label_conflict"  # a copy of it has another class, and --conflicts=drop leaves both out
     TOO_LARGE = "too_large"  # it has more pixels than MAX_PIXELS, or more bytes than MAX_FILE_BYTES
+    DELETED = "deleted"  # it was an example, and `simimg edit` deleted it
 
 
 class Refusal(Exception):

@@ -24,6 +24,7 @@ from typing import TypeVar
 import numpy as np
 
 from tfrecords.format.example import encode_example
+from tfrecords.format.naming import TFRECORD
 from tfrecords.format.record import FOOTER_BYTES, FRAMING_BYTES, HEADER_BYTES, varint
 from tfrecords.format.schema import LABEL_BYTES, PLAIN, Schema
 
@@ -47,7 +48,9 @@ _Lengths = TypeVar("_Lengths", int, np.ndarray)
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Offsets:
-    """Where the parts of a raw record lie, in bytes from the record's start; all 0 if records differ in length."""
+    """Where the parts of a raw record lie, in bytes from the record's start; all 0 if records differ in length, or do
+    not lie one after the other.
+    """
 
     record_bytes: int = 0
     id_offset: int = 0
@@ -55,9 +58,11 @@ class Offsets:
     label_offset: int = 0
 
     @classmethod
-    def of(cls, encoding: str, image_size: int, schema: Schema = PLAIN) -> Offsets:
-        """Return the offsets in records with `encoding` and images of `image_size` px."""
-        if encoding != "raw" or schema.tail_bytes is None:
+    def of(cls, encoding: str, image_size: int, schema: Schema = PLAIN, file_format: str = TFRECORD) -> Offsets:
+        """Return the offsets in records with `encoding`, images of `image_size` px and labels and features of `schema`, in
+        shards of `file_format`.
+        """
+        if encoding != "raw" or file_format != TFRECORD or schema.tail_bytes is None:
             return cls()
         record_bytes, id_offset, image_offset = _spans_of(image_size * image_size * 3, schema.tail_bytes)
         return cls(

@@ -1,4 +1,7 @@
-"""Writes and reads one shard: a TFRecord file that gets its final name only when it is complete."""
+"""Writes and reads one shard: a TFRecord file that gets its final name only when it is complete.
+
+`open_shard` writes an ArrayRecord file if the name of the shard is that of one, see `is_array_record`.
+"""
 
 from __future__ import annotations
 
@@ -14,9 +17,10 @@ from typing import BinaryIO
 import numpy as np
 
 from tfrecords.base_errors import CorruptRecordError, DataError
+from tfrecords.format.array_record_shard import ArrayRecordWriter, open_array_record
 from tfrecords.format.atomic_files import atomic_file
 from tfrecords.format.layout import ShardInfo
-from tfrecords.format.naming import index_path
+from tfrecords.format.naming import index_path, is_array_record
 from tfrecords.format.parse_errors import readable
 from tfrecords.format.record import FOOTER_BYTES, FRAMING_BYTES, HEADER_BYTES, footer, header, read_records
 
@@ -34,15 +38,20 @@ def index_bytes(lengths: Iterable[int]) -> bytes:
 
 
 @contextmanager
-def open_shard(path: Path, *, index: bool = False, durable: bool = True) -> Iterator[ShardWriter]:
+def open_shard(path: Path, *, index: bool = False, durable: bool = True) -> Iterator[ShardWriter | ArrayRecordWriter]:
     """Open a shard for writing. The file appears when the block ends without an error, and not at all otherwise.
 
     Args:
         path: the shard's final name.
-        index: also write the offsets sidecar, before the shard appears, so that a shard is never without it.
+        index: also write the offsets sidecar, before the shard appears, so that a shard is never without it. An
+            ArrayRecord file has none.
         durable: sync the content to the disk and compute its SHA-256. A shard that is only an intermediate result needs
             neither. The name is durable once the caller has synced the folder.
     """
+    if is_array_record(path.name):
+        with open_array_record(path, durable=durable) as array_writer:
+            yield array_writer
+        return
     with atomic_file(path, sync=durable, sync_name=False) as file:
         writer = ShardWriter(path.name, file, durable)
         yield writer

@@ -17,7 +17,11 @@ from pathlib import Path
 
 import numpy as np
 
+from tfrecords.base_errors import CorruptRecordError
+from tfrecords.format.array_record_shard import ArrayRecordReader
+from tfrecords.format.atomic_files import file_sha256
 from tfrecords.format.example import decode_example, decode_lists
+from tfrecords.format.naming import is_array_record
 from tfrecords.format.record import FOOTER_BYTES, FRAMING_BYTES, HEADER_BYTES, footer, header, varint, varints
 from tfrecords.format.record_layout import INT_BYTES, encode_record, encode_with_tail, match_record
 from tfrecords.format.schema import PLAIN, Schema, check_value
@@ -32,9 +36,10 @@ class ShardScan:
     """The records found in a shard, and what is wrong with them.
 
     `ids` and `labels` are int64 `[num_records]`, -1 if a record could not be read. The label is the first one of
-    several, -1 if there is none, and 0 if labels are no classes. `lengths` are the lengths of the
-    records in bytes, framing included. `faults` are phrases such as "record 3 at byte 512: ...". If `whole` is False,
-    the file has more records than could be found.
+    several, -1 if there is none, and 0 if labels are no classes. `lengths` are the lengths of the records in bytes,
+    framing included: that of TFRecord, also in ArrayRecord files. `faults` are phrases such as "record 3 at byte 512:
+    ...". If `whole` is False, the file has more records than could be found. `framed` says whether the records lie one
+    after the other with TFRecord's framing, so that the lengths say where each begins.
     """
 
     num_bytes: int
@@ -44,6 +49,7 @@ class ShardScan:
     lengths: array[int]
     faults: tuple[str, ...]
     whole: bool
+    framed: bool = True
 
 
 def scan_shard(
@@ -55,7 +61,10 @@ def scan_shard(
 
     Raises:
         OSError: it cannot be read.
+        UsageError: it is an ArrayRecord file, and the package that reads it is not installed.
     """
+    if is_array_record(path.name):
+        return _scan_array_record(path, schema, progress)
     digest = hashlib.sha256()
     with open(path, "rb", buffering=0) as file, ThreadPoolExecutor(1) as hasher:
         records = _Records(os.fstat(file.fileno()).st_size, schema)
@@ -82,10 +91,36 @@ def scan_shard(
     )
 
 
+def _scan_array_record(path: Path, schema: Schema, progress: Callable[[int], None]) -> ShardScan:
+    num_bytes = path.stat().st_size
+    with ThreadPoolExecutor(1) as hasher:
+        hashed = hasher.submit(file_sha256, path)
+        records = _Records(num_bytes, schema, framed=False)
+        try:
+            reader = ArrayRecordReader(path)
+            for found in reader:
+                length = FRAMING_BYTES + len(found) if isinstance(found, bytes) else 0
+                records.add(length, records.fault_of(found) if isinstance(found, bytes) else found)
+                progress(1)
+        except CorruptRecordError as error:
+            records.unopened(str(error).removeprefix(f"{path}: ").removesuffix(". Convert the images again."))
+        sha256 = hashed.result()
+    return ShardScan(
+        num_bytes=num_bytes,
+        sha256=sha256,
+        ids=_numbers(records.ids),
+        labels=_numbers(records.labels),
+        lengths=records.lengths,
+        faults=records.reported(),
+        whole=not records.lost,
+        framed=False,
+    )
+
+
 class _Records:
     """The records of a file that is passed in piece by piece."""
 
-    def __init__(self, file_bytes: int, schema: Schema) -> None:
+    def __init__(self, file_bytes: int, schema: Schema, *, framed: bool = True) -> None:
         self.ids = bytearray()
         self.labels = bytearray()
         self.lengths = array("q")
@@ -94,6 +129,7 @@ class _Records:
         self._offset = 0
         self._file_bytes = file_bytes
         self._schema = schema
+        self._framed = framed
         self._faults: list[str] = []
         self._num_faults = 0
 
@@ -117,19 +153,29 @@ class _Records:
             if footer(payload) != data[end - FOOTER_BYTES : end]:
                 fault = "the checksum of the payload fails"
             else:
-                fault = self._read(payload)
-            if fault:
-                self._note(fault)
-                self.ids += _NO_NUMBER
-                self.labels += _NO_NUMBER
-            self.lengths.append(end - at)
-            self._offset += end - at
+                fault = self.fault_of(payload)
+            self.add(end - at, fault)
             at = end
         return b"" if self.lost else data[at:]
+
+    def add(self, length: int, fault: str) -> None:
+        """Count a record of `length` bytes, after `fault_of` noted its numbers, or with what is wrong with it."""
+        if fault:
+            self._note(fault)
+            self.ids += _NO_NUMBER
+            self.labels += _NO_NUMBER
+        self.lengths.append(length)
+        self._offset += length
 
     def fail(self, fault: str) -> None:
         """Note a fault after which no further record can be found."""
         self._note(fault)
+        self.lost = True
+
+    def unopened(self, fault: str) -> None:
+        """Note that the file cannot be opened, so that it has no records."""
+        self._faults.append(f"the file cannot be opened: {fault}")
+        self._num_faults += 1
         self.lost = True
 
     def reported(self) -> tuple[str, ...]:
@@ -142,9 +188,10 @@ class _Records:
     def _note(self, fault: str) -> None:
         self._num_faults += 1
         if self._num_faults <= _MAX_FAULTS:
-            self._faults.append(f"record {len(self.lengths)} at byte {self._offset}: {fault}")
+            where = f" at byte {self._offset}" if self._framed else ""
+            self._faults.append(f"record {len(self.lengths)}{where}: {fault}")
 
-    def _read(self, payload: bytes) -> str:
+    def fault_of(self, payload: bytes) -> str:
         """Note the id and label of an example, or return what is wrong with it."""
         if not self._schema.is_plain:
             return self._read_with_tail(payload)

@@ -17,12 +17,11 @@ from typing import Any, NamedTuple
 
 from tfrecords.base_errors import DataError
 from tfrecords.format.atomic_files import atomic_file, json_bytes, read_json
-from tfrecords.format.layout import Layout
-from tfrecords.format.naming import FEATURES_FILE, INFO_FILE, LABELS_FILE, check_file_name
+from tfrecords.format.layout import Layout, ShardInfo
+from tfrecords.format.naming import FEATURES_FILE, INFO_FILE, LABELS_FILE, TFRECORD, check_file_name
 from tfrecords.format.record import FRAMING_BYTES
 from tfrecords.format.schema import VARIABLE, FeatureSpec
 
-TFRECORD = "tfrecord"
 _FEATURES = "tensorflow_datasets.core.features"
 _TEMPLATE = "{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}"  # tensorflow_datasets/core/naming.py
 _MAX_CLASSES = 1 << 22  # each has a name in memory, also if the folder has only their number
@@ -87,6 +86,22 @@ def parse_features(features: Any) -> dict[str, TfdsFeature]:
         return dict(_flat(features, "", False))
 
 
+def read_features(dataset_dir: Path) -> dict[str, TfdsFeature]:
+    """Return the features of a dataset folder; raise DataError if features.json is missing or has another form."""
+    path = dataset_dir / FEATURES_FILE
+    features = read_json(path, "the dataset's TFDS metadata")
+    try:
+        return parse_features(features)
+    except ValueError as error:
+        raise DataError(f"{path} has another form ({error}). Convert the images again.") from None
+
+
+def has_one_class(features: dict[str, TfdsFeature]) -> bool:
+    """Return whether each example has one class as its `label`, not several, none, or numbers."""
+    label = features.get("label")
+    return label is not None and label.kind == "ClassLabel" and not label.in_sequence
+
+
 def class_names(labels: bytes | None, num_classes: int) -> list[str]:
     """Return the names in a labels file, or the numbers of the classes if there is no such file.
 
@@ -134,13 +149,20 @@ def num_examples_by_split(dataset_dir: Path) -> dict[str, int]:
 
     Raises DataError if the file is missing, not JSON, or without the lengths of the shards.
     """
+    shards = read_info(dataset_dir).shards
+    return {split: sum(count for _, count in files) for split, files in shards.items()}
+
+
+def read_info(dataset_dir: Path) -> TfdsInfo:
+    """Return the parts of a dataset folder's dataset_info.json that readers need; raise DataError as
+    `num_examples_by_split`.
+    """
     path = dataset_dir / INFO_FILE
     info = read_json(path, "the dataset's TFDS metadata")
     try:
-        shards = TfdsInfo.parse(info).shards
+        return TfdsInfo.parse(info)
     except ValueError as error:
         raise DataError(f"{path} should have each split's name and shardLengths ({error}).") from None
-    return {split: sum(count for _, count in files) for split, files in shards.items()}
 
 
 @contextmanager
@@ -217,18 +239,24 @@ def _info_json(layout: Layout) -> dict[str, Any]:
     return {
         "name": layout.name,
         "version": layout.version,
-        "fileFormat": TFRECORD,
+        "fileFormat": layout.file_format,
         **({"supervisedKeys": pair} if layout.schema.label_type != "none" else {}),
         "splits": [
             {
                 "name": split,
                 "filepathTemplate": _TEMPLATE,
                 "shardLengths": [str(shard.num_examples) for shard in shards],
-                "numBytes": str(sum(shard.num_bytes - FRAMING_BYTES * shard.num_examples for shard in shards)),
+                "numBytes": str(sum(map(_payload_bytes, shards))),
             }
             for split, shards in layout.splits.items()
         ],
     }
+
+
+def _payload_bytes(shard: ShardInfo) -> int:
+    if shard.payload_bytes is not None:
+        return shard.payload_bytes
+    return shard.num_bytes - FRAMING_BYTES * shard.num_examples
 
 
 def _features_json(layout: Layout) -> dict[str, Any]:

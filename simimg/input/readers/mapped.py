@@ -14,8 +14,9 @@ import tensorflow as tf
 
 from simimg.errors import UsageError
 from simimg.input.readers.random_access import GatherReader
-from simimg.input.records import EncodedRecords, map_records, shared_tensor, tf_labels, tf_varints
+from simimg.input.records import EncodedRecords, shared_tensor, tf_labels, tf_varints
 from simimg.input.split import Batch, Split
+from tfrecords.format.mapped_shards import map_records
 from tfrecords.format.record_layout import INT_BYTES, Offsets
 
 _IMAGES_PER_CALL = 256  # decoded by one thread, one after the other

@@ -17,9 +17,10 @@ import tensorflow as tf
 from simimg.errors import UsageError
 from simimg.input.readers.random_access import GatherReader
 from simimg.input.readers.stream import StreamReader
-from simimg.input.records import EncodedRecords, aligned, corrupt_record, map_records, shared_tensor
+from simimg.input.records import EncodedRecords, aligned, corrupt_record, shared_tensor
 from simimg.input.sampler import Order
 from simimg.input.split import PADDING_ID, Batch, Split, reading
+from tfrecords.format.mapped_shards import map_records
 from tfrecords.format.record import FOOTER_BYTES, FRAMING_BYTES, HEADER_BYTES, footer, header, varints
 from tfrecords.format.record_layout import INT_BYTES, Offsets
 

@@ -79,7 +79,7 @@ def write_conversion_report(dataset_dir: Path, image_dir: str) -> Path:
             section("Originals", "<p>Sizes before the conversion</p>", sizes),
             _refused(dataset_dir, counts, image_dir),
             _copies(groups, layout, manifest, images),
-            section("How it was made", "", _provenance(layout)),
+            section("How it was made", "", _provenance(layout, any(manifest.edits))),
         ],
         style=style_sheet("simimg.report.conversion", "conversion.css"),
     )
@@ -91,7 +91,7 @@ def write_conversion_report(dataset_dir: Path, image_dir: str) -> Path:
 def command_line(layout: Layout) -> str:
     """Returns the shell command that makes the dataset again, with the options that are not the defaults."""
     given = {key: layout.config[key] for key in layout.config if key in _ALWAYS or key in _changed(layout)}
-    words = ["simimg", "convert", f"--image_dir={_ORIGINALS}"]
+    words = ["simimg", "convert", *([] if "from" in layout.config else [f"--image_dir={_ORIGINALS}"])]
     words += [f"--{key}={shlex.quote(_option_text(value))}" for key, value in given.items()]
     return " ".join(words)
 
@@ -105,17 +105,24 @@ def _changed(layout: Layout) -> dict[str, Any]:
     return {key: value for key, value in config.items() if value != ordinary.get(key)}
 
 
-def _provenance(layout: Layout) -> str:
-    """The command that makes the dataset again, its options, and everything else that its bytes depend on."""
+def _provenance(layout: Layout, edits: bool) -> str:
+    """The command that makes the dataset again, its options, and everything else that its bytes depend on. `edits` says
+    whether it was edited.
+    """
     shards = {
         split: f"{count_of(len(infos), 'shard', 'shards')}, {storage(sum(info.num_bytes for info in infos))}"
         for split, infos in layout.splits.items()
     }
+    stands = f"<code>{_ORIGINALS}</code> stands for the originals."
+    if "from" in layout.config:
+        stands = "The images are those of this dataset, as they were stored; name its folder."
     later = "" if layout.version == VERSION else " Some of them were added later, with <code>--append</code>."
+    if edits:
+        later = " It was edited since; the column <code>edit</code> of manifest.parquet says how."
     digest = {"SHA-256 of the names, classes and sizes of the files": layout.source_sha256}
     return (
         f"{command(command_line(layout))}"
-        f'<p class="quiet"><code>{_ORIGINALS}</code> stands for the originals.{later}</p>'
+        f'<p class="quiet">{stands}{later}</p>'
         f"{option_tables(layout.config, _changed(layout), _values)}"
         f"<h3>Shards</h3>{_values(shards)}<h3>Source</h3>{_values(digest)}"
         f"<h3>Versions of the libraries</h3>{_values(layout.versions)}"

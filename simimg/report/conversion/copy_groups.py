@@ -44,6 +44,20 @@ class CopyGroups:
         start = int(self.starts[group])
         return self.members[start : start + int(self.sizes[group])].tolist()
 
+    def with_any(self, rows: np.ndarray) -> np.ndarray:
+        """Returns whether each group has a member among these rows of the manifest: bool [n]."""
+        among = np.isin(self.members, rows)
+        return np.logical_or.reduceat(among, self.starts) if len(self) else np.zeros(0, bool)
+
+    def select(self, which: np.ndarray) -> CopyGroups:
+        """Returns the groups for which `which`, bool [n], is true."""
+        sizes = self.sizes[which]
+        columns = {
+            name: getattr(self, name)[which] for name in ("mixed", "apart", "resized", "same_bytes", "same_pixels")
+        }
+        members = self.members[np.repeat(which, self.sizes)]
+        return CopyGroups(members=members, starts=np.cumsum(sizes) - sizes, sizes=sizes, **columns)
+
 
 def find_groups(manifest: Manifest) -> CopyGroups:
     """Returns the groups of copies among the examples of a manifest, in the order of their first ids."""
@@ -98,7 +112,7 @@ def copy_groups(groups: CopyGroups, layout: Layout, manifest: Manifest, images: 
             continue
         title = "Others, the largest first" if taken and not sentence else title
         taken.update(candidates[:most])
-        rows = "".join(_group(groups, group, layout, manifest, images) for group in candidates[:most])
+        rows = "".join(group_figure(groups, group, layout, manifest, images) for group in candidates[:most])
         about = f'<p class="quiet">{_shown(len(candidates), most)}{sentence}</p>'
         anchor = f' id="{_CONFLICTS_ID}"' if which is groups.mixed else ""
         parts.append(f'<h3>{title}</h3>{about}<div class="groups"{anchor}>{rows}</div>')
@@ -119,7 +133,8 @@ def _shown(num: int, most: int) -> str:
     return f"{most} of {num:,} groups. " if num > most else f"{count_of(num, 'group', 'groups')}. "
 
 
-def _group(groups: CopyGroups, group: int, layout: Layout, manifest: Manifest, images: DatasetImages) -> str:
+def group_figure(groups: CopyGroups, group: int, layout: Layout, manifest: Manifest, images: DatasetImages) -> str:
+    """Returns a group as HTML: its first images, and what they have in common."""
     rows = groups.rows(group)
     splits = _names(manifest.split_names, manifest.splits[rows])
     classes = _names(layout.counted_names, manifest.labels[rows])

@@ -71,6 +71,7 @@ _TEXTS = {
         "They declare more pixels, or have more bytes, than any camera produces; decoding them could fill the memory. "
         "If you trust them, --max_pixels lets them in.",
     ),
+    Reason.DELETED: ("Deleted", "They were examples of an earlier version, and simimg edit deleted them."),
 }
 # Files whose bytes can be shown. The others have none, or reading them is dangerous.
 _READABLE = frozenset(

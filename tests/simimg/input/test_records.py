@@ -22,12 +22,13 @@ from PIL import Image
 
 import simimg.input.pipeline as pipeline
 from simimg.errors import CorruptRecordError, DataError
-from simimg.input.records import ON_CORRUPT, EncodedRecords, aligned, map_records, shared_tensor
+from simimg.input.records import ON_CORRUPT, EncodedRecords, aligned, shared_tensor
 from simimg.input.split import Shard, Split, open_split
 from tfrecords.convert.engine import convert
 from tfrecords.convert.plan.convert_config import ConvertConfig
 from tfrecords.format.layout import Layout
 from tfrecords.format.manifest import Manifest, write_manifest
+from tfrecords.format.mapped_shards import map_records
 from tfrecords.format.record_layout import encode_record
 from tfrecords.format.shard import open_shard
 

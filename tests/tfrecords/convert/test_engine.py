@@ -215,12 +215,14 @@ CHANGED: dict[str, Any] = {
 }
 # Those that do not, and where it is tested what they do.
 ELSEWHERE = {
+    "format": "test_array_record.py",
     "image_dir": "test_image_dir_is_what_is_read",
     "table": "test_a_table_is_what_is_read",
     "data_dir": "test_data_dir_is_where_it_goes",
     "num_workers": "test_num_workers_is_how_many_there_are",
     "engine": "test_the_engine_is_what_runs_the_tasks",
     "beam_options": "test_the_engine_is_what_runs_the_tasks",
+    "from_dataset": "sources/test_stored_dataset.py",
     "path_column": "sources/test_label_files.py",
     "label_column": "sources/test_label_files.py",
     "label_type": "sources/test_table_values.py",
@@ -459,7 +461,7 @@ def test_a_conversion_begun_with_another_decoder_is_not_gone_on_with(
         with pytest.raises(ConversionError, match="stopped for the test"):
             convert(a_config(photos, tmp_path))
     with monkeypatch.context() as patch:
-        patch.setattr(engine, "decoder_versions", lambda: {"pillow": "99.0"})
+        patch.setattr(engine, "versions_of", lambda _: {"pillow": "99.0"})
         with pytest.raises(UsageError, match=r"was begun with .*; installed are .*99\.0"):
             convert(a_config(photos, tmp_path))
     assert convert(a_config(photos, tmp_path)).num_examples == 40

@@ -9,10 +9,9 @@ from pathlib import Path
 
 import numpy as np
 
-from tfrecords.base_errors import DataError
-from tfrecords.convert.image.decoder import decoder_versions
-from tfrecords.convert.output.reshard import link_or_copy
+from tfrecords.convert.output.reshard import link_or_copy, link_shard
 from tfrecords.convert.plan.conversion_job import ConversionJob, FinalPlan
+from tfrecords.convert.plan.convert_config import versions_of
 from tfrecords.convert.plan.previous_version import PreviousVersion
 from tfrecords.convert.plan.shard_plan import ShardPlan
 from tfrecords.convert.sources import Source, printable
@@ -25,8 +24,9 @@ from tfrecords.format.naming import LAYOUT_FILE, shard_name
 from tfrecords.format.quarantine import Reason, read_quarantine, write_quarantine
 from tfrecords.format.tfds_metadata import write_metadata
 
-# Without the reason that only --conflicts=drop has, so that other datasets keep their bytes.
-_REASONS = tuple(reason.value for reason in Reason if reason != Reason.LABEL_CONFLICT)
+# Those of a conversion, without the one that only --conflicts=drop has, so that other datasets keep their bytes, and
+# without the one of `simimg edit`.
+_REASONS = tuple(reason.value for reason in Reason if reason not in (Reason.LABEL_CONFLICT, Reason.DELETED))
 
 
 def write_tables(job: ConversionJob, final: FinalPlan, receipt: Receipt, workdir: WorkDir) -> Manifest:
@@ -73,9 +73,10 @@ def publish(
         splits={split: tuple(infos) for split, infos in splits.items() if infos},
         config=job.config.recorded,
         source_sha256=_made_from(job, manifest).sha256(),
-        versions=decoder_versions(),
+        versions=versions_of(job.config),
         files={},
         schema=job.schema,
+        file_format=job.config.format,
     )
     write_metadata(workdir.dataset, layout)
     names = {info.file for infos in splits.values() for info in infos}
@@ -100,6 +101,8 @@ def _make_manifest(job: ConversionJob, final: FinalPlan, receipt: Receipt) -> Ma
         positions[rows] = np.arange(len(rows))
         splits[rows] = job.splits.index(planned.split)
     reason_names = (*_REASONS, Reason.LABEL_CONFLICT.value) if job.config.conflicts == "drop" else _REASONS
+    if job.previous is not None:
+        reason_names = tuple(dict.fromkeys((*reason_names, *job.previous.manifest.reason_names)))
     reasons = np.full(num_rows, -1, np.int8)
     for row, refusal in receipt.refused.items():
         reasons[row] = reason_names.index(refusal.reason.value)
@@ -152,9 +155,5 @@ def _link_previous(
     for split, infos in previous.layout.splits.items():
         num_shards = len(infos) + sum(planned.split == split for planned in final.shards)
         for number, info in enumerate(infos):
-            file = shard_name(previous.layout.name, split, number, num_shards)
-            shard = previous.folder / info.file
-            if not shard.is_file() or shard.stat().st_size != info.num_bytes:
-                raise DataError(f"{shard} is missing or damaged; nothing was added. Convert the images again.")
-            link_or_copy(shard, folder / file)
-            splits[split].append(dataclasses.replace(info, file=file))
+            file = shard_name(previous.layout.name, split, number, num_shards, previous.layout.file_format)
+            splits[split].append(link_shard(previous.folder, info, folder / file))

@@ -9,25 +9,26 @@ from __future__ import annotations
 import dataclasses
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
 
-from tfrecords.base_errors import ConversionError, CorruptRecordError
+from tfrecords.base_errors import ConversionError, CorruptRecordError, DataError
 from tfrecords.convert.plan.conversion_job import ConversionJob
 from tfrecords.convert.plan.shard_plan import PlannedShard, ShardPlan
 from tfrecords.convert.state.receipts import Receipt, read_info, write_receipt
 from tfrecords.convert.state.workdir import WorkDir
 from tfrecords.convert.workers.pool import Runner
 from tfrecords.convert.workers.shard_worker import Monitor, Task, not_there, writing
+from tfrecords.format.array_record_shard import ArrayRecordReader, ArrayRecordWriter
 from tfrecords.format.atomic_files import sync_file
 from tfrecords.format.layout import ShardInfo
 from tfrecords.format.naming import index_path
 from tfrecords.format.parse_errors import readable
 from tfrecords.format.record_layout import Offsets
 from tfrecords.format.schema import PLAIN, Schema
-from tfrecords.format.shard import ShardReader, index_bytes, open_shard
+from tfrecords.format.shard import ShardReader, ShardWriter, index_bytes, open_shard
 from tfrecords.format.shard_scan import ShardScan, scan_shard
 
 _AGAIN = "Give the same command again; the shard will be written again."
@@ -101,7 +102,7 @@ class ReshardTask(Task):
     """Writes a shard from the records of others: record i is record `positions[i]` of `sources[source_of[i]]`.
 
     `positions` are int64, `source_of` int32, both `[num_records]` as `rows`. If all records have one length, `offsets`
-    gives it; other records are found by their sidecars.
+    gives it; other records are found by their sidecars. ArrayRecord files find theirs by position.
     """
 
     sources: tuple[Path, ...]
@@ -111,19 +112,32 @@ class ReshardTask(Task):
 
     def run(self, monitor: Monitor) -> None:
         """Write the shard; a ConversionError can also mean that a record was damaged since it was written."""
+        with writing(self.shard), open_shard(self.shard, index=not self.offsets.record_bytes) as writer:
+            copy = self._copier(writer)
+            for row, source, position in zip(self.rows, self.source_of, self.positions, strict=True):
+                monitor.begin(int(row))
+                try:  # checksums are checked, too: the shard may have been written by a call a week ago
+                    copy(int(source), int(position))
+                except CorruptRecordError as error:
+                    message = str(error).removesuffix(" Convert it again.").removesuffix(" Convert the images again.")
+                    raise ConversionError(f"{message} {_AGAIN}") from None
+        with writing(self.receipt):
+            write_receipt(self.receipt, self.inputs, writer.info())
+
+    def _copier(self, writer: ShardWriter | ArrayRecordWriter) -> Callable[[int, int], None]:
+        """Return a function that appends a record, given the number of its source and its position there."""
+        if isinstance(writer, ArrayRecordWriter):
+            arrays = [ArrayRecordReader(path) for path in self.sources]
+            return lambda source, position: writer.write(arrays[source].read(position))
         stride = self.offsets.record_bytes
         readers = [ShardReader(path) for path in self.sources]
         places = [] if stride else [reader.offsets().tolist() for reader in readers]
-        with writing(self.shard), open_shard(self.shard, index=not stride) as writer:
-            for row, source, position in zip(self.rows, self.source_of, self.positions, strict=True):
-                monitor.begin(int(row))
-                offset, length = (int(position) * stride, stride) if stride else places[source][position]
-                try:  # checksums are checked, too: the shard may have been written by a call a week ago
-                    writer.write_framed(readers[source].read_framed(offset, length))
-                except CorruptRecordError as error:
-                    raise ConversionError(f"{str(error).removesuffix(' Convert it again.')} {_AGAIN}") from None
-        with writing(self.receipt):
-            write_receipt(self.receipt, self.inputs, writer.info())
+
+        def copy(source: int, position: int) -> None:
+            offset, length = (position * stride, stride) if stride else places[source][position]
+            writer.write_framed(readers[source].read_framed(offset, length))
+
+        return copy
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -159,6 +173,18 @@ def whole_scan(shard: Path, info: ShardInfo, schema: Schema = PLAIN) -> ShardSca
         if scan.faults or not scan.whole or (scan.num_bytes, len(scan.ids)) != (info.num_bytes, info.num_examples):
             return None
         return None if index.exists() and index.read_bytes() != index_bytes(scan.lengths) else scan
+
+
+def link_shard(dataset_dir: Path, info: ShardInfo, target: Path) -> ShardInfo:
+    """Give the shard `info` of a dataset, and its sidecar if any, the second name `target`; return it under that name.
+
+    Raises DataError if it is missing or incomplete.
+    """
+    shard = dataset_dir / info.file
+    if not shard.is_file() or shard.stat().st_size != info.num_bytes:
+        raise DataError(f"{shard} is missing or damaged; nothing was added. Convert the images again.")
+    link_or_copy(shard, target)
+    return dataclasses.replace(info, file=target.name)
 
 
 def link_or_copy(shard: Path, target: Path) -> None:

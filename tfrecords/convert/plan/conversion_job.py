@@ -196,7 +196,7 @@ def make_job(config: ResolvedConfig, source: Source, previous: PreviousVersion |
         labels = mapping[source.labels]
 
     schema, tails = _tails(source, labels, class_names, previous)
-    config = dataclasses.replace(config, offsets=Offsets.of(config.encoding, config.image_size, schema))
+    config = dataclasses.replace(config, offsets=Offsets.of(config.encoding, config.image_size, schema, config.format))
     ranks = draw_ranks(config.seed, source.paths)
     split_of = np.zeros(num_files, np.int8)
     notes: tuple[str, ...] = ()
@@ -212,8 +212,10 @@ def make_job(config: ResolvedConfig, source: Source, previous: PreviousVersion |
         names_before = [] if previous is None else _groups_before(previous, of_path, config)
         number_of = {name: number for number, name in enumerate(dict.fromkeys((*names, *names_before))) if name}
         keys, keys_before = group_codes(names, number_of), group_codes(names_before, number_of)
+    # Those of datasets that `simimg edit` has added, and those that have no image, come last.
+    further = () if previous is None else (*previous.layout.splits, *previous.manifest.split_names)
     if config.fractions:
-        splits = tuple(config.fractions)
+        splits = tuple(dict.fromkeys((*config.fractions, *further)))
         if (keys is not None or config.folds) and previous is None:
             used = [names[row] if names else "" for row in usable.tolist()]
             notes = check_groups(used, config.fractions, config.divided_by, what="groups" if names else "images")
@@ -227,7 +229,9 @@ def make_job(config: ResolvedConfig, source: Source, previous: PreviousVersion |
         )
     else:
         before = () if previous is None else tuple(previous.layout.splits)
-        splits = tuple(dict.fromkeys((*before, *(source.splits[row] for row in usable.tolist()))))
+        there = dict.fromkeys(source.splits[row] for row in usable.tolist())
+        ordered = [split for split in source.split_order if split in there]
+        splits = tuple(dict.fromkeys((*before, *ordered, *there, *further)))
         try:
             check_splits(splits)
         except UsageError as error:
@@ -248,6 +252,7 @@ def make_job(config: ResolvedConfig, source: Source, previous: PreviousVersion |
         encoding=config.encoding,
         sizes=source.sizes,
         num_before=num_before,
+        file_format=config.format,
     )
     return ConversionJob(
         config=config,

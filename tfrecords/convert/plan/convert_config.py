@@ -7,6 +7,7 @@ import os
 import re
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 from tfrecords.base_errors import UsageError
 from tfrecords.convert.image.decoder import (
@@ -14,6 +15,7 @@ from tfrecords.convert.image.decoder import (
     RESIZES,
     TRUNCATED,
     ImageOptions,
+    decoder_versions,
     parse_backdrop,
     parse_background,
 )
@@ -30,9 +32,13 @@ from tfrecords.convert.sources import (
     check_patterns,
     printable,
 )
-from tfrecords.format.naming import check_name
+from tfrecords.convert.sources.stored_dataset import load_layout, name_and_version, name_of_copy
+from tfrecords.format.array_record_shard import array_record_library
+from tfrecords.format.layout import Layout
+from tfrecords.format.naming import ARRAY_RECORD, FILE_FORMATS, TFRECORD, check_name
 from tfrecords.format.record_layout import ENCODINGS, MAX_IMAGE_SIZE, Offsets
 from tfrecords.format.schema import LABEL_TYPES
+from tfrecords.installed_versions import installed_version
 from tfrecords.options import check_choices, option
 
 # Up to this size, reading an image's raw pixels costs less than decoding a JPEG.
@@ -53,6 +59,11 @@ class ConvertConfig:
     table: str = option(
         "CSV or parquet file, or a list, with paths, labels and optionally splits; paths are relative to --image_dir.",
         "",
+    )
+    from_dataset: str = option(
+        "Dataset folder to convert into another size or encoding from its stored images, without the files.",
+        "",
+        flag="from",
     )
     data_dir: Path = option("Folder of datasets; this one goes to DATA_DIR/NAME/1.0.0.", Path("data"))
     name: str = option("Name of the dataset; by default that of the image folder.", "")
@@ -87,6 +98,13 @@ class ConvertConfig:
         f"How to store pixels; auto is raw up to {_RAW_UP_TO_PX} px, and jpeg above.",
         "auto",
         choices=("auto", *ENCODINGS),
+        group="images",
+    )
+    format: str = option(
+        "Format of the shards: tfrecord, which the other commands and tf.data read, or array_record, which "
+        "tfds.data_source and Grain read at random.",
+        TFRECORD,
+        choices=FILE_FORMATS,
         group="images",
     )
     jpeg_quality: int = option("Quality of JPEG records, 1..100.", 95, group="images")
@@ -182,7 +200,12 @@ class ConvertConfig:
 
     def __post_init__(self) -> None:
         """Check the values that can be checked without looking at the source."""
-        for name in ("image_dir", "table", "only"):  # not Paths, which would make one slash of the two in a URL
+        for name in (
+            "image_dir",
+            "table",
+            "from_dataset",
+            "only",
+        ):  # not Paths, which would make one slash of the two in a URL
             object.__setattr__(self, name, os.path.expanduser(os.fspath(getattr(self, name))))
         check_choices(self)
         parse_splits(self.splits)
@@ -249,13 +272,21 @@ class ConvertConfig:
         return next((f"--{name}={value}" for name in names if (value := getattr(self, name))), "")
 
     def resolved(self) -> ResolvedConfig:
-        """Return the values that a conversion uses; raise UsageError if there is neither `image_dir` nor `table`."""
-        if not self.image_dir and not self.table:
+        """Return the values that a conversion uses; raise UsageError if there is no source, or more than one."""
+        if self.from_dataset and (self.image_dir or self.table):
+            raise UsageError(f"--from={self.from_dataset} is a source of its own: leave out --image_dir and --table.")
+        if not self.image_dir and not self.table and not self.from_dataset:
             raise UsageError("--image_dir is missing. Name a folder that has one folder of images per class.")
+        if self.format == ARRAY_RECORD:
+            array_record_library()  # not after an hour of work
         encoding = self.encoding
         if encoding == "auto":
             encoding = "raw" if self.image_size <= _RAW_UP_TO_PX else "jpeg"
-        name = self.name or _name_after(self.image_dir or self.table)
+        name = self.name or (
+            name_of_copy(self.from_dataset, self.image_size, encoding)
+            if self.from_dataset
+            else _name_after(self.image_dir or self.table)
+        )
         decided = dataclasses.replace(self, name=name, encoding=encoding)
         return ResolvedConfig(
             **{field.name: getattr(decided, field.name) for field in dataclasses.fields(ConvertConfig)},
@@ -270,7 +301,7 @@ class ConvertConfig:
                 max_pixels=self.max_pixels,
             ),
             fractions=fold_fractions(self.folds) if self.folds else parse_splits(self.splits),
-            offsets=Offsets.of(encoding, self.image_size),
+            offsets=Offsets.of(encoding, self.image_size, file_format=self.format),
             recorded=decided.determining(),
         )
 
@@ -303,6 +334,7 @@ class ConvertConfig:
             **({"range": self.range} if self.range != AUTO else {}),
             **({"max_pixels": self.max_pixels} if self.max_pixels != MAX_PIXELS else {}),
             "encoding": self.encoding,
+            **({"format": self.format} if self.format != TFRECORD else {}),
             **({"jpeg_quality": self.jpeg_quality} if self.encoding == "jpeg" else {}),
             **({"folds": self.folds} if self.folds else {"splits": splits or SOURCE_SPLITS}),
             "copies": self.copies,
@@ -318,6 +350,7 @@ class ConvertConfig:
             # With `fail` there are none in the dataset, so that its bytes are those of `keep`.
             **({"conflicts": self.conflicts} if self.conflicts == "drop" else {}),
             **({"label_type": self.label_type} if self.label_type != "single" else {}),
+            **({"from": name_and_version(self.from_dataset)} if self.from_dataset else {}),
         }
 
 
@@ -347,10 +380,28 @@ class ResolvedConfig(ConvertConfig):
         return dataclasses.replace(self, splits=SOURCE_SPLITS, fractions={}, recorded=recorded)
 
 
+def versions_of(config: ConvertConfig) -> dict[str, str]:
+    """Return the versions of the libraries that decide the bytes of a dataset with these options."""
+    versions = dict(decoder_versions())
+    if config.format == ARRAY_RECORD:
+        versions["array-record"] = installed_version("array-record") or "unknown"
+    return versions
+
+
 def _recorded_background(text: str) -> str:
     """Return a value of `--background` in the one form in which layout.json has it."""
     backdrop = parse_backdrop(text)
     return "#{:02x}{:02x}{:02x}".format(*parse_background(text)) if backdrop == "color" else backdrop
+
+
+def with_stored_size(given: dict[str, Any]) -> dict[str, Any]:
+    """Return options of a conversion, of which `image_size` is that of the dataset to convert, if there is one, unless
+    it is given.
+    """
+    folder = os.path.expanduser(os.fspath(given.get("from_dataset") or ""))
+    if not folder or "image_size" in given or not Layout.exists(Path(folder)):
+        return given
+    return {**given, "image_size": load_layout(folder).image_size}
 
 
 def _name_after(location: str) -> str:

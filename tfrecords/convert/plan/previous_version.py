@@ -27,7 +27,7 @@ from tfrecords.format.atomic_files import parse_json
 from tfrecords.format.layout import Layout
 from tfrecords.format.manifest import Manifest, read_manifest
 from tfrecords.format.naming import LAYOUT_FILE, MANIFEST_FILE, QUARANTINE_FILE, versions
-from tfrecords.format.quarantine import Refusal
+from tfrecords.format.quarantine import Reason, Refusal
 from tfrecords.format.record_layout import INT_BYTES
 
 
@@ -89,10 +89,10 @@ class PreviousVersion:
 
     def pending_rows(self, source: Source) -> np.ndarray:
         """Return the rows of the source whose files are not examples yet, because they are new or were rejected: int64
-        `[n]`.
+        `[n]`. Those that `simimg edit` deleted stay deleted.
         """
-        examples = {self.manifest.paths[index] for index in np.flatnonzero(self.manifest.ok)}
-        return np.array([row for row, path in enumerate(source.paths) if printable(path) not in examples], np.int64)
+        known = {self.manifest.paths[index] for index in np.flatnonzero(self.manifest.ok | self._deleted)}
+        return np.array([row for row, path in enumerate(source.paths) if printable(path) not in known], np.int64)
 
     def changed_paths(self, source: Source, *, refused: bool = False) -> list[str]:
         """Return the examples' files whose bytes have changed since they were converted; with `refused`, the rejected
@@ -110,6 +110,8 @@ class PreviousVersion:
             path, index = printable(source.paths[row]), indices[row]
             if bool(self.manifest.ok[index]) == refused or (refused and int(row) in source.refused):
                 continue
+            if self._deleted[index]:
+                continue
             try:
                 data = read_file(source.files, source.paths[row], place_of(source.places, int(row)))
                 digest = hashlib.sha256(data).digest()
@@ -118,6 +120,12 @@ class PreviousVersion:
             if digest != self.manifest.sha256[index].tobytes():
                 changed.append(path)
         return changed
+
+    @functools.cached_property
+    def _deleted(self) -> np.ndarray:
+        """Whether each file is an example that `simimg edit` deleted: bool [n]."""
+        names = self.manifest.reason_names
+        return self.manifest.reasons == (names.index(Reason.DELETED) if Reason.DELETED in names else len(names))
 
     @functools.cached_property
     def _index_of(self) -> dict[str, int]:

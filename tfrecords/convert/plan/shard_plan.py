@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from tfrecords.format.naming import shard_name
+from tfrecords.format.naming import TFRECORD, shard_name
 
 # Large enough to be read in long stretches, small enough to be written again quickly after a crash.
 SHARD_BYTES = 64 * 2**20
@@ -38,7 +38,7 @@ class PlannedShard:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class ShardPlan:
-    """All shards of the dataset `name`, or those that are appended to it, split by split.
+    """All shards of the dataset `name`, in `file_format`, or those that are appended to it, split by split.
 
     `num_before` is the number of existing shards by split; new shards are numbered after them.
     """
@@ -47,6 +47,7 @@ class ShardPlan:
     splits: Sequence[str]
     num_before: Mapping[str, int]
     shards: tuple[PlannedShard, ...]
+    file_format: str = TFRECORD
 
 
 def num_shards(num_examples: int, image_size: int, encoding: str, source_bytes: int = 0) -> int:
@@ -70,6 +71,7 @@ def make_plan(
     encoding: str,
     sizes: np.ndarray | None = None,
     num_before: Mapping[str, int] = {},
+    file_format: str = TFRECORD,
 ) -> ShardPlan:
     """Return the plan: the images of each split in a seeded random order, cut into shards of nearly equal length.
 
@@ -86,6 +88,7 @@ def make_plan(
         encoding: of the shards.
         sizes: int64 `[num_rows]`, bytes, by row of the source; negative if unknown.
         num_before: as in `ShardPlan`.
+        file_format: of the shards; nothing but their names depends on it.
     """
     shards = []
     for number, split in enumerate(splits):
@@ -98,9 +101,9 @@ def make_plan(
         count = num_shards(len(members), image_size, encoding, source_bytes)
         for shard in range(count):
             part = members[len(members) * shard // count : len(members) * (shard + 1) // count]
-            file = shard_name(name, split, before + shard, before + count)
+            file = shard_name(name, split, before + shard, before + count, file_format)
             shards.append(PlannedShard(file=file, split=split, shard=before + shard, rows=part))
-    return ShardPlan(name, splits, num_before, tuple(shards))
+    return ShardPlan(name, splits, num_before, tuple(shards), file_format)
 
 
 def without_rows(plan: ShardPlan, rows: np.ndarray) -> ShardPlan:
@@ -138,7 +141,7 @@ def rebalance(plan: ShardPlan, split_of: np.ndarray, ranks: np.ndarray) -> Shard
         arriving = moved[split_of[moved] == number]
         if not shards and len(arriving):
             before = plan.num_before.get(split, 0)
-            file = shard_name(plan.name, split, before, before + 1)
+            file = shard_name(plan.name, split, before, before + 1, plan.file_format)
             shards = [PlannedShard(file, split, before, np.empty(0, np.int64), changed=True)]
         starts = np.array([ranks[shard.rows[0]] if len(shard.rows) else 0 for shard in shards], np.uint64)
         places = np.maximum(np.searchsorted(starts, ranks[arriving], side="right") - 1, 0)

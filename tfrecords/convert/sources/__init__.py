@@ -40,6 +40,7 @@ __all__ = [
 def open_source(
     image_dir: str,
     *,
+    dataset_dir: str = "",
     table: str = "",
     categories: Sequence[str] = (),
     include: Sequence[str] = (),
@@ -58,6 +59,7 @@ def open_source(
         image_dir: a folder of class folders or of images; tars or zips (also `*.tar`, `{000..003}.tar`); a TFDS
             dataset folder; or a URL of one of these. With `table`, the folder that the table's paths are relative to;
             it may then be "".
+        dataset_dir: a dataset folder that `simimg convert` wrote, whose stored images are taken, instead of all others.
         table: a CSV or parquet file, or its URL, with one path and label per row.
         categories: the classes to take, in the order of their labels; by default all.
         include: patterns of the files to take, see `tfrecords.convert.sources.selection`; by default all.
@@ -73,8 +75,9 @@ def open_source(
     Raises:
         UsageError: it does not exist, cannot be read, has an unknown form, or has no image file.
         ConversionError: the machine or the network failed.
+        DataError: `dataset_dir` is damaged.
     """
-    location = table or image_dir
+    location = dataset_dir or table or image_dir
     columns = {"path": path_column, "label": label_column, "group": group_column, "time": time_column}
     for what, column in columns.items():
         if column and not table:
@@ -86,6 +89,10 @@ def open_source(
             machine_errors(location),
             parser_errors(lambda fault: UsageError(f"{location} is damaged: {fault}. Fetch or make it again.")),
         ):
+            if dataset_dir:
+                from tfrecords.convert.sources.stored_dataset import open_stored
+
+                return open_stored(dataset_dir, categories, selection)
             if table:
                 from tfrecords.convert.sources.table import open_table
 

@@ -82,6 +82,7 @@ class Source:
         form: what the source was taken for, in one line for the user.
         keeps_splits: whether its splits are kept unless others are asked for.
         values: what is known of each file beside one class; None if that is all.
+        split_order: its splits in order, where that is not the order in which they occur.
     """
 
     location: str
@@ -100,6 +101,7 @@ class Source:
     form: str = ""
     keeps_splits: bool = False
     values: RowValues | None = None
+    split_order: tuple[str, ...] = ()
 
     def usable(self) -> np.ndarray:
         """Return the ids, int64 and ascending, of the files that are not rejected already."""

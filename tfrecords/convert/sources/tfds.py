@@ -22,11 +22,11 @@ from tfrecords.convert.sources.selection import Selection
 from tfrecords.convert.sources.source import Source, refuse_damaged
 from tfrecords.format.atomic_files import parse_json
 from tfrecords.format.example import bytes_feature, find_features
-from tfrecords.format.naming import FEATURES_FILE, INFO_FILE
+from tfrecords.format.naming import FEATURES_FILE, INFO_FILE, TFRECORD
 from tfrecords.format.parse_errors import parser_errors
 from tfrecords.format.quarantine import Reason, Refusal
 from tfrecords.format.record import FOOTER_BYTES, FRAMING_BYTES, HEADER_BYTES, ReadAt, footer, header
-from tfrecords.format.tfds_metadata import TFRECORD, TfdsFeature, TfdsInfo, class_names, parse_features
+from tfrecords.format.tfds_metadata import TfdsFeature, TfdsInfo, class_names, parse_features
 
 # Bytes of a record that are read to find the label: names and small features, but only the beginning of an image.
 _PEEK_BYTES = 512
@@ -93,7 +93,8 @@ def open_tfds(dataset_dir: str, categories: Sequence[str] = (), selection: Selec
     if info.file_format != TFRECORD:
         raise UsageError(
             f"--image_dir={dataset_dir} is stored as {info.file_format}. Prepare it as TFRecord: "
-            "tfds build --file_format=tfrecord, or download_and_prepare(file_format='tfrecord')."
+            "tfds build --file_format=tfrecord, or download_and_prepare(file_format='tfrecord'); or convert the "
+            "images that it was made of."
         )
     shards = [(split, files, number) for split, files in info.shards.items() for number in range(len(files))]
     if not shards:

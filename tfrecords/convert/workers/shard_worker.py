@@ -22,6 +22,7 @@ from tfrecords.convert.image.near_duplicates import perceptual_hashes
 from tfrecords.convert.sources import Files, printable
 from tfrecords.convert.sources.read_errors import machine_errors, read_file
 from tfrecords.convert.state.receipts import Receipt, write_receipt
+from tfrecords.format.array_record_shard import ArrayRecordWriter
 from tfrecords.format.quarantine import Refusal
 from tfrecords.format.record_layout import encode_record, encode_with_tail
 from tfrecords.format.shard import ShardWriter, open_shard
@@ -162,7 +163,9 @@ def place_of(places: np.ndarray | None, row: int) -> tuple[int, int, int] | None
     return container, offset, length
 
 
-def _write_batch(task: ShardTask, batch: list[tuple[int, np.ndarray]], receipt: Receipt, writer: ShardWriter) -> None:
+def _write_batch(
+    task: ShardTask, batch: list[tuple[int, np.ndarray]], receipt: Receipt, writer: ShardWriter | ArrayRecordWriter
+) -> None:
     """Write the images of files, given by number, as the next records, one step for all of them at a time, so that
     their data stays in the caches.
     """

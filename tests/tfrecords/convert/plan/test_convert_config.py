@@ -158,12 +158,13 @@ def test_determining_options_leave_out_what_does_not_change_the_bytes() -> None:
         "max_pixels": 1000,
         "label_type": "multi",
         "features": ("age", "caption:text"),
+        "format": "array_record",
         "group_column": "patient",
         "group_pattern": "p[0-9]+",
         "time_column": "taken",
         "conflicts": "drop",
     }
-    assert names - set(determining) == {*elsewhere, "jpeg_quality", *newer, "folds"}
+    assert names - set(determining) == {*elsewhere, "jpeg_quality", "from_dataset", *newer, "folds"}
     for option, value in newer.items():
         expected = list(value) if isinstance(value, tuple) else value
         found = config(name="zoo", **{option: value}).resolved().determining()

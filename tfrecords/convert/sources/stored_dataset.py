@@ -1,0 +1,153 @@
+"""A dataset folder that `simimg convert` wrote, as the source of another one: stored images take the place of files.
+
+Paths, classes and splits are those of its manifest, so the new dataset can be compared with the old one by path. JPEG
+and PNG images are read as they are stored. Raw pixels are read as a PPM file, which is a header and the pixels.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from tfrecords.base_errors import DataError, UsageError
+from tfrecords.convert.sources.container_files import Containers
+from tfrecords.convert.sources.labels import FileListing, source_of_labels
+from tfrecords.convert.sources.selection import Selection
+from tfrecords.convert.sources.source import Source
+from tfrecords.convert.sources.tfds import TfdsFiles
+from tfrecords.format.layout import Layout, ShardInfo
+from tfrecords.format.manifest import Manifest, read_manifest
+from tfrecords.format.shard import ShardReader
+from tfrecords.format.tfds_metadata import TFRECORD, has_one_class, read_features, read_info
+
+
+@dataclasses.dataclass(frozen=True)
+class StoredFiles:
+    """Reads stored images by place. `raw_px` is the side of raw images in px, 0 if they are stored as files."""
+
+    records: TfdsFiles
+    raw_px: int
+
+    def read(self, path: str, place: tuple[int, int, int] | None) -> bytes:
+        """Return a stored image as an image file; raises the errors of `TfdsFiles.read`."""
+        data = self.records.read(path, place)
+        return b"P6\n%d %d\n255\n" % (self.raw_px, self.raw_px) + data if self.raw_px else data
+
+
+def load_layout(dataset_dir: str) -> Layout:
+    """Return the layout of the dataset that `--from` names.
+
+    Raises UsageError if it is no dataset folder of simimg, and DataError if its layout is damaged.
+    """
+    if not Layout.exists(Path(dataset_dir)):
+        raise UsageError(
+            f"--from={dataset_dir} is no dataset folder of simimg. Name one that `simimg convert` wrote, "
+            "DATA_DIR/NAME/VERSION, or give other sources as --image_dir."
+        )
+    return Layout.load(Path(dataset_dir))
+
+
+def name_of_copy(dataset_dir: str, image_size: int, encoding: str) -> str:
+    """Return the name of a dataset that is made from another one: `photos_32`, or `photos_64_png` of the same size."""
+    layout = load_layout(dataset_dir)
+    name = f"{layout.name.removesuffix(f'_{image_size}')}_{image_size}"
+    return name + (f"_{encoding}" if image_size == layout.image_size else "")
+
+
+def name_and_version(dataset_dir: str) -> str:
+    """Return the name and the version of a dataset, as layout.json of one made from it has them."""
+    layout = load_layout(dataset_dir)
+    return f"{layout.name}/{layout.version}"
+
+
+def open_stored(dataset_dir: str, categories: Sequence[str] = (), selection: Selection | None = None) -> Source:
+    """Find the stored images of a dataset in the order of their ids, with `categories` and `selection` as in
+    `open_source`.
+
+    Raises:
+        UsageError: it is no dataset folder of simimg, or no image is left.
+        DataError: it is damaged.
+    """
+    folder = Path(dataset_dir)
+    layout, manifest = load_layout(dataset_dir), read_manifest(folder)
+    if (form := read_info(folder).file_format) != TFRECORD:
+        raise UsageError(f"--from={dataset_dir} is stored as {form}. --from reads TFRecord shards only.")
+    features = read_features(folder)
+    further = sorted(features.keys() - {"id", "image", "label"})
+    if further or not has_one_class(features):
+        what = f"the features {', '.join(further)}" if further else "other labels than one class"
+        raise UsageError(
+            f"--from={dataset_dir}: its examples have {what}, which would be lost. Convert the original files."
+        )
+    shards = [(split, number, info) for split, infos in layout.splits.items() for number, info in enumerate(infos)]
+    for _, _, info in shards:
+        shard = folder / info.file
+        if not shard.is_file() or shard.stat().st_size != info.num_bytes:
+            raise DataError(f"{shard} is missing or damaged. Run `simimg verify`.")
+    containers = Containers.of([str(folder / info.file) for _, _, info in shards])
+    container_of = {(split, number): at for at, (split, number, _) in enumerate(shards)}
+    spans = [_spans(folder, info, layout) for _, _, info in shards]
+    found = FileListing()
+    rows = np.flatnonzero(manifest.ok)
+    for row in rows[np.argsort(manifest.ids[rows], kind="stable")].tolist():
+        split, label = manifest.split_names[manifest.splits[row]], int(manifest.labels[row])
+        at = container_of.get((split, int(manifest.shards[row])), -1)
+        position = int(manifest.positions[row])
+        if at < 0 or not 0 <= position < len(spans[at]) or not 0 <= label < len(layout.class_names):
+            raise DataError(f"{folder}: manifest.parquet contradicts layout.json. Run `simimg verify`.")
+        offset, length = spans[at][position].tolist()
+        name = layout.class_names[label]
+        found.add(manifest.paths[row], length, containers.stamps[at], (at, offset, length), label=name, split=split)
+    source = source_of_labels(
+        found,
+        location=dataset_dir,
+        files=StoredFiles(TfdsFiles(containers, "image"), layout.image_size if layout.encoding == "raw" else 0),
+        categories=categories,
+        class_names=layout.class_names,
+        selection=selection,
+        flag="--from",
+        notes=_left_out(manifest),
+        form=f"dataset with {len(found.paths):,} {layout.encoding} images of {layout.image_size} px",
+    )
+    return dataclasses.replace(source, keeps_splits=True, split_order=tuple(layout.splits))
+
+
+def notes_on_losses(dataset_dir: str, image_size: int, encoding: str, quality: int) -> list[str]:
+    """Return notes about what the stored pixels lose, or do not gain, as images of this size and encoding."""
+    layout, notes = load_layout(dataset_dir), []
+    files = "converting the original files instead"
+    if image_size > layout.image_size:
+        notes.append(
+            f"the stored images have {layout.image_size} px and are enlarged to {image_size} px, which adds no "
+            f"detail; {files} does"
+        )
+    if encoding == "jpeg" and layout.encoding == "jpeg":
+        before = layout.config.get("jpeg_quality", "unknown")
+        notes.append(
+            f"the stored images are JPEGs (quality {before}) and are compressed a second time (quality {quality}), "
+            f"which loses more; --encoding=png or raw, or {files}, avoids that"
+        )
+    elif layout.encoding == "jpeg":
+        notes.append(f"the stored images are JPEGs, whose losses stay in the {encoding} images; {files} avoids them")
+    if image_size < layout.image_size and layout.encoding != "jpeg":
+        notes.append(f"the stored images were resized before and are resized a second time; {files} avoids that")
+    return notes
+
+
+def _spans(folder: Path, info: ShardInfo, layout: Layout) -> np.ndarray:
+    """Return offset and length of each record of a shard: int64 `[num_records, 2]`."""
+    stride = layout.offsets.record_bytes
+    if not stride:
+        return ShardReader(folder / info.file).offsets()
+    offsets = np.arange(info.num_examples, dtype=np.int64) * stride
+    return np.stack((offsets, np.full_like(offsets, stride)), axis=1)
+
+
+def _left_out(manifest: Manifest) -> list[str]:
+    num_refused = int((~manifest.ok).sum())
+    if not num_refused:
+        return []
+    return [f"{num_refused:,} files that were rejected or deleted have no pixels in the dataset and are left out"]

@@ -1,0 +1,194 @@
+"""Adds the examples of other datasets to the manifest of one.
+
+Classes are joined by their names. Ids continue after the last one, so every added record is written again. A copy of an
+image that is there already goes to the split of that image, as in `simimg convert --append`; other images keep their
+split. Paths that both datasets have get the name of the added dataset in front.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from tfrecords.base_errors import UsageError
+from tfrecords.convert.image.near_duplicates import group_copies
+from tfrecords.convert.state.workdir import differing_options
+from tfrecords.format.layout import Layout
+from tfrecords.format.manifest import Manifest, read_manifest
+from tfrecords.format.naming import check_splits
+from tfrecords.format.record_layout import INT_BYTES
+from tfrecords.format.tfds_metadata import has_one_class, read_features
+
+_OF_PIXELS = ("resize", "decode", "truncated", "background", "range", "max_pixels", "jpeg_quality")  # options
+_MAX_SHARDS_PER_DATASET = 1 << 20
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class Added:
+    """A manifest with the rows of the added datasets after its own.
+
+    Attributes:
+        manifest: its `shards` are numbers by which the examples of a split can be put into shards: those of the added
+            datasets come after its own, and copies that changed their split after these.
+        class_names: of all datasets.
+        datasets: folder, layout and own manifest of each added dataset.
+        new_paths: for each added dataset, the new path of each file that got another one.
+        notes: for the user.
+    """
+
+    manifest: Manifest
+    class_names: tuple[str, ...]
+    datasets: list[tuple[Path, Layout, Manifest]]
+    new_paths: list[dict[str, str]]
+    notes: tuple[str, ...]
+
+    @property
+    def num_rows(self) -> int:
+        """The number of rows that were added."""
+        return sum(len(manifest) for _, _, manifest in self.datasets)
+
+
+def add_datasets(
+    manifest: Manifest, base: Path, layout: Layout, folders: Sequence[Path], version: str, reason: str
+) -> Added:
+    """Return `manifest` of the dataset in `base`, which `layout` describes, with the rows of the datasets in `folders`.
+
+    `version` and `reason` are for the column `edit` of the added rows.
+
+    Raises:
+        UsageError: a dataset has images of another size or encoding, or examples of another form.
+        DataError: a dataset is damaged.
+    """
+    notes: list[str] = []
+    new_paths: list[dict[str, str]] = []
+    datasets = []
+    class_names = list(layout.class_names)
+    num_own = len(manifest)
+    for number, folder in enumerate(folders):
+        other, part = Layout.load(folder), read_manifest(folder)
+        _check_alike(folder, other, base, layout)
+        notes += _different_pixels(folder, other, layout)
+        new = [name for name in other.class_names if name not in class_names]
+        if new:
+            shown = ", ".join(new[:3]) + (", …" if len(new) > 3 else "")
+            notes.append(f"{folder} adds {len(new):,} {'class' if len(new) == 1 else 'classes'}: {shown}")
+        class_names += new
+        renamed = _renamed(part.paths, set(manifest.paths), other)
+        if renamed:
+            old, path = next(iter(renamed.items()))
+            notes.append(f"{len(renamed):,} paths of {folder} are there already, and became e.g. {path} for {old}")
+        if manifest.folds.any() or part.folds.any():
+            raise UsageError(f"--merge={folder}: datasets with folds cannot be merged. Convert all files with --folds.")
+        first = int(manifest.ids.max(initial=-1)) + 1
+        if first + len(part) >= 1 << 7 * INT_BYTES:
+            raise UsageError(f"--merge={folder}: there are no ids left for its {len(part):,} files.")
+        what = f"{version}: merged from {other.name} {other.version}" + (f"; {reason}" if reason else "")
+        mapping = np.array([*(class_names.index(name) for name in other.class_names), -1], np.int32)
+        moved = dataclasses.replace(
+            part,
+            ids=np.arange(first, first + len(part), dtype=np.int64),
+            groups=np.arange(first, first + len(part), dtype=np.int64),
+            paths=[renamed.get(path, path) for path in part.paths],
+            labels=mapping[part.labels],
+            shards=np.where(
+                part.ok, part.shards + np.int32(_MAX_SHARDS_PER_DATASET * (number + 1)), np.int32(-1)
+            ).astype(np.int32),
+            stamps=np.zeros(len(part), np.int64),
+            edits=[" | ".join(filter(None, (before, what))) for before in part.edits or [""] * len(part)],
+        )
+        if manifest.split_groups.any() or part.split_groups.any():
+            if not manifest.split_groups.any():
+                manifest = dataclasses.replace(manifest, split_groups=manifest.ids.copy())
+            groups = part.split_groups if part.split_groups.any() else part.ids
+            moved = dataclasses.replace(moved, split_groups=first + np.searchsorted(part.ids, groups))
+        manifest = _with_names(manifest, part)
+        manifest = manifest.concat(moved.concat(manifest[:0]))
+        datasets.append((folder, other, part))
+        new_paths.append(renamed)
+    check_splits(manifest.split_names)
+    if folders:
+        manifest, about = _with_copies(manifest, num_own, str(layout.config.get("copies", "near")), len(folders))
+        notes += about
+    return Added(
+        manifest=manifest,
+        class_names=tuple(class_names),
+        datasets=datasets,
+        new_paths=new_paths,
+        notes=tuple(notes),
+    )
+
+
+def _check_alike(folder: Path, other: Layout, base: Path, layout: Layout) -> None:
+    if (other.image_size, other.encoding) != (layout.image_size, layout.encoding):
+        raise UsageError(
+            f"--merge={folder} has {other.encoding} images of {other.image_size} px, and the dataset {layout.encoding} "
+            f"images of {layout.image_size} px. Convert it first: simimg convert --from={folder} "
+            f"--image_size={layout.image_size} --encoding={layout.encoding}"
+        )
+    theirs, ours = read_features(folder), read_features(base)
+    forms = [{name: each._replace(num_classes=0) for name, each in features.items()} for features in (theirs, ours)]
+    if forms[0] != forms[1] or other.offsets != layout.offsets:
+        raise UsageError(
+            f"--merge={folder}: its examples have the features {', '.join(theirs)}, and those of the dataset "
+            f"{', '.join(ours)}, in another form. Only datasets of one form can be merged."
+        )
+    if not has_one_class(ours) and other.class_names != layout.class_names:
+        raise UsageError(
+            f"--merge={folder}: its examples do not have one class each, and its classes are not those of the dataset "
+            "in the same order. Convert it again with --categories."
+        )
+
+
+def _different_pixels(folder: Path, other: Layout, layout: Layout) -> list[str]:
+    there, here = ({name: each.config.get(name) for name in _OF_PIXELS} for each in (other, layout))
+    differing = differing_options(there, here)
+    return (
+        [f"{folder} was made with other options: {'; '.join(differing).replace(' now', ' here')}"] if differing else []
+    )
+
+
+def _renamed(paths: Sequence[str], known: set[str], layout: Layout) -> dict[str, str]:
+    """Return the new path of each of `paths` that is in `known`."""
+    taken = known | set(paths)
+    renamed = {}
+    for path in paths:
+        if path in known:
+            new, number = f"{layout.name}-{layout.version}/{path}", 2
+            while new in taken:
+                new, number = f"{layout.name}-{layout.version}-{number}/{path}", number + 1
+            taken.add(new)
+            renamed[path] = new
+    return renamed
+
+
+def _with_names(manifest: Manifest, other: Manifest) -> Manifest:
+    """Return a manifest that also has the names of the other's splits and reasons, after its own."""
+    return dataclasses.replace(
+        manifest,
+        split_names=tuple(dict.fromkeys((*manifest.split_names, *other.split_names))),
+        reason_names=tuple(dict.fromkeys((*manifest.reason_names, *other.reason_names))),
+    )
+
+
+def _with_copies(manifest: Manifest, num_own: int, copies: str, num_added: int) -> tuple[Manifest, list[str]]:
+    """Return the manifest with the groups of copies of all its examples, and notes about what that changed."""
+    rows = np.flatnonzero(manifest.ok)
+    own = int((rows < num_own).sum())
+    first = group_copies(manifest.sha256[rows], manifest.pixels_sha256[rows], manifest.phash[rows], copies)
+    groups, splits, shards = manifest.groups.copy(), manifest.splits.copy(), manifest.shards.copy()
+    in_own = first[own:] < own
+    groups[rows[own:]] = np.where(in_own, manifest.groups[rows[first[own:]]], manifest.ids[rows[first[own:]]])
+    wanted = manifest.splits[rows[first[own:]]]
+    moving = rows[own:][wanted != manifest.splits[rows[own:]]]
+    splits[moving] = wanted[wanted != manifest.splits[rows[own:]]]
+    shards[moving] = _MAX_SHARDS_PER_DATASET * (num_added + 1)
+    notes = []
+    if in_own.any():
+        example = manifest.paths[rows[own:][in_own][0]]
+        notes.append(f"{int(in_own.sum()):,} added images are copies of images that were there, e.g. {example}")
+    if len(moving):
+        notes.append(f"{len(moving):,} added copies changed their split to that of the image that they are copies of")
+    return dataclasses.replace(manifest, groups=groups, splits=splits, shards=shards), notes

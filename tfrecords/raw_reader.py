@@ -1,0 +1,145 @@
+"""Reads raw datasets at random with NumPy alone: for NumPy, PyTorch, JAX and Grain, without TensorFlow.
+
+    train = tfrecords.read("data/photos/1.0.0", "train")
+    image, label, id = train[7]          # uint8 [image_size, image_size, 3], int, int
+    images, labels, ids = train[8:16]    # uint8 [8, image_size, image_size, 3], int64 [8], int64 [8]
+    batch = train[[3, 1, 2]]             # in this order; masks, too
+    torch.utils.data.DataLoader(train, batch_size=64, shuffle=True, num_workers=4)
+    jax.numpy.asarray(batch.image)
+
+The shards are mapped into memory, so opening reads no pixels, and all processes share the page cache. One example and
+several indices are copies, which may be written to. A slice is a view of the file if it lies in one shard: it copies no
+pixels and is read-only. A slice over several shards is a copy.
+
+The checksums of a record are verified when it is read for the first time. If a file is cut short while it is mapped,
+the operating system ends the process, as with every memory map.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from tfrecords.base_errors import CorruptRecordError, UsageError
+from tfrecords.format.layout import Layout
+from tfrecords.format.mapped_shards import map_records
+from tfrecords.format.naming import TFRECORD
+from tfrecords.format.record import FOOTER_BYTES, FRAMING_BYTES, HEADER_BYTES, footer, header, varints
+from tfrecords.format.record_layout import INT_BYTES
+
+
+class Examples(NamedTuple):
+    """One example, or n of them. `image` is uint8 `[image_size, image_size, 3]`, RGB, or `[n, ...]`; `label` and `id`
+    are int, or int64 `[n]`. `id` is the number of the image in the manifest.
+    """
+
+    image: np.ndarray
+    label: Any
+    id: Any
+
+
+def _number(groups: bytes) -> int:
+    return sum((group & 0x7F) << (7 * place) for place, group in enumerate(groups))
+
+
+class RawSplit:
+    """A split of a raw dataset as a sequence of `Examples`; see this module for what `[...]` takes and gives.
+
+    `layout` has the class names and the size of the images. A pickled split is opened again where it is unpickled.
+    """
+
+    def __init__(self, dataset_dir: str | Path, split: str) -> None:
+        self._dataset_dir, self.split = Path(dataset_dir).absolute(), split
+        if not self._dataset_dir.is_dir() or not Layout.exists(self._dataset_dir):
+            raise UsageError(f"{dataset_dir} has no layout.json. Name a dataset folder that `simimg convert` wrote.")
+        self.layout = layout = Layout.load(self._dataset_dir)
+        if split not in layout.splits:
+            raise UsageError(f"{dataset_dir} has no split {split!r}. It has: {', '.join(layout.splits) or 'none'}.")
+        if layout.encoding != "raw" or layout.file_format != TFRECORD:
+            form = f"{layout.file_format} files" if layout.encoding == "raw" else f"{layout.encoding} images"
+            raise UsageError(
+                f"{dataset_dir} has {form}, but tfrecords.read needs TFRecords of raw pixels. Convert the images again "
+                "under another --name with --encoding=raw, or use simimg.load or TensorFlow Datasets."
+            )
+        at, num_bytes = layout.offsets, 3 * layout.image_size**2
+        self._shards = [(self._dataset_dir / shard.file, shard.num_examples) for shard in layout.splits[split]]
+        self._ends = np.cumsum([count for _, count in self._shards])
+        mapped = map_records(self._shards, at.record_bytes)
+        self._records: np.ndarray | None = mapped.rows
+        self._records.flags.writeable = False
+        self._rows = np.concatenate([np.arange(rows.start, rows.stop) for _, rows in mapped.spans()] or [np.arange(0)])
+        self._verified = np.zeros(len(self._rows), bool)
+        self._pixels = slice(at.image_offset, at.image_offset + num_bytes)
+        self._label, self._id = (slice(start, start + INT_BYTES) for start in (at.label_offset, at.id_offset))
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __getitem__(self, index: int | slice | Sequence[int] | np.ndarray) -> Examples:
+        """Return one example for an integer, otherwise several.
+
+        Raises:
+            IndexError: there is no such example.
+            CorruptRecordError: a record is damaged; names its shard and its number there.
+            UsageError: the split was closed.
+        """
+        records, rows = self._opened(), self._rows[index]
+        if rows.ndim > 1:
+            raise IndexError("an index should be an integer, a slice, a list of integers or a mask.")
+        if not self._verified[index].all():
+            self._verify(records, np.arange(len(self))[index].reshape(-1).tolist())
+        size = self.layout.image_size
+        part: Any = rows
+        if not rows.ndim:  # without NumPy's arithmetic, which takes most of the time for a single example
+            record = records[rows]
+            image = record[self._pixels].reshape(size, size, 3).copy()
+            return Examples(image, _number(record[self._label].tobytes()), _number(record[self._id].tobytes()))
+        if isinstance(index, slice) and len(rows):  # a slice of the records if there is no other shard in between
+            low, high = int(rows.min()), int(rows.max()) + 1
+            view = records[low:high][:: index.step or 1]
+            records, part = (view, ...) if len(view) == len(rows) else (records, rows)
+        images = records[:, self._pixels][part].reshape(-1, size, size, 3)
+        return Examples(images, varints(records[:, self._label][part]), varints(records[:, self._id][part]))
+
+    def __iter__(self) -> Iterator[Examples]:
+        return (self[place] for place in range(len(self)))
+
+    @functools.cached_property
+    def labels(self) -> np.ndarray:
+        """The labels of all examples, int64 `[len]`, read without their checksums: for weights and samplers."""
+        return varints(self._opened()[:, self._label][self._rows])
+
+    def close(self) -> None:
+        """End reading; the files are released when no slice refers to them any more."""
+        self._records = None
+
+    def __enter__(self) -> RawSplit:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __reduce__(self) -> tuple[type[RawSplit], tuple[str, str]]:
+        self._opened()
+        return RawSplit, (str(self._dataset_dir), self.split)
+
+    def _opened(self) -> np.ndarray:
+        if self._records is None:
+            raise UsageError(f"{self._dataset_dir}: {self.split} was closed. Open it again with tfrecords.read.")
+        return self._records
+
+    def _verify(self, records: np.ndarray, places: list[int]) -> None:
+        start = header(self.layout.offsets.record_bytes - FRAMING_BYTES)
+        for place in places:
+            if self._verified[place]:
+                continue
+            record = records[self._rows[place]].tobytes()
+            if not record.startswith(start) or not record.endswith(footer(record[HEADER_BYTES:-FOOTER_BYTES])):
+                shard = int(np.searchsorted(self._ends, place, side="right"))
+                path, number = self._shards[shard][0], place - (int(self._ends[shard]) - self._shards[shard][1])
+                raise CorruptRecordError(f"{path}: record {number}: a checksum fails. Convert the images again.")
+            self._verified[place] = True
