@@ -98,7 +98,7 @@ def _tfds_source(options: Options) -> dict[str, str]:
 def _text(summary: ConvertSummary) -> str:
     splits = ", ".join(f"{count:,} {split}" for split, count in summary.splits.items())
     manifest, layout = read_manifest(summary.dataset_dir), Layout.load(summary.dataset_dir)
-    several = count_labels(summary.dataset_dir, layout, manifest.split_names)
+    several = count_labels(summary.dataset_dir, layout, manifest)
     table = summary_table(manifest, layout.counted_names, several)
     lines = [table, "", f"{summary.num_examples:,} examples ({splits}) in {summary.dataset_dir}"]
     if summary.num_converted:

@@ -150,12 +150,12 @@ def test_every_reader_and_tfds_give_the_labels(datasets: dict[str, Path], name: 
 @pytest.mark.parametrize("name", ["multi", "multi_jpeg", "multi_text"])
 def test_each_label_of_an_image_is_counted(datasets: dict[str, Path], name: str) -> None:
     layout, manifest = Layout.load(datasets[name]), read_manifest(datasets[name])
-    counts = count_labels(datasets[name], layout, manifest.split_names)
+    counts = count_labels(datasets[name], layout, manifest)
     assert counts is not None
     assert counts.sum(axis=1).tolist() == [16, 16, 16, 4]
     lines = summary_table(manifest, layout.counted_names, counts).splitlines()
     assert lines[-1].split() == ["total", "24", "8", "32", "0"]
-    assert count_labels(datasets["float"], Layout.load(datasets["float"]), manifest.split_names) is None
+    assert count_labels(datasets["float"], Layout.load(datasets["float"]), manifest) is None
     report = write_conversion_report(datasets[name], "").read_text()
     assert "(no label)" in report
     for other in ("float", "none"):

@@ -42,7 +42,7 @@ from tfrecords.convert.workers import pool
 from tfrecords.convert.workers.pool import Runner
 from tfrecords.convert.workers.shard_worker import ShardTask, Task, not_there, unwritable
 from tfrecords.format.layout import ShardInfo
-from tfrecords.format.naming import dataset_dir
+from tfrecords.format.naming import TFRECORD, dataset_dir
 from tfrecords.machine_limits import num_cores
 
 
@@ -205,9 +205,9 @@ def _convert(
 
 
 def _without_stride(job: ConversionJob) -> Iterable[str]:
-    """Yield a note if raw records differ in length."""
+    """Yield a note if raw records differ in length, where that makes reading slower."""
     varying = [str(feature) for feature in job.schema.features if not feature.is_fixed]
-    if job.config.encoding == "raw" and varying:
+    if job.config.encoding == "raw" and job.config.format == TFRECORD and varying:
         yield (
             f"records differ in length because of {some_of(varying)}, so each shard has a file of offsets; features "
             "with numbers of a fixed shape alone keep one length"

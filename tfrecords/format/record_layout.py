@@ -59,8 +59,8 @@ class Offsets:
 
     @classmethod
     def of(cls, encoding: str, image_size: int, schema: Schema = PLAIN, file_format: str = TFRECORD) -> Offsets:
-        """Return the offsets in records with `encoding`, images of `image_size` px and labels and features of `schema`, in
-        shards of `file_format`.
+        """Return the offsets in records with `encoding`, images of `image_size` px, and the labels and features of
+        `schema`, in shards of `file_format`.
         """
         if encoding != "raw" or file_format != TFRECORD or schema.tail_bytes is None:
             return cls()

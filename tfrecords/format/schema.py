@@ -86,6 +86,13 @@ class Schema:
             raise ValueError(f"its schema is not one: {values!r:.200}")
         return schema
 
+    def __str__(self) -> str:
+        """What examples have beside their image, for people."""
+        size = self.label_size
+        labels = {"single": "one class", "multi": f"up to {size} labels", "none": "no label"}
+        features = f" and the features {', '.join(map(str, self.features))}" if self.features else ""
+        return labels.get(self.label_type, f"{size} numbers") + features
+
     @property
     def is_plain(self) -> bool:
         """Whether examples have one class and nothing else."""
@@ -155,6 +162,29 @@ class Schema:
         hot = np.zeros((n, num_classes), np.uint8)
         hot[rows, values[rows, columns]] = 1
         return hot
+
+    def values_of(self, example: dict[str, list[Any]]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """Return the labels of an example, classes or numbers, and its further features by name.
+
+        Args:
+            example: all values of its entries, as `tfrecords.format.example.decode_lists` gives them.
+
+        Raises:
+            ValueError: it does not have this schema.
+        """
+        labels = example.get("label", [])
+        kind, number = (float, self.label_size) if self.label_type == "float" else (int, len(labels))
+        number = {"single": 1, "none": 0}.get(self.label_type, number)
+        if len(labels) != number or not all(isinstance(label, kind) for label in labels):
+            raise ValueError("its label has another form")
+        values: dict[str, Any] = {}
+        for spec in self.features:
+            several = example.get(spec.name)
+            if several is None or (fault := check_value(spec, several)):
+                raise ValueError(f"its feature {spec.name} {'is missing' if several is None else fault}")
+            several = [one.decode() for one in several] if spec.dtype == "text" else several
+            values[spec.name] = several if spec.length else several[0]
+        return tuple(labels), values
 
     def label_form(self, num_classes: int) -> tuple[tuple[int, ...], str]:
         """Return the shape and the dtype of an example's label as the readers deliver it."""

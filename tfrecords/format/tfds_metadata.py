@@ -86,22 +86,6 @@ def parse_features(features: Any) -> dict[str, TfdsFeature]:
         return dict(_flat(features, "", False))
 
 
-def read_features(dataset_dir: Path) -> dict[str, TfdsFeature]:
-    """Return the features of a dataset folder; raise DataError if features.json is missing or has another form."""
-    path = dataset_dir / FEATURES_FILE
-    features = read_json(path, "the dataset's TFDS metadata")
-    try:
-        return parse_features(features)
-    except ValueError as error:
-        raise DataError(f"{path} has another form ({error}). Convert the images again.") from None
-
-
-def has_one_class(features: dict[str, TfdsFeature]) -> bool:
-    """Return whether each example has one class as its `label`, not several, none, or numbers."""
-    label = features.get("label")
-    return label is not None and label.kind == "ClassLabel" and not label.in_sequence
-
-
 def class_names(labels: bytes | None, num_classes: int) -> list[str]:
     """Return the names in a labels file, or the numbers of the classes if there is no such file.
 
@@ -149,20 +133,13 @@ def num_examples_by_split(dataset_dir: Path) -> dict[str, int]:
 
     Raises DataError if the file is missing, not JSON, or without the lengths of the shards.
     """
-    shards = read_info(dataset_dir).shards
-    return {split: sum(count for _, count in files) for split, files in shards.items()}
-
-
-def read_info(dataset_dir: Path) -> TfdsInfo:
-    """Return the parts of a dataset folder's dataset_info.json that readers need; raise DataError as
-    `num_examples_by_split`.
-    """
     path = dataset_dir / INFO_FILE
     info = read_json(path, "the dataset's TFDS metadata")
     try:
-        return TfdsInfo.parse(info)
+        shards = TfdsInfo.parse(info).shards
     except ValueError as error:
         raise DataError(f"{path} should have each split's name and shardLengths ({error}).") from None
+    return {split: sum(count for _, count in files) for split, files in shards.items()}
 
 
 @contextmanager

@@ -57,7 +57,7 @@ def write_conversion_report(dataset_dir: Path, image_dir: str) -> Path:
     """
     layout, manifest = Layout.load(dataset_dir), read_manifest(dataset_dir)
     images = DatasetImages(dataset_dir, layout, manifest)
-    several = count_labels(dataset_dir, layout, manifest.split_names)
+    several = count_labels(dataset_dir, layout, manifest)
     counts, groups = count_files(manifest, len(layout.counted_names), several), find_groups(manifest)
     shards = [info for infos in layout.splits.values() for info in infos]
     sheet, how = contact_sheet(layout, manifest, images)

@@ -225,6 +225,11 @@ class ConvertConfig:
             raise UsageError(f"--max_pixels={self.max_pixels}: should be 1 or more.")
         if self.num_workers < 0:
             raise UsageError(f"--num_workers={self.num_workers}: should be 1 or more, or 0 for one per core.")
+        if self.label_type == "none" and self.label_column:
+            raise UsageError(
+                f"--label_column={self.label_column} names labels, and --label_type=none stores none. Leave one of them "
+                "out."
+            )
         if self.categories and self.label_type == "float":
             raise UsageError(f"--categories={','.join(self.categories)}: numbers have no classes. Leave it out.")
         if len(set(self.categories)) < len(self.categories):
@@ -275,6 +280,11 @@ class ConvertConfig:
         """Return the values that a conversion uses; raise UsageError if there is no source, or more than one."""
         if self.from_dataset and (self.image_dir or self.table):
             raise UsageError(f"--from={self.from_dataset} is a source of its own: leave out --image_dir and --table.")
+        if self.from_dataset and (self.label_type != "single" or self.features):
+            given = f"--features={','.join(self.features)}" if self.features else f"--label_type={self.label_type}"
+            raise UsageError(
+                f"{given}: --from={self.from_dataset} keeps the labels and the features of that dataset. Leave it out."
+            )
         if not self.image_dir and not self.table and not self.from_dataset:
             raise UsageError("--image_dir is missing. Name a folder that has one folder of images per class.")
         if self.format == ARRAY_RECORD:
