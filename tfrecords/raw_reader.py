@@ -144,7 +144,7 @@ class RawSplit:
 
     @functools.cached_property
     def labels(self) -> np.ndarray:
-        """The labels of all examples, int64 `[len]`, or `[len, ...]` as in this module, read without their checksums: for
+        """The labels of all examples, int64 `[len]` or an array as described above, read without their checksums: for
         weights and samplers.
         """
         return self._labels_of(self._opened()[:, self._label][self._rows])

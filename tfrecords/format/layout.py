@@ -75,7 +75,11 @@ class Layout:
 
     @property
     def counted_names(self) -> tuple[str, ...]:
-        """The class names, by the labels of the manifest; the last one is for -1, if images may have no label."""
+        """The class names, by the labels of the manifest; the last one is for -1, if images may have no label. If labels
+        are numbers, all images are in one row.
+        """
+        if self.schema.label_type == "float":
+            return ("(numbers)",)
         return (*self.class_names, "(no label)") if self.schema.label_type == "multi" else self.class_names
 
     def num_examples(self, split: str) -> int:

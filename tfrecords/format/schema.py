@@ -88,10 +88,14 @@ class Schema:
 
     def __str__(self) -> str:
         """What examples have beside their image, for people."""
-        size = self.label_size
-        labels = {"single": "one class", "multi": f"up to {size} labels", "none": "no label"}
-        features = f" and the features {', '.join(map(str, self.features))}" if self.features else ""
-        return labels.get(self.label_type, f"{size} numbers") + features
+
+        def counted(number: int, what: str) -> str:
+            return f"{number:,} {what}{'' if number == 1 else 's'}"
+
+        size, features = self.label_size, ", ".join(map(str, self.features))
+        labels = {"single": "one class", "multi": f"up to {counted(size, 'label')}", "none": "no label"}
+        text = labels.get(self.label_type, counted(size, "number")) + " per image"
+        return text + (f" and the feature{'' if len(self.features) == 1 else 's'} {features}" if features else "")
 
     @property
     def is_plain(self) -> bool:

@@ -153,7 +153,7 @@ def _headline(layout: Layout, counts: Counts, groups: CopyGroups) -> str:
     what = "example" if num_examples == 1 else "examples"
     of = f" of {num_examples + num_refused:,} files" if num_refused else ""
     figures = [
-        figure(f"{len(layout.class_names):,}", "class" if len(layout.class_names) == 1 else "classes"),
+        figure(f"{len(layout.class_names):,}", _classes_or_numbers(layout)),
         figure(f"{num_refused:,}", "file rejected" if num_refused == 1 else "files rejected"),
     ]
     if layout.config.get("copies") != "ignore":
@@ -165,8 +165,15 @@ def _headline(layout: Layout, counts: Counts, groups: CopyGroups) -> str:
     )
 
 
+def _classes_or_numbers(layout: Layout) -> str:
+    several = len(layout.class_names) > 1
+    if layout.schema.label_type == "float":
+        return "numbers per image" if several else "number per image"
+    return "classes" if several else "class"
+
+
 def _classes(layout: Layout, counts: Counts) -> str:
-    facts = [count_of(len(layout.class_names), "class", "classes")]
+    facts = [f"{len(layout.class_names):,} {_classes_or_numbers(layout)}"]
     if len(layout.counted_names) > 1:
         few, many = int(counts.sizes.min()), int(counts.sizes.max())
         facts.append(f"{few:,} examples each" if few == many else f"{few:,} to {many:,} examples each")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import math
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -148,7 +149,7 @@ def example_fields(part: DatasetPart, row: int) -> dict[str, Any]:
         if layout.schema.label_type == "multi":
             fields["classes"] = [layout.class_names[label] for label in labels]
         elif layout.schema.label_type == "float":
-            fields["numbers"] = dict(zip(layout.class_names, labels, strict=True))
+            fields["numbers"] = dict(zip(layout.class_names, map(_printable, labels), strict=True))
         fields["features"] = {name: _printable(value) for name, value in values.items()}
     return fields
 
@@ -169,7 +170,7 @@ def write_dataset_page(part: DatasetPart, path: Path, image_dir: str = "") -> No
     images = DatasetImages(part.folder, layout, manifest)
     counts, names = part.counts(), layout.counted_names
     num_examples, conflicts = int(manifest.ok.sum()), part.conflicts
-    several = len(names) > 1 and part.label < 0 and layout.schema.label_type != "float"
+    several = len(names) > 1 and part.label < 0
     sizes, samples, classes = "", ("", ""), ""
     if num_examples:
         width, height = manifest.widths[manifest.ok], manifest.heights[manifest.ok]
@@ -236,9 +237,11 @@ def write_example_page(part: DatasetPart, row: int, path: Path) -> None:
 
 
 def _printable(value: Any) -> Any:
-    """Returns the value of a feature as JSON can have it: bytes as a text."""
+    """Returns a value of a record as JSON can have it: bytes and NaN as a text."""
     if isinstance(value, list):
         return [_printable(one) for one in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
     return value.decode(errors="backslashreplace") if isinstance(value, bytes) else value
 
 

@@ -119,6 +119,8 @@ class ConversionJob:
         groups = group_copies(tables[0], tables[1], tables[2], self.config.copies)
         group_ids = self.ids.copy()
         group_ids[rows] = np.concatenate((ids, self.ids[rows]))[groups[num_before:]]
+        if self.schema.label_type != "single":  # copies with other labels are no conflicts
+            labels = np.zeros_like(labels)
         conflicts = ConflictingRows(groups, labels, self.class_names, path_of)
         refusals = conflicts.refusals(self.config.conflicts)
         dropped = {int(rows[index - num_before]): why for index, why in refusals.items() if index >= num_before}
@@ -196,6 +198,11 @@ def make_job(config: ResolvedConfig, source: Source, previous: PreviousVersion |
         labels = mapping[source.labels]
 
     schema, tails = _tails(source, labels, class_names, previous)
+    if config.conflicts != "keep" and schema.label_type != "single":
+        raise UsageError(
+            f"--conflicts={config.conflicts} compares the classes of copies, and {source.location} has {schema}. Leave "
+            "it out."
+        )
     config = dataclasses.replace(config, offsets=Offsets.of(config.encoding, config.image_size, schema, config.format))
     ranks = draw_ranks(config.seed, source.paths)
     split_of = np.zeros(num_files, np.int8)

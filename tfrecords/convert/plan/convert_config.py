@@ -227,8 +227,8 @@ class ConvertConfig:
             raise UsageError(f"--num_workers={self.num_workers}: should be 1 or more, or 0 for one per core.")
         if self.label_type == "none" and self.label_column:
             raise UsageError(
-                f"--label_column={self.label_column} names labels, and --label_type=none stores none. Leave one of them "
-                "out."
+                f"--label_column={self.label_column} names labels, and --label_type=none stores none. Leave out one of "
+                "them."
             )
         if self.categories and self.label_type == "float":
             raise UsageError(f"--categories={','.join(self.categories)}: numbers have no classes. Leave it out.")

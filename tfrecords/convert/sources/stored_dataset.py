@@ -1,7 +1,8 @@
 """A dataset folder that `simimg convert` wrote, as the source of another one: stored images take the place of files.
 
-Paths, labels, splits and features are those of its manifest and its records, so the new dataset can be compared with the old one by path. JPEG
-and PNG images are read as they are stored. Raw pixels are read as a PPM file, which is a header and the pixels.
+Paths, classes and splits are those of its manifest, so the new dataset can be compared with the old one by path.
+Several labels, numbers and features are those of its records. JPEG and PNG images are read as they are stored. Raw
+pixels are read as a PPM file, which is a header and the pixels.
 """
 
 from __future__ import annotations
@@ -132,6 +133,7 @@ def _with_stored_values(
 ) -> Source:
     """Return the source with the labels and features that its files have in the dataset, by path."""
     schema = layout.schema
+    has_classes = schema.label_type in ("single", "multi")
     labels: list[tuple[Any, ...]] = [()] * len(source.paths)
     classes, refused = source.labels, source.refused
     if schema.label_type == "float":
@@ -146,7 +148,7 @@ def _with_stored_values(
         source,
         labels=classes,
         refused=refused,
-        form=f"{source.form.partition('; ')[0]}, with {schema}",
+        form=f"{source.form if has_classes else source.form.partition('; ')[0]}; {schema}",
         values=RowValues(
             label_type=schema.label_type,
             labels=labels,
