@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ import tensorflow_datasets as tfds
 from PIL import Image
 
 import simimg
-from simimg.commands import evaluate, train
+from simimg.commands import evaluate, show, train
 from simimg.errors import UsageError
 from simimg.evaluation import multi_label_figures, regression_figures
 from simimg.evaluation.label_figures import average_precision
@@ -160,6 +161,38 @@ def test_each_label_of_an_image_is_counted(datasets: dict[str, Path], name: str)
     assert "(no label)" in report
     for other in ("float", "none"):
         write_conversion_report(datasets[other], "")
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_show_lists_labels_and_features(datasets: dict[str, Path], name: str, tmp_path: Path) -> None:
+    folder, row = datasets[name], rows()[6]  # green and blue
+    given: dict[str, Any] = {"dataset_dir": folder, "page": tmp_path / "page.html"}
+    values = show.run(show.Options(**given)).values
+    counts = {
+        "multi": {"blue": 16, "green": 16, "red": 16, "(no label)": 4},
+        "float": {"(numbers)": 32},
+        "none": {"unlabeled": 32},
+    }
+    if name != "single":
+        assert values["classes"] == counts[name.partition("_")[0]]
+    assert values["label_conflicts"] == []
+    result = show.run(show.Options(**given, id=6))
+    example, text = result.values["example"], result.text
+    json.dumps(example)
+    page = (tmp_path / "page.html").read_text()
+    expected = {"age": row["age"], "caption": row["caption"], "points": [], "box": [6.0, 6.5]}
+    assert example["features"] == {key: expected[key] for key in sorted(KINDS[name]["features"])}
+    assert "caption" not in example["features"] or f"caption: {row['caption']}" in text
+    if name.startswith("multi"):
+        assert example["classes"] == ["blue", "green"]
+        assert re.search(r"^classes +blue, green$", text, re.M)
+        for color, count in (("green", 16), ("(no label)", 4)):  # the first label is blue where there are two
+            values = show.run(show.Options(**given, class_name=color)).values
+            assert (values["num_examples"], values["classes"]) == (count, {color: count})
+    elif name.startswith("float"):
+        assert list(example["numbers"].values()) == expected_label(name, row, ())
+        assert "level: 110.0" in text
+        assert "level: 110.0" in page
 
 
 def test_load_gives_features(datasets: dict[str, Path]) -> None:

@@ -75,8 +75,8 @@ class Layout:
 
     @property
     def counted_names(self) -> tuple[str, ...]:
-        """The class names, by the labels of the manifest; the last one is for -1, if images may have no label. If labels
-        are numbers, all images are in one row.
+        """The class names, by the labels of the manifest; the last one is for -1, if images may have no label. All images
+        with numbers count as one class.
         """
         if self.schema.label_type == "float":
             return ("(numbers)",)
