@@ -75,8 +75,8 @@ class Layout:
 
     @property
     def counted_names(self) -> tuple[str, ...]:
-        """The class names, by the labels of the manifest; the last one is for -1, if images may have no label. All images
-        with numbers count as one class.
+        """The class names, by the labels of the manifest; the last one is for -1, if images may have no label. There is
+        one name for all images if labels are numbers.
         """
         if self.schema.label_type == "float":
             return ("(numbers)",)
