@@ -46,7 +46,8 @@ def convert(
     """
     from simimg.report.conversion import write_conversion_report
     from tfrecords.convert.engine import convert as convert_images
-    from tfrecords.convert.plan.convert_config import ConvertConfig, with_stored_size
+    from tfrecords.convert.plan.convert_config import ConvertConfig
+    from tfrecords.convert.sources.stored_dataset import with_stored_size
 
     given = checked_options(ConvertConfig, "convert", {"image_dir": str(image_dir), **options})
     config = ConvertConfig(**with_stored_size(given))

@@ -24,7 +24,8 @@ from simimg.report.conversion import summary_table
 from simimg.standard_error import shows_progress
 from tfrecords.convert.engine import ConvertProgress
 from tfrecords.convert.output.summary import ConvertSummary
-from tfrecords.convert.plan.convert_config import ConvertConfig, with_stored_size
+from tfrecords.convert.plan.convert_config import ConvertConfig
+from tfrecords.convert.sources.stored_dataset import with_stored_size
 from tfrecords.format.dataset_images import count_labels
 from tfrecords.format.layout import Layout
 from tfrecords.format.manifest import read_manifest

@@ -7,7 +7,6 @@ import os
 import re
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
 
 from tfrecords.base_errors import UsageError
 from tfrecords.convert.image.decoder import (
@@ -32,10 +31,9 @@ from tfrecords.convert.sources import (
     check_patterns,
     printable,
 )
-from tfrecords.convert.sources.stored_dataset import load_layout, name_and_version, name_of_copy
+from tfrecords.convert.sources.stored_dataset import name_and_version, name_of_copy
 from tfrecords.format.array_record_shard import array_record_library
-from tfrecords.format.layout import Layout
-from tfrecords.format.naming import ARRAY_RECORD, FILE_FORMATS, TFRECORD, check_name
+from tfrecords.format.naming import ARRAY_RECORD, FILE_FORMATS, TFRECORD, check_name, name_after
 from tfrecords.format.record_layout import ENCODINGS, MAX_IMAGE_SIZE, Offsets
 from tfrecords.format.schema import LABEL_TYPES
 from tfrecords.installed_versions import installed_version
@@ -200,12 +198,8 @@ class ConvertConfig:
 
     def __post_init__(self) -> None:
         """Check the values that can be checked without looking at the source."""
-        for name in (
-            "image_dir",
-            "table",
-            "from_dataset",
-            "only",
-        ):  # not Paths, which would make one slash of the two in a URL
+        # Not Paths, which would make one slash of the two in a URL.
+        for name in ("image_dir", "table", "from_dataset", "only"):
             object.__setattr__(self, name, os.path.expanduser(os.fspath(getattr(self, name))))
         check_choices(self)
         parse_splits(self.splits)
@@ -295,7 +289,7 @@ class ConvertConfig:
         name = self.name or (
             name_of_copy(self.from_dataset, self.image_size, encoding)
             if self.from_dataset
-            else _name_after(self.image_dir or self.table)
+            else name_after(self.image_dir or self.table)
         )
         decided = dataclasses.replace(self, name=name, encoding=encoding)
         return ResolvedConfig(
@@ -402,21 +396,3 @@ def _recorded_background(text: str) -> str:
     """Return a value of `--background` in the one form in which layout.json has it."""
     backdrop = parse_backdrop(text)
     return "#{:02x}{:02x}{:02x}".format(*parse_background(text)) if backdrop == "color" else backdrop
-
-
-def with_stored_size(given: dict[str, Any]) -> dict[str, Any]:
-    """Return options of a conversion, of which `image_size` is that of the dataset to convert, if there is one, unless
-    it is given.
-    """
-    folder = os.path.expanduser(os.fspath(given.get("from_dataset") or ""))
-    if not folder or "image_size" in given or not Layout.exists(Path(folder)):
-        return given
-    return {**given, "image_size": load_layout(folder).image_size}
-
-
-def _name_after(location: str) -> str:
-    """Return a dataset name made from the last part of a path or URL, without its suffixes."""
-    last = re.split(r"[/\\]", location.rstrip("/\\") if "://" in location else os.path.abspath(location))[-1]
-    stem = re.sub(r"(\.(zip|tar|csv|tsv|parquet))+$|[-_.]*(\{.*\}|\*).*$", "", last, flags=re.IGNORECASE)
-    name = re.sub(r"\W+", "_", stem, flags=re.ASCII).strip("_")
-    return name if re.match("[a-zA-Z]", name) else f"images_{name}".rstrip("_")

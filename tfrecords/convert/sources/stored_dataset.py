@@ -8,6 +8,7 @@ pixels are read as a PPM file, which is a header and the pixels.
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -52,6 +53,16 @@ def load_layout(dataset_dir: str) -> Layout:
             "DATA_DIR/NAME/VERSION, or give other sources as --image_dir."
         )
     return Layout.load(Path(dataset_dir))
+
+
+def with_stored_size(given: dict[str, Any]) -> dict[str, Any]:
+    """Return options of a conversion, of which `image_size` is that of the dataset to convert, if there is one, unless
+    it is given.
+    """
+    folder = os.path.expanduser(os.fspath(given.get("from_dataset") or ""))
+    if not folder or "image_size" in given or not Layout.exists(Path(folder)):
+        return given
+    return {**given, "image_size": load_layout(folder).image_size}
 
 
 def name_of_copy(dataset_dir: str, image_size: int, encoding: str) -> str:

@@ -14,7 +14,8 @@ from tfrecords.base_errors import DataError, UsageError
 from tfrecords.convert.engine import convert
 from tfrecords.convert.image.decoder import resize
 from tfrecords.convert.output.summary import ConvertSummary
-from tfrecords.convert.plan.convert_config import ConvertConfig, with_stored_size
+from tfrecords.convert.plan.convert_config import ConvertConfig
+from tfrecords.convert.sources.stored_dataset import with_stored_size
 from tfrecords.edit.dataset_edit import EditConfig, edit
 from tfrecords.format.dataset_images import DatasetImages
 from tfrecords.format.dataset_verification import verify
