@@ -15,10 +15,11 @@ from simimg.input.readers.mapped import MappedReader
 from simimg.input.readers.resident import DeviceReader, ResidentReader
 from simimg.input.readers.service import ServiceReader
 from simimg.input.readers.stream import StreamReader
-from simimg.input.records import EncodedRecords, map_records
+from simimg.input.records import EncodedRecords
 from simimg.input.sampler import Mixing, Order
 from simimg.input.split import PADDING_ID, Batch, Reader, Split, open_split, reading
 from tfrecords.format.manifest import iter_manifest
+from tfrecords.format.mapped_shards import map_records
 from tfrecords.format.naming import LAYOUT_FILE, MANIFEST_FILE
 
 READERS = ("auto", "resident", "mapped", "stream")
