@@ -79,6 +79,20 @@ def exact_matmul(left: np.ndarray, right: np.ndarray) -> np.ndarray:
     return products.reshape(*left.shape[:-1], -1) * left_scale * right_scale
 
 
+def solved(rows: list[list[float]]) -> list[float]:
+    """Return the solution of `k` equations, by elimination in Python's numbers; it changes `rows`.
+
+    Args:
+        rows: `[k, k + 1]`, a symmetric positive definite matrix, which needs no pivots, and the right sides.
+    """
+    for place, row in enumerate(rows):
+        for other in rows:
+            if other is not row:
+                factor = other[place] / row[place]
+                other[:] = [a - factor * b for a, b in zip(other, row, strict=True)]
+    return [row[-1] / row[place] for place, row in enumerate(rows)]
+
+
 def _integers(values: np.ndarray, num_bits: int, axis: int) -> tuple[np.ndarray, np.ndarray]:
     """Return integers of at most `num_bits` as float64, and the powers of two to multiply them by."""
     values = np.asarray(values, np.float64)

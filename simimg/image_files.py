@@ -23,6 +23,7 @@ from tfrecords.convert.image.decoder import (
     parse_background,
     visible_composite,
 )
+from tfrecords.convert.image.image_formats import ANY_SIZE
 from tfrecords.convert.image.sample_range import parse_range
 from tfrecords.convert.sources import walk
 from tfrecords.convert.sources.image_folder import FolderFiles
@@ -154,7 +155,7 @@ def thumbnail(path: str | Path, most_px: int) -> Image.Image | None:
     """Return the image of a file, mode RGB, upright, sides at most `most_px`; None if it cannot be read."""
     try:
         data = Path(path).read_bytes()
-        image = visible_composite(*decode_composites(data))
+        image = visible_composite(*decode_composites(data, max_pixels=ANY_SIZE))
     except (OSError, Refusal):
         return None
     image.thumbnail((most_px, most_px))

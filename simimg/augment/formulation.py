@@ -7,27 +7,29 @@ written for GPUs. So a new kind of GPU is measured once, which takes about two s
     ~/.cache/simimg/gpus.json     {"<name of the GPU>, TensorFlow <version>": {"operations": ms, "xla": ms}}
 
 or in `$XDG_CACHE_HOME/simimg` if that variable is set: milliseconds per batch. Without a folder that can be written,
-each run measures anew.
+each process measures anew.
 """
 
 from __future__ import annotations
 
 import contextlib
-import functools
-import json
+import fcntl
 import os
-import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import tensorflow as tf
+
+from tfrecords.format.atomic_files import atomic_file, json_bytes, parse_json
 
 FORMULATIONS = ("auto", "operations", "xla")
 _MEASURED_S = 0.5  # for each of the two; compiling takes about a second more
 _MIN_CALLS = 5
 
 Milliseconds = dict[str, float]
+
+_IN_USE: dict[str, Milliseconds | None] = {}  # what this process goes by, whatever happens to the file
 
 
 def resolved(formulation: str) -> str:
@@ -86,16 +88,20 @@ def _file() -> Path:
 def _read() -> dict[str, Milliseconds]:
     """Returns what is known; a file that cannot be read, or that is not of this form, counts as none."""
     try:
-        found = json.loads(_file().read_text())
+        found = parse_json(_file().read_bytes())
     except (OSError, ValueError):
         return {}
     return found if isinstance(found, dict) else {}
 
 
-@functools.cache
 def _known(name: str) -> Milliseconds | None:
-    """Returns what is known of a kind of device. Cached: one process never changes its formulation."""
-    found = _read().get(name)
+    """Returns what is known of a kind of device. One process never changes its formulation, but by measuring."""
+    if name not in _IN_USE:
+        _IN_USE[name] = _times(_read().get(name))
+    return _IN_USE[name]
+
+
+def _times(found: object) -> Milliseconds | None:
     if isinstance(found, dict) and set(found) == set(FORMULATIONS[1:]):
         with contextlib.suppress(TypeError, ValueError):
             return {formulation: float(ms) for formulation, ms in found.items()}
@@ -103,10 +109,21 @@ def _known(name: str) -> Milliseconds | None:
 
 
 def _keep(name: str, found: Milliseconds) -> None:
-    _known.cache_clear()
+    _IN_USE[name] = found
     file = _file()
     with contextlib.suppress(OSError):
         file.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile("w", dir=file.parent, delete=False) as written:
-            json.dump({**_read(), name: found}, written, indent=1)
-        os.replace(written.name, file)
+        with _locked(file.parent), atomic_file(file, sync=False) as written:
+            written.write(json_bytes({**_read(), name: found}))
+
+
+@contextlib.contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Waits until no other process is in this block, unless the file system has no locks."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        with contextlib.suppress(OSError):
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)  # which releases it

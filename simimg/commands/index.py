@@ -31,7 +31,9 @@ _REFUSALS_SHOWN = 10
 class Options:
     """Options of `index`. Raises UsageError unless exactly one source is given, and for a precision not listed."""
 
-    image_dir: Path | None = option("Image folder, searched at any depth; its top-level folders are the labels.", None)
+    image_dir: Path | None = option(
+        "Image folder, searched at any depth; its class folders, as in convert, are the labels.", None
+    )
     dataset_dir: Path | None = option("Dataset folder, instead of --image_dir; all splits are indexed.", None)
     model: str = option(
         "Folder of a finished training run or of imported weights, the name of a shipped model, or an ONNX file (extra "

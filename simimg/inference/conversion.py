@@ -27,6 +27,7 @@ from simimg.errors import ModelError
 from simimg.inference.inference_engine import MAX_DIFFERENCE
 from simimg.inference.litert_network import LiteRtNetwork
 from simimg.inference.network_cache import CANNOT_LOAD, SHIPPED_MODELS, ConversionFailed, NetworkFacts
+from simimg.models.keras_applications import finalize_states
 from simimg.models.model_folder import MODEL_FILE, load_model
 from simimg.standard_error import captured_stderr
 from tfrecords.convert.image.decoder import resize
@@ -79,6 +80,7 @@ def _in_float32(network: keras.Model) -> keras.Model:
         return network
     rebuilt = type(network).from_config(json.loads(plain))
     rebuilt.set_weights(network.get_weights())
+    finalize_states(rebuilt)
     return rebuilt
 
 

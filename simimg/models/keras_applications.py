@@ -88,7 +88,20 @@ def for_replicas(network: keras.Model, *, first_stream: int) -> keras.Model:
     for name, layer in _named_layers(copy):
         if not isinstance(layer, keras.layers.Dropout | keras.layers.InputLayer):  # a seed; an input has a new name
             layer.set_weights(originals[name].get_weights())
+    finalize_states(copy)
     return copy
+
+
+def finalize_states(network: keras.layers.Layer) -> None:
+    """Makes the `Normalization` layers in a network compute with the weights that they have got.
+
+    They compute with constants, which Keras derives from the weights when it loads a file, but not in `set_weights`.
+    """
+    if isinstance(network, keras.layers.Normalization):
+        network.finalize_state()
+    inner = [network.layer] if isinstance(network, keras.layers.Wrapper) else getattr(network, "layers", [])
+    for layer in inner:
+        finalize_states(layer)
 
 
 def _named_layers(network: keras.Model, prefix: str = "") -> Iterator[tuple[str, keras.layers.Layer]]:

@@ -12,6 +12,7 @@ from simimg.errors import ModelError, UsageError
 from simimg.models.dropout import ExampleDropout
 from simimg.models.frozen_conv import FrozenNormConv2D
 from simimg.models.heads import EMBEDDING, PROBABILITIES
+from simimg.models.keras_applications import finalize_states
 from simimg.models.torch_pickle import Tensors, read_lite
 
 _NORM = {"gamma": "weight", "beta": "bias", "moving_mean": "running_mean", "moving_variance": "running_var"}
@@ -71,6 +72,7 @@ def start_from(model: keras.Model, path: Path) -> None:
         if [w.shape for w in layer.weights] != [w.shape for w in theirs[name].weights]:
             raise ModelError(f"{file}: the layer {name!r} has other shapes there than in this model.")
         layer.set_weights(theirs[name].get_weights())
+    finalize_states(model)
 
 
 def _frozen_layer(name: str) -> dict[str, str]:

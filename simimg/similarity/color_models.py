@@ -211,4 +211,4 @@ def _light(luma: np.ndarray, goal: np.ndarray, inside: np.ndarray) -> np.ndarray
 
 def _terms(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     around = x * x + y * y
-    return np.stack([np.ones_like(x), x, y, x * x, x * y, y * y, around * around, around**3])
+    return np.stack([np.ones_like(x), x, y, x * x, x * y, y * y, around * around, around * around * around])

@@ -53,7 +53,6 @@ _MIXED = 20  # levels within 3 x 3 px; at such edges, colors are mixed
 _MIN_ON_BOTH, _ON_BOTH = 2, 0.3  # places on either image, and the ratio of their levels
 _DEGRADED = 0.3  # share of the outlines: in images of squares of 8 px at most 0.25, in other playing cards 0.4 and more
 _FLAT, _DRAWING = 2, 0.68  # levels within 3 x 3 px, and the share of such pixels: 99 % of photos have at most 0.66
-_EXCHANGED, _EXCHANGED_IN_DRAWING = 0.01, 0.005  # share of the area
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -213,13 +212,17 @@ def _with_noise(seen: Seen, ours: np.ndarray, fitted: Fitted, core: np.ndarray) 
     in_color = (
         beyond.chroma if fitted.tinted is fitted.image else beyond.chroma | chroma_outliers(ours, fitted.tinted, core)
     )
-    straight = cv2.absdiff(ours[..., 0], fitted.image[..., 0])
-    added = beyond.luma & (straight > _LUMA)
+    luma, *chroma = cv2.split(cv2.absdiff(ours, fitted.image))
+    color = cv2.max(*chroma)
+    darker, recolored = beyond.luma & (luma > _LUMA), beyond.chroma & (color > _UNLIKE + max(0, seen.noise))
+    added = darker | recolored
+    straight = np.maximum(np.where(darker, luma, 0), np.where(recolored, color, 0))
     return dataclasses.replace(
         seen,
         differs=seen.differs | added,
         faintly=seen.faintly & ~added,
-        levels=np.where(added, np.maximum(seen.levels, straight), seen.levels),
+        in_color=seen.in_color | recolored,
+        levels=np.maximum(seen.levels, straight),
         beyond_noise=beyond.luma | in_color,
         faintly_beyond_noise=beyond.faintly,
     )
@@ -290,14 +293,11 @@ def _fine_detail(gray: np.ndarray, core: np.ndarray) -> float:
 def _judged(changes: Sequence[Change], is_drawing: bool, shared_outlines: float) -> Differences:
     """Return the differences that changes amount to."""
     changed = sum(change.levels for change in changes if change.place.kind != EXCHANGE)
-    exchanged = sum(change.place.area for change in changes if change.place.kind == EXCHANGE)
     possible = [change for change in changes if change.place.kind != EXCHANGE and change.may_be_content]
     sides = [[change.levels for change in possible if change.on_query is side] for side in (True, False)]
     on_both = min(map(len, sides)) >= _MIN_ON_BOTH and min(map(sum, sides)) >= _ON_BOTH * max(map(sum, sides))
     content = sum(change.levels for change in possible if is_drawing or on_both or change.place.kind == CONTENT)
-    kinds = set()
-    if exchanged >= (_EXCHANGED_IN_DRAWING if is_drawing else _EXCHANGED):
-        kinds.add(EXCHANGE)
+    kinds = {EXCHANGE} if any(change.place.kind == EXCHANGE for change in changes) else set()
     if changed:
         least = _CONTENT_OF_DRAWING if is_drawing else _CONTENT
         is_content = content >= least * changed and shared_outlines >= _DEGRADED

@@ -28,6 +28,7 @@ from simimg.similarity.keeper_choice import choose_keeper
 from simimg.similarity.match_verification import HARMLESS, SAME_BYTES, Verification
 from simimg.similarity.search_index import SearchIndex
 from simimg.similarity.transparency import TRANSPARENT
+from tfrecords.convert.sources.folder_layout import split_of
 
 _ANOTHER_CLASS = "in another class folder"
 _LAID_OVER = 0.25  # share of what differs; below it, it was laid over the other image
@@ -137,11 +138,14 @@ def find_duplicates(
 
 
 def _has_classes(index: SearchIndex) -> bool:
-    """Whether the folders of the images look like classes: there are several, and every image is directly in one."""
+    """Whether the folders of the images look like classes: there are several, which are no splits, and every image is
+    directly in one.
+    """
     if index.info.image_dir is None:
         return False
     depths = {path.count("/") for path in index.images.column("path").tolist()}
-    return depths == {1} and len(set(index.images.column("label").tolist())) > 1
+    labels = set(index.images.column("label").tolist())
+    return depths == {1} and len(labels) > 1 and not all(map(split_of, labels))
 
 
 def _with_conflicts(groups: Sequence[Group], num_images: Mapping[str, int]) -> list[Group]:

@@ -26,7 +26,7 @@ from simimg.similarity.image_table import size_and_time
 from simimg.similarity.keypoints import Keypoints, detect_in, gray_pixels
 from tfrecords.convert.image.color import WHITE, color_name, contrasting
 from tfrecords.convert.image.decoder import ImageOptions, decode_composites, load_image
-from tfrecords.convert.image.image_formats import ANY_SIZE, open_image, reading
+from tfrecords.convert.image.image_formats import ANY_SIZE, image_header, reading
 from tfrecords.format.quarantine import Reason, Refusal
 
 Stamp = tuple[int, int, int, int]
@@ -303,7 +303,7 @@ def jpeg_quality(data: bytes) -> int | None:
     Returns None for another format or a damaged header. For encoders with tables of their own it is an estimate.
     """
     try:
-        with reading(data):
+        with reading(data, max_pixels=ANY_SIZE):
             return jpeg_quality_of(Image.open(io.BytesIO(data), formats=["JPEG"]))
     except Refusal:
         return None
@@ -326,13 +326,13 @@ def is_lossless(data: bytes) -> bool:
     if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
         return any(kind == b"VP8L" for kind in _webp_chunks(data))
     try:
-        with reading(data):
-            image = open_image(data)
+        with image_header(data) as image:
+            if image.format == "TIFF":
+                is_dng = _DNG_VERSION in getattr(image, "tag_v2", {})
+                return not is_dng and image.info.get("compression") in _LOSSLESS_TIFF
+            return image.format in ("PNG", "BMP")
     except Refusal:
         return False
-    if image.format == "TIFF":
-        return _DNG_VERSION not in getattr(image, "tag_v2", {}) and image.info.get("compression") in _LOSSLESS_TIFF
-    return image.format in ("PNG", "BMP")
 
 
 def _webp_chunks(data: bytes) -> Iterator[bytes]:

@@ -26,7 +26,7 @@ from PIL import Image
 from simimg.determinism import exact_matmul, ordered_sum
 from simimg.similarity.fingerprint import jpeg_tables
 from tfrecords.convert.image.decoder import decode
-from tfrecords.convert.image.image_formats import ANY_SIZE, open_image, reading
+from tfrecords.convert.image.image_formats import ANY_SIZE, image_header, reading
 from tfrecords.format.quarantine import Refusal
 
 COMPARABLE = 0.8
@@ -93,9 +93,9 @@ class JpegTable:
 def camera_facts(data: bytes) -> CameraFacts:
     """Return the camera's metadata in an image file; empty facts if there are none, or if they are damaged."""
     try:
-        with reading(data):
-            image = open_image(data)
-            exif = image.getexif()
+        with image_header(data) as image:
+            # Not that of PNG, which decodes the pixels to find an EXIF after them.
+            exif = Image.Image.getexif(image)
             details, place = exif.get_ifd(_EXIF), exif.get_ifd(_GPS)
             camera = " ".join(dict.fromkeys(filter(None, (_text(exif.get(tag)) for tag in _CAMERA))))
             taken = _text(details.get(_DATE_TAKEN)) or _text(exif.get(_DATE))
@@ -113,7 +113,7 @@ def camera_facts(data: bytes) -> CameraFacts:
 def jpeg_table(data: bytes) -> JpegTable | None:
     """Return the luminance table of a JPEG file; None for another format or a damaged header."""
     try:
-        with reading(data):
+        with reading(data, max_pixels=ANY_SIZE):
             image = Image.open(io.BytesIO(data), formats=["JPEG", "MPO"])
             steps = getattr(image, "quantization", {}).get(0)
             upright = image.getexif().get(274, 1) == 1
@@ -133,8 +133,7 @@ def color_image(data: bytes) -> Image.Image | None:
 def bits_per_color(data: bytes) -> int:
     """Return 16 for a PNG or TIFF file that says so, and 8 for any other file."""
     try:
-        with reading(data):
-            image = open_image(data)
+        with image_header(data) as image:
             bits = data[24] if image.format == "PNG" else max(getattr(image, "tag_v2", {}).get(_BITS, (8,)))
     except (Refusal, OSError, IndexError, TypeError, ValueError):
         return 8

@@ -33,6 +33,7 @@ from simimg.similarity.index_info import INFO_FILE, LOCK_FILE, all_of, locked_in
 from simimg.similarity.search_index import SearchIndex, write_generation
 from tfrecords.convert.sources import SUFFIXES, Selection, printable, walk
 from tfrecords.convert.sources.companion_files import companions_of
+from tfrecords.convert.sources.folder_layout import FolderLayout, layout_of
 from tfrecords.format.atomic_files import file_identity
 from tfrecords.format.dataset_images import DatasetImages
 from tfrecords.format.layout import Layout
@@ -85,9 +86,10 @@ def index_folder(
 ) -> IndexUpdate:
     """Create an index of a folder of images, searched recursively, or update it.
 
-    The label of an image is the name of the first subfolder. A file that has several names there, by links, is indexed
-    once. Hidden and system files, files that belong to an image, and what `selection` does not take are left out.
-    `begin` is called with the total number of files, and `progress` with the number of files since its last call.
+    The label of an image is its class folder, as in `simimg convert`: the first subfolder, or that below or above a
+    split folder. A file that has several names there, by links, is indexed once. Hidden and system files, files that
+    belong to an image, and what `selection` does not take are left out. `begin` is called with the total number of
+    files, and `progress` with the number of files since its last call.
 
     Raises:
         UsageError: the folder has no images, or `index_dir` is not an index, or another process is writing it.
@@ -110,6 +112,7 @@ def index_folder(
     if not paths:
         raise UsageError(
             f"--image_dir={image_dir} has no image file ({len(found)} other files). Name a folder of images."
+            f"{selection.why_none()}"
         )
     begin(len(paths))
     with _locked(index_dir):
@@ -117,13 +120,14 @@ def index_folder(
         cache = EmbeddingCache(index_dir, embedder, before)
         same_place = before is not None and before.info.image_dir == str(image_dir.resolve())
         unchanged = {image.path: image for image in before.images} if before and same_place else {}
-        images = {path: _unread(image_dir, path) for path in paths}
+        layout = layout_of([path for path in found if path in image_paths])
+        images = {path: _unread(image_dir, path, layout) for path in paths}
         to_read = []
         for path, image in images.items():
             old = unchanged.get(image.path)
             times = image.num_bytes, image.modified_ns
             if old and (old.num_bytes, old.modified_ns) == times and old.sha256 in cache:
-                images[path] = old
+                images[path] = old if old.label == image.label else dataclasses.replace(old, label=image.label)
             else:
                 to_read.append(path)
         progress(len(paths) - len(to_read))
@@ -357,10 +361,11 @@ def _one_name_each(folder: Path, paths: list[str]) -> tuple[list[str], list[tupl
     return [path for path in paths if path in chosen], others
 
 
-def _unread(image_dir: Path, path: str) -> IndexedImage:
+def _unread(image_dir: Path, path: str, layout: FolderLayout | None) -> IndexedImage:
     """Return what is known of a file that was not read."""
-    label, slash, _ = printable(path).partition("/")
-    image = IndexedImage(path=printable(path), sha256="", label=label if slash else "")
+    place = layout.place(path) if layout else None
+    label = place[0] if place else "" if layout else path.partition("/")[0] if "/" in path else ""
+    image = IndexedImage(path=printable(path), sha256="", label=printable(label))
     try:
         num_bytes, modified_ns = size_and_time(os.stat(image_dir / path))
     except OSError:  # reported when it is read

@@ -18,7 +18,7 @@ import functools
 import hashlib
 import math
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
 
@@ -221,9 +221,10 @@ class _Group:
         firsts = list(dict.fromkeys(map(self._same, rows)))
         if len(firsts) > _COMPARED:
             firsts = []
-        worse = {
-            row: why for row in firsts for other in firsts if row != other and (why := self._worse_pixels(row, other))
-        }
+        found: dict[tuple[int, int], str] = {}
+        for one, two in _chained_pairs(firsts):  # each one decodes one image, because two are kept
+            found |= {(one, two): self._worse_pixels(one, two), (two, one): self._worse_pixels(two, one)}
+        worse = {row: why for row in firsts for other in firsts if (why := found.get((row, other)))}
         best = [row for row in rows if self._same(row) not in worse]
         return best or rows, lambda kept, other: f"as much detail: {worse.get(self._same(other), '')}"
 
@@ -342,6 +343,14 @@ def _best(rows: list[int], worth: Callable[[int], float]) -> list[int]:
     values = {row: worth(row) for row in rows}
     most = max(values.values())
     return [row for row in rows if values[row] == most]
+
+
+def _chained_pairs(rows: Sequence[int]) -> Iterator[tuple[int, int]]:
+    """Yield each pair of rows once; each pair has a row in common with the one before it."""
+    first, *others = rows
+    while others:
+        yield from ((first, other) for other in others)
+        first, *others = reversed(others)
 
 
 def _modified_ns(path: Path) -> int:

@@ -14,7 +14,7 @@ from __future__ import annotations
 import numpy as np
 from PIL import Image
 
-from simimg.determinism import ordered_sum
+from simimg.determinism import ordered_sum, solved
 
 _FEW_COLORS, _FEW_LEVELS = 256, 64  # of a palette; of 6 bits per color
 _MORE_COLORS, _MORE_LEVELS = 4, 2  # times as many has an image that did not lose them
@@ -81,7 +81,7 @@ def _num_tones(pixels: np.ndarray) -> tuple[int, int]:
     Of more colors than matter, only some are counted.
     """
     some = np.ascontiguousarray(pixels[:: 1 + pixels[..., 0].size // _COUNTED_PX]).reshape(-1, 3)
-    levels = max(np.count_nonzero(np.bincount(some[:, color], minlength=256)) for color in range(3))
+    levels = max(int(np.count_nonzero(np.bincount(some[:, color], minlength=256))) for color in range(3))
     if (some == some[:, :1]).all():
         return 1 << 24, levels
     few = _num_colors(some[:: 1 + len(some) // _SAMPLED_PX])
@@ -138,28 +138,12 @@ def _explains(source: np.ndarray, image: np.ndarray) -> bool:
             sizes[near, far] = sizes.get((near, far), 0) + 1
     columns = np.stack([ring.ravel()[counted] for ring in rings.values()], axis=1).astype(np.float64)
     target = wanted[counted].astype(np.float64)
-    products, sides = columns.T @ columns, columns.T @ target  # of integers below 2^53: exact
-    weights = _solved(products.tolist(), sides.tolist())
+    # Of integers below 2^53: exact. The diagonal is larger by 1, so that the matrix is positive definite.
+    products, sides = columns.T @ columns + np.eye(columns.shape[1]), columns.T @ target
+    weights = solved(np.column_stack([products, sides]).tolist())
     if abs(sum(weight * size for weight, size in zip(weights, sizes.values(), strict=True)) - 1) > _WEIGHTS:
         return False
     left = target
     for ring, weight in enumerate(weights):  # in a fixed order
         left = left - weight * columns[:, ring]
     return float(ordered_sum(left * left)) / len(left) <= max(_ROUNDING, min(_LOSS, _LEFT * changed))
-
-
-def _solved(rows: list[list[float]], sides: list[float]) -> list[float]:
-    """Solve a positive definite system, which gets a slightly larger diagonal, by Gaussian elimination."""
-    count = len(rows)
-    for at in range(count):
-        rows[at][at] += 1.0
-    for at in range(count):
-        for below in range(at + 1, count):
-            factor = rows[below][at] / rows[at][at]
-            rows[below] = [one - factor * other for one, other in zip(rows[below], rows[at], strict=True)]
-            sides[below] -= factor * sides[at]
-    found = [0.0] * count
-    for at in reversed(range(count)):
-        known = sum(rows[at][column] * found[column] for column in range(at + 1, count))
-        found[at] = (sides[at] - known) / rows[at][at]
-    return found

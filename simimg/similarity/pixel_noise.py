@@ -16,7 +16,7 @@ import dataclasses
 import cv2
 import numpy as np
 
-from simimg.determinism import ordered_sum
+from simimg.determinism import ordered_sum, solved
 
 _SAMPLE = 8_000  # pixels, at most, for the fit of the filter
 _FEWEST, _FEWEST_OF_SORT = 200, 64
@@ -32,6 +32,7 @@ _MOST_NOISE, _MOST_SHARE = 10, 0.1  # levels, and share of the contrast: JPEGs o
 _WEAK = 16  # levels of contrast
 _COMMON, _SPREAD = 0.9, 4  # share of the pixels of a sort whose difference is noise, and its ratio to the median
 _FACTOR = 10  # of the square of the noise. Copies at JPEG quality 10, WebP 5 and AVIF 25 had at most 9.6
+_SAME = 0.9  # share of the pixels with contrast that do not differ at all, if there was no codec
 _FAINT_FLOOR = 4  # levels, of the noise of plain parts
 
 
@@ -93,12 +94,19 @@ def _outliers(
     # Sums of integers below 2 ** 24: exact in float32, in any order.
     error = cv2.sqrBoxFilter(difference, cv2.CV_32F, (window, window), normalize=False)
     noise = _noise(np.sqrt(error / np.float32(window * window)).astype(np.uint8)[shared], contrast[shared])
+    if _is_lossless(difference[shared & (contrast >= _SORTS[0])]):  # what differs fills a sort that is rare elsewhere
+        noise = np.zeros(256)
     limits = (
         np.rint(window * window * _FACTOR * (noise * noise + floor * floor)).astype(np.float32)
         for floor in (min(_FLOOR, _CLEAN_FLOOR + float(noise.max())), _FAINT_FLOOR)
     )
     far, near = ((error > cv2.LUT(contrast, limit)) & inside for limit in limits)
     return far, near
+
+
+def _is_lossless(difference: np.ndarray) -> bool:
+    """Whether nearly all pixels with contrast are the same: a codec changes most of them."""
+    return len(difference) >= _FEWEST and cv2.countNonZero(difference) <= (1 - _SAME) * len(difference)
 
 
 def _noise(levels: np.ndarray, contrast: np.ndarray) -> np.ndarray:
@@ -172,9 +180,4 @@ def least_squares(have: np.ndarray, want: np.ndarray, ridge: float = 1.0) -> lis
     rows = [[float(total(a * b)) for b in have] + [float(total(a * want))] for a in have]
     for place, row in enumerate(rows):
         row[place] = 1.0001 * row[place] + ridge
-    for place, row in enumerate(rows):  # symmetric and positive definite, so no pivot is needed
-        for other in rows:
-            if other is not row:
-                factor = other[place] / row[place]
-                other[:] = [a - factor * b for a, b in zip(other, row, strict=True)]
-    return [row[-1] / row[place] for place, row in enumerate(rows)]
+    return solved(rows)

@@ -25,6 +25,7 @@ import numpy as np
 
 from simimg.errors import CheckpointError, DataError, TrainingError
 from simimg.input import Position
+from simimg.models.keras_applications import finalize_states
 from simimg.training.contrastive_loss import EmbeddingQueue
 from simimg.training.metrics import EpochMetrics
 from tfrecords.format.atomic_files import TEMPORARY, atomic_folder, file_sha256, parse_json, write_json
@@ -73,6 +74,7 @@ class State:
         """Sets the average to the model's weights."""
         if self.average:
             self.average.set_weights(self.model.get_weights())
+            finalize_states(self.average)
 
     def variables(self) -> dict[str, Any]:
         """Returns the variables by number; Keras's names differ for a second model in the same process."""
@@ -157,6 +159,8 @@ def restore(folder: Path, state: State) -> Progress:
         progress = _read(folder)
         with np.load(folder / "state.npz") as arrays:
             _assign(arrays, state.variables(), folder)
+        for model in filter(None, (state.model, state.average)):
+            finalize_states(model)
     except (FileNotFoundError, IsADirectoryError, NotADirectoryError) as error:
         raise DataError(f"{error.filename}: {error.strerror}") from None
     except OSError as error:  # of the disk or the network: whether the checkpoint is damaged is not known

@@ -229,6 +229,7 @@ def verified(folder: Path) -> Iterator[tuple[str, str]]:
     assert sum(pair is not None for pair in pairs) > 20
     yield "verified", digest(pairs)
     yield "worth", digest(*worth(paths))
+    yield "light", digest(*light(folder))
     index = SearchIndex.open(folder / "index")
     yield "duplicates", digest(find_duplicates(index, threshold=0.8))
     finder = Finder(index, embedder(), threshold=0.5)
@@ -257,6 +258,25 @@ def worth(paths: list[Path]) -> Iterator[Any]:
         if table is not None:
             yield module.is_saved_again(coefficients, None, table)
             yield module.earlier_quality(coefficients, table)
+
+
+def light(folder: Path) -> Iterator[Any]:
+    """The light of a vignette, and what palettes and noise leave of a pair."""
+    from simimg.similarity.color_models import _light
+    from simimg.similarity.differences import find_differences
+
+    y, x = np.mgrid[-1:1:240j, -1:1:320j]
+    for seed in range(2):
+        image = Image.open(folder / "scenes" / f"{seed}.png").convert("RGB").resize((320, 240))
+        dark = Image.fromarray(
+            (np.asarray(image) * np.clip(1.15 - 0.5 * (x * x + y * y), 0, 1)[..., None]).astype(np.uint8)
+        )
+        factors = _light(*(np.asarray(one.convert("L")) for one in (image, dark)), np.ones((240, 320), bool))
+        assert factors is not None
+        yield factors
+        for other in (dark, image.quantize(64).convert("RGB"), image.filter(ImageFilter.SHARPEN)):
+            found = find_differences(np.asarray(other), np.asarray(image), (1, 0, 0, 0, 1, 0))
+            yield found.places, sorted(found.kinds), found.on_query
 
 
 def bounded(folder: Path) -> Iterator[tuple[str, Any]]:

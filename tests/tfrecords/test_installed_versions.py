@@ -5,9 +5,11 @@ from __future__ import annotations
 import importlib.metadata
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
+from tfrecords import installed_versions
 from tfrecords.installed_versions import installed_version
 
 
@@ -16,6 +18,16 @@ from tfrecords.installed_versions import installed_version
 )
 def test_the_version_is_that_of_importlib(name: str) -> None:
     assert installed_version(name) == importlib.metadata.version(name)
+
+
+def test_of_several_versions_in_a_folder_the_newest_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    versions = ["2.9", "2.10.dev1", "2.10rc1", "2.10rc11", "2.10", "2.10.post1"]
+    assert sorted({*versions}, key=installed_versions._age) == versions
+    for folder, names in (("a", ["x_y-2.9.1", "x.y-2.10.0", "X-Y-2.1"]), ("b", ["x_y-3.0", "z-1.0"])):
+        for name in names:
+            (tmp_path / folder / f"{name}.dist-info").mkdir(parents=True)
+    monkeypatch.setattr(sys, "path", [str(tmp_path / "a"), str(tmp_path / "b")])
+    assert installed_versions._folders.__wrapped__() == {"x_y": "2.10.0", "z": "1.0", "x": "Y-2.1"}
 
 
 def test_what_is_not_installed_has_none(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -28,8 +28,8 @@ from tfrecords.convert.image.sample_range import MIN_MAX, NARROW
 from tfrecords.convert.output.publish import publish, write_tables
 from tfrecords.convert.output.reshard import reshard, whole_scan
 from tfrecords.convert.output.summary import ConvertSummary, check_refusals, summarize
-from tfrecords.convert.plan.conversion_job import ConversionJob, make_job
-from tfrecords.convert.plan.convert_config import ConvertConfig, ResolvedConfig, versions_of
+from tfrecords.convert.plan.conversion_job import ConversionJob, make_job, versions_of
+from tfrecords.convert.plan.convert_config import ConvertConfig, ResolvedConfig
 from tfrecords.convert.plan.label_conflicts import check_conflicts
 from tfrecords.convert.plan.previous_version import PreviousVersion, find_previous_version, select_files
 from tfrecords.convert.plan.shard_plan import MIN_SHARDS, PlannedShard
@@ -98,8 +98,9 @@ def convert(
                 group_column=options.group_column,
                 time_column=options.time_column,
             )
-            listed = source = _with_notes(source, options)
-            options = options.for_source(source)
+            decided = options.for_source(source, previous.layout.config if previous is not None else None)
+            listed = source = _with_notes(source, options, kept=decided.splits == SOURCE_SPLITS)
+            options = decided
             describe(_description(source, options))
             if previous is not None:
                 previous.check_options(options)
@@ -127,16 +128,17 @@ def convert(
         raise unwritable(path, error, ", or choose another --data_dir") from None
 
 
-def _with_notes(source: Source, options: ResolvedConfig) -> Source:
-    """Return the source with notes about stored images that lose something, and about splits that are not used although
-    nobody asked for others.
+def _with_notes(source: Source, options: ResolvedConfig, kept: bool) -> Source:
+    """Return the source with notes about stored images that lose something, and about splits that are not `kept`
+    although nobody asked for others.
     """
     if options.from_dataset:
         from tfrecords.convert.sources.stored_dataset import notes_on_losses
 
         losses = notes_on_losses(options.from_dataset, options.image_size, options.encoding, options.jpeg_quality)
         return dataclasses.replace(source, notes=(*source.notes, *losses))
-    if source.splits is None or options.splits != AUTO_SPLITS or (source.keeps_splits and not options.divided_by):
+    is_usual = source.keeps_splits and not options.divided_by
+    if source.splits is None or options.splits != AUTO_SPLITS or kept or is_usual:
         return source
     names = [name for name in dict.fromkeys(source.splits) if name]
     if len(names) < 2:

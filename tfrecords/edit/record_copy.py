@@ -19,7 +19,7 @@ from tfrecords.format.manifest import Manifest
 from tfrecords.format.parse_errors import parser_errors
 from tfrecords.format.record import FOOTER_BYTES, HEADER_BYTES, varint
 from tfrecords.format.record_layout import INT_BYTES
-from tfrecords.format.shard import ShardReader, open_shard
+from tfrecords.format.shard import ShardReader, ShardWriter, open_shard
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
@@ -71,6 +71,7 @@ def write_records(
     stride = places.stride
     current, reader, offsets = -1, ShardReader(target), np.empty((0, 2), np.int64)
     with open_shard(target, index=not stride) as writer:
+        assert isinstance(writer, ShardWriter)  # datasets of other forms are refused
         for row in rows.tolist():
             shard, position = int(places.shards[row]), int(places.positions[row])
             if shard != current:

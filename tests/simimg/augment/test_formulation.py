@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -24,9 +27,9 @@ IDS, EPOCH = tf.range(4, dtype=tf.int64), tf.constant(1, tf.int64)
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setattr(formulation, "_MEASURED_S", 0.01)
-    formulation._known.cache_clear()
+    formulation._IN_USE.clear()
     yield tmp_path / "simimg/gpus.json"
-    formulation._known.cache_clear()
+    formulation._IN_USE.clear()
 
 
 @pytest.fixture
@@ -77,20 +80,52 @@ def test_what_was_kept_before(a_gpu: str, cache: Path, content: str) -> None:
     assert ("NVIDIA T0" in kept) == content.startswith("{")
     faster = {"operations": 2.0, "xla": 1.0}
     cache.write_text(json.dumps({**kept, a_gpu: faster}))
-    formulation._known.cache_clear()
+    formulation._IN_USE.clear()
     assert measure_formulations() == (faster, True)
     assert formulation.resolved("auto") == "xla"
     cache.write_text(json.dumps({a_gpu: {"operations": "fast", "xla": 1.0}}))
-    formulation._known.cache_clear()
+    formulation._IN_USE.clear()
     measured = measure_formulations()
     assert measured is not None
     assert not measured[1]
 
 
-@pytest.mark.usefixtures("measured_at_once")
-def test_a_folder_that_cannot_be_written(a_gpu: str, cache: Path) -> None:
+@pytest.mark.usefixtures("a_gpu")
+def test_a_folder_that_cannot_be_written(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was measured still counts for this process."""
+    times = iter([2.0, 1.0])
+    monkeypatch.setattr(formulation, "_milliseconds", lambda augmented: next(times))
     cache.parent.write_text("a file, where the folder should be")
-    assert measure_formulations() is not None
+    assert formulation.resolved("auto") == "operations"
+    found = {"operations": 2.0, "xla": 1.0}
+    assert measure_formulations() == (found, False)
+    assert measure_formulations() == (found, True)
+    assert formulation.resolved("auto") == "xla"
+
+
+def test_a_write_that_fails_leaves_nothing_behind(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(source: object, target: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "replace", full)
+    formulation._keep("NVIDIA T0", {"operations": 2.0, "xla": 1.0})
+    assert list(cache.parent.iterdir()) == []
+
+
+def test_writers_at_the_same_time_lose_nothing(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each one reads what the other wrote."""
+    read = formulation._read
+
+    def slowly() -> dict[str, formulation.Milliseconds]:
+        found = read()
+        time.sleep(0.02)
+        return found
+
+    monkeypatch.setattr(formulation, "_read", slowly)
+    names = {f"NVIDIA T{number}" for number in range(4)}
+    with ThreadPoolExecutor(len(names)) as threads:
+        list(threads.map(lambda name: formulation._keep(name, {"operations": 2.0, "xla": 1.0}), names))
+    assert set(json.loads(cache.read_text())) == names
 
 
 def test_a_processor_is_not_measured(cache: Path) -> None:

@@ -11,10 +11,13 @@ import pytest
 import tensorflow as tf
 
 from simimg.errors import ModelError, UsageError
+from simimg.inference.conversion import _in_float32
 from simimg.models.dropout import ExampleDropout, dropout_scope
 from simimg.models.heads import embedder
-from simimg.models.keras_applications import APPLICATIONS, _preprocessed, application, for_replicas
+from simimg.models.keras_applications import APPLICATIONS, _preprocessed, application, finalize_states, for_replicas
+from simimg.models.pretrained import start_from
 from simimg.training import make_strategy
+from simimg.training.checkpoints import State
 
 
 @pytest.fixture
@@ -111,6 +114,34 @@ def test_two_replicas_train_as_one(pixels: np.ndarray) -> None:
         np.testing.assert_allclose(one, two, rtol=1e-5, atol=1e-5)
     statistics = network.get_layer("stem").layers[1]
     assert not np.allclose(statistics.moving_mean.numpy(), 0)
+
+
+@pytest.mark.parametrize("nested", [False, True])
+def test_a_copy_normalizes_as_its_original(pixels: np.ndarray, nested: bool, tmp_path: Path) -> None:
+    """So do a model that starts from a run's weights and an average: `Normalization` computes with constants."""
+
+    def built(policy: str = "float32") -> keras.Model:
+        layer = keras.layers.Normalization(name="normalized", dtype=policy)
+        if nested:
+            source = keras.Input((32, 32, 3), name="inner_pixels")
+            layer = keras.layers.TimeDistributed(keras.Model(source, layer(source), name="inner"), name="outer")
+        source = keras.Input((1, 32, 32, 3) if nested else (32, 32, 3), name="pixels")
+        return keras.Model(source, layer(source), name="base")
+
+    base = built()
+    mean, variance = np.float32([10, 20, 30]), np.float32([4, 9, 16])
+    base.set_weights([mean, variance, *base.get_weights()[2:]])
+    finalize_states(base)
+    expected = (pixels - mean) / np.sqrt(variance)
+    given = pixels[:, None] if nested else pixels
+    base.save(tmp_path / "base.keras")
+    mixed = built("mixed_bfloat16")
+    mixed.set_weights(base.get_weights())
+    started, average = built(), built()
+    start_from(started, tmp_path / "base.keras")
+    State(base, None, average).copy_to_average()
+    for copy in (base, for_replicas(base, first_stream=2), started, average, _in_float32(mixed)):
+        np.testing.assert_allclose(np.reshape(copy(given), expected.shape), expected, rtol=1e-5, atol=1e-5)
 
 
 def test_a_size_that_is_too_small() -> None:

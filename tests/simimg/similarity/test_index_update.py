@@ -31,6 +31,7 @@ from simimg.similarity.search_queries import Query, load_query
 from tfrecords.convert.engine import convert
 from tfrecords.convert.image.decoder import decode, resize
 from tfrecords.convert.plan.convert_config import ConvertConfig
+from tfrecords.convert.sources import Selection
 from tfrecords.format.atomic_files import file_sha256
 from tfrecords.format.layout import Layout
 
@@ -560,3 +561,33 @@ def test_files_are_loaded_as_those_that_the_model_was_trained_on(tmp_path: Path)
         assert isinstance(query, Query)
         np.testing.assert_array_equal(trained.embed(query.views[:1])[0].astype(np.float16), expected)
     assert all(IndexImages(index).file(row) is not None for row in range(2))
+
+
+def test_labels_are_the_classes_of_convert(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    names = [f"{split}/{label}/{n}.png" for split in ("train", "test") for label in ("cat", "dog") for n in range(2)]
+    for number, name in enumerate(names):
+        draw(tmp_path / "zoo" / name, number)
+    draw(tmp_path / "zoo" / "loose.png", 99)
+    with monkeypatch.context() as earlier:
+        earlier.setattr(index_update, "layout_of", lambda images: None)
+        before = index_folder(tmp_path / "i", tmp_path / "zoo", stand_in()).index
+    assert set(before.images.column("label").tolist()) == {"train", "test", ""}
+    update = index_folder(tmp_path / "i", tmp_path / "zoo", stand_in())
+    assert counts(update) == (0, 9, 0)
+    assert {image.path: image.label for image in update.index.images} == {
+        **{name: name.split("/")[1] for name in names}, "loose.png": "",
+    }  # fmt: skip
+    generation = update.index.info.generation
+    assert index_folder(tmp_path / "i", tmp_path / "zoo", stand_in()).index.info.generation == generation
+    found = Selection(exclude=["*.png"])
+    with pytest.raises(UsageError, match=r"no image file \(0 other files\).*left out by --exclude\. Change --exclude"):
+        index_folder(tmp_path / "j", tmp_path / "zoo", stand_in(), selection=found)
+
+
+def test_copies_in_split_folders_without_classes_are_no_label_conflicts(tmp_path: Path) -> None:
+    for number in range(6):
+        draw(tmp_path / "zoo" / ("train", "val")[number % 2] / f"{number}.png", number)
+    shutil.copy(tmp_path / "zoo/train/0.png", tmp_path / "zoo/val/copy.png")
+    index = index_folder(tmp_path / "i", tmp_path / "zoo", stand_in()).index
+    (group,) = find_duplicates(index, threshold=0.99).groups
+    assert "class folder" not in group.others[0].reason

@@ -4,19 +4,25 @@ from __future__ import annotations
 
 import hashlib
 import io
+import itertools
 import os
+import struct
+import zlib
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
-from PIL import Image, ImageDraw, ImageFilter, ImageOps
+from PIL import Image, ImageDraw, ImageFile, ImageFilter, ImageOps, TiffImagePlugin
 
 from simimg.errors import UsageError
+from simimg.similarity import keeper_choice
 from simimg.similarity.embeddings import Embedder
+from simimg.similarity.fingerprint import is_lossless, jpeg_quality
 from simimg.similarity.image_table import IndexedImage
 from simimg.similarity.image_worth import (
+    bits_per_color,
     camera_facts,
     color_image,
     has_more_detail,
@@ -324,6 +330,60 @@ def test_what_is_too_small_or_plain_to_be_measured(scene: Scene) -> None:
     assert table is not None
     for image in (plain, Image.new("L", (5, 5))):
         assert not is_saved_again(jpeg_coefficients(image), None, table)
+
+
+def large(kind: str) -> bytes:
+    """A file whose header promises 182 megapixels, which are not there, and which has the camera's metadata."""
+    width, height, exif = 14_000, 13_000, camera()
+    buffer = io.BytesIO()
+    Image.new("RGB", (16, 16)).save(buffer, kind, exif=exif.tobytes(), quality=80)
+    data = bytearray(buffer.getvalue())
+    if kind == "TIFF":
+        for tag, size in ((256, width), (257, height), (278, height)):  # the last one is the height of its strip
+            for sort in (3, 4):
+                data = data.replace(struct.pack("<HHII", tag, sort, 1, 16), struct.pack("<HHII", tag, 4, 1, size))
+        return bytes(data)
+    if kind == "PNG":
+        data[16:24] = struct.pack(">II", width, height)
+        data[29:33] = struct.pack(">I", zlib.crc32(data[12:29]))
+        at = data.index(b"eXIf") - 4  # moved behind the pixels
+        end = at + 12 + int.from_bytes(data[at : at + 4])
+        last = data.index(b"IEND") - 4
+        return bytes(data[:at] + data[end:last] + data[at:end] + data[last:])
+    at = data.index(b"\xff\xc0")
+    data[at + 5 : at + 9] = struct.pack(">HH", height, width)
+    return bytes(data)
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "TIFF"])
+def test_an_image_of_any_size_tells_what_it_is_worth(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By its header: no pixels are decoded."""
+
+    def load(image: ImageFile.ImageFile) -> None:
+        raise AssertionError("pixels are decoded")
+
+    data = large(kind) + bytes(1_000_000)  # as many bytes as a JPEG of this size has at least
+    for plugin in (ImageFile.ImageFile, TiffImagePlugin.TiffImageFile):
+        monkeypatch.setattr(plugin, "load", load)
+    facts = camera_facts(data)
+    assert (facts.camera, facts.date) == ("ExampleCam X1", "2021-05-04")
+    assert is_lossless(data) is (kind != "JPEG")
+    assert bits_per_color(data) == 8
+    assert jpeg_quality(data) == (80 if kind == "JPEG" else None)
+    assert (jpeg_table(data) is not None) is (kind == "JPEG")
+
+
+def test_the_images_of_a_group_are_decoded_once_per_pair(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    decoded = []
+    monkeypatch.setattr(keeper_choice, "color_image", lambda data: (decoded.append(data), color_image(data))[1])
+    sources = [png(Image.effect_noise((96, 72), 40 + number)) for number in range(6)]
+    kept(folder, {f"{number}.png": data for number, data in enumerate(sources)}, "best")
+    assert set(decoded) == set(sources)
+    pairs = list(keeper_choice._chained_pairs(range(6)))
+    assert len({frozenset(pair) for pair in pairs}) == len(pairs) == 15
+    assert all(set(one) & set(two) for one, two in itertools.pairwise(pairs))
+    assert list(keeper_choice._chained_pairs([4])) == []
+    assert len(decoded) <= 6 + 16  # for the rules before, and then one for each of 15 pairs and one more
 
 
 def test_a_thousand_names_of_the_same_bytes_are_read_once(folder: Path, scene: Scene) -> None:

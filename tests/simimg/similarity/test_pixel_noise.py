@@ -125,6 +125,90 @@ def test_least_squares_are_those_of_numpy() -> None:
     np.testing.assert_allclose(least_squares(have, want), expected, atol=0.002)
 
 
+# Retouched places
+
+
+def photo(scene: Scene, seed: int) -> Image.Image:
+    noise = np.random.default_rng(seed).normal(0, 3, (300, 400, 1))
+    return Image.fromarray(np.clip(np.asarray(scene(seed, (400, 300))) + noise, 0, 255).astype(np.uint8))
+
+
+def retouched(
+    image: Image.Image, at: tuple[int, int], radii: tuple[int, int], shift: tuple[int, int, int]
+) -> Image.Image:
+    """With an ellipse with soft edges whose luma, Cr and Cb are shifted."""
+    mask = np.zeros((image.height, image.width), np.float32)
+    cv2.ellipse(mask, at, radii, 0, 0, 360, 1.0, -1)
+    pixels = cv2.cvtColor(np.asarray(image), cv2.COLOR_RGB2YCrCb) + cv2.GaussianBlur(mask, (0, 0), 1.0)[
+        ..., None
+    ] * np.array(shift)
+    return Image.fromarray(cv2.cvtColor(np.clip(np.rint(pixels), 0, 255).astype(np.uint8), cv2.COLOR_YCrCb2RGB))
+
+
+@pytest.mark.parametrize("shift", [(0, 45, -10), (0, -40, -20), (0, -10, 60)])
+@pytest.mark.parametrize("radii", [(22, 10), (13, 13)])
+def test_another_color_of_the_same_luma_differs(
+    shift: tuple[int, int, int], radii: tuple[int, int], scene: Scene
+) -> None:
+    for seed in range(2):
+        image = photo(scene, seed)
+        other = retouched(image, (210, 150), radii, shift)
+        assert kinds(other, image)
+        assert kinds(image, other)
+        strong = retouched(image, (210, 150), radii, (0, 2 * shift[1], 2 * shift[2]))
+        assert kinds(saved(strong, "JPEG", quality=90), image, 90)
+        assert not kinds(saved(image, "JPEG", quality=90), image, 90)
+
+
+def test_a_weak_color_differs_if_all_else_is_the_same(scene: Scene) -> None:
+    """Although nothing else has as much contrast in color as the edge of the place."""
+    for seed in range(3):
+        image = photo(scene, seed)
+        assert kinds(retouched(image, (210, 150), (22, 12), (0, 26, 0)), image)
+    dark = Image.fromarray(np.random.default_rng(0).integers(8, 24, (180, 240, 3), np.uint8))
+    black, blue = dark.copy(), dark.copy()
+    ImageDraw.Draw(black).ellipse((90, 70, 150, 110), fill=(15, 14, 19))
+    ImageDraw.Draw(blue).ellipse((90, 70, 150, 110), fill=(0, 14, 79))
+    assert kinds(blue, black)
+
+
+@pytest.mark.parametrize("side", [14, 18, 30])
+@pytest.mark.parametrize("colors", [((190, 60, 60), (60, 125, 90)), ((70, 90, 200), (120, 98, 40))])
+def test_a_small_place_of_another_color_is_of_some_kind(
+    side: int, colors: tuple[tuple[int, int, int], tuple[int, int, int]], scene: Scene
+) -> None:
+    one, other = (photo(scene, 2) for _ in colors)
+    for image, color in zip((one, other), colors, strict=True):
+        ImageDraw.Draw(image).rectangle((180, 120, 180 + side, 120 + side), fill=color, outline="black", width=2)
+    for quality in (None, 80):
+        found = find_differences(
+            np.asarray(saved(one, "JPEG", quality=quality) if quality else one),
+            np.asarray(other),
+            WHOLE,
+            (quality, None),
+        )
+        assert found.places
+        assert found.kinds
+
+
+WEB, ADAPTIVE = Image.Palette.WEB, Image.Palette.ADAPTIVE
+
+
+@pytest.mark.parametrize(("palette", "colors"), [(WEB, 216), (ADAPTIVE, 256), (ADAPTIVE, 64)])
+@pytest.mark.parametrize("dither", [Image.Dither.NONE, Image.Dither.FLOYDSTEINBERG])
+@pytest.mark.parametrize("shift", [(-45, 0, 0), (45, 0, 0), (0, 55, -15)])
+def test_a_palette_does_not_hide_a_place(
+    palette: Image.Palette, colors: int, dither: Image.Dither, shift: tuple[int, int, int], scene: Scene
+) -> None:
+    def few(image: Image.Image) -> Image.Image:
+        return image.convert("P", palette=palette, colors=colors, dither=dither).convert("RGB")
+
+    image = photo(scene, 1)
+    assert not kinds(few(image), image)
+    assert kinds(few(retouched(image, (210, 150), (22, 22), shift)), image)
+    assert kinds(image, few(retouched(image, (210, 150), (22, 22), shift)))
+
+
 # Colors
 
 

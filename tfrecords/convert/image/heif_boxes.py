@@ -1,5 +1,5 @@
 """Reads the boxes of an AVIF or HEIC file that say how its image is shown: color, clean aperture, rotation, mirror.
-And the color profile of a JPEG 2000, which has such boxes, too.
+And the color profile and the samples of a JPEG 2000, which has such boxes, too.
 
 The boxes are those of ISO/IEC 23008-12 (HEIF), 14496-12 (ISO base media) and 15444-1 (JPEG 2000). EXIF and XMP in AVIF
 and HEIC files describe the image, too, but a reader must not apply them. Nothing here raises an error: a damaged file
@@ -9,6 +9,7 @@ has no such boxes, and its decoder finds the reason.
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
 import struct
 from collections.abc import Iterator
@@ -76,6 +77,13 @@ def jp2_profile(data: bytes) -> bytes | None:
     return data[color[0] + 3 : color[1]]
 
 
+def jpeg2000_samples(data: bytes) -> tuple[int, bool]:
+    """Return the bits per sample of a JPEG 2000's first component, and whether it is signed; (16, False) if unknown."""
+    found = (0, len(data)) if data.startswith(b"\xff\x4f") else _find(data, 0, len(data), b"jp2c")
+    at = found[0] + 42 if found else len(data)  # in its first segment, SIZ
+    return ((data[at] & 0x7F) + 1, data[at] >= 0x80) if at < len(data) else (16, False)
+
+
 def _then(
     first: tuple[tuple[int, int], tuple[int, int]], second: tuple[tuple[int, int], tuple[int, int]]
 ) -> tuple[tuple[int, int], tuple[int, int]]:
@@ -137,16 +145,23 @@ def _find(data: bytes, start: int, end: int, wanted: bytes) -> tuple[int, int] |
 
 
 def _boxes(data: bytes, start: int, end: int) -> Iterator[tuple[bytes, int, int]]:
-    """Yield kind, start and end of the content of each box."""
-    at = start
-    for _ in range(_MAX_BOXES):
-        if at + 8 > end:
-            return
-        length, kind, header = _integer(data, at, 4), data[at + 4 : at + 8], 8
+    """Yield those of `boxes` that are whole."""
+    some = itertools.islice(boxes(data, start, end), _MAX_BOXES)
+    return itertools.takewhile(lambda box: box[2] <= end, some)
+
+
+def boxes(data: bytes, start: int = 0, end: int | None = None) -> Iterator[tuple[bytes, int, int]]:
+    """Yield kind, start and end of the content of each box from `start` to `end`, up to one without a valid length.
+
+    The last one may end beyond `end`: then the file is truncated.
+    """
+    at, end = start, len(data) if end is None else end
+    while at + 8 <= end:
+        length, kind, header = int.from_bytes(data[at : at + 4]), data[at + 4 : at + 8], 8
         if length == 1:
-            length, header = _integer(data, at + 8, 8), 16
+            length, header = int.from_bytes(data[at + 8 : at + 16]), 16
         stop = end if length == 0 else at + length
-        if stop < at + header or stop > end:
+        if stop < at + header:
             return
         yield kind, at + header, stop
         at = stop

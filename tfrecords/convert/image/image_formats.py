@@ -19,6 +19,7 @@ from typing import Any
 from PIL import Image, ImageFile
 
 from tfrecords.convert.image import tiff
+from tfrecords.convert.image.heif_boxes import boxes
 from tfrecords.convert.image.jpeg import MAX_SCANS, frame_of, num_scans
 from tfrecords.convert.image.pillow_threads import pillow_for_this_thread, refuse_truncated
 from tfrecords.format.quarantine import Reason, Refusal
@@ -133,6 +134,31 @@ def open_image(data: bytes, max_pixels: int = MAX_PIXELS) -> ImageFile.ImageFile
     if kind == "JPEG" and num_scans(data) > MAX_SCANS:
         raise Refusal(Reason.CORRUPT, f"the JPEG has more than {MAX_SCANS} scans")
     return image
+
+
+@contextlib.contextmanager
+def image_header(data: bytes) -> Iterator[ImageFile.ImageFile]:
+    """Yield the image in `data`, of any size, for what its header says; errors inside the block are a `Refusal`.
+
+    Nothing is decoded, except for a JPEG XL, whose plugin decodes all of it. So that may have at most `MAX_PIXELS`.
+    """
+    with reading(data, max_pixels=ANY_SIZE):
+        image = open_image(data, MAX_PIXELS if _kind_of(data) == "JXL" else ANY_SIZE)
+        if image.format == "PNG" and "exif" not in image.info:
+            # Pillow would decode the pixels to find what comes after them.
+            found = next((data[begin:end] for kind, begin, end in png_chunks(data) if kind == b"eXIf"), None)
+            if found is not None:
+                image.info["exif"] = b"Exif\0\0" + found
+        yield image
+
+
+def png_chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
+    """Yield kind, start and end of the content of each chunk of a PNG; a truncated file has fewer bytes in the last."""
+    at = 8
+    while at + 8 <= len(data):
+        end = at + 8 + int.from_bytes(data[at : at + 4])
+        yield data[at + 4 : at + 8], at + 8, end
+        at = end + 4
 
 
 def _kind_of(data: bytes) -> str:
@@ -258,20 +284,29 @@ def _check_tiles(image: ImageFile.ImageFile, max_pixels: int) -> None:
 
 
 def jxl_size(data: bytes) -> tuple[int, int] | None:
-    """Return width and height in px from the header of a JPEG XL (ISO/IEC 18181-1, annex D); None if it has none."""
+    """Return width and height in px from the header of a JPEG XL; None if it has none."""
+    header = _jxl_header(data)
+    return header and header[:2]
+
+
+def jxl_bits(data: bytes) -> int:
+    """Return the bits per sample of a JPEG XL; 16 if they are not known, or its samples are floating point."""
+    header = _jxl_header(data)
+    return header[2] if header else 16
+
+
+def _jxl_header(data: bytes) -> tuple[int, int, int] | None:
+    """Return width, height and bits per sample from the header of a JPEG XL (ISO/IEC 18181-1, annex D), if it has one.
+
+    Of an image with a preview or of an animation, and of floating point, the bits are 16.
+    """
     if not data.startswith(b"\xff\x0a"):
-        at = 0
-        while True:  # boxes, of which one has the codestream or its first part
-            length, kind, header = int.from_bytes(data[at : at + 4]), data[at + 4 : at + 8], 8
-            if length == 1:
-                length, header = int.from_bytes(data[at + 8 : at + 16]), 16
-            if kind in (b"jxlc", b"jxlp"):
-                data = data[at + header + (4 if kind == b"jxlp" else 0) :][:16]
-                break
-            if length < header or at + length > len(data):
-                return None
-            at += length
-    bits, at = int.from_bytes(data[2:16], "little"), 0
+        # One box has the codestream or, after a number, its first part.
+        starts = (begin + 4 * (kind == b"jxlp") for kind, begin, _ in boxes(data) if kind in (b"jxlc", b"jxlp"))
+        if (start := next(starts, None)) is None:
+            return None
+        data = data[start : start + 32]
+    bits, at = int.from_bytes(data[2:32], "little"), 0
 
     def take(number: int) -> int:
         nonlocal at
@@ -281,12 +316,27 @@ def jxl_size(data: bytes) -> tuple[int, int] | None:
     def side(small: int) -> int:
         return 8 * (take(5) + 1) if small else take((9, 13, 18, 30)[take(2)]) + 1
 
-    small = take(1)
-    height = side(small)
-    if not (ratio := take(3)):
-        return side(small), height
-    across, down = ((1, 1), (12, 10), (4, 3), (3, 2), (16, 9), (5, 4), (2, 1))[ratio - 1]
-    return height * across // down, height
+    def size() -> tuple[int, int]:
+        small = take(1)
+        height = side(small)
+        if not (ratio := take(3)):
+            return side(small), height
+        across, down = ((1, 1), (12, 10), (4, 3), (3, 2), (16, 9), (5, 4), (2, 1))[ratio - 1]
+        return height * across // down, height
+
+    width, height = size()
+    if take(1):  # all of the metadata is as usual
+        return width, height, 8
+    if take(1):  # there are more fields
+        take(3)  # the orientation
+        if take(1):  # a size for display
+            size()
+        if take(2):  # a preview, an animation
+            return width, height, 16
+    if take(1):
+        return width, height, 16
+    choice = take(2)
+    return width, height, (8, 10, 12)[choice] if choice < 3 else 1 + take(6)
 
 
 def _unsupported(data: bytes, error: Exception) -> str:
@@ -321,12 +371,7 @@ def _ends_early(data: bytes) -> bool:
     if data.startswith(b"RIFF"):
         return int.from_bytes(data[4:8], "little") + 8 > size
     if data.startswith(b"\x89PNG"):
-        at = 8
-        while at + 8 <= size:
-            if data[at + 4 : at + 8] == b"IEND":
-                return False
-            at += 12 + int.from_bytes(data[at : at + 4])
-        return True
+        return all(kind != b"IEND" for kind, _, _ in png_chunks(data))
     if data.startswith(b"GIF8"):
         return not data.rstrip(b"\0").endswith(b";")
     if data.startswith(b"\xff\xd8"):
@@ -335,15 +380,12 @@ def _ends_early(data: bytes) -> bool:
             at += 2 + max(2, int.from_bytes(data[at + 2 : at + 4]))
         return data.find(b"\xff\xd9", at) < 0
     if data[4:8] in (b"ftyp", b"jP  ", b"JXL "):
-        at = 0
-        while at + 8 <= size:
-            length = int.from_bytes(data[at : at + 4])
-            if length == 1:
-                length = int.from_bytes(data[at + 8 : at + 16])
-            if length < 8:  # 0: up to the end of the file
-                return data[4:8] == b"jP  " and not data.endswith(b"\xff\xd9")
-            at += length
-        return at != size
+        last = end = 0
+        for _, _, stop in boxes(data):
+            last, end = end, stop
+        if data[last : last + 4] == bytes(4) or end + 8 <= size:  # up to the end of the file, or no valid length
+            return data[4:8] == b"jP  " and not data.endswith(b"\xff\xd9")
+        return end != size
     if data.startswith(b"\xff\x4f\xff\x51"):
         return not data.endswith(b"\xff\xd9")
     return False

@@ -11,6 +11,7 @@ asked for whole images, without a warning.
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
 import struct
 from collections.abc import Callable
@@ -21,10 +22,10 @@ from PIL import Image, ImageFile
 
 from tfrecords.convert.image import tiff
 from tfrecords.convert.image.declared_color import is_known, profile_of_cicp, profile_of_gamma
-from tfrecords.convert.image.heif_boxes import jp2_profile, shown_as
-from tfrecords.convert.image.image_formats import MAX_PIXELS, least_reduction, open_image, reading
+from tfrecords.convert.image.heif_boxes import jp2_profile, jpeg2000_samples, shown_as
+from tfrecords.convert.image.image_formats import MAX_PIXELS, jxl_bits, least_reduction, open_image, png_chunks, reading
 from tfrecords.convert.image.jpeg import ORIENTATION, plain_jpeg
-from tfrecords.convert.image.sample_range import AUTO, FULL, NARROW, SampleRange, eight_bits, gray_samples
+from tfrecords.convert.image.sample_range import AUTO, FULL, NARROW, SampleRange, eight_bits, gray_samples, stretched
 from tfrecords.format.quarantine import Reason, Refusal
 
 Box = tuple[float, float, float, float]
@@ -179,12 +180,10 @@ def _read_png(data: bytes, image: ImageFile.ImageFile, sample_range: SampleRange
 
 def _cicp_of_png(data: bytes) -> bytes | None:
     """Return the four bytes of a PNG's cICP chunk, or None if there is none that says which color is meant."""
-    at = 8
-    while at + 12 <= len(data) and (kind := data[at + 4 : at + 8]) != b"IDAT":
-        if kind == b"cICP":
-            content = data[at + 8 : at + 12]
+    for kind, begin, _ in itertools.takewhile(lambda chunk: chunk[0] != b"IDAT", png_chunks(data)):
+        if kind == b"cICP" and begin + 4 <= len(data):
+            content = data[begin : begin + 4]
             return content if is_known(content[0], content[1]) and content[2] == 0 else None
-        at += 12 + int.from_bytes(data[at : at + 4])
     return None
 
 
@@ -234,16 +233,29 @@ def _read_heif(data: bytes, image: ImageFile.ImageFile, sample_range: SampleRang
     return read
 
 
+def _read_ppm(data: bytes, image: ImageFile.ImageFile, sample_range: SampleRange) -> ReadImage:
+    """Pillow scales gray of more than eight bits to 0..65535."""
+    decoder, _, _, args = image.tile[0]  # args: the mode and the highest value, but for "raw"
+    most = int(args[1]) if decoder != "raw" and image.mode == "I" and isinstance(args, tuple) else 65535
+    return _read_plain(data, image, stretched(sample_range, 65535 / most))
+
+
 def _read_jp2(data: bytes, image: ImageFile.ImageFile, sample_range: SampleRange) -> ReadImage:
-    read = _read_plain(data, image, sample_range)
+    """Pillow shifts gray of more than eight bits, and fewer than 16, to the upper ones, and signed gray to 0 and up."""
+    bits, signed = jpeg2000_samples(data)
+    shift = 2.0 ** (bits - 1) if signed else 0.0
+    read = _read_plain(data, image, stretched(sample_range, 2.0 ** (16 - bits), shift))
     if profile := jp2_profile(data):
         read.image.info["icc_profile"] = profile
     return read
 
 
 def _read_jxl(data: bytes, image: ImageFile.ImageFile, sample_range: SampleRange) -> ReadImage:
-    """Libjxl applies the orientation; its plugin does not to a JPEG in a JPEG XL, whose own decoder it uses."""
-    read = _read_plain(data, image, sample_range)
+    """Libjxl applies the orientation; its plugin does not to a JPEG in a JPEG XL, whose own decoder it uses.
+
+    Libjxl scales gray of more than eight bits to 0..65535.
+    """
+    read = _read_plain(data, image, stretched(sample_range, 65535 / (2 ** jxl_bits(data) - 1)))
     if not getattr(image, "jpeg", False):
         read.orientation = 1
     return read
@@ -256,6 +268,7 @@ _READERS: dict[str, Callable[[bytes, ImageFile.ImageFile, SampleRange], ReadImag
     "AVIF": _read_heif,
     "HEIF": _read_heif,
     "JPEG2000": _read_jp2,
+    "PPM": _read_ppm,
     "JXL": _read_jxl,
 }
 

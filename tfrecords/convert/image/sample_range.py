@@ -44,6 +44,11 @@ def parse_range(text: str) -> SampleRange:
     return low, high
 
 
+def stretched(choice: SampleRange, factor: float, shift: float = 0.0) -> SampleRange:
+    """Return a range of a file's values for samples that its decoder has shifted, and then multiplied by a factor."""
+    return choice if isinstance(choice, str) else ((choice[0] + shift) * factor, (choice[1] + shift) * factor)
+
+
 def eight_bits(values: np.ndarray, choice: SampleRange, known: tuple[float, float] | None = None) -> EightBits:
     """Return samples as eight bits.
 

@@ -6,12 +6,12 @@ import dataclasses
 import os
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from tfrecords.convert.output.reshard import link_or_copy, link_shard
-from tfrecords.convert.plan.conversion_job import ConversionJob, FinalPlan
-from tfrecords.convert.plan.convert_config import versions_of
+from tfrecords.convert.plan.conversion_job import ConversionJob, FinalPlan, versions_of
 from tfrecords.convert.plan.previous_version import PreviousVersion
 from tfrecords.convert.plan.shard_plan import ShardPlan
 from tfrecords.convert.sources import Source, printable
@@ -106,7 +106,7 @@ def _make_manifest(job: ConversionJob, final: FinalPlan, receipt: Receipt) -> Ma
     reasons = np.full(num_rows, -1, np.int8)
     for row, refusal in receipt.refused.items():
         reasons[row] = reason_names.index(refusal.reason.value)
-    optional = {}
+    optional: dict[str, Any] = {}
     if job.keys is not None:
         optional["split_groups"] = final.joined
     if job.config.folds:

@@ -12,8 +12,9 @@ from collections.abc import Mapping
 import numpy as np
 
 from tfrecords.base_errors import ConversionError, UsageError
+from tfrecords.convert.image.decoder import decoder_versions
 from tfrecords.convert.image.near_duplicates import group_copies, join_groups
-from tfrecords.convert.plan.convert_config import ResolvedConfig
+from tfrecords.convert.plan.convert_config import ConvertConfig, ResolvedConfig
 from tfrecords.convert.plan.group_split import (
     assign_groups,
     check_groups,
@@ -29,10 +30,11 @@ from tfrecords.convert.plan.split_assignment import assign_splits, draw_ranks
 from tfrecords.convert.plan.time_split import assign_by_time, parse_times, time_notes
 from tfrecords.convert.sources import Source, printable
 from tfrecords.convert.state.receipts import Receipt
-from tfrecords.format.naming import VERSION, check_splits, next_version
+from tfrecords.format.naming import ARRAY_RECORD, VERSION, check_splits, next_version
 from tfrecords.format.quarantine import Refusal
 from tfrecords.format.record_layout import Offsets
 from tfrecords.format.schema import PLAIN, Schema
+from tfrecords.installed_versions import installed_version
 
 
 @dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
@@ -282,6 +284,14 @@ def make_job(config: ResolvedConfig, source: Source, previous: PreviousVersion |
         times=times,
         notes=notes,
     )
+
+
+def versions_of(config: ConvertConfig) -> dict[str, str]:
+    """Return the versions of the libraries that decide the bytes of a dataset with these options."""
+    versions = dict(decoder_versions())
+    if config.format == ARRAY_RECORD:
+        versions["array-record"] = installed_version("array-record") or "unknown"
+    return versions
 
 
 def _tails(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import re
+from collections.abc import Mapping
 from fractions import Fraction
 from pathlib import Path
 
@@ -14,7 +15,6 @@ from tfrecords.convert.image.decoder import (
     RESIZES,
     TRUNCATED,
     ImageOptions,
-    decoder_versions,
     parse_backdrop,
     parse_background,
 )
@@ -36,7 +36,6 @@ from tfrecords.format.array_record_shard import array_record_library
 from tfrecords.format.naming import ARRAY_RECORD, FILE_FORMATS, TFRECORD, check_name, name_after
 from tfrecords.format.record_layout import ENCODINGS, MAX_IMAGE_SIZE, Offsets
 from tfrecords.format.schema import LABEL_TYPES
-from tfrecords.installed_versions import installed_version
 from tfrecords.options import check_choices, option
 
 # Up to this size, reading an image's raw pixels costs less than decoding a JPEG.
@@ -374,22 +373,21 @@ class ResolvedConfig(ConvertConfig):
     offsets: Offsets
     recorded: dict[str, object]
 
-    def for_source(self, source: Source) -> ResolvedConfig:
-        """Return the options in which it is decided whether the splits of the source are kept."""
+    def for_source(self, source: Source, recorded_before: Mapping[str, object] | None = None) -> ResolvedConfig:
+        """Return the options in which it is decided whether the splits of the source are kept.
+
+        An existing dataset, with its options in `recorded_before`, decides for a single split, or splits of a table.
+        """
         if self.splits != AUTO_SPLITS or self.folds:
             return self
-        if not source.keeps_splits or self.divided_by:
+        keeps = source.keeps_splits
+        if recorded_before and source.splits:
+            is_kept = recorded_before.get("splits") == SOURCE_SPLITS
+            keeps = is_kept or (keeps and len(set(source.splits) - {""}) > 1)
+        if not keeps or self.divided_by:
             return dataclasses.replace(self, splits=DEFAULT_SPLITS)
         recorded = {**self.recorded, "splits": SOURCE_SPLITS}
         return dataclasses.replace(self, splits=SOURCE_SPLITS, fractions={}, recorded=recorded)
-
-
-def versions_of(config: ConvertConfig) -> dict[str, str]:
-    """Return the versions of the libraries that decide the bytes of a dataset with these options."""
-    versions = dict(decoder_versions())
-    if config.format == ARRAY_RECORD:
-        versions["array-record"] = installed_version("array-record") or "unknown"
-    return versions
 
 
 def _recorded_background(text: str) -> str:

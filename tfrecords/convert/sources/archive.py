@@ -6,6 +6,7 @@ see `tfrecords.convert.sources.webdataset`. Otherwise the folders inside are the
 
 from __future__ import annotations
 
+import array
 import glob
 import os
 import re
@@ -94,6 +95,7 @@ def open_archives(
         )
     containers = Containers.of(archives)
     members = FileListing()
+    declared = array.array("q")  # members whose names are UTF-8 according to their archive
     samples = Samples(_short_names(archives)) if kinds == {".tar"} else None
     shifts = []
     for number, archive in enumerate(containers.paths):
@@ -108,16 +110,18 @@ def open_archives(
                 path = _clean(member.name, selection)
                 if path:
                     place = (number, member.offset, member.length)
+                    if member.is_utf8 and not path.isascii():
+                        declared.append(len(members.paths))
                     members.add(path, member.size, stamp, place, refused=member.refused)
                     if samples:
                         samples.add(path, member, read_at)
         if samples:
             samples.end_of_tar(number, stamp)
     if samples and samples.any_label:
-        return samples.source(image_dir, containers, categories, containers.paths, selection)
+        return samples.source(image_dir, containers, categories, containers.paths, selection, encoding)
     files = containers if samples else ZipFiles(containers, tuple(shifts))
     del samples
-    notes = decode_names(members.paths, encoding, image_dir)
+    notes = decode_names(members.paths, encoding, image_dir, declared)
     return _class_folders(image_dir, members, files, containers, categories, selection, notes)
 
 
@@ -133,6 +137,7 @@ def _class_folders(
     notes = [*notes, *_drop_earlier_ones(members, containers.paths)]
     top = _single_top(members.paths, categories)
     if top:
+        selection.top = top
         members.paths = [path[len(top) :] if path.startswith(top) else f"../{path}" for path in members.paths]
     first = containers.paths[0]
     stem, suffix = os.path.splitext(os.path.basename(first))

@@ -33,6 +33,7 @@ def source_of_folders(
     categories: Sequence[str] = (),
     folders: Iterable[str] = (),
     selection: Selection | None = None,
+    is_selected: bool = False,
     notes: Iterable[str] = (),
     kind: str = "folder",
 ) -> Source:
@@ -49,7 +50,8 @@ def source_of_folders(
         name: the class of a folder that has images and no class folders.
         categories: the class folders to take, in the order of their labels.
         folders: top folders, including those in which nothing was found.
-        selection: which files are taken, if that was not decided when they were listed.
+        selection: which files are taken.
+        is_selected: whether `found` has these files only.
         notes: further notes for the user.
         kind: what the source is, for the user.
 
@@ -58,8 +60,9 @@ def source_of_folders(
     """
     paths = found.paths
     taken: Iterable[int] = range(len(paths))
-    if found.replaced or (selection and selection.has_patterns):
-        taken = [row for row in taken if row not in found.replaced and (not selection or selection.takes(paths[row]))]
+    patterns = selection if selection and selection.has_patterns and not is_selected else None
+    if found.replaced or patterns:
+        taken = [row for row in taken if row not in found.replaced and (not patterns or patterns.takes(paths[row]))]
     others = {row: paths[row] for row in taken if not is_image(paths[row])}
     companions = None
     if others:
@@ -99,10 +102,10 @@ def source_of_folders(
         num_other = len(refused) + (companions.num_files if companions else 0)
         raise UsageError(
             f"--image_dir={location} has no image file ({num_other} other files). "
-            "Name a folder that has one folder of images per class."
+            f"Name a folder that has one folder of images per class.{selection.why_none() if selection else ''}"
         )
     names = distinct(map(class_name, classes), location)
-    splits = {found.splits[row] for row in rows} - {""} if layout and layout.splits else set()
+    splits = {found.splits[row] for row in rows} - {""} if layout else set()
     return found.source(
         rows + loose,
         [label for label, members in enumerate(classes.values()) for _ in members] + [-1] * len(loose),
@@ -120,7 +123,7 @@ def source_of_folders(
             *_note_on_tables(others.values(), location),
         ),
         form=_form(kind, len(rows) + len(loose) - len(refused), names, layout, is_flat),
-        keeps_splits=len(splits) > 1,
+        keeps_splits=len(splits) > 1 or (layout is not None and set(layout.splits.values()) == {"train"}),
     )
 
 
@@ -156,14 +159,13 @@ def _regrouped(
         else:
             classes.setdefault(place[0], []).append(row)
             splits[row] = place[1]
-    if layout.splits:
-        found.splits = splits
+    found.splits = splits
     return classes, beside
 
 
 def _by_split(found: FileListing, layout: FolderLayout | None, rows: list[int]) -> list[int]:
     """Return the rows of a class with those of the training split first."""
-    if layout is None or not layout.splits:
+    if layout is None:
         return rows
     order = {split: number for number, split in enumerate(dict.fromkeys(layout.splits.values()))}
     return sorted(rows, key=lambda row: order[found.splits[row]])
@@ -172,10 +174,10 @@ def _by_split(found: FileListing, layout: FolderLayout | None, rows: list[int]) 
 def _form(kind: str, num_images: int, class_names: Sequence[str], layout: FolderLayout | None, is_flat: bool) -> str:
     """Return what the source was taken for."""
     where = "one folder without class folders" if is_flat else "class folders"
-    if layout and layout.splits:
-        where = f"class folders {'in' if layout.is_outer else 'around'} the split folders {layout.folders}"
+    if layout and len(layout.splits) == 1:
+        where = f"class folders in {layout.prefix}{next(iter(layout.splits))}/"
     elif layout:
-        where = f"class folders in {layout.prefix}"
+        where = f"class folders {'in' if layout.is_outer else 'around'} the split folders {layout.folders}"
     images = "1 image" if num_images == 1 else f"{num_images:,} images"
     return f"{kind} with {images} in {where}; {counted_classes(class_names)}"
 

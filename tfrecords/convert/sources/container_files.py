@@ -26,13 +26,16 @@ from tfrecords.format.record import ReadAt
 
 
 class Member(NamedTuple):
-    """A file in a container: its name as stored, its size, its place, and why it cannot be used."""
+    """A file in a container: its name as stored, its size, its place, why it cannot be used, and whether the container
+    says that the name is UTF-8.
+    """
 
     name: str
     size: int
     offset: int
     length: int
     refused: Refusal | None
+    is_utf8: bool = False
 
 
 # A worker reads the members of a thousand tars in any order, and many systems limit a process to 1,024 descriptors.

@@ -5,7 +5,8 @@
     photos/train/cat/1.jpg              the same; folders around everything do not matter
 
 A folder counts as a split if all folders beside it have such names, too, and at least one of them has class folders. So
-a class may be named test. The splits have the names that the other commands know: train, validation, test.
+a class may be named test. A folder with none beside it counts as a split if it has nothing but several folders. The
+splits have the names that the other commands know: train, validation, test.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ class FolderLayout:
 
     Attributes:
         prefix: the folders around everything, with their slashes.
-        splits: the split of each split folder, by its name; none if there is a single one, which is in `prefix`.
+        splits: the split of each split folder, by its name.
         is_outer: whether the split folders are around the class folders, or else in them.
     """
 
@@ -42,9 +43,7 @@ class FolderLayout:
         """Return the class folder and the split of a file, or None if it lies beside the class folders."""
         if not path.startswith(self.prefix):
             return None
-        outer, slash, rest = path[len(self.prefix) :].partition("/")
-        if not self.splits:
-            return (outer, "") if slash else None
+        outer, _, rest = path[len(self.prefix) :].partition("/")
         inner, slash, _ = rest.partition("/")
         if not slash:
             return None
@@ -103,6 +102,16 @@ def find_layout(
     return _find("", list(images())) if may_be and tops else None
 
 
+def layout_of(images: Sequence[str]) -> FolderLayout | None:
+    """Return the layout of the images of a source, by their paths, or None if it has no split folders."""
+    first: dict[str, str] = {}
+    for path in images:
+        top, slash, _ = path.partition("/")
+        if slash:
+            first.setdefault(top, path)
+    return find_layout(list(first), lambda: (path for path in images if "/" in path), first.values())
+
+
 def note_on_splits(tops: Sequence[str], images: Callable[[], Iterable[str]]) -> list[str]:
     """Return a note if some top folders have the names of splits and were nevertheless taken as classes."""
     splits = [top for top in tops if split_of(top)]
@@ -146,10 +155,8 @@ def _find(prefix: str, images: list[str]) -> FolderLayout | None:
         inside[top][inner if slash else ""] += 1
     is_nested = any(set(folders) - {""} for folders in inside.values())
     if is_nested and all(map(split_of, inside)):
-        if len(inside) > 1:
-            return FolderLayout(prefix, _named(inside))
-        (only,) = inside
-        return FolderLayout(f"{prefix}{only}/", {}) if "" not in inside[only] and len(inside[only]) > 1 else None
+        several = len(inside) > 1 or all("" not in folders and len(folders) > 1 for folders in inside.values())
+        return FolderLayout(prefix, _named(inside)) if several else None
     second = {folder for folders in inside.values() for folder in folders}
     is_inner = all(map(split_of, second)) and len(set(_named(second).values())) > 1
     if is_inner and (len(inside) > 1 or all(path[len(prefix) :].count("/") == 2 for path in images)):

@@ -8,6 +8,7 @@ import re
 import stat
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from itertools import islice
 from pathlib import Path
 
@@ -36,6 +37,7 @@ _CHANGED = "it was written to while it was being read; convert it again later"
 # A write sets the mtime when it begins, by a clock that ticks every 4 to 10 ms. For that long after a write (with a
 # margin), an equal mtime does not mean equal bytes.
 _FRESH_NS = 50_000_000
+_DEEPEST_CLASS = 4  # folders below the source in which links to one another are looked for
 _GENERATION = re.compile(r"generation-\d+")  # of an index, see `simimg.similarity.search_index`
 
 
@@ -120,18 +122,17 @@ def open_folder(image_dir: str, categories: Sequence[str] = (), selection: Selec
                 add_file(found, path, full)
             else:
                 found.add(path, refused=_LOOP)
-    return source_of_folders(
+    source = source_of_folders(
         found,
         location=image_dir,
         files=FolderFiles(os.path.abspath(image_dir)),
         name=os.path.basename(os.path.realpath(image_dir)),
         categories=categories,
         folders=folders,
-        notes=(
-            *selection.notes(),
-            *_same_folders(image_dir, categories if are_classes else sorted(folders, key=natural_key)),
-        ),
+        selection=selection,
+        is_selected=True,
     )
+    return dataclasses.replace(source, notes=(*source.notes, *_same_folders(source)))
 
 
 def walk(folder: Path, selection: Selection | None = None) -> list[str]:
@@ -206,17 +207,38 @@ def _listing(folder: str, selection: Selection) -> list[os.DirEntry[str]]:
         raise UsageError(f"{folder} cannot be listed: {why}. Make it readable, or leave it out.") from None
 
 
-def _same_folders(image_dir: str, folders: Sequence[str]) -> list[str]:
-    """Return a note for each folder that is there under several names, by links."""
+def _same_folders(source: Source) -> list[str]:
+    """Return a note for each folder that is there under several names, by links, as several splits or classes."""
+    holding: dict[str, int] = {}  # an image of each folder that has some
+    for id, path in enumerate(source.paths):
+        holding.setdefault(path.rpartition("/")[0], id)
+    first: dict[str, int] = {}  # the same of the folders at the top, where splits and classes are
+    for folder, id in holding.items():
+        parts = folder.split("/")[:_DEEPEST_CLASS] if folder and source.labels[id] >= 0 else []
+        for end in range(1, len(parts) + 1):
+            first.setdefault("/".join(parts[:end]), id)
     names: dict[_Identity, list[str]] = {}
-    for folder in sorted(folders, key=natural_key):
-        names.setdefault(_identity(os.path.join(image_dir, folder)), []).append(folder)
-    return [
-        f"the classes {', '.join(same)} are one folder, so that its images have several labels; "
-        "leave links out with --categories"
-        for same in names.values()
-        if len(same) > 1
-    ]
+    for folder in sorted(first, key=natural_key):
+        with suppress(OSError):
+            names.setdefault(_identity(os.path.join(source.location, folder)), []).append(folder)
+    groups = [same for same in names.values() if len(same) > 1]
+    notes = []
+    for same in groups:
+        above = {os.path.dirname(folder) for folder in same}
+        if len(above) == len(same) and any(above <= set(group) for group in groups):
+            continue  # the folders that they are in are one already
+        if source.splits is not None and len({source.splits[first[folder]] for folder in same}) > 1:
+            link = next((one for one in same if os.path.islink(os.path.join(source.location, one))), same[-1])
+            notes.append(
+                f"{', '.join(same)} are one folder in several splits, so that the same images are trained on and "
+                f"validated or tested with; leave the link out: --exclude=/{link}/"
+            )
+        elif len({source.labels[first[folder]] for folder in same}) > 1:
+            notes.append(
+                f"the classes {', '.join(same)} are one folder, so that its images have several labels; leave links "
+                "out with --categories"
+            )
+    return notes
 
 
 def _is_own(entries: list[os.DirEntry[str]]) -> bool:

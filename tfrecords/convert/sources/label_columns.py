@@ -127,7 +127,6 @@ def unnamed_value_columns(
         columns,
         label=None,
         class_names=("target",) if label_type == "float" else (),
-        has_floats=False,
         form=form,
         label_type=label_type,
         labels=labels,

@@ -147,7 +147,8 @@ def source_of_labels(
     if len(refused) == len(rows):
         first = next(iter(refused.values()), None)
         why = f"; the first was rejected: {first.detail}" if first else ""
-        raise UsageError(f"{flag}={location} has no image file that can be used ({len(rows)} files{why}).")
+        left_out = selection.why_none() if selection and selection.has_patterns else ""
+        raise UsageError(f"{flag}={location} has no image file that can be used ({len(rows)} files{why}).{left_out}")
     return found.source(
         rows,
         labels,

@@ -73,16 +73,18 @@ def check_encoding(encoding: str) -> None:
         )
 
 
-def decode_names(paths: list[str], encoding: str, location: str) -> list[str]:
+def decode_names(paths: list[str], encoding: str, location: str, declared: Sequence[int] = ()) -> list[str]:
     """Decode the names in `paths` that are not UTF-8, in place, and return notes.
 
     Args:
         paths: decoded as UTF-8; other bytes are escaped as by `os.fsdecode`.
         encoding: of the other names; "" has it guessed. If no encoding fits, they stay as they are.
         location: as in `Source`.
+        declared: the indices of names that are UTF-8 according to the archive. If one of them is not, the archive's
+            word counts for nothing: GNU tar, for example, writes any bytes where its format demands UTF-8.
 
     Raises:
-        UsageError: a name is not valid in the given encoding.
+        UsageError: a name that is not UTF-8 is not valid in the given encoding either.
     """
     rows = [row for row, path in enumerate(paths) if not path.isascii() and _ESCAPED.search(path)]
     if not rows:
@@ -90,8 +92,14 @@ def decode_names(paths: list[str], encoding: str, location: str) -> list[str]:
     raw = [paths[row].encode("utf-8", "surrogateescape") for row in rows]
     parts = list(dict.fromkeys(part for name in raw for part in name.split(b"/") if not part.isascii()))
     # Two bytes of another encoding may be valid UTF-8 by chance, in a few names; three and more hardly ever are.
-    chance = [row for row, path in enumerate(paths) if not path.isascii() and "\x7f" < max(path) < "\u0800"]
-    if len(chance) < len(rows):
+    known = set() if any(_ESCAPED.search(paths[row]) for row in declared) else set(declared)
+    chance = [
+        row
+        for row, path in enumerate(paths)
+        if row not in known and not path.isascii() and "\x7f" < max(path) < "\u0800"
+    ]
+    num_other = len(rows)
+    if len(chance) < num_other:
         rows += chance
         raw += [paths[row].encode() for row in chance]
     ratings = rate_encodings(parts[:_MAX_RATED])
@@ -102,10 +110,12 @@ def decode_names(paths: list[str], encoding: str, location: str) -> list[str]:
             f"give it as --zip_encoding= ({', '.join(_RATERS)}, …)"
         ]
     unreadable = 0
-    for row, name in zip(rows, raw, strict=True):
+    for at, (row, name) in enumerate(zip(rows, raw, strict=True)):
         try:
             text = name.decode(chosen)
         except UnicodeDecodeError:
+            if at >= num_other:  # it is UTF-8, and not by chance
+                continue
             if encoding:
                 raise UsageError(
                     f"--zip_encoding={encoding}: the name {paths[row]!r} in {location} is not {encoding}. "

@@ -83,10 +83,14 @@ def open_remote_folder(url: str, categories: Sequence[str] = (), selection: Sele
                     if folder == root:
                         folders.append(name)
                     continue
+                if not selection.takes(path):
+                    continue
                 size = info.get("size")
                 if not (stamp := _stamp(info)) and is_image(path):
                     unknown.append(len(found.paths))
                 found.add(path, -1 if size is None else int(size), stamp)
+    if categories and set(categories) <= set(folders):
+        unknown = [row for row in unknown if found.paths[row].partition("/")[0] in categories]
     add_stamps(found, unknown, url)
     return source_of_folders(
         found,
@@ -96,6 +100,7 @@ def open_remote_folder(url: str, categories: Sequence[str] = (), selection: Sele
         categories=categories,
         folders=folders,
         selection=selection,
+        is_selected=True,
     )
 
 

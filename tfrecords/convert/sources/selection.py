@@ -8,9 +8,10 @@ A pattern is about paths relative to the source, with "/" as the separator on ev
     cat/           the folder cat, at any depth, with all that is in it
     /cat           cat at the top only
 
-`*`, `?` and `[abc]` do not match "/". What matches a folder stands for everything in it. Case matters, the Unicode form
-(NFC, NFD) does not. With --include, only what matches one of its patterns is taken, and --exclude wins over it. A
-pattern of --include that has the name of a system folder, such as `@eaDir/**`, also takes that folder.
+Paths in an archive may be written with or without the folders around all of its classes. `*`, `?`, `[abc]` and `[!abc]`
+do not match "/". What matches a folder stands for everything in it. Case matters, the Unicode form (NFC, NFD) does not.
+With --include, only what matches one of its patterns is taken, and --exclude wins over it. A pattern of --include that
+has the name of a system folder, such as `@eaDir/**`, also takes that folder.
 """
 
 from __future__ import annotations
@@ -45,11 +46,16 @@ def is_ignored(name: str) -> bool:
 class Selection:
     """Decides about the files of a source, and counts what it leaves out for `notes`.
 
-    Raises UsageError if a pattern is empty.
+    Raises UsageError if a pattern is empty or has a set of characters that cannot be.
+
+    Attributes:
+        top: the folders, with their slashes, that were taken off the front of all paths; a pattern is compared with a
+            path in both forms. Files beside them have paths that begin with "../".
     """
 
     def __init__(self, include: Sequence[str] = (), exclude: Sequence[str] = ()) -> None:
         self.has_patterns = bool(include or exclude)
+        self.top = ""
         self._include = [(pattern, _regex(pattern, "--include")) for pattern in include]
         self._exclude = [(pattern, _regex(pattern, "--exclude")) for pattern in exclude]
         self._named = {part for pattern in include for part in pattern.split("/") if is_ignored(part)}
@@ -69,15 +75,16 @@ class Selection:
         """Return whether a folder, by its path, may have files that are taken."""
         return not self._exclude or self._first_match(self._exclude, self._excluded, f"{folder}/") is None
 
-    def takes(self, path: str) -> bool:
-        """Return whether a file is taken, by its path."""
+    def takes(self, path: str, counted: bool = True) -> bool:
+        """Return whether a file is taken, by its path; unless `counted`, the notes do not tell of it."""
         if not self.has_patterns:
             return True
-        if self._first_match(self._exclude, self._excluded, path) is not None:
+        excluded, included = (self._excluded, self._included) if counted else (Counter[str](), Counter[str]())
+        if self._first_match(self._exclude, excluded, path) is not None:
             return False
-        if not self._include or self._first_match(self._include, self._included, path) is not None:
+        if not self._include or self._first_match(self._include, included, path) is not None:
             return True
-        self._not_included += 1
+        self._not_included += counted
         return False
 
     def notes(self) -> list[str]:
@@ -104,17 +111,30 @@ class Selection:
             notes += [f"{flag}={pattern} matches nothing" for pattern, _ in patterns if not counts[pattern]]
         return notes
 
+    def why_none(self) -> str:
+        """Return what to know if no file is left, as sentences to put at the end of an error; "" if nothing was left
+        out.
+        """
+        notes = "; ".join(self.notes())
+        if not (self._excluded or self._not_included):
+            return f" {notes}." if notes else ""
+        flags = [flag for flag, patterns in (("--include", self._include), ("--exclude", self._exclude)) if patterns]
+        return f" {notes}. Change {' or '.join(flags)}."
+
     def _first_match(self, patterns: list[tuple[str, re.Pattern[str]]], counts: Counter[str], path: str) -> str | None:
         path = _composed(path)
+        whole = ""
+        if self.top:
+            whole = path[3:] if path.startswith("../") else _composed(self.top) + path
         for pattern, regex in patterns:
-            if regex.fullmatch(path):
+            if regex.fullmatch(path) or (whole and regex.fullmatch(whole)):
                 counts[pattern] += 1
                 return pattern
         return None
 
 
 def check_patterns(include: Sequence[str], exclude: Sequence[str]) -> None:
-    """Raise UsageError if a pattern is empty."""
+    """Raise UsageError if a pattern is empty or has a set of characters that cannot be."""
     Selection(include, exclude)
 
 
@@ -126,7 +146,12 @@ def _regex(pattern: str, flag: str) -> re.Pattern[str]:
     anchored = pattern.startswith("/") or "/" in body
     parts = []
     for part in _composed(body).split("/"):
-        parts.append("(?:[^/]+/)*" if part == "**" else _part(part) + "/")
+        try:
+            parts.append("(?:[^/]+/)*" if part == "**" else _part(part) + "/")
+        except ValueError as error:
+            raise UsageError(
+                f"{flag}={pattern}: {error}. Write a range in ascending order, such as [a-z], and [[] for a bracket."
+            ) from None
     whole = "".join(parts)
     if not whole.endswith("(?:[^/]+/)*"):  # the last part is a file, or a folder with all that is in it
         whole = whole.removesuffix("/") + ("/.*" if pattern.endswith("/") else "(?:/.*)?")
@@ -136,22 +161,41 @@ def _regex(pattern: str, flag: str) -> re.Pattern[str]:
 
 
 def _part(part: str) -> str:
-    """Return the expression of a part of a pattern between slashes."""
+    """Return the expression of a part of a pattern between slashes; raise ValueError for a set that cannot be."""
     expression = ""
     at = 0
     while at < len(part):
-        end = part.find("]", at + 2) if part[at] == "[" else -1
+        is_not = part[at] == "[" and part[at + 1 : at + 2] in ("!", "^")
+        end = part.find("]", at + 2 + is_not) if part[at] == "[" else -1
+        if is_not and end < 0 and part[at + 2 : at + 3] == "]":
+            raise ValueError(f"the set {part[at : at + 3]} has no characters")
         if part[at] == "*":
             expression += "[^/]*"
         elif part[at] == "?":
             expression += "[^/]"
         elif end > 0:
-            inner = part[at + 1 : end].replace("\\", r"\\").replace("[", r"\[")
-            expression += f"[{'^' + inner[1:] if inner[0] in '!^' else inner}]"
+            expression += f"(?!/)[{'^' if is_not else ''}{_set(part[at + 1 + is_not : end])}]"
             at = end
         else:
             expression += re.escape(part[at])
         at += 1
+    return expression
+
+
+def _set(characters: str) -> str:
+    """Return the expression of the characters and ranges between brackets."""
+    expression = ""
+    at = 0
+    while at < len(characters):
+        first, last = characters[at], characters[at + 2 : at + 3]
+        if last and characters[at + 1] == "-":
+            if first > last:
+                raise ValueError(f"the range {first}-{last} has no characters")
+            expression += f"{re.escape(first)}-{re.escape(last)}"
+            at += 3
+        else:
+            expression += re.escape(first)
+            at += 1
     return expression
 
 

@@ -31,7 +31,7 @@ from tfrecords.convert.sources.table_columns import (
     named_columns,
     zero_or_one,
 )
-from tfrecords.convert.sources.table_rows import CsvRows, ParquetRows, Rows, cell_text
+from tfrecords.convert.sources.table_rows import CsvRows, ParquetRows, Rows, cell_text, without_points
 from tfrecords.convert.sources.table_values import TableValues, feature_names
 from tfrecords.format.quarantine import Reason, Refusal
 
@@ -130,11 +130,20 @@ def open_table(
                 found.times.append(row.time)
             if (is_url(path) or is_url(base)) and id not in found.refused:
                 remote.append(id)
-        kind = rows.kind
+        kind, row_notes = rows.kind, rows.notes()
+    if columns.label is not None:
+        found.labels = without_points(found.labels)
+    if selection or categories:
+        remote = [
+            id
+            for id in remote
+            if (not categories or label_type != "single" or found.labels[id] in categories)
+            and (not selection or selection.takes(found.paths[id], counted=False))
+        ]
     add_stamps(found, remote, base)
     if found.paths and len(found.refused) == len(found.paths) and not is_url(base):
         _check_folder(found.paths, base, table)
-    notes = spelling.notes()
+    notes = [*row_notes, *spelling.notes()]
     if repeated and label_type != "multi":
         notes.append(f"{len(repeated)} rows repeat a file and its label; each file is used once: {some_of(repeated)}")
     if label_type == "single" and len(numbers) >= _MIN_ROWS and len(set(found.labels)) == len(numbers):
@@ -206,6 +215,7 @@ class _Spelling:
         self._stems: dict[str, dict[str, list[str]]] = {}  # of the folders that were listed: files by stem
         self._backslashes: list[str] = []
         self._completed: list[str] = []
+        self._several: list[str] = []
 
     def of(self, written: str) -> str:
         """Return a path relative to `base` if the file lies there, without empty parts and dots; or a URL."""
@@ -225,6 +235,8 @@ class _Spelling:
             if not self._exists(path) and (names := self._named(os.path.join(self._base, folder), stem)):
                 path = os.path.join(folder, names[0])
                 self._completed.append(written)
+                if len(names) > 1:
+                    self._several.append(f"{written} ({', '.join(names)})")
         return path
 
     def notes(self) -> list[str]:
@@ -234,6 +246,12 @@ class _Spelling:
             notes.append(f"{len(self._backslashes):,} paths have backslashes, e.g. {self._backslashes[0]}; read as /")
         if self._completed:
             notes.append(f"{len(self._completed):,} paths have no suffix, e.g. {self._completed[0]}; it was added")
+        if self._several:
+            fit = "path without a suffix fits" if len(self._several) == 1 else "paths without a suffix fit"
+            notes.append(
+                f"{len(self._several):,} {fit} several images, of which the first was taken, e.g. {self._several[0]}; "
+                "add the suffixes to the table"
+            )
         return notes
 
     def _exists(self, path: str) -> bool:
@@ -348,9 +366,10 @@ def _row(number: int, cells: Sequence[Any], columns: Columns, table: str) -> _Ro
         raise UsageError(f"--table={table}: row {number} has no split. Add one, or remove the column.")
     if columns.label_type != "single":
         return _Row(number, path, "", split, group, time)
-    label = rest[0].strip() if columns.label is not None else _hot(number, rest, columns, table)
-    if columns.has_floats:
-        label = re.sub(r"\.0+$", "", label)
+    if columns.label is not None:
+        label = cell_text(cells[-1], keep_point=True).strip()
+    else:
+        label = _hot(number, rest, columns, table)
     if label.startswith("[") and label.endswith("]") and "," in label:
         raise UsageError(f"--table={table}: row {number} has the labels {label[:80]}. {MULTI_LABEL}.")
     for what, text in (("label", label), ("split", split or "")):

@@ -62,7 +62,6 @@ class Columns:
         time: the times, or None.
         classes: the one-hot columns; none if there is a column of labels.
         class_names: their names.
-        has_floats: whether whole numbers are written with a point, as in MXNet's lists.
         label_type: as in `tfrecords.format.schema`. If it is not `single`, `label` is None.
         labels: the columns of several labels or of numbers, with `class_names` for numbers; none if there are
             `classes`.
@@ -76,7 +75,6 @@ class Columns:
     split: int | None
     classes: tuple[int, ...] = ()
     class_names: tuple[str, ...] = ()
-    has_floats: bool = False
     form: str = ""
     label_type: str = "single"
     labels: tuple[int, ...] = ()
@@ -248,7 +246,6 @@ def unnamed_columns(
         path,
         label,
         split,
-        has_floats=all(re.fullmatch(r"[0-9]+\.0+", row[label].strip()) for row in sample),
         form=f"no header; paths from column {path + 1}, labels from column {label + 1}"
         + _further([f"column {name}" for name in numbers], group, time),
         group=group,

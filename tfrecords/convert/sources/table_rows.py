@@ -13,11 +13,13 @@ import io
 import itertools
 import os
 import re
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any, BinaryIO, Protocol
 
 from tfrecords.base_errors import UsageError
+from tfrecords.convert.sources.source import is_image
 from tfrecords.convert.sources.table_columns import MULTI_LABEL, is_known, looks_like_path
 
 _DELIMITERS = ",;\t|"
@@ -46,6 +48,10 @@ class Rows(Protocol):
         """Yield the number of each row, for the user, and its cells in these columns."""
         ...
 
+    def notes(self) -> list[str]:
+        """Return notes for the user."""
+        ...
+
     def close(self) -> None:
         """Leave the file to its owner."""
         ...
@@ -66,6 +72,7 @@ class CsvRows:
         self._label_type = label_type
         self._several_words = False  # a list that has several labels after the path
         self._paths_only = False  # a list that has nothing but a path per line
+        self._comments: list[str] = []  # those of them that begin with "#"
         self._splits_all = False  # a list whose lines are divided at every space
         with self._csv_errors():
             self._recognize(given)
@@ -100,16 +107,29 @@ class CsvRows:
                     )
                 yield number, [cells[at] for at in columns]
 
+    def notes(self) -> list[str]:
+        """Return a note about the lines that were taken for comments."""
+        count = len(self._comments)
+        if not count:
+            return []
+        what = "line at the top is taken for a comment" if count == 1 else "lines at the top are taken for comments"
+        return [f"{count:,} {what}, since # is in front: {self._comments[0].strip()[:80]!r}"]
+
     def close(self) -> None:
         """Leave the file to its owner."""
         self._text.detach()
 
     def _recognize(self, given: Sequence[str]) -> None:
-        lines = self._lines()
-        match = re.fullmatch(r"sep=(.)\s*", lines[0]) if lines else None  # as Excel writes and reads it
-        while len(lines) > self._skipped and (lines[self._skipped].startswith("#") or (match and not self._skipped)):
+        self._text.seek(0)
+        line = self._text.readline(_MAX_LINE)
+        match = re.fullmatch(r"sep=(.)\s*", line)  # as Excel writes and reads it
+        while line and (not line.strip() or _is_comment(line) or (match and not self._skipped)):
+            if line.startswith("#"):
+                self._comments.append(line)
             self._skipped += 1
-        lines = [line for line in lines[self._skipped :] if line.strip()]
+            line = self._text.readline(_MAX_LINE)
+        lines = [line, *(self._text.readline(_MAX_LINE) for _ in range(_SAMPLE - 1))]
+        lines = [line for line in lines if line.strip()]
         delimiters = match[1] if match else _DELIMITERS
         tables = {delimiter: self._parsed(delimiter) for delimiter in delimiters}
         headers = {delimiter: rows[0] if rows else [] for delimiter, rows in tables.items()}
@@ -176,10 +196,6 @@ class CsvRows:
                 f"{lines[0].strip()[:80]!r}. {MULTI_LABEL}."
             )
 
-    def _lines(self) -> list[str]:
-        self._text.seek(0)
-        return [line for _ in range(_SAMPLE) if (line := self._text.readline(_MAX_LINE))]
-
     def _start(self) -> None:
         self._text.seek(0)
         for _ in range(self._skipped):
@@ -206,11 +222,11 @@ class CsvRows:
                     yield number, line.split() if self._splits_all else line.strip().rsplit(None, 1)
             return
         reader = csv.reader(self._text, delimiter=self._delimiter, strict=True)
+        rows = (cells for cells in reader if any(map(str.strip, cells)))
         if self._header is not None:
-            next(reader, None)
-        for cells in reader:
-            if any(map(str.strip, cells)):
-                yield reader.line_num + self._skipped, cells
+            next(rows, None)
+        for cells in rows:
+            yield reader.line_num + self._skipped, cells
 
     def _csv_errors(self) -> AbstractContextManager[None]:
         def as_error(error: Exception) -> Exception:
@@ -258,6 +274,10 @@ class ParquetRows:
                     number += 1
                     yield number, cells
 
+    def notes(self) -> list[str]:
+        """Return no notes."""
+        return []
+
     def close(self) -> None:
         """Leave the file to its owner."""
 
@@ -293,14 +313,26 @@ class ParquetRows:
             )
 
 
-def cell_text(value: Any) -> str:
-    """Return the value of a cell as text."""
+def cell_text(value: Any, keep_point: bool = False) -> str:
+    """Return the value of a cell as text; with `keep_point`, that of a float has a point."""
     if isinstance(value, bytes):
         return os.fsdecode(value)
     if value is None or value != value:  # NaN, which pandas writes for missing values
         return ""
     # In pandas, a column of integers with a missing value becomes floats.
-    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
+    if isinstance(value, float) and value.is_integer():
+        return f"{int(value)}.0" if keep_point else str(int(value))
+    return str(value)
+
+
+def without_points(labels: list[str]) -> list[str]:
+    """Return the labels as whole numbers if all of them, apart from missing ones, are written like 1.0.
+
+    So do MXNet's lists, and pandas a column of whole numbers of which one is missing.
+    """
+    if not all(re.fullmatch(r"-?[0-9]+\.0+", label) for label in set(labels) - {""}):
+        return labels
+    return [sys.intern(label.partition(".")[0]) for label in labels]
 
 
 @contextmanager
@@ -319,6 +351,15 @@ def _has_several(lines: Sequence[str]) -> bool:
         and any(len(row) > 2 for row in rows)
         and not any(separator in line for separator in ";|," for line in lines)
     )
+
+
+def _is_comment(line: str) -> bool:
+    """Return whether a line begins with "#" and is no row: it has no cell with the path of an image."""
+    if not line.startswith("#"):
+        return False
+    pair = line.strip().rsplit(None, 1)
+    rows = [*(line.split(delimiter) for delimiter in _DELIMITERS), [*pair[:-1], ""]]
+    return not any(is_image(cell.strip(' "\r\n')) for cells in rows if len(cells) > 1 for cell in cells)
 
 
 def _is_list(lines: Sequence[str]) -> bool:

@@ -66,7 +66,9 @@ def tar_members(read_at: ReadAt, num_bytes: int, archive: str) -> Iterator[Membe
             elif kind in b"xX":
                 pax = _pax(read_at(data, size))
             continue
-        name = pax.get("GNU.sparse.name") or pax.get("path") or long_name or _name(header)
+        pax_name = pax.get("GNU.sparse.name") or pax.get("path")
+        is_utf8 = bool(pax_name) and pax.get("hdrcharset") != "BINARY"
+        name = pax_name or long_name or _name(header)
         sparse = kind == b"S" or any(key.startswith("GNU.sparse.") for key in pax)
         if kind == b"S":
             offset = _after_sparse(read_at, header, offset, stored)
@@ -79,7 +81,7 @@ def tar_members(read_at: ReadAt, num_bytes: int, archive: str) -> Iterator[Membe
             refused = _LINK
         else:
             refused = None if kind in b"07\0" else _NO_FILE
-        yield Member(name, stored, data, stored, refused)
+        yield Member(name, stored, data, stored, refused, is_utf8)
 
 
 def _is_header(header: bytes) -> bool:

@@ -9,6 +9,7 @@ The common part, the key, goes up to the first dot of the base name.
 
 from __future__ import annotations
 
+import array
 import re
 import sys
 from collections.abc import Sequence
@@ -17,6 +18,7 @@ from pathlib import Path
 from tfrecords.base_errors import UsageError
 from tfrecords.convert.sources.container_files import Member
 from tfrecords.convert.sources.labels import FileListing, some_of, source_of_labels
+from tfrecords.convert.sources.name_encodings import decode_names
 from tfrecords.convert.sources.read_errors import MissingFile, refusal_of
 from tfrecords.convert.sources.remote import is_url, read_url
 from tfrecords.convert.sources.row_values import ONE_CLASS
@@ -44,6 +46,7 @@ class Samples:
         self.any_label = False
         self._names = names
         self._found = FileListing()
+        self._declared = array.array("q")  # images whose names are UTF-8 according to their tar
         self._class_list: tuple[str, list[str]] | None = None
         self._numbers: set[str] = set()  # labels that are numbers of classes
         self._multi_label = ""  # the first file with several labels
@@ -77,8 +80,10 @@ class Samples:
             self.any_label |= rank_label_path is not None
             path, member = self._one(images)
             label = rank_label_path[1] if rank_label_path is not None else ""
+            if member.is_utf8 and not path.isascii():
+                self._declared.append(len(self._found.paths))
             self._found.add(
-                f"{self._names[number]}/{path}" if self._names[number] else path,
+                path,
                 member.size,
                 stamp,
                 (number, member.offset, member.length),
@@ -89,9 +94,15 @@ class Samples:
         self._images, self._labels = {}, {}
 
     def source(
-        self, location: str, files: Files, categories: Sequence[str], tars: Sequence[str], selection: Selection
+        self,
+        location: str,
+        files: Files,
+        categories: Sequence[str],
+        tars: Sequence[str],
+        selection: Selection,
+        encoding: str = "",
     ) -> Source:
-        """Return the source of all images that were found.
+        """Return the source of all images that were found; `encoding` is that of `decode_names`.
 
         Raises:
             UsageError: an image has several labels, a sample has several images, or no image has a label.
@@ -112,7 +123,9 @@ class Samples:
                 else:
                     detail = f"its label is {label}, and {name} has {len(listed)} classes, from 0"
                     found.refused[row] = Refusal(Reason.NO_CLASS_FOLDER, detail)
-        notes = []
+        notes = decode_names(found.paths, encoding, location, self._declared)
+        names = [self._names[number] for number in found.places[::3]]
+        found.paths = [f"{name}/{path}" if name else path for name, path in zip(names, found.paths, strict=True)]
         if self._no_image:
             notes.append(f"{len(self._no_image)} labels have no image: {some_of(self._no_image)}")
         return source_of_labels(

@@ -121,9 +121,9 @@ def _members(data: bytes, offset: int, size: int, archive: str) -> Iterator[Memb
         entry = _entry(data[at : at + length])
         raw = data[at + _ENTRY.size : at + _ENTRY.size + name_bytes]
         extra = data[at + _ENTRY.size + name_bytes : at + _ENTRY.size + name_bytes + extra_bytes]
-        name = _name(raw, entry.flags, system, extra)
+        name, is_utf8 = _name(raw, entry.flags, system, extra)
         if not name.endswith("/"):
-            yield Member(name, entry.size, offset + at, length, _refusal(entry, system, attributes >> 16))
+            yield Member(name, entry.size, offset + at, length, _refusal(entry, system, attributes >> 16), is_utf8)
         at += length
     if at != size:
         raise UsageError(f"{archive} is damaged: its directory ends early, at byte {offset + at}. Pack it again.")
@@ -159,17 +159,18 @@ def _fields(extra: bytes) -> Iterator[tuple[int, bytes]]:
         extra = extra[4 + length :]
 
 
-def _name(raw: bytes, flags: int, system: int, extra: bytes) -> str:
-    """Return a member's name. Bytes that are not UTF-8 are escaped as by `os.fsdecode`: `decode_names` has all names
-    to find out what they are.
+def _name(raw: bytes, flags: int, system: int, extra: bytes) -> tuple[str, bool]:
+    """Return a member's name, and whether the archive says that it is UTF-8. Bytes that are not UTF-8 are escaped as by
+    `os.fsdecode`: `decode_names` has all names to find out what they are.
     """
-    if not flags & _UTF8 and (unicode := _unicode_path(raw, extra)):
-        return unicode
+    is_utf8 = bool(flags & _UTF8)
+    if not is_utf8 and (unicode := _unicode_path(raw, extra)):
+        return unicode, True
     try:
         name = raw.decode()  # macOS writes UTF-8 without setting the flag
     except UnicodeDecodeError:  # in Chinese and Japanese encodings, a backslash may be half of a character
-        return raw.decode("utf-8", "surrogateescape")
-    return name.replace("\\", "/") if system == _FAT and "/" not in name else name
+        return raw.decode("utf-8", "surrogateescape"), is_utf8
+    return name.replace("\\", "/") if system == _FAT and "/" not in name else name, is_utf8
 
 
 def _unicode_path(raw: bytes, extra: bytes) -> str:

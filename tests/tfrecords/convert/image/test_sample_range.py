@@ -14,6 +14,7 @@ from PIL import Image
 
 from tfrecords.base_errors import UsageError
 from tfrecords.convert.image.decoder import DecodedImage, ImageOptions, load_image
+from tfrecords.convert.image.image_reader import read_image
 from tfrecords.convert.image.sample_range import eight_bits, parse_range
 from tfrecords.format.quarantine import Refusal
 
@@ -116,6 +117,46 @@ def test_color_in_a_tiff_needs_an_extra_for_a_range_of_its_own() -> None:
     loaded(data)
     with pytest.raises(Refusal, match=r"unsupported: --range for color of 16 bits .* pip install 'simimg-tf\[tiff\]'"):
         loaded(data, "min-max")
+
+
+def pgm(values: np.ndarray, most: int, *, plain: bool = False) -> bytes:
+    header = b"P%d\n# a comment\n%d %d %d\n" % (2 if plain else 5, values.shape[1], values.shape[0], most)
+    return header + (b" ".join(b"%d" % value for value in values.flat) if plain else values.astype(">u2").tobytes())
+
+
+@pytest.mark.parametrize("plain", [False, True])
+@pytest.mark.parametrize("most", [300, 1023, 4095, 10_000, 65535])
+def test_a_range_is_of_the_values_in_a_pgm(most: int, plain: bool) -> None:
+    """Which Pillow scales to 16 bits."""
+    values = np.rint(RAMP * most).astype(np.uint16)
+    data = pgm(values, most, plain=plain)
+    for low, high in ((0, most), (0, most // 2), (most // 4, most // 2)):
+        expected = np.clip((values.astype(float) - low) / (high - low) * 255, 0, 255)
+        np.testing.assert_allclose(loaded(data, f"{low},{high}").pixels[..., 0].astype(float), expected, atol=1)
+    for choice in ("auto", "full", "min-max"):
+        np.testing.assert_allclose(loaded(data, choice).pixels[..., 0].astype(float), RAMP * 255, atol=1.5)
+
+
+@pytest.mark.parametrize("kind", ["j2k", "jp2", "signed j2k", "jxl", "jxl container"])
+@pytest.mark.parametrize("bits", [10, 12, 15, 16])
+def test_a_range_is_of_the_values_in_other_formats(kind: str, bits: int) -> None:
+    """OpenJPEG and libjxl give 16 bits as well; signed samples begin at 0."""
+    imagecodecs = pytest.importorskip("imagecodecs")
+    most = 2**bits - 1
+    values = np.rint(RAMP * most).astype(np.uint16)
+    lowest = 0
+    if kind.startswith("jxl"):
+        pytest.importorskip("pillow_jxl")
+        data = imagecodecs.jpegxl_encode(values, bitspersample=bits, lossless=True, usecontainer=kind != "jxl")
+    else:
+        if kind.startswith("signed"):
+            lowest = -(2 ** (bits - 1))
+            values = (values.astype(np.int32) + lowest).astype(np.int16)
+        data = imagecodecs.jpeg2k_encode(values, bitspersample=bits, codecformat=kind[-3:], level=0, reversible=True)
+    for low, high in ((lowest, lowest + most), (lowest + most // 4, lowest + most // 2)):
+        expected = np.clip((values.astype(float) - low) / (high - low) * 255, 0, 255)
+        found = read_image(data, sample_range=(low, high)).image  # before its profile is applied
+        np.testing.assert_allclose(np.asarray(found).astype(float), expected, atol=1)
 
 
 def test_min_max_is_of_each_image_and_lo_hi_of_all() -> None:

@@ -132,8 +132,34 @@ def test_images_of_a_split_without_class_folders_are_told(tmp_path: Path) -> Non
 
 def test_a_single_split_folder_is_no_class(tmp_path: Path) -> None:
     source = open_source(write(tmp_path, "train/cat/1.jpg", "train/dog/2.jpg", "README.md"))
-    assert (source.class_names, source.splits) == (("cat", "dog"), None)
+    assert (source.class_names, source.splits) == (("cat", "dog"), ["train", "train", ""])
+    assert (source.keeps_splits, source.notes) == (True, ())
     assert "class folders in train/" in source.form
+    other = open_source(write(tmp_path / "other", "set/val/cat/1.jpg", "set/val/dog/2.jpg"))
+    assert (other.class_names, other.splits, other.keeps_splits) == (("cat", "dog"), ["validation"] * 2, False)
+    assert "class folders in set/val/" in other.form
+
+
+def test_a_single_split_folder_is_added_to_splits_that_were_kept(
+    tmp_path: Path, write_picture: Callable[..., None], a_config: AConfig
+) -> None:
+    names = [f"{split}/{label}/{n}.png" for split in ("train", "test") for label in ("cat", "dog") for n in range(2)]
+    for number, name in enumerate(names):
+        write_picture(tmp_path / "zoo" / name, number)
+    convert(a_config(tmp_path / "zoo", tmp_path / "data", name="zoo"))
+    for number, name in enumerate(names):
+        if name.endswith("1.png"):
+            write_picture(tmp_path / name.partition("/")[0] / "more" / name.replace("1.png", "9.png"), 50 + number)
+    more = a_config(tmp_path / "test" / "more", tmp_path / "data", append=True, name="zoo")
+    assert convert(more).splits == {"train": 4, "test": 6}
+    more = a_config(tmp_path / "train" / "more", tmp_path / "data", append=True, name="zoo", splits="source")
+    assert convert(more).splits == {"train": 6, "test": 6}
+    only = a_config(tmp_path / "train" / "more", tmp_path / "only", name="zoo")
+    assert convert(only).splits == {"train": 2}
+    assert convert(only).num_converted == 0
+    divided = a_config(tmp_path / "train" / "more", tmp_path / "divided", name="zoo", splits="train=0.75,test=0.25")
+    assert convert(divided).num_converted == 2
+    assert convert(a_config(tmp_path / "train" / "more", tmp_path / "divided", name="zoo")).num_converted == 0
 
 
 def test_splits_without_a_common_class_are_noted(tmp_path: Path) -> None:

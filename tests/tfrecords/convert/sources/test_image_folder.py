@@ -581,3 +581,17 @@ def test_many_files_are_columns(tmp_path: Path) -> None:
     assert int(num_files) == 10_000
     assert int(peak_bytes) < 350 * 10_000
     assert float(seconds) < 0.6
+
+
+@pytest.mark.parametrize("link", ["validation", "validation/cat", "data/validation/cat"])
+def test_splits_that_are_one_folder_are_noted(tmp_path: Path, link: str) -> None:
+    around = "data/" if link.startswith("data/") else ""
+    touch(*(tmp_path / f"{around}train" / label / "1.jpg" for label in ("cat", "dog")))
+    if link != "validation":
+        touch(tmp_path / f"{around}validation" / "dog" / "2.jpg")
+    train = link.replace("validation", "train")
+    (tmp_path / link).symlink_to(tmp_path / train)
+    (note,) = open_source(str(tmp_path)).notes
+    assert note.startswith(f"{train}, {link} are one folder in several splits, so that the same images are trained on")
+    assert note.endswith(f"--exclude=/{link}/")
+    assert not [note for note in open_source(str(tmp_path), exclude=[f"/{link}/"]).notes if "one folder" in note]

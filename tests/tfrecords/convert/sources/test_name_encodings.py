@@ -140,3 +140,44 @@ def test_encodings_that_do_not_exist(encoding: str) -> None:
 
     with pytest.raises(UsageError, match=r"there is no such encoding\. Common are cp949, cp932, gbk"):
         ConvertConfig(image_dir="a.zip", zip_encoding=encoding)
+
+
+@pytest.mark.parametrize("kind", ["flag", "field", "pax"])
+@pytest.mark.parametrize("encoding", ["", "cp949"])
+def test_names_that_the_archive_says_are_utf8_stay(tmp_path: Path, kind: str, encoding: str) -> None:
+    korean = ["고양이/1.jpg", "강아지/2.jpg", "나비/3.jpg", "사과/4.jpg"]
+    declared = "caf\u00e9/\u00e9t\u00e9.jpg"
+    path = str(tmp_path / ("a.tar" if kind == "pax" else "a.zip"))
+    if kind == "pax":
+        with tarfile.open(path, "w", format=tarfile.USTAR_FORMAT, encoding="cp949") as archive:
+            for name in korean:
+                archive.addfile(tarfile.TarInfo(name), io.BytesIO())
+            archive.format = tarfile.PAX_FORMAT
+            archive.addfile(tarfile.TarInfo(declared), io.BytesIO())
+    else:
+        raw = [*(name.encode("cp949") for name in korean), declared.encode()]
+        pack_zip(Path(path), raw)
+        data = bytearray(Path(path).read_bytes())
+        at = data.rindex(b"PK\1\2")
+        if kind == "flag":
+            data[at + 9] |= 0x08
+        else:
+            extra = struct.pack("<BL", 1, zlib.crc32(raw[-1])) + raw[-1]
+            extra = struct.pack("<2H", 0x7075, len(extra)) + extra
+            end = at + 46 + len(raw[-1])
+            data[at + 30 : at + 32] = struct.pack("<H", len(extra))
+            data[end:end] = extra
+            tail = data.rindex(b"PK\5\6")
+            size = struct.unpack_from("<L", data, tail + 12)[0] + len(extra)
+            data[tail + 12 : tail + 16] = struct.pack("<L", size)
+        Path(path).write_bytes(data)
+    assert set(open_source(path, zip_encoding=encoding).paths) == {*korean, declared}
+
+
+def test_a_name_that_is_utf8_need_not_fit_the_given_encoding(tmp_path: Path) -> None:
+    names = ["고양이/1.jpg", "강아지/2.jpg", "\u00df\u00dfa/3.jpg"]
+    raw = [name.encode(encoding) for name, encoding in zip(names, ("euc_kr", "euc_kr", "utf-8"), strict=True)]
+    path = pack_zip(tmp_path / "a.zip", raw)
+    with pytest.raises(UnicodeDecodeError):
+        raw[-1].decode("euc_kr")
+    assert set(open_source(path, zip_encoding="euc_kr").paths) == set(names)

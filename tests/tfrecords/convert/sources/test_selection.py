@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tarfile
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import fsspec
@@ -13,8 +13,10 @@ import pytest
 from tfrecords.base_errors import UsageError
 from tfrecords.convert.engine import convert
 from tfrecords.convert.plan.convert_config import ConvertConfig
-from tfrecords.convert.sources import Selection, open_source, walk
+from tfrecords.convert.sources import Selection, open_source, remote, walk
+from tfrecords.convert.sources import table as table_source
 from tfrecords.convert.sources.companion_files import companions_of
+from tfrecords.convert.sources.labels import FileListing
 
 
 def write(folder: Path, *names: str) -> str:
@@ -39,6 +41,11 @@ def write(folder: Path, *names: str) -> str:
         ("x/old/", "x/old/a.jpg", "y/x/old/a.jpg x/old"),
         ("IMG_?[0-9].jpg", "IMG_a1.jpg x/IMG_11.jpg", "IMG_1.jpg IMG_1a.jpg img_11.jpg IMG_/1.jpg"),
         ("[!a]*.jpg", "b.jpg", "a.jpg"),
+        ("a[!x]b.jpg", "ayb.jpg", "a/b.jpg axb.jpg"),
+        ("a[.-0]b.jpg", "a.b.jpg a0b.jpg", "a/b.jpg"),
+        ("[]!]1.jpg", "]1.jpg !1.jpg", "a1.jpg"),
+        ("[!]]1.jpg", "a1.jpg", "]1.jpg"),
+        ("[a&&~b-].jpg", "&.jpg -.jpg b.jpg", "c.jpg"),
         ("a[b.jpg", "a[b.jpg", "ab.jpg"),
         ("a(1)+.jpg", "a(1)+.jpg", "a1.jpg"),
         ("caf\u00e9/*", "cafe\u0301/1.jpg caf\u00e9/1.jpg", "cafe/1.jpg"),
@@ -164,3 +171,65 @@ def test_sidecars_are_no_rejected_files(
         "belong to no image, e.g. 2020/MVI_1.MP4",
     )
     assert convert(config).num_converted == 0
+
+
+@pytest.mark.parametrize("pattern", ["[z-a]*", "x/[!]", "[9-0].jpg", "[^]/"])
+@pytest.mark.parametrize("flag", ["include", "exclude"])
+def test_a_set_of_characters_that_cannot_be(pattern: str, flag: str) -> None:
+    with pytest.raises(UsageError, match=rf"--{flag}=.*has no characters\. Write a range in ascending order"):
+        Selection(**{flag: [pattern]})
+
+
+def test_patterns_match_archives_with_and_without_their_single_top_folder(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        for name in ("set/photos/cat/1.jpg", "set/photos/dog/2.jpg", "set/photos/dog/3.jpg", "README"):
+            archive.writestr(name, name)
+    for pattern in ("cat/1*", "/cat/", "set/photos/cat/*", "**/photos/cat/", "/set/*/cat"):
+        assert open_source(str(tmp_path / "a.zip"), include=[pattern]).paths == ["cat/1.jpg"], pattern
+    source = open_source(str(tmp_path / "a.zip"), exclude=["set/photos/dog/3.jpg"])
+    assert source.paths == ["cat/1.jpg", "dog/2.jpg", "../README"]
+
+
+@pytest.mark.parametrize("kind", ["folder", "zip", "url", "table"])
+def test_patterns_that_leave_nothing_are_named(tmp_path: Path, kind: str) -> None:
+    where, table = write(tmp_path / "zoo", "cat/1.jpg", "dog/2.jpg"), ""
+    if kind == "zip":
+        where = str(tmp_path / "zoo.zip")
+        with zipfile.ZipFile(where, "w") as archive:
+            archive.writestr("cat/1.jpg", b"x")
+            archive.writestr("dog/1.jpg", b"x")
+    elif kind == "url":
+        where = "memory://nothing-left"
+        fsspec.filesystem("memory").pipe("/nothing-left/cat/1.jpg", b"x")
+        fsspec.filesystem("memory").pipe("/nothing-left/dog/1.jpg", b"x")
+    elif kind == "table":
+        table = str(tmp_path / "t.csv")
+        Path(table).write_text("path,label\ncat/1.jpg,a\ndog/2.jpg,b\n")
+    with pytest.raises(
+        UsageError,
+        match=r"has no image file.*1 file or folder is left out by --exclude; 1 file is left out: no --include "
+        r"matches; --include=\*\.gif matches nothing\. Change --include or --exclude\.$",
+    ):
+        open_source(where, table=table, include=["*.gif"], exclude=["dog/"])
+
+
+def test_the_server_is_not_asked_for_stamps_of_what_is_left_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    driver = fsspec.filesystem("memory")
+    for name in ("cat/1.jpg", "cat/2.jpg", "dog/3.jpg"):
+        driver.pipe(f"/stampless/{name}", b"x")
+    asked: list[str] = []
+
+    def stamp(found: FileListing, rows: Sequence[int], base: str) -> None:
+        asked.extend(found.paths[row] for row in rows)
+
+    monkeypatch.setattr(remote, "_stamp", lambda info: 0)
+    monkeypatch.setattr(remote, "add_stamps", stamp)
+    monkeypatch.setattr(table_source, "add_stamps", stamp)
+    open_source("memory://stampless", exclude=["dog/", "*2.jpg"])
+    open_source("memory://stampless", categories=["dog"])
+    table = tmp_path / "t.csv"
+    table.write_text("path,label\ncat/1.jpg,1.0\ncat/2.jpg,1.0\ndog/3.jpg,2.0\n")
+    open_source("memory://stampless", table=str(table), categories=["1"], exclude=["*2.jpg"])
+    assert asked == ["cat/1.jpg", "dog/3.jpg", "cat/1.jpg"]

@@ -316,3 +316,75 @@ def test_a_split_that_is_not_utf8(photos: Path) -> None:
 def test_a_path_that_no_system_has(photos: Path) -> None:
     with pytest.raises(UsageError, match=r"--table=.*cannot be opened: embedded null byte"):
         open_table(f"{photos}/a\0.csv")
+
+
+def labels(source: Source) -> dict[str, str]:
+    return {source.paths[id]: source.class_names[source.labels[id]] for id in range(len(source.paths))}
+
+
+@pytest.mark.parametrize(
+    "top", ["\n", " \n\t\n", "# made by hand\n\n", "\n# made\n\n", ",\n\n", "# a\n" * 70, "sep=,\n\n# a\n"]
+)
+@pytest.mark.parametrize("header", ["path,label\n", "sort of,thing\n", ""])
+def test_blank_lines_and_comments_before_the_rows(photos: Path, top: str, header: str) -> None:
+    source = open_table(write(photos / "t.csv", f"{top}{header}1.jpg,0\n2.jpg,1\n"))
+    assert labels(source) == {"1.jpg": "0", "2.jpg": "1"}
+    comments = [note for note in source.notes if "taken for" in note]
+    assert len(comments) == ("#" in top)
+    if "70" in top or len(top) > 200:
+        assert comments == ["70 lines at the top are taken for comments, since # is in front: '# a'"]
+
+
+@pytest.mark.parametrize("separator", [" ", ",", "\t"])
+def test_a_name_may_begin_with_a_number_sign(tmp_path: Path, separator: str) -> None:
+    for name in ("#1.png", "#a b/2.png", "3.png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"x")
+    text = "# a list of mine\n#1.png 0\n#a b/2.png 1\n3.png 0\n"
+    if separator != " ":
+        text = text.replace("png ", f"png{separator}")
+    source = open_table(write(tmp_path / "t.txt", text))
+    assert labels(source) == {"#1.png": "0", "#a b/2.png": "1", "3.png": "0"}
+    assert source.notes == ("1 line at the top is taken for a comment, since # is in front: '# a list of mine'",)
+
+
+@pytest.mark.parametrize(
+    ("written", "read"),
+    [
+        ([1.0, 0.0], ["1", "0"]),
+        ([1.0, 0.5], ["1.0", "0.5"]),
+        ([-1.0, 2.0], ["-1", "2"]),
+        (["1.0", "v1.0"], ["1.0", "v1.0"]),
+        (["1.0", "2"], ["1.0", "2"]),
+        (["2.00", "1.0"], ["2", "1"]),
+        ([3, 1], ["3", "1"]),
+    ],
+)
+@pytest.mark.parametrize("kind", ["csv", "list", "parquet"])
+def test_whole_numbers_with_a_point(photos: Path, kind: str, written: list[Any], read: list[str]) -> None:
+    if kind == "parquet":
+        table = write_parquet(photos / "t.parquet", path=["1.jpg", "2.jpg"], label=written)
+    else:
+        between, header = (",", "path,label\n") if kind == "csv" else (" ", "")
+        rows = "".join(f"{number}.jpg{between}{label}\n" for number, label in enumerate(written, 1))
+        table = write(photos / "t.txt", header + rows)
+    assert list(labels(open_table(table)).values()) == read
+
+
+def test_a_missing_label_among_whole_numbers(photos: Path) -> None:
+    for table in (
+        write(photos / "t.csv", "path,label\n1.jpg,1.0\n2.jpg,\n"),
+        write_parquet(photos / "t.parquet", path=["1.jpg", "2.jpg"], label=[1.0, None]),
+    ):
+        assert open_table(table).class_names == ("1",)
+
+
+def test_a_path_without_a_suffix_that_fits_several_images_is_noted(photos: Path) -> None:
+    for name in ("cat.jpg", "cat.png", "dog.jpg"):
+        (photos / name).write_bytes(b"x")
+    source = open_table(write(photos / "t.csv", "path,label\ncat,a\ndog,b\n"))
+    assert source.paths == ["cat.jpg", "dog.jpg"]
+    assert source.notes[-1].startswith(
+        "1 path without a suffix fits several images, of which the first was taken, e.g."
+    )
+    assert "cat (cat.jpg, cat.png)" in source.notes[-1]

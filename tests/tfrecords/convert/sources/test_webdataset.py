@@ -236,3 +236,19 @@ def test_a_list_of_classes_that_a_bucket_forbids_to_read(tmp_path: Path, monkeyp
     monkeypatch.setattr(type(memory), "info", fail)
     assert open_source("memory://wds/a.tar").class_names == ("0",)
     memory.store.clear()
+
+
+@pytest.mark.parametrize("encoding", ["", "cp949"])
+def test_names_of_samples_that_are_not_utf8(tmp_path: Path, encoding: str) -> None:
+    korean = ["고양이", "강아지", "나비", "사과"]
+    for number in range(2):
+        with tarfile.open(tmp_path / f"사진-{number}.tar", "w", format=tarfile.USTAR_FORMAT, encoding="cp949") as tar:
+            for name in korean:
+                tar.addfile(tarfile.TarInfo(f"{name}.jpg"), io.BytesIO())
+                label = tarfile.TarInfo(f"{name}.cls")
+                label.size = 1
+                tar.addfile(label, io.BytesIO(b"0"))
+    source = open_source(str(tmp_path / "*.tar"), zip_encoding=encoding)
+    assert source.paths == [f"사진-{number}.tar/{name}.jpg" for number in range(2) for name in korean]
+    assert (source.class_names, bool(source.notes)) == (("0",), not encoding)
+    assert open_source(str(tmp_path / "*0.tar"), zip_encoding=encoding).paths == [f"{name}.jpg" for name in korean]
