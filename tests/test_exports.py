@@ -35,6 +35,7 @@ WITHOUT_EXPORTS = {
     "tfrecords.convert.plan",
     "tfrecords.convert.state",
     "tfrecords.convert.workers",
+    "tfrecords.edit",
     "tfrecords.format",
 }
 

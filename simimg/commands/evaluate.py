@@ -44,9 +44,8 @@ class Options:
 
 def run(options: Options) -> Result:
     """Evaluate, with a progress bar."""
-    objective = load_run(options.model_dir).objective
-    if options.picture and objective.score != "accuracy":
-        what = "to find copies and has no classes" if objective.score == "recall" else "on other labels than classes"
+    if options.picture and (score := load_run(options.model_dir).objective.score) != "accuracy":
+        what = "to find copies and has no classes" if score == "recall" else "on other labels than classes"
         raise UsageError(
             f"--picture={options.picture}: {options.model_dir} was trained {what}, so it has no confusion matrix. "
             "Leave it out."
