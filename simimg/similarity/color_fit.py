@@ -115,7 +115,10 @@ def _fit(image: np.ndarray, goal: np.ndarray) -> _Curves:
     tint = _tint(have, want, neutrals)
     saturation = _saturation(have, want, tint)
     changed = [128 + saturation[c] * (have[:, 1 + c] - 128) + tint[c][have[:, 0]] for c in (0, 1)]
-    if sum(misfit(np.rint(changed[c]), want[:, 1 + c]) - misfit(have[:, 1 + c], want[:, 1 + c]) for c in (0, 1)) >= 0:
+    better = (
+        sum(misfit(np.rint(changed[c]), want[:, 1 + c]) - misfit(have[:, 1 + c], want[:, 1 + c]) for c in (0, 1)) < 0
+    )
+    if not better or not _suits_most(np.rint(np.stack(changed, axis=1)), have[:, 1:], want[:, 1:]):
         tint, saturation = np.zeros_like(tint), (1.0, 1.0)
     return _Curves(tone, tint, saturation)
 
@@ -123,6 +126,12 @@ def _fit(image: np.ndarray, goal: np.ndarray) -> _Curves:
 def misfit(levels: np.ndarray, goal: np.ndarray) -> int:
     """Return the sum of the differences, of which large ones count as `_OTHER`: they show something else."""
     return int(np.minimum(np.abs(levels.astype(np.int32) - goal), _OTHER).sum())
+
+
+def _suits_most(changed: np.ndarray, have: np.ndarray, want: np.ndarray) -> bool:
+    """Whether most pixels that a change concerns are nearer to what is wanted, not only those that cover a part."""
+    before, after = (np.abs(side - want).sum(axis=1) for side in (have, changed))
+    return int((after < before).sum()) > int((after > before).sum())
 
 
 def _tone(have: np.ndarray, want: np.ndarray, bins: list[np.ndarray], neutral: np.ndarray, least: int) -> np.ndarray:
