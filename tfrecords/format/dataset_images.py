@@ -135,9 +135,8 @@ class DatasetImages:
         """
         with self._damaged(row):
             labels, values = self._layout.schema.values_of(self._example(row))
-            if self._layout.schema.label_type != "float" and not set(labels) <= set(
-                range(len(self._layout.class_names))
-            ):
+            num_classes = len(self._layout.class_names)
+            if self._layout.schema.label_type != "float" and not all(0 <= label < num_classes for label in labels):
                 raise ValueError(f"its labels {labels} are not those of layout.json")
             return labels, values
 
