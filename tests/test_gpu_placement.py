@@ -324,6 +324,33 @@ def test_steps(dataset: Path, options: dict[str, Any]) -> None:
     assert types == [crossing] * options.get("num_devices", 1)
 
 
+@pytest.mark.parametrize(
+    ("kind", "options", "crossing"),
+    [
+        ("multi", {"num_devices": 2, "accumulate": 2}, ("UINT8", "UINT8", "INT64")),
+        ("multi", {"cache": "device", "precision": "bfloat16"}, ("INT64",)),
+        ("float", {"num_devices": 2, "accumulate": 2, "cache": "device"}, ("INT64",)),
+        ("float", {"xla": True, "ema": 0.9}, ("UINT8", "FLOAT", "INT64")),
+    ],
+)
+def test_steps_of_other_labels(dataset: Path, kind: str, options: dict[str, Any], crossing: tuple[str, ...]) -> None:
+    """Several labels per image, and numbers."""
+    table = dataset.parents[1] / f"{kind}.csv"
+    if not table.exists():
+        head = "path,labels" if kind == "multi" else "path,x,y"
+        cells = ["a;b", "b", "", "a"] if kind == "multi" else ["1,2", "3,4.5", "0,1", "5,5"]
+        rows = [f"photos/{'ab'[number % 2]}/{number // 2}.png,{cells[number % 4]}" for number in range(16)]
+        table.write_text("\n".join([head, *rows]))
+    made = ConvertConfig(
+        table=str(table), label_type=kind, data_dir=table.parent, name=kind, image_size=32, num_workers=1
+    )
+    graph = traced(convert(made).dataset_dir, **TINY, **options)
+    assert faults(graph) == []
+    fetched = [node for function in in_loops(graph) for node in function.node_def if node.op == "IteratorGetNext"]
+    types = [names_of(node.attr["output_types"].list.type) for node in fetched]
+    assert types == [crossing] * options.get("num_devices", 1)
+
+
 @pytest.mark.parametrize("num_devices", [1, 2])
 def test_the_next_batches_are_on_the_devices(dataset: Path, monkeypatch: pytest.MonkeyPatch, num_devices: int) -> None:
     """As uint8, and before they are asked for: otherwise, a device would wait for each batch to arrive."""

@@ -3,9 +3,13 @@
     train = tfrecords.read("data/photos/1.0.0", "train")
     image, label, id = train[7]          # uint8 [image_size, image_size, 3], int, int
     images, labels, ids = train[8:16]    # uint8 [8, image_size, image_size, 3], int64 [8], int64 [8]
+    train.features(7)                    # of a dataset that was converted with --features: {"age": 34}
     batch = train[[3, 1, 2]]             # in this order; masks, too
     torch.utils.data.DataLoader(train, batch_size=64, shuffle=True, num_workers=4)
     jax.numpy.asarray(batch.image)
+
+Where an image has several labels, its label is uint8 `[num_classes]`, 1 for each of them; where it has numbers, float32
+`[num_targets]`; and where it has none, -1.
 
 The shards are mapped into memory, so opening reads no pixels, and all processes share the page cache. One example and
 several indices are copies, which may be written to. A slice is a view of the file if it lies in one shard: it copies no
@@ -25,16 +29,19 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from tfrecords.base_errors import CorruptRecordError, UsageError
+from tfrecords.format.example import decode_lists
 from tfrecords.format.layout import Layout
 from tfrecords.format.mapped_shards import map_records
 from tfrecords.format.naming import TFRECORD
+from tfrecords.format.parse_errors import parser_errors
 from tfrecords.format.record import FOOTER_BYTES, FRAMING_BYTES, HEADER_BYTES, footer, header, varints
 from tfrecords.format.record_layout import INT_BYTES
 
 
 class Examples(NamedTuple):
     """One example, or n of them. `image` is uint8 `[image_size, image_size, 3]`, RGB, or `[n, ...]`; `label` and `id`
-    are int, or int64 `[n]`. `id` is the number of the image in the manifest.
+    are int, or int64 `[n]`. `id` is the number of the image in the manifest. Several labels and numbers are an array;
+    see this module.
     """
 
     image: np.ndarray
@@ -65,6 +72,13 @@ class RawSplit:
                 f"{dataset_dir} has {form}, but tfrecords.read needs TFRecords of raw pixels. Convert the images again "
                 "under another --name with --encoding=raw, or use simimg.load or TensorFlow Datasets."
             )
+        self._schema = schema = layout.schema
+        if not layout.offsets.record_bytes:
+            varying = ", ".join(str(feature) for feature in schema.features if not feature.is_fixed)
+            raise UsageError(
+                f"{dataset_dir} has records that differ in length because of {varying}, but tfrecords.read needs "
+                "records of one length. Use simimg.load or TensorFlow Datasets, or convert the images without them."
+            )
         at, num_bytes = layout.offsets, 3 * layout.image_size**2
         self._shards = [(self._dataset_dir / shard.file, shard.num_examples) for shard in layout.splits[split]]
         self._ends = np.cumsum([count for _, count in self._shards])
@@ -74,7 +88,8 @@ class RawSplit:
         self._rows = np.concatenate([np.arange(rows.start, rows.stop) for _, rows in mapped.spans()] or [np.arange(0)])
         self._verified = np.zeros(len(self._rows), bool)
         self._pixels = slice(at.image_offset, at.image_offset + num_bytes)
-        self._label, self._id = (slice(start, start + INT_BYTES) for start in (at.label_offset, at.id_offset))
+        self._label = slice(at.label_offset, at.label_offset + schema.label_bytes)
+        self._id = slice(at.id_offset, at.id_offset + INT_BYTES)
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -97,21 +112,49 @@ class RawSplit:
         if not rows.ndim:  # without NumPy's arithmetic, which takes most of the time for a single example
             record = records[rows]
             image = record[self._pixels].reshape(size, size, 3).copy()
-            return Examples(image, _number(record[self._label].tobytes()), _number(record[self._id].tobytes()))
+            id = _number(record[self._id].tobytes())
+            if self._schema.label_type == "single":
+                return Examples(image, _number(record[self._label].tobytes()), id)
+            label = self._labels_of(record[None, self._label])[0]
+            return Examples(image, int(label) if self._schema.label_type == "none" else label, id)
         if isinstance(index, slice) and len(rows):  # a slice of the records if there is no other shard in between
             low, high = int(rows.min()), int(rows.max()) + 1
             view = records[low:high][:: index.step or 1]
             records, part = (view, ...) if len(view) == len(rows) else (records, rows)
         images = records[:, self._pixels][part].reshape(-1, size, size, 3)
-        return Examples(images, varints(records[:, self._label][part]), varints(records[:, self._id][part]))
+        labels = self._labels_of(records[:, self._label][part])
+        return Examples(images, labels, varints(records[:, self._id][part]))
+
+    def features(self, index: int) -> dict[str, Any]:
+        """Return the further features of one example by name: int or float, or a list of them.
+
+        Raises:
+            IndexError, CorruptRecordError, UsageError: as `[index]`; and if the record has another form.
+        """
+        records = self._opened()
+        place = range(len(self))[index]
+        self._verify(records, [place])
+        payload = records[self._rows[place]].tobytes()[HEADER_BYTES:-FOOTER_BYTES]
+        where = f"{self._dataset_dir}: example {place} of {self.split}"
+        with parser_errors(lambda fault: CorruptRecordError(f"{where}: {fault}. Convert the images again.")):
+            return self._schema.values_of(decode_lists(payload))[1]
 
     def __iter__(self) -> Iterator[Examples]:
         return (self[place] for place in range(len(self)))
 
     @functools.cached_property
     def labels(self) -> np.ndarray:
-        """The labels of all examples, int64 `[len]`, read without their checksums: for weights and samplers."""
-        return varints(self._opened()[:, self._label][self._rows])
+        """The labels of all examples, int64 `[len]` or an array as described above, read without their checksums: for
+        weights and samplers.
+        """
+        return self._labels_of(self._opened()[:, self._label][self._rows])
+
+    def _labels_of(self, ends: np.ndarray) -> np.ndarray:
+        """Return the labels in the last bytes of records, which are copied."""
+        if self._schema.label_type == "single":
+            return varints(ends)
+        labels = self._schema.labels_of(ends.copy(), len(self.layout.class_names))
+        return labels.astype(np.int64) if self._schema.label_type == "none" else labels
 
     def close(self) -> None:
         """End reading; the files are released when no slice refers to them any more."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from simimg.api.arguments import Folder, checked_options
 from simimg.errors import UsageError
@@ -46,7 +46,8 @@ def convert(
     """
     from simimg.report.conversion import write_conversion_report
     from tfrecords.convert.engine import convert as convert_images
-    from tfrecords.convert.plan.convert_config import ConvertConfig, with_stored_size
+    from tfrecords.convert.plan.convert_config import ConvertConfig
+    from tfrecords.convert.sources.stored_dataset import with_stored_size
 
     given = checked_options(ConvertConfig, "convert", {"image_dir": str(image_dir), **options})
     config = ConvertConfig(**with_stored_size(given))
@@ -146,6 +147,8 @@ def load(
         (2, ('balloons', 'fishes', 'flowers', 'houses', 'mountains'))
         >>> [batch.image.shape.as_list() for batch in test]
         [[8, 64, 64, 3], [2, 64, 64, 3]]
+
+    A dataset that was converted with `features` has them in `batch.features`; see `FeatureBatch`.
     """
     from simimg.input import open_reader
 
@@ -155,11 +158,24 @@ def load(
     return Loader(opened, batch_size, seed if shuffle else None, epochs)
 
 
+class FeatureBatch(NamedTuple):
+    """A batch with the further features of its examples; the other parts are those of `simimg.input.Batch`.
+
+    `features` has, by name, an array int64 or float32 `[batch]` or `[batch, length]`, or a list of str, of bytes, or of
+    arrays and lists that differ in length.
+    """
+
+    image: Any
+    label: Any
+    id: Any
+    features: dict[str, Any]
+
+
 class Loader:
     """Batches of a split; each iteration starts from the beginning. Created by `load`.
 
     Attributes:
-        class_names: by label.
+        class_names: by label, or the names of the targets if labels are numbers.
         image_size: side of the images in px.
         num_examples: in the split.
     """
@@ -184,8 +200,22 @@ class Loader:
             return self._epochs * self._order.steps_per_epoch
         return self._epochs * -(-self.num_examples // self._batch_size)
 
-    def __iter__(self) -> Iterator[Batch]:
-        """Yield batches: uint8 `[batch, image_size, image_size, 3]`, int32 labels and int64 ids `[batch]`."""
+    def __iter__(self) -> Iterator[Any]:
+        """Yield batches: uint8 `[batch, image_size, image_size, 3]`, int32 labels and int64 ids `[batch]`.
+
+        Labels are uint8 `[batch, num_classes]`, 1 for each class, if images may have several; float32
+        `[batch, num_targets]` if they are numbers; and -1 if there are none.
+        """
+        from simimg.input.feature_values import FeatureValues
+
+        if not self._reader.split.schema.features:
+            yield from self._batches()
+            return
+        values = FeatureValues(self._reader.split)
+        for batch in self._batches():
+            yield FeatureBatch(*batch, features=values.of(batch.id.numpy()))
+
+    def _batches(self) -> Iterator[Batch]:
         from simimg.input import batches_of, eval_batches, reading, train_batches
 
         split = self._reader.split

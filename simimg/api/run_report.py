@@ -7,7 +7,7 @@ import shlex
 from collections import Counter
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import tensorflow as tf
@@ -15,7 +15,19 @@ from PIL import Image
 
 from simimg.augment import AugmentConfig, augment
 from simimg.doctor.machine import machine_facts
-from simimg.evaluation import Classification, CopyFigures, classify, compiled, copy_of, predict, search_copies
+from simimg.evaluation import (
+    Classification,
+    CopyFigures,
+    MultiLabelFigures,
+    RegressionFigures,
+    classify,
+    compiled,
+    copy_of,
+    multi_label_figures,
+    predict,
+    regression_figures,
+    search_copies,
+)
 from simimg.input import Reader, Split, eval_batches, open_reader, reading, run_splits
 from simimg.presets import preset_options
 from simimg.report.charts import confusion_matrix
@@ -34,6 +46,8 @@ _ALWAYS_GIVEN = {"dataset_dir", "model_dir"}
 _NUM_AUGMENTED, _EPOCHS_SHOWN = 3, 5
 _BATCH_SIZE = 64
 
+Figures: TypeAlias = Classification | CopyFigures | MultiLabelFigures | RegressionFigures
+
 
 def measure(
     reader: Reader,
@@ -42,17 +56,21 @@ def measure(
     progress: Callable[[int], None] = lambda num_examples: None,
     *,
     with_mistakes: bool = True,
-) -> tuple[Classification | CopyFigures, list[Tile]]:
-    """Return the figures of a model, trained for classes or for copies, on a split, and tiles of its mistakes.
+) -> tuple[Figures, list[Tile]]:
+    """Return the figures of a model on a split, of the kind that it was trained for, and tiles of its mistakes.
 
     `progress` is called with the number of examples since the last call. Without `with_mistakes` there are no tiles,
-    which need a second pass over the split.
+    which need a second pass over the split. Models for several labels or for numbers have none.
     """
     if info.objective.score == "recall":
         return _measure_copies(reader, model, info, progress, with_mistakes=with_mistakes)
     split = reader.split
     forward = compiled(model, views=info.config["test_views"])
     probabilities, labels, ids = predict(forward, reader, progress=progress)
+    if split.schema.label_type == "multi":
+        return multi_label_figures(probabilities, labels, split.class_names), []
+    if split.schema.label_type == "float":
+        return regression_figures(probabilities, labels, split.class_names), []
     figures = classify(probabilities, labels, split.class_names)
     if not with_mistakes:
         return figures, []
@@ -104,9 +122,18 @@ def _measure_copies(
     return search.figures, tiles
 
 
-def by_kind(figures: Classification | CopyFigures | None) -> tuple[Classification | None, CopyFigures | None]:
-    """Return the figures in the position of their kind, as the functions that write reports take them."""
-    return (None, figures) if isinstance(figures, CopyFigures) else (figures, None)
+def by_kind(figures: Figures | None) -> dict[str, Any]:
+    """Return the figures by the name of their kind, as the functions that write reports take them."""
+    return {
+        "copies": figures if isinstance(figures, CopyFigures) else None,
+        "labels": figures if isinstance(figures, MultiLabelFigures) else None,
+        "targets": figures if isinstance(figures, RegressionFigures) else None,
+    }
+
+
+def classes_only(figures: Figures | None) -> Classification | None:
+    """Return the figures if they are those of a classifier."""
+    return figures if isinstance(figures, Classification) else None
 
 
 def write_run_report(
@@ -121,12 +148,12 @@ def write_run_report(
     splits = run_splits(options.dataset_dir, options.fold)
     train, _ = open_reader(options.dataset_dir, splits["train"], options.reader)
     split = next((name for name in ("test", "validation") if result.score(info.objective, name) is not None), "")
-    figures: Classification | CopyFigures | None = None
+    figures: Figures | None = None
     mistakes: list[Tile] = []
     if split:
         reader, _ = open_reader(options.dataset_dir, splits[split], options.reader)
         figures, mistakes = measure(reader, model, info)
-    classification, copies = by_kind(figures)
+    classification = classes_only(figures)
     if classification is not None:
         picture = model_dir / f"confusion-{split}.png"
         confusion_matrix(classification, picture)
@@ -136,7 +163,7 @@ def write_run_report(
     content = TrainingContent(
         name=model_dir.name,
         dataset=(
-            f"{train.split.num_examples:,} images of {count_of(len(info.class_names), 'class', 'classes')}, "
+            f"{train.split.num_examples:,} images of {count_of(len(info.class_names), *_outputs_of(info))}, "
             f"{info.image_size} × {info.image_size} px, from {options.dataset_dir}"
         ),
         model_dir=str(model_dir),
@@ -155,12 +182,16 @@ def write_run_report(
         options={name: str(value) for name, value in values.items() if value not in (None, "", 0)},
         changed=changed_options({name: value for name, value in values.items() if name not in _ALWAYS_GIVEN}),
         machine=machine_facts(),
-        copies=copies,
+        **by_kind(figures),
         binary_loss=info.config["loss"] == "binary",
     )
     path = model_dir / "report.html"
     write_training_report(content, path)
     return path
+
+
+def _outputs_of(info: RunInfo) -> tuple[str, str]:
+    return ("target", "targets") if info.objective.lower_is_better else ("class", "classes")
 
 
 def changed_options(options: Mapping[str, Any]) -> dict[str, str]:

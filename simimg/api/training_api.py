@@ -11,9 +11,13 @@ from simimg.api.arguments import Counter, Folder, checked_options
 from simimg.errors import UsageError
 
 if TYPE_CHECKING:
-    from simimg.evaluation import Classification, CopyFigures
+    from simimg.api.run_report import Figures
     from simimg.input import Reader
     from simimg.training import RunInfo, TrainResult, Watcher
+
+
+_LABELS_OF = {"classes": "single", "multilabel": "multi", "regression": "float"}
+"""The type of the labels that a model was trained on, by the objective."""
 
 
 def train(dataset_dir: Folder, *, watcher: Watcher | None = None, **options: Any) -> TrainResult:
@@ -48,7 +52,7 @@ def evaluate(
     split: str = "test",
     report: Folder | None = None,
     progress: Callable[[int, int], object] = lambda done, total: None,
-) -> Classification | CopyFigures:
+) -> Figures:
     """Measure a trained model on a split.
 
     Args:
@@ -59,7 +63,8 @@ def evaluate(
         progress: called with the number of examples done and the total.
 
     Returns:
-        A `Classification`, or `CopyFigures` for a model trained with `objective="similarity"`.
+        A `Classification`; `CopyFigures` for a model trained with `objective="similarity"`; `MultiLabelFigures` if
+        images have several labels, and `RegressionFigures` if they have numbers.
 
     Raises:
         UsageError: the model does not fit the dataset.
@@ -70,7 +75,7 @@ def evaluate(
         >>> figures.num_examples, 0 <= figures.accuracy <= 1
         (10, True)
     """
-    from simimg.api.run_report import by_kind, measure
+    from simimg.api.run_report import by_kind, classes_only, measure
     from simimg.doctor.machine import machine_facts
     from simimg.report.training_report import write_evaluation_report
 
@@ -79,9 +84,10 @@ def evaluate(
     figures, mistakes = measure(reader, model, info, advance, with_mistakes=report is not None)
     if report is not None:
         write_evaluation_report(
-            *by_kind(figures),
-            mistakes,
-            Path(report),
+            classes_only(figures),
+            mistakes=mistakes,
+            path=Path(report),
+            **by_kind(figures),
             model_dir=str(model_dir),
             dataset_dir=str(dataset_dir),
             split=split,
@@ -114,6 +120,11 @@ def open_trained(model_dir: Folder, dataset_dir: Folder, split: str) -> tuple[Re
                 f"{model_dir} was trained on images of {info.image_size} px, but those of {dataset_dir} have "
                 f"{there.image_size} px. Convert them with --image_size={info.image_size}."
             )
+    elif (expected := _LABELS_OF.get(info.config.get("objective", "classes"))) != there.schema.label_type:
+        raise UsageError(
+            f"{model_dir} was trained on labels of --label_type={expected}, but {dataset_dir} has "
+            f"--label_type={there.schema.label_type}. Name a dataset of the same kind."
+        )
     elif there.class_names != info.class_names or there.image_size != info.image_size:
         raise UsageError(
             f"{model_dir} was trained on {len(info.class_names)} classes at {info.image_size} px "
@@ -164,6 +175,11 @@ def predict(
     paths = named_files([str(one) for one in ([images] if isinstance(images, str | Path) else images)])
     check_trained(Path(model_dir))
     info = load_run(Path(model_dir))
+    if info.objective.lower_is_better:
+        raise UsageError(
+            f"{model_dir} was trained to give numbers ({', '.join(info.class_names)}), and has no classes. Measure it "
+            "with `simimg evaluate`, or export it with `simimg export`."
+        )
     if info.objective.score == "recall":
         raise UsageError(
             f"{model_dir} was trained to find copies and has no classes. Make an index with it: "

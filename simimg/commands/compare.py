@@ -111,7 +111,8 @@ def _groups(found: list[tuple[RunInfo, TrainResult]], split: str) -> list[RunGro
                 folds=folds if all(folds) else (),
             )
         )
-    return sorted(groups, key=lambda group: -group.mean)
+    sign = 1 if found[0][0].objective.lower_is_better else -1
+    return sorted(groups, key=lambda group: sign * group.mean)
 
 
 def _fold(info: RunInfo) -> int:

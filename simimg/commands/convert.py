@@ -24,7 +24,9 @@ from simimg.report.conversion import summary_table
 from simimg.standard_error import shows_progress
 from tfrecords.convert.engine import ConvertProgress
 from tfrecords.convert.output.summary import ConvertSummary
-from tfrecords.convert.plan.convert_config import ConvertConfig, with_stored_size
+from tfrecords.convert.plan.convert_config import ConvertConfig
+from tfrecords.convert.sources.stored_dataset import with_stored_size
+from tfrecords.format.dataset_images import count_labels
 from tfrecords.format.layout import Layout
 from tfrecords.format.manifest import read_manifest
 from tfrecords.options import option
@@ -96,7 +98,9 @@ def _tfds_source(options: Options) -> dict[str, str]:
 
 def _text(summary: ConvertSummary) -> str:
     splits = ", ".join(f"{count:,} {split}" for split, count in summary.splits.items())
-    table = summary_table(read_manifest(summary.dataset_dir), Layout.load(summary.dataset_dir).class_names)
+    manifest, layout = read_manifest(summary.dataset_dir), Layout.load(summary.dataset_dir)
+    several = count_labels(summary.dataset_dir, layout, manifest)
+    table = summary_table(manifest, layout.counted_names, several)
     lines = [table, "", f"{summary.num_examples:,} examples ({splits}) in {summary.dataset_dir}"]
     if summary.num_converted:
         lines.append(

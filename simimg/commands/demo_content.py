@@ -75,10 +75,10 @@ def write_demo_report(
     model, info = load_model(model_dir)
     figures, mistakes = measure(reader, model, info)
     assert isinstance(figures, Classification)  # the demo trains a classifier
-    samples: dict[str, list[Image.Image]] = {name: [] for name in layout.class_names}
+    samples: dict[str, list[Image.Image]] = {name: [] for name in layout.counted_names}
     for batch in reading(reader.split, eval_batches(reader, _EVAL_BATCH)):
         for image, label, id in zip(*(part.numpy() for part in batch), strict=True):
-            prints = samples[layout.class_names[label]]
+            prints = samples[layout.counted_names[label]]
             if id >= 0 and len(prints) < _SAMPLES_PER_CLASS:  # -1 only fills the last batch up
                 prints.append(Image.fromarray(image))
     recalls = _recalls(results, originals)

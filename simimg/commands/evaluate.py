@@ -1,7 +1,8 @@
 """Measure a trained model on images it has not seen.
 
 Prints the accuracy with its 95% interval and the accuracy of each class, draws the confusion matrix, and writes a
-report with the misclassified images to MODEL_DIR. For a model trained with --objective=similarity, it prints for
+report with the misclassified images to MODEL_DIR. For several labels per image, it prints the mean average
+precision, and for numbers the mean absolute error. For a model trained with --objective=similarity, it prints for
 how many augmented copies the original is the nearest of all images of the split.
 
 Example: simimg evaluate --dataset_dir=data/photos/1.0.0 --model_dir=runs/photos-small-seed0
@@ -18,12 +19,13 @@ from simimg.errors import UsageError
 from tfrecords.options import option
 
 with quiet_tensorflow():
-    from simimg.evaluation import Classification, CopyFigures
+    from simimg.evaluation import Classification, CopyFigures, MultiLabelFigures, RegressionFigures
     from simimg.report.charts import confusion_matrix
     from simimg.training import load_run
 
 JSON_KEYS = (
     "num_examples accuracy accuracy_ci95 binary_accuracy mean_per_class per_class confusion "
+    "mean_average_precision num_images mean_absolute_error root_mean_squared_error guess_error per_target "
     "recall recall_ci95 copy_similarity nearest_similarity mean_norm report"
 )
 
@@ -42,9 +44,11 @@ class Options:
 
 def run(options: Options) -> Result:
     """Evaluate, with a progress bar."""
-    if options.picture and load_run(options.model_dir).objective.score == "recall":
+    if options.picture and (score := load_run(options.model_dir).objective.score) != "accuracy":
+        what = "to find copies and has no classes" if score == "recall" else "on other labels than classes"
         raise UsageError(
-            f"--picture={options.picture}: {options.model_dir} was trained to find copies and has no classes."
+            f"--picture={options.picture}: {options.model_dir} was trained {what}, so it has no confusion matrix. "
+            "Leave it out."
         )
     report = options.model_dir / f"evaluation-{options.split}.html"
     with progress_bar(None, "evaluating") as bar:
@@ -53,6 +57,10 @@ def run(options: Options) -> Result:
         )
     if isinstance(figures, CopyFigures):
         text = _copy_text(figures, options.split)
+    elif isinstance(figures, MultiLabelFigures):
+        text = _label_text(figures, options.split)
+    elif isinstance(figures, RegressionFigures):
+        text = _target_text(figures, options.split)
     else:
         picture = options.picture or options.model_dir / f"confusion-{options.split}.png"
         confusion_matrix(figures, picture)
@@ -69,6 +77,32 @@ def _copy_text(figures: CopyFigures, split: str) -> str:
         f"{figures.num_examples:,} images of split {split} whose nearest image is their original\n"
         f"similarity to the original {figures.copy_similarity:.3f}, to the nearest other image "
         f"{figures.nearest_similarity:.3f}; length of the mean embedding {figures.mean_norm:.3f}"
+    )
+
+
+def _label_text(figures: MultiLabelFigures, split: str) -> str:
+    width = max(map(len, figures.per_class))
+    return "\n".join(
+        [
+            f"mean average precision {figures.mean_average_precision:.4f} on {figures.num_examples:,} examples of "
+            f"split {split}; binary accuracy over the outputs {figures.binary_accuracy:.4f}",
+            *(
+                f"  {name:<{width}}  {'-' if value is None else f'{value:.4f}'}  of {figures.num_images[name]:,}"
+                for name, value in figures.per_class.items()
+            ),
+        ]
+    )
+
+
+def _target_text(figures: RegressionFigures, split: str) -> str:
+    width = max(map(len, figures.per_target))
+    return "\n".join(
+        [
+            f"mean absolute error {figures.mean_absolute_error:.4g} on {figures.num_examples:,} examples of split "
+            f"{split}; root mean squared error {figures.root_mean_squared_error:.4g}; answering the median gives "
+            f"{figures.guess_error:.4g}",
+            *(f"  {name:<{width}}  {value:.4g}" for name, value in figures.per_target.items()),
+        ]
     )
 
 

@@ -73,7 +73,8 @@ def _export_model(options: Options, model_dir: Path) -> Result:
     for_copies = info.objective.score == "recall"
     values: dict[str, Any] = {"saved_model": str(out_dir), "image_size": info.image_size}
     values |= {"dim": info.config["embedding_dim"]} if for_copies else {"class_names": list(info.class_names)}
-    what = f"{values['dim']} numbers per image" if for_copies else f"{len(info.class_names)} classes"
+    outputs = "targets" if info.objective.lower_is_better else "classes"
+    what = f"{values['dim']} numbers per image" if for_copies else f"{len(info.class_names)} {outputs}"
     text = (
         f"SavedModel: {out_dir}, {what}\n"
         f"input: images of {info.image_size} x {info.image_size} px, resized by `{info.resize}`"

@@ -21,11 +21,13 @@ from simimg.report.conversion import summary_table
 from simimg.report.conversion.dataset_page import (
     DatasetPart,
     example_fields,
+    field_text,
     open_part,
     row_of_id,
     write_dataset_page,
     write_example_page,
 )
+from tfrecords.format.dataset_images import count_labels
 from tfrecords.format.manifest import Manifest
 from tfrecords.options import option
 
@@ -70,21 +72,17 @@ def run(options: Options) -> Result:
         write_example_page(part, row, path)
         fields = example_fields(part, row)
         width = max(map(len, fields))
-        lines = [f"{key:<{width}}  {_plain(value)}" for key, value in fields.items()]
+        lines = [f"{key:<{width}}  {field_text(value)}" for key, value in fields.items()]
         return Result(values=_values(part, path) | {"example": fields}, text="\n".join((*lines, "", f"page: {path}")))
     path = options.page or Path(f"{name}.html")
     write_dataset_page(part, path, options.image_dir)
     return Result(values=_values(part, path), text=_text(part, path))
 
 
-def _plain(value: Any) -> str:
-    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
-
-
 def _values(part: DatasetPart, path: Path) -> dict[str, Any]:
-    manifest, names = part.part, part.layout.class_names
+    manifest, names = part.part, part.layout.counted_names
     ok = manifest.ok
-    by_label = np.bincount(manifest.labels[ok & (manifest.labels >= 0)], minlength=len(names)).tolist()
+    by_label = part.counts().sizes.tolist()
     by_reason = np.bincount(manifest.reasons[~ok], minlength=len(manifest.reason_names)).tolist()
     conflicts = part.conflicts
     whole = part.manifest
@@ -127,7 +125,8 @@ def _text(part: DatasetPart, path: Path) -> str:
         splits = ", ".join(f"{count:,} {name}" for name, count in _by_split(manifest).items())
         lines.append(f"{int(manifest.ok.sum()):,} examples ({splits})")
     elif manifest.ok.any():
-        lines += [summary_table(manifest, part.layout.class_names), ""]
+        several = count_labels(part.folder, part.layout, manifest)
+        lines += [summary_table(manifest, part.layout.counted_names, several), ""]
     refused = np.flatnonzero(~manifest.ok)
     for row in refused[:_MAX_LISTED].tolist():
         lines.append(f"rejected ({manifest.reason_names[manifest.reasons[row]]}): {manifest.paths[row]}")

@@ -27,15 +27,18 @@ from simimg.commands.console import Result, note, progress_bar, quiet_tensorflow
 with quiet_tensorflow():
     from simimg.api.run_report import write_run_report
     from simimg.errors import UsageError, WorkerLost
-    from simimg.training import StepInfo, TrainConfig, TrainResult, Watcher, workers
+    from simimg.training import StepInfo, TrainConfig, TrainResult, Watcher, load_run, workers
 
 from tfrecords.format.atomic_files import read_json
 from tfrecords.options import from_json, option
 
 JSON_KEYS = (
     "model_dir steps seconds images_per_s input_share epoch validation_accuracy train_accuracy test_accuracy "
-    "test_binary_accuracy train_recall validation_recall test_recall report"
+    "test_binary_accuracy train_recall validation_recall test_recall train_binary_accuracy "
+    "validation_mean_average_precision test_mean_average_precision train_mean_absolute_error "
+    "validation_mean_absolute_error test_mean_absolute_error report"
 )
+_MAIN_FIGURES = ("accuracy", "binary_accuracy", "recall")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -72,18 +75,19 @@ def run(options: TrainConfig) -> Result:
         note(f"{error}\nrestarting, to wait for the other workers")
         sys.stderr.flush()
         os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
-    other = "accuracy" if options.objective == "similarity" else "recall"  # which the objective does not have
-    found = result.to_json()
-    values = {name: found[name] for name in JSON_KEYS.split() if name in found and other not in name}
-    words = options.objective_info.words
-    train_score, test_score = (result.score(options.objective_info, split) for split in ("train", "test"))
+    objective = load_run(result.model_dir).objective
+    found = {name: value for name, value in result.to_json().items() if name in JSON_KEYS.split()}
+    figures = {f"{split}_{name}" for split in ("train", "validation", "test") for name in _MAIN_FIGURES}
+    unknown = {name for name in figures if objective.score not in name and found.get(name) is None}
+    values = {name: found[name] for name in JSON_KEYS.split() if name in found and name not in unknown}
+    train_score, test_score = (result.score(objective, split) for split in ("train", "test"))
     lines = [
         f"softmax fitted in {result.seconds:.1f} s, {result.images_per_s:,.0f} views/s"
         if not result.steps
         else f"{result.steps:,} steps in {result.seconds:.1f} s, {result.images_per_s:,.0f} images/s"
         + ("" if result.input_share is None else f", {result.input_share:.1%} of the time spent waiting for input"),
         ", ".join(
-            f"{split} {words} {score:.4f}"
+            f"{split} {objective.words} {score:.4f}"
             for split, score in (("training", train_score), ("test", test_score))
             if score is not None
         ),
@@ -103,8 +107,7 @@ def _train(config: TrainConfig) -> TrainResult:
             bar.total = info.num_steps
             waiting = "" if info.input_share is None else f", waiting for input {info.input_share:.0%}"
             bar.set_postfix_str(
-                f"loss {info.loss:.3f}, {config.objective_info.words} {info.score:.3f}, "
-                f"{info.images_per_s:,.0f} img/s{waiting}",
+                f"loss {info.loss:.3f}, {info.words} {info.score:.3f}, {info.images_per_s:,.0f} img/s{waiting}",
                 refresh=False,
             )
             bar.update(info.step - bar.n)

@@ -43,7 +43,8 @@ def predict(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Returns a model's output for each example of a split, in the order of its shards.
 
-    These are probabilities, float32 `[num_examples, num_classes]`, and labels, int32, and ids, int64 `[num_examples]`.
+    These are probabilities, float32 `[num_examples, num_classes]`, labels as in a Batch, and ids, int64
+    `[num_examples]`.
     `forward` computes probabilities from pixels, see `simimg.models.compiled`; it divides a batch among `num_devices`.
     Each device gets the batches that one device would get, and computes the same. `progress` is called with the number
     of examples since its last call.

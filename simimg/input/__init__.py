@@ -11,6 +11,7 @@ from simimg.input.pipeline import (
     label_counts,
     mixing_of,
     open_reader,
+    target_spread,
     train_batches,
 )
 from simimg.input.records import ON_CORRUPT
@@ -39,5 +40,6 @@ __all__ = [
     "open_split",
     "reading",
     "run_splits",
+    "target_spread",
     "train_batches",
 ]

@@ -15,9 +15,11 @@ from simimg.input.readers.mapped import MappedReader
 from simimg.input.readers.resident import DeviceReader, ResidentReader
 from simimg.input.readers.service import ServiceReader
 from simimg.input.readers.stream import StreamReader
+from simimg.input.records import EncodedRecords
 from simimg.input.sampler import Mixing, Order
 from simimg.input.split import PADDING_ID, Batch, Reader, Split, open_split, reading
 from tfrecords.format.manifest import iter_manifest
+from tfrecords.format.mapped_shards import map_records
 from tfrecords.format.naming import LAYOUT_FILE, MANIFEST_FILE
 
 READERS = ("auto", "resident", "mapped", "stream")
@@ -155,6 +157,27 @@ def label_counts(reader: Reader) -> np.ndarray:
         labels = batch.label.numpy()[batch.id.numpy() != PADDING_ID]
         counts += _counts(labels, len(counts), f"{split.dataset_dir}: a label of split {split.split}")
     return counts
+
+
+def target_spread(reader: Reader) -> tuple[list[float], list[float]]:
+    """Returns the mean and the standard deviation of each target of a split whose labels are numbers.
+
+    Only the labels are read. A target that is the same in all examples has the deviation 1.
+    """
+    split = reader.split
+    if split.offsets is not None:
+        at = split.offsets.label_offset
+        shards = [shard for shard in split.shards if shard.num_examples]
+        records = map_records([(shard.path, shard.num_examples) for shard in shards], split.offsets.record_bytes)
+        ends = np.concatenate(
+            [records.rows[rows, at : at + split.schema.label_bytes].copy() for _, rows in records.spans()]
+        )
+        targets = split.schema.labels_of(ends, len(split.class_names))
+    else:
+        targets = EncodedRecords(split).labels(np.arange(split.num_examples))
+    wide = targets.astype(np.float64)
+    deviations = wide.std(axis=0)
+    return wide.mean(axis=0).tolist(), np.where(deviations > 0, deviations, 1.0).tolist()
 
 
 def _counts(labels: np.ndarray, num_classes: int, what: str) -> np.ndarray:

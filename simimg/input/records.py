@@ -21,7 +21,8 @@ from tfrecords.format.mapped_shards import map_records
 from tfrecords.format.naming import index_path
 from tfrecords.format.parse_errors import parser_errors
 from tfrecords.format.record import FOOTER_BYTES, FRAMING_BYTES, HEADER_BYTES, unmasked, varints
-from tfrecords.format.record_layout import INT_BYTES, record_spans
+from tfrecords.format.record_layout import INT_BYTES, find_spans, record_spans
+from tfrecords.format.schema import Schema
 from tfrecords.format.shard import ShardReader
 
 ON_CORRUPT = ("fail", "skip")
@@ -44,10 +45,31 @@ def shared_tensor(array: np.ndarray) -> tf.Tensor:
     return tf.experimental.dlpack.from_dlpack(array.__dlpack__())
 
 
-def tf_varints(groups: tf.Tensor) -> tf.Tensor:
-    """Decodes padded varints, uint8 `[..., INT_BYTES]`, to int64 `[...]`, as TensorFlow operations."""
-    shifted = tf.bitwise.left_shift(tf.cast(groups, tf.int64) & 0x7F, 7 * tf.range(INT_BYTES, dtype=tf.int64))
+def tf_varints(groups: tf.Tensor, num_bytes: int = INT_BYTES) -> tf.Tensor:
+    """Decodes padded varints, uint8 `[..., num_bytes]`, to int64 `[...]`, as TensorFlow operations."""
+    shifted = tf.bitwise.left_shift(tf.cast(groups, tf.int64) & 0x7F, 7 * tf.range(num_bytes, dtype=tf.int64))
     return tf.reduce_sum(shifted, axis=-1)
+
+
+def tf_labels(ends: tf.Tensor, schema: Schema, num_classes: int) -> tf.Tensor:
+    """Decodes the last bytes of records, uint8 `[n, label_bytes]`: `Schema.labels_of` as TensorFlow operations."""
+    if schema.label_type == "single":
+        return tf.cast(tf_varints(ends), tf.int32)
+    if schema.label_type == "none":
+        return tf.fill([tf.shape(ends)[0]], -1)
+    size = schema.label_size
+    if schema.label_type == "float":
+        return tf.bitcast(tf.reshape(ends, [-1, size, 4]), tf.float32)
+    count_bytes = schema.count_bytes
+    counts = tf_varints(ends[:, :count_bytes], count_bytes) // INT_BYTES
+    values = tf_varints(tf.reshape(ends[:, count_bytes : count_bytes + size * INT_BYTES], [-1, size, INT_BYTES]))
+    return many_hot(tf.where(tf.range(size, dtype=tf.int64) < counts[:, None], values, -1), num_classes)
+
+
+def many_hot(labels: tf.Tensor, num_classes: int) -> tf.Tensor:
+    """Returns uint8 `[..., num_classes]`, 1 for each class in `labels`, int64 `[..., n]`, which are padded with -1."""
+    hot = tf.one_hot(labels, num_classes, dtype=tf.uint8)
+    return tf.reduce_max(tf.pad(hot, [[0, 0]] * (len(labels.shape) - 1) + [[0, 1], [0, 0]]), axis=-2)
 
 
 def corrupt_record(fault: str) -> CorruptRecordError:
@@ -56,7 +78,7 @@ def corrupt_record(fault: str) -> CorruptRecordError:
 
 
 class EncodedRecords:
-    """The records of a split that `simimg convert` wrote as JPEG or PNG.
+    """The records of a split that `simimg convert` wrote as JPEG or PNG, or raw with features of any length.
 
     Args:
         on_corrupt: `fail`, or `skip`, which turns an unreadable record into padding: pixels and label 0, id -1.
@@ -69,7 +91,12 @@ class EncodedRecords:
     def __init__(self, split: Split, *, on_corrupt: str = "fail", decode: bool = True) -> None:
         self.corrupt: dict[int, str] = {}  # the reason for each record that was skipped so far, by its place
         self._size = split.image_size
-        self._decode = {"jpeg": _decode_jpeg, "png": _decode_png}[split.encoding] if decode else _decode_nothing
+        self._schema, self._num_classes = split.schema, len(split.class_names)
+        self._decode = (
+            {"jpeg": _decode_jpeg, "png": _decode_png, "raw": _copy_pixels}[split.encoding]
+            if decode
+            else _decode_nothing
+        )
         self._skip = on_corrupt == "skip"
         self._shards = [shard for shard in split.shards if shard.num_examples]
         files = map_records([(shard.path, shard.path.stat().st_size) for shard in self._shards], 1)
@@ -81,49 +108,61 @@ class EncodedRecords:
             [first + table[:, 0] for first, table in zip(files.first_rows, tables, strict=True)]
         )
         self._lengths = np.concatenate([table[:, 1] for table in tables])
-        # int32 halves the memory of these, and no record is longer than 2 GB.
-        self._ids_at, self._images_at, self._image_bytes = (
-            part.astype(np.int32) for part in record_spans(self._lengths)
-        )
+        self._spans: tuple[np.ndarray, ...] = ()
+        if split.schema.is_plain:
+            # int32 halves the memory of these, and no record is longer than 2 GB.
+            self._spans = tuple(part.astype(np.int32) for part in record_spans(self._lengths))
 
     def gather(self, places: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Returns images uint8 `[n, size, size, 3]`, labels int32 `[n]` and ids int64 `[n]` of the records at `places`.
+        """Returns the records at `places`: images uint8 `[n, size, size, 3]`, labels as in a Batch, ids int64 `[n]`.
 
         Raises:
             CorruptRecordError: a record cannot be read; names its shard, its number there and its offset.
         """
         starts, lengths = self._starts[places], self._lengths[places]
         ends = starts + lengths - FOOTER_BYTES
-        wrong = (self._image_bytes[places] < 0) | (self._numbers(starts, _LENGTH_BYTES) != lengths - FRAMING_BYTES)
-        images_at = starts + self._images_at[places]
+        if self._spans:
+            ids_at, image_at, image_bytes = (part[places] for part in self._spans)
+        else:  # from the records, of which not all need to be touched before
+            ids_at, image_at, image_bytes = find_spans(self._bytes, starts, starts + lengths)
+        wrong = (image_bytes < 0) | (self._numbers(starts, _LENGTH_BYTES) != lengths - FRAMING_BYTES)
+        images_at = starts + image_at
         columns = (
             wrong,
             starts + HEADER_BYTES,
             ends,
             unmasked(self._numbers(ends, FOOTER_BYTES)),
             images_at,
-            images_at + self._image_bytes[places],
+            images_at + image_bytes,
         )
         images = aligned((len(places), self._size, self._size, 3))
         faults = []
         view, crc32c, decode = self._view, google_crc32c.value, self._decode
         rows = zip(*(column.tolist() for column in columns), images, strict=True)
-        for row, (is_wrong, start, end, checksum, image_at, image_end, pixels) in enumerate(rows):
+        for row, (is_wrong, start, end, checksum, image_start, image_end, pixels) in enumerate(rows):
             try:
                 if is_wrong:
                     raise ValueError("its length is not the one in the sidecar file, or too short for a record")
                 if crc32c(view[start:end].tobytes()) != checksum:
                     raise ValueError("the checksum of the payload fails")
-                decode(view[image_at:image_end], pixels)
+                decode(view[image_start:image_end], pixels)
             except ValueError as error:
                 faults.append((row, str(error)))
-        labels = self._varints(ends - INT_BYTES).astype(np.int32)
+        labels = self.labels(places)
         # A wrong record may end before its id, and where the memory is not mapped.
-        ids = self._varints(np.where(wrong, starts, starts + self._ids_at[places]))
+        ids = self._varints(np.where(wrong, starts, starts + ids_at))
         for row, reason in faults:
             self._report(int(places[row]), reason)
             images[row], labels[row], ids[row] = 0, 0, PADDING_ID
         return images, labels, ids
+
+    def labels(self, places: np.ndarray) -> np.ndarray:
+        """Returns the labels of the records at `places`, as in a Batch; nothing is verified."""
+        starts, lengths = self._starts[places], self._lengths[places]
+        num_bytes = self._schema.label_bytes
+        # A wrong record may be too short.
+        first = np.maximum(starts + lengths - FOOTER_BYTES - num_bytes, 0)
+        return self._schema.labels_of(self._bytes[first[:, None] + np.arange(num_bytes)], self._num_classes)
 
     def stored(self, places: np.ndarray) -> np.ndarray:
         """Returns the bytes of the records at `places`, bytes `[n]`."""
@@ -151,6 +190,12 @@ class EncodedRecords:
 
 def _decode_nothing(data: memoryview, pixels: np.ndarray) -> None:
     pass
+
+
+def _copy_pixels(data: memoryview, pixels: np.ndarray) -> None:
+    if len(data) != pixels.size:
+        raise ValueError(f"it has {len(data)} bytes of pixels instead of {pixels.size}")
+    pixels[:] = np.frombuffer(data, np.uint8).reshape(pixels.shape)
 
 
 def _decode_jpeg(data: memoryview, pixels: np.ndarray) -> None:

@@ -22,6 +22,7 @@ from tfrecords.format.naming import FEATURES_FILE, INFO_FILE, LABELS_FILE, TFREC
 from tfrecords.format.parse_errors import readable
 from tfrecords.format.record import FRAMING_BYTES
 from tfrecords.format.record_layout import ENCODINGS, MAX_IMAGE_SIZE, Offsets
+from tfrecords.format.schema import PLAIN, Schema
 from tfrecords.format.shard_scan import scan_shard
 from tfrecords.format.tfds_metadata import TfdsInfo, class_names, is_tfds_folder, parse_features
 
@@ -31,7 +32,9 @@ PADDING_ID = -1
 class Batch(NamedTuple):
     """A batch of examples. In an evaluation's last batch, rows that only fill it up have the id -1.
 
-    image: uint8 [batch, image_size, image_size, 3]; label: int32 [batch]; id: int64 [batch].
+    image: uint8 [batch, image_size, image_size, 3]; id: int64 [batch]. label: int32 [batch], -1 if the dataset has no
+    labels; or uint8 [batch, num_classes], 1 for each class of an image that may have several; or float32
+    [batch, num_targets].
     """
 
     image: tf.Tensor
@@ -52,7 +55,8 @@ class Shard:
 class Split:
     """One split of a dataset, or several together: `split` is then their names with + between them.
 
-    `offsets` is None if the records have no fixed length. `has_id` says whether `id` is stored. `indexed` says whether
+    `offsets` is None if the records have no fixed length. `class_names` are the names of the targets if labels are
+    numbers. `has_id` says whether `id` is stored. `indexed` says whether
     a record can be found by its place, which is true for folders that `simimg convert` wrote.
     """
 
@@ -66,6 +70,17 @@ class Split:
     offsets: Offsets | None
     has_id: bool
     indexed: bool
+    schema: Schema = PLAIN
+
+    @property
+    def label_shape(self) -> tuple[int, ...]:
+        """Shape of the label of one example."""
+        return self.schema.label_form(len(self.class_names))[0]
+
+    @property
+    def label_dtype(self) -> tf.DType:
+        """Type of the labels."""
+        return tf.dtypes.as_dtype(self.schema.label_form(len(self.class_names))[1])
 
     @property
     def split_names(self) -> tuple[str, ...]:
@@ -195,7 +210,7 @@ def input_errors(split: Split) -> Iterator[None]:
             raise
         if isinstance(error, tf.errors.DataLossError):  # TensorFlow does not name the shard
             for shard in split.shards:
-                if faults := scan_shard(shard.path).faults:
+                if faults := scan_shard(shard.path, schema=split.schema).faults:
                     raise CorruptRecordError(f"{shard.path}: {faults[0]}. Convert the images again.") from None
         line = next(line for line in error.message.splitlines() if "}} " in line or "GetNext" in line)
         reason = line.rpartition("}} ")[2].partition(" [Op:")[0]
@@ -225,9 +240,10 @@ def _own(dataset_dir: Path, split: str) -> Split:
             for name in names
             for info in layout.splits[name]
         ),
-        offsets=layout.offsets if layout.encoding == "raw" else None,
+        offsets=layout.offsets if layout.offsets.record_bytes else None,
         has_id=True,
         indexed=True,
+        schema=layout.schema,
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import keras
@@ -13,6 +14,9 @@ EMBEDDING = "embedding"
 
 PROBABILITIES = "probabilities"
 """Name of a classifier's output layer."""
+
+TARGETS = "targets"
+"""Name of the output layer of a network for numbers."""
 
 _LENGTH = 16.0
 """About the length of EfficientNet-Lite's features, so that learning rates found for them stay valid."""
@@ -114,6 +118,35 @@ def copy_model(classifier: keras.Model, dim: int) -> keras.Model:
     x = keras.layers.Dense(dim, dtype="float32", name=EMBEDDING)(x)
     unit = keras.layers.UnitNormalization(dtype="float32", name="unit")(x)
     return keras.Model(classifier.input, unit, name=f"{classifier.name}_copies")
+
+
+def output_model(classifier: keras.Model, outputs: Any) -> keras.Model:
+    """A classifier with another output than its softmax; it shares the other weights.
+
+    Args:
+        classifier: the network.
+        outputs: a function from the features to the new output, such as `independent` or `numbers`.
+    """
+    return keras.Model(classifier.input, outputs(classifier.get_layer(PROBABILITIES).input), name=classifier.name)
+
+
+def independent(num_classes: int) -> Any:
+    """A function to a sigmoid per class: float32 [batch, num_classes], for images of several classes."""
+    return keras.layers.Dense(num_classes, activation="sigmoid", dtype="float32", name=PROBABILITIES)
+
+
+def numbers(means: Sequence[float], deviations: Sequence[float]) -> Any:
+    """A function to numbers, float32 [batch, num_targets], that have these means and standard deviations in training.
+
+    The network's own output has the mean 0 and the deviation 1, so that learning rates do not depend on the unit.
+    """
+
+    def outputs(features: Any) -> Any:
+        # Named as the softmax, so that a run can start from one with another output.
+        x = keras.layers.Dense(len(means), dtype="float32", name=PROBABILITIES)(features)
+        return keras.layers.Rescaling(list(deviations), list(means), dtype="float32", name=TARGETS)(x)
+
+    return outputs
 
 
 def fix_backbone(model: keras.Model) -> None:

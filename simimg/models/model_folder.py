@@ -30,13 +30,36 @@ _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 class Objective:
     """An objective of a training, and the names of its figures."""
 
-    score: str  # key of the main figure in a history and a result, a share of 1; a split's name may stand before it
+    score: (
+        str  # key of the main figure in a history and a result, mostly a share of 1; a split's name may stand before it
+    )
     words: str  # name of that figure for people
+    train_score: str = ""  # key of the figure of training steps, if it is another one, since some do not add up
+    lower_is_better: bool = False  # of the main figure, which is then no share
     others: tuple[str, ...] = ()  # keys of further figures: means over an epoch; a training step returns the sums
+
+    @property
+    def step_score(self) -> str:
+        """Key of the figure of training steps."""
+        return self.train_score or self.score
+
+    @property
+    def step_words(self) -> str:
+        """Name of that figure for people."""
+        return self.train_score.replace("_", " ") or self.words
+
+    def is_better(self, score: float, loss: float, than: tuple[float, float]) -> bool:
+        """Returns whether a score and its loss are better than others."""
+        sign = -1 if self.lower_is_better else 1
+        return (sign * score, -loss) > (sign * than[0], -than[1])
 
 
 OBJECTIVES = {
     "classes": Objective(score="accuracy", words="accuracy"),
+    "multilabel": Objective(
+        score="mean_average_precision", words="mean average precision", train_score="binary_accuracy"
+    ),
+    "regression": Objective(score="mean_absolute_error", words="mean absolute error", lower_is_better=True),
     "similarity": Objective(
         score="recall", words="copy recall", others=("copy_similarity", "nearest_similarity", "mean_norm")
     ),

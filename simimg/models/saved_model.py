@@ -95,7 +95,8 @@ def export_saved_model(model_dir: Path, out_dir: Path) -> RunInfo:
 
     The signature `serving_default` takes `image`, uint8 `[n, image_size, image_size, 3]`. It returns `probabilities`,
     float32 `[n, num_classes]`, `label`, string `[n]`, and `class_names`, string `[num_classes]`. If the model was
-    trained to find copies, it returns `embedding`, float32 `[n, dim]` of L2 norm 1.
+    trained to find copies, it returns `embedding`, float32 `[n, dim]` of L2 norm 1; if it was trained for numbers,
+    `values`, float32 `[n, num_targets]`, and `target_names`.
 
     Raises:
         ModelError: the folder has no finished run.
@@ -119,8 +120,10 @@ def export_saved_model(model_dir: Path, out_dir: Path) -> RunInfo:
     def serve(image: tf.Tensor) -> dict[str, tf.Tensor]:
         if info.objective.score == "recall":
             return {"embedding": forward(image)}
-        probabilities = forward(image)
         names = tf.constant(info.class_names)
+        if info.objective.lower_is_better:
+            return {"values": forward(image), "target_names": names}
+        probabilities = forward(image)
         label = tf.gather(names, tf.argmax(probabilities, axis=1))
         return {"probabilities": probabilities, "label": label, "class_names": names}
 

@@ -80,17 +80,23 @@ def confusion_matrix(figures: Classification, path: Path) -> None:
 
 
 def curve_svgs(history: Sequence[dict[str, Any]]) -> list[tuple[str, str]]:
-    """Returns (name, SVG) of loss, accuracy and copy recall over the epochs; none where no epoch has a figure.
+    """Returns (name, SVG) of loss and the main figure over the epochs; none where no epoch has a figure.
 
     The history has one dict per epoch: `epoch`, `loss`, `accuracy`, optionally `test_loss`, `test_accuracy` and so on.
     Figures that are missing or not finite are left out.
     """
     charts = []
-    for name, key in (("Loss", "loss"), ("Accuracy", "accuracy"), ("Copy recall", "recall")):
+    for name, key in (
+        ("Loss", "loss"),
+        ("Accuracy", "accuracy"),
+        ("Copy recall", "recall"),
+        ("Mean average precision", "mean_average_precision"),
+        ("Mean absolute error", "mean_absolute_error"),
+    ):
         splits = (("train", "", "training"), ("validation", "validation_", "validation"), ("test", "test_", "test"))
         lines = [(kind, points(history, prefix + key), label) for kind, prefix, label in splits]
         if curves := [_Curve(*line) for line in lines if line[1]]:
-            charts.append((name, _epoch_svg(name, curves, share=key != "loss")))
+            charts.append((name, _epoch_svg(name, curves, share=key not in ("loss", "mean_absolute_error"))))
     return charts
 
 

@@ -13,6 +13,7 @@ from simimg.report.number_format import count_of, mistaken, percent
 if TYPE_CHECKING:  # the module imports TensorFlow, which no report needs
     from simimg.evaluation.classification import Classification
     from simimg.evaluation.copy_recall import CopyFigures
+    from simimg.evaluation.label_figures import MultiLabelFigures, RegressionFigures
 
 _NUM_CONFUSED = 6
 _NUM_OPEN = 3  # cells of the confusion matrix whose images are shown without a click
@@ -26,14 +27,21 @@ def measured(
     split: str,
     *,
     binary_loss: bool,
+    labels: MultiLabelFigures | None = None,
+    targets: RegressionFigures | None = None,
 ) -> tuple[str, str]:
     """Returns the headline and the details of a model's figures on a split; nothing where it was not measured.
 
-    A classifier has `figures`, a network that was trained for copies has `copies`; the rest is as in `evaluated`.
+    A classifier has `figures`, a network that was trained for copies has `copies`, one for several labels per image
+    `labels`, and one for numbers `targets`; the rest is as in `evaluated`.
     """
     where = f" of the {split} split"
     if copies is not None:
         return _copy_recall(copies, where), _copies_found(copies, mistakes)
+    if labels is not None:
+        return _mean_precision(labels, where), _precisions(labels)
+    if targets is not None:
+        return _mean_error(targets, where), _errors(targets)
     if figures is not None:
         return accuracy(figures, where), evaluated(figures, mistakes, binary_loss=binary_loss)
     return "", ""
@@ -54,6 +62,50 @@ def _copy_recall(figures: CopyFigures, where: str) -> str:
     what = f"copy recall on {count_of(figures.num_examples, 'image', 'images')}{where}"
     note = "This share of the copies has its original as the nearest image. The gray mark is chance."
     return _large_share(figures.recall, figures.recall_ci95, 1 / figures.num_examples, what, note)
+
+
+def _mean_precision(figures: MultiLabelFigures, where: str) -> str:
+    """The mean average precision, large; `where` follows "on 9 images"."""
+    shares = [count / figures.num_examples for count in figures.num_images.values() if count]
+    guess = sum(shares) / len(shares) if shares else 0.0
+    number, _, unit = percent(figures.mean_average_precision, 1).partition("\u00a0")
+    what = f"mean average precision on {count_of(figures.num_examples, 'image', 'images')}{where}"
+    return (
+        f'<div class="first"><p class="number">{number}<small>{unit}</small></p><p>{escape(what)}</p>'
+        f'<p class="caption">The mean over the labels. A random order of the images gives about {percent(guess, 1)}.'
+        "</p></div>"
+    )
+
+
+def _precisions(figures: MultiLabelFigures) -> str:
+    """The average precision of each label."""
+    rows = [
+        (escape(name), percent(value, 1), f"{figures.num_images[name]:,}")
+        for name, value in sorted(figures.per_class.items(), key=lambda item: -(item[1] or 0.0))
+    ]
+    values = {"outputs on the right side of 0.5": percent(figures.binary_accuracy, 1)}
+    return (
+        f"{facts(values)}<h3>Average precision per label</h3>"
+        f"{_columns(('Label', 'Average precision', 'Images'), rows, {1, 2}, 'scores')}"
+    )
+
+
+def _mean_error(figures: RegressionFigures, where: str) -> str:
+    """The mean absolute error, large; `where` follows "on 9 images"."""
+    what = f"mean absolute error on {count_of(figures.num_examples, 'image', 'images')}{where}"
+    return (
+        f'<div class="first"><p class="number">{figures.mean_absolute_error:.4g}</p><p>{escape(what)}</p>'
+        f'<p class="caption">Answering the median of the split for every image gives {figures.guess_error:.4g}.</p>'
+        "</div>"
+    )
+
+
+def _errors(figures: RegressionFigures) -> str:
+    """The mean absolute error of each target."""
+    values = {"root mean squared error": f"{figures.root_mean_squared_error:.4g}"}
+    rows = [(escape(name), f"{value:.4g}") for name, value in figures.per_target.items()]
+    shown = _columns(("Target", "Mean absolute error"), rows, {1}, "scores")
+    return f"{facts(values)}<h3>Error per target</h3>{shown}"
 
 
 def curves(history: Sequence[dict[str, Any]]) -> str:

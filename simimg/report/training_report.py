@@ -16,6 +16,7 @@ from simimg.report.report_sections import curves, machine_section, measured, opt
 if TYPE_CHECKING:  # the module imports TensorFlow, which no report needs
     from simimg.evaluation.classification import Classification
     from simimg.evaluation.copy_recall import CopyFigures
+    from simimg.evaluation.label_figures import MultiLabelFigures, RegressionFigures
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -37,13 +38,21 @@ class TrainingContent:
     machine: Mapping[str, str]
     changed: Mapping[str, str] = dataclasses.field(default_factory=dict)  # options that differ from the preset's
     copies: CopyFigures | None = None  # of a model that was trained for copies
+    labels: MultiLabelFigures | None = None  # of one for several labels per image
+    targets: RegressionFigures | None = None  # of one for numbers
     binary_loss: bool = False  # whether the model was trained with one
 
 
 def write_training_report(content: TrainingContent, path: Path) -> None:
     """Writes the report as the HTML file `path`, which has its name only when it is complete, and makes its folder."""
     first, shown = measured(
-        content.classification, content.copies, content.mistakes, content.split, binary_loss=content.binary_loss
+        content.classification,
+        content.copies,
+        content.mistakes,
+        content.split,
+        binary_loss=content.binary_loss,
+        labels=content.labels,
+        targets=content.targets,
     )
     kept = f"Kept: the weights after epoch {content.epoch} of {len(content.history)}."
     course = curves(content.history)
@@ -77,12 +86,14 @@ def write_evaluation_report(
     dataset_dir: str,
     machine: Mapping[str, str],
     binary_loss: bool = False,
+    labels: MultiLabelFigures | None = None,
+    targets: RegressionFigures | None = None,
 ) -> None:
     """Writes the report of a model on one split as the HTML file `path`, which has its name only when it is complete.
 
     The figures are those of `report_sections.measured`.
     """
-    first, shown = measured(figures, copies, mistakes, split, binary_loss=binary_loss)
+    first, shown = measured(figures, copies, mistakes, split, binary_loss=binary_loss, labels=labels, targets=targets)
     html = page(
         Path(model_dir).name,
         about=[path_text(dataset_dir), path_text(model_dir)],
@@ -100,7 +111,7 @@ class RunGroup:
     differs: Mapping[str, str]  # the preset, and the options that differ from it, e.g. {"epochs": "8"}
     seeds: Sequence[int]  # one per run
     histories: Sequence[Sequence[dict[str, Any]]]  # one per run, as `TrainResult.history`
-    scores: Sequence[float]  # one per run, a share of 1: its accuracy or copy recall on the split that is compared
+    scores: Sequence[float]  # one per run: its accuracy, or another main figure, on the split that is compared
     seconds: Sequence[float]  # one per run, of training
     # The options in which the groups of a comparison differ, with their values in this group.
     unlike: Mapping[str, str] = dataclasses.field(default_factory=dict)
@@ -141,7 +152,8 @@ def write_comparison(
         f'<tr><th>Runs</th><th class="num">{escape(words.capitalize())}, {escape(split)}</th>'
         f'<th class="num">Deviation</th>{columns}<th class="num">Each run</th><th class="num">Training</th></tr>'
     )
-    rows = "".join(_row(number, group, names) for number, group in enumerate(groups))
+    is_share = not score.endswith("_error")
+    rows = "".join(_row(number, group, names, is_share=is_share) for number, group in enumerate(groups))
     shared = f"<h3>In all of them</h3>{table(common)}" if common else ""
     note = (
         "A deviation is that of the runs of one group, which differ by their seed alone. Smaller differences between "
@@ -149,7 +161,7 @@ def write_comparison(
     )
     charts = ""
     drawn = groups[:NUM_RUN_COLORS]
-    for name, key, share in ((words.capitalize(), f"{split}_{score}", True), ("Loss", f"{split}_loss", False)):
+    for name, key, share in ((words.capitalize(), f"{split}_{score}", is_share), ("Loss", f"{split}_loss", False)):
         lines = [[points(history, key) for history in group.histories] for group in drawn]
         if chart := runs_svg(name, lines, share=share):
             charts += f"<div><h3>{escape(name)}, {escape(split)}</h3>{chart}</div>"
@@ -171,14 +183,17 @@ def write_comparison(
     write_bytes(path, html)
 
 
-def _row(number: int, group: RunGroup, names: Sequence[str]) -> str:
+def _row(number: int, group: RunGroup, names: Sequence[str], *, is_share: bool) -> str:
     key = f'<b class="key of{number}">{chr(ord("A") + number)}</b> ' if number < NUM_RUN_COLORS else ""
     values = "".join(f"<td>{escape(group.unlike.get(name, '–'))}</td>" for name in names)
-    each = ", ".join(percent(value, 1) for value in group.scores)
+    each, mean = ", ".join(percent(value, 1) for value in group.scores), percent(group.mean, 1)
     deviation = "–" if group.deviation is None else f"{100 * group.deviation:.1f}"
+    if not is_share:
+        each, mean = ", ".join(f"{value:.4g}" for value in group.scores), f"{group.mean:.4g}"
+        deviation = "–" if group.deviation is None else f"{group.deviation:.2g}"
     seconds = sum(group.seconds) / len(group.seconds)
     return (
-        f'<tr><td>{key}{escape(group.name)}</td><td class="num"><b>{percent(group.mean, 1)}</b></td>'
+        f'<tr><td>{key}{escape(group.name)}</td><td class="num"><b>{mean}</b></td>'
         f'<td class="num">{deviation}</td>{values}<td class="num">{each}</td>'
         f'<td class="num">{duration(seconds)}</td></tr>'
     )

@@ -186,7 +186,7 @@ def index_dataset(
             return row, None if known else np.asarray(squares.image(row))
 
         for row, square in map_ahead(load, stored, num_threads=num_cores(), num_ahead=4 * BATCH_SIZE):
-            sha256, label = manifest.sha256[row].tobytes().hex(), layout.class_names[manifest.labels[row]]
+            sha256, label = manifest.sha256[row].tobytes().hex(), layout.counted_names[manifest.labels[row]]
             split = manifest.split_names[manifest.splits[row]]
             images.append(IndexedImage(path=manifest.paths[row], sha256=sha256, label=label, split=split))
             width, height = int(manifest.widths[row]), int(manifest.heights[row])

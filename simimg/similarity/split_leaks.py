@@ -203,7 +203,7 @@ def clean_command(index: SearchIndex, table: Path, image_dir: Path | None) -> st
         **{name: config[name] for name in _KEPT if name in config},
     }
     used = set(index.images.column("label").tolist())
-    names = [name for name in layout.class_names if name in used]
+    names = [name for name in layout.counted_names if name in used]
     if names != sorted(names, key=natural_key):  # the order in which the labels of a table are numbered
         flags["categories"] = ",".join(names)
     return "simimg convert " + " ".join(f"--{name}={shlex.quote(str(value))}" for name, value in flags.items())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ import keras
 import tensorflow as tf
 
 from simimg.models.backbones import LITES, NETWORKS, lite
-from simimg.models.heads import copy_model, fix_backbone
+from simimg.models.heads import copy_model, fix_backbone, independent, numbers, output_model
 from simimg.models.keras_applications import APPLICATIONS, application
 from simimg.models.pretrained import start_from
 from simimg.training import optimizers
@@ -23,15 +23,22 @@ from simimg.training.train_config import TrainConfig
 _WARM_UP = 0.05  # of the steps, under the cosine schedule
 
 
-def build_model(config: TrainConfig, image_size: int, num_classes: int) -> keras.Model:
+Spread = tuple[Sequence[float], Sequence[float]]
+"""The mean and the standard deviation of each target of a regression."""
+
+
+def build_model(config: TrainConfig, image_size: int, num_classes: int, spread: Spread | None = None) -> keras.Model:
     """Returns the network that `config` names, with its initial weights.
+
+    `num_classes` is the number of targets under regression, and `spread` is theirs, by default 0 and 1.
 
     Raises:
         UsageError: the network cannot take images of this size, or the weights do not exist.
         ModelError: the weights cannot be loaded, or are those of another network.
     """
-    if config.objective == "similarity":
-        num_classes = 2  # for a softmax that is then removed, because no labels are used
+    num_outputs = num_classes
+    if config.objective != "classes":
+        num_classes = 2  # for a softmax that is then removed
     resolution = max(config.resolution, image_size) if config.resolution else None
     start: str | None = None if config.start == "none" else config.start
     path = Path(start) if start not in (None, "imagenet") else None
@@ -51,6 +58,10 @@ def build_model(config: TrainConfig, image_size: int, num_classes: int) -> keras
             model = NETWORKS[config.model](image_size, num_classes)
         if config.objective == "similarity":
             model = copy_model(model, config.embedding_dim)
+        elif config.objective == "multilabel":
+            model = output_model(model, independent(num_outputs))
+        elif config.objective == "regression":
+            model = output_model(model, numbers(*(spread or ([0.0] * num_outputs, [1.0] * num_outputs))))
         if path is not None:
             start_from(model, path)
         if not config.train_backbone:
@@ -58,14 +69,16 @@ def build_model(config: TrainConfig, image_size: int, num_classes: int) -> keras
     return model
 
 
-def build_state(config: TrainConfig, image_size: int, num_classes: int, num_steps: int) -> State:
-    """Returns a run's initial variables, which are a function of the seed; raises as `build_model`.
+def build_state(
+    config: TrainConfig, image_size: int, num_classes: int, num_steps: int, spread: Spread | None = None
+) -> State:
+    """Returns a run's initial variables, which are a function of the seed; arguments and errors as in `build_model`.
 
     Call it in the scope of the strategy that trains.
     """
     keras.utils.set_random_seed(config.seed)
-    model = build_model(config, image_size, num_classes)
-    average = build_model(config, image_size, num_classes) if config.ema else None
+    model = build_model(config, image_size, num_classes, spread)
+    average = build_model(config, image_size, num_classes, spread) if config.ema else None
     optimizer = build_optimizer(config, num_steps)
     optimizer.build(model.trainable_variables)
     past = EmbeddingQueue.empty(config.queue_size, config.embedding_dim) if config.compares_with_past else None

@@ -17,7 +17,7 @@ from typing import Any
 import tensorflow as tf
 
 from simimg.errors import DataError, TrainingInterrupted, UsageError
-from simimg.input import Order, Position, input_warnings, label_counts
+from simimg.input import Order, Position, input_warnings, label_counts, target_spread
 from simimg.models.model_folder import MODEL_FILE, Objective, save_model, writing
 from simimg.models.saved_model import compiled, num_devices
 from simimg.signals import stop_requested
@@ -25,7 +25,7 @@ from simimg.training import checkpoints, run_folder
 from simimg.training.builders import build_state
 from simimg.training.checkpoints import Best, Progress, State
 from simimg.training.linear_probe import Fitted, probe
-from simimg.training.metrics import EpochMetrics, balanced, collapse, figures_of
+from simimg.training.metrics import EpochMetrics, balanced, collapse, deviations_of, figures_of
 from simimg.training.run_folder import TrainResult
 from simimg.training.run_setup import MEASURED, RunSetup, open_run_setup
 from simimg.training.strategy import agreed, device_errors
@@ -38,7 +38,9 @@ from tfrecords.options import to_json
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class StepInfo:
-    """Progress of a run. `loss` and `score` are means over the epoch so far; `input_share` is the share of waiting."""
+    """Progress of a run. `loss` and `score`, whose name is `words`, are means over the epoch so far. `input_share` is
+    the share of waiting.
+    """
 
     step: int
     num_steps: int
@@ -48,6 +50,7 @@ class StepInfo:
     score: float
     images_per_s: float
     input_share: float | None  # not known under `--deterministic`, nor in a GPU's first seconds
+    words: str = "accuracy"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -88,7 +91,8 @@ def train(config: TrainConfig, watcher: Watcher = Watcher()) -> TrainResult:
         # Build the model.
         with strategy.scope():
             split = reader.split
-            state = build_state(config, split.image_size, len(split.class_names), setup.num_steps)
+            spread = target_spread(reader) if config.objective == "regression" else None
+            state = build_state(config, split.image_size, len(split.class_names), setup.num_steps, spread)
 
         if place.is_chief:
             with writing(model_dir):
@@ -125,11 +129,11 @@ def train(config: TrainConfig, watcher: Watcher = Watcher()) -> TrainResult:
 
         while not _is_over(config, progress):
             runner.call(progress)
-            watcher.step(_info(order, progress, runner))
+            watcher.step(_info(order, progress, runner, objective))
             stopping = runner.agree_to_stop(stop)
             is_best = False
             if progress.position.step == order.steps_per_epoch:
-                line = _end_epoch(setup, forward, progress)
+                line = _end_epoch(setup, state, forward, progress)
                 is_best = _note_best(order, progress, objective)
                 if board:
                     board.write(line)
@@ -158,7 +162,7 @@ def train(config: TrainConfig, watcher: Watcher = Watcher()) -> TrainResult:
         if config.patience and progress.best and progress.best.number != steps:
             line = _return_to_best(setup, state, progress, progress.best, watcher)
         if with_crops:
-            line = line | _measured(setup, _forward(setup, state, "cropped"))
+            line = line | _measured(setup, state, _forward(setup, state, "cropped"))
             watcher.note(_epoch_text(line, config.epochs, objective) + "  (with crops)")
         return _saved(setup, state, progress, line, steps, num_images=steps * config.global_batch_size)
 
@@ -167,7 +171,7 @@ def _saved(
     setup: RunSetup, state: State, progress: Progress, line: dict[str, Any], steps: int, num_images: int
 ) -> TrainResult:
     """Returns the result of a run whose figures are `line`; the chief saves it, and the model."""
-    score = setup.config.objective_info.score
+    score = setup.config.objective_info.step_score
     result = TrainResult(
         model_dir=setup.model_dir,
         steps=steps,
@@ -188,16 +192,18 @@ def _saved(
 def _without_epochs(setup: RunSetup, state: State, fitted: Fitted, seconds: float, watcher: Watcher) -> TrainResult:
     """Measures and saves a network of which only the softmax was fitted."""
     line = {"epoch": 0, "loss": fitted.loss, "accuracy": fitted.accuracy}
-    line |= _measured(setup, _forward(setup, state, setup.config.test_views))
+    line |= _measured(setup, state, _forward(setup, state, setup.config.test_views))
     watcher.note(_epoch_text(line, 0, setup.config.objective_info))
     progress = Progress(history=[line], seconds=seconds)
     return _saved(setup, state, progress, line, steps=0, num_images=fitted.num_views)
 
 
-def _end_epoch(setup: RunSetup, forward: Callable[[tf.Tensor], tf.Tensor], progress: Progress) -> dict[str, Any]:
+def _end_epoch(
+    setup: RunSetup, state: State, forward: Callable[[tf.Tensor], tf.Tensor], progress: Progress
+) -> dict[str, Any]:
     """Measures the other splits, moves `progress` to the next epoch, and returns this epoch's entry of the history."""
     line = {"epoch": progress.position.epoch + 1, **progress.metrics.line(setup.config.objective_info)}
-    line |= _measured(setup, forward)
+    line |= _measured(setup, state, forward)
     progress.history.append(line)
     progress.position = Position(progress.position.epoch + 1, 0)
     progress.metrics = EpochMetrics()
@@ -209,11 +215,12 @@ def _forward(setup: RunSetup, state: State, views: str) -> Callable[[tf.Tensor],
     return compiled(state.kept, views=views, strategy=setup.strategy)
 
 
-def _measured(setup: RunSetup, forward: Callable[[tf.Tensor], tf.Tensor]) -> dict[str, float]:
+def _measured(setup: RunSetup, state: State, forward: Callable[[tf.Tensor], tf.Tensor]) -> dict[str, float]:
     """Returns the figures of the measured splits, with keys such as `test_loss`."""
     found: dict[str, float] = {}
+    deviations = deviations_of(state.kept) if setup.config.objective == "regression" else None
     for name, reader in setup.measured.items():
-        figures = figures_of(setup.config, forward, reader, num_devices(setup.strategy))
+        figures = figures_of(setup.config, forward, reader, num_devices(setup.strategy), deviations)
         figures = agreed(setup.strategy, figures)
         found |= {f"{name}_{key}": value for key, value in figures.items()}
     return found
@@ -239,7 +246,7 @@ def _note_best(order: Order, progress: Progress, objective: Objective) -> bool:
     if "validation_loss" not in line:
         return False
     score, loss = line[f"validation_{objective.score}"], line["validation_loss"]
-    if best and (score, -loss) <= (best.score, -best.loss):
+    if best and not objective.is_better(score, loss, (best.score, best.loss)):
         return False
     progress.best = Best(epoch=line["epoch"], number=order.step_number(progress.position), score=score, loss=loss)
     return True
@@ -257,7 +264,7 @@ def _return_to_best(setup: RunSetup, state: State, progress: Progress, best: Bes
     return progress.history[best.epoch - 1]
 
 
-def _info(order: Order, progress: Progress, runner: StepRunner) -> StepInfo:
+def _info(order: Order, progress: Progress, runner: StepRunner, objective: Objective) -> StepInfo:
     # Called before `progress` moves to the next epoch, so the end of an epoch is reported with that epoch.
     return StepInfo(
         step=order.step_number(progress.position),
@@ -268,6 +275,7 @@ def _info(order: Order, progress: Progress, runner: StepRunner) -> StepInfo:
         score=progress.metrics.score,
         images_per_s=runner.images_per_s,
         input_share=runner.input_share,
+        words=objective.step_words,
     )
 
 
@@ -278,7 +286,8 @@ def _epoch_text(line: dict[str, Any], num_epochs: int, objective: Objective) -> 
         if f"{prefix}loss" not in line:
             continue
         text += f"  {name}{name and ' '}loss {line[f'{prefix}loss']:.4f}"
-        text += f"  {objective.words} {line[f'{prefix}{objective.score}']:.4f}"
+        words, score = (objective.words, objective.score) if name else (objective.step_words, objective.step_score)
+        text += f"  {words} {line[f'{prefix}{score}']:.4f}"
         for key in objective.others:
             text += f"  {key.replace('_', ' ')} {line[f'{prefix}{key}']:.3f}"
     return text

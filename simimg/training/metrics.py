@@ -9,8 +9,9 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from simimg.evaluation import classify, predict, search_copies
+from simimg.evaluation import classify, multi_label_figures, predict, regression_figures, search_copies
 from simimg.input import Reader
+from simimg.models.heads import TARGETS
 from simimg.models.model_folder import Objective
 from simimg.training.train_config import TrainConfig
 
@@ -31,6 +32,28 @@ def example_losses(kind: str, labels: tf.Tensor, probabilities: tf.Tensor, label
     targets = tf.one_hot(labels, probabilities.shape[1])
     loss = keras.losses.binary_crossentropy if kind == "binary" else keras.losses.categorical_crossentropy
     return loss(targets, probabilities, label_smoothing=label_smoothing)
+
+
+def multi_label_losses(labels: tf.Tensor, probabilities: tf.Tensor, label_smoothing: float) -> tf.Tensor:
+    """Returns each example's mean binary cross-entropy over the classes, float32 `[batch]`.
+
+    `labels` are float32 `[batch, num_classes]`, 0 or 1; `label_smoothing` is the share of the target that is 0.5.
+    """
+    return keras.losses.binary_crossentropy(labels, probabilities, label_smoothing=label_smoothing)
+
+
+def regression_losses(targets: tf.Tensor, values: tf.Tensor, deviations: tf.Tensor) -> tf.Tensor:
+    """Returns each example's mean squared error over the targets, float32 `[batch]`.
+
+    Errors are in units of the targets' standard deviations, float32 `[num_targets]`, so that targets of different units
+    count alike.
+    """
+    return tf.reduce_mean(tf.square((values - targets) / deviations), axis=1)
+
+
+def deviations_of(model: keras.Model) -> tf.Tensor:
+    """Returns the standard deviations that a network for numbers multiplies with, float32 `[num_targets]`."""
+    return tf.constant(model.get_layer(TARGETS).scale, tf.float32)
 
 
 def num_correct(labels: tf.Tensor, probabilities: tf.Tensor) -> tf.Tensor:
@@ -56,32 +79,57 @@ class EpochMetrics:
 
     @property
     def score(self) -> float:
-        """Share of the examples that were correct in their step: the most probable class, or the nearest view."""
+        """Share of the examples that were correct in their step: the most probable class, or the nearest view; of the
+        outputs that were, if images have several labels; or the mean absolute error.
+        """
         return self.num_correct / max(self.num_examples, 1)
 
     def line(self, objective: Objective) -> dict[str, float]:
         """Returns the means per example, by the keys of a history."""
         others = {name: value / max(self.num_examples, 1) for name, value in self.others.items()}
-        return {"loss": self.loss, objective.score: self.score, **others}
+        return {"loss": self.loss, objective.step_score: self.score, **others}
 
 
 def figures_of(
-    config: TrainConfig, forward: Callable[[tf.Tensor], tf.Tensor], reader: Reader, num_devices: int = 1
+    config: TrainConfig,
+    forward: Callable[[tf.Tensor], tf.Tensor],
+    reader: Reader,
+    num_devices: int = 1,
+    deviations: tf.Tensor | None = None,
 ) -> dict[str, float]:
-    """Measures a split: mean loss, accuracy and binary accuracy of a classifier, or the figures of a copy search.
+    """Measures a split: mean loss, and accuracy and binary accuracy of a classifier, or mean average precision, or
+    errors, or the figures of a copy search.
 
     `forward` is a function from pixels to probabilities, or to unit vectors, which divides a batch among `num_devices`.
-    The loss has no label smoothing.
+    The loss has no label smoothing. `deviations` are those of `regression_losses`.
     """
     if config.objective == "similarity":
         seed, temperature = config.seed, config.temperature
         search = search_copies(
             forward, reader, config.augmentation, seed=seed, temperature=temperature, num_devices=num_devices
         )
-        names = ("loss", "recall", *config.objective_info.others)
-        return {name: getattr(search.figures, name) for name in names}
+        keys = ("loss", "recall", *config.objective_info.others)
+        return {name: getattr(search.figures, name) for name in keys}
     probabilities, labels, _ = predict(forward, reader, num_devices=num_devices)
-    figures = classify(probabilities, labels, reader.split.class_names)
+    names = reader.split.class_names
+    if config.objective == "multilabel":
+        precision = multi_label_figures(probabilities, labels, names)
+        losses = multi_label_losses(tf.constant(labels, tf.float32), tf.constant(probabilities), 0.0)
+        return {
+            "loss": float(tf.reduce_mean(losses)),
+            "mean_average_precision": precision.mean_average_precision,
+            "binary_accuracy": precision.binary_accuracy,
+        }
+    if config.objective == "regression":
+        assert deviations is not None
+        errors = regression_figures(probabilities, labels, names)
+        losses = regression_losses(tf.constant(labels), tf.constant(probabilities), deviations)
+        return {
+            "loss": float(tf.reduce_mean(losses)),
+            "mean_absolute_error": errors.mean_absolute_error,
+            "root_mean_squared_error": errors.root_mean_squared_error,
+        }
+    figures = classify(probabilities, labels, names)
     losses = example_losses(config.loss, tf.constant(labels), tf.constant(probabilities), 0.0)
     return {
         "loss": float(tf.reduce_mean(losses)),

@@ -54,14 +54,19 @@ class TrainResult:
         """Returns the contents of result.json, with figures by keys such as `test_accuracy`, None if unknown."""
         flat = {f"{split}_{name}": value for split, found in self.figures.items() for name, value in found.items()}
         values = {**vars(self), **flat, "model_dir": str(self.model_dir)}
-        return {key: values.get(key) for key in _RESULT_KEYS}
+        there = (key for key in _RESULT_KEYS if key in values or key not in _OF_LABELS)
+        return {key: values.get(key) for key in there}
 
 
 _RESULT_KEYS = (
     "model_dir steps epoch seconds images_per_s input_share train_accuracy validation_accuracy test_accuracy "
-    "test_binary_accuracy history train_recall validation_recall test_recall"
+    "test_binary_accuracy history train_recall validation_recall test_recall train_binary_accuracy "
+    "validation_mean_average_precision test_mean_average_precision train_mean_absolute_error "
+    "validation_mean_absolute_error test_mean_absolute_error"
 ).split()
 _SPLITS = ("train", "validation", "test")
+_OF_LABELS = frozenset(_RESULT_KEYS[_RESULT_KEYS.index("test_recall") + 1 :])
+"""Figures of several labels per image and of numbers, which other runs do not have."""
 
 
 def figures_by_split(values: dict[str, Any]) -> dict[str, dict[str, float]]:

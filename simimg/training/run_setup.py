@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from simimg.augment import fastest, measure_formulations
 from simimg.errors import UsageError
-from simimg.input import SHUFFLES, Order, Reader, choose_shuffle, mixing_of, open_reader, run_splits
+from simimg.input import SHUFFLES, Order, Reader, Split, choose_shuffle, mixing_of, open_reader, run_splits
 from simimg.models.keras_applications import APPLICATIONS
 from simimg.models.model_folder import CONFIG_FILE, RunInfo, load_run
 from simimg.training.run_folder import describe_run
@@ -53,6 +53,13 @@ class RunSetup:
         found = [f"reading {order.num_examples:,} examples, {self.reader.kind}: {self.reason}"]
         if self.config.model in APPLICATIONS and self.config.start == "imagenet":
             found.append(f"Keras downloads ImageNet's weights of {self.config.model}, unless it has them in ~/.keras")
+        if self.config.objective in ("multilabel", "regression"):
+            names = self.reader.split.class_names
+            shown = ", ".join(names[:3]) + (", …" if len(names) > 3 else "")
+            what = "labels, several per image: a sigmoid and binary cross-entropy each"
+            if self.config.objective == "regression":
+                what = "numbers per image: mean squared error" if len(names) > 1 else "number per image: squared error"
+            found.append(f"learning {len(names):,} {what} ({shown})")
         if not self.config.epochs:
             return found
         if self.info.shuffle == "windowed":
@@ -83,6 +90,7 @@ def open_run_setup(config: TrainConfig) -> RunSetup:
             data_service=config.data_service,
         )
     split = reader.split
+    config = _for_labels(config, split)
     fold = f"-fold{config.fold}" if config.fold else ""
     model_dir = config.model_dir or Path("runs") / f"{split.name}-{config.preset}{fold}-seed{config.seed}"
     config = config.resolved(strategy.num_replicas_in_sync, model_dir)
@@ -129,6 +137,34 @@ def open_run_setup(config: TrainConfig) -> RunSetup:
         info=describe_run(model_dir, config, split, shuffle),
         augmented_with=_augmented_with(config),
     )
+
+
+_OBJECTIVE_OF = {"single": "classes", "multi": "multilabel", "float": "regression", "none": "similarity"}
+
+
+def _for_labels(config: TrainConfig, split: Split) -> TrainConfig:
+    """Returns the options with the objective that fits the labels of a split.
+
+    Raises:
+        UsageError: the split does not have the labels that the options ask for.
+    """
+    kind, given = split.schema.label_type, config.objective
+    fitting = _OBJECTIVE_OF[kind]
+    if given in (fitting, "similarity"):
+        return config
+    if kind == "none":
+        raise UsageError(
+            f"{config.dataset_dir} has no labels. To train on its images alone, to find copies, use "
+            "--objective=similarity."
+        )
+    if given != "classes":
+        raise UsageError(f"--objective={given}: {config.dataset_dir} has labels for --objective={fitting}.")
+    what = "several labels" if kind == "multi" else "numbers as labels"
+    if config.class_weights != "none":
+        raise UsageError(f"--class_weights={config.class_weights}: images with {what} have no one class. Leave it out.")
+    if not config.epochs:
+        raise UsageError(f"--epochs=0: a softmax cannot be fitted to images with {what}. Give 1 or more.")
+    return dataclasses.replace(config, objective=fitting, probe=False)
 
 
 def _augmented_with(config: TrainConfig) -> str:

@@ -168,7 +168,7 @@ def _memory_text(config: TrainConfig, reason: str) -> str:
     tries = [f"a smaller --{name} than {getattr(config, name)}"]
     if config.precision == "float32":
         tries.append("--precision=bfloat16")
-    if config.objective == "classes":
+    if config.objective != "similarity":
         tries.append(f"--accumulate={2 * config.accumulate}")
     return (
         f"a device is out of memory ({reason[:200]}). If another process uses it, end that one and give the same "

@@ -72,7 +72,8 @@ class TrainConfig:
         choices=PRESETS,
     )
     objective: str = option(
-        "What to learn: classes, from labels, or similarity, to find copies of images, without labels.",
+        "What to learn: classes, from labels, or similarity, to find copies of images, without labels. For images with "
+        "several labels or numbers, classes becomes multilabel or regression.",
         "classes",
         choices=tuple(OBJECTIVES),
     )
@@ -304,6 +305,6 @@ class TrainConfig:
         aside = {"model_dir", "preset", "num_devices", "dataset_dir", "per_replica_batch_size", "cross_device_ops"}
         aside |= {"reader", "shuffle", "cache", "data_service", "on_corrupt", "checkpoint_every_s", "keep_checkpoints"}
         aside |= {"deterministic", "augment_with"}
-        if self.objective == "classes":
+        if self.objective != "similarity":
             aside |= _SIMILARITY_ONLY
         return {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name not in aside}

@@ -22,7 +22,13 @@ from simimg.models.batch_norm import sum_over_replicas
 from simimg.models.dropout import dropout_scope
 from simimg.training.checkpoints import Progress, State
 from simimg.training.contrastive_loss import pair_gradients
-from simimg.training.metrics import example_losses, num_correct
+from simimg.training.metrics import (
+    deviations_of,
+    example_losses,
+    multi_label_losses,
+    num_correct,
+    regression_losses,
+)
 from simimg.training.strategy import agreed
 from simimg.training.train_config import TrainConfig
 
@@ -60,14 +66,15 @@ def training_step(
     if config.objective == "similarity":
         gradients_of = pair_gradients(config, order, model, optimizer, state.past)
     else:
-        gradients_of = _class_gradients(config, state, order, class_weights)
+        gradients_of = _label_gradients(config, state, order, class_weights)
 
     def replica_step(element: Any, epoch: tf.Tensor, step: tf.Tensor) -> tf.Tensor:
         batch = reader.batch(element)
         for value in batch:  # with several workers, TensorFlow does not know it
             value.set_shape([order.per_replica_batch_size, *value.shape[1:]])
         # On a GPU, TensorFlow slices and compares int32 in the host's memory, and the host would wait for the device.
-        batch = batch._replace(label=tf.cast(batch.label, tf.int64))
+        is_class = batch.label.dtype.is_integer and config.objective in ("classes", "similarity")
+        batch = batch._replace(label=tf.cast(batch.label, tf.int64 if is_class else tf.float32))
         replica = tf.distribute.get_replica_context().replica_id_in_sync_group
         first_row = replica * order.per_replica_batch_size
         done: list[tf.Tensor] = []  # the gradients so far, and the sums
@@ -291,11 +298,12 @@ def _smoothed(before: float | None, new: float) -> float:
     return 0.8 * before + 0.2 * new if before else new
 
 
-def _class_gradients(
+def _label_gradients(
     config: TrainConfig, state: State, order: Order, class_weights: tf.Tensor | None
 ) -> Callable[[Batch, tf.Tensor, tf.Tensor, tf.Tensor], tuple[Any, tf.Tensor]]:
     """Returns a replica's function from (batch, epoch, step, first row) to gradients and sums."""
     model, optimizer, variables = state.model, state.optimizer, state.model.trainable_variables
+    losses_of, score_of = _losses_and_score(config, model)
 
     def of_pixels(images: tf.Tensor, batch: Batch, step: tf.Tensor, first_row: tf.Tensor) -> tuple[Any, tf.Tensor]:
         there = tf.cast(batch.id != PADDING_ID, tf.float32)  # 0 for skipped records
@@ -304,11 +312,11 @@ def _class_gradients(
         scope = dropout_scope(seed=seed, first_row=first_row, row_step=config.accumulate)
         with tf.GradientTape() as tape, scope:
             probabilities = model(images, training=True)
-            losses = example_losses(config.loss, batch.label, probabilities, config.label_smoothing)
+            losses = losses_of(batch.label, probabilities)
             # Divided by the global batch size, so that the replicas' gradients add up to those of the mean loss.
             loss = optimizer.scale_loss(tf.reduce_sum(weights * losses) / order.global_batch_size)
-        correct = tf.where(batch.id != PADDING_ID, batch.label, -1)
-        sums = tf.stack([tf.reduce_sum(weights * losses), num_correct(correct, probabilities), tf.reduce_sum(there)])
+        score = score_of(batch, there, probabilities)
+        sums = tf.stack([tf.reduce_sum(weights * losses), score, tf.reduce_sum(there)])
         return tape.gradient(loss, variables), sums
 
     if config.xla:
@@ -319,6 +327,33 @@ def _class_gradients(
         return of_pixels(images, batch, step, first_row)
 
     return gradients_of
+
+
+def _losses_and_score(
+    config: TrainConfig, model: Any
+) -> tuple[Callable[[tf.Tensor, tf.Tensor], tf.Tensor], Callable[[Batch, tf.Tensor, tf.Tensor], tf.Tensor]]:
+    """Returns the functions from (labels, outputs) to each example's loss, float32 `[batch]`, and from (batch, 1 for
+    each example and 0 for padding, outputs) to the sum of the objective's score over the examples.
+    """
+    if config.objective == "multilabel":
+
+        def hits(batch: Batch, there: tf.Tensor, outputs: tf.Tensor) -> tf.Tensor:
+            right = tf.cast((outputs > 0.5) == (batch.label > 0.5), tf.float32)
+            return tf.reduce_sum(there * tf.reduce_mean(right, axis=1))
+
+        return lambda labels, outputs: multi_label_losses(labels, outputs, config.label_smoothing), hits
+    if config.objective == "regression":
+        deviations = deviations_of(model)
+
+        def error(batch: Batch, there: tf.Tensor, outputs: tf.Tensor) -> tf.Tensor:
+            return tf.reduce_sum(there * tf.reduce_mean(tf.abs(outputs - batch.label), axis=1))
+
+        return lambda targets, outputs: regression_losses(targets, outputs, deviations), error
+
+    def correct(batch: Batch, there: tf.Tensor, outputs: tf.Tensor) -> tf.Tensor:
+        return num_correct(tf.where(batch.id != PADDING_ID, batch.label, -1), outputs)
+
+    return lambda labels, outputs: example_losses(config.loss, labels, outputs, config.label_smoothing), correct
 
 
 def _summed(tensors: list[tf.Tensor], num_replicas: int) -> list[tf.Tensor]:

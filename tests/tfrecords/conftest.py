@@ -74,6 +74,53 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_folder(tmp_path_factory.mktemp("photos") / "zoo", {"ant": 22, "bee": 18})
 
 
+LABELED: dict[str, dict[str, Any]] = {
+    "multi": {"label_type": "multi", "label_column": "colors", "features": ("age",)},
+    "multi_png": {"label_type": "multi", "label_column": "colors", "features": ("caption",), "encoding": "png"},
+    "float": {"label_type": "float", "label_column": "level,age", "features": ("box",)},
+    "none": {"label_type": "none", "features": ("age", "words")},
+    "single": {"label_column": "first", "features": ("age", "box")},
+}
+"""Options of datasets with other labels than one class, or with further features."""
+
+
+@pytest.fixture(scope="session")
+def labeled(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., ConvertSummary]:
+    """Converts a table of 16 pictures with one of the options of `LABELED`; row n is `labeled_row(n)`."""
+    folder = tmp_path_factory.mktemp("labeled")
+    lines = [",".join(labeled_row(0))]
+    for number in range(16):
+        write_picture(folder / f"{number}.png", number)
+        lines.append(",".join(f'"{value}"' for value in labeled_row(number).values()))
+    (folder / "t.csv").write_text("\n".join(lines), encoding="utf-8")
+
+    def convert_table(kind: str, data_dir: Path, **options: Any) -> ConvertSummary:
+        given = {"table": str(folder / "t.csv"), "copies": "ignore", "image_size": 8, "num_workers": 1, "name": kind}
+        return convert(ConvertConfig(data_dir=data_dir, **{**given, **LABELED[kind], **options}))
+
+    return convert_table
+
+
+@pytest.fixture(name="labeled_row", scope="session")
+def _labeled_row() -> Callable[[int], dict[str, Any]]:
+    return labeled_row
+
+
+def labeled_row(number: int) -> dict[str, Any]:
+    """The cells of an image of `labeled`: two colors at most, of three."""
+    colors = [("red", "green", "blue")[bit] for bit in range(3) if number >> bit & 1][:2]
+    return {
+        "path": f"{number}.png",
+        "colors": "|".join(colors),
+        "first": colors[0] if colors else "black",
+        "level": number / 2,
+        "age": number - 3,
+        "box": f"{number};{number}.5",
+        "caption": f"no. {number} ü",
+        "words": ";".join(map(str, range(number % 3))),
+    }
+
+
 @dataclasses.dataclass(frozen=True)
 class Converted:
     """A dataset and how it was made."""

@@ -18,7 +18,7 @@ import tfrecords
 from tfrecords.base_errors import CorruptRecordError, DataError, UsageError
 from tfrecords.convert.engine import convert
 from tfrecords.convert.plan.convert_config import ConvertConfig
-from tfrecords.format.example import decode_example
+from tfrecords.format.example import decode_example, decode_lists
 from tfrecords.format.layout import Layout
 from tfrecords.format.shard import ShardReader
 
@@ -187,3 +187,51 @@ def test_it_needs_numpy_and_a_checksum_alone(converted_raw: Any, tmp_path: Path)
         env={**os.environ, "PYTHONPATH": str(ROOT)},
     )
     assert not {"tensorflow", "simimg", "PIL", "pyarrow", "array_record"} & set(done.stdout.split())
+
+
+@pytest.mark.usefixtures("small_shards")
+@pytest.mark.parametrize("kind", ["multi", "float", "none", "single"])
+def test_labels_of_other_forms_and_features(labeled: Any, tmp_path: Path, kind: str) -> None:
+    """Several labels, numbers and none, compared with what the parser of protobuf messages finds."""
+    options = {"features": ("age",)} if kind == "none" else {}
+    folder = labeled(kind, tmp_path, **options).dataset_dir
+    layout, examples = Layout.load(folder), tfrecords.read(folder, "train")
+    found = [decode_lists(p) for info in layout.splits["train"] for p in ShardReader(folder / info.file)]
+    num_classes = len(layout.class_names)
+    assert len(layout.splits["train"]) > 1
+    wanted = {
+        "multi": lambda label: [int(one in label) for one in range(num_classes)],
+        "float": lambda label: label,
+        "none": lambda _: -1,
+        "single": lambda label: label[0],
+    }[kind]
+    labels = np.array([wanted(example.get("label")) for example in found])
+    dtype = {"multi": np.uint8, "float": np.float32}.get(kind, np.int64)
+    for index in (slice(None), slice(1, 3), slice(None, None, -2), [3, 1, 3], np.arange(len(found)) % 2 == 0, []):
+        plain = index if isinstance(index, slice) else np.asarray(index, None if len(index) else int)
+        several = examples[index]
+        assert several.label.dtype == dtype
+        np.testing.assert_array_equal(several.label, labels[plain])
+        assert several.id.tolist() == np.array([example["id"][0] for example in found])[plain].tolist()
+    assert examples.labels.dtype == dtype
+    np.testing.assert_array_equal(examples.labels, labels)
+    for place, example in enumerate(found):
+        one = examples[place]
+        np.testing.assert_array_equal(one.label, labels[place])
+        assert isinstance(one.label, int) == (kind in ("none", "single"))
+        assert one.image.tobytes() == example["image"][0]
+        features = examples.features(place)
+        assert features == {
+            spec.name: example[spec.name] if spec.length else example[spec.name][0] for spec in layout.schema.features
+        }
+    if kind == "multi":
+        one.label[:] = 1  # a copy
+    assert list(examples.features(-1)) == ["box"] if kind == "float" else "age" in examples.features(-1)
+    with pytest.raises(IndexError):
+        examples.features(len(examples))
+
+
+def test_features_that_differ_in_length_cannot_be_read(labeled: Any, tmp_path: Path) -> None:
+    folder = labeled("none", tmp_path).dataset_dir
+    with pytest.raises(UsageError, match=r"differ in length because of words \(int64\[\]\), but .* Use simimg.load"):
+        tfrecords.read(folder, "train")

@@ -28,8 +28,8 @@ from tfrecords.convert.image.sample_range import MIN_MAX, NARROW
 from tfrecords.convert.output.publish import publish, write_tables
 from tfrecords.convert.output.reshard import reshard, whole_scan
 from tfrecords.convert.output.summary import ConvertSummary, check_refusals, summarize
-from tfrecords.convert.plan.conversion_job import ConversionJob, make_job
-from tfrecords.convert.plan.convert_config import ConvertConfig, ResolvedConfig, versions_of
+from tfrecords.convert.plan.conversion_job import ConversionJob, make_job, versions_of
+from tfrecords.convert.plan.convert_config import ConvertConfig, ResolvedConfig
 from tfrecords.convert.plan.label_conflicts import check_conflicts
 from tfrecords.convert.plan.previous_version import PreviousVersion, find_previous_version, select_files
 from tfrecords.convert.plan.shard_plan import MIN_SHARDS, PlannedShard
@@ -42,7 +42,7 @@ from tfrecords.convert.workers import pool
 from tfrecords.convert.workers.pool import Runner
 from tfrecords.convert.workers.shard_worker import ShardTask, Task, not_there, unwritable
 from tfrecords.format.layout import ShardInfo
-from tfrecords.format.naming import dataset_dir
+from tfrecords.format.naming import TFRECORD, dataset_dir
 from tfrecords.machine_limits import num_cores
 
 
@@ -93,6 +93,8 @@ def convert(
                 path_column=options.path_column,
                 label_column=options.label_column,
                 zip_encoding=options.zip_encoding,
+                label_type=options.label_type,
+                features=options.features,
                 group_column=options.group_column,
                 time_column=options.time_column,
             )
@@ -187,7 +189,14 @@ def _convert(
         manifest = tables.result()
     runner.dismiss()
     layout = publish(job, final.plan, shards, manifest, workdir)
-    notes = (*job.source.notes, *job.notes, *final.notes, *_vanished(job, receipt), *_narrow(job, receipt))
+    notes = (
+        *job.source.notes,
+        *job.notes,
+        *final.notes,
+        *_without_stride(job),
+        *_vanished(job, receipt),
+        *_narrow(job, receipt),
+    )
     if final.leaks:
         copies = "images have copies" if job.keys is None else "groups have images or copies"
         notes = (
@@ -195,6 +204,16 @@ def _convert(
             f"{len(final.leaks):,} {copies} in another split, e.g. {final.leaks[0]}; the existing splits were kept",
         )
     return summarize(workdir.final, layout, manifest, start, num_converted, notes)
+
+
+def _without_stride(job: ConversionJob) -> Iterable[str]:
+    """Yield a note if raw records differ in length, where that makes reading slower."""
+    varying = [str(feature) for feature in job.schema.features if not feature.is_fixed]
+    if job.config.encoding == "raw" and job.config.format == TFRECORD and varying:
+        yield (
+            f"records differ in length because of {some_of(varying)}, so each shard has a file of offsets; features "
+            "with numbers of a fixed shape alone keep one length"
+        )
 
 
 def _vanished(job: ConversionJob, receipt: Receipt) -> Iterable[str]:
@@ -237,7 +256,7 @@ def _write_shards(
         found = read_receipt(task.receipt, task.inputs, task.shard)
         if found is None or not found[1].is_about(len(task.rows), found[0].num_examples):
             return
-        if check and not found[0].sha256 and whole_scan(task.shard, found[0]) is None:
+        if check and not found[0].sha256 and whole_scan(task.shard, found[0], job.schema) is None:
             return
         infos[task.shard.name], part = found
         receipt.put(task.rows, part)
@@ -273,7 +292,7 @@ def _shard_task(job: ConversionJob, planned: PlannedShard, workdir: WorkDir) -> 
     return ShardTask(
         shard=workdir.shards / planned.file,
         receipt=workdir.receipt(planned.file),
-        inputs=source.digest(planned.rows, job.ids, job.labels),
+        inputs=job.inputs(planned.rows),
         files=source.files,
         rows=planned.rows,
         paths=tuple(source.paths[row] for row in planned.rows.tolist()),
@@ -285,4 +304,6 @@ def _shard_task(job: ConversionJob, planned: PlannedShard, workdir: WorkDir) -> 
         jpeg_quality=config.jpeg_quality,
         hashed=config.copies == "near",
         durable=not job.may_move,
+        indexed=not config.offsets.record_bytes,
+        tails=None if job.tails is None else tuple(job.tails[row] for row in planned.rows.tolist()),
     )

@@ -26,11 +26,12 @@ from tfrecords.edit.change_list import Changes, read_deletions, read_labels
 from tfrecords.edit.merging import Added, add_datasets
 from tfrecords.edit.record_copy import RecordPlaces, write_records
 from tfrecords.format.atomic_files import file_sha256
+from tfrecords.format.dataset_images import label_pairs
 from tfrecords.format.layout import Layout, ShardInfo
 from tfrecords.format.manifest import Manifest, read_manifest, write_manifest
 from tfrecords.format.naming import LAYOUT_FILE, QUARANTINE_FILE, TFRECORD, next_version, shard_name, versions
 from tfrecords.format.quarantine import Reason, RefusedFile, read_quarantine, write_quarantine
-from tfrecords.format.tfds_metadata import has_one_class, read_features, read_info, write_metadata
+from tfrecords.format.tfds_metadata import write_metadata
 from tfrecords.options import option
 
 OnProgress: TypeAlias = Callable[[int, int], object]
@@ -99,7 +100,7 @@ def edit(config: EditConfig, *, progress: OnProgress = lambda done, total: None)
     folders = [*([] if config.dataset_dir is None else [config.dataset_dir]), *map(Path, config.merge)]
     base, *others = (_checked(folder) for folder in folders)
     old, before = Layout.load(base), read_manifest(base)
-    if config.relabel is not None and not has_one_class(read_features(base)):
+    if config.relabel is not None and old.schema.label_type != "single":
         raise UsageError(
             f"--relabel={config.relabel}: the examples of {base} do not have one class each. Correct the table that it "
             "was made from, and convert it again."
@@ -112,7 +113,7 @@ def edit(config: EditConfig, *, progress: OnProgress = lambda done, total: None)
     final = _new_folder(base, old, version)
     changed = _changed(config, old, before, deleted, relabeled, version, class_names)
     described = dataclasses.replace(old, class_names=class_names)
-    added = add_datasets(changed, base, described, others, version, config.reason)
+    added = add_datasets(changed, described, others, version, config.reason)
     manifest, places = added.manifest, RecordPlaces.of([(base, old, before), *added.datasets])
     old_labels = np.concatenate([before.labels, *(part.labels for _, _, part in added.datasets)])
     rewritten = np.concatenate((manifest.labels[: len(before)] != before.labels, np.ones(added.num_rows, bool)))
@@ -137,6 +138,7 @@ def edit(config: EditConfig, *, progress: OnProgress = lambda done, total: None)
                     old, version=version, class_names=added.class_names, splits=splits, files={}
                 )
                 _write_rest(workdir.dataset, base, layout, manifest, [base, *others], added)
+                emptied = _emptied((base, old, before), (workdir.dataset, layout, manifest))
                 workdir.publish()
             except BaseException:
                 workdir.remove_work()
@@ -159,7 +161,7 @@ def edit(config: EditConfig, *, progress: OnProgress = lambda done, total: None)
         num_added=int(added.manifest.ok[len(before) :].sum()),
         num_shards_shared=num_shared,
         num_shards_written=len(shards) - num_shared,
-        notes=(*_emptied(old, before, layout, manifest), *added.notes),
+        notes=(*emptied, *added.notes),
     )
 
 
@@ -167,7 +169,7 @@ def _checked(folder: Path) -> Path:
     folder = folder.expanduser()
     if not Layout.exists(folder):
         raise UsageError(f"{folder} is no dataset folder. Name one that `simimg convert` wrote, DATA_DIR/NAME/VERSION.")
-    if (form := read_info(folder).file_format) != TFRECORD:
+    if (form := Layout.load(folder).file_format) != TFRECORD:
         raise UsageError(
             f"{folder} is stored as {form}, and only TFRecord shards can be edited. Convert it as TFRecord."
         )
@@ -350,14 +352,12 @@ def _write_rest(
     os.utime(folder / LAYOUT_FILE, ns=(began_ns, began_ns))
 
 
-def _emptied(old: Layout, before: Manifest, layout: Layout, manifest: Manifest) -> list[str]:
-    """Return notes about classes and splits that have no examples any more."""
-    had, has = (
-        np.bincount(each.labels[each.ok & (each.labels >= 0)], minlength=len(layout.class_names))
-        for each in (before, manifest)
-    )
+def _emptied(old: tuple[Path, Layout, Manifest], new: tuple[Path, Layout, Manifest]) -> list[str]:
+    """Return notes about classes and splits of the old version that have no examples in the new one."""
+    layout = new[1]
+    had, has = (np.bincount(label_pairs(*each)[1], minlength=len(layout.class_names)) for each in (old, new))
     names = [layout.class_names[label] for label in np.flatnonzero((had > 0) & (has == 0)).tolist()]
     notes = [f"class {name!r} has no examples any more; it keeps its label" for name in names[:3]]
     notes += [f"so have {len(names) - 3:,} more classes"] if len(names) > 3 else []
-    notes += [f"split {name!r} has no examples any more" for name in old.splits.keys() - layout.splits.keys()]
+    notes += [f"split {name!r} has no examples any more" for name in old[1].splits.keys() - layout.splits.keys()]
     return notes

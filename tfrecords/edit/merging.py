@@ -20,7 +20,6 @@ from tfrecords.format.layout import Layout
 from tfrecords.format.manifest import Manifest, read_manifest
 from tfrecords.format.naming import check_splits
 from tfrecords.format.record_layout import INT_BYTES
-from tfrecords.format.tfds_metadata import has_one_class, read_features
 
 _OF_PIXELS = ("resize", "decode", "truncated", "background", "range", "max_pixels", "jpeg_quality")  # options
 _MAX_SHARDS_PER_DATASET = 1 << 20
@@ -51,10 +50,8 @@ class Added:
         return sum(len(manifest) for _, _, manifest in self.datasets)
 
 
-def add_datasets(
-    manifest: Manifest, base: Path, layout: Layout, folders: Sequence[Path], version: str, reason: str
-) -> Added:
-    """Return `manifest` of the dataset in `base`, which `layout` describes, with the rows of the datasets in `folders`.
+def add_datasets(manifest: Manifest, layout: Layout, folders: Sequence[Path], version: str, reason: str) -> Added:
+    """Return `manifest`, whose dataset is described by `layout`, with the rows of the datasets in `folders`.
 
     `version` and `reason` are for the column `edit` of the added rows.
 
@@ -69,7 +66,7 @@ def add_datasets(
     num_own = len(manifest)
     for number, folder in enumerate(folders):
         other, part = Layout.load(folder), read_manifest(folder)
-        _check_alike(folder, other, base, layout)
+        _check_alike(folder, other, layout)
         notes += _different_pixels(folder, other, layout)
         new = [name for name in other.class_names if name not in class_names]
         if new:
@@ -121,24 +118,24 @@ def add_datasets(
     )
 
 
-def _check_alike(folder: Path, other: Layout, base: Path, layout: Layout) -> None:
+def _check_alike(folder: Path, other: Layout, layout: Layout) -> None:
     if (other.image_size, other.encoding) != (layout.image_size, layout.encoding):
         raise UsageError(
             f"--merge={folder} has {other.encoding} images of {other.image_size} px, and the dataset {layout.encoding} "
             f"images of {layout.image_size} px. Convert it first: simimg convert --from={folder} "
             f"--image_size={layout.image_size} --encoding={layout.encoding}"
         )
-    theirs, ours = read_features(folder), read_features(base)
-    forms = [{name: each._replace(num_classes=0) for name, each in features.items()} for features in (theirs, ours)]
-    if forms[0] != forms[1] or other.offsets != layout.offsets:
+    schema = layout.schema
+    if other.schema != schema:
         raise UsageError(
-            f"--merge={folder}: its examples have the features {', '.join(theirs)}, and those of the dataset "
-            f"{', '.join(ours)}, in another form. Only datasets of one form can be merged."
+            f"--merge={folder}: its examples have {other.schema}, and those of the dataset {schema}, in another form. "
+            "Only datasets of one form can be merged."
         )
-    if not has_one_class(ours) and other.class_names != layout.class_names:
+    if schema.label_type != "single" and other.class_names != layout.class_names:
+        again = f"--label_column={','.join(layout.class_names)}" if schema.label_type == "float" else "--categories"
         raise UsageError(
             f"--merge={folder}: its examples do not have one class each, and its classes are not those of the dataset "
-            "in the same order. Convert it again with --categories."
+            f"in the same order. Convert it again with {again}."
         )
 
 

@@ -101,7 +101,7 @@ def verify(dataset_dir: Path, *, progress: Callable[[int], None] = lambda num_ex
             if info.file in missing:
                 continue
             try:
-                scan = scan_shard(path, progress=progress)
+                scan = scan_shard(path, schema=layout.schema, progress=progress)
             except OSError as error:
                 problems.append(_unreadable(path, error))
                 continue
@@ -167,7 +167,7 @@ def _needed(layout: Layout) -> set[str]:
 
 
 def _has_indices(layout: Layout) -> bool:
-    return layout.encoding != "raw" and layout.file_format == TFRECORD
+    return not layout.offsets.record_bytes and layout.file_format == TFRECORD
 
 
 def _layout_problems(dataset_dir: Path, layout: Layout) -> Iterator[str]:
@@ -218,9 +218,9 @@ def _shard_problems(path: Path, info: ShardInfo, scan: ShardScan, layout: Layout
         problems.append(f"{path} has {scan.num_bytes} bytes; layout.json says {info.num_bytes}.")
     elif not problems and scan.sha256 != info.sha256:
         problems.append(f"{path}: its SHA-256 differs from the one in layout.json.")
-    if not problems and layout.encoding == "raw":
+    record_bytes = Offsets.of(layout.encoding, layout.image_size, layout.schema).record_bytes
+    if not problems and record_bytes:
         lengths = np.array(scan.lengths, np.int64)
-        record_bytes = Offsets.of(layout.encoding, layout.image_size).record_bytes
         wrong = np.flatnonzero(lengths != record_bytes)
         if len(wrong):
             found = f"{lengths[wrong[0]]} bytes long instead of {record_bytes}"
@@ -262,7 +262,8 @@ class _ExampleRows:
         if len(again):
             yield f"has id {again[0]} more than once{_more(len(again), 'ids')}"
         labels = manifest.labels[order]
-        unknown = np.flatnonzero((labels < 0) | (labels >= len(layout.class_names)))
+        lowest = -1 if layout.schema.label_type == "multi" else 0  # -1: an image without any of the labels
+        unknown = np.flatnonzero((labels < lowest) | (labels >= len(layout.class_names)))
         if len(unknown):
             row = order[unknown[0]]
             yield (

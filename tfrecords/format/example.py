@@ -1,8 +1,9 @@
 """Encodes and decodes tf.train.Example without protobuf, as a dictionary of integers and byte strings.
 
 The message is `Example{features: Features{feature: map<string, Feature>}}`, where a Feature is a BytesList or an
-Int64List with one value (tensorflow/core/example/example.proto and feature.proto). Protobuf leaves the order of a map
-open. Here keys are sorted, so the same input always gives the same bytes.
+Int64List with one value (tensorflow/core/example/example.proto and feature.proto); `decode_lists` also reads FloatLists
+and any number of values. Protobuf leaves the order of a map open. Here keys are sorted, so the same input always gives
+the same bytes.
 
 Integers may be padded to a fixed number of bytes (see `tfrecords.format.record.varint`). All records of a raw dataset
 then have the same length with the image at the same offset, so a TFRecord file can be used as an array (see
@@ -14,12 +15,13 @@ without reading the image in front of it.
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Iterator, Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from tfrecords.format.record import ReadAt, read_varint, varint
 
-_BYTES_LIST, _INT64_LIST = 1, 3  # field numbers in Feature
+_BYTES_LIST, _FLOAT_LIST, _INT64_LIST = 1, 2, 3  # field numbers in Feature
 _VARINT, _LENGTH_DELIMITED = 0, 2  # wire types
 
 
@@ -50,6 +52,24 @@ class Feature(NamedTuple):
         elif lists[0].number == _BYTES_LIST:
             raise ValueError("a field should be length-delimited. Received: a varint")
         return number - (1 << 64) if number >= 1 << 63 else number
+
+    def values(self, read_at: ReadAt) -> list[Any]:
+        """Return all values of the feature, integers, numbers or byte strings; raise ValueError if it is damaged."""
+        found: list[Any] = []
+        for values in _fields(read_at, self.start, self.end):
+            for value in values.inner(read_at):
+                if values.number == _BYTES_LIST and value.value is None:
+                    found.append(value.content(read_at))
+                elif values.number == _FLOAT_LIST and value.value is None:
+                    found += (one for (one,) in struct.iter_unpack("<f", value.content(read_at)))
+                elif values.number == _INT64_LIST:
+                    at = value.start
+                    while at < value.end:
+                        number, at = read_varint(read_at, at)
+                        found.append(number - (1 << 64) if number >= 1 << 63 else number)
+                else:
+                    raise ValueError(f"feature {self.key!r} should be a list")
+        return found
 
     def num_bytes(self, read_at: ReadAt) -> int:
         """Return the length in bytes of the feature's first byte string, without reading it; 0 if it has none."""
@@ -103,6 +123,18 @@ def decode_example(data: bytes) -> dict[str, int | bytes]:
     """
     read_at = _reader(data)
     return {key: feature.value(read_at) for key, feature in find_features(read_at, 0, len(data)).items()}
+
+
+def decode_lists(data: bytes) -> dict[str, list[Any]]:
+    """Return all values of each feature of a serialized tf.train.Example: integers, numbers or byte strings.
+
+    Raises ValueError if `data` is not such a message.
+    """
+    read_at = _reader(data)
+    try:
+        return {key: feature.values(read_at) for key, feature in find_features(read_at, 0, len(data)).items()}
+    except struct.error as error:
+        raise ValueError(f"a list of numbers is cut off ({error})") from None
 
 
 def bytes_feature(payload: bytes, key: str) -> bytes:

@@ -1,8 +1,9 @@
 """layout.json: where each part of a record lies, which shards there are, and how the dataset was made.
 
-`offsets` are those of `tfrecords.format.record_layout`; with JPEG or PNG all four are 0, and each shard has a sidecar
-`<shard>.idx`. It has one line `offset length` in bytes per record, framing included, as NVIDIA DALI's tfrecord2idx
-writes it. ArrayRecord shards find their records themselves: all four offsets are 0, and there are no sidecars.
+`offsets` are those of `tfrecords.format.record_layout`; with JPEG or PNG, or with text in the records, all four are 0,
+and each shard has a sidecar `<shard>.idx`. It has one line `offset length` in bytes per record, framing included, as
+NVIDIA DALI's tfrecord2idx writes it. ArrayRecord shards find their records themselves: all four offsets are 0, and
+there are no sidecars.
 
 `files` has the SHA-256 of every other file of the folder: sidecars, manifest, quarantine list and metadata. The layout
 ends with the SHA-256 of its own other values, as JSON, so a change to it is noticed. Only report.html is in neither,
@@ -28,6 +29,7 @@ from tfrecords.format.atomic_files import atomic_file, json_bytes, read_json
 from tfrecords.format.naming import FILE_FORMATS, LAYOUT_FILE, TFRECORD, check_file_name, is_array_record
 from tfrecords.format.parse_errors import parser_errors
 from tfrecords.format.record_layout import ENCODINGS, MAX_IMAGE_SIZE, Offsets
+from tfrecords.format.schema import PLAIN, Schema
 
 _FORMAT = "simimg-layout/2"
 _MAX_COUNT = (1 << 63) - 1
@@ -52,8 +54,9 @@ class ShardInfo:
 class Layout:
     """Everything that is needed to read a dataset's shards without looking into them.
 
-    `files` maps the name of each file that is not a shard to its SHA-256 in hexadecimal. `file_format` is one of
-    `FILE_FORMATS`; layout.json has it, and `payload_bytes`, only for ArrayRecord.
+    `files` maps the name of each file that is not a shard to its SHA-256 in hexadecimal. `class_names` are the names of
+    the targets if labels are numbers. `file_format` is one of `FILE_FORMATS`; layout.json has it, and `payload_bytes`,
+    only for ArrayRecord.
     """
 
     name: str
@@ -68,6 +71,16 @@ class Layout:
     source_sha256: str
     versions: dict[str, str]
     file_format: str = TFRECORD
+    schema: Schema = PLAIN
+
+    @property
+    def counted_names(self) -> tuple[str, ...]:
+        """The class names, by the labels of the manifest; the last one is for -1, if images may have no label. There is
+        one name for all images if labels are numbers.
+        """
+        if self.schema.label_type == "float":
+            return ("(numbers)",)
+        return (*self.class_names, "(no label)") if self.schema.label_type == "multi" else self.class_names
 
     def num_examples(self, split: str) -> int:
         """Return the number of examples in `split`."""
@@ -76,6 +89,8 @@ class Layout:
     def to_bytes(self) -> bytes:
         """Return the content of layout.json; equal layouts give equal bytes."""
         values = {"format": _FORMAT, **dataclasses.asdict(self)}
+        if self.schema.is_plain:  # as every dataset was before there were others
+            del values["schema"]
         if self.file_format == TFRECORD:
             del values["file_format"]
             for shard in (shard for shards in values["splits"].values() for shard in shards):
@@ -117,6 +132,8 @@ class Layout:
                 split: tuple(ShardInfo(**shard) for shard in shards) for split, shards in values["splits"].items()
             }
             values["class_names"] = tuple(values["class_names"])
+            if "schema" in values:
+                values["schema"] = Schema.parse(dict(values["schema"]))
             layout = cls(**values)
         except (KeyError, TypeError, AttributeError) as error:
             raise DataError(f"{path} has missing or unknown keys ({error}). Convert the images again.") from None
@@ -140,7 +157,7 @@ class Layout:
             raise ValueError(
                 f"its file_format should be one of {', '.join(FILE_FORMATS)}. Received: {self.file_format!r}"
             )
-        if self.offsets != Offsets.of(self.encoding, self.image_size, self.file_format):
+        if self.offsets != Offsets.of(self.encoding, self.image_size, self.schema, self.file_format):
             raise ValueError(f"its offsets are not those of {self.encoding} records with {self.image_size} px")
         for shard in (shard for shards in self.splits.values() for shard in shards):
             _check_names("shard", [shard.file, shard.sha256])

@@ -8,6 +8,7 @@ also contain `-`. Indices have at least five digits.
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Collection
 from pathlib import Path
@@ -38,6 +39,14 @@ def check_name(name: str) -> str:
     if not re.fullmatch(r"[a-zA-Z][a-zA-Z0-9_]*", name):
         raise UsageError(f"--name={name}: should be a letter followed by letters, digits or '_', e.g. --name=caltech5.")
     return name
+
+
+def name_after(location: str) -> str:
+    """Return a dataset name made from the last part of a path or URL, without its suffixes."""
+    last = re.split(r"[/\\]", location.rstrip("/\\") if "://" in location else os.path.abspath(location))[-1]
+    stem = re.sub(r"(\.(zip|tar|csv|tsv|parquet))+$|[-_.]*(\{.*\}|\*).*$", "", last, flags=re.IGNORECASE)
+    name = re.sub(r"\W+", "_", stem, flags=re.ASCII).strip("_")
+    return name if re.match("[a-zA-Z]", name) else f"images_{name}".rstrip("_")
 
 
 def check_split(split: str) -> str:

@@ -9,6 +9,9 @@ array `uint8 [num_examples, record_bytes]` on disk as well as an ordinary TFReco
     record[label_offset : label_offset + INT_BYTES]  label, a padded varint
 
 With JPEG or PNG, records differ in length, and a record's length determines where its parts lie.
+
+A dataset with another schema (`tfrecords.format.schema`) has other bytes after the image: the record's tail. If tails
+differ in length, raw records do, too, and `find_spans` finds the image by the lengths that the record has in it.
 """
 
 from __future__ import annotations
@@ -23,11 +26,12 @@ import numpy as np
 from tfrecords.format.example import encode_example
 from tfrecords.format.naming import TFRECORD
 from tfrecords.format.record import FOOTER_BYTES, FRAMING_BYTES, HEADER_BYTES, varint
+from tfrecords.format.schema import LABEL_BYTES, PLAIN, Schema
 
 ENCODINGS = ("raw", "jpeg", "png")
 MAX_IMAGE_SIZE = 4096  # px
 # Five groups of 7 bits hold 34 billion ids. A label has the same length, so that there is one rule.
-INT_BYTES = 5
+INT_BYTES = LABEL_BYTES
 
 # The parts that have the same length in every record: the image's key, and the map entries of id and label.
 _IMAGE_KEY = b"\x0a\x05image"
@@ -54,16 +58,18 @@ class Offsets:
     label_offset: int = 0
 
     @classmethod
-    def of(cls, encoding: str, image_size: int, file_format: str = TFRECORD) -> Offsets:
-        """Return the offsets in records with `encoding` and images of `image_size` px, in shards of `file_format`."""
-        if encoding != "raw" or file_format != TFRECORD:
+    def of(cls, encoding: str, image_size: int, schema: Schema = PLAIN, file_format: str = TFRECORD) -> Offsets:
+        """Return the offsets in records with `encoding`, images of `image_size` px, and the labels and features of
+        `schema`, in shards of `file_format`.
+        """
+        if encoding != "raw" or file_format != TFRECORD or schema.tail_bytes is None:
             return cls()
-        record_bytes, id_offset, image_offset = _spans_of(image_size * image_size * 3)
+        record_bytes, id_offset, image_offset = _spans_of(image_size * image_size * 3, schema.tail_bytes)
         return cls(
             record_bytes=record_bytes,
             id_offset=id_offset,
             image_offset=image_offset,
-            label_offset=record_bytes - FOOTER_BYTES - INT_BYTES,
+            label_offset=record_bytes - FOOTER_BYTES - schema.label_bytes,
         )
 
 
@@ -74,6 +80,18 @@ def encode_record(image: bytes, label: int, id: int) -> bytes:
     """
     before_id, before_image, before_label = _template(len(image))
     return b"".join((before_id, varint(id, INT_BYTES), before_image, image, before_label, varint(label, INT_BYTES)))
+
+
+def encode_with_tail(image: bytes, id: int, tail: bytes) -> bytes:
+    """Return the payload of one record whose schema is not the plain one; `tail` is from `Schema.tail`."""
+    before_image = b""
+    size = len(image)
+    for tag in (b"\x0a", b"\x0a", b"\x12"):  # bytes value, BytesList, Feature
+        before_image = tag + varint(size) + before_image
+        size = len(before_image) + len(image)
+    entry = b"\x0a" + varint(len(_IMAGE_KEY) + size) + _IMAGE_KEY + before_image
+    before_id = b"\x0a" + varint(len(_ENTRY_OF_ID) + len(entry) + len(image) + len(tail)) + _ENTRY_OF_ID[:-INT_BYTES]
+    return b"".join((before_id, varint(id, INT_BYTES), entry, image, tail))
 
 
 def match_record(payload: bytes) -> tuple[bytes, bytes] | None:
@@ -110,6 +128,34 @@ def record_spans(record_bytes: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.n
     return ids[which], offsets[which], np.where(found == lengths, images, -1)[which]
 
 
+def find_spans(data: np.ndarray, starts: np.ndarray, ends: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return where the parts of records lie that may have any tail, from the lengths in them.
+
+    Args:
+        data: uint8, the bytes of the shards.
+        starts: int64 `[n]`, where records begin, with their framing.
+        ends: int64 `[n]`, where they end.
+
+    Returns:
+        What `record_spans` returns: offsets in the record, and -1 for the image of one that is none.
+    """
+    last = np.maximum(ends - FOOTER_BYTES - INT_BYTES, starts)  # nothing is read beyond a record
+
+    def after_varint(at: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        groups = data[np.minimum(at, last)[:, None] + np.arange(INT_BYTES)]
+        num_bytes = (groups >= 0x80).cumprod(axis=1).sum(axis=1) + 1
+        kept = np.arange(INT_BYTES) < num_bytes[:, None]
+        return at + num_bytes, ((groups & 0x7F).astype(np.int64) * kept << 7 * np.arange(INT_BYTES)).sum(axis=1)
+
+    at, _ = after_varint(starts + HEADER_BYTES + 1)
+    ids = at + len(_ENTRY_OF_ID) - INT_BYTES
+    at, _ = after_varint(at + len(_ENTRY_OF_ID) + 1)
+    at += len(_IMAGE_KEY)
+    for _ in range(3):  # Feature, BytesList, bytes value
+        at, size = after_varint(at + 1)
+    return ids - starts, at - starts, np.where(at + size <= ends - FOOTER_BYTES, size, -1)
+
+
 @lru_cache(maxsize=1 << 14)  # a raw dataset has one length, others have some thousands
 def _template(image_bytes: int) -> tuple[bytes, bytes, bytes]:
     """Return the bytes before the id, the image and the label of a record whose image has `image_bytes` bytes."""
@@ -142,7 +188,7 @@ def _image_bytes_of(record_bytes: _Lengths) -> _Lengths:
     return image
 
 
-def _spans_of(image_bytes: _Lengths) -> tuple[_Lengths, _Lengths, _Lengths]:
+def _spans_of(image_bytes: _Lengths, tail_bytes: int = len(_ENTRY_OF_LABEL)) -> tuple[_Lengths, _Lengths, _Lengths]:
     """Return the length of a record and the offsets of its id and its image, for images of these lengths.
 
     This is the only arithmetic about a record's parts; everything else in this module uses it.
@@ -150,9 +196,9 @@ def _spans_of(image_bytes: _Lengths) -> tuple[_Lengths, _Lengths, _Lengths]:
     inside = image_bytes
     for key_bytes in (0, 0, len(_IMAGE_KEY), 0):  # bytes value, BytesList, Feature beside its key, entry of the map
         inside = inside + 1 + _varint_bytes(inside) + key_bytes
-    features = len(_ENTRY_OF_ID) + inside + len(_ENTRY_OF_LABEL)
+    features = len(_ENTRY_OF_ID) + inside + tail_bytes
     after_id = HEADER_BYTES + 1 + _varint_bytes(features) + len(_ENTRY_OF_ID)
-    record_bytes = after_id + inside + len(_ENTRY_OF_LABEL) + FOOTER_BYTES
+    record_bytes = after_id + inside + tail_bytes + FOOTER_BYTES
     return record_bytes, after_id - INT_BYTES, after_id + inside - image_bytes
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import os
+import struct
 from array import array
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -19,10 +20,11 @@ import numpy as np
 from tfrecords.base_errors import CorruptRecordError
 from tfrecords.format.array_record_shard import ArrayRecordReader
 from tfrecords.format.atomic_files import file_sha256
-from tfrecords.format.example import decode_example
+from tfrecords.format.example import decode_example, decode_lists
 from tfrecords.format.naming import is_array_record
-from tfrecords.format.record import FOOTER_BYTES, FRAMING_BYTES, HEADER_BYTES, footer, header, varints
-from tfrecords.format.record_layout import INT_BYTES, encode_record, match_record
+from tfrecords.format.record import FOOTER_BYTES, FRAMING_BYTES, HEADER_BYTES, footer, header, varint, varints
+from tfrecords.format.record_layout import INT_BYTES, encode_record, encode_with_tail, match_record
+from tfrecords.format.schema import PLAIN, Schema, check_value
 
 _CHUNK_BYTES = 1 << 22
 _MAX_FAULTS = 3  # reported per shard
@@ -33,10 +35,11 @@ _NO_NUMBER = b"\xff" * INT_BYTES
 class ShardScan:
     """The records found in a shard, and what is wrong with them.
 
-    `ids` and `labels` are int64 `[num_records]`, -1 if a record could not be read. `lengths` are the lengths of the
-    records in bytes, framing included: that of TFRecord, also in ArrayRecord files. `faults` are phrases such as
-    "record 3 at byte 512: ...". If `whole` is False, the file has more records than could be found. `framed` says
-    whether the records lie one after the other with TFRecord's framing, so that the lengths say where each begins.
+    `ids` and `labels` are int64 `[num_records]`, -1 if a record could not be read. The label is the first one of
+    several, -1 if there is none, and 0 if labels are no classes. `lengths` are the lengths of the records in bytes,
+    framing included: that of TFRecord, also in ArrayRecord files. `faults` are phrases such as "record 3 at byte 512:
+    ...". If `whole` is False, the file has more records than could be found. `framed` says whether the records lie one
+    after the other with TFRecord's framing, so that the lengths say where each begins.
     """
 
     num_bytes: int
@@ -49,18 +52,22 @@ class ShardScan:
     framed: bool = True
 
 
-def scan_shard(path: Path, *, progress: Callable[[int], None] = lambda num_records: None) -> ShardScan:
-    """Read a shard; `progress` is called with the number of records read since the last call.
+def scan_shard(
+    path: Path, *, schema: Schema = PLAIN, progress: Callable[[int], None] = lambda num_records: None
+) -> ShardScan:
+    """Read a shard whose examples have this schema.
+
+    `progress` is called with the number of records read since the last call.
 
     Raises:
         OSError: it cannot be read.
         UsageError: it is an ArrayRecord file, and the package that reads it is not installed.
     """
     if is_array_record(path.name):
-        return _scan_array_record(path, progress)
+        return _scan_array_record(path, schema, progress)
     digest = hashlib.sha256()
     with open(path, "rb", buffering=0) as file, ThreadPoolExecutor(1) as hasher:
-        records = _Records(os.fstat(file.fileno()).st_size)
+        records = _Records(os.fstat(file.fileno()).st_size, schema)
         hashed: Future[None] | None = None
         rest, num_bytes = b"", 0
         while chunk := file.read(max(_CHUNK_BYTES, records.missing)):
@@ -84,11 +91,11 @@ def scan_shard(path: Path, *, progress: Callable[[int], None] = lambda num_recor
     )
 
 
-def _scan_array_record(path: Path, progress: Callable[[int], None]) -> ShardScan:
+def _scan_array_record(path: Path, schema: Schema, progress: Callable[[int], None]) -> ShardScan:
     num_bytes = path.stat().st_size
     with ThreadPoolExecutor(1) as hasher:
         hashed = hasher.submit(file_sha256, path)
-        records = _Records(num_bytes, framed=False)
+        records = _Records(num_bytes, schema, framed=False)
         try:
             reader = ArrayRecordReader(path)
             for found in reader:
@@ -113,7 +120,7 @@ def _scan_array_record(path: Path, progress: Callable[[int], None]) -> ShardScan
 class _Records:
     """The records of a file that is passed in piece by piece."""
 
-    def __init__(self, file_bytes: int, *, framed: bool = True) -> None:
+    def __init__(self, file_bytes: int, schema: Schema, *, framed: bool = True) -> None:
         self.ids = bytearray()
         self.labels = bytearray()
         self.lengths = array("q")
@@ -121,6 +128,7 @@ class _Records:
         self.lost = False  # the start of the next record is unknown
         self._offset = 0
         self._file_bytes = file_bytes
+        self._schema = schema
         self._framed = framed
         self._faults: list[str] = []
         self._num_faults = 0
@@ -185,6 +193,8 @@ class _Records:
 
     def fault_of(self, payload: bytes) -> str:
         """Note the id and label of an example, or return what is wrong with it."""
+        if not self._schema.is_plain:
+            return self._read_with_tail(payload)
         numbers = match_record(payload)
         if numbers is not None:
             self.ids += numbers[0]
@@ -204,6 +214,35 @@ class _Records:
         except ValueError as error:
             return f"its id or label is invalid: {error}"
         return "its parts are not where this version writes them"
+
+    def _read_with_tail(self, payload: bytes) -> str:
+        """Do the same for a schema that is not the plain one."""
+        schema = self._schema
+        try:
+            example = decode_lists(payload)
+        except ValueError as error:
+            return f"not a tf.train.Example ({error})"
+        label_type = schema.label_type
+        labels = {"none": [], "multi": ["label", "padding"]}.get(label_type, ["label"])
+        keys = sorted(["id", "image", *labels, *(feature.name for feature in schema.features)])
+        if sorted(example) != keys:
+            return f"has the features {sorted(example)} instead of {', '.join(keys)}"
+        for feature in schema.features:
+            if fault := check_value(feature, example[feature.name]):
+                return f"its feature {feature.name} {fault}"
+        label = example.get("label", [])
+        first = label[0] if label_type in ("single", "multi") and label else -1 if label_type == "multi" else 0
+        try:
+            values = [example[f.name] if f.length else example[f.name][0] for f in schema.features]
+            tail = schema.tail(label[0] if label_type == "single" else label, values)
+            (id,), (image,) = example["id"], example["image"]
+            if encode_with_tail(image, id, tail) != payload:
+                return "its parts are not where this version writes them"
+        except (TypeError, ValueError, LookupError, struct.error, AttributeError) as error:
+            return f"its id, label or a feature is invalid: {error}"
+        self.ids += varint(id, INT_BYTES)
+        self.labels += varint(first, INT_BYTES) if first >= 0 else _NO_NUMBER
+        return ""
 
 
 def _numbers(padded: bytearray) -> np.ndarray:

@@ -20,6 +20,7 @@ from tfrecords.format.atomic_files import atomic_file, json_bytes, read_json
 from tfrecords.format.layout import Layout, ShardInfo
 from tfrecords.format.naming import FEATURES_FILE, INFO_FILE, LABELS_FILE, TFRECORD, check_file_name
 from tfrecords.format.record import FRAMING_BYTES
+from tfrecords.format.schema import VARIABLE, FeatureSpec
 
 _FEATURES = "tensorflow_datasets.core.features"
 _TEMPLATE = "{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}"  # tensorflow_datasets/core/naming.py
@@ -85,22 +86,6 @@ def parse_features(features: Any) -> dict[str, TfdsFeature]:
         return dict(_flat(features, "", False))
 
 
-def read_features(dataset_dir: Path) -> dict[str, TfdsFeature]:
-    """Return the features of a dataset folder; raise DataError if features.json is missing or has another form."""
-    path = dataset_dir / FEATURES_FILE
-    features = read_json(path, "the dataset's TFDS metadata")
-    try:
-        return parse_features(features)
-    except ValueError as error:
-        raise DataError(f"{path} has another form ({error}). Convert the images again.") from None
-
-
-def has_one_class(features: dict[str, TfdsFeature]) -> bool:
-    """Return whether each example has one class as its `label`, not several, none, or numbers."""
-    label = features.get("label")
-    return label is not None and label.kind == "ClassLabel" and not label.in_sequence
-
-
 def class_names(labels: bytes | None, num_classes: int) -> list[str]:
     """Return the names in a labels file, or the numbers of the classes if there is no such file.
 
@@ -130,9 +115,10 @@ def metadata_files(layout: Layout) -> dict[str, bytes]:
 
     dataset_info.json comes last, so a folder that has it has the others.
     """
+    has_classes = layout.schema.label_type in ("single", "multi")
     return {
         FEATURES_FILE: json_bytes(_features_json(layout)),
-        LABELS_FILE: "".join(f"{name}\n" for name in layout.class_names).encode(),
+        **({LABELS_FILE: "".join(f"{name}\n" for name in layout.class_names).encode()} if has_classes else {}),
         INFO_FILE: json_bytes(_info_json(layout)),
     }
 
@@ -147,20 +133,13 @@ def num_examples_by_split(dataset_dir: Path) -> dict[str, int]:
 
     Raises DataError if the file is missing, not JSON, or without the lengths of the shards.
     """
-    shards = read_info(dataset_dir).shards
-    return {split: sum(count for _, count in files) for split, files in shards.items()}
-
-
-def read_info(dataset_dir: Path) -> TfdsInfo:
-    """Return the parts of a dataset folder's dataset_info.json that readers need; raise DataError as
-    `num_examples_by_split`.
-    """
     path = dataset_dir / INFO_FILE
     info = read_json(path, "the dataset's TFDS metadata")
     try:
-        return TfdsInfo.parse(info)
+        shards = TfdsInfo.parse(info).shards
     except ValueError as error:
         raise DataError(f"{path} should have each split's name and shardLengths ({error}).") from None
+    return {split: sum(count for _, count in files) for split, files in shards.items()}
 
 
 @contextmanager
@@ -233,11 +212,12 @@ def _number(value: Any, lowest: int, highest: int) -> int:
 
 def _info_json(layout: Layout) -> dict[str, Any]:
     # Protobuf's JSON writes 64-bit integers as strings.
+    pair = {"tuple": {"items": [{"featureKey": "image"}, {"featureKey": "label"}]}}
     return {
         "name": layout.name,
         "version": layout.version,
         "fileFormat": layout.file_format,
-        "supervisedKeys": {"tuple": {"items": [{"featureKey": "image"}, {"featureKey": "label"}]}},
+        **({"supervisedKeys": pair} if layout.schema.label_type != "none" else {}),
         "splits": [
             {
                 "name": split,
@@ -265,9 +245,36 @@ def _features_json(layout: Layout) -> dict[str, Any]:
     features = {
         "id": _feature("tensor_feature.Tensor", tensor={"shape": {}, "dtype": "int64", "encoding": "none"}),
         "image": image,
-        "label": _feature("class_label_feature.ClassLabel", classLabel={"numClasses": str(len(layout.class_names))}),
+        **_label_json(layout),
+        **{spec.name: _value_json(spec) for spec in layout.schema.features},
     }
     return _feature("features_dict.FeaturesDict", featuresDict={"features": features})
+
+
+def _label_json(layout: Layout) -> dict[str, Any]:
+    schema = layout.schema
+    label = _feature("class_label_feature.ClassLabel", classLabel={"numClasses": str(len(layout.class_names))})
+    if schema.label_type == "multi":
+        label = _feature("sequence_feature.Sequence", sequence={"feature": label, "length": "-1"})
+    elif schema.label_type == "float":
+        length = schema.label_size if schema.label_size > 1 else 0
+        label = _value_json(FeatureSpec(name="label", dtype="float32", length=length))
+    return {} if schema.label_type == "none" else {"label": label}
+
+
+def _value_json(spec: FeatureSpec) -> dict[str, Any]:
+    """Return a feature as TFDS writes it: a tensor or a text, or a sequence of one of them."""
+    is_number = spec.dtype in ("int64", "float32")
+    is_sequence = spec.length == VARIABLE or (spec.length > 0 and not is_number)
+    shape = {"dimensions": [str(spec.length)]} if spec.length > 0 and not is_sequence else {}
+    dtype = spec.dtype if is_number else "string"
+    value = _feature("tensor_feature.Tensor", tensor={"shape": shape, "dtype": dtype, "encoding": "none"})
+    if spec.dtype == "text":
+        value = _feature("text_feature.Text", text={})
+    if is_sequence:
+        length = str(spec.length) if spec.length > 0 else "-1"
+        value = _feature("sequence_feature.Sequence", sequence={"feature": value, "length": length})
+    return value
 
 
 def _feature(kind: str, **content: Any) -> dict[str, Any]:

@@ -14,7 +14,7 @@ import tensorflow as tf
 
 from simimg.errors import UsageError
 from simimg.input.readers.random_access import GatherReader
-from simimg.input.records import EncodedRecords, shared_tensor, tf_varints
+from simimg.input.records import EncodedRecords, shared_tensor, tf_labels, tf_varints
 from simimg.input.split import Batch, Split
 from tfrecords.format.mapped_shards import map_records
 from tfrecords.format.record_layout import INT_BYTES, Offsets
@@ -62,7 +62,7 @@ class MappedReader(GatherReader):
 
 def _raw(split: Split, at: Offsets) -> tuple[_Gather, Callable[[tf.Tensor], Batch]]:
     records = map_records([(shard.path, shard.num_examples) for shard in split.shards], at.record_bytes)
-    size = split.image_size
+    size, label_bytes, num_classes = split.image_size, split.schema.label_bytes, len(split.class_names)
     with tf.device("CPU:0"):
         rows = shared_tensor(records.rows)
         ends = tf.constant(records.first_places[1:], tf.int64)
@@ -79,7 +79,7 @@ def _raw(split: Split, at: Offsets) -> tuple[_Gather, Callable[[tf.Tensor], Batc
         pixels = batch[:, at.image_offset : at.image_offset + size * size * 3]
         return Batch(
             image=tf.reshape(pixels, [-1, size, size, 3]),
-            label=tf.cast(tf_varints(batch[:, at.label_offset : at.label_offset + INT_BYTES]), tf.int32),
+            label=tf_labels(batch[:, at.label_offset : at.label_offset + label_bytes], split.schema, num_classes),
             id=tf_varints(batch[:, at.id_offset : at.id_offset + INT_BYTES]),
         )
 
@@ -87,16 +87,16 @@ def _raw(split: Split, at: Offsets) -> tuple[_Gather, Callable[[tf.Tensor], Batc
 
 
 def _encoded(split: Split, records: EncodedRecords) -> tuple[_Gather, Callable[[tf.Tensor], Batch]]:
-    size = split.image_size
+    size, types = split.image_size, [tf.uint8, split.label_dtype, tf.int64]
 
     def stored(places: tf.Tensor) -> tf.Tensor:
         return tf.ensure_shape(tf.numpy_function(records.stored, [places], tf.string, stateful=False), places.shape)
 
     def gather(places: tf.Tensor) -> Batch:
-        image, label, id = tf.numpy_function(records.gather, [places], [tf.uint8, tf.int32, tf.int64], stateful=False)
+        image, label, id = tf.numpy_function(records.gather, [places], types, stateful=False)
         return Batch(
             image=tf.ensure_shape(image, [places.shape[0], size, size, 3]),
-            label=tf.ensure_shape(label, places.shape),
+            label=tf.ensure_shape(label, [places.shape[0], *split.label_shape]),
             id=tf.ensure_shape(id, places.shape),
         )
 

@@ -55,7 +55,8 @@ class DeviceReader(ResidentReader):
         self._on_corrupt = on_corrupt
         try:
             image, label, id = self._parts
-            kept = (image, tf.cast(label, tf.int64), id)  # a GPU has no variables of int32
+            label = tf.cast(label, tf.int64) if label.dtype == tf.int32 else label  # a GPU has no variables of int32
+            kept = (image, label, id)
             self._parts = [tf.Variable(part, trainable=False) for part in kept]
         except tf.errors.ResourceExhaustedError:
             raise UsageError(
@@ -74,7 +75,7 @@ class DeviceReader(ResidentReader):
         image, label, id = (
             tf.raw_ops.ResourceGather(resource=part.handle, indices=places, dtype=part.dtype) for part in self._parts
         )
-        return Batch(image, tf.cast(label, tf.int32), id)
+        return Batch(image, tf.cast(label, self.split.label_dtype), id)
 
     def batch(self, places: tf.Tensor) -> Batch:
         """Returns the examples at `places`."""
@@ -91,7 +92,7 @@ class Examples:
     """A split as arrays, in the order of its shards."""
 
     images: np.ndarray  # uint8 `[num_examples, image_size, image_size, 3]`
-    labels: np.ndarray  # int32 `[num_examples]`
+    labels: np.ndarray  # as in a Batch
     ids: np.ndarray  # int64 `[num_examples]`, -1 for skipped records
     corrupt: dict[int, str]  # the reason for each record that was skipped, by its place
 
@@ -110,7 +111,8 @@ def load_examples(split: Split, *, num_threads: int, on_corrupt: str = "fail") -
         DataError: a record cannot be read, or there are fewer or more records than the metadata says.
     """
     count, size = split.num_examples, split.image_size
-    images, labels, ids = aligned((count, size, size, 3)), np.empty(count, np.int32), np.empty(count, np.int64)
+    images, ids = aligned((count, size, size, 3)), np.empty(count, np.int64)
+    labels = np.empty((count, *split.label_shape), split.label_dtype.as_numpy_dtype)
     examples = Examples(images=images, labels=labels, ids=ids, corrupt={})
     if not split.indexed:
         _load_stream(split, examples)
@@ -125,6 +127,7 @@ def _load_raw(split: Split, at: Offsets, examples: Examples, num_threads: int, s
     shards = [shard for shard in split.shards if shard.num_examples]
     records = map_records([(shard.path, shard.num_examples) for shard in shards], at.record_bytes)
     spans = records.spans()
+    label_bytes = split.schema.label_bytes
     start = header(at.record_bytes - FRAMING_BYTES)
     pixels = examples.images.reshape(len(examples.images), -1)
 
@@ -135,7 +138,8 @@ def _load_raw(split: Split, at: Offsets, examples: Examples, num_threads: int, s
         part = records.rows[rows.start + first : rows.start + end]
         to = slice(places.start + first, places.start + end)
         pixels[to] = part[:, at.image_offset : at.image_offset + pixels.shape[1]]
-        examples.labels[to] = varints(part[:, at.label_offset : at.label_offset + INT_BYTES])
+        ends = part[:, at.label_offset : at.label_offset + label_bytes]
+        examples.labels[to] = split.schema.labels_of(ends, len(split.class_names))
         examples.ids[to] = varints(part[:, at.id_offset : at.id_offset + INT_BYTES])
         for number, record in enumerate(map(np.ndarray.tobytes, part), first):
             if record.startswith(start) and record.endswith(footer(record[HEADER_BYTES:-FOOTER_BYTES])):

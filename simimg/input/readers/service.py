@@ -72,7 +72,11 @@ class ServiceReader(Reader):
     def train_batches(self, order: Order) -> tf.data.Dataset:
         """Returns a dataset of Batches of `order.per_replica_batch_size`, replica after replica, step after step."""
         batch, size = order.per_replica_batch_size, self.split.image_size
-        shapes = ([batch, size, size, 3], tf.uint8), ([batch], tf.int32), ([batch], tf.int64)
+        shapes = (
+            ([batch, size, size, 3], tf.uint8),
+            ([batch, *self.split.label_shape], self.split.label_dtype),
+            ([batch], tf.int64),
+        )
         signature = Batch(*(tf.TensorSpec(*shape) for shape in shapes))
         return tf.data.Dataset.from_generator(lambda: self._in_order(order), output_signature=signature)
 

@@ -12,9 +12,11 @@ from __future__ import annotations
 
 import functools
 import itertools
+from typing import Any
 
 import tensorflow as tf
 
+from simimg.input.records import many_hot
 from simimg.input.sampler import Order, permuted
 from simimg.input.split import PADDING_ID, Batch, Reader, Split
 
@@ -110,7 +112,7 @@ def decode_records(split: Split, serialized: tf.Tensor, places: tf.Tensor | None
     pixels = tf.io.decode_raw(features["image"], tf.uint8)
     return Batch(
         image=tf.reshape(pixels, [tf.shape(serialized)[0], split.image_size, split.image_size, 3]),
-        label=tf.cast(features["label"], tf.int32),
+        label=_label(split, features, tf.shape(serialized)),
         id=features.get("id", places),
     )
 
@@ -123,17 +125,39 @@ def decode_record(split: Split, serialized: tf.Tensor, place: tf.Tensor | None =
     decode = accurate if split.encoding == "jpeg" else tf.io.decode_png
     return Batch(
         image=tf.ensure_shape(decode(features["image"], channels=3), [split.image_size, split.image_size, 3]),
-        label=tf.cast(features["label"], tf.int32),
+        label=_label(split, features, tf.shape(serialized)),
         id=features.get("id", place),
     )
 
 
 def parse_records(split: Split, serialized: tf.Tensor) -> dict[str, tf.Tensor]:
-    """Parses records, string `[batch]`, into `image`, string `[batch]`, and `label` and `id`, int64 `[batch]`."""
+    """Parses records, string `[batch]`, into `image`, string `[batch]`, `id`, int64 `[batch]`, and `label`, int64 or
+    float32.
+    """
     features: dict[str, tf.Tensor] = tf.io.parse_example(serialized, _feature_spec(split))
     return features
 
 
-def _feature_spec(split: Split) -> dict[str, tf.io.FixedLenFeature]:
-    kinds = {"image": tf.string, "label": tf.int64, **({"id": tf.int64} if split.has_id else {})}
-    return {name: tf.io.FixedLenFeature([], kind) for name, kind in kinds.items()}
+def _label(split: Split, features: dict[str, tf.Tensor], shape: tf.Tensor) -> tf.Tensor:
+    """Returns the labels of parsed records, as in a Batch; `shape` is that of the serialized records."""
+    kind = split.schema.label_type
+    if kind == "single":
+        return tf.cast(features["label"], tf.int32)
+    if kind == "none":
+        return tf.fill(shape, -1)
+    if kind == "multi":
+        return many_hot(features["label"], len(split.class_names))
+    return features["label"]
+
+
+def _feature_spec(split: Split) -> dict[str, Any]:
+    kinds = {"image": tf.string, **({"id": tf.int64} if split.has_id else {})}
+    spec: dict[str, Any] = {name: tf.io.FixedLenFeature([], kind) for name, kind in kinds.items()}
+    kind, missing = split.schema.label_type, -1  # stands for the labels that another example of a batch has more
+    if kind == "single":
+        spec["label"] = tf.io.FixedLenFeature([], tf.int64)
+    elif kind == "multi":
+        spec["label"] = tf.io.FixedLenSequenceFeature([], tf.int64, allow_missing=True, default_value=missing)
+    elif kind == "float":
+        spec["label"] = tf.io.FixedLenFeature([split.schema.label_size], tf.float32)
+    return spec

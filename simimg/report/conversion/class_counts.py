@@ -35,6 +35,7 @@ class Counts:
     examples: np.ndarray  # int64 [num_classes, num_splits]
     refused: np.ndarray  # int64 [num_classes]
     outside: int  # rejected files without a class
+    by_split: np.ndarray  # int64 [num_splits], all examples; an example may count for several classes
 
     @property
     def sizes(self) -> np.ndarray:
@@ -64,14 +65,19 @@ class _Row(NamedTuple):
     refused: int
 
 
-def count_files(manifest: Manifest, num_classes: int) -> Counts:
-    """Returns the counts of the files of a manifest."""
+def count_files(manifest: Manifest, num_classes: int, several: np.ndarray | None = None) -> Counts:
+    """Returns the counts of the files of a manifest.
+
+    `several` has the examples by class and split, if an example may have several classes; see `count_labels`.
+    """
     ok, labels, num_splits = manifest.ok, manifest.labels, len(manifest.split_names)
-    cells = labels[ok].astype(np.int64) * num_splits + manifest.splits[ok]
+    cells = labels[ok].astype(np.int64) % num_classes * num_splits + manifest.splits[ok]
     refused = labels[~ok]
+    examples = np.bincount(cells, minlength=num_classes * num_splits).reshape(num_classes, num_splits)
     return Counts(
         splits=manifest.split_names,
-        examples=np.bincount(cells, minlength=num_classes * num_splits).reshape(num_classes, num_splits),
+        examples=examples if several is None else several,
+        by_split=examples.sum(axis=0),
         refused=np.bincount(refused[refused >= 0], minlength=num_classes),
         outside=int((refused < 0).sum()),
     )
@@ -106,18 +112,18 @@ def class_table(class_names: Sequence[str], counts: Counts) -> str:
     )
 
 
-def summary_table(manifest: Manifest, class_names: Sequence[str]) -> str:
+def summary_table(manifest: Manifest, class_names: Sequence[str], several: np.ndarray | None = None) -> str:
     """Returns the table for the terminal: examples in each split and rejected files per class, and the totals.
 
     Of more classes than fit a terminal, the largest have a line each, and the others share one. Columns are aligned by
     what a terminal draws, where a Korean letter is as wide as two Latin ones. What it would not draw is spelled out.
     """
-    counts = count_files(manifest, len(class_names))
-    several = len(counts.splits) > 1
-    cells = [["class", *counts.splits, *(["total"] if several else []), "rejected"]]
+    counts = count_files(manifest, len(class_names), several)
+    has_total = len(counts.splits) > 1
+    cells = [["class", *counts.splits, *(["total"] if has_total else []), "rejected"]]
     for row in _rows(counts, _MAX_LINES, _MAX_LINES - 1, 0):
         name = {"outside": "(in no class)", "all": "total", "rest": f"… {len(row.labels):,} more classes"}.get(row.kind)
-        numbers = [*row.examples, *([sum(row.examples)] if several else []), row.refused]
+        numbers = [*row.examples, *([sum(row.examples)] if has_total else []), row.refused]
         cells.append([name or _fitted(class_names[row.labels[0]]), *(f"{number:,}" for number in numbers)])
     widths = [max(map(_width, column)) for column in zip(*cells, strict=True)]
     lines = []
@@ -225,7 +231,7 @@ def _rows(counts: Counts, most: int, num_largest: int, num_smallest: int) -> lis
     rows += [row("class", [label]) for label in last]
     if counts.outside:
         rows.append(_Row("outside", [], [0] * len(counts.splits), counts.outside))
-    return [*rows, row("all", list(range(num_classes)), counts.num_refused)]
+    return [*rows, _Row("all", list(range(num_classes)), counts.by_split.tolist(), counts.num_refused)]
 
 
 def _fitted(name: str) -> str:

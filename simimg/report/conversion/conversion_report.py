@@ -36,7 +36,7 @@ from simimg.report.report_sections import option_tables
 from tfrecords.convert.output.split_shares import split_shares
 from tfrecords.convert.plan.convert_config import ConvertConfig
 from tfrecords.convert.plan.split_assignment import SOURCE_SPLITS
-from tfrecords.format.dataset_images import DatasetImages
+from tfrecords.format.dataset_images import DatasetImages, count_labels
 from tfrecords.format.layout import Layout
 from tfrecords.format.manifest import Manifest, read_manifest
 from tfrecords.format.naming import REPORT_FILE, VERSION
@@ -57,7 +57,8 @@ def write_conversion_report(dataset_dir: Path, image_dir: str) -> Path:
     """
     layout, manifest = Layout.load(dataset_dir), read_manifest(dataset_dir)
     images = DatasetImages(dataset_dir, layout, manifest)
-    counts, groups = count_files(manifest, len(layout.class_names)), find_groups(manifest)
+    several = count_labels(dataset_dir, layout, manifest)
+    counts, groups = count_files(manifest, len(layout.counted_names), several), find_groups(manifest)
     shards = [info for infos in layout.splits.values() for info in infos]
     sheet, how = contact_sheet(layout, manifest, images)
     width, height = manifest.widths[manifest.ok], manifest.heights[manifest.ok]
@@ -141,7 +142,7 @@ def _option_text(value: Any) -> str:
 
 
 def _headline(layout: Layout, counts: Counts, groups: CopyGroups) -> str:
-    by_split = counts.examples.sum(axis=0).tolist()
+    by_split = counts.by_split.tolist()
     num_examples, num_refused = sum(by_split), counts.num_refused
     legend = [
         f'<span><i class="{split_color(number)}"></i>{num:,} {escape(split)}, {percent(num / num_examples)}</span>'
@@ -152,7 +153,7 @@ def _headline(layout: Layout, counts: Counts, groups: CopyGroups) -> str:
     what = "example" if num_examples == 1 else "examples"
     of = f" of {num_examples + num_refused:,} files" if num_refused else ""
     figures = [
-        figure(f"{len(layout.class_names):,}", "class" if len(layout.class_names) == 1 else "classes"),
+        figure(f"{len(layout.class_names):,}", _classes_or_numbers(layout)),
         figure(f"{num_refused:,}", "file rejected" if num_refused == 1 else "files rejected"),
     ]
     if layout.config.get("copies") != "ignore":
@@ -164,15 +165,22 @@ def _headline(layout: Layout, counts: Counts, groups: CopyGroups) -> str:
     )
 
 
+def _classes_or_numbers(layout: Layout) -> str:
+    several = len(layout.class_names) > 1
+    if layout.schema.label_type == "float":
+        return "numbers per image" if several else "number per image"
+    return "classes" if several else "class"
+
+
 def _classes(layout: Layout, counts: Counts) -> str:
-    facts = [count_of(len(layout.class_names), "class", "classes")]
-    if len(layout.class_names) > 1:
+    facts = [f"{len(layout.class_names):,} {_classes_or_numbers(layout)}"]
+    if len(layout.counted_names) > 1:
         few, many = int(counts.sizes.min()), int(counts.sizes.max())
         facts.append(f"{few:,} examples each" if few == many else f"{few:,} to {many:,} examples each")
     num_unsplit, dealt = len(counts.unsplit()), layout.config.get("splits") != SOURCE_SPLITS
     what = "too small to be split" if dealt else "not in every split"
     warning = f'<p><span class="warn">{num_unsplit:,} {what}</span></p>' if num_unsplit else ""
-    tables = class_table(layout.class_names, counts) + unsplit_classes(layout.class_names, counts, dealt=dealt)
+    tables = class_table(layout.counted_names, counts) + unsplit_classes(layout.counted_names, counts, dealt=dealt)
     return section("Classes", "".join(f"<p>{fact}</p>" for fact in facts) + warning, size_curve(counts) + tables)
 
 

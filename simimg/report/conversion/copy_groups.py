@@ -137,7 +137,7 @@ def group_figure(groups: CopyGroups, group: int, layout: Layout, manifest: Manif
     """Returns a group as HTML: its first images, and what they have in common."""
     rows = groups.rows(group)
     splits = _names(manifest.split_names, manifest.splits[rows])
-    classes = _names(layout.class_names, manifest.labels[rows])
+    classes = _names(layout.counted_names, manifest.labels[rows])
     apart, mixed = bool(groups.apart[group]), bool(groups.mixed[group])
     kinds = ((groups.same_bytes, "in byte-identical files"), (groups.same_pixels, "with equal pixels"))
     kind = next((words for which, words in kinds if which[group]), "that look alike")
@@ -153,7 +153,7 @@ def group_figure(groups: CopyGroups, group: int, layout: Layout, manifest: Manif
     shown = rows if len(rows) <= _MAX_MEMBERS else rows[: _MAX_MEMBERS - 1]
     for row in shown:
         notes = [f"{manifest.widths[row]:,} × {manifest.heights[row]:,} px"]
-        name = layout.class_names[manifest.labels[row]]
+        name = layout.counted_names[manifest.labels[row]]
         notes += [shortened(name, _MAX_NAME)] if mixed and not manifest.paths[row].startswith(f"{name}/") else []
         notes += [manifest.split_names[manifest.splits[row]]] if apart else []
         tiles.append(tile_figure(Tile(images.image(row), manifest.paths[row], ", ".join(notes)), _TILE_PX))

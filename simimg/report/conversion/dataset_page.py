@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import math
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from PIL import Image
 
 from simimg.errors import UsageError
 from simimg.report.contact_sheet import Tile, write_bytes
-from simimg.report.conversion.class_counts import class_table, count_files, size_curve
+from simimg.report.conversion.class_counts import Counts, class_table, count_files, size_curve
 from simimg.report.conversion.copy_groups import CopyGroups, copy_groups, find_groups, group_figure
 from simimg.report.conversion.image_sizes import original_sizes
 from simimg.report.conversion.quarantine_section import refused_files
@@ -21,7 +22,7 @@ from simimg.report.conversion.sample_images import contact_sheet
 from simimg.report.html_page import data_uri, escape, figure, page, section, style_sheet, tiles
 from simimg.report.number_format import count_of, shortened
 from simimg.report.report_sections import facts, table
-from tfrecords.format.dataset_images import DatasetImages
+from tfrecords.format.dataset_images import DatasetImages, count_labels, label_pairs
 from tfrecords.format.layout import Layout
 from tfrecords.format.manifest import Manifest, read_manifest
 from tfrecords.format.quarantine import read_quarantine
@@ -43,7 +44,7 @@ class DatasetPart:
         manifest: all of its rows.
         rows: int64 [n], the rows that were asked for, in the order of the manifest.
         asked: what was asked for, for people; "" for everything.
-        label: the label that was asked for, -1 for all.
+        label: the label that was asked for, as a place in `layout.counted_names`; -1 for all.
         groups: the groups of copies that have an image of the part. Their other images may be outside of it.
     """
 
@@ -59,6 +60,11 @@ class DatasetPart:
     def part(self) -> Manifest:
         """The rows that were asked for."""
         return self.manifest.take(self.rows)
+
+    def counts(self) -> Counts:
+        """Returns the examples by label and split; raises DataError if the dataset is damaged."""
+        several = count_labels(self.folder, self.layout, self.part)
+        return count_files(self.part, len(self.layout.counted_names), several)
 
     @property
     def conflicts(self) -> CopyGroups:
@@ -81,8 +87,10 @@ def open_part(dataset_dir: Path, *, class_name: str = "", split: str = "", reaso
     keep = np.ones(len(manifest), bool)
     label = -1
     if class_name:
-        label = _number("class", class_name, layout.class_names, dataset_dir)
-        keep &= manifest.labels == label
+        label = _number("class", class_name, layout.counted_names, dataset_dir)
+        keep &= manifest.labels == (label if label < len(layout.class_names) else -1)
+        with_label, labels = label_pairs(dataset_dir, layout, manifest)
+        keep[with_label[labels == label]] = True
     if split:
         keep &= manifest.splits == _number("split", split, manifest.split_names, dataset_dir)
     if reason:
@@ -94,6 +102,8 @@ def open_part(dataset_dir: Path, *, class_name: str = "", split: str = "", reaso
     )
     rows = np.flatnonzero(keep)
     groups = find_groups(manifest)
+    if layout.schema.label_type != "single":  # the manifest has one of several labels
+        groups = dataclasses.replace(groups, mixed=np.zeros(len(groups), bool))
     if asked:
         groups = groups.select(groups.with_any(rows))
     return DatasetPart(
@@ -122,7 +132,7 @@ def example_fields(part: DatasetPart, row: int) -> dict[str, Any]:
     one = next(iter(manifest.take(np.array([row]))))
     fields: dict[str, Any] = {field.name: getattr(one, field.name) for field in dataclasses.fields(one)}
     fields["phash"] = f"{one.phash:016x}"
-    fields["class"] = layout.class_names[one.label] if one.label >= 0 else ""
+    fields["class"] = layout.class_names[one.label] if one.label >= 0 and layout.schema.label_type != "float" else ""
     if manifest.edits:
         fields["edit"] = manifest.edits[row]
     if one.status != "ok":
@@ -134,7 +144,21 @@ def example_fields(part: DatasetPart, row: int) -> dict[str, Any]:
     fields["shard_file"] = layout.splits[one.split][one.shard].file
     fields["encoding"], fields["image_size"] = layout.encoding, layout.image_size
     fields["image_bytes"] = len(images.stored_bytes(row))
+    if not layout.schema.is_plain:
+        labels, values = images.values(row)
+        if layout.schema.label_type == "multi":
+            fields["classes"] = [layout.class_names[label] for label in labels]
+        elif layout.schema.label_type == "float":
+            fields["numbers"] = dict(zip(layout.class_names, map(_printable, labels), strict=True))
+        fields["features"] = {name: _printable(value) for name, value in values.items()}
     return fields
+
+
+def field_text(value: Any) -> str:
+    """Returns a value of `example_fields` for people."""
+    if isinstance(value, dict):
+        return ", ".join(f"{name}: {field_text(inner)}" for name, inner in value.items())
+    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
 def write_dataset_page(part: DatasetPart, path: Path, image_dir: str = "") -> None:
@@ -144,15 +168,15 @@ def write_dataset_page(part: DatasetPart, path: Path, image_dir: str = "") -> No
     """
     layout, manifest = part.layout, part.part
     images = DatasetImages(part.folder, layout, manifest)
-    counts = count_files(manifest, len(layout.class_names))
+    counts, names = part.counts(), layout.counted_names
     num_examples, conflicts = int(manifest.ok.sum()), part.conflicts
-    several = len(layout.class_names) > 1 and part.label < 0
+    several = len(names) > 1 and part.label < 0
     sizes, samples, classes = "", ("", ""), ""
     if num_examples:
         width, height = manifest.widths[manifest.ok], manifest.heights[manifest.ok]
         sizes = original_sizes(width, height, layout.image_size, str(layout.config.get("resize", "")))
         samples = contact_sheet(layout, manifest, images) if several else _samples(layout, manifest, images)
-        classes = size_curve(counts) + class_table(layout.class_names, counts) if several else _split_counts(manifest)
+        classes = size_curve(counts) + class_table(names, counts) if several else _split_counts(manifest)
     whole = DatasetImages(part.folder, layout, part.manifest)
     others = part.groups.select(~part.groups.mixed)
     refused = {manifest.paths[row] for row in np.flatnonzero(~manifest.ok).tolist()}
@@ -198,9 +222,7 @@ def write_example_page(part: DatasetPart, row: int, path: Path) -> None:
         if scale > 1:
             shown += f'<p class="quiet">The stored pixels, drawn {scale} times as large.</p>'
     among = [np.flatnonzero(manifest.ids == id)[0] for id in fields.get("copies", [])[:_MAX_SAMPLES]]
-    texts = {
-        name: ", ".join(map(str, value)) if isinstance(value, list) else str(value) for name, value in fields.items()
-    }
+    texts = {name: field_text(value) for name, value in fields.items()}
     html = page(
         shortened(manifest.paths[row], 60),
         subtitle=f"id {manifest.ids[row]} of {layout.name} {layout.version}",
@@ -212,6 +234,15 @@ def write_example_page(part: DatasetPart, row: int, path: Path) -> None:
         style=style_sheet("simimg.report.conversion", "conversion.css"),
     )
     write_bytes(path, html)
+
+
+def _printable(value: Any) -> Any:
+    """Returns a value of a record as JSON can have it: bytes and NaN as a text."""
+    if isinstance(value, list):
+        return [_printable(one) for one in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    return value.decode(errors="backslashreplace") if isinstance(value, bytes) else value
 
 
 def _number(what: str, name: str, names: Sequence[str], folder: Path) -> int:
@@ -246,11 +277,19 @@ def _tiles(rows: Iterable[int], layout: Layout, manifest: Manifest, images: Data
         Tile(
             images.image(row),
             manifest.paths[row],
-            f"id {manifest.ids[row]}, {manifest.split_names[manifest.splits[row]]}, "
-            f"{shortened(layout.class_names[manifest.labels[row]], 32)}",
+            f"id {manifest.ids[row]}, {manifest.split_names[manifest.splits[row]]}, {_labels(layout, images, row)}",
         )
         for row in rows
     ]
+
+
+def _labels(layout: Layout, images: DatasetImages, row: int) -> str:
+    """Returns the labels of an example, shortened."""
+    labels = images.values(row)[0]
+    if layout.schema.label_type == "float":
+        return shortened(", ".join(f"{label:g}" for label in labels), 32)
+    names = [layout.class_names[label] for label in labels] or [layout.counted_names[-1]]
+    return shortened(", ".join(names), 32)
 
 
 def _split_counts(manifest: Manifest) -> str:

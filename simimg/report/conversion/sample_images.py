@@ -30,7 +30,7 @@ def contact_sheet(layout: Layout, manifest: Manifest, images: DatasetImages) -> 
     uris, exact = _uris([row for rows in chosen.values() for row in rows], layout, images)
     how = "The stored pixels" if exact else "The stored images, compressed for this page"
     if max(map(len, chosen.values())) == 1 and len(chosen) > _FRAMES:
-        named = [(escape(layout.class_names[label]), uris[rows[0]]) for label, rows in chosen.items()]
+        named = [(escape(layout.counted_names[label]), uris[rows[0]]) for label, rows in chosen.items()]
         frames = [
             f'<figure><img src="{uri}" alt="{name}"><figcaption title="{name}">{name}</figcaption></figure>'
             for name, uri in named
@@ -42,7 +42,7 @@ def contact_sheet(layout: Layout, manifest: Manifest, images: DatasetImages) -> 
         return f'<div class="strips">{"".join(strips)}</div>', how
     strips = []
     for label, rows in chosen.items():
-        name = escape(layout.class_names[label])
+        name = escape(layout.counted_names[label])
         frames = [
             f'<img src="{uris[row]}" alt="{name}, {number} of {len(rows)}">' for number, row in enumerate(rows, 1)
         ]

@@ -18,7 +18,7 @@ from tfrecords.base_errors import ConversionError, DataError, Interrupted, Usage
 from tfrecords.convert.engine import convert
 from tfrecords.convert.plan.convert_config import ConvertConfig
 from tfrecords.format.array_record_shard import ArrayRecordReader, open_array_record
-from tfrecords.format.dataset_images import DatasetImages
+from tfrecords.format.dataset_images import DatasetImages, count_labels
 from tfrecords.format.dataset_verification import verify
 from tfrecords.format.layout import Layout
 from tfrecords.format.manifest import read_manifest
@@ -212,3 +212,27 @@ def test_errors_of_a_single_file(tmp_path: Path) -> None:
         raise ConversionError("stopped")
     assert path.read_bytes() == before
     assert [entry.name for entry in tmp_path.iterdir()] == [path.name]
+
+
+@pytest.mark.usefixtures("small_shards")
+@pytest.mark.parametrize("kind", ["multi", "float", "none", "single"])
+def test_labels_of_other_forms_and_features(labeled: Any, tmp_path: Path, kind: str) -> None:
+    """The same records as in TFRecords, which are found, verified and counted."""
+    plain, summary = labeled(kind, tmp_path / "plain"), labeled(kind, tmp_path / "array", **ARRAY_RECORD)
+    folder, layout = summary.dataset_dir, Layout.load(summary.dataset_dir)
+    assert records(folder) == records(plain.dataset_dir)
+    assert layout.schema == Layout.load(plain.dataset_dir).schema
+    assert layout.offsets == Offsets()
+    assert verify(folder).problems == ()
+    assert not any("differ in length" in note for note in summary.warnings)
+    assert (folder / "features.json").read_bytes() == (plain.dataset_dir / "features.json").read_bytes()
+    manifest = read_manifest(folder)
+    counts = [count_labels(each, Layout.load(each), manifest) for each in (folder, plain.dataset_dir)]
+    assert (counts[0] is None) == (kind != "multi")
+    assert np.array_equal(counts[0], counts[1])  # type: ignore[arg-type]
+    row = int(np.flatnonzero(manifest.ok)[0])
+    values = [DatasetImages(each, Layout.load(each), manifest).values(row) for each in (folder, plain.dataset_dir)]
+    assert values[0] == values[1]
+    shard = folder / layout.splits["train"][0].file
+    shard.write_bytes(shard.read_bytes()[:-1])
+    assert verify(folder).problems != ()

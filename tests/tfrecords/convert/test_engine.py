@@ -225,6 +225,8 @@ ELSEWHERE = {
     "from_dataset": "sources/test_stored_dataset.py",
     "path_column": "sources/test_label_files.py",
     "label_column": "sources/test_label_files.py",
+    "label_type": "sources/test_table_values.py",
+    "features": "sources/test_table_values.py",
     "zip_encoding": "sources/test_name_encodings.py",
     "group_column": "test_split_options.py",
     "group_pattern": "test_split_options.py",

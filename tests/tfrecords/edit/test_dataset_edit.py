@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import dataclasses
 import os
 import shutil
 from collections.abc import Callable
@@ -300,32 +300,71 @@ def test_an_edited_dataset_can_be_appended_to(raw: Path, mine: Path, photos: Pat
     assert os.path.exists(appended / "quarantine.jsonl")
 
 
-def test_examples_of_other_forms(raw: Path, photos: Path, tmp_path: Path) -> None:
-    """Labels that are lists: deleting works, since records are copied as they are; new labels and --from do not."""
-    path = raw / "features.json"
-    features = json.loads(path.read_text())
-    label = features["featuresDict"]["features"]["label"]
-    lists = {"pythonClassName": "x.sequence_feature.Sequence", "sequence": {"feature": label}}
-    features["featuresDict"]["features"]["label"] = lists
-    path.write_text(json.dumps(features))
-    for call, message in (
-        (lambda: edited(raw, relabel="0,bee\n"), "do not have one class each"),
-        (lambda: edited(raw, merge=(str(converted(photos, tmp_path / "other")),)), "in another form"),
-        (
-            lambda: convert(ConvertConfig(from_dataset=str(raw), data_dir=tmp_path)),
-            "other labels than one class, which",
-        ),
+@pytest.mark.parametrize("kind", ["multi", "multi_png", "float", "none", "single"])
+def test_examples_of_other_forms(labeled: Any, tmp_path: Path, kind: str) -> None:
+    """Deleting and merging work, since records are copied as they are; new labels need one class per image."""
+
+    def values(folder: Path) -> dict[int, Any]:
+        layout, manifest = Layout.load(folder), read_manifest(folder)
+        images = DatasetImages(folder, layout, manifest)
+        return {int(manifest.ids[row]): images.values(row) for row in np.flatnonzero(manifest.ok).tolist()}
+
+    folder = labeled(kind, tmp_path / "data", splits="train=1").dataset_dir
+    if kind != "single":
+        with pytest.raises(UsageError, match="do not have one class each"):
+            edited(folder, relabel="0,red\n")
+        assert [each.name for each in folder.parent.iterdir()] == ["1.0.0"]
+    other = labeled(kind, tmp_path / "other", splits="train=1", seed=1).dataset_dir
+    before = values(folder)
+    removed = [number for number in range(16) if number >> 2 & 1][:3]  # not all that are blue
+    made = edited(folder, delete="".join(f"{number}\n" for number in removed), merge=(str(other),))
+    assert verify(made.dataset_dir).problems == ()
+    assert not any("has no examples any more" in note for note in made.notes)
+    expected = {id: value for id, value in before.items() if id not in removed}
+    assert values(made.dataset_dir) == expected | {16 + id: value for id, value in before.items()}
+    assert Layout.load(made.dataset_dir).schema == Layout.load(folder).schema
+    if kind == "single":
+        made = edited(made.dataset_dir, relabel="1,blue\n")
+        blue = Layout.load(folder).class_names.index("blue")
+        assert values(made.dataset_dir)[1] == ((blue,), before[1][1])
+        assert verify(made.dataset_dir).problems == ()
+
+
+def test_a_class_without_examples_is_named_only_if_no_label_is_left(
+    labeled: Any, labeled_row: Any, tmp_path: Path
+) -> None:
+    """Green is the second label of 3.png and 11.png; in the manifest it is only the first one."""
+    folder = labeled("multi", tmp_path / "data").dataset_dir
+    with_green = [n for n in range(16) if "green" in labeled_row(n)["colors"]]
+    both = [n for n in with_green if labeled_row(n)["colors"] != "green"]
+    made = edited(folder, delete="".join(f"{n}\n" for n in with_green if n not in both))
+    assert made.notes == ()
+    made = edited(made.dataset_dir, delete="".join(f"{n}\n" for n in both))
+    assert made.notes == ("class 'green' has no examples any more; it keeps its label",)
+
+
+def test_datasets_of_different_forms_are_not_merged(raw: Path, labeled: Any, photos: Path, tmp_path: Path) -> None:
+    multi = labeled("multi", tmp_path / "multi").dataset_dir
+    png = labeled("multi_png", tmp_path / "png").dataset_dir
+    layout = Layout.load(png)
+    wider = dataclasses.replace(layout.schema, label_size=3)  # as of a table with three labels in a row
+    three = Path(shutil.copytree(png, tmp_path / "three" / "zoo" / "1.0.0"))
+    dataclasses.replace(layout, schema=wider).save(three)
+    renamed = Path(shutil.copytree(multi, tmp_path / "renamed" / "zoo" / "1.0.0"))
+    dataclasses.replace(Layout.load(multi), class_names=("a", "b", "c")).save(renamed)
+    for base, other, message in (
+        (raw, multi, "up to 2 labels per image and the feature age .int64., and .* one class per image, in another"),
+        (png, three, "have up to 3 labels per image .* up to 2 labels per image .* in another form"),
+        (multi, renamed, "its classes are not those of the dataset in the same order"),
     ):
         with pytest.raises(UsageError, match=message):
-            call()
-    assert edited(raw, delete="0\n").num_examples == 39
-    other = tmp_path / "other" / "zoo" / "1.0.0"
-    info = json.loads((other / "dataset_info.json").read_text())
-    (other / "dataset_info.json").write_text(json.dumps({**info, "fileFormat": "array_record"}))
+            edited(base, merge=(str(other),))
+        assert len(list(base.parent.iterdir())) == 1
+    array = converted(photos, tmp_path / "array", format="array_record")
     with pytest.raises(UsageError, match="is stored as array_record, and only TFRecord shards can be edited"):
-        edited(other, delete="0\n")
+        edited(array, delete="0\n")
     with pytest.raises(UsageError, match="is stored as array_record"):
-        convert(ConvertConfig(from_dataset=str(other), data_dir=tmp_path))
+        convert(ConvertConfig(from_dataset=str(array), data_dir=tmp_path))
 
 
 def test_the_same_conversion_again_leaves_the_edited_dataset(raw: Path, mine: Path, tmp_path: Path) -> None:

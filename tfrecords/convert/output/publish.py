@@ -11,8 +11,7 @@ from typing import Any
 import numpy as np
 
 from tfrecords.convert.output.reshard import link_or_copy, link_shard
-from tfrecords.convert.plan.conversion_job import ConversionJob, FinalPlan
-from tfrecords.convert.plan.convert_config import versions_of
+from tfrecords.convert.plan.conversion_job import ConversionJob, FinalPlan, versions_of
 from tfrecords.convert.plan.previous_version import PreviousVersion
 from tfrecords.convert.plan.shard_plan import ShardPlan
 from tfrecords.convert.sources import Source, printable
@@ -76,6 +75,7 @@ def publish(
         source_sha256=_made_from(job, manifest).sha256(),
         versions=versions_of(job.config),
         files={},
+        schema=job.schema,
         file_format=job.config.format,
     )
     write_metadata(workdir.dataset, layout)

@@ -27,6 +27,7 @@ from tfrecords.format.layout import ShardInfo
 from tfrecords.format.naming import index_path
 from tfrecords.format.parse_errors import readable
 from tfrecords.format.record_layout import Offsets
+from tfrecords.format.schema import PLAIN, Schema
 from tfrecords.format.shard import ShardReader, ShardWriter, index_bytes, open_shard
 from tfrecords.format.shard_scan import ShardScan, scan_shard
 
@@ -65,16 +66,17 @@ def reshard(
             return SyncTask(
                 shard=workdir.shards / planned.file,
                 receipt=workdir.receipt(planned.file, "sealed"),
-                inputs=job.source.digest(planned.rows, job.ids, job.labels),
+                inputs=job.inputs(planned.rows),
                 rows=planned.rows,
                 info=infos[planned.file],
+                schema=job.schema,
             )
         rows = planned.rows[receipt.positions[planned.rows] >= 0]
         numbers, source_of = np.unique(shard_of[rows], return_inverse=True)
         return ReshardTask(
             shard=workdir.assembled / planned.file,
             receipt=workdir.receipt(planned.file, "assembled"),
-            inputs=job.source.digest(rows, job.ids, job.labels),
+            inputs=job.inputs(rows),
             rows=rows,
             sources=tuple(workdir.shards / job.plan.shards[number].file for number in numbers),
             source_of=source_of.astype(np.int32),
@@ -99,8 +101,8 @@ def reshard(
 class ReshardTask(Task):
     """Writes a shard from the records of others: record i is record `positions[i]` of `sources[source_of[i]]`.
 
-    `positions` are int64, `source_of` int32, both `[num_records]` as `rows`. With raw pixels `offsets` gives the length
-    of a record; other records are found by their sidecars. ArrayRecord files find theirs by position.
+    `positions` are int64, `source_of` int32, both `[num_records]` as `rows`. If all records have one length, `offsets`
+    gives it; other records are found by their sidecars. ArrayRecord files find theirs by position.
     """
 
     sources: tuple[Path, ...]
@@ -143,12 +145,13 @@ class SyncTask(Task):
     """Checks a shard of the first plan that the final plan keeps, and makes it durable."""
 
     info: ShardInfo
+    schema: Schema = PLAIN
 
     def run(self, monitor: Monitor) -> None:
         """Do it; a ConversionError can also mean that the shard was damaged since it was written."""
         for row in self.rows[:1].tolist():
             monitor.begin(row)
-        scan = whole_scan(self.shard, self.info)
+        scan = whole_scan(self.shard, self.info, self.schema)
         if scan is None:
             raise ConversionError(f"{self.shard} was damaged since it was written. {_AGAIN}")
         with writing(self.shard):
@@ -159,14 +162,14 @@ class SyncTask(Task):
             write_receipt(self.receipt, self.inputs, dataclasses.replace(self.info, sha256=scan.sha256))
 
 
-def whole_scan(shard: Path, info: ShardInfo) -> ShardScan | None:
+def whole_scan(shard: Path, info: ShardInfo, schema: Schema = PLAIN) -> ShardScan | None:
     """Return the scan of a shard that is not durable yet, if it and its sidecar, if any, still have what was written.
 
     A power failure can take it away; a killed process cannot. Raises DataError if it cannot be read.
     """
     index = index_path(shard)
     with readable(shard):
-        scan = scan_shard(shard)
+        scan = scan_shard(shard, schema=schema)
         if scan.faults or not scan.whole or (scan.num_bytes, len(scan.ids)) != (info.num_bytes, info.num_examples):
             return None
         return None if index.exists() and index.read_bytes() != index_bytes(scan.lengths) else scan

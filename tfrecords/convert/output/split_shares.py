@@ -57,7 +57,7 @@ def split_shares(layout: Layout, manifest: Manifest) -> SplitShares | None:
     folds = config.get("folds")
     asked = fold_fractions(folds) if folds else parse_splits(str(config.get("splits")))
     numbers = np.array([list(asked).index(name) for name in manifest.split_names])
-    counts = np.zeros((len(layout.class_names), len(asked)), np.int64)
+    counts = np.zeros((len(layout.counted_names), len(asked)), np.int64)
     np.add.at(counts, (manifest.labels[ok], numbers[manifest.splits[ok]]), 1)
     there = np.flatnonzero(counts.sum(axis=1))
     within = counts[there] / counts[there].sum(axis=1, keepdims=True)
@@ -72,5 +72,5 @@ def split_shares(layout: Layout, manifest: Manifest) -> SplitShares | None:
         by=by,
         num_groups=len(sizes),
         largest=int(sizes.max(initial=0)),
-        in_class=(layout.class_names[there[label]], list(asked)[split], float(within[label, split])),
+        in_class=(layout.counted_names[there[label]], list(asked)[split], float(within[label, split])),
     )

@@ -81,8 +81,10 @@ def summarize(
     """Return the summary of a call that began at `start`, by time.perf_counter()."""
     seconds = time.perf_counter() - start
     ok = manifest.ok
-    counts = np.zeros((len(layout.class_names), len(manifest.split_names)), np.int64)
+    counts = np.zeros((len(layout.counted_names), len(manifest.split_names)), np.int64)
     np.add.at(counts, (manifest.labels[ok], manifest.splits[ok]), 1)
+    is_single = layout.schema.label_type == "single"
+    missing = _without_images(layout.class_names, manifest.split_names, counts) if is_single else []
     shares = split_shares(layout, manifest)
     reasons = np.bincount(manifest.reasons[~ok], minlength=len(manifest.reason_names))
     by_reason = {name: int(count) for name, count in zip(manifest.reason_names, reasons, strict=True) if count}
@@ -98,9 +100,9 @@ def summarize(
         warnings=(
             *notes,
             *([shares.sentence()] if shares else []),
-            *_without_images(layout.class_names, manifest.split_names, counts),
+            *missing,
         ),
-        label_conflicts=tuple(find_conflicts(manifest, layout.class_names)),
+        label_conflicts=tuple(find_conflicts(manifest, layout.class_names)) if is_single else (),
     )
 
 

@@ -6,13 +6,15 @@ Everything here is a pure function of the source, the options and the previous v
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 from collections.abc import Mapping
 
 import numpy as np
 
 from tfrecords.base_errors import ConversionError, UsageError
+from tfrecords.convert.image.decoder import decoder_versions
 from tfrecords.convert.image.near_duplicates import group_copies, join_groups
-from tfrecords.convert.plan.convert_config import ResolvedConfig
+from tfrecords.convert.plan.convert_config import ConvertConfig, ResolvedConfig
 from tfrecords.convert.plan.group_split import (
     assign_groups,
     check_groups,
@@ -28,8 +30,11 @@ from tfrecords.convert.plan.split_assignment import assign_splits, draw_ranks
 from tfrecords.convert.plan.time_split import assign_by_time, parse_times, time_notes
 from tfrecords.convert.sources import Source, printable
 from tfrecords.convert.state.receipts import Receipt
-from tfrecords.format.naming import VERSION, check_splits, next_version
+from tfrecords.format.naming import ARRAY_RECORD, VERSION, check_splits, next_version
 from tfrecords.format.quarantine import Refusal
+from tfrecords.format.record_layout import Offsets
+from tfrecords.format.schema import PLAIN, Schema
+from tfrecords.installed_versions import installed_version
 
 
 @dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
@@ -60,7 +65,8 @@ class ConversionJob:
     numbers; see `draw_ranks`. `keys` are the numbers of the groups that the user asks for, int64 `[num_rows]`, -1 for
     none, and `keys_before` are those of the previous dataset's examples, if any; None without such groups. `times` is
     float64 `[num_rows]`, or None; see `parse_times`. `notes` are for the user. `plan` is the first plan, made from
-    names alone; `may_move` says whether an image can change its split after its copies are known.
+    names alone; `may_move` says whether an image can change its split after its copies are known. `schema` and
+    `tails` are those of the records, see `tfrecords.format.schema`; there are no tails if the schema is the plain one.
     """
 
     config: ResolvedConfig
@@ -76,10 +82,22 @@ class ConversionJob:
     version: str
     plan: ShardPlan
     may_move: bool
+    schema: Schema = PLAIN
+    tails: list[bytes] | None = None
     keys: np.ndarray | None = None
     keys_before: np.ndarray = dataclasses.field(default_factory=lambda: np.empty(0, np.int64))
     times: np.ndarray | None = None
     notes: tuple[str, ...] = ()
+
+    def inputs(self, rows: np.ndarray) -> str:
+        """Return a digest of everything that the records of some rows are made of."""
+        digest = self.source.digest(rows, self.ids, self.labels)
+        if self.tails is None:
+            return digest
+        tails = hashlib.sha256()
+        for row in rows.tolist():
+            tails.update(len(self.tails[row]).to_bytes(8, "little") + self.tails[row])
+        return digest + tails.hexdigest()
 
     def final_plan(self, receipt: Receipt) -> FinalPlan:
         """Return the plan that has all copies of an image in one split, and the groups of copies."""
@@ -103,6 +121,8 @@ class ConversionJob:
         groups = group_copies(tables[0], tables[1], tables[2], self.config.copies)
         group_ids = self.ids.copy()
         group_ids[rows] = np.concatenate((ids, self.ids[rows]))[groups[num_before:]]
+        if self.schema.label_type != "single":  # copies with other labels are no conflicts
+            labels = np.zeros_like(labels)
         conflicts = ConflictingRows(groups, labels, self.class_names, path_of)
         refusals = conflicts.refusals(self.config.conflicts)
         dropped = {int(rows[index - num_before]): why for index, why in refusals.items() if index >= num_before}
@@ -171,12 +191,21 @@ def make_job(config: ResolvedConfig, source: Source, previous: PreviousVersion |
     if previous is not None:
         ids = _appended_ids(source, previous)
         present = {source.class_names[label] for label in np.unique(source.labels[usable]) if label >= 0}
+        if source.values is not None and source.values.label_type == "multi":
+            present |= {source.class_names[label] for row in usable for label in source.values.labels[row]}
         added = [name for name in source.class_names if name in present - set(previous.layout.class_names)]
         class_names = (*previous.layout.class_names, *added)
         number = {name: label for label, name in enumerate(class_names)}
         mapping = np.array([*(number.get(name, -1) for name in source.class_names), -1], np.int32)
         labels = mapping[source.labels]
 
+    schema, tails = _tails(source, labels, class_names, previous)
+    if config.conflicts != "keep" and schema.label_type != "single":
+        raise UsageError(
+            f"--conflicts={config.conflicts} compares the classes of copies, and {source.location} has {schema}. Leave "
+            "it out."
+        )
+    config = dataclasses.replace(config, offsets=Offsets.of(config.encoding, config.image_size, schema, config.format))
     ranks = draw_ranks(config.seed, source.paths)
     split_of = np.zeros(num_files, np.int8)
     notes: tuple[str, ...] = ()
@@ -248,11 +277,51 @@ def make_job(config: ResolvedConfig, source: Source, previous: PreviousVersion |
         version=VERSION if previous is None else next_version(previous.layout.version),
         plan=plan,
         may_move=config.copies != "ignore" and len(config.fractions) > 1,
+        schema=schema,
+        tails=tails,
         keys=keys,
         keys_before=keys_before,
         times=times,
         notes=notes,
     )
+
+
+def versions_of(config: ConvertConfig) -> dict[str, str]:
+    """Return the versions of the libraries that decide the bytes of a dataset with these options."""
+    versions = dict(decoder_versions())
+    if config.format == ARRAY_RECORD:
+        versions["array-record"] = installed_version("array-record") or "unknown"
+    return versions
+
+
+def _tails(
+    source: Source, labels: np.ndarray, class_names: tuple[str, ...], previous: PreviousVersion | None
+) -> tuple[Schema, list[bytes] | None]:
+    """Return the schema, and the tail of each record unless that is the plain one.
+
+    Raises:
+        UsageError: the values do not fit into the records of the previous version.
+    """
+    schema = source.values.schema() if source.values is not None else PLAIN
+    if previous is not None:
+        there, size = previous.layout.schema, schema.label_size
+        if there.label_type == "multi" and size <= there.label_size:
+            schema = dataclasses.replace(schema, label_size=there.label_size)
+        if schema != there:
+            what = f"up to {size} labels per image, and the dataset up to {there.label_size}"
+            if schema.features != there.features:
+                what = f"the features {', '.join(map(str, schema.features))}, and the dataset others"
+                what += f": {', '.join(map(str, there.features))}" if there.features else ""
+            raise UsageError(
+                f"--append: {source.location} has {what}, so its records have another form than those of "
+                f"{previous.folder}. Convert all files under another --name."
+            )
+    if schema.is_plain or source.values is None:
+        return schema, None
+    number = {name: label for label, name in enumerate(class_names)}
+    # A class that no usable file has is not in the dataset; only rejected files can have it.
+    mapping = np.array([number.get(name, 0) for name in source.class_names], np.int64)
+    return schema, source.values.tails(schema, labels, mapping)
 
 
 def _groups_before(previous: PreviousVersion, of_path: Mapping[str, str], config: ResolvedConfig) -> list[str]:
@@ -282,6 +351,7 @@ def assign(
     `labels`, `ranks` and `times` are those of all rows, `groups` those of `rows`. `by_groups` says whether groups are
     more than copies. Raises UsageError if a split would be empty.
     """
+    labels = np.where(labels < 0, labels.max(initial=0) + 1, labels)  # images without any label are a class, too
     if times is not None:
         flag = f"--time_column={config.time_column}"
         splits, tied = assign_by_time(times[rows], groups, config.fractions, flag)

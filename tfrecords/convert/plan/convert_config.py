@@ -8,7 +8,6 @@ import re
 from collections.abc import Mapping
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
 
 from tfrecords.base_errors import UsageError
 from tfrecords.convert.image.decoder import (
@@ -16,7 +15,6 @@ from tfrecords.convert.image.decoder import (
     RESIZES,
     TRUNCATED,
     ImageOptions,
-    decoder_versions,
     parse_backdrop,
     parse_background,
 )
@@ -33,12 +31,11 @@ from tfrecords.convert.sources import (
     check_patterns,
     printable,
 )
-from tfrecords.convert.sources.stored_dataset import load_layout, name_and_version, name_of_copy
+from tfrecords.convert.sources.stored_dataset import name_and_version, name_of_copy
 from tfrecords.format.array_record_shard import array_record_library
-from tfrecords.format.layout import Layout
-from tfrecords.format.naming import ARRAY_RECORD, FILE_FORMATS, TFRECORD, check_name
+from tfrecords.format.naming import ARRAY_RECORD, FILE_FORMATS, TFRECORD, check_name, name_after
 from tfrecords.format.record_layout import ENCODINGS, MAX_IMAGE_SIZE, Offsets
-from tfrecords.installed_versions import installed_version
+from tfrecords.format.schema import LABEL_TYPES
 from tfrecords.options import check_choices, option
 
 # Up to this size, reading an image's raw pixels costs less than decoding a JPEG.
@@ -155,7 +152,23 @@ class ConvertConfig:
         "",
         group="splits and files",
     )
-    label_column: str = option("With --table: the column of the labels, likewise.", "", group="splits and files")
+    label_column: str = option(
+        "With --table: the column of the labels, likewise; with --label_type=multi or float several, with commas.",
+        "",
+        group="splits and files",
+    )
+    label_type: str = option(
+        "Labels of an image: one class (single), several (multi), numbers (float), or none. Several and numbers come "
+        "from a --table.",
+        "single",
+        choices=LABEL_TYPES,
+    )
+    features: tuple[str, ...] = option(
+        "With --table: further columns to store with each image, as NAME or NAME:TYPE, which is int64, float32, bytes "
+        "or text.",
+        (),
+        group="splits and files",
+    )
     zip_encoding: str = option(
         "Encoding of names in zips and tars that are not UTF-8, such as cp949; by default it is guessed.",
         "",
@@ -184,12 +197,8 @@ class ConvertConfig:
 
     def __post_init__(self) -> None:
         """Check the values that can be checked without looking at the source."""
-        for name in (
-            "image_dir",
-            "table",
-            "from_dataset",
-            "only",
-        ):  # not Paths, which would make one slash of the two in a URL
+        # Not Paths, which would make one slash of the two in a URL.
+        for name in ("image_dir", "table", "from_dataset", "only"):
             object.__setattr__(self, name, os.path.expanduser(os.fspath(getattr(self, name))))
         check_choices(self)
         parse_splits(self.splits)
@@ -209,6 +218,13 @@ class ConvertConfig:
             raise UsageError(f"--max_pixels={self.max_pixels}: should be 1 or more.")
         if self.num_workers < 0:
             raise UsageError(f"--num_workers={self.num_workers}: should be 1 or more, or 0 for one per core.")
+        if self.label_type == "none" and self.label_column:
+            raise UsageError(
+                f"--label_column={self.label_column} names labels, and --label_type=none stores none. Leave out one of "
+                "them."
+            )
+        if self.categories and self.label_type == "float":
+            raise UsageError(f"--categories={','.join(self.categories)}: numbers have no classes. Leave it out.")
         if len(set(self.categories)) < len(self.categories):
             raise UsageError(f"--categories={','.join(self.categories)}: has a category twice.")
         if "://" in str(self.data_dir) or re.match(r"\w+:/\w", str(self.data_dir)):
@@ -257,6 +273,11 @@ class ConvertConfig:
         """Return the values that a conversion uses; raise UsageError if there is no source, or more than one."""
         if self.from_dataset and (self.image_dir or self.table):
             raise UsageError(f"--from={self.from_dataset} is a source of its own: leave out --image_dir and --table.")
+        if self.from_dataset and (self.label_type != "single" or self.features):
+            given = f"--features={','.join(self.features)}" if self.features else f"--label_type={self.label_type}"
+            raise UsageError(
+                f"{given}: --from={self.from_dataset} keeps the labels and the features of that dataset. Leave it out."
+            )
         if not self.image_dir and not self.table and not self.from_dataset:
             raise UsageError("--image_dir is missing. Name a folder that has one folder of images per class.")
         if self.format == ARRAY_RECORD:
@@ -267,7 +288,7 @@ class ConvertConfig:
         name = self.name or (
             name_of_copy(self.from_dataset, self.image_size, encoding)
             if self.from_dataset
-            else _name_after(self.image_dir or self.table)
+            else name_after(self.image_dir or self.table)
         )
         decided = dataclasses.replace(self, name=name, encoding=encoding)
         return ResolvedConfig(
@@ -283,7 +304,7 @@ class ConvertConfig:
                 max_pixels=self.max_pixels,
             ),
             fractions=fold_fractions(self.folds) if self.folds else parse_splits(self.splits),
-            offsets=Offsets.of(encoding, self.image_size, self.format),
+            offsets=Offsets.of(encoding, self.image_size, file_format=self.format),
             recorded=decided.determining(),
         )
 
@@ -325,12 +346,13 @@ class ConvertConfig:
                 name: [printable(pattern) for pattern in value] if isinstance(value, tuple) else value
                 for name in (
                     *("include", "exclude", "path_column", "label_column"),
-                    *("group_column", "group_pattern", "time_column"),
+                    *("group_column", "group_pattern", "time_column", "features"),
                 )
                 if (value := getattr(self, name))
             },
             # With `fail` there are none in the dataset, so that its bytes are those of `keep`.
             **({"conflicts": self.conflicts} if self.conflicts == "drop" else {}),
+            **({"label_type": self.label_type} if self.label_type != "single" else {}),
             **({"from": name_and_version(self.from_dataset)} if self.from_dataset else {}),
         }
 
@@ -368,33 +390,7 @@ class ResolvedConfig(ConvertConfig):
         return dataclasses.replace(self, splits=SOURCE_SPLITS, fractions={}, recorded=recorded)
 
 
-def versions_of(config: ConvertConfig) -> dict[str, str]:
-    """Return the versions of the libraries that decide the bytes of a dataset with these options."""
-    versions = dict(decoder_versions())
-    if config.format == ARRAY_RECORD:
-        versions["array-record"] = installed_version("array-record") or "unknown"
-    return versions
-
-
 def _recorded_background(text: str) -> str:
     """Return a value of `--background` in the one form in which layout.json has it."""
     backdrop = parse_backdrop(text)
     return "#{:02x}{:02x}{:02x}".format(*parse_background(text)) if backdrop == "color" else backdrop
-
-
-def with_stored_size(given: dict[str, Any]) -> dict[str, Any]:
-    """Return options of a conversion, of which `image_size` is that of the dataset to convert, if there is one, unless
-    it is given.
-    """
-    folder = os.path.expanduser(os.fspath(given.get("from_dataset") or ""))
-    if not folder or "image_size" in given or not Layout.exists(Path(folder)):
-        return given
-    return {**given, "image_size": load_layout(folder).image_size}
-
-
-def _name_after(location: str) -> str:
-    """Return a dataset name made from the last part of a path or URL, without its suffixes."""
-    last = re.split(r"[/\\]", location.rstrip("/\\") if "://" in location else os.path.abspath(location))[-1]
-    stem = re.sub(r"(\.(zip|tar|csv|tsv|parquet))+$|[-_.]*(\{.*\}|\*).*$", "", last, flags=re.IGNORECASE)
-    name = re.sub(r"\W+", "_", stem, flags=re.ASCII).strip("_")
-    return name if re.match("[a-zA-Z]", name) else f"images_{name}".rstrip("_")

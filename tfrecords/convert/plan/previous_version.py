@@ -153,7 +153,7 @@ def _check_manifest(previous: PreviousVersion) -> None:
     if (
         not {manifest.split_names[split] for split in np.unique(splits[splits >= 0])} <= layout.splits.keys()
         or (splits < 0).any()
-        or (labels < 0).any()
+        or (labels < (-1 if layout.schema.label_type == "multi" else 0)).any()
         or (labels >= len(layout.class_names)).any()
         or (ids < 0).any()
         or (ids >= 1 << 7 * INT_BYTES).any()

@@ -14,6 +14,7 @@ from tfrecords.convert.sources.name_encodings import check_encoding
 from tfrecords.convert.sources.natural_sort import natural_key
 from tfrecords.convert.sources.read_errors import machine_errors
 from tfrecords.convert.sources.remote import is_url, local_path, open_remote_folder
+from tfrecords.convert.sources.row_values import with_values
 from tfrecords.convert.sources.selection import EXCLUDE_HELP, INCLUDE_HELP, Selection, check_patterns
 from tfrecords.convert.sources.source import SUFFIXES, Files, Source, printable, unprintable
 from tfrecords.format.parse_errors import parser_errors
@@ -49,6 +50,8 @@ def open_source(
     zip_encoding: str = "",
     group_column: str = "",
     time_column: str = "",
+    label_type: str = "single",
+    features: Sequence[str] = (),
 ) -> Source:
     """Find the files of a source and their labels.
 
@@ -66,6 +69,8 @@ def open_source(
         zip_encoding: of names in tars and zips that are not UTF-8; "" has it guessed.
         group_column: with `table`: name or number, from 1, of its column of groups; "" if there is none.
         time_column: likewise, that of the times.
+        label_type: one of `tfrecords.format.schema.LABEL_TYPES`; sources that are no tables have single labels or none.
+        features: with `table`: names or numbers of further columns to keep, each with a type after a colon, or without.
 
     Raises:
         UsageError: it does not exist, cannot be read, has an unknown form, or has no image file.
@@ -100,8 +105,11 @@ def open_source(
                     label_column,
                     group_column,
                     time_column,
+                    label_type,
+                    features,
                 )
-            return _open(local_path(image_dir), categories, selection, zip_encoding)
+            source = _open(local_path(image_dir), categories, selection, zip_encoding)
+            return with_values(source, label_type, features)
     except Refusal as refusal:  # of a file that lists the others
         raise UsageError(f"{location} cannot be read: {refusal.detail}.") from None
 

@@ -21,7 +21,7 @@ from tfrecords.convert.sources.selection import Selection
 from tfrecords.convert.sources.source import MAX_FILE_BYTES, Files, Source, class_name, too_large
 from tfrecords.format.quarantine import Reason, Refusal
 
-_NO_LABEL = Refusal(Reason.NO_CLASS_FOLDER, "it has no label")
+NO_LABEL = Refusal(Reason.NO_CLASS_FOLDER, "it has no label")
 
 _MAX_INT64 = (1 << 63) - 1
 
@@ -135,14 +135,14 @@ def source_of_labels(
     if selection and selection.has_patterns:
         taken = [row for row in taken if selection.takes(found.paths[row])]
         notes = (*notes, *selection.notes())
-    there = class_names or _label_order({found.labels[row] for row in taken} - {""})
+    there = class_names or label_order({found.labels[row] for row in taken} - {""})
     check_categories(categories, there, location, "class")
     names = [class_name(name, f"{flag}={location}: label", "Rename the class.") for name in categories or there]
     number = {name: label for label, name in enumerate(categories or there)}
     rows = [row for row in taken if not categories or found.labels[row] in number]
     labels = [number.get(found.labels[row], -1) for row in rows]
     refused = {
-        id: found.refused.get(row, _NO_LABEL) for id, row in enumerate(rows) if labels[id] < 0 or row in found.refused
+        id: found.refused.get(row, NO_LABEL) for id, row in enumerate(rows) if labels[id] < 0 or row in found.refused
     }
     if len(refused) == len(rows):
         first = next(iter(refused.values()), None)
@@ -217,7 +217,8 @@ def _difference(names: Sequence[str]) -> str:
     return "case" if len({name.casefold() for name in composed}) < len(names) else "spaces"
 
 
-def _label_order(labels: Iterable[str]) -> list[str]:
+def label_order(labels: Iterable[str]) -> list[str]:
+    """Return whole numbers sorted by value, and names in natural order."""
     names = list(labels)
     try:
         return sorted(names, key=lambda name: (int(name), name))

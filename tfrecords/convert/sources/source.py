@@ -10,13 +10,16 @@ import hashlib
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
 from tfrecords.base_errors import UsageError
 from tfrecords.format.parse_errors import parser_errors
 from tfrecords.format.quarantine import Reason, Refusal
+
+if TYPE_CHECKING:
+    from tfrecords.convert.sources.row_values import RowValues
 
 SUFFIXES = frozenset(
     (
@@ -78,6 +81,7 @@ class Source:
         notes: notes for the user.
         form: what the source was taken for, in one line for the user.
         keeps_splits: whether its splits are kept unless others are asked for.
+        values: what is known of each file beside one class; None if that is all.
         split_order: its splits in order, where that is not the order in which they occur.
     """
 
@@ -96,6 +100,7 @@ class Source:
     notes: tuple[str, ...] = ()
     form: str = ""
     keeps_splits: bool = False
+    values: RowValues | None = None
     split_order: tuple[str, ...] = ()
 
     def usable(self) -> np.ndarray:
@@ -118,6 +123,7 @@ class Source:
             groups=None if self.groups is None else [self.groups[row] for row in ids],
             times=None if self.times is None else [self.times[row] for row in ids],
             refused={new: self.refused[old] for new, old in enumerate(ids) if old in self.refused},
+            values=None if self.values is None else self.values.select(ids),
         )
 
     def digest(self, rows: np.ndarray, *columns: np.ndarray) -> str:
@@ -130,7 +136,7 @@ class Source:
 
     def sha256(self) -> str:
         """Return a digest, in hexadecimal, of the class names and of each file's printable path, class name, size and,
-        if the source has them, split, group and time. The order of ids does not matter.
+        if the source has them, split, group, time and values. The order of ids does not matter.
         """
         digest = hashlib.sha256(repr(self.class_names).encode())
         order = sorted(range(len(self.paths)), key=self.paths.__getitem__)
@@ -144,6 +150,7 @@ class Source:
             path = self.paths[id]
             columns = [column[id] for column in (self.splits, self.groups, self.times) if column is not None]
             more = "".join(f"\0{printable(value)}" for value in columns)
+            more += f"\0{self.values.text(id)}" if self.values is not None else ""
             yield f"{path if path.isascii() else printable(path)}\0{names[label]}\0{size}{more}\n"
 
 

@@ -1,28 +1,32 @@
 """A dataset folder that `simimg convert` wrote, as the source of another one: stored images take the place of files.
 
-Paths, classes and splits are those of its manifest, so the new dataset can be compared with the old one by path. JPEG
-and PNG images are read as they are stored. Raw pixels are read as a PPM file, which is a header and the pixels.
+Paths, classes and splits are those of its manifest, so the new dataset can be compared with the old one by path.
+Several labels, numbers and features are those of its records. JPEG and PNG images are read as they are stored. Raw
+pixels are read as a PPM file, which is a header and the pixels.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from tfrecords.base_errors import DataError, UsageError
 from tfrecords.convert.sources.container_files import Containers
-from tfrecords.convert.sources.labels import FileListing, source_of_labels
+from tfrecords.convert.sources.labels import NO_LABEL, FileListing, source_of_labels
+from tfrecords.convert.sources.row_values import RowValues
 from tfrecords.convert.sources.selection import Selection
 from tfrecords.convert.sources.source import Source
 from tfrecords.convert.sources.tfds import TfdsFiles
+from tfrecords.format.dataset_images import DatasetImages
 from tfrecords.format.layout import Layout, ShardInfo
 from tfrecords.format.manifest import Manifest, read_manifest
 from tfrecords.format.naming import TFRECORD
 from tfrecords.format.shard import ShardReader
-from tfrecords.format.tfds_metadata import has_one_class, read_features, read_info
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,6 +55,16 @@ def load_layout(dataset_dir: str) -> Layout:
     return Layout.load(Path(dataset_dir))
 
 
+def with_stored_size(given: dict[str, Any]) -> dict[str, Any]:
+    """Return options of a conversion, of which `image_size` is that of the dataset to convert, if there is one, unless
+    it is given.
+    """
+    folder = os.path.expanduser(os.fspath(given.get("from_dataset") or ""))
+    if not folder or "image_size" in given or not Layout.exists(Path(folder)):
+        return given
+    return {**given, "image_size": load_layout(folder).image_size}
+
+
 def name_of_copy(dataset_dir: str, image_size: int, encoding: str) -> str:
     """Return the name of a dataset that is made from another one: `photos_32`, or `photos_64_png` of the same size."""
     layout = load_layout(dataset_dir)
@@ -74,14 +88,13 @@ def open_stored(dataset_dir: str, categories: Sequence[str] = (), selection: Sel
     """
     folder = Path(dataset_dir)
     layout, manifest = load_layout(dataset_dir), read_manifest(folder)
-    if (form := read_info(folder).file_format) != TFRECORD:
+    if (form := layout.file_format) != TFRECORD:
         raise UsageError(f"--from={dataset_dir} is stored as {form}. --from reads TFRecord shards only.")
-    features = read_features(folder)
-    further = sorted(features.keys() - {"id", "image", "label"})
-    if further or not has_one_class(features):
-        what = f"the features {', '.join(further)}" if further else "other labels than one class"
+    schema = layout.schema
+    if categories and schema.label_type == "float":
         raise UsageError(
-            f"--from={dataset_dir}: its examples have {what}, which would be lost. Convert the original files."
+            f"--categories={','.join(categories)}: the labels of --from={dataset_dir} are numbers, which have no "
+            "classes. Leave it out."
         )
     shards = [(split, number, info) for split, infos in layout.splits.items() for number, info in enumerate(infos)]
     for _, _, info in shards:
@@ -92,15 +105,23 @@ def open_stored(dataset_dir: str, categories: Sequence[str] = (), selection: Sel
     container_of = {(split, number): at for at, (split, number, _) in enumerate(shards)}
     spans = [_spans(folder, info, layout) for _, _, info in shards]
     found = FileListing()
+    values: dict[str, tuple[tuple[Any, ...], tuple[Any, ...]]] = {}  # labels and features, by path
+    images, names = DatasetImages(folder, layout, manifest), (*layout.class_names, "")  # -1 is no label
+    lowest = -1 if schema.label_type == "multi" else 0
     rows = np.flatnonzero(manifest.ok)
     for row in rows[np.argsort(manifest.ids[rows], kind="stable")].tolist():
         split, label = manifest.split_names[manifest.splits[row]], int(manifest.labels[row])
         at = container_of.get((split, int(manifest.shards[row])), -1)
         position = int(manifest.positions[row])
-        if at < 0 or not 0 <= position < len(spans[at]) or not 0 <= label < len(layout.class_names):
+        if at < 0 or not 0 <= position < len(spans[at]) or not lowest <= label < len(layout.class_names):
             raise DataError(f"{folder}: manifest.parquet contradicts layout.json. Run `simimg verify`.")
         offset, length = spans[at][position].tolist()
-        name = layout.class_names[label]
+        name = names[label]
+        if not schema.is_plain:
+            labels, features = images.values(row)
+            values[manifest.paths[row]] = labels, tuple(features.values())
+            if schema.label_type == "multi" and categories:
+                name = next((names[each] for each in labels if names[each] in categories), name)
         found.add(manifest.paths[row], length, containers.stamps[at], (at, offset, length), label=name, split=split)
     source = source_of_labels(
         found,
@@ -113,7 +134,39 @@ def open_stored(dataset_dir: str, categories: Sequence[str] = (), selection: Sel
         notes=_left_out(manifest),
         form=f"dataset with {len(found.paths):,} {layout.encoding} images of {layout.image_size} px",
     )
+    if not schema.is_plain:
+        source = _with_stored_values(source, layout, values)
     return dataclasses.replace(source, keeps_splits=True, split_order=tuple(layout.splits))
+
+
+def _with_stored_values(
+    source: Source, layout: Layout, values: dict[str, tuple[tuple[Any, ...], tuple[Any, ...]]]
+) -> Source:
+    """Return the source with the labels and features that its files have in the dataset, by path."""
+    schema = layout.schema
+    has_classes = schema.label_type in ("single", "multi")
+    labels: list[tuple[Any, ...]] = [()] * len(source.paths)
+    classes, refused = source.labels, source.refused
+    if schema.label_type == "float":
+        labels = [values[path][0] for path in source.paths]
+    elif schema.label_type == "multi":
+        number = {name: label for label, name in enumerate(source.class_names)}
+        there = {label: number[name] for label, name in enumerate(layout.class_names) if name in number}
+        labels = [tuple(sorted(there[label] for label in values[path][0] if label in there)) for path in source.paths]
+        classes = np.array([several[0] if several else -1 for several in labels], np.int32)
+        refused = {id: why for id, why in refused.items() if why is not NO_LABEL}
+    return dataclasses.replace(
+        source,
+        labels=classes,
+        refused=refused,
+        form=f"{source.form if has_classes else source.form.partition('; ')[0]}; {schema}",
+        values=RowValues(
+            label_type=schema.label_type,
+            labels=labels,
+            features=schema.features,
+            values=[values[path][1] for path in source.paths],
+        ),
+    )
 
 
 def notes_on_losses(dataset_dir: str, image_size: int, encoding: str, quality: int) -> list[str]:

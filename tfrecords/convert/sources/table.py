@@ -7,6 +7,7 @@ those of another system: with backslashes, or without the suffixes of the files.
 from __future__ import annotations
 
 import array
+import dataclasses
 import os
 import re
 import sys
@@ -17,13 +18,21 @@ from typing import Any, NamedTuple
 
 from tfrecords.base_errors import UsageError
 from tfrecords.convert.sources.image_folder import FolderFiles, add_file
+from tfrecords.convert.sources.label_columns import given_columns, unnamed_value_columns, value_columns
 from tfrecords.convert.sources.labels import FileListing, some_of, source_of_labels
 from tfrecords.convert.sources.read_errors import refusal_of
 from tfrecords.convert.sources.remote import RemoteFiles, add_stamps, check_url, driver_of, is_url, local_path, opened
 from tfrecords.convert.sources.selection import Selection
 from tfrecords.convert.sources.source import TABLE_SUFFIXES, Source, is_image
-from tfrecords.convert.sources.table_columns import MULTI_LABEL, Columns, zero_or_one
-from tfrecords.convert.sources.table_rows import CsvRows, ParquetRows, Rows, cell_text
+from tfrecords.convert.sources.table_columns import (
+    MULTI_LABEL,
+    Columns,
+    given_column,
+    named_columns,
+    zero_or_one,
+)
+from tfrecords.convert.sources.table_rows import CsvRows, ParquetRows, Rows, cell_text, without_points
+from tfrecords.convert.sources.table_values import TableValues, feature_names
 from tfrecords.format.quarantine import Reason, Refusal
 
 _MIN_ROWS = 10  # from here on, a label per row is suspicious
@@ -53,6 +62,8 @@ def open_table(
     label_column: str = "",
     group_column: str = "",
     time_column: str = "",
+    label_type: str = "single",
+    features: Sequence[str] = (),
 ) -> Source:
     """Find the files in a table; ids count its rows.
 
@@ -67,6 +78,8 @@ def open_table(
         label_column: as in `open_source`.
         group_column: as in `open_source`.
         time_column: as in `open_source`.
+        label_type: as in `open_source`.
+        features: as in `open_source`.
 
     Raises:
         UsageError: the table cannot be read, it is not clear which columns count, or a file has several labels.
@@ -87,20 +100,29 @@ def open_table(
     repeated: list[str] = []
     protocols: set[str] = set()
     remote: list[int] = []
-    given = (path_column, label_column, group_column, time_column)
-    with _open(table) as file, closing(_rows_of(file, table, given)) as rows:
-        columns = rows.columns(*given)
+    names = (name.partition(":")[0] for name in features)
+    given = (path_column, *label_column.split(","), label_column, group_column, time_column, *names)
+    with _open(table) as file, closing(_rows_of(file, table, given, label_type)) as rows:
+        columns = _columns(rows, table, path_column, label_column, group_column, time_column, label_type, features)
+        values = TableValues(table, columns) if label_type != "single" or features else None
+        num_features, num_others = len(columns.features), columns.num_others
         for number, cells in rows.read(columns.needed):
-            row = _row(number, cells, columns, table)
+            extra = cells[len(cells) - num_features :]
+            row = _row(number, cells[: len(cells) - num_features], columns, table)
+            several = cells[1 + num_others : len(cells) - num_features]
             path = spelling.of(row.path)
             id = ids.setdefault(path, len(numbers))
             if id < len(numbers):
                 columns_of_id = (found.splits, found.groups, found.times)
                 split, group, time = (column[id] if column else None for column in columns_of_id)
                 _check_same(_Row(numbers[id], path, found.labels[id], split, group, time), row, table)
+                if values is not None:
+                    values.again(id, number, several, extra)
                 repeated.append(path)
                 continue
             numbers.append(row.number)
+            if values is not None:
+                values.add(number, several, extra)
             _add(found, path, base, row, protocols, table)
             if row.group is not None:
                 found.groups.append(row.group)
@@ -110,33 +132,79 @@ def open_table(
                 remote.append(id)
         kind, row_notes = rows.kind, rows.notes()
     if columns.label is not None:
-        found.labels = _without_points(found.labels)
+        found.labels = without_points(found.labels)
     if selection or categories:
         remote = [
             id
             for id in remote
-            if (not categories or found.labels[id] in categories)
+            if (not categories or label_type != "single" or found.labels[id] in categories)
             and (not selection or selection.takes(found.paths[id], counted=False))
         ]
     add_stamps(found, remote, base)
     if found.paths and len(found.refused) == len(found.paths) and not is_url(base):
         _check_folder(found.paths, base, table)
     notes = [*row_notes, *spelling.notes()]
-    if repeated:
+    if repeated and label_type != "multi":
         notes.append(f"{len(repeated)} rows repeat a file and its label; each file is used once: {some_of(repeated)}")
-    if len(numbers) >= _MIN_ROWS and len(set(found.labels)) == len(numbers):
+    if label_type == "single" and len(numbers) >= _MIN_ROWS and len(set(found.labels)) == len(numbers):
         notes.append(f"each image has a label of its own, e.g. {found.labels[0]!r}; --label_column= names other labels")
-    return source_of_labels(
+    class_names, form = columns.class_names, f"{kind} with {len(numbers):,} files; {columns.form}"
+    if values is not None and label_type != "single":
+        if categories and label_type != "multi":
+            raise UsageError(f"--categories: --label_type={label_type} has no classes in a table. Leave it out.")
+        found.labels, class_names = values.classes(categories)
+    source = source_of_labels(
         found,
         location=table,
         files=RemoteFiles(base) if is_url(base) else FolderFiles(base),
         categories=categories,
-        class_names=columns.class_names,
+        class_names=class_names,
         selection=selection,
         flag="--table",
         notes=notes,
-        form=f"{kind} with {len(numbers):,} files; {columns.form}",
+        form=form,
     )
+    if values is None:
+        return source
+    if label_type != "single":
+        source = dataclasses.replace(source, form=form)
+    return values.of(source, [ids[path] for path in source.paths])
+
+
+def _columns(
+    rows: Rows,
+    table: str,
+    path_column: str,
+    label_column: str,
+    group_column: str,
+    time_column: str,
+    label_type: str,
+    features: Sequence[str],
+) -> Columns:
+    """Return where paths, labels, groups, times and features are."""
+    header, sample = rows.sample()
+    names = [str(at + 1) for at in range(min(map(len, sample), default=0))] if header is None else header
+    names = [name.strip() for name in names]
+    wanted = feature_names(features, names, table)
+    extra = [at for name, _ in wanted for at in given_columns(name, names, "--features", table)]
+    if header is None:
+        if features:
+            raise UsageError(f"--features={','.join(features)}: --table={table} has no header. Add one.")
+        columns = unnamed_value_columns(sample, table, path_column, label_column, group_column, time_column, label_type)
+    elif label_type == "single":
+        columns = named_columns(header, sample, table, path_column, label_column, group_column, time_column, extra)
+    else:
+        group = given_column(group_column, names, "--group_column", table)
+        time = given_column(time_column, names, "--time_column", table)
+        aside = [*extra, *(at for at in (group, time) if at is not None)]
+        columns = value_columns(header, sample, table, path_column, label_column, label_type, aside)
+        columns = dataclasses.replace(columns, group=group, time=time)
+    others = {columns.path, columns.split, columns.group, columns.time}
+    rows.check_types(columns.path, [at for at in columns.needed if at not in others], label_type == "multi")
+    rows.check_types(columns.path, [at for at in others if at is not None and at != columns.path], False)
+    rows.check_types(columns.path, extra, True)
+    typed = [(names[at], dtype) for at, (_, dtype) in zip(extra, wanted, strict=True)]
+    return dataclasses.replace(columns, features=tuple(extra), feature_names=tuple(typed))
 
 
 class _Spelling:
@@ -209,10 +277,12 @@ class _Spelling:
         return self._stems[folder].get(stem, [])
 
 
-def _rows_of(file: Any, table: str, given: Sequence[str]) -> Rows:
+def _rows_of(file: Any, table: str, given: Sequence[str], label_type: str) -> Rows:
     is_parquet = file.read(4) == b"PAR1"
     file.seek(0)
-    return ParquetRows(file, table) if is_parquet else CsvRows(file, table, [name for name in given if name])
+    return (
+        ParquetRows(file, table) if is_parquet else CsvRows(file, table, [name for name in given if name], label_type)
+    )
 
 
 def _check_folder(paths: Sequence[str], base: str, table: str) -> None:
@@ -294,6 +364,8 @@ def _row(number: int, cells: Sequence[Any], columns: Columns, table: str) -> _Ro
     time = rest.pop(0).strip() if columns.time is not None else None
     if split == "":
         raise UsageError(f"--table={table}: row {number} has no split. Add one, or remove the column.")
+    if columns.label_type != "single":
+        return _Row(number, path, "", split, group, time)
     if columns.label is not None:
         label = cell_text(cells[-1], keep_point=True).strip()
     else:
@@ -304,16 +376,6 @@ def _row(number: int, cells: Sequence[Any], columns: Columns, table: str) -> _Ro
         if not text.isascii() and re.search("[\ud800-\udfff]", text):
             raise UsageError(f"--table={table}: the {what} in row {number} is not UTF-8. Save the table as UTF-8.")
     return _Row(number, path, sys.intern(label), split, group, time)
-
-
-def _without_points(labels: list[str]) -> list[str]:
-    """Return the labels as whole numbers if all of them, apart from missing ones, are written like 1.0.
-
-    So do MXNet's lists, and pandas a column of whole numbers of which one is missing.
-    """
-    if not all(re.fullmatch(r"-?[0-9]+\.0+", label) for label in set(labels) - {""}):
-        return labels
-    return [sys.intern(label.partition(".")[0]) for label in labels]
 
 
 def _hot(number: int, cells: Sequence[str], columns: Columns, table: str) -> str:

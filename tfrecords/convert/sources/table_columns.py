@@ -16,7 +16,10 @@ from tfrecords.convert.sources.folder_layout import split_of
 from tfrecords.convert.sources.labels import some_of
 from tfrecords.convert.sources.source import is_image
 
-MULTI_LABEL = "Each image file has one class: multi-label is not supported. Keep one label per image"
+MULTI_LABEL = (
+    "Without --label_type=multi, each image file has one class, and multi-label is not supported. Keep one label per "
+    "image"
+)
 
 # In the datasets of Kaggle, Keras, timm, fastai, Hugging Face, ISIC, GTSRB and others; without spaces and the like.
 _PATH = ("path", "file", "filename", "image")
@@ -28,9 +31,9 @@ _PATHS = (
     ),
     frozenset("id idcode imageid imageindex imgid index isicid key name photoid pictureid stem uuid".split()),
 )
-_LABEL = ("label", "class", "category")
-_LABELS = (
-    frozenset(_LABEL),
+LABEL = ("label", "class", "category")
+LABELS = (
+    frozenset(LABEL),
     frozenset(
         "animal breed categoryname classname diagnosis disease dx emotion finding genus groundtruth gt kind labelname "
         "object primarylabel species target type variety y".split()
@@ -40,10 +43,10 @@ _LABELS = (
         "whaleid".split()
     ),
 )
-_SPLIT = "split"
-_SPLITS = frozenset("dataset datasetsplit partition set subset usage".split())  # if their values are names of splits
+SPLIT = "split"
+SPLITS = frozenset("dataset datasetsplit partition set subset usage".split())  # if their values are names of splits
 _ROW_NUMBERS = frozenset(("", "unnamed0"))  # pandas writes its index without a name
-_SEVERAL = re.compile(r"(labels|classes|categories|tags|(label|class|category)[ _-]?\d+)", re.IGNORECASE)
+SEVERAL = re.compile(r"(labels|classes|categories|tags|(label|class|category)[ _-]?\d+)", re.IGNORECASE)
 _ZERO_ONE = {"0": 0, "1": 1, "0.0": 0, "1.0": 1, "false": 0, "true": 1, "": 0}
 
 
@@ -59,6 +62,11 @@ class Columns:
         time: the times, or None.
         classes: the one-hot columns; none if there is a column of labels.
         class_names: their names.
+        label_type: as in `tfrecords.format.schema`. If it is not `single`, `label` is None.
+        labels: the columns of several labels or of numbers, with `class_names` for numbers; none if there are
+            `classes`.
+        features: further columns to keep.
+        feature_names: the name and the type of each of them, "" for that of its cells.
         form: where the paths and labels come from, for the user.
     """
 
@@ -68,23 +76,36 @@ class Columns:
     classes: tuple[int, ...] = ()
     class_names: tuple[str, ...] = ()
     form: str = ""
+    label_type: str = "single"
+    labels: tuple[int, ...] = ()
+    features: tuple[int, ...] = ()
+    feature_names: tuple[tuple[str, str], ...] = ()
     group: int | None = None
     time: int | None = None
 
     @property
+    def num_others(self) -> int:
+        """The number of columns of splits, groups and times."""
+        return sum(column is not None for column in (self.split, self.group, self.time))
+
+    @property
     def needed(self) -> list[int]:
-        """The columns to read: path; split, group and time if there are such columns; and those of the labels."""
+        """The columns to read: path; split, group and time if there are such columns; those of the
+        labels, and the features.
+        """
         return [
             self.path,
             *(column for column in (self.split, self.group, self.time) if column is not None),
             *(self.classes if self.label is None else [self.label]),
+            *self.labels,
+            *self.features,
         ]
 
 
 def is_known(name: str) -> bool:
     """Return whether the name of a column says what is in it."""
-    return _plain(name) in {*_PATHS[0], *_PATHS[1], *_LABELS[0], *_LABELS[1], _SPLIT} or bool(
-        _SEVERAL.fullmatch(name.strip())
+    return plain_name(name) in {*_PATHS[0], *_PATHS[1], *LABELS[0], *LABELS[1], SPLIT} or bool(
+        SEVERAL.fullmatch(name.strip())
     )
 
 
@@ -101,6 +122,7 @@ def named_columns(
     label_column: str = "",
     group_column: str = "",
     time_column: str = "",
+    aside: Collection[int] = (),
 ) -> Columns:
     """Return the columns of a table with a header.
 
@@ -112,26 +134,27 @@ def named_columns(
         label_column: likewise, that of the labels.
         group_column: likewise, that of the groups; "" if there is none.
         time_column: likewise, that of the times.
+        aside: columns that are none of these.
 
     Raises:
         UsageError: a column does not exist or cannot be told from others, or there are several labels per image.
     """
     names = [name.strip() for name in header]
-    plain = [_plain(name) for name in names]
+    plain = [plain_name(name) for name in names]
     has = f"It has: {some_of(names)}." if header else "It is empty."
-    path = _given(path_column, names, "--path_column", table)
-    label = _given(label_column, names, "--label_column", table)
-    group = _given(group_column, names, "--group_column", table)
-    time = _given(time_column, names, "--time_column", table)
-    splits = [at for at, name in enumerate(plain) if name == _SPLIT]
-    splits += [at for at, name in enumerate(plain) if name in _SPLITS and at != label and _are_splits(sample, at)]
+    path = given_column(path_column, names, "--path_column", table)
+    label = given_column(label_column, names, "--label_column", table)
+    group = given_column(group_column, names, "--group_column", table)
+    time = given_column(time_column, names, "--time_column", table)
+    splits = [at for at, name in enumerate(plain) if name == SPLIT]
+    splits += [at for at, name in enumerate(plain) if name in SPLITS and at != label and are_splits(sample, at)]
     splits = [at for at in splits if at not in (group, time)]
     split = splits[0] if splits else None
-    used = {split, group, time}
-    several = [name for at, name in enumerate(names) if _SEVERAL.fullmatch(name) and at not in (group, time)]
-    labels = _ranked(plain, _LABELS, {path, *used})
+    used = {split, group, time, *aside}
+    several = [name for at, name in enumerate(names) if SEVERAL.fullmatch(name) and at not in (group, time, *aside)]
+    labels = ranked_columns(plain, LABELS, {path, *used})
     if label is None and (
-        (len(labels) > 1 and {plain[at] for at in labels} <= _LABELS[0]) or (several and not labels_of(plain))
+        (len(labels) > 1 and {plain[at] for at in labels} <= LABELS[0]) or (several and not labels_of(plain))
     ):
         columns = [names[at] for at in labels] if len(labels) > 1 else several
         raise UsageError(
@@ -139,18 +162,11 @@ def named_columns(
             f"one that counts: --label_column={columns[0]!r}."
         )
     if path is None:
-        paths = _ranked(plain, _PATHS, {label, *used}) or _with_paths(sample, {label, *used})
-        if len(paths) != 1:
-            count = "several columns" if paths else "no column"
-            raise UsageError(
-                f"--table={table} has {count} of paths ({', '.join(_PATH)}). {has} Name one {_PATH[0]}, or give it as "
-                "--path_column=NAME."
-            )
-        path = paths[0]
+        path = find_path(plain, sample, {label, split, group, time}, aside, table, has)
     if label is None:
-        labels = _ranked(plain, _LABELS, {path, *used})
-        rest = [at for at, name in enumerate(plain) if at not in (path, *used) and name not in _ROW_NUMBERS]
-        classes = [at for at in rest if at not in labels and _is_zero_one(sample, at)]
+        labels = ranked_columns(plain, LABELS, {path, *used})
+        rest = other_columns(plain, {path, *used})
+        classes = [at for at in rest if at not in labels and is_zero_one(sample, at)]
         if len(labels) > 1:
             raise UsageError(
                 f"--table={table} has several columns of labels. {has} Name the one that counts, e.g. "
@@ -163,10 +179,10 @@ def named_columns(
             labels = rest
         if not labels:
             for at in (group, time):
-                if at is not None and plain[at] in _LABELS[0]:
+                if at is not None and plain[at] in LABELS[0]:
                     raise _one_column(names[at], at == group, has, table)
             raise UsageError(
-                f"--table={table} has no column of labels ({', '.join(_LABEL)}). {has} Name one {_LABEL[0]}, or give "
+                f"--table={table} has no column of labels ({', '.join(LABEL)}). {has} Name one {LABEL[0]}, or give "
                 "it as --label_column=NAME."
             )
         label = labels[0]
@@ -198,10 +214,10 @@ def unnamed_columns(
 ) -> Columns:
     """Return the columns of a table without a header; the arguments and errors are those of `named_columns`."""
     numbers = [str(at + 1) for at in range(min(map(len, sample)))]
-    path = _given(path_column, numbers, "--path_column", table)
-    label = _given(label_column, numbers, "--label_column", table)
-    group = _given(group_column, numbers, "--group_column", table)
-    time = _given(time_column, numbers, "--time_column", table)
+    path = given_column(path_column, numbers, "--path_column", table)
+    label = given_column(label_column, numbers, "--label_column", table)
+    group = given_column(group_column, numbers, "--group_column", table)
+    time = given_column(time_column, numbers, "--time_column", table)
     first = " ".join(sample[0])[:80]
     flags = "Name the columns by their numbers, e.g. --path_column=1 --label_column=2."
     columns = range(len(numbers))
@@ -217,7 +233,7 @@ def unnamed_columns(
                 f"--table={table} has no header, and it is not clear which column has paths: {first!r}. {flags}"
             )
     used = {path, group, time}
-    split = next((at for at in columns if at not in (label, *used) and _are_splits(sample, at)), None)
+    split = next((at for at in columns if at not in (label, *used) and are_splits(sample, at)), None)
     rest = [at for at in columns if at not in (split, *used)]
     if label is None:
         if len(rest) == 2 and path == 2 and all(row[0].isdigit() for row in sample):
@@ -239,7 +255,33 @@ def unnamed_columns(
 
 def labels_of(plain: Sequence[str]) -> list[int]:
     """Return the columns whose names, without spaces and the like, are those of labels."""
-    return _ranked(plain, _LABELS[:2], set())
+    return ranked_columns(plain, LABELS[:2], set())
+
+
+def find_path(
+    plain: Sequence[str],
+    sample: Sequence[Sequence[str]],
+    used: Collection[int | None],
+    aside: Collection[int],
+    table: str,
+    has: str,
+) -> int:
+    """Return the column of paths, which is none of `used`, and of those `aside` only if there is no other."""
+    others = {*used, *aside}
+    paths = ranked_columns(plain, _PATHS, others) or _with_paths(sample, others)
+    paths = paths or ranked_columns(plain, _PATHS, used)  # which may be stored, too
+    if len(paths) != 1:
+        count = "several columns" if paths else "no column"
+        raise UsageError(
+            f"--table={table} has {count} of paths ({', '.join(_PATH)}). {has} Name one {_PATH[0]}, or give it as "
+            "--path_column=NAME."
+        )
+    return paths[0]
+
+
+def other_columns(plain: Sequence[str], used: Collection[int | None]) -> list[int]:
+    """Return the columns that are not `used` and do not count the rows."""
+    return [at for at, name in enumerate(plain) if at not in used and name not in _ROW_NUMBERS]
 
 
 def _one_hot(
@@ -262,16 +304,18 @@ def _one_hot(
     return Columns(path, None, split, tuple(classes), tuple(chosen), form=form)
 
 
-def zero_or_one(cell: str) -> int | None:
-    """Return the value of a cell in a one-hot column, None if it is neither 0 nor 1."""
-    return _ZERO_ONE.get(cell.strip().lower())
+def zero_or_one(cell: str, *, signed: bool = False) -> int | None:
+    """Return the value of a cell in a one-hot column, None if it is neither 0 nor 1; `signed` takes -1 for 0."""
+    text = cell.strip().lower()
+    return 0 if signed and text in ("-1", "-1.0") else _ZERO_ONE.get(text)
 
 
-def _plain(name: str) -> str:
+def plain_name(name: str) -> str:
+    """Return the name of a column in lower case, without spaces and the like."""
     return re.sub(r"[\W_]+", "", name.lower())
 
 
-def _given(column: str, names: Sequence[str], flag: str, table: str) -> int | None:
+def given_column(column: str, names: Sequence[str], flag: str, table: str) -> int | None:
     """Return the number of the column that a flag names, None if the flag is empty."""
     if not column:
         return None
@@ -288,7 +332,7 @@ def _given(column: str, names: Sequence[str], flag: str, table: str) -> int | No
     )
 
 
-def _ranked(plain: Sequence[str], ranks: Iterable[Collection[str]], used: Collection[int | None]) -> list[int]:
+def ranked_columns(plain: Sequence[str], ranks: Iterable[Collection[str]], used: Collection[int | None]) -> list[int]:
     """Return the columns with names of the first rank that any column has."""
     for names in ranks:
         if found := [at for at, name in enumerate(plain) if name in names and at not in used]:
@@ -310,9 +354,11 @@ def _have_one(sample: Sequence[Sequence[str]], columns: Sequence[int]) -> bool:
     return all(sum(zero_or_one(row[at]) or 0 for at in columns) == 1 for row in sample)
 
 
-def _are_splits(sample: Sequence[Sequence[str]], column: int) -> bool:
+def are_splits(sample: Sequence[Sequence[str]], column: int) -> bool:
+    """Return whether a column has names of splits."""
     return bool(sample) and all(split_of(row[column].strip()) for row in sample if column < len(row))
 
 
-def _is_zero_one(sample: Sequence[Sequence[str]], column: int) -> bool:
-    return all(column < len(row) and zero_or_one(row[column]) is not None for row in sample)
+def is_zero_one(sample: Sequence[Sequence[str]], column: int, *, signed: bool = False) -> bool:
+    """Return whether a column has only 0 and 1; `signed` as in `zero_or_one`."""
+    return all(column < len(row) and zero_or_one(row[column], signed=signed) is not None for row in sample)

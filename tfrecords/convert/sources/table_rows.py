@@ -13,20 +13,14 @@ import io
 import itertools
 import os
 import re
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any, BinaryIO, Protocol
 
 from tfrecords.base_errors import UsageError
 from tfrecords.convert.sources.source import is_image
-from tfrecords.convert.sources.table_columns import (
-    MULTI_LABEL,
-    Columns,
-    is_known,
-    looks_like_path,
-    named_columns,
-    unnamed_columns,
-)
+from tfrecords.convert.sources.table_columns import MULTI_LABEL, is_known, looks_like_path
 
 _DELIMITERS = ",;\t|"
 _BATCH = 65_536  # rows of a parquet file per read
@@ -42,8 +36,12 @@ class Rows(Protocol):
         """What the table is, for the user."""
         ...
 
-    def columns(self, *given: str) -> Columns:
-        """Return where paths, labels and more are; `given` are the names of columns as in `named_columns`."""
+    def sample(self) -> tuple[list[str] | None, list[list[str]]]:
+        """Return the header, if there is one, and the first rows as texts; a cell with a list is "?"."""
+        ...
+
+    def check_types(self, path: int, labels: Sequence[int], lists: bool) -> None:
+        """Raise UsageError if these columns cannot have paths and labels; `lists` says if labels may be lists."""
         ...
 
     def read(self, columns: Sequence[int]) -> Iterator[tuple[int, Sequence[Any]]]:
@@ -62,13 +60,18 @@ class Rows(Protocol):
 class CsvRows:
     """The rows of a text file. With `delimiter` None, cells are separated by spaces."""
 
-    def __init__(self, file: BinaryIO, table: str, given: Sequence[str]) -> None:
-        """Recognize the form; `given` are the columns that the user names."""
+    def __init__(self, file: BinaryIO, table: str, given: Sequence[str], label_type: str = "single") -> None:
+        """Recognize the form; `given` are the columns that the user names. A list without labels may have paths alone,
+        and one with several may have several words after the path.
+        """
         encoding = "utf-16" if file.read(2) in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
         file.seek(0)
         self._text = io.TextIOWrapper(file, encoding=encoding, errors="surrogateescape", newline="")
         self._table = table
         self._skipped = 0  # lines before the header or the first row
+        self._label_type = label_type
+        self._several_words = False  # a list that has several labels after the path
+        self._paths_only = False  # a list that has nothing but a path per line
         self._comments: list[str] = []  # those of them that begin with "#"
         self._splits_all = False  # a list whose lines are divided at every space
         with self._csv_errors():
@@ -79,14 +82,16 @@ class CsvRows:
         """What the table is, for the user."""
         return "CSV table" if self._delimiter else "list"
 
-    def columns(self, *given: str) -> Columns:
-        """Return where paths, labels and more are; `given` are the names of columns as in `named_columns`."""
+    def sample(self) -> tuple[list[str] | None, list[list[str]]]:
+        """Return the header, if there is one, and the first rows."""
         with self._csv_errors():
             sample = [cells for _, cells in itertools.islice(self._rows(), _SAMPLE)]
         if self._header is None:
-            return unnamed_columns(sample, self._table, *given)
-        whole = [row for row in sample if len(row) == len(self._header)]
-        return named_columns(self._header, whole, self._table, *given)
+            return None, sample
+        return self._header, [row for row in sample if len(row) == len(self._header)]
+
+    def check_types(self, path: int, labels: Sequence[int], lists: bool) -> None:
+        """Do nothing, because everything is text."""
 
     def read(self, columns: Sequence[int]) -> Iterator[tuple[int, Sequence[Any]]]:
         """Yield the number of each line and its cells in these columns."""
@@ -152,8 +157,13 @@ class CsvRows:
                     is_data = has_paths[0] or not any(has_paths)  # or else a header of names that are not known
                     self._delimiter, self._header = delimiter, None if is_data else rows[0]
                     return
-        if by_numbers or _is_list(lines):
+        paths_alone = self._label_type == "none" and all(looks_like_path(line.strip()) for line in lines)
+        if self._label_type == "multi" and not by_numbers and _has_several(lines):
+            self._delimiter, self._header, self._several_words = None, None, True
+        elif not paths_alone and (by_numbers or _is_list(lines)):
             self._delimiter, self._header, self._splits_all = None, None, by_numbers
+        elif paths_alone:
+            self._delimiter, self._header, self._paths_only = None, None, True
         elif len(words) > 2 and len(self._header or ()) == 1:
             raise UsageError(
                 f"--table={self._table} has several words per line, and it is not clear which are path and label: "
@@ -203,7 +213,12 @@ class CsvRows:
         self._start()
         if self._delimiter is None:
             for number, line in enumerate(self._text, self._skipped + 1):
-                if line.strip():
+                if self._paths_only and line.strip():
+                    yield number, [line.strip()]
+                elif self._several_words and line.strip():
+                    path, *labels = line.split()
+                    yield number, [path, ";".join(labels)]
+                elif line.strip():
                     yield number, line.split() if self._splits_all else line.strip().rsplit(None, 1)
             return
         reader = csv.reader(self._text, delimiter=self._delimiter, strict=True)
@@ -232,8 +247,8 @@ class ParquetRows:
         with self._errors():
             self._file = pq.ParquetFile(file)
 
-    def columns(self, *given: str) -> Columns:
-        """Return where paths, labels and more are; `given` are the names of columns as in `named_columns`."""
+    def sample(self) -> tuple[list[str] | None, list[list[str]]]:
+        """Return the names of the columns, and the first rows as texts; a cell with a list is "?"."""
         names = list(self._file.schema_arrow.names)
         flat = [name for name in names if not self._is_nested(name)]
         with self._errors():
@@ -242,10 +257,12 @@ class ParquetRows:
         if batch is not None:
             columns = [batch.column(name).to_pylist() if name in flat else ["?"] * batch.num_rows for name in names]
             sample = [list(map(cell_text, row)) for row in zip(*columns, strict=True)]
-        found = named_columns(names, sample, self._table, *given)
-        for at in found.needed:
-            self._check_type(self._file.schema_arrow.field(at), at == found.path)
-        return found
+        return names, sample
+
+    def check_types(self, path: int, labels: Sequence[int], lists: bool) -> None:
+        """Raise UsageError if these columns cannot have paths and labels; `lists` says if labels may be lists."""
+        for at in (path, *labels):
+            self._check_type(self._file.schema_arrow.field(at), at == path, lists)
 
     def read(self, columns: Sequence[int]) -> Iterator[tuple[int, Sequence[Any]]]:
         """Yield the number of each row, from 1, and its cells in these columns."""
@@ -279,11 +296,13 @@ class ParquetRows:
 
         return bool(pa.types.is_nested(self._file.schema_arrow.field(name).type))
 
-    def _check_type(self, field: Any, is_path: bool) -> None:
+    def _check_type(self, field: Any, is_path: bool, lists: bool) -> None:
         import pyarrow as pa
 
         kind = field.type.value_type if pa.types.is_dictionary(field.type) else field.type
         if pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind):
+            if lists and not is_path and not pa.types.is_nested(kind.value_type):
+                return
             raise UsageError(f"--table={self._table}: column {field.name!r} has lists ({field.type}). {MULTI_LABEL}.")
         texts = (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view)
         texts += (pa.types.is_binary, pa.types.is_large_binary) if is_path else ()
@@ -306,12 +325,32 @@ def cell_text(value: Any, keep_point: bool = False) -> str:
     return str(value)
 
 
+def without_points(labels: list[str]) -> list[str]:
+    """Return the labels as whole numbers if all of them, apart from missing ones, are written like 1.0.
+
+    So do MXNet's lists, and pandas a column of whole numbers of which one is missing.
+    """
+    if not all(re.fullmatch(r"-?[0-9]+\.0+", label) for label in set(labels) - {""}):
+        return labels
+    return [sys.intern(label.partition(".")[0]) for label in labels]
+
+
 @contextmanager
 def _errors(kinds: tuple[type[Exception], ...], as_error: Callable[[Exception], Exception]) -> Iterator[None]:
     try:
         yield
     except kinds as error:
         raise as_error(error) from None
+
+
+def _has_several(lines: Sequence[str]) -> bool:
+    """Return whether each line is a path without spaces and labels, more than one in some line."""
+    rows = [line.split() for line in lines]
+    return (
+        all(looks_like_path(row[0]) and not any(map(looks_like_path, row[1:])) for row in rows)
+        and any(len(row) > 2 for row in rows)
+        and not any(separator in line for separator in ";|," for line in lines)
+    )
 
 
 def _is_comment(line: str) -> bool:

@@ -17,9 +17,9 @@ from tfrecords.convert.sources.container_files import Containers
 from tfrecords.convert.sources.labels import FileListing, some_of, source_of_labels
 from tfrecords.convert.sources.read_errors import MissingFile, refusal_of
 from tfrecords.convert.sources.remote import driver_of, exists_url, is_url, read_url
+from tfrecords.convert.sources.row_values import ONE_CLASS
 from tfrecords.convert.sources.selection import Selection
 from tfrecords.convert.sources.source import Source, refuse_damaged
-from tfrecords.convert.sources.table_columns import MULTI_LABEL
 from tfrecords.format.atomic_files import parse_json
 from tfrecords.format.example import bytes_feature, find_features
 from tfrecords.format.naming import FEATURES_FILE, INFO_FILE, TFRECORD
@@ -205,7 +205,7 @@ def _chosen_features(
             names = of_pair
         if kind == "ClassLabel" and len(names) != 1 and (names or inside):
             which = f"several labels ({some_of(names)})" if names else f"lists of labels ({some_of(inside)})"
-            raise UsageError(f"--image_dir={dataset_dir}: its examples have {which}. {MULTI_LABEL}.")
+            raise UsageError(f"--image_dir={dataset_dir}: its examples have {which}. {ONE_CLASS}.")
         if len(names) != 1:
             has = ", ".join(f"{name} ({feature.kind})" for name, feature in features.items())
             raise UsageError(

@@ -21,9 +21,9 @@ from tfrecords.convert.sources.labels import FileListing, some_of, source_of_lab
 from tfrecords.convert.sources.name_encodings import decode_names
 from tfrecords.convert.sources.read_errors import MissingFile, refusal_of
 from tfrecords.convert.sources.remote import is_url, read_url
+from tfrecords.convert.sources.row_values import ONE_CLASS
 from tfrecords.convert.sources.selection import Selection
 from tfrecords.convert.sources.source import Files, Source, is_image
-from tfrecords.convert.sources.table_columns import MULTI_LABEL
 from tfrecords.format.atomic_files import parse_json
 from tfrecords.format.quarantine import Reason, Refusal
 from tfrecords.format.record import ReadAt
@@ -108,7 +108,7 @@ class Samples:
             UsageError: an image has several labels, a sample has several images, or no image has a label.
         """
         if self._multi_label:
-            raise UsageError(f"--image_dir={location}: {self._multi_label} has several labels. {MULTI_LABEL}.")
+            raise UsageError(f"--image_dir={location}: {self._multi_label} has several labels. {ONE_CLASS}.")
         if self._ambiguous:
             raise UsageError(
                 f"--image_dir={location}: {self._ambiguous} is not the only image of its sample. Keep one, or give "

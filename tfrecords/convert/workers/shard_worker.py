@@ -24,7 +24,7 @@ from tfrecords.convert.sources.read_errors import machine_errors, read_file
 from tfrecords.convert.state.receipts import Receipt, write_receipt
 from tfrecords.format.array_record_shard import ArrayRecordWriter
 from tfrecords.format.quarantine import Refusal
-from tfrecords.format.record_layout import encode_record
+from tfrecords.format.record_layout import encode_record, encode_with_tail
 from tfrecords.format.shard import ShardWriter, open_shard
 
 _BATCH_BYTES = 1 << 18
@@ -76,7 +76,8 @@ class ShardTask(Task):
     """Converts the files of one shard, in the order of its records.
 
     `ids` and `labels` are int64 `[num_files]`; `places` is int64 `[num_files, 3]` if `files` reads by place. An
-    intermediate shard need not be `durable`: synced to the disk, with its SHA-256.
+    intermediate shard need not be `durable`: synced to the disk, with its SHA-256. `indexed` asks for a sidecar of raw
+    records, too. `tails` are those of the records, see `tfrecords.format.schema`; None if records have a class alone.
     """
 
     files: Files
@@ -89,6 +90,8 @@ class ShardTask(Task):
     jpeg_quality: int
     hashed: bool
     durable: bool
+    indexed: bool = False
+    tails: tuple[bytes, ...] | None = None
 
     def run(self, monitor: Monitor) -> None:
         """Convert the files; a ConversionError can also mean that a file cannot be read for a reason of the machine."""
@@ -96,7 +99,7 @@ class ShardTask(Task):
         position = 0
         batch: list[tuple[int, np.ndarray]] = []
         batch_size = max(1, _BATCH_BYTES // (self.image.image_size**2 * 3))
-        shard = open_shard(self.shard, index=self.encoding != "raw", durable=self.durable)
+        shard = open_shard(self.shard, index=self.indexed or self.encoding != "raw", durable=self.durable)
         with writing(self.shard), shard as writer:
             for number in range(len(self.rows)):
                 monitor.begin(int(self.rows[number]))
@@ -177,8 +180,12 @@ def _write_batch(
     if task.encoding != "raw":
         images = [encode(image, task.encoding, task.jpeg_quality) for image in pixels]
     labels, ids = task.labels[numbers].tolist(), task.ids[numbers].tolist()
-    for image, label, id in zip(images, labels, ids, strict=True):
-        writer.write(encode_record(image, label, id))
+    if task.tails is None:
+        for image, label, id in zip(images, labels, ids, strict=True):
+            writer.write(encode_record(image, label, id))
+    else:
+        for number, image, id in zip(numbers, images, ids, strict=True):
+            writer.write(encode_with_tail(image, id, task.tails[number]))
     batch.clear()
 
 

@@ -41,6 +41,7 @@ def config(**values: Any) -> ConvertConfig:
         ("copies", "all", "--copies=all: should be one of near, exact, ignore."),
         ("engine", "spark", "--engine=spark: should be one of local, beam."),
         ("beam_options", "--a=b", "--beam_options='--a=b' needs --engine=beam."),
+        ("label_type", "none", "--label_column=breed names labels, and --label_type=none stores none."),
         ("max_refused", "few", "--max_refused=few: should be a number of files, or a percentage such as 1%."),
         ("max_refused", "-1", "--max_refused=-1: "),
         ("max_refused", "1.5", "--max_refused=1.5: "),
@@ -61,7 +62,7 @@ def config(**values: Any) -> ConvertConfig:
 )
 def test_bad_values_are_usage_errors(option: str, value: Any, message: str) -> None:
     with pytest.raises(UsageError, match=re.escape(message)):
-        config(**{option: value})
+        config(**{option: value}, **({"label_column": "breed"} if option == "label_type" else {}))
 
 
 def test_is_frozen_and_keyword_only() -> None:
@@ -156,6 +157,8 @@ def test_determining_options_leave_out_what_does_not_change_the_bytes() -> None:
         "label_column": "2",
         "range": "min-max",
         "max_pixels": 1000,
+        "label_type": "multi",
+        "features": ("age", "caption:text"),
         "format": "array_record",
         "group_column": "patient",
         "group_pattern": "p[0-9]+",

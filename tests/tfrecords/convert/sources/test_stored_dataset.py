@@ -14,7 +14,8 @@ from tfrecords.base_errors import DataError, UsageError
 from tfrecords.convert.engine import convert
 from tfrecords.convert.image.decoder import resize
 from tfrecords.convert.output.summary import ConvertSummary
-from tfrecords.convert.plan.convert_config import ConvertConfig, with_stored_size
+from tfrecords.convert.plan.convert_config import ConvertConfig
+from tfrecords.convert.sources.stored_dataset import with_stored_size
 from tfrecords.edit.dataset_edit import EditConfig, edit
 from tfrecords.format.dataset_images import DatasetImages
 from tfrecords.format.dataset_verification import verify
@@ -127,6 +128,46 @@ def test_options_of_a_conversion_apply(stored: dict[str, Path], tmp_path: Path) 
     folder, made = converted(tmp_path, from_dataset=str(edited), image_size=4)
     assert "ant/image_0.jpg" not in images(folder)
     assert made.num_examples == 39
+
+
+@pytest.mark.parametrize("kind", ["multi", "multi_png", "float", "none", "single"])
+def test_labels_and_features_stay(labeled: Any, labeled_row: Any, tmp_path: Path, kind: str) -> None:
+    before = labeled(kind, tmp_path / "before").dataset_dir
+    for encoding in ("raw", "png"):
+        config = ConvertConfig(from_dataset=str(before), image_size=4, encoding=encoding, data_dir=tmp_path / encoding)
+        lines: list[str] = []
+        made = convert(config, describe=lines.append)
+        layout = Layout.load(made.dataset_dir)
+        assert layout.schema == Layout.load(before).schema
+        assert layout.class_names == Layout.load(before).class_names
+        assert f"; {layout.schema}; its splits are kept" in lines[0]
+        assert verify(made.dataset_dir).problems == ()
+        assert examples(made.dataset_dir) == examples(before)
+        assert convert(config).num_converted == 0  # there already
+    with pytest.raises(UsageError, match="keeps the labels and the features of that dataset"):
+        converted(tmp_path, from_dataset=str(before), label_type="none")
+    if kind == "float":
+        with pytest.raises(UsageError, match="are numbers, which have no classes"):
+            converted(tmp_path, from_dataset=str(before), categories=("age",))
+    if kind == "multi":  # images with others of the classes only are left out, as from a table
+        folder = converted(tmp_path, from_dataset=str(before), categories=("red", "green"), name="few")[0]
+        names = Layout.load(folder).class_names
+        assert names == ("red", "green")
+        there = {path: {names[label] for label in labels} for path, (labels, _, _) in examples(folder).items()}
+        colors = {f"{n}.png": {*labeled_row(n)["colors"].split("|")} & {*names} for n in range(16)}
+        assert there == {path: several for path, several in colors.items() if several}
+        with pytest.raises(UsageError, match="--conflicts=drop compares the classes of copies"):
+            converted(tmp_path, from_dataset=str(before), conflicts="drop", name="other")
+
+
+def examples(folder: Path) -> dict[str, Any]:
+    """Labels, features and split of each example by its path."""
+    layout, manifest = Layout.load(folder), read_manifest(folder)
+    read = DatasetImages(folder, layout, manifest)
+    return {
+        manifest.paths[row]: (*read.values(row), manifest.split_names[manifest.splits[row]])
+        for row in np.flatnonzero(manifest.ok).tolist()
+    }
 
 
 def test_what_is_no_source(stored: dict[str, Path], tmp_path: Path, photos: Path) -> None:
