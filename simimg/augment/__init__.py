@@ -1,7 +1,8 @@
 """Augmentation: parameters are drawn from (seed, epoch, id), and then applied to the images on the device."""
 
-from simimg.augment.augmentation import augment, measure_formulations
+from simimg.augment.augmentation import augment, augment_and_mix, measure_formulations
 from simimg.augment.formulation import FORMULATIONS, fastest
+from simimg.augment.mixing import partners
 from simimg.augment.parameters import BORDERS, AugmentConfig
 
-__all__ = ["BORDERS", "FORMULATIONS", "AugmentConfig", "augment", "fastest", "measure_formulations"]
+__all__ = ["BORDERS", "FORMULATIONS", "AugmentConfig", "augment", "augment_and_mix", "fastest", "measure_formulations", "partners"]

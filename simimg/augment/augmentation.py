@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections.abc import Callable
+from typing import Any
 
 import tensorflow as tf
 
 from simimg.augment.degradations import blur, cover, cut_out, quantize
 from simimg.augment.formulation import Milliseconds, choose, name_of, resolved
 from simimg.augment.geometry import paste, warp, warp_by_gather
+from simimg.augment.mixing import mix
+from simimg.augment.operations import Compiler, Operations, affine, histogram, operator
 from simimg.augment.parameters import AugmentConfig, Parameters, draw
+from simimg.augment.policies import AUGMIX_KINDS, NUM_CHAINS, augmix, invert_bright, rand_augment, three_augment
+from simimg.augment.random_pixels import add_noise, draw_pixels, erase
 
 # The weights of a color's brightness, ITU-R BT.601, and the gray that a change of contrast keeps.
 _LUMA = (0.299, 0.587, 0.114)
 _MIDDLE_GRAY = 127.5
 _PROBED = 256  # images
+
+_Change = Callable[..., tuple[tf.Tensor, tf.Tensor]]
 
 
 def augment(
@@ -29,8 +37,20 @@ def augment(
     The images are uint8 `[batch, height, width, 3]`; for the other arguments see `draw`. An augmentation that is off
     costs nothing.
     """
+    config = dataclasses.replace(config, mixup=0.0, cutmix=0.0) if config.mixes else config
     by_operations = resolved(config.augment_with) == "operations"
-    return _augmented(config, seed, by_operations)(epoch, id, tf.cast(view, tf.int64), images)
+    return _augmented(config, seed, by_operations)(epoch, id, tf.cast(view, tf.int64), images)[0]
+
+
+def augment_and_mix(
+    config: AugmentConfig, seed: int, epoch: tf.Tensor, id: tf.Tensor, images: tf.Tensor
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """Returns `images` augmented as by `augment` and mixed with their partners, and the share of each own label.
+
+    The shares are float32 `[batch]`. The number of images is even; see `simimg.augment.mixing`.
+    """
+    by_operations = resolved(config.augment_with) == "operations"
+    return _augmented(config, seed, by_operations)(epoch, id, tf.constant(0, tf.int64), images)
 
 
 def measure_formulations() -> tuple[Milliseconds, bool] | None:
@@ -60,29 +80,92 @@ def _probe(formulation: str, device: str) -> Callable[[], tf.Tensor]:
 
 
 @functools.cache
-def _augmented(
-    config: AugmentConfig, seed: int, on_gpu: bool
-) -> Callable[[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor], tf.Tensor]:
-    """Returns the function of (epoch, id, view, images) that `augment` calls, for a kind of device."""
+def _augmented(config: AugmentConfig, seed: int, on_gpu: bool) -> _Change:
+    """Returns the function of (epoch, id, view, images) that gives pixels and shares, for a kind of device."""
+    compiled: Compiler = (lambda function: function) if on_gpu else functools.partial(tf.function, jit_compile=True)
+    moved = warp if on_gpu else warp_by_gather
+    has_random_pixels = bool(config.noise or config.erase)
 
-    def change(epoch: tf.Tensor, id: tf.Tensor, view: tf.Tensor, images: tf.Tensor) -> tf.Tensor:
-        parameters = draw(config, seed, epoch, id, view)
-        if config.moves_pixels:
-            images = (warp if on_gpu else warp_by_gather)(parameters, images, config.border)
+    def change(
+        epoch: tf.Tensor, id: tf.Tensor, view: tf.Tensor, images: tf.Tensor, affine: tf.Tensor | None = None
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        height, width = images.shape[1], images.shape[2]
+        parameters = draw(config, seed, epoch, id, view)._replace(affine=affine)
+        if config.moves_pixels and not config.augmix:
+            images = moved(parameters, images, config.border)
         if config.paste:
             images = paste(parameters, images)
         pixels = tf.cast(images, tf.float32)
-        if config.colour_jitter or config.grayscale:
+        if config.three_augment:
+            parameters, solarized = three_augment(parameters, seed, epoch, id, view)
+            pixels = invert_bright(solarized, pixels)
+        if config.colour_jitter or config.grayscale or config.three_augment:
             pixels = recolor(parameters, pixels)
         if config.bars:
             pixels = cover(parameters, pixels)
-        if config.blur:
+        if config.blur or config.three_augment:
             pixels = blur(parameters, pixels)
+        random = draw_pixels(config, seed, epoch, id, view, height, width) if has_random_pixels else None
+        if random is not None and config.noise:
+            pixels = add_noise(random, pixels)
         if config.min_jpeg_quality < 100:
             pixels = quantize(parameters, pixels)
-        return cut_out(parameters, pixels) if config.cutout else pixels
+        if config.cutout:
+            pixels = cut_out(parameters, pixels)
+        if random is not None and config.erase:
+            pixels = erase(random, pixels)
+        return mix(config, seed, epoch, id, pixels) if config.mixes else (pixels, tf.ones_like(id, tf.float32))
 
-    return change if on_gpu else tf.function(change, jit_compile=True)
+    finished: _Change = compiled(change)
+    if config.rand_augment != "off":
+        found = _rand_augmented(config, seed, compiled, finished)
+    elif config.augmix:
+        found = _augmixed(config, seed, compiled, moved, finished)
+    else:
+        return finished
+    return found if on_gpu else tf.function(found)
+
+
+def _rand_augmented(config: AugmentConfig, seed: int, compiled: Compiler, finished: _Change) -> _Change:
+    """Returns what applies RandAugment's operations and then `finished`, which moves the pixels."""
+    operate, counted = operator(compiled=compiled), compiled(histogram)
+    drawn = compiled(functools.partial(rand_augment, config, seed))
+
+    def change(epoch: tf.Tensor, id: tf.Tensor, view: tf.Tensor, images: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        operations = drawn(epoch, id, view)
+        pixels = operate(operations, counted(images), images)
+        return finished(epoch, id, view, pixels, affine(operations, images.shape[1], images.shape[2]))
+
+    return change
+
+
+def _augmixed(
+    config: AugmentConfig, seed: int, compiled: Compiler, moved: Callable[..., tf.Tensor], finished: _Change
+) -> _Change:
+    """Returns what mixes moved images with changed versions of them, and then applies `finished`."""
+    operate, counted = operator(AUGMIX_KINDS, compiled), compiled(histogram)
+    drawn = compiled(functools.partial(augmix, config, seed))
+
+    def moved_and_weighted(
+        epoch: tf.Tensor, id: tf.Tensor, view: tf.Tensor, images: tf.Tensor, shares: tf.Tensor, chain: Any, total: Any
+    ) -> tf.Tensor:
+        where = None if chain is None else affine(chain, images.shape[1], images.shape[2])
+        parameters = draw(config, seed, epoch, id, view)._replace(affine=where)
+        weighted = shares[:, None, None, None] * moved(parameters, images, config.border)
+        return weighted if total is None else total + weighted
+
+    add = compiled(moved_and_weighted)
+
+    def change(epoch: tf.Tensor, id: tf.Tensor, view: tf.Tensor, images: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        mixture, counts = drawn(epoch, id, view), counted(images)
+        total = add(epoch, id, view, images, mixture.shares[:, 0], None, None)
+        for number in range(NUM_CHAINS):
+            chain = Operations(mixture.kind[:, number], mixture.argument[:, number])
+            pixels = operate(chain, counts, images)
+            total = add(epoch, id, view, pixels, mixture.shares[:, 1 + number], chain, total)
+        return finished(epoch, id, view, total)
+
+    return change
 
 
 def recolor(parameters: Parameters, pixels: tf.Tensor) -> tf.Tensor:

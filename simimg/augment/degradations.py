@@ -76,14 +76,22 @@ def quantize(parameters: Parameters, pixels: tf.Tensor) -> tf.Tensor:
 
 
 def cut_out(parameters: Parameters, pixels: tf.Tensor) -> tf.Tensor:
-    """Returns `pixels` with the pixels gray whose middle is in the image's own rectangle, which may extend outside."""
-    height, width = pixels.shape[1], pixels.shape[2]
+    """Returns `pixels` with the pixels gray whose middle is in the image's own rectangle."""
+    inside = in_rectangles(parameters.cutout, pixels.shape[1], pixels.shape[2])
+    return tf.where(inside[..., None], _MIDDLE_GRAY, pixels)
+
+
+def in_rectangles(rectangles: tf.Tensor, height: int, width: int) -> tf.Tensor:
+    """Returns whether the middle of each pixel is in its image's rectangle, bool `[batch, height, width]`.
+
+    Rectangles are float32 `[batch, 4]`: the middle (x, y) and the size (width, height), in shares of the image's. They
+    may extend outside.
+    """
     x = (tf.range(width, dtype=tf.float32)[None] + 0.5) / width
     y = (tf.range(height, dtype=tf.float32)[None] + 0.5) / height
-    middle_x, middle_y, size_x, size_y = (part[:, None] for part in tf.unstack(parameters.cutout, axis=1))
-    in_x = tf.abs(x - middle_x) < size_x / 2
-    in_y = tf.abs(y - middle_y) < size_y / 2
-    return tf.where((in_y[:, :, None] & in_x[:, None, :])[..., None], _MIDDLE_GRAY, pixels)
+    middle_x, middle_y, size_x, size_y = (part[:, None] for part in tf.unstack(rectangles, axis=1))
+    in_x, in_y = tf.abs(x - middle_x) < size_x / 2, tf.abs(y - middle_y) < size_y / 2
+    return in_y[:, :, None] & in_x[:, None, :]
 
 
 def cover(parameters: Parameters, pixels: tf.Tensor) -> tf.Tensor:

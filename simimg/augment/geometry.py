@@ -97,8 +97,9 @@ def _inside(at: tf.Tensor, size: int, border: str) -> tuple[tf.Tensor, tf.Tensor
 def transforms(parameters: Parameters, height: int, width: int) -> tf.Tensor:
     """Returns each image's projective transform from output to input coordinates, float32 `[batch, 8]`.
 
-    With the middle c = ((width - 1) / 2, (height - 1) / 2), an output pixel p comes from m + F S R (p - c). R rotates
-    by the angle, S scales by the crop's size, F negates x or y if the image is flipped, and m is the crop's middle.
+    With the middle c = ((width - 1) / 2, (height - 1) / 2), an output pixel p comes from m + F S R A (p - c). A is the
+    affine map of a policy's operations, R rotates by the angle, S scales by the crop's size, F negates x or y if the
+    image is flipped, and m is the crop's middle.
     Rows are (a0, a1, a2, b0, b1, b2, 0, 0) with x' = a0 x + a1 y + a2 and y' = b0 x + b1 y + b2.
     """
     # float64 for the same reason as in `draw`: a difference of one bit can move a sample into another pixel.
@@ -110,7 +111,12 @@ def transforms(parameters: Parameters, height: int, width: int) -> tf.Tensor:
     a0, a1 = scale_x * cos, -scale_x * sin
     b0, b1 = scale_y * sin, scale_y * cos
     center_x, center_y = (width - 1) / 2, (height - 1) / 2
-    a2 = middle_x * width - 0.5 - a0 * center_x - a1 * center_y
-    b2 = middle_y * height - 0.5 - b0 * center_x - b1 * center_y
+    a2, b2 = middle_x * width - 0.5, middle_y * height - 0.5
+    if parameters.affine is not None:
+        p0, p1, p2, q0, q1, q2 = tf.unstack(parameters.affine, axis=1)
+        a2, b2 = a2 + a0 * p2 + a1 * q2, b2 + b0 * p2 + b1 * q2
+        a0, a1, b0, b1 = a0 * p0 + a1 * q0, a0 * p1 + a1 * q1, b0 * p0 + b1 * q0, b0 * p1 + b1 * q1
+    a2 = a2 - a0 * center_x - a1 * center_y
+    b2 = b2 - b0 * center_x - b1 * center_y
     zero = tf.zeros_like(a0)
     return tf.cast(tf.stack([a0, a1, a2, b0, b1, b2, zero, zero], axis=1), tf.float32)

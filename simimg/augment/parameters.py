@@ -27,11 +27,16 @@ _RANGES = {
     **dict.fromkeys(("colour_jitter", "grayscale", "cutout", "quarter_turns", "paste", "bars"), (0, 1)),
     "rotation_degrees": (0, 180),
     "blur": (0, 16),
+    "erase": (0, 1),
+    "noise": (0, 128),
+    "augmix": (0, 10),
+    **dict.fromkeys(("mixup", "cutmix"), (0, 8)),
     "min_jpeg_quality": (1, 100),
 }
 _MAX_ASPECT = 4 / 3
 _LEAST_PASTED = 0.4  # of each side of the larger image
 _BARS = (0.05, 0.2)  # height of each bar in shares of the image's height
+_MOST_OPERATIONS = 8  # of RandAugment
 _DRAWS_PER_VIEW = 64
 _GOLDEN = 0x9E3779B97F4A7C15  # 2**64 / golden ratio, odd: steps of SplitMix64
 _MIX_1 = 0xBF58476D1CE4E5B9
@@ -72,6 +77,17 @@ class AugmentConfig:
     # black, white or gray.
     bars: float = 0.0
     border: str = "reflect"  # the pixels outside an image that is moved; see `BORDERS`
+    # RandAugment's number of operations N and magnitude M as "N,M", see `simimg.augment.policies`.
+    rand_augment: str = "off"
+    augmix: float = 0.0  # AugMix's severity, see `simimg.augment.policies`; 0 is off
+    three_augment: bool = False  # each example becomes gray, is solarized or is blurred, see `simimg.augment.policies`
+    # Gaussian noise is added to each example. Its standard deviation is drawn uniformly from 0 to x, of 255; 0 is off.
+    noise: float = 0.0
+    erase: float = 0.0  # the probability that random pixels fill a rectangle, see `simimg.augment.random_pixels`
+    # The parameter of the Beta distribution of the share of an example that is mixed with its partner, or that keeps
+    # its pixels while others are replaced by the partner's, see `simimg.augment.mixing`; 0 is off.
+    mixup: float = 0.0
+    cutmix: float = 0.0
     augment_with: str = "auto"  # what computes it; the pixels are the same up to rounding; see `FORMULATIONS`
 
     def __post_init__(self) -> None:
@@ -80,6 +96,14 @@ class AugmentConfig:
                 raise UsageError(f"--{name}={getattr(self, name)}: should be {least}..{most}.")
         if not 0 < self.crop_min_area <= 1:
             raise UsageError(f"--crop_min_area={self.crop_min_area}: should be above 0, and 1 or less.")
+        numbers = self.rand_augment_numbers
+        if numbers and not (1 <= numbers[0] <= _MOST_OPERATIONS and 0 <= numbers[1] <= 30):
+            raise UsageError(
+                f"--rand_augment={self.rand_augment}: should be N,M with 1..{_MOST_OPERATIONS} operations per image and "
+                "a magnitude of 0..30, such as 2,9, or off."
+            )
+        if numbers and self.augmix:
+            raise UsageError(f"--augmix={self.augmix} and --rand_augment={self.rand_augment}: use one of them.")
         if self.border not in BORDERS:
             raise UsageError(f"--border={self.border}: should be one of {', '.join(BORDERS)}.")
         if self.augment_with not in FORMULATIONS:
@@ -98,7 +122,24 @@ class AugmentConfig:
     def moves_pixels(self) -> bool:
         """Whether any augmentation moves pixels: flips, rotations, crops or pasting."""
         turns = self.rotation_degrees or self.quarter_turns
-        return bool(turns or self.horizontal_flip or self.vertical_flip or self.crop_min_area < 1 or self.paste)
+        flips, policy = self.horizontal_flip or self.vertical_flip, self.rand_augment != "off" or self.augmix
+        return bool(turns or flips or self.crop_min_area < 1 or self.paste or policy)
+
+    @property
+    def rand_augment_numbers(self) -> tuple[int, int] | None:
+        """RandAugment's number of operations and magnitude; None if it is off, and (0, 0) if they are no numbers."""
+        if self.rand_augment == "off":
+            return None
+        try:
+            count, magnitude = map(int, self.rand_augment.split(","))
+        except ValueError:
+            return 0, 0
+        return count, magnitude
+
+    @property
+    def mixes(self) -> bool:
+        """Whether an example is mixed with another of its batch, and its label too."""
+        return bool(self.mixup or self.cutmix)
 
 
 class Parameters(NamedTuple):
@@ -116,6 +157,9 @@ class Parameters(NamedTuple):
     pasted: tf.Tensor  # bool `[batch]`, whether it is pasted into a larger image
     ground: tf.Tensor  # float32 `[batch, 2, 2, 3]`, the larger image's colors in its corners, 0..255, top left first
     bars: tf.Tensor  # float32 `[batch, 2]`, a bar's height in shares of the image's, 0 for none; its gray, 0..255
+    # float64 `[batch, 6]`: where the pixels of a moved image come from in the image after flip, rotation and crop, see
+    # `simimg.augment.operations.affine`; None if nothing else moves it.
+    affine: tf.Tensor | None = None
 
 
 def draw(config: AugmentConfig, seed: int, epoch: tf.Tensor, id: tf.Tensor, view: tf.Tensor | int = 0) -> Parameters:
@@ -166,20 +210,36 @@ def draw(config: AugmentConfig, seed: int, epoch: tf.Tensor, id: tf.Tensor, view
         ground=tf.reshape(ground, [-1, 2, 2, 3]),
         bars=tf.stack([thickness, gray], axis=1),
     )
-    return Parameters(*(part if part.dtype == tf.bool else tf.cast(part, tf.float32) for part in parameters))
+    drawn = (part for part in parameters if part is not None)
+    return Parameters(*(part if part.dtype == tf.bool else tf.cast(part, tf.float32) for part in drawn))
 
 
 def uniform(seed: int, epoch: tf.Tensor, id: tf.Tensor, num_draws: int, view: tf.Tensor | int = 0) -> tf.Tensor:
     """Returns `num_draws` independent numbers per example, at most 64: float32 `[batch, num_draws]`, uniform in
     0 <= x < 1, multiples of 2**-24; for the other arguments see `draw`.
     """
-    run = _mix(tf.constant(_signed(seed & _MASK), tf.int64) + _signed(_GOLDEN))
-    run = _mix(run + tf.cast(epoch, tf.int64) * _signed(_GOLDEN))
-    example = _mix(run + id * _signed(_GOLDEN))
+    example = _examples(seed, epoch, id)
     steps = tf.constant([_signed(number * _GOLDEN & _MASK) for number in range(1, num_draws + 1)], tf.int64)
     start = tf.reshape(tf.cast(view, tf.int64), [-1, 1]) * _signed(_DRAWS_PER_VIEW * _GOLDEN & _MASK)
     bits = _mix(example[:, None] + start + steps[None, :])
     return tf.cast(_shift_right(bits, 40), tf.float32) * 2.0**-24
+
+
+def random_bits(
+    seed: int, epoch: tf.Tensor, id: tf.Tensor, num_draws: int, view: tf.Tensor | int = 0
+) -> tf.Tensor:
+    """Returns any number of independent numbers per example, int64 `[batch, num_draws]`, all 64 bits of which are
+    random; for the other arguments see `draw`.
+    """
+    start = _mix(_examples(seed, epoch, id) + (tf.cast(view, tf.int64) + 1) * _signed(_GOLDEN))
+    return _mix(start[:, None] + tf.range(1, num_draws + 1, dtype=tf.int64) * _signed(_GOLDEN))
+
+
+def _examples(seed: int, epoch: tf.Tensor, id: tf.Tensor) -> tf.Tensor:
+    """Returns the generator's state for each example, int64 `[batch]`."""
+    run = _mix(tf.constant(_signed(seed & _MASK), tf.int64) + _signed(_GOLDEN))
+    run = _mix(run + tf.cast(epoch, tf.int64) * _signed(_GOLDEN))
+    return _mix(run + id * _signed(_GOLDEN))
 
 
 def _crops(config: AugmentConfig, numbers: tf.Tensor) -> tf.Tensor:

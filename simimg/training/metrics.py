@@ -56,11 +56,11 @@ def deviations_of(model: keras.Model) -> tf.Tensor:
     return tf.constant(model.get_layer(TARGETS).scale, tf.float32)
 
 
-def num_correct(labels: tf.Tensor, probabilities: tf.Tensor) -> tf.Tensor:
-    """Returns the number of examples whose most probable class is their label, float32 scalar."""
+def are_correct(labels: tf.Tensor, probabilities: tf.Tensor) -> tf.Tensor:
+    """Returns 1 for each example whose most probable class is its label, else 0: float32 `[batch]`."""
     # As int64: TensorFlow compares int32 on the host, which would wait for the GPU in each step.
     predicted = tf.argmax(probabilities, axis=1)
-    return tf.reduce_sum(tf.cast(predicted == tf.cast(labels, tf.int64), tf.float32))
+    return tf.cast(predicted == tf.cast(labels, tf.int64), tf.float32)
 
 
 @dataclasses.dataclass

@@ -111,6 +111,13 @@ def open_run_setup(config: TrainConfig) -> RunSetup:
             f"--accumulate={config.accumulate}: the {order.per_replica_batch_size} examples of a replica in a step "
             "cannot be divided into this many equal parts."
         )
+    rows = order.per_replica_batch_size // config.accumulate
+    if config.augmentation.mixes and rows % 2:
+        name = "mixup" if config.mixup else "cutmix"
+        raise UsageError(
+            f"--{name}={getattr(config, name):g} mixes pairs of images, but a replica has {rows} at a time, which is odd. "
+            "Choose another --global_batch_size."
+        )
     if config.xla and strategy.num_replicas_in_sync > 1:
         raise UsageError("--xla: compiled steps cannot sum gradients over devices. Use --num_devices=1.")
     if config.objective == "classes" and len(split.class_names) < 2:

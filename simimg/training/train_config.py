@@ -31,7 +31,10 @@ _network, _optimization, _augmentation, _devices, _input, _checkpoints = (
 )
 _SIMILARITY_ONLY = {"embedding_dim", "temperature", "entropy_weight", "queue_size"}
 # Options of classifiers only, each with the value that switches it off.
-_CLASSIFIER_ONLY = (("probe", False), ("test_views", "one"), ("class_weights", "none"), ("accumulate", 1))
+_CLASSIFIER_ONLY = (
+    *(("probe", False), ("test_views", "one"), ("class_weights", "none"), ("accumulate", 1)),
+    *(("mixup", 0), ("cutmix", 0)),
+)
 
 _RANGES = (
     (("global_batch_size", "accumulate", "keep_checkpoints"), lambda x: x >= 1, "1 or more"),
@@ -157,6 +160,32 @@ class TrainConfig:
         "Share of the images pasted into a larger image instead of being cropped.", 0.0, words=_OFF
     )
     bars: float = _augmentation("Share of the images covered by bars at the top and the bottom.", 0.0, words=_OFF)
+    rand_augment: str = _augmentation(
+        "Change images by RandAugment: N,M is the number of operations per image and their magnitude of 0..30, such as "
+        "2,9; or off.",
+        "off",
+    )
+    augmix: float = _augmentation(
+        "Mix images with changed versions of them by AugMix: the severity, published as 3.", 0.0, words=_OFF
+    )
+    three_augment: bool = _augmentation("Make each image gray, solarized or blurred, as in 3-Augment.", False)
+    noise: float = _augmentation(
+        "Add Gaussian noise of up to this standard deviation to values of 0..255.", 0.0, words=_OFF
+    )
+    erase: float = _augmentation(
+        "Share of the images with a rectangle of random pixels (random erasing), published as 0.25.", 0.0, words=_OFF
+    )
+    mixup: float = _augmentation(
+        "Mix pairs of images and their labels: the parameter of mixup's Beta distribution, published as 0.2.",
+        0.0,
+        words=_OFF,
+    )
+    cutmix: float = _augmentation(
+        "Replace a rectangle of an image by another's and mix the labels: the parameter of CutMix's Beta distribution, "
+        "published as 1.",
+        0.0,
+        words=_OFF,
+    )
     border: str = _augmentation("Pixels outside a rotated image.", "reflect", choices=BORDERS)
     test_views: str = _network(
         "Predict from the image alone, from the mean over it and its mirror image, or also over five crops of each.",

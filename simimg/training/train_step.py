@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from simimg.augment import augment
+from simimg.augment import augment, augment_and_mix, partners
 from simimg.errors import TrainingError
 from simimg.input import PADDING_ID, Batch, Order, Position, Reader, input_errors, train_batches
 from simimg.models.batch_norm import sum_over_replicas
@@ -23,10 +23,10 @@ from simimg.models.dropout import dropout_scope
 from simimg.training.checkpoints import Progress, State
 from simimg.training.contrastive_loss import pair_gradients
 from simimg.training.metrics import (
+    are_correct,
     deviations_of,
     example_losses,
     multi_label_losses,
-    num_correct,
     regression_losses,
 )
 from simimg.training.strategy import agreed
@@ -303,57 +303,62 @@ def _label_gradients(
 ) -> Callable[[Batch, tf.Tensor, tf.Tensor, tf.Tensor], tuple[Any, tf.Tensor]]:
     """Returns a replica's function from (batch, epoch, step, first row) to gradients and sums."""
     model, optimizer, variables = state.model, state.optimizer, state.model.trainable_variables
-    losses_of, score_of = _losses_and_score(config, model)
+    losses_of, scores_of = _losses_and_scores(config, model)
 
-    def of_pixels(images: tf.Tensor, batch: Batch, step: tf.Tensor, first_row: tf.Tensor) -> tuple[Any, tf.Tensor]:
+    def of_pixels(
+        images: tf.Tensor, batch: Batch, shares: tf.Tensor | None, step: tf.Tensor, first_row: tf.Tensor
+    ) -> tuple[Any, tf.Tensor]:
         there = tf.cast(batch.id != PADDING_ID, tf.float32)  # 0 for skipped records
-        weights = there if class_weights is None else there * tf.gather(class_weights, batch.label)
+        # An image's loss and score are means over its own label and its partner's. For cross-entropies, and for the
+        # gradient of squared errors, this is the same as the loss of the mean of the labels.
+        parts = [(batch.label, there)]
+        if shares is not None:
+            parts = [(batch.label, there * shares), (partners(batch.label), there * (1 - shares))]
         seed = tf.stack([tf.constant(config.seed, tf.int64), step])
         scope = dropout_scope(seed=seed, first_row=first_row, row_step=config.accumulate)
         with tf.GradientTape() as tape, scope:
-            probabilities = model(images, training=True)
-            losses = losses_of(batch.label, probabilities)
+            outputs = model(images, training=True)
+            losses = [weights(part) * losses_of(part[0], outputs) for part in parts]
+            total = tf.reduce_sum(losses[0] if len(losses) == 1 else losses[0] + losses[1])
             # Divided by the global batch size, so that the replicas' gradients add up to those of the mean loss.
-            loss = optimizer.scale_loss(tf.reduce_sum(weights * losses) / order.global_batch_size)
-        score = score_of(batch, there, probabilities)
-        sums = tf.stack([tf.reduce_sum(weights * losses), score, tf.reduce_sum(there)])
+            loss = optimizer.scale_loss(total / order.global_batch_size)
+        scores = [tf.reduce_sum(share * scores_of(label, outputs)) for label, share in parts]
+        sums = tf.stack([total, sum(scores[1:], scores[0]), tf.reduce_sum(there)])
         return tape.gradient(loss, variables), sums
+
+    def weights(part: tuple[tf.Tensor, tf.Tensor]) -> tf.Tensor:
+        label, share = part
+        return share if class_weights is None else share * tf.gather(class_weights, label)
 
     if config.xla:
         of_pixels = tf.function(of_pixels, jit_compile=True)
 
     def gradients_of(batch: Batch, epoch: tf.Tensor, step: tf.Tensor, first_row: tf.Tensor) -> tuple[Any, tf.Tensor]:
-        images = augment(config.augmentation, config.seed, epoch, batch.id, batch.image)
-        return of_pixels(images, batch, step, first_row)
+        arguments = (config.augmentation, config.seed, epoch, batch.id, batch.image)
+        images, shares = augment_and_mix(*arguments) if config.augmentation.mixes else (augment(*arguments), None)
+        return of_pixels(images, batch, shares, step, first_row)
 
     return gradients_of
 
 
-def _losses_and_score(
+def _losses_and_scores(
     config: TrainConfig, model: Any
-) -> tuple[Callable[[tf.Tensor, tf.Tensor], tf.Tensor], Callable[[Batch, tf.Tensor, tf.Tensor], tf.Tensor]]:
-    """Returns the functions from (labels, outputs) to each example's loss, float32 `[batch]`, and from (batch, 1 for
-    each example and 0 for padding, outputs) to the sum of the objective's score over the examples.
-    """
+) -> tuple[Callable[[tf.Tensor, tf.Tensor], tf.Tensor], Callable[[tf.Tensor, tf.Tensor], tf.Tensor]]:
+    """Returns the functions from (labels, outputs) to each example's loss, and to its score: float32 `[batch]`."""
     if config.objective == "multilabel":
 
-        def hits(batch: Batch, there: tf.Tensor, outputs: tf.Tensor) -> tf.Tensor:
-            right = tf.cast((outputs > 0.5) == (batch.label > 0.5), tf.float32)
-            return tf.reduce_sum(there * tf.reduce_mean(right, axis=1))
+        def hits(labels: tf.Tensor, outputs: tf.Tensor) -> tf.Tensor:
+            return tf.reduce_mean(tf.cast((outputs > 0.5) == (labels > 0.5), tf.float32), axis=1)
 
         return lambda labels, outputs: multi_label_losses(labels, outputs, config.label_smoothing), hits
     if config.objective == "regression":
         deviations = deviations_of(model)
 
-        def error(batch: Batch, there: tf.Tensor, outputs: tf.Tensor) -> tf.Tensor:
-            return tf.reduce_sum(there * tf.reduce_mean(tf.abs(outputs - batch.label), axis=1))
+        def error(targets: tf.Tensor, outputs: tf.Tensor) -> tf.Tensor:
+            return tf.reduce_mean(tf.abs(outputs - targets), axis=1)
 
         return lambda targets, outputs: regression_losses(targets, outputs, deviations), error
-
-    def correct(batch: Batch, there: tf.Tensor, outputs: tf.Tensor) -> tf.Tensor:
-        return num_correct(tf.where(batch.id != PADDING_ID, batch.label, -1), outputs)
-
-    return lambda labels, outputs: example_losses(config.loss, labels, outputs, config.label_smoothing), correct
+    return lambda labels, outputs: example_losses(config.loss, labels, outputs, config.label_smoothing), are_correct
 
 
 def _summed(tensors: list[tf.Tensor], num_replicas: int) -> list[tf.Tensor]:
