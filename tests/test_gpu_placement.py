@@ -306,6 +306,8 @@ STEPS: dict[str, dict[str, Any]] = {
     "copy": {"preset": "copy"},
     "copy with a queue": {**QUEUE, "model": "tutorial", "weights": "none", "train_backbone": True, "border": "reflect"},
     "augmented": {**TINY, **AUGMENTED, "border": "nearest"},
+    "policies": {**TINY, "rand_augment": "2,9", "three_augment": True, "noise": 9.0, "erase": 0.5, "num_devices": 2},
+    "mixed": {**TINY, "augmix": 3.0, "mixup": 0.2, "cutmix": 1.0, "class_weights": "balanced", "num_devices": 2},
     "on the devices": {**TINY, "cache": "device", "num_devices": 2},
     "in parts": {**TINY, "accumulate": 2, "class_weights": "balanced", "optimizer": "adamw", "num_devices": 2},
     "float16": {**TINY, "precision": "float16", "clip_norm": 1.0, "optimizer": "sgd", "ema": 0.9},
@@ -328,7 +330,7 @@ def test_steps(dataset: Path, options: dict[str, Any]) -> None:
     ("kind", "options", "crossing"),
     [
         ("multi", {"num_devices": 2, "accumulate": 2}, ("UINT8", "UINT8", "INT64")),
-        ("multi", {"cache": "device", "precision": "bfloat16"}, ("INT64",)),
+        ("multi", {"cache": "device", "precision": "bfloat16", "mixup": 0.2, "xla": True}, ("INT64",)),
         ("float", {"num_devices": 2, "accumulate": 2, "cache": "device"}, ("INT64",)),
         ("float", {"xla": True, "ema": 0.9}, ("UINT8", "FLOAT", "INT64")),
     ],

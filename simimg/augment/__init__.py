@@ -5,4 +5,13 @@ from simimg.augment.formulation import FORMULATIONS, fastest
 from simimg.augment.mixing import partners
 from simimg.augment.parameters import BORDERS, AugmentConfig
 
-__all__ = ["BORDERS", "FORMULATIONS", "AugmentConfig", "augment", "augment_and_mix", "fastest", "measure_formulations", "partners"]
+__all__ = [
+    "BORDERS",
+    "FORMULATIONS",
+    "AugmentConfig",
+    "augment",
+    "augment_and_mix",
+    "fastest",
+    "measure_formulations",
+    "partners",
+]

@@ -57,8 +57,8 @@ def mix(
 
 def partners(values: tf.Tensor) -> tf.Tensor:
     """Returns the partners' `values`, `[batch, …]`, of an even number: each row and the next one change places."""
-    pairs = tf.reshape(values, [-1, 2, *values.shape[1:]])
-    return tf.reshape(tf.stack([pairs[:, 1], pairs[:, 0]], axis=1), values.shape)
+    rows = np.arange(values.shape[0], dtype=np.int64)
+    return tf.gather(values, rows ^ 1)
 
 
 def _shares(alpha: float, number: tf.Tensor) -> tf.Tensor:
@@ -77,14 +77,13 @@ def _shares(alpha: float, number: tf.Tensor) -> tf.Tensor:
 def beta_quantiles(alpha: float, num_steps: int) -> np.ndarray:
     """Returns the quantiles 0, 1 / num_steps, …, 1 of the distribution Beta(alpha, alpha), float64.
 
-    The lower half of the distribution function is integrated over s = (2 x)^alpha, in which its density has no pole:
-    it is proportional to (1 - x)^(alpha - 1). The upper half is its mirror image.
+    The density of the lower half is integrated over t, with x = t^e / 2. For alpha below 1, e = 1 / alpha removes the
+    pole of the density at x = 0. The upper half is its mirror image.
     """
-    s = np.linspace(0.0, 1.0, _INTEGRATION_STEPS + 1)
-    x = 0.5 * s ** (1 / alpha)
-    density = (1 - x) ** (alpha - 1)
+    exponent = max(1 / alpha, 1.0)
+    t = np.linspace(0.0, 1.0, _INTEGRATION_STEPS + 1)
+    density = t ** (exponent * alpha - 1) * (1 - 0.5 * t**exponent) ** (alpha - 1)
     cumulated = np.concatenate([[0.0], np.cumsum((density[1:] + density[:-1]) / 2)])
     wanted = np.linspace(0.0, 1.0, num_steps + 1)
-    lower = np.interp(np.minimum(wanted, 1 - wanted), cumulated / cumulated[-1] / 2, s)
-    found = 0.5 * lower ** (1 / alpha)
-    return np.where(wanted <= 0.5, found, 1 - found)
+    lower = 0.5 * np.interp(np.minimum(wanted, 1 - wanted), cumulated / cumulated[-1] / 2, t) ** exponent
+    return np.where(wanted <= 0.5, lower, 1 - lower)

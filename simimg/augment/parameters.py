@@ -99,8 +99,8 @@ class AugmentConfig:
         numbers = self.rand_augment_numbers
         if numbers and not (1 <= numbers[0] <= _MOST_OPERATIONS and 0 <= numbers[1] <= 30):
             raise UsageError(
-                f"--rand_augment={self.rand_augment}: should be N,M with 1..{_MOST_OPERATIONS} operations per image and "
-                "a magnitude of 0..30, such as 2,9, or off."
+                f"--rand_augment={self.rand_augment}: should be N,M with 1..{_MOST_OPERATIONS} operations per image "
+                "and a magnitude of 0..30, such as 2,9, or off."
             )
         if numbers and self.augmix:
             raise UsageError(f"--augmix={self.augmix} and --rand_augment={self.rand_augment}: use one of them.")
@@ -225,9 +225,7 @@ def uniform(seed: int, epoch: tf.Tensor, id: tf.Tensor, num_draws: int, view: tf
     return tf.cast(_shift_right(bits, 40), tf.float32) * 2.0**-24
 
 
-def random_bits(
-    seed: int, epoch: tf.Tensor, id: tf.Tensor, num_draws: int, view: tf.Tensor | int = 0
-) -> tf.Tensor:
+def random_bits(seed: int, epoch: tf.Tensor, id: tf.Tensor, num_draws: int, view: tf.Tensor | int = 0) -> tf.Tensor:
     """Returns any number of independent numbers per example, int64 `[batch, num_draws]`, all 64 bits of which are
     random; for the other arguments see `draw`.
     """

@@ -22,9 +22,7 @@ _ASPECTS = (0.3, 1 / 0.3)
 _NOISE_BITS = 12
 # Normal values of equal probability, since a device's logarithm or cosine would depend on an image's place in the
 # batch. The largest is 3.7 standard deviations.
-_NORMAL = [
-    statistics.NormalDist().inv_cdf((number + 0.5) / 2**_NOISE_BITS) for number in range(2**_NOISE_BITS)
-]
+_NORMAL = [statistics.NormalDist().inv_cdf((number + 0.5) / 2**_NOISE_BITS) for number in range(2**_NOISE_BITS)]
 
 
 class PixelNoise(NamedTuple):

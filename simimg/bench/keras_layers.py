@@ -13,8 +13,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from simimg.augment import operations as ops
 from simimg.augment import augment_and_mix
+from simimg.augment import operations as ops
 from simimg.bench.augmentation_costs import NOTHING
 from simimg.bench.measurements import Run, estimate, ratios, repeating, take_turns
 
@@ -31,16 +31,14 @@ LAYERS: dict[str, tuple[dict[str, Any] | int, Callable[[], Any]]] = {
     "MixUp": ({"mixup": 0.2}, lambda: keras.layers.MixUp(alpha=0.2, seed=_SEED)),
     "CutMix": ({"cutmix": 1.0}, lambda: keras.layers.CutMix(factor=1.0, seed=_SEED)),
     "RandomErasing": ({"erase": 1.0}, lambda: keras.layers.RandomErasing(factor=1.0, value_range=_RANGE, seed=_SEED)),
-    "GaussianNoise": ({"noise": 20.0}, lambda: keras.layers.GaussianNoise(20.0, seed=_SEED)),
     "Equalization": (ops.EQUALIZE, lambda: keras.layers.Equalization(_RANGE)),
     "AutoContrast": (ops.AUTOCONTRAST, lambda: keras.layers.AutoContrast(_RANGE)),
     "RandomPosterization": (ops.POSTERIZE, lambda: keras.layers.RandomPosterization(4, _RANGE, seed=_SEED)),
     "Solarization": (ops.SOLARIZE, lambda: keras.layers.Solarization(0.0, 0.5, _RANGE, seed=_SEED)),
-    "RandomSharpness": (ops.SHARPNESS, lambda: keras.layers.RandomSharpness(0.9, _RANGE, seed=_SEED)),
 }
 """Ours, as options or as an operation of `simimg.augment.operations`, and Keras's, by the name of Keras's layer."""
 
-_ARGUMENTS = {ops.POSTERIZE: 4.0, ops.SOLARIZE: 128.0, ops.SHARPNESS: 1.9}
+_ARGUMENTS = {ops.POSTERIZE: 4.0, ops.SOLARIZE: 128.0}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

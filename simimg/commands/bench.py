@@ -53,6 +53,7 @@ from simimg.commands.bench_tables import (
     commands_table,
     converters_table,
     engines_table,
+    layers_table,
     loader_name,
     loaders_table,
     loop_table,
@@ -70,6 +71,7 @@ from tfrecords.options import check_choices, to_json
 with quiet_tensorflow():
     from simimg.bench.augmentation_costs import measure_augmentations
     from simimg.bench.exact_search import measure_exact
+    from simimg.bench.keras_layers import measure_layers
     from simimg.bench.loop_overhead import measure_loop
     from simimg.bench.reader_comparison import compare_readers
     from simimg.bench.record_sets import Records, records_of
@@ -213,10 +215,11 @@ def _growth(options: Options, file: Path, watch: _Watch) -> _Measured:
 
 def _augment(options: Options, file: Path, watch: _Watch) -> _Measured:
     costs = measure_augmentations(options.image_size, options.batch_size, repeats=options.repeats, watch=watch)
+    layers = measure_layers(options.image_size, options.batch_size, repeats=options.repeats, watch=watch)
     *found, limit = costs.augmentations
     return _Measured(
-        values=dataclasses.asdict(costs),
-        lines=["", *augmentations_table(costs)],
+        values={**dataclasses.asdict(costs), "keras_layers": dataclasses.asdict(layers)},
+        lines=["", *augmentations_table(costs), "", *layers_table(layers)],
         title="Images per second, augmented",
         what=costs.what,
         bars=[Bar(cost.name, cost.images_per_s, cost.ci95, cost.is_ours) for cost in found],

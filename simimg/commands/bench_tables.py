@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from simimg.bench.command_costs import CommandCosts
     from simimg.bench.embedding_speed import EngineSpeeds
     from simimg.bench.exact_search import ExactSearch
+    from simimg.bench.keras_layers import LayerSpeeds
     from simimg.bench.loop_overhead import LoopCosts
     from simimg.bench.reader_comparison import InputComparison, Loader
     from simimg.bench.search_speed import EmbeddingSpeed, QueryTime
@@ -88,6 +89,15 @@ def augmentations_table(costs: AugmentationCosts) -> list[str]:
     ratio = _ratio(costs.ratio_to_keras, costs.ratio_to_keras_ci95)
     aim = f"rotation and flip are {ratio} as fast as the layers of Keras; aim {costs.aim:g}x: {met(costs.met)}"
     return [f"augment: {costs.what}", *aligned(rows), aim]
+
+
+def layers_table(speeds: LayerSpeeds) -> list[str]:
+    """Return the augmentations that Keras has layers for, and how many times as fast they are."""
+    rows = [("like Keras's", "images/s", "Keras: images/s", "ratio", f"aim {speeds.aim:g}x")]
+    for one in speeds.layers:
+        rates = (f"{one.images_per_s:,.0f}", f"{one.keras_images_per_s:,.0f}")
+        rows.append((one.name, *rates, _ratio(one.ratio, one.ratio_ci95), met(one.met)))
+    return [f"augment: beside Keras's layers of the same name, {speeds.what}", *aligned(rows)]
 
 
 def engines_table(found: EngineSpeeds) -> list[str]:

@@ -115,8 +115,8 @@ def open_run_setup(config: TrainConfig) -> RunSetup:
     if config.augmentation.mixes and rows % 2:
         name = "mixup" if config.mixup else "cutmix"
         raise UsageError(
-            f"--{name}={getattr(config, name):g} mixes pairs of images, but a replica has {rows} at a time, which is odd. "
-            "Choose another --global_batch_size."
+            f"--{name}={getattr(config, name):g} mixes pairs of images, but a replica has {rows} at a time, which is "
+            "odd. Choose another --global_batch_size."
         )
     if config.xla and strategy.num_replicas_in_sync > 1:
         raise UsageError("--xla: compiled steps cannot sum gradients over devices. Use --num_devices=1.")

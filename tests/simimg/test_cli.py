@@ -551,6 +551,7 @@ TEXTS = {
     ("convert", "background"): "black",
     ("convert", "max_refused"): "2.5%",
     ("convert", "zip_encoding"): "cp949",
+    ("train", "rand_augment"): "2,9",
 }
 LISTS = {"keep": ("oldest", "exif"), "edits": ("crop", "turn"), "plan_edits": ("crop", "turn")}
 

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from simimg.augment import augmentation
 from simimg.augment.augmentation import augment, recolor
 from simimg.augment.degradations import cover
 from simimg.augment.geometry import paste, transforms, warp, warp_by_gather
@@ -202,14 +203,23 @@ def test_two_views_of_an_image_differ() -> None:
     np.testing.assert_array_equal(views[::2], augment(EVERYTHING, 3, epoch, ids[::2], images[::2]))
 
 
-@pytest.mark.parametrize("size", [24, 61])
-def test_the_size_of_the_batch_has_no_say(size: int) -> None:
+TODAY = {"three_augment": True, "noise": 20.0, "erase": 0.5}
+POLICIES = (
+    AugmentConfig(rand_augment="2,9", crop_min_area=0.5, **TODAY),
+    AugmentConfig(augmix=3.0, crop_min_area=0.5, paste=0.3, **TODAY),
+)
+
+
+@pytest.mark.parametrize(
+    ("size", "config"), [(24, EVERYTHING), (61, EVERYTHING), *((19, config) for config in POLICIES)]
+)
+def test_the_size_of_the_batch_has_no_say(size: int, config: AugmentConfig) -> None:
     """However a batch is divided among replicas, each pixel is the same: to the last bit, in a compiled step."""
     images = np.random.default_rng(0).integers(0, 256, (31, size, size, 3), np.uint8)
-    step = tf.function(lambda id, x: augment(EVERYTHING, 3, tf.constant(2, tf.int64), id, x))
+    step = tf.function(lambda id, x: augment(config, 3, tf.constant(2, tf.int64), id, x))
     ids = np.arange(31)
     whole = step(tf.constant(ids), tf.constant(images)).numpy()
-    for batch_size in (1, 3, 8, 15):
+    for batch_size in (1, 3, 8, 15) if config is EVERYTHING else (15,):  # policies take seconds to compile
         starts = range(0, 31 // batch_size * batch_size, batch_size)
         parts = [step(tf.constant(ids[at : at + batch_size]), images[at : at + batch_size]) for at in starts]
         np.testing.assert_array_equal(np.concatenate(parts), whole[: len(parts) * batch_size])
@@ -247,6 +257,23 @@ def test_everything_at_once_is_a_function_of_seed_epoch_and_id() -> None:
     different = np.abs(compiled(epoch, ids, images).numpy() - whole) > 1e-2
     assert different.mean() < 1e-3  # where rounding a coefficient of JPEG goes the other way
     assert not np.array_equal(augment(EVERYTHING, 3, epoch + 1, ids, images), whole)
+
+
+@pytest.mark.parametrize("config", POLICIES)
+def test_policies_in_both_formulations(config: AugmentConfig) -> None:
+    """As XLA compiles them, and as operations, eagerly and in a graph; two views of an image differ."""
+    images = tf.constant(np.stack([smooth_picture()] * 8))
+    ids, epoch, view = tf.range(8, dtype=tf.int64), tf.constant(2, tf.int64), tf.constant(0, tf.int64)
+    compiled = augment(config, 3, epoch, ids, images).numpy()
+    by_operations = augmentation._augmented(config, 3, True)
+    eager = by_operations(epoch, ids, view, images)[0].numpy()
+    in_graph = tf.function(by_operations)(epoch, ids, view, images)[0].numpy()
+    for other in (eager, in_graph):
+        assert np.mean(np.abs(other - compiled) < 0.05) > 0.999  # solarized or not, by a rounding
+    assert len({image.tobytes() for image in eager}) == 8
+    assert 0 <= eager.min() < eager.max() <= 255
+    assert not np.array_equal(by_operations(epoch, ids, view + 1, images)[0], eager)
+    assert not np.array_equal(by_operations(epoch + 1, ids, view, images)[0], eager)
 
 
 def test_each_image_has_its_own_parameters_whatever_batch_it_is_in() -> None:

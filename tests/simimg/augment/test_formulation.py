@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -147,12 +148,18 @@ def test_an_option_overrides_it() -> None:
         AugmentConfig(augment_with="cuda")
 
 
-@pytest.mark.parametrize("border", ["reflect", "constant"])
-def test_xla_can_compile_each_operation_for_gpus(border: str) -> None:
+@pytest.mark.parametrize(
+    ("border", "others"),
+    [
+        ("reflect", {"augmix": 3.0, "cutmix": 1.0, "three_augment": True}),
+        ("constant", {"rand_augment": "2,9", "mixup": 0.2, "noise": 9.0, "erase": 0.5}),
+    ],
+)
+def test_xla_can_compile_each_operation_for_gpus(border: str, others: dict[str, Any]) -> None:
     """TensorFlow's wheel registers what XLA can compile for GPUs on any machine."""
     everything = {"vertical_flip": True, "crop_min_area": 0.35, "colour_jitter": 0.4, "grayscale": 0.2, "blur": 2.0}
     everything |= {"min_jpeg_quality": 30.0, "cutout": 0.5, "quarter_turns": 0.3, "paste": 0.3, "bars": 0.3}
-    config = AugmentConfig(**everything, border=border)
+    config = AugmentConfig(**everything, **others, border=border)
     function = augmentation._augmented(config, 0, on_gpu=False)
     graph = function.get_concrete_function(EPOCH, IDS, tf.constant(0, tf.int64), IMAGES).graph.as_graph_def()
     ops = {

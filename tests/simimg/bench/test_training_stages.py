@@ -12,7 +12,7 @@ import tensorflow as tf
 
 from benchmarks import dataset_size
 from simimg.augment.parameters import draw
-from simimg.bench import augmentation_costs, measurements, training_stages
+from simimg.bench import augmentation_costs, keras_layers, measurements, training_stages
 from simimg.bench.converters import tool_server
 from simimg.bench.measurements import Run
 from simimg.bench.training_stages import StageCost, bottleneck
@@ -124,6 +124,12 @@ def test_one_small_augmentation(tmp_path: Path) -> None:
     assert result.values["ratio_to_keras"] == pytest.approx(
         found["rotation and flip"]["images_per_s"] / found["Keras RandomFlip, RandomRotation"]["images_per_s"]
     )
+    layers = {layer["name"]: layer for layer in result.values["keras_layers"]["layers"]}
+    assert set(layers) == set(keras_layers.LAYERS)
+    assert all(layer["met"] == (layer["ratio"] >= 3) for layer in layers.values())
+    mixup = layers["MixUp"]
+    assert mixup["ratio"] == pytest.approx(mixup["images_per_s"] / mixup["keras_images_per_s"])
+    assert "beside Keras's layers of the same name, batches of 4, 16 x 16" in result.text
     assert f"rotation and flip are {result.values['ratio_to_keras']:.2f}x" in result.text
     with pytest.raises(UsageError, match="--image_size=0: should be 1 or more"):
         bench.run(bench.Options(stage="augment", out_dir=tmp_path, image_size=0))
