@@ -26,6 +26,7 @@ from simimg.training.builders import build_state
 from simimg.training.checkpoints import Best, Progress, State
 from simimg.training.linear_probe import Fitted, probe
 from simimg.training.metrics import EpochMetrics, balanced, collapse, deviations_of, figures_of
+from simimg.training.mirrored_classes import mirrored_classes
 from simimg.training.run_folder import TrainResult
 from simimg.training.run_setup import MEASURED, RunSetup, open_run_setup
 from simimg.training.strategy import agreed, device_errors
@@ -109,6 +110,9 @@ def train(config: TrainConfig, watcher: Watcher = Watcher()) -> TrainResult:
             watcher.note(f"softmax fitted to the network's features: training accuracy {fitted.accuracy:.4f}")
             if not config.epochs:
                 return _without_epochs(setup, state, fitted, time.perf_counter() - start, watcher)
+        if config.objective == "classes" and progress.position == Position():
+            for pair in mirrored_classes(config.augmentation, reader):
+                watcher.note(pair.sentence())
         order = dataclasses.replace(order, start=progress.position)
         _check_agreement(strategy, order, model_dir)
 

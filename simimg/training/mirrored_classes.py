@@ -1,0 +1,155 @@
+"""Finds classes that a flip turns into each other, such as arrows to the left and to the right, before the training.
+
+A network that is shown flipped images of such classes cannot tell them apart, and its accuracy on them stays near one
+half. The check needs no network. Images are compared by histograms of the directions of their gradients, from dark to
+bright, over the whole image and its parts. Two classes are reported if most images of each are most similar to one of
+their own class, and most of their flipped images to one of the other class. So classes that are hard to tell apart, or
+whose objects merely face one way, are not reported.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+
+import numpy as np
+
+from simimg.augment import AugmentConfig
+from simimg.input import Reader, eval_batches, reading
+
+_MOST_IMAGES = 2000
+_FEWEST_PER_CLASS = 8
+_SHARE = 0.6  # "most"
+_NUM_DIRECTIONS = 8
+_GRIDS = (1, 2, 4)  # parts along each side
+_CHUNK = 256
+_BATCH_SIZE = 64
+
+_FLIPS: dict[str, tuple[str, str, Callable[[np.ndarray], np.ndarray]]] = {
+    "horizontal_flip": ("mirrored left to right", "--nohorizontal_flip", lambda images: images[:, :, ::-1]),
+    "vertical_flip": ("mirrored top to bottom", "--novertical_flip", lambda images: images[:, ::-1]),
+    "both": ("turned by half", "--novertical_flip", lambda images: images[:, ::-1, ::-1]),
+    "half_turn": ("turned by half", "--quarter_turns=off", lambda images: images[:, ::-1, ::-1]),
+    "quarter_turn": ("turned by a quarter", "--quarter_turns=off", lambda images: np.rot90(images, axes=(1, 2))),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class MirroredClasses:
+    """Two classes that a flip turns into each other: its description, the flag that switches it off, and how many of
+    the images of both have a flipped image that looks like the other class.
+    """
+
+    classes: tuple[str, str]
+    flipped: str
+    flag: str
+    num_alike: int
+    num_images: int
+
+    def sentence(self) -> str:
+        """Returns what to tell the user."""
+        first, second = self.classes
+        return (
+            f"the augmentation turns {first} and {second} into each other: {self.num_alike} of {self.num_images} "
+            f"images that were looked at are like the other class when {self.flipped}. If that changes their class, "
+            f"train with {self.flag}."
+        )
+
+
+def mirrored_classes(config: AugmentConfig, reader: Reader) -> list[MirroredClasses]:
+    """Returns the classes of a split, with one label per image, that the flips in `config` turn into each other.
+
+    At most 2,000 images of the split are looked at, and classes with at least 8 of them. Only the first flip is
+    reported for a pair.
+
+    Raises:
+        DataError: a record cannot be read.
+    """
+    active = _active(config)
+    if not active:
+        return []
+    split = reader.split
+    batches = eval_batches(reader, min(_BATCH_SIZE, split.num_examples)).take(-(-_MOST_IMAGES // _BATCH_SIZE))
+    images, labels = [], []
+    for batch in reading(split, batches):
+        there = batch.id.numpy() >= 0
+        images.append(batch.image.numpy()[there])
+        labels.append(batch.label.numpy()[there])
+    return find_mirrored(active, np.concatenate(images), np.concatenate(labels), split.class_names)
+
+
+def find_mirrored(
+    flips: list[str], images: np.ndarray, labels: np.ndarray, class_names: tuple[str, ...]
+) -> list[MirroredClasses]:
+    """Returns the classes that any of `flips` turns into each other.
+
+    Images are uint8 `[n, size, size, 3]`, and labels are integers `[n]`.
+    """
+    counts = np.bincount(labels, minlength=len(class_names))
+    kept = counts[labels] >= _FEWEST_PER_CLASS
+    images, labels = images[kept], labels[kept]
+    if len(np.unique(labels)) < 2:
+        return []
+    features = _features(images)
+    own = _confusion(features, features, labels, len(class_names))
+    right = np.diagonal(own) >= _SHARE * counts
+    found: dict[tuple[int, int], MirroredClasses] = {}
+    for name in flips:
+        flipped, flag, flip = _FLIPS[name]
+        alike = _confusion(_features(flip(images)), features, labels, len(class_names))
+        most = (alike >= _SHARE * np.maximum(counts, 1)[:, None]) & right[:, None] & right[None, :]
+        for first, second in np.argwhere(np.triu(most & most.T, k=1)).tolist():
+            names = (class_names[first], class_names[second])
+            numbers = int(alike[first, second] + alike[second, first]), int(counts[first] + counts[second])
+            found.setdefault((first, second), MirroredClasses(names, flipped, flag, *numbers))
+    return list(found.values())
+
+
+def _active(config: AugmentConfig) -> list[str]:
+    """Returns the flips that `config` makes, by their names in `_FLIPS`."""
+    turns = bool(config.quarter_turns) or config.rotation_degrees >= 135
+    made = {
+        "horizontal_flip": config.horizontal_flip,
+        "vertical_flip": config.vertical_flip,
+        "both": config.horizontal_flip and config.vertical_flip,
+        "half_turn": turns,
+        "quarter_turn": turns,
+    }
+    return [name for name, is_made in made.items() if is_made]
+
+
+def _confusion(queries: np.ndarray, features: np.ndarray, labels: np.ndarray, num_classes: int) -> np.ndarray:
+    """Returns how many queries of each class (rows) are nearest to an image of each class, other than their own image:
+    int64 `[num_classes, num_classes]`.
+    """
+    found = np.zeros((num_classes, num_classes), np.int64)
+    for start in range(0, len(queries), _CHUNK):
+        similarity = queries[start : start + _CHUNK] @ features.T
+        rows = np.arange(len(similarity))
+        similarity[rows, start + rows] = -np.inf
+        np.add.at(found, (labels[start : start + _CHUNK], labels[similarity.argmax(axis=1)]), 1)
+    return found
+
+
+def _features(images: np.ndarray) -> np.ndarray:
+    """Returns unit vectors, float32 `[n, dim]`: the gradients' lengths by direction, in each part of the image."""
+    parts = []
+    for start in range(0, len(images), _CHUNK):
+        gray = images[start : start + _CHUNK].astype(np.float32).mean(axis=3)
+        down, right = np.gradient(gray, axis=(1, 2))
+        length = np.hypot(down, right)
+        direction = np.floor((np.arctan2(down, right) / (2 * np.pi) + 0.5) * _NUM_DIRECTIONS).astype(int)
+        direction %= _NUM_DIRECTIONS
+        by_direction = [np.where(direction == number, length, 0) for number in range(_NUM_DIRECTIONS)]
+        values = [_summed(one, grid) for grid in _GRIDS for one in by_direction]
+        parts.append(np.concatenate(values, axis=1))
+    features = np.sqrt(np.concatenate(parts))
+    norms = np.linalg.norm(features, axis=1, keepdims=True)
+    return (features / np.maximum(norms, 1e-6)).astype(np.float32)
+
+
+def _summed(values: np.ndarray, grid: int) -> np.ndarray:
+    """Returns the sums over grid x grid parts of each image, `[n, grid * grid]`."""
+    starts = [np.arange(grid) * size // grid for size in values.shape[1:]]
+    rows = np.add.reduceat(values, starts[0], axis=1)
+    return np.add.reduceat(rows, starts[1], axis=2).reshape(len(values), -1)
