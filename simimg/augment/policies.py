@@ -42,6 +42,7 @@ def rand_augment(
     The strengths are torchvision's, of which M is one of 31. An operation that has two directions takes either with
     probability 1/2. For the arguments see `simimg.augment.parameters.draw`.
     """
+    assert config.rand_augment_numbers is not None
     count, magnitude = config.rand_augment_numbers
     numbers = tf.cast(uniform(seed ^ _STREAM, epoch, id, num_draws=2 * count, view=view), tf.float64)
     kind = tf.cast(tf.floor(numbers[:, :count] * len(ops.KINDS)), tf.int64)
