@@ -105,3 +105,13 @@ def test_a_wrong_rand_augment(given: str) -> None:
 def test_policies_exclude_each_other() -> None:
     with pytest.raises(UsageError, match=r"--augmix=3\.0 and --rand_augment=2,9: use one of them"):
         AugmentConfig(rand_augment="2,9", augmix=3.0)
+
+
+@pytest.mark.parametrize(
+    ("options", "most"),
+    [({"augmix": -1.0}, 10), ({"noise": 129.0}, 128), ({"erase": 1.5}, 1), ({"mixup": -0.1}, 8), ({"cutmix": 9.0}, 8)],
+)
+def test_a_wrong_strength(options: dict[str, float], most: int) -> None:
+    ((name, value),) = options.items()
+    with pytest.raises(UsageError, match=rf"--{name}={value}: should be 0\.\.{most}\."):
+        AugmentConfig(**options)
