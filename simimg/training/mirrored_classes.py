@@ -53,9 +53,8 @@ class MirroredClasses:
         """Returns what to tell the user."""
         first, second = self.classes
         return (
-            f"the augmentation turns {first} and {second} into each other: {self.num_alike} of {self.num_images} "
-            f"images that were looked at are like the other class when {self.flipped}. If that changes their class, "
-            f"train with {self.flag}."
+            f"{self.num_alike} of {self.num_images} images of {first} and {second} are like the other class when "
+            f"{self.flipped}, and the augmentation does this. If it changes their class, train with {self.flag}."
         )
 
 

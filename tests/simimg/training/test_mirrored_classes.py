@@ -93,18 +93,18 @@ def test_training_says_so(tmp_path: Path, tiny_model: None) -> None:
         notes: list[str] = []
         options = {"dataset_dir": dataset_dir, "model_dir": tmp_path / str(flip), "preset": "tutorial", "epochs": 1}
         train(TrainConfig.with_preset({**options, "horizontal_flip": flip}), Watcher(note=notes.append))
-        hints = [note for note in notes if "into each other" in note]
+        hints = [note for note in notes if "like the other class" in note]
         assert len(hints) == flip
     assert not any("--nohorizontal_flip" in note for note in notes)
 
 
 SENTENCE = (
-    "the augmentation turns a and b into each other: 55 of 60 images that were looked at are like the other class when "
-    "mirrored left to right. If that changes their class, train with --nohorizontal_flip."
+    "55 of 60 images of a and b are like the other class when mirrored left to right, and the augmentation does this. "
+    "If it changes their class, train with --nohorizontal_flip."
 )
 
 
 def test_the_sentence() -> None:
     images, labels = pixels(("flag", None), ("flag", Image.Transpose.FLIP_LEFT_RIGHT))
     (pair,) = find_mirrored(["horizontal_flip"], images, labels, ("a", "b"))
-    assert pair.sentence() == SENTENCE.replace("55", str(pair.num_alike))
+    assert pair.sentence() == SENTENCE.replace("55 ", f"{pair.num_alike} ")
