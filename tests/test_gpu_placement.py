@@ -307,7 +307,7 @@ STEPS: dict[str, dict[str, Any]] = {
     "copy with a queue": {**QUEUE, "model": "tutorial", "weights": "none", "train_backbone": True, "border": "reflect"},
     "augmented": {**TINY, **AUGMENTED, "border": "nearest"},
     "policies": {**TINY, "rand_augment": "2,9", "three_augment": True, "noise": 9.0, "erase": 0.5, "num_devices": 2},
-    "mixed": {**TINY, "augmix": 3.0, "mixup": 0.2, "cutmix": 1.0, "class_weights": "balanced", "num_devices": 2},
+    "mixed": {**TINY, "augmix": 3.0, "mixup": 0.2, "cutmix": 1.0, "class_weights": "balanced", "num_devices": 2, "optimizer": "lamb"},
     "on the devices": {**TINY, "cache": "device", "num_devices": 2},
     "in parts": {**TINY, "accumulate": 2, "class_weights": "balanced", "optimizer": "adamw", "num_devices": 2},
     "float16": {**TINY, "precision": "float16", "clip_norm": 1.0, "optimizer": "sgd", "ema": 0.9},

@@ -99,6 +99,8 @@ def build_optimizer(config: TrainConfig, num_steps: int) -> keras.optimizers.Opt
         optimizer: keras.optimizers.Optimizer = optimizers.RMSprop(rate, weight_decay=config.weight_decay)
     elif config.optimizer == "sgd":
         optimizer = optimizers.SGD(rate, momentum=0.9, nesterov=True, weight_decay=config.weight_decay)
+    elif config.optimizer == "lamb":
+        optimizer = optimizers.LAMB(rate, weight_decay=config.weight_decay)
     else:
         optimizer = optimizers.AdamW(rate, weight_decay=config.weight_decay)
     # Biases, and the scales and offsets of normalizations, have no weight decay (He et al., "Bag of Tricks", 2019).

@@ -75,3 +75,9 @@ class SGD(_OnEachReplica, keras.optimizers.SGD):
 
 class RMSprop(_OnEachReplica, keras.optimizers.RMSprop):
     """Gradients divided by the root of their moving mean square; with Keras's own operations."""
+
+
+class LAMB(_OnEachReplica, keras.optimizers.Lamb):
+    """Adam's updates scaled to the norm of each weight, for large batches (You et al., ICLR 2020), with Keras's own
+    operations. As in Keras, the decay of the weights is not part of the scaled update.
+    """

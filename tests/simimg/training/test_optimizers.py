@@ -12,6 +12,7 @@ from simimg.training.train_config import TrainConfig
 
 THEIRS = {
     "adamw": keras.optimizers.AdamW,
+    "lamb": keras.optimizers.Lamb,
     "rmsprop": keras.optimizers.RMSprop,
     "sgd": lambda rate, **options: keras.optimizers.SGD(rate, momentum=0.9, nesterov=True, **options),
 }

@@ -127,7 +127,7 @@ def test_the_cosine_schedule(num_steps: int) -> None:
     assert rates[warm_up:] == pytest.approx(expected, abs=1e-6)
 
 
-@pytest.mark.parametrize("optimizer", ["adamw", "sgd", "rmsprop"])
+@pytest.mark.parametrize("optimizer", ["adamw", "lamb", "sgd", "rmsprop"])
 def test_weight_decay_spares_biases_and_normalizations(optimizer: str) -> None:
     pixels = keras.Input((4,))
     model = keras.Model(pixels, keras.layers.BatchNormalization()(keras.layers.Dense(3)(pixels)))
