@@ -94,12 +94,18 @@ class Pool(Runner):
         self._name_of = name_of
         self._starter = ThreadPoolExecutor(1)
         self._starting: list[Future[_Worker]] = []
+        self._started: list[_Worker] = []  # kept by the starting thread, which Ctrl-C cannot interrupt
         self._workers: list[_Worker] = []
 
     def start(self, num_workers: int) -> None:
         """Start this many workers, limited by the pool's size."""
         while 1 < self._num_workers > len(self._starting) < num_workers:
-            self._starting.append(self._starter.submit(_Worker))
+            self._starting.append(self._starter.submit(self._start_one))
+
+    def _start_one(self) -> _Worker:
+        worker = _Worker()
+        self._started.append(worker)
+        return worker
 
     def run(
         self, tasks: Iterator[Task], on_done: Callable[[Task], None], on_progress: Callable[[int, int], None]
@@ -153,13 +159,13 @@ class Pool(Runner):
 
     def __exit__(self, *_: object) -> None:
         self._starter.shutdown(cancel_futures=True)
-        started = [future.result() for future in self._starting if not future.cancelled() and not future.exception()]
         try:
-            _end(started, time.monotonic() + _STOP_S)
+            _end(self._started, time.monotonic() + _STOP_S)
         except KeyboardInterrupt:  # the second one
-            _end(started, time.monotonic())
+            _end(self._started, time.monotonic())
             raise
         self._starting.clear()
+        self._started.clear()
         self._workers.clear()
 
 
