@@ -90,11 +90,11 @@ def _augmented(config: AugmentConfig, seed: int, on_gpu: bool) -> _Change:
         epoch: tf.Tensor, id: tf.Tensor, view: tf.Tensor, images: tf.Tensor, affine: tf.Tensor | None = None
     ) -> tuple[tf.Tensor, tf.Tensor]:
         height, width = images.shape[1], images.shape[2]
-        parameters = draw(config, seed, epoch, id, view)._replace(affine=affine)
+        parameters = draw(config, seed, epoch, id, view)
         if config.moves_pixels and not config.augmix:
-            images = moved(parameters, images, config.border)
+            images = moved(parameters, images, config.border, affine)
         if config.paste:
-            images = paste(parameters, images)
+            images = paste(parameters, images, affine)
         pixels = tf.cast(images, tf.float32)
         if config.three_augment:
             parameters, solarized = three_augment(parameters, seed, epoch, id, view)
@@ -150,8 +150,8 @@ def _augmixed(
         epoch: tf.Tensor, id: tf.Tensor, view: tf.Tensor, images: tf.Tensor, shares: tf.Tensor, chain: Any, total: Any
     ) -> tf.Tensor:
         where = None if chain is None else affine(chain, images.shape[1], images.shape[2])
-        parameters = draw(config, seed, epoch, id, view)._replace(affine=where)
-        weighted = shares[:, None, None, None] * moved(parameters, images, config.border)
+        parameters = draw(config, seed, epoch, id, view)
+        weighted = shares[:, None, None, None] * moved(parameters, images, config.border, where)
         return weighted if total is None else total + weighted
 
     add = compiled(moved_and_weighted)

@@ -5,7 +5,8 @@
 to the rounding of float32.
 
 Each function takes parameters with one entry per image, and images, uint8 or float32 `[batch, height, width, 3]`.
-`border` says what the pixels outside an image are, one of `BORDERS`.
+`border` says what the pixels outside an image are, one of `BORDERS`. `affine` is float64 `[batch, 6]`, where the pixels
+come from in the image after flip, rotation and crop, see `simimg.augment.operations.affine`; None if nothing else moves.
 """
 
 from __future__ import annotations
@@ -15,14 +16,16 @@ import tensorflow as tf
 from simimg.augment.parameters import Parameters
 
 
-def warp(parameters: Parameters, images: tf.Tensor, border: str = "reflect") -> tf.Tensor:
+def warp(
+    parameters: Parameters, images: tf.Tensor, border: str = "reflect", affine: tf.Tensor | None = None
+) -> tf.Tensor:
     """Returns `images` mirrored, cropped and rotated, float32."""
     height, width = images.shape[1], images.shape[2]
     with tf.device("CPU:0"):  # the kernel for GPUs reads it in the host's memory
         black = tf.constant(0.0)
     moved = tf.raw_ops.ImageProjectiveTransformV3(
         images=tf.cast(images, tf.float32),  # of uint8, it rounds the resampled values down, by half a level on average
-        transforms=transforms(parameters, height, width),
+        transforms=transforms(parameters, height, width, affine),
         output_shape=tf.constant([height, width]),
         interpolation="BILINEAR",
         fill_mode=border.upper(),
@@ -31,10 +34,12 @@ def warp(parameters: Parameters, images: tf.Tensor, border: str = "reflect") -> 
     return tf.ensure_shape(moved, images.shape)
 
 
-def warp_by_gather(parameters: Parameters, images: tf.Tensor, border: str = "reflect") -> tf.Tensor:
+def warp_by_gather(
+    parameters: Parameters, images: tf.Tensor, border: str = "reflect", affine: tf.Tensor | None = None
+) -> tf.Tensor:
     """Computes the same as `warp` by operations that XLA compiles."""
     height, width, channels = images.shape[1:]
-    from_x, from_y = _origins(parameters, height, width)
+    from_x, from_y = _origins(parameters, height, width, affine)
     left, top = tf.floor(from_x), tf.floor(from_y)
     right_share, bottom_share = (from_x - left)[..., None], (from_y - top)[..., None]
     rows = tf.reshape(images, [-1, height * width, channels])
@@ -52,7 +57,7 @@ def warp_by_gather(parameters: Parameters, images: tf.Tensor, border: str = "ref
     return (1 - bottom_share) * upper + bottom_share * lower
 
 
-def paste(parameters: Parameters, images: tf.Tensor) -> tf.Tensor:
+def paste(parameters: Parameters, images: tf.Tensor, affine: tf.Tensor | None = None) -> tf.Tensor:
     """Returns images that were warped, with the ground drawn around those that are pasted, float32.
 
     The ground is a bilinear gradient between the colors of its corners. A pixel is ground if its middle is outside the
@@ -60,7 +65,7 @@ def paste(parameters: Parameters, images: tf.Tensor) -> tf.Tensor:
     """
     height, width = images.shape[1], images.shape[2]
     x, y = _grid(height, width)
-    from_x, from_y = _origins(parameters, height, width)
+    from_x, from_y = _origins(parameters, height, width, affine)
     outside = (from_x < -0.5) | (from_x > width - 0.5) | (from_y < -0.5) | (from_y > height - 0.5)
     corners = tf.cast(parameters.ground, tf.float64)[:, :, :, None, None]  # [batch, top and bottom, left and right, …]
     right = tf.cast(x / max(width - 1, 1), tf.float64)[..., None]
@@ -76,9 +81,11 @@ def _grid(height: int, width: int) -> tuple[tf.Tensor, tf.Tensor]:
     return tf.range(width, dtype=tf.float32)[None, None, :], tf.range(height, dtype=tf.float32)[None, :, None]
 
 
-def _origins(parameters: Parameters, height: int, width: int) -> tuple[tf.Tensor, tf.Tensor]:
+def _origins(
+    parameters: Parameters, height: int, width: int, affine: tf.Tensor | None = None
+) -> tuple[tf.Tensor, tf.Tensor]:
     """Returns the x and the y that each output pixel comes from, float32 `[batch, height, width]` each."""
-    parts = tf.unstack(transforms(parameters, height, width)[:, :6], axis=1)
+    parts = tf.unstack(transforms(parameters, height, width, affine)[:, :6], axis=1)
     a0, a1, a2, b0, b1, b2 = (part[:, None, None] for part in parts)
     x, y = _grid(height, width)
     return a0 * x + a1 * y + a2, b0 * x + b1 * y + b2
@@ -94,7 +101,7 @@ def _inside(at: tf.Tensor, size: int, border: str) -> tuple[tf.Tensor, tf.Tensor
     return tf.clip_by_value(index, 0, size - 1), inside
 
 
-def transforms(parameters: Parameters, height: int, width: int) -> tf.Tensor:
+def transforms(parameters: Parameters, height: int, width: int, affine: tf.Tensor | None = None) -> tf.Tensor:
     """Returns each image's projective transform from output to input coordinates, float32 `[batch, 8]`.
 
     With the middle c = ((width - 1) / 2, (height - 1) / 2), an output pixel p comes from m + F S R A (p - c). A is the
@@ -112,8 +119,8 @@ def transforms(parameters: Parameters, height: int, width: int) -> tf.Tensor:
     b0, b1 = scale_y * sin, scale_y * cos
     center_x, center_y = (width - 1) / 2, (height - 1) / 2
     a2, b2 = middle_x * width - 0.5, middle_y * height - 0.5
-    if parameters.affine is not None:
-        p0, p1, p2, q0, q1, q2 = tf.unstack(parameters.affine, axis=1)
+    if affine is not None:
+        p0, p1, p2, q0, q1, q2 = tf.unstack(affine, axis=1)
         a2, b2 = a2 + a0 * p2 + a1 * q2, b2 + b0 * p2 + b1 * q2
         a0, a1, b0, b1 = a0 * p0 + a1 * q0, a0 * p1 + a1 * q1, b0 * p0 + b1 * q0, b0 * p1 + b1 * q1
     a2 = a2 - a0 * center_x - a1 * center_y

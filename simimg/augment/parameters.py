@@ -157,9 +157,6 @@ class Parameters(NamedTuple):
     pasted: tf.Tensor  # bool `[batch]`, whether it is pasted into a larger image
     ground: tf.Tensor  # float32 `[batch, 2, 2, 3]`, the larger image's colors in its corners, 0..255, top left first
     bars: tf.Tensor  # float32 `[batch, 2]`, a bar's height in shares of the image's, 0 for none; its gray, 0..255
-    # float64 `[batch, 6]`: where the pixels of a moved image come from in the image after flip, rotation and crop, see
-    # `simimg.augment.operations.affine`; None if nothing else moves it.
-    affine: tf.Tensor | None = None
 
 
 def draw(config: AugmentConfig, seed: int, epoch: tf.Tensor, id: tf.Tensor, view: tf.Tensor | int = 0) -> Parameters:
@@ -210,8 +207,7 @@ def draw(config: AugmentConfig, seed: int, epoch: tf.Tensor, id: tf.Tensor, view
         ground=tf.reshape(ground, [-1, 2, 2, 3]),
         bars=tf.stack([thickness, gray], axis=1),
     )
-    drawn = (part for part in parameters if part is not None)
-    return Parameters(*(part if part.dtype == tf.bool else tf.cast(part, tf.float32) for part in drawn))
+    return Parameters(*(part if part.dtype == tf.bool else tf.cast(part, tf.float32) for part in parameters))
 
 
 def uniform(seed: int, epoch: tf.Tensor, id: tf.Tensor, num_draws: int, view: tf.Tensor | int = 0) -> tf.Tensor:

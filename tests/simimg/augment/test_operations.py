@@ -162,7 +162,7 @@ def test_a_policy_moves_what_flip_rotation_and_crop_have_made() -> None:
     drawn = draw(config, 1, tf.constant(0, tf.int64), tf.range(6, dtype=tf.int64))
     kinds = tf.constant([[ops.ROTATE, ops.SHEAR_X]] * 6, tf.int64)
     extra = affine(Operations(kinds, tf.fill([6, 2], 0.25)), 40, 60)
-    before, after = (transforms(one, 40, 60).numpy() for one in (drawn, drawn._replace(affine=extra)))
+    before, after = (transforms(drawn, 40, 60, one).numpy() for one in (None, extra))
     middle = np.array([29.5, 19.5])
     for old, new, a in zip(before, after, extra.numpy(), strict=True):
         for point in np.array([[0.0, 0.0], [59.0, 39.0], [5.0, 30.0]]):
